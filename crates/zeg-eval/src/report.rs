@@ -1,0 +1,309 @@
+//! The metrics of generalised zero-shot segmentation, as numbers, as JSON and as a table.
+//!
+//! Predictions range over all classes, seen and unseen. Definitions follow mmsegmentation 0.24 (`mean_iou`): a class
+//! without the pixels that a metric divides by has no value there, and means leave it out. hIoU, the harmonic mean of
+//! both mIoU, follows the papers.
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::{Deserialize, Serialize};
+
+use crate::{ConfusionMatrix, EvalError};
+
+/// Whether a class had labelled pixels in training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// It had.
+    Seen,
+    /// It is known by name only.
+    Unseen,
+}
+
+impl Split {
+    fn of(unseen: bool) -> Self {
+        if unseen { Self::Unseen } else { Self::Seen }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Seen => "seen",
+            Self::Unseen => "unseen",
+        }
+    }
+}
+
+/// The metrics of one class, fractions of 1; `None` (JSON `null`) where the divisor is no pixel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassReport {
+    /// Class name.
+    pub name: String,
+    /// Seen or unseen.
+    pub split: Split,
+    /// Intersection over union.
+    pub iou: Option<f64>,
+    /// Part of the class's true pixels that were found (recall).
+    pub acc: Option<f64>,
+    /// Twice the intersection over the sum of true and predicted pixels.
+    pub dice: Option<f64>,
+    /// True pixels of the class.
+    pub pixels: u64,
+}
+
+/// The metrics of a data set, fractions of 1; `None` (JSON `null`) where undefined.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Part of all pixels that have the right class.
+    #[serde(rename = "pAcc")]
+    pub p_acc: Option<f64>,
+    /// Mean IoU of all classes.
+    #[serde(rename = "mIoU")]
+    pub miou: Option<f64>,
+    /// Mean IoU of the seen classes.
+    #[serde(rename = "mIoU_seen")]
+    pub miou_seen: Option<f64>,
+    /// Mean IoU of the unseen classes.
+    #[serde(rename = "mIoU_unseen")]
+    pub miou_unseen: Option<f64>,
+    /// Harmonic mean of the two; see [`harmonic_mean`].
+    #[serde(rename = "hIoU")]
+    pub hiou: Option<f64>,
+    /// Mean accuracy of all classes.
+    #[serde(rename = "mAcc")]
+    pub macc: Option<f64>,
+    /// Mean Dice coefficient of all classes.
+    #[serde(rename = "mDice")]
+    pub mdice: Option<f64>,
+    /// Images that were counted.
+    pub images: u64,
+    /// Pixels that were counted.
+    pub pixels: u64,
+    /// One entry a class, in label order.
+    pub classes: Vec<ClassReport>,
+}
+
+impl Report {
+    /// Computes all metrics.
+    ///
+    /// - `names`, `unseen`: one entry a class, in label order
+    /// - `images`: how many images the counts come from
+    ///
+    /// # Errors
+    /// [`EvalError::Classes`] if `names` or `unseen` has another length than the table has classes.
+    pub fn new(
+        confusion: &ConfusionMatrix,
+        names: &[impl AsRef<str>],
+        unseen: &[bool],
+        images: u64,
+    ) -> Result<Self, EvalError> {
+        let expected = confusion.classes();
+        for found in [names.len(), unseen.len()] {
+            if found != expected {
+                return Err(EvalError::Classes { expected, found });
+            }
+        }
+        let classes: Vec<ClassReport> = names
+            .iter()
+            .zip(unseen)
+            .enumerate()
+            .map(|(class, (name, unseen))| {
+                let both = confusion.intersect(class);
+                let (label, pred) = (confusion.label(class), confusion.pred(class));
+                ClassReport {
+                    name: name.as_ref().to_owned(),
+                    split: Split::of(*unseen),
+                    iou: ratio(both, confusion.union(class)),
+                    acc: ratio(both, label),
+                    dice: ratio(2 * both, label + pred),
+                    pixels: label,
+                }
+            })
+            .collect();
+        let of_split = |split| {
+            let classes = classes.iter().filter(move |class| class.split == split);
+            mean(classes.map(|class| class.iou))
+        };
+        let (miou_seen, miou_unseen) = (of_split(Split::Seen), of_split(Split::Unseen));
+        let right = (0..expected).map(|class| confusion.intersect(class)).sum();
+        Ok(Self {
+            p_acc: ratio(right, confusion.total()),
+            miou: mean(classes.iter().map(|class| class.iou)),
+            miou_seen,
+            miou_unseen,
+            hiou: miou_seen.zip(miou_unseen).map(|(s, u)| harmonic_mean(s, u)),
+            macc: mean(classes.iter().map(|class| class.acc)),
+            mdice: mean(classes.iter().map(|class| class.dice)),
+            images,
+            pixels: confusion.total(),
+            classes,
+        })
+    }
+
+    /// The report for people: a row a class, then the summary, in percent with two decimals.
+    pub fn to_table(&self) -> String {
+        let mut classes = table(&["class", "split", "IoU", "Acc", "Dice"]);
+        for class in &self.classes {
+            classes.add_row([
+                class.name.clone(),
+                class.split.name().to_owned(),
+                percent(class.iou),
+                percent(class.acc),
+                percent(class.dice),
+            ]);
+        }
+        let mut summary = table(&[
+            "images", "pAcc", "mIoU", "mIoU(S)", "mIoU(U)", "hIoU", "mAcc", "mDice",
+        ]);
+        summary.add_row([
+            self.images.to_string(),
+            percent(self.p_acc),
+            percent(self.miou),
+            percent(self.miou_seen),
+            percent(self.miou_unseen),
+            percent(self.hiou),
+            percent(self.macc),
+            percent(self.mdice),
+        ]);
+        align_right(&mut classes, 2);
+        align_right(&mut summary, 0);
+        format!("{classes}\n\n{summary}\n")
+    }
+}
+
+/// Harmonic mean 2su/(s+u) of two fractions, which only rises if both do; 0 if both are 0.
+pub fn harmonic_mean(s: f64, u: f64) -> f64 {
+    if s + u == 0.0 {
+        0.0
+    } else {
+        2.0 * s * u / (s + u)
+    }
+}
+
+fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// Mean of the values that exist; `None` if none does.
+fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    let (sum, count) = values
+        .flatten()
+        .fold((0.0, 0_u64), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / count as f64)
+}
+
+fn percent(fraction: Option<f64>) -> String {
+    fraction.map_or_else(|| "-".to_owned(), |value| format!("{:.2}", 100.0 * value))
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(header.iter().copied());
+    table
+}
+
+/// Numbers line up at their last digit; `from` is the first column that holds them.
+fn align_right(table: &mut Table, from: usize) {
+    for column in table.column_iter_mut().skip(from) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(truth: &[u16], prediction: &[u16], unseen: &[bool]) -> Report {
+        let mut confusion = ConfusionMatrix::new(unseen.len());
+        confusion.add(truth, prediction, 255).unwrap();
+        let names: Vec<String> = (0..unseen.len()).map(|class| format!("c{class}")).collect();
+        Report::new(&confusion, &names, unseen, 1).unwrap()
+    }
+
+    #[test]
+    fn undefined_values_are_null() {
+        let report = report(&[0, 0, 255], &[0, 1, 2], &[false, true, true]);
+        let values = |class: usize| {
+            let class = &report.classes[class];
+            (class.iou, class.acc, class.dice)
+        };
+        assert_eq!(values(0), (Some(0.5), Some(0.5), Some(2.0 / 3.0)));
+        // predicted, but nowhere true: no accuracy, an IoU of 0
+        assert_eq!(values(1), (Some(0.0), None, Some(0.0)));
+        assert_eq!(values(2), (None, None, None));
+        assert_eq!(
+            (report.miou_seen, report.miou_unseen),
+            (Some(0.5), Some(0.0))
+        );
+        assert_eq!((report.hiou, report.miou), (Some(0.0), Some(0.25)));
+    }
+
+    #[test]
+    fn without_unseen_classes_there_is_no_harmonic_mean() {
+        let report = report(&[0, 1], &[0, 1], &[false, false]);
+        assert_eq!(
+            (report.miou_seen, report.miou_unseen, report.hiou),
+            (Some(1.0), None, None)
+        );
+        let empty = self::report(&[], &[], &[false, true]);
+        assert_eq!((empty.p_acc, empty.miou, empty.hiou), (None, None, None));
+    }
+
+    #[test]
+    fn harmonic_mean_of_nothing_is_nothing() {
+        assert!(harmonic_mean(0.0, 0.0).abs() < f64::EPSILON);
+        assert!((harmonic_mean(0.919, 0.778) - 0.84264).abs() < 1e-5);
+    }
+
+    #[test]
+    fn json_has_the_published_field_names() {
+        let report = report(&[0, 1], &[0, 0], &[false, true]);
+        let json: serde_json::Value = serde_json::to_value(&report).unwrap();
+        for field in [
+            "pAcc",
+            "mIoU",
+            "mIoU_seen",
+            "mIoU_unseen",
+            "hIoU",
+            "images",
+            "pixels",
+            "mAcc",
+            "mDice",
+        ] {
+            assert!(
+                json.get(field).is_some_and(serde_json::Value::is_number),
+                "{field}"
+            );
+        }
+        assert_eq!(json["classes"][1]["split"], "unseen");
+        assert_eq!(json["classes"][1]["acc"], 0.0);
+        assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report);
+    }
+
+    #[test]
+    fn names_must_fit() {
+        let confusion = ConfusionMatrix::new(2);
+        let error = Report::new(&confusion, &["a"], &[false, true], 0).unwrap_err();
+        assert_eq!(
+            error,
+            EvalError::Classes {
+                expected: 2,
+                found: 1
+            }
+        );
+    }
+
+    #[test]
+    fn the_table_shows_percent() {
+        let text = report(&[0, 0, 255], &[0, 1, 2], &[false, true, true]).to_table();
+        let row = |name: &str| -> Vec<String> {
+            let line = text
+                .lines()
+                .find(|line| line.trim().starts_with(name))
+                .unwrap();
+            line.split_whitespace().map(str::to_owned).collect()
+        };
+        assert_eq!(row("c0"), ["c0", "seen", "50.00", "50.00", "66.67"]);
+        assert_eq!(row("c2"), ["c2", "unseen", "-", "-", "-"]);
+        assert!(text.contains("hIoU"), "{text}");
+    }
+}

@@ -1,0 +1,132 @@
+//! Undoes mojibake: text that was written as UTF-8 and read in a single-byte encoding.
+//!
+//! What looks like mojibake, and how it is put right, is left to the crate
+//! [plsfix](https://github.com/kevinhu/plsfix), a port of [ftfy](https://github.com/rspeer/python-ftfy) that follows an
+//! older version of its heuristic. Where that differs from ftfy 6.3.1 is counted in `tests/tokenizer.rs`.
+
+use std::ops::RangeInclusive;
+
+use plsfix::{TextFixerConfig, fix_and_explain};
+
+use super::characters::windows_1252_byte;
+
+/// Only what has to do with encodings. The crate decodes HTML whatever this says, hence [`STAND_INS`].
+const REPAIRS: TextFixerConfig = TextFixerConfig {
+    fix_encoding: true,
+    restore_byte_a0: true,
+    replace_lossy_sequences: true,
+    decode_inconsistent_utf8: true,
+    fix_c1_controls: true,
+    unescape_html: Some(false),
+    remove_terminal_escapes: false,
+    fix_latin_ligatures: false,
+    fix_character_width: false,
+    uncurl_quotes: false,
+    fix_line_breaks: false,
+    remove_control_chars: false,
+    normalization: None,
+    max_decode_length: i32::MAX,
+};
+
+/// Lines of more bytes stay as they are. The crate panics when a search takes a regular expression a million steps, of
+/// which a character costs a few, and some lines take it quadratic time.
+const LONGEST_LINE: usize = 1 << 14;
+
+/// Control characters, one of which hides the ampersands of a line. They mean as little to the crate as an ampersand
+/// does, and are dropped from the text later.
+const STAND_INS: RangeInclusive<char> = '\u{1}'..='\u{8}';
+
+/// Characters that stand inside a word only if they are a byte of another one.
+const MARKS: &str = "°¡¿«‹“„‘‚";
+
+/// Repairs one line, C1 controls with a meaning in Windows-1252 included. ASCII has nothing to repair.
+pub(super) fn fix_encoding(line: &str) -> String {
+    if line.is_ascii() || line.len() > LONGEST_LINE {
+        return line.to_owned();
+    }
+    let Some(stand_in) = STAND_INS.into_iter().find(|c| !line.contains(*c)) else {
+        return line.to_owned();
+    };
+    let mut fixed = line.replace('&', stand_in.encode_utf8(&mut [0; 4]));
+    loop {
+        fixed = fix_and_explain(&fixed, false, Some(&REPAIRS)).text;
+        // ends because every reading is shorter than the one before
+        match reread_marked(&fixed) {
+            Some(reread) => fixed = reread,
+            None => return fixed.replace(stand_in, "&"),
+        }
+    }
+}
+
+/// Reads the line as the UTF-8 that was shown in Windows-1252, if a mark stands inside a word after Ã, Ä or Å, the
+/// first bytes of accented Latin letters. The crate takes `Å¡uo` (šuo) and `Ä°stanbul` (İstanbul) for words.
+fn reread_marked(line: &str) -> Option<String> {
+    let (second, third) = (line.chars().skip(1), line.chars().skip(2));
+    let is_marked = line
+        .chars()
+        .zip(second)
+        .zip(third)
+        .any(|((lead, mark), next)| {
+            ('Ã'..='Å').contains(&lead) && MARKS.contains(mark) && next.is_alphabetic()
+        });
+    if !is_marked {
+        return None;
+    }
+    let bytes: Option<Vec<u8>> = line.chars().map(windows_1252_byte).collect();
+    String::from_utf8(bytes?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Expected values: `ftfy.fix_encoding` 6.3.1.
+    #[test]
+    fn encodings_are_repaired() {
+        for (text, expected) in [
+            ("schÃ¶n", "schön"),
+            ("âœ” No problems", "✔ No problems"),
+            ("voilÃ le travail", "voilà le travail"),
+            ("Ã la mode", "à la mode"),
+            ("â€œlike thisâ€�", "“like this�"),
+            ("РїСЂРёРІРµС‚ РјРёСЂ", "привет мир"),
+            ("ÃƒÂ¶", "ö"),
+            ("schön, Ã¶ 日本", "schön, ö 日本"),
+            ("100\u{80} \u{93}x\u{94}", "100€ “x”"),
+            ("日本 \u{93}x\u{94}", "日本 “x”"),
+            ("schön", "schön"),
+            ("naïve café", "naïve café"),
+            ("привет мир", "привет мир"),
+            ("IL Y MARQUÉ…", "IL Y MARQUÉ…"),
+            ("Å¡uo ir katÄ—", "šuo ir katė"),
+            ("Ã…â€œuf", "œuf"),
+        ] {
+            assert_eq!(fix_encoding(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn html_is_not_decoded() {
+        assert_eq!(fix_encoding("&lt;schÃ¶n&GT;"), "&lt;schön&GT;");
+        assert_eq!(fix_encoding("\u{1}&lt;schÃ¶n"), "\u{1}&lt;schön");
+        let all_stand_ins: String = STAND_INS.chain("&lt;schÃ¶n".chars()).collect();
+        assert_eq!(fix_encoding(&all_stand_ins), all_stand_ins);
+    }
+
+    /// `fix_and_explain` panics on each of these lines.
+    #[test]
+    fn long_lines_do_not_panic() {
+        for unit in ["a", "é", "Ã©", "日"] {
+            let line = format!("日\u{80}{}", unit.repeat(300_000));
+            assert_eq!(fix_encoding(&line), line);
+        }
+    }
+
+    #[test]
+    fn the_longest_lines_are_repaired() {
+        for unit in ["é", "Ã©", "日", "â€™x", "í\u{a0}\u{80}", "\u{80}"] {
+            let line = format!("日\u{80}{}", unit.repeat((LONGEST_LINE - 5) / unit.len()));
+            assert_ne!(fix_encoding(&line), line);
+        }
+    }
+}
