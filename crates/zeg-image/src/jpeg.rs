@@ -1,0 +1,128 @@
+//! JPEG, decoded strictly: a file that ends early is an error and not a picture with a grey lower half.
+//!
+//! Decoders fill in what is missing, because for viewing half a picture is better than none. For training
+//! and measuring it is worse: nothing would tell that an interrupted download took part. Not noticed is a
+//! file that lost data but still has its end marker, since the format allows no check of its own.
+
+use std::path::Path;
+
+use image::metadata::Orientation;
+use image::{DynamicImage, GrayImage, RgbImage};
+use zune_jpeg::errors::DecodeErrors;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+use crate::ImageError;
+use crate::decode::{check_size, corrupt};
+
+/// Decodes a JPEG to grey or RGB and turns it upright by its EXIF orientation.
+///
+/// CMYK and YCCK become RGB.
+pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<DynamicImage, ImageError> {
+    if !reaches_end_marker(bytes) {
+        return Err(corrupt(name, "the JPEG ends before its end marker"));
+    }
+    let refuse = |error: DecodeErrors| match error {
+        DecodeErrors::Unsupported(scheme) => ImageError::UnsupportedVariety {
+            path: name.into(),
+            reason: format!("JPEG with {scheme:?}"),
+        },
+        other => corrupt(name, format!("{other:?}")),
+    };
+    let options = DecoderOptions::default()
+        .set_strict_mode(true)
+        .set_max_width(usize::from(u16::MAX))
+        .set_max_height(usize::from(u16::MAX));
+    let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder.decode_headers().map_err(refuse)?;
+    let (width, height) = decoder
+        .dimensions()
+        .ok_or_else(|| corrupt(name, "the JPEG states no size"))?;
+    check_size(width, height, name)?;
+    let orientation = decoder
+        .exif()
+        .and_then(|exif| Orientation::from_exif_chunk(exif))
+        .unwrap_or(Orientation::NoTransforms);
+
+    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
+    let output = if grey {
+        ColorSpace::Luma
+    } else {
+        ColorSpace::RGB
+    };
+    decoder.set_options(options.jpeg_set_out_colorspace(output));
+    let pixels = decoder.decode().map_err(refuse)?; // [height, width, 1 or 3]
+    let (width, height) = (width as u32, height as u32);
+    let picture = if grey {
+        GrayImage::from_raw(width, height, pixels).map(DynamicImage::from)
+    } else {
+        RgbImage::from_raw(width, height, pixels).map(DynamicImage::from)
+    };
+    let mut picture =
+        picture.ok_or_else(|| corrupt(name, "the JPEG holds fewer pixels than it states"))?;
+    picture.apply_orientation(orientation);
+    Ok(picture)
+}
+
+/// Whether the markers of the file lead to an end-of-image marker.
+///
+/// Segments are skipped by their stated length, so the end marker of a thumbnail inside one does not count.
+/// Within entropy-coded data a byte 0xFF is always followed by 0 or a restart marker (ITU T.81, B.1.1.5),
+/// so the same walk passes through it.
+fn reaches_end_marker(bytes: &[u8]) -> bool {
+    const END_OF_IMAGE: u8 = 0xD9;
+    let mut rest = bytes;
+    while let Some(start) = rest.iter().position(|&byte| byte == 0xFF) {
+        rest = &rest[start + 1..];
+        let Some(&marker) = rest.first() else {
+            return false;
+        };
+        match marker {
+            END_OF_IMAGE => return true,
+            // A fill byte: the next round begins at it.
+            0xFF => {}
+            // A stuffed zero, or a marker without a segment: temporary, restart, start of image.
+            0x00 | 0x01 | 0xD0..=0xD8 => rest = &rest[1..],
+            _ => {
+                let Some(&[_, high, low]) = rest.first_chunk() else {
+                    return false;
+                };
+                let length = usize::from(u16::from_be_bytes([high, low]));
+                let Some(after) = rest.get(1 + length..) else {
+                    return false;
+                };
+                rest = after;
+            }
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_marker_of_a_thumbnail_does_not_count() {
+        let segment = [0xFF, 0xE1, 0, 6, 0xFF, 0xD8, 0xFF, 0xD9];
+        let start = [0xFF, 0xD8];
+        let scan = [0xFF, 0xDA, 0, 2, 1, 0xFF, 0x00, 2, 0xFF, 0xD0, 3];
+        let mut file = [&start[..], &segment, &scan].concat();
+        assert!(!reaches_end_marker(&file));
+        file.extend([0xFF, 0xFF, 0xD9]);
+        assert!(reaches_end_marker(&file));
+    }
+
+    #[test]
+    fn a_segment_that_leaves_the_file_is_no_end() {
+        for file in [
+            &[0xFF][..],
+            &[0xFF, 0xE1, 0],
+            &[0xFF, 0xE1, 0xFF, 0xFF, 0xFF, 0xD9],
+            &[],
+        ] {
+            assert!(!reaches_end_marker(file));
+        }
+    }
+}

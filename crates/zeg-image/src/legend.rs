@@ -1,0 +1,231 @@
+//! The legend of an overlay: a strip listing the classes that occur, as a table of one or more columns.
+
+use std::collections::BTreeMap;
+
+use image::{Rgb, RgbImage};
+
+use crate::palette::class_colour;
+use crate::text::{CHARACTER_WIDTH, LINE_HEIGHT, draw};
+use crate::{IGNORE_LABEL, LabelMap};
+
+/// Colour of the strip.
+pub(crate) const GROUND: [u8; 3] = [24, 26, 31];
+const NAME_COLOUR: [u8; 3] = [236, 238, 242];
+const SHARE_COLOUR: [u8; 3] = [152, 158, 170];
+const SWATCH_RIM: [u8; 3] = [92, 97, 108];
+
+/// Measures in pixels at scale 1.
+const MARGIN: usize = 10;
+const ROW_HEIGHT: usize = 22;
+const SWATCH: usize = 13;
+const SWATCH_GAP: usize = 7;
+const COLUMN_GAP: usize = 24;
+/// Narrower strips cannot be read; pictures below this get a canvas wider than themselves.
+const LEAST_WIDTH: usize = 190;
+/// Characters after which a name is cut, if the strip did not cut it earlier.
+const LONGEST_NAME: usize = 32;
+/// Characters between a name and its share.
+const SHARE_GAP: usize = 2;
+
+/// One line of the legend.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Entry {
+    name: String,
+    /// `None` for pixels without a class.
+    colour: Option<[u8; 3]>,
+    /// Share of all pixels, as it is printed.
+    share: String,
+}
+
+/// The classes that occur, by area descending (ties by label); pixels without a class come last.
+pub(crate) fn entries(labels: &LabelMap, names: &[String], palette: &[[u8; 3]]) -> Vec<Entry> {
+    let mut areas = BTreeMap::<u16, usize>::new();
+    for &label in labels.labels() {
+        *areas.entry(label).or_default() += 1;
+    }
+    let mut areas: Vec<_> = areas.into_iter().collect();
+    areas.sort_by_key(|&(label, area)| (label == IGNORE_LABEL, std::cmp::Reverse(area), label));
+    let all = labels.labels().len();
+    let entry = |(label, area): (u16, usize)| Entry {
+        name: name_of(label, names),
+        colour: (label != IGNORE_LABEL).then(|| class_colour(label, palette)),
+        share: percentage(area, all),
+    };
+    areas.into_iter().map(entry).collect()
+}
+
+fn name_of(label: u16, names: &[String]) -> String {
+    if label == IGNORE_LABEL {
+        return "unlabelled".into();
+    }
+    let name = names.get(usize::from(label));
+    name.cloned().unwrap_or_else(|| format!("class {label}"))
+}
+
+/// `area` of `all` in per cent, to one decimal; what is there is never called nothing.
+fn percentage(area: usize, all: usize) -> String {
+    let share = 100.0 * area as f64 / all as f64;
+    if share < 0.05 {
+        "<0.1 %".into()
+    } else {
+        format!("{share:.1} %")
+    }
+}
+
+/// Draws the strip, `picture_width` wide or as wide as it takes to be readable.
+pub(crate) fn draw_strip(entries: &[Entry], picture_width: usize, scale: usize) -> RgbImage {
+    let width = picture_width.max(LEAST_WIDTH * scale);
+    let layout = Layout::new(entries, width / scale);
+    let height = (layout.rows * ROW_HEIGHT + 2 * MARGIN) * scale;
+    let mut strip = RgbImage::from_pixel(width as u32, height as u32, Rgb(GROUND));
+    for (index, entry) in entries.iter().enumerate() {
+        let (column, row) = (index / layout.rows, index % layout.rows);
+        let x = MARGIN + column * (layout.column_width() + COLUMN_GAP);
+        let y = MARGIN + row * ROW_HEIGHT;
+        draw_entry(&mut strip, x, y, entry, &layout, scale);
+    }
+    strip
+}
+
+/// The table: all columns alike, filled from top to bottom, then to the right.
+struct Layout {
+    rows: usize,
+    /// Characters of the widest name.
+    name_width: usize,
+    /// Characters of the widest share.
+    share_width: usize,
+}
+
+impl Layout {
+    /// Fits `entries` into a strip of `width` pixels at scale 1.
+    fn new(entries: &[Entry], width: usize) -> Self {
+        let longest = |text: fn(&Entry) -> &str| {
+            let lengths = entries.iter().map(|entry| text(entry).chars().count());
+            lengths.max().unwrap_or(0)
+        };
+        let share_width = longest(|entry| &entry.share);
+        let available = width.saturating_sub(2 * MARGIN);
+        let characters = available.saturating_sub(SWATCH + SWATCH_GAP) / CHARACTER_WIDTH;
+        let name_limit = characters.saturating_sub(SHARE_GAP + share_width);
+        let mut layout = Self {
+            rows: 0,
+            name_width: longest(|entry| &entry.name)
+                .min(name_limit)
+                .min(LONGEST_NAME),
+            share_width,
+        };
+        let columns = (available + COLUMN_GAP) / (layout.column_width() + COLUMN_GAP);
+        layout.rows = entries.len().div_ceil(columns.max(1));
+        layout
+    }
+
+    /// Pixels of one column at scale 1.
+    fn column_width(&self) -> usize {
+        let characters = self.name_width + SHARE_GAP + self.share_width;
+        SWATCH + SWATCH_GAP + characters * CHARACTER_WIDTH
+    }
+}
+
+/// Draws swatch, name and share with the top left corner of the row at `(x, y)` (at scale 1).
+fn draw_entry(
+    strip: &mut RgbImage,
+    x: usize,
+    y: usize,
+    entry: &Entry,
+    layout: &Layout,
+    scale: usize,
+) {
+    let swatch_y = y + (ROW_HEIGHT - SWATCH) / 2;
+    draw_swatch(strip, x * scale, swatch_y * scale, entry.colour, scale);
+    let text_x = x + SWATCH + SWATCH_GAP;
+    let text_y = (y + (ROW_HEIGHT - LINE_HEIGHT) / 2) * scale;
+    let name = shortened(&entry.name, layout.name_width);
+    draw(strip, text_x * scale, text_y, &name, NAME_COLOUR, scale);
+    let padding = layout.share_width - entry.share.chars().count();
+    let share_x = text_x + (layout.name_width + SHARE_GAP + padding) * CHARACTER_WIDTH;
+    draw(
+        strip,
+        share_x * scale,
+        text_y,
+        &entry.share,
+        SHARE_COLOUR,
+        scale,
+    );
+}
+
+/// A square of the class colour with a fine rim, so that black shows on the dark strip; hollow without one.
+fn draw_swatch(strip: &mut RgbImage, x: usize, y: usize, colour: Option<[u8; 3]>, scale: usize) {
+    let side = SWATCH * scale;
+    for row in 0..side {
+        for column in 0..side {
+            let edge = row.min(column).min(side - 1 - row).min(side - 1 - column);
+            let fill = if edge < scale {
+                SWATCH_RIM
+            } else {
+                colour.unwrap_or(GROUND)
+            };
+            let target = strip.get_pixel_mut_checked((x + column) as u32, (y + row) as u32);
+            if let Some(pixel) = target {
+                *pixel = Rgb(fill);
+            }
+        }
+    }
+}
+
+/// The name in at most `limit` characters, cut names ending in two dots.
+fn shortened(name: &str, limit: usize) -> String {
+    if name.chars().count() <= limit {
+        return name.into();
+    }
+    let kept = name.chars().take(limit.saturating_sub(2));
+    kept.chain("..".chars()).take(limit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_come_by_area_and_ignored_pixels_last() {
+        let mut labels = vec![IGNORE_LABEL; 700];
+        labels.extend([2; 200]);
+        labels.extend([0; 100]);
+        let map = LabelMap::new(100, 10, labels).unwrap();
+        let names = ["cat".to_string()];
+        let lines: Vec<_> = entries(&map, &names, &[[1; 3]])
+            .into_iter()
+            .map(|entry| format!("{} {}", entry.name, entry.share))
+            .collect();
+        assert_eq!(lines, ["class 2 20.0 %", "cat 10.0 %", "unlabelled 70.0 %"]);
+    }
+
+    #[test]
+    fn a_share_that_exists_is_not_zero() {
+        assert_eq!(percentage(1, 100_000), "<0.1 %");
+        assert_eq!(percentage(1, 2_000), "0.1 %");
+        assert_eq!(percentage(3, 3), "100.0 %");
+    }
+
+    #[test]
+    fn long_names_are_cut_visibly() {
+        assert_eq!(shortened("potted plant", 12), "potted plant");
+        assert_eq!(shortened("potted plants", 12), "potted pla..");
+        assert_eq!(shortened("ab", 1), ".");
+        assert_eq!(shortened("ab", 0), "");
+    }
+
+    #[test]
+    fn many_entries_wrap_into_rows_and_columns() {
+        let entries: Vec<_> = (0..10)
+            .map(|index| Entry {
+                name: format!("class {index}"),
+                colour: None,
+                share: "9.9 %".into(),
+            })
+            .collect();
+        let (narrow, wide) = (Layout::new(&entries, 190), Layout::new(&entries, 600));
+        assert_eq!(narrow.rows, 10);
+        assert!(wide.rows < 5);
+        assert_eq!(draw_strip(&entries, 1, 1).width() as usize, LEAST_WIDTH);
+    }
+}

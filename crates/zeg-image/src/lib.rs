@@ -1,0 +1,36 @@
+//! Pictures and label maps, from file to the arrays a model reads and back.
+//!
+//! The stations of a picture's journey that know no tensors: [`decode`] → [`resize`] → [`normalize`] →
+//! [`window`] → (model) → [`palette`] → [`overlay`](mod@overlay) → [`write`](mod@write). Sizes and
+//! coordinates follow the reference pipeline (OpenCV and mmsegmentation) by name, because published numbers
+//! depend on them.
+//!
+//! Sizes are always given as `(width, height)`, coordinates as `(x, y)`, and buffers are row-major.
+
+#![forbid(unsafe_code)]
+
+pub mod decode;
+pub mod error;
+pub mod normalize;
+pub mod overlay;
+pub mod palette;
+pub mod resize;
+pub mod window;
+pub mod write;
+
+mod jpeg;
+mod label_png;
+mod labels;
+mod legend;
+mod text;
+
+pub use decode::{decode_labels, decode_rgb, decode_rgb_bytes};
+pub use error::ImageError;
+pub use image::RgbImage;
+pub use labels::{IGNORE_LABEL, LabelMap};
+pub use normalize::Normalization;
+pub use overlay::overlay;
+pub use palette::{distinct_palette, voc_palette};
+pub use resize::{fit_box, fit_short_side, resize_bilinear, resize_nearest};
+pub use window::{Window, sliding_windows};
+pub use write::{write_indexed_png, write_rgb_png};

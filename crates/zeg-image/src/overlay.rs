@@ -1,0 +1,181 @@
+//! The picture people look at: classes as colour over the photograph, their names and shares below it.
+
+use image::imageops;
+
+use crate::palette::class_colour;
+use crate::text::blend;
+use crate::{IGNORE_LABEL, LabelMap, RgbImage, legend, resize_nearest};
+
+/// Pictures wider than this get text and lines of double size, since they are mostly seen scaled down.
+const WIDE: u32 = 1200;
+/// How much of its class colour a contour has, 0..=1.
+const CONTOUR_OPACITY: f32 = 0.95;
+
+/// Blends class colours over a picture, outlines the regions and appends a legend.
+///
+/// - `labels`: classes of the picture's pixels; a map of another size is resized to the picture's
+/// - `names`: a name per class; classes beyond it are called by their number
+/// - `palette`: a colour per class, repeated when too short
+/// - `opacity`: share of the class colour inside a region, clamped to 0..=1
+///
+/// Pixels of [`IGNORE_LABEL`] keep the photograph's colours. Returned is the picture with a strip below it,
+/// which lists the classes that occur, largest first, with their share of all pixels. Where the picture is
+/// narrower than the legend needs, the canvas is wider than the picture. A picture without pixels comes
+/// back as it is.
+pub fn overlay(
+    image: &RgbImage,
+    labels: &LabelMap,
+    names: &[String],
+    palette: &[[u8; 3]],
+    opacity: f32,
+) -> RgbImage {
+    if image.is_empty() {
+        return image.clone();
+    }
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let labels = resize_nearest(labels, width, height);
+    let scale = if image.width() > WIDE { 2 } else { 1 };
+    let opacity = if opacity.is_nan() {
+        0.0
+    } else {
+        opacity.clamp(0.0, 1.0)
+    };
+
+    let mut painted = image.clone();
+    paint_regions(&mut painted, &labels, palette, opacity);
+    paint_contours(&mut painted, &labels, palette, scale);
+
+    let entries = legend::entries(&labels, names, palette);
+    let strip = legend::draw_strip(&entries, width, scale);
+    let mut canvas = RgbImage::from_pixel(
+        image.width().max(strip.width()),
+        image.height() + strip.height(),
+        image::Rgb(legend::GROUND),
+    );
+    imageops::replace(&mut canvas, &painted, 0, 0);
+    imageops::replace(&mut canvas, &strip, 0, i64::from(image.height()));
+    canvas
+}
+
+/// Tints every region with its class colour.
+fn paint_regions(picture: &mut RgbImage, labels: &LabelMap, palette: &[[u8; 3]], opacity: f32) {
+    let steps = (opacity * 256.0).round() as u32;
+    for (pixel, &label) in picture.pixels_mut().zip(labels.labels()) {
+        if label == IGNORE_LABEL {
+            continue;
+        }
+        for (value, tint) in pixel.0.iter_mut().zip(class_colour(label, palette)) {
+            let mixed = u32::from(*value) * (256 - steps) + u32::from(tint) * steps;
+            *value = ((mixed + 128) >> 8) as u8;
+        }
+    }
+}
+
+/// Draws each region's inner edge in its full class colour, so that two neighbours show both colours.
+fn paint_contours(
+    picture: &mut RgbImage,
+    labels: &LabelMap,
+    palette: &[[u8; 3]],
+    thickness: usize,
+) {
+    for y in 0..labels.height() {
+        for x in 0..labels.width() {
+            let Some(label) = labels.get(x, y) else {
+                continue;
+            };
+            if label != IGNORE_LABEL && touches_another(labels, x, y, label, thickness) {
+                blend(picture, x, y, class_colour(label, palette), CONTOUR_OPACITY);
+            }
+        }
+    }
+}
+
+/// Whether another label lies within `reach` pixels above, below, left or right; the picture's own edge
+/// does not count.
+fn touches_another(labels: &LabelMap, x: usize, y: usize, label: u16, reach: usize) -> bool {
+    let differs = |x: Option<usize>, y: Option<usize>| {
+        let neighbour = x.zip(y).and_then(|(x, y)| labels.get(x, y));
+        neighbour.is_some_and(|other| other != label)
+    };
+    (1..=reach).any(|step| {
+        differs(x.checked_sub(step), Some(y))
+            || differs(Some(x + step), Some(y))
+            || differs(Some(x), y.checked_sub(step))
+            || differs(Some(x), Some(y + step))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::voc_palette;
+    use image::Rgb;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_legend_lies_below_and_the_picture_shows_through() {
+        let image = RgbImage::from_pixel(300, 100, Rgb([200; 3]));
+        let labels = LabelMap::filled(300, 100, 1);
+        let drawn = overlay(
+            &image,
+            &labels,
+            &names(&["sky", "sea"]),
+            &voc_palette(2),
+            0.5,
+        );
+        assert_eq!(drawn.width(), 300);
+        assert!(drawn.height() > 100);
+        // Half of 200 grey, half of (128, 0, 0); one region only, so no contour anywhere.
+        assert!(
+            drawn
+                .rows()
+                .take(100)
+                .flatten()
+                .all(|pixel| pixel.0 == [164, 100, 100])
+        );
+    }
+
+    #[test]
+    fn ignored_pixels_keep_the_photograph() {
+        let image = RgbImage::from_pixel(200, 50, Rgb([10, 20, 30]));
+        let labels = LabelMap::filled(200, 50, IGNORE_LABEL);
+        let drawn = overlay(&image, &labels, &[], &[], 1.0);
+        assert!(
+            drawn
+                .rows()
+                .take(50)
+                .flatten()
+                .all(|pixel| pixel.0 == [10, 20, 30])
+        );
+    }
+
+    #[test]
+    fn contours_run_inside_each_region() {
+        let image = RgbImage::from_pixel(4, 1, Rgb([0; 3]));
+        let labels = LabelMap::new(4, 1, vec![0, 0, 1, 1]).unwrap();
+        let drawn = overlay(&image, &labels, &[], &[[255, 0, 0], [0, 255, 0]], 0.0);
+        let row: Vec<_> = drawn.pixels().take(4).map(|pixel| pixel.0).collect();
+        assert_eq!(row, [[0, 0, 0], [242, 0, 0], [0, 242, 0], [0, 0, 0]]);
+    }
+
+    #[test]
+    fn odd_inputs_do_not_panic() {
+        let one = RgbImage::new(1, 1);
+        let label = LabelMap::filled(1, 1, 65534);
+        for opacity in [f32::NAN, -1.0, 2.0, f32::INFINITY] {
+            assert!(overlay(&one, &label, &names(&["a"]), &[], opacity).height() > 1);
+        }
+        assert!(overlay(&RgbImage::new(0, 3), &label, &[], &[], 0.5).is_empty());
+        let empty = LabelMap::filled(0, 0, 0);
+        assert!(overlay(&one, &empty, &[], &[], 0.5).height() > 1);
+        let wide = RgbImage::new(1300, 2);
+        let labels = LabelMap::new(2, 1, vec![0, 1]).unwrap();
+        assert_eq!(
+            overlay(&wide, &labels, &names(&["", "人"]), &[], 0.5).width(),
+            1300
+        );
+    }
+}

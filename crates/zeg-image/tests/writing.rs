@@ -1,0 +1,96 @@
+//! What is written is what is read back, and a failure leaves the old file alone.
+
+#![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
+
+use std::fs;
+
+use proptest::prelude::*;
+use zeg_image::{
+    IGNORE_LABEL, ImageError, LabelMap, RgbImage, decode_labels, decode_rgb, voc_palette,
+    write_indexed_png, write_rgb_png,
+};
+
+fn any_map(label: impl Strategy<Value = u16> + Clone) -> impl Strategy<Value = LabelMap> {
+    (1usize..20, 1usize..20).prop_flat_map(move |(width, height)| {
+        prop::collection::vec(label.clone(), width * height)
+            .prop_map(move |labels| LabelMap::new(width, height, labels).unwrap())
+    })
+}
+
+proptest! {
+    #[test]
+    fn indexed_labels_survive(map in any_map(0u16..=254), colours in 0usize..256) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("labels.png");
+        write_indexed_png(&path, &map, &voc_palette(colours)).unwrap();
+        prop_assert_eq!(decode_labels(&path).unwrap(), map);
+    }
+
+    #[test]
+    fn labels_of_many_classes_survive(map in any_map(any::<u16>())) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("labels.png");
+        write_indexed_png(&path, &map, &voc_palette(847)).unwrap();
+        prop_assert_eq!(decode_labels(&path).unwrap(), map);
+    }
+}
+
+#[test]
+fn ignored_pixels_are_255_in_eight_bits_with_a_colour_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("labels.png");
+    let map = LabelMap::new(3, 1, vec![0, 1, IGNORE_LABEL]).unwrap();
+    write_indexed_png(&path, &map, &[[9, 9, 9], [10, 20, 30]]).unwrap();
+    assert_eq!(decode_labels(&path).unwrap().labels(), [0, 1, 255]);
+    let shown = decode_rgb(&path).unwrap();
+    assert_eq!(shown.into_raw(), [9, 9, 9, 10, 20, 30, 224, 224, 192]);
+}
+
+#[test]
+fn pictures_survive() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("picture.png");
+    let image = RgbImage::from_fn(31, 17, |x, y| image::Rgb([x as u8, y as u8, 200]));
+    write_rgb_png(&path, &image).unwrap();
+    assert_eq!(decode_rgb(&path).unwrap(), image);
+}
+
+#[test]
+fn a_failed_write_names_the_file_and_leaves_no_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let occupied = folder.path().join("occupied.png");
+    fs::create_dir_all(occupied.join("something")).unwrap();
+    let image = RgbImage::new(2, 2);
+    let error = write_rgb_png(&occupied, &image).unwrap_err();
+    assert!(matches!(error, ImageError::Unwritable { .. }));
+    assert!(
+        error
+            .to_string()
+            .contains("occupied.png: cannot be written")
+    );
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+
+    let nowhere = folder.path().join("no/such/folder/picture.png");
+    assert!(matches!(
+        write_rgb_png(&nowhere, &image),
+        Err(ImageError::Unwritable { .. })
+    ));
+    let empty = folder.path().join("empty.png");
+    assert!(matches!(
+        write_indexed_png(&empty, &LabelMap::filled(0, 3, 0), &[]),
+        Err(ImageError::ZeroSize { .. })
+    ));
+    assert!(!empty.exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn others_may_read_what_is_written() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, plain) = (folder.path().join("ours.png"), folder.path().join("plain"));
+    write_rgb_png(&ours, &RgbImage::new(1, 1)).unwrap();
+    fs::write(&plain, b"").unwrap();
+    let mode = |path| fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&ours), mode(&plain));
+}
