@@ -1,0 +1,227 @@
+//! Crop: a random part of the picture in which no single class covers nearly everything.
+
+use rand_chacha::ChaCha8Rng;
+use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
+
+use crate::chance::below;
+
+/// How often a crop is drawn again at most.
+const REDRAWS: usize = 10;
+
+/// Cuts out a square at random (mmsegmentation's `RandomCrop` with `cat_max_ratio`).
+///
+/// The first position is drawn; while it holds fewer than two classes, or one class covers
+/// `max_category_ratio` of its labelled pixels or more, another is drawn. After ten fruitless redraws the last
+/// one is taken as it is. Sides shorter than `size` are kept whole.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CategoryLimitedCrop {
+    /// Width and height of the crop.
+    pub size: usize,
+    /// The limit, a share of the labelled pixels; at 1 the first position is taken unseen.
+    pub max_category_ratio: f64,
+}
+
+/// A part of a picture, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CropBox {
+    /// Leftmost column.
+    pub x: usize,
+    /// Topmost row.
+    pub y: usize,
+    /// Number of columns.
+    pub width: usize,
+    /// Number of rows.
+    pub height: usize,
+}
+
+impl CategoryLimitedCrop {
+    /// Chooses the part of a picture with these labels.
+    pub fn draw(&self, labels: &LabelMap, rng: &mut ChaCha8Rng) -> CropBox {
+        let mut crop = self.draw_anywhere(labels, rng);
+        if self.max_category_ratio >= 1.0 {
+            return crop;
+        }
+        let mut counts = Vec::new();
+        for _ in 0..REDRAWS {
+            if self.is_mixed(labels, crop, &mut counts) {
+                break;
+            }
+            crop = self.draw_anywhere(labels, rng);
+        }
+        crop
+    }
+
+    /// Chooses a part and cuts it out of picture and labels.
+    pub fn apply(
+        &self,
+        image: &RgbImage,
+        labels: &LabelMap,
+        rng: &mut ChaCha8Rng,
+    ) -> (RgbImage, LabelMap) {
+        let crop = self.draw(labels, rng);
+        (crop.of_image(image), crop.of_labels(labels))
+    }
+
+    fn draw_anywhere(&self, labels: &LabelMap, rng: &mut ChaCha8Rng) -> CropBox {
+        // The vertical position first, as the reference draws it.
+        let y = below(rng, labels.height().saturating_sub(self.size) + 1);
+        let x = below(rng, labels.width().saturating_sub(self.size) + 1);
+        CropBox {
+            x,
+            y,
+            width: self.size.min(labels.width()),
+            height: self.size.min(labels.height()),
+        }
+    }
+
+    /// Whether the part holds two classes or more and none of them covers too much.
+    ///
+    /// `counts` is memory to count in, of any content.
+    fn is_mixed(&self, labels: &LabelMap, crop: CropBox, counts: &mut Vec<u32>) -> bool {
+        counts.clear();
+        // Neighbours mostly share their class, and a run is counted at once.
+        let runs = crop.rows(labels).flat_map(|row| row.chunk_by(u16::eq));
+        for run in runs {
+            let class = usize::from(run[0]);
+            if run[0] == IGNORE_LABEL {
+                continue;
+            }
+            if class >= counts.len() {
+                counts.resize(class + 1, 0);
+            }
+            counts[class] += run.len() as u32;
+        }
+        let classes = counts.iter().filter(|&&count| count > 0).count();
+        let labelled: u32 = counts.iter().sum();
+        let largest = counts.iter().copied().max().unwrap_or(0);
+        classes > 1 && f64::from(largest) / f64::from(labelled) < self.max_category_ratio
+    }
+}
+
+impl CropBox {
+    /// The rows of the part; a box that sticks out of the map has shorter rows there, and fewer.
+    fn rows(self, labels: &LabelMap) -> impl Iterator<Item = &[u16]> {
+        labels
+            .labels()
+            .chunks_exact(labels.width().max(1))
+            .skip(self.y)
+            .take(self.height)
+            .filter_map(move |row| row.get(self.x..self.x + self.width))
+    }
+
+    /// The labels of the part.
+    pub fn of_labels(self, labels: &LabelMap) -> LabelMap {
+        let mut part = LabelMap::filled(self.width, self.height, IGNORE_LABEL);
+        let rows = part.labels_mut().chunks_exact_mut(self.width.max(1));
+        for (target, source) in rows.zip(self.rows(labels)) {
+            target.copy_from_slice(source);
+        }
+        part
+    }
+
+    /// The pixels of the part.
+    pub fn of_image(self, image: &RgbImage) -> RgbImage {
+        let mut part = RgbImage::new(self.width as u32, self.height as u32);
+        let stride = 3 * image.width() as usize;
+        let (from, to) = (3 * self.x, 3 * (self.x + self.width));
+        let sources = image.chunks_exact(stride.max(1)).skip(self.y);
+        let targets = part.chunks_exact_mut((3 * self.width).max(1));
+        for (target, source) in targets.zip(sources) {
+            if let Some(source) = source.get(from..to) {
+                target.copy_from_slice(source);
+            }
+        }
+        part
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chance::{Purpose, stream};
+    use rand::Rng;
+
+    const CROP: CategoryLimitedCrop = CategoryLimitedCrop {
+        size: 8,
+        max_category_ratio: 0.75,
+    };
+
+    /// 32×24 pixels: class 0, and class 1 from column `from` on.
+    fn halves(from: usize) -> LabelMap {
+        let labels = (0..32 * 24).map(|i| u16::from(i % 32 >= from)).collect();
+        LabelMap::new(32, 24, labels).unwrap()
+    }
+
+    #[test]
+    fn crops_stay_inside_and_reach_every_border() {
+        let (labels, mut rng) = (halves(16), stream(1, Purpose::Sample, 0));
+        let crops: Vec<CropBox> = (0..2000)
+            .map(|_| CROP.draw_anywhere(&labels, &mut rng))
+            .collect();
+        for crop in &crops {
+            assert_eq!((crop.width, crop.height), (8, 8));
+            assert!(crop.x + crop.width <= 32 && crop.y + crop.height <= 24);
+        }
+        assert!(crops.iter().any(|crop| (crop.x, crop.y) == (0, 0)));
+        assert!(crops.iter().any(|crop| crop.x == 24) && crops.iter().any(|crop| crop.y == 16));
+    }
+
+    #[test]
+    fn one_class_does_not_cover_nearly_everything() {
+        let labels = halves(16);
+        let good = |crop: CropBox| (3..=5).contains(&(16_usize.saturating_sub(crop.x)));
+        let count = |limit: f64| {
+            let crop = CategoryLimitedCrop {
+                max_category_ratio: limit,
+                ..CROP
+            };
+            let mut rng = stream(2, Purpose::Sample, 0);
+            (0..1000)
+                .filter(|_| good(crop.draw(&labels, &mut rng)))
+                .count()
+        };
+        // 3 of 25 positions are good: 12 % of single draws, and 1 − 0.88¹¹ = 75.5 % of eleven.
+        assert!((90..150).contains(&count(1.0)), "{}", count(1.0));
+        assert!((715..795).contains(&count(0.75)), "{}", count(0.75));
+    }
+
+    #[test]
+    fn hopeless_pictures_take_the_eleventh_draw() {
+        let labels = LabelMap::filled(32, 24, 3);
+        let (mut rng, mut expected) =
+            (stream(4, Purpose::Sample, 0), stream(4, Purpose::Sample, 0));
+        let crop = CROP.draw(&labels, &mut rng);
+        let mut last = crop;
+        for _ in 0..11 {
+            last = CROP.draw_anywhere(&labels, &mut expected);
+        }
+        assert_eq!(crop, last);
+        assert_eq!(rng.next_u64(), expected.next_u64());
+    }
+
+    #[test]
+    fn ignored_pixels_do_not_count() {
+        let mut labels = LabelMap::filled(8, 8, IGNORE_LABEL);
+        let whole = CropBox {
+            x: 0,
+            y: 0,
+            width: 8,
+            height: 8,
+        };
+        let mut counts = Vec::new();
+        assert!(!CROP.is_mixed(&labels, whole, &mut counts));
+        labels.labels_mut()[..3].copy_from_slice(&[5, 5, 9]);
+        assert!(CROP.is_mixed(&labels, whole, &mut counts));
+        // Three of four is not below the limit.
+        labels.labels_mut()[3] = 5;
+        assert!(!CROP.is_mixed(&labels, whole, &mut counts));
+    }
+
+    #[test]
+    fn small_pictures_are_kept_whole() {
+        let labels = LabelMap::new(3, 2, vec![0, 1, 2, 3, 4, 5]).unwrap();
+        let image = RgbImage::from_fn(3, 2, |x, y| image::Rgb([x as u8, y as u8, 7]));
+        let mut rng = stream(5, Purpose::Sample, 0);
+        assert_eq!(CROP.apply(&image, &labels, &mut rng), (image, labels));
+    }
+}

@@ -1,0 +1,50 @@
+//! Flip: left and right change places.
+
+use rand_chacha::ChaCha8Rng;
+use zeg_image::{LabelMap, RgbImage};
+
+use crate::chance::happens;
+
+/// Mirrors pictures at random (mmsegmentation's `RandomFlip`, horizontal).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Flip {
+    /// Probability of a flip.
+    pub probability: f64,
+}
+
+impl Flip {
+    /// Mirrors picture and labels in place, both or neither.
+    pub fn apply(&self, image: &mut RgbImage, labels: &mut LabelMap, rng: &mut ChaCha8Rng) {
+        if happens(rng, self.probability) {
+            mirror(image, labels);
+        }
+    }
+}
+
+/// Mirrors picture and labels in place.
+pub fn mirror(image: &mut RgbImage, labels: &mut LabelMap) {
+    let stride = (3 * image.width() as usize).max(1);
+    for row in image.chunks_exact_mut(stride) {
+        let (pixels, _) = row.as_chunks_mut::<3>();
+        pixels.reverse();
+    }
+    let width = labels.width().max(1);
+    for row in labels.labels_mut().chunks_exact_mut(width) {
+        row.reverse();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_change_places_and_colours_stay() {
+        let mut image = RgbImage::from_fn(3, 2, |x, y| image::Rgb([x as u8, 10 + y as u8, 20]));
+        let mut labels = LabelMap::new(3, 2, vec![0, 1, 2, 3, 4, 5]).unwrap();
+        mirror(&mut image, &mut labels);
+        assert_eq!(labels.labels(), [2, 1, 0, 5, 4, 3]);
+        assert_eq!(image.get_pixel(0, 1).0, [2, 11, 20]);
+        assert_eq!(image.get_pixel(2, 0).0, [0, 10, 20]);
+    }
+}

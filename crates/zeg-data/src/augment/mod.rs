@@ -1,0 +1,128 @@
+//! Augmentation: from a sample of any size to two buffers of one size.
+//!
+//! The training pipeline of ZegCLIP and CLIP-RC, in the order of mmsegmentation 0.24: [`resize`] by a random
+//! ratio → [`crop`] with a limit on the largest class → [`flip`] → [`photometric`] distortion → normalise →
+//! [`pad`]. A file a step; each step that needs chance first draws its parameters and then applies them.
+//!
+//! [`Preprocess`] is what a configuration says; [`Pipeline`] is the same, checked, with the normalisation that
+//! belongs to the model.
+
+pub mod crop;
+pub mod flip;
+pub mod hsv;
+pub mod pad;
+pub mod photometric;
+pub mod resize;
+
+mod settings;
+
+pub use settings::{Preprocess, RandomCrop, Whole};
+
+use rand_chacha::ChaCha8Rng;
+use zeg_image::{LabelMap, Normalization, RgbImage};
+
+use crate::{DataError, Sample};
+use crop::CategoryLimitedCrop;
+use flip::Flip;
+use photometric::PhotometricDistortion;
+use resize::Resize;
+
+/// A sample as a model reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainSample {
+    /// [`Item::id`](crate::Item::id).
+    pub id: String,
+    /// The normalised picture, `[3, size, size]`; padding is 0.
+    pub image: Vec<f32>,
+    /// Class indices or [`IGNORE_LABEL`](zeg_image::IGNORE_LABEL), `[size, size]`; padding is ignored.
+    pub labels: Vec<u16>,
+}
+
+/// Preprocessing with checked settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pipeline {
+    preprocess: Preprocess,
+    normalization: Normalization,
+}
+
+impl Pipeline {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`DataError::Setting`] for a value that is out of range.
+    pub fn new(preprocess: Preprocess, normalization: Normalization) -> Result<Self, DataError> {
+        preprocess.check()?;
+        Ok(Self {
+            preprocess,
+            normalization,
+        })
+    }
+
+    /// Width and height of every training sample.
+    pub fn size(&self) -> usize {
+        self.preprocess.size()
+    }
+
+    /// Turns a sample into a training sample; all chance comes from `rng`.
+    pub fn apply(&self, sample: Sample, rng: &mut ChaCha8Rng) -> TrainSample {
+        let Sample { id, image, labels } = sample;
+        let (image, labels) = match &self.preprocess {
+            Preprocess::RandomCrop(settings) => random_crop(settings, &image, &labels, rng),
+            Preprocess::Whole(settings) => whole(settings, &image, &labels, rng),
+        };
+        let size = self.size();
+        TrainSample {
+            id,
+            image: self.normalization.to_chw_padded(&image, size, size), // [3, size, size]
+            labels: pad::pad_labels(&labels, size, size),                // [size, size]
+        }
+    }
+}
+
+/// Picture and labels of at most `crop`×`crop` pixels.
+fn random_crop(
+    settings: &RandomCrop,
+    image: &RgbImage,
+    labels: &LabelMap,
+    rng: &mut ChaCha8Rng,
+) -> (RgbImage, LabelMap) {
+    let resize = Resize {
+        base_scale: settings.base_scale,
+        ratio: settings.ratio,
+    };
+    let (image, labels) = resize.apply(image, labels, rng);
+    let crop = CategoryLimitedCrop {
+        size: settings.crop,
+        max_category_ratio: settings.max_category_ratio,
+    };
+    let (mut image, mut labels) = crop.apply(&image, &labels, rng);
+    let flip = Flip {
+        probability: settings.flip,
+    };
+    flip.apply(&mut image, &mut labels, rng);
+    if settings.photometric {
+        PhotometricDistortion::default().apply(&mut image, rng);
+    }
+    (image, labels)
+}
+
+/// Picture and labels of `size`×`size` pixels.
+fn whole(
+    settings: &Whole,
+    image: &RgbImage,
+    labels: &LabelMap,
+    rng: &mut ChaCha8Rng,
+) -> (RgbImage, LabelMap) {
+    let (mut image, mut labels) = resize::resize_pair(image, labels, settings.size, settings.size);
+    let flip = Flip {
+        probability: settings.flip,
+    };
+    flip.apply(&mut image, &mut labels, rng);
+    if settings.photometric {
+        PhotometricDistortion::default().apply(&mut image, rng);
+    }
+    (image, labels)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! Resize: the picture keeps its ratio and is fitted into a box of random size.
+
+use rand_chacha::ChaCha8Rng;
+use zeg_image::{LabelMap, RgbImage, fit_box, resize_bilinear, resize_nearest};
+
+use crate::chance::uniform;
+
+/// Fits pictures into a box of random size (mmsegmentation's `Resize` with `ratio_range` and `keep_ratio`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Resize {
+    /// Long and short side of the box at ratio 1.
+    pub base_scale: (usize, usize),
+    /// Lower and upper bound of the ratio that both sides of the box are multiplied with.
+    pub ratio: (f64, f64),
+}
+
+impl Resize {
+    /// The size, at least 1×1, that a picture of `width`×`height` is resized to.
+    pub fn draw(&self, width: usize, height: usize, rng: &mut ChaCha8Rng) -> (usize, usize) {
+        let ratio = uniform(rng, self.ratio.0, self.ratio.1);
+        let scaled = |side: usize| (side as f64 * ratio) as usize;
+        let (long, short) = (scaled(self.base_scale.0), scaled(self.base_scale.1));
+        let (width, height) = fit_box(width, height, long, short);
+        // A very long, thin picture would lose its short side.
+        (width.max(1), height.max(1))
+    }
+
+    /// Resizes picture and labels to one random size.
+    pub fn apply(
+        &self,
+        image: &RgbImage,
+        labels: &LabelMap,
+        rng: &mut ChaCha8Rng,
+    ) -> (RgbImage, LabelMap) {
+        let (width, height) = self.draw(labels.width(), labels.height(), rng);
+        resize_pair(image, labels, width, height)
+    }
+}
+
+/// Resizes a picture bilinearly, and its labels to the nearest so that no class is invented.
+pub fn resize_pair(
+    image: &RgbImage,
+    labels: &LabelMap,
+    width: usize,
+    height: usize,
+) -> (RgbImage, LabelMap) {
+    (
+        resize_bilinear(image, width, height),
+        resize_nearest(labels, width, height),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chance::{Purpose, stream};
+
+    #[test]
+    fn sizes_keep_the_ratio_and_spread_over_the_range() {
+        let resize = Resize {
+            base_scale: (2048, 512),
+            ratio: (0.5, 2.0),
+        };
+        let mut rng = stream(3, Purpose::Sample, 0);
+        let sizes: Vec<(usize, usize)> =
+            (0..1000).map(|_| resize.draw(500, 375, &mut rng)).collect();
+        for &(width, height) in &sizes {
+            assert!((256..=1024).contains(&height));
+            assert!((width as f64 * 0.75 - height as f64).abs() <= 1.0);
+        }
+        let mean = sizes.iter().map(|size| size.1 as f64).sum::<f64>() / sizes.len() as f64;
+        assert!(
+            (mean - 640.0).abs() < 25.0,
+            "512 · 1.25 expected, {mean} found"
+        );
+        assert!(sizes.iter().any(|size| size.1 < 280));
+        assert!(sizes.iter().any(|size| size.1 > 1000));
+    }
+
+    #[test]
+    fn a_thin_line_keeps_one_pixel() {
+        let resize = Resize {
+            base_scale: (64, 16),
+            ratio: (1.0, 1.0),
+        };
+        let mut rng = stream(3, Purpose::Sample, 0);
+        assert_eq!(resize.draw(10_000, 1, &mut rng), (64, 1));
+    }
+}

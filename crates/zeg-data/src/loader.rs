@@ -1,0 +1,427 @@
+//! Loader: threads that decode and augment ahead of the training loop, and hand over batches in order.
+//!
+//! Batch `b` of a run is a function of the data set, the pipeline, the seed, the batch size and `b` alone. The
+//! number of threads changes nothing, and a run that continues at batch `b` sees what it would have seen.
+//!
+//! Thread `t` of `n` makes the samples number `t`, `t + n`, `t + 2n`, … and queues them in a bounded channel of
+//! its own; the consumer asks the channels in turn. That keeps the order without sorting, and the memory
+//! within one batch beside the one being assembled.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::chance::{Purpose, stream};
+use crate::sampler::Sampler;
+use crate::{DataError, Dataset, Pipeline, Sample, TrainSample};
+
+/// How many bad samples in a row are skipped before the data set itself is taken to be at fault.
+const MAX_SKIPPED_IN_A_ROW: usize = 32;
+
+/// Largest batch; a guard against a slip of the keyboard.
+const MAX_BATCH: usize = 65_536;
+
+/// Most loader threads that make sense; a guard against a slip of the keyboard.
+const MAX_WORKERS: usize = 1024;
+
+/// What to do with a sample that cannot be loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnBadSample {
+    /// Give the error to the training loop.
+    #[default]
+    Stop,
+    /// Take the next sample in the data set's own order instead, and report it in [`Batch::skipped`].
+    Skip,
+}
+
+/// How a loader works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoaderOptions {
+    /// Samples in a batch, at least 1.
+    pub batch_size: usize,
+    /// The run's seed.
+    pub seed: u64,
+    /// Number of the first batch; 0 for a new run.
+    pub start_batch: u64,
+    /// Number of threads, at least 1; it does not change the batches.
+    pub workers: usize,
+    /// What to do with a sample that cannot be loaded.
+    pub on_bad_sample: OnBadSample,
+}
+
+/// Training samples of one size, one after the other.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Batch {
+    /// Number of the batch in the run, from 0.
+    pub number: u64,
+    /// The samples' [`Item::id`](crate::Item::id)s, `[batch]`.
+    pub ids: Vec<String>,
+    /// Normalised pictures, `[batch, 3, size, size]`; padding is 0.
+    pub images: Vec<f32>,
+    /// Class indices or [`IGNORE_LABEL`](zeg_image::IGNORE_LABEL), `[batch, size, size]`.
+    pub labels: Vec<u16>,
+    /// Width and height of every picture.
+    pub size: usize,
+    /// Id and error of every sample that was replaced.
+    pub skipped: Vec<(String, String)>,
+}
+
+/// An endless source of batches.
+///
+/// Dropping it stops its threads; each finishes at most the sample it is at.
+pub struct Loader {
+    workers: Vec<Worker>,
+    /// The worker that holds the next sample.
+    turn: usize,
+    batch_size: usize,
+    size: usize,
+    next_batch: u64,
+}
+
+/// A thread and the channel its samples come through.
+struct Worker {
+    samples: Receiver<Made>,
+    thread: JoinHandle<()>,
+}
+
+/// A sample, with the bad ones it stands for.
+struct Loaded {
+    sample: TrainSample,
+    skipped: Vec<(String, String)>,
+}
+
+type Made = Result<Loaded, DataError>;
+
+impl Loader {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// - [`DataError::Empty`] for a data set without samples
+    /// - [`DataError::Setting`] for a batch size, a number of threads or a first batch out of range
+    /// - [`DataError::Spawn`] when the system refuses a thread
+    pub fn new(
+        dataset: Arc<Dataset>,
+        pipeline: Pipeline,
+        options: LoaderOptions,
+    ) -> Result<Self, DataError> {
+        if dataset.is_empty() {
+            return Err(DataError::Empty {
+                path: dataset.name.clone().into(),
+            });
+        }
+        let (size, policy) = (pipeline.size(), options.on_bad_sample);
+        let pipeline = Arc::new(pipeline);
+        Self::start(options, size, || {
+            let (dataset, pipeline) = (Arc::clone(&dataset), Arc::clone(&pipeline));
+            let mut sampler = Sampler::new(dataset.len(), options.seed);
+            move |draw| {
+                let mut rng = stream(options.seed, Purpose::Sample, draw);
+                let (sample, skipped) = load(&dataset, sampler.index(draw), policy)?;
+                Ok(Loaded {
+                    sample: pipeline.apply(sample, &mut rng),
+                    skipped,
+                })
+            }
+        })
+    }
+
+    /// Starts threads that call what `maker` returns, a function from draw to sample.
+    fn start<F>(
+        options: LoaderOptions,
+        size: usize,
+        mut maker: impl FnMut() -> F,
+    ) -> Result<Self, DataError>
+    where
+        F: FnMut(u64) -> Made + Send + 'static,
+    {
+        let first_draw = check(&options)?;
+        let stride = options.workers as u64;
+        let ahead = options.batch_size.div_ceil(options.workers);
+        let mut workers = Vec::with_capacity(options.workers);
+        for offset in 0..stride {
+            let (sender, samples) = bounded(ahead);
+            let make = maker();
+            let thread = std::thread::Builder::new()
+                .name(format!("loader-{offset}"))
+                .spawn(move || work(make, first_draw + offset, stride, &sender))
+                .map_err(DataError::Spawn)?;
+            workers.push(Worker { samples, thread });
+        }
+        Ok(Self {
+            workers,
+            turn: 0,
+            batch_size: options.batch_size,
+            size,
+            next_batch: options.start_batch,
+        })
+    }
+
+    /// Waits for the next batch.
+    ///
+    /// # Errors
+    /// The error of a sample's [`Dataset::load`], or [`DataError::TooManyBadSamples`] where such samples are
+    /// skipped; [`DataError::WorkerPanicked`] for a defect. After an error the loader has stopped, and every
+    /// further call returns [`DataError::LoaderStopped`].
+    pub fn next_batch(&mut self) -> Result<Batch, DataError> {
+        let mut batch = Batch::default();
+        self.next_into(&mut batch)?;
+        Ok(batch)
+    }
+
+    /// Waits for the next batch and puts it in the place of an old one, whose memory it takes over.
+    ///
+    /// # Errors
+    /// As [`Loader::next_batch`]; `batch` then holds an incomplete batch.
+    pub fn next_into(&mut self, batch: &mut Batch) -> Result<(), DataError> {
+        let result = self.assemble(batch);
+        match result {
+            Ok(()) => self.next_batch += 1,
+            Err(_) => self.stop(),
+        }
+        result
+    }
+
+    fn assemble(&mut self, batch: &mut Batch) -> Result<(), DataError> {
+        let pixels = self.batch_size * self.size * self.size;
+        batch.number = self.next_batch;
+        batch.size = self.size;
+        batch.ids.clear();
+        batch.images.clear();
+        batch.labels.clear();
+        batch.skipped.clear();
+        batch.images.reserve_exact(3 * pixels);
+        batch.labels.reserve_exact(pixels);
+        for _ in 0..self.batch_size {
+            let Loaded { sample, skipped } = self.receive()?;
+            batch.ids.push(sample.id);
+            batch.images.extend_from_slice(&sample.image); // [3, size, size]
+            batch.labels.extend_from_slice(&sample.labels); // [size, size]
+            batch.skipped.extend(skipped);
+        }
+        Ok(())
+    }
+
+    /// The next sample of the run.
+    fn receive(&mut self) -> Made {
+        let worker = self
+            .workers
+            .get(self.turn)
+            .ok_or(DataError::LoaderStopped)?;
+        self.turn = (self.turn + 1) % self.workers.len();
+        let sample = worker.samples.recv();
+        sample.unwrap_or(Err(DataError::LoaderStopped))
+    }
+
+    /// Lets the threads end and waits for them.
+    fn stop(&mut self) {
+        // First every channel closes, so that all threads end at once, and only then is one waited for.
+        let threads: Vec<JoinHandle<()>> = std::mem::take(&mut self.workers)
+            .into_iter()
+            .map(|worker| worker.thread)
+            .collect();
+        for thread in threads {
+            // A panic was caught in the thread and sent as an error; there is nothing left to report.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Refuses options out of range; returns the number of the first draw.
+fn check(options: &LoaderOptions) -> Result<u64, DataError> {
+    let refuse = |setting, value: String, legal| {
+        Err(DataError::Setting {
+            setting,
+            value,
+            legal,
+        })
+    };
+    if options.batch_size == 0 || options.batch_size > MAX_BATCH {
+        let value = options.batch_size.to_string();
+        return refuse("batch-size", value, "within 1..=65536");
+    }
+    if options.workers == 0 || options.workers > MAX_WORKERS {
+        let value = options.workers.to_string();
+        return refuse("workers", value, "within 1..=1024");
+    }
+    match options.start_batch.checked_mul(options.batch_size as u64) {
+        // Leaves room to count on: a run does not draw 2⁶² samples.
+        Some(draw) if draw < 1 << 62 => Ok(draw),
+        _ => refuse(
+            "start-batch",
+            options.start_batch.to_string(),
+            "below 2^62 samples into the run",
+        ),
+    }
+}
+
+/// What a thread does: makes every `stride`-th sample until nobody listens or one cannot be made.
+fn work(mut make: impl FnMut(u64) -> Made, first_draw: u64, stride: u64, sender: &Sender<Made>) {
+    let mut draw = first_draw;
+    loop {
+        // Without this a defect would end the thread silently. Nothing is used after a panic.
+        let made = catch_unwind(AssertUnwindSafe(|| make(draw))).unwrap_or_else(|panic| {
+            Err(DataError::WorkerPanicked {
+                draw,
+                message: panic_message(panic.as_ref()),
+            })
+        });
+        let failed = made.is_err();
+        if sender.send(made).is_err() || failed {
+            return;
+        }
+        draw += stride;
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("panic without a message")
+        .to_owned()
+}
+
+/// Loads sample `index` or, where bad ones are skipped, the first good one after it.
+fn load(
+    dataset: &Dataset,
+    index: usize,
+    policy: OnBadSample,
+) -> Result<(Sample, Vec<(String, String)>), DataError> {
+    let mut skipped: Vec<(String, String)> = Vec::new();
+    for step in 0..dataset.len().min(MAX_SKIPPED_IN_A_ROW) {
+        let index = (index + step) % dataset.len();
+        match (dataset.load(index), policy) {
+            (Ok(sample), _) => return Ok((sample, skipped)),
+            (Err(error), OnBadSample::Stop) => return Err(error),
+            (Err(error), OnBadSample::Skip) => {
+                skipped.push((dataset.items[index].id.clone(), error.to_string()));
+            }
+        }
+    }
+    Err(DataError::TooManyBadSamples {
+        tried: skipped.len(),
+        first: skipped
+            .into_iter()
+            .next()
+            .map_or_else(String::new, |(_, message)| message),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    const OPTIONS: LoaderOptions = LoaderOptions {
+        batch_size: 4,
+        seed: 0,
+        start_batch: 0,
+        workers: 3,
+        on_bad_sample: OnBadSample::Stop,
+    };
+
+    fn numbered(draw: u64) -> Loaded {
+        Loaded {
+            sample: TrainSample {
+                id: draw.to_string(),
+                image: vec![draw as f32; 3],
+                labels: vec![draw as u16],
+            },
+            skipped: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn samples_arrive_in_order_from_slow_and_fast_threads() {
+        let mut loader = Loader::start(OPTIONS, 1, || {
+            |draw| {
+                std::thread::sleep(Duration::from_millis(draw * 7 % 5));
+                Ok(numbered(draw))
+            }
+        })
+        .unwrap();
+        let mut batch = Batch::default();
+        for number in 0..6 {
+            loader.next_into(&mut batch).unwrap();
+            let draws: Vec<u16> = (4 * number..4 * number + 4).collect();
+            assert_eq!(batch.number, u64::from(number));
+            assert_eq!(batch.labels, draws);
+            assert_eq!(batch.images.len(), 12);
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_thread_is_an_error_and_not_a_hang() {
+        let mut loader = Loader::start(OPTIONS, 1, || {
+            |draw| {
+                assert!(draw != 6, "a defect");
+                Ok(numbered(draw))
+            }
+        })
+        .unwrap();
+        loader.next_batch().unwrap();
+        let error = loader.next_batch().unwrap_err();
+        assert!(
+            matches!(&error, DataError::WorkerPanicked { draw: 6, message } if message == "a defect"),
+            "{error}"
+        );
+        assert!(matches!(loader.next_batch(), Err(DataError::LoaderStopped)));
+    }
+
+    #[test]
+    fn dropping_the_loader_stops_threads_that_wait_for_room() {
+        let (alive, ended) = bounded::<()>(0);
+        let loader = Loader::start(OPTIONS, 1, || {
+            let alive = alive.clone();
+            move |draw| {
+                let _held = &alive;
+                Ok(numbered(draw))
+            }
+        })
+        .unwrap();
+        drop(alive);
+        std::thread::sleep(Duration::from_millis(20));
+        let start = Instant::now();
+        drop(loader);
+        assert!(start.elapsed() < Duration::from_secs(1));
+        // Every thread gave its end of the channel back.
+        assert!(ended.try_recv().is_err_and(|error| error.is_disconnected()));
+    }
+
+    #[test]
+    fn options_out_of_range_are_named() {
+        let refused = |options| match check(&options) {
+            Err(DataError::Setting { setting, .. }) => setting,
+            _ => "accepted",
+        };
+        let batch_size = 0;
+        assert_eq!(
+            refused(LoaderOptions {
+                batch_size,
+                ..OPTIONS
+            }),
+            "batch-size"
+        );
+        let workers = 0;
+        assert_eq!(refused(LoaderOptions { workers, ..OPTIONS }), "workers");
+        let start_batch = u64::MAX / 2;
+        assert_eq!(
+            refused(LoaderOptions {
+                start_batch,
+                ..OPTIONS
+            }),
+            "start-batch"
+        );
+        assert_eq!(refused(OPTIONS), "accepted");
+    }
+}

@@ -1,0 +1,79 @@
+//! A tiny data set in a temporary folder: a few pictures of coloured blocks in VOC's layout.
+
+#![allow(dead_code, reason = "every test file uses its own part of this")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use image::{GrayImage, Luma, Rgb, RgbImage};
+use tempfile::TempDir;
+
+/// `VOCdevkit/VOC2012` in a temporary folder, which goes away with the value.
+pub(crate) struct TinyVoc {
+    folder: TempDir,
+}
+
+impl TinyVoc {
+    /// A data set whose lists `train` and `val` name these pictures; all files exist.
+    pub(crate) fn new(train: &[&str], val: &[&str]) -> Self {
+        let voc = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        for folder in ["JPEGImages", "SegmentationClass", "ImageSets/Segmentation"] {
+            fs::create_dir_all(voc.root().join(folder)).unwrap();
+        }
+        for (seed, id) in train.iter().chain(val).enumerate() {
+            voc.add(id, seed as u32);
+        }
+        voc.list("train", &train.join("\n"));
+        voc.list("val", &val.join("\n"));
+        voc
+    }
+
+    /// The temporary folder, which holds `VOCdevkit`.
+    pub(crate) fn outermost(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `VOCdevkit/VOC2012`.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.folder.path().join("VOCdevkit/VOC2012")
+    }
+
+    /// The picture file of an id.
+    pub(crate) fn image(&self, id: &str) -> PathBuf {
+        self.root().join(format!("JPEGImages/{id}.jpg"))
+    }
+
+    /// The label file of an id.
+    pub(crate) fn labels(&self, id: &str) -> PathBuf {
+        self.root().join(format!("SegmentationClass/{id}.png"))
+    }
+
+    /// Writes a split list.
+    pub(crate) fn list(&self, split: &str, text: &str) {
+        let list = format!("ImageSets/Segmentation/{split}.txt");
+        fs::write(self.root().join(list), text).unwrap();
+    }
+
+    /// Writes a picture of 48×36 pixels and its label map, with all values from 0 to 20 and 255.
+    pub(crate) fn add(&self, id: &str, seed: u32) {
+        let value = |x: u32, y: u32| match (x / 8 + 6 * (y / 9) + seed) % 22 {
+            21 => 255,
+            value => value as u8,
+        };
+        let image = RgbImage::from_fn(48, 36, |x, y| {
+            Rgb([value(x, y), (5 * x) as u8, (seed * 40) as u8])
+        });
+        image.save(self.image(id)).unwrap();
+        GrayImage::from_fn(48, 36, |x, y| Luma([value(x, y)]))
+            .save(self.labels(id))
+            .unwrap();
+    }
+
+    /// Cuts a picture file off in its middle.
+    pub(crate) fn truncate_image(&self, id: &str) {
+        let bytes = fs::read(self.image(id)).unwrap();
+        fs::write(self.image(id), &bytes[..bytes.len() / 2]).unwrap();
+    }
+}
