@@ -1,0 +1,265 @@
+//! Architectures as data: what a configuration file and a checkpoint say about a model.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ModelError;
+
+/// A CLIP image tower and what is added to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct VisionConfig {
+    /// Side of a patch in pixels.
+    pub patch: usize,
+    /// Channels of a token.
+    pub width: usize,
+    /// Residual blocks.
+    pub layers: usize,
+    /// Attention heads; divides `width`.
+    pub heads: usize,
+    /// Channels of the joint image-text space.
+    pub embed_dim: usize,
+    /// Side of the pictures whose grid the stored position table is resized to, in pixels.
+    pub input_resolution: usize,
+    /// The class token starts as twice the class embedding plus its position, as the reference implementation of
+    /// ZegCLIP computes it; `false` gives CLIP's own single embedding.
+    #[serde(default = "yes")]
+    pub double_class_embedding: bool,
+    /// Deep prompt tuning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<PromptConfig>,
+    /// Number of region tokens (CLIP-RC's region-level bridge), a square number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regions: Option<usize>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl VisionConfig {
+    /// A published architecture by its name: `ViT-B/16`, `ViT-B/32`, `ViT-L/14`.
+    ///
+    /// # Errors
+    /// The name is not one of these.
+    pub fn by_name(name: &str) -> Result<Self, ModelError> {
+        let (patch, width, layers, embed_dim) =
+            match name.to_ascii_lowercase().replace('-', "/").as_str() {
+                "vit/b/16" => (16, 768, 12, 512),
+                "vit/b/32" => (32, 768, 12, 512),
+                "vit/l/14" => (14, 1024, 24, 768),
+                _ => {
+                    return Err(ModelError::Config(format!(
+                        "unknown image encoder {name:?}; known: ViT-B/16, ViT-B/32, ViT-L/14"
+                    )));
+                }
+            };
+        Ok(Self {
+            patch,
+            width,
+            layers,
+            heads: width / 64, // every published CLIP transformer has heads of 64 channels
+            embed_dim,
+            input_resolution: 224,
+            double_class_embedding: true,
+            prompts: None,
+            regions: None,
+        })
+    }
+
+    /// Patches along one side of the stored position grid.
+    pub fn grid(&self) -> usize {
+        self.input_resolution / self.patch
+    }
+
+    /// Checks that the numbers fit each other.
+    ///
+    /// # Errors
+    /// A size is zero, the heads do not divide the width, the prompts reach beyond the last block.
+    pub fn check(&self) -> Result<(), ModelError> {
+        let fail = |text: String| Err(ModelError::Config(text));
+        if [
+            self.patch,
+            self.width,
+            self.layers,
+            self.heads,
+            self.embed_dim,
+        ]
+        .contains(&0)
+        {
+            return fail(format!("an encoder cannot have a size of zero: {self:?}"));
+        }
+        if !self.width.is_multiple_of(self.heads) {
+            return fail(format!(
+                "encoder width {} is not a multiple of its {} heads",
+                self.width, self.heads
+            ));
+        }
+        if self.grid() == 0 {
+            return fail(format!(
+                "input resolution {} is smaller than a patch of {}",
+                self.input_resolution, self.patch
+            ));
+        }
+        if let Some(prompts) = &self.prompts {
+            if prompts.tokens == 0 {
+                return fail("`prompts` needs at least one token; leave it out for an encoder without prompts".into());
+            }
+            let blocks = match prompts.depth {
+                PromptDepth::First(blocks) | PromptDepth::Last(blocks) => blocks,
+            };
+            if blocks == 0 || blocks > self.layers {
+                return fail(format!(
+                    "prompts in {blocks} blocks of an encoder of {} layers",
+                    self.layers
+                ));
+            }
+        }
+        if let Some(regions) = self.regions
+            && regions.isqrt().pow(2) != regions
+        {
+            return fail(format!(
+                "{regions} region tokens do not form a square lattice"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Deep prompt tuning: trained tokens beside the patches (ZegCLIP, section 3.3).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PromptConfig {
+    /// Prompt tokens in each block.
+    pub tokens: usize,
+    /// Which blocks have prompts of their own.
+    pub depth: PromptDepth,
+    /// Probability of dropping a prompt value in training.
+    #[serde(default = "tenth")]
+    pub dropout: f64,
+}
+
+fn tenth() -> f64 {
+    0.1
+}
+
+/// Which blocks have prompts of their own (ZegCLIP, table 8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PromptDepth {
+    /// The first n blocks. With 1 ("shallow") the prompts enter block 0 and live through all others, and the
+    /// reference applies no `prompt_norm`; with more, every one of the n blocks gets fresh prompts and the blocks
+    /// behind have none.
+    First(usize),
+    /// The last n blocks ("reverse"); the blocks before have none.
+    Last(usize),
+}
+
+/// A CLIP text tower.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TextConfig {
+    /// Channels of a token.
+    pub width: usize,
+    /// Residual blocks.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Channels of the joint image-text space.
+    pub embed_dim: usize,
+    /// Longest text in tokens, start and end included.
+    pub context_length: usize,
+    /// Rows of the token table.
+    pub vocabulary: usize,
+}
+
+/// ZegCLIP's decoder head (section 3.2).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HeadConfig {
+    /// Cross-attention layers.
+    #[serde(default = "three")]
+    pub layers: usize,
+    /// Attention heads.
+    #[serde(default = "eight")]
+    pub heads: usize,
+    /// Hidden channels of the feed-forward part.
+    #[serde(default = "ffn")]
+    pub feed_forward: usize,
+    /// Dropout probability in training.
+    #[serde(default = "tenth")]
+    pub dropout: f64,
+    /// Factor on the unit-norm inputs of the head (patch tokens, image and class embeddings).
+    ///
+    /// 1 is as released. Unit vectors of 512 numbers make the first logits nearly zero, and hundreds of steps pass
+    /// before the head moves; √dim gives its inputs unit variance (docs/decisions.md).
+    #[serde(default = "one")]
+    pub input_scale: f64,
+}
+
+fn three() -> usize {
+    3
+}
+fn eight() -> usize {
+    8
+}
+fn ffn() -> usize {
+    2048
+}
+fn one() -> f64 {
+    1.0
+}
+
+impl Default for HeadConfig {
+    fn default() -> Self {
+        Self {
+            layers: three(),
+            heads: eight(),
+            feed_forward: ffn(),
+            dropout: tenth(),
+            input_scale: one(),
+        }
+    }
+}
+
+/// A ZegCLIP model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ZegClipConfig {
+    /// The image encoder.
+    pub encoder: VisionConfig,
+    /// The decoder head.
+    #[serde(default)]
+    pub head: HeadConfig,
+}
+
+impl ZegClipConfig {
+    /// Checks that the numbers fit each other.
+    ///
+    /// # Errors
+    /// See [`VisionConfig::check`]; or the head's heads do not divide its width.
+    pub fn check(&self) -> Result<(), ModelError> {
+        self.encoder.check()?;
+        if self.head.layers == 0
+            || self.head.heads == 0
+            || !self.encoder.embed_dim.is_multiple_of(self.head.heads)
+        {
+            return Err(ModelError::Config(format!(
+                "a head of {} layers and {} attention heads on {} channels",
+                self.head.layers, self.head.heads, self.encoder.embed_dim
+            )));
+        }
+        for probability in [
+            Some(self.head.dropout),
+            self.encoder.prompts.as_ref().map(|p| p.dropout),
+        ] {
+            if let Some(p) = probability
+                && !(0.0..1.0).contains(&p)
+            {
+                return Err(ModelError::Config(format!(
+                    "dropout {p} is not a probability below 1"
+                )));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+//! Cross-attention from class queries to patch tokens, with the attention logits as masks.
+//!
+//! The layer of ZegCLIP's "each class to masks" decoder (section 3.2): post-norm, no self-attention among the
+//! queries, no positional encoding, no norm on the patches.
+
+use burn::{
+    module::Module,
+    nn::{Dropout, DropoutConfig},
+    tensor::{Tensor, activation},
+};
+
+use crate::{
+    ModelError,
+    layers::{LAYER_NORM_EPSILON, LayerNorm, Linear, Start},
+    trace::Trace,
+    weights::ParamBuilder,
+};
+
+/// Cross-attention with separate maps for queries, keys and values.
+#[derive(Module, Debug)]
+pub struct CrossAttention {
+    /// `[dim, dim]`
+    pub q: Linear,
+    /// `[dim, dim]`
+    pub k: Linear,
+    /// `[dim, dim]`
+    pub v: Linear,
+    /// `[dim, dim]`
+    pub proj: Linear,
+    dropout: Dropout,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl CrossAttention {
+    fn build(
+        params: &ParamBuilder,
+        dim: usize,
+        heads: usize,
+        dropout: f64,
+    ) -> Result<Self, ModelError> {
+        let linear = |name| Linear::build(&params.at(name), dim, dim);
+        Ok(Self {
+            q: linear("q")?,
+            k: linear("k")?,
+            v: linear("v")?,
+            proj: linear("proj")?,
+            dropout: DropoutConfig::new(dropout).init(),
+            heads,
+        })
+    }
+
+    /// `[batch, tokens, dim]` → `[batch, heads, tokens, dim / heads]`
+    fn split(&self, x: Tensor<3>) -> Tensor<4> {
+        let [batch, tokens, dim] = x.dims();
+        x.reshape([batch, tokens, self.heads, dim / self.heads])
+            .swap_dims(1, 2)
+    }
+
+    /// Scale of one head's logits.
+    fn scale(&self, dim: usize) -> f64 {
+        1.0 / ((dim / self.heads) as f64).sqrt()
+    }
+
+    /// Mean over heads of the scaled logits before the softmax: `[batch, classes, patches]`.
+    ///
+    /// The mean of the heads' products is the product over all channels, divided by the number of heads.
+    fn mean_logits(&self, q: Tensor<3>, k: Tensor<3>) -> Tensor<3> {
+        let dim = q.dims()[2];
+        let factor = self.scale(dim) / self.heads as f64;
+        (q * factor).matmul(k.transpose())
+    }
+
+    /// Attended values: `[batch, classes, dim]`
+    fn attend(&self, q: Tensor<3>, k: Tensor<3>, memory: Tensor<3>) -> Tensor<3> {
+        let [batch, classes, dim] = q.dims();
+        let v = self.split(self.v.forward(memory)); // [batch, heads, patches, head]
+        let logits = self
+            .split(q * self.scale(dim))
+            .matmul(self.split(k).transpose()); // [batch, heads, classes, patches]
+        let weights = self.dropout.forward(activation::softmax(logits, 3));
+        let attended = weights
+            .matmul(v)
+            .swap_dims(1, 2)
+            .reshape([batch, classes, dim]);
+        self.proj.forward(attended)
+    }
+}
+
+/// One decoder layer.
+#[derive(Module, Debug)]
+pub struct DecoderLayer {
+    /// Queries to patches.
+    pub multihead_attn: CrossAttention,
+    /// `[hidden, dim]`
+    pub linear1: Linear,
+    /// `[dim, hidden]`
+    pub linear2: Linear,
+    /// Norm behind the attention.
+    pub norm2: LayerNorm,
+    /// Norm behind the feed-forward part.
+    pub norm3: LayerNorm,
+    dropout: Dropout,
+}
+
+impl DecoderLayer {
+    /// Reads or initialises a layer of `dim` channels.
+    ///
+    /// # Errors
+    /// See [`ParamBuilder::param`].
+    pub fn build(
+        params: &ParamBuilder,
+        dim: usize,
+        heads: usize,
+        hidden: usize,
+        dropout: f64,
+    ) -> Result<Self, ModelError> {
+        let norm = |name| LayerNorm::build(&params.at(name), dim, LAYER_NORM_EPSILON, Start::Fresh);
+        Ok(Self {
+            multihead_attn: CrossAttention::build(
+                &params.at("multihead_attn"),
+                dim,
+                heads,
+                dropout,
+            )?,
+            linear1: Linear::build(&params.at("linear1"), dim, hidden)?,
+            linear2: Linear::build(&params.at("linear2"), hidden, dim)?,
+            norm2: norm("norm2")?,
+            norm3: norm("norm3")?,
+            dropout: DropoutConfig::new(dropout).init(),
+        })
+    }
+
+    /// The class queries behind this layer: `[batch, classes, dim]`.
+    ///
+    /// - `queries`: `[batch, classes, dim]`
+    /// - `memory`: `[batch, patches, dim]`
+    pub fn forward(
+        &self,
+        queries: Tensor<3>,
+        memory: Tensor<3>,
+        trace: &mut Trace,
+        name: &str,
+    ) -> Tensor<3> {
+        let attention = &self.multihead_attn;
+        let (q, k) = (
+            attention.q.forward(queries.clone()),
+            attention.k.forward(memory.clone()),
+        );
+        self.trace_attention(&q, &k, trace, name);
+        let attended = attention.attend(q, k, memory);
+        let x = self.norm2.forward(queries + self.dropout.forward(attended));
+        let hidden = self
+            .dropout
+            .forward(activation::relu(self.linear1.forward(x.clone()))); // [batch, classes, hidden]
+        let x = self
+            .norm3
+            .forward(x.clone() + self.dropout.forward(self.linear2.forward(hidden)));
+        trace.record(format_args!("{name}.out"), &x);
+        x
+    }
+
+    /// The class masks of this layer, without its value path: `[batch, classes, patches]`.
+    pub fn masks(
+        &self,
+        queries: Tensor<3>,
+        memory: Tensor<3>,
+        trace: &mut Trace,
+        name: &str,
+    ) -> Tensor<3> {
+        let attention = &self.multihead_attn;
+        let (q, k) = (
+            attention.q.forward(queries.clone()),
+            attention.k.forward(memory.clone()),
+        );
+        self.trace_attention(&q, &k, trace, name);
+        if trace.is_on() {
+            // Nothing reads the last layer's queries but a comparison with the reference.
+            self.forward(queries, memory, trace, name);
+        }
+        attention.mean_logits(q, k)
+    }
+
+    fn trace_attention(&self, q: &Tensor<3>, k: &Tensor<3>, trace: &mut Trace, name: &str) {
+        if trace.is_on() {
+            trace.record(format_args!("{name}.q"), q);
+            trace.record(format_args!("{name}.k"), k);
+            let logits = self.multihead_attn.mean_logits(q.clone(), k.clone());
+            trace.record(format_args!("{name}.attn"), &logits);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The small parts that every tower and head is made of.
+//!
+//! Weights keep PyTorch's layout and names (`weight` of a linear layer is `[out, in]`), so that a parameter here is
+//! a tensor of the reference checkpoints, bit for bit.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Tensor, activation, module},
+};
+
+use crate::{
+    ModelError,
+    weights::{Init, ParamBuilder},
+};
+
+/// Epsilon of every LayerNorm of CLIP and of the decoder.
+pub const LAYER_NORM_EPSILON: f64 = 1e-5;
+
+/// Affine map `y = x·Wᵀ + b`.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[out, in]`
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`
+    pub bias: Param<Tensor<1>>,
+}
+
+impl Linear {
+    /// Reads or initialises the layer; a fresh one starts as PyTorch's `nn.Linear` (uniform, ±1/√in).
+    ///
+    /// # Errors
+    /// See [`ParamBuilder::param`].
+    pub fn build(params: &ParamBuilder, input: usize, output: usize) -> Result<Self, ModelError> {
+        Self::build_with(
+            params,
+            input,
+            output,
+            Init::Uniform(1.0 / (input as f64).sqrt()),
+        )
+    }
+
+    /// As [`Linear::build`] with another start for the weight; the bias stays uniform, ±1/√in.
+    ///
+    /// # Errors
+    /// See [`ParamBuilder::param`].
+    pub fn build_with(
+        params: &ParamBuilder,
+        input: usize,
+        output: usize,
+        weight: Init,
+    ) -> Result<Self, ModelError> {
+        let bias = match weight {
+            Init::Required => Init::Required,
+            _ => Init::Uniform(1.0 / (input as f64).sqrt()),
+        };
+        Ok(Self {
+            weight: params.param("weight", [output, input], weight)?,
+            bias: params.param("bias", [output], bias)?,
+        })
+    }
+
+    /// `[…, in]` → `[…, out]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        module::linear(x, self.weight.val().transpose(), Some(self.bias.val()))
+    }
+}
+
+/// Layer normalisation over the last axis, population variance.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    /// `[width]`
+    pub weight: Param<Tensor<1>>,
+    /// `[width]`
+    pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    epsilon: f64,
+}
+
+impl LayerNorm {
+    /// Reads or initialises the layer; a fresh one is the plain normalisation (weight 1, bias 0).
+    ///
+    /// # Errors
+    /// See [`ParamBuilder::param`].
+    pub fn build(
+        params: &ParamBuilder,
+        width: usize,
+        epsilon: f64,
+        start: Start,
+    ) -> Result<Self, ModelError> {
+        let (weight, bias) = match start {
+            Start::Fresh => (Init::Constant(1.0), Init::Constant(0.0)),
+            Start::FromWeights => (Init::Required, Init::Required),
+        };
+        Ok(Self {
+            weight: params.param("weight", [width], weight)?,
+            bias: params.param("bias", [width], bias)?,
+            epsilon,
+        })
+    }
+
+    /// `[…, width]` → `[…, width]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        module::layer_norm(x, self.weight.val(), Some(self.bias.val()), self.epsilon)
+    }
+}
+
+/// Whether a part of a model can start without weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// It starts from its published initialisation where the weights lack it.
+    Fresh,
+    /// It is pre-trained: weights must hold it.
+    FromWeights,
+}
+
+/// CLIP's activation, x·σ(1.702 x).
+pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    x.clone() * activation::sigmoid(x * 1.702)
+}
+
+/// Divides every row of the last axis by its length, without an epsilon (spec of the reference: a zero row is NaN).
+pub fn l2_normalize<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let length = x.clone().square().sum_dim(D - 1).sqrt(); // […, 1]
+    x / length
+}

@@ -1,0 +1,26 @@
+//! CLIP towers and the zero-shot segmentation models on them.
+//!
+//! A picture's path: [`vision`] (with [`prompts`] and [`regions`]) → [`zegclip`] → [`resize`]. The words' path:
+//! [`text`] or a table ([`embeddings`]) → [`descriptor`] → [`decoder`]. Parameters come from [`weights`], under the
+//! names and in the layouts of the reference checkpoints.
+
+pub mod config;
+pub mod count;
+pub mod decoder;
+pub mod descriptor;
+pub mod embeddings;
+mod error;
+pub mod inference;
+pub mod layers;
+pub mod params;
+pub mod prompts;
+pub mod regions;
+pub mod resize;
+pub mod text;
+pub mod trace;
+pub mod transformer;
+pub mod vision;
+pub mod weights;
+pub mod zegclip;
+
+pub use error::ModelError;

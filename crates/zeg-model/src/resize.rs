@@ -1,0 +1,116 @@
+//! Bilinear resize as two matrix products, A_h · X · A_wᵀ.
+//!
+//! Differentiable on every backend and several times faster on a CPU than a gather. Half-pixel centres
+//! (`align_corners = false`), no antialiasing: source = (i + ½)·in/out − ½ clamped at 0, the two neighbours
+//! weighted by distance.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::weights::HostTensor;
+
+/// Resizes the last two axes of `x` `[batch, channels, h, w]` to `[batch, channels, height, width]`.
+///
+/// The same size is the identity.
+pub fn bilinear(x: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
+    let [batch, channels, h, w] = x.dims();
+    if [h, w] == [height, width] {
+        return x;
+    }
+    let device = x.device();
+    let rows = interpolation_matrix(h, height, &device).unsqueeze::<3>(); //                  [1, height, h]
+    let columns = interpolation_matrix(w, width, &device).transpose(); //                     [w, width]
+    // Columns first: one plain product over all rows, while the maps are still small.
+    let wide = x
+        .reshape([batch * channels * h, w])
+        .matmul(columns)
+        .reshape([batch * channels, h, width]);
+    rows.matmul(wide).reshape([batch, channels, height, width])
+}
+
+/// Resizes a grid of vectors in main memory: `[h·w, width]` row-major → `[height·width, width]`.
+pub(crate) fn bilinear_grid(grid: &HostTensor, from: [usize; 2], to: [usize; 2]) -> HostTensor {
+    let width = grid.shape[1];
+    let (rows, columns) = (taps(from[0], to[0]), taps(from[1], to[1]));
+    let mut values = Vec::with_capacity(to[0] * to[1] * width);
+    let at = |y: usize, x: usize, c: usize| grid.values[(y * from[1] + x) * width + c];
+    for &(y0, y1, fy) in &rows {
+        for &(x0, x1, fx) in &columns {
+            for c in 0..width {
+                let top = at(y0, x0, c) * (1.0 - fx) + at(y0, x1, c) * fx;
+                let bottom = at(y1, x0, c) * (1.0 - fx) + at(y1, x1, c) * fx;
+                values.push(top * (1.0 - fy) + bottom * fy);
+            }
+        }
+    }
+    HostTensor {
+        shape: vec![to[0] * to[1], width],
+        values,
+    }
+}
+
+/// The matrix that interpolates `input` samples at `output` places: `[output, input]`, two entries a row.
+fn interpolation_matrix(input: usize, output: usize, device: &Device) -> Tensor<2> {
+    let mut values = vec![0.0_f32; input * output];
+    for (row, (low, high, fraction)) in taps(input, output).into_iter().enumerate() {
+        values[row * input + low] += 1.0 - fraction;
+        values[row * input + high] += fraction;
+    }
+    Tensor::from_data(TensorData::new(values, [output, input]), device)
+}
+
+/// For each output place its lower neighbour, its upper neighbour and the upper one's weight.
+pub(crate) fn taps(input: usize, output: usize) -> Vec<(usize, usize, f32)> {
+    let scale = input as f32 / output as f32;
+    (0..output)
+        .map(|i| {
+            let source = ((i as f32 + 0.5) * scale - 0.5).max(0.0);
+            let low = (source as usize).min(input - 1);
+            (low, (low + 1).min(input - 1), source - low as f32)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resized(values: &[f32], from: [usize; 2], to: [usize; 2]) -> Vec<f32> {
+        let x = Tensor::<4>::from_data(
+            TensorData::new(values.to_vec(), [1, 1, from[0], from[1]]),
+            &Device::flex(),
+        );
+        bilinear(x, to).into_data().try_to_vec().unwrap()
+    }
+
+    #[test]
+    fn doubling_a_row_gives_quarters() {
+        assert_eq!(resized(&[0.0, 4.0], [1, 2], [1, 4]), [0.0, 1.0, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn the_same_size_is_an_exact_copy() {
+        let values = [0.1, 0.7, -3.0, 9.0, 1e-9, 2.0];
+        assert_eq!(resized(&values, [2, 3], [2, 3]), values);
+    }
+
+    #[test]
+    fn matrices_and_grid_agree_up_and_down() {
+        let (from, values) = (
+            [3, 5],
+            (0..15).map(|v| (v * v % 7) as f32).collect::<Vec<_>>(),
+        );
+        for to in [[7, 4], [2, 9], [1, 1], [3, 6]] {
+            let grid = bilinear_grid(
+                &HostTensor {
+                    shape: vec![15, 1],
+                    values: values.clone(),
+                },
+                from,
+                to,
+            );
+            for (a, b) in resized(&values, from, to).iter().zip(&grid.values) {
+                assert!((a - b).abs() < 1e-5, "{a} {b} {to:?}");
+            }
+        }
+    }
+}

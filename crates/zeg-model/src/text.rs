@@ -1,0 +1,198 @@
+//! CLIP's text tower: token ids to class embeddings.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Device, Int, Tensor, TensorData},
+};
+use zeg_vocab::{
+    templates::TemplateSet,
+    tokenizer::{Overflow, Tokenizer},
+};
+
+use crate::{
+    ModelError,
+    config::TextConfig,
+    layers::{LAYER_NORM_EPSILON, LayerNorm, Start, l2_normalize},
+    trace::Trace,
+    transformer::Transformer,
+    weights::{Init, ParamBuilder, StateDict},
+};
+
+/// More residual blocks than any text tower has.
+const MOST_LAYERS: usize = 1024;
+
+/// The text half of CLIP.
+#[derive(Module, Debug)]
+pub struct TextTower {
+    /// `[vocabulary, width]`
+    pub token_embedding: TokenEmbedding,
+    /// `[context, width]`
+    pub positional_embedding: Param<Tensor<2>>,
+    /// The blocks, causal.
+    pub transformer: Transformer,
+    /// Norm behind the last block.
+    pub ln_final: LayerNorm,
+    /// Into the joint space, applied as `x @ text_projection`: `[width, dim]`
+    pub text_projection: Param<Tensor<2>>,
+    #[module(skip)]
+    config: TextConfig,
+}
+
+/// The token table, with CLIP's name for it.
+#[derive(Module, Debug)]
+pub struct TokenEmbedding {
+    /// `[vocabulary, width]`
+    pub weight: Param<Tensor<2>>,
+}
+
+impl TextConfig {
+    /// The architecture of the text tower in a state dict; `None` where it holds none.
+    pub fn from_weights(weights: &StateDict, prefix: &str) -> Option<Self> {
+        let shape = |name: &str| weights.shape(&format!("{prefix}{name}"));
+        let [vocabulary, width] = shape("token_embedding.weight")?[..] else {
+            return None;
+        };
+        let [context_length, _] = shape("positional_embedding")?[..] else {
+            return None;
+        };
+        let [_, embed_dim] = shape("text_projection")?[..] else {
+            return None;
+        };
+        let layers = (0..MOST_LAYERS)
+            .take_while(|i| {
+                weights.contains(&format!("{prefix}transformer.resblocks.{i}.ln_1.weight"))
+            })
+            .count();
+        Some(Self {
+            width,
+            layers,
+            heads: (width / 64).max(1),
+            embed_dim,
+            context_length,
+            vocabulary,
+        })
+    }
+}
+
+impl TextTower {
+    /// Reads a text tower.
+    ///
+    /// # Errors
+    /// A tensor is missing or has another shape.
+    pub fn build(params: &ParamBuilder, config: &TextConfig) -> Result<Self, ModelError> {
+        let TextConfig {
+            width,
+            layers,
+            heads,
+            embed_dim,
+            context_length,
+            vocabulary,
+        } = *config;
+        let table =
+            params
+                .at("token_embedding")
+                .param("weight", [vocabulary, width], Init::Required)?;
+        Ok(Self {
+            token_embedding: TokenEmbedding { weight: table },
+            positional_embedding: params.param(
+                "positional_embedding",
+                [context_length, width],
+                Init::Required,
+            )?,
+            transformer: Transformer::build(&params.at("transformer"), layers, width, heads)?,
+            ln_final: LayerNorm::build(
+                &params.at("ln_final"),
+                width,
+                LAYER_NORM_EPSILON,
+                Start::FromWeights,
+            )?,
+            text_projection: params.param("text_projection", [width, embed_dim], Init::Required)?,
+            config: config.clone(),
+        })
+    }
+
+    /// Encodes token ids; the embedding stands at each text's highest id, the end token.
+    ///
+    /// - `ids`: `[texts]` rows of at most `context_length` ids, all of one length
+    ///
+    /// Returns `[texts, dim]`, not normalised.
+    pub fn forward(&self, ids: &[Vec<u32>], trace: &mut Trace) -> Tensor<2> {
+        let device = self.token_embedding.weight.val().device();
+        let (texts, length) = (ids.len(), ids.first().map_or(0, Vec::len));
+        let flat: Vec<i32> = ids.iter().flatten().map(|&id| id.cast_signed()).collect();
+        let indices = Tensor::<2, Int>::from_data(TensorData::new(flat, [texts, length]), &device);
+        let embedded = burn::tensor::module::embedding(self.token_embedding.weight.val(), indices); // [texts, length, width]
+        let positions = self
+            .positional_embedding
+            .val()
+            .narrow(0, 0, length)
+            .unsqueeze::<3>();
+        let mut tokens = embedded + positions;
+        trace.record("embedded", &tokens);
+        let mask = causal_mask(length, &device);
+        for block in &self.transformer.resblocks {
+            tokens = block.forward(tokens, Some(&mask));
+        }
+        let tokens = self.ln_final.forward(tokens);
+        trace.record("ln_final", &tokens);
+        let ends: Vec<i32> = ids
+            .iter()
+            .enumerate()
+            .map(|(row, ids)| (row * length + end_position(ids)) as i32)
+            .collect();
+        let ends = Tensor::<1, Int>::from_data(TensorData::new(ends, [texts]), &device);
+        let width = self.config.width;
+        tokens
+            .reshape([texts * length, width])
+            .select(0, ends)
+            .matmul(self.text_projection.val())
+    }
+
+    /// Class embeddings `[classes, dim]`, unit rows: each name in every template is encoded and normalised, the
+    /// mean over templates (and synonyms) is normalised again.
+    ///
+    /// # Errors
+    /// A text is longer than the encoder's context; the error names it.
+    pub fn embed_classes(
+        &self,
+        tokenizer: &Tokenizer,
+        templates: &TemplateSet,
+        classes: &[Vec<String>],
+    ) -> Result<Tensor<2>, ModelError> {
+        let mut rows = Vec::with_capacity(classes.len());
+        for names in classes {
+            let ids = names
+                .iter()
+                .flat_map(|name| templates.render(name))
+                .map(|text| tokenizer.tokenize(&text, self.config.context_length, Overflow::Error))
+                .collect::<Result<Vec<_>, _>>()?;
+            rows.push(mean_direction(self.forward(&ids, &mut Trace::off())));
+        }
+        Ok(Tensor::cat(rows, 0))
+    }
+}
+
+/// One direction for several texts of one class: `[texts, dim]` → `[1, dim]`, unit length.
+pub fn mean_direction(features: Tensor<2>) -> Tensor<2> {
+    l2_normalize(l2_normalize(features).mean_dim(0))
+}
+
+/// Position of the highest id, the first of equals, as the reference takes it.
+fn end_position(ids: &[u32]) -> usize {
+    let highest = ids.iter().max();
+    ids.iter().position(|id| Some(id) == highest).unwrap_or(0)
+}
+
+/// `[1, 1, length, length]`: −∞ strictly above the diagonal.
+fn causal_mask(length: usize, device: &Device) -> Tensor<4> {
+    let values: Vec<f32> = (0..length * length)
+        .map(|i| {
+            if i % length > i / length {
+                f32::NEG_INFINITY
+            } else {
+                0.0
+            }
+        })
+        .collect();
+    Tensor::from_data(TensorData::new(values, [1, 1, length, length]), device)
+}

@@ -1,0 +1,144 @@
+//! The residual attention block that both CLIP towers are stacks of.
+//!
+//! Pre-norm, as in CLIP: `x += MHA(ln_1(x))`, then `x += c_proj(QuickGELU(c_fc(ln_2(x))))`.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Tensor, module, ops::AttentionModuleOptions},
+};
+
+use crate::{
+    ModelError,
+    layers::{LAYER_NORM_EPSILON, LayerNorm, Linear, Start, quick_gelu},
+    weights::{Init, ParamBuilder},
+};
+
+/// Multi-head self-attention with packed query, key and value weights.
+#[derive(Module, Debug)]
+pub struct SelfAttention {
+    /// Rows are `[q; k; v]`: `[3·width, width]`
+    pub in_proj_weight: Param<Tensor<2>>,
+    /// `[3·width]`
+    pub in_proj_bias: Param<Tensor<1>>,
+    /// `[width, width]`
+    pub out_proj: Linear,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl SelfAttention {
+    fn build(params: &ParamBuilder, width: usize, heads: usize) -> Result<Self, ModelError> {
+        Ok(Self {
+            in_proj_weight: params.param("in_proj_weight", [3 * width, width], Init::Required)?,
+            in_proj_bias: params.param("in_proj_bias", [3 * width], Init::Required)?,
+            out_proj: Linear::build_with(&params.at("out_proj"), width, width, Init::Required)?,
+            heads,
+        })
+    }
+
+    /// `x`: `[batch, tokens, width]`; `mask`: `[1, 1, tokens, tokens]`, added to the logits (0 or −∞).
+    fn forward(&self, x: Tensor<3>, mask: Option<&Tensor<4>>) -> Tensor<3> {
+        let [batch, tokens, width] = x.dims();
+        let head = width / self.heads;
+        let qkv = module::linear(
+            x,
+            self.in_proj_weight.val().transpose(),
+            Some(self.in_proj_bias.val()),
+        );
+        let qkv = qkv
+            .reshape([batch, tokens, 3, self.heads, head])
+            .permute([2, 0, 3, 1, 4]) // [3, batch, heads, tokens, head]
+            .chunk(3, 0);
+        let [q, k, v] = <[Tensor<5>; 3]>::try_from(qkv)
+            .unwrap_or_else(|_| unreachable!("three chunks were asked for"));
+        // The logits are scaled by 1/√head, the default.
+        let attended = module::attention(
+            q.squeeze_dim::<4>(0),
+            k.squeeze_dim::<4>(0),
+            v.squeeze_dim::<4>(0),
+            None,
+            mask.cloned(),
+            AttentionModuleOptions::default(),
+        ); // [batch, heads, tokens, head]
+        self.out_proj
+            .forward(attended.swap_dims(1, 2).reshape([batch, tokens, width]))
+    }
+}
+
+/// The two linear layers of a block, with CLIP's names.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    /// `[4·width, width]`
+    pub c_fc: Linear,
+    /// `[width, 4·width]`
+    pub c_proj: Linear,
+}
+
+/// One residual attention block.
+#[derive(Module, Debug)]
+pub struct ResidualBlock {
+    /// Norm before the attention.
+    pub ln_1: LayerNorm,
+    /// Self-attention.
+    pub attn: SelfAttention,
+    /// Norm before the MLP.
+    pub ln_2: LayerNorm,
+    /// QuickGELU network of four times the width.
+    pub mlp: Mlp,
+}
+
+impl ResidualBlock {
+    fn build(params: &ParamBuilder, width: usize, heads: usize) -> Result<Self, ModelError> {
+        let norm = |name| {
+            LayerNorm::build(
+                &params.at(name),
+                width,
+                LAYER_NORM_EPSILON,
+                Start::FromWeights,
+            )
+        };
+        let mlp = params.at("mlp");
+        Ok(Self {
+            ln_1: norm("ln_1")?,
+            attn: SelfAttention::build(&params.at("attn"), width, heads)?,
+            ln_2: norm("ln_2")?,
+            mlp: Mlp {
+                c_fc: Linear::build_with(&mlp.at("c_fc"), width, 4 * width, Init::Required)?,
+                c_proj: Linear::build_with(&mlp.at("c_proj"), 4 * width, width, Init::Required)?,
+            },
+        })
+    }
+
+    /// `[batch, tokens, width]` → the same shape; `mask` as in [`SelfAttention`].
+    pub fn forward(&self, x: Tensor<3>, mask: Option<&Tensor<4>>) -> Tensor<3> {
+        let x = x.clone() + self.attn.forward(self.ln_1.forward(x), mask);
+        let hidden = quick_gelu(self.mlp.c_fc.forward(self.ln_2.forward(x.clone()))); // [batch, tokens, 4·width]
+        x + self.mlp.c_proj.forward(hidden)
+    }
+}
+
+/// A stack of blocks, with CLIP's name for it.
+#[derive(Module, Debug)]
+pub struct Transformer {
+    /// First to last.
+    pub resblocks: Vec<ResidualBlock>,
+}
+
+impl Transformer {
+    /// Reads a stack of pre-trained blocks.
+    ///
+    /// # Errors
+    /// A tensor is missing or has another shape.
+    pub fn build(
+        params: &ParamBuilder,
+        layers: usize,
+        width: usize,
+        heads: usize,
+    ) -> Result<Self, ModelError> {
+        let params = params.at("resblocks");
+        let resblocks = (0..layers)
+            .map(|i| ResidualBlock::build(&params.at(i), width, heads))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { resblocks })
+    }
+}

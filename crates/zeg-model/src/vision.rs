@@ -1,0 +1,360 @@
+//! The vision transformer: pictures to patch tokens and one image embedding.
+//!
+//! One encoder serves every method. A [`TokenPlan`] says which positions of the sequence are class, prompt, patch
+//! and region tokens; methods differ in the plan, the attention mask and the head, not in copies of the encoder.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Tensor, module, ops::ConvOptions},
+};
+
+use crate::{
+    ModelError,
+    config::VisionConfig,
+    layers::{LAYER_NORM_EPSILON, LayerNorm, Start, l2_normalize},
+    prompts::{DeepPrompts, PromptAction, PromptSchedule},
+    regions,
+    resize::{bilinear, bilinear_grid},
+    trace::Trace,
+    transformer::Transformer,
+    weights::{HostTensor, Init, ParamBuilder},
+};
+
+/// Which positions of a sequence are what: class token, prompts, patches (row-major), region tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenPlan {
+    /// Prompt tokens behind the class token.
+    pub prompts: usize,
+    /// Patch rows and columns.
+    pub grid: [usize; 2],
+    /// Region tokens at the end.
+    pub regions: usize,
+}
+
+impl TokenPlan {
+    /// Number of patch tokens.
+    pub fn patches(&self) -> usize {
+        self.grid[0] * self.grid[1]
+    }
+
+    /// Position of the first patch token.
+    pub fn patches_start(&self) -> usize {
+        1 + self.prompts
+    }
+
+    /// Position of the first region token.
+    pub fn regions_start(&self) -> usize {
+        self.patches_start() + self.patches()
+    }
+
+    /// Length of the sequence.
+    pub fn len(&self) -> usize {
+        self.regions_start() + self.regions
+    }
+
+    /// Never: the class token is always there.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+/// What the encoder knows of a batch of pictures; unit vectors of the joint image-text space.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    /// Patch tokens: `[batch, h·w, dim]`, row-major over the grid.
+    pub patches: Tensor<3>,
+    /// Image embedding from the class token: `[batch, dim]`
+    pub global: Tensor<2>,
+    /// Region tokens: `[batch, regions, dim]`, where the encoder has them.
+    pub regions: Option<Tensor<3>>,
+    /// Patch rows and columns.
+    pub grid: [usize; 2],
+}
+
+/// A CLIP image tower, with or without prompts and region tokens.
+#[derive(Module, Debug)]
+pub struct VisionTransformer {
+    /// Patch projection: `[width, 3, patch, patch]`
+    pub conv1: PatchEmbedding,
+    /// `[width]`
+    pub class_embedding: Param<Tensor<1>>,
+    /// Class token first, then the patch grid row-major: `[1 + s·s, width]`
+    pub positional_embedding: Param<Tensor<2>>,
+    /// Norm before the first block.
+    pub ln_pre: LayerNorm,
+    /// The blocks.
+    pub transformer: Transformer,
+    /// Norm behind the last block.
+    pub ln_post: LayerNorm,
+    /// Into the joint space, applied as `x @ proj`: `[width, dim]`
+    pub proj: Param<Tensor<2>>,
+    /// Prompt tuning.
+    pub prompts: Option<DeepPrompts>,
+    /// Region-level bridge: `[regions, width]`
+    pub region_level_bridge: Option<Param<Tensor<2>>>,
+    #[module(skip)]
+    config: VisionConfig,
+}
+
+/// The patch projection, with CLIP's name `conv1`.
+#[derive(Module, Debug)]
+pub struct PatchEmbedding {
+    /// `[width, 3, patch, patch]`, no bias
+    pub weight: Param<Tensor<4>>,
+}
+
+impl VisionTransformer {
+    /// Reads an image tower; prompts start fresh where the weights lack them, and the position table is resized to
+    /// the configuration's input resolution.
+    ///
+    /// # Errors
+    /// The configuration contradicts itself, or the weights lack a tensor or hold it in another shape.
+    pub fn build(params: &ParamBuilder, config: &VisionConfig) -> Result<Self, ModelError> {
+        config.check()?;
+        let schedule = config
+            .prompts
+            .as_ref()
+            .map(|p| PromptSchedule::new(p.depth, config.layers));
+        Self::build_scheduled(params, config, schedule)
+    }
+
+    /// As [`VisionTransformer::build`], with prompts in blocks that [`VisionConfig`] cannot express.
+    ///
+    /// # Errors
+    /// As [`VisionTransformer::build`].
+    pub fn build_scheduled(
+        params: &ParamBuilder,
+        config: &VisionConfig,
+        schedule: Option<PromptSchedule>,
+    ) -> Result<Self, ModelError> {
+        let width = config.width;
+        let norm = |name| {
+            LayerNorm::build(
+                &params.at(name),
+                width,
+                LAYER_NORM_EPSILON,
+                Start::FromWeights,
+            )
+        };
+        let prompts = match (&config.prompts, schedule) {
+            (Some(prompts), Some(schedule)) => {
+                Some(DeepPrompts::build(params, config, prompts, schedule)?)
+            }
+            _ => None,
+        };
+        let conv1 = params.at("conv1");
+        Ok(Self {
+            conv1: PatchEmbedding {
+                weight: conv1.param(
+                    "weight",
+                    [width, 3, config.patch, config.patch],
+                    Init::Required,
+                )?,
+            },
+            class_embedding: params.param("class_embedding", [width], Init::Required)?,
+            positional_embedding: position_table(params, config)?,
+            ln_pre: norm("ln_pre")?,
+            transformer: Transformer::build(
+                &params.at("transformer"),
+                config.layers,
+                width,
+                config.heads,
+            )?,
+            ln_post: norm("ln_post")?,
+            proj: params.param("proj", [width, config.embed_dim], Init::Required)?,
+            prompts,
+            region_level_bridge: config
+                .regions
+                .map(|count| regions::build_tokens(params, count, width))
+                .transpose()?,
+            config: config.clone(),
+        })
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &VisionConfig {
+        &self.config
+    }
+
+    /// Encodes pictures `[batch, 3, height, width]`, normalised; both sides multiples of the patch.
+    ///
+    /// On a device with autodiff, prompt dropout is active (unless its probability is 0).
+    pub fn forward(&self, images: Tensor<4>, trace: &mut Trace) -> Encoded {
+        let [batch, _, _, _] = images.dims();
+        let (tokens, grid) = self.embed(images, trace); // [batch, 1 + patches (+ regions), width]
+        let tokens = self.ln_pre.forward(tokens);
+        trace.record("ln_pre", &tokens);
+
+        let plan = TokenPlan {
+            prompts: 0,
+            grid,
+            regions: self.config.regions.unwrap_or(0),
+        };
+        let (tokens, plan) = self.run_blocks(tokens, plan, batch, trace);
+        let tokens = self.normalize_last(tokens, plan, trace);
+        trace.record("ln_post", &tokens);
+
+        let joint = tokens.matmul(self.proj.val().unsqueeze()); // [batch, tokens, dim]
+        let dim = self.config.embed_dim;
+        let unit = l2_normalize(joint);
+        Encoded {
+            global: unit.clone().narrow(1, 0, 1).reshape([batch, dim]),
+            patches: unit.clone().narrow(1, plan.patches_start(), plan.patches()),
+            regions: (plan.regions > 0).then(|| unit.narrow(1, plan.regions_start(), plan.regions)),
+            grid,
+        }
+    }
+
+    /// Pictures to `[class, patches, regions]` tokens with positions, before `ln_pre`.
+    fn embed(&self, images: Tensor<4>, trace: &mut Trace) -> (Tensor<3>, [usize; 2]) {
+        let (patch, width) = (self.config.patch, self.config.width);
+        let options = ConvOptions::new([patch, patch], [0, 0], [1, 1], 1);
+        let patches = module::conv2d(images, self.conv1.weight.val(), None, options); // [batch, width, h, w]
+        trace.record("patch_embed", &patches);
+        let [batch, _, h, w] = patches.dims();
+        let patches = patches.reshape([batch, width, h * w]).swap_dims(1, 2); // [batch, patches, width]
+
+        let positions = self.positional_embedding.val();
+        let class_embedding = self.class_embedding.val().unsqueeze::<2>(); // [1, width]
+        let mut class = class_embedding.clone() + positions.clone().narrow(0, 0, 1);
+        if self.config.double_class_embedding {
+            class = class + class_embedding;
+        }
+        let class = class.unsqueeze::<3>().expand([batch, 1, width]); // [batch, 1, width]
+        let patches = patches + self.patch_positions(positions, [h, w]).unsqueeze::<3>();
+
+        let mut parts = vec![class, patches];
+        if let Some(tokens) = &self.region_level_bridge {
+            let tokens = tokens.val();
+            let [count, _] = tokens.dims();
+            parts.push(tokens.unsqueeze::<3>().expand([batch, count, width])); // no position is added
+        }
+        let tokens = Tensor::cat(parts, 1);
+        trace.record("pre_ln_tokens", &tokens);
+        (tokens, [h, w])
+    }
+
+    /// The patch rows of the position table, resized to the grid of this picture: `[h·w, width]`.
+    fn patch_positions(&self, positions: Tensor<2>, [h, w]: [usize; 2]) -> Tensor<2> {
+        let (stored, width) = (self.config.grid(), self.config.width);
+        let table = positions.narrow(0, 1, stored * stored); // [s·s, width]
+        if [h, w] == [stored, stored] {
+            return table;
+        }
+        let maps = table.transpose().reshape([1, width, stored, stored]);
+        bilinear(maps, [h, w]).reshape([width, h * w]).transpose()
+    }
+
+    fn run_blocks(
+        &self,
+        mut tokens: Tensor<3>,
+        mut plan: TokenPlan,
+        batch: usize,
+        trace: &mut Trace,
+    ) -> (Tensor<3>, TokenPlan) {
+        let projected = self
+            .prompts
+            .as_ref()
+            .map(|prompts| (prompts, prompts.project(trace)));
+        let mut mask = None;
+        for (index, block) in self.transformer.resblocks.iter().enumerate() {
+            let before = plan;
+            if let Some((prompts, projected)) = &projected {
+                (tokens, plan) = match prompts.action(projected, index, batch) {
+                    PromptAction::Keep => (tokens, plan),
+                    PromptAction::Remove => replace_prompts(tokens, plan, None),
+                    PromptAction::Set(fresh) => replace_prompts(tokens, plan, Some(fresh)),
+                };
+            }
+            if plan.regions > 0 && (mask.is_none() || plan != before) {
+                mask = Some(regions::attention_mask(&plan, &tokens.device()));
+            }
+            tokens = block.forward(tokens, mask.as_ref());
+            trace.record(format_args!("block{index}"), &tokens);
+        }
+        (tokens, plan)
+    }
+
+    /// `prompt_norm`, where prompt tuning adds it, then `ln_post`, both on every token but the former not on
+    /// region tokens.
+    fn normalize_last(&self, tokens: Tensor<3>, plan: TokenPlan, trace: &mut Trace) -> Tensor<3> {
+        let Some(prompts) = self.prompts.as_ref().filter(|p| p.schedule().norm) else {
+            return self.ln_post.forward(tokens);
+        };
+        let normed = prompts
+            .prompt_norm
+            .forward(tokens.clone().narrow(1, 0, plan.regions_start()));
+        trace.record("prompt_norm", &normed);
+        let normed = if plan.regions > 0 {
+            Tensor::cat(
+                vec![normed, tokens.narrow(1, plan.regions_start(), plan.regions)],
+                1,
+            )
+        } else {
+            normed
+        };
+        self.ln_post.forward(normed)
+    }
+}
+
+/// Puts `fresh` (or nothing) where the plan has prompts: behind the class token.
+fn replace_prompts(
+    tokens: Tensor<3>,
+    plan: TokenPlan,
+    fresh: Option<Tensor<3>>,
+) -> (Tensor<3>, TokenPlan) {
+    let rest = plan.len() - plan.patches_start();
+    let mut parts = vec![tokens.clone().narrow(1, 0, 1)];
+    let prompts = fresh.as_ref().map_or(0, |fresh| fresh.dims()[1]);
+    parts.extend(fresh);
+    parts.push(tokens.narrow(1, plan.patches_start(), rest));
+    (Tensor::cat(parts, 1), TokenPlan { prompts, ..plan })
+}
+
+/// The position table in the configuration's grid; a stored table of another grid is resized.
+fn position_table(
+    params: &ParamBuilder,
+    config: &VisionConfig,
+) -> Result<Param<Tensor<2>>, ModelError> {
+    const NAME: &str = "positional_embedding";
+    let (grid, width) = (config.grid(), config.width);
+    let shape = [1 + grid * grid, width];
+    let key = params.key(NAME);
+    match params.weights().shape(&key) {
+        Some(stored) if stored.len() == 2 && stored[1] == width && stored[0] != shape[0] => {
+            let side = stored[0].saturating_sub(1).isqrt();
+            if side == 0 || side * side + 1 != stored[0] {
+                return Err(ModelError::TensorShape {
+                    key,
+                    found: stored,
+                    expected: shape.to_vec(),
+                    origin: params.weights().origin(),
+                });
+            }
+            let table = params.weights().read(&key)?.unwrap_or(HostTensor {
+                shape: vec![0, width],
+                values: vec![],
+            });
+            params.given(NAME, shape, resize_positions(&table, grid))
+        }
+        _ => params.param(NAME, shape, Init::Required),
+    }
+}
+
+/// Resizes the patch rows of a position table `[1 + s·s, width]` to a grid of `side`: `[1 + side·side, width]`.
+///
+/// Bilinear with half-pixel centres; the first row, the class token's, is kept.
+pub fn resize_positions(table: &HostTensor, side: usize) -> HostTensor {
+    let width = table.shape[1];
+    let stored = (table.shape[0] - 1).isqrt();
+    let (class, patches) = table.values.split_at(width);
+    let patches = HostTensor {
+        shape: vec![stored * stored, width],
+        values: patches.to_vec(),
+    };
+    let resized = bilinear_grid(&patches, [stored, stored], [side, side]);
+    HostTensor {
+        shape: vec![1 + side * side, width],
+        values: [class, &resized.values].concat(),
+    }
+}

@@ -1,0 +1,211 @@
+//! ZegCLIP: one-stage zero-shot segmentation on CLIP (Zhou et al., CVPR 2023).
+//!
+//! Picture → frozen CLIP encoder with deep prompts → patch tokens and image embedding; class embeddings →
+//! relationship descriptor → queries; queries × patches → one mask of logits a class, each with its own sigmoid.
+
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor},
+};
+
+use crate::{
+    ModelError,
+    config::{HeadConfig, ZegClipConfig},
+    decoder::DecoderLayer,
+    descriptor::describe,
+    layers::Linear,
+    prompts::PromptSchedule,
+    trace::Trace,
+    vision::{Encoded, VisionTransformer},
+    weights::{ParamBuilder, Provenance, StateDict},
+};
+
+/// The decoder head: class embeddings and an encoded picture to class masks.
+#[derive(Module, Debug)]
+pub struct ZegClipHead {
+    /// Descriptor to queries: `[dim, 2·dim]`
+    pub q_proj: Linear,
+    /// The layers, with the reference's name.
+    pub decoder_1: Decoder,
+    #[module(skip)]
+    config: HeadConfig,
+}
+
+/// The stack of decoder layers.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    /// First to last; of the last, only the queries' and keys' maps take part.
+    pub layers: Vec<DecoderLayer>,
+}
+
+impl ZegClipHead {
+    /// Reads or initialises the head; `params` stands at it. Fresh layers start identical, as in the reference,
+    /// which copies one layer.
+    ///
+    /// # Errors
+    /// See [`ParamBuilder::param`].
+    pub fn build(
+        params: &ParamBuilder,
+        dim: usize,
+        config: &HeadConfig,
+    ) -> Result<Self, ModelError> {
+        let layers = params.at("decoder_1").at("layers");
+        let layers = (0..config.layers)
+            .map(|i| {
+                let params = layers.at(i).starting_as(layers.at(0));
+                DecoderLayer::build(
+                    &params,
+                    dim,
+                    config.heads,
+                    config.feed_forward,
+                    config.dropout,
+                )
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            q_proj: Linear::build(&params.at("q_proj"), 2 * dim, dim)?,
+            decoder_1: Decoder { layers },
+            config: config.clone(),
+        })
+    }
+
+    /// Class masks on the patch grid: `[batch, classes, h, w]`, logits.
+    ///
+    /// - `text`: class embeddings `[classes, dim]`
+    pub fn forward(&self, encoded: Encoded, text: Tensor<2>, trace: &mut Trace) -> Tensor<4> {
+        let scale = self.config.input_scale;
+        let [batch, _, _] = encoded.patches.dims();
+        let [classes, _] = text.dims();
+        let descriptor = describe(scaled(text, scale), scaled(encoded.global, scale)); // [batch, classes, 2·dim]
+        trace.record("rd", &descriptor);
+        let mut queries = self.q_proj.forward(descriptor); // [batch, classes, dim]
+        trace.record("q_proj", &queries);
+        let memory = scaled(encoded.patches, scale); // [batch, h·w, dim]
+        let last = self.decoder_1.layers.len() - 1;
+        for (index, layer) in self.decoder_1.layers[..last].iter().enumerate() {
+            queries = layer.forward(queries, memory.clone(), trace, &format!("dec{index}"));
+        }
+        let masks =
+            self.decoder_1.layers[last].masks(queries, memory, trace, &format!("dec{last}"));
+        let [h, w] = encoded.grid;
+        masks.reshape([batch, classes, h, w])
+    }
+}
+
+fn scaled<const D: usize>(x: Tensor<D>, factor: f64) -> Tensor<D> {
+    if (factor - 1.0).abs() < f64::EPSILON {
+        x
+    } else {
+        x * factor
+    }
+}
+
+/// A ZegCLIP model, with the parts' names of the reference checkpoints.
+#[derive(Module, Debug)]
+pub struct ZegClip {
+    /// The image encoder.
+    pub backbone: VisionTransformer,
+    /// The decoder head.
+    pub decode_head: ZegClipHead,
+    #[module(skip)]
+    config: ZegClipConfig,
+}
+
+impl ZegClip {
+    /// Reads a model; prompts and head start fresh where the weights lack them.
+    ///
+    /// # Errors
+    /// The configuration contradicts itself, or the encoder is not in the weights, or is another one.
+    pub fn build(
+        weights: &StateDict,
+        config: &ZegClipConfig,
+        device: &Device,
+        seed: u64,
+    ) -> Result<(Self, Provenance), ModelError> {
+        config.check()?;
+        let trained = |key: &str| Self::trains(config, key);
+        let params = ParamBuilder::new(weights, device, seed, &trained);
+        let model = Self::from_params(&params, config)?;
+        Ok((model, params.provenance()))
+    }
+
+    /// The model's shape without values: parameters are never materialised. For counting.
+    ///
+    /// # Errors
+    /// The configuration contradicts itself.
+    pub fn blueprint(config: &ZegClipConfig, device: &Device) -> Result<Self, ModelError> {
+        config.check()?;
+        let weights = StateDict::default();
+        let trained = |key: &str| Self::trains(config, key);
+        Self::from_params(&ParamBuilder::blueprint(&weights, device, &trained), config)
+    }
+
+    fn from_params(params: &ParamBuilder, config: &ZegClipConfig) -> Result<Self, ModelError> {
+        let schedule = config
+            .encoder
+            .prompts
+            .as_ref()
+            .map(|p| PromptSchedule::new(p.depth, config.encoder.layers));
+        Ok(Self {
+            backbone: VisionTransformer::build_scheduled(
+                &params.at("backbone"),
+                &config.encoder,
+                schedule,
+            )?,
+            decode_head: ZegClipHead::build(
+                &params.at("decode_head"),
+                config.encoder.embed_dim,
+                &config.head,
+            )?,
+            config: config.clone(),
+        })
+    }
+
+    /// Whether the parameter of this name really learns: prompts, and the head but for the value path of its last
+    /// layer, which nothing reads.
+    ///
+    /// The reference declares more: unused self-attention, and that value path.
+    pub fn trains(config: &ZegClipConfig, key: &str) -> bool {
+        if let Some(rest) = key.strip_prefix("backbone.") {
+            return rest.starts_with("prompt") || rest.starts_with("deep_prompt");
+        }
+        let last = format!("decode_head.decoder_1.layers.{}.", config.head.layers - 1);
+        match key.strip_prefix(&last) {
+            Some(rest) => {
+                rest.starts_with("multihead_attn.q.") || rest.starts_with("multihead_attn.k.")
+            }
+            None => key.starts_with("decode_head."),
+        }
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &ZegClipConfig {
+        &self.config
+    }
+
+    /// Class masks on the patch grid: `[batch, classes, h, w]`, logits.
+    ///
+    /// - `images`: `[batch, 3, height, width]`, normalised; sides multiples of the patch
+    /// - `text`: class embeddings `[classes, dim]`
+    pub fn forward(&self, images: Tensor<4>, text: Tensor<2>, trace: &mut Trace) -> Tensor<4> {
+        let encoded = self.encode(images, trace);
+        self.decode_head.forward(encoded, text, trace)
+    }
+
+    /// The picture's half of [`ZegClip::forward`], the same for any classes.
+    pub fn encode(&self, images: Tensor<4>, trace: &mut Trace) -> Encoded {
+        let encoded = self.backbone.forward(images, trace);
+        trace.record("g", &encoded.global);
+        if trace.is_on() {
+            let [batch, _, dim] = encoded.patches.dims();
+            let [h, w] = encoded.grid;
+            let maps = encoded
+                .patches
+                .clone()
+                .swap_dims(1, 2)
+                .reshape([batch, dim, h, w]);
+            trace.record("patch_feat", &maps);
+        }
+        encoded
+    }
+}
