@@ -1,0 +1,345 @@
+//! One configuration file is one experiment: data, model, training and inference.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use zeg_data::{OnBadSample, Preprocess};
+use zeg_model::{
+    config::{HeadConfig, PromptConfig, VisionConfig, ZegClipConfig},
+    inference::Inference,
+};
+
+use crate::{TrainError, loss::MaskLoss, optimizer::AdamWSettings, schedule::Schedule};
+
+/// A whole experiment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Experiment {
+    /// The pictures and what they are labelled with.
+    pub data: DataConfig,
+    /// The model.
+    pub model: ModelConfig,
+    /// How it is trained.
+    pub training: TrainingConfig,
+    /// How it is used and scored.
+    #[serde(default)]
+    pub inference: Inference,
+}
+
+/// The pictures and what they are labelled with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DataConfig {
+    /// Layout of the folder: `voc12`, `coco-stuff164k`.
+    pub dataset: String,
+    /// Class list with its seen and unseen classes: `voc20`, `coco-stuff171`, …
+    pub classes: String,
+    /// Split to train on.
+    pub train_split: String,
+    /// Split to score on.
+    pub eval_split: String,
+}
+
+/// The model, in the words of a configuration file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ModelConfig {
+    /// Image encoder, by name or by its sizes.
+    pub encoder: Encoder,
+    /// Side in pixels of the pictures whose patch grid the position table is resized to.
+    pub input_resolution: usize,
+    /// See [`VisionConfig::double_class_embedding`].
+    #[serde(default = "yes")]
+    pub double_class_embedding: bool,
+    /// Deep prompts; without, the encoder stays as it is ("fixed").
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<PromptConfig>,
+    /// The decoder head.
+    #[serde(default)]
+    pub head: HeadConfig,
+}
+
+/// An image encoder, as a configuration file names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Encoder {
+    /// A published one: `ViT-B/16`, `ViT-B/32`, `ViT-L/14`.
+    Named(String),
+    /// Any other CLIP-like vision transformer.
+    Custom(EncoderSizes),
+}
+
+/// Sizes of a CLIP-like vision transformer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct EncoderSizes {
+    /// Side of a patch in pixels.
+    pub patch: usize,
+    /// Channels of a token.
+    pub width: usize,
+    /// Residual blocks.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Channels of the joint image-text space.
+    pub embed_dim: usize,
+}
+
+impl std::fmt::Display for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Named(name) => f.write_str(name),
+            Self::Custom(sizes) => {
+                let EncoderSizes {
+                    patch,
+                    width,
+                    layers,
+                    heads,
+                    embed_dim,
+                } = sizes;
+                write!(
+                    f,
+                    "ViT of {layers} layers, width {width}, {heads} heads, patch {patch}, dim {embed_dim}"
+                )
+            }
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl ModelConfig {
+    /// The architecture that these words mean.
+    ///
+    /// # Errors
+    /// The encoder is not known, or the numbers do not fit each other.
+    pub fn architecture(&self) -> Result<ZegClipConfig, TrainError> {
+        let base = match &self.encoder {
+            Encoder::Named(name) => VisionConfig::by_name(name)?,
+            Encoder::Custom(sizes) => VisionConfig {
+                patch: sizes.patch,
+                width: sizes.width,
+                layers: sizes.layers,
+                heads: sizes.heads,
+                embed_dim: sizes.embed_dim,
+                input_resolution: self.input_resolution,
+                double_class_embedding: self.double_class_embedding,
+                prompts: None,
+                regions: None,
+            },
+        };
+        let encoder = VisionConfig {
+            input_resolution: self.input_resolution,
+            double_class_embedding: self.double_class_embedding,
+            prompts: self.prompts.clone(),
+            ..base
+        };
+        let config = ZegClipConfig {
+            encoder,
+            head: self.head.clone(),
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+/// What the training may know of the classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Setting {
+    /// Seen classes only; unseen names and pixels stay unknown.
+    Inductive,
+}
+
+/// How a model is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TrainingConfig {
+    /// What the training may know.
+    pub setting: Setting,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Pictures a step.
+    pub batch: usize,
+    /// Pictures that go through the model at once; a step's gradients are summed over its micro-batches, with the
+    /// same result. Without, the whole batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<usize>,
+    /// Of initial values, order, augmentation and dropout.
+    #[serde(default)]
+    pub seed: u64,
+    /// From a decoded picture to a training sample.
+    pub preprocess: Preprocess,
+    /// Encode this many augmented views of every picture once, before the first step, and train the head on them.
+    /// Only for an encoder without prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_views: Option<usize>,
+    /// Every how many pixels the loss looks, along both axes; 1 as released.
+    #[serde(default = "one")]
+    pub loss_stride: usize,
+    /// The loss.
+    #[serde(default)]
+    pub loss: MaskLoss,
+    /// The optimiser.
+    #[serde(default)]
+    pub optimizer: AdamWSettings,
+    /// The learning rate.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Steps between checkpoints; without, a tenth of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_every: Option<u64>,
+    /// Checkpoints to keep, the newest.
+    #[serde(default = "two")]
+    pub keep_checkpoints: usize,
+    /// What happens when a training picture cannot be read.
+    #[serde(default)]
+    pub on_bad_sample: OnBadSample,
+}
+
+fn one() -> usize {
+    1
+}
+fn two() -> usize {
+    2
+}
+
+impl TrainingConfig {
+    /// Pictures that go through the model at once.
+    pub fn micro_batch(&self) -> usize {
+        self.micro_batch
+            .unwrap_or(self.batch)
+            .clamp(1, self.batch.max(1))
+    }
+
+    /// Steps between checkpoints.
+    pub fn checkpoint_every(&self) -> u64 {
+        self.checkpoint_every
+            .unwrap_or(self.steps.div_ceil(10))
+            .max(1)
+    }
+}
+
+impl Experiment {
+    /// Reads a configuration file and applies `key=value` changes to it.
+    ///
+    /// A key is a path of names, such as `training.steps`; a value is TOML, or a plain string.
+    ///
+    /// # Errors
+    /// The file cannot be read or does not parse, a key is not known, or the values do not fit each other.
+    pub fn open(path: &Path, changes: &[String]) -> Result<Self, TrainError> {
+        let fail = |reason: String| TrainError::ConfigFile {
+            path: path.to_owned(),
+            reason,
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+        let mut table: toml::Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| fail(error.to_string()))?;
+        for change in changes {
+            set(&mut table, change).map_err(&fail)?;
+        }
+        let experiment: Self = table
+            .try_into()
+            .map_err(|error: toml::de::Error| fail(error.to_string()))?;
+        experiment
+            .check()
+            .map_err(|error| fail(error.to_string()))?;
+        Ok(experiment)
+    }
+
+    /// Checks that the parts fit each other.
+    ///
+    /// # Errors
+    /// A [`TrainError::Config`] that names the setting and its value.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let training = &self.training;
+        let fail = |text: String| Err(TrainError::Config(text));
+        let architecture = self.model.architecture()?;
+        if training.steps == 0 || training.batch == 0 {
+            return fail(format!(
+                "training.steps = {} and training.batch = {}: both must be at least 1",
+                training.steps, training.batch
+            ));
+        }
+        let size = training.preprocess.size();
+        if !size.is_multiple_of(architecture.encoder.patch) {
+            return fail(format!(
+                "training.preprocess: pictures of {size} pixels are not a multiple of the patch, {}",
+                architecture.encoder.patch
+            ));
+        }
+        if training.loss_stride == 0 || !size.is_multiple_of(training.loss_stride) {
+            return fail(format!(
+                "training.loss-stride = {} does not divide {size} pixels",
+                training.loss_stride
+            ));
+        }
+        if training.cached_views == Some(0) {
+            return fail(
+                "training.cached-views = 0: leave it out to encode pictures as they come".into(),
+            );
+        }
+        if training.cached_views.is_some() && self.model.prompts.is_some() {
+            return fail("training.cached-views needs an encoder that does not change: leave out model.prompts".into());
+        }
+        self.inference.check().map_err(TrainError::Model)
+    }
+}
+
+/// Applies one `key=value` change.
+fn set(table: &mut toml::Table, change: &str) -> Result<(), String> {
+    let (key, value) = change
+        .split_once('=')
+        .ok_or_else(|| format!("--set {change:?}: write key=value, such as training.steps=100"))?;
+    let value = value.trim();
+    // A value is TOML; what does not parse as such is a string, so that quotes are not needed on a shell's line.
+    let value = toml::from_str::<toml::Table>(&format!("v = {value}"))
+        .ok()
+        .and_then(|mut parsed| parsed.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let mut path: Vec<&str> = key.trim().split('.').collect();
+    let last = path
+        .pop()
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| format!("--set {change:?}: the key is empty"))?;
+    let mut table = table;
+    for name in path {
+        let entry = table
+            .entry(name)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        table = entry
+            .as_table_mut()
+            .ok_or_else(|| format!("--set {change:?}: {name:?} is a value, not a table"))?;
+    }
+    table.insert(last.to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_reaches_into_tables_and_makes_them() {
+        let mut table: toml::Table = "[training]\nsteps = 5".parse().unwrap();
+        set(&mut table, "training.steps=7").unwrap();
+        set(&mut table, "training.schedule.base = 1e-3").unwrap();
+        set(&mut table, "data.train-split=train_aug").unwrap();
+        assert_eq!(table["training"]["steps"].as_integer(), Some(7));
+        assert_eq!(table["training"]["schedule"]["base"].as_float(), Some(1e-3));
+        assert_eq!(table["data"]["train-split"].as_str(), Some("train_aug"));
+        assert!(
+            set(&mut table, "training.steps")
+                .unwrap_err()
+                .contains("key=value")
+        );
+        assert!(
+            set(&mut table, "training.steps.deeper=1")
+                .unwrap_err()
+                .contains("not a table")
+        );
+    }
+}

@@ -1,0 +1,18 @@
+//! Training of zero-shot segmentation models.
+//!
+//! A sample's path: batch (from `zeg-data`, or [`features`] of a frozen encoder) → [`targets`] → model → [`loss`] →
+//! gradients → [`optimizer`] at the rate of the [`schedule`] → [`checkpoint`]. The [`trainer`] holds them together;
+//! an [`experiment`] file configures them.
+
+pub mod batch;
+pub mod checkpoint;
+mod error;
+pub mod experiment;
+pub mod features;
+pub mod loss;
+pub mod optimizer;
+pub mod schedule;
+pub mod targets;
+pub mod trainer;
+
+pub use error::TrainError;

@@ -1,0 +1,102 @@
+//! The non-mutually exclusive loss: sigmoid focal plus dice over independent class masks.
+//!
+//! As the reference computes it (its "plus" loss), which differs from the paper's equations 4 and 5: focal with
+//! α = 0.25 for positives and 0.75 for negatives, dice without squares and only for classes that a picture holds,
+//! both divided by the number of (picture, class) pairs in the batch. Ignored pixels, unseen classes and padding are
+//! negatives for every class.
+
+use burn::tensor::{Tensor, activation};
+use serde::{Deserialize, Serialize};
+use zeg_model::resize::bilinear;
+
+use crate::targets::Targets;
+
+/// Focal weight of a positive; a negative has the rest to 1.
+const ALPHA: f64 = 0.25;
+/// Added to numerator and denominator of the dice.
+const DICE_SMOOTHING: f64 = 1.0;
+
+/// Weights of the two terms.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct MaskLoss {
+    /// Factor of the focal term.
+    pub focal: f64,
+    /// Factor of the dice term.
+    pub dice: f64,
+}
+
+/// The released weights.
+impl Default for MaskLoss {
+    fn default() -> Self {
+        Self {
+            focal: 100.0,
+            dice: 1.0,
+        }
+    }
+}
+
+/// The terms of a loss, weighted.
+#[derive(Debug, Clone)]
+pub struct LossTerms {
+    /// `[1]`
+    pub focal: Tensor<1>,
+    /// `[1]`
+    pub dice: Tensor<1>,
+}
+
+impl LossTerms {
+    /// Their sum: `[1]`.
+    pub fn total(&self) -> Tensor<1> {
+        self.focal.clone() + self.dice.clone()
+    }
+}
+
+/// What the terms are divided by: the number of (picture, class) pairs, at least 1.
+///
+/// A batch that is computed in parts has one normaliser, that of the whole.
+pub fn normalizer(parts: &[&Targets]) -> f64 {
+    parts
+        .iter()
+        .map(|targets| targets.count())
+        .sum::<usize>()
+        .max(1) as f64
+}
+
+impl MaskLoss {
+    /// The loss of class masks.
+    ///
+    /// - `masks`: logits `[batch, classes, h, w]`, resized to the targets' size
+    /// - `normalizer`: see [`normalizer`]
+    pub fn forward(&self, masks: Tensor<4>, targets: &Targets, normalizer: f64) -> LossTerms {
+        let [batch, classes, _, _] = masks.dims();
+        let [height, width] = targets.size();
+        let device = masks.device();
+        let z = bilinear(masks, [height, width]).reshape([batch, classes, height * width]); // [batch, classes, pixels]
+        let truth = targets.one_hot(&device); //                                               [batch, classes, pixels]
+        LossTerms {
+            focal: focal(z.clone(), truth.clone()) * (self.focal / normalizer),
+            dice: dice(z, truth, targets.present_tensor(&device)) * (self.dice / normalizer),
+        }
+    }
+}
+
+/// Focal terms, mean over pixels, summed over all maps: `[1]`.
+fn focal(z: Tensor<3>, truth: Tensor<3>) -> Tensor<1> {
+    let pixels = z.dims()[2];
+    // With s = −z for positives and z for negatives, 1 − p_t = σ(s) and the cross-entropy is −ln σ(−s).
+    let s = z * (truth.clone() * -2.0 + 1.0); //                     [batch, classes, pixels]
+    let alpha = truth * (2.0 * ALPHA - 1.0) + (1.0 - ALPHA); //      [batch, classes, pixels]
+    let weight = activation::sigmoid(s.clone()).square() * alpha;
+    (weight * activation::log_sigmoid(-s)).sum() * (-1.0 / pixels as f64)
+}
+
+/// Dice terms of the present classes, summed: `[1]`.
+fn dice(z: Tensor<3>, truth: Tensor<3>, present: Tensor<2>) -> Tensor<1> {
+    let [batch, classes, _] = z.dims();
+    let p = activation::sigmoid(z); //                                                                [batch, classes, pixels]
+    let per_map = |x: Tensor<3>| x.sum_dim(2).reshape([batch, classes]); //                           [batch, classes]
+    let overlap = per_map(p.clone() * truth.clone()) * 2.0 + DICE_SMOOTHING;
+    let area = per_map(p) + per_map(truth) + DICE_SMOOTHING;
+    ((overlap / area * -1.0 + 1.0) * present).sum()
+}

@@ -1,0 +1,236 @@
+//! Targets: from a data set's label map to what the loss sees (spec of the reference, sections 5.1 and 6).
+
+use burn::tensor::{Int, Tensor, TensorData, activation};
+use zeg_image::IGNORE_LABEL;
+
+use crate::TrainError;
+
+/// What training under the inductive setting may know of a data set: its seen classes, and nothing of the others.
+///
+/// The type holds no name, embedding or index of an unseen class; a pixel of one is as unknown as an ignored pixel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeenClasses {
+    names: Vec<String>,
+    /// For each class index of the data set its index among the seen classes, or [`IGNORE_LABEL`].
+    training_index: Vec<u16>,
+}
+
+impl SeenClasses {
+    /// Keeps the seen part of a data set's class list.
+    ///
+    /// - `classes`: number of classes of the data set
+    /// - `seen`: class indices and names of the seen ones, in the order of the class embeddings
+    ///
+    /// # Errors
+    /// There is no seen class, or an index is not below `classes`.
+    pub fn new(classes: usize, seen: &[(usize, String)]) -> Result<Self, TrainError> {
+        if seen.is_empty() {
+            return Err(TrainError::Config(
+                "the split has no seen class to train on".into(),
+            ));
+        }
+        let mut training_index = vec![IGNORE_LABEL; classes];
+        for (position, (class, name)) in seen.iter().enumerate() {
+            *training_index.get_mut(*class).ok_or_else(|| {
+                TrainError::Config(format!(
+                    "seen class {name:?} has index {class} of {classes} classes"
+                ))
+            })? = position as u16;
+        }
+        Ok(Self {
+            names: seen.iter().map(|(_, name)| name.clone()).collect(),
+            training_index,
+        })
+    }
+
+    /// Names of the seen classes.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Turns class indices of the data set into indices of the seen classes, in place; everything else becomes
+    /// [`IGNORE_LABEL`], which the loss takes as a negative for every class.
+    pub fn map(&self, labels: &mut [u16]) {
+        for label in labels {
+            *label = self
+                .training_index
+                .get(usize::from(*label))
+                .copied()
+                .unwrap_or(IGNORE_LABEL);
+        }
+    }
+}
+
+/// Labels of a batch in training numbering, with what the loss derives from them on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Targets {
+    /// `[batch, height, width]`, row-major: a class index or [`IGNORE_LABEL`].
+    labels: Vec<u16>,
+    batch: usize,
+    size: [usize; 2],
+    classes: usize,
+    /// `[batch, classes]`: whether the class occurs in the picture.
+    present: Vec<bool>,
+}
+
+impl Targets {
+    /// Checks labels against the number of classes and notes which classes each picture holds.
+    ///
+    /// # Errors
+    /// The labels are not `batch` maps of `size`, or one is neither below `classes` nor [`IGNORE_LABEL`].
+    pub fn new(
+        labels: Vec<u16>,
+        batch: usize,
+        size: [usize; 2],
+        classes: usize,
+    ) -> Result<Self, TrainError> {
+        let pixels = size[0] * size[1];
+        if labels.len() != batch * pixels {
+            return Err(TrainError::Config(format!(
+                "{} labels are not {batch} maps of {}×{}",
+                labels.len(),
+                size[0],
+                size[1]
+            )));
+        }
+        let mut present = vec![false; batch * classes];
+        for (position, &label) in labels.iter().enumerate() {
+            if label == IGNORE_LABEL {
+                continue;
+            }
+            if usize::from(label) >= classes {
+                return Err(TrainError::Label {
+                    value: label,
+                    picture: position / pixels,
+                    classes,
+                });
+            }
+            present[position / pixels * classes + usize::from(label)] = true;
+        }
+        Ok(Self {
+            labels,
+            batch,
+            size,
+            classes,
+            present,
+        })
+    }
+
+    /// `[batch, height, width]`, row-major.
+    pub fn labels(&self) -> &[u16] {
+        &self.labels
+    }
+
+    /// Height and width.
+    pub fn size(&self) -> [usize; 2] {
+        self.size
+    }
+
+    /// Pairs of a picture and a class that it holds.
+    pub fn count(&self) -> usize {
+        self.present.iter().filter(|&&p| p).count()
+    }
+
+    /// `[batch, classes]`: whether the class occurs in the picture.
+    pub fn present(&self) -> &[bool] {
+        &self.present
+    }
+
+    /// Truth of every class at every pixel: `[batch, classes, height·width]`, 0 or 1.
+    pub fn one_hot(&self, device: &burn::tensor::Device) -> Tensor<3> {
+        let pixels = self.size[0] * self.size[1];
+        let labels: Vec<i32> = self.labels.iter().map(|&l| i32::from(l)).collect();
+        let labels =
+            Tensor::<3, Int>::from_data(TensorData::new(labels, [self.batch, 1, pixels]), device)
+                .expand([self.batch, self.classes, pixels]);
+        let classes = Tensor::<1, Int>::arange(0..self.classes as i64, device)
+            .reshape([1, self.classes, 1])
+            .expand([self.batch, self.classes, pixels]);
+        labels.equal(classes).float()
+    }
+
+    /// `[batch, classes]` as numbers.
+    pub fn present_tensor(&self, device: &burn::tensor::Device) -> Tensor<2> {
+        let values: Vec<f32> = self
+            .present
+            .iter()
+            .map(|&p| f32::from(u8::from(p)))
+            .collect();
+        Tensor::from_data(TensorData::new(values, [self.batch, self.classes]), device)
+    }
+}
+
+/// Pseudo labels of self-training as released ("†ST"): where `labels` say "unseen", the best unseen class of the
+/// model's own scores; ties go to the lowest class.
+///
+/// - `masks`: logits at label size, `[batch, classes, height, width]`
+/// - `labels`: `[batch, height, width]` class indices; pixels to fill hold `fill`
+/// - `seen`: `[classes]`
+pub fn pseudo_label(
+    masks: Tensor<4>,
+    labels: &mut [u16],
+    fill: u16,
+    seen: &[bool],
+) -> Result<(), TrainError> {
+    let [batch, classes, height, width] = masks.dims();
+    let pixels = height * width;
+    if labels.len() != batch * pixels || seen.len() != classes {
+        return Err(TrainError::Config(format!(
+            "masks of shape {:?} for {} labels and {} classes",
+            [batch, classes, height, width],
+            labels.len(),
+            seen.len()
+        )));
+    }
+    // The scores, not the logits: the sigmoid can round two logits to one score, and then the lower class wins.
+    let scores: Vec<f32> = activation::sigmoid(masks.detach().without_autodiff())
+        .into_data()
+        .convert::<f32>()
+        .try_into_vec()
+        .map_err(|error| TrainError::Backend(format!("{error:?}")))?;
+    for (position, label) in labels
+        .iter_mut()
+        .enumerate()
+        .filter(|(_, label)| **label == fill)
+    {
+        let (picture, pixel) = (position / pixels, position % pixels);
+        let mut best = (IGNORE_LABEL, f32::NEG_INFINITY);
+        for class in (0..classes).filter(|&class| !seen[class]) {
+            let score = scores[(picture * classes + class) * pixels + pixel];
+            if score > best.1 {
+                best = (class as u16, score);
+            }
+        }
+        *label = best.0;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unseen_and_ignored_pixels_become_the_same() {
+        let seen = SeenClasses::new(4, &[(0, "cat".into()), (2, "dog".into())]).unwrap();
+        let mut labels = [0, 1, 2, 3, IGNORE_LABEL, 200];
+        seen.map(&mut labels);
+        assert_eq!(
+            labels,
+            [0, IGNORE_LABEL, 1, IGNORE_LABEL, IGNORE_LABEL, IGNORE_LABEL]
+        );
+    }
+
+    #[test]
+    fn a_label_past_the_last_class_is_refused() {
+        let error = Targets::new(vec![0, 200], 1, [1, 2], 3).unwrap_err();
+        assert!(error.to_string().contains("200"), "{error}");
+    }
+
+    #[test]
+    fn present_classes_are_counted_per_picture() {
+        let targets = Targets::new(vec![0, 0, 1, IGNORE_LABEL], 2, [1, 2], 2).unwrap();
+        assert_eq!(targets.count(), 2);
+        assert_eq!(targets.present(), [true, false, false, true]);
+    }
+}
