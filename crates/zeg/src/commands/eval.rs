@@ -1,0 +1,80 @@
+//! `zeg eval`: scores of a trained model on a data set.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use zeg::{
+    eval::Report,
+    evaluation::evaluate,
+    loading::LoadedModel,
+    model::inference::ClassQueries,
+    vocab::{classes::ClassSet, templates::TemplateSet},
+    words::{WordSources, embed},
+};
+
+use super::{JsonTarget, change_inference, open_device};
+use crate::{cli::EvalArgs, progress};
+
+pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<ExitCode> {
+    let device = open_device(&args.compute)?;
+    let loaded = LoadedModel::open(&args.checkpoint, args.model.weights.as_deref(), &device)?;
+    let experiment = &loaded.checkpoint.info.experiment;
+    let mut settings = experiment.inference;
+    change_inference(&mut settings, &args.inference)?;
+
+    let split = args.split.as_deref().unwrap_or(&experiment.data.eval_split);
+    let dataset = zeg::data::open(&experiment.data.dataset, &args.data, split)?;
+    let classes = ClassSet::by_name(&experiment.data.classes)?;
+    anyhow::ensure!(
+        classes.len() == dataset.classes,
+        "class list {} has {} classes, data set {} has {}",
+        classes.name,
+        classes.len(),
+        dataset.name,
+        dataset.classes
+    );
+    let stored = loaded.checkpoint.embeddings()?;
+    let templates = TemplateSet::single();
+    let sources = WordSources {
+        table: args.model.text.as_deref(),
+        table_names: Some(&classes.classes),
+        stored: Some(&stored),
+        weights: &loaded.weights,
+        templates: &templates,
+    };
+    let names: Vec<Vec<String>> = classes
+        .classes
+        .iter()
+        .map(|name| vec![name.clone()])
+        .collect();
+    let embeddings =
+        embed(&names, &sources, &device).context("embedding the data set's class names")?;
+    let unseen = classes.unseen_flags();
+    let queries = ClassQueries {
+        text: embeddings.to_tensor(&device),
+        seen: unseen.iter().map(|unseen| !unseen).collect(),
+    };
+
+    let bar = progress::bar(dataset.len() as u64, "scoring");
+    let confusion = evaluate(
+        &loaded.model,
+        &dataset,
+        &queries,
+        &settings,
+        (&device, rayon::current_num_threads()),
+        |_| {
+            bar.inc(1);
+            Ok(())
+        },
+    )?;
+    bar.finish_and_clear();
+    let report = Report::new(&confusion, &classes.classes, &unseen, dataset.len() as u64)?;
+    let target = args.json.as_deref().map(JsonTarget::new);
+    if let Some(target) = &target {
+        target.write(&report)?;
+    }
+    if !matches!(target, Some(JsonTarget::Stdout)) {
+        println!("{}", report.to_table());
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,162 @@
+//! `zeg info`: what an experiment or a checkpoint is and costs.
+
+use std::process::ExitCode;
+
+use burn::tensor::Device;
+use serde::Serialize;
+use zeg::{
+    model::{
+        count::{zegclip_macs, zegclip_params},
+        params::list_params,
+        zegclip::ZegClip,
+    },
+    train::{checkpoint::Checkpoint, experiment::Experiment},
+    vocab::classes::ClassSet,
+};
+
+use crate::cli::InfoArgs;
+
+#[derive(Debug, Serialize)]
+struct Info {
+    file: String,
+    encoder: String,
+    classes: String,
+    seen: usize,
+    unseen: usize,
+    steps: u64,
+    batch: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trained_steps: Option<u64>,
+    parameters: Parameters,
+    macs: Macs,
+}
+
+#[derive(Debug, Serialize)]
+struct Parameters {
+    encoder_and_head: u64,
+    trained: u64,
+    declared_by_reference: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Macs {
+    size: usize,
+    encoder: u64,
+    head: u64,
+    resize: u64,
+    total: u64,
+}
+
+pub(crate) fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
+    let is_checkpoint = args
+        .file
+        .extension()
+        .is_some_and(|extension| extension == "safetensors");
+    let (experiment, trained_steps) = if is_checkpoint {
+        let info = Checkpoint::open(&args.file)?.info;
+        (info.experiment, Some(info.step))
+    } else {
+        (Experiment::open(&args.file, &args.changes)?, None)
+    };
+    let info = describe(&experiment, trained_steps, args.file.display().to_string())?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&info)?);
+    } else {
+        print(&info);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(
+    experiment: &Experiment,
+    trained_steps: Option<u64>,
+    file: String,
+) -> anyhow::Result<Info> {
+    let classes = ClassSet::by_name(&experiment.data.classes)?;
+    let config = experiment.model.architecture()?;
+    let model = ZegClip::blueprint(&config, &Device::flex())?;
+    let params = zegclip_params(
+        &list_params(&model, |key| ZegClip::trains(&config, key)),
+        &config,
+    );
+    let size = config.encoder.input_resolution;
+    let macs = zegclip_macs(&config, size, classes.len());
+    Ok(Info {
+        file,
+        encoder: experiment.model.encoder.to_string(),
+        seen: classes.len() - classes.unseen.len(),
+        unseen: classes.unseen.len(),
+        classes: classes.name,
+        steps: experiment.training.steps,
+        batch: experiment.training.batch,
+        trained_steps,
+        parameters: Parameters {
+            encoder_and_head: params.all,
+            trained: params.trained,
+            declared_by_reference: params.declared_by_reference,
+        },
+        macs: Macs {
+            size,
+            encoder: macs.encoder,
+            head: macs.head,
+            resize: macs.resize,
+            total: macs.total(),
+        },
+    })
+}
+
+fn print(info: &Info) {
+    let giga = |macs: u64| macs as f64 / 1e9;
+    println!("{}", info.file);
+    println!("  encoder      {}", info.encoder);
+    println!(
+        "  classes      {}: {} seen, {} unseen",
+        info.classes, info.seen, info.unseen
+    );
+    match info.trained_steps {
+        Some(done) => println!(
+            "  training     {done} of {} steps of {} pictures",
+            info.steps, info.batch
+        ),
+        None => println!(
+            "  training     {} steps of {} pictures",
+            info.steps, info.batch
+        ),
+    }
+    println!(
+        "  parameters   {} in encoder and head",
+        grouped(info.parameters.encoder_and_head)
+    );
+    println!(
+        "               {} really trained",
+        grouped(info.parameters.trained)
+    );
+    println!(
+        "               {} in the layout of the reference's checkpoints, unused modules included",
+        grouped(info.parameters.declared_by_reference)
+    );
+    println!(
+        "  cost         {:.1} G multiply-accumulates for one {}×{} crop",
+        giga(info.macs.total),
+        info.macs.size,
+        info.macs.size
+    );
+    println!(
+        "               encoder {:.1} G, head {:.1} G, masks to pixels {:.1} G",
+        giga(info.macs.encoder),
+        giga(info.macs.head),
+        giga(info.macs.resize)
+    );
+}
+
+/// Digits in groups of three.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> = digits
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .map(|group| std::str::from_utf8(group).unwrap_or_default())
+        .collect();
+    groups.join(",")
+}

@@ -1,0 +1,346 @@
+//! `zeg train`: an experiment file to a trained model.
+
+mod run_folder;
+
+pub(crate) use self::run_folder::RunExists;
+
+use std::{
+    process::ExitCode,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use anyhow::Context as _;
+use burn::tensor::Device;
+use indicatif::ProgressBar;
+use zeg::{
+    data::{Dataset, Loader, LoaderOptions, Pipeline},
+    image::Normalization,
+    model::{
+        embeddings::ClassEmbeddings,
+        weights::{StateDict, file_sha256},
+        zegclip::ZegClip,
+    },
+    train::{
+        TrainError,
+        batch::{Inputs, Samples},
+        checkpoint::{BaseWeights, CheckpointInfo, Contents, StoredClass, save},
+        experiment::{Experiment, Setting},
+        features::FeatureCache,
+        targets::SeenClasses,
+        trainer::Trainer,
+    },
+    vocab::{classes::ClassSet, templates::TemplateSet},
+    words::{WordSources, embed},
+};
+
+use self::run_folder::{RunFolder, Start};
+use super::{open_device, stop_flag};
+use crate::{cli::TrainArgs, progress};
+
+/// Exit code of a run that the user stopped.
+const INTERRUPTED: u8 = 130;
+
+pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
+    let device = open_device(&args.compute)?;
+    let experiment = Experiment::open(&args.config, &args.changes)?;
+    let classes = ClassSet::by_name(&experiment.data.classes)?;
+    let dataset = Arc::new(zeg::data::open(
+        &experiment.data.dataset,
+        &args.data,
+        &experiment.data.train_split,
+    )?);
+    anyhow::ensure!(
+        classes.len() == dataset.classes,
+        "class list {} has {} classes, data set {} has {}",
+        classes.name,
+        classes.len(),
+        dataset.name,
+        dataset.classes
+    );
+    let (folder, start) = RunFolder::open(&args.output, args.resume, &experiment)?;
+
+    let weights = StateDict::open(&args.weights)?;
+    let embeddings = embed_classes(args, &classes, &weights, &device)?;
+    let base = BaseWeights {
+        path: args
+            .weights
+            .canonicalize()
+            .unwrap_or_else(|_| args.weights.clone()),
+        sha256: file_sha256(&args.weights)?,
+    };
+    let mut trainer = build_trainer(
+        &experiment,
+        &classes,
+        &weights,
+        &embeddings,
+        &start,
+        &base,
+        &device,
+    )?;
+    folder.write_manifest(
+        &experiment,
+        args,
+        &base,
+        dataset.len(),
+        trainer.step_number(),
+    )?;
+    eprintln!(
+        "training on {} pictures of {} {}, {} seen classes; {} steps of {} pictures",
+        dataset.len(),
+        dataset.name,
+        experiment.data.train_split,
+        classes.len() - classes.unseen.len(),
+        experiment.training.steps,
+        experiment.training.batch
+    );
+
+    let info = CheckpointInfo {
+        format: 0,
+        writer: String::new(),
+        step: 0,
+        classes: stored_classes(&classes),
+        base,
+        optimizer_time: std::collections::BTreeMap::new(),
+        experiment,
+    };
+    let mut session = Session {
+        folder,
+        info,
+        embeddings,
+    };
+    let finished = session.run(&mut trainer, &dataset, args)?;
+    if !finished {
+        eprintln!(
+            "stopped at step {}; `--resume` continues",
+            trainer.step_number()
+        );
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    let path = session.save_model(&trainer)?;
+    println!("{}", path.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Embeddings of all classes of the data set. Training sees the rows of the seen classes only; the others travel to
+/// the checkpoint, for scoring.
+fn embed_classes(
+    args: &TrainArgs,
+    classes: &ClassSet,
+    weights: &StateDict,
+    device: &Device,
+) -> anyhow::Result<ClassEmbeddings> {
+    let templates = TemplateSet::single();
+    let sources = WordSources {
+        table: args.text.as_deref(),
+        table_names: Some(&classes.classes),
+        stored: None,
+        weights,
+        templates: &templates,
+    };
+    let names: Vec<Vec<String>> = classes
+        .classes
+        .iter()
+        .map(|name| vec![name.clone()])
+        .collect();
+    embed(&names, &sources, device).context("embedding the data set's class names")
+}
+
+fn stored_classes(classes: &ClassSet) -> Vec<StoredClass> {
+    let unseen = classes.unseen_flags();
+    let pairs = classes.classes.iter().zip(unseen);
+    pairs
+        .map(|(name, unseen)| StoredClass {
+            name: name.clone(),
+            seen: !unseen,
+        })
+        .collect()
+}
+
+fn build_trainer(
+    experiment: &Experiment,
+    classes: &ClassSet,
+    base_weights: &StateDict,
+    embeddings: &ClassEmbeddings,
+    start: &Start,
+    base: &BaseWeights,
+    device: &Device,
+) -> anyhow::Result<Trainer> {
+    let Setting::Inductive = experiment.training.setting;
+    let seen: Vec<(usize, String)> = classes
+        .seen()
+        .into_iter()
+        .map(|class| (class, classes.classes[class].clone()))
+        .collect();
+    let names: Vec<Vec<String>> = seen.iter().map(|(_, name)| vec![name.clone()]).collect();
+    let training_device = device.clone().autodiff();
+    let text = embeddings.select(&names)?.to_tensor(&training_device);
+
+    let mut weights = base_weights.clone();
+    if let Start::From(checkpoint) = start {
+        anyhow::ensure!(
+            checkpoint.info.base.sha256 == base.sha256,
+            "the run was started with weights of SHA-256 {}, {} has {}",
+            checkpoint.info.base.sha256,
+            base.path.display(),
+            base.sha256
+        );
+        weights.add(checkpoint.path())?;
+    }
+    let config = experiment.model.architecture()?;
+    let (model, _) = ZegClip::build(
+        &weights,
+        &config,
+        &training_device,
+        experiment.training.seed,
+    )?;
+    let seen = SeenClasses::new(classes.len(), &seen)?;
+    let mut trainer = Trainer::new(model, experiment.training.clone(), seen, text)?;
+    if let Start::From(checkpoint) = start {
+        trainer.resume(checkpoint.info.step, checkpoint.moments()?);
+        eprintln!("resuming at step {}", checkpoint.info.step);
+    }
+    Ok(trainer)
+}
+
+/// Where the samples of a run come from.
+enum Source {
+    Pictures(Box<Loader>),
+    Features(FeatureCache),
+}
+
+impl Source {
+    fn next(&mut self, step: u64, batch: usize) -> Result<Samples, TrainError> {
+        match self {
+            Self::Features(cache) => Ok(cache.batch(step, batch)),
+            Self::Pictures(loader) => {
+                let batch = loader.next_batch()?;
+                for (id, reason) in &batch.skipped {
+                    eprintln!("warning: {id} is skipped: {reason}");
+                }
+                Ok(Samples {
+                    inputs: Inputs::Pictures(batch.images),
+                    labels: batch.labels,
+                    size: batch.size,
+                    ids: batch.ids,
+                })
+            }
+        }
+    }
+}
+
+struct Session {
+    folder: RunFolder,
+    info: CheckpointInfo,
+    embeddings: ClassEmbeddings,
+}
+
+impl Session {
+    /// Trains to the end; `false` when the user stopped it.
+    fn run(
+        &mut self,
+        trainer: &mut Trainer,
+        dataset: &Arc<Dataset>,
+        args: &TrainArgs,
+    ) -> anyhow::Result<bool> {
+        let training = self.info.experiment.training.clone();
+        let stop = stop_flag();
+        let pipeline = Pipeline::new(training.preprocess.clone(), Normalization::IMAGENET)?;
+        let mut source = match training.cached_views {
+            Some(views) => {
+                let bar = progress::bar((views * dataset.len()) as u64, "encoding");
+                let cache = FeatureCache::build(
+                    &trainer.inference_model(),
+                    dataset,
+                    &pipeline,
+                    (views, training.seed),
+                    rayon::current_num_threads(),
+                    || {
+                        bar.inc(1);
+                        if stop.load(Ordering::SeqCst) {
+                            Err(TrainError::Interrupted)
+                        } else {
+                            Ok(())
+                        }
+                    },
+                );
+                bar.finish_and_clear();
+                match cache {
+                    Err(TrainError::Interrupted) => return Ok(false),
+                    cache => Source::Features(cache?),
+                }
+            }
+            None => Source::Pictures(Box::new(Loader::new(
+                Arc::clone(dataset),
+                pipeline,
+                LoaderOptions {
+                    batch_size: training.batch,
+                    seed: training.seed,
+                    start_batch: trainer.step_number(),
+                    workers: args.workers.max(1),
+                    on_bad_sample: training.on_bad_sample,
+                },
+            )?)),
+        };
+        let bar = progress::bar(training.steps, "training");
+        bar.set_position(trainer.step_number());
+        let mut log = self.folder.open_log()?;
+        while trainer.step_number() < training.steps {
+            let started = Instant::now();
+            let samples = source.next(trainer.step_number(), training.batch)?;
+            let report = trainer.train_step(samples)?;
+            log.write(&report, started.elapsed())?;
+            show(&bar, &report);
+            let stopping = stop.load(Ordering::SeqCst);
+            let done = trainer.step_number();
+            if stopping
+                || done.is_multiple_of(training.checkpoint_every())
+                || done == training.steps
+            {
+                self.save_checkpoint(trainer)?;
+            }
+            if stopping && done < training.steps {
+                bar.finish_and_clear();
+                return Ok(false);
+            }
+        }
+        bar.finish_and_clear();
+        Ok(true)
+    }
+
+    fn save_checkpoint(&mut self, trainer: &Trainer) -> anyhow::Result<()> {
+        let path = self.folder.checkpoint(trainer.step_number());
+        self.info.step = trainer.step_number();
+        let moments = Some(trainer.moments()?);
+        let contents = Contents {
+            info: self.info.clone(),
+            model: trainer.model(),
+            embeddings: &self.embeddings,
+            moments,
+        };
+        save(&path, contents)?;
+        self.folder
+            .forget_old(self.info.experiment.training.keep_checkpoints)
+    }
+
+    fn save_model(&mut self, trainer: &Trainer) -> anyhow::Result<std::path::PathBuf> {
+        let path = self.folder.model();
+        self.info.step = trainer.step_number();
+        let contents = Contents {
+            info: self.info.clone(),
+            model: trainer.model(),
+            embeddings: &self.embeddings,
+            moments: None,
+        };
+        save(&path, contents)?;
+        Ok(path)
+    }
+}
+
+fn show(bar: &ProgressBar, report: &zeg::train::trainer::StepReport) {
+    bar.set_position(report.step + 1);
+    bar.set_message(format!(
+        "loss {:.3} (focal {:.3}, dice {:.3}), lr {:.2e}",
+        report.loss, report.focal, report.dice, report.lr
+    ));
+}

@@ -1,0 +1,48 @@
+//! The `zeg` program: arguments in, exit code out.
+
+mod cli;
+mod commands;
+mod hints;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+
+/// Training allocates and frees tensors of many megabytes at every step; glibc returns such blocks to the system each
+/// time and faults them in again (docs/decisions.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Train(args) => commands::train::run(&args),
+        Command::Eval(args) => commands::eval::run(&args),
+        Command::Segment(args) => commands::segment::run(&args),
+        Command::Info(args) => commands::info::run(&args),
+        Command::Parity(args) => commands::parity::run(&args),
+        Command::Completions { shell } => {
+            commands::completions(shell);
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    result.unwrap_or_else(|error| {
+        if is_broken_pipe(&error) {
+            return ExitCode::SUCCESS; // the reader of a pipe had enough
+        }
+        eprintln!("error: {error:#}");
+        if let Some(hint) = hints::hint(&error) {
+            eprintln!("hint: {hint}");
+        }
+        ExitCode::FAILURE
+    })
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}

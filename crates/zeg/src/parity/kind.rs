@@ -1,0 +1,95 @@
+//! What a file of reference numbers holds, told from its description alone.
+
+use super::{
+    file::{VectorFile, is_json},
+    tokenizer,
+};
+
+/// The forms of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A complete small model: activations, sliding windows, losses, gradients, one optimiser step.
+    ZegClip,
+    /// Image encoders in several configurations.
+    Variants,
+    /// A text encoder with names and templates.
+    TextEncoder,
+    /// Strings with their token ids.
+    Tokenizer,
+    /// Learning rates, metrics, losses, resizing, region masks: whatever of these is there.
+    Misc,
+    /// A model of published size with generated weights; sampled tensors.
+    FullSize,
+    /// A training run on real pictures.
+    Trajectory,
+    /// A file of a method that this program does not have.
+    NotBuilt(&'static str),
+}
+
+impl Kind {
+    /// The kind of a file; `None` where it is not known.
+    pub(crate) fn of(file: &VectorFile) -> Option<Self> {
+        if is_json(&file.path) {
+            if tokenizer::entries(&file.description).is_some() {
+                return Some(Self::Tokenizer);
+            }
+            return has_misc(file).then_some(Self::Misc);
+        }
+        if file
+            .header
+            .get("source")
+            .is_some_and(|s| s.contains("ZegFormer"))
+        {
+            return Some(Self::NotBuilt("ZegFormer"));
+        }
+        let meta = file.meta();
+        let text = |name: &str| meta.find(name).and_then(|m| m.text().ok());
+        if text("kind") == Some("trajectory") {
+            return Some(match text("system") {
+                Some("zegclip") => Self::Trajectory,
+                Some("cliprc" | "clip-rc" | "clip_rc") => Self::NotBuilt("CLIP-RC"),
+                _ => Self::NotBuilt("a system unknown here"),
+            });
+        }
+        if let Some(config) = meta.find("config") {
+            return match config.find("repo").and_then(|m| m.text().ok()) {
+                Some("zegclip") => Some(Self::ZegClip),
+                Some("cliprc") => Some(Self::NotBuilt("CLIP-RC")),
+                _ => None,
+            };
+        }
+        if meta.find("configs").is_some() {
+            return Some(Self::Variants);
+        }
+        if meta.find("names").is_some() && meta.find("templates").is_some() {
+            return Some(Self::TextEncoder);
+        }
+        if let Some(config) = text("config_file") {
+            let clip_rc =
+                config.contains("clip_rc") || file.has_any("gradnorm.decode_head.decoder_q.");
+            return Some(if clip_rc {
+                Self::NotBuilt("CLIP-RC")
+            } else {
+                Self::FullSize
+            });
+        }
+        has_misc(file).then_some(Self::Misc)
+    }
+}
+
+fn has_misc(file: &VectorFile) -> bool {
+    let tables = file.meta();
+    let known = |name: &str| {
+        ["lr_", "pipe_", "mask_"]
+            .iter()
+            .any(|p| name.starts_with(p))
+            || matches!(
+                name,
+                "metric" | "prompt_init" | "test_resize_hw_in_out" | "train_resize_hw_ratio_out"
+            )
+    };
+    tables.entries().iter().any(|(name, _)| known(name))
+        || ["loss.", "mask.", "metric.", "pipe.", "posemb."]
+            .iter()
+            .any(|p| file.has_any(p))
+}

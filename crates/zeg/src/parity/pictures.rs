@@ -1,0 +1,164 @@
+//! Pictures on their way to a model: sizes, resizing, normalisation.
+//!
+//! Stored pictures have OpenCV's channel order, blue first; ours are RGB.
+
+use zeg_data::{
+    augment::resize::Resize,
+    chance::{Purpose, stream},
+};
+use zeg_image::{
+    LabelMap, Normalization, RgbImage, fit_box, fit_short_side, resize_bilinear, resize_nearest,
+};
+use zeg_model::inference::Inference;
+
+use super::{
+    ParityError,
+    array::Array,
+    check::{Check, Limit},
+    file::Meta,
+};
+
+/// Grey levels that OpenCV's fixed-point arithmetic may differ by between its builds.
+const GREY_LEVEL: Limit = Limit::Absolute(1.0);
+/// A quotient of two numbers in `f32`.
+const NORMALIZED: Limit = Limit::OfRms(1e-6);
+
+/// Compares the tables of sizes and every pipeline `pipe.<name>.*`.
+pub(crate) fn compare(check: &mut Check) -> Result<(), ParityError> {
+    let meta = check.file().meta();
+    for (name, table) in meta.entries() {
+        if let Some(name) = name.strip_prefix("pipe_")
+            && check.has(&format!("pipe.{name}.bgr"))
+        {
+            compare_pipeline(check, name, &table)?;
+        }
+    }
+    compare_sizes(check, "test_resize_hw_in_out", test_size)?;
+    compare_sizes(check, "train_resize_hw_ratio_out", train_size)
+}
+
+/// A table of sizes whose rows are what goes in and, in the last two places, what comes out (height first).
+fn compare_sizes(
+    check: &mut Check,
+    name: &str,
+    size: impl Fn(&[f64]) -> Option<(usize, usize)>,
+) -> Result<(), ParityError> {
+    let Some(table) = check.file().meta().find(name) else {
+        return Ok(());
+    };
+    let mut reference = Vec::new();
+    let mut found = Vec::new();
+    for row in table.items()? {
+        let row_values = row.numbers()?;
+        let split = row_values.len().saturating_sub(2);
+        let (input, output) = row_values.split_at(split);
+        let (width, height) = size(input).ok_or_else(|| row.error("is no row of sizes"))?;
+        found.extend([height as f64, width as f64]);
+        reference.extend_from_slice(output);
+    }
+    let (reference, found) = (Array::row(reference), Array::row(found));
+    check.compare_value(&format!("meta.{name}"), &reference, &found, Limit::Exact);
+    Ok(())
+}
+
+/// Height and width → size at test time.
+fn test_size(row: &[f64]) -> Option<(usize, usize)> {
+    let [height, width] = *row else { return None };
+    let short_side = Inference::default().short_side;
+    Some(fit_short_side(width as usize, height as usize, short_side))
+}
+
+/// Height, width and ratio → size in training.
+fn train_size(row: &[f64]) -> Option<(usize, usize)> {
+    let [height, width, ratio] = *row else {
+        return None;
+    };
+    let resize = Resize {
+        base_scale: zeg_data::RandomCrop::default().base_scale,
+        ratio: (ratio, ratio), // nothing is left to chance
+    };
+    let mut rng = stream(0, Purpose::Sample, 0);
+    Some(resize.draw(width as usize, height as usize, &mut rng))
+}
+
+fn compare_pipeline(check: &mut Check, name: &str, table: &Meta) -> Result<(), ParityError> {
+    let key = |what: &str| format!("pipe.{name}.{what}");
+    let picture = picture(check, &key("bgr"))?;
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+
+    let short_side = table.at("min_size")?.count()?;
+    let (test_width, test_height) = fit_short_side(width, height, short_side);
+    let resized = resize_bilinear(&picture, test_width, test_height);
+    check.compare(&key("resized_bgr"), &stored(&resized), GREY_LEVEL);
+    // From the reference's own grey levels, so that nothing but the normalisation counts.
+    let resized = self::picture(check, &key("resized_bgr"))?;
+    let normalized = Normalization::IMAGENET.to_chw(&resized); // [3, height, width]
+    let normalized = channels_last(&normalized, &resized);
+    check.compare(&key("normalized_rgb_hwc"), &normalized, NORMALIZED);
+
+    let [long, short] = table.at("train_scale")?.pair()?;
+    let (train_width, train_height) = fit_box(width, height, long, short);
+    let resized = resize_bilinear(&picture, train_width, train_height);
+    check.compare(&key("train_scale_bgr"), &stored(&resized), GREY_LEVEL);
+    if check.has(&key("label")) {
+        let labels = check.input(&key("label"))?;
+        let values = labels.to_u8().into_iter().map(u16::from).collect();
+        let map = LabelMap::new(width, height, values)
+            .map_err(|error| check.tensor_error(&key("label"), &error.to_string()))?;
+        let map = resize_nearest(&map, train_width, train_height);
+        let found = Array::from_values(&[train_height, train_width], map.labels());
+        check.compare(&key("train_scale_label"), &found, Limit::Exact);
+    }
+    let found = |h: usize, w: usize| Array::row(vec![h as f64, w as f64, 3.0]);
+    for (entry, found) in [
+        ("out", found(test_height, test_width)),
+        ("train_out", found(train_height, train_width)),
+    ] {
+        if let Some(reference) = table.find(entry) {
+            let reference = Array::row(reference.numbers()?);
+            let name = format!("meta.pipe_{name}.{entry}");
+            check.compare_value(&name, &reference, &found, Limit::Exact);
+        }
+    }
+    Ok(())
+}
+
+/// A stored picture, `[height, width, 3]` with blue first.
+fn picture(check: &mut Check, name: &str) -> Result<RgbImage, ParityError> {
+    let array = check.input(name)?;
+    let [height, width, 3] = array.shape[..] else {
+        return Err(check.tensor_error(name, "is not [height, width, 3]"));
+    };
+    let mut bytes = array.to_u8();
+    bytes
+        .as_chunks_mut::<3>()
+        .0
+        .iter_mut()
+        .for_each(|pixel| pixel.reverse());
+    RgbImage::from_raw(width as u32, height as u32, bytes)
+        .ok_or_else(|| check.tensor_error(name, "is not [height, width, 3]"))
+}
+
+/// A picture as it would be stored.
+fn stored(picture: &RgbImage) -> Array {
+    let shape = [picture.height() as usize, picture.width() as usize, 3];
+    let mut bytes = picture.as_raw().clone();
+    bytes
+        .as_chunks_mut::<3>()
+        .0
+        .iter_mut()
+        .for_each(|pixel| pixel.reverse());
+    Array::from_values(&shape, &bytes)
+}
+
+/// `[3, height, width]` → `[height, width, 3]`
+fn channels_last(planes: &[f32], picture: &RgbImage) -> Array {
+    let (height, width) = (picture.height() as usize, picture.width() as usize);
+    let pixels = height * width;
+    let values =
+        (0..pixels).flat_map(|pixel| [0, 1, 2].map(|c| f64::from(planes[c * pixels + pixel])));
+    Array {
+        shape: vec![height, width, 3],
+        values: values.collect(),
+    }
+}

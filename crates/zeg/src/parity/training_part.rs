@@ -1,0 +1,358 @@
+//! One training step of a small model: labels, loss terms, gradients, the optimiser's step and the loss behind it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use zeg_eval::{ConfusionMatrix, Report};
+use zeg_image::IGNORE_LABEL;
+use zeg_model::{
+    params::{flat_gradients, trained_values},
+    resize::bilinear,
+    trace::Trace,
+    zegclip::ZegClip,
+};
+use zeg_train::{
+    loss::{LossTerms, MaskLoss, normalizer},
+    optimizer::{AdamWSettings, NamedAdamW},
+    schedule::Schedule,
+    targets::{SeenClasses, Targets, pseudo_label},
+};
+
+use super::{
+    ParityError,
+    array::Array,
+    check::{Check, Limit},
+    zegclip::{Case, compare_trace, input_tensor, shapes},
+};
+
+/// Label of ignored pixels in files; [`IGNORE_LABEL`] in memory.
+const STORED_IGNORE: u16 = 255;
+/// Marks pixels that wait for a pseudo label.
+const UNKNOWN: u16 = IGNORE_LABEL - 1;
+/// A parameter after a step: a few units in the last place. The step moves a value by about 2e-4.
+const STEPPED: Limit = Limit::OfRms(1e-6);
+/// Of a gradient that is 0 but for rounding, what may be left, as a share of the gradient beside it.
+const ZERO_GRADIENT: f64 = 1e-4;
+
+/// Gradients by parameter name.
+pub(crate) type NamedGradients = BTreeMap<String, Array>;
+
+/// Compares the training half of a file.
+pub(crate) fn compare(check: &mut Check, case: &Case, device: &Device) -> Result<(), ParityError> {
+    if !check.has("in.label") {
+        return Ok(());
+    }
+    let model = case.build(&device.clone().autodiff())?;
+    let mut trace = Trace::on();
+    let pass = forward(check, case, &model, &mut trace)?;
+    compare_trace(check, "train.", trace)?;
+    compare_targets(check, &pass)?;
+    compare_losses(check, case, &pass)?;
+
+    let terms = pass.loss(&case.loss);
+    let mut gradients = terms.total().backward();
+    let flat = flat_gradients(&model, &mut gradients);
+    let shapes = shapes(&model);
+    let mut found = NamedGradients::new();
+    let mut own = BTreeMap::new();
+    for (name, gradient) in flat {
+        let values = Array::of(gradient.clone())?.values;
+        let shape = shapes.get(&name).cloned().unwrap_or_default();
+        found.insert(name.clone(), Array { shape, values });
+        own.insert(name, gradient.without_autodiff());
+    }
+    compare_gradients(check, "grad.", &found);
+    compare_parameter_set(check, &found)?;
+
+    let stored = stored_gradients(check, device);
+    let stepped = step(check, model.clone(), stored)?;
+    compare_stepped(check, &stepped);
+
+    let own_step = step(check, model, own)?;
+    let pass = forward(check, case, &own_step, &mut Trace::off())?;
+    let total = Array::of(pass.loss(&case.loss).total())?;
+    check.compare("train.total_after_step1", &total, Limit::ACTIVATION);
+    Ok(())
+}
+
+/// A pass in train mode.
+struct Pass {
+    /// `[batch, classes, size, size]`, logits.
+    masks: Tensor<4>,
+    targets: Targets,
+}
+
+impl Pass {
+    fn loss(&self, weights: &MaskLoss) -> LossTerms {
+        let normalizer = normalizer(&[&self.targets]);
+        weights.forward(self.masks.clone(), &self.targets, normalizer)
+    }
+}
+
+fn forward(
+    check: &mut Check,
+    case: &Case,
+    model: &ZegClip,
+    trace: &mut Trace,
+) -> Result<Pass, ParityError> {
+    let device = model.backbone.class_embedding.val().device();
+    let images = input_tensor::<4>(check, "in.image", &device)?;
+    let known = (!case.self_training).then_some(&case.base[..]);
+    let text = case.text(&device, known);
+    let masks = bilinear(model.forward(images, text, trace), [case.image_size; 2]);
+    let labels = check.input("in.label")?; // [batch, 1, height, width]
+    let [batch, _, height, width] = labels.shape[..] else {
+        return Err(check.tensor_error("in.label", "is not [batch, 1, height, width]"));
+    };
+    let mut labels: Vec<u16> = labels.to_u8().into_iter().map(memory_label).collect();
+    let classes = if case.self_training {
+        for label in &mut labels {
+            if *label != IGNORE_LABEL && !case.base.contains(&usize::from(*label)) {
+                *label = UNKNOWN;
+            }
+        }
+        let resized = bilinear(masks.clone(), [height, width]);
+        pseudo_label(resized, &mut labels, UNKNOWN, &case.seen())?;
+        case.classes()
+    } else {
+        seen_classes(&case.base, case.classes())?.map(&mut labels);
+        case.base.len()
+    };
+    let targets = Targets::new(labels, batch, [height, width], classes)?;
+    Ok(Pass { masks, targets })
+}
+
+/// A label as it is stored, in memory.
+pub(crate) fn memory_label(label: u8) -> u16 {
+    match u16::from(label) {
+        STORED_IGNORE => IGNORE_LABEL,
+        label => label,
+    }
+}
+
+/// The seen classes of a file; they have numbers instead of names.
+pub(crate) fn seen_classes(base: &[usize], classes: usize) -> Result<SeenClasses, ParityError> {
+    let seen: Vec<_> = base
+        .iter()
+        .map(|&class| (class, class.to_string()))
+        .collect();
+    Ok(SeenClasses::new(classes, &seen)?)
+}
+
+fn compare_targets(check: &mut Check, pass: &Pass) -> Result<(), ParityError> {
+    check.compare(
+        "train.pred_masks",
+        &Array::of(pass.masks.clone())?,
+        Limit::ACTIVATION,
+    );
+    let [batch, classes, _, _] = pass.masks.dims();
+    let targets = &pass.targets;
+    let [height, width] = targets.size();
+    let stored: Vec<u16> = targets
+        .labels()
+        .iter()
+        .map(|&label| label.min(STORED_IGNORE))
+        .collect();
+    let labels = Array::from_values(&[batch, 1, height, width], &stored);
+    check.compare("train.label_used", &labels, Limit::Exact);
+    let count = normalizer(&[targets]);
+    check.compare("train.num_masks", &Array::scalar(count), Limit::Exact);
+    let mut truth = Array::of(targets.one_hot(&pass.masks.device()))?; // [batch, classes, pixels]
+    let present = targets
+        .present()
+        .iter()
+        .zip(truth.values.chunks_exact((height * width).max(1)));
+    let rows: Vec<f64> = present
+        .filter(|(p, _)| **p)
+        .flat_map(|(_, row)| row)
+        .copied()
+        .collect();
+    let dice = Array {
+        shape: vec![targets.count(), height * width],
+        values: rows,
+    };
+    check.compare("train.dice_target", &dice, Limit::Exact);
+    truth.shape = vec![batch, classes, height, width];
+    check.compare("train.focal_target", &truth, Limit::Exact);
+    Ok(())
+}
+
+fn compare_losses(check: &mut Check, case: &Case, pass: &Pass) -> Result<(), ParityError> {
+    let plain = pass.loss(&MaskLoss {
+        focal: 1.0,
+        dice: 1.0,
+    });
+    let weighted = pass.loss(&case.loss);
+    let accuracy = Array::scalar(pixel_accuracy(pass.masks.clone(), &pass.targets)?);
+    for (name, value) in [
+        ("train.focal_unweighted", Array::of(plain.focal)?),
+        ("train.dice_unweighted", Array::of(plain.dice)?),
+        ("train.total", Array::of(weighted.total())?),
+        ("train.decode.loss_mask", Array::of(weighted.focal)?),
+        ("train.decode.loss_dice", Array::of(weighted.dice)?),
+        ("train.decode.acc_seg", accuracy),
+    ] {
+        check.compare(name, &value, Limit::ACTIVATION);
+    }
+    Ok(())
+}
+
+/// As the reference logs it: percent of the labelled pixels whose best mask is that of their class; 0 without labels.
+pub(crate) fn pixel_accuracy(masks: Tensor<4>, targets: &Targets) -> Result<f64, ParityError> {
+    let [_, classes, _, _] = masks.dims();
+    let [height, width] = targets.size();
+    let pixels = height * width;
+    let masks = Array::of(bilinear(masks, [height, width]))?; // [batch, classes, height, width]
+    let pictures = masks.values.chunks_exact((classes * pixels).max(1));
+    let best: Vec<u16> = pictures
+        .flat_map(|picture| (0..pixels).map(move |pixel| best_class(picture, classes, pixel)))
+        .collect();
+    let mut confusion = ConfusionMatrix::new(classes);
+    confusion.add(targets.labels(), &best, IGNORE_LABEL)?;
+    let names = vec![""; classes];
+    let report = Report::new(&confusion, &names, &vec![false; classes], 1)?;
+    Ok(report.p_acc.unwrap_or(0.0) * 100.0)
+}
+
+/// The first class with the highest mask at a pixel of `[classes, pixels]`.
+fn best_class(masks: &[f64], classes: usize, pixel: usize) -> u16 {
+    let pixels = masks.len() / classes.max(1);
+    let mut best = (0, f64::NEG_INFINITY);
+    for class in 0..classes {
+        let mask = masks[class * pixels + pixel];
+        if mask > best.1 {
+            best = (class as u16, mask);
+        }
+    }
+    best.0
+}
+
+/// Compares gradients, or what was taken from them, under `prefix` and the parameters' names.
+pub(crate) fn compare_gradients(check: &mut Check, prefix: &str, gradients: &NamedGradients) {
+    for (parameter, found) in gradients {
+        let name = format!("{prefix}{parameter}");
+        let limit = gradient_limit(check, prefix, parameter);
+        check.compare(&name, found, limit);
+    }
+}
+
+/// The bias of keys under a softmax shifts all logits of a query alike, which the softmax does not see: its gradient
+/// is a sum of terms that cancel, and rounding is what remains. The same terms, each times a patch token, make up the
+/// gradient of the keys' weights, which gives the scale. Only the last layer's keys meet no softmax.
+fn gradient_limit(check: &Check, prefix: &str, parameter: &str) -> Limit {
+    let Some(layer) = parameter.strip_suffix(".multihead_attn.k.bias") else {
+        return Limit::GRADIENT;
+    };
+    // Behind the last layer's masks, nothing is trained.
+    let value_path = format!("{prefix}{layer}.multihead_attn.v.weight");
+    let weight = format!("{prefix}{layer}.multihead_attn.k.weight");
+    match check.file().tensors.get(&weight) {
+        Some(weight) if check.has(&value_path) => Limit::Absolute(ZERO_GRADIENT * weight.rms()),
+        _ => Limit::GRADIENT,
+    }
+}
+
+/// Exactly the parameters that get a gradient in the reference get one here.
+fn compare_parameter_set(check: &mut Check, gradients: &NamedGradients) -> Result<(), ParityError> {
+    let file = check.file();
+    let found: BTreeSet<&str> = gradients.keys().map(String::as_str).collect();
+    let names = |prefix: &'static str| -> BTreeSet<&str> {
+        file.tensors
+            .keys()
+            .filter_map(|name| name.strip_prefix(prefix))
+            .collect()
+    };
+    let stored = names("grad.");
+    let problem = difference(&found, &stored);
+    check.verdict("meta.gradients", problem);
+    if let Some(changed) = file.meta().find("changed_by_step") {
+        let changed = changed.texts()?;
+        let problem = difference(&found, &changed.iter().map(String::as_str).collect());
+        check.verdict("meta.changed_by_step", problem);
+    }
+    if let Some(without) = file.meta().find("trainable_without_grad") {
+        let without = without.texts()?;
+        let met: Vec<_> = without
+            .iter()
+            .filter(|name| found.contains(name.as_str()))
+            .collect();
+        let problem = format!("these have a gradient here: {met:?}");
+        check.verdict(
+            "meta.trainable_without_grad",
+            (!met.is_empty()).then_some(problem),
+        );
+    }
+    Ok(())
+}
+
+fn difference(found: &BTreeSet<&str>, reference: &BTreeSet<&str>) -> Option<String> {
+    let missing: Vec<_> = reference.difference(found).collect();
+    let extra: Vec<_> = found.difference(reference).collect();
+    (found != reference).then(|| format!("missing: {missing:?}; only here: {extra:?}"))
+}
+
+/// The file's own gradients, flat, on the device.
+fn stored_gradients(check: &Check, device: &Device) -> BTreeMap<String, Tensor<1>> {
+    let tensors = check.file().tensors.iter();
+    tensors
+        .filter_map(|(name, array)| {
+            let data = TensorData::new(array.to_f32(), [array.values.len()]);
+            Some((
+                name.strip_prefix("grad.")?.to_owned(),
+                Tensor::from_data(data, device),
+            ))
+        })
+        .collect()
+}
+
+/// One step of AdamW with the settings that the description has for each parameter.
+fn step(
+    check: &Check,
+    mut model: ZegClip,
+    gradients: BTreeMap<String, Tensor<1>>,
+) -> Result<ZegClip, ParityError> {
+    let settings = check.file().meta().find("optim");
+    let mut groups: Vec<(f64, AdamWSettings, BTreeMap<String, Tensor<1>>)> = Vec::new();
+    for (name, gradient) in gradients {
+        let entry = settings.as_ref().and_then(|settings| settings.find(&name));
+        let (rate, settings) = match entry {
+            Some(entry) => {
+                let items = entry.items()?;
+                let [rate, weight_decay, betas, epsilon] = &items[..] else {
+                    return Err(entry.error("is not [rate, weight decay, betas, epsilon]"));
+                };
+                let [first, second] = betas.numbers()?[..] else {
+                    return Err(betas.error("is no pair"));
+                };
+                let settings = AdamWSettings {
+                    weight_decay: weight_decay.number()?,
+                    betas: (first, second),
+                    epsilon: epsilon.number()?,
+                };
+                (rate.number()?, settings)
+            }
+            None => (Schedule::default().base, AdamWSettings::default()),
+        };
+        match groups
+            .iter_mut()
+            .find(|(r, s, _)| (*r, *s) == (rate, settings))
+        {
+            Some((_, _, group)) => {
+                group.insert(name, gradient);
+            }
+            None => groups.push((rate, settings, BTreeMap::from([(name, gradient)]))),
+        }
+    }
+    for (rate, settings, gradients) in groups {
+        model = NamedAdamW::new(&settings).step(model, gradients, rate);
+    }
+    Ok(model)
+}
+
+/// The parameters after a step with the file's gradients.
+fn compare_stepped(check: &mut Check, model: &ZegClip) {
+    for (name, shape, values) in trained_values(model) {
+        let found = Array::from_values(&shape, &values);
+        check.compare(&format!("step1.{name}"), &found, STEPPED);
+    }
+}

@@ -1,0 +1,413 @@
+//! A training run on real pictures: the trainer itself, step by step against the reference's losses.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device, Tensor, activation};
+use zeg_data::{Preprocess, Whole};
+use zeg_image::{Normalization, RgbImage};
+use zeg_model::{
+    config::{HeadConfig, PromptConfig, PromptDepth, VisionConfig, ZegClipConfig},
+    embeddings::ClassEmbeddings,
+    inference::{Inference, lower_seen},
+    params::{flat_gradients, list_params, trained_values},
+    resize::bilinear,
+    trace::Trace,
+    weights::StateDict,
+    zegclip::ZegClip,
+};
+use zeg_train::{
+    batch::{Inputs, Samples, pictures_tensor},
+    experiment::{Setting, TrainingConfig},
+    loss::{MaskLoss, normalizer},
+    optimizer::AdamWSettings,
+    schedule::Schedule,
+    targets::Targets,
+    trainer::{StepReport, Trainer},
+};
+
+use super::{
+    Options, ParityError,
+    array::Array,
+    assets,
+    check::{Check, Findings, Limit},
+    file::{Meta, integers_in},
+    generator, progress,
+    training_part::{memory_label, seen_classes},
+};
+
+/// A loss: two summation orders of the reference differ by 2e-5 after these steps.
+const LOSS: Limit = Limit::Relative(1e-3);
+/// A learning rate.
+const RATE: Limit = Limit::Relative(1e-9);
+/// Scores after the last step: two summation orders of the reference differ by 3e-4.
+const SCORES: Limit = Limit::OfRms(5e-3);
+/// How far a gradient's direction may be off: 1 − cosine.
+const DIRECTION: Limit = Limit::Absolute(1e-4);
+/// A gradient's length.
+const LENGTH: Limit = Limit::Relative(1e-2);
+/// Where a parameter went, relative to how far it went, both as root mean squares. AdamW moves a value by about the
+/// learning rate whatever its gradient's size, so values whose gradient is mostly rounding go their own way.
+const MOVEMENT: Limit = Limit::Relative(2e-2);
+
+/// One number of a step.
+type Column = fn(&StepReport) -> f64;
+
+/// Compares the run.
+pub(crate) fn compare(mut check: Check, options: &Options) -> Result<Findings, ParityError> {
+    let run = Run::read(&mut check, options)?;
+    let device = options.device.clone().autodiff();
+    let (model, _) = ZegClip::build(&run.weights, &run.config, &device, 0)?;
+    let start = values(&model);
+    compare_first_gradient(&mut check, &run, &model, &device)?;
+
+    let seen = seen_classes(&run.base, run.classes)?;
+    let text = run.text(&device, &run.base);
+    let mut trainer = Trainer::new(model, run.training.clone(), seen, text)?;
+    let mut reports = Vec::new();
+    for step in 0..run.training.steps as usize {
+        progress(
+            &check.file().path,
+            &format!("step {} of {}", step + 1, run.training.steps),
+        );
+        reports.push(trainer.train_step(run.samples(step, run.training.batch))?);
+    }
+    let columns: [(&str, Column, Limit); 4] = [
+        ("train.total", |r| f64::from(r.loss), LOSS),
+        ("train.focal", |r| f64::from(r.focal), LOSS),
+        ("train.dice", |r| f64::from(r.dice), LOSS),
+        ("train.lr", |r| r.lr, RATE),
+    ];
+    for (name, value, limit) in columns {
+        let found = Array::row(reports.iter().map(value).collect());
+        check.compare(name, &found, limit);
+    }
+    compare_scores(
+        &mut check,
+        &run,
+        &trainer.inference_model(),
+        &options.device,
+    )?;
+    compare_movement(&mut check, &run, &start, &values(trainer.model()));
+    Ok(check.finish(&["train.", "after.", "grad*."]))
+}
+
+/// What the description and the files it names say.
+struct Run {
+    config: ZegClipConfig,
+    training: TrainingConfig,
+    weights: StateDict,
+    embeddings: ClassEmbeddings,
+    /// Seen classes, in training order.
+    base: Vec<usize>,
+    classes: usize,
+    size: usize,
+    /// Normalised pictures, `[pictures, 3, size, size]`.
+    pictures: Vec<f32>,
+    /// `[pictures, size, size]`
+    labels: Vec<u16>,
+    /// Elements above which a parameter is sampled, and what its size is divided by for the stride.
+    sampling: [usize; 2],
+}
+
+impl Run {
+    fn read(check: &mut Check, options: &Options) -> Result<Self, ParityError> {
+        let file = check.file();
+        let meta = file.meta();
+        let count = |name: &str| meta.at(name)?.count();
+        let number = |name: &str| meta.at(name)?.number();
+        let (size, depth) = (count("size")?, count("depth")?);
+        let dropout = number("dropout")?;
+        let config = ZegClipConfig {
+            encoder: VisionConfig {
+                input_resolution: size,
+                prompts: Some(PromptConfig {
+                    tokens: count("tokens")?,
+                    depth: PromptDepth::First(depth + 1),
+                    dropout,
+                }),
+                ..VisionConfig::by_name("ViT-B/16")?
+            },
+            head: HeadConfig {
+                layers: count("dec_layers")?,
+                heads: count("dec_heads")?,
+                dropout,
+                ..HeadConfig::default()
+            },
+        };
+        let training = training(&meta, size)?;
+        let base = meta.at("base_class")?.counts()?;
+        let classes = base.len() + meta.at("novel_class")?.counts()?.len();
+        let names: Vec<String> = (0..classes).map(|class| class.to_string()).collect();
+        let table = assets::find(&file.path, "text", meta.at("text")?.text()?, options)?;
+        let note = meta
+            .find("sampled")
+            .and_then(|note| note.text().ok())
+            .unwrap_or_default();
+        let sampling = match integers_in(note)[..] {
+            [above, divisor] if divisor > 0 => [above, divisor],
+            _ => [usize::MAX, 1],
+        };
+        let (pictures, labels) = pictures(check, &meta)?;
+        Ok(Self {
+            weights: weights(check, &meta, &config, options)?,
+            embeddings: ClassEmbeddings::open(&table, Some(&names))?,
+            config,
+            training,
+            base,
+            classes,
+            size,
+            pictures,
+            labels,
+            sampling,
+        })
+    }
+
+    /// Embeddings of some classes: `[classes, dim]`.
+    fn text(&self, device: &Device, classes: &[usize]) -> Tensor<2> {
+        assets::class_rows(&self.embeddings, classes, device)
+    }
+
+    /// The pictures of a step.
+    fn samples(&self, step: usize, batch: usize) -> Samples {
+        let pixels = self.size * self.size;
+        let part = |values: usize| step * batch * values..(step + 1) * batch * values;
+        let pictures = self.pictures.get(part(3 * pixels)).unwrap_or_default();
+        let labels = self.labels.get(part(pixels)).unwrap_or_default();
+        Samples {
+            inputs: Inputs::Pictures(pictures.to_vec()),
+            labels: labels.to_vec(),
+            size: self.size,
+            ids: (step * batch..(step + 1) * batch)
+                .map(|i| i.to_string())
+                .collect(),
+        }
+    }
+}
+
+fn training(meta: &Meta, size: usize) -> Result<TrainingConfig, ParityError> {
+    let count = |name: &str| meta.at(name)?.count();
+    let number = |name: &str| meta.at(name)?.number();
+    Ok(TrainingConfig {
+        setting: Setting::Inductive,
+        steps: count("steps")? as u64,
+        batch: count("batch")?,
+        micro_batch: None,
+        seed: 0,
+        preprocess: Preprocess::Whole(Whole {
+            size,
+            ..Whole::default()
+        }),
+        cached_views: None,
+        loss_stride: 1,
+        loss: MaskLoss {
+            focal: number("mask_w")?,
+            dice: number("dice_w")?,
+        },
+        optimizer: AdamWSettings {
+            weight_decay: number("weight_decay")?,
+            ..AdamWSettings::default()
+        },
+        schedule: Schedule {
+            base: number("base_lr")?,
+            warmup_steps: count("warmup_steps")? as u64,
+            ..Schedule::default()
+        },
+        checkpoint_every: None,
+        keep_checkpoints: 0,
+        on_bad_sample: zeg_data::OnBadSample::Stop,
+    })
+}
+
+/// The real tower, and generated values for everything that it lacks.
+fn weights(
+    check: &Check,
+    meta: &Meta,
+    config: &ZegClipConfig,
+    options: &Options,
+) -> Result<StateDict, ParityError> {
+    let base = meta.at("base_weights")?.text()?;
+    let mut weights =
+        StateDict::open(&assets::find(&check.file().path, "weights", base, options)?)?;
+    let seed = meta.at("seed")?.count()? as u64;
+    let init = meta.at("init")?;
+    let factor = init.text()?.rsplit_once("multiplied by ").map(|(_, rest)| {
+        let number: String = rest
+            .chars()
+            .take_while(|c| c.is_ascii_digit() || *c == '.')
+            .collect();
+        number.trim_end_matches('.').parse::<f32>()
+    });
+    let Some(Ok(factor)) = factor else {
+        return Err(init.error("does not tell the prompts' factor"));
+    };
+    let blueprint = ZegClip::blueprint(config, &options.device)?;
+    for info in list_params(&blueprint, |_| false) {
+        if weights.contains(&info.name) {
+            continue;
+        }
+        let mut tensor = generator::parameter(&info.name, seed, &info.shape);
+        if info.name.ends_with("prompt_embeddings") {
+            tensor.values.iter_mut().for_each(|value| *value *= factor);
+        }
+        weights.insert(info.name, tensor);
+    }
+    Ok(weights)
+}
+
+/// Normalised pictures and labels.
+fn pictures(check: &mut Check, meta: &Meta) -> Result<(Vec<f32>, Vec<u16>), ParityError> {
+    let images = check.input("in.images")?;
+    let [_, height, width, 3] = images.shape[..] else {
+        return Err(check.tensor_error("in.images", "is not [pictures, height, width, 3]"));
+    };
+    let statistics = |name: &str| -> Result<[f32; 3], ParityError> {
+        let meta = meta.at(name)?;
+        let values: Vec<f32> = meta.numbers()?.into_iter().map(|v| v as f32).collect();
+        <[f32; 3]>::try_from(values).map_err(|_| meta.error("is not one number a channel"))
+    };
+    let normalization = Normalization {
+        mean: statistics("mean")?,
+        std: statistics("std")?,
+    };
+    let bytes = images.to_u8();
+    let pictures = bytes
+        .chunks_exact((height * width * 3).max(1))
+        .filter_map(|picture| RgbImage::from_raw(width as u32, height as u32, picture.to_vec()))
+        .flat_map(|picture| normalization.to_chw(&picture))
+        .collect();
+    let labels = check
+        .input("in.labels")?
+        .to_u8()
+        .into_iter()
+        .map(memory_label)
+        .collect();
+    Ok((pictures, labels))
+}
+
+/// The gradient of the first step, `grad0.<name>`: its length and direction.
+fn compare_first_gradient(
+    check: &mut Check,
+    run: &Run,
+    model: &ZegClip,
+    device: &Device,
+) -> Result<(), ParityError> {
+    let names = check.file().tensors.keys();
+    let names: Vec<String> = names.filter(|n| n.starts_with("grad0.")).cloned().collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let samples = run.samples(0, run.training.batch);
+    let Inputs::Pictures(pictures) = samples.inputs else {
+        return Ok(()); // they are pictures
+    };
+    let mut labels = samples.labels;
+    seen_classes(&run.base, run.classes)?.map(&mut labels);
+    let targets = Targets::new(labels, run.training.batch, [run.size; 2], run.base.len())?;
+    let images = pictures_tensor(pictures, run.size, device);
+    let masks = model.forward(images, run.text(device, &run.base), &mut Trace::off());
+    let terms = run
+        .training
+        .loss
+        .forward(masks, &targets, normalizer(&[&targets]));
+    let mut gradients = terms.total().backward();
+    let gradients = flat_gradients(model, &mut gradients);
+    for name in names {
+        let suffix = name.trim_start_matches("grad0.");
+        // `prompt_embeddings` is not `deep_prompt_embeddings`.
+        let found = gradients.iter().find(|(name, _)| {
+            name.strip_suffix(suffix)
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        });
+        let (Some(reference), Some((_, found))) = (check.reference(&name), found) else {
+            check.verdict(&name, Some("there is no gradient of this name".into()));
+            continue;
+        };
+        let found = Array::of(found.clone())?;
+        let product: f64 = reference
+            .values
+            .iter()
+            .zip(&found.values)
+            .map(|(a, b)| a * b)
+            .sum();
+        let cosine = product / (reference.norm() * found.norm());
+        check.outcome(
+            &format!("{name} (direction)"),
+            DIRECTION,
+            1.0 - cosine,
+            None,
+        );
+        let (reference, found) = (Array::scalar(reference.norm()), Array::scalar(found.norm()));
+        check.compare_value(&format!("{name} (length)"), &reference, &found, LENGTH);
+    }
+    Ok(())
+}
+
+/// The first picture's scores after the run, `after.pred_every_<n>`.
+fn compare_scores(
+    check: &mut Check,
+    run: &Run,
+    model: &ZegClip,
+    device: &Device,
+) -> Result<(), ParityError> {
+    let names = check.file().tensors.keys();
+    let Some(name) = names
+        .into_iter()
+        .find(|name| name.starts_with("after.pred_every_"))
+        .cloned()
+    else {
+        return Ok(());
+    };
+    let step = integers_in(&name).last().copied().unwrap_or(1);
+    let Inputs::Pictures(picture) = run.samples(0, 1).inputs else {
+        return Ok(()); // they are pictures
+    };
+    let all: Vec<usize> = (0..run.classes).collect();
+    let images = pictures_tensor(picture, run.size, device);
+    let grid = model.forward(images, run.text(device, &all), &mut Trace::off());
+    let scores = activation::sigmoid(bilinear(grid, [run.size; 2]));
+    let seen: Vec<bool> = all.iter().map(|class| run.base.contains(class)).collect();
+    let scores = lower_seen(scores, &seen, Inference::default().seen_offset);
+    check.compare(&name, &Array::of(scores)?.every(step, 2..4), SCORES);
+    Ok(())
+}
+
+/// Where the parameters went, `after.<name>`.
+fn compare_movement(
+    check: &mut Check,
+    run: &Run,
+    start: &BTreeMap<String, Array>,
+    end: &BTreeMap<String, Array>,
+) {
+    let [above, divisor] = run.sampling;
+    for (parameter, found) in end {
+        let name = format!("after.{parameter}");
+        let (Some(reference), Some(start)) = (check.reference(&name), start.get(parameter)) else {
+            continue;
+        };
+        let taken = |array: &Array| {
+            if array.values.len() > above {
+                array.sampled(array.values.len() / divisor, reference.values.len())
+            } else {
+                array.clone()
+            }
+        };
+        let (found, start) = (taken(found), taken(start));
+        if found.shape != reference.shape {
+            check.compare_value(&name, reference, &found, MOVEMENT);
+            continue;
+        }
+        let minus = |a: &Array, b: &Array| -> Array {
+            Array::row(a.values.iter().zip(&b.values).map(|(a, b)| a - b).collect())
+        };
+        let way = minus(reference, &start).rms();
+        let deviation = minus(&found, reference).rms() / way;
+        check.outcome(&name, MOVEMENT, deviation, None);
+    }
+}
+
+fn values(model: &ZegClip) -> BTreeMap<String, Array> {
+    let values = trained_values(model).into_iter();
+    values
+        .map(|(name, shape, v)| (name, Array::from_values(&shape, &v)))
+        .collect()
+}

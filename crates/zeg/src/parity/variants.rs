@@ -1,0 +1,106 @@
+//! Image encoders in several configurations: without prompts, with few deep prompts, with prompts at the end.
+
+use burn::tensor::{Device, Tensor};
+use zeg_model::{
+    config::VisionConfig,
+    trace::Trace,
+    vision::{Encoded, VisionTransformer},
+    weights::{ParamBuilder, StateDict},
+};
+
+use super::{
+    ParityError,
+    array::Array,
+    check::{Check, Findings, Limit},
+    file::Meta,
+    zegclip::{input_tensor, prompts, schedule, stored_weights},
+};
+
+/// Compares every variant.
+pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Findings, ParityError> {
+    let file = check.file();
+    let images = input_tensor::<4>(&mut check, "in.image", device)?;
+    let shared = stored_weights(file, "state.");
+    let variants = file.meta().at("configs")?.entries();
+    let mut prefixes = Vec::new();
+    for (name, config) in &variants {
+        let mut weights = shared.clone();
+        let own = format!("state@{name}.");
+        for (key, array) in &file.tensors {
+            if let Some(key) = key.strip_prefix(&own) {
+                weights.insert(key.to_owned(), array.to_host());
+            }
+        }
+        compare_variant(&mut check, name, config, &weights, images.clone())?;
+        prefixes.push(format!("{name}."));
+    }
+    Ok(check.finish(&prefixes.iter().map(String::as_str).collect::<Vec<_>>()))
+}
+
+fn compare_variant(
+    check: &mut Check,
+    name: &str,
+    config: &Meta,
+    weights: &StateDict,
+    images: Tensor<4>,
+) -> Result<(), ParityError> {
+    let count = |name: &str| config.at(name)?.count();
+    let tokens = config.find("num_tokens").map(|m| m.count()).transpose()?;
+    let depth = config
+        .find("total_d_layer")
+        .map(|m| m.integer())
+        .transpose()?;
+    let encoder = VisionConfig {
+        patch: count("patch_size")?,
+        width: count("width")?,
+        layers: count("layers")?,
+        heads: count("heads")?,
+        embed_dim: count("output_dim")?,
+        input_resolution: count("input_resolution")?,
+        double_class_embedding: true,
+        prompts: tokens.map(prompts),
+        regions: None,
+    };
+    let schedule = depth.map(|depth| schedule(depth, encoder.layers));
+    let frozen = |_: &str| false;
+    let params = ParamBuilder::new(weights, &images.device(), 0, &frozen);
+    let model = VisionTransformer::build_scheduled(&params, &encoder, schedule)?;
+    let mut trace = Trace::on();
+    let encoded = model.forward(images, &mut trace);
+    check.compare(
+        &format!("{name}.g"),
+        &Array::of(encoded.global.clone())?,
+        Limit::ACTIVATION,
+    );
+
+    // One level gives the finished patch tokens; several give what the blocks put out.
+    let blocks = config.at("out_indices")?.counts()?;
+    if let [_] = blocks[..] {
+        let maps = Array::of(maps(encoded.patches, encoded.grid))?;
+        check.compare(&format!("{name}.feat0"), &maps, Limit::ACTIVATION);
+        return Ok(());
+    }
+    let mut recorded = trace.into_recorded();
+    for (level, block) in blocks.into_iter().enumerate() {
+        let Some(tokens) = recorded.remove(&format!("block{block}")) else {
+            continue; // a missing result fails in the end
+        };
+        let device = encoded.global.device();
+        let maps = Array::of(block_maps(Tensor::from_data(tokens, &device), &encoded))?;
+        check.compare(&format!("{name}.feat{level}"), &maps, Limit::ACTIVATION);
+    }
+    Ok(())
+}
+
+/// The patch tokens, which end the sequence, of a block's output: `[batch, tokens, width]` → `[batch, width, h, w]`.
+fn block_maps(tokens: Tensor<3>, encoded: &Encoded) -> Tensor<4> {
+    let [_, length, _] = tokens.dims();
+    let patches = encoded.grid[0] * encoded.grid[1];
+    maps(tokens.narrow(1, length - patches, patches), encoded.grid)
+}
+
+/// `[batch, h·w, channels]` → `[batch, channels, h, w]`
+fn maps(tokens: Tensor<3>, [h, w]: [usize; 2]) -> Tensor<4> {
+    let [batch, _, channels] = tokens.dims();
+    tokens.swap_dims(1, 2).reshape([batch, channels, h, w])
+}

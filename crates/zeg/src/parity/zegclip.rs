@@ -1,0 +1,413 @@
+//! A complete small ZegCLIP model: activations of every station, other picture sizes, sliding windows, text tower.
+//!
+//! The training half of the same files is in [`training_part`].
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device, Tensor, activation};
+use zeg_model::{
+    config::{HeadConfig, PromptConfig, PromptDepth, TextConfig, VisionConfig, ZegClipConfig},
+    inference::{ClassQueries, Inference, ScoreMap, lower_seen, score_windows},
+    layers::l2_normalize,
+    prompts::{PromptSchedule, REFERENCE_REVERSE_LAYERS},
+    resize::bilinear,
+    text::TextTower,
+    trace::Trace,
+    vision::VisionTransformer,
+    weights::{ParamBuilder, StateDict},
+    zegclip::ZegClip,
+};
+use zeg_train::loss::MaskLoss;
+
+use super::{
+    ParityError,
+    array::Array,
+    check::{Check, Findings, Limit},
+    file::{Meta, VectorFile},
+    training_part,
+};
+
+/// Score by which two classes may be exchanged in a label map: what rounding can do.
+const TIE: f64 = 1e-4;
+/// Prefix of the text tower's tensors in a model.
+const TEXT_TOWER: &str = "text_encoder.";
+
+/// Compares everything in the file.
+pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Findings, ParityError> {
+    let case = Case::read(&mut check)?;
+    let model = case.build(device)?;
+    let text = case.text(device, None);
+    compare_eval(&mut check, &case, &model, text.clone())?;
+    compare_other_size(&mut check, &model)?;
+    compare_windows(&mut check, &case, &model, text)?;
+    compare_text(&mut check, &case, device)?;
+    training_part::compare(&mut check, &case, device)?;
+    Ok(check.finish(&[
+        "eval.", "ns.", "slide.", "text.", "train.", "grad.", "step1.",
+    ]))
+}
+
+/// What the description says about a model and how it is used.
+pub(crate) struct Case {
+    /// The architecture; of the prompts, the schedule counts.
+    config: ZegClipConfig,
+    schedule: Option<PromptSchedule>,
+    weights: StateDict,
+    /// Class embeddings `[classes, dim]` as stored.
+    embeddings: Array,
+    /// Seen classes, in training order.
+    pub(crate) base: Vec<usize>,
+    /// Self-training: all classes take part, and no offset is subtracted.
+    pub(crate) self_training: bool,
+    /// Side that masks are resized to.
+    pub(crate) image_size: usize,
+    /// Weights of the loss terms.
+    pub(crate) loss: MaskLoss,
+    crop: usize,
+    stride: usize,
+    /// Size that window scores are resized to, height first.
+    original: [usize; 2],
+    text_heads: Option<usize>,
+}
+
+impl Case {
+    fn read(check: &mut Check) -> Result<Self, ParityError> {
+        let file = check.file();
+        let meta = file.meta();
+        let config = meta.at("config")?;
+        let count = |name: &str| config.at(name)?.count();
+        let embeddings = check.input("in.text_fp16")?.clone();
+        let hidden = check.input("state.decode_head.decoder_1.layers.0.linear1.weight")?;
+        let depth = config.find("depth").map(|m| m.integer()).transpose()?;
+        let tokens = config.find("tokens").map(|m| m.count()).transpose()?;
+        let tokens = tokens.filter(|&tokens| tokens > 0);
+        let layers = count("layers")?;
+        Ok(Self {
+            schedule: depth.map(|depth| schedule(depth, layers)),
+            config: ZegClipConfig {
+                encoder: VisionConfig {
+                    patch: count("patch")?,
+                    width: count("width")?,
+                    layers,
+                    heads: count("heads")?,
+                    embed_dim: count("out_dim")?,
+                    input_resolution: count("res")?,
+                    double_class_embedding: true,
+                    prompts: tokens.map(prompts),
+                    regions: None,
+                },
+                head: HeadConfig {
+                    layers: count("dec_layers")?,
+                    heads: count("dec_heads")?,
+                    feed_forward: hidden.shape[0],
+                    dropout: 0.0,
+                    ..HeadConfig::default()
+                },
+            },
+            weights: stored_weights(file, "state."),
+            embeddings,
+            base: config.at("base")?.counts()?,
+            self_training: config.at("st")?.flag()?,
+            image_size: count("img")?,
+            loss: MaskLoss {
+                focal: config.at("mask_w")?.number()?,
+                dice: config.at("dice_w")?.number()?,
+            },
+            crop: count("crop")?,
+            stride: count("stride")?,
+            original: config.at("ori")?.pair()?,
+            text_heads: text_heads(&config)?,
+        })
+    }
+
+    /// The model on a device.
+    pub(crate) fn build(&self, device: &Device) -> Result<ZegClip, ParityError> {
+        let (mut model, _) = ZegClip::build(&self.weights, &self.config, device, 0)?;
+        // Depths that a configuration cannot express.
+        let trained = |key: &str| ZegClip::trains(&self.config, key);
+        let params = ParamBuilder::new(&self.weights, device, 0, &trained);
+        let encoder = &self.config.encoder;
+        let params = params.at("backbone");
+        model.backbone = VisionTransformer::build_scheduled(&params, encoder, self.schedule)?;
+        Ok(model)
+    }
+
+    /// Number of classes.
+    pub(crate) fn classes(&self) -> usize {
+        self.embeddings.shape[0]
+    }
+
+    /// Class embeddings of all classes or some, `[classes, dim]`.
+    pub(crate) fn text(&self, device: &Device, classes: Option<&[usize]>) -> Tensor<2> {
+        let dim = self.config.encoder.embed_dim;
+        let values = self.embeddings.to_f32();
+        let rows: Vec<&[f32]> = values.chunks_exact(dim.max(1)).collect();
+        let kept: Vec<f32> = match classes {
+            Some(classes) => {
+                let rows = classes.iter().filter_map(|&class| rows.get(class));
+                rows.flat_map(|row| row.iter().copied()).collect()
+            }
+            None => values.clone(),
+        };
+        let shape = [kept.len() / dim.max(1), dim];
+        Tensor::from_data(burn::tensor::TensorData::new(kept, shape), device)
+    }
+
+    /// `[classes]`: whether a class is seen.
+    pub(crate) fn seen(&self) -> Vec<bool> {
+        (0..self.classes())
+            .map(|class| self.base.contains(&class))
+            .collect()
+    }
+
+    /// What is subtracted from the scores of seen classes.
+    fn seen_offset(&self) -> f32 {
+        if self.self_training {
+            0.0
+        } else {
+            Inference::default().seen_offset
+        }
+    }
+}
+
+/// Prompts without dropout; where they enter is the schedule's matter.
+pub(crate) fn prompts(tokens: usize) -> PromptConfig {
+    PromptConfig {
+        tokens,
+        depth: PromptDepth::First(1),
+        dropout: 0.0,
+    }
+}
+
+/// The schedule of the reference's `total_d_layer`: 0 is shallow, n > 0 has prompts of their own in the first n + 1
+/// blocks, and a negative number in the last |n| of the twelve blocks that the reference counts on.
+pub(crate) fn schedule(depth: i64, layers: usize) -> PromptSchedule {
+    let blocks = depth.unsigned_abs() as usize;
+    match depth {
+        ..0 => PromptSchedule::reverse(REFERENCE_REVERSE_LAYERS.saturating_sub(blocks), blocks),
+        0 => PromptSchedule::new(PromptDepth::First(1), layers),
+        _ => PromptSchedule::new(PromptDepth::First(blocks + 1), layers),
+    }
+}
+
+/// The weights that a file stores under a prefix.
+pub(crate) fn stored_weights(file: &VectorFile, prefix: &str) -> StateDict {
+    let mut weights = StateDict::default();
+    for (name, array) in &file.tensors {
+        if let Some(key) = name.strip_prefix(prefix) {
+            weights.insert(key.to_owned(), array.to_host());
+        }
+    }
+    weights
+}
+
+/// An input as a tensor with a known number of axes.
+pub(crate) fn input_tensor<const D: usize>(
+    check: &mut Check,
+    name: &str,
+    device: &Device,
+) -> Result<Tensor<D>, ParityError> {
+    let array = check.input(name)?;
+    array.to_tensor(device).ok_or_else(|| {
+        check.tensor_error(name, &format!("has shape {:?}, not {D} axes", array.shape))
+    })
+}
+
+/// Compares what a trace recorded with the tensors of these names behind a prefix.
+pub(crate) fn compare_trace(
+    check: &mut Check,
+    prefix: &str,
+    trace: Trace,
+) -> Result<(), ParityError> {
+    for (name, data) in trace.into_recorded() {
+        let name = format!("{prefix}{name}");
+        if check.has(&name) {
+            check.compare(&name, &Array::of_data(data)?, Limit::ACTIVATION);
+        }
+    }
+    Ok(())
+}
+
+fn compare_eval(
+    check: &mut Check,
+    case: &Case,
+    model: &ZegClip,
+    text: Tensor<2>,
+) -> Result<(), ParityError> {
+    let images = input_tensor::<4>(check, "in.image", &text.device())?;
+    let mut trace = Trace::on();
+    let grid = model.forward(images, text, &mut trace); // [batch, classes, h, w]
+    compare_trace(check, "eval.", trace)?;
+    let masks = bilinear(grid, [case.image_size; 2]); // [batch, classes, size, size]
+    check.compare(
+        "eval.pred_masks",
+        &Array::of(masks.clone())?,
+        Limit::ACTIVATION,
+    );
+    let scores = lower_seen(activation::sigmoid(masks), &case.seen(), case.seen_offset());
+    check.compare("eval.pred", &Array::of(scores)?, Limit::ACTIVATION);
+    Ok(())
+}
+
+/// The encoder on a picture that is not square.
+fn compare_other_size(check: &mut Check, model: &ZegClip) -> Result<(), ParityError> {
+    if check.has("in.ns_image") {
+        let device = model.backbone.class_embedding.val().device();
+        let images = input_tensor::<4>(check, "in.ns_image", &device)?;
+        let mut trace = Trace::on();
+        model.encode(images, &mut trace);
+        compare_trace(check, "ns.", trace)?;
+    }
+    Ok(())
+}
+
+fn compare_windows(
+    check: &mut Check,
+    case: &Case,
+    model: &ZegClip,
+    text: Tensor<2>,
+) -> Result<(), ParityError> {
+    if !check.has("in.slide_image") {
+        return Ok(());
+    }
+    let device = text.device();
+    let image = input_tensor::<4>(check, "in.slide_image", &device)?;
+    let queries = ClassQueries {
+        text,
+        seen: case.seen(),
+    };
+    let settings = Inference {
+        crop: case.crop,
+        stride: case.stride,
+        seen_offset: case.seen_offset(),
+        ..Inference::default()
+    };
+    let scores = score_windows(model, image, &queries, &settings)?;
+    let ScoreMap {
+        classes,
+        height,
+        width,
+        ..
+    } = scores;
+    let averaged = Array::from_values(&[1, classes, height, width], &scores.values);
+    check.compare("slide.scores_norescale", &averaged, Limit::ACTIVATION);
+    let Some(tensor) = averaged.to_tensor::<4>(&device) else {
+        return Ok(()); // it has four axes
+    };
+    let resized = Array::of(bilinear(tensor, case.original))?;
+    check.compare("slide.scores", &resized, Limit::ACTIVATION);
+    let [height, width] = case.original;
+    let labels = scores.labels(width, height, None)?;
+    if let Some(reference) = check.reference("slide.seg") {
+        let found = Array::from_values(&[height, width], labels.labels());
+        compare_labels(check, "slide.seg", reference, &found, &resized);
+    }
+    Ok(())
+}
+
+/// Compares label maps `[height, width]`; where two classes score the same but for rounding, either is right.
+///
+/// - `scores`: `[1, classes, height, width]`
+pub(crate) fn compare_labels(
+    check: &mut Check,
+    name: &str,
+    reference: &Array,
+    found: &Array,
+    scores: &Array,
+) {
+    if reference.shape != found.shape {
+        check.compare_value(name, reference, found, Limit::Exact);
+        return;
+    }
+    let pixels = found.values.len();
+    let score = |class: f64, pixel: usize| scores.values.get(class as usize * pixels + pixel);
+    let pairs = reference.values.iter().zip(&found.values).enumerate();
+    let wrong = pairs.filter(|&(pixel, (&reference, &found))| {
+        let gap = score(found, pixel)
+            .zip(score(reference, pixel))
+            .map(|(f, r)| f - r);
+        reference as u16 != found as u16 && gap.is_none_or(|gap| gap.is_nan() || gap.abs() >= TIE)
+    });
+    let wrong = wrong.count() as f64;
+    check.outcome(name, Limit::Exact, wrong, None);
+}
+
+/// The text tower that the model carries.
+fn compare_text(check: &mut Check, case: &Case, device: &Device) -> Result<(), ParityError> {
+    let Some(features) = check.reference("text.features") else {
+        return Ok(());
+    };
+    let ids = token_rows(check.input("in.text_ids")?);
+    let config = TextConfig::from_weights(&case.weights, TEXT_TOWER)
+        .ok_or_else(|| check.tensor_error("state.text_encoder.*", "hold no text tower"))?;
+    // The number of heads is visible in no shape. Where the description does not tell it, the divisor of the width
+    // that reproduces the features is taken: no divisor does unless all the rest is right.
+    let candidates: Vec<usize> = match case.text_heads {
+        Some(heads) => vec![heads],
+        None => (1..=config.width)
+            .filter(|n| config.width.is_multiple_of(*n))
+            .collect(),
+    };
+    let mut best: Option<(f64, usize, Tensor<2>)> = None;
+    for heads in candidates {
+        let config = TextConfig {
+            heads,
+            ..config.clone()
+        };
+        let frozen = |_: &str| false;
+        let params = ParamBuilder::new(&case.weights, device, 0, &frozen);
+        let tower = TextTower::build(&params.at(TEXT_TOWER.trim_end_matches('.')), &config)?;
+        let found = tower.forward(&ids, &mut Trace::off());
+        let values = Array::of(found.clone())?.values;
+        let distance: f64 = values
+            .iter()
+            .zip(&features.values)
+            .map(|(a, b)| (a - b).powi(2))
+            .sum();
+        if best.as_ref().is_none_or(|(least, ..)| distance < *least) {
+            best = Some((distance, heads, found));
+        }
+    }
+    if let Some((_, heads, found)) = best {
+        if case.text_heads.is_none() {
+            check.note(format!(
+                "the description does not tell the text tower's heads; {heads} reproduce its features"
+            ));
+        }
+        check.compare(
+            "text.features",
+            &Array::of(found.clone())?,
+            Limit::ACTIVATION,
+        );
+        check.compare(
+            "text.normalized",
+            &Array::of(l2_normalize(found))?,
+            Limit::ACTIVATION,
+        );
+    }
+    Ok(())
+}
+
+fn text_heads(config: &Meta) -> Result<Option<usize>, ParityError> {
+    let entry = ["text_heads", "theads", "t_heads"]
+        .iter()
+        .find_map(|name| config.find(name));
+    entry.map(|heads| heads.count()).transpose()
+}
+
+/// Rows of token ids, `[texts, length]`.
+pub(crate) fn token_rows(ids: &Array) -> Vec<Vec<u32>> {
+    let length = ids.shape.last().copied().unwrap_or(1).max(1);
+    ids.to_u32()
+        .chunks_exact(length)
+        .map(<[u32]>::to_vec)
+        .collect()
+}
+
+/// Shapes of the parameters by name.
+pub(crate) fn shapes(model: &ZegClip) -> BTreeMap<String, Vec<usize>> {
+    zeg_model::params::list_params(model, |_| false)
+        .into_iter()
+        .map(|info| (info.name, info.shape))
+        .collect()
+}

@@ -1,0 +1,95 @@
+//! The words' journey: class names to class embeddings.
+//!
+//! Embeddings come from the first of these that knows every name: a table given by the user, the embeddings stored
+//! in the checkpoint, the text tower of the model's weights.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use zeg_model::{
+    ModelError,
+    config::TextConfig,
+    embeddings::ClassEmbeddings,
+    text::TextTower,
+    weights::{ParamBuilder, StateDict},
+};
+use zeg_vocab::{
+    templates::TemplateSet,
+    tokenizer::{CONTEXT_LENGTH, Overflow, Tokenizer},
+};
+
+/// Prefix of the text tower's tensors.
+const TEXT_TOWER: &str = "text_encoder.";
+
+/// Where class embeddings may come from.
+pub struct WordSources<'a> {
+    /// A table that the user named; nothing else is asked then.
+    pub table: Option<&'a Path>,
+    /// Names of the rows of a table that holds none.
+    pub table_names: Option<&'a [String]>,
+    /// The embeddings that a checkpoint brings.
+    pub stored: Option<&'a ClassEmbeddings>,
+    /// Weights that may hold a text tower.
+    pub weights: &'a StateDict,
+    /// Prompt templates for the text tower.
+    pub templates: &'a TemplateSet,
+}
+
+/// Embeds classes, each a list of synonyms whose first is its name.
+///
+/// # Errors
+/// A name does not fit the text encoder, or no source knows it.
+pub fn embed(
+    classes: &[Vec<String>],
+    sources: &WordSources,
+    device: &Device,
+) -> anyhow::Result<ClassEmbeddings> {
+    let tokenizer = Tokenizer::new()?;
+    // Also where a table answers: a name that no text encoder could read is a slip, not a class.
+    for text in classes
+        .iter()
+        .flatten()
+        .flat_map(|name| sources.templates.render(name))
+    {
+        tokenizer.tokenize(&text, CONTEXT_LENGTH, Overflow::Error)?;
+    }
+    if let Some(path) = sources.table {
+        return Ok(ClassEmbeddings::open(path, sources.table_names)?.select(classes)?);
+    }
+    let from_stored = sources.stored.map(|stored| stored.select(classes));
+    if let Some(Ok(found)) = from_stored {
+        return Ok(found);
+    }
+    if let Some(config) = TextConfig::from_weights(sources.weights, TEXT_TOWER) {
+        return Ok(from_tower(classes, sources, &config, &tokenizer, device)?);
+    }
+    match from_stored {
+        Some(Err(unknown)) => Err(unknown.into()),
+        _ => anyhow::bail!(
+            "there is nothing to embed class names with: no table, and no text tower in the weights"
+        ),
+    }
+}
+
+fn from_tower(
+    classes: &[Vec<String>],
+    sources: &WordSources,
+    config: &TextConfig,
+    tokenizer: &Tokenizer,
+    device: &Device,
+) -> Result<ClassEmbeddings, ModelError> {
+    let frozen = |_: &str| false;
+    let params = ParamBuilder::new(sources.weights, device, 0, &frozen);
+    let tower = TextTower::build(&params.at(TEXT_TOWER.trim_end_matches('.')), config)?;
+    let rows = tower.embed_classes(tokenizer, sources.templates, classes)?;
+    let values = rows
+        .into_data()
+        .convert::<f32>()
+        .try_into_vec()
+        .map_err(|error| ModelError::Config(format!("{error:?}")))?;
+    let names = classes
+        .iter()
+        .map(|names| names.first().cloned().unwrap_or_default())
+        .collect();
+    ClassEmbeddings::new(names, values, config.embed_dim, "text tower".into())
+}

@@ -1,0 +1,264 @@
+//! A world small enough to train on in a test: a random CLIP image tower, a table of class embeddings, and a VOC
+//! folder whose classes are colours.
+#![allow(dead_code, clippy::unwrap_used)] // each test file uses its own part; a fixture may end a test
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use assert_cmd::Command;
+use safetensors::{Dtype, tensor::TensorView};
+use tempfile::TempDir;
+use zeg::image::{LabelMap, RgbImage, write_indexed_png};
+use zeg::vocab::classes::{ClassSet, voc_colour};
+
+/// Sizes of the image tower.
+pub(crate) const WIDTH: usize = 32;
+pub(crate) const DIM: usize = 16;
+const PATCH: usize = 8;
+const LAYERS: usize = 2;
+const GRID: usize = 4;
+
+/// The world's folder and the files in it.
+pub(crate) struct World {
+    pub(crate) folder: TempDir,
+}
+
+impl World {
+    /// Makes the world.
+    pub(crate) fn new() -> Self {
+        let world = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        write_tensors(&world.weights(), &tower(), HashMap::new());
+        let names = ClassSet::by_name("voc20").unwrap().classes;
+        let rows = (0..names.len()).flat_map(|c| unit_row(c as u64)).collect();
+        let metadata =
+            HashMap::from([("classes".to_owned(), serde_json::to_string(&names).unwrap())]);
+        write_tensors(
+            &world.text(),
+            &[("embeddings".into(), vec![names.len(), DIM], rows)],
+            metadata,
+        );
+        std::fs::write(world.config(), CONFIG).unwrap();
+        world.write_data();
+        world
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+    pub(crate) fn weights(&self) -> PathBuf {
+        self.path("tower.safetensors")
+    }
+    pub(crate) fn text(&self) -> PathBuf {
+        self.path("text.safetensors")
+    }
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path("experiment.toml")
+    }
+    pub(crate) fn data(&self) -> PathBuf {
+        self.path("VOC2012")
+    }
+    pub(crate) fn picture(&self, id: &str) -> PathBuf {
+        self.data().join("JPEGImages").join(format!("{id}.jpg"))
+    }
+    pub(crate) fn labels(&self, id: &str) -> PathBuf {
+        self.data()
+            .join("SegmentationClass")
+            .join(format!("{id}.png"))
+    }
+
+    /// `zeg` in the world's folder.
+    pub(crate) fn zeg(&self) -> Command {
+        let mut command = Command::cargo_bin("zeg").unwrap();
+        command
+            .current_dir(self.folder.path())
+            .env_remove("ZEG_DEVICE")
+            .env_remove("ZEG_THREADS");
+        command
+    }
+
+    /// `zeg train` into a run folder.
+    pub(crate) fn train(&self, run: &str) -> Command {
+        let mut command = self.zeg();
+        command.args([
+            "train",
+            "experiment.toml",
+            "--data",
+            "VOC2012",
+            "--weights",
+            "tower.safetensors",
+        ]);
+        command.args(["--text", "text.safetensors", "-o", run]);
+        command
+    }
+
+    /// Six pictures of 48×40, two rectangles each; the first four to train on, the last two to score.
+    fn write_data(&self) {
+        let sets = self.data().join("ImageSets/Segmentation");
+        for folder in [
+            &sets,
+            &self.data().join("JPEGImages"),
+            &self.data().join("SegmentationClass"),
+        ] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        let ids: Vec<String> = (0..6).map(|i| format!("2007_{i:06}")).collect();
+        for (number, id) in ids.iter().enumerate() {
+            let (width, height) = (48, 40);
+            let class_at = |x: usize, y: usize| match (x, y) {
+                (4..20, 6..30) => number as u16 % 4 + 1,
+                (26..44, 10..36) => (number as u16 + 1) % 20 + 1,
+                _ => 0,
+            };
+            let labels: Vec<u16> = (0..width * height)
+                .map(|i| class_at(i % width, i / width))
+                .collect();
+            let pixels = labels
+                .iter()
+                .flat_map(|&class| voc_colour(usize::from(class)))
+                .collect();
+            let image = RgbImage::from_raw(width as u32, height as u32, pixels).unwrap();
+            image.save(self.picture(id)).unwrap();
+            let palette: Vec<[u8; 3]> = (0..21).map(voc_colour).collect();
+            write_indexed_png(
+                &self.labels(id),
+                &LabelMap::new(width, height, labels).unwrap(),
+                &palette,
+            )
+            .unwrap();
+        }
+        std::fs::write(sets.join("train.txt"), ids[..4].join("\n")).unwrap();
+        std::fs::write(sets.join("val.txt"), ids[4..].join("\n")).unwrap();
+    }
+}
+
+/// The error output of a command that must fail with exit code 1.
+pub(crate) fn failure(command: &mut Command) -> String {
+    let output = command.assert().code(1).get_output().stderr.clone();
+    let text = String::from_utf8(output).unwrap();
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+const CONFIG: &str = r#"
+[data]
+dataset = "voc12"
+classes = "voc20"
+train-split = "train"
+eval-split = "val"
+
+[model]
+encoder = { patch = 8, width = 32, layers = 2, heads = 2, embed-dim = 16 }
+input-resolution = 32
+prompts = { tokens = 2, depth = { first = 2 } }
+head = { layers = 2, heads = 2, feed-forward = 24, input-scale = 4 }
+
+[training]
+setting = "inductive"
+steps = 6
+batch = 3
+micro-batch = 2
+checkpoint-every = 2
+preprocess = { kind = "random-crop", base-scale = [64, 40], crop = 32 }
+schedule = { base = 1e-3, warmup-steps = 2 }
+
+[inference]
+short-side = 32
+crop = 32
+stride = 24
+"#;
+
+fn tower() -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let mut shapes: Vec<(String, Vec<usize>)> = vec![
+        ("visual.conv1.weight".into(), vec![WIDTH, 3, PATCH, PATCH]),
+        ("visual.class_embedding".into(), vec![WIDTH]),
+        (
+            "visual.positional_embedding".into(),
+            vec![1 + GRID * GRID, WIDTH],
+        ),
+        ("visual.proj".into(), vec![WIDTH, DIM]),
+    ];
+    let mut norm = |name: String| {
+        shapes.push((format!("{name}.weight"), vec![WIDTH]));
+        shapes.push((format!("{name}.bias"), vec![WIDTH]));
+    };
+    norm("visual.ln_pre".into());
+    norm("visual.ln_post".into());
+    for block in 0..LAYERS {
+        norm(format!("visual.transformer.resblocks.{block}.ln_1"));
+        norm(format!("visual.transformer.resblocks.{block}.ln_2"));
+    }
+    for block in 0..LAYERS {
+        let name = |part: &str| format!("visual.transformer.resblocks.{block}.{part}");
+        for (part, out, input) in [
+            ("attn.in_proj_", 3 * WIDTH, WIDTH),
+            ("attn.out_proj.", WIDTH, WIDTH),
+            ("mlp.c_fc.", 4 * WIDTH, WIDTH),
+            ("mlp.c_proj.", WIDTH, 4 * WIDTH),
+        ] {
+            shapes.push((name(&format!("{part}weight")), vec![out, input]));
+            shapes.push((name(&format!("{part}bias")), vec![out]));
+        }
+    }
+    shapes
+        .into_iter()
+        .enumerate()
+        .map(|(number, (name, shape))| {
+            let values = noise(number as u64 + 100, shape.iter().product());
+            let one = if name.contains(".ln_") && name.ends_with("weight") {
+                1.0
+            } else {
+                0.0
+            };
+            (
+                name,
+                shape,
+                values.into_iter().map(|v| one + 0.2 * v).collect(),
+            )
+        })
+        .collect()
+}
+
+fn unit_row(seed: u64) -> Vec<f32> {
+    let row = noise(seed, DIM);
+    let length = row.iter().map(|v| v * v).sum::<f32>().sqrt();
+    row.into_iter().map(|v| v / length).collect()
+}
+
+/// Numbers in −1..1 from a seed (splitmix64).
+fn noise(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x1234_5678_9ABC_DEF1);
+    let mut next = || {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+pub(crate) fn write_tensors(
+    path: &Path,
+    tensors: &[(String, Vec<usize>, Vec<f32>)],
+    metadata: HashMap<String, String>,
+) {
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|(_, _, values)| values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        .collect();
+    let views: Vec<(&str, TensorView)> = tensors
+        .iter()
+        .zip(&bytes)
+        .map(|((name, shape, _), bytes)| {
+            (
+                name.as_str(),
+                TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap(),
+            )
+        })
+        .collect();
+    std::fs::write(path, safetensors::serialize(views, Some(metadata)).unwrap()).unwrap();
+}
