@@ -221,6 +221,11 @@ fn mean_direction(rows: &[&[f32]], dim: usize) -> Vec<f32> {
     mean.into_iter().map(|v| v / length).collect()
 }
 
+/// Whether two class names are one, without regard to case, spaces, hyphens and underscores.
+pub fn same_name(a: &str, b: &str) -> bool {
+    folded(a) == folded(b)
+}
+
 fn folded(name: &str) -> String {
     name.chars()
         .filter(|c| !matches!(c, ' ' | '-' | '_'))

@@ -34,10 +34,18 @@ pub struct DataConfig {
     pub dataset: String,
     /// Class list with its seen and unseen classes: `voc20`, `coco-stuff171`, …
     pub classes: String,
+    /// Sentences that a text tower reads class names in: `single` ("a photo of a …") or `multi` (fifteen, their
+    /// directions averaged). A table of embeddings was made with its own.
+    #[serde(default = "single")]
+    pub templates: String,
     /// Split to train on.
     pub train_split: String,
     /// Split to score on.
     pub eval_split: String,
+}
+
+fn single() -> String {
+    "single".to_owned()
 }
 
 /// The model, in the words of a configuration file.

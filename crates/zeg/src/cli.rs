@@ -163,8 +163,8 @@ pub(crate) struct SegmentArgs {
     /// Folder for the results
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: PathBuf,
-    /// Leave pixels without a class where no class scores this much, 0 to 1 (0: label every pixel)
-    #[arg(long, value_name = "SCORE", default_value_t = 0.0)]
+    /// Leave pixels without a class where no class scores this much, 0 to 1; 0 labels every pixel
+    #[arg(long, value_name = "SCORE", default_value_t = 0.1)]
     pub(crate) threshold: f32,
     /// Opacity of the colours in the overlay, 0 to 1
     #[arg(long, default_value_t = 0.55)]

@@ -57,11 +57,20 @@ impl DeviceChoice {
             Self::Cuda(index) => Ok(Device::cuda(index)),
             #[cfg(feature = "webgpu")]
             Self::WebGpu => Ok(Device::webgpu(burn::tensor::DeviceKind::DefaultDevice)),
-            #[allow(unreachable_patterns)]
-            other => Err(format!(
-                "this build of zeg has no support for device {other}"
-            )),
+            #[cfg(not(feature = "cuda"))]
+            Self::Cuda(_) => Err(self.unsupported("cuda")),
+            #[cfg(not(feature = "webgpu"))]
+            Self::WebGpu => Err(self.unsupported("webgpu")),
         }
+    }
+}
+
+#[cfg(not(all(feature = "cuda", feature = "webgpu")))]
+impl DeviceChoice {
+    fn unsupported(self, feature: &str) -> String {
+        format!(
+            "this build of zeg has no support for device {self}; build it with `--features {feature}`"
+        )
     }
 }
 

@@ -14,6 +14,18 @@ use zeg::{
 
 use crate::commands::train::RunExists;
 
+/// An error with its causes, each said once: many of our errors already hold the words of their cause.
+pub(crate) fn describe(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        match text {
+            text if text.is_empty() => cause,
+            text if text.contains(&cause) => text,
+            text => format!("{text}: {cause}"),
+        }
+    })
+}
+
 /// A line of advice on an error, from the first cause in its chain that has one.
 pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(of_cause)

@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         if is_broken_pipe(&error) {
             return ExitCode::SUCCESS; // the reader of a pipe had enough
         }
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", hints::describe(&error));
         if let Some(hint) = hints::hint(&error) {
             eprintln!("hint: {hint}");
         }

@@ -17,7 +17,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use zeg_image::{LabelMap, RgbImage};
 use zeg_model::{
-    embeddings::ClassEmbeddings,
+    embeddings::{ClassEmbeddings, same_name},
     inference::{ClassQueries, Inference, segment},
 };
 use zeg_vocab::{classes::ClassQuery, templates::TemplateSet};
@@ -81,7 +81,8 @@ impl Segmenter {
             .iter()
             .map(|c| c.names().map(str::to_owned).collect())
             .collect();
-        let templates = TemplateSet::single();
+        let templates =
+            TemplateSet::by_name(&self.loaded.checkpoint.info.experiment.data.templates)?;
         let sources = WordSources {
             table,
             table_names: None,
@@ -96,7 +97,7 @@ impl Segmenter {
             .map(|class| {
                 trained_on
                     .iter()
-                    .any(|t| t.seen && class.names().any(|n| n.eq_ignore_ascii_case(&t.name)))
+                    .any(|t| t.seen && class.names().any(|n| same_name(n, &t.name)))
             })
             .collect();
         self.classes = classes.iter().map(|class| class.name.clone()).collect();

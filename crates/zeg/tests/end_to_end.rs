@@ -86,7 +86,16 @@ fn a_model_is_trained_scored_and_used() {
             "--model",
             "run/model.safetensors",
         ])
-        .args(["--classes", "bird|boat, sofa", "-o", "out", "--json", "-"])
+        .args([
+            "--classes",
+            "bird|boat, sofa",
+            "-o",
+            "out",
+            "--json",
+            "-",
+            "--threshold",
+            "0",
+        ])
         .assert()
         .success();
     let labels = zeg::image::decode_labels(&world.path("out/2007_000004.png")).unwrap();

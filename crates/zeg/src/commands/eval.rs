@@ -34,7 +34,7 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<ExitCode> {
         dataset.classes
     );
     let stored = loaded.checkpoint.embeddings()?;
-    let templates = TemplateSet::single();
+    let templates = TemplateSet::by_name(&experiment.data.templates)?;
     let sources = WordSources {
         table: args.model.text.as_deref(),
         table_names: Some(&classes.classes),

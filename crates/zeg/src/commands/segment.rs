@@ -90,7 +90,7 @@ pub(crate) fn run(args: &SegmentArgs) -> anyhow::Result<ExitCode> {
             // One bad picture does not lose the others.
             Err(error) => {
                 failed += 1;
-                bar.suspend(|| eprintln!("error: {error:#}"));
+                bar.suspend(|| eprintln!("error: {}", crate::hints::describe(&error)));
             }
         }
         bar.inc(1);

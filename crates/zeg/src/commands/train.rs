@@ -61,7 +61,13 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
     let (folder, start) = RunFolder::open(&args.output, args.resume, &experiment)?;
 
     let weights = StateDict::open(&args.weights)?;
-    let embeddings = embed_classes(args, &classes, &weights, &device)?;
+    let embeddings = embed_classes(
+        args,
+        &experiment.data.templates,
+        &classes,
+        &weights,
+        &device,
+    )?;
     let base = BaseWeights {
         path: args
             .weights
@@ -126,11 +132,12 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
 /// the checkpoint, for scoring.
 fn embed_classes(
     args: &TrainArgs,
+    templates: &str,
     classes: &ClassSet,
     weights: &StateDict,
     device: &Device,
 ) -> anyhow::Result<ClassEmbeddings> {
-    let templates = TemplateSet::single();
+    let templates = TemplateSet::by_name(templates)?;
     let sources = WordSources {
         table: args.text.as_deref(),
         table_names: Some(&classes.classes),
