@@ -142,22 +142,8 @@ impl DecoderLayer {
         trace: &mut Trace,
         name: &str,
     ) -> Tensor<3> {
-        let attention = &self.multihead_attn;
-        let (q, k) = (
-            attention.q.forward(queries.clone()),
-            attention.k.forward(memory.clone()),
-        );
-        self.trace_attention(&q, &k, trace, name);
-        let attended = attention.attend(q, k, memory);
-        let x = self.norm2.forward(queries + self.dropout.forward(attended));
-        let hidden = self
-            .dropout
-            .forward(activation::relu(self.linear1.forward(x.clone()))); // [batch, classes, hidden]
-        let x = self
-            .norm3
-            .forward(x.clone() + self.dropout.forward(self.linear2.forward(hidden)));
-        trace.record(format_args!("{name}.out"), &x);
-        x
+        let (q, k) = self.project(&queries, &memory, trace, name);
+        self.update(queries, q, k, memory, trace, name)
     }
 
     /// The class masks of this layer, without its value path: `[batch, classes, patches]`.
@@ -168,25 +154,51 @@ impl DecoderLayer {
         trace: &mut Trace,
         name: &str,
     ) -> Tensor<3> {
-        let attention = &self.multihead_attn;
-        let (q, k) = (
-            attention.q.forward(queries.clone()),
-            attention.k.forward(memory.clone()),
-        );
-        self.trace_attention(&q, &k, trace, name);
+        let (q, k) = self.project(&queries, &memory, trace, name);
         if trace.is_on() {
             // Nothing reads the last layer's queries but a comparison with the reference.
-            self.forward(queries, memory, trace, name);
+            self.update(queries, q.clone(), k.clone(), memory, trace, name);
         }
-        attention.mean_logits(q, k)
+        self.multihead_attn.mean_logits(q, k)
     }
 
-    fn trace_attention(&self, q: &Tensor<3>, k: &Tensor<3>, trace: &mut Trace, name: &str) {
+    /// Queries `[batch, classes, dim]` and keys `[batch, patches, dim]` of the attention.
+    fn project(
+        &self,
+        queries: &Tensor<3>,
+        memory: &Tensor<3>,
+        trace: &mut Trace,
+        name: &str,
+    ) -> (Tensor<3>, Tensor<3>) {
+        let attention = &self.multihead_attn;
+        let q = attention.q.forward(queries.clone());
+        let k = attention.k.forward(memory.clone());
         if trace.is_on() {
-            trace.record(format_args!("{name}.q"), q);
-            trace.record(format_args!("{name}.k"), k);
-            let logits = self.multihead_attn.mean_logits(q.clone(), k.clone());
+            trace.record(format_args!("{name}.q"), &q);
+            trace.record(format_args!("{name}.k"), &k);
+            let logits = attention.mean_logits(q.clone(), k.clone());
             trace.record(format_args!("{name}.attn"), &logits);
         }
+        (q, k)
+    }
+
+    /// Attention, feed-forward part and their norms: `[batch, classes, dim]`.
+    fn update(
+        &self,
+        queries: Tensor<3>,
+        q: Tensor<3>,
+        k: Tensor<3>,
+        memory: Tensor<3>,
+        trace: &mut Trace,
+        name: &str,
+    ) -> Tensor<3> {
+        let attended = self.multihead_attn.attend(q, k, memory);
+        let x = self.norm2.forward(queries + self.dropout.forward(attended));
+        let hidden = self.linear1.forward(x.clone()); // [batch, classes, hidden]
+        let hidden = self.dropout.forward(activation::relu(hidden));
+        let forwarded = self.linear2.forward(hidden); // [batch, classes, dim]
+        let x = self.norm3.forward(x + self.dropout.forward(forwarded));
+        trace.record(format_args!("{name}.out"), &x);
+        x
     }
 }

@@ -5,7 +5,9 @@
 
 use std::path::Path;
 
+use anyhow::Context as _;
 use burn::tensor::Device;
+use zeg_data::Dataset;
 use zeg_model::{
     ModelError,
     config::TextConfig,
@@ -13,7 +15,9 @@ use zeg_model::{
     text::TextTower,
     weights::{ParamBuilder, StateDict},
 };
+use zeg_train::experiment::DataConfig;
 use zeg_vocab::{
+    classes::ClassSet,
     templates::TemplateSet,
     tokenizer::{CONTEXT_LENGTH, Overflow, Tokenizer},
 };
@@ -69,6 +73,40 @@ pub fn embed(
             "there is nothing to embed class names with: no table, and no text tower in the weights"
         ),
     }
+}
+
+/// Embeds all classes of a data set, in the order of its class list.
+///
+/// # Errors
+/// As [`embed`].
+pub fn embed_class_set(
+    classes: &ClassSet,
+    sources: &WordSources,
+    device: &Device,
+) -> anyhow::Result<ClassEmbeddings> {
+    let names: Vec<Vec<String>> = classes
+        .classes
+        .iter()
+        .map(|name| vec![name.clone()])
+        .collect();
+    embed(&names, sources, device).context("embedding the data set's class names")
+}
+
+/// The class list of an experiment's data set.
+///
+/// # Errors
+/// The list is not known, or has another length than the data set has classes.
+pub fn class_set_of(data: &DataConfig, dataset: &Dataset) -> anyhow::Result<ClassSet> {
+    let classes = ClassSet::by_name(&data.classes)?;
+    anyhow::ensure!(
+        classes.len() == dataset.classes,
+        "class list {} has {} classes, data set {} has {}",
+        classes.name,
+        classes.len(),
+        dataset.name,
+        dataset.classes
+    );
+    Ok(classes)
 }
 
 fn from_tower(

@@ -2,14 +2,13 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use zeg::{
     eval::Report,
     evaluation::evaluate,
     loading::LoadedModel,
     model::inference::ClassQueries,
-    vocab::{classes::ClassSet, templates::TemplateSet},
-    words::{WordSources, embed},
+    vocab::templates::TemplateSet,
+    words::{WordSources, class_set_of, embed_class_set},
 };
 
 use super::{JsonTarget, change_inference, open_device};
@@ -24,15 +23,7 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<ExitCode> {
 
     let split = args.split.as_deref().unwrap_or(&experiment.data.eval_split);
     let dataset = zeg::data::open(&experiment.data.dataset, &args.data, split)?;
-    let classes = ClassSet::by_name(&experiment.data.classes)?;
-    anyhow::ensure!(
-        classes.len() == dataset.classes,
-        "class list {} has {} classes, data set {} has {}",
-        classes.name,
-        classes.len(),
-        dataset.name,
-        dataset.classes
-    );
+    let classes = class_set_of(&experiment.data, &dataset)?;
     let stored = loaded.checkpoint.embeddings()?;
     let templates = TemplateSet::by_name(&experiment.data.templates)?;
     let sources = WordSources {
@@ -42,13 +33,7 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<ExitCode> {
         weights: &loaded.weights,
         templates: &templates,
     };
-    let names: Vec<Vec<String>> = classes
-        .classes
-        .iter()
-        .map(|name| vec![name.clone()])
-        .collect();
-    let embeddings =
-        embed(&names, &sources, &device).context("embedding the data set's class names")?;
+    let embeddings = embed_class_set(&classes, &sources, &device)?;
     let unseen = classes.unseen_flags();
     let queries = ClassQueries {
         text: embeddings.to_tensor(&device),

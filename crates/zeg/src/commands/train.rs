@@ -10,7 +10,6 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Context as _;
 use burn::tensor::Device;
 use indicatif::ProgressBar;
 use zeg::{
@@ -31,7 +30,7 @@ use zeg::{
         trainer::Trainer,
     },
     vocab::{classes::ClassSet, templates::TemplateSet},
-    words::{WordSources, embed},
+    words::{WordSources, class_set_of, embed_class_set},
 };
 
 use self::run_folder::{RunFolder, Start};
@@ -44,20 +43,12 @@ const INTERRUPTED: u8 = 130;
 pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
     let device = open_device(&args.compute)?;
     let experiment = Experiment::open(&args.config, &args.changes)?;
-    let classes = ClassSet::by_name(&experiment.data.classes)?;
     let dataset = Arc::new(zeg::data::open(
         &experiment.data.dataset,
         &args.data,
         &experiment.data.train_split,
     )?);
-    anyhow::ensure!(
-        classes.len() == dataset.classes,
-        "class list {} has {} classes, data set {} has {}",
-        classes.name,
-        classes.len(),
-        dataset.name,
-        dataset.classes
-    );
+    let classes = class_set_of(&experiment.data, &dataset)?;
     let (folder, start) = RunFolder::open(&args.output, args.resume, &experiment)?;
 
     let weights = StateDict::open(&args.weights)?;
@@ -145,12 +136,7 @@ fn embed_classes(
         weights,
         templates: &templates,
     };
-    let names: Vec<Vec<String>> = classes
-        .classes
-        .iter()
-        .map(|name| vec![name.clone()])
-        .collect();
-    embed(&names, &sources, device).context("embedding the data set's class names")
+    embed_class_set(classes, &sources, device)
 }
 
 fn stored_classes(classes: &ClassSet) -> Vec<StoredClass> {
