@@ -44,7 +44,7 @@ impl PromptSchedule {
     /// The schedule of a depth in an encoder of `layers` blocks.
     pub fn new(depth: PromptDepth, layers: usize) -> Self {
         match depth {
-            // The reference keeps a single unused deep row in this mode.
+            // The reference keeps a deep row that nothing reads in this mode; it is left out here.
             PromptDepth::First(1) => Self {
                 start: 0,
                 end: None,
@@ -108,8 +108,6 @@ pub struct DeepPrompts {
     pub prompt_norm: LayerNorm,
     dropout: Dropout,
     #[module(skip)]
-    tokens: usize,
-    #[module(skip)]
     schedule: PromptSchedule,
 }
 
@@ -150,14 +148,8 @@ impl DeepPrompts {
                 Start::Fresh,
             )?,
             dropout: DropoutConfig::new(config.dropout).init(),
-            tokens,
             schedule,
         })
-    }
-
-    /// Prompt tokens in a block.
-    pub fn tokens(&self) -> usize {
-        self.tokens
     }
 
     /// How prompts enter the blocks.

@@ -2,7 +2,6 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use half::f16;
-use zeg_image::IGNORE_LABEL;
 use zeg_model::vision::Encoded;
 
 /// Pictures, or what a frozen encoder made of them.
@@ -30,7 +29,7 @@ pub struct Features {
 pub struct Samples {
     /// What goes into the model.
     pub inputs: Inputs,
-    /// Class indices or [`IGNORE_LABEL`]: `[batch, size, size]`, row-major.
+    /// Class indices or [`zeg_image::IGNORE_LABEL`]: `[batch, size, size]`, row-major.
     pub labels: Vec<u16>,
     /// Side of the pictures in pixels.
     pub size: usize,
@@ -78,11 +77,6 @@ pub fn thin_labels(labels: &[u16], size: usize, stride: usize) -> Vec<u16> {
         .filter(|(row, _)| row % size % stride == offset);
     kept.flat_map(|(_, row)| row.iter().skip(offset).step_by(stride).copied())
         .collect()
-}
-
-/// Whether any pixel has a class.
-pub fn is_labelled(labels: &[u16]) -> bool {
-    labels.iter().any(|&label| label != IGNORE_LABEL)
 }
 
 /// Pictures as a tensor `[batch, 3, size, size]`.
