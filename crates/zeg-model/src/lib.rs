@@ -4,6 +4,8 @@
 //! [`text`] or a table ([`embeddings`]) → [`descriptor`] → [`decoder`]. Parameters come from [`weights`], under the
 //! names and in the layouts of the reference checkpoints.
 
+#![forbid(unsafe_code)]
+
 pub mod config;
 pub mod count;
 pub mod decoder;

@@ -2,6 +2,7 @@
 
 mod builder;
 mod families;
+mod file;
 mod state_dict;
 
 pub use builder::{Init, ParamBuilder, Provenance};

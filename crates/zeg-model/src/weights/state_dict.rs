@@ -1,23 +1,16 @@
 //! Named tensors of a safetensors file, read on demand as `f32`.
 //!
-//! The file is mapped, not read: only the tensors that a model asks for are converted. Stored as `f32`, `f16`,
+//! Only the tensors that a model asks for are read and converted. Stored as `f32`, `f16`,
 //! `bf16`, or compact: `int8` rows with a `float32` scale a row beside them in `<key>.scale`, where
 //! value = int8 × scale rounded to `f16`.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt::Write as _, fs::File, io::Read, path::Path, sync::Arc};
 
 use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, tensor::TensorInfo};
 use sha2::{Digest, Sha256};
 
-use super::families::KeyRules;
+use super::{families::KeyRules, file::WeightFile};
 use crate::ModelError;
 
 /// Suffix of the row scales that stand beside a compact matrix.
@@ -49,21 +42,13 @@ struct Entry {
     file: usize,
     /// Name inside the file.
     name: String,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    range: (usize, usize),
-}
-
-#[derive(Debug)]
-struct Mapped {
-    path: PathBuf,
-    bytes: memmap2::Mmap,
+    info: TensorInfo,
 }
 
 /// Named tensors of one or several files; later files win.
 #[derive(Debug, Clone, Default)]
 pub struct StateDict {
-    files: Vec<Arc<Mapped>>,
+    files: Vec<Arc<WeightFile>>,
     entries: BTreeMap<String, Stored>,
     metadata: BTreeMap<String, String>,
     family: Option<&'static str>,
@@ -85,57 +70,28 @@ impl StateDict {
     /// # Errors
     /// As [`StateDict::open`].
     pub fn add(&mut self, path: &Path) -> Result<(), ModelError> {
-        let file = File::open(path).map_err(|source| ModelError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        let bytes = map_file(&file).map_err(|source| ModelError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        let format = |reason: String| ModelError::Format {
-            path: path.to_owned(),
-            reason,
-        };
-        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| {
-            format(format!(
-                "not a complete safetensors file ({error}; {} bytes)",
-                bytes.len()
-            ))
-        })?;
-        // The length of the header and the eight bytes that state it.
-        let data_start = header + 8;
+        let file = WeightFile::open(path)?;
+        let metadata = file.metadata();
         let tensors = metadata.tensors();
         let rules = KeyRules::detect(tensors.keys().map(String::as_str));
         let index = self.files.len();
         for (name, info) in &tensors {
-            if name.ends_with(SCALE_SUFFIX)
-                && tensors.contains_key(name.trim_end_matches(SCALE_SUFFIX))
+            // The scales of a compact matrix are read with it.
+            if name
+                .strip_suffix(SCALE_SUFFIX)
+                .is_some_and(|matrix| tensors.contains_key(matrix))
             {
                 continue;
             }
             let Some(key) = rules.rename(name) else {
                 continue;
             };
-            let range = (
-                data_start + info.data_offsets.0,
-                data_start + info.data_offsets.1,
-            );
-            if range.1 > bytes.len() {
-                return Err(format(format!(
-                    "truncated: tensor {name:?} ends at byte {}, the file has {}",
-                    range.1,
-                    bytes.len()
-                )));
-            }
             self.entries.insert(
                 key,
                 Stored::File(Entry {
                     file: index,
                     name: name.clone(),
-                    dtype: info.dtype,
-                    shape: info.shape.clone(),
-                    range,
+                    info: TensorInfo::clone(info),
                 }),
             );
         }
@@ -147,10 +103,7 @@ impl StateDict {
             );
         }
         self.family = Some(rules.family);
-        self.files.push(Arc::new(Mapped {
-            path: path.to_owned(),
-            bytes,
-        }));
+        self.files.push(Arc::new(file));
         Ok(())
     }
 
@@ -179,7 +132,7 @@ impl StateDict {
         let names: Vec<_> = self
             .files
             .iter()
-            .map(|file| file.path.display().to_string())
+            .map(|file| file.path().display().to_string())
             .collect();
         if names.is_empty() && !self.entries.is_empty() {
             "weights in memory".to_owned()
@@ -201,7 +154,7 @@ impl StateDict {
             Stored::File(entry) => entry,
             Stored::Memory(tensor) => return Some(tensor.shape.clone()),
         };
-        let mut shape = entry.shape.clone();
+        let mut shape = entry.info.shape.clone();
         if is_transposed(entry) {
             shape.reverse();
         }
@@ -219,15 +172,15 @@ impl StateDict {
             None => return Ok(None),
         };
         let file = &self.files[entry.file];
-        let bytes = &file.bytes[entry.range.0..entry.range.1];
-        let values = match entry.dtype {
+        let bytes = &file.read(&entry.info)?;
+        let values = match entry.info.dtype {
             Dtype::F32 => little_endian::<4, _>(bytes, f32::from_le_bytes),
             Dtype::F16 => little_endian::<2, _>(bytes, |b| f16::from_le_bytes(b).to_f32()),
             Dtype::BF16 => little_endian::<2, _>(bytes, |b| bf16::from_le_bytes(b).to_f32()),
             Dtype::I8 => return read_compact(file, entry, bytes).map(Some),
             other => {
                 return Err(ModelError::Format {
-                    path: file.path.clone(),
+                    path: file.path().to_owned(),
                     reason: format!(
                         "tensor {key:?} is stored as {other:?}; weights are F32, F16, BF16 or compact I8"
                     ),
@@ -235,40 +188,37 @@ impl StateDict {
             }
         };
         Ok(Some(HostTensor {
-            shape: entry.shape.clone(),
+            shape: entry.info.shape.clone(),
             values,
         }))
     }
 }
 
-fn read_compact(file: &Mapped, entry: &Entry, bytes: &[u8]) -> Result<HostTensor, ModelError> {
+fn read_compact(file: &WeightFile, entry: &Entry, bytes: &[u8]) -> Result<HostTensor, ModelError> {
     let format = |reason: String| ModelError::Format {
-        path: file.path.clone(),
+        path: file.path().to_owned(),
         reason,
     };
     let scale_name = format!("{}{SCALE_SUFFIX}", entry.name);
-    let tensors =
-        SafeTensors::deserialize(&file.bytes).map_err(|error| format(error.to_string()))?;
-    let scale = tensors.tensor(&scale_name).map_err(|_| {
+    let scale = file.metadata().info(&scale_name).ok_or_else(|| {
         format(format!(
             "compact tensor {:?} has no {scale_name:?} beside it",
             entry.name
         ))
     })?;
-    let [rows, columns] = entry.shape[..] else {
+    let [rows, columns] = entry.info.shape[..] else {
         return Err(format(format!(
             "compact tensor {:?} has shape {:?}, not a matrix",
-            entry.name, entry.shape
+            entry.name, entry.info.shape
         )));
     };
-    if scale.dtype() != Dtype::F32 || scale.shape() != [rows] {
+    if scale.dtype != Dtype::F32 || scale.shape != [rows] {
         return Err(format(format!(
             "{scale_name:?} is {:?} {:?}, not F32 [{rows}]",
-            scale.dtype(),
-            scale.shape()
+            scale.dtype, scale.shape
         )));
     }
-    let scales = little_endian::<4, _>(scale.data(), f32::from_le_bytes);
+    let scales = little_endian::<4, _>(&file.read(scale)?, f32::from_le_bytes);
     let mut values: Vec<f32> = bytes
         .chunks_exact(columns.max(1))
         .zip(&scales)
@@ -277,7 +227,7 @@ fn read_compact(file: &Mapped, entry: &Entry, bytes: &[u8]) -> Result<HostTensor
                 .map(move |&byte| f16::from_f32(f32::from(byte.cast_signed()) * scale).to_f32())
         })
         .collect(); // [rows, columns]
-    let mut shape = entry.shape.clone();
+    let mut shape = entry.info.shape.clone();
     if is_transposed(entry) {
         values = (0..columns)
             .flat_map(|c| (0..rows).map(move |r| r * columns + c))
@@ -289,7 +239,7 @@ fn read_compact(file: &Mapped, entry: &Entry, bytes: &[u8]) -> Result<HostTensor
 }
 
 fn is_transposed(entry: &Entry) -> bool {
-    entry.dtype == Dtype::I8 && COMPACT_TRANSPOSED.contains(&entry.name.as_str())
+    entry.info.dtype == Dtype::I8 && COMPACT_TRANSPOSED.contains(&entry.name.as_str())
 }
 
 fn little_endian<const N: usize, T>(bytes: &[u8], convert: impl Fn([u8; N]) -> T) -> Vec<T> {
@@ -299,14 +249,6 @@ fn little_endian<const N: usize, T>(bytes: &[u8], convert: impl Fn([u8; N]) -> T
         .iter()
         .map(|chunk| convert(*chunk))
         .collect()
-}
-
-/// Maps a file into memory.
-#[allow(unsafe_code)]
-fn map_file(file: &File) -> std::io::Result<memmap2::Mmap> {
-    // SAFETY: the map is read-only. Another process that shortens the file while it is mapped would end this one
-    // with a signal; weight files are replaced by renaming (ours are), which leaves a mapped file intact.
-    unsafe { memmap2::Mmap::map(file) }
 }
 
 /// SHA-256 of a file, in lower-case hexadecimal digits.
