@@ -4,113 +4,81 @@
 //! `0..=170` and 255, and those are what this module reads.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::dataset::check_files_exist;
-use crate::{DataError, Dataset, Item, LabelRule};
+use crate::benchmark::{Benchmark, OfficialSplit};
+use crate::listing::{Listing, Place, Scanned, find_root};
+use crate::pattern::entries;
+use crate::{DataError, LabelRule};
 
 const TITLE: &str = "COCO-Stuff";
-const CLASSES: usize = 171;
 const SUFFIX: &str = "_labelTrainIds.png";
+const ROOTS: [&str; 4] = ["", "coco_stuff164k", "coco-stuff164k", "coco"];
 
-/// Opens COCO-Stuff 164k and checks that every picture has its label map.
+/// What is known of the benchmark.
+pub(crate) const BENCHMARK: Benchmark = Benchmark {
+    name: "coco-stuff164k",
+    title: TITLE,
+    class_lists: &["coco-stuff171"],
+    splits: &[
+        OfficialSplit::new("train", 118_287, &["train2017"]),
+        OfficialSplit::new("val", 5000, &["val2017"]),
+    ],
+    layout: "{images, annotations}/{train2017, val2017}, label maps *_labelTrainIds.png",
+    held_out: &[("train", "val")],
+    list,
+    rule,
+};
+
+fn rule(_class_list: &str) -> LabelRule {
+    LabelRule::identity()
+}
+
+/// The pairs of a split.
 ///
-/// - `root`: the folder that holds `images` and `annotations`
-/// - `split`: `train` or `val`
+/// - `given`: the folder that holds `images` and `annotations`, or the one that holds it
+/// - `split`: `train`, `val`, or the path of a text file with one id a line
 ///
 /// The samples are the pictures of `images/<split>2017`, sorted by name; the label map of `a.jpg` is
-/// `annotations/<split>2017/a_labelTrainIds.png`.
-///
-/// # Errors
-/// - [`DataError::RootNotFound`], [`DataError::SplitNotFound`], [`DataError::Empty`], [`DataError::Unreadable`]
-/// - [`DataError::RawCocoLabels`] when the label maps were not converted
-/// - [`DataError::MissingFiles`] when pictures have no label map
-pub fn open_coco_stuff(root: &Path, split: &str) -> Result<Dataset, DataError> {
-    let (images, annotations) = (root.join("images"), root.join("annotations"));
-    if !images.is_dir() || !annotations.is_dir() {
-        return Err(DataError::RootNotFound {
-            dataset: TITLE,
-            root: root.to_owned(),
-            looked_for: vec![images, annotations],
-        });
+/// `annotations/<split>2017/a_labelTrainIds.png`. A folder of unconverted label maps is a defect.
+fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
+    let root = find_root(TITLE, given, &ROOTS, &["images", "annotations"])?;
+    let place = |folder: &str| {
+        let images = format!("images/{folder}/{{id}}.jpg");
+        let labels = format!("annotations/{folder}/{{id}}{SUFFIX}");
+        Place::new(&images, &[&labels]).unwrap_or_default()
+    };
+    let scanned = Scanned {
+        title: TITLE,
+        root,
+        parts: vec![
+            (&["train", "train2017"], place("train2017")),
+            (&["val", "val2017"], place("val2017")),
+        ],
+    };
+    let mut listing = scanned.list(split)?;
+    for place in &listing.places {
+        for labels in &place.labels {
+            let raw = raw_labels(&labels.folder(&listing.root));
+            listing.defects.extend(raw);
+        }
     }
-    let folder = format!("{split}2017");
-    if !["train", "val"].contains(&split) || !images.join(&folder).is_dir() {
-        return Err(DataError::SplitNotFound {
-            dataset: TITLE,
-            split: split.to_owned(),
-            available: ["train", "val"]
-                .into_iter()
-                .filter(|split| images.join(format!("{split}2017")).is_dir())
-                .map(str::to_owned)
-                .collect(),
-            folder: images,
-        });
-    }
-    let (images, annotations) = (images.join(&folder), annotations.join(&folder));
-    let items: Vec<Item> = pictures(&images)?
-        .into_iter()
-        .map(|(id, image)| Item {
-            labels: annotations.join(format!("{id}{SUFFIX}")),
-            image,
-            id,
-        })
-        .collect();
-    check_converted(&annotations)?;
-    check_files_exist(TITLE, split, &items)?;
-    Ok(Dataset {
-        name: "coco-stuff164k".to_owned(),
-        title: TITLE.to_owned(),
-        items,
-        label_rule: LabelRule::Identity,
-        classes: CLASSES,
-    })
+    Ok(listing)
 }
 
-/// The JPEG files of a folder with their ids, sorted: the order must not depend on the file system.
-fn pictures(folder: &Path) -> Result<Vec<(String, PathBuf)>, DataError> {
-    let mut pictures: Vec<(String, PathBuf)> = list(folder)?
-        .into_iter()
-        .filter(|path| path.extension() == Some(OsStr::new("jpg")))
-        .filter_map(|path| Some((path.file_stem()?.to_str()?.to_owned(), path)))
-        .collect();
-    pictures.sort();
-    if pictures.is_empty() {
-        return Err(DataError::Empty {
-            path: folder.to_owned(),
-        });
-    }
-    Ok(pictures)
-}
-
-/// Refuses a folder in which PNG files lie, but none of them converted.
-fn check_converted(folder: &Path) -> Result<(), DataError> {
+/// Says so where PNG files lie in a folder, but none of them converted.
+fn raw_labels(folder: &Path) -> Option<DataError> {
     let mut raw = None;
-    for path in list(folder)? {
+    for path in entries(folder).unwrap_or_default() {
         let name = path.file_name().map(OsStr::to_string_lossy);
         match name {
-            Some(name) if name.ends_with(SUFFIX) => return Ok(()),
+            Some(name) if name.ends_with(SUFFIX) => return None,
             Some(name) if name.ends_with(".png") => raw = Some(name.into_owned()),
             _ => {}
         }
     }
-    match raw {
-        Some(example) => Err(DataError::RawCocoLabels {
-            folder: folder.to_owned(),
-            example,
-        }),
-        None => Ok(()),
-    }
-}
-
-fn list(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let unreadable = |source| DataError::Unreadable {
-        path: folder.to_owned(),
-        source,
-    };
-    fs::read_dir(folder)
-        .map_err(unreadable)?
-        .map(|entry| entry.map(|entry| entry.path()).map_err(unreadable))
-        .collect()
+    raw.map(|example| DataError::RawCocoLabels {
+        folder: folder.to_owned(),
+        example,
+    })
 }

@@ -1,15 +1,14 @@
-//! The data model: a data set is a list of file pairs and a rule that turns file values into classes.
+//! The data model: a data set is a list of file pairs, a list of classes, and a rule that turns file values into
+//! classes.
 //!
 //! Nothing is decoded before it is asked for, so memory does not grow with the number of pictures.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage, decode_labels, decode_rgb};
+use zeg_image::{LabelMap, RgbImage, decode_rgb};
+use zeg_vocab::classes::ClassSet;
 
-use crate::DataError;
-
-/// The value that label files write for pixels without a class.
-const IGNORE_IN_FILES: u16 = 255;
+use crate::{DataError, LabelRule};
 
 /// How many missing files an error lists by name.
 const MISSING_SHOWN: usize = 3;
@@ -25,18 +24,32 @@ pub struct Dataset {
     pub items: Vec<Item>,
     /// How values in label files become class indices.
     pub label_rule: LabelRule,
-    /// Number of classes; class indices are `0..classes`.
-    pub classes: usize,
+    /// The classes; class indices are `0..classes.len()`.
+    pub classes: ClassSet,
+    /// What results on this data set are usually reported in.
+    pub metric: Metric,
+}
+
+/// What a data set's results are reported in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub enum Metric {
+    /// Intersection over union, averaged over the classes.
+    #[default]
+    #[serde(rename = "miou")]
+    MeanIou,
+    /// Dice coefficient, usual for medical pictures.
+    #[serde(rename = "dice")]
+    Dice,
 }
 
 /// One sample on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// The file name without folder and ending.
+    /// The file name without what all names share; in data sets with folders in folders, `folder/name`.
     pub id: String,
     /// The picture.
     pub image: PathBuf,
-    /// The label map, an indexed or grey PNG.
+    /// The label map.
     pub labels: PathBuf,
 }
 
@@ -47,42 +60,8 @@ pub struct Sample {
     pub id: String,
     /// The picture, RGB bytes.
     pub image: RgbImage,
-    /// Class indices `0..classes` or [`IGNORE_LABEL`].
+    /// Class indices or [`IGNORE_LABEL`](zeg_image::IGNORE_LABEL).
     pub labels: LabelMap,
-}
-
-/// How a value in a label file becomes a class index. 255 is always [`IGNORE_LABEL`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LabelRule {
-    /// The value is the class index.
-    Identity,
-    /// 0 is a background that no class describes and becomes [`IGNORE_LABEL`]; `n` is class `n − 1`
-    /// (mmsegmentation's `reduce_zero_label`).
-    ReduceZero,
-}
-
-impl LabelRule {
-    /// The class index of a file's value, [`IGNORE_LABEL`], or `None` for a value that is not legal.
-    pub fn class_of(self, value: u16, classes: usize) -> Option<u16> {
-        if value == IGNORE_IN_FILES {
-            return Some(IGNORE_LABEL);
-        }
-        let class = match self {
-            Self::Identity => value,
-            Self::ReduceZero if value == 0 => return Some(IGNORE_LABEL),
-            Self::ReduceZero => value - 1,
-        };
-        (usize::from(class) < classes).then_some(class)
-    }
-
-    /// The legal values in words, such as `0..=20 and 255`.
-    pub fn legal_values(self, classes: usize) -> String {
-        let last = match self {
-            Self::Identity => classes.saturating_sub(1),
-            Self::ReduceZero => classes,
-        };
-        format!("0..={last} and {IGNORE_IN_FILES}")
-    }
 }
 
 impl Dataset {
@@ -100,9 +79,9 @@ impl Dataset {
     ///
     /// # Errors
     /// - [`DataError::NoSuchSample`] for an index past the end
-    /// - [`DataError::Image`] when a file cannot be decoded, or the label map is a picture in colour
+    /// - [`DataError::Image`] when a file cannot be decoded, or indices are stored as a picture in colour
     /// - [`DataError::SizeMismatch`] when picture and label map differ in size
-    /// - [`DataError::IllegalLabel`] for a value that is no class of this data set
+    /// - [`DataError::IllegalLabel`], [`DataError::IllegalColour`] for what is no class of this data set
     pub fn load(&self, index: usize) -> Result<Sample, DataError> {
         let item = self
             .items
@@ -113,9 +92,9 @@ impl Dataset {
                 len: self.len(),
             })?;
         let image = decode_rgb(&item.image)?;
-        let mut labels = decode_labels(&item.labels)?;
+        let stored = self.label_rule.read(&item.labels)?;
         let image_size = (image.width() as usize, image.height() as usize);
-        let label_size = (labels.width(), labels.height());
+        let label_size = stored.size();
         if image_size != label_size {
             return Err(DataError::SizeMismatch {
                 image: item.image.clone(),
@@ -124,42 +103,22 @@ impl Dataset {
                 label_size,
             });
         }
-        self.to_classes(&mut labels, &item.labels)?;
+        let place = (item.labels.as_path(), self.title.as_str());
+        let labels = self
+            .label_rule
+            .to_classes(stored, self.classes.len(), place)?;
         Ok(Sample {
             id: item.id.clone(),
             image,
             labels,
         })
     }
-
-    /// Replaces file values by class indices in place; `file` is for the error.
-    fn to_classes(&self, labels: &mut LabelMap, file: &Path) -> Result<(), DataError> {
-        let width = labels.width().max(1);
-        for (position, label) in labels.labels_mut().iter_mut().enumerate() {
-            *label = self
-                .label_rule
-                .class_of(*label, self.classes)
-                .ok_or_else(|| DataError::IllegalLabel {
-                    file: file.to_owned(),
-                    value: *label,
-                    x: position % width,
-                    y: position / width,
-                    dataset: self.title.clone(),
-                    legal: self.label_rule.legal_values(self.classes),
-                })?;
-        }
-        Ok(())
-    }
 }
 
 /// Refuses a split of which a file is missing, so that a run fails at its start and not hours later.
 ///
 /// `title` and `split` are for the error.
-pub(crate) fn check_files_exist(
-    title: &'static str,
-    split: &str,
-    items: &[Item],
-) -> Result<(), DataError> {
+pub(crate) fn check_files_exist(title: &str, split: &str, items: &[Item]) -> Result<(), DataError> {
     let missing: Vec<&PathBuf> = items
         .iter()
         .flat_map(|item| [&item.image, &item.labels])
@@ -169,37 +128,10 @@ pub(crate) fn check_files_exist(
         return Ok(());
     }
     Err(DataError::MissingFiles {
-        dataset: title,
+        dataset: title.to_owned(),
         split: split.to_owned(),
         missing: missing.len(),
         wanted: 2 * items.len(),
         first: missing.into_iter().take(MISSING_SHOWN).cloned().collect(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reduce_zero_takes_the_background_away() {
-        let rule = LabelRule::ReduceZero;
-        assert_eq!(rule.class_of(0, 20), Some(IGNORE_LABEL));
-        assert_eq!(rule.class_of(1, 20), Some(0));
-        assert_eq!(rule.class_of(20, 20), Some(19));
-        assert_eq!(rule.class_of(21, 20), None);
-        assert_eq!(rule.class_of(255, 20), Some(IGNORE_LABEL));
-        assert_eq!(rule.legal_values(20), "0..=20 and 255");
-    }
-
-    #[test]
-    fn identity_keeps_the_classes() {
-        let rule = LabelRule::Identity;
-        assert_eq!(rule.class_of(0, 171), Some(0));
-        assert_eq!(rule.class_of(170, 171), Some(170));
-        assert_eq!(rule.class_of(171, 171), None);
-        assert_eq!(rule.class_of(255, 171), Some(IGNORE_LABEL));
-        assert_eq!(rule.class_of(u16::MAX, 171), None);
-        assert_eq!(rule.legal_values(171), "0..=170 and 255");
-    }
 }

@@ -6,6 +6,8 @@ use std::io;
 use std::path::PathBuf;
 
 use zeg_image::ImageError;
+use zeg_vocab::classes::{ClassError, SplitError};
+use zeg_vocab::text_file::TextFileError;
 
 /// Why a data set could not be opened, a sample not loaded or a batch not built.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +16,41 @@ pub enum DataError {
     #[error(transparent)]
     Image(#[from] ImageError),
 
-    /// A list or a folder could not be read.
+    /// A list or a data set's description could not be read as text.
+    #[error(transparent)]
+    Text(#[from] TextFileError),
+
+    /// A class list does not exist, or its names cannot be used.
+    #[error(transparent)]
+    Classes(#[from] ClassError),
+
+    /// The unseen classes that were asked for are not a split of the class list.
+    #[error("unseen classes: {0}")]
+    Unseen(#[from] SplitError),
+
+    /// The data set cannot be read with this class list.
+    #[error("{dataset} is not labelled with the class list `{list}`; it can be read with {}", known.join(", "))]
+    ClassList {
+        /// The data set's title.
+        dataset: String,
+        /// The class list asked for.
+        list: String,
+        /// The class lists it can be read with.
+        known: Vec<String>,
+    },
+
+    /// A data set's description is not TOML, has unknown keys, or values that do not fit.
+    #[error("{}: line {line}: {reason}", path.display())]
+    Description {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong, with the value.
+        reason: String,
+    },
+
+    /// A folder could not be read.
     #[error("{}: cannot be read: {source}", path.display())]
     Unreadable {
         /// The file or folder.
@@ -24,7 +60,7 @@ pub enum DataError {
     },
 
     /// No data set goes by this name.
-    #[error("no data set is called `{name}`; known are {}", crate::DATASETS.join(", "))]
+    #[error("no data set is called `{name}`; known are {}, and files that end in .toml and describe one", crate::DATASETS.join(", "))]
     UnknownDataset {
         /// The name asked for.
         name: String,
@@ -34,7 +70,7 @@ pub enum DataError {
     #[error("{}: no {dataset} data set here; looked for {}", root.display(), paths(looked_for))]
     RootNotFound {
         /// The data set's title.
-        dataset: &'static str,
+        dataset: String,
         /// The folder that was given.
         root: PathBuf,
         /// The folders of which at least one must exist.
@@ -45,7 +81,7 @@ pub enum DataError {
     #[error("{dataset} has no split `{split}` in {}; {}", folder.display(), available_splits(available))]
     SplitNotFound {
         /// The data set's title.
-        dataset: &'static str,
+        dataset: String,
         /// The split asked for.
         split: String,
         /// The folder that was searched.
@@ -89,7 +125,7 @@ pub enum DataError {
     #[error("{dataset}, split {split}: {missing} of {wanted} files are missing: {}{}", paths(first), if *missing > first.len() { ", …" } else { "" })]
     MissingFiles {
         /// The data set's title.
-        dataset: &'static str,
+        dataset: String,
         /// The split.
         split: String,
         /// How many files are missing.
@@ -107,6 +143,17 @@ pub enum DataError {
         folder: PathBuf,
         /// A file that lies there.
         example: String,
+    },
+
+    /// Label maps lie there as they were downloaded, in other numbers than the classes have.
+    #[error("{}: {dataset} needs this file, made from {}", wanted.display(), found.display())]
+    UnconvertedLabels {
+        /// The data set's title.
+        dataset: String,
+        /// The label map that is needed.
+        wanted: PathBuf,
+        /// The unconverted one.
+        found: PathBuf,
     },
 
     /// The data set has fewer samples.
@@ -147,6 +194,23 @@ pub enum DataError {
         /// The data set's title.
         dataset: String,
         /// The legal values, in words.
+        legal: String,
+    },
+
+    /// A label picture holds a colour that is no class.
+    #[error("{}: colour {colour} at ({x}, {y}); {dataset} colours are {legal}", file.display())]
+    IllegalColour {
+        /// The label picture.
+        file: PathBuf,
+        /// The colour in the file, `#rrggbb`.
+        colour: String,
+        /// Column of its first occurrence.
+        x: usize,
+        /// Row of its first occurrence.
+        y: usize,
+        /// The data set's title.
+        dataset: String,
+        /// The legal colours, in words.
         legal: String,
     },
 

@@ -2,52 +2,45 @@
 //!
 //! The stations of a sample's journey, in file order:
 //!
-//! 1. [`voc`], [`coco_stuff`]: a folder on disk becomes a [`Dataset`], a checked list of file pairs.
-//! 2. [`dataset`]: one pair becomes a [`Sample`], a picture and a label map of class indices.
+//! 1. [`selection`]: what a user names becomes a [`Dataset`], a checked list of file pairs with its classes. The
+//!    [`benchmark`](mod@benchmark)s know their own layouts; a [`folder`] of one's own is described by a TOML file.
+//! 2. [`dataset`]: one pair becomes a [`Sample`], a picture and a label map of class indices ([`labels`]).
 //! 3. [`augment`]: a sample becomes a [`TrainSample`], two buffers of a fixed size.
 //! 4. [`loader`]: training samples become [`Batch`]es, in an order that depends on the seed alone.
 //!
-//! Nothing here knows tensors, models or class names; randomness comes from [`chance`] only, so every
-//! sample of a run can be computed again from the run's seed and the sample's number.
+//! Nothing here knows tensors or models; randomness comes from [`chance`] only, so every sample of a run can be
+//! computed again from the run's seed and the sample's number.
 
 #![forbid(unsafe_code)]
 
 pub mod augment;
+pub mod benchmark;
 pub mod chance;
-pub mod coco_stuff;
 pub mod dataset;
 pub mod error;
+pub mod folder;
+pub mod labels;
 pub mod loader;
+pub mod prepare;
 pub mod sampler;
-pub mod voc;
+pub mod selection;
 
+mod ade20k;
+mod ade20k_full;
+mod cityscapes;
+mod coco_stuff;
+mod known;
+mod listing;
+mod pascal_context;
+mod pattern;
 mod split;
+mod voc;
 
 pub use augment::{Pipeline, Preprocess, RandomCrop, TrainSample, Whole};
-pub use coco_stuff::open_coco_stuff;
-pub use dataset::{Dataset, Item, LabelRule, Sample};
+pub use benchmark::{Benchmark, DATASETS, OfficialSplit, benchmark};
+pub use dataset::{Dataset, Item, Metric, Sample};
 pub use error::DataError;
+pub use known::{classes, splits};
+pub use labels::{LabelKind, LabelRule};
 pub use loader::{Batch, Loader, LoaderOptions, OnBadSample};
-pub use voc::open_voc;
-
-use std::path::Path;
-
-/// The data sets [`open`] knows, by the names that configurations use.
-pub const DATASETS: [&str; 2] = ["voc12", "coco-stuff164k"];
-
-/// Opens a data set by its name in [`DATASETS`].
-///
-/// - `root`: the data set's folder
-/// - `split`: `train`, `val`, … or whatever else the data set's own function accepts
-///
-/// # Errors
-/// [`DataError::UnknownDataset`], and those of [`open_voc`] and [`open_coco_stuff`].
-pub fn open(name: &str, root: &Path, split: &str) -> Result<Dataset, DataError> {
-    match name {
-        "voc12" => open_voc(root, split),
-        "coco-stuff164k" => open_coco_stuff(root, split),
-        _ => Err(DataError::UnknownDataset {
-            name: name.to_owned(),
-        }),
-    }
-}
+pub use selection::{Selection, list, open};

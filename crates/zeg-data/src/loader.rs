@@ -62,7 +62,8 @@ pub struct Batch {
     pub ids: Vec<String>,
     /// Normalised pictures, `[batch, 3, size, size]`; padding is 0.
     pub images: Vec<f32>,
-    /// Class indices or [`IGNORE_LABEL`](zeg_image::IGNORE_LABEL), `[batch, size, size]`.
+    /// Class indices, [`IGNORE_LABEL`](zeg_image::IGNORE_LABEL) or [`PADDING_LABEL`](zeg_image::PADDING_LABEL),
+    /// `[batch, size, size]`.
     pub labels: Vec<u16>,
     /// Width and height of every picture.
     pub size: usize,

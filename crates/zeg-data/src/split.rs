@@ -4,59 +4,106 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
+use zeg_vocab::text_file;
+
 use crate::DataError;
 
-/// Reads the ids of a split list, in the order of its lines.
+/// Bytes of the largest list: a million ids of 256 bytes.
+const MAX_LIST_BYTES: u64 = 1 << 28;
+
+/// What an id may look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IdForm {
+    /// A file name without blanks.
+    Name,
+    /// A file name with blanks, after folders where the pattern of the files has any.
+    Path,
+}
+
+/// A split list as it was read.
+#[derive(Debug, Default)]
+pub(crate) struct Ids {
+    /// The ids, in the order of their lines, each once.
+    pub(crate) ids: Vec<String>,
+    /// A [`DataError::DuplicateId`] for each repetition.
+    pub(crate) repeated: Vec<DataError>,
+}
+
+/// Reads the ids of a split list.
 ///
 /// Blank lines, blanks around an id, Windows line ends and a byte order mark are accepted.
 ///
 /// # Errors
-/// - [`DataError::Unreadable`] when the file is not readable text
-/// - [`DataError::IllegalId`] for a line that is not one plain file name
-/// - [`DataError::DuplicateId`] for an id that stands in two lines
+/// - [`DataError::Text`] when the file is not readable text
+/// - [`DataError::IllegalId`] for a line that is no id
 /// - [`DataError::Empty`] for a list without ids
-pub(crate) fn read_split(list: &Path) -> Result<Vec<String>, DataError> {
-    let text = fs::read_to_string(list).map_err(|source| DataError::Unreadable {
-        path: list.to_owned(),
-        source,
-    })?;
-    let mut ids: Vec<String> = Vec::new();
+pub(crate) fn read_split(list: &Path, form: IdForm) -> Result<Ids, DataError> {
+    let text = text_file::read(list, MAX_LIST_BYTES)?;
+    let mut found = Ids::default();
     let mut first_line: HashMap<&str, usize> = HashMap::new();
-    let text = text.trim_start_matches('\u{feff}');
     for (line, id) in (1..).zip(text.lines().map(str::trim)) {
         if id.is_empty() {
             continue;
         }
-        if !is_plain_name(id) {
+        if !is_id(id, form) {
             return Err(DataError::IllegalId {
                 list: list.to_owned(),
                 line,
-                text: id.to_owned(),
+                text: shortened(id),
             });
         }
-        if let Some(first) = first_line.insert(id, line) {
-            return Err(DataError::DuplicateId {
+        if let Some(&first) = first_line.get(id) {
+            found.repeated.push(DataError::DuplicateId {
                 list: list.to_owned(),
                 id: id.to_owned(),
                 first,
                 second: line,
             });
+            continue;
         }
-        ids.push(id.to_owned());
+        first_line.insert(id, line);
+        found.ids.push(id.to_owned());
     }
-    if ids.is_empty() {
+    if found.ids.is_empty() {
         return Err(DataError::Empty {
             path: list.to_owned(),
         });
     }
-    Ok(ids)
+    Ok(found)
 }
 
-/// Ids become parts of paths: a separator would lead out of the data set's folder.
-fn is_plain_name(id: &str) -> bool {
-    !id.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '\\'))
-        && id != "."
-        && id != ".."
+/// Ids become parts of paths and must not lead out of the data set's folder.
+pub(crate) fn is_id(id: &str, form: IdForm) -> bool {
+    let plain = |name: &str| {
+        let illegal = |c: char| {
+            c.is_control()
+                || matches!(c, '/' | '\\' | ':')
+                || (form == IdForm::Name && c.is_whitespace())
+        };
+        !name.is_empty() && name != "." && name != ".." && !name.contains(illegal)
+    };
+    match form {
+        IdForm::Name => plain(id),
+        IdForm::Path => id.split('/').all(plain),
+    }
+}
+
+/// The line as an error shows it.
+fn shortened(text: &str) -> String {
+    const SHOWN: usize = 80;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+/// Whether a split is given as a file and not by name.
+pub(crate) fn is_path(split: &str) -> bool {
+    let path = Path::new(split);
+    path.components().count() > 1
+        || path
+            .extension()
+            .is_some_and(|ending| ending.eq_ignore_ascii_case("txt"))
 }
 
 /// The names of the `.txt` files in `folder`, without the ending, sorted; empty when there is no folder.
@@ -75,24 +122,32 @@ pub(crate) fn available_splits(folder: &Path) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use zeg_vocab::text_file::TextFileError;
+
     use super::*;
 
-    fn read(text: &[u8]) -> Result<Vec<String>, DataError> {
+    fn read(text: &[u8], form: IdForm) -> Result<Ids, DataError> {
         let folder = tempfile::tempdir().unwrap();
         let list = folder.path().join("train.txt");
         fs::write(&list, text).unwrap();
-        read_split(&list)
+        read_split(&list, form)
     }
 
     #[test]
     fn blank_lines_and_windows_line_ends_do_not_matter() {
-        let ids = read(b"\xef\xbb\xbf2007_000032\r\n\r\n  2007_000039 \n\n2007_000042").unwrap();
-        assert_eq!(ids, ["2007_000032", "2007_000039", "2007_000042"]);
+        let text = b"\xef\xbb\xbf2007_000032\r\n\r\n  2007_000039 \n\n2007_000042";
+        let ids = read(text, IdForm::Name).unwrap();
+        assert_eq!(ids.ids, ["2007_000032", "2007_000039", "2007_000042"]);
+        assert!(ids.repeated.is_empty());
     }
 
     #[test]
     fn a_repeated_id_names_both_lines() {
-        let error = read(b"a\n\nb\na\n").unwrap_err();
+        let ids = read(b"a\n\nb\na\na\n", IdForm::Name).unwrap();
+        assert_eq!(ids.ids, ["a", "b"]);
+        let [error, last] = &ids.repeated[..] else {
+            panic!("{ids:?}");
+        };
         assert!(matches!(
             error,
             DataError::DuplicateId {
@@ -101,23 +156,38 @@ mod tests {
                 ..
             }
         ));
+        assert!(matches!(last, DataError::DuplicateId { second: 5, .. }));
         assert!(error.to_string().contains("`a`"), "{error}");
     }
 
     #[test]
     fn lists_without_ids_and_lines_with_paths_are_refused() {
-        assert!(matches!(read(b"\n \r\n"), Err(DataError::Empty { .. })));
         assert!(matches!(
-            read(b"a\n/JPEGImages/b.jpg"),
-            Err(DataError::IllegalId { line: 2, .. })
+            read(b"\n \r\n", IdForm::Name),
+            Err(DataError::Empty { .. })
+        ));
+        for line in ["/JPEGImages/b.jpg", "a b", "..", "a\\b", "c:b"] {
+            let text = format!("a\n{line}");
+            assert!(
+                matches!(
+                    read(text.as_bytes(), IdForm::Name),
+                    Err(DataError::IllegalId { line: 2, .. })
+                ),
+                "{line}"
+            );
+        }
+        for line in ["/a", "a//b", "a/../b", "../a", "a/", "a\\b", "a/\u{7}b"] {
+            assert!(read(line.as_bytes(), IdForm::Path).is_err(), "{line}");
+        }
+        let ids = read(b"benign/benign (1)\nb", IdForm::Path).unwrap();
+        assert_eq!(ids.ids, ["benign/benign (1)", "b"]);
+        assert!(matches!(
+            read(b"a\n\xff\xfe", IdForm::Name),
+            Err(DataError::Text(TextFileError::NotUtf8 { line: 2, .. }))
         ));
         assert!(matches!(
-            read(b".."),
-            Err(DataError::IllegalId { line: 1, .. })
-        ));
-        assert!(matches!(
-            read(b"\xff\xfe"),
-            Err(DataError::Unreadable { .. })
+            read_split(Path::new("/"), IdForm::Name),
+            Err(DataError::Text(TextFileError::NotRegular { .. }))
         ));
     }
 }

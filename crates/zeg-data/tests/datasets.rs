@@ -10,9 +10,9 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::TinyVoc;
+use common::{TinyVoc, open};
 use image::{GrayImage, Luma, Rgb, RgbImage};
-use zeg_data::{DataError, LabelRule, open, open_coco_stuff, open_voc};
+use zeg_data::{DataError, LabelRule};
 use zeg_image::{IGNORE_LABEL, ImageError};
 
 #[test]
@@ -25,8 +25,8 @@ fn voc_is_found_from_three_folders() {
     ] {
         let dataset = open("voc12", &root, "train").unwrap();
         assert_eq!(dataset.len(), 2);
-        assert_eq!(dataset.classes, 20);
-        assert_eq!(dataset.label_rule, LabelRule::ReduceZero);
+        assert_eq!(dataset.classes.name, "voc20");
+        assert_eq!(dataset.label_rule, LabelRule::reduce_zero());
         assert!(dataset.items[0].image.is_file());
     }
 }
@@ -34,7 +34,7 @@ fn voc_is_found_from_three_folders() {
 #[test]
 fn a_wrong_root_says_what_was_looked_for() {
     let folder = tempfile::tempdir().unwrap();
-    let error = open_voc(folder.path(), "train").unwrap_err();
+    let error = open("voc12", folder.path(), "train").unwrap_err();
     assert!(matches!(&error, DataError::RootNotFound { looked_for, .. } if looked_for.len() == 3));
     let text = error.to_string();
     assert!(
@@ -56,7 +56,10 @@ fn unknown_data_sets_name_the_known_ones() {
 #[test]
 fn file_values_become_classes() {
     let voc = TinyVoc::new(&["a"], &["b"]);
-    let sample = open_voc(&voc.root(), "train").unwrap().load(0).unwrap();
+    let sample = open("voc12", &voc.root(), "train")
+        .unwrap()
+        .load(0)
+        .unwrap();
     assert_eq!((sample.image.width(), sample.image.height()), (48, 36));
     // Blocks of 8×9 pixels hold the values 0, 1, 2, … and 255 after 20.
     assert_eq!(sample.labels.get(0, 0), Some(IGNORE_LABEL));
@@ -68,7 +71,10 @@ fn file_values_become_classes() {
 #[test]
 fn an_index_past_the_end_is_an_error() {
     let voc = TinyVoc::new(&["a"], &["b"]);
-    let error = open_voc(&voc.root(), "train").unwrap().load(1).unwrap_err();
+    let error = open("voc12", &voc.root(), "train")
+        .unwrap()
+        .load(1)
+        .unwrap_err();
     assert!(matches!(
         error,
         DataError::NoSuchSample {
@@ -83,7 +89,7 @@ fn an_index_past_the_end_is_an_error() {
 fn a_missing_split_lists_the_others() {
     let voc = TinyVoc::new(&["a"], &["b"]);
     for split in ["trainval", "no/such/list.txt", "train_aug"] {
-        let error = open_voc(&voc.root(), split).unwrap_err();
+        let error = open("voc12", &voc.root(), split).unwrap_err();
         let text = error.to_string();
         assert!(
             matches!(error, DataError::SplitNotFound { .. }),
@@ -97,7 +103,7 @@ fn a_missing_split_lists_the_others() {
 fn an_empty_split_is_an_error() {
     let voc = TinyVoc::new(&["a"], &["b"]);
     voc.list("nothing", "\r\n\n");
-    let error = open_voc(&voc.root(), "nothing").unwrap_err();
+    let error = open("voc12", &voc.root(), "nothing").unwrap_err();
     assert!(matches!(error, DataError::Empty { path } if path.ends_with("nothing.txt")));
 }
 
@@ -106,7 +112,7 @@ fn a_split_can_be_any_text_file() {
     let voc = TinyVoc::new(&["a", "b"], &["c"]);
     let list = voc.outermost().join("mine.txt");
     fs::write(&list, "c\r\na\r\n").unwrap();
-    let dataset = open_voc(&voc.root(), &list.to_string_lossy()).unwrap();
+    let dataset = open("voc12", &voc.root(), &list.to_string_lossy()).unwrap();
     let ids: Vec<&str> = dataset.items.iter().map(|item| item.id.as_str()).collect();
     assert_eq!(ids, ["c", "a"]);
 }
@@ -119,7 +125,7 @@ fn train_aug_joins_two_lists_and_two_folders() {
     fs::create_dir(&augmented).unwrap();
     fs::rename(voc.labels("d"), augmented.join("d.png")).unwrap();
     voc.list("aug", "d\nb\n");
-    let dataset = open_voc(&voc.root(), "train_aug").unwrap();
+    let dataset = open("voc12", &voc.root(), "train_aug").unwrap();
     let ids: Vec<&str> = dataset.items.iter().map(|item| item.id.as_str()).collect();
     assert_eq!(ids, ["a", "b", "d"]);
     assert_eq!(dataset.items[1].labels, voc.labels("b"));
@@ -134,7 +140,7 @@ fn missing_files_are_counted_when_the_data_set_is_opened() {
         fs::remove_file(voc.image(id)).unwrap();
     }
     fs::remove_file(voc.labels("a")).unwrap();
-    let error = open_voc(&voc.root(), "train").unwrap_err();
+    let error = open("voc12", &voc.root(), "train").unwrap_err();
     let DataError::MissingFiles {
         missing,
         wanted,
@@ -151,14 +157,17 @@ fn missing_files_are_counted_when_the_data_set_is_opened() {
         text.contains("4 of 8 files") && text.ends_with(", …"),
         "{text}"
     );
-    assert!(open_voc(&voc.root(), "val").is_ok());
+    assert!(open("voc12", &voc.root(), "val").is_ok());
 }
 
 #[test]
 fn a_cut_off_jpeg_is_named() {
     let voc = TinyVoc::new(&["a"], &["b"]);
     voc.truncate_image("a");
-    let error = open_voc(&voc.root(), "train").unwrap().load(0).unwrap_err();
+    let error = open("voc12", &voc.root(), "train")
+        .unwrap()
+        .load(0)
+        .unwrap_err();
     assert!(matches!(
         &error,
         DataError::Image(ImageError::Corrupt { .. })
@@ -170,7 +179,10 @@ fn a_cut_off_jpeg_is_named() {
 fn label_maps_of_another_size_name_both_files_and_sizes() {
     let voc = TinyVoc::new(&["a"], &["b"]);
     GrayImage::new(36, 48).save(voc.labels("a")).unwrap();
-    let error = open_voc(&voc.root(), "train").unwrap().load(0).unwrap_err();
+    let error = open("voc12", &voc.root(), "train")
+        .unwrap()
+        .load(0)
+        .unwrap_err();
     assert!(matches!(&error, DataError::SizeMismatch { .. }));
     let text = error.to_string();
     for part in ["a.jpg", "48×36", "a.png", "36×48"] {
@@ -185,7 +197,10 @@ fn an_illegal_label_is_named_with_its_place() {
     labels.put_pixel(12, 34, Luma([187]));
     labels.put_pixel(13, 34, Luma([188]));
     labels.save(voc.labels("a")).unwrap();
-    let error = open_voc(&voc.root(), "train").unwrap().load(0).unwrap_err();
+    let error = open("voc12", &voc.root(), "train")
+        .unwrap()
+        .load(0)
+        .unwrap_err();
     let text = error.to_string();
     let end = "SegmentationClass/a.png: label value 187 at (12, 34); VOC labels are 0..=20 and 255";
     assert!(text.ends_with(end), "{text}");
@@ -195,7 +210,10 @@ fn an_illegal_label_is_named_with_its_place() {
 fn label_maps_in_colour_are_refused() {
     let voc = TinyVoc::new(&["a"], &["b"]);
     RgbImage::new(48, 36).save(voc.labels("a")).unwrap();
-    let error = open_voc(&voc.root(), "train").unwrap().load(0).unwrap_err();
+    let error = open("voc12", &voc.root(), "train")
+        .unwrap()
+        .load(0)
+        .unwrap_err();
     assert!(
         matches!(
             &error,
@@ -231,7 +249,7 @@ fn coco_stuff_keeps_its_171_classes() {
     assert_eq!(sample.labels.get(1, 0), Some(170));
 
     let folder = tiny_coco("_labelTrainIds.png", 171);
-    let dataset = open_coco_stuff(folder.path(), "train").unwrap();
+    let dataset = open("coco-stuff164k", folder.path(), "train").unwrap();
     let text = dataset.load(0).unwrap_err().to_string();
     assert!(
         text.ends_with("171 at (1, 0); COCO-Stuff labels are 0..=170 and 255"),
@@ -243,20 +261,22 @@ fn coco_stuff_keeps_its_171_classes() {
 fn coco_stuff_says_what_is_wrong_with_a_folder() {
     let raw = tiny_coco(".png", 3);
     assert!(matches!(
-        open_coco_stuff(raw.path(), "train"),
+        open("coco-stuff164k", raw.path(), "train"),
         Err(DataError::RawCocoLabels { .. })
     ));
-    let text = open_coco_stuff(raw.path(), "val").unwrap_err().to_string();
+    let text = open("coco-stuff164k", raw.path(), "val")
+        .unwrap_err()
+        .to_string();
     assert!(text.ends_with("there are train"), "{text}");
     assert!(matches!(
-        open_coco_stuff(&raw.path().join("images"), "train"),
+        open("coco-stuff164k", &raw.path().join("images"), "train"),
         Err(DataError::RootNotFound { .. })
     ));
     let none = tiny_coco("_other.txt.png", 3);
     fs::remove_dir_all(none.path().join("annotations/train2017")).unwrap();
     fs::create_dir(none.path().join("annotations/train2017")).unwrap();
     assert!(matches!(
-        open_coco_stuff(none.path(), "train"),
+        open("coco-stuff164k", none.path(), "train"),
         Err(DataError::MissingFiles { missing: 1, .. })
     ));
 }

@@ -9,10 +9,9 @@ mod common;
 
 use std::sync::Arc;
 
-use common::TinyVoc;
+use common::{TinyVoc, open};
 use zeg_data::{
-    Batch, DataError, Dataset, Loader, LoaderOptions, OnBadSample, Pipeline, Preprocess,
-    RandomCrop, open_voc,
+    Batch, DataError, Dataset, Loader, LoaderOptions, OnBadSample, Pipeline, Preprocess, RandomCrop,
 };
 use zeg_image::{ImageError, Normalization};
 
@@ -36,7 +35,7 @@ fn pipeline() -> Pipeline {
 }
 
 fn train(voc: &TinyVoc) -> Arc<Dataset> {
-    Arc::new(open_voc(&voc.root(), "train").unwrap())
+    Arc::new(open("voc12", &voc.root(), "train").unwrap())
 }
 
 fn batches(dataset: &Arc<Dataset>, options: LoaderOptions, count: usize) -> Vec<Batch> {
@@ -168,7 +167,7 @@ fn a_data_set_of_bad_samples_is_given_up() {
 #[test]
 fn a_data_set_without_samples_is_refused() {
     let voc = TinyVoc::new(&["a"], &["v"]);
-    let mut dataset = open_voc(&voc.root(), "train").unwrap();
+    let mut dataset = open("voc12", &voc.root(), "train").unwrap();
     dataset.items.clear();
     assert!(matches!(
         Loader::new(Arc::new(dataset), pipeline(), OPTIONS),

@@ -5,26 +5,17 @@
     reason = "helpers beside the test functions; a failure is a failed test"
 )]
 
-use std::io::Write as _;
-use std::path::PathBuf;
+mod common;
+
 use std::sync::Arc;
 use std::time::Instant;
 
-use zeg_data::{
-    Dataset, Loader, LoaderOptions, OnBadSample, Pipeline, Preprocess, RandomCrop, open_voc,
-};
+use zeg_data::{Dataset, Loader, LoaderOptions, OnBadSample, Pipeline, Preprocess, RandomCrop};
 use zeg_image::{IGNORE_LABEL, Normalization};
 
 fn mini_voc(split: &str) -> Option<Dataset> {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../../../shared/data/voc2012_mini/VOCdevkit/VOC2012");
-    if !root.is_dir() {
-        // Straight to standard error: the test harness would swallow `eprintln!`.
-        let line = format!("skipped: no VOC excerpt at {}\n", root.display());
-        std::io::stderr().write_all(line.as_bytes()).unwrap();
-        return None;
-    }
-    Some(open_voc(&root, split).unwrap())
+    let root = common::shared_data("voc2012_mini/VOCdevkit/VOC2012")?;
+    Some(common::open("voc12", &root, split).unwrap())
 }
 
 #[test]

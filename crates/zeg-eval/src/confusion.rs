@@ -1,18 +1,29 @@
 //! Counts of (true class, predicted class) over pixels, from which every metric follows.
 
-use serde::{Deserialize, Serialize};
+mod form;
 
 use crate::EvalError;
 
+/// Most pixels a table counts, 2⁵³: up to there every count is exact as a JSON number and as a 64-bit float too. It is
+/// a hundred thousand data sets of COCO-Stuff's size.
+pub const MAX_PIXELS: u64 = 1 << 53;
+/// Most classes of a table that is read from a file; its counts take 128 MiB.
+pub const MAX_CLASSES: usize = 4096;
+
 /// A square table of pixel counts, one row a true class, one column a predicted class.
 ///
-/// Pixels whose truth is the ignore label are not counted, whatever was predicted there. Counts are exact 64-bit
-/// integers, so the order in which images are added makes no difference.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Pixels whose truth is the ignore label are not counted, whatever was predicted there. Counts are exact integers, so
+/// the order in which images are added makes no difference.
+///
+/// As JSON it is sparse: `{"classes": 3, "rows": [[[0, 17], [2, 5]], [], [[2, 9]]]}` has a list a true class, of pairs
+/// of a predicted class and its pixels. The dense form `{"classes": n, "counts": [n² numbers]}` is read as well.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfusionMatrix {
     classes: usize,
     /// `classes × classes`, row-major.
     counts: Vec<u64>,
+    /// Sum of all counts, at most [`MAX_PIXELS`].
+    total: u64,
 }
 
 impl ConfusionMatrix {
@@ -21,6 +32,7 @@ impl ConfusionMatrix {
         Self {
             classes,
             counts: vec![0; classes * classes],
+            total: 0,
         }
     }
 
@@ -36,45 +48,39 @@ impl ConfusionMatrix {
     ///
     /// # Errors
     /// [`EvalError::Length`] if the lengths differ; [`EvalError::Label`] or [`EvalError::Prediction`] for the first
-    /// counted pixel with a label out of range. After an error nothing was counted.
+    /// counted pixel with a label out of range; [`EvalError::TooManyPixels`]. After an error nothing was counted.
     pub fn add(&mut self, truth: &[u16], prediction: &[u16], ignore: u16) -> Result<(), EvalError> {
-        if truth.len() != prediction.len() {
-            return Err(EvalError::Length {
-                truth: truth.len(),
-                prediction: prediction.len(),
-            });
-        }
         let classes = self.classes;
-        let counted = || {
-            let pixels = truth.iter().zip(prediction).enumerate();
-            pixels.filter(|(_, (label, _))| **label != ignore)
-        };
-        for (position, (&label, &predicted)) in counted() {
-            if usize::from(label) >= classes {
-                return Err(EvalError::Label {
-                    value: label,
-                    position,
-                    classes,
-                });
+        let counted = check_labels(truth, prediction, ignore, classes)?;
+        self.total = total(self.total, counted)?;
+        // Neighbouring pixels are mostly alike: runs of them are counted in one go.
+        let mut current = (ignore, 0);
+        let mut run = 0_u64;
+        for pair in truth.iter().copied().zip(prediction.iter().copied()) {
+            if pair != current {
+                self.count_run(current, run, ignore);
+                (current, run) = (pair, 0);
             }
-            if usize::from(predicted) >= classes {
-                return Err(EvalError::Prediction {
-                    value: predicted,
-                    position,
-                    classes,
-                });
-            }
+            run += 1;
         }
-        for (_, (&label, &predicted)) in counted() {
-            self.counts[usize::from(label) * classes + usize::from(predicted)] += 1;
-        }
+        self.count_run(current, run, ignore);
         Ok(())
+    }
+
+    fn count_run(&mut self, (label, predicted): (u16, u16), run: u64, ignore: u16) {
+        let cell = usize::from(label) * self.classes + usize::from(predicted);
+        if label != ignore
+            && let Some(count) = self.counts.get_mut(cell)
+        {
+            *count += run;
+        }
     }
 
     /// Adds the counts of another table.
     ///
     /// # Errors
-    /// [`EvalError::Classes`] if it has another number of classes.
+    /// [`EvalError::Classes`] if it has another number of classes; [`EvalError::TooManyPixels`]. After an error nothing
+    /// was added.
     pub fn merge(&mut self, other: &Self) -> Result<(), EvalError> {
         if self.classes != other.classes {
             return Err(EvalError::Classes {
@@ -82,24 +88,28 @@ impl ConfusionMatrix {
                 found: other.classes,
             });
         }
+        self.total = total(self.total, other.total)?;
         for (count, more) in self.counts.iter_mut().zip(&other.counts) {
             *count += more;
         }
         Ok(())
     }
 
+    /// Counts of one true class, a number a predicted class; empty for classes out of range.
+    pub fn row(&self, truth: usize) -> &[u64] {
+        let start = truth.saturating_mul(self.classes);
+        let end = start.saturating_add(self.classes);
+        self.counts.get(start..end).unwrap_or_default()
+    }
+
     /// Pixels of class `truth` that were predicted as `prediction`; 0 for classes out of range.
     pub fn count(&self, truth: usize, prediction: usize) -> u64 {
-        if truth < self.classes && prediction < self.classes {
-            self.counts[truth * self.classes + prediction]
-        } else {
-            0
-        }
+        self.row(truth).get(prediction).copied().unwrap_or(0)
     }
 
     /// All counted pixels.
     pub fn total(&self) -> u64 {
-        self.counts.iter().sum()
+        self.total
     }
 
     /// Pixels of the class that were predicted as it.
@@ -109,9 +119,7 @@ impl ConfusionMatrix {
 
     /// Pixels of the class in the truth.
     pub fn label(&self, class: usize) -> u64 {
-        (0..self.classes)
-            .map(|other| self.count(class, other))
-            .sum()
+        self.row(class).iter().sum()
     }
 
     /// Pixels that were predicted as the class.
@@ -125,6 +133,54 @@ impl ConfusionMatrix {
     pub fn union(&self, class: usize) -> u64 {
         self.label(class) + self.pred(class) - self.intersect(class)
     }
+}
+
+/// The sum of pixel counts, if it can be held.
+fn total(pixels: u64, more: u64) -> Result<u64, EvalError> {
+    pixels
+        .checked_add(more)
+        .filter(|sum| *sum <= MAX_PIXELS)
+        .ok_or(EvalError::TooManyPixels { limit: MAX_PIXELS })
+}
+
+/// Checks what [`ConfusionMatrix::add`] is to count and says how many pixels that are.
+///
+/// # Errors
+/// As there, but for the number of pixels.
+pub(crate) fn check_labels(
+    truth: &[u16],
+    prediction: &[u16],
+    ignore: u16,
+    classes: usize,
+) -> Result<u64, EvalError> {
+    if truth.len() != prediction.len() {
+        return Err(EvalError::Length {
+            truth: truth.len(),
+            prediction: prediction.len(),
+        });
+    }
+    let mut counted = 0_u64;
+    for (position, (&label, &predicted)) in truth.iter().zip(prediction).enumerate() {
+        if label == ignore {
+            continue;
+        }
+        if usize::from(label) >= classes {
+            return Err(EvalError::Label {
+                value: label,
+                position,
+                classes,
+            });
+        }
+        if usize::from(predicted) >= classes {
+            return Err(EvalError::Prediction {
+                value: predicted,
+                position,
+                classes,
+            });
+        }
+        counted += 1;
+    }
+    Ok(counted)
 }
 
 #[cfg(test)]
@@ -165,40 +221,62 @@ mod tests {
     #[test]
     fn illegal_labels_are_named_and_nothing_is_counted() {
         let mut matrix = ConfusionMatrix::new(2);
-        let label = matrix.add(&[0, 7], &[0, 0], 255).unwrap_err();
-        assert_eq!(
-            label,
+        let mut error = |truth: &[u16], prediction: &[u16]| {
+            let error = matrix.add(truth, prediction, 255).unwrap_err();
+            (error.to_string(), error)
+        };
+        assert!(matches!(
+            error(&[0, 7], &[0, 0]).1,
             EvalError::Label {
                 value: 7,
                 position: 1,
                 classes: 2
             }
-        );
-        let prediction = matrix.add(&[0, 1, 1], &[0, 0, 2], 255).unwrap_err();
-        assert_eq!(
-            prediction,
+        ));
+        assert!(matches!(
+            error(&[0, 1, 1], &[0, 0, 2]).1,
             EvalError::Prediction {
                 value: 2,
                 position: 2,
                 classes: 2
             }
-        );
-        let length = matrix.add(&[0], &[], 255).unwrap_err();
-        assert_eq!(
-            length,
-            EvalError::Length {
-                truth: 1,
-                prediction: 0
-            }
-        );
+        ));
+        assert_eq!(error(&[0], &[]).0, "1 truth labels, but 0 predictions");
         let classes = matrix.merge(&ConfusionMatrix::new(3)).unwrap_err();
-        assert_eq!(
-            classes,
-            EvalError::Classes {
-                expected: 2,
-                found: 3
-            }
-        );
+        assert_eq!(classes.to_string(), "3 classes, expected 2");
         assert_eq!(matrix, ConfusionMatrix::new(2));
+    }
+
+    #[test]
+    fn a_class_may_have_the_number_of_the_ignore_label() {
+        // With more than 255 classes the ignore label is another one, and 255 is a class like the others.
+        let mut matrix = ConfusionMatrix::new(300);
+        matrix
+            .add(&[255, 299, u16::MAX], &[255, 255, 0], u16::MAX)
+            .unwrap();
+        assert_eq!(
+            (
+                matrix.count(255, 255),
+                matrix.count(299, 255),
+                matrix.total()
+            ),
+            (1, 1, 2)
+        );
+    }
+
+    #[test]
+    fn too_many_pixels_are_refused() {
+        let full = format!(r#"{{"classes": 1, "rows": [[[0, {MAX_PIXELS}]]]}}"#);
+        let mut matrix: ConfusionMatrix = serde_json::from_str(&full).unwrap();
+        let before = matrix.clone();
+        assert!(matches!(
+            matrix.add(&[0], &[0], 255),
+            Err(EvalError::TooManyPixels { .. })
+        ));
+        assert!(matches!(
+            matrix.merge(&before),
+            Err(EvalError::TooManyPixels { .. })
+        ));
+        assert_eq!(matrix, before);
     }
 }

@@ -1,8 +1,8 @@
 //! The metrics of generalised zero-shot segmentation, as numbers, as JSON and as a table.
 //!
 //! Predictions range over all classes, seen and unseen. Definitions follow mmsegmentation 0.24 (`mean_iou`): a class
-//! without the pixels that a metric divides by has no value there, and means leave it out. hIoU, the harmonic mean of
-//! both mIoU, follows the papers.
+//! without the pixels that a metric divides by has no value there, and means leave it out. [`NanRule`] holds the other
+//! convention that published numbers were made with. hIoU, the harmonic mean of both mIoU, follows the papers.
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,31 @@ impl Split {
             Self::Unseen => "unseen",
         }
     }
+}
+
+/// The metric that a data set is judged by; all are always computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// Mean intersection over union, and hIoU where there are unseen classes.
+    #[default]
+    MeanIou,
+    /// Mean Dice coefficient, as medical data sets are judged by.
+    Dice,
+}
+
+/// What becomes of classes that some pixels are missing of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NanRule {
+    /// mmsegmentation's, which ZegCLIP's and most numbers are made with: a class has an IoU if it is in the truth or in
+    /// the prediction, so one that is only predicted has 0; means leave out classes without a value.
+    #[default]
+    Mmseg,
+    /// ZegFormer's: a class has an IoU (and Dice) if it is in the truth. mIoU is the sum of those divided by the number
+    /// of classes in the truth or in the prediction. The means over seen and over unseen classes do not exist if one of
+    /// their classes has no value.
+    Zegformer,
 }
 
 /// The metrics of one class, fractions of 1; `None` (JSON `null`) where the divisor is no pixel.
@@ -73,6 +98,12 @@ pub struct Report {
     /// Mean Dice coefficient of all classes.
     #[serde(rename = "mDice")]
     pub mdice: Option<f64>,
+    /// The metric of the data set, which tables put first.
+    #[serde(default)]
+    pub metric: Metric,
+    /// The rule for classes without pixels.
+    #[serde(default)]
+    pub nan_rule: NanRule,
     /// Images that were counted.
     pub images: u64,
     /// Pixels that were counted.
@@ -82,7 +113,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Computes all metrics.
+    /// Computes all metrics by mmsegmentation's rule.
     ///
     /// - `names`, `unseen`: one entry a class, in label order
     /// - `images`: how many images the counts come from
@@ -95,74 +126,113 @@ impl Report {
         unseen: &[bool],
         images: u64,
     ) -> Result<Self, EvalError> {
+        Self::with_rule(confusion, names, unseen, images, NanRule::Mmseg)
+    }
+
+    /// Computes all metrics.
+    ///
+    /// - `names`, `unseen`: one entry a class, in label order
+    /// - `images`: how many images the counts come from
+    /// - `rule`: for classes without pixels
+    ///
+    /// # Errors
+    /// [`EvalError::Classes`] if `names` or `unseen` has another length than the table has classes.
+    pub fn with_rule(
+        confusion: &ConfusionMatrix,
+        names: &[impl AsRef<str>],
+        unseen: &[bool],
+        images: u64,
+        rule: NanRule,
+    ) -> Result<Self, EvalError> {
         let expected = confusion.classes();
         for found in [names.len(), unseen.len()] {
             if found != expected {
                 return Err(EvalError::Classes { expected, found });
             }
         }
-        let classes: Vec<ClassReport> = names
-            .iter()
-            .zip(unseen)
-            .enumerate()
-            .map(|(class, (name, unseen))| {
-                let both = confusion.intersect(class);
-                let (label, pred) = (confusion.label(class), confusion.pred(class));
-                ClassReport {
-                    name: name.as_ref().to_owned(),
-                    split: Split::of(*unseen),
-                    iou: ratio(both, confusion.union(class)),
-                    acc: ratio(both, label),
-                    dice: ratio(2 * both, label + pred),
-                    pixels: label,
-                }
-            })
-            .collect();
+        let mut right = 0;
+        // Classes in the truth or in the prediction.
+        let mut present = 0_u64;
+        let mut classes = Vec::with_capacity(expected);
+        for (class, (name, unseen)) in names.iter().zip(unseen).enumerate() {
+            let both = confusion.intersect(class);
+            let (label, pred) = (confusion.label(class), confusion.pred(class));
+            right += both;
+            present += u64::from(label + pred > 0);
+            let counts = rule == NanRule::Mmseg || label > 0;
+            let of = |part, whole| ratio(part, whole).filter(|_| counts);
+            classes.push(ClassReport {
+                name: name.as_ref().to_owned(),
+                split: Split::of(*unseen),
+                iou: of(both, label + pred - both),
+                acc: ratio(both, label),
+                dice: of(2 * both, label + pred),
+                pixels: label,
+            });
+        }
         let of_split = |split| {
-            let classes = classes.iter().filter(move |class| class.split == split);
-            mean(classes.map(|class| class.iou))
+            let of_split = classes.iter().filter(|class| class.split == split);
+            let values: Vec<_> = of_split.map(|class| class.iou).collect();
+            let whole = rule == NanRule::Mmseg || values.iter().all(Option::is_some);
+            mean(values.into_iter()).filter(|_| whole)
+        };
+        let over_all = |value: fn(&ClassReport) -> Option<f64>| match rule {
+            NanRule::Mmseg => mean(classes.iter().map(value)),
+            NanRule::Zegformer => {
+                let sum: f64 = classes.iter().filter_map(value).sum();
+                (present > 0).then(|| sum / present as f64)
+            }
         };
         let (miou_seen, miou_unseen) = (of_split(Split::Seen), of_split(Split::Unseen));
-        let right = (0..expected).map(|class| confusion.intersect(class)).sum();
         Ok(Self {
             p_acc: ratio(right, confusion.total()),
-            miou: mean(classes.iter().map(|class| class.iou)),
+            miou: over_all(|class| class.iou),
             miou_seen,
             miou_unseen,
             hiou: miou_seen.zip(miou_unseen).map(|(s, u)| harmonic_mean(s, u)),
             macc: mean(classes.iter().map(|class| class.acc)),
-            mdice: mean(classes.iter().map(|class| class.dice)),
+            mdice: over_all(|class| class.dice),
+            metric: Metric::default(),
+            nan_rule: rule,
             images,
             pixels: confusion.total(),
             classes,
         })
     }
 
-    /// The report for people: a row a class, then the summary, in percent with two decimals.
+    /// The report for people: a row a class, then the summary, in percent with two decimals. The columns of
+    /// [`metric`](Self::metric) come first.
     pub fn to_table(&self) -> String {
-        let mut classes = table(&["class", "split", "IoU", "Acc", "Dice"]);
-        for class in &self.classes {
-            classes.add_row([
-                class.name.clone(),
-                class.split.name().to_owned(),
-                percent(class.iou),
-                percent(class.acc),
-                percent(class.dice),
-            ]);
+        let mut per_class = vec!["class", "split", "IoU", "Acc", "Dice"];
+        let mut overall = [
+            ("pAcc", self.p_acc),
+            ("mIoU", self.miou),
+            ("mIoU(S)", self.miou_seen),
+            ("mIoU(U)", self.miou_unseen),
+            ("hIoU", self.hiou),
+            ("mAcc", self.macc),
+            ("mDice", self.mdice),
+        ];
+        if self.metric == Metric::Dice {
+            per_class = vec!["class", "split", "Dice", "IoU", "Acc"];
+            overall.rotate_right(1);
         }
-        let mut summary = table(&[
-            "images", "pAcc", "mIoU", "mIoU(S)", "mIoU(U)", "hIoU", "mAcc", "mDice",
-        ]);
-        summary.add_row([
-            self.images.to_string(),
-            percent(self.p_acc),
-            percent(self.miou),
-            percent(self.miou_seen),
-            percent(self.miou_unseen),
-            percent(self.hiou),
-            percent(self.macc),
-            percent(self.mdice),
-        ]);
+        let mut classes = table(&per_class);
+        for class in &self.classes {
+            let (iou, acc, dice) = (class.iou, class.acc, class.dice);
+            let values = match self.metric {
+                Metric::MeanIou => [iou, acc, dice],
+                Metric::Dice => [dice, iou, acc],
+            };
+            let mut row = vec![class.name.clone(), class.split.name().to_owned()];
+            row.extend(values.map(percent));
+            classes.add_row(row);
+        }
+        let header: Vec<&str> = overall.iter().map(|(name, _)| *name).collect();
+        let mut summary = table(&[&["images"], header.as_slice()].concat());
+        let mut row = vec![self.images.to_string()];
+        row.extend(overall.iter().map(|(_, value)| percent(*value)));
+        summary.add_row(row);
         align_right(&mut classes, 2);
         align_right(&mut summary, 0);
         format!("{classes}\n\n{summary}\n")
@@ -190,11 +260,11 @@ fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     (count > 0).then(|| sum / count as f64)
 }
 
-fn percent(fraction: Option<f64>) -> String {
+pub(crate) fn percent(fraction: Option<f64>) -> String {
     fraction.map_or_else(|| "-".to_owned(), |value| format!("{:.2}", 100.0 * value))
 }
 
-fn table(header: &[&str]) -> Table {
+pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     table.set_header(header.iter().copied());
@@ -202,7 +272,7 @@ fn table(header: &[&str]) -> Table {
 }
 
 /// Numbers line up at their last digit; `from` is the first column that holds them.
-fn align_right(table: &mut Table, from: usize) {
+pub(crate) fn align_right(table: &mut Table, from: usize) {
     for column in table.column_iter_mut().skip(from) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -283,13 +353,7 @@ mod tests {
     fn names_must_fit() {
         let confusion = ConfusionMatrix::new(2);
         let error = Report::new(&confusion, &["a"], &[false, true], 0).unwrap_err();
-        assert_eq!(
-            error,
-            EvalError::Classes {
-                expected: 2,
-                found: 1
-            }
-        );
+        assert_eq!(error.to_string(), "1 classes, expected 2");
     }
 
     #[test]
@@ -305,5 +369,46 @@ mod tests {
         assert_eq!(row("c0"), ["c0", "seen", "50.00", "50.00", "66.67"]);
         assert_eq!(row("c2"), ["c2", "unseen", "-", "-", "-"]);
         assert!(text.contains("hIoU"), "{text}");
+    }
+
+    #[test]
+    fn dice_comes_first_where_it_is_the_metric() {
+        let mut report = report(&[0, 0, 255], &[0, 1, 2], &[false, false, false]);
+        report.metric = Metric::Dice;
+        let text = report.to_table();
+        let words = |start: &str| -> Vec<String> {
+            let line = text.lines().find(|line| line.trim().starts_with(start));
+            line.unwrap()
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect()
+        };
+        assert_eq!(words("class"), ["class", "split", "Dice", "IoU", "Acc"]);
+        assert_eq!(words("c0"), ["c0", "seen", "66.67", "50.00", "50.00"]);
+        assert_eq!(words("images")[..3], ["images", "mDice", "pAcc"]);
+        assert_eq!(words("1")[..3], ["1", "33.33", "50.00"]);
+    }
+
+    #[test]
+    fn zegformer_leaves_out_classes_without_truth() {
+        // Class 0: half found. Class 1: predicted only. Class 2: nowhere. Class 3: found.
+        let mut confusion = ConfusionMatrix::new(4);
+        confusion.add(&[0, 0, 3], &[0, 1, 3], 255).unwrap();
+        let of = |unseen: [bool; 4]| {
+            let names = ["a", "b", "c", "d"];
+            Report::with_rule(&confusion, &names, &unseen, 1, NanRule::Zegformer).unwrap()
+        };
+        let report = of([false, true, true, false]);
+        let ious: Vec<_> = report.classes.iter().map(|class| class.iou).collect();
+        assert_eq!(ious, [Some(0.5), None, None, Some(1.0)]);
+        // three classes are in the truth or the prediction
+        assert_eq!((report.miou, report.macc), (Some(0.5), Some(0.75)));
+        assert_eq!(
+            (report.miou_seen, report.miou_unseen, report.hiou),
+            (Some(0.75), None, None)
+        );
+        let report = of([false, true, false, true]);
+        assert_eq!((report.miou_seen, report.miou_unseen), (None, None));
+        assert_eq!(report.nan_rule, NanRule::Zegformer);
     }
 }

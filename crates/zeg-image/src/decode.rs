@@ -20,8 +20,8 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::alpha::to_rgb8;
 use crate::{
-    Alpha, ImageError, LabelMap, RgbImage, jpeg, label_png, png_chunks, source, tiff_varieties,
-    webp_chunks,
+    Alpha, ImageError, LabelMap, RgbImage, jpeg, label_png, label_tiff, png_chunks, source,
+    tiff_varieties, webp_chunks,
 };
 
 /// Pictures with more pixels than this are refused before their memory is allocated (2²⁸: 16384×16384).
@@ -59,10 +59,10 @@ pub fn decode_rgb_bytes(bytes: &[u8], name: &Path) -> Result<RgbImage, ImageErro
     Ok(to_rgb8(decode(bytes, format, name)?, Alpha::Drop))
 }
 
-/// Reads a label PNG as raw indices, one `u16` a pixel, exactly as the file stores them.
+/// Reads a label PNG or TIFF as raw indices, one `u16` a pixel, exactly as the file stores them.
 ///
-/// Accepted are palette images of 1, 2, 4 and 8 bits (the palette is not looked at) and grey images of 8
-/// and 16 bits. Values keep their numbers: 255 stays 255, and what it means is up to the data set.
+/// Accepted are palette images (the palette is not looked at) of 1, 2, 4 and 8 bits in PNG and 8 bits in TIFF, and
+/// grey images of 8 and 16 bits. Values keep their numbers: 255 stays 255, and what it means is up to the data set.
 ///
 /// # Errors
 /// Those of [`decode_rgb`], [`ImageError::LabelsInColour`] for RGB and alpha, [`ImageError::LabelBitDepth`]
@@ -72,13 +72,14 @@ pub fn decode_labels(path: &Path) -> Result<LabelMap, ImageError> {
     decode_labels_bytes(&bytes, path)
 }
 
-/// Decodes the content of a label PNG; `name` is only used in errors. See [`decode_labels`].
+/// Decodes the content of a label PNG or TIFF; `name` is only used in errors. See [`decode_labels`].
 ///
 /// # Errors
 /// As [`decode_labels`].
 pub fn decode_labels_bytes(bytes: &[u8], name: &Path) -> Result<LabelMap, ImageError> {
     match source::recognise(bytes, name)? {
         ImageFormat::Png => guarded(name, || label_png::decode(bytes, name)),
+        ImageFormat::Tiff => guarded(name, || label_tiff::decode(bytes, name)),
         _ => Err(ImageError::LabelsNotPng { path: name.into() }),
     }
 }

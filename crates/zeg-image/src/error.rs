@@ -84,8 +84,8 @@ pub enum ImageError {
         /// The file's colour type: `RGB`, `RGBA` or `grey with alpha`.
         colours: &'static str,
     },
-    /// The label file is not a PNG; lossy formats change class indices.
-    #[error("{}: label image is not a PNG; other formats do not keep class indices", path.display())]
+    /// The label file is neither a PNG nor a TIFF; other formats may change class indices.
+    #[error("{}: label image is neither PNG nor TIFF; other formats do not keep class indices", path.display())]
     LabelsNotPng {
         /// The file.
         path: PathBuf,

@@ -8,6 +8,11 @@ use crate::ImageError;
 /// share the type.
 pub const IGNORE_LABEL: u16 = u16::MAX;
 
+/// Label of what was added around a picture to fill a batch; no pixel of a file has it.
+///
+/// Self-training tells it from [`IGNORE_LABEL`]: what people left without a label may get one, padding never.
+pub const PADDING_LABEL: u16 = u16::MAX - 1;
+
 /// A map of class indices, row-major, one `u16` a pixel; [`IGNORE_LABEL`] marks pixels without a class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabelMap {

@@ -24,6 +24,7 @@ pub mod write;
 
 mod jpeg;
 mod label_png;
+mod label_tiff;
 mod labels;
 mod legend;
 mod png_chunks;
@@ -36,13 +37,13 @@ pub use decode::{
     decode_labels, decode_labels_bytes, decode_rgb, decode_rgb_bytes, decode_rgb_with,
 };
 pub use error::ImageError;
-pub use image::RgbImage;
+pub use image::{RgbImage, imageops::flip_horizontal};
 pub use inputs::{InputError, InputPicture, Recursion, expand};
-pub use labels::{IGNORE_LABEL, LabelMap};
+pub use labels::{IGNORE_LABEL, LabelMap, PADDING_LABEL};
 pub use normalize::Normalization;
 pub use overlay::overlay;
 pub use palette::{distinct_palette, voc_palette};
 pub use probe::picture_size;
 pub use resize::{fit_box, fit_short_side, resize_bilinear, resize_nearest};
 pub use window::{Window, sliding_windows};
-pub use write::{write_indexed_png, write_named_png, write_rgb_png};
+pub use write::{write_indexed_png, write_jpeg, write_named_png, write_rgb_png};

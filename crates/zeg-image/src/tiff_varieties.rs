@@ -18,25 +18,19 @@ use crate::decode::{MAX_PIXELS, check_size, corrupt};
 use crate::source::is_big_tiff;
 
 /// Values of the tag `PhotometricInterpretation` (TIFF 6.0, section 8).
+const WHITE_IS_ZERO: u16 = 0;
 const BLACK_IS_ZERO: u16 = 1;
 const PALETTE: u16 = 3;
 const PHOTOMETRIC: u16 = 262;
 
 /// Decodes a picture of one of these varieties, upright; `None` for all others.
 pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<Option<DynamicImage>, ImageError> {
-    let place = photometric_place(bytes);
-    let is_palette = place.is_some_and(|(_, value)| value == PALETTE);
-    let mut bytes = Cow::Borrowed(bytes);
-    if let (true, Some((place, _))) = (is_palette, place) {
-        let value = if bytes.starts_with(b"II") {
-            BLACK_IS_ZERO.to_le_bytes()
-        } else {
-            BLACK_IS_ZERO.to_be_bytes()
-        };
-        if let Some(target) = bytes.to_mut().get_mut(place..place + 2) {
-            target.copy_from_slice(&value);
-        }
-    }
+    let is_palette = photometric_place(bytes).is_some_and(|(_, value)| value == PALETTE);
+    let bytes = if is_palette {
+        as_stored(bytes)
+    } else {
+        Cow::Borrowed(bytes)
+    };
     let refuse = |error: TiffError| refusal(error, name);
     let Ok(decoder) = Decoder::new(Cursor::new(&bytes)) else {
         return Ok(None); // the library's own error says more
@@ -78,6 +72,23 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<Option<DynamicImage>, 
     let mut picture = DynamicImage::from(picture);
     picture.apply_orientation(orientation);
     Ok(Some(picture))
+}
+
+/// The file with a note that its samples are grey, which are then given as they are stored: palettes and grey that
+/// counts from white would be turned into something else. Files in colour are left alone.
+pub(crate) fn as_stored(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let mut bytes = Cow::Borrowed(bytes);
+    if let Some((place, PALETTE | WHITE_IS_ZERO)) = photometric_place(&bytes) {
+        let value = if bytes.starts_with(b"II") {
+            BLACK_IS_ZERO.to_le_bytes()
+        } else {
+            BLACK_IS_ZERO.to_be_bytes()
+        };
+        if let Some(target) = bytes.to_mut().get_mut(place..place + 2) {
+            target.copy_from_slice(&value);
+        }
+    }
+    bytes
 }
 
 /// Width, height and orientation that a file of any variety states.
@@ -133,7 +144,7 @@ fn check_jpeg_parts<R: BufRead + Seek>(
     Ok(())
 }
 
-fn refusal(error: TiffError, name: &Path) -> ImageError {
+pub(crate) fn refusal(error: TiffError, name: &Path) -> ImageError {
     match error {
         TiffError::UnsupportedError(reason) => ImageError::UnsupportedVariety {
             path: name.into(),

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use image::codecs::jpeg::JpegEncoder;
 use png::{BitDepth, ColorType, Compression, Encoder, EncodingError};
 use tempfile::NamedTempFile;
 
@@ -144,6 +145,37 @@ pub fn write_rgb_png(path: &Path, image: &RgbImage) -> Result<(), ImageError> {
         form,
         image.as_raw(),
     )
+}
+
+/// JPEG quality of [`write_jpeg`], 1..=100; outlines of classes stay clean from about 80 on.
+const JPEG_QUALITY: u8 = 85;
+
+/// Writes a picture as a JPEG of quality 85, for people to look at.
+///
+/// # Errors
+/// [`ImageError::ZeroSize`] for an empty picture; [`ImageError::Unwritable`] otherwise, with the old file untouched.
+pub fn write_jpeg(path: &Path, image: &RgbImage) -> Result<(), ImageError> {
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    if width == 0 || height == 0 {
+        return Err(ImageError::ZeroSize {
+            path: path.into(),
+            width,
+            height,
+        });
+    }
+    let unwritable = |source| ImageError::Unwritable {
+        path: path.into(),
+        source,
+    };
+    let mut file = NewFile::create(path).map_err(unwritable)?;
+    let mut encoder = JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY);
+    encoder.encode_image(image).map_err(|error| {
+        unwritable(match error {
+            image::ImageError::IoError(source) => source,
+            other => io::Error::other(other),
+        })
+    })?;
+    file.finish(Existing::Replace).map_err(unwritable)
 }
 
 /// How the samples of a PNG are to be read.

@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
 
-use crate::{ModelError, layers::quick_gelu};
+use crate::{ModelError, dense::Scoring, descriptor::QueryFormat, layers::quick_gelu};
 
 /// A CLIP image tower and what is added to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -229,6 +229,12 @@ pub struct HeadConfig {
     /// before the head moves; √dim gives its inputs unit variance (docs/decisions.md).
     #[serde(default = "one")]
     pub input_scale: f64,
+    /// What class queries are made of; `text` is the head without a relationship descriptor.
+    #[serde(default, skip_serializing_if = "QueryFormat::is_default")]
+    pub query: QueryFormat,
+    /// How scores are made of the masks; as the model was trained.
+    #[serde(default, skip_serializing_if = "Scoring::is_default")]
+    pub scoring: Scoring,
 }
 
 fn three() -> usize {
@@ -252,6 +258,8 @@ impl Default for HeadConfig {
             feed_forward: ffn(),
             dropout: tenth(),
             input_scale: one(),
+            query: QueryFormat::default(),
+            scoring: Scoring::default(),
         }
     }
 }
@@ -265,6 +273,9 @@ pub struct ZegClipConfig {
     /// The decoder head.
     #[serde(default)]
     pub head: HeadConfig,
+    /// Whether the encoder's own weights learn, too; as published only prompts and head do.
+    #[serde(default)]
+    pub tune_encoder: bool,
 }
 
 impl ZegClipConfig {

@@ -111,7 +111,7 @@ fn head_macs(config: &ZegClipConfig, patches: u64, classes: u64) -> u64 {
     let queries_and_keys = (classes + patches) * dim * dim + classes * patches * dim;
     let value_path = (patches + classes) * dim * dim + classes * patches * dim;
     let feed_forward = 2 * classes * dim * hidden + 2 * LAYER_NORM_COST * classes * dim;
-    classes * 2 * dim * dim // descriptor to queries
+    classes * config.head.query.widths() as u64 * dim * dim // descriptor to queries
         + full_layers * (queries_and_keys + value_path + feed_forward)
         + queries_and_keys // of the last layer only the masks are read
 }
@@ -139,6 +139,7 @@ mod tests {
             ..VisionConfig::by_name("ViT-B/16").unwrap()
         };
         ZegClipConfig {
+            tune_encoder: false,
             encoder,
             head: HeadConfig::default(),
         }

@@ -3,6 +3,7 @@
 //! [`crate::inference`] cuts pictures into windows and puts scores together; it knows models by this trait alone.
 
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 use zeg_image::normalize::Normalization;
 
 use crate::{trace::Trace, vision::Encoded, zegclip::ZegClip};
@@ -17,12 +18,22 @@ pub struct ClassQueries {
 }
 
 /// What the numbers of a mask are, and how they become scores from 0 to 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Scoring {
     /// Each class has a score of its own, σ(logit), taken in every window before windows are averaged (ZegCLIP).
+    #[default]
     Sigmoid,
     /// Classes compete: logits are averaged over windows, and a score is a softmax over the classes, taken last.
     Softmax,
+}
+
+impl Scoring {
+    /// For leaving the usual value out of files.
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A model that gives every class a mask.
@@ -66,7 +77,7 @@ impl DenseModel for ZegClip {
     }
 
     fn scoring(&self) -> Scoring {
-        Scoring::Sigmoid
+        self.config().head.scoring
     }
 
     /// ImageNet's statistics, as the reference has it, although the encoder was trained with CLIP's.

@@ -73,6 +73,7 @@ impl Recognized {
             .and_then(|shape| shape.first().copied());
         let defaults = HeadConfig::default();
         let config = ZegClipConfig {
+            tune_encoder: false,
             head: HeadConfig {
                 layers,
                 feed_forward: feed_forward.unwrap_or(defaults.feed_forward),

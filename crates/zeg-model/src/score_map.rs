@@ -1,6 +1,6 @@
 //! Scores of whole pictures in main memory, for comparing numbers with a reference.
 //!
-//! [`crate::inference::scan`] is what pictures of any size go through; here every score is kept, and what goes in is
+//! [`crate::scan`] is what pictures of any size go through; here every score is kept, and what goes in is
 //! a tensor that was normalised elsewhere.
 
 use burn::tensor::{Tensor, TensorData};
@@ -9,11 +9,13 @@ use zeg_image::{LabelMap, Window};
 use crate::{
     ModelError,
     dense::{ClassQueries, DenseModel, Scoring},
-    inference::{EncodedWindow, Inference, empty_field, logits},
+    encoded::EncodedWindow,
+    inference::Inference,
+    scan::{empty_field, logits},
     scores::{Labelling, ScoreField, WindowLogits},
 };
 
-/// Scores of every class at every pixel, all in main memory: for comparing numbers; [`scan`] needs less.
+/// Scores of every class at every pixel, all in main memory: for comparing numbers; [`crate::scan`] needs less.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoreMap {
     /// Number of classes.

@@ -266,6 +266,31 @@ impl Labelling {
 }
 
 impl Strip {
+    /// The strip of the mirrored picture: columns in the other order.
+    #[must_use]
+    pub fn mirrored(mut self) -> Self {
+        self.values
+            .par_chunks_mut(self.width.max(1))
+            .for_each(<[f32]>::reverse);
+        self
+    }
+
+    /// Adds the values of a strip of the same rows and classes.
+    pub fn add(&mut self, other: &Self) {
+        self.values
+            .par_iter_mut()
+            .zip(&other.values)
+            .for_each(|(value, other)| *value += other);
+    }
+
+    /// Divides the values by a count; by 1 they stay as they are, to the bit.
+    pub fn divide(&mut self, count: usize) {
+        if count > 1 {
+            let count = count as f32;
+            self.values.par_iter_mut().for_each(|value| *value /= count);
+        }
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.values.len() / (self.classes * self.width).max(1)

@@ -23,7 +23,7 @@ use crate::{
 /// The decoder head: class embeddings and an encoded picture to class masks.
 #[derive(Module, Debug)]
 pub struct ZegClipHead {
-    /// Descriptor to queries: `[dim, 2·dim]`
+    /// Descriptor to queries: `[dim, widths·dim]`, 2 widths as released
     pub q_proj: Linear,
     /// The layers, with the reference's name.
     pub decoder_1: Decoder,
@@ -63,7 +63,7 @@ impl ZegClipHead {
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            q_proj: Linear::build(&params.at("q_proj"), 2 * dim, dim)?,
+            q_proj: Linear::build(&params.at("q_proj"), config.query.widths() * dim, dim)?,
             decoder_1: Decoder { layers },
             config: config.clone(),
         })
@@ -76,7 +76,8 @@ impl ZegClipHead {
         let scale = self.config.input_scale;
         let [batch, _, _] = encoded.patches.dims();
         let [classes, _] = text.dims();
-        let descriptor = describe(scaled(text, scale), scaled(encoded.global, scale)); // [batch, classes, 2·dim]
+        let (text, global) = (scaled(text, scale), scaled(encoded.global, scale));
+        let descriptor = describe(self.config.query, text, global); // [batch, classes, widths·dim]
         trace.record("rd", &descriptor);
         let mut queries = self.q_proj.forward(descriptor); // [batch, classes, dim]
         trace.record("q_proj", &queries);
@@ -161,13 +162,15 @@ impl ZegClip {
         })
     }
 
-    /// Whether the parameter of this name really learns: prompts, and the head but for the value path of its last
+    /// Whether the parameter of this name really learns: prompts, the encoder where it is tuned, and the head but for the value path of its last
     /// layer, which nothing reads.
     ///
     /// The reference declares more: unused self-attention, and that value path.
     pub fn trains(config: &ZegClipConfig, key: &str) -> bool {
         if let Some(rest) = key.strip_prefix("backbone.") {
-            return rest.starts_with("prompt") || rest.starts_with("deep_prompt");
+            return config.tune_encoder
+                || rest.starts_with("prompt")
+                || rest.starts_with("deep_prompt");
         }
         let last = format!("decode_head.decoder_1.layers.{}.", config.head.layers - 1);
         match key.strip_prefix(&last) {

@@ -29,7 +29,7 @@ pub struct Features {
 pub struct Samples {
     /// What goes into the model.
     pub inputs: Inputs,
-    /// Class indices or [`zeg_image::IGNORE_LABEL`]: `[batch, size, size]`, row-major.
+    /// Class indices, [`zeg_image::IGNORE_LABEL`] or [`zeg_image::PADDING_LABEL`]: `[batch, size, size]`, row-major.
     pub labels: Vec<u16>,
     /// Side of the pictures in pixels.
     pub size: usize,

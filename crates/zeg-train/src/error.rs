@@ -1,6 +1,6 @@
 //! What can go wrong in training.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// Errors of the training crate; each carries the value that caused it.
 #[derive(Debug, thiserror::Error)]
@@ -27,16 +27,14 @@ pub enum TrainError {
         classes: usize,
     },
     /// The loss is no longer a number.
-    #[error("step {step}: the loss is {value} (focal {focal}, dice {dice}) on {}", pictures.join(", "))]
+    #[error("step {step}: the loss is {value} ({}) on {}", named(terms), pictures.join(", "))]
     NotFinite {
         /// The step, from 0.
         step: u64,
         /// The sum.
         value: f32,
-        /// The focal term.
-        focal: f32,
-        /// The dice term.
-        dice: f32,
+        /// Its terms.
+        terms: BTreeMap<&'static str, f32>,
         /// Ids of the batch's pictures.
         pictures: Vec<String>,
     },
@@ -74,4 +72,13 @@ impl From<zeg_model::weights::WeightsError> for TrainError {
     fn from(error: zeg_model::weights::WeightsError) -> Self {
         Self::Model(error.into())
     }
+}
+
+/// Terms of a loss in words.
+fn named(terms: &BTreeMap<&'static str, f32>) -> String {
+    let words: Vec<String> = terms
+        .iter()
+        .map(|(name, value)| format!("{name} {value}"))
+        .collect();
+    words.join(", ")
 }

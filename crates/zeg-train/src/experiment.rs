@@ -3,13 +3,16 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use zeg_data::{OnBadSample, Preprocess};
+use zeg_data::{OnBadSample, Preprocess, Selection};
 use zeg_model::{
     config::{Activation, HeadConfig, PromptConfig, VisionConfig, ZegClipConfig},
     inference::Inference,
 };
 
-use crate::{TrainError, loss::MaskLoss, optimizer::AdamWSettings, schedule::Schedule};
+use crate::{
+    TrainError, loss::MaskLoss, objective::Objective, optimizer::AdamWSettings, schedule::Schedule,
+    supervision::PseudoLabels,
+};
 
 /// A whole experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,10 +33,15 @@ pub struct Experiment {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DataConfig {
-    /// Layout of the folder: `voc12`, `coco-stuff164k`.
+    /// Layout of the folder: `voc12`, `coco-stuff164k`, …, or a file that describes one (`.toml`).
     pub dataset: String,
-    /// Class list with its seen and unseen classes: `voc20`, `coco-stuff171`, …
-    pub classes: String,
+    /// Class list: `voc20`, `coco-stuff171`, … A data set of one's own brings its list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<String>,
+    /// Which classes are unseen: `published`, the name of a built-in split, a file with a name a line, or names
+    /// separated by commas. Without, the list's published split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<String>,
     /// Sentences that a text tower reads class names in: `single` ("a photo of a …") or `multi` (fifteen, their
     /// directions averaged). A table of embeddings was made with its own.
     #[serde(default = "single")]
@@ -42,6 +50,19 @@ pub struct DataConfig {
     pub train_split: String,
     /// Split to score on.
     pub eval_split: String,
+}
+
+impl DataConfig {
+    /// One of its splits, in a folder.
+    pub fn selection<'a>(&'a self, root: &'a Path, split: &'a str) -> Selection<'a> {
+        Selection {
+            dataset: &self.dataset,
+            root,
+            split,
+            classes: self.classes.as_deref(),
+            unseen: self.unseen.as_deref(),
+        }
+    }
 }
 
 fn single() -> String {
@@ -62,6 +83,9 @@ pub struct ModelConfig {
     /// Deep prompts; without, the encoder stays as it is ("fixed").
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompts: Option<PromptConfig>,
+    /// Train the whole encoder ("FT" in the paper's ablation), not the prompts and the head alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tune_encoder: bool,
     /// The decoder head.
     #[serde(default)]
     pub head: HeadConfig,
@@ -148,18 +172,34 @@ impl ModelConfig {
         let config = ZegClipConfig {
             encoder,
             head: self.head.clone(),
+            tune_encoder: self.tune_encoder,
         };
         config.check()?;
         Ok(config)
     }
 }
 
-/// What the training may know of the classes.
+/// What the training may know of the classes; see [`crate::supervision`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Setting {
     /// Seen classes only; unseen names and pixels stay unknown.
     Inductive,
+    /// All names, and labels of seen classes; pixels of unseen classes get pseudo labels (the released "†ST").
+    Transductive,
+    /// All names and labels.
+    FullySupervised,
+}
+
+impl Setting {
+    /// Its name in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inductive => "inductive",
+            Self::Transductive => "transductive",
+            Self::FullySupervised => "fully-supervised",
+        }
+    }
 }
 
 /// How a model is trained.
@@ -168,6 +208,9 @@ pub enum Setting {
 pub struct TrainingConfig {
     /// What the training may know.
     pub setting: Setting,
+    /// Which pixels get pseudo labels in the transductive setting.
+    #[serde(default, skip_serializing_if = "PseudoLabels::is_default")]
+    pub pseudo_labels: PseudoLabels,
     /// Optimiser steps.
     pub steps: u64,
     /// Pictures a step.
@@ -188,7 +231,10 @@ pub struct TrainingConfig {
     /// Every how many pixels the loss looks, along both axes; 1 as released.
     #[serde(default = "one")]
     pub loss_stride: usize,
-    /// The loss.
+    /// What is minimised.
+    #[serde(default, skip_serializing_if = "Objective::is_default")]
+    pub objective: Objective,
+    /// Weights of the focal and dice terms.
     #[serde(default)]
     pub loss: MaskLoss,
     /// The optimiser.
@@ -286,13 +332,25 @@ impl Experiment {
                 training.loss_stride
             ));
         }
+        let scoring = training.objective.scoring();
+        if architecture.head.scoring != scoring {
+            return fail(format!(
+                "training.objective = {:?} needs model.head.scoring = {scoring:?}, which is {:?}",
+                training.objective, architecture.head.scoring
+            ));
+        }
         if training.cached_views == Some(0) {
             return fail(
                 "training.cached-views = 0: leave it out to encode pictures as they come".into(),
             );
         }
-        if training.cached_views.is_some() && self.model.prompts.is_some() {
-            return fail("training.cached-views needs an encoder that does not change: leave out model.prompts".into());
+        let changes = self.model.prompts.is_some() || self.model.tune_encoder;
+        if training.cached_views.is_some() && changes {
+            return fail(
+                "training.cached-views needs an encoder that does not change: leave out model.prompts and \
+                 model.tune-encoder"
+                    .into(),
+            );
         }
         self.inference.check().map_err(TrainError::Model)
     }

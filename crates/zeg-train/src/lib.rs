@@ -1,6 +1,6 @@
 //! Training of zero-shot segmentation models.
 //!
-//! A sample's path: batch (from `zeg-data`, or [`features`] of a frozen encoder) → [`targets`] → model → [`loss`] →
+//! A sample's path: batch (from `zeg-data`, or [`features`] of a frozen encoder) → [`supervision`] → [`targets`] → model → [`objective`] →
 //! gradients → [`optimizer`] at the rate of the [`schedule`] → [`checkpoint`]. The [`trainer`] holds them together;
 //! an [`experiment`] file configures them.
 
@@ -10,8 +10,10 @@ mod error;
 pub mod experiment;
 pub mod features;
 pub mod loss;
+pub mod objective;
 pub mod optimizer;
 pub mod schedule;
+pub mod supervision;
 pub mod targets;
 pub mod trainer;
 

@@ -16,7 +16,7 @@ use zeg_model::params::{ParamMapper, map_params};
 use crate::TrainError;
 
 /// Settings of AdamW. The released recipe's multipliers by name come to the same for every trained parameter, norms
-/// and biases included, so there is one group.
+/// and biases included, so there is one group; an encoder that is tuned is another.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct AdamWSettings {
@@ -26,6 +26,20 @@ pub struct AdamWSettings {
     pub betas: (f64, f64),
     /// Added to the root of the second moment.
     pub epsilon: f64,
+    /// Factor on the learning rate of the encoder's own weights, where they are tuned.
+    #[serde(skip_serializing_if = "is_tenth")]
+    pub encoder_lr: f64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+fn is_tenth(factor: &f64) -> bool {
+    (factor - 0.1).abs() < f64::EPSILON
+}
+
+/// Whether a parameter is the encoder's own, and no prompt.
+fn is_encoder(name: &str) -> bool {
+    name.strip_prefix("backbone.")
+        .is_some_and(|rest| !rest.starts_with("prompt") && !rest.starts_with("deep_prompt"))
 }
 
 /// The released recipe.
@@ -35,6 +49,7 @@ impl Default for AdamWSettings {
             weight_decay: 0.01,
             betas: (0.9, 0.999),
             epsilon: 1e-8,
+            encoder_lr: 0.1,
         }
     }
 }
@@ -53,6 +68,7 @@ pub struct Moments {
 /// AdamW with a state for each named parameter.
 pub struct NamedAdamW {
     rule: AdamW,
+    encoder_lr: f64,
     states: BTreeMap<String, AdamWState<1>>,
 }
 
@@ -67,6 +83,7 @@ impl NamedAdamW {
             .build();
         Self {
             rule,
+            encoder_lr: settings.encoder_lr,
             states: BTreeMap::new(),
         }
     }
@@ -143,7 +160,13 @@ impl ParamMapper for Step<'_> {
             return param;
         };
         let state = self.optimizer.states.remove(name);
-        let (rule, learning_rate) = (&self.optimizer.rule, self.learning_rate);
+        let rule = &self.optimizer.rule;
+        let factor = if is_encoder(name) {
+            self.optimizer.encoder_lr
+        } else {
+            1.0
+        };
+        let learning_rate = self.learning_rate * factor;
         let mut next = None;
         let param = param.map(|value| {
             let shape = value.shape();

@@ -13,9 +13,10 @@ use crate::{
     TrainError,
     batch::{Inputs, Samples, features_tensor, pictures_tensor, thin_labels},
     experiment::TrainingConfig,
-    loss::{LossTerms, normalizer},
+    objective::NamedTerms,
     optimizer::{Moments, NamedAdamW},
-    targets::{SeenClasses, Targets},
+    supervision::Supervision,
+    targets::Targets,
 };
 
 /// What a step reports; losses are weighted, means over the whole batch.
@@ -27,10 +28,9 @@ pub struct StepReport {
     pub lr: f64,
     /// Sum of the terms.
     pub loss: f32,
-    /// Focal term.
-    pub focal: f32,
-    /// Dice term.
-    pub dice: f32,
+    /// The terms by name, such as `focal` and `dice`.
+    #[serde(flatten)]
+    pub terms: BTreeMap<&'static str, f32>,
 }
 
 /// A model in training.
@@ -38,8 +38,8 @@ pub struct Trainer {
     model: ZegClip,
     optimizer: NamedAdamW,
     config: TrainingConfig,
-    seen: SeenClasses,
-    /// Embeddings of the seen classes: `[seen, dim]`
+    supervision: Supervision,
+    /// Embeddings of the classes that are trained: `[classes, dim]`
     text: Tensor<2>,
     device: Device,
     step: u64,
@@ -49,21 +49,23 @@ impl Trainer {
     /// A trainer at step 0.
     ///
     /// - `model`: on a device with autodiff
-    /// - `text`: embeddings of the seen classes `[seen, dim]`, on the same device
+    /// - `supervision`: what it may know of the classes
+    /// - `text`: embeddings of its classes `[classes, dim]`, on the same device
     ///
     /// # Errors
-    /// There are not as many embeddings as seen classes.
+    /// There are not as many embeddings as classes.
     pub fn new(
         model: ZegClip,
         config: TrainingConfig,
-        seen: SeenClasses,
+        supervision: impl Into<Supervision>,
         text: Tensor<2>,
     ) -> Result<Self, TrainError> {
+        let supervision = supervision.into();
         let [rows, _] = text.dims();
-        if rows != seen.names().len() {
+        if rows != supervision.names().len() {
             return Err(TrainError::Config(format!(
-                "{rows} class embeddings for {} seen classes",
-                seen.names().len()
+                "{rows} class embeddings for {} classes to train",
+                supervision.names().len()
             )));
         }
         let optimizer = NamedAdamW::new(&config.optimizer);
@@ -72,7 +74,7 @@ impl Trainer {
             model,
             optimizer,
             config,
-            seen,
+            supervision,
             text,
             device,
             step: 0,
@@ -115,37 +117,32 @@ impl Trainer {
     /// A label is no class of the data set, or the loss is not finite; the model is then as before the step.
     pub fn train_step(&mut self, samples: Samples) -> Result<StepReport, TrainError> {
         let ids = samples.ids.clone();
-        let (size, stride) = (samples.size, self.config.loss_stride);
-        let mut parts = Vec::new();
-        for part in samples.split(self.config.micro_batch()) {
-            let mut labels = if stride == 1 {
-                part.labels
-            } else {
-                thin_labels(&part.labels, size, stride)
-            };
-            self.seen.map(&mut labels);
-            let targets = Targets::new(
-                labels,
-                part.ids.len(),
-                [size / stride, size / stride],
-                self.seen.names().len(),
-            )?;
-            parts.push((part.inputs, targets));
-        }
-        let normalizer = normalizer(&parts.iter().map(|(_, targets)| targets).collect::<Vec<_>>());
+        let size = samples.size;
+        let parts = self.parts(samples)?;
+        let ready: Option<Vec<&Targets>> = parts.iter().map(|(_, labels)| labels.ready()).collect();
+        // Pseudo labels follow from each part's own scores, so that their number is only known after the last; the
+        // loss is linear in its inverse.
+        let objective = self.config.objective;
+        let known = ready.map(|targets| objective.normalizer(&targets));
+        let mut counted = 0;
 
         let mut gradients: BTreeMap<String, Tensor<1>> = BTreeMap::new();
-        let (mut focal, mut dice) = (0.0, 0.0);
-        for (number, (inputs, targets)) in parts.into_iter().enumerate() {
+        let mut terms: BTreeMap<&'static str, f32> = BTreeMap::new();
+        for (number, (inputs, labels)) in parts.into_iter().enumerate() {
             // Dropout draws from the device's stream: seeded by step and part, it continues exactly after a resume.
             self.device
                 .seed(dropout_seed(self.config.seed, self.step, number as u64));
             let masks = self.forward(inputs, size);
-            let terms = self.config.loss.forward(masks, &targets, normalizer);
-            let (part_focal, part_dice) = values(&terms);
-            focal += part_focal;
-            dice += part_dice;
-            let mut part = terms.total().backward();
+            let targets = self.targets(labels, &masks)?;
+            let of_part = known.unwrap_or_else(|| {
+                counted += objective.count(&targets);
+                1.0
+            });
+            let named = objective.forward(masks, &targets, &self.config.loss, of_part);
+            for (name, term) in &named {
+                *terms.entry(name).or_default() += term.clone().into_scalar::<f32>();
+            }
+            let mut part = total(named).backward();
             for (name, gradient) in flat_gradients(&self.model, &mut part) {
                 let sum = match gradients.remove(&name) {
                     Some(sum) => sum + gradient,
@@ -154,13 +151,22 @@ impl Trainer {
                 gradients.insert(name, sum);
             }
         }
-        let loss = focal + dice;
+        if known.is_none() {
+            let divisor = counted.max(1) as f32;
+            for term in terms.values_mut() {
+                *term /= divisor;
+            }
+            gradients = gradients
+                .into_iter()
+                .map(|(name, gradient)| (name, gradient / divisor))
+                .collect();
+        }
+        let loss = terms.values().sum::<f32>();
         if !loss.is_finite() {
             return Err(TrainError::NotFinite {
                 step: self.step,
                 value: loss,
-                focal,
-                dice,
+                terms,
                 pictures: ids,
             });
         }
@@ -170,14 +176,57 @@ impl Trainer {
             step: self.step,
             lr,
             loss,
-            focal,
-            dice,
+            terms,
         };
         self.step += 1;
         Ok(report)
     }
 
-    /// Class masks on the patch grid: `[batch, seen, h, w]`.
+    /// The batch's micro-batches, with labels as far as they are known.
+    fn parts(&self, samples: Samples) -> Result<Vec<(Inputs, Labels)>, TrainError> {
+        let (size, stride) = (samples.size, self.config.loss_stride);
+        let mut parts = Vec::new();
+        for part in samples.split(self.config.micro_batch()) {
+            let mut values = if stride == 1 {
+                part.labels
+            } else {
+                thin_labels(&part.labels, size, stride)
+            };
+            self.supervision.map(&mut values);
+            let (pictures, size) = (part.ids.len(), [size / stride, size / stride]);
+            let labels = if self.supervision.pseudo_labels().is_some() {
+                Labels::Waiting {
+                    values,
+                    pictures,
+                    size,
+                }
+            } else {
+                let classes = self.supervision.names().len();
+                Labels::Ready(Targets::new(values, pictures, size, classes)?)
+            };
+            parts.push((part.inputs, labels));
+        }
+        Ok(parts)
+    }
+
+    /// What a part's loss compares its masks with.
+    fn targets(&self, labels: Labels, masks: &Tensor<4>) -> Result<Targets, TrainError> {
+        match labels {
+            Labels::Ready(targets) => Ok(targets),
+            Labels::Waiting {
+                mut values,
+                pictures,
+                size,
+            } => {
+                if let Some(classes) = self.supervision.pseudo_labels() {
+                    classes.fill(masks.clone(), &mut values, size)?;
+                }
+                Targets::new(values, pictures, size, self.supervision.names().len())
+            }
+        }
+    }
+
+    /// Class masks on the patch grid: `[batch, classes, h, w]`.
     fn forward(&self, inputs: Inputs, size: usize) -> Tensor<4> {
         let trace = &mut Trace::off();
         let text = self.text.clone();
@@ -195,11 +244,35 @@ impl Trainer {
     }
 }
 
-/// The terms as numbers: focal, dice.
-fn values(terms: &LossTerms) -> (f32, f32) {
-    (
-        terms.focal.clone().into_scalar::<f32>(),
-        terms.dice.clone().into_scalar::<f32>(),
+/// Labels of a micro-batch.
+enum Labels {
+    /// All known.
+    Ready(Targets),
+    /// Some wait for the model's scores.
+    Waiting {
+        /// `[pictures, height, width]`
+        values: Vec<u16>,
+        pictures: usize,
+        size: [usize; 2],
+    },
+}
+
+impl Labels {
+    fn ready(&self) -> Option<&Targets> {
+        match self {
+            Self::Ready(targets) => Some(targets),
+            Self::Waiting { .. } => None,
+        }
+    }
+}
+
+/// Sum of the terms: `[1]`.
+fn total(terms: NamedTerms) -> Tensor<1> {
+    let mut terms = terms.into_iter().map(|(_, term)| term);
+    let first = terms.next();
+    first.map_or_else(
+        || Tensor::zeros([1], &Device::default()),
+        |first| terms.fold(first, |sum, term| sum + term),
     )
 }
 

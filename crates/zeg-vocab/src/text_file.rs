@@ -47,7 +47,10 @@ pub enum TextFileError {
 }
 
 /// Reads at most `limit` bytes of UTF-8, without a byte order mark.
-pub(crate) fn read(path: &Path, limit: u64) -> Result<String, TextFileError> {
+///
+/// # Errors
+/// [`TextFileError`]
+pub fn read(path: &Path, limit: u64) -> Result<String, TextFileError> {
     let unreadable = |source| TextFileError::Unreadable {
         path: path.into(),
         source,

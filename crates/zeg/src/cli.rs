@@ -13,7 +13,8 @@ use zeg::{
 };
 
 use crate::commands::{
-    import::ImportArgs, models::ModelsArgs, pull::PullArgs, segment::outputs::Output,
+    data::DataArgs, eval::EvalArgs, import::ImportArgs, models::ModelsArgs, pull::PullArgs,
+    report::ReportArgs, segment::outputs::Output,
 };
 
 /// Zero-shot semantic segmentation: label every pixel of a picture with class names given as words.
@@ -36,8 +37,13 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Train a model from an experiment file
     Train(TrainArgs),
-    /// Score a trained model on a data set: pAcc, mIoU on seen and unseen classes, hIoU
+    /// Score models on a data set: pAcc, mIoU on seen and unseen classes, hIoU, Dice
     Eval(EvalArgs),
+    /// Write a page about evaluations, beside the published numbers
+    Report(ReportArgs),
+    /// List, prepare and examine data sets
+    Data(DataArgs),
+
     /// Label pictures with class names
     Segment(SegmentArgs),
     /// List public weights that can be fetched by name
@@ -75,7 +81,8 @@ Examples:
   zeg train configs/voc12/zegclip-quick.toml --data VOCdevkit/VOC2012 \\
       --weights clip-vit-b16.safetensors --text voc12_single.npy -o runs/quick
   zeg train configs/voc12/zegclip-inductive.toml … --set training.batch=8 --set training.seed=1
-  zeg train … -o runs/quick --resume")]
+  zeg train … -o runs/quick --resume
+  zeg train configs/voc12/zegclip-transductive.toml … --init runs/voc/checkpoint-00010000.safetensors -o runs/voc-st")]
 pub(crate) struct TrainArgs {
     /// Experiment file (TOML)
     pub(crate) config: PathBuf,
@@ -94,6 +101,9 @@ pub(crate) struct TrainArgs {
     /// Change a setting of the experiment; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) changes: Vec<String>,
+    /// Start from the weights of another run's checkpoint, with a fresh optimiser and schedule
+    #[arg(long, value_name = "FILE")]
+    pub(crate) init: Option<PathBuf>,
     /// Continue the run in the output folder from its newest checkpoint
     #[arg(long)]
     pub(crate) resume: bool,
@@ -196,43 +206,6 @@ impl ViewArg {
             Self::Whole => View::Whole,
         }
     }
-}
-
-/// Arguments of `zeg eval`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Example:
-  zeg eval runs/quick/model.safetensors --data VOCdevkit/VOC2012 --json scores.json
-  zeg eval clip-vit-b-16.safetensors --method sclip --data VOCdevkit/VOC2012 --dataset voc12 --word-list voc20")]
-pub(crate) struct EvalArgs {
-    /// Checkpoint of a trained model, or CLIP weights
-    pub(crate) checkpoint: PathBuf,
-    /// Layout of the data set's folder: voc12, coco-stuff164k [default: the experiment's]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) dataset: Option<String>,
-    /// Class list of the data set: voc20, coco-stuff171 [default: the experiment's]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) word_list: Option<String>,
-    /// Score only the first pictures of the split
-    #[arg(long, value_name = "N")]
-    pub(crate) limit: Option<usize>,
-    #[command(flatten)]
-    pub(crate) method: MethodArgs,
-    /// Data set folder
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
-    /// Split to score [default: the experiment's]
-    #[arg(long)]
-    pub(crate) split: Option<String>,
-    /// Write the scores as JSON; `-` writes them to standard output instead of the table
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    #[command(flatten)]
-    pub(crate) inference: InferenceArgs,
-    #[command(flatten)]
-    pub(crate) compute: ComputeArgs,
 }
 
 /// Arguments of `zeg segment`.

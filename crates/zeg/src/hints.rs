@@ -14,7 +14,12 @@ use zeg::{
     words::NothingReadsWords,
 };
 
-use crate::commands::{import::OutputExists, model_file::NotPulled, train::RunExists};
+use crate::commands::{
+    import::OutputExists,
+    model_file::NotPulled,
+    report::NoEvaluation,
+    train::{NothingToStartFrom, RunExists},
+};
 
 /// An error with its causes, each said once: many of our errors already hold the words of their cause.
 pub(crate) fn describe(error: &anyhow::Error) -> String {
@@ -65,6 +70,12 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<zeg::hub::HubError>() {
         return crate::commands::pull::hint(error);
     }
+    if let Some(error) = cause.downcast_ref::<zeg::data::prepare::PrepareError>() {
+        return crate::commands::data::hint(error);
+    }
+    if cause.is::<NoEvaluation>() {
+        return Some("`zeg eval … -o FOLDER` writes one".into());
+    }
     if cause.is::<NothingReadsWords>() {
         return Some(
             "take weights with both towers, such as `zeg pull clip-vit-b-16`, or give a table with --text".into(),
@@ -83,6 +94,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     if cause.is::<RunExists>() {
         return Some("continue it with --resume, or choose another folder with -o".into());
+    }
+    if cause.is::<NothingToStartFrom>() {
+        return Some("name a half-way inductive checkpoint with --init".into());
     }
     if cause.is::<TokenizeError>() {
         return Some("shorten the class name; CLIP's text encoder reads 77 tokens".into());

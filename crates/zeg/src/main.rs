@@ -20,6 +20,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => commands::train::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
+        Command::Report(args) => commands::report::run(&args),
+        Command::Data(args) => commands::data::run(&args),
         Command::Segment(args) => commands::segment::run(&args),
         Command::Models(args) => commands::models::run(&args),
         Command::Pull(args) => commands::pull::run(&args),

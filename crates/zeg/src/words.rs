@@ -7,7 +7,6 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use burn::tensor::Device;
-use zeg_data::Dataset;
 use zeg_model::{
     ModelError,
     config::TextConfig,
@@ -16,7 +15,6 @@ use zeg_model::{
     text::TextTower,
     weights::{ParamBuilder, StateDict},
 };
-use zeg_train::experiment::DataConfig;
 use zeg_vocab::{
     classes::ClassSet,
     templates::TemplateSet,
@@ -102,29 +100,8 @@ pub fn embed_class_set(
     sources: &WordSources,
     device: &Device,
 ) -> anyhow::Result<ClassEmbeddings> {
-    let names: Vec<Vec<String>> = classes
-        .classes
-        .iter()
-        .map(|name| vec![name.clone()])
-        .collect();
+    let names: Vec<Vec<String>> = (0..classes.len()).map(|c| classes.names_of(c)).collect();
     embed(&names, sources, device).context("embedding the data set's class names")
-}
-
-/// The class list of an experiment's data set.
-///
-/// # Errors
-/// The list is not known, or has another length than the data set has classes.
-pub fn class_set_of(data: &DataConfig, dataset: &Dataset) -> anyhow::Result<ClassSet> {
-    let classes = ClassSet::by_name(&data.classes)?;
-    anyhow::ensure!(
-        classes.len() == dataset.classes,
-        "class list {} has {} classes, data set {} has {}",
-        classes.name,
-        classes.len(),
-        dataset.name,
-        dataset.classes
-    );
-    Ok(classes)
 }
 
 /// Embeds classes with the text tower, which is only built if a class is not in the cache.

@@ -119,7 +119,7 @@ fn weights_of_another_architecture_are_told_by_tensor_and_shape() {
             .zeg()
             .args(["eval", "clip.safetensors", "--data", "VOC2012"]),
     );
-    assert_says(&text, &["clip.safetensors", "--dataset", "--word-list"]);
+    assert_says(&text, &["clip.safetensors", "--dataset"]);
     std::fs::write(
         world.path("other.safetensors"),
         std::fs::read(world.text()).unwrap(),

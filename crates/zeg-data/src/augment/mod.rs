@@ -34,7 +34,8 @@ pub struct TrainSample {
     pub id: String,
     /// The normalised picture, `[3, size, size]`; padding is 0.
     pub image: Vec<f32>,
-    /// Class indices or [`IGNORE_LABEL`](zeg_image::IGNORE_LABEL), `[size, size]`; padding is ignored.
+    /// Class indices, [`IGNORE_LABEL`](zeg_image::IGNORE_LABEL) or [`PADDING_LABEL`](zeg_image::PADDING_LABEL),
+    /// `[size, size]`.
     pub labels: Vec<u16>,
 }
 

@@ -7,6 +7,34 @@ use std::path::{Path, PathBuf};
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use tempfile::TempDir;
+use zeg_data::{DataError, Dataset, Selection};
+
+/// Opens a built-in data set, or one that a TOML file describes, with its usual classes.
+pub(crate) fn open(dataset: &str, root: &Path, split: &str) -> Result<Dataset, DataError> {
+    zeg_data::open(&Selection {
+        dataset,
+        root,
+        split,
+        classes: None,
+        unseen: None,
+    })
+}
+
+/// The folder of real excerpts beside the repository; says so and is `None` where there is none.
+pub(crate) fn shared_data(folder: &str) -> Option<PathBuf> {
+    use std::io::Write as _;
+
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../../shared/data")
+        .join(folder);
+    if path.is_dir() {
+        return Some(path);
+    }
+    // Straight to standard error: the test harness would swallow `eprintln!`.
+    let line = format!("skipped: no excerpt at {}\n", path.display());
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+    None
+}
 
 /// `VOCdevkit/VOC2012` in a temporary folder, which goes away with the value.
 pub(crate) struct TinyVoc {

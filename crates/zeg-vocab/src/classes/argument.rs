@@ -8,9 +8,10 @@ use std::path::Path;
 
 use thiserror::Error;
 
+use super::ClassSet;
+use super::builtin::NAMES;
 use super::class_file::{ClassFileError, read_class_file};
 use super::query::{ClassQuery, QueryError, parse_class_list};
-use super::{ClassSet, NAMES};
 
 /// Endings that no class name has.
 const FILE_ENDINGS: [&str; 3] = ["txt", "toml", "csv"];
@@ -46,7 +47,17 @@ pub fn parse_classes_argument(argument: &str) -> Result<Vec<ClassQuery>, ClassAr
     if NAMES.contains(&trimmed)
         && let Ok(set) = ClassSet::by_name(trimmed)
     {
-        return Ok(set.classes.into_iter().map(ClassQuery::new).collect());
+        let synonyms = set
+            .synonyms
+            .into_iter()
+            .chain(std::iter::repeat(Vec::new()));
+        let classes = set.classes.into_iter().zip(synonyms);
+        return Ok(classes
+            .map(|(name, synonyms)| ClassQuery {
+                synonyms,
+                ..ClassQuery::new(name)
+            })
+            .collect());
     }
     for path in [argument, trimmed].map(Path::new) {
         if path.is_file() || looks_like_file(path) {

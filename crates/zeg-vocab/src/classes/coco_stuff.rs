@@ -179,8 +179,3 @@ pub(super) const CLASSES: [&str; 171] = [
     "window-other",
     "wood",
 ];
-
-/// Labels of the unseen classes, ascending.
-pub(super) const UNSEEN: [usize; 15] = [
-    19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160,
-];

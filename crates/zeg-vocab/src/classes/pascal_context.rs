@@ -65,6 +65,3 @@ pub(super) const CLASSES: [&str; 60] = [
     "window",
     "wood",
 ];
-
-/// Labels of the unseen classes, ascending.
-pub(super) const UNSEEN: [usize; 10] = [1, 7, 8, 15, 20, 25, 32, 34, 49, 55];

@@ -1,7 +1,7 @@
 //! PASCAL VOC 2012: 20 classes without background, 15 seen and 5 unseen.
 //!
-//! The usual alphabetical order of the data set; spelling as in its class list, spaces left out. The split is that of
-//! SPNet (CVPR 2019).
+//! The usual alphabetical order of the data set; spelling as in its class list, spaces left out. The published split is
+//! that of SPNet (CVPR 2019).
 
 /// Class names in label order.
 pub(super) const CLASSES: [&str; 20] = [
@@ -26,6 +26,3 @@ pub(super) const CLASSES: [&str; 20] = [
     "train",
     "tvmonitor",
 ];
-
-/// Labels of the unseen classes, ascending.
-pub(super) const UNSEEN: [usize; 5] = [15, 16, 17, 18, 19];

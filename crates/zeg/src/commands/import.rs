@@ -79,7 +79,7 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
 /// A file stands where the result would go.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: exists", .0.display())]
-pub(crate) struct OutputExists(PathBuf);
+pub(crate) struct OutputExists(pub(crate) PathBuf);
 
 /// What a weight file is, in words.
 pub(crate) fn describe(found: &Inspection) -> String {

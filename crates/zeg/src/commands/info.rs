@@ -12,7 +12,6 @@ use zeg::{
         zegclip::ZegClip,
     },
     train::{checkpoint::Checkpoint, experiment::Experiment},
-    vocab::classes::ClassSet,
 };
 
 use crate::cli::InfoArgs;
@@ -24,6 +23,7 @@ struct Info {
     classes: String,
     seen: usize,
     unseen: usize,
+    setting: &'static str,
     steps: u64,
     batch: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,7 +89,9 @@ fn describe(
     trained_steps: Option<u64>,
     file: String,
 ) -> anyhow::Result<Info> {
-    let classes = ClassSet::by_name(&experiment.data.classes)?;
+    let data = &experiment.data;
+    let (list, unseen) = (data.classes.as_deref(), data.unseen.as_deref());
+    let classes = zeg::data::classes(&data.dataset, list, unseen)?;
     let config = experiment.model.architecture()?;
     let model = ZegClip::blueprint(&config, &Device::flex())?;
     let params = zegclip_params(
@@ -104,6 +106,7 @@ fn describe(
         seen: classes.len() - classes.unseen.len(),
         unseen: classes.unseen.len(),
         classes: classes.name,
+        setting: experiment.training.setting.name(),
         steps: experiment.training.steps,
         batch: experiment.training.batch,
         trained_steps,
@@ -130,16 +133,13 @@ fn print(info: &Info) {
         "  classes      {}: {} seen, {} unseen",
         info.classes, info.seen, info.unseen
     );
-    match info.trained_steps {
-        Some(done) => println!(
-            "  training     {done} of {} steps of {} pictures",
-            info.steps, info.batch
-        ),
-        None => println!(
-            "  training     {} steps of {} pictures",
-            info.steps, info.batch
-        ),
-    }
+    let done = info
+        .trained_steps
+        .map_or_else(String::new, |done| format!("{done} of "));
+    println!(
+        "  training     {}, {done}{} steps of {} pictures",
+        info.setting, info.steps, info.batch
+    );
     println!(
         "  parameters   {} in encoder and head",
         grouped(info.parameters.encoder_and_head)

@@ -1,12 +1,15 @@
 //! One file a command.
 
+pub(crate) mod data;
 pub(crate) mod eval;
 pub(crate) mod import;
 pub(crate) mod info;
+pub(crate) mod machine;
 pub(crate) mod model_file;
 pub(crate) mod models;
 pub(crate) mod parity;
 pub(crate) mod pull;
+pub(crate) mod report;
 pub(crate) mod segment;
 pub(crate) mod train;
 

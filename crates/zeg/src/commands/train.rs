@@ -2,7 +2,7 @@
 
 mod run_folder;
 
-pub(crate) use self::run_folder::RunExists;
+pub(crate) use self::run_folder::{NothingToStartFrom, RunExists};
 
 use std::{
     process::ExitCode,
@@ -24,13 +24,14 @@ use zeg::{
         TrainError,
         batch::{Inputs, Samples},
         checkpoint::{BaseWeights, CheckpointInfo, Contents, StoredClass, save},
-        experiment::{Experiment, Setting},
+        experiment::{Experiment, Setting, TrainingConfig},
         features::FeatureCache,
+        supervision::{AllClasses, PartlyLabelled, Supervision},
         targets::SeenClasses,
         trainer::Trainer,
     },
     vocab::{classes::ClassSet, templates::TemplateSet},
-    words::{WordSources, class_set_of, embed_class_set},
+    words::{WordSources, embed_class_set},
 };
 
 use self::run_folder::{RunFolder, Start};
@@ -43,13 +44,13 @@ const INTERRUPTED: u8 = 130;
 pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
     let device = open_device(&args.compute)?;
     let experiment = Experiment::open(&args.config, &args.changes)?;
-    let dataset = Arc::new(zeg::data::open(
-        &experiment.data.dataset,
-        &args.data,
-        &experiment.data.train_split,
-    )?);
-    let classes = class_set_of(&experiment.data, &dataset)?;
+    let selection = experiment
+        .data
+        .selection(&args.data, &experiment.data.train_split);
+    let dataset = Arc::new(zeg::data::open(&selection)?);
+    let classes = dataset.classes.clone();
     let (folder, start) = RunFolder::open(&args.output, args.resume, &experiment)?;
+    let start = start.or_init(args.init.as_deref(), &experiment)?;
 
     let weights = StateDict::open(&args.weights)?;
     let embeddings = embed_classes(
@@ -83,11 +84,13 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
         trainer.step_number(),
     )?;
     eprintln!(
-        "training on {} pictures of {} {}, {} seen classes; {} steps of {} pictures",
+        "training ({}) on {} pictures of {} {}, {} seen and {} unseen classes; {} steps of {} pictures",
+        experiment.training.setting.name(),
         dataset.len(),
         dataset.name,
         experiment.data.train_split,
         classes.len() - classes.unseen.len(),
+        classes.unseen.len(),
         experiment.training.steps,
         experiment.training.batch
     );
@@ -161,21 +164,21 @@ fn build_trainer(
     base: &BaseWeights,
     device: &Device,
 ) -> anyhow::Result<Trainer> {
-    let Setting::Inductive = experiment.training.setting;
-    let seen: Vec<(usize, String)> = classes
-        .seen()
-        .into_iter()
-        .map(|class| (class, classes.classes[class].clone()))
+    let supervision = supervision(&experiment.training, classes)?;
+    let rows: Vec<Vec<String>> = supervision
+        .names()
+        .iter()
+        .map(|name| vec![name.clone()])
         .collect();
-    let names: Vec<Vec<String>> = seen.iter().map(|(_, name)| vec![name.clone()]).collect();
     let training_device = device.clone().autodiff();
-    let text = embeddings.select(&names)?.to_tensor(&training_device);
+    let text = embeddings.select(&rows)?.to_tensor(&training_device);
 
     let mut weights = base_weights.clone();
-    if let Start::From(checkpoint) = start {
+    if let Start::From(checkpoint) | Start::Init(checkpoint) = start {
         anyhow::ensure!(
             checkpoint.info.base.sha256 == base.sha256,
-            "the run was started with weights of SHA-256 {}, {} has {}",
+            "{} was trained with weights of SHA-256 {}, {} has {}",
+            checkpoint.path().display(),
             checkpoint.info.base.sha256,
             base.path.display(),
             base.sha256
@@ -189,13 +192,42 @@ fn build_trainer(
         &training_device,
         experiment.training.seed,
     )?;
-    let seen = SeenClasses::new(classes.len(), &seen)?;
-    let mut trainer = Trainer::new(model, experiment.training.clone(), seen, text)?;
-    if let Start::From(checkpoint) = start {
-        trainer.resume(checkpoint.info.step, checkpoint.moments()?);
-        eprintln!("resuming at step {}", checkpoint.info.step);
+    let mut trainer = Trainer::new(model, experiment.training.clone(), supervision, text)?;
+    match start {
+        Start::Fresh => {}
+        // The weights alone: optimiser and schedule start afresh.
+        Start::Init(checkpoint) => eprintln!(
+            "starting from step {} of {}",
+            checkpoint.info.step,
+            checkpoint.path().display()
+        ),
+        Start::From(checkpoint) => {
+            trainer.resume(checkpoint.info.step, checkpoint.moments()?);
+            eprintln!("resuming at step {}", checkpoint.info.step);
+        }
     }
     Ok(trainer)
+}
+
+/// What the setting lets training know of the data set's classes.
+fn supervision(training: &TrainingConfig, classes: &ClassSet) -> Result<Supervision, TrainError> {
+    let all = || classes.classes.iter().cloned();
+    Ok(match training.setting {
+        Setting::Inductive => {
+            let seen = classes.seen().into_iter();
+            let seen: Vec<_> = seen.map(|c| (c, classes.classes[c].clone())).collect();
+            Supervision::Inductive(SeenClasses::new(classes.len(), &seen)?)
+        }
+        Setting::Transductive => {
+            let unseen = classes.unseen_flags();
+            let classes = all().zip(unseen.into_iter().map(|unseen| !unseen));
+            Supervision::Transductive(PartlyLabelled::new(
+                classes.collect(),
+                training.pseudo_labels,
+            )?)
+        }
+        Setting::FullySupervised => Supervision::FullySupervised(AllClasses::new(all().collect())),
+    })
 }
 
 /// Where the samples of a run come from.
@@ -334,8 +366,15 @@ impl Session {
 
 fn show(bar: &ProgressBar, report: &zeg::train::trainer::StepReport) {
     bar.set_position(report.step + 1);
+    let terms: Vec<String> = report
+        .terms
+        .iter()
+        .map(|(name, value)| format!("{name} {value:.3}"))
+        .collect();
     bar.set_message(format!(
-        "loss {:.3} (focal {:.3}, dice {:.3}), lr {:.2e}",
-        report.loss, report.focal, report.dice, report.lr
+        "loss {:.3} ({}), lr {:.2e}",
+        report.loss,
+        terms.join(", "),
+        report.lr
     ));
 }

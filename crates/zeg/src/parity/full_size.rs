@@ -172,7 +172,11 @@ impl Case {
             ..HeadConfig::default()
         };
         Ok(Self {
-            config: ZegClipConfig { encoder, head },
+            config: ZegClipConfig {
+                encoder,
+                head,
+                tune_encoder: false,
+            },
             size,
             classes: ClassSet::by_name(classes)?,
             table: table

@@ -325,6 +325,7 @@ fn step(
                     return Err(betas.error("is no pair"));
                 };
                 let settings = AdamWSettings {
+                    encoder_lr: 1.0,
                     weight_decay: weight_decay.number()?,
                     betas: (first, second),
                     epsilon: epsilon.number()?,

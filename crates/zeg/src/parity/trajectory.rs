@@ -19,6 +19,7 @@ use zeg_train::{
     batch::{Inputs, Samples, pictures_tensor},
     experiment::{Setting, TrainingConfig},
     loss::{MaskLoss, normalizer},
+    objective::Objective,
     optimizer::AdamWSettings,
     schedule::Schedule,
     targets::Targets,
@@ -73,8 +74,8 @@ pub(crate) fn compare(mut check: Check, options: &Options) -> Result<Findings, P
     }
     let columns: [(&str, Column, Limit); 4] = [
         ("train.total", |r| f64::from(r.loss), LOSS),
-        ("train.focal", |r| f64::from(r.focal), LOSS),
-        ("train.dice", |r| f64::from(r.dice), LOSS),
+        ("train.focal", |r| f64::from(r.terms["focal"]), LOSS),
+        ("train.dice", |r| f64::from(r.terms["dice"]), LOSS),
         ("train.lr", |r| r.lr, RATE),
     ];
     for (name, value, limit) in columns {
@@ -118,6 +119,7 @@ impl Run {
         let (size, depth) = (count("size")?, count("depth")?);
         let dropout = number("dropout")?;
         let config = ZegClipConfig {
+            tune_encoder: false,
             encoder: VisionConfig {
                 input_resolution: size,
                 prompts: Some(PromptConfig {
@@ -189,6 +191,7 @@ fn training(meta: &Meta, size: usize) -> Result<TrainingConfig, ParityError> {
     let number = |name: &str| meta.at(name)?.number();
     Ok(TrainingConfig {
         setting: Setting::Inductive,
+        pseudo_labels: zeg_train::supervision::PseudoLabels::default(),
         steps: count("steps")? as u64,
         batch: count("batch")?,
         micro_batch: None,
@@ -199,6 +202,7 @@ fn training(meta: &Meta, size: usize) -> Result<TrainingConfig, ParityError> {
         }),
         cached_views: None,
         loss_stride: 1,
+        objective: Objective::FocalDice,
         loss: MaskLoss {
             focal: number("mask_w")?,
             dice: number("dice_w")?,

@@ -87,6 +87,7 @@ impl Case {
         Ok(Self {
             schedule: depth.map(|depth| schedule(depth, layers)),
             config: ZegClipConfig {
+                tune_encoder: false,
                 encoder: VisionConfig {
                     patch: count("patch")?,
                     width: count("width")?,

@@ -18,16 +18,54 @@ use anyhow::Context as _;
 use serde_json::json;
 use zeg::train::{
     checkpoint::{BaseWeights, Checkpoint, write_atomically},
-    experiment::Experiment,
+    experiment::{Experiment, Setting},
     trainer::StepReport,
 };
 
-use crate::cli::TrainArgs;
+use crate::{cli::TrainArgs, commands::machine};
 
 /// Where a run starts.
 pub(super) enum Start {
+    /// From the frozen weights and random values.
     Fresh,
+    /// A checkpoint of this run, with its optimiser.
     From(Box<Checkpoint>),
+    /// The weights of another run.
+    Init(Box<Checkpoint>),
+}
+
+/// The setting goes on from another run's model, and none is named.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the transductive setting starts from a model that was trained inductively, and --init names none"
+)]
+pub(crate) struct NothingToStartFrom;
+
+impl Start {
+    /// Starts a fresh run from the weights of another.
+    pub(super) fn or_init(
+        self,
+        checkpoint: Option<&Path>,
+        experiment: &Experiment,
+    ) -> anyhow::Result<Self> {
+        match (self, checkpoint) {
+            (Self::Fresh, Some(path)) => {
+                let checkpoint = Checkpoint::open(path)?;
+                let (old, new) = (&checkpoint.info.experiment.model, &experiment.model);
+                anyhow::ensure!(
+                    old == new,
+                    "{} holds another model: {}",
+                    path.display(),
+                    differing("model", old, new)
+                );
+                Ok(Self::Init(Box::new(checkpoint)))
+            }
+            (Self::Fresh, None) if experiment.training.setting == Setting::Transductive => {
+                Err(NothingToStartFrom.into())
+            }
+            (start, _) => Ok(start),
+        }
+    }
 }
 
 /// The folder already holds a run.
@@ -65,7 +103,7 @@ impl RunFolder {
             checkpoint.info.experiment == *experiment,
             "{} was written by another experiment: {}",
             newest.display(),
-            difference(&checkpoint.info.experiment, experiment)
+            differing("", &checkpoint.info.experiment, experiment)
         );
         Ok((folder, Start::From(Box::new(checkpoint))))
     }
@@ -130,12 +168,13 @@ impl RunFolder {
             "data": { "folder": args.data, "pictures": pictures },
             "weights": base,
             "text": args.text,
+            "init": args.init,
             "device": args.compute.device.to_string(),
             "machine": {
                 "os": std::env::consts::OS,
                 "arch": std::env::consts::ARCH,
                 "threads": rayon::current_num_threads(),
-                "processor": processor(),
+                "processor": machine::processor(),
             },
             "git_revision": git_revision(),
         });
@@ -158,8 +197,10 @@ impl Log {
     }
 }
 
-/// The first setting in which two experiments differ.
-fn difference(old: &Experiment, new: &Experiment) -> String {
+/// The first setting in which two experiments, or parts of them, differ.
+///
+/// - `path`: the part's name
+fn differing<T: serde::Serialize>(path: &str, old: &T, new: &T) -> String {
     fn walk(path: &str, old: &serde_json::Value, new: &serde_json::Value) -> Option<String> {
         let (Some(a), Some(b)) = (old.as_object(), new.as_object()) else {
             return (old != new).then(|| format!("{path} was {old}, now {new}"));
@@ -178,15 +219,8 @@ fn difference(old: &Experiment, new: &Experiment) -> String {
             )
         })
     }
-    let value = |experiment| serde_json::to_value(experiment).unwrap_or_default();
-    walk("", &value(old), &value(new)).unwrap_or_else(|| "no setting differs".to_owned())
-}
-
-/// The processor's name, where the system tells.
-fn processor() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
+    let value = |part: &T| serde_json::to_value(part).unwrap_or_default();
+    walk(path, &value(old), &value(new)).unwrap_or_else(|| "no setting differs".to_owned())
 }
 
 /// Revision of the git checkout that the program is run in, where there is one.

@@ -1,0 +1,170 @@
+//! Data sets of one's own: a TOML file says where pictures and label files lie and what their pixels mean.
+//!
+//! ```toml
+//! name = "kvasir-seg"
+//! images = "images/{id}.jpg"
+//! labels = "masks/{id}.jpg"
+//! kind = "binary"                    # or "index", "palette"
+//! classes = ["background", { name = "polyp", synonyms = ["colon polyp"] }]
+//! unseen = ["polyp"]
+//! metric = "dice"
+//!
+//! [splits]
+//! train = "train.txt"                # a text file with an id a line
+//! all = "all"                        # every picture there is
+//! ```
+//!
+//! `configs/datasets/folder-template.toml` explains every key. Nothing is guessed: a key that is not known, a colour
+//! missing, two classes of one value are errors with the line.
+
+mod classes;
+mod written;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use zeg_vocab::classes::ClassSet;
+use zeg_vocab::text_file;
+
+use crate::listing::{Listing, Place};
+use crate::split::{IdForm, is_path, read_split};
+use crate::{DataError, LabelRule, Metric};
+
+/// Bytes of the largest description.
+const MAX_BYTES: u64 = 1 << 22;
+
+/// A described data set.
+#[derive(Debug)]
+pub(crate) struct Description {
+    pub(crate) name: String,
+    pub(crate) title: String,
+    pub(crate) classes: ClassSet,
+    pub(crate) rule: LabelRule,
+    pub(crate) metric: Metric,
+    /// The folder that paths are relative to where none is given.
+    root: PathBuf,
+    /// The folder of the description; lists may lie there.
+    home: PathBuf,
+    place: Place,
+    /// Pictures whose id holds one of these are none.
+    exclude: Vec<String>,
+    splits: BTreeMap<String, SplitSource>,
+}
+
+/// Which pictures a split has.
+#[derive(Debug)]
+enum SplitSource {
+    /// All there are.
+    All,
+    /// Those that a text file names.
+    List(PathBuf),
+    /// Those named in the description.
+    Ids(Vec<String>),
+    /// All in folders of their own.
+    Elsewhere(Place),
+}
+
+impl Description {
+    /// Reads a description.
+    ///
+    /// # Errors
+    /// [`DataError::Text`], [`DataError::Description`] with the line.
+    pub(crate) fn read(path: &Path) -> Result<Self, DataError> {
+        let text = text_file::read(path, MAX_BYTES)?;
+        written::parse(&text, path)
+    }
+
+    /// Names of the splits.
+    pub(crate) fn splits(&self) -> impl Iterator<Item = &str> {
+        self.splits.keys().map(String::as_str)
+    }
+
+    /// The pairs of a split.
+    ///
+    /// - `given`: the folder that paths are relative to; empty for the description's own choice
+    /// - `split`: a name from the description, or the path of a text file with one id a line
+    pub(crate) fn list(&self, given: &Path, split: &str) -> Result<Listing, DataError> {
+        let root = if given.as_os_str().is_empty() {
+            self.root.clone()
+        } else {
+            given.to_owned()
+        };
+        if !root.is_dir() {
+            return Err(DataError::RootNotFound {
+                dataset: self.title.clone(),
+                root: given.to_owned(),
+                looked_for: vec![root],
+            });
+        }
+        match self.splits.get(split) {
+            Some(SplitSource::All) => self.scan(root, self.place.clone()),
+            Some(SplitSource::Elsewhere(place)) => self.scan(root, place.clone()),
+            Some(SplitSource::Ids(ids)) => Ok(self.named(root, ids.clone(), Vec::new())),
+            Some(SplitSource::List(list)) => {
+                // Lists come with the data, or with the description.
+                let (below, beside) = (root.join(list), self.home.join(list));
+                let list = if !below.is_file() && beside.is_file() {
+                    beside
+                } else {
+                    below
+                };
+                self.listed(root, &list)
+            }
+            None if is_path(split) && Path::new(split).is_file() => {
+                self.listed(root, Path::new(split))
+            }
+            None => Err(DataError::SplitNotFound {
+                dataset: self.title.clone(),
+                split: split.to_owned(),
+                folder: root,
+                available: self.splits().map(str::to_owned).collect(),
+            }),
+        }
+    }
+
+    fn listed(&self, root: PathBuf, list: &Path) -> Result<Listing, DataError> {
+        let found = read_split(list, IdForm::Path)?;
+        Ok(self.named(root, found.ids, found.repeated))
+    }
+
+    /// The pairs of these ids, each in the folders where its picture exists.
+    fn named(&self, root: PathBuf, ids: Vec<String>, defects: Vec<DataError>) -> Listing {
+        let elsewhere = self.splits.values().filter_map(|split| match split {
+            SplitSource::Elsewhere(place) => Some(place),
+            _ => None,
+        });
+        let places: Vec<Place> = std::iter::once(&self.place)
+            .chain(elsewhere)
+            .cloned()
+            .collect();
+        let item = |id: String| {
+            let items = || places.iter().map(|place| place.item(&root, id.clone()));
+            let existing = items().find(|item| item.image.is_file());
+            existing.or_else(|| items().next())
+        };
+        Listing {
+            items: ids.into_iter().filter_map(item).collect(),
+            defects,
+            root,
+            places,
+        }
+    }
+
+    /// All pairs of the folders.
+    fn scan(&self, root: PathBuf, place: Place) -> Result<Listing, DataError> {
+        let mut ids = place.images.scan(&root)?;
+        ids.retain(|id| !self.exclude.iter().any(|text| id.contains(text.as_str())));
+        if ids.is_empty() {
+            return Err(DataError::Empty {
+                path: place.images.folder(&root),
+            });
+        }
+        let items = ids.into_iter().map(|id| place.item(&root, id));
+        Ok(Listing {
+            items: items.collect(),
+            defects: Vec::new(),
+            places: vec![place],
+            root,
+        })
+    }
+}

@@ -1,0 +1,212 @@
+//! The classes of a description: names alone, or with synonyms, values or colours.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use serde::Deserialize;
+use toml::{Spanned, Value};
+use zeg_image::IGNORE_LABEL;
+use zeg_vocab::classes::ClassSet;
+
+use super::written::At;
+use crate::DataError;
+use crate::labels::{IGNORE_8_BIT, IGNORE_16_BIT, LabelKind, hex};
+
+/// A class as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: String,
+    #[serde(default)]
+    synonyms: Vec<String>,
+    value: Option<Value>,
+    #[serde(alias = "color")]
+    colour: Option<Value>,
+}
+
+/// A class of a description.
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) synonyms: Vec<String>,
+    /// Its number in index files.
+    value: Option<u16>,
+    /// Its colour in palette files.
+    colour: Option<[u8; 3]>,
+    span: Range<usize>,
+}
+
+/// Reads `["sofa", { name = "tv", synonyms = […] }]`, or the name of a built-in list.
+pub(super) fn entries(written: &Spanned<Value>, at: At) -> Result<Vec<Entry>, DataError> {
+    let span = written.span();
+    let plain = |name: &str| Entry {
+        name: name.to_owned(),
+        synonyms: Vec::new(),
+        value: None,
+        colour: None,
+        span: span.clone(),
+    };
+    match written.get_ref() {
+        Value::String(list) => {
+            let set =
+                ClassSet::by_name(list).map_err(|error| at.error(&span, error.to_string()))?;
+            Ok(set.classes.iter().map(|name| plain(name)).collect())
+        }
+        Value::Array(classes) => {
+            let class = |class: &Value| match class {
+                Value::String(name) => Ok(plain(name)),
+                Value::Table(_) => entry(class, &span, at),
+                _ => Err(at.error(&span, "a class is a name, or a table with a `name`")),
+            };
+            classes.iter().map(class).collect()
+        }
+        _ => Err(at.error(
+            &span,
+            "`classes` is a list of classes or the name of a class list",
+        )),
+    }
+}
+
+fn entry(value: &Value, span: &Range<usize>, at: At) -> Result<Entry, DataError> {
+    let written: Written = value
+        .clone()
+        .try_into()
+        .map_err(|error| at.toml(Some(span.clone()), &error))?;
+    let wrong = |key: &str, value: &Value, form: &str| {
+        let reason = format!(
+            "`{key}` of class {:?} is {value}; write {form}",
+            written.name
+        );
+        at.error(span, reason)
+    };
+    let number = match &written.value {
+        None => None,
+        Some(value) => {
+            let number = value
+                .as_integer()
+                .and_then(|number| u16::try_from(number).ok());
+            Some(number.ok_or_else(|| wrong("value", value, "a number from 0 to 65535"))?)
+        }
+    };
+    let colour = match &written.colour {
+        None => None,
+        Some(value) => {
+            let colour = colour(value);
+            Some(colour.ok_or_else(|| wrong("colour", value, "\"#rrggbb\" or [r, g, b]"))?)
+        }
+    };
+    Ok(Entry {
+        name: written.name,
+        synonyms: written.synonyms,
+        value: number,
+        colour,
+        span: span.clone(),
+    })
+}
+
+/// `"#rrggbb"` or `[r, g, b]`.
+fn colour(value: &Value) -> Option<[u8; 3]> {
+    match value {
+        Value::String(text) => {
+            let digits = text.strip_prefix('#')?;
+            // A sign would pass as part of a number.
+            if digits.len() != 6 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                return None;
+            }
+            let [_, r, g, b] = u32::from_str_radix(digits, 16).ok()?.to_be_bytes();
+            Some([r, g, b])
+        }
+        Value::Array(channels) => {
+            let channels = channels
+                .iter()
+                .map(|channel| u8::try_from(channel.as_integer()?).ok());
+            channels.collect::<Option<Vec<u8>>>()?.try_into().ok()
+        }
+        _ => None,
+    }
+}
+
+/// The values of the classes; `None` where no class has one, and the position is the value.
+pub(super) fn table(
+    entries: &[Entry],
+    span: &Range<usize>,
+    at: At,
+) -> Result<Option<BTreeMap<u16, u16>>, DataError> {
+    if entries.iter().all(|entry| entry.value.is_none()) {
+        return Ok(None);
+    }
+    let mut table = BTreeMap::new();
+    for (class, entry) in (0..).zip(entries) {
+        let Some(value) = entry.value else {
+            let reason = format!("class {:?} has no `value`, but others have", entry.name);
+            return Err(at.error(span, reason));
+        };
+        if table.insert(value, class).is_some() {
+            let reason = format!("class {:?} has the value {value} of another", entry.name);
+            return Err(at.error(&entry.span, reason));
+        }
+    }
+    Ok(Some(table))
+}
+
+/// The colours of the classes, each once.
+pub(super) fn palette(
+    entries: &[Entry],
+    ignored: Option<&Spanned<Vec<String>>>,
+    span: &Range<usize>,
+    at: At,
+) -> Result<BTreeMap<[u8; 3], u16>, DataError> {
+    let mut palette = BTreeMap::new();
+    for (class, entry) in (0..).zip(entries) {
+        let Some(colour) = entry.colour else {
+            let reason = format!("class {:?} needs a `colour`", entry.name);
+            return Err(at.error(span, reason));
+        };
+        if palette.insert(colour, class).is_some() {
+            let reason = format!(
+                "class {:?} has the colour {} of another",
+                entry.name,
+                hex(colour)
+            );
+            return Err(at.error(&entry.span, reason));
+        }
+    }
+    let Some(ignored) = ignored else {
+        return Ok(palette);
+    };
+    for text in ignored.get_ref() {
+        let Some(colour) = colour(&Value::String(text.clone())) else {
+            let reason = format!("{text:?} is no colour; write \"#rrggbb\"");
+            return Err(at.error(&ignored.span(), reason));
+        };
+        if palette.insert(colour, IGNORE_LABEL).is_some() {
+            let reason = format!("{text} is the colour of a class, or stands twice");
+            return Err(at.error(&ignored.span(), reason));
+        }
+    }
+    Ok(palette)
+}
+
+/// Colours say nothing in files of another kind; where they stand, the kind is wrong.
+pub(super) fn refuse_colours(entries: &[Entry], at: At) -> Result<(), DataError> {
+    match entries.iter().find(|entry| entry.colour.is_some()) {
+        Some(entry) => {
+            let reason = format!(
+                "class {:?} has a colour; that belongs to kind = \"palette\"",
+                entry.name
+            );
+            Err(at.error(&entry.span, reason))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The values of no class where none are given: 255, or 65535 where 255 is a class.
+pub(super) fn usual_ignore(kind: &LabelKind, classes: usize) -> Vec<u16> {
+    let taken = match kind {
+        LabelKind::Identity => classes > usize::from(IGNORE_8_BIT),
+        LabelKind::ReduceZero => classes >= usize::from(IGNORE_8_BIT),
+        LabelKind::Table(table) => table.contains_key(&IGNORE_8_BIT),
+        LabelKind::Palette(_) | LabelKind::Binary { .. } => return Vec::new(),
+    };
+    vec![if taken { IGNORE_16_BIT } else { IGNORE_8_BIT }]
+}

@@ -1,0 +1,339 @@
+//! The description as it is written, and the checks that make it a data set.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::{Spanned, Value};
+use zeg_vocab::classes::ClassSet;
+
+use super::classes::{self, Entry};
+use super::{Description, SplitSource};
+use crate::labels::DEFAULT_THRESHOLD;
+use crate::listing::Place;
+use crate::pattern::Pattern;
+use crate::split::{IdForm, is_id};
+use crate::{DataError, LabelKind, LabelRule, Metric};
+
+/// The name of the split that a description without splits has.
+const ALL: &str = "all";
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Written {
+    name: Spanned<String>,
+    title: Option<String>,
+    root: Option<PathBuf>,
+    images: Spanned<String>,
+    labels: Spanned<Value>,
+    #[serde(default)]
+    exclude: Vec<String>,
+    kind: Spanned<Kind>,
+    zero_is: Option<Spanned<Zero>>,
+    threshold: Option<Spanned<i64>>,
+    ignore: Option<Spanned<Vec<u16>>>,
+    ignore_colours: Option<Spanned<Vec<String>>>,
+    classes: Spanned<Value>,
+    unseen: Option<Spanned<Value>>,
+    #[serde(default)]
+    metric: Metric,
+    #[serde(default)]
+    splits: BTreeMap<String, Spanned<Value>>,
+}
+
+/// How label files name classes.
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    Index,
+    Palette,
+    Binary,
+}
+
+/// What the value 0 of an index means.
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+enum Zero {
+    Ignore,
+    Class,
+}
+
+/// A split in folders of its own.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Elsewhere {
+    images: String,
+    labels: Value,
+}
+
+/// Makes errors with the file and the line.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    text: &'a str,
+    path: &'a Path,
+}
+
+impl At<'_> {
+    pub(super) fn error(self, span: &Range<usize>, reason: impl Into<String>) -> DataError {
+        let before = self.text.get(..span.start).unwrap_or_default();
+        DataError::Description {
+            path: self.path.to_owned(),
+            line: before.split('\n').count(),
+            reason: reason.into(),
+        }
+    }
+
+    /// The error of the TOML reader; its position where it has one.
+    pub(super) fn toml(self, span: Option<Range<usize>>, error: &toml::de::Error) -> DataError {
+        let span = error.span().or(span).unwrap_or_default();
+        self.error(&span, error.message().trim_end())
+    }
+}
+
+/// Reads a description; `path` is where it lies.
+pub(super) fn parse(text: &str, path: &Path) -> Result<Description, DataError> {
+    let at = At { text, path };
+    let written: Written = toml::from_str(text).map_err(|error| at.toml(None, &error))?;
+    let name = written.name.get_ref().trim().to_owned();
+    if name.is_empty() || name.contains(|c: char| c.is_control() || matches!(c, '/' | '\\')) {
+        return Err(at.error(&written.name.span(), "`name` must be one plain word"));
+    }
+    let entries = classes::entries(&written.classes, at)?;
+    let rule = rule(&written, &entries, at)?;
+    let mut set = class_set(&name, &written.classes, &entries, at)?;
+    if let Some(unseen) = &written.unseen {
+        set = with_unseen(set, unseen, at)?;
+    }
+    let home = path.parent().map(Path::to_path_buf).unwrap_or_default();
+    Ok(Description {
+        title: written.title.unwrap_or_else(|| name.clone()),
+        name,
+        classes: set,
+        rule,
+        metric: written.metric,
+        root: root(&home, written.root),
+        place: Place {
+            images: pattern(written.images.get_ref(), &written.images.span(), at)?,
+            labels: patterns(written.labels.get_ref(), &written.labels.span(), at)?,
+        },
+        exclude: written
+            .exclude
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .collect(),
+        splits: splits(written.splits, at)?,
+        home,
+    })
+}
+
+/// The folder that paths are relative to; a description without a folder lies in the current one.
+fn root(home: &Path, root: Option<PathBuf>) -> PathBuf {
+    let root = home.join(root.unwrap_or_default());
+    if root.as_os_str().is_empty() {
+        PathBuf::from(".")
+    } else {
+        root
+    }
+}
+
+fn class_set(
+    name: &str,
+    written: &Spanned<Value>,
+    entries: &[Entry],
+    at: At,
+) -> Result<ClassSet, DataError> {
+    let refused =
+        |error: zeg_vocab::classes::ClassError| at.error(&written.span(), error.to_string());
+    if let Value::String(list) = written.get_ref() {
+        return ClassSet::by_name(list).map_err(refused);
+    }
+    let names = entries.iter().map(|entry| entry.name.clone()).collect();
+    let synonyms = entries.iter().map(|entry| entry.synonyms.clone()).collect();
+    ClassSet::custom(name, names, synonyms, Vec::new()).map_err(refused)
+}
+
+/// `["polyp"]`, or a text as [`ClassSet::with_split`] takes it.
+fn with_unseen(set: ClassSet, unseen: &Spanned<Value>, at: At) -> Result<ClassSet, DataError> {
+    let refused = |reason: String| at.error(&unseen.span(), reason);
+    match unseen.get_ref() {
+        Value::String(text) => set
+            .with_split(text)
+            .map_err(|error| refused(error.to_string())),
+        Value::Array(names) => {
+            let names = names.iter().map(Value::as_str);
+            let Some(names) = names.collect::<Option<Vec<&str>>>() else {
+                return Err(refused("`unseen` is a list of class names".into()));
+            };
+            set.with_unseen(&names)
+                .map_err(|error| refused(error.to_string()))
+        }
+        _ => Err(refused("`unseen` is a list of class names".into())),
+    }
+}
+
+/// How label files become classes; keys that do not belong to the kind are errors.
+fn rule(written: &Written, entries: &[Entry], at: At) -> Result<LabelRule, DataError> {
+    let kind = *written.kind.get_ref();
+    let only = |span: Option<Range<usize>>, key: &str, wanted: Kind, name: &str| match span {
+        Some(span) if kind != wanted => {
+            Err(at.error(&span, format!("`{key}` belongs to kind = \"{name}\"")))
+        }
+        _ => Ok(()),
+    };
+    only(
+        written.zero_is.as_ref().map(Spanned::span),
+        "zero-is",
+        Kind::Index,
+        "index",
+    )?;
+    only(
+        written.threshold.as_ref().map(Spanned::span),
+        "threshold",
+        Kind::Binary,
+        "binary",
+    )?;
+    only(
+        written.ignore_colours.as_ref().map(Spanned::span),
+        "ignore-colours",
+        Kind::Palette,
+        "palette",
+    )?;
+    if kind == Kind::Palette
+        && let Some(ignore) = &written.ignore
+    {
+        return Err(at.error(
+            &ignore.span(),
+            "colours without a class stand in `ignore-colours`",
+        ));
+    }
+    let ignore = written
+        .ignore
+        .as_ref()
+        .map(|ignore| ignore.get_ref().clone());
+    match kind {
+        Kind::Index => {
+            classes::refuse_colours(entries, at)?;
+            let zero = written.zero_is.as_ref().map(|zero| *zero.get_ref());
+            let span = written.classes.span();
+            let kind = match (classes::table(entries, &span, at)?, zero) {
+                (Some(_), Some(_)) => {
+                    let reason = "`zero-is` has no meaning where every class has its `value`";
+                    return Err(at.error(&span, reason));
+                }
+                (Some(table), None) => LabelKind::Table(table),
+                (None, Some(Zero::Ignore)) => LabelKind::ReduceZero,
+                (None, _) => LabelKind::Identity,
+            };
+            let ignore = ignore.unwrap_or_else(|| classes::usual_ignore(&kind, entries.len()));
+            Ok(LabelRule { kind, ignore })
+        }
+        Kind::Palette => {
+            let ignored = written.ignore_colours.as_ref();
+            let palette = classes::palette(entries, ignored, &written.classes.span(), at)?;
+            Ok(LabelRule {
+                kind: LabelKind::Palette(palette),
+                ignore: Vec::new(),
+            })
+        }
+        Kind::Binary => {
+            classes::refuse_colours(entries, at)?;
+            if entries.len() != 2 {
+                let reason = format!(
+                    "kind = \"binary\" needs two classes, what is dark and what is bright; here are {}",
+                    entries.len()
+                );
+                return Err(at.error(&written.classes.span(), reason));
+            }
+            let threshold = match &written.threshold {
+                None => DEFAULT_THRESHOLD,
+                Some(value) => u8::try_from(*value.get_ref())
+                    .ok()
+                    .filter(|threshold| *threshold > 0)
+                    .ok_or_else(|| {
+                        let reason =
+                            format!("`threshold` is {}; it must be 1 to 255", value.get_ref());
+                        at.error(&value.span(), reason)
+                    })?,
+            };
+            Ok(LabelRule {
+                ignore: ignore.unwrap_or_default(),
+                ..LabelRule::binary(threshold)
+            })
+        }
+    }
+}
+
+fn pattern(text: &str, span: &Range<usize>, at: At) -> Result<Pattern, DataError> {
+    Pattern::parse(text).map_err(|reason| at.error(span, format!("{text:?}: {reason}")))
+}
+
+/// One pattern, or several of which the first with a file counts.
+fn patterns(value: &Value, span: &Range<usize>, at: At) -> Result<Vec<Pattern>, DataError> {
+    let texts: Option<Vec<&str>> = match value {
+        Value::String(text) => Some(vec![text]),
+        Value::Array(texts) => texts.iter().map(Value::as_str).collect(),
+        _ => None,
+    };
+    match texts {
+        Some(texts) if !texts.is_empty() => texts
+            .into_iter()
+            .map(|text| pattern(text, span, at))
+            .collect(),
+        _ => Err(at.error(
+            span,
+            "`labels` is a path with `{id}`, or a list of such paths",
+        )),
+    }
+}
+
+fn splits(
+    written: BTreeMap<String, Spanned<Value>>,
+    at: At,
+) -> Result<BTreeMap<String, SplitSource>, DataError> {
+    if written.is_empty() {
+        return Ok(BTreeMap::from([(ALL.to_owned(), SplitSource::All)]));
+    }
+    let split = |value: Spanned<Value>| {
+        let span = value.span();
+        let wrong = |reason: &str| Err(at.error(&span, reason));
+        match value.into_inner() {
+            Value::String(text) if text == ALL => Ok(SplitSource::All),
+            Value::String(text) if text.trim().is_empty() => wrong("a split's list has no name"),
+            Value::String(text) => Ok(SplitSource::List(PathBuf::from(text))),
+            Value::Array(ids) => {
+                let ids = ids.iter().map(|id| id.as_str().map(str::to_owned));
+                let Some(mut ids) = ids.collect::<Option<Vec<String>>>() else {
+                    return wrong("ids are texts");
+                };
+                if ids.is_empty() || !ids.iter().all(|id| is_id(id, IdForm::Path)) {
+                    return wrong("a split needs ids, which are file names without ending");
+                }
+                let given = ids.len();
+                let mut seen = std::collections::HashSet::new();
+                ids.retain(|id| seen.insert(id.clone()));
+                if ids.len() < given {
+                    return wrong("an id stands twice in the split");
+                }
+                Ok(SplitSource::Ids(ids))
+            }
+            Value::Table(table) => {
+                let folders: Elsewhere = table
+                    .try_into()
+                    .map_err(|error| at.toml(Some(span.clone()), &error))?;
+                Ok(SplitSource::Elsewhere(Place {
+                    images: pattern(&folders.images, &span, at)?,
+                    labels: patterns(&folders.labels, &span, at)?,
+                }))
+            }
+            _ => wrong(
+                "a split is \"all\", the path of a list, a list of ids, or { images = …, labels = … }",
+            ),
+        }
+    };
+    let splits = written.into_iter();
+    splits
+        .map(|(name, value)| Ok((name, split(value)?)))
+        .collect()
+}

@@ -1,0 +1,346 @@
+//! From a label file to class indices: how a file says which pixel is what.
+//!
+//! Every data set has its own way: indices with or without a background, numbers with gaps, colours, or grey pictures
+//! that are bright where something is. A [`LabelRule`] names the way; nothing is guessed from the file.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use zeg_image::{IGNORE_LABEL, ImageError, LabelMap, RgbImage, decode_labels, decode_rgb};
+
+use crate::DataError;
+
+/// The value that most label files write for pixels without a class.
+pub const IGNORE_8_BIT: u16 = 255;
+/// The value for pixels without a class in label files of 16 bits.
+pub const IGNORE_16_BIT: u16 = u16::MAX;
+/// Grey level from which a binary mask's pixel is foreground: in the middle, where the noise of JPEG does not matter.
+pub const DEFAULT_THRESHOLD: u8 = 128;
+
+/// Most values or colours that a message lists.
+const SHOWN: usize = 12;
+
+/// How the pixels of a label file become class indices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelRule {
+    /// How a pixel names its class.
+    pub kind: LabelKind,
+    /// Values that mean "no class" and become [`IGNORE_LABEL`], whatever `kind` would make of them.
+    pub ignore: Vec<u16>,
+}
+
+/// How a pixel names its class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LabelKind {
+    /// The value is the class index.
+    Identity,
+    /// 0 is a background that no class describes and becomes [`IGNORE_LABEL`]; `n` is class `n − 1`
+    /// (mmsegmentation's `reduce_zero_label`).
+    ReduceZero,
+    /// Values and their classes; any other value is illegal.
+    Table(BTreeMap<u16, u16>),
+    /// Colours (RGB) and their classes, or [`IGNORE_LABEL`]; any other colour is illegal.
+    Palette(BTreeMap<[u8; 3], u16>),
+    /// A grey picture, read in any format: class 1 where it is bright, class 0 elsewhere.
+    Binary {
+        /// Grey level, 1..=255, at or above which a pixel is class 1.
+        threshold: u8,
+    },
+}
+
+impl LabelRule {
+    /// Values are class indices, 255 is no class.
+    pub fn identity() -> Self {
+        Self::new(LabelKind::Identity)
+    }
+
+    /// Values are class indices plus 1, 0 and 255 are no class.
+    pub fn reduce_zero() -> Self {
+        Self::new(LabelKind::ReduceZero)
+    }
+
+    /// Bright pixels are class 1, dark ones class 0; no value means "no class".
+    pub fn binary(threshold: u8) -> Self {
+        Self {
+            kind: LabelKind::Binary { threshold },
+            ignore: Vec::new(),
+        }
+    }
+
+    /// A rule with 255 as the value of no class.
+    pub fn new(kind: LabelKind) -> Self {
+        Self {
+            kind,
+            ignore: vec![IGNORE_8_BIT],
+        }
+    }
+
+    /// The class index of a file's value, [`IGNORE_LABEL`], or `None` for a value that is not legal.
+    ///
+    /// For [`LabelKind::Binary`] the value is a grey level. [`LabelKind::Palette`] has colours, no values: see
+    /// [`LabelRule::class_of_colour`].
+    pub fn class_of(&self, value: u16, classes: usize) -> Option<u16> {
+        if self.ignore.contains(&value) {
+            return Some(IGNORE_LABEL);
+        }
+        let class = match &self.kind {
+            LabelKind::Identity => value,
+            LabelKind::ReduceZero if value == 0 => return Some(IGNORE_LABEL),
+            LabelKind::ReduceZero => value - 1,
+            LabelKind::Table(table) => match *table.get(&value)? {
+                IGNORE_LABEL => return Some(IGNORE_LABEL),
+                class => class,
+            },
+            LabelKind::Palette(_) => return None,
+            LabelKind::Binary { threshold } => u16::from(value >= u16::from(*threshold)),
+        };
+        (usize::from(class) < classes).then_some(class)
+    }
+
+    /// The class index of a file's colour, [`IGNORE_LABEL`], or `None` for a colour that is not legal.
+    pub fn class_of_colour(&self, colour: [u8; 3], classes: usize) -> Option<u16> {
+        let LabelKind::Palette(palette) = &self.kind else {
+            return None;
+        };
+        let class = *palette.get(&colour)?;
+        (class == IGNORE_LABEL || usize::from(class) < classes).then_some(class)
+    }
+
+    /// The legal values in words, such as `0..=20 and 255`.
+    pub fn legal_values(&self, classes: usize) -> String {
+        let mut parts = match &self.kind {
+            LabelKind::Identity => vec![format!("0..={}", classes.saturating_sub(1))],
+            LabelKind::ReduceZero => vec![format!("0..={classes}")],
+            LabelKind::Table(table) => some(table.keys().map(ToString::to_string)),
+            LabelKind::Palette(palette) => some(palette.keys().map(|colour| hex(*colour))),
+            LabelKind::Binary { .. } => vec!["0..=255".to_owned()],
+        };
+        if !matches!(self.kind, LabelKind::Palette(_)) {
+            parts.extend(self.ignore.iter().map(ToString::to_string));
+        }
+        match parts.split_last() {
+            Some((last, [])) => last.clone(),
+            Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
+            None => "none".to_owned(),
+        }
+    }
+
+    /// Decodes a label file as this rule needs it.
+    pub(crate) fn read(&self, path: &Path) -> Result<Stored, ImageError> {
+        Ok(match self.kind {
+            LabelKind::Palette(_) => Stored::Colours(decode_rgb(path)?),
+            LabelKind::Binary { .. } => Stored::Values(grey(&decode_rgb(path)?)?),
+            _ => Stored::Values(decode_labels(path)?),
+        })
+    }
+
+    /// Turns what a file stores into class indices; `file` and `title` are for errors.
+    pub(crate) fn to_classes(
+        &self,
+        stored: Stored,
+        classes: usize,
+        (file, title): (&Path, &str),
+    ) -> Result<LabelMap, DataError> {
+        match stored {
+            Stored::Values(mut labels) => {
+                self.replace_values(&mut labels, classes, (file, title))?;
+                Ok(labels)
+            }
+            Stored::Colours(picture) => self.look_up_colours(&picture, classes, (file, title)),
+        }
+    }
+
+    /// Replaces values by class indices in place, by a table of the values up to the largest in the map.
+    fn replace_values(
+        &self,
+        labels: &mut LabelMap,
+        classes: usize,
+        (file, title): (&Path, &str),
+    ) -> Result<(), DataError> {
+        let width = labels.width().max(1);
+        let largest = labels.labels().iter().copied().max().unwrap_or_default();
+        let table: Vec<Option<u16>> = (0..=largest)
+            .map(|value| self.class_of(value, classes))
+            .collect();
+        for (position, label) in labels.labels_mut().iter_mut().enumerate() {
+            let class = table.get(usize::from(*label)).copied().flatten();
+            *label = class.ok_or_else(|| DataError::IllegalLabel {
+                file: file.to_owned(),
+                value: *label,
+                x: position % width,
+                y: position / width,
+                dataset: title.to_owned(),
+                legal: self.legal_values(classes),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn look_up_colours(
+        &self,
+        picture: &RgbImage,
+        classes: usize,
+        (file, title): (&Path, &str),
+    ) -> Result<LabelMap, DataError> {
+        let (width, height) = (picture.width() as usize, picture.height() as usize);
+        let mut labels = Vec::with_capacity(width * height);
+        // Neighbours are mostly of one colour.
+        let mut last: Option<([u8; 3], u16)> = None;
+        for (position, &colour) in picture.as_raw().as_chunks::<3>().0.iter().enumerate() {
+            let class = match last {
+                Some((known, class)) if known == colour => class,
+                _ => self.class_of_colour(colour, classes).ok_or_else(|| {
+                    DataError::IllegalColour {
+                        file: file.to_owned(),
+                        colour: hex(colour),
+                        x: position % width.max(1),
+                        y: position / width.max(1),
+                        dataset: title.to_owned(),
+                        legal: self.legal_values(classes),
+                    }
+                })?,
+            };
+            last = Some((colour, class));
+            labels.push(class);
+        }
+        Ok(LabelMap::new(width, height, labels)?)
+    }
+}
+
+/// What a label file holds, before any meaning.
+#[derive(Debug)]
+pub(crate) enum Stored {
+    /// Numbers: indices, or the grey levels of a binary mask.
+    Values(LabelMap),
+    /// Colours.
+    Colours(RgbImage),
+}
+
+impl Stored {
+    /// Width and height.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        match self {
+            Self::Values(labels) => (labels.width(), labels.height()),
+            Self::Colours(picture) => (picture.width() as usize, picture.height() as usize),
+        }
+    }
+}
+
+/// Grey levels by ITU-R BT.601, in the integers that Pillow's conversion to `L` uses.
+fn grey(picture: &RgbImage) -> Result<LabelMap, ImageError> {
+    let pixels = picture.as_raw().as_chunks::<3>().0;
+    let levels = pixels.iter().map(|pixel| {
+        let [r, g, b] = pixel.map(u32::from);
+        ((19_595 * r + 38_470 * g + 7_471 * b + 0x8000) >> 16) as u16
+    });
+    LabelMap::new(
+        picture.width() as usize,
+        picture.height() as usize,
+        levels.collect(),
+    )
+}
+
+/// `#rrggbb`.
+pub(crate) fn hex([r, g, b]: [u8; 3]) -> String {
+    format!("#{r:02x}{g:02x}{b:02x}")
+}
+
+/// The first few of many.
+fn some(all: impl ExactSizeIterator<Item = String>) -> Vec<String> {
+    let more = all.len().saturating_sub(SHOWN);
+    let mut shown: Vec<String> = all.take(SHOWN).collect();
+    if more > 0 {
+        shown.push(format!("{more} more"));
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reduce_zero_takes_the_background_away() {
+        let rule = LabelRule::reduce_zero();
+        assert_eq!(rule.class_of(0, 20), Some(IGNORE_LABEL));
+        assert_eq!(rule.class_of(1, 20), Some(0));
+        assert_eq!(rule.class_of(20, 20), Some(19));
+        assert_eq!(rule.class_of(21, 20), None);
+        assert_eq!(rule.class_of(255, 20), Some(IGNORE_LABEL));
+        assert_eq!(rule.legal_values(20), "0..=20 and 255");
+    }
+
+    #[test]
+    fn identity_keeps_the_classes() {
+        let rule = LabelRule::identity();
+        assert_eq!(rule.class_of(0, 171), Some(0));
+        assert_eq!(rule.class_of(170, 171), Some(170));
+        assert_eq!(rule.class_of(171, 171), None);
+        assert_eq!(rule.class_of(255, 171), Some(IGNORE_LABEL));
+        assert_eq!(rule.class_of(u16::MAX, 171), None);
+        assert_eq!(rule.legal_values(171), "0..=170 and 255");
+    }
+
+    /// In label maps of 16 bits 255 is a class like any other.
+    #[test]
+    fn sixteen_bits_have_their_own_value_of_no_class() {
+        let rule = LabelRule {
+            kind: LabelKind::Identity,
+            ignore: vec![IGNORE_16_BIT],
+        };
+        assert_eq!(rule.class_of(255, 847), Some(255));
+        assert_eq!(rule.class_of(847, 847), None);
+        assert_eq!(rule.class_of(65_535, 847), Some(IGNORE_LABEL));
+        assert_eq!(rule.legal_values(847), "0..=846 and 65535");
+    }
+
+    #[test]
+    fn tables_know_their_values_only() {
+        let rule = LabelRule {
+            kind: LabelKind::Table(BTreeMap::from([(7, 0), (11, 1), (4, IGNORE_LABEL), (9, 5)])),
+            ignore: vec![0, 255],
+        };
+        for (value, class) in [
+            (7, Some(0)),
+            (11, Some(1)),
+            (4, Some(IGNORE_LABEL)),
+            (0, Some(IGNORE_LABEL)),
+            (8, None),
+            (9, None), // class 5 of two
+        ] {
+            assert_eq!(rule.class_of(value, 2), class, "{value}");
+        }
+        assert_eq!(rule.legal_values(2), "4, 7, 9, 11, 0 and 255");
+    }
+
+    #[test]
+    fn binary_masks_are_split_at_the_threshold() {
+        let rule = LabelRule::binary(128);
+        assert_eq!(rule.class_of(127, 2), Some(0));
+        assert_eq!(rule.class_of(128, 2), Some(1));
+        assert_eq!(rule.class_of(255, 2), Some(1));
+        assert_eq!(rule.legal_values(2), "0..=255");
+    }
+
+    #[test]
+    fn colours_are_looked_up_and_unknown_ones_have_a_place() {
+        let palette = BTreeMap::from([([0, 0, 0], 0), ([255, 0, 0], 1), ([9, 9, 9], IGNORE_LABEL)]);
+        let rule = LabelRule::new(LabelKind::Palette(palette));
+        let mut picture = RgbImage::new(3, 2);
+        picture.put_pixel(1, 0, image_pixel([255, 0, 0]));
+        picture.put_pixel(2, 1, image_pixel([9, 9, 9]));
+        let place = (Path::new("a.png"), "Rooms");
+        let read = |picture: &RgbImage| rule.to_classes(Stored::Colours(picture.clone()), 2, place);
+        let labels = read(&picture).unwrap();
+        assert_eq!(labels.labels(), [0, 1, 0, 0, 0, IGNORE_LABEL]);
+        picture.put_pixel(0, 1, image_pixel([255, 0, 1]));
+        assert_eq!(
+            read(&picture).unwrap_err().to_string(),
+            "a.png: colour #ff0001 at (0, 1); Rooms colours are #000000, #090909 and #ff0000"
+        );
+    }
+
+    fn image_pixel(colour: [u8; 3]) -> image::Rgb<u8> {
+        image::Rgb(colour)
+    }
+}

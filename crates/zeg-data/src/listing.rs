@@ -1,0 +1,201 @@
+//! What lies where: the shared half of all loaders, from a folder and a split's name to pairs of files.
+//!
+//! A listing is made without touching a picture. What is wrong with it is kept beside it, so that opening a data set
+//! can refuse it while the doctor can go on and tell everything at once.
+
+use std::path::{Path, PathBuf};
+
+use crate::pattern::Pattern;
+use crate::split::{IdForm, available_splits, is_path, read_split};
+use crate::{DataError, Item};
+
+/// The pairs of a split.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// The pairs, in the order of the split's list; each id once.
+    pub(crate) items: Vec<Item>,
+    /// Why the split must not be used as it is.
+    pub(crate) defects: Vec<DataError>,
+    /// The folder that the patterns are relative to.
+    pub(crate) root: PathBuf,
+    /// Where the files lie.
+    pub(crate) places: Vec<Place>,
+}
+
+/// Where the pictures and label files of a split, or a part of it, lie.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Place {
+    /// The pictures.
+    pub(crate) images: Pattern,
+    /// The label files; the first pattern with an existing file counts.
+    pub(crate) labels: Vec<Pattern>,
+}
+
+impl Place {
+    /// Reads the patterns of a built-in layout; `None` for a slip in them, which the tests find.
+    pub(crate) fn new(images: &str, labels: &[&str]) -> Option<Self> {
+        let labels = labels.iter().map(|labels| Pattern::parse(labels).ok());
+        Some(Self {
+            images: Pattern::parse(images).ok()?,
+            labels: labels.collect::<Option<_>>()?,
+        })
+    }
+
+    /// The pair of an id.
+    pub(crate) fn item(&self, root: &Path, id: String) -> Item {
+        let files = || self.labels.iter().map(|labels| labels.file(root, &id));
+        let first = || files().next().unwrap_or_else(|| root.to_owned());
+        let labels = if self.labels.len() == 1 {
+            first()
+        } else {
+            files().find(|path| path.is_file()).unwrap_or_else(first)
+        };
+        Item {
+            image: self.images.file(root, &id),
+            labels,
+            id,
+        }
+    }
+}
+
+/// The folder that holds `markers`: `given` or one of the folders `below` it that archives unpack to.
+pub(crate) fn find_root(
+    title: &str,
+    given: &Path,
+    below: &[&str],
+    markers: &[&str],
+) -> Result<PathBuf, DataError> {
+    let roots = || below.iter().map(|below| given.join(below));
+    let complete = |root: &PathBuf| markers.iter().all(|marker| root.join(marker).is_dir());
+    roots()
+        .find(complete)
+        .ok_or_else(|| DataError::RootNotFound {
+            dataset: title.to_owned(),
+            root: given.to_owned(),
+            looked_for: roots()
+                .flat_map(|root| markers.iter().map(move |marker| root.join(marker)))
+                .collect(),
+        })
+}
+
+/// A data set whose splits are text files in a folder.
+pub(crate) struct Listed<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) root: PathBuf,
+    /// The folder of the lists, relative to the root.
+    pub(crate) lists: &'a str,
+    pub(crate) place: Place,
+}
+
+impl Listed<'_> {
+    /// The split that a list in the folder names, or any text file.
+    pub(crate) fn list(self, split: &str) -> Result<Listing, DataError> {
+        let list = if is_path(split) {
+            PathBuf::from(split)
+        } else {
+            self.file(split)
+        };
+        if !list.is_file() {
+            return Err(self.not_found(split));
+        }
+        let found = read_split(&list, IdForm::Name)?;
+        Ok(self.of(found.ids, found.repeated))
+    }
+
+    /// The pairs of these ids.
+    pub(crate) fn of(self, ids: Vec<String>, defects: Vec<DataError>) -> Listing {
+        let ids = ids.into_iter();
+        Listing {
+            items: ids.map(|id| self.place.item(&self.root, id)).collect(),
+            defects,
+            root: self.root,
+            places: vec![self.place],
+        }
+    }
+
+    /// The list of this name.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.root.join(self.lists).join(format!("{name}.txt"))
+    }
+
+    fn not_found(&self, split: &str) -> DataError {
+        let folder = self.root.join(self.lists);
+        DataError::SplitNotFound {
+            dataset: self.title.to_owned(),
+            split: split.to_owned(),
+            available: available_splits(&folder),
+            folder,
+        }
+    }
+}
+
+/// A data set whose splits are folders.
+pub(crate) struct Scanned<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) root: PathBuf,
+    /// Names of the splits, the usual one first, and where their files lie.
+    pub(crate) parts: Vec<(&'a [&'a str], Place)>,
+}
+
+impl Scanned<'_> {
+    /// All pictures of a split's folder, sorted; or the pictures that a text file names, wherever they lie.
+    pub(crate) fn list(self, split: &str) -> Result<Listing, DataError> {
+        if is_path(split) && Path::new(split).is_file() {
+            return self.named_in(Path::new(split));
+        }
+        let root = self.root.clone();
+        let named = |(names, place): &&(&[&str], Place)| {
+            names.contains(&split) && place.images.folder(&root).is_dir()
+        };
+        let Some((_, place)) = self.parts.iter().find(named) else {
+            return Err(self.not_found(split));
+        };
+        let ids = place.images.scan(&root)?;
+        if ids.is_empty() {
+            return Err(DataError::Empty {
+                path: place.images.folder(&root),
+            });
+        }
+        let items = ids.into_iter().map(|id| place.item(&root, id));
+        Ok(Listing {
+            items: items.collect(),
+            defects: Vec::new(),
+            places: vec![place.clone()],
+            root,
+        })
+    }
+
+    fn named_in(self, list: &Path) -> Result<Listing, DataError> {
+        let nested = self.parts.iter().any(|(_, place)| place.images.is_nested());
+        let form = if nested { IdForm::Path } else { IdForm::Name };
+        let found = read_split(list, form)?;
+        let item = |id: String| {
+            let items = || {
+                let places = self.parts.iter().map(|(_, place)| place);
+                places.map(|place| place.item(&self.root, id.clone()))
+            };
+            let existing = items().find(|item| item.image.is_file());
+            existing.or_else(|| items().next())
+        };
+        Ok(Listing {
+            items: found.ids.into_iter().filter_map(item).collect(),
+            defects: found.repeated,
+            places: self.parts.iter().map(|(_, place)| place.clone()).collect(),
+            root: self.root,
+        })
+    }
+
+    fn not_found(&self, split: &str) -> DataError {
+        let exists = |(_, place): &&(&[&str], Place)| place.images.folder(&self.root).is_dir();
+        let names = self.parts.iter().filter(exists);
+        DataError::SplitNotFound {
+            dataset: self.title.to_owned(),
+            split: split.to_owned(),
+            folder: self.root.clone(),
+            available: names
+                .filter_map(|(names, _)| names.first())
+                .map(ToString::to_string)
+                .collect(),
+        }
+    }
+}

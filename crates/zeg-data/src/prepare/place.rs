@@ -1,0 +1,161 @@
+//! Where files go: links, copies, lists, and the care that nothing of the download is touched.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use zeg_image::write::{Existing, NewFile};
+
+use super::{Pictures, PrepareError};
+
+/// Whether a converted file is complete and not older than what it was made from.
+///
+/// A link is none: it would show the file before its conversion.
+pub(crate) fn is_converted(to: &Path, from: &Path) -> bool {
+    fs::symlink_metadata(to).is_ok_and(|made| made.is_file()) && is_newer(to, from)
+}
+
+/// Whether a file that is taken over as it is is there already.
+pub(crate) fn is_placed(to: &Path, from: &Path, pictures: Pictures) -> bool {
+    let Ok(made) = fs::symlink_metadata(to) else {
+        return false;
+    };
+    if made.is_symlink() {
+        return is_same_place(to, from) || pictures == Pictures::Link && is_same_file(to, from);
+    }
+    let same_length = fs::metadata(from).is_ok_and(|from| from.len() == made.len());
+    made.is_file() && (same_length && is_newer(to, from) || is_same_file(to, from))
+}
+
+fn is_newer(to: &Path, from: &Path) -> bool {
+    let time = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
+    matches!((time(to), time(from)), (Ok(made), Ok(source)) if made >= source)
+}
+
+/// Whether two paths lead to one file.
+pub(crate) fn is_same_file(a: &Path, b: &Path) -> bool {
+    matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Whether two paths name one entry of one folder: also of a link, and not what it leads to.
+fn is_same_place(a: &Path, b: &Path) -> bool {
+    let folder = |path: &Path| path.parent().map(fs::canonicalize);
+    a.file_name() == b.file_name()
+        && matches!((folder(a), folder(b)), (Some(Ok(a)), Some(Ok(b))) if a == b)
+}
+
+/// Whether the result is to stand where its own source stands.
+pub(crate) fn is_in_place(to: &Path, from: &Path) -> bool {
+    let is_link = fs::symlink_metadata(to).is_ok_and(|made| made.is_symlink());
+    !is_link && is_same_file(to, from)
+}
+
+/// Puts `from` at `to`, in the place of whatever stood there.
+pub(crate) fn place(to: &Path, from: &Path, pictures: Pictures) -> Result<Placed, PrepareError> {
+    // What cannot be read would leave a link to nothing, and is better named by its own path.
+    let mut source = File::open(from).map_err(|source| PrepareError::unreadable(from, source))?;
+    let unwritable = |source| PrepareError::unwritable(to, source);
+    if pictures == Pictures::Link && link(to, from).map_err(unwritable)? {
+        return Ok(Placed::Linked);
+    }
+    let mut file = NewFile::create(to).map_err(unwritable)?;
+    io::copy(&mut source, &mut file).map_err(unwritable)?;
+    file.finish(Existing::Replace).map_err(unwritable)?;
+    Ok(Placed::Copied)
+}
+
+/// How a file was taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placed {
+    Linked,
+    Copied,
+}
+
+/// Makes a link under a temporary name and moves it into its place; `false` where the system has no links.
+fn link(to: &Path, from: &Path) -> io::Result<bool> {
+    let from = absolute(from)?;
+    let mut name = OsString::from(".zeg-");
+    name.push(to.file_name().unwrap_or_default());
+    name.push(".tmp");
+    let temporary = to.with_file_name(name);
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&from, &temporary)?;
+    #[cfg(not(unix))]
+    if fs::hard_link(&from, &temporary).is_err() {
+        return Ok(false);
+    }
+    fs::rename(&temporary, to).inspect_err(|_| {
+        // The error to report is that of the move.
+        let _ = fs::remove_file(&temporary);
+    })?;
+    Ok(true)
+}
+
+fn absolute(path: &Path) -> io::Result<PathBuf> {
+    std::path::absolute(path)
+}
+
+/// Writes a list of ids; one that holds the same already is left alone. Answers whether it was written.
+pub(crate) fn write_list(to: &Path, ids: &[String]) -> Result<bool, PrepareError> {
+    let mut text = ids.join("\n");
+    text.push('\n');
+    if fs::read_to_string(to).is_ok_and(|there| there.lines().eq(text.lines())) {
+        return Ok(false);
+    }
+    let unwritable = |source| PrepareError::unwritable(to, source);
+    let mut file = NewFile::create(to).map_err(unwritable)?;
+    file.write_all(text.as_bytes()).map_err(unwritable)?;
+    file.finish(Existing::Replace).map_err(unwritable)?;
+    Ok(true)
+}
+
+/// Tells whether a path of the result lies within the download, where nothing may be replaced.
+pub(crate) struct Guard {
+    from: PathBuf,
+    /// What was found of folders asked before.
+    known: HashMap<PathBuf, bool>,
+}
+
+impl Guard {
+    pub(crate) fn new(from: &Path) -> Result<Self, PrepareError> {
+        let real =
+            fs::canonicalize(from).map_err(|source| PrepareError::unreadable(from, source))?;
+        Ok(Self {
+            from: real,
+            known: HashMap::new(),
+        })
+    }
+
+    /// Refuses `path` if something stands there that belongs to the download's folder.
+    pub(crate) fn check(&mut self, path: &Path) -> Result<(), PrepareError> {
+        if fs::symlink_metadata(path).is_err() {
+            return Ok(());
+        }
+        let folder = path.parent().unwrap_or(path);
+        let inside = if let Some(&inside) = self.known.get(folder) {
+            inside
+        } else {
+            let real = fs::canonicalize(folder);
+            let inside = real.is_ok_and(|folder| folder.starts_with(&self.from));
+            self.known.insert(folder.into(), inside);
+            inside
+        };
+        if inside {
+            return Err(self.refusal(path));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn refusal(&self, path: &Path) -> PrepareError {
+        PrepareError::WouldReplaceSource {
+            path: path.into(),
+            from: self.from.clone(),
+        }
+    }
+}

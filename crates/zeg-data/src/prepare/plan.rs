@@ -1,0 +1,229 @@
+//! What is to be done with a download: tasks, and what can be said about them beforehand.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::detail::Detail;
+use super::labels::{Form, SharedRule};
+
+/// What [`plan`](super::plan) found and what [`Plan::run`] will make.
+///
+/// `Display` shows it in a few lines.
+#[derive(Debug)]
+pub struct Plan {
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) from: PathBuf,
+    pub(crate) findings: Vec<String>,
+    pub(crate) missing: Vec<Missing>,
+    pub(crate) splits: Vec<SplitPictures>,
+    pub(crate) tasks: Vec<Task>,
+    pub(crate) detail: Option<Detail>,
+    pub(crate) lists: Vec<List>,
+}
+
+/// Something a complete download has and this one has not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// What is not there.
+    pub what: String,
+    /// How many files, 1 for a folder or an archive.
+    pub count: usize,
+    /// The first few of them.
+    pub examples: Vec<String>,
+    /// What the result lacks because of it.
+    pub consequence: &'static str,
+}
+
+/// Pictures of a split, against the published number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SplitPictures {
+    /// The split's name.
+    pub split: &'static str,
+    /// Pictures that will be in it.
+    pub pictures: usize,
+    /// Pictures the published split has.
+    pub official: usize,
+}
+
+/// One file of the result.
+#[derive(Debug)]
+pub(crate) struct Task {
+    /// Its place below the result's folder.
+    pub(crate) to: PathBuf,
+    pub(crate) work: Work,
+}
+
+/// How a file of the result comes about.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// The file as it is.
+    Place { from: PathBuf },
+    /// A picture, shrunk where it is too large.
+    Picture { from: PathBuf },
+    /// A label map.
+    Labels {
+        from: PathBuf,
+        form: Form,
+        rule: SharedRule,
+        /// The picture it belongs to, which must have the same size.
+        picture: PathBuf,
+        size: LabelSize,
+    },
+}
+
+/// Which size a label map gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LabelSize {
+    /// Its own.
+    Own,
+    /// That of the shrunk picture.
+    Shrunk,
+}
+
+/// A list of ids, one a line.
+#[derive(Debug)]
+pub(crate) struct List {
+    /// Its place below the result's folder.
+    pub(crate) to: PathBuf,
+    pub(crate) ids: Vec<String>,
+}
+
+impl Task {
+    /// A file that is taken over as it is.
+    pub(crate) fn place(to: impl Into<PathBuf>, from: impl Into<PathBuf>) -> Self {
+        Self {
+            to: to.into(),
+            work: Work::Place { from: from.into() },
+        }
+    }
+
+    /// A label map of its own size.
+    pub(crate) fn labels(
+        to: impl Into<PathBuf>,
+        (from, form): (&Path, Form),
+        rule: &SharedRule,
+        picture: &Path,
+    ) -> Self {
+        Self {
+            to: to.into(),
+            work: Work::Labels {
+                from: from.into(),
+                form,
+                rule: SharedRule::clone(rule),
+                picture: picture.into(),
+                size: LabelSize::Own,
+            },
+        }
+    }
+
+    /// The file of the download this one comes from.
+    pub(crate) fn from(&self) -> &Path {
+        match &self.work {
+            Work::Place { from } | Work::Picture { from } | Work::Labels { from, .. } => from,
+        }
+    }
+}
+
+impl Plan {
+    pub(crate) fn new(name: &'static str, title: &'static str, from: &Path) -> Self {
+        Self {
+            name,
+            title,
+            from: from.into(),
+            findings: Vec::new(),
+            missing: Vec::new(),
+            splits: Vec::new(),
+            tasks: Vec::new(),
+            detail: None,
+            lists: Vec::new(),
+        }
+    }
+
+    /// Notes files that are missing; none is no note.
+    pub(crate) fn note_missing(
+        &mut self,
+        what: impl Into<String>,
+        examples: &[String],
+        consequence: &'static str,
+    ) {
+        if !examples.is_empty() {
+            self.missing.push(Missing {
+                what: what.into(),
+                count: examples.len(),
+                examples: examples.iter().take(5).cloned().collect(),
+                consequence,
+            });
+        }
+    }
+
+    pub(crate) fn split(&mut self, split: &'static str, pictures: usize, official: usize) {
+        self.splits.push(SplitPictures {
+            split,
+            pictures,
+            official,
+        });
+    }
+
+    /// The data set's name, as in [`PREPARABLE`](super::PREPARABLE).
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What was recognised, in words, one finding each.
+    pub fn findings(&self) -> &[String] {
+        &self.findings
+    }
+
+    /// What a complete download has and this one has not.
+    pub fn missing(&self) -> &[Missing] {
+        &self.missing
+    }
+
+    /// Pictures of each split, against the published numbers.
+    pub fn splits(&self) -> &[SplitPictures] {
+        &self.splits
+    }
+
+    /// Number of files the result will have, lists not counted.
+    pub fn files(&self) -> usize {
+        self.tasks.len() + self.detail.as_ref().map_or(0, |detail| detail.images.len())
+    }
+
+    /// Where the lists of ids will be, below the result's folder.
+    pub fn lists(&self) -> impl Iterator<Item = &Path> {
+        self.lists.iter().map(|list| list.to.as_path())
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} in {}", self.title, self.from.display())?;
+        for finding in &self.findings {
+            writeln!(f, "  found    {finding}")?;
+        }
+        for missing in &self.missing {
+            let examples = missing.examples.join(", ");
+            write!(f, "  missing  {}: {examples}", missing.what)?;
+            if missing.count > missing.examples.len() {
+                write!(f, ", … ({} in all)", missing.count)?;
+            }
+            writeln!(f, "; {}", missing.consequence)?;
+        }
+        for split in &self.splits {
+            let SplitPictures {
+                split,
+                pictures,
+                official,
+            } = split;
+            writeln!(f, "  split    {split}: {pictures} of {official} pictures")?;
+        }
+        write!(f, "  makes    {} files", self.files())?;
+        if !self.lists.is_empty() {
+            write!(f, " and {} lists", self.lists.len())?;
+        }
+        Ok(())
+    }
+}

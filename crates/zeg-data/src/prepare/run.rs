@@ -1,0 +1,424 @@
+//! Carrying out a plan: all tasks on all threads, each file whole or not at all.
+
+use std::fs;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use image::ExtendedColorType;
+use image::codecs::jpeg::JpegEncoder;
+use rayon::prelude::*;
+use serde::Serialize;
+use zeg_image::write::{Existing, NewFile};
+use zeg_image::{
+    LabelMap, RgbImage, decode_rgb, picture_size, resize_bilinear, resize_nearest, voc_palette,
+    write_indexed_png,
+};
+
+use super::labels::{Form, Rule};
+use super::place::{self, Guard, Placed};
+use super::plan::{LabelSize, Plan, SplitPictures, Task, Work};
+use super::{JPEG_QUALITY, OnBad, Pictures, PrepareError, PrepareOptions};
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Files that are finished, those skipped and failed among them.
+    pub done: usize,
+    /// Files of the whole run.
+    pub total: usize,
+}
+
+/// A file that could not be converted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// The file that was to be made, below the result's folder.
+    pub file: PathBuf,
+    /// What was wrong, with the file of the download.
+    pub reason: String,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// The data set's name.
+    pub dataset: &'static str,
+    /// Files that were converted.
+    pub converted: usize,
+    /// Files that were linked to the download.
+    pub linked: usize,
+    /// Files that were copied from the download.
+    pub copied: usize,
+    /// Files that were there already.
+    pub skipped: usize,
+    /// Lists of ids that were written.
+    pub lists: usize,
+    /// Files that could not be made, by name.
+    pub failed: Vec<Failure>,
+    /// Pictures of each split, against the published numbers. Failed files are not taken off.
+    pub splits: Vec<SplitPictures>,
+    /// Whether `progress` ended the run; its lists are not written then.
+    pub stopped: bool,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl Plan {
+    /// Makes what is planned in the folder `to`, which is created.
+    ///
+    /// Files that are there and not older than what they come from are left alone, so a run can be repeated and goes
+    /// on after an interruption. `to` may lie in the download's folder or be it, as long as nothing there is replaced.
+    ///
+    /// `progress` is called from all threads, once a file; when it answers [`ControlFlow::Break`], files under
+    /// way are finished and no more are begun.
+    ///
+    /// # Errors
+    /// [`PrepareError::WouldReplaceSource`] before anything is written; [`PrepareError::Threads`]; what cannot be
+    /// written, in any case; [`PrepareError::Unreadable`] and [`PrepareError::Json`] for a file of all annotations;
+    /// and with [`OnBad::Stop`] the first file's error.
+    pub fn run(
+        &self,
+        to: &Path,
+        options: &PrepareOptions,
+        progress: &(dyn Fn(Progress) -> ControlFlow<()> + Sync),
+    ) -> Result<Summary, PrepareError> {
+        let begin = Instant::now();
+        self.check_nothing_is_replaced(to, options)?;
+        self.make_folders(to)?;
+        let runner = Runner {
+            to,
+            options,
+            progress,
+            total: self.files(),
+            done: AtomicUsize::new(0),
+            stopped: AtomicBool::new(false),
+            tally: Mutex::new(Tally::default()),
+        };
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.threads)
+            .build()
+            .map_err(|error| PrepareError::Threads {
+                reason: error.to_string(),
+            })?;
+        pool.install(|| {
+            self.tasks
+                .par_iter()
+                .try_for_each(|task| runner.file(&task.to, |path| do_task(task, path, options)))?;
+            match &self.detail {
+                Some(detail) => detail.run(&runner),
+                None => Ok(()),
+            }
+        })?;
+        let stopped = runner.is_stopped();
+        let mut tally = runner.tally.into_inner().unwrap_or_default();
+        tally.failed.sort_by(|a, b| a.file.cmp(&b.file));
+        let mut lists = 0;
+        if !stopped {
+            for list in &self.lists {
+                lists += usize::from(place::write_list(&to.join(&list.to), &list.ids)?);
+            }
+        }
+        Ok(Summary {
+            dataset: self.name,
+            converted: tally.converted,
+            linked: tally.linked,
+            copied: tally.copied,
+            skipped: tally.skipped,
+            lists,
+            failed: tally.failed,
+            splits: self.splits.clone(),
+            stopped,
+            seconds: begin.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// Goes through all files before the first is written.
+    fn check_nothing_is_replaced(
+        &self,
+        to: &Path,
+        options: &PrepareOptions,
+    ) -> Result<(), PrepareError> {
+        let mut guard = Guard::new(&self.from)?;
+        for task in &self.tasks {
+            let path = to.join(&task.to);
+            let from = task.from();
+            let is_there = match &task.work {
+                Work::Place { .. } => place::is_placed(&path, from, options.pictures),
+                Work::Labels { rule, .. } if rule.keeps_values() => {
+                    place::is_placed(&path, from, options.pictures)
+                        || place::is_converted(&path, from)
+                }
+                Work::Labels { .. } => {
+                    place::is_converted(&path, from) && !place::is_same_file(&path, from)
+                }
+                Work::Picture { .. } => {
+                    place::is_placed(&path, from, options.pictures)
+                        || place::is_converted(&path, from)
+                }
+            };
+            if !is_there {
+                guard.check(&path)?;
+            }
+        }
+        for image in self.detail.iter().flat_map(|detail| &detail.images) {
+            let path = to.join(&image.to);
+            if !image.is_made(&path) {
+                guard.check(&path)?;
+            }
+        }
+        for list in &self.lists {
+            let path = to.join(&list.to);
+            let same = fs::read_to_string(&path).is_ok_and(|text| text.lines().eq(&list.ids));
+            if !same {
+                guard.check(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_folders(&self, to: &Path) -> Result<(), PrepareError> {
+        let files = self.tasks.iter().map(|task| &task.to);
+        let images = self.detail.iter().flat_map(|detail| &detail.images);
+        let files = files.chain(images.map(|image| &image.to));
+        let files = files.chain(self.lists.iter().map(|list| &list.to));
+        let folders: std::collections::BTreeSet<&Path> =
+            files.filter_map(|file| file.parent()).collect();
+        for folder in folders {
+            let folder = to.join(folder);
+            fs::create_dir_all(&folder)
+                .map_err(|source| PrepareError::unwritable(&folder, source))?;
+        }
+        Ok(())
+    }
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Converted,
+    Linked,
+    Copied,
+    Skipped,
+}
+
+impl From<Placed> for Outcome {
+    fn from(placed: Placed) -> Self {
+        match placed {
+            Placed::Linked => Self::Linked,
+            Placed::Copied => Self::Copied,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    converted: usize,
+    linked: usize,
+    copied: usize,
+    skipped: usize,
+    failed: Vec<Failure>,
+}
+
+/// What all threads of a run share.
+pub(crate) struct Runner<'a> {
+    to: &'a Path,
+    options: &'a PrepareOptions,
+    progress: &'a (dyn Fn(Progress) -> ControlFlow<()> + Sync),
+    total: usize,
+    done: AtomicUsize,
+    stopped: AtomicBool,
+    tally: Mutex<Tally>,
+}
+
+impl Runner<'_> {
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Where a file of the result stands.
+    pub(crate) fn path(&self, file: &Path) -> PathBuf {
+        self.to.join(file)
+    }
+
+    /// Makes one file with `make`, which gets its path; does nothing in a run that was stopped.
+    pub(crate) fn file(
+        &self,
+        file: &Path,
+        make: impl FnOnce(&Path) -> Result<Outcome, PrepareError>,
+    ) -> Result<(), PrepareError> {
+        if self.is_stopped() {
+            return Ok(());
+        }
+        let outcome = make(&self.path(file));
+        if let Ok(mut tally) = self.tally.lock() {
+            match outcome {
+                Ok(Outcome::Converted) => tally.converted += 1,
+                Ok(Outcome::Linked) => tally.linked += 1,
+                Ok(Outcome::Copied) => tally.copied += 1,
+                Ok(Outcome::Skipped) => tally.skipped += 1,
+                Err(error) if self.options.on_bad == OnBad::Stop || error.is_of_the_disk() => {
+                    return Err(error);
+                }
+                Err(error) => tally.failed.push(Failure {
+                    file: file.into(),
+                    reason: error.to_string(),
+                }),
+            }
+        }
+        let progress = Progress {
+            done: self.done.fetch_add(1, Ordering::Relaxed) + 1,
+            total: self.total,
+        };
+        if (self.progress)(progress).is_break() {
+            self.stopped.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+fn do_task(task: &Task, to: &Path, options: &PrepareOptions) -> Result<Outcome, PrepareError> {
+    match &task.work {
+        Work::Place { from } => place_unless_there(to, from, options.pictures),
+        Work::Picture { from } => shrink_picture(to, from, options),
+        Work::Labels {
+            from,
+            form,
+            rule,
+            picture,
+            size,
+        } => convert_labels(to, (from, *form), rule, (picture, *size), options),
+    }
+}
+
+fn place_unless_there(to: &Path, from: &Path, pictures: Pictures) -> Result<Outcome, PrepareError> {
+    if place::is_placed(to, from, pictures) {
+        return Ok(Outcome::Skipped);
+    }
+    Ok(place::place(to, from, pictures)?.into())
+}
+
+fn convert_labels(
+    to: &Path,
+    (from, form): (&Path, Form),
+    rule: &Rule,
+    (picture, size): (&Path, LabelSize),
+    options: &PrepareOptions,
+) -> Result<Outcome, PrepareError> {
+    let keeps = rule.keeps_values() && size == LabelSize::Own;
+    // A file that is its own source is there, but nobody has looked into it.
+    let in_place = place::is_in_place(to, from);
+    let is_made = !in_place
+        && (place::is_converted(to, from) || keeps && place::is_placed(to, from, options.pictures));
+    if is_made && size == LabelSize::Own {
+        return Ok(Outcome::Skipped);
+    }
+    let picture_size = zeg_image::picture_size(picture)?;
+    let (width, height) = match size {
+        LabelSize::Own => picture_size,
+        LabelSize::Shrunk => shrunk_size(picture_size, options.shrink),
+    };
+    if is_made && zeg_image::picture_size(to).is_ok_and(|made| made == (width, height)) {
+        return Ok(Outcome::Skipped);
+    }
+    let raw = form.read(from)?;
+    check_size(picture, picture_size, from, &raw.map)?;
+    let is_index_file = raw.is_index_file;
+    let mut labels = rule.apply(raw.map, from)?;
+    if keeps && is_index_file {
+        return place_unless_there(to, from, options.pictures);
+    }
+    if in_place {
+        return Err(PrepareError::WouldReplaceSource {
+            path: to.into(),
+            from: from.parent().unwrap_or(from).into(),
+        });
+    }
+    labels = resize_nearest(&labels, width, height); // its own size changes nothing
+    write_indexed_png(to, &labels, &voc_palette(rule.classes()))?;
+    Ok(Outcome::Converted)
+}
+
+/// Label maps that do not fit their picture are turned, of another picture, or of another version of it.
+pub(crate) fn check_size(
+    picture: &Path,
+    picture_size: (usize, usize),
+    file: &Path,
+    labels: &LabelMap,
+) -> Result<(), PrepareError> {
+    let label_size = (labels.width(), labels.height());
+    if label_size == picture_size {
+        return Ok(());
+    }
+    Err(PrepareError::SizeMismatch {
+        picture: picture.into(),
+        picture_size,
+        labels: file.into(),
+        label_size,
+    })
+}
+
+/// The size that MaskFormer's preparation gives a picture: the shorter side at most `limit`, the other rounded to even.
+fn shrunk_size((width, height): (usize, usize), limit: Option<usize>) -> (usize, usize) {
+    let Some(limit) = limit.filter(|&limit| limit > 0 && width.min(height) > limit) else {
+        return (width, height);
+    };
+    let scaled = |long: usize, short: usize| {
+        (long as f64 / short as f64 * limit as f64).round_ties_even() as usize
+    };
+    if width >= height {
+        (scaled(width, height), limit)
+    } else {
+        (limit, scaled(height, width))
+    }
+}
+
+fn shrink_picture(
+    to: &Path,
+    from: &Path,
+    options: &PrepareOptions,
+) -> Result<Outcome, PrepareError> {
+    let size = picture_size(from)?;
+    let target = shrunk_size(size, options.shrink);
+    if size == target {
+        // A shrunk picture of an earlier run makes way: it is not this one.
+        return place_unless_there(to, from, options.pictures);
+    }
+    if place::is_converted(to, from) && picture_size(to).is_ok_and(|made| made == target) {
+        return Ok(Outcome::Skipped);
+    }
+    let picture = resize_bilinear(&decode_rgb(from)?, target.0, target.1);
+    write_jpeg(to, &picture).map_err(|source| PrepareError::unwritable(to, source))?;
+    Ok(Outcome::Converted)
+}
+
+fn write_jpeg(to: &Path, picture: &RgbImage) -> io::Result<()> {
+    let mut file = NewFile::create(to)?;
+    JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY)
+        .encode(
+            picture.as_raw(),
+            picture.width(),
+            picture.height(),
+            ExtendedColorType::Rgb8,
+        )
+        .map_err(io::Error::other)?;
+    file.finish(Existing::Replace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_the_published_preparation() {
+        // round(w / h * 512) of Python for each.
+        assert_eq!(shrunk_size((2048, 1536), Some(512)), (683, 512));
+        assert_eq!(shrunk_size((1536, 2048), Some(512)), (512, 683));
+        assert_eq!(shrunk_size((1025, 1024), Some(512)), (512, 512)); // 512.5
+        assert_eq!(shrunk_size((1027, 1024), Some(512)), (514, 512)); // 513.5
+        assert_eq!(shrunk_size((683, 512), Some(512)), (683, 512));
+        assert_eq!(shrunk_size((2048, 1536), None), (2048, 1536));
+    }
+}

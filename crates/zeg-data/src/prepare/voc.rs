@@ -1,0 +1,244 @@
+//! PASCAL VOC 2012 with the masks of the Semantic Boundaries data set (SBD).
+//!
+//! Zero-shot results train on VOC's 1,464 pictures and on 9,118 that only SBD has masks of (Hariharan et al. 2011).
+//! SBD's own lists divide its 11,355 pictures otherwise and overlap VOC's validation pictures; so `aug` is all of SBD
+//! without VOC's `train` and `val`. SBD's masks are MATLAB structs; a folder `SegmentationClassAug` of PNGs, which is
+//! passed around for years, is taken instead where there are none. Some copies of it keep the masks in colour.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::find::{self, Tree};
+use super::labels::{Form, Rule};
+use super::plan::{List, Task};
+use super::{Plan, PrepareError};
+
+const TITLE: &str = "PASCAL VOC 2012";
+const LISTS: &str = "ImageSets/Segmentation";
+const SBD_MASK: Form = Form::Matlab(&["GTcls", "Segmentation"]);
+
+pub(crate) fn plan(from: &Path) -> Result<Plan, PrepareError> {
+    let tree = Tree::scan(from)?;
+    let mut plan = Plan::new("voc12", TITLE, from);
+    let Some(voc) = find_voc(&tree) else {
+        return Err(PrepareError::NotFound {
+            dataset: TITLE,
+            from: from.into(),
+            looked_for: vec!["VOC2012/ImageSets/Segmentation/train.txt and val.txt"],
+        });
+    };
+    plan.findings.push(format!("VOC 2012 at {}", voc.display()));
+    let lists = voc.join(LISTS);
+    let (train, val) = (
+        find::read_ids(&lists.join("train.txt"))?,
+        find::read_ids(&lists.join("val.txt"))?,
+    );
+    let trainval = match lists.join("trainval.txt") {
+        list if list.is_file() => find::read_ids(&list)?,
+        _ => train
+            .iter()
+            .chain(&val)
+            .cloned()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
+    };
+    let augmented = find_augmented(&tree, &voc, &mut plan)?;
+    let known: BTreeSet<&String> = train.iter().chain(&val).collect();
+    let (aug, masks) = match augmented {
+        Some(Augmented { ids, masks }) => {
+            let ids: Vec<String> = ids.into_iter().filter(|id| !known.contains(id)).collect();
+            (ids, masks)
+        }
+        None => (Vec::new(), Masks::none()),
+    };
+    add_files(&mut plan, &voc, (&train, &val, &aug), &masks)?;
+    let train_aug: Vec<String> = train.iter().chain(&aug).cloned().collect();
+    for (split, ids, official) in [
+        ("train", &train, 1464),
+        ("val", &val, 1449),
+        ("trainval", &trainval, 2913),
+        ("aug", &aug, 9118),
+        ("train_aug", &train_aug, 10582),
+    ] {
+        let needs_aug = split.ends_with("aug");
+        if ids.is_empty() || needs_aug && aug.is_empty() {
+            continue;
+        }
+        plan.split(split, ids.len(), official);
+        plan.lists.push(List {
+            to: Path::new(LISTS).join(format!("{split}.txt")),
+            ids: ids.clone(),
+        });
+    }
+    Ok(plan)
+}
+
+/// The folder with VOC's segmentation lists; `VOCdevkit` may hold those of other years, too.
+fn find_voc(tree: &Tree) -> Option<PathBuf> {
+    let has_lists = |folder: &Path| {
+        let lists = folder.join(LISTS);
+        lists.join("train.txt").is_file() && lists.join("val.txt").is_file()
+    };
+    let other_year = |folder: &Path| {
+        let name = folder.file_name().map(|name| name.to_string_lossy());
+        name.is_some_and(|name| name.starts_with("VOC20") && name != "VOC2012")
+    };
+    let mut found = tree.all(|folder| has_lists(folder) && !other_year(folder));
+    found.next().map(Path::to_owned)
+}
+
+/// The masks beyond VOC's own.
+struct Augmented {
+    /// All pictures that have one, or that SBD lists.
+    ids: BTreeSet<String>,
+    masks: Masks,
+}
+
+struct Masks {
+    files: BTreeMap<String, PathBuf>,
+    form: Form,
+    /// Pictures that come with the masks.
+    pictures: BTreeMap<String, PathBuf>,
+}
+
+impl Masks {
+    fn none() -> Self {
+        Self {
+            files: BTreeMap::new(),
+            form: SBD_MASK,
+            pictures: BTreeMap::new(),
+        }
+    }
+}
+
+fn find_augmented(
+    tree: &Tree,
+    voc: &Path,
+    plan: &mut Plan,
+) -> Result<Option<Augmented>, PrepareError> {
+    let sbd = tree
+        .all(|folder| find::holds(&folder.join("cls"), &[".mat"], ""))
+        .next();
+    if let Some(sbd) = sbd {
+        let files = find::files(&sbd.join("cls"), ".mat")?;
+        let mut ids: BTreeSet<String> = BTreeSet::new();
+        for list in ["train.txt", "val.txt"].map(|name| sbd.join(name)) {
+            if list.is_file() {
+                ids.extend(find::read_ids(&list)?);
+            } else {
+                plan.note_missing(
+                    "list of SBD",
+                    &[list.display().to_string()],
+                    "all masks of SBD are taken instead",
+                );
+                ids.extend(files.keys().cloned());
+            }
+        }
+        let images = sbd.join("img");
+        plan.findings.push(format!(
+            "SBD at {}: {} masks in MATLAB files (GTcls.Segmentation), {} pictures listed",
+            sbd.display(),
+            files.len(),
+            ids.len()
+        ));
+        return Ok(Some(Augmented {
+            ids,
+            masks: Masks {
+                files,
+                form: SBD_MASK,
+                pictures: find::files_if_any(&images, ".jpg")?,
+            },
+        }));
+    }
+    let ready = [voc.join("SegmentationClassAug")];
+    let ready = ready.iter().map(PathBuf::as_path);
+    let ready = ready
+        .chain(tree.named("SegmentationClassAug"))
+        .find(|folder| find::holds(folder, &[".png"], ""));
+    let Some(ready) = ready else {
+        plan.note_missing(
+            "SBD",
+            &["benchmark_RELEASE/dataset/cls/*.mat or SegmentationClassAug/*.png".to_owned()],
+            "no split aug and train_aug, which published zero-shot results train on",
+        );
+        return Ok(None);
+    };
+    let files = find::files(ready, ".png")?;
+    plan.findings.push(format!(
+        "ready masks at {}: {} PNGs, indices or VOC colours",
+        ready.display(),
+        files.len()
+    ));
+    Ok(Some(Augmented {
+        ids: files.keys().cloned().collect(),
+        masks: Masks {
+            files,
+            form: Form::IndexOrVocColours,
+            pictures: BTreeMap::new(),
+        },
+    }))
+}
+
+/// A task for every picture and every mask that is there, a note for every one that is not.
+fn add_files(
+    plan: &mut Plan,
+    voc: &Path,
+    (train, val, aug): (&[String], &[String], &[String]),
+    masks: &Masks,
+) -> Result<(), PrepareError> {
+    let rule = Arc::new(Rule::identity(TITLE, "0..=20 and 255", 20));
+    let mut pictures = find::files_if_any(&voc.join("JPEGImages"), ".jpg")?;
+    for (id, path) in &masks.pictures {
+        pictures.entry(id.clone()).or_insert_with(|| path.clone());
+    }
+    let own = find::files_if_any(&voc.join("SegmentationClass"), ".png")?;
+    let (mut no_picture, mut no_mask, mut no_aug_mask) = (Vec::new(), Vec::new(), Vec::new());
+    let own_ids = train.iter().chain(val).map(|id| (id, false));
+    let mut seen = BTreeSet::new();
+    for (id, is_aug) in own_ids.chain(aug.iter().map(|id| (id, true))) {
+        if !seen.insert(id) {
+            continue; // lists may repeat a picture; two threads must not make one file
+        }
+        let Some(picture) = pictures.get(id) else {
+            no_picture.push(id.clone());
+            continue;
+        };
+        plan.tasks.push(Task::place(
+            Path::new("JPEGImages").join(format!("{id}.jpg")),
+            picture,
+        ));
+        let (folder, mask, form) = if is_aug {
+            ("SegmentationClassAug", masks.files.get(id), masks.form)
+        } else {
+            ("SegmentationClass", own.get(id), Form::IndexOrVocColours)
+        };
+        match mask {
+            Some(mask) => plan.tasks.push(Task::labels(
+                Path::new(folder).join(format!("{id}.png")),
+                (mask, form),
+                &rule,
+                picture,
+            )),
+            None if is_aug => no_aug_mask.push(id.clone()),
+            None => no_mask.push(id.clone()),
+        }
+    }
+    plan.note_missing(
+        "pictures (JPEGImages)",
+        &no_picture,
+        "their splits cannot be opened",
+    );
+    plan.note_missing(
+        "masks (SegmentationClass)",
+        &no_mask,
+        "train and val cannot be opened",
+    );
+    plan.note_missing(
+        "masks of SBD",
+        &no_aug_mask,
+        "aug and train_aug cannot be opened",
+    );
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! From what a user names to a data set: which benchmark or description, where it lies, which part of it, and which of
+//! its classes are unseen.
+
+use std::path::Path;
+
+use zeg_vocab::classes::ClassSet;
+
+use crate::benchmark::{Benchmark, benchmark};
+use crate::dataset::check_files_exist;
+use crate::folder::Description;
+use crate::listing::Listing;
+use crate::{DataError, Dataset, LabelRule, Metric};
+
+/// A part of a data set, as a command line or a configuration names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Selection<'a> {
+    /// A name in [`DATASETS`](crate::DATASETS), or the path of a `.toml` that describes a data set
+    /// ([`folder`](crate::folder)).
+    pub dataset: &'a str,
+    /// The data set's folder, or one above it. For a `.toml` it may be empty, which leaves the choice to the file.
+    pub root: &'a Path,
+    /// The split: a name such as `train` or `val`, or the path of a text file with one id a line.
+    pub split: &'a str,
+    /// The class list to read label files with; `None` for the data set's usual one.
+    pub classes: Option<&'a str>,
+    /// The unseen classes, as [`ClassSet::with_split`] takes them; `None` for the published ones.
+    pub unseen: Option<&'a str>,
+}
+
+/// Opens a data set and checks that every file of the split exists.
+///
+/// # Errors
+/// Those of [`list`], and [`DataError::MissingFiles`].
+pub fn open(selection: &Selection) -> Result<Dataset, DataError> {
+    let dataset = list(selection)?;
+    check_files_exist(&dataset.title, selection.split, &dataset.items)?;
+    Ok(dataset)
+}
+
+/// Opens a data set without asking for every file.
+///
+/// # Errors
+/// - [`DataError::UnknownDataset`], [`DataError::Description`], [`DataError::ClassList`], [`DataError::Classes`],
+///   [`DataError::Unseen`] for what was named
+/// - [`DataError::RootNotFound`], [`DataError::SplitNotFound`]: with the folders looked for, the splits there are
+/// - [`DataError::Unreadable`], [`DataError::Text`], [`DataError::IllegalId`], [`DataError::DuplicateId`],
+///   [`DataError::Empty`] for lists and folders
+/// - [`DataError::RawCocoLabels`], [`DataError::UnconvertedLabels`] for label maps in the numbers of the download
+pub fn list(selection: &Selection) -> Result<Dataset, DataError> {
+    let Found {
+        mut listing,
+        dataset,
+        ..
+    } = find(selection)?;
+    if listing.defects.is_empty() {
+        Ok(dataset)
+    } else {
+        Err(listing.defects.swap_remove(0))
+    }
+}
+
+/// A data set with everything that is known of it.
+pub(crate) struct Found {
+    pub(crate) dataset: Dataset,
+    /// What is where; its items were moved to `dataset`.
+    pub(crate) listing: Listing,
+    #[allow(dead_code)] // for the examination that comes next
+    pub(crate) source: Source,
+}
+
+/// Where a data set is described.
+pub(crate) enum Source {
+    BuiltIn(&'static Benchmark),
+    Described(Box<Description>),
+}
+
+impl Source {
+    /// The data set that a selection names.
+    pub(crate) fn of(dataset: &str) -> Result<Self, DataError> {
+        if let Some(benchmark) = benchmark(dataset) {
+            return Ok(Self::BuiltIn(benchmark));
+        }
+        let path = Path::new(dataset);
+        if path
+            .extension()
+            .is_some_and(|ending| ending.eq_ignore_ascii_case("toml"))
+        {
+            return Ok(Self::Described(Box::new(Description::read(path)?)));
+        }
+        Err(DataError::UnknownDataset {
+            name: dataset.to_owned(),
+        })
+    }
+
+    /// The pairs of a split.
+    pub(crate) fn list(&self, root: &Path, split: &str) -> Result<Listing, DataError> {
+        match self {
+            Self::BuiltIn(benchmark) => (benchmark.list)(root, split),
+            Self::Described(description) => description.list(root, split),
+        }
+    }
+
+    fn title(&self) -> &str {
+        match self {
+            Self::BuiltIn(benchmark) => benchmark.title,
+            Self::Described(description) => &description.title,
+        }
+    }
+
+    /// The classes, and how label files lead to them.
+    pub(crate) fn classes(&self, list: Option<&str>) -> Result<(ClassSet, LabelRule), DataError> {
+        let refused = |list: &str, known: Vec<String>| DataError::ClassList {
+            dataset: self.title().to_owned(),
+            list: list.to_owned(),
+            known,
+        };
+        match self {
+            Self::BuiltIn(benchmark) => {
+                let lists = benchmark.class_lists;
+                let usual = lists.first().copied().unwrap_or_default();
+                let list = list.unwrap_or(usual);
+                if !lists.contains(&list) {
+                    let known = lists.iter().map(ToString::to_string).collect();
+                    return Err(refused(list, known));
+                }
+                Ok((ClassSet::by_name(list)?, (benchmark.rule)(list)))
+            }
+            Self::Described(description) => {
+                let own = &description.classes;
+                let classes = match list {
+                    Some(list) if list != own.name => {
+                        let other = ClassSet::by_name(list)?;
+                        if other.len() != own.len() {
+                            return Err(refused(list, vec![own.name.clone()]));
+                        }
+                        other
+                    }
+                    _ => own.clone(),
+                };
+                Ok((classes, description.rule.clone()))
+            }
+        }
+    }
+}
+
+/// Finds a data set's split, with its defects.
+pub(crate) fn find(selection: &Selection) -> Result<Found, DataError> {
+    let source = Source::of(selection.dataset)?;
+    let (mut classes, label_rule) = source.classes(selection.classes)?;
+    if let Some(unseen) = selection.unseen {
+        classes = classes.with_split(unseen)?;
+    }
+    let mut listing = source.list(selection.root, selection.split)?;
+    let (name, metric) = match &source {
+        Source::BuiltIn(benchmark) => (benchmark.name.to_owned(), Metric::MeanIou),
+        Source::Described(description) => (description.name.clone(), description.metric),
+    };
+    let dataset = Dataset {
+        name,
+        title: source.title().to_owned(),
+        items: std::mem::take(&mut listing.items),
+        label_rule,
+        classes,
+        metric,
+    };
+    Ok(Found {
+        dataset,
+        listing,
+        source,
+    })
+}

@@ -1,0 +1,378 @@
+//! The curves of a training: loss, its terms, learning rate.
+//!
+//! A crate for plots would draw text of one size and colours of one theme into a picture. Here only the lines are drawn,
+//! as paths in a square of 1000 that the page stretches to its place; labels are text of the page, which stays readable
+//! on a phone and in the dark. A log has tens of thousands of steps and a screen a thousand columns: each column keeps its
+//! smallest and its largest value, so that no spike is lost.
+
+use std::fmt::Write as _;
+
+use super::RunInput;
+use super::log::CurvePoint;
+
+/// Columns of the drawn line; each has two points at most.
+const COLUMNS: usize = 400;
+/// Columns of the smoothed line.
+const SMOOTH_COLUMNS: usize = 60;
+/// From this ratio of the largest to the smallest smoothed value on, the axis is logarithmic.
+const LOG_RATIO: f64 = 20.0;
+/// What was set and not measured: without noise to smooth, and from 0.
+const EXACT: &str = "lr";
+/// Side of the square that lines are drawn in.
+const SIDE: f64 = 1000.0;
+/// About as many labels at an axis.
+const LABELS: f64 = 5.0;
+
+/// One diagram.
+pub(super) struct Chart {
+    pub(super) title: &'static str,
+    /// The name for markup.
+    pub(super) id: &'static str,
+    pub(super) logarithmic: bool,
+    pub(super) series: Vec<Series>,
+    /// Labels of the axes; positions in percent, from the top and from the left.
+    pub(super) y_labels: Vec<Label>,
+    pub(super) x_labels: Vec<Label>,
+    /// What it shows, in words.
+    pub(super) alt: String,
+}
+
+/// The line of one run.
+pub(super) struct Series {
+    /// Run, from 0.
+    pub(super) run: usize,
+    /// SVG path of the values.
+    pub(super) line: String,
+    /// SVG path of the means, where there are many values.
+    pub(super) smooth: Option<String>,
+}
+
+pub(super) struct Label {
+    pub(super) position: String,
+    pub(super) text: String,
+}
+
+/// A value of a step.
+type Point = (u64, f64);
+
+/// What a diagram shows of the steps: title, name for markup, value.
+type Kind = (&'static str, &'static str, fn(&CurvePoint) -> Option<f64>);
+
+/// The diagrams of what the logs hold.
+pub(super) fn charts(runs: &[RunInput]) -> Vec<Chart> {
+    let kinds: [Kind; 4] = [
+        ("Loss", "loss", |point| point.loss),
+        ("Focal term", "focal", |point| point.focal),
+        ("Dice term", "dice", |point| point.dice),
+        ("Learning rate", EXACT, |point| point.lr),
+    ];
+    let chart = |(title, id, value): Kind| {
+        let series = runs.iter().enumerate().map(|(run, input)| {
+            let points = input
+                .curves
+                .iter()
+                .filter_map(|point| Some((point.step, value(point)?)));
+            let mut points: Vec<Point> = points.filter(|(_, value)| value.is_finite()).collect();
+            points.sort_by_key(|(step, _)| *step);
+            (run, points)
+        });
+        let series: Vec<(usize, Vec<Point>)> =
+            series.filter(|(_, points)| points.len() > 1).collect();
+        draw(title, id, &series)
+    };
+    kinds.into_iter().filter_map(chart).collect()
+}
+
+fn draw(title: &'static str, id: &'static str, series: &[(usize, Vec<Point>)]) -> Option<Chart> {
+    let steps = || {
+        series
+            .iter()
+            .flat_map(|(_, points)| points.iter().map(|(step, _)| *step))
+    };
+    let (first, last) = (steps().min()?, steps().max()?);
+    let (x_first, x_last) = (first as f64, last as f64);
+    let smoothed: Vec<Vec<Point>> = series
+        .iter()
+        .map(|(_, points)| means(points, first, last))
+        .collect();
+    let lowest = |points: &mut dyn Iterator<Item = f64>| points.fold(f64::INFINITY, f64::min);
+    let highest = |points: &mut dyn Iterator<Item = f64>| points.fold(f64::NEG_INFINITY, f64::max);
+    let smooth_values = || smoothed.iter().flatten().map(|(_, value)| *value);
+    let values = || {
+        series
+            .iter()
+            .flat_map(|(_, points)| points.iter().map(|(_, value)| *value))
+    };
+    let (low, high) = (lowest(&mut values()), highest(&mut values()));
+    let (smooth_low, smooth_high) = (lowest(&mut smooth_values()), highest(&mut smooth_values()));
+    let logarithmic = low > 0.0 && smooth_high > LOG_RATIO * smooth_low && id != EXACT;
+    let axis = if logarithmic {
+        Axis::log(low, high)
+    } else {
+        Axis::linear(low.min(0.0), high)
+    };
+    let x_axis = Axis {
+        low: x_first,
+        high: x_last,
+        logarithmic: false,
+        ticks: ticks(x_first, x_last),
+    };
+    let path = |points: &[Point]| {
+        let mut path = String::new();
+        for (step, value) in points {
+            let letter = if path.is_empty() { 'M' } else { 'L' };
+            let (x, y) = (
+                SIDE * x_axis.place(*step as f64),
+                SIDE * (1.0 - axis.place(*value)),
+            );
+            // Writing to a string cannot fail.
+            let _ = write!(path, "{letter}{x:.1} {y:.1}");
+        }
+        path
+    };
+    let lines = series
+        .iter()
+        .zip(&smoothed)
+        .map(|((run, points), smooth)| Series {
+            run: *run,
+            line: path(&thinned(points, first, last)),
+            smooth: (points.len() > 2 * SMOOTH_COLUMNS && id != EXACT).then(|| path(smooth)),
+        });
+    let ends: Vec<String> = smoothed
+        .iter()
+        .filter_map(|points| {
+            let ((_, begin), (_, end)) = (points.first()?, points.last()?);
+            Some(format!("{} to {}", short(*begin), short(*end)))
+        })
+        .collect();
+    Some(Chart {
+        title,
+        id,
+        logarithmic,
+        series: lines.collect(),
+        y_labels: axis.labels(|place| 1.0 - place),
+        x_labels: x_axis.labels(|place| place),
+        alt: format!("{title} from step {first} to {last}: {}", ends.join("; ")),
+    })
+}
+
+/// The column of a step, below `columns`.
+fn column(step: u64, first: u64, last: u64, columns: usize) -> usize {
+    let span = (last.saturating_sub(first)) as f64;
+    let place = step.saturating_sub(first) as f64 / span.max(1.0);
+    ((place * columns as f64) as usize).min(columns.saturating_sub(1))
+}
+
+/// Smallest and largest value of every column, in the order of their steps.
+fn thinned(points: &[Point], first: u64, last: u64) -> Vec<Point> {
+    if points.len() <= 2 * COLUMNS {
+        return points.to_vec();
+    }
+    let mut thinned = Vec::with_capacity(2 * COLUMNS);
+    for points in points
+        .chunk_by(|a, b| column(a.0, first, last, COLUMNS) == column(b.0, first, last, COLUMNS))
+    {
+        let least = points.iter().min_by(|a, b| a.1.total_cmp(&b.1));
+        let most = points.iter().max_by(|a, b| a.1.total_cmp(&b.1));
+        let (Some(&least), Some(&most)) = (least, most) else {
+            continue;
+        };
+        let (early, late) = if least.0 <= most.0 {
+            (least, most)
+        } else {
+            (most, least)
+        };
+        thinned.push(early);
+        if late != early {
+            thinned.push(late);
+        }
+    }
+    thinned
+}
+
+/// Mean step and value of every column.
+fn means(points: &[Point], first: u64, last: u64) -> Vec<Point> {
+    let same = |a: &Point, b: &Point| {
+        column(a.0, first, last, SMOOTH_COLUMNS) == column(b.0, first, last, SMOOTH_COLUMNS)
+    };
+    points
+        .chunk_by(same)
+        .map(|points| {
+            let count = points.len() as f64;
+            let step = points.iter().map(|(step, _)| *step as f64).sum::<f64>() / count;
+            let value = points.iter().map(|(_, value)| *value / count).sum::<f64>();
+            (step as u64, value)
+        })
+        .collect()
+}
+
+/// A range of values and where its labels are.
+struct Axis {
+    low: f64,
+    high: f64,
+    logarithmic: bool,
+    ticks: Vec<f64>,
+}
+
+impl Axis {
+    fn linear(low: f64, high: f64) -> Self {
+        let high = if high > low { high } else { low + 1.0 };
+        Self {
+            low,
+            high,
+            logarithmic: false,
+            ticks: ticks(low, high),
+        }
+    }
+
+    /// `low` is above 0.
+    fn log(low: f64, high: f64) -> Self {
+        let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
+        let few = high / low < 1e3;
+        let factors: &[f64] = if few { &[1.0, 2.0, 5.0] } else { &[1.0] };
+        let all = decades.flat_map(|decade| {
+            factors
+                .iter()
+                .map(move |factor| factor * 10_f64.powi(decade))
+        });
+        Self {
+            low,
+            high,
+            logarithmic: true,
+            ticks: all.filter(|tick| (low..=high).contains(tick)).collect(),
+        }
+    }
+
+    /// Where a value is, 0 at the low end and 1 at the high one.
+    fn place(&self, value: f64) -> f64 {
+        let place = if self.logarithmic {
+            (value / self.low).log10() / (self.high / self.low).log10()
+        } else {
+            (value - self.low) / (self.high - self.low)
+        };
+        if place.is_finite() {
+            place.clamp(0.0, 1.0)
+        } else {
+            0.5
+        }
+    }
+
+    fn labels(&self, position: impl Fn(f64) -> f64) -> Vec<Label> {
+        let label = |tick: &f64| Label {
+            position: format!("{:.2}", 100.0 * position(self.place(*tick))),
+            text: short(*tick),
+        };
+        self.ticks.iter().map(label).collect()
+    }
+}
+
+/// Round numbers within a range: multiples of 1, 2 or 5 times a power of ten.
+fn ticks(low: f64, high: f64) -> Vec<f64> {
+    let span = high - low;
+    if !span.is_finite() || span <= 0.0 {
+        return vec![low];
+    }
+    let raw = span / LABELS;
+    let power = 10_f64.powf(raw.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0]
+        .map(|factor| factor * power)
+        .into_iter()
+        .find(|step| *step >= raw)
+        .unwrap_or(raw);
+    let first = (low / step).ceil();
+    (0..=10)
+        .map(|index| (first + f64::from(index)) * step)
+        .filter(|tick| (low..=high + step * 0.01).contains(tick))
+        .collect()
+}
+
+/// A number as labels have it: `20k`, `0.5`, `1e-4`.
+fn short(value: f64) -> String {
+    let size = value.abs();
+    if size == 0.0 {
+        return "0".to_owned();
+    }
+    if !(1e-3..1e6).contains(&size) {
+        let text = format!("{value:.1e}");
+        return text.replace(".0e", "e");
+    }
+    if size >= 1e4 {
+        return trimmed(&format!("{:.2}", value / 1000.0)) + "k";
+    }
+    trimmed(&if size >= 100.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.3}")
+    })
+}
+
+fn trimmed(number: &str) -> String {
+    if number.contains('.') {
+        number
+            .trim_end_matches('0')
+            .trim_end_matches('.')
+            .to_owned()
+    } else {
+        number.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_round_numbers() {
+        assert_eq!(
+            ticks(0.0, 20_000.0),
+            [0.0, 5000.0, 10_000.0, 15_000.0, 20_000.0]
+        );
+        assert_eq!(ticks(3.0, 3.0), [3.0]);
+        let words: Vec<String> = [0.0, 20_000.0, 12_500.0, 0.5, 2e-4, 1500.0, 2.5e7, -3.25]
+            .map(short)
+            .into();
+        assert_eq!(
+            words,
+            ["0", "20k", "12.5k", "0.5", "2e-4", "1500", "2.5e7", "-3.25"]
+        );
+    }
+
+    #[test]
+    fn thinning_keeps_every_spike() {
+        let mut points: Vec<Point> = (0..50_000).map(|step| (step, 1.0)).collect();
+        points[31_234].1 = 9.0;
+        points[31_240].1 = -9.0;
+        let thinned = thinned(&points, 0, 49_999);
+        assert!(thinned.len() <= 2 * COLUMNS, "{}", thinned.len());
+        assert!(thinned.contains(&(31_234, 9.0)) && thinned.contains(&(31_240, -9.0)));
+        assert!(thinned.is_sorted_by_key(|(step, _)| *step));
+    }
+
+    #[test]
+    fn means_are_of_their_columns() {
+        let points: Vec<Point> = (0..6000).map(|step| (step, (step % 2) as f64)).collect();
+        let means = means(&points, 0, 5999);
+        assert_eq!(means.len(), SMOOTH_COLUMNS);
+        assert!(means.iter().all(|(_, value)| (value - 0.5).abs() < 0.01));
+    }
+
+    #[test]
+    fn strange_numbers_make_no_strange_paths() {
+        let points = |values: &[(u64, f64)]| values.to_vec();
+        for series in [
+            points(&[(0, 1.0), (1, 1.0)]),
+            points(&[(0, 0.0), (u64::MAX, f64::MAX)]),
+            points(&[(5, -f64::MAX), (6, f64::MAX)]),
+            points(&[(7, 1e-300), (7, 1e300)]),
+        ] {
+            let chart = draw("Loss", "loss", &[(0, series)]).unwrap();
+            for series in chart.series {
+                assert!(
+                    !series.line.contains("NaN") && !series.line.contains("inf"),
+                    "{}",
+                    series.line
+                );
+            }
+        }
+    }
+}

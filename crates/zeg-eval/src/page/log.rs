@@ -1,0 +1,115 @@
+//! The log of a training, a JSON object a line.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::EvalError;
+use crate::record::read_limited;
+
+/// Most bytes of a log that is read; 80,000 steps take some 10 million.
+const MAX_LOG_BYTES: u64 = 256 << 20;
+
+/// What a step of a training reported; `None` for what it did not, or what was no number.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// The step, from 0.
+    pub step: u64,
+    /// Sum of the terms.
+    #[serde(default)]
+    pub loss: Option<f64>,
+    /// Focal term.
+    #[serde(default)]
+    pub focal: Option<f64>,
+    /// Dice term.
+    #[serde(default)]
+    pub dice: Option<f64>,
+    /// Learning rate.
+    #[serde(default)]
+    pub lr: Option<f64>,
+}
+
+/// Reads the `log.jsonl` of a training, in the order of the steps.
+///
+/// A training that was interrupted and resumed repeats steps; the later line of a step counts. The last line may be cut
+/// off.
+///
+/// # Errors
+/// [`EvalError::Unreadable`], [`EvalError::FileTooLarge`]; [`EvalError::LogLine`] for a line that is no step, but for a
+/// last one without its end.
+pub fn read_log(path: impl AsRef<Path>) -> Result<Vec<CurvePoint>, EvalError> {
+    let path = path.as_ref();
+    let text = read_limited(path, MAX_LOG_BYTES)?;
+    let mut points = BTreeMap::new();
+    let mut lines = text.split(|byte| *byte == b'\n').enumerate().peekable();
+    while let Some((number, line)) = lines.next() {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        match serde_json::from_slice::<CurvePoint>(line) {
+            Ok(point) => {
+                points.insert(point.step, point);
+            }
+            // The end of the file without the end of the line: the writer was interrupted.
+            Err(_) if lines.peek().is_none() => {}
+            Err(source) => {
+                return Err(EvalError::LogLine {
+                    path: path.into(),
+                    line: number + 1,
+                    source,
+                });
+            }
+        }
+    }
+    Ok(points.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<CurvePoint>, EvalError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        std::fs::write(&path, text).unwrap();
+        read_log(&path)
+    }
+
+    #[test]
+    fn steps_are_read_in_order_and_the_last_word_counts() {
+        let points = read(concat!(
+            "{\"step\":1,\"lr\":2e-4,\"loss\":3.5,\"focal\":2.5,\"dice\":1.0,\"seconds\":0.4}\n",
+            "{\"step\":2,\"loss\":null}\n",
+            "\n",
+            "{\"step\":1,\"loss\":3.0}\n",
+            "{\"step\":3,\"lo"
+        ))
+        .unwrap();
+        let values: Vec<_> = points
+            .iter()
+            .map(|point| (point.step, point.loss))
+            .collect();
+        assert_eq!(values, [(1, Some(3.0)), (2, None)]);
+    }
+
+    #[test]
+    fn a_line_that_is_no_step_is_an_error() {
+        for text in [
+            "{}\n",
+            "1\n{\"step\":1}",
+            "{\"step\":-1}\n",
+            "{\"step\":1}}\n{\"step\":2}\n",
+            "\u{0}\n",
+        ] {
+            assert!(
+                matches!(read(text), Err(EvalError::LogLine { .. })),
+                "{text:?}"
+            );
+        }
+        assert!(matches!(
+            read_log("no such file"),
+            Err(EvalError::Unreadable { .. })
+        ));
+    }
+}

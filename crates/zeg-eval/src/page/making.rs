@@ -1,0 +1,167 @@
+//! How the numbers were made: what is needed to make them again.
+
+use super::content::meaning;
+use super::text::{duration, plain, thousands};
+use super::{ReportInput, RunInput};
+use crate::Evaluation;
+
+/// Everything that is needed to repeat the evaluation.
+pub(super) struct Making {
+    /// What all runs share: name and value.
+    pub(super) settings: Vec<(String, String)>,
+    /// What differs: a list of names and values a run.
+    pub(super) runs: Vec<RunFacts>,
+    /// A command to start from.
+    pub(super) command: String,
+}
+
+pub(super) struct RunFacts {
+    pub(super) title: String,
+    pub(super) facts: Vec<(String, String)>,
+    /// The experiment as TOML.
+    pub(super) experiment: Option<String>,
+}
+
+impl Making {
+    pub(super) fn of(input: &ReportInput, first: &Evaluation) -> Self {
+        let single = input.runs.len() == 1;
+        let run = |(position, run): (usize, &RunInput)| RunFacts {
+            title: if single {
+                "Run".to_owned()
+            } else {
+                format!("Run {}", position + 1)
+            },
+            facts: facts(&run.evaluation),
+            experiment: run.experiment.clone(),
+        };
+        Self {
+            settings: settings(first),
+            runs: input.runs.iter().enumerate().map(run).collect(),
+            command: format!(
+                "zeg eval {} --data FOLDER --dataset {}",
+                quoted(&first.model.path),
+                quoted(&first.benchmark.dataset)
+            ),
+        }
+    }
+}
+
+fn settings(evaluation: &Evaluation) -> Vec<(String, String)> {
+    let benchmark = &evaluation.benchmark;
+    let official = match benchmark.official_pictures {
+        Some(pictures) => format!(
+            "{} of {} official",
+            thousands(evaluation.images),
+            thousands(pictures)
+        ),
+        None => thousands(evaluation.images),
+    };
+    let scales: Vec<String> = evaluation.scales.iter().map(f64::to_string).collect();
+    let mut settings = vec![
+        (
+            "Data set",
+            format!("{} ({})", benchmark.title, benchmark.dataset),
+        ),
+        ("Split", benchmark.split.clone()),
+        ("Pictures", official),
+        (
+            "Class list",
+            format!(
+                "{}, {} classes",
+                benchmark.class_list,
+                evaluation.classes.len()
+            ),
+        ),
+        (
+            "Protocol",
+            format!("{}. {}", evaluation.protocol.title(), meaning(evaluation)),
+        ),
+        (
+            "Trained on",
+            evaluation
+                .trained_on
+                .clone()
+                .unwrap_or_else(|| "not recorded".to_owned()),
+        ),
+        ("Method", evaluation.method.clone()),
+        ("Prompt templates", evaluation.templates.clone()),
+        ("Scales", scales.join(", ")),
+        (
+            "Mirrored pictures",
+            if evaluation.flip { "yes" } else { "no" }.to_owned(),
+        ),
+    ];
+    if let Some(shard) = evaluation.shard {
+        settings.push(("Shard", format!("{} of {}", shard.index, shard.count)));
+    }
+    let mut settings: Vec<(String, String)> = settings
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+    match &evaluation.inference {
+        serde_json::Value::Object(fields) => {
+            settings.extend(
+                fields
+                    .iter()
+                    .map(|(name, value)| (format!("Inference: {name}"), plain(value))),
+            );
+        }
+        serde_json::Value::Null => {}
+        other => settings.push(("Inference".to_owned(), plain(other))),
+    }
+    settings
+}
+
+fn facts(evaluation: &Evaluation) -> Vec<(String, String)> {
+    let (model, timing) = (&evaluation.model, &evaluation.timing);
+    let mut facts = vec![
+        ("Model", model.path.clone()),
+        ("SHA-256", model.sha256.clone()),
+    ];
+    if let Some(step) = model.step {
+        facts.push(("Step", thousands(step)));
+    }
+    if let Some(seed) = model.seed {
+        facts.push(("Seed", seed.to_string()));
+    }
+    facts.extend([
+        ("Program", evaluation.program.clone()),
+        ("Machine", timing.machine.clone()),
+        ("Pictures at work at once", timing.threads.to_string()),
+        ("Time", duration(timing.wall_s)),
+        ("Time within the model", duration(timing.model_s)),
+    ]);
+    if evaluation.images > 0 && timing.wall_s > 0.0 {
+        let each = timing.wall_s / evaluation.images as f64;
+        facts.push(("Time a picture", format!("{each:.2} s")));
+    }
+    facts
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+/// A word as a POSIX shell takes it.
+fn quoted(word: &str) -> String {
+    let harmless = |letter: char| letter.is_ascii_alphanumeric() || "-_./=:,+@%".contains(letter);
+    if !word.is_empty() && word.chars().all(harmless) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_can_be_copied() {
+        assert_eq!(
+            quoted("runs/voc12/model.safetensors"),
+            "runs/voc12/model.safetensors"
+        );
+        assert_eq!(quoted("my model.safetensors"), "'my model.safetensors'");
+        assert_eq!(quoted("$(rm -r x)"), "'$(rm -r x)'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+}

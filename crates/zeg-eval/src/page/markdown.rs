@@ -1,0 +1,210 @@
+//! The report as Markdown, for a repository or an issue: all numbers, no pictures.
+
+use super::classes::ClassRow;
+use super::content::Content;
+use super::text::{percent, share, thousands};
+use crate::Metric;
+use crate::summary::Spread;
+
+pub(super) fn render(content: &Content) -> String {
+    let mut text = format!(
+        "# {}\n\n{}\n\n{}\n",
+        escaped(&content.title),
+        escaped(&content.facts.join(" · ")),
+        content.protocol
+    );
+    for notice in &content.notices {
+        paragraph(&mut text, &format!("> **Note:** {}", escaped(notice)));
+    }
+    headline(&mut text, content);
+    comparison(&mut text, content);
+    classes(&mut text, content);
+    mistakes(&mut text, content);
+    making(&mut text, content);
+    text
+}
+
+fn headline(text: &mut String, content: &Content) {
+    if content.headline.is_empty() {
+        return;
+    }
+    let line = |number: &super::content::Headline| {
+        let spread = number
+            .spread
+            .as_deref()
+            .map(|spread| format!(" {spread}"))
+            .unwrap_or_default();
+        format!(
+            "- **{} {}**{spread} ({})",
+            number.name, number.value, number.meaning
+        )
+    };
+    let lines: Vec<String> = content.headline.iter().map(line).collect();
+    paragraph(text, &lines.join("\n"));
+}
+
+fn comparison(text: &mut String, content: &Content) {
+    let comparison = &content.comparison;
+    paragraph(text, "## Results");
+    let mut header = vec!["method".to_owned()];
+    header.extend(comparison.columns.iter().map(|column| (*column).to_owned()));
+    header.push("source".to_owned());
+    let own = comparison.own.iter().map(|row| {
+        let mut cells = vec![format!("**{}**", escaped(&row.name))];
+        cells.extend(row.values.iter().cloned());
+        cells.push(escaped(&row.detail));
+        cells
+    });
+    let published = comparison.published.iter().flat_map(|publication| {
+        publication.rows.iter().map(move |row| {
+            let mut cells = vec![escaped(&row.method)];
+            cells.extend(row.values.iter().map(|value| escaped(value)));
+            cells.push(format!("published: {}", escaped(&publication.source)));
+            cells
+        })
+    });
+    table(text, &header, own.chain(published));
+    for footnote in &comparison.footnotes {
+        paragraph(text, &escaped(footnote));
+    }
+    if let Some(difference) = &comparison.difference {
+        paragraph(text, &escaped(difference));
+    }
+}
+
+fn classes(text: &mut String, content: &Content) {
+    let value =
+        |spread: Option<Spread>| spread.map_or_else(|| percent(None), |spread| spread.percent());
+    for group in &content.classes {
+        paragraph(text, &format!("## {}", group.title));
+        let names = match content.metric {
+            Metric::MeanIou => ["class", "IoU", "Acc", "Dice", "share of pixels"],
+            Metric::Dice => ["class", "Dice", "IoU", "Acc", "share of pixels"],
+        };
+        let row = |class: &ClassRow| {
+            let mut cells = vec![escaped(&class.name)];
+            cells.extend(match content.metric {
+                Metric::MeanIou => [class.iou, class.acc, class.dice].map(value),
+                Metric::Dice => [class.dice, class.iou, class.acc].map(value),
+            });
+            cells.push(escaped(&share(class.share)));
+            cells
+        };
+        if !group.rows.is_empty() {
+            table(text, &names.map(str::to_owned), group.rows.iter().map(row));
+        }
+        if !group.absent.is_empty() {
+            paragraph(
+                text,
+                &format!(
+                    "Neither in the truth nor predicted: {}.",
+                    escaped(&group.absent.join(", "))
+                ),
+            );
+        }
+    }
+}
+
+fn mistakes(text: &mut String, content: &Content) {
+    let Some(mistakes) = &content.mistakes else {
+        return;
+    };
+    if !mistakes.sides.is_empty() || !mistakes.pairs.is_empty() {
+        paragraph(text, "## Mistakes");
+    }
+    if !mistakes.sides.is_empty() {
+        let header = [
+            "pixels of",
+            "right",
+            "wrong, a seen class",
+            "wrong, an unseen class",
+        ];
+        let rows = mistakes.sides.iter().map(|side| {
+            let shares = [side.right, side.wrong_seen, side.wrong_unseen];
+            let mut cells = vec![side.name.to_owned()];
+            cells.extend(shares.map(|value| escaped(&share(value))));
+            cells
+        });
+        table(text, &header.map(str::to_owned), rows);
+    }
+    let pair = |pair: &super::mistakes::Pair| {
+        format!(
+            "- {} is taken for {}: {} of its pixels ({})",
+            escaped(&pair.truth),
+            escaped(&pair.prediction),
+            escaped(&share(pair.share)),
+            thousands(pair.pixels)
+        )
+    };
+    let pairs: Vec<String> = mistakes.pairs.iter().map(pair).collect();
+    if !pairs.is_empty() {
+        paragraph(text, &pairs.join("\n"));
+    }
+}
+
+fn making(text: &mut String, content: &Content) {
+    let making = &content.making;
+    paragraph(text, "## How it was made");
+    let row = |(name, value): &(String, String)| vec![escaped(name), escaped(value)];
+    let header = [String::new(), String::new()];
+    table(text, &header, making.settings.iter().map(row));
+    for run in &making.runs {
+        paragraph(text, &format!("### {}", run.title));
+        table(text, &header, run.facts.iter().map(row));
+    }
+    paragraph(
+        text,
+        &format!("```sh\n{}\n```", making.command.replace("```", "` ` `")),
+    );
+}
+
+/// A paragraph after an empty line.
+fn paragraph(text: &mut String, content: &str) {
+    text.push('\n');
+    text.push_str(content);
+    text.push('\n');
+}
+
+fn table(text: &mut String, header: &[String], rows: impl Iterator<Item = Vec<String>>) {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    text.push('\n');
+    text.push_str(&line(header));
+    text.push('|');
+    for position in 0..header.len() {
+        text.push_str(if position == 0 { " --- |" } else { " ---: |" });
+    }
+    text.push('\n');
+    for row in rows {
+        text.push_str(&line(&row));
+    }
+}
+
+/// A text from a file, so that Markdown shows it as it is and it stays within its cell.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '#' | '~' => {
+                escaped.push('\\');
+                escaped.push(letter);
+            }
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '&' => escaped.push_str("&amp;"),
+            letter if letter.is_control() => escaped.push(' '),
+            letter => escaped.push(letter),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_stay_texts() {
+        assert_eq!(escaped("a|b"), r"a\|b");
+        assert_eq!(escaped("<img src=x>\n# b*"), r"&lt;img src=x&gt; \# b\*");
+    }
+}

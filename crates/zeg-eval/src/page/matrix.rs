@@ -1,0 +1,82 @@
+//! The confusion matrix as a picture: a pixel a cell, so that 847 classes are a small file too.
+//!
+//! Rows are true classes, each normalised to 1, columns predicted ones; seen classes come first, so that what is taken
+//! from unseen classes for seen ones lies in one block. Right pixels are blue, wrong ones orange; what changes with the
+//! share is only how opaque a cell is, so the picture fits a light and a dark page.
+
+use std::io::{self, Cursor};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use image::{ExtendedColorType, ImageEncoder as _, codecs::png::PngEncoder};
+
+use crate::{ClassRef, ConfusionMatrix};
+
+/// Of cells on the diagonal.
+pub(super) const RIGHT: [u8; 3] = [38, 107, 214];
+/// Of the others.
+pub(super) const WRONG: [u8; 3] = [224, 92, 26];
+
+/// Classes that fit names at their rows.
+const NAMED: usize = 32;
+/// From here on a cell is too small in half the width of a page.
+const LARGE: usize = 256;
+
+/// The picture and what it needs around it.
+pub(super) struct Matrix {
+    /// `data:` address of the PNG.
+    pub(super) address: String,
+    /// Cells along a side.
+    pub(super) side: usize,
+    /// Where unseen classes begin, in percent of the side; `None` if all are of one kind.
+    pub(super) border: Option<String>,
+    /// Names at rows and columns; empty for many classes.
+    pub(super) names: Vec<String>,
+}
+
+/// How opaque a share is shown, 0..=1. The root lets mistakes of a few percent be seen.
+pub(super) fn opacity(share: f64) -> f64 {
+    share.sqrt()
+}
+
+impl Matrix {
+    /// Whether it needs the whole width of the page.
+    pub(super) fn is_large(&self) -> bool {
+        self.side >= LARGE
+    }
+
+    pub(super) fn of(confusion: &ConfusionMatrix, classes: &[ClassRef]) -> io::Result<Self> {
+        let (seen, unseen): (Vec<usize>, Vec<usize>) = (0..classes.len())
+            .partition(|&class| classes.get(class).is_some_and(|class| !class.unseen));
+        let order: Vec<usize> = seen.iter().chain(&unseen).copied().collect();
+        let side = order.len();
+        let mut pixels = Vec::with_capacity(side * side * 4);
+        for &truth in &order {
+            let all: u64 = confusion.row(truth).iter().sum();
+            for &prediction in &order {
+                let [r, g, b] = if truth == prediction { RIGHT } else { WRONG };
+                let share = confusion.count(truth, prediction) as f64 / all.max(1) as f64;
+                pixels.extend([r, g, b, (255.0 * opacity(share)).round() as u8]);
+            }
+        }
+        let mut png = Cursor::new(Vec::new());
+        let sides = u32::try_from(side).map_err(io::Error::other)?;
+        PngEncoder::new(&mut png)
+            .write_image(&pixels, sides, sides, ExtendedColorType::Rgba8)
+            .map_err(io::Error::other)?;
+        let names = order.iter().filter_map(|class| classes.get(*class));
+        Ok(Self {
+            address: format!(
+                "data:image/png;base64,{}",
+                BASE64_STANDARD.encode(png.into_inner())
+            ),
+            side,
+            border: (!seen.is_empty() && !unseen.is_empty())
+                .then(|| format!("{:.4}", 100.0 * seen.len() as f64 / side as f64)),
+            names: if side <= NAMED {
+                names.map(|class| class.name.clone()).collect()
+            } else {
+                Vec::new()
+            },
+        })
+    }
+}

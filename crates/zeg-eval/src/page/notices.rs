@@ -1,0 +1,175 @@
+//! What makes numbers other than they look.
+//!
+//! Most wrong comparisons are of this kind: a part of the pictures, other test settings, another split of the classes.
+//! All of it can be seen in the record, so it is said above the numbers and not left to the reader.
+
+use std::collections::BTreeSet;
+
+use super::ReportInput;
+use super::compare::Comparison;
+use super::text::{counted, plain, thousands};
+use crate::{Evaluation, Protocol, published};
+
+/// Test settings of the published numbers: short side 512, windows of 512 every 426 pixels, from the released
+/// configurations of ZegCLIP and CLIP-RC.
+const PUBLISHED_SETTINGS: [(&str, f64); 3] =
+    [("short-side", 512.0), ("crop", 512.0), ("stride", 426.0)];
+/// What those subtract from the scores of seen classes after inductive training; else nothing, or the same from all.
+const INDUCTIVE_OFFSET: f64 = 0.1;
+/// Names that data sets give the split of the published numbers.
+const PUBLISHED_SPLITS: [&str; 3] = ["val", "validation", "test"];
+
+pub(super) fn notices(
+    input: &ReportInput,
+    evaluation: &Evaluation,
+    comparison: &Comparison,
+) -> Vec<String> {
+    let mut notices = Vec::new();
+    let incomparable = if comparison.published.is_empty() {
+        ""
+    } else {
+        ": not comparable with the published rows"
+    };
+    if evaluation.images == 0 {
+        notices.push("No picture was scored.".to_owned());
+    }
+    if let Some(shard) = evaluation.shard {
+        notices.push(format!(
+            "This is shard {} of {}: a part of an evaluation that has to be merged{incomparable}.",
+            shard.index, shard.count
+        ));
+    }
+    if let Some(official) = evaluation.benchmark.official_pictures
+        && official != evaluation.images
+        && evaluation.images > 0
+    {
+        notices.push(format!(
+            "Scores of {} of {} official pictures{incomparable}.",
+            thousands(evaluation.images),
+            thousands(official)
+        ));
+    }
+    if !comparison.published.is_empty() {
+        beside_published(&mut notices, evaluation);
+    }
+    same_model(&mut notices, input);
+    notices
+}
+
+/// What only matters beside published rows.
+fn beside_published(notices: &mut Vec<String>, evaluation: &Evaluation) {
+    let split = &evaluation.benchmark.split;
+    if !PUBLISHED_SPLITS.contains(&split.as_str()) {
+        notices.push(format!(
+            "Scored on the split {split:?}; the published rows are of the validation split, so they are not comparable."
+        ));
+    }
+    if let Some(notice) = other_classes(evaluation) {
+        notices.push(notice);
+    }
+    let deviations = deviations(evaluation);
+    if !deviations.is_empty() {
+        notices.push(format!(
+            "Test settings deviate from the published ones: {}. The difference to published rows is in part theirs.",
+            deviations.join(", ")
+        ));
+    }
+}
+
+/// Whether other classes are unseen than those of the published split.
+fn other_classes(evaluation: &Evaluation) -> Option<String> {
+    let zero_shot = matches!(
+        evaluation.protocol,
+        Protocol::Inductive
+            | Protocol::Transductive
+            | Protocol::TransductiveUnseen
+            | Protocol::FullySupervised
+    );
+    let published = &published::split(&evaluation.benchmark.class_list)
+        .filter(|_| zero_shot)?
+        .unseen;
+    let classes = evaluation.classes.iter().enumerate();
+    let unseen: Vec<usize> = classes
+        .filter(|(_, class)| class.unseen)
+        .map(|(label, _)| label)
+        .collect();
+    (unseen != *published).then(|| {
+        format!(
+            "Of the {}, {} unseen, not the {} of the published split: not comparable with the published rows.",
+            counted(evaluation.classes.len() as u64, "class", "classes"),
+            if unseen.len() == 1 { "1 is".to_owned() } else { format!("{} are", unseen.len()) },
+            published.len()
+        )
+    })
+}
+
+fn deviations(evaluation: &Evaluation) -> Vec<String> {
+    let mut deviations = Vec::new();
+    if evaluation.scales != [1.0] {
+        let scales: Vec<String> = evaluation.scales.iter().map(f64::to_string).collect();
+        deviations.push(format!("scales {} instead of 1", scales.join(", ")));
+    }
+    if evaluation.flip {
+        deviations.push("mirrored pictures take part".to_owned());
+    }
+    let mut expected = PUBLISHED_SETTINGS.to_vec();
+    if let Some(offset) = published_offset(evaluation) {
+        expected.push(("seen-offset", offset));
+    }
+    for (name, published) in expected {
+        let Some(used) = evaluation.inference.get(name) else {
+            continue;
+        };
+        let same = used
+            .as_f64()
+            .is_some_and(|used| (used - published).abs() < 1e-6);
+        if !same {
+            deviations.push(format!("{name} {} instead of {published}", plain(used)));
+        }
+    }
+    if let Some(view) = evaluation
+        .inference
+        .get("view")
+        .filter(|view| *view != "windows")
+    {
+        deviations.push(format!("view {} instead of windows", plain(view)));
+    }
+    if evaluation
+        .inference
+        .get("threshold")
+        .is_some_and(|threshold| !threshold.is_null())
+    {
+        deviations.push("a threshold leaves pixels without a class".to_owned());
+    }
+    deviations
+}
+
+/// What the published numbers have subtracted from the scores of seen classes; `None` where that changes no result.
+fn published_offset(evaluation: &Evaluation) -> Option<f64> {
+    let unseen = evaluation
+        .classes
+        .iter()
+        .filter(|class| class.unseen)
+        .count();
+    let split = unseen > 0 && unseen < evaluation.classes.len();
+    let offset = match evaluation.protocol {
+        Protocol::Inductive => INDUCTIVE_OFFSET,
+        _ => 0.0,
+    };
+    split.then_some(offset)
+}
+
+/// Runs of one model file say nothing about the spread over seeds.
+fn same_model(notices: &mut Vec<String>, input: &ReportInput) {
+    let mut models = BTreeSet::new();
+    let models_are_different = input
+        .runs
+        .iter()
+        .all(|run| models.insert(run.evaluation.model.sha256.as_str()));
+    if !models_are_different {
+        notices.push(
+            "Several runs are of the same model file: their deviation is not that over trainings."
+                .to_owned(),
+        );
+    }
+}

@@ -1,0 +1,191 @@
+//! The gallery: pictures with their truth, prediction and errors, embedded in the page.
+//!
+//! Thumbnails come from files beside the record. One that is missing, too large or no picture leaves a line that says so:
+//! numbers are worth reading without it.
+
+use std::path::Path;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use image::{ImageFormat, ImageReader};
+use std::io::Cursor;
+
+use super::ReportInput;
+use super::text::{percent, share};
+use crate::record::read_limited;
+use crate::{ClassRef, GalleryEntry, Rank};
+
+/// Most bytes of a thumbnail; one of 512 pixels takes a hundredth of it.
+const MAX_THUMBNAIL_BYTES: u64 = 4 << 20;
+/// Most bytes of all thumbnails of a page together.
+const MAX_PAGE_BYTES: usize = 64 << 20;
+/// Largest side that an embedded picture says it has.
+const MAX_THUMBNAIL_SIDE: u32 = 8192;
+/// Classes that a legend names.
+const NAMED: usize = 12;
+
+/// The pictures of one run.
+pub(super) struct Gallery {
+    /// `Run 2`, where there are several.
+    pub(super) run: Option<String>,
+    pub(super) groups: Vec<Group>,
+}
+
+/// The pictures of one rank.
+pub(super) struct Group {
+    pub(super) title: &'static str,
+    pub(super) items: Vec<Item>,
+}
+
+/// A picture.
+pub(super) struct Item {
+    pub(super) id: String,
+    /// In percent.
+    pub(super) score: String,
+    pub(super) views: Vec<View>,
+    pub(super) legend: Vec<LegendEntry>,
+    /// Classes beyond those of the legend.
+    pub(super) more: usize,
+}
+
+/// One of the four looks at a picture.
+pub(super) struct View {
+    pub(super) caption: &'static str,
+    pub(super) alt: String,
+    pub(super) image: Result<Embedded, String>,
+}
+
+pub(super) struct Embedded {
+    pub(super) address: String,
+    pub(super) width: u32,
+    pub(super) height: u32,
+}
+
+pub(super) struct LegendEntry {
+    pub(super) name: String,
+    pub(super) colour: [u8; 3],
+    /// Shares of truth and prediction.
+    pub(super) truth: String,
+    pub(super) prediction: String,
+}
+
+/// The galleries of all runs that have one.
+pub(super) fn galleries(input: &ReportInput) -> Vec<Gallery> {
+    let several = input.runs.len() > 1;
+    let mut budget = MAX_PAGE_BYTES;
+    let mut galleries = Vec::new();
+    for (position, run) in input.runs.iter().enumerate() {
+        let evaluation = &run.evaluation;
+        if evaluation.gallery.is_empty() {
+            continue;
+        }
+        let ranks = [
+            (Rank::Best, "Best"),
+            (Rank::Median, "Median"),
+            (Rank::Worst, "Worst"),
+        ];
+        let groups = ranks.map(|(rank, title)| {
+            let entries = evaluation.gallery.iter().filter(|entry| entry.rank == rank);
+            let items =
+                entries.map(|entry| item(entry, &run.folder, &evaluation.classes, &mut budget));
+            Group {
+                title,
+                items: items.collect(),
+            }
+        });
+        galleries.push(Gallery {
+            run: several.then(|| format!("Run {}", position + 1)),
+            groups: groups
+                .into_iter()
+                .filter(|group| !group.items.is_empty())
+                .collect(),
+        });
+    }
+    galleries
+}
+
+fn item(entry: &GalleryEntry, folder: &Path, classes: &[ClassRef], budget: &mut usize) -> Item {
+    let names = |of: fn(&crate::ClassShare) -> f64| -> String {
+        let present = entry.classes.iter().filter(|share| of(share) > 0.0);
+        let names: Vec<&str> = present
+            .filter_map(|share| classes.get(share.class))
+            .map(|class| class.name.as_str())
+            .take(NAMED)
+            .collect();
+        if names.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", names.join(", "))
+        }
+    };
+    let id = &entry.id;
+    let views = [
+        ("picture", &entry.picture, format!("Picture {id}")),
+        (
+            "truth",
+            &entry.truth,
+            format!("True classes of {id}{}", names(|share| share.truth)),
+        ),
+        (
+            "prediction",
+            &entry.prediction,
+            format!(
+                "Predicted classes of {id}{}",
+                names(|share| share.prediction)
+            ),
+        ),
+        (
+            "errors",
+            &entry.error,
+            format!("Where the prediction of {id} is wrong"),
+        ),
+    ];
+    let legend = entry.classes.iter().take(NAMED).filter_map(|of| {
+        let class = classes.get(of.class)?;
+        Some(LegendEntry {
+            name: class.name.clone(),
+            colour: class.colour,
+            truth: share(of.truth),
+            prediction: share(of.prediction),
+        })
+    });
+    Item {
+        id: id.clone(),
+        score: percent(Some(entry.score)),
+        views: views
+            .into_iter()
+            .map(|(caption, file, alt)| View {
+                caption,
+                alt,
+                image: embed(&folder.join(file), budget).map_err(|why| format!("{file} {why}")),
+            })
+            .collect(),
+        legend: legend.collect(),
+        more: entry.classes.len().saturating_sub(NAMED),
+    }
+}
+
+fn embed(path: &Path, budget: &mut usize) -> Result<Embedded, &'static str> {
+    let bytes = read_limited(path, MAX_THUMBNAIL_BYTES).map_err(|_| "cannot be read")?;
+    let rest = budget
+        .checked_sub(bytes.len())
+        .ok_or("would make the page too large")?;
+    let media = match image::guess_format(&bytes) {
+        Ok(ImageFormat::Png) => "image/png",
+        Ok(ImageFormat::Jpeg) => "image/jpeg",
+        _ => return Err("is neither PNG nor JPEG"),
+    };
+    let reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format();
+    let sides = reader
+        .map_err(image::ImageError::from)
+        .and_then(ImageReader::into_dimensions);
+    let (width, height) = sides.map_err(|_| "is damaged")?;
+    if !(1..=MAX_THUMBNAIL_SIDE).contains(&width) || !(1..=MAX_THUMBNAIL_SIDE).contains(&height) {
+        return Err("has no thumbnail's size");
+    }
+    *budget = rest;
+    Ok(Embedded {
+        address: format!("data:{media};base64,{}", BASE64_STANDARD.encode(&bytes)),
+        width,
+        height,
+    })
+}

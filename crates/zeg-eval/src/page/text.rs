@@ -1,0 +1,107 @@
+//! Numbers in words.
+
+/// A fraction in percent, two decimals; a dash if it is undefined.
+pub(super) fn percent(fraction: Option<f64>) -> String {
+    fraction.map_or_else(|| "–".to_owned(), |value| format!("{:.2}", 100.0 * value))
+}
+
+/// A share of something as people say it: `31 %`, `4.2 %`, `< 0.1 %`. The spaces do not break.
+pub(super) fn share(fraction: f64) -> String {
+    spaced(fraction).replace(' ', "\u{a0}")
+}
+
+fn spaced(fraction: f64) -> String {
+    let percent = 100.0 * fraction;
+    if percent > 0.0 && percent < 0.05 {
+        "< 0.1 %".to_owned()
+    } else if percent < 9.95 {
+        format!("{percent:.1} %")
+    } else if percent > 99.5 && percent < 100.0 {
+        "> 99 %".to_owned()
+    } else {
+        format!("{percent:.0} %")
+    }
+}
+
+/// A count with separators: `1,449`.
+pub(super) fn thousands(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A count and its noun: `1 picture`, `240 pictures`.
+pub(super) fn counted(count: u64, one: &str, several: &str) -> String {
+    let noun = if count == 1 { one } else { several };
+    format!("{} {noun}", thousands(count))
+}
+
+/// A time as people say it: `8.4 s`, `12 min 5 s`, `3 h 20 min`.
+pub(super) fn duration(seconds: f64) -> String {
+    if seconds < 60.0 {
+        return format!("{seconds:.1} s");
+    }
+    let whole = seconds.round() as u64;
+    if whole < 3600 {
+        return format!("{} min {} s", whole / 60, whole % 60);
+    }
+    format!("{} h {} min", thousands(whole / 3600), whole % 3600 / 60)
+}
+
+/// A JSON value as people write it: words without quotes, numbers without the digits of a wider type.
+pub(super) fn plain(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Number(number) => match number.as_f64() {
+            // A 32-bit 0.1 is 0.10000000149011612 as a 64-bit number.
+            Some(wide) if number.is_f64() && f64::from(wide as f32).to_bits() == wide.to_bits() => {
+                (wide as f32).to_string()
+            }
+            _ => number.to_string(),
+        },
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(thousands(0), "0");
+        assert_eq!(thousands(999), "999");
+        assert_eq!(thousands(1449), "1,449");
+        assert_eq!(thousands(118_287_001), "118,287,001");
+        assert_eq!(counted(1, "picture", "pictures"), "1 picture");
+        assert_eq!(percent(Some(0.84264)), "84.26");
+        assert_eq!(percent(None), "–");
+        assert_eq!(
+            [0.0, 0.0001, 0.042, 0.0996, 0.314, 0.9997, 1.0].map(spaced),
+            [
+                "0.0 %", "< 0.1 %", "4.2 %", "10 %", "31 %", "> 99 %", "100 %"
+            ]
+        );
+        assert_eq!(share(0.3), "30\u{a0}%");
+        assert_eq!(
+            [8.4, 725.0, 12_000.0].map(duration),
+            ["8.4 s", "12 min 5 s", "3 h 20 min"]
+        );
+    }
+
+    #[test]
+    fn settings_read_as_they_were_written() {
+        let value =
+            serde_json::json!({"offset": 0.1_f32, "crop": 512, "view": "windows", "factor": 0.1});
+        let words: Vec<String> = ["offset", "crop", "view", "factor"]
+            .map(|key| plain(&value[key]))
+            .into();
+        assert_eq!(words, ["0.1", "512", "windows", "0.1"]);
+    }
+}

@@ -1,0 +1,198 @@
+//! The shards of a divided evaluation, put together.
+//!
+//! Counts are integers, so the whole is exactly what one machine would have counted. Shards are brought in their order
+//! first: the result does not depend on the order they are given in.
+
+use std::collections::BTreeSet;
+
+use super::{Evaluation, Timing};
+use crate::EvalError;
+use crate::gallery::{GalleryEntry, Rank, median, pick_around};
+
+/// Most missing shards that an error lists.
+const LISTED: usize = 100;
+
+impl Evaluation {
+    /// Puts all shards of an evaluation together.
+    ///
+    /// Counts and times are summed, pictures are in the order of their ids (none, if a shard lists none), the gallery is chosen anew from those of
+    /// the shards: its best and worst pictures are those of the whole, its median ones the nearest to the median of the
+    /// whole that some shard shows. Paths of files in it stay as they are: relative to the folder of their shard.
+    ///
+    /// # Errors
+    /// [`EvalError::Nothing`], [`EvalError::NotAShard`], [`EvalError::Differs`], [`EvalError::ShardTwice`],
+    /// [`EvalError::ShardsMissing`], [`EvalError::PictureTwice`], [`EvalError::TooManyPixels`], and what
+    /// [`Evaluation::validate`] finds in one of them.
+    pub fn merge(shards: Vec<Self>) -> Result<Self, EvalError> {
+        for evaluation in &shards {
+            evaluation.validate()?;
+        }
+        let shards = in_order(shards)?;
+        let complete = shards.iter().all(Self::has_pictures);
+        let mut shards = shards.into_iter();
+        let Some(mut whole) = shards.next() else {
+            return Err(EvalError::Nothing);
+        };
+        let mut machines = vec![whole.timing.machine.clone()];
+        let mut each = ranks(&whole.gallery);
+        for shard in shards {
+            whole.check_same(&shard)?;
+            whole.confusion.merge(&shard.confusion)?;
+            whole.images = whole.images.saturating_add(shard.images);
+            whole.pictures.extend(shard.pictures);
+            for (most, count) in each.iter_mut().zip(ranks(&shard.gallery)) {
+                *most = count.max(*most);
+            }
+            whole.gallery.extend(shard.gallery);
+            whole.timing.add(&shard.timing);
+            if !machines.contains(&shard.timing.machine) {
+                machines.push(shard.timing.machine);
+            }
+        }
+        machines.sort();
+        whole.timing.machine = machines.join("; ");
+        whole.shard = None;
+        if !complete {
+            whole.pictures.clear();
+        }
+        whole.pictures.sort_by(|a, b| a.id.cmp(&b.id));
+        whole.choose_gallery(each.into_iter().max().unwrap_or(0));
+        whole.validate()?;
+        Ok(whole)
+    }
+
+    /// Checks that another record is a part of the same evaluation.
+    fn check_same(&self, other: &Self) -> Result<(), EvalError> {
+        self.check_same_benchmark(other)?;
+        same("program", &self.program, &other.program)?;
+        same("model.sha256", &self.model.sha256, &other.model.sha256)?;
+        same("model.step", &self.model.step, &other.model.step)?;
+        same("model.seed", &self.model.seed, &other.model.seed)
+    }
+
+    /// Checks that another record is of the same benchmark, protocol and settings, whatever its model.
+    pub(crate) fn check_same_benchmark(&self, other: &Self) -> Result<(), EvalError> {
+        let (a, b) = (&self.benchmark, &other.benchmark);
+        same("benchmark.dataset", &a.dataset, &b.dataset)?;
+        same("benchmark.title", &a.title, &b.title)?;
+        same("benchmark.class_list", &a.class_list, &b.class_list)?;
+        same("benchmark.split", &a.split, &b.split)?;
+        same(
+            "benchmark.official_pictures",
+            &a.official_pictures,
+            &b.official_pictures,
+        )?;
+        same("protocol", &self.protocol, &other.protocol)?;
+        same("trained_on", &self.trained_on, &other.trained_on)?;
+        same("method", &self.method, &other.method)?;
+        same("templates", &self.templates, &other.templates)?;
+        same("inference", &self.inference, &other.inference)?;
+        same("scales", &self.scales, &other.scales)?;
+        same("flip", &self.flip, &other.flip)?;
+        same("metric", &self.metric, &other.metric)?;
+        same(
+            "the number of classes",
+            &self.classes.len(),
+            &other.classes.len(),
+        )?;
+        for (class, other) in self.classes.iter().zip(&other.classes) {
+            same("classes", class, other)?;
+        }
+        Ok(())
+    }
+
+    /// Chooses the gallery from all that the shards show.
+    fn choose_gallery(&mut self, each: usize) {
+        let mut shown = BTreeSet::new();
+        let mut entries = std::mem::take(&mut self.gallery);
+        entries.retain(|entry| shown.insert(entry.id.clone()));
+        let metric = self.metric;
+        let scores = self
+            .pictures
+            .iter()
+            .filter_map(|picture| picture.score(metric));
+        let middle = median(scores).or_else(|| median(entries.iter().map(|entry| entry.score)));
+        let candidates: Vec<(&str, f64)> = entries
+            .iter()
+            .map(|entry| (entry.id.as_str(), entry.score))
+            .collect();
+        let chosen = pick_around(&candidates, each, middle);
+        let entry = |(position, rank): (usize, Rank)| {
+            let entry = entries.get(position)?.clone();
+            Some(GalleryEntry { rank, ..entry })
+        };
+        self.gallery = chosen.into_iter().filter_map(entry).collect();
+    }
+}
+
+impl Timing {
+    fn add(&mut self, other: &Self) {
+        self.wall_s += other.wall_s;
+        self.model_s += other.model_s;
+        self.threads = self.threads.max(other.threads);
+    }
+}
+
+/// Brings shards in their order and checks that each is there once.
+fn in_order(shards: Vec<Evaluation>) -> Result<Vec<Evaluation>, EvalError> {
+    let mut ordered = Vec::with_capacity(shards.len());
+    for evaluation in shards {
+        let Some(shard) = evaluation.shard else {
+            return Err(EvalError::NotAShard {
+                images: evaluation.images,
+                model: evaluation.model.path,
+            });
+        };
+        ordered.push((shard, evaluation));
+    }
+    ordered.sort_by_key(|(shard, _)| (shard.count, shard.index));
+    let Some(&(first, _)) = ordered.first() else {
+        return Err(EvalError::Nothing);
+    };
+    for pair in ordered.windows(2) {
+        let [(a, _), (b, _)] = pair else { continue };
+        same("shard.count", &a.count, &b.count)?;
+        if a.index == b.index {
+            return Err(EvalError::ShardTwice {
+                index: b.index,
+                count: b.count,
+            });
+        }
+    }
+    let there: BTreeSet<u64> = ordered.iter().map(|(shard, _)| shard.index).collect();
+    if u64::try_from(there.len()) != Ok(first.count) {
+        // The number may be as large as a file says: only so many are looked for.
+        let missing = (1..=first.count).filter(|index| !there.contains(index));
+        return Err(EvalError::ShardsMissing {
+            missing: missing.take(LISTED).collect(),
+            count: first.count,
+        });
+    }
+    Ok(ordered
+        .into_iter()
+        .map(|(_, evaluation)| evaluation)
+        .collect())
+}
+
+/// How many pictures a gallery has of each rank.
+fn ranks(gallery: &[GalleryEntry]) -> [usize; 3] {
+    [Rank::Best, Rank::Median, Rank::Worst]
+        .map(|rank| gallery.iter().filter(|entry| entry.rank == rank).count())
+}
+
+/// The same value in two records, or an error that shows both as their files do.
+fn same<T: PartialEq + serde::Serialize>(
+    field: &'static str,
+    first: &T,
+    second: &T,
+) -> Result<(), EvalError> {
+    if first == second {
+        return Ok(());
+    }
+    let shown = |value| serde_json::to_string(value).unwrap_or_default();
+    Err(EvalError::Differs {
+        field,
+        first: shown(first),
+        second: shown(second),
+    })
+}

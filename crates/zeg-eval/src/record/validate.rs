@@ -1,0 +1,190 @@
+//! What every record holds true, checked when one is read, written or merged.
+//!
+//! A file may come from anywhere. Numbers that do not fit each other are refused here, so that nothing behind has to ask
+//! again; names of files stay within the folder of the record, because a report embeds what they name.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path};
+
+use super::{Evaluation, FORMAT};
+use crate::EvalError;
+
+impl Evaluation {
+    /// Checks that the fields fit each other.
+    ///
+    /// # Errors
+    /// [`EvalError::Format`], [`EvalError::Classes`], [`EvalError::PictureTwice`], [`EvalError::Invalid`] for the first
+    /// that does not.
+    pub fn validate(&self) -> Result<(), EvalError> {
+        if self.format != FORMAT {
+            return Err(EvalError::Format {
+                found: self.format,
+                known: FORMAT,
+            });
+        }
+        if self.classes.len() != self.confusion.classes() {
+            return Err(EvalError::Classes {
+                expected: self.confusion.classes(),
+                found: self.classes.len(),
+            });
+        }
+        self.validate_settings()?;
+        self.validate_pictures()?;
+        self.validate_gallery()
+    }
+
+    fn validate_settings(&self) -> Result<(), EvalError> {
+        let scales = &self.scales;
+        if scales.is_empty()
+            || scales
+                .iter()
+                .any(|scale| !scale.is_finite() || *scale <= 0.0)
+        {
+            return Err(invalid(
+                "scales",
+                format!("{scales:?}"),
+                "expected at least one, all above 0",
+            ));
+        }
+        if let Some(shard) = self.shard
+            && (shard.index == 0 || shard.index > shard.count)
+        {
+            return Err(invalid(
+                "shard",
+                format!("{}/{}", shard.index, shard.count),
+                "expected 1 to the number of shards",
+            ));
+        }
+        let timing = &self.timing;
+        for (field, seconds) in [
+            ("timing.wall_s", timing.wall_s),
+            ("timing.model_s", timing.model_s),
+        ] {
+            if !seconds.is_finite() || seconds < 0.0 {
+                return Err(invalid(field, seconds, "expected seconds, 0 or more"));
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_pictures(&self) -> Result<(), EvalError> {
+        if self.pictures.is_empty() {
+            return Ok(());
+        }
+        if u64::try_from(self.pictures.len()) != Ok(self.images) {
+            return Err(invalid(
+                "images",
+                self.images,
+                format!("there are scores of {} pictures", self.pictures.len()),
+            ));
+        }
+        let mut ids = BTreeSet::new();
+        let mut pixels = 0_u64;
+        for picture in &self.pictures {
+            if !ids.insert(picture.id.as_str()) {
+                return Err(EvalError::PictureTwice {
+                    id: picture.id.clone(),
+                });
+            }
+            pixels = pixels.saturating_add(picture.pixels);
+            for (field, score) in [
+                ("pictures.pAcc", picture.p_acc),
+                ("pictures.mIoU", picture.miou),
+                ("pictures.mDice", picture.mdice),
+            ] {
+                if let Some(score) = score {
+                    check_fraction(field, score)?;
+                }
+            }
+        }
+        if pixels != self.confusion.total() {
+            return Err(invalid(
+                "pictures.pixels",
+                format!("{pixels} in all"),
+                format!("the confusion counts {} pixels", self.confusion.total()),
+            ));
+        }
+        Ok(())
+    }
+
+    fn validate_gallery(&self) -> Result<(), EvalError> {
+        for entry in &self.gallery {
+            check_fraction("gallery.score", entry.score)?;
+            for share in &entry.classes {
+                if share.class >= self.classes.len() {
+                    return Err(invalid(
+                        "gallery.classes",
+                        share.class,
+                        format!("there are {} classes", self.classes.len()),
+                    ));
+                }
+                check_fraction("gallery.classes.truth", share.truth)?;
+                check_fraction("gallery.classes.prediction", share.prediction)?;
+            }
+            for file in [
+                &entry.picture,
+                &entry.truth,
+                &entry.prediction,
+                &entry.error,
+            ] {
+                if !stays_inside(file) {
+                    return Err(invalid(
+                        "gallery",
+                        format!("{file:?}"),
+                        "expected the name of a file in the folder of the evaluation",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_fraction(field: &'static str, value: f64) -> Result<(), EvalError> {
+    if (0.0..=1.0).contains(&value) {
+        Ok(())
+    } else {
+        Err(invalid(field, value, "expected 0 to 1"))
+    }
+}
+
+fn invalid(field: &'static str, value: impl ToString, expected: impl Into<String>) -> EvalError {
+    EvalError::Invalid {
+        field,
+        value: value.to_string(),
+        expected: expected.into(),
+    }
+}
+
+/// Whether a name leads to a file below the folder it is relative to, on every system.
+fn stays_inside(name: &str) -> bool {
+    let parts: Vec<Component<'_>> = Path::new(name).components().collect();
+    let normal = |part: &Component<'_>| matches!(part, Component::Normal(_));
+    !parts.is_empty() && parts.iter().all(normal) && !name.contains(['\\', ':', '\0'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_a_gallery_are_in_its_folder() {
+        for name in ["a.png", "gallery/a b.jpg", "ä.png"] {
+            assert!(stays_inside(name), "{name}");
+        }
+        let outside = [
+            "",
+            ".",
+            "..",
+            "../a.png",
+            "/etc/passwd",
+            "a/../../b",
+            "c:\\x.png",
+            "..\\a",
+            "a:b",
+        ];
+        for name in outside {
+            assert!(!stays_inside(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! The report as text: what it says, what it leaves out, and that nothing from a file is taken for markup.
+
+// the configured exception for tests does not reach their helper functions
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{curves, evaluation, input, write_thumbnails};
+use serde_json::json;
+use zeg_eval::page::{Format, ReportInput, to_csv, to_markdown, write_report};
+use zeg_eval::{EvalError, Evaluation, Metric, Protocol, Shard};
+
+type Change = fn(&mut Evaluation);
+
+fn html(input: &ReportInput) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let files = write_report(input, folder.path(), &[Format::Html]).unwrap();
+    std::fs::read_to_string(&files[0]).unwrap()
+}
+
+/// VOC's 1,449 pictures, so that nothing makes the scores incomparable.
+fn official(seed: u64) -> Evaluation {
+    evaluation("voc20", 0..1449, seed)
+}
+
+/// The text of the notices.
+fn notices(evaluation: Evaluation) -> String {
+    let text = to_markdown(&input("x", vec![evaluation])).unwrap();
+    text.lines()
+        .filter(|line| line.starts_with("> "))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn all_files_are_written_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("a/b");
+    let files = write_report(&input("x", vec![official(1)]), &target, &Format::ALL).unwrap();
+    let names: Vec<_> = files
+        .iter()
+        .map(|file| file.file_name().unwrap().to_str().unwrap())
+        .collect();
+    assert_eq!(names, ["report.html", "report.md", "report.csv"]);
+    assert_eq!(std::fs::read_dir(&target).unwrap().count(), 3);
+    let page = std::fs::read_to_string(&files[0]).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"));
+    // a folder where the file should be
+    std::fs::create_dir(target.join("c")).unwrap();
+    std::fs::create_dir(target.join("c/report.md")).unwrap();
+    let error = write_report(
+        &input("x", vec![official(1)]),
+        &target.join("c"),
+        &[Format::Markdown],
+    )
+    .unwrap_err();
+    assert!(matches!(error, EvalError::Unwritable { .. }), "{error}");
+    assert!(matches!(
+        to_csv(&input("x", Vec::new())),
+        Err(EvalError::Nothing)
+    ));
+}
+
+#[test]
+fn runs_that_do_not_compare_make_no_report() {
+    let mut other = official(2);
+    other.protocol = Protocol::FullySupervised;
+    let error = to_markdown(&input("x", vec![official(1), other])).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            EvalError::Differs {
+                field: "protocol",
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let mut wrong = official(1);
+    wrong.classes.pop();
+    assert!(matches!(
+        to_csv(&input("x", vec![wrong])),
+        Err(EvalError::Classes { .. })
+    ));
+}
+
+#[test]
+fn a_full_official_run_needs_no_notice() {
+    assert_eq!(notices(official(1)), "");
+    let text = to_markdown(&input("x", vec![official(1)])).unwrap();
+    assert!(text.contains("Against the published ZegCLIP"), "{text}");
+    assert!(
+        text.contains(
+            "| ZegCLIP | 94.6 | 91.9 | 77.8 | 84.3 | published: ZegCLIP paper (CVPR 2023) |"
+        ),
+        "{text}"
+    );
+    assert!(!text.contains("ZegCLIP+ST"), "rows of another protocol");
+}
+
+#[test]
+fn what_makes_scores_incomparable_is_said() {
+    let subset = notices(evaluation("voc20", 0..240, 1));
+    assert_eq!(
+        subset,
+        "> **Note:** Scores of 240 of 1,449 official pictures: not comparable with the published rows."
+    );
+    let text = to_markdown(&input("x", vec![evaluation("voc20", 0..240, 1)])).unwrap();
+    assert!(!text.contains("Against the published"), "{text}");
+
+    let changed = |change: Change| {
+        let mut evaluation = official(1);
+        change(&mut evaluation);
+        notices(evaluation)
+    };
+    let cases: [(Change, &str); 10] = [
+        (
+            |e| e.shard = Some(Shard { index: 2, count: 4 }),
+            "This is shard 2 of 4",
+        ),
+        (
+            |e| e.scales = vec![0.75, 1.0],
+            "scales 0.75, 1 instead of 1",
+        ),
+        (|e| e.flip = true, "mirrored pictures take part"),
+        (
+            |e| e.inference["crop"] = json!(640),
+            "crop 640 instead of 512",
+        ),
+        (
+            |e| e.inference["seen-offset"] = json!(0),
+            "seen-offset 0 instead of 0.1",
+        ),
+        (
+            |e| e.protocol = Protocol::FullySupervised,
+            "seen-offset 0.1 instead of 0",
+        ),
+        (
+            |e| e.inference["threshold"] = json!(0.5),
+            "a threshold leaves pixels without a class",
+        ),
+        (|e| e.benchmark.split = "train".into(), "split \"train\""),
+        (
+            |e| e.classes[15].unseen = false,
+            "4 are unseen, not the 5 of the published split",
+        ),
+        (
+            |e| {
+                e.classes[15].unseen = false;
+                e.classes[0].unseen = true;
+            },
+            "5 are unseen, not the 5 of the published split",
+        ),
+    ];
+    for (change, part) in cases {
+        let notices = changed(change);
+        assert!(notices.contains(part), "{part}: {notices:?}");
+    }
+    let twice = to_markdown(&input("x", vec![official(1), official(1)])).unwrap();
+    assert!(twice.contains("same model file"), "{twice}");
+    // without published rows only the number of pictures counts
+    let mut medical = evaluation("3", 0..5, 1);
+    medical.scales = vec![2.0];
+    assert_eq!(notices(medical), "");
+    assert!(notices(evaluation("voc20", 0..0, 1)).contains("No picture was scored"));
+}
+
+#[test]
+fn published_rows_fit_the_protocol() {
+    let rows = |protocol: Protocol, trained_on: Option<&str>, list: &str| -> Vec<String> {
+        let mut evaluation = evaluation(list, 0..20, 1);
+        evaluation.protocol = protocol;
+        evaluation.trained_on = trained_on.map(str::to_owned);
+        let text = to_markdown(&input("x", vec![evaluation])).unwrap();
+        let rows = text.lines().filter(|line| line.contains("| published: "));
+        rows.map(|line| {
+            line.split(" | ")
+                .next()
+                .unwrap()
+                .trim_start_matches("| ")
+                .to_owned()
+        })
+        .collect()
+    };
+    assert_eq!(
+        rows(Protocol::FullySupervised, None, "voc20"),
+        ["ZegCLIP", "CLIP-RC"]
+    );
+    assert_eq!(
+        rows(Protocol::TransductiveUnseen, None, "pascal-context60"),
+        ["MaskCLIP+", "ZegCLIP+ST"]
+    );
+    assert_eq!(
+        rows(Protocol::CrossDataset, Some("coco-stuff164k"), "voc20"),
+        ["ZegFormer", "ZegCLIP", "†ZegCLIP+ST"]
+    );
+    assert!(rows(Protocol::CrossDataset, Some("ade20k"), "voc20").is_empty());
+    assert!(rows(Protocol::TrainingFree, None, "voc20").is_empty());
+    // the hIoU that a row's own numbers give, not the printed one
+    let mut strict = evaluation("coco-stuff171", 0..20, 1);
+    strict.protocol = Protocol::Transductive;
+    let text = to_markdown(&input("x", vec![strict])).unwrap();
+    assert!(
+        text.contains("| STRICT | – | 35.3 | 30.3 | 32.6 \\* |"),
+        "{text}"
+    );
+    assert!(text.contains("STRICT: published with hIoU 34.8"), "{text}");
+}
+
+#[test]
+fn only_what_was_measured_is_shown() {
+    let mut least = evaluation("3", 0..2, 1);
+    for class in &mut least.classes {
+        class.unseen = false;
+    }
+    least.gallery.clear();
+    let page = html(&input("least", vec![least.clone()]));
+    for id in ["notices", "curves", "gallery", "difference"] {
+        assert!(!page.contains(&format!("id=\"{id}\"")), "{id}");
+    }
+    for word in ["hIoU", "mIoU(S)", "unseen", "published"] {
+        let body = page.split_once("</style>").unwrap().1;
+        assert!(!body.contains(&format!(">{word}<")), "{word}");
+    }
+    let text = to_markdown(&input("least", vec![least.clone()])).unwrap();
+    assert!(!text.contains("hIoU") && !text.contains("nseen"), "{text}");
+
+    least.metric = Metric::Dice;
+    let text = to_markdown(&input("least", vec![least.clone()])).unwrap();
+    assert!(
+        text.contains("| method | mDice | mIoU | pAcc | source |"),
+        "{text}"
+    );
+    assert!(
+        text.contains("| class | Dice | IoU | Acc | share of pixels |"),
+        "{text}"
+    );
+    let report = least.report().unwrap();
+    let first = text.lines().find(|line| line.starts_with("- **")).unwrap();
+    assert!(
+        first.starts_with(&format!("- **mDice {:.2}**", 100.0 * report.mdice.unwrap())),
+        "{first}"
+    );
+
+    let nothing = html(&input("nothing", vec![evaluation("3", 0..0, 1)]));
+    assert!(!nothing.contains("id=\"headline\"") && !nothing.contains("id=\"confusion\""));
+}
+
+#[test]
+fn texts_from_files_are_no_markup() {
+    let evil = "<script>alert(\"1\")</script>' onerror=\"x|y`";
+    let mut run = evaluation("voc20", 0..6, 1);
+    for class in &mut run.classes {
+        class.name.push_str(evil);
+    }
+    run.method = evil.into();
+    run.benchmark.title = evil.into();
+    run.benchmark.split = evil.into();
+    run.model.path = evil.into();
+    run.model.sha256 = evil.into();
+    run.templates = evil.into();
+    run.program = evil.into();
+    run.timing.machine = evil.into();
+    run.inference = json!({evil: evil});
+    for entry in &mut run.gallery {
+        entry.id = evil.into();
+    }
+    let mut input = input(evil, vec![run]);
+    input.runs[0].experiment = Some(evil.into());
+    let page = html(&input);
+    assert!(
+        !page.contains("<script") && !page.contains("onerror=\"x"),
+        "markup from a file"
+    );
+    let text = to_markdown(&input).unwrap();
+    let outside = text.split("```").step_by(2).collect::<String>();
+    assert!(!outside.contains("<script"), "{outside}");
+    assert!(
+        !outside.contains(" onerror=\"x|"),
+        "a bar from a file divides a cell"
+    );
+}
+
+#[test]
+fn nothing_is_fetched() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut input = input("x", vec![official(1)]);
+    write_thumbnails(&input.runs[0].evaluation, folder.path());
+    input.runs[0].folder = folder.path().into();
+    input.runs[0].curves = curves(3000, 1);
+    let page = html(&input);
+    for attribute in ["src=\"", "href=\"", "url("] {
+        for (at, _) in page.match_indices(attribute) {
+            let value = &page[at + attribute.len()..];
+            assert!(
+                value.starts_with("data:image/") || value.starts_with('#'),
+                "{}",
+                &value[..60]
+            );
+        }
+    }
+    assert!(!page.contains("@import") && !page.contains("<link") && !page.contains("<script"));
+    assert_eq!(page.matches("src=\"data:image/jpeg").count(), 6);
+    assert_eq!(page.matches("src=\"data:image/png").count(), 18 + 1);
+}
+
+#[test]
+fn thumbnails_that_are_none_leave_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut input = input("x", vec![evaluation("voc20", 0..6, 1)]);
+    let run = &mut input.runs[0];
+    write_thumbnails(&run.evaluation, folder.path());
+    run.folder = folder.path().into();
+    let files: Vec<_> = run
+        .evaluation
+        .gallery
+        .iter()
+        .map(|entry| folder.path().join(&entry.picture))
+        .collect();
+    std::fs::remove_file(&files[0]).unwrap();
+    std::fs::write(&files[1], "<svg xmlns=\"http://www.w3.org/2000/svg\"/>").unwrap();
+    std::fs::write(&files[2], b"\x89PNG\r\n\x1a\n").unwrap();
+    std::fs::File::create(&files[3])
+        .unwrap()
+        .set_len(1 << 30)
+        .unwrap();
+    let page = html(&input);
+    let missing: Vec<&str> = page
+        .split("<p class=\"missing\">")
+        .skip(1)
+        .map(|rest| rest.split_once("</p>").unwrap().0)
+        .collect();
+    let reasons: Vec<&str> = missing
+        .iter()
+        .map(|text| text.split_once(' ').unwrap().1)
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            "cannot be read",
+            "is neither PNG nor JPEG",
+            "is damaged",
+            "cannot be read"
+        ]
+    );
+}
+
+/// The records of a CSV text, by the letter of RFC 4180.
+fn records(text: &str) -> Vec<Vec<String>> {
+    let (mut records, mut record, mut field, mut quoted) =
+        (Vec::new(), Vec::new(), String::new(), false);
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' if quoted && letters.peek() == Some(&'"') => {
+                letters.next();
+                field.push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => record.push(std::mem::take(&mut field)),
+            '\r' if !quoted => {
+                assert_eq!(letters.next(), Some('\n'));
+                record.push(std::mem::take(&mut field));
+                records.push(std::mem::take(&mut record));
+            }
+            letter => field.push(letter),
+        }
+    }
+    assert!(
+        !quoted && field.is_empty() && record.is_empty(),
+        "the last line has no end"
+    );
+    records
+}
+
+#[test]
+fn csv_holds_every_number() {
+    let mut runs: Vec<Evaluation> = (1..4)
+        .map(|seed| evaluation("voc20", 0..30, seed))
+        .collect();
+    for run in &mut runs {
+        run.classes[3].name = "boat, \"ship\"\r\nor ferry".into();
+    }
+    let reports: Vec<_> = runs.iter().map(|run| run.report().unwrap()).collect();
+    let records = records(&to_csv(&input("x", runs)).unwrap());
+    assert_eq!(
+        records[0].join(","),
+        "run,scope,class,split,metric,value,std,n"
+    );
+    assert!(records.iter().all(|record| record.len() == 8));
+    let find = |run: &str, class: &str, metric: &str| -> Vec<String> {
+        let found: Vec<_> = records
+            .iter()
+            .filter(|record| record[0] == run && record[2] == class && record[4] == metric)
+            .collect();
+        assert_eq!(found.len(), 1, "{run} {class} {metric}");
+        found[0].clone()
+    };
+    // every number comes back to the last bit
+    for (run, report) in reports.iter().enumerate() {
+        let run = (run + 1).to_string();
+        let hiou: f64 = find(&run, "", "hIoU")[5].parse().unwrap();
+        assert_eq!(hiou.to_bits(), report.hiou.unwrap().to_bits());
+        let boat = find(&run, "boat, \"ship\"\r\nor ferry", "IoU");
+        assert_eq!(
+            boat[5].parse::<f64>().unwrap().to_bits(),
+            report.classes[3].iou.unwrap().to_bits()
+        );
+        assert_eq!(boat[3], "seen");
+        assert_eq!(
+            find(&run, "sheep", "pixels")[5],
+            report.classes[16].pixels.to_string()
+        );
+    }
+    let mean = find("mean", "", "mIoU(U)");
+    let expected = reports
+        .iter()
+        .map(|report| report.miou_unseen.unwrap())
+        .sum::<f64>()
+        / 3.0;
+    assert!((mean[5].parse::<f64>().unwrap() - expected).abs() < 1e-15);
+    assert_eq!((mean[6].is_empty(), mean[7].as_str()), (false, "3"));
+    // header, summary and classes of three runs and of their mean
+    assert_eq!(records.len(), 1 + 3 * (7 + 20 * 4) + 7 + 20 * 3);
+}
+
+#[test]
+fn an_undefined_number_is_an_empty_field() {
+    let records = records(&to_csv(&input("x", vec![evaluation("voc20", 0..0, 1)])).unwrap());
+    assert_eq!(records[1], ["1", "summary", "", "", "pAcc", "", "", "0"]);
+}
+
+#[test]
+fn groups_of_many_classes_show_their_ends() {
+    let page = html(&input("x", vec![evaluation("coco-stuff171", 0..4000, 1)]));
+    assert_eq!(page.matches("136 more classes").count(), 1);
+    let bars = page
+        .matches("<td class=\"bar\" aria-hidden=\"true\">")
+        .count();
+    assert_eq!(bars, 171);
+}

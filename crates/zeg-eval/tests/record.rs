@@ -1,0 +1,415 @@
+//! Records: written, read, divided and put together again; and files that lie.
+
+// the configured exception for tests does not reach their helper functions
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::{IGNORE, evaluation};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use zeg_eval::{ConfusionMatrix, EvalError, Evaluation, Metric, Protocol, Rank, Shard, Summary};
+
+/// The shards of pictures 0..`pictures`, cut at these places.
+fn shards(pictures: u64, cuts: &[u64]) -> Vec<Evaluation> {
+    let mut ends: Vec<u64> = cuts.iter().map(|cut| cut % (pictures + 1)).collect();
+    ends.push(pictures);
+    ends.sort_unstable();
+    let count = ends.len() as u64;
+    let mut start = 0;
+    let mut shards = Vec::new();
+    for (position, end) in ends.into_iter().enumerate() {
+        let mut shard = evaluation("voc20", start..end, 1);
+        shard.shard = Some(Shard {
+            index: position as u64 + 1,
+            count,
+        });
+        shard.timing.machine = format!("machine {}", position % 2);
+        shards.push(shard);
+        start = end;
+    }
+    shards
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn any_shards_merge_to_the_whole(
+        pictures in 0_u64..40,
+        cuts in prop::collection::vec(0_u64..1000, 0..5),
+        turn in 0_usize..6,
+    ) {
+        let mut shards = shards(pictures, &cuts);
+        let count = shards.len();
+        let seconds: f64 = shards.iter().map(|shard| shard.timing.wall_s).sum();
+        let merged = Evaluation::merge(shards.clone()).unwrap();
+        let whole = evaluation("voc20", 0..pictures, 1);
+        prop_assert_eq!(&merged.confusion, &whole.confusion);
+        prop_assert_eq!(&merged.pictures, &whole.pictures);
+        prop_assert_eq!(merged.images, pictures);
+        prop_assert_eq!(merged.report().unwrap(), whole.report().unwrap());
+        prop_assert_eq!(merged.shard, None);
+        prop_assert!((merged.timing.wall_s - seconds).abs() < 1e-6);
+        let machines = if count > 1 { "machine 0; machine 1" } else { "machine 0" };
+        prop_assert_eq!(&merged.timing.machine, machines);
+        // with at least six pictures no rank takes another's
+        if pictures >= 6 {
+            for rank in [Rank::Best, Rank::Worst] {
+                let of = |evaluation: &Evaluation| -> Vec<String> {
+                    let entries = evaluation.gallery.iter().filter(|entry| entry.rank == rank);
+                    entries.map(|entry| entry.id.clone()).collect()
+                };
+                // shards of a single picture show one of a rank where the whole shows two
+                let (of_merged, of_whole) = (of(&merged), of(&whole));
+                prop_assert!(!of_merged.is_empty() && of_whole.starts_with(&of_merged), "{rank:?} {of_merged:?} {of_whole:?}");
+            }
+        }
+        shards.rotate_left(turn % count);
+        prop_assert_eq!(&Evaluation::merge(shards.clone()).unwrap(), &merged);
+        shards.reverse();
+        prop_assert_eq!(&Evaluation::merge(shards).unwrap(), &merged);
+    }
+
+    #[test]
+    fn a_file_holds_all_of_a_record(pictures in 0_u64..12, seed in 0_u64..99, scores in prop::collection::vec(0.0..1.0_f64, 3)) {
+        let mut record = evaluation("voc20", 0..pictures, seed);
+        record.timing.wall_s = scores[0] * 1e5;
+        record.scales = vec![1.0, scores[1] + 0.1];
+        if let Some(picture) = record.pictures.first_mut() {
+            picture.p_acc = Some(scores[2]);
+            picture.miou = None;
+        }
+        record.metric = Metric::Dice;
+        record.protocol = Protocol::TransductiveUnseen;
+        record.trained_on = None;
+        let folder = tempfile::tempdir().unwrap();
+        let path = record.save(folder.path().join("new")).unwrap();
+        prop_assert_eq!(&Evaluation::open(&path).unwrap(), &record);
+        prop_assert_eq!(&Evaluation::open(folder.path().join("new")).unwrap(), &record);
+        // and nothing else was left behind
+        prop_assert_eq!(std::fs::read_dir(folder.path().join("new")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn damaged_files_are_errors_and_never_more(at in 0_usize..100_000, byte in any::<u8>(), length in 0_usize..100_000) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = evaluation("voc20", 0..3, 1).save(folder.path()).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let position = at % bytes.len();
+        bytes[position] = byte;
+        std::fs::write(&path, &bytes).unwrap();
+        if let Ok(record) = Evaluation::open(&path) {
+            // whatever is read is worth a report
+            record.report().unwrap();
+        }
+        std::fs::write(&path, &bytes[..length % bytes.len().saturating_sub(3)]).unwrap();
+        prop_assert!(Evaluation::open(&path).is_err());
+    }
+}
+
+#[test]
+fn a_record_is_read_line_by_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = evaluation("voc20", 0..5, 1).save(folder.path()).unwrap();
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(
+        text.contains("\n  \"protocol\": \"inductive\",\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\n    {\"id\":\"2007_000003\",\"pAcc\":"),
+        "{text}"
+    );
+    assert_eq!(
+        text.lines()
+            .filter(|line| line.contains("\"colour\""))
+            .count(),
+        20
+    );
+}
+
+#[test]
+fn shards_that_do_not_belong_together_are_refused() {
+    let whole = |shards: Vec<Evaluation>| Evaluation::merge(shards).unwrap_err();
+    let good = || shards(9, &[3, 6]);
+    assert!(matches!(whole(Vec::new()), EvalError::Nothing));
+
+    let mut two = good();
+    two.remove(1);
+    let error = whole(two);
+    assert!(
+        matches!(&error, EvalError::ShardsMissing { missing, count: 3 } if missing == &[2]),
+        "{error}"
+    );
+    assert_eq!(error.to_string(), "of 3 shards, 1 is missing: 2");
+
+    let mut twice = good();
+    twice[2].shard = twice[1].shard;
+    assert!(matches!(
+        whole(twice),
+        EvalError::ShardTwice { index: 2, count: 3 }
+    ));
+
+    let mut no_shard = good();
+    no_shard[0].shard = None;
+    assert!(matches!(
+        whole(no_shard),
+        EvalError::NotAShard { images: 3, .. }
+    ));
+
+    // the same pictures under two numbers
+    let mut again = good();
+    again[1] = Evaluation {
+        shard: again[1].shard,
+        ..again[0].clone()
+    };
+    assert!(matches!(whole(again), EvalError::PictureTwice { id } if id == "2007_000000"));
+
+    let mut none = good();
+    for shard in &mut none {
+        shard.shard = Some(Shard {
+            index: shard.shard.unwrap().index,
+            count: u64::MAX,
+        });
+    }
+    let error = whole(none);
+    assert!(
+        matches!(&error, EvalError::ShardsMissing { missing, .. } if missing.len() == 100),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_difference_is_named_with_both_values() {
+    type Change = fn(&mut Evaluation);
+    let changes: [(&str, Change); 16] = [
+        ("program", |e| e.program = "zeg 9".into()),
+        ("benchmark.dataset", |e| {
+            e.benchmark.dataset = "other".into();
+        }),
+        ("benchmark.class_list", |e| {
+            e.benchmark.class_list = "voc21".into();
+        }),
+        ("benchmark.split", |e| e.benchmark.split = "train".into()),
+        ("protocol", |e| e.protocol = Protocol::Transductive),
+        ("trained_on", |e| e.trained_on = None),
+        ("method", |e| e.method = "CLIP-RC".into()),
+        ("model.sha256", |e| e.model.sha256 = "00".into()),
+        ("model.step", |e| e.model.step = Some(1)),
+        ("templates", |e| e.templates = "multiple".into()),
+        ("inference", |e| e.inference = json!({"crop": 1})),
+        ("scales", |e| e.scales = vec![0.5]),
+        ("flip", |e| e.flip = true),
+        ("metric", |e| e.metric = Metric::Dice),
+        ("classes", |e| e.classes[3].unseen = true),
+        ("classes", |e| e.classes[3].name = "crow".into()),
+    ];
+    for (name, change) in changes {
+        let mut shards = shards(6, &[3]);
+        change(&mut shards[1]);
+        match Evaluation::merge(shards).unwrap_err() {
+            EvalError::Differs {
+                field,
+                first,
+                second,
+            } => {
+                assert_eq!(field, name);
+                assert_ne!(first, second, "{name}");
+            }
+            other => panic!("{name}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn records_that_lie_are_refused() {
+    let good = serde_json::to_value(evaluation("voc20", 0..4, 1)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("evaluation.json");
+    let open = |record: &Value| {
+        std::fs::write(&path, record.to_string()).unwrap();
+        Evaluation::open(&path)
+    };
+    assert!(open(&good).is_ok());
+    let cases: [(&str, Value, &str); 22] = [
+        ("/format", json!(2), "format 2"),
+        ("/format", json!("1"), "invalid type"),
+        ("/classes/19", Value::Null, "invalid type"),
+        ("/classes", json!([]), "0 classes, expected 20"),
+        ("/confusion/classes", json!(21), "20 rows for 21"),
+        ("/confusion/rows/0", json!([[20, 1]]), "class 20 of 20"),
+        ("/confusion/rows/0", json!([[0, u64::MAX]]), "pixels"),
+        (
+            "/confusion/rows/0",
+            json!([[0, 12345]]),
+            "the confusion counts",
+        ),
+        ("/images", json!(5), "scores of 4 pictures"),
+        ("/images", json!(-1), "invalid value"),
+        ("/pictures/1/id", json!("2007_000000"), "twice"),
+        (
+            "/pictures/1/pixels",
+            json!(u64::MAX),
+            "the confusion counts",
+        ),
+        ("/pictures/1/mIoU", json!(1.5), "pictures.mIoU is 1.5"),
+        ("/scales", json!([]), "scales"),
+        ("/scales", json!([-1.0]), "scales"),
+        ("/shard", json!({"index": 3, "count": 2}), "3/2"),
+        ("/shard", json!({"index": 0, "count": 2}), "0/2"),
+        ("/timing/wall_s", json!(-0.5), "timing.wall_s"),
+        (
+            "/gallery/0/picture",
+            json!("../../secret.png"),
+            "../../secret.png",
+        ),
+        ("/gallery/0/error", json!("/etc/passwd"), "/etc/passwd"),
+        (
+            "/gallery/0/classes",
+            json!([{"class": 20, "truth": 0.5, "prediction": 0.5}]),
+            "gallery.classes is 20",
+        ),
+        ("/protocol", json!("guessed"), "unknown variant"),
+    ];
+    for (pointer, value, part) in cases {
+        let mut record = good.clone();
+        *record.pointer_mut(pointer).expect(pointer) = value;
+        let error = match open(&record) {
+            Ok(_) => panic!("{pointer} was taken"),
+            Err(EvalError::InFile {
+                path: named,
+                source,
+            }) => {
+                assert_eq!(named, path);
+                source.to_string()
+            }
+            Err(EvalError::Json {
+                path: named,
+                source,
+            }) => {
+                assert_eq!(named, path);
+                source.to_string()
+            }
+            Err(other) => panic!("{pointer}: {other}"),
+        };
+        assert!(error.contains(part), "{pointer}: {error}");
+    }
+    let mut more = good.clone();
+    more["new"] = json!(1);
+    assert!(matches!(open(&more), Err(EvalError::Json { .. })));
+    std::fs::write(&path, "[".repeat(100_000)).unwrap();
+    assert!(matches!(
+        Evaluation::open(&path),
+        Err(EvalError::Json { .. })
+    ));
+    assert!(matches!(
+        Evaluation::open(folder.path().join("none")),
+        Err(EvalError::Unreadable { .. })
+    ));
+}
+
+#[test]
+fn the_old_form_of_counts_is_read() {
+    let record = evaluation("voc20", 0..4, 1);
+    let mut value = serde_json::to_value(&record).unwrap();
+    let counts: Vec<u64> = (0..20)
+        .flat_map(|class| record.confusion.row(class).to_vec())
+        .collect();
+    value["confusion"] = json!({"classes": 20, "counts": counts});
+    assert_eq!(serde_json::from_value::<Evaluation>(value).unwrap(), record);
+}
+
+#[test]
+fn a_wrong_record_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut record = evaluation("voc20", 0..4, 1);
+    record.scales.clear();
+    assert!(record.save(folder.path()).is_err());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    // a file is no folder
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let error = evaluation("voc20", 0..1, 1).save(&file).unwrap_err();
+    assert!(matches!(error, EvalError::Unwritable { .. }), "{error}");
+}
+
+#[test]
+fn a_picture_scores_as_a_data_set_of_itself() {
+    for seed in 0..20 {
+        let (truth, prediction) = common::picture(seed, 20);
+        let score = zeg_eval::PictureScore::of("x", (&truth, &prediction), 20, IGNORE).unwrap();
+        let mut confusion = ConfusionMatrix::new(20);
+        confusion.add(&truth, &prediction, IGNORE).unwrap();
+        let names: Vec<String> = (0..20).map(|class| class.to_string()).collect();
+        let report = zeg_eval::Report::new(&confusion, &names, &[false; 20], 1).unwrap();
+        let close = |a: Option<f64>, b: Option<f64>| (a.unwrap() - b.unwrap()).abs() < 1e-12;
+        assert!(
+            close(score.p_acc, report.p_acc)
+                && close(score.miou, report.miou)
+                && close(score.mdice, report.mdice)
+        );
+        assert_eq!(score.pixels, report.pixels);
+    }
+    let nothing = zeg_eval::PictureScore::of("x", (&[IGNORE], &[0]), 20, IGNORE).unwrap();
+    assert_eq!(
+        (nothing.p_acc, nothing.miou, nothing.mdice, nothing.pixels),
+        (None, None, None, 0)
+    );
+    let error = zeg_eval::PictureScore::of("x", (&[20], &[0]), 20, IGNORE).unwrap_err();
+    assert!(matches!(error, EvalError::Label { value: 20, .. }));
+}
+
+#[test]
+fn a_summary_is_of_runs_that_compare() {
+    let runs: Vec<Evaluation> = (1..4)
+        .map(|seed| evaluation("voc20", 0..30, seed))
+        .collect();
+    let summary = Summary::of(&runs).unwrap();
+    let hious: Vec<f64> = runs
+        .iter()
+        .map(|run| run.report().unwrap().hiou.unwrap())
+        .collect();
+    let mean = hious.iter().sum::<f64>() / 3.0;
+    let hiou = summary.hiou.unwrap();
+    assert!((hiou.mean - mean).abs() < 1e-12);
+    assert_eq!((summary.runs, hiou.n), (3, 3));
+    // the mean of harmonic means is another number than the harmonic mean of means
+    let of_means = zeg_eval::report::harmonic_mean(
+        summary.miou_seen.unwrap().mean,
+        summary.miou_unseen.unwrap().mean,
+    );
+    assert!((hiou.mean - of_means).abs() > 1e-9);
+    let json = serde_json::to_value(&summary).unwrap();
+    assert!(
+        json["hIoU"]["std"].is_number()
+            && json["note"]
+                .as_str()
+                .unwrap()
+                .contains("mean of the runs' hIoU")
+    );
+    let table = summary.to_table();
+    assert!(
+        table.contains("hIoU") && table.contains(&format!("{:.2}", 100.0 * mean)),
+        "{table}"
+    );
+
+    let one = Summary::of(&runs[..1]).unwrap();
+    assert_eq!((one.hiou.unwrap().std, one.hiou.unwrap().n), (None, 1));
+    assert!(matches!(Summary::of(&[]), Err(EvalError::Nothing)));
+    let mut fewer = runs.clone();
+    fewer[1] = evaluation("voc20", 0..29, 2);
+    assert!(matches!(
+        Summary::of(&fewer),
+        Err(EvalError::Differs {
+            field: "images",
+            ..
+        })
+    ));
+    let mut other = runs;
+    other[2].flip = true;
+    assert!(matches!(
+        Summary::of(&other),
+        Err(EvalError::Differs { field: "flip", .. })
+    ));
+}

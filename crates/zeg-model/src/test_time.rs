@@ -1,0 +1,173 @@
+//! Test-time augmentation: a picture is looked at in several sizes and mirrored, and the scores are averaged.
+//!
+//! Scores are averaged as they are, after calibration. mmsegmentation's `aug_test` averages a softmax over them
+//! instead; with sigmoid scores between 0 and 1 that is nearly linear and the best class is almost always the same, but
+//! not by definition.
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use zeg_image::{LabelMap, RgbImage, flip_horizontal};
+
+use crate::{
+    ModelError,
+    dense::{ClassQueries, DenseModel},
+    inference::Inference,
+    scan::{Scan, Source, Stages},
+    scores::{Labelling, Strip},
+};
+
+/// Most looks at a picture.
+const MOST_SCALES: usize = 32;
+
+/// How often a picture is looked at; once, as it is, unless said.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct TestTime {
+    /// Factors on the length of the short side.
+    pub scales: Vec<f64>,
+    /// Look at every size mirrored, too.
+    pub flip: bool,
+}
+
+impl Default for TestTime {
+    fn default() -> Self {
+        Self {
+            scales: vec![1.0],
+            flip: false,
+        }
+    }
+}
+
+impl TestTime {
+    /// Checks the numbers.
+    ///
+    /// # Errors
+    /// There is no scale, there are too many, or one is not between 0.05 and 20.
+    pub fn check(&self) -> Result<(), ModelError> {
+        if self.scales.is_empty() || self.scales.len() > MOST_SCALES {
+            return Err(ModelError::Config(format!(
+                "test-time scales: there are {}, give 1 to {MOST_SCALES}",
+                self.scales.len()
+            )));
+        }
+        match self
+            .scales
+            .iter()
+            .find(|scale| !(0.05..=20.0).contains(*scale))
+        {
+            Some(scale) => Err(ModelError::Config(format!(
+                "test-time scale {scale}: a scale lies between 0.05 and 20"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Settings for one scale: the short side is `short side · scale`, cut to a whole number as mmsegmentation does.
+    fn scaled(settings: &Inference, picture: &RgbImage, scale: f64) -> Inference {
+        #[allow(clippy::float_cmp)]
+        // exactly the default; the picture's size must not pass through a float then
+        if scale == 1.0 {
+            return *settings;
+        }
+        let own = picture.width().min(picture.height()) as usize;
+        let short_side = if settings.short_side == 0 {
+            own
+        } else {
+            settings.short_side
+        };
+        Inference {
+            short_side: ((short_side as f64 * scale) as usize).max(1),
+            ..*settings
+        }
+    }
+}
+
+/// Labels a picture at its own size, and says where the time went.
+///
+/// # Errors
+/// The settings do not fit the picture, or the device could not be read.
+pub fn segment(
+    model: &dyn DenseModel,
+    picture: &RgbImage,
+    queries: &ClassQueries,
+    (settings, test_time): (&Inference, &TestTime),
+    device: &Device,
+) -> Result<(LabelMap, Stages), ModelError> {
+    test_time.check()?;
+    let mirrored = test_time.flip.then(|| flip_horizontal(picture));
+    let mut views = Vec::new();
+    for &scale in &test_time.scales {
+        let settings = TestTime::scaled(settings, picture, scale);
+        for (mirror, picture) in [(false, Some(picture)), (true, mirrored.as_ref())] {
+            if let Some(picture) = picture {
+                let source = Source::Picture(picture, device);
+                views.push((mirror, Scan::new(model, source, queries, &settings)?));
+            }
+        }
+    }
+    let rule = Labelling::threshold(settings.threshold);
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let mut labels = vec![0; width * height];
+    // The finest strips suit every view.
+    let strips = views.iter().map(|(_, scan)| scan.strips());
+    for rows in strips.max_by_key(Vec::len).unwrap_or_default() {
+        let labels = &mut labels[rows.start * width..rows.end * width];
+        let mut sum: Option<Strip> = None;
+        for (mirror, scan) in &mut views {
+            let strip = scan.strip(rows.clone())?;
+            let strip = if *mirror { strip.mirrored() } else { strip };
+            match &mut sum {
+                Some(sum) => sum.add(&strip),
+                None => sum = Some(strip),
+            }
+        }
+        if let Some(mut mean) = sum {
+            mean.divide(views.len());
+            mean.label(&rule, labels, None);
+        }
+    }
+    let mut stages = Stages::default();
+    for (_, scan) in &views {
+        stages += scan.stages();
+    }
+    let labels = LabelMap::new(width, height, labels)
+        .map_err(|error| ModelError::Config(error.to_string()))?;
+    Ok((labels, stages))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_change_the_short_side_as_mmsegmentation_cuts_it() {
+        let picture = RgbImage::new(500, 375);
+        let settings = Inference::default();
+        let short = |scale| TestTime::scaled(&settings, &picture, scale).short_side;
+        assert_eq!((short(1.0), short(0.75), short(1.25)), (512, 384, 640));
+        let own = Inference {
+            short_side: 0,
+            ..settings
+        };
+        assert_eq!(TestTime::scaled(&own, &picture, 1.0).short_side, 0);
+        assert_eq!(TestTime::scaled(&own, &picture, 0.5).short_side, 187);
+    }
+
+    #[test]
+    fn scales_out_of_range_are_refused() {
+        for scales in [
+            vec![],
+            vec![0.0],
+            vec![1.0, f64::NAN],
+            vec![21.0],
+            vec![1.0; 33],
+        ] {
+            let test_time = TestTime {
+                scales,
+                flip: false,
+            };
+            assert!(test_time.check().is_err(), "{test_time:?}");
+        }
+        assert!(TestTime::default().check().is_ok());
+    }
+}

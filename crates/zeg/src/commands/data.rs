@@ -1,0 +1,33 @@
+//! `zeg data`: data sets listed, prepared and examined.
+
+mod list;
+mod prepare;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+pub(crate) use self::prepare::hint;
+
+/// Arguments of `zeg data`.
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    #[command(subcommand)]
+    command: DataCommand,
+}
+
+/// What to do with a data set.
+#[derive(Debug, Subcommand)]
+enum DataCommand {
+    /// List the data sets, their splits and class lists
+    List(list::ListArgs),
+    /// Make a folder that training and scoring read from a data set's official download
+    Prepare(prepare::PrepareArgs),
+}
+
+pub(crate) fn run(args: &DataArgs) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        DataCommand::List(args) => list::run(args),
+        DataCommand::Prepare(args) => prepare::run(args),
+    }
+}

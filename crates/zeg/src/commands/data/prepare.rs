@@ -1,0 +1,140 @@
+//! `zeg data prepare`: from official downloads to what training and scoring read.
+
+use std::{ops::ControlFlow, path::PathBuf, process::ExitCode, sync::atomic::Ordering};
+
+use clap::Args;
+use zeg::data::prepare::{OnBad, Pictures, PrepareError, PrepareOptions, Summary, plan};
+
+use crate::{
+    commands::{JsonTarget, stop_flag},
+    progress,
+};
+
+/// Exit code of a run that the user stopped.
+const INTERRUPTED: u8 = 130;
+
+/// Arguments of `zeg data prepare`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  zeg data prepare voc12 --from downloads -o data/voc12
+  zeg data prepare coco-stuff164k --from coco -o data/coco_stuff164k --dry-run
+
+No file of the source is ever changed. A run that was stopped goes on where it was; a second run has nothing to do.")]
+pub(super) struct PrepareArgs {
+    /// Data set, as `zeg data list` names it
+    dataset: String,
+    /// Folder of the unpacked downloads
+    #[arg(long, value_name = "DIR")]
+    from: PathBuf,
+    /// Folder to make
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// Link pictures that need no change to the source, or copy them
+    #[arg(long, value_enum, default_value = "link")]
+    pictures: PicturesArg,
+    /// Report files that cannot be read and go on
+    #[arg(long)]
+    keep_going: bool,
+    /// ADE20K-Full: shrink pictures whose short side is longer; 0 keeps their size
+    #[arg(long, value_name = "PIXELS", default_value_t = 512)]
+    shrink: usize,
+    /// Say what would be made, and make nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Write a summary as JSON; `-` writes it to standard output instead of the text
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N", env = "ZEG_THREADS")]
+    threads: Option<usize>,
+}
+
+/// See [`Pictures`].
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum PicturesArg {
+    Link,
+    Copy,
+}
+
+pub(super) fn run(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
+    let plan = plan(&args.dataset, &args.from)?;
+    eprintln!("{plan}");
+    if args.dry_run {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let options = PrepareOptions {
+        threads: args.threads.unwrap_or_else(rayon::current_num_threads),
+        pictures: match args.pictures {
+            PicturesArg::Link => Pictures::Link,
+            PicturesArg::Copy => Pictures::Copy,
+        },
+        on_bad: if args.keep_going {
+            OnBad::Report
+        } else {
+            OnBad::Stop
+        },
+        shrink: (args.shrink > 0).then_some(args.shrink),
+    };
+    let stop = stop_flag();
+    let bar = progress::bar(0, "preparing");
+    let result = plan.run(&args.output, &options, &|progress| {
+        bar.set_length(progress.total as u64);
+        bar.set_position(progress.done as u64);
+        if stop.load(Ordering::SeqCst) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    bar.finish_and_clear();
+    let summary = result?;
+    let target = args.json.as_deref().map(JsonTarget::new);
+    if let Some(target) = &target {
+        target.write(&summary)?;
+    }
+    if !matches!(target, Some(JsonTarget::Stdout)) {
+        print(&summary);
+    }
+    Ok(if summary.stopped {
+        ExitCode::from(INTERRUPTED)
+    } else if summary.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn print(summary: &Summary) {
+    println!(
+        "{}: {} converted, {} linked, {} copied, {} there already, {} failed; {} lists; {:.1} s",
+        summary.dataset,
+        summary.converted,
+        summary.linked,
+        summary.copied,
+        summary.skipped,
+        summary.failed.len(),
+        summary.lists,
+        summary.seconds
+    );
+    for failure in &summary.failed {
+        println!("failed: {}: {}", failure.file.display(), failure.reason);
+    }
+    if summary.stopped {
+        println!("stopped; the same command goes on");
+    }
+}
+
+/// The way out of an error, where there is one.
+pub(crate) fn hint(error: &PrepareError) -> Option<String> {
+    Some(match error {
+        PrepareError::WouldReplaceSource { .. } => {
+            "name another folder with -o; the download is never changed".into()
+        }
+        PrepareError::NotFound { .. } => {
+            "point --from at the folder that the archives were unpacked into".into()
+        }
+        PrepareError::UnknownDataset { .. } => "`zeg data list` lists the data sets".into(),
+        _ => return None,
+    })
+}

@@ -1,0 +1,214 @@
+//! Evaluations as users run them: records, shards, several models, data sets of one's own, reports.
+#![allow(clippy::unwrap_used)] // in tests
+
+mod common;
+
+use std::fs;
+
+use common::{World, failure};
+use serde_json::Value;
+
+fn json(world: &World, name: &str) -> Value {
+    serde_json::from_slice(&fs::read(world.path(name)).unwrap()).unwrap()
+}
+
+fn trained(world: &World, run: &str, seed: u64) {
+    world
+        .train(run)
+        .args(["--set", &format!("training.seed={seed}")])
+        .assert()
+        .success();
+}
+
+fn eval(world: &World, models: &[&str], more: &[&str]) {
+    let mut command = world.zeg();
+    command.arg("eval").args(models);
+    command.args(["--data", "VOC2012", "--split", "train"]);
+    command.args(more).assert().success();
+}
+
+const MODEL: &str = "run/model.safetensors";
+
+#[test]
+fn shards_add_up_to_the_whole() {
+    let world = World::new();
+    trained(&world, "run", 0);
+    eval(&world, &[MODEL], &["-o", "whole", "--json", "whole.json"]);
+    for shard in ["1/3", "2/3", "3/3"] {
+        let folder = format!("part-{}", &shard[..1]);
+        eval(&world, &[MODEL], &["--shard", shard, "-o", &folder]);
+    }
+    let merge = |parts: &[&str]| {
+        let mut command = world.zeg();
+        command.args(["eval", "merge"]).args(parts);
+        command.args(["-o", "merged", "--json", "merged.json"]);
+        command
+    };
+    let text = failure(&mut merge(&["part-1", "part-3"]));
+    assert!(text.contains('2'), "the missing part is named: {text}");
+    let text = failure(&mut merge(&["part-1", "part-2", "part-2", "part-3"]));
+    assert!(text.contains('2'), "the repeated part is named: {text}");
+    merge(&["part-3", "part-1", "part-2"]).assert().success();
+
+    assert_eq!(json(&world, "merged.json"), json(&world, "whole.json"));
+    let (merged, whole) = (
+        json(&world, "merged/evaluation.json"),
+        json(&world, "whole/evaluation.json"),
+    );
+    for key in [
+        "confusion",
+        "pictures",
+        "classes",
+        "images",
+        "model",
+        "protocol",
+    ] {
+        assert_eq!(merged[key], whole[key], "{key}");
+    }
+    assert_eq!(whole["images"], 4);
+    assert_eq!(whole["protocol"], "inductive");
+    assert_eq!(whole["benchmark"]["official_pictures"], 1464);
+    for entry in merged["gallery"].as_array().unwrap() {
+        for file in ["picture", "truth", "prediction", "error"] {
+            let path = world.path("merged").join(entry[file].as_str().unwrap());
+            assert!(path.is_file(), "{}", path.display());
+        }
+    }
+    // What stands there is not overwritten unasked.
+    let text = failure(&mut merge(&["part-3", "part-1", "part-2"]));
+    assert!(text.contains("--overwrite"), "{text}");
+}
+
+#[test]
+fn several_seeds_give_mean_and_deviation() {
+    let world = World::new();
+    trained(&world, "a", 1);
+    trained(&world, "b", 2);
+    let models = ["a/model.safetensors", "b/model.safetensors"];
+    eval(&world, &models, &["-o", "scores", "--json", "summary.json"]);
+    let summary = json(&world, "summary.json");
+    assert_eq!(summary["runs"], 2);
+    let of = |run: &str| {
+        let record = zeg::eval::Evaluation::open(world.path(&format!("scores/{run}"))).unwrap();
+        record.report().unwrap().p_acc.unwrap()
+    };
+    let (a, b) = (of("a"), of("b"));
+    let mean = summary["pAcc"]["mean"].as_f64().unwrap();
+    let std = summary["pAcc"]["std"].as_f64().unwrap();
+    assert!((mean - f64::midpoint(a, b)).abs() < 1e-12);
+    assert!((std - (a - b).abs() / 2_f64.sqrt()).abs() < 1e-12);
+
+    world
+        .zeg()
+        .args(["report", "scores", "-o", "report"])
+        .assert()
+        .success();
+    let page = fs::read_to_string(world.path("report/report.html")).unwrap();
+    assert!(!page.contains("src=\"http") && !page.contains("url(http"));
+    for name in ["report.md", "report.csv"] {
+        assert!(world.path("report").join(name).is_file());
+    }
+    let text = failure(world.zeg().args(["report", "VOC2012", "-o", "other"]));
+    assert!(text.contains("evaluation.json"), "{text}");
+}
+
+#[test]
+fn another_data_set_is_scored_without_seen_and_unseen() {
+    let world = World::new();
+    trained(&world, "run", 0);
+    // The same pictures as a data set of one's own, its classes by their names in the table.
+    fs::write(world.path("own.toml"), OWN).unwrap();
+    world
+        .zeg()
+        .args([
+            "eval",
+            MODEL,
+            "--dataset",
+            "own.toml",
+            "--data",
+            "VOC2012",
+            "--split",
+            "all",
+        ])
+        .args(["-o", "own", "--json", "own.json"])
+        .assert()
+        .success();
+    let record = json(&world, "own/evaluation.json");
+    assert_eq!(record["protocol"], "cross-dataset");
+    assert_eq!(record["trained_on"], "voc12");
+    assert_eq!(record["images"], 6);
+    let scores = json(&world, "own.json");
+    assert!(
+        scores["mIoU"].is_number() && scores["hIoU"].is_null(),
+        "{scores}"
+    );
+    assert_eq!(scores["classes"].as_array().unwrap().len(), 20);
+}
+
+const OWN: &str = r#"
+name = "own"
+title = "Own pictures"
+images = "JPEGImages/{id}.jpg"
+labels = "SegmentationClass/{id}.png"
+kind = "index"
+zero-is = "ignore"
+ignore = [255]
+classes = [
+  "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+  "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+]
+
+[splits]
+all = "all"
+"#;
+
+#[test]
+fn test_time_views_are_recorded_and_change_scores() {
+    let world = World::new();
+    trained(&world, "run", 0);
+    eval(&world, &[MODEL], &["-o", "plain"]);
+    eval(
+        &world,
+        &[MODEL],
+        &["-o", "views", "--scales", "0.75,1,1.5", "--flip"],
+    );
+    let (plain, views) = (
+        json(&world, "plain/evaluation.json"),
+        json(&world, "views/evaluation.json"),
+    );
+    assert_eq!(views["scales"], serde_json::json!([0.75, 1.0, 1.5]));
+    assert_eq!(views["flip"], true);
+    assert_ne!(plain["confusion"], views["confusion"]);
+    let text = failure(
+        world
+            .zeg()
+            .args(["eval", MODEL, "--data", "VOC2012", "--scales", "0"]),
+    );
+    assert!(text.contains("0.05"), "{text}");
+}
+
+#[test]
+fn a_split_of_ones_own_changes_what_is_unseen() {
+    let world = World::new();
+    trained(&world, "run", 0);
+    eval(
+        &world,
+        &[MODEL],
+        &["--unseen", "bird, boat", "--json", "own.json"],
+    );
+    let scores = json(&world, "own.json");
+    let unseen: Vec<&str> = scores["classes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|class| class["split"] == "unseen")
+        .map(|class| class["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(unseen, ["bird", "boat"]);
+    let text = failure(
+        world
+            .zeg()
+            .args(["eval", MODEL, "--data", "VOC2012", "--unseen", "brid"]),
+    );
+    assert!(text.contains("bird"), "{text}");
+}

@@ -1,0 +1,158 @@
+//! The three settings, from one another's checkpoints.
+#![allow(clippy::unwrap_used)] // in tests
+
+mod common;
+
+use common::{World, failure};
+
+#[test]
+fn transductive_training_starts_from_an_inductive_model() {
+    let world = World::new();
+    world.train("inductive").assert().success();
+    let transductive = |more: &[&str]| {
+        let mut command = world.train("transductive");
+        command.args(["--set", "training.setting=transductive"]);
+        command
+            .args(["--set", "inference.seen-offset=0.0"])
+            .args(more);
+        command
+    };
+    let text = failure(&mut transductive(&[]));
+    assert!(text.contains("--init"), "{text}");
+    transductive(&["--init", "inductive/checkpoint-00000004.safetensors"])
+        .assert()
+        .success();
+    let record = |run: &str| {
+        let model = format!("{run}/model.safetensors");
+        world
+            .zeg()
+            .args([
+                "eval",
+                &model,
+                "--data",
+                "VOC2012",
+                "-o",
+                &format!("{run}/scores"),
+            ])
+            .assert()
+            .success();
+        zeg::eval::Evaluation::open(world.path(&format!("{run}/scores"))).unwrap()
+    };
+    assert_eq!(record("inductive").protocol.name(), "inductive");
+    assert_eq!(
+        record("transductive").protocol.name(),
+        "transductive-unseen"
+    );
+    // A fresh optimiser and schedule: six steps again.
+    let log = std::fs::read_to_string(world.path("transductive/log.jsonl")).unwrap();
+    assert_eq!(log.lines().count(), 6);
+}
+
+/// Micro-batches must not change what pseudo labels are divided by.
+#[test]
+fn transductive_micro_batches_do_not_change_the_loss() {
+    let world = World::new();
+    // Dropout draws anew for every part.
+    let no_dropout = [
+        "--set",
+        "model.prompts.dropout=0.0",
+        "--set",
+        "model.head.dropout=0.0",
+    ];
+    world.train("inductive").args(no_dropout).assert().success();
+    let loss = |run: &str, micro_batch: &str| {
+        world
+            .train(run)
+            .args([
+                "--set",
+                "training.setting=transductive",
+                "--set",
+                "training.steps=1",
+            ])
+            .args(["--set", &format!("training.micro-batch={micro_batch}")])
+            .args(no_dropout)
+            .args(["--init", "inductive/model.safetensors"])
+            .assert()
+            .success();
+        let log = std::fs::read_to_string(world.path(&format!("{run}/log.jsonl"))).unwrap();
+        let line: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+        line["loss"].as_f64().unwrap()
+    };
+    let (whole, parts) = (loss("whole", "3"), loss("parts", "1"));
+    assert!((whole - parts).abs() < 1e-5 * whole, "{whole} {parts}");
+}
+
+#[test]
+fn fully_supervised_training_knows_every_class() {
+    let world = World::new();
+    world
+        .train("full")
+        .args(["--set", "training.setting=fully-supervised"])
+        .assert()
+        .success();
+    let info = world
+        .zeg()
+        .args(["info", "full/model.safetensors", "--json"])
+        .assert()
+        .success();
+    let info: serde_json::Value = serde_json::from_slice(&info.get_output().stdout).unwrap();
+    assert_eq!(info["setting"], "fully-supervised");
+}
+
+/// The paper's ablation, a row a combination: each trains, and each is scored by what it was trained with.
+#[test]
+fn every_design_of_the_ablation_trains() {
+    let world = World::new();
+    for (number, changes) in [
+        vec!["model.head.query=text"],
+        vec!["model.head.query=product-abs-difference-text"],
+        vec!["training.objective=binary-cross-entropy"],
+        vec![
+            "training.objective=cross-entropy",
+            "model.head.scoring=softmax",
+        ],
+        vec!["model.tune-encoder=true"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let run = format!("run-{number}");
+        let mut command = world.train(&run);
+        for change in &changes {
+            command.args(["--set", change]);
+        }
+        command.assert().success();
+        let log = std::fs::read_to_string(world.path(&format!("{run}/log.jsonl"))).unwrap();
+        let loss = |line: &str| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["loss"].as_f64().unwrap()
+        };
+        let (first, last) = (log.lines().next().unwrap(), log.lines().last().unwrap());
+        assert!(loss(last) < loss(first), "{changes:?}: {log}");
+        let model = std::fs::read(world.path(&format!("{run}/model.safetensors"))).unwrap();
+        let header = String::from_utf8_lossy(&model[..8000]).into_owned();
+        let tuned = changes[0] == "model.tune-encoder=true";
+        assert_eq!(header.contains("backbone.conv1"), tuned, "{changes:?}");
+        world
+            .zeg()
+            .args([
+                "eval",
+                &format!("{run}/model.safetensors"),
+                "--data",
+                "VOC2012",
+            ])
+            .assert()
+            .success();
+    }
+}
+
+#[test]
+fn an_objective_that_does_not_fit_the_scores_is_refused() {
+    let world = World::new();
+    let text = failure(
+        world
+            .train("run")
+            .args(["--set", "training.objective=cross-entropy"]),
+    );
+    assert!(text.contains("model.head.scoring"), "{text}");
+}
