@@ -28,6 +28,7 @@ pub(crate) const BENCHMARK: Benchmark = Benchmark {
     ],
     layout: "ADEChallengeData2016/{images, annotations}/{training, validation}",
     held_out: &[("train", "val")],
+    border_in: None,
     list,
     rule,
 };

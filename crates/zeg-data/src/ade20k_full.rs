@@ -24,6 +24,7 @@ pub(crate) const BENCHMARK: Benchmark = Benchmark {
     ],
     layout: "ADE20K_2021_17_01/{images_detectron2, annotations_detectron2}/{training, validation}",
     held_out: &[("train", "val")],
+    border_in: None,
     list,
     rule,
 };

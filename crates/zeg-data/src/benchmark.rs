@@ -30,8 +30,9 @@ pub struct Benchmark {
     /// The folders it consists of, in words.
     pub layout: &'static str,
     /// Splits that must not share a picture: what is trained on, and what is scored.
-    #[allow(dead_code)] // for the examination that comes next
     pub(crate) held_out: &'static [(&'static str, &'static str)],
+    /// The folder of label maps in which nearly every object has a border of no class.
+    pub(crate) border_in: Option<&'static str>,
     /// Lists the pairs of a split below a folder.
     pub(crate) list: fn(&Path, &str) -> Result<Listing, DataError>,
     /// How label files become the classes of one of the lists.

@@ -25,6 +25,7 @@ pub(crate) const BENCHMARK: Benchmark = Benchmark {
     ],
     layout: "{leftImg8bit, gtFine}/{train, val}/<city>, label maps *_gtFine_labelTrainIds.png",
     held_out: &[("train", "val")],
+    border_in: None,
     list,
     rule,
 };

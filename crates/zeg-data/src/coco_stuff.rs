@@ -26,6 +26,7 @@ pub(crate) const BENCHMARK: Benchmark = Benchmark {
     ],
     layout: "{images, annotations}/{train2017, val2017}, label maps *_labelTrainIds.png",
     held_out: &[("train", "val")],
+    border_in: None,
     list,
     rule,
 };

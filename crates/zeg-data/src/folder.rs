@@ -79,6 +79,15 @@ impl Description {
         self.splits.keys().map(String::as_str)
     }
 
+    /// Names of the splits that are a part of the data set.
+    pub(crate) fn proper_splits(&self) -> impl Iterator<Item = &str> {
+        let proper = |(_, source): &(&String, &SplitSource)| !matches!(source, SplitSource::All);
+        self.splits
+            .iter()
+            .filter(proper)
+            .map(|(name, _)| name.as_str())
+    }
+
     /// The pairs of a split.
     ///
     /// - `given`: the folder that paths are relative to; empty for the description's own choice

@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use zeg_image::{IGNORE_LABEL, ImageError, LabelMap, RgbImage, decode_labels, decode_rgb};
+use zeg_image::{
+    IGNORE_LABEL, ImageError, LabelMap, RgbImage, decode_labels, decode_labels_bytes, decode_rgb,
+    decode_rgb_bytes,
+};
 
 use crate::DataError;
 
@@ -131,6 +134,15 @@ impl LabelRule {
             LabelKind::Palette(_) => Stored::Colours(decode_rgb(path)?),
             LabelKind::Binary { .. } => Stored::Values(grey(&decode_rgb(path)?)?),
             _ => Stored::Values(decode_labels(path)?),
+        })
+    }
+
+    /// Decodes a label file's content as this rule needs it; `name` is for errors.
+    pub(crate) fn decode(&self, bytes: &[u8], name: &Path) -> Result<Stored, ImageError> {
+        Ok(match self.kind {
+            LabelKind::Palette(_) => Stored::Colours(decode_rgb_bytes(bytes, name)?),
+            LabelKind::Binary { .. } => Stored::Values(grey(&decode_rgb_bytes(bytes, name)?)?),
+            _ => Stored::Values(decode_labels_bytes(bytes, name)?),
         })
     }
 

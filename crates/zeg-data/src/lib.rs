@@ -8,6 +8,9 @@
 //! 3. [`augment`]: a sample becomes a [`TrainSample`], two buffers of a fixed size.
 //! 4. [`loader`]: training samples become [`Batch`]es, in an order that depends on the seed alone.
 //!
+//! Beside the journey stand [`prepare`], which makes a data set's folder from its official download, and the
+//! [`doctor`], which looks at a whole split and says what is wrong with it.
+//!
 //! Nothing here knows tensors or models; randomness comes from [`chance`] only, so every sample of a run can be
 //! computed again from the run's seed and the sample's number.
 
@@ -17,6 +20,7 @@ pub mod augment;
 pub mod benchmark;
 pub mod chance;
 pub mod dataset;
+pub mod doctor;
 pub mod error;
 pub mod folder;
 pub mod labels;
@@ -39,6 +43,7 @@ mod voc;
 pub use augment::{Pipeline, Preprocess, RandomCrop, TrainSample, Whole};
 pub use benchmark::{Benchmark, DATASETS, OfficialSplit, benchmark};
 pub use dataset::{Dataset, Item, Metric, Sample};
+pub use doctor::{Diagnosis, DoctorOptions, Finding, Severity, Verdict, examine};
 pub use error::DataError;
 pub use known::{classes, splits};
 pub use labels::{LabelKind, LabelRule};

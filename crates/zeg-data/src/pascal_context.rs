@@ -24,6 +24,7 @@ pub(crate) const BENCHMARK: Benchmark = Benchmark {
     ],
     layout: "VOC2010/{JPEGImages, SegmentationClassContext, ImageSets/SegmentationContext}",
     held_out: &[("train", "val")],
+    border_in: None,
     list,
     rule,
 };

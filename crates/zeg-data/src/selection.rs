@@ -64,7 +64,6 @@ pub(crate) struct Found {
     pub(crate) dataset: Dataset,
     /// What is where; its items were moved to `dataset`.
     pub(crate) listing: Listing,
-    #[allow(dead_code)] // for the examination that comes next
     pub(crate) source: Source,
 }
 

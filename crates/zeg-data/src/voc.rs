@@ -31,6 +31,7 @@ pub(crate) const BENCHMARK: Benchmark = Benchmark {
     ],
     layout: "VOC2012/{JPEGImages, SegmentationClass, SegmentationClassAug, ImageSets/Segmentation}",
     held_out: &[("train", "val"), ("aug", "val"), ("train_aug", "val")],
+    border_in: Some("SegmentationClass"),
     list,
     rule,
 };

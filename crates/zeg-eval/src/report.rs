@@ -202,29 +202,38 @@ impl Report {
 
     /// The report for people: a row a class, then the summary, in percent with two decimals. The columns of
     /// [`metric`](Self::metric) come first.
+    ///
+    /// Where no class is unseen, nothing is said of seen and unseen ones.
     pub fn to_table(&self) -> String {
-        let mut per_class = vec!["class", "split", "IoU", "Acc", "Dice"];
-        let mut overall = [
-            ("pAcc", self.p_acc),
-            ("mIoU", self.miou),
-            ("mIoU(S)", self.miou_seen),
-            ("mIoU(U)", self.miou_unseen),
-            ("hIoU", self.hiou),
-            ("mAcc", self.macc),
-            ("mDice", self.mdice),
-        ];
+        let divided = self
+            .classes
+            .iter()
+            .any(|class| class.split == Split::Unseen);
+        let mut metrics = ["IoU", "Acc", "Dice"];
+        let mut overall = vec![("pAcc", self.p_acc), ("mIoU", self.miou)];
+        if divided {
+            overall.extend([
+                ("mIoU(S)", self.miou_seen),
+                ("mIoU(U)", self.miou_unseen),
+                ("hIoU", self.hiou),
+            ]);
+        }
+        overall.extend([("mAcc", self.macc), ("mDice", self.mdice)]);
         if self.metric == Metric::Dice {
-            per_class = vec!["class", "split", "Dice", "IoU", "Acc"];
+            metrics = ["Dice", "IoU", "Acc"];
             overall.rotate_right(1);
         }
-        let mut classes = table(&per_class);
+        let split = divided.then_some("split");
+        let header: Vec<&str> = ["class"].into_iter().chain(split).chain(metrics).collect();
+        let mut classes = table(&header);
         for class in &self.classes {
             let (iou, acc, dice) = (class.iou, class.acc, class.dice);
             let values = match self.metric {
                 Metric::MeanIou => [iou, acc, dice],
                 Metric::Dice => [dice, iou, acc],
             };
-            let mut row = vec![class.name.clone(), class.split.name().to_owned()];
+            let mut row = vec![class.name.clone()];
+            row.extend(divided.then(|| class.split.name().to_owned()));
             row.extend(values.map(percent));
             classes.add_row(row);
         }
@@ -233,7 +242,7 @@ impl Report {
         let mut row = vec![self.images.to_string()];
         row.extend(overall.iter().map(|(_, value)| percent(*value)));
         summary.add_row(row);
-        align_right(&mut classes, 2);
+        align_right(&mut classes, 1 + usize::from(divided));
         align_right(&mut summary, 0);
         format!("{classes}\n\n{summary}\n")
     }
@@ -383,9 +392,9 @@ mod tests {
                 .map(str::to_owned)
                 .collect()
         };
-        assert_eq!(words("class"), ["class", "split", "Dice", "IoU", "Acc"]);
-        assert_eq!(words("c0"), ["c0", "seen", "66.67", "50.00", "50.00"]);
-        assert_eq!(words("images")[..3], ["images", "mDice", "pAcc"]);
+        assert_eq!(words("class"), ["class", "Dice", "IoU", "Acc"]);
+        assert_eq!(words("c0"), ["c0", "66.67", "50.00", "50.00"]);
+        assert_eq!(words("images"), ["images", "mDice", "pAcc", "mIoU", "mAcc"]);
         assert_eq!(words("1")[..3], ["1", "33.33", "50.00"]);
     }
 

@@ -17,6 +17,7 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use crate::ImageError;
 use crate::decode::{check_plausible, check_size, corrupt};
+use crate::probe::ColourModel;
 
 /// Pixels that one byte can hold at most, generously: every block of 8×8 takes a bit at least (ITU T.81, F.1.2).
 const MOST_PIXELS_A_BYTE: usize = 1024;
@@ -34,11 +35,12 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<DynamicImage, ImageErr
         width,
         height,
         orientation,
+        colours,
     } = header(&mut decoder, name)?;
     check_size(width, height, name)?;
     check_plausible(width, height, MOST_PIXELS_A_BYTE, bytes.len(), name)?;
 
-    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
+    let grey = colours == ColourModel::Grey;
     let output = if grey {
         ColorSpace::Luma
     } else {
@@ -63,6 +65,7 @@ pub(crate) struct Header {
     pub(crate) width: usize,
     pub(crate) height: usize,
     pub(crate) orientation: Orientation,
+    pub(crate) colours: ColourModel,
 }
 
 /// Reads a file up to its pixels.
@@ -98,6 +101,11 @@ fn header<T: ZByteReaderTrait>(
         width,
         height,
         orientation: orientation.unwrap_or(Orientation::NoTransforms),
+        colours: match decoder.input_colorspace() {
+            Some(ColorSpace::Luma) => ColourModel::Grey,
+            Some(ColorSpace::CMYK | ColorSpace::YCCK) => ColourModel::Cmyk,
+            _ => ColourModel::Rgb,
+        },
     })
 }
 

@@ -43,7 +43,7 @@ pub use labels::{IGNORE_LABEL, LabelMap, PADDING_LABEL};
 pub use normalize::Normalization;
 pub use overlay::overlay;
 pub use palette::{distinct_palette, voc_palette};
-pub use probe::picture_size;
+pub use probe::{ColourModel, PictureHeader, picture_header, picture_size};
 pub use resize::{fit_box, fit_short_side, resize_bilinear, resize_nearest};
 pub use window::{Window, sliding_windows};
 pub use write::{write_indexed_png, write_jpeg, write_named_png, write_rgb_png};

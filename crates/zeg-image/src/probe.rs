@@ -1,16 +1,38 @@
-//! The size of a picture from its header, without decoding a pixel.
+//! What a picture's header says, without decoding a pixel: its size, its colours, how it is to be turned.
 
-use std::io::{BufReader, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Cursor, Seek, SeekFrom};
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::decode::{check_size, guarded, orientation, refusal};
 use crate::{ImageError, jpeg, png_chunks, source, tiff_varieties, webp_chunks};
 
 /// Bytes a decoder may allocate for a header.
 const HEADER_BYTES: u64 = 1 << 26;
+
+/// What kind of colours a file stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColourModel {
+    /// One channel, with or without alpha.
+    Grey,
+    /// Red, green and blue, directly, through a palette or as brightness and colour differences.
+    Rgb,
+    /// The colours of printing inks.
+    Cmyk,
+}
+
+/// What a picture's header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PictureHeader {
+    /// Width and height as the file stores the pixels.
+    pub stored: (usize, usize),
+    /// Width and height that [`decode_rgb`](crate::decode_rgb) gives, with the orientation applied.
+    pub upright: (usize, usize),
+    /// The file's colours.
+    pub colours: ColourModel,
+}
 
 /// Width and height that [`decode_rgb`](crate::decode_rgb) would give the picture, with its orientation applied.
 ///
@@ -20,16 +42,37 @@ const HEADER_BYTES: u64 = 1 << 26;
 /// Those of [`decode_rgb`](crate::decode_rgb).
 pub fn picture_size(path: &Path) -> Result<(usize, usize), ImageError> {
     let (file, _, format) = source::open(path)?;
+    Ok(header(BufReader::new(file), format, path)?.upright)
+}
+
+/// Reads the header of a picture's content; `name` is only used in errors.
+///
+/// # Errors
+/// As [`picture_size`].
+pub fn picture_header(bytes: &[u8], name: &Path) -> Result<PictureHeader, ImageError> {
+    let format = source::recognise(bytes, name)?;
+    header(Cursor::new(bytes), format, name)
+}
+
+fn header(
+    mut file: impl BufRead + Seek,
+    format: ImageFormat,
+    path: &Path,
+) -> Result<PictureHeader, ImageError> {
     let unreadable = |source| ImageError::Unreadable {
         path: path.into(),
         source,
     };
-    let mut file = BufReader::new(file);
     file.seek(SeekFrom::Start(0)).map_err(unreadable)?;
-    let (width, height, orientation) = guarded(path, || match format {
+    let (width, height, orientation, colours) = guarded(path, || match format {
         ImageFormat::Jpeg => {
             let header = jpeg::read_header(file, path)?;
-            Ok((header.width, header.height, header.orientation))
+            Ok((
+                header.width,
+                header.height,
+                header.orientation,
+                header.colours,
+            ))
         }
         ImageFormat::Tiff => tiff_varieties::read_header(file, path),
         _ => {
@@ -48,16 +91,39 @@ pub fn picture_size(path: &Path) -> Result<(usize, usize), ImageError> {
             let decoder = reader.into_decoder();
             let mut decoder = decoder.map_err(|error| refusal(error, path))?;
             let (width, height) = decoder.dimensions();
+            let colours = colours_of(decoder.original_color_type());
             let orientation = orientation(&mut decoder, format, || exif);
-            Ok((width as usize, height as usize, orientation))
+            Ok((width as usize, height as usize, orientation, colours))
         }
     })?;
     check_size(width, height, path)?;
-    Ok(if turns_sides(orientation) {
+    let upright = if turns_sides(orientation) {
         (height, width)
     } else {
         (width, height)
+    };
+    Ok(PictureHeader {
+        stored: (width, height),
+        upright,
+        colours,
     })
+}
+
+fn colours_of(colours: ExtendedColorType) -> ColourModel {
+    match colours {
+        ExtendedColorType::L1
+        | ExtendedColorType::L2
+        | ExtendedColorType::L4
+        | ExtendedColorType::L8
+        | ExtendedColorType::L16
+        | ExtendedColorType::La1
+        | ExtendedColorType::La2
+        | ExtendedColorType::La4
+        | ExtendedColorType::La8
+        | ExtendedColorType::La16 => ColourModel::Grey,
+        ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16 => ColourModel::Cmyk,
+        _ => ColourModel::Rgb,
+    }
 }
 
 /// Whether columns become rows.

@@ -15,6 +15,7 @@ use tiff::{ColorType, TiffError};
 
 use crate::ImageError;
 use crate::decode::{MAX_PIXELS, check_size, corrupt};
+use crate::probe::ColourModel;
 use crate::source::is_big_tiff;
 
 /// Values of the tag `PhotometricInterpretation` (TIFF 6.0, section 8).
@@ -91,14 +92,19 @@ pub(crate) fn as_stored(bytes: &[u8]) -> Cow<'_, [u8]> {
     bytes
 }
 
-/// Width, height and orientation that a file of any variety states.
+/// Width, height, orientation and colours that a file of any variety states.
 pub(crate) fn read_header(
     file: impl BufRead + Seek,
     name: &Path,
-) -> Result<(usize, usize, Orientation), ImageError> {
+) -> Result<(usize, usize, Orientation, ColourModel), ImageError> {
     let mut decoder = Decoder::new(file).map_err(|error| refusal(error, name))?;
     let (width, height, orientation) = header(&mut decoder, name)?;
-    Ok((width as usize, height as usize, orientation))
+    let colours = match decoder.colortype() {
+        Ok(ColorType::Gray(_) | ColorType::GrayA(_)) => ColourModel::Grey,
+        Ok(ColorType::CMYK(_) | ColorType::CMYKA(_)) => ColourModel::Cmyk,
+        _ => ColourModel::Rgb,
+    };
+    Ok((width as usize, height as usize, orientation, colours))
 }
 
 fn header<R: BufRead + Seek>(

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use zeg_vocab::classes::{
-    ClassFileError, ClassQuery, MAX_CLASSES, QueryError, Role, parse_class_file, parse_class_list,
-    parse_classes_argument, read_class_file,
+    ClassFileError, ClassQuery, ClassSet, MAX_CLASSES, QueryError, Role, parse_class_file,
+    parse_class_list, parse_classes_argument, read_class_file,
 };
 
 /// Names that neither form must quote.
@@ -91,6 +91,24 @@ proptest! {
         let file = parse_class_file(&joined(" , ", "\r\n\n# note\n"), Path::new("any.txt")).unwrap();
         prop_assert_eq!(&file, &plain);
         prop_assert_eq!(parse_class_list(&joined("|", ", ")).unwrap(), plain);
+    }
+
+    #[test]
+    fn any_text_is_a_split_or_an_error(
+        text in "(zs3-|[0-9]|none|all|published|voc20|/|cow|sofa|bag|screen|,| |#|\n|\\PC){0,12}",
+        list in prop::sample::select(ClassSet::names().to_vec()),
+        in_file in any::<bool>(),
+    ) {
+        let set = ClassSet::by_name(list).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("split.txt");
+        fs::write(&path, &text).unwrap();
+        let text = if in_file { path.to_str().unwrap() } else { &text };
+        if let Ok(split) = set.clone().with_split(text) {
+            prop_assert_eq!(&split.classes, &set.classes);
+            prop_assert!(split.unseen.is_sorted_by(|a, b| a < b));
+            prop_assert!(split.unseen.iter().all(|label| *label < set.len()));
+        }
     }
 
     #[test]

@@ -132,9 +132,21 @@ fn of_data(error: &DataError) -> Option<String> {
         DataError::SizeMismatch { .. } => {
             "picture and labels must be of one size; take both from the same download".into()
         }
-        DataError::IllegalLabel { .. } => {
+        DataError::IllegalLabel { .. } | DataError::IllegalColour { .. } => {
             "the labels are of another data set or numbering; convert them, or correct the data set in the experiment"
                 .into()
+        }
+        DataError::RawCocoLabels { .. } => {
+            "`zeg data prepare coco-stuff164k --from … -o …` converts them".into()
+        }
+        DataError::UnconvertedLabels { .. } => {
+            "`zeg data prepare` makes what is needed from the download".into()
+        }
+        DataError::Description { .. } => {
+            "configs/datasets/folder-template.toml explains every key".into()
+        }
+        DataError::ClassList { .. } | DataError::UnknownDataset { .. } => {
+            "`zeg data list` lists them; a .toml file describes one's own".into()
         }
         DataError::MissingFiles { .. } => "unpack the data set completely, or correct the split's list".into(),
         _ => return None,

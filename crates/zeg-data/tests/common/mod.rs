@@ -63,6 +63,11 @@ impl TinyVoc {
         self.folder.path()
     }
 
+    /// The temporary folder, to be kept as long as the data set is used.
+    pub(crate) fn into_folder(self) -> TempDir {
+        self.folder
+    }
+
     /// `VOCdevkit/VOC2012`.
     pub(crate) fn root(&self) -> PathBuf {
         self.folder.path().join("VOCdevkit/VOC2012")

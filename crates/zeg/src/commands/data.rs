@@ -1,5 +1,6 @@
 //! `zeg data`: data sets listed, prepared and examined.
 
+mod doctor;
 mod list;
 mod prepare;
 
@@ -21,6 +22,8 @@ pub(crate) struct DataArgs {
 enum DataCommand {
     /// List the data sets, their splits and class lists
     List(list::ListArgs),
+    /// Look for everything that would spoil training or scores
+    Doctor(doctor::DoctorArgs),
     /// Make a folder that training and scoring read from a data set's official download
     Prepare(prepare::PrepareArgs),
 }
@@ -28,6 +31,7 @@ enum DataCommand {
 pub(crate) fn run(args: &DataArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         DataCommand::List(args) => list::run(args),
+        DataCommand::Doctor(args) => doctor::run(args),
         DataCommand::Prepare(args) => prepare::run(args),
     }
 }

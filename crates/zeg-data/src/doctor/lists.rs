@@ -1,0 +1,195 @@
+//! What lists and folders tell before a file is opened.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use super::Patient;
+use super::collector::Collector;
+use super::finding::Code;
+use crate::DataError;
+use crate::folder::Description;
+use crate::selection::Source;
+
+pub(super) fn examine(patient: &Patient, collector: &Collector) {
+    defects(patient, collector);
+    official_count(patient, collector);
+    overlap(patient, collector);
+    orphans(patient, collector);
+}
+
+/// What was noticed when the split was listed.
+fn defects(patient: &Patient, collector: &Collector) {
+    for (number, defect) in patient.found.listing.defects.iter().enumerate() {
+        let (code, text) = match defect {
+            DataError::DuplicateId {
+                list,
+                id,
+                first,
+                second,
+            } => {
+                let list = patient.name(list);
+                let text = format!("{list}: `{id}` in lines {first} and {second}");
+                (Code::RepeatedId, text)
+            }
+            DataError::RawCocoLabels { folder, example } => {
+                let text = format!("{} holds {example}", patient.name(folder));
+                (Code::RawCocoIds, text)
+            }
+            other => (Code::UnconvertedLabels, other.to_string()),
+        };
+        collector.add(code, number, text);
+    }
+}
+
+/// Is this as many pictures as the published results are of?
+fn official_count(patient: &Patient, collector: &Collector) {
+    let Some(official) = patient.official() else {
+        return;
+    };
+    let pictures = patient.dataset.len();
+    if pictures != official.1 {
+        let text = format!(
+            "`{}` has {pictures} pictures here, officially {}; scores are not comparable with published ones",
+            official.0, official.1
+        );
+        collector.add(Code::NotTheOfficialSplit, 0, text);
+    }
+}
+
+impl Patient<'_> {
+    /// Name and number of pictures of the official split.
+    pub(super) fn official(&self) -> Option<(&'static str, usize)> {
+        match &self.found.source {
+            Source::BuiltIn(benchmark) => {
+                let official = benchmark.official(self.split)?;
+                Some((official.name, official.pictures))
+            }
+            Source::Described(_) => None,
+        }
+    }
+}
+
+/// Is a picture both trained on and scored?
+fn overlap(patient: &Patient, collector: &Collector) {
+    let source = &patient.found.source;
+    let others: Vec<String> = match source {
+        Source::BuiltIn(benchmark) => {
+            let Some((own, _)) = patient.official() else {
+                return;
+            };
+            let pairs = benchmark.held_out.iter();
+            let other = |(train, val): &(&str, &str)| match own {
+                own if own == *train => Some((*val).to_owned()),
+                own if own == *val => Some((*train).to_owned()),
+                _ => None,
+            };
+            pairs.filter_map(other).collect()
+        }
+        Source::Described(description) => opposite_splits(description, patient.split),
+    };
+    let ids: HashSet<&str> = patient
+        .dataset
+        .items
+        .iter()
+        .map(|item| item.id.as_str())
+        .collect();
+    let mut known = HashSet::new();
+    for other in others {
+        // A split that is not there cannot overlap.
+        let Ok(listing) = source.list(patient.given, &other) else {
+            continue;
+        };
+        for (place, item) in listing.items.iter().enumerate() {
+            if ids.contains(item.id.as_str()) && known.insert(item.id.clone()) {
+                let text = format!("`{}` is in {} and in {other}", item.id, patient.split);
+                collector.add(Code::TrainValOverlap, place, text);
+            }
+        }
+    }
+}
+
+/// The splits of a description that should not share a picture with this one, by their names.
+fn opposite_splits(description: &Description, split: &str) -> Vec<String> {
+    let (own, splits) = (role(split), description.proper_splits());
+    let opposite =
+        |name: &&str| matches!((own, role(name)), (Some(own), Some(other)) if own != other);
+    splits.filter(opposite).map(str::to_owned).collect()
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Training,
+    Scoring,
+}
+
+fn role(split: &str) -> Option<Role> {
+    let split = split.to_lowercase();
+    let scoring = split.contains("val") || split.contains("test");
+    match (split.contains("train"), scoring) {
+        (true, false) => Some(Role::Training),
+        (false, true) => Some(Role::Scoring),
+        _ => None,
+    }
+}
+
+/// Label files that belong to no picture.
+fn orphans(patient: &Patient, collector: &Collector) {
+    let listed: HashSet<&Path> = patient
+        .dataset
+        .items
+        .iter()
+        .map(|item| item.labels.as_path())
+        .collect();
+    let root = patient.root;
+    let mut place_in_list = 0;
+    for place in &patient.found.listing.places {
+        // A folder that cannot be read shows itself by its missing files.
+        let Ok(pictures) = place.images.scan(root) else {
+            continue;
+        };
+        let pictures: HashSet<String> = pictures.into_iter().collect();
+        for pattern in &place.labels {
+            let ids = pattern.scan(root).unwrap_or_default();
+            let lost = ids.into_iter().filter(|id| !pictures.contains(id));
+            let files = lost.map(|id| (pattern.file(root, &id), id));
+            let files: Vec<(PathBuf, String)> = files
+                .filter(|(file, _)| !listed.contains(file.as_path()))
+                .collect();
+            for (file, id) in files {
+                let name = patient.name(&file);
+                let picture = place.images.file(root, &id);
+                match patient.in_other_case(&picture) {
+                    Some(other) => {
+                        let text = format!(
+                            "{} is there, but {name} belongs to {}",
+                            patient.name(&other),
+                            patient.name(&picture)
+                        );
+                        collector.add(Code::CaseMismatch, place_in_list, text);
+                    }
+                    None => collector.add(Code::OrphanLabels, place_in_list, name),
+                }
+                place_in_list += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_have_roles_by_their_names() {
+        for (split, expected) in [
+            ("train", Some(Role::Training)),
+            ("Train-small", Some(Role::Training)),
+            ("val", Some(Role::Scoring)),
+            ("test2", Some(Role::Scoring)),
+            ("trainval", None),
+            ("all", None),
+        ] {
+            assert!(role(split) == expected, "{split}");
+        }
+    }
+}
