@@ -247,6 +247,7 @@ fn score(
             (number - 1) % count == index - 1
         });
     }
+    warn_of_seen(&dataset, &loaded);
     let queries = queries(args, &plan, &dataset, &loaded, device)?;
     let setup = Setup {
         model: loaded.model.as_ref(),
@@ -276,6 +277,30 @@ fn score(
         eprintln!("record: {}", folder.join(FILE_NAME).display());
     }
     Ok(evaluation)
+}
+
+/// Says which classes the scores call unseen although the model was trained on their masks.
+fn warn_of_seen(dataset: &Dataset, loaded: &LoadedModel) {
+    let was_trained = |label: &&usize| {
+        let name = dataset.classes.classes.get(**label);
+        let mut trained = loaded.trained_on.iter();
+        trained.any(|class| class.seen && Some(&class.name) == name)
+    };
+    let names: Vec<String> = dataset
+        .classes
+        .unseen
+        .iter()
+        .filter(was_trained)
+        .filter_map(|&label| dataset.classes.classes.get(label).cloned())
+        .collect();
+    // Fully supervised models are scored on the published split as the papers do.
+    let all_trained = loaded.trained_on.iter().all(|class| class.seen);
+    if !names.is_empty() && !all_trained {
+        eprintln!(
+            "warning: the model was trained on masks of classes that are called unseen here: {}",
+            names.join(", ")
+        );
+    }
 }
 
 /// The data set's classes, ready for the model.

@@ -99,7 +99,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
         format: 0,
         writer: String::new(),
         step: 0,
-        classes: stored_classes(&classes),
+        classes: stored_classes(&classes, experiment.training.setting),
         base,
         optimizer_time: std::collections::BTreeMap::new(),
         experiment,
@@ -144,13 +144,13 @@ fn embed_classes(
     embed_class_set(classes, &sources, device)
 }
 
-fn stored_classes(classes: &ClassSet) -> Vec<StoredClass> {
+fn stored_classes(classes: &ClassSet, setting: Setting) -> Vec<StoredClass> {
     let unseen = classes.unseen_flags();
     let pairs = classes.classes.iter().zip(unseen);
     pairs
         .map(|(name, unseen)| StoredClass {
             name: name.clone(),
-            seen: !unseen,
+            seen: !unseen || setting == Setting::FullySupervised,
         })
         .collect()
 }
