@@ -246,12 +246,32 @@ pub struct TrainingConfig {
     /// Steps between checkpoints; without, a tenth of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_every: Option<u64>,
+    /// Scores on the way; without, none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<Validation>,
     /// Checkpoints to keep, the newest.
     #[serde(default = "two")]
     pub keep_checkpoints: usize,
     /// What happens when a training picture cannot be read.
     #[serde(default)]
     pub on_bad_sample: OnBadSample,
+}
+
+/// Scores during training: a line each in `scores.jsonl`, and the model with the best of them in `best.safetensors`.
+///
+/// The best model is chosen by hIoU where the split of classes has unseen ones, else by mIoU. Choosing it on the
+/// pictures that are reported in the end makes those scores optimistic: name a split of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Validation {
+    /// Steps between scores; the last step is always scored.
+    pub every: u64,
+    /// Split to score on; the data set's own or a text file with an id a line. Without, `data.eval-split`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// Only its first pictures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
 }
 
 fn one() -> usize {
@@ -338,6 +358,9 @@ impl Experiment {
                 "training.objective = {:?} needs model.head.scoring = {scoring:?}, which is {:?}",
                 training.objective, architecture.head.scoring
             ));
+        }
+        if training.evaluation.as_ref().is_some_and(|e| e.every == 0) {
+            return fail("training.evaluation.every = 0: it must be at least 1".into());
         }
         if training.cached_views == Some(0) {
             return fail(

@@ -3,7 +3,7 @@
 //! | objective | classes | source |
 //! |---|---|---|
 //! | focal-dice | each with a mask of its own (sigmoid) | ZegCLIP, "NEL", as released |
-//! | binary-cross-entropy | the same | ZegCLIP, table 5, "plain"; not released |
+//! | binary-cross-entropy | the same | ZegCLIP's ablation of losses, "plain"; not released |
 //! | cross-entropy | exclude each other (softmax) | ZegCLIP's baseline; not released |
 //!
 //! A model that was trained with cross-entropy is scored by a softmax, too: `model.head.scoring = "softmax"`.

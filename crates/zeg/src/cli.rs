@@ -13,8 +13,8 @@ use zeg::{
 };
 
 use crate::commands::{
-    data::DataArgs, eval::EvalArgs, import::ImportArgs, models::ModelsArgs, pull::PullArgs,
-    report::ReportArgs, segment::outputs::Output,
+    ablate::AblateArgs, data::DataArgs, eval::EvalArgs, import::ImportArgs, models::ModelsArgs,
+    pull::PullArgs, report::ReportArgs, segment::outputs::Output,
 };
 
 /// Zero-shot semantic segmentation: label every pixel of a picture with class names given as words.
@@ -37,6 +37,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Train a model from an experiment file
     Train(TrainArgs),
+    /// Run a suite of experiments over seeds, into one table
+    Ablate(AblateArgs),
     /// Score models on a data set: pAcc, mIoU on seen and unseen classes, hIoU, Dice
     Eval(EvalArgs),
     /// Write a page about evaluations, beside the published numbers

@@ -24,8 +24,8 @@ fn run(args: &[&str]) -> String {
 #[test]
 fn help_texts() {
     for command in [
-        "", "train", "eval", "report", "data", "segment", "models", "pull", "import", "info",
-        "parity",
+        "", "train", "ablate", "eval", "report", "data", "segment", "models", "pull", "import",
+        "info", "parity",
     ] {
         let args: Vec<&str> = if command.is_empty() {
             vec!["--help"]
@@ -114,6 +114,33 @@ fn every_plan_is_sound() {
         count += 1;
     }
     assert!(count >= 3);
+}
+
+/// Every suite in the repository parses, its rows fit together, and the published rows it names exist.
+#[test]
+fn every_suite_is_sound() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/ablations");
+    let out = tempfile::tempdir().unwrap();
+    let mut runs = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let file = file.unwrap().path();
+        let (suite, out) = (file.to_str().unwrap(), out.path().to_str().unwrap());
+        let text = run(&[
+            "ablate",
+            suite,
+            "--data",
+            ".",
+            "--weights",
+            "w",
+            "-o",
+            out,
+            "--dry-run",
+        ]);
+        assert!(text.starts_with("exit code 0"), "{text}");
+        runs += text.matches("left ").count();
+    }
+    // 12 designs, 12 formats, 8 depths, 2 losses, 2 sets of templates, 4 short rows; three seeds each.
+    assert_eq!(runs, 120);
 }
 
 #[test]

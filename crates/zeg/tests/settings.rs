@@ -156,3 +156,103 @@ fn an_objective_that_does_not_fit_the_scores_is_refused() {
     );
     assert!(text.contains("model.head.scoring"), "{text}");
 }
+
+const SUITE: &str = r#"
+title = "Two rows"
+base = "experiment.toml"
+table = "designs"
+seeds = [0, 1]
+set = ["training.steps=3"]
+
+[[rows]]
+name = "with"
+published = "Baseline-DPT + NEL + RD = ZegCLIP"
+
+[[rows]]
+name = "without"
+published = "Baseline-DPT + NEL"
+set = ["model.head.query=text"]
+"#;
+
+#[test]
+fn a_suite_runs_goes_on_and_ends_in_a_table() {
+    let world = World::new();
+    std::fs::write(world.path("suite.toml"), SUITE).unwrap();
+    let ablate = |more: &[&str]| {
+        let mut command = world.zeg();
+        command.args(["ablate", "suite.toml", "--data", "VOC2012"]);
+        command.args([
+            "--weights",
+            "tower.safetensors",
+            "--text",
+            "text.safetensors",
+        ]);
+        command.args(["-o", "suite"]).args(more);
+        command
+    };
+    ablate(&["--only", "with", "--seeds", "1"])
+        .assert()
+        .success();
+    let state = ablate(&["--dry-run"]).assert().success();
+    let state = String::from_utf8(state.get_output().stdout.clone()).unwrap();
+    assert_eq!(
+        (
+            state.matches("scored").count(),
+            state.matches("left").count()
+        ),
+        (1, 3)
+    );
+    let done = std::fs::metadata(world.path("suite/with/seed-1/model.safetensors")).unwrap();
+    ablate(&["--json", "table.json"]).assert().success();
+    let again = std::fs::metadata(world.path("suite/with/seed-1/model.safetensors")).unwrap();
+    assert_eq!(done.modified().unwrap(), again.modified().unwrap());
+    let table: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(world.path("table.json")).unwrap()).unwrap();
+    assert_eq!(table["rows"].as_array().unwrap().len(), 2);
+    assert_eq!(table["rows"][0]["scores"]["runs"], 2);
+    assert!(table["rows"][0]["scores"]["pAcc"]["std"].is_number());
+    assert_eq!(table["rows"][1]["published"]["mIoU_unseen"], 40.4);
+    let text = std::fs::read_to_string(world.path("suite/ablation.md")).unwrap();
+    assert!(
+        text.contains("not comparable") && text.contains("| without | 2 |"),
+        "{text}"
+    );
+    // Other settings do not mix with what is there.
+    let text = failure(&mut ablate(&["--set", "training.batch=2"]));
+    assert!(text.contains("other settings"), "{text}");
+    let text = failure(&mut ablate(&["--only", "wihtout"]));
+    assert!(text.contains("without"), "{text}");
+}
+
+#[test]
+fn scores_on_the_way_choose_the_best_model() {
+    let world = World::new();
+    world
+        .train("run")
+        .args(["--set", "training.evaluation={ every = 2, limit = 1 }"])
+        .assert()
+        .success();
+    let text = std::fs::read_to_string(world.path("run/scores.jsonl")).unwrap();
+    let scores: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let steps: Vec<u64> = scores.iter().map(|s| s["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [2, 4, 6]);
+    let value =
+        |score: &serde_json::Value| score["hIoU"].as_f64().or(score["mIoU"].as_f64()).unwrap();
+    let best = scores.iter().fold(&scores[0], |best, score| {
+        if value(score) > value(best) {
+            score
+        } else {
+            best
+        }
+    });
+    let info = world
+        .zeg()
+        .args(["info", "run/best.safetensors", "--json"])
+        .assert()
+        .success();
+    let info: serde_json::Value = serde_json::from_slice(&info.get_output().stdout).unwrap();
+    assert_eq!(info["trained_steps"], best["step"]);
+}

@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub(crate) mod ablate;
 pub(crate) mod data;
 pub(crate) mod eval;
 pub(crate) mod import;

@@ -1,10 +1,12 @@
 //! `zeg train`: an experiment file to a trained model.
 
 mod run_folder;
+mod validation;
 
 pub(crate) use self::run_folder::{NothingToStartFrom, RunExists};
 
 use std::{
+    path::Path,
     process::ExitCode,
     sync::{Arc, atomic::Ordering},
     time::Instant,
@@ -34,7 +36,10 @@ use zeg::{
     words::{WordSources, embed_class_set},
 };
 
-use self::run_folder::{RunFolder, Start};
+use self::{
+    run_folder::{RunFolder, Start},
+    validation::{Score, Validator},
+};
 use super::{open_device, stop_flag};
 use crate::{cli::TrainArgs, progress};
 
@@ -104,10 +109,17 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
         optimizer_time: std::collections::BTreeMap::new(),
         experiment,
     };
+    let validator = Validator::new(
+        &info.experiment,
+        &args.data,
+        (&info.classes, &embeddings),
+        &device,
+    )?;
     let mut session = Session {
         folder,
         info,
         embeddings,
+        validator,
     };
     let finished = session.run(&mut trainer, &dataset, args)?;
     if !finished {
@@ -117,7 +129,8 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::from(INTERRUPTED));
     }
-    let path = session.save_model(&trainer)?;
+    let path = session.folder.model();
+    session.save_model(&trainer, &path)?;
     println!("{}", path.display());
     Ok(ExitCode::SUCCESS)
 }
@@ -260,6 +273,7 @@ struct Session {
     folder: RunFolder,
     info: CheckpointInfo,
     embeddings: ClassEmbeddings,
+    validator: Option<Validator>,
 }
 
 impl Session {
@@ -311,15 +325,30 @@ impl Session {
         };
         let bar = progress::bar(training.steps, "training");
         bar.set_position(trainer.step_number());
-        let mut log = self.folder.open_log()?;
+        let mut log = self.folder.open_log(trainer.step_number())?;
+        let (mut scores, before) = self.folder.open_scores(trainer.step_number())?;
+        let mut best = before.iter().map(Score::value).reduce(f64::max);
         while trainer.step_number() < training.steps {
             let started = Instant::now();
             let samples = source.next(trainer.step_number(), training.batch)?;
             let report = trainer.train_step(samples)?;
-            log.write(&report, started.elapsed())?;
+            log.write_step(&report, started.elapsed())?;
             show(&bar, &report);
             let stopping = stop.load(Ordering::SeqCst);
             let done = trainer.step_number();
+            // Before the checkpoint: a run that is killed between the two scores this step again.
+            if let Some(validator) = &self.validator
+                && validator.is_due(done, training.steps)
+                && !stopping
+            {
+                let score = validator.score(trainer)?;
+                bar.suspend(|| eprintln!("{}", score.line()));
+                if best.is_none_or(|best| score.value() > best) {
+                    best = Some(score.value());
+                    self.save_model(trainer, &self.folder.best())?;
+                }
+                scores.write(&score)?;
+            }
             if stopping
                 || done.is_multiple_of(training.checkpoint_every())
                 || done == training.steps
@@ -350,17 +379,19 @@ impl Session {
             .forget_old(self.info.experiment.training.keep_checkpoints)
     }
 
-    fn save_model(&mut self, trainer: &Trainer) -> anyhow::Result<std::path::PathBuf> {
-        let path = self.folder.model();
-        self.info.step = trainer.step_number();
+    /// Writes the trained weights without the optimiser's state.
+    fn save_model(&self, trainer: &Trainer, path: &Path) -> anyhow::Result<()> {
+        let info = CheckpointInfo {
+            step: trainer.step_number(),
+            ..self.info.clone()
+        };
         let contents = Contents {
-            info: self.info.clone(),
+            info,
             model: trainer.model(),
             embeddings: &self.embeddings,
             moments: None,
         };
-        save(&path, contents)?;
-        Ok(path)
+        Ok(save(path, contents)?)
     }
 }
 

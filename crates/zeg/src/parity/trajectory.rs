@@ -217,6 +217,7 @@ fn training(meta: &Meta, size: usize) -> Result<TrainingConfig, ParityError> {
             ..Schedule::default()
         },
         checkpoint_every: None,
+        evaluation: None,
         keep_checkpoints: 0,
         on_bad_sample: zeg_data::OnBadSample::Stop,
     })

@@ -4,6 +4,8 @@
 //! run.json                      what was run, on what, with what
 //! log.jsonl                     a line a step
 //! checkpoint-00001500.safetensors   trained weights and optimiser state
+//! scores.jsonl                  scores on the way, where they were asked for
+//! best.safetensors              trained weights of the best of them
 //! model.safetensors             trained weights of the finished run
 //! ```
 
@@ -22,6 +24,7 @@ use zeg::train::{
     trainer::StepReport,
 };
 
+use super::validation::Score;
 use crate::{cli::TrainArgs, commands::machine};
 
 /// Where a run starts.
@@ -142,11 +145,33 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Opens the log for appending.
-    pub(super) fn open_log(&self) -> anyhow::Result<Log> {
+    pub(super) fn best(&self) -> PathBuf {
+        self.0.join("best.safetensors")
+    }
+
+    /// Opens the log for appending. Of a run that is continued, lines of steps that are done again are dropped, and
+    /// one that a crash cut off.
+    ///
+    /// - `first_step`: the next step's number
+    pub(super) fn open_log(&self, first_step: u64) -> anyhow::Result<Log> {
         let path = self.0.join("log.jsonl");
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        Ok(Log(file.with_context(|| path.display().to_string())?))
+        keep_lines(&path, |line| {
+            line["step"].as_u64().is_some_and(|step| step < first_step)
+        })?;
+        Log::open(&path)
+    }
+
+    /// Opens the scores for appending, with those that stay; see [`RunFolder::open_log`].
+    pub(super) fn open_scores(&self, first_step: u64) -> anyhow::Result<(Log, Vec<Score>)> {
+        let path = self.0.join("scores.jsonl");
+        let kept = keep_lines(&path, |line| {
+            line["step"].as_u64().is_some_and(|step| step <= first_step)
+        })?;
+        let scores = kept
+            .into_iter()
+            .filter_map(|line| serde_json::from_value(line).ok())
+            .collect();
+        Ok((Log::open(&path)?, scores))
     }
 
     /// Writes what is needed to run this again.
@@ -184,14 +209,50 @@ impl RunFolder {
     }
 }
 
-/// One JSON object a line and step.
+/// Removes the lines of a file of JSON lines that are not to be kept, and returns the others.
+fn keep_lines(
+    path: &Path,
+    keep: impl Fn(&serde_json::Value) -> bool,
+) -> anyhow::Result<Vec<serde_json::Value>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let old = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let old = String::from_utf8_lossy(&old);
+    let (mut lines, mut kept) = (Vec::new(), String::new());
+    for line in old.lines() {
+        if let Ok(value) = serde_json::from_str(line)
+            && keep(&value)
+        {
+            kept.push_str(line);
+            kept.push('\n');
+            lines.push(value);
+        }
+    }
+    if kept != old {
+        write_atomically(path, kept.as_bytes())?;
+    }
+    Ok(lines)
+}
+
+/// One JSON object a line.
 pub(super) struct Log(File);
 
 impl Log {
-    pub(super) fn write(&mut self, report: &StepReport, took: Duration) -> anyhow::Result<()> {
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        Ok(Self(file.with_context(|| path.display().to_string())?))
+    }
+
+    /// A step and its time.
+    pub(super) fn write_step(&mut self, report: &StepReport, took: Duration) -> anyhow::Result<()> {
         let mut line = serde_json::to_value(report)?;
         line["seconds"] = json!((took.as_secs_f64() * 1e4).round() / 1e4);
-        let mut text = line.to_string();
+        self.write(&line)
+    }
+
+    pub(super) fn write(&mut self, line: &impl serde::Serialize) -> anyhow::Result<()> {
+        let mut text = serde_json::to_string(line)?;
         text.push('\n');
         Ok(self.0.write_all(text.as_bytes())?)
     }

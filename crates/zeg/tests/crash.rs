@@ -1,0 +1,136 @@
+//! What happens to a run when the machine does: killed at any moment, it goes on to the same bytes; and it does not
+//! grow.
+#![allow(clippy::unwrap_used)] // in tests
+
+mod common;
+
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use common::World;
+
+/// `zeg train … --resume`, not waited for.
+fn start(world: &World, run: &str, more: &[&str]) -> Child {
+    Command::new(assert_cmd::cargo::cargo_bin!("zeg"))
+        .current_dir(world.folder.path())
+        .args(["train", "experiment.toml", "--data", "VOC2012"])
+        .args([
+            "--weights",
+            "tower.safetensors",
+            "--text",
+            "text.safetensors",
+        ])
+        .args(["-o", run, "--resume"])
+        .args(more)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+const STEPS: [&str; 4] = [
+    "--set",
+    "training.steps=60",
+    "--set",
+    "training.checkpoint-every=3",
+];
+
+#[test]
+fn a_run_that_is_killed_at_any_moment_goes_on_to_the_same_bytes() {
+    let world = World::new();
+    assert!(start(&world, "whole", &STEPS).wait().unwrap().success());
+    let model = world.path("killed/model.safetensors");
+    // Moments spread over a start and a good part of a run, by a fixed rule (golden ratio).
+    let (mut kills, mut moment) = (0, 0.35_f64);
+    while !model.exists() {
+        moment = (moment + 0.618_034) % 1.0;
+        let wait = Duration::from_millis(30 + (400.0 * moment) as u64);
+        let mut child = start(&world, "killed", &STEPS);
+        let started = Instant::now();
+        while started.elapsed() < wait && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if child.try_wait().unwrap().is_none() {
+            child.kill().unwrap(); // SIGKILL
+            kills += 1;
+        }
+        child.wait().unwrap();
+        // A machine too slow to reach a checkpoint in time would never finish: the last run is not disturbed.
+        if kills >= 40 {
+            assert!(start(&world, "killed", &STEPS).wait().unwrap().success());
+        }
+    }
+    assert!(kills >= 2, "the run was killed {kills} times only");
+    let bytes = |run: &str| std::fs::read(world.path(&format!("{run}/model.safetensors"))).unwrap();
+    assert!(bytes("whole") == bytes("killed"), "the models differ");
+    // The log holds every step once, and the same losses.
+    assert_eq!(losses(&world, "whole"), losses(&world, "killed"));
+}
+
+/// Step and loss of every line.
+fn losses(world: &World, run: &str) -> Vec<(u64, f64)> {
+    let text = std::fs::read_to_string(world.path(&format!("{run}/log.jsonl"))).unwrap();
+    text.lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            (
+                line["step"].as_u64().unwrap(),
+                line["loss"].as_f64().unwrap(),
+            )
+        })
+        .collect()
+}
+
+/// Memory of a process in kilobytes, where the system tells.
+fn resident(process: u32) -> Option<u64> {
+    let status =
+        std::fs::read_to_string(Path::new("/proc").join(process.to_string()).join("status"))
+            .ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[test]
+fn memory_stays_flat_over_a_long_run() {
+    if !Path::new("/proc/self/status").exists() {
+        use std::io::Write as _;
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: this system does not tell a process's memory"
+        );
+        return;
+    }
+    let world = World::new();
+    let steps = [
+        "--set",
+        "training.steps=1200",
+        "--set",
+        "training.checkpoint-every=400",
+    ];
+    let mut child = start(&world, "long", &steps);
+    let mut samples = Vec::new();
+    while child.try_wait().unwrap().is_none() {
+        samples.extend(resident(child.id()));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(child.wait().unwrap().success());
+    assert!(samples.len() > 20, "{} samples", samples.len());
+    let middle = |part: &[u64]| {
+        let mut part = part.to_vec();
+        part.sort_unstable();
+        part[part.len() / 2]
+    };
+    // The first quarter warms up: the program is read, pools are filled.
+    let quarter = samples.len() / 4;
+    let (early, late) = (
+        middle(&samples[quarter..2 * quarter]),
+        middle(&samples[3 * quarter..]),
+    );
+    assert!(
+        late as f64 <= 1.1 * early as f64 + 4096.0,
+        "{early} kB in the second quarter, {late} kB in the last"
+    );
+}
