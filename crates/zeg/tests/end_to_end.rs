@@ -127,8 +127,8 @@ fn a_resumed_run_is_the_same_run() {
         file(&world, "straight/checkpoint-00000006.safetensors"),
         file(&world, "stopped/checkpoint-00000006.safetensors")
     );
-    let (straight, stopped) = (losses(&world, "straight"), losses(&world, "stopped"));
-    assert_eq!(straight[4..], stopped[6..]);
+    // Steps that were done twice stand in the log once.
+    assert_eq!(losses(&world, "straight"), losses(&world, "stopped"));
 }
 
 #[test]
