@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -144,6 +143,14 @@ pub fn save(path: &Path, contents: Contents) -> Result<(), TrainError> {
 /// # Errors
 /// The file cannot be written; what was there before is untouched.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    replace_file(path, |temporary| std::fs::write(temporary, bytes))
+}
+
+/// Lets `fill` write a file beside its place, makes sure that it is on the disk, then renames it into place.
+pub(crate) fn replace_file(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> std::io::Result<()>,
+) -> Result<(), TrainError> {
     let write = |source| TrainError::Write {
         path: path.to_owned(),
         source,
@@ -153,16 +160,22 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
         .filter(|p| !p.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(write)?;
-    let mut file = tempfile::Builder::new()
+    let temporary = tempfile::Builder::new()
         .prefix(".zeg-")
         .suffix(".tmp")
         .tempfile_in(folder)
+        .map_err(write)?
+        .into_temp_path();
+    fill(&temporary).map_err(write)?;
+    let file = std::fs::File::options()
+        .write(true)
+        .open(&temporary)
         .map_err(write)?;
-    file.write_all(bytes)
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(write)?;
-    make_readable(file.as_file()).map_err(write)?;
-    file.persist(path).map_err(|error| write(error.error))?;
+    file.sync_all().map_err(write)?;
+    make_readable(&file).map_err(write)?;
+    temporary
+        .persist(path)
+        .map_err(|error| write(error.error))?;
     Ok(())
 }
 

@@ -4,6 +4,8 @@
 //! views of every picture before the first step takes a run from hours to minutes on a CPU; the head then trains on
 //! tokens from main memory (`f16`: patches × dim × 2 bytes a view).
 
+mod file;
+
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -39,6 +41,7 @@ pub struct FeatureCache {
     views: Vec<View>,
     pictures: usize,
     size: usize,
+    seed: u64,
     sampler: Sampler,
 }
 
@@ -79,6 +82,7 @@ impl FeatureCache {
             views,
             pictures,
             size,
+            seed,
             sampler: Sampler::new(pictures, seed),
         })
     }

@@ -109,6 +109,9 @@ pub(crate) struct TrainArgs {
     /// Continue the run in the output folder from its newest checkpoint
     #[arg(long)]
     pub(crate) resume: bool,
+    /// Keep the encoded views of training.cached-views in this folder, for this and other runs of the same encoder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) feature_cache: Option<PathBuf>,
     /// Threads that load pictures
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) workers: usize,

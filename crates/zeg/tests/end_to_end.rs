@@ -162,3 +162,37 @@ fn a_fixed_encoder_trains_on_cached_views_and_micro_batches_do_not_change_the_re
         assert!((a / b - 1.0).abs() < 1e-4, "{whole} {parts}");
     }
 }
+
+#[test]
+fn encoded_views_from_a_file_give_the_same_run() {
+    let world = World::new();
+    let text = std::fs::read_to_string(world.config()).unwrap();
+    std::fs::write(world.config(), text.replace("prompts =", "# prompts =")).unwrap();
+    let train = |run: &str, more: &[&str]| {
+        let output = world
+            .train(run)
+            .args(["--set", "training.cached-views=2"])
+            .args(more)
+            .assert()
+            .success();
+        String::from_utf8_lossy(&output.get_output().stderr).into_owned()
+    };
+    train("plain", &[]);
+    let cache = ["--feature-cache", "features"];
+    assert!(!train("first", &cache).contains("encoded views from"));
+    assert!(train("second", &cache).contains("encoded views from"));
+    for run in ["first", "second"] {
+        assert_eq!(
+            file(&world, "plain/model.safetensors"),
+            file(&world, &format!("{run}/model.safetensors")),
+            "{run}"
+        );
+    }
+    // Another seed has other views, and pictures that changed are encoded again.
+    let seed = ["--feature-cache", "features", "--set", "training.seed=5"];
+    assert!(!train("other", &seed).contains("encoded views from"));
+    let picture = world.picture("2007_000000");
+    let bytes = std::fs::read(&picture).unwrap();
+    std::fs::write(&picture, bytes).unwrap();
+    assert!(!train("changed", &cache).contains("encoded views from"));
+}

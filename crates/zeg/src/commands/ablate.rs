@@ -240,6 +240,9 @@ impl Run<'_> {
         if let Some(init) = &self.init {
             command.arg("--init").arg(init);
         }
+        // Rows of one encoder and seed share what a frozen encoder made of the pictures.
+        let features = args.output.join("features");
+        command.arg("--feature-cache").arg(features);
         command.arg("--output").arg(&self.folder).arg("--resume");
         self.wait("train", command)
     }

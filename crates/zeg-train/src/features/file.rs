@@ -1,0 +1,236 @@
+//! Encoded views in a file: a run that goes on, or another run of the same encoder, need not encode them again.
+//!
+//! A safetensors file with three tensors a view, `N.patches` `[patches, dim]` and `N.global` `[dim]` in `f16`,
+//! `N.labels` `[size, size]` in `u16`. Its metadata hold everything the views follow from; a file of other views is
+//! never taken for these.
+
+use std::{borrow::Cow, collections::HashMap, path::Path, sync::Arc};
+
+use half::f16;
+use safetensors::{Dtype, SafeTensors, View as Tensor};
+use serde::{Deserialize, Serialize};
+use zeg_data::sampler::Sampler;
+
+use super::{FeatureCache, View};
+use crate::{TrainError, batch::Features, checkpoint::replace_file};
+
+/// Version of the layout.
+const FORMAT: u32 = 1;
+const INFO: &str = "zeg-features";
+
+/// What the metadata say.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Info {
+    format: u32,
+    /// Everything that the views follow from.
+    origin: serde_json::Value,
+    pictures: usize,
+    size: usize,
+    seed: u64,
+    grid: [usize; 2],
+    ids: Vec<String>,
+}
+
+/// Numbers on their way to a file; bytes are made when the writer asks for them, one tensor after the other.
+enum Values<'a> {
+    Halves(&'a [f16]),
+    Labels(&'a [u16]),
+}
+
+struct Part<'a> {
+    values: Values<'a>,
+    shape: Vec<usize>,
+}
+
+impl Tensor for Part<'_> {
+    fn dtype(&self) -> Dtype {
+        match self.values {
+            Values::Halves(_) => Dtype::F16,
+            Values::Labels(_) => Dtype::U16,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        match self.values {
+            Values::Halves(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Values::Labels(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match self.values {
+            Values::Halves(values) => size_of_val(values),
+            Values::Labels(values) => size_of_val(values),
+        }
+    }
+}
+
+impl FeatureCache {
+    /// Writes all views; the file appears complete or not at all.
+    ///
+    /// - `origin`: everything that the views follow from, such as the encoder's digest and the preprocessing
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: &Path, origin: &serde_json::Value) -> Result<(), TrainError> {
+        let grid = self.views.first().map_or([0, 0], |view| view.features.grid);
+        let info = Info {
+            format: FORMAT,
+            origin: origin.clone(),
+            pictures: self.pictures,
+            size: self.size,
+            seed: self.seed,
+            grid,
+            ids: self.views.iter().map(|view| view.id.clone()).collect(),
+        };
+        let invalid = |reason: String| TrainError::Checkpoint {
+            path: path.to_owned(),
+            reason,
+        };
+        let json = serde_json::to_string(&info).map_err(|error| invalid(error.to_string()))?;
+        let tensors = self.views.iter().enumerate().flat_map(|(number, view)| {
+            let Features {
+                patches, global, ..
+            } = view.features.as_ref();
+            let dim = global.len();
+            let part =
+                |name: &str, values, shape| (format!("{number}.{name}"), Part { values, shape });
+            [
+                part(
+                    "patches",
+                    Values::Halves(patches),
+                    vec![patches.len() / dim.max(1), dim],
+                ),
+                part("global", Values::Halves(global), vec![dim]),
+                part(
+                    "labels",
+                    Values::Labels(&view.labels),
+                    vec![self.size, self.size],
+                ),
+            ]
+        });
+        let tensors: Vec<(String, Part)> = tensors.collect();
+        replace_file(path, |temporary| {
+            let metadata = HashMap::from([(INFO.to_owned(), json)]);
+            safetensors::serialize_to_file(tensors, Some(metadata), temporary)
+                .map_err(std::io::Error::other)
+        })
+    }
+
+    /// Reads views that follow from `origin`; `None` where the file is not there, is damaged, or holds others.
+    pub fn open(path: &Path, origin: &serde_json::Value) -> Option<Self> {
+        let bytes = std::fs::read(path).ok()?;
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).ok()?;
+        let info: Info = serde_json::from_str(metadata.metadata().as_ref()?.get(INFO)?).ok()?;
+        if info.format != FORMAT || info.origin != *origin || info.pictures == 0 {
+            return None;
+        }
+        let tensors = SafeTensors::deserialize(&bytes).ok()?;
+        let patches = info.grid[0].checked_mul(info.grid[1])?;
+        let pixels = info.size.checked_mul(info.size)?;
+        let mut views = Vec::with_capacity(info.ids.len());
+        for (number, id) in info.ids.into_iter().enumerate() {
+            let read = |name: &str, dtype: Dtype| {
+                let tensor = tensors.tensor(&format!("{number}.{name}")).ok()?;
+                (tensor.dtype() == dtype).then(|| words(tensor.data()))
+            };
+            let halves = |name: &str| {
+                let values = read(name, Dtype::F16)?;
+                Some(values.into_iter().map(f16::from_bits).collect::<Vec<_>>())
+            };
+            let (global, patch_values) = (halves("global")?, halves("patches")?);
+            let labels = read("labels", Dtype::U16)?;
+            if patch_values.len() != patches.checked_mul(global.len())? || labels.len() != pixels {
+                return None;
+            }
+            let features = Features {
+                patches: patch_values,
+                global,
+                grid: info.grid,
+            };
+            views.push(View {
+                features: Arc::new(features),
+                labels,
+                id,
+            });
+        }
+        if views.is_empty() || !views.len().is_multiple_of(info.pictures) {
+            return None;
+        }
+        Some(Self {
+            views,
+            pictures: info.pictures,
+            size: info.size,
+            seed: info.seed,
+            sampler: Sampler::new(info.pictures, info.seed),
+        })
+    }
+}
+
+/// Little-endian 16-bit words.
+fn words(bytes: &[u8]) -> Vec<u16> {
+    let pairs = bytes.as_chunks::<2>().0.iter();
+    pairs.map(|pair| u16::from_le_bytes(*pair)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn cache() -> FeatureCache {
+        let view = |number: u16| View {
+            features: Arc::new(Features {
+                patches: (0..8)
+                    .map(|v| f16::from_f32(f32::from(v + number)))
+                    .collect(),
+                global: vec![f16::from_f32(0.5), f16::from_f32(-1.0)],
+                grid: [2, 2],
+            }),
+            labels: vec![number, 1, u16::MAX, u16::MAX - 1],
+            id: format!("picture-{number}"),
+        };
+        FeatureCache {
+            views: vec![view(0), view(1), view(2), view(3)],
+            pictures: 2,
+            size: 2,
+            seed: 7,
+            sampler: Sampler::new(2, 7),
+        }
+    }
+
+    #[test]
+    fn views_come_back_as_they_were_and_others_do_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("features.safetensors");
+        let origin = json!({ "encoder": "abc", "seed": 7 });
+        let mut written = cache();
+        written.save(&path, &origin).unwrap();
+        let mut read = FeatureCache::open(&path, &origin).unwrap();
+        for step in 0..5 {
+            let (a, b) = (written.batch(step, 3), read.batch(step, 3));
+            assert_eq!((&a.labels, &a.ids, a.size), (&b.labels, &b.ids, b.size));
+            let values = |samples: &crate::batch::Samples| match &samples.inputs {
+                crate::batch::Inputs::Features(features) => features
+                    .iter()
+                    .map(|f| (f.patches.clone(), f.global.clone(), f.grid))
+                    .collect::<Vec<_>>(),
+                crate::batch::Inputs::Pictures(_) => vec![],
+            };
+            assert_eq!(values(&a), values(&b));
+        }
+        assert!(FeatureCache::open(&path, &json!({ "encoder": "other", "seed": 7 })).is_none());
+        assert!(FeatureCache::open(&folder.path().join("none"), &origin).is_none());
+        // Cut anywhere, the file is no cache; nothing panics.
+        let bytes = std::fs::read(&path).unwrap();
+        for length in (0..bytes.len()).step_by(7) {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            assert!(FeatureCache::open(&path, &origin).is_none(), "{length}");
+        }
+    }
+}
