@@ -25,9 +25,11 @@ pub mod error;
 pub mod folder;
 pub mod labels;
 pub mod loader;
+pub mod mini_world;
 pub mod prepare;
 pub mod sampler;
 pub mod selection;
+pub mod source;
 
 mod ade20k;
 mod ade20k_full;
@@ -49,3 +51,4 @@ pub use known::{classes, splits};
 pub use labels::{LabelKind, LabelRule};
 pub use loader::{Batch, Loader, LoaderOptions, OnBadSample};
 pub use selection::{Selection, list, open};
+pub use source::SampleSource;

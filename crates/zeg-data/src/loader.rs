@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::chance::{Purpose, stream};
 use crate::sampler::Sampler;
-use crate::{DataError, Dataset, Pipeline, Sample, TrainSample};
+use crate::{DataError, Pipeline, Sample, SampleSource, TrainSample};
 
 /// How many bad samples in a row are skipped before the data set itself is taken to be at fault.
 const MAX_SKIPPED_IN_A_ROW: usize = 32;
@@ -104,14 +104,14 @@ impl Loader {
     /// - [`DataError::Empty`] for a data set without samples
     /// - [`DataError::Setting`] for a batch size, a number of threads or a first batch out of range
     /// - [`DataError::Spawn`] when the system refuses a thread
-    pub fn new(
-        dataset: Arc<Dataset>,
+    pub fn new<S: SampleSource + ?Sized + 'static>(
+        dataset: Arc<S>,
         pipeline: Pipeline,
         options: LoaderOptions,
     ) -> Result<Self, DataError> {
         if dataset.is_empty() {
             return Err(DataError::Empty {
-                path: dataset.name.clone().into(),
+                path: dataset.name().into(),
             });
         }
         let (size, policy) = (pipeline.size(), options.on_bad_sample);
@@ -121,7 +121,7 @@ impl Loader {
             let mut sampler = Sampler::new(dataset.len(), options.seed);
             move |draw| {
                 let mut rng = stream(options.seed, Purpose::Sample, draw);
-                let (sample, skipped) = load(&dataset, sampler.index(draw), policy)?;
+                let (sample, skipped) = load(&*dataset, sampler.index(draw), policy)?;
                 Ok(Loaded {
                     sample: pipeline.apply(sample, &mut rng),
                     skipped,
@@ -164,7 +164,7 @@ impl Loader {
     /// Waits for the next batch.
     ///
     /// # Errors
-    /// The error of a sample's [`Dataset::load`], or [`DataError::TooManyBadSamples`] where such samples are
+    /// The error of a sample's [`SampleSource::load`], or [`DataError::TooManyBadSamples`] where such samples are
     /// skipped; [`DataError::WorkerPanicked`] for a defect. After an error the loader has stopped, and every
     /// further call returns [`DataError::LoaderStopped`].
     pub fn next_batch(&mut self) -> Result<Batch, DataError> {
@@ -292,8 +292,8 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 }
 
 /// Loads sample `index` or, where bad ones are skipped, the first good one after it.
-fn load(
-    dataset: &Dataset,
+fn load<S: SampleSource + ?Sized>(
+    dataset: &S,
     index: usize,
     policy: OnBadSample,
 ) -> Result<(Sample, Vec<(String, String)>), DataError> {
@@ -304,7 +304,7 @@ fn load(
             (Ok(sample), _) => return Ok((sample, skipped)),
             (Err(error), OnBadSample::Stop) => return Err(error),
             (Err(error), OnBadSample::Skip) => {
-                skipped.push((dataset.items[index].id.clone(), error.to_string()));
+                skipped.push((dataset.id(index), error.to_string()));
             }
         }
     }

@@ -30,6 +30,7 @@ pub struct EncodedPicture {
     /// Height and width that it was resized to.
     pub(crate) resized: [usize; 2],
     pub(crate) windows: Vec<EncodedWindow>,
+    stages: Stages,
 }
 
 impl EncodedPicture {
@@ -49,7 +50,13 @@ impl EncodedPicture {
             size: source.size,
             resized: source.resized,
             windows,
+            stages: source.stages,
         })
+    }
+
+    /// Where the time of encoding it went.
+    pub fn stages(&self) -> Stages {
+        self.stages
     }
 
     /// Height and width of the picture.

@@ -11,6 +11,7 @@ use zeg_image::{LabelMap, RgbImage, flip_horizontal};
 use crate::{
     ModelError,
     dense::{ClassQueries, DenseModel},
+    encoded::EncodedPicture,
     inference::Inference,
     scan::{Scan, Source, Stages},
     scores::{Labelling, Strip},
@@ -133,6 +134,29 @@ pub fn segment(
     let labels = LabelMap::new(width, height, labels)
         .map_err(|error| ModelError::Config(error.to_string()))?;
     Ok((labels, stages))
+}
+
+/// Labels a picture that was encoded before, at its own size.
+///
+/// # Errors
+/// The device could not be read.
+pub fn segment_encoded(
+    model: &dyn DenseModel,
+    picture: &EncodedPicture,
+    queries: &ClassQueries,
+    settings: &Inference,
+) -> Result<(LabelMap, Stages), ModelError> {
+    let rule = Labelling::threshold(settings.threshold);
+    let [height, width] = picture.size();
+    let mut labels = vec![0; width * height];
+    let mut scan = Scan::new(model, Source::Encoded(picture), queries, settings)?;
+    for rows in scan.strips() {
+        let labels = &mut labels[rows.start * width..rows.end * width];
+        scan.strip(rows)?.label(&rule, labels, None);
+    }
+    let labels = LabelMap::new(width, height, labels)
+        .map_err(|error| ModelError::Config(error.to_string()))?;
+    Ok((labels, scan.stages()))
 }
 
 #[cfg(test)]

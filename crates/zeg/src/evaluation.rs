@@ -13,10 +13,13 @@ use anyhow::Context as _;
 use burn::tensor::Device;
 use zeg_data::{Dataset, Sample};
 use zeg_eval::{ConfusionMatrix, PictureScore};
-use zeg_image::{IGNORE_LABEL, LabelMap};
+use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
 use zeg_model::{
+    ModelError,
     dense::DenseModel,
-    inference::{ClassQueries, Inference, Stages, TestTime, segment},
+    inference::{
+        ClassQueries, EncodedPicture, Inference, Stages, TestTime, segment, segment_encoded,
+    },
 };
 
 /// How a model is scored.
@@ -43,7 +46,7 @@ pub struct Outcome {
     pub confusion: ConfusionMatrix,
     /// The score of every picture, in the data set's order.
     pub pictures: Vec<PictureScore>,
-    /// Where the time went.
+    /// Where the time went; of setups that were scored together, the time of all.
     pub times: Times,
 }
 
@@ -81,9 +84,9 @@ impl Times {
 /// A picture's part of the outcome.
 struct Scored {
     index: usize,
-    score: PictureScore,
     truth: LabelMap,
-    predicted: LabelMap,
+    /// One entry a setup.
+    predicted: Vec<(PictureScore, LabelMap)>,
     times: Times,
 }
 
@@ -93,20 +96,9 @@ impl Setup<'_> {
     /// # Errors
     /// It cannot be read, or does not fit the settings.
     pub fn predict(&self, dataset: &Dataset, index: usize) -> anyhow::Result<(Sample, LabelMap)> {
-        let (sample, labels, _) = self.predict_timed(dataset, index)?;
-        Ok((sample, labels))
-    }
-
-    fn predict_timed(
-        &self,
-        dataset: &Dataset,
-        index: usize,
-    ) -> anyhow::Result<(Sample, LabelMap, Times)> {
-        let started = Instant::now();
         let sample = dataset.load(index)?;
-        let load = started.elapsed();
         let settings = (self.settings, self.test_time);
-        let (labels, stages) = segment(
+        let (labels, _) = segment(
             self.model,
             &sample.image,
             self.queries,
@@ -114,51 +106,86 @@ impl Setup<'_> {
             self.device,
         )
         .with_context(|| format!("picture {}", sample.id))?;
-        let times = Times {
+        Ok((sample, labels))
+    }
+}
+
+/// Labels of one picture by every setup; several share its encoding.
+fn label(setups: &[Setup], image: &RgbImage) -> Result<(Vec<LabelMap>, Stages), ModelError> {
+    if let [setup] = setups {
+        let settings = (setup.settings, setup.test_time);
+        let (labels, stages) = segment(setup.model, image, setup.queries, settings, setup.device)?;
+        return Ok((vec![labels], stages));
+    }
+    let Some(first) = setups.first() else {
+        return Ok((Vec::new(), Stages::default()));
+    };
+    let encoded = EncodedPicture::new(first.model, image, first.settings, first.device)?;
+    let mut stages = encoded.stages();
+    let mut all = Vec::with_capacity(setups.len());
+    for setup in setups {
+        let (labels, more) = segment_encoded(setup.model, &encoded, setup.queries, setup.settings)?;
+        stages += more;
+        all.push(labels);
+    }
+    Ok((all, stages))
+}
+
+/// Labels and scores one sample.
+fn score(setups: &[Setup], dataset: &Dataset, index: usize) -> anyhow::Result<Scored> {
+    let started = Instant::now();
+    let sample = dataset.load(index)?;
+    let load = started.elapsed();
+    let (labels, stages) =
+        label(setups, &sample.image).with_context(|| format!("picture {}", sample.id))?;
+    let started = Instant::now();
+    let truth = sample.labels;
+    let predicted = setups
+        .iter()
+        .zip(labels)
+        .map(|(setup, labels)| {
+            let pair = (truth.labels(), labels.labels());
+            let classes = setup.queries.seen.len();
+            let score = PictureScore::of(sample.id.clone(), pair, classes, IGNORE_LABEL)?;
+            Ok((score, labels))
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(Scored {
+        index,
+        truth,
+        predicted,
+        times: Times {
             load,
             stages,
-            count: Duration::ZERO,
-        };
-        Ok((sample, labels, times))
-    }
-
-    /// Labels and scores one sample.
-    fn score(&self, dataset: &Dataset, index: usize) -> anyhow::Result<Scored> {
-        let (sample, predicted, mut times) = self.predict_timed(dataset, index)?;
-        let started = Instant::now();
-        let truth = sample.labels;
-        let labels = (truth.labels(), predicted.labels());
-        let score = PictureScore::of(sample.id, labels, self.queries.seen.len(), IGNORE_LABEL)?;
-        times.count = started.elapsed();
-        Ok(Scored {
-            index,
-            score,
-            truth,
-            predicted,
-            times,
-        })
-    }
+            count: started.elapsed(),
+        },
+    })
 }
 
 /// Counts predictions against labels over a data set. Memory does not grow with the number of pictures.
 ///
 /// Several threads work on a picture each, from decoding to labels: much of a model's time on a CPU is in operations
-/// that use one core.
+/// that use one core. Several setups are scored together: every picture is encoded once, by the first one's model and
+/// settings, so that all must have the same frozen encoder and look at pictures once and alike.
 ///
 /// - `progress`: told the id of every picture counted; an error from it ends the work
 ///
 /// # Errors
 /// A picture cannot be read, or its labels do not fit the classes.
 pub fn evaluate(
-    setup: &Setup,
+    setups: &[Setup],
     dataset: &Dataset,
     mut progress: impl FnMut(&str) -> anyhow::Result<()>,
-) -> anyhow::Result<Outcome> {
-    let mut confusion = ConfusionMatrix::new(setup.queries.seen.len());
-    let mut scores = vec![None; dataset.len()];
+) -> anyhow::Result<Vec<Outcome>> {
     let mut times = Times::default();
+    let mut counts: Vec<ConfusionMatrix> = setups
+        .iter()
+        .map(|setup| ConfusionMatrix::new(setup.queries.seen.len()))
+        .collect();
+    let mut scores = vec![vec![None; dataset.len()]; setups.len()];
     let next = AtomicUsize::new(0);
-    let threads = setup.threads.clamp(1, dataset.len().max(1));
+    let threads = setups.first().map_or(1, |setup| setup.threads);
+    let threads = threads.clamp(1, dataset.len().max(1));
     std::thread::scope(|scope| {
         let (sender, results) = sync_channel(threads);
         for _ in 0..threads {
@@ -167,7 +194,8 @@ pub fn evaluate(
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     // The receiver is gone when the evaluation ended early.
-                    if index >= dataset.len() || sender.send(setup.score(dataset, index)).is_err() {
+                    if index >= dataset.len() || sender.send(score(setups, dataset, index)).is_err()
+                    {
                         return;
                     }
                 }
@@ -175,22 +203,29 @@ pub fn evaluate(
         }
         drop(sender);
         for result in results {
-            let mut scored = result?;
+            let mut scored: Scored = result?;
             let started = Instant::now();
-            let (truth, predicted) = (scored.truth.labels(), scored.predicted.labels());
-            confusion
-                .add(truth, predicted, IGNORE_LABEL)
-                .with_context(|| format!("picture {}", scored.score.id))?;
+            let mut id = String::new();
+            let outcomes = counts.iter_mut().zip(&mut scores);
+            for ((counts, scores), (score, labels)) in outcomes.zip(scored.predicted) {
+                counts
+                    .add(scored.truth.labels(), labels.labels(), IGNORE_LABEL)
+                    .with_context(|| format!("picture {}", score.id))?;
+                id.clone_from(&score.id);
+                scores[scored.index] = Some(score);
+            }
             scored.times.count += started.elapsed();
             times += scored.times;
-            progress(&scored.score.id)?;
-            scores[scored.index] = Some(scored.score);
+            progress(&id)?;
         }
         anyhow::Ok(())
     })?;
-    Ok(Outcome {
-        confusion,
-        pictures: scores.into_iter().flatten().collect(),
-        times,
-    })
+    let outcomes = counts.into_iter().zip(scores);
+    Ok(outcomes
+        .map(|(confusion, scores)| Outcome {
+            confusion,
+            pictures: scores.into_iter().flatten().collect(),
+            times,
+        })
+        .collect())
 }

@@ -14,7 +14,7 @@ use zeg_model::{
 };
 use zeg_train::{
     checkpoint::{BaseWeights, Checkpoint, StoredClass},
-    experiment::Experiment,
+    experiment::{Encoder, Experiment},
 };
 
 /// A model that is ready to look at pictures, and what is known about it.
@@ -30,6 +30,8 @@ pub struct LoadedModel {
     pub method: String,
     /// The file that holds the text tower, if any does.
     pub base: PathBuf,
+    /// Digest of the frozen weights that a checkpoint was trained on.
+    pub base_sha256: Option<String>,
     /// Class embeddings that the model brings.
     pub stored: Option<ClassEmbeddings>,
     /// Classes of the experiment, with which of them were seen; empty where nothing is known.
@@ -110,6 +112,7 @@ impl LoadedModel {
                 inference: Inference::default(),
                 method: "ZegCLIP (released checkpoint)".into(),
                 base: path.to_owned(),
+                base_sha256: None,
                 stored: None,
                 trained_on: Vec::new(),
                 experiment: None,
@@ -126,12 +129,29 @@ impl LoadedModel {
                     inference: config.default_inference(),
                     method: format!("training-free ({})", config.attention.name()),
                     base: path.to_owned(),
+                    base_sha256: None,
                     stored: None,
                     trained_on: Vec::new(),
                     experiment: None,
                 })
             }
         }
+    }
+
+    /// Which encoder looks at pictures, where training did not change it: the digest of its file, its architecture,
+    /// the resolution of its position table, and whether it adds the class embedding twice.
+    pub fn frozen_encoder(&self) -> Option<(&str, &Encoder, usize, bool)> {
+        let model = &self.experiment.as_ref()?.model;
+        if model.prompts.is_some() || model.tune_encoder {
+            return None;
+        }
+        let digest = self.base_sha256.as_deref()?;
+        Some((
+            digest,
+            &model.encoder,
+            model.input_resolution,
+            model.double_class_embedding,
+        ))
     }
 
     fn from_checkpoint(path: &Path, base: Option<&Path>, device: &Device) -> anyhow::Result<Self> {
@@ -148,6 +168,7 @@ impl LoadedModel {
             inference: info.experiment.inference,
             method: "ZegCLIP".into(),
             base,
+            base_sha256: Some(info.base.sha256),
             stored: Some(stored),
             trained_on: info.classes,
             experiment: Some(info.experiment),

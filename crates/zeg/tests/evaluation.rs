@@ -212,3 +212,42 @@ fn a_split_of_ones_own_changes_what_is_unseen() {
     );
     assert!(text.contains("bird"), "{text}");
 }
+
+#[test]
+fn models_of_one_frozen_encoder_are_scored_together_with_the_same_result() {
+    let world = World::new();
+    let text = fs::read_to_string(world.config()).unwrap();
+    fs::write(world.config(), text.replace("prompts =", "# prompts =")).unwrap();
+    trained(&world, "a", 1);
+    trained(&world, "b", 2);
+    let models = ["a/model.safetensors", "b/model.safetensors"];
+    let output = world
+        .zeg()
+        .arg("eval")
+        .args(models)
+        .args([
+            "--data",
+            "VOC2012",
+            "--split",
+            "train",
+            "--in-runs",
+            "together",
+        ])
+        .assert()
+        .success();
+    let told = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(told.contains("2 models with one encoder"), "{told}");
+    for run in ["a", "b"] {
+        let model = format!("{run}/model.safetensors");
+        eval(&world, &[&model], &["-o", "alone", "--overwrite"]);
+        let alone = json(&world, "alone/evaluation.json");
+        let together = json(&world, &format!("{run}/together/evaluation.json"));
+        for key in ["confusion", "pictures", "model"] {
+            assert_eq!(together[key], alone[key], "{run}: {key}");
+        }
+    }
+    assert_ne!(
+        json(&world, "a/together/evaluation.json")["confusion"],
+        json(&world, "b/together/evaluation.json")["confusion"]
+    );
+}

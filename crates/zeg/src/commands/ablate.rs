@@ -26,6 +26,8 @@ use super::JsonTarget;
 
 /// Exit code of a run that the user stopped.
 const INTERRUPTED: i32 = 130;
+/// Folder of a run's record.
+const SCORES: &str = "scores";
 
 /// Arguments of `zeg ablate`.
 #[derive(Debug, Args)]
@@ -103,7 +105,7 @@ pub(crate) fn run(args: &AblateArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     for (number, run) in runs.iter().enumerate() {
-        if run.is_scored() {
+        if run.model().is_file() {
             continue;
         }
         eprintln!(
@@ -113,14 +115,15 @@ pub(crate) fn run(args: &AblateArgs) -> anyhow::Result<ExitCode> {
             run.row.name,
             run.seed
         );
-        let stopped = match run.train(args)? {
-            None => run.score(args)?,
-            stopped => stopped,
-        };
-        if let Some(code) = stopped {
-            eprintln!("stopped; the same command goes on");
-            return Ok(code);
+        if let Some(code) = run.train(args)? {
+            return Ok(stopped(code));
         }
+    }
+    let unscored: Vec<&Run> = runs.iter().filter(|run| !run.is_scored()).collect();
+    if !unscored.is_empty()
+        && let Some(code) = score(args, &unscored)?
+    {
+        return Ok(stopped(code));
     }
     let scored: Vec<(&Row, PathBuf)> = runs
         .iter()
@@ -184,7 +187,7 @@ impl Run<'_> {
     }
 
     fn scores(&self) -> PathBuf {
-        self.folder.join("scores")
+        self.folder.join(SCORES)
     }
 
     fn is_scored(&self) -> bool {
@@ -244,38 +247,46 @@ impl Run<'_> {
         let features = args.output.join("features");
         command.arg("--feature-cache").arg(features);
         command.arg("--output").arg(&self.folder).arg("--resume");
-        self.wait("train", command)
+        wait("train", &self.folder, command)
     }
+}
 
-    /// Scores the trained model; `Some` when the user stopped it.
-    fn score(&self, args: &AblateArgs) -> anyhow::Result<Option<ExitCode>> {
-        if !self.model().is_file() {
-            return Ok(None);
-        }
-        let mut command = zeg("eval")?;
-        command.arg(self.model()).arg("--data").arg(&args.data);
-        command.arg("--weights").arg(&args.weights);
-        command.arg("--output").arg(self.scores());
-        command.args(["--gallery", "0"]);
-        self.wait("eval", command)
-    }
+/// Scores trained models in one process, which encodes pictures once for models of one frozen encoder; `Some` when the
+/// user stopped it.
+fn score(args: &AblateArgs, runs: &[&Run]) -> anyhow::Result<Option<ExitCode>> {
+    eprintln!("scoring {} models", runs.len());
+    let mut command = zeg("eval")?;
+    command.args(runs.iter().map(|run| run.model()));
+    command.arg("--data").arg(&args.data);
+    command.arg("--weights").arg(&args.weights);
+    command.args(["--in-runs", SCORES, "--gallery", "0"]);
+    wait("eval", &args.output, command)
+}
 
-    fn wait(&self, what: &'static str, mut command: Command) -> anyhow::Result<Option<ExitCode>> {
-        let status = command
-            .stdout(std::process::Stdio::null())
-            .status()
-            .context("starting a process of this program")?;
-        match status.code() {
-            Some(0) => Ok(None),
-            Some(INTERRUPTED) | None => Ok(Some(ExitCode::from(INTERRUPTED as u8))),
-            Some(code) => Err(RunFailed {
-                what,
-                folder: self.folder.clone(),
-                code,
-            }
-            .into()),
+fn wait(
+    what: &'static str,
+    folder: &Path,
+    mut command: Command,
+) -> anyhow::Result<Option<ExitCode>> {
+    let status = command
+        .stdout(std::process::Stdio::null())
+        .status()
+        .context("starting a process of this program")?;
+    match status.code() {
+        Some(0) => Ok(None),
+        Some(INTERRUPTED) | None => Ok(Some(ExitCode::from(INTERRUPTED as u8))),
+        Some(code) => Err(RunFailed {
+            what,
+            folder: folder.to_owned(),
+            code,
         }
+        .into()),
     }
+}
+
+fn stopped(code: ExitCode) -> ExitCode {
+    eprintln!("stopped; the same command goes on");
+    code
 }
 
 /// A process of this very program.

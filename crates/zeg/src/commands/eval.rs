@@ -15,10 +15,10 @@ use burn::tensor::Device;
 use clap::{Args, Subcommand};
 use zeg::{
     data::Dataset,
-    eval::{Evaluation, Protocol, Shard, Summary, record::FILE_NAME},
+    eval::{EvalError, Evaluation, Protocol, Shard, Summary, record::FILE_NAME},
     evaluation::{Outcome, Setup, evaluate},
     loading::LoadedModel,
-    model::inference::ClassQueries,
+    model::inference::{ClassQueries, Inference, TestTime},
     vocab::templates::TemplateSet,
     words::{WordSources, embed_class_set},
 };
@@ -91,6 +91,9 @@ pub(crate) struct EvalArgs {
     /// Folder for the record, which `zeg report` and `zeg eval merge` read
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Keep each record in its model's folder, under this name
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["output", "shard"])]
+    in_runs: Option<PathBuf>,
     /// Pictures of each kind (best, median, worst) to keep for the report
     #[arg(long, value_name = "N", default_value_t = 3)]
     gallery: usize,
@@ -168,10 +171,14 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<ExitCode> {
     let device = open_device(&args.compute)?;
     let file = args.plan.as_deref().map(PlanFile::open).transpose()?;
     let folders = folders(args)?;
-    let mut evaluations = Vec::new();
+    let mut jobs = Vec::new();
     for (number, checkpoint) in args.checkpoint.iter().enumerate() {
-        let folder = folders.get(number).map(PathBuf::as_path);
-        evaluations.push(score(args, checkpoint, file.as_ref(), folder, &device)?);
+        let folder = folders.get(number).cloned();
+        jobs.push(Job::new(args, checkpoint, file.as_ref(), folder, &device)?);
+    }
+    let mut evaluations = Vec::new();
+    for jobs in jobs.chunk_by(Job::shares_encoding) {
+        evaluations.extend(score(args, jobs, &device)?);
     }
     show(&evaluations, args.json.as_deref())?;
     Ok(ExitCode::SUCCESS)
@@ -191,29 +198,54 @@ pub(super) fn show(evaluations: &[Evaluation], json: Option<&Path>) -> anyhow::R
         }
         return Ok(());
     }
-    let summary = Summary::of(evaluations)?;
-    if let Some(target) = &target {
-        target.write(&summary)?;
-    }
-    if !quiet {
-        println!("{}", summary.to_table());
+    match Summary::of(evaluations) {
+        Ok(summary) => {
+            if let Some(target) = &target {
+                target.write(&summary)?;
+            }
+            if !quiet {
+                println!("{}", summary.to_table());
+            }
+        }
+        // Each has its scores; only a mean over them would say nothing.
+        Err(error @ EvalError::Differs { .. }) => {
+            eprintln!("no mean over these models: {error}");
+            let reports = evaluations
+                .iter()
+                .map(|evaluation| Ok((evaluation.model.path.clone(), evaluation.report()?)))
+                .collect::<anyhow::Result<Vec<_>>>()?;
+            if let Some(target) = &target {
+                let list: Vec<_> = reports
+                    .iter()
+                    .map(|(model, report)| serde_json::json!({ "model": model, "scores": report }))
+                    .collect();
+                target.write(&list)?;
+            }
+            if !quiet {
+                for (model, report) in reports {
+                    println!("{model}\n\n{}", report.to_table());
+                }
+            }
+        }
+        Err(error) => return Err(error.into()),
     }
     Ok(())
 }
 
 /// The folder of every model's record, checked before any work: none without `--output`, the folder itself for one
-/// model, folders in it for several.
+/// model, folders in it for several; with `--in-runs` a folder beside each model.
 fn folders(args: &EvalArgs) -> anyhow::Result<Vec<PathBuf>> {
-    let Some(output) = &args.output else {
-        return Ok(Vec::new());
-    };
-    let folders: Vec<PathBuf> = if let [_] = &args.checkpoint[..] {
-        vec![output.clone()]
-    } else {
-        record::run_names(&args.checkpoint)
+    let folders: Vec<PathBuf> = match (&args.output, &args.in_runs, &args.checkpoint[..]) {
+        (None, None, _) => return Ok(Vec::new()),
+        (_, Some(name), models) => {
+            let beside = |model: &PathBuf| model.parent().unwrap_or(Path::new("")).join(name);
+            models.iter().map(beside).collect()
+        }
+        (Some(output), None, [_]) => vec![output.clone()],
+        (Some(output), None, models) => record::run_names(models)
             .iter()
             .map(|name| output.join(name))
-            .collect()
+            .collect(),
     };
     for folder in &folders {
         let file = folder.join(FILE_NAME);
@@ -224,59 +256,119 @@ fn folders(args: &EvalArgs) -> anyhow::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-/// Scores one model.
-fn score(
-    args: &EvalArgs,
-    checkpoint: &Path,
-    file: Option<&PlanFile>,
-    folder: Option<&Path>,
-    device: &Device,
-) -> anyhow::Result<Evaluation> {
-    let base = args.model.weights.as_deref();
-    let loaded = LoadedModel::open(checkpoint, base, args.method.config(), device)?;
-    let plan = Plan::new(args, file, (checkpoint, &loaded))?;
-    let root = args.data.as_deref().unwrap_or(Path::new("."));
-    let mut dataset = plan.open_dataset(root)?;
-    if let Some(limit) = args.limit {
-        dataset.items.truncate(limit);
+/// A model and what it is scored on.
+struct Job<'a> {
+    checkpoint: &'a Path,
+    loaded: LoadedModel,
+    plan: Plan,
+    dataset: Dataset,
+    queries: ClassQueries,
+    /// Where the record goes.
+    folder: Option<PathBuf>,
+}
+
+impl<'a> Job<'a> {
+    fn new(
+        args: &EvalArgs,
+        checkpoint: &'a Path,
+        file: Option<&PlanFile>,
+        folder: Option<PathBuf>,
+        device: &Device,
+    ) -> anyhow::Result<Self> {
+        let base = args.model.weights.as_deref();
+        let loaded = LoadedModel::open(checkpoint, base, args.method.config(), device)?;
+        let plan = Plan::new(args, file, (checkpoint, &loaded))?;
+        let root = args.data.as_deref().unwrap_or(Path::new("."));
+        let mut dataset = plan.open_dataset(root)?;
+        if let Some(limit) = args.limit {
+            dataset.items.truncate(limit);
+        }
+        if let Some(Shard { index, count }) = args.shard {
+            let mut number = 0;
+            dataset.items.retain(|_| {
+                number += 1;
+                (number - 1) % count == index - 1
+            });
+        }
+        warn_of_seen(&dataset, &loaded);
+        let queries = queries(args, &plan, &dataset, &loaded, device)?;
+        Ok(Self {
+            checkpoint,
+            loaded,
+            plan,
+            dataset,
+            queries,
+            folder,
+        })
     }
-    if let Some(Shard { index, count }) = args.shard {
-        let mut number = 0;
-        dataset.items.retain(|_| {
-            number += 1;
-            (number - 1) % count == index - 1
-        });
+
+    fn setup<'b>(&'b self, device: &'b Device) -> Setup<'b> {
+        Setup {
+            model: self.loaded.model.as_ref(),
+            queries: &self.queries,
+            settings: &self.plan.settings,
+            test_time: &self.plan.test_time,
+            device,
+            threads: rayon::current_num_threads(),
+        }
     }
-    warn_of_seen(&dataset, &loaded);
-    let queries = queries(args, &plan, &dataset, &loaded, device)?;
-    let setup = Setup {
-        model: loaded.model.as_ref(),
-        queries: &queries,
-        settings: &plan.settings,
-        test_time: &plan.test_time,
-        device,
-        threads: rayon::current_num_threads(),
+
+    /// Whether a picture that is encoded for one model is encoded for the other, too: the same frozen encoder sees
+    /// the same windows once.
+    fn shares_encoding(&self, other: &Self) -> bool {
+        let windows = |job: &Self| {
+            let Inference {
+                short_side,
+                crop,
+                stride,
+                view,
+                ..
+            } = job.plan.settings;
+            (short_side, crop, stride, view)
+        };
+        match (self.loaded.frozen_encoder(), other.loaded.frozen_encoder()) {
+            (Some(one), Some(two)) => {
+                one == two
+                    && self.dataset == other.dataset
+                    && windows(self) == windows(other)
+                    && [self, other]
+                        .iter()
+                        .all(|job| job.plan.test_time == TestTime::default())
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Scores models that share their encoder; one alone is the common case.
+fn score(args: &EvalArgs, jobs: &[Job], device: &Device) -> anyhow::Result<Vec<Evaluation>> {
+    let Some(Job { dataset, .. }) = jobs.first() else {
+        return Ok(Vec::new());
     };
+    let setups: Vec<Setup> = jobs.iter().map(|job| job.setup(device)).collect();
     let started = Instant::now();
-    let outcome = scored(&setup, &dataset)?;
+    let outcomes = scored(&setups, dataset)?;
     let wall = started.elapsed();
-    tell_times(&outcome, wall);
-    let mut evaluation = record::evaluation(
-        (checkpoint, &loaded, &plan),
-        &dataset,
-        outcome,
-        (args.shard, wall, setup.threads),
-    )?;
-    if let Some(folder) = folder {
-        std::fs::create_dir_all(folder)?;
-        let colours = dataset.classes.palette();
-        let rated = gallery::rated(&evaluation);
-        let look = (args.gallery, &colours[..]);
-        evaluation.gallery = gallery::write(&setup, &dataset, &rated, look, folder)?;
-        evaluation.save(folder)?;
-        eprintln!("record: {}", folder.join(FILE_NAME).display());
+    if let Some(outcome) = outcomes.first() {
+        tell_times(outcome, jobs.len(), wall);
     }
-    Ok(evaluation)
+    let mut evaluations = Vec::new();
+    for ((job, setup), outcome) in jobs.iter().zip(&setups).zip(outcomes) {
+        let model = (job.checkpoint, &job.loaded, &job.plan);
+        let how = (args.shard, wall, setup.threads);
+        let mut evaluation = record::evaluation(model, dataset, outcome, how)?;
+        if let Some(folder) = &job.folder {
+            std::fs::create_dir_all(folder)?;
+            let colours = dataset.classes.palette();
+            let rated = gallery::rated(&evaluation);
+            let look = (args.gallery, &colours[..]);
+            evaluation.gallery = gallery::write(setup, dataset, &rated, look, folder)?;
+            evaluation.save(folder)?;
+            eprintln!("record: {}", folder.join(FILE_NAME).display());
+        }
+        evaluations.push(evaluation);
+    }
+    Ok(evaluations)
 }
 
 /// Says which classes the scores call unseen although the model was trained on their masks.
@@ -331,24 +423,29 @@ fn queries(
     })
 }
 
-fn scored(setup: &Setup, dataset: &Dataset) -> anyhow::Result<Outcome> {
+fn scored(setups: &[Setup], dataset: &Dataset) -> anyhow::Result<Vec<Outcome>> {
     let bar = progress::bar(dataset.len() as u64, "scoring");
-    let outcome = evaluate(setup, dataset, |id| {
+    let outcomes = evaluate(setups, dataset, |id| {
         bar.inc(1);
         bar.set_message(id.to_owned());
         Ok(())
     });
     bar.finish_and_clear();
-    outcome
+    outcomes
 }
 
 /// Says where the time went.
-fn tell_times(outcome: &Outcome, wall: std::time::Duration) {
+fn tell_times(outcome: &Outcome, models: usize, wall: std::time::Duration) {
     let times = outcome.times;
     let total = times.total().as_secs_f64().max(1e-9);
+    let together = if models > 1 {
+        format!(", {models} models with one encoder,")
+    } else {
+        String::new()
+    };
     let share = |part: std::time::Duration| 100.0 * part.as_secs_f64() / total;
     eprintln!(
-        "{} pictures in {:.1} s; model {:.1} %, of it scores of pixels {:.1} %; reading {:.1} %, resizing {:.1} %, \
+        "{} pictures{together} in {:.1} s; model {:.1} %, of it scores of pixels {:.1} %; reading {:.1} %, resizing {:.1} %, \
          counting {:.1} %",
         outcome.pictures.len(),
         wall.as_secs_f64(),

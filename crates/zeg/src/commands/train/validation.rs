@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use zeg::{
     data::Dataset,
-    eval::Report,
+    eval::{ConfusionMatrix, Report},
     evaluation::{Setup, evaluate},
     model::{
         embeddings::ClassEmbeddings,
@@ -121,9 +121,13 @@ impl Validator {
             device: &self.device,
             threads: rayon::current_num_threads(),
         };
-        let outcome = evaluate(&setup, &self.dataset, |_| Ok(()))?;
+        let outcomes = evaluate(&[setup], &self.dataset, |_| Ok(()))?;
+        let confusion = outcomes
+            .into_iter()
+            .next()
+            .map_or_else(|| ConfusionMatrix::new(self.names.len()), |o| o.confusion);
         let images = self.dataset.len() as u64;
-        let report = Report::new(&outcome.confusion, &self.names, &self.unseen, images)?;
+        let report = Report::new(&confusion, &self.names, &self.unseen, images)?;
         Ok(Score {
             step: trainer.step_number(),
             p_acc: report.p_acc,

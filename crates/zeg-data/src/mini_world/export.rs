@@ -1,0 +1,300 @@
+//! A mini world as files, in VOC's layout, with a description that makes the folder a data set like any other.
+//!
+//! ```text
+//! mini-world.toml                         the description, with the settings as comments
+//! JPEGImages/train-000000.jpg             quality 95
+//! SegmentationClass/train-000000.png      0 for no class, n for class n − 1
+//! ImageSets/Segmentation/train.txt        written last: a part that has its list is complete
+//! ```
+//!
+//! The description comes first and says exactly what is exported. A folder that holds the same one is this export,
+//! begun earlier, and is gone on with; anything else that stands in the way is left alone and is an error.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use image::codecs::jpeg::JpegEncoder;
+use rayon::prelude::*;
+use zeg_image::write::{Existing, NewFile};
+use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage, voc_palette, write_indexed_png};
+
+use super::{NAME, Part, World, WorldError};
+use crate::prepare::Progress;
+
+/// File name of the description.
+pub const DESCRIPTION: &str = "mini-world.toml";
+
+const IMAGES: &str = "JPEGImages";
+const LABELS: &str = "SegmentationClass";
+const LISTS: &str = "ImageSets/Segmentation";
+/// Quality of the pictures, 1..=100.
+const JPEG_QUALITY: u8 = 95;
+/// Most pictures of a part: what an id of six digits can count.
+const MAX_COUNT: usize = 1_000_000;
+
+/// How many pictures of each part are written; a part without pictures is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Pictures of [`Part::Train`].
+    pub train: usize,
+    /// Pictures of [`Part::Val`].
+    pub val: usize,
+}
+
+impl Counts {
+    fn parts(self) -> impl Iterator<Item = (Part, usize)> {
+        let parts = [(Part::Train, self.train), (Part::Val, self.val)];
+        parts.into_iter().filter(|(_, count)| *count > 0)
+    }
+
+    fn check(self) -> Result<(), WorldError> {
+        let legal = "at most 1000000 pictures of a part, and some of one";
+        let fits = self.parts().all(|(_, count)| count <= MAX_COUNT);
+        if fits && self.parts().next().is_some() {
+            return Ok(());
+        }
+        Err(WorldError::Setting {
+            setting: "counts",
+            value: format!("train {}, val {}", self.train, self.val),
+            legal,
+        })
+    }
+}
+
+/// What an export did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exported {
+    /// The description, which `zeg train` and `zeg eval` take as a data set.
+    pub description: PathBuf,
+    /// Pictures that were written, each with its label map.
+    pub written: usize,
+    /// Pictures that were there from an earlier run.
+    pub skipped: usize,
+    /// Whether `progress` ended the run; the lists are not written then.
+    pub stopped: bool,
+}
+
+/// A picture to be written.
+struct Task {
+    part: Part,
+    index: u64,
+    image: PathBuf,
+    labels: PathBuf,
+}
+
+impl World {
+    /// Writes the first pictures of training and validation to `folder`, which is created.
+    ///
+    /// - `threads`: number of threads; 0 means one a core
+    /// - `progress`: called from all threads, once a picture; when it answers [`ControlFlow::Break`], no more are begun
+    ///
+    /// # Errors
+    /// [`WorldError::Setting`] for counts out of range; [`WorldError::Occupied`], before anything is written, where a
+    /// file is in the way; [`WorldError::Threads`]; [`WorldError::Unwritable`], [`WorldError::Image`].
+    pub fn export(
+        &self,
+        folder: &Path,
+        counts: Counts,
+        threads: usize,
+        progress: &(dyn Fn(Progress) -> ControlFlow<()> + Sync),
+    ) -> Result<Exported, WorldError> {
+        counts.check()?;
+        let tasks: Vec<Task> = counts
+            .parts()
+            .flat_map(|(part, count)| (0..count as u64).map(move |index| (part, index)))
+            .map(|(part, index)| {
+                let id = part.id(index);
+                Task {
+                    part,
+                    index,
+                    image: folder.join(format!("{IMAGES}/{id}.jpg")),
+                    labels: folder.join(format!("{LABELS}/{id}.png")),
+                }
+            })
+            .collect();
+        let lists: Vec<(PathBuf, String)> = counts
+            .parts()
+            .map(|(part, count)| (list_path(folder, part), list(part, count)))
+            .collect();
+        let description = folder.join(DESCRIPTION);
+        self.begin(&description, counts, &tasks, &lists)?;
+        for below in [IMAGES, LABELS, LISTS] {
+            make_folder(&folder.join(below))?;
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .map_err(|error| WorldError::Threads {
+                reason: error.to_string(),
+            })?;
+        let (done, written) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let stopped = AtomicBool::new(false);
+        let work = |task: &Task| -> Result<(), WorldError> {
+            if stopped.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            if self.write_sample(task)? {
+                written.fetch_add(1, Ordering::Relaxed);
+            }
+            let now = Progress {
+                done: done.fetch_add(1, Ordering::Relaxed) + 1,
+                total: tasks.len(),
+            };
+            if progress(now).is_break() {
+                stopped.store(true, Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        pool.install(|| tasks.par_iter().try_for_each(work))?;
+        let (done, written) = (done.into_inner(), written.into_inner());
+        // A progress that breaks at the last picture stops nothing.
+        let stopped = done < tasks.len();
+        if !stopped {
+            for (path, text) in &lists {
+                write_text(path, text)?;
+            }
+        }
+        Ok(Exported {
+            description,
+            written,
+            skipped: done - written,
+            stopped,
+        })
+    }
+
+    /// Writes the description, or finds it there; refuses a folder with other files in the way.
+    fn begin(
+        &self,
+        description: &Path,
+        counts: Counts,
+        tasks: &[Task],
+        lists: &[(PathBuf, String)],
+    ) -> Result<(), WorldError> {
+        let text = self.describe(counts);
+        if fs::read(description).is_ok_and(|there| there == text.as_bytes()) {
+            return Ok(());
+        }
+        let pictures = tasks
+            .iter()
+            .flat_map(|task| [task.image.as_path(), &task.labels]);
+        let lists = lists.iter().map(|(path, _)| path.as_path());
+        for path in std::iter::once(description).chain(pictures).chain(lists) {
+            // A link to nothing is in the way too.
+            if fs::symlink_metadata(path).is_ok() {
+                return Err(WorldError::Occupied { path: path.into() });
+            }
+        }
+        if let Some(folder) = description.parent() {
+            make_folder(folder)?;
+        }
+        write_text(description, &text)
+    }
+
+    /// The description as the reader of folders takes it, with the settings as comments.
+    fn describe(&self, counts: Counts) -> String {
+        let quoted = |names: &[String]| {
+            let names = names.iter().map(|name| format!("  {name:?},\n"));
+            names.collect::<String>()
+        };
+        let settings = toml::to_string(&self.config).unwrap_or_default();
+        let settings: Vec<&str> = settings.lines().collect();
+        let settings = settings.join("\n#   ");
+        let (seen, unseen) = self.classes.classes.split_at(super::SEEN);
+        let mut text = format!(
+            "# A mini world: {} pictures for training and {} for validation, made by zeg {} from these settings.\n\
+             #\n#   {settings}\n\n\
+             name = \"{NAME}\"\n\
+             title = \"Mini world\"\n\
+             images = \"{IMAGES}/{{id}}.jpg\"\n\
+             labels = \"{LABELS}/{{id}}.png\"\n\
+             kind = \"index\"\n\
+             zero-is = \"ignore\"\n\
+             classes = [\n{}{}]\n\
+             unseen = [\n{}]\n\n\
+             [splits]\n",
+            counts.train,
+            counts.val,
+            env!("CARGO_PKG_VERSION"),
+            quoted(seen),
+            quoted(unseen),
+            quoted(unseen),
+        );
+        for (part, _) in counts.parts() {
+            // Writing to a text does not fail.
+            let _ = writeln!(text, "{part} = \"{LISTS}/{part}.txt\"");
+        }
+        text
+    }
+
+    /// Writes a picture and its label map; `false` where both were there.
+    fn write_sample(&self, task: &Task) -> Result<bool, WorldError> {
+        if task.image.is_file() && task.labels.is_file() {
+            return Ok(false);
+        }
+        let sample = self.sample(task.part, task.index);
+        // The label map first: where there is a picture, there is a label map.
+        write_indexed_png(&task.labels, &stored(&sample.labels)?, &voc_palette(255))?;
+        write_jpeg(&task.image, &sample.image)?;
+        Ok(true)
+    }
+}
+
+/// Class indices as VOC stores them: 0 for no class, the others after it.
+fn stored(labels: &LabelMap) -> Result<LabelMap, WorldError> {
+    let values = labels.labels().iter().map(|&label| match label {
+        IGNORE_LABEL => 0,
+        class => class + 1,
+    });
+    let values = values.collect();
+    Ok(LabelMap::new(labels.width(), labels.height(), values)?)
+}
+
+fn list_path(folder: &Path, part: Part) -> PathBuf {
+    folder.join(format!("{LISTS}/{part}.txt"))
+}
+
+fn list(part: Part, count: usize) -> String {
+    let ids = (0..count as u64).map(|index| part.id(index) + "\n");
+    ids.collect()
+}
+
+fn make_folder(folder: &Path) -> Result<(), WorldError> {
+    fs::create_dir_all(folder).map_err(|source| unwritable(folder, source))
+}
+
+/// Writes a text where nothing or the same text stands.
+fn write_text(path: &Path, text: &str) -> Result<(), WorldError> {
+    if fs::read(path).is_ok_and(|there| there == text.as_bytes()) {
+        return Ok(());
+    }
+    let write = || -> io::Result<()> {
+        let mut file = NewFile::create(path)?;
+        file.write_all(text.as_bytes())?;
+        file.finish(Existing::Keep)
+    };
+    write().map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => WorldError::Occupied { path: path.into() },
+        _ => unwritable(path, source),
+    })
+}
+
+fn write_jpeg(path: &Path, image: &RgbImage) -> Result<(), WorldError> {
+    let write = || -> io::Result<()> {
+        let mut file = NewFile::create(path)?;
+        let mut encoder = JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY);
+        encoder.encode_image(image).map_err(io::Error::other)?;
+        file.finish(Existing::Replace)
+    };
+    write().map_err(|source| unwritable(path, source))
+}
+
+fn unwritable(path: &Path, source: io::Error) -> WorldError {
+    WorldError::Unwritable {
+        path: path.into(),
+        source,
+    }
+}
