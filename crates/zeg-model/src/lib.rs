@@ -24,6 +24,7 @@ pub mod resize;
 pub mod scan;
 mod score_map;
 pub mod scores;
+mod strip;
 pub mod test_time;
 pub mod text;
 pub mod trace;
