@@ -2,24 +2,19 @@
 
 mod run_folder;
 mod validation;
+mod views;
 
 pub(crate) use self::run_folder::{NothingToStartFrom, RunExists};
 
 use std::{
-    fmt::Write as _,
     path::Path,
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Instant, UNIX_EPOCH},
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
 
 use burn::tensor::Device;
 use indicatif::ProgressBar;
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use zeg::{
     data::{Dataset, Loader, LoaderOptions, Pipeline},
     image::Normalization,
@@ -275,32 +270,6 @@ impl Source {
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// Digest of the pictures and label maps: names, sizes and times of change.
-fn files_of(dataset: &Dataset) -> String {
-    let mut digest = Sha256::new();
-    for path in dataset
-        .items
-        .iter()
-        .flat_map(|item| [&item.image, &item.labels])
-    {
-        digest.update(path.as_os_str().as_encoded_bytes());
-        if let Ok(found) = std::fs::metadata(path) {
-            let changed = found.modified().ok();
-            let since = changed.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-            digest.update(found.len().to_le_bytes());
-            digest.update(since.unwrap_or_default().as_nanos().to_le_bytes());
-        }
-    }
-    hexadecimal(&digest.finalize())
-}
-
 struct Session {
     folder: RunFolder,
     info: CheckpointInfo,
@@ -321,7 +290,14 @@ impl Session {
         let pipeline = Pipeline::new(training.preprocess.clone(), Normalization::IMAGENET)?;
         let mut source = match training.cached_views {
             Some(views) => {
-                match self.features(trainer, dataset, (&pipeline, views), args, &stop)? {
+                match views::features(
+                    &self.info,
+                    trainer,
+                    dataset,
+                    (&pipeline, views),
+                    args,
+                    &stop,
+                )? {
                     Some(cache) => Source::Features(cache),
                     None => return Ok(false),
                 }
@@ -377,68 +353,6 @@ impl Session {
         }
         bar.finish_and_clear();
         Ok(true)
-    }
-
-    /// Encoded views, from the file of an earlier run or computed; `None` when the user stopped it.
-    fn features(
-        &self,
-        trainer: &Trainer,
-        dataset: &Dataset,
-        (pipeline, views): (&Pipeline, usize),
-        args: &TrainArgs,
-        stop: &AtomicBool,
-    ) -> anyhow::Result<Option<FeatureCache>> {
-        let experiment = &self.info.experiment;
-        let seed = experiment.training.seed;
-        let origin = json!({
-            "encoder": self.info.base.sha256,
-            "model": { "encoder": experiment.model.encoder, "resolution": experiment.model.input_resolution,
-                "double-class-embedding": experiment.model.double_class_embedding },
-            "preprocess": experiment.training.preprocess,
-            "data": { "set": dataset.name, "classes": dataset.classes, "items": dataset.items.len(),
-                "files": files_of(dataset) },
-            "views": views,
-            "seed": seed,
-        });
-        let file = args.feature_cache.as_ref().map(|folder| {
-            let digest = Sha256::digest(origin.to_string());
-            let name = hexadecimal(&digest[..8]);
-            folder.join(format!("features-{name}.safetensors"))
-        });
-        if let Some(cache) = file
-            .as_ref()
-            .and_then(|file| FeatureCache::open(file, &origin))
-        {
-            eprintln!("encoded views from {}", file.unwrap_or_default().display());
-            return Ok(Some(cache));
-        }
-        let bar = progress::bar((views * dataset.len()) as u64, "encoding");
-        let cache = FeatureCache::build(
-            &trainer.inference_model(),
-            dataset,
-            pipeline,
-            (views, seed),
-            rayon::current_num_threads(),
-            || {
-                bar.inc(1);
-                if stop.load(Ordering::SeqCst) {
-                    Err(TrainError::Interrupted)
-                } else {
-                    Ok(())
-                }
-            },
-        );
-        bar.finish_and_clear();
-        match cache {
-            Err(TrainError::Interrupted) => Ok(None),
-            Err(error) => Err(error.into()),
-            Ok(cache) => {
-                if let Some(file) = &file {
-                    cache.save(file, &origin)?;
-                }
-                Ok(Some(cache))
-            }
-        }
     }
 
     fn save_checkpoint(&mut self, trainer: &Trainer) -> anyhow::Result<()> {
