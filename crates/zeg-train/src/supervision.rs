@@ -7,7 +7,27 @@
 //! | fully supervised | all classes | of all classes |
 //!
 //! Each is a type of its own, and what it must not know is not in it: [`SeenClasses`] holds no unseen name, and
-//! [`PartlyLabelled`] forgets the label of an unseen pixel as soon as it sees it.
+//! [`PartlyLabelled`] forgets the label of an unseen pixel as soon as it sees it. The inductive setting takes the former
+//! alone:
+//!
+//! ```
+//! use zeg_train::{supervision::Supervision, targets::SeenClasses};
+//!
+//! let seen = SeenClasses::new(3, &[(0, "cat".to_owned()), (2, "dog".to_owned())])?;
+//! assert_eq!(Supervision::Inductive(seen).names(), ["cat", "dog"]);
+//! # Ok::<(), zeg_train::TrainError>(())
+//! ```
+//!
+//! and nothing that knows the name of an unseen class (class 1 here) can take its place, which the compiler refuses:
+//!
+//! ```compile_fail,E0308
+//! use zeg_train::supervision::{PartlyLabelled, PseudoLabels, Supervision};
+//!
+//! let classes = [("cat", true), ("cow", false), ("dog", true)].map(|(name, seen)| (name.to_owned(), seen));
+//! let all = PartlyLabelled::new(classes.to_vec(), PseudoLabels::default())?;
+//! let inductive = Supervision::Inductive(all);
+//! # Ok::<(), zeg_train::TrainError>(())
+//! ```
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
