@@ -317,7 +317,11 @@ impl Session {
         let bar = progress::bar(training.steps, "training");
         bar.set_position(trainer.step_number());
         let mut log = self.folder.open_log(trainer.step_number())?;
-        let (mut scores, before) = self.folder.open_scores(trainer.step_number())?;
+        // A file of scores is only made where scores were asked for.
+        let scores = self.validator.as_ref();
+        let scores = scores.map(|_| self.folder.open_scores(trainer.step_number()));
+        let (mut scores, before) = scores.transpose()?.unzip();
+        let before = before.unwrap_or_default();
         let mut best = before.iter().map(Score::value).reduce(f64::max);
         while trainer.step_number() < training.steps {
             let started = Instant::now();
@@ -338,7 +342,9 @@ impl Session {
                     best = Some(score.value());
                     self.save_model(trainer, &self.folder.best())?;
                 }
-                scores.write(&score)?;
+                if let Some(scores) = &mut scores {
+                    scores.write(&score)?;
+                }
             }
             if stopping
                 || done.is_multiple_of(training.checkpoint_every())
