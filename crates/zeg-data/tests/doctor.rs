@@ -1,6 +1,7 @@
 //! The doctor: a healthy data set is found healthy, and every fault is found by its code and names its file.
 //!
 //! Each fault is planted in a small VOC made here and in 30 real pictures where some lie beside the repository.
+//! Long, because it is the list of all faults: one place shows which of them is planted and which is not.
 
 #![allow(
     clippy::unwrap_used,

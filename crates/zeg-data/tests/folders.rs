@@ -1,4 +1,6 @@
 //! Data sets that a TOML file describes: what it may say, the examples that come with the program, and hostile files.
+//!
+//! Long, because every key of a description has its accepted and its refused forms side by side.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,6 @@
 //! How runs behave: repeated, stopped, in place, on damaged and incomplete downloads.
+//!
+//! Long, because every behaviour is shown on all six downloads with the same few helpers.
 
 #![allow(
     clippy::unwrap_used,

@@ -127,7 +127,8 @@ pub struct Shard {
 #[serde(deny_unknown_fields)]
 pub struct Timing {
     /// Seconds from the first picture to the last. Of a merged evaluation: the sum over its shards, so the time one
-    /// machine would have taken for them one after the other.
+    /// machine would have taken for them one after the other. Models that were scored together, over one encoding of
+    /// every picture, each have the time of all; so has [`Timing::model_s`].
     pub wall_s: f64,
     /// Seconds within the model, summed over threads (and shards).
     pub model_s: f64,

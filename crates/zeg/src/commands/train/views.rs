@@ -27,6 +27,8 @@ pub(super) fn features(
     let experiment = &info.experiment;
     let seed = experiment.training.seed;
     let origin = json!({
+        // Another version may prepare pictures in another way.
+        "program": env!("CARGO_PKG_VERSION"),
         "encoder": info.base.sha256,
         "model": { "encoder": experiment.model.encoder, "resolution": experiment.model.input_resolution,
             "double-class-embedding": experiment.model.double_class_embedding },
