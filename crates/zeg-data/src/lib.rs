@@ -37,6 +37,7 @@ mod cityscapes;
 mod coco_stuff;
 mod known;
 mod listing;
+mod part;
 mod pascal_context;
 mod pattern;
 mod split;

@@ -9,6 +9,7 @@ use crate::benchmark::{Benchmark, benchmark};
 use crate::dataset::check_files_exist;
 use crate::folder::Description;
 use crate::listing::Listing;
+use crate::part::SplitPart;
 use crate::{DataError, Dataset, LabelRule, Metric};
 
 /// A part of a data set, as a command line or a configuration names it.
@@ -19,7 +20,8 @@ pub struct Selection<'a> {
     pub dataset: &'a str,
     /// The data set's folder, or one above it. For a `.toml` it may be empty, which leaves the choice to the file.
     pub root: &'a Path,
-    /// The split: a name such as `train` or `val`, or the path of a text file with one id a line.
+    /// The split: a name such as `train` or `val`, or the path of a text file with one id a line. Behind either,
+    /// `:1/5` takes every fifth picture and `:not-1/5` all others.
     pub split: &'a str,
     /// The class list to read label files with; `None` for the data set's usual one.
     pub classes: Option<&'a str>,
@@ -149,7 +151,9 @@ pub(crate) fn find(selection: &Selection) -> Result<Found, DataError> {
     if let Some(unseen) = selection.unseen {
         classes = classes.with_split(unseen)?;
     }
-    let mut listing = source.list(selection.root, selection.split)?;
+    let part = SplitPart::parse(selection.split);
+    let mut listing = source.list(selection.root, part.split)?;
+    part.keep(&mut listing.items);
     let (name, metric) = match &source {
         Source::BuiltIn(benchmark) => (benchmark.name.to_owned(), Metric::MeanIou),
         Source::Described(description) => (description.name.clone(), description.metric),

@@ -242,7 +242,7 @@ fn a_report_of_everything_has_all_its_parts() {
         assert_eq!(answer["matrix"], 20);
         assert_eq!(
             answer["curves"],
-            serde_json::json!(["loss", "focal", "dice", "lr"])
+            serde_json::json!(["loss", "dice", "focal", "lr"])
         );
         // a line a run, and a smoothed one where there is noise
         assert_eq!(answer["paths"], 4 * 3 + 3 * 3);

@@ -12,7 +12,7 @@ pub use crate::{
     encoded::EncodedPicture,
     scan::{Scan, Source, Stages, scan},
     score_map::{ScoreMap, lower_seen, score_windows},
-    test_time::{TestTime, segment, segment_encoded},
+    test_time::{TestTime, segment, segment_calibrated, segment_encoded},
 };
 
 /// Patches of a picture that is encoded in one view; attention costs the square of it.

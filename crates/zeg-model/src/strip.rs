@@ -80,6 +80,25 @@ impl Strip {
         }
     }
 
+    /// The strip with the scores of some classes lowered: another calibration of the same scores.
+    ///
+    /// - `lowered`: `[classes]`
+    #[must_use]
+    pub fn lowered(&self, lowered: &[bool], by: f32) -> Self {
+        let mut strip = self.clone();
+        let length = self.classes * self.width;
+        strip.values.par_chunks_mut(length.max(1)).for_each(|row| {
+            for (scores, _) in row
+                .chunks_exact_mut(self.width.max(1))
+                .zip(lowered)
+                .filter(|(_, lowered)| **lowered)
+            {
+                scores.iter_mut().for_each(|score| *score -= by);
+            }
+        });
+        strip
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.values.len() / (self.classes * self.width).max(1)

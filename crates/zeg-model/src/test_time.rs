@@ -94,49 +94,35 @@ pub fn segment(
     (settings, test_time): (&Inference, &TestTime),
     device: &Device,
 ) -> Result<(LabelMap, Stages), ModelError> {
-    test_time.check()?;
-    let mirrored = test_time.flip.then(|| flip_horizontal(picture));
-    let mut views = Vec::new();
-    for &scale in &test_time.scales {
-        let settings = TestTime::scaled(settings, picture, scale);
-        for (mirror, picture) in [(false, Some(picture)), (true, mirrored.as_ref())] {
-            if let Some(picture) = picture {
-                let source = Source::Picture(picture, device);
-                views.push((mirror, Scan::new(model, source, queries, &settings)?));
-            }
-        }
-    }
-    let rule = Labelling::threshold(settings.threshold);
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    let mut labels = vec![0; width * height];
-    // The finest strips suit every view.
-    let strips = views.iter().map(|(_, scan)| scan.strips());
-    for rows in strips.max_by_key(Vec::len).unwrap_or_default() {
-        let labels = &mut labels[rows.start * width..rows.end * width];
-        let mut sum: Option<Strip> = None;
-        for (mirror, scan) in &mut views {
-            let strip = scan.strip(rows.clone())?;
-            let strip = if *mirror { strip.mirrored() } else { strip };
-            match &mut sum {
-                Some(sum) => sum.add(&strip),
-                None => sum = Some(strip),
-            }
-        }
-        if let Some(mut mean) = sum {
-            mean.divide(views.len());
-            mean.label(&rule, labels, None);
-        }
-    }
-    let mut stages = Stages::default();
-    for (_, scan) in &views {
-        stages += scan.stages();
-    }
-    let labels = LabelMap::new(width, height, labels)
-        .map_err(|error| ModelError::Config(error.to_string()))?;
-    Ok((labels, stages))
+    let settings = (settings, test_time);
+    let (mut maps, stages) = segment_calibrated(model, picture, queries, settings, (&[], device))?;
+    Ok((maps.swap_remove(0), stages))
 }
 
-/// Labels a picture that was encoded before, at its own size.
+/// Labels a picture at its own size once for every one of `offsets`, which stand for the settings' own seen offset;
+/// without any, once with the settings' own. Scores are computed once.
+///
+/// # Errors
+/// The settings do not fit the picture, or the device could not be read.
+pub fn segment_calibrated(
+    model: &dyn DenseModel,
+    picture: &RgbImage,
+    queries: &ClassQueries,
+    (settings, test_time): (&Inference, &TestTime),
+    (offsets, device): (&[f32], &Device),
+) -> Result<(Vec<LabelMap>, Stages), ModelError> {
+    let plain = without_offset(settings, offsets);
+    let mirrored = test_time.flip.then(|| flip_horizontal(picture));
+    let looks = [(false, Some(picture)), (true, mirrored.as_ref())];
+    let views = views(model, looks, queries, (&plain, test_time), device)?;
+    let size = [picture.height() as usize, picture.width() as usize];
+    let mut labels = Canvases::new(size, settings, queries, offsets);
+    let stages = labels.fill(views)?;
+    Ok((labels.finish()?, stages))
+}
+
+/// Labels a picture that was encoded before, at its own size, once for every one of `offsets`; without any, once with
+/// the settings' own.
 ///
 /// # Errors
 /// The device could not be read.
@@ -145,18 +131,116 @@ pub fn segment_encoded(
     picture: &EncodedPicture,
     queries: &ClassQueries,
     settings: &Inference,
-) -> Result<(LabelMap, Stages), ModelError> {
-    let rule = Labelling::threshold(settings.threshold);
-    let [height, width] = picture.size();
-    let mut labels = vec![0; width * height];
-    let mut scan = Scan::new(model, Source::Encoded(picture), queries, settings)?;
-    for rows in scan.strips() {
-        let labels = &mut labels[rows.start * width..rows.end * width];
-        scan.strip(rows)?.label(&rule, labels, None);
+    offsets: &[f32],
+) -> Result<(Vec<LabelMap>, Stages), ModelError> {
+    let plain = without_offset(settings, offsets);
+    let scan = Scan::new(model, Source::Encoded(picture), queries, &plain)?;
+    let mut labels = Canvases::new(picture.size(), settings, queries, offsets);
+    let stages = labels.fill(vec![(false, scan)])?;
+    Ok((labels.finish()?, stages))
+}
+
+/// The settings whose scores are calibrated afterwards, where several offsets are asked for.
+fn without_offset(settings: &Inference, offsets: &[f32]) -> Inference {
+    match offsets {
+        [] => *settings,
+        _ => Inference {
+            seen_offset: 0.0,
+            ..*settings
+        },
     }
-    let labels = LabelMap::new(width, height, labels)
-        .map_err(|error| ModelError::Config(error.to_string()))?;
-    Ok((labels, scan.stages()))
+}
+
+/// The looks at a picture, each with whether it is mirrored.
+fn views<'a>(
+    model: &'a dyn DenseModel,
+    looks: [(bool, Option<&'a RgbImage>); 2],
+    queries: &'a ClassQueries,
+    (settings, test_time): (&Inference, &TestTime),
+    device: &'a Device,
+) -> Result<Vec<(bool, Scan<'a>)>, ModelError> {
+    test_time.check()?;
+    let mut views = Vec::new();
+    for &scale in &test_time.scales {
+        for (mirror, picture) in looks {
+            if let Some(picture) = picture {
+                let settings = TestTime::scaled(settings, picture, scale);
+                let source = Source::Picture(picture, device);
+                views.push((mirror, Scan::new(model, source, queries, &settings)?));
+            }
+        }
+    }
+    Ok(views)
+}
+
+/// Label maps of one picture, one a seen offset, that are filled from the same scores.
+struct Canvases<'a> {
+    size: [usize; 2],
+    rule: Labelling,
+    /// `[classes]`
+    seen: &'a [bool],
+    /// Empty: the scores are labelled as they come.
+    offsets: &'a [f32],
+    maps: Vec<Vec<u16>>,
+}
+
+impl<'a> Canvases<'a> {
+    fn new(
+        size: [usize; 2],
+        settings: &Inference,
+        queries: &'a ClassQueries,
+        offsets: &'a [f32],
+    ) -> Self {
+        Self {
+            size,
+            rule: Labelling::threshold(settings.threshold),
+            seen: &queries.seen,
+            offsets,
+            maps: vec![vec![0; size[0] * size[1]]; offsets.len().max(1)],
+        }
+    }
+
+    fn fill(&mut self, mut views: Vec<(bool, Scan)>) -> Result<Stages, ModelError> {
+        let [_, width] = self.size;
+        // The finest strips suit every view.
+        let strips = views.iter().map(|(_, scan)| scan.strips());
+        for rows in strips.max_by_key(Vec::len).unwrap_or_default() {
+            let mut sum: Option<Strip> = None;
+            for (mirror, scan) in &mut views {
+                let strip = scan.strip(rows.clone())?;
+                let strip = if *mirror { strip.mirrored() } else { strip };
+                match &mut sum {
+                    Some(sum) => sum.add(&strip),
+                    None => sum = Some(strip),
+                }
+            }
+            let Some(mut mean) = sum else { continue };
+            mean.divide(views.len());
+            for (number, map) in self.maps.iter_mut().enumerate() {
+                let labels = &mut map[rows.start * width..rows.end * width];
+                match self.offsets.get(number) {
+                    Some(&offset) => {
+                        let strip = mean.lowered(self.seen, offset);
+                        strip.label(&self.rule, labels, None);
+                    }
+                    None => mean.label(&self.rule, labels, None),
+                }
+            }
+        }
+        let mut stages = Stages::default();
+        for (_, scan) in &views {
+            stages += scan.stages();
+        }
+        Ok(stages)
+    }
+
+    fn finish(self) -> Result<Vec<LabelMap>, ModelError> {
+        let [height, width] = self.size;
+        let map = |labels| LabelMap::new(width, height, labels);
+        let maps = self.maps.into_iter().map(map);
+        maps.collect::<Result<_, _>>()
+            .map_err(|error| ModelError::Config(error.to_string()))
+    }
 }
 
 #[cfg(test)]

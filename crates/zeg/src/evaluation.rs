@@ -18,7 +18,8 @@ use zeg_model::{
     ModelError,
     dense::DenseModel,
     inference::{
-        ClassQueries, EncodedPicture, Inference, Stages, TestTime, segment, segment_encoded,
+        ClassQueries, EncodedPicture, Inference, Stages, TestTime, segment, segment_calibrated,
+        segment_encoded,
     },
 };
 
@@ -33,6 +34,8 @@ pub struct Setup<'a> {
     pub settings: &'a Inference,
     /// How often each is looked at.
     pub test_time: &'a TestTime,
+    /// Seen offsets to label every picture with, from the same scores; empty for the settings' own.
+    pub offsets: &'a [f32],
     /// Where tensors live.
     pub device: &'a Device,
     /// Pictures at work at once.
@@ -85,7 +88,7 @@ impl Times {
 struct Scored {
     index: usize,
     truth: LabelMap,
-    /// One entry a setup.
+    /// One entry a setup and offset.
     predicted: Vec<(PictureScore, LabelMap)>,
     times: Times,
 }
@@ -110,12 +113,19 @@ impl Setup<'_> {
     }
 }
 
-/// Labels of one picture by every setup; several share its encoding.
+impl Setup<'_> {
+    /// Label maps it gives a picture.
+    fn outputs(&self) -> usize {
+        self.offsets.len().max(1)
+    }
+}
+
+/// Labels of one picture by every setup, one map an offset; several setups share its encoding.
 fn label(setups: &[Setup], image: &RgbImage) -> Result<(Vec<LabelMap>, Stages), ModelError> {
     if let [setup] = setups {
         let settings = (setup.settings, setup.test_time);
-        let (labels, stages) = segment(setup.model, image, setup.queries, settings, setup.device)?;
-        return Ok((vec![labels], stages));
+        let how = (setup.offsets, setup.device);
+        return segment_calibrated(setup.model, image, setup.queries, settings, how);
     }
     let Some(first) = setups.first() else {
         return Ok((Vec::new(), Stages::default()));
@@ -124,9 +134,11 @@ fn label(setups: &[Setup], image: &RgbImage) -> Result<(Vec<LabelMap>, Stages), 
     let mut stages = encoded.stages();
     let mut all = Vec::with_capacity(setups.len());
     for setup in setups {
-        let (labels, more) = segment_encoded(setup.model, &encoded, setup.queries, setup.settings)?;
+        let (model, queries) = (setup.model, setup.queries);
+        let (labels, more) =
+            segment_encoded(model, &encoded, queries, setup.settings, setup.offsets)?;
         stages += more;
-        all.push(labels);
+        all.extend(labels);
     }
     Ok((all, stages))
 }
@@ -140,8 +152,10 @@ fn score(setups: &[Setup], dataset: &Dataset, index: usize) -> anyhow::Result<Sc
         label(setups, &sample.image).with_context(|| format!("picture {}", sample.id))?;
     let started = Instant::now();
     let truth = sample.labels;
-    let predicted = setups
+    let owners = setups
         .iter()
+        .flat_map(|setup| std::iter::repeat_n(setup, setup.outputs()));
+    let predicted = owners
         .zip(labels)
         .map(|(setup, labels)| {
             let pair = (truth.labels(), labels.labels());
@@ -166,7 +180,8 @@ fn score(setups: &[Setup], dataset: &Dataset, index: usize) -> anyhow::Result<Sc
 ///
 /// Several threads work on a picture each, from decoding to labels: much of a model's time on a CPU is in operations
 /// that use one core. Several setups are scored together: every picture is encoded once, by the first one's model and
-/// settings, so that all must have the same frozen encoder and look at pictures once and alike.
+/// settings, so that all must have the same frozen encoder and look at pictures once and alike. The outcomes are in the
+/// order of the setups and, within one, of its offsets.
 ///
 /// - `progress`: told the id of every picture counted; an error from it ends the work
 ///
@@ -178,11 +193,12 @@ pub fn evaluate(
     mut progress: impl FnMut(&str) -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<Outcome>> {
     let mut times = Times::default();
+    let empty = |setup: &Setup| ConfusionMatrix::new(setup.queries.seen.len());
     let mut counts: Vec<ConfusionMatrix> = setups
         .iter()
-        .map(|setup| ConfusionMatrix::new(setup.queries.seen.len()))
+        .flat_map(|setup| std::iter::repeat_n(empty(setup), setup.outputs()))
         .collect();
-    let mut scores = vec![vec![None; dataset.len()]; setups.len()];
+    let mut scores = vec![vec![None; dataset.len()]; counts.len()];
     let next = AtomicUsize::new(0);
     let threads = setups.first().map_or(1, |setup| setup.threads);
     let threads = threads.clamp(1, dataset.len().max(1));

@@ -70,6 +70,23 @@ fn a_run_that_is_killed_at_any_moment_goes_on_to_the_same_bytes() {
     assert_eq!(losses(&world, "whole"), losses(&world, "killed"));
 }
 
+#[test]
+fn one_seed_is_one_result_and_another_seed_another() {
+    let world = World::new();
+    let model = |run: &str, seed: &str| {
+        let seed = format!("training.seed={seed}");
+        let finished = start(&world, run, &["--set", &seed]).wait().unwrap();
+        assert!(finished.success());
+        std::fs::read(world.path(&format!("{run}/model.safetensors"))).unwrap()
+    };
+    let (first, again, other) = (model("a", "5"), model("b", "5"), model("c", "6"));
+    assert!(first == again, "two runs of one seed differ");
+    assert_eq!(losses(&world, "a"), losses(&world, "b"));
+    assert_ne!(first, other);
+    // Not the written seed alone makes the difference.
+    assert_ne!(losses(&world, "a"), losses(&world, "c"));
+}
+
 /// Lines of a run's log.
 fn lines(world: &World, run: &str) -> usize {
     let log = std::fs::read_to_string(world.path(&format!("{run}/log.jsonl")));

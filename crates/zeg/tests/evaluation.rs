@@ -145,6 +145,56 @@ fn another_data_set_is_scored_without_seen_and_unseen() {
     assert_eq!(scores["classes"].as_array().unwrap().len(), 20);
 }
 
+#[test]
+fn several_offsets_are_scored_as_each_alone() {
+    let world = World::new();
+    trained(&world, "run", 0);
+    let offsets = ["--seen-offsets", "0,0.1,0.3", "-o", "sweep"];
+    eval(
+        &world,
+        &[MODEL],
+        &[&offsets[..], &["--json", "sweep.json"]].concat(),
+    );
+    let sweep = json(&world, "sweep.json");
+    for (number, offset) in ["0", "0.1", "0.3"].iter().enumerate() {
+        let name = format!("alone-{offset}");
+        eval(&world, &[MODEL], &["--seen-offset", offset, "-o", &name]);
+        let record = |folder: &str| json(&world, &format!("{folder}/evaluation.json"));
+        let (alone, among) = (record(&name), record(&format!("sweep/offset-{offset}")));
+        for key in ["confusion", "inference", "images"] {
+            assert_eq!(alone[key], among[key], "{offset}: {key}");
+        }
+        let wanted: f64 = offset.parse().unwrap();
+        assert_eq!(sweep[number]["seen_offset"].as_f64(), Some(wanted));
+    }
+    let confusion = |offset| json(&world, &format!("sweep/offset-{offset}/evaluation.json"));
+    assert_ne!(confusion("0")["confusion"], confusion("0.3")["confusion"]);
+    let mut bad = world.zeg();
+    bad.args(["eval", MODEL, "--data", "VOC2012", "--seen-offsets", "0,x"]);
+    bad.assert().code(2);
+}
+
+#[test]
+fn a_part_of_a_split_is_scored() {
+    let world = World::new();
+    trained(&world, "run", 0);
+    let mut command = world.zeg();
+    command.args([
+        "eval",
+        MODEL,
+        "--data",
+        "VOC2012",
+        "--split",
+        "train:2/3",
+        "-o",
+        "part",
+    ]);
+    command.assert().success();
+    let record = json(&world, "part/evaluation.json");
+    assert_eq!(record["images"], 1);
+    assert_eq!(record["pictures"][0]["id"], "2007_000001");
+}
+
 const OWN: &str = r#"
 name = "own"
 title = "Own pictures"

@@ -224,6 +224,102 @@ fn a_suite_runs_goes_on_and_ends_in_a_table() {
     assert!(text.contains("without"), "{text}");
 }
 
+const CHOOSING: &str = r#"
+title = "Chosen"
+base = "experiment.toml"
+seeds = [0, 1]
+set = ["training.steps=3"]
+offsets = [0.1, 0.5]
+
+[choose]
+train-split = "train:not-1/2"
+eval-split = "train:1/2"
+seed = 7
+settings = [["training.schedule.base=1e-3"], ["training.schedule.base=1e-2"]]
+
+[[rows]]
+name = "one"
+
+[[rows]]
+name = "other"
+set = ["model.head.query=text"]
+offsets = [0.25]
+"#;
+
+#[test]
+fn a_suite_chooses_settings_and_offset_on_other_pictures() {
+    let world = World::new();
+    std::fs::write(world.path("suite.toml"), CHOOSING).unwrap();
+    let ablate = |more: &[&str]| {
+        let mut command = world.zeg();
+        command.args(["ablate", "suite.toml", "--data", "VOC2012"]);
+        let sources = ["--weights", "tower.safetensors", "--text"];
+        command.args(sources).arg("text.safetensors");
+        command.args(["-o", "suite"]).args(more);
+        command
+    };
+    let state = ablate(&["--dry-run"]).assert().success();
+    let state = String::from_utf8(state.get_output().stdout.clone()).unwrap();
+    assert_eq!(state.matches("left").count(), 8, "{state}");
+    ablate(&["--json", "table.json"]).assert().success();
+
+    let json = |path: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(world.path(path)).unwrap()).unwrap()
+    };
+    let table = json("table.json");
+    let hiou = |record: &str| {
+        let record = zeg::eval::Evaluation::open(world.path(record)).unwrap();
+        let report = record.report().unwrap();
+        report.hiou.or(report.miou).unwrap()
+    };
+    for (row, offsets) in [("one", &["0", "0.1", "0.5"][..]), ("other", &["0", "0.25"])] {
+        let of_row = table["rows"].as_array().unwrap().iter();
+        let entry = of_row
+            .into_iter()
+            .find(|entry| entry["name"] == row)
+            .unwrap();
+        let choice = &entry["choice"];
+        let folder = |candidate| format!("suite/choose/{row}/candidate-{candidate}");
+        // The choice is the best of what was tried, all of it on pictures that were not trained on.
+        let mut best = f64::NEG_INFINITY;
+        for candidate in [1, 2] {
+            let trained = json(&format!("{}/run.json", folder(candidate)));
+            let data = &trained["experiment"]["data"];
+            assert_eq!(data["train-split"], "train:not-1/2");
+            for offset in offsets {
+                let record = format!("{}/scores/offset-{offset}", folder(candidate));
+                let written = json(&format!("{record}/evaluation.json"));
+                assert_eq!(written["benchmark"]["split"], "train:1/2");
+                assert_eq!(written["images"], 2);
+                best = best.max(hiou(&record));
+            }
+        }
+        assert!((choice["score"].as_f64().unwrap() - best).abs() < 1e-12);
+        // The runs have it, on all training pictures, and are scored on those of the table.
+        let run = json(&format!("suite/{row}/seed-1/run.json"));
+        let setting = choice["settings"][0].as_str().unwrap();
+        let base = run["experiment"]["training"]["schedule"]["base"].as_f64();
+        assert_eq!(base, setting.split_once('=').unwrap().1.parse().ok());
+        assert_eq!(run["experiment"]["data"]["train-split"], "train");
+        let offset = choice["offset"].as_f64().unwrap();
+        let record = json(&format!(
+            "suite/{row}/seed-1/scores/offset-{offset}/evaluation.json"
+        ));
+        assert_eq!(record["benchmark"]["split"], "val");
+        assert!(entry["uncalibrated"]["pAcc"]["mean"].is_number());
+    }
+    let text = std::fs::read_to_string(world.path("suite/ablation.md")).unwrap();
+    assert!(text.contains("training.schedule.base=1e-"), "{text}");
+    // Nothing is left, and nothing is done again.
+    let state = ablate(&["--dry-run"]).assert().success();
+    let state = String::from_utf8(state.get_output().stdout.clone()).unwrap();
+    assert_eq!(state.matches("scored").count(), 8, "{state}");
+
+    let without = CHOOSING.replace("[choose]", "[chose]");
+    std::fs::write(world.path("suite.toml"), without).unwrap();
+    assert!(failure(&mut ablate(&[])).contains("chose"));
+}
+
 #[test]
 fn scores_on_the_way_choose_the_best_model() {
     let world = World::new();

@@ -5,7 +5,7 @@
 //! on a phone and in the dark. A log has tens of thousands of steps and a screen a thousand columns: each column keeps its
 //! smallest and its largest value, so that no spike is lost.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use super::RunInput;
 use super::log::CurvePoint;
@@ -18,6 +18,8 @@ const SMOOTH_COLUMNS: usize = 60;
 const LOG_RATIO: f64 = 20.0;
 /// What was set and not measured: without noise to smooth, and from 0.
 const EXACT: &str = "lr";
+/// Most terms of a loss that get a diagram.
+const MOST_TERMS: usize = 12;
 /// Side of the square that lines are drawn in.
 const SIDE: f64 = 1000.0;
 /// About as many labels at an axis.
@@ -25,9 +27,9 @@ const LABELS: f64 = 5.0;
 
 /// One diagram.
 pub(super) struct Chart {
-    pub(super) title: &'static str,
+    pub(super) title: String,
     /// The name for markup.
-    pub(super) id: &'static str,
+    pub(super) id: String,
     pub(super) logarithmic: bool,
     pub(super) series: Vec<Series>,
     /// Labels of the axes; positions in percent, from the top and from the left.
@@ -55,35 +57,73 @@ pub(super) struct Label {
 /// A value of a step.
 type Point = (u64, f64);
 
-/// What a diagram shows of the steps: title, name for markup, value.
-type Kind = (&'static str, &'static str, fn(&CurvePoint) -> Option<f64>);
+/// What a diagram shows of the steps.
+enum Kind {
+    Loss,
+    /// A term of the loss, by its name in the log.
+    Term(String),
+    LearningRate,
+}
 
-/// The diagrams of what the logs hold.
+impl Kind {
+    fn title(&self) -> String {
+        match self {
+            Self::Loss => "Loss".to_owned(),
+            Self::Term(name) => {
+                let mut letters = name.chars();
+                let first = letters.next().map(char::to_uppercase);
+                let first: String = first.into_iter().flatten().collect();
+                format!("{first}{} term", letters.as_str()).replace(['-', '_'], " ")
+            }
+            Self::LearningRate => "Learning rate".to_owned(),
+        }
+    }
+
+    /// The name for markup.
+    fn id(&self) -> &str {
+        match self {
+            Self::Loss => "loss",
+            Self::Term(name) => name,
+            Self::LearningRate => EXACT,
+        }
+    }
+
+    fn value(&self, point: &CurvePoint) -> Option<f64> {
+        match self {
+            Self::Loss => point.loss,
+            Self::Term(name) => point.more.get(name)?.as_f64(),
+            Self::LearningRate => point.lr,
+        }
+    }
+}
+
+/// The diagrams of what the logs hold: the loss, each of its terms, the learning rate.
 pub(super) fn charts(runs: &[RunInput]) -> Vec<Chart> {
-    let kinds: [Kind; 4] = [
-        ("Loss", "loss", |point| point.loss),
-        ("Focal term", "focal", |point| point.focal),
-        ("Dice term", "dice", |point| point.dice),
-        ("Learning rate", EXACT, |point| point.lr),
-    ];
-    let chart = |(title, id, value): Kind| {
+    let points = || runs.iter().flat_map(|run| &run.curves);
+    let terms: BTreeSet<&str> = points()
+        .flat_map(CurvePoint::terms)
+        .map(|(name, _)| name)
+        .collect();
+    let terms = terms.into_iter().take(MOST_TERMS);
+    let mut kinds = vec![Kind::Loss];
+    kinds.extend(terms.map(|name| Kind::Term(name.to_owned())));
+    kinds.push(Kind::LearningRate);
+    let chart = |kind: &Kind| {
         let series = runs.iter().enumerate().map(|(run, input)| {
-            let points = input
-                .curves
-                .iter()
-                .filter_map(|point| Some((point.step, value(point)?)));
+            let points = input.curves.iter();
+            let points = points.filter_map(|point| Some((point.step, kind.value(point)?)));
             let mut points: Vec<Point> = points.filter(|(_, value)| value.is_finite()).collect();
             points.sort_by_key(|(step, _)| *step);
             (run, points)
         });
         let series: Vec<(usize, Vec<Point>)> =
             series.filter(|(_, points)| points.len() > 1).collect();
-        draw(title, id, &series)
+        draw(&kind.title(), kind.id(), &series)
     };
-    kinds.into_iter().filter_map(chart).collect()
+    kinds.iter().filter_map(chart).collect()
 }
 
-fn draw(title: &'static str, id: &'static str, series: &[(usize, Vec<Point>)]) -> Option<Chart> {
+fn draw(title: &str, id: &str, series: &[(usize, Vec<Point>)]) -> Option<Chart> {
     let steps = || {
         series
             .iter()
@@ -146,8 +186,8 @@ fn draw(title: &'static str, id: &'static str, series: &[(usize, Vec<Point>)]) -
         })
         .collect();
     Some(Chart {
-        title,
-        id,
+        title: title.to_owned(),
+        id: id.to_owned(),
         logarithmic,
         series: lines.collect(),
         y_labels: axis.labels(|place| 1.0 - place),

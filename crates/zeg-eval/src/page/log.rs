@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::EvalError;
 use crate::record::read_limited;
@@ -12,22 +13,27 @@ use crate::record::read_limited;
 const MAX_LOG_BYTES: u64 = 256 << 20;
 
 /// What a step of a training reported; `None` for what it did not, or what was no number.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CurvePoint {
     /// The step, from 0.
     pub step: u64,
     /// Sum of the terms.
     #[serde(default)]
     pub loss: Option<f64>,
-    /// Focal term.
-    #[serde(default)]
-    pub focal: Option<f64>,
-    /// Dice term.
-    #[serde(default)]
-    pub dice: Option<f64>,
     /// Learning rate.
     #[serde(default)]
     pub lr: Option<f64>,
+    /// Whatever else stands in the line, such as the terms of the loss by name.
+    #[serde(flatten)]
+    pub more: BTreeMap<String, Value>,
+}
+
+impl CurvePoint {
+    /// The terms of the loss: every number that is not known to be something else.
+    pub fn terms(&self) -> impl Iterator<Item = (&str, f64)> {
+        let terms = self.more.iter().filter(|(name, _)| *name != "seconds");
+        terms.filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?)))
+    }
 }
 
 /// Reads the `log.jsonl` of a training, in the order of the steps.
@@ -91,6 +97,18 @@ mod tests {
             .map(|point| (point.step, point.loss))
             .collect();
         assert_eq!(values, [(1, Some(3.0)), (2, None)]);
+    }
+
+    #[test]
+    fn terms_are_the_numbers_by_name() {
+        let points = read(
+            "{\"step\":1,\"loss\":3.5,\"recovery-dice\":2.5,\"note\":\"x\",\"seconds\":0.4}\n",
+        );
+        let points = points.unwrap();
+        assert_eq!(
+            points[0].terms().collect::<Vec<_>>(),
+            [("recovery-dice", 2.5)]
+        );
     }
 
     #[test]

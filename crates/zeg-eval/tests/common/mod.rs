@@ -4,6 +4,8 @@
 #![allow(dead_code)]
 #![allow(clippy::unwrap_used)] // the configured exception does not reach helper functions
 
+use std::collections::BTreeMap;
+
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
@@ -204,9 +206,11 @@ pub(crate) fn curves(steps: u64, seed: u64) -> Vec<CurvePoint> {
         CurvePoint {
             step,
             loss: Some(focal + dice),
-            focal: Some(focal),
-            dice: Some(dice),
             lr: Some(2e-4 * (step.min(1500) as f64 / 1500.0) * (1.0 - progress).powf(0.9)),
+            more: BTreeMap::from([
+                ("focal".to_owned(), focal.into()),
+                ("dice".to_owned(), dice.into()),
+            ]),
         }
     };
     (0..steps).map(step).collect()

@@ -4,6 +4,7 @@ mod gallery;
 mod merge;
 mod plan;
 mod record;
+pub(crate) mod sweep;
 
 use std::{
     path::{Path, PathBuf},
@@ -38,6 +39,7 @@ use crate::{
     after_help = "\
 Examples:
   zeg eval runs/quick/model.safetensors --data VOCdevkit/VOC2012 -o scores/quick
+  zeg eval runs/quick/model.safetensors --data VOCdevkit/VOC2012 --split train:1/5 --seen-offsets 0,0.05,0.1,0.2
   zeg eval runs/s0/model.safetensors runs/s1/model.safetensors --data VOCdevkit/VOC2012 --json scores.json
   zeg eval clip-vit-b-16.safetensors --method sclip --data VOCdevkit/VOC2012 --dataset voc12
   zeg eval runs/coco/model.safetensors --plan configs/cross-dataset/coco-stuff164k-to-voc12.toml --data VOCdevkit/VOC2012
@@ -76,6 +78,16 @@ pub(crate) struct EvalArgs {
     /// What the scores are to be compared with [default: from the model and the data set]
     #[arg(long, value_enum)]
     pub(crate) protocol: Option<ProtocolArg>,
+    /// Score with each of these seen offsets, from one run of the model: to choose one, on pictures that are not
+    /// reported, such as --split train:1/5
+    #[arg(
+        long,
+        value_name = "SCORES",
+        value_delimiter = ',',
+        value_parser = finite,
+        conflicts_with = "seen_offset"
+    )]
+    seen_offsets: Vec<f32>,
     /// Look at every picture in these sizes, factors on the short side, and average the scores
     #[arg(long, value_name = "FACTORS", value_delimiter = ',')]
     pub(crate) scales: Vec<f64>,
@@ -153,6 +165,13 @@ impl From<ProtocolArg> for Protocol {
     }
 }
 
+fn finite(text: &str) -> Result<f32, String> {
+    match text.trim().parse::<f32>() {
+        Ok(number) if number.is_finite() => Ok(number),
+        _ => Err("give a number, such as 0.1".to_owned()),
+    }
+}
+
 /// `3/8`
 fn shard(text: &str) -> Result<Shard, String> {
     let parts = text
@@ -180,7 +199,11 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<ExitCode> {
     for jobs in jobs.chunk_by(Job::shares_encoding) {
         evaluations.extend(score(args, jobs, &device)?);
     }
-    show(&evaluations, args.json.as_deref())?;
+    let json = args.json.as_deref();
+    match &args.seen_offsets[..] {
+        [] => show(&evaluations, json)?,
+        offsets => sweep::show(&evaluations, offsets, json)?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -247,13 +270,27 @@ fn folders(args: &EvalArgs) -> anyhow::Result<Vec<PathBuf>> {
             .map(|name| output.join(name))
             .collect(),
     };
-    for folder in &folders {
+    let records = folders
+        .iter()
+        .flat_map(|folder| record_folders(folder, &args.seen_offsets));
+    for folder in records {
         let file = folder.join(FILE_NAME);
         if file.exists() && !args.overwrite {
             return Err(OutputExists(file).into());
         }
     }
     Ok(folders)
+}
+
+/// The folders of a model's records: one, or one an offset.
+fn record_folders(folder: &Path, offsets: &[f32]) -> Vec<PathBuf> {
+    match offsets {
+        [] => vec![folder.to_owned()],
+        offsets => offsets
+            .iter()
+            .map(|&offset| sweep::folder(folder, offset))
+            .collect(),
+    }
 }
 
 /// A model and what it is scored on.
@@ -263,6 +300,8 @@ struct Job<'a> {
     plan: Plan,
     dataset: Dataset,
     queries: ClassQueries,
+    /// Seen offsets to score with; empty for the plan's.
+    offsets: Vec<f32>,
     /// Where the record goes.
     folder: Option<PathBuf>,
 }
@@ -298,6 +337,7 @@ impl<'a> Job<'a> {
             plan,
             dataset,
             queries,
+            offsets: args.seen_offsets.clone(),
             folder,
         })
     }
@@ -308,8 +348,25 @@ impl<'a> Job<'a> {
             queries: &self.queries,
             settings: &self.plan.settings,
             test_time: &self.plan.test_time,
+            offsets: &self.offsets,
             device,
             threads: rayon::current_num_threads(),
+        }
+    }
+
+    /// The plan of every outcome, and where its record goes.
+    fn plans(&self) -> Vec<(Plan, Option<PathBuf>)> {
+        match &self.offsets[..] {
+            [] => vec![(self.plan.clone(), self.folder.clone())],
+            offsets => offsets
+                .iter()
+                .map(|&offset| {
+                    let mut plan = self.plan.clone();
+                    plan.settings.seen_offset = offset;
+                    let records = self.folder.as_deref();
+                    (plan, records.map(|records| sweep::folder(records, offset)))
+                })
+                .collect(),
         }
     }
 
@@ -352,21 +409,28 @@ fn score(args: &EvalArgs, jobs: &[Job], device: &Device) -> anyhow::Result<Vec<E
     if let Some(outcome) = outcomes.first() {
         tell_times(outcome, jobs.len(), wall);
     }
+    let mut outcomes = outcomes.into_iter();
     let mut evaluations = Vec::new();
-    for ((job, setup), outcome) in jobs.iter().zip(&setups).zip(outcomes) {
-        let model = (job.checkpoint, &job.loaded, &job.plan);
+    for (job, setup) in jobs.iter().zip(&setups) {
         let how = (args.shard, wall, setup.threads);
-        let mut evaluation = record::evaluation(model, dataset, outcome, how)?;
-        if let Some(folder) = &job.folder {
-            std::fs::create_dir_all(folder)?;
-            let colours = dataset.classes.palette();
-            let rated = gallery::rated(&evaluation);
-            let look = (args.gallery, &colours[..]);
-            evaluation.gallery = gallery::write(setup, dataset, &rated, look, folder)?;
-            evaluation.save(folder)?;
-            eprintln!("record: {}", folder.join(FILE_NAME).display());
+        for ((plan, folder), outcome) in job.plans().into_iter().zip(&mut outcomes) {
+            let model = (job.checkpoint, &job.loaded, &plan);
+            let mut evaluation = record::evaluation(model, dataset, outcome, how)?;
+            if let Some(folder) = folder {
+                std::fs::create_dir_all(&folder)?;
+                let colours = dataset.classes.palette();
+                let rated = gallery::rated(&evaluation);
+                let setup = Setup {
+                    settings: &plan.settings,
+                    ..*setup
+                };
+                let look = (args.gallery, &colours[..]);
+                evaluation.gallery = gallery::write(&setup, dataset, &rated, look, &folder)?;
+                evaluation.save(&folder)?;
+                eprintln!("record: {}", folder.join(FILE_NAME).display());
+            }
+            evaluations.push(evaluation);
         }
-        evaluations.push(evaluation);
     }
     Ok(evaluations)
 }

@@ -22,6 +22,12 @@ pub(super) struct Suite {
     /// Settings of all rows, `key=value`.
     #[serde(default)]
     pub(super) set: Vec<String>,
+    /// Seen offsets that every row is scored with, the one to report being chosen by `choose`.
+    #[serde(default)]
+    offsets: Vec<f32>,
+    /// Settings that are chosen for each row before its runs.
+    #[serde(default)]
+    pub(super) choose: Option<Choose>,
     /// The rows, in the table's order.
     pub(super) rows: Vec<Row>,
     #[serde(skip)]
@@ -43,9 +49,38 @@ pub(super) struct Row {
     /// The method's name in the published table.
     #[serde(default)]
     pub(super) published: Option<String>,
+    /// Its seen offsets, where their scale is another (logits of competing classes).
+    #[serde(default)]
+    offsets: Option<Vec<f32>>,
     /// A row of the suite whose weights it starts from.
     #[serde(default)]
     pub(super) init: Option<Init>,
+}
+
+/// How settings are chosen for each row.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Choose {
+    /// Pictures the candidates are trained on, such as `train:not-1/5`.
+    pub(super) train_split: String,
+    /// Pictures they are scored on, such as `train:1/5`; not those that are reported.
+    pub(super) eval_split: String,
+    /// Seed of the candidates' runs.
+    #[serde(default)]
+    pub(super) seed: u64,
+    /// Candidates, each a list of `key=value`; without, offsets alone are chosen.
+    #[serde(default)]
+    settings: Vec<Vec<String>>,
+}
+
+impl Choose {
+    /// The candidates' settings; at least one candidate, which may change nothing.
+    pub(super) fn candidates(&self) -> Vec<Vec<String>> {
+        match &self.settings[..] {
+            [] => vec![Vec::new()],
+            settings => settings.to_vec(),
+        }
+    }
 }
 
 /// Weights of another row, of the same seed.
@@ -71,6 +106,18 @@ impl Suite {
         self.rows.iter().find(|row| row.name == name)
     }
 
+    /// The seen offsets that a row is scored with, 0 among them; none where none is chosen.
+    pub(super) fn offsets(&self, row: &Row) -> Vec<f32> {
+        if self.choose.is_none() {
+            return Vec::new();
+        }
+        let mut offsets = row.offsets.as_ref().unwrap_or(&self.offsets).clone();
+        if !offsets.contains(&0.0) {
+            offsets.insert(0, 0.0);
+        }
+        offsets
+    }
+
     /// The experiment of a row.
     pub(super) fn config(&self, row: &Row) -> PathBuf {
         self.folder.join(row.base.as_ref().unwrap_or(&self.base))
@@ -79,6 +126,16 @@ impl Suite {
     fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(!self.rows.is_empty(), "the suite has no row");
         anyhow::ensure!(!self.seeds.is_empty(), "the suite has no seed");
+        let of_rows = self.rows.iter().filter_map(|row| row.offsets.as_ref());
+        let mut offsets = of_rows.flatten().chain(&self.offsets).peekable();
+        anyhow::ensure!(
+            offsets.peek().is_none() || self.choose.is_some(),
+            "offsets are chosen by [choose], which the suite has not"
+        );
+        anyhow::ensure!(
+            offsets.all(|offset| offset.is_finite()),
+            "an offset is no number"
+        );
         for (number, row) in self.rows.iter().enumerate() {
             let plain = !row.name.is_empty()
                 && row
@@ -88,6 +145,11 @@ impl Suite {
             anyhow::ensure!(
                 plain,
                 "row {:?}: a name has letters, digits, -, _ and + only",
+                row.name
+            );
+            anyhow::ensure!(
+                !["choose", "features"].contains(&row.name.as_str()),
+                "row {:?}: the name is that of a folder of the suite's own",
                 row.name
             );
             anyhow::ensure!(

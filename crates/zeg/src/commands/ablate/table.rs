@@ -1,6 +1,6 @@
 //! The table of a suite: what was measured, and what was published beside it.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::fmt::Write as _;
 
 use serde::Serialize;
 use zeg::eval::{
@@ -9,10 +9,34 @@ use zeg::eval::{
     summary::Spread,
 };
 
-use super::{
-    record,
-    suite::{Row, Suite},
-};
+use super::{choose::Choice, run::Run, suite::Suite};
+
+/// A scored run.
+pub(super) struct Scored {
+    row: String,
+    /// With the chosen offset, or the experiment's.
+    chosen: Evaluation,
+    /// With seen and unseen classes treated alike, where an offset was chosen.
+    uncalibrated: Option<Evaluation>,
+}
+
+impl Scored {
+    /// `None` for a run that has no scores yet.
+    pub(super) fn of(run: &Run, choices: &[Choice]) -> Option<anyhow::Result<Self>> {
+        let choice = choices.iter().find(|choice| choice.row == run.row.name);
+        let open = || {
+            let offset = choice.map_or(0.0, |choice| choice.offset);
+            Ok(Self {
+                row: run.row.name.clone(),
+                chosen: Evaluation::open(&run.record(offset))?,
+                uncalibrated: choice
+                    .map(|_| Evaluation::open(&run.record(0.0)))
+                    .transpose()?,
+            })
+        };
+        run.is_scored().then(open)
+    }
+}
 
 /// All rows with their scores.
 #[derive(Debug, Serialize)]
@@ -31,6 +55,9 @@ pub(super) struct Table {
 struct TableRow {
     name: String,
     scores: Summary,
+    /// With a seen offset of 0, where another was chosen.
+    uncalibrated: Option<Summary>,
+    choice: Option<Choice>,
     published: Option<PublishedScores>,
 }
 
@@ -49,8 +76,11 @@ struct PublishedScores {
 }
 
 impl Table {
-    /// - `scored`: a row and the folder of a record, for every run that is scored
-    pub(super) fn new(suite: &Suite, scored: &[(&Row, PathBuf)]) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        suite: &Suite,
+        scored: &[Scored],
+        choices: &[Choice],
+    ) -> anyhow::Result<Self> {
         let published = suite.table.as_deref().and_then(published::table);
         let mut table = Self {
             title: suite.title.clone(),
@@ -60,11 +90,10 @@ impl Table {
             rows: Vec::new(),
         };
         for row in &suite.rows {
-            let records = scored
-                .iter()
-                .filter(|(of, _)| of.name == row.name)
-                .map(|(_, folder)| record(folder))
-                .collect::<anyhow::Result<Vec<Evaluation>>>()?;
+            let runs = || scored.iter().filter(|run| run.row == row.name);
+            let records: Vec<Evaluation> = runs().map(|run| run.chosen.clone()).collect();
+            let plain = runs().filter_map(|run| run.uncalibrated.clone());
+            let plain: Vec<Evaluation> = plain.collect();
             let Some(first) = records.first() else {
                 continue;
             };
@@ -80,6 +109,11 @@ impl Table {
             table.rows.push(TableRow {
                 name: row.name.clone(),
                 scores: Summary::of(&records)?,
+                uncalibrated: match &plain[..] {
+                    [] => None,
+                    plain => Some(Summary::of(plain)?),
+                },
+                choice: choices.iter().find(|c| c.row == row.name).cloned(),
                 published: published
                     .and_then(|table| table.rows.iter().find(of_row))
                     .map(|row| PublishedScores {
@@ -111,29 +145,66 @@ impl Table {
                 ", of the official pictures and the full budget: not comparable, beside for the order of rows."
             });
         }
-        text.push_str("\n\n| row | n | pAcc | mIoU(S) | mIoU(U) | hIoU | published |\n");
-        text.push_str("|---|---:|---:|---:|---:|---:|---|\n");
+        let chosen = self.rows.iter().any(|row| row.choice.is_some());
+        if chosen {
+            text.push_str(
+                " Each row's settings and seen offset were chosen on other pictures; offset 0 treats seen and unseen \
+                 classes alike.",
+            );
+        }
+        text.push_str("\n\n| row | n |");
+        if chosen {
+            text.push_str(" chosen | U at 0 | hIoU at 0 |");
+        }
+        text.push_str(" pAcc | mIoU(S) | mIoU(U) | hIoU | published |\n|---|---:|");
+        if chosen {
+            text.push_str("---|---:|---:|");
+        }
+        text.push_str("---:|---:|---:|---:|---|\n");
+        for row in &self.rows {
+            let _ = writeln!(text, "{}", row.to_markdown(chosen));
+        }
+        text
+    }
+}
+
+impl TableRow {
+    /// A line of the table.
+    ///
+    /// - `columns_of_choice`: whether the table has them
+    fn to_markdown(&self, columns_of_choice: bool) -> String {
         let measured =
             |spread: &Option<Spread>| spread.map_or_else(|| "–".to_owned(), |s| s.percent());
         let figure =
             |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.1}"));
-        for row in &self.rows {
-            let scores = &row.scores;
-            let published = row.published.as_ref().map_or_else(String::new, |p| {
-                let figures = [p.p_acc, p.seen, p.unseen, p.hiou].map(figure).join(" / ");
-                format!("{}: {figures}", p.method.replace('|', "\\|"))
+        let scores = &self.scores;
+        let mut text = format!("| {} | {} |", self.name, scores.runs);
+        if columns_of_choice {
+            let choice = self.choice.as_ref().map_or_else(String::new, |choice| {
+                let offset = format!("offset {}", choice.offset);
+                let settings = choice.settings.iter().map(|s| s.replace('|', "\\|"));
+                settings.chain([offset]).collect::<Vec<_>>().join(", ")
             });
-            let _ = writeln!(
-                text,
-                "| {} | {} | {} | {} | {} | {} | {published} |",
-                row.name,
-                scores.runs,
-                measured(&scores.p_acc),
-                measured(&scores.miou_seen),
-                measured(&scores.miou_unseen),
-                measured(&scores.hiou),
-            );
+            let plain = |of: fn(&Summary) -> &Option<Spread>| {
+                self.uncalibrated
+                    .as_ref()
+                    .map_or_else(|| "–".to_owned(), |plain| measured(of(plain)))
+            };
+            let (unseen, hiou) = (plain(|s| &s.miou_unseen), plain(|s| &s.hiou));
+            let _ = write!(text, " {choice} | {unseen} | {hiou} |");
         }
+        let published = self.published.as_ref().map_or_else(String::new, |p| {
+            let figures = [p.p_acc, p.seen, p.unseen, p.hiou].map(figure).join(" / ");
+            format!("{}: {figures}", p.method.replace('|', "\\|"))
+        });
+        let _ = write!(
+            text,
+            " {} | {} | {} | {} | {published} |",
+            measured(&scores.p_acc),
+            measured(&scores.miou_seen),
+            measured(&scores.miou_unseen),
+            measured(&scores.hiou),
+        );
         text
     }
 }

@@ -63,6 +63,7 @@ impl PlanFile {
 }
 
 /// An evaluation, decided.
+#[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) data: PlanData,
     pub(crate) protocol: Protocol,

@@ -118,6 +118,7 @@ impl Validator {
             queries: &self.queries,
             settings: &self.inference,
             test_time: &TestTime::default(),
+            offsets: &[],
             device: &self.device,
             threads: rayon::current_num_threads(),
         };

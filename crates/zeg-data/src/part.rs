@@ -1,0 +1,113 @@
+//! Parts of a split, by name: `train:1/5` is every fifth picture, `train:not-1/5` all others.
+//!
+//! Learning rates and seen offsets must not be chosen on the pictures whose scores are reported in the end, and the
+//! benchmarks have no split for it. A part of the training pictures serves, without a file beside the data set.
+
+/// A part of a split, or all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SplitPart<'a> {
+    /// The split's own name.
+    pub(crate) split: &'a str,
+    part: Option<Part>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Part {
+    /// From 1.
+    number: usize,
+    of: usize,
+    /// Everything but the part.
+    others: bool,
+}
+
+impl<'a> SplitPart<'a> {
+    /// Reads a name; one that does not end like a part is a split's own name.
+    pub(crate) fn parse(name: &'a str) -> Self {
+        let part = name.rsplit_once(':').and_then(|(split, part)| {
+            let (others, part) = match part.strip_prefix("not-") {
+                Some(part) => (true, part),
+                None => (false, part),
+            };
+            let (number, of) = part.split_once('/')?;
+            let (number, of) = (number.parse().ok()?, of.parse().ok()?);
+            let part = Part { number, of, others };
+            (of >= 2 && (1..=of).contains(&number)).then_some((split, part))
+        });
+        match part {
+            Some((split, part)) => Self {
+                split,
+                part: Some(part),
+            },
+            None => Self {
+                split: name,
+                part: None,
+            },
+        }
+    }
+
+    /// Keeps the part's items.
+    pub(crate) fn keep<T>(self, items: &mut Vec<T>) {
+        let Some(Part { number, of, others }) = self.part else {
+            return;
+        };
+        let mut index = 0;
+        items.retain(|_| {
+            let chosen = index % of == number - 1;
+            index += 1;
+            chosen != others
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn kept(name: &str, count: usize) -> Vec<usize> {
+        let mut items: Vec<usize> = (0..count).collect();
+        SplitPart::parse(name).keep(&mut items);
+        items
+    }
+
+    #[test]
+    fn a_part_is_every_nth_picture() {
+        assert_eq!(kept("train:1/3", 8), [0, 3, 6]);
+        assert_eq!(kept("train:3/3", 8), [2, 5]);
+        assert_eq!(kept("train:not-1/3", 8), [1, 2, 4, 5, 7]);
+        assert_eq!(SplitPart::parse("train:1/3").split, "train");
+    }
+
+    #[test]
+    fn other_names_are_splits_of_their_own() {
+        for name in [
+            "train",
+            "C:/lists/train.txt",
+            "a:b",
+            "train:0/3",
+            "train:4/3",
+            "train:1/1",
+            "x:1/",
+            "lists:2/ids.txt",
+        ] {
+            let part = SplitPart::parse(name);
+            assert_eq!((part.split, part.part), (name, None));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parts_divide_a_split(count in 0_usize..50, of in 2_usize..7) {
+            let mut all = Vec::new();
+            for number in 1..=of {
+                let (part, rest) = (kept(&format!("t:{number}/{of}"), count), kept(&format!("t:not-{number}/{of}"), count));
+                prop_assert_eq!(part.len() + rest.len(), count);
+                prop_assert!(part.iter().all(|item| !rest.contains(item)));
+                all.extend(part);
+            }
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..count).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Several seen offsets in one evaluation: a model's scores are computed once and labelled with each.
+
+use std::path::{Path, PathBuf};
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde::Serialize;
+use zeg::eval::{Evaluation, Report};
+
+use crate::commands::JsonTarget;
+
+/// Where the record of one offset goes, in the folder of its model's records.
+pub(crate) fn folder(records: &Path, offset: f32) -> PathBuf {
+    records.join(format!("offset-{offset}"))
+}
+
+/// One offset's scores.
+#[derive(Debug, Serialize)]
+struct Line {
+    model: String,
+    seen_offset: f64,
+    scores: Report,
+}
+
+/// Prints a table a model, the best offset marked.
+pub(super) fn show(
+    evaluations: &[Evaluation],
+    offsets: &[f32],
+    json: Option<&Path>,
+) -> anyhow::Result<()> {
+    let mut lines = Vec::new();
+    for (evaluation, &offset) in evaluations.iter().zip(offsets.iter().cycle()) {
+        lines.push(Line {
+            model: evaluation.model.path.clone(),
+            // as written on the command line, without the digits of the conversion
+            seen_offset: offset.to_string().parse().unwrap_or(f64::from(offset)),
+            scores: evaluation.report()?,
+        });
+    }
+    let target = json.map(JsonTarget::new);
+    if let Some(target) = &target {
+        target.write(&lines)?;
+    }
+    if matches!(target, Some(JsonTarget::Stdout)) {
+        return Ok(());
+    }
+    for lines in lines.chunks(offsets.len().max(1)) {
+        if let Some(line) = lines.first() {
+            println!("{}\n{}", line.model, table(lines));
+        }
+    }
+    Ok(())
+}
+
+fn table(lines: &[Line]) -> Table {
+    let value = |line: &Line| line.scores.hiou.or(line.scores.miou).unwrap_or(0.0);
+    let best = lines.iter().map(value).fold(f64::NEG_INFINITY, f64::max);
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["seen offset", "pAcc", "mIoU(S)", "mIoU(U)", "hIoU", ""]);
+    for line in lines {
+        let scores = &line.scores;
+        let numbers = [
+            scores.p_acc,
+            scores.miou_seen,
+            scores.miou_unseen,
+            scores.hiou,
+        ];
+        let mut row = vec![Cell::new(line.seen_offset)];
+        row.extend(numbers.map(|number| {
+            let text = number.map_or_else(|| "-".to_owned(), |n| format!("{:.2}", 100.0 * n));
+            Cell::new(text).set_alignment(CellAlignment::Right)
+        }));
+        row.push(Cell::new(if value(line) >= best { "best" } else { "" }));
+        table.add_row(row);
+    }
+    table
+}
