@@ -104,6 +104,7 @@ impl Table {
             table.official = !first.is_subset() && first.benchmark.official_pictures.is_some();
             let of_row = |published: &&Published| {
                 published.benchmark == first.benchmark.dataset
+                    && published.protocol == first.protocol
                     && Some(&published.method) == row.published.as_ref()
             };
             table.rows.push(TableRow {
