@@ -1,9 +1,10 @@
 //! Architectures as data: what a configuration file and a checkpoint say about a model.
 
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use zeg_kernels::{gelu, quick_gelu};
 
-use crate::{ModelError, dense::Scoring, descriptor::QueryFormat, layers::quick_gelu};
+use crate::{ModelError, dense::Scoring, descriptor::QueryFormat};
 
 /// A CLIP image tower and what is added to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -146,7 +147,7 @@ impl Activation {
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::QuickGelu => quick_gelu(x),
-            Self::Gelu => activation::gelu(x),
+            Self::Gelu => gelu(x),
         }
     }
 

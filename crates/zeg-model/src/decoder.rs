@@ -8,6 +8,7 @@ use burn::{
     nn::{Dropout, DropoutConfig},
     tensor::{Tensor, activation},
 };
+use zeg_kernels::softmax;
 
 use crate::{
     ModelError,
@@ -78,7 +79,7 @@ impl CrossAttention {
         let logits = self
             .split(q * self.scale(dim))
             .matmul(self.split(k).transpose()); // [batch, heads, classes, patches]
-        let weights = self.dropout.forward(activation::softmax(logits, 3));
+        let weights = self.dropout.forward(softmax(logits));
         let attended = weights
             .matmul(v)
             .swap_dims(1, 2)

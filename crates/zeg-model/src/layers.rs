@@ -5,8 +5,9 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Tensor, activation, module},
+    tensor::{Tensor, module},
 };
+use zeg_kernels::layer_norm;
 
 use crate::{
     ModelError,
@@ -100,7 +101,7 @@ impl LayerNorm {
 
     /// `[…, width]` → `[…, width]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        module::layer_norm(x, self.weight.val(), Some(self.bias.val()), self.epsilon)
+        layer_norm(x, self.weight.val(), self.bias.val(), self.epsilon)
     }
 }
 
@@ -111,11 +112,6 @@ pub enum Start {
     Fresh,
     /// It is pre-trained: weights must hold it.
     FromWeights,
-}
-
-/// CLIP's activation, x·σ(1.702 x).
-pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    x.clone() * activation::sigmoid(x * 1.702)
 }
 
 /// Divides every row of the last axis by its length, without an epsilon (spec of the reference: a zero row is NaN).

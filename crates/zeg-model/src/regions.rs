@@ -51,8 +51,8 @@ pub(crate) fn build_tokens(
     }
 }
 
-/// The additive mask of a plan with region tokens: `[1, 1, tokens, tokens]`, 0 where attention is allowed, else −∞.
-pub(crate) fn attention_mask(plan: &TokenPlan, device: &Device) -> Tensor<4> {
+/// The additive mask of a plan with region tokens: `[tokens, tokens]`, 0 where attention is allowed, else −∞.
+pub(crate) fn attention_mask(plan: &TokenPlan, device: &Device) -> Tensor<2> {
     let length = plan.len();
     let values: Vec<f32> = (0..length * length)
         .map(|i| {
@@ -63,7 +63,7 @@ pub(crate) fn attention_mask(plan: &TokenPlan, device: &Device) -> Tensor<4> {
             }
         })
         .collect();
-    Tensor::from_data(TensorData::new(values, [1, 1, length, length]), device)
+    Tensor::from_data(TensorData::new(values, [length, length]), device)
 }
 
 /// Whether token `a` attends to token `b`; symmetric.

@@ -196,8 +196,8 @@ fn end_position(ids: &[u32]) -> usize {
     ids.iter().position(|id| Some(id) == highest).unwrap_or(0)
 }
 
-/// `[1, 1, length, length]`: −∞ strictly above the diagonal.
-fn causal_mask(length: usize, device: &Device) -> Tensor<4> {
+/// `[length, length]`: −∞ strictly above the diagonal.
+fn causal_mask(length: usize, device: &Device) -> Tensor<2> {
     let values: Vec<f32> = (0..length * length)
         .map(|i| {
             if i % length > i / length {
@@ -207,5 +207,5 @@ fn causal_mask(length: usize, device: &Device) -> Tensor<4> {
             }
         })
         .collect();
-    Tensor::from_data(TensorData::new(values, [1, 1, length, length]), device)
+    Tensor::from_data(TensorData::new(values, [length, length]), device)
 }

@@ -15,10 +15,11 @@
 
 use burn::{
     module::Module,
-    tensor::{Device, Tensor, TensorData, activation},
+    tensor::{Device, Tensor, TensorData},
 };
 use serde::{Deserialize, Serialize};
 use zeg_image::normalize::Normalization;
+use zeg_kernels::softmax;
 
 use crate::{
     ModelError,
@@ -214,7 +215,7 @@ fn similarity(a: Tensor<4>, b: Tensor<4>, bias: Option<Tensor<4>>) -> Tensor<4> 
         Some(bias) => logits + bias,
         None => logits,
     };
-    activation::softmax(logits, 3)
+    softmax(logits)
 }
 
 /// NACLIP's Gaussian of the distance between patches, exp(−‖p − p′‖²/2σ²): `[1, 1, 1 + h·w, 1 + h·w]`; 0 where the

@@ -4,8 +4,9 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Tensor, module, ops::AttentionModuleOptions},
+    tensor::{Tensor, module},
 };
+use zeg_kernels::attention_packed;
 
 use crate::{
     ModelError,
@@ -37,15 +38,20 @@ impl SelfAttention {
         })
     }
 
-    /// Queries, keys and values of every head: `[batch, tokens, width]` → three of `[batch, heads, tokens, head]`.
-    pub(crate) fn project(&self, x: Tensor<3>) -> [Tensor<4>; 3] {
-        let [batch, tokens, width] = x.dims();
-        let qkv = module::linear(
+    /// Queries, keys and values, side by side: `[batch, tokens, width]` → `[batch, tokens, 3·width]`.
+    fn project_packed(&self, x: Tensor<3>) -> Tensor<3> {
+        module::linear(
             x,
             self.in_proj_weight.val().transpose(),
             Some(self.in_proj_bias.val()),
-        );
-        let qkv = qkv
+        )
+    }
+
+    /// Queries, keys and values of every head: `[batch, tokens, width]` → three of `[batch, heads, tokens, head]`.
+    pub(crate) fn project(&self, x: Tensor<3>) -> [Tensor<4>; 3] {
+        let [batch, tokens, width] = x.dims();
+        let qkv = self
+            .project_packed(x)
             .reshape([batch, tokens, 3, self.heads, width / self.heads])
             .permute([2, 0, 3, 1, 4]) // [3, batch, heads, tokens, head]
             .chunk(3, 0);
@@ -64,19 +70,11 @@ impl SelfAttention {
         )
     }
 
-    /// `x`: `[batch, tokens, width]`; `mask`: `[1, 1, tokens, tokens]`, added to the logits (0 or −∞).
-    fn forward(&self, x: Tensor<3>, mask: Option<&Tensor<4>>) -> Tensor<3> {
-        let [q, k, v] = self.project(x);
-        // The logits are scaled by 1/√head, the default.
-        let attended = module::attention(
-            q,
-            k,
-            v,
-            None,
-            mask.cloned(),
-            AttentionModuleOptions::default(),
-        ); // [batch, heads, tokens, head]
-        self.merge(attended)
+    /// `x`: `[batch, tokens, width]`; `mask`: `[tokens, tokens]`, added to the logits (0 or −∞).
+    fn forward(&self, x: Tensor<3>, mask: Option<&Tensor<2>>) -> Tensor<3> {
+        let qkv = self.project_packed(x); // [batch, tokens, 3·width]
+        let attended = attention_packed(qkv, self.heads, mask.cloned()); // [batch, tokens, width]
+        self.out_proj.forward(attended)
     }
 }
 
@@ -133,7 +131,7 @@ impl ResidualBlock {
     }
 
     /// `[batch, tokens, width]` → the same shape; `mask` as in [`SelfAttention`].
-    pub fn forward(&self, x: Tensor<3>, mask: Option<&Tensor<4>>) -> Tensor<3> {
+    pub fn forward(&self, x: Tensor<3>, mask: Option<&Tensor<2>>) -> Tensor<3> {
         let attended = self.attn.forward(self.ln_1.forward(x.clone()), mask);
         self.feed_forward(x + attended)
     }

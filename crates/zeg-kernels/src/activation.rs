@@ -1,0 +1,95 @@
+//! Element-wise functions and their derivatives.
+
+use crate::{
+    level::{Level, dispatched},
+    math::{multiply_add, normal, sigmoid},
+    pieces::{CpuTensor, change, change_by},
+};
+
+/// An element-wise function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Activation {
+    /// σ(x)
+    Sigmoid,
+    /// x·σ(1.702 x), CLIP's
+    QuickGelu,
+    /// x·Φ(x)
+    Gelu,
+}
+
+/// Slope of the sigmoid in CLIP's activation.
+const QUICK: f32 = 1.702;
+
+impl Activation {
+    /// The function of every value.
+    pub(crate) fn forward(self, x: CpuTensor, level: Level) -> CpuTensor {
+        let kernel = match self {
+            Self::Sigmoid => sigmoids,
+            Self::QuickGelu => quick_gelus,
+            Self::Gelu => gelus,
+        };
+        change(x, 1, |values| kernel(level, values))
+    }
+
+    /// `gradient` of the result times the derivative at `x`.
+    pub(crate) fn backward(self, x: &CpuTensor, gradient: CpuTensor, level: Level) -> CpuTensor {
+        let kernel = match self {
+            Self::Sigmoid => sigmoid_gradients,
+            Self::QuickGelu => quick_gelu_gradients,
+            Self::Gelu => gelu_gradients,
+        };
+        change_by(gradient, x, 1, |gradient, x| kernel(level, gradient, x))
+    }
+}
+
+dispatched! { fn sigmoids(values: &mut [f32]) = sigmoids_kernel; }
+dispatched! { fn quick_gelus(values: &mut [f32]) = quick_gelus_kernel; }
+dispatched! { fn gelus(values: &mut [f32]) = gelus_kernel; }
+dispatched! { fn sigmoid_gradients(gradient: &mut [f32], x: &[f32]) = sigmoid_gradients_kernel; }
+dispatched! { fn quick_gelu_gradients(gradient: &mut [f32], x: &[f32]) = quick_gelu_gradients_kernel; }
+dispatched! { fn gelu_gradients(gradient: &mut [f32], x: &[f32]) = gelu_gradients_kernel; }
+
+#[inline(always)]
+fn sigmoids_kernel<const FMA: bool>(values: &mut [f32]) {
+    for x in values {
+        *x = sigmoid::<FMA>(*x);
+    }
+}
+
+#[inline(always)]
+fn quick_gelus_kernel<const FMA: bool>(values: &mut [f32]) {
+    for x in values {
+        *x *= sigmoid::<FMA>(QUICK * *x);
+    }
+}
+
+#[inline(always)]
+fn gelus_kernel<const FMA: bool>(values: &mut [f32]) {
+    for x in values {
+        *x *= normal::<FMA>(*x).0;
+    }
+}
+
+#[inline(always)]
+fn sigmoid_gradients_kernel<const FMA: bool>(gradient: &mut [f32], x: &[f32]) {
+    for (gradient, &x) in gradient.iter_mut().zip(x) {
+        let s = sigmoid::<FMA>(x);
+        *gradient *= s * (1.0 - s);
+    }
+}
+
+#[inline(always)]
+fn quick_gelu_gradients_kernel<const FMA: bool>(gradient: &mut [f32], x: &[f32]) {
+    for (gradient, &x) in gradient.iter_mut().zip(x) {
+        let s = sigmoid::<FMA>(QUICK * x);
+        *gradient *= s * multiply_add::<FMA>(QUICK * x, 1.0 - s, 1.0);
+    }
+}
+
+#[inline(always)]
+fn gelu_gradients_kernel<const FMA: bool>(gradient: &mut [f32], x: &[f32]) {
+    for (gradient, &x) in gradient.iter_mut().zip(x) {
+        let (distribution, density) = normal::<FMA>(x);
+        *gradient *= multiply_add::<FMA>(x, density, distribution);
+    }
+}

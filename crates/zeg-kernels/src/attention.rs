@@ -1,0 +1,339 @@
+//! Multi-head self-attention on packed queries, keys and values, without a `tokens × tokens` tensor.
+//!
+//! A thread takes some query rows of one head at a time: their logits against all keys fit the cache, become
+//! probabilities there and are multiplied with the values at once. The gradient makes the same probabilities again
+//! from the logits' log-sum-exp (Dao et al., FlashAttention, section 3.1), which is all that is kept besides the
+//! input.
+
+use rayon::prelude::*;
+
+use crate::{
+    level::{Level, dispatched},
+    math::exp,
+    matrix::{Matrix, MatrixMut, Store, product},
+    pieces::{CpuTensor, contiguous, shape, tensor, values},
+    softmax::{exponentials, through_softmax},
+};
+
+/// Logits of a tile of query rows, about: half a megabyte.
+const TILE_VALUES: usize = 128 * 1024;
+
+/// Packed tokens and what is needed to read them.
+struct Packed {
+    batch: usize,
+    tokens: usize,
+    /// Channels of all heads together.
+    width: usize,
+    heads: usize,
+    /// Channels of a head.
+    head: usize,
+    /// Query rows of a tile.
+    tile: usize,
+}
+
+impl Packed {
+    fn of(qkv: &CpuTensor, heads: usize) -> Self {
+        let shape = shape(qkv);
+        let [batch, tokens, packed] = [shape[0], shape[1], shape[2]];
+        let width = packed / 3;
+        let tile = (TILE_VALUES / tokens.max(1)).clamp(24, 192) / 12 * 12;
+        Self {
+            batch,
+            tokens,
+            width,
+            heads,
+            head: width / heads,
+            tile: tile.min(tokens).max(1),
+        }
+    }
+
+    /// Queries, keys and values of a head: `[tokens, head]` each.
+    fn parts<'a>(&self, qkv: &'a [f32], picture: usize, head: usize) -> [Matrix<'a>; 3] {
+        let length = self.tokens * 3 * self.width;
+        let tokens = Matrix::new(&qkv[picture * length..][..length], 3 * self.width);
+        [0, 1, 2].map(|part| tokens.columns(part * self.width + head * self.head, self.head))
+    }
+
+    /// A head's columns of `[tokens, width]` tensors such as the gradient of the result.
+    fn columns<'a>(&self, x: &'a [f32], picture: usize, head: usize) -> Matrix<'a> {
+        let length = self.tokens * self.width;
+        Matrix::new(&x[picture * length..][..length], self.width)
+            .columns(head * self.head, self.head)
+    }
+
+    /// Scale of the logits.
+    fn scale(&self) -> f32 {
+        1.0 / (self.head as f32).sqrt()
+    }
+}
+
+/// A tile of query rows to compute.
+struct Tile<'a> {
+    picture: usize,
+    head: usize,
+    first: usize,
+    /// `[rows, head]`
+    out: MatrixMut<'a>,
+    /// `[rows]`
+    log_sums: &'a mut [f32],
+}
+
+/// The result, `[batch, tokens, width]`, and the log-sum-exp of every row of logits, `[batch, heads, tokens]`.
+///
+/// - `qkv`: `[batch, tokens, 3·width]`
+/// - `mask`: `[tokens, tokens]`, added to the logits
+pub(crate) fn forward(
+    qkv: CpuTensor,
+    mask: Option<CpuTensor>,
+    heads: usize,
+    level: Level,
+) -> (CpuTensor, CpuTensor) {
+    let packed = Packed::of(&qkv, heads);
+    let (batch, tokens, width) = (packed.batch, packed.tokens, packed.width);
+    let qkv = contiguous(qkv);
+    let mask = mask.map(contiguous);
+    let (qkv, mask) = (values(&qkv), mask.as_ref().map_or(&[][..], values));
+
+    let mut out = vec![0.0; batch * tokens * width];
+    let mut log_sums = vec![0.0; batch * heads * tokens];
+    if !out.is_empty() {
+        tiles(&packed, &mut out, &mut log_sums)
+            .into_par_iter()
+            .for_each_init(
+                || vec![0.0; packed.tile * tokens],
+                |logits, tile| attend(&packed, qkv, mask, logits, tile, level),
+            );
+    }
+    (
+        tensor(out, &[batch, tokens, width]),
+        tensor(log_sums, &[batch, heads, tokens]),
+    )
+}
+
+/// Every tile of the result.
+fn tiles<'a>(packed: &Packed, out: &'a mut [f32], log_sums: &'a mut [f32]) -> Vec<Tile<'a>> {
+    let pictures = out.chunks_mut(packed.tokens * packed.width);
+    let heads = pictures
+        .flat_map(|picture| MatrixMut::new(picture, packed.width).split_columns(packed.head));
+    let mut tiles = Vec::new();
+    for (index, (out, log_sums)) in heads.zip(log_sums.chunks_mut(packed.tokens)).enumerate() {
+        let rows = out.split_rows(packed.tile);
+        let parts = rows.into_iter().zip(log_sums.chunks_mut(packed.tile));
+        tiles.extend(parts.enumerate().map(|(tile, (out, log_sums))| Tile {
+            picture: index / packed.heads,
+            head: index % packed.heads,
+            first: tile * packed.tile,
+            out,
+            log_sums,
+        }));
+    }
+    tiles
+}
+
+/// Computes one tile; `logits` is scratch.
+fn attend(
+    packed: &Packed,
+    qkv: &[f32],
+    mask: &[f32],
+    logits: &mut [f32],
+    mut tile: Tile<'_>,
+    level: Level,
+) {
+    let (tokens, rows) = (packed.tokens, tile.log_sums.len());
+    let [q, k, v] = packed.parts(qkv, tile.picture, tile.head);
+    let logits = &mut logits[..rows * tokens];
+    product(
+        MatrixMut::new(logits, tokens),
+        Store::Overwrite,
+        packed.scale(),
+        q.rows(tile.first, rows),
+        k.transposed(),
+    );
+    let mut inverses = vec![0.0; rows];
+    let mask = mask.get(tile.first * tokens..).unwrap_or_default();
+    probabilities(level, logits, tokens, mask, &mut inverses, tile.log_sums);
+    let weights = Matrix::new(logits, tokens);
+    product(tile.out.all(), Store::Overwrite, 1.0, weights, v);
+    for (row, inverse) in inverses.into_iter().enumerate() {
+        for value in tile.out.row(row) {
+            *value *= inverse;
+        }
+    }
+}
+
+/// Gradient of the packed tokens, from that of the result.
+///
+/// - `qkv`, `mask`, `heads`: as given to [`forward`]
+/// - `log_sums`: as returned by it
+/// - `gradient`: `[batch, tokens, width]`
+pub(crate) fn backward(
+    qkv: CpuTensor,
+    mask: Option<CpuTensor>,
+    log_sums: CpuTensor,
+    gradient: CpuTensor,
+    heads: usize,
+    level: Level,
+) -> CpuTensor {
+    let packed = Packed::of(&qkv, heads);
+    let (batch, tokens, width) = (packed.batch, packed.tokens, packed.width);
+    let (qkv, gradient) = (contiguous(qkv), contiguous(gradient));
+    let (log_sums, mask) = (contiguous(log_sums), mask.map(contiguous));
+    let (qkv, gradient) = (values(&qkv), values(&gradient));
+    let (log_sums, mask) = (values(&log_sums), mask.as_ref().map_or(&[][..], values));
+
+    let mut out = vec![0.0; batch * tokens * 3 * width];
+    let pictures = out.chunks_mut((tokens * 3 * width).max(1));
+    let heads_of_parts: Vec<_> = pictures
+        .enumerate()
+        .flat_map(|(picture, out)| {
+            let parts = MatrixMut::new(out, 3 * width).split_columns(width);
+            let mut parts = parts
+                .into_iter()
+                .map(|part| part.split_columns(packed.head));
+            let [q, k, v] = [(); 3].map(|()| parts.next().unwrap_or_default());
+            let parts = q.into_iter().zip(k).zip(v).enumerate();
+            parts.map(move |(head, ((q, k), v))| (picture, head, [q, k, v]))
+        })
+        .collect();
+    heads_of_parts.into_par_iter().for_each_init(
+        || [(); 2].map(|()| vec![0.0; packed.tile * tokens]),
+        |scratch, (picture, head, out)| {
+            let head = Head {
+                qkv: packed.parts(qkv, picture, head),
+                gradient: packed.columns(gradient, picture, head),
+                log_sums: &log_sums[(picture * heads + head) * tokens..][..tokens],
+                mask,
+            };
+            head.backward(&packed, scratch, out, level);
+        },
+    );
+    tensor(out, &[batch, tokens, 3 * width])
+}
+
+/// What the gradient of one head needs.
+struct Head<'a> {
+    /// `[tokens, head]` each
+    qkv: [Matrix<'a>; 3],
+    /// `[tokens, head]`
+    gradient: Matrix<'a>,
+    /// `[tokens]`
+    log_sums: &'a [f32],
+    /// `[tokens, tokens]` or empty
+    mask: &'a [f32],
+}
+
+impl Head<'_> {
+    /// Writes the gradients of queries, keys and values, `[tokens, head]` each, tile by tile of query rows.
+    ///
+    /// With probabilities P = softmax(S), S = s·Q·Kᵀ and result O = P·V: ∂V = Pᵀ·∂O, ∂P = ∂O·Vᵀ, ∂S follows from
+    /// ∂P through the softmax, ∂Q = s·∂S·K, ∂K = s·∂Sᵀ·Q.
+    fn backward(
+        &self,
+        packed: &Packed,
+        scratch: &mut [Vec<f32>; 2],
+        out: [MatrixMut<'_>; 3],
+        level: Level,
+    ) {
+        let (tokens, scale) = (packed.tokens, packed.scale());
+        let [q, k, v] = self.qkv;
+        let [mut q_gradient, mut k_gradient, mut v_gradient] = out;
+        let [p, s_gradient] = scratch;
+        for first in (0..tokens).step_by(packed.tile) {
+            let rows = packed.tile.min(tokens - first);
+            let mode = if first == 0 {
+                Store::Overwrite
+            } else {
+                Store::Add
+            };
+            let (q, gradient) = (q.rows(first, rows), self.gradient.rows(first, rows));
+            let p = &mut p[..rows * tokens];
+            let s_gradient = &mut s_gradient[..rows * tokens];
+
+            let logits = MatrixMut::new(p, tokens);
+            product(logits, Store::Overwrite, scale, q, k.transposed());
+            let mask = self.mask.get(first * tokens..).unwrap_or_default();
+            probabilities_again(level, p, tokens, mask, &self.log_sums[first..][..rows]);
+            let weights = Matrix::new(p, tokens);
+            product(v_gradient.all(), mode, 1.0, weights.transposed(), gradient);
+
+            let p_gradient = MatrixMut::new(s_gradient, tokens);
+            product(p_gradient, Store::Overwrite, 1.0, gradient, v.transposed());
+            logit_gradients(level, s_gradient, p, tokens);
+            let s_gradient = Matrix::new(s_gradient, tokens);
+            product(
+                q_gradient.rows(first, rows),
+                Store::Overwrite,
+                scale,
+                s_gradient,
+                k,
+            );
+            product(k_gradient.all(), mode, scale, s_gradient.transposed(), q);
+        }
+    }
+}
+
+dispatched! {
+    /// Turns rows of logits into e^(logit − greatest), and notes one over each row's sum and its log-sum-exp.
+    fn probabilities(logits: &mut [f32], tokens: usize, mask: &[f32], inverses: &mut [f32], log_sums: &mut [f32]) = probabilities_kernel;
+}
+dispatched! {
+    /// Turns rows of logits into probabilities, from their log-sum-exp.
+    fn probabilities_again(logits: &mut [f32], tokens: usize, mask: &[f32], log_sums: &[f32]) = probabilities_again_kernel;
+}
+dispatched! {
+    /// Turns gradients of probabilities into those of logits.
+    fn logit_gradients(gradient: &mut [f32], p: &[f32], tokens: usize) = logit_gradients_kernel;
+}
+
+#[inline(always)]
+fn probabilities_kernel<const FMA: bool>(
+    logits: &mut [f32],
+    tokens: usize,
+    mask: &[f32],
+    inverses: &mut [f32],
+    log_sums: &mut [f32],
+) {
+    let notes = inverses.iter_mut().zip(log_sums);
+    for (index, (row, (inverse, log_sum))) in logits.chunks_exact_mut(tokens).zip(notes).enumerate()
+    {
+        add_mask(row, mask, index);
+        let (greatest, sum) = exponentials::<FMA>(row);
+        *inverse = 1.0 / sum;
+        *log_sum = greatest + sum.ln();
+    }
+}
+
+#[inline(always)]
+fn probabilities_again_kernel<const FMA: bool>(
+    logits: &mut [f32],
+    tokens: usize,
+    mask: &[f32],
+    log_sums: &[f32],
+) {
+    for (index, (row, &log_sum)) in logits.chunks_exact_mut(tokens).zip(log_sums).enumerate() {
+        add_mask(row, mask, index);
+        for value in row {
+            *value = exp::<FMA>(*value - log_sum);
+        }
+    }
+}
+
+#[inline(always)]
+fn logit_gradients_kernel<const FMA: bool>(gradient: &mut [f32], p: &[f32], tokens: usize) {
+    let rows = gradient.chunks_exact_mut(tokens);
+    for (gradient, p) in rows.zip(p.chunks_exact(tokens)) {
+        through_softmax::<FMA>(gradient, p);
+    }
+}
+
+/// Adds row `index` of a mask, if there is one.
+#[inline(always)]
+fn add_mask(row: &mut [f32], mask: &[f32], index: usize) {
+    if mask.is_empty() {
+        return;
+    }
+    let mask = &mask[index * row.len()..];
+    for (value, &mask) in row.iter_mut().zip(mask) {
+        *value += mask;
+    }
+}

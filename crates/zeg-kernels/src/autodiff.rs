@@ -1,0 +1,198 @@
+//! Gradients of the operations on the CPU.
+//!
+//! What a step keeps shares memory with the tensors that the forward pass has anyway: inputs, or results that the
+//! next operation holds, too. Only the log-sum-exp of attention is extra, a number a row.
+
+use burn::backend::{
+    Autodiff, Flex,
+    autodiff::{
+        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+        grads::Gradients,
+        ops::{Backward, Ops, OpsKind},
+    },
+    tensor::FloatTensor,
+};
+
+use crate::{
+    activation::Activation, attention, backend::FusedOps, layer_norm, level::Level,
+    pieces::CpuTensor, softmax,
+};
+
+/// A tensor of the CPU backend with its place in the graph.
+type TrackedTensor = FloatTensor<Autodiff<Flex>>;
+
+impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
+    fn fused_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+        attend::<C>(qkv, None, heads)
+    }
+
+    fn fused_masked_attention(
+        qkv: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        heads: usize,
+    ) -> FloatTensor<Self> {
+        attend::<C>(qkv, Some(mask.into_primitive()), heads)
+    }
+
+    fn fused_activation(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+        let level = Level::current();
+        let (x, node) = x.into_parts();
+        match ActivationStep
+            .prepare::<C>([node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(step) => {
+                let out = activation.forward(x.clone(), level);
+                step.finish((x, activation, level), out)
+            }
+            OpsKind::UnTracked(step) => step.finish(activation.forward(x, level)),
+        }
+    }
+
+    fn fused_softmax(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let level = Level::current();
+        let (x, node) = x.into_parts();
+        match SoftmaxStep.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(step) => {
+                let out = softmax::forward(x, level);
+                step.finish((out.clone(), level), out)
+            }
+            OpsKind::UnTracked(step) => step.finish(softmax::forward(x, level)),
+        }
+    }
+
+    fn fused_layer_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> FloatTensor<Self> {
+        let level = Level::current();
+        let ((x, x_node), (weight, weight_node), (bias, bias_node)) =
+            (x.into_parts(), weight.into_parts(), bias.into_parts());
+        let step = LayerNormStep.prepare::<C>([x_node, weight_node, bias_node]);
+        match step.compute_bound().stateful() {
+            OpsKind::Tracked(step) => {
+                let out = layer_norm::forward(x.clone(), weight.clone(), bias, epsilon, level);
+                step.finish((x, weight, epsilon, level), out)
+            }
+            OpsKind::UnTracked(step) => {
+                step.finish(layer_norm::forward(x, weight, bias, epsilon, level))
+            }
+        }
+    }
+}
+
+fn attend<C: CheckpointStrategy>(
+    qkv: TrackedTensor,
+    mask: Option<CpuTensor>,
+    heads: usize,
+) -> TrackedTensor {
+    let level = Level::current();
+    let (qkv, node) = qkv.into_parts();
+    match AttentionStep
+        .prepare::<C>([node])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(step) => {
+            let (out, log_sums) = attention::forward(qkv.clone(), mask.clone(), heads, level);
+            step.finish((qkv, mask, log_sums, heads, level), out)
+        }
+        OpsKind::UnTracked(step) => step.finish(attention::forward(qkv, mask, heads, level).0),
+    }
+}
+
+#[derive(Debug)]
+struct AttentionStep;
+
+impl Backward<Flex, 1> for AttentionStep {
+    /// Packed tokens, mask, log-sum-exp, heads, level.
+    type State = (CpuTensor, Option<CpuTensor>, CpuTensor, usize, Level);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [parent] = ops.parents;
+        let gradient = gradients.consume::<Flex>(&ops.node);
+        let (qkv, mask, log_sums, heads, level) = ops.state;
+        if let Some(parent) = parent {
+            let gradient = attention::backward(qkv, mask, log_sums, gradient, heads, level);
+            gradients.register::<Flex>(parent.id, gradient);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ActivationStep;
+
+impl Backward<Flex, 1> for ActivationStep {
+    /// Input, function, level.
+    type State = (CpuTensor, Activation, Level);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [parent] = ops.parents;
+        let gradient = gradients.consume::<Flex>(&ops.node);
+        let (x, activation, level) = ops.state;
+        if let Some(parent) = parent {
+            gradients.register::<Flex>(parent.id, activation.backward(&x, gradient, level));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct SoftmaxStep;
+
+impl Backward<Flex, 1> for SoftmaxStep {
+    /// Result, level.
+    type State = (CpuTensor, Level);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [parent] = ops.parents;
+        let gradient = gradients.consume::<Flex>(&ops.node);
+        let (y, level) = ops.state;
+        if let Some(parent) = parent {
+            gradients.register::<Flex>(parent.id, softmax::backward(&y, gradient, level));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LayerNormStep;
+
+impl Backward<Flex, 3> for LayerNormStep {
+    /// Input, weight, epsilon, level.
+    type State = (CpuTensor, CpuTensor, f32, Level);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 3>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let gradient = gradients.consume::<Flex>(&ops.node);
+        let (x, weight, epsilon, level) = ops.state;
+        let asked = ops.parents.each_ref().map(Option::is_some);
+        let found = layer_norm::backward(&x, weight, gradient, epsilon, asked, level);
+        let found = [found.x, found.weight, found.bias];
+        for (parent, gradient) in ops.parents.into_iter().zip(found) {
+            if let (Some(parent), Some(gradient)) = (parent, gradient) {
+                gradients.register::<Flex>(parent.id, gradient);
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The operations as an extension of burn's backends, and their forward passes on the CPU.
+
+use burn::backend::{Backend, Flex, backend_extension, tensor::FloatTensor};
+
+use crate::{activation::Activation, attention, layer_norm, level::Level, softmax};
+
+/// Operations that a backend runs in one pass; tensors are 32-bit floats.
+#[backend_extension(Autodiff, Flex)]
+pub(crate) trait FusedOps: Backend {
+    /// See [`crate::attention_packed`].
+    fn fused_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self>;
+
+    /// As [`FusedOps::fused_attention`], with a mask (the extension mechanism passes no optional tensors).
+    fn fused_masked_attention(
+        qkv: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        heads: usize,
+    ) -> FloatTensor<Self>;
+
+    /// An element-wise function.
+    fn fused_activation(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self>;
+
+    /// Softmax over the last axis.
+    fn fused_softmax(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// See [`crate::layer_norm`].
+    fn fused_layer_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> FloatTensor<Self>;
+}
+
+impl FusedOps for Flex {
+    fn fused_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+        attention::forward(qkv, None, heads, Level::current()).0
+    }
+
+    fn fused_masked_attention(
+        qkv: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        heads: usize,
+    ) -> FloatTensor<Self> {
+        attention::forward(qkv, Some(mask), heads, Level::current()).0
+    }
+
+    fn fused_activation(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+        activation.forward(x, Level::current())
+    }
+
+    fn fused_softmax(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        softmax::forward(x, Level::current())
+    }
+
+    fn fused_layer_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> FloatTensor<Self> {
+        layer_norm::forward(x, weight, bias, epsilon, Level::current())
+    }
+}

@@ -1,0 +1,141 @@
+//! Which vector instructions the kernels use, chosen when the program runs.
+//!
+//! A kernel is written once, as plain code that the compiler vectorises, and compiled for every level; `dispatched!`
+//! makes the function that picks one. A [`Level`] can only be had for instructions that this machine has, which is
+//! what makes the calls sound.
+
+use std::{cell::Cell, fmt, sync::OnceLock};
+
+/// A set of vector instructions that this machine has.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Level(Instructions);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Instructions {
+    /// What the target always has: SSE2, NEON.
+    Portable,
+    /// Eight floats at once, multiply-add.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// Sixteen floats at once.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+thread_local! {
+    static CHOSEN: Cell<Option<Level>> = const { Cell::new(None) };
+}
+
+impl Level {
+    /// The level of every machine.
+    pub const PORTABLE: Self = Self(Instructions::Portable);
+
+    /// All levels of this machine, the fastest last.
+    pub fn available() -> Vec<Self> {
+        let mut levels = vec![Self::PORTABLE];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            if avx2 {
+                levels.push(Self(Instructions::Avx2));
+            }
+            if avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+            {
+                levels.push(Self(Instructions::Avx512));
+            }
+        }
+        levels
+    }
+
+    /// The level of operations started by this thread: that of an enclosing [`at_level`], or the machine's fastest.
+    pub fn current() -> Self {
+        static BEST: OnceLock<Level> = OnceLock::new();
+        CHOSEN.get().unwrap_or_else(|| {
+            *BEST.get_or_init(|| Self::available().pop().unwrap_or(Self::PORTABLE))
+        })
+    }
+
+    /// Which compiled version of a kernel to call.
+    pub(crate) fn instructions(self) -> Instructions {
+        self.0
+    }
+}
+
+impl fmt::Debug for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Runs `work` with the operations that this thread starts at `level`; for comparing levels.
+///
+/// The gradient of an operation runs at the level of its forward pass.
+pub fn at_level<T>(level: Level, work: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Level>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CHOSEN.set(self.0);
+        }
+    }
+    let _restore = Restore(CHOSEN.replace(Some(level)));
+    work()
+}
+
+/// Makes a function that runs a kernel, a function generic over `const FMA: bool` (whether multiply-add is one fast
+/// instruction), as compiled for the level of its first argument.
+macro_rules! dispatched {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $kernel:ident;) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name(level: $crate::level::Level, $($arg: $ty),*) $(-> $ret)? {
+            use $crate::level::Instructions;
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($arg: $ty),*) $(-> $ret)? {
+                $kernel::<true>($($arg),*)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            fn avx512($($arg: $ty),*) $(-> $ret)? {
+                $kernel::<true>($($arg),*)
+            }
+
+            match level.instructions() {
+                // Every 64-bit ARM has multiply-add.
+                Instructions::Portable => {
+                    $kernel::<{ cfg!(target_arch = "aarch64") }>($($arg),*)
+                }
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: a `Level` of AVX2 is only made where this machine was found to have AVX2 and FMA.
+                Instructions::Avx2 => unsafe { avx2($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: a `Level` of AVX-512 is only made where this machine was found to have its F, BW, DQ and VL
+                // parts, AVX2 and FMA.
+                Instructions::Avx512 => unsafe { avx512($($arg),*) },
+            }
+        }
+    };
+}
+pub(crate) use dispatched;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fastest_level_is_the_default_and_a_choice_ends_with_its_work() {
+        let levels = Level::available();
+        assert!(levels.is_sorted());
+        assert_eq!(Some(&Level::current()), levels.last());
+        at_level(Level::PORTABLE, || {
+            assert_eq!(Level::current(), Level::PORTABLE);
+        });
+        assert_eq!(Some(&Level::current()), levels.last());
+    }
+}

@@ -1,0 +1,29 @@
+//! Fused operations on the CPU, with gradients.
+//!
+//! burn's CPU backend runs attention, activations and normalisation as chains of whole-tensor operations, and under
+//! autodiff it keeps every intermediate: for attention a `tokens × tokens` tensor a head. The operations here run in
+//! one pass over cache-sized pieces, keep only what their gradients need, and use the widest vector instructions
+//! that the machine has ([`Level`]).
+//!
+//! Each function takes and returns plain tensors. On burn's `Flex` backend with 32-bit floats, with autodiff or
+//! without, it runs a kernel of this crate; elsewhere (another device, another float type) the same formula composed
+//! of burn's operations ([`composed`]), which is also what the tests compare with.
+//!
+//! Results are reproducible bit for bit on one machine: work is cut into pieces by shape alone, never by the number
+//! of threads, and every sum has a fixed order.
+
+mod activation;
+mod attention;
+mod autodiff;
+mod backend;
+pub mod composed;
+mod layer_norm;
+mod level;
+mod math;
+mod matrix;
+mod ops;
+mod pieces;
+mod softmax;
+
+pub use level::{Level, at_level};
+pub use ops::{attention_packed, gelu, layer_norm, quick_gelu, sigmoid, softmax};

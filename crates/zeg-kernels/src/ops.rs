@@ -1,0 +1,111 @@
+//! The operations on tensors: the fused kernel where there is one, the composed form elsewhere.
+
+use burn::{
+    backend::{Dispatch, DispatchDevice},
+    tensor::{DType, Tensor},
+};
+
+use crate::{activation::Activation, backend::FusedOps, composed};
+
+/// Whether the kernels of this crate can compute with this tensor.
+fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
+    let device = x.device().without_autodiff();
+    x.dtype() == DType::F32 && matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// Multi-head self-attention, softmax(Q·Kᵀ/√head + mask)·V for every head.
+///
+/// - `qkv`: `[batch, tokens, 3·width]`; a token has its queries, keys and values in this order, each with the
+///   channels of head 0, head 1, …
+/// - `heads`: divides `width`
+/// - `mask`: `[tokens, tokens]` (query, key), added to the logits: 0, or −∞ where a query must not look. A constant,
+///   no gradient reaches it. Every row needs a finite value; a row without one gives NaN.
+///
+/// Returns `[batch, tokens, width]`, the heads side by side.
+///
+/// # Panics
+/// A shape contradicts this.
+pub fn attention_packed(qkv: Tensor<3>, heads: usize, mask: Option<Tensor<2>>) -> Tensor<3> {
+    let [_, tokens, packed] = qkv.dims();
+    assert!(
+        heads > 0 && packed > 0 && packed % (3 * heads) == 0,
+        "{packed} channels are no queries, keys and values of {heads} heads"
+    );
+    let mask = mask.map(Tensor::detach);
+    if let Some(mask) = &mask {
+        assert_eq!(mask.dims(), [tokens; 2], "shape of the attention mask");
+    }
+    if !is_fused(&qkv) || mask.as_ref().is_some_and(|mask| !is_fused(mask)) {
+        return composed::attention_packed(qkv, heads, mask);
+    }
+    let qkv = qkv.into_dispatch();
+    Tensor::from_dispatch(match mask {
+        None => Dispatch::fused_attention(qkv, heads),
+        Some(mask) => Dispatch::fused_masked_attention(qkv, mask.into_dispatch(), heads),
+    })
+}
+
+/// x·σ(1.702 x), the activation of CLIP.
+pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if !is_fused(&x) {
+        return composed::quick_gelu(x);
+    }
+    activation(x, Activation::QuickGelu)
+}
+
+/// x·Φ(x) with the normal distribution Φ, within 2·10⁻⁷·|x|.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if !is_fused(&x) {
+        return composed::gelu(x);
+    }
+    activation(x, Activation::Gelu)
+}
+
+/// 1 / (1 + e⁻ˣ)
+pub fn sigmoid<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if !is_fused(&x) {
+        return composed::sigmoid(x);
+    }
+    activation(x, Activation::Sigmoid)
+}
+
+fn activation<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::fused_activation(x.into_dispatch(), activation))
+}
+
+/// Softmax over the last axis: eˣ divided by its sum.
+///
+/// Values of −∞ become 0; a row of nothing else becomes NaN.
+pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if !is_fused(&x) {
+        return composed::softmax(x);
+    }
+    Tensor::from_dispatch(Dispatch::fused_softmax(x.into_dispatch()))
+}
+
+/// Layer normalisation over the last axis, population variance: (x − mean) / √(variance + ε) · weight + bias.
+///
+/// - `x`: `[…, width]`
+/// - `weight`, `bias`: `[width]`
+///
+/// # Panics
+/// `weight` or `bias` has another length than the rows.
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<D> {
+    let width = x.dims()[D - 1];
+    assert_eq!(weight.dims(), [width], "shape of a LayerNorm's weight");
+    assert_eq!(bias.dims(), [width], "shape of a LayerNorm's bias");
+    if width == 0 || !is_fused(&x) || !is_fused(&weight) || !is_fused(&bias) {
+        return composed::layer_norm(x, weight, bias, epsilon);
+    }
+    Tensor::from_dispatch(Dispatch::fused_layer_norm(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        epsilon as f32,
+    ))
+}
