@@ -16,7 +16,7 @@ pub fn attention_packed(qkv: Tensor<3>, heads: usize, mask: Option<Tensor<2>>) -
         part(1),
         part(2),
         None,
-        mask.map(|mask| mask.unsqueeze::<4>()), // [1, 1, tokens, tokens]
+        mask.map(Tensor::unsqueeze::<4>), // [1, 1, tokens, tokens]
         AttentionModuleOptions::default(),
     ) // [batch, heads, tokens, head]
     .swap_dims(1, 2)

@@ -158,8 +158,8 @@ fn extreme_values_stay_in_range() {
             [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0],
             "{level:?}"
         );
-        assert_eq!(host(quick_gelu(row()))[7], 1e30, "{level:?}");
-        assert_eq!(host(gelu(row()))[7], 1e30, "{level:?}");
+        assert_eq!(host(quick_gelu(row()))[7..], [1e30], "{level:?}");
+        assert_eq!(host(gelu(row()))[7..], [1e30], "{level:?}");
     });
 }
 

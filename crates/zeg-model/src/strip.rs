@@ -93,7 +93,9 @@ impl Strip {
                 .zip(lowered)
                 .filter(|(_, lowered)| **lowered)
             {
-                scores.iter_mut().for_each(|score| *score -= by);
+                for score in scores {
+                    *score -= by;
+                }
             }
         });
         strip

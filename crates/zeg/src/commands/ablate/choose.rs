@@ -77,7 +77,7 @@ pub(super) fn choices(suite: &Suite, candidates: &[Run]) -> anyhow::Result<Vec<C
         for (run, settings) in runs.iter().zip(choose.candidates()) {
             let mut of_candidate = f64::NEG_INFINITY;
             for &offset in &run.offsets {
-                let report = Evaluation::open(&run.record(offset))?.report()?;
+                let report = Evaluation::open(run.record(offset))?.report()?;
                 let score = report.hiou.or(report.miou).unwrap_or(0.0);
                 of_candidate = of_candidate.max(score);
                 if best.as_ref().is_none_or(|best| score > best.score) {

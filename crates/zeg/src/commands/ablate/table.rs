@@ -28,9 +28,9 @@ impl Scored {
             let offset = choice.map_or(0.0, |choice| choice.offset);
             Ok(Self {
                 row: run.row.name.clone(),
-                chosen: Evaluation::open(&run.record(offset))?,
+                chosen: Evaluation::open(run.record(offset))?,
                 uncalibrated: choice
-                    .map(|_| Evaluation::open(&run.record(0.0)))
+                    .map(|_| Evaluation::open(run.record(0.0)))
                     .transpose()?,
             })
         };
