@@ -36,5 +36,6 @@ pub mod transformer;
 pub mod vision;
 pub mod weights;
 pub mod zegclip;
+pub mod zegformer;
 
 pub use error::ModelError;

@@ -65,6 +65,21 @@ fn golden_files_are_reproduced() {
 }
 
 #[test]
+fn zegformer_is_reproduced() {
+    let (summary, report) = compare(&[golden("zegformer")]);
+    assert!(summary.passed(), "{report}");
+    assert!(summary.tensors > 100, "{report}");
+    // Named by its description, the folder is the same.
+    let (again, report) = compare(&[golden("zegformer/a_meta.json")]);
+    assert_eq!(again.tensors, summary.tensors, "{report}");
+    if let Some(folder) = shared("zegformer") {
+        let (summary, report) = compare(&[folder]);
+        assert!(summary.passed(), "{report}");
+        assert!(summary.tensors > 300, "{report}");
+    }
+}
+
+#[test]
 fn shared_files_of_small_models_are_reproduced() {
     let folders: Vec<_> = ["zegclip", "clip", "clip-rc"]
         .into_iter()

@@ -12,6 +12,8 @@ const INPUTS: [&str; 3] = ["in.", "state.", "state@"];
 pub(crate) enum Limit {
     /// Largest difference over the root mean square of the reference (over 1 where that is 0).
     OfRms(f64),
+    /// Largest difference over the largest value of the reference (over 1 where that is 0).
+    OfMax(f64),
     /// Largest difference of a value over that value in the reference.
     Relative(f64),
     /// Largest difference.
@@ -29,7 +31,10 @@ impl Limit {
     /// The deviation up to which a comparison passes.
     pub(crate) fn value(self) -> f64 {
         match self {
-            Self::OfRms(limit) | Self::Relative(limit) | Self::Absolute(limit) => limit,
+            Self::OfRms(limit)
+            | Self::OfMax(limit)
+            | Self::Relative(limit)
+            | Self::Absolute(limit) => limit,
             Self::Exact => 0.0,
         }
     }
@@ -239,6 +244,10 @@ fn deviation(reference: &Array, found: &Array, limit: Limit) -> Result<f64, Stri
             0.0 => 1.0,
             rms => rms,
         },
+        Limit::OfMax(_) => match reference.largest() {
+            0.0 => 1.0,
+            largest => largest,
+        },
         _ => 1.0,
     };
     let distance = |(reference, found): (&f64, &f64)| match limit {
@@ -268,6 +277,13 @@ mod tests {
         assert_eq!(measured(&[1.0, 2.0], &[1.0, 5.0], Limit::Exact), Ok(1.0));
         let relative = Limit::Relative(1e-3);
         assert_eq!(measured(&[4.0, 0.5], &[4.0, 0.25], relative), Ok(0.5));
+    }
+
+    #[test]
+    fn a_deviation_can_be_relative_to_the_largest_value() {
+        let limit = Limit::OfMax(2e-4);
+        assert_eq!(measured(&[3.0, -4.0], &[3.5, -4.0], limit), Ok(0.125));
+        assert_eq!(measured(&[0.0], &[0.25], limit), Ok(0.25));
     }
 
     #[test]

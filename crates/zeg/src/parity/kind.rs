@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     FullSize,
     /// A training run on real pictures.
     Trajectory,
+    /// A part of a small ZegFormer's numbers; the parts stand in one folder, with one description.
+    ZegFormer,
     /// A file of a method that this program does not have.
     NotBuilt(&'static str),
 }
@@ -40,7 +42,7 @@ impl Kind {
             .get("source")
             .is_some_and(|s| s.contains("ZegFormer"))
         {
-            return Some(Self::NotBuilt("ZegFormer"));
+            return Some(Self::ZegFormer);
         }
         let meta = file.meta();
         let text = |name: &str| meta.find(name).and_then(|m| m.text().ok());
