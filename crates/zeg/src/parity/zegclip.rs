@@ -278,6 +278,7 @@ fn compare_windows(
     let device = text.device();
     let image = input_tensor::<4>(check, "in.slide_image", &device)?;
     let queries = ClassQueries {
+        crop_text: None,
         text,
         seen: case.seen(),
     };
