@@ -43,7 +43,7 @@ mod pattern;
 mod split;
 mod voc;
 
-pub use augment::{Pipeline, Preprocess, RandomCrop, TrainSample, Whole};
+pub use augment::{Pipeline, Preprocess, RandomCrop, ShortSides, TrainSample, Whole};
 pub use benchmark::{Benchmark, DATASETS, OfficialSplit, benchmark};
 pub use dataset::{Dataset, Item, Metric, Sample};
 pub use doctor::{Diagnosis, DoctorOptions, Finding, Severity, Verdict, examine};

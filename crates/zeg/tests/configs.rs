@@ -23,8 +23,13 @@ fn configs(pattern: &str) -> Vec<PathBuf> {
 
 #[test]
 fn every_experiment_opens_and_names_what_exists() {
-    let files = configs("zegclip-");
-    assert!(files.len() >= 10, "{files:?}");
+    let files: Vec<_> = [configs("zegclip-"), configs("zegformer-")]
+        .concat()
+        .into_iter()
+        .filter(|file| !file.to_string_lossy().contains("-eval.toml"))
+        .filter(|file| !file.to_string_lossy().contains("mini-world"))
+        .collect();
+    assert!(files.len() >= 16, "{files:?}");
     for file in files {
         let experiment = Experiment::open(&file, &[]).unwrap();
         let data = &experiment.data;
@@ -96,5 +101,52 @@ fn published_experiments_are_as_released() {
             (experiment.inference.seen_offset - offset).abs() < 1e-6,
             "{name}"
         );
+    }
+}
+
+/// ZegFormer's released numbers, and what its models cost: the published 60.3 M and 1829 G are the ResNet-101's, crops
+/// included.
+#[test]
+fn zegformer_is_as_released() {
+    let cases = [
+        ("voc12/zegformer-r50", 10_000, 512, 41_348_032, 1807.2),
+        ("voc12/zegformer-r101", 10_000, 512, 60_287_936, 1826.7),
+        (
+            "coco-stuff164k/zegformer-r50",
+            60_000,
+            640,
+            41_348_032,
+            1835.3,
+        ),
+        (
+            "coco-stuff164k/zegformer-r101",
+            60_000,
+            640,
+            60_287_936,
+            1865.7,
+        ),
+        ("ade20k-full/zegformer-r50", 60_000, 512, 41_348_032, 1807.6),
+        (
+            "pascal-context/zegformer-r101",
+            30_000,
+            512,
+            60_287_936,
+            1826.7,
+        ),
+    ];
+    for (name, steps, size, trained, giga) in cases {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+        let experiment = Experiment::open(&root.join(format!("{name}.toml")), &[]).unwrap();
+        let training = &experiment.training;
+        assert_eq!((training.steps, training.batch), (steps, 32), "{name}");
+        assert_eq!(training.preprocess.size(), size, "{name}");
+        assert_eq!(training.optimizer.clip_norm, Some(0.01), "{name}");
+        let model = experiment.model.architecture().unwrap();
+        assert_eq!(model.count_params().unwrap().trained, trained, "{name}");
+        let data = &experiment.data;
+        let classes = ClassSet::by_name(data.classes.as_deref().unwrap()).unwrap();
+        let found = model.count_macs(classes.len()).total() as f64 / 1e9;
+        assert!((found - giga).abs() < 0.3, "{name}: {found}");
+        TemplateSet::by_name(data.crop_templates.as_deref().unwrap()).unwrap();
     }
 }
