@@ -86,6 +86,8 @@ pub(crate) struct Check<'a> {
     file: &'a VectorFile,
     used: BTreeSet<String>,
     findings: Findings,
+    /// Beginnings of names whose deviating outcomes a better one replaces; others stand. `None` the first time.
+    retried: Option<Vec<String>>,
 }
 
 impl<'a> Check<'a> {
@@ -95,7 +97,23 @@ impl<'a> Check<'a> {
             file,
             used: BTreeSet::new(),
             findings: Findings::default(),
+            retried: None,
         }
+    }
+
+    /// From here on outcomes count only where there is one of that name that deviates, whose name starts with one of
+    /// these, and in its place if they are better. With `None` all count again.
+    pub(crate) fn retry(&mut self, prefixes: Option<&[&str]>) {
+        let owned = |prefixes: &[&str]| prefixes.iter().map(|&p| p.to_owned()).collect();
+        self.retried = prefixes.map(owned);
+    }
+
+    /// How many outcomes with such names deviate.
+    pub(crate) fn deviating(&self, prefixes: &[&str]) -> usize {
+        let outcomes = self.findings.outcomes.iter();
+        outcomes
+            .filter(|o| !o.passed() && prefixes.iter().any(|prefix| o.name.starts_with(prefix)))
+            .count()
     }
 
     /// The file.
@@ -151,12 +169,24 @@ impl<'a> Check<'a> {
         deviation: f64,
         problem: Option<String>,
     ) {
-        self.findings.outcomes.push(Outcome {
+        let outcome = Outcome {
             name: name.to_owned(),
             limit,
             deviation,
             problem,
-        });
+        };
+        let Some(retried) = &self.retried else {
+            self.findings.outcomes.push(outcome);
+            return;
+        };
+        let mut before = self.findings.outcomes.iter_mut();
+        if retried.iter().any(|prefix| name.starts_with(prefix))
+            && let Some(before) = before.find(|before| before.name == name)
+            && !before.passed()
+            && outcome.share() < before.share()
+        {
+            *before = outcome;
+        }
     }
 
     /// Compares yes with no: passes if `problem` is `None`.

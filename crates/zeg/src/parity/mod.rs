@@ -18,13 +18,14 @@ mod kind;
 mod misc;
 mod pictures;
 mod report;
+mod rounding;
+mod small_model;
 mod summary;
 mod text;
 mod tokenizer;
 mod training_part;
 mod trajectory;
 mod variants;
-mod zegclip;
 mod zegformer;
 
 use std::{
@@ -124,7 +125,7 @@ fn compare_file(path: &Path, options: &Options) -> Result<(String, Findings), Pa
     })?;
     let check = Check::new(&file);
     let findings = match kind {
-        Kind::ZegClip => zegclip::compare(check, &options.device)?,
+        Kind::SmallModel => small_model::compare(check, &options.device)?,
         Kind::Variants => variants::compare(check, &options.device)?,
         Kind::TextEncoder => text::compare(check, &options.device)?,
         Kind::Tokenizer => tokenizer::compare(check)?,
