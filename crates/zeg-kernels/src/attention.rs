@@ -34,8 +34,10 @@ struct Packed {
 impl Packed {
     fn of(qkv: &CpuTensor, heads: usize) -> Self {
         let shape = shape(qkv);
-        let [batch, tokens, packed] = [shape[0], shape[1], shape[2]];
-        let width = packed / 3;
+        Self::new(shape[0], shape[1], shape[2] / 3, heads)
+    }
+
+    fn new(batch: usize, tokens: usize, width: usize, heads: usize) -> Self {
         let tile = (TILE_VALUES / tokens.max(1)).clamp(24, 192) / 12 * 12;
         Self {
             batch,
@@ -96,18 +98,46 @@ pub(crate) fn forward(
 
     let mut out = vec![0.0; batch * tokens * width];
     let mut log_sums = vec![0.0; batch * heads * tokens];
-    if !out.is_empty() {
-        tiles(&packed, &mut out, &mut log_sums)
-            .into_par_iter()
-            .for_each_init(
-                || vec![0.0; packed.tile * tokens],
-                |logits, tile| attend(&packed, qkv, mask, logits, tile, level),
-            );
-    }
+    attend_all(&packed, qkv, mask, &mut out, &mut log_sums, level);
     (
         tensor(out, &[batch, tokens, width]),
         tensor(log_sums, &[batch, heads, tokens]),
     )
+}
+
+/// Attention on buffers of whole batches, without a gradient later.
+///
+/// - `qkv`: `[batch, tokens, 3·width]`
+/// - `mask`: `[tokens, tokens]` or empty
+/// - `out`: `[batch, tokens, width]`
+pub(crate) fn on_buffers(
+    [batch, tokens, width]: [usize; 3],
+    heads: usize,
+    qkv: &[f32],
+    mask: &[f32],
+    out: &mut [f32],
+    level: Level,
+) {
+    let packed = Packed::new(batch, tokens, width, heads);
+    let mut log_sums = vec![0.0; batch * heads * tokens];
+    attend_all(&packed, qkv, mask, out, &mut log_sums, level);
+}
+
+fn attend_all(
+    packed: &Packed,
+    qkv: &[f32],
+    mask: &[f32],
+    out: &mut [f32],
+    log_sums: &mut [f32],
+    level: Level,
+) {
+    if out.is_empty() {
+        return;
+    }
+    tiles(packed, out, log_sums).into_par_iter().for_each_init(
+        || vec![0.0; packed.tile * packed.tokens],
+        |logits, tile| attend(packed, qkv, mask, logits, tile, level),
+    );
 }
 
 /// Every tile of the result.

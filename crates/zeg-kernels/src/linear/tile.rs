@@ -1,0 +1,369 @@
+//! Products of a few rows with one panel of packed weights: the inner loops of the linear layers.
+//!
+//! A tile of the result stays in registers while both operands are read once, so that multiply-adds and not loads
+//! are what takes time: 8 rows by 48 columns with AVX-512's 32 registers, 4 by 24 with AVX2's 16, 4 by 8 where only
+//! the compiler's own vectors are to be had. A sum runs over the inputs in order, whatever tile it is in.
+//!
+//! Panels of floats hold `[in][columns]`. Panels of 8-bit weights hold `[in / 4][columns][4]` bytes for the
+//! instruction that sums four products of bytes (VNNI), and `[in / 2][columns][2]` 16-bit integers elsewhere.
+
+use crate::level::{Instructions, Level};
+
+/// Most values of a tile at any level.
+pub(crate) const TILE: usize = 8 * 48;
+
+/// Rows and columns of a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TileShape {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+}
+
+impl TileShape {
+    /// Of products of floats.
+    pub(crate) fn of_floats(level: Level) -> Self {
+        let (rows, columns) = match level.instructions() {
+            Instructions::Portable => (4, 8),
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => (4, 24),
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => (8, 48),
+        };
+        Self { rows, columns }
+    }
+
+    /// Of products of 16-bit integers.
+    pub(crate) fn of_pairs(level: Level) -> Self {
+        let (rows, columns) = match level.instructions() {
+            Instructions::Portable => (4, 8),
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 | Instructions::Avx512 => (4, 24),
+        };
+        Self { rows, columns }
+    }
+
+    /// Of products of bytes.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) const OF_BYTES: Self = Self {
+        rows: 8,
+        columns: 48,
+    };
+}
+
+/// Rows of the left operand of a tile.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a, T> {
+    /// From the first row's first value on.
+    values: &'a [T],
+    /// From one row to the next.
+    stride: usize,
+    count: usize,
+}
+
+impl<'a, T> Rows<'a, T> {
+    /// `count` rows that start `stride` values apart, in `values`.
+    pub(crate) fn new(values: &'a [T], stride: usize, count: usize) -> Self {
+        Self {
+            values,
+            stride,
+            count,
+        }
+    }
+
+    /// Checks what the kernels' pointers rely on: at least one row, each with `length` values in the slice.
+    fn check(&self, length: usize) {
+        let last = (self.count.wrapping_sub(1)).checked_mul(self.stride);
+        let end = last.and_then(|last| last.checked_add(length));
+        assert!(
+            self.count > 0 && end.is_some_and(|end| end <= self.values.len()),
+            "{} rows of {length} values, {} apart, do not fit {}",
+            self.count,
+            self.stride,
+            self.values.len()
+        );
+    }
+}
+
+/// Calls a kernel that is generic over the number of rows.
+macro_rules! by_rows {
+    ($kernel:ident, $rows:expr, $($arg:expr),*) => {
+        match $rows.count {
+            1 => $kernel::<1>($($arg),*),
+            2 => $kernel::<2>($($arg),*),
+            3 => $kernel::<3>($($arg),*),
+            4 => $kernel::<4>($($arg),*),
+            5 => $kernel::<5>($($arg),*),
+            6 => $kernel::<6>($($arg),*),
+            7 => $kernel::<7>($($arg),*),
+            _ => $kernel::<8>($($arg),*),
+        }
+    };
+}
+
+/// As `by_rows`, for levels whose tiles have four rows.
+macro_rules! by_four_rows {
+    ($kernel:ident, $rows:expr, $($arg:expr),*) => {
+        match $rows.count {
+            1 => $kernel::<1>($($arg),*),
+            2 => $kernel::<2>($($arg),*),
+            3 => $kernel::<3>($($arg),*),
+            _ => $kernel::<4>($($arg),*),
+        }
+    };
+}
+
+/// Writes rows · panel to `out`, whose rows are as long as the tile.
+///
+/// # Panics
+/// There are more rows than in a tile, or they are shorter than the panel is deep.
+pub(crate) fn floats(level: Level, rows: Rows<'_, f32>, panel: &[f32], out: &mut [f32; TILE]) {
+    let shape = TileShape::of_floats(level);
+    let depth = panel.len() / shape.columns;
+    assert!(rows.count <= shape.rows, "{} rows in a tile", rows.count);
+    rows.check(depth);
+    match level.instructions() {
+        Instructions::Portable => by_four_rows!(portable_floats, rows, rows, panel, out),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level says that this machine has the instructions. The kernel reads `depth` values of each of
+        // its rows, no more than `rows.count`, and `depth` lines of the panel: both were checked above.
+        Instructions::Avx2 => unsafe { by_four_rows!(avx2_floats, rows, rows, panel, depth, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Instructions::Avx512 => unsafe { by_rows!(avx512_floats, rows, rows, panel, depth, out) },
+    }
+}
+
+/// Writes rows · panel to `out`, whose rows are as long as the tile: 16-bit integers in pairs.
+///
+/// # Panics
+/// As [`floats`].
+pub(crate) fn pairs(level: Level, rows: Rows<'_, i16>, panel: &[i16], out: &mut [i32; TILE]) {
+    let shape = TileShape::of_pairs(level);
+    let depth = panel.len() / (2 * shape.columns);
+    assert!(rows.count <= shape.rows, "{} rows in a tile", rows.count);
+    rows.check(2 * depth);
+    match level.instructions() {
+        Instructions::Portable => by_four_rows!(portable_pairs, rows, rows, panel, out),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level says that this machine has the instructions. The kernel reads `2 · depth` values of each
+        // of its rows, no more than `rows.count`, and `depth` lines of the panel: both were checked above.
+        Instructions::Avx2 | Instructions::Avx512 => unsafe {
+            by_four_rows!(avx2_pairs, rows, rows, panel, depth, out);
+        },
+    }
+}
+
+/// Whether [`bytes`] can run at a level.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_bytes(level: Level) -> bool {
+    level.instructions() == Instructions::Avx512 && is_x86_feature_detected!("avx512vnni")
+}
+
+/// Writes rows · panel to `out`, whose rows are as long as the tile: unsigned bytes with signed ones, in fours.
+///
+/// # Panics
+/// As [`floats`], or this machine lacks VNNI.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn bytes(rows: Rows<'_, u8>, panel: &[i8], out: &mut [i32; TILE]) {
+    let shape = TileShape::OF_BYTES;
+    let depth = panel.len() / (4 * shape.columns);
+    assert!(rows.count <= shape.rows, "{} rows in a tile", rows.count);
+    assert!(is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512f"));
+    rows.check(4 * depth);
+    // SAFETY: the instructions are there. The kernel reads `4 · depth` values of each of its rows, no more than
+    // `rows.count`, and `depth` lines of the panel: both were checked above.
+    unsafe { by_rows!(avx512_bytes, rows, rows, panel, depth, out) }
+}
+
+fn portable_floats<const M: usize>(rows: Rows<'_, f32>, panel: &[f32], out: &mut [f32; TILE]) {
+    const COLUMNS: usize = 8;
+    let mut sums = [[0.0_f32; COLUMNS]; M];
+    for (index, weights) in panel.as_chunks::<COLUMNS>().0.iter().enumerate() {
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let x = rows.values[row * rows.stride + index];
+            for (sum, &weight) in sums.iter_mut().zip(weights) {
+                *sum =
+                    crate::math::multiply_add::<{ cfg!(target_arch = "aarch64") }>(x, weight, *sum);
+            }
+        }
+    }
+    for (out, sums) in out.as_chunks_mut::<COLUMNS>().0.iter_mut().zip(sums) {
+        *out = sums;
+    }
+}
+
+fn portable_pairs<const M: usize>(rows: Rows<'_, i16>, panel: &[i16], out: &mut [i32; TILE]) {
+    const COLUMNS: usize = 8;
+    let mut sums = [[0_i32; COLUMNS]; M];
+    for (index, weights) in panel.as_chunks::<{ 2 * COLUMNS }>().0.iter().enumerate() {
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let x = &rows.values[row * rows.stride + 2 * index..][..2];
+            let (first, second) = (i32::from(x[0]), i32::from(x[1]));
+            for (sum, weights) in sums.iter_mut().zip(weights.as_chunks::<2>().0) {
+                *sum += first * i32::from(weights[0]) + second * i32::from(weights[1]);
+            }
+        }
+    }
+    for (out, sums) in out.as_chunks_mut::<COLUMNS>().0.iter_mut().zip(sums) {
+        *out = sums;
+    }
+}
+
+/// Makes the kernel of floats of a level.
+#[cfg(target_arch = "x86_64")]
+macro_rules! float_kernel {
+    ($name:ident, $features:literal, $lanes:literal, $vectors:literal, $load:ident, $store:ident, $splat:ident, $zero:ident, $multiply_add:ident) => {
+        /// # Safety
+        /// `M ≤ rows.count`, each row has `depth` values in its slice (`Rows::check`), and `panel` has `depth` lines.
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const M: usize>(
+            rows: Rows<'_, f32>,
+            panel: &[f32],
+            depth: usize,
+            out: &mut [f32; TILE],
+        ) {
+            use std::arch::x86_64::{$load, $multiply_add, $splat, $store, $zero};
+            const LANES: usize = $lanes;
+            const VECTORS: usize = $vectors;
+
+            let mut sums = [[$zero(); VECTORS]; M];
+            let values = rows.values.as_ptr();
+            let mut line = panel.as_ptr();
+            for index in 0..depth {
+                // SAFETY: `index < depth`: this line of the panel and this value of each of the `M` rows exist.
+                unsafe {
+                    let mut weights = [$zero(); VECTORS];
+                    for (vector, weights) in weights.iter_mut().enumerate() {
+                        *weights = $load(line.add(vector * LANES));
+                    }
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let x = $splat(*values.add(row * rows.stride + index));
+                        for (sum, &weights) in sums.iter_mut().zip(&weights) {
+                            *sum = $multiply_add(x, weights, *sum);
+                        }
+                    }
+                    line = line.add(VECTORS * LANES);
+                }
+            }
+            for (out, sum) in out
+                .as_chunks_mut::<LANES>()
+                .0
+                .iter_mut()
+                .zip(sums.as_flattened())
+            {
+                // SAFETY: `out` is an array of as many floats.
+                unsafe { $store(out.as_mut_ptr(), *sum) };
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+float_kernel! {
+    avx512_floats, "avx512f", 16, 3,
+    _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_fmadd_ps
+}
+
+#[cfg(target_arch = "x86_64")]
+float_kernel! {
+    avx2_floats, "avx2,fma", 8, 3,
+    _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_fmadd_ps
+}
+
+/// # Safety
+/// `M ≤ rows.count`, each row has `2 · depth` values in its slice (`Rows::check`), and `panel` has `depth` lines.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn avx2_pairs<const M: usize>(
+    rows: Rows<'_, i16>,
+    panel: &[i16],
+    depth: usize,
+    out: &mut [i32; TILE],
+) {
+    use std::arch::x86_64::{
+        _mm256_add_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi32,
+        _mm256_setzero_si256, _mm256_storeu_si256,
+    };
+    /// Sums in a register.
+    const LANES: usize = 8;
+    const VECTORS: usize = 3;
+
+    let mut sums = [[_mm256_setzero_si256(); VECTORS]; M];
+    let values = rows.values.as_ptr();
+    let mut line = panel.as_ptr();
+    for index in 0..depth {
+        // SAFETY: `index < depth`: this line of the panel and this pair of each of the `M` rows exist.
+        unsafe {
+            let mut weights = [_mm256_setzero_si256(); VECTORS];
+            for (vector, weights) in weights.iter_mut().enumerate() {
+                *weights = _mm256_loadu_si256(line.add(vector * 2 * LANES).cast());
+            }
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let pair = values.add(row * rows.stride + 2 * index).cast::<[u8; 4]>();
+                let pair = _mm256_set1_epi32(i32::from_ne_bytes(pair.read()));
+                for (sum, &weights) in sums.iter_mut().zip(&weights) {
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pair, weights));
+                }
+            }
+            line = line.add(VECTORS * 2 * LANES);
+        }
+    }
+    for (out, sum) in out
+        .as_chunks_mut::<LANES>()
+        .0
+        .iter_mut()
+        .zip(sums.as_flattened())
+    {
+        // SAFETY: `out` is an array of as many integers.
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), *sum) };
+    }
+}
+
+/// # Safety
+/// `M ≤ rows.count`, each row has `4 · depth` values in its slice (`Rows::check`), and `panel` has `depth` lines.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn avx512_bytes<const M: usize>(
+    rows: Rows<'_, u8>,
+    panel: &[i8],
+    depth: usize,
+    out: &mut [i32; TILE],
+) {
+    use std::arch::x86_64::{
+        _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_si512,
+        _mm512_storeu_si512,
+    };
+    /// Sums in a register.
+    const LANES: usize = 16;
+    const VECTORS: usize = 3;
+
+    let mut sums = [[_mm512_setzero_si512(); VECTORS]; M];
+    let values = rows.values.as_ptr();
+    let mut line = panel.as_ptr();
+    for index in 0..depth {
+        // SAFETY: `index < depth`: this line of the panel and these four values of each of the `M` rows exist.
+        unsafe {
+            let mut weights = [_mm512_setzero_si512(); VECTORS];
+            for (vector, weights) in weights.iter_mut().enumerate() {
+                *weights = _mm512_loadu_si512(line.add(vector * 4 * LANES).cast());
+            }
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let four = values.add(row * rows.stride + 4 * index).cast::<[u8; 4]>();
+                let four = _mm512_set1_epi32(i32::from_ne_bytes(four.read()));
+                for (sum, &weights) in sums.iter_mut().zip(&weights) {
+                    *sum = _mm512_dpbusd_epi32(*sum, four, weights);
+                }
+            }
+            line = line.add(VECTORS * 4 * LANES);
+        }
+    }
+    for (out, sum) in out
+        .as_chunks_mut::<LANES>()
+        .0
+        .iter_mut()
+        .zip(sums.as_flattened())
+    {
+        // SAFETY: `out` is an array of as many integers.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), *sum) };
+    }
+}
