@@ -208,7 +208,7 @@ pub struct TextConfig {
     pub activation: Activation,
 }
 
-/// ZegCLIP's decoder head (section 3.2).
+/// The decoder head of ZegCLIP (section 3.2) and of CLIP-RC.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct HeadConfig {
@@ -285,28 +285,60 @@ impl ZegClipConfig {
     /// # Errors
     /// See [`VisionConfig::check`]; or the head's heads do not divide its width.
     pub fn check(&self) -> Result<(), ModelError> {
-        self.encoder.check()?;
-        if self.head.layers == 0
-            || self.head.heads == 0
-            || !self.encoder.embed_dim.is_multiple_of(self.head.heads)
-        {
-            return Err(ModelError::Config(format!(
-                "a head of {} layers and {} attention heads on {} channels",
-                self.head.layers, self.head.heads, self.encoder.embed_dim
-            )));
-        }
-        for probability in [
-            Some(self.head.dropout),
-            self.encoder.prompts.as_ref().map(|p| p.dropout),
-        ] {
-            if let Some(p) = probability
-                && !(0.0..1.0).contains(&p)
-            {
-                return Err(ModelError::Config(format!(
-                    "dropout {p} is not a probability below 1"
-                )));
-            }
+        check_parts(&self.encoder, &self.head)
+    }
+}
+
+/// A CLIP-RC model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ClipRcConfig {
+    /// The image encoder, with region tokens.
+    pub encoder: VisionConfig,
+    /// The decoder head; its layers and heads are those of each of the twin decoders.
+    #[serde(default)]
+    pub head: HeadConfig,
+    /// Whether the encoder's own weights learn, too; as published only prompts and head do.
+    #[serde(default)]
+    pub tune_encoder: bool,
+}
+
+impl ClipRcConfig {
+    /// Checks that the numbers fit each other.
+    ///
+    /// # Errors
+    /// As [`ZegClipConfig::check`]; or there are no region tokens.
+    pub fn check(&self) -> Result<(), ModelError> {
+        check_parts(&self.encoder, &self.head)?;
+        if self.encoder.regions.is_none_or(|regions| regions == 0) {
+            return Err(ModelError::Config(
+                "CLIP-RC needs region tokens (`regions`, a square number; 16 as released)".into(),
+            ));
         }
         Ok(())
     }
+}
+
+/// What encoder and head of every method with both must fulfil.
+fn check_parts(encoder: &VisionConfig, head: &HeadConfig) -> Result<(), ModelError> {
+    encoder.check()?;
+    if head.layers == 0 || head.heads == 0 || !encoder.embed_dim.is_multiple_of(head.heads) {
+        return Err(ModelError::Config(format!(
+            "a head of {} layers and {} attention heads on {} channels",
+            head.layers, head.heads, encoder.embed_dim
+        )));
+    }
+    for probability in [
+        Some(head.dropout),
+        encoder.prompts.as_ref().map(|p| p.dropout),
+    ] {
+        if let Some(p) = probability
+            && !(0.0..1.0).contains(&p)
+        {
+            return Err(ModelError::Config(format!(
+                "dropout {p} is not a probability below 1"
+            )));
+        }
+    }
+    Ok(())
 }

@@ -5,8 +5,9 @@
 //! LayerNorm, 4 a value of a bilinear resize. Softmax, activations and additions count nothing.
 
 use crate::{
-    config::{PromptDepth, VisionConfig, ZegClipConfig},
+    config::{ClipRcConfig, HeadConfig, PromptDepth, VisionConfig, ZegClipConfig},
     params::ParamInfo,
+    recovery::RecoveryDecoder,
 };
 
 const LAYER_NORM_COST: u64 = 5;
@@ -25,11 +26,22 @@ pub struct ParamCounts {
 
 /// Counts the parameters of a ZegCLIP model, as listed by [`crate::params::list_params`].
 pub fn zegclip_params(params: &[ParamInfo], config: &ZegClipConfig) -> ParamCounts {
+    count_params(params, &config.encoder, config.head.layers)
+}
+
+/// Counts the parameters of a CLIP-RC model, as listed by [`crate::params::list_params`].
+pub fn clip_rc_params(params: &[ParamInfo], config: &ClipRcConfig) -> ParamCounts {
+    let layers = 2 * (config.head.layers + RecoveryDecoder::LAYERS);
+    count_params(params, &config.encoder, layers)
+}
+
+/// - `layers`: decoder layers in the head
+fn count_params(params: &[ParamInfo], encoder: &VisionConfig, layers: usize) -> ParamCounts {
     let size = |p: &ParamInfo| p.shape.iter().product::<usize>() as u64;
     let declared = |p: &&ParamInfo| p.trained || p.name.starts_with("decode_head.");
-    let dim = config.encoder.embed_dim as u64;
+    let dim = encoder.embed_dim as u64;
     // Every decoder layer of the reference holds a self-attention (4 maps with biases) and its norm, never run.
-    let unused = config.head.layers as u64 * (4 * (dim * dim + dim) + 2 * dim);
+    let unused = layers as u64 * (4 * (dim * dim + dim) + 2 * dim);
     ParamCounts {
         all: params.iter().map(size).sum(),
         trained: params.iter().filter(|p| p.trained).map(size).sum(),
@@ -44,7 +56,7 @@ pub struct Macs {
     pub encoder: u64,
     /// Decoder head, on the patch grid.
     pub head: u64,
-    /// Masks to pixels; the reference resizes twice.
+    /// Masks to pixels; the reference resizes twice. CLIP-RC's masks are products outside of its decoders.
     pub resize: u64,
 }
 
@@ -57,13 +69,37 @@ impl Macs {
 
 /// Counts one picture of `size`×`size` pixels with `classes` classes.
 pub fn zegclip_macs(config: &ZegClipConfig, size: usize, classes: usize) -> Macs {
-    let side = (size / config.encoder.patch) as u64;
-    let patches = side * side;
+    let patches = patches(&config.encoder, size);
     Macs {
         encoder: encoder_macs(&config.encoder, patches),
         head: head_macs(config, patches, classes as u64),
         resize: 2 * BILINEAR_COST * (classes * size * size) as u64,
     }
+}
+
+/// Counts one picture of `size`×`size` pixels with `classes` classes, as the reference computes it.
+///
+/// It multiplies the queries of all regions with the patches and averages the products; here the queries are averaged
+/// first, which saves all but one of these products a class.
+pub fn clip_rc_macs(config: &ClipRcConfig, size: usize, classes: usize) -> Macs {
+    let patches = patches(&config.encoder, size);
+    let dim = config.encoder.embed_dim as u64;
+    let queries = (config.encoder.regions.unwrap_or(0) * classes) as u64;
+    let twins = decoder_layer_macs(queries, patches, dim, &config.head)
+        + decoder_layer_macs(patches, queries, dim, &config.head);
+    let masks = queries * patches * dim + BILINEAR_COST * patches * dim; // the latter: regions to the grid
+    Macs {
+        encoder: encoder_macs(&config.encoder, patches),
+        head: queries * config.head.query.widths() as u64 * dim * dim // descriptors to queries
+            + patches * 3 * dim * dim //                                the patch stream
+            + config.head.layers as u64 * twins,
+        resize: masks + 2 * BILINEAR_COST * (classes * size * size) as u64,
+    }
+}
+
+fn patches(encoder: &VisionConfig, size: usize) -> u64 {
+    let side = (size / encoder.patch) as u64;
+    side * side
 }
 
 fn encoder_macs(config: &VisionConfig, patches: u64) -> u64 {
@@ -103,71 +139,97 @@ fn prompts_in_block(config: &VisionConfig, block: usize) -> u64 {
 }
 
 fn head_macs(config: &ZegClipConfig, patches: u64, classes: u64) -> u64 {
-    let (dim, hidden) = (
-        config.encoder.embed_dim as u64,
-        config.head.feed_forward as u64,
-    );
+    let dim = config.encoder.embed_dim as u64;
     let full_layers = config.head.layers as u64 - 1;
-    let queries_and_keys = (classes + patches) * dim * dim + classes * patches * dim;
-    let value_path = (patches + classes) * dim * dim + classes * patches * dim;
-    let feed_forward = 2 * classes * dim * hidden + 2 * LAYER_NORM_COST * classes * dim;
     classes * config.head.query.widths() as u64 * dim * dim // descriptor to queries
-        + full_layers * (queries_and_keys + value_path + feed_forward)
-        + queries_and_keys // of the last layer only the masks are read
+        + full_layers * decoder_layer_macs(classes, patches, dim, &config.head)
+        + logits_macs(classes, patches, dim) // of the last layer only the masks are read
+}
+
+/// A layer of cross-attention from `queries` to `memory`, and its feed-forward part.
+fn decoder_layer_macs(queries: u64, memory: u64, dim: u64, head: &HeadConfig) -> u64 {
+    let value_path = (memory + queries) * dim * dim + queries * memory * dim;
+    let feed_forward =
+        2 * queries * dim * head.feed_forward as u64 + 2 * LAYER_NORM_COST * queries * dim;
+    logits_macs(queries, memory, dim) + value_path + feed_forward
+}
+
+/// Queries, keys and their products.
+fn logits_macs(queries: u64, memory: u64, dim: u64) -> u64 {
+    (queries + memory) * dim * dim + queries * memory * dim
 }
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
-
     use super::*;
     use crate::{
         config::{HeadConfig, PromptConfig},
-        params::list_params,
-        zegclip::ZegClip,
+        method::MethodConfig,
     };
 
-    fn published(tokens: usize) -> ZegClipConfig {
+    fn encoder(tokens: usize, regions: Option<usize>) -> VisionConfig {
         let prompts = PromptConfig {
             tokens,
             depth: PromptDepth::First(12),
             dropout: 0.1,
         };
-        let encoder = VisionConfig {
+        VisionConfig {
             input_resolution: 512,
             prompts: Some(prompts),
+            regions,
             ..VisionConfig::by_name("ViT-B/16").unwrap()
-        };
-        ZegClipConfig {
-            tune_encoder: false,
-            encoder,
-            head: HeadConfig::default(),
         }
+    }
+
+    fn assert_close(counted: u64, published: f64, digits: f64) {
+        let counted = counted as f64 / 1e9;
+        assert!(
+            (counted - published).abs() < digits,
+            "{counted} {published}"
+        );
     }
 
     /// Totals as published (ZegCLIP, table 3); parts and parameters as the reference implementation counts itself.
     #[test]
     fn published_models_have_the_published_counts() {
-        for (tokens, classes, total, encoder, head, trained, declared) in [
-            (10, 20, 110.4, 108.844, 1.515, 8_039_168, 13_821_184),
-            (100, 171, 123.9, 120.753, 2.823, 8_868_608, 14_650_624),
+        for (tokens, classes, total, parts, trained, declared) in [
+            (10, 20, 110.4, [108.844, 1.515], 8_039_168, 13_821_184),
+            (100, 171, 123.9, [120.753, 2.823], 8_868_608, 14_650_624),
         ] {
-            let config = published(tokens);
-            let model = ZegClip::blueprint(&config, &Device::flex()).unwrap();
-            let params = list_params(&model, |key| ZegClip::trains(&config, key));
-            let params = zegclip_params(&params, &config);
+            let config = MethodConfig::ZegClip(ZegClipConfig {
+                tune_encoder: false,
+                encoder: encoder(tokens, None),
+                head: HeadConfig::default(),
+            });
+            let params = config.count_params().unwrap();
             assert_eq!(params.trained, trained);
             assert_eq!(params.declared_by_reference, declared);
-            let macs = zegclip_macs(&config, 512, classes);
-            let close = |counted: u64, published: f64, digits: f64| {
-                assert!(
-                    (counted as f64 / 1e9 - published).abs() < digits,
-                    "{counted} {published}"
-                );
-            };
-            close(macs.total(), total, 0.05);
-            close(macs.encoder, encoder, 5e-4);
-            close(macs.head, head, 5e-4);
+            let macs = config.count_macs(classes);
+            assert_close(macs.total(), total, 0.05);
+            assert_close(macs.encoder, parts[0], 5e-4);
+            assert_close(macs.head, parts[1], 5e-4);
+        }
+    }
+
+    /// CLIP-RC has no published counts: these are the reference implementation's own, counted in the same way.
+    #[test]
+    fn clip_rc_models_have_the_counts_of_the_reference() {
+        for (tokens, classes, total, parts, trained, declared) in [
+            (10, 20, 126.729, [110.826, 15.691], 28_528_384, 36_941_568),
+            (100, 171, 179.579, [122.788, 54.995], 29_357_824, 37_771_008),
+        ] {
+            let config = MethodConfig::ClipRc(ClipRcConfig {
+                tune_encoder: false,
+                encoder: encoder(tokens, Some(16)),
+                head: HeadConfig::default(),
+            });
+            let params = config.count_params().unwrap();
+            assert_eq!(params.trained, trained);
+            assert_eq!(params.declared_by_reference, declared);
+            let macs = config.count_macs(classes);
+            assert_close(macs.total(), total, 1e-3);
+            assert_close(macs.encoder, parts[0], 5e-4);
+            assert_close(macs.head, parts[1], 5e-4);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Cross-attention from class queries to patch tokens, with the attention logits as masks.
 //!
 //! The layer of ZegCLIP's "each class to masks" decoder (section 3.2): post-norm, no self-attention among the
-//! queries, no positional encoding, no norm on the patches.
+//! queries, no positional encoding, no norm on the patches. CLIP-RC uses the same layer in twos ([`twin_step`]), one
+//! with the roles of queries and patches exchanged.
 
 use burn::{
     module::Module,
@@ -12,10 +13,44 @@ use zeg_kernels::softmax;
 
 use crate::{
     ModelError,
+    config::HeadConfig,
     layers::{LAYER_NORM_EPSILON, LayerNorm, Linear, Start},
     trace::Trace,
-    weights::ParamBuilder,
+    weights::{Init, ParamBuilder},
 };
+
+/// How the linear layers of a decoder start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinearStart {
+    /// As PyTorch's `nn.Linear`: weight and bias uniform, ±1/√in.
+    Usual,
+    /// Weights normal with a standard deviation of 0.02, biases 0. (The reference cuts the distribution off at ±2, a
+    /// hundred standard deviations.)
+    Small,
+}
+
+impl LinearStart {
+    /// Starts of weight and bias of a layer with so many inputs.
+    pub fn inits(self, input: usize) -> (Init, Init) {
+        match self {
+            Self::Usual => {
+                let start = Init::Uniform(1.0 / (input as f64).sqrt());
+                (start, start)
+            }
+            Self::Small => (Init::Normal(0.02), Init::Constant(0.0)),
+        }
+    }
+
+    fn build(
+        self,
+        params: &ParamBuilder,
+        input: usize,
+        output: usize,
+    ) -> Result<Linear, ModelError> {
+        let (weight, bias) = self.inits(input);
+        Linear::build_with(params, [input, output], weight, bias)
+    }
+}
 
 /// Cross-attention with separate maps for queries, keys and values.
 #[derive(Module, Debug)]
@@ -37,17 +72,17 @@ impl CrossAttention {
     fn build(
         params: &ParamBuilder,
         dim: usize,
-        heads: usize,
-        dropout: f64,
+        config: &HeadConfig,
+        start: LinearStart,
     ) -> Result<Self, ModelError> {
-        let linear = |name| Linear::build(&params.at(name), dim, dim);
+        let linear = |name| start.build(&params.at(name), dim, dim);
         Ok(Self {
             q: linear("q")?,
             k: linear("k")?,
             v: linear("v")?,
             proj: linear("proj")?,
-            dropout: DropoutConfig::new(dropout).init(),
-            heads,
+            dropout: DropoutConfig::new(config.dropout).init(),
+            heads: config.heads,
         })
     }
 
@@ -88,6 +123,53 @@ impl CrossAttention {
     }
 }
 
+/// A stack of decoder layers.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    /// First to last.
+    pub layers: Vec<DecoderLayer>,
+}
+
+impl Decoder {
+    /// Reads or initialises a stack; `params` stands at it. Fresh layers start identical, as in the reference, which
+    /// copies one layer.
+    ///
+    /// # Errors
+    /// See [`ParamBuilder::param`].
+    pub fn build(
+        params: &ParamBuilder,
+        dim: usize,
+        config: &HeadConfig,
+        start: LinearStart,
+    ) -> Result<Self, ModelError> {
+        let params = params.at("layers");
+        let layers = (0..config.layers)
+            .map(|i| {
+                let params = params.at(i).starting_as(params.at(0));
+                DecoderLayer::build(&params, dim, config, start)
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { layers })
+    }
+}
+
+/// Queries look at patches and patches at queries, both at what the other was before.
+///
+/// - `layers`: of the queries and of the patches
+/// - `streams`: queries `[batch, queries, dim]`, patches `[batch, patches, dim]`
+///
+/// Returns both behind the step, in the same shapes.
+pub fn twin_step(
+    (query_layer, patch_layer): (&DecoderLayer, &DecoderLayer),
+    (queries, patches): (Tensor<3>, Tensor<3>),
+    trace: &mut Trace,
+    [query_name, patch_name]: [&str; 2],
+) -> (Tensor<3>, Tensor<3>) {
+    let decoded = query_layer.forward(queries.clone(), patches.clone(), trace, query_name);
+    let patches = patch_layer.forward(patches, queries, trace, patch_name);
+    (decoded, patches)
+}
+
 /// One decoder layer.
 #[derive(Module, Debug)]
 pub struct DecoderLayer {
@@ -112,23 +194,23 @@ impl DecoderLayer {
     pub fn build(
         params: &ParamBuilder,
         dim: usize,
-        heads: usize,
-        hidden: usize,
-        dropout: f64,
+        config: &HeadConfig,
+        start: LinearStart,
     ) -> Result<Self, ModelError> {
+        let hidden = config.feed_forward;
         let norm = |name| LayerNorm::build(&params.at(name), dim, LAYER_NORM_EPSILON, Start::Fresh);
         Ok(Self {
             multihead_attn: CrossAttention::build(
                 &params.at("multihead_attn"),
                 dim,
-                heads,
-                dropout,
+                config,
+                start,
             )?,
-            linear1: Linear::build(&params.at("linear1"), dim, hidden)?,
-            linear2: Linear::build(&params.at("linear2"), hidden, dim)?,
+            linear1: start.build(&params.at("linear1"), dim, hidden)?,
+            linear2: start.build(&params.at("linear2"), hidden, dim)?,
             norm2: norm("norm2")?,
             norm3: norm("norm3")?,
-            dropout: DropoutConfig::new(dropout).init(),
+            dropout: DropoutConfig::new(config.dropout).init(),
         })
     }
 

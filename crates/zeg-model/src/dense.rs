@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use zeg_image::normalize::Normalization;
 
-use crate::{trace::Trace, vision::Encoded, zegclip::ZegClip};
+use crate::{clip_rc::ClipRc, trace::Trace, vision::Encoded, zegclip::ZegClip};
 
 /// Classes to tell apart, ready for a model.
 #[derive(Debug, Clone)]
@@ -81,6 +81,33 @@ impl DenseModel for ZegClip {
     }
 
     /// ImageNet's statistics, as the reference has it, although the encoder was trained with CLIP's.
+    fn normalization(&self) -> Normalization {
+        Normalization::IMAGENET
+    }
+}
+
+impl DenseModel for ClipRc {
+    fn encode(&self, images: Tensor<4>) -> Encoded {
+        ClipRc::encode(self, images, &mut Trace::off())
+    }
+
+    fn masks(&self, encoded: Encoded, text: Tensor<2>) -> Tensor<4> {
+        self.decode_head.forward(encoded, text, &mut Trace::off())
+    }
+
+    fn patch(&self) -> usize {
+        self.config().encoder.patch
+    }
+
+    fn embed_dim(&self) -> usize {
+        self.config().encoder.embed_dim
+    }
+
+    fn scoring(&self) -> Scoring {
+        self.config().head.scoring
+    }
+
+    /// As ZegCLIP's.
     fn normalization(&self) -> Normalization {
         Normalization::IMAGENET
     }

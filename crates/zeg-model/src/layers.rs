@@ -32,28 +32,28 @@ impl Linear {
     /// # Errors
     /// See [`ParamBuilder::param`].
     pub fn build(params: &ParamBuilder, input: usize, output: usize) -> Result<Self, ModelError> {
-        Self::build_with(
-            params,
-            input,
-            output,
-            Init::Uniform(1.0 / (input as f64).sqrt()),
-        )
+        let start = Init::Uniform(1.0 / (input as f64).sqrt());
+        Self::build_with(params, [input, output], start, start)
     }
 
-    /// As [`Linear::build`] with another start for the weight; the bias stays uniform, ±1/√in.
+    /// Reads the layer; it is pre-trained.
+    ///
+    /// # Errors
+    /// See [`ParamBuilder::param`].
+    pub fn read(params: &ParamBuilder, input: usize, output: usize) -> Result<Self, ModelError> {
+        Self::build_with(params, [input, output], Init::Required, Init::Required)
+    }
+
+    /// As [`Linear::build`] with other starts for weight and bias.
     ///
     /// # Errors
     /// See [`ParamBuilder::param`].
     pub fn build_with(
         params: &ParamBuilder,
-        input: usize,
-        output: usize,
+        [input, output]: [usize; 2],
         weight: Init,
+        bias: Init,
     ) -> Result<Self, ModelError> {
-        let bias = match weight {
-            Init::Required => Init::Required,
-            _ => Init::Uniform(1.0 / (input as f64).sqrt()),
-        };
         Ok(Self {
             weight: params.param("weight", [output, input], weight)?,
             bias: params.param("bias", [output], bias)?,
@@ -118,4 +118,13 @@ pub enum Start {
 pub fn l2_normalize<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let length = x.clone().square().sum_dim(D - 1).sqrt(); // […, 1]
     x / length
+}
+
+/// A tensor times a constant; not computed where that is 1.
+pub(crate) fn scaled<const D: usize>(x: Tensor<D>, factor: f64) -> Tensor<D> {
+    if (factor - 1.0).abs() < f64::EPSILON {
+        x
+    } else {
+        x * factor
+    }
 }

@@ -1,11 +1,12 @@
 //! CLIP towers and the zero-shot segmentation models on them.
 //!
-//! A picture's path: [`vision`] (with [`prompts`] and [`regions`]) → [`zegclip`] or [`training_free`] → [`scores`]. The words' path:
-//! [`text`] or a table ([`embeddings`]) → [`descriptor`] → [`decoder`]. Parameters come from [`weights`], under the
-//! names and in the layouts of the reference checkpoints.
+//! A picture's path: [`vision`] (with [`prompts`] and [`regions`]) → [`zegclip`], [`clip_rc`] or [`training_free`] →
+//! [`scores`]. The words' path: [`text`] or a table ([`embeddings`]) → [`descriptor`] → [`decoder`]. Parameters come
+//! from [`weights`], under the names and in the layouts of the reference checkpoints.
 
 #![forbid(unsafe_code)]
 
+pub mod clip_rc;
 pub mod config;
 pub mod count;
 pub mod decoder;
@@ -16,9 +17,11 @@ pub mod encoded;
 mod error;
 pub mod inference;
 pub mod layers;
+pub mod method;
 pub mod params;
 pub mod prompts;
 pub mod recognize;
+pub mod recovery;
 pub mod regions;
 pub mod resize;
 pub mod scan;

@@ -5,8 +5,9 @@ use burn::{
     tensor::{Gradients, Tensor},
 };
 
-/// Fields that group parameters in our structs but have no place in the reference's names.
-const UNNAMED_GROUPS: [&str; 1] = ["prompts"];
+/// Fields that group parameters in our structs, and variants of [`crate::method::Model`], which have no place in the
+/// reference's names.
+const UNNAMED_GROUPS: [&str; 3] = ["prompts", "ZegClip", "ClipRc"];
 
 /// Something to do with each float parameter.
 pub trait ParamVisitor {

@@ -23,6 +23,11 @@ const PROMPT_NORM_EPSILON: f64 = 1e-6;
 /// Number of layers that the reference counts reverse prompts from, whatever the encoder has.
 pub const REFERENCE_REVERSE_LAYERS: usize = 12;
 
+/// Whether a parameter of the image encoder belongs to prompt tuning, by its name behind `backbone.`.
+pub fn is_prompt(name: &str) -> bool {
+    name.starts_with("prompt") || name.starts_with("deep_prompt")
+}
+
 /// Where prompts enter the stack of blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PromptSchedule {
@@ -137,9 +142,9 @@ impl DeepPrompts {
             // Kaiming's normal start over the outputs.
             prompt_proj: Linear::build_with(
                 &params.at("prompt_proj"),
-                width,
-                width,
+                [width, width],
                 Init::Normal((2.0 / width as f64).sqrt()),
+                Init::Uniform(1.0 / (width as f64).sqrt()),
             )?,
             prompt_norm: LayerNorm::build(
                 &params.at("prompt_norm"),

@@ -5,9 +5,11 @@ use zeg_image::normalize::Normalization;
 use crate::{
     ModelError,
     config::{
-        Activation, HeadConfig, PromptConfig, PromptDepth, TextConfig, VisionConfig, ZegClipConfig,
+        Activation, ClipRcConfig, HeadConfig, PromptConfig, PromptDepth, TextConfig, VisionConfig,
+        ZegClipConfig,
     },
     layers::LAYER_NORM_EPSILON,
+    method::MethodConfig,
     weights::{Architecture, StateDict},
 };
 
@@ -28,8 +30,8 @@ pub enum Recognized {
         /// What its pictures are normalised with.
         normalization: Normalization,
     },
-    /// A released checkpoint of ZegCLIP: image tower, prompts and decoder head.
-    ZegClip(ZegClipConfig),
+    /// A released checkpoint of a method that is trained: image tower, prompts and decoder head.
+    Trained(MethodConfig),
 }
 
 impl Recognized {
@@ -40,18 +42,6 @@ impl Recognized {
     pub fn from_weights(weights: &StateDict) -> Result<Self, ModelError> {
         let architecture = architecture(weights)?;
         let encoder = vision_config(weights, &architecture)?;
-        let unsupported = |what: &str| {
-            Err(ModelError::Config(format!(
-                "{}: holds {what}; models of this kind are not supported yet",
-                weights.origin()
-            )))
-        };
-        if weights
-            .keys()
-            .any(|key| key.contains("region_level_bridge"))
-        {
-            return unsupported("region tokens (CLIP-RC)");
-        }
         if !weights.keys().any(|key| key.starts_with("decode_head.")) {
             return Ok(Self::Clip {
                 encoder: VisionConfig {
@@ -61,32 +51,50 @@ impl Recognized {
                 normalization: normalization(&architecture),
             });
         }
-        if !weights.contains("decode_head.q_proj.weight") {
-            return unsupported("a decoder head of another method than ZegCLIP");
-        }
-        let layers = count(
-            |i| format!("decode_head.decoder_1.layers.{i}.linear1.weight"),
-            weights,
-        );
-        let feed_forward = weights
-            .shape("decode_head.decoder_1.layers.0.linear1.weight")
-            .and_then(|shape| shape.first().copied());
-        let defaults = HeadConfig::default();
-        let config = ZegClipConfig {
-            tune_encoder: false,
-            head: HeadConfig {
-                layers,
-                feed_forward: feed_forward.unwrap_or(defaults.feed_forward),
-                ..defaults
-            },
-            encoder: VisionConfig {
-                prompts: prompts(weights),
-                ..encoder
-            },
+        let regions = weights.shape(&format!("{IMAGE_TOWER}region_level_bridge"));
+        let regions = regions.and_then(|shape| shape.first().copied());
+        let encoder = VisionConfig {
+            prompts: prompts(weights),
+            regions,
+            ..encoder
+        };
+        let config: MethodConfig = if let Some(head) = head(weights, "decode_head.decoder_1.") {
+            ZegClipConfig {
+                tune_encoder: false,
+                head,
+                encoder,
+            }
+            .into()
+        } else if let Some(head) = head(weights, "decode_head.decoder_q.") {
+            ClipRcConfig {
+                tune_encoder: false,
+                head,
+                encoder,
+            }
+            .into()
+        } else {
+            return Err(ModelError::Config(format!(
+                "{}: holds a decoder head of another method than ZegCLIP and CLIP-RC; models of this kind are not \
+                 supported yet",
+                weights.origin()
+            )));
         };
         config.check()?;
-        Ok(Self::ZegClip(config))
+        Ok(Self::Trained(config))
     }
+}
+
+/// The head whose (query) decoder is under that name; `None` where there is none.
+fn head(weights: &StateDict, decoder: &str) -> Option<HeadConfig> {
+    let layer = |i| format!("{decoder}layers.{i}.linear1.weight");
+    let feed_forward = *weights.shape(&layer(0))?.first()?;
+    weights
+        .contains("decode_head.q_proj.weight")
+        .then(|| HeadConfig {
+            layers: count(layer, weights),
+            feed_forward,
+            ..HeadConfig::default()
+        })
 }
 
 /// The image tower under `backbone.`, with the class embedding added twice, as ZegCLIP has it.

@@ -33,7 +33,7 @@ impl SelfAttention {
         Ok(Self {
             in_proj_weight: params.param("in_proj_weight", [3 * width, width], Init::Required)?,
             in_proj_bias: params.param("in_proj_bias", [3 * width], Init::Required)?,
-            out_proj: Linear::build_with(&params.at("out_proj"), width, width, Init::Required)?,
+            out_proj: Linear::read(&params.at("out_proj"), width, width)?,
             heads,
         })
     }
@@ -123,8 +123,8 @@ impl ResidualBlock {
             attn: SelfAttention::build(&params.at("attn"), width, heads)?,
             ln_2: norm("ln_2")?,
             mlp: Mlp {
-                c_fc: Linear::build_with(&mlp.at("c_fc"), width, 4 * width, Init::Required)?,
-                c_proj: Linear::build_with(&mlp.at("c_proj"), 4 * width, width, Init::Required)?,
+                c_fc: Linear::read(&mlp.at("c_fc"), width, 4 * width)?,
+                c_proj: Linear::read(&mlp.at("c_proj"), 4 * width, width)?,
             },
             activation,
         })

@@ -85,6 +85,25 @@ impl Encoded {
             grid: self.grid,
         }
     }
+
+    /// Records all of it, patches and regions as maps.
+    pub(crate) fn record(&self, trace: &mut Trace) {
+        if !trace.is_on() {
+            return;
+        }
+        trace.record("g", &self.global);
+        trace.record("patch_feat", &maps(&self.patches, self.grid));
+        if let Some(regions) = &self.regions {
+            let side = regions.dims()[1].isqrt();
+            trace.record("rlb", &maps(regions, [side; 2]));
+        }
+    }
+}
+
+/// Tokens `[batch, h·w, dim]` as maps `[batch, dim, h, w]`.
+pub(crate) fn maps(tokens: &Tensor<3>, [h, w]: [usize; 2]) -> Tensor<4> {
+    let [batch, _, dim] = tokens.dims();
+    tokens.clone().swap_dims(1, 2).reshape([batch, dim, h, w])
 }
 
 /// A CLIP image tower, with or without prompts and region tokens.

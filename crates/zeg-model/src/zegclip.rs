@@ -11,10 +11,10 @@ use burn::{
 use crate::{
     ModelError,
     config::{HeadConfig, ZegClipConfig},
-    decoder::DecoderLayer,
+    decoder::{Decoder, LinearStart},
     descriptor::describe,
-    layers::Linear,
-    prompts::PromptSchedule,
+    layers::{Linear, scaled},
+    prompts::is_prompt,
     trace::Trace,
     vision::{Encoded, VisionTransformer},
     weights::{ParamBuilder, Provenance, StateDict},
@@ -25,22 +25,14 @@ use crate::{
 pub struct ZegClipHead {
     /// Descriptor to queries: `[dim, widths·dim]`, 2 widths as released
     pub q_proj: Linear,
-    /// The layers, with the reference's name.
+    /// The layers, with the reference's name. Of the last, only the queries' and keys' maps take part.
     pub decoder_1: Decoder,
     #[module(skip)]
     config: HeadConfig,
 }
 
-/// The stack of decoder layers.
-#[derive(Module, Debug)]
-pub struct Decoder {
-    /// First to last; of the last, only the queries' and keys' maps take part.
-    pub layers: Vec<DecoderLayer>,
-}
-
 impl ZegClipHead {
-    /// Reads or initialises the head; `params` stands at it. Fresh layers start identical, as in the reference,
-    /// which copies one layer.
+    /// Reads or initialises the head; `params` stands at it.
     ///
     /// # Errors
     /// See [`ParamBuilder::param`].
@@ -49,22 +41,10 @@ impl ZegClipHead {
         dim: usize,
         config: &HeadConfig,
     ) -> Result<Self, ModelError> {
-        let layers = params.at("decoder_1").at("layers");
-        let layers = (0..config.layers)
-            .map(|i| {
-                let params = layers.at(i).starting_as(layers.at(0));
-                DecoderLayer::build(
-                    &params,
-                    dim,
-                    config.heads,
-                    config.feed_forward,
-                    config.dropout,
-                )
-            })
-            .collect::<Result<_, _>>()?;
+        let decoder = params.at("decoder_1");
         Ok(Self {
             q_proj: Linear::build(&params.at("q_proj"), config.query.widths() * dim, dim)?,
-            decoder_1: Decoder { layers },
+            decoder_1: Decoder::build(&decoder, dim, config, LinearStart::Usual)?,
             config: config.clone(),
         })
     }
@@ -90,14 +70,6 @@ impl ZegClipHead {
             self.decoder_1.layers[last].masks(queries, memory, trace, &format!("dec{last}"));
         let [h, w] = encoded.grid;
         masks.reshape([batch, classes, h, w])
-    }
-}
-
-fn scaled<const D: usize>(x: Tensor<D>, factor: f64) -> Tensor<D> {
-    if (factor - 1.0).abs() < f64::EPSILON {
-        x
-    } else {
-        x * factor
     }
 }
 
@@ -142,17 +114,8 @@ impl ZegClip {
     }
 
     fn from_params(params: &ParamBuilder, config: &ZegClipConfig) -> Result<Self, ModelError> {
-        let schedule = config
-            .encoder
-            .prompts
-            .as_ref()
-            .map(|p| PromptSchedule::new(p.depth, config.encoder.layers));
         Ok(Self {
-            backbone: VisionTransformer::build_scheduled(
-                &params.at("backbone"),
-                &config.encoder,
-                schedule,
-            )?,
+            backbone: VisionTransformer::build(&params.at("backbone"), &config.encoder)?,
             decode_head: ZegClipHead::build(
                 &params.at("decode_head"),
                 config.encoder.embed_dim,
@@ -162,15 +125,13 @@ impl ZegClip {
         })
     }
 
-    /// Whether the parameter of this name really learns: prompts, the encoder where it is tuned, and the head but for the value path of its last
-    /// layer, which nothing reads.
+    /// Whether the parameter of this name really learns: prompts, the encoder where it is tuned, and the head but for the
+    /// value path of its last layer, which nothing reads.
     ///
     /// The reference declares more: unused self-attention, and that value path.
     pub fn trains(config: &ZegClipConfig, key: &str) -> bool {
         if let Some(rest) = key.strip_prefix("backbone.") {
-            return config.tune_encoder
-                || rest.starts_with("prompt")
-                || rest.starts_with("deep_prompt");
+            return config.tune_encoder || is_prompt(rest);
         }
         let last = format!("decode_head.decoder_1.layers.{}.", config.head.layers - 1);
         match key.strip_prefix(&last) {
@@ -198,17 +159,7 @@ impl ZegClip {
     /// The picture's half of [`ZegClip::forward`], the same for any classes.
     pub fn encode(&self, images: Tensor<4>, trace: &mut Trace) -> Encoded {
         let encoded = self.backbone.forward(images, trace);
-        trace.record("g", &encoded.global);
-        if trace.is_on() {
-            let [batch, _, dim] = encoded.patches.dims();
-            let [h, w] = encoded.grid;
-            let maps = encoded
-                .patches
-                .clone()
-                .swap_dims(1, 2)
-                .reshape([batch, dim, h, w]);
-            trace.record("patch_feat", &maps);
-        }
+        encoded.record(trace);
         encoded
     }
 }

@@ -14,6 +14,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use common::assert_close;
 use zeg_model::{
     dense::DenseModel as _,
+    method::MethodConfig,
     recognize::{Recognized, text_config},
     text::TextTower,
     trace::Trace,
@@ -101,7 +102,9 @@ fn features_agree_with_the_packages() {
 #[test]
 fn a_released_checkpoint_is_recognized_with_its_prompts_and_head() {
     let weights = StateDict::open(&small().join("mmcv/zegclip.pth")).unwrap();
-    let Recognized::ZegClip(config) = Recognized::from_weights(&weights).unwrap() else {
+    let Recognized::Trained(MethodConfig::ZegClip(config)) =
+        Recognized::from_weights(&weights).unwrap()
+    else {
         panic!("not recognized as ZegCLIP");
     };
     assert_eq!(config.head.layers, 3);

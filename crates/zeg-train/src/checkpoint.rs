@@ -12,7 +12,7 @@ use std::{
 use safetensors::{Dtype, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 use zeg_model::{
-    embeddings::ClassEmbeddings, params::trained_values, weights::StateDict, zegclip::ZegClip,
+    embeddings::ClassEmbeddings, method::Model, params::trained_values, weights::StateDict,
 };
 
 use crate::{TrainError, experiment::Experiment, optimizer::Moments};
@@ -70,7 +70,7 @@ pub struct Contents<'a> {
     /// Everything but tensors; `format`, `writer` and `optimizer_time` are filled in.
     pub info: CheckpointInfo,
     /// The model.
-    pub model: &'a ZegClip,
+    pub model: &'a Model,
     /// Class embeddings for use after training.
     pub embeddings: &'a ClassEmbeddings,
     /// The optimiser's state; `None` for a model that is done.

@@ -5,8 +5,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use zeg_data::{OnBadSample, Preprocess, Selection};
 use zeg_model::{
-    config::{Activation, HeadConfig, PromptConfig, VisionConfig, ZegClipConfig},
+    config::{Activation, ClipRcConfig, HeadConfig, PromptConfig, VisionConfig, ZegClipConfig},
     inference::Inference,
+    method::{Method, MethodConfig},
 };
 
 use crate::{
@@ -73,6 +74,9 @@ fn single() -> String {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ModelConfig {
+    /// The method: `zegclip` or `clip-rc`.
+    #[serde(default, skip_serializing_if = "Method::is_default")]
+    pub method: Method,
     /// Image encoder, by name or by its sizes.
     pub encoder: Encoder,
     /// Side in pixels of the pictures whose patch grid the position table is resized to.
@@ -83,6 +87,9 @@ pub struct ModelConfig {
     /// Deep prompts; without, the encoder stays as it is ("fixed").
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompts: Option<PromptConfig>,
+    /// Region tokens of CLIP-RC: a square number, whose lattice divides the grids of patches. 16 as released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regions: Option<usize>,
     /// Train the whole encoder ("FT" in the paper's ablation), not the prompts and the head alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tune_encoder: bool,
@@ -142,12 +149,15 @@ fn yes() -> bool {
     true
 }
 
+/// Region tokens of the released CLIP-RC models.
+const RELEASED_REGIONS: usize = 16;
+
 impl ModelConfig {
     /// The architecture that these words mean.
     ///
     /// # Errors
     /// The encoder is not known, or the numbers do not fit each other.
-    pub fn architecture(&self) -> Result<ZegClipConfig, TrainError> {
+    pub fn architecture(&self) -> Result<MethodConfig, TrainError> {
         let base = match &self.encoder {
             Encoder::Named(name) => VisionConfig::by_name(name)?,
             Encoder::Custom(sizes) => VisionConfig {
@@ -167,12 +177,28 @@ impl ModelConfig {
             input_resolution: self.input_resolution,
             double_class_embedding: self.double_class_embedding,
             prompts: self.prompts.clone(),
+            regions: self.regions,
             ..base
         };
-        let config = ZegClipConfig {
-            encoder,
-            head: self.head.clone(),
-            tune_encoder: self.tune_encoder,
+        let config = match self.method {
+            Method::ZegClip if self.regions.is_some() => {
+                return Err(TrainError::Config(
+                    "model.regions are CLIP-RC's: add model.method = \"clip-rc\", or leave them out".into(),
+                ));
+            }
+            Method::ZegClip => MethodConfig::ZegClip(ZegClipConfig {
+                encoder,
+                head: self.head.clone(),
+                tune_encoder: self.tune_encoder,
+            }),
+            Method::ClipRc => MethodConfig::ClipRc(ClipRcConfig {
+                encoder: VisionConfig {
+                    regions: self.regions.or(Some(RELEASED_REGIONS)),
+                    ..encoder
+                },
+                head: self.head.clone(),
+                tune_encoder: self.tune_encoder,
+            }),
         };
         config.check()?;
         Ok(config)
@@ -234,7 +260,7 @@ pub struct TrainingConfig {
     /// What is minimised.
     #[serde(default, skip_serializing_if = "Objective::is_default")]
     pub objective: Objective,
-    /// Weights of the focal and dice terms.
+    /// Weights of the focal and dice terms, and of CLIP-RC's recovery.
     #[serde(default)]
     pub loss: MaskLoss,
     /// The optimiser.
@@ -340,10 +366,10 @@ impl Experiment {
             ));
         }
         let size = training.preprocess.size();
-        if !size.is_multiple_of(architecture.encoder.patch) {
+        if !size.is_multiple_of(architecture.patch()) {
             return fail(format!(
                 "training.preprocess: pictures of {size} pixels are not a multiple of the patch, {}",
-                architecture.encoder.patch
+                architecture.patch()
             ));
         }
         if training.loss_stride == 0 || !size.is_multiple_of(training.loss_stride) {
@@ -353,10 +379,11 @@ impl Experiment {
             ));
         }
         let scoring = training.objective.scoring();
-        if architecture.head.scoring != scoring {
+        if architecture.scoring() != scoring {
             return fail(format!(
                 "training.objective = {:?} needs model.head.scoring = {scoring:?}, which is {:?}",
-                training.objective, architecture.head.scoring
+                training.objective,
+                architecture.scoring()
             ));
         }
         if training.evaluation.as_ref().is_some_and(|e| e.every == 0) {
@@ -366,6 +393,22 @@ impl Experiment {
             return fail(
                 "training.cached-views = 0: leave it out to encode pictures as they come".into(),
             );
+        }
+        let sides = [
+            ("model.input-resolution", self.model.input_resolution),
+            ("training.preprocess", size),
+            ("inference.crop", self.inference.crop),
+        ];
+        if let Some(regions) = architecture.encoder().regions {
+            check_lattice(regions, architecture.patch(), &sides)?;
+        } else if training.loss.recovery.is_some() {
+            return fail("training.loss.recovery is CLIP-RC's; leave it out".into());
+        }
+        if training.cached_views.is_some() && self.model.method != Method::ZegClip {
+            return fail(format!(
+                "training.cached-views works with ZegCLIP alone, not with {}",
+                self.model.method.title()
+            ));
         }
         let changes = self.model.prompts.is_some() || self.model.tune_encoder;
         if training.cached_views.is_some() && changes {
@@ -377,6 +420,25 @@ impl Experiment {
         }
         self.inference.check().map_err(TrainError::Model)
     }
+}
+
+/// Whether a lattice of region tokens divides the grids of patches of all pictures. Patches that it left over would
+/// belong to no region.
+fn check_lattice(regions: usize, patch: usize, sides: &[(&str, usize)]) -> Result<(), TrainError> {
+    let lattice = regions.isqrt();
+    for (setting, pixels) in sides {
+        let grid = pixels / patch;
+        if grid == 0 || !grid.is_multiple_of(lattice) {
+            let fitting = (1..=grid).filter(|side| grid.is_multiple_of(*side));
+            let fitting: Vec<String> = fitting.map(|side| (side * side).to_string()).collect();
+            return Err(TrainError::Config(format!(
+                "model.regions = {regions}: a lattice of {lattice}×{lattice} does not divide the {grid}×{grid} patches \
+                 of {pixels} pixels ({setting}); these do: {}",
+                fitting.join(", ")
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Applies one `key=value` change.

@@ -19,7 +19,7 @@ use zeg_data::{
     chance::{Purpose, stream},
     sampler::Sampler,
 };
-use zeg_model::{trace::Trace, vision::Encoded, zegclip::ZegClip};
+use zeg_model::{dense::DenseModel, method::Model, vision::Encoded};
 
 use crate::{
     TrainError,
@@ -57,7 +57,7 @@ impl FeatureCache {
     /// # Errors
     /// A picture cannot be loaded, or `progress` stops the work.
     pub fn build(
-        model: &ZegClip,
+        model: &Model,
         dataset: &Dataset,
         pipeline: &Pipeline,
         (views, seed): (usize, u64),
@@ -65,12 +65,12 @@ impl FeatureCache {
         mut progress: impl FnMut() -> Result<(), TrainError>,
     ) -> Result<Self, TrainError> {
         let (pictures, size) = (dataset.len(), pipeline.size());
+        let device = model.device();
         let encode = |number: usize| -> Result<View, TrainError> {
             let mut rng = stream(seed, Purpose::Sample, number as u64);
             let sample = pipeline.apply(dataset.load(number % pictures)?, &mut rng);
-            let device = model.backbone.class_embedding.val().device();
             let images = pictures_tensor(sample.image, size, &device);
-            let features = Arc::new(to_host(model.encode(images, &mut Trace::off()))?);
+            let features = Arc::new(to_host(model.encode(images))?);
             Ok(View {
                 features,
                 labels: sample.labels,

@@ -1,11 +1,12 @@
 //! Training of zero-shot segmentation models.
 //!
-//! A sample's path: batch (from `zeg-data`, or [`features`] of a frozen encoder) → [`supervision`] → [`targets`] → model → [`objective`] →
-//! gradients → [`optimizer`] at the rate of the [`schedule`] → [`checkpoint`]. The [`trainer`] holds them together;
-//! an [`experiment`] file configures them.
+//! A sample's path: batch (from `zeg-data`, or [`features`] of a frozen encoder) → [`supervision`] → [`targets`] → model →
+//! [`objective`] (joined by the criterion) → gradients → [`optimizer`] at the rate of the [`schedule`] →
+//! [`checkpoint`]. The [`trainer`] holds them together; an [`experiment`] file configures them.
 
 pub mod batch;
 pub mod checkpoint;
+mod criterion;
 mod error;
 pub mod experiment;
 pub mod features;

@@ -11,12 +11,16 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 use serde::{Deserialize, Serialize};
-use zeg_model::params::{ParamMapper, map_params};
+use zeg_model::{
+    params::{ParamMapper, map_params},
+    prompts::is_prompt,
+};
 
 use crate::TrainError;
 
-/// Settings of AdamW. The released recipe's multipliers by name come to the same for every trained parameter, norms
-/// and biases included, so there is one group; an encoder that is tuned is another.
+/// Settings of AdamW. The released recipe of ZegCLIP and CLIP-RC has multipliers by name that come to the same for every
+/// trained parameter, norms and biases included, so there is one group; an encoder that is tuned is another. A method
+/// with other groups names them with [`NamedAdamW::with_groups`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct AdamWSettings {
@@ -29,7 +33,22 @@ pub struct AdamWSettings {
     /// Factor on the learning rate of the encoder's own weights, where they are tuned.
     #[serde(skip_serializing_if = "is_tenth")]
     pub encoder_lr: f64,
+    /// Longest length of all gradients together; longer ones are shortened to it. Without, they stay as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
 }
+
+/// What a group of parameters has of its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ParamGroup {
+    /// Factor on the learning rate.
+    pub lr: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+}
+
+/// The group of a parameter, by its name.
+type GroupOf = Box<dyn Fn(&str) -> ParamGroup + Send + Sync>;
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
 fn is_tenth(factor: &f64) -> bool {
@@ -39,7 +58,7 @@ fn is_tenth(factor: &f64) -> bool {
 /// Whether a parameter is the encoder's own, and no prompt.
 fn is_encoder(name: &str) -> bool {
     name.strip_prefix("backbone.")
-        .is_some_and(|rest| !rest.starts_with("prompt") && !rest.starts_with("deep_prompt"))
+        .is_some_and(|rest| !is_prompt(rest))
 }
 
 /// The released recipe.
@@ -50,7 +69,19 @@ impl Default for AdamWSettings {
             betas: (0.9, 0.999),
             epsilon: 1e-8,
             encoder_lr: 0.1,
+            clip_norm: None,
         }
+    }
+}
+
+impl AdamWSettings {
+    fn rule(&self, weight_decay: f64) -> AdamW {
+        AdamWConfig::new()
+            .with_beta_1(self.betas.0 as f32)
+            .with_beta_2(self.betas.1 as f32)
+            .with_epsilon(self.epsilon as f32)
+            .with_weight_decay(weight_decay as f32)
+            .build()
     }
 }
 
@@ -67,23 +98,29 @@ pub struct Moments {
 
 /// AdamW with a state for each named parameter.
 pub struct NamedAdamW {
-    rule: AdamW,
-    encoder_lr: f64,
+    settings: AdamWSettings,
+    group_of: GroupOf,
     states: BTreeMap<String, AdamWState<1>>,
 }
 
 impl NamedAdamW {
-    /// An optimiser that has seen no gradient.
+    /// An optimiser that has seen no gradient, with one group and a second one of a tuned encoder.
     pub fn new(settings: &AdamWSettings) -> Self {
-        let rule = AdamWConfig::new()
-            .with_beta_1(settings.betas.0 as f32)
-            .with_beta_2(settings.betas.1 as f32)
-            .with_epsilon(settings.epsilon as f32)
-            .with_weight_decay(settings.weight_decay as f32)
-            .build();
+        let (encoder_lr, weight_decay) = (settings.encoder_lr, settings.weight_decay);
+        Self::with_groups(settings, move |name| ParamGroup {
+            lr: if is_encoder(name) { encoder_lr } else { 1.0 },
+            weight_decay,
+        })
+    }
+
+    /// An optimiser that has seen no gradient, with groups of one's own.
+    pub fn with_groups(
+        settings: &AdamWSettings,
+        group_of: impl Fn(&str) -> ParamGroup + Send + Sync + 'static,
+    ) -> Self {
         Self {
-            rule,
-            encoder_lr: settings.encoder_lr,
+            settings: *settings,
+            group_of: Box::new(group_of),
             states: BTreeMap::new(),
         }
     }
@@ -94,9 +131,12 @@ impl NamedAdamW {
     pub fn step<M: Module>(
         &mut self,
         model: M,
-        gradients: BTreeMap<String, Tensor<1>>,
+        mut gradients: BTreeMap<String, Tensor<1>>,
         learning_rate: f64,
     ) -> M {
+        if let Some(longest) = self.settings.clip_norm {
+            gradients = clip_to_norm(gradients, longest);
+        }
         map_params(
             model,
             &mut Step {
@@ -148,6 +188,25 @@ impl NamedAdamW {
     }
 }
 
+/// Shortens gradients whose length together exceeds `longest`, as PyTorch's `clip_grad_norm_` does.
+fn clip_to_norm(
+    gradients: BTreeMap<String, Tensor<1>>,
+    longest: f64,
+) -> BTreeMap<String, Tensor<1>> {
+    let squares = gradients.values().map(|g| g.clone().square().sum());
+    let Some(squares) = squares.reduce(|a, b| a + b) else {
+        return gradients;
+    };
+    let factor = (squares.sqrt() + 1e-6)
+        .recip()
+        .mul_scalar(longest)
+        .clamp_max(1.0); // [1]
+    let scaled = gradients.into_iter();
+    scaled
+        .map(|(name, gradient)| (name, gradient * factor.clone()))
+        .collect()
+}
+
 struct Step<'a> {
     optimizer: &'a mut NamedAdamW,
     gradients: BTreeMap<String, Tensor<1>>,
@@ -160,13 +219,9 @@ impl ParamMapper for Step<'_> {
             return param;
         };
         let state = self.optimizer.states.remove(name);
-        let rule = &self.optimizer.rule;
-        let factor = if is_encoder(name) {
-            self.optimizer.encoder_lr
-        } else {
-            1.0
-        };
-        let learning_rate = self.learning_rate * factor;
+        let group = (self.optimizer.group_of)(name);
+        let rule = self.optimizer.settings.rule(group.weight_decay);
+        let learning_rate = self.learning_rate * group.lr;
         let mut next = None;
         let param = param.map(|value| {
             let shape = value.shape();
@@ -180,5 +235,30 @@ impl ParamMapper for Step<'_> {
             self.optimizer.states.insert(name.to_owned(), state);
         }
         param
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(tensor: &Tensor<1>) -> Vec<f32> {
+        tensor.clone().into_data().try_into_vec().unwrap()
+    }
+
+    #[test]
+    fn long_gradients_are_shortened_together_and_short_ones_stay() {
+        let device = Device::flex();
+        let tensor = |values: [f32; 1]| Tensor::<1>::from_floats(values, &device);
+        let gradients =
+            || BTreeMap::from([("a".into(), tensor([3.0])), ("b".into(), tensor([-4.0]))]);
+        let clipped = clip_to_norm(gradients(), 1.0);
+        assert!((values(&clipped["a"])[0] - 0.6).abs() < 1e-5);
+        assert!((values(&clipped["b"])[0] + 0.8).abs() < 1e-5);
+        let kept = clip_to_norm(gradients(), 5.1);
+        assert_eq!(
+            (values(&kept["a"]), values(&kept["b"])),
+            (vec![3.0], vec![-4.0])
+        );
     }
 }

@@ -7,16 +7,16 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use zeg_image::IGNORE_LABEL;
-use zeg_model::{params::flat_gradients, trace::Trace, zegclip::ZegClip};
+use zeg_model::{method::Model, params::flat_gradients};
 
 use crate::{
     TrainError,
-    batch::{Inputs, Samples, features_tensor, pictures_tensor, thin_labels},
+    batch::Samples,
+    criterion::{Criterion, Terms},
     experiment::TrainingConfig,
     objective::NamedTerms,
     optimizer::{Moments, NamedAdamW},
     supervision::Supervision,
-    targets::Targets,
 };
 
 /// What a step reports; losses are weighted, means over the whole batch.
@@ -35,13 +35,10 @@ pub struct StepReport {
 
 /// A model in training.
 pub struct Trainer {
-    model: ZegClip,
+    model: Model,
     optimizer: NamedAdamW,
     config: TrainingConfig,
-    supervision: Supervision,
-    /// Embeddings of the classes that are trained: `[classes, dim]`
-    text: Tensor<2>,
-    device: Device,
+    criterion: Criterion,
     step: u64,
 }
 
@@ -55,28 +52,16 @@ impl Trainer {
     /// # Errors
     /// There are not as many embeddings as classes.
     pub fn new(
-        model: ZegClip,
+        model: impl Into<Model>,
         config: TrainingConfig,
         supervision: impl Into<Supervision>,
         text: Tensor<2>,
     ) -> Result<Self, TrainError> {
-        let supervision = supervision.into();
-        let [rows, _] = text.dims();
-        if rows != supervision.names().len() {
-            return Err(TrainError::Config(format!(
-                "{rows} class embeddings for {} classes to train",
-                supervision.names().len()
-            )));
-        }
-        let optimizer = NamedAdamW::new(&config.optimizer);
-        let device = text.device();
         Ok(Self {
-            model,
-            optimizer,
+            model: model.into(),
+            optimizer: NamedAdamW::new(&config.optimizer),
+            criterion: Criterion::new(&config, supervision.into(), text)?,
             config,
-            supervision,
-            text,
-            device,
             step: 0,
         })
     }
@@ -84,8 +69,8 @@ impl Trainer {
     /// Continues from a checkpoint's optimiser state; the model already has its weights.
     pub fn resume(&mut self, step: u64, moments: BTreeMap<String, Moments>) {
         self.step = step;
-        self.optimizer
-            .import(moments, &self.device.clone().without_autodiff());
+        let device = self.criterion.device().clone().without_autodiff();
+        self.optimizer.import(moments, &device);
     }
 
     /// Steps done so far; the number of the next one.
@@ -94,12 +79,12 @@ impl Trainer {
     }
 
     /// The model in training.
-    pub fn model(&self) -> &ZegClip {
+    pub fn model(&self) -> &Model {
         &self.model
     }
 
     /// The model for inference: no dropout, no graph.
-    pub fn inference_model(&self) -> ZegClip {
+    pub fn inference_model(&self) -> Model {
         self.model.valid()
     }
 
@@ -117,28 +102,27 @@ impl Trainer {
     /// A label is no class of the data set, or the loss is not finite; the model is then as before the step.
     pub fn train_step(&mut self, samples: Samples) -> Result<StepReport, TrainError> {
         let ids = samples.ids.clone();
-        let size = samples.size;
-        let parts = self.parts(samples)?;
-        let ready: Option<Vec<&Targets>> = parts.iter().map(|(_, labels)| labels.ready()).collect();
-        // Pseudo labels follow from each part's own scores, so that their number is only known after the last; the
-        // loss is linear in its inverse.
-        let objective = self.config.objective;
-        let known = ready.map(|targets| objective.normalizer(&targets));
+        let mut parts = self.criterion.parts(samples)?;
+        if self.criterion.labels_first(&self.model, &parts) {
+            let label = |(number, part)| {
+                self.seed_dropout(number);
+                self.criterion.label(&self.model, part)
+            };
+            parts = parts
+                .into_iter()
+                .enumerate()
+                .map(label)
+                .collect::<Result<_, _>>()?;
+        }
+        let known = self.criterion.normalizer(&parts);
         let mut counted = 0;
 
         let mut gradients: BTreeMap<String, Tensor<1>> = BTreeMap::new();
         let mut terms: BTreeMap<&'static str, f32> = BTreeMap::new();
-        for (number, (inputs, labels)) in parts.into_iter().enumerate() {
-            // Dropout draws from the device's stream: seeded by step and part, it continues exactly after a resume.
-            self.device
-                .seed(dropout_seed(self.config.seed, self.step, number as u64));
-            let masks = self.forward(inputs, size);
-            let targets = self.targets(labels, &masks)?;
-            let of_part = known.unwrap_or_else(|| {
-                counted += objective.count(&targets);
-                1.0
-            });
-            let named = objective.forward(masks, &targets, &self.config.loss, of_part);
+        for (number, part) in parts.into_iter().enumerate() {
+            self.seed_dropout(number);
+            let Terms { named, count } = self.criterion.terms(&self.model, part, known)?;
+            counted += count;
             for (name, term) in &named {
                 *terms.entry(name).or_default() += term.clone().into_scalar::<f32>();
             }
@@ -182,87 +166,10 @@ impl Trainer {
         Ok(report)
     }
 
-    /// The batch's micro-batches, with labels as far as they are known.
-    fn parts(&self, samples: Samples) -> Result<Vec<(Inputs, Labels)>, TrainError> {
-        let (size, stride) = (samples.size, self.config.loss_stride);
-        let mut parts = Vec::new();
-        for part in samples.split(self.config.micro_batch()) {
-            let mut values = if stride == 1 {
-                part.labels
-            } else {
-                thin_labels(&part.labels, size, stride)
-            };
-            self.supervision.map(&mut values);
-            let (pictures, size) = (part.ids.len(), [size / stride, size / stride]);
-            let labels = if self.supervision.pseudo_labels().is_some() {
-                Labels::Waiting {
-                    values,
-                    pictures,
-                    size,
-                }
-            } else {
-                let classes = self.supervision.names().len();
-                Labels::Ready(Targets::new(values, pictures, size, classes)?)
-            };
-            parts.push((part.inputs, labels));
-        }
-        Ok(parts)
-    }
-
-    /// What a part's loss compares its masks with.
-    fn targets(&self, labels: Labels, masks: &Tensor<4>) -> Result<Targets, TrainError> {
-        match labels {
-            Labels::Ready(targets) => Ok(targets),
-            Labels::Waiting {
-                mut values,
-                pictures,
-                size,
-            } => {
-                if let Some(classes) = self.supervision.pseudo_labels() {
-                    classes.fill(masks.clone(), &mut values, size)?;
-                }
-                Targets::new(values, pictures, size, self.supervision.names().len())
-            }
-        }
-    }
-
-    /// Class masks on the patch grid: `[batch, classes, h, w]`.
-    fn forward(&self, inputs: Inputs, size: usize) -> Tensor<4> {
-        let trace = &mut Trace::off();
-        let text = self.text.clone();
-        match inputs {
-            Inputs::Pictures(values) => {
-                self.model
-                    .forward(pictures_tensor(values, size, &self.device), text, trace)
-            }
-            Inputs::Features(features) => self.model.decode_head.forward(
-                features_tensor(&features, &self.device),
-                text,
-                trace,
-            ),
-        }
-    }
-}
-
-/// Labels of a micro-batch.
-enum Labels {
-    /// All known.
-    Ready(Targets),
-    /// Some wait for the model's scores.
-    Waiting {
-        /// `[pictures, height, width]`
-        values: Vec<u16>,
-        pictures: usize,
-        size: [usize; 2],
-    },
-}
-
-impl Labels {
-    fn ready(&self) -> Option<&Targets> {
-        match self {
-            Self::Ready(targets) => Some(targets),
-            Self::Waiting { .. } => None,
-        }
+    /// Dropout draws from the device's stream: seeded by step and part, it continues exactly after a resume.
+    fn seed_dropout(&self, part: usize) {
+        let seed = dropout_seed(self.config.seed, self.step, part as u64);
+        self.criterion.device().seed(seed);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Opens a model: a checkpoint of `zeg train`, a released ZegCLIP checkpoint, or CLIP alone.
+//! Opens a model: a checkpoint of `zeg train`, a released checkpoint, or CLIP alone.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +7,10 @@ use zeg_model::{
     dense::DenseModel,
     embeddings::ClassEmbeddings,
     inference::Inference,
+    method::Method,
     recognize::Recognized,
     training_free::{DenseAttention, TrainingFree, TrainingFreeConfig},
     weights::{StateDict, file_sha256},
-    zegclip::ZegClip,
 };
 use zeg_train::{
     checkpoint::{BaseWeights, Checkpoint, StoredClass},
@@ -97,7 +97,7 @@ impl LoadedModel {
         } else {
             Some(Recognized::from_weights(&weights)?)
         };
-        if let (Some(config), None | Some(Recognized::ZegClip(_))) = (method, &recognized) {
+        if let (Some(config), None | Some(Recognized::Trained(_))) = (method, &recognized) {
             return Err(LoadError::NotPlain {
                 file: path.to_owned(),
                 method: config.attention.name(),
@@ -106,11 +106,11 @@ impl LoadedModel {
         }
         match recognized {
             None => Self::from_checkpoint(path, base, device),
-            Some(Recognized::ZegClip(config)) => Ok(Self {
-                model: Box::new(ZegClip::build(&weights, &config, device, 0)?.0),
+            Some(Recognized::Trained(config)) => Ok(Self {
+                model: Box::new(config.build(&weights, device, 0)?.0),
                 weights,
                 inference: Inference::default(),
-                method: "ZegCLIP (released checkpoint)".into(),
+                method: format!("{} (released checkpoint)", config.method().title()),
                 base: path.to_owned(),
                 base_sha256: None,
                 stored: None,
@@ -142,7 +142,7 @@ impl LoadedModel {
     /// the resolution of its position table, and whether it adds the class embedding twice.
     pub fn frozen_encoder(&self) -> Option<(&str, &Encoder, usize, bool)> {
         let model = &self.experiment.as_ref()?.model;
-        if model.prompts.is_some() || model.tune_encoder {
+        if model.prompts.is_some() || model.tune_encoder || model.method != Method::ZegClip {
             return None;
         }
         let digest = self.base_sha256.as_deref()?;
@@ -163,10 +163,10 @@ impl LoadedModel {
         let mut weights = StateDict::open(&base)?;
         weights.add(path)?;
         Ok(Self {
-            model: Box::new(ZegClip::build(&weights, &config, device, 0)?.0),
+            model: Box::new(config.build(&weights, device, 0)?.0),
             weights,
             inference: info.experiment.inference,
-            method: "ZegCLIP".into(),
+            method: config.method().title().into(),
             base,
             base_sha256: Some(info.base.sha256),
             stored: Some(stored),

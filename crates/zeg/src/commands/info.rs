@@ -2,15 +2,9 @@
 
 use std::process::ExitCode;
 
-use burn::tensor::Device;
 use serde::Serialize;
 use zeg::{
-    model::{
-        count::{zegclip_macs, zegclip_params},
-        params::list_params,
-        weights::{Inspection, StateDict},
-        zegclip::ZegClip,
-    },
+    model::weights::{Inspection, StateDict},
     train::{checkpoint::Checkpoint, experiment::Experiment},
 };
 
@@ -93,13 +87,8 @@ fn describe(
     let (list, unseen) = (data.classes.as_deref(), data.unseen.as_deref());
     let classes = zeg::data::classes(&data.dataset, list, unseen)?;
     let config = experiment.model.architecture()?;
-    let model = ZegClip::blueprint(&config, &Device::flex())?;
-    let params = zegclip_params(
-        &list_params(&model, |key| ZegClip::trains(&config, key)),
-        &config,
-    );
-    let size = config.encoder.input_resolution;
-    let macs = zegclip_macs(&config, size, classes.len());
+    let params = config.count_params()?;
+    let (size, macs) = (config.resolution(), config.count_macs(classes.len()));
     Ok(Info {
         file,
         encoder: experiment.model.encoder.to_string(),

@@ -21,7 +21,6 @@ use zeg::{
     model::{
         embeddings::ClassEmbeddings,
         weights::{StateDict, file_sha256},
-        zegclip::ZegClip,
     },
     train::{
         TrainError,
@@ -200,12 +199,7 @@ fn build_trainer(
         weights.add(checkpoint.path())?;
     }
     let config = experiment.model.architecture()?;
-    let (model, _) = ZegClip::build(
-        &weights,
-        &config,
-        &training_device,
-        experiment.training.seed,
-    )?;
+    let (model, _) = config.build(&weights, &training_device, experiment.training.seed)?;
     let mut trainer = Trainer::new(model, experiment.training.clone(), supervision, text)?;
     match start {
         Start::Fresh => {}

@@ -181,6 +181,7 @@ fn compare_losses(check: &mut Check, case: &Case, pass: &Pass) -> Result<(), Par
     let plain = pass.loss(&MaskLoss {
         focal: 1.0,
         dice: 1.0,
+        ..MaskLoss::default()
     });
     let weighted = pass.loss(&case.loss);
     let accuracy = Array::scalar(pixel_accuracy(pass.masks.clone(), &pass.targets)?);
@@ -329,6 +330,7 @@ fn step(
                     weight_decay: weight_decay.number()?,
                     betas: (first, second),
                     epsilon: epsilon.number()?,
+                    clip_norm: None,
                 };
                 (rate.number()?, settings)
             }

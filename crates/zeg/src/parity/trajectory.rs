@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Tensor, activation};
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor, activation},
+};
 use zeg_data::{Preprocess, Whole};
 use zeg_image::{Normalization, RgbImage};
 use zeg_model::{
     config::{HeadConfig, PromptConfig, PromptDepth, VisionConfig, ZegClipConfig},
+    dense::DenseModel,
     embeddings::ClassEmbeddings,
     inference::{Inference, lower_seen},
+    method::Model,
     params::{flat_gradients, list_params, trained_values},
     resize::bilinear,
     trace::Trace,
@@ -206,6 +211,7 @@ fn training(meta: &Meta, size: usize) -> Result<TrainingConfig, ParityError> {
         loss: MaskLoss {
             focal: number("mask_w")?,
             dice: number("dice_w")?,
+            ..MaskLoss::default()
         },
         optimizer: AdamWSettings {
             weight_decay: number("weight_decay")?,
@@ -351,7 +357,7 @@ fn compare_first_gradient(
 fn compare_scores(
     check: &mut Check,
     run: &Run,
-    model: &ZegClip,
+    model: &Model,
     device: &Device,
 ) -> Result<(), ParityError> {
     let names = check.file().tensors.keys();
@@ -368,7 +374,7 @@ fn compare_scores(
     };
     let all: Vec<usize> = (0..run.classes).collect();
     let images = pictures_tensor(picture, run.size, device);
-    let grid = model.forward(images, run.text(device, &all), &mut Trace::off());
+    let grid = model.masks(model.encode(images), run.text(device, &all));
     let scores = activation::sigmoid(bilinear(grid, [run.size; 2]));
     let seen: Vec<bool> = all.iter().map(|class| run.base.contains(class)).collect();
     let scores = lower_seen(scores, &seen, Inference::default().seen_offset);
@@ -410,7 +416,7 @@ fn compare_movement(
     }
 }
 
-fn values(model: &ZegClip) -> BTreeMap<String, Array> {
+fn values(model: &impl Module) -> BTreeMap<String, Array> {
     let values = trained_values(model).into_iter();
     values
         .map(|(name, shape, v)| (name, Array::from_values(&shape, &v)))

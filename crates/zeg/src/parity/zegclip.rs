@@ -116,6 +116,7 @@ impl Case {
             loss: MaskLoss {
                 focal: config.at("mask_w")?.number()?,
                 dice: config.at("dice_w")?.number()?,
+                ..MaskLoss::default()
             },
             crop: count("crop")?,
             stride: count("stride")?,
