@@ -31,4 +31,4 @@ pub use activation::Activation;
 pub use block::{Norm, PackedBlock, Workspace};
 pub use level::{Level, at_level};
 pub use linear::{PackedLinear, Precision, Then};
-pub use ops::{attention_packed, gelu, layer_norm, quick_gelu, sigmoid, softmax};
+pub use ops::{attention_packed, gelu, layer_norm, quick_gelu, runs_on, sigmoid, softmax};

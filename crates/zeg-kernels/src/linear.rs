@@ -41,6 +41,15 @@ pub enum Precision {
     Int8,
 }
 
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Float => "f32",
+            Self::Int8 => "int8",
+        })
+    }
+}
+
 /// What happens to a product and its bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
@@ -356,9 +365,12 @@ fn panels<T: Copy + Default + Send + Sync>(
             let first = index * columns;
             for column in 0..columns.min(outputs - first) {
                 let output = first + column;
-                for (input, &w) in weight[output * inputs..][..inputs].iter().enumerate() {
-                    panel[(input / unit * columns + column) * unit + input % unit] =
-                        convert(output, w);
+                let row = &weight[output * inputs..][..inputs];
+                for (line, weights) in row.chunks(unit).enumerate() {
+                    let line = &mut panel[(line * columns + column) * unit..][..unit];
+                    for (value, &weight) in line.iter_mut().zip(weights) {
+                        *value = convert(output, weight);
+                    }
                 }
             }
         });

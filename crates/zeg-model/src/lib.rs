@@ -18,6 +18,7 @@ mod error;
 pub mod inference;
 pub mod layers;
 pub mod method;
+pub mod packing;
 pub mod params;
 pub mod prompts;
 pub mod recognize;
@@ -38,3 +39,4 @@ pub mod weights;
 pub mod zegclip;
 
 pub use error::ModelError;
+pub use zeg_kernels::Precision;

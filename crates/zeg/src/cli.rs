@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use zeg::{
     DeviceChoice,
     model::{
+        Precision,
         inference::View,
         training_free::{DenseAttention, LastBlock, TrainingFreeConfig},
     },
@@ -74,6 +75,33 @@ pub(crate) struct ComputeArgs {
     /// Threads for computing on the CPU [default: all cores]
     #[arg(long, value_name = "N", env = "ZEG_THREADS")]
     pub(crate) threads: Option<usize>,
+}
+
+/// What to compute with.
+#[derive(Debug, Args)]
+pub(crate) struct PrecisionArgs {
+    /// What the encoder computes with on the CPU: 32-bit floats, or 8-bit integers, faster and a little less exact
+    #[arg(long, value_enum, default_value_t, env = "ZEG_PRECISION")]
+    pub(crate) precision: PrecisionArg,
+}
+
+/// See [`Precision`].
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+pub(crate) enum PrecisionArg {
+    /// 32-bit floats
+    #[default]
+    F32,
+    /// 8-bit integers
+    Int8,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(arg: PrecisionArg) -> Self {
+        match arg {
+            PrecisionArg::F32 => Self::Float,
+            PrecisionArg::Int8 => Self::Int8,
+        }
+    }
 }
 
 /// Arguments of `zeg train`.
@@ -278,6 +306,8 @@ pub(crate) struct SegmentArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) inference: InferenceArgs,
+    #[command(flatten)]
+    pub(crate) precision: PrecisionArgs,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use zeg_model::{
+    Precision,
     dense::DenseModel,
     embeddings::ClassEmbeddings,
     inference::Inference,
@@ -22,6 +23,8 @@ use zeg_train::{
 pub struct LoadedModel {
     /// The model, for inference.
     pub model: Box<dyn DenseModel>,
+    /// What the encoder computes with.
+    pub precision: Precision,
     /// All weights: image tower, text tower where there is one, what was trained.
     pub weights: StateDict,
     /// How pictures go through it unless somebody says otherwise.
@@ -82,6 +85,7 @@ impl LoadedModel {
     ///
     /// - `base`: the frozen weights' file of a checkpoint, where it is not the one the checkpoint names
     /// - `method`: how plain CLIP weights are used; [`DEFAULT_METHOD`] unless said
+    /// - `precision`: what the encoder computes with
     ///
     /// # Errors
     /// A file cannot be read, is another one, or holds another architecture; see also [`LoadError`].
@@ -90,6 +94,7 @@ impl LoadedModel {
         base: Option<&Path>,
         method: Option<TrainingFreeConfig>,
         device: &Device,
+        precision: Precision,
     ) -> anyhow::Result<Self> {
         let weights = StateDict::open(path)?;
         let recognized = if Checkpoint::is_checkpoint(&weights) {
@@ -105,9 +110,10 @@ impl LoadedModel {
             .into());
         }
         match recognized {
-            None => Self::from_checkpoint(path, base, device),
+            None => Self::from_checkpoint(path, base, device, precision),
             Some(Recognized::Trained(config)) => Ok(Self {
-                model: Box::new(config.build(&weights, device, 0)?.0),
+                model: Box::new(config.build_packed(&weights, device, precision)?),
+                precision,
                 weights,
                 inference: Inference::default(),
                 method: format!("{} (released checkpoint)", config.method().title()),
@@ -122,9 +128,17 @@ impl LoadedModel {
                 normalization,
             }) => {
                 let config = method.unwrap_or_else(|| TrainingFreeConfig::new(DEFAULT_METHOD));
-                let model = TrainingFree::build(&weights, &encoder, config, normalization, device)?;
+                let model = TrainingFree::build(
+                    &weights,
+                    &encoder,
+                    config,
+                    normalization,
+                    device,
+                    precision,
+                )?;
                 Ok(Self {
                     model: Box::new(model),
+                    precision,
                     weights,
                     inference: config.default_inference(),
                     method: format!("training-free ({})", config.attention.name()),
@@ -154,7 +168,12 @@ impl LoadedModel {
         ))
     }
 
-    fn from_checkpoint(path: &Path, base: Option<&Path>, device: &Device) -> anyhow::Result<Self> {
+    fn from_checkpoint(
+        path: &Path,
+        base: Option<&Path>,
+        device: &Device,
+        precision: Precision,
+    ) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::open(path)?;
         let stored = checkpoint.embeddings()?;
         let info = checkpoint.info;
@@ -163,7 +182,8 @@ impl LoadedModel {
         let mut weights = StateDict::open(&base)?;
         weights.add(path)?;
         Ok(Self {
-            model: Box::new(config.build(&weights, device, 0)?.0),
+            model: Box::new(config.build_packed(&weights, device, precision)?),
+            precision,
             weights,
             inference: info.experiment.inference,
             method: config.method().title().into(),

@@ -11,6 +11,7 @@ use burn::{
 };
 use zeg_image::IGNORE_LABEL;
 use zeg_model::{
+    Precision,
     config::{HeadConfig, PromptConfig, PromptDepth, VisionConfig, ZegClipConfig},
     embeddings::ClassEmbeddings,
     inference::{Inference, ScoreMap, lower_seen},
@@ -57,8 +58,11 @@ pub(crate) fn compare(mut check: Check, options: &Options) -> Result<Findings, P
     progress(&file.path, "encoding");
     let images = case.images(&device);
     let mut trace = Trace::on();
-    let encoded = model.encode(images.clone(), &mut trace);
-    compare_eval(&mut check, &case, &model, &encoded, &embeddings, trace)?;
+    let packed = case.build_packed(plain)?;
+    let encoded = packed.encode(images.clone().without_autodiff(), &mut trace);
+    compare_eval(&mut check, &case, &packed, &encoded, &embeddings, trace)?;
+    drop(packed);
+    let encoded = model.encode(images.clone(), &mut Trace::off());
 
     progress(&file.path, "gradients");
     let targets = case.targets()?;
@@ -188,15 +192,32 @@ impl Case {
         })
     }
 
-    /// The model with generated weights.
+    /// The model as it is trained, with generated weights.
     fn build(&self, device: &Device) -> Result<ZegClip, ParityError> {
+        Ok(ZegClip::build(&self.weights(device)?, &self.config, device, 0)?.0)
+    }
+
+    /// The model as pictures go through it: linear layers packed.
+    fn build_packed(&self, device: &Device) -> Result<ZegClip, ParityError> {
+        let weights = self.weights(device)?;
+        let config = &self.config;
+        Ok(ZegClip::build_packed(
+            &weights,
+            config,
+            device,
+            Precision::Float,
+        )?)
+    }
+
+    /// The generated weights.
+    fn weights(&self, device: &Device) -> Result<StateDict, ParityError> {
         let mut weights = StateDict::default();
         let blueprint = ZegClip::blueprint(&self.config, &device.clone().without_autodiff())?;
         for info in list_params(&blueprint, |_| false) {
             let values = generator::parameter(&info.name, self.seed, &info.shape);
             weights.insert(info.name, values);
         }
-        Ok(ZegClip::build(&weights, &self.config, device, 0)?.0)
+        Ok(weights)
     }
 
     /// The picture, `[1, 3, size, size]`.

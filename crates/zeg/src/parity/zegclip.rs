@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, activation};
 use zeg_model::{
+    Precision,
     config::{
         Activation, HeadConfig, PromptConfig, PromptDepth, TextConfig, VisionConfig, ZegClipConfig,
     },
@@ -37,7 +38,7 @@ const TEXT_TOWER: &str = "text_encoder.";
 /// Compares everything in the file.
 pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Findings, ParityError> {
     let case = Case::read(&mut check)?;
-    let model = case.build(device)?;
+    let model = case.build_packed(device)?;
     let text = case.text(device, None);
     compare_eval(&mut check, &case, &model, text.clone())?;
     compare_other_size(&mut check, &model)?;
@@ -125,7 +126,18 @@ impl Case {
         })
     }
 
-    /// The model on a device.
+    /// The model as pictures go through it: linear layers packed.
+    fn build_packed(&self, device: &Device) -> Result<ZegClip, ParityError> {
+        let mut model =
+            ZegClip::build_packed(&self.weights, &self.config, device, Precision::Float)?;
+        let params = ParamBuilder::packed(&self.weights, device, 0, Precision::Float)?;
+        let encoder = &self.config.encoder;
+        let params = params.at("backbone");
+        model.backbone = VisionTransformer::build_scheduled(&params, encoder, self.schedule)?;
+        Ok(model)
+    }
+
+    /// The model as it is trained.
     pub(crate) fn build(&self, device: &Device) -> Result<ZegClip, ParityError> {
         let (mut model, _) = ZegClip::build(&self.weights, &self.config, device, 0)?;
         // Depths that a configuration cannot express.

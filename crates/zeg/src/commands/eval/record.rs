@@ -10,7 +10,7 @@ use zeg::{
     eval::{BenchmarkRef, ClassRef, Evaluation, Metric, ModelRef, Shard, Timing, record::FORMAT},
     evaluation::Outcome,
     loading::LoadedModel,
-    model::weights::file_sha256,
+    model::{Precision, weights::file_sha256},
     train::checkpoint::{Checkpoint, CheckpointInfo},
 };
 
@@ -30,6 +30,10 @@ pub(super) fn evaluation(
         Some(split.pictures as u64)
     });
     let unseen = dataset.classes.unseen_flags();
+    let mut inference = serde_json::to_value(plan.settings)?;
+    if loaded.precision != Precision::Float {
+        inference["precision"] = loaded.precision.to_string().into();
+    }
     let colours = dataset.classes.palette();
     let classes = dataset.classes.classes.iter().zip(unseen).zip(colours);
     Ok(Evaluation {
@@ -55,7 +59,7 @@ pub(super) fn evaluation(
             seed: info.as_ref().map(|info| info.experiment.training.seed),
         },
         templates: plan.data.templates.clone(),
-        inference: serde_json::to_value(plan.settings)?,
+        inference,
         scales: plan.test_time.scales.clone(),
         flip: plan.test_time.flip,
         classes: classes
