@@ -14,8 +14,8 @@ use zeg::{
 };
 
 use crate::commands::{
-    ablate::AblateArgs, data::DataArgs, eval::EvalArgs, import::ImportArgs, models::ModelsArgs,
-    pull::PullArgs, report::ReportArgs, segment::outputs::Output,
+    ablate::AblateArgs, bench::BenchArgs, data::DataArgs, eval::EvalArgs, import::ImportArgs,
+    models::ModelsArgs, pull::PullArgs, report::ReportArgs, segment::outputs::Output,
 };
 
 /// Zero-shot semantic segmentation: label every pixel of a picture with class names given as words.
@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Show what an experiment, a checkpoint or a file of weights is
     Info(InfoArgs),
+    /// Time a model: pictures to scores, or steps of its training
+    Bench(BenchArgs),
     /// Recompute reference numbers and compare
     Parity(ParityArgs),
     /// Print a completion script for a shell
@@ -82,7 +84,14 @@ pub(crate) struct ComputeArgs {
 pub(crate) struct PrecisionArgs {
     /// What the encoder computes with on the CPU: 32-bit floats, or 8-bit integers, faster and a little less exact
     #[arg(long, value_enum, default_value_t, env = "ZEG_PRECISION")]
-    pub(crate) precision: PrecisionArg,
+    precision: PrecisionArg,
+}
+
+impl PrecisionArgs {
+    /// What was chosen.
+    pub(crate) fn value(&self) -> Precision {
+        self.precision.into()
+    }
 }
 
 /// See [`Precision`].

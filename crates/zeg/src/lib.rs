@@ -9,6 +9,8 @@ pub mod loading;
 pub mod parity;
 pub mod segmenter;
 pub mod spool;
+pub mod supervision;
+pub mod timing;
 pub mod word_cache;
 pub mod words;
 

@@ -317,7 +317,7 @@ impl<'a> Job<'a> {
         device: &Device,
     ) -> anyhow::Result<Self> {
         let base = args.model.weights.as_deref();
-        let precision = args.precision.precision.into();
+        let precision = args.precision.value();
         let loaded = LoadedModel::open(checkpoint, base, args.method.config(), device, precision)?;
         let plan = Plan::new(args, file, (checkpoint, &loaded))?;
         let root = args.data.as_deref().unwrap_or(Path::new("."));
