@@ -4,9 +4,9 @@
 //! [`PackedLinear`] holds its weights as the kernels read them ([`tile`]), in 32-bit floats or in 8-bit integers,
 //! and finishes a tile of the result (bias, activation, residual) while it is in the first-level cache.
 //!
-//! Integers: a weight is w ≈ s·q with one scale s an output, an activation x ≈ r·p with one scale r a row, found when
-//! the row is read; both scales put the greatest magnitude at 127. Sums of products of p and q are exact at every
-//! level, whatever instructions compute them.
+//! Integers: a weight is w ≈ s·q with one scale s an output; an activation is x ≈ r·(p − z) with scale and zero of its
+//! row and group of inputs, found when the row is read ([`quantized`]). Sums of (p − z)·q over a group are exact, and
+//! what follows has one order without multiply-adds, so that results are equal to the bit at every level.
 
 use std::fmt;
 
@@ -16,8 +16,8 @@ use crate::{
     activation::Activation,
     level::{Level, dispatched},
     linear::{
-        quantized::{ByteRows, PairRows, quantize_weights},
-        tile::{Rows, TILE, TileShape},
+        quantized::{GROUP, RoundedRows, quantize_weights},
+        tile::{Integers, Rows, TILE, TileShape},
     },
     matrix::MatrixMut,
 };
@@ -85,17 +85,17 @@ enum Weights {
     Bytes {
         panels: Vec<i8>,
         scales: Vec<f32>,
-        /// What a sum has too much because activations are stored with 128 added.
-        offsets: Vec<i32>,
+        /// Sums of the weights over each group of inputs: `[panels, groups, columns]`
+        sums: Vec<i32>,
     },
 }
 
 /// A layer's inputs as its weights want them.
 enum Inputs<'a> {
     Floats(&'a [f32]),
-    Pairs(PairRows),
+    Pairs(RoundedRows<i16>),
     #[cfg(target_arch = "x86_64")]
-    Bytes(ByteRows),
+    Bytes(RoundedRows<u8>),
 }
 
 impl PackedLinear {
@@ -165,9 +165,9 @@ impl PackedLinear {
         );
         let inputs = match &self.weights {
             Weights::Floats(_) => Inputs::Floats(x),
-            Weights::Pairs { .. } => Inputs::Pairs(PairRows::quantize(x, self.inputs, self.level)),
+            Weights::Pairs { .. } => Inputs::Pairs(RoundedRows::pairs(x, self.inputs, self.level)),
             #[cfg(target_arch = "x86_64")]
-            Weights::Bytes { .. } => Inputs::Bytes(ByteRows::quantize(x, self.inputs, self.level)),
+            Weights::Bytes { .. } => Inputs::Bytes(RoundedRows::bytes(x, self.inputs, self.level)),
         };
         // Blocks follow from the shape alone; rows are shared out evenly, in whole tiles.
         let blocks = rows.div_ceil(BLOCK_ROWS).max(1);
@@ -243,45 +243,38 @@ impl PackedLinear {
             }
             (Weights::Pairs { panels, scales }, Inputs::Pairs(x)) => {
                 let length = x.stride * columns;
-                let rows = Rows::new(&x.values[first * x.stride..], x.stride, count);
-                let mut sums = [0; TILE];
-                tile::pairs(
-                    self.level,
-                    rows,
-                    &panels[panel * length..][..length],
-                    &mut sums,
-                );
-                let scales = &scales[panel * columns..][..columns];
-                let row_scales = &x.scales[first..][..count];
-                scale_sums(
-                    self.level,
-                    tile,
-                    &sums,
-                    scales,
-                    &[0; TILE][..columns],
-                    row_scales,
-                );
+                let panel_values = &panels[panel * length..][..length];
+                tile::pairs(self.level, integers(x, first, count), panel_values, tile);
+                scale_outputs(self.level, tile, &scales[panel * columns..][..columns]);
             }
             #[cfg(target_arch = "x86_64")]
             (
                 Weights::Bytes {
                     panels,
                     scales,
-                    offsets,
+                    sums,
                 },
                 Inputs::Bytes(x),
             ) => {
                 let length = x.stride * columns;
-                let rows = Rows::new(&x.values[first * x.stride..], x.stride, count);
-                let mut sums = [0; TILE];
-                tile::bytes(rows, &panels[panel * length..][..length], &mut sums);
-                let scales = &scales[panel * columns..][..columns];
-                let offsets = &offsets[panel * columns..][..columns];
-                let row_scales = &x.scales[first..][..count];
-                scale_sums(self.level, tile, &sums, scales, offsets, row_scales);
+                let panel_values = &panels[panel * length..][..length];
+                let sums = &sums[panel * x.groups * columns..][..x.groups * columns];
+                tile::bytes(integers(x, first, count), panel_values, sums, tile);
+                scale_outputs(self.level, tile, &scales[panel * columns..][..columns]);
             }
             _ => unreachable!("inputs are made for the weights"),
         }
+    }
+}
+
+/// `count` rows from `first` on.
+fn integers<T>(x: &RoundedRows<T>, first: usize, count: usize) -> Integers<'_, T> {
+    let notes = first * x.groups..(first + count) * x.groups;
+    Integers {
+        rows: Rows::new(&x.values[first * x.stride..], x.stride, count),
+        groups: x.groups,
+        scales: &x.scales[notes.clone()],
+        zeros: &x.zeros[notes],
     }
 }
 
@@ -315,24 +308,14 @@ fn pack(
     if tile::has_bytes(level) {
         let shape = TileShape::OF_BYTES;
         let panels = panels(weight, inputs, outputs, shape.columns, 4, rounded);
-        let mut offsets: Vec<i32> = weight
-            .chunks_exact(inputs.max(1))
-            .enumerate()
-            .map(|(output, row)| {
-                128 * row
-                    .iter()
-                    .map(|&w| i32::from(rounded(output, w)))
-                    .sum::<i32>()
-            })
-            .collect();
-        offsets.resize(outputs.next_multiple_of(shape.columns), 0);
+        let sums = group_sums(weight, inputs, outputs, shape.columns, rounded);
         let scales = scales.padded(shape.columns);
         return (
             shape,
             Weights::Bytes {
                 panels,
                 scales,
-                offsets,
+                sums,
             },
         );
     }
@@ -377,13 +360,34 @@ fn panels<T: Copy + Default + Send + Sync>(
     panels
 }
 
+/// Sums of rounded weights over groups of inputs: `[panels, groups, columns]`.
+#[cfg(target_arch = "x86_64")]
+fn group_sums(
+    weight: &[f32],
+    inputs: usize,
+    outputs: usize,
+    columns: usize,
+    rounded: impl Fn(usize, f32) -> i8,
+) -> Vec<i32> {
+    let groups = inputs.div_ceil(GROUP);
+    let mut sums = vec![0; outputs.div_ceil(columns) * groups * columns];
+    for (output, row) in weight.chunks_exact(inputs.max(1)).enumerate() {
+        let (panel, column) = (output / columns, output % columns);
+        for (group, weights) in row.chunks(GROUP).enumerate() {
+            let sum = weights.iter().map(|&w| i32::from(rounded(output, w))).sum();
+            sums[(panel * groups + group) * columns + column] = sum;
+        }
+    }
+    sums
+}
+
 dispatched! {
     /// Adds a line to every line of a tile.
     fn add_bias(tile: &mut [f32], bias: &[f32]) = add_bias_kernel;
 }
 dispatched! {
-    /// Turns sums of integers into the numbers that they stand for.
-    fn scale_sums(tile: &mut [f32], sums: &[i32], scales: &[f32], offsets: &[i32], row_scales: &[f32]) = scale_sums_kernel;
+    /// Multiplies every line of a tile with a line.
+    fn scale_outputs(tile: &mut [f32], scales: &[f32]) = scale_outputs_kernel;
 }
 
 #[inline(always)]
@@ -396,19 +400,10 @@ fn add_bias_kernel<const FMA: bool>(tile: &mut [f32], bias: &[f32]) {
 }
 
 #[inline(always)]
-fn scale_sums_kernel<const FMA: bool>(
-    tile: &mut [f32],
-    sums: &[i32],
-    scales: &[f32],
-    offsets: &[i32],
-    row_scales: &[f32],
-) {
-    let rows = tile.chunks_exact_mut(scales.len());
-    let rows = rows.zip(sums.chunks_exact(scales.len())).zip(row_scales);
-    for ((values, sums), &row_scale) in rows {
-        let sums = sums.iter().zip(offsets);
-        for ((value, (&sum, &offset)), &scale) in values.iter_mut().zip(sums).zip(scales) {
-            *value = (sum - offset) as f32 * (row_scale * scale);
+fn scale_outputs_kernel<const FMA: bool>(tile: &mut [f32], scales: &[f32]) {
+    for row in tile.chunks_exact_mut(scales.len()) {
+        for (value, &scale) in row.iter_mut().zip(scales) {
+            *value *= scale;
         }
     }
 }

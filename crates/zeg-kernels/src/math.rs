@@ -119,23 +119,6 @@ pub(crate) fn maximum(values: &[f32]) -> f32 {
     lanes.into_iter().fold(f32::NEG_INFINITY, greater)
 }
 
-/// The greatest magnitude; NaN counts for nothing.
-#[inline(always)]
-pub(crate) fn magnitude(values: &[f32]) -> f32 {
-    let greater = |a: f32, b: f32| if b > a { b } else { a };
-    let mut lanes = [0.0_f32; LANES];
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane = greater(*lane, value.abs());
-        }
-    }
-    for (lane, &value) in lanes.iter_mut().zip(rest) {
-        *lane = greater(*lane, value.abs());
-    }
-    lanes.into_iter().fold(0.0, greater)
-}
-
 /// Sum of the lanes, halves first.
 #[inline(always)]
 pub(crate) fn total(lanes: [f32; LANES]) -> f32 {

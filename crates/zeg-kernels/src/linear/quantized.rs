@@ -1,13 +1,17 @@
-//! Numbers rounded to 8 bits: weights with a scale an output, activations with a scale a row.
+//! Numbers rounded to 8 bits: weights with a scale an output, activations with a scale and a zero a few inputs.
+//!
+//! Activations of transformers have channels a hundred times larger than the others, and behind a GELU hardly a
+//! negative value. So every [`GROUP`] of inputs of a row has its own range, from its least to its greatest value (both
+//! at most and at least 0): x ≈ r·(p − z), p from 0 to 255. A large channel costs its own group's precision, no other's.
 
 use rayon::prelude::*;
 
-use crate::{
-    level::{Level, dispatched},
-    math::{magnitude, sum_of},
-};
+use crate::level::{Level, dispatched};
 
-/// Greatest integer that a number becomes.
+/// Inputs that share a scale: a multiple of 4 and of 16.
+pub(crate) const GROUP: usize = 48;
+
+/// Greatest integer of a weight.
 const GREATEST: f32 = 127.0;
 
 /// Values of rows that a thread rounds at a time, about.
@@ -40,125 +44,174 @@ impl WeightScales {
     }
 }
 
-/// Rows of 16-bit integers, −127 to 127.
-pub(crate) struct PairRows {
-    /// `[rows, stride]`; behind a row's last value, zero.
-    pub(crate) values: Vec<i16>,
-    /// Length of a row, even.
+/// Rows of rounded activations.
+pub(crate) struct RoundedRows<T> {
+    /// `[rows, stride]`: p as bytes, or p − z as 16-bit integers. What lies behind a row's last value meets weights of
+    /// zero.
+    pub(crate) values: Vec<T>,
+    /// Length of a row.
     pub(crate) stride: usize,
-    /// One a row.
+    /// Groups of a row.
+    pub(crate) groups: usize,
+    /// r: `[rows, groups]`
     pub(crate) scales: Vec<f32>,
+    /// z: `[rows, groups]`; all 0 where it was subtracted.
+    pub(crate) zeros: Vec<i32>,
 }
 
-/// Rows of bytes, 1 to 255: 128 more than the integer that is meant.
-#[cfg(target_arch = "x86_64")]
-pub(crate) struct ByteRows {
-    /// `[rows, stride]`; what lies behind a row's last value meets weights of zero.
-    pub(crate) values: Vec<u8>,
-    /// Length of a row, a multiple of 4.
-    pub(crate) stride: usize,
-    /// One a row.
-    pub(crate) scales: Vec<f32>,
-}
-
-impl PairRows {
-    /// Rounds rows of `length` values.
-    pub(crate) fn quantize(x: &[f32], length: usize, level: Level) -> Self {
-        let stride = length.next_multiple_of(2);
-        let (values, scales) = quantize(x, length, stride, |row, out| pair_row(level, row, out));
-        Self {
-            values,
-            stride,
-            scales,
-        }
+impl RoundedRows<i16> {
+    /// Rounds rows of `length` values, for kernels that take two at a time.
+    pub(crate) fn pairs(x: &[f32], length: usize, level: Level) -> Self {
+        let round = |x: &[f32], out: &mut [i16], scales: &mut [f32], zeros: &mut [i32]| {
+            pair_row(level, x, out, scales, zeros);
+        };
+        Self::round(x, length, length.next_multiple_of(2), round)
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-impl ByteRows {
-    /// Rounds rows of `length` values.
-    pub(crate) fn quantize(x: &[f32], length: usize, level: Level) -> Self {
-        let stride = length.next_multiple_of(4);
-        let (values, scales) = quantize(x, length, stride, |row, out| byte_row(level, row, out));
-        Self {
-            values,
-            stride,
-            scales,
-        }
+impl RoundedRows<u8> {
+    /// Rounds rows of `length` values, for kernels that take four at a time.
+    pub(crate) fn bytes(x: &[f32], length: usize, level: Level) -> Self {
+        let round = |x: &[f32], out: &mut [u8], scales: &mut [f32], zeros: &mut [i32]| {
+            byte_row(level, x, out, scales, zeros);
+        };
+        Self::round(x, length, length.next_multiple_of(4), round)
     }
 }
 
-/// Rounds every row by `round`, which returns its scale.
-fn quantize<T: Copy + Default + Send>(
-    x: &[f32],
-    length: usize,
-    stride: usize,
-    round: impl Fn(&[f32], &mut [T]) -> f32 + Sync,
-) -> (Vec<T>, Vec<f32>) {
-    if length == 0 {
-        return (Vec::new(), Vec::new());
-    }
-    let rows = x.len() / length;
-    let mut values = vec![T::default(); rows * stride];
-    let mut scales = vec![0.0; rows];
-    let piece = (PIECE / length).max(1);
-    let parts = values.par_chunks_mut(piece * stride);
-    let parts = parts.zip(scales.par_chunks_mut(piece));
-    parts
-        .zip(x.par_chunks(piece * length))
-        .for_each(|((values, scales), x)| {
+impl<T: Copy + Default + Send> RoundedRows<T> {
+    /// Rounds every row by `round`: values, their integers, scales and zeros of the groups.
+    fn round(
+        x: &[f32],
+        length: usize,
+        stride: usize,
+        round: impl Fn(&[f32], &mut [T], &mut [f32], &mut [i32]) + Sync,
+    ) -> Self {
+        let rows = x.len() / length.max(1);
+        let groups = length.div_ceil(GROUP);
+        let mut rounded = Self {
+            values: vec![T::default(); rows * stride],
+            stride,
+            groups,
+            scales: vec![0.0; rows * groups],
+            zeros: vec![0; rows * groups],
+        };
+        if rows == 0 {
+            return rounded;
+        }
+        let piece = (PIECE / length).max(1);
+        let notes = rounded.scales.par_chunks_mut(piece * groups);
+        let notes = notes.zip(rounded.zeros.par_chunks_mut(piece * groups));
+        let values = rounded.values.par_chunks_mut(piece * stride);
+        let parts = values.zip(notes).zip(x.par_chunks(piece * length));
+        parts.for_each(|((values, (scales, zeros)), x)| {
+            let notes = scales.chunks_exact_mut(groups);
+            let notes = notes.zip(zeros.chunks_exact_mut(groups));
             let rows = values.chunks_exact_mut(stride).zip(x.chunks_exact(length));
-            for ((values, x), scale) in rows.zip(scales) {
-                *scale = round(x, &mut values[..length]);
+            for ((values, x), (scales, zeros)) in rows.zip(notes) {
+                round(x, &mut values[..length], scales, zeros);
             }
         });
-    (values, scales)
+        rounded
+    }
 }
 
 dispatched! {
-    /// Rounds a row; returns its scale.
-    fn pair_row(row: &[f32], out: &mut [i16]) -> f32 = pair_row_kernel;
+    fn pair_row(row: &[f32], out: &mut [i16], scales: &mut [f32], zeros: &mut [i32]) = pair_row_kernel;
 }
 #[cfg(target_arch = "x86_64")]
 dispatched! {
-    /// Rounds a row; returns its scale.
-    fn byte_row(row: &[f32], out: &mut [u8]) -> f32 = byte_row_kernel;
+    fn byte_row(row: &[f32], out: &mut [u8], scales: &mut [f32], zeros: &mut [i32]) = byte_row_kernel;
 }
 
 #[inline(always)]
-fn pair_row_kernel<const FMA: bool>(row: &[f32], out: &mut [i16]) -> f32 {
-    let (factor, scale) = scales_of(row);
-    for (out, &x) in out.iter_mut().zip(row) {
-        *out = shifted(x, factor) as i16;
+fn pair_row_kernel<const FMA: bool>(
+    row: &[f32],
+    out: &mut [i16],
+    scales: &mut [f32],
+    zeros: &mut [i32],
+) {
+    let notes = scales.iter_mut().zip(zeros);
+    for ((x, out), (scale, zero)) in row.chunks(GROUP).zip(out.chunks_mut(GROUP)).zip(notes) {
+        let range = Range::of(x);
+        (*scale, *zero) = (range.scale, 0);
+        for (out, &x) in out.iter_mut().zip(x) {
+            *out = (range.round(x) - range.zero) as i16;
+        }
     }
-    scale
 }
 
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn byte_row_kernel<const FMA: bool>(row: &[f32], out: &mut [u8]) -> f32 {
-    let (factor, scale) = scales_of(row);
-    for (out, &x) in out.iter_mut().zip(row) {
-        *out = (shifted(x, factor) as u8) ^ 0x80;
+fn byte_row_kernel<const FMA: bool>(
+    row: &[f32],
+    out: &mut [u8],
+    scales: &mut [f32],
+    zeros: &mut [i32],
+) {
+    let notes = scales.iter_mut().zip(zeros);
+    for ((x, out), (scale, zero)) in row.chunks(GROUP).zip(out.chunks_mut(GROUP)).zip(notes) {
+        let range = Range::of(x);
+        (*scale, *zero) = (range.scale, range.zero);
+        for (out, &x) in out.iter_mut().zip(x) {
+            *out = range.round(x) as u8;
+        }
     }
-    scale
 }
 
-/// What values are multiplied with to be rounded, and what the integers are multiplied with to come back.
-///
-/// A row with a value that is not finite gets a scale that is not, and so does its result.
-#[inline(always)]
-fn scales_of(row: &[f32]) -> (f32, f32) {
-    let most = magnitude(row);
-    let poison = sum_of(row, |x| x * 0.0);
-    let factor = if most > 0.0 { GREATEST / most } else { 0.0 };
-    (factor, most / GREATEST + poison)
+/// How the values of a group become integers.
+struct Range {
+    /// What values are multiplied with.
+    factor: f32,
+    /// r, what integers are multiplied with to come back; no number where a value is none or infinite.
+    scale: f32,
+    /// z, the integer of 0.
+    zero: i32,
 }
 
-/// x·factor rounded to the nearest integer, ties to even, in the low bits.
+impl Range {
+    #[inline(always)]
+    fn of(x: &[f32]) -> Self {
+        const LANES: usize = 16;
+        let (mut low, mut high, mut poison) = ([0.0_f32; LANES], [0.0_f32; LANES], [0.0; LANES]);
+        let (chunks, rest) = x.as_chunks::<LANES>();
+        let mut note = |lane: usize, x: f32| {
+            low[lane] = if x < low[lane] { x } else { low[lane] };
+            high[lane] = if x > high[lane] { x } else { high[lane] };
+            poison[lane] += x * 0.0;
+        };
+        for chunk in chunks {
+            for (lane, &x) in chunk.iter().enumerate() {
+                note(lane, x);
+            }
+        }
+        for (lane, &x) in rest.iter().enumerate() {
+            note(lane, x);
+        }
+        let low = low.into_iter().fold(0.0, f32::min);
+        let high = high.into_iter().fold(0.0, f32::max);
+        let poison: f32 = poison.into_iter().sum();
+        let width = high - low;
+        let factor = if width > 0.0 { 255.0 / width } else { 0.0 };
+        Self {
+            factor,
+            scale: width / 255.0 + poison,
+            zero: nearest(-low * factor),
+        }
+    }
+
+    /// p, 0 to 255.
+    #[inline(always)]
+    fn round(&self, x: f32) -> i32 {
+        (nearest(x * self.factor) + self.zero).clamp(0, 255)
+    }
+}
+
+/// The nearest integer, ties to even, of a number between −2²² and 2²².
 #[inline(always)]
-fn shifted(x: f32, factor: f32) -> i32 {
-    // 1.5·2²³ has integers as its last bits; those of negative ones are as in two's complement.
+fn nearest(x: f32) -> i32 {
+    // 1.5·2²³ has integers as its last bits.
     const ROUND: f32 = 12_582_912.0;
-    (x * factor + ROUND).to_bits() as i32
+    (x + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32
 }

@@ -7,6 +7,7 @@
 //! Panels of floats hold `[in][columns]`. Panels of 8-bit weights hold `[in / 4][columns][4]` bytes for the
 //! instruction that sums four products of bytes (VNNI), and `[in / 2][columns][2]` 16-bit integers elsewhere.
 
+use super::quantized::GROUP;
 use crate::level::{Instructions, Level};
 
 /// Most values of a tile at any level.
@@ -84,6 +85,32 @@ impl<'a, T> Rows<'a, T> {
     }
 }
 
+/// Rows of integers, with what their groups of [`GROUP`] inputs stand for.
+#[derive(Clone, Copy)]
+pub(crate) struct Integers<'a, T> {
+    pub(crate) rows: Rows<'a, T>,
+    /// Groups of a row.
+    pub(crate) groups: usize,
+    /// `[rows, groups]`
+    pub(crate) scales: &'a [f32],
+    /// `[rows, groups]`
+    pub(crate) zeros: &'a [i32],
+}
+
+impl<T> Integers<'_, T> {
+    fn check(&self, length: usize) {
+        self.rows.check(length);
+        let notes = self.rows.count * self.groups;
+        assert!(
+            self.groups == length.div_ceil(GROUP)
+                && self.scales.len() >= notes
+                && self.zeros.len() >= notes,
+            "{} groups of {length} values",
+            self.groups
+        );
+    }
+}
+
 /// Calls a kernel that is generic over the number of rows.
 macro_rules! by_rows {
     ($kernel:ident, $rows:expr, $($arg:expr),*) => {
@@ -133,22 +160,24 @@ pub(crate) fn floats(level: Level, rows: Rows<'_, f32>, panel: &[f32], out: &mut
     }
 }
 
-/// Writes rows · panel to `out`, whose rows are as long as the tile: 16-bit integers in pairs.
+/// Writes rows · panel to `out`, whose rows are as long as the tile: 16-bit integers in pairs. Sums of a group are
+/// exact; they are scaled and added up in the order of the groups.
 ///
 /// # Panics
 /// As [`floats`].
-pub(crate) fn pairs(level: Level, rows: Rows<'_, i16>, panel: &[i16], out: &mut [i32; TILE]) {
+pub(crate) fn pairs(level: Level, x: Integers<'_, i16>, panel: &[i16], out: &mut [f32; TILE]) {
     let shape = TileShape::of_pairs(level);
     let depth = panel.len() / (2 * shape.columns);
+    let rows = x.rows;
     assert!(rows.count <= shape.rows, "{} rows in a tile", rows.count);
-    rows.check(2 * depth);
+    x.check(2 * depth);
     match level.instructions() {
-        Instructions::Portable => by_four_rows!(portable_pairs, rows, rows, panel, out),
+        Instructions::Portable => by_four_rows!(portable_pairs, rows, x, panel, out),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level says that this machine has the instructions. The kernel reads `2 · depth` values of each
         // of its rows, no more than `rows.count`, and `depth` lines of the panel: both were checked above.
         Instructions::Avx2 | Instructions::Avx512 => unsafe {
-            by_four_rows!(avx2_pairs, rows, rows, panel, depth, out);
+            by_four_rows!(avx2_pairs, rows, x, panel, depth, out);
         },
     }
 }
@@ -159,20 +188,28 @@ pub(crate) fn has_bytes(level: Level) -> bool {
     level.instructions() == Instructions::Avx512 && is_x86_feature_detected!("avx512vnni")
 }
 
-/// Writes rows · panel to `out`, whose rows are as long as the tile: unsigned bytes with signed ones, in fours.
+/// Writes rows · panel to `out`, whose rows are as long as the tile: unsigned bytes with signed ones, in fours. From
+/// the sum of a group, its zero times the sum of the weights is subtracted; otherwise as [`pairs`].
+///
+/// - `sums`: of the weights, `[groups, columns]`
 ///
 /// # Panics
 /// As [`floats`], or this machine lacks VNNI.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn bytes(rows: Rows<'_, u8>, panel: &[i8], out: &mut [i32; TILE]) {
+pub(crate) fn bytes(x: Integers<'_, u8>, panel: &[i8], sums: &[i32], out: &mut [f32; TILE]) {
     let shape = TileShape::OF_BYTES;
     let depth = panel.len() / (4 * shape.columns);
+    let rows = x.rows;
     assert!(rows.count <= shape.rows, "{} rows in a tile", rows.count);
     assert!(is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512f"));
-    rows.check(4 * depth);
+    x.check(4 * depth);
+    assert!(
+        sums.len() >= x.groups * shape.columns,
+        "sums of the weights"
+    );
     // SAFETY: the instructions are there. The kernel reads `4 · depth` values of each of its rows, no more than
-    // `rows.count`, and `depth` lines of the panel: both were checked above.
-    unsafe { by_rows!(avx512_bytes, rows, rows, panel, depth, out) }
+    // `rows.count`, `depth` lines of the panel and `x.groups` of the sums: all were checked above.
+    unsafe { by_rows!(avx512_bytes, rows, x, panel, sums, depth, out) }
 }
 
 fn portable_floats<const M: usize>(rows: Rows<'_, f32>, panel: &[f32], out: &mut [f32; TILE]) {
@@ -192,20 +229,30 @@ fn portable_floats<const M: usize>(rows: Rows<'_, f32>, panel: &[f32], out: &mut
     }
 }
 
-fn portable_pairs<const M: usize>(rows: Rows<'_, i16>, panel: &[i16], out: &mut [i32; TILE]) {
+fn portable_pairs<const M: usize>(x: Integers<'_, i16>, panel: &[i16], out: &mut [f32; TILE]) {
     const COLUMNS: usize = 8;
-    let mut sums = [[0_i32; COLUMNS]; M];
-    for (index, weights) in panel.as_chunks::<{ 2 * COLUMNS }>().0.iter().enumerate() {
-        for (row, sums) in sums.iter_mut().enumerate() {
-            let x = &rows.values[row * rows.stride + 2 * index..][..2];
-            let (first, second) = (i32::from(x[0]), i32::from(x[1]));
-            for (sum, weights) in sums.iter_mut().zip(weights.as_chunks::<2>().0) {
-                *sum += first * i32::from(weights[0]) + second * i32::from(weights[1]);
+    let mut scaled = [[0.0_f32; COLUMNS]; M];
+    for (group, lines) in panel.chunks(GROUP * COLUMNS).enumerate() {
+        let mut sums = [[0_i32; COLUMNS]; M];
+        for (index, weights) in lines.as_chunks::<{ 2 * COLUMNS }>().0.iter().enumerate() {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let first = row * x.rows.stride + group * GROUP + 2 * index;
+                let pair = &x.rows.values[first..first + 2];
+                let (first, second) = (i32::from(pair[0]), i32::from(pair[1]));
+                for (sum, weights) in sums.iter_mut().zip(weights.as_chunks::<2>().0) {
+                    *sum += first * i32::from(weights[0]) + second * i32::from(weights[1]);
+                }
+            }
+        }
+        for (row, (scaled, sums)) in scaled.iter_mut().zip(sums).enumerate() {
+            let scale = x.scales[row * x.groups + group];
+            for (scaled, sum) in scaled.iter_mut().zip(sums) {
+                *scaled += sum as f32 * scale;
             }
         }
     }
-    for (out, sums) in out.as_chunks_mut::<COLUMNS>().0.iter_mut().zip(sums) {
-        *out = sums;
+    for (out, scaled) in out.as_chunks_mut::<COLUMNS>().0.iter_mut().zip(scaled) {
+        *out = scaled;
     }
 }
 
@@ -271,99 +318,127 @@ float_kernel! {
 }
 
 /// # Safety
-/// `M ≤ rows.count`, each row has `2 · depth` values in its slice (`Rows::check`), and `panel` has `depth` lines.
+/// `M ≤ x.rows.count`, each row has `2 · depth` values in its slice (`Integers::check`), and `panel` has `depth` lines.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 unsafe fn avx2_pairs<const M: usize>(
-    rows: Rows<'_, i16>,
+    x: Integers<'_, i16>,
     panel: &[i16],
     depth: usize,
-    out: &mut [i32; TILE],
+    out: &mut [f32; TILE],
 ) {
     use std::arch::x86_64::{
-        _mm256_add_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi32,
-        _mm256_setzero_si256, _mm256_storeu_si256,
+        _mm256_add_epi32, _mm256_add_ps, _mm256_cvtepi32_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+        _mm256_madd_epi16, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256,
+        _mm256_storeu_ps,
     };
     /// Sums in a register.
     const LANES: usize = 8;
     const VECTORS: usize = 3;
 
-    let mut sums = [[_mm256_setzero_si256(); VECTORS]; M];
-    let values = rows.values.as_ptr();
+    let (values, stride) = (x.rows.values.as_ptr(), x.rows.stride);
     let mut line = panel.as_ptr();
-    for index in 0..depth {
-        // SAFETY: `index < depth`: this line of the panel and this pair of each of the `M` rows exist.
-        unsafe {
-            let mut weights = [_mm256_setzero_si256(); VECTORS];
-            for (vector, weights) in weights.iter_mut().enumerate() {
-                *weights = _mm256_loadu_si256(line.add(vector * 2 * LANES).cast());
+    out[..M * VECTORS * LANES].fill(0.0);
+    for (group, first) in (0..depth).step_by(GROUP / 2).enumerate() {
+        let mut sums = [[_mm256_setzero_si256(); VECTORS]; M];
+        for index in first..depth.min(first + GROUP / 2) {
+            // SAFETY: `index < depth`: this line of the panel and this pair of each of the `M` rows exist.
+            unsafe {
+                let mut weights = [_mm256_setzero_si256(); VECTORS];
+                for (vector, weights) in weights.iter_mut().enumerate() {
+                    *weights = _mm256_loadu_si256(line.add(vector * 2 * LANES).cast());
+                }
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let pair = values.add(row * stride + 2 * index).cast::<[u8; 4]>();
+                    let pair = _mm256_set1_epi32(i32::from_ne_bytes(pair.read()));
+                    for (sum, &weights) in sums.iter_mut().zip(&weights) {
+                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pair, weights));
+                    }
+                }
+                line = line.add(VECTORS * 2 * LANES);
             }
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let pair = values.add(row * rows.stride + 2 * index).cast::<[u8; 4]>();
-                let pair = _mm256_set1_epi32(i32::from_ne_bytes(pair.read()));
-                for (sum, &weights) in sums.iter_mut().zip(&weights) {
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pair, weights));
+        }
+        let rows = out.as_chunks_mut::<{ VECTORS * LANES }>().0.iter_mut();
+        for (row, (out, sums)) in rows.zip(sums).enumerate() {
+            let scale = _mm256_set1_ps(x.scales[row * x.groups + group]);
+            for (out, sum) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
+                let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale);
+                // SAFETY: `out` is an array of as many floats.
+                unsafe {
+                    let before = _mm256_loadu_ps(out.as_ptr());
+                    _mm256_storeu_ps(out.as_mut_ptr(), _mm256_add_ps(before, scaled));
                 }
             }
-            line = line.add(VECTORS * 2 * LANES);
         }
-    }
-    for (out, sum) in out
-        .as_chunks_mut::<LANES>()
-        .0
-        .iter_mut()
-        .zip(sums.as_flattened())
-    {
-        // SAFETY: `out` is an array of as many integers.
-        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), *sum) };
     }
 }
 
 /// # Safety
-/// `M ≤ rows.count`, each row has `4 · depth` values in its slice (`Rows::check`), and `panel` has `depth` lines.
+/// `M ≤ x.rows.count`, each row has `4 · depth` values in its slice (`Integers::check`), `panel` has `depth` lines, and
+/// `sums` one a group.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn avx512_bytes<const M: usize>(
-    rows: Rows<'_, u8>,
+    x: Integers<'_, u8>,
     panel: &[i8],
+    sums_of_weights: &[i32],
     depth: usize,
-    out: &mut [i32; TILE],
+    out: &mut [f32; TILE],
 ) {
     use std::arch::x86_64::{
-        _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_si512,
-        _mm512_storeu_si512,
+        _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_loadu_ps,
+        _mm512_loadu_si512, _mm512_mul_ps, _mm512_mullo_epi32, _mm512_set1_epi32, _mm512_set1_ps,
+        _mm512_setzero_si512, _mm512_storeu_ps, _mm512_sub_epi32,
     };
     /// Sums in a register.
     const LANES: usize = 16;
     const VECTORS: usize = 3;
 
-    let mut sums = [[_mm512_setzero_si512(); VECTORS]; M];
-    let values = rows.values.as_ptr();
+    let (values, stride) = (x.rows.values.as_ptr(), x.rows.stride);
     let mut line = panel.as_ptr();
-    for index in 0..depth {
-        // SAFETY: `index < depth`: this line of the panel and these four values of each of the `M` rows exist.
-        unsafe {
-            let mut weights = [_mm512_setzero_si512(); VECTORS];
-            for (vector, weights) in weights.iter_mut().enumerate() {
-                *weights = _mm512_loadu_si512(line.add(vector * 4 * LANES).cast());
+    out[..M * VECTORS * LANES].fill(0.0);
+    for (group, first) in (0..depth).step_by(GROUP / 4).enumerate() {
+        let mut sums = [[_mm512_setzero_si512(); VECTORS]; M];
+        for index in first..depth.min(first + GROUP / 4) {
+            // SAFETY: `index < depth`: this line of the panel and these four values of each of the `M` rows exist.
+            unsafe {
+                let mut weights = [_mm512_setzero_si512(); VECTORS];
+                for (vector, weights) in weights.iter_mut().enumerate() {
+                    *weights = _mm512_loadu_si512(line.add(vector * 4 * LANES).cast());
+                }
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let four = values.add(row * stride + 4 * index).cast::<[u8; 4]>();
+                    let four = _mm512_set1_epi32(i32::from_ne_bytes(four.read()));
+                    for (sum, &weights) in sums.iter_mut().zip(&weights) {
+                        *sum = _mm512_dpbusd_epi32(*sum, four, weights);
+                    }
+                }
+                line = line.add(VECTORS * 4 * LANES);
             }
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let four = values.add(row * rows.stride + 4 * index).cast::<[u8; 4]>();
-                let four = _mm512_set1_epi32(i32::from_ne_bytes(four.read()));
-                for (sum, &weights) in sums.iter_mut().zip(&weights) {
-                    *sum = _mm512_dpbusd_epi32(*sum, four, weights);
+        }
+        let mut of_weights = [_mm512_setzero_si512(); VECTORS];
+        for (vector, of_weights) in of_weights.iter_mut().enumerate() {
+            let first = (group * VECTORS + vector) * LANES;
+            // SAFETY: `sums_of_weights` has this group's sums.
+            *of_weights = unsafe { _mm512_loadu_si512(sums_of_weights.as_ptr().add(first).cast()) };
+        }
+        let rows = out.as_chunks_mut::<{ VECTORS * LANES }>().0.iter_mut();
+        for (row, (out, sums)) in rows.zip(sums).enumerate() {
+            let note = row * x.groups + group;
+            let (scale, zero) = (
+                _mm512_set1_ps(x.scales[note]),
+                _mm512_set1_epi32(x.zeros[note]),
+            );
+            let outs = out.as_chunks_mut::<LANES>().0.iter_mut();
+            for ((out, sum), &of_weights) in outs.zip(sums).zip(&of_weights) {
+                let sum = _mm512_sub_epi32(sum, _mm512_mullo_epi32(zero, of_weights));
+                let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale);
+                // SAFETY: `out` is an array of as many floats.
+                unsafe {
+                    let before = _mm512_loadu_ps(out.as_ptr());
+                    _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(before, scaled));
                 }
             }
-            line = line.add(VECTORS * 4 * LANES);
         }
-    }
-    for (out, sum) in out
-        .as_chunks_mut::<LANES>()
-        .0
-        .iter_mut()
-        .zip(sums.as_flattened())
-    {
-        // SAFETY: `out` is an array of as many integers.
-        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), *sum) };
     }
 }
