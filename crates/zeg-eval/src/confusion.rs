@@ -133,6 +133,16 @@ impl ConfusionMatrix {
     pub fn union(&self, class: usize) -> u64 {
         self.label(class) + self.pred(class) - self.intersect(class)
     }
+
+    /// The IoU of every class in the truth, weighted by its share of the true pixels; `None` without pixels.
+    pub fn frequency_weighted_iou(&self) -> Option<f64> {
+        let share = |class: usize| {
+            let (label, union) = (self.label(class), self.union(class));
+            let iou = self.intersect(class) as f64 / union.max(1) as f64;
+            iou * label as f64 / self.total as f64
+        };
+        (self.total > 0).then(|| (0..self.classes).map(share).sum())
+    }
 }
 
 /// The sum of pixel counts, if it can be held.

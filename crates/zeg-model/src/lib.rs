@@ -37,6 +37,7 @@ pub mod transformer;
 pub mod vision;
 pub mod weights;
 pub mod zegclip;
+pub mod zegformer;
 
 pub use error::ModelError;
 pub use zeg_kernels::Precision;

@@ -27,6 +27,47 @@ pub fn bilinear(x: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
     rows.matmul(wide).reshape([batch, channels, height, width])
 }
 
+/// Enlarges the last two axes of `x` `[batch, channels, h, w]` by repetition: `[batch, channels, height, width]`.
+///
+/// Place i takes the value at ⌊i·in/out⌋, as PyTorch's `nearest`; the same size is the identity.
+pub fn nearest(x: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
+    let [batch, channels, h, w] = x.dims();
+    if [h, w] == [height, width] {
+        return x;
+    }
+    if [2 * h, 2 * w] == [height, width] {
+        let doubled =
+            x.reshape([batch * channels, h, 1, w, 1])
+                .expand([batch * channels, h, 2, w, 2]);
+        return doubled.reshape([batch, channels, height, width]);
+    }
+    let device = x.device();
+    let rows = selection_matrix(h, height, &device).unsqueeze::<3>(); //        [1, height, h]
+    let columns = selection_matrix(w, width, &device).transpose(); //           [w, width]
+    let wide = x
+        .reshape([batch * channels * h, w])
+        .matmul(columns)
+        .reshape([batch * channels, h, width]);
+    rows.matmul(wide).reshape([batch, channels, height, width])
+}
+
+/// For each of `output` places its source of `input`, as [`nearest`] takes it.
+pub fn nearest_sources(input: usize, output: usize) -> Vec<usize> {
+    let scale = input as f32 / output as f32;
+    (0..output)
+        .map(|i| ((i as f32 * scale) as usize).min(input - 1))
+        .collect()
+}
+
+/// The matrix that repeats `input` samples at `output` places: `[output, input]`, one entry a row.
+fn selection_matrix(input: usize, output: usize, device: &Device) -> Tensor<2> {
+    let mut values = vec![0.0_f32; input * output];
+    for (row, source) in nearest_sources(input, output).into_iter().enumerate() {
+        values[row * input + source] = 1.0;
+    }
+    Tensor::from_data(TensorData::new(values, [output, input]), device)
+}
+
 /// Resizes a grid of vectors in main memory: `[h·w, width]` row-major → `[height·width, width]`.
 pub(crate) fn bilinear_grid(grid: &HostTensor, from: [usize; 2], to: [usize; 2]) -> HostTensor {
     let width = grid.shape[1];

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use zeg_image::Window;
 
 pub use crate::strip::{Labelling, Strip};
-use crate::{dense::Scoring, resize::taps};
+use crate::{dense::Scoring, resize::taps, zegformer::crops::QueryMasks};
 
 /// Bytes of scores that a strip may hold (one row is always allowed).
 const STRIP_BYTES: usize = 32 << 20;
@@ -51,7 +51,74 @@ impl WindowLogits {
     }
 }
 
-/// Scores of a picture that are computed when they are asked for; the mean of the windows over each pixel.
+/// Masks of queries that belong to several classes at once: a pixel's score for a class is the sum over queries of the
+/// mask's sigmoid times the query's score. It can exceed 1.
+#[derive(Debug, Clone)]
+pub struct WeightedMasks {
+    masks: QueryMasks,
+    /// `[queries, classes]`
+    scores: Vec<f32>,
+    rows: Taps,
+    columns: Taps,
+}
+
+impl WeightedMasks {
+    /// Masks of one picture.
+    ///
+    /// - `scores`: `[queries, classes]`
+    /// - `padded`: height and width in pixels that the masks cover, the picture in the top left corner
+    pub fn new(masks: QueryMasks, scores: Vec<f32>, padded: [usize; 2]) -> Self {
+        Self {
+            rows: taps(masks.grid[0], padded[0]),
+            columns: taps(masks.grid[1], padded[1]),
+            masks,
+            scores,
+        }
+    }
+
+    /// One row: `scores` is `[classes, width]` of zeros; `line` and `shares` are scratch, `shares` as long as a row.
+    fn fill_row(
+        &self,
+        row: usize,
+        (scores, width): (&mut [f32], usize),
+        line: &mut Vec<f32>,
+        shares: &mut [f32],
+    ) {
+        let (top, bottom, fraction) = self.rows[row];
+        let [_, w] = self.masks.grid;
+        let classes = scores.len() / width.max(1);
+        for query in 0..self.masks.queries {
+            let mask = self.masks.of(query);
+            line.clear();
+            line.extend(
+                mask[top * w..][..w]
+                    .iter()
+                    .zip(&mask[bottom * w..][..w])
+                    .map(|(a, b)| a * (1.0 - fraction) + b * fraction),
+            );
+            for (share, &(left, right, fraction)) in shares.iter_mut().zip(&self.columns) {
+                *share = sigmoid(line[left] * (1.0 - fraction) + line[right] * fraction);
+            }
+            let weights = &self.scores[query * classes..][..classes];
+            for (scores, weight) in scores.chunks_exact_mut(width.max(1)).zip(weights) {
+                for (score, share) in scores.iter_mut().zip(shares.iter()) {
+                    *score += weight * share;
+                }
+            }
+        }
+    }
+}
+
+/// What scores are made of.
+#[derive(Debug, Clone)]
+enum Content {
+    /// The mean of the windows over each pixel.
+    Windows(VecDeque<WindowLogits>),
+    /// One view of the whole picture.
+    Masks(Box<WeightedMasks>),
+}
+
+/// Scores of a picture that are computed when they are asked for.
 #[derive(Debug, Clone)]
 pub struct ScoreField {
     classes: usize,
@@ -60,7 +127,7 @@ pub struct ScoreField {
     scoring: Scoring,
     /// `[classes]`, subtracted from the scores; empty for none.
     offsets: Vec<f32>,
-    windows: VecDeque<WindowLogits>,
+    content: Content,
 }
 
 impl ScoreField {
@@ -79,18 +146,42 @@ impl ScoreField {
             width,
             scoring,
             offsets,
-            windows: VecDeque::new(),
+            content: Content::Windows(VecDeque::new()),
         }
     }
 
-    /// Adds a window.
+    /// A field of masks with weights.
+    ///
+    /// - `size`: height and width of the picture, without padding
+    /// - `offsets`: `[classes]`, subtracted from the scores; empty for none
+    pub fn of_masks(
+        masks: WeightedMasks,
+        classes: usize,
+        [height, width]: [usize; 2],
+        offsets: Vec<f32>,
+    ) -> Self {
+        Self {
+            classes,
+            height,
+            width,
+            scoring: Scoring::Sigmoid,
+            offsets,
+            content: Content::Masks(Box::new(masks)),
+        }
+    }
+
+    /// Adds a window; a field of masks takes none.
     pub fn push(&mut self, window: WindowLogits) {
-        self.windows.push_back(window);
+        if let Content::Windows(windows) = &mut self.content {
+            windows.push_back(window);
+        }
     }
 
     /// Drops the windows that end above a row.
     pub fn forget_above(&mut self, row: usize) {
-        self.windows.retain(|w| w.window.y + w.window.height > row);
+        if let Content::Windows(windows) = &mut self.content {
+            windows.retain(|w| w.window.y + w.window.height > row);
+        }
     }
 
     /// Height and width in pixels.
@@ -114,8 +205,29 @@ impl ScoreField {
 
     /// One row: `scores` is `[classes, width]`; `line` and `counts` are scratch.
     fn fill_row(&self, row: usize, scores: &mut [f32], line: &mut Vec<f32>, counts: &mut [f32]) {
+        match &self.content {
+            Content::Windows(windows) => self.average(windows, row, scores, line, counts),
+            Content::Masks(masks) => masks.fill_row(row, (scores, self.width), line, counts),
+        }
+        for (class, scores) in scores.chunks_exact_mut(self.width).enumerate() {
+            let offset = self.offsets.get(class).copied().unwrap_or(0.0);
+            for score in scores.iter_mut() {
+                *score -= offset;
+            }
+        }
+    }
+
+    /// One row of the windows' mean; `counts` is scratch.
+    fn average(
+        &self,
+        windows: &VecDeque<WindowLogits>,
+        row: usize,
+        scores: &mut [f32],
+        line: &mut Vec<f32>,
+        counts: &mut [f32],
+    ) {
         counts.fill(0.0);
-        for part in self.windows.iter().filter(|part| part.covers(row)) {
+        for part in windows.iter().filter(|part| part.covers(row)) {
             let Window { x, y, width, .. } = part.window;
             let (top, bottom, fraction) = part.rows[row - y];
             let [h, w] = part.grid;
@@ -151,10 +263,9 @@ impl ScoreField {
                 *count += 1.0;
             }
         }
-        for (class, scores) in scores.chunks_exact_mut(self.width).enumerate() {
-            let offset = self.offsets.get(class).copied().unwrap_or(0.0);
+        for scores in scores.chunks_exact_mut(self.width) {
             for (score, count) in scores.iter_mut().zip(counts.iter()) {
-                *score = *score / count.max(1.0) - offset;
+                *score /= count.max(1.0);
             }
         }
     }

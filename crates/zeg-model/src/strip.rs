@@ -101,6 +101,12 @@ impl Strip {
         strip
     }
 
+    /// The values as they are compared between classes, `[rows, classes, width]`: averaged scores, which can exceed 1 where
+    /// queries' masks are summed, or logits where classes compete.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.values.len() / (self.classes * self.width).max(1)

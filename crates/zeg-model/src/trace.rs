@@ -38,6 +38,11 @@ impl Trace {
         }
     }
 
+    /// What was recorded so far.
+    pub fn recorded(&self) -> impl Iterator<Item = (&String, &TensorData)> {
+        self.recorded.iter().flatten()
+    }
+
     /// What was recorded.
     pub fn into_recorded(self) -> BTreeMap<String, TensorData> {
         self.recorded.unwrap_or_default()

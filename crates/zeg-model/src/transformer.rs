@@ -8,7 +8,7 @@ use burn::{
     module::{Module, Param},
     tensor::{Tensor, module},
 };
-use zeg_kernels::{PackedBlock, PackedLinear, attention_packed};
+use zeg_kernels::{PackedBlock, PackedLinear, attention_packed, softmax};
 
 use crate::{
     ModelError,
@@ -87,6 +87,36 @@ impl SelfAttention {
         let qkv = self.project_packed(x); // [batch, tokens, 3·width]
         let attended = attention_packed(qkv, self.heads, mask.cloned()); // [batch, tokens, width]
         self.out_proj.forward(attended)
+    }
+
+    /// The first token's attention to all: `[batch, tokens, width]` → `[batch, 1, width]`.
+    fn forward_first(&self, x: Tensor<3>) -> Tensor<3> {
+        let [batch, tokens, width] = x.dims();
+        let part = |x: Tensor<3>, start: usize, length: usize| {
+            let weight = self.in_proj_weight.val().narrow(0, start, length);
+            let bias = self.in_proj_bias.val().narrow(0, start, length);
+            module::linear(x, weight.transpose(), Some(bias))
+        };
+        let split = |x: Tensor<3>, length: usize| {
+            x.reshape([batch, length, self.heads, width / self.heads])
+                .swap_dims(1, 2) // [batch, heads, length, head]
+        };
+        let scale = 1.0 / ((width / self.heads) as f64).sqrt();
+        let (q, keys_and_values) = match &self.packed {
+            Some(packed) => {
+                let qkv = packed.forward(x); // [batch, tokens, 3·width]
+                let q = qkv.clone().narrow(1, 0, 1).narrow(2, 0, width);
+                (q, qkv.narrow(2, width, 2 * width))
+            }
+            None => (
+                part(x.clone().narrow(1, 0, 1), 0, width),
+                part(x, width, 2 * width),
+            ),
+        }; // [batch, 1, width], [batch, tokens, 2·width]
+        let q = split(q * scale, 1);
+        let k = split(keys_and_values.clone().narrow(2, 0, width), tokens);
+        let v = split(keys_and_values.narrow(2, width, width), tokens);
+        self.merge(softmax(q.matmul(k.transpose())).matmul(v))
     }
 }
 
@@ -174,6 +204,12 @@ impl ResidualBlock {
         }
         let attended = self.attn.forward(self.ln_1.forward(x.clone()), mask);
         self.feed_forward(x + attended)
+    }
+
+    /// The first token behind the block: `[batch, tokens, width]` → `[batch, 1, width]`, for one share of the work.
+    pub(crate) fn forward_first(&self, x: Tensor<3>) -> Tensor<3> {
+        let attended = self.attn.forward_first(self.ln_1.forward(x.clone()));
+        self.feed_forward(x.narrow(1, 0, 1) + attended)
     }
 
     /// The second half, `x + MLP(ln_2(x))`: `[batch, tokens, width]` → the same shape.

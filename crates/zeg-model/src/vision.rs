@@ -259,6 +259,26 @@ impl VisionTransformer {
         }
     }
 
+    /// What CLIP itself computes of pictures `[batch, 3, height, width]`: the class token in the joint space, not
+    /// normalised, `[batch, dim]`.
+    ///
+    /// The last block computes the class token alone. Prompts and region tokens take no part.
+    pub fn embed_images(&self, images: Tensor<4>) -> Tensor<2> {
+        let [batch, _, _, _] = images.dims();
+        let (tokens, _) = self.embed(images, &mut Trace::off()); // [batch, 1 + patches, width]
+        let mut tokens = self.ln_pre.forward(tokens);
+        let blocks = &self.transformer.resblocks;
+        for block in blocks.iter().take(blocks.len() - 1) {
+            tokens = block.forward(tokens, None);
+        }
+        if let Some(last) = blocks.last() {
+            tokens = last.forward_first(tokens); // [batch, 1, width]
+        }
+        let class = self.ln_post.forward(tokens.narrow(1, 0, 1));
+        let dim = self.config.embed_dim;
+        self.project(class).reshape([batch, dim])
+    }
+
     /// Pictures to `[class, patches, regions]` tokens with positions, before `ln_pre`.
     pub(crate) fn embed(&self, images: Tensor<4>, trace: &mut Trace) -> (Tensor<3>, [usize; 2]) {
         let (patch, width) = (self.config.patch, self.config.width);

@@ -12,9 +12,9 @@ use zeg_model::{recovery::Recovery, resize::bilinear};
 use crate::{objective::NamedTerms, targets::Targets};
 
 /// Focal weight of a positive; a negative has the rest to 1.
-const ALPHA: f64 = 0.25;
+pub(crate) const ALPHA: f64 = 0.25;
 /// Added to numerator and denominator of the dice.
-const DICE_SMOOTHING: f64 = 1.0;
+pub(crate) const DICE_SMOOTHING: f64 = 1.0;
 
 /// CLIP-RC's factor of the recovery terms where none is given: that of its VOC experiments.
 const RECOVERY: f64 = 2.0;
@@ -100,7 +100,7 @@ impl MaskLoss {
 }
 
 /// Focal terms, mean over pixels, summed over all maps: `[1]`.
-fn focal(z: Tensor<3>, truth: Tensor<3>) -> Tensor<1> {
+pub(crate) fn focal(z: Tensor<3>, truth: Tensor<3>) -> Tensor<1> {
     let pixels = z.dims()[2];
     // With s = −z for positives and z for negatives, 1 − p_t = σ(s) and the cross-entropy is −ln σ(−s).
     let s = z * (truth.clone() * -2.0 + 1.0); //                     [batch, classes, pixels]
@@ -110,7 +110,7 @@ fn focal(z: Tensor<3>, truth: Tensor<3>) -> Tensor<1> {
 }
 
 /// Dice terms of the present classes, summed: `[1]`.
-fn dice(z: Tensor<3>, truth: Tensor<3>, present: Tensor<2>) -> Tensor<1> {
+pub(crate) fn dice(z: Tensor<3>, truth: Tensor<3>, present: Tensor<2>) -> Tensor<1> {
     let [batch, classes, _] = z.dims();
     let p = activation::sigmoid(z); //                                                                [batch, classes, pixels]
     let per_map = |x: Tensor<3>| x.sum_dim(2).reshape([batch, classes]); //                           [batch, classes]

@@ -125,6 +125,13 @@ impl NamedAdamW {
         }
     }
 
+    /// An optimiser that has seen no gradient, with ZegFormer's groups: the backbone learns at
+    /// [`AdamWSettings::encoder_lr`]; norms and the table of queries do not decay, biases and the "no object" vector do.
+    pub fn for_zegformer(settings: &AdamWSettings) -> Self {
+        let settings = *settings;
+        Self::with_groups(&settings, move |name| zegformer_group(&settings, name))
+    }
+
     /// One step: parameters without a gradient stay as they are, without decay.
     ///
     /// - `gradients`: flat, by name
@@ -186,6 +193,35 @@ impl NamedAdamW {
             })
             .collect();
     }
+}
+
+/// The group of one of ZegFormer's parameters.
+pub fn zegformer_group(settings: &AdamWSettings, name: &str) -> ParamGroup {
+    let is_norm = |part: &str| {
+        let number = part.strip_prefix("norm");
+        number.is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit()))
+    };
+    let undecayed = name.split('.').any(is_norm) || name.contains(".query_embed.");
+    ParamGroup {
+        lr: if name.starts_with("backbone.") {
+            settings.encoder_lr
+        } else {
+            1.0
+        },
+        weight_decay: if undecayed {
+            0.0
+        } else {
+            settings.weight_decay
+        },
+    }
+}
+
+/// The length of all gradients as one vector.
+pub fn global_norm<'a>(gradients: impl IntoIterator<Item = &'a Tensor<1>>) -> f64 {
+    let squares = gradients
+        .into_iter()
+        .map(|gradient| f64::from(gradient.clone().square().sum().into_scalar::<f32>()));
+    squares.sum::<f64>().sqrt()
 }
 
 /// Shortens gradients whose length together exceeds `longest`, as PyTorch's `clip_grad_norm_` does.

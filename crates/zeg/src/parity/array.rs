@@ -80,6 +80,11 @@ impl Array {
         (sum / self.values.len().max(1) as f64).sqrt()
     }
 
+    /// The largest absolute value.
+    pub(crate) fn largest(&self) -> f64 {
+        self.values.iter().fold(0.0, |most, v| v.abs().max(most))
+    }
+
     /// Length as a vector.
     pub(crate) fn norm(&self) -> f64 {
         self.values.iter().map(|v| v * v).sum::<f64>().sqrt()

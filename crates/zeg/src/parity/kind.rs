@@ -9,7 +9,7 @@ use super::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A complete small model: activations, sliding windows, losses, gradients, one optimiser step.
-    ZegClip,
+    SmallModel,
     /// Image encoders in several configurations.
     Variants,
     /// A text encoder with names and templates.
@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     FullSize,
     /// A training run on real pictures.
     Trajectory,
+    /// A part of a small ZegFormer's numbers; the parts stand in one folder, with one description.
+    ZegFormer,
     /// A file of a method that this program does not have.
     NotBuilt(&'static str),
 }
@@ -40,7 +42,7 @@ impl Kind {
             .get("source")
             .is_some_and(|s| s.contains("ZegFormer"))
         {
-            return Some(Self::NotBuilt("ZegFormer"));
+            return Some(Self::ZegFormer);
         }
         let meta = file.meta();
         let text = |name: &str| meta.find(name).and_then(|m| m.text().ok());
@@ -53,8 +55,7 @@ impl Kind {
         }
         if let Some(config) = meta.find("config") {
             return match config.find("repo").and_then(|m| m.text().ok()) {
-                Some("zegclip") => Some(Self::ZegClip),
-                Some("cliprc") => Some(Self::NotBuilt("CLIP-RC")),
+                Some("zegclip" | "cliprc") => Some(Self::SmallModel),
                 _ => None,
             };
         }
@@ -64,14 +65,8 @@ impl Kind {
         if meta.find("names").is_some() && meta.find("templates").is_some() {
             return Some(Self::TextEncoder);
         }
-        if let Some(config) = text("config_file") {
-            let clip_rc =
-                config.contains("clip_rc") || file.has_any("gradnorm.decode_head.decoder_q.");
-            return Some(if clip_rc {
-                Self::NotBuilt("CLIP-RC")
-            } else {
-                Self::FullSize
-            });
+        if text("config_file").is_some() {
+            return Some(Self::FullSize);
         }
         has_misc(file).then_some(Self::Misc)
     }

@@ -18,13 +18,15 @@ mod kind;
 mod misc;
 mod pictures;
 mod report;
+mod rounding;
+mod small_model;
 mod summary;
 mod text;
 mod tokenizer;
 mod training_part;
 mod trajectory;
 mod variants;
-mod zegclip;
+mod zegformer;
 
 use std::{
     io::Write,
@@ -123,13 +125,14 @@ fn compare_file(path: &Path, options: &Options) -> Result<(String, Findings), Pa
     })?;
     let check = Check::new(&file);
     let findings = match kind {
-        Kind::ZegClip => zegclip::compare(check, &options.device)?,
+        Kind::SmallModel => small_model::compare(check, &options.device)?,
         Kind::Variants => variants::compare(check, &options.device)?,
         Kind::TextEncoder => text::compare(check, &options.device)?,
         Kind::Tokenizer => tokenizer::compare(check)?,
         Kind::Misc => misc::compare(check, &options.device)?,
         Kind::FullSize => full_size::compare(check, options)?,
         Kind::Trajectory => trajectory::compare(check, options)?,
+        Kind::ZegFormer => zegformer::compare(check, &options.device)?,
         Kind::NotBuilt(method) => {
             let mut check = check;
             check.leave_out("", &format!("{method} (method not built yet)"));
@@ -146,7 +149,7 @@ fn vector_files(path: &Path) -> Result<Vec<PathBuf>, ParityError> {
         source,
     };
     if !std::fs::metadata(path).map_err(read)?.is_dir() {
-        return Ok(vec![path.to_owned()]);
+        return Ok(zegformer::parts_of(path).unwrap_or_else(|| vec![path.to_owned()]));
     }
     let entries = std::fs::read_dir(path).map_err(read)?;
     let mut paths: Vec<PathBuf> = entries

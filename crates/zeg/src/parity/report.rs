@@ -11,7 +11,14 @@ use super::{
 const LISTED: usize = 8;
 
 /// Parameters come in hundreds; they are grouped by model part.
-const BY_PART: [&str; 5] = ["grad.", "gradnorm.", "gradsample.", "step1.", "after."];
+const BY_PART: [&str; 6] = [
+    "grad.",
+    "gradnorm.",
+    "gradsample.",
+    "step1.",
+    "after.",
+    "after_step1.",
+];
 
 /// Outcomes that share a line.
 struct Group<'a> {
@@ -120,6 +127,7 @@ fn worst_of(outcome: &Outcome) -> String {
 fn measure(deviation: f64, limit: Limit) -> String {
     let unit = match limit {
         Limit::OfRms(_) => "of RMS",
+        Limit::OfMax(_) => "of max",
         Limit::Relative(_) => "relative",
         Limit::Absolute(_) => "absolute",
         Limit::Exact => "values differ",

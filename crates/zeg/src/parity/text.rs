@@ -18,7 +18,7 @@ use super::{
     array::Array,
     check::{Check, Findings, Limit},
     generator,
-    zegclip::{stored_weights, token_rows},
+    small_model::{stored_weights, token_rows},
 };
 
 /// The token table is not stored but generated under this name.
@@ -74,7 +74,7 @@ pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Findings, Par
     }
     let mut trace = Trace::on();
     let features = tower.forward(&token_rows(check.input("in.single_ids")?), &mut trace);
-    super::zegclip::compare_trace(&mut check, "single.", trace)?;
+    super::small_model::compare_trace(&mut check, "single.", trace)?;
     check.compare(
         "single.features",
         &Array::of(features.clone())?,

@@ -6,13 +6,15 @@ use burn::tensor::{Device, Tensor, TensorData};
 use zeg_eval::{ConfusionMatrix, Report};
 use zeg_image::IGNORE_LABEL;
 use zeg_model::{
+    method::Model,
     params::{flat_gradients, trained_values},
+    recovery::Recovery,
     resize::bilinear,
     trace::Trace,
-    zegclip::ZegClip,
 };
 use zeg_train::{
     loss::{LossTerms, MaskLoss, normalizer},
+    objective::NamedTerms,
     optimizer::{AdamWSettings, NamedAdamW},
     schedule::Schedule,
     targets::{SeenClasses, Targets, pseudo_label},
@@ -22,7 +24,8 @@ use super::{
     ParityError,
     array::Array,
     check::{Check, Limit},
-    zegclip::{Case, compare_trace, input_tensor, shapes},
+    rounding::compare_in_any_rounding,
+    small_model::{Case, compare_trace, decode, encode, shapes},
 };
 
 /// Label of ignored pixels in files; [`IGNORE_LABEL`] in memory.
@@ -31,8 +34,14 @@ const STORED_IGNORE: u16 = 255;
 const UNKNOWN: u16 = IGNORE_LABEL - 1;
 /// A parameter after a step: a few units in the last place. The step moves a value by about 2e-4.
 const STEPPED: Limit = Limit::OfRms(1e-6);
+/// Beginnings of the names of results that may hang on the last digit of the picture.
+const UNCERTAIN: [&str; 2] = ["grad.", "train.total_after_step"];
 /// Of a gradient that is 0 but for rounding, what may be left, as a share of the gradient beside it.
 const ZERO_GRADIENT: f64 = 1e-4;
+
+/// Why a gradient is not compared; see [`is_rounding`].
+const ROUNDING: &str =
+    "rounding in the reference, whose gradient of k.bias, truly 0, is over 1e-4 of that of q.bias";
 
 /// Gradients by parameter name.
 pub(crate) type NamedGradients = BTreeMap<String, Array>;
@@ -42,17 +51,33 @@ pub(crate) fn compare(check: &mut Check, case: &Case, device: &Device) -> Result
     if !check.has("in.label") {
         return Ok(());
     }
-    let model = case.build(&device.clone().autodiff())?;
+    let training_device = device.clone().autodiff();
+    let model = case.build(&training_device)?;
+    let stored = stored_gradients(check, device);
+    let stepped = step(check, model.clone(), stored)?;
+    compare_stepped(check, &stepped);
+
+    let pictures = check.input("in.image")?;
+    let trial = |check: &mut Check, images| compare_step(check, case, &model, images);
+    compare_in_any_rounding(check, pictures, &training_device, &UNCERTAIN, trial)
+}
+
+/// Activations, labels, losses, gradients, a step with these and the loss behind it.
+fn compare_step(
+    check: &mut Check,
+    case: &Case,
+    model: &Model,
+    images: Tensor<4>,
+) -> Result<(), ParityError> {
     let mut trace = Trace::on();
-    let pass = forward(check, case, &model, &mut trace)?;
+    let pass = forward(check, case, model, images.clone(), &mut trace)?;
     compare_trace(check, "train.", trace)?;
     compare_targets(check, &pass)?;
-    compare_losses(check, case, &pass)?;
+    compare_losses(check, &case.loss, &pass)?;
 
-    let terms = pass.loss(&case.loss);
-    let mut gradients = terms.total().backward();
-    let flat = flat_gradients(&model, &mut gradients);
-    let shapes = shapes(&model);
+    let mut gradients = pass.total(&case.loss).backward();
+    let flat = flat_gradients(model, &mut gradients);
+    let shapes = shapes(model);
     let mut found = NamedGradients::new();
     let mut own = BTreeMap::new();
     for (name, gradient) in flat {
@@ -64,42 +89,55 @@ pub(crate) fn compare(check: &mut Check, case: &Case, device: &Device) -> Result
     compare_gradients(check, "grad.", &found);
     compare_parameter_set(check, &found)?;
 
-    let stored = stored_gradients(check, device);
-    let stepped = step(check, model.clone(), stored)?;
-    compare_stepped(check, &stepped);
-
-    let own_step = step(check, model, own)?;
-    let pass = forward(check, case, &own_step, &mut Trace::off())?;
-    let total = Array::of(pass.loss(&case.loss).total())?;
+    let own_step = step(check, model.clone(), own)?;
+    let pass = forward(check, case, &own_step, images, &mut Trace::off())?;
+    let total = Array::of(pass.total(&case.loss))?;
     check.compare("train.total_after_step1", &total, Limit::ACTIVATION);
     Ok(())
 }
 
 /// A pass in train mode.
-struct Pass {
+pub(crate) struct Pass {
     /// `[batch, classes, size, size]`, logits.
-    masks: Tensor<4>,
-    targets: Targets,
+    pub(crate) masks: Tensor<4>,
+    pub(crate) targets: Targets,
+    /// Of CLIP-RC.
+    pub(crate) recovery: Option<Recovery>,
 }
 
 impl Pass {
-    fn loss(&self, weights: &MaskLoss) -> LossTerms {
+    fn mask_terms(&self, weights: &MaskLoss) -> LossTerms {
         let normalizer = normalizer(&[&self.targets]);
         weights.forward(self.masks.clone(), &self.targets, normalizer)
+    }
+
+    fn recovery_terms(&self, weights: &MaskLoss) -> NamedTerms {
+        let recovery = self.recovery.as_ref();
+        recovery.map_or_else(Vec::new, |recovery| weights.recovery_terms(recovery))
+    }
+
+    /// The whole loss: `[1]`.
+    pub(crate) fn total(&self, weights: &MaskLoss) -> Tensor<1> {
+        let recovery = self.recovery_terms(weights).into_iter();
+        recovery.fold(self.mask_terms(weights).total(), |sum, (_, term)| {
+            sum + term
+        })
     }
 }
 
 fn forward(
     check: &mut Check,
     case: &Case,
-    model: &ZegClip,
+    model: &Model,
+    images: Tensor<4>,
     trace: &mut Trace,
 ) -> Result<Pass, ParityError> {
-    let device = model.backbone.class_embedding.val().device();
-    let images = input_tensor::<4>(check, "in.image", &device)?;
+    let device = images.device();
     let known = (!case.self_training).then_some(&case.base[..]);
     let text = case.text(&device, known);
-    let masks = bilinear(model.forward(images, text, trace), [case.image_size; 2]);
+    let encoded = encode(model, images, trace);
+    let (grid, recovery) = decode(model, encoded, text, trace);
+    let masks = bilinear(grid, [case.image_size; 2]);
     let labels = check.input("in.label")?; // [batch, 1, height, width]
     let [batch, _, height, width] = labels.shape[..] else {
         return Err(check.tensor_error("in.label", "is not [batch, 1, height, width]"));
@@ -119,7 +157,11 @@ fn forward(
         case.base.len()
     };
     let targets = Targets::new(labels, batch, [height, width], classes)?;
-    Ok(Pass { masks, targets })
+    Ok(Pass {
+        masks,
+        targets,
+        recovery,
+    })
 }
 
 /// A label as it is stored, in memory.
@@ -177,29 +219,46 @@ fn compare_targets(check: &mut Check, pass: &Pass) -> Result<(), ParityError> {
     Ok(())
 }
 
-fn compare_losses(check: &mut Check, case: &Case, pass: &Pass) -> Result<(), ParityError> {
-    let plain = pass.loss(&MaskLoss {
+/// Compares the terms and their sum.
+pub(crate) fn compare_losses(
+    check: &mut Check,
+    weights: &MaskLoss,
+    pass: &Pass,
+) -> Result<(), ParityError> {
+    let plain = pass.mask_terms(&MaskLoss {
         focal: 1.0,
         dice: 1.0,
         ..MaskLoss::default()
     });
-    let weighted = pass.loss(&case.loss);
+    let weighted = pass.mask_terms(weights);
     let accuracy = Array::scalar(pixel_accuracy(pass.masks.clone(), &pass.targets)?);
     for (name, value) in [
         ("train.focal_unweighted", Array::of(plain.focal)?),
         ("train.dice_unweighted", Array::of(plain.dice)?),
-        ("train.total", Array::of(weighted.total())?),
+        ("train.total", Array::of(pass.total(weights))?),
         ("train.decode.loss_mask", Array::of(weighted.focal)?),
         ("train.decode.loss_dice", Array::of(weighted.dice)?),
         ("train.decode.acc_seg", accuracy),
     ] {
         check.compare(name, &value, Limit::ACTIVATION);
     }
+    compare_recovery(check, pass.recovery_terms(weights))
+}
+
+/// The recovery terms, weighted.
+fn compare_recovery(check: &mut Check, terms: NamedTerms) -> Result<(), ParityError> {
+    for (name, term) in terms {
+        let name = match name {
+            "recovery-queries" => "train.decode.recovery_loss_q",
+            _ => "train.decode.recovery_loss_k",
+        };
+        check.compare(name, &Array::of(term)?, Limit::ACTIVATION);
+    }
     Ok(())
 }
 
 /// As the reference logs it: percent of the labelled pixels whose best mask is that of their class; 0 without labels.
-pub(crate) fn pixel_accuracy(masks: Tensor<4>, targets: &Targets) -> Result<f64, ParityError> {
+fn pixel_accuracy(masks: Tensor<4>, targets: &Targets) -> Result<f64, ParityError> {
     let [_, classes, _, _] = masks.dims();
     let [height, width] = targets.size();
     let pixels = height * width;
@@ -232,8 +291,37 @@ fn best_class(masks: &[f64], classes: usize, pixel: usize) -> u16 {
 pub(crate) fn compare_gradients(check: &mut Check, prefix: &str, gradients: &NamedGradients) {
     for (parameter, found) in gradients {
         let name = format!("{prefix}{parameter}");
+        if is_rounding(check, prefix, parameter) {
+            check.leave_out(&name, ROUNDING);
+            continue;
+        }
         let limit = gradient_limit(check, prefix, parameter);
         check.compare(&name, found, limit);
+    }
+}
+
+/// Whether rounding is more of the reference's gradient of an attention's queries and keys than a gradient may deviate.
+///
+/// Where all keys and values are nearly alike, as in files of shrunken weights, the gradient of the logits is a
+/// difference of numbers that agree in nearly all digits. The bias of keys tells how many are left: its true gradient
+/// is 0, and what the reference has there comes from the same differences as the gradient of the bias of queries.
+fn is_rounding(check: &Check, prefix: &str, parameter: &str) -> bool {
+    let Some((attention, part)) = parameter.rsplit_once(".multihead_attn.") else {
+        return false;
+    };
+    if !part.starts_with("q.") && !part.starts_with("k.") {
+        return false;
+    }
+    let stored = |part: &str| {
+        let name = format!("{prefix}{attention}.multihead_attn.{part}");
+        check.file().tensors.get(&name)
+    };
+    // Without a value path the keys meet no softmax: the last layer of ZegCLIP.
+    match (stored("v.weight"), stored("k.bias"), stored("q.bias")) {
+        (Some(_), Some(keys), Some(queries)) => {
+            keys.rms() > Limit::GRADIENT.value() * queries.rms()
+        }
+        _ => false,
     }
 }
 
@@ -309,9 +397,9 @@ fn stored_gradients(check: &Check, device: &Device) -> BTreeMap<String, Tensor<1
 /// One step of AdamW with the settings that the description has for each parameter.
 fn step(
     check: &Check,
-    mut model: ZegClip,
+    mut model: Model,
     gradients: BTreeMap<String, Tensor<1>>,
-) -> Result<ZegClip, ParityError> {
+) -> Result<Model, ParityError> {
     let settings = check.file().meta().find("optim");
     let mut groups: Vec<(f64, AdamWSettings, BTreeMap<String, Tensor<1>>)> = Vec::new();
     for (name, gradient) in gradients {
@@ -353,7 +441,7 @@ fn step(
 }
 
 /// The parameters after a step with the file's gradients.
-fn compare_stepped(check: &mut Check, model: &ZegClip) {
+fn compare_stepped(check: &mut Check, model: &Model) {
     for (name, shape, values) in trained_values(model) {
         let found = Array::from_values(&shape, &values);
         check.compare(&format!("step1.{name}"), &found, STEPPED);

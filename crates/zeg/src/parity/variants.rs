@@ -14,7 +14,7 @@ use super::{
     array::Array,
     check::{Check, Findings, Limit},
     file::Meta,
-    zegclip::{input_tensor, prompts, schedule, stored_weights},
+    small_model::{input_tensor, prompts, schedule, stored_weights},
 };
 
 /// Compares every variant.

@@ -1,4 +1,4 @@
-//! A complete small ZegCLIP model: activations of every station, other picture sizes, sliding windows, text tower.
+//! A complete small model of ZegCLIP or CLIP-RC: activations of every station, other picture sizes, sliding windows, text tower.
 //!
 //! The training half of the same files is in [`training_part`].
 
@@ -8,17 +8,19 @@ use burn::tensor::{Device, Tensor, activation};
 use zeg_model::{
     Precision,
     config::{
-        Activation, HeadConfig, PromptConfig, PromptDepth, TextConfig, VisionConfig, ZegClipConfig,
+        Activation, ClipRcConfig, HeadConfig, PromptConfig, PromptDepth, TextConfig, VisionConfig,
+        ZegClipConfig,
     },
     inference::{ClassQueries, Inference, ScoreMap, lower_seen, score_windows},
     layers::l2_normalize,
+    method::{MethodConfig, Model},
     prompts::{PromptSchedule, REFERENCE_REVERSE_LAYERS},
+    recovery::Recovery,
     resize::bilinear,
     text::TextTower,
     trace::Trace,
-    vision::VisionTransformer,
+    vision::{Encoded, VisionTransformer},
     weights::{ParamBuilder, StateDict},
-    zegclip::ZegClip,
 };
 use zeg_train::loss::MaskLoss;
 
@@ -53,7 +55,7 @@ pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Findings, Par
 /// What the description says about a model and how it is used.
 pub(crate) struct Case {
     /// The architecture; of the prompts, the schedule counts.
-    config: ZegClipConfig,
+    config: MethodConfig,
     schedule: Option<PromptSchedule>,
     weights: StateDict,
     /// Class embeddings `[classes, dim]` as stored.
@@ -80,35 +82,38 @@ impl Case {
         let config = meta.at("config")?;
         let count = |name: &str| config.at(name)?.count();
         let embeddings = check.input("in.text_fp16")?.clone();
-        let hidden = check.input("state.decode_head.decoder_1.layers.0.linear1.weight")?;
+        let decoder = match config.at("repo")?.text()? {
+            "cliprc" => "decoder_q",
+            _ => "decoder_1",
+        };
+        let first_layer = format!("state.decode_head.{decoder}.layers.0.linear1.weight");
+        let hidden = check.input(&first_layer)?.shape[0];
         let depth = config.find("depth").map(|m| m.integer()).transpose()?;
         let tokens = config.find("tokens").map(|m| m.count()).transpose()?;
         let tokens = tokens.filter(|&tokens| tokens > 0);
         let layers = count("layers")?;
+        let encoder = VisionConfig {
+            patch: count("patch")?,
+            width: count("width")?,
+            layers,
+            heads: count("heads")?,
+            embed_dim: count("out_dim")?,
+            input_resolution: count("res")?,
+            double_class_embedding: true,
+            activation: Activation::default(),
+            prompts: tokens.map(prompts),
+            regions: config.find("rlb").map(|m| m.count()).transpose()?,
+        };
+        let head = HeadConfig {
+            layers: count("dec_layers")?,
+            heads: count("dec_heads")?,
+            feed_forward: hidden,
+            dropout: 0.0,
+            ..HeadConfig::default()
+        };
         Ok(Self {
             schedule: depth.map(|depth| schedule(depth, layers)),
-            config: ZegClipConfig {
-                tune_encoder: false,
-                encoder: VisionConfig {
-                    patch: count("patch")?,
-                    width: count("width")?,
-                    layers,
-                    heads: count("heads")?,
-                    embed_dim: count("out_dim")?,
-                    input_resolution: count("res")?,
-                    double_class_embedding: true,
-                    activation: Activation::default(),
-                    prompts: tokens.map(prompts),
-                    regions: None,
-                },
-                head: HeadConfig {
-                    layers: count("dec_layers")?,
-                    heads: count("dec_heads")?,
-                    feed_forward: hidden.shape[0],
-                    dropout: 0.0,
-                    ..HeadConfig::default()
-                },
-            },
+            config: method(encoder, head),
             weights: stored_weights(file, "state."),
             embeddings,
             base: config.at("base")?.counts()?,
@@ -117,7 +122,7 @@ impl Case {
             loss: MaskLoss {
                 focal: config.at("mask_w")?.number()?,
                 dice: config.at("dice_w")?.number()?,
-                ..MaskLoss::default()
+                recovery: config.find("rec_w").map(|m| m.number()).transpose()?,
             },
             crop: count("crop")?,
             stride: count("stride")?,
@@ -127,25 +132,31 @@ impl Case {
     }
 
     /// The model as pictures go through it: linear layers packed.
-    fn build_packed(&self, device: &Device) -> Result<ZegClip, ParityError> {
-        let mut model =
-            ZegClip::build_packed(&self.weights, &self.config, device, Precision::Float)?;
+    fn build_packed(&self, device: &Device) -> Result<Model, ParityError> {
+        let model = self
+            .config
+            .build_packed(&self.weights, device, Precision::Float)?;
         let params = ParamBuilder::packed(&self.weights, device, 0, Precision::Float)?;
-        let encoder = &self.config.encoder;
-        let params = params.at("backbone");
-        model.backbone = VisionTransformer::build_scheduled(&params, encoder, self.schedule)?;
-        Ok(model)
+        self.scheduled(model, &params)
     }
 
     /// The model as it is trained.
-    pub(crate) fn build(&self, device: &Device) -> Result<ZegClip, ParityError> {
-        let (mut model, _) = ZegClip::build(&self.weights, &self.config, device, 0)?;
-        // Depths that a configuration cannot express.
-        let trained = |key: &str| ZegClip::trains(&self.config, key);
+    pub(crate) fn build(&self, device: &Device) -> Result<Model, ParityError> {
+        let (model, _) = self.config.build(&self.weights, device, 0)?;
+        let trained = |key: &str| self.config.trains(key);
         let params = ParamBuilder::new(&self.weights, device, 0, &trained);
-        let encoder = &self.config.encoder;
+        self.scheduled(model, &params)
+    }
+
+    /// Gives a model an encoder with prompts in depths that a configuration cannot express.
+    fn scheduled(&self, mut model: Model, params: &ParamBuilder) -> Result<Model, ParityError> {
+        let encoder = self.config.encoder();
         let params = params.at("backbone");
-        model.backbone = VisionTransformer::build_scheduled(&params, encoder, self.schedule)?;
+        let backbone = VisionTransformer::build_scheduled(&params, encoder, self.schedule)?;
+        match &mut model {
+            Model::ZegClip(model) => model.backbone = backbone,
+            Model::ClipRc(model) => model.backbone = backbone,
+        }
         Ok(model)
     }
 
@@ -156,7 +167,7 @@ impl Case {
 
     /// Class embeddings of all classes or some, `[classes, dim]`.
     pub(crate) fn text(&self, device: &Device, classes: Option<&[usize]>) -> Tensor<2> {
-        let dim = self.config.encoder.embed_dim;
+        let dim = self.config.encoder().embed_dim;
         let values = self.embeddings.to_f32();
         let rows: Vec<&[f32]> = values.chunks_exact(dim.max(1)).collect();
         let kept: Vec<f32> = match classes {
@@ -183,6 +194,52 @@ impl Case {
             0.0
         } else {
             Inference::default().seen_offset
+        }
+    }
+}
+
+/// The method that such an encoder and head make up: with region tokens, CLIP-RC.
+pub(crate) fn method(encoder: VisionConfig, head: HeadConfig) -> MethodConfig {
+    let tune_encoder = false;
+    if encoder.regions.is_some() {
+        let config = ClipRcConfig {
+            encoder,
+            head,
+            tune_encoder,
+        };
+        config.into()
+    } else {
+        let config = ZegClipConfig {
+            encoder,
+            head,
+            tune_encoder,
+        };
+        config.into()
+    }
+}
+
+/// The encoder of a model, recorded.
+pub(crate) fn encode(model: &Model, images: Tensor<4>, trace: &mut Trace) -> Encoded {
+    match model {
+        Model::ZegClip(model) => model.encode(images, trace),
+        Model::ClipRc(model) => model.encode(images, trace),
+    }
+}
+
+/// The head of a model, recorded: masks on the patch grid, `[batch, classes, h, w]`, and the recovery of CLIP-RC's
+/// training.
+pub(crate) fn decode(
+    model: &Model,
+    encoded: Encoded,
+    text: Tensor<2>,
+    trace: &mut Trace,
+) -> (Tensor<4>, Option<Recovery>) {
+    match model {
+        Model::ZegClip(model) => (model.decode_head.forward(encoded, text, trace), None),
+        Model::ClipRc(model) => {
+            let head = &model.decode_head;
+            let (masks, recovery) = head.forward_with_recovery(encoded, text, trace);
+            (masks, Some(recovery))
         }
     }
 }
@@ -248,12 +305,13 @@ pub(crate) fn compare_trace(
 fn compare_eval(
     check: &mut Check,
     case: &Case,
-    model: &ZegClip,
+    model: &Model,
     text: Tensor<2>,
 ) -> Result<(), ParityError> {
     let images = input_tensor::<4>(check, "in.image", &text.device())?;
     let mut trace = Trace::on();
-    let grid = model.forward(images, text, &mut trace); // [batch, classes, h, w]
+    let encoded = encode(model, images, &mut trace);
+    let (grid, _) = decode(model, encoded, text, &mut trace); // [batch, classes, h, w]
     compare_trace(check, "eval.", trace)?;
     let masks = bilinear(grid, [case.image_size; 2]); // [batch, classes, size, size]
     check.compare(
@@ -267,12 +325,12 @@ fn compare_eval(
 }
 
 /// The encoder on a picture that is not square.
-fn compare_other_size(check: &mut Check, model: &ZegClip) -> Result<(), ParityError> {
+fn compare_other_size(check: &mut Check, model: &Model) -> Result<(), ParityError> {
     if check.has("in.ns_image") {
-        let device = model.backbone.class_embedding.val().device();
+        let device = model.device();
         let images = input_tensor::<4>(check, "in.ns_image", &device)?;
         let mut trace = Trace::on();
-        model.encode(images, &mut trace);
+        encode(model, images, &mut trace);
         compare_trace(check, "ns.", trace)?;
     }
     Ok(())
@@ -281,7 +339,7 @@ fn compare_other_size(check: &mut Check, model: &ZegClip) -> Result<(), ParityEr
 fn compare_windows(
     check: &mut Check,
     case: &Case,
-    model: &ZegClip,
+    model: &Model,
     text: Tensor<2>,
 ) -> Result<(), ParityError> {
     if !check.has("in.slide_image") {
@@ -422,7 +480,7 @@ pub(crate) fn token_rows(ids: &Array) -> Vec<Vec<u32>> {
 }
 
 /// Shapes of the parameters by name.
-pub(crate) fn shapes(model: &ZegClip) -> BTreeMap<String, Vec<usize>> {
+pub(crate) fn shapes(model: &Model) -> BTreeMap<String, Vec<usize>> {
     zeg_model::params::list_params(model, |_| false)
         .into_iter()
         .map(|info| (info.name, info.shape))

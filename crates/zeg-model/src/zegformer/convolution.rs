@@ -1,0 +1,234 @@
+//! Convolutions with the two normalisations of the first stage: frozen statistics and groups of channels.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Tensor, module, ops::ConvOptions},
+};
+
+use crate::{
+    ModelError,
+    weights::{Init, ParamBuilder},
+};
+
+/// Added to every variance before its root.
+const EPSILON: f64 = 1e-5;
+
+/// Sizes of a convolution with a square kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct Kernel {
+    /// Channels in.
+    pub input: usize,
+    /// Channels out.
+    pub output: usize,
+    /// Side of the kernel; the picture is padded so that a stride of 1 keeps its size.
+    pub side: usize,
+    /// Step of the kernel.
+    pub stride: usize,
+}
+
+impl Kernel {
+    /// A kernel that visits every pixel.
+    pub fn new(input: usize, output: usize, side: usize) -> Self {
+        Self {
+            input,
+            output,
+            side,
+            stride: 1,
+        }
+    }
+
+    fn shape(self) -> [usize; 4] {
+        [self.output, self.input, self.side, self.side]
+    }
+
+    /// Uniform with the bound √(3/fan in): the start that the reference calls "Caffe2 Xavier".
+    fn xavier(self) -> Init {
+        let inputs = self.input * self.side * self.side;
+        Init::Uniform((3.0 / inputs as f64).sqrt())
+    }
+}
+
+/// `[batch, in, h, w]` → `[batch, out, h/stride, w/stride]`
+fn convolve(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    side: usize,
+    stride: usize,
+) -> Tensor<4> {
+    let padding = side / 2;
+    let options = ConvOptions::new([stride; 2], [padding; 2], [1, 1], 1);
+    module::conv2d(x, weight, bias, options)
+}
+
+/// A convolution with a bias.
+#[derive(Module, Debug)]
+pub struct Convolution {
+    /// `[out, in, side, side]`
+    pub weight: Param<Tensor<4>>,
+    /// `[out]`
+    pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    side: usize,
+}
+
+impl Convolution {
+    /// Reads or initialises it.
+    ///
+    /// # Errors
+    /// See [`ParamBuilder::param`].
+    pub fn build(params: &ParamBuilder, kernel: Kernel) -> Result<Self, ModelError> {
+        Ok(Self {
+            weight: params.param("weight", kernel.shape(), kernel.xavier())?,
+            bias: params.param("bias", [kernel.output], Init::Constant(0.0))?,
+            side: kernel.side,
+        })
+    }
+
+    /// `[batch, in, h, w]` → `[batch, out, h, w]`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        convolve(x, self.weight.val(), Some(self.bias.val()), self.side, 1)
+    }
+}
+
+/// Batch normalisation with statistics and scales that never change.
+#[derive(Module, Debug)]
+pub struct FrozenNorm {
+    /// `[channels]`
+    pub weight: Param<Tensor<1>>,
+    /// `[channels]`
+    pub bias: Param<Tensor<1>>,
+    /// `[channels]`
+    pub running_mean: Param<Tensor<1>>,
+    /// `[channels]`
+    pub running_var: Param<Tensor<1>>,
+}
+
+impl FrozenNorm {
+    fn build(params: &ParamBuilder, channels: usize, weight: f32) -> Result<Self, ModelError> {
+        let vector = |name, start| params.param(name, [channels], Init::Constant(start));
+        Ok(Self {
+            weight: vector("weight", weight)?,
+            bias: vector("bias", 0.0)?,
+            running_mean: vector("running_mean", 0.0)?,
+            running_var: vector("running_var", 1.0)?,
+        })
+    }
+
+    /// The factor and the term that it comes to, `[channels]` each.
+    fn factor_and_term(&self) -> (Tensor<1>, Tensor<1>) {
+        let factor = self.weight.val() / (self.running_var.val() + EPSILON).sqrt();
+        let term = self.bias.val() - self.running_mean.val() * factor.clone();
+        (factor, term)
+    }
+}
+
+/// A convolution without bias and its frozen normalisation.
+#[derive(Module, Debug)]
+pub struct FrozenConvolution {
+    /// `[out, in, side, side]`
+    pub weight: Param<Tensor<4>>,
+    /// Frozen.
+    pub norm: FrozenNorm,
+    #[module(skip)]
+    side: usize,
+    #[module(skip)]
+    stride: usize,
+}
+
+impl FrozenConvolution {
+    /// Reads or initialises it; a fresh one has Kaiming-normal weights for ReLU.
+    ///
+    /// - `norm_weight`: the normalisation's factor where the weights have none
+    ///
+    /// # Errors
+    /// See [`ParamBuilder::param`].
+    pub fn build(
+        params: &ParamBuilder,
+        kernel: Kernel,
+        norm_weight: f32,
+    ) -> Result<Self, ModelError> {
+        let outputs = kernel.output * kernel.side * kernel.side;
+        let start = Init::Normal((2.0 / outputs as f64).sqrt());
+        Ok(Self {
+            weight: params.param("weight", kernel.shape(), start)?,
+            norm: FrozenNorm::build(&params.at("norm"), kernel.output, norm_weight)?,
+            side: kernel.side,
+            stride: kernel.stride,
+        })
+    }
+
+    /// `[batch, in, h, w]` → `[batch, out, h/stride, w/stride]`
+    ///
+    /// The factor is multiplied into the kernel, so that no pass over the map is needed for it.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let (factor, term) = self.norm.factor_and_term();
+        let [channels] = factor.dims();
+        let weight = self.weight.val() * factor.reshape([channels, 1, 1, 1]);
+        convolve(x, weight, Some(term), self.side, self.stride)
+    }
+}
+
+/// Normalisation of each picture over groups of channels, with a factor and a term for every channel.
+#[derive(Module, Debug)]
+pub struct GroupNorm {
+    /// `[channels]`
+    pub weight: Param<Tensor<1>>,
+    /// `[channels]`
+    pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    groups: usize,
+}
+
+impl GroupNorm {
+    fn build(params: &ParamBuilder, channels: usize, groups: usize) -> Result<Self, ModelError> {
+        Ok(Self {
+            weight: params.param("weight", [channels], Init::Constant(1.0))?,
+            bias: params.param("bias", [channels], Init::Constant(0.0))?,
+            groups,
+        })
+    }
+
+    /// `[batch, channels, h, w]` → the same shape
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [batch, channels, h, w] = x.dims();
+        let grouped = x.reshape([batch, self.groups, channels / self.groups * h * w]);
+        let centred = grouped.clone() - grouped.mean_dim(2); // [batch, groups, values]
+        let variance = centred.clone().square().mean_dim(2); // [batch, groups, 1]
+        let normed = centred / (variance + EPSILON).sqrt();
+        let per_channel = |p: &Param<Tensor<1>>| p.val().reshape([1, channels, 1, 1]);
+        normed.reshape([batch, channels, h, w]) * per_channel(&self.weight)
+            + per_channel(&self.bias)
+    }
+}
+
+/// A convolution without bias and its group normalisation.
+#[derive(Module, Debug)]
+pub struct GroupedConvolution {
+    /// `[out, in, side, side]`
+    pub weight: Param<Tensor<4>>,
+    /// Trained.
+    pub norm: GroupNorm,
+    #[module(skip)]
+    side: usize,
+}
+
+impl GroupedConvolution {
+    /// Reads or initialises it.
+    ///
+    /// # Errors
+    /// See [`ParamBuilder::param`].
+    pub fn build(params: &ParamBuilder, kernel: Kernel, groups: usize) -> Result<Self, ModelError> {
+        Ok(Self {
+            weight: params.param("weight", kernel.shape(), kernel.xavier())?,
+            norm: GroupNorm::build(&params.at("norm"), kernel.output, groups)?,
+            side: kernel.side,
+        })
+    }
+
+    /// `[batch, in, h, w]` → `[batch, out, h, w]`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.norm
+            .forward(convolve(x, self.weight.val(), None, self.side, 1))
+    }
+}

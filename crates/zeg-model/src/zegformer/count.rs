@@ -1,0 +1,178 @@
+//! What a ZegFormer costs: multiply-accumulates from its architecture.
+//!
+//! As in ZegCLIP's table 3, whose row "ZegFormer" is the model with a ResNet-101 and one crop for each of 100 queries.
+//! Products alone are counted; that counter's conventions for other operations make up the 0.1 % to the published figure.
+
+use super::config::{MASK_STRIDE, ResNetConfig, STRIDE, ZegFormerConfig};
+use crate::config::VisionConfig;
+
+/// Multiply-accumulates of one picture, by part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ZegFormerMacs {
+    /// Residual network.
+    pub backbone: u64,
+    /// Feature maps to mask features.
+    pub pixel_decoder: u64,
+    /// Queries, heads, and products with the mask features.
+    pub predictor: u64,
+    /// CLIP's image tower on all crops.
+    pub crops: u64,
+}
+
+impl ZegFormerMacs {
+    /// All parts.
+    pub fn total(&self) -> u64 {
+        self.backbone + self.pixel_decoder + self.predictor + self.crops
+    }
+}
+
+/// Counts one picture of `size`×`size` pixels with `classes` classes, and a crop for each query.
+pub fn zegformer_macs(
+    config: &ZegFormerConfig,
+    tower: &VisionConfig,
+    size: usize,
+    classes: usize,
+) -> ZegFormerMacs {
+    ZegFormerMacs {
+        backbone: backbone_macs(&config.backbone, size),
+        pixel_decoder: pixel_decoder_macs(config, size),
+        predictor: predictor_macs(config, size, classes),
+        crops: config.queries as u64 * tower_macs(tower),
+    }
+}
+
+/// Cells of a square map at a stride.
+fn cells(size: usize, stride: usize) -> u64 {
+    let side = size.div_ceil(stride) as u64;
+    side * side
+}
+
+fn backbone_macs(config: &ResNetConfig, size: usize) -> u64 {
+    let mut macs = cells(size, 2) * (3 * 49 * config.stem) as u64;
+    let mut input = config.stem as u64;
+    for stage in 0..4 {
+        let stride = 4 << stage;
+        let (inner, output) = (
+            config.stage_bottleneck(stage) as u64,
+            config.stage_output(stage) as u64,
+        );
+        let cells_out = cells(size, stride);
+        // The stride stands in the 3×3 convolution: the 1×1 before it runs on the finer map.
+        let cells_in = if stage == 0 {
+            cells_out
+        } else {
+            cells(size, stride / 2)
+        };
+        for block in 0..config.blocks[stage] {
+            let first = block == 0;
+            let before = if first { cells_in } else { cells_out };
+            macs += before * input * inner + cells_out * (9 * inner * inner + inner * output);
+            if first {
+                macs += cells_out * input * output; // shortcut
+            }
+            input = output;
+        }
+    }
+    macs
+}
+
+fn pixel_decoder_macs(config: &ZegFormerConfig, size: usize) -> u64 {
+    let width = config.pixel_width as u64;
+    let output = |stage| config.backbone.stage_output(stage) as u64;
+    let mut macs = cells(size, STRIDE) * 9 * output(3) * width;
+    for stage in 0..3 {
+        macs += cells(size, 4 << stage) * (output(stage) * width + 9 * width * width);
+    }
+    macs + cells(size, MASK_STRIDE) * 9 * width * config.mask_width as u64
+}
+
+fn predictor_macs(config: &ZegFormerConfig, size: usize, classes: usize) -> u64 {
+    let (width, queries) = (config.width as u64, config.queries as u64);
+    let (tokens, mask) = (cells(size, STRIDE), config.mask_width as u64);
+    let among = 4 * queries * width * width + 2 * queries * queries * width;
+    let to_map = 2 * (queries + tokens) * width * width + 2 * queries * tokens * width;
+    let linear = 2 * queries * width * config.feed_forward as u64;
+    let layers = config.layers as u64;
+    let dim = config.embed_dim as u64;
+    let heads =
+        queries * (width * dim + dim * (classes as u64 + 1) + 2 * width * width + width * mask);
+    let masks = queries * mask * cells(size, MASK_STRIDE);
+    tokens * config.backbone.stage_output(3) as u64 * width
+        + layers * (among + to_map + linear)
+        // The reference runs its heads behind every layer, also when it does not train.
+        + layers * (heads + masks)
+}
+
+/// CLIP's own tower on one picture of its resolution.
+fn tower_macs(config: &VisionConfig) -> u64 {
+    let (width, patches) = (config.width as u64, (config.grid() * config.grid()) as u64);
+    let tokens = 1 + patches;
+    let block = 12 * width * width * tokens + 2 * tokens * tokens * width;
+    patches * 3 * (config.patch * config.patch) as u64 * width
+        + config.layers as u64 * block
+        + width * config.embed_dim as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::{params::list_params, zegformer::ZegFormer};
+
+    /// Trained parameters as the reference counts its own model, ZegFormer's row of ZegCLIP's table 3 (60.3 M) among
+    /// them.
+    #[test]
+    fn published_models_have_the_published_parameters() {
+        for (depth, trained, frozen) in [
+            (50, 41_348_032, 106_240 + 1),
+            (101, 60_287_936, 210_688 + 1),
+        ] {
+            let config = ZegFormerConfig {
+                backbone: ResNetConfig::by_depth(depth).unwrap(),
+                ..ZegFormerConfig::default()
+            };
+            let model = ZegFormer::blueprint(&config, &Device::flex()).unwrap();
+            let params = list_params(&model, ZegFormer::trains);
+            let count = |learns: bool| {
+                let sizes = params.iter().filter(|p| p.trained == learns);
+                sizes
+                    .map(|p| p.shape.iter().product::<usize>())
+                    .sum::<usize>()
+            };
+            assert_eq!(count(true), trained);
+            assert_eq!(count(false), frozen);
+            assert_eq!(config.backbone.depth(), depth);
+        }
+    }
+
+    /// Parts as the reference counts its own model at 512² and 640², in giga.
+    #[test]
+    fn published_models_have_the_published_cost() {
+        let tower = VisionConfig::by_name("ViT-B/16").unwrap();
+        let close = |counted: u64, published: f64, digits: f64| {
+            let counted = counted as f64 / 1e9;
+            assert!(
+                (counted - published).abs() < digits,
+                "{counted} {published}"
+            );
+        };
+        for (depth, size, classes, backbone, pixels, predictor, total) in [
+            (50, 512, 20, 21.47, 25.49, 3.95, 1807.2),
+            (101, 512, 20, 40.92, 25.49, 3.95, 1826.7),
+            (50, 640, 171, 33.55, 39.83, 5.60, 1835.3),
+            (101, 640, 171, 63.93, 39.83, 5.60, 1865.7),
+        ] {
+            let config = ZegFormerConfig {
+                backbone: ResNetConfig::by_depth(depth).unwrap(),
+                ..ZegFormerConfig::default()
+            };
+            let macs = zegformer_macs(&config, &tower, size, classes);
+            close(macs.backbone, backbone, 0.02);
+            close(macs.pixel_decoder, pixels, 0.02);
+            close(macs.predictor, predictor, 0.05);
+            close(macs.crops, 1756.3, 0.1);
+            close(macs.total(), total, 0.2);
+        }
+    }
+}

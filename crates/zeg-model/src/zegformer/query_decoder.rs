@@ -1,0 +1,244 @@
+//! The query decoder: learned queries read the coarsest feature map (DETR's decoder, normalised behind each part).
+//!
+//! A layer: attention among the queries, attention to the map, two linear maps; each with its residual and norm. The
+//! queries' learned vectors are their positions; their content starts at zero.
+
+use burn::{
+    module::{Module, Param},
+    nn::{Dropout, DropoutConfig},
+    tensor::{Tensor, activation::relu, module},
+};
+use zeg_kernels::softmax;
+
+use super::config::ZegFormerConfig;
+use crate::{
+    ModelError,
+    layers::{LAYER_NORM_EPSILON, LayerNorm, Linear, Start},
+    trace::Trace,
+    weights::{Init, ParamBuilder},
+};
+
+/// Attention with packed query, key and value weights, between two sequences.
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// Rows are `[q; k; v]`: `[3·width, width]`
+    pub in_proj_weight: Param<Tensor<2>>,
+    /// `[3·width]`
+    pub in_proj_bias: Param<Tensor<1>>,
+    /// `[width, width]`
+    pub out_proj: Linear,
+    dropout: Dropout,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl Attention {
+    fn build(params: &ParamBuilder, config: &ZegFormerConfig) -> Result<Self, ModelError> {
+        let width = config.width;
+        Ok(Self {
+            in_proj_weight: params.param(
+                "in_proj_weight",
+                [3 * width, width],
+                xavier(width, 3 * width),
+            )?,
+            in_proj_bias: params.param("in_proj_bias", [3 * width], Init::Constant(0.0))?,
+            out_proj: Linear::build_with(
+                &params.at("out_proj"),
+                [width, width],
+                xavier(width, width),
+                Init::Constant(0.0),
+            )?,
+            dropout: DropoutConfig::new(config.dropout).init(),
+            heads: config.heads,
+        })
+    }
+
+    /// Attends from `q` `[batch, queries, width]` to `k` and `v` `[batch, tokens, width]`: `[batch, queries, width]`.
+    fn forward(&self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<3> {
+        let [batch, queries, width] = q.dims();
+        let scale = 1.0 / ((width / self.heads) as f64).sqrt();
+        let q = self.split(self.project(q, 0) * scale); //           [batch, heads, queries, head]
+        let (k, v) = (self.project(k, 1), self.project(v, 2));
+        let logits = q.matmul(self.split(k).transpose()); //         [batch, heads, queries, tokens]
+        let weights = self.dropout.forward(softmax(logits));
+        let attended = weights
+            .matmul(self.split(v))
+            .swap_dims(1, 2)
+            .reshape([batch, queries, width]);
+        self.out_proj.forward(attended)
+    }
+
+    /// Queries (0), keys (1) or values (2) of a sequence.
+    fn project(&self, x: Tensor<3>, part: usize) -> Tensor<3> {
+        let width = self.in_proj_weight.dims()[1];
+        let weight = self.in_proj_weight.val().narrow(0, part * width, width);
+        let bias = self.in_proj_bias.val().narrow(0, part * width, width);
+        module::linear(x, weight.transpose(), Some(bias))
+    }
+
+    /// `[batch, tokens, width]` → `[batch, heads, tokens, width / heads]`
+    fn split(&self, x: Tensor<3>) -> Tensor<4> {
+        let [batch, tokens, width] = x.dims();
+        x.reshape([batch, tokens, self.heads, width / self.heads])
+            .swap_dims(1, 2)
+    }
+}
+
+/// Uniform with the bound √(6/(in + out)).
+fn xavier(input: usize, output: usize) -> Init {
+    Init::Uniform((6.0 / (input + output) as f64).sqrt())
+}
+
+/// A linear layer that starts as Xavier has it; its bias starts as PyTorch has it.
+fn xavier_linear(params: &ParamBuilder, input: usize, output: usize) -> Result<Linear, ModelError> {
+    let bias = Init::Uniform(1.0 / (input as f64).sqrt());
+    Linear::build_with(params, [input, output], xavier(input, output), bias)
+}
+
+/// One layer.
+#[derive(Module, Debug)]
+pub struct QueryLayer {
+    /// Among the queries.
+    pub self_attn: Attention,
+    /// Queries to map.
+    pub multihead_attn: Attention,
+    /// `[hidden, width]`
+    pub linear1: Linear,
+    /// `[width, hidden]`
+    pub linear2: Linear,
+    /// Behind the attention among the queries.
+    pub norm1: LayerNorm,
+    /// Behind the attention to the map.
+    pub norm2: LayerNorm,
+    /// Behind the linear maps.
+    pub norm3: LayerNorm,
+    dropout: Dropout,
+}
+
+/// What a layer works on.
+struct Inputs {
+    /// Content of the queries: `[batch, queries, width]`
+    content: Tensor<3>,
+    /// Their learned positions: `[1, queries, width]`
+    positions: Tensor<3>,
+    /// The map's cells with positions, for keys: `[batch, tokens, width]`
+    keys: Tensor<3>,
+    /// The map's cells without, for values: `[batch, tokens, width]`
+    values: Tensor<3>,
+}
+
+impl QueryLayer {
+    fn build(params: &ParamBuilder, config: &ZegFormerConfig) -> Result<Self, ModelError> {
+        let (width, hidden) = (config.width, config.feed_forward);
+        let norm = |name| layer_norm(&params.at(name), width);
+        Ok(Self {
+            self_attn: Attention::build(&params.at("self_attn"), config)?,
+            multihead_attn: Attention::build(&params.at("multihead_attn"), config)?,
+            linear1: xavier_linear(&params.at("linear1"), width, hidden)?,
+            linear2: xavier_linear(&params.at("linear2"), hidden, width)?,
+            norm1: norm("norm1")?,
+            norm2: norm("norm2")?,
+            norm3: norm("norm3")?,
+            dropout: DropoutConfig::new(config.dropout).init(),
+        })
+    }
+
+    /// The queries' content behind this layer: `[batch, queries, width]`.
+    fn forward(&self, inputs: &Inputs, layer: usize, trace: &mut Trace) -> Tensor<3> {
+        let content = inputs.content.clone();
+        let placed = content.clone() + inputs.positions.clone();
+        let attended = self
+            .self_attn
+            .forward(placed.clone(), placed, content.clone());
+        record_queries_first(trace, format_args!("dec{layer}_self_attn"), &attended);
+        let content = self.norm1.forward(content + self.dropout.forward(attended));
+
+        let placed = content.clone() + inputs.positions.clone();
+        let attended =
+            self.multihead_attn
+                .forward(placed, inputs.keys.clone(), inputs.values.clone());
+        record_queries_first(trace, format_args!("dec{layer}_cross_attn"), &attended);
+        let content = self.norm2.forward(content + self.dropout.forward(attended));
+
+        let hidden = relu(self.linear1.forward(content.clone())); // [batch, queries, hidden]
+        let forwarded = self.linear2.forward(self.dropout.forward(hidden));
+        let content = self
+            .norm3
+            .forward(content + self.dropout.forward(forwarded));
+        record_queries_first(trace, format_args!("dec_layer.{layer}"), &content);
+        content
+    }
+}
+
+/// Records `[batch, queries, width]` in the reference's order, `[queries, batch, width]`.
+fn record_queries_first(trace: &mut Trace, name: std::fmt::Arguments, x: &Tensor<3>) {
+    if trace.is_on() {
+        trace.record(name, &x.clone().swap_dims(0, 1));
+    }
+}
+
+fn layer_norm(params: &ParamBuilder, width: usize) -> Result<LayerNorm, ModelError> {
+    LayerNorm::build(params, width, LAYER_NORM_EPSILON, Start::Fresh)
+}
+
+/// The part of the reference's transformer that runs; it has no encoder.
+#[derive(Module, Debug)]
+pub struct QueryTransformer {
+    /// The layers and their norm.
+    pub decoder: QueryDecoder,
+}
+
+/// The layers and their norm.
+#[derive(Module, Debug)]
+pub struct QueryDecoder {
+    /// First to last.
+    pub layers: Vec<QueryLayer>,
+    /// On what leaves every layer; the next layer gets it without.
+    pub norm: LayerNorm,
+}
+
+impl QueryTransformer {
+    /// Reads or initialises it.
+    ///
+    /// # Errors
+    /// See [`ParamBuilder::param`].
+    pub fn build(params: &ParamBuilder, config: &ZegFormerConfig) -> Result<Self, ModelError> {
+        let params = params.at("decoder");
+        let layers = (0..config.layers)
+            .map(|layer| QueryLayer::build(&params.at("layers").at(layer), config))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            decoder: QueryDecoder {
+                layers,
+                norm: layer_norm(&params.at("norm"), config.width)?,
+            },
+        })
+    }
+
+    /// What every layer says of the queries, first to last: `[batch, queries, width]` each.
+    ///
+    /// - `queries`: learned positions `[queries, width]`
+    /// - `memory`: the map's cells `[batch, tokens, width]`
+    /// - `places`: the cells' positions `[1, tokens, width]`
+    pub fn forward(
+        &self,
+        queries: Tensor<2>,
+        memory: Tensor<3>,
+        places: Tensor<3>,
+        trace: &mut Trace,
+    ) -> Vec<Tensor<3>> {
+        let [batch, _, width] = memory.dims();
+        let [count, _] = queries.dims();
+        let mut inputs = Inputs {
+            content: Tensor::zeros([batch, count, width], &memory.device()),
+            positions: queries.unsqueeze::<3>(),
+            keys: memory.clone() + places,
+            values: memory,
+        };
+        let run = |(number, layer): (usize, &QueryLayer)| {
+            inputs.content = layer.forward(&inputs, number, trace);
+            self.decoder.norm.forward(inputs.content.clone())
+        };
+        self.decoder.layers.iter().enumerate().map(run).collect()
+    }
+}

@@ -1,0 +1,80 @@
+//! A small ZegFormer: every station, the assignment, losses, gradients, the optimiser's step, inference with all its
+//! switches, CLIP's view of masks, prompts, and the generalised evaluation.
+//!
+//! The numbers are a folder: `a_state`, `a_train`, … with one description, `a_meta.json`; `a` is any name.
+
+mod case;
+mod clip_branch;
+mod evaluation;
+mod inference;
+mod text;
+mod training;
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+
+use super::{
+    ParityError,
+    array::Array,
+    check::{Check, Findings, Limit},
+};
+use case::Case;
+
+/// Ends the name of the description.
+const DESCRIPTION: &str = "_meta.json";
+
+/// Activations and losses; the numbers themselves deviate by 1e-5 of the largest value from double precision.
+const ACTIVATION: Limit = Limit::OfMax(2e-4);
+/// Gradients.
+const GRADIENT: Limit = Limit::OfMax(1e-3);
+/// Mask logits nearer to 0 may fall on either side.
+const MASK_TIE: f64 = 1e-4;
+
+/// Compares one file of the folder.
+pub(super) fn compare(mut check: Check, device: &Device) -> Result<Findings, ParityError> {
+    let case = Case::open(check.file())?;
+    match case.part.as_str() {
+        "state" | "clipvisual" => {
+            check.leave_out("", "weights that the other files are computed from");
+            Ok(check.finish(&[]))
+        }
+        "train" | "grads" | "optstep" => training::compare(check, &case, device),
+        "infer" => inference::compare(check, &case, device),
+        "clipbranch" => clip_branch::compare(check, &case, device),
+        "cliptext" => text::compare(check, &case, device),
+        "gzsseval" => evaluation::compare(check, &case),
+        _ => Ok(check.finish(&[])),
+    }
+}
+
+/// The files that a description belongs to; `None` where the path is none.
+pub(super) fn parts_of(path: &Path) -> Option<Vec<PathBuf>> {
+    let name = path.file_name()?.to_str()?;
+    let prefix = format!("{}_", name.strip_suffix(DESCRIPTION)?);
+    let entries = std::fs::read_dir(path.parent()?).ok()?;
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|n| n.starts_with(&prefix) && n.ends_with(".safetensors"))
+        })
+        .collect();
+    paths.sort();
+    (!paths.is_empty()).then_some(paths)
+}
+
+/// Compares what a trace recorded with the tensors of these names behind a prefix.
+fn compare_trace(
+    check: &mut Check,
+    prefix: &str,
+    trace: zeg_model::trace::Trace,
+) -> Result<(), ParityError> {
+    for (name, data) in trace.into_recorded() {
+        let name = format!("{prefix}{name}");
+        if check.has(&name) {
+            check.compare(&name, &Array::of_data(data)?, ACTIVATION);
+        }
+    }
+    Ok(())
+}
