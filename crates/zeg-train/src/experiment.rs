@@ -8,11 +8,12 @@ use zeg_model::{
     config::{Activation, ClipRcConfig, HeadConfig, PromptConfig, VisionConfig, ZegClipConfig},
     inference::Inference,
     method::{Method, MethodConfig},
+    zegformer::ZegFormerConfig,
 };
 
 use crate::{
     TrainError, loss::MaskLoss, objective::Objective, optimizer::AdamWSettings, schedule::Schedule,
-    supervision::PseudoLabels,
+    set_criterion::SetLoss, supervision::PseudoLabels,
 };
 
 /// A whole experiment.
@@ -47,6 +48,9 @@ pub struct DataConfig {
     /// directions averaged). A table of embeddings was made with its own.
     #[serde(default = "single")]
     pub templates: String,
+    /// Sentences for a second stage's views of regions, such as `zegformer-32`; without, the same as for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop_templates: Option<String>,
     /// Split to train on.
     pub train_split: String,
     /// Split to score on.
@@ -74,7 +78,7 @@ fn single() -> String {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ModelConfig {
-    /// The method: `zegclip` or `clip-rc`.
+    /// The method: `zegclip`, `clip-rc` or `zegformer`.
     #[serde(default, skip_serializing_if = "Method::is_default")]
     pub method: Method,
     /// Image encoder, by name or by its sizes.
@@ -96,6 +100,9 @@ pub struct ModelConfig {
     /// The decoder head.
     #[serde(default)]
     pub head: HeadConfig,
+    /// ZegFormer's first stage; `encoder` is what looks at crops in the second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zegformer: Option<ZegFormerConfig>,
 }
 
 /// An image encoder, as a configuration file names it.
@@ -158,21 +165,15 @@ impl ModelConfig {
     /// # Errors
     /// The encoder is not known, or the numbers do not fit each other.
     pub fn architecture(&self) -> Result<MethodConfig, TrainError> {
-        let base = match &self.encoder {
-            Encoder::Named(name) => VisionConfig::by_name(name)?,
-            Encoder::Custom(sizes) => VisionConfig {
-                patch: sizes.patch,
-                width: sizes.width,
-                layers: sizes.layers,
-                heads: sizes.heads,
-                embed_dim: sizes.embed_dim,
-                input_resolution: self.input_resolution,
-                double_class_embedding: self.double_class_embedding,
-                activation: Activation::default(),
-                prompts: None,
-                regions: None,
-            },
-        };
+        if self.method == Method::ZegFormer {
+            return self.zegformer();
+        }
+        if self.zegformer.is_some() {
+            return Err(TrainError::Config(
+                "model.zegformer needs model.method = \"zegformer\"".into(),
+            ));
+        }
+        let base = self.tower()?;
         let encoder = VisionConfig {
             input_resolution: self.input_resolution,
             double_class_embedding: self.double_class_embedding,
@@ -199,7 +200,52 @@ impl ModelConfig {
                 head: self.head.clone(),
                 tune_encoder: self.tune_encoder,
             }),
+            Method::ZegFormer => return self.zegformer(),
         };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// CLIP's image tower, without additions.
+    fn tower(&self) -> Result<VisionConfig, TrainError> {
+        Ok(match &self.encoder {
+            Encoder::Named(name) => VisionConfig::by_name(name)?,
+            Encoder::Custom(sizes) => VisionConfig {
+                patch: sizes.patch,
+                width: sizes.width,
+                layers: sizes.layers,
+                heads: sizes.heads,
+                embed_dim: sizes.embed_dim,
+                input_resolution: self.input_resolution,
+                double_class_embedding: self.double_class_embedding,
+                activation: Activation::default(),
+                prompts: None,
+                regions: None,
+            },
+        })
+    }
+
+    /// A ZegFormer, whose crops CLIP sees as it was trained.
+    fn zegformer(&self) -> Result<MethodConfig, TrainError> {
+        if self.prompts.is_some() || self.regions.is_some() || self.tune_encoder {
+            return Err(TrainError::Config(
+                "model.method = \"zegformer\" leaves CLIP as it is: leave out model.prompts, model.regions and \
+                 model.tune-encoder"
+                    .into(),
+            ));
+        }
+        let first = self.zegformer.clone().unwrap_or_default();
+        let tower = VisionConfig {
+            input_resolution: first.crop_side,
+            double_class_embedding: false,
+            ..self.tower()?
+        };
+        let config = MethodConfig::ZegFormer(ZegFormerConfig {
+            embed_dim: tower.embed_dim,
+            classifier: Some(tower),
+            resolution: self.input_resolution,
+            ..first
+        });
         config.check()?;
         Ok(config)
     }
@@ -263,6 +309,9 @@ pub struct TrainingConfig {
     /// Weights of the focal and dice terms, and of CLIP-RC's recovery.
     #[serde(default)]
     pub loss: MaskLoss,
+    /// Weights of ZegFormer's terms, which are of queries and not of classes.
+    #[serde(default, skip_serializing_if = "SetLoss::is_default")]
+    pub set_loss: SetLoss,
     /// The optimiser.
     #[serde(default)]
     pub optimizer: AdamWSettings,
@@ -378,8 +427,20 @@ impl Experiment {
                 training.loss_stride
             ));
         }
+        let two_stage = self.model.method == Method::ZegFormer;
+        if two_stage && training.setting == Setting::Transductive {
+            return fail(
+                "training.setting = \"transductive\" needs class masks for its pseudo labels; ZegFormer has none".into(),
+            );
+        }
+        if two_stage && !training.objective.is_default() {
+            return fail(format!(
+                "training.objective = {:?} is of class masks; ZegFormer's weights are training.set-loss",
+                training.objective
+            ));
+        }
         let scoring = training.objective.scoring();
-        if architecture.scoring() != scoring {
+        if !two_stage && architecture.scoring() != scoring {
             return fail(format!(
                 "training.objective = {:?} needs model.head.scoring = {scoring:?}, which is {:?}",
                 training.objective,
@@ -399,7 +460,7 @@ impl Experiment {
             ("training.preprocess", size),
             ("inference.crop", self.inference.crop),
         ];
-        if let Some(regions) = architecture.encoder().regions {
+        if let Some(regions) = architecture.encoder().and_then(|encoder| encoder.regions) {
             check_lattice(regions, architecture.patch(), &sides)?;
         } else if training.loss.recovery.is_some() {
             return fail("training.loss.recovery is CLIP-RC's; leave it out".into());

@@ -131,6 +131,9 @@ pub(crate) struct TrainArgs {
     /// CLIP weights in any published format: the frozen image encoder, and the text tower where they have one
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: PathBuf,
+    /// ZegFormer's residual network, pre-trained: torchvision's or detectron2's file [default: from scratch]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) backbone: Option<PathBuf>,
     /// Class embeddings (.npy or .safetensors) [default: computed by the text tower of the weights]
     #[arg(long, value_name = "FILE")]
     pub(crate) text: Option<PathBuf>,

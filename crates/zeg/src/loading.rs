@@ -8,10 +8,11 @@ use zeg_model::{
     dense::DenseModel,
     embeddings::ClassEmbeddings,
     inference::Inference,
-    method::Method,
+    method::{Method, MethodConfig},
     recognize::Recognized,
     training_free::{DenseAttention, TrainingFree, TrainingFreeConfig},
     weights::{StateDict, file_sha256},
+    zegformer::{ZegFormer, ZegFormerConfig, fusion::Fusion},
 };
 use zeg_train::{
     checkpoint::{BaseWeights, Checkpoint, StoredClass},
@@ -80,6 +81,9 @@ pub enum LoadError {
 /// measurements (README).
 pub const DEFAULT_METHOD: DenseAttention = DenseAttention::ClearClip;
 
+/// The sentences of the released ZegFormers for crops, whatever those of their own head are.
+const RELEASED_CROP_TEMPLATES: &str = "zegformer-32";
+
 impl LoadedModel {
     /// Opens a model.
     ///
@@ -111,6 +115,9 @@ impl LoadedModel {
         }
         match recognized {
             None => Self::from_checkpoint(path, base, device, precision),
+            Some(Recognized::Trained(MethodConfig::ZegFormer(first))) => {
+                Self::released_zegformer(path, base, weights, first, (device, precision))
+            }
             Some(Recognized::Trained(config)) => Ok(Self {
                 model: Box::new(config.build_packed(&weights, device, precision)?),
                 precision,
@@ -166,6 +173,69 @@ impl LoadedModel {
             model.input_resolution,
             model.double_class_embedding,
         ))
+    }
+
+    /// A released ZegFormer, with the CLIP that it brings, or that of `base`.
+    fn released_zegformer(
+        path: &Path,
+        base: Option<&Path>,
+        weights: StateDict,
+        config: ZegFormerConfig,
+        (device, precision): (&Device, Precision),
+    ) -> anyhow::Result<Self> {
+        let (weights, config, base) = match base {
+            Some(base) if config.classifier.is_none() => {
+                let mut all = StateDict::open(base)?;
+                let tower = match Recognized::from_weights(&all)? {
+                    Recognized::Clip { encoder, .. } => encoder,
+                    Recognized::Trained(_) => anyhow::bail!("{} is not CLIP alone", base.display()),
+                };
+                all.add(path)?;
+                let classifier = Some(tower);
+                (
+                    all,
+                    ZegFormerConfig {
+                        classifier,
+                        ..config
+                    },
+                    base,
+                )
+            }
+            _ => (weights, config, path),
+        };
+        let alone = config.classifier.is_none();
+        Ok(Self {
+            model: Box::new(ZegFormer::build_packed(
+                &weights, &config, device, precision,
+            )?),
+            precision,
+            weights,
+            inference: Inference {
+                longest_side: 2048,
+                fusion: if alone {
+                    Fusion::QueryAlone
+                } else {
+                    Fusion::default()
+                },
+                ..Inference::default()
+            },
+            method: "ZegFormer (released checkpoint)".into(),
+            base: base.to_owned(),
+            base_sha256: None,
+            stored: None,
+            trained_on: Vec::new(),
+            experiment: None,
+        })
+    }
+
+    /// The sentences that class names are read in for CLIP's view of regions, where the model has two stages and they are
+    /// others than its own.
+    pub fn crop_templates(&self) -> Option<&str> {
+        self.model.two_stage()?;
+        match &self.experiment {
+            Some(experiment) => experiment.data.crop_templates.as_deref(),
+            None => Some(RELEASED_CROP_TEMPLATES),
+        }
     }
 
     fn from_checkpoint(

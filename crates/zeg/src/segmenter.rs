@@ -47,7 +47,7 @@ use crate::{
     device::DeviceChoice,
     loading::LoadedModel,
     word_cache::WordCache,
-    words::{WordSources, embed},
+    words::{WordSources, embed, embed_for_crops},
 };
 
 /// What a model is loaded with; the default is the processor, and what the model file says.
@@ -216,9 +216,12 @@ impl Segmenter {
             };
             class.names().any(seen)
         };
+        let crop_templates = self.loaded.crop_templates();
+        let for_crops = embed_for_crops(&names, crop_templates, &sources, &self.device)?;
         Ok(Words {
             queries: ClassQueries {
                 text: embeddings.to_tensor(&self.device),
+                crop_text: for_crops.map(|embeddings| embeddings.to_tensor(&self.device)),
                 seen: classes.iter().map(was_seen).collect(),
             },
             rule: Labelling {

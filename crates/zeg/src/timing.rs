@@ -137,12 +137,8 @@ pub fn training(
     (settings.batch, settings.micro_batch) = (batch, Some(batch));
     let classes = classes(experiment)?;
     let supervision = supervision(&settings, &classes)?;
-    let text = text(
-        supervision.names().len(),
-        config.encoder().embed_dim,
-        &device,
-    );
     let (model, _) = config.build(&weights, &device, 0)?;
+    let text = text(supervision.names().len(), model.embed_dim(), &device);
     drop(weights);
     let mut trainer = Trainer::new(model, settings, supervision, text)?;
     let pixels = batch * size * size;

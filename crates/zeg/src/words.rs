@@ -91,6 +91,35 @@ pub fn embed(
     }
 }
 
+/// Embeds classes for views of single regions, in sentences of their own; `None` where the same embeddings serve: nothing
+/// asks for others, a table was given, or no text tower is there to read them.
+///
+/// # Errors
+/// The templates are not known, or a name does not fit the text encoder.
+pub fn embed_for_crops(
+    classes: &[Vec<String>],
+    templates: Option<&str>,
+    sources: &WordSources,
+    device: &Device,
+) -> anyhow::Result<Option<ClassEmbeddings>> {
+    let Some(templates) = templates.filter(|_| sources.table.is_none()) else {
+        return Ok(None);
+    };
+    let templates = TemplateSet::by_name(templates)?;
+    let Some(config) = text_config(sources.weights)? else {
+        return Ok(None);
+    };
+    let sources = WordSources {
+        stored: None,
+        templates: &templates,
+        ..*sources
+    };
+    let tokenizer = Tokenizer::new()?;
+    Ok(Some(from_tower(
+        classes, &sources, &config, &tokenizer, device,
+    )?))
+}
+
 /// Embeds all classes of a data set, in the order of its class list.
 ///
 /// # Errors

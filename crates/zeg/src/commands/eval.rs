@@ -21,7 +21,7 @@ use zeg::{
     loading::LoadedModel,
     model::inference::{ClassQueries, Inference, TestTime},
     vocab::templates::TemplateSet,
-    words::{WordSources, embed_class_set},
+    words::{WordSources, embed_class_set, embed_for_crops},
 };
 
 use self::plan::{Plan, PlanFile};
@@ -483,9 +483,13 @@ fn queries(
         progress: Some(&|done, _| bar.set_position(done as u64)),
     };
     let embeddings = embed_class_set(classes, &sources, device)?;
+    let names: Vec<Vec<String>> = (0..classes.len()).map(|c| classes.names_of(c)).collect();
+    let crop_templates = plan.data.crop_templates.as_deref();
+    let for_crops = embed_for_crops(&names, crop_templates, &sources, device)?;
     bar.finish_and_clear();
     Ok(ClassQueries {
         text: embeddings.to_tensor(device),
+        crop_text: for_crops.map(|embeddings| embeddings.to_tensor(device)),
         seen: plan.lowered(dataset, loaded),
     })
 }

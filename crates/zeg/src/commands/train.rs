@@ -20,6 +20,7 @@ use zeg::{
     image::Normalization,
     model::{
         embeddings::ClassEmbeddings,
+        method::Method,
         weights::{StateDict, file_sha256},
     },
     supervision::supervision,
@@ -77,7 +78,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
         &weights,
         &embeddings,
         &start,
-        &base,
+        (&base, args.backbone.as_deref()),
         &device,
     )?;
     folder.write_manifest(
@@ -173,7 +174,7 @@ fn build_trainer(
     base_weights: &StateDict,
     embeddings: &ClassEmbeddings,
     start: &Start,
-    base: &BaseWeights,
+    (base, backbone): (&BaseWeights, Option<&Path>),
     device: &Device,
 ) -> anyhow::Result<Trainer> {
     let supervision = supervision(&experiment.training, classes)?;
@@ -186,6 +187,14 @@ fn build_trainer(
     let text = embeddings.select(&rows)?.to_tensor(&training_device);
 
     let mut weights = base_weights.clone();
+    if let Some(backbone) = backbone {
+        anyhow::ensure!(
+            experiment.model.method == Method::ZegFormer,
+            "--backbone is ZegFormer's residual network; {} has none",
+            experiment.model.method.title()
+        );
+        weights.add(backbone)?;
+    }
     if let Start::From(checkpoint) | Start::Init(checkpoint) = start {
         anyhow::ensure!(
             checkpoint.info.base.sha256 == base.sha256,
@@ -198,7 +207,13 @@ fn build_trainer(
         weights.add(checkpoint.path())?;
     }
     let config = experiment.model.architecture()?;
-    let (model, _) = config.build(&weights, &training_device, experiment.training.seed)?;
+    let (model, provenance) = config.build(&weights, &training_device, experiment.training.seed)?;
+    if backbone.is_some() {
+        let fresh = |name: &&String| name.starts_with("backbone.") && !name.contains(".norm.");
+        if let Some(name) = provenance.initialized.iter().find(fresh) {
+            anyhow::bail!("--backbone: {} holds no {name:?}", weights.origin());
+        }
+    }
     let mut trainer = Trainer::new(model, experiment.training.clone(), supervision, text)?;
     match start {
         Start::Fresh => {}

@@ -11,6 +11,7 @@ use zeg_model::{
         Activation, ClipRcConfig, HeadConfig, PromptConfig, PromptDepth, TextConfig, VisionConfig,
         ZegClipConfig,
     },
+    dense::DenseModel,
     inference::{ClassQueries, Inference, ScoreMap, lower_seen, score_windows},
     layers::l2_normalize,
     method::{MethodConfig, Model},
@@ -150,12 +151,15 @@ impl Case {
 
     /// Gives a model an encoder with prompts in depths that a configuration cannot express.
     fn scheduled(&self, mut model: Model, params: &ParamBuilder) -> Result<Model, ParityError> {
-        let encoder = self.config.encoder();
+        let Some(encoder) = self.config.encoder() else {
+            return Ok(model);
+        };
         let params = params.at("backbone");
         let backbone = VisionTransformer::build_scheduled(&params, encoder, self.schedule)?;
         match &mut model {
             Model::ZegClip(model) => model.backbone = backbone,
             Model::ClipRc(model) => model.backbone = backbone,
+            Model::ZegFormer(_) => {} // compared by its own part
         }
         Ok(model)
     }
@@ -167,7 +171,7 @@ impl Case {
 
     /// Class embeddings of all classes or some, `[classes, dim]`.
     pub(crate) fn text(&self, device: &Device, classes: Option<&[usize]>) -> Tensor<2> {
-        let dim = self.config.encoder().embed_dim;
+        let dim = self.embeddings.shape.get(1).copied().unwrap_or(0);
         let values = self.embeddings.to_f32();
         let rows: Vec<&[f32]> = values.chunks_exact(dim.max(1)).collect();
         let kept: Vec<f32> = match classes {
@@ -223,6 +227,7 @@ pub(crate) fn encode(model: &Model, images: Tensor<4>, trace: &mut Trace) -> Enc
     match model {
         Model::ZegClip(model) => model.encode(images, trace),
         Model::ClipRc(model) => model.encode(images, trace),
+        Model::ZegFormer(model) => model.encode(images),
     }
 }
 
@@ -241,6 +246,7 @@ pub(crate) fn decode(
             let (masks, recovery) = head.forward_with_recovery(encoded, text, trace);
             (masks, Some(recovery))
         }
+        Model::ZegFormer(model) => (model.masks(encoded, text), None),
     }
 }
 
@@ -348,6 +354,7 @@ fn compare_windows(
     let device = text.device();
     let image = input_tensor::<4>(check, "in.slide_image", &device)?;
     let queries = ClassQueries {
+        crop_text: None,
         text,
         seen: case.seen(),
     };

@@ -44,6 +44,8 @@ pub(crate) struct PlanData {
     pub(crate) unseen: Option<String>,
     #[serde(default = "single")]
     pub(crate) templates: String,
+    #[serde(default)]
+    pub(crate) crop_templates: Option<String>,
     #[serde(default = "val")]
     pub(crate) eval_split: String,
 }
@@ -146,6 +148,7 @@ fn data(
         classes: experiment.data.classes.clone(),
         unseen: experiment.data.unseen.clone(),
         templates: experiment.data.templates.clone(),
+        crop_templates: experiment.data.crop_templates.clone(),
         eval_split: experiment.data.eval_split.clone(),
     });
     let mut data = match (file, of_experiment, &args.dataset) {
@@ -157,6 +160,7 @@ fn data(
             dataset: dataset.clone(),
             classes: None,
             unseen: None,
+            crop_templates: loaded.crop_templates().map(str::to_owned),
             templates: of_experiment.map_or_else(single, |data| data.templates),
             eval_split: val(),
         },

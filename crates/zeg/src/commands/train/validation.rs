@@ -95,6 +95,7 @@ impl Validator {
         Ok(Some(Self {
             queries: ClassQueries {
                 text: embeddings.to_tensor(&device),
+                crop_text: None, // scores on the way make do with training's own sentences
                 seen: classes.iter().map(|class| class.seen).collect(),
             },
             inference: experiment.inference,
