@@ -52,4 +52,4 @@ pub use known::{classes, splits};
 pub use labels::{LabelKind, LabelRule};
 pub use loader::{Batch, Loader, LoaderOptions, OnBadSample};
 pub use selection::{Selection, list, open};
-pub use source::SampleSource;
+pub use source::{OpenSet, SampleSource};

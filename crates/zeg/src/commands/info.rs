@@ -51,7 +51,7 @@ pub(crate) fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
         .extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("toml"));
     if !is_experiment {
-        let weights = StateDict::open(&args.file)?;
+        let weights = zeg::mini::open_weights(&args.file)?;
         if !Checkpoint::is_checkpoint(&weights) {
             return weights_info(&weights, args.json);
         }
