@@ -10,6 +10,7 @@ use zeg_model::{
         Activation, ClipRcConfig, HeadConfig, PromptConfig, PromptDepth, TextConfig, VisionConfig,
         ZegClipConfig,
     },
+    dense::DenseModel as _,
     inference::{ClassQueries, Inference, ScoreMap, lower_seen, score_windows},
     layers::l2_normalize,
     method::{MethodConfig, Model},
@@ -55,6 +56,7 @@ pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Findings, Par
 pub(crate) struct Case {
     /// The architecture; of the prompts, the schedule counts.
     config: MethodConfig,
+    encoder: VisionConfig,
     schedule: Option<PromptSchedule>,
     weights: StateDict,
     /// Class embeddings `[classes, dim]` as stored.
@@ -112,7 +114,8 @@ impl Case {
         };
         Ok(Self {
             schedule: depth.map(|depth| schedule(depth, layers)),
-            config: method(encoder, head),
+            config: method(encoder.clone(), head),
+            encoder,
             weights: stored_weights(file, "state."),
             embeddings,
             base: config.at("base")?.counts()?,
@@ -136,12 +139,12 @@ impl Case {
         // Depths that a configuration cannot express.
         let trained = |key: &str| self.config.trains(key);
         let params = ParamBuilder::new(&self.weights, device, 0, &trained);
-        let encoder = self.config.encoder();
         let params = params.at("backbone");
-        let backbone = VisionTransformer::build_scheduled(&params, encoder, self.schedule)?;
+        let backbone = VisionTransformer::build_scheduled(&params, &self.encoder, self.schedule)?;
         match &mut model {
             Model::ZegClip(model) => model.backbone = backbone,
             Model::ClipRc(model) => model.backbone = backbone,
+            Model::ZegFormer(_) => {} // has no prompts, and files of its own
         }
         Ok(model)
     }
@@ -153,7 +156,7 @@ impl Case {
 
     /// Class embeddings of all classes or some, `[classes, dim]`.
     pub(crate) fn text(&self, device: &Device, classes: Option<&[usize]>) -> Tensor<2> {
-        let dim = self.config.encoder().embed_dim;
+        let dim = self.encoder.embed_dim;
         let values = self.embeddings.to_f32();
         let rows: Vec<&[f32]> = values.chunks_exact(dim.max(1)).collect();
         let kept: Vec<f32> = match classes {
@@ -209,6 +212,7 @@ pub(crate) fn encode(model: &Model, images: Tensor<4>, trace: &mut Trace) -> Enc
     match model {
         Model::ZegClip(model) => model.encode(images, trace),
         Model::ClipRc(model) => model.encode(images, trace),
+        Model::ZegFormer(model) => model.encode(images),
     }
 }
 
@@ -227,6 +231,7 @@ pub(crate) fn decode(
             let (masks, recovery) = head.forward_with_recovery(encoded, text, trace);
             (masks, Some(recovery))
         }
+        Model::ZegFormer(model) => (model.masks(encoded, text), None),
     }
 }
 
