@@ -22,7 +22,7 @@ use crate::parity::{
     array::Array,
     check::Check,
     file::{Meta, VectorFile},
-    zegclip::stored_weights,
+    small_model::stored_weights,
 };
 
 /// Attention heads of the query decoder unless the description changes them.

@@ -24,7 +24,7 @@ use crate::parity::{
     ParityError,
     array::Array,
     check::{Check, Findings, Limit},
-    zegclip::compare_labels,
+    small_model::compare_labels,
 };
 
 /// Class embeddings in the head's sentences.

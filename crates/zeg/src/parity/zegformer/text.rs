@@ -17,7 +17,7 @@ use crate::parity::{
     ParityError,
     array::Array,
     check::{Check, Findings, Limit},
-    zegclip::stored_weights,
+    small_model::stored_weights,
 };
 
 /// Between the synonyms of a class.
