@@ -6,13 +6,18 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use zeg_image::normalize::Normalization;
 
-use crate::{clip_rc::ClipRc, trace::Trace, vision::Encoded, zegclip::ZegClip};
+use crate::{
+    clip_rc::ClipRc, trace::Trace, vision::Encoded, zegclip::ZegClip, zegformer::ZegFormer,
+};
 
 /// Classes to tell apart, ready for a model.
 #[derive(Debug, Clone)]
 pub struct ClassQueries {
     /// Class embeddings `[classes, dim]`.
     pub text: Tensor<2>,
+    /// Class embeddings for views of single regions, where a model has such and they are read in other sentences:
+    /// `[classes, dim]`
+    pub crop_text: Option<Tensor<2>>,
     /// `[classes]`: whether the class was seen in training, so that its scores are lowered.
     pub seen: Vec<bool>,
 }
@@ -57,6 +62,12 @@ pub trait DenseModel: std::fmt::Debug + Send + Sync {
 
     /// What pictures are normalised with.
     fn normalization(&self) -> Normalization;
+
+    /// The model as one of two stages, which looks at whole pictures and gives its masks scores for all classes;
+    /// [`crate::scan`] asks it instead of cutting windows. `None` for models of one stage.
+    fn two_stage(&self) -> Option<&ZegFormer> {
+        None
+    }
 }
 
 impl DenseModel for ZegClip {

@@ -8,7 +8,10 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor, TensorData};
 use zeg_image::{RgbImage, Window, resize_bilinear};
 
-use crate::{ModelError, dense::DenseModel, inference::Inference, scan::Stages, vision::Encoded};
+use crate::{
+    ModelError, dense::DenseModel, inference::Inference, scan::Stages, vision::Encoded,
+    zegformer::view::RegionView,
+};
 
 /// Windows of one size that are encoded together.
 const BATCH: usize = 4;
@@ -30,11 +33,14 @@ pub struct EncodedPicture {
     /// Height and width that it was resized to.
     pub(crate) resized: [usize; 2],
     pub(crate) windows: Vec<EncodedWindow>,
+    /// What a model of two stages keeps instead of windows.
+    pub(crate) regions: Option<Box<RegionView>>,
     stages: Stages,
 }
 
 impl EncodedPicture {
-    /// Encodes all windows of a picture. Keeps about 2 MB a window of 512×512.
+    /// Encodes all windows of a picture, which keeps about 2 MB a window of 512×512; with a model of two stages, the
+    /// picture as a whole and every region.
     ///
     /// # Errors
     /// The settings do not fit the picture.
@@ -44,12 +50,23 @@ impl EncodedPicture {
         settings: &Inference,
         device: &Device,
     ) -> Result<Self, ModelError> {
+        if let Some(two_stage) = model.two_stage() {
+            let view = RegionView::new(two_stage, picture, settings, None, device)?;
+            return Ok(Self {
+                size: view.picture_size(),
+                resized: view.resized(),
+                windows: Vec::new(),
+                stages: view.stages(),
+                regions: Some(Box::new(view)),
+            });
+        }
         let mut source = Pixels::new(model, picture, settings, device)?;
         let windows = source.encode_up_to(model, usize::MAX);
         Ok(Self {
             size: source.size,
             resized: source.resized,
             windows,
+            regions: None,
             stages: source.stages,
         })
     }

@@ -6,7 +6,10 @@
 use serde::{Deserialize, Serialize};
 use zeg_image::{Window, fit_short_side, sliding_windows};
 
-use crate::ModelError;
+use crate::{
+    ModelError,
+    zegformer::{crops::CropStyle, fusion::Fusion},
+};
 pub use crate::{
     dense::ClassQueries,
     encoded::EncodedPicture,
@@ -50,6 +53,34 @@ pub struct Inference {
     /// Windows, or the whole picture at once.
     #[serde(skip_serializing_if = "is_windows")]
     pub view: View,
+    /// Longest side of a resized picture in pixels; longer ones become smaller than `short-side` says. 0 leaves it free
+    /// up to 16 times the short side.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub longest_side: usize,
+    /// Of a model of two stages: how its own scores and CLIP's are joined.
+    #[serde(skip_serializing_if = "is_default")]
+    pub fusion: Fusion,
+    /// Of a model of two stages: what CLIP is shown of a region.
+    #[serde(skip_serializing_if = "is_default")]
+    pub crops: CropStyle,
+    /// Of a model of two stages: a query that could not give any pixel this much of any class is not shown to CLIP and
+    /// takes no part. 0 shows all, as published.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub least_share: f32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+fn is_zero(pixels: &usize) -> bool {
+    *pixels == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+fn is_nothing(share: &f32) -> bool {
+    *share <= 0.0
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
@@ -66,6 +97,10 @@ impl Default for Inference {
             seen_offset: 0.1,
             threshold: None,
             view: View::Windows,
+            longest_side: 0,
+            fusion: Fusion::default(),
+            crops: CropStyle::default(),
+            least_share: 0.0,
         }
     }
 }
@@ -94,10 +129,14 @@ impl Inference {
             return (width, height);
         }
         let (long, short) = (width.max(height), width.min(height));
-        if long <= short.saturating_mul(MOST_ELONGATED) {
+        let most = match self.longest_side {
+            0 => self.short_side * MOST_ELONGATED,
+            most => most,
+        };
+        let fits = |long: usize| long.saturating_mul(self.short_side) <= short.saturating_mul(most);
+        if fits(long) {
             return fit_short_side(width, height, self.short_side);
         }
-        let most = self.short_side * MOST_ELONGATED;
         let scaled =
             |side: usize| (side as f64 * most as f64 / long as f64).round().max(1.0) as usize;
         (scaled(width), scaled(height))
@@ -146,6 +185,17 @@ mod tests {
             ..settings
         };
         assert_eq!(own.resized(12_000, 9000), (12_000, 9000));
+    }
+
+    #[test]
+    fn a_longest_side_limits_the_short_one() {
+        let settings = Inference {
+            longest_side: 2048,
+            ..Inference::default()
+        };
+        assert_eq!(settings.resized(500, 375), (683, 512));
+        assert_eq!(settings.resized(1000, 100), (2048, 205));
+        assert_eq!(settings.resized(100, 400), (512, 2048));
     }
 
     #[test]

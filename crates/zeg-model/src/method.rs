@@ -21,6 +21,11 @@ use crate::{
     vision::Encoded,
     weights::{Provenance, StateDict},
     zegclip::ZegClip,
+    zegformer::{
+        ZegFormer, ZegFormerConfig,
+        config::STRIDE,
+        count::{zegformer_macs, zegformer_params},
+    },
 };
 
 /// A method, by the name that a configuration file gives it.
@@ -33,6 +38,9 @@ pub enum Method {
     ZegClip,
     /// CLIP-RC (CVPR 2024).
     ClipRc,
+    /// ZegFormer (CVPR 2022), in two stages.
+    #[serde(rename = "zegformer")]
+    ZegFormer,
 }
 
 impl Method {
@@ -47,6 +55,7 @@ impl Method {
         match self {
             Self::ZegClip => "ZegCLIP",
             Self::ClipRc => "CLIP-RC",
+            Self::ZegFormer => "ZegFormer",
         }
     }
 }
@@ -58,6 +67,8 @@ pub enum MethodConfig {
     ZegClip(ZegClipConfig),
     /// See [`ClipRc`].
     ClipRc(ClipRcConfig),
+    /// See [`ZegFormer`].
+    ZegFormer(ZegFormerConfig),
 }
 
 impl MethodConfig {
@@ -66,6 +77,7 @@ impl MethodConfig {
         match self {
             Self::ZegClip(_) => Method::ZegClip,
             Self::ClipRc(_) => Method::ClipRc,
+            Self::ZegFormer(_) => Method::ZegFormer,
         }
     }
 
@@ -77,6 +89,7 @@ impl MethodConfig {
         match self {
             Self::ZegClip(config) => config.check(),
             Self::ClipRc(config) => config.check(),
+            Self::ZegFormer(config) => config.check(),
         }
     }
 
@@ -99,6 +112,10 @@ impl MethodConfig {
                 let (model, provenance) = ClipRc::build(weights, config, device, seed)?;
                 Ok((Model::ClipRc(model), provenance))
             }
+            Self::ZegFormer(config) => {
+                let (model, provenance) = ZegFormer::build(weights, config, device, seed)?;
+                Ok((Model::ZegFormer(model), provenance))
+            }
         }
     }
 
@@ -110,6 +127,7 @@ impl MethodConfig {
         match self {
             Self::ZegClip(config) => Ok(Model::ZegClip(ZegClip::blueprint(config, device)?)),
             Self::ClipRc(config) => Ok(Model::ClipRc(ClipRc::blueprint(config, device)?)),
+            Self::ZegFormer(config) => Ok(Model::ZegFormer(ZegFormer::blueprint(config, device)?)),
         }
     }
 
@@ -118,25 +136,43 @@ impl MethodConfig {
         match self {
             Self::ZegClip(config) => ZegClip::trains(config, key),
             Self::ClipRc(config) => ClipRc::trains(config, key),
+            Self::ZegFormer(_) => ZegFormer::trains(key),
         }
     }
 
-    /// The CLIP image tower that pictures go through.
-    pub fn encoder(&self) -> &VisionConfig {
+    /// The CLIP image tower that pictures go through, or crops of them; `None` for a first stage alone.
+    pub fn encoder(&self) -> Option<&VisionConfig> {
         match self {
-            Self::ZegClip(config) => &config.encoder,
-            Self::ClipRc(config) => &config.encoder,
+            Self::ZegClip(config) => Some(&config.encoder),
+            Self::ClipRc(config) => Some(&config.encoder),
+            Self::ZegFormer(config) => config.classifier.as_ref(),
         }
     }
 
     /// The sides of a picture must be multiples of this many pixels.
     pub fn patch(&self) -> usize {
-        self.encoder().patch
+        match self {
+            Self::ZegClip(config) => config.encoder.patch,
+            Self::ClipRc(config) => config.encoder.patch,
+            Self::ZegFormer(_) => STRIDE,
+        }
     }
 
     /// Side in pixels of the pictures that the model is made for, and that its cost is told for.
     pub fn resolution(&self) -> usize {
-        self.encoder().input_resolution
+        match self {
+            Self::ZegClip(config) => config.encoder.input_resolution,
+            Self::ClipRc(config) => config.encoder.input_resolution,
+            Self::ZegFormer(config) => config.resolution,
+        }
+    }
+
+    /// How many crops of a picture the encoder looks at; `None` where it looks at the picture.
+    pub fn crops(&self) -> Option<usize> {
+        match self {
+            Self::ZegClip(_) | Self::ClipRc(_) => None,
+            Self::ZegFormer(config) => Some(config.queries),
+        }
     }
 
     /// How scores are made of its masks.
@@ -144,6 +180,7 @@ impl MethodConfig {
         match self {
             Self::ZegClip(config) => config.head.scoring,
             Self::ClipRc(config) => config.head.scoring,
+            Self::ZegFormer(_) => Scoring::Softmax,
         }
     }
 
@@ -156,6 +193,7 @@ impl MethodConfig {
         Ok(match self {
             Self::ZegClip(config) => zegclip_params(&params, config),
             Self::ClipRc(config) => clip_rc_params(&params, config),
+            Self::ZegFormer(_) => zegformer_params(&params),
         })
     }
 
@@ -164,6 +202,7 @@ impl MethodConfig {
         match self {
             Self::ZegClip(config) => zegclip_macs(config, self.resolution(), classes),
             Self::ClipRc(config) => clip_rc_macs(config, self.resolution(), classes),
+            Self::ZegFormer(config) => zegformer_macs(config, self.resolution(), classes).summed(),
         }
     }
 }
@@ -171,6 +210,12 @@ impl MethodConfig {
 impl From<ZegClipConfig> for MethodConfig {
     fn from(config: ZegClipConfig) -> Self {
         Self::ZegClip(config)
+    }
+}
+
+impl From<ZegFormerConfig> for MethodConfig {
+    fn from(config: ZegFormerConfig) -> Self {
+        Self::ZegFormer(config)
     }
 }
 
@@ -188,6 +233,8 @@ pub enum Model {
     ZegClip(ZegClip),
     /// CLIP-RC.
     ClipRc(ClipRc),
+    /// ZegFormer.
+    ZegFormer(ZegFormer),
 }
 
 impl Model {
@@ -201,6 +248,7 @@ impl Model {
         match self {
             Self::ZegClip(model) => model,
             Self::ClipRc(model) => model,
+            Self::ZegFormer(model) => model,
         }
     }
 }
@@ -208,6 +256,12 @@ impl Model {
 impl From<ZegClip> for Model {
     fn from(model: ZegClip) -> Self {
         Self::ZegClip(model)
+    }
+}
+
+impl From<ZegFormer> for Model {
+    fn from(model: ZegFormer) -> Self {
+        Self::ZegFormer(model)
     }
 }
 
@@ -240,5 +294,9 @@ impl DenseModel for Model {
 
     fn normalization(&self) -> Normalization {
         self.dense().normalization()
+    }
+
+    fn two_stage(&self) -> Option<&ZegFormer> {
+        self.dense().two_stage()
     }
 }

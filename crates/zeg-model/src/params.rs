@@ -7,7 +7,7 @@ use burn::{
 
 /// Fields that group parameters in our structs, and variants of [`crate::method::Model`], which have no place in the
 /// reference's names.
-const UNNAMED_GROUPS: [&str; 3] = ["prompts", "ZegClip", "ClipRc"];
+const UNNAMED_GROUPS: [&str; 4] = ["prompts", "ZegClip", "ClipRc", "ZegFormer"];
 
 /// Something to do with each float parameter.
 pub trait ParamVisitor {
@@ -67,12 +67,18 @@ pub fn list_params<M: Module>(model: &M, trained: impl Fn(&str) -> bool) -> Vec<
     list.0
 }
 
-/// Values of the trained parameters: name, shape and row-major values.
+/// Whether a parameter that does not learn is a model's own all the same: the statistics of ZegFormer's backbone, which no
+/// other file has.
+fn is_kept(name: &str) -> bool {
+    name.starts_with("backbone.") && name.contains(".norm.")
+}
+
+/// Values of the trained parameters, and of those that belong to them: name, shape and row-major values.
 pub fn trained_values<M: Module>(model: &M) -> Vec<(String, Vec<usize>, Vec<f32>)> {
     struct Values(Vec<(String, Vec<usize>, Vec<f32>)>);
     impl ParamVisitor for Values {
         fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
-            if param.is_require_grad() {
+            if param.is_require_grad() || is_kept(name) {
                 let tensor = param.val().without_autodiff();
                 let shape = tensor.dims().to_vec();
                 self.0.push((

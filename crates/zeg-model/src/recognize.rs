@@ -11,12 +11,17 @@ use crate::{
     layers::LAYER_NORM_EPSILON,
     method::MethodConfig,
     weights::{Architecture, StateDict},
+    zegformer::ZegFormerConfig,
 };
 
 /// Where the image tower's tensors stand.
 const IMAGE_TOWER: &str = "backbone.";
 /// A tensor that every text tower has.
 const TOKEN_TABLE: &str = "text_encoder.token_embedding.weight";
+/// A tensor that every ZegFormer has.
+const ZEGFORMER_QUERIES: &str = "sem_seg_head.predictor.query_embed.weight";
+/// Attention heads of the released ZegFormers; no tensor tells them.
+const ZEGFORMER_HEADS: usize = 8;
 /// Blocks of the deepest transformer that is looked for.
 const MOST_LAYERS: usize = 128;
 
@@ -40,6 +45,14 @@ impl Recognized {
     /// # Errors
     /// There is no image tower, or it belongs to a method that is not known.
     pub fn from_weights(weights: &StateDict) -> Result<Self, ModelError> {
+        if weights.contains(ZEGFORMER_QUERIES) {
+            let config = ZegFormerConfig {
+                dropout: 0.0,
+                ..ZegFormerConfig::from_weights(weights, ZEGFORMER_HEADS)?
+            };
+            config.check()?;
+            return Ok(Self::Trained(config.into()));
+        }
         let architecture = architecture(weights)?;
         let encoder = vision_config(weights, &architecture)?;
         if !weights.keys().any(|key| key.starts_with("decode_head.")) {

@@ -17,6 +17,7 @@ use crate::{
     encoded::{EncodedPicture, EncodedWindow, Pixels},
     inference::Inference,
     scores::{ScoreField, Strip, WindowLogits},
+    zegformer::{ZegFormer, view::RegionView},
 };
 
 /// What a [`Scan`] goes over.
@@ -70,6 +71,9 @@ impl<'a> Scan<'a> {
         queries: &'a ClassQueries,
         settings: &Inference,
     ) -> Result<Self, ModelError> {
+        if let Some(two_stage) = model.two_stage() {
+            return Self::of_regions(model, two_stage, source, queries, settings);
+        }
         let (size, resized, pixels, ready) = match source {
             Source::Picture(picture, device) => {
                 let pixels = Pixels::new(model, picture, settings, device)?;
@@ -85,6 +89,42 @@ impl<'a> Scan<'a> {
             pixels,
             ready,
             stages: Stages::default(),
+        })
+    }
+
+    /// Starts at the top of a picture that a model of two stages looks at as a whole.
+    fn of_regions(
+        model: &'a dyn DenseModel,
+        two_stage: &ZegFormer,
+        source: Source<'a>,
+        queries: &'a ClassQueries,
+        settings: &Inference,
+    ) -> Result<Self, ModelError> {
+        let looked;
+        let (view, mut stages) = match &source {
+            Source::Picture(picture, device) => {
+                looked = RegionView::new(two_stage, picture, settings, Some(queries), device)?;
+                (&looked, looked.stages())
+            }
+            Source::Encoded(picture) => {
+                let view = picture.regions.as_deref();
+                let view = view.ok_or_else(|| {
+                    ModelError::Config("the picture was encoded by a model of one stage".into())
+                })?;
+                (view, Stages::default())
+            }
+        };
+        let started = Instant::now();
+        let field = view.field(two_stage, queries, settings)?;
+        stages.model += started.elapsed();
+        Ok(Self {
+            model,
+            queries,
+            size: view.picture_size(),
+            field,
+            pixels: None,
+            ready: &[],
+            stages,
         })
     }
 

@@ -138,6 +138,7 @@ impl TrainingFreeConfig {
             seen_offset: 0.0,
             threshold: None,
             view: View::Windows,
+            ..Inference::default()
         }
     }
 }

@@ -18,18 +18,23 @@ pub mod positions;
 pub mod query_decoder;
 pub mod resnet;
 mod roi_align;
+pub mod view;
 
 use burn::{
     module::Module,
-    tensor::{Device, Tensor},
+    tensor::{Device, Tensor, activation},
 };
+use zeg_image::normalize::Normalization;
 
 use crate::{
     ModelError,
+    dense::{DenseModel, Scoring},
     trace::Trace,
+    vision::Encoded,
     weights::{ParamBuilder, Provenance, StateDict},
 };
 
+use classifier::CropClassifier;
 pub use config::ZegFormerConfig;
 use heads::{Heads, Predictor, mask_logits};
 use pixel_decoder::PixelDecoder;
@@ -42,6 +47,8 @@ pub struct ZegFormer {
     pub backbone: ResNet,
     /// Everything behind it, with the reference's name.
     pub sem_seg_head: SegmentationHead,
+    /// CLIP, for the second stage; frozen.
+    pub classifier: Option<CropClassifier>,
     #[module(skip)]
     config: ZegFormerConfig,
 }
@@ -74,12 +81,13 @@ pub struct QueryOutput {
 }
 
 impl ZegFormer {
-    /// Reads the model, or what the weights have of it; the rest starts fresh.
+    /// Reads the model, or what the weights have of it; the rest starts fresh. CLIP's image tower must be there if the
+    /// configuration has one.
     ///
     /// - `seed`: of the fresh parameters
     ///
     /// # Errors
-    /// The configuration contradicts itself, or a tensor is stored with another shape.
+    /// The configuration contradicts itself, or a tensor is missing or stored with another shape.
     pub fn build(
         weights: &StateDict,
         config: &ZegFormerConfig,
@@ -88,7 +96,9 @@ impl ZegFormer {
     ) -> Result<(Self, Provenance), ModelError> {
         let trained = Self::trains;
         let params = ParamBuilder::new(weights, device, seed, &trained);
-        let model = Self::from_params(&params, config)?;
+        // The tower's names begin like those of the residual network, which learns.
+        let frozen = ParamBuilder::new(weights, device, seed, &|_| false);
+        let model = Self::from_params(&params, &frozen, config)?;
         Ok((model, params.provenance()))
     }
 
@@ -99,18 +109,28 @@ impl ZegFormer {
     pub fn blueprint(config: &ZegFormerConfig, device: &Device) -> Result<Self, ModelError> {
         let weights = StateDict::default();
         let trained = Self::trains;
-        Self::from_params(&ParamBuilder::blueprint(&weights, device, &trained), config)
+        let params = ParamBuilder::blueprint(&weights, device, &trained);
+        let frozen = ParamBuilder::blueprint(&weights, device, &|_| false);
+        Self::from_params(&params, &frozen, config)
     }
 
-    fn from_params(params: &ParamBuilder, config: &ZegFormerConfig) -> Result<Self, ModelError> {
+    fn from_params(
+        params: &ParamBuilder,
+        frozen: &ParamBuilder,
+        config: &ZegFormerConfig,
+    ) -> Result<Self, ModelError> {
         config.check()?;
         let head = params.at("sem_seg_head");
+        let classifier = config.classifier.as_ref();
         Ok(Self {
             backbone: ResNet::build(&params.at("backbone"), &config.backbone)?,
             sem_seg_head: SegmentationHead {
                 pixel_decoder: PixelDecoder::build(&head.at("pixel_decoder"), config)?,
                 predictor: Predictor::build(&head.at("predictor"), config)?,
             },
+            classifier: classifier
+                .map(|tower| CropClassifier::open(frozen, tower))
+                .transpose()?,
             config: config.clone(),
         })
     }
@@ -178,5 +198,57 @@ impl ZegFormer {
             features,
             self.sem_seg_head.predictor.decode(coarsest, trace),
         )
+    }
+}
+
+/// The first stage as a model of one stage, on the grid of its masks: a cell's share for a class is the sum over
+/// queries of the mask's sigmoid times the query's probability; a mask's numbers are the shares' logarithms, so that
+/// their softmax is the shares divided by their sum.
+impl DenseModel for ZegFormer {
+    /// `patches` are the masks' sigmoids, `[batch, h·w, queries]`, `global` the queries' vectors one after the other.
+    fn encode(&self, images: Tensor<4>) -> Encoded {
+        let Regions { vectors, masks } = self.regions(images, &mut Trace::off());
+        let [batch, queries, h, w] = masks.dims();
+        let dim = vectors.dims()[2];
+        let shares = activation::sigmoid(masks).reshape([batch, queries, h * w]);
+        Encoded {
+            patches: shares.swap_dims(1, 2),
+            global: vectors.reshape([batch, queries * dim]),
+            regions: None,
+            grid: [h, w],
+        }
+    }
+
+    fn masks(&self, encoded: Encoded, text: Tensor<2>) -> Tensor<4> {
+        let [batch, _, queries] = encoded.patches.dims();
+        let ([h, w], [classes, dim]) = (encoded.grid, text.dims());
+        let vectors = encoded.global.reshape([batch, queries, dim]);
+        let logits = self.sem_seg_head.predictor.class_logits(vectors, text);
+        let scores = activation::softmax(logits, 2).narrow(2, 0, classes); // [batch, queries, classes]
+        let shares = encoded.patches.matmul(scores); //                       [batch, h·w, classes]
+        (shares + f64::from(f32::MIN_POSITIVE))
+            .log()
+            .swap_dims(1, 2)
+            .reshape([batch, classes, h, w])
+    }
+
+    fn patch(&self) -> usize {
+        config::STRIDE
+    }
+
+    fn embed_dim(&self) -> usize {
+        self.config.embed_dim
+    }
+
+    fn scoring(&self) -> Scoring {
+        Scoring::Softmax
+    }
+
+    fn normalization(&self) -> Normalization {
+        Normalization::IMAGENET
+    }
+
+    fn two_stage(&self) -> Option<&ZegFormer> {
+        Some(self)
     }
 }

@@ -67,6 +67,7 @@ fn queries(device: &Device) -> ClassQueries {
         [3, 3],
     );
     ClassQueries {
+        crop_text: None,
         text: Tensor::from_data(text, device),
         seen: vec![true, false, true],
     }

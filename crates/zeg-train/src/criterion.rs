@@ -3,15 +3,21 @@
 //! The trainer knows a model by its parameters and a criterion by named terms; everything between the two is here. A
 //! method whose loss is not of class masks has its own arm in [`Criterion::terms`].
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Tensor};
-use zeg_model::{dense::DenseModel, method::Model, trace::Trace, vision::Encoded};
+use zeg_model::{
+    dense::DenseModel, method::Model, trace::Trace, vision::Encoded, zegformer::ZegFormer,
+};
 
 use crate::{
     TrainError,
     batch::{Inputs, Samples, features_tensor, pictures_tensor, thin_labels},
     experiment::TrainingConfig,
     loss::MaskLoss,
+    mask_targets::MaskTargets,
     objective::{NamedTerms, Objective},
+    set_criterion::{SetLoss, SetTerms},
     supervision::Supervision,
     targets::Targets,
 };
@@ -20,6 +26,7 @@ use crate::{
 pub(crate) struct Criterion {
     objective: Objective,
     weights: MaskLoss,
+    set_loss: SetLoss,
     loss_stride: usize,
     micro_batch: usize,
     supervision: Supervision,
@@ -36,6 +43,8 @@ pub(crate) struct Part {
     size: usize,
     /// Share of the batch's pictures.
     share: f64,
+    /// Labelled classes of each picture of the whole batch.
+    batch_masks: Arc<Vec<usize>>,
 }
 
 /// Labels of a part.
@@ -49,6 +58,18 @@ enum Labels {
         pictures: usize,
         size: [usize; 2],
     },
+}
+
+/// Labelled classes of each picture; none where labels wait.
+fn masks_of_pictures(parts: &[Part]) -> Vec<usize> {
+    let mut masks = Vec::new();
+    for part in parts {
+        if let Labels::Ready(targets) = &part.labels {
+            let present = targets.present().chunks_exact(targets.classes().max(1));
+            masks.extend(present.map(|picture| picture.iter().filter(|p| **p).count()));
+        }
+    }
+    masks
 }
 
 /// The loss of a part.
@@ -79,6 +100,7 @@ impl Criterion {
         Ok(Self {
             objective: config.objective,
             weights: config.loss,
+            set_loss: config.set_loss,
             loss_stride: config.loss_stride,
             micro_batch: config.micro_batch(),
             supervision,
@@ -123,7 +145,12 @@ impl Criterion {
                 labels,
                 size,
                 share: pictures as f64 / all,
+                batch_masks: Arc::default(),
             });
+        }
+        let masks = Arc::new(masks_of_pictures(&parts));
+        for part in &mut parts {
+            part.batch_masks = Arc::clone(&masks);
         }
         Ok(parts)
     }
@@ -181,8 +208,14 @@ impl Criterion {
             labels,
             size,
             share,
+            batch_masks,
         } = part;
         match model {
+            Model::ZegFormer(model) => {
+                let masks = &batch_masks;
+                let named = self.set_terms(model, (inputs, size), &labels, masks)?;
+                Ok(Terms { named, count: 0 })
+            }
             Model::ClipRc(clip_rc) if self.recovers(model) => {
                 let encoded = self.encode(model, inputs, size);
                 let text = self.text.clone();
@@ -208,6 +241,47 @@ impl Criterion {
                 self.mask_terms(masks, labels, normalizer)
             }
         }
+    }
+
+    /// The loss of a ZegFormer, summed over its decoder layers.
+    ///
+    /// - `batch_masks`: labelled classes of each picture of the whole batch
+    fn set_terms(
+        &self,
+        model: &ZegFormer,
+        (inputs, size): (Inputs, usize),
+        labels: &Labels,
+        batch_masks: &[usize],
+    ) -> Result<NamedTerms, TrainError> {
+        let (Inputs::Pictures(values), Labels::Ready(targets)) = (inputs, labels) else {
+            return Err(TrainError::Config(
+                "ZegFormer is trained on pictures with labels, not on encoded views or pseudo labels".into(),
+            ));
+        };
+        let images = pictures_tensor(values, size, &self.device);
+        let targets = MaskTargets::from_labels(targets);
+        let outputs = model.forward_all(images, self.text.clone(), &mut Trace::off());
+        let normalizer = self
+            .set_loss
+            .normalizer(batch_masks, model.config().queries);
+        let mut sum: Option<SetTerms> = None;
+        for output in outputs {
+            let terms = self.set_loss.forward(output, &targets, normalizer)?;
+            sum = Some(match sum {
+                Some(sum) => sum.plus(terms),
+                None => terms,
+            });
+        }
+        let terms = sum.into_iter();
+        Ok(terms
+            .flat_map(|terms| {
+                [
+                    ("class", terms.class),
+                    ("focal", terms.focal),
+                    ("dice", terms.dice),
+                ]
+            })
+            .collect())
     }
 
     /// What the encoder makes of the pictures.

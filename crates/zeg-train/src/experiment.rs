@@ -3,16 +3,17 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use zeg_data::{OnBadSample, Preprocess, Selection};
+use zeg_data::{DataError, OnBadSample, OpenSet, Preprocess, Selection, mini_world::WorldData};
 use zeg_model::{
     config::{Activation, ClipRcConfig, HeadConfig, PromptConfig, VisionConfig, ZegClipConfig},
     inference::Inference,
     method::{Method, MethodConfig},
+    zegformer::ZegFormerConfig,
 };
 
 use crate::{
     TrainError, loss::MaskLoss, objective::Objective, optimizer::AdamWSettings, schedule::Schedule,
-    supervision::PseudoLabels,
+    set_criterion::SetLoss, supervision::PseudoLabels,
 };
 
 /// A whole experiment.
@@ -31,11 +32,15 @@ pub struct Experiment {
 }
 
 /// The pictures and what they are labelled with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DataConfig {
-    /// Layout of the folder: `voc12`, `coco-stuff164k`, …, or a file that describes one (`.toml`).
+    /// Layout of the folder: `voc12`, `coco-stuff164k`, …, or a file that describes one (`.toml`); `mini-world` is made
+    /// while it is read and needs no folder.
     pub dataset: String,
+    /// Which mini world, and how many pictures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mini_world: Option<WorldData>,
     /// Class list: `voc20`, `coco-stuff171`, … A data set of one's own brings its list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<String>,
@@ -47,6 +52,9 @@ pub struct DataConfig {
     /// directions averaged). A table of embeddings was made with its own.
     #[serde(default = "single")]
     pub templates: String,
+    /// Sentences for a second stage's views of regions, such as `zegformer-32`; without, the same as for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop_templates: Option<String>,
     /// Split to train on.
     pub train_split: String,
     /// Split to score on.
@@ -64,6 +72,16 @@ impl DataConfig {
             unseen: self.unseen.as_deref(),
         }
     }
+
+    /// Opens one of its splits.
+    ///
+    /// - `root`: the data set's folder; a mini world needs none
+    ///
+    /// # Errors
+    /// As [`OpenSet::open`].
+    pub fn open(&self, root: &Path, split: &str) -> Result<OpenSet, DataError> {
+        OpenSet::open(&self.selection(root, split), self.mini_world.as_ref())
+    }
 }
 
 fn single() -> String {
@@ -74,7 +92,7 @@ fn single() -> String {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ModelConfig {
-    /// The method: `zegclip` or `clip-rc`.
+    /// The method: `zegclip`, `clip-rc` or `zegformer`.
     #[serde(default, skip_serializing_if = "Method::is_default")]
     pub method: Method,
     /// Image encoder, by name or by its sizes.
@@ -96,6 +114,9 @@ pub struct ModelConfig {
     /// The decoder head.
     #[serde(default)]
     pub head: HeadConfig,
+    /// ZegFormer's first stage; `encoder` is what looks at crops in the second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zegformer: Option<ZegFormerConfig>,
 }
 
 /// An image encoder, as a configuration file names it.
@@ -158,21 +179,15 @@ impl ModelConfig {
     /// # Errors
     /// The encoder is not known, or the numbers do not fit each other.
     pub fn architecture(&self) -> Result<MethodConfig, TrainError> {
-        let base = match &self.encoder {
-            Encoder::Named(name) => VisionConfig::by_name(name)?,
-            Encoder::Custom(sizes) => VisionConfig {
-                patch: sizes.patch,
-                width: sizes.width,
-                layers: sizes.layers,
-                heads: sizes.heads,
-                embed_dim: sizes.embed_dim,
-                input_resolution: self.input_resolution,
-                double_class_embedding: self.double_class_embedding,
-                activation: Activation::default(),
-                prompts: None,
-                regions: None,
-            },
-        };
+        if self.method == Method::ZegFormer {
+            return self.zegformer();
+        }
+        if self.zegformer.is_some() {
+            return Err(TrainError::Config(
+                "model.zegformer needs model.method = \"zegformer\"".into(),
+            ));
+        }
+        let base = self.tower()?;
         let encoder = VisionConfig {
             input_resolution: self.input_resolution,
             double_class_embedding: self.double_class_embedding,
@@ -199,7 +214,52 @@ impl ModelConfig {
                 head: self.head.clone(),
                 tune_encoder: self.tune_encoder,
             }),
+            Method::ZegFormer => return self.zegformer(),
         };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// CLIP's image tower, without additions.
+    fn tower(&self) -> Result<VisionConfig, TrainError> {
+        Ok(match &self.encoder {
+            Encoder::Named(name) => VisionConfig::by_name(name)?,
+            Encoder::Custom(sizes) => VisionConfig {
+                patch: sizes.patch,
+                width: sizes.width,
+                layers: sizes.layers,
+                heads: sizes.heads,
+                embed_dim: sizes.embed_dim,
+                input_resolution: self.input_resolution,
+                double_class_embedding: self.double_class_embedding,
+                activation: Activation::default(),
+                prompts: None,
+                regions: None,
+            },
+        })
+    }
+
+    /// A ZegFormer, whose crops CLIP sees as it was trained.
+    fn zegformer(&self) -> Result<MethodConfig, TrainError> {
+        if self.prompts.is_some() || self.regions.is_some() || self.tune_encoder {
+            return Err(TrainError::Config(
+                "model.method = \"zegformer\" leaves CLIP as it is: leave out model.prompts, model.regions and \
+                 model.tune-encoder"
+                    .into(),
+            ));
+        }
+        let first = self.zegformer.clone().unwrap_or_default();
+        let tower = VisionConfig {
+            input_resolution: first.crop_side,
+            double_class_embedding: false,
+            ..self.tower()?
+        };
+        let config = MethodConfig::ZegFormer(ZegFormerConfig {
+            embed_dim: tower.embed_dim,
+            classifier: Some(tower),
+            resolution: self.input_resolution,
+            ..first
+        });
         config.check()?;
         Ok(config)
     }
@@ -263,6 +323,9 @@ pub struct TrainingConfig {
     /// Weights of the focal and dice terms, and of CLIP-RC's recovery.
     #[serde(default)]
     pub loss: MaskLoss,
+    /// Weights of ZegFormer's terms, which are of queries and not of classes.
+    #[serde(default, skip_serializing_if = "SetLoss::is_default")]
+    pub set_loss: SetLoss,
     /// The optimiser.
     #[serde(default)]
     pub optimizer: AdamWSettings,
@@ -378,8 +441,20 @@ impl Experiment {
                 training.loss_stride
             ));
         }
+        let two_stage = self.model.method == Method::ZegFormer;
+        if two_stage && training.setting == Setting::Transductive {
+            return fail(
+                "training.setting = \"transductive\" needs class masks for its pseudo labels; ZegFormer has none".into(),
+            );
+        }
+        if two_stage && !training.objective.is_default() {
+            return fail(format!(
+                "training.objective = {:?} is of class masks; ZegFormer's weights are training.set-loss",
+                training.objective
+            ));
+        }
         let scoring = training.objective.scoring();
-        if architecture.scoring() != scoring {
+        if !two_stage && architecture.scoring() != scoring {
             return fail(format!(
                 "training.objective = {:?} needs model.head.scoring = {scoring:?}, which is {:?}",
                 training.objective,
@@ -399,7 +474,7 @@ impl Experiment {
             ("training.preprocess", size),
             ("inference.crop", self.inference.crop),
         ];
-        if let Some(regions) = architecture.encoder().regions {
+        if let Some(regions) = architecture.encoder().and_then(|encoder| encoder.regions) {
             check_lattice(regions, architecture.patch(), &sides)?;
         } else if training.loss.recovery.is_some() {
             return fail("training.loss.recovery is CLIP-RC's; leave it out".into());

@@ -68,9 +68,9 @@ impl MaskTargets {
         Ok(Self { pictures, size })
     }
 
-    /// Masks in the batch.
-    pub fn count(&self) -> usize {
-        self.pictures.iter().map(|p| p.classes.len()).sum()
+    /// Masks of each picture.
+    pub fn counts(&self) -> Vec<usize> {
+        self.pictures.iter().map(|p| p.classes.len()).collect()
     }
 
     /// One picture's masks at another size: `[masks, h·w]`, each place from its nearest source.
@@ -120,7 +120,7 @@ mod tests {
         ];
         let targets = Targets::new(labels, 2, [2, 2], 3).unwrap();
         let masks = MaskTargets::from_labels(&targets);
-        assert_eq!(masks.count(), 2);
+        assert_eq!(masks.counts(), [2, 0]);
         assert_eq!(masks.pictures[0].classes, [0, 2]);
         assert_eq!(masks.pictures[0].values, [0, 1, 0, 0, 1, 0, 0, 1]);
         assert!(masks.pictures[1].classes.is_empty());

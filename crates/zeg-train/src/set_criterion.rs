@@ -79,17 +79,23 @@ impl SetTerms {
 }
 
 impl SetLoss {
-    /// The normaliser of a batch that is computed in these parts.
+    /// For leaving the usual value out of files.
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The normaliser of a batch, however it is divided.
     ///
+    /// - `masks`: of each picture
     /// - `queries`: of a picture
-    pub fn normalizer(&self, parts: &[&MaskTargets], queries: usize) -> SetNormalizer {
-        let pictures = parts.iter().flat_map(|part| &part.pictures);
+    pub fn normalizer(&self, masks: &[usize], queries: usize) -> SetNormalizer {
         let matched = |masks: usize| masks.min(queries) as f64;
         let weight =
             |masks: usize| matched(masks) + (queries as f64 - matched(masks)) * self.no_object;
         SetNormalizer {
-            queries: pictures.map(|p| weight(p.classes.len())).sum(),
-            masks: parts.iter().map(|part| part.count()).sum::<usize>().max(1) as f64,
+            queries: masks.iter().map(|&masks| weight(masks)).sum(),
+            masks: masks.iter().sum::<usize>().max(1) as f64,
         }
     }
 

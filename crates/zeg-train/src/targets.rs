@@ -126,6 +126,11 @@ impl Targets {
         self.size
     }
 
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
     /// Pairs of a picture and a class that it holds.
     pub fn count(&self) -> usize {
         self.present.iter().filter(|&&p| p).count()

@@ -57,9 +57,14 @@ impl Trainer {
         supervision: impl Into<Supervision>,
         text: Tensor<2>,
     ) -> Result<Self, TrainError> {
+        let model = model.into();
+        let optimizer = match &model {
+            Model::ZegFormer(_) => NamedAdamW::for_zegformer(&config.optimizer),
+            Model::ZegClip(_) | Model::ClipRc(_) => NamedAdamW::new(&config.optimizer),
+        };
         Ok(Self {
-            model: model.into(),
-            optimizer: NamedAdamW::new(&config.optimizer),
+            model,
+            optimizer,
             criterion: Criterion::new(&config, supervision.into(), text)?,
             config,
             step: 0,

@@ -274,8 +274,281 @@ pub const REFERENCE: KeyRules = KeyRules {
     }],
 };
 
+/// The reference checkpoints of ZegFormer. Those that were made for scoring bring CLIP, whose image tower keeps its place
+/// (it is a part of the model), and whose text tower is the text tower.
+pub const ZEGFORMER: KeyRules = KeyRules {
+    family: "ZegFormer",
+    marks: &["sem_seg_head.predictor.*"],
+    rules: &[
+        rename(
+            &["sem_seg_head.predictor.clip_model.transformer.*"],
+            "text_encoder.transformer.*",
+        ),
+        rename(
+            &["sem_seg_head.predictor.clip_model.token_embedding.*"],
+            "text_encoder.token_embedding.*",
+        ),
+        rename(
+            &["sem_seg_head.predictor.clip_model.positional_embedding"],
+            "text_encoder.positional_embedding",
+        ),
+        rename(
+            &["sem_seg_head.predictor.clip_model.ln_final.*"],
+            "text_encoder.ln_final.*",
+        ),
+        rename(
+            &["sem_seg_head.predictor.clip_model.text_projection"],
+            "text_encoder.text_projection",
+        ),
+    ],
+    ignored: &[Ignored {
+        // Its size differs between checkpoints of the same model.
+        pattern: "criterion.empty_weight",
+        why: "a buffer of the loss",
+    }],
+};
+
+/// torchvision's residual networks; here detectron2's names, which ZegFormer's checkpoints have.
+pub const TORCHVISION_RESNET: KeyRules = KeyRules {
+    family: "torchvision ResNet",
+    marks: &["layer1.0.conv1.weight"],
+    rules: &[
+        rename(&["conv1.weight"], "backbone.stem.conv1.weight"),
+        rename(&["bn1.*"], "backbone.stem.conv1.norm.*"),
+        rename(&["layer1.#.conv1.weight"], "backbone.res2.#.conv1.weight"),
+        rename(&["layer1.#.conv2.weight"], "backbone.res2.#.conv2.weight"),
+        rename(&["layer1.#.conv3.weight"], "backbone.res2.#.conv3.weight"),
+        rename(&["layer1.#.bn1.*"], "backbone.res2.#.conv1.norm.*"),
+        rename(&["layer1.#.bn2.*"], "backbone.res2.#.conv2.norm.*"),
+        rename(&["layer1.#.bn3.*"], "backbone.res2.#.conv3.norm.*"),
+        rename(
+            &["layer1.#.downsample.0.weight"],
+            "backbone.res2.#.shortcut.weight",
+        ),
+        rename(
+            &["layer1.#.downsample.1.*"],
+            "backbone.res2.#.shortcut.norm.*",
+        ),
+        rename(&["layer2.#.conv1.weight"], "backbone.res3.#.conv1.weight"),
+        rename(&["layer2.#.conv2.weight"], "backbone.res3.#.conv2.weight"),
+        rename(&["layer2.#.conv3.weight"], "backbone.res3.#.conv3.weight"),
+        rename(&["layer2.#.bn1.*"], "backbone.res3.#.conv1.norm.*"),
+        rename(&["layer2.#.bn2.*"], "backbone.res3.#.conv2.norm.*"),
+        rename(&["layer2.#.bn3.*"], "backbone.res3.#.conv3.norm.*"),
+        rename(
+            &["layer2.#.downsample.0.weight"],
+            "backbone.res3.#.shortcut.weight",
+        ),
+        rename(
+            &["layer2.#.downsample.1.*"],
+            "backbone.res3.#.shortcut.norm.*",
+        ),
+        rename(&["layer3.#.conv1.weight"], "backbone.res4.#.conv1.weight"),
+        rename(&["layer3.#.conv2.weight"], "backbone.res4.#.conv2.weight"),
+        rename(&["layer3.#.conv3.weight"], "backbone.res4.#.conv3.weight"),
+        rename(&["layer3.#.bn1.*"], "backbone.res4.#.conv1.norm.*"),
+        rename(&["layer3.#.bn2.*"], "backbone.res4.#.conv2.norm.*"),
+        rename(&["layer3.#.bn3.*"], "backbone.res4.#.conv3.norm.*"),
+        rename(
+            &["layer3.#.downsample.0.weight"],
+            "backbone.res4.#.shortcut.weight",
+        ),
+        rename(
+            &["layer3.#.downsample.1.*"],
+            "backbone.res4.#.shortcut.norm.*",
+        ),
+        rename(&["layer4.#.conv1.weight"], "backbone.res5.#.conv1.weight"),
+        rename(&["layer4.#.conv2.weight"], "backbone.res5.#.conv2.weight"),
+        rename(&["layer4.#.conv3.weight"], "backbone.res5.#.conv3.weight"),
+        rename(&["layer4.#.bn1.*"], "backbone.res5.#.conv1.norm.*"),
+        rename(&["layer4.#.bn2.*"], "backbone.res5.#.conv2.norm.*"),
+        rename(&["layer4.#.bn3.*"], "backbone.res5.#.conv3.norm.*"),
+        rename(
+            &["layer4.#.downsample.0.weight"],
+            "backbone.res5.#.shortcut.weight",
+        ),
+        rename(
+            &["layer4.#.downsample.1.*"],
+            "backbone.res5.#.shortcut.norm.*",
+        ),
+    ],
+    ignored: &[Ignored {
+        pattern: "fc.*",
+        why: "the classifier of ImageNet",
+    }],
+};
+
+/// detectron2's residual networks, as `convert-torchvision-to-d2.py` writes them.
+pub const DETECTRON2_RESNET: KeyRules = KeyRules {
+    family: "detectron2 ResNet",
+    marks: &["res2.0.conv1.weight"],
+    rules: &[
+        rename(&["stem.*"], "backbone.stem.*"),
+        rename(&["res2.*"], "backbone.res2.*"),
+        rename(&["res3.*"], "backbone.res3.*"),
+        rename(&["res4.*"], "backbone.res4.*"),
+        rename(&["res5.*"], "backbone.res5.*"),
+    ],
+    ignored: &[
+        Ignored {
+            pattern: "stem.fc.*",
+            why: "the classifier of ImageNet",
+        },
+        Ignored {
+            pattern: "linear.*",
+            why: "the classifier of ImageNet",
+        },
+        Ignored {
+            pattern: "fc.*",
+            why: "the classifier of ImageNet",
+        },
+    ],
+};
+
+/// The residual networks of MSRA as Caffe2 names them, such as detectron2's `R-101.pkl`: scales and terms stand for whole
+/// normalisations.
+pub const CAFFE2_RESNET: KeyRules = KeyRules {
+    family: "Caffe2 ResNet",
+    marks: &["res2_0_branch2a_w"],
+    rules: &[
+        rename(&["conv1_w"], "backbone.stem.conv1.weight"),
+        rename(&["res_conv1_bn_s"], "backbone.stem.conv1.norm.weight"),
+        rename(&["res_conv1_bn_b"], "backbone.stem.conv1.norm.bias"),
+        rename(&["res2_#_branch2a_w"], "backbone.res2.#.conv1.weight"),
+        rename(
+            &["res2_#_branch2a_bn_s"],
+            "backbone.res2.#.conv1.norm.weight",
+        ),
+        rename(&["res2_#_branch2a_bn_b"], "backbone.res2.#.conv1.norm.bias"),
+        rename(&["res2_#_branch2b_w"], "backbone.res2.#.conv2.weight"),
+        rename(
+            &["res2_#_branch2b_bn_s"],
+            "backbone.res2.#.conv2.norm.weight",
+        ),
+        rename(&["res2_#_branch2b_bn_b"], "backbone.res2.#.conv2.norm.bias"),
+        rename(&["res2_#_branch2c_w"], "backbone.res2.#.conv3.weight"),
+        rename(
+            &["res2_#_branch2c_bn_s"],
+            "backbone.res2.#.conv3.norm.weight",
+        ),
+        rename(&["res2_#_branch2c_bn_b"], "backbone.res2.#.conv3.norm.bias"),
+        rename(&["res2_#_branch1_w"], "backbone.res2.#.shortcut.weight"),
+        rename(
+            &["res2_#_branch1_bn_s"],
+            "backbone.res2.#.shortcut.norm.weight",
+        ),
+        rename(
+            &["res2_#_branch1_bn_b"],
+            "backbone.res2.#.shortcut.norm.bias",
+        ),
+        rename(&["res3_#_branch2a_w"], "backbone.res3.#.conv1.weight"),
+        rename(
+            &["res3_#_branch2a_bn_s"],
+            "backbone.res3.#.conv1.norm.weight",
+        ),
+        rename(&["res3_#_branch2a_bn_b"], "backbone.res3.#.conv1.norm.bias"),
+        rename(&["res3_#_branch2b_w"], "backbone.res3.#.conv2.weight"),
+        rename(
+            &["res3_#_branch2b_bn_s"],
+            "backbone.res3.#.conv2.norm.weight",
+        ),
+        rename(&["res3_#_branch2b_bn_b"], "backbone.res3.#.conv2.norm.bias"),
+        rename(&["res3_#_branch2c_w"], "backbone.res3.#.conv3.weight"),
+        rename(
+            &["res3_#_branch2c_bn_s"],
+            "backbone.res3.#.conv3.norm.weight",
+        ),
+        rename(&["res3_#_branch2c_bn_b"], "backbone.res3.#.conv3.norm.bias"),
+        rename(&["res3_#_branch1_w"], "backbone.res3.#.shortcut.weight"),
+        rename(
+            &["res3_#_branch1_bn_s"],
+            "backbone.res3.#.shortcut.norm.weight",
+        ),
+        rename(
+            &["res3_#_branch1_bn_b"],
+            "backbone.res3.#.shortcut.norm.bias",
+        ),
+        rename(&["res4_#_branch2a_w"], "backbone.res4.#.conv1.weight"),
+        rename(
+            &["res4_#_branch2a_bn_s"],
+            "backbone.res4.#.conv1.norm.weight",
+        ),
+        rename(&["res4_#_branch2a_bn_b"], "backbone.res4.#.conv1.norm.bias"),
+        rename(&["res4_#_branch2b_w"], "backbone.res4.#.conv2.weight"),
+        rename(
+            &["res4_#_branch2b_bn_s"],
+            "backbone.res4.#.conv2.norm.weight",
+        ),
+        rename(&["res4_#_branch2b_bn_b"], "backbone.res4.#.conv2.norm.bias"),
+        rename(&["res4_#_branch2c_w"], "backbone.res4.#.conv3.weight"),
+        rename(
+            &["res4_#_branch2c_bn_s"],
+            "backbone.res4.#.conv3.norm.weight",
+        ),
+        rename(&["res4_#_branch2c_bn_b"], "backbone.res4.#.conv3.norm.bias"),
+        rename(&["res4_#_branch1_w"], "backbone.res4.#.shortcut.weight"),
+        rename(
+            &["res4_#_branch1_bn_s"],
+            "backbone.res4.#.shortcut.norm.weight",
+        ),
+        rename(
+            &["res4_#_branch1_bn_b"],
+            "backbone.res4.#.shortcut.norm.bias",
+        ),
+        rename(&["res5_#_branch2a_w"], "backbone.res5.#.conv1.weight"),
+        rename(
+            &["res5_#_branch2a_bn_s"],
+            "backbone.res5.#.conv1.norm.weight",
+        ),
+        rename(&["res5_#_branch2a_bn_b"], "backbone.res5.#.conv1.norm.bias"),
+        rename(&["res5_#_branch2b_w"], "backbone.res5.#.conv2.weight"),
+        rename(
+            &["res5_#_branch2b_bn_s"],
+            "backbone.res5.#.conv2.norm.weight",
+        ),
+        rename(&["res5_#_branch2b_bn_b"], "backbone.res5.#.conv2.norm.bias"),
+        rename(&["res5_#_branch2c_w"], "backbone.res5.#.conv3.weight"),
+        rename(
+            &["res5_#_branch2c_bn_s"],
+            "backbone.res5.#.conv3.norm.weight",
+        ),
+        rename(&["res5_#_branch2c_bn_b"], "backbone.res5.#.conv3.norm.bias"),
+        rename(&["res5_#_branch1_w"], "backbone.res5.#.shortcut.weight"),
+        rename(
+            &["res5_#_branch1_bn_s"],
+            "backbone.res5.#.shortcut.norm.weight",
+        ),
+        rename(
+            &["res5_#_branch1_bn_b"],
+            "backbone.res5.#.shortcut.norm.bias",
+        ),
+    ],
+    ignored: &[
+        Ignored {
+            pattern: "conv1_b",
+            why: "zeros: the normalisation behind it has a term",
+        },
+        Ignored {
+            pattern: "fc1000_*",
+            why: "the classifier of ImageNet",
+        },
+        Ignored {
+            pattern: "pred_*",
+            why: "the classifier of ImageNet",
+        },
+    ],
+};
+
 /// All families, in the order in which a file's names are tried.
-const FAMILIES: [KeyRules; 3] = [HUGGING_FACE_CLIP, OPEN_CLIP_CUSTOM_TEXT, OPENAI_CLIP];
+const FAMILIES: [KeyRules; 7] = [
+    ZEGFORMER,
+    HUGGING_FACE_CLIP,
+    OPEN_CLIP_CUSTOM_TEXT,
+    OPENAI_CLIP,
+    TORCHVISION_RESNET,
+    DETECTRON2_RESNET,
+    CAFFE2_RESNET,
+];
 
 /// How one tensor here is made of tensors in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]

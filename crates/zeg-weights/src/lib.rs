@@ -25,8 +25,8 @@ pub use architecture::{ARCHITECTURE_KEY, Activation, Architecture, Basis, TextSh
 pub use container::ContainerFormat;
 pub use error::WeightsError;
 pub use families::{
-    HUGGING_FACE_CLIP, Ignored, KeyRules, Layout, OPEN_CLIP_CUSTOM_TEXT, OPENAI_CLIP, REFERENCE,
-    Rule,
+    CAFFE2_RESNET, DETECTRON2_RESNET, HUGGING_FACE_CLIP, Ignored, KeyRules, Layout,
+    OPEN_CLIP_CUSTOM_TEXT, OPENAI_CLIP, REFERENCE, Rule, TORCHVISION_RESNET, ZEGFORMER,
 };
 pub use import::{FORMAT, Precision, import};
 pub use inspect::{

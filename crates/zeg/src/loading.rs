@@ -2,15 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::mini::{is_mini, open_weights, weights_sha256};
 use burn::tensor::Device;
 use zeg_model::{
+    config::VisionConfig,
     dense::DenseModel,
     embeddings::ClassEmbeddings,
     inference::Inference,
-    method::Method,
+    method::{Method, MethodConfig},
     recognize::Recognized,
     training_free::{DenseAttention, TrainingFree, TrainingFreeConfig},
-    weights::{StateDict, file_sha256},
+    weights::StateDict,
+    zegformer::{ZegFormer, ZegFormerConfig, fusion::Fusion},
 };
 use zeg_train::{
     checkpoint::{BaseWeights, Checkpoint, StoredClass},
@@ -77,6 +80,9 @@ pub enum LoadError {
 /// measurements (README).
 pub const DEFAULT_METHOD: DenseAttention = DenseAttention::ClearClip;
 
+/// The sentences of the released ZegFormers for crops, whatever those of their own head are.
+const RELEASED_CROP_TEMPLATES: &str = "zegformer-32";
+
 impl LoadedModel {
     /// Opens a model.
     ///
@@ -91,7 +97,7 @@ impl LoadedModel {
         method: Option<TrainingFreeConfig>,
         device: &Device,
     ) -> anyhow::Result<Self> {
-        let weights = StateDict::open(path)?;
+        let weights = open_weights(path)?;
         let recognized = if Checkpoint::is_checkpoint(&weights) {
             None
         } else {
@@ -106,6 +112,9 @@ impl LoadedModel {
         }
         match recognized {
             None => Self::from_checkpoint(path, base, device),
+            Some(Recognized::Trained(MethodConfig::ZegFormer(first))) => {
+                Self::released_zegformer(path, base, weights, first, device)
+            }
             Some(Recognized::Trained(config)) => Ok(Self {
                 model: Box::new(config.build(&weights, device, 0)?.0),
                 weights,
@@ -126,7 +135,7 @@ impl LoadedModel {
                 Ok(Self {
                     model: Box::new(model),
                     weights,
-                    inference: config.default_inference(),
+                    inference: default_inference(config, &encoder),
                     method: format!("training-free ({})", config.attention.name()),
                     base: path.to_owned(),
                     base_sha256: None,
@@ -154,13 +163,73 @@ impl LoadedModel {
         ))
     }
 
+    /// A released ZegFormer, with the CLIP that it brings, or that of `base`.
+    fn released_zegformer(
+        path: &Path,
+        base: Option<&Path>,
+        weights: StateDict,
+        config: ZegFormerConfig,
+        device: &Device,
+    ) -> anyhow::Result<Self> {
+        let (weights, config, base) = match base {
+            Some(base) if config.classifier.is_none() => {
+                let mut all = StateDict::open(base)?;
+                let tower = match Recognized::from_weights(&all)? {
+                    Recognized::Clip { encoder, .. } => encoder,
+                    Recognized::Trained(_) => anyhow::bail!("{} is not CLIP alone", base.display()),
+                };
+                all.add(path)?;
+                let classifier = Some(tower);
+                (
+                    all,
+                    ZegFormerConfig {
+                        classifier,
+                        ..config
+                    },
+                    base,
+                )
+            }
+            _ => (weights, config, path),
+        };
+        let alone = config.classifier.is_none();
+        Ok(Self {
+            model: Box::new(ZegFormer::build(&weights, &config, device, 0)?.0),
+            weights,
+            inference: Inference {
+                longest_side: 2048,
+                fusion: if alone {
+                    Fusion::QueryAlone
+                } else {
+                    Fusion::default()
+                },
+                ..Inference::default()
+            },
+            method: "ZegFormer (released checkpoint)".into(),
+            base: base.to_owned(),
+            base_sha256: None,
+            stored: None,
+            trained_on: Vec::new(),
+            experiment: None,
+        })
+    }
+
+    /// The sentences that class names are read in for CLIP's view of regions, where the model has two stages and they are
+    /// others than its own.
+    pub fn crop_templates(&self) -> Option<&str> {
+        self.model.two_stage()?;
+        match &self.experiment {
+            Some(experiment) => experiment.data.crop_templates.as_deref(),
+            None => Some(RELEASED_CROP_TEMPLATES),
+        }
+    }
+
     fn from_checkpoint(path: &Path, base: Option<&Path>, device: &Device) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::open(path)?;
         let stored = checkpoint.embeddings()?;
         let info = checkpoint.info;
         let config = info.experiment.model.architecture()?;
         let base = find_base(path, &info.base, base)?;
-        let mut weights = StateDict::open(&base)?;
+        let mut weights = open_weights(&base)?;
         weights.add(path)?;
         Ok(Self {
             model: Box::new(config.build(&weights, device, 0)?.0),
@@ -173,6 +242,21 @@ impl LoadedModel {
             trained_on: info.classes,
             experiment: Some(info.experiment),
         })
+    }
+}
+
+/// How pictures go through plain CLIP weights: the methods' own sizes, or those of a model made for smaller pictures.
+fn default_inference(config: TrainingFreeConfig, encoder: &VisionConfig) -> Inference {
+    let usual = config.default_inference();
+    let size = encoder.input_resolution;
+    if size >= usual.crop {
+        return usual;
+    }
+    Inference {
+        short_side: size,
+        crop: size,
+        stride: size / 2,
+        ..usual
     }
 }
 
@@ -197,7 +281,7 @@ fn find_base(
     };
     let Some(file) = candidates
         .iter()
-        .find(|path| path.is_file())
+        .find(|path| path.is_file() || is_mini(path))
         .or(given.map(|_| &candidates[0]))
     else {
         return Err(LoadError::BaseMissing {
@@ -206,7 +290,7 @@ fn find_base(
         }
         .into());
     };
-    let found = file_sha256(file)?;
+    let found = weights_sha256(file)?;
     if found != stored.sha256 {
         let (file, checkpoint, expected) =
             (file.clone(), checkpoint.to_owned(), stored.sha256.clone());

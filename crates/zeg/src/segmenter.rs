@@ -40,6 +40,7 @@ use zeg_model::{
     inference::{ClassQueries, EncodedPicture, Inference, Source, scan},
     scores::{Labelling, Strip},
     training_free::TrainingFreeConfig,
+    vocabulary::WORDS_KEY,
 };
 use zeg_vocab::{classes::ClassQuery, templates::TemplateSet};
 
@@ -47,7 +48,7 @@ use crate::{
     device::DeviceChoice,
     loading::LoadedModel,
     word_cache::WordCache,
-    words::{WordSources, embed},
+    words::{WordSources, embed, embed_for_crops},
 };
 
 /// What a model is loaded with; the default is the processor, and what the model file says.
@@ -142,6 +143,10 @@ impl Segmenter {
         let templates = match (options.templates, &loaded.experiment) {
             (Some(templates), _) => templates,
             (None, Some(experiment)) => TemplateSet::by_name(&experiment.data.templates)?,
+            // A model of few words knows those of this one.
+            (None, None) if loaded.weights.metadata().contains_key(WORDS_KEY) => {
+                TemplateSet::single()
+            }
             (None, None) => TemplateSet::multi(),
         };
         let cache = options
@@ -208,9 +213,12 @@ impl Segmenter {
             };
             class.names().any(seen)
         };
+        let crop_templates = self.loaded.crop_templates();
+        let for_crops = embed_for_crops(&names, crop_templates, &sources, &self.device)?;
         Ok(Words {
             queries: ClassQueries {
                 text: embeddings.to_tensor(&self.device),
+                crop_text: for_crops.map(|embeddings| embeddings.to_tensor(&self.device)),
                 seen: classes.iter().map(was_seen).collect(),
             },
             rule: Labelling {

@@ -1,6 +1,9 @@
 //! CLIP as a classifier of crops: its image tower as it was trained, one vector a crop.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::{
+    module::Module,
+    tensor::{Tensor, TensorData},
+};
 
 use super::crops::{ClipPicture, CropStyle, QueryMasks};
 use crate::{
@@ -13,15 +16,38 @@ const LOGIT_SCALE: f32 = 4.605_170_2;
 /// Crops that go through the tower together: 16 of 197 tokens and 768 channels keep the caches of a CPU busy.
 const BATCH: usize = 16;
 
+/// Where a released model that brings its own CLIP has its image tower and its temperature.
+const RELEASED_CLIP: &str = "sem_seg_head.predictor.clip_model";
+
 /// CLIP's image tower and temperature.
-#[derive(Debug, Clone)]
+#[derive(Module, Debug)]
 pub struct CropClassifier {
-    tower: VisionTransformer,
+    /// The image tower.
+    pub tower: VisionTransformer,
+    #[module(skip)]
     logit_scale: f32,
-    batch: usize,
 }
 
 impl CropClassifier {
+    /// Reads the tower from where weights have it: in a released model of two stages, or as CLIP's own weights.
+    ///
+    /// - `params`: at the root
+    ///
+    /// # Errors
+    /// A tensor is missing or has another shape.
+    pub fn open(params: &ParamBuilder, config: &VisionConfig) -> Result<Self, ModelError> {
+        let released = params.at(RELEASED_CLIP);
+        if released
+            .weights()
+            .contains(&released.key("visual.conv1.weight"))
+        {
+            let scale = released.weights().read(&released.key("logit_scale"))?;
+            let scale = scale.and_then(|scale| scale.values.first().copied());
+            return Self::build(&released.at("visual"), config, scale);
+        }
+        Self::build(&params.at("backbone"), config, None)
+    }
+
     /// Reads the tower.
     ///
     /// - `params`: at the tower
@@ -43,7 +69,6 @@ impl CropClassifier {
         Ok(Self {
             tower: VisionTransformer::build(params, &config)?,
             logit_scale: logit_scale.unwrap_or(LOGIT_SCALE),
-            batch: BATCH,
         })
     }
 
@@ -69,6 +94,8 @@ impl CropClassifier {
 
     /// Vectors `[queries, dim]` of the queries' crops, a batch at a time; zeros for queries that are not `wanted`.
     ///
+    /// Queries whose masks take no pixel are shown the same crop, which is looked at once.
+    ///
     /// # Errors
     /// The device could not be read.
     pub fn look(
@@ -80,11 +107,12 @@ impl CropClassifier {
     ) -> Result<Vec<f32>, ModelError> {
         let device = self.tower.class_embedding.val().device();
         let dim = self.embed_dim();
+        let wanted = (0..masks.queries).filter(|&query| wanted.get(query) != Some(&false));
+        let (empty, mut shown): (Vec<usize>, Vec<usize>) =
+            wanted.partition(|&query| masks.is_empty(query));
+        shown.extend(empty.first());
         let mut features = vec![0.0; masks.queries * dim];
-        let queries: Vec<usize> = (0..masks.queries)
-            .filter(|&query| wanted.get(query) != Some(&false))
-            .collect();
-        for batch in queries.chunks(self.batch) {
+        for batch in shown.chunks(BATCH) {
             let crops = style.crops(picture, masks, batch, self.side(), &device);
             let data = self.features(crops).into_data().convert::<f32>();
             let values: Vec<f32> = data
@@ -92,6 +120,12 @@ impl CropClassifier {
                 .map_err(|error| ModelError::Config(format!("{error:?}")))?;
             for (&query, row) in batch.iter().zip(values.chunks_exact(dim.max(1))) {
                 features[query * dim..(query + 1) * dim].copy_from_slice(row);
+            }
+        }
+        if let [first, others @ ..] = &empty[..] {
+            let row = features[first * dim..(first + 1) * dim].to_vec();
+            for query in others {
+                features[query * dim..(query + 1) * dim].copy_from_slice(&row);
             }
         }
         Ok(features)

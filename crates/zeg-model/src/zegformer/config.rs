@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ModelError, weights::StateDict};
+use crate::{
+    ModelError,
+    config::{Activation, VisionConfig},
+    weights::StateDict,
+};
 
 /// The coarsest feature map's stride; pictures are padded to multiples of it.
 pub const STRIDE: usize = 32;
@@ -36,8 +40,17 @@ pub struct ZegFormerConfig {
     pub feed_forward: usize,
     /// Dropout probability in training.
     pub dropout: f64,
-    /// Channels of the joint image-text space.
+    /// Side in pixels of the crops that CLIP is shown.
+    pub crop_side: usize,
+    /// Channels of the joint image-text space; those of the image tower.
+    #[serde(skip)]
     pub embed_dim: usize,
+    /// CLIP's image tower, which looks at crops; without, the first stage works alone.
+    #[serde(skip)]
+    pub classifier: Option<VisionConfig>,
+    /// Side in pixels of the pictures that the cost is told for.
+    #[serde(skip)]
+    pub resolution: usize,
 }
 
 /// As released, with a ResNet-50.
@@ -54,7 +67,10 @@ impl Default for ZegFormerConfig {
             layers: 6,
             feed_forward: 2048,
             dropout: 0.1,
+            crop_side: 224,
             embed_dim: 512,
+            classifier: None,
+            resolution: 512,
         }
     }
 }
@@ -139,6 +155,32 @@ impl ResNetConfig {
     }
 }
 
+/// CLIP's image tower in a released model that brings it; `None` where there is none.
+fn released_tower(weights: &StateDict) -> Option<VisionConfig> {
+    const TOWER: &str = "sem_seg_head.predictor.clip_model.visual.";
+    let shape = |name: &str| weights.shape(&format!("{TOWER}{name}"));
+    let [width, _, patch, _] = shape("conv1.weight")?[..] else {
+        return None;
+    };
+    let embed_dim = *shape("proj")?.get(1)?;
+    let cells = shape("positional_embedding")?.first()?.checked_sub(1)?;
+    let block = |block: &usize| {
+        weights.contains(&format!("{TOWER}transformer.resblocks.{block}.ln_1.weight"))
+    };
+    Some(VisionConfig {
+        patch,
+        width,
+        layers: (0..MOST).take_while(block).count(),
+        heads: (width / 64).max(1), // every published CLIP transformer has heads of 64 channels
+        embed_dim,
+        input_resolution: cells.isqrt() * patch,
+        double_class_embedding: false,
+        activation: Activation::default(),
+        prompts: None,
+        regions: None,
+    })
+}
+
 impl ZegFormerConfig {
     /// Reads the sizes off the tensors of a state dict in the reference's names.
     ///
@@ -177,6 +219,7 @@ impl ZegFormerConfig {
             layers: (0..MOST).take_while(has_layer).count(),
             feed_forward: hidden[0],
             embed_dim: projection[0],
+            classifier: released_tower(weights),
             ..Self::default()
         })
     }
@@ -200,6 +243,7 @@ impl ZegFormerConfig {
             self.heads,
             self.layers,
             self.feed_forward,
+            self.crop_side,
             self.embed_dim,
         ];
         if sizes.contains(&0) || backbone.blocks.contains(&0) {
@@ -216,6 +260,15 @@ impl ZegFormerConfig {
                 "width {} must be a multiple of its {} heads, and of 4 for sines and cosines of rows and columns",
                 self.width, self.heads
             ));
+        }
+        if let Some(tower) = &self.classifier {
+            tower.check()?;
+            if tower.embed_dim != self.embed_dim {
+                return fail(format!(
+                    "queries of {} channels and an image tower of {}",
+                    self.embed_dim, tower.embed_dim
+                ));
+            }
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return fail(format!(

@@ -4,7 +4,11 @@
 //! Products alone are counted; that counter's conventions for other operations make up the 0.1 % to the published figure.
 
 use super::config::{MASK_STRIDE, ResNetConfig, STRIDE, ZegFormerConfig};
-use crate::config::VisionConfig;
+use crate::{
+    config::VisionConfig,
+    count::{Macs, ParamCounts},
+    params::ParamInfo,
+};
 
 /// Multiply-accumulates of one picture, by part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,22 +26,40 @@ pub struct ZegFormerMacs {
 impl ZegFormerMacs {
     /// All parts.
     pub fn total(&self) -> u64 {
-        self.backbone + self.pixel_decoder + self.predictor + self.crops
+        self.summed().total()
+    }
+
+    /// In the parts that models of one stage have: CLIP's tower, everything else.
+    pub fn summed(&self) -> Macs {
+        Macs {
+            encoder: self.crops,
+            head: self.backbone + self.pixel_decoder + self.predictor,
+            resize: 0,
+        }
+    }
+}
+
+/// Counts the parameters of a ZegFormer, as listed by [`crate::params::list_params`].
+pub fn zegformer_params(params: &[ParamInfo]) -> ParamCounts {
+    let size = |p: &ParamInfo| p.shape.iter().product::<usize>() as u64;
+    let trained = params.iter().filter(|p| p.trained).map(size).sum();
+    ParamCounts {
+        all: params.iter().map(size).sum(),
+        trained,
+        declared_by_reference: trained,
     }
 }
 
 /// Counts one picture of `size`×`size` pixels with `classes` classes, and a crop for each query.
-pub fn zegformer_macs(
-    config: &ZegFormerConfig,
-    tower: &VisionConfig,
-    size: usize,
-    classes: usize,
-) -> ZegFormerMacs {
+pub fn zegformer_macs(config: &ZegFormerConfig, size: usize, classes: usize) -> ZegFormerMacs {
     ZegFormerMacs {
         backbone: backbone_macs(&config.backbone, size),
         pixel_decoder: pixel_decoder_macs(config, size),
         predictor: predictor_macs(config, size, classes),
-        crops: config.queries as u64 * tower_macs(tower),
+        crops: config
+            .classifier
+            .as_ref()
+            .map_or(0, |tower| config.queries as u64 * tower_macs(tower)),
     }
 }
 
@@ -165,9 +187,10 @@ mod tests {
         ] {
             let config = ZegFormerConfig {
                 backbone: ResNetConfig::by_depth(depth).unwrap(),
+                classifier: Some(tower.clone()),
                 ..ZegFormerConfig::default()
             };
-            let macs = zegformer_macs(&config, &tower, size, classes);
+            let macs = zegformer_macs(&config, size, classes);
             close(macs.backbone, backbone, 0.02);
             close(macs.pixel_decoder, pixels, 0.02);
             close(macs.predictor, predictor, 0.05);

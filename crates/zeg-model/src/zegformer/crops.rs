@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    foreground::{bounding_box, enlarge, foreground, is_empty},
+    foreground::{bounding_box, enlarge, foreground},
     roi_align::Sampling,
 };
 
@@ -49,12 +49,15 @@ impl QueryMasks {
         &self.values[query * cells..][..cells]
     }
 
-    /// For each query whether its mask, at the size of the picture, takes no pixel.
-    pub fn empty(&self, size: [usize; 2]) -> Vec<bool> {
-        (0..self.queries)
-            .into_par_iter()
-            .map(|query| is_empty(&foreground(&enlarge(self.of(query), self.grid, size))))
-            .collect()
+    /// The highest logit of a query; at no size the mask has a higher one.
+    pub fn peak(&self, query: usize) -> f32 {
+        let logits = self.of(query).iter().copied();
+        logits.fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    /// Whether a query's mask takes no pixel at any size.
+    pub fn is_empty(&self, query: usize) -> bool {
+        self.peak(query) <= 0.0
     }
 }
 

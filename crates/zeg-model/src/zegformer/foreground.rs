@@ -37,11 +37,6 @@ pub fn foreground(logits: &[f32]) -> Vec<bool> {
         .collect()
 }
 
-/// Whether a mask takes no pixel at all.
-pub fn is_empty(mask: &[bool]) -> bool {
-    !mask.contains(&true)
-}
-
 /// The box around a mask `[height, width]`.
 pub fn bounding_box(mask: &[bool], [height, width]: [usize; 2]) -> PixelBox {
     let (mut left, mut right, mut top, mut bottom) = (width, 0, height, 0);
@@ -82,7 +77,6 @@ mod tests {
         ] {
             assert_eq!(bounding_box(&mask(thin), size), whole);
         }
-        assert!(is_empty(&mask(["....."; 4])));
     }
 
     #[test]

@@ -334,6 +334,7 @@ fn compare_windows(
     let device = text.device();
     let image = input_tensor::<4>(check, "in.slide_image", &device)?;
     let queries = ClassQueries {
+        crop_text: None,
         text,
         seen: case.seen(),
     };

@@ -213,6 +213,7 @@ fn training(meta: &Meta, size: usize) -> Result<TrainingConfig, ParityError> {
             dice: number("dice_w")?,
             ..MaskLoss::default()
         },
+        set_loss: zeg_train::set_criterion::SetLoss::default(),
         optimizer: AdamWSettings {
             weight_decay: number("weight_decay")?,
             ..AdamWSettings::default()

@@ -105,7 +105,7 @@ impl Pass {
             ..loss
         };
         let queries = model.config().queries;
-        let normalizer = loss.normalizer(&[&targets], queries);
+        let normalizer = loss.normalizer(&targets.counts(), queries);
         let (mut terms, mut matches) = (Vec::new(), Vec::new());
         for (name, output) in &outputs {
             let of_batch = (0..targets.pictures.len())
