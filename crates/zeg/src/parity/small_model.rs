@@ -10,6 +10,7 @@ use zeg_model::{
         Activation, ClipRcConfig, HeadConfig, PromptConfig, PromptDepth, TextConfig, VisionConfig,
         ZegClipConfig,
     },
+    dense::DenseModel,
     inference::{ClassQueries, Inference, ScoreMap, lower_seen, score_windows},
     layers::l2_normalize,
     method::{MethodConfig, Model},
@@ -136,12 +137,15 @@ impl Case {
         // Depths that a configuration cannot express.
         let trained = |key: &str| self.config.trains(key);
         let params = ParamBuilder::new(&self.weights, device, 0, &trained);
-        let encoder = self.config.encoder();
+        let Some(encoder) = self.config.encoder() else {
+            return Ok(model);
+        };
         let params = params.at("backbone");
         let backbone = VisionTransformer::build_scheduled(&params, encoder, self.schedule)?;
         match &mut model {
             Model::ZegClip(model) => model.backbone = backbone,
             Model::ClipRc(model) => model.backbone = backbone,
+            Model::ZegFormer(_) => {} // its files are of another form
         }
         Ok(model)
     }
@@ -153,7 +157,7 @@ impl Case {
 
     /// Class embeddings of all classes or some, `[classes, dim]`.
     pub(crate) fn text(&self, device: &Device, classes: Option<&[usize]>) -> Tensor<2> {
-        let dim = self.config.encoder().embed_dim;
+        let dim = self.embeddings.shape.last().copied().unwrap_or(0);
         let values = self.embeddings.to_f32();
         let rows: Vec<&[f32]> = values.chunks_exact(dim.max(1)).collect();
         let kept: Vec<f32> = match classes {
@@ -209,6 +213,7 @@ pub(crate) fn encode(model: &Model, images: Tensor<4>, trace: &mut Trace) -> Enc
     match model {
         Model::ZegClip(model) => model.encode(images, trace),
         Model::ClipRc(model) => model.encode(images, trace),
+        Model::ZegFormer(model) => DenseModel::encode(model, images),
     }
 }
 
@@ -227,6 +232,7 @@ pub(crate) fn decode(
             let (masks, recovery) = head.forward_with_recovery(encoded, text, trace);
             (masks, Some(recovery))
         }
+        Model::ZegFormer(model) => (DenseModel::masks(model, encoded, text), None),
     }
 }
 
