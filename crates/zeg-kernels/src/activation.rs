@@ -8,7 +8,7 @@ use crate::{
 
 /// An element-wise function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Activation {
+pub enum Activation {
     /// σ(x)
     Sigmoid,
     /// x·σ(1.702 x), CLIP's
@@ -23,12 +23,16 @@ const QUICK: f32 = 1.702;
 impl Activation {
     /// The function of every value.
     pub(crate) fn forward(self, x: CpuTensor, level: Level) -> CpuTensor {
-        let kernel = match self {
-            Self::Sigmoid => sigmoids,
-            Self::QuickGelu => quick_gelus,
-            Self::Gelu => gelus,
-        };
-        change(x, 1, |values| kernel(level, values))
+        change(x, 1, |values| self.apply(level, values))
+    }
+
+    /// The function of every value, in place.
+    pub(crate) fn apply(self, level: Level, values: &mut [f32]) {
+        match self {
+            Self::Sigmoid => sigmoids(level, values),
+            Self::QuickGelu => quick_gelus(level, values),
+            Self::Gelu => gelus(level, values),
+        }
     }
 
     /// `gradient` of the result times the derivative at `x`.

@@ -39,6 +39,23 @@ pub(crate) fn forward(
     })
 }
 
+/// Normalises rows of `width` values of `x` into `out`.
+pub(crate) fn on_buffers(
+    x: &[f32],
+    out: &mut [f32],
+    weight: &[f32],
+    bias: &[f32],
+    epsilon: f32,
+    level: Level,
+) {
+    let piece = piece_of_rows(weight.len());
+    let parts = out.par_chunks_mut(piece).zip(x.par_chunks(piece));
+    parts.for_each(|(out, x)| {
+        out.copy_from_slice(x);
+        normalize_rows(level, out, weight, bias, epsilon);
+    });
+}
+
 /// Gradients of the input, where `[x, weight, bias]` ask for them.
 pub(crate) fn backward(
     x: &CpuTensor,

@@ -6,6 +6,8 @@
 
 use std::marker::PhantomData;
 
+use crate::linear::tile::Rows;
+
 /// A block of 32-bit floats to read.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
@@ -47,6 +49,34 @@ impl<'a> Matrix<'a> {
             columns: count,
             ..self
         }
+    }
+
+    /// One row; the rows of the matrix are contiguous.
+    pub(crate) fn row(&self, row: usize) -> &'a [f32] {
+        assert!(
+            row < self.rows && self.strides[1] == 1,
+            "row {row} of {}",
+            self.rows
+        );
+        &self.values[row * self.strides[0]..][..self.columns]
+    }
+
+    /// `count` rows from `first` on for the kernels of tiles; the rows of the matrix are contiguous.
+    pub(crate) fn tile_rows(&self, first: usize, count: usize) -> Rows<'a, f32> {
+        assert!(
+            first + count <= self.rows && self.strides[1] == 1,
+            "rows past the end"
+        );
+        Rows::new(
+            &self.values[first * self.strides[0]..],
+            self.strides[0],
+            count,
+        )
+    }
+
+    /// Number of rows.
+    pub(crate) fn count(&self) -> usize {
+        self.rows
     }
 
     /// Rows as columns.
@@ -94,14 +124,14 @@ impl<'a> MatrixMut<'a> {
         }
     }
 
-    /// Blocks of `count` columns, side by side; what is left over at the right is dropped.
+    /// Blocks of `count` columns, side by side; the last may have fewer.
     pub(crate) fn split_columns(self, count: usize) -> Vec<MatrixMut<'a>> {
-        let starts = (0..self.columns / count).map(|block| block * count);
+        let starts = (0..self.columns).step_by(count.max(1));
         starts
             .map(|start| MatrixMut {
                 // Inside the first row, since `start < columns`. Blocks share no column, hence no value.
                 first: self.first.wrapping_add(start),
-                columns: count,
+                columns: count.min(self.columns - start),
                 values: PhantomData,
                 ..self
             })
@@ -138,6 +168,11 @@ impl<'a> MatrixMut<'a> {
     pub(crate) fn all(&mut self) -> MatrixMut<'_> {
         let rows = self.rows;
         self.rows(0, rows)
+    }
+
+    /// Rows and columns.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.rows, self.columns)
     }
 
     /// One row.
@@ -251,7 +286,7 @@ mod tests {
     #[test]
     fn split_blocks_cover_every_value_once() {
         let mut values = vec![0.0; 7 * 6];
-        for half in MatrixMut::new(&mut values, 6).split_columns(3) {
+        for half in MatrixMut::new(&mut values, 6).split_columns(4) {
             for mut tile in half.split_rows(3) {
                 for row in 0..tile.rows {
                     tile.row(row).iter_mut().for_each(|value| *value += 1.0);

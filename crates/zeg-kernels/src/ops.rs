@@ -2,10 +2,15 @@
 
 use burn::{
     backend::{Dispatch, DispatchDevice},
-    tensor::{DType, Tensor},
+    tensor::{DType, Device, Tensor},
 };
 
 use crate::{activation::Activation, backend::FusedOps, composed};
+
+/// Whether the kernels of this crate are what computes on a device, without gradients.
+pub fn runs_on(device: &Device) -> bool {
+    matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+}
 
 /// Whether the kernels of this crate can compute with this tensor.
 fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {

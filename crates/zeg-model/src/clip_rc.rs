@@ -11,7 +11,7 @@ use burn::{
 };
 
 use crate::{
-    ModelError,
+    ModelError, Precision,
     config::{ClipRcConfig, HeadConfig},
     decoder::{Decoder, LinearStart, twin_step},
     descriptor::describe,
@@ -209,6 +209,21 @@ impl ClipRc {
         let params = ParamBuilder::new(weights, device, seed, &trained);
         let model = Self::from_params(&params, config)?;
         Ok((model, params.provenance()))
+    }
+
+    /// As [`ClipRc::build`], for inference alone; see [`ParamBuilder::packed`].
+    ///
+    /// # Errors
+    /// As [`ClipRc::build`], or the device cannot compute with this precision.
+    pub fn build_packed(
+        weights: &StateDict,
+        config: &ClipRcConfig,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self, ModelError> {
+        config.check()?;
+        let params = ParamBuilder::packed(weights, device, 0, precision)?;
+        Self::from_params(&params, config)
     }
 
     /// The model's shape without values: parameters are never materialised. For counting.

@@ -3,14 +3,17 @@
 //! Weights keep PyTorch's layout and names (`weight` of a linear layer is `[out, in]`), so that a parameter here is
 //! a tensor of the reference checkpoints, bit for bit.
 
+use std::sync::Arc;
+
 use burn::{
     module::{Module, Param},
     tensor::{Tensor, module},
 };
-use zeg_kernels::layer_norm;
+use zeg_kernels::{Norm, PackedLinear, layer_norm};
 
 use crate::{
     ModelError,
+    packing::{host, pack},
     weights::{Init, ParamBuilder},
 };
 
@@ -20,10 +23,12 @@ pub const LAYER_NORM_EPSILON: f64 = 1e-5;
 /// Affine map `y = x·Wᵀ + b`.
 #[derive(Module, Debug)]
 pub struct Linear {
-    /// `[out, in]`
+    /// `[out, in]`; empty where the weights are packed
     pub weight: Param<Tensor<2>>,
     /// `[out]`
     pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    pub(crate) packed: Option<Arc<PackedLinear>>,
 }
 
 impl Linear {
@@ -54,14 +59,21 @@ impl Linear {
         weight: Init,
         bias: Init,
     ) -> Result<Self, ModelError> {
+        let weight = params.param("weight", [output, input], weight)?;
+        let bias = params.param("bias", [output], bias)?;
+        let (weight, packed) = pack(params, weight, &bias);
         Ok(Self {
-            weight: params.param("weight", [output, input], weight)?,
-            bias: params.param("bias", [output], bias)?,
+            weight,
+            bias,
+            packed,
         })
     }
 
     /// `[…, in]` → `[…, out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        if let Some(packed) = &self.packed {
+            return packed.forward(x);
+        }
         module::linear(x, self.weight.val().transpose(), Some(self.bias.val()))
     }
 }
@@ -97,6 +109,15 @@ impl LayerNorm {
             bias: params.param("bias", [width], bias)?,
             epsilon,
         })
+    }
+
+    /// Its numbers, for a packed block.
+    pub(crate) fn numbers(&self) -> Norm {
+        Norm {
+            weight: host(self.weight.val()),
+            bias: host(self.bias.val()),
+            epsilon: self.epsilon as f32,
+        }
     }
 
     /// `[…, width]` → `[…, width]`

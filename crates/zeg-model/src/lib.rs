@@ -19,6 +19,7 @@ mod error;
 pub mod inference;
 pub mod layers;
 pub mod method;
+pub mod packing;
 pub mod params;
 pub mod prompts;
 pub mod recognize;
@@ -41,3 +42,4 @@ pub mod zegclip;
 pub mod zegformer;
 
 pub use error::ModelError;
+pub use zeg_kernels::Precision;

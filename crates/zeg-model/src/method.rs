@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use zeg_image::normalize::Normalization;
 
 use crate::{
-    ModelError,
+    ModelError, Precision,
     clip_rc::ClipRc,
     config::{ClipRcConfig, VisionConfig, ZegClipConfig},
     count::{Macs, ParamCounts, clip_rc_macs, clip_rc_params, zegclip_macs, zegclip_params},
@@ -115,6 +115,29 @@ impl MethodConfig {
             Self::ZegFormer(config) => {
                 let (model, provenance) = ZegFormer::build(weights, config, device, seed)?;
                 Ok((Model::ZegFormer(model), provenance))
+            }
+        }
+    }
+
+    /// As [`MethodConfig::build`], for inference alone: on the CPU, linear layers hold packed weights.
+    ///
+    /// # Errors
+    /// As [`MethodConfig::build`], or the device cannot compute with this precision.
+    pub fn build_packed(
+        &self,
+        weights: &StateDict,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Model, ModelError> {
+        match self {
+            Self::ZegClip(config) => {
+                ZegClip::build_packed(weights, config, device, precision).map(Model::ZegClip)
+            }
+            Self::ClipRc(config) => {
+                ClipRc::build_packed(weights, config, device, precision).map(Model::ClipRc)
+            }
+            Self::ZegFormer(config) => {
+                ZegFormer::build_packed(weights, config, device, precision).map(Model::ZegFormer)
             }
         }
     }

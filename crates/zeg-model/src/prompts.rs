@@ -114,6 +114,9 @@ pub struct DeepPrompts {
     dropout: Dropout,
     #[module(skip)]
     schedule: PromptSchedule,
+    /// What a model that is not trained need only compute once.
+    #[module(skip)]
+    projected: Option<ProjectedPrompts>,
 }
 
 impl DeepPrompts {
@@ -131,7 +134,7 @@ impl DeepPrompts {
         let bound = (6.0 / (3 * encoder.patch * encoder.patch + width) as f64).sqrt();
         let table =
             |name, rows: usize| params.param(name, [rows, tokens, width], Init::Uniform(bound));
-        Ok(Self {
+        let mut prompts = Self {
             prompt_embeddings: schedule
                 .shallow_first
                 .then(|| table("prompt_embeddings", 1))
@@ -154,7 +157,12 @@ impl DeepPrompts {
             )?,
             dropout: DropoutConfig::new(config.dropout).init(),
             schedule,
-        })
+            projected: None,
+        };
+        if params.packing().is_some() {
+            prompts.projected = Some(prompts.project(&mut Trace::off()));
+        }
+        Ok(prompts)
     }
 
     /// How prompts enter the blocks.
@@ -164,6 +172,9 @@ impl DeepPrompts {
 
     /// Maps all prompts at once, for one pass through the encoder.
     pub fn project(&self, trace: &mut Trace) -> ProjectedPrompts {
+        if let Some(projected) = self.projected.as_ref().filter(|_| !trace.is_on()) {
+            return projected.clone();
+        }
         let first = self
             .prompt_embeddings
             .as_ref()
@@ -222,7 +233,7 @@ impl DeepPrompts {
 }
 
 /// Prompts behind the shared map, ready for the blocks.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ProjectedPrompts {
     first: Option<Tensor<3>>,
     deep: Option<Tensor<3>>,

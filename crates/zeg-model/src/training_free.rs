@@ -22,7 +22,7 @@ use zeg_image::normalize::Normalization;
 use zeg_kernels::softmax;
 
 use crate::{
-    ModelError,
+    ModelError, Precision,
     config::VisionConfig,
     dense::{DenseModel, Scoring},
     inference::{Inference, View},
@@ -165,14 +165,14 @@ impl TrainingFree {
         config: TrainingFreeConfig,
         normalization: Normalization,
         device: &Device,
+        precision: Precision,
     ) -> Result<Self, ModelError> {
         if encoder.prompts.is_some() || encoder.regions.is_some() {
             return Err(ModelError::Config(
                 "a training-free method takes CLIP's own image tower, without prompts and region tokens".into(),
             ));
         }
-        let frozen = |_: &str| false;
-        let params = ParamBuilder::new(weights, device, 0, &frozen);
+        let params = ParamBuilder::packed(weights, device, 0, precision)?;
         Ok(Self {
             backbone: VisionTransformer::build(&params.at("backbone"), encoder)?,
             config,
@@ -250,7 +250,7 @@ impl DenseModel for TrainingFree {
             tokens = self.last_block(last, tokens, grid);
         }
         let tokens = tower.ln_post.forward(tokens);
-        let unit = l2_normalize(tokens.matmul(tower.proj.val().unsqueeze())); // [batch, 1 + h·w, dim]
+        let unit = l2_normalize(tower.project(tokens)); // [batch, 1 + h·w, dim]
         let dim = tower.config().embed_dim;
         Encoded {
             global: unit.clone().narrow(1, 0, 1).reshape([batch, dim]),

@@ -2,23 +2,26 @@
 //!
 //! Pre-norm, as in CLIP: `x += MHA(ln_1(x))`, then `x += c_proj(activation(c_fc(ln_2(x))))`.
 
+use std::sync::Arc;
+
 use burn::{
     module::{Module, Param},
     tensor::{Tensor, module},
 };
-use zeg_kernels::{attention_packed, softmax};
+use zeg_kernels::{PackedBlock, PackedLinear, attention_packed, softmax};
 
 use crate::{
     ModelError,
     config::Activation,
     layers::{LAYER_NORM_EPSILON, LayerNorm, Linear, Start},
+    packing::pack,
     weights::{Init, ParamBuilder},
 };
 
 /// Multi-head self-attention with packed query, key and value weights.
 #[derive(Module, Debug)]
 pub struct SelfAttention {
-    /// Rows are `[q; k; v]`: `[3·width, width]`
+    /// Rows are `[q; k; v]`: `[3·width, width]`; empty where the weights are packed
     pub in_proj_weight: Param<Tensor<2>>,
     /// `[3·width]`
     pub in_proj_bias: Param<Tensor<1>>,
@@ -26,20 +29,29 @@ pub struct SelfAttention {
     pub out_proj: Linear,
     #[module(skip)]
     heads: usize,
+    #[module(skip)]
+    packed: Option<Arc<PackedLinear>>,
 }
 
 impl SelfAttention {
     fn build(params: &ParamBuilder, width: usize, heads: usize) -> Result<Self, ModelError> {
+        let weight = params.param("in_proj_weight", [3 * width, width], Init::Required)?;
+        let in_proj_bias = params.param("in_proj_bias", [3 * width], Init::Required)?;
+        let (in_proj_weight, packed) = pack(params, weight, &in_proj_bias);
         Ok(Self {
-            in_proj_weight: params.param("in_proj_weight", [3 * width, width], Init::Required)?,
-            in_proj_bias: params.param("in_proj_bias", [3 * width], Init::Required)?,
+            in_proj_weight,
+            in_proj_bias,
             out_proj: Linear::read(&params.at("out_proj"), width, width)?,
             heads,
+            packed,
         })
     }
 
     /// Queries, keys and values, side by side: `[batch, tokens, width]` → `[batch, tokens, 3·width]`.
     fn project_packed(&self, x: Tensor<3>) -> Tensor<3> {
+        if let Some(packed) = &self.packed {
+            return packed.forward(x);
+        }
         module::linear(
             x,
             self.in_proj_weight.val().transpose(),
@@ -94,8 +106,18 @@ impl SelfAttention {
                 .swap_dims(1, 2) // [batch, heads, length, head]
         };
         let scale = 1.0 / ((width / self.heads) as f64).sqrt();
-        let q = split(part(x.clone().narrow(1, 0, 1), 0, width) * scale, 1);
-        let keys_and_values = part(x, width, 2 * width); // [batch, tokens, 2·width]
+        let (q, keys_and_values) = match &self.packed {
+            Some(packed) => {
+                let qkv = packed.forward(x); // [batch, tokens, 3·width]
+                let q = qkv.clone().narrow(1, 0, 1).narrow(2, 0, width);
+                (q, qkv.narrow(2, width, 2 * width))
+            }
+            None => (
+                part(x.clone().narrow(1, 0, 1), 0, width),
+                part(x, width, 2 * width),
+            ),
+        }; // [batch, 1, width], [batch, tokens, 2·width]
+        let q = split(q * scale, 1);
         let k = split(keys_and_values.clone().narrow(2, 0, width), tokens);
         let v = split(keys_and_values.narrow(2, width, width), tokens);
         self.merge(softmax(q.matmul(k.transpose())).matmul(v))
@@ -124,6 +146,9 @@ pub struct ResidualBlock {
     pub mlp: Mlp,
     #[module(skip)]
     activation: Activation,
+    /// All of it on packed weights, which it shares with its parts.
+    #[module(skip)]
+    packed: Option<Arc<PackedBlock>>,
 }
 
 impl ResidualBlock {
@@ -142,7 +167,7 @@ impl ResidualBlock {
             )
         };
         let mlp = params.at("mlp");
-        Ok(Self {
+        let mut block = Self {
             ln_1: norm("ln_1")?,
             attn: SelfAttention::build(&params.at("attn"), width, heads)?,
             ln_2: norm("ln_2")?,
@@ -151,11 +176,36 @@ impl ResidualBlock {
                 c_proj: Linear::read(&mlp.at("c_proj"), 4 * width, width)?,
             },
             activation,
+            packed: None,
+        };
+        block.packed = block.pack(params).map(Arc::new);
+        Ok(block)
+    }
+
+    /// The whole block for the kernels, where its layers are packed.
+    fn pack(&self, params: &ParamBuilder) -> Option<PackedBlock> {
+        let packing = params.packing()?;
+        Some(PackedBlock {
+            attention_norm: self.ln_1.numbers(),
+            qkv: self.attn.packed.clone()?,
+            heads: self.attn.heads,
+            out: self.attn.out_proj.packed.clone()?,
+            network_norm: self.ln_2.numbers(),
+            up: self.mlp.c_fc.packed.clone()?,
+            activation: match self.activation {
+                Activation::QuickGelu => zeg_kernels::Activation::QuickGelu,
+                Activation::Gelu => zeg_kernels::Activation::Gelu,
+            },
+            down: self.mlp.c_proj.packed.clone()?,
+            workspace: packing.workspace.clone(),
         })
     }
 
     /// `[batch, tokens, width]` → the same shape; `mask` as in [`SelfAttention`].
     pub fn forward(&self, x: Tensor<3>, mask: Option<&Tensor<2>>) -> Tensor<3> {
+        if let Some(packed) = &self.packed {
+            return packed.forward(x, mask);
+        }
         let attended = self.attn.forward(self.ln_1.forward(x.clone()), mask);
         self.feed_forward(x + attended)
     }
@@ -181,6 +231,9 @@ impl ResidualBlock {
 
     /// The second half, `x + MLP(ln_2(x))`: `[batch, tokens, width]` → the same shape.
     pub(crate) fn feed_forward(&self, x: Tensor<3>) -> Tensor<3> {
+        if let Some(packed) = &self.packed {
+            return packed.feed_forward(x);
+        }
         let hidden = self
             .activation
             .forward(self.mlp.c_fc.forward(self.ln_2.forward(x.clone()))); // [batch, tokens, 4·width]

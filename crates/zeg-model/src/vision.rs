@@ -3,15 +3,20 @@
 //! One encoder serves every method. A [`TokenPlan`] says which positions of the sequence are class, prompt, patch
 //! and region tokens; methods differ in the plan, the attention mask and the head, not in copies of the encoder.
 
+use std::sync::Arc;
+
 use burn::{
     module::{Module, Param},
     tensor::{Tensor, module, ops::ConvOptions},
 };
 
+use zeg_kernels::PackedLinear;
+
 use crate::{
     ModelError,
     config::VisionConfig,
     layers::{LAYER_NORM_EPSILON, LayerNorm, Start, l2_normalize},
+    packing::pack_transposed,
     prompts::{DeepPrompts, PromptAction, PromptSchedule},
     regions,
     resize::{bilinear, bilinear_grid},
@@ -121,8 +126,10 @@ pub struct VisionTransformer {
     pub transformer: Transformer,
     /// Norm behind the last block.
     pub ln_post: LayerNorm,
-    /// Into the joint space, applied as `x @ proj`: `[width, dim]`
+    /// Into the joint space, applied as `x @ proj`: `[width, dim]`; empty where it is packed
     pub proj: Param<Tensor<2>>,
+    #[module(skip)]
+    packed_proj: Option<Arc<PackedLinear>>,
     /// Prompt tuning.
     pub prompts: Option<DeepPrompts>,
     /// Region-level bridge: `[regions, width]`
@@ -195,6 +202,8 @@ impl VisionTransformer {
             _ => None,
         };
         let conv1 = params.at("conv1");
+        let proj = params.param("proj", [width, config.embed_dim], Init::Required)?;
+        let (proj, packed_proj) = pack_transposed(params, proj);
         Ok(Self {
             conv1: PatchEmbedding {
                 weight: conv1.param(
@@ -214,7 +223,8 @@ impl VisionTransformer {
                 config.activation,
             )?,
             ln_post: norm("ln_post")?,
-            proj: params.param("proj", [width, config.embed_dim], Init::Required)?,
+            proj,
+            packed_proj,
             prompts,
             region_level_bridge: config
                 .regions
@@ -247,7 +257,7 @@ impl VisionTransformer {
         let tokens = self.normalize_last(tokens, plan, trace);
         trace.record("ln_post", &tokens);
 
-        let joint = tokens.matmul(self.proj.val().unsqueeze()); // [batch, tokens, dim]
+        let joint = self.project(tokens); // [batch, tokens, dim]
         let dim = self.config.embed_dim;
         let unit = l2_normalize(joint);
         Encoded {
@@ -255,6 +265,14 @@ impl VisionTransformer {
             patches: unit.clone().narrow(1, plan.patches_start(), plan.patches()),
             regions: (plan.regions > 0).then(|| unit.narrow(1, plan.regions_start(), plan.regions)),
             grid,
+        }
+    }
+
+    /// Into the joint space: `[batch, tokens, width]` → `[batch, tokens, dim]`
+    pub(crate) fn project(&self, tokens: Tensor<3>) -> Tensor<3> {
+        match &self.packed_proj {
+            Some(proj) => proj.forward(tokens),
+            None => tokens.matmul(self.proj.val().unsqueeze()),
         }
     }
 
@@ -274,9 +292,8 @@ impl VisionTransformer {
             tokens = last.forward_first(tokens); // [batch, 1, width]
         }
         let class = self.ln_post.forward(tokens.narrow(1, 0, 1));
-        class
-            .reshape([batch, self.config.width])
-            .matmul(self.proj.val())
+        let dim = self.config.embed_dim;
+        self.project(class).reshape([batch, dim])
     }
 
     /// Pictures to `[class, patches, regions]` tokens with positions, before `ln_pre`.

@@ -9,7 +9,7 @@ use burn::{
 };
 
 use crate::{
-    ModelError,
+    ModelError, Precision,
     config::{HeadConfig, ZegClipConfig},
     decoder::{Decoder, LinearStart},
     descriptor::describe,
@@ -100,6 +100,21 @@ impl ZegClip {
         let params = ParamBuilder::new(weights, device, seed, &trained);
         let model = Self::from_params(&params, config)?;
         Ok((model, params.provenance()))
+    }
+
+    /// As [`ZegClip::build`], for inference alone; see [`ParamBuilder::packed`].
+    ///
+    /// # Errors
+    /// As [`ZegClip::build`], or the device cannot compute with this precision.
+    pub fn build_packed(
+        weights: &StateDict,
+        config: &ZegClipConfig,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self, ModelError> {
+        config.check()?;
+        let params = ParamBuilder::packed(weights, device, 0, precision)?;
+        Self::from_params(&params, config)
     }
 
     /// The model's shape without values: parameters are never materialised. For counting.

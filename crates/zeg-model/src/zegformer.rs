@@ -27,7 +27,7 @@ use burn::{
 use zeg_image::normalize::Normalization;
 
 use crate::{
-    ModelError,
+    ModelError, Precision,
     dense::{DenseModel, Scoring},
     trace::Trace,
     vision::Encoded,
@@ -100,6 +100,20 @@ impl ZegFormer {
         let frozen = ParamBuilder::new(weights, device, seed, &|_| false);
         let model = Self::from_params(&params, &frozen, config)?;
         Ok((model, params.provenance()))
+    }
+
+    /// As [`ZegFormer::build`], for inference alone; see [`ParamBuilder::packed`].
+    ///
+    /// # Errors
+    /// As [`ZegFormer::build`], or the device cannot compute with this precision.
+    pub fn build_packed(
+        weights: &StateDict,
+        config: &ZegFormerConfig,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self, ModelError> {
+        let params = ParamBuilder::packed(weights, device, 0, precision)?;
+        Self::from_params(&params, &params, config)
     }
 
     /// The model's shape without values, for counting.

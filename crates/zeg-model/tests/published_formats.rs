@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor, TensorData};
 use common::assert_close;
 use zeg_model::{
+    Precision,
     dense::DenseModel as _,
     method::MethodConfig,
     recognize::{Recognized, text_config},
@@ -56,8 +57,15 @@ fn compare(folder: &Path, file: &str, prefix: &str) {
             last_block: LastBlock::Full,
             ..TrainingFreeConfig::new(DenseAttention::Plain)
         };
-        let model =
-            TrainingFree::build(&weights, &encoder, config, normalization, &device).unwrap();
+        let model = TrainingFree::build(
+            &weights,
+            &encoder,
+            config,
+            normalization,
+            &device,
+            Precision::Float,
+        )
+        .unwrap();
         let features = model.encode(images).global;
         assert_close(
             features,

@@ -5,6 +5,7 @@ use std::{io::Write as _, path::Path};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use zeg_model::{
+    Precision,
     config::{Activation, PromptConfig, PromptDepth, VisionConfig},
     trace::Trace,
     vision::VisionTransformer,
@@ -57,8 +58,7 @@ fn an_encoder_with_region_tokens_agrees_with_the_reference() {
             .map(|shape| shape[0]),
     };
     let device = Device::flex();
-    let frozen = |_: &str| false;
-    let params = ParamBuilder::new(&weights, &device, 0, &frozen);
+    let params = ParamBuilder::packed(&weights, &device, 0, Precision::Float).unwrap();
     let encoder = VisionTransformer::build(&params.at("backbone"), &config).unwrap();
 
     let HostTensor { shape, values } = read("in.image");

@@ -13,6 +13,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use common::assert_close;
 use zeg_image::normalize::Normalization;
 use zeg_model::{
+    Precision,
     dense::DenseModel,
     recognize::Recognized,
     training_free::{DenseAttention, LastBlock, TrainingFree, TrainingFreeConfig},
@@ -64,6 +65,7 @@ fn every_mode_gives_the_reference_numbers() {
                 config,
                 Normalization::CLIP,
                 &Device::flex(),
+                Precision::Float,
             )
             .unwrap();
             let encoded = model.encode(tensor(&golden, "picture"));

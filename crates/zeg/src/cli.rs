@@ -7,15 +7,16 @@ use clap_complete::Shell;
 use zeg::{
     DeviceChoice,
     model::{
+        Precision,
         inference::View,
         training_free::{DenseAttention, LastBlock, TrainingFreeConfig},
     },
 };
 
 use crate::commands::{
-    ablate::AblateArgs, data::DataArgs, eval::EvalArgs, import::ImportArgs, models::ModelsArgs,
-    pretrain::PretrainArgs, pull::PullArgs, quickstart::QuickstartArgs, report::ReportArgs,
-    segment::outputs::Output,
+    ablate::AblateArgs, bench::BenchArgs, data::DataArgs, eval::EvalArgs, import::ImportArgs,
+    models::ModelsArgs, pretrain::PretrainArgs, pull::PullArgs, quickstart::QuickstartArgs,
+    report::ReportArgs, segment::outputs::Output,
 };
 
 /// Zero-shot semantic segmentation: label every pixel of a picture with class names given as words.
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Show what an experiment, a checkpoint or a file of weights is
     Info(InfoArgs),
+    /// Time a model: pictures to scores, or steps of its training
+    Bench(BenchArgs),
     /// Recompute reference numbers and compare
     Parity(ParityArgs),
     /// Print a completion script for a shell
@@ -79,6 +82,40 @@ pub(crate) struct ComputeArgs {
     /// Threads for computing on the CPU [default: all cores]
     #[arg(long, value_name = "N", env = "ZEG_THREADS")]
     pub(crate) threads: Option<usize>,
+}
+
+/// What to compute with.
+#[derive(Debug, Args)]
+pub(crate) struct PrecisionArgs {
+    /// What the encoder computes with on the CPU: 32-bit floats, or 8-bit integers, faster and a little less exact
+    #[arg(long, value_enum, default_value_t, env = "ZEG_PRECISION")]
+    precision: PrecisionArg,
+}
+
+impl PrecisionArgs {
+    /// What was chosen.
+    pub(crate) fn value(&self) -> Precision {
+        self.precision.into()
+    }
+}
+
+/// See [`Precision`].
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+pub(crate) enum PrecisionArg {
+    /// 32-bit floats
+    #[default]
+    F32,
+    /// 8-bit integers
+    Int8,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(arg: PrecisionArg) -> Self {
+        match arg {
+            PrecisionArg::F32 => Self::Float,
+            PrecisionArg::Int8 => Self::Int8,
+        }
+    }
 }
 
 /// Arguments of `zeg train`.
@@ -288,6 +325,8 @@ pub(crate) struct SegmentArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) inference: InferenceArgs,
+    #[command(flatten)]
+    pub(crate) precision: PrecisionArgs,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
 }

@@ -11,6 +11,8 @@ pub mod parity;
 pub mod pretraining;
 pub mod segmenter;
 pub mod spool;
+pub mod supervision;
+pub mod timing;
 pub mod word_cache;
 pub mod words;
 

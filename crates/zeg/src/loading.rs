@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::mini::{is_mini, open_weights, weights_sha256};
 use burn::tensor::Device;
 use zeg_model::{
+    Precision,
     config::VisionConfig,
     dense::DenseModel,
     embeddings::ClassEmbeddings,
@@ -25,6 +26,8 @@ use zeg_train::{
 pub struct LoadedModel {
     /// The model, for inference.
     pub model: Box<dyn DenseModel>,
+    /// What the encoder computes with.
+    pub precision: Precision,
     /// All weights: image tower, text tower where there is one, what was trained.
     pub weights: StateDict,
     /// How pictures go through it unless somebody says otherwise.
@@ -88,6 +91,7 @@ impl LoadedModel {
     ///
     /// - `base`: the frozen weights' file of a checkpoint, where it is not the one the checkpoint names
     /// - `method`: how plain CLIP weights are used; [`DEFAULT_METHOD`] unless said
+    /// - `precision`: what the encoder computes with
     ///
     /// # Errors
     /// A file cannot be read, is another one, or holds another architecture; see also [`LoadError`].
@@ -96,6 +100,7 @@ impl LoadedModel {
         base: Option<&Path>,
         method: Option<TrainingFreeConfig>,
         device: &Device,
+        precision: Precision,
     ) -> anyhow::Result<Self> {
         let weights = open_weights(path)?;
         let recognized = if Checkpoint::is_checkpoint(&weights) {
@@ -111,12 +116,13 @@ impl LoadedModel {
             .into());
         }
         match recognized {
-            None => Self::from_checkpoint(path, base, device),
+            None => Self::from_checkpoint(path, base, device, precision),
             Some(Recognized::Trained(MethodConfig::ZegFormer(first))) => {
-                Self::released_zegformer(path, base, weights, first, device)
+                Self::released_zegformer(path, base, weights, first, (device, precision))
             }
             Some(Recognized::Trained(config)) => Ok(Self {
-                model: Box::new(config.build(&weights, device, 0)?.0),
+                model: Box::new(config.build_packed(&weights, device, precision)?),
+                precision,
                 weights,
                 inference: Inference::default(),
                 method: format!("{} (released checkpoint)", config.method().title()),
@@ -131,9 +137,17 @@ impl LoadedModel {
                 normalization,
             }) => {
                 let config = method.unwrap_or_else(|| TrainingFreeConfig::new(DEFAULT_METHOD));
-                let model = TrainingFree::build(&weights, &encoder, config, normalization, device)?;
+                let model = TrainingFree::build(
+                    &weights,
+                    &encoder,
+                    config,
+                    normalization,
+                    device,
+                    precision,
+                )?;
                 Ok(Self {
                     model: Box::new(model),
+                    precision,
                     weights,
                     inference: default_inference(config, &encoder),
                     method: format!("training-free ({})", config.attention.name()),
@@ -169,7 +183,7 @@ impl LoadedModel {
         base: Option<&Path>,
         weights: StateDict,
         config: ZegFormerConfig,
-        device: &Device,
+        (device, precision): (&Device, Precision),
     ) -> anyhow::Result<Self> {
         let (weights, config, base) = match base {
             Some(base) if config.classifier.is_none() => {
@@ -193,7 +207,10 @@ impl LoadedModel {
         };
         let alone = config.classifier.is_none();
         Ok(Self {
-            model: Box::new(ZegFormer::build(&weights, &config, device, 0)?.0),
+            model: Box::new(ZegFormer::build_packed(
+                &weights, &config, device, precision,
+            )?),
+            precision,
             weights,
             inference: Inference {
                 longest_side: 2048,
@@ -223,7 +240,12 @@ impl LoadedModel {
         }
     }
 
-    fn from_checkpoint(path: &Path, base: Option<&Path>, device: &Device) -> anyhow::Result<Self> {
+    fn from_checkpoint(
+        path: &Path,
+        base: Option<&Path>,
+        device: &Device,
+        precision: Precision,
+    ) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::open(path)?;
         let stored = checkpoint.embeddings()?;
         let info = checkpoint.info;
@@ -232,7 +254,8 @@ impl LoadedModel {
         let mut weights = open_weights(&base)?;
         weights.add(path)?;
         Ok(Self {
-            model: Box::new(config.build(&weights, device, 0)?.0),
+            model: Box::new(config.build_packed(&weights, device, precision)?),
+            precision,
             weights,
             inference: info.experiment.inference,
             method: config.method().title().into(),

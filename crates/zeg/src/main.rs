@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Command::Pull(args) => commands::pull::run(&args),
         Command::Import(args) => commands::import::run(&args),
         Command::Info(args) => commands::info::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
         Command::Parity(args) => commands::parity::run(&args),
         Command::Completions { shell } => {
             commands::completions(shell);

@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
 use zeg_model::{
-    ModelError,
+    ModelError, Precision,
     dense::Scoring,
     embeddings::same_name,
     inference::{ClassQueries, EncodedPicture, Inference, Source, scan},
@@ -60,6 +60,8 @@ pub struct LoadOptions {
     pub method: Option<TrainingFreeConfig>,
     /// Where tensors live.
     pub device: DeviceChoice,
+    /// What the encoder computes with; 8-bit integers are faster, on the CPU alone, and a little less exact.
+    pub precision: Precision,
     /// Folder for embeddings of words that were encoded; without, they are encoded anew every time.
     pub cache: Option<PathBuf>,
     /// Table of class embeddings to take instead of a text tower (`.npy` or `.safetensors`).
@@ -139,7 +141,13 @@ impl Segmenter {
     /// A file cannot be read or does not fit, or this build lacks the device.
     pub fn load_with(model: &Path, options: LoadOptions) -> anyhow::Result<Self> {
         let device = options.device.open().map_err(anyhow::Error::msg)?;
-        let loaded = LoadedModel::open(model, options.base.as_deref(), options.method, &device)?;
+        let loaded = LoadedModel::open(
+            model,
+            options.base.as_deref(),
+            options.method,
+            &device,
+            options.precision,
+        )?;
         let templates = match (options.templates, &loaded.experiment) {
             (Some(templates), _) => templates,
             (None, Some(experiment)) => TemplateSet::by_name(&experiment.data.templates)?,

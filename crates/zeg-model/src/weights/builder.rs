@@ -12,7 +12,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
 use super::{HostTensor, StateDict};
-use crate::ModelError;
+use crate::{ModelError, packing::Packing};
+use zeg_kernels::Precision;
 
 /// How a parameter starts that is not read from a file.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,6 +43,7 @@ struct Shared<'a> {
     seed: u64,
     trained: &'a dyn Fn(&str) -> bool,
     blueprint: bool,
+    packing: Option<Packing>,
     provenance: RefCell<Provenance>,
 }
 
@@ -72,6 +74,7 @@ impl<'a> ParamBuilder<'a> {
             seed,
             trained,
             blueprint: false,
+            packing: None,
             provenance: RefCell::new(Provenance::default()),
         };
         Self {
@@ -93,6 +96,7 @@ impl<'a> ParamBuilder<'a> {
             seed: 0,
             trained,
             blueprint: true,
+            packing: None,
             provenance: RefCell::new(Provenance::default()),
         };
         Self {
@@ -100,6 +104,38 @@ impl<'a> ParamBuilder<'a> {
             prefix: String::new(),
             twin: None,
         }
+    }
+
+    /// A builder, at the root of the names, of a model for inference alone: on the CPU its linear layers hold packed
+    /// weights, which cannot be trained or written to a file.
+    ///
+    /// # Errors
+    /// The device has no kernels for integers, or is one for training.
+    pub fn packed(
+        weights: &'a StateDict,
+        device: &Device,
+        seed: u64,
+        precision: Precision,
+    ) -> Result<Self, ModelError> {
+        let shared = Shared {
+            weights,
+            device: device.clone(),
+            seed,
+            trained: &|_| false,
+            blueprint: false,
+            packing: Packing::new(precision, device)?,
+            provenance: RefCell::new(Provenance::default()),
+        };
+        Ok(Self {
+            shared: Rc::new(shared),
+            prefix: String::new(),
+            twin: None,
+        })
+    }
+
+    /// How linear layers are packed, if they are.
+    pub fn packing(&self) -> Option<&Packing> {
+        self.shared.packing.as_ref()
     }
 
     /// The builder one level down.

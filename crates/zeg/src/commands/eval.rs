@@ -27,7 +27,7 @@ use zeg::{
 use self::plan::{Plan, PlanFile};
 use super::{JsonTarget, data_folder, import::OutputExists, open_device};
 use crate::{
-    cli::{ComputeArgs, InferenceArgs, MethodArgs, ModelArgs},
+    cli::{ComputeArgs, InferenceArgs, MethodArgs, ModelArgs, PrecisionArgs},
     progress,
 };
 
@@ -121,6 +121,8 @@ pub(crate) struct EvalArgs {
     method: MethodArgs,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     #[command(flatten)]
     compute: ComputeArgs,
 }
@@ -315,7 +317,8 @@ impl<'a> Job<'a> {
         device: &Device,
     ) -> anyhow::Result<Self> {
         let base = args.model.weights.as_deref();
-        let loaded = LoadedModel::open(checkpoint, base, args.method.config(), device)?;
+        let precision = args.precision.value();
+        let loaded = LoadedModel::open(checkpoint, base, args.method.config(), device, precision)?;
         let plan = Plan::new(args, file, (checkpoint, &loaded))?;
         let root = data_folder(args.data.as_deref(), &plan.data.dataset)?;
         let mut dataset = plan.open_dataset(root)?;

@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub(crate) mod ablate;
+pub(crate) mod bench;
 pub(crate) mod data;
 pub(crate) mod eval;
 pub(crate) mod import;

@@ -191,6 +191,7 @@ fn load(args: &SegmentArgs) -> anyhow::Result<Segmenter> {
         base: args.model.weights.clone(),
         method: args.method.config(),
         device: args.compute.device,
+        precision: args.precision.value(),
         table: args.model.text.clone(),
         cache: if args.no_cache { None } else { cache_folder() },
         templates,

@@ -20,14 +20,13 @@ use zeg::{
     image::Normalization,
     mini::{is_mini, open_weights, weights_sha256},
     model::{embeddings::ClassEmbeddings, method::Method, weights::StateDict},
+    supervision::supervision,
     train::{
         TrainError,
         batch::{Inputs, Samples},
         checkpoint::{BaseWeights, CheckpointInfo, Contents, StoredClass, save},
-        experiment::{Experiment, Setting, TrainingConfig},
+        experiment::{Experiment, Setting},
         features::FeatureCache,
-        supervision::{AllClasses, PartlyLabelled, Supervision},
-        targets::SeenClasses,
         trainer::Trainer,
     },
     vocab::{classes::ClassSet, templates::TemplateSet},
@@ -228,27 +227,6 @@ fn build_trainer(
         }
     }
     Ok(trainer)
-}
-
-/// What the setting lets training know of the data set's classes.
-fn supervision(training: &TrainingConfig, classes: &ClassSet) -> Result<Supervision, TrainError> {
-    let all = || classes.classes.iter().cloned();
-    Ok(match training.setting {
-        Setting::Inductive => {
-            let seen = classes.seen().into_iter();
-            let seen: Vec<_> = seen.map(|c| (c, classes.classes[c].clone())).collect();
-            Supervision::Inductive(SeenClasses::new(classes.len(), &seen)?)
-        }
-        Setting::Transductive => {
-            let unseen = classes.unseen_flags();
-            let classes = all().zip(unseen.into_iter().map(|unseen| !unseen));
-            Supervision::Transductive(PartlyLabelled::new(
-                classes.collect(),
-                training.pseudo_labels,
-            )?)
-        }
-        Setting::FullySupervised => Supervision::FullySupervised(AllClasses::new(all().collect())),
-    })
 }
 
 /// Where the samples of a run come from.

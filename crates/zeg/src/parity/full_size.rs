@@ -11,6 +11,7 @@ use burn::{
 };
 use zeg_image::IGNORE_LABEL;
 use zeg_model::{
+    Precision,
     config::{HeadConfig, PromptConfig, PromptDepth, VisionConfig},
     embeddings::ClassEmbeddings,
     inference::{Inference, ScoreMap, lower_seen},
@@ -59,7 +60,9 @@ pub(crate) fn compare(mut check: Check, options: &Options) -> Result<Findings, P
 
     progress(&file.path, "encoding");
     let pictures = case.pictures();
-    compare_eval(&mut check, &case, &model, &pictures, &embeddings)?;
+    let packed = case.build_packed(plain)?;
+    compare_eval(&mut check, &case, &packed, &pictures, &embeddings)?;
+    drop(packed);
     let trial = |check: &mut Check, images| {
         compare_step(check, (&case, &model), images, &embeddings, plain)
     };
@@ -180,8 +183,22 @@ impl Case {
         })
     }
 
-    /// The model with generated weights.
+    /// The model as it is trained, with generated weights.
     fn build(&self, device: &Device) -> Result<Model, ParityError> {
+        let weights = self.weights(device)?;
+        Ok(self.config.build(&weights, device, 0)?.0)
+    }
+
+    /// The model as pictures go through it: linear layers packed.
+    fn build_packed(&self, device: &Device) -> Result<Model, ParityError> {
+        let weights = self.weights(device)?;
+        Ok(self
+            .config
+            .build_packed(&weights, device, Precision::Float)?)
+    }
+
+    /// The generated weights.
+    fn weights(&self, device: &Device) -> Result<StateDict, ParityError> {
         let mut weights = StateDict::default();
         let blueprint = self.config.blueprint(&device.clone().without_autodiff())?;
         for info in list_params(&blueprint, |_| false) {
@@ -191,7 +208,7 @@ impl Case {
                 weights.insert(info.name, values);
             }
         }
-        Ok(self.config.build(&weights, device, 0)?.0)
+        Ok(weights)
     }
 
     /// The picture, `[1, 3, size, size]`.

@@ -13,7 +13,7 @@ mod check;
 mod error;
 mod file;
 mod full_size;
-mod generator;
+pub(crate) mod generator;
 mod kind;
 mod misc;
 mod pictures;

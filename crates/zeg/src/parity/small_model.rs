@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, activation};
 use zeg_model::{
+    Precision,
     config::{
         Activation, ClipRcConfig, HeadConfig, PromptConfig, PromptDepth, TextConfig, VisionConfig,
         ZegClipConfig,
@@ -40,7 +41,7 @@ const TEXT_TOWER: &str = "text_encoder.";
 /// Compares everything in the file.
 pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Findings, ParityError> {
     let case = Case::read(&mut check)?;
-    let model = case.build(device)?;
+    let model = case.build_packed(device)?;
     let text = case.text(device, None);
     compare_eval(&mut check, &case, &model, text.clone())?;
     compare_other_size(&mut check, &model)?;
@@ -131,12 +132,25 @@ impl Case {
         })
     }
 
-    /// The model on a device.
+    /// The model as pictures go through it: linear layers packed.
+    fn build_packed(&self, device: &Device) -> Result<Model, ParityError> {
+        let model = self
+            .config
+            .build_packed(&self.weights, device, Precision::Float)?;
+        let params = ParamBuilder::packed(&self.weights, device, 0, Precision::Float)?;
+        self.scheduled(model, &params)
+    }
+
+    /// The model as it is trained.
     pub(crate) fn build(&self, device: &Device) -> Result<Model, ParityError> {
-        let (mut model, _) = self.config.build(&self.weights, device, 0)?;
-        // Depths that a configuration cannot express.
+        let (model, _) = self.config.build(&self.weights, device, 0)?;
         let trained = |key: &str| self.config.trains(key);
         let params = ParamBuilder::new(&self.weights, device, 0, &trained);
+        self.scheduled(model, &params)
+    }
+
+    /// Gives a model an encoder with prompts in depths that a configuration cannot express.
+    fn scheduled(&self, mut model: Model, params: &ParamBuilder) -> Result<Model, ParityError> {
         let Some(encoder) = self.config.encoder() else {
             return Ok(model);
         };
@@ -145,7 +159,7 @@ impl Case {
         match &mut model {
             Model::ZegClip(model) => model.backbone = backbone,
             Model::ClipRc(model) => model.backbone = backbone,
-            Model::ZegFormer(_) => {} // its files are of another form
+            Model::ZegFormer(_) => {} // compared by its own part
         }
         Ok(model)
     }
@@ -157,7 +171,7 @@ impl Case {
 
     /// Class embeddings of all classes or some, `[classes, dim]`.
     pub(crate) fn text(&self, device: &Device, classes: Option<&[usize]>) -> Tensor<2> {
-        let dim = self.embeddings.shape.last().copied().unwrap_or(0);
+        let dim = self.embeddings.shape.get(1).copied().unwrap_or(0);
         let values = self.embeddings.to_f32();
         let rows: Vec<&[f32]> = values.chunks_exact(dim.max(1)).collect();
         let kept: Vec<f32> = match classes {
@@ -213,7 +227,7 @@ pub(crate) fn encode(model: &Model, images: Tensor<4>, trace: &mut Trace) -> Enc
     match model {
         Model::ZegClip(model) => model.encode(images, trace),
         Model::ClipRc(model) => model.encode(images, trace),
-        Model::ZegFormer(model) => DenseModel::encode(model, images),
+        Model::ZegFormer(model) => model.encode(images),
     }
 }
 
@@ -232,7 +246,7 @@ pub(crate) fn decode(
             let (masks, recovery) = head.forward_with_recovery(encoded, text, trace);
             (masks, Some(recovery))
         }
-        Model::ZegFormer(model) => (DenseModel::masks(model, encoded, text), None),
+        Model::ZegFormer(model) => (model.masks(encoded, text), None),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use zeg_model::{
+    Precision,
     config::{Activation, VisionConfig},
     trace::Trace,
     vision::{Encoded, VisionTransformer},
@@ -63,8 +64,7 @@ fn compare_variant(
         regions: None,
     };
     let schedule = depth.map(|depth| schedule(depth, encoder.layers));
-    let frozen = |_: &str| false;
-    let params = ParamBuilder::new(weights, &images.device(), 0, &frozen);
+    let params = ParamBuilder::packed(weights, &images.device(), 0, Precision::Float)?;
     let model = VisionTransformer::build_scheduled(&params, &encoder, schedule)?;
     let mut trace = Trace::on();
     let encoded = model.forward(images, &mut trace);

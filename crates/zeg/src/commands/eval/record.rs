@@ -11,6 +11,7 @@ use zeg::{
     evaluation::Outcome,
     loading::LoadedModel,
     mini::weights_sha256,
+    model::Precision,
     train::checkpoint::{Checkpoint, CheckpointInfo},
 };
 
@@ -30,6 +31,10 @@ pub(super) fn evaluation(
         Some(split.pictures as u64)
     });
     let unseen = dataset.classes().unseen_flags();
+    let mut inference = serde_json::to_value(plan.settings)?;
+    if loaded.precision != Precision::Float {
+        inference["precision"] = loaded.precision.to_string().into();
+    }
     let colours = dataset.classes().palette();
     let classes = dataset.classes().classes.iter().zip(unseen).zip(colours);
     Ok(Evaluation {
@@ -55,7 +60,7 @@ pub(super) fn evaluation(
             seed: info.as_ref().map(|info| info.experiment.training.seed),
         },
         templates: plan.data.templates.clone(),
-        inference: serde_json::to_value(plan.settings)?,
+        inference,
         scales: plan.test_time.scales.clone(),
         flip: plan.test_time.flip,
         classes: classes

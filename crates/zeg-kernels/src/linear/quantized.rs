@@ -1,0 +1,217 @@
+//! Numbers rounded to 8 bits: weights with a scale an output, activations with a scale and a zero a few inputs.
+//!
+//! Activations of transformers have channels a hundred times larger than the others, and behind a GELU hardly a
+//! negative value. So every [`GROUP`] of inputs of a row has its own range, from its least to its greatest value (both
+//! at most and at least 0): x ≈ r·(p − z), p from 0 to 255. A large channel costs its own group's precision, no other's.
+
+use rayon::prelude::*;
+
+use crate::level::{Level, dispatched};
+
+/// Inputs that share a scale: a multiple of 4 and of 16.
+pub(crate) const GROUP: usize = 48;
+
+/// Greatest integer of a weight.
+const GREATEST: f32 = 127.0;
+
+/// Values of rows that a thread rounds at a time, about.
+const PIECE: usize = 32 * 1024;
+
+/// Scales of weights, one an output.
+pub(crate) struct WeightScales(Vec<f32>);
+
+/// The scales of weights `[outputs, inputs]`.
+pub(crate) fn quantize_weights(weight: &[f32], inputs: usize) -> WeightScales {
+    let scale = |row: &[f32]| row.iter().fold(0.0_f32, |most, w| most.max(w.abs())) / GREATEST;
+    WeightScales(weight.chunks_exact(inputs.max(1)).map(scale).collect())
+}
+
+impl WeightScales {
+    /// A weight of this output, −127 to 127.
+    pub(crate) fn round(&self, output: usize, weight: f32) -> i8 {
+        let scale = self.0[output];
+        if scale == 0.0 {
+            return 0;
+        }
+        (weight / scale).round() as i8
+    }
+
+    /// The scales of whole panels of `columns` outputs.
+    pub(crate) fn padded(self, columns: usize) -> Vec<f32> {
+        let mut scales = self.0;
+        scales.resize(scales.len().next_multiple_of(columns), 0.0);
+        scales
+    }
+}
+
+/// Rows of rounded activations.
+pub(crate) struct RoundedRows<T> {
+    /// `[rows, stride]`: p as bytes, or p − z as 16-bit integers. What lies behind a row's last value meets weights of
+    /// zero.
+    pub(crate) values: Vec<T>,
+    /// Length of a row.
+    pub(crate) stride: usize,
+    /// Groups of a row.
+    pub(crate) groups: usize,
+    /// r: `[rows, groups]`
+    pub(crate) scales: Vec<f32>,
+    /// z: `[rows, groups]`; all 0 where it was subtracted.
+    pub(crate) zeros: Vec<i32>,
+}
+
+impl RoundedRows<i16> {
+    /// Rounds rows of `length` values, for kernels that take two at a time.
+    pub(crate) fn pairs(x: &[f32], length: usize, level: Level) -> Self {
+        let round = |x: &[f32], out: &mut [i16], scales: &mut [f32], zeros: &mut [i32]| {
+            pair_row(level, x, out, scales, zeros);
+        };
+        Self::round(x, length, length.next_multiple_of(2), round)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl RoundedRows<u8> {
+    /// Rounds rows of `length` values, for kernels that take four at a time.
+    pub(crate) fn bytes(x: &[f32], length: usize, level: Level) -> Self {
+        let round = |x: &[f32], out: &mut [u8], scales: &mut [f32], zeros: &mut [i32]| {
+            byte_row(level, x, out, scales, zeros);
+        };
+        Self::round(x, length, length.next_multiple_of(4), round)
+    }
+}
+
+impl<T: Copy + Default + Send> RoundedRows<T> {
+    /// Rounds every row by `round`: values, their integers, scales and zeros of the groups.
+    fn round(
+        x: &[f32],
+        length: usize,
+        stride: usize,
+        round: impl Fn(&[f32], &mut [T], &mut [f32], &mut [i32]) + Sync,
+    ) -> Self {
+        let rows = x.len() / length.max(1);
+        let groups = length.div_ceil(GROUP);
+        let mut rounded = Self {
+            values: vec![T::default(); rows * stride],
+            stride,
+            groups,
+            scales: vec![0.0; rows * groups],
+            zeros: vec![0; rows * groups],
+        };
+        if rows == 0 {
+            return rounded;
+        }
+        let piece = (PIECE / length).max(1);
+        let notes = rounded.scales.par_chunks_mut(piece * groups);
+        let notes = notes.zip(rounded.zeros.par_chunks_mut(piece * groups));
+        let values = rounded.values.par_chunks_mut(piece * stride);
+        let parts = values.zip(notes).zip(x.par_chunks(piece * length));
+        parts.for_each(|((values, (scales, zeros)), x)| {
+            let notes = scales.chunks_exact_mut(groups);
+            let notes = notes.zip(zeros.chunks_exact_mut(groups));
+            let rows = values.chunks_exact_mut(stride).zip(x.chunks_exact(length));
+            for ((values, x), (scales, zeros)) in rows.zip(notes) {
+                round(x, &mut values[..length], scales, zeros);
+            }
+        });
+        rounded
+    }
+}
+
+dispatched! {
+    fn pair_row(row: &[f32], out: &mut [i16], scales: &mut [f32], zeros: &mut [i32]) = pair_row_kernel;
+}
+#[cfg(target_arch = "x86_64")]
+dispatched! {
+    fn byte_row(row: &[f32], out: &mut [u8], scales: &mut [f32], zeros: &mut [i32]) = byte_row_kernel;
+}
+
+#[inline(always)]
+fn pair_row_kernel<const FMA: bool>(
+    row: &[f32],
+    out: &mut [i16],
+    scales: &mut [f32],
+    zeros: &mut [i32],
+) {
+    let notes = scales.iter_mut().zip(zeros);
+    for ((x, out), (scale, zero)) in row.chunks(GROUP).zip(out.chunks_mut(GROUP)).zip(notes) {
+        let range = Range::of(x);
+        (*scale, *zero) = (range.scale, 0);
+        for (out, &x) in out.iter_mut().zip(x) {
+            *out = (range.round(x) - range.zero) as i16;
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn byte_row_kernel<const FMA: bool>(
+    row: &[f32],
+    out: &mut [u8],
+    scales: &mut [f32],
+    zeros: &mut [i32],
+) {
+    let notes = scales.iter_mut().zip(zeros);
+    for ((x, out), (scale, zero)) in row.chunks(GROUP).zip(out.chunks_mut(GROUP)).zip(notes) {
+        let range = Range::of(x);
+        (*scale, *zero) = (range.scale, range.zero);
+        for (out, &x) in out.iter_mut().zip(x) {
+            *out = range.round(x) as u8;
+        }
+    }
+}
+
+/// How the values of a group become integers.
+struct Range {
+    /// What values are multiplied with.
+    factor: f32,
+    /// r, what integers are multiplied with to come back; no number where a value is none or infinite.
+    scale: f32,
+    /// z, the integer of 0.
+    zero: i32,
+}
+
+impl Range {
+    #[inline(always)]
+    fn of(x: &[f32]) -> Self {
+        const LANES: usize = 16;
+        let (mut low, mut high, mut poison) = ([0.0_f32; LANES], [0.0_f32; LANES], [0.0; LANES]);
+        let (chunks, rest) = x.as_chunks::<LANES>();
+        let mut note = |lane: usize, x: f32| {
+            low[lane] = if x < low[lane] { x } else { low[lane] };
+            high[lane] = if x > high[lane] { x } else { high[lane] };
+            poison[lane] += x * 0.0;
+        };
+        for chunk in chunks {
+            for (lane, &x) in chunk.iter().enumerate() {
+                note(lane, x);
+            }
+        }
+        for (lane, &x) in rest.iter().enumerate() {
+            note(lane, x);
+        }
+        let low = low.into_iter().fold(0.0, f32::min);
+        let high = high.into_iter().fold(0.0, f32::max);
+        let poison: f32 = poison.into_iter().sum();
+        let width = high - low;
+        let factor = if width > 0.0 { 255.0 / width } else { 0.0 };
+        Self {
+            factor,
+            scale: width / 255.0 + poison,
+            zero: nearest(-low * factor),
+        }
+    }
+
+    /// p, 0 to 255.
+    #[inline(always)]
+    fn round(&self, x: f32) -> i32 {
+        (nearest(x * self.factor) + self.zero).clamp(0, 255)
+    }
+}
+
+/// The nearest integer, ties to even, of a number between −2²² and 2²².
+#[inline(always)]
+fn nearest(x: f32) -> i32 {
+    // 1.5·2²³ has integers as its last bits.
+    const ROUND: f32 = 12_582_912.0;
+    (x + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32
+}

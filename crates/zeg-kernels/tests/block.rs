@@ -1,0 +1,131 @@
+//! A packed residual block against the same block of plain tensors, at every level.
+
+mod common;
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, module};
+use common::{assert_close, at_every_level, host, tensor, values};
+use zeg_kernels::{Activation, Norm, PackedBlock, PackedLinear, Precision, Workspace, composed};
+
+const EPSILON: f32 = 1e-5;
+
+/// Plain tensors of a block: weights and biases of the four linear layers and of the two norms.
+struct Plain {
+    heads: usize,
+    linear: [(Tensor<2>, Tensor<1>); 4],
+    norms: [(Tensor<1>, Tensor<1>); 2],
+}
+
+impl Plain {
+    fn new(width: usize, hidden: usize, heads: usize) -> Self {
+        let device = Device::flex();
+        let linear = |outputs: usize, inputs: usize, seed| {
+            let weight = tensor([outputs, inputs], seed, &device) * (inputs as f64).sqrt().recip();
+            (weight, tensor([outputs], seed + 1, &device))
+        };
+        let norm = |seed| {
+            (
+                tensor([width], seed, &device),
+                tensor([width], seed + 1, &device),
+            )
+        };
+        Self {
+            heads,
+            linear: [
+                linear(3 * width, width, 1),
+                linear(width, width, 3),
+                linear(hidden, width, 5),
+                linear(width, hidden, 7),
+            ],
+            norms: [norm(9), norm(11)],
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>, mask: Option<Tensor<2>>) -> Tensor<3> {
+        let linear = |index: usize, x| {
+            let (weight, bias) = self.linear[index].clone();
+            module::linear(x, weight.transpose(), Some(bias))
+        };
+        let norm = |index: usize, x| {
+            let (weight, bias) = self.norms[index].clone();
+            composed::layer_norm(x, weight, bias, f64::from(EPSILON))
+        };
+        let qkv = linear(0, norm(0, x.clone()));
+        let x = x + linear(1, composed::attention_packed(qkv, self.heads, mask));
+        let hidden = composed::quick_gelu(linear(2, norm(1, x.clone())));
+        x + linear(3, hidden)
+    }
+
+    fn packed(&self, precision: Precision) -> PackedBlock {
+        let [qkv, out, up, down] = self.linear.each_ref().map(|(weight, bias)| {
+            let (weight, bias) = (host(weight.clone()), host(bias.clone()));
+            Arc::new(PackedLinear::new(&weight, &bias, precision))
+        });
+        let [attention_norm, network_norm] = self.norms.each_ref().map(|(weight, bias)| Norm {
+            weight: host(weight.clone()),
+            bias: host(bias.clone()),
+            epsilon: EPSILON,
+        });
+        PackedBlock {
+            attention_norm,
+            qkv,
+            heads: self.heads,
+            out,
+            network_norm,
+            up,
+            activation: Activation::QuickGelu,
+            down,
+            workspace: Workspace::default(),
+        }
+    }
+}
+
+/// Nobody sees what stands behind them in the sequence.
+fn causal(tokens: usize, device: &Device) -> Tensor<2> {
+    let row = |q: usize| (0..tokens).map(move |k| if k > q { f32::NEG_INFINITY } else { 0.0 });
+    let mask: Vec<f32> = (0..tokens).flat_map(row).collect();
+    Tensor::<1>::from_floats(mask.as_slice(), device).reshape([tokens, tokens])
+}
+
+#[test]
+fn a_packed_block_agrees_with_plain_tensors() {
+    let device = Device::flex();
+    at_every_level(|level| {
+        for (shape, hidden, heads) in [
+            ([1, 1, 8], 32, 1),
+            ([2, 5, 24], 96, 3),
+            ([3, 37, 40], 100, 2),
+            ([1, 150, 64], 256, 4),
+        ] {
+            let plain = Plain::new(shape[2], hidden, heads);
+            let packed = plain.packed(Precision::Float);
+            let x = tensor(shape, 20, &device);
+            let what = format!("{level:?} {shape:?}");
+            for mask in [None, Some(causal(shape[1], &device))] {
+                let expected = host(plain.forward(x.clone(), mask.clone()));
+                let found = host(packed.forward(x.clone(), mask.as_ref()));
+                assert_close(&found, &expected, 1e-5, &what);
+                let again = host(packed.forward(x.clone(), mask.as_ref()));
+                assert_eq!(found, again, "{what}: the same buffers once more");
+            }
+            assert_eq!(
+                host(x),
+                values(shape.iter().product(), 20),
+                "the input is not ours"
+            );
+        }
+    });
+}
+
+#[test]
+fn integers_are_near() {
+    let device = Device::flex();
+    let plain = Plain::new(64, 256, 4);
+    let x = tensor([2, 50, 64], 20, &device);
+    let expected = host(plain.forward(x.clone(), None));
+    at_every_level(|level| {
+        let found = host(plain.packed(Precision::Int8).forward(x.clone(), None));
+        assert_close(&found, &expected, 0.05, &format!("{level:?}"));
+    });
+}

@@ -1,0 +1,249 @@
+//! Packed linear layers against plain sums, at every level.
+
+mod common;
+
+use common::{assert_close, at_every_level, values};
+use zeg_kernels::{Activation, PackedLinear, Precision, Then};
+
+/// Rows, inputs, outputs: single, odd, a little more and less than tiles, panels and blocks.
+const SHAPES: [[usize; 3]; 9] = [
+    [1, 1, 1],
+    [3, 5, 7],
+    [8, 48, 48],
+    [9, 33, 49],
+    [7, 4, 25],
+    [13, 66, 200],
+    [4, 129, 385],
+    [265, 17, 50],
+    [270, 31, 195],
+];
+
+/// x·Wᵀ + b in double precision: `[rows, outputs]`.
+fn plain(x: &[f32], weight: &[f32], bias: &[f32], inputs: usize) -> Vec<f32> {
+    let row = |x: &[f32]| -> Vec<f32> {
+        let output = |(weights, &bias): (&[f32], &f32)| {
+            let products = x.iter().zip(weights);
+            let sum: f64 = products.map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
+            (sum + f64::from(bias)) as f32
+        };
+        weight.chunks(inputs).zip(bias).map(output).collect()
+    };
+    x.chunks(inputs).flat_map(row).collect()
+}
+
+struct Case {
+    inputs: usize,
+    x: Vec<f32>,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    /// What was there before.
+    before: Vec<f32>,
+}
+
+impl Case {
+    fn new([rows, inputs, outputs]: [usize; 3]) -> Self {
+        Self {
+            inputs,
+            x: values(rows * inputs, 1),
+            weight: values(outputs * inputs, 2),
+            bias: values(outputs, 3),
+            before: values(rows * outputs, 4),
+        }
+    }
+
+    fn run(&self, precision: Precision, then: Then) -> Vec<f32> {
+        let layer = PackedLinear::new(&self.weight, &self.bias, precision);
+        let mut out = self.before.clone();
+        layer.apply(&self.x, &mut out, then);
+        out
+    }
+
+    /// What `then` makes of these products.
+    fn then(&self, products: Vec<f32>, then: Then) -> Vec<f32> {
+        match then {
+            Then::Store => products,
+            Then::Add => products
+                .iter()
+                .zip(&self.before)
+                .map(|(a, b)| a + b)
+                .collect(),
+            Then::Activate(activation) => {
+                let device = burn::tensor::Device::flex();
+                let x = burn::tensor::Tensor::<1>::from_floats(products.as_slice(), &device);
+                common::host(match activation {
+                    Activation::Sigmoid => zeg_kernels::composed::sigmoid(x),
+                    Activation::QuickGelu => zeg_kernels::composed::quick_gelu(x),
+                    Activation::Gelu => zeg_kernels::composed::gelu(x),
+                })
+            }
+        }
+    }
+}
+
+const THENS: [Then; 5] = [
+    Then::Store,
+    Then::Add,
+    Then::Activate(Activation::Sigmoid),
+    Then::Activate(Activation::QuickGelu),
+    Then::Activate(Activation::Gelu),
+];
+
+#[test]
+fn floats_agree_with_plain_sums() {
+    at_every_level(|level| {
+        for shape in SHAPES {
+            let case = Case::new(shape);
+            let products = plain(&case.x, &case.weight, &case.bias, case.inputs);
+            for then in THENS {
+                let found = case.run(Precision::Float, then);
+                let expected = case.then(products.clone(), then);
+                // Sums of up to 129 products are of order 10, what a sigmoid makes of them of order 1.
+                let tolerance = match then {
+                    Then::Activate(Activation::Sigmoid) => 2e-5,
+                    _ => 2e-6,
+                };
+                assert_close(
+                    &found,
+                    &expected,
+                    tolerance,
+                    &format!("{level:?} {shape:?} {then:?}"),
+                );
+            }
+        }
+    });
+}
+
+/// Scale and integers, less that of 0, of a group of activations, as the documentation has it.
+fn rounded(group: &[f32]) -> (f32, Vec<i32>) {
+    let low = group.iter().fold(0.0_f32, |low, &x| low.min(x));
+    let high = group.iter().fold(0.0_f32, |high, &x| high.max(x));
+    let factor = 255.0 / (high - low);
+    let zero = (-low * factor).round_ties_even();
+    let integer = |x: f32| ((x * factor).round_ties_even() + zero).clamp(0.0, 255.0) - zero;
+    let integers = group.iter().map(|&x| integer(x) as i32).collect();
+    ((high - low) / 255.0, integers)
+}
+
+/// The sums of integers are exact, so that the results are those of the plain loop to the bit, at every level.
+#[test]
+fn integers_are_exact_at_every_level() {
+    at_every_level(|level| {
+        for shape in SHAPES {
+            let mut case = Case::new(shape);
+            let last = case.x.len() - 1;
+            case.x[last] = 300.0; // its group loses precision, the others do not
+            let found = case.run(Precision::Int8, Then::Store);
+            let weights: Vec<_> = case
+                .weight
+                .chunks(case.inputs)
+                .map(|row| {
+                    let most = row.iter().fold(0.0_f32, |most, w| most.max(w.abs()));
+                    let scale = most / 127.0;
+                    let integers = row.iter().map(|w| (w / scale).round() as i32);
+                    (scale, integers.collect::<Vec<_>>())
+                })
+                .collect();
+            let mut at = 0;
+            for x in case.x.chunks(case.inputs) {
+                let groups: Vec<_> = x.chunks(48).map(rounded).collect();
+                for ((scale, weights), bias) in weights.iter().zip(&case.bias) {
+                    let mut sum = 0.0;
+                    for ((group_scale, x), weights) in groups.iter().zip(weights.chunks(48)) {
+                        let products: i32 = x.iter().zip(weights).map(|(x, w)| x * w).sum();
+                        sum += products as f32 * group_scale;
+                    }
+                    let expected = sum * scale + bias;
+                    assert_eq!(
+                        found[at].to_bits(),
+                        expected.to_bits(),
+                        "{level:?} {shape:?} {at}"
+                    );
+                    at += 1;
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn integers_are_near_the_floats() {
+    at_every_level(|level| {
+        for then in [Then::Store, Then::Add] {
+            let case = Case::new([13, 66, 200]);
+            let found = case.run(Precision::Int8, then);
+            let expected = case.run(Precision::Float, then);
+            assert_close(&found, &expected, 0.03, &format!("{level:?} {then:?}"));
+        }
+    });
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    let case = Case::new([270, 31, 195]);
+    for precision in [Precision::Float, Precision::Int8] {
+        let runs = [1, 2, 3, 7].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            pool.install(|| case.run(precision, Then::Activate(Activation::QuickGelu)))
+        });
+        assert!(runs.iter().all(|run| *run == runs[0]), "{precision:?}");
+    }
+}
+
+/// A row's result is the same whatever rows are computed with it.
+#[test]
+fn neighbours_do_not_change_a_row() {
+    at_every_level(|level| {
+        for precision in [Precision::Float, Precision::Int8] {
+            let case = Case::new([21, 30, 70]);
+            let together = case.run(precision, Then::Store);
+            let layer = PackedLinear::new(&case.weight, &case.bias, precision);
+            for (x, expected) in case.x.chunks(30).zip(together.chunks(70)) {
+                let mut alone = vec![0.0; 70];
+                layer.apply(x, &mut alone, Then::Store);
+                assert_eq!(alone, expected, "{level:?} {precision:?}");
+            }
+        }
+    });
+}
+
+/// Numbers that are none stay visible, and zeros are no special case.
+#[test]
+fn rows_of_zeros_and_of_no_numbers() {
+    at_every_level(|level| {
+        for precision in [Precision::Float, Precision::Int8] {
+            let mut case = Case::new([4, 40, 50]);
+            case.x[..40].fill(0.0);
+            case.x[41] = f32::NAN;
+            case.x[85] = f32::INFINITY;
+            case.weight[..40].fill(0.0);
+            let found = case.run(precision, Then::Store);
+            let what = format!("{level:?} {precision:?}");
+            assert_eq!(found[..50], case.bias, "{what}: zeros");
+            assert!(found[50..100].iter().all(|y| y.is_nan()), "{what}: NaN");
+            assert!(
+                found[101..150].iter().all(|y| !y.is_finite()),
+                "{what}: infinite"
+            );
+            assert!(found[150..].iter().all(|y| y.is_finite()), "{what}: others");
+        }
+    });
+}
+
+#[test]
+#[should_panic(expected = "6 values in, 4 out of a layer 2→2")]
+fn lengths_that_do_not_fit_are_refused() {
+    let layer = PackedLinear::new(&[1.0; 4], &[0.0; 2], Precision::Float);
+    layer.apply(&[0.0; 6], &mut [0.0; 4], Then::Store);
+}
+
+/// No rows are no work.
+#[test]
+fn no_rows() {
+    for precision in [Precision::Float, Precision::Int8] {
+        let layer = PackedLinear::new(&[1.0; 4], &[0.0; 2], precision);
+        layer.apply(&[], &mut [], Then::Store);
+    }
+}

@@ -1,0 +1,125 @@
+//! Models with packed weights against the same models with plain tensors.
+#![allow(clippy::unwrap_used)] // helper functions of a test
+
+use std::path::Path;
+
+use burn::tensor::{Device, Distribution, Tensor};
+use zeg_model::{
+    Precision,
+    config::{ClipRcConfig, HeadConfig, PromptConfig, PromptDepth, VisionConfig, ZegClipConfig},
+    dense::DenseModel,
+    method::MethodConfig,
+    recognize::Recognized,
+    weights::StateDict,
+};
+
+/// The small CLIP tower that the training-free methods are compared on.
+fn tower() -> (StateDict, VisionConfig) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/training_free.safetensors");
+    let golden = StateDict::open(&path).unwrap();
+    let mut weights = StateDict::default();
+    for key in golden.keys() {
+        if let Some(name) = key.strip_prefix("weights.visual.") {
+            let tensor = golden.read(key).unwrap().unwrap();
+            weights.insert(format!("backbone.{name}"), tensor);
+        }
+    }
+    let Recognized::Clip { encoder, .. } = Recognized::from_weights(&weights).unwrap() else {
+        panic!("the tower is not recognized as CLIP's");
+    };
+    (weights, encoder)
+}
+
+/// Models of both methods on the tower, with prompts in two blocks, and region tokens for CLIP-RC.
+fn methods(encoder: &VisionConfig) -> [MethodConfig; 2] {
+    let prompted = VisionConfig {
+        prompts: Some(PromptConfig {
+            tokens: 3,
+            depth: PromptDepth::First(2),
+            dropout: 0.0,
+        }),
+        ..encoder.clone()
+    };
+    let head = HeadConfig {
+        heads: 2,
+        feed_forward: 24,
+        ..HeadConfig::default()
+    };
+    [
+        ZegClipConfig {
+            tune_encoder: false,
+            head: head.clone(),
+            encoder: prompted.clone(),
+        }
+        .into(),
+        ClipRcConfig {
+            tune_encoder: false,
+            head,
+            encoder: VisionConfig {
+                regions: Some(4),
+                ..prompted
+            },
+        }
+        .into(),
+    ]
+}
+
+/// Masks of two pictures, `[2, 5, h, w]`, and the norm of their values.
+fn masks(model: &dyn DenseModel, images: &Tensor<4>, text: &Tensor<2>) -> Vec<f32> {
+    let encoded = model.encode(images.clone());
+    let masks = model.masks(encoded, text.clone());
+    masks.into_data().convert::<f32>().try_into_vec().unwrap()
+}
+
+fn worst(found: &[f32], expected: &[f32]) -> f32 {
+    let scale = expected.iter().fold(0.0_f32, |scale, v| scale.max(v.abs()));
+    let distances = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    distances.fold(0.0, f32::max) / scale
+}
+
+#[test]
+fn packed_models_see_what_plain_ones_see() {
+    let device = Device::flex();
+    let (weights, encoder) = tower();
+    let side = 5 * encoder.patch;
+    let random = Distribution::Normal(0.0, 1.0);
+    let images = Tensor::<4>::random([2, 3, side, side + encoder.patch], random, &device);
+    let text = Tensor::<2>::random([5, encoder.embed_dim], random, &device);
+    for config in methods(&encoder) {
+        let method = config.method().title();
+        let plain = config.build(&weights, &device, 0).unwrap().0;
+        let expected = masks(&plain, &images, &text);
+        let packed = config
+            .build_packed(&weights, &device, Precision::Float)
+            .unwrap();
+        let found = masks(&packed, &images, &text);
+        assert_eq!(found.len(), expected.len());
+        let distance = worst(&found, &expected);
+        assert!(distance < 2e-5, "{method}: {distance}");
+        assert_eq!(found, masks(&packed, &images, &text), "{method}: once more");
+
+        let integers = config
+            .build_packed(&weights, &device, Precision::Int8)
+            .unwrap();
+        let distance = worst(&masks(&integers, &images, &text), &expected);
+        assert!(distance < 0.1, "{method}, int8: {distance}");
+        assert!(distance > 1e-4, "{method}, int8 was not used: {distance}");
+    }
+}
+
+#[test]
+fn integers_are_for_the_cpu_without_gradients() {
+    let (weights, encoder) = tower();
+    let device = Device::flex().autodiff();
+    for config in methods(&encoder) {
+        let error = config
+            .build_packed(&weights, &device, Precision::Int8)
+            .unwrap_err();
+        assert!(error.to_string().contains("on the CPU"), "{error}");
+        assert!(
+            config
+                .build_packed(&weights, &device, Precision::Float)
+                .is_ok()
+        );
+    }
+}

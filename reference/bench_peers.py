@@ -1,0 +1,506 @@
+"""Times ZegCLIP (ViT-B/16, 512×512, 20 classes) in PyTorch, ONNX Runtime, OpenVINO and zeg, one after the other.
+
+Run        python reference/bench_peers.py --zeg target/release/zeg --threads 2 --json peers.json
+           python reference/bench_peers.py --zeg target/release/zeg --training --batch 4 --rounds 2
+Packages   torch, numpy; onnx, onnxscript, onnxruntime, openvino and nncf for the engines of those names
+Writes     a table, and JSON with every time
+
+Every engine is a process of its own that loads the same random weights (a file with the names of the released
+checkpoints) and then waits; in each round every engine computes the same picture once, in turn, so that a machine that
+slows down slows all of them down. A result is: seconds on the wall and of all threads together (medians over the
+rounds), the most memory that the process ever had, the seconds from the start of the process to its first result, and
+the largest difference of a score from PyTorch's.
+
+zeg is started anew in every round (one run that does not count, one that does), because its benchmark is a command.
+Its memory is that of its runs; that of the others includes what their packages need to load.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+WIDTH, LAYERS, HEADS, PATCH, SIZE = 768, 12, 12, 16, 512
+DIM, PROMPTS, CLASSES, SEEN = 512, 10, 20, 15
+DECODER_LAYERS, DECODER_HEADS, HIDDEN = 3, 8, 2048
+FOCAL, DICE = 100.0, 1.0
+ENGINES = ["torch", "torch-compile", "onnxruntime", "onnxruntime-int8", "openvino", "openvino-int8"]
+
+
+def parameter_shapes():
+    """Names and shapes of the released checkpoints, without what inference does not read."""
+    grid = SIZE // PATCH
+    yield "backbone.conv1.weight", (WIDTH, 3, PATCH, PATCH)
+    yield "backbone.class_embedding", (WIDTH,)
+    yield "backbone.positional_embedding", (1 + grid * grid, WIDTH)
+    yield "backbone.proj", (WIDTH, DIM)
+    yield "backbone.prompt_embeddings", (1, PROMPTS, WIDTH)
+    yield "backbone.deep_prompt_embeddings", (LAYERS - 1, PROMPTS, WIDTH)
+    yield "decode_head.q_proj.weight", (DIM, 2 * DIM)
+    yield "decode_head.q_proj.bias", (DIM,)
+    for norm in ("ln_pre", "ln_post", "prompt_norm"):
+        yield f"backbone.{norm}.weight", (WIDTH,)
+        yield f"backbone.{norm}.bias", (WIDTH,)
+    linear = {"backbone.prompt_proj": (WIDTH, WIDTH)}
+    for i in range(LAYERS):
+        block = f"backbone.transformer.resblocks.{i}"
+        yield f"{block}.attn.in_proj_weight", (3 * WIDTH, WIDTH)
+        yield f"{block}.attn.in_proj_bias", (3 * WIDTH,)
+        for norm in ("ln_1", "ln_2"):
+            yield f"{block}.{norm}.weight", (WIDTH,)
+            yield f"{block}.{norm}.bias", (WIDTH,)
+        linear[f"{block}.attn.out_proj"] = (WIDTH, WIDTH)
+        linear[f"{block}.mlp.c_fc"] = (4 * WIDTH, WIDTH)
+        linear[f"{block}.mlp.c_proj"] = (WIDTH, 4 * WIDTH)
+    for i in range(DECODER_LAYERS):
+        layer = f"decode_head.decoder_1.layers.{i}"
+        for name in ("q", "k", "v", "proj"):
+            linear[f"{layer}.multihead_attn.{name}"] = (DIM, DIM)
+        linear[f"{layer}.linear1"] = (HIDDEN, DIM)
+        linear[f"{layer}.linear2"] = (DIM, HIDDEN)
+        for norm in ("norm2", "norm3"):
+            yield f"{layer}.{norm}.weight", (DIM,)
+            yield f"{layer}.{norm}.bias", (DIM,)
+    for name, shape in linear.items():
+        yield f"{name}.weight", shape
+        yield f"{name}.bias", shape[:1]
+
+
+def write_weights(path):
+    """Random weights as a safetensors file."""
+    rng = np.random.default_rng(0)
+    header, blobs, offset = {}, [], 0
+    for name, shape in parameter_shapes():
+        values = rng.standard_normal(shape, dtype=np.float32)
+        if name.endswith(".weight") and len(shape) == 1:
+            values = 1 + 0.1 * values
+        elif name.endswith("bias"):
+            values *= 0.05
+        elif len(shape) == 2 and name.endswith(("weight", "proj")):
+            values *= shape[1] ** -0.5
+        elif name == "backbone.conv1.weight":
+            values *= (3 * PATCH * PATCH) ** -0.5
+        else:
+            values *= 0.3
+        blob = values.tobytes()
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [offset, offset + len(blob)]}
+        blobs.append(blob)
+        offset += len(blob)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        file.writelines(blobs)
+
+
+def read_weights(path):
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    data = np.memmap(path, dtype=np.uint8, mode="r", offset=8 + length)
+    for name, entry in header.items():
+        start, end = entry["data_offsets"]
+        yield name, np.array(data[start:end]).view(np.float32).reshape(entry["shape"])
+
+
+def inputs(batch):
+    """A picture of noise and class embeddings of unit length."""
+    rng = np.random.default_rng(1)
+    text = rng.standard_normal((CLASSES, DIM), dtype=np.float32)
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    return rng.standard_normal((batch, 3, SIZE, SIZE), dtype=np.float32), text
+
+
+def build_torch(weights):
+    """The model in PyTorch; the modules' names are the weights' names."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.in_proj_weight = nn.Parameter(torch.empty(3 * WIDTH, WIDTH))
+            self.in_proj_bias = nn.Parameter(torch.empty(3 * WIDTH))
+            self.out_proj = nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, x):
+            batch, tokens, _ = x.shape
+            qkv = functional.linear(x, self.in_proj_weight, self.in_proj_bias)
+            q, k, v = qkv.view(batch, tokens, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
+            attended = functional.scaled_dot_product_attention(q, k, v)
+            return self.out_proj(attended.transpose(1, 2).reshape(batch, tokens, WIDTH))
+
+    class Mlp(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c_fc = nn.Linear(WIDTH, 4 * WIDTH)
+            self.c_proj = nn.Linear(4 * WIDTH, WIDTH)
+
+        def forward(self, x):
+            hidden = self.c_fc(x)
+            return self.c_proj(hidden * torch.sigmoid(1.702 * hidden))
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.ln_1 = nn.LayerNorm(WIDTH)
+            self.attn = Attention()
+            self.ln_2 = nn.LayerNorm(WIDTH)
+            self.mlp = Mlp()
+
+        def forward(self, x):
+            x = x + self.attn(self.ln_1(x))
+            return x + self.mlp(self.ln_2(x))
+
+    class Transformer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.resblocks = nn.ModuleList(Block() for _ in range(LAYERS))
+
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            grid = SIZE // PATCH
+            self.conv1 = nn.Conv2d(3, WIDTH, PATCH, PATCH, bias=False)
+            self.class_embedding = nn.Parameter(torch.empty(WIDTH))
+            self.positional_embedding = nn.Parameter(torch.empty(1 + grid * grid, WIDTH))
+            self.ln_pre = nn.LayerNorm(WIDTH)
+            self.transformer = Transformer()
+            self.ln_post = nn.LayerNorm(WIDTH)
+            self.proj = nn.Parameter(torch.empty(WIDTH, DIM))
+            self.prompt_embeddings = nn.Parameter(torch.empty(1, PROMPTS, WIDTH))
+            self.deep_prompt_embeddings = nn.Parameter(torch.empty(LAYERS - 1, PROMPTS, WIDTH))
+            self.prompt_proj = nn.Linear(WIDTH, WIDTH)
+            self.prompt_norm = nn.LayerNorm(WIDTH, eps=1e-6)
+
+        def forward(self, images):
+            batch = images.shape[0]
+            patches = self.conv1(images).flatten(2).transpose(1, 2)
+            positions = self.positional_embedding
+            # The class embedding is added twice, as released.
+            first = (2 * self.class_embedding + positions[0]).expand(batch, 1, WIDTH)
+            x = self.ln_pre(torch.cat([first, patches + positions[1:]], 1))
+            for i, block in enumerate(self.transformer.resblocks):
+                fresh = self.prompt_embeddings if i == 0 else self.deep_prompt_embeddings[i - 1 : i]
+                fresh = functional.dropout(self.prompt_proj(fresh).expand(batch, -1, -1), 0.1, self.training)
+                rest = x[:, 1:] if i == 0 else x[:, 1 + PROMPTS :]
+                x = block(torch.cat([x[:, :1], fresh, rest], 1))
+            x = functional.normalize(self.ln_post(self.prompt_norm(x)) @ self.proj, dim=-1)
+            return x[:, 0], x[:, 1 + PROMPTS :]
+
+    class CrossAttention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v, self.proj = (nn.Linear(DIM, DIM) for _ in range(4))
+
+        def logits(self, queries, memory):
+            """Mean over heads, before the softmax."""
+            scale = (DIM // DECODER_HEADS) ** -0.5 / DECODER_HEADS
+            return (self.q(queries) * scale) @ self.k(memory).transpose(1, 2)
+
+        def forward(self, queries, memory):
+            def split(x):
+                return x.view(x.shape[0], x.shape[1], DECODER_HEADS, -1).transpose(1, 2)
+
+            q, k, v = split(self.q(queries)), split(self.k(memory)), split(self.v(memory))
+            attended = functional.scaled_dot_product_attention(q, k, v, dropout_p=0.1 * self.training)
+            return self.proj(attended.transpose(1, 2).reshape(queries.shape))
+
+    class DecoderLayer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.multihead_attn = CrossAttention()
+            self.linear1 = nn.Linear(DIM, HIDDEN)
+            self.linear2 = nn.Linear(HIDDEN, DIM)
+            self.norm2, self.norm3 = nn.LayerNorm(DIM), nn.LayerNorm(DIM)
+
+        def forward(self, x, memory):
+            def drop(y):
+                return functional.dropout(y, 0.1, self.training)
+
+            x = self.norm2(x + drop(self.multihead_attn(x, memory)))
+            hidden = drop(functional.relu(self.linear1(x)))
+            return self.norm3(x + drop(self.linear2(hidden)))
+
+    class Decoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(DecoderLayer() for _ in range(DECODER_LAYERS))
+
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q_proj = nn.Linear(2 * DIM, DIM)
+            self.decoder_1 = Decoder()
+
+        def forward(self, image, patches, text):
+            text = text.expand(image.shape[0], -1, -1)
+            queries = self.q_proj(torch.cat([text * image[:, None], text], -1))
+            *layers, last = self.decoder_1.layers
+            for layer in layers:
+                queries = layer(queries, patches)
+            side = SIZE // PATCH
+            masks = last.multihead_attn.logits(queries, patches)  # the last value path is not read
+            return masks.view(image.shape[0], text.shape[1], side, side)
+
+    class ZegClip(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = Encoder()
+            self.decode_head = Head()
+
+        def masks(self, images, text):
+            masks = self.decode_head(*self.backbone(images), text)
+            return functional.interpolate(masks, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+
+        def forward(self, images, text):
+            return torch.sigmoid(self.masks(images, text))
+
+    model = ZegClip()
+    state = {name: torch.from_numpy(values) for name, values in read_weights(weights)}
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def export_onnx(weights, folder):
+    """The model as an ONNX file, made once."""
+    import torch
+
+    path = pathlib.Path(folder) / "zegclip.onnx"
+    if not path.is_file():
+        example = tuple(torch.from_numpy(x) for x in inputs(1))
+        torch.onnx.export(
+            build_torch(weights), example, str(path), input_names=["images", "text"], output_names=["scores"], dynamo=True
+        )
+    return str(path)
+
+
+def torch_engine(weights, folder, threads, batch, compiled):
+    import torch
+
+    torch.set_num_threads(threads)
+    model = build_torch(weights)
+    if compiled:
+        model = torch.compile(model)
+    images, text = (torch.from_numpy(x) for x in inputs(batch))
+
+    def run():
+        with torch.inference_mode():
+            return model(images, text).numpy()
+
+    return run
+
+
+def torch_training(weights, threads, batch):
+    """Steps of the released recipe: prompts and head learn, the encoder is frozen."""
+    import torch
+    from torch.nn import functional
+
+    torch.set_num_threads(threads)
+    model = build_torch(weights).train()
+    learns = []
+    for name, parameter in model.named_parameters():
+        prompt = name.startswith(("backbone.prompt", "backbone.deep_prompt"))
+        parameter.requires_grad = prompt or name.startswith("decode_head.")
+        learns += [parameter] * parameter.requires_grad
+    optimizer = torch.optim.AdamW(learns, lr=2e-4, weight_decay=0.01)
+    images, text = inputs(batch)
+    images, text = torch.from_numpy(images), torch.from_numpy(text[:SEEN])
+    labels = torch.from_numpy(np.random.default_rng(2).integers(0, SEEN + 1, (batch, SIZE, SIZE)))
+    truth = functional.one_hot(labels, SEEN + 1)[..., :SEEN].permute(0, 3, 1, 2).float()
+
+    def run():
+        optimizer.zero_grad()
+        masks = model.masks(images, text)
+        p = torch.sigmoid(masks)
+        entropy = functional.binary_cross_entropy_with_logits(masks, truth, reduction="none")
+        apart = p * (1 - truth) + (1 - p) * truth
+        alpha = 0.25 * truth + 0.75 * (1 - truth)
+        focal = (alpha * apart**2 * entropy).flatten(2).mean(2).sum()
+        overlap = 2 * (p * truth).sum((2, 3)) + 1
+        dice = (1 - overlap / (p.sum((2, 3)) + truth.sum((2, 3)) + 1)).sum()
+        loss = (FOCAL * focal + DICE * dice) / (batch * SEEN)
+        loss.backward()
+        optimizer.step()
+        return np.array([loss.item()])
+
+    return run
+
+
+def onnxruntime_engine(weights, folder, threads, batch, integers):
+    import onnxruntime
+
+    path = export_onnx(weights, folder)
+    if integers:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        float_path, path = path, str(pathlib.Path(folder) / "zegclip-int8.onnx")
+        if not os.path.isfile(path):
+            quantize_dynamic(float_path, path, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    images, text = inputs(batch)
+    return lambda: session.run(None, {"images": images, "text": text})[0]
+
+
+def openvino_engine(weights, folder, threads, batch, integers):
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(export_onnx(weights, folder))
+    images, text = inputs(batch)
+    if integers:
+        import nncf
+
+        calibration = nncf.Dataset([{"images": images, "text": text}])
+        kind = nncf.ModelType.TRANSFORMER
+        model = nncf.quantize(model, calibration, model_type=kind, subset_size=1, fast_bias_correction=True)
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(model, "CPU", settings)
+    return lambda: compiled({"images": images, "text": text})[0]
+
+
+def worker(args):
+    """Loads an engine, then computes once for every line on standard input."""
+    if args.training:
+        run = torch_training(args.weights, args.threads, args.batch)
+    else:
+        kind, _, variant = args.worker.partition("-")
+        make = {"torch": torch_engine, "onnxruntime": onnxruntime_engine, "openvino": openvino_engine}[kind]
+        run = make(args.weights, args.folder, args.threads, args.batch, bool(variant))
+    result = run()
+    np.save(pathlib.Path(args.folder) / f"{args.worker}.npy", result)
+    print(json.dumps({"ready": True}), flush=True)
+    for _ in sys.stdin:
+        wall, cpu = time.perf_counter(), time.process_time()
+        run()
+        times = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+        status = pathlib.Path("/proc/self/status").read_text()
+        peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        print(json.dumps(times | {"peak_mb": int(peak.split()[1]) * 1024 / 1e6}), flush=True)
+
+
+class Peer:
+    """A worker process."""
+
+    def __init__(self, engine, args, weights, folder):
+        command = [sys.executable, __file__, "--worker", engine, "--weights", weights, "--folder", folder]
+        command += ["--threads", str(args.threads), "--batch", str(args.batch)] + ["--training"] * args.training
+        environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
+        log = open(pathlib.Path(folder) / f"{engine}.log", "w")
+        started = time.perf_counter()
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        self.ready = self.answer() is not None
+        self.cold = time.perf_counter() - started
+
+    def answer(self):
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        return None
+
+    def run(self):
+        print(file=self.process.stdin, flush=True)
+        return self.answer()
+
+
+class Zeg:
+    """`zeg bench`, a process a round."""
+
+    def __init__(self, args, weights, precision):
+        self.command = [args.zeg, "bench"]
+        if args.training:
+            self.command += [args.config, "--training"]
+        else:
+            self.command += [weights, "--classes", str(CLASSES), "--precision", precision]
+        self.command += ["--size", str(SIZE), "--batch", str(args.batch), "--threads", str(args.threads)]
+        self.command += ["--runs", "1", "--json", "-"]
+        self.ready, self.cold = True, None
+
+    def run(self):
+        started = time.perf_counter()
+        found = json.loads(subprocess.run(self.command, check=True, capture_output=True, text=True).stdout)
+        cold = time.perf_counter() - started - found["median_s"]
+        self.cold = cold if self.cold is None else min(cold, self.cold)
+        return {"wall": found["median_s"], "cpu": found["cpu_median_s"], "peak_mb": found["peak_mb"]}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--zeg", default="target/release/zeg", help="the program")
+    parser.add_argument("--engines", default=",".join(ENGINES), help="which peers, separated by commas")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--training", action="store_true", help="steps of training instead of forward passes; PyTorch alone")
+    parser.add_argument("--config", default="configs/voc12/zegclip-inductive.toml", help="experiment that zeg trains")
+    parser.add_argument("--json", help="file for every time")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--weights", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        return worker(args)
+
+    with tempfile.TemporaryDirectory() as folder:
+        weights = str(pathlib.Path(folder) / "weights.safetensors")
+        write_weights(weights)
+        peers = {"zeg": Zeg(args, weights, "f32")}
+        if not args.training:
+            peers["zeg-int8"] = Zeg(args, weights, "int8")
+        for engine in ["torch"] if args.training else args.engines.split(","):
+            peer = Peer(engine, args, weights, folder)
+            if peer.ready:
+                peers[engine] = peer
+            else:
+                log = (pathlib.Path(folder) / f"{engine}.log").read_text().strip().splitlines()
+                print(f"{engine}: left out: {log[-1] if log else 'no answer'}", file=sys.stderr)
+        runs = {name: [] for name in peers}
+        for _ in range(args.rounds):
+            for name, peer in peers.items():
+                runs[name].append(peer.run())
+        report(args, peers, runs, folder)
+    return None
+
+
+def report(args, peers, runs, folder):
+    reference = np.load(pathlib.Path(folder) / "torch.npy") if "torch" in peers else None
+    what = "training step" if args.training else "forward"
+    print(f"{what}, batch {args.batch}, {args.threads} threads, medians of {args.rounds} rounds")
+    print(f"{'engine':18} {'wall s':>8} {'of torch':>8} {'cpu s':>8} {'of torch':>8} {'peak MB':>8} {'cold s':>7} {'differs':>8}")
+    results = {}
+    for name, peer in peers.items():
+        result = {key: statistics.median(run[key] for run in runs[name]) for key in ("wall", "cpu", "peak_mb")}
+        stored = pathlib.Path(folder) / f"{name}.npy"
+        if reference is not None and stored.is_file():
+            result["difference"] = float(np.abs(np.load(stored) - reference).max())
+        results[name] = result | {"cold": peer.cold, "runs": runs[name]}
+    base = results.get("torch")
+    for name, result in results.items():
+        def ratio(key):
+            return f"{result[key] / base[key]:8.2f}" if base else " " * 8
+
+        difference = f"{result['difference']:8.1e}" if "difference" in result else ""
+        print(
+            f"{name:18} {result['wall']:8.3f} {ratio('wall')} {result['cpu']:8.3f} {ratio('cpu')} "
+            f"{result['peak_mb']:8.0f} {result['cold']:7.1f} {difference}"
+        )
+    if args.json:
+        versions = {name: module.__version__ for name, module in sys.modules.items() if name == "numpy"}
+        pathlib.Path(args.json).write_text(json.dumps({"arguments": vars(args), "versions": versions, "results": results}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
