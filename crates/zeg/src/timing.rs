@@ -200,7 +200,9 @@ fn text(classes: usize, dim: usize, device: &Device) -> Tensor<2> {
     let mut values: Vec<f32> = noise::uniform("bench.text", 0, classes * dim).collect();
     for row in values.chunks_exact_mut(dim.max(1)) {
         let length = row.iter().map(|v| v * v).sum::<f32>().sqrt();
-        row.iter_mut().for_each(|value| *value /= length);
+        for value in row {
+            *value /= length;
+        }
     }
     Tensor::from_data(TensorData::new(values, [classes, dim]), device)
 }
