@@ -66,6 +66,10 @@ pub enum DataError {
         name: String,
     },
 
+    /// The settings of a mini world are out of range.
+    #[error("the mini world: {0}")]
+    World(#[source] Box<crate::mini_world::WorldError>),
+
     /// The folder does not hold the data set.
     #[error("{}: no {dataset} data set here; looked for {}", root.display(), paths(looked_for))]
     RootNotFound {

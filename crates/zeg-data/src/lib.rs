@@ -43,7 +43,7 @@ mod pattern;
 mod split;
 mod voc;
 
-pub use augment::{Pipeline, Preprocess, RandomCrop, TrainSample, Whole};
+pub use augment::{Pipeline, Preprocess, RandomCrop, ShortSides, TrainSample, Whole};
 pub use benchmark::{Benchmark, DATASETS, OfficialSplit, benchmark};
 pub use dataset::{Dataset, Item, Metric, Sample};
 pub use doctor::{Diagnosis, DoctorOptions, Finding, Severity, Verdict, examine};
@@ -52,4 +52,4 @@ pub use known::{classes, splits};
 pub use labels::{LabelKind, LabelRule};
 pub use loader::{Batch, Loader, LoaderOptions, OnBadSample};
 pub use selection::{Selection, list, open};
-pub use source::SampleSource;
+pub use source::{OpenSet, SampleSource};

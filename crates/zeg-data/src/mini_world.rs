@@ -30,11 +30,12 @@ use serde::{Deserialize, Serialize};
 use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
 use zeg_vocab::classes::ClassSet;
 
+pub use caption::caption_words;
 pub use config::{PretrainStage, WorldConfig, WorldSplit};
 pub use error::WorldError;
 pub use export::{Counts, DESCRIPTION, Exported};
 pub use names::{Colour, Name, SEEN, Texture, UNSEEN};
-pub use set::WorldSet;
+pub use set::{DATASET, WorldData, WorldSet};
 pub use shape::Shape;
 
 use crate::Sample;

@@ -5,7 +5,8 @@
 
 use zeg_vocab::classes::ClassSet;
 
-use crate::{DataError, Dataset, Sample};
+use crate::mini_world::{DATASET, WorldData, WorldSet};
+use crate::{DataError, Dataset, Metric, Sample, Selection};
 
 /// Samples by number, of one list of classes.
 pub trait SampleSource: Send + Sync {
@@ -53,5 +54,88 @@ impl SampleSource for Dataset {
 
     fn load(&self, index: usize) -> Result<Sample, DataError> {
         Dataset::load(self, index)
+    }
+}
+
+/// An opened data set: a list of files, or a world that needs none.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OpenSet {
+    /// Pictures and label maps in files.
+    Files(Dataset),
+    /// Pictures of a mini world.
+    World(WorldSet),
+}
+
+impl OpenSet {
+    /// Opens what a configuration names: [`DATASET`] is a mini world, everything else lies in a folder.
+    ///
+    /// - `world`: which mini world, and how many pictures; the default one without
+    ///
+    /// # Errors
+    /// As [`open`](crate::open); a mini world's settings are out of range, or it has no such split.
+    pub fn open(selection: &Selection, world: Option<&WorldData>) -> Result<Self, DataError> {
+        if selection.dataset != DATASET {
+            return crate::open(selection).map(Self::Files);
+        }
+        let usual = WorldData::default();
+        WorldSet::open(world.unwrap_or(&usual), selection.split).map(Self::World)
+    }
+
+    /// The name messages use.
+    pub fn title(&self) -> &str {
+        match self {
+            Self::Files(dataset) => &dataset.title,
+            Self::World(_) => "the mini world",
+        }
+    }
+
+    /// What results are usually reported in.
+    pub fn metric(&self) -> Metric {
+        match self {
+            Self::Files(dataset) => dataset.metric,
+            Self::World(_) => Metric::MeanIou,
+        }
+    }
+
+    /// Keeps the samples whose position `keep` accepts.
+    pub fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
+        let mut position = 0;
+        let mut next = || {
+            position += 1;
+            keep(position - 1)
+        };
+        match self {
+            Self::Files(dataset) => dataset.items.retain(|_| next()),
+            Self::World(world) => world.pictures_mut().retain(|_| next()),
+        }
+    }
+
+    fn source(&self) -> &dyn SampleSource {
+        match self {
+            Self::Files(dataset) => dataset,
+            Self::World(world) => world,
+        }
+    }
+}
+
+impl SampleSource for OpenSet {
+    fn name(&self) -> &str {
+        self.source().name()
+    }
+
+    fn classes(&self) -> &ClassSet {
+        self.source().classes()
+    }
+
+    fn len(&self) -> usize {
+        self.source().len()
+    }
+
+    fn id(&self, index: usize) -> String {
+        self.source().id(index)
+    }
+
+    fn load(&self, index: usize) -> Result<Sample, DataError> {
+        self.source().load(index)
     }
 }

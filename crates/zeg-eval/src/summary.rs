@@ -99,8 +99,8 @@ impl Summary {
         Ok(Self::of_reports(&reports, first.metric))
     }
 
-    /// Of the reports of runs that are known to be comparable.
-    pub(crate) fn of_reports(reports: &[Report], metric: Metric) -> Self {
+    /// Of the reports of runs that the caller knows to be comparable, such as those of one method on several worlds.
+    pub fn of_reports(reports: &[Report], metric: Metric) -> Self {
         let of = |value: fn(&Report) -> Option<f64>| Spread::of(reports.iter().map(value));
         Self {
             runs: reports.len(),

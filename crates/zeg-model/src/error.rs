@@ -54,6 +54,14 @@ pub enum ModelError {
         /// What the table holds, shortened.
         known: String,
     },
+    /// A text has a word that the text tower was never taught.
+    #[error("the text tower does not know the word {word:?}; it knows: {known}")]
+    UnknownWord {
+        /// The word.
+        word: String,
+        /// The words it knows, with spaces between them.
+        known: String,
+    },
     /// A weight file.
     #[error(transparent)]
     Weights(#[from] zeg_weights::WeightsError),

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod clip;
 pub mod clip_rc;
 pub mod config;
 pub mod count;
@@ -35,6 +36,7 @@ pub mod trace;
 pub mod training_free;
 pub mod transformer;
 pub mod vision;
+pub mod vocabulary;
 pub mod weights;
 pub mod zegclip;
 pub mod zegformer;

@@ -190,6 +190,14 @@ impl MethodConfig {
         }
     }
 
+    /// How many crops of a picture the encoder looks at; `None` where it looks at the picture.
+    pub fn crops(&self) -> Option<usize> {
+        match self {
+            Self::ZegClip(_) | Self::ClipRc(_) => None,
+            Self::ZegFormer(config) => Some(config.queries),
+        }
+    }
+
     /// How scores are made of its masks.
     pub fn scoring(&self) -> Scoring {
         match self {

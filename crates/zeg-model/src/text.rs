@@ -4,10 +4,7 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Int, Tensor, TensorData},
 };
-use zeg_vocab::{
-    templates::TemplateSet,
-    tokenizer::{Overflow, Tokenizer},
-};
+use zeg_vocab::{templates::TemplateSet, tokenizer::Tokenizer};
 
 use crate::{
     ModelError,
@@ -15,6 +12,7 @@ use crate::{
     layers::{LAYER_NORM_EPSILON, LayerNorm, Start, l2_normalize},
     trace::Trace,
     transformer::Transformer,
+    vocabulary::Vocabulary,
     weights::{Init, ParamBuilder, StateDict},
 };
 
@@ -127,15 +125,7 @@ impl TextTower {
     pub fn forward(&self, ids: &[Vec<u32>], trace: &mut Trace) -> Tensor<2> {
         let device = self.token_embedding.weight.val().device();
         let (texts, length) = (ids.len(), ids.first().map_or(0, Vec::len));
-        let flat: Vec<i32> = ids.iter().flatten().map(|&id| id.cast_signed()).collect();
-        let indices = Tensor::<2, Int>::from_data(TensorData::new(flat, [texts, length]), &device);
-        let embedded = burn::tensor::module::embedding(self.token_embedding.weight.val(), indices); // [texts, length, width]
-        let positions = self
-            .positional_embedding
-            .val()
-            .narrow(0, 0, length)
-            .unsqueeze::<3>();
-        let mut tokens = embedded + positions;
+        let mut tokens = self.embed(ids, &device);
         trace.record("embedded", &tokens);
         let mask = causal_mask(length, &device);
         for block in &self.transformer.resblocks {
@@ -143,17 +133,52 @@ impl TextTower {
         }
         let tokens = self.ln_final.forward(tokens);
         trace.record("ln_final", &tokens);
-        let ends: Vec<i32> = ids
-            .iter()
-            .enumerate()
-            .map(|(row, ids)| (row * length + end_position(ids)) as i32)
-            .collect();
-        let ends = Tensor::<1, Int>::from_data(TensorData::new(ends, [texts]), &device);
         let width = self.config.width;
         tokens
             .reshape([texts * length, width])
-            .select(0, ends)
+            .select(0, end_positions(ids, &device))
             .matmul(self.text_projection.val())
+    }
+
+    /// As [`TextTower::forward`], computing of the last block only what the end tokens need; for training.
+    pub fn forward_ends(&self, ids: &[Vec<u32>]) -> Tensor<2> {
+        let device = self.token_embedding.weight.val().device();
+        let (texts, length) = (ids.len(), ids.first().map_or(0, Vec::len));
+        let width = self.config.width;
+        let ends = end_positions(ids, &device);
+        let pick = |tokens: Tensor<3>| {
+            tokens
+                .reshape([texts * length, width])
+                .select(0, ends.clone())
+                .reshape([texts, 1, width])
+        };
+        let mut tokens = self.embed(ids, &device);
+        let mask = causal_mask(length, &device);
+        let end = match &self.transformer.resblocks[..] {
+            [blocks @ .., last] => {
+                for block in blocks {
+                    tokens = block.forward(tokens, Some(&mask));
+                }
+                last.forward_one(tokens, Some(&mask), pick)
+            }
+            [] => pick(tokens),
+        }; // [texts, 1, width]
+        let end = self.ln_final.forward(end).reshape([texts, width]);
+        end.matmul(self.text_projection.val())
+    }
+
+    /// Tokens with their positions: `[texts, length, width]`.
+    fn embed(&self, ids: &[Vec<u32>], device: &Device) -> Tensor<3> {
+        let (texts, length) = (ids.len(), ids.first().map_or(0, Vec::len));
+        let flat: Vec<i32> = ids.iter().flatten().map(|&id| id.cast_signed()).collect();
+        let indices = Tensor::<2, Int>::from_data(TensorData::new(flat, [texts, length]), device);
+        let embedded = burn::tensor::module::embedding(self.token_embedding.weight.val(), indices); // [texts, length, width]
+        let positions = self
+            .positional_embedding
+            .val()
+            .narrow(0, 0, length)
+            .unsqueeze::<3>();
+        embedded + positions
     }
 
     /// Class embeddings `[classes, dim]`, unit rows: each name in every template is encoded and normalised, the
@@ -167,18 +192,27 @@ impl TextTower {
         templates: &TemplateSet,
         classes: &[Vec<String>],
     ) -> Result<Tensor<2>, ModelError> {
+        self.embed_classes_of((tokenizer, &Vocabulary::Full), templates, classes)
+    }
+
+    /// As [`TextTower::embed_classes`], for a tower that may know few words.
+    ///
+    /// # Errors
+    /// A text is longer than the encoder's context, or has a word that the vocabulary lacks; the error names it.
+    pub fn embed_classes_of(
+        &self,
+        (tokenizer, vocabulary): (&Tokenizer, &Vocabulary),
+        templates: &TemplateSet,
+        classes: &[Vec<String>],
+    ) -> Result<Tensor<2>, ModelError> {
         let mut rows = Vec::with_capacity(classes.len());
         for names in classes {
             let mut ids = names
                 .iter()
                 .flat_map(|name| templates.render(name))
-                .map(|text| tokenizer.tokenize(&text, self.config.context_length, Overflow::Error))
+                .map(|text| vocabulary.read(tokenizer, &text, self.config.context_length))
                 .collect::<Result<Vec<_>, _>>()?;
-            // Attention looks back only: what stands behind the last end token changes nothing.
-            let longest = ids.iter().map(|ids| end_position(ids) + 1).max();
-            for ids in &mut ids {
-                ids.truncate(longest.unwrap_or(0));
-            }
+            pad(&mut ids);
             rows.push(mean_direction(self.forward(&ids, &mut Trace::off())));
         }
         Ok(Tensor::cat(rows, 0))
@@ -188,6 +222,25 @@ impl TextTower {
 /// One direction for several texts of one class: `[texts, dim]` → `[1, dim]`, unit length.
 pub fn mean_direction(features: Tensor<2>) -> Tensor<2> {
     l2_normalize(l2_normalize(features).mean_dim(0))
+}
+
+/// Makes texts equally long. Attention looks back only: what stands behind an end token changes nothing.
+pub fn pad(texts: &mut [Vec<u32>]) {
+    let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
+    for text in texts {
+        text.resize(longest, 0);
+    }
+}
+
+/// Positions of the end tokens among all tokens: `[texts]`.
+fn end_positions(texts: &[Vec<u32>], device: &Device) -> Tensor<1, Int> {
+    let positions = texts
+        .iter()
+        .enumerate()
+        .map(|(row, ids)| (row * ids.len() + end_position(ids)) as i32);
+    let positions: Vec<i32> = positions.collect();
+    let count = positions.len();
+    Tensor::from_data(TensorData::new(positions, [count]), device)
 }
 
 /// Position of the highest id, the first of equals, as the reference takes it.

@@ -84,9 +84,13 @@ impl SelfAttention {
 
     /// `x`: `[batch, tokens, width]`; `mask`: `[tokens, tokens]`, added to the logits (0 or −∞).
     fn forward(&self, x: Tensor<3>, mask: Option<&Tensor<2>>) -> Tensor<3> {
+        self.out_proj.forward(self.attend(x, mask))
+    }
+
+    /// The heads side by side, before the output projection: `[batch, tokens, width]` → the same shape.
+    fn attend(&self, x: Tensor<3>, mask: Option<&Tensor<2>>) -> Tensor<3> {
         let qkv = self.project_packed(x); // [batch, tokens, 3·width]
-        let attended = attention_packed(qkv, self.heads, mask.cloned()); // [batch, tokens, width]
-        self.out_proj.forward(attended)
+        attention_packed(qkv, self.heads, mask.cloned())
     }
 
     /// The first token's attention to all: `[batch, tokens, width]` → `[batch, 1, width]`.
@@ -210,6 +214,19 @@ impl ResidualBlock {
     pub(crate) fn forward_first(&self, x: Tensor<3>) -> Tensor<3> {
         let attended = self.attn.forward_first(self.ln_1.forward(x.clone()));
         self.feed_forward(x.narrow(1, 0, 1) + attended)
+    }
+
+    /// As [`ResidualBlock::forward`], for one token of each sequence: `[batch, tokens, width]` → `[batch, 1, width]`.
+    ///
+    /// - `pick`: takes that token of every sequence, `[batch, tokens, width]` → `[batch, 1, width]`
+    pub(crate) fn forward_one(
+        &self,
+        x: Tensor<3>,
+        mask: Option<&Tensor<2>>,
+        pick: impl Fn(Tensor<3>) -> Tensor<3>,
+    ) -> Tensor<3> {
+        let attended = pick(self.attn.attend(self.ln_1.forward(x.clone()), mask));
+        self.feed_forward(pick(x) + self.attn.out_proj.forward(attended))
     }
 
     /// The second half, `x + MLP(ln_2(x))`: `[batch, tokens, width]` → the same shape.

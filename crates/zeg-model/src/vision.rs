@@ -145,6 +145,23 @@ pub struct PatchEmbedding {
     pub weight: Param<Tensor<4>>,
 }
 
+impl PatchEmbedding {
+    /// The projection as one matrix product, whose gradient is one, too: `[batch, 3, height, width]` →
+    /// `[batch, patches, width]`.
+    fn product(&self, images: Tensor<4>) -> Tensor<3> {
+        let weight = self.weight.val();
+        let [width, channels, patch, _] = weight.dims();
+        let [batch, _, height, width_of_image] = images.dims();
+        let [h, w] = [height / patch, width_of_image / patch];
+        let pixels = images
+            .reshape([batch, channels, h, patch, w, patch])
+            .permute([0, 2, 4, 1, 3, 5]) // [batch, h, w, 3, patch, patch]
+            .reshape([batch, h * w, channels * patch * patch]);
+        let weight = weight.reshape([width, channels * patch * patch]);
+        module::linear(pixels, weight.transpose(), None)
+    }
+}
+
 impl VisionTransformer {
     /// Reads an image tower; prompts start fresh where the weights lack them, and the position table is resized to
     /// the configuration's input resolution.
@@ -282,11 +299,16 @@ impl VisionTransformer {
     /// Pictures to `[class, patches, regions]` tokens with positions, before `ln_pre`.
     pub(crate) fn embed(&self, images: Tensor<4>, trace: &mut Trace) -> (Tensor<3>, [usize; 2]) {
         let (patch, width) = (self.config.patch, self.config.width);
-        let options = ConvOptions::new([patch, patch], [0, 0], [1, 1], 1);
-        let patches = module::conv2d(images, self.conv1.weight.val(), None, options); // [batch, width, h, w]
-        trace.record("patch_embed", &patches);
-        let [batch, _, h, w] = patches.dims();
-        let patches = patches.reshape([batch, width, h * w]).swap_dims(1, 2); // [batch, patches, width]
+        let [batch, _, height, width_of_image] = images.dims();
+        let [h, w] = [height / patch, width_of_image / patch];
+        let patches = if self.conv1.weight.is_require_grad() {
+            self.conv1.product(images) // [batch, patches, width]
+        } else {
+            let options = ConvOptions::new([patch, patch], [0, 0], [1, 1], 1);
+            let patches = module::conv2d(images, self.conv1.weight.val(), None, options); // [batch, width, h, w]
+            trace.record("patch_embed", &patches);
+            patches.reshape([batch, width, h * w]).swap_dims(1, 2) // [batch, patches, width]
+        };
 
         let positions = self.positional_embedding.val();
         let class_embedding = self.class_embedding.val().unsqueeze::<2>(); // [1, width]

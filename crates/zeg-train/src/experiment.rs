@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use zeg_data::{OnBadSample, Preprocess, Selection};
+use zeg_data::{DataError, OnBadSample, OpenSet, Preprocess, Selection, mini_world::WorldData};
 use zeg_model::{
     config::{Activation, ClipRcConfig, HeadConfig, PromptConfig, VisionConfig, ZegClipConfig},
     inference::Inference,
@@ -32,11 +32,15 @@ pub struct Experiment {
 }
 
 /// The pictures and what they are labelled with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DataConfig {
-    /// Layout of the folder: `voc12`, `coco-stuff164k`, …, or a file that describes one (`.toml`).
+    /// Layout of the folder: `voc12`, `coco-stuff164k`, …, or a file that describes one (`.toml`); `mini-world` is made
+    /// while it is read and needs no folder.
     pub dataset: String,
+    /// Which mini world, and how many pictures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mini_world: Option<WorldData>,
     /// Class list: `voc20`, `coco-stuff171`, … A data set of one's own brings its list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<String>,
@@ -67,6 +71,16 @@ impl DataConfig {
             classes: self.classes.as_deref(),
             unseen: self.unseen.as_deref(),
         }
+    }
+
+    /// Opens one of its splits.
+    ///
+    /// - `root`: the data set's folder; a mini world needs none
+    ///
+    /// # Errors
+    /// As [`OpenSet::open`].
+    pub fn open(&self, root: &Path, split: &str) -> Result<OpenSet, DataError> {
+        OpenSet::open(&self.selection(root, split), self.mini_world.as_ref())
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::{
 use burn::tensor::Tensor;
 use half::f16;
 use zeg_data::{
-    Dataset, Pipeline,
+    Pipeline, SampleSource,
     chance::{Purpose, stream},
     sampler::Sampler,
 };
@@ -58,7 +58,7 @@ impl FeatureCache {
     /// A picture cannot be loaded, or `progress` stops the work.
     pub fn build(
         model: &Model,
-        dataset: &Dataset,
+        dataset: &dyn SampleSource,
         pipeline: &Pipeline,
         (views, seed): (usize, u64),
         threads: usize,

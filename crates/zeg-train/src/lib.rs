@@ -15,6 +15,7 @@ pub mod mask_targets;
 pub mod matching;
 pub mod objective;
 pub mod optimizer;
+pub mod pretrain;
 pub mod schedule;
 pub mod set_criterion;
 pub mod supervision;

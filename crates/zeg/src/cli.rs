@@ -15,7 +15,8 @@ use zeg::{
 
 use crate::commands::{
     ablate::AblateArgs, bench::BenchArgs, data::DataArgs, eval::EvalArgs, import::ImportArgs,
-    models::ModelsArgs, pull::PullArgs, report::ReportArgs, segment::outputs::Output,
+    models::ModelsArgs, pretrain::PretrainArgs, pull::PullArgs, quickstart::QuickstartArgs,
+    report::ReportArgs, segment::outputs::Output,
 };
 
 /// Zero-shot semantic segmentation: label every pixel of a picture with class names given as words.
@@ -36,6 +37,10 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// See zero-shot segmentation happen in minutes, without a download
+    Quickstart(QuickstartArgs),
+    /// Pre-train MiniCLIP on pictures and captions of the mini world
+    Pretrain(PretrainArgs),
     /// Train a model from an experiment file
     Train(TrainArgs),
     /// Run a suite of experiments over seeds, into one table
@@ -125,10 +130,11 @@ Examples:
 pub(crate) struct TrainArgs {
     /// Experiment file (TOML)
     pub(crate) config: PathBuf,
-    /// Data set folder
+    /// Data set folder; the mini world needs none
     #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
-    /// CLIP weights in any published format: the frozen image encoder, and the text tower where they have one
+    pub(crate) data: Option<PathBuf>,
+    /// CLIP weights in any published format, or `mini`, MiniCLIP, which is part of the program: the image encoder,
+    /// and the text tower where they have one
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: PathBuf,
     /// ZegFormer's residual network, pre-trained: torchvision's or detectron2's file [default: from scratch]
@@ -265,7 +271,8 @@ pub(crate) struct SegmentArgs {
     /// Pictures (JPEG, PNG, WebP, BMP, TIFF, GIF), folders of them, or patterns such as "*.jpg"
     #[arg(required = true)]
     pub(crate) images: Vec<PathBuf>,
-    /// Checkpoint of a trained model, CLIP weights in any published format, or a name from `zeg models`
+    /// Checkpoint of a trained model, CLIP weights in any published format, a name from `zeg models`, or `mini`,
+    /// which is part of the program
     #[arg(long = "model", value_name = "FILE|NAME")]
     pub(crate) checkpoint: PathBuf,
     /// Class names separated by commas (`|` between synonyms), a class file (.txt, .toml), or a list such as voc20

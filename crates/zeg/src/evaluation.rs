@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 use burn::tensor::Device;
-use zeg_data::{Dataset, Sample};
+use zeg_data::{Sample, SampleSource};
 use zeg_eval::{ConfusionMatrix, PictureScore};
 use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
 use zeg_model::{
@@ -98,7 +98,11 @@ impl Setup<'_> {
     ///
     /// # Errors
     /// It cannot be read, or does not fit the settings.
-    pub fn predict(&self, dataset: &Dataset, index: usize) -> anyhow::Result<(Sample, LabelMap)> {
+    pub fn predict(
+        &self,
+        dataset: &dyn SampleSource,
+        index: usize,
+    ) -> anyhow::Result<(Sample, LabelMap)> {
         let sample = dataset.load(index)?;
         let settings = (self.settings, self.test_time);
         let (labels, _) = segment(
@@ -144,7 +148,7 @@ fn label(setups: &[Setup], image: &RgbImage) -> Result<(Vec<LabelMap>, Stages), 
 }
 
 /// Labels and scores one sample.
-fn score(setups: &[Setup], dataset: &Dataset, index: usize) -> anyhow::Result<Scored> {
+fn score(setups: &[Setup], dataset: &dyn SampleSource, index: usize) -> anyhow::Result<Scored> {
     let started = Instant::now();
     let sample = dataset.load(index)?;
     let load = started.elapsed();
@@ -189,7 +193,7 @@ fn score(setups: &[Setup], dataset: &Dataset, index: usize) -> anyhow::Result<Sc
 /// A picture cannot be read, or its labels do not fit the classes.
 pub fn evaluate(
     setups: &[Setup],
-    dataset: &Dataset,
+    dataset: &dyn SampleSource,
     mut progress: impl FnMut(&str) -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<Outcome>> {
     let mut times = Times::default();

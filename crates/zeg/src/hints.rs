@@ -183,6 +183,9 @@ fn of_model(error: &ModelError) -> Option<String> {
             "the weights are of another architecture than the experiment; compare with `zeg info`".into()
         }
         ModelError::Format { .. } => "the file is damaged or of another kind; copy or download it again".into(),
+        ModelError::UnknownWord { .. } => {
+            "name classes with words it knows, such as \"striped red\", or take a larger model: `zeg models`".into()
+        }
         ModelError::Weights(error) => return of_weights(error),
         ModelError::Text(_) => "shorten the class name; CLIP's text encoder reads 77 tokens".into(),
         _ => return None,

@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::mini::{is_mini, open_weights, weights_sha256};
 use burn::tensor::Device;
 use zeg_model::{
     Precision,
+    config::VisionConfig,
     dense::DenseModel,
     embeddings::ClassEmbeddings,
     inference::Inference,
     method::{Method, MethodConfig},
     recognize::Recognized,
     training_free::{DenseAttention, TrainingFree, TrainingFreeConfig},
-    weights::{StateDict, file_sha256},
+    weights::StateDict,
     zegformer::{ZegFormer, ZegFormerConfig, fusion::Fusion},
 };
 use zeg_train::{
@@ -100,7 +102,7 @@ impl LoadedModel {
         device: &Device,
         precision: Precision,
     ) -> anyhow::Result<Self> {
-        let weights = StateDict::open(path)?;
+        let weights = open_weights(path)?;
         let recognized = if Checkpoint::is_checkpoint(&weights) {
             None
         } else {
@@ -147,7 +149,7 @@ impl LoadedModel {
                     model: Box::new(model),
                     precision,
                     weights,
-                    inference: config.default_inference(),
+                    inference: default_inference(config, &encoder),
                     method: format!("training-free ({})", config.attention.name()),
                     base: path.to_owned(),
                     base_sha256: None,
@@ -249,7 +251,7 @@ impl LoadedModel {
         let info = checkpoint.info;
         let config = info.experiment.model.architecture()?;
         let base = find_base(path, &info.base, base)?;
-        let mut weights = StateDict::open(&base)?;
+        let mut weights = open_weights(&base)?;
         weights.add(path)?;
         Ok(Self {
             model: Box::new(config.build_packed(&weights, device, precision)?),
@@ -263,6 +265,21 @@ impl LoadedModel {
             trained_on: info.classes,
             experiment: Some(info.experiment),
         })
+    }
+}
+
+/// How pictures go through plain CLIP weights: the methods' own sizes, or those of a model made for smaller pictures.
+fn default_inference(config: TrainingFreeConfig, encoder: &VisionConfig) -> Inference {
+    let usual = config.default_inference();
+    let size = encoder.input_resolution;
+    if size >= usual.crop {
+        return usual;
+    }
+    Inference {
+        short_side: size,
+        crop: size,
+        stride: size / 2,
+        ..usual
     }
 }
 
@@ -287,7 +304,7 @@ fn find_base(
     };
     let Some(file) = candidates
         .iter()
-        .find(|path| path.is_file())
+        .find(|path| path.is_file() || is_mini(path))
         .or(given.map(|_| &candidates[0]))
     else {
         return Err(LoadError::BaseMissing {
@@ -296,7 +313,7 @@ fn find_base(
         }
         .into());
     };
-    let found = file_sha256(file)?;
+    let found = weights_sha256(file)?;
     if found != stored.sha256 {
         let (file, checkpoint, expected) =
             (file.clone(), checkpoint.to_owned(), stored.sha256.clone());

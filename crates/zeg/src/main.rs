@@ -18,6 +18,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Quickstart(args) => commands::quickstart::run(&args),
+        Command::Pretrain(args) => commands::pretrain::run(&args),
         Command::Train(args) => commands::train::run(&args),
         Command::Ablate(args) => commands::ablate::run(&args),
         Command::Eval(args) => commands::eval::run(&args),

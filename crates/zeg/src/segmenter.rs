@@ -40,6 +40,7 @@ use zeg_model::{
     inference::{ClassQueries, EncodedPicture, Inference, Source, scan},
     scores::{Labelling, Strip},
     training_free::TrainingFreeConfig,
+    vocabulary::WORDS_KEY,
 };
 use zeg_vocab::{classes::ClassQuery, templates::TemplateSet};
 
@@ -150,6 +151,10 @@ impl Segmenter {
         let templates = match (options.templates, &loaded.experiment) {
             (Some(templates), _) => templates,
             (None, Some(experiment)) => TemplateSet::by_name(&experiment.data.templates)?,
+            // A model of few words knows those of this one.
+            (None, None) if loaded.weights.metadata().contains_key(WORDS_KEY) => {
+                TemplateSet::single()
+            }
             (None, None) => TemplateSet::multi(),
         };
         let cache = options

@@ -13,12 +13,13 @@ use zeg_model::{
     embeddings::ClassEmbeddings,
     recognize::text_config,
     text::TextTower,
+    vocabulary::Vocabulary,
     weights::{ParamBuilder, StateDict},
 };
 use zeg_vocab::{
     classes::ClassSet,
     templates::TemplateSet,
-    tokenizer::{CONTEXT_LENGTH, Overflow, Tokenizer, VOCABULARY_SIZE},
+    tokenizer::{CONTEXT_LENGTH, Overflow, Tokenizer},
 };
 
 use crate::word_cache::WordCache;
@@ -141,11 +142,13 @@ fn from_tower(
     tokenizer: &Tokenizer,
     device: &Device,
 ) -> Result<ClassEmbeddings, ModelError> {
-    if config.vocabulary < VOCABULARY_SIZE {
+    let vocabulary = Vocabulary::of_weights(sources.weights, tokenizer)?;
+    if config.vocabulary < vocabulary.rows() {
         return Err(ModelError::Config(format!(
-            "{}: its text tower knows {} tokens, CLIP's tokenizer has {VOCABULARY_SIZE}",
+            "{}: its text tower has {} rows of tokens, its vocabulary {}",
             sources.weights.origin(),
-            config.vocabulary
+            config.vocabulary,
+            vocabulary.rows()
         )));
     }
     let dim = config.embed_dim;
@@ -164,8 +167,11 @@ fn from_tower(
             .zip(&mut rows)
             .filter(|(_, row)| row.is_none())
         {
-            let embedding =
-                tower.embed_classes(tokenizer, templates, std::slice::from_ref(names))?;
+            let embedding = tower.embed_classes_of(
+                (tokenizer, &vocabulary),
+                templates,
+                std::slice::from_ref(names),
+            )?;
             let values: Vec<f32> = embedding
                 .into_data()
                 .convert::<f32>()

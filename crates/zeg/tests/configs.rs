@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use zeg::{
-    data::benchmark,
+    data::{SampleSource as _, benchmark, mini_world::DATASET},
     train::experiment::{Experiment, Setting},
     vocab::{classes::ClassSet, templates::TemplateSet},
 };
@@ -23,11 +23,19 @@ fn configs(pattern: &str) -> Vec<PathBuf> {
 
 #[test]
 fn every_experiment_opens_and_names_what_exists() {
-    let files = configs("zegclip-");
-    assert!(files.len() >= 10, "{files:?}");
+    let files: Vec<_> = [configs("zegclip-"), configs("zegformer-")]
+        .concat()
+        .into_iter()
+        .filter(|file| !file.to_string_lossy().contains("-eval.toml"))
+        .filter(|file| !file.to_string_lossy().contains("mini-world"))
+        .collect();
+    assert!(files.len() >= 16, "{files:?}");
     for file in files {
         let experiment = Experiment::open(&file, &[]).unwrap();
         let data = &experiment.data;
+        if data.dataset == DATASET {
+            continue;
+        }
         let benchmark = benchmark(&data.dataset).unwrap();
         let list = data.classes.as_deref().unwrap();
         assert!(benchmark.class_lists.contains(&list), "{}", file.display());
@@ -39,6 +47,22 @@ fn every_experiment_opens_and_names_what_exists() {
             );
         }
         ClassSet::by_name(list).unwrap();
+        TemplateSet::by_name(&data.templates).unwrap();
+    }
+}
+
+#[test]
+fn experiments_on_the_mini_world_open_without_a_folder() {
+    let files = configs("/mini-world/");
+    assert!(files.len() >= 4, "{files:?}");
+    for file in files {
+        let experiment = Experiment::open(&file, &[]).unwrap();
+        let data = &experiment.data;
+        assert_eq!(data.dataset, DATASET);
+        for split in [&data.train_split, &data.eval_split] {
+            let set = data.open(Path::new(""), split).unwrap();
+            assert!(!set.is_empty(), "{}: {split}", file.display());
+        }
         TemplateSet::by_name(&data.templates).unwrap();
     }
 }
@@ -96,5 +120,52 @@ fn published_experiments_are_as_released() {
             (experiment.inference.seen_offset - offset).abs() < 1e-6,
             "{name}"
         );
+    }
+}
+
+/// ZegFormer's released numbers, and what its models cost: the published 60.3 M and 1829 G are the ResNet-101's, crops
+/// included.
+#[test]
+fn zegformer_is_as_released() {
+    let cases = [
+        ("voc12/zegformer-r50", 10_000, 512, 41_348_032, 1807.2),
+        ("voc12/zegformer-r101", 10_000, 512, 60_287_936, 1826.7),
+        (
+            "coco-stuff164k/zegformer-r50",
+            60_000,
+            640,
+            41_348_032,
+            1835.3,
+        ),
+        (
+            "coco-stuff164k/zegformer-r101",
+            60_000,
+            640,
+            60_287_936,
+            1865.7,
+        ),
+        ("ade20k-full/zegformer-r50", 60_000, 512, 41_348_032, 1807.6),
+        (
+            "pascal-context/zegformer-r101",
+            30_000,
+            512,
+            60_287_936,
+            1826.7,
+        ),
+    ];
+    for (name, steps, size, trained, giga) in cases {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+        let experiment = Experiment::open(&root.join(format!("{name}.toml")), &[]).unwrap();
+        let training = &experiment.training;
+        assert_eq!((training.steps, training.batch), (steps, 32), "{name}");
+        assert_eq!(training.preprocess.size(), size, "{name}");
+        assert_eq!(training.optimizer.clip_norm, Some(0.01), "{name}");
+        let model = experiment.model.architecture().unwrap();
+        assert_eq!(model.count_params().unwrap().trained, trained, "{name}");
+        let data = &experiment.data;
+        let classes = ClassSet::by_name(data.classes.as_deref().unwrap()).unwrap();
+        let found = model.count_macs(classes.len()).total() as f64 / 1e9;
+        assert!((found - giga).abs() < 0.3, "{name}: {found}");
+        TemplateSet::by_name(data.crop_templates.as_deref().unwrap()).unwrap();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The training pipeline of ZegCLIP and CLIP-RC, in the order of mmsegmentation 0.24: [`resize`] by a random
 //! ratio → [`crop`] with a limit on the largest class → [`flip`] → [`photometric`] distortion → normalise →
-//! [`pad`]. A file a step; each step that needs chance first draws its parameters and then applies them.
+//! [`pad`]; or that of ZegFormer, whose sizes come from a list and whose padding is grey. A file a step; each step that needs chance first draws its parameters and then applies them.
 //!
 //! [`Preprocess`] is what a configuration says; [`Pipeline`] is the same, checked, with the normalisation that
 //! belongs to the model.
@@ -16,7 +16,7 @@ pub mod resize;
 
 mod settings;
 
-pub use settings::{Preprocess, RandomCrop, Whole};
+pub use settings::{Preprocess, RandomCrop, ShortSides, Whole};
 
 use rand_chacha::ChaCha8Rng;
 use zeg_image::{LabelMap, Normalization, RgbImage};
@@ -25,7 +25,7 @@ use crate::{DataError, Sample};
 use crop::CategoryLimitedCrop;
 use flip::Flip;
 use photometric::PhotometricDistortion;
-use resize::Resize;
+use resize::{Resize, ShortSide};
 
 /// A sample as a model reads it.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,6 +69,7 @@ impl Pipeline {
         let Sample { id, image, labels } = sample;
         let (image, labels) = match &self.preprocess {
             Preprocess::RandomCrop(settings) => random_crop(settings, &image, &labels, rng),
+            Preprocess::ShortSides(settings) => short_sides(settings, &image, &labels, rng),
             Preprocess::Whole(settings) => whole(settings, &image, &labels, rng),
         };
         let size = self.size();
@@ -105,6 +106,34 @@ fn random_crop(
         PhotometricDistortion::default().apply(&mut image, rng);
     }
     (image, labels)
+}
+
+/// A picture of `crop`×`crop` pixels, grey where it is smaller, and its labels.
+fn short_sides(
+    settings: &ShortSides,
+    image: &RgbImage,
+    labels: &LabelMap,
+    rng: &mut ChaCha8Rng,
+) -> (RgbImage, LabelMap) {
+    let resize = ShortSide {
+        base: settings.base,
+        tenths: settings.tenths,
+        longest: settings.longest,
+    };
+    let (image, labels) = resize.apply(image, labels, rng);
+    let crop = CategoryLimitedCrop {
+        size: settings.crop,
+        max_category_ratio: 1.0,
+    };
+    let (mut image, mut labels) = crop.apply(&image, &labels, rng);
+    if settings.photometric {
+        PhotometricDistortion::default().apply(&mut image, rng);
+    }
+    let flip = Flip {
+        probability: settings.flip,
+    };
+    flip.apply(&mut image, &mut labels, rng);
+    (pad::pad_grey(&image, settings.crop), labels)
 }
 
 /// Picture and labels of `size`×`size` pixels.

@@ -3,7 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use zeg_image::{LabelMap, RgbImage, fit_box, resize_bilinear, resize_nearest};
 
-use crate::chance::uniform;
+use crate::chance::{below, uniform};
 
 /// Fits pictures into a box of random size (mmsegmentation's `Resize` with `ratio_range` and `keep_ratio`).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,6 +23,44 @@ impl Resize {
         let (width, height) = fit_box(width, height, long, short);
         // A very long, thin picture would lose its short side.
         (width.max(1), height.max(1))
+    }
+
+    /// Resizes picture and labels to one random size.
+    pub fn apply(
+        &self,
+        image: &RgbImage,
+        labels: &LabelMap,
+        rng: &mut ChaCha8Rng,
+    ) -> (RgbImage, LabelMap) {
+        let (width, height) = self.draw(labels.width(), labels.height(), rng);
+        resize_pair(image, labels, width, height)
+    }
+}
+
+/// Resizes pictures to a short side from a list (detectron2's `ResizeShortestEdge` with `choice`).
+///
+/// detectron2 resizes with Pillow, which averages over all pixels where it makes a picture smaller; here it is bilinear
+/// as everywhere else.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ShortSide {
+    /// Length that the list is told in tenths of.
+    pub base: usize,
+    /// First and last entry of the list, in tenths.
+    pub tenths: (usize, usize),
+    /// Longest side; a picture that would be longer becomes smaller.
+    pub longest: usize,
+}
+
+impl ShortSide {
+    /// The size, at least 1×1, that a picture of `width`×`height` is resized to.
+    pub fn draw(&self, width: usize, height: usize, rng: &mut ChaCha8Rng) -> (usize, usize) {
+        let (low, high) = self.tenths;
+        let tenths = low + below(rng, high - low + 1);
+        let short = (tenths as f64 * 0.1 * self.base as f64) as usize;
+        let (w, h) = (width.max(1) as f64, height.max(1) as f64);
+        let scale = (short as f64 / w.min(h)).min(self.longest as f64 / w.max(h));
+        let scaled = |side: f64| ((side * scale + 0.5) as usize).max(1);
+        (scaled(w), scaled(h))
     }
 
     /// Resizes picture and labels to one random size.
@@ -75,6 +113,29 @@ mod tests {
         );
         assert!(sizes.iter().any(|size| size.1 < 280));
         assert!(sizes.iter().any(|size| size.1 > 1000));
+    }
+
+    #[test]
+    fn short_sides_come_from_the_list_and_long_ones_are_limited() {
+        let resize = ShortSide {
+            base: 512,
+            tenths: (5, 20),
+            longest: 2048,
+        };
+        let mut rng = stream(4, Purpose::Sample, 0);
+        let list: Vec<usize> = (5..=20)
+            .map(|k| (f64::from(k) * 0.1 * 512.0) as usize)
+            .collect();
+        let mut met: Vec<usize> = (0..500)
+            .map(|_| resize.draw(500, 375, &mut rng).1)
+            .collect();
+        met.sort_unstable();
+        met.dedup();
+        assert_eq!(met, list);
+        for _ in 0..100 {
+            let (width, height) = resize.draw(1000, 100, &mut rng);
+            assert!(width <= 2048 && (width as f64 / 10.0 - height as f64).abs() <= 1.0);
+        }
     }
 
     #[test]

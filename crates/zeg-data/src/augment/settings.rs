@@ -9,13 +9,15 @@ const MAX_SIDE: usize = 16_384;
 
 /// How samples of any size become training samples of one size.
 ///
-/// In a configuration: `kind = "random-crop"` or `kind = "whole"`, and beside it the fields of that kind;
+/// In a configuration: `kind = "random-crop"`, `kind = "short-sides"` or `kind = "whole"`, and beside it the fields of that kind;
 /// missing fields have the published values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Preprocess {
     /// Resize by a random ratio, crop, flip, distort: the pipeline of the published experiments.
     RandomCrop(RandomCrop),
+    /// Resize to a short side from a list, crop, distort, flip, pad with grey: ZegFormer's pipeline.
+    ShortSides(ShortSides),
     /// Resize the whole picture to a square, without regard to its ratio; flip and distort only on request.
     Whole(Whole),
 }
@@ -52,6 +54,60 @@ impl Default for RandomCrop {
     }
 }
 
+/// Settings of ZegFormer's training pipeline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ShortSides {
+    /// Length that short sides are told in tenths of, in pixels.
+    pub base: usize,
+    /// The shortest and the longest short side, in tenths of the base; every tenth between them is as likely.
+    pub tenths: (usize, usize),
+    /// Longest side of a resized picture, in pixels.
+    pub longest: usize,
+    /// Width and height of the crop.
+    pub crop: usize,
+    /// Probability of a horizontal flip.
+    pub flip: f64,
+    /// Whether brightness, contrast, saturation and hue change.
+    pub photometric: bool,
+}
+
+impl Default for ShortSides {
+    /// ZegFormer's training configuration on PASCAL VOC.
+    fn default() -> Self {
+        Self {
+            base: 512,
+            tenths: (5, 20),
+            longest: 2048,
+            crop: 512,
+            flip: 0.5,
+            photometric: true,
+        }
+    }
+}
+
+impl ShortSides {
+    fn check(&self) -> Result<(), DataError> {
+        let (low, high) = self.tenths;
+        require(
+            low > 0 && low <= high && high <= 100,
+            "tenths",
+            format!("[{low}, {high}]"),
+            "two numbers within 1..=100, the smaller first",
+        )?;
+        check_side("base", self.base)?;
+        check_side("longest", self.longest)?;
+        require(
+            low * self.base >= 10 && high * self.base / 10 <= MAX_SIDE,
+            "base",
+            self.base.to_string(),
+            "such that all short sides are within 1..=16384",
+        )?;
+        check_side("crop", self.crop)?;
+        check_probability("flip", self.flip)
+    }
+}
+
 /// Settings of training on whole pictures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
@@ -79,6 +135,7 @@ impl Preprocess {
     pub fn size(&self) -> usize {
         match self {
             Self::RandomCrop(settings) => settings.crop,
+            Self::ShortSides(settings) => settings.crop,
             Self::Whole(settings) => settings.size,
         }
     }
@@ -87,6 +144,7 @@ impl Preprocess {
     pub(crate) fn check(&self) -> Result<(), DataError> {
         match self {
             Self::RandomCrop(settings) => settings.check(),
+            Self::ShortSides(settings) => settings.check(),
             Self::Whole(settings) => {
                 check_side("size", settings.size)?;
                 check_probability("flip", settings.flip)
@@ -185,6 +243,7 @@ mod tests {
     fn settings_survive_a_round_trip() {
         for settings in [
             Preprocess::RandomCrop(RandomCrop::default()),
+            Preprocess::ShortSides(ShortSides::default()),
             Preprocess::Whole(Whole::default()),
         ] {
             let text = toml::to_string(&settings).unwrap();

@@ -75,6 +75,10 @@ proptest! {
         prop_assert_eq!(made.image.len(), 3 * 128 * 128);
         prop_assert_eq!(made.labels.len(), 128 * 128);
         prop_assert!(count_aligned(&made, 128) > 500);
+        let sides = ShortSides { base: 128, longest: 512, crop: 128, photometric: false, ..ShortSides::default() };
+        let pipeline = Pipeline::new(Preprocess::ShortSides(sides), PLAIN).unwrap();
+        let made = pipeline.apply(sample(width, height), &mut stream(0, Purpose::Sample, draw));
+        prop_assert!(count_aligned(&made, 128) > 500);
         let whole = Whole { size: 96, flip: 0.5, photometric: false };
         let pipeline = Pipeline::new(Preprocess::Whole(whole), PLAIN).unwrap();
         let made = pipeline.apply(sample(width, height), &mut stream(0, Purpose::Sample, draw));

@@ -4,10 +4,12 @@
 //! classes are asked for by. Most captions name the shape too; some call it a thing, and some leave it out, as class
 //! names do.
 
+use std::collections::BTreeSet;
+
 use rand_chacha::ChaCha8Rng;
 
-use super::ObjectInfo;
 use super::names::shuffle;
+use super::{Name, ObjectInfo, Shape};
 use crate::chance::{below, unit};
 
 /// How many objects in a hundred are called by their shape, and how many then by a word for anything; the rest by
@@ -30,8 +32,22 @@ const OPENINGS: [&str; 8] = [
     "this is ",
     "a drawing with ",
 ];
+/// What a picture without objects is called.
+const EMPTY: &str = "an empty picture";
 /// What joins the last two objects.
 const JOINS: [&str; 4] = [" and ", " and ", " next to ", " with "];
+
+/// Every word and mark that a caption can hold, each once, sorted: what a text tower for captions must know.
+pub fn caption_words() -> Vec<String> {
+    let names = Name::all().map(|name| name.to_string());
+    let shapes = Shape::ALL.map(|shape| with_article(shape.word()));
+    let phrases = [OPENINGS.as_slice(), &JOINS, &ANYTHING, &["a in , .", EMPTY]].concat();
+    let texts = phrases.into_iter().map(str::to_owned);
+    let texts: Vec<String> = texts.chain(names).chain(shapes).collect();
+    let words = texts.iter().flat_map(|text| text.split_whitespace());
+    let words: BTreeSet<String> = words.map(str::to_owned).collect();
+    words.into_iter().collect()
+}
 
 /// A caption for a picture with these objects; a picture without any is called `an empty picture`.
 pub(super) fn caption(objects: &[ObjectInfo], rng: &mut ChaCha8Rng) -> String {
@@ -41,7 +57,7 @@ pub(super) fn caption(objects: &[ObjectInfo], rng: &mut ChaCha8Rng) -> String {
     let join = JOINS[below(rng, JOINS.len())];
     let end = if unit(rng) < 0.5 { "." } else { "" };
     let list = match phrases.split_last() {
-        None => "an empty picture".to_owned(),
+        None => EMPTY.to_owned(),
         Some((last, [])) => last.clone(),
         Some((last, first)) => format!("{}{join}{last}", first.join(", ")),
     };
@@ -77,7 +93,29 @@ fn with_article(noun: &str) -> String {
 mod tests {
     use super::*;
     use crate::chance::{Purpose, stream};
-    use crate::mini_world::{Colour, Name, Shape, Texture};
+    use crate::mini_world::{Colour, Texture};
+
+    #[test]
+    fn captions_hold_no_other_words() {
+        let words = caption_words();
+        let objects: Vec<ObjectInfo> = Name::all()
+            .zip(Shape::ALL.iter().cycle())
+            .map(|(name, &shape)| ObjectInfo {
+                name,
+                shape,
+                class: None,
+                visible: 1,
+            })
+            .collect();
+        for counter in 0..500 {
+            let mut rng = stream(0, Purpose::Sample, counter);
+            let caption = caption(&objects[..below(&mut rng, 32)], &mut rng);
+            let apart = caption.replace(',', " , ").replace('.', " . ");
+            for word in apart.split_whitespace() {
+                assert!(words.iter().any(|known| known == word), "{word}: {caption}");
+            }
+        }
+    }
 
     #[test]
     fn sentences_read_as_english() {

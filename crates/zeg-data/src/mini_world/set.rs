@@ -2,34 +2,112 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use zeg_vocab::classes::ClassSet;
 
-use super::{Part, World};
+use super::{Part, World, WorldConfig};
+use crate::part::SplitPart;
 use crate::{DataError, Sample, SampleSource};
 
-/// The first pictures of a part of a mini world; each is made again whenever it is asked for.
+/// Name of the mini world where data sets are named.
+pub const DATASET: &str = "mini-world";
+
+/// A mini world as a configuration names it: which world, and how many pictures of each part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct WorldData {
+    /// Pictures of the split `train`.
+    pub train: usize,
+    /// Pictures of the split `val`.
+    pub val: usize,
+    /// Pictures of the split `test`.
+    pub test: usize,
+    /// The world.
+    pub world: WorldConfig,
+}
+
+impl Default for WorldData {
+    fn default() -> Self {
+        Self {
+            train: 1000,
+            val: 200,
+            test: 400,
+            world: WorldConfig::default(),
+        }
+    }
+}
+
+/// Pictures of a part of a mini world; each is made again whenever it is asked for.
 #[derive(Debug, Clone)]
 pub struct WorldSet {
     world: Arc<World>,
     part: Part,
-    len: usize,
+    /// Numbers of its pictures within the part.
+    pictures: Vec<u64>,
 }
 
 impl WorldSet {
     /// Pictures `0..len` of a part.
     pub fn new(world: Arc<World>, part: Part, len: usize) -> Self {
-        Self { world, part, len }
+        Self {
+            world,
+            part,
+            pictures: (0..len as u64).collect(),
+        }
+    }
+
+    /// The pictures of a split: `train`, `val` or `test`; `train:1/5` is every fifth, `train:not-1/5` all others.
+    ///
+    /// # Errors
+    /// The settings are out of range, or there is no such split.
+    pub fn open(data: &WorldData, split: &str) -> Result<Self, DataError> {
+        let name = SplitPart::parse(split);
+        let (part, len) = match name.split {
+            "train" => (Part::Train, data.train),
+            "val" => (Part::Val, data.val),
+            "test" => (Part::Test, data.test),
+            _ => {
+                return Err(DataError::SplitNotFound {
+                    dataset: DATASET.to_owned(),
+                    split: split.to_owned(),
+                    folder: DATASET.into(),
+                    available: ["test", "train", "val"].map(str::to_owned).to_vec(),
+                });
+            }
+        };
+        let world =
+            World::new(data.world.clone()).map_err(|error| DataError::World(error.into()))?;
+        let mut set = Self::new(Arc::new(world), part, len);
+        name.keep(&mut set.pictures);
+        Ok(set)
     }
 
     /// The world the pictures come from.
     pub fn world(&self) -> &World {
         &self.world
     }
+
+    /// Numbers of its pictures within their part.
+    pub fn pictures_mut(&mut self) -> &mut Vec<u64> {
+        &mut self.pictures
+    }
+
+    /// The part and the numbers of its pictures.
+    pub fn pictures(&self) -> (Part, &[u64]) {
+        (self.part, &self.pictures)
+    }
+}
+
+/// Whether both have the same pictures.
+impl PartialEq for WorldSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.world.config() == other.world.config() && self.pictures() == other.pictures()
+    }
 }
 
 impl SampleSource for WorldSet {
     fn name(&self) -> &str {
-        &self.world.classes().name
+        DATASET
     }
 
     fn classes(&self) -> &ClassSet {
@@ -37,22 +115,25 @@ impl SampleSource for WorldSet {
     }
 
     fn len(&self) -> usize {
-        self.len
+        self.pictures.len()
     }
 
     fn id(&self, index: usize) -> String {
-        self.part.id(index as u64)
+        let number = self.pictures.get(index);
+        number
+            .map(|&number| self.part.id(number))
+            .unwrap_or_default()
     }
 
     fn load(&self, index: usize) -> Result<Sample, DataError> {
-        if index >= self.len {
+        let Some(&number) = self.pictures.get(index) else {
             return Err(DataError::NoSuchSample {
                 dataset: self.name().to_owned(),
                 index,
-                len: self.len,
+                len: self.len(),
             });
-        }
-        let sample = self.world.sample(self.part, index as u64);
+        };
+        let sample = self.world.sample(self.part, number);
         Ok(sample.into_sample(self.id(index)))
     }
 }

@@ -16,7 +16,7 @@ use zeg::train::checkpoint::write_atomically;
 use self::{
     choose::{Choice, candidates, choices},
     run::{Run, check_all, score_all, train_all},
-    suite::{Row, Suite},
+    suite::{Row, Suite, Variant},
     table::{Scored, Table},
 };
 use super::JsonTarget;
@@ -34,12 +34,12 @@ The same command goes on where it was stopped. The table is runs/designs/ablatio
 pub(crate) struct AblateArgs {
     /// Suite file (TOML)
     suite: PathBuf,
-    /// Data set folder
+    /// Data set folder; the mini world needs none
     #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    /// CLIP weights in any published format
-    #[arg(long, value_name = "FILE")]
-    weights: PathBuf,
+    data: Option<PathBuf>,
+    /// CLIP weights in any published format; given several times, every row is run with each
+    #[arg(long, value_name = "FILE", required = true)]
+    weights: Vec<PathBuf>,
     /// Class embeddings (.npy or .safetensors) [default: computed by the text tower of the weights]
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
@@ -55,12 +55,22 @@ pub(crate) struct AblateArgs {
     /// Change a setting of every row; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     changes: Vec<String>,
+    /// Runs at work at once, each on one thread if there are several
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    jobs: usize,
     /// Say what is done and what is left, and run nothing
     #[arg(long)]
     dry_run: bool,
     /// Write the table as JSON; `-` writes it to standard output instead of the text
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+impl AblateArgs {
+    /// The weights that settings are chosen with.
+    fn first_weights(&self) -> PathBuf {
+        self.weights.first().cloned().unwrap_or_default()
+    }
 }
 
 /// A process of a suite ended with an error.
@@ -165,9 +175,17 @@ fn plan<'a>(
     };
     let mut runs = Vec::new();
     for row in rows.iter().copied() {
-        for &seed in seeds {
-            let folder_of = |row: &str| args.output.join(row).join(format!("seed-{seed}"));
+        for (weights, variant, seed) in settings_of_runs(args, suite, seeds) {
+            let folder_of = |row: &str| {
+                let mut folder = args.output.join(row);
+                if args.weights.len() > 1 {
+                    folder.push(format!("weights-{weights}"));
+                }
+                folder.extend(variant.map(|variant| &variant.name));
+                folder.join(format!("seed-{seed}"))
+            };
             let mut changes = [&suite.set[..], &row.set].concat();
+            changes.extend(variant.iter().flat_map(|variant| variant.set.clone()));
             if let Some(choice) = choices.iter().find(|choice| choice.row == row.name) {
                 changes.extend(choice.settings.clone());
                 changes.push(format!("inference.seen-offset={:?}", choice.offset));
@@ -176,7 +194,8 @@ fn plan<'a>(
             changes.push(format!("training.seed={seed}"));
             let init = row.init.as_ref();
             runs.push(Run {
-                name: format!("{}, seed {seed}", row.name),
+                name: folder_of(&row.name).display().to_string(),
+                weights: args.weights.get(weights - 1).cloned().unwrap_or_default(),
                 config: suite.config(row),
                 folder: folder_of(&row.name),
                 init: init.map(|init| folder_of(&init.row).join(&init.checkpoint)),
@@ -187,4 +206,23 @@ fn plan<'a>(
         }
     }
     runs
+}
+
+/// What the runs of a row differ in: number of the weights from 1, variant, seed.
+fn settings_of_runs<'a>(
+    args: &AblateArgs,
+    suite: &'a Suite,
+    seeds: &[u64],
+) -> Vec<(usize, Option<&'a Variant>, u64)> {
+    let variants: Vec<Option<&Variant>> = match &suite.variants[..] {
+        [] => vec![None],
+        variants => variants.iter().map(Some).collect(),
+    };
+    let mut settings = Vec::new();
+    for weights in 1..=args.weights.len() {
+        for &variant in &variants {
+            settings.extend(seeds.iter().map(|&seed| (weights, variant, seed)));
+        }
+    }
+    settings
 }

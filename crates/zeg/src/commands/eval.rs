@@ -15,7 +15,7 @@ use std::{
 use burn::tensor::Device;
 use clap::{Args, Subcommand};
 use zeg::{
-    data::Dataset,
+    data::{OpenSet, SampleSource},
     eval::{EvalError, Evaluation, Protocol, Shard, Summary, record::FILE_NAME},
     evaluation::{Outcome, Setup, evaluate},
     loading::LoadedModel,
@@ -25,7 +25,7 @@ use zeg::{
 };
 
 use self::plan::{Plan, PlanFile};
-use super::{JsonTarget, import::OutputExists, open_device};
+use super::{JsonTarget, data_folder, import::OutputExists, open_device};
 use crate::{
     cli::{ComputeArgs, InferenceArgs, MethodArgs, ModelArgs, PrecisionArgs},
     progress,
@@ -52,8 +52,8 @@ pub(crate) struct EvalArgs {
     /// Checkpoints of trained models, or CLIP weights; several give mean ± standard deviation
     #[arg(required = true)]
     checkpoint: Vec<PathBuf>,
-    /// Data set folder
-    #[arg(long, value_name = "DIR", required = true)]
+    /// Data set folder; the mini world needs none
+    #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// File that describes the evaluation, such as those in configs/cross-dataset
     #[arg(long, value_name = "FILE")]
@@ -300,7 +300,7 @@ struct Job<'a> {
     checkpoint: &'a Path,
     loaded: LoadedModel,
     plan: Plan,
-    dataset: Dataset,
+    dataset: OpenSet,
     queries: ClassQueries,
     /// Seen offsets to score with; empty for the plan's.
     offsets: Vec<f32>,
@@ -320,17 +320,13 @@ impl<'a> Job<'a> {
         let precision = args.precision.value();
         let loaded = LoadedModel::open(checkpoint, base, args.method.config(), device, precision)?;
         let plan = Plan::new(args, file, (checkpoint, &loaded))?;
-        let root = args.data.as_deref().unwrap_or(Path::new("."));
+        let root = data_folder(args.data.as_deref(), &plan.data.dataset)?;
         let mut dataset = plan.open_dataset(root)?;
         if let Some(limit) = args.limit {
-            dataset.items.truncate(limit);
+            dataset.retain(|position| position < limit);
         }
         if let Some(Shard { index, count }) = args.shard {
-            let mut number = 0;
-            dataset.items.retain(|_| {
-                number += 1;
-                (number - 1) % count == index - 1
-            });
+            dataset.retain(|position| position as u64 % count == index - 1);
         }
         warn_of_seen(&dataset, &loaded);
         let queries = queries(args, &plan, &dataset, &loaded, device)?;
@@ -421,7 +417,7 @@ fn score(args: &EvalArgs, jobs: &[Job], device: &Device) -> anyhow::Result<Vec<E
             let mut evaluation = record::evaluation(model, dataset, outcome, how)?;
             if let Some(folder) = folder {
                 std::fs::create_dir_all(&folder)?;
-                let colours = dataset.classes.palette();
+                let colours = dataset.classes().palette();
                 let rated = gallery::rated(&evaluation);
                 let setup = Setup {
                     settings: &plan.settings,
@@ -439,18 +435,18 @@ fn score(args: &EvalArgs, jobs: &[Job], device: &Device) -> anyhow::Result<Vec<E
 }
 
 /// Says which classes the scores call unseen although the model was trained on their masks.
-fn warn_of_seen(dataset: &Dataset, loaded: &LoadedModel) {
+fn warn_of_seen(dataset: &OpenSet, loaded: &LoadedModel) {
     let was_trained = |label: &&usize| {
-        let name = dataset.classes.classes.get(**label);
+        let name = dataset.classes().classes.get(**label);
         let mut trained = loaded.trained_on.iter();
         trained.any(|class| class.seen && Some(&class.name) == name)
     };
     let names: Vec<String> = dataset
-        .classes
+        .classes()
         .unseen
         .iter()
         .filter(was_trained)
-        .filter_map(|&label| dataset.classes.classes.get(label).cloned())
+        .filter_map(|&label| dataset.classes().classes.get(label).cloned())
         .collect();
     // Fully supervised models are scored on the published split as the papers do.
     let all_trained = loaded.trained_on.iter().all(|class| class.seen);
@@ -466,12 +462,12 @@ fn warn_of_seen(dataset: &Dataset, loaded: &LoadedModel) {
 fn queries(
     args: &EvalArgs,
     plan: &Plan,
-    dataset: &Dataset,
+    dataset: &OpenSet,
     loaded: &LoadedModel,
     device: &Device,
 ) -> anyhow::Result<ClassQueries> {
     let templates = TemplateSet::by_name(&plan.data.templates)?;
-    let classes = &dataset.classes;
+    let classes = dataset.classes();
     let bar = progress::bar(classes.len() as u64, "words");
     let sources = WordSources {
         table: args.model.text.as_deref(),
@@ -494,7 +490,7 @@ fn queries(
     })
 }
 
-fn scored(setups: &[Setup], dataset: &Dataset) -> anyhow::Result<Vec<Outcome>> {
+fn scored(setups: &[Setup], dataset: &OpenSet) -> anyhow::Result<Vec<Outcome>> {
     let bar = progress::bar(dataset.len() as u64, "scoring");
     let outcomes = evaluate(setups, dataset, |id| {
         bar.inc(1);

@@ -40,6 +40,9 @@ struct Macs {
     head: u64,
     resize: u64,
     total: u64,
+    /// Crops that the encoder looks at, in a model of two stages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crops: Option<usize>,
 }
 
 pub(crate) fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
@@ -48,7 +51,7 @@ pub(crate) fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
         .extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("toml"));
     if !is_experiment {
-        let weights = StateDict::open(&args.file)?;
+        let weights = zeg::mini::open_weights(&args.file)?;
         if !Checkpoint::is_checkpoint(&weights) {
             return weights_info(&weights, args.json);
         }
@@ -110,6 +113,7 @@ fn describe(
             head: macs.head,
             resize: macs.resize,
             total: macs.total(),
+            crops: config.crops(),
         },
     })
 }
@@ -147,12 +151,19 @@ fn print(info: &Info) {
         info.macs.size,
         info.macs.size
     );
-    println!(
-        "               encoder {:.1} G, head {:.1} G, masks to pixels {:.1} G",
-        giga(info.macs.encoder),
-        giga(info.macs.head),
-        giga(info.macs.resize)
-    );
+    match info.macs.crops {
+        Some(crops) => println!(
+            "               first stage {:.1} G, {crops} crops {:.1} G",
+            giga(info.macs.head),
+            giga(info.macs.encoder)
+        ),
+        None => println!(
+            "               encoder {:.1} G, head {:.1} G, masks to pixels {:.1} G",
+            giga(info.macs.encoder),
+            giga(info.macs.head),
+            giga(info.macs.resize)
+        ),
+    }
 }
 
 /// Digits in groups of three.

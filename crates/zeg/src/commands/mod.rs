@@ -10,7 +10,9 @@ pub(crate) mod machine;
 pub(crate) mod model_file;
 pub(crate) mod models;
 pub(crate) mod parity;
+pub(crate) mod pretrain;
 pub(crate) mod pull;
+pub(crate) mod quickstart;
 pub(crate) mod report;
 pub(crate) mod segment;
 pub(crate) mod train;
@@ -46,6 +48,15 @@ fn open_device(args: &ComputeArgs) -> anyhow::Result<burn::tensor::Device> {
             .context("starting threads")?;
     }
     args.device.open().map_err(anyhow::Error::msg)
+}
+
+/// The folder of a data set; the mini world needs none.
+fn data_folder<'a>(folder: Option<&'a Path>, dataset: &str) -> anyhow::Result<&'a Path> {
+    match folder {
+        Some(folder) => Ok(folder),
+        None if dataset == zeg::data::mini_world::DATASET => Ok(Path::new("")),
+        None => anyhow::bail!("the data set {dataset} lies in a folder; name it with --data"),
+    }
 }
 
 /// Applies what the command line says about inference.

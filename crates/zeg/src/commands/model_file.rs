@@ -2,14 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use zeg::hub::{Cache, Registry};
+use zeg::{
+    hub::{Cache, Registry},
+    mini,
+};
 
 /// The file that `--model` names.
 ///
 /// # Errors
 /// It is neither a file nor a name of fetched weights.
 pub(crate) fn resolve_model(model: &Path) -> anyhow::Result<PathBuf> {
-    if model.exists() {
+    if model.exists() || mini::is_mini(model) {
         return Ok(model.to_owned());
     }
     let name = model.to_string_lossy();

@@ -16,13 +16,10 @@ use std::{
 use burn::tensor::Device;
 use indicatif::ProgressBar;
 use zeg::{
-    data::{Dataset, Loader, LoaderOptions, Pipeline},
+    data::{Loader, LoaderOptions, OpenSet, Pipeline, SampleSource as _},
     image::Normalization,
-    model::{
-        embeddings::ClassEmbeddings,
-        method::Method,
-        weights::{StateDict, file_sha256},
-    },
+    mini::{is_mini, open_weights, weights_sha256},
+    model::{embeddings::ClassEmbeddings, method::Method, weights::StateDict},
     supervision::supervision,
     train::{
         TrainError,
@@ -40,7 +37,7 @@ use self::{
     run_folder::{RunFolder, Start},
     validation::{Score, Validator},
 };
-use super::{open_device, stop_flag};
+use super::{data_folder, open_device, stop_flag};
 use crate::{cli::TrainArgs, progress};
 
 /// Exit code of a run that the user stopped.
@@ -49,15 +46,14 @@ const INTERRUPTED: u8 = 130;
 pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
     let device = open_device(&args.compute)?;
     let experiment = Experiment::open(&args.config, &args.changes)?;
-    let selection = experiment
-        .data
-        .selection(&args.data, &experiment.data.train_split);
-    let dataset = Arc::new(zeg::data::open(&selection)?);
-    let classes = dataset.classes.clone();
+    let data = &experiment.data;
+    let root = data_folder(args.data.as_deref(), &data.dataset)?;
+    let dataset = Arc::new(data.open(root, &data.train_split)?);
+    let classes = dataset.classes().clone();
     let (folder, start) = RunFolder::open(&args.output, args.resume, &experiment)?;
     let start = start.or_init(args.init.as_deref(), &experiment)?;
 
-    let weights = StateDict::open(&args.weights)?;
+    let weights = open_weights(&args.weights)?;
     let embeddings = embed_classes(
         args,
         &experiment.data.templates,
@@ -66,11 +62,13 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
         &device,
     )?;
     let base = BaseWeights {
-        path: args
-            .weights
-            .canonicalize()
-            .unwrap_or_else(|_| args.weights.clone()),
-        sha256: file_sha256(&args.weights)?,
+        path: if is_mini(&args.weights) {
+            args.weights.clone()
+        } else {
+            let whole = args.weights.canonicalize();
+            whole.unwrap_or_else(|_| args.weights.clone())
+        },
+        sha256: weights_sha256(&args.weights)?,
     };
     let mut trainer = build_trainer(
         &experiment,
@@ -92,7 +90,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
         "training ({}) on {} pictures of {} {}, {} seen and {} unseen classes; {} steps of {} pictures",
         experiment.training.setting.name(),
         dataset.len(),
-        dataset.name,
+        dataset.name(),
         experiment.data.train_split,
         classes.len() - classes.unseen.len(),
         classes.unseen.len(),
@@ -111,7 +109,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
     };
     let validator = Validator::new(
         &info.experiment,
-        &args.data,
+        root,
         (&info.classes, &embeddings),
         &device,
     )?;
@@ -269,7 +267,7 @@ impl Session {
     fn run(
         &mut self,
         trainer: &mut Trainer,
-        dataset: &Arc<Dataset>,
+        dataset: &Arc<OpenSet>,
         args: &TrainArgs,
     ) -> anyhow::Result<bool> {
         let training = self.info.experiment.training.clone();

@@ -44,7 +44,14 @@ pub(super) fn candidates<'a>(
                 let folder = args.output.join("choose").join(row);
                 folder.join(format!("candidate-{}", number + 1))
             };
-            let mut changes = [&suite.set[..], &row.set, &settings, &args.changes].concat();
+            let mut changes = [
+                &suite.set[..],
+                &row.set,
+                &choose.set,
+                &settings,
+                &args.changes,
+            ]
+            .concat();
             changes.extend([
                 format!("training.seed={}", choose.seed),
                 format!("data.train-split={}", choose.train_split),
@@ -53,6 +60,7 @@ pub(super) fn candidates<'a>(
             let init = row.init.as_ref();
             runs.push(Run {
                 name: format!("{}, candidate {}", row.name, number + 1),
+                weights: args.first_weights(),
                 config: suite.config(row),
                 folder: folder_of(&row.name),
                 init: init.map(|init| folder_of(&init.row).join(&init.checkpoint)),

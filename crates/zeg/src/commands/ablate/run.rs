@@ -3,6 +3,11 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Sender, channel},
+    },
+    thread,
 };
 
 use anyhow::Context as _;
@@ -22,6 +27,7 @@ pub(super) struct Run<'a> {
     /// For messages.
     pub(super) name: String,
     pub(super) config: PathBuf,
+    pub(super) weights: PathBuf,
     pub(super) changes: Vec<String>,
     pub(super) folder: PathBuf,
     pub(super) init: Option<PathBuf>,
@@ -98,8 +104,10 @@ impl Run<'_> {
         for change in &self.changes {
             command.args(["--set", change]);
         }
-        command.arg("--data").arg(&args.data);
-        command.arg("--weights").arg(&args.weights);
+        if let Some(data) = &args.data {
+            command.arg("--data").arg(data);
+        }
+        command.arg("--weights").arg(&self.weights);
         if let Some(text) = &args.text {
             command.arg("--text").arg(text);
         }
@@ -110,6 +118,7 @@ impl Run<'_> {
         let features = args.output.join("features");
         command.arg("--feature-cache").arg(features);
         command.arg("--output").arg(&self.folder).arg("--resume");
+        alone(&mut command, args);
         wait("train", &self.folder, command)
     }
 }
@@ -125,16 +134,71 @@ pub(super) fn check_all(runs: &[Run], suite: &Path) -> anyhow::Result<()> {
 
 /// Trains what is not trained; `Some` when the user stopped it.
 pub(super) fn train_all(runs: &[Run], args: &AblateArgs) -> anyhow::Result<Option<ExitCode>> {
-    for (number, run) in runs.iter().enumerate() {
-        if run.model().is_file() {
-            continue;
-        }
-        eprintln!("run {} of {}: {}", number + 1, runs.len(), run.name);
-        if let Some(code) = run.train(args)? {
-            return Ok(Some(stopped(code)));
+    let mut left: Vec<&Run> = runs.iter().filter(|run| !run.model().is_file()).collect();
+    let count = left.len();
+    let started = AtomicUsize::new(0);
+    while !left.is_empty() {
+        // A run that starts from another's weights waits for it; a suite has those rows further up.
+        let folders: Vec<&PathBuf> = left.iter().map(|run| &run.folder).collect();
+        let waits = |run: &&Run| {
+            let init = run.init.as_ref();
+            init.is_some_and(|init| folders.iter().any(|folder| init.starts_with(folder)))
+        };
+        let (waiting, ready): (Vec<&Run>, Vec<&Run>) = left.iter().partition(|run| waits(run));
+        left = waiting;
+        let code = side_by_side(args.jobs, &ready, |run| {
+            let number = started.fetch_add(1, Ordering::Relaxed) + 1;
+            eprintln!("run {number} of {count}: {}", run.name);
+            run.train(args)
+        })?;
+        if code.is_some() {
+            return Ok(code.map(stopped));
         }
     }
     Ok(None)
+}
+
+/// Calls `work` for every item, several at once; the first error, or the first exit code, ends it.
+fn side_by_side<T: Sync>(
+    jobs: usize,
+    items: &[T],
+    work: impl Fn(&T) -> anyhow::Result<Option<ExitCode>> + Sync,
+) -> anyhow::Result<Option<ExitCode>> {
+    let next = AtomicUsize::new(0);
+    let (sender, results) = channel();
+    let worker = |sender: Sender<anyhow::Result<Option<ExitCode>>>| {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let result = work(item);
+            let is_last = !matches!(result, Ok(None));
+            if is_last {
+                next.fetch_add(items.len(), Ordering::Relaxed); // the others start nothing new
+            }
+            // The receiver stays until all senders are gone.
+            let _ = sender.send(result);
+            if is_last {
+                return;
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, items.len().max(1)) {
+            let sender = sender.clone();
+            scope.spawn(|| worker(sender));
+        }
+    });
+    drop(sender);
+    let mut code = None;
+    for result in results {
+        code = result?.or(code);
+    }
+    Ok(code)
+}
+
+/// Several processes side by side take a thread each.
+fn alone(command: &mut Command, args: &AblateArgs) {
+    if args.jobs > 1 {
+        command.args(["--threads", "1"]);
+    }
 }
 
 /// Scores what is not scored; `Some` when the user stopped it.
@@ -143,27 +207,35 @@ pub(super) fn train_all(runs: &[Run], args: &AblateArgs) -> anyhow::Result<Optio
 /// encoder.
 pub(super) fn score_all(runs: &[Run], args: &AblateArgs) -> anyhow::Result<Option<ExitCode>> {
     let mut left: Vec<&Run> = runs.iter().filter(|run| !run.is_scored()).collect();
-    while let Some(offsets) = left.first().map(|run| run.offsets.clone()) {
-        let (now, later) = left.into_iter().partition(|run| run.offsets == offsets);
+    let mut groups: Vec<Vec<&Run>> = Vec::new();
+    while let Some(first) = left.first().copied() {
+        let alike = |run: &&Run| run.offsets == first.offsets && run.weights == first.weights;
+        let (now, later): (Vec<&Run>, Vec<&Run>) = left.into_iter().partition(alike);
+        let part = now.len().div_ceil(args.jobs.max(1));
+        groups.extend(now.chunks(part).map(<[&Run]>::to_vec));
         left = later;
-        if let Some(code) = score(args, &now, &offsets)? {
-            return Ok(Some(stopped(code)));
-        }
     }
-    Ok(None)
+    let code = side_by_side(args.jobs, &groups, |runs| score(args, runs))?;
+    Ok(code.map(stopped))
 }
 
-fn score(args: &AblateArgs, runs: &[&Run], offsets: &[f32]) -> anyhow::Result<Option<ExitCode>> {
+fn score(args: &AblateArgs, runs: &[&Run]) -> anyhow::Result<Option<ExitCode>> {
+    let Some(first) = runs.first() else {
+        return Ok(None);
+    };
     eprintln!("scoring {} models", runs.len());
     let mut command = zeg("eval")?;
     command.args(runs.iter().map(|run| run.model()));
-    command.arg("--data").arg(&args.data);
-    command.arg("--weights").arg(&args.weights);
+    if let Some(data) = &args.data {
+        command.arg("--data").arg(data);
+    }
+    command.arg("--weights").arg(&first.weights);
     command.args(["--in-runs", SCORES, "--gallery", "0", "--overwrite"]);
-    if !offsets.is_empty() {
-        let offsets: Vec<String> = offsets.iter().map(ToString::to_string).collect();
+    if !first.offsets.is_empty() {
+        let offsets: Vec<String> = first.offsets.iter().map(ToString::to_string).collect();
         command.arg(format!("--seen-offsets={}", offsets.join(",")));
     }
+    alone(&mut command, args);
     wait("eval", &args.output, command)
 }
 

@@ -22,6 +22,9 @@ pub(super) struct Suite {
     /// Settings of all rows, `key=value`.
     #[serde(default)]
     pub(super) set: Vec<String>,
+    /// What every row is run on, such as several splits of the classes; a row's scores are means over them, too.
+    #[serde(default)]
+    pub(super) variants: Vec<Variant>,
     /// Seen offsets that every row is scored with, the one to report being chosen by `choose`.
     #[serde(default)]
     offsets: Vec<f32>,
@@ -32,6 +35,16 @@ pub(super) struct Suite {
     pub(super) rows: Vec<Row>,
     #[serde(skip)]
     folder: PathBuf,
+}
+
+/// Settings that every row is run with, beside those of the other variants.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Variant {
+    /// Name of its folder.
+    pub(super) name: String,
+    /// Its settings, `key=value`.
+    pub(super) set: Vec<String>,
 }
 
 /// A row of the table.
@@ -68,6 +81,9 @@ pub(super) struct Choose {
     /// Seed of the candidates' runs.
     #[serde(default)]
     pub(super) seed: u64,
+    /// Settings of the candidates' runs alone, such as a split of the classes that is not reported.
+    #[serde(default)]
+    pub(super) set: Vec<String>,
     /// Candidates, each a list of `key=value`; without, offsets alone are chosen.
     #[serde(default)]
     settings: Vec<Vec<String>>,
@@ -136,17 +152,17 @@ impl Suite {
             offsets.all(|offset| offset.is_finite()),
             "an offset is no number"
         );
-        for (number, row) in self.rows.iter().enumerate() {
-            let plain = !row.name.is_empty()
-                && row
-                    .name
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+'));
+        for (number, variant) in self.variants.iter().enumerate() {
+            let name = &variant.name;
+            check_name("variant", name)?;
+            let mut before = self.variants[..number].iter();
             anyhow::ensure!(
-                plain,
-                "row {:?}: a name has letters, digits, -, _ and + only",
-                row.name
+                before.all(|other| other.name != *name),
+                "two variants are called {name:?}"
             );
+        }
+        for (number, row) in self.rows.iter().enumerate() {
+            check_name("row", &row.name)?;
             anyhow::ensure!(
                 !["choose", "features"].contains(&row.name.as_str()),
                 "row {:?}: the name is that of a folder of the suite's own",
@@ -183,4 +199,14 @@ impl Suite {
         }
         Ok(())
     }
+}
+
+/// Names are folders.
+fn check_name(what: &str, name: &str) -> anyhow::Result<()> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+');
+    anyhow::ensure!(
+        !name.is_empty() && name.chars().all(legal),
+        "{what} {name:?}: a name has letters, digits, -, _ and + only"
+    );
+    Ok(())
 }

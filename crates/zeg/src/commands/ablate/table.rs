@@ -102,17 +102,22 @@ impl Table {
                 first.benchmark.title, first.benchmark.split, first.images
             );
             table.official = !first.is_subset() && first.benchmark.official_pictures.is_some();
+            // A data set of which nothing is published has the figures of VOC beside it, for the order of rows.
+            let own = &first.benchmark.dataset;
+            let has_own =
+                published.is_some_and(|table| table.rows.iter().any(|row| row.benchmark == *own));
+            let benchmark = if has_own { own.as_str() } else { "voc12" };
             let of_row = |published: &&Published| {
-                published.benchmark == first.benchmark.dataset
+                published.benchmark == benchmark
                     && published.protocol == first.protocol
                     && Some(&published.method) == row.published.as_ref()
             };
             table.rows.push(TableRow {
                 name: row.name.clone(),
-                scores: Summary::of(&records)?,
+                scores: summary(&records, suite)?,
                 uncalibrated: match &plain[..] {
                     [] => None,
-                    plain => Some(Summary::of(plain)?),
+                    plain => Some(summary(plain, suite)?),
                 },
                 choice: choices.iter().find(|c| c.row == row.name).cloned(),
                 published: published
@@ -133,7 +138,7 @@ impl Table {
     pub(super) fn to_markdown(&self) -> String {
         let mut text = format!("# {}\n\nScored on {}. ", self.title, self.scored_on);
         text.push_str(
-            "Means over seeds ± sample standard deviation; hIoU is the mean of the runs' hIoU.",
+            "Means over the n runs of a row ± sample standard deviation; hIoU is the mean of the runs' hIoU.",
         );
         if let Some(source) = &self.source {
             let _ = write!(
@@ -167,6 +172,16 @@ impl Table {
         }
         text
     }
+}
+
+/// Over the runs of a row; variants may have other classes, whose numbers are averaged all the same.
+fn summary(records: &[Evaluation], suite: &Suite) -> anyhow::Result<Summary> {
+    let Some(first) = records.first().filter(|_| !suite.variants.is_empty()) else {
+        return Ok(Summary::of(records)?);
+    };
+    let reports = records.iter().map(Evaluation::report);
+    let reports = reports.collect::<Result<Vec<_>, _>>()?;
+    Ok(Summary::of_reports(&reports, first.metric))
 }
 
 impl TableRow {

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use zeg::{
-    data::Dataset,
+    data::SampleSource,
     eval::{Evaluation, GalleryEntry, gallery, gallery::ClassShare},
     evaluation::Setup,
     image::{IGNORE_LABEL, LabelMap, RgbImage, resize_bilinear, resize_nearest, write_jpeg},
@@ -33,7 +33,7 @@ pub(super) fn rated(evaluation: &Evaluation) -> Vec<(&str, f64)> {
 /// - `colours`: one a class
 pub(super) fn write(
     setup: &Setup,
-    dataset: &Dataset,
+    dataset: &dyn SampleSource,
     rated: &[(&str, f64)],
     (each, colours): (usize, &[[u8; 3]]),
     folder: &Path,
@@ -41,12 +41,12 @@ pub(super) fn write(
     let mut entries = Vec::new();
     for (place, rank) in gallery::pick(rated, each) {
         let (id, score) = rated[place];
-        let Some(index) = dataset.items.iter().position(|item| item.id == id) else {
+        let Some(index) = (0..dataset.len()).find(|&index| dataset.id(index) == id) else {
             continue;
         };
         let (sample, predicted) = setup.predict(dataset, index)?;
         let labels = (sample.labels.labels(), predicted.labels());
-        let classes = ClassShare::of(labels, dataset.classes.len(), IGNORE_LABEL)?;
+        let classes = ClassShare::of(labels, dataset.classes().len(), IGNORE_LABEL)?;
         let (width, height) = fitted(
             sample.image.width() as usize,
             sample.image.height() as usize,

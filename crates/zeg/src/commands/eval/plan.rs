@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use zeg::{
-    data::{Dataset, Selection},
+    data::{OpenSet, SampleSource as _, Selection, mini_world::WorldData},
     eval::Protocol,
     loading::LoadedModel,
     model::inference::{Inference, TestTime},
@@ -34,10 +34,12 @@ pub(crate) struct PlanFile {
 }
 
 /// See [`zeg::train::experiment::DataConfig`], whose words these are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct PlanData {
     pub(crate) dataset: String,
+    #[serde(default)]
+    pub(crate) mini_world: Option<WorldData>,
     #[serde(default)]
     pub(crate) classes: Option<String>,
     #[serde(default)]
@@ -105,25 +107,26 @@ impl Plan {
     }
 
     /// The pictures to score.
-    pub(crate) fn open_dataset(&self, root: &Path) -> anyhow::Result<Dataset> {
+    pub(crate) fn open_dataset(&self, root: &Path) -> anyhow::Result<OpenSet> {
         let unseen = self.data.unseen.as_deref();
-        Ok(zeg::data::open(&Selection {
+        let selection = Selection {
             dataset: &self.data.dataset,
             root,
             split: &self.data.eval_split,
             classes: self.data.classes.as_deref(),
             unseen: unseen.or((!has_split(self.protocol)).then_some("none")),
-        })?)
+        };
+        Ok(OpenSet::open(&selection, self.data.mini_world.as_ref())?)
     }
 
     /// `[classes]`: those whose scores the seen offset lowers.
     ///
     /// Only a model that met the very classes of this list in training, some with and some without labels, favours
     /// those with.
-    pub(crate) fn lowered(&self, dataset: &Dataset, loaded: &LoadedModel) -> Vec<bool> {
+    pub(crate) fn lowered(&self, dataset: &OpenSet, loaded: &LoadedModel) -> Vec<bool> {
         let trained = |name: &String| loaded.trained_on.iter().find(|class| class.name == *name);
-        let unseen = dataset.classes.unseen_flags();
-        let pairs = dataset.classes.classes.iter().zip(unseen);
+        let unseen = dataset.classes().unseen_flags();
+        let pairs = dataset.classes().classes.iter().zip(unseen);
         pairs
             .map(|(name, unseen)| {
                 has_split(self.protocol) && trained(name).map_or(!unseen, |class| class.seen)
@@ -145,6 +148,7 @@ fn data(
 ) -> anyhow::Result<PlanData> {
     let of_experiment = loaded.experiment.as_ref().map(|experiment| PlanData {
         dataset: experiment.data.dataset.clone(),
+        mini_world: experiment.data.mini_world.clone(),
         classes: experiment.data.classes.clone(),
         unseen: experiment.data.unseen.clone(),
         templates: experiment.data.templates.clone(),
@@ -158,6 +162,7 @@ fn data(
         // Another data set: its own classes and splits, the sentences that the model was trained with.
         (None, of_experiment, Some(dataset)) => PlanData {
             dataset: dataset.clone(),
+            mini_world: None,
             classes: None,
             unseen: None,
             crop_templates: loaded.crop_templates().map(str::to_owned),

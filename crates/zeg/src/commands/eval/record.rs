@@ -6,11 +6,12 @@ use std::{
 };
 
 use zeg::{
-    data::{Dataset, Metric as DatasetMetric, benchmark},
+    data::{Metric as DatasetMetric, OpenSet, SampleSource as _, benchmark},
     eval::{BenchmarkRef, ClassRef, Evaluation, Metric, ModelRef, Shard, Timing, record::FORMAT},
     evaluation::Outcome,
     loading::LoadedModel,
-    model::{Precision, weights::file_sha256},
+    mini::weights_sha256,
+    model::Precision,
     train::checkpoint::{Checkpoint, CheckpointInfo},
 };
 
@@ -20,29 +21,29 @@ use crate::commands::machine;
 /// Everything that has to be known to compare the scores with others.
 pub(super) fn evaluation(
     (checkpoint, loaded, plan): (&Path, &LoadedModel, &Plan),
-    dataset: &Dataset,
+    dataset: &OpenSet,
     outcome: Outcome,
     (shard, wall, threads): (Option<Shard>, Duration, usize),
 ) -> anyhow::Result<Evaluation> {
     let info = trained(checkpoint, loaded)?;
-    let official = benchmark(&dataset.name).and_then(|benchmark| {
+    let official = benchmark(dataset.name()).and_then(|benchmark| {
         let split = benchmark.official(&plan.data.eval_split)?;
         Some(split.pictures as u64)
     });
-    let unseen = dataset.classes.unseen_flags();
+    let unseen = dataset.classes().unseen_flags();
     let mut inference = serde_json::to_value(plan.settings)?;
     if loaded.precision != Precision::Float {
         inference["precision"] = loaded.precision.to_string().into();
     }
-    let colours = dataset.classes.palette();
-    let classes = dataset.classes.classes.iter().zip(unseen).zip(colours);
+    let colours = dataset.classes().palette();
+    let classes = dataset.classes().classes.iter().zip(unseen).zip(colours);
     Ok(Evaluation {
         format: FORMAT,
         program: concat!("zeg ", env!("CARGO_PKG_VERSION")).to_owned(),
         benchmark: BenchmarkRef {
-            dataset: dataset.name.clone(),
-            title: dataset.title.clone(),
-            class_list: dataset.classes.name.clone(),
+            dataset: dataset.name().to_owned(),
+            title: dataset.title().to_owned(),
+            class_list: dataset.classes().name.clone(),
             split: plan.data.eval_split.clone(),
             official_pictures: official,
         },
@@ -54,7 +55,7 @@ pub(super) fn evaluation(
         method: loaded.method.clone(),
         model: ModelRef {
             path: checkpoint.display().to_string(),
-            sha256: file_sha256(checkpoint)?,
+            sha256: weights_sha256(checkpoint)?,
             step: info.as_ref().map(|info| info.step),
             seed: info.as_ref().map(|info| info.experiment.training.seed),
         },
@@ -72,7 +73,7 @@ pub(super) fn evaluation(
         images: outcome.pictures.len() as u64,
         pictures: outcome.pictures,
         confusion: outcome.confusion,
-        metric: match dataset.metric {
+        metric: match dataset.metric() {
             DatasetMetric::MeanIou => Metric::MeanIou,
             DatasetMetric::Dice => Metric::Dice,
         },

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use zeg::{
-    data::Dataset,
+    data::{OpenSet, SampleSource as _},
     eval::{ConfusionMatrix, Report},
     evaluation::{Setup, evaluate},
     model::{
@@ -65,7 +65,7 @@ impl Score {
 /// Scores a model in training.
 pub(super) struct Validator {
     settings: Validation,
-    dataset: Dataset,
+    dataset: OpenSet,
     queries: ClassQueries,
     inference: Inference,
     names: Vec<String>,
@@ -86,10 +86,11 @@ impl Validator {
         };
         let data = &experiment.data;
         let split = settings.split.as_deref().unwrap_or(&data.eval_split);
-        let mut dataset = zeg::data::open(&data.selection(root, split))
+        let mut dataset = data
+            .open(root, split)
             .context("the pictures of training.evaluation")?;
         if let Some(limit) = settings.limit {
-            dataset.items.truncate(limit);
+            dataset.retain(|position| position < limit);
         }
         let device = device.clone().without_autodiff();
         Ok(Some(Self {
@@ -99,8 +100,8 @@ impl Validator {
                 seen: classes.iter().map(|class| class.seen).collect(),
             },
             inference: experiment.inference,
-            names: dataset.classes.classes.clone(),
-            unseen: dataset.classes.unseen_flags(),
+            names: dataset.classes().classes.clone(),
+            unseen: dataset.classes().unseen_flags(),
             settings,
             dataset,
             device,

@@ -9,7 +9,7 @@ use std::{
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use zeg::{
-    data::{Dataset, Pipeline},
+    data::{OpenSet, Pipeline, SampleSource as _},
     train::{TrainError, checkpoint::CheckpointInfo, features::FeatureCache, trainer::Trainer},
 };
 
@@ -19,7 +19,7 @@ use crate::{cli::TrainArgs, progress};
 pub(super) fn features(
     info: &CheckpointInfo,
     trainer: &Trainer,
-    dataset: &Dataset,
+    dataset: &OpenSet,
     (pipeline, views): (&Pipeline, usize),
     args: &TrainArgs,
     stop: &AtomicBool,
@@ -33,8 +33,8 @@ pub(super) fn features(
         "model": { "encoder": experiment.model.encoder, "resolution": experiment.model.input_resolution,
             "double-class-embedding": experiment.model.double_class_embedding },
         "preprocess": experiment.training.preprocess,
-        "data": { "set": dataset.name, "classes": dataset.classes, "items": dataset.items.len(),
-            "files": files_of(dataset) },
+        "data": { "set": dataset.name(), "classes": dataset.classes(), "items": dataset.len(),
+            "files": pictures_of(dataset) },
         "views": views,
         "seed": seed,
     });
@@ -86,9 +86,18 @@ fn hexadecimal(bytes: &[u8]) -> String {
     })
 }
 
-/// Digest of the pictures and label maps: names, sizes and times of change.
-fn files_of(dataset: &Dataset) -> String {
+/// Digest of the pictures and label maps: of files names, sizes and times of change.
+fn pictures_of(dataset: &OpenSet) -> String {
     let mut digest = Sha256::new();
+    let dataset = match dataset {
+        OpenSet::Files(dataset) => dataset,
+        OpenSet::World(set) => {
+            let (part, pictures) = set.pictures();
+            let world = json!([set.world().config(), part, pictures]);
+            digest.update(world.to_string());
+            return hexadecimal(&digest.finalize());
+        }
+    };
     for path in dataset
         .items
         .iter()

@@ -1,0 +1,263 @@
+//! Contrastive pre-training: pictures and captions that belong together get one direction, others do not.
+//!
+//! The loss is CLIP's symmetric InfoNCE with a learned temperature (Radford et al., 2021, figure 3). One step after the
+//! other; where pictures and captions come from is the caller's business.
+
+use std::{collections::BTreeMap, path::Path};
+
+use burn::{
+    module::Module as _,
+    tensor::{Device, Tensor, activation::log_softmax},
+};
+use half::f16;
+use safetensors::{Dtype, tensor::TensorView};
+use serde::{Deserialize, Serialize};
+use zeg_model::{
+    clip::Clip,
+    params::{flat_gradients, trained_values},
+    text::pad,
+};
+
+use crate::{
+    TrainError,
+    batch::pictures_tensor,
+    checkpoint::write_atomically,
+    optimizer::{AdamWSettings, NamedAdamW},
+};
+
+/// How a pair of towers is pre-trained.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct PretrainConfig {
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Pairs of a picture and a caption a step.
+    pub batch: usize,
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Of initial values and of the pictures.
+    pub seed: u64,
+}
+
+/// The recipe of the committed MiniCLIP.
+impl Default for PretrainConfig {
+    fn default() -> Self {
+        Self {
+            steps: 3200,
+            batch: 128,
+            learning_rate: 1.5e-3,
+            warmup_steps: 100,
+            weight_decay: 0.01,
+            seed: 0,
+        }
+    }
+}
+
+impl PretrainConfig {
+    /// Learning rate of step `step` (from 0): linear warm-up, then half a cosine down to zero.
+    pub fn learning_rate_at(&self, step: u64) -> f64 {
+        let warm = ((step + 1) as f64 / self.warmup_steps.max(1) as f64).min(1.0);
+        let done = step as f64 / self.steps.max(1) as f64;
+        self.learning_rate * warm * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+    }
+}
+
+/// Pictures and captions of one step.
+#[derive(Debug, Clone)]
+pub struct Pairs {
+    /// Normalised pictures: `[batch, 3, size, size]`, row-major.
+    pub pictures: Vec<f32>,
+    /// Side of the pictures in pixels.
+    pub size: usize,
+    /// Captions as rows of the token table, start and end included.
+    pub captions: Vec<Vec<u32>>,
+}
+
+/// What a step reports.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct PretrainReport {
+    /// From 0.
+    pub step: u64,
+    /// Learning rate of the step.
+    pub lr: f64,
+    /// Mean of both directions; ln of the batch for a model that knows nothing.
+    pub loss: f32,
+    /// Share of pictures whose caption is the nearest in the batch.
+    pub retrieval: f64,
+    /// Factor on cosines.
+    pub scale: f32,
+}
+
+/// A pair of towers in pre-training.
+pub struct Pretrainer {
+    model: Clip,
+    optimizer: NamedAdamW,
+    config: PretrainConfig,
+    device: Device,
+    step: u64,
+}
+
+impl Pretrainer {
+    /// A trainer at step 0.
+    ///
+    /// - `model`: on `device`, which has autodiff
+    pub fn new(model: Clip, config: PretrainConfig, device: Device) -> Self {
+        let optimizer = NamedAdamW::new(&AdamWSettings {
+            weight_decay: config.weight_decay,
+            betas: (0.9, 0.98), // as CLIP's
+            epsilon: 1e-6,
+            encoder_lr: 1.0,
+            clip_norm: None,
+        });
+        Self {
+            model,
+            optimizer,
+            config,
+            device,
+            step: 0,
+        }
+    }
+
+    /// Steps done so far; the number of the next one.
+    pub fn step_number(&self) -> u64 {
+        self.step
+    }
+
+    /// The model in training.
+    pub fn model(&self) -> &Clip {
+        &self.model
+    }
+
+    /// The model for inference: no graph.
+    pub fn inference_model(&self) -> Clip {
+        self.model.valid()
+    }
+
+    /// Trains on one batch.
+    ///
+    /// # Errors
+    /// The loss is not finite; the model is then as before the step.
+    pub fn train_step(&mut self, mut pairs: Pairs) -> Result<PretrainReport, TrainError> {
+        pad(&mut pairs.captions);
+        let pictures = pictures_tensor(pairs.pictures, pairs.size, &self.device);
+        let [batch, _, _, _] = pictures.dims();
+        let pictures = self.model.encode_pictures(pictures); // [batch, dim]
+        let captions = self.model.encode_texts(&pairs.captions); // [batch, dim]
+        let scale = self.model.scale(); // [1]
+        let logits = pictures.matmul(captions.transpose()) * scale.clone().unsqueeze(); // [batch, batch]
+        let loss = contrastive_loss(logits.clone());
+        let value = loss.clone().into_scalar::<f32>();
+        if !value.is_finite() {
+            return Err(TrainError::NotFinite {
+                step: self.step,
+                value,
+                terms: BTreeMap::from([("contrastive", value)]),
+                pictures: Vec::new(),
+            });
+        }
+        let mut gradients = loss.backward();
+        let gradients = flat_gradients(&self.model, &mut gradients);
+        let lr = self.config.learning_rate_at(self.step);
+        let report = PretrainReport {
+            step: self.step,
+            lr,
+            loss: value,
+            retrieval: retrieval(&logits, batch)?,
+            scale: scale.into_scalar::<f32>(),
+        };
+        let gradients = gradients.into_iter().collect();
+        self.model = self.optimizer.step(self.model.clone(), gradients, lr);
+        self.step += 1;
+        Ok(report)
+    }
+}
+
+/// Writes both towers as a file of weights, numbers as `f16`; the temperature, which only pre-training reads, stays.
+///
+/// - `model`: as [`Pretrainer::model`] gives it
+/// - `metadata`: free text for the file's header, such as the architecture and the words
+///
+/// # Errors
+/// The file cannot be written; what was there before is untouched.
+pub fn save_towers(
+    path: &Path,
+    model: &Clip,
+    metadata: BTreeMap<String, String>,
+) -> Result<(), TrainError> {
+    let invalid = |error: safetensors::SafeTensorError| TrainError::Checkpoint {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = trained_values(model)
+        .into_iter()
+        .filter(|(name, _, _)| name != "logit_scale")
+        .map(|(name, shape, values)| {
+            let narrow = values.iter().map(|&value| f16::from_f32(value));
+            (name, shape, narrow.flat_map(f16::to_le_bytes).collect())
+        })
+        .collect();
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| {
+            let view = TensorView::new(Dtype::F16, shape.clone(), bytes)?;
+            Ok((name.as_str(), view))
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(invalid)?;
+    let file =
+        safetensors::serialize(views, Some(metadata.into_iter().collect())).map_err(invalid)?;
+    write_atomically(path, &file)
+}
+
+/// Symmetric InfoNCE: every picture finds its caption and every caption its picture. `[batch, batch]` → `[1]`
+fn contrastive_loss(logits: Tensor<2>) -> Tensor<1> {
+    let [batch, _] = logits.dims();
+    let pairs = Tensor::<2>::eye(batch, &logits.device());
+    let of_pictures = log_softmax(logits.clone(), 1);
+    let of_captions = log_softmax(logits, 0);
+    ((of_pictures + of_captions) * pairs).sum() * (-0.5 / batch as f64)
+}
+
+/// Share of rows whose diagonal value is the highest.
+fn retrieval(logits: &Tensor<2>, batch: usize) -> Result<f64, TrainError> {
+    let data = logits.clone().without_autodiff().into_data();
+    let values: Vec<f32> = data
+        .convert::<f32>()
+        .try_into_vec()
+        .map_err(|error| TrainError::Backend(format!("{error:?}")))?;
+    let rows = values.chunks_exact(batch.max(1)).enumerate();
+    let found = rows.filter(|(index, row)| row.iter().all(|value| *value <= row[*index]));
+    Ok(found.count() as f64 / batch.max(1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// torch: logits = [[2, 0], [1, 1]]; (cross_entropy(logits, [0, 1]) + cross_entropy(logits.T, [0, 1])) / 2
+    #[test]
+    fn the_loss_is_the_mean_of_both_directions() {
+        let logits = Tensor::<2>::from_floats([[2.0, 0.0], [1.0, 1.0]], &Device::flex());
+        let e = std::f64::consts::E;
+        let rows = (1.0 + e.powi(-2)).ln() + 2.0_f64.ln();
+        let columns = (1.0 + e.powi(-1)).ln() * 2.0;
+        let loss = f64::from(contrastive_loss(logits.clone()).into_scalar::<f32>());
+        assert!((loss - (rows + columns) / 4.0).abs() < 1e-6, "{loss}");
+        assert!(retrieval(&logits, 2).unwrap() > 0.99);
+    }
+
+    #[test]
+    fn the_learning_rate_rises_and_falls_to_zero() {
+        let config = PretrainConfig {
+            steps: 1000,
+            ..PretrainConfig::default()
+        };
+        assert!(config.learning_rate_at(0) < 2e-5);
+        assert!(config.learning_rate_at(99) > 1.4e-3);
+        assert!(config.learning_rate_at(999) < 1e-7);
+    }
+}
