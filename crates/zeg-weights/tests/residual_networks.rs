@@ -1,5 +1,5 @@
 //! Residual networks in the names of torchvision, detectron2 and Caffe2 all end under ZegFormer's names.
-#![allow(clippy::unwrap_used)] // in tests
+#![allow(clippy::unwrap_used, clippy::float_cmp)] // in tests; what is stored is read unchanged
 
 use std::collections::HashMap;
 
@@ -124,4 +124,62 @@ fn a_released_zegformer_keeps_its_names_and_its_text_tower_is_found() {
             ("criterion.empty_weight", ""),
         ],
     );
+}
+
+/// A pickle of `{"model": {name: array}}` in protocol 2 as Python 2 writes it (`binary` texts for bytes) or in protocol 3.
+fn pickled(name: &str, shape: [u8; 2], values: &[f32], protocol: u8) -> Vec<u8> {
+    let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let text = |text: &str| {
+        let mut bytes = vec![b'X'];
+        bytes.extend((text.len() as u32).to_le_bytes());
+        bytes.extend(text.as_bytes());
+        bytes
+    };
+    let global = |module: &str, name: &str| format!("c{module}\n{name}\n").into_bytes();
+    let mut bytes = vec![0x80, protocol, b'}'];
+    bytes.extend(text("model"));
+    bytes.push(b'}');
+    bytes.extend(text(name));
+    // numpy.core.multiarray._reconstruct(numpy.ndarray, (0,), "b")
+    bytes.extend(global("numpy.core.multiarray", "_reconstruct"));
+    bytes.extend(global("numpy", "ndarray"));
+    bytes.extend([b'K', 0, 0x85]);
+    bytes.extend(text("b"));
+    bytes.extend([0x87, b'R']);
+    // (1, shape, dtype("f4", 0, 1) with its state, False, bytes)
+    bytes.extend([b'(', b'K', 1, b'K', shape[0], b'K', shape[1], 0x86]);
+    bytes.extend(global("numpy", "dtype"));
+    bytes.extend(text("f4"));
+    bytes.extend([b'K', 0, b'K', 1, 0x87, b'R', b'(', b'K', 3]);
+    bytes.extend(text("<"));
+    bytes.extend(b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89");
+    bytes.push(if protocol == 2 { b'T' } else { b'B' });
+    bytes.extend((raw.len() as u32).to_le_bytes());
+    bytes.extend(raw);
+    bytes.extend(b"tbss.");
+    bytes
+}
+
+#[test]
+fn pickled_arrays_of_numpy() {
+    let values = [1.0, -2.5, 3.0, 4.0, 5.0, 1e-3];
+    for protocol in [2, 3] {
+        let bytes = pickled("res2.0.conv1.weight", [2, 3], &values, protocol);
+        let weights = StateDict::from_bytes("R-50.pkl", bytes).unwrap();
+        assert_eq!(weights.family(), "detectron2 ResNet");
+        let tensor = weights
+            .read("backbone.res2.0.conv1.weight")
+            .unwrap()
+            .unwrap();
+        assert_eq!(tensor.shape, [2, 3]);
+        assert_eq!(tensor.values, values);
+    }
+    // Fewer numbers than the shape says, and a file that ends in the middle.
+    let short = pickled("res2.0.conv1.weight", [2, 4], &values, 3);
+    let error = StateDict::from_bytes("R-50.pkl", short)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("24 bytes for a shape of [2, 4]"), "{error}");
+    let whole = pickled("res2.0.conv1.weight", [2, 3], &values, 3);
+    assert!(StateDict::from_bytes("R-50.pkl", whole[..whole.len() - 5].to_vec()).is_err());
 }

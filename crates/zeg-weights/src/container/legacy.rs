@@ -18,6 +18,11 @@ const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0
 /// The only version there has been.
 const VERSION: i64 = 1001;
 
+/// Whether a pickle's first bytes are those of such a file: the magic number behind its opcode and length.
+pub(super) fn begins(start: &[u8]) -> bool {
+    start.get(4..14) == Some(&MAGIC)
+}
+
 pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
     let mut at = 0;
     let mut next = |interpret: &mut dyn FnMut(&Document<'_>) -> Result<(), Defect>| {

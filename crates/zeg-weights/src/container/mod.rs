@@ -6,6 +6,7 @@
 
 mod index;
 mod legacy;
+mod numpy;
 mod safetensors;
 mod tar;
 mod torch;
@@ -51,6 +52,8 @@ pub enum ContainerFormat {
     TorchLegacy,
     /// `torch.save`, the tar form (before PyTorch 0.1.10).
     TorchTar,
+    /// A pickled dict of NumPy arrays, as detectron2's model zoo has.
+    Numpy,
 }
 
 impl std::fmt::Display for ContainerFormat {
@@ -62,6 +65,7 @@ impl std::fmt::Display for ContainerFormat {
             Self::TorchScript => "TorchScript",
             Self::TorchLegacy => "PyTorch (legacy stream)",
             Self::TorchTar => "PyTorch (legacy tar)",
+            Self::Numpy => "pickled NumPy arrays",
         })
     }
 }
@@ -137,7 +141,11 @@ pub(crate) fn recognise(source: &Source) -> Result<Contents, Defect> {
     } else if start.get(257..262) == Some(b"ustar") {
         tar::read(source)
     } else if start.first() == Some(&0x80) && start.get(1).is_some_and(|version| *version <= 5) {
-        legacy::read(source)
+        if legacy::begins(&start) {
+            legacy::read(source)
+        } else {
+            numpy::read(source)
+        }
     } else if start.get(8) == Some(&b'{') {
         safetensors::read(source)
     } else {

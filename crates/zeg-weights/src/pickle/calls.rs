@@ -8,7 +8,7 @@ use safetensors::Dtype;
 
 use super::{
     PickleError,
-    value::{Elements, Global, Id, TensorRef, Value},
+    value::{Elements, Global, Id, Object, TensorRef, Value},
 };
 
 /// Most dimensions of a tensor; PyTorch's own limit is 64, weights have at most 5.
@@ -37,7 +37,7 @@ enum Meaning {
     Dict,
     /// A set; its elements do not matter.
     Set,
-    /// An object without meaning.
+    /// An object without meaning, but with its arguments: NumPy's arrays are read from theirs.
     Opaque,
 }
 
@@ -286,7 +286,10 @@ pub(super) fn call<'a>(
         },
         Meaning::Dict => Outcome::Value(Value::Dict(pairs(values, arguments))),
         Meaning::Set => Outcome::Value(Value::Set),
-        Meaning::Opaque => Outcome::Value(Value::Object(Box::default())),
+        Meaning::Opaque => Outcome::Value(Value::Object(Box::new(Object {
+            arguments: arguments.to_vec(),
+            ..Object::default()
+        }))),
     })
 }
 

@@ -76,8 +76,8 @@ impl<'a> Machine<'a> {
             b'B' => u32::from_le_bytes(self.take()?).into(),
             _ => u64::from_le_bytes(self.take()?),
         };
-        self.slice(length)?;
-        self.push(Value::Bytes)
+        let bytes = self.slice(length)?;
+        self.push(Value::Bytes(bytes))
     }
 
     // Collections.

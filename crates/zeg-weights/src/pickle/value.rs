@@ -43,7 +43,7 @@ pub(crate) enum Value<'a> {
     Float,
     /// Text, not necessarily UTF-8.
     Text(&'a [u8]),
-    Bytes,
+    Bytes(&'a [u8]),
     List(Vec<Id>),
     Tuple(Vec<Id>),
     Set,
@@ -63,6 +63,8 @@ pub(crate) struct Object {
     pub(crate) state: Option<Id>,
     /// What `SETITEM` set, where the class is a kind of dict.
     pub(crate) items: Vec<(Id, Id)>,
+    /// What it was called with.
+    pub(crate) arguments: Vec<Id>,
 }
 
 /// What a storage holds.
