@@ -1,8 +1,8 @@
 //! Numbers rounded to 8 bits: weights with a scale an output, activations with a scale and a zero a few inputs.
 //!
-//! Activations of transformers have channels a hundred times larger than the others, and behind a GELU hardly a
-//! negative value. So every [`GROUP`] of inputs of a row has its own range, from its least to its greatest value (both
-//! at most and at least 0): x ≈ r·(p − z), p from 0 to 255. A large channel costs its own group's precision, no other's.
+//! Activations of transformers have channels far larger than the others, and behind a GELU hardly a negative value. So
+//! every [`GROUP`] of inputs of a row has its own range, from its least to its greatest value (both at most and at least
+//! 0): x ≈ r·(p − z), p from 0 to 255. A large channel costs its own group's precision, no other's.
 
 use rayon::prelude::*;
 
