@@ -9,7 +9,6 @@ use rayon::prelude::*;
 
 use crate::{
     level::{Level, dispatched},
-    linear::tile::{self, TILE, TileShape},
     math::exp,
     matrix::{Matrix, MatrixMut, Store, product},
     pieces::{CpuTensor, contiguous, shape, tensor, values},
@@ -135,89 +134,10 @@ fn attend_all(
     if out.is_empty() {
         return;
     }
-    let panels = Panels::new(packed, qkv, level);
     tiles(packed, out, log_sums).into_par_iter().for_each_init(
         || vec![0.0; packed.tile * packed.tokens],
-        |logits, tile| attend(packed, &panels, qkv, mask, logits, tile, level),
+        |logits, tile| attend(packed, qkv, mask, logits, tile, level),
     );
-}
-
-/// Keys and values of all heads as the kernels of tiles read them.
-struct Panels {
-    key_shape: TileShape,
-    /// Scaled keys of each head: `[panels, head, columns]`, a column a key
-    keys: Vec<f32>,
-    key_length: usize,
-    value_shape: TileShape,
-    /// Values of each head: `[panels, tokens, columns]`, a line a token
-    values: Vec<f32>,
-    value_length: usize,
-}
-
-impl Panels {
-    fn new(packed: &Packed, qkv: &[f32], level: Level) -> Self {
-        let (tokens, head) = (packed.tokens, packed.head);
-        let key_shape = TileShape::of_floats(level);
-        let value_shape = TileShape::of_narrow_floats(level, head);
-        let key_length = tokens.next_multiple_of(key_shape.columns) * head;
-        let value_length = tokens * head.next_multiple_of(value_shape.columns);
-        let heads = packed.batch * packed.heads;
-        let mut panels = Self {
-            key_shape,
-            keys: vec![0.0; heads * key_length],
-            key_length,
-            value_shape,
-            values: vec![0.0; heads * value_length],
-            value_length,
-        };
-        let keys = panels.keys.par_chunks_exact_mut(key_length);
-        let values = panels.values.par_chunks_exact_mut(value_length);
-        let parts = keys.zip(values).enumerate();
-        parts.for_each(|(index, (keys, values))| {
-            let [_, k, v] = packed.parts(qkv, index / packed.heads, index % packed.heads);
-            let scale = packed.scale();
-            for token in 0..tokens {
-                let columns = key_shape.columns;
-                let panel = &mut keys[token / columns * columns * head..];
-                let column = panel[token % columns..].iter_mut().step_by(columns);
-                for (to, from) in column.zip(k.row(token)) {
-                    *to = from * scale;
-                }
-                let columns = value_shape.columns;
-                for (panel, from) in v.row(token).chunks(columns).enumerate() {
-                    let line = &mut values[(panel * tokens + token) * columns..];
-                    line[..from.len()].copy_from_slice(from);
-                }
-            }
-        });
-        panels
-    }
-}
-
-/// Multiplies a matrix with panels of so many columns in all; `write` gets pieces of the product's rows, with row and
-/// first column.
-fn multiply(
-    (level, shape): (Level, TileShape),
-    left: Matrix<'_>,
-    (panels, columns): (&[f32], usize),
-    mut write: impl FnMut(usize, usize, &[f32]),
-) {
-    let length = panels.len() / columns.div_ceil(shape.columns);
-    let mut tile = [0.0; TILE];
-    for (panel, first) in panels
-        .chunks_exact(length)
-        .zip((0..columns).step_by(shape.columns))
-    {
-        let valid = shape.columns.min(columns - first);
-        for top in (0..left.count()).step_by(shape.rows) {
-            let count = shape.rows.min(left.count() - top);
-            tile::floats(level, shape, left.tile_rows(top, count), panel, &mut tile);
-            let rows = tile.chunks_exact(shape.columns).take(count);
-            for (row, values) in rows.enumerate() {
-                write(top + row, first, &values[..valid]);
-            }
-        }
-    }
 }
 
 /// Every tile of the result.
@@ -243,7 +163,6 @@ fn tiles<'a>(packed: &Packed, out: &'a mut [f32], log_sums: &'a mut [f32]) -> Ve
 /// Computes one tile; `logits` is scratch.
 fn attend(
     packed: &Packed,
-    panels: &Panels,
     qkv: &[f32],
     mask: &[f32],
     logits: &mut [f32],
@@ -251,33 +170,25 @@ fn attend(
     level: Level,
 ) {
     let (tokens, rows) = (packed.tokens, tile.log_sums.len());
-    let [q, _, _] = packed.parts(qkv, tile.picture, tile.head);
+    let [q, k, v] = packed.parts(qkv, tile.picture, tile.head);
     let logits = &mut logits[..rows * tokens];
-    let index = tile.picture * packed.heads + tile.head;
-    let keys = &panels.keys[index * panels.key_length..][..panels.key_length];
-    multiply(
-        (level, panels.key_shape),
+    product(
+        MatrixMut::new(logits, tokens),
+        Store::Overwrite,
+        packed.scale(),
         q.rows(tile.first, rows),
-        (keys, tokens),
-        |row, left, values| {
-            logits[row * tokens + left..][..values.len()].copy_from_slice(values);
-        },
+        k.transposed(),
     );
     let mut inverses = vec![0.0; rows];
     let mask = mask.get(tile.first * tokens..).unwrap_or_default();
     probabilities(level, logits, tokens, mask, &mut inverses, tile.log_sums);
-    let values = &panels.values[index * panels.value_length..][..panels.value_length];
-    multiply(
-        (level, panels.value_shape),
-        Matrix::new(logits, tokens),
-        (values, packed.head),
-        |row, left, values| {
-            let out = &mut tile.out.row(row)[left..][..values.len()];
-            for (out, value) in out.iter_mut().zip(values) {
-                *out = value * inverses[row];
-            }
-        },
-    );
+    let weights = Matrix::new(logits, tokens);
+    product(tile.out.all(), Store::Overwrite, 1.0, weights, v);
+    for (row, inverse) in inverses.into_iter().enumerate() {
+        for value in tile.out.row(row) {
+            *value *= inverse;
+        }
+    }
 }
 
 /// Gradient of the packed tokens, from that of the result.

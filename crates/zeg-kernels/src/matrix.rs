@@ -6,8 +6,6 @@
 
 use std::marker::PhantomData;
 
-use crate::linear::tile::Rows;
-
 /// A block of 32-bit floats to read.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
@@ -49,34 +47,6 @@ impl<'a> Matrix<'a> {
             columns: count,
             ..self
         }
-    }
-
-    /// One row; the rows of the matrix are contiguous.
-    pub(crate) fn row(&self, row: usize) -> &'a [f32] {
-        assert!(
-            row < self.rows && self.strides[1] == 1,
-            "row {row} of {}",
-            self.rows
-        );
-        &self.values[row * self.strides[0]..][..self.columns]
-    }
-
-    /// `count` rows from `first` on for the kernels of tiles; the rows of the matrix are contiguous.
-    pub(crate) fn tile_rows(&self, first: usize, count: usize) -> Rows<'a, f32> {
-        assert!(
-            first + count <= self.rows && self.strides[1] == 1,
-            "rows past the end"
-        );
-        Rows::new(
-            &self.values[first * self.strides[0]..],
-            self.strides[0],
-            count,
-        )
-    }
-
-    /// Number of rows.
-    pub(crate) fn count(&self) -> usize {
-        self.rows
     }
 
     /// Rows as columns.

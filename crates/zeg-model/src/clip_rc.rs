@@ -81,7 +81,10 @@ impl ClipRcHead {
     /// - `encoded`: with region tokens; without, the picture as a whole is its only region
     /// - `text`: class embeddings `[classes, dim]`
     pub fn forward(&self, encoded: Encoded, text: Tensor<2>, trace: &mut Trace) -> Tensor<4> {
-        masks(self.decode(encoded, text, trace))
+        scaled(
+            masks(self.decode(encoded, text, trace)),
+            self.config.mask_scale,
+        )
     }
 
     /// As [`ClipRcHead::forward`], with what the recovery decoder makes of the decoded streams.
@@ -98,7 +101,7 @@ impl ClipRcHead {
             (streams.descriptors.clone(), streams.patches.clone()),
             trace,
         );
-        (masks(streams), recovery)
+        (scaled(masks(streams), self.config.mask_scale), recovery)
     }
 
     fn decode(&self, encoded: Encoded, text: Tensor<2>, trace: &mut Trace) -> Streams {
@@ -169,7 +172,7 @@ fn lateral(
 /// Products of queries and patches, averaged over the regions: `[batch, classes, h, w]`.
 ///
 /// The mean of the products is the product with the mean query, so that no tensor has regions × classes × patches
-/// values. Nothing is scaled: with LayerNorm outputs of `dim` channels a logit can reach ±dim.
+/// values. With LayerNorm outputs of `dim` channels a product can reach ±dim.
 fn masks(streams: Streams) -> Tensor<4> {
     let (queries, classes) = (streams.decoded_queries, streams.classes);
     let [batch, tokens, dim] = queries.dims();

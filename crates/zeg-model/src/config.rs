@@ -230,6 +230,13 @@ pub struct HeadConfig {
     /// before the head moves; √dim gives its inputs unit variance (docs/decisions.md).
     #[serde(default = "one")]
     pub input_scale: f64,
+    /// Factor on the logits of the masks.
+    ///
+    /// 1 is as released. CLIP-RC's logits are plain products of LayerNorm outputs, with a standard deviation of about
+    /// √dim from the first step on, which a short run spends most of its steps on taking back; 1/√dim starts them at 1
+    /// (docs/decisions.md).
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub mask_scale: f64,
     /// What class queries are made of; `text` is the head without a relationship descriptor.
     #[serde(default, skip_serializing_if = "QueryFormat::is_default")]
     pub query: QueryFormat,
@@ -250,6 +257,10 @@ fn ffn() -> usize {
 fn one() -> f64 {
     1.0
 }
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+fn is_one(factor: &f64) -> bool {
+    (factor - 1.0).abs() < f64::EPSILON
+}
 
 impl Default for HeadConfig {
     fn default() -> Self {
@@ -259,6 +270,7 @@ impl Default for HeadConfig {
             feed_forward: ffn(),
             dropout: tenth(),
             input_scale: one(),
+            mask_scale: one(),
             query: QueryFormat::default(),
             scoring: Scoring::default(),
         }

@@ -69,7 +69,7 @@ impl ZegClipHead {
         let masks =
             self.decoder_1.layers[last].masks(queries, memory, trace, &format!("dec{last}"));
         let [h, w] = encoded.grid;
-        masks.reshape([batch, classes, h, w])
+        scaled(masks, self.config.mask_scale).reshape([batch, classes, h, w])
     }
 }
 

@@ -3,13 +3,17 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use zeg_data::{DataError, OnBadSample, OpenSet, Preprocess, Selection, mini_world::WorldData};
+use zeg_data::{
+    DataError, OnBadSample, OpenSet, Preprocess, SampleSource as _, Selection,
+    mini_world::{DATASET, WorldData},
+};
 use zeg_model::{
     config::{Activation, ClipRcConfig, HeadConfig, PromptConfig, VisionConfig, ZegClipConfig},
     inference::Inference,
     method::{Method, MethodConfig},
     zegformer::ZegFormerConfig,
 };
+use zeg_vocab::classes::ClassSet;
 
 use crate::{
     TrainError, loss::MaskLoss, objective::Objective, optimizer::AdamWSettings, schedule::Schedule,
@@ -81,6 +85,19 @@ impl DataConfig {
     /// As [`OpenSet::open`].
     pub fn open(&self, root: &Path, split: &str) -> Result<OpenSet, DataError> {
         OpenSet::open(&self.selection(root, split), self.mini_world.as_ref())
+    }
+
+    /// Its classes, without its pictures.
+    ///
+    /// # Errors
+    /// The data set, its class list or the split of classes is not known.
+    pub fn class_set(&self) -> Result<ClassSet, DataError> {
+        if self.dataset == DATASET {
+            let set = self.open(Path::new(""), &self.train_split)?;
+            return Ok(set.classes().clone());
+        }
+        let (list, unseen) = (self.classes.as_deref(), self.unseen.as_deref());
+        zeg_data::classes(&self.dataset, list, unseen)
     }
 }
 

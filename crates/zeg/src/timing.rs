@@ -161,12 +161,7 @@ pub fn training(
 /// # Errors
 /// A list or split is not known.
 pub fn classes(experiment: &Experiment) -> Result<ClassSet, DataError> {
-    let data = &experiment.data;
-    zeg_data::classes(
-        &data.dataset,
-        data.classes.as_deref(),
-        data.unseen.as_deref(),
-    )
+    experiment.data.class_set()
 }
 
 /// Weights of every parameter of a model, made of noise of usual sizes.

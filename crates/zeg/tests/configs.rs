@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use zeg::{
     data::{SampleSource as _, benchmark, mini_world::DATASET},
+    model::method::Method,
     train::experiment::{Experiment, Setting},
     vocab::{classes::ClassSet, templates::TemplateSet},
 };
@@ -23,13 +24,17 @@ fn configs(pattern: &str) -> Vec<PathBuf> {
 
 #[test]
 fn every_experiment_opens_and_names_what_exists() {
-    let files: Vec<_> = [configs("zegclip-"), configs("zegformer-")]
-        .concat()
-        .into_iter()
-        .filter(|file| !file.to_string_lossy().contains("-eval.toml"))
-        .filter(|file| !file.to_string_lossy().contains("mini-world"))
-        .collect();
-    assert!(files.len() >= 16, "{files:?}");
+    let files: Vec<_> = [
+        configs("zegclip-"),
+        configs("clip-rc-"),
+        configs("zegformer-"),
+    ]
+    .concat()
+    .into_iter()
+    .filter(|file| !file.to_string_lossy().contains("-eval.toml"))
+    .filter(|file| !file.to_string_lossy().contains("mini-world"))
+    .collect();
+    assert!(files.len() >= 26, "{files:?}");
     for file in files {
         let experiment = Experiment::open(&file, &[]).unwrap();
         let data = &experiment.data;
@@ -167,5 +172,70 @@ fn zegformer_is_as_released() {
         let found = model.count_macs(classes.len()).total() as f64 / 1e9;
         assert!((found - giga).abs() < 0.3, "{name}: {found}");
         TemplateSet::by_name(data.crop_templates.as_deref().unwrap()).unwrap();
+    }
+}
+
+/// The released numbers of CLIP-RC: steps, prompts, and the weights of focal, dice and recovery.
+#[test]
+fn published_experiments_of_clip_rc_are_as_released() {
+    for (name, steps, tokens, focal, dice, recovery) in [
+        ("voc12/clip-rc-inductive", 40_000, 10, 100.0, 1.0, 2.0),
+        ("voc12/clip-rc-transductive", 20_000, 10, 100.0, 1.0, 2.0),
+        (
+            "voc12/clip-rc-fully-supervised",
+            40_000,
+            10,
+            100.0,
+            1.0,
+            0.0,
+        ),
+        (
+            "coco-stuff164k/clip-rc-inductive",
+            80_000,
+            100,
+            200.0,
+            3.0,
+            50.0,
+        ),
+        (
+            "coco-stuff164k/clip-rc-transductive",
+            40_000,
+            100,
+            200.0,
+            3.0,
+            50.0,
+        ),
+        (
+            "coco-stuff164k/clip-rc-fully-supervised",
+            80_000,
+            100,
+            100.0,
+            1.5,
+            1.0,
+        ),
+    ] {
+        let file = configs(&format!("{name}.toml")).remove(0);
+        let experiment = Experiment::open(&file, &[]).unwrap();
+        let (model, training) = (&experiment.model, &experiment.training);
+        assert_eq!(
+            model.architecture().unwrap().method(),
+            Method::ClipRc,
+            "{name}"
+        );
+        assert_eq!(model.regions, Some(16), "{name}");
+        assert_eq!((training.steps, training.batch), (steps, 16), "{name}");
+        assert_eq!(model.prompts.as_ref().unwrap().tokens, tokens, "{name}");
+        let loss = [
+            training.loss.focal,
+            training.loss.dice,
+            training.loss.recovery(),
+        ];
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
+        let released = loss.into_iter().zip([focal, dice, recovery]);
+        assert!(
+            released.into_iter().all(|(a, b)| close(a, b)),
+            "{name}: {loss:?}"
+        );
+        assert!(name.ends_with(training.setting.name()), "{name}");
     }
 }

@@ -1,7 +1,7 @@
 //! Products of a few rows with one panel of packed weights: the inner loops of the linear layers.
 //!
 //! A tile of the result stays in registers while both operands are read once, so that multiply-adds and not loads
-//! are what takes time: 8 rows by 48 columns or 6 by 64 with AVX-512's 32 registers, 4 by 24 or 6 by 16 with AVX2's 16, 4 by 8 where only
+//! are what takes time: 8 rows by 48 columns with AVX-512's 32 registers, 4 by 24 with AVX2's 16, 4 by 8 where only
 //! the compiler's own vectors are to be had. A sum runs over the inputs in order, whatever tile it is in.
 //!
 //! Panels of floats hold `[in][columns]`. Panels of 8-bit weights hold `[in / 4][columns][4]` bytes for the
@@ -31,27 +31,6 @@ impl TileShape {
             Instructions::Avx512 => (8, 48),
         };
         Self { rows, columns }
-    }
-
-    /// Of products of floats whose result has so many columns in all, such as the values of a head: the one of the
-    /// level's that leaves fewer columns unused.
-    pub(crate) fn of_narrow_floats(level: Level, columns: usize) -> Self {
-        let usual = Self::of_floats(level);
-        let (rows, other) = match level.instructions() {
-            Instructions::Portable => return usual,
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => (6, 16),
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => (6, 64),
-        };
-        if columns.next_multiple_of(other) < columns.next_multiple_of(usual.columns) {
-            Self {
-                rows,
-                columns: other,
-            }
-        } else {
-            usual
-        }
     }
 
     /// Of products of 16-bit integers.
@@ -163,43 +142,21 @@ macro_rules! by_four_rows {
 /// Writes rows · panel to `out`, whose rows are as long as the tile.
 ///
 /// # Panics
-/// The shape is none of the level's, there are more rows than in a tile, or they are shorter than the panel is deep.
-pub(crate) fn floats(
-    level: Level,
-    shape: TileShape,
-    rows: Rows<'_, f32>,
-    panel: &[f32],
-    out: &mut [f32; TILE],
-) {
+/// There are more rows than in a tile, or they are shorter than the panel is deep.
+pub(crate) fn floats(level: Level, rows: Rows<'_, f32>, panel: &[f32], out: &mut [f32; TILE]) {
+    let shape = TileShape::of_floats(level);
     let depth = panel.len() / shape.columns;
     assert!(rows.count <= shape.rows, "{} rows in a tile", rows.count);
     rows.check(depth);
-    match (level.instructions(), shape.columns) {
-        (Instructions::Portable, 8) => by_four_rows!(portable_floats, rows, rows, panel, out),
+    match level.instructions() {
+        Instructions::Portable => by_four_rows!(portable_floats, rows, rows, panel, out),
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: here and below, the level says that this machine has the instructions. The kernel reads `depth` values
-        // of each of its rows, no more than `rows.count`, and `depth` lines of the panel: both were checked above.
-        (Instructions::Avx2, 24) => unsafe {
-            by_four_rows!(avx2_floats, rows, rows, panel, depth, out);
-        },
+        // SAFETY: the level says that this machine has the instructions. The kernel reads `depth` values of each of
+        // its rows, no more than `rows.count`, and `depth` lines of the panel: both were checked above.
+        Instructions::Avx2 => unsafe { by_four_rows!(avx2_floats, rows, rows, panel, depth, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        (Instructions::Avx2, 16) => unsafe {
-            by_rows!(avx2_narrow_floats, rows, rows, panel, depth, out);
-        },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        (Instructions::Avx512, 48) => unsafe {
-            by_rows!(avx512_floats, rows, rows, panel, depth, out);
-        },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        (Instructions::Avx512, 64) => unsafe {
-            by_rows!(avx512_narrow_floats, rows, rows, panel, depth, out);
-        },
-        (instructions, columns) => {
-            unreachable!("{instructions:?} has no tiles of {columns} columns")
-        }
+        Instructions::Avx512 => unsafe { by_rows!(avx512_floats, rows, rows, panel, depth, out) },
     }
 }
 
@@ -352,18 +309,6 @@ macro_rules! float_kernel {
 float_kernel! {
     avx512_floats, "avx512f", 16, 3,
     _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_fmadd_ps
-}
-
-#[cfg(target_arch = "x86_64")]
-float_kernel! {
-    avx512_narrow_floats, "avx512f", 16, 4,
-    _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_fmadd_ps
-}
-
-#[cfg(target_arch = "x86_64")]
-float_kernel! {
-    avx2_narrow_floats, "avx2,fma", 8, 2,
-    _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_fmadd_ps
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -86,9 +86,7 @@ fn describe(
     trained_steps: Option<u64>,
     file: String,
 ) -> anyhow::Result<Info> {
-    let data = &experiment.data;
-    let (list, unseen) = (data.classes.as_deref(), data.unseen.as_deref());
-    let classes = zeg::data::classes(&data.dataset, list, unseen)?;
+    let classes = experiment.data.class_set()?;
     let config = experiment.model.architecture()?;
     let params = config.count_params()?;
     let (size, macs) = (config.resolution(), config.count_macs(classes.len()));

@@ -24,7 +24,7 @@ pub(crate) enum Kind {
     Trajectory,
     /// A part of a small ZegFormer's numbers; the parts stand in one folder, with one description.
     ZegFormer,
-    /// A file of a method that this program does not have.
+    /// A file of something that is not recomputed here.
     NotBuilt(&'static str),
 }
 
@@ -49,8 +49,10 @@ impl Kind {
         if text("kind") == Some("trajectory") {
             return Some(match text("system") {
                 Some("zegclip") => Self::Trajectory,
-                Some("cliprc" | "clip-rc" | "clip_rc") => Self::NotBuilt("CLIP-RC"),
-                _ => Self::NotBuilt("a system unknown here"),
+                Some("cliprc" | "clip-rc" | "clip_rc") => {
+                    Self::NotBuilt("a training run of CLIP-RC")
+                }
+                _ => Self::NotBuilt("a training run of an unknown system"),
             });
         }
         if let Some(config) = meta.find("config") {

@@ -133,9 +133,9 @@ fn compare_file(path: &Path, options: &Options) -> Result<(String, Findings), Pa
         Kind::FullSize => full_size::compare(check, options)?,
         Kind::Trajectory => trajectory::compare(check, options)?,
         Kind::ZegFormer => zegformer::compare(check, &options.device)?,
-        Kind::NotBuilt(method) => {
+        Kind::NotBuilt(what) => {
             let mut check = check;
-            check.leave_out("", &format!("{method} (method not built yet)"));
+            check.leave_out("", &format!("{what}, for which there is no comparison"));
             check.finish(&[])
         }
     };
