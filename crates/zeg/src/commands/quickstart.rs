@@ -126,6 +126,14 @@ pub(crate) fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
         if !args.overwrite {
             return Err(OutputExists(runs).into());
         }
+        // Only what a quickstart left is removed, never somebody's own runs.
+        let first = args.output.join(format!("{}.toml", METHODS[0].name));
+        anyhow::ensure!(
+            first.is_file(),
+            "{} was not made by a quickstart ({} is not there); choose another folder with -o",
+            runs.display(),
+            first.display()
+        );
         for part in ["runs", "scores", "pictures", "segmented", "report"] {
             let folder = args.output.join(part);
             if folder.exists() {
