@@ -1,4 +1,5 @@
-//! A model of published size, its weights generated: sampled activations, losses, gradient norms and samples.
+//! A model of published size, its weights generated: sampled activations, losses, gradient norms and samples. The file's
+//! description is a name of a configuration, and reading it takes the room that makes this longer than other files.
 //!
 //! The encoder runs once for evaluation and training: without dropout both see the same tokens, and it is the
 //! heads that take all classes or the seen ones. Only the loss behind the optimiser's step needs a second pass.

@@ -24,8 +24,7 @@ use super::{
     ParityError,
     array::Array,
     check::{Check, Limit},
-    rounding::compare_in_any_rounding,
-    small_model::{Case, compare_trace, decode, encode, shapes},
+    small_model::{Case, compare_trace, decode, encode, input_tensor, shapes},
 };
 
 /// Label of ignored pixels in files; [`IGNORE_LABEL`] in memory.
@@ -34,8 +33,6 @@ const STORED_IGNORE: u16 = 255;
 const UNKNOWN: u16 = IGNORE_LABEL - 1;
 /// A parameter after a step: a few units in the last place. The step moves a value by about 2e-4.
 const STEPPED: Limit = Limit::OfRms(1e-6);
-/// Beginnings of the names of results that may hang on the last digit of the picture.
-const UNCERTAIN: [&str; 2] = ["grad.", "train.total_after_step"];
 /// Of a gradient that is 0 but for rounding, what may be left, as a share of the gradient beside it.
 const ZERO_GRADIENT: f64 = 1e-4;
 
@@ -57,9 +54,8 @@ pub(crate) fn compare(check: &mut Check, case: &Case, device: &Device) -> Result
     let stepped = step(check, model.clone(), stored)?;
     compare_stepped(check, &stepped);
 
-    let pictures = check.input("in.image")?;
-    let trial = |check: &mut Check, images| compare_step(check, case, &model, images);
-    compare_in_any_rounding(check, pictures, &training_device, &UNCERTAIN, trial)
+    let images = input_tensor::<4>(check, "in.image", &training_device)?;
+    compare_step(check, case, &model, images)
 }
 
 /// Activations, labels, losses, gradients, a step with these and the loss behind it.

@@ -1,4 +1,6 @@
 //! Inference with all its switches.
+//!
+//! Longer than other files: every switch of the reference has tensors of its own, and all are compared on one picture.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use zeg_image::RgbImage;
