@@ -123,6 +123,23 @@ fn the_quickstart_leaves_scores_pictures_and_a_page() {
 }
 
 #[test]
+fn a_quickstart_does_not_replace_runs_of_somebody_else() {
+    let folder = TempDir::new().unwrap();
+    let own = folder.path().join("runs/own/model.safetensors");
+    std::fs::create_dir_all(own.parent().unwrap()).unwrap();
+    std::fs::write(&own, "weeks of work").unwrap();
+    let arguments = ["quickstart", "-o", ".", "--overwrite"];
+    let output = zeg(folder.path()).args(arguments).output().unwrap();
+    assert!(!output.status.success());
+    assert!(
+        stderr(&output).contains("was not made by a quickstart"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(std::fs::read_to_string(&own).unwrap(), "weeks of work");
+}
+
+#[test]
 fn the_mini_world_needs_no_folder_and_other_data_sets_do() {
     let folder = TempDir::new().unwrap();
     let experiment = include_str!("../../../configs/mini-world/baseline-frozen.toml");
