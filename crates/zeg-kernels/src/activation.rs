@@ -1,9 +1,11 @@
 //! Element-wise functions and their derivatives.
 
+use rayon::prelude::*;
+
 use crate::{
     level::{Level, dispatched},
     math::{multiply_add, normal, sigmoid},
-    pieces::{CpuTensor, change, change_by},
+    pieces::{CpuTensor, change, change_by, piece_of_rows},
 };
 
 /// An element-wise function.
@@ -35,14 +37,37 @@ impl Activation {
         }
     }
 
+    /// The function of every value of `x`, into `out`.
+    pub(crate) fn apply_to(self, level: Level, x: &[f32], out: &mut [f32]) {
+        let piece = piece_of_rows(1);
+        let parts = out.par_chunks_mut(piece).zip(x.par_chunks(piece));
+        parts.for_each(|(out, x)| {
+            out.copy_from_slice(x);
+            self.apply(level, out);
+        });
+    }
+
+    /// Multiplies each gradient with the derivative at its `x`, with all threads.
+    pub(crate) fn gradient_on_buffers(self, level: Level, gradient: &mut [f32], x: &[f32]) {
+        let piece = piece_of_rows(1);
+        let parts = gradient.par_chunks_mut(piece).zip(x.par_chunks(piece));
+        parts.for_each(|(gradient, x)| self.apply_gradient(level, gradient, x));
+    }
+
     /// `gradient` of the result times the derivative at `x`.
     pub(crate) fn backward(self, x: &CpuTensor, gradient: CpuTensor, level: Level) -> CpuTensor {
-        let kernel = match self {
-            Self::Sigmoid => sigmoid_gradients,
-            Self::QuickGelu => quick_gelu_gradients,
-            Self::Gelu => gelu_gradients,
-        };
-        change_by(gradient, x, 1, |gradient, x| kernel(level, gradient, x))
+        change_by(gradient, x, 1, |gradient, x| {
+            self.apply_gradient(level, gradient, x);
+        })
+    }
+
+    /// Multiplies each gradient with the derivative at its `x`.
+    fn apply_gradient(self, level: Level, gradient: &mut [f32], x: &[f32]) {
+        match self {
+            Self::Sigmoid => sigmoid_gradients(level, gradient, x),
+            Self::QuickGelu => quick_gelu_gradients(level, gradient, x),
+            Self::Gelu => gelu_gradients(level, gradient, x),
+        }
     }
 }
 

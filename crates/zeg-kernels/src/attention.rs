@@ -19,7 +19,7 @@ use crate::{
 const TILE_VALUES: usize = 128 * 1024;
 
 /// Packed tokens and what is needed to read them.
-struct Packed {
+pub(crate) struct Packed {
     batch: usize,
     tokens: usize,
     /// Channels of all heads together.
@@ -37,7 +37,8 @@ impl Packed {
         Self::new(shape[0], shape[1], shape[2] / 3, heads)
     }
 
-    fn new(batch: usize, tokens: usize, width: usize, heads: usize) -> Self {
+    /// Of `[batch, tokens, 3·width]`.
+    pub(crate) fn new(batch: usize, tokens: usize, width: usize, heads: usize) -> Self {
         let tile = (TILE_VALUES / tokens.max(1)).clamp(24, 192) / 12 * 12;
         Self {
             batch,
@@ -97,19 +98,21 @@ pub(crate) fn forward(
     let (qkv, mask) = (values(&qkv), mask.as_ref().map_or(&[][..], values));
 
     let mut out = vec![0.0; batch * tokens * width];
-    let mut log_sums = vec![0.0; batch * heads * tokens];
-    attend_all(&packed, qkv, mask, &mut out, &mut log_sums, level);
+    let shape = [batch, tokens, width];
+    let log_sums = on_buffers(shape, heads, qkv, mask, &mut out, level);
     (
-        tensor(out, &[batch, tokens, width]),
+        tensor(out, &shape),
         tensor(log_sums, &[batch, heads, tokens]),
     )
 }
 
-/// Attention on buffers of whole batches, without a gradient later.
+/// Attention on buffers of whole batches.
 ///
 /// - `qkv`: `[batch, tokens, 3·width]`
 /// - `mask`: `[tokens, tokens]` or empty
 /// - `out`: `[batch, tokens, width]`
+///
+/// Returns the log-sum-exp of every row of logits, `[batch, heads, tokens]`.
 pub(crate) fn on_buffers(
     [batch, tokens, width]: [usize; 3],
     heads: usize,
@@ -117,10 +120,11 @@ pub(crate) fn on_buffers(
     mask: &[f32],
     out: &mut [f32],
     level: Level,
-) {
+) -> Vec<f32> {
     let packed = Packed::new(batch, tokens, width, heads);
     let mut log_sums = vec![0.0; batch * heads * tokens];
     attend_all(&packed, qkv, mask, out, &mut log_sums, level);
+    log_sums
 }
 
 fn attend_all(
@@ -212,6 +216,23 @@ pub(crate) fn backward(
     let (log_sums, mask) = (values(&log_sums), mask.as_ref().map_or(&[][..], values));
 
     let mut out = vec![0.0; batch * tokens * 3 * width];
+    backward_on_buffers(&packed, qkv, mask, log_sums, gradient, &mut out, level);
+    tensor(out, &[batch, tokens, 3 * width])
+}
+
+/// As [`backward`], on buffers.
+///
+/// - `out`: `[batch, tokens, 3·width]`, overwritten
+pub(crate) fn backward_on_buffers(
+    packed: &Packed,
+    qkv: &[f32],
+    mask: &[f32],
+    log_sums: &[f32],
+    gradient: &[f32],
+    out: &mut [f32],
+    level: Level,
+) {
+    let (tokens, width, heads) = (packed.tokens, packed.width, packed.heads);
     let pictures = out.chunks_mut((tokens * 3 * width).max(1));
     let heads_of_parts: Vec<_> = pictures
         .enumerate()
@@ -234,10 +255,9 @@ pub(crate) fn backward(
                 log_sums: &log_sums[(picture * heads + head) * tokens..][..tokens],
                 mask,
             };
-            head.backward(&packed, scratch, out, level);
+            head.backward(packed, scratch, out, level);
         },
     );
-    tensor(out, &[batch, tokens, 3 * width])
 }
 
 /// What the gradient of one head needs.

@@ -1,7 +1,10 @@
 //! Gradients of the operations on the CPU.
 //!
 //! What a step keeps shares memory with the tensors that the forward pass has anyway: inputs, or results that the
-//! next operation holds, too. Only the log-sum-exp of attention is extra, a number a row.
+//! next operation holds, too. Only the log-sum-exp of attention is extra, a number a row. A whole block keeps what its
+//! documentation says ([`crate::block`]).
+
+use std::sync::Arc;
 
 use burn::backend::{
     Autodiff, Flex,
@@ -14,8 +17,16 @@ use burn::backend::{
 };
 
 use crate::{
-    activation::Activation, attention, backend::FusedOps, layer_norm, level::Level,
-    pieces::CpuTensor, softmax,
+    activation::Activation,
+    attention,
+    backend::FusedOps,
+    block::{Kept, PackedBlock},
+    layer_norm,
+    level::Level,
+    linear::PackedLinear,
+    mask_sums::{self, Truth},
+    pieces::CpuTensor,
+    softmax,
 };
 
 /// A tensor of the CPU backend with its place in the graph.
@@ -80,6 +91,40 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
             OpsKind::UnTracked(step) => {
                 step.finish(layer_norm::forward(x, weight, bias, epsilon, level))
             }
+        }
+    }
+
+    fn fused_linear(x: FloatTensor<Self>, layer: Arc<PackedLinear>) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        match LinearStep.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(step) => step.finish(Arc::clone(&layer), layer.on_tensor(x)),
+            OpsKind::UnTracked(step) => step.finish(layer.on_tensor(x)),
+        }
+    }
+
+    fn fused_block(
+        x: FloatTensor<Self>,
+        block: Arc<PackedBlock>,
+        mask: Arc<[f32]>,
+    ) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        match BlockStep.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(step) => {
+                let (out, kept) = block.keeping(&x, &mask);
+                let state = (x, Arc::new(kept), block, mask, Level::current());
+                step.finish(state, out)
+            }
+            OpsKind::UnTracked(step) => step.finish(block.on_tensor(x, &mask)),
+        }
+    }
+
+    fn fused_mask_sums(z: FloatTensor<Self>, truth: Truth) -> FloatTensor<Self> {
+        let level = Level::current();
+        let (z, node) = z.into_parts();
+        let sums = mask_sums::forward(&z, &truth, level);
+        match MaskSumsStep.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(step) => step.finish((z, truth, level), sums),
+            OpsKind::UnTracked(step) => step.finish(sums),
         }
     }
 }
@@ -193,6 +238,72 @@ impl Backward<Flex, 3> for LayerNormStep {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
                 gradients.register::<Flex>(parent.id, gradient);
             }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LinearStep;
+
+impl Backward<Flex, 1> for LinearStep {
+    type State = Arc<PackedLinear>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [parent] = ops.parents;
+        let gradient = gradients.consume::<Flex>(&ops.node);
+        if let (Some(parent), Some(backward)) = (parent, ops.state.backward()) {
+            gradients.register::<Flex>(parent.id, backward.on_tensor(gradient));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct BlockStep;
+
+impl Backward<Flex, 1> for BlockStep {
+    /// Input, what else was kept, block, mask, level.
+    type State = (CpuTensor, Arc<Kept>, Arc<PackedBlock>, Arc<[f32]>, Level);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [parent] = ops.parents;
+        let gradient = gradients.consume::<Flex>(&ops.node);
+        let (x, kept, block, mask, level) = ops.state;
+        if let Some(parent) = parent {
+            let gradient = block.backward(&x, &mask, &kept, gradient, level);
+            gradients.register::<Flex>(parent.id, gradient);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct MaskSumsStep;
+
+impl Backward<Flex, 1> for MaskSumsStep {
+    /// Logits, labels, level.
+    type State = (CpuTensor, Truth, Level);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [parent] = ops.parents;
+        let gradient = gradients.consume::<Flex>(&ops.node);
+        let (z, truth, level) = ops.state;
+        if let Some(parent) = parent {
+            let gradient = mask_sums::backward(&z, &truth, gradient, level);
+            gradients.register::<Flex>(parent.id, gradient);
         }
     }
 }

@@ -1,8 +1,19 @@
 //! The operations as an extension of burn's backends, and their forward passes on the CPU.
 
+use std::sync::Arc;
+
 use burn::backend::{Backend, Flex, backend_extension, tensor::FloatTensor};
 
-use crate::{activation::Activation, attention, layer_norm, level::Level, softmax};
+use crate::{
+    activation::Activation,
+    attention,
+    block::PackedBlock,
+    layer_norm,
+    level::Level,
+    linear::PackedLinear,
+    mask_sums::{self, Truth},
+    softmax,
+};
 
 /// Operations that a backend runs in one pass; tensors are 32-bit floats.
 #[backend_extension(Autodiff, Flex)]
@@ -30,6 +41,19 @@ pub(crate) trait FusedOps: Backend {
         bias: FloatTensor<Self>,
         epsilon: f32,
     ) -> FloatTensor<Self>;
+
+    /// A layer that was made with [`PackedLinear::with_gradient`].
+    fn fused_linear(x: FloatTensor<Self>, layer: Arc<PackedLinear>) -> FloatTensor<Self>;
+
+    /// A block of such layers; `mask` is `[tokens, tokens]` or empty.
+    fn fused_block(
+        x: FloatTensor<Self>,
+        block: Arc<PackedBlock>,
+        mask: Arc<[f32]>,
+    ) -> FloatTensor<Self>;
+
+    /// Logits `[batch, classes, pixels]` → `[batch, classes, 3]`, see [`crate::mask_sums`].
+    fn fused_mask_sums(z: FloatTensor<Self>, truth: Truth) -> FloatTensor<Self>;
 }
 
 impl FusedOps for Flex {
@@ -60,5 +84,21 @@ impl FusedOps for Flex {
         epsilon: f32,
     ) -> FloatTensor<Self> {
         layer_norm::forward(x, weight, bias, epsilon, Level::current())
+    }
+
+    fn fused_linear(x: FloatTensor<Self>, layer: Arc<PackedLinear>) -> FloatTensor<Self> {
+        layer.on_tensor(x)
+    }
+
+    fn fused_block(
+        x: FloatTensor<Self>,
+        block: Arc<PackedBlock>,
+        mask: Arc<[f32]>,
+    ) -> FloatTensor<Self> {
+        block.on_tensor(x, &mask)
+    }
+
+    fn fused_mask_sums(z: FloatTensor<Self>, truth: Truth) -> FloatTensor<Self> {
+        mask_sums::forward(&z, &truth, Level::current())
     }
 }

@@ -1,17 +1,28 @@
-//! A transformer's residual block for inference, on packed weights and buffers that calls share.
+//! A transformer's residual block whose weights stay, on packed weights and buffers that calls share.
 //!
-//! Pre-norm, as in CLIP: x += out(attention(qkv(norm₁(x)))), then x += down(activation(up(norm₂(x)))). Tokens are
-//! changed in place; both residuals are added by the linear layers before them.
+//! Pre-norm, as in CLIP: x += out(attention(qkv(norm₁(x)))), then x += down(activation(up(norm₂(x)))). For inference,
+//! tokens are changed in place; both residuals are added by the linear layers before them.
+//!
+//! Where something before the block learns, such as prompts in front of a frozen encoder, its gradient passes through
+//! the whole block in one step. Kept for it are the tokens that go in and those between the halves, queries, keys and
+//! values with their log-sum-exp, and the inputs of the activation; the rest is made again from these.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::{Tensor, TensorData};
+use burn::{
+    backend::Dispatch,
+    tensor::{Tensor, TensorData},
+};
 
 use crate::{
     activation::Activation,
-    attention, layer_norm,
+    attention,
+    backend::FusedOps,
+    layer_norm,
     level::Level,
     linear::{PackedLinear, Then},
+    ops::is_fused,
+    pieces::{CpuTensor, contiguous, shape, tensor, values},
 };
 
 /// A layer normalisation's numbers.
@@ -81,23 +92,126 @@ pub struct PackedBlock {
 }
 
 impl PackedBlock {
-    /// `[batch, tokens, width]` → the same shape, without gradients; `mask` as in [`crate::attention_packed`].
+    /// `[batch, tokens, width]` → the same shape; `mask` as in [`crate::attention_packed`].
+    ///
+    /// The gradient of `x` passes where all layers are packed for both directions
+    /// ([`PackedLinear::with_gradient`]); otherwise the result is a constant.
     ///
     /// # Panics
     /// A shape contradicts the block's.
-    pub fn forward(&self, x: Tensor<3>, mask: Option<&Tensor<2>>) -> Tensor<3> {
+    pub fn forward(self: &Arc<Self>, x: Tensor<3>, mask: Option<&Tensor<2>>) -> Tensor<3> {
         let [batch, tokens, width] = x.dims();
         if let Some(mask) = mask {
             assert_eq!(mask.dims(), [tokens; 2], "shape of the attention mask");
         }
         let mask = mask.map(|mask| mask.clone().into_data().convert::<f32>());
         let mask = mask.as_ref().map_or(&[][..], floats);
-        on_values(x, |x| {
-            self.workspace.with(|buffers| {
-                self.attend([batch, tokens, width], x, mask, buffers);
-                self.feed(x, buffers);
-            });
+        if x.is_autodiff() && is_fused(&x) && self.passes_gradients() {
+            let (x, block) = (x.into_dispatch(), Arc::clone(self));
+            return Tensor::from_dispatch(Dispatch::fused_block(x, block, mask.into()));
+        }
+        on_values(x, |x| self.change([batch, tokens, width], x, mask))
+    }
+
+    /// Whether all layers are packed for both directions.
+    fn passes_gradients(&self) -> bool {
+        let mut layers = [&self.qkv, &self.out, &self.up, &self.down].into_iter();
+        layers.all(|layer| layer.backward().is_some())
+    }
+
+    /// Both halves, in place.
+    fn change(&self, shape: [usize; 3], x: &mut [f32], mask: &[f32]) {
+        self.workspace.with(|buffers| {
+            self.attend(shape, x, mask, buffers);
+            self.feed(x, buffers);
+        });
+    }
+
+    /// The block without a gradient later; `mask` is `[tokens, tokens]` or empty.
+    pub(crate) fn on_tensor(&self, x: CpuTensor, mask: &[f32]) -> CpuTensor {
+        let mut x = contiguous(x);
+        let shape = block_shape(&x);
+        if let Some(values) = x.try_storage_mut::<f32>() {
+            self.change(shape, values, mask);
+            return x;
+        }
+        let mut changed = values(&x).to_vec();
+        self.change(shape, &mut changed, mask);
+        tensor(changed, &shape)
+    }
+
+    /// The block, and what its gradient needs besides `x`.
+    pub(crate) fn keeping(&self, x: &CpuTensor, mask: &[f32]) -> (CpuTensor, Kept) {
+        let level = Level::current();
+        let x = contiguous(x.clone());
+        let shape = block_shape(&x);
+        let [batch, tokens, _] = shape;
+        let x = values(&x);
+        self.workspace.with(|buffers| {
+            let narrow = part(&mut buffers.narrow, x.len());
+            self.attention_norm.apply(x, narrow, level);
+            let mut qkv = vec![0.0; 3 * x.len()];
+            self.qkv.apply(narrow, &mut qkv, Then::Store);
+            let log_sums = attention::on_buffers(shape, self.heads, &qkv, mask, narrow, level);
+            let mut middle = x.to_vec();
+            self.out.apply(narrow, &mut middle, Then::Add);
+
+            self.network_norm.apply(&middle, narrow, level);
+            let mut hidden = vec![0.0; batch * tokens * self.up.outputs()];
+            self.up.apply(narrow, &mut hidden, Then::Store);
+            let wide = part(&mut buffers.wide, hidden.len());
+            self.activation.apply_to(level, &hidden, wide);
+            let mut out = middle.clone();
+            self.down.apply(wide, &mut out, Then::Add);
+            let kept = Kept {
+                qkv,
+                log_sums,
+                middle,
+                hidden,
+            };
+            (tensor(out, &shape), kept)
         })
+    }
+
+    /// The gradient of `x`, from that of the result.
+    ///
+    /// # Panics
+    /// A layer is packed for one direction only.
+    pub(crate) fn backward(
+        &self,
+        x: &CpuTensor,
+        mask: &[f32],
+        kept: &Kept,
+        gradient: CpuTensor,
+        level: Level,
+    ) -> CpuTensor {
+        let x = contiguous(x.clone());
+        let shape = block_shape(&x);
+        let [batch, tokens, width] = shape;
+        let x = values(&x);
+        let gradient = contiguous(gradient);
+        let mut sum = values(&gradient).to_vec();
+        self.workspace.with(|buffers| {
+            let narrow = part(&mut buffers.narrow, x.len());
+            let wide = part(&mut buffers.wide, kept.hidden.len());
+            through(&self.down).apply(&sum, wide, Then::Store);
+            self.activation
+                .gradient_on_buffers(level, wide, &kept.hidden);
+            through(&self.up).apply(wide, narrow, Then::Store);
+            self.network_norm
+                .backward(narrow, &kept.middle, &sum, level);
+            sum.copy_from_slice(narrow); // the gradient of the tokens between the halves
+
+            through(&self.out).apply(&sum, narrow, Then::Store);
+            let wide = part(&mut buffers.wide, kept.qkv.len());
+            let packed = attention::Packed::new(batch, tokens, width, self.heads);
+            let Kept { qkv, log_sums, .. } = kept;
+            attention::backward_on_buffers(&packed, qkv, mask, log_sums, narrow, wide, level);
+            through(&self.qkv).apply(wide, narrow, Then::Store);
+            self.attention_norm.backward(narrow, x, &sum, level);
+            sum.copy_from_slice(narrow);
+        });
+        tensor(sum, &shape)
     }
 
     /// The second half alone: `[batch, tokens, width]` → the same shape, without gradients.
@@ -112,7 +226,7 @@ impl PackedBlock {
         let wide = part(&mut buffers.wide, 3 * x.len());
         self.attention_norm.apply(x, narrow, level);
         self.qkv.apply(narrow, wide, Then::Store);
-        attention::on_buffers(shape, self.heads, wide, mask, narrow, level);
+        let _log_sums = attention::on_buffers(shape, self.heads, wide, mask, narrow, level);
         self.out.apply(narrow, x, Then::Add);
     }
 
@@ -127,7 +241,40 @@ impl PackedBlock {
     }
 }
 
+/// What the gradient of a block needs besides its input.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// `[batch, tokens, 3·width]`
+    qkv: Vec<f32>,
+    /// `[batch, heads, tokens]`
+    log_sums: Vec<f32>,
+    /// Tokens between the halves: `[batch, tokens, width]`
+    middle: Vec<f32>,
+    /// Inputs of the activation: `[batch, tokens, hidden]`
+    hidden: Vec<f32>,
+}
+
+/// The layer that gradients go through.
+fn through(layer: &PackedLinear) -> &PackedLinear {
+    match layer.backward() {
+        Some(backward) => backward,
+        None => unreachable!("a block only keeps what a gradient needs if all layers pass it"),
+    }
+}
+
+/// Shape of a tensor with three axes.
+fn block_shape(x: &CpuTensor) -> [usize; 3] {
+    let shape = shape(x);
+    [shape[0], shape[1], shape[2]]
+}
+
 impl Norm {
+    /// Gradients of the result become those of its input `x`; then `rest` is added.
+    fn backward(&self, gradient: &mut [f32], x: &[f32], rest: &[f32], level: Level) {
+        let (weight, epsilon) = (&self.weight, self.epsilon);
+        layer_norm::input_gradients_on_buffers(gradient, x, weight, epsilon, rest, level);
+    }
+
     /// Normalises rows of `x` into `out`.
     fn apply(&self, x: &[f32], out: &mut [f32], level: Level) {
         layer_norm::on_buffers(x, out, &self.weight, &self.bias, self.epsilon, level);
@@ -135,19 +282,40 @@ impl Norm {
 }
 
 impl PackedLinear {
-    /// `[…, inputs]` → `[…, outputs]`, without gradients.
+    /// `[…, inputs]` → `[…, outputs]`
+    ///
+    /// The gradient of `x` passes where the layer was made with [`PackedLinear::with_gradient`]; otherwise the result is
+    /// a constant.
     ///
     /// # Panics
     /// The last axis has another length.
-    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+    pub fn forward<const D: usize>(self: &Arc<Self>, x: Tensor<D>) -> Tensor<D> {
         let device = x.device();
         let mut shape = x.dims();
         assert_eq!(shape[D - 1], self.inputs(), "inputs of a linear layer");
+        if x.is_autodiff() && is_fused(&x) && self.backward().is_some() {
+            let layer = Arc::clone(self);
+            return Tensor::from_dispatch(Dispatch::fused_linear(x.into_dispatch(), layer));
+        }
         shape[D - 1] = self.outputs();
         let x = x.into_data().convert::<f32>();
         let mut out = vec![0.0; shape.iter().product()];
         self.apply(floats(&x), &mut out, Then::Store);
         Tensor::from_data(TensorData::new(out, shape), &device)
+    }
+}
+
+impl PackedLinear {
+    /// Applies the layer to the rows of a tensor.
+    pub(crate) fn on_tensor(&self, x: CpuTensor) -> CpuTensor {
+        let x = contiguous(x);
+        let mut shape = shape(&x);
+        if let Some(last) = shape.last_mut() {
+            *last = self.outputs();
+        }
+        let mut out = vec![0.0; shape.iter().product()];
+        self.apply(values(&x), &mut out, Then::Store);
+        tensor(out, &shape)
     }
 }
 

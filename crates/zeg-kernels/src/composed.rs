@@ -1,6 +1,10 @@
 //! The same operations composed of burn's: for other devices and float types, and what the kernels are tested against.
 
-use burn::tensor::{Tensor, activation, module, ops::AttentionModuleOptions};
+use std::sync::Arc;
+
+use burn::tensor::{Int, Tensor, TensorData, activation, module, ops::AttentionModuleOptions};
+
+use crate::ops::MaskSums;
 
 /// See [`crate::attention_packed`].
 pub fn attention_packed(qkv: Tensor<3>, heads: usize, mask: Option<Tensor<2>>) -> Tensor<3> {
@@ -51,4 +55,33 @@ pub fn layer_norm<const D: usize>(
     epsilon: f64,
 ) -> Tensor<D> {
     module::layer_norm(x, weight, Some(bias), epsilon)
+}
+
+/// See [`crate::mask_sums`].
+pub fn mask_sums(z: Tensor<3>, labels: Arc<[u16]>, alpha: f32) -> MaskSums {
+    let [batch, classes, pixels] = z.dims();
+    let device = z.device().without_autodiff();
+    let labels: Vec<i32> = labels.iter().map(|&label| i32::from(label)).collect();
+    let labels = Tensor::<3, Int>::from_data(TensorData::new(labels, [batch, 1, pixels]), &device)
+        .expand([batch, classes, pixels]);
+    let classes_of_maps = Tensor::<1, Int>::arange(0..classes as i64, &device)
+        .reshape([1, classes, 1])
+        .expand([batch, classes, pixels]);
+    let truth = labels.equal(classes_of_maps).float(); // [batch, classes, pixels]
+    let truth = if z.is_autodiff() {
+        Tensor::from_inner(truth)
+    } else {
+        truth
+    };
+    // With s = −z for positives and z for negatives, 1 − p_t = σ(s) and −ln p_t = −ln σ(−s).
+    let s = z.clone() * (truth.clone() * -2.0 + 1.0);
+    let weight = truth.clone() * (2.0 * alpha - 1.0) + (1.0 - alpha);
+    let focal = activation::sigmoid(s.clone()).square() * weight * -activation::log_sigmoid(-s);
+    let p = activation::sigmoid(z);
+    let per_map = |x: Tensor<3>| x.sum_dim(2).reshape([batch, classes]);
+    MaskSums {
+        focal: per_map(focal),
+        positives: per_map(p.clone() * truth),
+        all: per_map(p),
+    }
 }

@@ -56,6 +56,26 @@ pub(crate) fn on_buffers(
     });
 }
 
+/// Gradients of the result, rows of `width` values, become those of the input; then `rest` is added to them.
+pub(crate) fn input_gradients_on_buffers(
+    gradient: &mut [f32],
+    x: &[f32],
+    weight: &[f32],
+    epsilon: f32,
+    rest: &[f32],
+    level: Level,
+) {
+    let piece = piece_of_rows(weight.len());
+    let parts = gradient.par_chunks_mut(piece);
+    let parts = parts.zip(x.par_chunks(piece)).zip(rest.par_chunks(piece));
+    parts.for_each(|((gradient, x), rest)| {
+        input_gradients(level, gradient, x, weight, epsilon);
+        for (gradient, rest) in gradient.iter_mut().zip(rest) {
+            *gradient += rest;
+        }
+    });
+}
+
 /// Gradients of the input, where `[x, weight, bias]` ask for them.
 pub(crate) fn backward(
     x: &CpuTensor,

@@ -21,6 +21,7 @@ pub mod composed;
 mod layer_norm;
 mod level;
 mod linear;
+mod mask_sums;
 mod math;
 mod matrix;
 mod ops;
@@ -31,4 +32,6 @@ pub use activation::Activation;
 pub use block::{Norm, PackedBlock, Workspace};
 pub use level::{Level, at_level};
 pub use linear::{PackedLinear, Precision, Then};
-pub use ops::{attention_packed, gelu, layer_norm, quick_gelu, runs_on, sigmoid, softmax};
+pub use ops::{
+    MaskSums, attention_packed, gelu, layer_norm, mask_sums, quick_gelu, runs_on, sigmoid, softmax,
+};

@@ -71,6 +71,8 @@ pub struct PackedLinear {
     weights: Weights,
     /// One an output, as if there were as many outputs as in whole panels; so are scales and offsets.
     bias: Vec<f32>,
+    /// The same weights the other way round, if gradients are to pass: what they become on the way to the inputs.
+    backward: Option<Box<PackedLinear>>,
 }
 
 /// Panels ([`tile`]) and what is needed to read them.
@@ -125,7 +127,27 @@ impl PackedLinear {
             shape,
             weights,
             bias,
+            backward: None,
         }
+    }
+
+    /// Packs a layer whose weights stay while something before it learns: in 32-bit floats, for both directions.
+    ///
+    /// # Panics
+    /// As [`PackedLinear::new`], or there are no inputs.
+    pub fn with_gradient(weight: &[f32], bias: &[f32]) -> Self {
+        let forward = Self::new(weight, bias, Precision::Float);
+        let transposed = transposed(weight, forward.inputs);
+        let backward = Self::new(&transposed, &vec![0.0; forward.inputs], Precision::Float);
+        Self {
+            backward: Some(Box::new(backward)),
+            ..forward
+        }
+    }
+
+    /// The layer that gradients of the outputs go through to become those of the inputs, if there is one.
+    pub(crate) fn backward(&self) -> Option<&Self> {
+        self.backward.as_deref()
     }
 
     /// Length of a row that goes in.
@@ -287,6 +309,26 @@ impl fmt::Debug for PackedLinear {
             .field("level", &self.level)
             .finish_non_exhaustive()
     }
+}
+
+/// `[outputs, inputs]` → `[inputs, outputs]`
+fn transposed(weight: &[f32], inputs: usize) -> Vec<f32> {
+    /// Rows and columns of a block: both sides of it fit the first-level cache.
+    const BLOCK: usize = 32;
+    let outputs = weight.len() / inputs.max(1);
+    let mut turned = vec![0.0; weight.len()];
+    let blocks = turned.par_chunks_mut((BLOCK * outputs).max(1)).enumerate();
+    blocks.for_each(|(block, turned)| {
+        let first = block * BLOCK;
+        for start in (0..outputs).step_by(BLOCK) {
+            for (input, row) in turned.chunks_exact_mut(outputs).enumerate() {
+                for output in start..outputs.min(start + BLOCK) {
+                    row[output] = weight[output * inputs + first + input];
+                }
+            }
+        }
+    });
+    turned
 }
 
 /// Lays out weights `[outputs, inputs]` in panels; what the last panel has too many of is zero.

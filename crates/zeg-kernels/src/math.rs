@@ -51,6 +51,29 @@ pub(crate) fn sigmoid<const FMA: bool>(x: f32) -> f32 {
     1.0 / (1.0 + exp::<FMA>(-x))
 }
 
+/// ln(1 + u) for u from 0 to 1, within 2 units in the last place.
+///
+/// Above √2 − 1 the argument is halved: ln(1 + u) = ln 2 + ln(1 + (u − 1)/2). The polynomial is that of Cephes' `logf`.
+#[inline(always)]
+pub(crate) fn log_1_plus<const FMA: bool>(u: f32) -> f32 {
+    let above = u > std::f32::consts::SQRT_2 - 1.0;
+    let (y, base) = if above {
+        (0.5 * (u - 1.0), std::f32::consts::LN_2)
+    } else {
+        (u, 0.0)
+    };
+    let p = multiply_add::<FMA>(y, 7.037_683_6e-2, -1.151_461e-1);
+    let p = multiply_add::<FMA>(p, y, 1.167_699_9e-1);
+    let p = multiply_add::<FMA>(p, y, -1.242_014_1e-1);
+    let p = multiply_add::<FMA>(p, y, 1.424_932_3e-1);
+    let p = multiply_add::<FMA>(p, y, -1.666_805_8e-1);
+    let p = multiply_add::<FMA>(p, y, 2.000_071_5e-1);
+    let p = multiply_add::<FMA>(p, y, -2.499_999_4e-1);
+    let p = multiply_add::<FMA>(p, y, 3.333_333e-1);
+    let square = y * y;
+    base + (y + multiply_add::<FMA>(p * y, square, -0.5 * square))
+}
+
 /// The normal distribution Φ(x) and its density φ(x).
 ///
 /// The error function behind Φ is formula 7.1.26 of Abramowitz and Stegun, within 1.5·10⁻⁷.

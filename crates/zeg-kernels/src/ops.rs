@@ -1,11 +1,13 @@
 //! The operations on tensors: the fused kernel where there is one, the composed form elsewhere.
 
+use std::sync::Arc;
+
 use burn::{
     backend::{Dispatch, DispatchDevice},
     tensor::{DType, Device, Tensor},
 };
 
-use crate::{activation::Activation, backend::FusedOps, composed};
+use crate::{activation::Activation, backend::FusedOps, composed, mask_sums::Truth};
 
 /// Whether the kernels of this crate are what computes on a device, without gradients.
 pub fn runs_on(device: &Device) -> bool {
@@ -13,7 +15,7 @@ pub fn runs_on(device: &Device) -> bool {
 }
 
 /// Whether the kernels of this crate can compute with this tensor.
-fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
+pub(crate) fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
     let device = x.device().without_autodiff();
     x.dtype() == DType::F32 && matches!(device.as_dispatch(), DispatchDevice::Flex(_))
 }
@@ -113,4 +115,43 @@ pub fn layer_norm<const D: usize>(
         bias.into_dispatch(),
         epsilon as f32,
     ))
+}
+
+/// Sums over the pixels of class masks, `[batch, classes]` each.
+#[derive(Debug, Clone)]
+pub struct MaskSums {
+    /// Of focal terms, −α_t·(1 − p_t)²·ln p_t.
+    pub focal: Tensor<2>,
+    /// Of the sigmoids of pixels that are of the class.
+    pub positives: Tensor<2>,
+    /// Of all sigmoids.
+    pub all: Tensor<2>,
+}
+
+/// What focal and dice losses sum over pixels.
+///
+/// - `z`: logits `[batch, classes, pixels]`
+/// - `labels`: `[batch, pixels]`, row-major: the class of a pixel; other numbers stand for none of them
+/// - `alpha`: weight of a positive in the focal terms; a negative has the rest to 1
+///
+/// # Panics
+/// There are not as many labels as pixels.
+pub fn mask_sums(z: Tensor<3>, labels: Arc<[u16]>, alpha: f32) -> MaskSums {
+    let [batch, classes, pixels] = z.dims();
+    assert_eq!(labels.len(), batch * pixels, "labels of the masks");
+    if !is_fused(&z) {
+        return composed::mask_sums(z, labels, alpha);
+    }
+    let truth = Truth { labels, alpha };
+    let sums = Dispatch::fused_mask_sums(z.into_dispatch(), truth);
+    let sums = Tensor::<3>::from_dispatch(sums); // [batch, classes, 3]
+    let part = |index| {
+        let part = sums.clone().narrow(2, index, 1);
+        part.reshape([batch, classes])
+    };
+    MaskSums {
+        focal: part(0),
+        positives: part(1),
+        all: part(2),
+    }
 }

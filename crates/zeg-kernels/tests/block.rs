@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, module};
-use common::{assert_close, at_every_level, host, tensor, values};
+use common::{assert_close, at_every_level, host, tensor, values, with_gradients};
 use zeg_kernels::{Activation, Norm, PackedBlock, PackedLinear, Precision, Workspace, composed};
 
 const EPSILON: f32 = 1e-5;
@@ -18,16 +18,15 @@ struct Plain {
 }
 
 impl Plain {
-    fn new(width: usize, hidden: usize, heads: usize) -> Self {
-        let device = Device::flex();
+    fn new(width: usize, hidden: usize, heads: usize, device: &Device) -> Self {
         let linear = |outputs: usize, inputs: usize, seed| {
-            let weight = tensor([outputs, inputs], seed, &device) * (inputs as f64).sqrt().recip();
-            (weight, tensor([outputs], seed + 1, &device))
+            let weight = tensor([outputs, inputs], seed, device) * (inputs as f64).sqrt().recip();
+            (weight, tensor([outputs], seed + 1, device))
         };
         let norm = |seed| {
             (
-                tensor([width], seed, &device),
-                tensor([width], seed + 1, &device),
+                tensor([width], seed, device),
+                tensor([width], seed + 1, device),
             )
         };
         Self {
@@ -57,17 +56,21 @@ impl Plain {
         x + linear(3, hidden)
     }
 
-    fn packed(&self, precision: Precision) -> PackedBlock {
-        let [qkv, out, up, down] = self.linear.each_ref().map(|(weight, bias)| {
-            let (weight, bias) = (host(weight.clone()), host(bias.clone()));
-            Arc::new(PackedLinear::new(&weight, &bias, precision))
-        });
+    fn packed(&self, precision: Precision) -> Arc<PackedBlock> {
+        self.packed_as(|weight, bias| PackedLinear::new(weight, bias, precision))
+    }
+
+    fn packed_as(&self, pack: impl Fn(&[f32], &[f32]) -> PackedLinear) -> Arc<PackedBlock> {
+        let [qkv, out, up, down] = self
+            .linear
+            .each_ref()
+            .map(|(weight, bias)| Arc::new(pack(&host(weight.clone()), &host(bias.clone()))));
         let [attention_norm, network_norm] = self.norms.each_ref().map(|(weight, bias)| Norm {
             weight: host(weight.clone()),
             bias: host(bias.clone()),
             epsilon: EPSILON,
         });
-        PackedBlock {
+        Arc::new(PackedBlock {
             attention_norm,
             qkv,
             heads: self.heads,
@@ -77,7 +80,7 @@ impl Plain {
             activation: Activation::QuickGelu,
             down,
             workspace: Workspace::default(),
-        }
+        })
     }
 }
 
@@ -98,7 +101,7 @@ fn a_packed_block_agrees_with_plain_tensors() {
             ([3, 37, 40], 100, 2),
             ([1, 150, 64], 256, 4),
         ] {
-            let plain = Plain::new(shape[2], hidden, heads);
+            let plain = Plain::new(shape[2], hidden, heads, &device);
             let packed = plain.packed(Precision::Float);
             let x = tensor(shape, 20, &device);
             let what = format!("{level:?} {shape:?}");
@@ -121,11 +124,59 @@ fn a_packed_block_agrees_with_plain_tensors() {
 #[test]
 fn integers_are_near() {
     let device = Device::flex();
-    let plain = Plain::new(64, 256, 4);
+    let plain = Plain::new(64, 256, 4, &device);
     let x = tensor([2, 50, 64], 20, &device);
     let expected = host(plain.forward(x.clone(), None));
     at_every_level(|level| {
         let found = host(plain.packed(Precision::Int8).forward(x.clone(), None));
         assert_close(&found, &expected, 0.05, &format!("{level:?}"));
+    });
+}
+
+#[test]
+fn the_gradient_of_a_packed_block_agrees_with_plain_tensors() {
+    let device = Device::flex().autodiff();
+    at_every_level(|level| {
+        for (shape, hidden, heads) in [
+            ([1, 1, 8], 32, 1),
+            ([2, 5, 24], 96, 3),
+            ([3, 37, 40], 100, 2),
+            ([1, 150, 64], 256, 4),
+        ] {
+            let plain = Plain::new(shape[2], hidden, heads, &device);
+            let packed = plain.packed_as(PackedLinear::with_gradient);
+            let x = tensor(shape, 20, &device);
+            for mask in [None, Some(causal(shape[1], &device))] {
+                let what = format!("{level:?} {shape:?} {}", mask.is_some());
+                let expected = with_gradients([x.clone()], |[x]| plain.forward(x, mask.clone()));
+                let found = with_gradients([x.clone()], |[x]| packed.forward(x, mask.as_ref()));
+                assert_close(&found.0, &expected.0, 1e-5, &what);
+                assert_close(&found.1[0], &expected.1[0], 2e-5, &what);
+                let constant = host(packed.forward(x.clone().detach(), mask.as_ref()));
+                assert_close(&constant, &expected.0, 1e-5, &what);
+            }
+        }
+    });
+}
+
+#[test]
+fn the_gradient_of_a_packed_layer_agrees_with_plain_tensors() {
+    let device = Device::flex().autodiff();
+    at_every_level(|level| {
+        for (inputs, outputs) in [(1, 1), (7, 50), (33, 97), (64, 192)] {
+            let weight = tensor([outputs, inputs], 1, &device);
+            let bias = tensor([outputs], 2, &device);
+            let layer = PackedLinear::with_gradient(&host(weight.clone()), &host(bias.clone()));
+            let layer = Arc::new(layer);
+            let x = tensor([3, 5, inputs], 3, &device);
+            let plain = |[x]: [Tensor<3>; 1]| {
+                module::linear(x, weight.clone().transpose(), Some(bias.clone()))
+            };
+            let expected = with_gradients([x.clone()], plain);
+            let found = with_gradients([x], |[x]| layer.forward(x));
+            let what = format!("{level:?} {inputs}→{outputs}");
+            assert_close(&found.0, &expected.0, 1e-5, &what);
+            assert_close(&found.1[0], &expected.1[0], 1e-5, &what);
+        }
     });
 }

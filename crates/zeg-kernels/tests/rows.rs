@@ -297,3 +297,63 @@ proptest! {
         }
     }
 }
+
+/// Labels from 0 to `classes`, which is no class, and a few of 255.
+fn labels(length: usize, classes: usize) -> std::sync::Arc<[u16]> {
+    let label = |i: usize| match (i * 7 + i / 3) % 11 {
+        10 => 255,
+        other => (other % (classes + 1)) as u16,
+    };
+    (0..length).map(label).collect()
+}
+
+#[test]
+fn sums_over_masks_agree_with_the_composed_form() {
+    let device = Device::flex().autodiff();
+    at_every_level(|level| {
+        for shape in [
+            [1, 1, 1],
+            [2, 3, 5],
+            [1, 4, 33],
+            [2, 15, 1024],
+            [1, 2, 9001],
+        ] {
+            let [batch, classes, pixels] = shape;
+            let labels = labels(batch * pixels, classes);
+            let z = tensor(shape, 7, &device) * 6.0; // both ends of the sigmoid, too
+            for part in 0..3 {
+                let pick = |sums: zeg_kernels::MaskSums| match part {
+                    0 => sums.focal,
+                    1 => sums.positives,
+                    _ => sums.all,
+                };
+                let found = with_gradients([z.clone()], |[z]| {
+                    pick(zeg_kernels::mask_sums(z, labels.clone(), 0.25))
+                });
+                let expected = with_gradients([z.clone()], |[z]| {
+                    pick(composed::mask_sums(z, labels.clone(), 0.25))
+                });
+                let what = format!("{level:?} {shape:?}, sum {part}");
+                assert_close(&found.0, &expected.0, TOLERANCE, &what);
+                assert_close(&found.1[0], &expected.1[0], TOLERANCE, &what);
+            }
+        }
+    });
+}
+
+/// (p_t = σ(±z), focal term) by hand: z = 0 is −¼·¼·ln ½ for a positive; far from 0 the terms are exact limits.
+#[test]
+fn sums_over_masks_of_single_pixels() {
+    let device = Device::flex();
+    for (z, label, focal) in [
+        (0.0, 0, 0.25 * 0.25 * 2_f32.ln()),
+        (0.0, 9, 0.75 * 0.25 * 2_f32.ln()),
+        (-90.0, 0, 0.25 * 90.0),
+        (90.0, 9, 0.75 * 90.0),
+        (90.0, 0, 0.0),
+    ] {
+        let logit = Tensor::<3>::from_floats([[[z]]], &device);
+        let sums = zeg_kernels::mask_sums(logit, [label].into(), 0.25);
+        assert_close(&host(sums.focal), &[focal], 1e-6, &format!("{z} {label}"));
+    }
+}

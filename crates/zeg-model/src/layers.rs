@@ -61,7 +61,7 @@ impl Linear {
     ) -> Result<Self, ModelError> {
         let weight = params.param("weight", [output, input], weight)?;
         let bias = params.param("bias", [output], bias)?;
-        let (weight, packed) = pack(params, weight, &bias);
+        let (weight, packed) = pack(params, ["weight", "bias"], weight, &bias);
         Ok(Self {
             weight,
             bias,

@@ -1,7 +1,8 @@
-//! How a model that will not be trained holds its linear layers: packed for the kernels of the CPU.
+//! How linear layers that do not learn are held: packed for the kernels of the CPU.
 //!
-//! [`ParamBuilder::packed`] decides it before a model is built; the layers then keep packed weights alone, an empty
-//! tensor stands where the weight was, and no copy is held twice. On other devices, and for training, nothing changes.
+//! [`ParamBuilder::packed`] decides it before a model is built for inference; the layers then keep packed weights alone,
+//! an empty tensor stands where the weight was, and no copy is held twice. In a model that is trained, the towers'
+//! frozen blocks are packed for both directions. On other devices nothing changes.
 
 use std::sync::Arc;
 
@@ -48,6 +49,15 @@ impl Packing {
         }
     }
 
+    /// Packing of frozen blocks on a device for training; `None` where it has no use for it.
+    pub(crate) fn of_frozen(device: &burn::tensor::Device) -> Option<Self> {
+        let on_cpu = zeg_kernels::runs_on(&device.clone().without_autodiff());
+        (device.is_autodiff() && on_cpu).then(|| Self {
+            precision: Precision::Float,
+            workspace: Workspace::default(),
+        })
+    }
+
     /// The precision of the layer of that name.
     fn precision_of(&self, key: &str) -> Precision {
         if key.contains(BLOCKS) {
@@ -60,19 +70,29 @@ impl Packing {
 
 /// A weight `[out, in]` and its bias `[out]`, packed if the builder says so; then an empty tensor stands for the
 /// weight.
+///
+/// - `names`: of the two
 pub(crate) fn pack(
     params: &ParamBuilder,
+    names: [&str; 2],
     weight: Param<Tensor<2>>,
     bias: &Param<Tensor<1>>,
 ) -> (Param<Tensor<2>>, Option<Arc<PackedLinear>>) {
-    let Some(packing) = params.packing() else {
+    let level = params.key("");
+    let (id, packed) = if let Some(packing) = params.packing() {
+        let precision = packing.precision_of(&level);
+        let (id, weight) = (weight.id, weight.into_value());
+        let packed = PackedLinear::new(&host(weight), &host(bias.val()), precision);
+        (id, packed)
+    } else if level.contains(BLOCKS) && params.frozen_packing(&names).is_some() {
+        let (id, weight) = (weight.id, weight.into_value());
+        let packed = PackedLinear::with_gradient(&host(weight), &host(bias.val()));
+        (id, packed)
+    } else {
         return (weight, None);
     };
-    let precision = packing.precision_of(&params.key(""));
-    let device = params.device();
-    let (id, weight) = (weight.id, weight.into_value());
-    let packed = PackedLinear::new(&host(weight), &host(bias.val()), precision);
-    let empty = Param::initialized(id, Tensor::empty([0, 0], device));
+    let empty = Param::initialized(id, Tensor::empty([0, 0], params.device()));
+    let empty = empty.set_require_grad(false);
     (empty, Some(Arc::new(packed)))
 }
 

@@ -37,7 +37,8 @@ impl SelfAttention {
     fn build(params: &ParamBuilder, width: usize, heads: usize) -> Result<Self, ModelError> {
         let weight = params.param("in_proj_weight", [3 * width, width], Init::Required)?;
         let in_proj_bias = params.param("in_proj_bias", [3 * width], Init::Required)?;
-        let (in_proj_weight, packed) = pack(params, weight, &in_proj_bias);
+        let names = ["in_proj_weight", "in_proj_bias"];
+        let (in_proj_weight, packed) = pack(params, names, weight, &in_proj_bias);
         Ok(Self {
             in_proj_weight,
             in_proj_bias,
@@ -182,9 +183,10 @@ impl ResidualBlock {
         Ok(block)
     }
 
-    /// The whole block for the kernels, where its layers are packed.
+    /// The whole block for the kernels, where its layers are packed and its norms do not learn.
     fn pack(&self, params: &ParamBuilder) -> Option<PackedBlock> {
-        let packing = params.packing()?;
+        let norms = ["ln_1.weight", "ln_1.bias", "ln_2.weight", "ln_2.bias"];
+        let packing = params.packing().or_else(|| params.frozen_packing(&norms))?;
         Some(PackedBlock {
             attention_norm: self.ln_1.numbers(),
             qkv: self.attn.packed.clone()?,
@@ -231,7 +233,7 @@ impl ResidualBlock {
 
     /// The second half, `x + MLP(ln_2(x))`: `[batch, tokens, width]` → the same shape.
     pub(crate) fn feed_forward(&self, x: Tensor<3>) -> Tensor<3> {
-        if let Some(packed) = &self.packed {
+        if let Some(packed) = self.packed.as_ref().filter(|_| !x.is_autodiff()) {
             return packed.feed_forward(x);
         }
         let hidden = self

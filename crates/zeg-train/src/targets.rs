@@ -154,6 +154,25 @@ impl Targets {
         labels.equal(classes).float()
     }
 
+    /// Pixels of each class: `[batch, classes]`.
+    pub fn areas(&self, device: &burn::tensor::Device) -> Tensor<2> {
+        let mut areas = vec![0.0_f32; self.batch * self.classes];
+        let pixels = (self.size[0] * self.size[1]).max(1);
+        for (picture, labels) in self.labels.chunks_exact(pixels).enumerate() {
+            let mut counts = vec![0_u32; self.classes];
+            for &label in labels {
+                if let Some(count) = counts.get_mut(usize::from(label)) {
+                    *count += 1;
+                }
+            }
+            let areas = areas[picture * self.classes..].iter_mut();
+            for (area, count) in areas.zip(counts) {
+                *area = count as f32;
+            }
+        }
+        Tensor::from_data(TensorData::new(areas, [self.batch, self.classes]), device)
+    }
+
     /// `[batch, classes]` as numbers.
     pub fn present_tensor(&self, device: &burn::tensor::Device) -> Tensor<2> {
         let values: Vec<f32> = self

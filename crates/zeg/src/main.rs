@@ -1,5 +1,6 @@
 //! The `zeg` program: arguments in, exit code out.
 
+mod allocator;
 mod cli;
 mod commands;
 mod hints;
@@ -11,12 +12,8 @@ use clap::Parser as _;
 
 use cli::{Cli, Command};
 
-/// Training allocates and frees tensors of many megabytes at every step; glibc returns such blocks to the system each
-/// time and faults them in again (docs/decisions.md).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::keep_memory();
     let result = match Cli::parse().command {
         Command::Quickstart(args) => commands::quickstart::run(&args),
         Command::Pretrain(args) => commands::pretrain::run(&args),

@@ -146,9 +146,9 @@ fn every_suite_is_sound() {
             runs += left;
         }
     }
-    // Of the benchmarks: 12 designs, 12 formats, 8 depths, 2 losses, 2 sets of templates, 4 short rows, 8 short rows
+    // Of the benchmarks: 12 designs, 12 formats, 8 depths, 2 losses, 2 sets of templates, 4 short rows, 8 + 2 short rows
     // with 2 candidates each, 5 settings; three seeds each.
-    assert_eq!(runs, 120 + 8 * (3 + 2) + 5 * 3);
+    assert_eq!(runs, 120 + (8 + 2) * (3 + 2) + 5 * 3);
 }
 
 #[test]

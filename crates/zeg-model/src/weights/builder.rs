@@ -43,7 +43,10 @@ struct Shared<'a> {
     seed: u64,
     trained: &'a dyn Fn(&str) -> bool,
     blueprint: bool,
+    /// For inference.
     packing: Option<Packing>,
+    /// Of frozen blocks, where something before them is trained.
+    frozen_packing: Option<Packing>,
     provenance: RefCell<Provenance>,
 }
 
@@ -75,6 +78,7 @@ impl<'a> ParamBuilder<'a> {
             trained,
             blueprint: false,
             packing: None,
+            frozen_packing: Packing::of_frozen(device),
             provenance: RefCell::new(Provenance::default()),
         };
         Self {
@@ -97,6 +101,7 @@ impl<'a> ParamBuilder<'a> {
             trained,
             blueprint: true,
             packing: None,
+            frozen_packing: None,
             provenance: RefCell::new(Provenance::default()),
         };
         Self {
@@ -124,6 +129,7 @@ impl<'a> ParamBuilder<'a> {
             trained: &|_| false,
             blueprint: false,
             packing: Packing::new(precision, device)?,
+            frozen_packing: None,
             provenance: RefCell::new(Provenance::default()),
         };
         Ok(Self {
@@ -133,9 +139,17 @@ impl<'a> ParamBuilder<'a> {
         })
     }
 
-    /// How linear layers are packed, if they are.
+    /// How linear layers are packed for inference, if they are.
     pub fn packing(&self) -> Option<&Packing> {
         self.shared.packing.as_ref()
+    }
+
+    /// How the linear layers at this level are packed in a model that is trained: `None` if one of these parameters is
+    /// trained itself, or on a device that has no use for it.
+    pub(crate) fn frozen_packing(&self, names: &[&str]) -> Option<&Packing> {
+        let packing = self.shared.frozen_packing.as_ref()?;
+        let frozen = |name: &&str| !(self.shared.trained)(&self.key(name));
+        names.iter().all(frozen).then_some(packing)
     }
 
     /// The builder one level down.

@@ -1,8 +1,8 @@
 //! Comparing one file: every tensor ends as compared, as an input, or as not recomputed with the reason.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ParityError, array::Array, file::VectorFile};
+use super::{ParityError, array::Array, file::VectorFile, rounding::with_jumps};
 
 /// Tensors that others are computed from.
 const INPUTS: [&str; 3] = ["in.", "state.", "state@"];
@@ -88,6 +88,8 @@ pub(crate) struct Check<'a> {
     findings: Findings,
     /// Beginnings of names whose deviating outcomes a better one replaces; others stand. `None` the first time.
     retried: Option<Vec<String>>,
+    /// Values of results that deviated, in every rounding so far.
+    roundings: BTreeMap<String, Vec<Vec<f64>>>,
 }
 
 impl<'a> Check<'a> {
@@ -98,6 +100,7 @@ impl<'a> Check<'a> {
             used: BTreeSet::new(),
             findings: Findings::default(),
             retried: None,
+            roundings: BTreeMap::new(),
         }
     }
 
@@ -158,7 +161,25 @@ impl<'a> Check<'a> {
             Ok(deviation) => (deviation, None),
             Err(problem) => (f64::INFINITY, Some(problem)),
         };
+        let deviates = problem.is_none() && deviation > limit.value();
         self.outcome(name, limit, deviation, problem);
+        if deviates && matches!(limit, Limit::OfRms(_)) {
+            self.with_jumps(name, reference, found, limit);
+        }
+    }
+
+    /// Compares a result that deviates again, with the jumps that other roundings of it had.
+    fn with_jumps(&mut self, name: &str, reference: &Array, found: &Array, limit: Limit) {
+        let results = self.roundings.entry(name.to_owned()).or_default();
+        results.push(found.values.clone());
+        if self.retried.is_none() {
+            return;
+        }
+        if let Some(found) = with_jumps(reference, results)
+            && let Ok(deviation) = deviation(reference, &found, limit)
+        {
+            self.outcome(name, limit, deviation, None);
+        }
     }
 
     /// Notes a comparison that the caller made.
