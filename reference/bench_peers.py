@@ -1,6 +1,7 @@
-"""Times ZegCLIP (ViT-B/16, 512×512, 20 classes) in PyTorch, ONNX Runtime, OpenVINO and zeg, one after the other.
+"""Times ZegCLIP or CLIP-RC (ViT-B/16, 512×512, 20 classes) in PyTorch, ONNX Runtime, OpenVINO and zeg, one after the other.
 
 Run        python reference/bench_peers.py --zeg target/release/zeg --threads 2 --json peers.json
+           python reference/bench_peers.py --zeg target/release/zeg --method clip-rc --engines torch
            python reference/bench_peers.py --zeg target/release/zeg --training --batch 4 --rounds 2
 Packages   torch, numpy; onnx, onnxscript, onnxruntime, openvino and nncf for the engines of those names
 Writes     a table, and JSON with every time
@@ -31,12 +32,19 @@ WIDTH, LAYERS, HEADS, PATCH, SIZE = 768, 12, 12, 16, 512
 DIM, PROMPTS, CLASSES, SEEN = 512, 10, 20, 15
 DECODER_LAYERS, DECODER_HEADS, HIDDEN = 3, 8, 2048
 FOCAL, DICE = 100.0, 1.0
+REGIONS = 16  # of CLIP-RC, on a 4×4 lattice
 ENGINES = ["torch", "torch-compile", "onnxruntime", "onnxruntime-int8", "openvino", "openvino-int8"]
 
 
-def parameter_shapes():
+def parameter_shapes(method):
     """Names and shapes of the released checkpoints, without what inference does not read."""
     grid = SIZE // PATCH
+    decoders = ["decoder_1"]
+    if method == "clip-rc":
+        decoders = ["decoder_q", "decoder_v"]
+        yield "backbone.region_level_bridge", (REGIONS, WIDTH)
+        yield "decode_head.lateral_proj.weight", (DIM, 3 * DIM)
+        yield "decode_head.lateral_proj.bias", (DIM,)
     yield "backbone.conv1.weight", (WIDTH, 3, PATCH, PATCH)
     yield "backbone.class_embedding", (WIDTH,)
     yield "backbone.positional_embedding", (1 + grid * grid, WIDTH)
@@ -59,8 +67,8 @@ def parameter_shapes():
         linear[f"{block}.attn.out_proj"] = (WIDTH, WIDTH)
         linear[f"{block}.mlp.c_fc"] = (4 * WIDTH, WIDTH)
         linear[f"{block}.mlp.c_proj"] = (WIDTH, 4 * WIDTH)
-    for i in range(DECODER_LAYERS):
-        layer = f"decode_head.decoder_1.layers.{i}"
+    for decoder, i in ((decoder, i) for decoder in decoders for i in range(DECODER_LAYERS)):
+        layer = f"decode_head.{decoder}.layers.{i}"
         for name in ("q", "k", "v", "proj"):
             linear[f"{layer}.multihead_attn.{name}"] = (DIM, DIM)
         linear[f"{layer}.linear1"] = (HIDDEN, DIM)
@@ -73,11 +81,11 @@ def parameter_shapes():
         yield f"{name}.bias", shape[:1]
 
 
-def write_weights(path):
+def write_weights(path, method):
     """Random weights as a safetensors file."""
     rng = np.random.default_rng(0)
     header, blobs, offset = {}, [], 0
-    for name, shape in parameter_shapes():
+    for name, shape in parameter_shapes(method):
         values = rng.standard_normal(shape, dtype=np.float32)
         if name.endswith(".weight") and len(shape) == 1:
             values = 1 + 0.1 * values
@@ -119,7 +127,7 @@ def inputs(batch):
     return rng.standard_normal((batch, 3, SIZE, SIZE), dtype=np.float32), text
 
 
-def build_torch(weights):
+def build_torch(weights, method):
     """The model in PyTorch; the modules' names are the weights' names."""
     import torch
     from torch import nn
@@ -132,11 +140,11 @@ def build_torch(weights):
             self.in_proj_bias = nn.Parameter(torch.empty(3 * WIDTH))
             self.out_proj = nn.Linear(WIDTH, WIDTH)
 
-        def forward(self, x):
+        def forward(self, x, mask):
             batch, tokens, _ = x.shape
             qkv = functional.linear(x, self.in_proj_weight, self.in_proj_bias)
             q, k, v = qkv.view(batch, tokens, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
-            attended = functional.scaled_dot_product_attention(q, k, v)
+            attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
             return self.out_proj(attended.transpose(1, 2).reshape(batch, tokens, WIDTH))
 
     class Mlp(nn.Module):
@@ -157,9 +165,25 @@ def build_torch(weights):
             self.ln_2 = nn.LayerNorm(WIDTH)
             self.mlp = Mlp()
 
-        def forward(self, x):
-            x = x + self.attn(self.ln_1(x))
+        def forward(self, x, mask):
+            x = x + self.attn(self.ln_1(x), mask)
             return x + self.mlp(self.ln_2(x))
+
+    def region_mask():
+        """A region token and the patches of its cell see each other; no other token sees a region token."""
+        grid, side = SIZE // PATCH, int(REGIONS**0.5)
+        start = 1 + PROMPTS
+        first = start + grid * grid
+        mask = torch.zeros(first + REGIONS, first + REGIONS)
+        mask[first:, :] = mask[:, first:] = -torch.inf
+        for region in range(REGIONS):
+            token = first + region
+            mask[token, token] = 0
+            for row in range(grid // side):
+                top, left = region // side * (grid // side) + row, region % side * (grid // side)
+                cell = slice(start + top * grid + left, start + top * grid + left + grid // side)
+                mask[token, cell] = mask[cell, token] = 0
+        return mask
 
     class Transformer(nn.Module):
         def __init__(self):
@@ -181,6 +205,10 @@ def build_torch(weights):
             self.deep_prompt_embeddings = nn.Parameter(torch.empty(LAYERS - 1, PROMPTS, WIDTH))
             self.prompt_proj = nn.Linear(WIDTH, WIDTH)
             self.prompt_norm = nn.LayerNorm(WIDTH, eps=1e-6)
+            self.mask = None
+            if method == "clip-rc":
+                self.region_level_bridge = nn.Parameter(torch.empty(REGIONS, WIDTH))
+                self.mask = region_mask()
 
         def forward(self, images):
             batch = images.shape[0]
@@ -188,14 +216,19 @@ def build_torch(weights):
             positions = self.positional_embedding
             # The class embedding is added twice, as released.
             first = (2 * self.class_embedding + positions[0]).expand(batch, 1, WIDTH)
-            x = self.ln_pre(torch.cat([first, patches + positions[1:]], 1))
+            parts = [first, patches + positions[1:]]
+            if self.mask is not None:
+                parts.append(self.region_level_bridge.expand(batch, REGIONS, WIDTH))
+            x = self.ln_pre(torch.cat(parts, 1))
             for i, block in enumerate(self.transformer.resblocks):
                 fresh = self.prompt_embeddings if i == 0 else self.deep_prompt_embeddings[i - 1 : i]
                 fresh = functional.dropout(self.prompt_proj(fresh).expand(batch, -1, -1), 0.1, self.training)
                 rest = x[:, 1:] if i == 0 else x[:, 1 + PROMPTS :]
-                x = block(torch.cat([x[:, :1], fresh, rest], 1))
-            x = functional.normalize(self.ln_post(self.prompt_norm(x)) @ self.proj, dim=-1)
-            return x[:, 0], x[:, 1 + PROMPTS :]
+                x = block(torch.cat([x[:, :1], fresh, rest], 1), self.mask)
+            end = x.shape[1] - (REGIONS if self.mask is not None else 0)
+            x = torch.cat([self.prompt_norm(x[:, :end]), x[:, end:]], 1)
+            x = functional.normalize(self.ln_post(x) @ self.proj, dim=-1)
+            return x[:, 0], x[:, 1 + PROMPTS : end], x[:, end:]
 
     class CrossAttention(nn.Module):
         def __init__(self):
@@ -242,7 +275,7 @@ def build_torch(weights):
             self.q_proj = nn.Linear(2 * DIM, DIM)
             self.decoder_1 = Decoder()
 
-        def forward(self, image, patches, text):
+        def forward(self, image, patches, _regions, text):
             text = text.expand(image.shape[0], -1, -1)
             queries = self.q_proj(torch.cat([text * image[:, None], text], -1))
             *layers, last = self.decoder_1.layers
@@ -252,11 +285,34 @@ def build_torch(weights):
             masks = last.multihead_attn.logits(queries, patches)  # the last value path is not read
             return masks.view(image.shape[0], text.shape[1], side, side)
 
+    class RegionHead(nn.Module):
+        """CLIP-RC's: queries for every region and class, decoded together with the patches."""
+
+        def __init__(self):
+            super().__init__()
+            self.q_proj = nn.Linear(2 * DIM, DIM)
+            self.lateral_proj = nn.Linear(3 * DIM, DIM)
+            self.decoder_q, self.decoder_v = Decoder(), Decoder()
+
+        def forward(self, image, patches, regions, text):
+            batch, tokens, _ = patches.shape
+            side, lattice = SIZE // PATCH, int(REGIONS**0.5)
+            clues = (regions + image[:, None])[:, :, None] * text  # [batch, regions, classes, dim]
+            q = self.q_proj(torch.cat([clues, text.expand_as(clues)], -1)).flatten(1, 2)
+            stretched = regions.transpose(1, 2).unflatten(2, (lattice, lattice))
+            stretched = functional.interpolate(stretched, size=(side, side), mode="bilinear", align_corners=False)
+            lateral = [stretched.flatten(2).transpose(1, 2), image[:, None].expand(batch, tokens, DIM), patches]
+            v = self.lateral_proj(torch.cat(lateral, -1))
+            for of_queries, of_patches in zip(self.decoder_q.layers, self.decoder_v.layers):
+                q, v = of_queries(q, v), of_patches(v, q)
+            masks = (q @ v.transpose(1, 2)).unflatten(1, (REGIONS, text.shape[0])).mean(1)
+            return masks.view(batch, text.shape[0], side, side)
+
     class ZegClip(nn.Module):
         def __init__(self):
             super().__init__()
             self.backbone = Encoder()
-            self.decode_head = Head()
+            self.decode_head = RegionHead() if method == "clip-rc" else Head()
 
         def masks(self, images, text):
             masks = self.decode_head(*self.backbone(images), text)
@@ -271,24 +327,24 @@ def build_torch(weights):
     return model.eval()
 
 
-def export_onnx(weights, folder):
+def export_onnx(weights, folder, method):
     """The model as an ONNX file, made once."""
     import torch
 
-    path = pathlib.Path(folder) / "zegclip.onnx"
+    path = pathlib.Path(folder) / f"{method}.onnx"
     if not path.is_file():
         example = tuple(torch.from_numpy(x) for x in inputs(1))
         torch.onnx.export(
-            build_torch(weights), example, str(path), input_names=["images", "text"], output_names=["scores"], dynamo=True
+            build_torch(weights, method), example, str(path), input_names=["images", "text"], output_names=["scores"], dynamo=True
         )
     return str(path)
 
 
-def torch_engine(weights, folder, threads, batch, compiled):
+def torch_engine(weights, folder, threads, batch, compiled, method):
     import torch
 
     torch.set_num_threads(threads)
-    model = build_torch(weights)
+    model = build_torch(weights, method)
     if compiled:
         model = torch.compile(model)
     images, text = (torch.from_numpy(x) for x in inputs(batch))
@@ -306,7 +362,7 @@ def torch_training(weights, threads, batch):
     from torch.nn import functional
 
     torch.set_num_threads(threads)
-    model = build_torch(weights).train()
+    model = build_torch(weights, "zegclip").train()
     learns = []
     for name, parameter in model.named_parameters():
         prompt = name.startswith(("backbone.prompt", "backbone.deep_prompt"))
@@ -336,14 +392,14 @@ def torch_training(weights, threads, batch):
     return run
 
 
-def onnxruntime_engine(weights, folder, threads, batch, integers):
+def onnxruntime_engine(weights, folder, threads, batch, integers, method):
     import onnxruntime
 
-    path = export_onnx(weights, folder)
+    path = export_onnx(weights, folder, method)
     if integers:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        float_path, path = path, str(pathlib.Path(folder) / "zegclip-int8.onnx")
+        float_path, path = path, str(pathlib.Path(folder) / f"{method}-int8.onnx")
         if not os.path.isfile(path):
             quantize_dynamic(float_path, path, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"])
     options = onnxruntime.SessionOptions()
@@ -353,11 +409,11 @@ def onnxruntime_engine(weights, folder, threads, batch, integers):
     return lambda: session.run(None, {"images": images, "text": text})[0]
 
 
-def openvino_engine(weights, folder, threads, batch, integers):
+def openvino_engine(weights, folder, threads, batch, integers, method):
     import openvino
 
     core = openvino.Core()
-    model = core.read_model(export_onnx(weights, folder))
+    model = core.read_model(export_onnx(weights, folder, method))
     images, text = inputs(batch)
     if integers:
         import nncf
@@ -377,7 +433,7 @@ def worker(args):
     else:
         kind, _, variant = args.worker.partition("-")
         make = {"torch": torch_engine, "onnxruntime": onnxruntime_engine, "openvino": openvino_engine}[kind]
-        run = make(args.weights, args.folder, args.threads, args.batch, bool(variant))
+        run = make(args.weights, args.folder, args.threads, args.batch, bool(variant), args.method)
     result = run()
     np.save(pathlib.Path(args.folder) / f"{args.worker}.npy", result)
     print(json.dumps({"ready": True}), flush=True)
@@ -395,7 +451,8 @@ class Peer:
 
     def __init__(self, engine, args, weights, folder):
         command = [sys.executable, __file__, "--worker", engine, "--weights", weights, "--folder", folder]
-        command += ["--threads", str(args.threads), "--batch", str(args.batch)] + ["--training"] * args.training
+        command += ["--threads", str(args.threads), "--batch", str(args.batch), "--method", args.method]
+        command += ["--training"] * args.training
         environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
         log = open(pathlib.Path(folder) / f"{engine}.log", "w")
         started = time.perf_counter()
@@ -440,6 +497,7 @@ class Zeg:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zeg", default="target/release/zeg", help="the program")
+    parser.add_argument("--method", choices=["zegclip", "clip-rc"], default="zegclip", help="model of the forward passes")
     parser.add_argument("--engines", default=",".join(ENGINES), help="which peers, separated by commas")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=1)
@@ -456,7 +514,7 @@ def main():
 
     with tempfile.TemporaryDirectory() as folder:
         weights = str(pathlib.Path(folder) / "weights.safetensors")
-        write_weights(weights)
+        write_weights(weights, args.method)
         peers = {"zeg": Zeg(args, weights, "f32")}
         if not args.training:
             peers["zeg-int8"] = Zeg(args, weights, "int8")
@@ -477,7 +535,7 @@ def main():
 
 def report(args, peers, runs, folder):
     reference = np.load(pathlib.Path(folder) / "torch.npy") if "torch" in peers else None
-    what = "training step" if args.training else "forward"
+    what = "training step" if args.training else f"{args.method}, forward"
     print(f"{what}, batch {args.batch}, {args.threads} threads, medians of {args.rounds} rounds")
     print(f"{'engine':18} {'wall s':>8} {'of torch':>8} {'cpu s':>8} {'of torch':>8} {'peak MB':>8} {'cold s':>7} {'differs':>8}")
     results = {}
