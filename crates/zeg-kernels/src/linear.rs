@@ -87,8 +87,8 @@ enum Weights {
     Bytes {
         panels: Vec<i8>,
         scales: Vec<f32>,
-        /// Sums of the weights over each group of inputs: `[panels, groups, columns]`
-        sums: Vec<i32>,
+        /// Sums of the weights over each group of inputs, whole numbers: `[panels, groups, columns]`
+        sums: Vec<f32>,
     },
 }
 
@@ -410,14 +410,14 @@ fn group_sums(
     outputs: usize,
     columns: usize,
     rounded: impl Fn(usize, f32) -> i8,
-) -> Vec<i32> {
+) -> Vec<f32> {
     let groups = inputs.div_ceil(GROUP);
-    let mut sums = vec![0; outputs.div_ceil(columns) * groups * columns];
+    let mut sums = vec![0.0; outputs.div_ceil(columns) * groups * columns];
     for (output, row) in weight.chunks_exact(inputs.max(1)).enumerate() {
         let (panel, column) = (output / columns, output % columns);
         for (group, weights) in row.chunks(GROUP).enumerate() {
-            let sum = weights.iter().map(|&w| i32::from(rounded(output, w))).sum();
-            sums[(panel * groups + group) * columns + column] = sum;
+            let sum: i32 = weights.iter().map(|&w| i32::from(rounded(output, w))).sum();
+            sums[(panel * groups + group) * columns + column] = sum as f32;
         }
     }
     sums

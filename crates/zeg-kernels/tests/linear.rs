@@ -145,10 +145,10 @@ fn integers_are_exact_at_every_level() {
                 .collect();
             let mut at = 0;
             for x in case.x.chunks(case.inputs) {
-                let groups: Vec<_> = x.chunks(48).map(rounded).collect();
+                let groups: Vec<_> = x.chunks(96).map(rounded).collect();
                 for ((scale, weights), bias) in weights.iter().zip(&case.bias) {
                     let mut sum = 0.0;
-                    for ((group_scale, x), weights) in groups.iter().zip(weights.chunks(48)) {
+                    for ((group_scale, x), weights) in groups.iter().zip(weights.chunks(96)) {
                         let products: i32 = x.iter().zip(weights).map(|(x, w)| x * w).sum();
                         sum += products as f32 * group_scale;
                     }

@@ -8,8 +8,11 @@ use rayon::prelude::*;
 
 use crate::level::{Level, dispatched};
 
-/// Inputs that share a scale: a multiple of 4 and of 16.
-pub(crate) const GROUP: usize = 48;
+/// Inputs that share a scale: a multiple of 4 and of 16, and so few that a sum of products of bytes with weights, each at
+/// most 255 · 127, stays below 2²⁴, where floats hold every whole number.
+pub(crate) const GROUP: usize = 96;
+
+const _: () = assert!(GROUP.is_multiple_of(16) && GROUP * 255 * 127 < 1 << 24);
 
 /// Greatest integer of a weight.
 const GREATEST: f32 = 127.0;

@@ -196,7 +196,7 @@ pub(crate) fn has_bytes(level: Level) -> bool {
 /// # Panics
 /// As [`floats`], or this machine lacks VNNI.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn bytes(x: Integers<'_, u8>, panel: &[i8], sums: &[i32], out: &mut [f32; TILE]) {
+pub(crate) fn bytes(x: Integers<'_, u8>, panel: &[i8], sums: &[f32], out: &mut [f32; TILE]) {
     let shape = TileShape::OF_BYTES;
     let depth = panel.len() / (4 * shape.columns);
     let rows = x.rows;
@@ -381,14 +381,14 @@ unsafe fn avx2_pairs<const M: usize>(
 unsafe fn avx512_bytes<const M: usize>(
     x: Integers<'_, u8>,
     panel: &[i8],
-    sums_of_weights: &[i32],
+    sums_of_weights: &[f32],
     depth: usize,
     out: &mut [f32; TILE],
 ) {
     use std::arch::x86_64::{
-        _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_loadu_ps,
-        _mm512_loadu_si512, _mm512_mul_ps, _mm512_mullo_epi32, _mm512_set1_epi32, _mm512_set1_ps,
-        _mm512_setzero_si512, _mm512_storeu_ps, _mm512_sub_epi32,
+        _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fnmadd_ps, _mm512_loadu_ps,
+        _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+        _mm512_setzero_si512, _mm512_storeu_ps,
     };
     /// Sums in a register.
     const LANES: usize = 16;
@@ -416,23 +416,24 @@ unsafe fn avx512_bytes<const M: usize>(
                 line = line.add(VECTORS * 4 * LANES);
             }
         }
-        let mut of_weights = [_mm512_setzero_si512(); VECTORS];
+        let mut of_weights = [_mm512_setzero_ps(); VECTORS];
         for (vector, of_weights) in of_weights.iter_mut().enumerate() {
             let first = (group * VECTORS + vector) * LANES;
             // SAFETY: `sums_of_weights` has this group's sums.
-            *of_weights = unsafe { _mm512_loadu_si512(sums_of_weights.as_ptr().add(first).cast()) };
+            *of_weights = unsafe { _mm512_loadu_ps(sums_of_weights.as_ptr().add(first)) };
         }
         let rows = out.as_chunks_mut::<{ VECTORS * LANES }>().0.iter_mut();
         for (row, (out, sums)) in rows.zip(sums).enumerate() {
             let note = row * x.groups + group;
             let (scale, zero) = (
                 _mm512_set1_ps(x.scales[note]),
-                _mm512_set1_epi32(x.zeros[note]),
+                _mm512_set1_ps(x.zeros[note] as f32),
             );
             let outs = out.as_chunks_mut::<LANES>().0.iter_mut();
             for ((out, sum), &of_weights) in outs.zip(sums).zip(&of_weights) {
-                let sum = _mm512_sub_epi32(sum, _mm512_mullo_epi32(zero, of_weights));
-                let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale);
+                // Whole numbers below 2²⁴ ([`GROUP`]): exact in floats.
+                let sum = _mm512_fnmadd_ps(zero, of_weights, _mm512_cvtepi32_ps(sum));
+                let scaled = _mm512_mul_ps(sum, scale);
                 // SAFETY: `out` is an array of as many floats.
                 unsafe {
                     let before = _mm512_loadu_ps(out.as_ptr());
