@@ -479,7 +479,7 @@ class Zeg:
     def __init__(self, args, weights, precision):
         self.command = [args.zeg, "bench"]
         if args.training:
-            self.command += [args.config, "--training"]
+            self.command += [args.config, "--training", "--micro-batch", str(min(args.micro_batch, args.batch))]
         else:
             self.command += [weights, "--classes", str(CLASSES), "--precision", precision]
         self.command += ["--size", str(SIZE), "--batch", str(args.batch), "--threads", str(args.threads)]
@@ -504,6 +504,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--training", action="store_true", help="steps of training instead of forward passes; PyTorch alone")
     parser.add_argument("--config", default="configs/voc12/zegclip-inductive.toml", help="experiment that zeg trains")
+    parser.add_argument("--micro-batch", type=int, default=1, help="pictures that zeg's training takes at once")
     parser.add_argument("--json", help="file for every time")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--weights", help=argparse.SUPPRESS)

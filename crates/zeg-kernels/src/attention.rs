@@ -10,7 +10,8 @@ use rayon::prelude::*;
 use crate::{
     level::{Level, dispatched},
     math::exp,
-    matrix::{Matrix, MatrixMut, Store, product},
+    matrix::{Matrix, MatrixMut},
+    panels::Panels,
     pieces::{CpuTensor, contiguous, shape, tensor, values},
     softmax::{exponentials, through_softmax},
 };
@@ -138,9 +139,19 @@ fn attend_all(
     if out.is_empty() {
         return;
     }
+    let panels: Vec<[Panels; 2]> = (0..packed.batch * packed.heads)
+        .into_par_iter()
+        .map(|index| {
+            let [_, k, v] = packed.parts(qkv, index / packed.heads, index % packed.heads);
+            [
+                Panels::transposed(level, k, packed.scale()),
+                Panels::new(level, v),
+            ]
+        })
+        .collect();
     tiles(packed, out, log_sums).into_par_iter().for_each_init(
         || vec![0.0; packed.tile * packed.tokens],
-        |logits, tile| attend(packed, qkv, mask, logits, tile, level),
+        |logits, tile| attend(packed, &panels, qkv, mask, logits, tile, level),
     );
 }
 
@@ -164,9 +175,10 @@ fn tiles<'a>(packed: &Packed, out: &'a mut [f32], log_sums: &'a mut [f32]) -> Ve
     tiles
 }
 
-/// Computes one tile; `logits` is scratch.
+/// Computes one tile; `panels` are those of scaled keys and of values, `logits` is scratch.
 fn attend(
     packed: &Packed,
+    panels: &[[Panels; 2]],
     qkv: &[f32],
     mask: &[f32],
     logits: &mut [f32],
@@ -174,25 +186,20 @@ fn attend(
     level: Level,
 ) {
     let (tokens, rows) = (packed.tokens, tile.log_sums.len());
-    let [q, k, v] = packed.parts(qkv, tile.picture, tile.head);
+    let [q, _, _] = packed.parts(qkv, tile.picture, tile.head);
     let logits = &mut logits[..rows * tokens];
-    product(
-        MatrixMut::new(logits, tokens),
-        Store::Overwrite,
-        packed.scale(),
-        q.rows(tile.first, rows),
-        k.transposed(),
-    );
+    let [keys, values] = &panels[tile.picture * packed.heads + tile.head];
+    keys.multiply_into(level, q.rows(tile.first, rows), logits);
     let mut inverses = vec![0.0; rows];
     let mask = mask.get(tile.first * tokens..).unwrap_or_default();
     probabilities(level, logits, tokens, mask, &mut inverses, tile.log_sums);
     let weights = Matrix::new(logits, tokens);
-    product(tile.out.all(), Store::Overwrite, 1.0, weights, v);
-    for (row, inverse) in inverses.into_iter().enumerate() {
-        for value in tile.out.row(row) {
-            *value *= inverse;
+    values.multiply(level, weights, |row, first, values| {
+        let out = &mut tile.out.row(row)[first..][..values.len()];
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = value * inverses[row];
         }
-    }
+    });
 }
 
 /// Gradient of the packed tokens, from that of the result.
@@ -288,37 +295,45 @@ impl Head<'_> {
         let [q, k, v] = self.qkv;
         let [mut q_gradient, mut k_gradient, mut v_gradient] = out;
         let [p, s_gradient] = scratch;
+        let keys = Panels::transposed(level, k, scale);
+        let values = Panels::transposed(level, v, 1.0);
+        let key_lines = Panels::new(level, k);
         for first in (0..tokens).step_by(packed.tile) {
             let rows = packed.tile.min(tokens - first);
-            let mode = if first == 0 {
-                Store::Overwrite
-            } else {
-                Store::Add
-            };
+            let add = first > 0;
             let (q, gradient) = (q.rows(first, rows), self.gradient.rows(first, rows));
             let p = &mut p[..rows * tokens];
             let s_gradient = &mut s_gradient[..rows * tokens];
 
-            let logits = MatrixMut::new(p, tokens);
-            product(logits, Store::Overwrite, scale, q, k.transposed());
+            keys.multiply_into(level, q, p);
             let mask = self.mask.get(first * tokens..).unwrap_or_default();
             probabilities_again(level, p, tokens, mask, &self.log_sums[first..][..rows]);
-            let weights = Matrix::new(p, tokens);
-            product(v_gradient.all(), mode, 1.0, weights.transposed(), gradient);
+            let weights = Matrix::new(p, tokens).transposed();
+            let lines = Panels::new(level, gradient);
+            lines.multiply(level, weights, |row, first, values| {
+                write(&mut v_gradient.row(row)[first..], values, 1.0, add);
+            });
 
-            let p_gradient = MatrixMut::new(s_gradient, tokens);
-            product(p_gradient, Store::Overwrite, 1.0, gradient, v.transposed());
+            values.multiply_into(level, gradient, s_gradient);
             logit_gradients(level, s_gradient, p, tokens);
             let s_gradient = Matrix::new(s_gradient, tokens);
-            product(
-                q_gradient.rows(first, rows),
-                Store::Overwrite,
-                scale,
-                s_gradient,
-                k,
-            );
-            product(k_gradient.all(), mode, scale, s_gradient.transposed(), q);
+            let mut q_gradient = q_gradient.rows(first, rows);
+            key_lines.multiply(level, s_gradient, |row, first, values| {
+                write(&mut q_gradient.row(row)[first..], values, scale, false);
+            });
+            let lines = Panels::new(level, q);
+            lines.multiply(level, s_gradient.transposed(), |row, first, values| {
+                write(&mut k_gradient.row(row)[first..], values, scale, add);
+            });
         }
+    }
+}
+
+/// Writes `scale · values`, or adds them.
+fn write(out: &mut [f32], values: &[f32], scale: f32, add: bool) {
+    for (out, value) in out.iter_mut().zip(values) {
+        let before = if add { *out } else { 0.0 };
+        *out = before + scale * value;
     }
 }
 

@@ -25,6 +25,7 @@ mod mask_sums;
 mod math;
 mod matrix;
 mod ops;
+mod panels;
 mod pieces;
 mod softmax;
 

@@ -23,7 +23,7 @@ use crate::{
 };
 
 mod quantized;
-mod tile;
+pub(crate) mod tile;
 
 /// Rows of a block of the result, at most: its inputs stay in the outer caches while the panels pass.
 const BLOCK_ROWS: usize = 264;
@@ -261,7 +261,13 @@ impl PackedLinear {
             (Weights::Floats(panels), Inputs::Floats(x)) => {
                 let length = self.inputs * columns;
                 let rows = Rows::new(&x[first * self.inputs..], self.inputs, count);
-                tile::floats(self.level, rows, &panels[panel * length..][..length], tile);
+                tile::floats(
+                    self.level,
+                    self.shape,
+                    rows,
+                    &panels[panel * length..][..length],
+                    (tile, columns),
+                );
             }
             (Weights::Pairs { panels, scales }, Inputs::Pairs(x)) => {
                 let length = x.stride * columns;

@@ -1,10 +1,12 @@
-//! Matrices inside larger ones, and their products.
+//! Matrices inside larger ones.
 //!
 //! Attention works on blocks of packed tensors: one head's columns, some of its rows. A [`Matrix`] is such a block
 //! to read, a [`MatrixMut`] one to write; the blocks to write are made by splitting, so that threads can hold
 //! neighbours.
 
 use std::marker::PhantomData;
+
+use crate::linear::tile::Rows;
 
 /// A block of 32-bit floats to read.
 #[derive(Clone, Copy)]
@@ -49,6 +51,28 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// One row; the rows of the matrix are contiguous.
+    pub(crate) fn row(&self, row: usize) -> &'a [f32] {
+        assert!(
+            row < self.rows && self.strides[1] == 1,
+            "row {row} of {}",
+            self.rows
+        );
+        &self.values[row * self.strides[0]..][..self.columns]
+    }
+
+    /// `count` rows from `first` on for the kernels of tiles.
+    pub(crate) fn tile_rows(&self, first: usize, count: usize) -> Rows<'a, f32> {
+        assert!(first + count <= self.rows, "rows past the end");
+        let [stride, step] = self.strides;
+        Rows::new(&self.values[first * stride..], stride, count).with_step(step)
+    }
+
+    /// Rows and columns.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.rows, self.columns)
+    }
+
     /// Rows as columns.
     pub(crate) fn transposed(self) -> Self {
         Self {
@@ -57,13 +81,6 @@ impl<'a> Matrix<'a> {
             strides: [self.strides[1], self.strides[0]],
             ..self
         }
-    }
-
-    /// Whether every value of the block lies in the slice.
-    fn fits(&self) -> bool {
-        let last = self.rows.saturating_sub(1) * self.strides[0]
-            + self.columns.saturating_sub(1) * self.strides[1];
-        self.rows == 0 || self.columns == 0 || last < self.values.len()
     }
 }
 
@@ -134,12 +151,6 @@ impl<'a> MatrixMut<'a> {
         }
     }
 
-    /// All of the block, for as long as it is borrowed.
-    pub(crate) fn all(&mut self) -> MatrixMut<'_> {
-        let rows = self.rows;
-        self.rows(0, rows)
-    }
-
     /// Rows and columns.
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.rows, self.columns)
@@ -156,101 +167,18 @@ impl<'a> MatrixMut<'a> {
     }
 }
 
-/// What a product does with the values that were there.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Store {
-    /// Replaces them.
-    Overwrite,
-    /// Is added to them.
-    Add,
-}
-
-/// `scale · a · b`, on the calling thread.
-///
-/// # Panics
-/// The shapes do not fit each other.
-pub(crate) fn product(out: MatrixMut<'_>, mode: Store, scale: f32, a: Matrix<'_>, b: Matrix<'_>) {
-    let (m, k, n) = (a.rows, a.columns, b.columns);
-    assert!(
-        out.rows == m && out.columns == n && b.rows == k,
-        "{m}×{k} times {}×{n} into {}×{}",
-        b.rows,
-        out.rows,
-        out.columns
-    );
-    assert!(a.fits() && b.fits(), "a block leaves its matrix");
-    if m == 0 || n == 0 {
-        return;
-    }
-    // SAFETY: `gemm` reads `m × k` values of `a` and `k × n` of `b` at these strides, which lie in their slices
-    // (`fits`), and reads and writes `m × n` values of `out`, which it alone reaches; reads and writes cannot
-    // overlap, as `out` is exclusive. Strides are below the slices' lengths, hence below `isize::MAX`.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.first,
-            1,
-            out.stride as isize,
-            mode == Store::Add,
-            a.values.as_ptr(),
-            a.strides[1] as isize,
-            a.strides[0] as isize,
-            b.values.as_ptr(),
-            b.strides[1] as isize,
-            b.strides[0] as isize,
-            1.0,
-            scale,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
-}
-
 #[cfg(test)]
-#[allow(clippy::float_cmp)] // whole numbers, exact in any order of sums
+#[allow(clippy::float_cmp)] // values are written and read back
 mod tests {
     use super::*;
 
-    fn counting(length: usize) -> Vec<f32> {
-        (0..length).map(|i| ((i * 37) % 19) as f32 - 9.0).collect()
-    }
-
     #[test]
-    fn blocks_of_a_matrix_multiply_like_matrices() {
-        let (rows, columns, inner) = (7, 12, 5);
-        let (a, b) = (counting(rows * 20), counting(columns * 9));
-        let left = Matrix::new(&a, 20).columns(3, inner);
-        let right = Matrix::new(&b, 9).columns(2, inner).transposed(); // [inner, columns]
-        let mut out = vec![1.0; rows * columns];
-        for block in MatrixMut::new(&mut out, columns)
-            .split_columns(4)
-            .into_iter()
-            .enumerate()
-        {
-            let (index, mut block) = block;
-            let right = right.columns(4 * index, 4);
-            product(
-                block.rows(0, 2),
-                Store::Overwrite,
-                2.0,
-                left.rows(0, 2),
-                right,
-            );
-            product(block.rows(2, 5), Store::Add, 2.0, left.rows(2, 5), right);
-        }
-        for r in 0..rows {
-            for c in 0..columns {
-                let sum: f32 = (0..inner)
-                    .map(|i| a[r * 20 + 3 + i] * b[c * 9 + 2 + i])
-                    .sum();
-                let before = if r < 2 { 0.0 } else { 1.0 };
-                assert_eq!(out[r * columns + c], before + 2.0 * sum, "{r} {c}");
-            }
-        }
+    fn blocks_of_a_matrix_are_its_values() {
+        let values: Vec<f32> = (0..7 * 20).map(|i| i as f32).collect();
+        let block = Matrix::new(&values, 20).columns(3, 5).rows(2, 4);
+        assert_eq!(block.size(), (4, 5));
+        assert_eq!(block.row(1), &values[63..68]);
+        assert_eq!(block.transposed().size(), (5, 4));
     }
 
     #[test]
@@ -267,16 +195,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "2×3 times 4×5 into 2×5")]
-    fn shapes_that_do_not_fit_are_refused() {
-        let (a, b) = (counting(6), counting(20));
-        let mut out = [0.0; 10];
-        product(
-            MatrixMut::new(&mut out, 5),
-            Store::Overwrite,
-            1.0,
-            Matrix::new(&a, 3),
-            Matrix::new(&b, 5),
-        );
+    #[should_panic(expected = "columns past the end")]
+    fn columns_past_the_end_are_refused() {
+        Matrix::new(&[0.0; 6], 3).columns(1, 3);
     }
 }

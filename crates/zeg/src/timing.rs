@@ -49,8 +49,10 @@ pub struct Timing {
 /// What to time.
 #[derive(Debug, Clone, Copy)]
 pub struct Amount {
-    /// Pictures at once.
+    /// Pictures at once, or of a training step.
     pub batch: usize,
+    /// Pictures of a training step that go through the model at once.
+    pub micro_batch: usize,
     /// Side of the pictures in pixels.
     pub size: usize,
     /// Runs that count; one more goes before them.
@@ -100,7 +102,9 @@ pub fn forward(
     amount: Amount,
     device: &Device,
 ) -> Result<Timing, ModelError> {
-    let Amount { batch, size, runs } = amount;
+    let Amount {
+        batch, size, runs, ..
+    } = amount;
     check_size(size, model.patch())?;
     let values = noise::uniform("bench.pictures", 0, batch * 3 * size * size);
     let values = TensorData::new(values.collect::<Vec<f32>>(), [batch, 3, size, size]);
@@ -119,7 +123,7 @@ pub fn forward(
     })
 }
 
-/// Times steps of an experiment's training, each of one batch that goes through the model at once.
+/// Times steps of an experiment's training, each of one batch.
 ///
 /// # Errors
 /// The experiment contradicts itself, or the side is no multiple of the model's patch.
@@ -129,12 +133,17 @@ pub fn training(
     amount: Amount,
     device: &Device,
 ) -> Result<Timing, TrainError> {
-    let Amount { batch, size, runs } = amount;
+    let Amount {
+        batch,
+        micro_batch,
+        size,
+        runs,
+    } = amount;
     let config = experiment.model.architecture()?;
     check_size(size, config.patch())?;
     let device = device.clone().autodiff();
     let mut settings = experiment.training.clone();
-    (settings.batch, settings.micro_batch) = (batch, Some(batch));
+    (settings.batch, settings.micro_batch) = (batch, Some(micro_batch));
     let classes = classes(experiment)?;
     let supervision = supervision(&settings, &classes)?;
     let (model, _) = config.build(&weights, &device, 0)?;
@@ -173,7 +182,12 @@ pub fn generated_weights(config: &MethodConfig) -> Result<StateDict, ModelError>
     let mut weights = StateDict::default();
     for info in list_params(&blueprint, |_| false) {
         let values = noise::parameter(&info.name, 0, &info.shape);
-        weights.insert(info.name, values);
+        // ZegFormer's classifier is read under the name that CLIP's own tower has among a model's weights.
+        let name = match info.name.strip_prefix("classifier.tower.") {
+            Some(rest) => format!("backbone.{rest}"),
+            None => info.name,
+        };
+        weights.insert(name, values);
     }
     Ok(weights)
 }

@@ -176,3 +176,23 @@ fn the_mini_world_needs_no_folder_and_other_data_sets_do() {
         stderr(&output)
     );
 }
+
+#[test]
+fn every_method_is_timed_with_generated_weights() {
+    let folder = TempDir::new().unwrap();
+    let configs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/mini-world");
+    for config in ["zegclip-inductive", "clip-rc-inductive", "zegformer"] {
+        for training in [false, true] {
+            let mut command = zeg(folder.path());
+            command.args(["bench", &format!("{configs}/{config}.toml")]);
+            command.args(["--runs", "1", "--json", "-"]);
+            if training {
+                command.args(["--training", "--batch", "2"]);
+            }
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{config}: {}", stderr(&output));
+            let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert!(found["median_s"].as_f64().unwrap() > 0.0, "{config}");
+        }
+    }
+}

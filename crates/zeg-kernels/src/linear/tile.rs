@@ -1,7 +1,7 @@
 //! Products of a few rows with one panel of packed weights: the inner loops of the linear layers.
 //!
 //! A tile of the result stays in registers while both operands are read once, so that multiply-adds and not loads
-//! are what takes time: 8 rows by 48 columns with AVX-512's 32 registers, 4 by 24 with AVX2's 16, 4 by 8 where only
+//! are what takes time: 8 rows by 48 columns or 6 by 64 with AVX-512's 32 registers, 4 by 24 or 6 by 16 with AVX2's 16, 4 by 8 where only
 //! the compiler's own vectors are to be had. A sum runs over the inputs in order, whatever tile it is in.
 //!
 //! Panels of floats hold `[in][columns]`. Panels of 8-bit weights hold `[in / 4][columns][4]` bytes for the
@@ -33,6 +33,27 @@ impl TileShape {
         Self { rows, columns }
     }
 
+    /// Of products of floats whose result has so many columns in all, such as the values of a head: the one of the
+    /// level's that leaves fewer columns unused.
+    pub(crate) fn of_narrow_floats(level: Level, columns: usize) -> Self {
+        let usual = Self::of_floats(level);
+        let (rows, other) = match level.instructions() {
+            Instructions::Portable => return usual,
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => (6, 16),
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => (6, 64),
+        };
+        if columns.next_multiple_of(other) < columns.next_multiple_of(usual.columns) {
+            Self {
+                rows,
+                columns: other,
+            }
+        } else {
+            usual
+        }
+    }
+
     /// Of products of 16-bit integers.
     pub(crate) fn of_pairs(level: Level) -> Self {
         let (rows, columns) = match level.instructions() {
@@ -58,6 +79,8 @@ pub(crate) struct Rows<'a, T> {
     values: &'a [T],
     /// From one row to the next.
     stride: usize,
+    /// From one value of a row to the next; 1 but for floats.
+    step: usize,
     count: usize,
 }
 
@@ -67,14 +90,25 @@ impl<'a, T> Rows<'a, T> {
         Self {
             values,
             stride,
+            step: 1,
             count,
         }
+    }
+
+    /// As [`Rows::new`], with values of a row `step` apart.
+    pub(crate) fn with_step(self, step: usize) -> Self {
+        Self { step, ..self }
     }
 
     /// Checks what the kernels' pointers rely on: at least one row, each with `length` values in the slice.
     fn check(&self, length: usize) {
         let last = (self.count.wrapping_sub(1)).checked_mul(self.stride);
-        let end = last.and_then(|last| last.checked_add(length));
+        let along = length.checked_sub(1).map_or(Some(0), |steps| {
+            steps.checked_mul(self.step)?.checked_add(1)
+        });
+        let end = last
+            .zip(along)
+            .and_then(|(last, along)| last.checked_add(along));
         assert!(
             self.count > 0 && end.is_some_and(|end| end <= self.values.len()),
             "{} rows of {length} values, {} apart, do not fit {}",
@@ -102,7 +136,8 @@ impl<T> Integers<'_, T> {
         self.rows.check(length);
         let notes = self.rows.count * self.groups;
         assert!(
-            self.groups == length.div_ceil(GROUP)
+            self.rows.step == 1
+                && self.groups == length.div_ceil(GROUP)
                 && self.scales.len() >= notes
                 && self.zeros.len() >= notes,
             "{} groups of {length} values",
@@ -139,24 +174,50 @@ macro_rules! by_four_rows {
     };
 }
 
-/// Writes rows · panel to `out`, whose rows are as long as the tile.
+/// Writes rows · panel to `out`, whose rows start `stride` values apart.
 ///
 /// # Panics
-/// There are more rows than in a tile, or they are shorter than the panel is deep.
-pub(crate) fn floats(level: Level, rows: Rows<'_, f32>, panel: &[f32], out: &mut [f32; TILE]) {
-    let shape = TileShape::of_floats(level);
+/// The shape is none of the level's, there are more rows than in a tile, they are shorter than the panel is deep, or do
+/// not fit `out`.
+pub(crate) fn floats(
+    level: Level,
+    shape: TileShape,
+    rows: Rows<'_, f32>,
+    panel: &[f32],
+    (out, stride): (&mut [f32], usize),
+) {
     let depth = panel.len() / shape.columns;
     assert!(rows.count <= shape.rows, "{} rows in a tile", rows.count);
     rows.check(depth);
-    match level.instructions() {
-        Instructions::Portable => by_four_rows!(portable_floats, rows, rows, panel, out),
+    Rows::new(out, stride, rows.count).check(shape.columns);
+    match (level.instructions(), shape.columns) {
+        (Instructions::Portable, 8) => {
+            by_four_rows!(portable_floats, rows, rows, panel, out, stride);
+        }
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the level says that this machine has the instructions. The kernel reads `depth` values of each of
-        // its rows, no more than `rows.count`, and `depth` lines of the panel: both were checked above.
-        Instructions::Avx2 => unsafe { by_four_rows!(avx2_floats, rows, rows, panel, depth, out) },
+        // SAFETY: here and below, the level says that this machine has the instructions. The kernel reads `depth` values
+        // of each of its rows, no more than `rows.count`, and `depth` lines of the panel: both were checked above.
+        (Instructions::Avx2, 24) => unsafe {
+            by_four_rows!(avx2_floats, rows, rows, panel, depth, out, stride);
+        },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Instructions::Avx512 => unsafe { by_rows!(avx512_floats, rows, rows, panel, depth, out) },
+        (Instructions::Avx2, 16) => unsafe {
+            by_rows!(avx2_narrow_floats, rows, rows, panel, depth, out, stride);
+        },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        (Instructions::Avx512, 48) => unsafe {
+            by_rows!(avx512_floats, rows, rows, panel, depth, out, stride);
+        },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        (Instructions::Avx512, 64) => unsafe {
+            by_rows!(avx512_narrow_floats, rows, rows, panel, depth, out, stride);
+        },
+        (instructions, columns) => {
+            unreachable!("{instructions:?} has no tiles of {columns} columns")
+        }
     }
 }
 
@@ -212,20 +273,25 @@ pub(crate) fn bytes(x: Integers<'_, u8>, panel: &[i8], sums: &[f32], out: &mut [
     unsafe { by_rows!(avx512_bytes, rows, x, panel, sums, depth, out) }
 }
 
-fn portable_floats<const M: usize>(rows: Rows<'_, f32>, panel: &[f32], out: &mut [f32; TILE]) {
+fn portable_floats<const M: usize>(
+    rows: Rows<'_, f32>,
+    panel: &[f32],
+    out: &mut [f32],
+    stride: usize,
+) {
     const COLUMNS: usize = 8;
     let mut sums = [[0.0_f32; COLUMNS]; M];
     for (index, weights) in panel.as_chunks::<COLUMNS>().0.iter().enumerate() {
         for (row, sums) in sums.iter_mut().enumerate() {
-            let x = rows.values[row * rows.stride + index];
+            let x = rows.values[row * rows.stride + index * rows.step];
             for (sum, &weight) in sums.iter_mut().zip(weights) {
                 *sum =
                     crate::math::multiply_add::<{ cfg!(target_arch = "aarch64") }>(x, weight, *sum);
             }
         }
     }
-    for (out, sums) in out.as_chunks_mut::<COLUMNS>().0.iter_mut().zip(sums) {
-        *out = sums;
+    for (row, sums) in sums.iter().enumerate() {
+        out[row * stride..][..COLUMNS].copy_from_slice(sums);
     }
 }
 
@@ -261,13 +327,15 @@ fn portable_pairs<const M: usize>(x: Integers<'_, i16>, panel: &[i16], out: &mut
 macro_rules! float_kernel {
     ($name:ident, $features:literal, $lanes:literal, $vectors:literal, $load:ident, $store:ident, $splat:ident, $zero:ident, $multiply_add:ident) => {
         /// # Safety
-        /// `M ≤ rows.count`, each row has `depth` values in its slice (`Rows::check`), and `panel` has `depth` lines.
+        /// `M ≤ rows.count`, each row has `depth` values in its slice (`Rows::check`), `panel` has `depth` lines, and
+        /// `M` rows of a line's length, `stride` apart, fit `out`.
         #[target_feature(enable = $features)]
         unsafe fn $name<const M: usize>(
             rows: Rows<'_, f32>,
             panel: &[f32],
             depth: usize,
-            out: &mut [f32; TILE],
+            out: &mut [f32],
+            stride: usize,
         ) {
             use std::arch::x86_64::{$load, $multiply_add, $splat, $store, $zero};
             const LANES: usize = $lanes;
@@ -284,7 +352,7 @@ macro_rules! float_kernel {
                         *weights = $load(line.add(vector * LANES));
                     }
                     for (row, sums) in sums.iter_mut().enumerate() {
-                        let x = $splat(*values.add(row * rows.stride + index));
+                        let x = $splat(*values.add(row * rows.stride + index * rows.step));
                         for (sum, &weights) in sums.iter_mut().zip(&weights) {
                             *sum = $multiply_add(x, weights, *sum);
                         }
@@ -292,14 +360,12 @@ macro_rules! float_kernel {
                     line = line.add(VECTORS * LANES);
                 }
             }
-            for (out, sum) in out
-                .as_chunks_mut::<LANES>()
-                .0
-                .iter_mut()
-                .zip(sums.as_flattened())
-            {
-                // SAFETY: `out` is an array of as many floats.
-                unsafe { $store(out.as_mut_ptr(), *sum) };
+            let out = out.as_mut_ptr();
+            for (row, sums) in sums.iter().enumerate() {
+                for (vector, sum) in sums.iter().enumerate() {
+                    // SAFETY: `row < M`: these values of `out` exist.
+                    unsafe { $store(out.add(row * stride + vector * LANES), *sum) };
+                }
             }
         }
     };
@@ -309,6 +375,18 @@ macro_rules! float_kernel {
 float_kernel! {
     avx512_floats, "avx512f", 16, 3,
     _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_fmadd_ps
+}
+
+#[cfg(target_arch = "x86_64")]
+float_kernel! {
+    avx512_narrow_floats, "avx512f", 16, 4,
+    _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_fmadd_ps
+}
+
+#[cfg(target_arch = "x86_64")]
+float_kernel! {
+    avx2_narrow_floats, "avx2,fma", 8, 2,
+    _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_fmadd_ps
 }
 
 #[cfg(target_arch = "x86_64")]

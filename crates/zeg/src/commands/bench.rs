@@ -21,7 +21,7 @@ use crate::cli::{ComputeArgs, MethodArgs, ModelArgs, PrecisionArgs};
 Examples:
   zeg bench configs/voc12/zegclip-inductive.toml
   zeg bench configs/voc12/zegclip-inductive.toml --precision int8 --threads 2 --json -
-  zeg bench configs/voc12/zegclip-inductive.toml --training --batch 4 --runs 3
+  zeg bench configs/voc12/zegclip-inductive.toml --training --batch 4 --micro-batch 1
   zeg bench clip-vit-b-16.safetensors --size 224 --classes 150")]
 pub(crate) struct BenchArgs {
     /// Experiment file (TOML), timed with generated weights, or a model
@@ -38,6 +38,9 @@ pub(crate) struct BenchArgs {
     /// Pictures at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
     batch: usize,
+    /// Pictures of a training step that go through the model at once [default: all]
+    #[arg(long, value_name = "N", requires = "training", value_parser = positive)]
+    micro_batch: Option<usize>,
     /// Runs that count; one more goes before them
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive)]
     runs: usize,
@@ -73,6 +76,9 @@ struct Report {
     what: &'static str,
     precision: String,
     batch: usize,
+    /// Of training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    micro_batch: Option<usize>,
     size: usize,
     classes: usize,
     runs: usize,
@@ -113,6 +119,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
         },
         precision: args.precision.value().to_string(),
         batch: measured.amount.batch,
+        micro_batch: args.training.then_some(measured.amount.micro_batch),
         size: measured.amount.size,
         classes: measured.classes,
         runs: args.runs,
@@ -176,6 +183,7 @@ impl BenchArgs {
     fn amount(&self, size: usize) -> Amount {
         Amount {
             batch: self.batch,
+            micro_batch: self.micro_batch.unwrap_or(self.batch),
             size: self.size.unwrap_or(size),
             runs: self.runs,
         }

@@ -19,11 +19,11 @@ use burn::tensor::{Device, Tensor};
 use super::{ParityError, array::Array, check::Check, generator};
 
 /// Pictures with other last bits that are tried.
-const TRIALS: u64 = 6;
+const TRIALS: u64 = 10;
 /// Units in the last place that a value is moved by, at most.
 const UNITS: f32 = 8.0;
 /// Values that a tensor must have so that no sum of [`TRIALS`] jumps can be like it by chance.
-const MANY: usize = 32;
+const MANY: usize = 64;
 /// Changes below this share of the RMS are no jumps.
 const NO_JUMP: f64 = 1e-5;
 
@@ -149,14 +149,14 @@ mod tests {
 
     /// Values without a pattern.
     fn noise(seed: u64) -> Vec<f64> {
-        generator::uniform("noise", seed, 64)
+        generator::uniform("noise", seed, 96)
             .map(f64::from)
             .collect()
     }
 
     fn sum(parts: &[(f64, &[f64])]) -> Vec<f64> {
         let at = |i: usize| parts.iter().map(|(factor, part)| factor * part[i]).sum();
-        (0..64).map(at).collect()
+        (0..96).map(at).collect()
     }
 
     fn distance(a: &Array, b: &Array) -> f64 {
