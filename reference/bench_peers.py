@@ -1,7 +1,8 @@
-"""Times ZegCLIP or CLIP-RC (ViT-B/16, 512×512, 20 classes) in PyTorch, ONNX Runtime, OpenVINO and zeg, one after the other.
+"""Times ZegCLIP, CLIP-RC or ZegFormer (ViT-B/16, 512×512, 20 classes) in PyTorch, ONNX Runtime, OpenVINO and zeg, one after the other.
 
 Run        python reference/bench_peers.py --zeg target/release/zeg --threads 2 --json peers.json
            python reference/bench_peers.py --zeg target/release/zeg --method clip-rc --engines torch
+           python reference/bench_peers.py --zeg target/release/zeg --method zegformer --engines torch --rounds 2
            python reference/bench_peers.py --zeg target/release/zeg --training --batch 4 --rounds 2
 Packages   torch, numpy; onnx, onnxscript, onnxruntime, openvino and nncf for the engines of those names
 Writes     a table, and JSON with every time
@@ -11,6 +12,8 @@ checkpoints) and then waits; in each round every engine computes the same pictur
 slows down slows all of them down. A result is: seconds on the wall and of all threads together (medians over the
 rounds), the most memory that the process ever had, the seconds from the start of the process to its first result, and
 the largest difference of a score from PyTorch's.
+
+A ZegFormer has random weights of its own in every engine: its times compare, its scores do not.
 
 zeg is started anew in every round (one run that does not count, one that does), because its benchmark is a command.
 Its memory is that of its runs; that of the others includes what their packages need to load.
@@ -127,8 +130,8 @@ def inputs(batch):
     return rng.standard_normal((batch, 3, SIZE, SIZE), dtype=np.float32), text
 
 
-def build_torch(weights, method):
-    """The model in PyTorch; the modules' names are the weights' names."""
+def clip_transformer():
+    """CLIP's stack of blocks; the modules' names are the weights' names."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -169,6 +172,20 @@ def build_torch(weights, method):
             x = x + self.attn(self.ln_1(x), mask)
             return x + self.mlp(self.ln_2(x))
 
+    class Transformer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.resblocks = nn.ModuleList(Block() for _ in range(LAYERS))
+
+    return Transformer()
+
+
+def build_torch(weights, method):
+    """The model in PyTorch; the modules' names are the weights' names."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
     def region_mask():
         """A region token and the patches of its cell see each other; no other token sees a region token."""
         grid, side = SIZE // PATCH, int(REGIONS**0.5)
@@ -185,11 +202,6 @@ def build_torch(weights, method):
                 mask[token, cell] = mask[cell, token] = 0
         return mask
 
-    class Transformer(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.resblocks = nn.ModuleList(Block() for _ in range(LAYERS))
-
     class Encoder(nn.Module):
         def __init__(self):
             super().__init__()
@@ -198,7 +210,7 @@ def build_torch(weights, method):
             self.class_embedding = nn.Parameter(torch.empty(WIDTH))
             self.positional_embedding = nn.Parameter(torch.empty(1 + grid * grid, WIDTH))
             self.ln_pre = nn.LayerNorm(WIDTH)
-            self.transformer = Transformer()
+            self.transformer = clip_transformer()
             self.ln_post = nn.LayerNorm(WIDTH)
             self.proj = nn.Parameter(torch.empty(WIDTH, DIM))
             self.prompt_embeddings = nn.Parameter(torch.empty(1, PROMPTS, WIDTH))
@@ -327,6 +339,113 @@ def build_torch(weights, method):
     return model.eval()
 
 
+def build_zegformer():
+    """ZegFormer with a ResNet-50, 100 queries and CLIP on all their crops, with random weights of its own.
+
+    Crops are cut by interpolation instead of RoIAlign, which PyTorch alone does not have; that is a thousandth of the work.
+    """
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    queries, hidden, side = 100, 256, 224
+
+    def conv(inputs, outputs, size, stride=1, norm=None):
+        layers = [nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)]
+        layers += [nn.GroupNorm(32, outputs)] if norm == "group" else [nn.BatchNorm2d(outputs)]
+        return nn.Sequential(*layers)
+
+    class Bottleneck(nn.Module):
+        def __init__(self, inputs, width, stride):
+            super().__init__()
+            self.a, self.b = conv(inputs, width, 1), conv(width, width, 3, stride)
+            self.c = conv(width, 4 * width, 1)
+            self.skip = conv(inputs, 4 * width, 1, stride) if stride > 1 or inputs != 4 * width else nn.Identity()
+
+        def forward(self, x):
+            y = functional.relu(self.b(functional.relu(self.a(x))))
+            return functional.relu(self.c(y) + self.skip(x))
+
+    def stage(inputs, width, count, stride):
+        blocks = [Bottleneck(inputs, width, stride)] + [Bottleneck(4 * width, width, 1) for _ in range(count - 1)]
+        return nn.Sequential(*blocks)
+
+    class DecoderLayer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.own = nn.MultiheadAttention(hidden, 8, batch_first=True)
+            self.cross = nn.MultiheadAttention(hidden, 8, batch_first=True)
+            self.up, self.down = nn.Linear(hidden, HIDDEN), nn.Linear(HIDDEN, hidden)
+            self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(3))
+
+        def forward(self, x, positions, memory, keys):
+            q = x + positions
+            x = self.norms[0](x + self.own(q, q, x, need_weights=False)[0])
+            x = self.norms[1](x + self.cross(x + positions, keys, memory, need_weights=False)[0])
+            return self.norms[2](x + self.down(functional.relu(self.up(x))))
+
+    class ZegFormer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = conv(3, 64, 7, 2)
+            sizes = [(64, 64, 3, 1), (256, 128, 4, 2), (512, 256, 6, 2), (1024, 512, 3, 2)]
+            self.stages = nn.ModuleList(stage(*size) for size in sizes)
+            self.lateral = nn.ModuleList(conv(c, hidden, 1, norm="group") for c in (256, 512, 1024))
+            self.out = nn.ModuleList(conv(hidden, hidden, 3, norm="group") for _ in range(3))
+            self.top = conv(2048, hidden, 3, norm="group")
+            self.features = nn.Conv2d(hidden, hidden, 3, padding=1)
+            self.project = nn.Conv2d(2048, hidden, 1)
+            self.positions = nn.Parameter(torch.randn(queries, hidden))
+            self.layers = nn.ModuleList(DecoderLayer() for _ in range(6))
+            self.embed = nn.Linear(hidden, DIM)
+            self.masks = nn.Sequential(
+                nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, hidden)
+            )
+            grid = side // PATCH
+            self.conv1 = nn.Conv2d(3, WIDTH, PATCH, PATCH, bias=False)
+            self.class_embedding = nn.Parameter(torch.randn(WIDTH))
+            self.positional_embedding = nn.Parameter(0.1 * torch.randn(1 + grid * grid, WIDTH))
+            self.ln_pre, self.ln_post = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+            self.transformer = clip_transformer()
+            for weight in (w for block in self.transformer.resblocks for w in block.parameters() if w.dim() > 1):
+                nn.init.normal_(weight, std=0.02)
+            self.proj = nn.Parameter(WIDTH**-0.5 * torch.randn(WIDTH, DIM))
+
+        def clip(self, crops):
+            patches = self.conv1(crops).flatten(2).transpose(1, 2)
+            first = (self.class_embedding + self.positional_embedding[0]).expand(len(crops), 1, WIDTH)
+            x = self.ln_pre(torch.cat([first, patches + self.positional_embedding[1:]], 1))
+            for block in self.transformer.resblocks:
+                x = block(x, None)
+            return functional.normalize(self.ln_post(x[:, 0]) @ self.proj, dim=-1)
+
+        def forward(self, images, text):
+            x = functional.max_pool2d(functional.relu(self.stem(images)), 3, 2, 1)
+            levels = []
+            for part in self.stages:
+                x = part(x)
+                levels.append(x)
+            y = functional.relu(self.top(x))
+            for lateral, out, level in reversed(list(zip(self.lateral, self.out, levels))):
+                size = level.shape[-2:]
+                y = functional.relu(out(lateral(level) + functional.interpolate(y, size=size, mode="nearest")))
+            memory = self.project(x).flatten(2).transpose(1, 2)
+            positions = self.positions.expand(len(images), -1, -1)
+            q = torch.zeros_like(positions)
+            for layer in self.layers:
+                q = layer(q, positions, memory, memory)
+            masks = torch.einsum("bqc,bchw->bqhw", self.masks(q), self.features(y))
+            masks = functional.interpolate(masks, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+            own = functional.normalize(self.embed(q), dim=-1) @ text.T
+            crops = (images * (masks[0, :, None].sigmoid() > 0.5)).float()
+            crops = functional.interpolate(crops, size=(side, side), mode="bilinear", align_corners=False)
+            looked = self.clip(crops) @ text.T
+            scores = (100 * own).softmax(-1) ** 0.6 * (100 * looked).softmax(-1) ** 0.4
+            return torch.einsum("bqk,bqhw->bkhw", scores, masks.sigmoid())
+
+    return ZegFormer().eval()
+
+
 def export_onnx(weights, folder, method):
     """The model as an ONNX file, made once."""
     import torch
@@ -344,7 +463,7 @@ def torch_engine(weights, folder, threads, batch, compiled, method):
     import torch
 
     torch.set_num_threads(threads)
-    model = build_torch(weights, method)
+    model = build_zegformer() if method == "zegformer" else build_torch(weights, method)
     if compiled:
         model = torch.compile(model)
     images, text = (torch.from_numpy(x) for x in inputs(batch))
@@ -480,6 +599,9 @@ class Zeg:
         self.command = [args.zeg, "bench"]
         if args.training:
             self.command += [args.config, "--training", "--micro-batch", str(min(args.micro_batch, args.batch))]
+        elif args.method == "zegformer":
+            config = "configs/voc12/zegformer-r50.toml"
+            self.command += [config, "--classes", str(CLASSES), "--precision", precision]
         else:
             self.command += [weights, "--classes", str(CLASSES), "--precision", precision]
         self.command += ["--size", str(SIZE), "--batch", str(args.batch), "--threads", str(args.threads)]
@@ -497,7 +619,7 @@ class Zeg:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zeg", default="target/release/zeg", help="the program")
-    parser.add_argument("--method", choices=["zegclip", "clip-rc"], default="zegclip", help="model of the forward passes")
+    parser.add_argument("--method", choices=["zegclip", "clip-rc", "zegformer"], default="zegclip", help="model of the forward passes")
     parser.add_argument("--engines", default=",".join(ENGINES), help="which peers, separated by commas")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=1)

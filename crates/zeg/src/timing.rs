@@ -9,15 +9,17 @@ use std::{fs, time::Instant};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::Serialize;
 use zeg_data::DataError;
-use zeg_image::IGNORE_LABEL;
+use zeg_image::{IGNORE_LABEL, RgbImage};
 use zeg_kernels::sigmoid;
 use zeg_model::{
     ModelError, Precision,
-    dense::DenseModel,
+    dense::{ClassQueries, DenseModel},
+    inference::Inference,
     method::{MethodConfig, Model},
     params::list_params,
     resize::bilinear,
     weights::StateDict,
+    zegformer::{ZegFormer, view::RegionView},
 };
 use zeg_train::{
     TrainError,
@@ -106,6 +108,9 @@ pub fn forward(
         batch, size, runs, ..
     } = amount;
     check_size(size, model.patch())?;
+    if let Some(two_stage) = model.two_stage() {
+        return both_stages(two_stage, classes, amount, device);
+    }
     let values = noise::uniform("bench.pictures", 0, batch * 3 * size * size);
     let values = TensorData::new(values.collect::<Vec<f32>>(), [batch, 3, size, size]);
     let images = Tensor::<4>::from_data(values, device);
@@ -118,6 +123,41 @@ pub fn forward(
         let last = scores.slice([0..1, 0..1, 0..1, 0..1]).into_data();
         if last.iter::<f32>().any(f32::is_nan) {
             return Err(ModelError::Config("the scores are no numbers".into()));
+        }
+        Ok(())
+    })
+}
+
+/// Times pictures through both stages of a ZegFormer, one after the other: regions, CLIP on their crops, scores.
+fn both_stages(
+    model: &ZegFormer,
+    classes: usize,
+    amount: Amount,
+    device: &Device,
+) -> Result<Timing, ModelError> {
+    let side = amount.size as u32;
+    let values = noise::integers("bench.pictures", 0, 3 * amount.size * amount.size, 256);
+    let values = values.into_iter().map(|value| value as u8).collect();
+    let Some(picture) = RgbImage::from_raw(side, side, values) else {
+        unreachable!("there are three values a pixel");
+    };
+    let settings = Inference {
+        short_side: amount.size,
+        ..Inference::default()
+    };
+    let queries = ClassQueries {
+        text: text(classes, model.config().embed_dim, device),
+        crop_text: None,
+        seen: vec![false; classes],
+    };
+    measure(amount.runs, || {
+        for _ in 0..amount.batch {
+            let view = RegionView::new(model, &picture, &settings, Some(&queries), device)?;
+            let field = view.field(model, &queries, &settings)?;
+            let [height, _] = field.size();
+            if field.rows(0..height).iter().any(|score| score.is_nan()) {
+                return Err(ModelError::Config("the scores are no numbers".into()));
+            }
         }
         Ok(())
     })
