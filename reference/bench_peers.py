@@ -447,11 +447,11 @@ def build_zegformer():
 
 
 def export_onnx(weights, folder, method):
-    """The model as an ONNX file, made once."""
-    import torch
-
+    """The model as an ONNX file, made once, by a process of its own that no engine pays for."""
     path = pathlib.Path(folder) / f"{method}.onnx"
     if not path.is_file():
+        import torch
+
         example = tuple(torch.from_numpy(x) for x in inputs(1))
         torch.onnx.export(
             build_torch(weights, method), example, str(path), input_names=["images", "text"], output_names=["scores"], dynamo=True
@@ -547,6 +547,9 @@ def openvino_engine(weights, folder, threads, batch, integers, method):
 
 def worker(args):
     """Loads an engine, then computes once for every line on standard input."""
+    if args.worker == "export":
+        export_onnx(args.weights, args.folder, args.method)
+        return
     if args.training:
         run = torch_training(args.weights, args.threads, args.batch)
     else:
@@ -638,6 +641,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         weights = str(pathlib.Path(folder) / "weights.safetensors")
         write_weights(weights, args.method)
+        if not args.training and any(engine.startswith(("onnx", "openvino")) for engine in args.engines.split(",")):
+            command = [sys.executable, __file__, "--worker", "export", "--weights", weights, "--folder", folder]
+            subprocess.run(command + ["--method", args.method], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         peers = {"zeg": Zeg(args, weights, "f32")}
         if not args.training:
             peers["zeg-int8"] = Zeg(args, weights, "int8")
