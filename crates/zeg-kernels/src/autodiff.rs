@@ -149,71 +149,78 @@ fn attend<C: CheckpointStrategy>(
     }
 }
 
-#[derive(Debug)]
-struct AttentionStep;
+/// Hands the gradient of an operation's only input on, if somebody asks for it.
+fn pass<S: Clone + Send + std::fmt::Debug + 'static>(
+    ops: Ops<S, 1>,
+    gradients: &mut Gradients,
+    gradient_of_input: impl FnOnce(S, CpuTensor) -> CpuTensor,
+) {
+    let [parent] = ops.parents;
+    let gradient = gradients.consume::<Flex>(&ops.node);
+    if let Some(parent) = parent {
+        let gradient = gradient_of_input(ops.state, gradient);
+        gradients.register::<Flex>(parent.id, gradient);
+    }
+}
 
-impl Backward<Flex, 1> for AttentionStep {
+/// A step of the graph with one input: what it keeps, and the input's gradient from that and from the result's.
+macro_rules! step {
+    ($(#[$meta:meta])* $name:ident: $state:ty, $gradient_of_input:expr) => {
+        $(#[$meta])*
+        #[derive(Debug)]
+        struct $name;
+
+        impl Backward<Flex, 1> for $name {
+            type State = $state;
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 1>,
+                gradients: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                pass(ops, gradients, $gradient_of_input);
+            }
+        }
+    };
+}
+
+step! {
     /// Packed tokens, mask, log-sum-exp, heads, level.
-    type State = (CpuTensor, Option<CpuTensor>, CpuTensor, usize, Level);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        gradients: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let [parent] = ops.parents;
-        let gradient = gradients.consume::<Flex>(&ops.node);
-        let (qkv, mask, log_sums, heads, level) = ops.state;
-        if let Some(parent) = parent {
-            let gradient = attention::backward(qkv, mask, log_sums, gradient, heads, level);
-            gradients.register::<Flex>(parent.id, gradient);
-        }
+    AttentionStep: (CpuTensor, Option<CpuTensor>, CpuTensor, usize, Level),
+    |(qkv, mask, log_sums, heads, level), gradient| {
+        attention::backward(qkv, mask, log_sums, gradient, heads, level)
     }
 }
 
-#[derive(Debug)]
-struct ActivationStep;
-
-impl Backward<Flex, 1> for ActivationStep {
+step! {
     /// Input, function, level.
-    type State = (CpuTensor, Activation, Level);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        gradients: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let [parent] = ops.parents;
-        let gradient = gradients.consume::<Flex>(&ops.node);
-        let (x, activation, level) = ops.state;
-        if let Some(parent) = parent {
-            gradients.register::<Flex>(parent.id, activation.backward(&x, gradient, level));
-        }
-    }
+    ActivationStep: (CpuTensor, Activation, Level),
+    |(x, activation, level), gradient| activation.backward(&x, gradient, level)
 }
 
-#[derive(Debug)]
-struct SoftmaxStep;
-
-impl Backward<Flex, 1> for SoftmaxStep {
+step! {
     /// Result, level.
-    type State = (CpuTensor, Level);
+    SoftmaxStep: (CpuTensor, Level),
+    |(y, level), gradient| softmax::backward(&y, gradient, level)
+}
 
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        gradients: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let [parent] = ops.parents;
-        let gradient = gradients.consume::<Flex>(&ops.node);
-        let (y, level) = ops.state;
-        if let Some(parent) = parent {
-            gradients.register::<Flex>(parent.id, softmax::backward(&y, gradient, level));
-        }
-    }
+step! {
+    /// The layer, which has one for gradients.
+    LinearStep: Arc<PackedLinear>,
+    |layer, gradient| layer.through_backward(gradient)
+}
+
+step! {
+    /// Input, what else was kept, block, mask, level.
+    BlockStep: (CpuTensor, Arc<Kept>, Arc<PackedBlock>, Arc<[f32]>, Level),
+    |(x, kept, block, mask, level), gradient| block.backward(&x, &mask, &kept, gradient, level)
+}
+
+step! {
+    /// Logits, labels, level.
+    MaskSumsStep: (CpuTensor, Truth, Level),
+    |(z, truth, level), gradient| mask_sums::backward(&z, &truth, gradient, level)
 }
 
 #[derive(Debug)]
@@ -238,72 +245,6 @@ impl Backward<Flex, 3> for LayerNormStep {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
                 gradients.register::<Flex>(parent.id, gradient);
             }
-        }
-    }
-}
-
-#[derive(Debug)]
-struct LinearStep;
-
-impl Backward<Flex, 1> for LinearStep {
-    type State = Arc<PackedLinear>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        gradients: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let [parent] = ops.parents;
-        let gradient = gradients.consume::<Flex>(&ops.node);
-        if let (Some(parent), Some(backward)) = (parent, ops.state.backward()) {
-            gradients.register::<Flex>(parent.id, backward.on_tensor(gradient));
-        }
-    }
-}
-
-#[derive(Debug)]
-struct BlockStep;
-
-impl Backward<Flex, 1> for BlockStep {
-    /// Input, what else was kept, block, mask, level.
-    type State = (CpuTensor, Arc<Kept>, Arc<PackedBlock>, Arc<[f32]>, Level);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        gradients: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let [parent] = ops.parents;
-        let gradient = gradients.consume::<Flex>(&ops.node);
-        let (x, kept, block, mask, level) = ops.state;
-        if let Some(parent) = parent {
-            let gradient = block.backward(&x, &mask, &kept, gradient, level);
-            gradients.register::<Flex>(parent.id, gradient);
-        }
-    }
-}
-
-#[derive(Debug)]
-struct MaskSumsStep;
-
-impl Backward<Flex, 1> for MaskSumsStep {
-    /// Logits, labels, level.
-    type State = (CpuTensor, Truth, Level);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        gradients: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let [parent] = ops.parents;
-        let gradient = gradients.consume::<Flex>(&ops.node);
-        let (z, truth, level) = ops.state;
-        if let Some(parent) = parent {
-            let gradient = mask_sums::backward(&z, &truth, gradient, level);
-            gradients.register::<Flex>(parent.id, gradient);
         }
     }
 }

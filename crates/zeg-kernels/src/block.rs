@@ -258,7 +258,7 @@ pub(crate) struct Kept {
 fn through(layer: &PackedLinear) -> &PackedLinear {
     match layer.backward() {
         Some(backward) => backward,
-        None => unreachable!("a block only keeps what a gradient needs if all layers pass it"),
+        None => unreachable!("only layers of both directions are put into a graph"),
     }
 }
 
@@ -306,6 +306,14 @@ impl PackedLinear {
 }
 
 impl PackedLinear {
+    /// What gradients of the outputs are for the inputs.
+    ///
+    /// # Panics
+    /// The layer is packed for one direction only.
+    pub(crate) fn through_backward(&self, gradient: CpuTensor) -> CpuTensor {
+        through(self).on_tensor(gradient)
+    }
+
     /// Applies the layer to the rows of a tensor.
     pub(crate) fn on_tensor(&self, x: CpuTensor) -> CpuTensor {
         let x = contiguous(x);
