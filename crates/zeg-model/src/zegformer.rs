@@ -96,8 +96,8 @@ impl ZegFormer {
     ) -> Result<(Self, Provenance), ModelError> {
         let trained = Self::trains;
         let params = ParamBuilder::new(weights, device, seed, &trained);
-        // The tower's names begin like those of the residual network, which learns.
-        let frozen = ParamBuilder::new(weights, device, seed, &|_| false);
+        // The tower's names begin like those of the residual network, which learns. It looks at crops after training.
+        let frozen = ParamBuilder::packed(weights, device, seed, Precision::Float)?;
         let model = Self::from_params(&params, &frozen, config)?;
         Ok((model, params.provenance()))
     }

@@ -111,11 +111,11 @@ impl<'a> ParamBuilder<'a> {
         }
     }
 
-    /// A builder, at the root of the names, of a model for inference alone: on the CPU its linear layers hold packed
-    /// weights, which cannot be trained or written to a file.
+    /// A builder, at the root of the names, of a model for inference alone, or of a part that no gradient passes: on the
+    /// CPU its linear layers hold packed weights, which cannot be trained or written to a file.
     ///
     /// # Errors
-    /// The device has no kernels for integers, or is one for training.
+    /// The device has no kernels for integers.
     pub fn packed(
         weights: &'a StateDict,
         device: &Device,
@@ -128,7 +128,7 @@ impl<'a> ParamBuilder<'a> {
             seed,
             trained: &|_| false,
             blueprint: false,
-            packing: Packing::new(precision, device)?,
+            packing: Packing::new(precision, &device.clone().without_autodiff())?,
             frozen_packing: None,
             provenance: RefCell::new(Provenance::default()),
         };
