@@ -111,32 +111,55 @@ impl<'a> ParamBuilder<'a> {
         }
     }
 
-    /// A builder, at the root of the names, of a model for inference alone, or of a part that no gradient passes: on the
-    /// CPU its linear layers hold packed weights, which cannot be trained or written to a file.
+    /// A builder, at the root of the names, of a model for inference alone: on the CPU its linear layers hold packed
+    /// weights, which cannot be trained or written to a file.
     ///
     /// # Errors
-    /// The device has no kernels for integers.
+    /// The device has no kernels for integers, or is one for training.
     pub fn packed(
         weights: &'a StateDict,
         device: &Device,
         seed: u64,
         precision: Precision,
     ) -> Result<Self, ModelError> {
+        let packing = Packing::new(precision, device)?;
+        Ok(Self::for_inference(weights, device, seed, packing))
+    }
+
+    /// As [`ParamBuilder::packed`], in floats, of the part of a model in training that no gradient passes.
+    ///
+    /// # Errors
+    /// None so far.
+    pub(crate) fn apart(
+        weights: &'a StateDict,
+        device: &Device,
+        seed: u64,
+    ) -> Result<Self, ModelError> {
+        let packing = Packing::new(Precision::Float, &device.clone().without_autodiff())?;
+        Ok(Self::for_inference(weights, device, seed, packing))
+    }
+
+    fn for_inference(
+        weights: &'a StateDict,
+        device: &Device,
+        seed: u64,
+        packing: Option<Packing>,
+    ) -> Self {
         let shared = Shared {
             weights,
             device: device.clone(),
             seed,
             trained: &|_| false,
             blueprint: false,
-            packing: Packing::new(precision, &device.clone().without_autodiff())?,
+            packing,
             frozen_packing: None,
             provenance: RefCell::new(Provenance::default()),
         };
-        Ok(Self {
+        Self {
             shared: Rc::new(shared),
             prefix: String::new(),
             twin: None,
-        })
+        }
     }
 
     /// How linear layers are packed for inference, if they are.
