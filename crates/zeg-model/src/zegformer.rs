@@ -97,7 +97,7 @@ impl ZegFormer {
         let trained = Self::trains;
         let params = ParamBuilder::new(weights, device, seed, &trained);
         // The tower's names begin like those of the residual network, which learns. It looks at crops after training.
-        let frozen = ParamBuilder::apart(weights, device, seed)?;
+        let frozen = ParamBuilder::apart(weights, device, seed);
         let model = Self::from_params(&params, &frozen, config)?;
         Ok((model, params.provenance()))
     }

@@ -1,8 +1,11 @@
 //! Products of a few rows with one panel of packed weights: the inner loops of the linear layers.
 //!
 //! A tile of the result stays in registers while both operands are read once, so that multiply-adds and not loads
-//! are what takes time: 8 rows by 48 columns or 6 by 64 with AVX-512's 32 registers, 4 by 24 or 6 by 16 with AVX2's 16, 4 by 8 where only
-//! the compiler's own vectors are to be had. A sum runs over the inputs in order, whatever tile it is in.
+//! are what takes time: 8 rows by 48 columns or 6 by 64 with AVX-512's 32 registers, 4 by 24 or 6 by 16 with AVX2's 16,
+//! 4 by 8 where only the compiler's own vectors are to be had. A sum runs over the inputs in order, whatever tile it is
+//! in.
+//!
+//! Longer than other files: the kernels of all levels and number types stand beside the checks that their pointers rely on.
 //!
 //! Panels of floats hold `[in][columns]`. Panels of 8-bit weights hold `[in / 4][columns][4]` bytes for the
 //! instruction that sums four products of bytes (VNNI), and `[in / 2][columns][2]` 16-bit integers elsewhere.
@@ -196,7 +199,8 @@ pub(crate) fn floats(
         }
         #[cfg(target_arch = "x86_64")]
         // SAFETY: here and below, the level says that this machine has the instructions. The kernel reads `depth` values
-        // of each of its rows, no more than `rows.count`, and `depth` lines of the panel: both were checked above.
+        // of each of its rows, no more than `rows.count`, and `depth` lines of the panel, and writes as many rows of a
+        // line's length to `out`: all were checked above.
         (Instructions::Avx2, 24) => unsafe {
             by_four_rows!(avx2_floats, rows, rows, panel, depth, out, stride);
         },

@@ -126,17 +126,10 @@ impl<'a> ParamBuilder<'a> {
         Ok(Self::for_inference(weights, device, seed, packing))
     }
 
-    /// As [`ParamBuilder::packed`], in floats, of the part of a model in training that no gradient passes.
-    ///
-    /// # Errors
-    /// None so far.
-    pub(crate) fn apart(
-        weights: &'a StateDict,
-        device: &Device,
-        seed: u64,
-    ) -> Result<Self, ModelError> {
-        let packing = Packing::new(Precision::Float, &device.clone().without_autodiff())?;
-        Ok(Self::for_inference(weights, device, seed, packing))
+    /// A builder, at the root of the names, of the part of a model that no gradient passes: on a device for training,
+    /// it is packed as [`ParamBuilder::packed`] does in floats.
+    pub(crate) fn apart(weights: &'a StateDict, device: &Device, seed: u64) -> Self {
+        Self::for_inference(weights, device, seed, Packing::of_frozen(device))
     }
 
     fn for_inference(

@@ -2,9 +2,8 @@
 //!
 //! As in ZegCLIP's table 3, whose row "ZegFormer" is the model with a ResNet-101 and one crop for each of 100 queries.
 //! Products are counted, and the residual network's frozen norms with 2 a value and the pixel decoder's group norms with 5,
-//! as they must have been: the parts
-//! then agree with the reference's figures to the last digit. Its conventions for other operations make up the 0.1 % to the
-//! published total.
+//! as they must have been: the parts then agree with the reference's figures to the last digit. Its conventions for other
+//! operations make up the 0.1 % to the published total.
 
 use super::config::{MASK_STRIDE, ResNetConfig, STRIDE, ZegFormerConfig};
 use crate::{
