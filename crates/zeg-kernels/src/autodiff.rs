@@ -102,20 +102,16 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         }
     }
 
-    fn fused_block(
+    fn fused_block(x: FloatTensor<Self>, block: Arc<PackedBlock>) -> FloatTensor<Self> {
+        through_block::<C>(x, None, block)
+    }
+
+    fn fused_masked_block(
         x: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
         block: Arc<PackedBlock>,
-        mask: Arc<[f32]>,
     ) -> FloatTensor<Self> {
-        let (x, node) = x.into_parts();
-        match BlockStep.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(step) => {
-                let (out, kept) = block.keeping(&x, &mask);
-                let state = (x, Arc::new(kept), block, mask, Level::current());
-                step.finish(state, out)
-            }
-            OpsKind::UnTracked(step) => step.finish(block.on_tensor(x, &mask)),
-        }
+        through_block::<C>(x, Some(mask.into_primitive()), block)
     }
 
     fn fused_mask_sums(z: FloatTensor<Self>, truth: Truth) -> FloatTensor<Self> {
@@ -146,6 +142,22 @@ fn attend<C: CheckpointStrategy>(
             step.finish((qkv, mask, log_sums, heads, level), out)
         }
         OpsKind::UnTracked(step) => step.finish(attention::forward(qkv, mask, heads, level).0),
+    }
+}
+
+fn through_block<C: CheckpointStrategy>(
+    x: TrackedTensor,
+    mask: Option<CpuTensor>,
+    block: Arc<PackedBlock>,
+) -> TrackedTensor {
+    let (x, node) = x.into_parts();
+    match BlockStep.prepare::<C>([node]).compute_bound().stateful() {
+        OpsKind::Tracked(step) => {
+            let (out, kept) = block.keeping(&x, mask.clone());
+            let state = (x, mask, Arc::new(kept), block, Level::current());
+            step.finish(state, out)
+        }
+        OpsKind::UnTracked(step) => step.finish(block.on_tensor(x, mask)),
     }
 }
 
@@ -212,9 +224,9 @@ step! {
 }
 
 step! {
-    /// Input, what else was kept, block, mask, level.
-    BlockStep: (CpuTensor, Arc<Kept>, Arc<PackedBlock>, Arc<[f32]>, Level),
-    |(x, kept, block, mask, level), gradient| block.backward(&x, &mask, &kept, gradient, level)
+    /// Input, mask, what else was kept, block, level.
+    BlockStep: (CpuTensor, Option<CpuTensor>, Arc<Kept>, Arc<PackedBlock>, Level),
+    |(x, mask, kept, block, level), gradient| block.backward(&x, mask, &kept, gradient, level)
 }
 
 step! {

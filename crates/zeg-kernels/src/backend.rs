@@ -45,11 +45,14 @@ pub(crate) trait FusedOps: Backend {
     /// A layer that was made with [`PackedLinear::with_gradient`].
     fn fused_linear(x: FloatTensor<Self>, layer: Arc<PackedLinear>) -> FloatTensor<Self>;
 
-    /// A block of such layers; `mask` is `[tokens, tokens]` or empty.
-    fn fused_block(
+    /// A block of such layers.
+    fn fused_block(x: FloatTensor<Self>, block: Arc<PackedBlock>) -> FloatTensor<Self>;
+
+    /// As [`FusedOps::fused_block`], with a mask, `[tokens, tokens]`.
+    fn fused_masked_block(
         x: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
         block: Arc<PackedBlock>,
-        mask: Arc<[f32]>,
     ) -> FloatTensor<Self>;
 
     /// Logits `[batch, classes, pixels]` → `[batch, classes, 3]`, see [`crate::mask_sums`].
@@ -90,12 +93,16 @@ impl FusedOps for Flex {
         layer.on_tensor(x)
     }
 
-    fn fused_block(
+    fn fused_block(x: FloatTensor<Self>, block: Arc<PackedBlock>) -> FloatTensor<Self> {
+        block.on_tensor(x, None)
+    }
+
+    fn fused_masked_block(
         x: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
         block: Arc<PackedBlock>,
-        mask: Arc<[f32]>,
     ) -> FloatTensor<Self> {
-        block.on_tensor(x, &mask)
+        block.on_tensor(x, Some(mask))
     }
 
     fn fused_mask_sums(z: FloatTensor<Self>, truth: Truth) -> FloatTensor<Self> {

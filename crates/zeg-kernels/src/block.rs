@@ -104,12 +104,18 @@ impl PackedBlock {
         if let Some(mask) = mask {
             assert_eq!(mask.dims(), [tokens; 2], "shape of the attention mask");
         }
-        let mask = mask.map(|mask| mask.clone().into_data().convert::<f32>());
-        let mask = mask.as_ref().map_or(&[][..], floats);
         if x.is_autodiff() && is_fused(&x) && self.passes_gradients() {
             let (x, block) = (x.into_dispatch(), Arc::clone(self));
-            return Tensor::from_dispatch(Dispatch::fused_block(x, block, mask.into()));
+            return Tensor::from_dispatch(match mask {
+                None => Dispatch::fused_block(x, block),
+                Some(mask) => {
+                    let mask = mask.clone().detach().into_dispatch();
+                    Dispatch::fused_masked_block(x, mask, block)
+                }
+            });
         }
+        let mask = mask.map(|mask| mask.clone().into_data().convert::<f32>());
+        let mask = mask.as_ref().map_or(&[][..], floats);
         on_values(x, |x| self.change([batch, tokens, width], x, mask))
     }
 
@@ -127,8 +133,10 @@ impl PackedBlock {
         });
     }
 
-    /// The block without a gradient later; `mask` is `[tokens, tokens]` or empty.
-    pub(crate) fn on_tensor(&self, x: CpuTensor, mask: &[f32]) -> CpuTensor {
+    /// The block without a gradient later; `mask` is `[tokens, tokens]`.
+    pub(crate) fn on_tensor(&self, x: CpuTensor, mask: Option<CpuTensor>) -> CpuTensor {
+        let mask = mask.map(contiguous);
+        let mask = mask.as_ref().map_or(&[][..], values);
         let mut x = contiguous(x);
         let shape = block_shape(&x);
         if let Some(values) = x.try_storage_mut::<f32>() {
@@ -141,8 +149,10 @@ impl PackedBlock {
     }
 
     /// The block, and what its gradient needs besides `x`.
-    pub(crate) fn keeping(&self, x: &CpuTensor, mask: &[f32]) -> (CpuTensor, Kept) {
+    pub(crate) fn keeping(&self, x: &CpuTensor, mask: Option<CpuTensor>) -> (CpuTensor, Kept) {
         let level = Level::current();
+        let mask = mask.map(contiguous);
+        let mask = mask.as_ref().map_or(&[][..], values);
         let x = contiguous(x.clone());
         let shape = block_shape(&x);
         let [batch, tokens, _] = shape;
@@ -180,11 +190,13 @@ impl PackedBlock {
     pub(crate) fn backward(
         &self,
         x: &CpuTensor,
-        mask: &[f32],
+        mask: Option<CpuTensor>,
         kept: &Kept,
         gradient: CpuTensor,
         level: Level,
     ) -> CpuTensor {
+        let mask = mask.map(contiguous);
+        let mask = mask.as_ref().map_or(&[][..], values);
         let x = contiguous(x.clone());
         let shape = block_shape(&x);
         let [batch, tokens, width] = shape;
