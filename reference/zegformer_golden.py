@@ -1,6 +1,6 @@
 """The smaller half of ZegFormer's reference vectors, for the repository: what is large and follows from the rest goes.
 
-    python reference/zegformer_golden.py VECTORS/zegformer crates/zeg/tests/golden/zegformer
+    python reference/zegformer_golden.py VECTORS/zegformer crates/zeg-parity/tests/golden/zegformer
 """
 
 import json

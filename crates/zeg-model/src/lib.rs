@@ -16,6 +16,7 @@ pub mod descriptor;
 pub mod embeddings;
 pub mod encoded;
 mod error;
+pub mod generated;
 pub mod inference;
 pub mod layers;
 pub mod method;

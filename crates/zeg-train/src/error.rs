@@ -66,6 +66,12 @@ pub enum TrainError {
     /// The data set.
     #[error(transparent)]
     Data(#[from] zeg_data::DataError),
+    /// The mini world.
+    #[error(transparent)]
+    World(#[from] zeg_data::mini_world::WorldError),
+    /// The tokenizer's table.
+    #[error(transparent)]
+    Tokenizer(#[from] zeg_vocab::tokenizer::TokenizerError),
 }
 
 impl From<zeg_model::weights::WeightsError> for TrainError {

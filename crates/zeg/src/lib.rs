@@ -7,12 +7,8 @@ pub mod evaluation;
 pub mod explain;
 pub mod loading;
 pub mod mini;
-pub mod parity;
-pub mod pretraining;
 pub mod segmenter;
 pub mod spool;
-pub mod supervision;
-pub mod timing;
 pub mod word_cache;
 pub mod words;
 

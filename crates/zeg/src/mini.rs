@@ -58,7 +58,7 @@ mod tests {
         assert!(WEIGHTS.len() < 4 << 20, "{} bytes", WEIGHTS.len());
         let manifest: serde_json::Value = serde_json::from_str(MANIFEST).unwrap();
         let weights = open_weights(Path::new(NAME)).unwrap();
-        let own = &weights.metadata()[crate::pretraining::MANIFEST_KEY];
+        let own = &weights.metadata()["zeg.pretraining"];
         let own: serde_json::Value = serde_json::from_str(own).unwrap();
         assert_eq!(own, manifest);
         assert!(manifest["zero-shot-accuracy"].as_f64().unwrap() > 0.95);

@@ -1,0 +1,48 @@
+//! How long whole models take: one picture of 512×512 pixels to scores, 20 classes, generated weights.
+//!
+//! `cargo bench --bench models`. `zeg bench` times the same and training steps, with memory; `reference/bench_peers.py` sets
+//! other engines beside it.
+
+#![allow(clippy::unwrap_used)] // a benchmark that cannot start has nothing to report
+
+use std::path::Path;
+
+use burn::tensor::{Device, Distribution, Tensor};
+use criterion::{Criterion, criterion_group, criterion_main};
+use zeg::model::{Precision, dense::DenseModel as _, resize::bilinear};
+use zeg_cli::timing;
+use zeg_kernels::sigmoid;
+use zeg_train::experiment::Experiment;
+
+const SIZE: usize = 512;
+const CLASSES: usize = 20;
+
+fn models(criterion: &mut Criterion) {
+    let device = Device::flex();
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/voc12");
+    let mut group = criterion.benchmark_group("pictures to scores");
+    group.sample_size(10);
+    for (name, file) in [
+        ("ZegCLIP", "zegclip-inductive.toml"),
+        ("CLIP-RC", "clip-rc-inductive.toml"),
+    ] {
+        let experiment = Experiment::open(&configs.join(file), &[]).unwrap();
+        let config = experiment.model.architecture().unwrap();
+        for precision in [Precision::Float, Precision::Int8] {
+            let model = timing::generated_model(&config, &device, precision).unwrap();
+            let normal = Distribution::Normal(0.0, 1.0);
+            let images = Tensor::<4>::random([1, 3, SIZE, SIZE], normal, &device);
+            let text = Tensor::<2>::random([CLASSES, model.embed_dim()], normal, &device);
+            group.bench_function(format!("{name} {precision}"), |bench| {
+                bench.iter(|| {
+                    let masks = model.masks(model.encode(images.clone()), text.clone());
+                    sigmoid(bilinear(masks, [SIZE; 2])).into_data()
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, models);
+criterion_main!(benches);

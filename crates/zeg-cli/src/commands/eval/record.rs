@@ -1,0 +1,142 @@
+//! From an outcome to the record that is kept of it.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use zeg::{
+    data::{Metric as DatasetMetric, OpenSet, SampleSource as _, benchmark},
+    eval::{BenchmarkRef, ClassRef, Evaluation, Metric, ModelRef, Shard, Timing, record::FORMAT},
+    evaluation::Outcome,
+    loading::LoadedModel,
+    mini::weights_sha256,
+    model::Precision,
+};
+use zeg_train::checkpoint::{Checkpoint, CheckpointInfo};
+
+use super::plan::Plan;
+use crate::commands::machine;
+
+/// Everything that has to be known to compare the scores with others.
+pub(super) fn evaluation(
+    (checkpoint, loaded, plan): (&Path, &LoadedModel, &Plan),
+    dataset: &OpenSet,
+    outcome: Outcome,
+    (shard, wall, threads): (Option<Shard>, Duration, usize),
+) -> anyhow::Result<Evaluation> {
+    let info = trained(checkpoint, loaded)?;
+    let official = benchmark(dataset.name()).and_then(|benchmark| {
+        let split = benchmark.official(&plan.data.eval_split)?;
+        Some(split.pictures as u64)
+    });
+    let unseen = dataset.classes().unseen_flags();
+    let mut inference = serde_json::to_value(plan.settings)?;
+    if loaded.precision != Precision::Float {
+        inference["precision"] = loaded.precision.to_string().into();
+    }
+    let colours = dataset.classes().palette();
+    let classes = dataset.classes().classes.iter().zip(unseen).zip(colours);
+    Ok(Evaluation {
+        format: FORMAT,
+        program: concat!("zeg ", env!("CARGO_PKG_VERSION")).to_owned(),
+        benchmark: BenchmarkRef {
+            dataset: dataset.name().to_owned(),
+            title: dataset.title().to_owned(),
+            class_list: dataset.classes().name.clone(),
+            split: plan.data.eval_split.clone(),
+            official_pictures: official,
+        },
+        protocol: plan.protocol,
+        trained_on: loaded
+            .experiment
+            .as_ref()
+            .map(|experiment| experiment.data.dataset.clone()),
+        method: loaded.method.clone(),
+        model: ModelRef {
+            path: checkpoint.display().to_string(),
+            sha256: weights_sha256(checkpoint)?,
+            step: info.as_ref().map(|info| info.step),
+            seed: info.as_ref().map(|info| info.experiment.training.seed),
+        },
+        templates: plan.data.templates.clone(),
+        inference,
+        scales: plan.test_time.scales.clone(),
+        flip: plan.test_time.flip,
+        classes: classes
+            .map(|((name, unseen), colour)| ClassRef {
+                name: name.clone(),
+                unseen,
+                colour,
+            })
+            .collect(),
+        images: outcome.pictures.len() as u64,
+        pictures: outcome.pictures,
+        confusion: outcome.confusion,
+        metric: match dataset.metric() {
+            DatasetMetric::MeanIou => Metric::MeanIou,
+            DatasetMetric::Dice => Metric::Dice,
+        },
+        shard,
+        timing: Timing {
+            wall_s: wall.as_secs_f64(),
+            model_s: outcome.times.model().as_secs_f64(),
+            threads,
+            machine: machine::name(),
+        },
+        gallery: Vec::new(),
+    })
+}
+
+/// What a checkpoint of `zeg train` says of itself.
+fn trained(checkpoint: &Path, loaded: &LoadedModel) -> anyhow::Result<Option<CheckpointInfo>> {
+    if loaded.experiment.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Checkpoint::open(checkpoint)?.info))
+}
+
+/// A folder name for every model: the run's folder where that tells them apart, else the number beside it.
+pub(super) fn run_names(checkpoints: &[PathBuf]) -> Vec<String> {
+    let name = |path: &PathBuf| {
+        let folder = path.parent().and_then(Path::file_name);
+        let name = folder.or(path.file_stem()).unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    };
+    let names: Vec<String> = checkpoints.iter().map(name).collect();
+    let unique = |name: &String| names.iter().filter(|other| *other == name).count() == 1;
+    names
+        .iter()
+        .enumerate()
+        .map(|(number, wanted)| {
+            if unique(wanted) && !wanted.is_empty() {
+                wanted.clone()
+            } else {
+                format!("{wanted}-{}", number + 1)
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_model_has_a_folder_of_its_own() {
+        let names =
+            |paths: &[&str]| run_names(&paths.iter().map(PathBuf::from).collect::<Vec<_>>());
+        assert_eq!(
+            names(&["runs/a/model.safetensors", "runs/b/model.safetensors"]),
+            ["a", "b"]
+        );
+        assert_eq!(
+            names(&[
+                "runs/a/checkpoint-1.safetensors",
+                "runs/a/checkpoint-2.safetensors"
+            ]),
+            ["a-1", "a-2"]
+        );
+        assert_eq!(names(&["x.pth"]), ["x"]);
+    }
+}

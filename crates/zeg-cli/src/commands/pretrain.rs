@@ -1,0 +1,141 @@
+//! `zeg pretrain`: MiniCLIP, from random values to a file of weights.
+
+use std::{
+    fs::File, io::Write as _, path::PathBuf, process::ExitCode, sync::atomic::Ordering,
+    time::Instant,
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+
+use zeg_train::pretraining::{CURRICULUM, Pretraining};
+use zeg_train::{TrainError, checkpoint::write_atomically, pretrain::PretrainConfig};
+
+use super::{import::OutputExists, machine, open_device, stop_flag};
+use crate::{cli::ComputeArgs, progress};
+
+/// Pictures of one object that the model is scored on.
+const SCORED: u64 = 512;
+/// Scores on the way.
+const SCORES: u64 = 16;
+
+/// Arguments of `zeg pretrain`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  zeg pretrain -o miniclip.safetensors --threads 1
+  zeg pretrain -o other.safetensors --seed 1 --steps 1600
+
+Beside the weights stand FILE.jsonl, a line a step, and FILE.json, what made them and how good they are.")]
+pub(crate) struct PretrainArgs {
+    /// File for the weights (.safetensors)
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Of initial values and pictures
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    seed: u64,
+    /// Optimiser steps
+    #[arg(long, value_name = "N", default_value_t = PretrainConfig::default().steps)]
+    steps: u64,
+    /// Pairs of a picture and a caption a step
+    #[arg(long, value_name = "N", default_value_t = PretrainConfig::default().batch)]
+    batch: usize,
+    /// Highest learning rate
+    #[arg(long, value_name = "RATE", default_value_t = PretrainConfig::default().learning_rate)]
+    learning_rate: f64,
+    /// Replace a file that exists
+    #[arg(long)]
+    overwrite: bool,
+    #[command(flatten)]
+    compute: ComputeArgs,
+}
+
+pub(crate) fn run(args: &PretrainArgs) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        args.steps > 0 && args.batch > 1,
+        "--steps {} --batch {}: at least one step of two pairs is needed",
+        args.steps,
+        args.batch
+    );
+    if args.output.exists() && !args.overwrite {
+        return Err(OutputExists(args.output.clone()).into());
+    }
+    let device = open_device(&args.compute)?;
+    let config = PretrainConfig {
+        steps: args.steps,
+        batch: args.batch,
+        learning_rate: args.learning_rate,
+        warmup_steps: PretrainConfig::default().warmup_steps.min(args.steps / 10),
+        seed: args.seed,
+        ..PretrainConfig::default()
+    };
+    let pretraining = Pretraining::new(config, &device)?;
+    let beside = |extension: &str| args.output.with_extension(extension);
+    let log_path = beside("jsonl");
+    let mut log = File::create(&log_path).with_context(|| log_path.display().to_string())?;
+    let stop = stop_flag();
+    let bar = progress::bar(config.steps, "pretrain");
+    let every = config.steps.div_ceil(SCORES);
+    let started = Instant::now();
+    let mut before = started;
+    let mut accuracy = 0.0;
+    let trainer = pretraining.run::<anyhow::Error>(|trainer, report| {
+        let mut line = serde_json::to_value(report)?;
+        line["size"] = json!(pretraining.stage(report.step).size);
+        line["seconds"] = json!(round(before.elapsed().as_secs_f64()));
+        let done = report.step + 1;
+        if done.is_multiple_of(every) || done == config.steps {
+            accuracy = pretraining.zero_shot_accuracy(&trainer.inference_model(), SCORED)?;
+            line["zero_shot_accuracy"] = json!(accuracy);
+            if !bar.is_hidden() || done == config.steps {
+                bar.suspend(|| eprintln!("step {done}: {:.1} % of names right", 100.0 * accuracy));
+            }
+        }
+        before = Instant::now();
+        writeln!(log, "{line}")?;
+        bar.set_message(format!("loss {:.3}", report.loss));
+        bar.inc(1);
+        if stop.load(Ordering::SeqCst) {
+            return Err(TrainError::Interrupted.into());
+        }
+        Ok(())
+    });
+    bar.finish_and_clear();
+    let trainer = match trainer {
+        Err(error) if matches!(error.downcast_ref(), Some(TrainError::Interrupted)) => {
+            return Ok(ExitCode::from(130));
+        }
+        other => other?,
+    };
+    let stages: Vec<_> = CURRICULUM
+        .iter()
+        .map(|(stage, share)| json!({ "stage": stage, "share-of-steps": share }))
+        .collect();
+    let manifest = json!({
+        "program": concat!("zeg ", env!("CARGO_PKG_VERSION")),
+        "command": format!(
+            "zeg pretrain -o FILE --seed {} --steps {} --batch {} --learning-rate {}",
+            args.seed, args.steps, args.batch, args.learning_rate
+        ),
+        "recipe": config,
+        "curriculum": stages,
+        "pairs": config.steps * config.batch as u64,
+        "zero-shot-accuracy": accuracy,
+        "zero-shot-pictures": SCORED,
+        "seconds": round(started.elapsed().as_secs_f64()),
+        "threads": rayon::current_num_threads(),
+        "machine": machine::name(),
+    });
+    pretraining.save(&args.output, &trainer, &manifest.to_string())?;
+    let mut text = serde_json::to_string_pretty(&manifest)?;
+    text.push('\n');
+    write_atomically(&beside("json"), text.as_bytes())?;
+    println!("{}", args.output.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// To a tenth of a millisecond.
+fn round(seconds: f64) -> f64 {
+    (seconds * 1e4).round() / 1e4
+}

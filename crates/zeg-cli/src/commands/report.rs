@@ -1,0 +1,144 @@
+//! `zeg report`: a page about evaluations, beside the published numbers.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use zeg::eval::{
+    Evaluation,
+    page::{Format, ReportInput, RunInput, read_log, write_report},
+    record::FILE_NAME,
+};
+
+use super::import::OutputExists;
+
+/// Arguments of `zeg report`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  zeg report scores/quick -o report
+  zeg report runs/s0/scores runs/s1/scores runs/s2/scores -o report --format html,md,csv
+
+A run is a folder that `zeg eval -o` wrote, or a training run's folder that holds one.")]
+pub(crate) struct ReportArgs {
+    /// Folders of evaluations, or of training runs that hold them
+    #[arg(required = true)]
+    runs: Vec<PathBuf>,
+    /// Folder for report.html, report.md and report.csv
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// What to write, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["html", "md", "csv"], value_name = "KINDS")]
+    format: Vec<FormatArg>,
+    /// Heading of the page [default: from method and data set]
+    #[arg(long)]
+    title: Option<String>,
+    /// Replace a report that exists
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// See [`Format`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum FormatArg {
+    Html,
+    Md,
+    Csv,
+}
+
+impl From<FormatArg> for Format {
+    fn from(format: FormatArg) -> Self {
+        match format {
+            FormatArg::Html => Self::Html,
+            FormatArg::Md => Self::Markdown,
+            FormatArg::Csv => Self::Csv,
+        }
+    }
+}
+
+/// There is nothing to report.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: no {} here, nor in a folder of it", .0.display(), FILE_NAME)]
+pub(crate) struct NoEvaluation(PathBuf);
+
+pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
+    let formats: Vec<Format> = args.format.iter().map(|&format| format.into()).collect();
+    for format in &formats {
+        let file = args.output.join(format.file_name());
+        if file.exists() && !args.overwrite {
+            return Err(OutputExists(file).into());
+        }
+    }
+    let mut runs = Vec::new();
+    for path in &args.runs {
+        for folder in evaluations(path)? {
+            runs.push(run_input(&folder)?);
+        }
+    }
+    let input = ReportInput {
+        title: args.title.clone().unwrap_or_else(|| title(&runs)),
+        runs,
+    };
+    fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
+    for file in write_report(&input, &args.output, &formats)? {
+        println!("{}", file.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The folders with records that a path means: itself, or folders in it, sorted.
+fn evaluations(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if path.is_file() {
+        return Ok(vec![path.parent().unwrap_or(Path::new("")).to_owned()]);
+    }
+    if path.join(FILE_NAME).is_file() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = fs::read_dir(path).with_context(|| path.display().to_string())?;
+    let mut found: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|folder| folder.join(FILE_NAME).is_file())
+        .collect();
+    found.sort();
+    if found.is_empty() {
+        return Err(NoEvaluation(path.to_owned()).into());
+    }
+    Ok(found)
+}
+
+fn run_input(folder: &Path) -> anyhow::Result<RunInput> {
+    let evaluation = Evaluation::open(folder)?;
+    // The model lies in its run's folder, beside the log of its training.
+    let beside = |name: &str| {
+        let file = Path::new(&evaluation.model.path).parent()?.join(name);
+        file.is_file().then_some(file)
+    };
+    let curves = beside("log.jsonl").map(read_log).transpose()?;
+    let manifest = beside("run.json").and_then(|file| fs::read_to_string(file).ok());
+    Ok(RunInput {
+        curves: curves.unwrap_or_default(),
+        experiment: manifest.as_deref().and_then(experiment),
+        folder: folder.to_owned(),
+        evaluation,
+    })
+}
+
+/// Method and data set.
+fn title(runs: &[RunInput]) -> String {
+    runs.first().map_or_else(String::new, |run| {
+        let evaluation = &run.evaluation;
+        format!("{} on {}", evaluation.method, evaluation.benchmark.title)
+    })
+}
+
+/// The experiment of a run's manifest, as its file would say it.
+fn experiment(manifest: &str) -> Option<String> {
+    let manifest: serde_json::Value = serde_json::from_str(manifest).ok()?;
+    let experiment: zeg_train::experiment::Experiment =
+        serde_json::from_value(manifest.get("experiment")?.clone()).ok()?;
+    toml::to_string(&experiment).ok()
+}

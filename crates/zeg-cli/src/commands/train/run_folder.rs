@@ -1,0 +1,295 @@
+//! The folder of a run: manifest, log, checkpoints, and in the end the model.
+//!
+//! ```text
+//! run.json                      what was run, on what, with what
+//! log.jsonl                     a line a step
+//! checkpoint-00001500.safetensors   trained weights and optimiser state
+//! scores.jsonl                  scores on the way, where they were asked for
+//! best.safetensors              trained weights of the best of them
+//! model.safetensors             trained weights of the finished run
+//! ```
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use serde_json::json;
+use zeg_train::{
+    checkpoint::{BaseWeights, Checkpoint, write_atomically},
+    experiment::{Experiment, Setting},
+    trainer::StepReport,
+};
+
+use super::validation::Score;
+use crate::{cli::TrainArgs, commands::machine};
+
+/// Where a run starts.
+pub(super) enum Start {
+    /// From the frozen weights and random values.
+    Fresh,
+    /// A checkpoint of this run, with its optimiser.
+    From(Box<Checkpoint>),
+    /// The weights of another run.
+    Init(Box<Checkpoint>),
+}
+
+/// The setting goes on from another run's model, and none is named.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the transductive setting starts from a model that was trained inductively, and --init names none"
+)]
+pub(crate) struct NothingToStartFrom;
+
+impl Start {
+    /// Starts a fresh run from the weights of another.
+    pub(super) fn or_init(
+        self,
+        checkpoint: Option<&Path>,
+        experiment: &Experiment,
+    ) -> anyhow::Result<Self> {
+        match (self, checkpoint) {
+            (Self::Fresh, Some(path)) => {
+                let checkpoint = Checkpoint::open(path)?;
+                let (old, new) = (&checkpoint.info.experiment.model, &experiment.model);
+                anyhow::ensure!(
+                    old == new,
+                    "{} holds another model: {}",
+                    path.display(),
+                    differing("model", old, new)
+                );
+                Ok(Self::Init(Box::new(checkpoint)))
+            }
+            (Self::Fresh, None) if experiment.training.setting == Setting::Transductive => {
+                Err(NothingToStartFrom.into())
+            }
+            (start, _) => Ok(start),
+        }
+    }
+}
+
+/// The folder already holds a run.
+#[derive(Debug, thiserror::Error)]
+#[error("{} already holds a run ({} checkpoints)", folder.display(), checkpoints)]
+pub(crate) struct RunExists {
+    folder: PathBuf,
+    checkpoints: usize,
+}
+
+pub(super) struct RunFolder(PathBuf);
+
+impl RunFolder {
+    /// Opens the folder of a new run, or of one that is continued.
+    pub(super) fn open(
+        path: &Path,
+        resume: bool,
+        experiment: &Experiment,
+    ) -> anyhow::Result<(Self, Start)> {
+        std::fs::create_dir_all(path).with_context(|| path.display().to_string())?;
+        let folder = Self(path.to_owned());
+        let checkpoints = folder.checkpoints()?;
+        let Some(newest) = checkpoints.last() else {
+            return Ok((folder, Start::Fresh));
+        };
+        if !resume {
+            return Err(RunExists {
+                folder: path.to_owned(),
+                checkpoints: checkpoints.len(),
+            }
+            .into());
+        }
+        let checkpoint = Checkpoint::open(newest)?;
+        anyhow::ensure!(
+            checkpoint.info.experiment == *experiment,
+            "{} was written by another experiment: {}",
+            newest.display(),
+            differing("", &checkpoint.info.experiment, experiment)
+        );
+        Ok((folder, Start::From(Box::new(checkpoint))))
+    }
+
+    pub(super) fn checkpoint(&self, step: u64) -> PathBuf {
+        self.0.join(format!("checkpoint-{step:08}.safetensors"))
+    }
+
+    pub(super) fn model(&self) -> PathBuf {
+        self.0.join("model.safetensors")
+    }
+
+    /// Checkpoints, oldest first.
+    fn checkpoints(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let mut found: Vec<PathBuf> = std::fs::read_dir(&self.0)
+            .with_context(|| self.0.display().to_string())?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                let name = path
+                    .file_name()
+                    .and_then(|name| name.to_str())
+                    .unwrap_or_default();
+                name.starts_with("checkpoint-") && name.ends_with(".safetensors")
+            })
+            .collect();
+        found.sort();
+        Ok(found)
+    }
+
+    /// Removes all but the newest `keep` checkpoints.
+    pub(super) fn forget_old(&self, keep: usize) -> anyhow::Result<()> {
+        let checkpoints = self.checkpoints()?;
+        for old in checkpoints.iter().rev().skip(keep.max(1)) {
+            std::fs::remove_file(old).with_context(|| old.display().to_string())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn best(&self) -> PathBuf {
+        self.0.join("best.safetensors")
+    }
+
+    /// Opens the log for appending. Of a run that is continued, lines of steps that are done again are dropped, and
+    /// one that a crash cut off.
+    ///
+    /// - `first_step`: the next step's number
+    pub(super) fn open_log(&self, first_step: u64) -> anyhow::Result<Log> {
+        let path = self.0.join("log.jsonl");
+        keep_lines(&path, |line| {
+            line["step"].as_u64().is_some_and(|step| step < first_step)
+        })?;
+        Log::open(&path)
+    }
+
+    /// Opens the scores for appending, with those that stay; see [`RunFolder::open_log`].
+    pub(super) fn open_scores(&self, first_step: u64) -> anyhow::Result<(Log, Vec<Score>)> {
+        let path = self.0.join("scores.jsonl");
+        let kept = keep_lines(&path, |line| {
+            line["step"].as_u64().is_some_and(|step| step <= first_step)
+        })?;
+        let scores = kept
+            .into_iter()
+            .filter_map(|line| serde_json::from_value(line).ok())
+            .collect();
+        Ok((Log::open(&path)?, scores))
+    }
+
+    /// Writes what is needed to run this again.
+    pub(super) fn write_manifest(
+        &self,
+        experiment: &Experiment,
+        args: &TrainArgs,
+        base: &BaseWeights,
+        pictures: usize,
+        first_step: u64,
+    ) -> anyhow::Result<()> {
+        let manifest = json!({
+            "program": concat!("zeg ", env!("CARGO_PKG_VERSION")),
+            "command": std::env::args().collect::<Vec<_>>(),
+            "started_unix": SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            "first_step": first_step,
+            "experiment": experiment,
+            "seed": experiment.training.seed,
+            "data": { "folder": args.data, "pictures": pictures },
+            "weights": base,
+            "text": args.text,
+            "init": args.init,
+            "device": args.compute.device.to_string(),
+            "machine": {
+                "os": std::env::consts::OS,
+                "arch": std::env::consts::ARCH,
+                "threads": rayon::current_num_threads(),
+                "processor": machine::processor(),
+            },
+            "git_revision": git_revision(),
+        });
+        let mut text = serde_json::to_string_pretty(&manifest)?;
+        text.push('\n');
+        Ok(write_atomically(&self.0.join("run.json"), text.as_bytes())?)
+    }
+}
+
+/// Removes the lines of a file of JSON lines that are not to be kept, and returns the others.
+fn keep_lines(
+    path: &Path,
+    keep: impl Fn(&serde_json::Value) -> bool,
+) -> anyhow::Result<Vec<serde_json::Value>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let old = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let old = String::from_utf8_lossy(&old);
+    let (mut lines, mut kept) = (Vec::new(), String::new());
+    for line in old.lines() {
+        if let Ok(value) = serde_json::from_str(line)
+            && keep(&value)
+        {
+            kept.push_str(line);
+            kept.push('\n');
+            lines.push(value);
+        }
+    }
+    if kept != old {
+        write_atomically(path, kept.as_bytes())?;
+    }
+    Ok(lines)
+}
+
+/// One JSON object a line.
+pub(super) struct Log(File);
+
+impl Log {
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        Ok(Self(file.with_context(|| path.display().to_string())?))
+    }
+
+    /// A step and its time.
+    pub(super) fn write_step(&mut self, report: &StepReport, took: Duration) -> anyhow::Result<()> {
+        let mut line = serde_json::to_value(report)?;
+        line["seconds"] = json!((took.as_secs_f64() * 1e4).round() / 1e4);
+        self.write(&line)
+    }
+
+    pub(super) fn write(&mut self, line: &impl serde::Serialize) -> anyhow::Result<()> {
+        let mut text = serde_json::to_string(line)?;
+        text.push('\n');
+        Ok(self.0.write_all(text.as_bytes())?)
+    }
+}
+
+/// The first setting in which two experiments, or parts of them, differ.
+///
+/// - `path`: the part's name
+fn differing<T: serde::Serialize>(path: &str, old: &T, new: &T) -> String {
+    fn walk(path: &str, old: &serde_json::Value, new: &serde_json::Value) -> Option<String> {
+        let (Some(a), Some(b)) = (old.as_object(), new.as_object()) else {
+            return (old != new).then(|| format!("{path} was {old}, now {new}"));
+        };
+        let absent = serde_json::Value::Null;
+        a.keys().chain(b.keys()).find_map(|key| {
+            let path = if path.is_empty() {
+                key.clone()
+            } else {
+                format!("{path}.{key}")
+            };
+            walk(
+                &path,
+                a.get(key).unwrap_or(&absent),
+                b.get(key).unwrap_or(&absent),
+            )
+        })
+    }
+    let value = |part: &T| serde_json::to_value(part).unwrap_or_default();
+    walk(path, &value(old), &value(new)).unwrap_or_else(|| "no setting differs".to_owned())
+}
+
+/// Revision of the git checkout that the program is run in, where there is one.
+fn git_revision() -> Option<String> {
+    let output = std::process::Command::new("git")
+        .args(["rev-parse", "HEAD"])
+        .output()
+        .ok()?;
+    let revision = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !revision.is_empty()).then_some(revision)
+}

@@ -1,0 +1,113 @@
+//! Encoded views of a frozen encoder: from a file that an earlier run kept, or computed and kept.
+
+use std::{
+    fmt::Write as _,
+    sync::atomic::{AtomicBool, Ordering},
+    time::UNIX_EPOCH,
+};
+
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use zeg::data::{OpenSet, Pipeline, SampleSource as _};
+use zeg_train::{TrainError, checkpoint::CheckpointInfo, features::FeatureCache, trainer::Trainer};
+
+use crate::{cli::TrainArgs, progress};
+
+/// Encoded views, from the file of an earlier run or computed; `None` when the user stopped it.
+pub(super) fn features(
+    info: &CheckpointInfo,
+    trainer: &Trainer,
+    dataset: &OpenSet,
+    (pipeline, views): (&Pipeline, usize),
+    args: &TrainArgs,
+    stop: &AtomicBool,
+) -> anyhow::Result<Option<FeatureCache>> {
+    let experiment = &info.experiment;
+    let seed = experiment.training.seed;
+    let origin = json!({
+        // Another version may prepare pictures in another way.
+        "program": env!("CARGO_PKG_VERSION"),
+        "encoder": info.base.sha256,
+        "model": { "encoder": experiment.model.encoder, "resolution": experiment.model.input_resolution,
+            "double-class-embedding": experiment.model.double_class_embedding },
+        "preprocess": experiment.training.preprocess,
+        "data": { "set": dataset.name(), "classes": dataset.classes(), "items": dataset.len(),
+            "files": pictures_of(dataset) },
+        "views": views,
+        "seed": seed,
+    });
+    let file = args.feature_cache.as_ref().map(|folder| {
+        let digest = Sha256::digest(origin.to_string());
+        let name = hexadecimal(&digest[..8]);
+        folder.join(format!("features-{name}.safetensors"))
+    });
+    if let Some(cache) = file
+        .as_ref()
+        .and_then(|file| FeatureCache::open(file, &origin))
+    {
+        eprintln!("encoded views from {}", file.unwrap_or_default().display());
+        return Ok(Some(cache));
+    }
+    let bar = progress::bar((views * dataset.len()) as u64, "encoding");
+    let cache = FeatureCache::build(
+        &trainer.inference_model(),
+        dataset,
+        pipeline,
+        (views, seed),
+        rayon::current_num_threads(),
+        || {
+            bar.inc(1);
+            if stop.load(Ordering::SeqCst) {
+                Err(TrainError::Interrupted)
+            } else {
+                Ok(())
+            }
+        },
+    );
+    bar.finish_and_clear();
+    match cache {
+        Err(TrainError::Interrupted) => Ok(None),
+        Err(error) => Err(error.into()),
+        Ok(cache) => {
+            if let Some(file) = &file {
+                cache.save(file, &origin)?;
+            }
+            Ok(Some(cache))
+        }
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Digest of the pictures and label maps: of files names, sizes and times of change.
+fn pictures_of(dataset: &OpenSet) -> String {
+    let mut digest = Sha256::new();
+    let dataset = match dataset {
+        OpenSet::Files(dataset) => dataset,
+        OpenSet::World(set) => {
+            let (part, pictures) = set.pictures();
+            let world = json!([set.world().config(), part, pictures]);
+            digest.update(world.to_string());
+            return hexadecimal(&digest.finalize());
+        }
+    };
+    for path in dataset
+        .items
+        .iter()
+        .flat_map(|item| [&item.image, &item.labels])
+    {
+        digest.update(path.as_os_str().as_encoded_bytes());
+        if let Ok(found) = std::fs::metadata(path) {
+            let changed = found.modified().ok();
+            let since = changed.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            digest.update(found.len().to_le_bytes());
+            digest.update(since.unwrap_or_default().as_nanos().to_le_bytes());
+        }
+    }
+    hexadecimal(&digest.finalize())
+}

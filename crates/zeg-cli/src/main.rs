@@ -1,0 +1,5 @@
+//! The `zeg` program: see the library of this crate.
+
+fn main() -> std::process::ExitCode {
+    zeg_cli::main()
+}

@@ -1,0 +1,241 @@
+//! Every configuration in the repository is one that the program takes.
+#![allow(clippy::unwrap_used)] // in tests
+
+use std::path::{Path, PathBuf};
+
+use zeg::{
+    data::{SampleSource as _, benchmark, mini_world::DATASET},
+    model::method::Method,
+    vocab::{classes::ClassSet, templates::TemplateSet},
+};
+use zeg_train::experiment::{Experiment, Setting};
+
+fn configs(pattern: &str) -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    let mut found: Vec<PathBuf> = std::fs::read_dir(root)
+        .unwrap()
+        .flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().contains(pattern))
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn every_experiment_opens_and_names_what_exists() {
+    let files: Vec<_> = [
+        configs("zegclip-"),
+        configs("clip-rc-"),
+        configs("zegformer-"),
+    ]
+    .concat()
+    .into_iter()
+    .filter(|file| !file.to_string_lossy().contains("-eval.toml"))
+    .filter(|file| !file.to_string_lossy().contains("mini-world"))
+    .collect();
+    assert!(files.len() >= 26, "{files:?}");
+    for file in files {
+        let experiment = Experiment::open(&file, &[]).unwrap();
+        let data = &experiment.data;
+        if data.dataset == DATASET {
+            continue;
+        }
+        let benchmark = benchmark(&data.dataset).unwrap();
+        let list = data.classes.as_deref().unwrap();
+        assert!(benchmark.class_lists.contains(&list), "{}", file.display());
+        for split in [&data.train_split, &data.eval_split] {
+            assert!(
+                benchmark.official(split).is_some(),
+                "{}: {split}",
+                file.display()
+            );
+        }
+        ClassSet::by_name(list).unwrap();
+        TemplateSet::by_name(&data.templates).unwrap();
+    }
+}
+
+#[test]
+fn experiments_on_the_mini_world_open_without_a_folder() {
+    let files = configs("/mini-world/");
+    assert!(files.len() >= 4, "{files:?}");
+    for file in files {
+        let experiment = Experiment::open(&file, &[]).unwrap();
+        let data = &experiment.data;
+        assert_eq!(data.dataset, DATASET);
+        for split in [&data.train_split, &data.eval_split] {
+            let set = data.open(Path::new(""), split).unwrap();
+            assert!(!set.is_empty(), "{}: {split}", file.display());
+        }
+        TemplateSet::by_name(&data.templates).unwrap();
+    }
+}
+
+/// The released numbers, from the reference's configurations.
+#[test]
+fn published_experiments_are_as_released() {
+    let steps = [
+        ("voc12/zegclip-inductive", 20_000, 10, Setting::Inductive),
+        (
+            "voc12/zegclip-transductive",
+            10_000,
+            10,
+            Setting::Transductive,
+        ),
+        (
+            "voc12/zegclip-fully-supervised",
+            20_000,
+            10,
+            Setting::FullySupervised,
+        ),
+        (
+            "coco-stuff164k/zegclip-inductive",
+            80_000,
+            100,
+            Setting::Inductive,
+        ),
+        (
+            "coco-stuff164k/zegclip-transductive",
+            40_000,
+            100,
+            Setting::Transductive,
+        ),
+        (
+            "coco-stuff164k/zegclip-fully-supervised",
+            80_000,
+            100,
+            Setting::FullySupervised,
+        ),
+    ];
+    for (name, steps, tokens, setting) in steps {
+        let file = configs(&format!("{name}.toml")).remove(0);
+        let experiment = Experiment::open(&file, &[]).unwrap();
+        let training = &experiment.training;
+        assert_eq!((training.steps, training.batch), (steps, 16), "{name}");
+        assert_eq!(training.setting, setting, "{name}");
+        assert_eq!(experiment.model.prompts.unwrap().tokens, tokens, "{name}");
+        assert!((training.loss.focal - 100.0).abs() < 1e-9, "{name}");
+        let offset = if setting == Setting::Inductive {
+            0.1
+        } else {
+            0.0
+        };
+        assert!(
+            (experiment.inference.seen_offset - offset).abs() < 1e-6,
+            "{name}"
+        );
+    }
+}
+
+/// ZegFormer's released numbers, and what its models cost: the published 60.3 M and 1829 G are the ResNet-101's, crops
+/// included.
+#[test]
+fn zegformer_is_as_released() {
+    let cases = [
+        ("voc12/zegformer-r50", 10_000, 512, 41_348_032, 1807.2),
+        ("voc12/zegformer-r101", 10_000, 512, 60_287_936, 1826.7),
+        (
+            "coco-stuff164k/zegformer-r50",
+            60_000,
+            640,
+            41_348_032,
+            1835.3,
+        ),
+        (
+            "coco-stuff164k/zegformer-r101",
+            60_000,
+            640,
+            60_287_936,
+            1865.7,
+        ),
+        ("ade20k-full/zegformer-r50", 60_000, 512, 41_348_032, 1807.6),
+        (
+            "pascal-context/zegformer-r101",
+            30_000,
+            512,
+            60_287_936,
+            1826.7,
+        ),
+    ];
+    for (name, steps, size, trained, giga) in cases {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+        let experiment = Experiment::open(&root.join(format!("{name}.toml")), &[]).unwrap();
+        let training = &experiment.training;
+        assert_eq!((training.steps, training.batch), (steps, 32), "{name}");
+        assert_eq!(training.preprocess.size(), size, "{name}");
+        assert_eq!(training.optimizer.clip_norm, Some(0.01), "{name}");
+        let model = experiment.model.architecture().unwrap();
+        assert_eq!(model.count_params().unwrap().trained, trained, "{name}");
+        let data = &experiment.data;
+        let classes = ClassSet::by_name(data.classes.as_deref().unwrap()).unwrap();
+        let found = model.count_macs(classes.len()).total() as f64 / 1e9;
+        assert!((found - giga).abs() < 0.3, "{name}: {found}");
+        TemplateSet::by_name(data.crop_templates.as_deref().unwrap()).unwrap();
+    }
+}
+
+/// The released numbers of CLIP-RC: steps, prompts, and the weights of focal, dice and recovery.
+#[test]
+fn published_experiments_of_clip_rc_are_as_released() {
+    for (name, steps, tokens, focal, dice, recovery) in [
+        ("voc12/clip-rc-inductive", 40_000, 10, 100.0, 1.0, 2.0),
+        ("voc12/clip-rc-transductive", 20_000, 10, 100.0, 1.0, 2.0),
+        (
+            "voc12/clip-rc-fully-supervised",
+            40_000,
+            10,
+            100.0,
+            1.0,
+            0.0,
+        ),
+        (
+            "coco-stuff164k/clip-rc-inductive",
+            80_000,
+            100,
+            200.0,
+            3.0,
+            50.0,
+        ),
+        (
+            "coco-stuff164k/clip-rc-transductive",
+            40_000,
+            100,
+            200.0,
+            3.0,
+            50.0,
+        ),
+        (
+            "coco-stuff164k/clip-rc-fully-supervised",
+            80_000,
+            100,
+            100.0,
+            1.5,
+            1.0,
+        ),
+    ] {
+        let file = configs(&format!("{name}.toml")).remove(0);
+        let experiment = Experiment::open(&file, &[]).unwrap();
+        let (model, training) = (&experiment.model, &experiment.training);
+        assert_eq!(
+            model.architecture().unwrap().method(),
+            Method::ClipRc,
+            "{name}"
+        );
+        assert_eq!(model.regions, Some(16), "{name}");
+        assert_eq!((training.steps, training.batch), (steps, 16), "{name}");
+        assert_eq!(model.prompts.as_ref().unwrap().tokens, tokens, "{name}");
+        let loss = [
+            training.loss.focal,
+            training.loss.dice,
+            training.loss.recovery(),
+        ];
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
+        let released = loss.into_iter().zip([focal, dice, recovery]);
+        assert!(
+            released.into_iter().all(|(a, b)| close(a, b)),
+            "{name}: {loss:?}"
+        );
+        assert!(name.ends_with(training.setting.name()), "{name}");
+    }
+}

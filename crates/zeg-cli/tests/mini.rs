@@ -1,0 +1,198 @@
+//! MiniCLIP and the mini world from end to end: pre-training, the embedded model, the quickstart.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use burn::tensor::Device;
+use tempfile::TempDir;
+use zeg::{
+    data::mini_world::{Part, World, WorldConfig},
+    image::write_rgb_png,
+};
+use zeg_train::pretrain::PretrainConfig;
+use zeg_train::pretraining::Pretraining;
+
+/// `zeg` in a folder.
+fn zeg(folder: &Path) -> Command {
+    let mut command = Command::cargo_bin("zeg").unwrap();
+    command
+        .current_dir(folder)
+        .env_remove("ZEG_DEVICE")
+        .env_remove("ZEG_THREADS")
+        .env("ZEG_CACHE", folder.join("cache"))
+        .env("ZEG_OFFLINE", "1");
+    command
+}
+
+fn stderr(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Chance names one picture in 32 right.
+#[test]
+fn a_short_pre_training_learns_names_far_above_chance() {
+    let config = PretrainConfig {
+        steps: 80,
+        batch: 64,
+        warmup_steps: 8,
+        ..PretrainConfig::default()
+    };
+    let pretraining = Pretraining::new(config, &Device::flex()).unwrap();
+    let mut losses = Vec::new();
+    let trainer = pretraining
+        .run::<zeg_train::TrainError>(|_, report| {
+            losses.push(report.loss);
+            Ok(())
+        })
+        .unwrap();
+    assert!(losses[0] > 3.5, "starts at about ln 64: {}", losses[0]);
+    let model = trainer.inference_model();
+    let accuracy = pretraining.zero_shot_accuracy(&model, 256).unwrap();
+    assert!(accuracy > 0.12, "{accuracy}, losses {losses:?}");
+}
+
+#[test]
+fn the_embedded_model_segments_a_picture_of_its_world() {
+    let folder = TempDir::new().unwrap();
+    let world = World::new(WorldConfig::default()).unwrap();
+    let sample = world.sample(Part::Test, 0);
+    write_rgb_png(&folder.path().join("a.png"), &sample.image).unwrap();
+    let named = sample.objects[0].name.to_string();
+    let output = zeg(folder.path())
+        .args(["segment", "a.png", "--model", "mini", "--classes", &named])
+        .args(["-o", "out", "--json", "-"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(folder.path().join("out/a.png").is_file());
+}
+
+#[test]
+fn a_word_that_the_embedded_model_does_not_know_is_named_with_those_it_knows() {
+    let folder = TempDir::new().unwrap();
+    let world = World::new(WorldConfig::default()).unwrap();
+    write_rgb_png(
+        &folder.path().join("a.png"),
+        &world.sample(Part::Test, 0).image,
+    )
+    .unwrap();
+    let output = zeg(folder.path())
+        .args(["segment", "a.png", "--model", "mini", "-o", "out"])
+        .args(["--classes", "striped red, zebra"])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let text = stderr(&output);
+    assert!(text.contains("does not know the word \"zebra\""), "{text}");
+    assert!(text.contains("striped") && text.contains("cyan"), "{text}");
+}
+
+#[test]
+fn the_quickstart_leaves_scores_pictures_and_a_page() {
+    let folder = TempDir::new().unwrap();
+    let arguments = ["quickstart", "--steps", "2", "--limit", "3", "--json", "-"];
+    let small = ["--threads", "2"];
+    let output = zeg(folder.path())
+        .args(arguments)
+        .args(small)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let methods = summary["methods"].as_array().unwrap();
+    assert_eq!(methods.len(), 3);
+    for method in methods {
+        assert!(method["uncalibrated"]["pAcc"].is_number(), "{method}");
+    }
+    for file in ["report/report.html", "segmented/index.html", "zegclip.toml"] {
+        assert!(
+            folder.path().join("quickstart").join(file).is_file(),
+            "{file}"
+        );
+    }
+    let text = stderr(&output);
+    assert!(
+        text.contains("$ zeg train quickstart/zegclip.toml --weights mini"),
+        "{text}"
+    );
+
+    let again = zeg(folder.path()).args(arguments).output().unwrap();
+    assert!(!again.status.success());
+    assert!(stderr(&again).contains("--overwrite"), "{}", stderr(&again));
+}
+
+#[test]
+fn a_quickstart_does_not_replace_runs_of_somebody_else() {
+    let folder = TempDir::new().unwrap();
+    let own = folder.path().join("runs/own/model.safetensors");
+    std::fs::create_dir_all(own.parent().unwrap()).unwrap();
+    std::fs::write(&own, "weeks of work").unwrap();
+    let arguments = ["quickstart", "-o", ".", "--overwrite"];
+    let output = zeg(folder.path()).args(arguments).output().unwrap();
+    assert!(!output.status.success());
+    assert!(
+        stderr(&output).contains("was not made by a quickstart"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(std::fs::read_to_string(&own).unwrap(), "weeks of work");
+}
+
+#[test]
+fn the_mini_world_needs_no_folder_and_other_data_sets_do() {
+    let folder = TempDir::new().unwrap();
+    let experiment = include_str!("../../../configs/mini-world/baseline-frozen.toml");
+    std::fs::write(folder.path().join("a.toml"), experiment).unwrap();
+    let train = [
+        "train",
+        "a.toml",
+        "--weights",
+        "mini",
+        "-o",
+        "run",
+        "--set",
+        "training.steps=2",
+    ];
+    let few = [
+        "--set",
+        "data.mini-world.train=6",
+        "--set",
+        "data.mini-world.test=3",
+    ];
+    let output = zeg(folder.path()).args(train).args(few).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let eval = ["eval", "run/model.safetensors", "--json", "-"];
+    let output = zeg(folder.path()).args(eval).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["images"], 3);
+
+    let other = ["eval", "run/model.safetensors", "--dataset", "voc12"];
+    let output = zeg(folder.path()).args(other).output().unwrap();
+    assert!(
+        stderr(&output).contains("name it with --data"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn every_method_is_timed_with_generated_weights() {
+    let folder = TempDir::new().unwrap();
+    let configs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/mini-world");
+    for config in ["zegclip-inductive", "clip-rc-inductive", "zegformer"] {
+        for training in [false, true] {
+            let mut command = zeg(folder.path());
+            command.args(["bench", &format!("{configs}/{config}.toml")]);
+            command.args(["--runs", "1", "--json", "-"]);
+            if training {
+                command.args(["--training", "--batch", "2"]);
+            }
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{config}: {}", stderr(&output));
+            let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert!(found["median_s"].as_f64().unwrap() > 0.0, "{config}");
+        }
+    }
+}

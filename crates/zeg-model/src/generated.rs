@@ -1,0 +1,90 @@
+//! The weight generator of the reference vectors: values that are a function of a name, a seed and a position.
+//!
+//! Files of full-size models do not store their weights. FNV-1a of the name and the seed start a splitmix64 sequence;
+//! its upper 24 bits become a number in [-1, 1) that is exact in `f32`. What is drawn for a parameter is then scaled
+//! by a rule that depends on its name and shape ("Weight generator" in the vectors' README).
+
+use crate::weights::HostTensor;
+
+/// splitmix64's increment, also what one seed is apart from the next.
+const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// FNV-1a, 64 bits.
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// Output of splitmix64 at a state.
+fn splitmix64(state: u64) -> u64 {
+    let x = state.wrapping_add(GOLDEN_GAMMA);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}
+
+/// `count` numbers in [-1, 1), the raw material of everything else.
+pub fn uniform(name: &str, seed: u64, count: usize) -> impl Iterator<Item = f32> {
+    let start = fnv1a(name).wrapping_add(seed.wrapping_mul(GOLDEN_GAMMA));
+    (0..count as u64).map(move |i| {
+        let bits = splitmix64(start.wrapping_add(i)) >> 40; // 24 bits
+        bits as f32 * (2.0_f32).powi(-23) - 1.0
+    })
+}
+
+/// `count` integers in `0..below`.
+pub fn integers(name: &str, seed: u64, count: usize, below: u32) -> Vec<u32> {
+    uniform(name, seed, count)
+        .map(|v| (f64::midpoint(f64::from(v), 1.0) * f64::from(below)).floor() as u32)
+        .collect()
+}
+
+/// A parameter of the generated model, scaled as its name and shape say.
+pub fn parameter(name: &str, seed: u64, shape: &[usize]) -> HostTensor {
+    let (amplitude, offset) = scale(name, shape);
+    let values = uniform(name, seed, shape.iter().product());
+    HostTensor {
+        shape: shape.to_vec(),
+        values: values.map(|v| v * amplitude + offset).collect(),
+    }
+}
+
+/// Amplitude and offset of a parameter.
+fn scale(name: &str, shape: &[usize]) -> (f32, f32) {
+    let mut parts = name.rsplit('.');
+    let leaf = parts.next().unwrap_or_default();
+    let module = parts.next().unwrap_or_default();
+    let fan = |count: usize| (3.0 / count.max(1) as f64).sqrt();
+    let is_norm = module.starts_with("ln_") || module.contains("norm");
+    let is_table = leaf.ends_with("embedding")
+        || leaf.ends_with("embeddings")
+        || module.ends_with("embedding")
+        || leaf == "region_level_bridge";
+    if leaf.ends_with("bias") {
+        (0.1, 0.0)
+    } else if is_norm {
+        (0.2, 1.0)
+    } else if is_table {
+        (0.5, 0.0)
+    } else if matches!(leaf, "proj" | "text_projection") {
+        (fan(shape[0]) as f32, 0.0)
+    } else {
+        let amplitude = fan(shape.iter().skip(1).product());
+        // The keys of ZegCLIP's decoder are enlarged so that its masks are not all alike.
+        let sharpened = name.contains("decoder_1") && name.ends_with("multihead_attn.k.weight");
+        let factor = if sharpened { 6.0 } else { 1.0 };
+        ((amplitude * factor) as f32, 0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_stay_in_their_range() {
+        let drawn = integers("full.label", 5, 1000, 21);
+        assert!(drawn.iter().all(|&n| n < 21) && drawn.contains(&0) && drawn.contains(&20));
+    }
+}

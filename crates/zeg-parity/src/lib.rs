@@ -1,0 +1,194 @@
+//! `zeg parity`: numbers that the reference implementations computed, recomputed here and compared.
+//!
+//! A file of reference numbers ([`file`]) describes itself: its metadata hold the whole configuration, so any file of
+//! a known form ([`Kind`]) can be checked, whatever its sizes and seeds. Each kind has a module that feeds the file's
+//! inputs to the program's own models, losses and optimiser and compares tensor by tensor ([`check`]); nothing is
+//! computed here a second way. What is not recomputed is listed with the reason and never counts as passed.
+//!
+//! Files and tolerances: `README.md` beside the vectors.
+
+mod array;
+mod assets;
+mod check;
+mod error;
+mod file;
+mod full_size;
+#[cfg(test)]
+mod generator_tests;
+mod kind;
+mod misc;
+mod pictures;
+mod report;
+mod rounding;
+mod small_model;
+mod summary;
+mod text;
+mod tokenizer;
+mod training_part;
+mod trajectory;
+mod variants;
+mod zegformer;
+
+use std::{
+    io::Write,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use burn::tensor::Device;
+
+pub use error::ParityError;
+pub use summary::{Summary, Worst};
+
+pub(crate) use zeg_model::generated as generator;
+
+use check::{Check, Findings};
+use file::VectorFile;
+use kind::Kind;
+
+/// A file that takes longer than this is announced with its time.
+const LONG: Duration = Duration::from_secs(5);
+
+/// Where to compute, and where to find what files name.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// A device without autodiff.
+    pub device: Device,
+    /// Folder that holds the `weights/` and `text/` that files name; without, the folders around each file are
+    /// searched.
+    pub assets: Option<PathBuf>,
+}
+
+/// Compares files of reference numbers, and folders of them.
+///
+/// - `out`: takes the report, one line for each group of like tensors
+///
+/// A file that cannot be read or recognised makes the comparison fail, but not end.
+///
+/// # Errors
+/// The report cannot be written.
+pub fn run(
+    paths: &[PathBuf],
+    options: &Options,
+    out: &mut dyn Write,
+) -> Result<Summary, ParityError> {
+    let mut summary = Summary::default();
+    for path in paths {
+        let files = match vector_files(path) {
+            Ok(files) => files,
+            Err(error) => {
+                summary.unreadable += 1;
+                writeln!(out, "FAIL {error}")?;
+                continue;
+            }
+        };
+        for file in files {
+            let start = Instant::now();
+            match compare_guarded(&file, options) {
+                Ok((label, findings)) => {
+                    report::write_file(out, &label, &findings)?;
+                    summary.add(&label, &findings);
+                }
+                Err(error) => {
+                    summary.unreadable += 1;
+                    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+                    writeln!(out, "{name}: FAIL {error}")?;
+                }
+            }
+            out.flush()?;
+            if start.elapsed() > LONG {
+                progress(&file, &format!("{:.0} s", start.elapsed().as_secs_f64()));
+            }
+        }
+    }
+    report::write_summary(out, &summary)?;
+    Ok(summary)
+}
+
+/// As [`compare_file`], with a panic of the tensor library as an error of this file.
+fn compare_guarded(path: &Path, options: &Options) -> Result<(String, Findings), ParityError> {
+    let result = catch_unwind(AssertUnwindSafe(|| compare_file(path, options)));
+    result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(ParityError::Panic {
+            path: path.to_owned(),
+            reason: text.unwrap_or("without a message").to_owned(),
+        })
+    })
+}
+
+/// Reads, recognises and compares one file.
+fn compare_file(path: &Path, options: &Options) -> Result<(String, Findings), ParityError> {
+    let file = VectorFile::open(path)?;
+    let kind = Kind::of(&file).ok_or_else(|| ParityError::Format {
+        path: path.to_owned(),
+        reason: "is no file of reference numbers that is known here".into(),
+    })?;
+    let check = Check::new(&file);
+    let findings = match kind {
+        Kind::SmallModel => small_model::compare(check, &options.device)?,
+        Kind::Variants => variants::compare(check, &options.device)?,
+        Kind::TextEncoder => text::compare(check, &options.device)?,
+        Kind::Tokenizer => tokenizer::compare(check)?,
+        Kind::Misc => misc::compare(check, &options.device)?,
+        Kind::FullSize => full_size::compare(check, options)?,
+        Kind::Trajectory => trajectory::compare(check, options)?,
+        Kind::ZegFormer => zegformer::compare(check, &options.device)?,
+        Kind::NotBuilt(what) => {
+            let mut check = check;
+            check.leave_out("", &format!("{what}, for which there is no comparison"));
+            check.finish(&[])
+        }
+    };
+    Ok((file.label(), findings))
+}
+
+/// The file itself, or the files of a folder in the order of their names.
+fn vector_files(path: &Path) -> Result<Vec<PathBuf>, ParityError> {
+    let read = |source| ParityError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    if !std::fs::metadata(path).map_err(read)?.is_dir() {
+        return Ok(zegformer::parts_of(path).unwrap_or_else(|| vec![path.to_owned()]));
+    }
+    let entries = std::fs::read_dir(path).map_err(read)?;
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()
+        .map_err(read)?;
+    paths.sort();
+    let is_vector_file = |path: &PathBuf| {
+        let extension = path
+            .extension()
+            .and_then(|e| e.to_str())
+            .unwrap_or_default();
+        match extension.to_ascii_lowercase().as_str() {
+            "safetensors" => true,
+            // Beside a safetensors file it repeats that file's description.
+            "json" => !path.with_extension("safetensors").exists() && holds_vectors(path),
+            _ => false,
+        }
+    };
+    paths.retain(is_vector_file);
+    if paths.is_empty() {
+        return Err(ParityError::Format {
+            path: path.to_owned(),
+            reason: "holds no file of reference numbers (*.safetensors, tokenizer *.json)".into(),
+        });
+    }
+    Ok(paths)
+}
+
+/// Whether a JSON file is worth opening: one that is known, or damaged so that the comparison must say so.
+fn holds_vectors(path: &Path) -> bool {
+    VectorFile::open(path).map_or(true, |file| Kind::of(&file).is_some())
+}
+
+/// A line on standard error about a file that takes its time.
+fn progress(path: &Path, text: &str) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    eprintln!("parity: {name}: {text}");
+}

@@ -1,0 +1,533 @@
+//! Inference with all its switches.
+//!
+//! Longer than other files: every switch of the reference has tensors of its own, and all are compared on one picture.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use zeg_image::RgbImage;
+use zeg_model::{
+    scores::{Labelling, ScoreField, WeightedMasks},
+    trace::Trace,
+    zegformer::{
+        QueryOutput, ZegFormer,
+        classifier::CropClassifier,
+        crops::{ClipPicture, CropStyle, Outside, QueryMasks, align},
+        foreground::{bounding_box, enlarge, foreground},
+        fusion::{ClassLogits, Fusion},
+    },
+};
+
+use super::{
+    ACTIVATION, MASK_TIE,
+    case::{self, Case, Switches},
+    compare_trace,
+    training::compare_output,
+};
+use crate::{
+    ParityError,
+    array::Array,
+    check::{Check, Findings, Limit},
+    small_model::compare_labels,
+};
+
+/// Class embeddings in the head's sentences.
+const TEXT: &str = "text.text_features_test";
+/// Class embeddings in the sentences for crops.
+const CROP_TEXT: &str = "text.text_features_test_clip";
+/// Every so manieth pixel of a variant's map is stored.
+const VARIANT_STEP: usize = 3;
+/// What the variant without crops subtracts, by its name.
+const VARIANT_OFFSET: f32 = 0.3;
+
+/// Compares the file.
+pub(super) fn compare(
+    mut check: Check,
+    case: &Case,
+    device: &Device,
+) -> Result<Findings, ParityError> {
+    let check_ref = &mut check;
+    let pictures = case::pictures(check_ref, "in.image.")?;
+    let model = case.model(device)?;
+    let view = Views {
+        clip: Clip::open(check_ref, case, device)?,
+        model: &model,
+        case,
+    };
+    compare_classes(check_ref, case);
+    let switches = case.switches()?;
+    let size = case::padded_size(&pictures);
+    let mut trace = Trace::on();
+    let output = view.forward(&pictures, size, &mut trace, Some(check_ref))?;
+    compare_trace(check_ref, "mid.", trace)?;
+    let mut looks = looks(&output, size)?;
+    let boxes = compare_masks(check_ref, &mut looks)?;
+    compare_crops(check_ref, &view.clip, &pictures, &looks, &boxes);
+    for (index, (picture, look)) in pictures.iter().zip(&looks).enumerate() {
+        let names = Names {
+            features: format!("clip.image_features.{index}"),
+            scores: format!("out.class_scores.{index}"),
+            map: format!("out.sem_seg.{index}"),
+            labels: Some(format!("out.argmax.{index}")),
+            step: 1,
+        };
+        let out = output_size(check_ref, &format!("in.out_hw.{index}"))?;
+        view.clip
+            .compare_result(check_ref, case, (picture, look), switches, out, &names)?;
+    }
+    compare_variants(check_ref, &view, &pictures[0], switches)?;
+    Ok(check.finish(&["out.", "mid.", "clip.", "var."]))
+}
+
+/// The lists of seen and unseen classes.
+fn compare_classes(check: &mut Check, case: &Case) {
+    for (name, seen) in [("seen_indexes", true), ("unseen_indexes", false)] {
+        let classes = (0..case.classes.len()).filter(|&class| case.seen[class] == seen);
+        let classes: Vec<u32> = classes.map(|class| class as u32).collect();
+        let found = Array::from_values(&[classes.len()], &classes);
+        check.compare(name, &found, Limit::Exact);
+    }
+}
+
+/// Height and width that a map is asked for.
+pub(super) fn output_size(check: &mut Check, name: &str) -> Result<[usize; 2], ParityError> {
+    let [height, width] = check.input(name)?.to_u32()[..] else {
+        return Err(check.tensor_error(name, "is not [height, width]"));
+    };
+    Ok([height as usize, width as usize])
+}
+
+/// What a file is computed with.
+struct Views<'a> {
+    clip: Clip,
+    model: &'a ZegFormer,
+    case: &'a Case,
+}
+
+impl Views<'_> {
+    /// The first stage on a batch; compares its outputs if asked to.
+    fn forward(
+        &self,
+        pictures: &[RgbImage],
+        size: [usize; 2],
+        trace: &mut Trace,
+        check: Option<&mut Check>,
+    ) -> Result<QueryOutput, ParityError> {
+        let text = self.clip.text.clone();
+        let images = case::batch(pictures, size, &text.device());
+        let mut outputs = self.model.forward_all(images, text, trace);
+        let last = outputs
+            .pop()
+            .ok_or_else(|| ParityError::Backend("the model has no decoder layer".into()))?;
+        if let Some(check) = check {
+            compare_output(check, "final", &last)?;
+            for (layer, output) in outputs.iter().enumerate() {
+                compare_output(check, &format!("aux{layer}"), output)?;
+            }
+        }
+        Ok(last)
+    }
+}
+
+/// What the first stage says of one picture, in main memory.
+#[derive(Clone)]
+pub(super) struct Look {
+    /// Class logits `[queries, classes + 1]`.
+    pub(super) own: Vec<f32>,
+    pub(super) masks: QueryMasks,
+    /// Height and width with padding.
+    pub(super) padded: [usize; 2],
+    /// Foreground of every query at the padded size.
+    pub(super) foreground: Vec<Vec<bool>>,
+    /// Whether some of it is the reference's and not our own.
+    adjusted: bool,
+}
+
+/// The parts of a batch's output.
+fn looks(output: &QueryOutput, padded: [usize; 2]) -> Result<Vec<Look>, ParityError> {
+    let logits = Array::of(output.classes.clone())?;
+    let masks = Array::of(output.masks.clone())?;
+    let [batch, ..] = logits.shape[..] else {
+        return Ok(Vec::new()); // it has three axes
+    };
+    (0..batch)
+        .map(|picture| Ok(Look::new(&logits, &masks, picture, padded)))
+        .collect()
+}
+
+impl Look {
+    /// One picture of `[batch, queries, classes + 1]` and `[batch, queries, h, w]`.
+    pub(super) fn new(logits: &Array, masks: &Array, picture: usize, padded: [usize; 2]) -> Self {
+        let part = |array: &Array| -> Vec<f32> {
+            let length = array.values.len() / array.shape[0].max(1);
+            let values = &array.values[picture * length..][..length];
+            values.iter().map(|&v| v as f32).collect()
+        };
+        let masks = QueryMasks {
+            values: part(masks),
+            queries: masks.shape[1],
+            grid: [masks.shape[2], masks.shape[3]],
+        };
+        let foreground = (0..masks.queries)
+            .map(|query| foreground(&enlarge(masks.of(query), masks.grid, padded)))
+            .collect();
+        Self {
+            own: part(logits),
+            masks,
+            padded,
+            foreground,
+            adjusted: false,
+        }
+    }
+}
+
+/// Compares the foreground of every query, and takes the reference's where a logit is so near to 0 that rounding
+/// decides. Returns the boxes.
+fn compare_masks(check: &mut Check, looks: &mut [Look]) -> Result<Array, ParityError> {
+    let queries = looks.first().map_or(0, |look| look.masks.queries);
+    let [height, width] = looks.first().map_or([0, 0], |look| look.padded);
+    let name = "clip.binary_masks";
+    if let Some(reference) = check.reference(name) {
+        if reference.shape != [looks.len(), queries, height, width] {
+            return Err(check.tensor_error(name, "is not [batch, queries, height, width]"));
+        }
+        let stored = reference.to_u8();
+        let (mut wrong, mut ties) = (0, 0);
+        for (index, stored) in stored.chunks_exact((height * width).max(1)).enumerate() {
+            let (look, query) = (&mut looks[index / queries], index % queries);
+            let logits = enlarge(look.masks.of(query), look.masks.grid, look.padded);
+            let pixels = stored.iter().zip(&mut look.foreground[query]).zip(logits);
+            for ((&stored, found), logit) in pixels {
+                if (stored != 0) == *found {
+                    continue;
+                }
+                if f64::from(logit.abs()) > MASK_TIE {
+                    wrong += 1;
+                } else {
+                    (*found, look.adjusted) = (!*found, true);
+                    ties += 1;
+                }
+            }
+        }
+        if ties > 0 {
+            check.note(format!(
+                "{ties} mask pixels at 0 but for rounding are taken as the reference has them"
+            ));
+        }
+        check.outcome(name, Limit::Exact, f64::from(wrong), None);
+    }
+    Ok(compare_boxes(check, looks))
+}
+
+/// Compares the boxes of all queries.
+pub(super) fn compare_boxes(check: &mut Check, looks: &[Look]) -> Array {
+    let boxes: Vec<f32> = looks
+        .iter()
+        .flat_map(|look| {
+            let masks = look.foreground.iter();
+            masks.flat_map(|mask| bounding_box(mask, look.padded))
+        })
+        .collect();
+    let boxes = Array::from_values(&[boxes.len() / 4, 4], &boxes);
+    check.compare("clip.boxes_xyxy", &boxes, Limit::Exact);
+    boxes
+}
+
+/// Compares the crops of all queries, with and without what is outside of the masks.
+pub(super) fn compare_crops(
+    check: &mut Check,
+    clip: &Clip,
+    pictures: &[RgbImage],
+    looks: &[Look],
+    boxes: &Array,
+) {
+    let side = clip.classifier.side();
+    let count = boxes.shape[0];
+    for (kind, outside) in [("masked", Outside::Mean), ("plain", Outside::Kept)] {
+        let crops: Vec<f32> = pictures
+            .iter()
+            .zip(looks)
+            .flat_map(|(picture, look)| {
+                let seen = case::clip_picture(picture, look.padded);
+                let masks = look.foreground.iter();
+                masks
+                    .flat_map(|mask| align(&seen, mask, outside, side))
+                    .collect::<Vec<f32>>()
+            })
+            .collect();
+        let crops = Array::from_values(&[count, 3, side, side], &crops);
+        let name = |part: &str| format!("clip.crop_{kind}_{part}");
+        check.compare(&name("sub8"), &crops.every(8, 2..4), ACTIVATION);
+        if let Some(reference) = check.reference(&name("sub4_first4")) {
+            let first = reference.shape.first().copied().unwrap_or(0);
+            let part = rows(&crops, 0..first.min(count)).every(4, 2..4);
+            check.compare(&name("sub4_first4"), &part, ACTIVATION);
+        }
+        let channels = crops.values.chunks_exact((side * side).max(1));
+        let sum = |f: fn(&f64) -> f64| Array {
+            shape: vec![count, 3],
+            values: channels.clone().map(|c| c.iter().map(f).sum()).collect(),
+        };
+        check.compare(&name("sum"), &sum(|v| *v), ACTIVATION);
+        check.compare(&name("sqsum"), &sum(|v| v * v), ACTIVATION);
+        for query in 0..count {
+            let full = name(&format!("full_query{query}"));
+            if check.has(&full) {
+                let mut crop = rows(&crops, query..query + 1);
+                crop.shape.remove(0);
+                check.compare(&full, &crop, ACTIVATION);
+            }
+        }
+    }
+}
+
+/// Some entries along the first axis.
+fn rows(array: &Array, range: std::ops::Range<usize>) -> Array {
+    let length: usize = array.shape[1..].iter().product();
+    let mut shape = array.shape.clone();
+    shape[0] = range.len();
+    Array {
+        shape,
+        values: array.values[range.start * length..range.end * length].to_vec(),
+    }
+}
+
+/// The names of one result's tensors.
+pub(super) struct Names {
+    pub(super) features: String,
+    pub(super) scores: String,
+    pub(super) map: String,
+    pub(super) labels: Option<String>,
+    /// Every so manieth pixel of the map is stored.
+    pub(super) step: usize,
+}
+
+/// The second stage.
+pub(super) struct Clip {
+    classifier: CropClassifier,
+    /// `[classes, dim]`
+    text: Tensor<2>,
+    /// `[classes, dim]`
+    crop_text: Tensor<2>,
+}
+
+impl Clip {
+    /// Tower and embeddings; the latter from the file, or from that of inference.
+    pub(super) fn open(
+        check: &mut Check,
+        case: &Case,
+        device: &Device,
+    ) -> Result<Self, ParityError> {
+        let mut read = |name: &str| -> Result<Tensor<2>, ParityError> {
+            if check.has(name) {
+                let rows = case::embeddings(check, name)?;
+                return case::tensor(check, name, &rows, device);
+            }
+            let file = case.sibling("infer")?;
+            let mut other = Check::new(&file);
+            let rows = case::embeddings(&mut other, name)?;
+            case::tensor(&other, name, &rows, device)
+        };
+        Ok(Self {
+            text: read(TEXT)?,
+            crop_text: read(CROP_TEXT)?,
+            classifier: case.classifier(device)?,
+        })
+    }
+
+    /// CLIP's view of every query: `[queries, dim]`.
+    fn features(
+        &self,
+        picture: &ClipPicture,
+        look: &Look,
+        style: CropStyle,
+    ) -> Result<Vec<f32>, ParityError> {
+        let outside = match style {
+            CropStyle::MaskedCrop => Outside::Mean,
+            CropStyle::Crop => Outside::Kept,
+            CropStyle::Mask => return self.look(picture, look, style),
+        };
+        if !look.adjusted {
+            return self.look(picture, look, style);
+        }
+        let side = self.classifier.side();
+        let masks = look.foreground.iter();
+        let crops: Vec<f32> = masks
+            .flat_map(|mask| align(picture, mask, outside, side))
+            .collect();
+        let shape = [look.masks.queries, 3, side, side];
+        let device = self.crop_text.device();
+        let crops = Tensor::from_data(TensorData::new(crops, shape), &device);
+        Ok(Array::of(self.classifier.features(crops))?.to_f32())
+    }
+
+    /// As the program itself looks at crops.
+    fn look(
+        &self,
+        picture: &ClipPicture,
+        look: &Look,
+        style: CropStyle,
+    ) -> Result<Vec<f32>, ParityError> {
+        let all = vec![true; look.masks.queries];
+        Ok(self.classifier.look(picture, &look.masks, style, &all)?)
+    }
+
+    /// Compares features, class scores and map of one picture.
+    pub(super) fn compare_result(
+        &self,
+        check: &mut Check,
+        case: &Case,
+        (picture, look): (&RgbImage, &Look),
+        switches: Switches,
+        out: [usize; 2],
+        names: &Names,
+    ) -> Result<(), ParityError> {
+        let (classes, queries) = (case.classes.len(), look.masks.queries);
+        let mut logits = ClassLogits {
+            own: look.own.clone(),
+            clip: None,
+            classes,
+        };
+        if switches.fusion != Fusion::QueryAlone {
+            let seen = case::clip_picture(picture, look.padded);
+            let features = self.features(&seen, look, switches.style)?;
+            let dim = self.classifier.embed_dim();
+            let found = Array::from_values(&[queries, dim], &features);
+            check.compare(&names.features, &found, ACTIVATION);
+            let features = self.classifier.upload(features);
+            let clip = self.classifier.logits(features, self.crop_text.clone());
+            logits.clip = Some(Array::of(clip)?.to_f32());
+        }
+        // Where one of the two alone decides, the reference's numbers are the logits with "no object".
+        let stored = match switches.fusion {
+            Fusion::ClipAlone => logits.clip_with_no_object(),
+            Fusion::QueryAlone => Some(look.own.clone()),
+            Fusion::SeenUnseen | Fusion::AllClasses => None,
+        };
+        let scores = logits.scores(switches.fusion, &case.seen);
+        let found = match &stored {
+            Some(logits) => Array::from_values(&[queries, classes + 1], logits),
+            None => Array::from_values(&[queries, classes], &scores),
+        };
+        check.compare(&names.scores, &found, ACTIVATION);
+
+        let offsets = case
+            .seen
+            .iter()
+            .map(|&seen| if seen { switches.offset } else { 0.0 });
+        let masks = WeightedMasks::new(look.masks.clone(), scores, look.padded);
+        let size = [picture.height() as usize, picture.width() as usize];
+        let field = ScoreField::of_masks(masks, classes, size, offsets.collect());
+        let strip = field.strip(0..out[0], out); // [rows, classes, columns]
+        let map = classes_first(strip.values(), classes, out);
+        check.compare(&names.map, &map.every(names.step, 1..3), ACTIVATION);
+        let Some(name) = &names.labels else {
+            return Ok(());
+        };
+        if let Some(reference) = check.reference(name) {
+            let mut labels = vec![0_u16; out[0] * out[1]];
+            strip.label(&Labelling::default(), &mut labels, None);
+            let found = Array::from_values(&out, &labels);
+            compare_labels(check, name, reference, &found, &map);
+        }
+        Ok(())
+    }
+}
+
+/// `[rows, classes, columns]` → `[classes, rows, columns]`
+fn classes_first(values: &[f32], classes: usize, [height, width]: [usize; 2]) -> Array {
+    let mut result = Vec::with_capacity(values.len());
+    for class in 0..classes {
+        for row in values.chunks_exact((classes * width).max(1)) {
+            result.extend(row[class * width..][..width].iter().map(|&v| f64::from(v)));
+        }
+    }
+    Array {
+        shape: vec![classes, height, width],
+        values: result,
+    }
+}
+
+/// The first picture alone with other switches. Those that change the scoring were made without an offset, those that
+/// change the crops with the main one.
+fn compare_variants(
+    check: &mut Check,
+    view: &Views,
+    picture: &RgbImage,
+    main: Switches,
+) -> Result<(), ParityError> {
+    let size = case::padded_size(std::slice::from_ref(picture));
+    let output = view.forward(std::slice::from_ref(picture), size, &mut Trace::off(), None)?;
+    let looks = looks(&output, size)?;
+    let out = output_size(check, "in.out_hw.0")?;
+    let crops = Switches {
+        fusion: Fusion::SeenUnseen,
+        style: CropStyle::MaskedCrop,
+        ..main
+    };
+    for (name, switches) in [
+        (
+            "clip_only",
+            Switches {
+                fusion: Fusion::ClipAlone,
+                offset: 0.0,
+                ..crops
+            },
+        ),
+        (
+            "ens_all_cls",
+            Switches {
+                fusion: Fusion::AllClasses,
+                offset: 0.0,
+                ..crops
+            },
+        ),
+        (
+            "style_crop",
+            Switches {
+                style: CropStyle::Crop,
+                ..crops
+            },
+        ),
+        (
+            "style_mask",
+            Switches {
+                style: CropStyle::Mask,
+                ..crops
+            },
+        ),
+        (
+            "no_clip",
+            Switches {
+                fusion: Fusion::QueryAlone,
+                offset: 0.0,
+                ..crops
+            },
+        ),
+        (
+            "no_clip_gamma",
+            Switches {
+                fusion: Fusion::QueryAlone,
+                offset: VARIANT_OFFSET,
+                ..crops
+            },
+        ),
+    ] {
+        let names = Names {
+            features: format!("var.{name}.image_features.0"),
+            scores: format!("var.{name}.class_scores.0"),
+            map: format!("var.{name}.sem_seg_sub{VARIANT_STEP}.0"),
+            labels: Some(format!("var.{name}.argmax.0")),
+            step: VARIANT_STEP,
+        };
+        if check.has(&names.scores) {
+            view.clip.compare_result(
+                check,
+                view.case,
+                (picture, &looks[0]),
+                switches,
+                out,
+                &names,
+            )?;
+        }
+    }
+    Ok(())
+}

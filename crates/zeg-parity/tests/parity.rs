@@ -1,0 +1,293 @@
+//! Reference numbers, recomputed: those in the repository always, those of the shared folder where it is.
+
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use burn::tensor::Device;
+use zeg_parity::{Options, Summary, run};
+
+/// Compares paths; the report as text.
+fn compare(paths: &[PathBuf]) -> (Summary, String) {
+    let options = Options {
+        device: Device::flex(),
+        assets: None,
+    };
+    let mut report = Vec::new();
+    let summary = run(paths, &options, &mut report).unwrap();
+    (summary, String::from_utf8(report).unwrap())
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
+}
+
+/// A folder of the shared vectors; `None`, said on standard error, where there is none.
+fn shared(name: &str) -> Option<PathBuf> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let folder = workspace.join("../shared/vectors").join(name);
+    if folder.exists() {
+        return Some(folder);
+    }
+    // Straight to standard error: the test harness would swallow `eprintln!`.
+    let line = format!("skipped: {} is not there\n", folder.display());
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+    None
+}
+
+/// A copy of a golden file in a folder of its own, with one `f32` value of a tensor replaced.
+fn corrupted(folder: &Path, file: &str, tensor: &str, position: usize, value: f32) -> PathBuf {
+    let mut bytes = fs::read(golden(file)).unwrap();
+    let (header, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let start = 8 + header + metadata.info(tensor).unwrap().data_offsets.0 + 4 * position;
+    bytes[start..start + 4].copy_from_slice(&value.to_le_bytes());
+    let path = folder.join(file);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn golden_files_are_reproduced() {
+    let tokenizer = golden("../../../zeg-vocab/tests/golden/tokenizer.json");
+    let (summary, report) = compare(&[golden(""), tokenizer]);
+    assert!(summary.passed(), "{report}");
+    // Gradients of attention in cliprc_eps_a that are rounding in the reference.
+    assert_eq!((summary.files, summary.not_recomputed), (8, 24), "{report}");
+    assert!(summary.tensors > 1200, "{report}");
+    let last = report.lines().last().unwrap();
+    assert!(last.starts_with("parity: PASS "), "{last}");
+}
+
+#[test]
+fn zegformer_is_reproduced() {
+    let (summary, report) = compare(&[golden("zegformer")]);
+    assert!(summary.passed(), "{report}");
+    assert!(summary.tensors > 100, "{report}");
+    // Named by its description, the folder is the same.
+    let (again, report) = compare(&[golden("zegformer/a_meta.json")]);
+    assert_eq!(again.tensors, summary.tensors, "{report}");
+    if let Some(folder) = shared("zegformer") {
+        let (summary, report) = compare(&[folder]);
+        assert!(summary.passed(), "{report}");
+        assert!(summary.tensors > 300, "{report}");
+    }
+}
+
+#[test]
+fn shared_files_of_small_models_are_reproduced() {
+    let folders: Vec<_> = ["zegclip", "clip", "clip-rc"]
+        .into_iter()
+        .filter_map(shared)
+        .collect();
+    let files: Vec<_> = folders
+        .iter()
+        .flat_map(|folder| fs::read_dir(folder).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "safetensors")
+        })
+        .filter(|path| {
+            !path
+                .file_stem()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with("full_")
+        })
+        .collect();
+    if !files.is_empty() {
+        let (summary, report) = compare(&files);
+        assert!(summary.passed(), "{report}");
+    }
+}
+
+#[test]
+fn a_shared_model_of_published_size_and_a_training_run_are_reproduced() {
+    let full = shared("zegclip/full_zegclip_voc.safetensors");
+    let files: Vec<_> = full.into_iter().chain(shared("training")).collect();
+    if !files.is_empty() {
+        let (summary, report) = compare(&files);
+        assert!(summary.passed(), "{report}");
+    }
+}
+
+/// Some of its gradients, and the loss behind a step, hang on the last digit of the picture.
+#[test]
+fn a_shared_clip_rc_model_of_published_size_is_reproduced() {
+    if let Some(full) = shared("clip-rc/full_cliprc_voc.safetensors") {
+        let (summary, report) = compare(&[full]);
+        assert!(summary.passed(), "{report}");
+    }
+}
+
+/// A wrong gradient, and the step that it makes.
+#[test]
+fn a_wrong_gradient_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = "grad.decode_head.decoder_v.layers.0.linear1.bias";
+    let file = corrupted(folder.path(), "cliprc_eps_a.safetensors", name, 0, 1.0);
+    let (summary, report) = compare(&[file]);
+    assert_eq!(summary.failed, 2, "{report}"); // and the step that the file's gradients make
+    assert!(report.contains(&format!("FAIL {name}: ")), "{report}");
+    assert!(!report.contains("in other roundings"), "{report}"); // small models are compared once
+}
+
+/// The same where other roundings are tried: a gradient that is wrong by ten times its limit.
+#[test]
+fn a_slightly_wrong_gradient_of_published_size_fails_in_every_rounding() {
+    let Some(full) = shared("clip-rc/full_cliprc_voc.safetensors") else {
+        return;
+    };
+    let name = "gradsample.decode_head.lateral_proj.weight";
+    // Class embeddings are looked for beside the vectors.
+    let text = full.ancestors().nth(3).unwrap().join("text");
+    let mut bytes = fs::read(full).unwrap();
+    let (header, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let (start, end) = metadata.info(name).unwrap().data_offsets;
+    let data = &mut bytes[8 + header + start..8 + header + end];
+    let values: Vec<f32> = data
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|value| f32::from_le_bytes(*value))
+        .collect();
+    let rms = (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt();
+    data[..4].copy_from_slice(&(values[0] + 1e-3 * rms).to_le_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    for part in ["text", "vectors/clip-rc"] {
+        fs::create_dir_all(folder.path().join(part)).unwrap();
+    }
+    let table = "voc12_single.npy";
+    fs::write(
+        folder.path().join("text").join(table),
+        fs::read(text.join(table)).unwrap(),
+    )
+    .unwrap();
+    let path = folder
+        .path()
+        .join("vectors/clip-rc/full_cliprc_voc.safetensors");
+    fs::write(&path, bytes).unwrap();
+    let (summary, report) = compare(&[path]);
+    assert_eq!(summary.failed, 1, "{report}");
+    assert!(report.contains(&format!("FAIL {name}: ")), "{report}");
+    assert!(report.contains("in other roundings"), "{report}");
+}
+
+/// Every part that CLIP-RC adds shows in the numbers: region tokens, the patch stream, both decoders, the recovery.
+#[test]
+fn a_changed_weight_of_clip_rc_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    for (weight, first) in [
+        ("backbone.region_level_bridge", "eval.pre_ln_tokens"),
+        ("decode_head.lateral_proj.weight", "eval.lateral_proj"),
+        (
+            "decode_head.decoder_q.layers.1.linear2.bias",
+            "eval.decq1.out",
+        ),
+        (
+            "decode_head.decoder_v.layers.2.norm3.weight",
+            "eval.decv2.out",
+        ),
+        (
+            "decode_head.recovery_decoder.linear_q_out.bias",
+            "train.rec.q",
+        ),
+    ] {
+        let weight = format!("state.{weight}");
+        let file = corrupted(folder.path(), "cliprc_st_a.safetensors", &weight, 3, 0.7);
+        let (summary, report) = compare(&[file]);
+        assert!(
+            !summary.passed() && report.contains(&format!("FAIL {first}: ")),
+            "{report}"
+        );
+    }
+}
+
+#[test]
+fn a_wrong_value_fails_and_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for (tensor, value) in [
+        ("eval.g", 0.5),
+        ("train.total_after_step1", 9.6),
+        ("eval.dec1.k", f32::NAN),
+        ("step1.backbone.prompt_norm.weight", 1.0),
+    ] {
+        let file = corrupted(folder.path(), "zegclip_eps_a.safetensors", tensor, 0, value);
+        let (summary, report) = compare(&[file]);
+        assert!(!summary.passed(), "{tensor}: {report}");
+        assert_eq!(summary.failed, 1, "{tensor}: {report}");
+        assert_eq!(summary.worst.unwrap().name, tensor);
+        assert!(report.contains(&format!("FAIL {tensor}: ")), "{report}");
+        assert!(report.lines().last().unwrap().starts_with("parity: FAIL "));
+    }
+}
+
+#[test]
+fn a_changed_weight_is_seen_in_all_that_follows() {
+    let folder = tempfile::tempdir().unwrap();
+    let weight = "state.backbone.prompt_norm.weight";
+    let file = corrupted(folder.path(), "zegclip_eps_a.safetensors", weight, 0, 2e-3);
+    let (summary, report) = compare(&[file]);
+    assert!(summary.failed > 3, "{report}");
+    assert!(!report.contains("FAIL eval.block1"), "{report}");
+}
+
+#[test]
+fn the_exit_code_tells_the_verdict() {
+    let zeg = |path: &Path| {
+        let output = Command::new(env!("CARGO_BIN_EXE_zeg-parity"))
+            .arg(path)
+            .output();
+        output.unwrap().status.code()
+    };
+    assert_eq!(zeg(&golden("variants_a.safetensors")), Some(0));
+    let folder = tempfile::tempdir().unwrap();
+    let file = corrupted(folder.path(), "variants_a.safetensors", "plain.g", 3, 0.25);
+    assert_eq!(zeg(&file), Some(1));
+}
+
+#[test]
+fn nothing_compared_is_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (empty, report) = compare(&[path("")]);
+    assert!(!empty.passed(), "{report}");
+    assert!(
+        report.contains("holds no file of reference numbers"),
+        "{report}"
+    );
+
+    let bytes = fs::read(golden("text_encoder_a.safetensors")).unwrap();
+    fs::write(path("truncated.safetensors"), &bytes[..bytes.len() - 9]).unwrap();
+    fs::write(path("damaged.json"), "{\"vectors\": [").unwrap();
+    fs::write(path("other.json"), "{\"colour\": \"green\"}").unwrap();
+    for (name, reason) in [
+        (
+            "truncated.safetensors",
+            "is not a complete safetensors file",
+        ),
+        ("damaged.json", "is not JSON"),
+        (
+            "other.json",
+            "is no file of reference numbers that is known here",
+        ),
+        ("absent.safetensors", "No such file"),
+    ] {
+        let (summary, report) = compare(&[golden("misc_cliprc.safetensors"), path(name)]);
+        assert!(
+            !summary.passed() && summary.unreadable == 1,
+            "{name}: {report}"
+        );
+        assert!(report.contains(reason), "{name}: {report}");
+    }
+    // A folder with a damaged file among others fails, too; JSON files of other kinds are none of its business.
+    let (summary, report) = compare(&[folder.path().to_owned()]);
+    assert_eq!((summary.files, summary.unreadable), (0, 2), "{report}");
+}
