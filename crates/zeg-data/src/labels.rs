@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use zeg_base::hex;
 use zeg_image::{
     IGNORE_LABEL, ImageError, LabelMap, RgbImage, decode_labels, decode_labels_bytes, decode_rgb,
     decode_rgb_bytes,
@@ -115,7 +116,7 @@ impl LabelRule {
             LabelKind::Identity => vec![format!("0..={}", classes.saturating_sub(1))],
             LabelKind::ReduceZero => vec![format!("0..={classes}")],
             LabelKind::Table(table) => some(table.keys().map(ToString::to_string)),
-            LabelKind::Palette(palette) => some(palette.keys().map(|colour| hex(*colour))),
+            LabelKind::Palette(palette) => some(palette.keys().map(|colour| hex::colour(*colour))),
             LabelKind::Binary { .. } => vec!["0..=255".to_owned()],
         };
         if !matches!(self.kind, LabelKind::Palette(_)) {
@@ -204,7 +205,7 @@ impl LabelRule {
                 _ => self.class_of_colour(colour, classes).ok_or_else(|| {
                     DataError::IllegalColour {
                         file: file.to_owned(),
-                        colour: hex(colour),
+                        colour: hex::colour(colour),
                         x: position % width.max(1),
                         y: position / width.max(1),
                         dataset: title.to_owned(),
@@ -250,11 +251,6 @@ fn grey(picture: &RgbImage) -> Result<LabelMap, ImageError> {
         picture.height() as usize,
         levels.collect(),
     )
-}
-
-/// `#rrggbb`.
-pub(crate) fn hex([r, g, b]: [u8; 3]) -> String {
-    format!("#{r:02x}{g:02x}{b:02x}")
 }
 
 /// The first few of many.

@@ -29,9 +29,7 @@ fn hash(sample: &WorldSample) -> u64 {
     let labels = sample.labels.labels().iter();
     let labels = labels.flat_map(|label| label.to_le_bytes());
     let bytes = sample.image.as_raw().iter().copied().chain(labels);
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    zeg_base::hash::fnv1a(bytes.collect::<Vec<u8>>())
 }
 
 #[test]

@@ -22,10 +22,9 @@ mod notices;
 mod pictures;
 mod text;
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use zeg_image::write::{Existing, NewFile};
+use zeg_base::file::{self, Overwrite};
 
 use crate::{EvalError, Evaluation};
 
@@ -103,9 +102,7 @@ pub fn write_report(
         let path = folder.join(format.file_name());
         let write = |text: String| -> std::io::Result<()> {
             std::fs::create_dir_all(folder)?;
-            let mut file = NewFile::create(&path)?;
-            file.write_all(text.as_bytes())?;
-            file.finish(Existing::Replace)
+            file::write(&path, text, Overwrite::Replace)
         };
         match text.and_then(write) {
             Ok(()) => files.push(path),

@@ -61,8 +61,7 @@ impl Classes {
 
     /// The colour of a label as CSS and the labelling tools write it: `#rrggbb`.
     pub fn hex_colour(&self, label: u16) -> String {
-        let [r, g, b] = self.colour(label);
-        format!("#{r:02x}{g:02x}{b:02x}")
+        zeg_base::hex::colour(self.colour(label))
     }
 
     /// All labels with their names.

@@ -45,7 +45,6 @@ pub use contact_sheet::{ContactSheet, ContactSheetOptions, Thumbnails};
 pub use cvat::{CvatExporter, CvatOptions};
 pub use error::ExportError;
 pub use label_studio::{LabelStudioExporter, LabelStudioOptions};
-pub use output::Overwrite;
 pub use picture::{Exporter, Picture};
 pub use polygons::{Polygon, polygons};
 pub use probability::{
@@ -55,3 +54,4 @@ pub use regions::{BoundingBox, Connectivity, Grouping, Region, Regions, Run, fin
 pub use rle::Rle;
 pub use shapes::Shape;
 pub use summary::{ClassSummary, Summary, SummaryExporter, summarize};
+pub use zeg_base::file::Overwrite;

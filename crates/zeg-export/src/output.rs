@@ -5,36 +5,20 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 
-use zeg_image::write::{Existing, NewFile};
+use zeg_base::file::{self, NewFile, Overwrite};
 
 use crate::ExportError;
 
-/// What happens where a file stands already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Overwrite {
-    /// It stays, and the export fails with [`ExportError::Exists`], before any work where the name is known.
-    #[default]
-    Refuse,
-    /// It is replaced when the new file is complete.
-    Replace,
-}
-
 /// A file in the making.
 #[derive(Debug)]
-pub(crate) struct Target {
-    file: NewFile,
-    overwrite: Overwrite,
-}
+pub(crate) struct Target(NewFile);
 
 impl Target {
     /// Begins a file, and its folder where there is none yet.
     pub(crate) fn create(path: &Path, overwrite: Overwrite) -> Result<Self, ExportError> {
-        // `exists` follows links; one that leads nowhere is something that stands there, too.
-        if overwrite == Overwrite::Refuse && fs::symlink_metadata(path).is_ok() {
-            return Err(ExportError::Exists { path: path.into() });
-        }
-        let file = create_file(path).map_err(ExportError::unwritable(path))?;
-        Ok(Self { file, overwrite })
+        file::make_folder_of(path).map_err(ExportError::unwritable(path))?;
+        let file = NewFile::create(path, overwrite).map_err(unwritten(path))?;
+        Ok(Self(file))
     }
 
     /// Writes by `write`; its error names the file.
@@ -42,35 +26,24 @@ impl Target {
         &mut self,
         write: impl FnOnce(&mut NewFile) -> io::Result<T>,
     ) -> Result<T, ExportError> {
-        let path = self.file.path().to_path_buf();
-        write(&mut self.file).map_err(ExportError::unwritable(&path))
+        let path = self.0.path().to_path_buf();
+        write(&mut self.0).map_err(ExportError::unwritable(&path))
     }
 
     /// Puts the file in its place and says where that is.
     pub(crate) fn finish(self) -> Result<PathBuf, ExportError> {
-        let path = self.file.path().to_path_buf();
-        let existing = match self.overwrite {
-            Overwrite::Refuse => Existing::Keep,
-            Overwrite::Replace => Existing::Replace,
-        };
-        match self.file.finish(existing) {
-            Ok(()) => Ok(path),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                Err(ExportError::Exists { path })
-            }
-            Err(error) => Err(ExportError::unwritable(&path)(error)),
-        }
+        let path = self.0.path().to_path_buf();
+        self.0.finish().map_err(unwritten(&path))?;
+        Ok(path)
     }
 }
 
-fn create_file(path: &Path) -> io::Result<NewFile> {
-    if let Some(folder) = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-    {
-        fs::create_dir_all(folder)?;
+/// The error of a file that may already be there.
+fn unwritten(path: &Path) -> impl Fn(io::Error) -> ExportError {
+    |error| match error.kind() {
+        io::ErrorKind::AlreadyExists => ExportError::Exists { path: path.into() },
+        _ => ExportError::unwritable(path)(error),
     }
-    NewFile::create(path)
 }
 
 /// A folder that gets files for every picture.

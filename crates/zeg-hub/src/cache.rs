@@ -12,7 +12,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{ErrorKind, Write as _},
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -21,6 +21,7 @@ use std::{
 
 use etcetera::BaseStrategy as _;
 use serde::{Deserialize, Serialize};
+use zeg_base::file::{self, Overwrite};
 
 use crate::{
     Entry, HubError,
@@ -255,28 +256,11 @@ pub(crate) fn part_path(folder: &Path, file: &RemoteFile) -> PathBuf {
 /// Writes a file whole or not at all.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), HubError> {
     let write = || {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let mut file = temporary_builder().tempfile_in(folder)?;
         let mut text = serde_json::to_vec_pretty(value)?;
         text.push(b'\n');
-        file.write_all(&text)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|failed| failed.error)?;
-        Ok(())
+        file::write(path, text, Overwrite::Replace)
     };
     write().map_err(write_error(path, 0))
-}
-
-/// Temporary files with the rights of ordinary new files, not the owner's alone.
-fn temporary_builder<'a>() -> tempfile::Builder<'a, 'static> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".zeg-").suffix(".tmp");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        builder.permissions(fs::Permissions::from_mode(0o666)); // less the umask
-    }
-    builder
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use zeg_base::{file, hex};
 
 use crate::{HubError, cache::write_json, error::write_error, list::read_short};
 
@@ -157,19 +158,12 @@ impl Part {
 
     /// The digest of all bytes, 64 lower-case hexadecimal digits.
     pub(crate) fn sha256(&self) -> String {
-        use std::fmt::Write as _;
-        let digest = self.hasher.clone().finalize();
-        digest.iter().fold(String::new(), |mut digits, byte| {
-            let _ = write!(digits, "{byte:02x}"); // writing to a string cannot fail
-            digits
-        })
+        hex::encode(self.hasher.clone().finalize())
     }
 
     /// Gives the file its final name.
     pub(crate) fn finish(self, target: &Path) -> Result<(), HubError> {
-        self.file.sync_all().map_err(write_error(&self.path, 0))?;
-        drop(self.file);
-        fs::rename(&self.path, target).map_err(write_error(target, 0))?;
+        file::put_in_place(self.file, &self.path, target).map_err(write_error(target, 0))?;
         remove_note(&self.path);
         Ok(())
     }

@@ -1,15 +1,14 @@
 //! Writing pictures and label maps as PNG, whole or not at all.
 //!
-//! Everything is written to a temporary file beside the target and renamed when it is complete. A full disk
-//! or an interruption leaves whatever stood there before, and no reader ever sees half a file.
+//! A full disk or an interruption leaves whatever stood there before, and no reader ever sees half a file
+//! ([`zeg_base::file`]).
 
-use std::fs;
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use image::codecs::jpeg::JpegEncoder;
 use png::{BitDepth, ColorType, Compression, Encoder, EncodingError};
-use tempfile::NamedTempFile;
+use zeg_base::file::{NewFile, Overwrite};
 
 use crate::{IGNORE_LABEL, ImageError, LabelMap, RgbImage, voc_palette};
 
@@ -167,7 +166,7 @@ pub fn write_jpeg(path: &Path, image: &RgbImage) -> Result<(), ImageError> {
         path: path.into(),
         source,
     };
-    let mut file = NewFile::create(path).map_err(unwritable)?;
+    let mut file = NewFile::create(path, Overwrite::Replace).map_err(unwritable)?;
     let mut encoder = JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY);
     encoder.encode_image(image).map_err(|error| {
         unwritable(match error {
@@ -175,7 +174,7 @@ pub fn write_jpeg(path: &Path, image: &RgbImage) -> Result<(), ImageError> {
             other => io::Error::other(other),
         })
     })?;
-    file.finish(Existing::Replace).map_err(unwritable)
+    file.finish().map_err(unwritable)
 }
 
 /// How the samples of a PNG are to be read.
@@ -247,95 +246,19 @@ fn replace_file(
     path: &Path,
     fill: impl FnOnce(&mut NewFile) -> Result<(), EncodingError>,
 ) -> io::Result<()> {
-    let mut file = NewFile::create(path)?;
+    let mut file = NewFile::create(path, Overwrite::Replace)?;
     fill(&mut file).map_err(|error| match error {
         EncodingError::IoError(source) => source,
         other => io::Error::other(other),
     })?;
-    file.finish(Existing::Replace)
-}
-
-/// What happens to a file that stands where a [`NewFile`] is to go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
-    /// It makes way.
-    Replace,
-    /// It stays, and finishing the new file fails with [`io::ErrorKind::AlreadyExists`].
-    Keep,
-}
-
-/// A file that takes its place only when it is complete.
-///
-/// Until [`finish`](Self::finish) its content grows in a temporary file in the same folder, which is removed
-/// when the value is dropped.
-#[derive(Debug)]
-pub struct NewFile {
-    path: PathBuf,
-    temporary: BufWriter<NamedTempFile>,
-}
-
-impl NewFile {
-    /// Begins a file that shall stand at `path`; its folder must exist.
-    ///
-    /// # Errors
-    /// What the system says when the folder takes no files.
-    pub fn create(path: &Path) -> io::Result<Self> {
-        // A bare file name has the parent "", which no system can open.
-        let folder = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        Ok(Self {
-            path: path.into(),
-            temporary: BufWriter::new(temporary_builder().tempfile_in(folder)?),
-        })
-    }
-
-    /// Where the file shall stand.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Puts the file in its place.
-    ///
-    /// # Errors
-    /// What the system says when the rest cannot be written or the file cannot be moved; with
-    /// [`Existing::Keep`] also when something stands there already.
-    pub fn finish(self, existing: Existing) -> io::Result<()> {
-        let temporary = self.temporary.into_inner().map_err(io::Error::from)?;
-        let persisted = match existing {
-            Existing::Replace => temporary.persist(&self.path),
-            Existing::Keep => temporary.persist_noclobber(&self.path),
-        };
-        persisted.map(drop).map_err(|failed| failed.error)
-    }
-}
-
-impl Write for NewFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.temporary.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.temporary.flush()
-    }
-}
-
-/// Temporary files with the rights of ordinary new files; the crate's default, owner only, would stay on
-/// the result.
-fn temporary_builder<'a>() -> tempfile::Builder<'a, 'static> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".zeg-").suffix(".tmp");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666)); // less the umask
-    }
-    builder
+    file.finish()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
@@ -349,24 +272,6 @@ mod tests {
         });
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!(fs::read(&path).unwrap(), b"old");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn an_existing_file_is_kept_where_that_is_asked() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("labels.png");
-        let write = |text: &[u8], existing| {
-            let mut file = NewFile::create(&path).unwrap();
-            file.write_all(text).unwrap();
-            file.finish(existing)
-        };
-        write(b"first", Existing::Keep).unwrap();
-        let refused = write(b"second", Existing::Keep).unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(fs::read(&path).unwrap(), b"first");
-        write(b"third", Existing::Replace).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"third");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The tensors are the trained parameters under the reference checkpoints' names, the class embeddings, and in a
 //! training checkpoint the optimiser's moments. The frozen encoder is not copied: its file's SHA-256 stands in the
-//! metadata. A file is written beside its place and renamed, so that a full disk or a crash leaves the last good one.
+//! metadata. A full disk or a crash while one is written leaves the last good one.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,6 +11,7 @@ use std::{
 
 use safetensors::{Dtype, tensor::TensorView};
 use serde::{Deserialize, Serialize};
+use zeg_base::file::{self, Overwrite};
 use zeg_model::{
     embeddings::ClassEmbeddings, method::Model, params::trained_values, weights::StateDict,
 };
@@ -138,57 +139,17 @@ pub fn save(path: &Path, contents: Contents) -> Result<(), TrainError> {
     write_atomically(path, &file)
 }
 
-/// Writes a file beside its place, makes sure that it is on the disk, then renames it into place.
+/// Writes a file whole or not at all, and its folder where there is none.
 ///
 /// # Errors
 /// The file cannot be written; what was there before is untouched.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    replace_file(path, |temporary| std::fs::write(temporary, bytes))
-}
-
-/// Lets `fill` write a file beside its place, makes sure that it is on the disk, then renames it into place.
-pub(crate) fn replace_file(
-    path: &Path,
-    fill: impl FnOnce(&Path) -> std::io::Result<()>,
-) -> Result<(), TrainError> {
-    let write = |source| TrainError::Write {
-        path: path.to_owned(),
-        source,
-    };
-    let folder = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(write)?;
-    let temporary = tempfile::Builder::new()
-        .prefix(".zeg-")
-        .suffix(".tmp")
-        .tempfile_in(folder)
-        .map_err(write)?
-        .into_temp_path();
-    fill(&temporary).map_err(write)?;
-    let file = std::fs::File::options()
-        .write(true)
-        .open(&temporary)
-        .map_err(write)?;
-    file.sync_all().map_err(write)?;
-    make_readable(&file).map_err(write)?;
-    temporary
-        .persist(path)
-        .map_err(|error| write(error.error))?;
-    Ok(())
-}
-
-/// Temporary files are private to their owner; results are ordinary files.
-fn make_readable(file: &std::fs::File) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    }
-    #[cfg(not(unix))]
-    let _ = file;
-    Ok(())
+    file::make_folder_of(path)
+        .and_then(|()| file::write(path, bytes, Overwrite::Replace))
+        .map_err(|source| TrainError::Write {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// A checkpoint, opened.

@@ -6,6 +6,7 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor},
 };
+use zeg_base::random::splitmix64;
 use zeg_image::IGNORE_LABEL;
 use zeg_model::{method::Model, params::flat_gradients};
 
@@ -190,12 +191,9 @@ fn total(terms: NamedTerms) -> Tensor<1> {
 
 /// A seed of its own for every step and micro-batch (splitmix64 of the three).
 fn dropout_seed(seed: u64, step: u64, part: u64) -> u64 {
-    [step, part].into_iter().fold(seed, |state, value| {
-        let mut z = (state ^ value).wrapping_add(0x9E37_79B9_7F4A_7C15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    })
+    [step, part]
+        .into_iter()
+        .fold(seed, |state, value| splitmix64(state ^ value))
 }
 
 /// Share of labelled pixels whose class has the highest logit; the reference logs it as `acc_seg`.

@@ -284,8 +284,7 @@ impl TemplateSet {
             hasher.update(format!("{template}\0"));
         }
         let digest = hasher.finalize();
-        let digits = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
-        key.extend(digits);
+        key.push_str(&zeg_base::hex::encode(&digest[..8]));
         key
     }
 

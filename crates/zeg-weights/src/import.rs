@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, BufWriter, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -14,13 +14,16 @@ use half::{bf16, f16, slice::HalfFloatSliceExt as _};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
+use zeg_base::{
+    file::{NewFile, Overwrite},
+    hex,
+};
 
 use crate::{
     ARCHITECTURE_KEY, FAMILY_KEY, FORMAT_KEY, Inspection, SOURCE_KEY, SOURCE_SHA256_KEY, StateDict,
     WeightsError, convert,
     parts::{self, Place},
-    state_dict::{Entry, hash_file, hexadecimal},
+    state_dict::{Entry, hash_file},
 };
 
 /// Value of [`FORMAT_KEY`].
@@ -93,35 +96,29 @@ pub fn import(
     }
     let header = header(
         &plan,
-        &metadata(&weights, &inspection, hexadecimal(hasher))?,
+        &metadata(&weights, &inspection, hex::encode(hasher.finalize()))?,
     )
     .map_err(|error| write_error(output, error))?;
 
-    let mut temporary = temporary(output).map_err(|error| write_error(output, error))?;
+    let write = |error| write_error(output, error);
+    let mut temporary = NewFile::create(output, Overwrite::Replace).map_err(write)?;
     let written = {
-        let mut file = BufWriter::with_capacity(1 << 20, temporary.as_file_mut());
         let mut digest = Sha256::new();
-        let write = |error| write_error(output, error);
-        file.write_all(&(header.len() as u64).to_le_bytes())
+        temporary
+            .write_all(&(header.len() as u64).to_le_bytes())
             .map_err(write)?;
-        file.write_all(&header).map_err(write)?;
+        temporary.write_all(&header).map_err(write)?;
         for tensor in &plan {
             let bytes = encoded(&weights, tensor)?;
             digest.update(&bytes);
-            file.write_all(&bytes).map_err(write)?;
+            temporary.write_all(&bytes).map_err(write)?;
             advance(tensor.bytes);
         }
-        file.flush().map_err(write)?;
         digest
     };
-    verify(temporary.path(), output, &plan, written, &mut advance)?;
-    temporary
-        .as_file()
-        .sync_all()
-        .map_err(|error| write_error(output, error))?;
-    temporary
-        .persist(output)
-        .map_err(|failed| write_error(output, failed.error))?;
+    let again = temporary.written().map_err(write)?;
+    verify(again, output, &plan, written, &mut advance)?;
+    temporary.finish().map_err(write)?;
     Inspection::of(&StateDict::open(output)?)
 }
 
@@ -357,23 +354,6 @@ fn header(plan: &[Planned<'_>], metadata: &BTreeMap<&str, String>) -> io::Result
     let mut header = serde_json::to_vec(&header)?;
     header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
     Ok(header)
-}
-
-/// A file beside the output's place, with the rights of ordinary new files.
-fn temporary(output: &Path) -> io::Result<NamedTempFile> {
-    // A bare file name has the parent "", which no system can open.
-    let folder = output
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".zeg-").suffix(".tmp");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666)); // less the umask
-    }
-    builder.tempfile_in(folder)
 }
 
 /// Reads the written file again and compares names, shapes and a digest of all numbers.

@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     fs::File,
     io::Read,
     path::{Path, PathBuf},
@@ -16,6 +15,7 @@ use std::{
 use half::f16;
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
+use zeg_base::hex;
 
 use crate::{
     WeightsError,
@@ -411,7 +411,7 @@ fn compact_values(
 pub fn file_sha256(path: &Path) -> Result<String, WeightsError> {
     let mut hasher = Sha256::new();
     hash_file(path, &mut hasher, &mut |_| {})?;
-    Ok(hexadecimal(hasher))
+    Ok(hex::encode(hasher.finalize()))
 }
 
 /// Feeds a file to a digest, telling the number of bytes after every piece.
@@ -434,14 +434,4 @@ pub(crate) fn hash_file(
         hasher.update(bytes);
         fed(count as u64);
     }
-}
-
-/// A digest as lower-case hexadecimal digits.
-pub(crate) fn hexadecimal(hasher: Sha256) -> String {
-    let mut digits = String::with_capacity(64);
-    for byte in hasher.finalize() {
-        // Writing to a string cannot fail.
-        let _ = write!(digits, "{byte:02x}");
-    }
-    digits
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use zeg_base::hex;
 use zeg_image::{ColourModel, IGNORE_LABEL, LabelMap, RgbImage, picture_header};
 
 use super::Patient;
 use super::collector::{Collector, Counted, Values};
 use super::finding::Code;
-use crate::labels::{LabelKind, Stored, hex};
+use crate::labels::{LabelKind, Stored};
 use crate::selection::Source;
 
 /// Distinct illegal values in a file that cannot be a slip of the numbering.
@@ -221,7 +222,9 @@ impl LabelFile<'_> {
             let colours: Vec<String> = illegal
                 .iter()
                 .take(SHOWN)
-                .map(|(colour, pixels)| format!("colour {} in {pixels} pixels", hex(*colour)))
+                .map(|(colour, pixels)| {
+                    format!("colour {} in {pixels} pixels", hex::colour(*colour))
+                })
                 .collect();
             let more = if illegal.len() > SHOWN { ", …" } else { "" };
             self.add(

@@ -5,12 +5,13 @@ use std::ops::Range;
 
 use serde::Deserialize;
 use toml::{Spanned, Value};
+use zeg_base::hex;
 use zeg_image::IGNORE_LABEL;
 use zeg_vocab::classes::ClassSet;
 
 use super::written::At;
 use crate::DataError;
-use crate::labels::{IGNORE_8_BIT, IGNORE_16_BIT, LabelKind, hex};
+use crate::labels::{IGNORE_8_BIT, IGNORE_16_BIT, LabelKind};
 
 /// A class as it is written.
 #[derive(Deserialize)]
@@ -106,15 +107,7 @@ fn entry(value: &Value, span: &Range<usize>, at: At) -> Result<Entry, DataError>
 /// `"#rrggbb"` or `[r, g, b]`.
 fn colour(value: &Value) -> Option<[u8; 3]> {
     match value {
-        Value::String(text) => {
-            let digits = text.strip_prefix('#')?;
-            // A sign would pass as part of a number.
-            if digits.len() != 6 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-                return None;
-            }
-            let [_, r, g, b] = u32::from_str_radix(digits, 16).ok()?.to_be_bytes();
-            Some([r, g, b])
-        }
+        Value::String(text) => hex::parse_colour(text),
         Value::Array(channels) => {
             let channels = channels
                 .iter()
@@ -165,7 +158,7 @@ pub(super) fn palette(
             let reason = format!(
                 "class {:?} has the colour {} of another",
                 entry.name,
-                hex(colour)
+                hex::colour(colour)
             );
             return Err(at.error(&entry.span, reason));
         }

@@ -12,14 +12,14 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use image::codecs::jpeg::JpegEncoder;
 use rayon::prelude::*;
-use zeg_image::write::{Existing, NewFile};
+use zeg_base::file::{self, NewFile, Overwrite};
 use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage, voc_palette, write_indexed_png};
 
 use super::{NAME, Part, World, WorldError};
@@ -271,12 +271,7 @@ fn write_text(path: &Path, text: &str) -> Result<(), WorldError> {
     if fs::read(path).is_ok_and(|there| there == text.as_bytes()) {
         return Ok(());
     }
-    let write = || -> io::Result<()> {
-        let mut file = NewFile::create(path)?;
-        file.write_all(text.as_bytes())?;
-        file.finish(Existing::Keep)
-    };
-    write().map_err(|source| match source.kind() {
+    file::write(path, text, Overwrite::Refuse).map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => WorldError::Occupied { path: path.into() },
         _ => unwritable(path, source),
     })
@@ -284,10 +279,10 @@ fn write_text(path: &Path, text: &str) -> Result<(), WorldError> {
 
 fn write_jpeg(path: &Path, image: &RgbImage) -> Result<(), WorldError> {
     let write = || -> io::Result<()> {
-        let mut file = NewFile::create(path)?;
+        let mut file = NewFile::create(path, Overwrite::Replace)?;
         let mut encoder = JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY);
         encoder.encode_image(image).map_err(io::Error::other)?;
-        file.finish(Existing::Replace)
+        file.finish()
     };
     write().map_err(|source| unwritable(path, source))
 }

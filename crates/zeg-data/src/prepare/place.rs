@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use zeg_image::write::{Existing, NewFile};
+use zeg_base::file::{self, NewFile, Overwrite};
 
 use super::{Pictures, PrepareError};
 
@@ -60,9 +60,9 @@ pub(crate) fn place(to: &Path, from: &Path, pictures: Pictures) -> Result<Placed
     if pictures == Pictures::Link && link(to, from).map_err(unwritable)? {
         return Ok(Placed::Linked);
     }
-    let mut file = NewFile::create(to).map_err(unwritable)?;
+    let mut file = NewFile::create(to, Overwrite::Replace).map_err(unwritable)?;
     io::copy(&mut source, &mut file).map_err(unwritable)?;
-    file.finish(Existing::Replace).map_err(unwritable)?;
+    file.finish().map_err(unwritable)?;
     Ok(Placed::Copied)
 }
 
@@ -108,10 +108,8 @@ pub(crate) fn write_list(to: &Path, ids: &[String]) -> Result<bool, PrepareError
     if fs::read_to_string(to).is_ok_and(|there| there.lines().eq(text.lines())) {
         return Ok(false);
     }
-    let unwritable = |source| PrepareError::unwritable(to, source);
-    let mut file = NewFile::create(to).map_err(unwritable)?;
-    file.write_all(text.as_bytes()).map_err(unwritable)?;
-    file.finish(Existing::Replace).map_err(unwritable)?;
+    file::write(to, text, Overwrite::Replace)
+        .map_err(|source| PrepareError::unwritable(to, source))?;
     Ok(true)
 }
 

@@ -12,7 +12,7 @@ use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 use rayon::prelude::*;
 use serde::Serialize;
-use zeg_image::write::{Existing, NewFile};
+use zeg_base::file::{NewFile, Overwrite};
 use zeg_image::{
     LabelMap, RgbImage, decode_rgb, picture_size, resize_bilinear, resize_nearest, voc_palette,
     write_indexed_png,
@@ -395,7 +395,7 @@ fn shrink_picture(
 }
 
 fn write_jpeg(to: &Path, picture: &RgbImage) -> io::Result<()> {
-    let mut file = NewFile::create(to)?;
+    let mut file = NewFile::create(to, Overwrite::Replace)?;
     JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY)
         .encode(
             picture.as_raw(),
@@ -404,7 +404,7 @@ fn write_jpeg(to: &Path, picture: &RgbImage) -> io::Result<()> {
             ExtendedColorType::Rgb8,
         )
         .map_err(io::Error::other)?;
-    file.finish(Existing::Replace)
+    file.finish()
 }
 
 #[cfg(test)]

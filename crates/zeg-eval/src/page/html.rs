@@ -118,8 +118,7 @@ impl Page<'_> {
     }
 
     fn colour(&self, colour: &[u8; 3]) -> String {
-        let [r, g, b] = colour;
-        format!("#{r:02x}{g:02x}{b:02x}")
+        zeg_base::hex::colour(*colour)
     }
 }
 

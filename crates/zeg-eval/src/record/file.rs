@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use zeg_image::write::{Existing, NewFile};
+use zeg_base::file::{NewFile, Overwrite};
 
 use super::{Evaluation, FILE_NAME};
 use crate::EvalError;
@@ -51,9 +51,9 @@ impl Evaluation {
         let path = folder.join(FILE_NAME);
         let write = || -> io::Result<()> {
             std::fs::create_dir_all(folder)?;
-            let mut file = NewFile::create(&path)?;
+            let mut file = NewFile::create(&path, Overwrite::Replace)?;
             write_record(&mut file, &serde_json::to_value(self)?)?;
-            file.finish(Existing::Replace)
+            file.finish()
         };
         match write() {
             Ok(()) => Ok(path),

@@ -20,12 +20,7 @@ pub(crate) fn content() -> Vec<u8> {
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut digits = String::new();
-    for byte in Sha256::digest(bytes) {
-        write!(digits, "{byte:02x}").unwrap();
-    }
-    digits
+    zeg_base::hex::encode(Sha256::digest(bytes))
 }
 
 /// A model of one file; `extra` are lines such as its digest.

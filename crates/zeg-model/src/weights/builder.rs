@@ -303,7 +303,7 @@ impl<'a> ParamBuilder<'a> {
 
 /// Initial values of one parameter: a function of the seed and its name alone.
 fn initial_values(init: Init, count: usize, seed: u64, key: &str) -> Vec<f32> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ fnv1a(key));
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ zeg_base::hash::fnv1a(key));
     match init {
         Init::Required => Vec::new(),
         Init::Constant(value) => vec![value; count],
@@ -314,13 +314,6 @@ fn initial_values(init: Init, count: usize, seed: u64, key: &str) -> Vec<f32> {
             .map(|_| (rng.sample::<f64, _>(StandardNormal) * std) as f32)
             .collect(),
     }
-}
-
-/// FNV-1a, 64 bits: a hash of names that stays the same across versions and machines.
-fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]

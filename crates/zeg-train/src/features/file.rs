@@ -9,10 +9,11 @@ use std::{borrow::Cow, collections::HashMap, path::Path, sync::Arc};
 use half::f16;
 use safetensors::{Dtype, SafeTensors, View as Tensor};
 use serde::{Deserialize, Serialize};
+use zeg_base::file::{self, Overwrite};
 use zeg_data::sampler::Sampler;
 
 use super::{FeatureCache, View};
-use crate::{TrainError, batch::Features, checkpoint::replace_file};
+use crate::{TrainError, batch::Features};
 
 /// Version of the layout.
 const FORMAT: u32 = 1;
@@ -114,11 +115,17 @@ impl FeatureCache {
             ]
         });
         let tensors: Vec<(String, Part)> = tensors.collect();
-        replace_file(path, |temporary| {
+        let fill = |temporary: &Path| {
             let metadata = HashMap::from([(INFO.to_owned(), json)]);
             safetensors::serialize_to_file(tensors, Some(metadata), temporary)
                 .map_err(std::io::Error::other)
-        })
+        };
+        file::make_folder_of(path)
+            .and_then(|()| file::write_by_path(path, Overwrite::Replace, fill))
+            .map_err(|source| TrainError::Write {
+                path: path.to_owned(),
+                source,
+            })
     }
 
     /// Reads views that follow from `origin`; `None` where the file is not there, is damaged, or holds others.

@@ -119,16 +119,7 @@ fn checked(class: WrittenClass, text: &str, file: &Path) -> Result<ClassQuery, C
 /// `"#rrggbb"` or `[r, g, b]`.
 fn colour(value: &Value) -> Option<[u8; 3]> {
     match value {
-        Value::String(text) => {
-            let digits = text.strip_prefix('#')?;
-            // A sign would pass as part of a number.
-            if digits.len() != 6 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-                return None;
-            }
-            let number = u32::from_str_radix(digits, 16).ok()?;
-            let [_, red, green, blue] = number.to_be_bytes();
-            Some([red, green, blue])
-        }
+        Value::String(text) => zeg_base::hex::parse_colour(text),
         Value::Array(channels) => {
             let channels: Vec<u8> = channels
                 .iter()

@@ -1,0 +1,198 @@
+//! Files appear whole or not at all, with the right rights, and nothing else stays behind.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    io::{self, ErrorKind, Write as _},
+    path::Path,
+};
+
+use zeg_base::file::{NewFile, Overwrite, make_folder_of, put_in_place, write, write_by_path};
+
+/// Names in a folder, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_streamed_file_is_there_after_its_end_and_not_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("numbers");
+    let mut file = NewFile::create(&path, Overwrite::Refuse).unwrap();
+    let piece = [7_u8; 1000];
+    for _ in 0..100 {
+        file.write_all(&piece).unwrap();
+    }
+    assert_eq!(file.path(), path);
+    assert!(!path.exists());
+    assert_eq!(fs::read(file.written().unwrap()).unwrap(), vec![7; 100_000]);
+    file.write_all(b"end").unwrap();
+    file.finish().unwrap();
+    let content = fs::read(&path).unwrap();
+    assert_eq!((content.len(), &content[100_000..]), (100_003, &b"end"[..]));
+    assert_eq!(names(folder.path()), ["numbers"]);
+}
+
+#[test]
+fn an_existing_file_is_refused_at_the_beginning_and_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("labels.png");
+    let mut early = NewFile::create(&path, Overwrite::Refuse).unwrap();
+    early.write_all(b"new").unwrap();
+    fs::write(&path, "mine").unwrap();
+    let refused = NewFile::create(&path, Overwrite::Refuse).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(early.finish().unwrap_err().kind(), ErrorKind::AlreadyExists);
+    let by_path = write_by_path(&path, Overwrite::Refuse, |_| unreachable!());
+    assert_eq!(by_path.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(fs::read(&path).unwrap(), b"mine");
+    write(&path, "third", Overwrite::Replace).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"third");
+    assert_eq!(names(folder.path()), ["labels.png"]);
+}
+
+#[test]
+fn an_error_leaves_the_old_file_and_no_temporary_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("labels.png");
+    fs::write(&path, "old").unwrap();
+    let full = || io::Error::from(ErrorKind::StorageFull);
+    let by_path = write_by_path(&path, Overwrite::Replace, |temporary| {
+        fs::write(temporary, "half of the new")?;
+        Err(full())
+    });
+    assert_eq!(by_path.unwrap_err().kind(), ErrorKind::StorageFull);
+    let mut dropped = NewFile::create(&path, Overwrite::Replace).unwrap();
+    dropped.write_all(&vec![0; 100_000]).unwrap();
+    assert_eq!(names(folder.path()).len(), 2);
+    drop(dropped);
+    assert_eq!(fs::read(&path).unwrap(), b"old");
+    assert_eq!(names(folder.path()), ["labels.png"]);
+
+    // A folder cannot be replaced by a file.
+    let occupied = folder.path().join("folder");
+    fs::create_dir(&occupied).unwrap();
+    write(&occupied, "text", Overwrite::Replace).unwrap_err();
+    assert_eq!(names(folder.path()), ["folder", "labels.png"]);
+    write(&folder.path().join("none/file"), "text", Overwrite::Replace).unwrap_err();
+}
+
+#[test]
+fn a_writer_that_replaces_the_temporary_file_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tensors");
+    write_by_path(&path, Overwrite::Refuse, |temporary| {
+        let other = temporary.with_extension("other");
+        fs::write(&other, "tensors")?;
+        fs::rename(other, temporary)
+    })
+    .unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"tensors");
+    assert_eq!(names(folder.path()), ["tensors"]);
+}
+
+#[test]
+fn folders_are_made_where_they_are_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a/b/file");
+    make_folder_of(&path).unwrap();
+    make_folder_of(&path).unwrap();
+    write(&path, "text", Overwrite::Refuse).unwrap();
+    make_folder_of(Path::new("bare")).unwrap();
+    assert!(!Path::new("bare").exists());
+}
+
+#[test]
+fn a_finished_download_gets_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (part, whole) = (folder.path().join("a.part"), folder.path().join("a"));
+    fs::write(&whole, "old").unwrap();
+    let mut file = fs::File::create(&part).unwrap();
+    file.write_all(b"new").unwrap();
+    put_in_place(file, &part, &whole).unwrap();
+    assert_eq!(fs::read(&whole).unwrap(), b"new");
+    assert_eq!(names(folder.path()), ["a"]);
+}
+
+#[cfg(unix)]
+mod rights {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_new_file_has_the_rights_that_the_umask_leaves() {
+        let folder = tempfile::tempdir().unwrap();
+        let ordinary = folder.path().join("ordinary");
+        fs::write(&ordinary, "").unwrap();
+        let streamed = folder.path().join("streamed");
+        write(&streamed, "text", Overwrite::Refuse).unwrap();
+        assert_eq!(mode(&streamed), mode(&ordinary));
+        let by_path = folder.path().join("by-path");
+        // The writer's own file is private, as temporary files are.
+        let fill = |temporary: &Path| {
+            let private = tempfile::NamedTempFile::new_in(folder.path())?;
+            private.persist(temporary).map_err(|failed| failed.error)?;
+            Ok(())
+        };
+        write_by_path(&by_path, Overwrite::Refuse, fill).unwrap();
+        assert_eq!(mode(&by_path), mode(&ordinary));
+    }
+
+    #[test]
+    fn a_file_that_replaces_another_has_its_rights() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for old in [0o600, 0o444, 0o664, 0o755] {
+            fs::write(&path, "old").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(old)).unwrap();
+            write(&path, "new", Overwrite::Replace).unwrap();
+            assert_eq!(
+                (mode(&path), fs::read(&path).unwrap()),
+                (old, b"new".into())
+            );
+            let fill = |temporary: &Path| fs::write(temporary, "newer");
+            write_by_path(&path, Overwrite::Replace, fill).unwrap();
+            assert_eq!(
+                (mode(&path), fs::read(&path).unwrap()),
+                (old, b"newer".into())
+            );
+            fs::remove_file(&path).unwrap();
+        }
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut private = NewFile::create(&path, Overwrite::Replace).unwrap();
+        let temporary = private.written().unwrap().to_owned();
+        assert_eq!(
+            mode(&temporary),
+            0o600,
+            "what is written is as private as it was"
+        );
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_not_what_it_leads_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let (link, origin) = (folder.path().join("link"), folder.path().join("origin"));
+        fs::write(&origin, "origin").unwrap();
+        symlink(&origin, &link).unwrap();
+        write(&link, "new", Overwrite::Replace).unwrap();
+        assert_eq!(fs::read(&origin).unwrap(), b"origin");
+        assert!(fs::symlink_metadata(&link).unwrap().is_file());
+
+        let dangling = folder.path().join("dangling");
+        symlink(folder.path().join("nowhere"), &dangling).unwrap();
+        let refused = write(&dangling, "new", Overwrite::Refuse).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+    }
+}
