@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use zeg::{
-    data::{SampleSource as _, benchmark, mini_world::DATASET},
+    data::{SampleSource as _, datasets, mini_world::DATASET},
     model::method::Method,
     vocab::{classes::ClassSet, templates::TemplateSet},
 };
@@ -41,12 +41,16 @@ fn every_experiment_opens_and_names_what_exists() {
         if data.dataset == DATASET {
             continue;
         }
-        let benchmark = benchmark(&data.dataset).unwrap();
+        let entry = datasets::find(&data.dataset).unwrap();
         let list = data.classes.as_deref().unwrap();
-        assert!(benchmark.class_lists.contains(&list), "{}", file.display());
+        assert!(
+            entry.class_lists.iter().any(|known| known.name == list),
+            "{}",
+            file.display()
+        );
         for split in [&data.train_split, &data.eval_split] {
             assert!(
-                benchmark.official(split).is_some(),
+                entry.official(split).is_some(),
                 "{}: {split}",
                 file.display()
             );

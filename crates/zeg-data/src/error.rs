@@ -60,7 +60,7 @@ pub enum DataError {
     },
 
     /// No data set goes by this name.
-    #[error("no data set is called `{name}`; known are {}, and files that end in .toml and describe one", crate::DATASETS.join(", "))]
+    #[error("no data set is called `{name}`; known are {}, and files that end in .toml and describe one", crate::datasets::names(|_| true))]
     UnknownDataset {
         /// The name asked for.
         name: String,

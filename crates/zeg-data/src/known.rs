@@ -30,7 +30,7 @@ pub fn classes(
 /// [`DataError::UnknownDataset`], [`DataError::Description`].
 pub fn splits(dataset: &str) -> Result<Vec<String>, DataError> {
     Ok(match Source::of(dataset)? {
-        Source::BuiltIn(benchmark) => benchmark
+        Source::BuiltIn(entry) => entry
             .splits
             .iter()
             .map(|split| split.name.to_owned())

@@ -3,7 +3,7 @@
 //! The stations of a sample's journey, in file order:
 //!
 //! 1. [`selection`]: what a user names becomes a [`Dataset`], a checked list of file pairs with its classes. The
-//!    [`benchmark`](mod@benchmark)s know their own layouts; a [`folder`] of one's own is described by a TOML file.
+//!    known [`datasets`] have entries of their own; a [`folder`] of one's own is described by a TOML file.
 //! 2. [`dataset`]: one pair becomes a [`Sample`], a picture and a label map of class indices ([`labels`]).
 //! 3. [`augment`]: a sample becomes a [`TrainSample`], two buffers of a fixed size.
 //! 4. [`loader`]: training samples become [`Batch`]es, in an order that depends on the seed alone.
@@ -17,9 +17,9 @@
 #![forbid(unsafe_code)]
 
 pub mod augment;
-pub mod benchmark;
 pub mod chance;
 pub mod dataset;
+pub mod datasets;
 pub mod doctor;
 pub mod error;
 pub mod folder;
@@ -31,21 +31,15 @@ pub mod sampler;
 pub mod selection;
 pub mod source;
 
-mod ade20k;
-mod ade20k_full;
-mod cityscapes;
-mod coco_stuff;
 mod known;
 mod listing;
 mod part;
-mod pascal_context;
 mod pattern;
 mod split;
-mod voc;
 
 pub use augment::{Pipeline, Preprocess, RandomCrop, ShortSides, TrainSample, Whole};
-pub use benchmark::{Benchmark, DATASETS, OfficialSplit, benchmark};
 pub use dataset::{Dataset, Item, Metric, Sample};
+pub use datasets::DatasetEntry;
 pub use doctor::{Diagnosis, DoctorOptions, Finding, Severity, Verdict, examine};
 pub use error::DataError;
 pub use known::{classes, splits};

@@ -1,12 +1,12 @@
-//! From what a user names to a data set: which benchmark or description, where it lies, which part of it, and which of
+//! From what a user names to a data set: which entry or description, where it lies, which part of it, and which of
 //! its classes are unseen.
 
 use std::path::Path;
 
 use zeg_vocab::classes::ClassSet;
 
-use crate::benchmark::{Benchmark, benchmark};
 use crate::dataset::check_files_exist;
+use crate::datasets::{self, DatasetEntry};
 use crate::folder::Description;
 use crate::listing::Listing;
 use crate::part::SplitPart;
@@ -15,7 +15,7 @@ use crate::{DataError, Dataset, LabelRule, Metric};
 /// A part of a data set, as a command line or a configuration names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Selection<'a> {
-    /// A name in [`DATASETS`](crate::DATASETS), or the path of a `.toml` that describes a data set
+    /// A name in [`datasets`](crate::datasets), or the path of a `.toml` that describes a data set
     /// ([`folder`](crate::folder)).
     pub dataset: &'a str,
     /// The data set's folder, or one above it. For a `.toml` it may be empty, which leaves the choice to the file.
@@ -71,15 +71,15 @@ pub(crate) struct Found {
 
 /// Where a data set is described.
 pub(crate) enum Source {
-    BuiltIn(&'static Benchmark),
+    BuiltIn(&'static DatasetEntry),
     Described(Box<Description>),
 }
 
 impl Source {
     /// The data set that a selection names.
     pub(crate) fn of(dataset: &str) -> Result<Self, DataError> {
-        if let Some(benchmark) = benchmark(dataset) {
-            return Ok(Self::BuiltIn(benchmark));
+        if let Some(entry) = datasets::find(dataset) {
+            return Ok(Self::BuiltIn(entry));
         }
         let path = Path::new(dataset);
         if path
@@ -96,14 +96,14 @@ impl Source {
     /// The pairs of a split.
     pub(crate) fn list(&self, root: &Path, split: &str) -> Result<Listing, DataError> {
         match self {
-            Self::BuiltIn(benchmark) => (benchmark.list)(root, split),
+            Self::BuiltIn(entry) => entry.list(root, split),
             Self::Described(description) => description.list(root, split),
         }
     }
 
     fn title(&self) -> &str {
         match self {
-            Self::BuiltIn(benchmark) => benchmark.title,
+            Self::BuiltIn(entry) => entry.title,
             Self::Described(description) => &description.title,
         }
     }
@@ -116,15 +116,17 @@ impl Source {
             known,
         };
         match self {
-            Self::BuiltIn(benchmark) => {
-                let lists = benchmark.class_lists;
-                let usual = lists.first().copied().unwrap_or_default();
-                let list = list.unwrap_or(usual);
-                if !lists.contains(&list) {
-                    let known = lists.iter().map(ToString::to_string).collect();
-                    return Err(refused(list, known));
-                }
-                Ok((ClassSet::by_name(list)?, (benchmark.rule)(list)))
+            Self::BuiltIn(entry) => {
+                let mut lists = entry.class_lists.iter();
+                let found = match list {
+                    Some(name) => lists.find(|list| list.name == name),
+                    None => lists.next(),
+                };
+                let Some(found) = found else {
+                    let known = entry.class_lists.iter().map(|list| list.name.to_owned());
+                    return Err(refused(list.unwrap_or_default(), known.collect()));
+                };
+                Ok((ClassSet::by_name(found.name)?, found.rule()))
             }
             Self::Described(description) => {
                 let own = &description.classes;
@@ -155,7 +157,7 @@ pub(crate) fn find(selection: &Selection) -> Result<Found, DataError> {
     let mut listing = source.list(selection.root, part.split)?;
     part.keep(&mut listing.items);
     let (name, metric) = match &source {
-        Source::BuiltIn(benchmark) => (benchmark.name.to_owned(), Metric::MeanIou),
+        Source::BuiltIn(entry) => (entry.name.to_owned(), Metric::MeanIou),
         Source::Described(description) => (description.name.clone(), description.metric),
     };
     let dataset = Dataset {

@@ -20,7 +20,7 @@ use std::path::Path;
 use common::{TinyVoc, open, shared_data};
 use image::{GrayImage, ImageBuffer, Luma, RgbImage};
 use tempfile::TempDir;
-use zeg_data::{DATASETS, DataError, Metric, Selection, benchmark, list};
+use zeg_data::{DataError, Metric, Selection, datasets, list};
 use zeg_image::{IGNORE_LABEL, LabelMap};
 
 /// Writes a picture of 6×4 pixels.
@@ -278,11 +278,10 @@ fn cityscapes_lies_in_folders_of_cities() {
 #[test]
 fn every_benchmark_says_what_it_looked_for() {
     let empty = tempfile::tempdir().unwrap();
-    for name in DATASETS {
-        let error = open(name, empty.path(), "val").unwrap_err();
+    for entry in datasets::all() {
+        let error = open(entry.name, empty.path(), "val").unwrap_err();
         assert!(matches!(error, DataError::RootNotFound { .. }), "{error}");
-        let title = benchmark(name).unwrap().title;
-        assert!(error.to_string().contains(title), "{error}");
+        assert!(error.to_string().contains(entry.title), "{error}");
     }
 }
 

@@ -17,9 +17,8 @@ use std::time::{Duration, SystemTime};
 use prepare_common::{contents, copy_of, download, go_on, options, prepare, times};
 use proptest::prelude::*;
 use proptest::sample::Index;
-use zeg_data::prepare::{
-    OnBad, PREPARABLE, Pictures, PrepareError, PrepareOptions, Progress, plan,
-};
+use zeg_data::datasets;
+use zeg_data::prepare::{OnBad, Pictures, PrepareError, PrepareOptions, Progress, plan};
 
 /// Every conversion with its tiny download.
 const ALL: [(&str, &str); 9] = [
@@ -335,10 +334,8 @@ fn missing_parts_are_named() {
 #[test]
 fn unknown_names_are_answered_with_the_known_ones() {
     let error = plan("voc13", Path::new(".")).unwrap_err().to_string();
-    assert!(
-        PREPARABLE.iter().all(|known| error.contains(known.name)),
-        "{error}"
-    );
+    let mut known = datasets::all().filter(|entry| entry.preparation.is_some());
+    assert!(known.all(|entry| error.contains(entry.name)), "{error}");
 }
 
 /// Damages a file of a copy and answers what the run says of it.

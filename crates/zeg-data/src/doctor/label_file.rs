@@ -270,8 +270,8 @@ impl Patient<'_> {
     /// The folder, relative to the root, of label maps that have borders.
     fn border_in(&self) -> Option<String> {
         match &self.found.source {
-            Source::BuiltIn(benchmark) => {
-                let folder = benchmark.border_in?;
+            Source::BuiltIn(entry) => {
+                let folder = entry.border_in()?;
                 Some(format!("{folder}{}", std::path::MAIN_SEPARATOR))
             }
             Source::Described(_) => None,

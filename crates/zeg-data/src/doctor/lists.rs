@@ -7,6 +7,7 @@ use super::Patient;
 use super::collector::Collector;
 use super::finding::Code;
 use crate::DataError;
+use crate::datasets::SplitPair;
 use crate::folder::Description;
 use crate::selection::Source;
 
@@ -60,8 +61,8 @@ impl Patient<'_> {
     /// Name and number of pictures of the official split.
     pub(super) fn official(&self) -> Option<(&'static str, usize)> {
         match &self.found.source {
-            Source::BuiltIn(benchmark) => {
-                let official = benchmark.official(self.split)?;
+            Source::BuiltIn(entry) => {
+                let official = entry.official(self.split)?;
                 Some((official.name, official.pictures))
             }
             Source::Described(_) => None,
@@ -73,17 +74,16 @@ impl Patient<'_> {
 fn overlap(patient: &Patient, collector: &Collector) {
     let source = &patient.found.source;
     let others: Vec<String> = match source {
-        Source::BuiltIn(benchmark) => {
+        Source::BuiltIn(entry) => {
             let Some((own, _)) = patient.official() else {
                 return;
             };
-            let pairs = benchmark.held_out.iter();
-            let other = |(train, val): &(&str, &str)| match own {
-                own if own == *train => Some((*val).to_owned()),
-                own if own == *val => Some((*train).to_owned()),
+            let other = |pair: &SplitPair| match own {
+                own if own == pair.train => Some(pair.val.to_owned()),
+                own if own == pair.val => Some(pair.train.to_owned()),
                 _ => None,
             };
-            pairs.filter_map(other).collect()
+            entry.held_out.iter().filter_map(other).collect()
         }
         Source::Described(description) => opposite_splits(description, patient.split),
     };

@@ -14,7 +14,7 @@ pub enum PrepareError {
     /// No conversion goes by this name.
     #[error(
         "no data set to prepare is called `{name}`; known are {}",
-        super::names()
+        crate::datasets::names(|entry| entry.preparation.is_some())
     )]
     UnknownDataset {
         /// The name asked for.

@@ -6,30 +6,22 @@
 //! writing anything; [`Plan::run`] does it. The stations, in file order:
 //!
 //! 1. `find`: the parts of a download, however deep the archives were unpacked.
-//! 2. `voc`, `coco_stuff`, `pascal_context`, `ade20k`, `ade20k_full`, `cityscapes`: one download each, as a list
-//!    of tasks.
-//! 3. `labels`, with `matlab`, `rle` and `detail`: the label maps of the downloads' formats, and what their values
-//!    become.
+//! 2. The entry of the data set ([`datasets`](crate::datasets)): its download as a list of tasks.
+//! 3. `labels`, with `matlab` and `detail`: the label maps of the downloads' formats, and what their values become.
 //! 4. `run`, `place`: the tasks on all threads, each file whole or not at all.
 //!
 //! The download itself is never changed. A file exists in the result only if it is complete, so a run that was stopped
 //! or killed goes on where it was, and a second one converts nothing.
 
-mod ade20k;
-mod ade20k_full;
-mod cityscapes;
-mod coco_stuff;
-mod detail;
+pub(crate) mod detail;
 mod error;
-mod find;
-mod labels;
+pub(crate) mod find;
+pub(crate) mod labels;
 mod matlab;
-mod pascal_context;
 mod place;
-mod plan;
+pub(crate) mod plan;
 mod rle;
 mod run;
-mod voc;
 
 use std::path::Path;
 
@@ -38,6 +30,9 @@ pub use matlab::MatError;
 pub use plan::{Missing, Plan, SplitPictures};
 pub use rle::RleError;
 pub use run::{Failure, Progress, Summary};
+
+use crate::datasets;
+use find::Tree;
 
 /// How pictures and label maps that need no conversion get into the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -91,52 +86,9 @@ impl Default for PrepareOptions {
     }
 }
 
-/// A download that can be prepared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Preparable {
-    /// The name [`plan`] takes, which is also that of the data set.
-    pub name: &'static str,
-    /// What the folder must hold, in one line.
-    pub needs: &'static str,
-}
-
-/// The downloads that [`plan`] knows.
-pub const PREPARABLE: &[Preparable] = &[
-    Preparable {
-        name: "voc12",
-        needs: "VOCdevkit/VOC2012, and SBD (benchmark_RELEASE/dataset) or a ready folder SegmentationClassAug",
-    },
-    Preparable {
-        name: "coco-stuff164k",
-        needs: "train2017 and val2017 with pictures, and the same with the label maps of stuffthingmaps_trainval2017.zip",
-    },
-    Preparable {
-        name: "pascal-context",
-        needs: "VOCdevkit/VOC2010, and trainval_merged.json, or trainval/*.mat, or a folder of label PNGs",
-    },
-    Preparable {
-        name: "ade20k",
-        needs: "ADEChallengeData2016 with images and annotations, each with training and validation",
-    },
-    Preparable {
-        name: "ade20k-full",
-        needs: "ADE20K_2021_17_01 with images/ADE/training and images/ADE/validation",
-    },
-    Preparable {
-        name: "cityscapes",
-        needs: "leftImg8bit and gtFine, each with train and val",
-    },
-];
-
-/// The names of [`PREPARABLE`], for messages.
-fn names() -> String {
-    let names: Vec<&str> = PREPARABLE.iter().map(|known| known.name).collect();
-    names.join(", ")
-}
-
 /// Looks at a download and says what would be made of it. Nothing is written.
 ///
-/// - `name`: one of [`PREPARABLE`]
+/// - `name`: an entry of [`datasets`](crate::datasets) with a [preparation](crate::datasets::Preparation)
 /// - `from`: the folder the archives were unpacked into, or one up to five levels above it
 ///
 /// # Errors
@@ -145,15 +97,14 @@ fn names() -> String {
 /// [`PrepareError::IllegalId`], [`PrepareError::Json`], [`PrepareError::Ambiguous`], [`PrepareError::SameName`],
 /// [`PrepareError::Image`].
 pub fn plan(name: &str, from: &Path) -> Result<Plan, PrepareError> {
-    match name {
-        "voc12" => voc::plan(from),
-        "coco-stuff164k" => coco_stuff::plan(from),
-        "pascal-context" => pascal_context::plan(from),
-        "ade20k" => ade20k::plan(from),
-        "ade20k-full" => ade20k_full::plan(from),
-        "cityscapes" => cityscapes::plan(from),
-        _ => Err(PrepareError::UnknownDataset {
+    let known = datasets::find(name)
+        .and_then(|entry| Some((entry, entry.preparation.as_ref()?)))
+        .ok_or_else(|| PrepareError::UnknownDataset {
             name: name.to_owned(),
-        }),
-    }
+        });
+    let (entry, preparation) = known?;
+    let tree = Tree::scan(from)?;
+    let mut plan = Plan::new(entry, preparation.title, from);
+    preparation.plan(&mut plan, &tree)?;
+    Ok(plan)
 }

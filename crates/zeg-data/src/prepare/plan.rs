@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::PrepareError;
 use super::detail::Detail;
 use super::labels::{Form, SharedRule};
+use crate::datasets::DatasetEntry;
 
 /// What [`plan`](super::plan) found and what [`Plan::run`] will make.
 ///
 /// `Display` shows it in a few lines.
 #[derive(Debug)]
 pub struct Plan {
-    pub(crate) name: &'static str,
+    pub(crate) entry: &'static DatasetEntry,
     pub(crate) title: &'static str,
     pub(crate) from: PathBuf,
     pub(crate) findings: Vec<String>,
@@ -128,9 +130,12 @@ impl Task {
 }
 
 impl Plan {
-    pub(crate) fn new(name: &'static str, title: &'static str, from: &Path) -> Self {
+    /// Returns a plan of nothing.
+    ///
+    /// - `title`: the name of the download in messages
+    pub(crate) fn new(entry: &'static DatasetEntry, title: &'static str, from: &Path) -> Self {
         Self {
-            name,
+            entry,
             title,
             from: from.into(),
             findings: Vec::new(),
@@ -159,17 +164,28 @@ impl Plan {
         }
     }
 
-    pub(crate) fn split(&mut self, split: &'static str, pictures: usize, official: usize) {
+    /// Notes how many images a split will have.
+    pub(crate) fn split(&mut self, split: &'static str, pictures: usize) {
+        let official = self.entry.official(split);
         self.splits.push(SplitPictures {
             split,
             pictures,
-            official,
+            official: official.map_or(0, |official| official.pictures),
         });
     }
 
-    /// The data set's name, as in [`PREPARABLE`](super::PREPARABLE).
+    /// Returns the error of a download in which nothing was recognised.
+    pub(crate) fn not_found(&self, looked_for: &[&'static str]) -> PrepareError {
+        PrepareError::NotFound {
+            dataset: self.title,
+            from: self.from.clone(),
+            looked_for: looked_for.to_vec(),
+        }
+    }
+
+    /// The data set's name.
     pub fn name(&self) -> &'static str {
-        self.name
+        self.entry.name
     }
 
     /// What was recognised, in words, one finding each.

@@ -122,7 +122,7 @@ impl Plan {
             }
         }
         Ok(Summary {
-            dataset: self.name,
+            dataset: self.name(),
             converted: tally.converted,
             linked: tally.linked,
             copied: tally.copied,

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use zeg::data::{Diagnosis, DoctorOptions, Selection, Verdict, benchmark, examine};
+use zeg::data::{Diagnosis, DoctorOptions, Selection, Verdict, datasets, examine};
 
 use crate::{commands::JsonTarget, progress};
 
@@ -110,9 +110,11 @@ fn splits(args: &DoctorArgs) -> Vec<String> {
     if !args.split.is_empty() {
         return args.split.clone();
     }
-    let usual = || vec!["train".to_owned(), "val".to_owned()];
-    match benchmark(&args.dataset) {
-        Some(_) => usual(),
-        None => zeg::data::splits(&args.dataset).unwrap_or_else(|_| usual()),
+    let entry = datasets::find(&args.dataset);
+    match entry.and_then(datasets::DatasetEntry::usual_splits) {
+        Some(usual) => vec![usual.train.to_owned(), usual.val.to_owned()],
+        // An unknown data set is refused when its split is opened.
+        None => zeg::data::splits(&args.dataset)
+            .unwrap_or_else(|_| vec!["train".to_owned(), "val".to_owned()]),
     }
 }

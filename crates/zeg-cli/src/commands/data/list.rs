@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 use zeg::{
-    data::{Benchmark, DATASETS, benchmark},
+    data::{DatasetEntry, datasets},
     vocab::classes::ClassSet,
 };
 
@@ -18,23 +18,25 @@ pub(super) struct ListArgs {
 }
 
 pub(super) fn run(args: &ListArgs) -> anyhow::Result<ExitCode> {
-    let benchmarks = DATASETS.iter().filter_map(|name| benchmark(name));
     if args.json {
-        let list = benchmarks
+        let list = datasets::all()
             .map(describe)
             .collect::<anyhow::Result<Vec<_>>>()?;
         println!("{}", serde_json::to_string_pretty(&list)?);
         return Ok(ExitCode::SUCCESS);
     }
-    for benchmark in benchmarks {
-        println!("{:<16} {}", benchmark.name, benchmark.title);
-        for list in benchmark.class_lists {
-            let classes = ClassSet::by_name(list)?;
+    for entry in datasets::all() {
+        println!("{:<16} {}", entry.name, entry.title);
+        for list in entry.class_lists {
+            let classes = ClassSet::by_name(list.name)?;
             let unseen = classes.unseen.len();
             let seen = classes.len() - unseen;
-            println!("{:16}   classes {list}: {seen} seen, {unseen} unseen", "");
+            println!(
+                "{:16}   classes {}: {seen} seen, {unseen} unseen",
+                "", list.name
+            );
         }
-        let splits: Vec<String> = benchmark
+        let splits: Vec<String> = entry
             .splits
             .iter()
             .map(|split| format!("{} {}", split.name, split.pictures))
@@ -47,23 +49,23 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn describe(benchmark: &Benchmark) -> anyhow::Result<serde_json::Value> {
-    let lists = benchmark
+fn describe(entry: &DatasetEntry) -> anyhow::Result<serde_json::Value> {
+    let lists = entry
         .class_lists
         .iter()
-        .map(|name| {
-            let classes = ClassSet::by_name(name)?;
-            Ok(json!({ "name": name, "classes": classes.len(), "unseen": classes.unseen.len() }))
+        .map(|list| {
+            let classes = ClassSet::by_name(list.name)?;
+            Ok(json!({ "name": list.name, "classes": classes.len(), "unseen": classes.unseen.len() }))
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let splits: Vec<_> = benchmark
+    let splits: Vec<_> = entry
         .splits
         .iter()
         .map(|split| json!({ "name": split.name, "pictures": split.pictures }))
         .collect();
     Ok(json!({
-        "name": benchmark.name,
-        "title": benchmark.title,
+        "name": entry.name,
+        "title": entry.title,
         "class_lists": lists,
         "splits": splits,
     }))

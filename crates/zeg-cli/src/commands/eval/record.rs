@@ -6,7 +6,7 @@ use std::{
 };
 
 use zeg::{
-    data::{Metric as DatasetMetric, OpenSet, SampleSource as _, benchmark},
+    data::{Metric as DatasetMetric, OpenSet, SampleSource as _, datasets},
     eval::{BenchmarkRef, ClassRef, Evaluation, Metric, ModelRef, Shard, Timing, record::FORMAT},
     evaluation::Outcome,
     loading::LoadedModel,
@@ -26,8 +26,8 @@ pub(super) fn evaluation(
     (shard, wall, threads): (Option<Shard>, Duration, usize),
 ) -> anyhow::Result<Evaluation> {
     let info = trained(checkpoint, loaded)?;
-    let official = benchmark(dataset.name()).and_then(|benchmark| {
-        let split = benchmark.official(&plan.data.eval_split)?;
+    let official = datasets::find(dataset.name()).and_then(|entry| {
+        let split = entry.official(&plan.data.eval_split)?;
         Some(split.pictures as u64)
     });
     let unseen = dataset.classes().unseen_flags();

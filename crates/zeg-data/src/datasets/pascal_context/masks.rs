@@ -1,6 +1,6 @@
-//! PASCAL Context: 459 annotated categories become the 60 classes (background and 59) that are scored.
+//! The forms that the masks of PASCAL Context have been published in, and what their values become.
 //!
-//! The masks have been published in several forms, and each is recognised:
+//! 459 annotated categories become the 60 classes (background and 59) that are scored. Each form is recognised:
 //!
 //! - `trainval_merged.json` of PASCAL in Detail, run lengths with the 459 ids (what mmsegmentation converts);
 //! - `trainval/*.mat` of the original release, a matrix `LabelMap` of the 459 ids;
@@ -11,24 +11,20 @@
 //!   mmsegmentation's by their values, and a mix-up scores near zero, so it is the folder's name, or the list
 //!   `59_labels.txt` beside it, that tells.
 //!
-//! Ids outside the 59 are background. The splits are VOC 2010's `train` and `val`, as far as pictures have masks:
-//! 4,998 and 5,105.
+//! Ids outside the 59 are background.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zeg_image::{IGNORE_LABEL, decode_labels};
 
-use super::detail::{self, Detail, DetailImage};
-use super::find::{self, Tree};
-use super::labels::{Form, IGNORE_BYTE, Rule, SharedRule};
-use super::plan::{List, Task};
-use super::{Plan, PrepareError};
+use super::{MASKS, TITLE};
+use crate::prepare::PrepareError;
+use crate::prepare::find::{self, Tree};
+use crate::prepare::labels::{Form, IGNORE_BYTE, Rule, SharedRule};
+use crate::prepare::plan::Plan;
 
-const TITLE: &str = "PASCAL Context";
-const MASKS: &str = "SegmentationClassContext";
-const LISTS: &str = "ImageSets/SegmentationContext";
 const MAT: Form = Form::Matlab(&["LabelMap"]);
 const LAST_ID: u16 = 459;
 /// PNGs that are looked into to tell the form of a folder.
@@ -102,7 +98,7 @@ const CLASSES: [(&str, u16, u16); 60] = [
 ];
 
 /// The classes' ids among the 459.
-fn rule_of_459() -> Rule {
+pub(super) fn rule_of_459() -> Rule {
     let pairs = CLASSES
         .into_iter()
         .zip(0..)
@@ -133,129 +129,19 @@ fn rule_of_release() -> Rule {
     Rule::new(TITLE, "classes 0..=59 and 255", 60, pairs)
 }
 
-pub(crate) fn plan(from: &Path) -> Result<Plan, PrepareError> {
-    let tree = Tree::scan(from)?;
-    let mut plan = Plan::new("pascal-context", TITLE, from);
-    let Some(voc) = find_voc(&tree) else {
-        return Err(PrepareError::NotFound {
-            dataset: TITLE,
-            from: from.into(),
-            looked_for: vec!["VOC2010/JPEGImages"],
-        });
-    };
-    plan.findings.push(format!("VOC 2010 at {}", voc.display()));
-    let pictures = find::files(&voc.join("JPEGImages"), ".jpg")?;
-    if let Some(json) = tree.file("trainval_merged.json") {
-        plan_json(&mut plan, &json, &pictures)?;
-        return Ok(plan);
-    }
-    let masks = find_masks(&tree, &voc, &mut plan)?.ok_or_else(|| PrepareError::NotFound {
-        dataset: TITLE,
-        from: from.into(),
-        looked_for: vec![
-            "trainval_merged.json",
-            "trainval/*.mat",
-            "SegmentationClassContext/*.png",
-            "59_context_labels/*.png",
-        ],
-    })?;
-    plan_files(&mut plan, &tree, &voc, &pictures, &masks)?;
-    Ok(plan)
-}
-
-fn find_voc(tree: &Tree) -> Option<PathBuf> {
-    let has_pictures = |folder: &&Path| folder.join("JPEGImages").is_dir();
-    let named = tree.named("VOC2010").find(has_pictures);
-    named
-        .or_else(|| {
-            let mut other = tree.all(|folder| {
-                let name = folder.file_name().map(|name| name.to_string_lossy());
-                has_pictures(&folder) && !name.is_some_and(|name| name.starts_with("VOC20"))
-            });
-            other.next()
-        })
-        .map(Path::to_owned)
-}
-
-/// Label maps from run lengths, splits from `phase`.
-fn plan_json(
-    plan: &mut Plan,
-    json: &Path,
-    pictures: &BTreeMap<String, PathBuf>,
-) -> Result<(), PrepareError> {
-    let index = detail::index(json)?;
-    plan.findings.push(format!(
-        "{}: run lengths of the 459 ids for {} of {} pictures listed",
-        json.display(),
-        index.bytes.len(),
-        index.images.len()
-    ));
-    let mut images = Vec::new();
-    let mut splits: BTreeMap<&'static str, BTreeSet<String>> = BTreeMap::new();
-    let (mut no_picture, mut no_mask) = (Vec::new(), Vec::new());
-    let mut seen = BTreeSet::new();
-    for image in &index.images {
-        let split = match image.phase.as_str() {
-            "train" => "train",
-            "val" => "val",
-            _ => continue,
-        };
-        let stem = image
-            .file_name
-            .strip_suffix(".jpg")
-            .unwrap_or(&image.file_name);
-        let Some((stem, picture)) = pictures.get_key_value(stem) else {
-            no_picture.push(image.file_name.clone());
-            continue;
-        };
-        let Some(&bytes) = index.bytes.get(&image.id) else {
-            no_mask.push(image.file_name.clone());
-            continue;
-        };
-        splits.entry(split).or_default().insert(stem.clone());
-        if !seen.insert(stem) {
-            continue; // listed twice; two threads must not make one file
-        }
-        plan.tasks.push(Task::place(
-            Path::new("JPEGImages").join(format!("{stem}.jpg")),
-            picture,
-        ));
-        images.push(DetailImage {
-            to: Path::new(MASKS).join(format!("{stem}.png")),
-            id: image.id,
-            stem: stem.clone(),
-            picture: picture.clone(),
-            bytes,
-            json: json.into(),
-        });
-    }
-    plan.note_missing(
-        "pictures (JPEGImages)",
-        &no_picture,
-        "they are left out of the splits",
-    );
-    plan.note_missing(
-        "masks in the JSON",
-        &no_mask,
-        "those pictures are left out of the splits",
-    );
-    plan.detail = Some(Detail {
-        json: json.into(),
-        rule: Arc::new(rule_of_459()),
-        images,
-    });
-    add_splits(plan, splits);
-    Ok(())
-}
-
 /// A folder of label maps and what their values mean.
-struct Masks {
-    files: BTreeMap<String, PathBuf>,
-    form: Form,
-    rule: SharedRule,
+pub(super) struct Masks {
+    pub(super) files: BTreeMap<String, PathBuf>,
+    pub(super) form: Form,
+    pub(super) rule: SharedRule,
 }
 
-fn find_masks(tree: &Tree, voc: &Path, plan: &mut Plan) -> Result<Option<Masks>, PrepareError> {
+/// Finds the masks of a download in any of the forms that are files; `None` where there are none.
+pub(super) fn find_masks(
+    tree: &Tree,
+    voc: &Path,
+    plan: &mut Plan,
+) -> Result<Option<Masks>, PrepareError> {
     let mat = tree
         .named("trainval")
         .find(|folder| find::holds(folder, &[".mat"], ""));
@@ -379,89 +265,10 @@ fn recognise(
     ))
 }
 
-/// Label maps from files, splits from the first lists that there are.
-fn plan_files(
-    plan: &mut Plan,
-    tree: &Tree,
-    voc: &Path,
-    pictures: &BTreeMap<String, PathBuf>,
-    masks: &Masks,
-) -> Result<(), PrepareError> {
-    let has_list =
-        |folder: &PathBuf| folder.join("train.txt").is_file() || folder.join("val.txt").is_file();
-    let lists = tree.named("SegmentationContext").map(Path::to_owned);
-    let lists = [voc.join(LISTS)]
-        .into_iter()
-        .chain(lists)
-        .chain([voc.join("ImageSets/Main")]);
-    let lists: Option<PathBuf> = lists.into_iter().find(has_list);
-    let mut splits: BTreeMap<&'static str, BTreeSet<String>> = BTreeMap::new();
-    let (mut no_picture, mut no_mask) = (Vec::new(), 0);
-    if let Some(lists) = &lists {
-        plan.findings.push(format!("splits at {}", lists.display()));
-        for split in ["train", "val"] {
-            let list = lists.join(format!("{split}.txt"));
-            if !list.is_file() {
-                continue;
-            }
-            for id in find::read_ids(&list)? {
-                if !masks.files.contains_key(&id) {
-                    no_mask += 1;
-                } else if pictures.contains_key(&id) {
-                    splits.entry(split).or_default().insert(id);
-                }
-            }
-        }
-        if no_mask > 0 {
-            plan.findings.push(format!(
-                "{no_mask} pictures of these lists have no mask and are left out"
-            ));
-        }
-    } else {
-        plan.note_missing(
-            "lists",
-            &["ImageSets/SegmentationContext or ImageSets/Main with train.txt and val.txt".into()],
-            "the label maps are converted, but no split can be opened",
-        );
-    }
-    for (id, mask) in &masks.files {
-        let Some(picture) = pictures.get(id) else {
-            no_picture.push(format!("{id}.jpg"));
-            continue;
-        };
-        plan.tasks.push(Task::place(
-            Path::new("JPEGImages").join(format!("{id}.jpg")),
-            picture,
-        ));
-        plan.tasks.push(Task::labels(
-            Path::new(MASKS).join(format!("{id}.png")),
-            (mask, masks.form),
-            &masks.rule,
-            picture,
-        ));
-    }
-    plan.note_missing(
-        "pictures (JPEGImages)",
-        &no_picture,
-        "those masks are left out",
-    );
-    add_splits(plan, splits);
-    Ok(())
-}
-
-fn add_splits(plan: &mut Plan, splits: BTreeMap<&'static str, BTreeSet<String>>) {
-    for (split, ids) in splits {
-        let official = if split == "train" { 4_998 } else { 5_105 };
-        plan.split(split, ids.len(), official);
-        plan.lists.push(List {
-            to: Path::new(LISTS).join(format!("{split}.txt")),
-            ids: ids.into_iter().collect(),
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]

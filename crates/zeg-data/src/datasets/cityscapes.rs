@@ -1,7 +1,10 @@
-//! Cityscapes: the 34 label ids become the 19 classes that are scored.
+//! Cityscapes: 19 classes, 2,975 training and 500 validation images with fine labels.
 //!
-//! The archive of fine annotations has `*_gtFine_labelIds.png` only; `*_gtFine_labelTrainIds.png` is left to the user
-//! and a script. Files that are there already are checked and taken over.
+//! The folder holds `{leftImg8bit, gtFine}/{train, val}/<city>, label maps *_gtFine_labelTrainIds.png`.
+//!
+//! The label maps are `*_gtFine_labelTrainIds.png`, with `0..=18` and 255. The archive of fine annotations has
+//! `*_gtFine_labelIds.png` with 34 other numbers only, which are refused; the data set's own scripts convert them, and so
+//! does preparation. Files that are converted already are checked and taken over.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,12 +13,73 @@ use std::sync::Arc;
 
 use zeg_image::IGNORE_LABEL;
 
-use super::find::{self, Tree};
-use super::labels::{Form, IGNORE_BYTE, Rule};
-use super::plan::Task;
-use super::{Plan, PrepareError};
+use super::{ClassListEntry, DatasetEntry, OfficialSplit, Preparation, SplitPair};
+use crate::listing::{Listing, Place, Scanned, find_root};
+use crate::pattern::Pattern;
+use crate::prepare::PrepareError;
+use crate::prepare::find::{self, Tree};
+use crate::prepare::labels::{Form, IGNORE_BYTE, Rule};
+use crate::prepare::plan::{Plan, Task};
+use crate::{DataError, LabelRule};
 
 const TITLE: &str = "Cityscapes";
+
+/// The entry of the data set.
+pub(super) static ENTRY: DatasetEntry = DatasetEntry {
+    name: "cityscapes",
+    title: TITLE,
+    class_lists: &[ClassListEntry::new("cityscapes19", LabelRule::identity)],
+    splits: &[
+        OfficialSplit::new("train", 2975, &[]),
+        OfficialSplit::new("val", 500, &[]),
+    ],
+    held_out: &[SplitPair::new("train", "val")],
+    border_in: None,
+    list,
+    preparation: Some(Preparation { title: TITLE, plan }),
+};
+
+const ROOTS: [&str; 2] = ["", "cityscapes"];
+
+/// The pairs of a split: `train`, `val`, or the path of a text file with `<city>/<name>` a line.
+fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
+    let root = find_root(TITLE, given, &ROOTS, &["leftImg8bit", "gtFine"])?;
+    let place = |split: &str| {
+        let images = format!("leftImg8bit/{split}/**/{{id}}_leftImg8bit.png");
+        let labels = format!("gtFine/{split}/**/{{id}}_gtFine_labelTrainIds.png");
+        Place::new(&images, &[&labels]).unwrap_or_default()
+    };
+    let scanned = Scanned {
+        title: TITLE,
+        root,
+        parts: vec![(&["train"], place("train")), (&["val"], place("val"))],
+    };
+    let mut listing = scanned.list(split)?;
+    let raw = unconverted(&listing);
+    listing.defects.extend(raw);
+    for item in &mut listing.items {
+        // The city stands in the name too.
+        if let Some((_, name)) = item.id.rsplit_once('/') {
+            item.id = name.to_owned();
+        }
+    }
+    Ok(listing)
+}
+
+/// Says so where the first label map that is missing lies there unconverted.
+fn unconverted(listing: &Listing) -> Option<DataError> {
+    let missing = listing.items.iter().find(|item| !item.labels.is_file())?;
+    let pattern = Pattern::parse(&format!("{{id}}{IDS}")).ok()?;
+    let folder = missing.labels.parent()?;
+    let id = missing.id.rsplit('/').next()?;
+    let raw = pattern.file(folder, id);
+    raw.is_file().then(|| DataError::UnconvertedLabels {
+        dataset: TITLE.to_owned(),
+        wanted: missing.labels.clone(),
+        found: raw,
+    })
+}
+
 /// The label ids of the 19 classes in their order, road to bicycle. Source: `labels.py` of the official scripts.
 const CLASS_IDS: [u16; 19] = [
     7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33,
@@ -25,17 +89,12 @@ const PICTURE: &str = "_leftImg8bit.png";
 const IDS: &str = "_gtFine_labelIds.png";
 const TRAIN_IDS: &str = "_gtFine_labelTrainIds.png";
 
-pub(crate) fn plan(from: &Path) -> Result<Plan, PrepareError> {
-    let tree = Tree::scan(from)?;
-    let mut plan = Plan::new("cityscapes", TITLE, from);
+/// Plans what is made of a download: leftImg8bit and gtFine, each with train and val.
+fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
     let has_split = |folder: &Path| folder.join("train").is_dir() || folder.join("val").is_dir();
     let find = |name| tree.named(name).find(|folder| has_split(folder));
     let (Some(images), Some(labels)) = (find("leftImg8bit"), find("gtFine")) else {
-        return Err(PrepareError::NotFound {
-            dataset: TITLE,
-            from: from.into(),
-            looked_for: vec!["leftImg8bit/{train,val}", "gtFine/{train,val}"],
-        });
+        return Err(plan.not_found(&["leftImg8bit/{train,val}", "gtFine/{train,val}"]));
     };
     plan.findings
         .push(format!("pictures at {}", images.display()));
@@ -52,7 +111,7 @@ pub(crate) fn plan(from: &Path) -> Result<Plan, PrepareError> {
         .with_others_up_to(LAST_ID, IGNORE_LABEL),
     );
     let done_rule = Arc::new(Rule::identity(TITLE, "train ids 0..=18 and 255", 18));
-    for (split, official) in [("train", 2_975), ("val", 500)] {
+    for split in ["train", "val"] {
         let pictures = files_of_cities(&images.join(split), PICTURE)?;
         let ids = files_of_cities(&labels.join(split), IDS)?;
         let done = files_of_cities(&labels.join(split), TRAIN_IDS)?;
@@ -81,7 +140,7 @@ pub(crate) fn plan(from: &Path) -> Result<Plan, PrepareError> {
                 picture,
             ));
         }
-        plan.split(split, pictures.len() - without.len(), official);
+        plan.split(split, pictures.len() - without.len());
         plan.note_missing(
             format!("label maps of {split}"),
             &without,
@@ -98,7 +157,7 @@ pub(crate) fn plan(from: &Path) -> Result<Plan, PrepareError> {
             "those label maps are left out",
         );
     }
-    Ok(plan)
+    Ok(())
 }
 
 /// The files of all cities of a split, by city and name without the ending.

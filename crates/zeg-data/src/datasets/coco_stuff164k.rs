@@ -1,22 +1,101 @@
-//! COCO-Stuff 164k: raw ids with gaps become the 171 train ids.
+//! COCO-Stuff 164k: 171 classes, 118,287 training and 5,000 validation images.
 //!
-//! The label maps of `stuffthingmaps_trainval2017.zip` hold ids from 0 to 181, of which 11 things were never
-//! annotated, and 255. The 171 that remain, in their order, are the classes of mmsegmentation and so of the published
-//! zero-shot splits; mmsegmentation names the files `*_labelTrainIds.png`.
+//! The folder holds `{images, annotations}/{train2017, val2017}, label maps *_labelTrainIds.png`.
+//!
+//! The label maps of `stuffthingmaps_trainval2017.zip` hold ids from 0 to 181, of which 11 things were never annotated,
+//! and 255. The 171 that remain, in their order, are the classes of mmsegmentation and so of the published zero-shot
+//! splits. mmsegmentation's converter writes them as `*_labelTrainIds.png` with `0..=170` and 255; preparation does the
+//! same, and training and scores read those files only.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zeg_image::IGNORE_LABEL;
 
-use super::find::{self, Tree};
-use super::labels::{Form, IGNORE_BYTE, Rule};
-use super::plan::Task;
-use super::{Plan, PrepareError};
+use super::{ClassListEntry, DatasetEntry, OfficialSplit, Preparation, SplitPair};
+use crate::listing::{Listing, Place, Scanned, find_root};
+use crate::pattern::entries;
+use crate::prepare::PrepareError;
+use crate::prepare::find::{self, Tree};
+use crate::prepare::labels::{Form, IGNORE_BYTE, Rule};
+use crate::prepare::plan::{Plan, Task};
+use crate::{DataError, LabelRule};
 
-const TITLE: &str = "COCO-Stuff 164k";
+const TITLE: &str = "COCO-Stuff";
+const DOWNLOAD: &str = "COCO-Stuff 164k";
+
+/// The entry of the data set.
+pub(super) static ENTRY: DatasetEntry = DatasetEntry {
+    name: "coco-stuff164k",
+    title: TITLE,
+    class_lists: &[ClassListEntry::new("coco-stuff171", LabelRule::identity)],
+    splits: &[
+        OfficialSplit::new("train", 118_287, &["train2017"]),
+        OfficialSplit::new("val", 5000, &["val2017"]),
+    ],
+    held_out: &[SplitPair::new("train", "val")],
+    border_in: None,
+    list,
+    preparation: Some(Preparation {
+        title: DOWNLOAD,
+        plan,
+    }),
+};
+
 const SUFFIX: &str = "_labelTrainIds.png";
+const ROOTS: [&str; 4] = ["", "coco_stuff164k", "coco-stuff164k", "coco"];
+
+/// The pairs of a split.
+///
+/// - `given`: the folder that holds `images` and `annotations`, or the one that holds it
+/// - `split`: `train`, `val`, or the path of a text file with one id a line
+///
+/// The samples are the pictures of `images/<split>2017`, sorted by name; the label map of `a.jpg` is
+/// `annotations/<split>2017/a_labelTrainIds.png`. A folder of unconverted label maps is a defect.
+fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
+    let root = find_root(TITLE, given, &ROOTS, &["images", "annotations"])?;
+    let place = |folder: &str| {
+        let images = format!("images/{folder}/{{id}}.jpg");
+        let labels = format!("annotations/{folder}/{{id}}{SUFFIX}");
+        Place::new(&images, &[&labels]).unwrap_or_default()
+    };
+    let scanned = Scanned {
+        title: TITLE,
+        root,
+        parts: vec![
+            (&["train", "train2017"], place("train2017")),
+            (&["val", "val2017"], place("val2017")),
+        ],
+    };
+    let mut listing = scanned.list(split)?;
+    for place in &listing.places {
+        for labels in &place.labels {
+            let raw = raw_labels(&labels.folder(&listing.root));
+            listing.defects.extend(raw);
+        }
+    }
+    Ok(listing)
+}
+
+/// Says so where PNG files lie in a folder, but none of them converted.
+fn raw_labels(folder: &Path) -> Option<DataError> {
+    let mut raw = None;
+    for path in entries(folder).unwrap_or_default() {
+        let name = path.file_name().map(OsStr::to_string_lossy);
+        match name {
+            Some(name) if name.ends_with(SUFFIX) => return None,
+            Some(name) if name.ends_with(".png") => raw = Some(name.into_owned()),
+            _ => {}
+        }
+    }
+    raw.map(|example| DataError::RawCocoLabels {
+        folder: folder.to_owned(),
+        example,
+    })
+}
+
 /// Largest raw id.
 const LAST_ID: u16 = 181;
 /// Raw ids of the things that COCO has a name for and no annotation of (street sign, hat, shoe, eye glasses, plate,
@@ -28,18 +107,18 @@ fn train_ids() -> impl Iterator<Item = (u16, u16)> {
     (0..=LAST_ID).filter(|id| !UNUSED_IDS.contains(id)).zip(0..)
 }
 
-pub(crate) fn plan(from: &Path) -> Result<Plan, PrepareError> {
-    let tree = Tree::scan(from)?;
-    let mut plan = Plan::new("coco-stuff164k", TITLE, from);
+/// Plans what is made of a download: train2017 and val2017 with pictures, and the same with the label maps of
+/// stuffthingmaps_trainval2017.zip.
+fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
     let pairs = train_ids().chain([(IGNORE_BYTE, IGNORE_LABEL)]);
     let raw_rule = Arc::new(Rule::new(
-        TITLE,
+        DOWNLOAD,
         "raw ids 0..=181 without the 11 unused ones, and 255",
         171,
         pairs,
     ));
-    let done_rule = Arc::new(Rule::identity(TITLE, "train ids 0..=170 and 255", 170));
-    for (split, official) in [("train", 118_287), ("val", 5_000)] {
+    let done_rule = Arc::new(Rule::identity(DOWNLOAD, "train ids 0..=170 and 255", 170));
+    for split in ["train", "val"] {
         let name = format!("{split}2017");
         let with = |endings: &'static [&'static str], but: &'static str| {
             tree.named(&name)
@@ -127,19 +206,15 @@ pub(crate) fn plan(from: &Path) -> Result<Plan, PrepareError> {
             &alone,
             "those label maps are left out",
         );
-        plan.split(split, count, official);
+        plan.split(split, count);
     }
     if plan.tasks.is_empty() {
-        return Err(PrepareError::NotFound {
-            dataset: TITLE,
-            from: from.into(),
-            looked_for: vec![
-                "train2017/*.jpg or val2017/*.jpg",
-                "train2017/*.png or val2017/*.png",
-            ],
-        });
+        return Err(plan.not_found(&[
+            "train2017/*.jpg or val2017/*.jpg",
+            "train2017/*.png or val2017/*.png",
+        ]));
     }
-    Ok(plan)
+    Ok(())
 }
 
 #[cfg(test)]

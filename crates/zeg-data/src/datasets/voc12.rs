@@ -1,32 +1,111 @@
-//! PASCAL VOC 2012 with the masks of the Semantic Boundaries data set (SBD).
+//! PASCAL VOC 2012: 20 classes, 1,464 training and 1,449 validation images.
 //!
-//! Zero-shot results train on VOC's 1,464 pictures and on 9,118 that only SBD has masks of (Hariharan et al. 2011).
-//! SBD's own lists divide its 11,355 pictures otherwise and overlap VOC's validation pictures; so `aug` is all of SBD
-//! without VOC's `train` and `val`. SBD's masks are MATLAB structs; a folder `SegmentationClassAug` of PNGs, which is
-//! passed around for years, is taken instead where there are none. Some copies of it keep the masks in colour.
+//! The folder holds `VOC2012/{JPEGImages, SegmentationClass, SegmentationClassAug, ImageSets/Segmentation}`.
+//!
+//! Published zero-shot results train on 10,582 images: `train`, and 9,118 that only the Semantic Boundaries data set (SBD,
+//! Hariharan et al. 2011) has masks of, which usually lie in `SegmentationClassAug` and are listed in `aug.txt`. The
+//! background, value 0 in the files, has no name to be described with: in `voc20` it is ignored in training and in scores.
+//! `voc21` makes it a class of its own, as ZS3Net and the closed-set benchmark do.
+//!
+//! Preparation puts both data sets together. SBD's own lists divide its 11,355 images otherwise and overlap VOC's
+//! validation images; so `aug` is all of SBD without VOC's `train` and `val`. SBD's masks are MATLAB structs; a folder
+//! `SegmentationClassAug` of PNGs, which has been passed around for years, is taken instead where there are none. Some
+//! copies of it keep the masks in colour.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::find::{self, Tree};
-use super::labels::{Form, Rule};
-use super::plan::{List, Task};
-use super::{Plan, PrepareError};
+use super::{ClassListEntry, DatasetEntry, OfficialSplit, Preparation, SplitPair};
+use crate::listing::{Listed, Listing, Place, find_root};
+use crate::prepare::PrepareError;
+use crate::prepare::find::{self, Tree};
+use crate::prepare::labels::{Form, Rule};
+use crate::prepare::plan::{List, Plan, Task};
+use crate::split::{IdForm, read_split};
+use crate::{DataError, LabelRule};
 
-const TITLE: &str = "PASCAL VOC 2012";
+const TITLE: &str = "VOC";
+const DOWNLOAD: &str = "PASCAL VOC 2012";
+
+/// The entry of the data set.
+pub(super) static ENTRY: DatasetEntry = DatasetEntry {
+    name: "voc12",
+    title: TITLE,
+    class_lists: &[
+        ClassListEntry::new("voc20", LabelRule::reduce_zero),
+        ClassListEntry::new("voc21", LabelRule::identity),
+    ],
+    splits: &[
+        OfficialSplit::new("train", 1464, &[]),
+        OfficialSplit::new("aug", 9118, &[]),
+        OfficialSplit::new("train_aug", 10582, &["trainaug"]),
+        OfficialSplit::new("trainval", 2913, &[]),
+        OfficialSplit::new("val", 1449, &[]),
+    ],
+    held_out: &[
+        SplitPair::new("train", "val"),
+        SplitPair::new("aug", "val"),
+        SplitPair::new("train_aug", "val"),
+    ],
+    border_in: Some("SegmentationClass"),
+    list,
+    preparation: Some(Preparation {
+        title: DOWNLOAD,
+        plan,
+    }),
+};
+
 const LISTS: &str = "ImageSets/Segmentation";
+const ROOTS: [&str; 3] = ["", "VOC2012", "VOCdevkit/VOC2012"];
+
+/// The pairs of a split.
+///
+/// - `given`: `VOCdevkit/VOC2012` itself, `VOCdevkit`, or the folder that holds it
+/// - `split`: the name of a list in `ImageSets/Segmentation` (`train`, `val`, …), `train_aug` for `train` and
+///   `aug` together, or the path of any text file with one id a line
+///
+/// Label maps come from `SegmentationClass`; pictures that have none there take theirs from `SegmentationClassAug`.
+fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
+    let root = find_root(TITLE, given, &ROOTS, &[LISTS])?;
+    let place = Place::new(
+        "JPEGImages/{id}.jpg",
+        &[
+            "SegmentationClass/{id}.png",
+            "SegmentationClassAug/{id}.png",
+        ],
+    );
+    let listed = Listed {
+        title: TITLE,
+        root,
+        lists: LISTS,
+        place: place.unwrap_or_default(),
+    };
+    let joined = ENTRY
+        .official(split)
+        .is_some_and(|official| official.name == "train_aug");
+    let (train, aug) = (listed.file("train"), listed.file("aug"));
+    if joined && !listed.file(split).is_file() && train.is_file() && aug.is_file() {
+        let mut found = read_split(&train, IdForm::Name)?;
+        // Some copies of aug.txt repeat pictures of train.txt; the union counts each once.
+        let known: HashSet<String> = found.ids.iter().cloned().collect();
+        let more = read_split(&aug, IdForm::Name)?;
+        found
+            .ids
+            .extend(more.ids.into_iter().filter(|id| !known.contains(id)));
+        found.repeated.extend(more.repeated);
+        return Ok(listed.of(found.ids, found.repeated));
+    }
+    listed.list(split)
+}
+
 const SBD_MASK: Form = Form::Matlab(&["GTcls", "Segmentation"]);
 
-pub(crate) fn plan(from: &Path) -> Result<Plan, PrepareError> {
-    let tree = Tree::scan(from)?;
-    let mut plan = Plan::new("voc12", TITLE, from);
-    let Some(voc) = find_voc(&tree) else {
-        return Err(PrepareError::NotFound {
-            dataset: TITLE,
-            from: from.into(),
-            looked_for: vec!["VOC2012/ImageSets/Segmentation/train.txt and val.txt"],
-        });
+/// Plans what is made of a download: VOCdevkit/VOC2012, and SBD (benchmark_RELEASE/dataset) or a ready folder
+/// SegmentationClassAug.
+fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
+    let Some(voc) = find_voc(tree) else {
+        return Err(plan.not_found(&["VOC2012/ImageSets/Segmentation/train.txt and val.txt"]));
     };
     plan.findings.push(format!("VOC 2012 at {}", voc.display()));
     let lists = voc.join(LISTS);
@@ -44,7 +123,7 @@ pub(crate) fn plan(from: &Path) -> Result<Plan, PrepareError> {
             .into_iter()
             .collect(),
     };
-    let augmented = find_augmented(&tree, &voc, &mut plan)?;
+    let augmented = find_augmented(tree, &voc, plan)?;
     let known: BTreeSet<&String> = train.iter().chain(&val).collect();
     let (aug, masks) = match augmented {
         Some(Augmented { ids, masks }) => {
@@ -53,26 +132,26 @@ pub(crate) fn plan(from: &Path) -> Result<Plan, PrepareError> {
         }
         None => (Vec::new(), Masks::none()),
     };
-    add_files(&mut plan, &voc, (&train, &val, &aug), &masks)?;
+    add_files(plan, &voc, (&train, &val, &aug), &masks)?;
     let train_aug: Vec<String> = train.iter().chain(&aug).cloned().collect();
-    for (split, ids, official) in [
-        ("train", &train, 1464),
-        ("val", &val, 1449),
-        ("trainval", &trainval, 2913),
-        ("aug", &aug, 9118),
-        ("train_aug", &train_aug, 10582),
+    for (split, ids) in [
+        ("train", &train),
+        ("val", &val),
+        ("trainval", &trainval),
+        ("aug", &aug),
+        ("train_aug", &train_aug),
     ] {
         let needs_aug = split.ends_with("aug");
         if ids.is_empty() || needs_aug && aug.is_empty() {
             continue;
         }
-        plan.split(split, ids.len(), official);
+        plan.split(split, ids.len());
         plan.lists.push(List {
             to: Path::new(LISTS).join(format!("{split}.txt")),
             ids: ids.clone(),
         });
     }
-    Ok(plan)
+    Ok(())
 }
 
 /// The folder with VOC's segmentation lists; `VOCdevkit` may hold those of other years, too.
@@ -188,7 +267,7 @@ fn add_files(
     (train, val, aug): (&[String], &[String], &[String]),
     masks: &Masks,
 ) -> Result<(), PrepareError> {
-    let rule = Arc::new(Rule::identity(TITLE, "0..=20 and 255", 20));
+    let rule = Arc::new(Rule::identity(DOWNLOAD, "0..=20 and 255", 20));
     let mut pictures = find::files_if_any(&voc.join("JPEGImages"), ".jpg")?;
     for (id, path) in &masks.pictures {
         pictures.entry(id.clone()).or_insert_with(|| path.clone());

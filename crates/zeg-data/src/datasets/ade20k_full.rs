@@ -1,11 +1,16 @@
-//! ADE20K-Full (`ADE20K_2021_17_01`): 847 classes out of the colours of `*_seg.png`.
+//! ADE20K with all 847 classes that MaskFormer and ZegFormer use: 25,574 training and 2,000 validation images.
 //!
-//! Red and green of a colour are the index of an object name in the data set's own list of 3,688; MaskFormer (Cheng et
-//! al. 2021) chose the 847 that occur in both splits, ordered by how much of the pictures they cover, and ZegFormer
-//! took them over. Pixels of all other objects, and those of none, become 65535. As there, the result is
-//! `images_detectron2` and `annotations_detectron2`; label maps are 16-bit grey PNGs, where MaskFormer writes TIFFs.
-//! Pictures beyond [`PrepareOptions::shrink`](super::PrepareOptions::shrink) are made smaller as there; unlike
-//! there, the others are not compressed a second time.
+//! The folder holds `ADE20K_2021_17_01/{images_detectron2, annotations_detectron2}/{training, validation}`.
+//!
+//! The layout is that of MaskFormer's preparation of `ADE20K_2021_17_01`: images in `images_detectron2`, label maps of
+//! 16 bits in `annotations_detectron2`, TIFF or PNG, with the class index or 65535 for no class. 255 is a class here.
+//!
+//! Preparation reads the classes from the colours of `*_seg.png`. Red and green of a colour are the index of an object
+//! name in the data set's own list of 3,688; MaskFormer (Cheng et al. 2021) chose the 847 that occur in both splits,
+//! ordered by how much of the images they cover, and ZegFormer took them over. Pixels of all other objects, and those
+//! of none, become 65535. Label maps are written as 16-bit grey PNGs, where MaskFormer writes TIFFs. Images beyond
+//! [`PrepareOptions::shrink`](crate::prepare::PrepareOptions::shrink) are made smaller as there; unlike there, the
+//! others are not compressed a second time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,12 +19,62 @@ use std::sync::Arc;
 
 use zeg_image::IGNORE_LABEL;
 
-use super::find::Tree;
-use super::labels::{Form, Rule};
-use super::plan::{LabelSize, Task, Work};
-use super::{Plan, PrepareError};
+use super::{ClassListEntry, DatasetEntry, OfficialSplit, Preparation, SplitPair};
+use crate::labels::IGNORE_16_BIT;
+use crate::listing::{Listing, Place, Scanned, find_root};
+use crate::prepare::PrepareError;
+use crate::prepare::find::Tree;
+use crate::prepare::labels::{Form, Rule};
+use crate::prepare::plan::{LabelSize, Plan, Task, Work};
+use crate::{DataError, LabelKind, LabelRule};
 
 const TITLE: &str = "ADE20K-Full";
+
+/// The entry of the data set.
+pub(super) static ENTRY: DatasetEntry = DatasetEntry {
+    name: "ade20k-full",
+    title: TITLE,
+    class_lists: &[ClassListEntry::new("ade20k-full847", label_rule)],
+    splits: &[
+        OfficialSplit::new("train", 25_574, &["training"]),
+        OfficialSplit::new("val", 2000, &["validation"]),
+    ],
+    held_out: &[SplitPair::new("train", "val")],
+    border_in: None,
+    list,
+    preparation: Some(Preparation { title: TITLE, plan }),
+};
+
+const ROOTS: [&str; 2] = ["", "ADE20K_2021_17_01"];
+
+/// 255 is a class.
+fn label_rule() -> LabelRule {
+    LabelRule {
+        kind: LabelKind::Identity,
+        ignore: vec![IGNORE_16_BIT],
+    }
+}
+
+/// The pairs of a split: `train`, `val`, or the path of a text file with one id a line.
+fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
+    let markers = ["images_detectron2", "annotations_detectron2"];
+    let root = find_root(TITLE, given, &ROOTS, &markers)?;
+    let place = |folder: &str| {
+        let images = format!("images_detectron2/{folder}/{{id}}.jpg");
+        let labels = format!("annotations_detectron2/{folder}/{{id}}.{{png,tif}}");
+        Place::new(&images, &[&labels]).unwrap_or_default()
+    };
+    let scanned = Scanned {
+        title: TITLE,
+        root,
+        parts: vec![
+            (&["train", "training"], place("training")),
+            (&["val", "validation"], place("validation")),
+        ],
+    };
+    scanned.list(split)
+}
+
 /// A line a class: object index, train id, names. Source: `datasets/prepare_ade20k_full_sem_seg.py` of MaskFormer.
 const IDS: &str = include_str!("../../assets/ade20k_full_ids.txt");
 const SEGMENTS: &str = "_seg.png";
@@ -34,25 +89,20 @@ fn train_ids() -> impl Iterator<Item = (u16, u16)> {
     })
 }
 
-pub(crate) fn plan(from: &Path) -> Result<Plan, PrepareError> {
-    let tree = Tree::scan(from)?;
-    let mut plan = Plan::new("ade20k-full", TITLE, from);
+/// Plans what is made of a download: ADE20K_2021_17_01 with images/ADE/training and images/ADE/validation.
+fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
     let has_split = |folder: &Path| {
         ["training", "validation"]
             .iter()
             .any(|split| folder.join("images/ADE").join(split).is_dir())
     };
     let Some(root) = tree.all(has_split).next() else {
-        return Err(PrepareError::NotFound {
-            dataset: TITLE,
-            from: from.into(),
-            looked_for: vec!["ADE20K_2021_17_01/images/ADE/{training,validation}"],
-        });
+        return Err(plan.not_found(&["ADE20K_2021_17_01/images/ADE/{training,validation}"]));
     };
     plan.findings.push(format!("ADE20K at {}", root.display()));
     let rule = Rule::new(TITLE, "any colour", 847, train_ids()).with_others(IGNORE_LABEL);
     let rule = Arc::new(rule);
-    for (split, official) in [("training", 25_574), ("validation", 2_000)] {
+    for split in ["training", "validation"] {
         let folder = root.join("images/ADE").join(split);
         let mut pictures = BTreeMap::new();
         if folder.is_dir() {
@@ -94,14 +144,14 @@ pub(crate) fn plan(from: &Path) -> Result<Plan, PrepareError> {
                 },
             });
         }
-        plan.split(split, count, official);
+        plan.split(split, count);
         plan.note_missing(
             format!("label maps of {split}"),
             &without,
             "those pictures are left out",
         );
     }
-    Ok(plan)
+    Ok(())
 }
 
 /// The pictures below a folder by their names; each name may occur once, since they all go to one folder.
