@@ -15,8 +15,8 @@ use serde::Serialize;
 
 use crate::output::{Spool, Target};
 use crate::{
-    Classes, ExportError, Exporter, Grouping, Overwrite, Picture, Polygon, Region, Rle, Shape,
-    polygons,
+    Classes, ExportError, Exporter, Grouping, Overwrite, Picture, Polygon, Region, Shape, polygons,
+    region_rle,
 };
 
 /// What a [`CocoExporter`] writes, and where.
@@ -132,7 +132,7 @@ impl CocoExporter {
         let segmentation = match self.options.shape {
             Shape::Mask => Segmentation::Mask {
                 size: [region.map_height(), region.map_width()],
-                counts: Rle::from_region(region).to_coco_string(),
+                counts: region_rle(region).to_coco_string(),
             },
             Shape::Polygons { tolerance } => {
                 let outlines = polygons(region, tolerance);

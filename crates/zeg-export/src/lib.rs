@@ -14,8 +14,8 @@
 //! | [`ProbabilityExporter`] | 16-bit PNG a class, or one NumPy array a picture | scripts |
 //! | [`ContactSheet`] | one HTML page | people |
 //!
-//! Below them lie the forms themselves, which need no files: [`regions`] finds connected regions, [`rle`] is
-//! COCO's run-length code, [`polygons`](mod@polygons) follows the outlines of a region along its pixels' edges.
+//! Below them lie the forms themselves, which need no files: [`regions`] finds connected regions, [`region_rle`] is its
+//! run-length code, [`polygons`](mod@polygons) follows the outlines of a region along its pixels' edges.
 //!
 //! Coordinates are `(x, y)` in pixels from the top left corner, buffers are row-major, shares and confidences
 //! lie in 0..=1.
@@ -29,7 +29,6 @@ pub mod label_studio;
 pub mod polygons;
 pub mod probability;
 pub mod regions;
-pub mod rle;
 pub mod summary;
 
 mod address;
@@ -37,6 +36,7 @@ mod classes;
 mod error;
 mod output;
 mod picture;
+mod rle;
 mod shapes;
 
 pub use classes::Classes;
@@ -51,7 +51,7 @@ pub use probability::{
     ProbabilityExporter, ProbabilityFormat, ProbabilityPlanes, ProbabilitySource,
 };
 pub use regions::{BoundingBox, Connectivity, Grouping, Region, Regions, Run, find_regions};
-pub use rle::Rle;
+pub use rle::region_rle;
 pub use shapes::Shape;
 pub use summary::{ClassSummary, Summary, SummaryExporter, summarize};
 pub use zeg_base::file::Overwrite;

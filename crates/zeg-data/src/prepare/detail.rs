@@ -18,12 +18,12 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use zeg_image::{LabelMap, picture_size, voc_palette, write_indexed_png};
+use zeg_image::rle::RleError;
+use zeg_image::{LabelMap, Rle, picture_size, voc_palette, write_indexed_png};
 
 use super::PrepareError;
 use super::labels::SharedRule;
 use super::place;
-use super::rle::Counts;
 use super::run::{Outcome, Runner};
 
 /// Bytes of run lengths that are held at a time.
@@ -87,7 +87,10 @@ pub(crate) fn index(json: &Path) -> Result<Index, PrepareError> {
         json,
         &mut |image| images.push(image),
         &mut |annotation: Annotation| {
-            let size = annotation.segmentation.counts().map_or(0, Counts::bytes);
+            let size = annotation
+                .segmentation
+                .counts()
+                .map_or(0, RunLengths::bytes);
             let whole = size_of::<Annotation>() + size;
             *bytes.entry(annotation.image_id).or_default() += whole as u64;
         },
@@ -152,7 +155,7 @@ impl Detail {
         }
         let mut map = LabelMap::filled(width, height, 0);
         for (number, annotation) in masks.iter().enumerate() {
-            let Segmentation::Rle { size, counts } = &annotation.segmentation else {
+            let Segmentation::Mask { size, counts } = &annotation.segmentation else {
                 return Err(wrong(
                     "a mask that is not run lengths (`size` and `counts`)".to_owned(),
                 ));
@@ -170,14 +173,20 @@ impl Detail {
             if !self.rule.takes(category) {
                 return Err(wrong(format!("category {category}; there are 0..=459")));
             }
-            counts
-                .paint(&mut map, category)
+            let mask = counts
+                .mask(size[1], size[0])
                 .map_err(|source| PrepareError::Mask {
                     path: self.json.clone(),
                     picture: image.stem.clone(),
                     annotation: number,
                     source,
                 })?;
+            for (x, y) in mask.pixels() {
+                let index = y as usize * width + x as usize;
+                if let Some(label) = map.labels_mut().get_mut(index) {
+                    *label = category;
+                }
+            }
         }
         let labels = self.rule.apply(map, &self.json)?;
         write_indexed_png(to, &labels, &voc_palette(self.rule.classes()))?;
@@ -297,15 +306,15 @@ struct Annotation {
 #[derive(Debug)]
 enum Segmentation {
     /// Height and width, and the runs.
-    Rle { size: [u32; 2], counts: Counts },
+    Mask { size: [u32; 2], counts: RunLengths },
     /// Polygons, or whatever else stands there.
     Other,
 }
 
 impl Segmentation {
-    fn counts(&self) -> Option<&Counts> {
+    fn counts(&self) -> Option<&RunLengths> {
         match self {
-            Self::Rle { counts, .. } => Some(counts),
+            Self::Mask { counts, .. } => Some(counts),
             Self::Other => None,
         }
     }
@@ -333,7 +342,7 @@ impl<'de> Deserialize<'de> for Segmentation {
                     }
                 }
                 Ok(match (size, counts) {
-                    (Some(size), Some(counts)) => Segmentation::Rle { size, counts },
+                    (Some(size), Some(counts)) => Segmentation::Mask { size, counts },
                     _ => Segmentation::Other,
                 })
             }
@@ -360,26 +369,52 @@ enum RleKey {
     Other,
 }
 
-impl<'de> Deserialize<'de> for Counts {
+/// Run lengths as the file gives them.
+#[derive(Debug)]
+enum RunLengths {
+    /// The compressed text.
+    Text(Box<[u8]>),
+    /// Plain numbers.
+    Numbers(Box<[u32]>),
+}
+
+impl RunLengths {
+    /// Bytes this takes in memory.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Numbers(numbers) => 4 * numbers.len(),
+        }
+    }
+
+    fn mask(&self, width: u32, height: u32) -> Result<Rle, RleError> {
+        match self {
+            Self::Text(text) => Rle::from_coco_string(width, height, text),
+            Self::Numbers(numbers) => Rle::from_counts(width, height, numbers.to_vec()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for RunLengths {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;
         impl<'de> Visitor<'de> for Either {
-            type Value = Counts;
+            type Value = RunLengths;
 
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
                 f.write_str("run lengths as a text or a list of numbers")
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<Counts, E> {
-                Ok(Counts::Text(text.as_bytes().into()))
+            fn visit_str<E>(self, text: &str) -> Result<RunLengths, E> {
+                Ok(RunLengths::Text(text.as_bytes().into()))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Counts, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<RunLengths, A::Error> {
                 let mut numbers = Vec::new();
                 while let Some(number) = list.next_element()? {
                     numbers.push(number);
                 }
-                Ok(Counts::Numbers(numbers.into()))
+                Ok(RunLengths::Numbers(numbers.into()))
             }
         }
         deserializer.deserialize_any(Either)

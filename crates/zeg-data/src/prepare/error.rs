@@ -4,9 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use zeg_image::ImageError;
+use zeg_image::rle::RleError;
 
 use super::matlab::MatError;
-use super::rle::RleError;
 
 /// Why a download could not be planned or a file not converted.
 #[derive(Debug, thiserror::Error)]

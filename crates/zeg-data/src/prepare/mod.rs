@@ -20,7 +20,6 @@ pub(crate) mod labels;
 mod matlab;
 mod place;
 pub(crate) mod plan;
-mod rle;
 mod run;
 
 use std::path::Path;
@@ -28,7 +27,6 @@ use std::path::Path;
 pub use error::PrepareError;
 pub use matlab::MatError;
 pub use plan::{Missing, Plan, SplitPictures};
-pub use rle::RleError;
 pub use run::{Failure, Progress, Summary};
 
 use crate::datasets;
