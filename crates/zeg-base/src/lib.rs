@@ -1,6 +1,6 @@
 //! What every crate of the workspace needs and none of them is about.
 //!
-//! - [`file`]: files that appear whole or not at all
+//! - [`file`](mod@file): files that appear whole or not at all
 //! - [`hex`]: digests and colours as hexadecimal digits
 //! - [`hash`]: FNV-1a, a hash that stays the same across versions and machines
 //! - [`random`]: splitmix64, which turns a counter into random bits

@@ -15,11 +15,11 @@ use zeg_image::{
 use crate::DataError;
 
 /// The value that most label files write for pixels without a class.
-pub const IGNORE_8_BIT: u16 = 255;
+pub(crate) const IGNORE_8_BIT: u16 = 255;
 /// The value for pixels without a class in label files of 16 bits.
-pub const IGNORE_16_BIT: u16 = u16::MAX;
+pub(crate) const IGNORE_16_BIT: u16 = u16::MAX;
 /// Grey level from which a binary mask's pixel is foreground: in the middle, where the noise of JPEG does not matter.
-pub const DEFAULT_THRESHOLD: u8 = 128;
+pub(crate) const DEFAULT_THRESHOLD: u8 = 128;
 
 /// Most values or colours that a message lists.
 const SHOWN: usize = 12;
@@ -83,7 +83,7 @@ impl LabelRule {
     ///
     /// For [`LabelKind::Binary`] the value is a grey level. [`LabelKind::Palette`] has colours, no values: see
     /// [`LabelRule::class_of_colour`].
-    pub fn class_of(&self, value: u16, classes: usize) -> Option<u16> {
+    pub(crate) fn class_of(&self, value: u16, classes: usize) -> Option<u16> {
         if self.ignore.contains(&value) {
             return Some(IGNORE_LABEL);
         }
@@ -102,7 +102,7 @@ impl LabelRule {
     }
 
     /// The class index of a file's colour, [`IGNORE_LABEL`], or `None` for a colour that is not legal.
-    pub fn class_of_colour(&self, colour: [u8; 3], classes: usize) -> Option<u16> {
+    pub(crate) fn class_of_colour(&self, colour: [u8; 3], classes: usize) -> Option<u16> {
         let LabelKind::Palette(palette) = &self.kind else {
             return None;
         };
@@ -111,7 +111,7 @@ impl LabelRule {
     }
 
     /// The legal values in words, such as `0..=20 and 255`.
-    pub fn legal_values(&self, classes: usize) -> String {
+    pub(crate) fn legal_values(&self, classes: usize) -> String {
         let mut parts = match &self.kind {
             LabelKind::Identity => vec![format!("0..={}", classes.saturating_sub(1))],
             LabelKind::ReduceZero => vec![format!("0..={classes}")],

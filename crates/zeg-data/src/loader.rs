@@ -174,10 +174,7 @@ impl Loader {
     }
 
     /// Waits for the next batch and puts it in the place of an old one, whose memory it takes over.
-    ///
-    /// # Errors
-    /// As [`Loader::next_batch`]; `batch` then holds an incomplete batch.
-    pub fn next_into(&mut self, batch: &mut Batch) -> Result<(), DataError> {
+    fn next_into(&mut self, batch: &mut Batch) -> Result<(), DataError> {
         let result = self.assemble(batch);
         match result {
             Ok(()) => self.next_batch += 1,

@@ -42,7 +42,7 @@ use crate::Sample;
 use crate::chance::{Purpose, stream};
 use names::Vocabulary;
 use render::{Canvas, Look};
-use scene::{Choice, Layout, draw_objects};
+use scene::{Layout, ObjectChoice, draw_objects};
 
 /// Name of the class list and of the data set.
 pub const NAME: &str = "mini-world20";
@@ -188,12 +188,12 @@ impl World {
     pub fn sample(&self, part: Part, index: u64) -> WorldSample {
         let choice = match part {
             Part::Pretrain => self.any_name(),
-            Part::Train if !self.config.unseen_in_training => Choice {
+            Part::Train if !self.config.unseen_in_training => ObjectChoice {
                 usual: self.known.get(..SEEN).unwrap_or_default(),
                 others: &self.training_pool,
                 distractors: self.config.distractors,
             },
-            Part::Train | Part::Val | Part::Test => Choice {
+            Part::Train | Part::Val | Part::Test => ObjectChoice {
                 usual: &self.known,
                 others: &self.pool,
                 distractors: self.config.distractors,
@@ -250,8 +250,8 @@ impl World {
     }
 
     /// Every name with the same probability.
-    fn any_name(&self) -> Choice<'_> {
-        Choice {
+    fn any_name(&self) -> ObjectChoice<'_> {
+        ObjectChoice {
             usual: &self.all,
             others: &[],
             distractors: 0.0,
@@ -267,7 +267,7 @@ impl World {
         }
     }
 
-    fn draw(&self, part: Part, index: u64, layout: &Layout, choice: Choice) -> WorldSample {
+    fn draw(&self, part: Part, index: u64, layout: &Layout, choice: ObjectChoice) -> WorldSample {
         let mut rng = self.stream(Stream::Pictures(part), index);
         let look = Look {
             clutter: self.config.clutter,

@@ -8,11 +8,11 @@
 pub(crate) struct SplitPart<'a> {
     /// The split's own name.
     pub(crate) split: &'a str,
-    part: Option<Part>,
+    part: Option<Fraction>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Part {
+struct Fraction {
     /// From 1.
     number: usize,
     of: usize,
@@ -30,7 +30,7 @@ impl<'a> SplitPart<'a> {
             };
             let (number, of) = part.split_once('/')?;
             let (number, of) = (number.parse().ok()?, of.parse().ok()?);
-            let part = Part { number, of, others };
+            let part = Fraction { number, of, others };
             (of >= 2 && (1..=of).contains(&number)).then_some((split, part))
         });
         match part {
@@ -47,7 +47,7 @@ impl<'a> SplitPart<'a> {
 
     /// Keeps the part's items.
     pub(crate) fn keep<T>(self, items: &mut Vec<T>) {
-        let Some(Part { number, of, others }) = self.part else {
+        let Some(Fraction { number, of, others }) = self.part else {
             return;
         };
         let mut index = 0;

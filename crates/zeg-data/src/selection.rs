@@ -15,7 +15,7 @@ use crate::{DataError, Dataset, LabelRule, Metric};
 /// A part of a data set, as a command line or a configuration names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Selection<'a> {
-    /// A name in [`datasets`](crate::datasets), or the path of a `.toml` that describes a data set
+    /// A name in [`datasets`], or the path of a `.toml` that describes a data set
     /// ([`folder`](crate::folder)).
     pub dataset: &'a str,
     /// The data set's folder, or one above it. For a `.toml` it may be empty, which leaves the choice to the file.

@@ -58,10 +58,10 @@ fn throughput() {
             on_bad_sample: OnBadSample::Stop,
         };
         let mut loader = Loader::new(Arc::clone(&dataset), pipeline, options).unwrap();
-        let mut batch = loader.next_batch().unwrap();
+        loader.next_batch().unwrap();
         let start = Instant::now();
         for _ in 0..batches {
-            loader.next_into(&mut batch).unwrap();
+            loader.next_batch().unwrap();
         }
         let rate = (batch_size * batches) as f64 / start.elapsed().as_secs_f64();
         eprintln!("{workers} threads: {rate:.0} pictures a second, crops of 512×512");

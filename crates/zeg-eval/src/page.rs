@@ -61,7 +61,8 @@ pub enum Format {
     Html,
     /// `report.md`, for repositories and issues: all numbers, no pictures.
     Markdown,
-    /// `report.csv`, for programs: a row a number.
+    /// `report.csv` (RFC 4180), for programs: a row a number, `run,scope,class,split,metric,value,std,n`. `run` is a number
+    /// from 1, or `mean` over several. Values are fractions of 1; an undefined one is empty.
     Csv,
 }
 
@@ -110,22 +111,4 @@ pub fn write_report(
         }
     }
     Ok(files)
-}
-
-/// The report as Markdown.
-///
-/// # Errors
-/// As [`write_report`].
-pub fn to_markdown(input: &ReportInput) -> Result<String, EvalError> {
-    Ok(markdown::render(&Content::of(input)?))
-}
-
-/// The numbers of the report as CSV (RFC 4180), a row a number: `run,scope,class,split,metric,value,std,n`.
-///
-/// `run` is a number from 1, or `mean` over several. Values are fractions of 1; an undefined one is empty.
-///
-/// # Errors
-/// As [`write_report`].
-pub fn to_csv(input: &ReportInput) -> Result<String, EvalError> {
-    Ok(csv::render(&Content::of(input)?))
 }

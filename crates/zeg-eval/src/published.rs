@@ -6,6 +6,7 @@
 use std::sync::LazyLock;
 
 use serde::Deserialize;
+use zeg_vocab::classes::ClassSet;
 
 use crate::Protocol;
 use crate::report::harmonic_mean;
@@ -34,7 +35,7 @@ pub struct Table {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Row {
-    /// Data set, as `voc12`.
+    /// Name of the data set's entry (`zeg_data::datasets`), as `voc12`, or of a described one.
     pub benchmark: String,
     /// Class list, as `voc20`; `None` where a data set has only one.
     pub class_list: Option<String>,
@@ -83,24 +84,13 @@ impl Row {
     }
 }
 
-/// The split of seen and unseen classes that published figures are of.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct PublishedSplit {
-    /// Class list, as `voc20`.
-    pub class_list: String,
-    /// Labels of its unseen classes, ascending.
-    pub unseen: Vec<usize>,
-}
-
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    splits: Vec<PublishedSplit>,
     tables: Vec<Table>,
 }
 
-/// The file is part of the program; a test reads it, so that it is never empty here.
+/// The file is part of the library; a test counts its rows, so that it is never empty here.
 static FILE: LazyLock<File> =
     LazyLock::new(|| parse(include_str!("../assets/published.toml")).unwrap_or_default());
 
@@ -116,26 +106,26 @@ fn parse(text: &str) -> Result<File, toml::de::Error> {
     Ok(file)
 }
 
-/// The split that the published figures of a class list are of.
-pub fn split(class_list: &str) -> Option<&'static PublishedSplit> {
-    FILE.splits
-        .iter()
-        .find(|split| split.class_list == class_list)
+/// Returns the labels of the unseen classes, ascending, that published figures of a class list are of; `None` where no
+/// split of its classes was published.
+pub(crate) fn unseen(class_list: &str) -> Option<Vec<usize>> {
+    let classes = ClassSet::by_name(class_list).ok()?;
+    Some(classes.unseen).filter(|unseen| !unseen.is_empty())
 }
 
-/// All published tables.
+/// Returns all published tables.
 pub fn tables() -> &'static [Table] {
     &FILE.tables
 }
 
-/// A published table by its name.
+/// Returns a published table by its name.
 pub fn table(name: &str) -> Option<&'static Table> {
     FILE.tables.iter().find(|table| table.name == name)
 }
 
-/// The published results of one benchmark and protocol; empty if none is known.
+/// Returns the published results of one benchmark and protocol; empty if none is known.
 ///
-/// - `benchmark`: data set, as `voc12`
+/// - `benchmark`: name of the data set's entry (`zeg_data::datasets`), as `voc12`, or of a described one
 /// - `class_list`: name of the class list, as `voc20`; figures of another list of the same data set are not comparable
 /// - `trained_on`: data set of the training; `None` for the benchmark's own
 pub fn rows(
@@ -167,126 +157,22 @@ pub fn rows(
 mod tests {
     use super::*;
 
+    /// VOC and COCO-Stuff: SPNet (CVPR 2019); Context: ZS3Net (NeurIPS 2019).
     #[test]
-    fn the_file_is_read() {
-        let tables = parse(include_str!("../assets/published.toml"))
-            .unwrap()
-            .tables;
-        let sizes: Vec<(&str, usize)> = tables
-            .iter()
-            .map(|table| (table.name.as_str(), table.rows.len()))
-            .collect();
+    fn unseen_classes_are_those_of_the_papers() {
+        assert_eq!(unseen("voc20").unwrap(), [15, 16, 17, 18, 19]);
         assert_eq!(
-            sizes,
+            unseen("coco-stuff171").unwrap(),
             [
-                ("benchmarks", 48),
-                ("designs", 24),
-                ("query-formats", 12),
-                ("prompt-depths", 8),
-                ("losses", 6),
-                ("templates", 4),
-                ("cross-dataset", 9),
-                ("medical", 3)
+                19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160
             ]
         );
-        for row in tables.iter().flat_map(|table| &table.rows) {
-            assert!(!row.source.is_empty(), "{row:?}");
-            let figures = [
-                row.p_acc, row.seen, row.unseen, row.hiou, row.miou, row.macc, row.mdice,
-            ];
-            assert!(figures.iter().any(Option::is_some), "{row:?}");
-            for figure in figures.into_iter().flatten() {
-                assert!((0.0..=100.0).contains(&figure), "{row:?}");
-            }
-            assert_eq!(
-                row.hiou.is_some(),
-                row.recomputed_hiou().is_some(),
-                "{row:?}"
-            );
+        assert_eq!(
+            unseen("pascal-context60").unwrap(),
+            [1, 7, 8, 15, 20, 25, 32, 34, 49, 55]
+        );
+        for without in ["ade20k-150", "cityscapes19", "my-rooms"] {
+            assert_eq!(unseen(without), None, "{without}");
         }
-    }
-
-    #[test]
-    fn splits_are_those_of_the_class_lists() {
-        for list in ["voc20", "coco-stuff171", "pascal-context60"] {
-            let classes = zeg_vocab::classes::ClassSet::by_name(list).unwrap();
-            assert_eq!(split(list).unwrap().unseen, classes.unseen, "{list}");
-        }
-        assert_eq!(FILE.splits.len(), 3);
-    }
-
-    #[test]
-    fn rows_are_of_one_protocol_and_class_list() {
-        let names = |rows: Vec<&Row>| {
-            rows.iter()
-                .map(|row| row.method.clone())
-                .collect::<Vec<_>>()
-        };
-        let inductive = rows("voc12", "voc20", Protocol::Inductive, None);
-        assert_eq!(inductive.len(), 9);
-        let zegclip = inductive
-            .iter()
-            .find(|row| row.method == "ZegCLIP")
-            .unwrap();
-        assert_eq!((zegclip.p_acc, zegclip.hiou), (Some(94.6), Some(84.3)));
-        assert_eq!(
-            inductive,
-            rows("voc12", "voc20", Protocol::Inductive, Some("voc12"))
-        );
-        assert!(rows("voc12", "voc21", Protocol::Inductive, None).is_empty());
-        assert!(
-            rows(
-                "voc12",
-                "voc20",
-                Protocol::Inductive,
-                Some("coco-stuff164k")
-            )
-            .is_empty()
-        );
-        assert!(rows("voc12", "voc20", Protocol::CrossDataset, None).is_empty());
-        let crossed = rows(
-            "voc12",
-            "voc20",
-            Protocol::CrossDataset,
-            Some("coco-stuff164k"),
-        );
-        assert_eq!(names(crossed), ["ZegFormer", "ZegCLIP", "†ZegCLIP+ST"]);
-        let dagger = rows(
-            "pascal-context",
-            "pascal-context60",
-            Protocol::TransductiveUnseen,
-            None,
-        );
-        assert_eq!(names(dagger), ["MaskCLIP+", "ZegCLIP+ST"]);
-        // folder data sets name their classes themselves
-        let medical = rows("cvc-clinicdb", "custom", Protocol::FullySupervised, None);
-        assert_eq!(
-            medical.iter().map(|row| row.mdice).collect::<Vec<_>>(),
-            [Some(69.75)]
-        );
-    }
-
-    #[test]
-    fn figures_that_do_not_fit_are_known() {
-        let rows = tables().iter().flat_map(|table| &table.rows);
-        let differing: Vec<String> = rows
-            .filter(|row| row.hiou_differs())
-            .map(|row| {
-                let (benchmark, protocol, method) = (&row.benchmark, row.protocol, &row.method);
-                let hiou = row.recomputed_hiou().unwrap();
-                format!("{benchmark} {protocol} {method} {hiou:.1}")
-            })
-            .collect();
-        assert_eq!(
-            differing,
-            [
-                "voc12 inductive zsseg (SimBase) 77.6",
-                "voc12 transductive zsseg+ST 78.6",
-                "coco-stuff164k inductive CaGNet 17.9",
-                "coco-stuff164k transductive STRICT 32.6",
-                "pascal-context inductive CaGNet 20.9",
-                "pascal-context fully-supervised ZegCLIP 58.5"
-            ]
-        );
     }
 }

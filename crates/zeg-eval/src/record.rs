@@ -15,7 +15,7 @@ pub(crate) use file::read_limited;
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Metric, NanRule, Report};
+use crate::report::{Metric, Report};
 use crate::{ConfusionMatrix, EvalError, GalleryEntry};
 
 pub use picture::PictureScore;
@@ -144,21 +144,13 @@ impl Evaluation {
     /// # Errors
     /// [`EvalError::Classes`] if the list of classes does not fit the counts.
     pub fn report(&self) -> Result<Report, EvalError> {
-        self.report_with(NanRule::Mmseg)
-    }
-
-    /// The metrics, by a rule of choice for classes without pixels.
-    ///
-    /// # Errors
-    /// As [`Evaluation::report`].
-    pub fn report_with(&self, rule: NanRule) -> Result<Report, EvalError> {
         let names: Vec<&str> = self
             .classes
             .iter()
             .map(|class| class.name.as_str())
             .collect();
         let unseen: Vec<bool> = self.classes.iter().map(|class| class.unseen).collect();
-        let mut report = Report::with_rule(&self.confusion, &names, &unseen, self.images, rule)?;
+        let mut report = Report::new(&self.confusion, &names, &unseen, self.images)?;
         report.metric = self.metric;
         Ok(report)
     }

@@ -47,14 +47,14 @@ pub enum Metric {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NanRule {
-    /// mmsegmentation's, which ZegCLIP's and most numbers are made with: a class has an IoU if it is in the truth or in
+    /// mmsegmentation's, which most published numbers are made with: a class has an IoU if it is in the truth or in
     /// the prediction, so one that is only predicted has 0; means leave out classes without a value.
     #[default]
     Mmseg,
-    /// ZegFormer's: a class has an IoU (and Dice) if it is in the truth. mIoU is the sum of those divided by the number
-    /// of classes in the truth or in the prediction. The means over seen and over unseen classes do not exist if one of
-    /// their classes has no value.
-    Zegformer,
+    /// That of ZegFormer's evaluation: a class has an IoU (and Dice) if it is in the truth. mIoU is the sum of those
+    /// divided by the number of classes in the truth or in the prediction. The means over seen and over unseen classes
+    /// do not exist if one of their classes has no value.
+    TruthOnly,
 }
 
 /// The metrics of one class, fractions of 1; `None` (JSON `null`) where the divisor is no pixel.
@@ -178,7 +178,7 @@ impl Report {
         };
         let over_all = |value: fn(&ClassReport) -> Option<f64>| match rule {
             NanRule::Mmseg => mean(classes.iter().map(value)),
-            NanRule::Zegformer => {
+            NanRule::TruthOnly => {
                 let sum: f64 = classes.iter().filter_map(value).sum();
                 (present > 0).then(|| sum / present as f64)
             }
@@ -399,13 +399,13 @@ mod tests {
     }
 
     #[test]
-    fn zegformer_leaves_out_classes_without_truth() {
+    fn a_rule_leaves_out_classes_without_truth() {
         // Class 0: half found. Class 1: predicted only. Class 2: nowhere. Class 3: found.
         let mut confusion = ConfusionMatrix::new(4);
         confusion.add(&[0, 0, 3], &[0, 1, 3], 255).unwrap();
         let of = |unseen: [bool; 4]| {
             let names = ["a", "b", "c", "d"];
-            Report::with_rule(&confusion, &names, &unseen, 1, NanRule::Zegformer).unwrap()
+            Report::with_rule(&confusion, &names, &unseen, 1, NanRule::TruthOnly).unwrap()
         };
         let report = of([false, true, true, false]);
         let ious: Vec<_> = report.classes.iter().map(|class| class.iou).collect();
@@ -418,6 +418,6 @@ mod tests {
         );
         let report = of([false, true, false, true]);
         assert_eq!((report.miou_seen, report.miou_unseen), (None, None));
-        assert_eq!(report.nan_rule, NanRule::Zegformer);
+        assert_eq!(report.nan_rule, NanRule::TruthOnly);
     }
 }

@@ -9,8 +9,7 @@ use crate::report::{Report, align_right, table};
 use crate::{EvalError, Evaluation, Metric};
 
 /// What [`Summary::note`] says.
-pub const NOTE: &str =
-    "mean ± sample standard deviation over runs; hIoU is the mean of the runs' hIoU";
+const NOTE: &str = "mean ± sample standard deviation over runs; hIoU is the mean of the runs' hIoU";
 
 /// Mean and deviation of one number over runs, fractions of 1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -75,7 +74,7 @@ pub struct Summary {
     pub mdice: Option<Spread>,
     /// The metric of the data set, which tables put first.
     pub metric: Metric,
-    /// How the numbers come about: [`NOTE`].
+    /// How the numbers come about, in words.
     pub note: String,
 }
 

@@ -7,15 +7,28 @@ mod common;
 
 use common::{curves, evaluation, input, write_thumbnails};
 use serde_json::json;
-use zeg_eval::page::{Format, ReportInput, to_csv, to_markdown, write_report};
+use zeg_eval::page::{Format, ReportInput, write_report};
 use zeg_eval::{EvalError, Evaluation, Metric, Protocol, Shard};
 
 type Change = fn(&mut Evaluation);
 
 fn html(input: &ReportInput) -> String {
+    written(input, Format::Html).unwrap()
+}
+
+/// A report in one format, as its file has it.
+fn written(input: &ReportInput, format: Format) -> Result<String, EvalError> {
     let folder = tempfile::tempdir().unwrap();
-    let files = write_report(input, folder.path(), &[Format::Html]).unwrap();
-    std::fs::read_to_string(&files[0]).unwrap()
+    let files = write_report(input, folder.path(), &[format])?;
+    Ok(std::fs::read_to_string(&files[0]).unwrap())
+}
+
+fn to_markdown(input: &ReportInput) -> Result<String, EvalError> {
+    written(input, Format::Markdown)
+}
+
+fn to_csv(input: &ReportInput) -> Result<String, EvalError> {
+    written(input, Format::Csv)
 }
 
 /// VOC's 1,449 pictures, so that nothing makes the scores incomparable.

@@ -14,29 +14,29 @@ const REDRAWS: usize = 10;
 /// `max_category_ratio` of its labelled pixels or more, another is drawn. After ten fruitless redraws the last
 /// one is taken as it is. Sides shorter than `size` are kept whole.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CategoryLimitedCrop {
+pub(crate) struct CategoryLimitedCrop {
     /// Width and height of the crop.
-    pub size: usize,
+    pub(crate) size: usize,
     /// The limit, a share of the labelled pixels; at 1 the first position is taken unseen.
-    pub max_category_ratio: f64,
+    pub(crate) max_category_ratio: f64,
 }
 
 /// A part of a picture, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CropBox {
+pub(crate) struct CropBox {
     /// Leftmost column.
-    pub x: usize,
+    pub(crate) x: usize,
     /// Topmost row.
-    pub y: usize,
+    pub(crate) y: usize,
     /// Number of columns.
-    pub width: usize,
+    pub(crate) width: usize,
     /// Number of rows.
-    pub height: usize,
+    pub(crate) height: usize,
 }
 
 impl CategoryLimitedCrop {
     /// Chooses the part of a picture with these labels.
-    pub fn draw(&self, labels: &LabelMap, rng: &mut ChaCha8Rng) -> CropBox {
+    pub(crate) fn draw(&self, labels: &LabelMap, rng: &mut ChaCha8Rng) -> CropBox {
         let mut crop = self.draw_anywhere(labels, rng);
         if self.max_category_ratio >= 1.0 {
             return crop;
@@ -52,7 +52,7 @@ impl CategoryLimitedCrop {
     }
 
     /// Chooses a part and cuts it out of picture and labels.
-    pub fn apply(
+    pub(crate) fn apply(
         &self,
         image: &RgbImage,
         labels: &LabelMap,
@@ -110,7 +110,7 @@ impl CropBox {
     }
 
     /// The labels of the part.
-    pub fn of_labels(self, labels: &LabelMap) -> LabelMap {
+    pub(crate) fn of_labels(self, labels: &LabelMap) -> LabelMap {
         let mut part = LabelMap::filled(self.width, self.height, IGNORE_LABEL);
         let rows = part.labels_mut().chunks_exact_mut(self.width.max(1));
         for (target, source) in rows.zip(self.rows(labels)) {
@@ -120,7 +120,7 @@ impl CropBox {
     }
 
     /// The pixels of the part.
-    pub fn of_image(self, image: &RgbImage) -> RgbImage {
+    pub(crate) fn of_image(self, image: &RgbImage) -> RgbImage {
         let mut part = RgbImage::new(self.width as u32, self.height as u32);
         let stride = 3 * image.width() as usize;
         let (from, to) = (3 * self.x, 3 * (self.x + self.width));

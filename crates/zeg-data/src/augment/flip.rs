@@ -7,14 +7,14 @@ use crate::chance::happens;
 
 /// Mirrors pictures at random (mmsegmentation's `RandomFlip`, horizontal).
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Flip {
+pub(crate) struct Flip {
     /// Probability of a flip.
-    pub probability: f64,
+    pub(crate) probability: f64,
 }
 
 impl Flip {
     /// Mirrors picture and labels in place, both or neither.
-    pub fn apply(&self, image: &mut RgbImage, labels: &mut LabelMap, rng: &mut ChaCha8Rng) {
+    pub(crate) fn apply(self, image: &mut RgbImage, labels: &mut LabelMap, rng: &mut ChaCha8Rng) {
         if happens(rng, self.probability) {
             mirror(image, labels);
         }
@@ -22,7 +22,7 @@ impl Flip {
 }
 
 /// Mirrors picture and labels in place.
-pub fn mirror(image: &mut RgbImage, labels: &mut LabelMap) {
+pub(crate) fn mirror(image: &mut RgbImage, labels: &mut LabelMap) {
     let stride = (3 * image.width() as usize).max(1);
     for row in image.chunks_exact_mut(stride) {
         let (pixels, _) = row.as_chunks_mut::<3>();

@@ -7,7 +7,7 @@
 //! Both directions are checked against OpenCV in `tests/golden`.
 
 /// Half degrees in a circle: OpenCV's hue is `0..180`.
-pub const HUES: i32 = 180;
+pub(crate) const HUES: i32 = 180;
 
 /// Bits after the point of the reciprocals that replace divisions.
 const POINT: u32 = 12;
@@ -38,7 +38,7 @@ fn round(fixed: i32) -> i32 {
 ///
 /// value = max, saturation = 255 · (max − min) / max, hue by the channel that is the largest; red wins over
 /// green, and green over blue, where they are equal.
-pub fn rgb_to_hsv([red, green, blue]: [u8; 3]) -> [u8; 3] {
+pub(crate) fn rgb_to_hsv([red, green, blue]: [u8; 3]) -> [u8; 3] {
     let value = red.max(green).max(blue);
     let range = value - red.min(green).min(blue);
     let (r, g, b, d) = (
@@ -66,7 +66,7 @@ pub fn rgb_to_hsv([red, green, blue]: [u8; 3]) -> [u8; 3] {
 /// With h in sixths of the circle and f its fractional part, the three levels beside the value v are
 /// v·(1 − s), v·(1 − s·f) and v·(1 − s·(1 − f)). Reciprocals instead of divisions decide many ties, as
 /// OpenCV's do.
-pub fn hsv_to_rgb([hue, saturation, value]: [u8; 3]) -> [u8; 3] {
+pub(crate) fn hsv_to_rgb([hue, saturation, value]: [u8; 3]) -> [u8; 3] {
     let sixth = f32::from(hue) * (6.0 / 180.0);
     let sector = sixth as u8; // truncates
     let fraction = sixth - f32::from(sector);

@@ -1,18 +1,19 @@
 //! Augmentation: from a sample of any size to two buffers of one size.
 //!
-//! The training pipeline of ZegCLIP and CLIP-RC, in the order of mmsegmentation 0.24: [`resize`] by a random
-//! ratio → [`crop`] with a limit on the largest class → [`flip`] → [`photometric`] distortion → normalise →
-//! [`pad`]; or that of ZegFormer, whose sizes come from a list and whose padding is grey. A file a step; each step that needs chance first draws its parameters and then applies them.
+//! The training pipeline of ZegCLIP and CLIP-RC, in the order of mmsegmentation 0.24: `resize` by a random ratio → `crop`
+//! with a limit on the largest class → `flip` → `photometric` distortion → normalise → `pad`; or that of ZegFormer, whose
+//! sizes come from a list and whose padding is grey. A file a step; each step that needs chance first draws its
+//! parameters and then applies them.
 //!
 //! [`Preprocess`] is what a configuration says; [`Pipeline`] is the same, checked, with the normalisation that
 //! belongs to the model.
 
-pub mod crop;
-pub mod flip;
-pub mod hsv;
-pub mod pad;
-pub mod photometric;
-pub mod resize;
+mod crop;
+mod flip;
+mod hsv;
+mod pad;
+mod photometric;
+mod resize;
 
 mod settings;
 

@@ -11,7 +11,7 @@ const GREY: u8 = 128;
 /// Puts labels into the top left of a field of `[height, width]`, row-major.
 ///
 /// The rest, at the right and at the bottom, is [`PADDING_LABEL`]; what sticks out is cut off.
-pub fn pad_labels(labels: &LabelMap, width: usize, height: usize) -> Vec<u16> {
+pub(crate) fn pad_labels(labels: &LabelMap, width: usize, height: usize) -> Vec<u16> {
     let mut padded = vec![PADDING_LABEL; width * height]; // [height, width]
     let sources = labels.labels().chunks_exact(labels.width().max(1));
     for (target, source) in padded.chunks_exact_mut(width.max(1)).zip(sources) {
@@ -22,7 +22,7 @@ pub fn pad_labels(labels: &LabelMap, width: usize, height: usize) -> Vec<u16> {
 }
 
 /// Puts a picture into the top left of a grey square; what sticks out is cut off.
-pub fn pad_grey(image: &RgbImage, side: usize) -> RgbImage {
+pub(crate) fn pad_grey(image: &RgbImage, side: usize) -> RgbImage {
     let mut padded = RgbImage::from_pixel(side as u32, side as u32, [GREY; 3].into());
     let sources = image.chunks_exact((3 * image.width() as usize).max(1));
     for (target, source) in padded.chunks_exact_mut((3 * side).max(1)).zip(sources) {

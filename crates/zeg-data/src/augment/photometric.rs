@@ -11,15 +11,15 @@ use crate::chance::{below, happens, uniform};
 
 /// How far a distortion may go. Each of the four changes happens with probability ½.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PhotometricDistortion {
+pub(crate) struct PhotometricDistortion {
     /// Largest amount added to or taken from every value, in units of 0..=255.
-    pub brightness: f64,
+    pub(crate) brightness: f64,
     /// Bounds of the factor on every value.
-    pub contrast: (f64, f64),
+    pub(crate) contrast: (f64, f64),
     /// Bounds of the factor on the saturation.
-    pub saturation: (f64, f64),
+    pub(crate) saturation: (f64, f64),
     /// Hue shifts are within `−hue..hue`, in half degrees.
-    pub hue: u8,
+    pub(crate) hue: u8,
 }
 
 impl Default for PhotometricDistortion {
@@ -36,22 +36,22 @@ impl Default for PhotometricDistortion {
 
 /// One drawn distortion; what is `None` does not change. Applied in the order of the fields.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Distortion {
+pub(crate) struct Distortion {
     /// Added to every value, in units of 0..=255.
-    pub brightness: Option<f32>,
+    pub(crate) brightness: Option<f32>,
     /// Factor on every value, before the colours change.
-    pub contrast_before: Option<f32>,
+    pub(crate) contrast_before: Option<f32>,
     /// Factor on the saturation.
-    pub saturation: Option<f32>,
+    pub(crate) saturation: Option<f32>,
     /// Added to the hue, in half degrees.
-    pub hue: Option<i32>,
+    pub(crate) hue: Option<i32>,
     /// Factor on every value, after the colours changed.
-    pub contrast_after: Option<f32>,
+    pub(crate) contrast_after: Option<f32>,
 }
 
 impl PhotometricDistortion {
     /// Draws a distortion; contrast comes before or after the colours by the toss of a coin.
-    pub fn draw(&self, rng: &mut ChaCha8Rng) -> Distortion {
+    pub(crate) fn draw(&self, rng: &mut ChaCha8Rng) -> Distortion {
         let brightness = sometimes(rng, (-self.brightness, self.brightness));
         let contrast_comes_first = happens(rng, 0.5);
         let contrast = sometimes(rng, self.contrast);
@@ -68,7 +68,7 @@ impl PhotometricDistortion {
     }
 
     /// Distorts the picture in place.
-    pub fn apply(&self, image: &mut RgbImage, rng: &mut ChaCha8Rng) {
+    pub(crate) fn apply(&self, image: &mut RgbImage, rng: &mut ChaCha8Rng) {
         self.draw(rng).apply(image);
     }
 }
@@ -79,7 +79,7 @@ fn sometimes(rng: &mut ChaCha8Rng, (low, high): (f64, f64)) -> Option<f32> {
 
 impl Distortion {
     /// Distorts the picture, RGB bytes, in place.
-    pub fn apply(&self, image: &mut RgbImage) {
+    pub(crate) fn apply(&self, image: &mut RgbImage) {
         if let Some(amount) = self.brightness {
             map_bytes(image, &table(|value| value + amount));
         }

@@ -130,7 +130,7 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
             let ids: Vec<String> = ids.into_iter().filter(|id| !known.contains(id)).collect();
             (ids, masks)
         }
-        None => (Vec::new(), Masks::none()),
+        None => (Vec::new(), SbdMasks::none()),
     };
     add_files(plan, &voc, (&train, &val, &aug), &masks)?;
     let train_aug: Vec<String> = train.iter().chain(&aug).cloned().collect();
@@ -172,17 +172,17 @@ fn find_voc(tree: &Tree) -> Option<PathBuf> {
 struct Augmented {
     /// All pictures that have one, or that SBD lists.
     ids: BTreeSet<String>,
-    masks: Masks,
+    masks: SbdMasks,
 }
 
-struct Masks {
+struct SbdMasks {
     files: BTreeMap<String, PathBuf>,
     form: Form,
     /// Pictures that come with the masks.
     pictures: BTreeMap<String, PathBuf>,
 }
 
-impl Masks {
+impl SbdMasks {
     fn none() -> Self {
         Self {
             files: BTreeMap::new(),
@@ -224,7 +224,7 @@ fn find_augmented(
         ));
         return Ok(Some(Augmented {
             ids,
-            masks: Masks {
+            masks: SbdMasks {
                 files,
                 form: SBD_MASK,
                 pictures: find::files_if_any(&images, ".jpg")?,
@@ -252,7 +252,7 @@ fn find_augmented(
     ));
     Ok(Some(Augmented {
         ids: files.keys().cloned().collect(),
-        masks: Masks {
+        masks: SbdMasks {
             files,
             form: Form::IndexOrVocColours,
             pictures: BTreeMap::new(),
@@ -265,7 +265,7 @@ fn add_files(
     plan: &mut Plan,
     voc: &Path,
     (train, val, aug): (&[String], &[String], &[String]),
-    masks: &Masks,
+    masks: &SbdMasks,
 ) -> Result<(), PrepareError> {
     let rule = Arc::new(Rule::identity(DOWNLOAD, "0..=20 and 255", 20));
     let mut pictures = find::files_if_any(&voc.join("JPEGImages"), ".jpg")?;

@@ -149,12 +149,6 @@ pub(super) fn diagnosis(
 }
 
 impl Diagnosis {
-    /// The errors and warnings, the worst first.
-    pub fn problems(&self) -> impl Iterator<Item = &Finding> {
-        let problem = |finding: &&Finding| finding.severity != Severity::Note;
-        self.findings.iter().filter(problem)
-    }
-
     /// Whether the split can be used.
     pub fn verdict(&self) -> Verdict {
         self.verdict

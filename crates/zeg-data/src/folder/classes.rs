@@ -16,7 +16,7 @@ use crate::labels::{IGNORE_8_BIT, IGNORE_16_BIT, LabelKind};
 /// A class as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct WrittenClass {
     name: String,
     #[serde(default)]
     synonyms: Vec<String>,
@@ -68,7 +68,7 @@ pub(super) fn entries(written: &Spanned<Value>, at: At) -> Result<Vec<Entry>, Da
 }
 
 fn entry(value: &Value, span: &Range<usize>, at: At) -> Result<Entry, DataError> {
-    let written: Written = value
+    let written: WrittenClass = value
         .clone()
         .try_into()
         .map_err(|error| at.toml(Some(span.clone()), &error))?;

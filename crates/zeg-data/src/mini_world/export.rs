@@ -79,7 +79,7 @@ pub struct Exported {
 }
 
 /// A picture to be written.
-struct Task {
+struct SampleTask {
     part: Part,
     index: u64,
     image: PathBuf,
@@ -103,12 +103,12 @@ impl World {
         progress: &(dyn Fn(Progress) -> ControlFlow<()> + Sync),
     ) -> Result<Exported, WorldError> {
         counts.check()?;
-        let tasks: Vec<Task> = counts
+        let tasks: Vec<SampleTask> = counts
             .parts()
             .flat_map(|(part, count)| (0..count as u64).map(move |index| (part, index)))
             .map(|(part, index)| {
                 let id = part.id(index);
-                Task {
+                SampleTask {
                     part,
                     index,
                     image: folder.join(format!("{IMAGES}/{id}.jpg")),
@@ -133,7 +133,7 @@ impl World {
             })?;
         let (done, written) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let stopped = AtomicBool::new(false);
-        let work = |task: &Task| -> Result<(), WorldError> {
+        let work = |task: &SampleTask| -> Result<(), WorldError> {
             if stopped.load(Ordering::Relaxed) {
                 return Ok(());
             }
@@ -171,7 +171,7 @@ impl World {
         &self,
         description: &Path,
         counts: Counts,
-        tasks: &[Task],
+        tasks: &[SampleTask],
         lists: &[(PathBuf, String)],
     ) -> Result<(), WorldError> {
         let text = self.describe(counts);
@@ -231,7 +231,7 @@ impl World {
     }
 
     /// Writes a picture and its label map; `false` where both were there.
-    fn write_sample(&self, task: &Task) -> Result<bool, WorldError> {
+    fn write_sample(&self, task: &SampleTask) -> Result<bool, WorldError> {
         if task.image.is_file() && task.labels.is_file() {
             return Ok(false);
         }

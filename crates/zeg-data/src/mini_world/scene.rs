@@ -18,7 +18,7 @@ const MOST_OF_PICTURE: f64 = 0.45;
 
 /// Which names a picture's objects may have.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Choice<'a> {
+pub(super) struct ObjectChoice<'a> {
     /// The names that most objects have.
     pub(super) usual: &'a [Name],
     /// The names of distractors.
@@ -55,7 +55,11 @@ pub(super) struct Object {
 }
 
 /// Draws the objects of a picture, those behind first; no two have the same name.
-pub(super) fn draw_objects(layout: &Layout, choice: Choice, rng: &mut ChaCha8Rng) -> Vec<Object> {
+pub(super) fn draw_objects(
+    layout: &Layout,
+    choice: ObjectChoice,
+    rng: &mut ChaCha8Rng,
+) -> Vec<Object> {
     let (least, most) = layout.objects;
     let count = least + below(rng, (most + 1).saturating_sub(least));
     let high = layout.radius.1.min(MOST_OF_PICTURE * layout.size as f64);
@@ -169,7 +173,7 @@ mod tests {
         };
         for counter in 0..50 {
             let mut rng = stream(0, Purpose::Sample, counter);
-            let choice = Choice {
+            let choice = ObjectChoice {
                 usual,
                 others: &others[..4],
                 distractors: 0.2,

@@ -6,7 +6,7 @@
 //! writing anything; [`Plan::run`] does it. The stations, in file order:
 //!
 //! 1. `find`: the parts of a download, however deep the archives were unpacked.
-//! 2. The entry of the data set ([`datasets`](crate::datasets)): its download as a list of tasks.
+//! 2. The entry of the data set ([`datasets`]): its download as a list of tasks.
 //! 3. `labels`, with `matlab` and `detail`: the label maps of the downloads' formats, and what their values become.
 //! 4. `run`, `place`: the tasks on all threads, each file whole or not at all.
 //!
@@ -86,7 +86,7 @@ impl Default for PrepareOptions {
 
 /// Looks at a download and says what would be made of it. Nothing is written.
 ///
-/// - `name`: an entry of [`datasets`](crate::datasets) with a [preparation](crate::datasets::Preparation)
+/// - `name`: an entry of [`datasets`] with a [preparation](crate::datasets::Preparation)
 /// - `from`: the folder the archives were unpacked into, or one up to five levels above it
 ///
 /// # Errors

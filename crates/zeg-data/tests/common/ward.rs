@@ -143,8 +143,9 @@ pub(crate) fn find(diagnosis: &Diagnosis, code: &str) -> Finding {
 
 /// The codes of errors and warnings.
 pub(crate) fn problems(diagnosis: &Diagnosis) -> Vec<&'static str> {
-    let codes = diagnosis.problems().map(|finding| finding.code.as_str());
-    codes.collect()
+    let problems = diagnosis.findings.iter();
+    let problems = problems.filter(|finding| finding.severity != Severity::Note);
+    problems.map(|finding| finding.code.as_str()).collect()
 }
 
 /// A finding of this severity that concerns one file and names it.

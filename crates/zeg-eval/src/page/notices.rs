@@ -85,15 +85,13 @@ fn other_classes(evaluation: &Evaluation) -> Option<String> {
             | Protocol::TransductiveUnseen
             | Protocol::FullySupervised
     );
-    let published = &published::split(&evaluation.benchmark.class_list)
-        .filter(|_| zero_shot)?
-        .unseen;
+    let published = published::unseen(&evaluation.benchmark.class_list).filter(|_| zero_shot)?;
     let classes = evaluation.classes.iter().enumerate();
     let unseen: Vec<usize> = classes
         .filter(|(_, class)| class.unseen)
         .map(|(label, _)| label)
         .collect();
-    (unseen != *published).then(|| {
+    (unseen != published).then(|| {
         format!(
             "Of the {}, {} unseen, not the {} of the published split: not comparable with the published rows.",
             counted(evaluation.classes.len() as u64, "class", "classes"),

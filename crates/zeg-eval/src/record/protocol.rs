@@ -65,7 +65,7 @@ impl Protocol {
     }
 
     /// What it means, in a sentence.
-    pub fn explanation(self) -> &'static str {
+    pub(crate) fn explanation(self) -> &'static str {
         match self {
             Self::Inductive => {
                 "In training the unseen classes were unknown: no pixel labels, no names."
