@@ -1,4 +1,4 @@
-//! Whole weight files, above all PyTorch's zip and tar files: nothing panics, nothing grows far beyond the input.
+//! Whole weight files, above all PyTorch's zip files: nothing panics, nothing grows far beyond the input.
 //!
 //! run   cargo fuzz run torch_archive -- -max_total_time=600 -rss_limit_mb=2048 -malloc_limit_mb=256
 //! seeds python fuzz/weight_seeds.py

@@ -1,7 +1,7 @@
 //! CLIP weights in every published file format, read without trusting the file.
 //!
-//! A file's way to a tensor: `container` tells the format and lists the tensors (safetensors, PyTorch's zip, stream
-//! and tar forms, TorchScript; the pickles among them are described, never run) → `families` gives each the name
+//! A file's way to a tensor: `container` tells the format and lists the tensors (safetensors, PyTorch's zip and stream
+//! forms, TorchScript; the pickles among them are described, never run) → `families` gives each the name
 //! and layout that the reference checkpoints of ZegCLIP have → [`StateDict`] reads single tensors as `f32` when they
 //! are asked for. [`Architecture`] says what the shapes and the files beside say about the model, [`inspect`] puts it
 //! all into words, and [`import`] writes a file of any of these formats as one safetensors file.

@@ -94,7 +94,7 @@ pub struct StateDict {
 impl StateDict {
     /// Opens a weight file of any format and names its tensors as the reference checkpoints do.
     ///
-    /// The format is told from the contents: safetensors, an index of several such files, `torch.save`'s three
+    /// The format is told from the contents: safetensors, an index of several such files, `torch.save`'s two
     /// forms, TorchScript. A folder stands for the weights in it.
     ///
     /// # Errors
