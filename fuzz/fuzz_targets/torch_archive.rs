@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use zeg_weights::{Inspection, StateDict};
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(weights) = StateDict::from_bytes("fuzz", data.to_vec()) else {
+    let Ok(weights) = StateDict::from_bytes("fuzz", data.to_vec(), &[]) else {
         return;
     };
     for key in weights.keys().take(64) {

@@ -9,21 +9,16 @@
     reason = "helpers of tests fail by panicking"
 )]
 
-use std::path::{Path, PathBuf};
+mod common;
 
+use common::{TABLES, golden};
 use proptest::prelude::*;
 use zeg_weights::{Inspection, StateDict, WeightsError};
-
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name)
-}
 
 /// Opens bytes and reads every tensor, as a program that trusts them would.
 fn read_all(bytes: Vec<u8>) -> Result<usize, WeightsError> {
     let size = bytes.len();
-    let weights = StateDict::from_bytes("test", bytes)?;
+    let weights = StateDict::from_bytes("test", bytes, TABLES)?;
     let mut values = 0;
     for key in weights.keys() {
         let tensor = weights.read(key)?.expect("a listed tensor is there");
@@ -75,14 +70,14 @@ fn hostile_files_meet_the_verdict_of_their_manifest() {
 
 #[test]
 fn a_refusal_names_what_would_be_called() {
-    let error = StateDict::open(&golden("hostile/meta_os_system.pth")).unwrap_err();
+    let error = common::open(&golden("hostile/meta_os_system.pth")).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("would call os.system"), "{text}");
 }
 
 #[test]
 fn a_tar_file_is_refused_with_the_way_to_convert_it() {
-    let error = StateDict::open(&golden("hostile/tar_os_system.pth")).unwrap_err();
+    let error = common::open(&golden("hostile/tar_os_system.pth")).unwrap_err();
     assert!(matches!(error, WeightsError::TarFile { .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains("before PyTorch 0.1.10"), "{text}");
@@ -172,7 +167,7 @@ fn what_people_download_instead_is_named() {
         ),
         (b"\x80\x04K\x01.", "not of torch.save"),
     ] {
-        let error = StateDict::from_bytes("download", bytes.to_vec()).unwrap_err();
+        let error = StateDict::from_bytes("download", bytes.to_vec(), TABLES).unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
     }
 }
