@@ -17,7 +17,7 @@ use std::path::{Component, Path, PathBuf};
 use globset::{GlobBuilder, GlobMatcher};
 
 /// Extensions that folders and patterns take for pictures, in any case.
-pub const EXTENSIONS: [&str; 16] = [
+const EXTENSIONS: [&str; 16] = [
     "jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "dib", "gif", "pnm", "pbm",
     "pgm", "ppm", "qoi",
 ];

@@ -9,17 +9,16 @@
 
 #![forbid(unsafe_code)]
 
-pub mod alpha;
 pub mod decode;
-pub mod error;
+mod error;
 pub mod inputs;
 pub mod normalize;
-pub mod overlay;
-pub mod palette;
-pub mod probe;
-pub mod resize;
+mod overlay;
+mod palette;
+mod probe;
+mod resize;
 pub mod source;
-pub mod window;
+mod window;
 pub mod write;
 
 mod jpeg;
@@ -28,14 +27,12 @@ mod label_tiff;
 mod labels;
 mod legend;
 mod png_chunks;
+mod rgb8;
 mod text;
 mod tiff_varieties;
 mod webp_chunks;
 
-pub use alpha::Alpha;
-pub use decode::{
-    decode_labels, decode_labels_bytes, decode_rgb, decode_rgb_bytes, decode_rgb_with,
-};
+pub use decode::{decode_labels, decode_labels_bytes, decode_rgb, decode_rgb_bytes};
 pub use error::ImageError;
 pub use image::{RgbImage, imageops::flip_horizontal};
 pub use inputs::{InputError, InputPicture, Recursion, expand};

@@ -155,17 +155,17 @@ impl PackedLinear {
     }
 
     /// Length of a row that goes in.
-    pub fn inputs(&self) -> usize {
+    pub(crate) fn inputs(&self) -> usize {
         self.inputs
     }
 
     /// Length of a row that comes out.
-    pub fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         self.outputs
     }
 
     /// How the weights are held.
-    pub fn precision(&self) -> Precision {
+    fn precision(&self) -> Precision {
         match self.weights {
             Weights::Floats(_) => Precision::Float,
             _ => Precision::Int8,

@@ -8,7 +8,6 @@ mod file;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::{
@@ -22,9 +21,9 @@ pub use file::TemplateFileError;
 const PLACE: &str = "{}";
 
 /// Characters of the longest template; CLIP reads 77 tokens.
-pub const MAX_TEMPLATE_CHARACTERS: usize = 1000;
+const MAX_TEMPLATE_CHARACTERS: usize = 1000;
 /// Templates of the largest set; the largest one that is published has 80.
-pub const MAX_TEMPLATES: usize = 1000;
+const MAX_TEMPLATES: usize = 1000;
 
 /// The built-in sets, a section each.
 const SETS: &str = include_str!("../assets/templates.txt");
@@ -49,7 +48,7 @@ pub enum TemplateError {
         /// How often `{}` occurs in it.
         places: usize,
     },
-    /// The template is longer than [`MAX_TEMPLATE_CHARACTERS`].
+    /// The template is too long.
     #[error("a template of {characters} characters, the limit is {limit}: {start:?}")]
     LongTemplate {
         /// Beginning of the template.
@@ -75,7 +74,7 @@ pub enum TemplateError {
         /// The built-in set with the most similar name, if one is similar.
         closest: Option<&'static str>,
     },
-    /// A set has more than [`MAX_TEMPLATES`].
+    /// A set has too many templates.
     #[error("the template set {name:?} has {templates} templates, the limit is {limit}")]
     TooMany {
         /// Name of the set.
@@ -254,7 +253,7 @@ impl TemplateSet {
         }
     }
 
-    /// Name of the set, for messages; [`TemplateSet::cache_key`] is for caches.
+    /// Name of the set.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -262,24 +261,6 @@ impl TemplateSet {
     /// The templates in their order.
     pub fn templates(&self) -> &[Template] {
         &self.templates
-    }
-
-    /// What identifies the set in names of files: the safe part of its name and the beginning of a digest of its
-    /// templates in their order, such as `multi-1b0b8b2dcc3a1f0e`.
-    ///
-    /// Two sets of one name but other templates have other keys. Only `a-z`, `A-Z`, `0-9`, `-` and `_` occur.
-    pub fn cache_key(&self) -> String {
-        let is_safe = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        let mut key: String = self.name.chars().filter(is_safe).take(32).collect();
-        key.push('-');
-        let mut hasher = Sha256::new();
-        for template in &self.templates {
-            // Control characters cannot occur in a template, so this one ends it.
-            hasher.update(format!("{template}\0"));
-        }
-        let digest = hasher.finalize();
-        key.push_str(&zeg_base::hex::encode(&digest[..8]));
-        key
     }
 
     /// One sentence a template, in their order.
@@ -301,8 +282,6 @@ fn closest(name: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     #[test]
@@ -372,23 +351,6 @@ mod tests {
         );
         assert!(!error("photo").contains("did you mean"));
         assert!(error(&"x".repeat(100_000)).len() < 200);
-    }
-
-    #[test]
-    fn cache_keys_tell_sets_apart() {
-        let keys: HashSet<String> = names()
-            .map(|name| TemplateSet::by_name(name).unwrap().cache_key())
-            .collect();
-        assert_eq!(keys.len(), names().count());
-        // Written down: a key that changes with the program would empty every cache.
-        assert_eq!(TemplateSet::single().cache_key(), "single-62e812caea05e8c3");
-        let mine = |templates: &[&str]| {
-            let set = TemplateSet::custom("../my sét.txt", templates).unwrap();
-            set.cache_key()
-        };
-        assert!(mine(&["a {}", "b {}"]).starts_with("mysttxt-"));
-        assert_ne!(mine(&["a {}", "b {}"]), mine(&["b {}", "a {}"]));
-        assert_ne!(mine(&["a {}", "b {}"]), mine(&["a {}b"]));
     }
 
     #[test]
