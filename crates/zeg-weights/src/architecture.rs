@@ -191,7 +191,7 @@ fn vision(weights: &StateDict, stated: &SideFiles) -> Result<Option<VisionShape>
         ("width", stated.vision_width, Some(width)),
         ("number of layers", stated.vision_layers, Some(layers)),
         ("embedding width", stated.embed_dim, embed_dim),
-        // Position tables are resized between resolutions, ours and ZegCLIP's: what counts is the table.
+        // Position tables are resized between resolutions, by us and by others: what counts is the table.
     ];
     agree(weights, stated, "image tower", &facts)?;
     bounded(
