@@ -1,9 +1,8 @@
 //! Pictures and label maps, from file to the arrays a model reads and back.
 //!
-//! The stations of a picture's journey that know no tensors: [`inputs`] → [`decode`] → [`resize`] → [`normalize`] →
-//! [`window`] → (model) → [`palette`] → [`overlay`](mod@overlay) → [`write`](mod@write). Sizes and
-//! coordinates follow the reference pipeline (OpenCV and mmsegmentation) by name, because published numbers
-//! depend on them.
+//! The stations of an image's journey that know no tensors, each a module: `inputs` → `decode` → `resize` → `normalize` →
+//! `window` → (model) → `palette` → `overlay` → `write`. Sizes and coordinates follow the reference pipeline (OpenCV and
+//! mmsegmentation) by name, because published numbers depend on them.
 //!
 //! Sizes are always given as `(width, height)`, coordinates as `(x, y)`, and buffers are row-major.
 

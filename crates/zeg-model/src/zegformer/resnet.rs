@@ -48,7 +48,7 @@ pub struct Bottleneck {
     pub conv2: FrozenConvolution,
     /// 1×1
     pub conv3: FrozenConvolution,
-    /// 1×1 where the number of channels or the resolution changes ([`BottleneckShape::projects`])
+    /// 1×1 where the number of channels or the resolution changes
     pub shortcut: Option<FrozenConvolution>,
 }
 
