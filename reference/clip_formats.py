@@ -12,7 +12,6 @@ All files hold the same numbers: random, from a seed, rounded to float16, so tha
     open_clip_gelu_custom_text/      the same numbers as torch.save's .bin; exact GELU, names with `text.`
     mmcv/zegclip.pth                 {meta, state_dict, optimizer} as mmcv writes it; zip form
     mmcv/zegclip_legacy.pth          the stream form of torch before 1.6; `backbone.*` only
-    mmcv/zegclip_tar.pth             the tar form of the first releases of torch; prompts and one layer of the head
     mmcv/head.safetensors            of what they hold beyond CLIP: prompts, one layer, the resized position table
     dtypes.pth, dtypes_legacy.pth    tensors of every dtype, views, shared storages
     dtypes.safetensors               their values as float32

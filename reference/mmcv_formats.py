@@ -1,4 +1,4 @@
-"""ZegCLIP checkpoints as mmcv's runner saved them, in the three containers that torch.save has had.
+"""ZegCLIP checkpoints as mmcv's runner saved them, in the two containers of torch.save that are read.
 
 Packages   torch 2.15.0, safetensors 0.8.0, numpy 2.4.6
 Used by    clip_formats.py; does nothing by itself
@@ -6,10 +6,6 @@ Used by    clip_formats.py; does nothing by itself
 Names and the order of dimensions are those of the released models; the sizes are whatever `Sizes` says.
 """
 
-import io
-import pickle
-import struct
-import tarfile
 from collections import OrderedDict
 
 import numpy as np
@@ -91,55 +87,6 @@ def mmcv_checkpoint(state, dtype, trained):
     return {"meta": meta, "state_dict": weights, "optimizer": {"state": moments, "param_groups": [group]}}
 
 
-class TarPickler(pickle.Pickler):
-    """Keeps tensors out of the pickle: each becomes a number that the `tensors` table explains."""
-
-    def __init__(self, target):
-        super().__init__(target, protocol=2)
-        self.tensors = {}
-
-    def persistent_id(self, value):
-        if isinstance(value, torch.Tensor):
-            self.tensors[1000 + len(self.tensors)] = value
-            return str(1000 + len(self.tensors) - 1)
-        return None
-
-
-def write_tar(path, value):
-    """The oldest form: a tar of the entries sys_info, pickle, storages and tensors."""
-    body, storages, tensors = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    pickler = TarPickler(body)
-    pickler.dump(value)
-    pickle.dump(len(pickler.tensors), storages, 2)
-    pickle.dump(len(pickler.tensors), tensors, 2)
-    for key, tensor in pickler.tensors.items():
-        tensor = tensor.contiguous()
-        kind = {torch.float16: "Half", torch.float32: "Float"}[tensor.dtype]
-        pickle.dump((key + 5000, "cpu", getattr(torch, kind + "Storage")), storages, 2)
-        storages.write(struct.pack("<q", tensor.numel()) + tensor.numpy().tobytes())
-        # pickle cannot name the tensor types of today's torch; this is the tuple (key, storage, type) by hand.
-        named = b"ctorch\n" + kind.encode() + b"Tensor\n"
-        tensors.write(b"\x80\x02" + struct.pack("<cici", b"J", key, b"J", key + 5000) + named + b"\x87.")
-        tensors.write(struct.pack("<ii", tensor.dim(), 0))
-        tensors.write(struct.pack(f"<{tensor.dim()}q", *tensor.shape))
-        tensors.write(struct.pack(f"<{tensor.dim()}q", *tensor.stride()))
-        tensors.write(struct.pack("<q", 0))
-    pickle.dump([], storages, 2)  # views into other storages
-    sizes = {"short": 2, "int": 4, "long": 4}
-    sys_info = {"protocol_version": 1000, "little_endian": True, "type_sizes": sizes}
-    entries = {
-        "sys_info": pickle.dumps(sys_info, 2),
-        "pickle": body.getvalue(),
-        "storages": storages.getvalue(),
-        "tensors": tensors.getvalue(),
-    }
-    with tarfile.open(path, "w:", format=tarfile.PAX_FORMAT) as archive:
-        for name, content in entries.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-
-
 def write_mmcv(folder, weights, sizes, dtype, generator):
     folder.mkdir(parents=True, exist_ok=True)
     head = zegclip_head(sizes, generator)
@@ -155,20 +102,11 @@ def write_mmcv(folder, weights, sizes, dtype, generator):
     parts = {
         "zegclip.pth": ("backbone.", "text_encoder.", "decode_head."),
         "zegclip_legacy.pth": ("backbone.",),
-        "zegclip_tar.pth": (
-            "backbone.prompt",
-            "backbone.deep_prompt",
-            "decode_head.q_proj",
-            "decode_head.decoder_1.layers.0",
-        ),
     }
     for name, kept in parts.items():
         chosen = OrderedDict((key, value) for key, value in state.items() if key.startswith(kept))
         checkpoint = mmcv_checkpoint(chosen, dtype, [key for key in chosen if key in head][:4])
-        if name == "zegclip_tar.pth":
-            write_tar(folder / name, checkpoint)
-        else:
-            torch.save(checkpoint, folder / name, _use_new_zipfile_serialization=name == "zegclip.pth")
+        torch.save(checkpoint, folder / name, _use_new_zipfile_serialization=name == "zegclip.pth")
         back = torch.load(folder / name, weights_only=False)["state_dict"]
         for key, value in chosen.items():
             assert torch.equal(back[key].float(), value), f"{name}: {key}"

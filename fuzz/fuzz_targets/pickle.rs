@@ -16,7 +16,7 @@ const BEFORE: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19
     \x80\x02}X\x0d\x00\x00\x00little_endian\x88s.";
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(weights) = StateDict::from_bytes("fuzz", [BEFORE, data].concat()) else {
+    let Ok(weights) = StateDict::from_bytes("fuzz", [BEFORE, data].concat(), &[]) else {
         return;
     };
     for key in weights.keys().take(64) {

@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
     file.extend(header);
     file.resize(file.len() + usize::from(u16::from_le_bytes(*count)), 0x3c);
-    let Ok(weights) = StateDict::from_bytes("fuzz", file) else {
+    let Ok(weights) = StateDict::from_bytes("fuzz", file, &[]) else {
         return;
     };
     for key in weights.keys().take(64) {

@@ -204,7 +204,7 @@ fn of_weights(error: &WeightsError) -> Option<String> {
                 .into()
         }
         WeightsError::Write { .. } => "make room or choose another place".into(),
-        WeightsError::Read { .. } => return None,
+        WeightsError::Read { .. } | WeightsError::TarFile { .. } => return None,
     })
 }
 

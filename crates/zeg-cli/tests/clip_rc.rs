@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use assert_cmd::Command;
 use common::{World, failure, write_image_tower, write_tensors};
-use zeg::model::weights::StateDict;
+use zeg::model::{key_tables::METHODS, weights::StateDict};
 
 /// `zeg train` of a CLIP-RC model with four regions on the world's grid of 4×4 patches.
 fn train(world: &World, run: &str, changes: &[&str]) -> Command {
@@ -124,7 +124,8 @@ fn without_recovery_its_decoder_stays_as_it_was() {
         .assert()
         .success();
     assert!(log(&world, "run")[0].get("recovery-queries").is_none());
-    let checkpoint = StateDict::open(&world.path("run/checkpoint-00000006.safetensors")).unwrap();
+    let checkpoint =
+        StateDict::open(&world.path("run/checkpoint-00000006.safetensors"), METHODS).unwrap();
     let moments = |part: &str| format!("optimizer.first.decode_head.{part}");
     assert!(checkpoint.contains(&moments("lateral_proj.bias")));
     assert!(!checkpoint.contains(&moments("recovery_decoder.linear_q_in.bias")));
@@ -175,7 +176,7 @@ fn a_released_checkpoint_labels_as_the_model_that_it_is() {
     let (tower, trained) = (world.weights(), world.path("run/model.safetensors"));
     let mut tensors = Vec::new();
     for file in [&tower, &trained] {
-        let weights = StateDict::open(file).unwrap();
+        let weights = StateDict::open(file, METHODS).unwrap();
         for key in weights.keys().filter(|key| *key != "class_embeddings") {
             let tensor = weights.read(key).unwrap().unwrap();
             tensors.push((key.to_owned(), tensor.shape, tensor.values));

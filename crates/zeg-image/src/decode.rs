@@ -1,7 +1,7 @@
 //! Decoding: the bytes of a file to RGB pixels, or to class indices.
 //!
 //! Pictures follow OpenCV's `imread` with its default flags, since the reference pipeline reads with it:
-//! three channels of 8 bits, grey repeated, alpha dropped ([`Alpha`] can lay it over a colour), 16 bits cut to the
+//! three channels of 8 bits, grey repeated, alpha dropped, 16 bits cut to the
 //! upper 8, the EXIF orientation applied. The one difference is on purpose: a damaged or cut-off file is an error,
 //! where OpenCV returns a picture that is grey from the damage on. `tests/formats.rs` compares every variety.
 //!
@@ -18,9 +18,9 @@ use image::error::ImageError as DecoderError;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use crate::alpha::to_rgb8;
+use crate::rgb8::to_rgb8;
 use crate::{
-    Alpha, ImageError, LabelMap, RgbImage, jpeg, label_png, label_tiff, png_chunks, source,
+    ImageError, LabelMap, RgbImage, jpeg, label_png, label_tiff, png_chunks, source,
     tiff_varieties, webp_chunks,
 };
 
@@ -41,22 +41,14 @@ const DEEPEST_PIXEL: u64 = 16;
 /// [`ImageError::UnsupportedFormat`], [`ImageError::UnsupportedVariety`], [`ImageError::Corrupt`] for damaged and
 /// cut-off files, [`ImageError::TooLarge`], [`ImageError::ZeroSize`].
 pub fn decode_rgb(path: &Path) -> Result<RgbImage, ImageError> {
-    decode_rgb_with(path, Alpha::Drop)
-}
-
-/// Reads a picture as [`decode_rgb`] does, with a choice of what becomes of transparency.
-///
-/// # Errors
-/// As [`decode_rgb`].
-pub fn decode_rgb_with(path: &Path, alpha: Alpha) -> Result<RgbImage, ImageError> {
     let (bytes, format) = source::read(path)?;
-    Ok(to_rgb8(decode(&bytes, format, path)?, alpha))
+    Ok(to_rgb8(decode(&bytes, format, path)?))
 }
 
 /// Decodes the content of a picture file; `name` is only used in errors. See [`decode_rgb`].
 pub fn decode_rgb_bytes(bytes: &[u8], name: &Path) -> Result<RgbImage, ImageError> {
     let format = source::recognise(bytes, name)?;
-    Ok(to_rgb8(decode(bytes, format, name)?, Alpha::Drop))
+    Ok(to_rgb8(decode(bytes, format, name)?))
 }
 
 /// Reads a label PNG or TIFF as raw indices, one `u16` a pixel, exactly as the file stores them.

@@ -4,7 +4,7 @@
 //! other files, so it is done here, the same everywhere. The order is that of the arguments, and by name within a
 //! folder; a file that is named twice comes once.
 //!
-//! Folders and patterns give the files whose extension is a picture's ([`EXTENSIONS`]) and pass over hidden ones; a file
+//! Folders and patterns give the files whose extension is a picture's (`EXTENSIONS`) and pass over hidden ones; a file
 //! named by itself is taken whatever its name. Links to folders are followed, and no folder is entered twice, so loops
 //! of links end.
 
@@ -17,7 +17,7 @@ use std::path::{Component, Path, PathBuf};
 use globset::{GlobBuilder, GlobMatcher};
 
 /// Extensions that folders and patterns take for pictures, in any case.
-pub const EXTENSIONS: [&str; 16] = [
+const EXTENSIONS: [&str; 16] = [
     "jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "dib", "gif", "pnm", "pbm",
     "pgm", "ppm", "qoi",
 ];

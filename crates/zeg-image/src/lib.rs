@@ -1,26 +1,24 @@
 //! Pictures and label maps, from file to the arrays a model reads and back.
 //!
-//! The stations of a picture's journey that know no tensors: [`inputs`] → [`decode`] → [`resize`] → [`normalize`] →
-//! [`window`] → (model) → [`palette`] → [`overlay`](mod@overlay) → [`write`](mod@write). Sizes and
-//! coordinates follow the reference pipeline (OpenCV and mmsegmentation) by name, because published numbers
-//! depend on them.
+//! The stations of an image's journey that know no tensors, each a module: `inputs` → `decode` → `resize` → `normalize` →
+//! `window` → (model) → `palette` → `overlay` → `write`. Sizes and coordinates follow the reference pipeline (OpenCV and
+//! mmsegmentation) by name, because published numbers depend on them.
 //!
 //! Sizes are always given as `(width, height)`, coordinates as `(x, y)`, and buffers are row-major.
 
 #![forbid(unsafe_code)]
 
-pub mod alpha;
 pub mod decode;
-pub mod error;
+mod error;
 pub mod inputs;
 pub mod normalize;
-pub mod overlay;
-pub mod palette;
-pub mod probe;
-pub mod resize;
+mod overlay;
+mod palette;
+mod probe;
+mod resize;
 pub mod rle;
 pub mod source;
-pub mod window;
+mod window;
 pub mod write;
 
 mod jpeg;
@@ -29,14 +27,12 @@ mod label_tiff;
 mod labels;
 mod legend;
 mod png_chunks;
+mod rgb8;
 mod text;
 mod tiff_varieties;
 mod webp_chunks;
 
-pub use alpha::Alpha;
-pub use decode::{
-    decode_labels, decode_labels_bytes, decode_rgb, decode_rgb_bytes, decode_rgb_with,
-};
+pub use decode::{decode_labels, decode_labels_bytes, decode_rgb, decode_rgb_bytes};
 pub use error::ImageError;
 pub use image::{RgbImage, imageops::flip_horizontal};
 pub use inputs::{InputError, InputPicture, Recursion, expand};

@@ -16,7 +16,7 @@ use crate::{IGNORE_LABEL, ImageError, LabelMap, RgbImage, voc_palette};
 const IGNORE_BYTE: u8 = 255;
 
 /// Keyword of the PNG text chunk that holds the class names, a JSON list in the order of the labels.
-pub const CLASS_NAMES_KEYWORD: &str = "zeg:classes";
+const CLASS_NAMES_KEYWORD: &str = "zeg:classes";
 /// Most bytes the list of class names may take in a PNG; readers refuse longer texts (Pillow's limit is the
 /// same).
 pub const MAX_CLASS_NAMES_BYTES: usize = 1 << 20;
@@ -41,7 +41,7 @@ pub fn write_indexed_png(
 
 /// Writes a label map like [`write_indexed_png`], and into the file the names of its classes.
 ///
-/// The names stand in an international text chunk with the keyword [`CLASS_NAMES_KEYWORD`], as a JSON list:
+/// The names stand in an international text chunk with the keyword `zeg:classes`, as a JSON list:
 /// the entry at an index names the label of that value. The chunk `Software` names this program and its
 /// version. A list of more than [`MAX_CLASS_NAMES_BYTES`] is left out, since many programs would refuse the
 /// whole file for it; the answer says whether that happened.

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
-use zeg_image::{Alpha, RgbImage, decode_rgb, decode_rgb_with, picture_size};
+use zeg_image::{RgbImage, decode_rgb, picture_size};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -58,23 +58,6 @@ fn every_variety_has_the_pixels_of_the_reference() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-#[test]
-fn transparency_shows_a_white_ground_as_pillow_does() {
-    let bytes = fs::read(golden("expected.safetensors")).unwrap();
-    let expected = SafeTensors::deserialize(&bytes).unwrap();
-    let over: Vec<&str> = expected
-        .names()
-        .into_iter()
-        .filter_map(|name| name.strip_suffix("+white"))
-        .collect();
-    assert_eq!(over.len(), 5);
-    for name in over {
-        let image = decode_rgb_with(&golden(name), Alpha::Over([255; 3])).unwrap();
-        let expected = expected.tensor(&format!("{name}+white")).unwrap();
-        assert!(largest_difference(&image, expected.data()) <= 1, "{name}");
-    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::fs;
 use proptest::prelude::*;
 use zeg_image::{
     IGNORE_LABEL, ImageError, LabelMap, RgbImage, decode_labels, decode_rgb, voc_palette,
-    write::{CLASS_NAMES_KEYWORD, ClassNames, MAX_CLASS_NAMES_BYTES},
+    write::{ClassNames, MAX_CLASS_NAMES_BYTES},
     write_indexed_png, write_named_png, write_rgb_png,
 };
 
@@ -70,7 +70,7 @@ fn class_names_travel_with_the_labels() {
         let found = texts(&path);
         assert_eq!(found[0].0, "Software");
         assert!(found[0].1.starts_with("zeg "));
-        assert_eq!(found[1].0, CLASS_NAMES_KEYWORD);
+        assert_eq!(found[1].0, "zeg:classes");
         let list: Vec<String> = serde_json::from_str(&found[1].1).unwrap();
         assert_eq!(list, names);
         let plain = folder.path().join("plain.png");

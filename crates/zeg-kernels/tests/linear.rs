@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_close, at_every_level, values};
+use common::{assert_close, at_every_level, rounded_sums, values};
 use zeg_kernels::{Activation, PackedLinear, Precision, Then};
 
 /// Rows, inputs, outputs: single, odd, a little more and less than tiles, panels and blocks.
@@ -113,17 +113,6 @@ fn floats_agree_with_plain_sums() {
     });
 }
 
-/// Scale and integers, less that of 0, of a group of activations, as the documentation has it.
-fn rounded(group: &[f32]) -> (f32, Vec<i32>) {
-    let low = group.iter().fold(0.0_f32, |low, &x| low.min(x));
-    let high = group.iter().fold(0.0_f32, |high, &x| high.max(x));
-    let factor = 255.0 / (high - low);
-    let zero = (-low * factor).round_ties_even();
-    let integer = |x: f32| ((x * factor).round_ties_even() + zero).clamp(0.0, 255.0) - zero;
-    let integers = group.iter().map(|&x| integer(x) as i32).collect();
-    ((high - low) / 255.0, integers)
-}
-
 /// The sums of integers are exact, so that the results are those of the plain loop to the bit, at every level.
 #[test]
 fn integers_are_exact_at_every_level() {
@@ -133,34 +122,12 @@ fn integers_are_exact_at_every_level() {
             let last = case.x.len() - 1;
             case.x[last] = 300.0; // its group loses precision, the others do not
             let found = case.run(Precision::Int8, Then::Store);
-            let weights: Vec<_> = case
-                .weight
-                .chunks(case.inputs)
-                .map(|row| {
-                    let most = row.iter().fold(0.0_f32, |most, w| most.max(w.abs()));
-                    let scale = most / 127.0;
-                    let integers = row.iter().map(|w| (w / scale).round() as i32);
-                    (scale, integers.collect::<Vec<_>>())
-                })
-                .collect();
-            let mut at = 0;
-            for x in case.x.chunks(case.inputs) {
-                let groups: Vec<_> = x.chunks(96).map(rounded).collect();
-                for ((scale, weights), bias) in weights.iter().zip(&case.bias) {
-                    let mut sum = 0.0;
-                    for ((group_scale, x), weights) in groups.iter().zip(weights.chunks(96)) {
-                        let products: i32 = x.iter().zip(weights).map(|(x, w)| x * w).sum();
-                        sum += products as f32 * group_scale;
-                    }
-                    let expected = sum * scale + bias;
-                    assert_eq!(
-                        found[at].to_bits(),
-                        expected.to_bits(),
-                        "{level:?} {shape:?} {at}"
-                    );
-                    at += 1;
-                }
+            let expected = rounded_sums(&case.x, &case.weight, &case.bias, case.inputs);
+            for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let what = format!("{level:?} {shape:?} {at}");
+                assert_eq!(found.to_bits(), expected.to_bits(), "{what}");
             }
+            assert_eq!(found.len(), expected.len());
         }
     });
 }

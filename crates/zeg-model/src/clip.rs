@@ -94,8 +94,8 @@ impl ClipConfig {
                 vocabulary: text.vocabulary,
             }),
             activation: match vision.activation {
-                Activation::QuickGelu => weights::Activation::QuickGelu,
-                Activation::Gelu => weights::Activation::Gelu,
+                Activation::QuickGelu => weights::StatedActivation::QuickGelu,
+                Activation::Gelu => weights::StatedActivation::Gelu,
             },
             activation_basis: Basis::Stated,
             layer_norm_epsilon: crate::layers::LAYER_NORM_EPSILON,

@@ -54,7 +54,7 @@ impl ClassEmbeddings {
         let (matrix, stored_names) = match extension.as_str() {
             "npy" => (read_npy(path)?, None),
             "safetensors" => {
-                let dict = StateDict::open(path)?;
+                let dict = StateDict::open(path, &[])?;
                 let matrix = dict
                     .read(TENSOR)?
                     .ok_or_else(|| format(format!("holds no tensor {TENSOR:?}")))?;

@@ -18,6 +18,7 @@ pub mod encoded;
 mod error;
 pub mod generated;
 pub mod inference;
+pub mod key_tables;
 pub mod layers;
 pub mod method;
 pub mod packing;

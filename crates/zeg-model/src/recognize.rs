@@ -186,11 +186,11 @@ fn normalization(architecture: &Architecture) -> Normalization {
     }
 }
 
-impl From<crate::weights::Activation> for Activation {
-    fn from(activation: crate::weights::Activation) -> Self {
+impl From<crate::weights::StatedActivation> for Activation {
+    fn from(activation: crate::weights::StatedActivation) -> Self {
         match activation {
-            crate::weights::Activation::QuickGelu => Self::QuickGelu,
-            crate::weights::Activation::Gelu => Self::Gelu,
+            crate::weights::StatedActivation::QuickGelu => Self::QuickGelu,
+            crate::weights::StatedActivation::Gelu => Self::Gelu,
         }
     }
 }

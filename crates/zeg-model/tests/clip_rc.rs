@@ -7,15 +7,16 @@ use burn::tensor::Device;
 use zeg_model::{
     clip_rc::ClipRc,
     config::{Activation, ClipRcConfig, HeadConfig, VisionConfig},
+    key_tables::METHODS,
     params::trained_values,
     weights::StateDict,
 };
 
 /// The frozen encoder of the reference's vectors alone, without region tokens, prompts and head.
 fn encoder() -> StateDict {
-    let file =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../zeg/tests/golden/cliprc_eps_a.safetensors");
-    let vectors = StateDict::open(&file).unwrap();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../zeg-parity/tests/golden/cliprc_eps_a.safetensors");
+    let vectors = StateDict::open(&file, METHODS).unwrap();
     let mut weights = StateDict::default();
     for key in vectors.keys() {
         if let Some(name) = key.strip_prefix("state.")

@@ -8,6 +8,7 @@ use zeg_model::{
     Precision,
     config::{ClipRcConfig, HeadConfig, PromptConfig, PromptDepth, VisionConfig, ZegClipConfig},
     dense::DenseModel,
+    key_tables::METHODS,
     method::MethodConfig,
     recognize::Recognized,
     weights::StateDict,
@@ -16,7 +17,7 @@ use zeg_model::{
 /// The small CLIP tower that the training-free methods are compared on.
 fn tower() -> (StateDict, VisionConfig) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/training_free.safetensors");
-    let golden = StateDict::open(&path).unwrap();
+    let golden = StateDict::open(&path, METHODS).unwrap();
     let mut weights = StateDict::default();
     for key in golden.keys() {
         if let Some(name) = key.strip_prefix("weights.visual.") {

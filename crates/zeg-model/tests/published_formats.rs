@@ -15,6 +15,7 @@ use common::assert_close;
 use zeg_model::{
     Precision,
     dense::DenseModel as _,
+    key_tables::METHODS,
     method::MethodConfig,
     recognize::{Recognized, text_config},
     text::TextTower,
@@ -42,10 +43,10 @@ fn small() -> PathBuf {
 /// Compares image and text features of one file.
 fn compare(folder: &Path, file: &str, prefix: &str) {
     let device = Device::flex();
-    let expected = StateDict::open(&folder.join("expected.safetensors")).unwrap();
+    let expected = StateDict::open(&folder.join("expected.safetensors"), METHODS).unwrap();
     let images = expected.read("images").unwrap().unwrap();
     let images = Tensor::<4>::from_data(TensorData::new(images.values, images.shape), &device);
-    let weights = StateDict::open(&folder.join(file)).unwrap();
+    let weights = StateDict::open(&folder.join(file), METHODS).unwrap();
 
     // A released ZegCLIP checkpoint has CLIP's tower with other things on it: its image features are not CLIP's.
     if let Recognized::Clip {
@@ -109,7 +110,7 @@ fn features_agree_with_the_packages() {
 
 #[test]
 fn a_released_checkpoint_is_recognized_with_its_prompts_and_head() {
-    let weights = StateDict::open(&small().join("mmcv/zegclip.pth")).unwrap();
+    let weights = StateDict::open(&small().join("mmcv/zegclip.pth"), METHODS).unwrap();
     let Recognized::Trained(MethodConfig::ZegClip(config)) =
         Recognized::from_weights(&weights).unwrap()
     else {

@@ -15,6 +15,7 @@ use zeg_image::normalize::Normalization;
 use zeg_model::{
     Precision,
     dense::DenseModel,
+    key_tables::METHODS,
     recognize::Recognized,
     training_free::{DenseAttention, LastBlock, TrainingFree, TrainingFreeConfig},
     weights::StateDict,
@@ -22,7 +23,7 @@ use zeg_model::{
 
 fn golden() -> StateDict {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/training_free.safetensors");
-    StateDict::open(&path).unwrap()
+    StateDict::open(&path, METHODS).unwrap()
 }
 
 /// The file's tower under the names of the reference checkpoints.

@@ -13,6 +13,7 @@ use zeg_model::{
     dense::DenseModel,
     embeddings::ClassEmbeddings,
     inference::{Inference, lower_seen},
+    key_tables::METHODS,
     method::Model,
     params::{flat_gradients, list_params, trained_values},
     resize::bilinear,
@@ -238,8 +239,10 @@ fn weights(
     options: &Options,
 ) -> Result<StateDict, ParityError> {
     let base = meta.at("base_weights")?.text()?;
-    let mut weights =
-        StateDict::open(&assets::find(&check.file().path, "weights", base, options)?)?;
+    let mut weights = StateDict::open(
+        &assets::find(&check.file().path, "weights", base, options)?,
+        METHODS,
+    )?;
     let seed = meta.at("seed")?.count()? as u64;
     let init = meta.at("init")?;
     let factor = init.text()?.rsplit_once("multiplied by ").map(|(_, rest)| {

@@ -13,7 +13,8 @@ use safetensors::{Dtype, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 use zeg_base::file::{self, Overwrite};
 use zeg_model::{
-    embeddings::ClassEmbeddings, method::Model, params::trained_values, weights::StateDict,
+    embeddings::ClassEmbeddings, key_tables::METHODS, method::Model, params::trained_values,
+    weights::StateDict,
 };
 
 use crate::{TrainError, experiment::Experiment, optimizer::Moments};
@@ -173,7 +174,7 @@ impl Checkpoint {
     /// # Errors
     /// The file cannot be read, or is no checkpoint of this program.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
-        let weights = StateDict::open(path)?;
+        let weights = StateDict::open(path, METHODS)?;
         let invalid = |reason: String| TrainError::Checkpoint {
             path: path.to_owned(),
             reason,

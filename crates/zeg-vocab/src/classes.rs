@@ -5,7 +5,7 @@
 
 mod argument;
 mod builtin;
-pub mod class_file;
+mod class_file;
 mod class_toml;
 mod coco_stuff;
 mod pascal_context;
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use argument::{ClassArgumentError, parse_classes_argument};
-pub use class_file::{ClassFileError, parse_class_file, read_class_file};
+pub use class_file::{ClassFileError, parse_class_file};
 pub(crate) use query::shortened;
 pub use query::{
     ClassQuery, MAX_CLASSES, MAX_NAME_CHARACTERS, Place, QueryError, Role, parse_class_list,
@@ -200,7 +200,7 @@ impl ClassSet {
     ///
     /// # Errors
     /// [`ClassError::UnknownClass`] with the most similar spelling; [`ClassError::AmbiguousClass`].
-    pub fn label_of(&self, name: &str) -> Result<usize, ClassError> {
+    pub(crate) fn label_of(&self, name: &str) -> Result<usize, ClassError> {
         let wanted: Vec<&str> = name.split(',').map(str::trim).collect();
         let has_all = |label: &usize| self.all_names(*label).eq(wanted.iter().copied());
         if let Some(label) = (0..self.len()).find(has_all) {

@@ -7,6 +7,7 @@
 
 pub mod classes;
 pub mod clean;
+mod sections;
 pub mod templates;
 pub mod text_file;
 pub mod tokenizer;

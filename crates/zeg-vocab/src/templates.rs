@@ -4,15 +4,16 @@
 //! the embeddings of a class are averaged.
 
 mod file;
-mod sets;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::classes::shortened;
+use crate::{
+    classes::shortened,
+    sections::{Section, sections},
+};
 
 pub use file::TemplateFileError;
 
@@ -20,32 +21,19 @@ pub use file::TemplateFileError;
 const PLACE: &str = "{}";
 
 /// Characters of the longest template; CLIP reads 77 tokens.
-pub const MAX_TEMPLATE_CHARACTERS: usize = 1000;
+const MAX_TEMPLATE_CHARACTERS: usize = 1000;
 /// Templates of the largest set; the largest one that is published has 80.
-pub const MAX_TEMPLATES: usize = 1000;
+const MAX_TEMPLATES: usize = 1000;
 
-/// The built-in sets by name.
-const SETS: [(&str, &[&str]); 7] = [
-    ("single", &sets::SINGLE),
-    ("multi", &sets::MULTI),
-    ("imagenet-80", &sets::IMAGENET_80),
-    ("zegformer-single", &sets::ZEGFORMER_SINGLE),
-    ("zegformer-8", &sets::ZEGFORMER_8),
-    ("zegformer-32", &sets::ZEGFORMER_32),
-    ("name-only", &sets::NAME_ONLY),
-];
+/// The built-in sets, a section each.
+const SETS: &str = include_str!("../assets/templates.txt");
 /// Another name of `name-only`.
 const NONE: &str = "none";
-/// The names of [`SETS`], in their order.
-const NAMES: [&str; 7] = {
-    let mut names = [""; SETS.len()];
-    let mut index = 0;
-    while index < names.len() {
-        names[index] = SETS[index].0;
-        index += 1;
-    }
-    names
-};
+
+/// The names of the built-in sets, in their order.
+fn names() -> impl Iterator<Item = &'static str> {
+    sections(SETS).map(|set| set.name)
+}
 
 /// A template or a set of them that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -60,7 +48,7 @@ pub enum TemplateError {
         /// How often `{}` occurs in it.
         places: usize,
     },
-    /// The template is longer than [`MAX_TEMPLATE_CHARACTERS`].
+    /// The template is too long.
     #[error("a template of {characters} characters, the limit is {limit}: {start:?}")]
     LongTemplate {
         /// Beginning of the template.
@@ -79,14 +67,14 @@ pub enum TemplateError {
         character: char,
     },
     /// No built-in set has this name.
-    #[error("unknown template set {name:?}; there are {}{}", NAMES.join(", "), did_you_mean(*closest))]
+    #[error("unknown template set {name:?}; there are {}{}", names().collect::<Vec<_>>().join(", "), did_you_mean(*closest))]
     UnknownSet {
         /// The name as it was given, shortened.
         name: String,
         /// The built-in set with the most similar name, if one is similar.
         closest: Option<&'static str>,
     },
-    /// A set has more than [`MAX_TEMPLATES`].
+    /// A set has too many templates.
     #[error("the template set {name:?} has {templates} templates, the limit is {limit}")]
     TooMany {
         /// Name of the set.
@@ -185,17 +173,12 @@ pub struct TemplateSet {
 impl TemplateSet {
     /// `single`: "a photo of a {}", the one template of ZegCLIP's PASCAL VOC configurations.
     pub fn single() -> Self {
-        Self::built_in("single", &sets::SINGLE)
+        Self::built_in("single")
     }
 
     /// `multi`: the 15 sentences about photos, sizes and scenes of ZegCLIP's COCO-Stuff configurations.
     pub fn multi() -> Self {
-        Self::built_in("multi", &sets::MULTI)
-    }
-
-    /// The names that [`TemplateSet::by_name`] knows, without `none`, which is `name-only`.
-    pub fn names() -> &'static [&'static str] {
-        &NAMES
+        Self::built_in("multi")
     }
 
     /// A built-in set.
@@ -213,8 +196,8 @@ impl TemplateSet {
     /// [`TemplateError::UnknownSet`] if there is no such set.
     pub fn by_name(name: &str) -> Result<Self, TemplateError> {
         let wanted = if name == NONE { "name-only" } else { name };
-        match SETS.iter().find(|(set, _)| *set == wanted) {
-            Some((set, templates)) => Ok(Self::built_in(set, templates)),
+        match sections(SETS).find(|set| set.name == wanted) {
+            Some(set) => Ok(Self::of_section(set)),
             None => Err(TemplateError::UnknownSet {
                 name: shortened(name),
                 closest: closest(name),
@@ -249,18 +232,28 @@ impl TemplateSet {
         })
     }
 
-    /// The lists above hold one `{}` a template, which a test checks.
-    fn built_in(name: &str, templates: &[&str]) -> Self {
+    /// The set of this name, which the text has, as a test checks.
+    fn built_in(name: &str) -> Self {
+        let set = sections(SETS).find(|set| set.name == name);
+        set.map_or_else(
+            || Self {
+                name: name.to_owned(),
+                templates: Vec::new(),
+            },
+            Self::of_section,
+        )
+    }
+
+    /// The templates of a section; each line is one, which a test checks.
+    fn of_section(set: Section) -> Self {
+        let templates = set.lines().filter_map(|line| Template::parse(line).ok());
         Self {
-            name: name.to_owned(),
-            templates: templates
-                .iter()
-                .filter_map(|template| Template::parse(template).ok())
-                .collect(),
+            name: set.name.to_owned(),
+            templates: templates.collect(),
         }
     }
 
-    /// Name of the set, for messages; [`TemplateSet::cache_key`] is for caches.
+    /// Name of the set.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -268,24 +261,6 @@ impl TemplateSet {
     /// The templates in their order.
     pub fn templates(&self) -> &[Template] {
         &self.templates
-    }
-
-    /// What identifies the set in names of files: the safe part of its name and the beginning of a digest of its
-    /// templates in their order, such as `multi-1b0b8b2dcc3a1f0e`.
-    ///
-    /// Two sets of one name but other templates have other keys. Only `a-z`, `A-Z`, `0-9`, `-` and `_` occur.
-    pub fn cache_key(&self) -> String {
-        let is_safe = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        let mut key: String = self.name.chars().filter(is_safe).take(32).collect();
-        key.push('-');
-        let mut hasher = Sha256::new();
-        for template in &self.templates {
-            // Control characters cannot occur in a template, so this one ends it.
-            hasher.update(format!("{template}\0"));
-        }
-        let digest = hasher.finalize();
-        key.push_str(&zeg_base::hex::encode(&digest[..8]));
-        key
     }
 
     /// One sentence a template, in their order.
@@ -301,14 +276,12 @@ impl TemplateSet {
 fn closest(name: &str) -> Option<&'static str> {
     let name: String = name.chars().take(64).collect();
     let distance = |set: &&str| strsim::damerau_levenshtein(set, &name);
-    let nearest = NAMES.into_iter().min_by_key(|set| distance(set))?;
+    let nearest = names().min_by_key(|set| distance(set))?;
     (3 * distance(&nearest) <= nearest.len()).then_some(nearest)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     #[test]
@@ -323,10 +296,13 @@ mod tests {
                 .all(|s| s.ends_with('.') && s.contains("dog"))
         );
         assert_eq!(sentences[9], "a photo of a dog in the scene.");
-        for (name, templates) in SETS {
+        let lengths = names().map(|name| {
+            let lines = sections(SETS).find(|set| set.name == name).unwrap().lines();
             let set = TemplateSet::by_name(name).unwrap();
-            assert_eq!((set.name(), set.templates().len()), (name, templates.len()));
-        }
+            assert_eq!((set.name(), set.templates().len()), (name, lines.count()));
+            set.templates().len()
+        });
+        assert_eq!(lengths.collect::<Vec<_>>(), [1, 15, 80, 1, 8, 32, 1]);
         let none = TemplateSet::by_name("none").unwrap();
         assert_eq!(
             (none.name(), none.render("dog")),
@@ -375,23 +351,6 @@ mod tests {
         );
         assert!(!error("photo").contains("did you mean"));
         assert!(error(&"x".repeat(100_000)).len() < 200);
-    }
-
-    #[test]
-    fn cache_keys_tell_sets_apart() {
-        let keys: HashSet<String> = NAMES
-            .map(|name| TemplateSet::by_name(name).unwrap().cache_key())
-            .into();
-        assert_eq!(keys.len(), NAMES.len());
-        // Written down: a key that changes with the program would empty every cache.
-        assert_eq!(TemplateSet::single().cache_key(), "single-62e812caea05e8c3");
-        let mine = |templates: &[&str]| {
-            let set = TemplateSet::custom("../my sét.txt", templates).unwrap();
-            set.cache_key()
-        };
-        assert!(mine(&["a {}", "b {}"]).starts_with("mysttxt-"));
-        assert_ne!(mine(&["a {}", "b {}"]), mine(&["b {}", "a {}"]));
-        assert_ne!(mine(&["a {}", "b {}"]), mine(&["a {}b"]));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use zeg_vocab::classes::{
     ClassFileError, ClassQuery, ClassSet, MAX_CLASSES, QueryError, Role, parse_class_file,
-    parse_class_list, parse_classes_argument, read_class_file,
+    parse_class_list, parse_classes_argument,
 };
 
 /// Names that neither form must quote.
@@ -124,7 +124,7 @@ proptest! {
         let path = folder.path().join("any").with_extension(extension);
         fs::write(&path, &bytes).unwrap();
         for classes in [
-            read_class_file(&path).ok(),
+            parse_classes_argument(&format!("@{}", path.display())).ok(),
             parse_classes_argument(&String::from_utf8_lossy(&bytes)).ok(),
         ].into_iter().flatten() {
             prop_assert!(!classes.is_empty());

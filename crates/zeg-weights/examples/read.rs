@@ -6,14 +6,14 @@
 
 use std::{error::Error, path::Path, time::Instant};
 
-use zeg_weights::{StateDict, inspect};
+use zeg_weights::{Inspection, StateDict};
 
 fn main() -> Result<(), Box<dyn Error>> {
     for name in std::env::args().skip(1) {
         let path = Path::new(&name);
         for _ in 0..2 {
             let start = Instant::now();
-            let weights = StateDict::open(path)?;
+            let weights = StateDict::open(path, &[])?;
             let opened = start.elapsed();
             let mut values = 0;
             let mut largest = 0.0_f32;
@@ -31,7 +31,10 @@ fn main() -> Result<(), Box<dyn Error>> {
                 "{name}: opened in {opened:.1?}, {values} values in {read:.1?} (a first value of {largest})"
             );
         }
-        println!("{}", serde_json::to_string_pretty(&inspect(path)?)?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&Inspection::of(&StateDict::open(path, &[])?)?)?
+        );
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ const MOST: usize = 1 << 24;
 /// The nonlinearity in a block's MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Activation {
+pub enum StatedActivation {
     /// x · sigmoid(1.702 x): OpenAI's models and those derived from them.
     QuickGelu,
     /// GELU with the error function: most models trained with open_clip.
@@ -87,7 +87,7 @@ pub struct Architecture {
     /// The text tower, where there is one.
     pub text: Option<TextShape>,
     /// Nonlinearity of both towers.
-    pub activation: Activation,
+    pub activation: StatedActivation,
     /// Whether the activation is stated.
     pub activation_basis: Basis,
     /// Epsilon of every LayerNorm.
@@ -130,7 +130,7 @@ impl Architecture {
         Ok(Self {
             vision,
             text,
-            activation: stated.activation.unwrap_or(Activation::QuickGelu),
+            activation: stated.activation.unwrap_or(StatedActivation::QuickGelu),
             activation_basis: match stated.activation {
                 Some(_) => Basis::Stated,
                 None => Basis::Assumed,
@@ -191,7 +191,7 @@ fn vision(weights: &StateDict, stated: &SideFiles) -> Result<Option<VisionShape>
         ("width", stated.vision_width, Some(width)),
         ("number of layers", stated.vision_layers, Some(layers)),
         ("embedding width", stated.embed_dim, embed_dim),
-        // Position tables are resized between resolutions, ours and ZegCLIP's: what counts is the table.
+        // Position tables are resized between resolutions, by us and by others: what counts is the table.
     ];
     agree(weights, stated, "image tower", &facts)?;
     bounded(

@@ -32,6 +32,17 @@ pub enum WeightsError {
         /// What it wanted to call, such as `os.system`.
         callable: String,
     },
+    /// A tar file, the form in which PyTorch saved before version 0.1.10; it is not read.
+    #[error(
+        "{}: a tar file, as torch.save wrote them before PyTorch 0.1.10; they are not read. If you trust the file, \
+         convert it with a newer PyTorch: torch.save(torch.load(OLD, weights_only=False), NEW). If it is an archive of \
+         other files, unpack it",
+        path.display()
+    )]
+    TarFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// The weights are of an architecture that `zeg` does not compute.
     #[error("{}: {reason}", path.display())]
     Unsupported {
@@ -59,6 +70,8 @@ pub(crate) enum Defect {
     Format(String),
     /// See [`WeightsError::ForbiddenCall`].
     Call(String),
+    /// See [`WeightsError::TarFile`].
+    Tar,
 }
 
 impl Defect {
@@ -72,6 +85,7 @@ impl Defect {
                 reason: printable(&reason),
             },
             Self::Call(callable) => WeightsError::ForbiddenCall { path, callable },
+            Self::Tar => WeightsError::TarFile { path },
         }
     }
 

@@ -20,14 +20,14 @@ use zeg_base::{
 };
 
 use crate::{
-    ARCHITECTURE_KEY, FAMILY_KEY, FORMAT_KEY, Inspection, SOURCE_KEY, SOURCE_SHA256_KEY, StateDict,
-    WeightsError, convert,
+    ARCHITECTURE_KEY, Inspection, KeyTable, StateDict, WeightsError, convert,
+    inspect::{FAMILY_KEY, FORMAT_KEY, SOURCE_KEY, SOURCE_SHA256_KEY},
     parts::{self, Place},
     state_dict::{Entry, hash_file},
 };
 
 /// Value of [`FORMAT_KEY`].
-pub const FORMAT: &str = "clip-weights-1";
+const FORMAT: &str = "clip-weights-1";
 /// Most bytes that are written for one byte of the source: tensors may share storage, numbers may become wider.
 const MOST_GROWTH: u64 = 8;
 /// Bytes that may be written whatever the source's size.
@@ -37,7 +37,7 @@ const ALIGNMENT: usize = 8;
 
 /// How numbers are stored in an imported file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
+pub enum ImportPrecision {
     /// Each tensor as it was: `f32`, `f16` or `bf16`. `f64` becomes `f32`, compact `int8` the `f16` that it stands for.
     Same,
     /// All as `f32`.
@@ -56,21 +56,23 @@ struct Planned<'a> {
 
 /// Writes weights of any format as a safetensors file with `zeg`'s names.
 ///
+/// - `tables`: as in [`StateDict::open`]
 /// - `output`: the new file; replaced if it exists, once the new one is complete
 /// - `progress`: told of `(bytes done, bytes in all)`, reading and checking included
 ///
 /// Returns what was written.
 ///
 /// # Errors
-/// As [`crate::inspect`]; a tower lacks tensors or has tensors that are not CLIP's; a value does not fit `f16`; the
+/// As [`StateDict::open`] and [`Inspection::of`]; a tower lacks tensors or has tensors that are not CLIP's; a value does not fit `f16`; the
 /// output is the source or cannot be written; what was written reads back differently.
 pub fn import(
     path: &Path,
+    tables: &[KeyTable],
     output: &Path,
-    precision: Precision,
+    precision: ImportPrecision,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Inspection, WeightsError> {
-    let weights = StateDict::open(path)?;
+    let weights = StateDict::open(path, tables)?;
     let inspection = Inspection::of(&weights)?;
     check(path, &weights, &inspection)?;
     if weights.paths().any(|source| same_file(source, output)) {
@@ -119,7 +121,7 @@ pub fn import(
     let again = temporary.written().map_err(write)?;
     verify(again, output, &plan, written, &mut advance)?;
     temporary.finish().map_err(write)?;
-    Inspection::of(&StateDict::open(output)?)
+    Inspection::of(&StateDict::open(output, tables)?)
 }
 
 fn write_error(output: &Path, source: io::Error) -> WeightsError {
@@ -146,7 +148,7 @@ fn check(path: &Path, weights: &StateDict, found: &Inspection) -> Result<(), Wei
     };
     let foreign: Vec<String> = weights
         .keys()
-        .filter(|key| matches!(parts::place(key), Place::Foreign(_)))
+        .filter(|key| matches!(parts::place(key, weights.tables()), Place::Foreign(_)))
         .map(str::to_owned)
         .collect();
     let unsupported = |reason: String| WeightsError::Unsupported {
@@ -179,7 +181,7 @@ fn check(path: &Path, weights: &StateDict, found: &Inspection) -> Result<(), Wei
 fn plan<'a>(
     path: &Path,
     weights: &'a StateDict,
-    precision: Precision,
+    precision: ImportPrecision,
 ) -> Result<Vec<Planned<'a>>, WeightsError> {
     let mut plan = Vec::new();
     let most = weights
@@ -191,13 +193,13 @@ fn plan<'a>(
         let Some(entry) = weights.entry(key) else {
             continue;
         };
-        if !matches!(parts::place(key), Place::Known(_)) {
+        if !matches!(parts::place(key, weights.tables()), Place::Known(_)) {
             continue;
         }
         let dtype = match precision {
-            Precision::F32 => Dtype::F32,
-            Precision::F16 => Dtype::F16,
-            Precision::Same => own_type(entry),
+            ImportPrecision::F32 => Dtype::F32,
+            ImportPrecision::F16 => Dtype::F16,
+            ImportPrecision::Same => own_type(entry),
         };
         let bytes = entry
             .shape
@@ -370,7 +372,7 @@ fn verify(
             io::Error::other(format!("{what} differs when it is read again")),
         )
     };
-    let again = StateDict::open(written)?;
+    let again = StateDict::open(written, &[])?;
     if again.keys().count() != plan.len() {
         return Err(differs("the number of tensors"));
     }

@@ -1,25 +1,22 @@
 //! What a weight file is, in facts that a person or a program can read.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Serialize;
 
 use crate::{
-    Architecture, ContainerFormat, Part, StateDict, WeightsError,
+    Architecture, ContainerFormat, StateDict, WeightsError, WeightsPart,
     parts::{self, Place},
 };
 
 /// Metadata key of an imported file: which format of ours it has.
-pub const FORMAT_KEY: &str = "zeg.format";
+pub(crate) const FORMAT_KEY: &str = "zeg.format";
 /// Metadata key of an imported file: the family of the file it was made of.
-pub const FAMILY_KEY: &str = "zeg.family";
+pub(crate) const FAMILY_KEY: &str = "zeg.family";
 /// Metadata key of an imported file: the name of the file it was made of.
-pub const SOURCE_KEY: &str = "zeg.source";
+pub(crate) const SOURCE_KEY: &str = "zeg.source";
 /// Metadata key of an imported file: the SHA-256 of the file it was made of.
-pub const SOURCE_SHA256_KEY: &str = "zeg.source-sha256";
+pub(crate) const SOURCE_SHA256_KEY: &str = "zeg.source-sha256";
 
 /// What one part of a model has in a file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -70,7 +67,7 @@ pub struct Inspection {
     /// The family that names its tensors so, such as `OpenAI CLIP`.
     pub family: String,
     /// The recognised tensors by part of the model; only the parts that are there.
-    pub parts: BTreeMap<Part, PartSummary>,
+    pub parts: BTreeMap<WeightsPart, PartSummary>,
     /// Number of recognised tensors by stored type, such as `F16`.
     pub types: BTreeMap<String, usize>,
     /// What carries no weights.
@@ -85,26 +82,18 @@ pub struct Inspection {
     pub imported_from: Option<ImportedFrom>,
 }
 
-/// Says what a weight file of any format is.
-///
-/// # Errors
-/// As [`StateDict::open`] and [`Architecture::infer`].
-pub fn inspect(path: &Path) -> Result<Inspection, WeightsError> {
-    Inspection::of(&StateDict::open(path)?)
-}
-
 impl Inspection {
     /// What opened weights are; of several files, the tensors of all and the facts of the last one.
     ///
     /// # Errors
     /// As [`Architecture::infer`].
     pub fn of(weights: &StateDict) -> Result<Self, WeightsError> {
-        let mut parts: BTreeMap<Part, PartSummary> = BTreeMap::new();
+        let mut parts: BTreeMap<WeightsPart, PartSummary> = BTreeMap::new();
         let mut types: BTreeMap<String, usize> = BTreeMap::new();
         let mut left_over = Vec::new();
         for key in weights.keys() {
             let shape = weights.shape(key).unwrap_or_default();
-            match parts::place(key) {
+            match parts::place(key, weights.tables()) {
                 Place::Known(part) => {
                     let summary = parts.entry(part).or_default();
                     summary.tensors += 1;
@@ -118,7 +107,7 @@ impl Inspection {
                 }),
             }
         }
-        let has_tower = parts.keys().any(|part| *part != Part::DecodeHead);
+        let has_tower = parts.keys().any(|part| *part != WeightsPart::DecodeHead);
         let architecture = has_tower
             .then(|| Architecture::infer(weights))
             .transpose()?
@@ -149,7 +138,7 @@ impl Inspection {
     }
 
     /// The tensors of one part; none where it is not there.
-    pub fn part(&self, part: Part) -> PartSummary {
+    pub fn part(&self, part: WeightsPart) -> PartSummary {
         self.parts.get(&part).copied().unwrap_or_default()
     }
 }
@@ -158,8 +147,8 @@ fn missing(weights: &StateDict, architecture: Option<&Architecture>) -> Vec<Stri
     let vision = architecture.and_then(|found| found.vision.as_ref());
     let text = architecture.and_then(|found| found.text.as_ref());
     let towers = [
-        (Part::ImageTower, vision.map(|tower| tower.layers)),
-        (Part::TextTower, text.map(|tower| tower.layers)),
+        (WeightsPart::ImageTower, vision.map(|tower| tower.layers)),
+        (WeightsPart::TextTower, text.map(|tower| tower.layers)),
     ];
     towers
         .into_iter()

@@ -5,12 +5,12 @@
 
 use serde::Serialize;
 
-use crate::families::captures;
+use crate::key_table::{KeyTable, captures};
 
 /// A part of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Part {
+pub enum WeightsPart {
     /// CLIP's image encoder, with the prompts of the methods on it: `backbone.*`.
     ImageTower,
     /// CLIP's text encoder: `text_encoder.*`.
@@ -20,16 +20,16 @@ pub enum Part {
 }
 
 /// Prefixes of the parts' names.
-const PREFIXES: [(Part, &str); 3] = [
-    (Part::ImageTower, "backbone."),
-    (Part::TextTower, "text_encoder."),
-    (Part::DecodeHead, "decode_head."),
+const PREFIXES: [(WeightsPart, &str); 3] = [
+    (WeightsPart::ImageTower, "backbone."),
+    (WeightsPart::TextTower, "text_encoder."),
+    (WeightsPart::DecodeHead, "decode_head."),
 ];
 
 /// Names of the parts' tensors behind the prefixes; patterns as in the key rules.
-const NAMES: [(Part, &[&str]); 3] = [
+const NAMES: [(WeightsPart, &[&str]); 3] = [
     (
-        Part::ImageTower,
+        WeightsPart::ImageTower,
         &[
             "class_embedding",
             "positional_embedding",
@@ -39,16 +39,10 @@ const NAMES: [(Part, &[&str]); 3] = [
             "ln_pre.bias",
             "ln_post.weight",
             "ln_post.bias",
-            // ZegCLIP's prompts and CLIP-RC's region tokens.
-            "prompt_embeddings",
-            "deep_prompt_embeddings",
-            "prompt_proj.*",
-            "prompt_norm.*",
-            "region_level_bridge",
         ],
     ),
     (
-        Part::TextTower,
+        WeightsPart::TextTower,
         &[
             "token_embedding.weight",
             "positional_embedding",
@@ -57,7 +51,7 @@ const NAMES: [(Part, &[&str]); 3] = [
             "text_projection",
         ],
     ),
-    (Part::DecodeHead, &["*"]),
+    (WeightsPart::DecodeHead, &["*"]),
 ];
 
 /// Names of a tower's blocks.
@@ -80,15 +74,15 @@ const BLOCK: [&str; 12] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     /// A tensor of this part.
-    Known(Part),
+    Known(WeightsPart),
     /// Under this part's prefix, but not one of its tensors.
-    Foreign(Part),
+    Foreign(WeightsPart),
     /// Under no part's prefix.
     Nowhere,
 }
 
-/// Where a name of ours belongs.
-pub(crate) fn place(key: &str) -> Place {
+/// Where a name of ours belongs; `tables` name what models have beyond CLIP's encoders.
+pub(crate) fn place(key: &str, tables: &[KeyTable]) -> Place {
     let found = PREFIXES
         .iter()
         .find_map(|(part, prefix)| Some((*part, key.strip_prefix(prefix)?)));
@@ -99,13 +93,16 @@ pub(crate) fn place(key: &str) -> Place {
         .iter()
         .filter(|(of, _)| *of == part)
         .flat_map(|(_, names)| names.iter());
-    let block: &[&str] = if part == Part::DecodeHead {
+    let block: &[&str] = if part == WeightsPart::DecodeHead {
         &[]
     } else {
         &BLOCK
     };
+    let extras = tables.iter().flat_map(|table| table.extras);
+    let extras = extras.filter(|(of, _)| *of == part).map(|(_, name)| name);
     if own
         .chain(block)
+        .chain(extras)
         .any(|pattern| captures(pattern, name).is_some())
     {
         Place::Known(part)
@@ -115,12 +112,12 @@ pub(crate) fn place(key: &str) -> Place {
 }
 
 /// Names that a tower with this many blocks has, without the methods' own and the projections, which some files lack.
-pub(crate) fn expected(part: Part, layers: usize) -> Vec<String> {
+pub(crate) fn expected(part: WeightsPart, layers: usize) -> Vec<String> {
     let Some((_, prefix)) = PREFIXES.iter().find(|(of, _)| *of == part) else {
         return Vec::new();
     };
     let single: &[&str] = match part {
-        Part::ImageTower => &[
+        WeightsPart::ImageTower => &[
             "class_embedding",
             "positional_embedding",
             "conv1.weight",
@@ -129,13 +126,13 @@ pub(crate) fn expected(part: Part, layers: usize) -> Vec<String> {
             "ln_post.weight",
             "ln_post.bias",
         ],
-        Part::TextTower => &[
+        WeightsPart::TextTower => &[
             "token_embedding.weight",
             "positional_embedding",
             "ln_final.weight",
             "ln_final.bias",
         ],
-        Part::DecodeHead => return Vec::new(),
+        WeightsPart::DecodeHead => return Vec::new(),
     };
     let blocks = (0..layers).flat_map(|layer| {
         BLOCK

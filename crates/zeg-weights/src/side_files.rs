@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use crate::{
     WeightsError,
-    architecture::{Activation, Architecture, Basis},
-    families::{HUGGING_FACE_CLIP, OPEN_CLIP_CUSTOM_TEXT, OPENAI_CLIP},
+    architecture::{Architecture, Basis, StatedActivation},
+    families::clip::{HUGGING_FACE_CLIP, OPEN_CLIP_CUSTOM_TEXT, OPENAI_CLIP},
     state_dict::Opened,
 };
 
@@ -35,7 +35,7 @@ pub(crate) struct SideFiles {
     pub(crate) context_length: Option<usize>,
     pub(crate) vocabulary: Option<usize>,
     pub(crate) embed_dim: Option<usize>,
-    pub(crate) activation: Option<Activation>,
+    pub(crate) activation: Option<StatedActivation>,
     pub(crate) layer_norm_epsilon: Option<f64>,
     pub(crate) image_mean: Option<[f32; 3]>,
     pub(crate) image_std: Option<[f32; 3]>,
@@ -47,7 +47,7 @@ impl SideFiles {
         let Some(folder) = opened.folder.as_deref() else {
             return Ok(Self::default());
         };
-        let family = opened.rules.family;
+        let family = opened.table.family;
         if family == HUGGING_FACE_CLIP.family {
             hugging_face(folder)
         } else if family == OPENAI_CLIP.family || family == OPEN_CLIP_CUSTOM_TEXT.family {
@@ -194,8 +194,8 @@ fn hugging_face(folder: &Path) -> Result<SideFiles, WeightsError> {
         let mut epsilons = Vec::new();
         for tower in [&vision, &text].into_iter().flatten() {
             activations.push(match tower.hidden_act.as_deref() {
-                None | Some("quick_gelu") => Activation::QuickGelu,
-                Some("gelu") => Activation::Gelu,
+                None | Some("quick_gelu") => StatedActivation::QuickGelu,
+                Some("gelu") => StatedActivation::Gelu,
                 Some(other) => return Err(unsupported(&path, format!("activation {other:?}"))),
             });
             epsilons.extend(epsilon(&path, tower.layer_norm_eps)?);
@@ -340,8 +340,8 @@ fn open_clip(folder: &Path) -> Result<SideFiles, WeightsError> {
         vocabulary: number(text, "vocab_size"),
         embed_dim: model.embed_dim,
         activation: Some(match model.quick_gelu {
-            Some(true) => Activation::QuickGelu,
-            _ => Activation::Gelu,
+            Some(true) => StatedActivation::QuickGelu,
+            _ => StatedActivation::Gelu,
         }),
         layer_norm_epsilon,
         image_mean: pictures.mean,

@@ -21,7 +21,7 @@ use crate::{
     WeightsError,
     container::{self, ContainerFormat, Contents, StoredTensor},
     convert,
-    families::{KeyRules, Layout},
+    key_table::{KeyTable, StoredLayout},
     source::Source,
 };
 
@@ -77,7 +77,7 @@ pub(crate) struct Opened {
     /// Where files that belong to it may stand; `None` for bytes in memory.
     pub(crate) folder: Option<PathBuf>,
     pub(crate) format: ContainerFormat,
-    pub(crate) rules: KeyRules,
+    pub(crate) table: KeyTable,
     /// Names that are not listed, with the reason.
     pub(crate) ignored: Vec<(String, &'static str)>,
 }
@@ -89,28 +89,45 @@ pub struct StateDict {
     entries: BTreeMap<String, Stored>,
     metadata: BTreeMap<String, String>,
     opened: Vec<Opened>,
+    /// Beside those that are always known.
+    tables: Vec<KeyTable>,
 }
 
 impl StateDict {
     /// Opens a weight file of any format and names its tensors as the reference checkpoints do.
     ///
-    /// The format is told from the contents: safetensors, an index of several such files, `torch.save`'s three
+    /// The format is told from the contents: safetensors, an index of several such files, `torch.save`'s two
     /// forms, TorchScript. A folder stands for the weights in it.
+    ///
+    /// - `tables`: those of the methods whose checkpoints are to be recognised, beside CLIP's publishers and residual
+    ///   networks; also for files that are added later
     ///
     /// # Errors
     /// The file cannot be read, is of none of these formats, is damaged, or would run code in Python.
-    pub fn open(path: &Path) -> Result<Self, WeightsError> {
-        let mut dict = Self::default();
+    pub fn open(path: &Path, tables: &[KeyTable]) -> Result<Self, WeightsError> {
+        let mut dict = Self::with_tables(tables);
         dict.add(path)?;
         Ok(dict)
+    }
+
+    /// Returns a dict without tensors that knows these tables.
+    fn with_tables(tables: &[KeyTable]) -> Self {
+        Self {
+            tables: tables.to_vec(),
+            ..Self::default()
+        }
     }
 
     /// As [`StateDict::open`] for a file that is in memory; `name` stands for its path in messages.
     ///
     /// # Errors
     /// As [`StateDict::open`].
-    pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Self, WeightsError> {
-        let mut dict = Self::default();
+    pub fn from_bytes(
+        name: &str,
+        bytes: Vec<u8>,
+        tables: &[KeyTable],
+    ) -> Result<Self, WeightsError> {
+        let mut dict = Self::with_tables(tables);
         let path = Path::new(name);
         let source = Source::memory(path, bytes);
         let contents = container::recognise(&source).map_err(|defect| defect.of(path))?;
@@ -147,7 +164,7 @@ impl StateDict {
             self.metadata.extend(contents.metadata);
             self.files.push(Arc::new(source));
         }
-        let rules = KeyRules::detect(tensors.keys().map(String::as_str));
+        let table = KeyTable::detect(tensors.keys().map(String::as_str), &self.tables);
         let mut ignored = Vec::new();
         let mut names = Vec::new();
         for (name, (_, stored)) in &tensors {
@@ -158,14 +175,14 @@ impl StateDict {
             }
             if is_integer(stored.dtype) && scale_of(&tensors, name).is_none() {
                 // The family's reason is the better one.
-                let known = rules.plan(std::iter::once(name.as_str())).ignored;
+                let known = table.plan(std::iter::once(name.as_str())).ignored;
                 let whole = (name.clone(), "whole numbers, not weights");
                 ignored.push(known.into_iter().next().unwrap_or(whole));
                 continue;
             }
             names.push(name.as_str());
         }
-        let plan = rules.plan(names.into_iter());
+        let plan = table.plan(names.into_iter());
         let damaged = |reason: String| WeightsError::Format {
             path: path.to_owned(),
             reason,
@@ -194,7 +211,7 @@ impl StateDict {
             path: path.to_owned(),
             folder,
             format,
-            rules,
+            table,
             ignored,
         });
         Ok(())
@@ -219,11 +236,11 @@ impl StateDict {
     pub fn family(&self) -> &'static str {
         self.opened
             .last()
-            .map_or("no weights", |opened| opened.rules.family)
+            .map_or("no weights", |opened| opened.table.family)
     }
 
     /// The format of the file opened last.
-    pub fn format(&self) -> Option<ContainerFormat> {
+    pub(crate) fn format(&self) -> Option<ContainerFormat> {
         self.opened.last().map(|opened| opened.format)
     }
 
@@ -290,6 +307,11 @@ impl StateDict {
         }))
     }
 
+    /// The tables of methods that names are looked up in.
+    pub(crate) fn tables(&self) -> &[KeyTable] {
+        &self.tables
+    }
+
     /// What the opened files were found to be.
     pub(crate) fn opened(&self) -> &[Opened] {
         &self.opened
@@ -335,10 +357,10 @@ fn is_integer(dtype: Dtype) -> bool {
 }
 
 /// Puts pieces together; `None` where their shapes do not fit.
-fn entry(pieces: Vec<Piece>, layout: Layout) -> Option<Entry> {
+fn entry(pieces: Vec<Piece>, layout: StoredLayout) -> Option<Entry> {
     let first = pieces.first()?;
     let mut shape = first.stored.shape.clone();
-    let mut transposed = layout == Layout::Transposed;
+    let mut transposed = layout == StoredLayout::Transposed;
     if let [piece] = pieces.as_slice() {
         transposed ^= piece.scale.is_some() && COMPACT_TRANSPOSED.contains(&piece.name.as_str());
     } else {

@@ -10,21 +10,22 @@
     reason = "helpers of tests fail by panicking; constants as published"
 )]
 
-use std::path::{Path, PathBuf};
+mod common;
 
+use std::path::Path;
+
+use common::{golden, inspect};
 use zeg_weights::{
-    Activation, Architecture, Basis, ContainerFormat, HostTensor, Part, StateDict, TextShape,
-    VisionShape, WeightsError, inspect,
+    Architecture, Basis, ContainerFormat, HostTensor, Inspection, StateDict, StatedActivation,
+    TextShape, VisionShape, WeightsError, WeightsPart,
 };
 
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name)
+fn open(name: &str) -> StateDict {
+    common::open(&golden(name)).unwrap()
 }
 
-fn open(name: &str) -> StateDict {
-    StateDict::open(&golden(name)).unwrap()
+fn format_of(weights: &StateDict) -> ContainerFormat {
+    Inspection::of(weights).unwrap().format
 }
 
 fn read(weights: &StateDict, key: &str) -> HostTensor {
@@ -85,28 +86,27 @@ fn every_format_holds_the_same_numbers() {
         ),
     ] {
         let other = open(name);
-        assert_eq!(other.format(), Some(format), "{name}");
+        assert_eq!(format_of(&other), format, "{name}");
         assert_eq!(other.family(), family, "{name}");
         assert!(openai.keys().eq(other.keys()), "{name}");
         for key in openai.keys() {
             assert_same(&openai, &other, key);
         }
     }
-    assert_eq!(openai.format(), Some(ContainerFormat::TorchScript));
+    assert_eq!(format_of(&openai), ContainerFormat::TorchScript);
     assert_eq!(openai.family(), "OpenAI CLIP");
 }
 
 #[test]
-fn checkpoints_of_mmcv_read_in_all_three_forms_of_torch_save() {
+fn checkpoints_of_mmcv_read_in_both_forms_of_torch_save() {
     let openai = open("openai/vit.pt");
     let head = open("mmcv/head.safetensors");
     for (name, format) in [
         ("mmcv/zegclip.pth", ContainerFormat::TorchZip),
         ("mmcv/zegclip_legacy.pth", ContainerFormat::TorchLegacy),
-        ("mmcv/zegclip_tar.pth", ContainerFormat::TorchTar),
     ] {
         let checkpoint = open(name);
-        assert_eq!(checkpoint.format(), Some(format), "{name}");
+        assert_eq!(format_of(&checkpoint), format, "{name}");
         assert_eq!(checkpoint.family(), "ZegCLIP", "{name}");
         let mut compared = 0;
         for key in checkpoint.keys() {
@@ -166,7 +166,7 @@ fn small() -> Architecture {
             context_length: 16,
             vocabulary: 96,
         }),
-        activation: Activation::QuickGelu,
+        activation: StatedActivation::QuickGelu,
         activation_basis: Basis::Stated,
         layer_norm_epsilon: 1e-5,
         image_mean: Some([0.48145466, 0.4578275, 0.40821073]),
@@ -180,7 +180,7 @@ fn shapes_and_side_files_tell_the_architecture() {
     assert_eq!(found("huggingface"), small());
     assert_eq!(found("open_clip"), small());
     let gelu = Architecture {
-        activation: Activation::Gelu,
+        activation: StatedActivation::Gelu,
         ..small()
     };
     assert_eq!(found("open_clip_gelu_custom_text"), gelu);
@@ -201,12 +201,15 @@ fn shapes_and_side_files_tell_the_architecture() {
 #[test]
 fn an_inspection_tells_parts_types_and_what_is_left() {
     let found = inspect(&golden("openai/vit.pt")).unwrap();
-    assert_eq!(found.part(Part::ImageTower).tensors, 8 + 2 * 12);
-    assert_eq!(found.part(Part::TextTower).tensors, 5 + 12);
-    assert_eq!(found.part(Part::DecodeHead).tensors, 0);
+    assert_eq!(found.part(WeightsPart::ImageTower).tensors, 8 + 2 * 12);
+    assert_eq!(found.part(WeightsPart::TextTower).tensors, 5 + 12);
+    assert_eq!(found.part(WeightsPart::DecodeHead).tensors, 0);
     let block = 12 * 64 * 64 + 13 * 64;
     let own = 64 + 17 * 64 + 64 * 3 * 64 + 4 * 64 + 64 * 32;
-    assert_eq!(found.part(Part::ImageTower).parameters, 2 * block + own);
+    assert_eq!(
+        found.part(WeightsPart::ImageTower).parameters,
+        2 * block + own
+    );
     assert_eq!(found.missing, [""; 0]);
     assert_eq!(found.left_over, []);
     let ignored: Vec<&str> = found.ignored.iter().map(|one| one.key.as_str()).collect();
@@ -222,7 +225,7 @@ fn an_inspection_tells_parts_types_and_what_is_left() {
     assert_eq!(found.types.keys().collect::<Vec<_>>(), ["F16", "F32"]);
 
     let found = inspect(&golden("mmcv/zegclip.pth")).unwrap();
-    assert!(found.part(Part::DecodeHead).tensors > 10);
+    assert!(found.part(WeightsPart::DecodeHead).tensors > 10);
     let json = serde_json::to_value(&found).unwrap();
     assert_eq!(json["format"], "torch-zip");
     assert_eq!(json["architecture"]["vision"]["input-resolution"], 48);
@@ -238,7 +241,7 @@ fn a_side_file_that_contradicts_the_tensors_is_an_error() {
     let text = std::fs::read_to_string(golden("open_clip/open_clip_config.json")).unwrap();
     let infer = |config_text: String| {
         std::fs::write(&config, config_text).unwrap();
-        Architecture::infer(&StateDict::open(folder.path()).unwrap())
+        Architecture::infer(&common::open(folder.path()).unwrap())
     };
     assert_eq!(infer(text.clone()).unwrap(), small());
     for (from, to, says) in [
@@ -287,19 +290,19 @@ fn an_index_of_several_files_reads_as_one() {
     };
     write(&map);
     let whole = open("huggingface");
-    let sharded = StateDict::open(folder.path()).unwrap();
-    assert_eq!(sharded.format(), Some(ContainerFormat::Sharded));
+    let sharded = common::open(folder.path()).unwrap();
+    assert_eq!(format_of(&sharded), ContainerFormat::Sharded);
     assert!(whole.keys().eq(sharded.keys()));
     for key in whole.keys() {
         assert_same(&whole, &sharded, key);
     }
     map.insert("x".into(), "../model-0.safetensors".into());
     write(&map);
-    let error = StateDict::open(folder.path()).unwrap_err();
+    let error = common::open(folder.path()).unwrap_err();
     assert!(error.to_string().contains("no plain file name"), "{error}");
     map.insert("x".into(), "model-0.safetensors".into());
     write(&map);
-    let error = StateDict::open(folder.path()).unwrap_err();
+    let error = common::open(folder.path()).unwrap_err();
     assert!(error.to_string().contains("which lacks it"), "{error}");
 }
 
@@ -309,7 +312,7 @@ fn a_file_that_is_shortened_after_it_was_opened_is_an_error() {
     for name in ["dtypes.pth", "dtypes_legacy.pth", "dtypes.safetensors"] {
         let copy = folder.path().join(name);
         std::fs::copy(golden(name), &copy).unwrap();
-        let weights = StateDict::open(&copy).unwrap();
+        let weights = common::open(&copy).unwrap();
         let file = std::fs::OpenOptions::new().write(true).open(&copy).unwrap();
         file.set_len(600).unwrap();
         let results: Vec<_> = weights.keys().map(|key| weights.read(key)).collect();
@@ -331,7 +334,7 @@ fn the_compact_image_tower_reads_as_its_own_script_expands_it() {
         return;
     }
     let found = inspect(&file).unwrap();
-    assert_eq!(found.part(Part::ImageTower).parameters, 86_192_640);
+    assert_eq!(found.part(WeightsPart::ImageTower).parameters, 86_192_640);
     let vision = found.architecture.unwrap().vision.unwrap();
     assert_eq!((vision.patch, vision.width, vision.layers), (16, 768, 12));
     assert_eq!((vision.heads, vision.embed_dim), (12, Some(512)));

@@ -10,7 +10,7 @@
 
 use std::{path::PathBuf, time::Instant};
 
-use zeg_weights::{Part, Precision, StateDict, import};
+use zeg_weights::{ImportPrecision, StateDict, WeightsPart, import};
 
 #[test]
 #[ignore = "needs 2.6 GB of files in the folder ZEG_FULL_SIZE"]
@@ -28,14 +28,20 @@ fn every_format_is_imported_to_the_same_numbers() {
         let output = scratch.path().join("imported.safetensors");
         let start = Instant::now();
         let mut calls = 0;
-        let found = import(&folder.join(name), &output, Precision::F32, &mut |_, _| {
-            calls += 1;
-        });
+        let found = import(
+            &folder.join(name),
+            &[],
+            &output,
+            ImportPrecision::F32,
+            &mut |_, _| {
+                calls += 1;
+            },
+        );
         let found = found.unwrap();
         let took = start.elapsed();
         println!("{name}: imported in {took:.2?}, progress told {calls} times");
-        assert_eq!(found.part(Part::ImageTower).parameters, 86_192_640);
-        assert_eq!(found.part(Part::TextTower).parameters, 63_428_096);
+        assert_eq!(found.part(WeightsPart::ImageTower).parameters, 86_192_640);
+        assert_eq!(found.part(WeightsPart::TextTower).parameters, 63_428_096);
         // Headers differ in what they say about the source; the numbers stand in the same order behind them.
         let bytes = std::fs::read(&output).unwrap();
         let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -46,7 +52,7 @@ fn every_format_is_imported_to_the_same_numbers() {
             Some(first) => assert!(*first == numbers, "{name}"),
         }
         let start = Instant::now();
-        let weights = StateDict::open(&output).unwrap();
+        let weights = StateDict::open(&output, &[]).unwrap();
         let values: usize = weights
             .keys()
             .map(|key| weights.read(key).unwrap().unwrap().values.len())

@@ -6,21 +6,18 @@
     reason = "helpers of tests fail by panicking"
 )]
 
-use std::path::{Path, PathBuf};
+mod common;
 
+use std::path::Path;
+
+use common::{TABLES, golden};
 use zeg_weights::{
-    Activation, ContainerFormat, Inspection, Part, Precision, StateDict, WeightsError, file_sha256,
-    import,
+    ContainerFormat, ImportPrecision, Inspection, StateDict, StatedActivation, WeightsError,
+    WeightsPart, file_sha256, import,
 };
 
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name)
-}
-
-fn run(name: &str, output: &Path, precision: Precision) -> Result<Inspection, WeightsError> {
-    import(&golden(name), output, precision, &mut |_, _| {})
+fn run(name: &str, output: &Path, precision: ImportPrecision) -> Result<Inspection, WeightsError> {
+    import(&golden(name), TABLES, output, precision, &mut |_, _| {})
 }
 
 fn assert_same_values(a: &StateDict, b: &StateDict) {
@@ -41,22 +38,26 @@ fn every_format_is_imported_without_a_change_of_a_number() {
         "open_clip_gelu_custom_text/open_clip_pytorch_model.bin",
         "mmcv/zegclip.pth",
     ] {
-        let source = StateDict::open(&golden(name)).unwrap();
+        let source = common::open(&golden(name)).unwrap();
         let before = Inspection::of(&source).unwrap();
-        for precision in [Precision::Same, Precision::F32, Precision::F16] {
+        for precision in [
+            ImportPrecision::Same,
+            ImportPrecision::F32,
+            ImportPrecision::F16,
+        ] {
             // All numbers of these files are representable as f16.
             let output = folder.path().join("imported.safetensors");
             let after = run(name, &output, precision).unwrap();
-            assert_same_values(&source, &StateDict::open(&output).unwrap());
+            assert_same_values(&source, &common::open(&output).unwrap());
             assert_eq!(after.architecture, before.architecture, "{name}");
             assert_eq!(after.parts, before.parts, "{name}");
             assert_eq!(after.family, before.family, "{name}");
             assert_eq!(after.format, ContainerFormat::Safetensors, "{name}");
             let types: Vec<&str> = after.types.keys().map(String::as_str).collect();
             match precision {
-                Precision::Same => {}
-                Precision::F32 => assert_eq!(types, ["F32"]),
-                Precision::F16 => assert_eq!(types, ["F16"]),
+                ImportPrecision::Same => {}
+                ImportPrecision::F32 => assert_eq!(types, ["F32"]),
+                ImportPrecision::F16 => assert_eq!(types, ["F16"]),
             }
             // The reference implementation of the format reads it.
             let bytes = std::fs::read(&output).unwrap();
@@ -73,20 +74,27 @@ fn an_imported_file_says_what_it_was_made_of_and_can_be_imported_again() {
     let folder = tempfile::tempdir().unwrap();
     let source = "open_clip_gelu_custom_text/open_clip_pytorch_model.bin";
     let first = folder.path().join("first.safetensors");
-    let found = run(source, &first, Precision::Same).unwrap();
+    let found = run(source, &first, ImportPrecision::Same).unwrap();
     let from = found.imported_from.unwrap();
     assert_eq!(from.file, "open_clip_pytorch_model.bin");
     assert_eq!(from.sha256, file_sha256(&golden(source)).unwrap());
     // No configuration stands beside the new file: the metadata alone say that it is GELU.
     let architecture = found.architecture.unwrap();
-    assert_eq!(architecture.activation, Activation::Gelu);
+    assert_eq!(architecture.activation, StatedActivation::Gelu);
     let second = folder.path().join("second.safetensors");
-    let again = import(&first, &second, Precision::F32, &mut |_, _| {}).unwrap();
+    let again = import(
+        &first,
+        TABLES,
+        &second,
+        ImportPrecision::F32,
+        &mut |_, _| {},
+    )
+    .unwrap();
     assert_eq!(again.architecture, Some(architecture));
     assert_eq!(again.family, "open_clip");
     assert_same_values(
-        &StateDict::open(&first).unwrap(),
-        &StateDict::open(&second).unwrap(),
+        &common::open(&first).unwrap(),
+        &common::open(&second).unwrap(),
     );
 }
 
@@ -94,7 +102,7 @@ fn an_imported_file_says_what_it_was_made_of_and_can_be_imported_again() {
 fn metadata_that_contradict_the_tensors_are_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("imported.safetensors");
-    run("open_clip", &file, Precision::F16).unwrap();
+    run("open_clip", &file, ImportPrecision::F16).unwrap();
     let bytes = std::fs::read(&file).unwrap();
     for (from, to, says) in [
         (
@@ -112,7 +120,7 @@ fn metadata_that_contradict_the_tensors_are_an_error() {
             .expect(from);
         changed[at..at + to.len()].copy_from_slice(to.as_bytes());
         std::fs::write(&file, changed).unwrap();
-        let error = zeg_weights::inspect(&file).unwrap_err();
+        let error = common::inspect(&file).unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
     }
 }
@@ -125,8 +133,9 @@ fn progress_grows_to_the_end() {
     let mut progress = |done, all| calls.push((done, all));
     import(
         &golden("openai/vit.pt"),
+        TABLES,
         &output,
-        Precision::Same,
+        ImportPrecision::Same,
         &mut progress,
     )
     .unwrap();
@@ -142,7 +151,7 @@ fn what_cannot_be_imported_leaves_the_old_file() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("imported.safetensors");
     std::fs::write(&output, "old").unwrap();
-    let error = run("dtypes.pth", &output, Precision::Same).unwrap_err();
+    let error = run("dtypes.pth", &output, ImportPrecision::Same).unwrap_err();
     assert!(
         error.to_string().contains("none of its tensors is CLIP's"),
         "{error}"
@@ -159,7 +168,14 @@ fn what_cannot_be_imported_leaves_the_old_file() {
         scale,
     )]);
     std::fs::write(&file, safetensors::serialize(with, None).unwrap()).unwrap();
-    let error = import(&file, &output, Precision::Same, &mut |_, _| {}).unwrap_err();
+    let error = import(
+        &file,
+        TABLES,
+        &output,
+        ImportPrecision::Same,
+        &mut |_, _| {},
+    )
+    .unwrap_err();
     assert!(matches!(error, WeightsError::Unsupported { .. }), "{error}");
     assert!(error.to_string().contains("ls_1.gamma"), "{error}");
 
@@ -168,24 +184,31 @@ fn what_cannot_be_imported_leaves_the_old_file() {
         .into_iter()
         .filter(|(name, _)| name != "visual.transformer.resblocks.1.mlp.c_fc.bias");
     std::fs::write(&file, safetensors::serialize(without, None).unwrap()).unwrap();
-    let error = import(&file, &output, Precision::Same, &mut |_, _| {}).unwrap_err();
+    let error = import(
+        &file,
+        TABLES,
+        &output,
+        ImportPrecision::Same,
+        &mut |_, _| {},
+    )
+    .unwrap_err();
     assert!(
         error.to_string().contains("resblocks.1.mlp.c_fc.bias"),
         "{error}"
     );
 
     // Itself.
-    let error = import(&file, &file, Precision::Same, &mut |_, _| {}).unwrap_err();
+    let error = import(&file, TABLES, &file, ImportPrecision::Same, &mut |_, _| {}).unwrap_err();
     assert!(error.to_string().contains("missing") || matches!(error, WeightsError::Write { .. }));
     assert_eq!(std::fs::read(&output).unwrap(), b"old");
     let copy = folder.path().join("copy.safetensors");
     std::fs::copy(golden("open_clip/open_clip_model.safetensors"), &copy).unwrap();
-    let error = import(&copy, &copy, Precision::F32, &mut |_, _| {}).unwrap_err();
+    let error = import(&copy, TABLES, &copy, ImportPrecision::F32, &mut |_, _| {}).unwrap_err();
     assert!(matches!(error, WeightsError::Write { .. }), "{error}");
     assert_eq!(std::fs::read(&copy).unwrap(), weights);
     // No folder to write to.
     let nowhere = folder.path().join("no/such/folder.safetensors");
-    let error = run("openai/vit.pt", &nowhere, Precision::Same).unwrap_err();
+    let error = run("openai/vit.pt", &nowhere, ImportPrecision::Same).unwrap_err();
     assert!(matches!(error, WeightsError::Write { .. }), "{error}");
 }
 
@@ -199,11 +222,18 @@ fn numbers_too_large_for_f16_are_refused_there() {
     let bytes = safetensors::serialize([("decode_head.q_proj.bias", view)], None).unwrap();
     std::fs::write(&file, bytes).unwrap();
     let output = folder.path().join("imported.safetensors");
-    let error = import(&file, &output, Precision::F16, &mut |_, _| {}).unwrap_err();
+    let error = import(&file, TABLES, &output, ImportPrecision::F16, &mut |_, _| {}).unwrap_err();
     assert!(error.to_string().contains("holds 70000"), "{error}");
     assert!(!output.exists());
-    let found = import(&file, &output, Precision::Same, &mut |_, _| {}).unwrap();
-    assert_eq!(found.part(Part::DecodeHead).parameters, 1);
+    let found = import(
+        &file,
+        TABLES,
+        &output,
+        ImportPrecision::Same,
+        &mut |_, _| {},
+    )
+    .unwrap();
+    assert_eq!(found.part(WeightsPart::DecodeHead).parameters, 1);
 }
 
 #[test]
@@ -221,9 +251,16 @@ fn a_view_with_gaps_is_imported_in_the_order_of_its_shape() {
     let source = folder.path().join("view.pth");
     std::fs::write(&source, file).unwrap();
     let output = folder.path().join("imported.safetensors");
-    import(&source, &output, Precision::Same, &mut |_, _| {}).unwrap();
+    import(
+        &source,
+        TABLES,
+        &output,
+        ImportPrecision::Same,
+        &mut |_, _| {},
+    )
+    .unwrap();
     for path in [source, output] {
-        let weights = StateDict::open(&path).unwrap();
+        let weights = common::open(&path).unwrap();
         let tensor = weights.read("decode_head.w").unwrap().unwrap();
         assert_eq!(tensor.shape, [2, 3]);
         assert_eq!(tensor.values, [0., 2., 4., 1., 3., 5.]);

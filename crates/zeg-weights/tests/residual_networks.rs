@@ -1,8 +1,11 @@
 //! Residual networks in the names of torchvision, detectron2 and Caffe2 all end under ZegFormer's names.
 #![allow(clippy::unwrap_used, clippy::float_cmp)] // in tests; what is stored is read unchanged
 
+mod common;
+
 use std::collections::HashMap;
 
+use common::TABLES;
 use safetensors::{Dtype, tensor::TensorView};
 use zeg_weights::StateDict;
 
@@ -14,7 +17,7 @@ fn open(names: &[&str]) -> StateDict {
         (*name, view)
     });
     let bytes = safetensors::serialize(views, None::<HashMap<String, String>>).unwrap();
-    StateDict::from_bytes("resnet.safetensors", bytes).unwrap()
+    StateDict::from_bytes("resnet.safetensors", bytes, TABLES).unwrap()
 }
 
 fn compare(family: &str, pairs: &[(&str, &str)]) {
@@ -101,7 +104,7 @@ fn caffe2() {
 }
 
 #[test]
-fn a_released_zegformer_keeps_its_names_and_its_text_tower_is_found() {
+fn a_table_that_is_handed_in_renames_what_it_says_and_keeps_the_rest() {
     compare(
         "ZegFormer",
         &[
@@ -165,7 +168,7 @@ fn pickled_arrays_of_numpy() {
     let values = [1.0, -2.5, 3.0, 4.0, 5.0, 1e-3];
     for protocol in [2, 3] {
         let bytes = pickled("res2.0.conv1.weight", [2, 3], &values, protocol);
-        let weights = StateDict::from_bytes("R-50.pkl", bytes).unwrap();
+        let weights = StateDict::from_bytes("R-50.pkl", bytes, TABLES).unwrap();
         assert_eq!(weights.family(), "detectron2 ResNet");
         let tensor = weights
             .read("backbone.res2.0.conv1.weight")
@@ -176,10 +179,10 @@ fn pickled_arrays_of_numpy() {
     }
     // Fewer numbers than the shape says, and a file that ends in the middle.
     let short = pickled("res2.0.conv1.weight", [2, 4], &values, 3);
-    let error = StateDict::from_bytes("R-50.pkl", short)
+    let error = StateDict::from_bytes("R-50.pkl", short, TABLES)
         .unwrap_err()
         .to_string();
     assert!(error.contains("24 bytes for a shape of [2, 4]"), "{error}");
     let whole = pickled("res2.0.conv1.weight", [2, 3], &values, 3);
-    assert!(StateDict::from_bytes("R-50.pkl", whole[..whole.len() - 5].to_vec()).is_err());
+    assert!(StateDict::from_bytes("R-50.pkl", whole[..whole.len() - 5].to_vec(), TABLES).is_err());
 }

@@ -10,6 +10,7 @@ use zeg_model::{
     dense::DenseModel,
     embeddings::ClassEmbeddings,
     inference::Inference,
+    key_tables::METHODS,
     method::{Method, MethodConfig},
     recognize::Recognized,
     training_free::{DenseAttention, TrainingFree, TrainingFreeConfig},
@@ -187,7 +188,7 @@ impl LoadedModel {
     ) -> anyhow::Result<Self> {
         let (weights, config, base) = match base {
             Some(base) if config.classifier.is_none() => {
-                let mut all = StateDict::open(base)?;
+                let mut all = StateDict::open(base, METHODS)?;
                 let tower = match Recognized::from_weights(&all)? {
                     Recognized::Clip { encoder, .. } => encoder,
                     Recognized::Trained(_) => anyhow::bail!("{} is not CLIP alone", base.display()),

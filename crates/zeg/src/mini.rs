@@ -6,7 +6,10 @@
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
-use zeg_model::weights::{StateDict, WeightsError, file_sha256};
+use zeg_model::{
+    key_tables::METHODS,
+    weights::{StateDict, WeightsError, file_sha256},
+};
 
 /// What MiniCLIP is called where weights are named.
 pub const NAME: &str = "mini";
@@ -26,9 +29,9 @@ pub fn is_mini(path: &Path) -> bool {
 /// The file cannot be read or is damaged.
 pub fn open_weights(path: &Path) -> Result<StateDict, WeightsError> {
     if is_mini(path) {
-        StateDict::from_bytes(NAME, WEIGHTS.to_vec())
+        StateDict::from_bytes(NAME, WEIGHTS.to_vec(), METHODS)
     } else {
-        StateDict::open(path)
+        StateDict::open(path, METHODS)
     }
 }
 

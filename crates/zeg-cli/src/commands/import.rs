@@ -3,7 +3,10 @@
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Args, ValueEnum};
-use zeg::model::weights::{Inspection, Part, Precision, StateDict, import};
+use zeg::model::{
+    key_tables::METHODS,
+    weights::{ImportPrecision, Inspection, StateDict, StatedActivation, WeightsPart, import},
+};
 
 use crate::progress;
 
@@ -35,7 +38,7 @@ pub(crate) struct ImportArgs {
     pub(crate) json: bool,
 }
 
-/// See [`Precision`].
+/// See [`ImportPrecision`].
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum PrecisionArg {
     /// As in the source
@@ -51,16 +54,22 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         return Err(OutputExists(args.output.clone()).into());
     }
     let precision = match args.precision {
-        PrecisionArg::Same => Precision::Same,
-        PrecisionArg::F32 => Precision::F32,
-        PrecisionArg::F16 => Precision::F16,
+        PrecisionArg::Same => ImportPrecision::Same,
+        PrecisionArg::F32 => ImportPrecision::F32,
+        PrecisionArg::F16 => ImportPrecision::F16,
     };
-    let before = Inspection::of(&StateDict::open(&args.file)?)?;
+    let before = Inspection::of(&StateDict::open(&args.file, METHODS)?)?;
     let bar = progress::bytes("importing");
-    let written = import(&args.file, &args.output, precision, &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    })?;
+    let written = import(
+        &args.file,
+        METHODS,
+        &args.output,
+        precision,
+        &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        },
+    )?;
     bar.finish_and_clear();
     if args.json {
         let both = serde_json::json!({ "source": before, "written": written });
@@ -135,23 +144,20 @@ pub(crate) fn describe(found: &Inspection) -> String {
     text
 }
 
-fn part_name(part: Part) -> &'static str {
+fn part_name(part: WeightsPart) -> &'static str {
     match part {
-        Part::ImageTower => "image tower",
-        Part::TextTower => "text tower",
-        Part::DecodeHead => "decode head",
+        WeightsPart::ImageTower => "image tower",
+        WeightsPart::TextTower => "text tower",
+        WeightsPart::DecodeHead => "decode head",
     }
 }
 
-fn activation(
-    activation: zeg::model::weights::Activation,
-    basis: zeg::model::weights::Basis,
-) -> &'static str {
-    use zeg::model::weights::{Activation, Basis};
+fn activation(activation: StatedActivation, basis: zeg::model::weights::Basis) -> &'static str {
+    use zeg::model::weights::Basis;
     match (activation, basis) {
-        (Activation::QuickGelu, Basis::Stated) => "QuickGELU",
-        (Activation::Gelu, _) => "GELU",
-        (Activation::QuickGelu, Basis::Assumed) => {
+        (StatedActivation::QuickGelu, Basis::Stated) => "QuickGELU",
+        (StatedActivation::Gelu, _) => "GELU",
+        (StatedActivation::QuickGelu, Basis::Assumed) => {
             "QuickGELU, assumed: no file says so (models trained with open_clip mostly have GELU; put their \
              open_clip_config.json beside the weights)"
         }

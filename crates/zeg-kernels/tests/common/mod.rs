@@ -2,8 +2,10 @@
 #![allow(dead_code)] // each test file uses its part
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Tensor, TensorData};
-use zeg_kernels::{Level, at_level};
+use zeg_kernels::{Activation, Level, Norm, PackedBlock, PackedLinear, Workspace, at_level};
 
 /// Values between −2 and 2 that repeat after 2³² steps (a linear congruential generator, its high bits).
 pub(crate) fn values(length: usize, seed: u32) -> Vec<f32> {
@@ -57,4 +59,105 @@ pub(crate) fn with_gradients<const D: usize, const O: usize, const N: usize>(
     let weights = tensor(out.dims(), 99, &out.device());
     let gradients = (out.clone() * weights).sum().backward();
     (host(out), inputs.map(|x| host(x.grad(&gradients).unwrap())))
+}
+
+/// What a layer of 8-bit integers computes, in plain loops and the order of its documentation: every sum of integers is
+/// exact, so that a kernel's results have the same bits.
+///
+/// - `x`: `[rows, inputs]`
+/// - `weight`: `[outputs, inputs]`
+///
+/// Returns `[rows, outputs]`.
+pub(crate) fn rounded_sums(x: &[f32], weight: &[f32], bias: &[f32], inputs: usize) -> Vec<f32> {
+    let weights = weight.chunks(inputs).map(|row| {
+        let most = row.iter().fold(0.0_f32, |most, w| most.max(w.abs()));
+        let scale = most / 127.0;
+        let integers = row.iter().map(|w| (w / scale).round() as i32);
+        (scale, integers.collect::<Vec<_>>())
+    });
+    let weights: Vec<_> = weights.collect();
+    let mut sums = Vec::with_capacity(x.len() / inputs * bias.len());
+    for x in x.chunks(inputs) {
+        let groups: Vec<_> = x.chunks(96).map(rounded).collect();
+        for ((scale, weights), bias) in weights.iter().zip(bias) {
+            let mut sum = 0.0;
+            for ((group_scale, x), weights) in groups.iter().zip(weights.chunks(96)) {
+                let products: i32 = x.iter().zip(weights).map(|(x, w)| x * w).sum();
+                sum += products as f32 * group_scale;
+            }
+            sums.push(sum * scale + bias);
+        }
+    }
+    sums
+}
+
+/// Scale and integers, less that of 0, of a group of activations, as the documentation has it.
+fn rounded(group: &[f32]) -> (f32, Vec<i32>) {
+    let low = group.iter().fold(0.0_f32, |low, &x| low.min(x));
+    let high = group.iter().fold(0.0_f32, |high, &x| high.max(x));
+    let factor = 255.0 / (high - low);
+    let zero = (-low * factor).round_ties_even();
+    let integer = |x: f32| ((x * factor).round_ties_even() + zero).clamp(0.0, 255.0) - zero;
+    let integers = group.iter().map(|&x| integer(x) as i32).collect();
+    ((high - low) / 255.0, integers)
+}
+
+/// The numbers of a residual block.
+pub(crate) struct BlockNumbers {
+    pub(crate) heads: usize,
+    /// Weights `[outputs, inputs]` and biases of the four linear layers: queries, keys and values; behind the attention;
+    /// up; down.
+    pub(crate) linear: [(Vec<f32>, Vec<f32>); 4],
+    /// Before the attention and before the network.
+    pub(crate) norms: [Norm; 2],
+    pub(crate) activation: Activation,
+}
+
+impl BlockNumbers {
+    /// Numbers with which a query looks at few keys and no layer makes its inputs much larger or smaller.
+    pub(crate) fn new(width: usize, hidden: usize, heads: usize, activation: Activation) -> Self {
+        let linear = |outputs: usize, inputs: usize, gain: f32, seed| {
+            let scale = gain * (inputs as f32).sqrt().recip();
+            let weight = values(outputs * inputs, seed)
+                .into_iter()
+                .map(|w| w * scale);
+            (weight.collect(), values(outputs, seed + 1))
+        };
+        let norm = |seed| Norm {
+            weight: values(width, seed),
+            bias: values(width, seed + 1),
+            epsilon: 1e-5,
+        };
+        Self {
+            heads,
+            linear: [
+                linear(3 * width, width, 1.0, 1),
+                linear(width, width, 1.0, 3),
+                linear(hidden, width, 1.0, 5),
+                linear(width, hidden, 1.0, 7),
+            ],
+            norms: [norm(9), norm(11)],
+            activation,
+        }
+    }
+
+    /// The block with layers that `pack` makes of weights and biases.
+    pub(crate) fn packed(&self, pack: impl Fn(&[f32], &[f32]) -> PackedLinear) -> Arc<PackedBlock> {
+        let [qkv, out, up, down] = self
+            .linear
+            .each_ref()
+            .map(|(weight, bias)| Arc::new(pack(weight, bias)));
+        let [attention_norm, network_norm] = self.norms.clone();
+        Arc::new(PackedBlock {
+            attention_norm,
+            qkv,
+            heads: self.heads,
+            out,
+            network_norm,
+            up,
+            activation: self.activation,
+            down,
+            workspace: Workspace::default(),
+        })
+    }
 }

@@ -5,7 +5,10 @@
 //! as they must have been: the parts then agree with the reference's figures to the last digit. Its conventions for other
 //! operations make up the 0.1 % to the published total.
 
-use super::config::{MASK_STRIDE, ResNetConfig, STRIDE, ZegFormerConfig};
+use super::{
+    config::{MASK_STRIDE, ResNetConfig, STRIDE, ZegFormerConfig},
+    resnet::BottleneckShape,
+};
 use crate::{
     config::VisionConfig,
     count::{Macs, ParamCounts},
@@ -98,7 +101,7 @@ fn backbone_macs(config: &ResNetConfig, size: usize) -> u64 {
             let before = if first { cells_in } else { cells_out };
             macs += before * input * inner + cells_out * (9 * inner * inner + inner * output);
             normalised += before * inner + cells_out * (inner + output);
-            if first {
+            if BottleneckShape::of(config, stage, block).projects() {
                 macs += cells_out * input * output; // shortcut
                 normalised += cells_out * output;
             }

@@ -48,26 +48,75 @@ pub struct Bottleneck {
     pub conv2: FrozenConvolution,
     /// 1×1
     pub conv3: FrozenConvolution,
-    /// 1×1 where the number of channels changes: in a stage's first block
+    /// 1×1 where the number of channels or the resolution changes
     pub shortcut: Option<FrozenConvolution>,
 }
 
+/// Sizes of a bottleneck block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BottleneckShape {
+    /// Channels that come in.
+    pub(super) input: usize,
+    /// Channels between the 1×1 convolutions.
+    pub(super) inner: usize,
+    /// Channels that go out.
+    pub(super) output: usize,
+    /// Step of the 3×3 convolution.
+    pub(super) stride: usize,
+}
+
+impl BottleneckShape {
+    /// Returns the sizes of block `block` of stage `stage`, 0 to 3.
+    pub(super) fn of(config: &ResNetConfig, stage: usize, block: usize) -> Self {
+        let output = config.stage_output(stage);
+        let (input, stride) = match (stage, block) {
+            (0, 0) => (config.stem, 1),
+            (_, 0) => (config.stage_output(stage - 1), 2),
+            _ => (output, 1),
+        };
+        Self {
+            input,
+            inner: config.stage_bottleneck(stage),
+            output,
+            stride,
+        }
+    }
+
+    /// Whether the shortcut is a projection: the block's input has another shape than its output.
+    pub(super) fn projects(self) -> bool {
+        self.input != self.output || self.stride != 1
+    }
+}
+
 impl Bottleneck {
+    /// Reads or initialises a block; `start` is the scale of a fresh block's branch.
     fn build(
         params: &ParamBuilder,
-        [input, inner, output]: [usize; 3],
-        stride: usize,
+        shape: BottleneckShape,
         start: f32,
-        first: bool,
     ) -> Result<Self, ModelError> {
+        let BottleneckShape {
+            input,
+            inner,
+            output,
+            stride,
+        } = shape;
         let conv = |name, kernel, start| FrozenConvolution::build(&params.at(name), kernel, start);
         let strided = |kernel| Kernel { stride, ..kernel };
         let shortcut = strided(Kernel::new(input, output, 1));
+        let projection = params.at("shortcut").key("weight");
+        if !shape.projects() && params.weights().contains(&projection) {
+            return Err(ModelError::Config(format!(
+                "{}: holds {projection:?}, but a block from {input} to {output} channels at stride 1 has no projection",
+                params.weights().origin()
+            )));
+        }
         Ok(Self {
             conv1: conv("conv1", Kernel::new(input, inner, 1), PLAIN)?,
             conv2: conv("conv2", strided(Kernel::new(inner, inner, 3)), PLAIN)?,
             conv3: conv("conv3", Kernel::new(inner, output, 1), start)?,
-            shortcut: first
+            shortcut: shape
+                .projects()
                 .then(|| conv("shortcut", shortcut, PLAIN))
                 .transpose()?,
         })
@@ -92,22 +141,15 @@ impl ResNet {
     /// adds its branch times 1/√n, so that the variance at the end does not grow with n.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// See [`ParamBuilder::param`]; the weights hold a projection for a block that has none.
     pub fn build(params: &ParamBuilder, config: &ResNetConfig) -> Result<Self, ModelError> {
         let blocks: usize = config.blocks.iter().sum();
         let start = 1.0 / (blocks as f32).sqrt();
         let stage = |stage: usize| {
-            let output = config.stage_output(stage);
-            let inner = config.stage_bottleneck(stage);
             let params = params.at(format_args!("res{}", stage + 2));
             let build = |block: usize| {
-                let (input, stride) = match (stage, block) {
-                    (0, 0) => (config.stem, 1),
-                    (_, 0) => (config.stage_output(stage - 1), 2),
-                    _ => (output, 1),
-                };
-                let sizes = [input, inner, output];
-                Bottleneck::build(&params.at(block), sizes, stride, start, block == 0)
+                let shape = BottleneckShape::of(config, stage, block);
+                Bottleneck::build(&params.at(block), shape, start)
             };
             (0..config.blocks[stage])
                 .map(build)
@@ -156,4 +198,102 @@ fn max_pool(x: Tensor<4>) -> Tensor<4> {
         .with_stride([2, 2])
         .with_padding([1, 1]);
     module::max_pool2d(x, options)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::{
+        params::{ParamInfo, list_params},
+        weights::{HostTensor, StateDict},
+    };
+
+    /// A network whose stem is as wide as the output of its first stage.
+    fn equal_widths() -> ResNetConfig {
+        ResNetConfig {
+            blocks: [2, 1, 1, 1],
+            stem: 8,
+            output: 8,
+            bottleneck: 4,
+        }
+    }
+
+    fn parameters(config: &ResNetConfig) -> Vec<ParamInfo> {
+        let weights = StateDict::default();
+        let params = ParamBuilder::blueprint(&weights, &Device::flex(), &|_| true);
+        list_params(&ResNet::build(&params, config).unwrap(), |_| true)
+    }
+
+    /// Weights as a file has them, the value of each a function of its name.
+    fn file(config: &ResNetConfig, value: impl Fn(&str) -> f32) -> StateDict {
+        let mut weights = StateDict::default();
+        for ParamInfo { name, shape, .. } in parameters(config) {
+            let values = vec![value(&name); shape.iter().product()];
+            weights.insert(name, HostTensor { shape, values });
+        }
+        weights
+    }
+
+    #[test]
+    fn released_networks_project_in_the_first_block_of_every_stage() {
+        for depth in [50, 101] {
+            let config = ResNetConfig::by_depth(depth).unwrap();
+            let shapes: Vec<_> = parameters(&config)
+                .into_iter()
+                .filter(|p| p.name.ends_with("shortcut.weight"))
+                .map(|p| (p.name, p.shape))
+                .collect();
+            let expected = [(2, 256, 64), (3, 512, 256), (4, 1024, 512), (5, 2048, 1024)];
+            let expected = expected.map(|(stage, output, input)| {
+                let name = format!("res{stage}.0.shortcut.weight");
+                (name, vec![output, input, 1, 1])
+            });
+            assert_eq!(shapes, expected, "ResNet-{depth}");
+        }
+    }
+
+    /// The first block of the first stage adds its input itself; a file has no projection for it.
+    #[test]
+    fn a_stem_as_wide_as_the_first_stage_needs_no_projection() {
+        let config = equal_widths();
+        let names: Vec<String> = parameters(&config).into_iter().map(|p| p.name).collect();
+        let with = |prefix: &str| names.iter().any(|name| name.starts_with(prefix));
+        assert!(!with("res2.0.shortcut.") && !with("res2.1.shortcut."));
+        assert!(with("res3.0.shortcut.") && with("res4.0.shortcut.") && with("res5.0.shortcut."));
+
+        // A branch of zeros: what comes out is what came in.
+        let weights = file(&config, |name| {
+            f32::from(!name.starts_with("res2.") || !name.contains("conv3.norm"))
+        });
+        let params = ParamBuilder::new(&weights, &Device::flex(), 0, &|_| true);
+        let net = ResNet::build(&params, &config).unwrap();
+        assert_eq!(params.provenance().initialized, [""; 0]);
+        let x = Tensor::<4>::random(
+            [1, 8, 6, 5],
+            burn::tensor::Distribution::Uniform(0.0, 1.0),
+            &Device::flex(),
+        );
+        let block = net.res2[0].forward(x.clone());
+        assert_eq!(block.into_data(), x.into_data());
+    }
+
+    #[test]
+    fn a_projection_that_no_block_has_is_refused() {
+        let config = equal_widths();
+        let mut weights = file(&config, |_| 1.0);
+        let projection = HostTensor {
+            shape: vec![8, 8, 1, 1],
+            values: vec![0.0; 64],
+        };
+        weights.insert("res2.0.shortcut.weight".to_owned(), projection);
+        let params = ParamBuilder::new(&weights, &Device::flex(), 0, &|_| true);
+        let error = ResNet::build(&params, &config).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "weights in memory: holds \"res2.0.shortcut.weight\", but a block from 8 to 8 channels at stride 1 has no \
+             projection"
+        );
+    }
 }

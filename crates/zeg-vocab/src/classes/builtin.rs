@@ -4,123 +4,129 @@
 //! reader can compare them with their source line by line.
 
 use super::{ClassError, ClassSet, coco_stuff, pascal_context, voc};
+use crate::sections::{Section, lines, sections};
 
-/// The names of the built-in class lists.
-pub(super) const NAMES: [&str; 8] = [
-    "voc20",
-    "voc21",
-    "coco-stuff171",
-    "pascal-context60",
-    "pascal-context59",
-    "ade20k-150",
-    "ade20k-full847",
-    "cityscapes19",
-];
+/// A class list that comes with the program.
+struct BuiltinList {
+    /// What it is called.
+    name: &'static str,
+    /// Class names in label order.
+    classes: ClassNames,
+    /// Its published splits, a section each; lists with the same text share their splits.
+    splits: &'static str,
+}
 
-const ADE20K_150: &str = include_str!("../../assets/classes/ade20k-150.txt");
-const ADE20K_FULL_847: &str = include_str!("../../assets/classes/ade20k-full847.txt");
-const CITYSCAPES_19: &str = include_str!("../../assets/classes/cityscapes19.txt");
+/// Where the names of a list stand.
+enum ClassNames {
+    /// In a module.
+    Listed(&'static [&'static str]),
+    /// In a module, behind a background.
+    WithBackground(&'static [&'static str]),
+    /// In a text, a class a line, its name and what else it is called.
+    Text(&'static str),
+}
 
 /// The name that VOC and PASCAL Context give to what belongs to no class.
 const BACKGROUND: &str = "background";
 
-/// Lists of the same classes, which share their splits; `pascal-context60` and `voc21` have a background more.
-const VOC: &[&str] = &["voc20", "voc21"];
-const COCO_STUFF: &[&str] = &["coco-stuff171"];
-const PASCAL_CONTEXT: &[&str] = &["pascal-context60", "pascal-context59"];
-const ADE20K_FULL: &[&str] = &["ade20k-full847"];
+const VOC: &str = include_str!("../../assets/splits/voc20.txt");
+const COCO_STUFF: &str = include_str!("../../assets/splits/coco-stuff171.txt");
+const PASCAL_CONTEXT: &str = include_str!("../../assets/splits/pascal-context60.txt");
+const ADE20K_FULL: &str = include_str!("../../assets/splits/ade20k-full847.txt");
+/// Splits of a list that no paper has split.
+const NO_SPLITS: &str = "";
 
-/// A split that a paper published.
-pub(super) struct PublishedSplit {
-    /// The lists it belongs to.
-    pub(super) lists: &'static [&'static str],
-    /// Its name, alone or after the name of a list and a slash.
-    pub(super) name: &'static str,
-    /// One unseen class a line.
-    pub(super) text: &'static str,
-}
-
-/// Reads a split from `assets/splits`.
-macro_rules! split {
-    ($lists:expr, $folder:literal, $name:literal) => {
-        PublishedSplit {
-            lists: $lists,
-            name: $name,
-            text: include_str!(concat!("../../assets/splits/", $folder, "/", $name, ".txt")),
-        }
-    };
-}
-
-/// All published splits.
-pub(super) const SPLITS: [PublishedSplit; 13] = [
-    split!(VOC, "voc20", "zegclip"),
-    split!(VOC, "voc20", "zs3-2"),
-    split!(VOC, "voc20", "zs3-4"),
-    split!(VOC, "voc20", "zs3-6"),
-    split!(VOC, "voc20", "zs3-8"),
-    split!(VOC, "voc20", "zs3-10"),
-    split!(COCO_STUFF, "coco-stuff171", "zegclip"),
-    split!(PASCAL_CONTEXT, "pascal-context60", "zs3-2"),
-    split!(PASCAL_CONTEXT, "pascal-context60", "zs3-4"),
-    split!(PASCAL_CONTEXT, "pascal-context60", "zs3-6"),
-    split!(PASCAL_CONTEXT, "pascal-context60", "zs3-8"),
-    split!(PASCAL_CONTEXT, "pascal-context60", "zs3-10"),
-    split!(ADE20K_FULL, "ade20k-full847", "zegformer"),
+/// All built-in lists.
+const LISTS: [BuiltinList; 8] = [
+    BuiltinList {
+        name: "voc20",
+        classes: ClassNames::Listed(&voc::CLASSES),
+        splits: VOC,
+    },
+    BuiltinList {
+        name: "voc21",
+        classes: ClassNames::WithBackground(&voc::CLASSES),
+        splits: VOC,
+    },
+    BuiltinList {
+        name: "coco-stuff171",
+        classes: ClassNames::Listed(&coco_stuff::CLASSES),
+        splits: COCO_STUFF,
+    },
+    BuiltinList {
+        name: "pascal-context60",
+        classes: ClassNames::WithBackground(&pascal_context::CLASSES),
+        splits: PASCAL_CONTEXT,
+    },
+    BuiltinList {
+        name: "pascal-context59",
+        classes: ClassNames::Listed(&pascal_context::CLASSES),
+        splits: PASCAL_CONTEXT,
+    },
+    BuiltinList {
+        name: "ade20k-150",
+        classes: ClassNames::Text(include_str!("../../assets/classes/ade20k-150.txt")),
+        splits: NO_SPLITS,
+    },
+    BuiltinList {
+        name: "ade20k-full847",
+        classes: ClassNames::Text(include_str!("../../assets/classes/ade20k-full847.txt")),
+        splits: ADE20K_FULL,
+    },
+    BuiltinList {
+        name: "cityscapes19",
+        classes: ClassNames::Text(include_str!("../../assets/classes/cityscapes19.txt")),
+        splits: NO_SPLITS,
+    },
 ];
 
-/// The published split of this name for a list; the name may begin with that of the list or of its sister.
-pub(super) fn split_of(list: &str, name: &str) -> Option<&'static PublishedSplit> {
-    let (prefix, name) = name
-        .split_once('/')
-        .map_or((list, name), |(prefix, name)| (prefix, name));
-    SPLITS.iter().find(|split| {
-        split.name == name && split.lists.contains(&list) && split.lists.contains(&prefix)
-    })
+/// The names of the built-in class lists.
+pub(super) const NAMES: [&str; LISTS.len()] = {
+    let mut names = [""; LISTS.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = LISTS[index].name;
+        index += 1;
+    }
+    names
+};
+
+fn list(name: &str) -> Option<&'static BuiltinList> {
+    LISTS.iter().find(|list| list.name == name)
+}
+
+/// The published split of this name for a list, a section of one unseen class a line; the name may begin with that of
+/// the list, or of another list with the same splits, and a slash.
+pub(super) fn split_of(list_name: &str, name: &str) -> Option<Section> {
+    let (prefix, name) = name.split_once('/').unwrap_or((list_name, name));
+    let splits = list(list_name)?.splits;
+    let mut found = sections(splits).filter(|split| split.name == name);
+    found.find(|_| list(prefix).is_some_and(|list| list.splits == splits))
 }
 
 /// The names of the published splits of a list.
-pub(super) fn splits_of(list: &str) -> impl Iterator<Item = &'static str> {
-    let of_list = SPLITS
-        .iter()
-        .filter(move |split| split.lists.contains(&list));
-    of_list.map(|split| split.name)
+pub(super) fn splits_of(list_name: &str) -> impl Iterator<Item = &'static str> {
+    let splits = list(list_name).map_or(NO_SPLITS, |list| list.splits);
+    sections(splits).map(|split| split.name)
 }
 
-/// The split that published results of a list use, where there is one.
-fn default_split(list: &str) -> Option<&'static str> {
-    match list {
-        "voc20" | "voc21" | "coco-stuff171" => Some("zegclip"),
-        "pascal-context60" | "pascal-context59" => Some("zs3-10"),
-        "ade20k-full847" => Some("zegformer"),
-        _ => None,
-    }
-}
-
-/// A built-in list with its published split.
+/// A built-in list with the split that published results of it use, where there is one.
 pub(super) fn by_name(name: &str) -> Result<ClassSet, ClassError> {
-    let plain = |classes: &[&str]| {
-        let classes = classes.iter().map(ToString::to_string).collect();
-        (classes, Vec::new())
+    let Some(list) = list(name) else {
+        return Err(ClassError::UnknownSet {
+            name: name.to_owned(),
+        });
     };
-    let (classes, synonyms): (Vec<String>, Vec<Vec<String>>) = match name {
-        "voc20" => plain(&voc::CLASSES),
-        "voc21" => {
-            let classes: Vec<&str> = [BACKGROUND].into_iter().chain(voc::CLASSES).collect();
-            plain(&classes)
+    let owned = |classes: &[&str]| classes.iter().map(ToString::to_string).collect();
+    let (classes, synonyms): (Vec<String>, Vec<Vec<String>>) = match list.classes {
+        ClassNames::Listed(classes) => (owned(classes), Vec::new()),
+        ClassNames::WithBackground(classes) => {
+            (owned(&[&[BACKGROUND], classes].concat()), Vec::new())
         }
-        "coco-stuff171" => plain(&coco_stuff::CLASSES),
-        "pascal-context60" => plain(&pascal_context::CLASSES),
-        "pascal-context59" => plain(pascal_context::CLASSES.get(1..).unwrap_or_default()),
-        "ade20k-150" => (lines(ADE20K_150).map(str::to_owned).collect(), Vec::new()),
-        "ade20k-full847" => lines(ADE20K_FULL_847).map(name_and_synonyms).unzip(),
-        "cityscapes19" => (
-            lines(CITYSCAPES_19).map(str::to_owned).collect(),
-            Vec::new(),
-        ),
-        _ => {
-            return Err(ClassError::UnknownSet {
-                name: name.to_owned(),
-            });
+        ClassNames::Text(text) => {
+            let (classes, synonyms): (_, Vec<_>) = lines(text).map(name_and_synonyms).unzip();
+            let has_synonyms = synonyms.iter().any(|names| !names.is_empty());
+            (classes, if has_synonyms { synonyms } else { Vec::new() })
         }
     };
     let set = ClassSet {
@@ -129,19 +135,13 @@ pub(super) fn by_name(name: &str) -> Result<ClassSet, ClassError> {
         synonyms,
         unseen: Vec::new(),
     };
-    match default_split(name).and_then(|split| split_of(name, split)) {
+    match sections(list.splits).find(|split| split.is_default) {
         Some(split) => {
-            let unseen: Vec<&str> = lines(split.text).collect();
+            let unseen: Vec<&str> = split.lines().collect();
             set.with_unseen(&unseen)
         }
         None => Ok(set),
     }
-}
-
-/// The lines of a text that say something: trimmed, neither empty nor a comment.
-pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
-    let lines = text.lines().map(str::trim);
-    lines.filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
 /// `building, edifice`: the name and what else the class is called.
@@ -156,13 +156,19 @@ mod tests {
 
     #[test]
     fn every_split_fits_every_list_it_belongs_to() {
-        for split in &SPLITS {
-            let named: Vec<&str> = lines(split.text).collect();
-            for list in split.lists {
+        let mut count = 0;
+        for list in NAMES {
+            for split in splits_of(list) {
+                let named: Vec<&str> = split_of(list, split).unwrap().lines().collect();
                 let set = by_name(list).unwrap().with_unseen(&named).unwrap();
-                assert_eq!(set.unseen.len(), named.len(), "{list}/{}", split.name);
+                assert_eq!(set.unseen.len(), named.len(), "{list}/{split}");
+                count += 1;
             }
+            let splits = sections(super::list(list).unwrap().splits);
+            let defaults = splits.filter(|split| split.is_default).count();
+            assert_eq!(defaults, usize::from(splits_of(list).count() > 0), "{list}");
         }
+        assert_eq!(count, 6 + 6 + 1 + 5 + 5 + 1);
     }
 
     #[test]
@@ -183,7 +189,7 @@ mod tests {
             let mut before = Vec::new();
             for unseen in [2, 4, 6, 8, 10] {
                 let split = split_of(list, &format!("zs3-{unseen}")).unwrap();
-                let named: Vec<&str> = lines(split.text).collect();
+                let named: Vec<&str> = split.lines().collect();
                 assert_eq!(named.len(), unseen, "{list}");
                 assert!(named.starts_with(&before), "{list} {unseen}");
                 before = named;

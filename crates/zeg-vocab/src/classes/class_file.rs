@@ -36,7 +36,7 @@ use super::query::{ClassQuery, Collector, Place, QueryError, parse_names};
 use crate::text_file::{self, TextFileError};
 
 /// Bytes of the largest class file: 65,534 classes of 250 bytes each.
-pub const MAX_FILE_BYTES: u64 = 1 << 24;
+const MAX_FILE_BYTES: u64 = 1 << 24;
 
 /// A class file that cannot be used; every error names the file.
 #[derive(Debug, Error)]
@@ -92,7 +92,7 @@ pub enum ClassFileError {
 ///
 /// # Errors
 /// [`ClassFileError`], which names the file and the line.
-pub fn read_class_file(path: &Path) -> Result<Vec<ClassQuery>, ClassFileError> {
+pub(super) fn read_class_file(path: &Path) -> Result<Vec<ClassQuery>, ClassFileError> {
     let text = text_file::read(path, MAX_FILE_BYTES)?;
     parse_class_file(&text, path)
 }

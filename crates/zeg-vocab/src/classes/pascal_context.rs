@@ -2,9 +2,8 @@
 //!
 //! Order and spelling are those of mmsegmentation's `PascalContextDataset`. The split is that of ZS3Net (NeurIPS 2019).
 
-/// Class names in label order.
-pub(super) const CLASSES: [&str; 60] = [
-    "background",
+/// Class names in label order, without the background before them.
+pub(super) const CLASSES: [&str; 59] = [
     "aeroplane",
     "bag",
     "bed",

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::builtin::{self, lines};
+use super::builtin;
 use super::{ClassError, ClassSet};
 use crate::text_file::{self, TextFileError};
 
@@ -107,7 +107,7 @@ impl ClassSet {
             class,
         };
         if let Some(split) = builtin::split_of(&self.name, text) {
-            let names: Vec<&str> = lines(split.text).collect();
+            let names: Vec<&str> = split.lines().collect();
             return self.labels_of(&names).map_err(unknown);
         }
         let names: Vec<&str> = text.split(',').map(str::trim).collect();

@@ -4,7 +4,7 @@
 //! [plsfix](https://github.com/kevinhu/plsfix), a port of [ftfy](https://github.com/rspeer/python-ftfy) that follows an
 //! older version of its heuristic. Where that differs from ftfy 6.3.1 is counted in `tests/tokenizer.rs`.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, panic};
 
 use plsfix::{TextFixerConfig, fix_and_explain};
 
@@ -47,13 +47,25 @@ pub(super) fn fix_encoding(line: &str) -> String {
     let Some(stand_in) = STAND_INS.into_iter().find(|c| !line.contains(*c)) else {
         return line.to_owned();
     };
-    let mut fixed = line.replace('&', stand_in.encode_utf8(&mut [0; 4]));
+    let hidden = line.replace('&', stand_in.encode_utf8(&mut [0; 4]));
+    match repair(hidden) {
+        Some(fixed) => fixed.replace(stand_in, "&"),
+        None => line.to_owned(),
+    }
+}
+
+/// Repairs a line without ampersands; `None` where the crate panics, so that a panic of it never ends the program.
+///
+/// No line of at most [`LONGEST_LINE`] bytes is known to make it panic. One that does leaves the message of the
+/// program's panic hook on stderr: a hook belongs to the program, a library must not replace it.
+fn repair(mut line: String) -> Option<String> {
     loop {
-        fixed = fix_and_explain(&fixed, false, Some(&REPAIRS)).text;
+        let fixed = panic::catch_unwind(|| fix_and_explain(&line, false, Some(&REPAIRS)).text);
+        let fixed = fixed.ok()?;
         // ends because every reading is shorter than the one before
         match reread_marked(&fixed) {
-            Some(reread) => fixed = reread,
-            None => return fixed.replace(stand_in, "&"),
+            Some(reread) => line = reread,
+            None => return Some(fixed),
         }
     }
 }
@@ -78,7 +90,78 @@ fn reread_marked(line: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Letters, marks and controls that stand for bytes of UTF-8 in some encoding, and some that do not.
+    const LETTERS: &[char] = &[
+        'a',
+        'Z',
+        '5',
+        ' ',
+        '?',
+        '.',
+        '×',
+        'Ø',
+        'Ã',
+        'Â',
+        'Å',
+        'à',
+        'â',
+        'í',
+        'ð',
+        'ó',
+        '€',
+        '™',
+        '¢',
+        '°',
+        '«',
+        '“',
+        '„',
+        'œ',
+        'Š',
+        'š',
+        'ž',
+        'В',
+        'Г',
+        'Р',
+        'С',
+        'р',
+        'Ђ',
+        'Ρ',
+        'β',
+        'Γ',
+        '√',
+        '±',
+        '≈',
+        '‚',
+        'Ä',
+        'î',
+        '\u{a0}',
+        '\u{ad}',
+        '\u{80}',
+        '\u{81}',
+        '\u{8d}',
+        '\u{90}',
+        '\u{9f}',
+        '\u{1a}',
+        '\u{fffd}',
+        '─',
+        '║',
+        '日',
+        '語',
+        '\u{301}',
+        '😀',
+        '\u{10ffff}',
+        '\u{ed}',
+        'À',
+        '³',
+        '²',
+        '´',
+        '–',
+        '\u{2029}',
+    ];
 
     /// Expected values: `ftfy.fix_encoding` 6.3.1.
     #[test]
@@ -119,6 +202,31 @@ mod tests {
         for unit in ["a", "é", "Ã©", "日"] {
             let line = format!("日\u{80}{}", unit.repeat(300_000));
             assert_eq!(fix_encoding(&line), line);
+        }
+    }
+
+    /// The length of a line guards against the panics that are known; one that is not known must not end the program.
+    #[test]
+    fn a_panic_of_the_crate_is_caught() {
+        let line = format!("日\u{80}{}", "Ã©".repeat(300_000));
+        let panics = || fix_and_explain(&line, false, Some(&REPAIRS));
+        assert!(
+            panic::catch_unwind(panics).is_err(),
+            "it repairs such lines now"
+        );
+        assert_eq!(repair(line.clone()), None);
+    }
+
+    proptest! {
+        /// Lines of what mojibake is made of, up to the length that is repaired.
+        #[test]
+        fn no_line_of_this_length_makes_the_crate_panic(
+            letters in prop::collection::vec(prop::sample::select(LETTERS), 1..40),
+            times in 1_usize..LONGEST_LINE,
+        ) {
+            let unit: String = letters.into_iter().collect();
+            let times = times.min(LONGEST_LINE / unit.len()).max(1);
+            prop_assert!(repair(unit.repeat(times)).is_some());
         }
     }
 

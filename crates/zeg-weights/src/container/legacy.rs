@@ -63,11 +63,8 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
     })?;
     let extents = extents(source, at, &keys, &types)?;
     let tensors = pickle_at(source, object, |document| {
-        torch::tensors(document, |leaf| match leaf {
-            torch::Leaf::Tensor(tensor) => {
-                torch::view(document, tensor, |storage| locate(&extents, storage))
-            }
-            torch::Leaf::Reference(_) => Err(Defect::format("is not in the file")),
+        torch::tensors(document, |tensor| {
+            torch::view(document, tensor, |storage| locate(&extents, storage))
         })
     })?;
     Ok(Contents {
@@ -78,7 +75,7 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
 }
 
 /// Refuses files of big-endian machines.
-pub(super) fn little_endian(document: &Document<'_>) -> Result<(), Defect> {
+fn little_endian(document: &Document<'_>) -> Result<(), Defect> {
     let order = document
         .pairs(document.root)
         .and_then(|pairs| document.entry(pairs, "little_endian"))
@@ -131,7 +128,7 @@ fn extents(
 }
 
 /// The storage at a position: its number of elements in 8 bytes, then the elements.
-pub(super) fn counted(source: &Source, at: u64, element: u64) -> Result<torch::Extent, Defect> {
+fn counted(source: &Source, at: u64, element: u64) -> Result<torch::Extent, Defect> {
     let mut count = [0; 8];
     source.fill(at, &mut count)?;
     let count = u64::from_le_bytes(count);

@@ -8,7 +8,6 @@ mod index;
 mod legacy;
 mod numpy;
 mod safetensors;
-mod tar;
 mod torch;
 mod zip;
 
@@ -31,9 +30,9 @@ use crate::{
 const MOST_PICKLE_BYTES: usize = 64 << 20;
 /// Bytes of a pickle of unknown length that are read at first.
 const FIRST_PICKLE_BYTES: usize = 1 << 12;
-/// Bytes that tell the format: a tar file's mark stands at 257.
+/// Bytes that tell the format; the mark of a tar file stands at 257.
 const FORMAT_BYTES: usize = 512;
-/// Most bytes that the directory of a zip or tar file may take.
+/// Most bytes that the directory of a zip file may take.
 const MOST_DIRECTORY_BYTES: u64 = 8 << 20;
 
 /// How a file holds its tensors.
@@ -50,8 +49,6 @@ pub enum ContainerFormat {
     TorchScript,
     /// `torch.save`, the stream form (before PyTorch 1.6).
     TorchLegacy,
-    /// `torch.save`, the tar form (before PyTorch 0.1.10).
-    TorchTar,
     /// A pickled dict of NumPy arrays, as detectron2's model zoo has.
     Numpy,
 }
@@ -64,7 +61,6 @@ impl std::fmt::Display for ContainerFormat {
             Self::TorchZip => "PyTorch (zip)",
             Self::TorchScript => "TorchScript",
             Self::TorchLegacy => "PyTorch (legacy stream)",
-            Self::TorchTar => "PyTorch (legacy tar)",
             Self::Numpy => "pickled NumPy arrays",
         })
     }
@@ -139,7 +135,7 @@ pub(crate) fn recognise(source: &Source) -> Result<Contents, Defect> {
     if start.starts_with(b"PK\x03\x04") {
         zip::read(source)
     } else if start.get(257..262) == Some(b"ustar") {
-        tar::read(source)
+        Err(Defect::Tar)
     } else if start.first() == Some(&0x80) && start.get(1).is_some_and(|version| *version <= 5) {
         if legacy::begins(&start) {
             legacy::read(source)

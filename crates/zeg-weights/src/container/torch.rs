@@ -31,14 +31,6 @@ const MOST_REPEATED: u64 = 1 << 20;
 /// Longest name of a tensor, in bytes.
 const MOST_NAME_BYTES: usize = 512;
 
-/// Where a tensor is described.
-pub(super) enum Leaf<'d> {
-    /// In the pickle.
-    Tensor(&'d TensorRef),
-    /// Elsewhere, under a number or text.
-    Reference(Id),
-}
-
 /// A place in the file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Extent {
@@ -62,7 +54,7 @@ pub(super) struct View {
 /// All tensors of a file, under their names in a state dict.
 pub(super) fn tensors(
     document: &Document<'_>,
-    mut locate: impl FnMut(Leaf<'_>) -> Result<View, Defect>,
+    mut locate: impl FnMut(&TensorRef) -> Result<View, Defect>,
 ) -> Result<BTreeMap<String, StoredTensor>, Defect> {
     let mut walk = Walk {
         document,
@@ -82,14 +74,16 @@ pub(super) fn tensors(
         }
     }
     let mut tensors = BTreeMap::new();
-    for (name, leaf) in found {
-        let stored =
-            locate(leaf)
-                .and_then(|view| stored(&view))
-                .map_err(|defect| match defect {
-                    Defect::Format(reason) => Defect::Format(format!("tensor {name:?}: {reason}")),
-                    other => other,
-                })?;
+    for (name, tensor) in found {
+        let located = tensor
+            .ok_or_else(|| Defect::format("a reference to a tensor of another file"))
+            .and_then(&mut locate);
+        let stored = located
+            .and_then(|view| stored(&view))
+            .map_err(|defect| match defect {
+                Defect::Format(reason) => Defect::Format(format!("tensor {name:?}: {reason}")),
+                other => other,
+            })?;
         tensors.insert(name, stored);
     }
     Ok(tensors)
@@ -109,7 +103,8 @@ fn state_dict(document: &Document<'_>) -> Id {
 
 struct Walk<'d, 'a> {
     document: &'d Document<'a>,
-    found: Vec<(String, Leaf<'d>)>,
+    /// Names and tensors; `None` for a reference to what is not in the file.
+    found: Vec<(String, Option<&'d TensorRef>)>,
     visits: usize,
 }
 
@@ -149,18 +144,9 @@ impl Walk<'_, '_> {
             return Ok(());
         };
         let document = self.document;
-        let leaf = match document.get(value) {
-            Some(Value::Tensor(tensor)) => Leaf::Tensor(tensor),
-            Some(Value::Reference(id)) => match document.elements(*id) {
-                // The tar form's containers: the first element is the object itself.
-                Some(parts) => {
-                    let Some(object) = parts.first() else {
-                        return Ok(());
-                    };
-                    return self.module(*object, &joined(prefix, key, ".")?, depth + 1);
-                }
-                None => Leaf::Reference(*id),
-            },
+        let tensor = match document.get(value) {
+            Some(Value::Tensor(tensor)) => Some(&**tensor),
+            Some(Value::Reference) => None,
             Some(Value::Object(_)) => {
                 let name = joined(prefix, key, ".")?;
                 return self.module(value, &name, depth + 1);
@@ -174,7 +160,7 @@ impl Walk<'_, '_> {
             return Err(Defect::Format(format!("more than {MOST_TENSORS} tensors")));
         }
         let name = joined(prefix, key, "")?;
-        self.found.push((name, leaf));
+        self.found.push((name, tensor));
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use ::zip::{
 use super::{ContainerFormat, Contents, MOST_DIRECTORY_BYTES, MOST_PICKLE_BYTES, torch};
 use crate::{
     error::Defect,
-    pickle::{self, Document, StorageRef},
+    pickle::{self, Document, StorageRef, TensorRef},
     source::{Cursor, Source},
 };
 
@@ -37,7 +37,7 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
         ContainerFormat::TorchZip
     };
     let document = pickle::read(&pickle).map_err(Defect::from)?;
-    let tensors = torch::tensors(&document, |leaf| archive.locate(&document, leaf))?;
+    let tensors = torch::tensors(&document, |tensor| archive.locate(&document, tensor))?;
     Ok(Contents {
         format,
         tensors,
@@ -154,11 +154,8 @@ impl<'a> Archive<'a> {
     fn locate(
         &mut self,
         document: &Document<'_>,
-        leaf: torch::Leaf<'_>,
+        tensor: &TensorRef,
     ) -> Result<torch::View, Defect> {
-        let torch::Leaf::Tensor(tensor) = leaf else {
-            return Err(Defect::format("a reference to a tensor of another file"));
-        };
         torch::view(document, tensor, |storage| self.storage(storage))
     }
 

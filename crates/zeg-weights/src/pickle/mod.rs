@@ -15,9 +15,8 @@ mod machine;
 mod operations;
 pub(crate) mod value;
 
-pub(crate) use calls::storage_elements;
 pub(crate) use machine::read;
-pub(crate) use value::{Document, Elements, Id, StorageRef, TensorRef, Value};
+pub(crate) use value::{Document, Id, StorageRef, TensorRef, Value};
 
 use crate::error::Defect;
 

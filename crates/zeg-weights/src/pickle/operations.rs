@@ -227,13 +227,12 @@ impl<'a> Machine<'a> {
     /// A persistent id: how PyTorch refers to storages, which stand outside the pickle.
     pub(super) fn persistent(&mut self, opcode: u8) -> Result<(), PickleError> {
         if opcode == b'P' {
-            let line = self.line()?;
-            let id = self.add(Value::Text(line))?;
-            return self.push(Value::Reference(id));
+            self.line()?;
+            return self.push(Value::Reference);
         }
         let id = self.pop()?;
         let Some(Value::Tuple(parts)) = self.value(id) else {
-            return self.push(Value::Reference(id));
+            return self.push(Value::Reference);
         };
         match self.text_of(parts.first()) {
             Some(b"storage") => {
@@ -251,7 +250,7 @@ impl<'a> Machine<'a> {
                 self.stack.push(module);
                 Ok(())
             }
-            _ => self.push(Value::Reference(id)),
+            _ => self.push(Value::Reference),
         }
     }
 

@@ -50,8 +50,8 @@ pub(crate) enum Value<'a> {
     Dict(Vec<(Id, Id)>),
     Global(Global<'a>),
     Storage(Box<StorageRef<'a>>),
-    /// A persistent id that is no storage, such as the numbers of the old tar form.
-    Reference(Id),
+    /// A persistent id that is no storage.
+    Reference,
     Tensor(Box<TensorRef>),
     Object(Box<Object>),
 }

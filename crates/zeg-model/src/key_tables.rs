@@ -1,0 +1,130 @@
+//! Key tables of the methods' published checkpoints.
+
+use zeg_weights::{IgnoredKeys, KeyTable, Rename, WeightsPart};
+
+/// The tables of all methods, for [`zeg_weights::StateDict::open`].
+pub const METHODS: &[KeyTable] = &[ZEGFORMER, CLIP_RC, ZEGCLIP];
+
+/// What the reference code of ZegCLIP and of CLIP-RC stores beside weights; its size differs between checkpoints of the
+/// same model.
+const LOSS_BUFFER: IgnoredKeys = IgnoredKeys {
+    pattern: "decode_head.loss_decode.criterion.empty_weight",
+    why: "a buffer of the loss, unused",
+};
+
+/// The reference checkpoints of ZegCLIP. They have `zeg`'s own names, so that this is also the table of the files that
+/// no other one recognises.
+pub const ZEGCLIP: KeyTable = KeyTable {
+    family: "ZegCLIP",
+    recognised_by: &[],
+    renames: &[],
+    ignored: &[LOSS_BUFFER],
+    extras: &[
+        (WeightsPart::ImageTower, "prompt_embeddings"),
+        (WeightsPart::ImageTower, "deep_prompt_embeddings"),
+        (WeightsPart::ImageTower, "prompt_proj.*"),
+        (WeightsPart::ImageTower, "prompt_norm.*"),
+    ],
+};
+
+/// The reference checkpoints of CLIP-RC, in the names of ZegCLIP's, with region tokens.
+pub const CLIP_RC: KeyTable = KeyTable {
+    recognised_by: &["backbone.region_level_bridge"],
+    extras: &[(WeightsPart::ImageTower, "region_level_bridge")],
+    ..ZEGCLIP
+};
+
+/// The reference checkpoints of ZegFormer. Those that were made for scoring bring CLIP, whose image tower keeps its place
+/// (it is a part of the model), and whose text tower is the text tower.
+pub const ZEGFORMER: KeyTable = KeyTable {
+    family: "ZegFormer",
+    recognised_by: &["sem_seg_head.predictor.*"],
+    renames: &[
+        Rename::one(
+            &["sem_seg_head.predictor.clip_model.transformer.*"],
+            "text_encoder.transformer.*",
+        ),
+        Rename::one(
+            &["sem_seg_head.predictor.clip_model.token_embedding.*"],
+            "text_encoder.token_embedding.*",
+        ),
+        Rename::one(
+            &["sem_seg_head.predictor.clip_model.positional_embedding"],
+            "text_encoder.positional_embedding",
+        ),
+        Rename::one(
+            &["sem_seg_head.predictor.clip_model.ln_final.*"],
+            "text_encoder.ln_final.*",
+        ),
+        Rename::one(
+            &["sem_seg_head.predictor.clip_model.text_projection"],
+            "text_encoder.text_projection",
+        ),
+    ],
+    ignored: &[IgnoredKeys {
+        // Its size differs between checkpoints of the same model.
+        pattern: "criterion.empty_weight",
+        why: "a buffer of the loss",
+    }],
+    extras: &[],
+};
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use safetensors::{Dtype, tensor::TensorView};
+    use zeg_weights::StateDict;
+
+    use super::*;
+
+    /// Family and names here of a file that holds these names.
+    fn read(names: &[&str]) -> (&'static str, Vec<String>) {
+        let number = 1.0_f32.to_le_bytes();
+        let view = || TensorView::new(Dtype::F32, vec![1], &number).unwrap();
+        let views = names.iter().map(|name| (*name, view()));
+        let bytes = safetensors::serialize(views, None::<HashMap<String, String>>).unwrap();
+        let weights = StateDict::from_bytes("test", bytes, METHODS).unwrap();
+        (
+            weights.family(),
+            weights.keys().map(str::to_owned).collect(),
+        )
+    }
+
+    #[test]
+    fn a_released_zegformer_keeps_its_names_and_its_text_tower_is_found() {
+        let head = "sem_seg_head.predictor.query_embed.weight";
+        let backbone = "backbone.res2.0.conv1.weight";
+        let clip = "sem_seg_head.predictor.clip_model.";
+        let visual = format!("{clip}visual.conv1.weight");
+        let text = [
+            "transformer.resblocks.0.ln_1.weight",
+            "token_embedding.weight",
+            "positional_embedding",
+            "ln_final.bias",
+            "text_projection",
+        ];
+        let of_clip = text.map(|name| format!("{clip}{name}"));
+        let mut names = vec![head, backbone, &visual, "criterion.empty_weight"];
+        names.extend(of_clip.iter().map(String::as_str));
+        let mut expected = vec![head.to_owned(), backbone.to_owned(), visual.clone()];
+        expected.extend(text.map(|name| format!("text_encoder.{name}")));
+        expected.sort();
+        assert_eq!(read(&names), ("ZegFormer", expected));
+    }
+
+    #[test]
+    fn reference_checkpoints_of_zegclip_and_clip_rc_have_our_names() {
+        let buffer = "decode_head.loss_decode.criterion.empty_weight";
+        let prompts = "backbone.prompt_embeddings";
+        let regions = "backbone.region_level_bridge";
+        let kept = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        assert_eq!(read(&[prompts, buffer]), ("ZegCLIP", kept(&[prompts])));
+        assert_eq!(
+            read(&[prompts, regions, buffer]),
+            ("ZegCLIP", kept(&[prompts, regions]))
+        );
+        // What is no method's checkpoint is told as before.
+        assert_eq!(read(&["visual.proj"]).0, "OpenAI CLIP");
+    }
+}
