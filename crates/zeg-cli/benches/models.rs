@@ -9,16 +9,20 @@ use std::path::Path;
 
 use burn::tensor::{Device, Distribution, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
-use zeg::model::{Precision, dense::DenseModel as _, resize::bilinear};
+use zeg::model::{
+    Precision, classes::ClassQueries, method::ViewBatch, methods::Methods, resize::bilinear,
+    scores::ViewScores,
+};
 use zeg_cli::timing;
 use zeg_kernels::sigmoid;
-use zeg_train::experiment::Experiment;
+use zeg_train::{experiment::Experiment, recipe::Recipes};
 
 const SIZE: usize = 512;
 const CLASSES: usize = 20;
 
 fn models(criterion: &mut Criterion) {
     let device = Device::flex();
+    let (methods, recipes) = (Methods::default(), Recipes::default());
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/voc12");
     let mut group = criterion.benchmark_group("pictures to scores");
     group.sample_size(10);
@@ -26,16 +30,25 @@ fn models(criterion: &mut Criterion) {
         ("ZegCLIP", "zegclip-inductive.toml"),
         ("CLIP-RC", "clip-rc-inductive.toml"),
     ] {
-        let experiment = Experiment::open(&configs.join(file), &[]).unwrap();
-        let config = experiment.model.architecture().unwrap();
+        let file = configs.join(file);
+        let experiment = Experiment::open(&file, &[], &methods, &recipes).unwrap();
+        let config = experiment.architecture(&methods).unwrap();
         for precision in [Precision::Float, Precision::Int8] {
-            let model = timing::generated_model(&config, &device, precision).unwrap();
+            let model = timing::generated_model(&*config, &device, precision).unwrap();
             let normal = Distribution::Normal(0.0, 1.0);
             let images = Tensor::<4>::random([1, 3, SIZE, SIZE], normal, &device);
             let text = Tensor::<2>::random([CLASSES, model.embed_dim()], normal, &device);
+            let classes = ClassQueries::new(text, vec![false; CLASSES]);
             group.bench_function(format!("{name} {precision}"), |bench| {
                 bench.iter(|| {
-                    let masks = model.masks(model.encode(images.clone()), text.clone());
+                    let views = ViewBatch {
+                        images: images.clone(),
+                        pixels: &[],
+                    };
+                    let encoded = model.encode(&views).unwrap().remove(0);
+                    let ViewScores::Logits(masks) = model.score(&encoded, &classes).unwrap() else {
+                        unreachable!("these methods have logits");
+                    };
                     sigmoid(bilinear(masks, [SIZE; 2])).into_data()
                 });
             });

@@ -1,25 +1,22 @@
-//! Times a model: pictures to scores, or steps of its training, on pictures and labels made of noise.
+//! Times a model: images to labels, or steps of its training, on images and labels made of noise.
 //!
-//! A forward pass is what a window of `zeg segment` costs without reading and writing files: encoder, decoder, masks
-//! resized to the pixels, a score for every class and pixel. The values of weights do not change how long it takes, so
+//! A forward pass is what a window of `zeg segment` costs without reading and writing files: pixels, encoder, decoder,
+//! a score for every class and pixel, the best class. The values of weights do not change how long it takes, so
 //! an experiment that was never trained is timed with generated ones.
 
 use std::{fs, time::Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::Serialize;
+use zeg::session::{Question, Session, SessionSettings};
 use zeg_data::DataError;
 use zeg_image::{IGNORE_LABEL, RgbImage};
-use zeg_kernels::sigmoid;
 use zeg_model::{
     ModelError, Precision,
-    dense::{ClassQueries, DenseModel},
-    inference::Inference,
-    method::{MethodConfig, Model},
+    inference::{ClassQueries, Inference, TestTime},
+    method::{Architecture, Model},
     params::list_params,
-    resize::bilinear,
     weights::StateDict,
-    zegformer::{ZegFormer, view::RegionView},
 };
 use zeg_train::{
     TrainError,
@@ -31,6 +28,8 @@ use zeg_vocab::classes::ClassSet;
 
 use zeg_model::generated as noise;
 use zeg_train::setting::supervision;
+
+use crate::Program;
 
 /// Times of runs that did the same, and memory.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -95,70 +94,43 @@ pub fn measure<E>(runs: usize, mut run: impl FnMut() -> Result<(), E>) -> Result
     })
 }
 
-/// Times pictures to scores.
+/// Times images to labels, through the session that every command uses: each image is one window.
 ///
 /// # Errors
 /// The side is no multiple of the model's patch, or the device could not be read.
 pub fn forward(
-    model: &dyn DenseModel,
+    model: &dyn Model,
     classes: usize,
     amount: Amount,
     device: &Device,
-) -> Result<Timing, ModelError> {
+) -> anyhow::Result<Timing> {
     let Amount {
         batch, size, runs, ..
     } = amount;
-    check_size(size, model.patch())?;
-    if let Some(two_stage) = model.two_stage() {
-        return both_stages(two_stage, classes, amount, device);
-    }
-    let values = noise::uniform("bench.pictures", 0, batch * 3 * size * size);
-    let values = TensorData::new(values.collect::<Vec<f32>>(), [batch, 3, size, size]);
-    let images = Tensor::<4>::from_data(values, device);
-    let text = text(classes, model.embed_dim(), device);
+    check_size(size, model.stride())?;
+    let pixels = noise::integers("bench.pictures", 0, batch * 3 * size * size, 256);
+    let pixels: Vec<u8> = pixels.into_iter().map(|value| value as u8).collect();
+    let images: Vec<RgbImage> = pixels
+        .chunks_exact(3 * size * size)
+        .filter_map(|pixels| RgbImage::from_raw(size as u32, size as u32, pixels.to_vec()))
+        .collect();
+    let settings = SessionSettings {
+        inference: Inference {
+            short_side: size,
+            crop: size,
+            stride: size,
+            ..Inference::default()
+        },
+        test_time: TestTime::default(),
+    };
+    let classes = ClassQueries::new(
+        text(classes, model.embed_dim(), device),
+        vec![false; classes],
+    );
+    let session = Session::new(model, &settings, device);
     measure(runs, || {
-        let encoded = model.encode(images.clone());
-        let masks = model.masks(encoded, text.clone()); // [batch, classes, h, w]
-        let scores = sigmoid(bilinear(masks, [size; 2])); // [batch, classes, size, size]
-        // Reading one value waits for devices that work on their own.
-        let last = scores.slice([0..1, 0..1, 0..1, 0..1]).into_data();
-        if last.iter::<f32>().any(f32::is_nan) {
-            return Err(ModelError::Config("the scores are no numbers".into()));
-        }
-        Ok(())
-    })
-}
-
-/// Times pictures through both stages of a ZegFormer, one after the other: regions, CLIP on their crops, scores.
-fn both_stages(
-    model: &ZegFormer,
-    classes: usize,
-    amount: Amount,
-    device: &Device,
-) -> Result<Timing, ModelError> {
-    let side = amount.size as u32;
-    let values = noise::integers("bench.pictures", 0, 3 * amount.size * amount.size, 256);
-    let values = values.into_iter().map(|value| value as u8).collect();
-    let Some(picture) = RgbImage::from_raw(side, side, values) else {
-        unreachable!("there are three values a pixel");
-    };
-    let settings = Inference {
-        short_side: amount.size,
-        ..Inference::default()
-    };
-    let queries = ClassQueries {
-        text: text(classes, model.config().embed_dim, device),
-        crop_text: None,
-        seen: vec![false; classes],
-    };
-    measure(amount.runs, || {
-        for _ in 0..amount.batch {
-            let view = RegionView::new(model, &picture, &settings, Some(&queries), device)?;
-            let field = view.field(model, &queries, &settings)?;
-            let [height, _] = field.size();
-            if field.rows(0..height).iter().any(|score| score.is_nan()) {
-                return Err(ModelError::Config("the scores are no numbers".into()));
-            }
+        for image in &images {
+            session.segment(image, &Question::labels(&classes), &mut [])?;
         }
         Ok(())
     })
@@ -170,6 +142,7 @@ fn both_stages(
 /// The experiment contradicts itself, or the side is no multiple of the model's patch.
 pub fn training(
     experiment: &Experiment,
+    program: &Program,
     weights: StateDict,
     amount: Amount,
     device: &Device,
@@ -180,8 +153,9 @@ pub fn training(
         size,
         runs,
     } = amount;
-    let config = experiment.model.architecture()?;
-    check_size(size, config.patch())?;
+    let config = experiment.architecture(&program.methods)?;
+    let recipe = program.recipes.of(config.method())?;
+    check_size(size, config.stride())?;
     let device = device.clone().autodiff();
     let mut settings = experiment.training.clone();
     (settings.batch, settings.micro_batch) = (batch, Some(micro_batch));
@@ -190,7 +164,7 @@ pub fn training(
     let (model, _) = config.build(&weights, &device, 0)?;
     let text = text(supervision.names().len(), model.embed_dim(), &device);
     drop(weights);
-    let mut trainer = Trainer::new(model, settings, supervision, text)?;
+    let mut trainer = Trainer::new(recipe, &*config, model, settings, supervision, text)?;
     let pixels = batch * size * size;
     let labels = noise::integers("bench.labels", 0, pixels, classes.len() as u32 + 1);
     let labels = labels.into_iter().map(|label| match label as usize {
@@ -218,17 +192,12 @@ pub fn classes(experiment: &Experiment) -> Result<ClassSet, DataError> {
 ///
 /// # Errors
 /// The configuration contradicts itself.
-pub fn generated_weights(config: &MethodConfig) -> Result<StateDict, ModelError> {
+pub fn generated_weights(config: &dyn Architecture) -> Result<StateDict, ModelError> {
     let blueprint = config.blueprint(&Device::flex())?;
     let mut weights = StateDict::default();
-    for info in list_params(&blueprint, |_| false) {
+    for info in list_params(&*blueprint, |_| false) {
         let values = noise::parameter(&info.name, 0, &info.shape);
-        // ZegFormer's classifier is read under the name that CLIP's own tower has among a model's weights.
-        let name = match info.name.strip_prefix("classifier.tower.") {
-            Some(rest) => format!("backbone.{rest}"),
-            None => info.name,
-        };
-        weights.insert(name, values);
+        weights.insert(config.weight_name(&info.name), values);
     }
     Ok(weights)
 }
@@ -238,10 +207,10 @@ pub fn generated_weights(config: &MethodConfig) -> Result<StateDict, ModelError>
 /// # Errors
 /// As [`generated_weights`], or the device cannot compute with this precision.
 pub fn generated_model(
-    config: &MethodConfig,
+    config: &dyn Architecture,
     device: &Device,
     precision: Precision,
-) -> Result<Model, ModelError> {
+) -> Result<Box<dyn Model>, ModelError> {
     config.build_packed(&generated_weights(config)?, device, precision)
 }
 

@@ -5,10 +5,20 @@ use std::path::{Path, PathBuf};
 
 use zeg::{
     data::{SampleSource as _, datasets, mini_world::DATASET},
-    model::method::Method,
+    model::methods::Methods,
     vocab::{classes::ClassSet, templates::TemplateSet},
 };
-use zeg_train::experiment::{Experiment, Setting};
+use zeg_train::{
+    experiment::{Experiment, Setting},
+    loss::MaskLoss,
+    methods::{clip_rc::ClipRcLossWeights, zegformer::set_criterion::SetLoss},
+    recipe::{Recipes, read_loss},
+};
+
+/// An experiment that fits the built-in methods.
+fn open(file: &Path) -> Experiment {
+    Experiment::open(file, &[], &Methods::default(), &Recipes::default()).unwrap()
+}
 
 fn configs(pattern: &str) -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
@@ -36,7 +46,7 @@ fn every_experiment_opens_and_names_what_exists() {
     .collect();
     assert!(files.len() >= 26, "{files:?}");
     for file in files {
-        let experiment = Experiment::open(&file, &[]).unwrap();
+        let experiment = open(&file);
         let data = &experiment.data;
         if data.dataset == DATASET {
             continue;
@@ -65,7 +75,7 @@ fn experiments_on_the_mini_world_open_without_a_folder() {
     let files = configs("/mini-world/");
     assert!(files.len() >= 4, "{files:?}");
     for file in files {
-        let experiment = Experiment::open(&file, &[]).unwrap();
+        let experiment = open(&file);
         let data = &experiment.data;
         assert_eq!(data.dataset, DATASET);
         for split in [&data.train_split, &data.eval_split] {
@@ -114,12 +124,15 @@ fn published_experiments_are_as_released() {
     ];
     for (name, steps, tokens, setting) in steps {
         let file = configs(&format!("{name}.toml")).remove(0);
-        let experiment = Experiment::open(&file, &[]).unwrap();
+        let experiment = open(&file);
         let training = &experiment.training;
         assert_eq!((training.steps, training.batch), (steps, 16), "{name}");
         assert_eq!(training.setting, setting, "{name}");
-        assert_eq!(experiment.model.prompts.unwrap().tokens, tokens, "{name}");
-        assert!((training.loss.focal - 100.0).abs() < 1e-9, "{name}");
+        let model = experiment.architecture(&Methods::default()).unwrap();
+        let prompts = model.encoder().unwrap().prompts.as_ref().unwrap();
+        assert_eq!(prompts.tokens, tokens, "{name}");
+        let loss: MaskLoss = read_loss(&training.loss).unwrap();
+        assert!((loss.focal - 100.0).abs() < 1e-9, "{name}");
         let offset = if setting == Setting::Inductive {
             0.1
         } else {
@@ -164,18 +177,21 @@ fn zegformer_is_as_released() {
     ];
     for (name, steps, size, trained, giga) in cases {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
-        let experiment = Experiment::open(&root.join(format!("{name}.toml")), &[]).unwrap();
+        let experiment = open(&root.join(format!("{name}.toml")));
         let training = &experiment.training;
         assert_eq!((training.steps, training.batch), (steps, 32), "{name}");
         assert_eq!(training.preprocess.size(), size, "{name}");
         assert_eq!(training.optimizer.clip_norm, Some(0.01), "{name}");
-        let model = experiment.model.architecture().unwrap();
-        assert_eq!(model.count_params().unwrap().trained, trained, "{name}");
+        read_loss::<SetLoss>(&training.loss).unwrap();
+        let model = experiment.architecture(&Methods::default()).unwrap();
         let data = &experiment.data;
         let classes = ClassSet::by_name(data.classes.as_deref().unwrap()).unwrap();
-        let found = model.count_macs(classes.len()).total() as f64 / 1e9;
+        let cost = model.cost(classes.len()).unwrap();
+        assert_eq!(cost.params.trained, trained, "{name}");
+        let found = cost.total() as f64 / 1e9;
         assert!((found - giga).abs() < 0.3, "{name}: {found}");
-        TemplateSet::by_name(data.crop_templates.as_deref().unwrap()).unwrap();
+        let crops = experiment.inference.method.get("crop-templates").unwrap();
+        TemplateSet::by_name(crops.as_str().unwrap()).unwrap();
     }
 }
 
@@ -219,21 +235,16 @@ fn published_experiments_of_clip_rc_are_as_released() {
         ),
     ] {
         let file = configs(&format!("{name}.toml")).remove(0);
-        let experiment = Experiment::open(&file, &[]).unwrap();
-        let (model, training) = (&experiment.model, &experiment.training);
-        assert_eq!(
-            model.architecture().unwrap().method(),
-            Method::ClipRc,
-            "{name}"
-        );
-        assert_eq!(model.regions, Some(16), "{name}");
+        let experiment = open(&file);
+        let training = &experiment.training;
+        let model = experiment.architecture(&Methods::default()).unwrap();
+        assert_eq!(model.method(), "clip-rc", "{name}");
+        let encoder = model.encoder().unwrap();
+        assert_eq!(encoder.regions, Some(16), "{name}");
         assert_eq!((training.steps, training.batch), (steps, 16), "{name}");
-        assert_eq!(model.prompts.as_ref().unwrap().tokens, tokens, "{name}");
-        let loss = [
-            training.loss.focal,
-            training.loss.dice,
-            training.loss.recovery(),
-        ];
+        assert_eq!(encoder.prompts.as_ref().unwrap().tokens, tokens, "{name}");
+        let loss: ClipRcLossWeights = read_loss(&training.loss).unwrap();
+        let loss = [loss.focal, loss.dice, loss.recovery];
         let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
         let released = loss.into_iter().zip([focal, dice, recovery]);
         assert!(

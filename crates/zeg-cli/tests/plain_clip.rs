@@ -350,3 +350,34 @@ fn weights_are_imported_and_described() {
     let confidence = |found: &Value| found[0]["confidence"].as_f64().unwrap();
     assert!((confidence(&direct) - confidence(&imported)).abs() < 0.05);
 }
+
+/// One cache of class embeddings for every command: what one has read, the others find.
+#[test]
+fn class_names_are_read_once_for_all_commands() {
+    let world = world();
+    let entries = || {
+        let folder = std::fs::read_dir(world.path("cache/embeddings"));
+        folder.map_or(0, Iterator::count)
+    };
+    let eval = |more: &[&str]| {
+        let mut command = world.zeg();
+        command.args(["eval", "clip.safetensors", "--data", "VOC2012"]);
+        command.args(["--dataset", "voc12", "--word-list", "voc20"]);
+        command.args(["--short-side", "32", "--crop", "32", "--stride", "16"]);
+        command.args(["--json", "-"]).args(more);
+        let output = command.assert().success().get_output().stdout.clone();
+        serde_json::from_slice::<Value>(&output).unwrap()
+    };
+    let without = eval(&["--no-cache"]);
+    assert_eq!(entries(), 0);
+    let first = eval(&[]);
+    assert_eq!(entries(), 20);
+    assert_eq!(eval(&[]), first);
+    assert_eq!(first, without);
+    // The same class names and templates in `segment`: nothing new.
+    let mut segment = world.zeg();
+    segment.args(["segment", "VOC2012/JPEGImages/2007_000000.jpg", "-o", "out"]);
+    segment.args(["--model", "clip.safetensors", "--classes", "voc20"]);
+    segment.args(["--templates", "single"]).assert().success();
+    assert_eq!(entries(), 20);
+}

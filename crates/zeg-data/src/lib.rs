@@ -31,6 +31,7 @@ pub mod sampler;
 pub mod selection;
 pub mod source;
 
+mod data_config;
 mod known;
 mod listing;
 mod part;
@@ -38,6 +39,7 @@ mod pattern;
 mod split;
 
 pub use augment::{Pipeline, Preprocess, RandomCrop, ShortSides, TrainSample, Whole};
+pub use data_config::DataConfig;
 pub use dataset::{Dataset, Item, Metric, Sample};
 pub use datasets::DatasetEntry;
 pub use doctor::{Diagnosis, DoctorOptions, Finding, Severity, Verdict, examine};

@@ -137,4 +137,55 @@ mod tests {
         }
         assert_eq!(human_size(u64::MAX), "18446744 TB");
     }
+
+    #[test]
+    fn the_table_says_what_to_type_and_what_it_costs() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Registry::built_in().unwrap();
+        let rows = rows(&registry, &Cache::at(folder.path()));
+        let table = table(&rows);
+        let line = |name: &str| {
+            let start = format!(" {name} ");
+            table.lines().find(|line| line.starts_with(&start)).unwrap()
+        };
+        assert!(line("clip-vit-b-16").contains("351 MB"));
+        assert!(line("clip-vit-b-16-laion2b").contains("unknown"));
+        assert!(line("clip-vit-b-32-laion2b").contains("605 MB+"));
+        assert!(line("zegclip").contains("by hand"));
+        assert!(line("clip-rc-voc12-inductive").contains("not stated"));
+        let widest = table.lines().map(|line| line.chars().count()).max();
+        assert!(widest.unwrap() <= 110, "{widest:?}\n{table}");
+    }
+
+    #[test]
+    fn programs_read_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Registry::built_in().unwrap();
+        let rows = rows(&registry, &Cache::at(folder.path()));
+        let json = serde_json::to_value(&rows).unwrap();
+        let find = |name: &str| {
+            let mut rows = json.as_array().unwrap().iter();
+            rows.find(|row| row["name"] == name).unwrap().clone()
+        };
+        let archive = find("clip-vit-b-16");
+        assert_eq!(archive["presence"], "absent");
+        assert_eq!(archive["format"], "torch-archive");
+        assert_eq!(archive["size"], 350_837_078);
+        assert!(
+            archive["files"][0]["sha256"]
+                .as_str()
+                .unwrap()
+                .starts_with("5806e77c")
+        );
+        assert_eq!(
+            find("clip-vit-b-16-laion2b")["size"],
+            serde_json::Value::Null
+        );
+        assert!(
+            find("zegclip")["manual"]["page"]
+                .as_str()
+                .unwrap()
+                .contains("ZegCLIP")
+        );
+    }
 }

@@ -4,7 +4,10 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use zeg_kernels::{gelu, quick_gelu};
 
-use crate::{ModelError, dense::Scoring, descriptor::QueryFormat};
+use crate::{ModelError, descriptor::QueryFormat, method::Scoring};
+
+/// Image towers that are known by name.
+const PUBLISHED_TOWERS: [&str; 3] = ["ViT-B/16", "ViT-B/32", "ViT-L/14"];
 
 /// A CLIP image tower and what is added to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,6 +75,21 @@ impl VisionConfig {
         })
     }
 
+    /// Name for people: a published one, or the sizes.
+    pub fn name(&self) -> String {
+        let shape = |config: &Self| (config.patch, config.width, config.layers, config.embed_dim);
+        let published = PUBLISHED_TOWERS.iter().find(|name| {
+            Self::by_name(name).is_ok_and(|published| shape(&published) == shape(self))
+        });
+        match published {
+            Some(name) => (*name).to_owned(),
+            None => format!(
+                "ViT of {} layers, width {}, {} heads, patch {}, dim {}",
+                self.layers, self.width, self.heads, self.patch, self.embed_dim
+            ),
+        }
+    }
+
     /// Patches along one side of the stored position grid.
     pub fn grid(&self) -> usize {
         self.input_resolution / self.patch
@@ -128,6 +146,58 @@ impl VisionConfig {
             ));
         }
         Ok(())
+    }
+}
+
+/// An image encoder, as a configuration file names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Encoder {
+    /// A published one: `ViT-B/16`, `ViT-B/32`, `ViT-L/14`.
+    Named(String),
+    /// Any other CLIP-like vision transformer.
+    Custom(EncoderSizes),
+}
+
+/// Sizes of a CLIP-like vision transformer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct EncoderSizes {
+    /// Side of a patch in pixels.
+    pub patch: usize,
+    /// Channels of a token.
+    pub width: usize,
+    /// Residual blocks.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Channels of the joint image-text space.
+    pub embed_dim: usize,
+}
+
+impl Encoder {
+    /// CLIP's image tower, without additions.
+    ///
+    /// - `input_resolution`: of an encoder that is described by its sizes
+    ///
+    /// # Errors
+    /// The name is not known.
+    pub fn tower(&self, input_resolution: usize) -> Result<VisionConfig, ModelError> {
+        Ok(match self {
+            Self::Named(name) => VisionConfig::by_name(name)?,
+            Self::Custom(sizes) => VisionConfig {
+                patch: sizes.patch,
+                width: sizes.width,
+                layers: sizes.layers,
+                heads: sizes.heads,
+                embed_dim: sizes.embed_dim,
+                input_resolution,
+                double_class_embedding: true,
+                activation: Activation::default(),
+                prompts: None,
+                regions: None,
+            },
+        })
     }
 }
 
@@ -277,62 +347,8 @@ impl Default for HeadConfig {
     }
 }
 
-/// A ZegCLIP model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct ZegClipConfig {
-    /// The image encoder.
-    pub encoder: VisionConfig,
-    /// The decoder head.
-    #[serde(default)]
-    pub head: HeadConfig,
-    /// Whether the encoder's own weights learn, too; as published only prompts and head do.
-    #[serde(default)]
-    pub tune_encoder: bool,
-}
-
-impl ZegClipConfig {
-    /// Checks that the numbers fit each other.
-    ///
-    /// # Errors
-    /// See [`VisionConfig::check`]; or the head's heads do not divide its width.
-    pub fn check(&self) -> Result<(), ModelError> {
-        check_parts(&self.encoder, &self.head)
-    }
-}
-
-/// A CLIP-RC model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct ClipRcConfig {
-    /// The image encoder, with region tokens.
-    pub encoder: VisionConfig,
-    /// The decoder head; its layers and heads are those of each of the twin decoders.
-    #[serde(default)]
-    pub head: HeadConfig,
-    /// Whether the encoder's own weights learn, too; as published only prompts and head do.
-    #[serde(default)]
-    pub tune_encoder: bool,
-}
-
-impl ClipRcConfig {
-    /// Checks that the numbers fit each other.
-    ///
-    /// # Errors
-    /// As [`ZegClipConfig::check`]; or there are no region tokens.
-    pub fn check(&self) -> Result<(), ModelError> {
-        check_parts(&self.encoder, &self.head)?;
-        if self.encoder.regions.is_none_or(|regions| regions == 0) {
-            return Err(ModelError::Config(
-                "CLIP-RC needs region tokens (`regions`, a square number; 16 as released)".into(),
-            ));
-        }
-        Ok(())
-    }
-}
-
 /// What encoder and head of every method with both must fulfil.
-fn check_parts(encoder: &VisionConfig, head: &HeadConfig) -> Result<(), ModelError> {
+pub(crate) fn check_parts(encoder: &VisionConfig, head: &HeadConfig) -> Result<(), ModelError> {
     encoder.check()?;
     if head.layers == 0 || head.heads == 0 || !encoder.embed_dim.is_multiple_of(head.heads) {
         return Err(ModelError::Config(format!(

@@ -3,70 +3,59 @@
 //! Windows are encoded when somebody reaches their first row, a few at a time, so that a picture of any size needs
 //! the memory of its widest row of windows.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use zeg_image::{RgbImage, Window, resize_bilinear};
 
 use crate::{
-    ModelError, dense::DenseModel, inference::Inference, scan::Stages, vision::Encoded,
-    zegformer::view::RegionView,
+    ModelError,
+    inference::{Inference, PlannedView},
+    method::{Encoding, Model, ViewBatch},
+    scan::Stages,
 };
 
-/// Windows of one size that are encoded together.
+/// Views of one size that are encoded together.
 const BATCH: usize = 4;
 
-/// An encoded window.
+/// An encoded view.
 #[derive(Debug, Clone)]
-pub(crate) struct EncodedWindow {
-    pub(crate) window: Window,
-    /// Height and width with padding, multiples of the patch.
-    pub(crate) padded: [usize; 2],
-    pub(crate) encoded: Encoded,
+pub(crate) struct EncodedView {
+    pub(crate) view: PlannedView,
+    pub(crate) encoding: Encoding,
 }
 
-/// A picture as an encoder sees it; ask it about any classes with [`scan`].
+/// An image as a model sees it; ask it about any classes with [`crate::scan::scan`].
 #[derive(Debug, Clone)]
 pub struct EncodedPicture {
-    /// Height and width of the picture.
+    /// Height and width of the image.
     pub(crate) size: [usize; 2],
     /// Height and width that it was resized to.
     pub(crate) resized: [usize; 2],
-    pub(crate) windows: Vec<EncodedWindow>,
-    /// What a model of two stages keeps instead of windows.
-    pub(crate) regions: Option<Box<RegionView>>,
+    pub(crate) views: Vec<EncodedView>,
+    /// The resized image, where the model looks at it again in a second pass.
+    pub(crate) image: Option<Arc<RgbImage>>,
     stages: Stages,
 }
 
 impl EncodedPicture {
-    /// Encodes all windows of a picture, which keeps about 2 MB a window of 512×512; with a model of two stages, the
-    /// picture as a whole and every region.
+    /// Encodes all views of an image, which keeps about 2 MB a window of 512×512.
     ///
     /// # Errors
-    /// The settings do not fit the picture.
+    /// The settings do not fit the image.
     pub fn new(
-        model: &dyn DenseModel,
+        model: &dyn Model,
         picture: &RgbImage,
         settings: &Inference,
         device: &Device,
     ) -> Result<Self, ModelError> {
-        if let Some(two_stage) = model.two_stage() {
-            let view = RegionView::new(two_stage, picture, settings, None, device)?;
-            return Ok(Self {
-                size: view.picture_size(),
-                resized: view.resized(),
-                windows: Vec::new(),
-                stages: view.stages(),
-                regions: Some(Box::new(view)),
-            });
-        }
         let mut source = Pixels::new(model, picture, settings, device)?;
-        let windows = source.encode_up_to(model, usize::MAX);
+        let views = source.encode_up_to(model, usize::MAX)?;
         Ok(Self {
             size: source.size,
             resized: source.resized,
-            windows,
-            regions: None,
+            views,
+            image: model.second_pass().map(|_| Arc::new(source.picture)),
             stages: source.stages,
         })
     }
@@ -76,18 +65,19 @@ impl EncodedPicture {
         self.stages
     }
 
-    /// Height and width of the picture.
+    /// Height and width of the image.
     pub fn size(&self) -> [usize; 2] {
         self.size
     }
 }
 
-/// A picture whose windows are encoded when they are needed.
+/// An image whose views are encoded when they are needed.
 pub(crate) struct Pixels<'a> {
     pub(crate) size: [usize; 2],
     pub(crate) resized: [usize; 2],
-    picture: RgbImage,
-    plan: Vec<Window>,
+    /// The resized image.
+    pub(crate) picture: RgbImage,
+    plan: Vec<PlannedView>,
     next: usize,
     device: &'a Device,
     /// Time spent so far.
@@ -96,7 +86,7 @@ pub(crate) struct Pixels<'a> {
 
 impl<'a> Pixels<'a> {
     pub(crate) fn new(
-        model: &dyn DenseModel,
+        model: &dyn Model,
         picture: &RgbImage,
         settings: &Inference,
         device: &'a Device,
@@ -105,7 +95,7 @@ impl<'a> Pixels<'a> {
         let (width, height) = (picture.width() as usize, picture.height() as usize);
         let (resized_width, resized_height) = settings.resized(width, height);
         let resized = [resized_height, resized_width];
-        let plan = settings.windows(resized, model.patch())?;
+        let plan = model.plan(resized, settings)?;
         let started = Instant::now();
         let picture = resize_bilinear(picture, resized_width, resized_height);
         let stages = Stages {
@@ -123,16 +113,26 @@ impl<'a> Pixels<'a> {
         })
     }
 
-    /// Encodes the windows that start at or above a row and were not encoded yet.
+    /// Number of layers of views.
+    pub(crate) fn layers(&self) -> usize {
+        layers(self.plan.iter())
+    }
+
+    /// Encodes the views that start at or above a row and were not encoded yet.
     pub(crate) fn encode_up_to(
         &mut self,
-        model: &dyn DenseModel,
+        model: &dyn Model,
         row: usize,
-    ) -> Vec<EncodedWindow> {
+    ) -> Result<Vec<EncodedView>, ModelError> {
+        let stride = model.stride();
         let mut encoded = Vec::new();
         while let Some(first) = self.plan.get(self.next).copied() {
-            let same =
-                |w: &&Window| w.y <= row && (w.width, w.height) == (first.width, first.height);
+            let pixels = |view: &PlannedView| (view.window.width, view.window.height);
+            let same = |view: &&PlannedView| {
+                view.window.y <= row
+                    && view.encoded_size(stride) == first.encoded_size(stride)
+                    && pixels(view) == pixels(&first)
+            };
             let count = self.plan[self.next..]
                 .iter()
                 .take(BATCH)
@@ -141,46 +141,55 @@ impl<'a> Pixels<'a> {
             if count == 0 {
                 break;
             }
-            let windows = self.plan[self.next..self.next + count].to_vec();
-            encoded.extend(self.encode(model, &windows));
+            let views = self.plan[self.next..self.next + count].to_vec();
+            encoded.extend(self.encode(model, &views)?);
             self.next += count;
         }
-        encoded
+        Ok(encoded)
     }
 
-    /// Encodes windows of one size. A window that is no multiple of the patch is padded at the right and at the
-    /// bottom with zeros, after normalisation.
-    fn encode(&mut self, model: &dyn DenseModel, windows: &[Window]) -> Vec<EncodedWindow> {
+    /// Encodes views of one size. A view that is no multiple of the stride is padded at the right and at the bottom with
+    /// zeros, after normalisation.
+    fn encode(
+        &mut self,
+        model: &dyn Model,
+        views: &[PlannedView],
+    ) -> Result<Vec<EncodedView>, ModelError> {
         let started = Instant::now();
-        let (patch, normalization) = (model.patch(), model.normalization());
-        let Some(Window { width, height, .. }) = windows.first().copied() else {
-            return Vec::new();
+        let facts = model.facts();
+        let Some([height, width]) = views.first().map(|view| view.encoded_size(facts.stride))
+        else {
+            return Ok(Vec::new());
         };
-        let padded = [
-            height.next_multiple_of(patch),
-            width.next_multiple_of(patch),
-        ];
-        let mut values = Vec::with_capacity(windows.len() * 3 * padded[0] * padded[1]);
-        for window in windows {
-            let crop = crop(&self.picture, window);
-            values.extend(normalization.to_chw_padded(&crop, padded[1], padded[0]));
+        let mut pixels = Vec::with_capacity(views.len());
+        let mut values = Vec::with_capacity(views.len() * 3 * height * width);
+        for view in views {
+            let mut part = crop(&self.picture, &view.window);
+            if let Some([height, width]) = view.resized {
+                part = resize_bilinear(&part, width, height);
+            }
+            values.extend(facts.normalization.to_chw_padded(&part, width, height));
+            pixels.push(part);
         }
-        let shape = [windows.len(), 3, padded[0], padded[1]];
-        let images = Tensor::from_data(TensorData::new(values, shape), self.device);
+        let shape = [views.len(), 3, height, width];
+        let batch = ViewBatch {
+            images: Tensor::from_data(TensorData::new(values, shape), self.device),
+            pixels: &pixels,
+        };
         let prepared = Instant::now();
-        let encoded = model.encode(images);
+        let encodings = model.encode(&batch)?;
         self.stages.prepare += prepared - started;
         self.stages.model += prepared.elapsed();
-        windows
-            .iter()
-            .enumerate()
-            .map(|(index, &window)| EncodedWindow {
-                window,
-                padded,
-                encoded: encoded.picture(index),
-            })
-            .collect()
+        let encoded = views.iter().zip(encodings);
+        Ok(encoded
+            .map(|(&view, encoding)| EncodedView { view, encoding })
+            .collect())
     }
+}
+
+/// Number of layers of some views, at least 1.
+pub(crate) fn layers<'a>(views: impl Iterator<Item = &'a PlannedView>) -> usize {
+    1 + views.map(|view| view.layer).max().unwrap_or(0)
 }
 
 /// A window's pixels.

@@ -6,12 +6,9 @@
 use serde::{Deserialize, Serialize};
 use zeg_image::{Window, fit_short_side, sliding_windows};
 
-use crate::{
-    ModelError,
-    zegformer::{crops::CropStyle, fusion::Fusion},
-};
+use crate::{ModelError, section::Section};
 pub use crate::{
-    dense::ClassQueries,
+    classes::{ClassNeeds, ClassQueries},
     encoded::EncodedPicture,
     scan::{Scan, Source, Stages, scan},
     score_map::{ScoreMap, lower_seen, score_windows},
@@ -35,7 +32,7 @@ pub enum View {
 }
 
 /// How pictures go through a model; the defaults are the published protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Inference {
     /// Length that the short side of a picture is resized to, in pixels; 0 keeps the picture's own size.
@@ -57,30 +54,14 @@ pub struct Inference {
     /// up to 16 times the short side.
     #[serde(skip_serializing_if = "is_zero")]
     pub longest_side: usize,
-    /// Of a model of two stages: how its own scores and CLIP's are joined.
-    #[serde(skip_serializing_if = "is_default")]
-    pub fusion: Fusion,
-    /// Of a model of two stages: what CLIP is shown of a region.
-    #[serde(skip_serializing_if = "is_default")]
-    pub crops: CropStyle,
-    /// Of a model of two stages: a query that could not give any pixel this much of any class is not shown to CLIP and
-    /// takes no part. 0 shows all, as published.
-    #[serde(skip_serializing_if = "is_nothing")]
-    pub least_share: f32,
+    /// Options that only the model's method knows.
+    #[serde(skip_serializing_if = "Section::is_empty")]
+    pub method: Section,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
 fn is_zero(pixels: &usize) -> bool {
     *pixels == 0
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
-fn is_nothing(share: &f32) -> bool {
-    *share <= 0.0
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
@@ -98,9 +79,7 @@ impl Default for Inference {
             threshold: None,
             view: View::Windows,
             longest_side: 0,
-            fusion: Fusion::default(),
-            crops: CropStyle::default(),
-            least_share: 0.0,
+            method: Section::default(),
         }
     }
 }
@@ -142,28 +121,78 @@ impl Inference {
         (scaled(width), scaled(height))
     }
 
-    /// The windows over a picture of that size, top to bottom.
-    pub(crate) fn windows(
+    /// Plans the views of an image of `[height, width]` pixels, top to bottom: windows, or the whole image.
+    ///
+    /// # Errors
+    /// The whole image has too many patches to be encoded at once.
+    pub fn plan(
         &self,
         [height, width]: [usize; 2],
-        patch: usize,
-    ) -> Result<Vec<Window>, ModelError> {
+        stride: usize,
+    ) -> Result<Vec<PlannedView>, ModelError> {
         if self.view == View::Windows {
-            return Ok(sliding_windows(width, height, self.crop, self.stride));
+            let windows = sliding_windows(width, height, self.crop, self.stride);
+            return Ok(windows.into_iter().map(PlannedView::from).collect());
         }
-        let patches = width.div_ceil(patch) * height.div_ceil(patch);
+        let patches = width.div_ceil(stride) * height.div_ceil(stride);
         if patches > MOST_PATCHES {
             return Err(ModelError::Config(format!(
                 "a whole picture of {width}×{height} pixels has {patches} patches, more than {MOST_PATCHES}; \
                  make it smaller (short-side) or use windows"
             )));
         }
-        Ok(vec![Window {
+        Ok(vec![PlannedView::whole([height, width])])
+    }
+}
+
+/// A part of an image that is encoded at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlannedView {
+    /// The part.
+    pub window: Window,
+    /// Height and width in pixels that it is resized to before it is encoded, multiples of the model's stride; without,
+    /// it keeps its size and is padded.
+    pub resized: Option<[usize; 2]>,
+    /// Views of one layer are averaged where they overlap, then the layers are.
+    pub layer: usize,
+}
+
+impl From<Window> for PlannedView {
+    fn from(window: Window) -> Self {
+        Self {
+            window,
+            resized: None,
+            layer: 0,
+        }
+    }
+}
+
+impl PlannedView {
+    /// The whole image of `[height, width]` pixels as one view.
+    pub fn whole([height, width]: [usize; 2]) -> Self {
+        Self::from(Window {
             x: 0,
             y: 0,
             width,
             height,
-        }])
+        })
+    }
+
+    /// Height and width in pixels that are encoded.
+    ///
+    /// - `stride`: of the model; what is not resized is padded to multiples of it
+    pub fn encoded_size(&self, stride: usize) -> [usize; 2] {
+        self.resized.unwrap_or_else(|| {
+            [self.window.height, self.window.width].map(|side| side.next_multiple_of(stride))
+        })
+    }
+
+    /// Height and width in pixels of the image that the encoded view covers, the window in its top left corner.
+    pub fn covered_size(&self, stride: usize) -> [usize; 2] {
+        match self.resized {
+            Some(_) => [self.window.height, self.window.width],
+            None => self.encoded_size(stride),
+        }
     }
 }
 
@@ -182,7 +211,7 @@ mod tests {
         assert_eq!(settings.resized(1, 1), (512, 512));
         let own = Inference {
             short_side: 0,
-            ..settings
+            ..settings.clone()
         };
         assert_eq!(own.resized(12_000, 9000), (12_000, 9000));
     }
@@ -204,8 +233,8 @@ mod tests {
             view: View::Whole,
             ..Inference::default()
         };
-        assert_eq!(whole.windows([512, 700], 16).unwrap().len(), 1);
-        let error = whole.windows([2000, 2000], 16).unwrap_err().to_string();
+        assert_eq!(whole.plan([512, 700], 16).unwrap().len(), 1);
+        let error = whole.plan([2000, 2000], 16).unwrap_err().to_string();
         assert!(error.contains("15625 patches"), "{error}");
     }
 }

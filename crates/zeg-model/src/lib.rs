@@ -1,47 +1,47 @@
-//! CLIP towers and the zero-shot segmentation models on them.
+//! CLIP towers and the segmentation methods on them.
 //!
-//! A picture's path: [`vision`] (with [`prompts`] and [`regions`]) → [`zegclip`], [`clip_rc`] or [`training_free`] →
-//! [`scores`]. The words' path: [`text`] or a table ([`embeddings`]) → [`descriptor`] → [`decoder`]. Parameters come
-//! from [`weights`], under the names and in the layouts of the reference checkpoints.
+//! An image's path: [`inference`] (resized, cut into views) → [`method::Model::encode`] ([`vision`] with [`prompts`] and
+//! [`regions`]) → [`method::Model::score`] → [`scores`]. The class names' path: [`text`] or a table ([`embeddings`]) →
+//! [`classes`]. The methods stand in [`methods`], behind the seam [`method`]. Parameters come from [`weights`], under the
+//! names and in the layouts of the reference checkpoints.
 
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
+pub mod classes;
 pub mod clip;
-pub mod clip_rc;
 pub mod config;
-pub mod count;
+pub mod cost;
 pub mod decoder;
-pub mod dense;
 pub mod descriptor;
 pub mod embeddings;
 pub mod encoded;
 mod error;
 pub mod generated;
 pub mod inference;
-pub mod key_tables;
 pub mod layers;
 pub mod method;
+pub mod methods;
 pub mod packing;
 pub mod params;
 pub mod prompts;
 pub mod recognize;
-pub mod recovery;
+pub mod refine;
 pub mod regions;
+pub mod renamed;
 pub mod resize;
 pub mod scan;
-mod score_map;
+pub mod score_map;
 pub mod scores;
+pub mod section;
 mod strip;
 pub mod test_time;
 pub mod text;
 pub mod trace;
-pub mod training_free;
 pub mod transformer;
 pub mod vision;
 pub mod vocabulary;
 pub mod weights;
-pub mod zegclip;
-pub mod zegformer;
 
 pub use error::ModelError;
 pub use zeg_kernels::Precision;

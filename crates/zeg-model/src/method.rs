@@ -1,325 +1,424 @@
-//! The methods that are trained: one type for all of them, so that trainer, checkpoints and commands need not know
-//! which they have.
+//! The seam between the methods and everything else.
 //!
-//! A [`MethodConfig`] says what a model is, a [`Model`] is one. What only one method has stays in its own file; what
-//! its training minimises is the training crate's matter.
+//! A *method* ([`Method`]) is one entry of the list in [`crate::methods`]. It reads its own section of an experiment
+//! into an *architecture* ([`Architecture`]), which builds a *model* ([`Model`]). The rest of the code knows these
+//! three traits and nothing else; what only one method has stays in its folder.
+//!
+//! A method implements [`SegmentationModel`], whose encoding of an image has a type of its own. Every implementation
+//! is a [`Model`], which hides that type.
+
+use std::{any::Any, fmt::Debug, sync::Arc};
 
 use burn::{
     module::Module,
     tensor::{Device, Tensor},
 };
 use serde::{Deserialize, Serialize};
-use zeg_image::normalize::Normalization;
+use zeg_image::{RgbImage, normalize::Normalization};
 
 use crate::{
     ModelError, Precision,
-    clip_rc::ClipRc,
-    config::{ClipRcConfig, VisionConfig, ZegClipConfig},
-    count::{Macs, ParamCounts, clip_rc_macs, clip_rc_params, zegclip_macs, zegclip_params},
-    dense::{DenseModel, Scoring},
-    params::list_params,
-    vision::Encoded,
-    weights::{Provenance, StateDict},
-    zegclip::ZegClip,
-    zegformer::{
-        ZegFormer, ZegFormerConfig,
-        config::STRIDE,
-        count::{zegformer_macs, zegformer_params},
-    },
+    classes::{ClassNeeds, ClassQueries},
+    config::VisionConfig,
+    cost::Cost,
+    inference::{Inference, PlannedView},
+    params::{Parameters, list_params},
+    refine::SecondPass,
+    scores::ViewScores,
+    section::Section,
+    weights::{KeyTable, Provenance, StateDict},
 };
 
-/// A method, by the name that a configuration file gives it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// ZegCLIP (CVPR 2023).
-    #[default]
-    #[serde(rename = "zegclip")]
-    ZegClip,
-    /// CLIP-RC (CVPR 2024).
-    ClipRc,
-    /// ZegFormer (CVPR 2022), in two stages.
-    #[serde(rename = "zegformer")]
-    ZegFormer,
+/// What a method starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartingPoint {
+    /// It is trained on masks, from an experiment file.
+    Masks,
+    /// It uses plain CLIP weights as they are.
+    PlainClip,
 }
 
-impl Method {
-    /// For leaving the usual value out of files.
-    #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
-    pub fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
+/// A way of segmenting with class names: what the rest of the code has to know of it.
+pub trait Method: Debug + Send + Sync {
+    /// Name in files and on the command line, such as `my-method`.
+    fn name(&self) -> &'static str;
 
-    /// Its name for people.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::ZegClip => "ZegCLIP",
-            Self::ClipRc => "CLIP-RC",
-            Self::ZegFormer => "ZegFormer",
-        }
-    }
-}
+    /// Name for people.
+    fn title(&self) -> &'static str;
 
-/// What a model of any method is.
-#[derive(Debug, Clone, PartialEq)]
-pub enum MethodConfig {
-    /// See [`ZegClip`].
-    ZegClip(ZegClipConfig),
-    /// See [`ClipRc`].
-    ClipRc(ClipRcConfig),
-    /// See [`ZegFormer`].
-    ZegFormer(ZegFormerConfig),
-}
+    /// What it starts from.
+    fn starting_point(&self) -> StartingPoint;
 
-impl MethodConfig {
-    /// The method.
-    pub fn method(&self) -> Method {
-        match self {
-            Self::ZegClip(_) => Method::ZegClip,
-            Self::ClipRc(_) => Method::ClipRc,
-            Self::ZegFormer(_) => Method::ZegFormer,
-        }
-    }
-
-    /// Checks that the numbers fit each other.
+    /// Reads the method's section of an experiment file (`[model]` without `method`).
+    ///
+    /// - `tower`: the image tower to use instead of a named one, where it is known from weights
     ///
     /// # Errors
-    /// See the methods' own configurations.
-    pub fn check(&self) -> Result<(), ModelError> {
-        match self {
-            Self::ZegClip(config) => config.check(),
-            Self::ClipRc(config) => config.check(),
-            Self::ZegFormer(config) => config.check(),
-        }
+    /// A key is not known, a value is out of range, or the values do not fit each other.
+    fn configure(
+        &self,
+        section: &Section,
+        tower: Option<&PlainTower>,
+    ) -> Result<Arc<dyn Architecture>, ModelError>;
+
+    /// Recognises a published checkpoint of this method; `None` where the weights are something else.
+    ///
+    /// # Errors
+    /// The weights are of this method, but contradict themselves.
+    fn recognize(&self, weights: &StateDict) -> Result<Option<Arc<dyn Architecture>>, ModelError> {
+        let _ = weights;
+        Ok(None)
     }
+
+    /// The key tables of its published checkpoints.
+    fn key_tables(&self) -> &'static [KeyTable] {
+        &[]
+    }
+
+    /// Brings the experiment of a checkpoint of format 1 up to date, as far as it is this method's matter.
+    fn upgrade_experiment(&self, experiment: &mut serde_json::Value) {
+        let _ = experiment;
+    }
+}
+
+/// CLIP's image tower as weights hold it, and what its images are normalised with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlainTower {
+    /// The architecture, without prompts and region tokens.
+    pub encoder: VisionConfig,
+    /// Mean and standard deviation of pixels.
+    pub normalization: Normalization,
+}
+
+/// A configured method: everything about a model but its parameters.
+pub trait Architecture: Debug + Send + Sync {
+    /// Name of the method.
+    fn method(&self) -> &'static str;
+
+    /// Name of the method for people.
+    fn title(&self) -> &'static str;
 
     /// Reads a model; what the weights lack, and the method trains, starts fresh.
     ///
     /// # Errors
-    /// The configuration contradicts itself, or what must be pre-trained is not in the weights.
-    pub fn build(
+    /// What must be pre-trained is not in the weights, or a tensor has another shape.
+    fn build(
         &self,
         weights: &StateDict,
         device: &Device,
         seed: u64,
-    ) -> Result<(Model, Provenance), ModelError> {
-        match self {
-            Self::ZegClip(config) => {
-                let (model, provenance) = ZegClip::build(weights, config, device, seed)?;
-                Ok((Model::ZegClip(model), provenance))
-            }
-            Self::ClipRc(config) => {
-                let (model, provenance) = ClipRc::build(weights, config, device, seed)?;
-                Ok((Model::ClipRc(model), provenance))
-            }
-            Self::ZegFormer(config) => {
-                let (model, provenance) = ZegFormer::build(weights, config, device, seed)?;
-                Ok((Model::ZegFormer(model), provenance))
-            }
-        }
-    }
+    ) -> Result<(Box<dyn Model>, Provenance), ModelError>;
 
-    /// As [`MethodConfig::build`], for inference alone: on the CPU, linear layers hold packed weights.
+    /// Reads a model for inference alone: on the CPU, linear layers hold packed weights.
     ///
     /// # Errors
-    /// As [`MethodConfig::build`], or the device cannot compute with this precision.
-    pub fn build_packed(
+    /// As [`Architecture::build`], or the device cannot compute with this precision.
+    fn build_packed(
         &self,
         weights: &StateDict,
         device: &Device,
         precision: Precision,
-    ) -> Result<Model, ModelError> {
-        match self {
-            Self::ZegClip(config) => {
-                ZegClip::build_packed(weights, config, device, precision).map(Model::ZegClip)
-            }
-            Self::ClipRc(config) => {
-                ClipRc::build_packed(weights, config, device, precision).map(Model::ClipRc)
-            }
-            Self::ZegFormer(config) => {
-                ZegFormer::build_packed(weights, config, device, precision).map(Model::ZegFormer)
-            }
-        }
-    }
+    ) -> Result<Box<dyn Model>, ModelError>;
 
-    /// The model's shape without values, for counting.
+    /// Returns the model's shape without values, for counting.
     ///
     /// # Errors
     /// The configuration contradicts itself.
-    pub fn blueprint(&self, device: &Device) -> Result<Model, ModelError> {
-        match self {
-            Self::ZegClip(config) => Ok(Model::ZegClip(ZegClip::blueprint(config, device)?)),
-            Self::ClipRc(config) => Ok(Model::ClipRc(ClipRc::blueprint(config, device)?)),
-            Self::ZegFormer(config) => Ok(Model::ZegFormer(ZegFormer::blueprint(config, device)?)),
-        }
+    fn blueprint(&self, device: &Device) -> Result<Box<dyn Model>, ModelError>;
+
+    /// Whether the parameter of this name learns.
+    fn trains(&self, key: &str) -> bool;
+
+    /// Whether a checkpoint keeps the parameter of this name although it does not learn.
+    fn keeps(&self, key: &str) -> bool {
+        let _ = key;
+        false
     }
 
-    /// Whether the parameter of this name really learns.
-    pub fn trains(&self, key: &str) -> bool {
-        match self {
-            Self::ZegClip(config) => ZegClip::trains(config, key),
-            Self::ClipRc(config) => ClipRc::trains(config, key),
-            Self::ZegFormer(_) => ZegFormer::trains(key),
-        }
+    /// The name under which weights hold the parameter `key` of the model, where it is another.
+    fn weight_name(&self, key: &str) -> String {
+        key.to_owned()
     }
 
-    /// The CLIP image tower that pictures go through, or crops of them; `None` for a first stage alone.
-    pub fn encoder(&self) -> Option<&VisionConfig> {
-        match self {
-            Self::ZegClip(config) => Some(&config.encoder),
-            Self::ClipRc(config) => Some(&config.encoder),
-            Self::ZegFormer(config) => config.classifier.as_ref(),
-        }
+    /// Whether the parameter of this name belongs to a backbone of the method's own, which is pre-trained in another file
+    /// than CLIP.
+    fn is_backbone(&self, key: &str) -> bool {
+        let _ = key;
+        false
     }
 
-    /// The sides of a picture must be multiples of this many pixels.
-    pub fn patch(&self) -> usize {
-        match self {
-            Self::ZegClip(config) => config.encoder.patch,
-            Self::ClipRc(config) => config.encoder.patch,
-            Self::ZegFormer(_) => STRIDE,
-        }
+    /// CLIP's image tower, which sees images or crops of them; `None` where the method has none.
+    fn encoder(&self) -> Option<&VisionConfig>;
+
+    /// The sides of an image must be multiples of this many pixels.
+    fn stride(&self) -> usize;
+
+    /// Side in pixels of the images that the model is made for and that its cost is told for.
+    fn resolution(&self) -> usize;
+
+    /// How scores are made of its logits.
+    fn scoring(&self) -> Scoring;
+
+    /// Whether the image encoder is CLIP's own, which training does not change: models of one such encoder can share
+    /// the encodings of images.
+    fn has_frozen_encoder(&self) -> bool {
+        false
     }
 
-    /// Side in pixels of the pictures that the model is made for, and that its cost is told for.
-    pub fn resolution(&self) -> usize {
-        match self {
-            Self::ZegClip(config) => config.encoder.input_resolution,
-            Self::ClipRc(config) => config.encoder.input_resolution,
-            Self::ZegFormer(config) => config.resolution,
-        }
+    /// The architecture with an image tower that its own checkpoint lacks; `None` where it lacks none.
+    ///
+    /// - `tower`: CLIP's, from another file
+    fn with_tower(&self, tower: &VisionConfig) -> Option<Arc<dyn Architecture>> {
+        let _ = tower;
+        None
     }
 
-    /// How many crops of a picture the encoder looks at; `None` where it looks at the picture.
-    pub fn crops(&self) -> Option<usize> {
-        match self {
-            Self::ZegClip(_) | Self::ClipRc(_) => None,
-            Self::ZegFormer(config) => Some(config.queries),
-        }
+    /// How images go through a model of this architecture unless somebody says otherwise.
+    fn default_inference(&self) -> Inference {
+        Inference::default()
     }
 
-    /// How scores are made of its masks.
-    pub fn scoring(&self) -> Scoring {
-        match self {
-            Self::ZegClip(config) => config.head.scoring,
-            Self::ClipRc(config) => config.head.scoring,
-            Self::ZegFormer(_) => Scoring::Softmax,
-        }
-    }
-
-    /// Numbers of parameters.
+    /// Checks that an image side in pixels suits the model beyond being a multiple of the stride.
+    ///
+    /// - `setting`: its name in the experiment file
     ///
     /// # Errors
-    /// See [`MethodConfig::blueprint`].
-    pub fn count_params(&self) -> Result<ParamCounts, ModelError> {
-        let params = list_params(&self.blueprint(&Device::flex())?, |key| self.trains(key));
-        Ok(match self {
-            Self::ZegClip(config) => zegclip_params(&params, config),
-            Self::ClipRc(config) => clip_rc_params(&params, config),
-            Self::ZegFormer(_) => zegformer_params(&params),
+    /// It does not; the error says what would.
+    fn check_side(&self, setting: &str, pixels: usize) -> Result<(), ModelError> {
+        let _ = (setting, pixels);
+        Ok(())
+    }
+
+    /// Parameters and multiply-accumulates of one square image of [`Architecture::resolution`].
+    ///
+    /// # Errors
+    /// The configuration contradicts itself.
+    fn cost(&self, classes: usize) -> Result<Cost, ModelError>;
+}
+
+impl dyn Architecture + '_ {
+    /// Lists the parameters of the blueprint, with which of them learn.
+    ///
+    /// # Errors
+    /// See [`Architecture::blueprint`].
+    pub fn params(&self) -> Result<Vec<crate::params::ParamInfo>, ModelError> {
+        let blueprint = self.blueprint(&Device::flex())?;
+        Ok(list_params(&*blueprint, |key| self.trains(key)))
+    }
+}
+
+/// What logits are, and how they become scores from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scoring {
+    /// Each class has a score of its own, σ(logit), taken in every window before windows are averaged.
+    #[default]
+    Sigmoid,
+    /// Classes compete: logits are averaged over windows, and a score is a softmax over the classes, taken last.
+    Softmax,
+    /// Masks of queries times the queries' class scores, summed over the queries; a sum can exceed 1.
+    MaskSum,
+}
+
+impl Scoring {
+    /// Whether it is the default, which is left out of files.
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What is fixed about a model's input and output.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ModelFacts {
+    /// Views are padded to sides that are multiples of this many pixels.
+    pub stride: usize,
+    /// Channels of the joint image-text space, which class embeddings must have.
+    pub embed_dim: usize,
+    /// What pixels are normalised with.
+    pub normalization: Normalization,
+    /// What its logits are.
+    pub scoring: Scoring,
+}
+
+/// Views of one size, encoded together.
+#[derive(Debug)]
+pub struct ViewBatch<'a> {
+    /// Normalised, padded with 0 at the right and at the bottom: `[views, 3, height, width]`
+    pub images: Tensor<4>,
+    /// The same views before normalisation and padding; empty where only normalised values are at hand.
+    pub pixels: &'a [RgbImage],
+}
+
+/// A model as its method writes it.
+pub trait SegmentationModel: Module + Debug + Send + Sync + 'static {
+    /// What the model keeps of a view of an image; any class names can be asked of it afterwards.
+    type Encoding: Clone + Debug + Send + Sync + 'static;
+
+    /// What is fixed about input and output.
+    fn facts(&self) -> ModelFacts;
+
+    /// Plans the views of a resized image of `size` = `[height, width]`; windows or the whole image as the settings
+    /// say, unless the method has a plan of its own.
+    ///
+    /// # Errors
+    /// The settings do not fit the image.
+    fn plan(&self, size: [usize; 2], settings: &Inference) -> Result<Vec<PlannedView>, ModelError> {
+        settings.plan(size, self.facts().stride)
+    }
+
+    /// Encodes views, one encoding a view.
+    ///
+    /// # Errors
+    /// The device could not be read, or the method needs pixels and there are none.
+    fn encode(&self, views: &ViewBatch) -> Result<Vec<Self::Encoding>, ModelError>;
+
+    /// Scores classes on an encoded view.
+    ///
+    /// # Errors
+    /// The device could not be read.
+    fn score(
+        &self,
+        encoding: &Self::Encoding,
+        classes: &ClassQueries,
+    ) -> Result<ViewScores, ModelError>;
+
+    /// What it wants of the text side besides one embedding a class.
+    fn class_needs(&self) -> ClassNeeds {
+        ClassNeeds::default()
+    }
+
+    /// Sets the method's own options of inference (`[inference.method]`).
+    ///
+    /// # Errors
+    /// The method has no such option, or the value is out of range.
+    fn set_options(&mut self, options: &Section) -> Result<(), ModelError> {
+        options.refuse_all("inference.method")
+    }
+
+    /// A second pass over the scores of the first, where the method has one.
+    fn second_pass(&self) -> Option<&dyn SecondPass> {
+        None
+    }
+}
+
+/// What a model keeps of a view, without its type.
+#[derive(Debug, Clone)]
+pub struct Encoding(Arc<dyn AnyEncoding>);
+
+/// See [`Encoding`].
+trait AnyEncoding: Any + Debug + Send + Sync {}
+impl<T: Any + Debug + Send + Sync> AnyEncoding for T {}
+
+impl Encoding {
+    /// The encoding as the type that its own method gave it.
+    fn of<T: 'static>(&self) -> Result<&T, ModelError> {
+        let any: &dyn Any = &*self.0;
+        any.downcast_ref().ok_or_else(|| {
+            ModelError::Config("the image was encoded by a model of another method".into())
         })
     }
-
-    /// Multiply-accumulates of one square picture of [`MethodConfig::resolution`].
-    pub fn count_macs(&self, classes: usize) -> Macs {
-        match self {
-            Self::ZegClip(config) => zegclip_macs(config, self.resolution(), classes),
-            Self::ClipRc(config) => clip_rc_macs(config, self.resolution(), classes),
-            Self::ZegFormer(config) => zegformer_macs(config, self.resolution(), classes).summed(),
-        }
-    }
 }
 
-impl From<ZegClipConfig> for MethodConfig {
-    fn from(config: ZegClipConfig) -> Self {
-        Self::ZegClip(config)
-    }
-}
-
-impl From<ZegFormerConfig> for MethodConfig {
-    fn from(config: ZegFormerConfig) -> Self {
-        Self::ZegFormer(config)
-    }
-}
-
-impl From<ClipRcConfig> for MethodConfig {
-    fn from(config: ClipRcConfig) -> Self {
-        Self::ClipRc(config)
-    }
-}
-
-/// A model of any method that is trained. Its parameters have the names that the method's own have.
-#[allow(clippy::large_enum_variant)] // handles of tensors; a program holds one or two models
-#[derive(Module, Debug)]
-pub enum Model {
-    /// ZegCLIP.
-    ZegClip(ZegClip),
-    /// CLIP-RC.
-    ClipRc(ClipRc),
-    /// ZegFormer.
-    ZegFormer(ZegFormer),
-}
-
-impl Model {
+/// A model of any method, in training or for inference.
+pub trait Model: Parameters + Any + Debug + Send + Sync {
+    /// See [`SegmentationModel::facts`].
+    fn facts(&self) -> ModelFacts;
+    /// See [`SegmentationModel::plan`].
+    ///
+    /// # Errors
+    /// The settings do not fit the image.
+    fn plan(&self, size: [usize; 2], settings: &Inference) -> Result<Vec<PlannedView>, ModelError>;
+    /// See [`SegmentationModel::encode`].
+    ///
+    /// # Errors
+    /// The device could not be read, or the method needs pixels and there are none.
+    fn encode(&self, views: &ViewBatch) -> Result<Vec<Encoding>, ModelError>;
+    /// See [`SegmentationModel::score`].
+    ///
+    /// # Errors
+    /// The device could not be read, or the encoding is another method's.
+    fn score(&self, encoding: &Encoding, classes: &ClassQueries) -> Result<ViewScores, ModelError>;
+    /// See [`SegmentationModel::class_needs`].
+    fn class_needs(&self) -> ClassNeeds;
+    /// See [`SegmentationModel::set_options`].
+    ///
+    /// # Errors
+    /// The method has no such option, or the value is out of range.
+    fn set_options(&mut self, options: &Section) -> Result<(), ModelError>;
+    /// See [`SegmentationModel::second_pass`].
+    fn second_pass(&self) -> Option<&dyn SecondPass>;
     /// The device that the parameters are on; the default one where there are none.
-    pub fn device(&self) -> Device {
-        let devices = self.devices();
-        devices.into_iter().next().unwrap_or_default()
+    fn device(&self) -> Device;
+    /// Returns the model for inference: no dropout, no graph.
+    fn for_inference(&self) -> Box<dyn Model>;
+    /// The model as any value, for the training part of its own method.
+    fn as_any(&self) -> &dyn Any;
+}
+
+impl<M: SegmentationModel> Model for M {
+    fn facts(&self) -> ModelFacts {
+        SegmentationModel::facts(self)
     }
 
-    fn dense(&self) -> &dyn DenseModel {
-        match self {
-            Self::ZegClip(model) => model,
-            Self::ClipRc(model) => model,
-            Self::ZegFormer(model) => model,
-        }
+    fn plan(&self, size: [usize; 2], settings: &Inference) -> Result<Vec<PlannedView>, ModelError> {
+        SegmentationModel::plan(self, size, settings)
+    }
+
+    fn encode(&self, views: &ViewBatch) -> Result<Vec<Encoding>, ModelError> {
+        let encodings = SegmentationModel::encode(self, views)?.into_iter();
+        Ok(encodings
+            .map(|encoding| Encoding(Arc::new(encoding)))
+            .collect())
+    }
+
+    fn score(&self, encoding: &Encoding, classes: &ClassQueries) -> Result<ViewScores, ModelError> {
+        SegmentationModel::score(self, encoding.of::<M::Encoding>()?, classes)
+    }
+
+    fn class_needs(&self) -> ClassNeeds {
+        SegmentationModel::class_needs(self)
+    }
+
+    fn set_options(&mut self, options: &Section) -> Result<(), ModelError> {
+        SegmentationModel::set_options(self, options)
+    }
+
+    fn second_pass(&self) -> Option<&dyn SecondPass> {
+        SegmentationModel::second_pass(self)
+    }
+
+    fn device(&self) -> Device {
+        self.devices().into_iter().next().unwrap_or_default()
+    }
+
+    fn for_inference(&self) -> Box<dyn Model> {
+        Box::new(self.valid())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 }
 
-impl From<ZegClip> for Model {
-    fn from(model: ZegClip) -> Self {
-        Self::ZegClip(model)
-    }
-}
-
-impl From<ZegFormer> for Model {
-    fn from(model: ZegFormer) -> Self {
-        Self::ZegFormer(model)
-    }
-}
-
-impl From<ClipRc> for Model {
-    fn from(model: ClipRc) -> Self {
-        Self::ClipRc(model)
-    }
-}
-
-impl DenseModel for Model {
-    fn encode(&self, images: Tensor<4>) -> Encoded {
-        self.dense().encode(images)
+impl dyn Model + '_ {
+    /// Views are padded to sides that are multiples of this many pixels.
+    pub fn stride(&self) -> usize {
+        self.facts().stride
     }
 
-    fn masks(&self, encoded: Encoded, text: Tensor<2>) -> Tensor<4> {
-        self.dense().masks(encoded, text)
+    /// Channels of the joint image-text space, which class embeddings must have.
+    pub fn embed_dim(&self) -> usize {
+        self.facts().embed_dim
     }
 
-    fn patch(&self) -> usize {
-        self.dense().patch()
+    /// What its logits are.
+    pub fn scoring(&self) -> Scoring {
+        self.facts().scoring
     }
 
-    fn embed_dim(&self) -> usize {
-        self.dense().embed_dim()
-    }
-
-    fn scoring(&self) -> Scoring {
-        self.dense().scoring()
-    }
-
-    fn normalization(&self) -> Normalization {
-        self.dense().normalization()
-    }
-
-    fn two_stage(&self) -> Option<&ZegFormer> {
-        self.dense().two_stage()
+    /// What pixels are normalised with.
+    pub fn normalization(&self) -> Normalization {
+        self.facts().normalization
     }
 }

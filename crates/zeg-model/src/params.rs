@@ -5,9 +5,11 @@ use burn::{
     tensor::{Gradients, Tensor},
 };
 
-/// Fields that group parameters in our structs, and variants of [`crate::method::Model`], which have no place in the
-/// reference's names.
-const UNNAMED_GROUPS: [&str; 4] = ["prompts", "ZegClip", "ClipRc", "ZegFormer"];
+/// Whether a step of the path to a parameter has no place in the reference's names: the group of the prompts, and
+/// variants of enumerations, which alone begin with a capital letter.
+fn is_unnamed(part: &str) -> bool {
+    part == "prompts" || part.starts_with(|first: char| first.is_ascii_uppercase())
+}
 
 /// Something to do with each float parameter.
 pub trait ParamVisitor {
@@ -48,72 +50,150 @@ pub struct ParamInfo {
     pub trained: bool,
 }
 
-/// All float parameters of a model; does not materialise them.
+/// A parameter of any rank, for code that does not depend on it.
+pub trait AnyParam {
+    /// Sizes, slowest first; does not materialise the parameter.
+    fn shape(&self) -> Vec<usize>;
+    /// Whether it learns.
+    fn is_trained(&self) -> bool;
+    /// The values without a graph: `[count]`
+    fn flat(&self) -> Tensor<1>;
+    /// Takes the gradient out of `gradients`: `[count]`; `None` where the loss does not reach the parameter.
+    fn take_gradient(&self, gradients: &mut Gradients) -> Option<Tensor<1>>;
+}
+
+impl<const D: usize> AnyParam for Param<Tensor<D>> {
+    fn shape(&self) -> Vec<usize> {
+        self.lazy_shape().to_vec()
+    }
+    fn is_trained(&self) -> bool {
+        self.is_require_grad()
+    }
+    fn flat(&self) -> Tensor<1> {
+        self.val().without_autodiff().flatten(0, D - 1)
+    }
+    fn take_gradient(&self, gradients: &mut Gradients) -> Option<Tensor<1>> {
+        let gradient = self.val().grad_remove(gradients)?;
+        Some(gradient.flatten(0, D - 1))
+    }
+}
+
+/// The parameters of a model whose type is not known.
 ///
-/// `trained` tells by name, because a model on a device without autodiff does not know.
-pub fn list_params<M: Module>(model: &M, trained: impl Fn(&str) -> bool) -> Vec<ParamInfo> {
-    struct List<F>(Vec<ParamInfo>, F);
-    impl<F: Fn(&str) -> bool> ParamVisitor for List<F> {
-        fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
-            self.0.push(ParamInfo {
+/// Every module has it; the functions of this file build on it.
+pub trait Parameters {
+    /// Shows every float parameter with its name, in the order of the fields.
+    fn each(&self, visit: &mut dyn FnMut(&str, &dyn AnyParam));
+
+    /// Replaces the values of float parameters, in the order of the fields.
+    ///
+    /// - `replace`: new values `[count]` without a graph, or `None` to leave the parameter as it is
+    fn replace(&mut self, replace: &mut dyn FnMut(&str, &dyn AnyParam) -> Option<Tensor<1>>);
+}
+
+impl<M: Module> Parameters for M {
+    fn each(&self, visit: &mut dyn FnMut(&str, &dyn AnyParam)) {
+        struct Each<'a>(&'a mut dyn FnMut(&str, &dyn AnyParam));
+        impl ParamVisitor for Each<'_> {
+            fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
+                (self.0)(name, param);
+            }
+        }
+        visit_params(self, &mut Each(visit));
+    }
+
+    fn replace(&mut self, replace: &mut dyn FnMut(&str, &dyn AnyParam) -> Option<Tensor<1>>) {
+        struct Replace<'a>(&'a mut dyn FnMut(&str, &dyn AnyParam) -> Option<Tensor<1>>);
+        impl ParamMapper for Replace<'_> {
+            fn map<const D: usize>(
+                &mut self,
+                name: &str,
+                param: Param<Tensor<D>>,
+            ) -> Param<Tensor<D>> {
+                let Some(flat) = (self.0)(name, &param) else {
+                    return param;
+                };
+                param.map(|value| {
+                    let shape = value.shape();
+                    Tensor::<D>::from_inner(flat.reshape(shape)).require_grad()
+                })
+            }
+        }
+        // Cloning a module clones handles of its tensors.
+        *self = map_params(self.clone(), &mut Replace(replace));
+    }
+}
+
+/// Lists all float parameters of a model; does not materialise them.
+///
+/// - `trained`: tells by name, because a model on a device without autodiff does not know
+pub fn list_params(
+    model: &(impl Parameters + ?Sized),
+    trained: impl Fn(&str) -> bool,
+) -> Vec<ParamInfo> {
+    let mut list = Vec::new();
+    model.each(&mut |name, param| {
+        list.push(ParamInfo {
+            name: name.to_owned(),
+            shape: param.shape(),
+            trained: trained(name),
+        });
+    });
+    list
+}
+
+/// A parameter's values in main memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParamValues {
+    /// As in the reference checkpoints.
+    pub name: String,
+    /// Sizes, slowest first.
+    pub shape: Vec<usize>,
+    /// Row-major.
+    pub values: Vec<f32>,
+}
+
+/// Reads the values of the trained parameters.
+pub fn trained_values(model: &(impl Parameters + ?Sized)) -> Vec<ParamValues> {
+    kept_values(model, |_| false)
+}
+
+/// Reads the values of the trained parameters, and of those that a checkpoint keeps beside them.
+///
+/// - `keeps`: tells by name whether a parameter that does not learn is the model's own all the same
+pub fn kept_values(
+    model: &(impl Parameters + ?Sized),
+    keeps: impl Fn(&str) -> bool,
+) -> Vec<ParamValues> {
+    let mut kept = Vec::new();
+    model.each(&mut |name, param| {
+        if param.is_trained() || keeps(name) {
+            let data = param.flat().into_data().convert::<f32>();
+            kept.push(ParamValues {
                 name: name.to_owned(),
-                shape: param.lazy_shape().to_vec(),
-                trained: (self.1)(name),
+                shape: param.shape(),
+                values: data.try_to_vec().unwrap_or_default(),
             });
         }
-    }
-    let mut list = List(Vec::new(), trained);
-    visit_params(model, &mut list);
-    list.0
+    });
+    kept
 }
 
-/// Whether a parameter that does not learn is a model's own all the same: the statistics of ZegFormer's backbone, which no
-/// other file has.
-fn is_kept(name: &str) -> bool {
-    name.starts_with("backbone.") && name.contains(".norm.")
-}
-
-/// Values of the trained parameters, and of those that belong to them: name, shape and row-major values.
-pub fn trained_values<M: Module>(model: &M) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-    struct Values(Vec<(String, Vec<usize>, Vec<f32>)>);
-    impl ParamVisitor for Values {
-        fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
-            if param.is_require_grad() || is_kept(name) {
-                let tensor = param.val().without_autodiff();
-                let shape = tensor.dims().to_vec();
-                self.0.push((
-                    name.to_owned(),
-                    shape,
-                    tensor
-                        .into_data()
-                        .convert::<f32>()
-                        .try_to_vec()
-                        .unwrap_or_default(),
-                ));
-            }
+/// Takes the gradients of the trained parameters, flat, in the order of the fields; parameters that the loss does not
+/// reach are left out.
+pub fn flat_gradients(
+    model: &(impl Parameters + ?Sized),
+    gradients: &mut Gradients,
+) -> Vec<(String, Tensor<1>)> {
+    let mut found = Vec::new();
+    model.each(&mut |name, param| {
+        if param.is_trained()
+            && let Some(gradient) = param.take_gradient(gradients)
+        {
+            found.push((name.to_owned(), gradient));
         }
-    }
-    let mut values = Values(Vec::new());
-    visit_params(model, &mut values);
-    values.0
-}
-
-/// Gradients of the trained parameters as flat tensors, in the order of the fields; parameters that the loss does
-/// not reach are left out.
-pub fn flat_gradients<M: Module>(model: &M, gradients: &mut Gradients) -> Vec<(String, Tensor<1>)> {
-    struct Collect<'a>(&'a mut Gradients, Vec<(String, Tensor<1>)>);
-    impl ParamVisitor for Collect<'_> {
-        fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
-            if param.is_require_grad()
-                && let Some(gradient) = param.val().grad_remove(self.0)
-            {
-                self.1.push((name.to_owned(), gradient.flatten(0, D - 1)));
-            }
-        }
-    }
-    let mut collect = Collect(gradients, Vec::new());
-    visit_params(model, &mut collect);
-    collect.1
+    });
+    found
 }
 
 struct Walk<'a, V> {
@@ -135,7 +215,7 @@ impl<V> Walk<'_, V> {
             .path
             .iter()
             .map(String::as_str)
-            .filter(|part| !UNNAMED_GROUPS.contains(part))
+            .filter(|part| !is_unnamed(part))
             .collect();
         parts.join(".")
     }

@@ -1,42 +1,32 @@
 //! What a file of weights holds, told from the names and shapes of its tensors.
 
+use std::sync::Arc;
+
 use zeg_image::normalize::Normalization;
 
 use crate::{
     ModelError,
-    config::{
-        Activation, ClipRcConfig, HeadConfig, PromptConfig, PromptDepth, TextConfig, VisionConfig,
-        ZegClipConfig,
-    },
+    config::{Activation, HeadConfig, PromptConfig, PromptDepth, TextConfig, VisionConfig},
     layers::LAYER_NORM_EPSILON,
-    method::MethodConfig,
+    method::{Architecture as MethodArchitecture, Method, PlainTower},
+    methods::Methods,
     weights::{Architecture, StateDict},
-    zegformer::ZegFormerConfig,
 };
 
 /// Where the image tower's tensors stand.
 const IMAGE_TOWER: &str = "backbone.";
 /// A tensor that every text tower has.
 const TOKEN_TABLE: &str = "text_encoder.token_embedding.weight";
-/// A tensor that every ZegFormer has.
-const ZEGFORMER_QUERIES: &str = "sem_seg_head.predictor.query_embed.weight";
-/// Attention heads of the released ZegFormers; no tensor tells them.
-const ZEGFORMER_HEADS: usize = 8;
 /// Blocks of the deepest transformer that is looked for.
 const MOST_LAYERS: usize = 128;
 
 /// A model that weights alone are enough for.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Recognized {
     /// CLIP's image tower as it was trained, to be used without further training.
-    Clip {
-        /// The image tower.
-        encoder: VisionConfig,
-        /// What its pictures are normalised with.
-        normalization: Normalization,
-    },
-    /// A released checkpoint of a method that is trained: image tower, prompts and decoder head.
-    Trained(MethodConfig),
+    Clip(PlainTower),
+    /// A released checkpoint of a method that is trained.
+    Trained(Arc<dyn MethodArchitecture>),
 }
 
 impl Recognized {
@@ -44,61 +34,45 @@ impl Recognized {
     ///
     /// # Errors
     /// There is no image tower, or it belongs to a method that is not known.
-    pub fn from_weights(weights: &StateDict) -> Result<Self, ModelError> {
-        if weights.contains(ZEGFORMER_QUERIES) {
-            let config = ZegFormerConfig {
-                dropout: 0.0,
-                ..ZegFormerConfig::from_weights(weights, ZEGFORMER_HEADS)?
-            };
-            config.check()?;
-            return Ok(Self::Trained(config.into()));
+    pub fn from_weights(weights: &StateDict, methods: &Methods) -> Result<Self, ModelError> {
+        for method in methods.iter() {
+            if let Some(found) = method.recognize(weights)? {
+                return Ok(Self::Trained(found));
+            }
         }
         let architecture = architecture(weights)?;
         let encoder = vision_config(weights, &architecture)?;
-        if !weights.keys().any(|key| key.starts_with("decode_head.")) {
-            return Ok(Self::Clip {
-                encoder: VisionConfig {
-                    double_class_embedding: false,
-                    ..encoder
-                },
-                normalization: normalization(&architecture),
-            });
-        }
-        let regions = weights.shape(&format!("{IMAGE_TOWER}region_level_bridge"));
-        let regions = regions.and_then(|shape| shape.first().copied());
-        let encoder = VisionConfig {
-            prompts: prompts(weights),
-            regions,
-            ..encoder
-        };
-        let config: MethodConfig = if let Some(head) = head(weights, "decode_head.decoder_1.") {
-            ZegClipConfig {
-                tune_encoder: false,
-                head,
-                encoder,
-            }
-            .into()
-        } else if let Some(head) = head(weights, "decode_head.decoder_q.") {
-            ClipRcConfig {
-                tune_encoder: false,
-                head,
-                encoder,
-            }
-            .into()
-        } else {
+        if weights.keys().any(|key| key.starts_with("decode_head.")) {
+            let known: Vec<_> = methods.iter().map(Method::title).collect();
             return Err(ModelError::Config(format!(
-                "{}: holds a decoder head of another method than ZegCLIP and CLIP-RC; models of this kind are not \
-                 supported yet",
-                weights.origin()
+                "{}: holds a decoder head of another method than those that are known ({})",
+                weights.origin(),
+                known.join(", ")
             )));
-        };
-        config.check()?;
-        Ok(Self::Trained(config))
+        }
+        Ok(Self::Clip(PlainTower {
+            encoder: VisionConfig {
+                double_class_embedding: false,
+                ..encoder
+            },
+            normalization: normalization(&architecture),
+        }))
     }
 }
 
+/// The image tower under `backbone.`, with the prompts that the weights hold and the class embedding added twice.
+///
+/// # Errors
+/// There is no image tower, or it contradicts itself.
+pub(crate) fn prompted_tower(weights: &StateDict) -> Result<VisionConfig, ModelError> {
+    Ok(VisionConfig {
+        prompts: prompts(weights),
+        ..vision_config(weights, &architecture(weights)?)?
+    })
+}
+
 /// The head whose (query) decoder is under that name; `None` where there is none.
-fn head(weights: &StateDict, decoder: &str) -> Option<HeadConfig> {
+pub(crate) fn decoder_head(weights: &StateDict, decoder: &str) -> Option<HeadConfig> {
     let layer = |i| format!("{decoder}layers.{i}.linear1.weight");
     let feed_forward = *weights.shape(&layer(0))?.first()?;
     weights
@@ -110,7 +84,7 @@ fn head(weights: &StateDict, decoder: &str) -> Option<HeadConfig> {
         })
 }
 
-/// The image tower under `backbone.`, with the class embedding added twice, as ZegCLIP has it.
+/// The image tower under `backbone.`, with the class embedding added twice.
 fn vision_config(
     weights: &StateDict,
     architecture: &Architecture,

@@ -8,16 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use zeg_image::RgbImage;
 
 use crate::{
     ModelError,
-    dense::{ClassQueries, DenseModel},
-    encoded::{EncodedPicture, EncodedWindow, Pixels},
+    classes::ClassQueries,
+    encoded::{EncodedPicture, EncodedView, Pixels, layers},
     inference::Inference,
-    scores::{ScoreField, Strip, WindowLogits},
-    zegformer::{ZegFormer, view::RegionView},
+    method::Model,
+    score_map::ScoreMap,
+    scores::{ScoreField, Strip},
 };
 
 /// What a [`Scan`] goes over.
@@ -47,85 +48,70 @@ impl AddAssign for Stages {
     }
 }
 
-/// A picture that is being worked through from top to bottom.
+/// An image that is being worked through from top to bottom.
 pub struct Scan<'a> {
-    model: &'a dyn DenseModel,
+    model: &'a dyn Model,
     queries: &'a ClassQueries,
-    /// Height and width of the picture.
+    /// Height and width of the image.
     size: [usize; 2],
     field: ScoreField,
     pixels: Option<Pixels<'a>>,
-    /// Encoded windows that no strip has reached.
-    ready: &'a [EncodedWindow],
+    /// Encoded views that no strip has reached.
+    ready: &'a [EncodedView],
     stages: Stages,
 }
 
 impl<'a> Scan<'a> {
     /// Starts at the top.
     ///
+    /// A model with a second pass encodes and scores all views here; the scores of the whole image are then in memory.
+    ///
     /// # Errors
-    /// The settings do not fit the picture.
+    /// The settings do not fit the image, or the device could not be read.
     pub fn new(
-        model: &'a dyn DenseModel,
+        model: &'a dyn Model,
         source: Source<'a>,
         queries: &'a ClassQueries,
         settings: &Inference,
     ) -> Result<Self, ModelError> {
-        if let Some(two_stage) = model.two_stage() {
-            return Self::of_regions(model, two_stage, source, queries, settings);
-        }
+        let mut image = None;
         let (size, resized, pixels, ready) = match source {
             Source::Picture(picture, device) => {
                 let pixels = Pixels::new(model, picture, settings, device)?;
                 (pixels.size, pixels.resized, Some(pixels), [].as_slice())
             }
-            Source::Encoded(picture) => (picture.size, picture.resized, None, &picture.windows[..]),
+            Source::Encoded(picture) => {
+                image = picture.image.as_deref();
+                (picture.size, picture.resized, None, &picture.views[..])
+            }
         };
-        Ok(Self {
+        let layers = match &pixels {
+            Some(pixels) => pixels.layers(),
+            None => layers(ready.iter().map(|view| &view.view)),
+        };
+        let mut scan = Self {
             model,
             queries,
             size,
-            field: empty_field(model, queries, resized, settings),
+            field: empty_field(model, queries, resized, settings).with_layers(layers),
             pixels,
             ready,
             stages: Stages::default(),
-        })
-    }
-
-    /// Starts at the top of a picture that a model of two stages looks at as a whole.
-    fn of_regions(
-        model: &'a dyn DenseModel,
-        two_stage: &ZegFormer,
-        source: Source<'a>,
-        queries: &'a ClassQueries,
-        settings: &Inference,
-    ) -> Result<Self, ModelError> {
-        let looked;
-        let (view, mut stages) = match &source {
-            Source::Picture(picture, device) => {
-                looked = RegionView::new(two_stage, picture, settings, Some(queries), device)?;
-                (&looked, looked.stages())
-            }
-            Source::Encoded(picture) => {
-                let view = picture.regions.as_deref();
-                let view = view.ok_or_else(|| {
-                    ModelError::Config("the picture was encoded by a model of one stage".into())
-                })?;
-                (view, Stages::default())
-            }
         };
-        let started = Instant::now();
-        let field = view.field(two_stage, queries, settings)?;
-        stages.model += started.elapsed();
-        Ok(Self {
-            model,
-            queries,
-            size: view.picture_size(),
-            field,
-            pixels: None,
-            ready: &[],
-            stages,
-        })
+        if let Some(second) = model.second_pass() {
+            scan.score_up_to(usize::MAX)?;
+            let started = Instant::now();
+            let offsets = scan.field.take_offsets();
+            let first = ScoreMap::of_field(&scan.field);
+            let resized_image = scan.pixels.as_ref().map(|pixels| &pixels.picture);
+            let refined = match resized_image.or(image) {
+                Some(image) => second.refine(first, image, queries)?,
+                None => first,
+            };
+            scan.field = refined.into_field(model.scoring(), offsets);
+            scan.stages.model += started.elapsed();
+        }
+        Ok(scan)
     }
 
     /// The strips that keep memory small, top to bottom.
@@ -133,33 +119,38 @@ impl<'a> Scan<'a> {
         self.field.strips(self.size).collect()
     }
 
-    /// Scores of rows of the picture. Rows that lie above those asked for before may be gone.
+    /// Scores of rows of the image. Rows that lie above those asked for before may be gone.
     ///
     /// # Errors
     /// The device could not be read.
     pub fn strip(&mut self, rows: Range<usize>) -> Result<Strip, ModelError> {
         let needed = self.field.source_rows(&rows, self.size[0]);
         self.field.forget_above(needed.start);
-        let last = needed.end.saturating_sub(1);
-        let mut windows = match &mut self.pixels {
-            Some(pixels) => pixels.encode_up_to(self.model, last),
+        self.score_up_to(needed.end.saturating_sub(1))?;
+        let started = Instant::now();
+        let strip = self.field.strip(rows, self.size);
+        self.stages.scores += started.elapsed();
+        Ok(strip)
+    }
+
+    /// Encodes and scores the views that start at or above a row and were not scored yet.
+    fn score_up_to(&mut self, row: usize) -> Result<(), ModelError> {
+        let mut views = match &mut self.pixels {
+            Some(pixels) => pixels.encode_up_to(self.model, row)?,
             None => Vec::new(),
         };
         while let [first, rest @ ..] = self.ready
-            && first.window.y <= last
+            && first.view.window.y <= row
         {
-            windows.push(first.clone());
+            views.push(first.clone());
             self.ready = rest;
         }
         let started = Instant::now();
-        for window in &windows {
-            self.field.push(logits(self.model, window, self.queries)?);
+        for view in &views {
+            push_scores(&mut self.field, self.model, view, self.queries)?;
         }
-        let asked = Instant::now();
-        let strip = self.field.strip(rows, self.size);
-        self.stages.model += asked - started;
-        self.stages.scores += asked.elapsed();
-        Ok(strip)
+        self.stages.model += started.elapsed();
+        Ok(())
     }
 
     /// Where the time went so far.
@@ -177,7 +168,7 @@ impl<'a> Scan<'a> {
 /// # Errors
 /// The settings do not fit the picture, the device could not be read, or `visit` failed.
 pub fn scan<E: From<ModelError>>(
-    model: &dyn DenseModel,
+    model: &dyn Model,
     source: Source,
     queries: &ClassQueries,
     settings: &Inference,
@@ -190,37 +181,26 @@ pub fn scan<E: From<ModelError>>(
     Ok(())
 }
 
-/// A field that waits for the windows' logits.
+/// A field that waits for the views' scores.
 pub(crate) fn empty_field(
-    model: &dyn DenseModel,
+    model: &dyn Model,
     queries: &ClassQueries,
     size: [usize; 2],
     settings: &Inference,
 ) -> ScoreField {
     let offset = |&seen: &bool| if seen { settings.seen_offset } else { 0.0 };
     let offsets = queries.seen.iter().map(offset).collect();
-    ScoreField::new(queries.seen.len(), size, model.scoring(), offsets)
+    ScoreField::new(queries.len(), size, model.scoring(), offsets)
 }
 
-pub(crate) fn logits(
-    model: &dyn DenseModel,
-    window: &EncodedWindow,
+/// Scores a view and adds it to a field.
+pub(crate) fn push_scores(
+    field: &mut ScoreField,
+    model: &dyn Model,
+    view: &EncodedView,
     queries: &ClassQueries,
-) -> Result<WindowLogits, ModelError> {
-    let masks = model.masks(window.encoded.clone(), queries.text.clone()); // [1, classes, h, w]
-    let [_, _, h, w] = masks.dims();
-    Ok(WindowLogits::new(
-        window.window,
-        host(masks)?,
-        [h, w],
-        window.padded,
-    ))
-}
-
-fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ModelError> {
-    tensor
-        .into_data()
-        .convert::<f32>()
-        .try_into_vec()
-        .map_err(|error| ModelError::Config(format!("{error:?}")))
+) -> Result<(), ModelError> {
+    let scores = model.score(&view.encoding, queries)?;
+    let covered = view.view.covered_size(model.stride());
+    field.push_view(&view.view, scores, covered)
 }

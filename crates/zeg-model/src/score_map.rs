@@ -8,10 +8,11 @@ use zeg_image::{LabelMap, Window};
 
 use crate::{
     ModelError,
-    dense::{ClassQueries, DenseModel, Scoring},
-    encoded::EncodedWindow,
+    classes::ClassQueries,
+    encoded::{EncodedView, layers},
     inference::Inference,
-    scan::{empty_field, logits},
+    method::{Model, Scoring, ViewBatch},
+    scan::{empty_field, push_scores},
     scores::{Labelling, ScoreField, WindowLogits},
 };
 
@@ -29,6 +30,45 @@ pub struct ScoreMap {
 }
 
 impl ScoreMap {
+    /// All scores of a field.
+    pub(crate) fn of_field(field: &ScoreField) -> Self {
+        let [height, width] = field.size();
+        let rows = field.rows(0..height); // [height, classes, width]
+        let classes = rows.len() / (height * width).max(1);
+        let mut values = Vec::with_capacity(rows.len());
+        for class in 0..classes {
+            for row in rows.chunks_exact((classes * width).max(1)) {
+                values.extend_from_slice(&row[class * width..(class + 1) * width]);
+            }
+        }
+        Self {
+            classes,
+            height,
+            width,
+            values,
+        }
+    }
+
+    /// A field of these scores, whose values are final: one window whose grid is the pixels themselves.
+    ///
+    /// - `scoring`: of the model; scores that are no logits any more stay as they are
+    pub(crate) fn into_field(self, scoring: Scoring, offsets: Vec<f32>) -> ScoreField {
+        let size = [self.height, self.width];
+        let window = Window {
+            x: 0,
+            y: 0,
+            width: self.width,
+            height: self.height,
+        };
+        let scoring = match scoring {
+            Scoring::Softmax => Scoring::Softmax,
+            Scoring::Sigmoid | Scoring::MaskSum => Scoring::MaskSum,
+        };
+        let mut field = ScoreField::new(self.classes, size, scoring, offsets);
+        field.push(WindowLogits::new(window, self.values, size, size));
+        field
+    }
+
     /// The best class of every pixel at another size, scores interpolated bilinearly.
     ///
     /// # Errors
@@ -39,16 +79,7 @@ impl ScoreMap {
         height: usize,
         threshold: Option<f32>,
     ) -> Result<LabelMap, ModelError> {
-        let size = [self.height, self.width];
-        let window = Window {
-            x: 0,
-            y: 0,
-            width: self.width,
-            height: self.height,
-        };
-        // The values are final: one window whose grid is the pixels themselves.
-        let mut field = ScoreField::new(self.classes, size, Scoring::Softmax, Vec::new());
-        field.push(WindowLogits::new(window, self.values.clone(), size, size));
+        let field = self.clone().into_field(Scoring::MaskSum, Vec::new());
         let mut labels = vec![0; width * height];
         for rows in field.strips([height, width]).collect::<Vec<_>>() {
             let part = &mut labels[rows.start * width..rows.end * width];
@@ -65,48 +96,40 @@ impl ScoreMap {
 /// # Errors
 /// The settings do not fit the picture, or the device could not be read.
 pub fn score_windows(
-    model: &dyn DenseModel,
+    model: &dyn Model,
     image: Tensor<4>,
     queries: &ClassQueries,
     settings: &Inference,
 ) -> Result<ScoreMap, ModelError> {
     let [_, _, height, width] = image.dims();
-    let classes = queries.seen.len();
-    let patch = model.patch();
-    let mut field = empty_field(model, queries, [height, width], settings);
-    for window in settings.windows([height, width], patch)? {
-        let padded = [
-            window.height.next_multiple_of(patch),
-            window.width.next_multiple_of(patch),
-        ];
-        let right = padded[1] - window.width;
-        let bottom = padded[0] - window.height;
-        let crop = image
+    let stride = model.stride();
+    let plan = model.plan([height, width], settings)?;
+    let mut field =
+        empty_field(model, queries, [height, width], settings).with_layers(layers(plan.iter()));
+    for view in plan {
+        let window = view.window;
+        if view.resized.is_some() {
+            return Err(ModelError::Config(
+                "views that are resized need an image, not a normalised tensor".into(),
+            ));
+        }
+        let [padded_height, padded_width] = view.encoded_size(stride);
+        let right = padded_width - window.width;
+        let bottom = padded_height - window.height;
+        let images = image
             .clone()
             .narrow(2, window.y, window.height)
             .narrow(3, window.x, window.width)
             .pad((0, right, 0, bottom), 0.0); // left, right, top, bottom
-        let encoded = model.encode(crop);
-        let part = EncodedWindow {
-            window,
-            padded,
-            encoded,
-        };
-        field.push(logits(model, &part, queries)?);
-    }
-    let rows = field.rows(0..height); // [height, classes, width]
-    let mut values = Vec::with_capacity(rows.len());
-    for class in 0..classes {
-        for row in rows.chunks_exact((classes * width).max(1)) {
-            values.extend_from_slice(&row[class * width..(class + 1) * width]);
+        let encodings = model.encode(&ViewBatch {
+            images,
+            pixels: &[],
+        })?;
+        for encoding in encodings {
+            push_scores(&mut field, model, &EncodedView { view, encoding }, queries)?;
         }
     }
-    Ok(ScoreMap {
-        classes,
-        height,
-        width,
-        values,
-    })
+    Ok(ScoreMap::of_field(&field))
 }
 
 /// Subtracts `offset` from the scores of the seen classes, `[batch, classes, h, w]`.

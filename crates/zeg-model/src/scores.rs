@@ -6,11 +6,12 @@
 
 use std::{collections::VecDeque, ops::Range};
 
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 use zeg_image::Window;
 
 pub use crate::strip::{Labelling, Strip};
-use crate::{dense::Scoring, resize::taps, zegformer::crops::QueryMasks};
+use crate::{ModelError, inference::PlannedView, method::Scoring, resize::taps};
 
 /// Bytes of scores that a strip may hold (one row is always allowed).
 const STRIP_BYTES: usize = 32 << 20;
@@ -19,6 +20,50 @@ const MOST_ROWS: usize = 128;
 
 /// For each place its lower neighbour, its upper neighbour and the upper one's weight.
 type Taps = Vec<(usize, usize, f32)>;
+
+/// What a model says of one view and some classes.
+#[derive(Debug, Clone)]
+pub enum ViewScores {
+    /// Logits on the patch grid, of one view: `[1, classes, h, w]`
+    Logits(Tensor<4>),
+    /// Masks of queries, and what each is worth for every class.
+    Masks {
+        /// The masks.
+        masks: QueryMasks,
+        /// `[queries, classes]`
+        scores: Vec<f32>,
+    },
+}
+
+/// Mask logits of one view's queries.
+#[derive(Debug, Clone)]
+pub struct QueryMasks {
+    /// `[queries, h, w]`
+    pub values: Vec<f32>,
+    /// Number of queries.
+    pub queries: usize,
+    /// Rows and columns of the masks.
+    pub grid: [usize; 2],
+}
+
+impl QueryMasks {
+    /// The logits of one query: `[h, w]`.
+    pub fn of(&self, query: usize) -> &[f32] {
+        let cells = self.grid[0] * self.grid[1];
+        &self.values[query * cells..][..cells]
+    }
+
+    /// The highest logit of a query; at no size the mask has a higher one.
+    pub fn peak(&self, query: usize) -> f32 {
+        let logits = self.of(query).iter().copied();
+        logits.fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    /// Whether a query's mask takes no pixel at any size.
+    pub fn is_empty(&self, query: usize) -> bool {
+        self.peak(query) <= 0.0
+    }
+}
 
 /// Logits of one window on its patch grid.
 #[derive(Debug, Clone)]
@@ -44,10 +89,6 @@ impl WindowLogits {
             values,
             grid,
         }
-    }
-
-    fn covers(&self, row: usize) -> bool {
-        (self.window.y..self.window.y + self.window.height).contains(&row)
     }
 }
 
@@ -76,17 +117,13 @@ impl WeightedMasks {
         }
     }
 
-    /// One row: `scores` is `[classes, width]` of zeros; `line` and `shares` are scratch, `shares` as long as a row.
-    fn fill_row(
-        &self,
-        row: usize,
-        (scores, width): (&mut [f32], usize),
-        line: &mut Vec<f32>,
-        shares: &mut [f32],
-    ) {
-        let (top, bottom, fraction) = self.rows[row];
+    /// Adds one row to `scores`, `[classes, row width]`; `line` and `shares` are scratch, `shares` as long as the view's
+    /// row.
+    fn add_row(&self, at: MaskRow, scores: &mut [f32], line: &mut Vec<f32>, shares: &mut [f32]) {
+        let (top, bottom, fraction) = self.rows[at.row];
         let [_, w] = self.masks.grid;
-        let classes = scores.len() / width.max(1);
+        let width = at.row_width.max(1);
+        let classes = scores.len() / width;
         for query in 0..self.masks.queries {
             let mask = self.masks.of(query);
             line.clear();
@@ -100,8 +137,8 @@ impl WeightedMasks {
                 *share = sigmoid(line[left] * (1.0 - fraction) + line[right] * fraction);
             }
             let weights = &self.scores[query * classes..][..classes];
-            for (scores, weight) in scores.chunks_exact_mut(width.max(1)).zip(weights) {
-                for (score, share) in scores.iter_mut().zip(shares.iter()) {
+            for (scores, weight) in scores.chunks_exact_mut(width).zip(weights) {
+                for (score, share) in scores[at.first_column..].iter_mut().zip(shares.iter()) {
                     *score += weight * share;
                 }
             }
@@ -109,16 +146,35 @@ impl WeightedMasks {
     }
 }
 
-/// What scores are made of.
+/// Where a row of masks goes.
+#[derive(Debug, Clone, Copy)]
+struct MaskRow {
+    /// Counted from the view's top.
+    row: usize,
+    /// The view's first column in the field.
+    first_column: usize,
+    /// Columns of the field.
+    row_width: usize,
+}
+
+/// Scores of one view, where it lies.
+#[derive(Debug, Clone)]
+struct PlacedScores {
+    window: Window,
+    layer: usize,
+    content: Content,
+}
+
+/// What a view's scores are made of.
 #[derive(Debug, Clone)]
 enum Content {
-    /// The mean of the windows over each pixel.
-    Windows(VecDeque<WindowLogits>),
-    /// One view of the whole picture.
+    /// Logits on the patch grid.
+    Logits(WindowLogits),
+    /// Masks of queries.
     Masks(Box<WeightedMasks>),
 }
 
-/// Scores of a picture that are computed when they are asked for.
+/// Scores of an image that are computed when they are asked for.
 #[derive(Debug, Clone)]
 pub struct ScoreField {
     classes: usize,
@@ -127,11 +183,13 @@ pub struct ScoreField {
     scoring: Scoring,
     /// `[classes]`, subtracted from the scores; empty for none.
     offsets: Vec<f32>,
-    content: Content,
+    /// Number of layers of views, at least 1.
+    layers: usize,
+    views: VecDeque<PlacedScores>,
 }
 
 impl ScoreField {
-    /// A field without windows yet.
+    /// A field without views yet.
     ///
     /// - `offsets`: `[classes]`, subtracted from the scores; empty for none
     pub fn new(
@@ -146,42 +204,66 @@ impl ScoreField {
             width,
             scoring,
             offsets,
-            content: Content::Windows(VecDeque::new()),
+            layers: 1,
+            views: VecDeque::new(),
         }
     }
 
-    /// A field of masks with weights.
+    /// Says how many layers of views there will be ([`PlannedView::layer`]).
+    #[must_use]
+    pub fn with_layers(mut self, layers: usize) -> Self {
+        self.layers = layers.max(1);
+        self
+    }
+
+    /// Adds a window's logits to the first layer.
+    pub fn push(&mut self, logits: WindowLogits) {
+        self.views.push_back(PlacedScores {
+            window: logits.window,
+            layer: 0,
+            content: Content::Logits(logits),
+        });
+    }
+
+    /// Adds a planned view's scores.
     ///
-    /// - `size`: height and width of the picture, without padding
-    /// - `offsets`: `[classes]`, subtracted from the scores; empty for none
-    pub fn of_masks(
-        masks: WeightedMasks,
-        classes: usize,
-        [height, width]: [usize; 2],
-        offsets: Vec<f32>,
-    ) -> Self {
-        Self {
-            classes,
-            height,
-            width,
-            scoring: Scoring::Sigmoid,
-            offsets,
-            content: Content::Masks(Box::new(masks)),
-        }
+    /// - `covered`: height and width in pixels that the view covers, its window in the top left corner
+    ///
+    /// # Errors
+    /// The device could not be read.
+    pub fn push_view(
+        &mut self,
+        view: &PlannedView,
+        scores: ViewScores,
+        covered: [usize; 2],
+    ) -> Result<(), ModelError> {
+        let content = match scores {
+            ViewScores::Logits(logits) => {
+                let [_, _, h, w] = logits.dims();
+                let values = host(logits)?;
+                Content::Logits(WindowLogits::new(view.window, values, [h, w], covered))
+            }
+            ViewScores::Masks { masks, scores } => {
+                Content::Masks(Box::new(WeightedMasks::new(masks, scores, covered)))
+            }
+        };
+        self.views.push_back(PlacedScores {
+            window: view.window,
+            layer: view.layer,
+            content,
+        });
+        Ok(())
     }
 
-    /// Adds a window; a field of masks takes none.
-    pub fn push(&mut self, window: WindowLogits) {
-        if let Content::Windows(windows) = &mut self.content {
-            windows.push_back(window);
-        }
-    }
-
-    /// Drops the windows that end above a row.
+    /// Drops the views that end above a row.
     pub fn forget_above(&mut self, row: usize) {
-        if let Content::Windows(windows) = &mut self.content {
-            windows.retain(|w| w.window.y + w.window.height > row);
-        }
+        self.views
+            .retain(|view| view.window.y + view.window.height > row);
+    }
+
+    /// Takes the offsets out: what follows is not lowered.
+    pub(crate) fn take_offsets(&mut self) -> Vec<f32> {
+        std::mem::take(&mut self.offsets)
     }
 
     /// Height and width in pixels.
@@ -203,11 +285,22 @@ impl ScoreField {
         values
     }
 
-    /// One row: `scores` is `[classes, width]`; `line` and `counts` are scratch.
+    /// One row: `scores` is `[classes, width]` of zeros; `line` and `counts` are scratch.
     fn fill_row(&self, row: usize, scores: &mut [f32], line: &mut Vec<f32>, counts: &mut [f32]) {
-        match &self.content {
-            Content::Windows(windows) => self.average(windows, row, scores, line, counts),
-            Content::Masks(masks) => masks.fill_row(row, (scores, self.width), line, counts),
+        self.average(0, row, scores, line, counts);
+        if self.layers > 1 {
+            let mut layer_scores = vec![0.0; scores.len()];
+            for layer in 1..self.layers {
+                layer_scores.fill(0.0);
+                self.average(layer, row, &mut layer_scores, line, counts);
+                for (sum, score) in scores.iter_mut().zip(&layer_scores) {
+                    *sum += score;
+                }
+            }
+            let layers = self.layers as f32;
+            for score in scores.iter_mut() {
+                *score /= layers;
+            }
         }
         for (class, scores) in scores.chunks_exact_mut(self.width).enumerate() {
             let offset = self.offsets.get(class).copied().unwrap_or(0.0);
@@ -217,46 +310,32 @@ impl ScoreField {
         }
     }
 
-    /// One row of the windows' mean; `counts` is scratch.
+    /// One row of the mean of a layer's views; `scores` is `[classes, width]` of zeros, `counts` is scratch.
     fn average(
         &self,
-        windows: &VecDeque<WindowLogits>,
+        layer: usize,
         row: usize,
         scores: &mut [f32],
         line: &mut Vec<f32>,
         counts: &mut [f32],
     ) {
         counts.fill(0.0);
-        for part in windows.iter().filter(|part| part.covers(row)) {
-            let Window { x, y, width, .. } = part.window;
-            let (top, bottom, fraction) = part.rows[row - y];
-            let [h, w] = part.grid;
-            let grid_row = |class: usize, r: usize| &part.values[(class * h + r) * w..][..w];
-            for (class, scores) in scores.chunks_exact_mut(self.width).enumerate() {
-                line.clear();
-                line.extend(
-                    grid_row(class, top)
-                        .iter()
-                        .zip(grid_row(class, bottom))
-                        .map(|(a, b)| a * (1.0 - fraction) + b * fraction),
-                );
-                let logits = part.columns[..width]
-                    .iter()
-                    .map(|&(left, right, fraction)| {
-                        line[left] * (1.0 - fraction) + line[right] * fraction
-                    });
-                let scores = &mut scores[x..x + width];
-                match self.scoring {
-                    Scoring::Sigmoid => {
-                        for (score, logit) in scores.iter_mut().zip(logits) {
-                            *score += sigmoid(logit);
-                        }
-                    }
-                    Scoring::Softmax => {
-                        for (score, logit) in scores.iter_mut().zip(logits) {
-                            *score += logit;
-                        }
-                    }
+        let covers = |view: &&PlacedScores| {
+            let Window { y, height, .. } = view.window;
+            view.layer == layer && (y..y + height).contains(&row)
+        };
+        for view in self.views.iter().filter(covers) {
+            let Window { x, y, width, .. } = view.window;
+            match &view.content {
+                Content::Logits(logits) => self.add_logits(logits, row - y, scores, line),
+                Content::Masks(masks) => {
+                    let mut shares = vec![0.0; width];
+                    let place = MaskRow {
+                        row: row - y,
+                        first_column: x,
+                        row_width: self.width,
+                    };
+                    masks.add_row(place, scores, line, &mut shares);
                 }
             }
             for count in &mut counts[x..x + width] {
@@ -266,6 +345,41 @@ impl ScoreField {
         for scores in scores.chunks_exact_mut(self.width) {
             for (score, count) in scores.iter_mut().zip(counts.iter()) {
                 *score /= count.max(1.0);
+            }
+        }
+    }
+
+    /// Adds one row of a window, counted from its top, to `scores`, `[classes, width]` of the field.
+    fn add_logits(&self, part: &WindowLogits, row: usize, scores: &mut [f32], line: &mut Vec<f32>) {
+        let Window { x, width, .. } = part.window;
+        let (top, bottom, fraction) = part.rows[row];
+        let [h, w] = part.grid;
+        let grid_row = |class: usize, r: usize| &part.values[(class * h + r) * w..][..w];
+        for (class, scores) in scores.chunks_exact_mut(self.width).enumerate() {
+            line.clear();
+            line.extend(
+                grid_row(class, top)
+                    .iter()
+                    .zip(grid_row(class, bottom))
+                    .map(|(a, b)| a * (1.0 - fraction) + b * fraction),
+            );
+            let logits = part.columns[..width]
+                .iter()
+                .map(|&(left, right, fraction)| {
+                    line[left] * (1.0 - fraction) + line[right] * fraction
+                });
+            let scores = &mut scores[x..x + width];
+            match self.scoring {
+                Scoring::Sigmoid => {
+                    for (score, logit) in scores.iter_mut().zip(logits) {
+                        *score += sigmoid(logit);
+                    }
+                }
+                Scoring::Softmax | Scoring::MaskSum => {
+                    for (score, logit) in scores.iter_mut().zip(logits) {
+                        *score += logit;
+                    }
+                }
             }
         }
     }
@@ -326,6 +440,15 @@ impl ScoreField {
             values,
         }
     }
+}
+
+/// The values of a tensor in main memory, row-major.
+pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ModelError> {
+    tensor
+        .into_data()
+        .convert::<f32>()
+        .try_into_vec()
+        .map_err(|error| ModelError::Config(format!("{error:?}")))
 }
 
 fn sigmoid(x: f32) -> f32 {

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use zeg_image::IGNORE_LABEL;
 
-use crate::dense::Scoring;
+use crate::method::Scoring;
 
 /// Some rows of a picture's scores, every class.
 #[derive(Debug, Clone)]
@@ -117,7 +117,7 @@ impl Strip {
         let length = self.classes * self.width;
         let mut scores = self.values[row * length..][..length].to_vec();
         match self.scoring {
-            Scoring::Sigmoid => scores
+            Scoring::Sigmoid | Scoring::MaskSum => scores
                 .iter_mut()
                 .for_each(|score| *score = score.clamp(0.0, 1.0)),
             Scoring::Softmax => softmax_columns(&mut scores, self.width),
@@ -178,7 +178,7 @@ impl Strip {
 
     /// Turns the best values of a row into scores: with competing classes, 1 / Σ exp(logit − best).
     fn best_to_scores(&self, scores: &[f32], best: &mut [f32]) {
-        if self.scoring == Scoring::Sigmoid {
+        if self.scoring != Scoring::Softmax {
             return;
         }
         let mut sums = vec![0.0_f32; self.width];

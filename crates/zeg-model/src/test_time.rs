@@ -10,9 +10,10 @@ use zeg_image::{LabelMap, RgbImage, flip_horizontal};
 
 use crate::{
     ModelError,
-    dense::{ClassQueries, DenseModel},
+    classes::ClassQueries,
     encoded::EncodedPicture,
     inference::Inference,
+    method::Model,
     scan::{Scan, Source, Stages},
     scores::{Labelling, Strip},
 };
@@ -64,11 +65,11 @@ impl TestTime {
     }
 
     /// Settings for one scale: the short side is `short side · scale`, cut to a whole number as mmsegmentation does.
-    fn scaled(settings: &Inference, picture: &RgbImage, scale: f64) -> Inference {
+    pub fn scaled(settings: &Inference, picture: &RgbImage, scale: f64) -> Inference {
         #[allow(clippy::float_cmp)]
         // exactly the default; the picture's size must not pass through a float then
         if scale == 1.0 {
-            return *settings;
+            return settings.clone();
         }
         let own = picture.width().min(picture.height()) as usize;
         let short_side = if settings.short_side == 0 {
@@ -78,7 +79,7 @@ impl TestTime {
         };
         Inference {
             short_side: ((short_side as f64 * scale) as usize).max(1),
-            ..*settings
+            ..settings.clone()
         }
     }
 }
@@ -88,7 +89,7 @@ impl TestTime {
 /// # Errors
 /// The settings do not fit the picture, or the device could not be read.
 pub fn segment(
-    model: &dyn DenseModel,
+    model: &dyn Model,
     picture: &RgbImage,
     queries: &ClassQueries,
     (settings, test_time): (&Inference, &TestTime),
@@ -105,7 +106,7 @@ pub fn segment(
 /// # Errors
 /// The settings do not fit the picture, or the device could not be read.
 pub fn segment_calibrated(
-    model: &dyn DenseModel,
+    model: &dyn Model,
     picture: &RgbImage,
     queries: &ClassQueries,
     (settings, test_time): (&Inference, &TestTime),
@@ -127,7 +128,7 @@ pub fn segment_calibrated(
 /// # Errors
 /// The device could not be read.
 pub fn segment_encoded(
-    model: &dyn DenseModel,
+    model: &dyn Model,
     picture: &EncodedPicture,
     queries: &ClassQueries,
     settings: &Inference,
@@ -143,17 +144,17 @@ pub fn segment_encoded(
 /// The settings whose scores are calibrated afterwards, where several offsets are asked for.
 fn without_offset(settings: &Inference, offsets: &[f32]) -> Inference {
     match offsets {
-        [] => *settings,
+        [] => settings.clone(),
         _ => Inference {
             seen_offset: 0.0,
-            ..*settings
+            ..settings.clone()
         },
     }
 }
 
 /// The looks at a picture, each with whether it is mirrored.
 fn views<'a>(
-    model: &'a dyn DenseModel,
+    model: &'a dyn Model,
     looks: [(bool, Option<&'a RgbImage>); 2],
     queries: &'a ClassQueries,
     (settings, test_time): (&Inference, &TestTime),
@@ -255,7 +256,7 @@ mod tests {
         assert_eq!((short(1.0), short(0.75), short(1.25)), (512, 384, 640));
         let own = Inference {
             short_side: 0,
-            ..settings
+            ..settings.clone()
         };
         assert_eq!(TestTime::scaled(&own, &picture, 1.0).short_side, 0);
         assert_eq!(TestTime::scaled(&own, &picture, 0.5).short_side, 187);

@@ -21,7 +21,7 @@ use crate::{
     regions,
     resize::{bilinear, bilinear_grid},
     trace::Trace,
-    transformer::Transformer,
+    transformer::{ResidualBlock, Transformer},
     weights::{HostTensor, Init, ParamBuilder},
 };
 
@@ -109,6 +109,64 @@ impl Encoded {
 pub(crate) fn maps(tokens: &Tensor<3>, [h, w]: [usize; 2]) -> Tensor<4> {
     let [batch, _, dim] = tokens.dims();
     tokens.clone().swap_dims(1, 2).reshape([batch, dim, h, w])
+}
+
+/// What a method changes in the encoder, or takes from the middle of it.
+pub trait EncoderHooks {
+    /// Whether the output of a block is kept, counted from 0.
+    fn keeps(&self, layer: usize) -> bool {
+        let _ = layer;
+        false
+    }
+
+    /// Computes a block in another way; `None` leaves it as it is.
+    ///
+    /// - `tokens`: what enters the block, `[batch, tokens, width]`, laid out as `plan` says
+    ///
+    /// Returns what leaves it, in the same shape.
+    fn replace(
+        &self,
+        layer: usize,
+        block: &ResidualBlock,
+        tokens: &Tensor<3>,
+        plan: TokenPlan,
+    ) -> Option<Tensor<3>> {
+        let _ = (layer, block, tokens, plan);
+        None
+    }
+}
+
+/// The encoder as it is.
+#[derive(Debug, Clone, Copy)]
+pub struct NoHooks;
+
+impl EncoderHooks for NoHooks {}
+
+/// What the encoder makes of images, with the outputs of chosen blocks.
+#[derive(Debug, Clone)]
+pub struct Features {
+    /// The end of the encoder.
+    pub encoded: Encoded,
+    /// Outputs of blocks that the hooks keep, first to last.
+    pub middle: Vec<MiddleFeatures>,
+}
+
+/// The output of a block.
+#[derive(Debug, Clone)]
+pub struct MiddleFeatures {
+    /// The block, counted from 0.
+    pub layer: usize,
+    /// `[batch, tokens, width]`, before any norm
+    pub tokens: Tensor<3>,
+    /// Which positions are what.
+    pub plan: TokenPlan,
+}
+
+/// What the blocks are run with.
+struct BlockRun<'a> {
+    batch: usize,
+    hooks: &'a dyn EncoderHooks,
+    keep: &'a mut dyn FnMut(usize, &Tensor<3>, TokenPlan),
 }
 
 /// A CLIP image tower, with or without prompts and region tokens.
@@ -243,6 +301,16 @@ impl VisionTransformer {
     ///
     /// On a device with autodiff, prompt dropout is active (unless its probability is 0).
     pub fn forward(&self, images: Tensor<4>, trace: &mut Trace) -> Encoded {
+        self.forward_with(images, &NoHooks, trace).encoded
+    }
+
+    /// As [`VisionTransformer::forward`], with blocks replaced and outputs of middle layers kept as the hooks say.
+    pub fn forward_with(
+        &self,
+        images: Tensor<4>,
+        hooks: &dyn EncoderHooks,
+        trace: &mut Trace,
+    ) -> Features {
         let [batch, _, _, _] = images.dims();
         let (tokens, grid) = self.embed(images, trace); // [batch, 1 + patches (+ regions), width]
         let tokens = self.ln_pre.forward(tokens);
@@ -253,19 +321,40 @@ impl VisionTransformer {
             grid,
             regions: self.config.regions.unwrap_or(0),
         };
-        let (tokens, plan) = self.run_blocks(tokens, plan, batch, trace);
+        let mut middle = Vec::new();
+        let mut keep = |layer: usize, tokens: &Tensor<3>, plan: TokenPlan| {
+            if hooks.keeps(layer) {
+                let tokens = tokens.clone();
+                middle.push(MiddleFeatures {
+                    layer,
+                    tokens,
+                    plan,
+                });
+            }
+        };
+        let (tokens, plan) = self.run_blocks(
+            tokens,
+            plan,
+            BlockRun {
+                batch,
+                hooks,
+                keep: &mut keep,
+            },
+            trace,
+        );
         let tokens = self.normalize_last(tokens, plan, trace);
         trace.record("ln_post", &tokens);
 
         let joint = self.project(tokens); // [batch, tokens, dim]
         let dim = self.config.embed_dim;
         let unit = l2_normalize(joint);
-        Encoded {
+        let encoded = Encoded {
             global: unit.clone().narrow(1, 0, 1).reshape([batch, dim]),
             patches: unit.clone().narrow(1, plan.patches_start(), plan.patches()),
             regions: (plan.regions > 0).then(|| unit.narrow(1, plan.regions_start(), plan.regions)),
             grid,
-        }
+        };
+        Features { encoded, middle }
     }
 
     /// Into the joint space: `[batch, tokens, width]` → `[batch, tokens, dim]`
@@ -345,9 +434,10 @@ impl VisionTransformer {
         &self,
         mut tokens: Tensor<3>,
         mut plan: TokenPlan,
-        batch: usize,
+        run: BlockRun,
         trace: &mut Trace,
     ) -> (Tensor<3>, TokenPlan) {
+        let BlockRun { batch, hooks, keep } = run;
         let projected = self
             .prompts
             .as_ref()
@@ -365,8 +455,12 @@ impl VisionTransformer {
             if plan.regions > 0 && (mask.is_none() || plan != before) {
                 mask = Some(regions::attention_mask(&plan, &tokens.device()));
             }
-            tokens = block.forward(tokens, mask.as_ref());
+            tokens = match hooks.replace(index, block, &tokens, plan) {
+                Some(replaced) => replaced,
+                None => block.forward(tokens, mask.as_ref()),
+            };
             trace.record(format_args!("block{index}"), &tokens);
+            keep(index, &tokens, plan);
         }
         (tokens, plan)
     }

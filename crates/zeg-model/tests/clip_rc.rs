@@ -1,13 +1,15 @@
-//! How a fresh CLIP-RC model starts, on a small reference encoder; its numbers are `zeg parity`'s matter.
+//! How a fresh CLIP-RC model starts, on a small reference encoder; its numbers are `zeg-parity`'s matter.
 #![allow(clippy::unwrap_used)] // in tests
 
 use std::path::Path;
 
 use burn::tensor::Device;
 use zeg_model::{
-    clip_rc::ClipRc,
-    config::{Activation, ClipRcConfig, HeadConfig, VisionConfig},
-    key_tables::METHODS,
+    config::{Activation, HeadConfig, VisionConfig},
+    methods::{
+        Methods,
+        clip_rc::{ClipRc, ClipRcConfig},
+    },
     params::trained_values,
     weights::StateDict,
 };
@@ -16,7 +18,7 @@ use zeg_model::{
 fn encoder() -> StateDict {
     let file = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../zeg-parity/tests/golden/cliprc_eps_a.safetensors");
-    let vectors = StateDict::open(&file, METHODS).unwrap();
+    let vectors = StateDict::open(&file, &Methods::default().key_tables()).unwrap();
     let mut weights = StateDict::default();
     for key in vectors.keys() {
         if let Some(name) = key.strip_prefix("state.")
@@ -82,8 +84,8 @@ fn decoders_start_as_in_the_reference() {
     let values = trained_values(&model);
     let of = |name: &str| {
         let name = format!("decode_head.{name}");
-        let found = values.iter().find(|(key, ..)| *key == name);
-        found.unwrap_or_else(|| panic!("{name}")).2.clone()
+        let found = values.iter().find(|param| param.name == name);
+        found.unwrap_or_else(|| panic!("{name}")).values.clone()
     };
     // Layers of a decoder are copies of its first; the two decoders are not.
     let weight =

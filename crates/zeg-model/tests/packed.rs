@@ -6,18 +6,19 @@ use std::path::Path;
 use burn::tensor::{Device, Distribution, Tensor};
 use zeg_model::{
     Precision,
-    config::{ClipRcConfig, HeadConfig, PromptConfig, PromptDepth, VisionConfig, ZegClipConfig},
-    dense::DenseModel,
-    key_tables::METHODS,
-    method::MethodConfig,
+    classes::ClassQueries,
+    config::{HeadConfig, PromptConfig, PromptDepth, VisionConfig},
+    method::{Architecture, Model, PlainTower, ViewBatch},
+    methods::{Methods, clip_rc::ClipRcConfig, zegclip::ZegClipConfig},
     recognize::Recognized,
+    scores::ViewScores,
     weights::StateDict,
 };
 
 /// The small CLIP tower that the training-free methods are compared on.
 fn tower() -> (StateDict, VisionConfig) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/training_free.safetensors");
-    let golden = StateDict::open(&path, METHODS).unwrap();
+    let golden = StateDict::open(&path, &Methods::default().key_tables()).unwrap();
     let mut weights = StateDict::default();
     for key in golden.keys() {
         if let Some(name) = key.strip_prefix("weights.visual.") {
@@ -25,14 +26,16 @@ fn tower() -> (StateDict, VisionConfig) {
             weights.insert(format!("backbone.{name}"), tensor);
         }
     }
-    let Recognized::Clip { encoder, .. } = Recognized::from_weights(&weights).unwrap() else {
+    let Recognized::Clip(PlainTower { encoder, .. }) =
+        Recognized::from_weights(&weights, &Methods::default()).unwrap()
+    else {
         panic!("the tower is not recognized as CLIP's");
     };
     (weights, encoder)
 }
 
 /// Models of both methods on the tower, with prompts in two blocks, and region tokens for CLIP-RC.
-fn methods(encoder: &VisionConfig) -> [MethodConfig; 2] {
+fn methods(encoder: &VisionConfig) -> [Box<dyn Architecture>; 2] {
     let prompted = VisionConfig {
         prompts: Some(PromptConfig {
             tokens: 3,
@@ -47,29 +50,38 @@ fn methods(encoder: &VisionConfig) -> [MethodConfig; 2] {
         ..HeadConfig::default()
     };
     [
-        ZegClipConfig {
+        Box::new(ZegClipConfig {
             tune_encoder: false,
             head: head.clone(),
             encoder: prompted.clone(),
-        }
-        .into(),
-        ClipRcConfig {
+        }),
+        Box::new(ClipRcConfig {
             tune_encoder: false,
             head,
             encoder: VisionConfig {
                 regions: Some(4),
                 ..prompted
             },
-        }
-        .into(),
+        }),
     ]
 }
 
-/// Masks of two pictures, `[2, 5, h, w]`, and the norm of their values.
-fn masks(model: &dyn DenseModel, images: &Tensor<4>, text: &Tensor<2>) -> Vec<f32> {
-    let encoded = model.encode(images.clone());
-    let masks = model.masks(encoded, text.clone());
-    masks.into_data().convert::<f32>().try_into_vec().unwrap()
+/// Masks of two images, `[2, 5, h, w]`.
+fn masks(model: &dyn Model, images: &Tensor<4>, text: &Tensor<2>) -> Vec<f32> {
+    let views = ViewBatch {
+        images: images.clone(),
+        pixels: &[],
+    };
+    let classes = ClassQueries::new(text.clone(), vec![false; text.dims()[0]]);
+    let encodings = model.encode(&views).unwrap();
+    let masks = encodings.iter().flat_map(|encoding| {
+        let ViewScores::Logits(logits) = model.score(encoding, &classes).unwrap() else {
+            panic!("these methods have logits");
+        };
+        let values: Vec<f32> = logits.into_data().convert::<f32>().try_into_vec().unwrap();
+        values
+    });
+    masks.collect()
 }
 
 fn worst(found: &[f32], expected: &[f32]) -> f32 {
@@ -87,22 +99,26 @@ fn packed_models_see_what_plain_ones_see() {
     let images = Tensor::<4>::random([2, 3, side, side + encoder.patch], random, &device);
     let text = Tensor::<2>::random([5, encoder.embed_dim], random, &device);
     for config in methods(&encoder) {
-        let method = config.method().title();
+        let method = config.title();
         let plain = config.build(&weights, &device, 0).unwrap().0;
-        let expected = masks(&plain, &images, &text);
+        let expected = masks(&*plain, &images, &text);
         let packed = config
             .build_packed(&weights, &device, Precision::Float)
             .unwrap();
-        let found = masks(&packed, &images, &text);
+        let found = masks(&*packed, &images, &text);
         assert_eq!(found.len(), expected.len());
         let distance = worst(&found, &expected);
         assert!(distance < 2e-5, "{method}: {distance}");
-        assert_eq!(found, masks(&packed, &images, &text), "{method}: once more");
+        assert_eq!(
+            found,
+            masks(&*packed, &images, &text),
+            "{method}: once more"
+        );
 
         let integers = config
             .build_packed(&weights, &device, Precision::Int8)
             .unwrap();
-        let distance = worst(&masks(&integers, &images, &text), &expected);
+        let distance = worst(&masks(&*integers, &images, &text), &expected);
         assert!(distance < 0.1, "{method}, int8: {distance}");
         assert!(distance > 1e-4, "{method}, int8 was not used: {distance}");
     }

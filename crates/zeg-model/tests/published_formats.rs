@@ -14,13 +14,16 @@ use burn::tensor::{Device, Tensor, TensorData};
 use common::assert_close;
 use zeg_model::{
     Precision,
-    dense::DenseModel as _,
-    key_tables::METHODS,
-    method::MethodConfig,
+    method::{PlainTower, SegmentationModel as _, ViewBatch},
+    methods::{
+        Methods,
+        training_free::{DenseAttention, LastBlock, TrainingFree, TrainingFreeConfig},
+        zegclip::ZegClip,
+    },
+    params::list_params,
     recognize::{Recognized, text_config},
     text::TextTower,
     trace::Trace,
-    training_free::{DenseAttention, LastBlock, TrainingFree, TrainingFreeConfig},
     weights::{ParamBuilder, StateDict},
 };
 
@@ -43,16 +46,20 @@ fn small() -> PathBuf {
 /// Compares image and text features of one file.
 fn compare(folder: &Path, file: &str, prefix: &str) {
     let device = Device::flex();
-    let expected = StateDict::open(&folder.join("expected.safetensors"), METHODS).unwrap();
+    let expected = StateDict::open(
+        &folder.join("expected.safetensors"),
+        &Methods::default().key_tables(),
+    )
+    .unwrap();
     let images = expected.read("images").unwrap().unwrap();
     let images = Tensor::<4>::from_data(TensorData::new(images.values, images.shape), &device);
-    let weights = StateDict::open(&folder.join(file), METHODS).unwrap();
+    let weights = StateDict::open(&folder.join(file), &Methods::default().key_tables()).unwrap();
 
     // A released ZegCLIP checkpoint has CLIP's tower with other things on it: its image features are not CLIP's.
-    if let Recognized::Clip {
+    if let Recognized::Clip(PlainTower {
         encoder,
         normalization,
-    } = Recognized::from_weights(&weights).unwrap()
+    }) = Recognized::from_weights(&weights, &Methods::default()).unwrap()
     {
         let config = TrainingFreeConfig {
             last_block: LastBlock::Full,
@@ -67,7 +74,16 @@ fn compare(folder: &Path, file: &str, prefix: &str) {
             Precision::Float,
         )
         .unwrap();
-        let features = model.encode(images).global;
+        let [count, dim] = expected
+            .shape(&format!("{prefix}image_features_normalised"))
+            .unwrap()[..]
+        else {
+            panic!("features of images are rows");
+        };
+        let pixels = &[];
+        let encoded = model.encode(&ViewBatch { images, pixels }).unwrap();
+        let rows = encoded.into_iter().map(|encoded| encoded.global).collect();
+        let features = Tensor::cat(rows, 0).reshape([count, dim]);
         assert_close(
             features,
             &expected,
@@ -110,15 +126,26 @@ fn features_agree_with_the_packages() {
 
 #[test]
 fn a_released_checkpoint_is_recognized_with_its_prompts_and_head() {
-    let weights = StateDict::open(&small().join("mmcv/zegclip.pth"), METHODS).unwrap();
-    let Recognized::Trained(MethodConfig::ZegClip(config)) =
-        Recognized::from_weights(&weights).unwrap()
-    else {
-        panic!("not recognized as ZegCLIP");
+    let methods = Methods::default();
+    let file = small().join("mmcv/zegclip.pth");
+    let weights = StateDict::open(&file, &methods.key_tables()).unwrap();
+    let Recognized::Trained(found) = Recognized::from_weights(&weights, &methods).unwrap() else {
+        panic!("not recognized as a trained model");
     };
-    assert_eq!(config.head.layers, 3);
-    assert!(config.encoder.prompts.is_some() && config.encoder.double_class_embedding);
-    zeg_model::zegclip::ZegClip::build(&weights, &config, &Device::flex(), 0).unwrap();
+    assert_eq!(found.method(), "zegclip");
+    let encoder = found.encoder().unwrap();
+    assert!(encoder.prompts.is_some() && encoder.double_class_embedding);
+    let (model, provenance) = found.build(&weights, &Device::flex(), 0).unwrap();
+    assert!(model.as_any().is::<ZegClip>());
+    let layers = list_params(&*model, |_| false);
+    let third = |name: &str| name.starts_with("decode_head.decoder_1.layers.2.");
+    assert!(layers.iter().any(|param| third(&param.name)));
+    assert!(
+        provenance
+            .initialized
+            .iter()
+            .all(|name| !third(name) || name.contains("self_attn"))
+    );
 }
 
 #[test]

@@ -1,63 +1,61 @@
 //! Test-time views against properties that need no reference.
 #![allow(clippy::unwrap_used)] // in tests
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor, TensorData},
+};
 use proptest::prelude::*;
 use zeg_image::{Normalization, RgbImage, flip_horizontal};
 use zeg_model::{
-    dense::{ClassQueries, DenseModel, Scoring},
-    inference::{Inference, TestTime, segment},
-    vision::Encoded,
+    ModelError,
+    inference::{ClassQueries, Inference, TestTime, segment},
+    method::{ModelFacts, Scoring, SegmentationModel, ViewBatch},
+    scores::ViewScores,
 };
 
 const PATCH: usize = 4;
 
 /// A model whose masks are the mean colours of its patches times the class embeddings: nothing in it depends on where
 /// a patch lies, so that every lack of symmetry is the pipeline's.
-#[derive(Debug)]
-struct Colours(Scoring);
+#[derive(Module, Debug)]
+struct Colours {
+    #[module(skip)]
+    scoring: Scoring,
+}
 
-impl DenseModel for Colours {
-    fn encode(&self, images: Tensor<4>) -> Encoded {
-        let [batch, channels, height, width] = images.dims();
-        let (h, w) = (height / PATCH, width / PATCH);
-        let patches = images
-            .reshape([batch, channels, h, PATCH, w, PATCH])
-            .mean_dims(&[3, 5]) // [batch, 3, h, 1, w, 1]
-            .reshape([batch, channels, h * w])
-            .swap_dims(1, 2); // [batch, h·w, 3]
-        Encoded {
-            global: Tensor::zeros([batch, channels], &patches.device()),
-            patches,
-            regions: None,
-            grid: [h, w],
+impl SegmentationModel for Colours {
+    /// Mean colours of the patches: `[1, 3, h, w]`
+    type Encoding = Tensor<4>;
+
+    fn facts(&self) -> ModelFacts {
+        ModelFacts {
+            stride: PATCH,
+            embed_dim: 3,
+            normalization: Normalization::IMAGENET,
+            scoring: self.scoring,
         }
     }
 
-    fn masks(&self, encoded: Encoded, text: Tensor<2>) -> Tensor<4> {
-        let [batch, _, _] = encoded.patches.dims();
-        let [classes, _] = text.dims();
-        let text = text.transpose().unsqueeze::<3>(); // [1, 3, classes]
-        let masks = encoded.patches.matmul(text.repeat_dim(0, batch)); // [batch, h·w, classes]
-        masks
-            .swap_dims(1, 2)
-            .reshape([batch, classes, encoded.grid[0], encoded.grid[1]])
+    fn encode(&self, views: &ViewBatch) -> Result<Vec<Tensor<4>>, ModelError> {
+        let [batch, channels, height, width] = views.images.dims();
+        let (h, w) = (height / PATCH, width / PATCH);
+        let colours = views
+            .images
+            .clone()
+            .reshape([batch, channels, h, PATCH, w, PATCH])
+            .mean_dims(&[3, 5]) // [batch, 3, h, 1, w, 1]
+            .reshape([batch, channels, h, w]);
+        Ok((0..batch)
+            .map(|index| colours.clone().narrow(0, index, 1))
+            .collect())
     }
 
-    fn patch(&self) -> usize {
-        PATCH
-    }
-
-    fn embed_dim(&self) -> usize {
-        3
-    }
-
-    fn scoring(&self) -> Scoring {
-        self.0
-    }
-
-    fn normalization(&self) -> Normalization {
-        Normalization::IMAGENET
+    fn score(&self, colours: &Tensor<4>, classes: &ClassQueries) -> Result<ViewScores, ModelError> {
+        let [_, channels, h, w] = colours.dims();
+        let colours = colours.clone().reshape([channels, h * w]);
+        let logits = classes.text.clone().matmul(colours); // [classes, h·w]
+        Ok(ViewScores::Logits(logits.reshape([1, classes.len(), h, w])))
     }
 }
 
@@ -66,11 +64,7 @@ fn queries(device: &Device) -> ClassQueries {
         vec![1.0_f32, 0.2, -1.0, -0.7, 1.0, 0.1, 0.1, -0.9, 1.0],
         [3, 3],
     );
-    ClassQueries {
-        crop_text: None,
-        text: Tensor::from_data(text, device),
-        seen: vec![true, false, true],
-    }
+    ClassQueries::new(Tensor::from_data(text, device), vec![true, false, true])
 }
 
 fn picture(width: u32, height: u32, seed: u32) -> RgbImage {
@@ -96,7 +90,7 @@ fn settings() -> Inference {
 fn labels(picture: &RgbImage, test_time: &TestTime, scoring: Scoring) -> Vec<u16> {
     let device = Device::flex();
     let queries = queries(&device);
-    let model = Colours(scoring);
+    let model = Colours { scoring };
     segment(&model, picture, &queries, (&settings(), test_time), &device)
         .unwrap()
         .0

@@ -14,16 +14,20 @@ use common::assert_close;
 use zeg_image::normalize::Normalization;
 use zeg_model::{
     Precision,
-    dense::DenseModel,
-    key_tables::METHODS,
+    classes::ClassQueries,
+    method::{PlainTower, SegmentationModel as _, ViewBatch},
+    methods::{
+        Methods,
+        training_free::{DenseAttention, LastBlock, TrainingFree, TrainingFreeConfig},
+    },
     recognize::Recognized,
-    training_free::{DenseAttention, LastBlock, TrainingFree, TrainingFreeConfig},
+    scores::ViewScores,
     weights::StateDict,
 };
 
 fn golden() -> StateDict {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/training_free.safetensors");
-    StateDict::open(&path, METHODS).unwrap()
+    StateDict::open(&path, &Methods::default().key_tables()).unwrap()
 }
 
 /// The file's tower under the names of the reference checkpoints.
@@ -47,11 +51,19 @@ fn tensor<const D: usize>(golden: &StateDict, name: &str) -> Tensor<D> {
 fn every_mode_gives_the_reference_numbers() {
     let golden = golden();
     let weights = tower(&golden);
-    let Recognized::Clip { encoder, .. } = Recognized::from_weights(&weights).unwrap() else {
+    let Recognized::Clip(PlainTower { encoder, .. }) =
+        Recognized::from_weights(&weights, &Methods::default()).unwrap()
+    else {
         panic!("the tower is not recognized as CLIP's");
     };
     assert_eq!((encoder.layers, encoder.heads, encoder.patch), (3, 2, 8));
-    for (name, attention) in DenseAttention::NAMES {
+    for (name, attention) in [
+        ("clip", DenseAttention::Plain),
+        ("maskclip", DenseAttention::MaskClip),
+        ("sclip", DenseAttention::Sclip),
+        ("naclip", DenseAttention::Naclip),
+        ("clearclip", DenseAttention::ClearClip),
+    ] {
         for (block, last_block) in [
             ("attention-only", LastBlock::AttentionOnly),
             ("full", LastBlock::Full),
@@ -69,14 +81,23 @@ fn every_mode_gives_the_reference_numbers() {
                 Precision::Float,
             )
             .unwrap();
-            let encoded = model.encode(tensor(&golden, "picture"));
+            let views = ViewBatch {
+                images: tensor(&golden, "picture"),
+                pixels: &[],
+            };
+            let encoded = model.encode(&views).unwrap().remove(0);
             assert_close(
                 encoded.patches.clone(),
                 &golden,
                 &format!("{name}.{block}.patches"),
                 name,
             );
-            let logits = model.masks(encoded, tensor(&golden, "text"));
+            let text = tensor::<2>(&golden, "text");
+            let seen = vec![false; text.dims()[0]];
+            let classes = ClassQueries::new(text, seen);
+            let ViewScores::Logits(logits) = model.score(&encoded, &classes).unwrap() else {
+                panic!("{name} has logits");
+            };
             assert_close(logits, &golden, &format!("{name}.{block}.logits"), name);
         }
     }

@@ -1,46 +1,93 @@
-//! Comparing one file: every tensor ends as compared, as an input, or as not recomputed with the reason.
+//! Comparing one file: every tensor ends as an input, a weight, or a result that was computed and compared.
+//!
+//! A [`Check`] collects what one computation of a file's results gives, beside the references. [`judge`] holds the first
+//! computation to the limits and the second to the first, bit by bit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::{ParityError, array::Array, file::VectorFile, rounding::with_jumps};
+use super::{
+    ParityError,
+    array::Array,
+    file::VectorFile,
+    limit::{Limit, deviation},
+    planted::PlantedError,
+};
 
-/// Tensors that others are computed from.
+/// Beginnings of the names of tensors that others are computed from.
 const INPUTS: [&str; 3] = ["in.", "state.", "state@"];
 
-/// How far a result may be from its reference.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Limit {
-    /// Largest difference over the root mean square of the reference (over 1 where that is 0).
-    OfRms(f64),
-    /// Largest difference over the largest value of the reference (over 1 where that is 0).
-    OfMax(f64),
-    /// Largest difference of a value over that value in the reference.
-    Relative(f64),
-    /// Largest difference.
-    Absolute(f64),
-    /// No value may differ; the deviation is the number of those that do.
-    Exact,
+/// A result beside its reference, not yet judged.
+#[derive(Debug, Clone)]
+pub(crate) struct Comparison {
+    /// The tensor, or the entry of the description.
+    pub(crate) name: String,
+    /// What the result is held to.
+    pub(crate) limit: Limit,
+    /// What there is to compare.
+    pub(crate) content: Content,
 }
 
-impl Limit {
-    /// Activations and losses. Two builds of the reference differ by 7e-6 (spec of the reference, section 16).
-    pub(crate) const ACTIVATION: Self = Self::OfRms(3e-5);
-    /// Gradients. Two builds of the reference differ by 1.4e-5.
-    pub(crate) const GRADIENT: Self = Self::OfRms(1e-4);
+/// What a comparison is made of.
+#[derive(Debug, Clone)]
+pub(crate) enum Content {
+    /// A result and its reference.
+    Values { reference: Array, found: Array },
+    /// A deviation that is measured in another way, and the result that it was measured on.
+    Measured { deviation: f64, found: Array },
+    /// Why a yes or no is wrong; `None` where it is right.
+    Verdict(Option<String>),
+}
 
-    /// The deviation up to which a comparison passes.
-    pub(crate) fn value(self) -> f64 {
-        match self {
-            Self::OfRms(limit)
-            | Self::OfMax(limit)
-            | Self::Relative(limit)
-            | Self::Absolute(limit) => limit,
-            Self::Exact => 0.0,
+impl Comparison {
+    /// Holds the result to its limit.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let measured = match &self.content {
+            Content::Values { reference, found } => deviation(reference, found, self.limit),
+            Content::Measured { deviation, found } => {
+                match found.values.iter().position(|value| !value.is_finite()) {
+                    Some(position) => Err(format!("is {} at {position}", found.values[position])),
+                    None => Ok(*deviation),
+                }
+            }
+            Content::Verdict(None) => Ok(0.0),
+            Content::Verdict(Some(problem)) => Err(problem.clone()),
+        };
+        let (deviation, problem) = match measured {
+            Ok(deviation) => (deviation, None),
+            Err(problem) => (f64::INFINITY, Some(problem)),
+        };
+        Outcome {
+            name: self.name.clone(),
+            limit: self.limit,
+            deviation,
+            problem,
         }
+    }
+
+    /// Returns where a second computation differs from this one in any bit; `None` where it does not.
+    pub(crate) fn difference(&self, again: &Self) -> Option<String> {
+        if self.name != again.name {
+            return Some(format!("{} came in its place", again.name));
+        }
+        let (first, second) = match (&self.content, &again.content) {
+            (Content::Values { found: first, .. }, Content::Values { found: second, .. })
+            | (Content::Measured { found: first, .. }, Content::Measured { found: second, .. }) => {
+                (first, second)
+            }
+            (Content::Verdict(first), Content::Verdict(second)) if first == second => return None,
+            _ => return Some("the verdict is another one".into()),
+        };
+        if first.shape != second.shape {
+            return Some(format!("shape {:?}, then {:?}", first.shape, second.shape));
+        }
+        let mut pairs = first.values.iter().zip(&second.values);
+        let position = pairs.position(|(a, b)| a.to_bits() != b.to_bits())?;
+        let (first, second) = (first.values[position], second.values[position]);
+        Some(format!("{first} at {position}, then {second}"))
     }
 }
 
-/// One comparison.
+/// One comparison, judged.
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
     /// The tensor, or the entry of the description.
@@ -63,60 +110,94 @@ impl Outcome {
     pub(crate) fn share(&self) -> f64 {
         let share = self.deviation / self.limit.value();
         match self.limit {
-            _ if self.deviation == 0.0 && self.problem.is_none() => 0.0,
-            _ if self.problem.is_some() || share.is_nan() => f64::INFINITY,
+            _ if self.problem.is_some() => f64::INFINITY,
+            _ if self.deviation == 0.0 => 0.0,
+            _ if share.is_nan() => f64::INFINITY,
             _ => share,
         }
     }
 }
 
+/// What one computation of a file gave.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Computed {
+    /// Results beside their references, in the order they were computed.
+    pub(crate) comparisons: Vec<Comparison>,
+    /// Inputs and weights of the file that are not compared.
+    pub(crate) inputs: Vec<String>,
+    /// Things worth a line of their own.
+    pub(crate) notes: Vec<String>,
+}
+
 /// What was found in one file.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    /// Comparisons, in the order they were made.
+    /// Outcomes of the first computation, then one for every result that a second computation changes.
     pub(crate) outcomes: Vec<Outcome>,
-    /// Tensors that were not recomputed, with the reason.
-    pub(crate) left_out: Vec<(String, String)>,
+    /// Inputs and weights of the file, which are neither counted nor judged.
+    pub(crate) inputs: Vec<String>,
     /// Things worth a line of their own.
     pub(crate) notes: Vec<String>,
+    /// Results that a second computation gave again to the bit.
+    pub(crate) repeated: usize,
+}
+
+/// Judges a file: the first computation counts, and a second one must give the same bits.
+///
+/// - `again`: the second computation; `None` leaves that rule out
+pub(crate) fn judge(first: Computed, again: Option<&Computed>) -> Findings {
+    let mut outcomes: Vec<Outcome> = first.comparisons.iter().map(Comparison::outcome).collect();
+    let mut repeated = 0;
+    if let Some(again) = again {
+        let problem = |name: String, difference: String| Outcome {
+            name,
+            limit: Limit::Exact,
+            deviation: f64::INFINITY,
+            problem: Some(format!("changes when it is computed again: {difference}")),
+        };
+        for (one, other) in first.comparisons.iter().zip(&again.comparisons) {
+            match one.difference(other) {
+                None => repeated += 1,
+                Some(difference) => {
+                    outcomes.push(problem(format!("{} (again)", one.name), difference));
+                }
+            }
+        }
+        let (count, count_again) = (first.comparisons.len(), again.comparisons.len());
+        if count != count_again {
+            let difference = format!("{count} results, then {count_again}");
+            outcomes.push(problem("(again)".into(), difference));
+        }
+    }
+    Findings {
+        outcomes,
+        inputs: first.inputs,
+        notes: first.notes,
+        repeated,
+    }
 }
 
 /// A file in comparison.
 pub(crate) struct Check<'a> {
     file: &'a VectorFile,
-    used: BTreeSet<String>,
-    findings: Findings,
-    /// Beginnings of names whose deviating outcomes a better one replaces; others stand. `None` the first time.
-    retried: Option<Vec<String>>,
-    /// Values of results that deviated, in every rounding so far.
-    roundings: BTreeMap<String, Vec<Vec<f64>>>,
+    /// Tensors that were read to compute from.
+    read: BTreeSet<String>,
+    /// Tensors that were compared, under their own name or a name made of it.
+    compared: BTreeSet<String>,
+    computed: Computed,
+    planted: Option<PlantedError>,
 }
 
 impl<'a> Check<'a> {
     /// Nothing is compared yet.
-    pub(crate) fn new(file: &'a VectorFile) -> Self {
+    pub(crate) fn new(file: &'a VectorFile, planted: Option<PlantedError>) -> Self {
         Self {
             file,
-            used: BTreeSet::new(),
-            findings: Findings::default(),
-            retried: None,
-            roundings: BTreeMap::new(),
+            read: BTreeSet::new(),
+            compared: BTreeSet::new(),
+            computed: Computed::default(),
+            planted,
         }
-    }
-
-    /// From here on outcomes count only where there is one of that name that deviates, whose name starts with one of
-    /// these, and in its place if they are better. With `None` all count again.
-    pub(crate) fn retry(&mut self, prefixes: Option<&[&str]>) {
-        let owned = |prefixes: &[&str]| prefixes.iter().map(|&p| p.to_owned()).collect();
-        self.retried = prefixes.map(owned);
-    }
-
-    /// How many outcomes with such names deviate.
-    pub(crate) fn deviating(&self, prefixes: &[&str]) -> usize {
-        let outcomes = self.findings.outcomes.iter();
-        outcomes
-            .filter(|o| !o.passed() && prefixes.iter().any(|prefix| o.name.starts_with(prefix)))
-            .count()
     }
 
     /// The file.
@@ -124,16 +205,29 @@ impl<'a> Check<'a> {
         self.file
     }
 
-    /// A tensor to compute from; it is not compared.
-    pub(crate) fn input(&mut self, name: &str) -> Result<&'a Array, ParityError> {
-        self.reference(name)
-            .ok_or_else(|| self.tensor_error(name, "is missing"))
+    /// The error that is planted into this computation by a test.
+    pub(crate) fn planted(&self) -> Option<PlantedError> {
+        self.planted
     }
 
-    /// A tensor that the caller compares itself, or an input that may be missing.
+    /// Whether a result so far is too far from its reference.
+    pub(crate) fn deviates(&self) -> bool {
+        let mut comparisons = self.computed.comparisons.iter();
+        comparisons.any(|comparison| !comparison.outcome().passed())
+    }
+
+    /// Returns a tensor to compute from; it is not compared.
+    pub(crate) fn input(&mut self, name: &str) -> Result<&'a Array, ParityError> {
+        let array = self.file.tensors.get(name);
+        let array = array.ok_or_else(|| self.tensor_error(name, "is missing"))?;
+        self.read.insert(name.to_owned());
+        Ok(array)
+    }
+
+    /// Returns a tensor that the caller compares itself.
     pub(crate) fn reference(&mut self, name: &str) -> Option<&'a Array> {
         let array = self.file.tensors.get(name)?;
-        self.used.insert(name.to_owned());
+        self.compared.insert(name.to_owned());
         Some(array)
     }
 
@@ -157,109 +251,62 @@ impl<'a> Check<'a> {
         found: &Array,
         limit: Limit,
     ) {
-        let (deviation, problem) = match deviation(reference, found, limit) {
-            Ok(deviation) => (deviation, None),
-            Err(problem) => (f64::INFINITY, Some(problem)),
+        let content = Content::Values {
+            reference: reference.clone(),
+            found: found.clone(),
         };
-        let deviates = problem.is_none() && deviation > limit.value();
-        self.outcome(name, limit, deviation, problem);
-        if deviates && matches!(limit, Limit::OfRms(_)) {
-            self.with_jumps(name, reference, found, limit);
-        }
+        self.add(name, limit, content);
     }
 
-    /// Compares a result that deviates again, with the jumps that other roundings of it had.
-    fn with_jumps(&mut self, name: &str, reference: &Array, found: &Array, limit: Limit) {
-        let results = self.roundings.entry(name.to_owned()).or_default();
-        results.push(found.values.clone());
-        if self.retried.is_none() {
-            return;
-        }
-        if let Some(found) = with_jumps(reference, results)
-            && let Ok(deviation) = deviation(reference, &found, limit)
-        {
-            self.outcome(name, limit, deviation, None);
-        }
+    /// Adds a result whose deviation the caller measured.
+    pub(crate) fn measured(&mut self, name: &str, limit: Limit, deviation: f64, found: Array) {
+        self.add(name, limit, Content::Measured { deviation, found });
     }
 
-    /// Notes a comparison that the caller made.
-    pub(crate) fn outcome(
-        &mut self,
-        name: &str,
-        limit: Limit,
-        deviation: f64,
-        problem: Option<String>,
-    ) {
-        let outcome = Outcome {
+    /// Adds a yes or no: passes if `problem` is `None`.
+    pub(crate) fn verdict(&mut self, name: &str, problem: Option<String>) {
+        self.add(name, Limit::Exact, Content::Verdict(problem));
+    }
+
+    fn add(&mut self, name: &str, limit: Limit, content: Content) {
+        self.computed.comparisons.push(Comparison {
             name: name.to_owned(),
             limit,
-            deviation,
-            problem,
-        };
-        let Some(retried) = &self.retried else {
-            self.findings.outcomes.push(outcome);
-            return;
-        };
-        let mut before = self.findings.outcomes.iter_mut();
-        if retried.iter().any(|prefix| name.starts_with(prefix))
-            && let Some(before) = before.find(|before| before.name == name)
-            && !before.passed()
-            && outcome.share() < before.share()
-        {
-            *before = outcome;
-        }
+            content,
+        });
     }
 
-    /// Compares yes with no: passes if `problem` is `None`.
-    pub(crate) fn verdict(&mut self, name: &str, problem: Option<String>) {
-        let deviation = if problem.is_some() {
-            f64::INFINITY
-        } else {
-            0.0
-        };
-        self.outcome(name, Limit::Exact, deviation, problem);
+    /// Declares every tensor that is not compared a weight that other files are computed from.
+    pub(crate) fn rest_are_weights(&mut self) {
+        self.read.extend(self.file.tensors.keys().cloned());
     }
 
-    /// Says why all tensors that start like this, and were not compared so far, are not recomputed.
-    pub(crate) fn leave_out(&mut self, prefix: &str, reason: &str) {
-        let names = self.file.tensors.keys();
-        for name in names.filter(|name| name.starts_with(prefix)) {
-            if !is_input(name) && self.used.insert(name.clone()) {
-                let entry = (name.clone(), reason.to_owned());
-                self.findings.left_out.push(entry);
-            }
-        }
-    }
-
-    /// A line for the report.
+    /// Adds a line to the report.
     pub(crate) fn note(&mut self, text: String) {
-        self.findings.notes.push(text);
+        self.computed.notes.push(text);
     }
 
-    /// Ends the comparison. Of the tensors that were not met, those that start with one of `computed` should have
-    /// been and fail; the others are listed as unknown.
-    pub(crate) fn finish(mut self, computed: &[&str]) -> Findings {
+    /// Ends the computation. A tensor that was neither compared nor is an input has no result, and fails.
+    pub(crate) fn finish(mut self) -> Computed {
         for name in self.file.tensors.keys() {
-            if is_input(name) || self.used.contains(name) {
+            if self.compared.contains(name) {
                 continue;
             }
-            let expected = computed.iter().any(|prefix| name.starts_with(prefix));
-            if expected {
-                self.findings.outcomes.push(Outcome {
+            if is_input(name) || self.read.contains(name) {
+                self.computed.inputs.push(name.clone());
+            } else {
+                let problem = "there is no result of this name".to_owned();
+                self.computed.comparisons.push(Comparison {
                     name: name.clone(),
                     limit: Limit::Exact,
-                    deviation: f64::INFINITY,
-                    problem: Some("there is no result of this name".into()),
+                    content: Content::Verdict(Some(problem)),
                 });
-            } else {
-                let reason = "its name is not known".to_owned();
-                self.findings.left_out.push((name.clone(), reason));
             }
         }
-        self.findings
+        self.computed
     }
 
-    /// An error about a tensor of the file.
+    /// Returns an error about a tensor of the file.
     pub(crate) fn tensor_error(&self, name: &str, reason: &str) -> ParityError {
         ParityError::Tensor {
             path: self.file.path.clone(),
@@ -271,84 +318,4 @@ impl<'a> Check<'a> {
 
 fn is_input(name: &str) -> bool {
     INPUTS.iter().any(|prefix| name.starts_with(prefix))
-}
-
-/// How far a result is from its reference, in the measure of the limit.
-#[allow(clippy::float_cmp)] // labels and ids are compared exactly, and equal infinities are equal
-fn deviation(reference: &Array, found: &Array, limit: Limit) -> Result<f64, String> {
-    if reference.shape != found.shape {
-        return Err(format!(
-            "has shape {:?}, the reference {:?}",
-            found.shape, reference.shape
-        ));
-    }
-    let pairs = || reference.values.iter().zip(&found.values);
-    if let Some(position) = pairs().position(|(r, f)| !f.is_finite() && f.to_bits() != r.to_bits())
-    {
-        return Err(format!("is {} at {position}", found.values[position]));
-    }
-    if limit == Limit::Exact {
-        return Ok(pairs().filter(|(r, f)| r != f).count() as f64);
-    }
-    let unit = match limit {
-        Limit::OfRms(_) => match reference.rms() {
-            0.0 => 1.0,
-            rms => rms,
-        },
-        Limit::OfMax(_) => match reference.largest() {
-            0.0 => 1.0,
-            largest => largest,
-        },
-        _ => 1.0,
-    };
-    let distance = |(reference, found): (&f64, &f64)| match limit {
-        _ if reference == found => 0.0,
-        Limit::Relative(_) => ((found - reference) / reference).abs(),
-        _ => (found - reference).abs() / unit,
-    };
-    // Not a number in the reference alone stays one here, and fails.
-    let larger = |a: f64, b: f64| if b > a || b.is_nan() { b } else { a };
-    Ok(pairs().map(distance).fold(0.0, larger))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn measured(reference: &[f64], found: &[f64], limit: Limit) -> Result<f64, String> {
-        let (reference, found) = (Array::row(reference.to_vec()), Array::row(found.to_vec()));
-        deviation(&reference, &found, limit)
-    }
-
-    #[test]
-    fn a_deviation_is_relative_to_the_root_mean_square() {
-        let deviation = measured(&[3.0, -4.0], &[3.0, -4.5], Limit::ACTIVATION).unwrap();
-        assert!((deviation - 0.5 / 12.5_f64.sqrt()).abs() < 1e-12);
-        assert_eq!(measured(&[0.0], &[0.25], Limit::ACTIVATION), Ok(0.25));
-        assert_eq!(measured(&[1.0, 2.0], &[1.0, 5.0], Limit::Exact), Ok(1.0));
-        let relative = Limit::Relative(1e-3);
-        assert_eq!(measured(&[4.0, 0.5], &[4.0, 0.25], relative), Ok(0.5));
-    }
-
-    #[test]
-    fn a_deviation_can_be_relative_to_the_largest_value() {
-        let limit = Limit::OfMax(2e-4);
-        assert_eq!(measured(&[3.0, -4.0], &[3.5, -4.0], limit), Ok(0.125));
-        assert_eq!(measured(&[0.0], &[0.25], limit), Ok(0.25));
-    }
-
-    #[test]
-    fn results_without_a_number_or_with_another_shape_never_pass() {
-        assert!(measured(&[1.0], &[f64::NAN], Limit::ACTIVATION).is_err());
-        assert!(measured(&[1.0], &[1.0, 1.0], Limit::ACTIVATION).is_err());
-        for reference in [f64::NAN, f64::INFINITY] {
-            let outcome = Outcome {
-                name: String::new(),
-                limit: Limit::ACTIVATION,
-                deviation: measured(&[reference], &[1.0], Limit::ACTIVATION).unwrap(),
-                problem: None,
-            };
-            assert!(!outcome.passed(), "{reference}");
-        }
-    }
 }

@@ -12,19 +12,16 @@ use burn::{
 };
 use zeg_image::IGNORE_LABEL;
 use zeg_model::{
-    Precision,
     config::{HeadConfig, PromptConfig, PromptDepth, VisionConfig},
     embeddings::ClassEmbeddings,
     inference::{Inference, ScoreMap, lower_seen},
-    method::{MethodConfig, Model},
     params::{flat_gradients, list_params},
     resize::bilinear,
     trace::Trace,
-    vision::Encoded,
     weights::StateDict,
 };
 use zeg_train::{
-    loss::MaskLoss,
+    methods::clip_rc::ClipRcLossWeights,
     optimizer::{AdamWSettings, NamedAdamW},
     schedule::Schedule,
     targets::Targets,
@@ -35,60 +32,66 @@ use super::{
     Options, ParityError,
     array::Array,
     assets,
-    check::{Check, Findings, Limit},
+    check::{Check, Computed},
     file::{Meta, integers_in},
-    generator, progress,
-    rounding::compare_in_any_rounding,
-    small_model::{compare_labels, decode, encode, method},
-    training_part::{NamedGradients, Pass, compare_gradients, compare_losses, seen_classes},
+    generator,
+    limit::Limit,
+    planted::{PlantedError, planted_encode, planted_images},
+    progress,
+    small_model::compare_labels,
+    training_part::{
+        NamedGradients, Pass, compare_gradients, compare_losses, planted_labels, seen_classes,
+    },
+    typed::{TypedConfig, TypedModel},
 };
 
-/// Beginnings of the names of results that may hang on the last digit of the picture.
-const UNCERTAIN: [&str; 3] = ["gradnorm.", "gradsample.", "train.total_after_step"];
 /// Values of a gradient that are stored, at most.
 const SAMPLES: usize = 64;
 
 /// Compares everything in the file.
-pub(crate) fn compare(mut check: Check, options: &Options) -> Result<Findings, ParityError> {
+pub(crate) fn compare(mut check: Check, options: &Options) -> Result<Computed, ParityError> {
     let file = check.file();
-    let case = Case::read(&file.meta())?;
+    let case = Case::read(&check)?;
     let table = assets::find(&file.path, "text", &case.table, options)?;
     let embeddings = ClassEmbeddings::open(&table, Some(&case.classes.classes))?;
     let plain = &options.device;
-    let device = plain.clone().autodiff();
     progress(&file.path, "generating weights");
-    let model = case.build(&device)?;
+    let weights = case.weights(plain)?;
 
     progress(&file.path, "encoding");
-    let pictures = case.pictures();
-    let packed = case.build_packed(plain)?;
-    compare_eval(&mut check, &case, &packed, &pictures, &embeddings)?;
+    let images = case.images();
+    let packed = case.config.build_packed(&weights, plain)?;
+    compare_eval(&mut check, &case, &packed, &images, &embeddings)?;
     drop(packed);
-    let trial = |check: &mut Check, images| {
-        compare_step(check, (&case, &model), images, &embeddings, plain)
-    };
-    compare_in_any_rounding(&mut check, &pictures, &device, &UNCERTAIN, trial)?;
-    Ok(check.finish(&["eval.", "train.", "gradnorm.", "gradsample."]))
+    // A planted error that is found needs no further look, and a step takes its time.
+    if check.planted().is_none() || !check.deviates() {
+        let model = case.config.build(&weights, &plain.clone().autodiff())?;
+        compare_step(&mut check, &case, model, &images, &embeddings)?;
+    }
+    Ok(check.finish())
 }
 
 /// Losses, gradients, a step of the optimiser and the loss behind it.
 fn compare_step(
     check: &mut Check,
-    (case, model): (&Case, &Model),
-    images: Tensor<4>,
+    case: &Case,
+    model: TypedModel,
+    images: &Array,
     embeddings: &ClassEmbeddings,
-    plain: &Device,
 ) -> Result<(), ParityError> {
     progress(&check.file().path, "gradients");
+    let device = model.device();
+    let Some(images) = images.to_tensor::<4>(&device) else {
+        return Ok(()); // images have four axes
+    };
     let targets = case.targets()?;
-    let text = assets::class_rows(embeddings, &case.classes.seen(), &images.device());
-    let encoded = encode(model, images.clone(), &mut Trace::off());
-    let pass = case.pass(model, encoded, text, &targets);
+    let text = assets::class_rows(embeddings, &case.classes.seen(), &device);
+    let pass = case.pass(&model, images.clone(), text, &targets);
     compare_losses(check, &case.loss, &pass)?;
     let mut gradients = pass.total(&case.loss).backward();
     let gradients: BTreeMap<String, Tensor<1>> =
-        flat_gradients(model, &mut gradients).into_iter().collect();
-    compare_sampled_gradients(check, &gradients)?;
+        flat_gradients(&model, &mut gradients).into_iter().collect();
+    compare_sampled_gradients(check, case, &gradients)?;
 
     progress(&check.file().path, "the step, and the loss behind it");
     let mut optimizer = NamedAdamW::new(&AdamWSettings::default());
@@ -96,24 +99,46 @@ fn compare_step(
         .into_iter()
         .map(|(name, g)| (name, g.without_autodiff()))
         .collect();
-    let model = optimizer
-        .step(model.clone(), gradients, Schedule::default().base)
-        .valid();
-    let encoded = encode(&model, images.without_autodiff(), &mut Trace::off());
-    let text = assets::class_rows(embeddings, &case.classes.seen(), plain);
-    let total = case.pass(&model, encoded, text, &targets).total(&case.loss);
+    let mut model = model;
+    optimizer.step(&mut model, gradients, Schedule::default().base);
+    let model = model.valid();
+    let images = images.without_autodiff();
+    let text = assets::class_rows(embeddings, &case.classes.seen(), &images.device());
+    let total = case.pass(&model, images, text, &targets).total(&case.loss);
     check.compare(
         "train.total_after_step1",
         &Array::of(total)?,
-        Limit::ACTIVATION,
+        case.limits.after_step,
     );
     Ok(())
 }
 
+/// Limits that are not the same for all files of this kind.
+struct Limits {
+    gradient: Limit,
+    after_step: Limit,
+}
+
+impl Limits {
+    /// Of a model with region tokens: its decoders have a ReLU whose input lies at rounding distance from 0, and a value
+    /// map whose gradient is 1.5e-5 of its tensor's RMS, so that a right computation deviates by 3.3e-3 in gradients
+    /// and 1.4e-4 in the loss behind the step, in double precision, too.
+    const REGIONS: Self = Self {
+        gradient: Limit::OfRms(5e-3),
+        after_step: Limit::OfRms(5e-4),
+    };
+    const OTHERS: Self = Self {
+        gradient: Limit::GRADIENT,
+        after_step: Limit::ACTIVATION,
+    };
+}
+
 /// What the description says.
 struct Case {
-    config: MethodConfig,
-    loss: MaskLoss,
+    config: TypedConfig,
+    limits: Limits,
+    planted: Option<PlantedError>,
+    loss: ClipRcLossWeights,
     /// Side of the picture in pixels.
     size: usize,
     classes: ClassSet,
@@ -140,7 +165,8 @@ struct LabelRecipe {
 }
 
 impl Case {
-    fn read(meta: &Meta) -> Result<Self, ParityError> {
+    fn read(check: &Check) -> Result<Self, ParityError> {
+        let meta = check.file().meta();
         let config = meta.at("config_file")?;
         let name = config.text()?;
         let recipe = Recipe::of(name).ok_or_else(|| {
@@ -171,7 +197,12 @@ impl Case {
             ..HeadConfig::default()
         };
         Ok(Self {
-            config: method(encoder, head),
+            limits: match encoder.regions {
+                Some(_) => Limits::REGIONS,
+                None => Limits::OTHERS,
+            },
+            config: TypedConfig::new(encoder, head),
+            planted: check.planted(),
             loss: recipe.loss,
             size: recipe.size,
             classes: ClassSet::by_name(classes)?,
@@ -184,24 +215,10 @@ impl Case {
         })
     }
 
-    /// The model as it is trained, with generated weights.
-    fn build(&self, device: &Device) -> Result<Model, ParityError> {
-        let weights = self.weights(device)?;
-        Ok(self.config.build(&weights, device, 0)?.0)
-    }
-
-    /// The model as pictures go through it: linear layers packed.
-    fn build_packed(&self, device: &Device) -> Result<Model, ParityError> {
-        let weights = self.weights(device)?;
-        Ok(self
-            .config
-            .build_packed(&weights, device, Precision::Float)?)
-    }
-
     /// The generated weights.
     fn weights(&self, device: &Device) -> Result<StateDict, ParityError> {
         let mut weights = StateDict::default();
-        let blueprint = self.config.blueprint(&device.clone().without_autodiff())?;
+        let blueprint = self.config.blueprint(device)?;
         for info in list_params(&blueprint, |_| false) {
             // Region tokens start as the model itself makes them, of the class token and its position.
             if info.name != "backbone.region_level_bridge" {
@@ -209,11 +226,14 @@ impl Case {
                 weights.insert(info.name, values);
             }
         }
+        if let Some(error) = self.planted {
+            error.alter_weights(&mut weights, self.config.encoder().heads)?;
+        }
         Ok(weights)
     }
 
-    /// The picture, `[1, 3, size, size]`.
-    fn pictures(&self) -> Array {
+    /// The image, `[1, 3, size, size]`.
+    fn images(&self) -> Array {
         let ImageRecipe {
             fine,
             coarse,
@@ -228,10 +248,11 @@ impl Case {
             let block = blocks[(plane * side + y / factor) * side + x / factor];
             v * fine + block * coarse
         });
-        Array::from_values(&[1, 3, size, size], &values.collect::<Vec<f32>>())
+        let image = Array::from_values(&[1, 3, size, size], &values.collect::<Vec<f32>>());
+        planted_images(self.planted, &image, self.config.encoder().patch)
     }
 
-    /// The picture's labels among the seen classes.
+    /// The image's labels among the seen classes.
     fn targets(&self) -> Result<Targets, ParityError> {
         let LabelRecipe {
             side,
@@ -249,18 +270,28 @@ impl Case {
                 },
             )
             .collect();
+        planted_labels(self.planted, &mut labels);
         let seen = self.classes.seen();
         seen_classes(&seen, self.classes.len())?.map(&mut labels);
         Ok(Targets::new(labels, 1, [size; 2], seen.len())?)
     }
 
     /// A pass in train mode.
-    fn pass(&self, model: &Model, encoded: Encoded, text: Tensor<2>, targets: &Targets) -> Pass {
-        let (grid, recovery) = decode(model, encoded, text, &mut Trace::off());
+    fn pass(
+        &self,
+        model: &TypedModel,
+        images: Tensor<4>,
+        text: Tensor<2>,
+        targets: &Targets,
+    ) -> Pass {
+        let trace = &mut Trace::off();
+        let encoded = planted_encode(self.planted, model, images, trace);
+        let (grid, recovery) = model.decode(encoded, text, trace);
         Pass {
             masks: bilinear(grid, [self.size; 2]),
             targets: targets.clone(),
             recovery,
+            planted: self.planted,
         }
     }
 }
@@ -271,7 +302,7 @@ struct Recipe {
     tokens: usize,
     blocks: usize,
     regions: Option<usize>,
-    loss: MaskLoss,
+    loss: ClipRcLossWeights,
 }
 
 impl Recipe {
@@ -304,7 +335,7 @@ impl Recipe {
                 tokens,
                 blocks,
                 regions: None,
-                loss: MaskLoss::default(),
+                loss: ClipRcLossWeights::default(),
             }),
             _ => None,
         }
@@ -312,11 +343,11 @@ impl Recipe {
 }
 
 /// The released weights of CLIP-RC (section 13.4 of the reference's specification).
-fn weights(focal: f64, dice: f64, recovery: f64) -> MaskLoss {
-    MaskLoss {
+fn weights(focal: f64, dice: f64, recovery: f64) -> ClipRcLossWeights {
+    ClipRcLossWeights {
         focal,
         dice,
-        recovery: Some(recovery),
+        recovery,
     }
 }
 
@@ -361,18 +392,17 @@ impl LabelRecipe {
 fn compare_eval(
     check: &mut Check,
     case: &Case,
-    model: &Model,
-    pictures: &Array,
+    model: &TypedModel,
+    images: &Array,
     embeddings: &ClassEmbeddings,
 ) -> Result<(), ParityError> {
-    let model = model.valid();
     let device = model.device();
-    let Some(images) = pictures.to_tensor(&device) else {
-        return Ok(()); // a picture has four axes
+    let Some(images) = images.to_tensor(&device) else {
+        return Ok(()); // images have four axes
     };
     let mut trace = Trace::on();
-    let encoded = encode(&model, images, &mut trace);
-    let (grid, _) = decode(&model, encoded, embeddings.to_tensor(&device), &mut trace);
+    let encoded = planted_encode(case.planted, model, images, &mut trace);
+    let (grid, _) = model.decode(encoded, embeddings.to_tensor(&device), &mut trace);
     let masks = bilinear(grid, [case.size; 2]);
     let seen: Vec<bool> = case
         .classes
@@ -475,6 +505,7 @@ fn mean_and_deviation(array: &Array) -> Array {
 
 fn compare_sampled_gradients(
     check: &mut Check,
+    case: &Case,
     gradients: &BTreeMap<String, Tensor<1>>,
 ) -> Result<(), ParityError> {
     let (mut norms, mut samples) = (NamedGradients::new(), NamedGradients::new());
@@ -484,8 +515,8 @@ fn compare_sampled_gradients(
         let stride = (gradient.values.len() / SAMPLES).max(1);
         samples.insert(name.clone(), gradient.sampled(stride, SAMPLES));
     }
-    compare_gradients(check, "gradnorm.", &norms);
-    compare_gradients(check, "gradsample.", &samples);
+    compare_gradients(check, "gradnorm.", &norms, case.limits.gradient);
+    compare_gradients(check, "gradsample.", &samples, case.limits.gradient);
     let stored = check
         .file()
         .tensors

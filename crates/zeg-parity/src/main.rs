@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     let options = Options {
         device,
         assets: arguments.assets,
+        planted: None,
     };
     match run(&arguments.paths, &options, &mut std::io::stdout()) {
         Ok(summary) if summary.passed() => ExitCode::SUCCESS,

@@ -18,8 +18,9 @@ use zeg_train::schedule::Schedule;
 use super::{
     ParityError,
     array::Array,
-    check::{Check, Findings, Limit},
+    check::{Check, Computed},
     file::{Meta, integers_in},
+    limit::Limit,
     pictures,
 };
 
@@ -38,7 +39,7 @@ const PROMPTS: PromptConfig = PromptConfig {
 };
 
 /// Compares whatever of these the file holds.
-pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Findings, ParityError> {
+pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Computed, ParityError> {
     compare_rates(&mut check)?;
     losses::compare(&mut check, device)?;
     metrics::compare(&mut check)?;
@@ -46,7 +47,7 @@ pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Findings, Par
     compare_positions(&mut check)?;
     compare_fresh_prompts(&mut check, device)?;
     compare_masks(&mut check)?;
-    Ok(check.finish(&["loss.", "mask.", "metric.", "pipe.", "posemb."]))
+    Ok(check.finish())
 }
 
 /// Tables `lr_<steps>` of learning rates over steps.

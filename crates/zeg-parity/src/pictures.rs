@@ -11,12 +11,7 @@ use zeg_image::{
 };
 use zeg_model::inference::Inference;
 
-use super::{
-    ParityError,
-    array::Array,
-    check::{Check, Limit},
-    file::Meta,
-};
+use super::{ParityError, array::Array, check::Check, file::Meta, limit::Limit};
 
 /// Grey levels that OpenCV's fixed-point arithmetic may differ by between its builds.
 const GREY_LEVEL: Limit = Limit::Absolute(1.0);

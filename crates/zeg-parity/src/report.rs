@@ -3,12 +3,15 @@
 use std::io::{self, Write};
 
 use super::{
-    check::{Findings, Limit, Outcome},
+    check::{Findings, Outcome},
+    limit::Limit,
     summary::Summary,
 };
 
 /// Failures of a group that are listed one by one.
 const LISTED: usize = 8;
+/// Results nearest to their limits that are named for every file.
+const NEAREST: usize = 3;
 
 /// Parameters come in hundreds; they are grouped by model part.
 const BY_PART: [&str; 6] = [
@@ -32,30 +35,59 @@ pub(crate) fn write_file(out: &mut dyn Write, label: &str, findings: &Findings) 
     for group in groups(&findings.outcomes) {
         write_group(out, label, &group)?;
     }
-    let mut reasons: Vec<(String, &str, usize)> = Vec::new();
-    for (name, reason) in &findings.left_out {
-        let name = match name.split_once('.') {
+    let mut nearest: Vec<&Outcome> = (findings.outcomes.iter())
+        .filter(|outcome| outcome.passed() && outcome.share() > 0.0)
+        .collect();
+    nearest.sort_by(|a, b| b.share().total_cmp(&a.share()));
+    for outcome in nearest.into_iter().take(NEAREST) {
+        write_nearest(out, label, outcome)?;
+    }
+    if findings.repeated > 0 {
+        writeln!(
+            out,
+            "{label}: computed again: {} results equal to the bit",
+            findings.repeated
+        )?;
+    }
+    let mut inputs: Vec<(String, usize)> = Vec::new();
+    for name in &findings.inputs {
+        let group = match name.split_once('.') {
             Some((first, _)) => format!("{first}.*"),
             None => name.clone(),
         };
-        match reasons
-            .iter_mut()
-            .find(|(n, r, _)| *n == name && r == reason)
-        {
-            Some((_, _, count)) => *count += 1,
-            None => reasons.push((name, reason, 1)),
+        match inputs.iter_mut().find(|(name, _)| *name == group) {
+            Some((_, count)) => *count += 1,
+            None => inputs.push((group, 1)),
         }
     }
-    for (name, reason, count) in reasons {
+    for (name, count) in inputs {
+        let tensors = tensors(count);
         writeln!(
             out,
-            "{label}: {name:<34} {count:>3} tensors  not recomputed: {reason}"
+            "{label}: {name:<34} {count:>3} {tensors}  not recomputed: inputs or weights"
         )?;
     }
     for note in &findings.notes {
         writeln!(out, "{label}: note: {note}")?;
     }
     Ok(())
+}
+
+/// Names a result that passed, with the share of its limit that it takes.
+fn write_nearest(out: &mut dyn Write, label: &str, outcome: &Outcome) -> io::Result<()> {
+    writeln!(
+        out,
+        "{label}: nearest to its limit: {:>3.0} % {} ({} of {})",
+        100.0 * outcome.share(),
+        outcome.name,
+        measure(outcome.deviation, outcome.limit),
+        short(outcome.limit.value())
+    )
+}
+
+/// The word for so many.
+fn tensors(count: usize) -> &'static str {
+    if count == 1 { "tensor " } else { "tensors" }
 }
 
 fn groups(outcomes: &[Outcome]) -> Vec<Group<'_>> {
@@ -101,7 +133,7 @@ fn write_group(out: &mut dyn Write, label: &str, group: &Group) -> io::Result<()
         out,
         "{label}: {:<34} {count:>3} {}  {worst}{verdict}",
         group.name,
-        if count == 1 { "tensor " } else { "tensors" },
+        tensors(count),
     )?;
     for outcome in failed.iter().take(LISTED) {
         let measure = measure(outcome.deviation, outcome.limit);
@@ -170,6 +202,19 @@ fn starred(name: &str) -> String {
 
 /// Writes the last line.
 pub(crate) fn write_summary(out: &mut dyn Write, summary: &Summary) -> io::Result<()> {
+    for worst in &summary.nearest {
+        if worst.share > 0.0 && worst.share.is_finite() {
+            writeln!(
+                out,
+                "parity: nearest to its limit: {:>3.0} % {}: {} ({} of {})",
+                100.0 * worst.share,
+                worst.file,
+                worst.name,
+                measure(worst.deviation, worst.limit),
+                short(worst.limit.value())
+            )?;
+        }
+    }
     let verdict = if summary.passed() { "PASS" } else { "FAIL" };
     write!(
         out,
@@ -185,7 +230,7 @@ pub(crate) fn write_summary(out: &mut dyn Write, summary: &Summary) -> io::Resul
     if summary.tensors == 0 {
         write!(out, ", nothing was compared")?;
     }
-    if let Some(worst) = &summary.worst {
+    if let Some(worst) = summary.worst() {
         write!(
             out,
             ", worst {} at {}: {} (limit {})",
@@ -194,9 +239,6 @@ pub(crate) fn write_summary(out: &mut dyn Write, summary: &Summary) -> io::Resul
             worst.name,
             short(worst.limit.value())
         )?;
-    }
-    if summary.not_recomputed > 0 {
-        write!(out, "; {} not recomputed", summary.not_recomputed)?;
     }
     writeln!(out)
 }

@@ -7,30 +7,27 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Tensor, activation};
 use zeg_model::{
     Precision,
-    config::{
-        Activation, ClipRcConfig, HeadConfig, PromptConfig, PromptDepth, TextConfig, VisionConfig,
-        ZegClipConfig,
-    },
-    dense::DenseModel,
+    config::{Activation, HeadConfig, PromptConfig, PromptDepth, TextConfig, VisionConfig},
     inference::{ClassQueries, Inference, ScoreMap, lower_seen, score_windows},
     layers::l2_normalize,
-    method::{MethodConfig, Model},
     prompts::{PromptSchedule, REFERENCE_REVERSE_LAYERS},
-    recovery::Recovery,
     resize::bilinear,
     text::TextTower,
     trace::Trace,
-    vision::{Encoded, VisionTransformer},
+    vision::VisionTransformer,
     weights::{ParamBuilder, StateDict},
 };
-use zeg_train::loss::MaskLoss;
+use zeg_train::methods::clip_rc::ClipRcLossWeights;
 
 use super::{
     ParityError,
     array::Array,
-    check::{Check, Findings, Limit},
+    check::{Check, Computed},
     file::{Meta, VectorFile},
+    limit::Limit,
+    planted::{planted_encode, planted_images},
     training_part,
+    typed::{TypedConfig, TypedModel},
 };
 
 /// Score by which two classes may be exchanged in a label map: what rounding can do.
@@ -39,24 +36,22 @@ const TIE: f64 = 1e-4;
 const TEXT_TOWER: &str = "text_encoder.";
 
 /// Compares everything in the file.
-pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Findings, ParityError> {
+pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Computed, ParityError> {
     let case = Case::read(&mut check)?;
     let model = case.build_packed(device)?;
     let text = case.text(device, None);
     compare_eval(&mut check, &case, &model, text.clone())?;
-    compare_other_size(&mut check, &model)?;
+    compare_other_size(&mut check, &case, &model)?;
     compare_windows(&mut check, &case, &model, text)?;
     compare_text(&mut check, &case, device)?;
     training_part::compare(&mut check, &case, device)?;
-    Ok(check.finish(&[
-        "eval.", "ns.", "slide.", "text.", "train.", "grad.", "step1.",
-    ]))
+    Ok(check.finish())
 }
 
 /// What the description says about a model and how it is used.
 pub(crate) struct Case {
     /// The architecture; of the prompts, the schedule counts.
-    config: MethodConfig,
+    config: TypedConfig,
     schedule: Option<PromptSchedule>,
     weights: StateDict,
     /// Class embeddings `[classes, dim]` as stored.
@@ -68,7 +63,7 @@ pub(crate) struct Case {
     /// Side that masks are resized to.
     pub(crate) image_size: usize,
     /// Weights of the loss terms.
-    pub(crate) loss: MaskLoss,
+    pub(crate) loss: ClipRcLossWeights,
     crop: usize,
     stride: usize,
     /// Size that window scores are resized to, height first.
@@ -112,18 +107,25 @@ impl Case {
             dropout: 0.0,
             ..HeadConfig::default()
         };
+        let mut weights = stored_weights(file, "state.");
+        if let Some(error) = check.planted() {
+            error.alter_weights(&mut weights, encoder.heads)?;
+        }
         Ok(Self {
             schedule: depth.map(|depth| schedule(depth, layers)),
-            config: method(encoder, head),
-            weights: stored_weights(file, "state."),
+            config: TypedConfig::new(encoder, head),
+            weights,
             embeddings,
             base: config.at("base")?.counts()?,
             self_training: config.at("st")?.flag()?,
             image_size: count("img")?,
-            loss: MaskLoss {
+            loss: ClipRcLossWeights {
                 focal: config.at("mask_w")?.number()?,
                 dice: config.at("dice_w")?.number()?,
-                recovery: config.find("rec_w").map(|m| m.number()).transpose()?,
+                recovery: match config.find("rec_w") {
+                    Some(weight) => weight.number()?,
+                    None => ClipRcLossWeights::default().recovery,
+                },
             },
             crop: count("crop")?,
             stride: count("stride")?,
@@ -132,36 +134,50 @@ impl Case {
         })
     }
 
-    /// The model as pictures go through it: linear layers packed.
-    fn build_packed(&self, device: &Device) -> Result<Model, ParityError> {
-        let model = self
-            .config
-            .build_packed(&self.weights, device, Precision::Float)?;
+    /// The model as images go through it: linear layers packed.
+    fn build_packed(&self, device: &Device) -> Result<TypedModel, ParityError> {
+        let model = self.config.build_packed(&self.weights, device)?;
         let params = ParamBuilder::packed(&self.weights, device, 0, Precision::Float)?;
         self.scheduled(model, &params)
     }
 
     /// The model as it is trained.
-    pub(crate) fn build(&self, device: &Device) -> Result<Model, ParityError> {
-        let (model, _) = self.config.build(&self.weights, device, 0)?;
+    pub(crate) fn build(&self, device: &Device) -> Result<TypedModel, ParityError> {
+        let model = self.config.build(&self.weights, device)?;
         let trained = |key: &str| self.config.trains(key);
         let params = ParamBuilder::new(&self.weights, device, 0, &trained);
         self.scheduled(model, &params)
     }
 
     /// Gives a model an encoder with prompts in depths that a configuration cannot express.
-    fn scheduled(&self, mut model: Model, params: &ParamBuilder) -> Result<Model, ParityError> {
-        let Some(encoder) = self.config.encoder() else {
-            return Ok(model);
-        };
+    fn scheduled(
+        &self,
+        mut model: TypedModel,
+        params: &ParamBuilder,
+    ) -> Result<TypedModel, ParityError> {
+        let encoder = self.config.encoder();
         let params = params.at("backbone");
-        let backbone = VisionTransformer::build_scheduled(&params, encoder, self.schedule)?;
-        match &mut model {
-            Model::ZegClip(model) => model.backbone = backbone,
-            Model::ClipRc(model) => model.backbone = backbone,
-            Model::ZegFormer(_) => {} // compared by its own part
-        }
+        model.set_encoder(VisionTransformer::build_scheduled(
+            &params,
+            encoder,
+            self.schedule,
+        )?);
         Ok(model)
+    }
+
+    /// Images of the file as the encoder reads them: `[batch, 3, height, width]`.
+    pub(crate) fn images(
+        &self,
+        check: &mut Check,
+        name: &str,
+        device: &Device,
+    ) -> Result<Tensor<4>, ParityError> {
+        let stored = check.input(name)?;
+        let images = planted_images(check.planted(), stored, self.config.encoder().patch);
+        let shape = images.shape.clone();
+        images
+            .to_tensor(device)
+            .ok_or_else(|| check.tensor_error(name, &format!("has shape {shape:?}, not 4 axes")))
     }
 
     /// Number of classes.
@@ -202,54 +218,6 @@ impl Case {
     }
 }
 
-/// The method that such an encoder and head make up: with region tokens, CLIP-RC.
-pub(crate) fn method(encoder: VisionConfig, head: HeadConfig) -> MethodConfig {
-    let tune_encoder = false;
-    if encoder.regions.is_some() {
-        let config = ClipRcConfig {
-            encoder,
-            head,
-            tune_encoder,
-        };
-        config.into()
-    } else {
-        let config = ZegClipConfig {
-            encoder,
-            head,
-            tune_encoder,
-        };
-        config.into()
-    }
-}
-
-/// The encoder of a model, recorded.
-pub(crate) fn encode(model: &Model, images: Tensor<4>, trace: &mut Trace) -> Encoded {
-    match model {
-        Model::ZegClip(model) => model.encode(images, trace),
-        Model::ClipRc(model) => model.encode(images, trace),
-        Model::ZegFormer(model) => model.encode(images),
-    }
-}
-
-/// The head of a model, recorded: masks on the patch grid, `[batch, classes, h, w]`, and the recovery of CLIP-RC's
-/// training.
-pub(crate) fn decode(
-    model: &Model,
-    encoded: Encoded,
-    text: Tensor<2>,
-    trace: &mut Trace,
-) -> (Tensor<4>, Option<Recovery>) {
-    match model {
-        Model::ZegClip(model) => (model.decode_head.forward(encoded, text, trace), None),
-        Model::ClipRc(model) => {
-            let head = &model.decode_head;
-            let (masks, recovery) = head.forward_with_recovery(encoded, text, trace);
-            (masks, Some(recovery))
-        }
-        Model::ZegFormer(model) => (model.masks(encoded, text), None),
-    }
-}
-
 /// Prompts without dropout; where they enter is the schedule's matter.
 pub(crate) fn prompts(tokens: usize) -> PromptConfig {
     PromptConfig {
@@ -281,18 +249,6 @@ pub(crate) fn stored_weights(file: &VectorFile, prefix: &str) -> StateDict {
     weights
 }
 
-/// An input as a tensor with a known number of axes.
-pub(crate) fn input_tensor<const D: usize>(
-    check: &mut Check,
-    name: &str,
-    device: &Device,
-) -> Result<Tensor<D>, ParityError> {
-    let array = check.input(name)?;
-    array.to_tensor(device).ok_or_else(|| {
-        check.tensor_error(name, &format!("has shape {:?}, not {D} axes", array.shape))
-    })
-}
-
 /// Compares what a trace recorded with the tensors of these names behind a prefix.
 pub(crate) fn compare_trace(
     check: &mut Check,
@@ -311,13 +267,13 @@ pub(crate) fn compare_trace(
 fn compare_eval(
     check: &mut Check,
     case: &Case,
-    model: &Model,
+    model: &TypedModel,
     text: Tensor<2>,
 ) -> Result<(), ParityError> {
-    let images = input_tensor::<4>(check, "in.image", &text.device())?;
+    let images = case.images(check, "in.image", &text.device())?;
     let mut trace = Trace::on();
-    let encoded = encode(model, images, &mut trace);
-    let (grid, _) = decode(model, encoded, text, &mut trace); // [batch, classes, h, w]
+    let encoded = planted_encode(check.planted(), model, images, &mut trace);
+    let (grid, _) = model.decode(encoded, text, &mut trace); // [batch, classes, h, w]
     compare_trace(check, "eval.", trace)?;
     let masks = bilinear(grid, [case.image_size; 2]); // [batch, classes, size, size]
     check.compare(
@@ -331,12 +287,15 @@ fn compare_eval(
 }
 
 /// The encoder on a picture that is not square.
-fn compare_other_size(check: &mut Check, model: &Model) -> Result<(), ParityError> {
+fn compare_other_size(
+    check: &mut Check,
+    case: &Case,
+    model: &TypedModel,
+) -> Result<(), ParityError> {
     if check.has("in.ns_image") {
-        let device = model.device();
-        let images = input_tensor::<4>(check, "in.ns_image", &device)?;
+        let images = case.images(check, "in.ns_image", &model.device())?;
         let mut trace = Trace::on();
-        encode(model, images, &mut trace);
+        planted_encode(check.planted(), model, images, &mut trace);
         compare_trace(check, "ns.", trace)?;
     }
     Ok(())
@@ -345,26 +304,22 @@ fn compare_other_size(check: &mut Check, model: &Model) -> Result<(), ParityErro
 fn compare_windows(
     check: &mut Check,
     case: &Case,
-    model: &Model,
+    model: &TypedModel,
     text: Tensor<2>,
 ) -> Result<(), ParityError> {
     if !check.has("in.slide_image") {
         return Ok(());
     }
     let device = text.device();
-    let image = input_tensor::<4>(check, "in.slide_image", &device)?;
-    let queries = ClassQueries {
-        crop_text: None,
-        text,
-        seen: case.seen(),
-    };
+    let image = case.images(check, "in.slide_image", &device)?;
+    let queries = ClassQueries::new(text, case.seen());
     let settings = Inference {
         crop: case.crop,
         stride: case.stride,
         seen_offset: case.seen_offset(),
         ..Inference::default()
     };
-    let scores = score_windows(model, image, &queries, &settings)?;
+    let scores = score_windows(model.dense(), image, &queries, &settings)?;
     let ScoreMap {
         classes,
         height,
@@ -411,7 +366,7 @@ pub(crate) fn compare_labels(
         reference as u16 != found as u16 && gap.is_none_or(|gap| gap.is_nan() || gap.abs() >= TIE)
     });
     let wrong = wrong.count() as f64;
-    check.outcome(name, Limit::Exact, wrong, None);
+    check.measured(name, Limit::Exact, wrong, found.clone());
 }
 
 /// The text tower that the model carries.
@@ -419,7 +374,8 @@ fn compare_text(check: &mut Check, case: &Case, device: &Device) -> Result<(), P
     let Some(features) = check.reference("text.features") else {
         return Ok(());
     };
-    let ids = token_rows(check.input("in.text_ids")?);
+    let mut ids = token_rows(check.input("in.text_ids")?);
+    let start = ids.first().and_then(|ids| ids.first()).copied();
     let config = TextConfig::from_weights(&case.weights, TEXT_TOWER)
         .ok_or_else(|| check.tensor_error("state.text_encoder.*", "hold no text tower"))?;
     // The number of heads is visible in no shape. Where the description does not tell it, the divisor of the width
@@ -430,6 +386,12 @@ fn compare_text(check: &mut Check, case: &Case, device: &Device) -> Result<(), P
             .filter(|n| config.width.is_multiple_of(*n))
             .collect(),
     };
+    let mut weights = case.weights.clone();
+    if let Some(error) = check.planted() {
+        error.alter_texts(&mut ids);
+        let heads = candidates.first().copied().unwrap_or(1);
+        error.alter_text_weights(&mut weights, TEXT_TOWER, start.unwrap_or(0), heads)?;
+    }
     let mut best: Option<(f64, usize, Tensor<2>)> = None;
     for heads in candidates {
         let config = TextConfig {
@@ -437,7 +399,7 @@ fn compare_text(check: &mut Check, case: &Case, device: &Device) -> Result<(), P
             ..config.clone()
         };
         let frozen = |_: &str| false;
-        let params = ParamBuilder::new(&case.weights, device, 0, &frozen);
+        let params = ParamBuilder::new(&weights, device, 0, &frozen);
         let tower = TextTower::build(&params.at(TEXT_TOWER.trim_end_matches('.')), &config)?;
         let found = tower.forward(&ids, &mut Trace::off());
         let values = Array::of(found.clone())?.values;
@@ -487,7 +449,7 @@ pub(crate) fn token_rows(ids: &Array) -> Vec<Vec<u32>> {
 }
 
 /// Shapes of the parameters by name.
-pub(crate) fn shapes(model: &Model) -> BTreeMap<String, Vec<usize>> {
+pub(crate) fn shapes(model: &TypedModel) -> BTreeMap<String, Vec<usize>> {
     zeg_model::params::list_params(model, |_| false)
         .into_iter()
         .map(|info| (info.name, info.shape))

@@ -1,6 +1,12 @@
 //! The result of a whole comparison.
 
-use super::check::{Findings, Limit};
+use super::{
+    check::{Findings, Outcome},
+    limit::Limit,
+};
+
+/// Results nearest to their limits that are kept, of all files together.
+const NEAREST: usize = 5;
 
 /// What came of a comparison.
 #[derive(Debug, Clone, Default)]
@@ -11,15 +17,17 @@ pub struct Summary {
     pub tensors: usize,
     /// Those of them that deviate.
     pub failed: usize,
-    /// Tensors that were not recomputed.
-    pub not_recomputed: usize,
+    /// Inputs and weights of the files, which are not counted among the tensors.
+    pub inputs: usize,
+    /// Results that a second computation gave again to the bit.
+    pub repeated: usize,
     /// Files and folders that could not be compared.
     pub unreadable: usize,
-    /// The result that came nearest to its limit, or exceeds it most.
-    pub worst: Option<Worst>,
+    /// The results that came nearest to their limits, or exceed them most, the worst first.
+    pub nearest: Vec<Worst>,
 }
 
-/// The result that came nearest to its limit.
+/// A result near its limit.
 #[derive(Debug, Clone)]
 pub struct Worst {
     /// The file's name without extension.
@@ -30,7 +38,7 @@ pub struct Worst {
     pub deviation: f64,
     /// What it was held to.
     pub(crate) limit: Limit,
-    share: f64,
+    pub(crate) share: f64,
 }
 
 impl Summary {
@@ -43,21 +51,24 @@ impl Summary {
     pub(crate) fn add(&mut self, label: &str, findings: &Findings) {
         self.files += 1;
         self.tensors += findings.outcomes.len();
-        self.not_recomputed += findings.left_out.len();
-        for outcome in &findings.outcomes {
-            if !outcome.passed() {
-                self.failed += 1;
-            }
-            let share = outcome.share();
-            if self.worst.as_ref().is_none_or(|worst| share > worst.share) {
-                self.worst = Some(Worst {
-                    file: label.to_owned(),
-                    name: outcome.name.clone(),
-                    deviation: outcome.deviation,
-                    limit: outcome.limit,
-                    share,
-                });
-            }
-        }
+        self.inputs += findings.inputs.len();
+        self.repeated += findings.repeated;
+        self.failed += findings.outcomes.iter().filter(|o| !o.passed()).count();
+        let worst = |outcome: &Outcome| Worst {
+            file: label.to_owned(),
+            name: outcome.name.clone(),
+            deviation: outcome.deviation,
+            limit: outcome.limit,
+            share: outcome.share(),
+        };
+        self.nearest.extend(findings.outcomes.iter().map(worst));
+        // Of equals, the first stays the first.
+        self.nearest.sort_by(|a, b| b.share.total_cmp(&a.share));
+        self.nearest.truncate(NEAREST);
+    }
+
+    /// The result that came nearest to its limit, or exceeds it most.
+    pub fn worst(&self) -> Option<&Worst> {
+        self.nearest.first()
     }
 }

@@ -10,14 +10,15 @@ use zeg_model::{
 };
 use zeg_vocab::{
     templates::TemplateSet,
-    tokenizer::{Overflow, Tokenizer, VOCABULARY_SIZE},
+    tokenizer::{CONTEXT_LENGTH, Overflow, Tokenizer, VOCABULARY_SIZE},
 };
 
 use super::{
     ParityError,
     array::Array,
-    check::{Check, Findings, Limit},
+    check::{Check, Computed},
     generator,
+    limit::Limit,
     small_model::{stored_weights, token_rows},
 };
 
@@ -25,7 +26,7 @@ use super::{
 const TOKEN_TABLE: &str = "token_embedding.weight";
 
 /// Compares ids from names and templates, and features and embeddings from ids.
-pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Findings, ParityError> {
+pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Computed, ParityError> {
     let file = check.file();
     let meta = file.meta();
     let count = |name: &str| meta.at(name)?.count();
@@ -38,13 +39,18 @@ pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Findings, Par
     let table = generator::parameter(TOKEN_TABLE, seed, &[VOCABULARY_SIZE, width]);
     compare_stored_rows(&mut check, &table);
     weights.insert(TOKEN_TABLE.to_owned(), table);
+    let heads = count("heads")?;
+    let tokenizer = Tokenizer::new()?;
+    if let Some(error) = check.planted() {
+        error.alter_text_weights(&mut weights, "", start_token(&tokenizer)?, heads)?;
+    }
     let context_length = weights
         .shape("positional_embedding")
         .map_or(0, |shape| shape[0]);
     let config = TextConfig {
         width,
         layers: count("layers")?,
-        heads: count("heads")?,
+        heads,
         embed_dim: count("embed_dim")?,
         context_length,
         vocabulary: VOCABULARY_SIZE,
@@ -53,7 +59,6 @@ pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Findings, Par
     let frozen = |_: &str| false;
     let tower = TextTower::build(&ParamBuilder::new(&weights, device, 0, &frozen), &config)?;
 
-    let tokenizer = Tokenizer::new()?;
     let single = TemplateSet::custom("single", &[single])?;
     let multi = TemplateSet::custom("multi", &templates)?;
     let classes: Vec<Vec<String>> = names.iter().map(|name| vec![name.clone()]).collect();
@@ -73,7 +78,11 @@ pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Findings, Par
         }
     }
     let mut trace = Trace::on();
-    let features = tower.forward(&token_rows(check.input("in.single_ids")?), &mut trace);
+    let mut ids = token_rows(check.input("in.single_ids")?);
+    if let Some(error) = check.planted() {
+        error.alter_texts(&mut ids);
+    }
+    let features = tower.forward(&ids, &mut trace);
     super::small_model::compare_trace(&mut check, "single.", trace)?;
     check.compare(
         "single.features",
@@ -91,7 +100,13 @@ pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Findings, Par
         &Array::of(embeddings)?,
         Limit::ACTIVATION,
     );
-    Ok(check.finish(&["single.", "multi."]))
+    Ok(check.finish())
+}
+
+/// Returns the id that every text starts with.
+pub(crate) fn start_token(tokenizer: &Tokenizer) -> Result<u32, ParityError> {
+    let ids = tokenizer.tokenize("", CONTEXT_LENGTH, Overflow::Error)?;
+    Ok(ids.first().copied().unwrap_or_default())
 }
 
 /// The rows that the file does store prove the generator.

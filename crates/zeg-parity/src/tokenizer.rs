@@ -6,7 +6,8 @@ use zeg_vocab::tokenizer::{CONTEXT_LENGTH, Overflow, Tokenizer};
 use super::{
     ParityError,
     array::Array,
-    check::{Check, Findings, Limit},
+    check::{Check, Computed},
+    limit::Limit,
 };
 
 /// The list of strings in a file of this form; `None` for other files.
@@ -20,7 +21,7 @@ pub(crate) fn entries(description: &Value) -> Option<&Vec<Value>> {
 }
 
 /// Compares ids, the padded sequence and whether the text fits.
-pub(crate) fn compare(mut check: Check) -> Result<Findings, ParityError> {
+pub(crate) fn compare(mut check: Check) -> Result<Computed, ParityError> {
     let tokenizer = Tokenizer::new()?;
     let list = entries(&check.file().description).map_or(&[][..], Vec::as_slice);
     for (index, entry) in list.iter().enumerate() {
@@ -55,5 +56,5 @@ pub(crate) fn compare(mut check: Check) -> Result<Findings, ParityError> {
             check.compare_value(&name("ids77"), &reference, &found, Limit::Exact);
         }
     }
-    Ok(check.finish(&[]))
+    Ok(check.finish())
 }

@@ -12,18 +12,19 @@ use zeg_model::{
 use super::{
     ParityError,
     array::Array,
-    check::{Check, Findings, Limit},
+    check::{Check, Computed},
     file::Meta,
-    small_model::{input_tensor, prompts, schedule, stored_weights},
+    limit::Limit,
+    planted::planted_images,
+    small_model::{prompts, schedule, stored_weights},
 };
 
 /// Compares every variant.
-pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Findings, ParityError> {
+pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Computed, ParityError> {
     let file = check.file();
-    let images = input_tensor::<4>(&mut check, "in.image", device)?;
+    let images = check.input("in.image")?;
     let shared = stored_weights(file, "state.");
     let variants = file.meta().at("configs")?.entries();
-    let mut prefixes = Vec::new();
     for (name, config) in &variants {
         let mut weights = shared.clone();
         let own = format!("state@{name}.");
@@ -32,18 +33,17 @@ pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Findings, Par
                 weights.insert(key.to_owned(), array.to_host());
             }
         }
-        compare_variant(&mut check, name, config, &weights, images.clone())?;
-        prefixes.push(format!("{name}."));
+        compare_variant(&mut check, (name, config), weights, images, device)?;
     }
-    Ok(check.finish(&prefixes.iter().map(String::as_str).collect::<Vec<_>>()))
+    Ok(check.finish())
 }
 
 fn compare_variant(
     check: &mut Check,
-    name: &str,
-    config: &Meta,
-    weights: &StateDict,
-    images: Tensor<4>,
+    (name, config): (&str, &Meta),
+    mut weights: StateDict,
+    images: &Array,
+    device: &Device,
 ) -> Result<(), ParityError> {
     let count = |name: &str| config.at(name)?.count();
     let tokens = config.find("num_tokens").map(|m| m.count()).transpose()?;
@@ -64,7 +64,14 @@ fn compare_variant(
         regions: None,
     };
     let schedule = depth.map(|depth| schedule(depth, encoder.layers));
-    let params = ParamBuilder::packed(weights, &images.device(), 0, Precision::Float)?;
+    if let Some(error) = check.planted() {
+        error.alter_weights(&mut weights, encoder.heads)?;
+    }
+    let Some(images) = planted_images(check.planted(), images, encoder.patch).to_tensor(device)
+    else {
+        return Err(check.tensor_error("in.image", "is not [batch, 3, height, width]"));
+    };
+    let params = ParamBuilder::packed(&weights, device, 0, Precision::Float)?;
     let model = VisionTransformer::build_scheduled(&params, &encoder, schedule)?;
     let mut trace = Trace::on();
     let encoded = model.forward(images, &mut trace);

@@ -1,21 +1,23 @@
 //! One configuration file is one experiment: data, model, training and inference.
 
-mod model;
+use std::{path::Path, sync::Arc};
 
-use std::path::Path;
+use burn::tensor::Device;
 
 use serde::{Deserialize, Serialize};
-use zeg_data::{
-    DataError, OnBadSample, OpenSet, Preprocess, SampleSource as _, Selection,
-    mini_world::{DATASET, WorldData},
+pub use zeg_data::DataConfig;
+use zeg_data::{OnBadSample, Preprocess};
+use zeg_model::{
+    inference::{Inference, TestTime},
+    method::Architecture,
+    methods::Methods,
+    renamed::find_renamed,
+    section::{ModelSection, Section},
 };
-use zeg_model::{inference::Inference, method::Method};
-use zeg_vocab::classes::ClassSet;
 
-pub use self::model::{Encoder, EncoderSizes, ModelConfig};
 use crate::{
-    TrainError, loss::MaskLoss, objective::Objective, optimizer::AdamWSettings, schedule::Schedule,
-    set_criterion::SetLoss, supervision::PseudoLabels,
+    TrainError, checkpoint::Checkpoint, objective::Objective, optimizer::AdamWSettings,
+    recipe::Recipes, schedule::Schedule, supervision::PseudoLabels,
 };
 
 /// A whole experiment.
@@ -25,82 +27,12 @@ pub struct Experiment {
     /// The pictures and what they are labelled with.
     pub data: DataConfig,
     /// The model.
-    pub model: ModelConfig,
+    pub model: ModelSection,
     /// How it is trained.
     pub training: TrainingConfig,
     /// How it is used and scored.
     #[serde(default)]
     pub inference: Inference,
-}
-
-/// The pictures and what they are labelled with.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct DataConfig {
-    /// Layout of the folder: `voc12`, `coco-stuff164k`, …, or a file that describes one (`.toml`); `mini-world` is made
-    /// while it is read and needs no folder.
-    pub dataset: String,
-    /// Which mini world, and how many pictures.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mini_world: Option<WorldData>,
-    /// Class list: `voc20`, `coco-stuff171`, … A data set of one's own brings its list.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub classes: Option<String>,
-    /// Which classes are unseen: `published`, the name of a built-in split, a file with a name a line, or names
-    /// separated by commas. Without, the list's published split.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unseen: Option<String>,
-    /// Sentences that a text tower reads class names in: `single` ("a photo of a …") or `multi` (fifteen, their
-    /// directions averaged). A table of embeddings was made with its own.
-    #[serde(default = "single")]
-    pub templates: String,
-    /// Sentences for a second stage's views of regions, such as `zegformer-32`; without, the same as for the first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub crop_templates: Option<String>,
-    /// Split to train on.
-    pub train_split: String,
-    /// Split to score on.
-    pub eval_split: String,
-}
-
-impl DataConfig {
-    /// One of its splits, in a folder.
-    pub fn selection<'a>(&'a self, root: &'a Path, split: &'a str) -> Selection<'a> {
-        Selection {
-            dataset: &self.dataset,
-            root,
-            split,
-            classes: self.classes.as_deref(),
-            unseen: self.unseen.as_deref(),
-        }
-    }
-
-    /// Opens one of its splits.
-    ///
-    /// - `root`: the data set's folder; a mini world needs none
-    ///
-    /// # Errors
-    /// As [`OpenSet::open`].
-    pub fn open(&self, root: &Path, split: &str) -> Result<OpenSet, DataError> {
-        OpenSet::open(&self.selection(root, split), self.mini_world.as_ref())
-    }
-
-    /// Its classes, without its pictures.
-    ///
-    /// # Errors
-    /// The data set, its class list or the split of classes is not known.
-    pub fn class_set(&self) -> Result<ClassSet, DataError> {
-        if self.dataset == DATASET {
-            let set = self.open(Path::new(""), &self.train_split)?;
-            return Ok(set.classes().clone());
-        }
-        let (list, unseen) = (self.classes.as_deref(), self.unseen.as_deref());
-        zeg_data::classes(&self.dataset, list, unseen)
-    }
-}
-
-fn single() -> String {
-    "single".to_owned()
 }
 
 /// What the training may know of the classes; see [`crate::supervision`].
@@ -158,12 +90,9 @@ pub struct TrainingConfig {
     /// What is minimised.
     #[serde(default, skip_serializing_if = "Objective::is_default")]
     pub objective: Objective,
-    /// Weights of the focal and dice terms, and of CLIP-RC's recovery.
-    #[serde(default)]
-    pub loss: MaskLoss,
-    /// Weights of ZegFormer's terms, which are of queries and not of classes.
-    #[serde(default, skip_serializing_if = "SetLoss::is_default")]
-    pub set_loss: SetLoss,
+    /// Weights of the terms of the loss; the method's own.
+    #[serde(default, skip_serializing_if = "Section::is_empty")]
+    pub loss: Section,
     /// The optimiser.
     #[serde(default)]
     pub optimizer: AdamWSettings,
@@ -188,7 +117,7 @@ pub struct TrainingConfig {
 ///
 /// The best model is chosen by hIoU where the split of classes has unseen ones, else by mIoU. Choosing it on the
 /// pictures that are reported in the end makes those scores optimistic: name a split of its own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Validation {
     /// Steps between scores; the last step is always scored.
@@ -199,6 +128,14 @@ pub struct Validation {
     /// Only its first pictures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
+    /// Scales and flip that scores are averaged over.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub test_time: TestTime,
+}
+
+/// For leaving the usual value out of files.
+fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn one() -> usize {
@@ -230,8 +167,14 @@ impl Experiment {
     /// A key is a path of names, such as `training.steps`; a value is TOML, or a plain string.
     ///
     /// # Errors
-    /// The file cannot be read or does not parse, a key is not known, or the values do not fit each other.
-    pub fn open(path: &Path, changes: &[String]) -> Result<Self, TrainError> {
+    /// The file cannot be read or does not parse, a key is not known or has another name now, or the values do not fit
+    /// each other.
+    pub fn open(
+        path: &Path,
+        changes: &[String],
+        methods: &Methods,
+        recipes: &Recipes,
+    ) -> Result<Self, TrainError> {
         let fail = |reason: String| TrainError::ConfigFile {
             path: path.to_owned(),
             reason,
@@ -243,23 +186,55 @@ impl Experiment {
         for change in changes {
             set(&mut table, change).map_err(&fail)?;
         }
+        let as_json = serde_json::to_value(&table).map_err(|error| fail(error.to_string()))?;
+        if let Some(renamed) = find_renamed(&as_json) {
+            return Err(fail(renamed));
+        }
         let experiment: Self = table
             .try_into()
             .map_err(|error: toml::de::Error| fail(error.to_string()))?;
         experiment
-            .check()
+            .check(methods, recipes)
             .map_err(|error| fail(error.to_string()))?;
         Ok(experiment)
+    }
+
+    /// The experiment in a checkpoint.
+    ///
+    /// # Errors
+    /// It does not parse.
+    pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self, TrainError> {
+        let experiment = checkpoint.info.experiment.clone();
+        serde_json::from_value(experiment).map_err(|error| TrainError::Checkpoint {
+            path: checkpoint.path().to_owned(),
+            reason: format!("its experiment does not parse: {error}"),
+        })
+    }
+
+    /// The experiment as a checkpoint keeps it.
+    ///
+    /// # Errors
+    /// A value has no JSON.
+    pub fn to_json(&self) -> Result<serde_json::Value, TrainError> {
+        serde_json::to_value(self).map_err(|error| TrainError::Config(error.to_string()))
+    }
+
+    /// The model's architecture.
+    ///
+    /// # Errors
+    /// The method is not known, or its section contradicts itself.
+    pub fn architecture(&self, methods: &Methods) -> Result<Arc<dyn Architecture>, TrainError> {
+        Ok(self.model.architecture(methods)?)
     }
 
     /// Checks that the parts fit each other.
     ///
     /// # Errors
     /// A [`TrainError::Config`] that names the setting and its value.
-    pub fn check(&self) -> Result<(), TrainError> {
+    pub fn check(&self, methods: &Methods, recipes: &Recipes) -> Result<(), TrainError> {
         let training = &self.training;
         let fail = |text: String| Err(TrainError::Config(text));
-        let architecture = self.model.architecture()?;
+        let architecture = self.architecture(methods)?;
         if training.steps == 0 || training.batch == 0 {
             return fail(format!(
                 "training.steps = {} and training.batch = {}: both must be at least 1",
@@ -267,10 +242,10 @@ impl Experiment {
             ));
         }
         let size = training.preprocess.size();
-        if !size.is_multiple_of(architecture.patch()) {
+        if !size.is_multiple_of(architecture.stride()) {
             return fail(format!(
                 "training.preprocess: pictures of {size} pixels are not a multiple of the patch, {}",
-                architecture.patch()
+                architecture.stride()
             ));
         }
         if training.loss_stride == 0 || !size.is_multiple_of(training.loss_stride) {
@@ -279,79 +254,38 @@ impl Experiment {
                 training.loss_stride
             ));
         }
-        let two_stage = self.model.method == Method::ZegFormer;
-        if two_stage && training.setting == Setting::Transductive {
-            return fail(
-                "training.setting = \"transductive\" needs class masks for its pseudo labels; ZegFormer has none".into(),
-            );
-        }
-        if two_stage && !training.objective.is_default() {
-            return fail(format!(
-                "training.objective = {:?} is of class masks; ZegFormer's weights are training.set-loss",
-                training.objective
-            ));
-        }
-        let scoring = training.objective.scoring();
-        if !two_stage && architecture.scoring() != scoring {
-            return fail(format!(
-                "training.objective = {:?} needs model.head.scoring = {scoring:?}, which is {:?}",
-                training.objective,
-                architecture.scoring()
-            ));
-        }
+        let recipe = recipes.of(architecture.method())?;
+        recipe.criterion(training, &*architecture)?;
         if training.evaluation.as_ref().is_some_and(|e| e.every == 0) {
             return fail("training.evaluation.every = 0: it must be at least 1".into());
+        }
+        if let Some(evaluation) = &training.evaluation {
+            evaluation.test_time.check().map_err(TrainError::Model)?;
         }
         if training.cached_views == Some(0) {
             return fail(
                 "training.cached-views = 0: leave it out to encode pictures as they come".into(),
             );
         }
-        let sides = [
-            ("model.input-resolution", self.model.input_resolution),
+        for (setting, pixels) in [
+            ("model.input-resolution", architecture.resolution()),
             ("training.preprocess", size),
             ("inference.crop", self.inference.crop),
-        ];
-        if let Some(regions) = architecture.encoder().and_then(|encoder| encoder.regions) {
-            check_lattice(regions, architecture.patch(), &sides)?;
-        } else if training.loss.recovery.is_some() {
-            return fail("training.loss.recovery is CLIP-RC's; leave it out".into());
+        ] {
+            architecture.check_side(setting, pixels)?;
         }
-        if training.cached_views.is_some() && self.model.method != Method::ZegClip {
+        if training.cached_views.is_some() && !architecture.has_frozen_encoder() {
             return fail(format!(
-                "training.cached-views works with ZegCLIP alone, not with {}",
-                self.model.method.title()
+                "training.cached-views needs an image encoder that training does not change; {}'s changes as it is \
+                 configured, or the method does not train on encoded images (leave out model.prompts and \
+                 model.tune-encoder, or cached-views)",
+                architecture.title()
             ));
         }
-        let changes = self.model.prompts.is_some() || self.model.tune_encoder;
-        if training.cached_views.is_some() && changes {
-            return fail(
-                "training.cached-views needs an encoder that does not change: leave out model.prompts and \
-                 model.tune-encoder"
-                    .into(),
-            );
-        }
+        let mut blueprint = architecture.blueprint(&Device::flex())?;
+        blueprint.set_options(&self.inference.method)?;
         self.inference.check().map_err(TrainError::Model)
     }
-}
-
-/// Whether a lattice of region tokens divides the grids of patches of all pictures. Patches that it left over would
-/// belong to no region.
-fn check_lattice(regions: usize, patch: usize, sides: &[(&str, usize)]) -> Result<(), TrainError> {
-    let lattice = regions.isqrt();
-    for (setting, pixels) in sides {
-        let grid = pixels / patch;
-        if grid == 0 || !grid.is_multiple_of(lattice) {
-            let fitting = (1..=grid).filter(|side| grid.is_multiple_of(*side));
-            let fitting: Vec<String> = fitting.map(|side| (side * side).to_string()).collect();
-            return Err(TrainError::Config(format!(
-                "model.regions = {regions}: a lattice of {lattice}×{lattice} does not divide the {grid}×{grid} patches \
-                 of {pixels} pixels ({setting}); these do: {}",
-                fitting.join(", ")
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// Applies one `key=value` change.

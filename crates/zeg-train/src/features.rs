@@ -12,18 +12,17 @@ use std::sync::{
     mpsc::sync_channel,
 };
 
-use burn::tensor::Tensor;
-use half::f16;
 use zeg_data::{
     Pipeline, SampleSource,
     chance::{Purpose, stream},
     sampler::Sampler,
 };
-use zeg_model::{dense::DenseModel, method::Model, vision::Encoded};
+use zeg_model::method::Model;
 
 use crate::{
     TrainError,
     batch::{Features, Inputs, Samples, pictures_tensor},
+    recipe::Criterion,
 };
 
 /// One encoded view with its labels.
@@ -51,13 +50,15 @@ impl FeatureCache {
     /// Several threads work on a picture each: much of an encoder's time on a CPU is in operations that use one core.
     ///
     /// - `model`: on a device without autodiff
+    /// - `criterion`: its method's loss, which says what of an image it is trained on
     /// - `threads`: pictures at work at once
     /// - `progress`: told after every view
     ///
     /// # Errors
     /// A picture cannot be loaded, or `progress` stops the work.
     pub fn build(
-        model: &Model,
+        model: &dyn Model,
+        criterion: &dyn Criterion,
         dataset: &dyn SampleSource,
         pipeline: &Pipeline,
         (views, seed): (usize, u64),
@@ -70,7 +71,7 @@ impl FeatureCache {
             let mut rng = stream(seed, Purpose::Sample, number as u64);
             let sample = pipeline.apply(dataset.load(number % pictures)?, &mut rng);
             let images = pictures_tensor(sample.image, size, &device);
-            let features = Arc::new(to_host(model.encode(images))?);
+            let features = Arc::new(criterion.features(model, images)?);
             Ok(View {
                 features,
                 labels: sample.labels,
@@ -146,20 +147,4 @@ fn ordered_parallel<T: Send>(
         Ok(())
     })
     .map(|()| results.into_iter().flatten().collect())
-}
-
-fn to_host(encoded: Encoded) -> Result<Features, TrainError> {
-    fn halves<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f16>, TrainError> {
-        let values: Vec<f32> = tensor
-            .into_data()
-            .convert::<f32>()
-            .try_into_vec()
-            .map_err(|e| TrainError::Backend(format!("{e:?}")))?;
-        Ok(values.into_iter().map(f16::from_f32).collect())
-    }
-    Ok(Features {
-        grid: encoded.grid,
-        patches: halves(encoded.patches)?,
-        global: halves(encoded.global)?,
-    })
 }

@@ -8,17 +8,14 @@
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
 use zeg_kernels::mask_sums;
-use zeg_model::{recovery::Recovery, resize::bilinear};
+use zeg_model::resize::bilinear;
 
-use crate::{objective::NamedTerms, targets::Targets};
+use crate::targets::Targets;
 
 /// Focal weight of a positive; a negative has the rest to 1.
 pub(crate) const ALPHA: f64 = 0.25;
 /// Added to numerator and denominator of the dice.
 pub(crate) const DICE_SMOOTHING: f64 = 1.0;
-
-/// CLIP-RC's factor of the recovery terms where none is given: that of its VOC experiments.
-const RECOVERY: f64 = 2.0;
 
 /// Weights of the terms.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -28,9 +25,6 @@ pub struct MaskLoss {
     pub focal: f64,
     /// Factor of the dice term.
     pub dice: f64,
-    /// Factor of CLIP-RC's two recovery terms; 2 unless said, 0 leaves the recovery decoder untrained.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub recovery: Option<f64>,
 }
 
 /// The released weights.
@@ -39,7 +33,6 @@ impl Default for MaskLoss {
         Self {
             focal: 100.0,
             dice: 1.0,
-            recovery: None,
         }
     }
 }
@@ -72,17 +65,6 @@ pub fn normalizer(parts: &[&Targets]) -> f64 {
 }
 
 impl MaskLoss {
-    /// Factor of CLIP-RC's recovery terms.
-    pub fn recovery(&self) -> f64 {
-        self.recovery.unwrap_or(RECOVERY)
-    }
-
-    /// The recovery terms of queries and patches, weighted: `[1]` each.
-    pub fn recovery_terms(&self, recovery: &Recovery) -> NamedTerms {
-        let [queries, patches] = recovery.errors().map(|error| error * self.recovery());
-        vec![("recovery-queries", queries), ("recovery-patches", patches)]
-    }
-
     /// The loss of class masks.
     ///
     /// - `masks`: logits `[batch, classes, h, w]`, resized to the targets' size

@@ -11,7 +11,7 @@
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
 use zeg_image::IGNORE_LABEL;
-use zeg_model::{dense::Scoring, resize::bilinear};
+use zeg_model::{method::Scoring, resize::bilinear};
 
 use crate::{loss::MaskLoss, targets::Targets};
 

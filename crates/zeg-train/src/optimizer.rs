@@ -6,21 +6,17 @@
 use std::collections::BTreeMap;
 
 use burn::{
-    module::{Module, Param},
     optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer},
     tensor::{Device, Tensor, TensorData},
 };
 use serde::{Deserialize, Serialize};
-use zeg_model::{
-    params::{ParamMapper, map_params},
-    prompts::is_prompt,
-};
+use zeg_model::{params::Parameters, prompts::is_prompt};
 
 use crate::TrainError;
 
-/// Settings of AdamW. The released recipe of ZegCLIP and CLIP-RC has multipliers by name that come to the same for every
+/// Settings of AdamW. The released recipes have multipliers by name that come to the same for every
 /// trained parameter, norms and biases included, so there is one group; an encoder that is tuned is another. A method
-/// with other groups names them with [`NamedAdamW::with_groups`].
+/// with other groups names them in its recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct AdamWSettings {
@@ -59,6 +55,18 @@ fn is_tenth(factor: &f64) -> bool {
 fn is_encoder(name: &str) -> bool {
     name.strip_prefix("backbone.")
         .is_some_and(|rest| !is_prompt(rest))
+}
+
+/// The group of a parameter where the method has no groups of its own: one for all, and one for a tuned encoder.
+pub fn usual_group(settings: &AdamWSettings, name: &str) -> ParamGroup {
+    ParamGroup {
+        lr: if is_encoder(name) {
+            settings.encoder_lr
+        } else {
+            1.0
+        },
+        weight_decay: settings.weight_decay,
+    }
 }
 
 /// The released recipe.
@@ -106,11 +114,8 @@ pub struct NamedAdamW {
 impl NamedAdamW {
     /// An optimiser that has seen no gradient, with one group and a second one of a tuned encoder.
     pub fn new(settings: &AdamWSettings) -> Self {
-        let (encoder_lr, weight_decay) = (settings.encoder_lr, settings.weight_decay);
-        Self::with_groups(settings, move |name| ParamGroup {
-            lr: if is_encoder(name) { encoder_lr } else { 1.0 },
-            weight_decay,
-        })
+        let own = *settings;
+        Self::with_groups(settings, move |name| usual_group(&own, name))
     }
 
     /// An optimiser that has seen no gradient, with groups of one's own.
@@ -125,33 +130,35 @@ impl NamedAdamW {
         }
     }
 
-    /// An optimiser that has seen no gradient, with ZegFormer's groups: the backbone learns at
-    /// [`AdamWSettings::encoder_lr`]; norms and the table of queries do not decay, biases and the "no object" vector do.
-    pub fn for_zegformer(settings: &AdamWSettings) -> Self {
-        let settings = *settings;
-        Self::with_groups(&settings, move |name| zegformer_group(&settings, name))
-    }
-
     /// One step: parameters without a gradient stay as they are, without decay.
     ///
     /// - `gradients`: flat, by name
-    pub fn step<M: Module>(
+    pub fn step(
         &mut self,
-        model: M,
+        model: &mut (impl Parameters + ?Sized),
         mut gradients: BTreeMap<String, Tensor<1>>,
         learning_rate: f64,
-    ) -> M {
+    ) {
         if let Some(longest) = self.settings.clip_norm {
             gradients = clip_to_norm(gradients, longest);
         }
-        map_params(
-            model,
-            &mut Step {
-                optimizer: self,
-                gradients,
-                learning_rate,
-            },
-        )
+        model.replace(&mut |name, param| {
+            let gradient = gradients.remove(name)?;
+            let state = self.states.remove(name);
+            let group = (self.group_of)(name);
+            let rule = self.settings.rule(group.weight_decay);
+            // The optimiser works outside of the graph, on the flat values.
+            let (flat, state) = rule.step(
+                learning_rate * group.lr,
+                param.flat(),
+                gradient.without_autodiff(),
+                state,
+            );
+            if let Some(state) = state {
+                self.states.insert(name.to_owned(), state);
+            }
+            Some(flat)
+        });
     }
 
     /// The state, for a checkpoint.
@@ -195,27 +202,6 @@ impl NamedAdamW {
     }
 }
 
-/// The group of one of ZegFormer's parameters.
-pub fn zegformer_group(settings: &AdamWSettings, name: &str) -> ParamGroup {
-    let is_norm = |part: &str| {
-        let number = part.strip_prefix("norm");
-        number.is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit()))
-    };
-    let undecayed = name.split('.').any(is_norm) || name.contains(".query_embed.");
-    ParamGroup {
-        lr: if name.starts_with("backbone.") {
-            settings.encoder_lr
-        } else {
-            1.0
-        },
-        weight_decay: if undecayed {
-            0.0
-        } else {
-            settings.weight_decay
-        },
-    }
-}
-
 /// The length of all gradients as one vector.
 pub fn global_norm<'a>(gradients: impl IntoIterator<Item = &'a Tensor<1>>) -> f64 {
     let squares = gradients
@@ -241,37 +227,6 @@ fn clip_to_norm(
     scaled
         .map(|(name, gradient)| (name, gradient * factor.clone()))
         .collect()
-}
-
-struct Step<'a> {
-    optimizer: &'a mut NamedAdamW,
-    gradients: BTreeMap<String, Tensor<1>>,
-    learning_rate: f64,
-}
-
-impl ParamMapper for Step<'_> {
-    fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(gradient) = self.gradients.remove(name) else {
-            return param;
-        };
-        let state = self.optimizer.states.remove(name);
-        let group = (self.optimizer.group_of)(name);
-        let rule = self.optimizer.settings.rule(group.weight_decay);
-        let learning_rate = self.learning_rate * group.lr;
-        let mut next = None;
-        let param = param.map(|value| {
-            let shape = value.shape();
-            // The optimiser works outside of the graph, on the flat values.
-            let flat = value.without_autodiff().flatten(0, D - 1);
-            let (flat, state) = rule.step(learning_rate, flat, gradient.without_autodiff(), state);
-            next = state;
-            Tensor::<D>::from_inner(flat.reshape(shape)).require_grad()
-        });
-        if let Some(state) = next {
-            self.optimizer.states.insert(name.to_owned(), state);
-        }
-        param
-    }
 }
 
 #[cfg(test)]

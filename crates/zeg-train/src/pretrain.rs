@@ -170,7 +170,7 @@ impl Pretrainer {
             scale: scale.into_scalar::<f32>(),
         };
         let gradients = gradients.into_iter().collect();
-        self.model = self.optimizer.step(self.model.clone(), gradients, lr);
+        self.optimizer.step(&mut self.model, gradients, lr);
         self.step += 1;
         Ok(report)
     }
@@ -194,10 +194,11 @@ pub fn save_towers(
     };
     let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = trained_values(model)
         .into_iter()
-        .filter(|(name, _, _)| name != "logit_scale")
-        .map(|(name, shape, values)| {
-            let narrow = values.iter().map(|&value| f16::from_f32(value));
-            (name, shape, narrow.flat_map(f16::to_le_bytes).collect())
+        .filter(|tensor| tensor.name != "logit_scale")
+        .map(|tensor| {
+            let narrow = tensor.values.iter().map(|&value| f16::from_f32(value));
+            let bytes = narrow.flat_map(f16::to_le_bytes).collect();
+            (tensor.name, tensor.shape, bytes)
         })
         .collect();
     let views = tensors

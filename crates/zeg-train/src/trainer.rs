@@ -2,21 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use burn::{
-    module::Module,
-    tensor::{Device, Tensor},
-};
+use burn::tensor::{Device, Tensor};
 use zeg_base::random::splitmix64;
 use zeg_image::IGNORE_LABEL;
-use zeg_model::{method::Model, params::flat_gradients};
+use zeg_model::{
+    method::{Architecture, Model},
+    params::flat_gradients,
+};
 
 use crate::{
     TrainError,
     batch::Samples,
-    criterion::{Criterion, Terms},
+    criterion::BatchLoss,
     experiment::TrainingConfig,
     objective::NamedTerms,
     optimizer::{Moments, NamedAdamW},
+    recipe::{Criterion, PartTerms, Recipe},
     supervision::Supervision,
 };
 
@@ -36,37 +37,40 @@ pub struct StepReport {
 
 /// A model in training.
 pub struct Trainer {
-    model: Model,
+    model: Box<dyn Model>,
     optimizer: NamedAdamW,
     config: TrainingConfig,
-    criterion: Criterion,
+    loss: BatchLoss,
     step: u64,
 }
 
 impl Trainer {
     /// A trainer at step 0.
     ///
+    /// - `recipe`: how the model's method is trained
+    /// - `architecture`: of the model
     /// - `model`: on a device with autodiff
     /// - `supervision`: what it may know of the classes
     /// - `text`: embeddings of its classes `[classes, dim]`, on the same device
     ///
     /// # Errors
-    /// There are not as many embeddings as classes.
+    /// There are not as many embeddings as classes, or the settings do not fit the method.
     pub fn new(
-        model: impl Into<Model>,
+        recipe: &'static dyn Recipe,
+        architecture: &dyn Architecture,
+        model: Box<dyn Model>,
         config: TrainingConfig,
         supervision: impl Into<Supervision>,
         text: Tensor<2>,
     ) -> Result<Self, TrainError> {
-        let model = model.into();
-        let optimizer = match &model {
-            Model::ZegFormer(_) => NamedAdamW::for_zegformer(&config.optimizer),
-            Model::ZegClip(_) | Model::ClipRc(_) => NamedAdamW::new(&config.optimizer),
-        };
+        let settings = config.optimizer;
+        let optimizer =
+            NamedAdamW::with_groups(&settings, move |name| recipe.group(&settings, name));
+        let criterion = recipe.criterion(&config, architecture)?;
         Ok(Self {
             model,
             optimizer,
-            criterion: Criterion::new(&config, supervision.into(), text)?,
+            loss: BatchLoss::new(criterion, &config, supervision.into(), text)?,
             config,
             step: 0,
         })
@@ -75,7 +79,7 @@ impl Trainer {
     /// Continues from a checkpoint's optimiser state; the model already has its weights.
     pub fn resume(&mut self, step: u64, moments: BTreeMap<String, Moments>) {
         self.step = step;
-        let device = self.criterion.device().clone().without_autodiff();
+        let device = self.loss.device().clone().without_autodiff();
         self.optimizer.import(moments, &device);
     }
 
@@ -85,13 +89,18 @@ impl Trainer {
     }
 
     /// The model in training.
-    pub fn model(&self) -> &Model {
-        &self.model
+    pub fn model(&self) -> &dyn Model {
+        &*self.model
+    }
+
+    /// The loss of its method.
+    pub fn criterion(&self) -> &dyn Criterion {
+        self.loss.criterion()
     }
 
     /// The model for inference: no dropout, no graph.
-    pub fn inference_model(&self) -> Model {
-        self.model.valid()
+    pub fn inference_model(&self) -> Box<dyn Model> {
+        self.model.for_inference()
     }
 
     /// The optimiser's state.
@@ -108,11 +117,11 @@ impl Trainer {
     /// A label is no class of the data set, or the loss is not finite; the model is then as before the step.
     pub fn train_step(&mut self, samples: Samples) -> Result<StepReport, TrainError> {
         let ids = samples.ids.clone();
-        let mut parts = self.criterion.parts(samples)?;
-        if self.criterion.labels_first(&self.model, &parts) {
+        let mut parts = self.loss.parts(samples)?;
+        if self.loss.labels_first(&parts) {
             let label = |(number, part)| {
                 self.seed_dropout(number);
-                self.criterion.label(&self.model, part)
+                self.loss.label(&*self.model, part)
             };
             parts = parts
                 .into_iter()
@@ -120,20 +129,20 @@ impl Trainer {
                 .map(label)
                 .collect::<Result<_, _>>()?;
         }
-        let known = self.criterion.normalizer(&parts);
+        let known = self.loss.normalizer(&parts);
         let mut counted = 0;
 
         let mut gradients: BTreeMap<String, Tensor<1>> = BTreeMap::new();
         let mut terms: BTreeMap<&'static str, f32> = BTreeMap::new();
         for (number, part) in parts.into_iter().enumerate() {
             self.seed_dropout(number);
-            let Terms { named, count } = self.criterion.terms(&self.model, part, known)?;
+            let PartTerms { named, count } = self.loss.terms(&*self.model, part, known)?;
             counted += count;
             for (name, term) in &named {
                 *terms.entry(name).or_default() += term.clone().into_scalar::<f32>();
             }
             let mut part = total(named).backward();
-            for (name, gradient) in flat_gradients(&self.model, &mut part) {
+            for (name, gradient) in flat_gradients(&*self.model, &mut part) {
                 let sum = match gradients.remove(&name) {
                     Some(sum) => sum + gradient,
                     None => gradient,
@@ -161,7 +170,7 @@ impl Trainer {
             });
         }
         let lr = self.config.schedule.at(self.step, self.config.steps);
-        self.model = self.optimizer.step(self.model.clone(), gradients, lr);
+        self.optimizer.step(&mut *self.model, gradients, lr);
         let report = StepReport {
             step: self.step,
             lr,
@@ -175,7 +184,7 @@ impl Trainer {
     /// Dropout draws from the device's stream: seeded by step and part, it continues exactly after a resume.
     fn seed_dropout(&self, part: usize) {
         let seed = dropout_seed(self.config.seed, self.step, part as u64);
-        self.criterion.device().seed(seed);
+        self.loss.device().seed(seed);
     }
 }
 

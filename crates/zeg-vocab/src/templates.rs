@@ -258,6 +258,17 @@ impl TemplateSet {
         &self.name
     }
 
+    /// Returns the templates one by one, each as a set of its own.
+    pub fn each(&self) -> Vec<Self> {
+        let numbered = self.templates.iter().enumerate();
+        numbered
+            .map(|(number, template)| Self {
+                name: format!("{}-{number}", self.name),
+                templates: vec![template.clone()],
+            })
+            .collect()
+    }
+
     /// The templates in their order.
     pub fn templates(&self) -> &[Template] {
         &self.templates

@@ -2,61 +2,56 @@
 
 use std::{
     ops::AddAssign,
-    sync::{
-        atomic::{AtomicUsize, Ordering},
-        mpsc::sync_channel,
-    },
+    sync::{Mutex, PoisonError, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use burn::tensor::Device;
-use zeg_data::{Sample, SampleSource};
+use zeg_data::SampleSource;
 use zeg_eval::{ConfusionMatrix, PictureScore};
 use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
-use zeg_model::{
-    ModelError,
-    dense::DenseModel,
-    inference::{
-        ClassQueries, EncodedPicture, Inference, Stages, TestTime, segment, segment_calibrated,
-        segment_encoded,
-    },
+use zeg_model::inference::{ClassQueries, Stages};
+
+use crate::{
+    session::{LARGE_IMAGE, Question, Session, SessionError},
+    work_queue::{QueueOptions, work_in_order},
 };
 
-/// How a model is scored.
+/// A model to be scored, and on which classes.
 #[derive(Debug, Clone, Copy)]
-pub struct Setup<'a> {
-    /// The model.
-    pub model: &'a dyn DenseModel,
+pub struct EvaluationSetup<'a> {
+    /// The model with its settings.
+    pub session: Session<'a>,
     /// The data set's classes.
-    pub queries: &'a ClassQueries,
-    /// How pictures go through the model.
-    pub settings: &'a Inference,
-    /// How often each is looked at.
-    pub test_time: &'a TestTime,
-    /// Seen offsets to label every picture with, from the same scores; empty for the settings' own.
-    pub offsets: &'a [f32],
-    /// Where tensors live.
-    pub device: &'a Device,
-    /// Pictures at work at once.
+    pub classes: &'a ClassQueries,
+    /// Seen offsets to label every image with, from the same scores; empty for the settings' own.
+    pub seen_offsets: &'a [f32],
+}
+
+/// How an evaluation is carried out.
+#[derive(Debug, Clone, Copy)]
+pub struct EvaluationOptions<'a> {
+    /// Images at work at once.
     pub threads: usize,
+    /// Ends the evaluation early when set.
+    pub stop: Option<&'a AtomicBool>,
 }
 
 /// What came out of an evaluation.
 #[derive(Debug, Clone)]
-pub struct Outcome {
+pub struct EvaluationOutcome {
     /// Pixels by true and predicted class.
     pub confusion: ConfusionMatrix,
-    /// The score of every picture, in the data set's order.
+    /// The score of every image, in the data set's order.
     pub pictures: Vec<PictureScore>,
     /// Where the time went; of setups that were scored together, the time of all.
-    pub times: Times,
+    pub times: EvaluationTimes,
 }
 
-/// Where the time of an evaluation went, summed over the threads that work on pictures.
+/// Where the time of an evaluation went, summed over the threads that work on images.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Times {
-    /// Reading and decoding pictures and label maps.
+pub struct EvaluationTimes {
+    /// Reading and decoding images and label maps.
     pub load: Duration,
     /// Everything between pixels and labels.
     pub stages: Stages,
@@ -64,7 +59,7 @@ pub struct Times {
     pub count: Duration,
 }
 
-impl AddAssign for Times {
+impl AddAssign for EvaluationTimes {
     fn add_assign(&mut self, other: Self) {
         self.load += other.load;
         self.stages += other.stages;
@@ -72,7 +67,7 @@ impl AddAssign for Times {
     }
 }
 
-impl Times {
+impl EvaluationTimes {
     /// All of it.
     pub fn total(&self) -> Duration {
         self.load + self.stages.prepare + self.model() + self.count
@@ -84,168 +79,173 @@ impl Times {
     }
 }
 
-/// A picture's part of the outcome.
+/// An image that was scored.
+#[derive(Debug, Clone, Copy)]
+pub struct ScoredImage<'a> {
+    /// Its id in the data set.
+    pub id: &'a str,
+    /// What was predicted, in the order of the outcomes.
+    pub predictions: &'a [LabelMap],
+}
+
+/// An image's part of the outcomes.
 struct Scored {
-    index: usize,
+    id: String,
     truth: LabelMap,
-    /// One entry a setup and offset.
-    predicted: Vec<(PictureScore, LabelMap)>,
-    times: Times,
+    /// One entry an outcome.
+    scores: Vec<PictureScore>,
+    predictions: Vec<LabelMap>,
+    times: EvaluationTimes,
 }
 
-impl Setup<'_> {
-    /// Labels one sample of a data set.
-    ///
-    /// # Errors
-    /// It cannot be read, or does not fit the settings.
-    pub fn predict(
-        &self,
-        dataset: &dyn SampleSource,
-        index: usize,
-    ) -> anyhow::Result<(Sample, LabelMap)> {
-        let sample = dataset.load(index)?;
-        let settings = (self.settings, self.test_time);
-        let (labels, _) = segment(
-            self.model,
-            &sample.image,
-            self.queries,
-            settings,
-            self.device,
-        )
-        .with_context(|| format!("picture {}", sample.id))?;
-        Ok((sample, labels))
-    }
+/// Label maps of one image, and where the time went.
+struct Labelled {
+    maps: Vec<LabelMap>,
+    stages: Stages,
 }
 
-impl Setup<'_> {
-    /// Label maps it gives a picture.
+impl<'a> EvaluationSetup<'a> {
+    /// Outcomes that it gives.
     fn outputs(&self) -> usize {
-        self.offsets.len().max(1)
+        self.seen_offsets.len().max(1)
+    }
+
+    fn question(&self) -> Question<'a> {
+        Question {
+            seen_offsets: self.seen_offsets,
+            ..Question::labels(self.classes)
+        }
     }
 }
 
-/// Labels of one picture by every setup, one map an offset; several setups share its encoding.
-fn label(setups: &[Setup], image: &RgbImage) -> Result<(Vec<LabelMap>, Stages), ModelError> {
-    if let [setup] = setups {
-        let settings = (setup.settings, setup.test_time);
-        let how = (setup.offsets, setup.device);
-        return segment_calibrated(setup.model, image, setup.queries, settings, how);
-    }
-    let Some(first) = setups.first() else {
-        return Ok((Vec::new(), Stages::default()));
-    };
-    let encoded = EncodedPicture::new(first.model, image, first.settings, first.device)?;
-    let mut stages = encoded.stages();
-    let mut all = Vec::with_capacity(setups.len());
-    for setup in setups {
-        let (model, queries) = (setup.model, setup.queries);
-        let (labels, more) =
-            segment_encoded(model, &encoded, queries, setup.settings, setup.offsets)?;
-        stages += more;
-        all.extend(labels);
-    }
-    Ok((all, stages))
+/// What all workers of an evaluation share.
+struct Evaluator<'a> {
+    setups: &'a [EvaluationSetup<'a>],
+    dataset: &'a dyn SampleSource,
+    /// Held while a large image is labelled: one at a time.
+    large: Mutex<()>,
 }
 
-/// Labels and scores one sample.
-fn score(setups: &[Setup], dataset: &dyn SampleSource, index: usize) -> anyhow::Result<Scored> {
-    let started = Instant::now();
-    let sample = dataset.load(index)?;
-    let load = started.elapsed();
-    let (labels, stages) =
-        label(setups, &sample.image).with_context(|| format!("picture {}", sample.id))?;
-    let started = Instant::now();
-    let truth = sample.labels;
-    let owners = setups
-        .iter()
-        .flat_map(|setup| std::iter::repeat_n(setup, setup.outputs()));
-    let predicted = owners
-        .zip(labels)
-        .map(|(setup, labels)| {
-            let pair = (truth.labels(), labels.labels());
-            let classes = setup.queries.seen.len();
-            let score = PictureScore::of(sample.id.clone(), pair, classes, IGNORE_LABEL)?;
-            Ok((score, labels))
+impl Evaluator<'_> {
+    /// Labels one image by every setup; several setups share its encoding.
+    fn label(&self, image: &RgbImage) -> Result<Labelled, SessionError> {
+        let pixels = image.width() as usize * image.height() as usize;
+        let _alone = (pixels > LARGE_IMAGE)
+            .then(|| self.large.lock().unwrap_or_else(PoisonError::into_inner));
+        if let [setup] = self.setups {
+            let answer = setup.session.segment(image, &setup.question(), &mut [])?;
+            return Ok(Labelled {
+                maps: answer.labels,
+                stages: answer.stages,
+            });
+        }
+        let mut labelled = Labelled {
+            maps: Vec::new(),
+            stages: Stages::default(),
+        };
+        let Some(first) = self.setups.first() else {
+            return Ok(labelled);
+        };
+        let encoded = first.session.encode(image)?;
+        labelled.stages += encoded.stages();
+        for setup in self.setups {
+            let answer = setup.session.ask(&encoded, &setup.question(), &mut [])?;
+            labelled.stages += answer.stages;
+            labelled.maps.extend(answer.labels);
+        }
+        Ok(labelled)
+    }
+
+    /// Labels and scores one sample.
+    fn score(&self, index: usize) -> anyhow::Result<Scored> {
+        let started = Instant::now();
+        let sample = self.dataset.load(index)?;
+        let load = started.elapsed();
+        let Labelled { maps, stages } = self
+            .label(&sample.image)
+            .with_context(|| format!("picture {}", sample.id))?;
+        let started = Instant::now();
+        let owners = self
+            .setups
+            .iter()
+            .flat_map(|setup| std::iter::repeat_n(setup, setup.outputs()));
+        let scores = owners.zip(&maps).map(|(setup, labels)| {
+            let pair = (sample.labels.labels(), labels.labels());
+            let classes = setup.classes.seen.len();
+            PictureScore::of(sample.id.clone(), pair, classes, IGNORE_LABEL)
+        });
+        Ok(Scored {
+            scores: scores.collect::<Result<_, _>>()?,
+            id: sample.id,
+            truth: sample.labels,
+            predictions: maps,
+            times: EvaluationTimes {
+                load,
+                stages,
+                count: started.elapsed(),
+            },
         })
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(Scored {
-        index,
-        truth,
-        predicted,
-        times: Times {
-            load,
-            stages,
-            count: started.elapsed(),
-        },
-    })
+    }
 }
 
-/// Counts predictions against labels over a data set. Memory does not grow with the number of pictures.
+/// Counts predictions against labels over a data set. Memory does not grow with the number of images.
 ///
-/// Several threads work on a picture each, from decoding to labels: much of a model's time on a CPU is in operations
-/// that use one core. Several setups are scored together: every picture is encoded once, by the first one's model and
-/// settings, so that all must have the same frozen encoder and look at pictures once and alike. The outcomes are in the
-/// order of the setups and, within one, of its offsets.
+/// Several threads work on an image each, from decoding to labels: much of a model's time on a CPU is in operations
+/// that use one core. Several setups are scored together: every image is encoded once, by the first one's session, so
+/// that all must have the same frozen encoder and the same windows, scales and flip. The outcomes are in the order of the
+/// setups and, within one, of its offsets.
 ///
-/// - `progress`: told the id of every picture counted; an error from it ends the work
+/// - `observe`: shown every image, in the data set's order; an error from it ends the work
 ///
 /// # Errors
-/// A picture cannot be read, or its labels do not fit the classes.
+/// An image cannot be read, or its labels do not fit the classes.
 pub fn evaluate(
-    setups: &[Setup],
+    setups: &[EvaluationSetup],
     dataset: &dyn SampleSource,
-    mut progress: impl FnMut(&str) -> anyhow::Result<()>,
-) -> anyhow::Result<Vec<Outcome>> {
-    let mut times = Times::default();
-    let empty = |setup: &Setup| ConfusionMatrix::new(setup.queries.seen.len());
-    let mut counts: Vec<ConfusionMatrix> = setups
+    options: EvaluationOptions,
+    mut observe: impl FnMut(&ScoredImage) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<EvaluationOutcome>> {
+    let mut times = EvaluationTimes::default();
+    let empty = |setup: &EvaluationSetup| EvaluationOutcome {
+        confusion: ConfusionMatrix::new(setup.classes.seen.len()),
+        pictures: Vec::new(),
+        times,
+    };
+    let mut outcomes: Vec<EvaluationOutcome> = setups
         .iter()
         .flat_map(|setup| std::iter::repeat_n(empty(setup), setup.outputs()))
         .collect();
-    let mut scores = vec![vec![None; dataset.len()]; counts.len()];
-    let next = AtomicUsize::new(0);
-    let threads = setups.first().map_or(1, |setup| setup.threads);
-    let threads = threads.clamp(1, dataset.len().max(1));
-    std::thread::scope(|scope| {
-        let (sender, results) = sync_channel(threads);
-        for _ in 0..threads {
-            let (sender, next) = (sender.clone(), &next);
-            scope.spawn(move || {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    // The receiver is gone when the evaluation ended early.
-                    if index >= dataset.len() || sender.send(score(setups, dataset, index)).is_err()
-                    {
-                        return;
-                    }
-                }
-            });
+    let evaluator = Evaluator {
+        setups,
+        dataset,
+        large: Mutex::new(()),
+    };
+    let queue = QueueOptions {
+        workers: options.threads.clamp(1, dataset.len().max(1)),
+        stop: options.stop,
+    };
+    let is_large = |_: &usize| false; // a size is known only when the image is read: see `Evaluator::large`
+    let work = |index: usize| evaluator.score(index);
+    work_in_order(0..dataset.len(), queue, is_large, work, |result| {
+        let mut scored = result.map_err(anyhow::Error::new).flatten()?;
+        let started = Instant::now();
+        let counted = outcomes.iter_mut().zip(&scored.predictions);
+        for ((outcome, labels), score) in counted.zip(scored.scores) {
+            outcome
+                .confusion
+                .add(scored.truth.labels(), labels.labels(), IGNORE_LABEL)
+                .with_context(|| format!("picture {}", scored.id))?;
+            outcome.pictures.push(score);
         }
-        drop(sender);
-        for result in results {
-            let mut scored: Scored = result?;
-            let started = Instant::now();
-            let mut id = String::new();
-            let outcomes = counts.iter_mut().zip(&mut scores);
-            for ((counts, scores), (score, labels)) in outcomes.zip(scored.predicted) {
-                counts
-                    .add(scored.truth.labels(), labels.labels(), IGNORE_LABEL)
-                    .with_context(|| format!("picture {}", score.id))?;
-                id.clone_from(&score.id);
-                scores[scored.index] = Some(score);
-            }
-            scored.times.count += started.elapsed();
-            times += scored.times;
-            progress(&id)?;
-        }
-        anyhow::Ok(())
-    })?;
-    let outcomes = counts.into_iter().zip(scores);
-    Ok(outcomes
-        .map(|(confusion, scores)| Outcome {
-            confusion,
-            pictures: scores.into_iter().flatten().collect(),
-            times,
+        scored.times.count += started.elapsed();
+        times += scored.times;
+        observe(&ScoredImage {
+            id: &scored.id,
+            predictions: &scored.predictions,
         })
-        .collect())
+    })?;
+    for outcome in &mut outcomes {
+        outcome.times = times;
+    }
+    Ok(outcomes)
 }

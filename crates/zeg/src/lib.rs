@@ -5,16 +5,19 @@
 pub mod device;
 pub mod evaluation;
 pub mod explain;
+pub mod label_spool;
 pub mod loading;
 pub mod mini;
 pub mod segmenter;
+pub mod session;
 pub mod spool;
 pub mod word_cache;
 pub mod words;
+pub mod work_queue;
 
 pub use device::DeviceChoice;
 pub use segmenter::{LoadOptions, Segmentation, Segmenter, Words};
 pub use {
     zeg_data as data, zeg_eval as eval, zeg_export as export, zeg_hub as hub, zeg_image as image,
-    zeg_model as model, zeg_train as train, zeg_vocab as vocab,
+    zeg_model as model, zeg_vocab as vocab,
 };

@@ -1,40 +1,42 @@
 //! Opens a model: a checkpoint of `zeg train`, a released checkpoint, or CLIP alone.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::mini::{is_mini, open_weights, weights_sha256};
 use burn::tensor::Device;
+use zeg_data::DataConfig;
 use zeg_model::{
     Precision,
-    config::VisionConfig,
-    dense::DenseModel,
+    checkpoint::{BaseWeights, Checkpoint, StoredClass},
     embeddings::ClassEmbeddings,
     inference::Inference,
-    key_tables::METHODS,
-    method::{Method, MethodConfig},
+    method::{Architecture, Model, StartingPoint},
+    methods::Methods,
     recognize::Recognized,
-    training_free::{DenseAttention, TrainingFree, TrainingFreeConfig},
+    section::Section,
     weights::StateDict,
-    zegformer::{ZegFormer, ZegFormerConfig, fusion::Fusion},
-};
-use zeg_train::{
-    checkpoint::{BaseWeights, Checkpoint, StoredClass},
-    experiment::{Encoder, Experiment},
 };
 
 /// A model that is ready to look at pictures, and what is known about it.
 #[derive(Debug)]
 pub struct LoadedModel {
     /// The model, for inference.
-    pub model: Box<dyn DenseModel>,
+    pub model: Box<dyn Model>,
+    /// What the model is.
+    pub architecture: Arc<dyn Architecture>,
     /// What the encoder computes with.
     pub precision: Precision,
     /// All weights: image tower, text tower where there is one, what was trained.
     pub weights: StateDict,
     /// How pictures go through it unless somebody says otherwise.
     pub inference: Inference,
-    /// Method in words, such as `"ZegCLIP"` or `"training-free (sclip)"`.
+    /// Name of the method in words.
     pub method: String,
+    /// What the method starts from.
+    pub starting_point: StartingPoint,
     /// The file that holds the text tower, if any does.
     pub base: PathBuf,
     /// Digest of the frozen weights that a checkpoint was trained on.
@@ -43,8 +45,34 @@ pub struct LoadedModel {
     pub stored: Option<ClassEmbeddings>,
     /// Classes of the experiment, with which of them were seen; empty where nothing is known.
     pub trained_on: Vec<StoredClass>,
-    /// The experiment, of a checkpoint of `zeg train`.
-    pub experiment: Option<Experiment>,
+    /// The checkpoint, of a model of `zeg train`.
+    pub checkpoint: Option<Checkpoint>,
+    /// The data that it was trained on, of a model of `zeg train`.
+    pub data: Option<DataConfig>,
+}
+
+/// How plain CLIP weights are used.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MethodChoice {
+    /// Name of a method that starts from plain CLIP weights.
+    pub name: String,
+    /// The method's own options.
+    pub options: Section,
+}
+
+/// What a model is loaded with.
+#[derive(Debug, Clone)]
+pub struct ModelOptions {
+    /// The methods that are known.
+    pub methods: Methods,
+    /// The frozen weights' file of a checkpoint, where it is not the one the checkpoint names.
+    pub base: Option<PathBuf>,
+    /// How plain CLIP weights are used; the first of the list unless said.
+    pub method: Option<MethodChoice>,
+    /// Where tensors live.
+    pub device: Device,
+    /// What the encoder computes with.
+    pub precision: Precision,
 }
 
 /// What is wrong with a model file.
@@ -76,212 +104,166 @@ pub enum LoadError {
         /// The model.
         file: PathBuf,
         /// The method asked for.
-        method: &'static str,
+        method: String,
     },
 }
-
-/// The method taken with plain CLIP weights when none is named: the best of the training-free ones on our
-/// measurements (README).
-pub const DEFAULT_METHOD: DenseAttention = DenseAttention::ClearClip;
-
-/// The sentences of the released ZegFormers for crops, whatever those of their own head are.
-const RELEASED_CROP_TEMPLATES: &str = "zegformer-32";
 
 impl LoadedModel {
     /// Opens a model.
     ///
-    /// - `base`: the frozen weights' file of a checkpoint, where it is not the one the checkpoint names
-    /// - `method`: how plain CLIP weights are used; [`DEFAULT_METHOD`] unless said
-    /// - `precision`: what the encoder computes with
-    ///
     /// # Errors
     /// A file cannot be read, is another one, or holds another architecture; see also [`LoadError`].
-    pub fn open(
-        path: &Path,
-        base: Option<&Path>,
-        method: Option<TrainingFreeConfig>,
-        device: &Device,
-        precision: Precision,
-    ) -> anyhow::Result<Self> {
-        let weights = open_weights(path)?;
+    pub fn open(path: &Path, options: &ModelOptions) -> anyhow::Result<Self> {
+        let weights = open_weights(path, &options.methods)?;
         let recognized = if Checkpoint::is_checkpoint(&weights) {
             None
         } else {
-            Some(Recognized::from_weights(&weights)?)
+            Some(Recognized::from_weights(&weights, &options.methods)?)
         };
-        if let (Some(config), None | Some(Recognized::Trained(_))) = (method, &recognized) {
+        if let (Some(choice), None | Some(Recognized::Trained(_))) = (&options.method, &recognized)
+        {
             return Err(LoadError::NotPlain {
                 file: path.to_owned(),
-                method: config.attention.name(),
+                method: choice.name.clone(),
             }
             .into());
         }
         match recognized {
-            None => Self::from_checkpoint(path, base, device, precision),
-            Some(Recognized::Trained(MethodConfig::ZegFormer(first))) => {
-                Self::released_zegformer(path, base, weights, first, (device, precision))
+            None => Self::from_checkpoint(path, options),
+            Some(Recognized::Trained(architecture)) => {
+                Self::released(path, weights, architecture, options)
             }
-            Some(Recognized::Trained(config)) => Ok(Self {
-                model: Box::new(config.build_packed(&weights, device, precision)?),
-                precision,
-                weights,
-                inference: Inference::default(),
-                method: format!("{} (released checkpoint)", config.method().title()),
-                base: path.to_owned(),
-                base_sha256: None,
-                stored: None,
-                trained_on: Vec::new(),
-                experiment: None,
-            }),
-            Some(Recognized::Clip {
-                encoder,
-                normalization,
-            }) => {
-                let config = method.unwrap_or_else(|| TrainingFreeConfig::new(DEFAULT_METHOD));
-                let model = TrainingFree::build(
-                    &weights,
-                    &encoder,
-                    config,
-                    normalization,
-                    device,
-                    precision,
-                )?;
-                Ok(Self {
-                    model: Box::new(model),
-                    precision,
-                    weights,
-                    inference: default_inference(config, &encoder),
-                    method: format!("training-free ({})", config.attention.name()),
+            Some(Recognized::Clip(tower)) => {
+                let methods = &options.methods;
+                let (method, section) = if let Some(choice) = &options.method {
+                    (methods.by_name(&choice.name)?, choice.options.clone())
+                } else {
+                    let usual = methods.default_for(StartingPoint::PlainClip)?;
+                    (usual, Section::default())
+                };
+                let architecture = method.configure(&section, Some(&tower))?;
+                Self::assemble(Parts {
+                    method: format!("training-free ({})", method.name()),
+                    starting_point: StartingPoint::PlainClip,
                     base: path.to_owned(),
-                    base_sha256: None,
-                    stored: None,
-                    trained_on: Vec::new(),
-                    experiment: None,
+                    inference: architecture.default_inference(),
+                    weights,
+                    architecture,
+                    options,
                 })
             }
         }
     }
 
-    /// Which encoder looks at pictures, where training did not change it: the digest of its file, its architecture,
-    /// the resolution of its position table, and whether it adds the class embedding twice.
-    pub fn frozen_encoder(&self) -> Option<(&str, &Encoder, usize, bool)> {
-        let model = &self.experiment.as_ref()?.model;
-        if model.prompts.is_some() || model.tune_encoder || model.method != Method::ZegClip {
-            return None;
-        }
+    /// Which encoder sees images, where training did not change it: two models with the same answer encode images alike.
+    pub fn frozen_encoder(&self) -> Option<(&str, &str, &zeg_model::config::VisionConfig)> {
         let digest = self.base_sha256.as_deref()?;
-        Some((
+        let encoder = self.architecture.encoder()?;
+        self.architecture.has_frozen_encoder().then_some((
+            self.architecture.method(),
             digest,
-            &model.encoder,
-            model.input_resolution,
-            model.double_class_embedding,
+            encoder,
         ))
     }
 
-    /// A released ZegFormer, with the CLIP that it brings, or that of `base`.
-    fn released_zegformer(
+    /// A released checkpoint, with CLIP's image tower from another file where it lacks one.
+    fn released(
         path: &Path,
-        base: Option<&Path>,
         weights: StateDict,
-        config: ZegFormerConfig,
-        (device, precision): (&Device, Precision),
+        architecture: Arc<dyn Architecture>,
+        options: &ModelOptions,
     ) -> anyhow::Result<Self> {
-        let (weights, config, base) = match base {
-            Some(base) if config.classifier.is_none() => {
-                let mut all = StateDict::open(base, METHODS)?;
-                let tower = match Recognized::from_weights(&all)? {
-                    Recognized::Clip { encoder, .. } => encoder,
-                    Recognized::Trained(_) => anyhow::bail!("{} is not CLIP alone", base.display()),
-                };
+        let (mut weights, mut architecture, mut file) = (weights, architecture, path.to_owned());
+        if let Some(base) = options
+            .base
+            .as_deref()
+            .filter(|_| architecture.encoder().is_none())
+        {
+            let mut all = StateDict::open(base, &options.methods.key_tables())?;
+            let Recognized::Clip(tower) = Recognized::from_weights(&all, &options.methods)? else {
+                anyhow::bail!("{} is not CLIP alone", base.display());
+            };
+            if let Some(with_tower) = architecture.with_tower(&tower.encoder) {
                 all.add(path)?;
-                let classifier = Some(tower);
-                (
-                    all,
-                    ZegFormerConfig {
-                        classifier,
-                        ..config
-                    },
-                    base,
-                )
+                (weights, architecture, file) = (all, with_tower, base.to_owned());
             }
-            _ => (weights, config, path),
-        };
-        let alone = config.classifier.is_none();
-        Ok(Self {
-            model: Box::new(ZegFormer::build_packed(
-                &weights, &config, device, precision,
-            )?),
-            precision,
+        }
+        Self::assemble(Parts {
+            method: format!("{} (released checkpoint)", architecture.title()),
+            starting_point: StartingPoint::Masks,
+            base: file,
+            inference: architecture.default_inference(),
             weights,
-            inference: Inference {
-                longest_side: 2048,
-                fusion: if alone {
-                    Fusion::QueryAlone
-                } else {
-                    Fusion::default()
-                },
-                ..Inference::default()
-            },
-            method: "ZegFormer (released checkpoint)".into(),
-            base: base.to_owned(),
-            base_sha256: None,
-            stored: None,
-            trained_on: Vec::new(),
-            experiment: None,
+            architecture,
+            options,
         })
     }
 
-    /// The sentences that class names are read in for CLIP's view of regions, where the model has two stages and they are
-    /// others than its own.
-    pub fn crop_templates(&self) -> Option<&str> {
-        self.model.two_stage()?;
-        match &self.experiment {
-            Some(experiment) => experiment.data.crop_templates.as_deref(),
-            None => Some(RELEASED_CROP_TEMPLATES),
-        }
+    fn from_checkpoint(path: &Path, options: &ModelOptions) -> anyhow::Result<Self> {
+        let checkpoint = Checkpoint::open(path, &options.methods)?;
+        let architecture = checkpoint.architecture(&options.methods)?;
+        let base = find_base(path, &checkpoint.info.base, options.base.as_deref())?;
+        let mut weights = open_weights(&base, &options.methods)?;
+        weights.add(path)?;
+        let loaded = Self::assemble(Parts {
+            method: architecture.title().to_owned(),
+            starting_point: StartingPoint::Masks,
+            base,
+            inference: checkpoint.inference()?,
+            weights,
+            architecture,
+            options,
+        })?;
+        Ok(Self {
+            base_sha256: Some(checkpoint.info.base.sha256.clone()),
+            stored: Some(checkpoint.embeddings()?),
+            trained_on: checkpoint.info.classes.clone(),
+            data: Some(checkpoint.read_part("data")?),
+            checkpoint: Some(checkpoint),
+            ..loaded
+        })
     }
 
-    fn from_checkpoint(
-        path: &Path,
-        base: Option<&Path>,
-        device: &Device,
-        precision: Precision,
-    ) -> anyhow::Result<Self> {
-        let checkpoint = Checkpoint::open(path)?;
-        let stored = checkpoint.embeddings()?;
-        let info = checkpoint.info;
-        let config = info.experiment.model.architecture()?;
-        let base = find_base(path, &info.base, base)?;
-        let mut weights = open_weights(&base)?;
-        weights.add(path)?;
-        Ok(Self {
-            model: Box::new(config.build_packed(&weights, device, precision)?),
-            precision,
-            weights,
-            inference: info.experiment.inference,
-            method: config.method().title().into(),
+    /// Builds the model of what was found.
+    fn assemble(parts: Parts) -> anyhow::Result<Self> {
+        let Parts {
+            method,
+            starting_point,
             base,
-            base_sha256: Some(info.base.sha256),
-            stored: Some(stored),
-            trained_on: info.classes,
-            experiment: Some(info.experiment),
+            inference,
+            weights,
+            architecture,
+            options,
+        } = parts;
+        let mut model = architecture.build_packed(&weights, &options.device, options.precision)?;
+        model.set_options(&inference.method)?;
+        Ok(Self {
+            model,
+            architecture,
+            precision: options.precision,
+            weights,
+            inference,
+            method,
+            starting_point,
+            base,
+            base_sha256: None,
+            stored: None,
+            trained_on: Vec::new(),
+            checkpoint: None,
+            data: None,
         })
     }
 }
 
-/// How pictures go through plain CLIP weights: the methods' own sizes, or those of a model made for smaller pictures.
-fn default_inference(config: TrainingFreeConfig, encoder: &VisionConfig) -> Inference {
-    let usual = config.default_inference();
-    let size = encoder.input_resolution;
-    if size >= usual.crop {
-        return usual;
-    }
-    Inference {
-        short_side: size,
-        crop: size,
-        stride: size / 2,
-        ..usual
-    }
+/// What a model is built of.
+struct Parts<'a> {
+    method: String,
+    starting_point: StartingPoint,
+    base: PathBuf,
+    inference: Inference,
+    weights: StateDict,
+    architecture: Arc<dyn Architecture>,
+    options: &'a ModelOptions,
 }
 
 /// The frozen weights of a checkpoint: as given, where they were, or beside the checkpoint; always the same contents.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 use zeg_model::{
-    key_tables::METHODS,
+    methods::Methods,
     weights::{StateDict, WeightsError, file_sha256},
 };
 
@@ -27,11 +27,12 @@ pub fn is_mini(path: &Path) -> bool {
 ///
 /// # Errors
 /// The file cannot be read or is damaged.
-pub fn open_weights(path: &Path) -> Result<StateDict, WeightsError> {
+pub fn open_weights(path: &Path, methods: &Methods) -> Result<StateDict, WeightsError> {
+    let tables = methods.key_tables();
     if is_mini(path) {
-        StateDict::from_bytes(NAME, WEIGHTS.to_vec(), METHODS)
+        StateDict::from_bytes(NAME, WEIGHTS.to_vec(), &tables)
     } else {
-        StateDict::open(path, METHODS)
+        StateDict::open(path, &tables)
     }
 }
 
@@ -43,13 +44,7 @@ pub fn weights_sha256(path: &Path) -> Result<String, WeightsError> {
     if !is_mini(path) {
         return file_sha256(path);
     }
-    let digest = Sha256::digest(WEIGHTS);
-    Ok(digest.iter().fold(String::new(), |mut text, byte| {
-        use std::fmt::Write as _;
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    }))
+    Ok(zeg_base::hex::encode(Sha256::digest(WEIGHTS)))
 }
 
 #[cfg(test)]
@@ -60,7 +55,7 @@ mod tests {
     fn the_file_is_small_and_what_the_manifest_says() {
         assert!(WEIGHTS.len() < 4 << 20, "{} bytes", WEIGHTS.len());
         let manifest: serde_json::Value = serde_json::from_str(MANIFEST).unwrap();
-        let weights = open_weights(Path::new(NAME)).unwrap();
+        let weights = open_weights(Path::new(NAME), &Methods::default()).unwrap();
         let own = &weights.metadata()["zeg.pretraining"];
         let own: serde_json::Value = serde_json::from_str(own).unwrap();
         assert_eq!(own, manifest);

@@ -22,7 +22,7 @@
 //! let encoded = segmenter.encode(&picture)?;
 //! for list in ["dog, sofa, wall", "animal, furniture, wall"] {
 //!     let words = segmenter.words(&zeg::vocab::classes::parse_class_list(list)?)?;
-//!     let found = segmenter.ask(&encoded, &words)?;
+//!     let found = segmenter.ask(&encoded, &words, &mut [])?;
 //!     println!("{list}: {:.0} % of the first", 100.0 * found.share(0));
 //! }
 //! # Ok(())
@@ -34,21 +34,25 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
 use zeg_model::{
-    ModelError, Precision,
-    dense::Scoring,
+    Precision,
     embeddings::same_name,
-    inference::{ClassQueries, EncodedPicture, Inference, Source, scan},
-    scores::{Labelling, Strip},
-    training_free::TrainingFreeConfig,
+    inference::{ClassQueries, Inference, TestTime},
+    method::Scoring,
+    methods::Methods,
+    scores::Labelling,
     vocabulary::WORDS_KEY,
 };
 use zeg_vocab::{classes::ClassQuery, templates::TemplateSet};
 
 use crate::{
     device::DeviceChoice,
-    loading::LoadedModel,
+    loading::{LoadedModel, MethodChoice, ModelOptions},
+    session::{
+        Answer, Confidence, EncodedImage, Question, Session, SessionError, SessionSettings,
+        StripVisitor,
+    },
     word_cache::WordCache,
-    words::{WordSources, embed, embed_for_crops},
+    words::{WordSources, class_queries},
 };
 
 /// What a model is loaded with; the default is the processor, and what the model file says.
@@ -57,7 +61,9 @@ pub struct LoadOptions {
     /// The frozen weights of a checkpoint, where they are not the file it names.
     pub base: Option<PathBuf>,
     /// How plain CLIP weights are used.
-    pub method: Option<TrainingFreeConfig>,
+    pub method: Option<MethodChoice>,
+    /// The methods that are known.
+    pub methods: Methods,
     /// Where tensors live.
     pub device: DeviceChoice,
     /// What the encoder computes with; 8-bit integers are faster, on the CPU alone, and a little less exact.
@@ -76,7 +82,7 @@ pub struct Segmenter {
     loaded: LoadedModel,
     device: Device,
     words: Option<Words>,
-    inference: Inference,
+    settings: SessionSettings,
     templates: TemplateSet,
     table: Option<PathBuf>,
     cache: Option<WordCache>,
@@ -99,6 +105,16 @@ impl Words {
     /// Names of the classes, by class index.
     pub fn names(&self) -> Vec<String> {
         self.classes.iter().map(|c| c.name.clone()).collect()
+    }
+
+    /// What a session is asked: labels and confidence.
+    fn question(&self) -> Question<'_> {
+        Question {
+            classes: &self.queries,
+            rule: self.rule.clone(),
+            seen_offsets: &[],
+            confidence: Confidence::Keep,
+        }
     }
 }
 
@@ -125,9 +141,21 @@ impl Segmentation {
     }
 }
 
+impl From<Answer> for Segmentation {
+    fn from(answer: Answer) -> Self {
+        let mut labels = answer.labels.into_iter();
+        Self {
+            labels: labels
+                .next()
+                .unwrap_or_else(|| LabelMap::filled(0, 0, IGNORE_LABEL)),
+            confidence: answer.confidence.unwrap_or_default(),
+        }
+    }
+}
+
 impl Segmenter {
-    /// Opens a model on the processor: a checkpoint of `zeg train`, a released ZegCLIP checkpoint, or plain CLIP
-    /// weights in any published format.
+    /// Opens a model on the processor: a checkpoint of `zeg train`, a released checkpoint of a known method, or
+    /// plain CLIP weights in any published format.
     ///
     /// # Errors
     /// A file cannot be read or does not fit.
@@ -143,14 +171,17 @@ impl Segmenter {
         let device = options.device.open().map_err(anyhow::Error::msg)?;
         let loaded = LoadedModel::open(
             model,
-            options.base.as_deref(),
-            options.method,
-            &device,
-            options.precision,
+            &ModelOptions {
+                methods: options.methods,
+                base: options.base,
+                method: options.method,
+                device: device.clone(),
+                precision: options.precision,
+            },
         )?;
-        let templates = match (options.templates, &loaded.experiment) {
+        let templates = match (options.templates, &loaded.data) {
             (Some(templates), _) => templates,
-            (None, Some(experiment)) => TemplateSet::by_name(&experiment.data.templates)?,
+            (None, Some(data)) => TemplateSet::by_name(&data.templates)?,
             // A model of few words knows those of this one.
             (None, None) if loaded.weights.metadata().contains_key(WORDS_KEY) => {
                 TemplateSet::single()
@@ -160,8 +191,12 @@ impl Segmenter {
         let cache = options
             .cache
             .and_then(|folder| WordCache::of_file(&folder, &loaded.base));
+        let settings = SessionSettings {
+            inference: loaded.inference.clone(),
+            test_time: TestTime::default(),
+        };
         Ok(Self {
-            inference: loaded.inference,
+            settings,
             loaded,
             device,
             words: None,
@@ -203,15 +238,6 @@ impl Segmenter {
             cache: self.cache.as_ref(),
             progress,
         };
-        let embeddings = embed(&names, &sources, &self.device)?;
-        let dim = self.loaded.model.embed_dim();
-        if embeddings.dim() != dim {
-            return Err(ModelError::Config(format!(
-                "class embeddings have {} channels, the model {dim}; they are of another CLIP",
-                embeddings.dim()
-            ))
-            .into());
-        }
         let was_seen = |class: &ClassQuery| {
             let seen = |name: &str| {
                 self.loaded
@@ -221,14 +247,10 @@ impl Segmenter {
             };
             class.names().any(seen)
         };
-        let crop_templates = self.loaded.crop_templates();
-        let for_crops = embed_for_crops(&names, crop_templates, &sources, &self.device)?;
+        let seen = classes.iter().map(was_seen).collect();
+        let model = self.loaded.model.as_ref();
         Ok(Words {
-            queries: ClassQueries {
-                text: embeddings.to_tensor(&self.device),
-                crop_text: for_crops.map(|embeddings| embeddings.to_tensor(&self.device)),
-                seen: classes.iter().map(was_seen).collect(),
-            },
+            queries: class_queries(&names, seen, model, &sources, &self.device)?,
             rule: Labelling {
                 threshold: None,
                 class_thresholds: classes.iter().map(|c| c.threshold).collect(),
@@ -257,111 +279,84 @@ impl Segmenter {
     pub fn default_threshold(&self) -> Option<f32> {
         match self.loaded.model.scoring() {
             Scoring::Sigmoid => Some(0.1),
-            Scoring::Softmax => None,
+            Scoring::Softmax | Scoring::MaskSum => None,
         }
     }
 
-    /// How pictures go through the model.
+    /// How images go through the model.
     pub fn inference(&self) -> &Inference {
-        &self.inference
+        &self.settings.inference
     }
 
-    /// How pictures go through the model, to be changed.
+    /// How images go through the model, to be changed.
     pub fn inference_mut(&mut self) -> &mut Inference {
-        &mut self.inference
+        &mut self.settings.inference
     }
 
-    /// The class and confidence of every pixel, at the picture's own size.
+    /// The scales and the flip that scores are averaged over.
+    pub fn test_time(&self) -> &TestTime {
+        &self.settings.test_time
+    }
+
+    /// The scales and the flip that scores are averaged over, to be changed; once as it is unless said.
+    pub fn test_time_mut(&mut self) -> &mut TestTime {
+        &mut self.settings.test_time
+    }
+
+    /// The session that every image goes through.
+    pub fn session(&self) -> Session<'_> {
+        Session::new(self.loaded.model.as_ref(), &self.settings, &self.device)
+    }
+
+    /// The class and confidence of every pixel, at the image's own size.
     ///
     /// # Errors
-    /// No classes are set, or the settings do not fit the picture.
-    pub fn segment(&self, picture: &RgbImage) -> anyhow::Result<Segmentation> {
+    /// No classes are set, or the settings do not fit the image.
+    pub fn segment(&self, image: &RgbImage) -> anyhow::Result<Segmentation> {
         let words = self
             .words
             .as_ref()
             .ok_or_else(|| anyhow::anyhow!("set_classes has not been called"))?;
-        self.segment_words(picture, words)
+        Ok(self.segment_words(image, words, &mut [])?)
     }
 
     /// As [`Segmenter::segment`], with classes at hand.
     ///
-    /// # Errors
-    /// The settings do not fit the picture.
-    pub fn segment_words(&self, picture: &RgbImage, words: &Words) -> anyhow::Result<Segmentation> {
-        let size = [picture.height() as usize, picture.width() as usize];
-        self.label(Source::Picture(picture, &self.device), size, words)
-    }
-
-    /// Encodes a picture, for [`Segmenter::ask`].
+    /// - `visitors`: shown every strip of scores, from top to bottom; none for labels and confidence alone
     ///
     /// # Errors
-    /// The settings do not fit the picture.
-    pub fn encode(&self, picture: &RgbImage) -> anyhow::Result<EncodedPicture> {
-        let model = self.loaded.model.as_ref();
-        Ok(EncodedPicture::new(
-            model,
-            picture,
-            &self.inference,
-            &self.device,
-        )?)
-    }
-
-    /// The class and confidence of every pixel of an encoded picture.
-    ///
-    /// # Errors
-    /// The device could not be read.
-    pub fn ask(&self, picture: &EncodedPicture, words: &Words) -> anyhow::Result<Segmentation> {
-        self.label(Source::Encoded(picture), picture.size(), words)
-    }
-
-    /// Shows every score of an encoded picture, strip by strip from top to bottom.
-    ///
-    /// # Errors
-    /// The device could not be read, or `visit` failed.
-    pub fn scan(
+    /// The settings do not fit the image, or a visitor failed.
+    pub fn segment_words(
         &self,
-        picture: &EncodedPicture,
+        image: &RgbImage,
         words: &Words,
-        visit: impl FnMut(&Strip) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        let model = self.loaded.model.as_ref();
-        scan(
-            model,
-            Source::Encoded(picture),
-            &words.queries,
-            &self.inference,
-            visit,
-        )
+        visitors: &mut [&mut dyn StripVisitor],
+    ) -> Result<Segmentation, SessionError> {
+        let answer = self.session().segment(image, &words.question(), visitors)?;
+        Ok(Segmentation::from(answer))
     }
 
-    fn label(
+    /// Encodes an image, for [`Segmenter::ask`].
+    ///
+    /// # Errors
+    /// The settings do not fit the image.
+    pub fn encode(&self, image: &RgbImage) -> Result<EncodedImage, SessionError> {
+        self.session().encode(image)
+    }
+
+    /// The class and confidence of every pixel of an encoded image.
+    ///
+    /// - `visitors`: as those of [`Segmenter::segment_words`]
+    ///
+    /// # Errors
+    /// The device could not be read, or a visitor failed.
+    pub fn ask(
         &self,
-        source: Source,
-        [height, width]: [usize; 2],
+        image: &EncodedImage,
         words: &Words,
-    ) -> anyhow::Result<Segmentation> {
-        let rule = Labelling {
-            threshold: self.inference.threshold,
-            ..words.rule.clone()
-        };
-        let mut labels = vec![0; width * height];
-        let mut confidence = vec![0.0; width * height];
-        let model = self.loaded.model.as_ref();
-        scan(
-            model,
-            source,
-            &words.queries,
-            &self.inference,
-            |strip: &Strip| -> anyhow::Result<()> {
-                let pixels = strip.first_row * width..(strip.first_row + strip.rows()) * width;
-                let confidence = &mut confidence[pixels.clone()];
-                strip.label(&rule, &mut labels[pixels], Some(confidence));
-                Ok(())
-            },
-        )?;
-        Ok(Segmentation {
-            labels: LabelMap::new(width, height, labels)?,
-            confidence,
-        })
+        visitors: &mut [&mut dyn StripVisitor],
+    ) -> Result<Segmentation, SessionError> {
+        let answer = self.session().ask(image, &words.question(), visitors)?;
+        Ok(Segmentation::from(answer))
     }
 }

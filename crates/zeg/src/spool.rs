@@ -1,6 +1,6 @@
 //! Scores of every class at every pixel, on disk: what exporters that want them class by class read.
 //!
-//! They are computed row by row with all classes together, and asked for class by class; a photograph of 12
+//! They are computed row by row with all classes together, and asked for class by class; an image of 12
 //! megapixels with 171 classes has 8 GB of them.
 
 use std::{
@@ -10,12 +10,56 @@ use std::{
 };
 
 use zeg_export::ProbabilitySource;
-use zeg_model::inference::EncodedPicture;
 
-use crate::segmenter::{Segmenter, Words};
+use crate::session::{ScoredStrip, StripVisitor};
 
 /// Bytes of a stored score.
 const VALUE: usize = size_of::<f32>();
+
+/// Keeps the scores of an image that it is shown, in an unnamed temporary file.
+#[derive(Debug)]
+pub struct ScoreSpool {
+    file: BufWriter<File>,
+    classes: usize,
+    width: usize,
+}
+
+impl ScoreSpool {
+    /// Opens an empty file.
+    ///
+    /// # Errors
+    /// No temporary file can be made.
+    pub fn new(classes: usize, width: usize) -> io::Result<Self> {
+        Ok(Self {
+            file: BufWriter::new(tempfile::tempfile()?),
+            classes,
+            width,
+        })
+    }
+
+    /// Returns the scores, to be read.
+    ///
+    /// # Errors
+    /// There is no room for the last of them.
+    pub fn finish(self) -> io::Result<SpooledScores> {
+        Ok(SpooledScores {
+            file: Mutex::new(self.file.into_inner().map_err(io::Error::from)?),
+            classes: self.classes,
+            width: self.width,
+            failure: Mutex::new(None),
+        })
+    }
+}
+
+impl StripVisitor for ScoreSpool {
+    fn visit(&mut self, strip: &ScoredStrip) -> io::Result<()> {
+        for (_, scores) in strip.rows() {
+            let bytes: Vec<u8> = scores.iter().flat_map(|v| v.to_le_bytes()).collect();
+            self.file.write_all(&bytes)?;
+        }
+        Ok(())
+    }
+}
 
 /// Scores in an unnamed temporary file: `[height, classes, width]`.
 #[derive(Debug)]
@@ -27,35 +71,6 @@ pub struct SpooledScores {
 }
 
 impl SpooledScores {
-    /// Computes the scores of a picture, 0 to 1.
-    ///
-    /// # Errors
-    /// There is no room for the file, or the scores could not be computed.
-    pub fn new(
-        segmenter: &Segmenter,
-        picture: &EncodedPicture,
-        words: &Words,
-    ) -> anyhow::Result<Self> {
-        let mut file = BufWriter::new(tempfile::tempfile()?);
-        segmenter.scan(picture, words, |strip| {
-            for row in 0..strip.rows() {
-                let bytes: Vec<u8> = strip
-                    .scores(row)
-                    .iter()
-                    .flat_map(|v| v.to_le_bytes())
-                    .collect();
-                file.write_all(&bytes)?;
-            }
-            Ok(())
-        })?;
-        Ok(Self {
-            file: Mutex::new(file.into_inner().map_err(io::Error::from)?),
-            classes: words.classes().len(),
-            width: picture.size()[1],
-            failure: Mutex::new(None),
-        })
-    }
-
     /// The first error that reading met; rows behind it were given as 0.
     ///
     /// # Errors

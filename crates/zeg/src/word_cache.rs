@@ -4,10 +4,16 @@
 //! holds a SHA-256 of its numbers; one that is damaged counts as absent. Nothing here can fail: a cache that cannot
 //! be read or written only costs time.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use sha2::{Digest as _, Sha256};
-use zeg_train::checkpoint::write_atomically;
+use zeg_base::{
+    file::{Overwrite, make_folder_of, write},
+    hex,
+};
 use zeg_vocab::templates::TemplateSet;
 
 /// Bytes of the checksum in front of the numbers.
@@ -57,7 +63,7 @@ impl WordCache {
         let mut bytes = Sha256::digest(&numbers).to_vec();
         bytes.extend(numbers);
         // A full or read-only disk costs time at the next start, no more.
-        let _ = write_atomically(&self.path(templates, names), &bytes);
+        let _ = store(&self.path(templates, names), &bytes);
     }
 
     fn path(&self, templates: &TemplateSet, names: &[String]) -> PathBuf {
@@ -75,7 +81,8 @@ impl WordCache {
         for name in names {
             add(name);
         }
-        self.folder.join(format!("{}.f32", hex(&hasher.finalize())))
+        self.folder
+            .join(format!("{}.f32", hex::encode(hasher.finalize())))
     }
 }
 
@@ -94,7 +101,7 @@ fn remembered_digest(notes: &Path, file: &Path) -> Option<String> {
         metadata.len(),
         changed.as_nanos()
     );
-    let note = notes.join(hex(&Sha256::digest(key)));
+    let note = notes.join(hex::encode(Sha256::digest(key)));
     if let Some(digest) = std::fs::read_to_string(&note).ok()
         && digest.len() == 64
         && digest.bytes().all(|b| b.is_ascii_hexdigit())
@@ -102,17 +109,14 @@ fn remembered_digest(notes: &Path, file: &Path) -> Option<String> {
         return Some(digest);
     }
     let digest = zeg_model::weights::file_sha256(&file).ok()?;
-    let _ = write_atomically(&note, digest.as_bytes());
+    let _ = store(&note, digest.as_bytes());
     Some(digest)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+/// Writes an entry whole or not at all, so that several programs can use one cache.
+fn store(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    make_folder_of(path)?;
+    write(path, bytes, Overwrite::Replace)
 }
 
 #[cfg(test)]

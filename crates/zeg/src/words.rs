@@ -6,11 +6,13 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use zeg_model::{
     ModelError,
+    classes::ClassQueries,
     config::TextConfig,
     embeddings::ClassEmbeddings,
+    method::Model,
     recognize::text_config,
     text::TextTower,
     vocabulary::Vocabulary,
@@ -97,7 +99,7 @@ pub fn embed(
 ///
 /// # Errors
 /// The templates are not known, or a name does not fit the text encoder.
-pub fn embed_for_crops(
+fn embed_for_crops(
     classes: &[Vec<String>],
     templates: Option<&str>,
     sources: &WordSources,
@@ -119,6 +121,73 @@ pub fn embed_for_crops(
     Ok(Some(from_tower(
         classes, &sources, &config, &tokenizer, device,
     )?))
+}
+
+/// Embeds classes with all that a model needs of the text side.
+///
+/// - `classes`: each a list of synonyms whose first is its name
+/// - `seen`: `[classes]`, see [`ClassQueries::seen`]
+///
+/// # Errors
+/// As [`embed`], or the embeddings are of another CLIP than the model.
+pub fn class_queries(
+    classes: &[Vec<String>],
+    seen: Vec<bool>,
+    model: &dyn Model,
+    sources: &WordSources,
+    device: &Device,
+) -> anyhow::Result<ClassQueries> {
+    let needs = model.class_needs();
+    let embeddings = embed(classes, sources, device)?;
+    let dim = model.embed_dim();
+    if embeddings.dim() != dim {
+        return Err(ModelError::Config(format!(
+            "class embeddings have {} channels, the model {dim}; they are of another CLIP",
+            embeddings.dim()
+        ))
+        .into());
+    }
+    let crops = embed_for_crops(classes, needs.crop_templates.as_deref(), sources, device)?;
+    let each_template = if needs.each_template {
+        Some(embed_each_template(classes, &embeddings, sources, device)?)
+    } else {
+        None
+    };
+    Ok(ClassQueries {
+        text: embeddings.to_tensor(device),
+        each_template,
+        crop_text: crops.map(|embeddings| embeddings.to_tensor(device)),
+        seen,
+    })
+}
+
+/// Embeds classes once for every prompt template: `[templates, classes, dim]`. Where no text tower reads the names, the
+/// embeddings at hand stand for a single template.
+fn embed_each_template(
+    classes: &[Vec<String>],
+    embeddings: &ClassEmbeddings,
+    sources: &WordSources,
+    device: &Device,
+) -> anyhow::Result<Tensor<3>> {
+    let config = match sources.table {
+        Some(_) => None,
+        None => text_config(sources.weights)?,
+    };
+    let Some(config) = config else {
+        return Ok(embeddings.to_tensor(device).unsqueeze_dim(0));
+    };
+    let tokenizer = Tokenizer::new()?;
+    let mut all = Vec::new();
+    for template in sources.templates.each() {
+        let sources = WordSources {
+            stored: None,
+            templates: &template,
+            ..*sources
+        };
+        let one = from_tower(classes, &sources, &config, &tokenizer, device)?;
+        all.push(one.to_tensor(device).unsqueeze_dim::<3>(0)); // [1, classes, dim]
+    }
+    Ok(Tensor::cat(all, 0))
 }
 
 /// Embeds all classes of a data set, in the order of its class list.
@@ -162,11 +231,13 @@ fn from_tower(
         let frozen = |_: &str| false;
         let params = ParamBuilder::new(sources.weights, device, 0, &frozen);
         let tower = TextTower::build(&params.at(TEXT_TOWER.trim_end_matches('.')), config)?;
-        for (names, row) in classes
-            .iter()
-            .zip(&mut rows)
-            .filter(|(_, row)| row.is_none())
-        {
+        for (number, (names, row)) in classes.iter().zip(&mut rows).enumerate() {
+            if let Some(progress) = sources.progress {
+                progress(number, classes.len());
+            }
+            if row.is_some() {
+                continue;
+            }
             let embedding = tower.embed_classes_of(
                 (tokenizer, &vocabulary),
                 templates,

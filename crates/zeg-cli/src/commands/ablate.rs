@@ -19,7 +19,8 @@ use self::{
     suite::{Row, Suite, Variant},
     table::{Scored, Table},
 };
-use super::JsonTarget;
+use super::{JsonTarget, write_result};
+use crate::Program;
 
 /// Arguments of `zeg ablate`.
 #[derive(Debug, Args)]
@@ -66,7 +67,49 @@ pub(crate) struct AblateArgs {
     json: Option<PathBuf>,
 }
 
+/// Which runs of a suite are carried out, and with what.
+#[derive(Debug)]
+struct AblateSettings {
+    suite: PathBuf,
+    /// The data set's folder.
+    data: Option<PathBuf>,
+    /// At least one file.
+    weights: Vec<PathBuf>,
+    /// A table of class embeddings.
+    text: Option<PathBuf>,
+    output: PathBuf,
+    /// Empty: the suite's.
+    seeds: Vec<u64>,
+    /// Empty: all rows.
+    only: Vec<String>,
+    /// Changes to every row, `key=value`.
+    changes: Vec<String>,
+    /// Runs at work at once.
+    jobs: usize,
+    /// Say what is left, and run nothing.
+    dry_run: bool,
+    json: Option<JsonTarget>,
+}
+
 impl AblateArgs {
+    fn settings(self) -> AblateSettings {
+        AblateSettings {
+            suite: self.suite,
+            data: self.data,
+            weights: self.weights,
+            text: self.text,
+            output: self.output,
+            seeds: self.seeds,
+            only: self.only,
+            changes: self.changes,
+            jobs: self.jobs,
+            dry_run: self.dry_run,
+            json: self.json.map(JsonTarget::of_path),
+        }
+    }
+}
+
+impl AblateSettings {
     /// The weights that settings are chosen with.
     fn first_weights(&self) -> PathBuf {
         self.weights.first().cloned().unwrap_or_default()
@@ -82,51 +125,52 @@ pub(crate) struct RunFailed {
     code: i32,
 }
 
-pub(crate) fn run(args: &AblateArgs) -> anyhow::Result<ExitCode> {
-    let suite = Suite::open(&args.suite)?;
-    let rows = wanted(args, &suite)?;
-    let candidates = candidates(args, &suite, &rows);
-    check_all(&candidates, &args.suite)?;
-    if args.dry_run {
-        return dry_run(args, &suite, &rows, &candidates);
+pub(crate) fn run(program: &Program, args: AblateArgs) -> anyhow::Result<ExitCode> {
+    ablate(program, &args.settings())
+}
+
+fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCode> {
+    let suite = Suite::open(&settings.suite)?;
+    let rows = wanted(settings, &suite)?;
+    let candidates = candidates(settings, &suite, &rows);
+    check_all(program, &candidates, &settings.suite)?;
+    if settings.dry_run {
+        return dry_run(program, settings, &suite, &rows, &candidates);
     }
-    if let Some(code) = carry_out(args, &candidates)? {
+    if let Some(code) = carry_out(settings, &candidates)? {
         return Ok(code);
     }
     let choices = choices(&suite, &candidates)?;
-    let runs = plan(args, &suite, &rows, &choices);
-    check_all(&runs, &args.suite)?;
-    if let Some(code) = carry_out(args, &runs)? {
+    let runs = plan(settings, &suite, &rows, &choices);
+    check_all(program, &runs, &settings.suite)?;
+    if let Some(code) = carry_out(settings, &runs)? {
         return Ok(code);
     }
     let scored = runs.iter().filter_map(|run| Scored::of(run, &choices));
     let scored = scored.collect::<anyhow::Result<Vec<_>>>()?;
     let table = Table::new(&suite, &scored, &choices)?;
     write_atomically(
-        &args.output.join("ablation.md"),
+        &settings.output.join("ablation.md"),
         table.to_markdown().as_bytes(),
     )?;
-    let target = args.json.as_deref().map(JsonTarget::new);
-    if let Some(target) = &target {
-        target.write(&table)?;
-    }
-    if !matches!(target, Some(JsonTarget::Stdout)) {
+    write_result(settings.json.as_ref(), &table, || {
         println!("{}", table.to_markdown());
-    }
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Trains and scores; `Some` when the user stopped it.
-fn carry_out(args: &AblateArgs, runs: &[Run]) -> anyhow::Result<Option<ExitCode>> {
-    match train_all(runs, args)? {
+fn carry_out(settings: &AblateSettings, runs: &[Run]) -> anyhow::Result<Option<ExitCode>> {
+    match train_all(runs, settings)? {
         Some(code) => Ok(Some(code)),
-        None => score_all(runs, args),
+        None => score_all(runs, settings),
     }
 }
 
 /// What is done and what is left. Runs whose settings are still to be chosen are named without a check.
 fn dry_run(
-    args: &AblateArgs,
+    program: &Program,
+    settings: &AblateSettings,
     suite: &Suite,
     rows: &[&Row],
     candidates: &[Run],
@@ -137,9 +181,9 @@ fn dry_run(
     } else {
         Vec::new()
     };
-    let runs = plan(args, suite, rows, &choices);
+    let runs = plan(settings, suite, rows, &choices);
     if ready {
-        check_all(&runs, &args.suite)?;
+        check_all(program, &runs, &settings.suite)?;
     }
     for run in candidates.iter().chain(&runs) {
         println!("{:<9} {}", run.state(), run.folder.display());
@@ -148,37 +192,42 @@ fn dry_run(
 }
 
 /// The rows that were asked for.
-fn wanted<'a>(args: &AblateArgs, suite: &'a Suite) -> anyhow::Result<Vec<&'a Row>> {
-    if let Some(unknown) = args.only.iter().find(|name| suite.row(name).is_none()) {
+fn wanted<'a>(settings: &AblateSettings, suite: &'a Suite) -> anyhow::Result<Vec<&'a Row>> {
+    if let Some(unknown) = settings.only.iter().find(|name| suite.row(name).is_none()) {
         let known: Vec<&str> = suite.rows.iter().map(|row| row.name.as_str()).collect();
         anyhow::bail!(
             "{}: no row is called {unknown:?}; there are {}",
-            args.suite.display(),
+            settings.suite.display(),
             known.join(", ")
         );
     }
-    let wanted = |row: &&Row| args.only.is_empty() || args.only.contains(&row.name);
+    let wanted = |row: &&Row| settings.only.is_empty() || settings.only.contains(&row.name);
     Ok(suite.rows.iter().filter(wanted).collect())
 }
 
 /// All runs, rows outermost so that the first rows are complete first.
 fn plan<'a>(
-    args: &AblateArgs,
+    settings: &AblateSettings,
     suite: &'a Suite,
     rows: &[&'a Row],
     choices: &[Choice],
 ) -> Vec<Run<'a>> {
-    let seeds = if args.seeds.is_empty() {
+    let seeds = if settings.seeds.is_empty() {
         &suite.seeds
     } else {
-        &args.seeds
+        &settings.seeds
     };
     let mut runs = Vec::new();
     for row in rows.iter().copied() {
-        for (weights, variant, seed) in settings_of_runs(args, suite, seeds) {
+        for RunKey {
+            weights,
+            variant,
+            seed,
+        } in run_keys(settings, suite, seeds)
+        {
             let folder_of = |row: &str| {
-                let mut folder = args.output.join(row);
-                if args.weights.len() > 1 {
+                let mut folder = settings.output.join(row);
+                if settings.weights.len() > 1 {
                     folder.push(format!("weights-{weights}"));
                 }
                 folder.extend(variant.map(|variant| &variant.name));
@@ -190,12 +239,16 @@ fn plan<'a>(
                 changes.extend(choice.settings.clone());
                 changes.push(format!("inference.seen-offset={:?}", choice.offset));
             }
-            changes.extend(args.changes.clone());
+            changes.extend(settings.changes.clone());
             changes.push(format!("training.seed={seed}"));
             let init = row.init.as_ref();
             runs.push(Run {
                 name: folder_of(&row.name).display().to_string(),
-                weights: args.weights.get(weights - 1).cloned().unwrap_or_default(),
+                weights: settings
+                    .weights
+                    .get(weights - 1)
+                    .cloned()
+                    .unwrap_or_default(),
                 config: suite.config(row),
                 folder: folder_of(&row.name),
                 init: init.map(|init| folder_of(&init.row).join(&init.checkpoint)),
@@ -208,21 +261,28 @@ fn plan<'a>(
     runs
 }
 
-/// What the runs of a row differ in: number of the weights from 1, variant, seed.
-fn settings_of_runs<'a>(
-    args: &AblateArgs,
-    suite: &'a Suite,
-    seeds: &[u64],
-) -> Vec<(usize, Option<&'a Variant>, u64)> {
+/// What the runs of a row differ in.
+struct RunKey<'a> {
+    /// Number of the weights, from 1.
+    weights: usize,
+    variant: Option<&'a Variant>,
+    seed: u64,
+}
+
+fn run_keys<'a>(settings: &AblateSettings, suite: &'a Suite, seeds: &[u64]) -> Vec<RunKey<'a>> {
     let variants: Vec<Option<&Variant>> = match &suite.variants[..] {
         [] => vec![None],
         variants => variants.iter().map(Some).collect(),
     };
-    let mut settings = Vec::new();
-    for weights in 1..=args.weights.len() {
+    let mut keys = Vec::new();
+    for weights in 1..=settings.weights.len() {
         for &variant in &variants {
-            settings.extend(seeds.iter().map(|&seed| (weights, variant, seed)));
+            keys.extend(seeds.iter().map(|&seed| RunKey {
+                weights,
+                variant,
+                seed,
+            }));
         }
     }
-    settings
+    keys
 }

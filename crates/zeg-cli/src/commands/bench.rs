@@ -9,8 +9,12 @@ use serde::Serialize;
 use zeg::{loading::LoadedModel, model::Precision};
 use zeg_train::experiment::Experiment;
 
-use super::{JsonTarget, machine, open_device};
-use crate::cli::{ComputeArgs, MethodArgs, ModelArgs, PrecisionArgs};
+use super::{
+    JsonTarget, is_experiment, machine,
+    shared::{ComputeArgs, ComputeSettings, MethodArgs, ModelArgs, ModelSettings, PrecisionArgs},
+    write_result,
+};
+use crate::Program;
 
 /// Arguments of `zeg bench`.
 #[derive(Debug, Args)]
@@ -63,7 +67,7 @@ fn positive(text: &str) -> Result<usize, String> {
 
 /// What was timed, where, and how long it took.
 #[derive(Debug, Serialize)]
-struct Report {
+struct BenchReport {
     program: &'static str,
     machine: String,
     device: String,
@@ -91,83 +95,140 @@ struct Measured {
     timing: Timing,
 }
 
-pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
-    let device = open_device(&args.compute)?;
-    let is_experiment = args
-        .file
-        .extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("toml"));
-    let measured = if is_experiment {
-        measure_experiment(args, &device)?
-    } else {
-        measure_model(args, &device)?
-    };
-    let report = Report {
-        program: concat!("zeg ", env!("CARGO_PKG_VERSION")),
-        machine: machine::name(),
-        device: args.compute.device.to_string(),
-        threads: rayon::current_num_threads(),
-        model: args.file.display().to_string(),
-        method: measured.method,
-        what: if args.training {
-            "training step"
-        } else {
-            "forward"
-        },
-        precision: args.precision.value().to_string(),
-        batch: measured.amount.batch,
-        micro_batch: args.training.then_some(measured.amount.micro_batch),
-        size: measured.amount.size,
-        classes: measured.classes,
-        runs: args.runs,
-        timing: measured.timing,
-    };
-    let target = args.json.as_deref().map(JsonTarget::new);
-    if let Some(target) = &target {
-        target.write(&report)?;
+/// What is timed, and how often.
+#[derive(Debug)]
+struct BenchSettings {
+    /// An experiment or a model.
+    file: PathBuf,
+    work: BenchWork,
+    /// Side of the images in pixels; without, what the experiment is made for, or 512.
+    size: Option<usize>,
+    /// Without, the experiment's, or 20.
+    classes: Option<usize>,
+    /// Images at once.
+    batch: usize,
+    /// Images of a training step that go through the model at once.
+    micro_batch: usize,
+    runs: usize,
+    model: ModelSettings,
+    json: Option<JsonTarget>,
+    compute: ComputeSettings,
+}
+
+/// What is done in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BenchWork {
+    /// Images to scores.
+    Forward,
+    /// A step of training.
+    Training,
+}
+
+impl BenchWork {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Training => "training step",
+        }
     }
-    if !matches!(target, Some(JsonTarget::Stdout)) {
-        print(&report);
+}
+
+impl BenchArgs {
+    fn settings(self) -> BenchSettings {
+        BenchSettings {
+            file: self.file,
+            work: if self.training {
+                BenchWork::Training
+            } else {
+                BenchWork::Forward
+            },
+            size: self.size,
+            classes: self.classes,
+            batch: self.batch,
+            micro_batch: self.micro_batch.unwrap_or(self.batch),
+            runs: self.runs,
+            model: self.model.settings(&self.method, &self.precision),
+            json: self.json.map(JsonTarget::of_path),
+            compute: self.compute.settings(),
+        }
     }
+}
+
+pub(crate) fn run(program: &Program, args: BenchArgs) -> anyhow::Result<ExitCode> {
+    bench(program, &args.settings())?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure_experiment(args: &BenchArgs, device: &Device) -> anyhow::Result<Measured> {
-    let experiment = Experiment::open(&args.file, &[])?;
-    let config = experiment.model.architecture()?;
-    let amount = args.amount(config.resolution());
+fn bench(program: &Program, settings: &BenchSettings) -> anyhow::Result<()> {
+    let device = settings.compute.open_device()?;
+    let measured = if is_experiment(&settings.file) {
+        measure_experiment(program, settings, &device)?
+    } else {
+        measure_model(program, settings, &device)?
+    };
+    let is_training = settings.work == BenchWork::Training;
+    let report = BenchReport {
+        program: concat!("zeg ", env!("CARGO_PKG_VERSION")),
+        machine: machine::name(),
+        device: settings.compute.device.to_string(),
+        threads: rayon::current_num_threads(),
+        model: settings.file.display().to_string(),
+        method: measured.method,
+        what: settings.work.name(),
+        precision: settings.model.precision.to_string(),
+        batch: measured.amount.batch,
+        micro_batch: is_training.then_some(measured.amount.micro_batch),
+        size: measured.amount.size,
+        classes: measured.classes,
+        runs: settings.runs,
+        timing: measured.timing,
+    };
+    write_result(settings.json.as_ref(), &report, || print(&report))
+}
+
+fn measure_experiment(
+    program: &Program,
+    settings: &BenchSettings,
+    device: &Device,
+) -> anyhow::Result<Measured> {
+    let experiment = Experiment::open(&settings.file, &[], &program.methods, &program.recipes)?;
+    let config = experiment.architecture(&program.methods)?;
+    let amount = settings.amount(config.resolution());
     let set = timing::classes(&experiment)?;
-    let classes = args.classes.unwrap_or(set.len());
-    let timing = if args.training {
+    let classes = settings.classes.unwrap_or(set.len());
+    let timing = if settings.work == BenchWork::Training {
         anyhow::ensure!(
-            args.precision.value() == Precision::Float,
+            settings.model.precision == Precision::Float,
             "training computes with 32-bit floats; leave --precision out"
         );
-        let weights = timing::generated_weights(&config)?;
-        timing::training(&experiment, weights, amount, device)?
+        let weights = timing::generated_weights(&*config)?;
+        timing::training(&experiment, program, weights, amount, device)?
     } else {
-        let model = timing::generated_model(&config, device, args.precision.value())?;
-        timing::forward(&model, classes, amount, device)?
+        let model = timing::generated_model(&*config, device, settings.model.precision)?;
+        timing::forward(&*model, classes, amount, device)?
     };
     Ok(Measured {
-        method: config.method().title().to_owned(),
+        method: config.title().to_owned(),
         amount,
         classes,
         timing,
     })
 }
 
-fn measure_model(args: &BenchArgs, device: &Device) -> anyhow::Result<Measured> {
+fn measure_model(
+    program: &Program,
+    settings: &BenchSettings,
+    device: &Device,
+) -> anyhow::Result<Measured> {
     anyhow::ensure!(
-        !args.training,
+        settings.work == BenchWork::Forward,
         "{}: --training times an experiment file (.toml)",
-        args.file.display()
+        settings.file.display()
     );
-    let base = args.model.weights.as_deref();
-    let (method, precision) = (args.method.config(), args.precision.value());
-    let loaded = LoadedModel::open(&args.file, base, method, device, precision)?;
-    let amount = args.amount(512);
-    let classes = args.classes.unwrap_or(20);
+    let model = &settings.model;
+    let loaded = LoadedModel::open(&settings.file, &model.options(program, device))?;
+    let amount = settings.amount(512);
+    let classes = settings.classes.unwrap_or(20);
     Ok(Measured {
         timing: timing::forward(loaded.model.as_ref(), classes, amount, device)?,
         method: loaded.method,
@@ -176,19 +237,19 @@ fn measure_model(args: &BenchArgs, device: &Device) -> anyhow::Result<Measured> 
     })
 }
 
-impl BenchArgs {
+impl BenchSettings {
     fn amount(&self, size: usize) -> Amount {
         Amount {
             batch: self.batch,
-            micro_batch: self.micro_batch.unwrap_or(self.batch),
+            micro_batch: self.micro_batch,
             size: self.size.unwrap_or(size),
             runs: self.runs,
         }
     }
 }
 
-fn print(report: &Report) {
-    let Report { timing, .. } = report;
+fn print(report: &BenchReport) {
+    let BenchReport { timing, .. } = report;
     println!(
         "{} ({}), {} in {}: {} × {}×{} pixels, {} classes, {} threads",
         report.model,

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 pub(crate) use self::prepare::hint;
+use crate::Program;
 
 /// Arguments of `zeg data`.
 #[derive(Debug, Args)]
@@ -28,10 +29,10 @@ enum DataCommand {
     Prepare(prepare::PrepareArgs),
 }
 
-pub(crate) fn run(args: &DataArgs) -> anyhow::Result<ExitCode> {
-    match &args.command {
-        DataCommand::List(args) => list::run(args),
-        DataCommand::Doctor(args) => doctor::run(args),
-        DataCommand::Prepare(args) => prepare::run(args),
+pub(crate) fn run(_program: &Program, args: DataArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        DataCommand::List(args) => list::list(args.settings()),
+        DataCommand::Doctor(args) => doctor::doctor(&args.settings()),
+        DataCommand::Prepare(args) => prepare::prepare(&args.settings()),
     }
 }

@@ -4,11 +4,12 @@ use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 use zeg::model::{
-    key_tables::METHODS,
+    methods::Methods,
     weights::{ImportPrecision, Inspection, StateDict, StatedActivation, WeightsPart, import},
 };
 
-use crate::progress;
+use super::shared::Existing;
+use crate::{Program, progress};
 
 /// Arguments of `zeg import`.
 #[derive(Debug, Args)]
@@ -23,24 +24,24 @@ Examples:
   zeg info ViT-B-16.pt                      (only says what a file is)")]
 pub(crate) struct ImportArgs {
     /// The file as it was published
-    pub(crate) file: PathBuf,
+    file: PathBuf,
     /// The safetensors file to write
     #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: PathBuf,
+    output: PathBuf,
     /// How numbers are stored
     #[arg(long, value_enum, default_value = "same")]
-    pub(crate) precision: PrecisionArg,
+    precision: StoredPrecisionArg,
     /// Replace the output if it exists
     #[arg(long)]
-    pub(crate) overwrite: bool,
+    overwrite: bool,
     /// Print JSON
     #[arg(long)]
-    pub(crate) json: bool,
+    json: bool,
 }
 
 /// See [`ImportPrecision`].
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum PrecisionArg {
+enum StoredPrecisionArg {
     /// As in the source
     Same,
     /// 32 bits
@@ -49,40 +50,66 @@ pub(crate) enum PrecisionArg {
     F16,
 }
 
-pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
-    if args.output.exists() && !args.overwrite {
-        return Err(OutputExists(args.output.clone()).into());
+/// What is imported, and to where.
+#[derive(Debug)]
+struct ImportSettings {
+    file: PathBuf,
+    output: PathBuf,
+    precision: ImportPrecision,
+    existing: Existing,
+    json: bool,
+}
+
+impl ImportArgs {
+    fn settings(self) -> ImportSettings {
+        ImportSettings {
+            file: self.file,
+            output: self.output,
+            precision: match self.precision {
+                StoredPrecisionArg::Same => ImportPrecision::Same,
+                StoredPrecisionArg::F32 => ImportPrecision::F32,
+                StoredPrecisionArg::F16 => ImportPrecision::F16,
+            },
+            existing: Existing::of_flag(self.overwrite),
+            json: self.json,
+        }
     }
-    let precision = match args.precision {
-        PrecisionArg::Same => ImportPrecision::Same,
-        PrecisionArg::F32 => ImportPrecision::F32,
-        PrecisionArg::F16 => ImportPrecision::F16,
-    };
-    let before = Inspection::of(&StateDict::open(&args.file, METHODS)?)?;
-    let bar = progress::bytes("importing");
-    let written = import(
-        &args.file,
-        METHODS,
-        &args.output,
+}
+
+pub(crate) fn run(program: &Program, args: ImportArgs) -> anyhow::Result<ExitCode> {
+    convert(&program.methods, &args.settings())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn convert(methods: &Methods, settings: &ImportSettings) -> anyhow::Result<()> {
+    let ImportSettings {
+        file,
+        output,
         precision,
-        &mut |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
-        },
-    )?;
+        existing,
+        json,
+    } = settings;
+    existing.check(output)?;
+    let tables = methods.key_tables();
+    let before = Inspection::of(&StateDict::open(file, &tables)?)?;
+    let bar = progress::bytes("importing");
+    let written = import(file, &tables, output, *precision, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    })?;
     bar.finish_and_clear();
-    if args.json {
+    if *json {
         let both = serde_json::json!({ "source": before, "written": written });
         println!("{}", serde_json::to_string_pretty(&both)?);
     } else {
         print!("{}", describe(&before));
         println!(
             "written      {} ({:.0} MB), read back and compared",
-            args.output.display(),
+            output.display(),
             written.bytes as f64 / 1e6
         );
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// A file stands where the result would go.

@@ -1,16 +1,68 @@
 //! `zeg info`: what an experiment or a checkpoint is and costs.
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
+use clap::Args;
 use serde::Serialize;
-use zeg::model::weights::{Inspection, StateDict};
+use zeg::model::{
+    config::VisionConfig,
+    cost::CostPart,
+    weights::{Inspection, StateDict},
+};
 use zeg_train::{checkpoint::Checkpoint, experiment::Experiment};
 
-use crate::cli::InfoArgs;
+use crate::Program;
+
+/// Arguments of `zeg info`.
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// Experiment file (TOML), checkpoint, or weights in any published format
+    file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Change a setting of the experiment; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    changes: Vec<String>,
+}
+
+/// What is described, and how.
+#[derive(Debug)]
+struct InfoSettings {
+    file: PathBuf,
+    form: InfoForm,
+    /// Changes to an experiment, `key=value`.
+    changes: Vec<String>,
+}
+
+/// How a description is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InfoForm {
+    Text,
+    Json,
+}
+
+impl InfoArgs {
+    fn settings(self) -> InfoSettings {
+        InfoSettings {
+            file: self.file,
+            form: if self.json {
+                InfoForm::Json
+            } else {
+                InfoForm::Text
+            },
+            changes: self.changes,
+        }
+    }
+}
 
 #[derive(Debug, Serialize)]
 struct Info {
     file: String,
+    method: String,
     encoder: String,
     classes: String,
     seen: usize,
@@ -20,77 +72,94 @@ struct Info {
     batch: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     trained_steps: Option<u64>,
-    parameters: Parameters,
-    macs: Macs,
+    parameters: InfoParameters,
+    macs: InfoMacs,
 }
 
 #[derive(Debug, Serialize)]
-struct Parameters {
+struct InfoParameters {
     encoder_and_head: u64,
     trained: u64,
     declared_by_reference: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct Macs {
+struct InfoMacs {
     size: usize,
-    encoder: u64,
-    head: u64,
-    resize: u64,
+    /// By part.
+    #[serde(flatten, serialize_with = "by_key")]
+    parts: Vec<CostPart>,
     total: u64,
     /// Crops that the encoder looks at, in a model of two stages.
     #[serde(skip_serializing_if = "Option::is_none")]
     crops: Option<usize>,
 }
 
-pub(crate) fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
-    let is_experiment = args
-        .file
-        .extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("toml"));
-    if !is_experiment {
-        let weights = zeg::mini::open_weights(&args.file)?;
-        if !Checkpoint::is_checkpoint(&weights) {
-            return weights_info(&weights, args.json);
-        }
-    }
-    let (experiment, trained_steps) = if is_experiment {
-        (Experiment::open(&args.file, &args.changes)?, None)
-    } else {
-        let info = Checkpoint::open(&args.file)?.info;
-        (info.experiment, Some(info.step))
-    };
-    let info = describe(&experiment, trained_steps, args.file.display().to_string())?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&info)?);
-    } else {
-        print(&info);
-    }
+/// Multiply-accumulates under the parts' keys.
+fn by_key<S: serde::Serializer>(parts: &[CostPart], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(parts.iter().map(|part| (part.key, part.macs)))
+}
+
+pub(crate) fn run(program: &Program, args: InfoArgs) -> anyhow::Result<ExitCode> {
+    info(program, &args.settings())?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn weights_info(weights: &StateDict, json: bool) -> anyhow::Result<ExitCode> {
-    let found = Inspection::of(weights)?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
+fn info(program: &Program, settings: &InfoSettings) -> anyhow::Result<()> {
+    let InfoSettings {
+        file,
+        form,
+        changes,
+    } = settings;
+    let (experiment, trained_steps) = if super::is_experiment(file) {
+        (
+            Experiment::open(file, changes, &program.methods, &program.recipes)?,
+            None,
+        )
     } else {
-        print!("{}", super::import::describe(&found));
+        let weights = zeg::mini::open_weights(file, &program.methods)?;
+        if !Checkpoint::is_checkpoint(&weights) {
+            return weights_info(&weights, *form);
+        }
+        let checkpoint = Checkpoint::open(file, &program.methods)?;
+        (
+            Experiment::of_checkpoint(&checkpoint)?,
+            Some(checkpoint.info.step),
+        )
+    };
+    let info = describe(program, &experiment, trained_steps, file)?;
+    match form {
+        InfoForm::Json => println!("{}", serde_json::to_string_pretty(&info)?),
+        InfoForm::Text => print(&info),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
+}
+
+fn weights_info(weights: &StateDict, form: InfoForm) -> anyhow::Result<()> {
+    let found = Inspection::of(weights)?;
+    match form {
+        InfoForm::Json => println!("{}", serde_json::to_string_pretty(&found)?),
+        InfoForm::Text => print!("{}", super::import::describe(&found)),
+    }
+    Ok(())
 }
 
 fn describe(
+    program: &Program,
     experiment: &Experiment,
     trained_steps: Option<u64>,
-    file: String,
+    file: &Path,
 ) -> anyhow::Result<Info> {
     let classes = experiment.data.class_set()?;
-    let config = experiment.model.architecture()?;
-    let params = config.count_params()?;
-    let (size, macs) = (config.resolution(), config.count_macs(classes.len()));
+    let config = experiment.architecture(&program.methods)?;
+    let cost = config.cost(classes.len())?;
+    let params = cost.params;
     Ok(Info {
-        file,
-        encoder: experiment.model.encoder.to_string(),
+        file: file.display().to_string(),
+        method: config.title().to_owned(),
+        encoder: config
+            .encoder()
+            .map_or_else(|| "none".to_owned(), VisionConfig::name),
         seen: classes.len() - classes.unseen.len(),
         unseen: classes.unseen.len(),
         classes: classes.name,
@@ -98,18 +167,16 @@ fn describe(
         steps: experiment.training.steps,
         batch: experiment.training.batch,
         trained_steps,
-        parameters: Parameters {
+        parameters: InfoParameters {
             encoder_and_head: params.all,
             trained: params.trained,
             declared_by_reference: params.declared_by_reference,
         },
-        macs: Macs {
-            size,
-            encoder: macs.encoder,
-            head: macs.head,
-            resize: macs.resize,
-            total: macs.total(),
-            crops: config.crops(),
+        macs: InfoMacs {
+            size: config.resolution(),
+            total: cost.total(),
+            crops: cost.crops,
+            parts: cost.parts,
         },
     })
 }
@@ -117,6 +184,7 @@ fn describe(
 fn print(info: &Info) {
     let giga = |macs: u64| macs as f64 / 1e9;
     println!("{}", info.file);
+    println!("  method       {}", info.method);
     println!("  encoder      {}", info.encoder);
     println!(
         "  classes      {}: {} seen, {} unseen",
@@ -147,19 +215,13 @@ fn print(info: &Info) {
         info.macs.size,
         info.macs.size
     );
-    match info.macs.crops {
-        Some(crops) => println!(
-            "               first stage {:.1} G, {crops} crops {:.1} G",
-            giga(info.macs.head),
-            giga(info.macs.encoder)
-        ),
-        None => println!(
-            "               encoder {:.1} G, head {:.1} G, masks to pixels {:.1} G",
-            giga(info.macs.encoder),
-            giga(info.macs.head),
-            giga(info.macs.resize)
-        ),
-    }
+    let parts: Vec<String> = info
+        .macs
+        .parts
+        .iter()
+        .map(|part| format!("{} {:.1} G", part.label, giga(part.macs)))
+        .collect();
+    println!("               {}", parts.join(", "));
 }
 
 /// Digits in groups of three.

@@ -1,4 +1,4 @@
-//! One file a command.
+//! One file or folder a command: its arguments, its settings, and what it does.
 
 pub(crate) mod ablate;
 pub(crate) mod bench;
@@ -14,6 +14,7 @@ pub(crate) mod pull;
 pub(crate) mod quickstart;
 pub(crate) mod report;
 pub(crate) mod segment;
+pub(crate) mod shared;
 pub(crate) mod train;
 
 use std::{
@@ -25,29 +26,21 @@ use std::{
     },
 };
 
-use anyhow::Context as _;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
-use zeg::model::inference::Inference;
 use zeg_train::checkpoint::write_atomically;
 
-use crate::cli::{Cli, ComputeArgs, InferenceArgs};
+use crate::cli::Cli;
 
 /// Prints a completion script.
 pub(crate) fn completions(shell: Shell) {
     clap_complete::generate(shell, &mut Cli::command(), "zeg", &mut std::io::stdout());
 }
 
-/// Opens the device and sets the number of threads.
-fn open_device(args: &ComputeArgs) -> anyhow::Result<burn::tensor::Device> {
-    if let Some(threads) = args.threads {
-        anyhow::ensure!(threads > 0, "--threads 0: at least one thread is needed");
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global()
-            .context("starting threads")?;
-    }
-    args.device.open().map_err(anyhow::Error::msg)
+/// Whether a file is an experiment, by its name.
+fn is_experiment(file: &Path) -> bool {
+    file.extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("toml"))
 }
 
 /// The folder of a data set; the mini world needs none.
@@ -59,39 +52,20 @@ fn data_folder<'a>(folder: Option<&'a Path>, dataset: &str) -> anyhow::Result<&'
     }
 }
 
-/// Applies what the command line says about inference.
-fn change_inference(settings: &mut Inference, args: &InferenceArgs) -> anyhow::Result<()> {
-    if let Some(short_side) = args.short_side {
-        settings.short_side = short_side;
-    }
-    if let Some(crop) = args.crop {
-        settings.crop = crop;
-        settings.stride = settings.stride.min(crop);
-    }
-    if let Some(stride) = args.stride {
-        settings.stride = stride;
-    }
-    if let Some(offset) = args.seen_offset {
-        settings.seen_offset = offset;
-    }
-    if let Some(view) = args.view {
-        settings.view = view.view();
-    }
-    Ok(settings.check()?)
-}
-
 /// Where results as JSON go.
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum JsonTarget {
     Stdout,
     File(PathBuf),
 }
 
 impl JsonTarget {
-    fn new(path: &Path) -> Self {
+    /// What `--json FILE` says.
+    fn of_path(path: PathBuf) -> Self {
         if path == Path::new("-") {
             Self::Stdout
         } else {
-            Self::File(path.to_owned())
+            Self::File(path)
         }
     }
 
@@ -104,6 +78,21 @@ impl JsonTarget {
         }
         Ok(())
     }
+}
+
+/// Writes a result as JSON where that is asked for, and as text unless the JSON goes to standard output.
+fn write_result(
+    json: Option<&JsonTarget>,
+    value: &impl serde::Serialize,
+    print: impl FnOnce(),
+) -> anyhow::Result<()> {
+    if let Some(target) = json {
+        target.write(value)?;
+    }
+    if json != Some(&JsonTarget::Stdout) {
+        print();
+    }
+    Ok(())
 }
 
 /// Set when the user asked the program to stop.

@@ -5,6 +5,8 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode};
 use clap::Args;
 use zeg_hub::{Cache, Registry, rows, table};
 
+use crate::Program;
+
 /// Arguments of `zeg models`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -24,18 +26,39 @@ pub(crate) struct ModelsArgs {
     cache: Option<PathBuf>,
 }
 
-pub(crate) fn run(args: &ModelsArgs) -> anyhow::Result<ExitCode> {
+/// Which cache is looked at, and how the list is printed.
+#[derive(Debug)]
+struct ModelsSettings {
+    json: bool,
+    cache: Option<PathBuf>,
+}
+
+impl ModelsArgs {
+    fn settings(self) -> ModelsSettings {
+        ModelsSettings {
+            json: self.json,
+            cache: self.cache,
+        }
+    }
+}
+
+pub(crate) fn run(_program: &Program, args: ModelsArgs) -> anyhow::Result<ExitCode> {
+    list(&args.settings())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(settings: &ModelsSettings) -> anyhow::Result<()> {
     let registry = Registry::load()?;
-    let cache = args
+    let cache = settings
         .cache
         .as_ref()
         .map_or_else(Cache::open, |dir| Ok(Cache::at(dir)))?;
     let rows = rows(&registry, &cache);
-    let text = if args.json {
+    let text = if settings.json {
         serde_json::to_string_pretty(&rows)?
     } else {
         table(&rows)
     };
     writeln!(std::io::stdout(), "{text}")?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

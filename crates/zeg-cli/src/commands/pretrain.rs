@@ -12,8 +12,12 @@ use serde_json::json;
 use zeg_train::pretraining::{CURRICULUM, Pretraining};
 use zeg_train::{TrainError, checkpoint::write_atomically, pretrain::PretrainConfig};
 
-use super::{import::OutputExists, machine, open_device, stop_flag};
-use crate::{cli::ComputeArgs, progress};
+use super::{
+    machine,
+    shared::{ComputeArgs, ComputeSettings, Existing},
+    stop_flag,
+};
+use crate::{Program, progress};
 
 /// Pictures of one object that the model is scored on.
 const SCORED: u64 = 512;
@@ -51,27 +55,53 @@ pub(crate) struct PretrainArgs {
     compute: ComputeArgs,
 }
 
-pub(crate) fn run(args: &PretrainArgs) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(
-        args.steps > 0 && args.batch > 1,
-        "--steps {} --batch {}: at least one step of two pairs is needed",
-        args.steps,
-        args.batch
-    );
-    if args.output.exists() && !args.overwrite {
-        return Err(OutputExists(args.output.clone()).into());
+/// How MiniCLIP is made, and where it goes.
+#[derive(Debug)]
+struct PretrainSettings {
+    output: PathBuf,
+    config: PretrainConfig,
+    existing: Existing,
+    compute: ComputeSettings,
+}
+
+impl PretrainArgs {
+    /// # Errors
+    /// There is no step, or a step has no two pairs.
+    fn settings(self) -> anyhow::Result<PretrainSettings> {
+        anyhow::ensure!(
+            self.steps > 0 && self.batch > 1,
+            "--steps {} --batch {}: at least one step of two pairs is needed",
+            self.steps,
+            self.batch
+        );
+        let usual = PretrainConfig::default();
+        Ok(PretrainSettings {
+            output: self.output,
+            config: PretrainConfig {
+                steps: self.steps,
+                batch: self.batch,
+                learning_rate: self.learning_rate,
+                warmup_steps: usual.warmup_steps.min(self.steps / 10),
+                seed: self.seed,
+                ..usual
+            },
+            existing: Existing::of_flag(self.overwrite),
+            compute: self.compute.settings(),
+        })
     }
-    let device = open_device(&args.compute)?;
-    let config = PretrainConfig {
-        steps: args.steps,
-        batch: args.batch,
-        learning_rate: args.learning_rate,
-        warmup_steps: PretrainConfig::default().warmup_steps.min(args.steps / 10),
-        seed: args.seed,
-        ..PretrainConfig::default()
-    };
+}
+
+pub(crate) fn run(_program: &Program, args: PretrainArgs) -> anyhow::Result<ExitCode> {
+    pretrain(&args.settings()?)
+}
+
+fn pretrain(settings: &PretrainSettings) -> anyhow::Result<ExitCode> {
+    let PretrainSettings { output, config, .. } = settings;
+    settings.existing.check(output)?;
+    let device = settings.compute.open_device()?;
+    let config = *config;
     let pretraining = Pretraining::new(config, &device)?;
-    let beside = |extension: &str| args.output.with_extension(extension);
+    let beside = |extension: &str| output.with_extension(extension);
     let log_path = beside("jsonl");
     let mut log = File::create(&log_path).with_context(|| log_path.display().to_string())?;
     let stop = stop_flag();
@@ -116,7 +146,7 @@ pub(crate) fn run(args: &PretrainArgs) -> anyhow::Result<ExitCode> {
         "program": concat!("zeg ", env!("CARGO_PKG_VERSION")),
         "command": format!(
             "zeg pretrain -o FILE --seed {} --steps {} --batch {} --learning-rate {}",
-            args.seed, args.steps, args.batch, args.learning_rate
+            config.seed, config.steps, config.batch, config.learning_rate
         ),
         "recipe": config,
         "curriculum": stages,
@@ -127,11 +157,11 @@ pub(crate) fn run(args: &PretrainArgs) -> anyhow::Result<ExitCode> {
         "threads": rayon::current_num_threads(),
         "machine": machine::name(),
     });
-    pretraining.save(&args.output, &trainer, &manifest.to_string())?;
+    pretraining.save(output, &trainer, &manifest.to_string())?;
     let mut text = serde_json::to_string_pretty(&manifest)?;
     text.push('\n');
     write_atomically(&beside("json"), text.as_bytes())?;
-    println!("{}", args.output.display());
+    println!("{}", output.display());
     Ok(ExitCode::SUCCESS)
 }
 

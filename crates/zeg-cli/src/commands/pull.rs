@@ -12,6 +12,7 @@ use zeg_hub::{
 };
 
 use super::stop_flag;
+use crate::Program;
 
 /// Arguments of `zeg pull`.
 #[derive(Debug, Args)]
@@ -50,38 +51,72 @@ pub(crate) struct PullArgs {
     json: bool,
 }
 
-pub(crate) fn run(args: &PullArgs) -> anyhow::Result<ExitCode> {
+/// What is fetched, and how.
+#[derive(Debug)]
+struct PullSettings {
+    names: Vec<String>,
+    cache: Option<PathBuf>,
+    network: Settings,
+    json: bool,
+}
+
+impl PullArgs {
+    /// # Errors
+    /// A variable of the environment or an address is wrong.
+    fn settings(self) -> anyhow::Result<PullSettings> {
+        let mut network = Settings::from_env()?;
+        if self.offline {
+            network.network = Network::Offline;
+        }
+        if let Some(address) = &self.base_url {
+            network.set_base_url("--base-url", address)?;
+        }
+        Ok(PullSettings {
+            names: self.names,
+            cache: self.cache,
+            network,
+            json: self.json,
+        })
+    }
+}
+
+/// A model, and what of it is not here yet.
+struct Planned<'a> {
+    entry: &'a Entry,
+    missing: Vec<Missing>,
+}
+
+pub(crate) fn run(_program: &Program, args: PullArgs) -> anyhow::Result<ExitCode> {
+    fetch(&args.settings()?)
+}
+
+fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
     let registry = Registry::load()?;
-    let cache = args
+    let cache = settings
         .cache
         .as_ref()
         .map_or_else(Cache::open, |dir| Ok(Cache::at(dir)))?;
-    let mut settings = Settings::from_env()?;
-    if args.offline {
-        settings.network = Network::Offline;
-    }
-    if let Some(address) = &args.base_url {
-        settings.set_base_url("--base-url", address)?;
-    }
+    let network = &settings.network;
     // A name that is unknown, or no program can download, is said before anything is downloaded.
-    let mut plans: Vec<(&Entry, Vec<Missing>)> = Vec::new();
-    for name in &args.names {
+    let mut plans: Vec<Planned> = Vec::new();
+    for name in &settings.names {
         let entry = registry.find(name)?;
-        if plans.iter().all(|(planned, _)| planned.name != entry.name) {
-            plans.push((entry, missing(entry, &cache, &settings)?));
+        if plans.iter().all(|planned| planned.entry.name != entry.name) {
+            let missing = missing(entry, &cache, network)?;
+            plans.push(Planned { entry, missing });
         }
     }
     let stop = stop_flag();
     let mut pulled = Vec::new();
-    for (entry, missing) in plans {
+    for Planned { entry, missing } in plans {
         if missing.is_empty() {
             eprintln!("{}: already here", entry.name);
-        } else if settings.network == Network::Online {
+        } else if network.network == Network::Online {
             announce(entry, &missing);
         }
-        match download(entry, &cache, &settings, &stop) {
+        match download(entry, &cache, network, &stop) {
             Ok(model) => {
-                if !args.json {
+                if !settings.json {
                     writeln!(std::io::stdout(), "{}", model.path.display())?;
                 }
                 pulled.push(model);
@@ -93,7 +128,7 @@ pub(crate) fn run(args: &PullArgs) -> anyhow::Result<ExitCode> {
             Err(error) => return Err(error.into()),
         }
     }
-    if args.json {
+    if settings.json {
         writeln!(
             std::io::stdout(),
             "{}",

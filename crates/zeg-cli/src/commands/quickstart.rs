@@ -26,7 +26,8 @@ use zeg::{
     mini,
 };
 
-use super::{JsonTarget, eval::sweep, import::OutputExists};
+use super::{JsonTarget, eval::sweep, shared::Existing, write_result};
+use crate::Program;
 
 /// Pictures that are segmented.
 const PICTURES: usize = 6;
@@ -64,7 +65,7 @@ pub(crate) struct QuickstartArgs {
 }
 
 /// A training that is compared.
-struct Method {
+struct QuickstartMethod {
     name: &'static str,
     title: &'static str,
     experiment: &'static str,
@@ -72,20 +73,20 @@ struct Method {
     offsets: &'static [f32],
 }
 
-const METHODS: [Method; 3] = [
-    Method {
+const METHODS: [QuickstartMethod; 3] = [
+    QuickstartMethod {
         name: "zegclip",
         title: "ZegCLIP",
         experiment: include_str!("../../../../configs/mini-world/zegclip-inductive.toml"),
         offsets: &[0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3],
     },
-    Method {
+    QuickstartMethod {
         name: "baseline-tuned",
         title: "fine-tuned baseline",
         experiment: include_str!("../../../../configs/mini-world/baseline-tuned.toml"),
         offsets: &[0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0],
     },
-    Method {
+    QuickstartMethod {
         name: "baseline-frozen",
         title: "frozen baseline",
         experiment: include_str!("../../../../configs/mini-world/baseline-frozen.toml"),
@@ -95,11 +96,11 @@ const METHODS: [Method; 3] = [
 
 /// What came out.
 #[derive(Debug, Serialize)]
-struct Summary {
+struct QuickstartSummary {
     seconds: f64,
     threads: usize,
     seed: u64,
-    methods: Vec<Scores>,
+    methods: Vec<MethodScores>,
     /// The page about it.
     report: PathBuf,
     /// The page with segmented pictures.
@@ -108,7 +109,7 @@ struct Summary {
 
 /// A method's scores on the test pictures.
 #[derive(Debug, Serialize)]
-struct Scores {
+struct MethodScores {
     name: &'static str,
     title: &'static str,
     /// Seen and unseen classes treated alike.
@@ -119,15 +120,46 @@ struct Scores {
     calibrated: Report,
 }
 
-pub(crate) fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
-    let started = Instant::now();
-    let runs = args.output.join("runs");
-    if runs.exists() {
-        if !args.overwrite {
-            return Err(OutputExists(runs).into());
+/// How large the quickstart is, and where it goes.
+#[derive(Debug)]
+struct QuickstartSettings {
+    output: PathBuf,
+    seed: u64,
+    /// Steps of each training; without, as the experiments say.
+    steps: Option<u64>,
+    /// Images to score; without, as the experiments say.
+    limit: Option<usize>,
+    existing: Existing,
+    json: Option<JsonTarget>,
+    threads: Option<usize>,
+}
+
+impl QuickstartArgs {
+    fn settings(self) -> QuickstartSettings {
+        QuickstartSettings {
+            output: self.output,
+            seed: self.seed,
+            steps: self.steps,
+            limit: self.limit,
+            existing: Existing::of_flag(self.overwrite),
+            json: self.json.map(JsonTarget::of_path),
+            threads: self.threads,
         }
+    }
+}
+
+pub(crate) fn run(_program: &Program, args: QuickstartArgs) -> anyhow::Result<ExitCode> {
+    quickstart(&args.settings())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let runs = settings.output.join("runs");
+    settings.existing.check(&runs)?;
+    if runs.exists() {
         // Only what a quickstart left is removed, never somebody's own runs.
-        let first = args.output.join(format!("{}.toml", METHODS[0].name));
+        let first = settings.output.join(format!("{}.toml", METHODS[0].name));
         anyhow::ensure!(
             first.is_file(),
             "{} was not made by a quickstart ({} is not there); choose another folder with -o",
@@ -135,18 +167,18 @@ pub(crate) fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
             first.display()
         );
         for part in ["runs", "scores", "pictures", "segmented", "report"] {
-            let folder = args.output.join(part);
+            let folder = settings.output.join(part);
             if folder.exists() {
                 fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
             }
         }
     }
-    fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
+    fs::create_dir_all(&settings.output).with_context(|| settings.output.display().to_string())?;
     eprintln!(
         "MiniCLIP has read captions about every colour and texture. Training now sees masks of 15 classes; 5 more are\n\
          scored that it never saw a mask of."
     );
-    let quickstart = Quickstart { args };
+    let quickstart = Quickstart { settings };
     for method in &METHODS {
         quickstart.train(method)?;
     }
@@ -155,75 +187,92 @@ pub(crate) fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
         .map(|method| quickstart.score(method))
         .collect::<anyhow::Result<Vec<_>>>()?;
     quickstart.segment()?;
-    let summary = Summary {
+    let summary = QuickstartSummary {
         report: quickstart.report()?,
-        segmented: args.output.join("segmented/index.html"),
-        threads: args.threads.unwrap_or_else(rayon::current_num_threads),
-        seed: args.seed,
+        segmented: settings.output.join("segmented/index.html"),
+        threads: settings.threads.unwrap_or_else(rayon::current_num_threads),
+        seed: settings.seed,
         methods,
         seconds: (started.elapsed().as_secs_f64() * 10.0).round() / 10.0,
     };
-    let target = args.json.as_deref().map(JsonTarget::new);
-    if let Some(target) = &target {
-        target.write(&summary)?;
-    }
-    if !matches!(target, Some(JsonTarget::Stdout)) {
+    write_result(settings.json.as_ref(), &summary, || {
         println!("{}", summary.to_text());
-    }
-    Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// One evaluation of a training.
+struct Scoring<'a> {
+    method: &'a QuickstartMethod,
+    split: &'a str,
+    offsets: &'a [f32],
+    /// Folder of the records.
+    folder: &'a Path,
+    /// Images of each rank for the gallery.
+    gallery: usize,
 }
 
 struct Quickstart<'a> {
-    args: &'a QuickstartArgs,
+    settings: &'a QuickstartSettings,
 }
 
 impl Quickstart<'_> {
     fn path(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.args.output.join(name)
+        self.settings.output.join(name)
     }
 
-    fn model(&self, method: &Method) -> PathBuf {
+    fn model(&self, method: &QuickstartMethod) -> PathBuf {
         self.path("runs")
             .join(method.name)
             .join("model.safetensors")
     }
 
-    fn train(&self, method: &Method) -> anyhow::Result<()> {
+    fn train(&self, method: &QuickstartMethod) -> anyhow::Result<()> {
         let experiment = self.path(format!("{}.toml", method.name));
         fs::write(&experiment, method.experiment)
             .with_context(|| experiment.display().to_string())?;
         let mut command = zeg("train");
         command.arg(experiment).args(["--weights", mini::NAME]);
         command.arg("-o").arg(self.path("runs").join(method.name));
-        command.args(["--set", &format!("training.seed={}", self.args.seed)]);
-        if let Some(steps) = self.args.steps {
+        command.args(["--set", &format!("training.seed={}", self.settings.seed)]);
+        if let Some(steps) = self.settings.steps {
             command.args(["--set", &format!("training.steps={steps}")]);
         }
         self.carry_out(command)
     }
 
     /// Scores on the test pictures, with the seen offset that is best on the validation pictures and without.
-    fn score(&self, method: &Method) -> anyhow::Result<Scores> {
+    fn score(&self, method: &QuickstartMethod) -> anyhow::Result<MethodScores> {
         let chosen = self.path("scores").join("val").join(method.name);
-        self.evaluate(method, "val", method.offsets, (&chosen, "0"))?;
-        let mut best = (0.0, f64::NEG_INFINITY);
+        self.evaluate(&Scoring {
+            method,
+            split: "val",
+            offsets: method.offsets,
+            folder: &chosen,
+            gallery: 0,
+        })?;
+        let (mut seen_offset, mut best) = (0.0, f64::NEG_INFINITY);
         for &offset in method.offsets {
             let report = Evaluation::open(sweep::folder(&chosen, offset))?.report()?;
             let hiou = report.hiou.unwrap_or(0.0);
-            if hiou > best.1 {
-                best = (offset, hiou);
+            if hiou > best {
+                (seen_offset, best) = (offset, hiou);
             }
         }
-        let (seen_offset, _) = best;
         let scores = self.path("scores").join(method.name);
         let mut offsets = vec![0.0, seen_offset];
         offsets.dedup();
-        self.evaluate(method, "test", &offsets, (&scores, "2"))?;
+        self.evaluate(&Scoring {
+            method,
+            split: "test",
+            offsets: &offsets,
+            folder: &scores,
+            gallery: 2,
+        })?;
         let report = |offset| {
             let record = Evaluation::open(sweep::folder(&scores, offset))?;
             anyhow::Ok(record.report()?)
         };
-        Ok(Scores {
+        Ok(MethodScores {
             name: method.name,
             title: method.title,
             uncalibrated: report(0.0)?,
@@ -232,21 +281,23 @@ impl Quickstart<'_> {
         })
     }
 
-    fn evaluate(
-        &self,
-        method: &Method,
-        split: &str,
-        offsets: &[f32],
-        (folder, gallery): (&Path, &str),
-    ) -> anyhow::Result<()> {
+    fn evaluate(&self, scoring: &Scoring) -> anyhow::Result<()> {
+        let Scoring {
+            method,
+            split,
+            offsets,
+            folder,
+            gallery,
+        } = *scoring;
         let mut command = zeg("eval");
         command.arg(self.model(method)).args(["--split", split]);
         let offsets: Vec<String> = offsets.iter().map(ToString::to_string).collect();
         command.arg(format!("--seen-offsets={}", offsets.join(",")));
-        if let Some(limit) = self.args.limit {
+        if let Some(limit) = self.settings.limit {
             command.args(["--limit", &limit.to_string()]);
         }
-        command.args(["--gallery", gallery]).arg("-o").arg(folder);
+        command.args(["--gallery", &gallery.to_string()]);
+        command.arg("-o").arg(folder);
         self.carry_out(command)
     }
 
@@ -289,7 +340,7 @@ impl Quickstart<'_> {
     fn carry_out(&self, command: Command) -> anyhow::Result<()> {
         let mut arguments: Vec<OsString> = command.get_args().map(ToOwned::to_owned).collect();
         let computes = arguments.first().is_some_and(|what| what != "report");
-        if let Some(threads) = self.args.threads.filter(|_| computes) {
+        if let Some(threads) = self.settings.threads.filter(|_| computes) {
             arguments.extend(["--threads".into(), threads.to_string().into()]);
         }
         let words: Vec<String> = arguments
@@ -328,7 +379,7 @@ fn quoted(word: &str) -> String {
     }
 }
 
-impl Summary {
+impl QuickstartSummary {
     /// The scores as a table, and where to look.
     fn to_text(&self) -> String {
         let mut table = Table::new();

@@ -14,7 +14,8 @@ use zeg::eval::{
     record::FILE_NAME,
 };
 
-use super::import::OutputExists;
+use super::shared::Existing;
+use crate::Program;
 
 /// Arguments of `zeg report`.
 #[derive(Debug, Args)]
@@ -65,29 +66,53 @@ impl From<FormatArg> for Format {
 #[error("{}: no {} here, nor in a folder of it", .0.display(), FILE_NAME)]
 pub(crate) struct NoEvaluation(PathBuf);
 
-pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
-    let formats: Vec<Format> = args.format.iter().map(|&format| format.into()).collect();
-    for format in &formats {
-        let file = args.output.join(format.file_name());
-        if file.exists() && !args.overwrite {
-            return Err(OutputExists(file).into());
+/// What is reported, and where.
+#[derive(Debug)]
+struct ReportSettings {
+    runs: Vec<PathBuf>,
+    output: PathBuf,
+    formats: Vec<Format>,
+    title: Option<String>,
+    existing: Existing,
+}
+
+impl ReportArgs {
+    fn settings(self) -> ReportSettings {
+        ReportSettings {
+            runs: self.runs,
+            output: self.output,
+            formats: self.format.into_iter().map(Into::into).collect(),
+            title: self.title,
+            existing: Existing::of_flag(self.overwrite),
         }
     }
+}
+
+pub(crate) fn run(_program: &Program, args: ReportArgs) -> anyhow::Result<ExitCode> {
+    report(&args.settings())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(settings: &ReportSettings) -> anyhow::Result<()> {
+    let output = &settings.output;
+    for format in &settings.formats {
+        settings.existing.check(&output.join(format.file_name()))?;
+    }
     let mut runs = Vec::new();
-    for path in &args.runs {
+    for path in &settings.runs {
         for folder in evaluations(path)? {
             runs.push(run_input(&folder)?);
         }
     }
     let input = ReportInput {
-        title: args.title.clone().unwrap_or_else(|| title(&runs)),
+        title: settings.title.clone().unwrap_or_else(|| title(&runs)),
         runs,
     };
-    fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
-    for file in write_report(&input, &args.output, &formats)? {
+    fs::create_dir_all(output).with_context(|| output.display().to_string())?;
+    for file in write_report(&input, output, &settings.formats)? {
         println!("{}", file.display());
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// The folders with records that a path means: itself, or folders in it, sorted.

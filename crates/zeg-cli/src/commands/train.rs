@@ -1,10 +1,14 @@
 //! `zeg train`: an experiment file to a trained model.
 
+mod args;
 mod run_folder;
 mod validation;
 mod views;
 
-pub(crate) use self::run_folder::{NothingToStartFrom, RunExists};
+pub(crate) use self::{
+    args::TrainArgs,
+    run_folder::{NothingToStartFrom, RunExists},
+};
 
 use std::{
     path::Path,
@@ -17,9 +21,8 @@ use burn::tensor::Device;
 use indicatif::ProgressBar;
 use zeg::{
     data::{Loader, LoaderOptions, OpenSet, Pipeline, SampleSource as _},
-    image::Normalization,
     mini::{is_mini, open_weights, weights_sha256},
-    model::{embeddings::ClassEmbeddings, method::Method, weights::StateDict},
+    model::{embeddings::ClassEmbeddings, method::Architecture, weights::StateDict},
     vocab::{classes::ClassSet, templates::TemplateSet},
     words::{WordSources, embed_class_set},
 };
@@ -27,65 +30,82 @@ use zeg_train::setting::supervision;
 use zeg_train::{
     TrainError,
     batch::{Inputs, Samples},
-    checkpoint::{BaseWeights, CheckpointInfo, Contents, StoredClass, save},
+    checkpoint::{BaseWeights, CheckpointInfo, Contents, StoredClass, read_moments, save},
     experiment::{Experiment, Setting},
     features::FeatureCache,
+    recipe::Recipe,
     trainer::Trainer,
 };
 
 use self::{
-    run_folder::{RunFolder, Start},
-    validation::{Score, Validator},
+    args::TrainSettings,
+    run_folder::{ManifestInput, RunFolder, Start},
+    validation::{ValidationScore, Validator, ValidatorInput},
+    views::ViewsInput,
 };
-use super::{data_folder, open_device, stop_flag};
-use crate::{cli::TrainArgs, progress};
+use super::{data_folder, stop_flag};
+use crate::{Program, progress};
 
 /// Exit code of a run that the user stopped.
 const INTERRUPTED: u8 = 130;
 
-pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
-    let device = open_device(&args.compute)?;
-    let experiment = Experiment::open(&args.config, &args.changes)?;
+pub(crate) fn run(program: &Program, args: TrainArgs) -> anyhow::Result<ExitCode> {
+    train(program, &args.settings())
+}
+
+fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode> {
+    let device = settings.compute.open_device()?;
+    let Program { methods, recipes } = program;
+    let experiment = Experiment::open(&settings.config, &settings.changes, methods, recipes)?;
+    let architecture = experiment.architecture(methods)?;
     let data = &experiment.data;
-    let root = data_folder(args.data.as_deref(), &data.dataset)?;
+    let root = data_folder(settings.data.as_deref(), &data.dataset)?;
     let dataset = Arc::new(data.open(root, &data.train_split)?);
     let classes = dataset.classes().clone();
-    let (folder, start) = RunFolder::open(&args.output, args.resume, &experiment)?;
-    let start = start.or_init(args.init.as_deref(), &experiment)?;
+    let (folder, start) = RunFolder::open(
+        &settings.output,
+        settings.continuation,
+        &experiment,
+        methods,
+    )?;
+    let start = start.or_init(settings.init.as_deref(), &experiment, methods)?;
 
-    let weights = open_weights(&args.weights)?;
+    let weights = open_weights(&settings.weights, methods)?;
     let embeddings = embed_classes(
-        args,
+        settings.text.as_deref(),
         &experiment.data.templates,
         &classes,
         &weights,
         &device,
     )?;
     let base = BaseWeights {
-        path: if is_mini(&args.weights) {
-            args.weights.clone()
+        path: if is_mini(&settings.weights) {
+            settings.weights.clone()
         } else {
-            let whole = args.weights.canonicalize();
-            whole.unwrap_or_else(|_| args.weights.clone())
+            let whole = settings.weights.canonicalize();
+            whole.unwrap_or_else(|_| settings.weights.clone())
         },
-        sha256: weights_sha256(&args.weights)?,
+        sha256: weights_sha256(&settings.weights)?,
     };
-    let mut trainer = build_trainer(
-        &experiment,
-        &classes,
-        &weights,
-        &embeddings,
-        &start,
-        (&base, args.backbone.as_deref()),
-        &device,
-    )?;
-    folder.write_manifest(
-        &experiment,
-        args,
-        &base,
-        dataset.len(),
-        trainer.step_number(),
-    )?;
+    let mut trainer = build_trainer(&TrainerInput {
+        recipe: recipes.of(architecture.method())?,
+        architecture: &*architecture,
+        experiment: &experiment,
+        classes: &classes,
+        weights: &weights,
+        base: &base,
+        backbone: settings.backbone.as_deref(),
+        embeddings: &embeddings,
+        start: &start,
+        device: &device,
+    })?;
+    folder.write_manifest(&ManifestInput {
+        experiment: &experiment,
+        settings,
+        base: &base,
+        images: dataset.len(),
+        first_step: trainer.step_number(),
+    })?;
     eprintln!(
         "training ({}) on {} pictures of {} {}, {} seen and {} unseen classes; {} steps of {} pictures",
         experiment.training.setting.name(),
@@ -105,21 +125,26 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
         classes: stored_classes(&classes, experiment.training.setting),
         base,
         optimizer_time: std::collections::BTreeMap::new(),
-        experiment,
+        experiment: experiment.to_json()?,
     };
-    let validator = Validator::new(
-        &info.experiment,
+    let validator = Validator::new(&ValidatorInput {
+        experiment: &experiment,
+        architecture: &*architecture,
         root,
-        (&info.classes, &embeddings),
-        &device,
-    )?;
-    let mut session = Session {
+        classes: &info.classes,
+        embeddings: &embeddings,
+        weights: &weights,
+        device: &device,
+    })?;
+    let mut run = TrainingRun {
         folder,
         info,
+        experiment,
+        architecture,
         embeddings,
         validator,
     };
-    let finished = session.run(&mut trainer, &dataset, args)?;
+    let finished = run.train(&mut trainer, &dataset, settings)?;
     if !finished {
         eprintln!(
             "stopped at step {}; `--resume` continues",
@@ -127,8 +152,8 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::from(INTERRUPTED));
     }
-    let path = session.folder.model();
-    session.save_model(&trainer, &path)?;
+    let path = run.folder.model();
+    run.save_model(&trainer, &path)?;
     println!("{}", path.display());
     Ok(ExitCode::SUCCESS)
 }
@@ -136,7 +161,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
 /// Embeddings of all classes of the data set. Training sees the rows of the seen classes only; the others travel to
 /// the checkpoint, for scoring.
 fn embed_classes(
-    args: &TrainArgs,
+    table: Option<&Path>,
     templates: &str,
     classes: &ClassSet,
     weights: &StateDict,
@@ -144,7 +169,7 @@ fn embed_classes(
 ) -> anyhow::Result<ClassEmbeddings> {
     let templates = TemplateSet::by_name(templates)?;
     let sources = WordSources {
-        table: args.text.as_deref(),
+        table,
         table_names: Some(&classes.classes),
         stored: None,
         weights,
@@ -166,15 +191,37 @@ fn stored_classes(classes: &ClassSet, setting: Setting) -> Vec<StoredClass> {
         .collect()
 }
 
-fn build_trainer(
-    experiment: &Experiment,
-    classes: &ClassSet,
-    base_weights: &StateDict,
-    embeddings: &ClassEmbeddings,
-    start: &Start,
-    (base, backbone): (&BaseWeights, Option<&Path>),
-    device: &Device,
-) -> anyhow::Result<Trainer> {
+/// What a trainer is built from.
+struct TrainerInput<'a> {
+    recipe: &'static dyn Recipe,
+    architecture: &'a dyn Architecture,
+    experiment: &'a Experiment,
+    /// All classes of the data set.
+    classes: &'a ClassSet,
+    /// The frozen weights, and which file they are.
+    weights: &'a StateDict,
+    base: &'a BaseWeights,
+    /// A pre-trained residual network.
+    backbone: Option<&'a Path>,
+    /// Class embeddings of all classes.
+    embeddings: &'a ClassEmbeddings,
+    start: &'a Start,
+    device: &'a Device,
+}
+
+fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
+    let TrainerInput {
+        recipe,
+        architecture,
+        experiment,
+        classes,
+        base,
+        backbone,
+        embeddings,
+        start,
+        device,
+        ..
+    } = *input;
     let supervision = supervision(&experiment.training, classes)?;
     let rows: Vec<Vec<String>> = supervision
         .names()
@@ -184,12 +231,15 @@ fn build_trainer(
     let training_device = device.clone().autodiff();
     let text = embeddings.select(&rows)?.to_tensor(&training_device);
 
-    let mut weights = base_weights.clone();
+    let mut weights = input.weights.clone();
     if let Some(backbone) = backbone {
+        let params = architecture.params()?;
         anyhow::ensure!(
-            experiment.model.method == Method::ZegFormer,
-            "--backbone is ZegFormer's residual network; {} has none",
-            experiment.model.method.title()
+            params
+                .iter()
+                .any(|param| architecture.is_backbone(&param.name)),
+            "--backbone is for methods with a backbone of their own beside CLIP; {} has none",
+            architecture.title()
         );
         weights.add(backbone)?;
     }
@@ -204,15 +254,22 @@ fn build_trainer(
         );
         weights.add(checkpoint.path())?;
     }
-    let config = experiment.model.architecture()?;
-    let (model, provenance) = config.build(&weights, &training_device, experiment.training.seed)?;
+    let seed = experiment.training.seed;
+    let (model, provenance) = architecture.build(&weights, &training_device, seed)?;
     if backbone.is_some() {
-        let fresh = |name: &&String| name.starts_with("backbone.") && !name.contains(".norm.");
+        let fresh = |name: &&String| architecture.is_backbone(name);
         if let Some(name) = provenance.initialized.iter().find(fresh) {
             anyhow::bail!("--backbone: {} holds no {name:?}", weights.origin());
         }
     }
-    let mut trainer = Trainer::new(model, experiment.training.clone(), supervision, text)?;
+    let mut trainer = Trainer::new(
+        recipe,
+        architecture,
+        model,
+        experiment.training.clone(),
+        supervision,
+        text,
+    )?;
     match start {
         Start::Fresh => {}
         // The weights alone: optimiser and schedule start afresh.
@@ -222,7 +279,7 @@ fn build_trainer(
             checkpoint.path().display()
         ),
         Start::From(checkpoint) => {
-            trainer.resume(checkpoint.info.step, checkpoint.moments()?);
+            trainer.resume(checkpoint.info.step, read_moments(checkpoint)?);
             eprintln!("resuming at step {}", checkpoint.info.step);
         }
     }
@@ -230,12 +287,12 @@ fn build_trainer(
 }
 
 /// Where the samples of a run come from.
-enum Source {
+enum TrainingSamples {
     Pictures(Box<Loader>),
     Features(FeatureCache),
 }
 
-impl Source {
+impl TrainingSamples {
     fn next(&mut self, step: u64, batch: usize) -> Result<Samples, TrainError> {
         match self {
             Self::Features(cache) => Ok(cache.batch(step, batch)),
@@ -255,46 +312,51 @@ impl Source {
     }
 }
 
-struct Session {
+struct TrainingRun {
     folder: RunFolder,
     info: CheckpointInfo,
+    experiment: Experiment,
+    architecture: Arc<dyn Architecture>,
     embeddings: ClassEmbeddings,
     validator: Option<Validator>,
 }
 
-impl Session {
+impl TrainingRun {
     /// Trains to the end; `false` when the user stopped it.
-    fn run(
+    fn train(
         &mut self,
         trainer: &mut Trainer,
         dataset: &Arc<OpenSet>,
-        args: &TrainArgs,
+        settings: &TrainSettings,
     ) -> anyhow::Result<bool> {
-        let training = self.info.experiment.training.clone();
+        let training = self.experiment.training.clone();
         let stop = stop_flag();
-        let pipeline = Pipeline::new(training.preprocess.clone(), Normalization::IMAGENET)?;
+        let pipeline = Pipeline::new(training.preprocess.clone(), trainer.model().normalization())?;
         let mut source = match training.cached_views {
             Some(views) => {
-                match views::features(
-                    &self.info,
+                let input = ViewsInput {
+                    info: &self.info,
+                    experiment: &self.experiment,
+                    architecture: &*self.architecture,
                     trainer,
                     dataset,
-                    (&pipeline, views),
-                    args,
-                    &stop,
-                )? {
-                    Some(cache) => Source::Features(cache),
+                    pipeline: &pipeline,
+                    views,
+                    folder: settings.feature_cache.as_deref(),
+                };
+                match views::features(&input, &stop)? {
+                    Some(cache) => TrainingSamples::Features(cache),
                     None => return Ok(false),
                 }
             }
-            None => Source::Pictures(Box::new(Loader::new(
+            None => TrainingSamples::Pictures(Box::new(Loader::new(
                 Arc::clone(dataset),
                 pipeline,
                 LoaderOptions {
                     batch_size: training.batch,
                     seed: training.seed,
                     start_batch: trainer.step_number(),
-                    workers: args.workers.max(1),
+                    workers: settings.loaders,
                     on_bad_sample: training.on_bad_sample,
                 },
             )?)),
@@ -307,7 +369,7 @@ impl Session {
         let scores = scores.map(|_| self.folder.open_scores(trainer.step_number()));
         let (mut scores, before) = scores.transpose()?.unzip();
         let before = before.unwrap_or_default();
-        let mut best = before.iter().map(Score::value).reduce(f64::max);
+        let mut best = before.iter().map(ValidationScore::value).reduce(f64::max);
         while trainer.step_number() < training.steps {
             let started = Instant::now();
             let samples = source.next(trainer.step_number(), training.batch)?;
@@ -352,13 +414,14 @@ impl Session {
         let moments = Some(trainer.moments()?);
         let contents = Contents {
             info: self.info.clone(),
+            architecture: &*self.architecture,
             model: trainer.model(),
             embeddings: &self.embeddings,
             moments,
         };
         save(&path, contents)?;
         self.folder
-            .forget_old(self.info.experiment.training.keep_checkpoints)
+            .forget_old(self.experiment.training.keep_checkpoints)
     }
 
     /// Writes the trained weights without the optimiser's state.
@@ -369,6 +432,7 @@ impl Session {
         };
         let contents = Contents {
             info,
+            architecture: &*self.architecture,
             model: trainer.model(),
             embeddings: &self.embeddings,
             moments: None,

@@ -13,7 +13,7 @@ mod flip;
 mod hsv;
 mod pad;
 mod photometric;
-mod resize;
+pub mod resize;
 
 mod settings;
 

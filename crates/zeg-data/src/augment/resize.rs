@@ -7,16 +7,16 @@ use crate::chance::{below, uniform};
 
 /// Fits pictures into a box of random size (mmsegmentation's `Resize` with `ratio_range` and `keep_ratio`).
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Resize {
+pub struct Resize {
     /// Long and short side of the box at ratio 1.
-    pub(crate) base_scale: (usize, usize),
+    pub base_scale: (usize, usize),
     /// Lower and upper bound of the ratio that both sides of the box are multiplied with.
-    pub(crate) ratio: (f64, f64),
+    pub ratio: (f64, f64),
 }
 
 impl Resize {
     /// The size, at least 1×1, that a picture of `width`×`height` is resized to.
-    pub(crate) fn draw(&self, width: usize, height: usize, rng: &mut ChaCha8Rng) -> (usize, usize) {
+    pub fn draw(&self, width: usize, height: usize, rng: &mut ChaCha8Rng) -> (usize, usize) {
         let ratio = uniform(rng, self.ratio.0, self.ratio.1);
         let scaled = |side: usize| (side as f64 * ratio) as usize;
         let (long, short) = (scaled(self.base_scale.0), scaled(self.base_scale.1));
@@ -26,7 +26,7 @@ impl Resize {
     }
 
     /// Resizes picture and labels to one random size.
-    pub(crate) fn apply(
+    pub fn apply(
         &self,
         image: &RgbImage,
         labels: &LabelMap,
@@ -42,18 +42,18 @@ impl Resize {
 /// detectron2 resizes with Pillow, which averages over all pixels where it makes a picture smaller; here it is bilinear
 /// as everywhere else.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct ShortSide {
+pub struct ShortSide {
     /// Length that the list is told in tenths of.
-    pub(crate) base: usize,
+    pub base: usize,
     /// First and last entry of the list, in tenths.
-    pub(crate) tenths: (usize, usize),
+    pub tenths: (usize, usize),
     /// Longest side; a picture that would be longer becomes smaller.
-    pub(crate) longest: usize,
+    pub longest: usize,
 }
 
 impl ShortSide {
     /// The size, at least 1×1, that a picture of `width`×`height` is resized to.
-    pub(crate) fn draw(&self, width: usize, height: usize, rng: &mut ChaCha8Rng) -> (usize, usize) {
+    pub fn draw(&self, width: usize, height: usize, rng: &mut ChaCha8Rng) -> (usize, usize) {
         let (low, high) = self.tenths;
         let tenths = low + below(rng, high - low + 1);
         let short = (tenths as f64 * 0.1 * self.base as f64) as usize;
@@ -64,7 +64,7 @@ impl ShortSide {
     }
 
     /// Resizes picture and labels to one random size.
-    pub(crate) fn apply(
+    pub fn apply(
         &self,
         image: &RgbImage,
         labels: &LabelMap,
@@ -76,7 +76,7 @@ impl ShortSide {
 }
 
 /// Resizes a picture bilinearly, and its labels to the nearest so that no class is invented.
-pub(crate) fn resize_pair(
+pub fn resize_pair(
     image: &RgbImage,
     labels: &LabelMap,
     width: usize,

@@ -11,9 +11,11 @@ use zeg_train::{
 use crate::{
     ParityError,
     array::Array,
-    check::{Check, Limit},
+    check::Check,
     file::integers_in,
-    training_part::memory_label,
+    limit::Limit,
+    planted::PlantedError,
+    training_part::{memory_label, planted_labels},
 };
 
 /// Compares the cases `loss.<case>.*` and those that the description tells of.
@@ -40,18 +42,20 @@ fn compare_case(check: &mut Check, case: &str, device: &Device) -> Result<(), Pa
     else {
         return Err(check.tensor_error(&name("logits"), "is not [batch, classes, h, w]"));
     };
-    let targets = Targets::new(
-        labels.to_u8().into_iter().map(memory_label).collect(),
-        *batch,
-        [*height, *width],
-        *classes,
-    )?;
+    let mut labels: Vec<u16> = labels.to_u8().into_iter().map(memory_label).collect();
+    planted_labels(check.planted(), &mut labels);
+    let targets = Targets::new(labels, *batch, [*height, *width], *classes)?;
     let Some(masks) = logits.to_tensor::<4>(device) else {
         return Ok(()); // it has four axes
     };
     let masks = masks.require_grad();
     let terms = MaskLoss::default().forward(masks.clone(), &targets, normalizer(&[&targets]));
-    let gradients = terms.total().backward();
+    let total = match check.planted() {
+        Some(PlantedError::MissingTerm("focal")) => terms.dice.clone(),
+        Some(PlantedError::MissingTerm("dice")) => terms.focal.clone(),
+        _ => terms.total(),
+    };
+    let gradients = total.backward();
     check.compare(&name("mask"), &Array::of(terms.focal)?, Limit::ACTIVATION);
     check.compare(&name("dice"), &Array::of(terms.dice)?, Limit::ACTIVATION);
     if let Some(gradient) = masks.grad(&gradients) {

@@ -3,12 +3,7 @@
 use zeg_eval::{ConfusionMatrix, Report, report::harmonic_mean};
 use zeg_image::IGNORE_LABEL;
 
-use crate::{
-    ParityError,
-    array::Array,
-    check::{Check, Limit},
-    training_part::memory_label,
-};
+use crate::{ParityError, array::Array, check::Check, limit::Limit, training_part::memory_label};
 
 /// Fractions that the reference holds as `f32`.
 const FRACTION: Limit = Limit::OfRms(1e-6);

@@ -6,14 +6,14 @@ use burn::tensor::{Device, Tensor, TensorData};
 use zeg_image::{RgbImage, normalize::Normalization};
 use zeg_model::{
     config::{Activation, VisionConfig},
-    weights::{ParamBuilder, StateDict},
-    zegformer::{
+    methods::zegformer::{
         ZegFormer, ZegFormerConfig,
         classifier::CropClassifier,
         config::STRIDE,
         crops::{ClipPicture, CropStyle},
         fusion::Fusion,
     },
+    weights::{ParamBuilder, StateDict},
 };
 
 use super::DESCRIPTION;
@@ -22,6 +22,7 @@ use crate::{
     array::Array,
     check::Check,
     file::{Meta, VectorFile},
+    planted::PlantedError,
     small_model::stored_weights,
 };
 
@@ -41,6 +42,8 @@ pub(crate) struct Case {
     pub(crate) seen_names: Vec<String>,
     /// `[classes]`
     pub(crate) seen: Vec<bool>,
+    /// An error that a test plants.
+    pub(crate) planted: Option<PlantedError>,
 }
 
 /// What decides about class scores and the map made of them.
@@ -54,7 +57,10 @@ pub(crate) struct Switches {
 
 impl Case {
     /// Reads the description beside a file.
-    pub(crate) fn open(file: &VectorFile) -> Result<Self, ParityError> {
+    pub(crate) fn open(
+        file: &VectorFile,
+        planted: Option<PlantedError>,
+    ) -> Result<Self, ParityError> {
         let label = file.label();
         let format = |reason: &str| ParityError::Format {
             path: file.path.clone(),
@@ -77,6 +83,7 @@ impl Case {
             seen_names: meta.at("seen")?.texts()?,
             classes,
             description,
+            planted,
         })
     }
 
@@ -98,11 +105,15 @@ impl Case {
 
     /// The first stage.
     pub(crate) fn model(&self, device: &Device) -> Result<ZegFormer, ParityError> {
-        let weights = stored_weights(&self.sibling("state")?, "");
+        let mut weights = stored_weights(&self.sibling("state")?, "");
         let heads = match self.changed("MODEL.MASK_FORMER.NHEADS") {
             Some(heads) => heads.count()?,
             None => HEADS,
         };
+        if let Some(error) = self.planted {
+            error.alter_mask_queries(&mut weights)?;
+            error.alter_weights(&mut weights, heads)?;
+        }
         let config = ZegFormerConfig {
             dropout: 0.0,
             ..ZegFormerConfig::from_weights(&weights, heads)?
@@ -112,9 +123,13 @@ impl Case {
 
     /// CLIP's image tower.
     pub(crate) fn classifier(&self, device: &Device) -> Result<CropClassifier, ParityError> {
-        let weights = stored_weights(&self.sibling("clipvisual")?, "");
+        let mut weights = stored_weights(&self.sibling("clipvisual")?, "");
         let clip = self.meta().at("clip")?;
         let count = |name: &str| clip.at(name)?.count();
+        if let Some(error) = self.planted {
+            error.alter_class_token(&mut weights)?;
+            error.alter_weights(&mut weights, count("heads")?)?;
+        }
         let patch = count("patch")?;
         let rows = tensor_shape(&weights, "visual.positional_embedding")?[0];
         let config = VisionConfig {

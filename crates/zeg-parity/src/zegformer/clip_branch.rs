@@ -1,16 +1,17 @@
 //! The second stage on masks and class logits that are given: empty, thin, small and large masks.
 
 use burn::tensor::Device;
-use zeg_model::zegformer::fusion::Fusion;
+use zeg_model::methods::zegformer::fusion::Fusion;
 
 use super::{
     case::{self, Case, Switches},
-    inference::{Clip, Look, Names, compare_boxes, compare_crops, output_size},
+    inference::{Clip, Look, Names, compare_boxes, compare_crops, output_size, plant},
 };
 use crate::{
     ParityError,
     array::Array,
-    check::{Check, Findings, Limit},
+    check::{Check, Computed},
+    limit::Limit,
 };
 
 /// Every so manieth pixel of the maps is stored.
@@ -21,7 +22,7 @@ pub(super) fn compare(
     mut check: Check,
     case: &Case,
     device: &Device,
-) -> Result<Findings, ParityError> {
+) -> Result<Computed, ParityError> {
     let picture = case::picture(&mut check, "in.image")?;
     let padded = case::padded_size(std::slice::from_ref(&picture));
     let logits = check.input("in.pred_logits")?.clone();
@@ -30,9 +31,9 @@ pub(super) fn compare(
     if !four_axes || logits.shape[..2] != masks.shape[..2] || logits.shape[0] != 1 {
         return Err(check.tensor_error("in.pred_masks", "is not [1, queries, h, w]"));
     }
-    let look = Look::new(&logits, &masks, 0, padded);
-    compare_sums(&mut check, &look);
-    let looks = [look];
+    let mut looks = [Look::new(&logits, &masks, 0, padded)];
+    plant(case, &mut looks);
+    compare_sums(&mut check, &looks[0]);
     let boxes = compare_boxes(&mut check, &looks);
     let clip = Clip::open(&mut check, case, device)?;
     let pictures = [picture];
@@ -61,7 +62,7 @@ pub(super) fn compare(
             clip.compare_result(&mut check, case, subject, switches, out, &names)?;
         }
     }
-    Ok(check.finish(&["clip.", "out."]))
+    Ok(check.finish())
 }
 
 /// Compares the numbers of foreground pixels in every row and column.

@@ -7,8 +7,9 @@ use super::case::Case;
 use crate::{
     ParityError,
     array::Array,
-    check::{Check, Findings, Limit},
+    check::{Check, Computed},
     file::Meta,
+    limit::Limit,
     training_part::memory_label,
 };
 
@@ -18,12 +19,12 @@ const PERCENT: Limit = Limit::Absolute(1e-9);
 const NO_VALUE: f64 = -1.0;
 
 /// Compares the file.
-pub(super) fn compare(mut check: Check, case: &Case) -> Result<Findings, ParityError> {
+pub(super) fn compare(mut check: Check, case: &Case) -> Result<Computed, ParityError> {
     let meta = case.meta().at("eval_metrics")?;
     for (name, table) in meta.entries() {
         compare_case(&mut check, case, name, &table)?;
     }
-    Ok(check.finish(&[""]))
+    Ok(check.finish())
 }
 
 fn compare_case(

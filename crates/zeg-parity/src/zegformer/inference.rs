@@ -5,15 +5,17 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use zeg_image::RgbImage;
 use zeg_model::{
-    scores::{Labelling, ScoreField, WeightedMasks},
-    trace::Trace,
-    zegformer::{
+    inference::PlannedView,
+    method::Scoring,
+    methods::zegformer::{
         QueryOutput, ZegFormer,
         classifier::CropClassifier,
         crops::{ClipPicture, CropStyle, Outside, QueryMasks, align},
         foreground::{bounding_box, enlarge, foreground},
         fusion::{ClassLogits, Fusion},
     },
+    scores::{Labelling, ScoreField, ViewScores},
+    trace::Trace,
 };
 
 use super::{
@@ -25,7 +27,8 @@ use super::{
 use crate::{
     ParityError,
     array::Array,
-    check::{Check, Findings, Limit},
+    check::{Check, Computed},
+    limit::Limit,
     small_model::compare_labels,
 };
 
@@ -43,7 +46,7 @@ pub(super) fn compare(
     mut check: Check,
     case: &Case,
     device: &Device,
-) -> Result<Findings, ParityError> {
+) -> Result<Computed, ParityError> {
     let check_ref = &mut check;
     let pictures = case::pictures(check_ref, "in.image.")?;
     let model = case.model(device)?;
@@ -59,6 +62,7 @@ pub(super) fn compare(
     let output = view.forward(&pictures, size, &mut trace, Some(check_ref))?;
     compare_trace(check_ref, "mid.", trace)?;
     let mut looks = looks(&output, size)?;
+    plant(case, &mut looks);
     let boxes = compare_masks(check_ref, &mut looks)?;
     compare_crops(check_ref, &view.clip, &pictures, &looks, &boxes);
     for (index, (picture, look)) in pictures.iter().zip(&looks).enumerate() {
@@ -74,7 +78,7 @@ pub(super) fn compare(
             .compare_result(check_ref, case, (picture, look), switches, out, &names)?;
     }
     compare_variants(check_ref, &view, &pictures[0], switches)?;
-    Ok(check.finish(&["out.", "mid.", "clip.", "var."]))
+    Ok(check.finish())
 }
 
 /// The lists of seen and unseen classes.
@@ -179,6 +183,14 @@ impl Look {
     }
 }
 
+/// Alters the foreground of every query, where a test plants that error.
+pub(super) fn plant(case: &Case, looks: &mut [Look]) {
+    if let Some(error) = case.planted {
+        let masks = looks.iter_mut().flat_map(|look| &mut look.foreground);
+        error.alter_masks(masks.map(Vec::as_mut_slice), [false, true]);
+    }
+}
+
 /// Compares the foreground of every query, and takes the reference's where a logit is so near to 0 that rounding
 /// decides. Returns the boxes.
 fn compare_masks(check: &mut Check, looks: &mut [Look]) -> Result<Array, ParityError> {
@@ -212,7 +224,16 @@ fn compare_masks(check: &mut Check, looks: &mut [Look]) -> Result<Array, ParityE
                 "{ties} mask pixels at 0 but for rounding are taken as the reference has them"
             ));
         }
-        check.outcome(name, Limit::Exact, f64::from(wrong), None);
+        let found: Vec<u8> = (looks.iter())
+            .flat_map(|look| {
+                look.foreground
+                    .iter()
+                    .flatten()
+                    .map(|&inside| u8::from(inside))
+            })
+            .collect();
+        let found = Array::from_values(&reference.shape, &found);
+        check.measured(name, Limit::Exact, f64::from(wrong), found);
     }
     Ok(compare_boxes(check, looks))
 }
@@ -322,7 +343,7 @@ impl Clip {
                 return case::tensor(check, name, &rows, device);
             }
             let file = case.sibling("infer")?;
-            let mut other = Check::new(&file);
+            let mut other = Check::new(&file, None);
             let rows = case::embeddings(&mut other, name)?;
             case::tensor(&other, name, &rows, device)
         };
@@ -366,8 +387,7 @@ impl Clip {
         look: &Look,
         style: CropStyle,
     ) -> Result<Vec<f32>, ParityError> {
-        let all = vec![true; look.masks.queries];
-        Ok(self.classifier.look(picture, &look.masks, style, &all)?)
+        Ok(self.classifier.look(picture, &look.masks, style)?)
     }
 
     /// Compares features, class scores and map of one picture.
@@ -413,9 +433,13 @@ impl Clip {
             .seen
             .iter()
             .map(|&seen| if seen { switches.offset } else { 0.0 });
-        let masks = WeightedMasks::new(look.masks.clone(), scores, look.padded);
         let size = [picture.height() as usize, picture.width() as usize];
-        let field = ScoreField::of_masks(masks, classes, size, offsets.collect());
+        let mut field = ScoreField::new(classes, size, Scoring::MaskSum, offsets.collect());
+        let scores = ViewScores::Masks {
+            masks: look.masks.clone(),
+            scores,
+        };
+        field.push_view(&PlannedView::whole(size), scores, look.padded)?;
         let strip = field.strip(0..out[0], out); // [rows, classes, columns]
         let map = classes_first(strip.values(), classes, out);
         check.compare(&names.map, &map.every(names.step, 1..3), ACTIVATION);

@@ -16,8 +16,10 @@ use super::{ACTIVATION, case::Case};
 use crate::{
     ParityError,
     array::Array,
-    check::{Check, Findings, Limit},
+    check::{Check, Computed},
+    limit::Limit,
     small_model::stored_weights,
+    text::start_token,
 };
 
 /// Between the synonyms of a class.
@@ -32,10 +34,13 @@ pub(super) fn compare(
     mut check: Check,
     case: &Case,
     device: &Device,
-) -> Result<Findings, ParityError> {
-    let weights = weights(&mut check)?;
+) -> Result<Computed, ParityError> {
+    let mut weights = weights(&mut check)?;
     let tokenizer = Tokenizer::new()?;
     let config = config(&check, case, &weights)?;
+    if let Some(error) = case.planted {
+        error.alter_text_weights(&mut weights, "", start_token(&tokenizer)?, config.heads)?;
+    }
     let frozen = |_: &str| false;
     let tower = TextTower::build(&ParamBuilder::new(&weights, device, 0, &frozen), &config)?;
     let classes = synonyms(&case.classes);
@@ -65,8 +70,11 @@ pub(super) fn compare(
         check.compare(&format!("{name}.tokens"), &found, Limit::Exact);
         let found = Array::from_values(&[counts.len()], &counts);
         check.compare(&format!("{name}.prompts_per_class"), &found, Limit::Exact);
-        let first = &ids[..ids.len().min(FIRST)];
-        let encoded = Array::of(tower.forward(first, &mut Trace::off()))?;
+        let mut first = ids[..ids.len().min(FIRST)].to_vec();
+        if let Some(error) = case.planted {
+            error.alter_texts(&mut first);
+        }
+        let encoded = Array::of(tower.forward(&first, &mut Trace::off()))?;
         check.compare(
             &format!("{name}.encoded_unnormalised_first{FIRST}"),
             &encoded,
@@ -94,7 +102,7 @@ pub(super) fn compare(
     }
     let found = Array::from_values(&[case.classes.len(), context], &ids);
     check.compare("tokenize_only_names.tokens", &found, Limit::Exact);
-    Ok(check.finish(&["all_", "tokenize_only_names."]))
+    Ok(check.finish())
 }
 
 /// The embeddings that training uses: of the seen classes, in training's own sentences.

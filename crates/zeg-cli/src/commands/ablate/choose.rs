@@ -9,7 +9,7 @@ use serde::Serialize;
 use zeg::eval::Evaluation;
 
 use super::{
-    AblateArgs,
+    AblateSettings,
     run::Run,
     suite::{Row, Suite},
 };
@@ -30,7 +30,7 @@ pub(super) struct Choice {
 
 /// The runs that settings are chosen by, rows outermost; none where the suite chooses nothing.
 pub(super) fn candidates<'a>(
-    args: &AblateArgs,
+    settings: &AblateSettings,
     suite: &'a Suite,
     rows: &[&'a Row],
 ) -> Vec<Run<'a>> {
@@ -39,17 +39,17 @@ pub(super) fn candidates<'a>(
     };
     let mut runs = Vec::new();
     for row in rows.iter().copied() {
-        for (number, settings) in choose.candidates().into_iter().enumerate() {
+        for (number, candidate) in choose.candidates().into_iter().enumerate() {
             let folder_of = |row: &str| {
-                let folder = args.output.join("choose").join(row);
+                let folder = settings.output.join("choose").join(row);
                 folder.join(format!("candidate-{}", number + 1))
             };
             let mut changes = [
                 &suite.set[..],
                 &row.set,
                 &choose.set,
-                &settings,
-                &args.changes,
+                &candidate,
+                &settings.changes,
             ]
             .concat();
             changes.extend([
@@ -60,7 +60,7 @@ pub(super) fn candidates<'a>(
             let init = row.init.as_ref();
             runs.push(Run {
                 name: format!("{}, candidate {}", row.name, number + 1),
-                weights: args.first_weights(),
+                weights: settings.first_weights(),
                 config: suite.config(row),
                 folder: folder_of(&row.name),
                 init: init.map(|init| folder_of(&init.row).join(&init.checkpoint)),

@@ -14,7 +14,8 @@ use anyhow::Context as _;
 use zeg::eval::record::FILE_NAME;
 use zeg_train::experiment::Experiment;
 
-use super::{AblateArgs, RunFailed, suite::Row};
+use super::{AblateSettings, RunFailed, suite::Row};
+use crate::Program;
 use crate::commands::eval::sweep;
 
 /// Exit code of a run that the user stopped.
@@ -80,8 +81,13 @@ impl Run<'_> {
     }
 
     /// The settings fit each other, and what was done before was done with the same ones.
-    fn check(&self) -> anyhow::Result<()> {
-        let experiment = Experiment::open(&self.config, &self.changes)?;
+    fn check(&self, program: &Program) -> anyhow::Result<()> {
+        let experiment = Experiment::open(
+            &self.config,
+            &self.changes,
+            &program.methods,
+            &program.recipes,
+        )?;
         let manifest = self.folder.join("run.json");
         let Ok(text) = std::fs::read_to_string(&manifest) else {
             return Ok(());
@@ -99,42 +105,45 @@ impl Run<'_> {
     }
 
     /// Trains, or goes on; `Some` when the user stopped it.
-    fn train(&self, args: &AblateArgs) -> anyhow::Result<Option<ExitCode>> {
+    fn train(&self, settings: &AblateSettings) -> anyhow::Result<Option<ExitCode>> {
         let mut command = zeg("train")?;
         command.arg(&self.config);
         for change in &self.changes {
             command.args(["--set", change]);
         }
-        if let Some(data) = &args.data {
+        if let Some(data) = &settings.data {
             command.arg("--data").arg(data);
         }
         command.arg("--weights").arg(&self.weights);
-        if let Some(text) = &args.text {
+        if let Some(text) = &settings.text {
             command.arg("--text").arg(text);
         }
         if let Some(init) = &self.init {
             command.arg("--init").arg(init);
         }
         // Rows of one encoder and seed share what a frozen encoder made of the pictures.
-        let features = args.output.join("features");
+        let features = settings.output.join("features");
         command.arg("--feature-cache").arg(features);
         command.arg("--output").arg(&self.folder).arg("--resume");
-        alone(&mut command, args);
+        alone(&mut command, settings);
         wait("train", &self.folder, command)
     }
 }
 
 /// Checks the settings of all runs before any work.
-pub(super) fn check_all(runs: &[Run], suite: &Path) -> anyhow::Result<()> {
+pub(super) fn check_all(program: &Program, runs: &[Run], suite: &Path) -> anyhow::Result<()> {
     for run in runs {
-        run.check()
+        run.check(program)
             .with_context(|| format!("row {:?} of {}", run.row.name, suite.display()))?;
     }
     Ok(())
 }
 
 /// Trains what is not trained; `Some` when the user stopped it.
-pub(super) fn train_all(runs: &[Run], args: &AblateArgs) -> anyhow::Result<Option<ExitCode>> {
+pub(super) fn train_all(
+    runs: &[Run],
+    settings: &AblateSettings,
+) -> anyhow::Result<Option<ExitCode>> {
     let mut left: Vec<&Run> = runs.iter().filter(|run| !run.model().is_file()).collect();
     let count = left.len();
     let started = AtomicUsize::new(0);
@@ -147,10 +156,10 @@ pub(super) fn train_all(runs: &[Run], args: &AblateArgs) -> anyhow::Result<Optio
         };
         let (waiting, ready): (Vec<&Run>, Vec<&Run>) = left.iter().partition(|run| waits(run));
         left = waiting;
-        let code = side_by_side(args.jobs, &ready, |run| {
+        let code = side_by_side(settings.jobs, &ready, |run| {
             let number = started.fetch_add(1, Ordering::Relaxed) + 1;
             eprintln!("run {number} of {count}: {}", run.name);
-            run.train(args)
+            run.train(settings)
         })?;
         if code.is_some() {
             return Ok(code.map(stopped));
@@ -196,8 +205,8 @@ fn side_by_side<T: Sync>(
 }
 
 /// Several processes side by side take a thread each.
-fn alone(command: &mut Command, args: &AblateArgs) {
-    if args.jobs > 1 {
+fn alone(command: &mut Command, settings: &AblateSettings) {
+    if settings.jobs > 1 {
         command.args(["--threads", "1"]);
     }
 }
@@ -206,28 +215,31 @@ fn alone(command: &mut Command, args: &AblateArgs) {
 ///
 /// Models with the same offsets are scored in one process, which encodes pictures once for models of one frozen
 /// encoder.
-pub(super) fn score_all(runs: &[Run], args: &AblateArgs) -> anyhow::Result<Option<ExitCode>> {
+pub(super) fn score_all(
+    runs: &[Run],
+    settings: &AblateSettings,
+) -> anyhow::Result<Option<ExitCode>> {
     let mut left: Vec<&Run> = runs.iter().filter(|run| !run.is_scored()).collect();
     let mut groups: Vec<Vec<&Run>> = Vec::new();
     while let Some(first) = left.first().copied() {
         let alike = |run: &&Run| run.offsets == first.offsets && run.weights == first.weights;
         let (now, later): (Vec<&Run>, Vec<&Run>) = left.into_iter().partition(alike);
-        let part = now.len().div_ceil(args.jobs.max(1));
+        let part = now.len().div_ceil(settings.jobs.max(1));
         groups.extend(now.chunks(part).map(<[&Run]>::to_vec));
         left = later;
     }
-    let code = side_by_side(args.jobs, &groups, |runs| score(args, runs))?;
+    let code = side_by_side(settings.jobs, &groups, |runs| score(settings, runs))?;
     Ok(code.map(stopped))
 }
 
-fn score(args: &AblateArgs, runs: &[&Run]) -> anyhow::Result<Option<ExitCode>> {
+fn score(settings: &AblateSettings, runs: &[&Run]) -> anyhow::Result<Option<ExitCode>> {
     let Some(first) = runs.first() else {
         return Ok(None);
     };
     eprintln!("scoring {} models", runs.len());
     let mut command = zeg("eval")?;
     command.args(runs.iter().map(|run| run.model()));
-    if let Some(data) = &args.data {
+    if let Some(data) = &settings.data {
         command.arg("--data").arg(data);
     }
     command.arg("--weights").arg(&first.weights);
@@ -236,8 +248,8 @@ fn score(args: &AblateArgs, runs: &[&Run]) -> anyhow::Result<Option<ExitCode>> {
         let offsets: Vec<String> = first.offsets.iter().map(ToString::to_string).collect();
         command.arg(format!("--seen-offsets={}", offsets.join(",")));
     }
-    alone(&mut command, args);
-    wait("eval", &args.output, command)
+    alone(&mut command, settings);
+    wait("eval", &settings.output, command)
 }
 
 fn wait(

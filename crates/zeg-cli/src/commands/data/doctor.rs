@@ -5,7 +5,10 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Args;
 use zeg::data::{Diagnosis, DoctorOptions, Selection, Verdict, datasets, examine};
 
-use crate::{commands::JsonTarget, progress};
+use crate::{
+    commands::{JsonTarget, write_result},
+    progress,
+};
 
 /// Arguments of `zeg data doctor`.
 #[derive(Debug, Args)]
@@ -44,21 +47,53 @@ pub(super) struct DoctorArgs {
     threads: Option<usize>,
 }
 
-pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+/// What is examined, and what counts as broken.
+#[derive(Debug)]
+pub(super) struct DoctorSettings {
+    dataset: String,
+    folder: PathBuf,
+    /// Empty: those that experiments use, as far as they are there.
+    splits: Vec<String>,
+    classes: Option<String>,
+    unseen: Option<String>,
+    limit: Option<usize>,
+    /// Warnings count as errors.
+    strict: bool,
+    json: Option<JsonTarget>,
+    threads: Option<usize>,
+}
+
+impl DoctorArgs {
+    pub(super) fn settings(self) -> DoctorSettings {
+        DoctorSettings {
+            dataset: self.dataset,
+            folder: self.data,
+            splits: self.split,
+            classes: self.word_list,
+            unseen: self.unseen,
+            limit: self.limit,
+            strict: self.strict,
+            json: self.json.map(JsonTarget::of_path),
+            threads: self.threads,
+        }
+    }
+}
+
+pub(super) fn doctor(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
     let mut diagnoses = Vec::new();
     let mut first_error = None;
-    let splits = splits(args);
+    let splits = splits(settings);
     for split in &splits {
         let selection = Selection {
-            dataset: &args.dataset,
-            root: &args.data,
+            dataset: &settings.dataset,
+            root: &settings.folder,
             split,
-            classes: args.word_list.as_deref(),
-            unseen: args.unseen.as_deref(),
+            classes: settings.classes.as_deref(),
+            unseen: settings.unseen.as_deref(),
         };
         let options = DoctorOptions {
-            threads: args.threads.unwrap_or_else(rayon::current_num_threads),
-            limit: args.limit,
+            threads: settings.threads.unwrap_or_else(rayon::current_num_threads),
+            limit: settings.limit,
         };
         let bar = progress::bar(0, "examining");
         bar.set_message(split.clone());
@@ -70,7 +105,7 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         match result {
             Ok(diagnosis) => diagnoses.push(diagnosis),
             // Nobody asked for this split by name, and many downloads lack one.
-            Err(error) if args.split.is_empty() && splits.len() > 1 => {
+            Err(error) if settings.splits.is_empty() && splits.len() > 1 => {
                 first_error.get_or_insert(error);
             }
             Err(error) => return Err(error.into()),
@@ -79,10 +114,14 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     if let (true, Some(error)) = (diagnoses.is_empty(), first_error) {
         return Err(error.into());
     }
-    show(args, &diagnoses)?;
+    write_result(settings.json.as_ref(), &diagnoses, || {
+        for diagnosis in &diagnoses {
+            println!("{}", diagnosis.to_table());
+        }
+    })?;
     let failed = |diagnosis: &Diagnosis| match diagnosis.verdict() {
         Verdict::Broken => true,
-        Verdict::Suspicious => args.strict,
+        Verdict::Suspicious => settings.strict,
         Verdict::Healthy => false,
     };
     Ok(if diagnoses.iter().any(failed) {
@@ -92,29 +131,16 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn show(args: &DoctorArgs, diagnoses: &[Diagnosis]) -> anyhow::Result<()> {
-    let target = args.json.as_deref().map(JsonTarget::new);
-    if let Some(target) = &target {
-        target.write(&diagnoses)?;
-    }
-    if !matches!(target, Some(JsonTarget::Stdout)) {
-        for diagnosis in diagnoses {
-            println!("{}", diagnosis.to_table());
-        }
-    }
-    Ok(())
-}
-
 /// The splits asked for; else those that experiments use.
-fn splits(args: &DoctorArgs) -> Vec<String> {
-    if !args.split.is_empty() {
-        return args.split.clone();
+fn splits(settings: &DoctorSettings) -> Vec<String> {
+    if !settings.splits.is_empty() {
+        return settings.splits.clone();
     }
-    let entry = datasets::find(&args.dataset);
+    let entry = datasets::find(&settings.dataset);
     match entry.and_then(datasets::DatasetEntry::usual_splits) {
         Some(usual) => vec![usual.train.to_owned(), usual.val.to_owned()],
         // An unknown data set is refused when its split is opened.
-        None => zeg::data::splits(&args.dataset)
+        None => zeg::data::splits(&settings.dataset)
             .unwrap_or_else(|_| vec!["train".to_owned(), "val".to_owned()]),
     }
 }

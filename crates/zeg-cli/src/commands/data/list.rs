@@ -17,8 +17,25 @@ pub(super) struct ListArgs {
     json: bool,
 }
 
-pub(super) fn run(args: &ListArgs) -> anyhow::Result<ExitCode> {
-    if args.json {
+/// How the list is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ListForm {
+    Text,
+    Json,
+}
+
+impl ListArgs {
+    pub(super) fn settings(self) -> ListForm {
+        if self.json {
+            ListForm::Json
+        } else {
+            ListForm::Text
+        }
+    }
+}
+
+pub(super) fn list(form: ListForm) -> anyhow::Result<ExitCode> {
+    if form == ListForm::Json {
         let list = datasets::all()
             .map(describe)
             .collect::<anyhow::Result<Vec<_>>>()?;

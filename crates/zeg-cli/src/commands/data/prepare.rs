@@ -6,7 +6,7 @@ use clap::Args;
 use zeg::data::prepare::{OnBad, Pictures, PrepareError, PrepareOptions, Summary, plan};
 
 use crate::{
-    commands::{JsonTarget, stop_flag},
+    commands::{JsonTarget, stop_flag, write_result},
     progress,
 };
 
@@ -57,28 +57,54 @@ enum PicturesArg {
     Copy,
 }
 
-pub(super) fn run(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
-    let plan = plan(&args.dataset, &args.from)?;
+/// What is made of what.
+#[derive(Debug)]
+pub(super) struct PrepareSettings {
+    dataset: String,
+    /// Folder of the downloads.
+    from: PathBuf,
+    /// Folder to make.
+    output: PathBuf,
+    options: PrepareOptions,
+    /// Say what would be made, and make nothing.
+    dry_run: bool,
+    json: Option<JsonTarget>,
+}
+
+impl PrepareArgs {
+    pub(super) fn settings(self) -> PrepareSettings {
+        PrepareSettings {
+            dataset: self.dataset,
+            from: self.from,
+            output: self.output,
+            options: PrepareOptions {
+                threads: self.threads.unwrap_or_else(rayon::current_num_threads),
+                pictures: match self.pictures {
+                    PicturesArg::Link => Pictures::Link,
+                    PicturesArg::Copy => Pictures::Copy,
+                },
+                on_bad: if self.keep_going {
+                    OnBad::Report
+                } else {
+                    OnBad::Stop
+                },
+                shrink: (self.shrink > 0).then_some(self.shrink),
+            },
+            dry_run: self.dry_run,
+            json: self.json.map(JsonTarget::of_path),
+        }
+    }
+}
+
+pub(super) fn prepare(settings: &PrepareSettings) -> anyhow::Result<ExitCode> {
+    let plan = plan(&settings.dataset, &settings.from)?;
     eprintln!("{plan}");
-    if args.dry_run {
+    if settings.dry_run {
         return Ok(ExitCode::SUCCESS);
     }
-    let options = PrepareOptions {
-        threads: args.threads.unwrap_or_else(rayon::current_num_threads),
-        pictures: match args.pictures {
-            PicturesArg::Link => Pictures::Link,
-            PicturesArg::Copy => Pictures::Copy,
-        },
-        on_bad: if args.keep_going {
-            OnBad::Report
-        } else {
-            OnBad::Stop
-        },
-        shrink: (args.shrink > 0).then_some(args.shrink),
-    };
     let stop = stop_flag();
     let bar = progress::bar(0, "preparing");
-    let result = plan.run(&args.output, &options, &|progress| {
+    let result = plan.run(&settings.output, &settings.options, &|progress| {
         bar.set_length(progress.total as u64);
         bar.set_position(progress.done as u64);
         if stop.load(Ordering::SeqCst) {
@@ -89,13 +115,7 @@ pub(super) fn run(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
     });
     bar.finish_and_clear();
     let summary = result?;
-    let target = args.json.as_deref().map(JsonTarget::new);
-    if let Some(target) = &target {
-        target.write(&summary)?;
-    }
-    if !matches!(target, Some(JsonTarget::Stdout)) {
-        print(&summary);
-    }
+    write_result(settings.json.as_ref(), &summary, || print(&summary))?;
     Ok(if summary.stopped {
         ExitCode::from(INTERRUPTED)
     } else if summary.failed.is_empty() {

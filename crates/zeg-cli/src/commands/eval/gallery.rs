@@ -3,11 +3,12 @@
 
 use std::path::Path;
 
+use anyhow::Context as _;
 use zeg::{
-    data::SampleSource,
+    data::{Sample, SampleSource},
     eval::{Evaluation, GalleryEntry, gallery, gallery::ClassShare},
-    evaluation::Setup,
     image::{IGNORE_LABEL, LabelMap, RgbImage, resize_bilinear, resize_nearest, write_jpeg},
+    label_spool::LabelSpool,
 };
 
 /// Longest side of a picture in the gallery, in pixels.
@@ -18,43 +19,69 @@ const WRONG: [u8; 3] = [214, 48, 49];
 /// How much colour lies over the photograph, in 256ths.
 const STRENGTH: u16 = 150;
 
-/// Id and score of every picture that has one.
-pub(super) fn rated(evaluation: &Evaluation) -> Vec<(&str, f64)> {
-    let pictures = evaluation.pictures.iter();
-    pictures
-        .filter_map(|picture| Some((picture.id.as_str(), picture.score(evaluation.metric)?)))
-        .collect()
+/// A gallery to be written beside a record.
+pub(super) struct Gallery<'a> {
+    pub(super) dataset: &'a dyn SampleSource,
+    /// Images a rank.
+    pub(super) each: usize,
+    /// One a class.
+    pub(super) colours: &'a [[u8; 3]],
+    /// The record's folder.
+    pub(super) folder: &'a Path,
 }
 
-/// Segments the chosen pictures once more and writes them beside the record.
-///
-/// - `rated`: id and score of every picture
-/// - `each`: pictures a rank
-/// - `colours`: one a class
-pub(super) fn write(
-    setup: &Setup,
-    dataset: &dyn SampleSource,
-    rated: &[(&str, f64)],
-    (each, colours): (usize, &[[u8; 3]]),
-    folder: &Path,
-) -> anyhow::Result<Vec<GalleryEntry>> {
-    let mut entries = Vec::new();
-    for (place, rank) in gallery::pick(rated, each) {
-        let (id, score) = rated[place];
-        let Some(index) = (0..dataset.len()).find(|&index| dataset.id(index) == id) else {
-            continue;
-        };
-        let (sample, predicted) = setup.predict(dataset, index)?;
+impl Gallery<'_> {
+    /// Chooses images by their scores and writes them.
+    ///
+    /// - `predictions`: a label map for every image of the evaluation, in its order
+    pub(super) fn write(
+        &self,
+        evaluation: &Evaluation,
+        predictions: &mut LabelSpool,
+    ) -> anyhow::Result<Vec<GalleryEntry>> {
+        // Place among all images, id and score of those that have one.
+        let (mut places, mut rated) = (Vec::new(), Vec::new());
+        for (place, picture) in evaluation.pictures.iter().enumerate() {
+            if let Some(score) = picture.score(evaluation.metric) {
+                places.push(place);
+                rated.push((picture.id.as_str(), score));
+            }
+        }
+        let mut entries = Vec::new();
+        for (chosen, rank) in gallery::pick(&rated, self.each) {
+            let (id, score) = rated[chosen];
+            // An evaluation has the images of its data set, in the same order.
+            let place = places[chosen];
+            let sample = self.dataset.load(place)?;
+            let predicted = predictions.get(place).context("reading predictions back")?;
+            let Drawn { files, classes } = self.draw(id, &sample, &predicted)?;
+            let [picture, truth, prediction, error] = files;
+            entries.push(GalleryEntry {
+                picture,
+                truth,
+                prediction,
+                error,
+                id: id.to_owned(),
+                rank,
+                score,
+                classes,
+            });
+        }
+        Ok(entries)
+    }
+
+    /// Writes the four views of an image.
+    fn draw(&self, id: &str, sample: &Sample, predicted: &LabelMap) -> anyhow::Result<Drawn> {
         let labels = (sample.labels.labels(), predicted.labels());
-        let classes = ClassShare::of(labels, dataset.classes().len(), IGNORE_LABEL)?;
+        let classes = ClassShare::of(labels, self.colours.len(), IGNORE_LABEL)?;
         let (width, height) = fitted(
             sample.image.width() as usize,
             sample.image.height() as usize,
         );
         let picture = resize_bilinear(&sample.image, width, height);
         let truth = resize_nearest(&sample.labels, width, height);
-        let predicted = resize_nearest(&predicted, width, height);
-        let colour = |label: u16| colours.get(usize::from(label)).copied();
+        let predicted = resize_nearest(predicted, width, height);
+        let colour = |label: u16| self.colours.get(usize::from(label)).copied();
         let views = [
             ("picture", picture.clone()),
             (
@@ -76,25 +103,24 @@ pub(super) fn write(
                 }),
             ),
         ];
-        let mut names = Vec::new();
+        let mut files = Vec::new();
         for (what, view) in &views {
             let name = format!("{}-{what}.jpg", file_stem(id));
-            write_jpeg(&folder.join(&name), view)?;
-            names.push(name);
+            write_jpeg(&self.folder.join(&name), view)?;
+            files.push(name);
         }
-        let [picture, truth, prediction, error] = names.try_into().unwrap_or_default();
-        entries.push(GalleryEntry {
-            picture,
-            truth,
-            prediction,
-            error,
-            id: id.to_owned(),
-            rank,
-            score,
+        Ok(Drawn {
+            files: files.try_into().unwrap_or_default(),
             classes,
-        });
+        })
     }
-    Ok(entries)
+}
+
+/// What was written of one image.
+struct Drawn {
+    /// Image, truth, prediction, error.
+    files: [String; 4],
+    classes: Vec<ClassShare>,
 }
 
 /// Ids of some data sets are paths (`frankfurt/frankfurt_000000_000294`).

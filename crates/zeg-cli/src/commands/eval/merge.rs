@@ -3,14 +3,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::ExitCode,
 };
 
 use anyhow::Context as _;
 use clap::Args;
 use zeg::eval::{Evaluation, record::FILE_NAME};
 
-use crate::commands::import::OutputExists;
+use crate::commands::{JsonTarget, shared::Existing};
 
 /// Arguments of `zeg eval merge`.
 #[derive(Debug, Args)]
@@ -29,37 +28,62 @@ pub(super) struct MergeArgs {
     json: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &MergeArgs) -> anyhow::Result<ExitCode> {
-    let file = args.output.join(FILE_NAME);
-    if file.exists() && !args.overwrite {
-        return Err(OutputExists(file).into());
+/// Which parts become one, and where it goes.
+#[derive(Debug)]
+pub(super) struct MergeSettings {
+    parts: Vec<PathBuf>,
+    output: PathBuf,
+    existing: Existing,
+    json: Option<JsonTarget>,
+}
+
+impl MergeArgs {
+    pub(super) fn settings(self) -> MergeSettings {
+        MergeSettings {
+            parts: self.parts,
+            output: self.output,
+            existing: Existing::of_flag(self.overwrite),
+            json: self.json.map(JsonTarget::of_path),
+        }
     }
-    let parts = args
+}
+
+/// The files of a part's gallery, and where they lie.
+struct PartFiles {
+    names: Vec<String>,
+    folder: PathBuf,
+}
+
+/// Adds the parts up, and copies their galleries.
+pub(super) fn merge(settings: &MergeSettings) -> anyhow::Result<()> {
+    let file = settings.output.join(FILE_NAME);
+    settings.existing.check(&file)?;
+    let parts = settings
         .parts
         .iter()
         .map(Evaluation::open)
         .collect::<Result<Vec<_>, _>>()?;
-    let folders: Vec<(Vec<String>, PathBuf)> = args
-        .parts
-        .iter()
-        .zip(&parts)
-        .map(|(path, part)| (gallery_files(part), folder_of(path)))
+    let pairs = settings.parts.iter().zip(&parts);
+    let files: Vec<PartFiles> = pairs
+        .map(|(path, part)| PartFiles {
+            names: gallery_files(part),
+            folder: folder_of(path),
+        })
         .collect();
     let whole = Evaluation::merge(parts)?;
-    fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
+    fs::create_dir_all(&settings.output).with_context(|| settings.output.display().to_string())?;
     for name in gallery_files(&whole) {
-        let Some((_, folder)) = folders.iter().find(|(files, _)| files.contains(&name)) else {
+        let Some(part) = files.iter().find(|part| part.names.contains(&name)) else {
             continue;
         };
-        let (from, to) = (folder.join(&name), args.output.join(&name));
+        let (from, to) = (part.folder.join(&name), settings.output.join(&name));
         if from != to {
             fs::copy(&from, &to).with_context(|| from.display().to_string())?;
         }
     }
-    whole.save(&args.output)?;
+    whole.save(&settings.output)?;
     eprintln!("record: {}", file.display());
-    super::show(&[whole], args.json.as_deref())?;
-    Ok(ExitCode::SUCCESS)
+    super::show(&[whole], settings.json.as_ref())
 }
 
 /// The folder of a record that is named by its folder or by itself.

@@ -2,29 +2,33 @@
 //! command line's.
 
 use std::path::Path;
+use zeg::model::{method::StartingPoint, renamed::find_renamed};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use zeg::{
-    data::{OpenSet, SampleSource as _, Selection, mini_world::WorldData},
+    data::{OpenSet, SampleSource as _, Selection},
     eval::Protocol,
     loading::LoadedModel,
     model::inference::{Inference, TestTime},
+    session::SessionSettings,
 };
-use zeg_train::{experiment::Setting, supervision::PseudoLabels};
+use zeg_train::{
+    experiment::{DataConfig, Experiment, Setting},
+    supervision::PseudoLabels,
+};
 
-use super::EvalArgs;
-use crate::commands::change_inference;
+use crate::commands::shared::{InferenceChanges, TestTimeChanges};
 
 /// A file that describes an evaluation (`--plan`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct PlanFile {
+pub(super) struct PlanFile {
     /// What the scores are to be compared with.
     #[serde(default)]
     protocol: Option<Protocol>,
     /// The pictures.
-    data: PlanData,
+    data: DataConfig,
     /// How pictures go through the model; without, as the model has it.
     #[serde(default)]
     inference: Option<Inference>,
@@ -33,81 +37,71 @@ pub(crate) struct PlanFile {
     test_time: TestTime,
 }
 
-/// See [`zeg_train::experiment::DataConfig`], whose words these are.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct PlanData {
-    pub(crate) dataset: String,
-    #[serde(default)]
-    pub(crate) mini_world: Option<WorldData>,
-    #[serde(default)]
-    pub(crate) classes: Option<String>,
-    #[serde(default)]
-    pub(crate) unseen: Option<String>,
-    #[serde(default = "single")]
-    pub(crate) templates: String,
-    #[serde(default)]
-    pub(crate) crop_templates: Option<String>,
-    #[serde(default = "val")]
-    pub(crate) eval_split: String,
-}
-
-fn single() -> String {
-    "single".to_owned()
-}
-fn val() -> String {
-    "val".to_owned()
+/// What the command line says against plan and experiment; what is `None` stays.
+#[derive(Debug)]
+pub(super) struct PlanChanges {
+    pub(super) dataset: Option<String>,
+    /// Class list.
+    pub(super) classes: Option<String>,
+    pub(super) unseen: Option<String>,
+    pub(super) split: Option<String>,
+    pub(super) templates: Option<String>,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) inference: InferenceChanges,
+    pub(super) test_time: TestTimeChanges,
 }
 
 impl PlanFile {
-    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        toml::from_str(&text).with_context(|| path.display().to_string())
+        let name = || path.display().to_string();
+        let table: toml::Table = toml::from_str(&text).with_context(name)?;
+        if let Some(renamed) = find_renamed(&serde_json::to_value(&table)?) {
+            anyhow::bail!("{}: {renamed}", path.display());
+        }
+        table.try_into().with_context(name)
     }
 }
 
 /// An evaluation, decided.
 #[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    pub(crate) data: PlanData,
-    pub(crate) protocol: Protocol,
-    pub(crate) settings: Inference,
-    pub(crate) test_time: TestTime,
+pub(super) struct Plan {
+    pub(super) data: DataConfig,
+    pub(super) protocol: Protocol,
+    /// How images go through the model.
+    pub(super) session: SessionSettings,
 }
 
 impl Plan {
     /// Puts together what the file, the model and the command line say.
-    pub(crate) fn new(
-        args: &EvalArgs,
+    pub(super) fn new(
+        changes: &PlanChanges,
         file: Option<&PlanFile>,
-        (checkpoint, loaded): (&Path, &LoadedModel),
+        checkpoint: &Path,
+        loaded: &LoadedModel,
     ) -> anyhow::Result<Self> {
-        let data = data(args, file, (checkpoint, loaded))?;
-        let protocol = args
-            .protocol
-            .map(Into::into)
-            .or(file.and_then(|file| file.protocol))
-            .unwrap_or_else(|| protocol(loaded, &data));
-        let mut settings = file
-            .and_then(|file| file.inference)
-            .unwrap_or(loaded.inference);
-        change_inference(&mut settings, &args.inference)?;
-        let mut test_time = file.map_or_else(TestTime::default, |file| file.test_time.clone());
-        if !args.scales.is_empty() {
-            test_time.scales.clone_from(&args.scales);
-        }
-        test_time.flip |= args.flip;
-        test_time.check()?;
+        let data = data(changes, file, checkpoint, loaded)?;
+        let stated = changes.protocol.or(file.and_then(|file| file.protocol));
+        let protocol = match stated {
+            Some(protocol) => protocol,
+            None => protocol(loaded, &data)?,
+        };
+        let inference = file.and_then(|file| file.inference.as_ref());
+        let mut session = SessionSettings {
+            inference: inference.unwrap_or(&loaded.inference).clone(),
+            test_time: file.map_or_else(TestTime::default, |file| file.test_time.clone()),
+        };
+        changes.inference.apply(&mut session.inference)?;
+        changes.test_time.apply(&mut session.test_time)?;
         Ok(Self {
             data,
             protocol,
-            settings,
-            test_time,
+            session,
         })
     }
 
     /// The pictures to score.
-    pub(crate) fn open_dataset(&self, root: &Path) -> anyhow::Result<OpenSet> {
+    pub(super) fn open_dataset(&self, root: &Path) -> anyhow::Result<OpenSet> {
         let unseen = self.data.unseen.as_deref();
         let selection = Selection {
             dataset: &self.data.dataset,
@@ -123,7 +117,7 @@ impl Plan {
     ///
     /// Only a model that met the very classes of this list in training, some with and some without labels, favours
     /// those with.
-    pub(crate) fn lowered(&self, dataset: &OpenSet, loaded: &LoadedModel) -> Vec<bool> {
+    pub(super) fn lowered(&self, dataset: &OpenSet, loaded: &LoadedModel) -> Vec<bool> {
         let trained = |name: &String| loaded.trained_on.iter().find(|class| class.name == *name);
         let unseen = dataset.classes().unseen_flags();
         let pairs = dataset.classes().classes.iter().zip(unseen);
@@ -140,35 +134,26 @@ fn has_split(protocol: Protocol) -> bool {
     !matches!(protocol, Protocol::CrossDataset | Protocol::OpenVocabulary)
 }
 
-/// The pictures: those of the plan or the experiment, changed by the command line.
+/// The images: those of the plan or the experiment, changed by the command line.
 fn data(
-    args: &EvalArgs,
+    changes: &PlanChanges,
     file: Option<&PlanFile>,
-    (checkpoint, loaded): (&Path, &LoadedModel),
-) -> anyhow::Result<PlanData> {
-    let of_experiment = loaded.experiment.as_ref().map(|experiment| PlanData {
-        dataset: experiment.data.dataset.clone(),
-        mini_world: experiment.data.mini_world.clone(),
-        classes: experiment.data.classes.clone(),
-        unseen: experiment.data.unseen.clone(),
-        templates: experiment.data.templates.clone(),
-        crop_templates: experiment.data.crop_templates.clone(),
-        eval_split: experiment.data.eval_split.clone(),
-    });
-    let mut data = match (file, of_experiment, &args.dataset) {
+    checkpoint: &Path,
+    loaded: &LoadedModel,
+) -> anyhow::Result<DataConfig> {
+    let of_experiment = loaded.data.as_ref();
+    let mut data = match (file, of_experiment, &changes.dataset) {
         (Some(file), _, _) => file.data.clone(),
-        (None, Some(data), None) => data,
-        (None, Some(data), Some(dataset)) if data.dataset == *dataset => data,
-        // Another data set: its own classes and splits, the sentences that the model was trained with.
-        (None, of_experiment, Some(dataset)) => PlanData {
-            dataset: dataset.clone(),
-            mini_world: None,
-            classes: None,
-            unseen: None,
-            crop_templates: loaded.crop_templates().map(str::to_owned),
-            templates: of_experiment.map_or_else(single, |data| data.templates),
-            eval_split: val(),
-        },
+        (None, Some(data), None) => data.clone(),
+        (None, Some(data), Some(dataset)) if data.dataset == *dataset => data.clone(),
+        // Another data set: its own classes and splits, the templates that the model was trained with.
+        (None, of_experiment, Some(dataset)) => {
+            let mut data = DataConfig::new(dataset);
+            if let Some(trained) = of_experiment {
+                data.templates.clone_from(&trained.templates);
+            }
+            data
+        }
         (None, None, None) => {
             anyhow::bail!(
                 "{} brings no experiment that names its data set; give --dataset",
@@ -176,28 +161,29 @@ fn data(
             )
         }
     };
-    if let Some(dataset) = &args.dataset {
+    if let Some(dataset) = &changes.dataset {
         data.dataset.clone_from(dataset);
     }
-    if args.word_list.is_some() {
-        data.classes.clone_from(&args.word_list);
+    if changes.classes.is_some() {
+        data.classes.clone_from(&changes.classes);
     }
-    if args.unseen.is_some() {
-        data.unseen.clone_from(&args.unseen);
+    if changes.unseen.is_some() {
+        data.unseen.clone_from(&changes.unseen);
     }
-    if let Some(split) = &args.split {
+    if let Some(split) = &changes.split {
         data.eval_split.clone_from(split);
     }
-    if let Some(templates) = &args.templates {
+    if let Some(templates) = &changes.templates {
         data.templates.clone_from(templates);
     }
     Ok(data)
 }
 
 /// What the scores are to be compared with, as far as model and data tell.
-fn protocol(loaded: &LoadedModel, data: &PlanData) -> Protocol {
-    match &loaded.experiment {
-        None if loaded.method.starts_with("training-free") => Protocol::TrainingFree,
+fn protocol(loaded: &LoadedModel, data: &DataConfig) -> anyhow::Result<Protocol> {
+    let experiment = loaded.checkpoint.as_ref().map(Experiment::of_checkpoint);
+    Ok(match &experiment.transpose()? {
+        None if loaded.starting_point == StartingPoint::PlainClip => Protocol::TrainingFree,
         // A released checkpoint does not say what it was trained on.
         None => Protocol::Inductive,
         Some(experiment) if experiment.data.dataset != data.dataset => Protocol::CrossDataset,
@@ -209,5 +195,5 @@ fn protocol(loaded: &LoadedModel, data: &PlanData) -> Protocol {
             },
             Setting::FullySupervised => Protocol::FullySupervised,
         },
-    }
+    })
 }

@@ -8,30 +8,53 @@ use std::{
 use zeg::{
     data::{Metric as DatasetMetric, OpenSet, SampleSource as _, datasets},
     eval::{BenchmarkRef, ClassRef, Evaluation, Metric, ModelRef, Shard, Timing, record::FORMAT},
-    evaluation::Outcome,
+    evaluation::EvaluationOutcome,
     loading::LoadedModel,
     mini::weights_sha256,
     model::Precision,
 };
-use zeg_train::checkpoint::{Checkpoint, CheckpointInfo};
+use zeg_train::experiment::Experiment;
 
 use super::plan::Plan;
 use crate::commands::machine;
 
+/// What a record is made of.
+pub(super) struct RecordInput<'a> {
+    pub(super) checkpoint: &'a Path,
+    pub(super) loaded: &'a LoadedModel,
+    pub(super) plan: &'a Plan,
+    pub(super) dataset: &'a OpenSet,
+    pub(super) outcome: EvaluationOutcome,
+    pub(super) shard: Option<Shard>,
+    /// How long scoring took on the wall.
+    pub(super) wall: Duration,
+    pub(super) threads: usize,
+}
+
 /// Everything that has to be known to compare the scores with others.
-pub(super) fn evaluation(
-    (checkpoint, loaded, plan): (&Path, &LoadedModel, &Plan),
-    dataset: &OpenSet,
-    outcome: Outcome,
-    (shard, wall, threads): (Option<Shard>, Duration, usize),
-) -> anyhow::Result<Evaluation> {
-    let info = trained(checkpoint, loaded)?;
+pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
+    let RecordInput {
+        checkpoint,
+        loaded,
+        plan,
+        dataset,
+        outcome,
+        shard,
+        wall,
+        threads,
+    } = input;
+    let info = loaded
+        .checkpoint
+        .as_ref()
+        .map(|checkpoint| &checkpoint.info);
+    let seed = loaded.checkpoint.as_ref().map(Experiment::of_checkpoint);
+    let seed = seed.transpose()?.map(|experiment| experiment.training.seed);
     let official = datasets::find(dataset.name()).and_then(|entry| {
         let split = entry.official(&plan.data.eval_split)?;
         Some(split.pictures as u64)
     });
     let unseen = dataset.classes().unseen_flags();
-    let mut inference = serde_json::to_value(plan.settings)?;
+    let mut inference = serde_json::to_value(&plan.session.inference)?;
     if loaded.precision != Precision::Float {
         inference["precision"] = loaded.precision.to_string().into();
     }
@@ -48,21 +71,18 @@ pub(super) fn evaluation(
             official_pictures: official,
         },
         protocol: plan.protocol,
-        trained_on: loaded
-            .experiment
-            .as_ref()
-            .map(|experiment| experiment.data.dataset.clone()),
+        trained_on: loaded.data.as_ref().map(|data| data.dataset.clone()),
         method: loaded.method.clone(),
         model: ModelRef {
             path: checkpoint.display().to_string(),
             sha256: weights_sha256(checkpoint)?,
-            step: info.as_ref().map(|info| info.step),
-            seed: info.as_ref().map(|info| info.experiment.training.seed),
+            step: info.map(|info| info.step),
+            seed,
         },
         templates: plan.data.templates.clone(),
         inference,
-        scales: plan.test_time.scales.clone(),
-        flip: plan.test_time.flip,
+        scales: plan.session.test_time.scales.clone(),
+        flip: plan.session.test_time.flip,
         classes: classes
             .map(|((name, unseen), colour)| ClassRef {
                 name: name.clone(),
@@ -86,14 +106,6 @@ pub(super) fn evaluation(
         },
         gallery: Vec::new(),
     })
-}
-
-/// What a checkpoint of `zeg train` says of itself.
-fn trained(checkpoint: &Path, loaded: &LoadedModel) -> anyhow::Result<Option<CheckpointInfo>> {
-    if loaded.experiment.is_none() {
-        return Ok(None);
-    }
-    Ok(Some(Checkpoint::open(checkpoint)?.info))
 }
 
 /// A folder name for every model: the run's folder where that tells them apart, else the number beside it.

@@ -6,11 +6,22 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 use zeg::eval::{Evaluation, Report};
 
-use crate::commands::JsonTarget;
+use crate::commands::{JsonTarget, write_result};
 
 /// Where the record of one offset goes, in the folder of its model's records.
 pub(crate) fn folder(records: &Path, offset: f32) -> PathBuf {
     records.join(format!("offset-{offset}"))
+}
+
+/// The folders of a model's records: the folder itself, or one in it for every offset.
+pub(crate) fn folders(records: &Path, offsets: &[f32]) -> Vec<PathBuf> {
+    match offsets {
+        [] => vec![records.to_owned()],
+        offsets => offsets
+            .iter()
+            .map(|&offset| folder(records, offset))
+            .collect(),
+    }
 }
 
 /// One offset's scores.
@@ -25,7 +36,7 @@ struct Line {
 pub(super) fn show(
     evaluations: &[Evaluation],
     offsets: &[f32],
-    json: Option<&Path>,
+    json: Option<&JsonTarget>,
 ) -> anyhow::Result<()> {
     let mut lines = Vec::new();
     for (evaluation, &offset) in evaluations.iter().zip(offsets.iter().cycle()) {
@@ -36,19 +47,13 @@ pub(super) fn show(
             scores: evaluation.report()?,
         });
     }
-    let target = json.map(JsonTarget::new);
-    if let Some(target) = &target {
-        target.write(&lines)?;
-    }
-    if matches!(target, Some(JsonTarget::Stdout)) {
-        return Ok(());
-    }
-    for lines in lines.chunks(offsets.len().max(1)) {
-        if let Some(line) = lines.first() {
-            println!("{}\n{}", line.model, table(lines));
+    write_result(json, &lines, || {
+        for lines in lines.chunks(offsets.len().max(1)) {
+            if let Some(line) = lines.first() {
+                println!("{}\n{}", line.model, table(lines));
+            }
         }
-    }
-    Ok(())
+    })
 }
 
 fn table(lines: &[Line]) -> Table {

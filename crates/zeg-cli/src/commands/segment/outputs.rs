@@ -1,6 +1,6 @@
 //! What `zeg segment` writes: the files that `--write` names.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::ValueEnum;
 use zeg::{
@@ -12,6 +12,8 @@ use zeg::{
     },
     image::{write_named_png, write_rgb_png},
 };
+
+use super::args::SegmentOutput;
 
 /// How far a polygon may leave the pixels' edges, in pixels.
 const POLYGON_TOLERANCE: f32 = 1.0;
@@ -47,49 +49,39 @@ pub(crate) enum Output {
 
 impl Output {
     /// Whether the scores of all classes are needed.
-    pub(crate) fn needs_scores(self) -> bool {
+    pub(super) fn needs_scores(self) -> bool {
         matches!(self, Self::Probabilities | Self::ProbabilitiesNpy)
     }
 
     /// Whether the picture with colours is needed.
-    pub(crate) fn needs_overlay(self) -> bool {
+    pub(super) fn needs_overlay(self) -> bool {
         matches!(self, Self::Overlay | Self::Html)
     }
 }
 
-/// How the files are written.
-pub(crate) struct Settings<'a> {
-    pub(crate) folder: &'a Path,
-    pub(crate) overwrite: Overwrite,
-    /// Regions smaller than this are left out of annotations, in pixels.
-    pub(crate) minimal_area: u64,
-    /// What stands before a picture's path in Label Studio's tasks.
-    pub(crate) label_studio_prefix: &'a str,
-    /// What the predictions come from.
-    pub(crate) method: &'a str,
-    /// All kinds that are written.
-    pub(crate) outputs: &'a [Output],
-}
-
 /// Opens the writers of all kinds, before any picture is computed.
-pub(crate) fn open(
+///
+/// - `method`: what the predictions come from
+pub(super) fn open(
     classes: &Classes,
-    settings: &Settings,
+    settings: &SegmentOutput,
+    method: &str,
 ) -> anyhow::Result<Vec<Box<dyn Exporter>>> {
     settings
-        .outputs
+        .kinds
         .iter()
-        .map(|output| open_one(*output, classes.clone(), settings))
+        .map(|output| open_one(*output, classes.clone(), settings, method))
         .collect()
 }
 
 fn open_one(
     output: Output,
     classes: Classes,
-    settings: &Settings,
+    settings: &SegmentOutput,
+    method: &str,
 ) -> anyhow::Result<Box<dyn Exporter>> {
-    let Settings {
-        folder,
+    let SegmentOutput {
+        ref folder,
         overwrite,
         minimal_area,
         ..
@@ -113,8 +105,8 @@ fn open_one(
         grouping,
         minimal_area,
         shape,
-        address_prefix: settings.label_studio_prefix.to_owned(),
-        model_version: settings.method.to_owned(),
+        address_prefix: settings.label_studio_prefix.clone(),
+        model_version: method.to_owned(),
     };
     let cvat = |name: &str, shape| CvatOptions {
         path: folder.join(name),
@@ -164,10 +156,10 @@ fn open_one(
             ContactSheetOptions {
                 path: folder.join("index.html"),
                 overwrite,
-                title: format!("Segmented pictures · {}", settings.method),
+                title: format!("Segmented pictures · {method}"),
                 thumbnails: Thumbnails::Embedded,
                 link_suffix: settings
-                    .outputs
+                    .kinds
                     .contains(&Output::Overlay)
                     .then(|| Output::Overlay.suffix().to_owned()),
             },
@@ -177,7 +169,7 @@ fn open_one(
 
 impl Output {
     /// What stands behind a picture's name, of the kinds that are a picture each.
-    pub(crate) fn suffix(self) -> &'static str {
+    pub(super) fn suffix(self) -> &'static str {
         match self {
             Self::Overlay => ".overlay.png",
             _ => ".png",
@@ -196,14 +188,14 @@ struct Images {
 }
 
 impl Images {
-    fn new(kind: Output, classes: Classes, settings: &Settings) -> Self {
+    fn new(kind: Output, classes: Classes, settings: &SegmentOutput) -> Self {
         Self {
             kind,
             palette: (0..classes.len())
                 .map(|i| classes.colour(i as u16))
                 .collect(),
             classes,
-            folder: settings.folder.to_owned(),
+            folder: settings.folder.clone(),
             overwrite: settings.overwrite,
             files: Vec::new(),
         }

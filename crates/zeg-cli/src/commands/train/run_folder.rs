@@ -15,6 +15,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use zeg::model::methods::Methods;
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -24,8 +25,11 @@ use zeg_train::{
     trainer::StepReport,
 };
 
-use super::validation::Score;
-use crate::{cli::TrainArgs, commands::machine};
+use super::{
+    args::{Continuation, TrainSettings},
+    validation::ValidationScore,
+};
+use crate::commands::machine;
 
 /// Where a run starts.
 pub(super) enum Start {
@@ -50,11 +54,13 @@ impl Start {
         self,
         checkpoint: Option<&Path>,
         experiment: &Experiment,
+        methods: &Methods,
     ) -> anyhow::Result<Self> {
         match (self, checkpoint) {
             (Self::Fresh, Some(path)) => {
-                let checkpoint = Checkpoint::open(path)?;
-                let (old, new) = (&checkpoint.info.experiment.model, &experiment.model);
+                let checkpoint = Checkpoint::open(path, methods)?;
+                let before = Experiment::of_checkpoint(&checkpoint)?;
+                let (old, new) = (&before.model, &experiment.model);
                 anyhow::ensure!(
                     old == new,
                     "{} holds another model: {}",
@@ -79,14 +85,25 @@ pub(crate) struct RunExists {
     checkpoints: usize,
 }
 
+/// What a manifest tells of a run.
+pub(super) struct ManifestInput<'a> {
+    pub(super) experiment: &'a Experiment,
+    pub(super) settings: &'a TrainSettings,
+    pub(super) base: &'a BaseWeights,
+    /// Images to train on.
+    pub(super) images: usize,
+    pub(super) first_step: u64,
+}
+
 pub(super) struct RunFolder(PathBuf);
 
 impl RunFolder {
     /// Opens the folder of a new run, or of one that is continued.
     pub(super) fn open(
         path: &Path,
-        resume: bool,
+        continuation: Continuation,
         experiment: &Experiment,
+        methods: &Methods,
     ) -> anyhow::Result<(Self, Start)> {
         std::fs::create_dir_all(path).with_context(|| path.display().to_string())?;
         let folder = Self(path.to_owned());
@@ -94,19 +111,20 @@ impl RunFolder {
         let Some(newest) = checkpoints.last() else {
             return Ok((folder, Start::Fresh));
         };
-        if !resume {
+        if continuation == Continuation::Fresh {
             return Err(RunExists {
                 folder: path.to_owned(),
                 checkpoints: checkpoints.len(),
             }
             .into());
         }
-        let checkpoint = Checkpoint::open(newest)?;
+        let checkpoint = Checkpoint::open(newest, methods)?;
+        let before = Experiment::of_checkpoint(&checkpoint)?;
         anyhow::ensure!(
-            checkpoint.info.experiment == *experiment,
+            before == *experiment,
             "{} was written by another experiment: {}",
             newest.display(),
-            differing("", &checkpoint.info.experiment, experiment)
+            differing("", &before, experiment)
         );
         Ok((folder, Start::From(Box::new(checkpoint))))
     }
@@ -162,7 +180,10 @@ impl RunFolder {
     }
 
     /// Opens the scores for appending, with those that stay; see [`RunFolder::open_log`].
-    pub(super) fn open_scores(&self, first_step: u64) -> anyhow::Result<(Log, Vec<Score>)> {
+    pub(super) fn open_scores(
+        &self,
+        first_step: u64,
+    ) -> anyhow::Result<(Log, Vec<ValidationScore>)> {
         let path = self.0.join("scores.jsonl");
         let kept = keep_lines(&path, |line| {
             line["step"].as_u64().is_some_and(|step| step <= first_step)
@@ -175,14 +196,14 @@ impl RunFolder {
     }
 
     /// Writes what is needed to run this again.
-    pub(super) fn write_manifest(
-        &self,
-        experiment: &Experiment,
-        args: &TrainArgs,
-        base: &BaseWeights,
-        pictures: usize,
-        first_step: u64,
-    ) -> anyhow::Result<()> {
+    pub(super) fn write_manifest(&self, input: &ManifestInput) -> anyhow::Result<()> {
+        let ManifestInput {
+            experiment,
+            settings,
+            base,
+            images,
+            first_step,
+        } = *input;
         let manifest = json!({
             "program": concat!("zeg ", env!("CARGO_PKG_VERSION")),
             "command": std::env::args().collect::<Vec<_>>(),
@@ -190,11 +211,11 @@ impl RunFolder {
             "first_step": first_step,
             "experiment": experiment,
             "seed": experiment.training.seed,
-            "data": { "folder": args.data, "pictures": pictures },
+            "data": { "folder": settings.data, "pictures": images },
             "weights": base,
-            "text": args.text,
-            "init": args.init,
-            "device": args.compute.device.to_string(),
+            "text": settings.text,
+            "init": settings.init,
+            "device": settings.compute.device.to_string(),
             "machine": {
                 "os": std::env::consts::OS,
                 "arch": std::env::consts::ARCH,

@@ -1,6 +1,7 @@
 //! Scores on the way: whether a run is worth going on with, and which of its models is the best.
 
 use std::path::Path;
+use zeg::model::method::Architecture;
 
 use anyhow::Context as _;
 use burn::tensor::Device;
@@ -8,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use zeg::{
     data::{OpenSet, SampleSource as _},
     eval::{ConfusionMatrix, Report},
-    evaluation::{Setup, evaluate},
-    model::{
-        embeddings::ClassEmbeddings,
-        inference::{ClassQueries, Inference, TestTime},
-    },
+    evaluation::{EvaluationOptions, EvaluationSetup, evaluate},
+    model::{embeddings::ClassEmbeddings, inference::ClassQueries, weights::StateDict},
+    session::{Session, SessionSettings},
+    vocab::templates::TemplateSet,
+    words::{WordSources, class_queries},
 };
 use zeg_train::{
     checkpoint::StoredClass,
@@ -22,7 +23,7 @@ use zeg_train::{
 
 /// A line of `scores.jsonl`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Score {
+pub(super) struct ValidationScore {
     /// Steps done.
     pub(super) step: u64,
     #[serde(rename = "pAcc")]
@@ -38,7 +39,7 @@ pub(super) struct Score {
     images: u64,
 }
 
-impl Score {
+impl ValidationScore {
     /// What models are chosen by: hIoU, or mIoU where no class is unseen.
     pub(super) fn value(&self) -> f64 {
         self.hiou.or(self.miou).unwrap_or(0.0)
@@ -62,12 +63,26 @@ impl Score {
     }
 }
 
-/// Scores a model in training.
+/// What a validator is made from.
+pub(super) struct ValidatorInput<'a> {
+    pub(super) experiment: &'a Experiment,
+    pub(super) architecture: &'a dyn Architecture,
+    /// The data set's folder.
+    pub(super) root: &'a Path,
+    /// All classes, with which of them are seen.
+    pub(super) classes: &'a [StoredClass],
+    pub(super) embeddings: &'a ClassEmbeddings,
+    /// Weights that may hold a text tower.
+    pub(super) weights: &'a StateDict,
+    pub(super) device: &'a Device,
+}
+
+/// Scores a model in training as `zeg eval` scores it afterwards.
 pub(super) struct Validator {
     settings: Validation,
     dataset: OpenSet,
     queries: ClassQueries,
-    inference: Inference,
+    session: SessionSettings,
     names: Vec<String>,
     unseen: Vec<bool>,
     device: Device,
@@ -75,12 +90,16 @@ pub(super) struct Validator {
 
 impl Validator {
     /// Opens the pictures, so that a mistake in the configuration shows before the first step.
-    pub(super) fn new(
-        experiment: &Experiment,
-        root: &Path,
-        (classes, embeddings): (&[StoredClass], &ClassEmbeddings),
-        device: &Device,
-    ) -> anyhow::Result<Option<Self>> {
+    pub(super) fn new(input: &ValidatorInput) -> anyhow::Result<Option<Self>> {
+        let ValidatorInput {
+            experiment,
+            architecture,
+            root,
+            classes,
+            embeddings,
+            weights,
+            device,
+        } = *input;
         let Some(settings) = experiment.training.evaluation.clone() else {
             return Ok(None);
         };
@@ -93,13 +112,26 @@ impl Validator {
             dataset.retain(|position| position < limit);
         }
         let device = device.clone().without_autodiff();
+        let names = dataset.classes();
+        let names: Vec<Vec<String>> = (0..names.len()).map(|c| names.names_of(c)).collect();
+        let sources = WordSources {
+            table: None,
+            table_names: None,
+            stored: Some(embeddings),
+            weights,
+            templates: &TemplateSet::by_name(&data.templates)?,
+            cache: None,
+            progress: None,
+        };
+        let seen = classes.iter().map(|class| class.seen).collect();
+        let mut blueprint = architecture.blueprint(&device)?;
+        blueprint.set_options(&experiment.inference.method)?;
         Ok(Some(Self {
-            queries: ClassQueries {
-                text: embeddings.to_tensor(&device),
-                crop_text: None, // scores on the way make do with training's own sentences
-                seen: classes.iter().map(|class| class.seen).collect(),
+            queries: class_queries(&names, seen, &*blueprint, &sources, &device)?,
+            session: SessionSettings {
+                inference: experiment.inference.clone(),
+                test_time: settings.test_time.clone(),
             },
-            inference: experiment.inference,
             names: dataset.classes().classes.clone(),
             unseen: dataset.classes().unseen_flags(),
             settings,
@@ -113,25 +145,26 @@ impl Validator {
         done.is_multiple_of(self.settings.every) || done == all
     }
 
-    pub(super) fn score(&self, trainer: &Trainer) -> anyhow::Result<Score> {
-        let model = trainer.inference_model();
-        let setup = Setup {
-            model: &model,
-            queries: &self.queries,
-            settings: &self.inference,
-            test_time: &TestTime::default(),
-            offsets: &[],
-            device: &self.device,
-            threads: rayon::current_num_threads(),
+    pub(super) fn score(&self, trainer: &Trainer) -> anyhow::Result<ValidationScore> {
+        let mut model = trainer.inference_model();
+        model.set_options(&self.session.inference.method)?;
+        let setup = EvaluationSetup {
+            session: Session::new(&*model, &self.session, &self.device),
+            classes: &self.queries,
+            seen_offsets: &[],
         };
-        let outcomes = evaluate(&[setup], &self.dataset, |_| Ok(()))?;
+        let options = EvaluationOptions {
+            threads: rayon::current_num_threads(),
+            stop: None,
+        };
+        let outcomes = evaluate(&[setup], &self.dataset, options, |_| Ok(()))?;
         let confusion = outcomes
             .into_iter()
             .next()
             .map_or_else(|| ConfusionMatrix::new(self.names.len()), |o| o.confusion);
         let images = self.dataset.len() as u64;
         let report = Report::new(&confusion, &self.names, &self.unseen, images)?;
-        Ok(Score {
+        Ok(ValidationScore {
             step: trainer.step_number(),
             p_acc: report.p_acc,
             miou: report.miou,

@@ -2,41 +2,62 @@
 
 use std::{
     fmt::Write as _,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     time::UNIX_EPOCH,
 };
+use zeg::model::method::Architecture;
+use zeg_train::experiment::Experiment;
 
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use zeg::data::{OpenSet, Pipeline, SampleSource as _};
 use zeg_train::{TrainError, checkpoint::CheckpointInfo, features::FeatureCache, trainer::Trainer};
 
-use crate::{cli::TrainArgs, progress};
+use crate::progress;
+
+/// What encoded views depend on, and where they are kept.
+pub(super) struct ViewsInput<'a> {
+    pub(super) info: &'a CheckpointInfo,
+    pub(super) experiment: &'a Experiment,
+    pub(super) architecture: &'a dyn Architecture,
+    pub(super) trainer: &'a Trainer,
+    pub(super) dataset: &'a OpenSet,
+    pub(super) pipeline: &'a Pipeline,
+    /// Augmented copies of every image.
+    pub(super) views: usize,
+    /// Folder to keep them in.
+    pub(super) folder: Option<&'a Path>,
+}
 
 /// Encoded views, from the file of an earlier run or computed; `None` when the user stopped it.
 pub(super) fn features(
-    info: &CheckpointInfo,
-    trainer: &Trainer,
-    dataset: &OpenSet,
-    (pipeline, views): (&Pipeline, usize),
-    args: &TrainArgs,
+    input: &ViewsInput,
     stop: &AtomicBool,
 ) -> anyhow::Result<Option<FeatureCache>> {
-    let experiment = &info.experiment;
+    let ViewsInput {
+        info,
+        experiment,
+        architecture,
+        trainer,
+        dataset,
+        pipeline,
+        views,
+        folder,
+    } = *input;
     let seed = experiment.training.seed;
     let origin = json!({
         // Another version may prepare pictures in another way.
         "program": env!("CARGO_PKG_VERSION"),
         "encoder": info.base.sha256,
-        "model": { "encoder": experiment.model.encoder, "resolution": experiment.model.input_resolution,
-            "double-class-embedding": experiment.model.double_class_embedding },
+        "model": architecture.encoder(),
         "preprocess": experiment.training.preprocess,
         "data": { "set": dataset.name(), "classes": dataset.classes(), "items": dataset.len(),
             "files": pictures_of(dataset) },
         "views": views,
         "seed": seed,
     });
-    let file = args.feature_cache.as_ref().map(|folder| {
+    let file = folder.map(|folder| {
         let digest = Sha256::digest(origin.to_string());
         let name = hexadecimal(&digest[..8]);
         folder.join(format!("features-{name}.safetensors"))
@@ -50,7 +71,8 @@ pub(super) fn features(
     }
     let bar = progress::bar((views * dataset.len()) as u64, "encoding");
     let cache = FeatureCache::build(
-        &trainer.inference_model(),
+        &*trainer.inference_model(),
+        trainer.criterion(),
         dataset,
         pipeline,
         (views, seed),

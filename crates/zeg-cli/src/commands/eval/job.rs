@@ -1,0 +1,214 @@
+//! A model to be scored, with the plan that it is scored by.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use zeg::{
+    data::{OpenSet, SampleSource as _},
+    eval::Shard,
+    evaluation::EvaluationSetup,
+    loading::LoadedModel,
+    model::inference::{ClassQueries, TestTime},
+    session::Session,
+    vocab::templates::TemplateSet,
+    word_cache::WordCache,
+    words::{WordSources, class_queries},
+};
+
+use super::{
+    args::EvalSettings,
+    folders_of_models,
+    plan::{Plan, PlanFile},
+    sweep,
+};
+use crate::Program;
+use crate::{commands::data_folder, progress};
+use anyhow::Context as _;
+
+/// A model and what it is scored on.
+pub(super) struct EvalJob<'a> {
+    checkpoint: &'a Path,
+    loaded: LoadedModel,
+    plan: Plan,
+    pub(super) dataset: OpenSet,
+    classes: ClassQueries,
+    /// Seen offsets to score with; empty for the plan's.
+    seen_offsets: &'a [f32],
+    /// Where the record goes.
+    record: Option<PathBuf>,
+    /// Where label maps go.
+    labels: Option<PathBuf>,
+}
+
+/// One outcome of a job: of its plan, or of one of its seen offsets.
+pub(super) struct EvalOutput<'a> {
+    pub(super) checkpoint: &'a Path,
+    pub(super) loaded: &'a LoadedModel,
+    pub(super) plan: Plan,
+    /// Folder of the record.
+    pub(super) record: Option<PathBuf>,
+    /// Folder of the label maps.
+    pub(super) labels: Option<PathBuf>,
+}
+
+impl<'a> EvalJob<'a> {
+    /// Opens the model and the data set, and embeds the class names.
+    ///
+    /// - `record`: folder of the record
+    pub(super) fn new(
+        program: &Program,
+        settings: &'a EvalSettings,
+        checkpoint: &'a Path,
+        file: Option<&PlanFile>,
+        record: Option<PathBuf>,
+        device: &Device,
+    ) -> anyhow::Result<Self> {
+        let model = &settings.model;
+        let mut loaded = LoadedModel::open(checkpoint, &model.options(program, device))?;
+        let plan = Plan::new(&settings.changes, file, checkpoint, &loaded)?;
+        loaded.model.set_options(&plan.session.inference.method)?;
+        let root = data_folder(settings.data.as_deref(), &plan.data.dataset)?;
+        let mut dataset = plan.open_dataset(root)?;
+        if let Some(limit) = settings.limit {
+            dataset.retain(|position| position < limit);
+        }
+        if let Some(Shard { index, count }) = settings.shard {
+            dataset.retain(|position| position as u64 % count == index - 1);
+        }
+        warn_of_seen(&dataset, &loaded);
+        let classes = embed_classes(settings, &plan, &dataset, &loaded, device)?;
+        let labels = settings.labels.as_deref().and_then(|folder| {
+            let place = settings
+                .checkpoints
+                .iter()
+                .position(|other| other == checkpoint)?;
+            folders_of_models(folder, &settings.checkpoints)
+                .into_iter()
+                .nth(place)
+        });
+        Ok(Self {
+            checkpoint,
+            loaded,
+            plan,
+            dataset,
+            classes,
+            seen_offsets: &settings.seen_offsets,
+            record,
+            labels,
+        })
+    }
+
+    pub(super) fn setup<'b>(&'b self, device: &'b Device) -> EvaluationSetup<'b> {
+        EvaluationSetup {
+            session: Session::new(self.loaded.model.as_ref(), &self.plan.session, device),
+            classes: &self.classes,
+            seen_offsets: self.seen_offsets,
+        }
+    }
+
+    /// The plan of every outcome, and where its results go.
+    pub(super) fn outputs(&self) -> Vec<EvalOutput<'_>> {
+        let output = |offset: Option<f32>| {
+            let mut plan = self.plan.clone();
+            if let Some(offset) = offset {
+                plan.session.inference.seen_offset = offset;
+            }
+            let of_offset = |folder: &PathBuf| match offset {
+                Some(offset) => sweep::folder(folder, offset),
+                None => folder.clone(),
+            };
+            EvalOutput {
+                checkpoint: self.checkpoint,
+                loaded: &self.loaded,
+                plan,
+                record: self.record.as_ref().map(of_offset),
+                labels: self.labels.as_ref().map(of_offset),
+            }
+        };
+        match self.seen_offsets {
+            [] => vec![output(None)],
+            offsets => offsets.iter().map(|&offset| output(Some(offset))).collect(),
+        }
+    }
+
+    /// Whether an image that is encoded for one model is encoded for the other, too: the same frozen encoder sees the
+    /// same windows once.
+    pub(super) fn shares_encoding(&self, other: &Self) -> bool {
+        let windows = |job: &Self| {
+            let inference = &job.plan.session.inference;
+            (
+                inference.short_side,
+                inference.crop,
+                inference.stride,
+                inference.view,
+                inference.longest_side,
+            )
+        };
+        match (self.loaded.frozen_encoder(), other.loaded.frozen_encoder()) {
+            (Some(one), Some(two)) => {
+                one == two
+                    && self.dataset == other.dataset
+                    && windows(self) == windows(other)
+                    // Every augmented view of a large image would be in memory at once.
+                    && [self, other]
+                        .iter()
+                        .all(|job| job.plan.session.test_time == TestTime::default())
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Says which classes the scores call unseen although the model was trained on their masks.
+fn warn_of_seen(dataset: &OpenSet, loaded: &LoadedModel) {
+    let was_trained = |label: &&usize| {
+        let name = dataset.classes().classes.get(**label);
+        let mut trained = loaded.trained_on.iter();
+        trained.any(|class| class.seen && Some(&class.name) == name)
+    };
+    let names: Vec<String> = dataset
+        .classes()
+        .unseen
+        .iter()
+        .filter(was_trained)
+        .filter_map(|&label| dataset.classes().classes.get(label).cloned())
+        .collect();
+    // Fully supervised models are scored on the published split as the papers do.
+    let all_trained = loaded.trained_on.iter().all(|class| class.seen);
+    if !names.is_empty() && !all_trained {
+        eprintln!(
+            "warning: the model was trained on masks of classes that are called unseen here: {}",
+            names.join(", ")
+        );
+    }
+}
+
+/// The data set's classes, ready for the model.
+fn embed_classes(
+    settings: &EvalSettings,
+    plan: &Plan,
+    dataset: &OpenSet,
+    loaded: &LoadedModel,
+    device: &Device,
+) -> anyhow::Result<ClassQueries> {
+    let templates = TemplateSet::by_name(&plan.data.templates)?;
+    let cache = settings.cache.folder();
+    let cache = cache.and_then(|folder| WordCache::of_file(&folder, &loaded.base));
+    let classes = dataset.classes();
+    let bar = progress::bar(classes.len() as u64, "words");
+    let sources = WordSources {
+        table: settings.model.text.as_deref(),
+        table_names: Some(&classes.classes),
+        stored: loaded.stored.as_ref(),
+        weights: &loaded.weights,
+        templates: &templates,
+        cache: cache.as_ref(),
+        progress: Some(&|done, _| bar.set_position(done as u64)),
+    };
+    let names: Vec<Vec<String>> = (0..classes.len()).map(|c| classes.names_of(c)).collect();
+    let seen = plan.lowered(dataset, loaded);
+    let queries = class_queries(&names, seen, loaded.model.as_ref(), &sources, device)
+        .context("embedding the data set's class names")?;
+    bar.finish_and_clear();
+    Ok(queries)
+}

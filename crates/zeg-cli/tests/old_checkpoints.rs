@@ -1,0 +1,89 @@
+//! Checkpoints of format 1, whose experiments had keys of single methods beside those of all, are read as they were meant.
+//!
+//! Golden files: `tests/golden/format-1`, README there.
+#![allow(clippy::unwrap_used)] // in tests
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use zeg::{
+    eval::Evaluation,
+    model::{checkpoint::Checkpoint, methods::Methods},
+};
+use zeg_train::experiment::Experiment;
+
+fn zeg() -> Command {
+    Command::cargo_bin("zeg").unwrap()
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/format-1")
+        .join(name)
+}
+
+/// Scores a checkpoint and compares every count of the confusion matrix with those of the program that wrote it.
+fn scores_as_before(name: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("record");
+    zeg()
+        .arg("eval")
+        .arg(golden(&format!("{name}.safetensors")))
+        .args(["--limit", "12", "-o"])
+        .arg(&record)
+        .assert()
+        .success();
+    let evaluation = Evaluation::open(&record).unwrap();
+    let found = serde_json::to_value(&evaluation.confusion).unwrap();
+    let text = std::fs::read_to_string(golden(&format!("{name}.json"))).unwrap();
+    let expected: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(found, expected["confusion"], "{name}");
+}
+
+#[test]
+fn a_model_with_class_masks_scores_as_before() {
+    scores_as_before("zegclip-inductive");
+}
+
+#[test]
+fn a_model_with_region_tokens_scores_as_before() {
+    scores_as_before("clip-rc-inductive");
+}
+
+#[test]
+fn a_model_in_two_stages_scores_as_before() {
+    scores_as_before("zegformer");
+}
+
+#[test]
+fn the_experiment_of_an_old_checkpoint_has_todays_keys() {
+    let methods = Methods::default();
+    let checkpoint = Checkpoint::open(&golden("zegformer.safetensors"), &methods).unwrap();
+    let experiment = Experiment::of_checkpoint(&checkpoint).unwrap();
+    let crops = experiment.inference.method.get("crops").unwrap();
+    assert_eq!(crops, "crop");
+    assert!(experiment.training.loss.is_empty());
+    assert_eq!(
+        checkpoint.architecture(&methods).unwrap().method(),
+        "zegformer"
+    );
+}
+
+#[test]
+fn an_old_key_of_an_experiment_file_is_named_with_the_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../configs/mini-world/zegformer.toml"
+    );
+    let text = std::fs::read_to_string(config).unwrap();
+    let old = folder.path().join("old.toml");
+    std::fs::write(&old, text.replace("[inference.method]\n", "")).unwrap();
+    let output = zeg().arg("info").arg(&old).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("`inference.crops` is now called `inference.method.crops`"),
+        "{said}"
+    );
+}

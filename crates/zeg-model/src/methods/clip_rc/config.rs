@@ -1,0 +1,220 @@
+//! CLIP-RC as data: its section of an experiment file, and what is known of its checkpoints.
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use super::{ClipRc, cost, keys};
+use crate::{
+    ModelError, Precision,
+    config::{Encoder, HeadConfig, PromptConfig, VisionConfig, check_parts},
+    cost::Cost,
+    method::{Architecture, Method, Model, PlainTower, Scoring, StartingPoint},
+    recognize::{decoder_head, prompted_tower},
+    section::Section,
+    weights::{KeyTable, Provenance, StateDict},
+};
+
+/// Region tokens of the released models.
+const RELEASED_REGIONS: usize = 16;
+
+/// CLIP-RC (CVPR 2024) in the list of methods.
+#[derive(Debug)]
+pub struct ClipRcMethod;
+
+/// A CLIP-RC model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ClipRcConfig {
+    /// The image encoder, with region tokens.
+    pub encoder: VisionConfig,
+    /// The decoder head; its layers and heads are those of each of the twin decoders.
+    #[serde(default)]
+    pub head: HeadConfig,
+    /// Whether the encoder's own weights learn, too; as published only prompts and head do.
+    #[serde(default)]
+    pub tune_encoder: bool,
+}
+
+impl ClipRcConfig {
+    /// Checks that the numbers fit each other.
+    ///
+    /// # Errors
+    /// As [`ZegClipConfig::check`]; or there are no region tokens.
+    pub fn check(&self) -> Result<(), ModelError> {
+        check_parts(&self.encoder, &self.head)?;
+        if self.encoder.regions.is_none_or(|regions| regions == 0) {
+            return Err(ModelError::Config(
+                "CLIP-RC needs region tokens (`regions`, a square number; 16 as released)".into(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The words of an experiment file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct ClipRcSection {
+    /// Image encoder, by name or by its sizes.
+    encoder: Encoder,
+    /// Side in pixels of the images whose patch grid the position table is resized to.
+    input_resolution: usize,
+    /// See [`VisionConfig::double_class_embedding`].
+    #[serde(default = "yes")]
+    double_class_embedding: bool,
+    /// Deep prompts; without, the encoder stays as it is ("fixed").
+    #[serde(default)]
+    prompts: Option<PromptConfig>,
+    /// Region tokens: a square number, whose lattice divides the grids of patches. 16 as released.
+    #[serde(default)]
+    regions: Option<usize>,
+    /// Train the whole encoder ("FT" in the paper's ablation), not the prompts and the head alone.
+    #[serde(default)]
+    tune_encoder: bool,
+    /// The decoder head.
+    #[serde(default)]
+    head: HeadConfig,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Method for ClipRcMethod {
+    fn name(&self) -> &'static str {
+        "clip-rc"
+    }
+
+    fn title(&self) -> &'static str {
+        "CLIP-RC"
+    }
+
+    fn starting_point(&self) -> StartingPoint {
+        StartingPoint::Masks
+    }
+
+    fn key_tables(&self) -> &'static [KeyTable] {
+        &[keys::CLIP_RC]
+    }
+
+    fn configure(
+        &self,
+        section: &Section,
+        _tower: Option<&PlainTower>,
+    ) -> Result<Arc<dyn Architecture>, ModelError> {
+        let section: ClipRcSection = section.read("`model` (method clip-rc)")?;
+        let config = ClipRcConfig {
+            encoder: VisionConfig {
+                input_resolution: section.input_resolution,
+                double_class_embedding: section.double_class_embedding,
+                prompts: section.prompts,
+                regions: section.regions.or(Some(RELEASED_REGIONS)),
+                ..section.encoder.tower(section.input_resolution)?
+            },
+            head: section.head,
+            tune_encoder: section.tune_encoder,
+        };
+        config.check()?;
+        Ok(Arc::new(config))
+    }
+
+    fn recognize(&self, weights: &StateDict) -> Result<Option<Arc<dyn Architecture>>, ModelError> {
+        let Some(head) = decoder_head(weights, "decode_head.decoder_q.") else {
+            return Ok(None);
+        };
+        let regions = weights.shape("backbone.region_level_bridge");
+        let config = ClipRcConfig {
+            tune_encoder: false,
+            head,
+            encoder: VisionConfig {
+                regions: regions.and_then(|shape| shape.first().copied()),
+                ..prompted_tower(weights)?
+            },
+        };
+        config.check()?;
+        Ok(Some(Arc::new(config)))
+    }
+}
+
+impl Architecture for ClipRcConfig {
+    fn method(&self) -> &'static str {
+        ClipRcMethod.name()
+    }
+
+    fn title(&self) -> &'static str {
+        ClipRcMethod.title()
+    }
+
+    fn build(
+        &self,
+        weights: &StateDict,
+        device: &Device,
+        seed: u64,
+    ) -> Result<(Box<dyn Model>, Provenance), ModelError> {
+        let (model, provenance) = ClipRc::build(weights, self, device, seed)?;
+        Ok((Box::new(model), provenance))
+    }
+
+    fn build_packed(
+        &self,
+        weights: &StateDict,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Box<dyn Model>, ModelError> {
+        Ok(Box::new(ClipRc::build_packed(
+            weights, self, device, precision,
+        )?))
+    }
+
+    fn blueprint(&self, device: &Device) -> Result<Box<dyn Model>, ModelError> {
+        Ok(Box::new(ClipRc::blueprint(self, device)?))
+    }
+
+    fn trains(&self, key: &str) -> bool {
+        ClipRc::trains(self, key)
+    }
+
+    fn encoder(&self) -> Option<&VisionConfig> {
+        Some(&self.encoder)
+    }
+
+    fn stride(&self) -> usize {
+        self.encoder.patch
+    }
+
+    fn resolution(&self) -> usize {
+        self.encoder.input_resolution
+    }
+
+    fn scoring(&self) -> Scoring {
+        self.head.scoring
+    }
+
+    /// Whether the lattice of region tokens divides the grid of patches. Patches that it left over would belong to no
+    /// region.
+    fn check_side(&self, setting: &str, pixels: usize) -> Result<(), ModelError> {
+        let (patch, regions) = (self.encoder.patch, self.encoder.regions.unwrap_or(1));
+        let (lattice, grid) = (regions.isqrt().max(1), pixels / patch);
+        if grid == 0 || !grid.is_multiple_of(lattice) {
+            let fitting = (1..=grid).filter(|side| grid.is_multiple_of(*side));
+            let fitting: Vec<String> = fitting.map(|side| (side * side).to_string()).collect();
+            return Err(ModelError::Config(format!(
+                "model.regions = {regions}: a lattice of {lattice}×{lattice} does not divide the {grid}×{grid} patches \
+                 of {pixels} pixels ({setting}); these do: {}",
+                fitting.join(", ")
+            )));
+        }
+        Ok(())
+    }
+
+    fn cost(&self, classes: usize) -> Result<Cost, ModelError> {
+        let list = (self as &dyn Architecture).params()?;
+        Ok(Cost {
+            params: cost::params(&list, self),
+            parts: cost::macs(self, self.resolution(), classes).parts(),
+            crops: None,
+        })
+    }
+}

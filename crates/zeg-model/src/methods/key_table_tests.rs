@@ -1,0 +1,58 @@
+//! The key tables of all methods together.
+
+use std::collections::HashMap;
+
+use safetensors::{Dtype, tensor::TensorView};
+use zeg_weights::StateDict;
+
+use crate::methods::Methods;
+
+/// Family and names here of a file that holds these names.
+fn read(names: &[&str]) -> (&'static str, Vec<String>) {
+    let number = 1.0_f32.to_le_bytes();
+    let view = || TensorView::new(Dtype::F32, vec![1], &number).unwrap();
+    let views = names.iter().map(|name| (*name, view()));
+    let bytes = safetensors::serialize(views, None::<HashMap<String, String>>).unwrap();
+    let weights = StateDict::from_bytes("test", bytes, &Methods::default().key_tables()).unwrap();
+    (
+        weights.family(),
+        weights.keys().map(str::to_owned).collect(),
+    )
+}
+
+#[test]
+fn a_released_zegformer_keeps_its_names_and_its_text_tower_is_found() {
+    let head = "sem_seg_head.predictor.query_embed.weight";
+    let backbone = "backbone.res2.0.conv1.weight";
+    let clip = "sem_seg_head.predictor.clip_model.";
+    let visual = format!("{clip}visual.conv1.weight");
+    let text = [
+        "transformer.resblocks.0.ln_1.weight",
+        "token_embedding.weight",
+        "positional_embedding",
+        "ln_final.bias",
+        "text_projection",
+    ];
+    let of_clip = text.map(|name| format!("{clip}{name}"));
+    let mut names = vec![head, backbone, &visual, "criterion.empty_weight"];
+    names.extend(of_clip.iter().map(String::as_str));
+    let mut expected = vec![head.to_owned(), backbone.to_owned(), visual.clone()];
+    expected.extend(text.map(|name| format!("text_encoder.{name}")));
+    expected.sort();
+    assert_eq!(read(&names), ("ZegFormer", expected));
+}
+
+#[test]
+fn reference_checkpoints_of_zegclip_and_clip_rc_have_our_names() {
+    let buffer = "decode_head.loss_decode.criterion.empty_weight";
+    let prompts = "backbone.prompt_embeddings";
+    let regions = "backbone.region_level_bridge";
+    let kept = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+    assert_eq!(read(&[prompts, buffer]), ("ZegCLIP", kept(&[prompts])));
+    assert_eq!(
+        read(&[prompts, regions, buffer]),
+        ("ZegCLIP", kept(&[prompts, regions]))
+    );
+    // What is no method's checkpoint is told as before.
+    assert_eq!(read(&["visual.proj"]).0, "OpenAI CLIP");
+}

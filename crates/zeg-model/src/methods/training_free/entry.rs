@@ -1,0 +1,256 @@
+//! The training-free methods in the list of methods.
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use serde::Deserialize;
+use zeg_image::normalize::Normalization;
+
+use super::{DenseAttention, LastBlock, TrainingFree, TrainingFreeConfig};
+use crate::{
+    ModelError, Precision,
+    config::VisionConfig,
+    cost::{Cost, Macs, count_params, encoder_macs, patches},
+    inference::Inference,
+    method::{Architecture, Method, Model, PlainTower, Scoring, StartingPoint},
+    section::Section,
+    weights::{Provenance, StateDict},
+};
+
+/// One of the training-free methods in the list of methods.
+#[derive(Debug)]
+pub struct TrainingFreeMethod {
+    attention: DenseAttention,
+    name: &'static str,
+    title: &'static str,
+}
+
+/// ClearCLIP, the best of the family on the project's own measurements.
+pub static CLEAR_CLIP: TrainingFreeMethod = TrainingFreeMethod {
+    attention: DenseAttention::ClearClip,
+    name: "clearclip",
+    title: "ClearCLIP",
+};
+
+/// SCLIP.
+static SCLIP: TrainingFreeMethod = TrainingFreeMethod {
+    attention: DenseAttention::Sclip,
+    name: "sclip",
+    title: "SCLIP",
+};
+
+/// NACLIP.
+static NACLIP: TrainingFreeMethod = TrainingFreeMethod {
+    attention: DenseAttention::Naclip,
+    name: "naclip",
+    title: "NACLIP",
+};
+
+/// MaskCLIP, its value path.
+static MASK_CLIP: TrainingFreeMethod = TrainingFreeMethod {
+    attention: DenseAttention::MaskClip,
+    name: "maskclip",
+    title: "MaskCLIP",
+};
+
+/// CLIP's own attention, to compare with.
+static PLAIN: TrainingFreeMethod = TrainingFreeMethod {
+    attention: DenseAttention::Plain,
+    name: "clip",
+    title: "CLIP",
+};
+
+/// All members, the best first.
+pub static FAMILY: [&TrainingFreeMethod; 5] = [&CLEAR_CLIP, &SCLIP, &NACLIP, &MASK_CLIP, &PLAIN];
+
+/// The options of every member.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct TrainingFreeSection {
+    /// What of the last block remains around its attention.
+    last_block: LastBlock,
+    /// Factor on cosines before the softmax over classes.
+    logit_scale: f32,
+}
+
+impl Default for TrainingFreeSection {
+    fn default() -> Self {
+        let config = TrainingFreeConfig::new(DenseAttention::Plain);
+        Self {
+            last_block: config.last_block,
+            logit_scale: config.logit_scale,
+        }
+    }
+}
+
+impl Method for TrainingFreeMethod {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn title(&self) -> &'static str {
+        self.title
+    }
+
+    fn starting_point(&self) -> StartingPoint {
+        StartingPoint::PlainClip
+    }
+
+    fn configure(
+        &self,
+        section: &Section,
+        tower: Option<&PlainTower>,
+    ) -> Result<Arc<dyn Architecture>, ModelError> {
+        let section: TrainingFreeSection = section.read("the options of the method")?;
+        let tower = tower.ok_or_else(|| {
+            ModelError::Config(format!(
+                "{} is not trained: it takes plain CLIP weights",
+                self.title
+            ))
+        })?;
+        Ok(Arc::new(TrainingFreeArchitecture {
+            name: self.name,
+            title: self.title,
+            config: TrainingFreeConfig {
+                attention: self.attention,
+                last_block: section.last_block,
+                logit_scale: section.logit_scale,
+            },
+            encoder: tower.encoder.clone(),
+            normalization: tower.normalization,
+        }))
+    }
+}
+
+/// A training-free method on a certain image tower.
+#[derive(Debug, Clone)]
+struct TrainingFreeArchitecture {
+    name: &'static str,
+    title: &'static str,
+    config: TrainingFreeConfig,
+    encoder: VisionConfig,
+    normalization: Normalization,
+}
+
+impl TrainingFreeArchitecture {
+    fn open(
+        &self,
+        weights: &StateDict,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<TrainingFree, ModelError> {
+        TrainingFree::build(
+            weights,
+            &self.encoder,
+            self.config,
+            self.normalization,
+            device,
+            precision,
+        )
+    }
+}
+
+impl Architecture for TrainingFreeArchitecture {
+    fn method(&self) -> &'static str {
+        self.name
+    }
+
+    fn title(&self) -> &'static str {
+        self.title
+    }
+
+    fn build(
+        &self,
+        weights: &StateDict,
+        device: &Device,
+        _seed: u64,
+    ) -> Result<(Box<dyn Model>, Provenance), ModelError> {
+        let model = self.open(weights, device, Precision::Float)?;
+        Ok((Box::new(model), Provenance::default()))
+    }
+
+    fn build_packed(
+        &self,
+        weights: &StateDict,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Box<dyn Model>, ModelError> {
+        Ok(Box::new(self.open(weights, device, precision)?))
+    }
+
+    fn blueprint(&self, device: &Device) -> Result<Box<dyn Model>, ModelError> {
+        Ok(Box::new(TrainingFree::blueprint(
+            &self.encoder,
+            self.config,
+            self.normalization,
+            device,
+        )?))
+    }
+
+    fn trains(&self, _key: &str) -> bool {
+        false
+    }
+
+    fn encoder(&self) -> Option<&VisionConfig> {
+        Some(&self.encoder)
+    }
+
+    fn stride(&self) -> usize {
+        self.encoder.patch
+    }
+
+    fn resolution(&self) -> usize {
+        self.encoder.input_resolution
+    }
+
+    fn scoring(&self) -> Scoring {
+        Scoring::Softmax
+    }
+
+    /// The methods' own sizes, or those of a model made for smaller images.
+    fn default_inference(&self) -> Inference {
+        let usual = self.config.default_inference();
+        let size = self.encoder.input_resolution;
+        if size >= usual.crop {
+            return usual;
+        }
+        Inference {
+            short_side: size,
+            crop: size,
+            stride: size / 2,
+            ..usual
+        }
+    }
+
+    fn cost(&self, classes: usize) -> Result<Cost, ModelError> {
+        let list = (self as &dyn Architecture).params()?;
+        let patches = patches(&self.encoder, self.resolution());
+        let macs = Macs {
+            encoder: encoder_macs(&self.encoder, patches),
+            head: patches * (classes * self.encoder.embed_dim) as u64,
+            resize: 0,
+        };
+        Ok(Cost {
+            params: count_params(&list, &self.encoder, 0),
+            parts: macs.parts(),
+            crops: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_attention_is_in_the_family_once() {
+        let mut names: Vec<_> = FAMILY.iter().map(|method| method.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), FAMILY.len());
+        for (position, method) in FAMILY.iter().enumerate() {
+            let others = FAMILY.iter().skip(position + 1);
+            assert!(others.into_iter().all(|o| o.attention != method.attention));
+        }
+    }
+}

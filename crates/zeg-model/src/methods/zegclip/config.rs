@@ -1,0 +1,190 @@
+//! ZegCLIP as data: its section of an experiment file, and what is known of its checkpoints.
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use super::{ZegClip, cost, keys};
+use crate::{
+    ModelError, Precision,
+    config::{Encoder, HeadConfig, PromptConfig, VisionConfig, check_parts},
+    cost::Cost,
+    method::{Architecture, Method, Model, PlainTower, Scoring, StartingPoint},
+    recognize::{decoder_head, prompted_tower},
+    section::Section,
+    weights::{KeyTable, Provenance, StateDict},
+};
+
+/// ZegCLIP (CVPR 2023) in the list of methods.
+#[derive(Debug)]
+pub struct ZegClipMethod;
+
+/// A ZegCLIP model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ZegClipConfig {
+    /// The image encoder.
+    pub encoder: VisionConfig,
+    /// The decoder head.
+    #[serde(default)]
+    pub head: HeadConfig,
+    /// Whether the encoder's own weights learn, too; as published only prompts and head do.
+    #[serde(default)]
+    pub tune_encoder: bool,
+}
+
+impl ZegClipConfig {
+    /// Checks that the numbers fit each other.
+    ///
+    /// # Errors
+    /// See [`VisionConfig::check`]; or the head's heads do not divide its width.
+    pub fn check(&self) -> Result<(), ModelError> {
+        check_parts(&self.encoder, &self.head)
+    }
+}
+
+/// The words of an experiment file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct ZegClipSection {
+    /// Image encoder, by name or by its sizes.
+    encoder: Encoder,
+    /// Side in pixels of the images whose patch grid the position table is resized to.
+    input_resolution: usize,
+    /// See [`VisionConfig::double_class_embedding`].
+    #[serde(default = "yes")]
+    double_class_embedding: bool,
+    /// Deep prompts; without, the encoder stays as it is ("fixed").
+    #[serde(default)]
+    prompts: Option<PromptConfig>,
+    /// Train the whole encoder ("FT" in the paper's ablation), not the prompts and the head alone.
+    #[serde(default)]
+    tune_encoder: bool,
+    /// The decoder head.
+    #[serde(default)]
+    head: HeadConfig,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Method for ZegClipMethod {
+    fn name(&self) -> &'static str {
+        "zegclip"
+    }
+
+    fn title(&self) -> &'static str {
+        "ZegCLIP"
+    }
+
+    fn starting_point(&self) -> StartingPoint {
+        StartingPoint::Masks
+    }
+
+    fn key_tables(&self) -> &'static [KeyTable] {
+        &[keys::ZEGCLIP]
+    }
+
+    fn configure(
+        &self,
+        section: &Section,
+        _tower: Option<&PlainTower>,
+    ) -> Result<Arc<dyn Architecture>, ModelError> {
+        let section: ZegClipSection = section.read("`model` (method zegclip)")?;
+        let config = ZegClipConfig {
+            encoder: VisionConfig {
+                input_resolution: section.input_resolution,
+                double_class_embedding: section.double_class_embedding,
+                prompts: section.prompts,
+                ..section.encoder.tower(section.input_resolution)?
+            },
+            head: section.head,
+            tune_encoder: section.tune_encoder,
+        };
+        config.check()?;
+        Ok(Arc::new(config))
+    }
+
+    fn recognize(&self, weights: &StateDict) -> Result<Option<Arc<dyn Architecture>>, ModelError> {
+        let Some(head) = decoder_head(weights, "decode_head.decoder_1.") else {
+            return Ok(None);
+        };
+        let config = ZegClipConfig {
+            tune_encoder: false,
+            head,
+            encoder: prompted_tower(weights)?,
+        };
+        config.check()?;
+        Ok(Some(Arc::new(config)))
+    }
+}
+
+impl Architecture for ZegClipConfig {
+    fn method(&self) -> &'static str {
+        ZegClipMethod.name()
+    }
+
+    fn title(&self) -> &'static str {
+        ZegClipMethod.title()
+    }
+
+    fn build(
+        &self,
+        weights: &StateDict,
+        device: &Device,
+        seed: u64,
+    ) -> Result<(Box<dyn Model>, Provenance), ModelError> {
+        let (model, provenance) = ZegClip::build(weights, self, device, seed)?;
+        Ok((Box::new(model), provenance))
+    }
+
+    fn build_packed(
+        &self,
+        weights: &StateDict,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Box<dyn Model>, ModelError> {
+        Ok(Box::new(ZegClip::build_packed(
+            weights, self, device, precision,
+        )?))
+    }
+
+    fn blueprint(&self, device: &Device) -> Result<Box<dyn Model>, ModelError> {
+        Ok(Box::new(ZegClip::blueprint(self, device)?))
+    }
+
+    fn trains(&self, key: &str) -> bool {
+        ZegClip::trains(self, key)
+    }
+
+    fn encoder(&self) -> Option<&VisionConfig> {
+        Some(&self.encoder)
+    }
+
+    fn stride(&self) -> usize {
+        self.encoder.patch
+    }
+
+    fn resolution(&self) -> usize {
+        self.encoder.input_resolution
+    }
+
+    fn scoring(&self) -> Scoring {
+        self.head.scoring
+    }
+
+    fn has_frozen_encoder(&self) -> bool {
+        self.encoder.prompts.is_none() && !self.tune_encoder
+    }
+
+    fn cost(&self, classes: usize) -> Result<Cost, ModelError> {
+        let list = (self as &dyn Architecture).params()?;
+        Ok(Cost {
+            params: cost::params(&list, self),
+            parts: cost::macs(self, self.resolution(), classes).parts(),
+            crops: None,
+        })
+    }
+}

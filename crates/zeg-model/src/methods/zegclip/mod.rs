@@ -1,0 +1,218 @@
+//! ZegCLIP: one-stage zero-shot segmentation on CLIP (Zhou et al., CVPR 2023).
+//!
+//! Picture → frozen CLIP encoder with deep prompts → patch tokens and image embedding; class embeddings →
+//! relationship descriptor → queries; queries × patches → one mask of logits a class, each with its own sigmoid.
+
+pub mod config;
+mod cost;
+pub mod keys;
+
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor},
+};
+
+use zeg_image::normalize::Normalization;
+
+pub use self::config::{ZegClipConfig, ZegClipMethod};
+use crate::{
+    ModelError, Precision,
+    classes::ClassQueries,
+    config::HeadConfig,
+    decoder::{Decoder, LinearStart},
+    descriptor::describe,
+    layers::{Linear, scaled},
+    method::{ModelFacts, SegmentationModel, ViewBatch},
+    prompts::is_prompt,
+    scores::ViewScores,
+    trace::Trace,
+    vision::{Encoded, VisionTransformer},
+    weights::{ParamBuilder, Provenance, StateDict},
+};
+
+/// The decoder head: class embeddings and an encoded picture to class masks.
+#[derive(Module, Debug)]
+pub struct ZegClipHead {
+    /// Descriptor to queries: `[dim, widths·dim]`, 2 widths as released
+    pub q_proj: Linear,
+    /// The layers, with the reference's name. Of the last, only the queries' and keys' maps take part.
+    pub decoder_1: Decoder,
+    #[module(skip)]
+    config: HeadConfig,
+}
+
+impl ZegClipHead {
+    /// Reads or initialises the head; `params` stands at it.
+    ///
+    /// # Errors
+    /// See [`ParamBuilder::param`].
+    pub fn build(
+        params: &ParamBuilder,
+        dim: usize,
+        config: &HeadConfig,
+    ) -> Result<Self, ModelError> {
+        let decoder = params.at("decoder_1");
+        Ok(Self {
+            q_proj: Linear::build(&params.at("q_proj"), config.query.widths() * dim, dim)?,
+            decoder_1: Decoder::build(&decoder, dim, config, LinearStart::Usual)?,
+            config: config.clone(),
+        })
+    }
+
+    /// Class masks on the patch grid: `[batch, classes, h, w]`, logits.
+    ///
+    /// - `text`: class embeddings `[classes, dim]`
+    pub fn forward(&self, encoded: Encoded, text: Tensor<2>, trace: &mut Trace) -> Tensor<4> {
+        let scale = self.config.input_scale;
+        let [batch, _, _] = encoded.patches.dims();
+        let [classes, _] = text.dims();
+        let (text, global) = (scaled(text, scale), scaled(encoded.global, scale));
+        let descriptor = describe(self.config.query, text, global); // [batch, classes, widths·dim]
+        trace.record("rd", &descriptor);
+        let mut queries = self.q_proj.forward(descriptor); // [batch, classes, dim]
+        trace.record("q_proj", &queries);
+        let memory = scaled(encoded.patches, scale); // [batch, h·w, dim]
+        let last = self.decoder_1.layers.len() - 1;
+        for (index, layer) in self.decoder_1.layers[..last].iter().enumerate() {
+            queries = layer.forward(queries, memory.clone(), trace, &format!("dec{index}"));
+        }
+        let masks =
+            self.decoder_1.layers[last].masks(queries, memory, trace, &format!("dec{last}"));
+        let [h, w] = encoded.grid;
+        scaled(masks, self.config.mask_scale).reshape([batch, classes, h, w])
+    }
+}
+
+/// A ZegCLIP model, with the parts' names of the reference checkpoints.
+#[derive(Module, Debug)]
+pub struct ZegClip {
+    /// The image encoder.
+    pub backbone: VisionTransformer,
+    /// The decoder head.
+    pub decode_head: ZegClipHead,
+    #[module(skip)]
+    config: ZegClipConfig,
+}
+
+impl ZegClip {
+    /// Reads a model; prompts and head start fresh where the weights lack them.
+    ///
+    /// # Errors
+    /// The configuration contradicts itself, or the encoder is not in the weights, or is another one.
+    pub fn build(
+        weights: &StateDict,
+        config: &ZegClipConfig,
+        device: &Device,
+        seed: u64,
+    ) -> Result<(Self, Provenance), ModelError> {
+        config.check()?;
+        let trained = |key: &str| Self::trains(config, key);
+        let params = ParamBuilder::new(weights, device, seed, &trained);
+        let model = Self::from_params(&params, config)?;
+        Ok((model, params.provenance()))
+    }
+
+    /// As [`ZegClip::build`], for inference alone; see [`ParamBuilder::packed`].
+    ///
+    /// # Errors
+    /// As [`ZegClip::build`], or the device cannot compute with this precision.
+    pub fn build_packed(
+        weights: &StateDict,
+        config: &ZegClipConfig,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self, ModelError> {
+        config.check()?;
+        let params = ParamBuilder::packed(weights, device, 0, precision)?;
+        Self::from_params(&params, config)
+    }
+
+    /// The model's shape without values: parameters are never materialised. For counting.
+    ///
+    /// # Errors
+    /// The configuration contradicts itself.
+    pub fn blueprint(config: &ZegClipConfig, device: &Device) -> Result<Self, ModelError> {
+        config.check()?;
+        let weights = StateDict::default();
+        let trained = |key: &str| Self::trains(config, key);
+        Self::from_params(&ParamBuilder::blueprint(&weights, device, &trained), config)
+    }
+
+    fn from_params(params: &ParamBuilder, config: &ZegClipConfig) -> Result<Self, ModelError> {
+        Ok(Self {
+            backbone: VisionTransformer::build(&params.at("backbone"), &config.encoder)?,
+            decode_head: ZegClipHead::build(
+                &params.at("decode_head"),
+                config.encoder.embed_dim,
+                &config.head,
+            )?,
+            config: config.clone(),
+        })
+    }
+
+    /// Whether the parameter of this name really learns: prompts, the encoder where it is tuned, and the head but for the
+    /// value path of its last layer, which nothing reads.
+    ///
+    /// The reference declares more: unused self-attention, and that value path.
+    pub fn trains(config: &ZegClipConfig, key: &str) -> bool {
+        if let Some(rest) = key.strip_prefix("backbone.") {
+            return config.tune_encoder || is_prompt(rest);
+        }
+        let last = format!("decode_head.decoder_1.layers.{}.", config.head.layers - 1);
+        match key.strip_prefix(&last) {
+            Some(rest) => {
+                rest.starts_with("multihead_attn.q.") || rest.starts_with("multihead_attn.k.")
+            }
+            None => key.starts_with("decode_head."),
+        }
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &ZegClipConfig {
+        &self.config
+    }
+
+    /// Class masks on the patch grid: `[batch, classes, h, w]`, logits.
+    ///
+    /// - `images`: `[batch, 3, height, width]`, normalised; sides multiples of the patch
+    /// - `text`: class embeddings `[classes, dim]`
+    pub fn forward(&self, images: Tensor<4>, text: Tensor<2>, trace: &mut Trace) -> Tensor<4> {
+        let encoded = self.encode(images, trace);
+        self.decode_head.forward(encoded, text, trace)
+    }
+
+    /// The picture's half of [`ZegClip::forward`], the same for any classes.
+    pub fn encode(&self, images: Tensor<4>, trace: &mut Trace) -> Encoded {
+        let encoded = self.backbone.forward(images, trace);
+        encoded.record(trace);
+        encoded
+    }
+}
+
+impl SegmentationModel for ZegClip {
+    type Encoding = Encoded;
+
+    /// ImageNet's statistics, as the reference has it, although the encoder was trained with CLIP's.
+    fn facts(&self) -> ModelFacts {
+        ModelFacts {
+            stride: self.config.encoder.patch,
+            embed_dim: self.config.encoder.embed_dim,
+            normalization: Normalization::IMAGENET,
+            scoring: self.config.head.scoring,
+        }
+    }
+
+    fn encode(&self, views: &ViewBatch) -> Result<Vec<Encoded>, ModelError> {
+        let encoded = ZegClip::encode(self, views.images.clone(), &mut Trace::off());
+        let [count, _, _, _] = views.images.dims();
+        Ok((0..count).map(|index| encoded.picture(index)).collect())
+    }
+
+    fn score(&self, encoding: &Encoded, classes: &ClassQueries) -> Result<ViewScores, ModelError> {
+        let text = classes.text.clone();
+        let logits = self
+            .decode_head
+            .forward(encoding.clone(), text, &mut Trace::off()); // [1, classes, h, w]
+        Ok(ViewScores::Logits(logits))
+    }
+}

@@ -1,0 +1,225 @@
+//! ZegFormer in the list of methods: its section of an experiment file, and what is known of its checkpoints.
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use serde::Deserialize;
+
+use super::{
+    ZegFormer, ZegFormerConfig,
+    config::{STRIDE, ZegFormerOptions},
+    count::{zegformer_macs, zegformer_params},
+    fusion::Fusion,
+    keys,
+};
+use crate::{
+    ModelError, Precision,
+    config::{Encoder, VisionConfig},
+    cost::{Cost, CostPart},
+    inference::Inference,
+    method::{Architecture, Method, Model, PlainTower, Scoring, StartingPoint},
+    renamed::take_at,
+    section::Section,
+    weights::{KeyTable, Provenance, StateDict},
+};
+
+/// A tensor that every ZegFormer has.
+const QUERIES: &str = "sem_seg_head.predictor.query_embed.weight";
+/// Attention heads of the released ZegFormers; no tensor tells them.
+const RELEASED_HEADS: usize = 8;
+/// The prompt templates of the released ZegFormers for crops, whatever those of their own head are.
+const RELEASED_CROP_TEMPLATES: &str = "zegformer-32";
+
+/// ZegFormer (CVPR 2022), in two stages, in the list of methods.
+#[derive(Debug)]
+pub struct ZegFormerMethod;
+
+/// The words of an experiment file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct ZegFormerSection {
+    /// Image encoder that sees crops in the second stage, by name or by its sizes.
+    encoder: Encoder,
+    /// Side in pixels of the images that the cost is told for.
+    input_resolution: usize,
+    /// The first stage.
+    #[serde(default)]
+    zegformer: ZegFormerConfig,
+}
+
+impl Method for ZegFormerMethod {
+    fn name(&self) -> &'static str {
+        "zegformer"
+    }
+
+    fn title(&self) -> &'static str {
+        "ZegFormer"
+    }
+
+    fn starting_point(&self) -> StartingPoint {
+        StartingPoint::Masks
+    }
+
+    fn key_tables(&self) -> &'static [KeyTable] {
+        &[keys::ZEGFORMER]
+    }
+
+    /// A ZegFormer, whose crops CLIP sees as it was trained.
+    fn configure(
+        &self,
+        section: &Section,
+        _tower: Option<&PlainTower>,
+    ) -> Result<Arc<dyn Architecture>, ModelError> {
+        let section: ZegFormerSection = section.read("`model` (method zegformer)")?;
+        let first = section.zegformer;
+        let tower = VisionConfig {
+            input_resolution: first.crop_side,
+            double_class_embedding: false,
+            ..section.encoder.tower(section.input_resolution)?
+        };
+        let config = ZegFormerConfig {
+            embed_dim: tower.embed_dim,
+            classifier: Some(tower),
+            resolution: section.input_resolution,
+            ..first
+        };
+        config.check()?;
+        Ok(Arc::new(config))
+    }
+
+    fn recognize(&self, weights: &StateDict) -> Result<Option<Arc<dyn Architecture>>, ModelError> {
+        if !weights.contains(QUERIES) {
+            return Ok(None);
+        }
+        let config = ZegFormerConfig {
+            dropout: 0.0,
+            ..ZegFormerConfig::from_weights(weights, RELEASED_HEADS)?
+        };
+        config.check()?;
+        Ok(Some(Arc::new(config)))
+    }
+
+    /// Older experiments have, beside its own, the keys of methods of one stage, with their default values.
+    fn upgrade_experiment(&self, experiment: &mut serde_json::Value) {
+        for key in [
+            "model.head",
+            "model.double-class-embedding",
+            "training.loss",
+        ] {
+            take_at(experiment, key);
+        }
+    }
+}
+
+impl Architecture for ZegFormerConfig {
+    fn method(&self) -> &'static str {
+        ZegFormerMethod.name()
+    }
+
+    fn title(&self) -> &'static str {
+        ZegFormerMethod.title()
+    }
+
+    fn build(
+        &self,
+        weights: &StateDict,
+        device: &Device,
+        seed: u64,
+    ) -> Result<(Box<dyn Model>, Provenance), ModelError> {
+        let (model, provenance) = ZegFormer::build(weights, self, device, seed)?;
+        Ok((Box::new(model), provenance))
+    }
+
+    fn build_packed(
+        &self,
+        weights: &StateDict,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Box<dyn Model>, ModelError> {
+        Ok(Box::new(ZegFormer::build_packed(
+            weights, self, device, precision,
+        )?))
+    }
+
+    fn blueprint(&self, device: &Device) -> Result<Box<dyn Model>, ModelError> {
+        Ok(Box::new(ZegFormer::blueprint(self, device)?))
+    }
+
+    fn trains(&self, key: &str) -> bool {
+        ZegFormer::trains(key)
+    }
+
+    /// The statistics of the backbone's norms, which no other file has.
+    fn keeps(&self, key: &str) -> bool {
+        key.starts_with("backbone.") && key.contains(".norm.")
+    }
+
+    fn is_backbone(&self, key: &str) -> bool {
+        key.starts_with("backbone.") && !key.contains(".norm.")
+    }
+
+    /// The classifier is read under the name that CLIP's own tower has among a model's weights.
+    fn weight_name(&self, key: &str) -> String {
+        match key.strip_prefix("classifier.tower.") {
+            Some(rest) => format!("backbone.{rest}"),
+            None => key.to_owned(),
+        }
+    }
+
+    fn encoder(&self) -> Option<&VisionConfig> {
+        self.classifier.as_ref()
+    }
+
+    fn stride(&self) -> usize {
+        STRIDE
+    }
+
+    fn resolution(&self) -> usize {
+        self.resolution
+    }
+
+    fn scoring(&self) -> Scoring {
+        Scoring::MaskSum
+    }
+
+    fn with_tower(&self, tower: &VisionConfig) -> Option<Arc<dyn Architecture>> {
+        self.classifier.is_none().then(|| {
+            let classifier = Some(tower.clone());
+            Arc::new(Self {
+                classifier,
+                ..self.clone()
+            }) as Arc<dyn Architecture>
+        })
+    }
+
+    /// As the released evaluation has it; without CLIP, the queries' own scores.
+    fn default_inference(&self) -> Inference {
+        let options = ZegFormerOptions {
+            fusion: match self.classifier {
+                Some(_) => Fusion::default(),
+                None => Fusion::QueryAlone,
+            },
+            crop_templates: Some(RELEASED_CROP_TEMPLATES.to_owned()),
+            ..ZegFormerOptions::default()
+        };
+        Inference {
+            longest_side: 2048,
+            method: Section::of(&options).unwrap_or_default(),
+            ..Inference::default()
+        }
+    }
+
+    fn cost(&self, classes: usize) -> Result<Cost, ModelError> {
+        let list = (self as &dyn Architecture).params()?;
+        let macs = zegformer_macs(self, self.resolution, classes).summed();
+        let part = |key, label: String, macs| CostPart { key, label, macs };
+        Ok(Cost {
+            params: zegformer_params(&list),
+            parts: vec![
+                part("head", "first stage".into(), macs.head),
+                part("encoder", format!("{} crops", self.queries), macs.encoder),
+            ],
+            crops: Some(self.queries),
+        })
+    }
+}

@@ -1,0 +1,259 @@
+//! Errors that tests plant into a computation, to see that the comparison finds them.
+//!
+//! They are made of what goes into the computation (weights, images, labels, terms of the loss), so that everything
+//! behind them follows as it would from an error in the code. Errors of single results, such as a value that is not a
+//! number once, are planted between computation and judgement by the tests themselves.
+
+use burn::tensor::Tensor;
+use zeg_model::{
+    trace::Trace,
+    vision::Encoded,
+    weights::{HostTensor, StateDict},
+};
+
+use super::{ParityError, array::Array, typed::TypedModel};
+
+/// What [`PlantedError::ScaledWeight`] multiplies by.
+const SCALE: f32 = 1.0 + 1e-3;
+
+/// An error in a computation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlantedError {
+    /// The first weight, by name, whose name contains this is too large by 1e-3.
+    ScaledWeight(&'static str),
+    /// The first patch of every image, or the first token of every text, is 0.
+    ZeroedToken,
+    /// The first attention, by name, takes the values of its second head for the first, and the other way round.
+    SwappedHeads,
+    /// The loss of this name takes no part in the sum that the gradients are of.
+    MissingTerm(&'static str),
+    /// Tokens attend by the mask of their neighbours: region tokens, or the second and third token of a text.
+    WrongAttentionMask,
+    /// Pixels without a class have the first class, or the first pixel of every mask is on its other side.
+    WrongLabelMask,
+}
+
+impl PlantedError {
+    /// Alters weights before a model is built of them.
+    ///
+    /// - `heads`: of the first attention
+    pub(crate) fn alter_weights(
+        self,
+        weights: &mut StateDict,
+        heads: usize,
+    ) -> Result<(), ParityError> {
+        match self {
+            Self::ScaledWeight(part) => change(weights, part, |tensor| {
+                tensor.values.iter_mut().for_each(|value| *value *= SCALE);
+            }),
+            Self::SwappedHeads => {
+                change(weights, "attn.in_proj_weight", |t| swap_values(t, heads))?;
+                change(weights, "attn.in_proj_bias", |t| swap_values(t, heads))
+            }
+            Self::WrongAttentionMask => change(weights, "region_level_bridge", |t| swap_rows(t, 0)),
+            Self::ZeroedToken | Self::MissingTerm(_) | Self::WrongLabelMask => Ok(()),
+        }
+    }
+
+    /// Alters the weights of a text encoder.
+    ///
+    /// - `prefix`: of the encoder's names
+    /// - `start`: id of the first token of every text
+    pub(crate) fn alter_text_weights(
+        self,
+        weights: &mut StateDict,
+        prefix: &str,
+        start: u32,
+        heads: usize,
+    ) -> Result<(), ParityError> {
+        let positions = format!("{prefix}positional_embedding");
+        match self {
+            Self::ZeroedToken => {
+                change(weights, &positions, |t| zero_row(t, 0))?;
+                let table = format!("{prefix}token_embedding.weight");
+                change(weights, &table, |t| zero_row(t, start as usize))
+            }
+            Self::WrongAttentionMask => change(weights, &positions, |t| swap_rows(t, 1)),
+            _ => self.alter_weights(weights, heads),
+        }
+    }
+
+    /// Alters the first query of a mask transformer, a token of its decoder.
+    pub(crate) fn alter_mask_queries(self, weights: &mut StateDict) -> Result<(), ParityError> {
+        match self {
+            Self::ZeroedToken => change(weights, "query_embed.weight", |t| zero_row(t, 0)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Alters the class token of an image encoder.
+    pub(crate) fn alter_class_token(self, weights: &mut StateDict) -> Result<(), ParityError> {
+        match self {
+            Self::ZeroedToken => {
+                change(weights, "class_embedding", |t| t.values.fill(0.0))?;
+                change(weights, "visual.positional_embedding", |t| zero_row(t, 0))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Alters masks `[height, width]`, each of its own: the first value becomes the other.
+    pub(crate) fn alter_masks<'a, T: Copy + PartialEq + 'a>(
+        self,
+        masks: impl Iterator<Item = &'a mut [T]>,
+        [out, within]: [T; 2],
+    ) {
+        if self == Self::WrongLabelMask {
+            for value in masks.filter_map(<[T]>::first_mut) {
+                *value = if *value == out { within } else { out };
+            }
+        }
+    }
+
+    /// Alters texts: with the positions of [`PlantedError::alter_text_weights`], two tokens change places and nothing
+    /// but what they may attend to differs.
+    pub(crate) fn alter_texts(self, ids: &mut [Vec<u32>]) {
+        if self == Self::WrongAttentionMask {
+            for ids in ids {
+                ids.swap(1, 2);
+            }
+        }
+    }
+
+    /// Alters images `[batch, 3, height, width]`.
+    pub(crate) fn alter_images(self, images: &mut Array, patch: usize) {
+        if self != Self::ZeroedToken {
+            return;
+        }
+        let [.., height, width] = images.shape[..] else {
+            return;
+        };
+        for plane in images.values.chunks_exact_mut((height * width).max(1)) {
+            for row in plane.chunks_exact_mut(width).take(patch) {
+                row[..patch].fill(0.0);
+            }
+        }
+    }
+}
+
+/// Returns an altered copy of images, or of what no error alters.
+pub(crate) fn planted_images(planted: Option<PlantedError>, images: &Array, patch: usize) -> Array {
+    let mut images = images.clone();
+    if let Some(error) = planted {
+        error.alter_images(&mut images, patch);
+    }
+    images
+}
+
+/// Encodes images; where a mask is wrong, puts the region tokens that changed places back to their own, so that
+/// nothing but what they saw differs.
+pub(crate) fn planted_encode(
+    planted: Option<PlantedError>,
+    model: &TypedModel,
+    images: Tensor<4>,
+    trace: &mut Trace,
+) -> Encoded {
+    if planted != Some(PlantedError::WrongAttentionMask) {
+        return model.encode(images, trace);
+    }
+    let mut inner = if trace.is_on() {
+        Trace::on()
+    } else {
+        Trace::off()
+    };
+    let device = images.device().without_autodiff();
+    let mut encoded = model.encode(images, &mut inner);
+    let Some(regions) = encoded.regions.take() else {
+        return encoded;
+    };
+    let count = regions.dims()[1];
+    for (name, data) in inner.into_recorded() {
+        let with_regions = name.starts_with("block")
+            || ["pre_ln_tokens", "ln_pre", "ln_post"].contains(&name.as_str());
+        match data.shape().len() {
+            2 => trace.record(name, &Tensor::<2>::from_data(data, &device)),
+            3 => {
+                let tokens = Tensor::<3>::from_data(data, &device);
+                let first = tokens.dims()[1].saturating_sub(count);
+                if with_regions {
+                    trace.record(name, &swap_tokens(tokens, first));
+                } else {
+                    trace.record(name, &tokens);
+                }
+            }
+            _ => {
+                let maps = Tensor::<4>::from_data(data, &device);
+                let [batch, dim, h, w] = maps.dims();
+                if name == "rlb" {
+                    let tokens = maps.reshape([batch, dim, h * w]).swap_dims(1, 2);
+                    let maps = swap_tokens(tokens, 0).swap_dims(1, 2);
+                    trace.record(name, &maps.reshape([batch, dim, h, w]));
+                } else {
+                    trace.record(name, &maps);
+                }
+            }
+        }
+    }
+    encoded.regions = Some(swap_tokens(regions, 0));
+    encoded
+}
+
+/// Exchanges two neighbours among tokens `[batch, tokens, width]`.
+fn swap_tokens(tokens: Tensor<3>, first: usize) -> Tensor<3> {
+    let [_, count, _] = tokens.dims();
+    let part = |start, length| tokens.clone().narrow(1, start, length);
+    let mut parts = Vec::new();
+    if first > 0 {
+        parts.push(part(0, first));
+    }
+    parts.extend([part(first + 1, 1), part(first, 1)]);
+    if count > first + 2 {
+        parts.push(part(first + 2, count - first - 2));
+    }
+    Tensor::cat(parts, 1)
+}
+
+/// Changes the first tensor, by name, whose name contains `part`; none, where there is none.
+fn change(
+    weights: &mut StateDict,
+    part: &str,
+    change: impl FnOnce(&mut HostTensor),
+) -> Result<(), ParityError> {
+    let mut keys: Vec<String> = weights.keys().map(str::to_owned).collect();
+    keys.sort();
+    let Some(key) = keys.into_iter().find(|key| key.contains(part)) else {
+        return Ok(());
+    };
+    if let Some(mut tensor) = weights.read(&key)? {
+        change(&mut tensor);
+        weights.insert(key, tensor);
+    }
+    Ok(())
+}
+
+/// Values of a row: everything behind the first axis.
+fn row_length(tensor: &HostTensor) -> usize {
+    tensor.shape[1..].iter().product()
+}
+
+fn zero_row(tensor: &mut HostTensor, row: usize) {
+    let length = row_length(tensor);
+    tensor.values[row * length..][..length].fill(0.0);
+}
+
+/// Exchanges a row with the next.
+fn swap_rows(tensor: &mut HostTensor, row: usize) {
+    let length = row_length(tensor);
+    let (first, second) = tensor.values[row * length..][..2 * length].split_at_mut(length);
+    first.swap_with_slice(second);
+}
+
+/// Exchanges the values, the last third of the rows, of the first two heads.
+fn swap_values(tensor: &mut HostTensor, heads: usize) {
+    let (rows, length) = (tensor.shape[0], row_length(tensor));
+    let width = rows / 3;
+    let head = width / heads.max(2) * length;
+    let values = &mut tensor.values[2 * width * length..][..2 * head];
+    let (first, second) = values.split_at_mut(head);
+    first.swap_with_slice(second);
+}

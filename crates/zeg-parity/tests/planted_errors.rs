@@ -1,0 +1,172 @@
+//! Errors planted into the computation: each must be found in every file that it concerns.
+//!
+//! Errors of single results: `src/result_tests.rs`.
+
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use zeg_parity::{
+    Options,
+    PlantedError::{
+        self, MissingTerm, ScaledWeight, SwappedHeads, WrongAttentionMask, WrongLabelMask,
+        ZeroedToken,
+    },
+    run,
+};
+
+/// Errors of every encoder of images with blocks.
+const ENCODER: [PlantedError; 5] = [
+    ScaledWeight("conv1.weight"),
+    ScaledWeight("resblocks.0.attn.out_proj.weight"),
+    ScaledWeight("resblocks.0.mlp.c_proj.weight"),
+    ZeroedToken,
+    SwappedHeads,
+];
+/// Errors of every encoder of texts.
+const TEXT: [PlantedError; 5] = [
+    ScaledWeight("resblocks.0.mlp.c_proj.weight"),
+    ScaledWeight("text_projection"),
+    ZeroedToken,
+    SwappedHeads,
+    WrongAttentionMask,
+];
+/// Errors of the mask loss.
+const LOSS: [PlantedError; 3] = [MissingTerm("focal"), MissingTerm("dice"), WrongLabelMask];
+/// What CLIP-RC adds.
+const REGIONS: [PlantedError; 3] = [
+    MissingTerm("recovery-queries"),
+    MissingTerm("recovery-patches"),
+    WrongAttentionMask,
+];
+/// Errors of ZegFormer's first stage.
+const MASK_TRANSFORMER: [PlantedError; 5] = [
+    ScaledWeight("backbone.stem.conv1.weight"),
+    ScaledWeight("mask_features.weight"),
+    ScaledWeight("decoder.layers.0.linear2.weight"),
+    ZeroedToken,
+    SwappedHeads,
+];
+/// Errors of its losses.
+const SET_LOSS: [PlantedError; 4] = [
+    MissingTerm("loss_ce"),
+    MissingTerm("loss_mask"),
+    MissingTerm("loss_dice"),
+    WrongLabelMask,
+];
+/// Errors of its second stage.
+const CROPS: [PlantedError; 4] = [
+    ScaledWeight("visual.conv1.weight"),
+    ZeroedToken,
+    SwappedHeads,
+    WrongLabelMask,
+];
+
+/// A file of the repository.
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
+}
+
+/// A file of the shared vectors.
+fn shared(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../../shared/vectors")
+        .join(name)
+}
+
+/// Plants each of these errors into a file, if it is there.
+fn plant(path: &Path, errors: &[&[PlantedError]]) {
+    if !path.exists() {
+        use std::io::Write as _;
+        // Straight to standard error: the test harness would swallow `eprintln!`.
+        let line = format!("skipped: {} is not there\n", path.display());
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+        return;
+    }
+    for error in errors.iter().copied().flatten() {
+        let options = Options {
+            device: Device::flex(),
+            assets: None,
+            planted: Some(*error),
+        };
+        let mut report = Vec::new();
+        let summary = run(&[path.to_owned()], &options, &mut report).unwrap();
+        let report = String::from_utf8(report).unwrap();
+        let found = summary.failed > 0 && summary.unreadable == 0 && summary.tensors > 0;
+        assert!(
+            found,
+            "{error:?} in {} is not found:\n{report}",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn in_small_models_of_the_repository() {
+    let zegclip: [&[_]; 3] = [&ENCODER, &LOSS, &[WrongAttentionMask]];
+    let clip_rc: [&[_]; 3] = [&ENCODER, &LOSS, &REGIONS];
+    plant(&golden("zegclip_eps_a.safetensors"), &zegclip);
+    plant(&golden("cliprc_eps_a.safetensors"), &clip_rc);
+    plant(&golden("cliprc_st_a.safetensors"), &clip_rc);
+}
+
+#[test]
+fn in_parts_of_the_repository() {
+    plant(&golden("variants_a.safetensors"), &[&ENCODER]);
+    plant(&golden("text_encoder_a.safetensors"), &[&TEXT]);
+    plant(&golden("misc_zegclip.safetensors"), &[&LOSS]);
+}
+
+#[test]
+fn in_zegformer_of_the_repository() {
+    let file = |part: &str| golden(&format!("zegformer/a_{part}.safetensors"));
+    plant(&file("train"), &[&MASK_TRANSFORMER, &SET_LOSS]);
+    // This shortened file holds no binary masks, which the last error of the second stage alters by one pixel.
+    let [crops @ .., WrongLabelMask] = &CROPS else {
+        panic!("the last error of the second stage is another one");
+    };
+    plant(&file("infer"), &[&MASK_TRANSFORMER, crops]);
+    plant(&file("cliptext"), &[&TEXT]);
+}
+
+#[test]
+fn in_shared_small_models() {
+    let zegclip: [&[_]; 3] = [&ENCODER, &LOSS, &[WrongAttentionMask]];
+    let clip_rc: [&[_]; 3] = [&ENCODER, &LOSS, &REGIONS];
+    plant(&shared("zegclip/zegclip_inductive_a.safetensors"), &zegclip);
+    plant(&shared("zegclip/zegclip_st_a.safetensors"), &zegclip);
+    plant(&shared("clip-rc/cliprc_inductive_a.safetensors"), &clip_rc);
+}
+
+#[test]
+fn in_shared_numbers_of_zegformer() {
+    let file = |part: &str| shared(&format!("zegformer/a_{part}.safetensors"));
+    plant(&file("train"), &[&MASK_TRANSFORMER, &SET_LOSS]);
+    plant(&file("grads"), &[&MASK_TRANSFORMER, &SET_LOSS]);
+    plant(&file("infer"), &[&MASK_TRANSFORMER, &CROPS]);
+    plant(&file("clipbranch"), &[&CROPS]);
+}
+
+#[test]
+fn in_shared_models_of_published_size() {
+    plant(
+        &shared("zegclip/full_zegclip_voc.safetensors"),
+        &[&ENCODER, &LOSS],
+    );
+    plant(
+        &shared("clip-rc/full_cliprc_voc.safetensors"),
+        &[&ENCODER, &LOSS, &REGIONS],
+    );
+}
+
+/// Its limits are those of a run whose own two builds differ by 3e-4; a scale of 1e-3 is within them.
+#[test]
+fn in_the_shared_training_run() {
+    plant(
+        &shared("training/zegclip_trajectory_a.safetensors"),
+        &[&[ZeroedToken, SwappedHeads], &LOSS],
+    );
+}

@@ -1,0 +1,100 @@
+//! How ZegCLIP is trained: focal and dice of independent class masks (section 3.4), or what its ablation compares.
+
+use burn::tensor::Tensor;
+use half::f16;
+use zeg_model::{
+    method::{Architecture, Method as _},
+    methods::zegclip::{ZegClip, ZegClipMethod},
+    trace::Trace,
+    vision::Encoded,
+};
+
+use crate::{
+    TrainError,
+    batch::{Features, Inputs, features_tensor, pictures_tensor},
+    experiment::TrainingConfig,
+    mask_loss::MaskObjective,
+    recipe::{Criterion, LossPart, MethodLoss, PartTerms, Recipe, read_loss},
+    targets::Targets,
+};
+
+/// The recipe.
+pub struct ZegClipRecipe;
+
+impl Recipe for ZegClipRecipe {
+    fn method(&self) -> &'static str {
+        ZegClipMethod.name()
+    }
+
+    fn criterion(
+        &self,
+        training: &TrainingConfig,
+        architecture: &dyn Architecture,
+    ) -> Result<Box<dyn Criterion>, TrainError> {
+        let weights = read_loss(&training.loss)?;
+        let masks = MaskObjective::new(training, weights, architecture)?;
+        Ok(Box::new(ZegClipLoss { masks }))
+    }
+}
+
+/// The loss.
+struct ZegClipLoss {
+    masks: MaskObjective,
+}
+
+/// What the encoder makes of a part.
+fn encode(model: &ZegClip, inputs: Inputs, size: usize, text: &Tensor<2>) -> Encoded {
+    let device = text.device();
+    match inputs {
+        Inputs::Pictures(values) => {
+            model.encode(pictures_tensor(values, size, &device), &mut Trace::off())
+        }
+        Inputs::Features(features) => features_tensor(&features, &device),
+    }
+}
+
+impl MethodLoss for ZegClipLoss {
+    type Model = ZegClip;
+
+    fn terms(&self, model: &ZegClip, part: LossPart) -> Result<PartTerms, TrainError> {
+        let encoded = encode(model, part.inputs, part.size, &part.text);
+        let masks = model
+            .decode_head
+            .forward(encoded, part.text, &mut Trace::off()); // [batch, classes, h, w]
+        self.masks.terms(masks, part.labels, part.normalizer)
+    }
+
+    fn class_logits(
+        &self,
+        model: &ZegClip,
+        inputs: Inputs,
+        size: usize,
+        text: Tensor<2>,
+    ) -> Option<Tensor<4>> {
+        let encoded = encode(model, inputs, size, &text);
+        Some(model.decode_head.forward(encoded, text, &mut Trace::off()))
+    }
+
+    fn count(&self, targets: &Targets) -> usize {
+        self.masks.objective.count(targets)
+    }
+
+    fn features(&self, model: &ZegClip, images: Tensor<4>) -> Result<Option<Features>, TrainError> {
+        let encoded = model.encode(images, &mut Trace::off());
+        Ok(Some(Features {
+            grid: encoded.grid,
+            patches: halves(encoded.patches)?,
+            global: halves(encoded.global)?,
+        }))
+    }
+}
+
+/// Values in main memory, rounded to `f16`.
+fn halves<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f16>, TrainError> {
+    let values: Vec<f32> = tensor
+        .into_data()
+        .convert::<f32>()
+        .try_into_vec()
+        .map_err(|error| TrainError::Backend(format!("{error:?}")))?;
+    Ok(values.into_iter().map(f16::from_f32).collect())
+}
