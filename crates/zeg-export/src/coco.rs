@@ -13,11 +13,42 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::formats::{ExportFormat, ExportSettings, GROUPING, Needs, Opened, POLYGONS};
 use crate::output::{Spool, Target};
 use crate::{
     Classes, ExportError, Exporter, Grouping, Overwrite, Picture, Polygon, Region, Shape, polygons,
     region_rle,
 };
+
+/// Regions pixel by pixel.
+pub(crate) static MASK_FORMAT: ExportFormat = ExportFormat {
+    name: "coco",
+    about: "coco.json: COCO annotations, regions as run-length codes",
+    needs: Needs::Labels,
+    image_suffix: None,
+    open: |classes, settings| open(classes, settings, "coco.json", Shape::Mask),
+};
+
+/// Regions as outlines.
+pub(crate) static POLYGON_FORMAT: ExportFormat = ExportFormat {
+    name: "coco-polygons",
+    about: "coco-polygons.json: COCO annotations, regions as polygons",
+    needs: Needs::Labels,
+    image_suffix: None,
+    open: |classes, settings| open(classes, settings, "coco-polygons.json", POLYGONS),
+};
+
+fn open(classes: Classes, settings: &ExportSettings, name: &str, shape: Shape) -> Opened {
+    let options = CocoOptions {
+        path: settings.folder.join(name),
+        overwrite: settings.overwrite,
+        grouping: GROUPING,
+        minimal_area: settings.minimal_area,
+        shape,
+        supercategory: String::new(),
+    };
+    Ok(Box::new(CocoExporter::create(classes, options)?))
+}
 
 /// What a [`CocoExporter`] writes, and where.
 #[derive(Debug, Clone, PartialEq)]

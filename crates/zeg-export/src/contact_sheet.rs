@@ -12,6 +12,7 @@ use askama::Template;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use crate::address::address;
+use crate::formats::{ExportFormat, Needs};
 use crate::output::{Folder, Spool, Target, file_name};
 use crate::picture::Mean;
 use crate::summary::{ClassSummary, Summary, summarize};
@@ -35,6 +36,24 @@ pub enum Thumbnails {
     /// In a folder beside the page, called like the page with `_files` behind it.
     Linked,
 }
+
+/// One web page.
+pub(crate) static FORMAT: ExportFormat = ExportFormat {
+    name: "html",
+    about: "index.html: one page with all pictures",
+    needs: Needs::Overlay,
+    image_suffix: None,
+    open: |classes, settings| {
+        let options = ContactSheetOptions {
+            path: settings.folder.join("index.html"),
+            overwrite: settings.overwrite,
+            title: format!("Segmented pictures · {}", settings.method),
+            thumbnails: Thumbnails::Embedded,
+            link_suffix: settings.link_suffix.map(str::to_owned),
+        };
+        Ok(Box::new(ContactSheet::create(classes, options)?))
+    },
+};
 
 /// What a [`ContactSheet`] shows, and where it goes.
 #[derive(Debug, Clone, PartialEq)]

@@ -12,10 +12,40 @@ use quick_xml::Writer;
 use quick_xml::events::BytesText;
 
 use crate::classes::xml_text;
+use crate::formats::{ExportFormat, ExportSettings, GROUPING, Needs, Opened, POLYGONS};
 use crate::output::Target;
 use crate::{
     Classes, ExportError, Exporter, Grouping, Overwrite, Picture, Region, Shape, polygons,
 };
+
+/// Regions pixel by pixel.
+pub(crate) static MASK_FORMAT: ExportFormat = ExportFormat {
+    name: "cvat",
+    about: "cvat.xml: annotations for CVAT, masks",
+    needs: Needs::Labels,
+    image_suffix: None,
+    open: |classes, settings| open(classes, settings, "cvat.xml", Shape::Mask),
+};
+
+/// Regions as outlines.
+pub(crate) static POLYGON_FORMAT: ExportFormat = ExportFormat {
+    name: "cvat-polygons",
+    about: "cvat-polygons.xml: annotations for CVAT, polygons",
+    needs: Needs::Labels,
+    image_suffix: None,
+    open: |classes, settings| open(classes, settings, "cvat-polygons.xml", POLYGONS),
+};
+
+fn open(classes: Classes, settings: &ExportSettings, name: &str, shape: Shape) -> Opened {
+    let options = CvatOptions {
+        path: settings.folder.join(name),
+        overwrite: settings.overwrite,
+        grouping: GROUPING,
+        minimal_area: settings.minimal_area,
+        shape,
+    };
+    Ok(Box::new(CvatExporter::create(classes, options)?))
+}
 
 /// What a [`CvatExporter`] writes, and where.
 #[derive(Debug, Clone, PartialEq)]

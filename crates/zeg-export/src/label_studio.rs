@@ -11,6 +11,7 @@ use quick_xml::Writer;
 use serde::Serialize;
 
 use crate::address::address;
+use crate::formats::{ExportFormat, ExportSettings, GROUPING, Needs, Opened, POLYGONS};
 use crate::output::Target;
 use crate::{
     Classes, ExportError, Exporter, Grouping, Overwrite, Picture, Region, Shape, polygons,
@@ -28,6 +29,38 @@ const VALUE_BITS: u32 = 8;
 const LENGTH_BITS: [u32; 4] = [3, 4, 8, 16];
 /// Steps of a percentage.
 const PERCENT_STEPS: f64 = 1000.0;
+
+/// Regions pixel by pixel.
+pub(crate) static MASK_FORMAT: ExportFormat = ExportFormat {
+    name: "label-studio",
+    about: "label-studio.json and .xml: tasks for Label Studio with brush masks",
+    needs: Needs::Labels,
+    image_suffix: None,
+    open: |classes, settings| open(classes, settings, "label-studio", Shape::Mask),
+};
+
+/// Regions as outlines.
+pub(crate) static POLYGON_FORMAT: ExportFormat = ExportFormat {
+    name: "label-studio-polygons",
+    about: "label-studio-polygons.json and .xml: the same with polygons",
+    needs: Needs::Labels,
+    image_suffix: None,
+    open: |classes, settings| open(classes, settings, "label-studio-polygons", POLYGONS),
+};
+
+fn open(classes: Classes, settings: &ExportSettings, name: &str, shape: Shape) -> Opened {
+    let options = LabelStudioOptions {
+        tasks: settings.folder.join(format!("{name}.json")),
+        config: settings.folder.join(format!("{name}.xml")),
+        overwrite: settings.overwrite,
+        grouping: GROUPING,
+        minimal_area: settings.minimal_area,
+        shape,
+        address_prefix: settings.address_prefix.to_owned(),
+        model_version: settings.method.to_owned(),
+    };
+    Ok(Box::new(LabelStudioExporter::create(classes, options)?))
+}
 
 /// What a [`LabelStudioExporter`] writes, and where.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,6 +7,7 @@
 //!
 //! | exporter | files | read by |
 //! | --- | --- | --- |
+//! | (by name: [`formats`]) | label map or overlay as PNG | viewers, scripts |
 //! | [`CocoExporter`] | one JSON file | pycocotools, detectron2, FiftyOne, … |
 //! | [`LabelStudioExporter`] | tasks as JSON and the labelling configuration as XML | Label Studio |
 //! | [`CvatExporter`] | one XML file | CVAT, datumaro |
@@ -34,6 +35,8 @@ pub mod summary;
 mod address;
 mod classes;
 mod error;
+mod formats;
+mod images;
 mod output;
 mod picture;
 mod rle;
@@ -44,6 +47,7 @@ pub use coco::{CocoExporter, CocoOptions};
 pub use contact_sheet::{ContactSheet, ContactSheetOptions, Thumbnails};
 pub use cvat::{CvatExporter, CvatOptions};
 pub use error::ExportError;
+pub use formats::{ExportFormat, ExportSettings, Needs, find_format, formats};
 pub use label_studio::{LabelStudioExporter, LabelStudioOptions};
 pub use picture::{Exporter, Picture};
 pub use polygons::{Polygon, polygons};

@@ -11,6 +11,7 @@ use npyz::WriterBuilder as _;
 use png::{BitDepth, ColorType, Compression, Encoder, EncodingError};
 use zeg_image::write::MAX_CLASS_NAMES_BYTES;
 
+use crate::formats::{ExportFormat, ExportSettings, Needs, Opened};
 use crate::output::{Folder, Target};
 use crate::{Classes, ExportError, Exporter, Overwrite, Picture};
 
@@ -75,6 +76,30 @@ impl ProbabilitySource for ProbabilityPlanes<'_> {
             *value = *found;
         }
     }
+}
+
+/// A PNG a class.
+pub(crate) static PNG_FORMAT: ExportFormat = ExportFormat {
+    name: "probabilities",
+    about: "NAME.probability.CLASS.png: 16-bit grey, 65535 times the score",
+    needs: Needs::Scores,
+    image_suffix: None,
+    open: |classes, settings| open(classes, settings, ProbabilityFormat::Png),
+};
+
+/// An array an image.
+pub(crate) static NPY_FORMAT: ExportFormat = ExportFormat {
+    name: "probabilities-npy",
+    about: "NAME.probability.npy: all scores, float16 [classes, height, width]",
+    needs: Needs::Scores,
+    image_suffix: None,
+    open: |classes, settings| open(classes, settings, ProbabilityFormat::Npy),
+};
+
+fn open(classes: Classes, settings: &ExportSettings, format: ProbabilityFormat) -> Opened {
+    let (folder, overwrite) = (settings.folder, settings.overwrite);
+    let exporter = ProbabilityExporter::create(classes, format, folder, overwrite)?;
+    Ok(Box::new(exporter))
 }
 
 /// How probabilities are written.

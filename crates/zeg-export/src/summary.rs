@@ -7,10 +7,23 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use zeg_image::IGNORE_LABEL;
 
+use crate::formats::{ExportFormat, Needs};
 use crate::output::Folder;
 use crate::picture::Mean;
 use crate::regions::{Connectivity, count_regions};
 use crate::{Classes, ExportError, Exporter, Overwrite, Picture};
+
+/// Numbers of each image.
+pub(crate) static FORMAT: ExportFormat = ExportFormat {
+    name: "summary",
+    about: "NAME.summary.json: area, confidence and regions of each class",
+    needs: Needs::Labels,
+    image_suffix: None,
+    open: |classes, settings| {
+        let exporter = SummaryExporter::create(classes, settings.folder, settings.overwrite)?;
+        Ok(Box::new(exporter))
+    },
+};
 
 /// A picture in numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,0 +1,109 @@
+//! Label maps and overlays as PNG files, one an image.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use zeg_image::{write_named_png, write_rgb_png};
+
+use crate::formats::{ExportFormat, ExportSettings, Needs};
+use crate::output::file_name;
+use crate::{Classes, ExportError, Exporter, Overwrite, Picture};
+
+const LABEL_SUFFIX: &str = ".png";
+const OVERLAY_SUFFIX: &str = ".overlay.png";
+
+/// Label maps.
+pub(crate) static LABELS: ExportFormat = ExportFormat {
+    name: "labels",
+    about: "NAME.png: class indices with a palette and the class names; 255: no class",
+    needs: Needs::Labels,
+    image_suffix: Some(LABEL_SUFFIX),
+    open: |classes, settings| {
+        Ok(Box::new(ImageExporter::new(
+            Kind::Labels,
+            classes,
+            settings,
+        )))
+    },
+};
+
+/// Images with colours and a legend.
+pub(crate) static OVERLAY: ExportFormat = ExportFormat {
+    name: "overlay",
+    about: "NAME.overlay.png: the picture with colours and a legend",
+    needs: Needs::Overlay,
+    image_suffix: Some(OVERLAY_SUFFIX),
+    open: |classes, settings| {
+        Ok(Box::new(ImageExporter::new(
+            Kind::Overlay,
+            classes,
+            settings,
+        )))
+    },
+};
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Labels,
+    Overlay,
+}
+
+/// Writes label maps, or overlays where they are given.
+#[derive(Debug)]
+struct ImageExporter {
+    kind: Kind,
+    classes: Classes,
+    palette: Vec<[u8; 3]>,
+    folder: PathBuf,
+    overwrite: Overwrite,
+    files: Vec<PathBuf>,
+}
+
+impl ImageExporter {
+    fn new(kind: Kind, classes: Classes, settings: &ExportSettings) -> Self {
+        Self {
+            kind,
+            palette: classes
+                .iter()
+                .map(|(label, _)| classes.colour(label))
+                .collect(),
+            classes,
+            folder: settings.folder.to_owned(),
+            overwrite: settings.overwrite,
+            files: Vec::new(),
+        }
+    }
+}
+
+impl Exporter for ImageExporter {
+    fn add(&mut self, picture: &Picture<'_>) -> Result<(), ExportError> {
+        let suffix = match self.kind {
+            Kind::Labels => LABEL_SUFFIX,
+            Kind::Overlay => OVERLAY_SUFFIX,
+        };
+        let path = self.folder.join(file_name(picture.stem, suffix)?);
+        // A link that leads nowhere is something that stands there, too.
+        if self.overwrite == Overwrite::Refuse && fs::symlink_metadata(&path).is_ok() {
+            return Err(ExportError::Exists { path });
+        }
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(ExportError::unwritable(&path))?;
+        }
+        let written = match (self.kind, picture.overlay) {
+            (Kind::Labels, _) => {
+                write_named_png(&path, picture.labels, &self.palette, self.classes.names())
+                    .map(drop)
+            }
+            (Kind::Overlay, Some(overlay)) => write_rgb_png(&path, overlay),
+            (Kind::Overlay, None) => return Ok(()),
+        };
+        written.map_err(|error| ExportError::unwritable(&path)(io::Error::other(error)))?;
+        self.files.push(path);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Vec<PathBuf>, ExportError> {
+        Ok(self.files)
+    }
+}
