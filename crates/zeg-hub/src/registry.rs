@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The list that the program brings along.
-const BUILT_IN: &str = include_str!("registry.toml");
+const BUILT_IN: &str = include_str!("../assets/registry.toml");
 /// No list of models is longer, and no larger file is read.
 const LONGEST_FILE: u64 = 1 << 20;
 
@@ -219,13 +219,6 @@ mod tests {
 
     use super::*;
 
-    fn one_model(name: &str) -> String {
-        format!(
-            "[[model]]\nname = '{name}'\nabout = 'a'\nfamily = 'clip'\nformat = 'safetensors'\nlicence = 'MIT'\n\
-             [[model.file]]\nname = 'a'\nsources = ['https://host.test/a']"
-        )
-    }
-
     #[test]
     fn the_built_in_list_is_right() {
         let registry = Registry::built_in().unwrap();
@@ -285,43 +278,6 @@ mod tests {
             .find("laion/CLIP-ViT-B-16-laion2B-s34B-b88K")
             .unwrap();
         assert_eq!(laion.name, "clip-vit-b-16-laion2b");
-    }
-
-    #[test]
-    fn a_misspelt_name_has_a_closest_one_and_nonsense_has_none() {
-        let registry = Registry::built_in().unwrap();
-        let closest = |name: &str| match registry.find(name).unwrap_err() {
-            HubError::UnknownModel { closest, .. } => closest,
-            other => panic!("{other}"),
-        };
-        assert_eq!(closest("clip-vit-b16").as_deref(), Some("clip-vit-b-16"));
-        assert_eq!(closest("zegcilp").as_deref(), Some("zegclip"));
-        assert_eq!(closest("a photograph of a dog on a sofa"), None);
-        assert_eq!(closest(&"x".repeat(1 << 20)), None);
-    }
-
-    #[test]
-    fn a_users_entry_replaces_the_one_of_its_name() {
-        let mut registry = Registry::built_in().unwrap();
-        let count = registry.entries().len();
-        registry.add(&one_model("zegclip"), "test").unwrap();
-        assert_eq!(registry.entries().len(), count);
-        assert_eq!(registry.find("zegclip").unwrap().files().len(), 1);
-        registry.add(&one_model("tiny"), "test").unwrap();
-        assert_eq!(registry.entries().len(), count + 1);
-    }
-
-    #[test]
-    fn a_size_is_known_where_all_are() {
-        let registry = Registry::built_in().unwrap();
-        let size = |name: &str| registry.find(name).unwrap().size();
-        assert_eq!(size("clip-vit-b-16"), Some(350_837_078));
-        assert_eq!(size("clip-vit-b-16-laion2b"), None);
-        assert_eq!(size("zegclip"), None);
-        assert_eq!(
-            size("clip-vit-base-patch32"),
-            Some(605_247_071 + 4186 + 316)
-        );
     }
 
     #[test]
