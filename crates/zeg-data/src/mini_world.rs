@@ -105,7 +105,7 @@ pub struct WorldSample {
 
 impl WorldSample {
     /// The picture and its labels as an entry of a data set.
-    pub fn into_sample(self, id: String) -> Sample {
+    pub(crate) fn into_sample(self, id: String) -> Sample {
         Sample {
             id,
             image: self.image,

@@ -60,7 +60,7 @@ impl Classes {
     }
 
     /// The colour of a label as CSS and the labelling tools write it: `#rrggbb`.
-    pub fn hex_colour(&self, label: u16) -> String {
+    pub(crate) fn hex_colour(&self, label: u16) -> String {
         zeg_base::hex::colour(self.colour(label))
     }
 

@@ -109,7 +109,7 @@ impl Entry {
     }
 
     /// Bytes of those files whose size is published.
-    pub fn known_size(&self) -> u64 {
+    pub(crate) fn known_size(&self) -> u64 {
         let sizes = self.files().iter().filter_map(|file| file.size);
         sizes.fold(0, u64::saturating_add)
     }
@@ -155,7 +155,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`HubError::Read`] and [`HubError::Registry`], with the list unchanged.
-    pub fn add_file(&mut self, path: &Path) -> Result<(), HubError> {
+    pub(crate) fn add_file(&mut self, path: &Path) -> Result<(), HubError> {
         let text = read_short(path, LONGEST_FILE)?;
         self.add(&text, &path.display().to_string())
     }

@@ -88,7 +88,7 @@ impl WorldSet {
     }
 
     /// Numbers of its pictures within their part.
-    pub fn pictures_mut(&mut self) -> &mut Vec<u64> {
+    pub(crate) fn pictures_mut(&mut self) -> &mut Vec<u64> {
         &mut self.pictures
     }
 
