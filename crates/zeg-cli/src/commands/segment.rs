@@ -14,7 +14,10 @@ use serde::Serialize;
 use zeg::{
     LoadOptions, Segmentation, Segmenter, Words,
     explain::{Explainer, Explanation},
-    export::{Classes, Exporter, Picture, ProbabilitySource, Summary, summarize},
+    export::{
+        Classes, ExportFormat, Exporter, Needs, Picture, ProbabilitySource, Summary, formats,
+        summarize,
+    },
     image::{
         RgbImage, decode_rgb, distinct_palette,
         inputs::{InputPicture, expand},
@@ -27,7 +30,7 @@ use zeg::{
 };
 
 pub(crate) use self::args::SegmentArgs;
-use self::{args::SegmentSettings, outputs::Output};
+use self::args::SegmentSettings;
 use super::model_file::resolve_model;
 use crate::{Program, progress};
 
@@ -209,7 +212,7 @@ impl Work<'_> {
         let image = decode_rgb(&job.input.path)?;
         let [height, width] = [image.height() as usize, image.width() as usize];
         let kinds = &self.settings.output.kinds;
-        let mut spool = if kinds.iter().any(|kind| kind.needs_scores()) {
+        let mut spool = if kinds.iter().any(|kind| kind.needs == Needs::Scores) {
             Some(ScoreSpool::new(self.classes.len(), width)?)
         } else {
             None
@@ -248,7 +251,7 @@ impl Work<'_> {
         let painted = output
             .kinds
             .iter()
-            .any(|kind| kind.needs_overlay())
+            .any(|kind| kind.needs == Needs::Overlay)
             .then(|| {
                 overlay(
                     &done.image,
@@ -274,15 +277,9 @@ impl Work<'_> {
                 .check()
                 .context("reading scores back from the temporary file")?;
         }
-        let of_its_own = [Output::Labels, Output::Overlay];
-        let files = of_its_own
-            .into_iter()
-            .filter(|kind| output.kinds.contains(kind))
-            .map(|kind| {
-                let mut name = stem.as_os_str().to_owned();
-                name.push(kind.suffix());
-                output.folder.join(name)
-            })
+        let files = formats()
+            .filter(|format| output.kinds.contains(format))
+            .filter_map(|format| Some(image_file(&output.folder, stem, format.image_suffix?)))
             .collect();
         Ok(Found {
             summary: Summary {
@@ -317,21 +314,30 @@ fn report(found: &Found) {
     }
 }
 
+/// The PNG of an image in the output folder.
+fn image_file(folder: &Path, stem: &Path, suffix: &str) -> PathBuf {
+    let mut name = stem.as_os_str().to_owned();
+    name.push(suffix);
+    folder.join(name)
+}
+
 /// The name of each picture's results, relative to the output folder. Pictures of one name are refused, as one would
 /// overwrite the other, and so are results that would overwrite a picture.
 fn stems(
     pictures: &[InputPicture],
     folder: &Path,
-    outputs: &[Output],
+    kinds: &[&ExportFormat],
 ) -> anyhow::Result<Vec<PathBuf>> {
     let mut taken: BTreeMap<PathBuf, &Path> = BTreeMap::new();
     pictures
         .iter()
         .map(|picture| {
             let stem = picture.relative.with_extension("");
-            let labels = folder.join(format!("{}.png", stem.display()));
+            let labels = image_file(folder, &stem, ".png");
+            let mut suffixes = kinds.iter().filter_map(|kind| kind.image_suffix);
             anyhow::ensure!(
-                !outputs.contains(&Output::Labels) || !same_file(&labels, &picture.path),
+                !suffixes
+                    .any(|suffix| { same_file(&image_file(folder, &stem, suffix), &picture.path) }),
                 "{}: its labels would overwrite it; choose another folder with -o",
                 picture.path.display()
             );

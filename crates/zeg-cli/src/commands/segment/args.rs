@@ -6,12 +6,12 @@ use anyhow::Context as _;
 use clap::Args;
 use zeg::{
     explain::ExplainOptions,
-    export::Overwrite,
+    export::{ExportFormat, Overwrite},
     image::inputs::Recursion,
     vocab::classes::{ClassQuery, Role, parse_class_list, parse_classes_argument},
 };
 
-use super::outputs::Output;
+use super::outputs::format_parser;
 use crate::commands::{
     JsonTarget,
     shared::{
@@ -46,9 +46,9 @@ pub(crate) struct SegmentArgs {
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
     /// What to write, separated by commas [default: labels,overlay]
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["labels", "overlay"], hide_default_value = true,
+    #[arg(long, value_parser = format_parser(), value_delimiter = ',', default_values = ["labels", "overlay"], hide_default_value = true,
           value_name = "KINDS")]
-    write: Vec<Output>,
+    write: Vec<&'static ExportFormat>,
     /// Replace files that exist
     #[arg(long)]
     overwrite: bool,
@@ -122,7 +122,7 @@ pub(super) struct SegmentSettings {
 #[derive(Debug)]
 pub(super) struct SegmentOutput {
     pub(super) folder: PathBuf,
-    pub(super) kinds: Vec<Output>,
+    pub(super) kinds: Vec<&'static ExportFormat>,
     pub(super) overwrite: Overwrite,
     /// Opacity of colours in overlays, 0 to 1.
     pub(super) opacity: f32,
