@@ -1,0 +1,333 @@
+//! A method from outside: how near a patch's colour is to a class's colour, times one factor that is trained.
+//!
+//! The file is the whole method. It is handed to the program beside the built-in ones, and is then trained, scored, used,
+//! counted and reported as they are.
+#![allow(clippy::unwrap_used)] // in tests
+
+mod common;
+
+use std::{collections::HashMap, process::ExitCode, sync::Arc};
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Device, Tensor},
+};
+use common::{World, write_tensors};
+use zeg::{
+    image::Normalization,
+    model::{
+        ModelError, Precision,
+        classes::ClassQueries,
+        config::VisionConfig,
+        cost::{Cost, CostPart, ParamCounts},
+        method::{
+            Architecture, Method, Model, ModelFacts, PlainTower, Scoring, SegmentationModel,
+            StartingPoint, ViewBatch,
+        },
+        methods::Methods,
+        scores::ViewScores,
+        section::Section,
+        weights::{Init, ParamBuilder, Provenance, StateDict},
+    },
+    vocab::classes::{ClassSet, voc_colour},
+};
+use zeg_cli::{Program, main_with};
+use zeg_train::{
+    TrainError,
+    batch::{Inputs, pictures_tensor},
+    experiment::TrainingConfig,
+    loss::MaskLoss,
+    mask_loss::MaskObjective,
+    recipe::{Criterion, LossPart, MethodLoss, PartTerms, Recipe, Recipes, read_loss},
+};
+
+const PATCH: usize = 4;
+
+/// The method in the list.
+#[derive(Debug)]
+struct Colours;
+
+/// Its architecture: there is nothing to configure.
+#[derive(Debug)]
+struct ColoursConfig;
+
+/// Its model.
+#[derive(Module, Debug)]
+struct ColoursModel {
+    /// Factor on cosines of colours: `[1]`
+    factor: Param<Tensor<1>>,
+}
+
+impl Method for Colours {
+    fn name(&self) -> &'static str {
+        "colours"
+    }
+    fn title(&self) -> &'static str {
+        "Colours"
+    }
+    fn starting_point(&self) -> StartingPoint {
+        StartingPoint::Masks
+    }
+    fn configure(
+        &self,
+        section: &Section,
+        _: Option<&PlainTower>,
+    ) -> Result<Arc<dyn Architecture>, ModelError> {
+        section.refuse_all("model")?;
+        Ok(Arc::new(ColoursConfig))
+    }
+}
+
+impl ColoursConfig {
+    fn from_params(params: &ParamBuilder) -> Result<ColoursModel, ModelError> {
+        Ok(ColoursModel {
+            factor: params.param("factor", [1], Init::Constant(1.0))?,
+        })
+    }
+}
+
+impl Architecture for ColoursConfig {
+    fn method(&self) -> &'static str {
+        Colours.name()
+    }
+    fn title(&self) -> &'static str {
+        Colours.title()
+    }
+    fn build(
+        &self,
+        weights: &StateDict,
+        device: &Device,
+        seed: u64,
+    ) -> Result<(Box<dyn Model>, Provenance), ModelError> {
+        let params = ParamBuilder::new(weights, device, seed, &|_| true);
+        let model = Self::from_params(&params)?;
+        Ok((Box::new(model), params.provenance()))
+    }
+    fn build_packed(
+        &self,
+        weights: &StateDict,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Box<dyn Model>, ModelError> {
+        let params = ParamBuilder::packed(weights, device, 0, precision)?;
+        Ok(Box::new(Self::from_params(&params)?))
+    }
+    fn blueprint(&self, device: &Device) -> Result<Box<dyn Model>, ModelError> {
+        let weights = StateDict::default();
+        let params = ParamBuilder::blueprint(&weights, device, &|_| true);
+        Ok(Box::new(Self::from_params(&params)?))
+    }
+    fn trains(&self, _: &str) -> bool {
+        true
+    }
+    fn encoder(&self) -> Option<&VisionConfig> {
+        None
+    }
+    fn stride(&self) -> usize {
+        PATCH
+    }
+    fn resolution(&self) -> usize {
+        32
+    }
+    fn scoring(&self) -> Scoring {
+        Scoring::Sigmoid
+    }
+    fn cost(&self, classes: usize) -> Result<Cost, ModelError> {
+        Ok(Cost {
+            params: ParamCounts {
+                all: 1,
+                trained: 1,
+                declared_by_reference: 1,
+            },
+            parts: vec![CostPart {
+                key: "head",
+                label: "colours".into(),
+                macs: (3 * classes * (32 / PATCH) * (32 / PATCH)) as u64,
+            }],
+            crops: None,
+        })
+    }
+}
+
+/// Mean colours of patches as unit vectors: `[batch, 3, height, width]` → `[batch, 3, h·w]`, and the grid.
+fn patch_colours(images: Tensor<4>) -> (Tensor<3>, [usize; 2]) {
+    let [batch, channels, height, width] = images.dims();
+    let (h, w) = (height / PATCH, width / PATCH);
+    let colours = images
+        .reshape([batch, channels, h, PATCH, w, PATCH])
+        .mean_dims(&[3, 5]) // [batch, 3, h, 1, w, 1]
+        .reshape([batch, channels, h * w]);
+    let length = (colours.clone().square().sum_dim(1) + 1e-6).sqrt(); // [batch, 1, h·w]
+    (colours / length, [h, w])
+}
+
+impl ColoursModel {
+    /// `[batch, 3, h·w]` and `[classes, 3]` → `[batch, classes, h, w]`
+    fn logits(&self, colours: Tensor<3>, [h, w]: [usize; 2], text: Tensor<2>) -> Tensor<4> {
+        let ([batch, _, _], [classes, _]) = (colours.dims(), text.dims());
+        let cosines = text.unsqueeze::<3>().matmul(colours); // [batch, classes, h·w]
+        let factor = self.factor.val().reshape([1, 1, 1]);
+        ((cosines - 0.95) * factor * 20.0).reshape([batch, classes, h, w])
+    }
+}
+
+impl SegmentationModel for ColoursModel {
+    type Encoding = (Tensor<3>, [usize; 2]);
+
+    fn facts(&self) -> ModelFacts {
+        ModelFacts {
+            stride: PATCH,
+            embed_dim: 3,
+            normalization: Normalization {
+                mean: [0.0; 3],
+                std: [255.0; 3],
+            },
+            scoring: Scoring::Sigmoid,
+        }
+    }
+    fn encode(&self, views: &ViewBatch) -> Result<Vec<Self::Encoding>, ModelError> {
+        let (colours, grid) = patch_colours(views.images.clone());
+        let [batch, _, _] = colours.dims();
+        Ok((0..batch)
+            .map(|index| (colours.clone().narrow(0, index, 1), grid))
+            .collect())
+    }
+    fn score(
+        &self,
+        (colours, grid): &Self::Encoding,
+        classes: &ClassQueries,
+    ) -> Result<ViewScores, ModelError> {
+        let logits = self.logits(colours.clone(), *grid, classes.text.clone());
+        Ok(ViewScores::Logits(logits))
+    }
+}
+
+/// Its recipe: the usual loss of class masks.
+struct ColoursRecipe;
+
+struct ColoursLoss(MaskObjective);
+
+impl Recipe for ColoursRecipe {
+    fn method(&self) -> &'static str {
+        Colours.name()
+    }
+    fn criterion(
+        &self,
+        training: &TrainingConfig,
+        architecture: &dyn Architecture,
+    ) -> Result<Box<dyn Criterion>, TrainError> {
+        let weights: MaskLoss = read_loss(&training.loss)?;
+        let masks = MaskObjective::new(training, weights, architecture)?;
+        Ok(Box::new(ColoursLoss(masks)))
+    }
+}
+
+impl MethodLoss for ColoursLoss {
+    type Model = ColoursModel;
+
+    fn terms(&self, model: &ColoursModel, part: LossPart) -> Result<PartTerms, TrainError> {
+        let device = part.device();
+        let Inputs::Pictures(values) = part.inputs else {
+            return Err(TrainError::Config("images are needed".into()));
+        };
+        let (colours, grid) = patch_colours(pictures_tensor(values, part.size, &device));
+        let masks = model.logits(colours, grid, part.text);
+        self.0.terms(masks, part.labels, part.normalizer)
+    }
+}
+
+const EXPERIMENT: &str = r#"
+[data]
+dataset = "voc12"
+classes = "voc20"
+train-split = "train"
+eval-split = "val"
+
+[model]
+method = "colours"
+
+[training]
+setting = "inductive"
+steps = 4
+batch = 2
+preprocess = { kind = "random-crop", base-scale = [64, 40], crop = 32 }
+schedule = { base = 1e-2, warmup-steps = 0 }
+
+[inference]
+short-side = 40
+crop = 32
+stride = 32
+seen-offset = 0.0
+"#;
+
+#[test]
+fn a_method_from_outside_is_trained_scored_used_counted_and_reported() {
+    let world = World::new();
+    let path = |name: &str| world.path(name).display().to_string();
+    // A class's embedding is its colour.
+    let names = ClassSet::by_name("voc20").unwrap().classes;
+    let colours = (1..=names.len()).flat_map(|class| voc_colour(class).map(f32::from));
+    let metadata = HashMap::from([("classes".to_owned(), serde_json::to_string(&names).unwrap())]);
+    write_tensors(
+        &world.path("colours.safetensors"),
+        &[(
+            "embeddings".into(),
+            vec![names.len(), 3],
+            colours.collect::<Vec<_>>(),
+        )],
+        metadata,
+    );
+    std::fs::write(world.path("colours.toml"), EXPERIMENT).unwrap();
+
+    let program = Program {
+        methods: Methods::default().with(&Colours),
+        recipes: Recipes::default().with(&ColoursRecipe),
+    };
+    let zeg = |arguments: &[&str]| {
+        let all = std::iter::once("zeg").chain(arguments.iter().copied());
+        let code = main_with(&program, all);
+        assert_eq!(
+            format!("{code:?}"),
+            format!("{:?}", ExitCode::SUCCESS),
+            "{arguments:?}"
+        );
+    };
+    let (config, data, run) = (path("colours.toml"), path("VOC2012"), path("run"));
+    let (model, record) = (path("run/model.safetensors"), path("record"));
+    zeg(&["info", &config]);
+    let text = path("colours.safetensors");
+    let weights = path("tower.safetensors");
+    zeg(&[
+        "train",
+        &config,
+        "--data",
+        &data,
+        "--weights",
+        &weights,
+        "--text",
+        &text,
+        "-o",
+        &run,
+    ]);
+    zeg(&["eval", &model, "--data", &data, "-o", &record]);
+    zeg(&["report", &record, "-o", &path("report")]);
+    zeg(&["info", &model]);
+    let image = world.picture("2007_000004").display().to_string();
+    let out = path("out");
+    zeg(&[
+        "segment",
+        &image,
+        "--model",
+        &model,
+        "--classes",
+        "aeroplane, bicycle, bird",
+        "-o",
+        &out,
+    ]);
+    assert!(world.path("out/2007_000004.png").exists());
+    let record = zeg::eval::Evaluation::open(world.path("record")).unwrap();
+    assert_eq!(record.method, "Colours");
+    // Chance is 1 in 20; darker classes have the direction of brighter ones.
+    assert!(record.report().unwrap().p_acc.unwrap() > 0.2);
+    assert!(world.path("report").exists());
+}
