@@ -1,8 +1,8 @@
 //! `zeg parity`: numbers that the reference implementations computed, recomputed here and compared.
 //!
-//! A file of reference numbers ([`file`]) describes itself: its metadata hold the whole configuration, so any file of
-//! a known form ([`Kind`]) can be checked, whatever its sizes and seeds. Each kind has a module that feeds the file's
-//! inputs to the program's own models, losses and optimiser and compares tensor by tensor ([`check`]); nothing is
+//! A file of reference numbers (`file`) describes itself: its metadata hold the whole configuration, so any file of
+//! a known form (`Kind`) can be checked, whatever its sizes and seeds. Each kind has a module that feeds the file's
+//! inputs to the program's own models, losses and optimiser and compares tensor by tensor (`check`); nothing is
 //! computed here a second way. One computation counts; the same computation run again must give the same bits. What is
 //! not recomputed is an input or a weight, listed and not counted; any other tensor without a result fails.
 //!

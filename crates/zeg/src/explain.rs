@@ -3,7 +3,7 @@
 //! For every large region of an image, the mean score of each class over the region's pixels; the best of them say what
 //! else the region might have been. Pixels without a class are a region of their own.
 //!
-//! Regions are found while the scores go by ([`growth`]): a row's pixels join the regions that they touch in the row above,
+//! Regions are found while the scores go by (`growth`): a row's pixels join the regions that they touch in the row above,
 //! and their scores join the regions' sums. Scores are neither kept nor computed again.
 
 mod growth;
