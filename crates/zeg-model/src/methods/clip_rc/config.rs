@@ -41,7 +41,7 @@ impl ClipRcConfig {
     /// Checks that the numbers fit each other.
     ///
     /// # Errors
-    /// As [`ZegClipConfig::check`]; or there are no region tokens.
+    /// As for every encoder and head; or there are no region tokens.
     pub fn check(&self) -> Result<(), ModelError> {
         check_parts(&self.encoder, &self.head)?;
         if self.encoder.regions.is_none_or(|regions| regions == 0) {
