@@ -4,28 +4,16 @@
 //! its upper 24 bits become a number in [-1, 1) that is exact in `f32`. What is drawn for a parameter is then scaled
 //! by a rule that depends on its name and shape ("Weight generator" in the vectors' README).
 
+use zeg_base::{
+    hash::fnv1a,
+    random::{GOLDEN_GAMMA, splitmix64},
+};
+
 use crate::weights::HostTensor;
-
-/// splitmix64's increment, also what one seed is apart from the next.
-const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
-
-/// FNV-1a, 64 bits.
-fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
-/// Output of splitmix64 at a state.
-fn splitmix64(state: u64) -> u64 {
-    let x = state.wrapping_add(GOLDEN_GAMMA);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
-}
 
 /// `count` numbers in [-1, 1), the raw material of everything else.
 pub fn uniform(name: &str, seed: u64, count: usize) -> impl Iterator<Item = f32> {
+    // Seeds are an increment of splitmix64 apart.
     let start = fnv1a(name).wrapping_add(seed.wrapping_mul(GOLDEN_GAMMA));
     (0..count as u64).map(move |i| {
         let bits = splitmix64(start.wrapping_add(i)) >> 40; // 24 bits

@@ -12,6 +12,7 @@ use safetensors::{Dtype, tensor::TensorView};
 use tempfile::TempDir;
 use zeg::image::{LabelMap, RgbImage, write_indexed_png};
 use zeg::vocab::classes::{ClassSet, voc_colour};
+use zeg_base::random::{GOLDEN_GAMMA, splitmix64};
 
 /// Sizes of the image tower.
 pub(crate) const WIDTH: usize = 32;
@@ -275,11 +276,9 @@ fn unit_row(seed: u64) -> Vec<f32> {
 fn noise(seed: u64, count: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x1234_5678_9ABC_DEF1);
     let mut next = || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
+        let bits = splitmix64(state) >> 40;
+        state = state.wrapping_add(GOLDEN_GAMMA);
+        bits as f32 / (1_u32 << 23) as f32 - 1.0
     };
     (0..count).map(|_| next()).collect()
 }

@@ -1,7 +1,6 @@
 //! Encoded views of a frozen encoder: from a file that an earlier run kept, or computed and kept.
 
 use std::{
-    fmt::Write as _,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     time::UNIX_EPOCH,
@@ -12,6 +11,7 @@ use zeg_train::experiment::Experiment;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use zeg::data::{OpenSet, Pipeline, SampleSource as _};
+use zeg_base::hex;
 use zeg_train::{TrainError, checkpoint::CheckpointInfo, features::FeatureCache, trainer::Trainer};
 
 use crate::progress;
@@ -59,7 +59,7 @@ pub(super) fn features(
     });
     let file = folder.map(|folder| {
         let digest = Sha256::digest(origin.to_string());
-        let name = hexadecimal(&digest[..8]);
+        let name = hex::encode(&digest[..8]);
         folder.join(format!("features-{name}.safetensors"))
     });
     if let Some(cache) = file
@@ -99,13 +99,6 @@ pub(super) fn features(
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// Digest of the pictures and label maps: of files names, sizes and times of change.
 fn pictures_of(dataset: &OpenSet) -> String {
     let mut digest = Sha256::new();
@@ -115,7 +108,7 @@ fn pictures_of(dataset: &OpenSet) -> String {
             let (part, pictures) = set.pictures();
             let world = json!([set.world().config(), part, pictures]);
             digest.update(world.to_string());
-            return hexadecimal(&digest.finalize());
+            return hex::encode(digest.finalize());
         }
     };
     for path in dataset
@@ -131,5 +124,5 @@ fn pictures_of(dataset: &OpenSet) -> String {
             digest.update(since.unwrap_or_default().as_nanos().to_le_bytes());
         }
     }
-    hexadecimal(&digest.finalize())
+    hex::encode(digest.finalize())
 }
