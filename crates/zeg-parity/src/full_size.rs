@@ -1,48 +1,40 @@
-//! A model of published size, its weights generated: sampled activations, losses, gradient norms and samples. The file's
-//! description is a name of a configuration, and reading it takes the room that makes this longer than other files.
+//! A model of published size, its weights generated: sampled activations, losses, gradient norms and samples.
 //!
-//! The encoder runs once for evaluation and training: without dropout both see the same tokens, and it is the
-//! heads that take all classes or the seen ones. Only the loss behind the optimiser's step needs a second pass.
+//! Everything is held to one computation: inference in packed layers, training in plain ones. The loss behind the
+//! optimiser's step needs a second pass of the encoder, with the stepped prompts.
 
-use std::{collections::BTreeMap, path::Path};
+mod case;
+
+use std::collections::BTreeMap;
 
 use burn::{
     module::Module,
-    tensor::{Device, Tensor, activation},
+    tensor::{Tensor, activation},
 };
-use zeg_image::IGNORE_LABEL;
 use zeg_model::{
-    config::{HeadConfig, PromptConfig, PromptDepth, VisionConfig},
     embeddings::ClassEmbeddings,
     inference::{Inference, ScoreMap, lower_seen},
-    params::{flat_gradients, list_params},
+    params::flat_gradients,
     resize::bilinear,
     trace::Trace,
-    weights::StateDict,
 };
 use zeg_train::{
-    methods::clip_rc::ClipRcLossWeights,
     optimizer::{AdamWSettings, NamedAdamW},
     schedule::Schedule,
-    targets::Targets,
 };
-use zeg_vocab::classes::ClassSet;
 
+use self::case::Case;
 use super::{
     Options, ParityError,
     array::Array,
     assets,
     check::{Check, Computed},
-    file::{Meta, integers_in},
-    generator,
     limit::Limit,
-    planted::{PlantedError, planted_encode, planted_images},
+    planted::planted_encode,
     progress,
     small_model::compare_labels,
-    training_part::{
-        NamedGradients, Pass, compare_gradients, compare_losses, planted_labels, seen_classes,
-    },
-    typed::{TypedConfig, TypedModel},
+    training_part::{NamedGradients, compare_gradients, compare_losses},
+    typed::TypedModel,
 };
 
 /// Values of a gradient that are stored, at most.
@@ -111,282 +103,6 @@ fn compare_step(
         case.limits.after_step,
     );
     Ok(())
-}
-
-/// Limits that are not the same for all files of this kind.
-struct Limits {
-    gradient: Limit,
-    after_step: Limit,
-}
-
-impl Limits {
-    /// Of a model with region tokens: its decoders have a ReLU whose input lies at rounding distance from 0, and a value
-    /// map whose gradient is 1.5e-5 of its tensor's RMS, so that a right computation deviates by 3.3e-3 in gradients
-    /// and 1.4e-4 in the loss behind the step, in double precision, too.
-    const REGIONS: Self = Self {
-        gradient: Limit::OfRms(5e-3),
-        after_step: Limit::OfRms(5e-4),
-    };
-    const OTHERS: Self = Self {
-        gradient: Limit::GRADIENT,
-        after_step: Limit::ACTIVATION,
-    };
-}
-
-/// What the description says.
-struct Case {
-    config: TypedConfig,
-    limits: Limits,
-    planted: Option<PlantedError>,
-    loss: ClipRcLossWeights,
-    /// Side of the picture in pixels.
-    size: usize,
-    classes: ClassSet,
-    /// File name of the class embeddings.
-    table: String,
-    seed: u64,
-    image: ImageRecipe,
-    label: LabelRecipe,
-}
-
-/// `a·gen("full.image") + b·gen("full.image.low")`, the latter in blocks of `factor` pixels.
-struct ImageRecipe {
-    fine: f32,
-    coarse: f32,
-    factor: usize,
-}
-
-/// `gen_int("full.label", [1, 1, side, side], below)`, one value of which is ignored, in blocks of `factor` pixels.
-struct LabelRecipe {
-    side: usize,
-    below: u32,
-    ignored: u32,
-    factor: usize,
-}
-
-impl Case {
-    fn read(check: &Check) -> Result<Self, ParityError> {
-        let meta = check.file().meta();
-        let config = meta.at("config_file")?;
-        let name = config.text()?;
-        let recipe = Recipe::of(name).ok_or_else(|| {
-            config.error("is neither vpt_seg_zero_vit-b_… nor clip_rc_zero_vit-b_…")
-        })?;
-        let classes = if name.contains("coco") {
-            "coco-stuff171"
-        } else {
-            "voc20"
-        };
-        let weights = meta.at("weights")?;
-        let table = weights
-            .text()?
-            .split_whitespace()
-            .find(|word| Path::new(word).extension().is_some_and(|e| e == "npy"));
-        let encoder = VisionConfig {
-            input_resolution: recipe.size,
-            prompts: Some(PromptConfig {
-                tokens: recipe.tokens,
-                depth: PromptDepth::First(recipe.blocks),
-                dropout: 0.0,
-            }),
-            regions: recipe.regions,
-            ..VisionConfig::by_name("ViT-B/16")?
-        };
-        let head = HeadConfig {
-            dropout: 0.0,
-            ..HeadConfig::default()
-        };
-        Ok(Self {
-            limits: match encoder.regions {
-                Some(_) => Limits::REGIONS,
-                None => Limits::OTHERS,
-            },
-            config: TypedConfig::new(encoder, head),
-            planted: check.planted(),
-            loss: recipe.loss,
-            size: recipe.size,
-            classes: ClassSet::by_name(classes)?,
-            table: table
-                .ok_or_else(|| weights.error("names no class embeddings"))?
-                .to_owned(),
-            seed: meta.at("seed")?.count()? as u64,
-            image: ImageRecipe::read(&meta.at("image")?)?,
-            label: LabelRecipe::read(&meta.at("label")?)?,
-        })
-    }
-
-    /// The generated weights.
-    fn weights(&self, device: &Device) -> Result<StateDict, ParityError> {
-        let mut weights = StateDict::default();
-        let blueprint = self.config.blueprint(device)?;
-        for info in list_params(&blueprint, |_| false) {
-            // Region tokens start as the model itself makes them, of the class token and its position.
-            if info.name != "backbone.region_level_bridge" {
-                let values = generator::parameter(&info.name, self.seed, &info.shape);
-                weights.insert(info.name, values);
-            }
-        }
-        if let Some(error) = self.planted {
-            error.alter_weights(&mut weights, self.config.encoder().heads)?;
-        }
-        Ok(weights)
-    }
-
-    /// The image, `[1, 3, size, size]`.
-    fn images(&self) -> Array {
-        let ImageRecipe {
-            fine,
-            coarse,
-            factor,
-        } = self.image;
-        let (size, side) = (self.size, self.size / factor);
-        let noise = generator::uniform("full.image", self.seed, 3 * size * size);
-        let blocks: Vec<f32> =
-            generator::uniform("full.image.low", self.seed, 3 * side * side).collect();
-        let values = noise.enumerate().map(|(i, v)| {
-            let (plane, y, x) = (i / (size * size), i / size % size, i % size);
-            let block = blocks[(plane * side + y / factor) * side + x / factor];
-            v * fine + block * coarse
-        });
-        let image = Array::from_values(&[1, 3, size, size], &values.collect::<Vec<f32>>());
-        planted_images(self.planted, &image, self.config.encoder().patch)
-    }
-
-    /// The image's labels among the seen classes.
-    fn targets(&self) -> Result<Targets, ParityError> {
-        let LabelRecipe {
-            side,
-            below,
-            ignored,
-            factor,
-        } = self.label;
-        let blocks = generator::integers("full.label", self.seed, side * side, below);
-        let size = side * factor;
-        let mut labels: Vec<u16> = (0..size * size)
-            .map(
-                |i| match blocks[i / size / factor * side + i % size / factor] {
-                    label if label == ignored => IGNORE_LABEL,
-                    label => label as u16,
-                },
-            )
-            .collect();
-        planted_labels(self.planted, &mut labels);
-        let seen = self.classes.seen();
-        seen_classes(&seen, self.classes.len())?.map(&mut labels);
-        Ok(Targets::new(labels, 1, [size; 2], seen.len())?)
-    }
-
-    /// A pass in train mode.
-    fn pass(
-        &self,
-        model: &TypedModel,
-        images: Tensor<4>,
-        text: Tensor<2>,
-        targets: &Targets,
-    ) -> Pass {
-        let trace = &mut Trace::off();
-        let encoded = planted_encode(self.planted, model, images, trace);
-        let (grid, recovery) = model.decode(encoded, text, trace);
-        Pass {
-            masks: bilinear(grid, [self.size; 2]),
-            targets: targets.clone(),
-            recovery,
-            planted: self.planted,
-        }
-    }
-}
-
-/// What the name of a configuration file tells, and what every file of its kind holds.
-struct Recipe {
-    size: usize,
-    tokens: usize,
-    blocks: usize,
-    regions: Option<usize>,
-    loss: ClipRcLossWeights,
-}
-
-impl Recipe {
-    fn of(name: &str) -> Option<Self> {
-        let words: Vec<&str> = name.trim_end_matches(".py").split(['/', '_']).collect();
-        let size = words.iter().find_map(|word| {
-            let (height, width) = word.split_once('x')?;
-            height.parse().ok().filter(|_| height == width)
-        })?;
-        let numbers: Vec<usize> = words.iter().filter_map(|word| word.parse().ok()).collect();
-        if !words.contains(&"vit-b") || !words.contains(&"zero") {
-            return None;
-        }
-        match numbers[..] {
-            // clip_rc_zero_vit-b_512x512_40k_voc_10_16: prompts, regions; prompts in all blocks
-            [tokens, regions] if name.contains("clip_rc") => Some(Self {
-                size,
-                tokens,
-                blocks: 12,
-                regions: Some(regions),
-                loss: if name.contains("coco") {
-                    weights(200.0, 3.0, 50.0)
-                } else {
-                    weights(100.0, 1.0, 2.0)
-                },
-            }),
-            // vpt_seg_zero_vit-b_512x512_20k_12_10: blocks with prompts, prompts
-            [blocks, tokens] if name.contains("vpt_seg") => Some(Self {
-                size,
-                tokens,
-                blocks,
-                regions: None,
-                loss: ClipRcLossWeights::default(),
-            }),
-            _ => None,
-        }
-    }
-}
-
-/// The released weights of CLIP-RC (section 13.4 of the reference's specification).
-fn weights(focal: f64, dice: f64, recovery: f64) -> ClipRcLossWeights {
-    ClipRcLossWeights {
-        focal,
-        dice,
-        recovery,
-    }
-}
-
-impl ImageRecipe {
-    fn read(meta: &Meta) -> Result<Self, ParityError> {
-        let text = meta.text()?;
-        let known = text.contains(r#"*gen("full.image") + "#)
-            && text.contains(r#"*gen("full.image.low") "#)
-            && text.contains(" nearest x");
-        let factors: Vec<f32> = text
-            .split_whitespace()
-            .filter_map(|word| word.split_once("*gen")?.0.parse().ok())
-            .collect();
-        match (known, &factors[..], integers_in(text).last()) {
-            (true, &[fine, coarse], Some(&factor)) if factor > 0 => Ok(Self {
-                fine,
-                coarse,
-                factor,
-            }),
-            _ => Err(meta.error("is another recipe than is known")),
-        }
-    }
-}
-
-impl LabelRecipe {
-    fn read(meta: &Meta) -> Result<Self, ParityError> {
-        let text = meta.text()?;
-        let known =
-            text.starts_with(r#"gen_int("full.label",[1,1,"#) && text.contains("->255, nearest x");
-        match (known, &integers_in(text)[..]) {
-            (true, &[1, 1, side, _, below, ignored, 255, factor]) => Ok(Self {
-                side,
-                below: below as u32,
-                ignored: ignored as u32,
-                factor,
-            }),
-            _ => Err(meta.error("is another recipe than is known")),
-        }
-    }
 }
 
 fn compare_eval(

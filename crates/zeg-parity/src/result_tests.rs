@@ -67,7 +67,7 @@ fn changed(comparison: &Comparison, change: impl Fn(&mut Array)) -> Option<Compa
     (!unchanged).then_some(comparison)
 }
 
-/// The part of a reference's unit that a change must exceed to be an error at all.
+/// Whether a change is larger than what the limit allows, with some room for where the result was before.
 fn is_more_than_the_limit(before: &Comparison, after: &Comparison) -> bool {
     let (Content::Values { reference, found }, Content::Values { found: other, .. }) =
         (&before.content, &after.content)
@@ -118,7 +118,7 @@ fn plant_all(label: &str, computed: &Computed) -> usize {
         assert!(comparison.outcome().passed(), "{name}");
         let mut found = |what: &str, wrong: Option<Comparison>, small: bool| {
             let Some(wrong) = wrong else { return };
-            // Errors within the limits of the file are none. Those of a whole token or head never are.
+            // A token or a head whose values are within the limit anyway can be lost without being missed.
             if small && !is_more_than_the_limit(comparison, &wrong) {
                 return;
             }
