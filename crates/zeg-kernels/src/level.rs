@@ -24,6 +24,7 @@ pub(crate) enum Instructions {
 
 thread_local! {
     static CHOSEN: Cell<Option<Level>> = const { Cell::new(None) };
+    static COMPOSED: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Level {
@@ -71,6 +72,19 @@ impl fmt::Debug for Level {
     }
 }
 
+/// Names for people: `portable`, `AVX2`, `AVX-512`.
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Instructions::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => "AVX2",
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => "AVX-512",
+        })
+    }
+}
+
 /// Runs `work` with the operations that this thread starts at `level`; for comparing levels.
 ///
 /// The gradient of an operation runs at the level of its forward pass.
@@ -83,6 +97,24 @@ pub fn at_level<T>(level: Level, work: impl FnOnce() -> T) -> T {
     }
     let _restore = Restore(CHOSEN.replace(Some(level)));
     work()
+}
+
+/// Runs `work` as on a device that this crate has no kernels for: the operations that this thread starts are composed
+/// of burn's own, and models that it builds hold plain weights. For comparing kernels with what they stand in for.
+pub fn composed_alone<T>(work: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            COMPOSED.set(self.0);
+        }
+    }
+    let _restore = Restore(COMPOSED.replace(true));
+    work()
+}
+
+/// Whether an enclosing [`composed_alone`] keeps this thread from using kernels.
+pub(crate) fn is_composed_alone() -> bool {
+    COMPOSED.get()
 }
 
 /// Makes a function that runs a kernel, a function generic over `const FMA: bool` (whether multiply-add is one fast
@@ -127,6 +159,18 @@ pub(crate) use dispatched;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kernels_are_left_out_until_the_work_ends() {
+        let device = burn::tensor::Device::flex();
+        assert!(crate::runs_on(&device));
+        composed_alone(|| {
+            assert!(!crate::runs_on(&device));
+            composed_alone(|| assert!(is_composed_alone()));
+            assert!(is_composed_alone());
+        });
+        assert!(crate::runs_on(&device));
+    }
 
     #[test]
     fn the_fastest_level_is_the_default_and_a_choice_ends_with_its_work() {

@@ -31,8 +31,8 @@ mod softmax;
 
 pub use activation::Activation;
 pub use block::{Norm, PackedBlock, Workspace};
-pub use level::{Level, at_level};
-pub use linear::{PackedLinear, Precision, Then};
+pub use level::{Level, at_level, composed_alone};
+pub use linear::{PackedLinear, Precision, Then, integer_instructions};
 pub use ops::{
     MaskSums, attention_packed, gelu, layer_norm, mask_sums, quick_gelu, runs_on, sigmoid, softmax,
 };

@@ -54,6 +54,15 @@ impl fmt::Display for Precision {
     }
 }
 
+/// The instructions that products of integers use at a level, for people.
+pub fn integer_instructions(level: Level) -> String {
+    #[cfg(target_arch = "x86_64")]
+    if tile::has_bytes(level) {
+        return "AVX-512 VNNI".to_owned();
+    }
+    level.to_string()
+}
+
 /// What happens to a product and its bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {

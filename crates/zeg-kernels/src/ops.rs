@@ -7,17 +7,19 @@ use burn::{
     tensor::{DType, Device, Tensor},
 };
 
-use crate::{activation::Activation, backend::FusedOps, composed, mask_sums::Truth};
+use crate::{
+    activation::Activation, backend::FusedOps, composed, level::is_composed_alone, mask_sums::Truth,
+};
 
 /// Whether the kernels of this crate are what computes on a device, without gradients.
 pub fn runs_on(device: &Device) -> bool {
-    matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+    matches!(device.as_dispatch(), DispatchDevice::Flex(_)) && !is_composed_alone()
 }
 
 /// Whether the kernels of this crate can compute with this tensor.
 pub(crate) fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
     let device = x.device().without_autodiff();
-    x.dtype() == DType::F32 && matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+    x.dtype() == DType::F32 && runs_on(&device)
 }
 
 /// Multi-head self-attention, softmax(Q·Kᵀ/√head + mask)·V for every head.
