@@ -15,7 +15,6 @@ use zeg_model::{
     ModelError, Precision,
     inference::{ClassQueries, Inference, TestTime},
     method::{Architecture, Model},
-    params::list_params,
     weights::StateDict,
 };
 use zeg_train::{
@@ -193,13 +192,7 @@ pub fn classes(experiment: &Experiment) -> Result<ClassSet, DataError> {
 /// # Errors
 /// The configuration contradicts itself.
 pub fn generated_weights(config: &dyn Architecture) -> Result<StateDict, ModelError> {
-    let blueprint = config.blueprint(&Device::flex())?;
-    let mut weights = StateDict::default();
-    for info in list_params(&*blueprint, |_| false) {
-        let values = noise::parameter(&info.name, 0, &info.shape);
-        weights.insert(config.weight_name(&info.name), values);
-    }
-    Ok(weights)
+    noise::weights(config, 0)
 }
 
 /// A model with such weights, for inference.
@@ -216,13 +209,7 @@ pub fn generated_model(
 
 /// Class embeddings of unit length: `[classes, dim]`.
 fn text(classes: usize, dim: usize, device: &Device) -> Tensor<2> {
-    let mut values: Vec<f32> = noise::uniform("bench.text", 0, classes * dim).collect();
-    for row in values.chunks_exact_mut(dim.max(1)) {
-        let length = row.iter().map(|v| v * v).sum::<f32>().sqrt();
-        for value in row {
-            *value /= length;
-        }
-    }
+    let values = noise::class_embeddings("bench.text", 0, classes, dim);
     Tensor::from_data(TensorData::new(values, [classes, dim]), device)
 }
 

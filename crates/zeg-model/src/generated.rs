@@ -4,12 +4,18 @@
 //! its upper 24 bits become a number in [-1, 1) that is exact in `f32`. What is drawn for a parameter is then scaled
 //! by a rule that depends on its name and shape ("Weight generator" in the vectors' README).
 
+use burn::tensor::Device;
 use zeg_base::{
     hash::fnv1a,
     random::{GOLDEN_GAMMA, splitmix64},
 };
 
-use crate::weights::HostTensor;
+use crate::{
+    ModelError,
+    method::Architecture,
+    params::list_params,
+    weights::{HostTensor, StateDict},
+};
 
 /// `count` numbers in [-1, 1), the raw material of everything else.
 pub fn uniform(name: &str, seed: u64, count: usize) -> impl Iterator<Item = f32> {
@@ -36,6 +42,32 @@ pub fn parameter(name: &str, seed: u64, shape: &[usize]) -> HostTensor {
         shape: shape.to_vec(),
         values: values.map(|v| v * amplitude + offset).collect(),
     }
+}
+
+/// Weights for every parameter of a model.
+///
+/// # Errors
+/// The configuration contradicts itself.
+pub fn weights(architecture: &dyn Architecture, seed: u64) -> Result<StateDict, ModelError> {
+    let blueprint = architecture.blueprint(&Device::flex())?;
+    let mut weights = StateDict::default();
+    for info in list_params(&*blueprint, |_| false) {
+        let values = parameter(&info.name, seed, &info.shape);
+        weights.insert(architecture.weight_name(&info.name), values);
+    }
+    Ok(weights)
+}
+
+/// Class embeddings of unit length: `[classes, dim]`, row-major.
+pub fn class_embeddings(name: &str, seed: u64, classes: usize, dim: usize) -> Vec<f32> {
+    let mut values: Vec<f32> = uniform(name, seed, classes * dim).collect();
+    for row in values.chunks_exact_mut(dim.max(1)) {
+        let length = row.iter().map(|v| v * v).sum::<f32>().sqrt();
+        for value in row {
+            *value /= length;
+        }
+    }
+    values
 }
 
 /// Amplitude and offset of a parameter.

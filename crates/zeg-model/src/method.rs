@@ -14,12 +14,13 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use zeg_image::{RgbImage, normalize::Normalization};
 
 use crate::{
     ModelError, Precision,
     classes::{ClassNeeds, ClassQueries},
-    config::VisionConfig,
+    config::{Activation, VisionConfig},
     cost::Cost,
     inference::{Inference, PlannedView},
     params::{Parameters, list_params},
@@ -75,6 +76,16 @@ pub trait Method: Debug + Send + Sync {
         &[]
     }
 
+    /// Returns the section of a model that is computed to try a machine; [`Method::configure`] gets it with
+    /// [`ExampleSize::tower`].
+    ///
+    /// A model of published size should take seconds on two cores. [`ExampleSize::section`] has the keys of the image
+    /// tower, for methods that name theirs.
+    fn example(&self, size: ExampleSize) -> Section {
+        let _ = size;
+        Section::default()
+    }
+
     /// Brings the experiment of a checkpoint of format 1 up to date, as far as it is this method's matter.
     fn upgrade_experiment(&self, experiment: &mut serde_json::Value) {
         let _ = experiment;
@@ -88,6 +99,92 @@ pub struct PlainTower {
     pub encoder: VisionConfig,
     /// Mean and standard deviation of pixels.
     pub normalization: Normalization,
+}
+
+/// How large a model is that is computed to try a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExampleSize {
+    /// Milliseconds. No width is a multiple of what vector instructions take at once.
+    Small,
+    /// As published, a ViT-B/16.
+    Published,
+}
+
+impl ExampleSize {
+    /// Both, the small one first.
+    pub const ALL: [Self; 2] = [Self::Small, Self::Published];
+
+    /// Its name in reports and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Small => "small",
+            Self::Published => "published",
+        }
+    }
+
+    /// Side in pixels of the images that a method trained on masks is made for.
+    const fn side(self) -> usize {
+        match self {
+            Self::Small => 64,
+            Self::Published => 512,
+        }
+    }
+
+    /// CLIP's image tower.
+    pub fn tower(self) -> PlainTower {
+        let published = VisionConfig {
+            patch: 16,
+            width: 768,
+            layers: 12,
+            heads: 12,
+            embed_dim: 512,
+            input_resolution: 224,
+            double_class_embedding: false,
+            activation: Activation::default(),
+            prompts: None,
+            regions: None,
+        };
+        PlainTower {
+            encoder: match self {
+                Self::Published => published,
+                Self::Small => VisionConfig {
+                    patch: 8,
+                    width: 72,
+                    layers: 3,
+                    heads: 3,
+                    embed_dim: 40,
+                    input_resolution: self.side(),
+                    ..published
+                },
+            },
+            normalization: Normalization::CLIP,
+        }
+    }
+
+    /// The keys `encoder` and `input-resolution` of a method's section, with such a tower.
+    pub fn section(self) -> Section {
+        let VisionConfig {
+            patch,
+            width,
+            layers,
+            heads,
+            embed_dim,
+            ..
+        } = self.tower().encoder;
+        let mut section = Section::default();
+        section.set(
+            "encoder",
+            json!({
+                "patch": patch,
+                "width": width,
+                "layers": layers,
+                "heads": heads,
+                "embed-dim": embed_dim,
+            }),
+        );
+        section.set("input-resolution", self.side());
+        section
+    }
 }
 
 /// A configured method: everything about a model but its parameters.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{ZegClip, cost, keys};
 use crate::{
     ModelError, Precision,
     config::{Encoder, HeadConfig, PromptConfig, VisionConfig, check_parts},
     cost::Cost,
-    method::{Architecture, Method, Model, PlainTower, Scoring, StartingPoint},
+    method::{Architecture, ExampleSize, Method, Model, PlainTower, Scoring, StartingPoint},
     recognize::{decoder_head, prompted_tower},
     section::Section,
     weights::{KeyTable, Provenance, StateDict},
@@ -105,6 +106,23 @@ impl Method for ZegClipMethod {
         };
         config.check()?;
         Ok(Arc::new(config))
+    }
+
+    /// With prompts in every block, as released.
+    fn example(&self, size: ExampleSize) -> Section {
+        let mut section = size.section();
+        let (tokens, blocks) = match size {
+            ExampleSize::Small => (3, 3),
+            ExampleSize::Published => (10, 12),
+        };
+        section.set(
+            "prompts",
+            json!({ "tokens": tokens, "depth": { "first": blocks } }),
+        );
+        if size == ExampleSize::Small {
+            section.set("head", json!({ "heads": 4, "feed-forward": 100 }));
+        }
+        section
     }
 
     fn recognize(&self, weights: &StateDict) -> Result<Option<Arc<dyn Architecture>>, ModelError> {

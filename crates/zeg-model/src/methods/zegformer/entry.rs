@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::{
     ZegFormer, ZegFormerConfig,
@@ -17,7 +18,7 @@ use crate::{
     config::{Encoder, VisionConfig},
     cost::{Cost, CostPart},
     inference::Inference,
-    method::{Architecture, Method, Model, PlainTower, Scoring, StartingPoint},
+    method::{Architecture, ExampleSize, Method, Model, PlainTower, Scoring, StartingPoint},
     renamed::take_at,
     section::Section,
     weights::{KeyTable, Provenance, StateDict},
@@ -85,6 +86,30 @@ impl Method for ZegFormerMethod {
         };
         config.check()?;
         Ok(Arc::new(config))
+    }
+
+    /// As released, with fewer queries: CLIP sees a crop of each, which would take most of a minute for 100.
+    fn example(&self, size: ExampleSize) -> Section {
+        let mut section = size.section();
+        section.set(
+            "zegformer",
+            match size {
+                ExampleSize::Small => json!({
+                    "backbone": { "blocks": [1, 1, 1, 1], "stem": 12, "output": 24, "bottleneck": 12 },
+                    "pixel-width": 24,
+                    "norm-groups": 6,
+                    "mask-width": 20,
+                    "queries": 5,
+                    "width": 36,
+                    "heads": 3,
+                    "layers": 2,
+                    "feed-forward": 50,
+                    "crop-side": 64,
+                }),
+                ExampleSize::Published => json!({ "queries": 8 }),
+            },
+        );
+        section
     }
 
     fn recognize(&self, weights: &StateDict) -> Result<Option<Arc<dyn Architecture>>, ModelError> {
