@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    ablate::AblateArgs, bench::BenchArgs, data::DataArgs, eval::EvalArgs, import::ImportArgs,
-    info::InfoArgs, models::ModelsArgs, pretrain::PretrainArgs, pull::PullArgs,
+    ablate::AblateArgs, bench::BenchArgs, check::CheckArgs, data::DataArgs, eval::EvalArgs,
+    import::ImportArgs, info::InfoArgs, models::ModelsArgs, pretrain::PretrainArgs, pull::PullArgs,
     quickstart::QuickstartArgs, report::ReportArgs, segment::SegmentArgs, train::TrainArgs,
 };
 
@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Time a model: pictures to scores, or steps of its training
     Bench(BenchArgs),
+    /// Try this machine: compute models of every method with and without the kernels, and compare
+    Check(CheckArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell

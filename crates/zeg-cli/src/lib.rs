@@ -54,6 +54,7 @@ where
         Command::Import(args) => commands::import::run(program, args),
         Command::Info(args) => commands::info::run(program, args),
         Command::Bench(args) => commands::bench::run(program, args),
+        Command::Check(args) => commands::check::run(program, args),
         Command::Completions { shell } => {
             commands::completions(shell);
             Ok(ExitCode::SUCCESS)

@@ -25,7 +25,7 @@ fn run(args: &[&str]) -> String {
 fn help_texts() {
     for command in [
         "", "train", "ablate", "eval", "report", "data", "segment", "models", "pull", "import",
-        "info",
+        "info", "check",
     ] {
         let args: Vec<&str> = if command.is_empty() {
             vec!["--help"]

@@ -2,6 +2,7 @@
 //!
 //! The library behind the command line; [`Segmenter`] is the way in for other programs.
 
+pub mod check;
 pub mod device;
 pub mod evaluation;
 pub mod explain;

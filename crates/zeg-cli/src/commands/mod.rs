@@ -2,6 +2,7 @@
 
 pub(crate) mod ablate;
 pub(crate) mod bench;
+pub(crate) mod check;
 pub(crate) mod data;
 pub(crate) mod eval;
 pub(crate) mod import;

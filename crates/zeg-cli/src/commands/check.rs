@@ -1,0 +1,291 @@
+//! `zeg check`: whether this machine computes what it should, and how fast.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use zeg::{
+    check::{CaseReport, Machine, Trial, cases},
+    model::method::ExampleSize,
+};
+
+use super::{
+    JsonTarget, machine,
+    shared::{ComputeArgs, ComputeSettings, PrecisionArgs},
+    write_result,
+};
+use crate::{Program, progress};
+
+/// Arguments of `zeg check`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Needs no files: weights, image and classes are generated. Every method is computed small and at its
+published size, on the chosen device and on a plain path without this program's kernels. The
+deviation is the largest difference between the two as a share of the root mean square. The exit
+code is 1 if one exceeds its limit, or if a second computation gives other bits.
+
+Examples:
+  zeg check
+  zeg check --precision int8
+  zeg check --device cuda:0 --json - | jq .passed")]
+pub(crate) struct CheckArgs {
+    /// Compute the models of one size alone [default: both]
+    #[arg(long, value_enum)]
+    size: Option<SizeArg>,
+    /// Write the result as JSON; `-` writes it to standard output instead of the text
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Print the verdict alone, and no progress
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
+    compute: ComputeArgs,
+}
+
+/// See [`ExampleSize`].
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum SizeArg {
+    /// Milliseconds a model
+    Small,
+    /// As published: seconds a model
+    Published,
+}
+
+/// What is checked, and how it is told.
+#[derive(Debug)]
+struct CheckSettings {
+    sizes: Vec<ExampleSize>,
+    json: Option<JsonTarget>,
+    detail: Detail,
+    precision: zeg::model::Precision,
+    compute: ComputeSettings,
+}
+
+/// How much is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    Full,
+    VerdictAlone,
+}
+
+impl CheckArgs {
+    fn settings(self) -> CheckSettings {
+        CheckSettings {
+            sizes: match self.size {
+                Some(SizeArg::Small) => vec![ExampleSize::Small],
+                Some(SizeArg::Published) => vec![ExampleSize::Published],
+                None => ExampleSize::ALL.to_vec(),
+            },
+            json: self.json.map(JsonTarget::of_path),
+            detail: if self.quiet {
+                Detail::VerdictAlone
+            } else {
+                Detail::Full
+            },
+            precision: self.precision.value(),
+            compute: self.compute.settings(),
+        }
+    }
+}
+
+/// What was found.
+#[derive(Debug, Serialize)]
+struct CheckReport {
+    program: &'static str,
+    machine: String,
+    #[serde(flatten)]
+    found: Machine,
+    device: String,
+    precision: String,
+    cases: Vec<CaseReport>,
+    passed: bool,
+}
+
+pub(crate) fn run(program: &Program, args: CheckArgs) -> anyhow::Result<ExitCode> {
+    let settings = args.settings();
+    let report = check(program, &settings)?;
+    write_result(settings.json.as_ref(), &report, || match settings.detail {
+        Detail::Full => print(&report),
+        Detail::VerdictAlone => println!("{}", verdict(&report)),
+    })?;
+    Ok(exit_code(&report))
+}
+
+/// 1 on a deviation.
+fn exit_code(report: &CheckReport) -> ExitCode {
+    if report.passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn check(program: &Program, settings: &CheckSettings) -> anyhow::Result<CheckReport> {
+    let device = settings.compute.open_device()?;
+    let found = Machine::found(&device);
+    let trial = Trial {
+        device,
+        precision: settings.precision,
+    };
+    let list = cases(&program.methods, &settings.sizes)?;
+    let bar = match settings.detail {
+        Detail::Full => progress::bar(list.len() as u64, "checking"),
+        Detail::VerdictAlone => indicatif::ProgressBar::hidden(),
+    };
+    let mut cases = Vec::with_capacity(list.len());
+    for case in &list {
+        bar.set_message(format!("{}, {}", case.method, case.size.name()));
+        cases.push(trial.run(case)?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(CheckReport::new(settings, found, cases))
+}
+
+impl CheckReport {
+    fn new(settings: &CheckSettings, found: Machine, cases: Vec<CaseReport>) -> Self {
+        Self {
+            program: concat!("zeg ", env!("CARGO_PKG_VERSION")),
+            machine: machine::name(),
+            found,
+            device: settings.compute.device.to_string(),
+            precision: settings.precision.to_string(),
+            passed: !cases.is_empty() && cases.iter().all(|case| case.passed),
+            cases,
+        }
+    }
+}
+
+/// The last line.
+fn verdict(report: &CheckReport) -> String {
+    let failed = report.cases.iter().filter(|case| !case.passed).count();
+    if report.passed {
+        format!("check: PASS {} cases", report.cases.len())
+    } else {
+        format!("check: FAIL {failed} of {} cases", report.cases.len())
+    }
+}
+
+fn print(report: &CheckReport) {
+    let found = &report.found;
+    println!("{} on {}", report.program, report.machine);
+    println!("instructions  {}", found.features.join(", "));
+    println!("threads       {} on {} cores", found.threads, found.cores);
+    println!(
+        "devices       {}; computing on {}",
+        found.devices.join(", "),
+        report.device
+    );
+    println!(
+        "kernels       {} (of {})",
+        found.kernels,
+        found.levels.join(", ")
+    );
+    if let Some(integers) = &found.integers {
+        println!("8-bit         {integers}");
+    }
+    println!("precision     {}", report.precision);
+    println!();
+    println!("{}", table(&report.cases));
+    println!("{}", verdict(report));
+}
+
+fn table(cases: &[CaseReport]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header([
+        "method",
+        "size",
+        "pixels",
+        "deviation",
+        "limit",
+        "seconds",
+        "plain",
+        "faster",
+        "",
+    ]);
+    for case in cases {
+        let deviation = case.deviation.map_or_else(
+            || "no number".to_owned(),
+            |deviation| format!("{deviation:.1e}"),
+        );
+        let verdict = match (case.passed, case.repeats) {
+            (true, _) => "ok",
+            (false, true) => "DEVIATES",
+            (false, false) => "CHANGES",
+        };
+        table.add_row([
+            case.method.to_owned(),
+            case.size.to_owned(),
+            format!("{0}×{0}", case.side),
+            deviation,
+            format!("{:.0e}", case.limit),
+            format!("{:.3}", case.seconds),
+            format!("{:.3}", case.plain_seconds),
+            format!("{:.1}×", case.plain_seconds / case.seconds),
+            verdict.to_owned(),
+        ]);
+    }
+    for column in 2..8 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use zeg::{DeviceChoice, model::Precision};
+
+    use super::*;
+
+    fn report(cases: Vec<CaseReport>) -> CheckReport {
+        let settings = CheckSettings {
+            sizes: Vec::new(),
+            json: None,
+            detail: Detail::Full,
+            precision: Precision::Float,
+            compute: ComputeSettings {
+                device: DeviceChoice::Cpu,
+                threads: None,
+            },
+        };
+        CheckReport::new(&settings, Machine::found(&Device::flex()), cases)
+    }
+
+    #[test]
+    fn a_deviation_a_result_that_changes_and_no_case_at_all_fail() {
+        let case = |deviation, repeats, passed| CaseReport {
+            method: "a-method",
+            size: "small",
+            side: 64,
+            classes: 20,
+            deviation,
+            limit: 1e-4,
+            repeats,
+            seconds: 1.0,
+            plain_seconds: 2.0,
+            passed,
+        };
+        let good = || case(Some(1e-6), true, true);
+        let passed = report(vec![good()]);
+        assert_eq!(exit_code(&passed), ExitCode::SUCCESS);
+        assert_eq!(verdict(&passed), "check: PASS 1 cases");
+        for (bad, word) in [
+            (case(Some(0.1), true, false), "DEVIATES"),
+            (case(None, true, false), "no number"),
+            (case(Some(1e-6), false, false), "CHANGES"),
+        ] {
+            let failed = report(vec![good(), bad]);
+            assert_eq!(exit_code(&failed), ExitCode::FAILURE);
+            assert_eq!(verdict(&failed), "check: FAIL 1 of 2 cases");
+            assert!(table(&failed.cases).to_string().contains(word));
+        }
+        assert_eq!(exit_code(&report(Vec::new())), ExitCode::FAILURE);
+    }
+}

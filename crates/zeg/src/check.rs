@@ -1,0 +1,337 @@
+//! Tries a machine: models of every method, on generated weights, computed by the kernels and in plain operations.
+//!
+//! No file is needed. A [`Case`] is a method at one size; [`Trial::run`] computes it twice on the chosen device, as
+//! inference does, and once on the plain path, where nothing but operations of the tensor library is used.
+
+mod machine;
+
+use std::time::Instant;
+
+use anyhow::Context as _;
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::Serialize;
+use zeg_image::RgbImage;
+use zeg_kernels::composed_alone;
+use zeg_model::{
+    ModelError, Precision,
+    classes::ClassQueries,
+    generated,
+    method::{Architecture, ExampleSize, Model, ViewBatch},
+    methods::Methods,
+    scores::ViewScores,
+};
+
+pub use self::machine::Machine;
+
+/// Classes that every model is asked for.
+const CLASSES: usize = 20;
+/// Prompt templates, where a model wants an embedding a template.
+const TEMPLATES: usize = 2;
+/// Seed of weights, image and classes.
+const SEED: u64 = 1;
+/// How far 32-bit floats may be from the plain path, as a share of its root mean square: twenty times what two orders of
+/// summation were measured to differ by.
+const FLOAT_LIMIT: f64 = 2e-4;
+/// The same for 8-bit integers, which round every weight and activation: three times what was measured.
+const INT8_LIMIT: f64 = 0.15;
+
+/// A model to try a machine with.
+#[derive(Debug)]
+pub struct Case {
+    /// The method's name, as on the command line.
+    pub method: &'static str,
+    /// How large the model is.
+    pub size: ExampleSize,
+    architecture: std::sync::Arc<dyn Architecture>,
+}
+
+/// Returns the cases: every method at each of these sizes.
+///
+/// # Errors
+/// A method refuses its own example.
+pub fn cases(methods: &Methods, sizes: &[ExampleSize]) -> Result<Vec<Case>, ModelError> {
+    let sizes = sizes.iter().copied();
+    let pairs = sizes
+        .into_iter()
+        .flat_map(|size| methods.iter().map(move |method| (method, size)));
+    pairs
+        .map(|(method, size)| {
+            let architecture = method.configure(&method.example(size), Some(&size.tower()))?;
+            Ok(Case {
+                method: method.name(),
+                size,
+                architecture,
+            })
+        })
+        .collect()
+}
+
+/// Where and with what a machine is tried.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    /// A device without autodiff.
+    pub device: Device,
+    /// What the encoder computes with.
+    pub precision: Precision,
+}
+
+/// What came of a case.
+#[derive(Debug, Clone, Serialize)]
+pub struct CaseReport {
+    /// The method's name.
+    pub method: &'static str,
+    /// `small` or `published`.
+    pub size: &'static str,
+    /// Side of the image in pixels.
+    pub side: usize,
+    /// Classes that were asked for.
+    pub classes: usize,
+    /// Largest difference from the plain path, as a share of the root mean square of its result; `None` where the
+    /// result is not a finite number, or has another shape.
+    pub deviation: Option<f64>,
+    /// The deviation up to which the case passes.
+    pub limit: f64,
+    /// Whether the second computation gave the same bits.
+    pub repeats: bool,
+    /// Seconds from image to scores, the faster of the two computations.
+    pub seconds: f64,
+    /// Seconds on the plain path.
+    pub plain_seconds: f64,
+    /// Whether the deviation is within its limit and the result repeats.
+    pub passed: bool,
+}
+
+impl Trial {
+    /// Computes a case and compares.
+    ///
+    /// # Errors
+    /// The device cannot compute with this precision, or could not be read.
+    pub fn run(&self, case: &Case) -> anyhow::Result<CaseReport> {
+        let Case { architecture, .. } = case;
+        let weights = generated::weights(&**architecture, SEED)?;
+        let model = architecture
+            .build_packed(&weights, &self.device, self.precision)
+            .with_context(|| format!("building {}", case.method))?;
+        let (found, first) = self.compute(case, model, 2)?;
+        let (plain, plain_seconds) = composed_alone(|| {
+            let plain = Self {
+                device: Device::flex(),
+                precision: Precision::Float,
+            };
+            let model = architecture.build_packed(&weights, &plain.device, plain.precision)?;
+            plain.compute(case, model, 1)
+        })?;
+        let [first_result, second_result] = &found[..] else {
+            anyhow::bail!("a case is computed twice");
+        };
+        let deviation = deviation(first_result, &plain[0]);
+        let repeats = first_result.same_bits(second_result);
+        let limit = match self.precision {
+            Precision::Float => FLOAT_LIMIT,
+            Precision::Int8 => INT8_LIMIT,
+        };
+        Ok(CaseReport {
+            method: case.method,
+            size: case.size.name(),
+            side: architecture.resolution(),
+            classes: CLASSES,
+            deviation,
+            limit,
+            repeats,
+            seconds: first,
+            plain_seconds,
+            passed: repeats && deviation.is_some_and(|deviation| deviation <= limit),
+        })
+    }
+
+    /// Computes the scores of a case several times: the results, and the fewest seconds.
+    fn compute(
+        &self,
+        case: &Case,
+        mut model: Box<dyn Model>,
+        times: usize,
+    ) -> anyhow::Result<(Vec<Scores>, f64)> {
+        model.set_options(&case.architecture.default_inference().method)?;
+        let side = case
+            .architecture
+            .resolution()
+            .next_multiple_of(model.stride());
+        let image = image(side).context("an image of noise")?;
+        let values = model.normalization().to_chw(&image);
+        let queries = queries(&*model, &self.device);
+        let (mut results, mut seconds) = (Vec::new(), f64::INFINITY);
+        for _ in 0..times {
+            let started = Instant::now();
+            let data = TensorData::new(values.clone(), [1, 3, side, side]);
+            let views = ViewBatch {
+                images: Tensor::from_data(data, &self.device),
+                pixels: std::slice::from_ref(&image),
+            };
+            for encoding in model.encode(&views)? {
+                results.push(Scores::of(model.score(&encoding, &queries)?)?);
+            }
+            seconds = seconds.min(started.elapsed().as_secs_f64());
+        }
+        Ok((results, seconds))
+    }
+}
+
+/// Scores of one view in main memory: one row, or masks and what they are worth.
+#[derive(Debug)]
+struct Scores(Vec<Vec<f32>>);
+
+impl Scores {
+    fn of(scores: ViewScores) -> anyhow::Result<Self> {
+        Ok(Self(match scores {
+            ViewScores::Logits(logits) => {
+                let data = logits.into_data().convert::<f32>();
+                let values = data.try_into_vec();
+                vec![values.map_err(|error| anyhow::anyhow!("reading the device: {error:?}"))?]
+            }
+            ViewScores::Masks { masks, scores } => vec![masks.values, scores],
+        }))
+    }
+
+    fn same_bits(&self, other: &Self) -> bool {
+        let bits = |scores: &Self| -> Vec<Vec<u32>> {
+            let rows = scores.0.iter();
+            rows.map(|row| row.iter().map(|v| v.to_bits()).collect())
+                .collect()
+        };
+        bits(self) == bits(other)
+    }
+}
+
+/// Largest difference over the root mean square of `plain`; `None` where there is none to speak of.
+fn deviation(found: &Scores, plain: &Scores) -> Option<f64> {
+    let lengths = |scores: &Scores| scores.0.iter().map(Vec::len).collect::<Vec<_>>();
+    if lengths(found) != lengths(plain) {
+        return None;
+    }
+    let mut most = 0.0_f64;
+    for (found, plain) in found.0.iter().zip(&plain.0) {
+        let squares: f64 = plain.iter().map(|&v| f64::from(v).powi(2)).sum();
+        let rms = (squares / plain.len().max(1) as f64).sqrt();
+        let unit = if rms == 0.0 { 1.0 } else { rms };
+        for (&found, &plain) in found.iter().zip(plain) {
+            let difference = (f64::from(found) - f64::from(plain)).abs() / unit;
+            if !difference.is_finite() {
+                return None;
+            }
+            most = most.max(difference);
+        }
+    }
+    Some(most)
+}
+
+/// An image of smooth areas with noise, so that masks have insides and edges.
+fn image(side: usize) -> Option<RgbImage> {
+    let noise = generated::uniform("check.image", SEED, 3 * side * side);
+    let pixels = noise.enumerate().map(|(index, noise)| {
+        let (channel, x, y) = (index % 3, index / 3 % side, index / 3 / side);
+        let at = |place: usize| place as f32 / side as f32 * std::f32::consts::TAU;
+        let wave = (at(x) * (channel + 1) as f32).sin() + (at(y) * 2.0).cos();
+        (127.0 + 50.0 * wave + 20.0 * noise).clamp(0.0, 255.0) as u8
+    });
+    RgbImage::from_raw(side as u32, side as u32, pixels.collect())
+}
+
+/// Classes with everything that a model may want of them.
+fn queries(model: &dyn Model, device: &Device) -> ClassQueries {
+    let dim = model.embed_dim();
+    let text = |name: &str| {
+        let values = generated::class_embeddings(name, SEED, CLASSES, dim);
+        Tensor::<2>::from_data(TensorData::new(values, [CLASSES, dim]), device)
+    };
+    let needs = model.class_needs();
+    let seen = (0..CLASSES).map(|class| class % 3 != 0).collect();
+    let mut queries = ClassQueries::new(text("check.text"), seen);
+    if needs.each_template {
+        let templates = (0..TEMPLATES).map(|template| text(&format!("check.text.{template}")));
+        queries.each_template = Some(Tensor::stack(templates.collect(), 0));
+    }
+    if needs.crop_templates.is_some() {
+        queries.crop_text = Some(text("check.crops"));
+    }
+    queries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> Vec<Case> {
+        cases(&Methods::default(), &[ExampleSize::Small]).unwrap()
+    }
+
+    #[test]
+    fn every_method_has_a_small_case_that_passes() {
+        for precision in [Precision::Float, Precision::Int8] {
+            let trial = Trial {
+                device: Device::flex(),
+                precision,
+            };
+            let cases = small();
+            assert_eq!(cases.len(), Methods::default().iter().count());
+            for case in cases {
+                let report = trial.run(&case).unwrap();
+                assert!(report.passed, "{report:?}");
+                // The two paths are two: results equal to the bit would mean that one was compared with itself.
+                assert!(report.deviation.unwrap() > 0.0, "{report:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_method_has_a_case_of_published_size() {
+        for case in cases(&Methods::default(), &[ExampleSize::Published]).unwrap() {
+            let encoder = case.architecture.encoder().unwrap();
+            assert_eq!(encoder.name(), "ViT-B/16", "{}", case.method);
+        }
+    }
+
+    /// A block's output that is too large by 1e-3 is more than the limit, for every method.
+    #[test]
+    fn a_slightly_wrong_weight_deviates() {
+        let trial = Trial {
+            device: Device::flex(),
+            precision: Precision::Float,
+        };
+        for case in small() {
+            let scores = |weights: &_| {
+                let build = &case.architecture;
+                let model = build.build_packed(weights, &trial.device, trial.precision);
+                trial.compute(&case, model.unwrap(), 1).unwrap().0
+            };
+            let mut weights = generated::weights(&*case.architecture, SEED).unwrap();
+            let right = scores(&weights);
+            let keys: Vec<String> = weights.keys().map(str::to_owned).collect();
+            for key in keys {
+                if key.ends_with("mlp.c_proj.weight") || key.contains("predictor.mask_embed") {
+                    let mut tensor = weights.read(&key).unwrap().unwrap();
+                    for value in &mut tensor.values {
+                        *value *= 1.001;
+                    }
+                    weights.insert(key, tensor);
+                }
+            }
+            let deviation = deviation(&scores(&weights)[0], &right[0]).unwrap();
+            assert!(deviation > FLOAT_LIMIT, "{}: {deviation}", case.method);
+        }
+    }
+
+    #[test]
+    fn a_wrong_result_deviates() {
+        let scores = |values: &[f32]| Scores(vec![values.to_vec(), vec![1.0]]);
+        let plain = scores(&[3.0, -4.0]);
+        let found = |values: &[f32]| deviation(&scores(values), &plain);
+        assert_eq!(found(&[3.0, -4.0]), Some(0.0));
+        let wrong = found(&[3.0, -4.5]).unwrap();
+        assert!((wrong - 0.5 / 12.5_f64.sqrt()).abs() < 1e-12);
+        assert_eq!(found(&[3.0, f32::NAN]), None);
+        assert_eq!(found(&[f32::INFINITY, -4.0]), None);
+        assert_eq!(found(&[3.0]), None);
+        assert!(plain.same_bits(&scores(&[3.0, -4.0])));
+        assert!(!plain.same_bits(&scores(&[3.0, -4.000_000_5])));
+    }
+}
