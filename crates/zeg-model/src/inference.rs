@@ -1,7 +1,7 @@
 //! How pictures go through a model: their size, their windows, and what is done to the scores.
 //!
 //! What follows from it: [`crate::encoded`] cuts and encodes windows, [`crate::scan`] puts their scores together strip
-//! by strip, [`crate::test_time`] looks at a picture several times.
+//! by strip, [`crate::test_time`] says at which scales an image is seen.
 
 use serde::{Deserialize, Serialize};
 use zeg_image::{Window, fit_short_side, sliding_windows};
@@ -12,7 +12,7 @@ pub use crate::{
     encoded::EncodedPicture,
     scan::{Scan, Source, Stages, scan},
     score_map::{ScoreMap, lower_seen, score_windows},
-    test_time::{TestTime, segment, segment_calibrated, segment_encoded},
+    test_time::TestTime,
 };
 
 /// Patches of a picture that is encoded in one view; attention costs the square of it.
