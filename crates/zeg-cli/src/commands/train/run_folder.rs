@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use zeg::model::methods::Methods;
+use zeg::model::{methods::Methods, section::ModelSection};
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -61,8 +61,13 @@ impl Start {
                 let checkpoint = Checkpoint::open(path, methods)?;
                 let before = Experiment::of_checkpoint(&checkpoint)?;
                 let (old, new) = (&before.model, &experiment.model);
+                // Files can say the same in other words: what they mean must be the same.
+                let meaning = |section: &ModelSection| {
+                    let architecture = section.architecture(methods)?;
+                    anyhow::Ok(format!("{architecture:?}"))
+                };
                 anyhow::ensure!(
-                    old == new,
+                    meaning(old)? == meaning(new)?,
                     "{} holds another model: {}",
                     path.display(),
                     differing("model", old, new)
