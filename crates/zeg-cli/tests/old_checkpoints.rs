@@ -87,3 +87,74 @@ fn an_old_key_of_an_experiment_file_is_named_with_the_new_one() {
         "{said}"
     );
 }
+
+/// A copy of a golden checkpoint whose experiment says more.
+fn with_setting(folder: &Path, name: &str, table: &str, key: &str, value: f64) -> PathBuf {
+    let bytes = std::fs::read(golden(name)).unwrap();
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let mut extra = metadata.metadata().clone().unwrap();
+    let mut info: serde_json::Value = serde_json::from_str(&extra["zeg"]).unwrap();
+    info["experiment"][table][key] = value.into();
+    extra.insert("zeg".to_owned(), info.to_string());
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let changed = safetensors::serialize(file.tensors(), Some(extra)).unwrap();
+    let path = folder.join(name);
+    std::fs::write(&path, changed).unwrap();
+    path
+}
+
+#[test]
+fn a_setting_that_has_no_effect_any_more_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = "zegformer.safetensors";
+    let model = with_setting(folder.path(), name, "inference", "least-share", 0.2);
+    let said = |model: &Path| {
+        let output = zeg()
+            .arg("eval")
+            .arg(model)
+            .args(["--limit", "1"])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let warned = said(&model);
+    assert!(
+        warned.contains("`inference.least-share = 0.2` has no effect any more"),
+        "{warned}"
+    );
+    assert!(!said(&golden(name)).contains("no effect any more"));
+}
+
+/// The checkpoint says every default; the experiment file does not.
+#[test]
+fn a_run_starts_from_the_weights_of_an_old_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../configs/mini-world/zegclip-inductive.toml"
+    );
+    let train = |feed_forward: &str| {
+        let mut command = zeg();
+        command
+            .args(["train", config, "--weights", "mini", "--init"])
+            .arg(golden("zegclip-inductive.safetensors"))
+            .arg("-o")
+            .arg(folder.path().join("run"))
+            .args(["--set", "training.steps=1", "--set", "training.batch=1"])
+            .args(["--set", "model.head.layers=2", "--set"])
+            .arg(format!("model.head.feed-forward={feed_forward}"));
+        command.output().unwrap()
+    };
+    let other = train("32");
+    assert_eq!(other.status.code(), Some(1));
+    let said = String::from_utf8(other.stderr).unwrap();
+    assert!(said.contains("holds another model"), "{said}");
+    let same = train("64");
+    assert_eq!(
+        same.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&same.stderr)
+    );
+}

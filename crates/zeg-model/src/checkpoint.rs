@@ -76,6 +76,8 @@ pub struct Checkpoint {
     pub info: CheckpointInfo,
     /// The tensors.
     pub weights: StateDict,
+    /// Settings of an older format that had an effect then and have none now, as `key = value`.
+    pub dropped: Vec<String>,
     path: PathBuf,
 }
 
@@ -103,10 +105,11 @@ impl Checkpoint {
         })?;
         let mut info: CheckpointInfo = serde_json::from_str(json)
             .map_err(|error| invalid(format!("its metadata do not parse: {error}")))?;
+        let mut dropped = Vec::new();
         match info.format {
             FORMAT => {}
             1 => {
-                upgrade(&mut info.experiment, methods)?;
+                dropped = upgrade(&mut info.experiment, methods)?;
                 info.format = FORMAT;
             }
             other => {
@@ -118,6 +121,7 @@ impl Checkpoint {
         Ok(Self {
             info,
             weights,
+            dropped,
             path: path.to_owned(),
         })
     }
@@ -189,12 +193,11 @@ impl Checkpoint {
 }
 
 /// Brings an experiment of format 1 up to date: keys that belong to a method moved to its sections.
-fn upgrade(experiment: &mut Value, methods: &Methods) -> Result<(), ModelError> {
+fn upgrade(experiment: &mut Value, methods: &Methods) -> Result<Vec<String>, ModelError> {
     let section: ModelSection = value_at(experiment, "model")
         .and_then(|model| serde_json::from_value(model.clone()).ok())
         .unwrap_or_default();
     let method = section.method(methods)?;
     method.upgrade_experiment(experiment);
-    rename_all(experiment);
-    Ok(())
+    Ok(rename_all(experiment))
 }

@@ -96,6 +96,17 @@ impl<'a> Pixels<'a> {
         let (resized_width, resized_height) = settings.resized(width, height);
         let resized = [resized_height, resized_width];
         let plan = model.plan(resized, settings)?;
+        let stride = model.stride();
+        let misfit = |view: &&PlannedView| {
+            let [height, width] = view.encoded_size(stride);
+            !height.is_multiple_of(stride) || !width.is_multiple_of(stride)
+        };
+        if let Some(view) = plan.iter().find(misfit) {
+            return Err(ModelError::Config(format!(
+                "a view resized to {:?} pixels is no multiple of the stride, {stride}",
+                view.encoded_size(stride)
+            )));
+        }
         let started = Instant::now();
         let picture = resize_bilinear(picture, resized_width, resized_height);
         let stages = Stages {

@@ -46,15 +46,20 @@ pub fn find_renamed(experiment: &Value) -> Option<String> {
     })
 }
 
-/// Moves every old key to its new place.
-pub fn rename_all(experiment: &mut Value) {
+/// Moves every old key to its new place. Returns what has no place any more, as `key = value`.
+#[must_use]
+pub fn rename_all(experiment: &mut Value) -> Vec<String> {
+    let mut dropped = Vec::new();
     for renamed in &RENAMED {
-        if let Some(value) = take_at(experiment, renamed.old)
-            && let Some(new) = renamed.new
-        {
-            put_at(experiment, new, value);
+        let Some(value) = take_at(experiment, renamed.old) else {
+            continue;
+        };
+        match renamed.new {
+            Some(new) => put_at(experiment, new, value),
+            None => dropped.push(format!("{} = {value}", renamed.old)),
         }
     }
+    dropped
 }
 
 /// The value at a path of names.
@@ -108,7 +113,7 @@ mod tests {
             said,
             "`inference.fusion` is now called `inference.method.fusion`"
         );
-        rename_all(&mut old);
+        assert_eq!(rename_all(&mut old), ["inference.least-share = 0.1"]);
         assert_eq!(find_renamed(&old), None);
         let new = json!({
             "data": { "dataset": "voc12" },

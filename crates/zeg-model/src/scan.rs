@@ -104,10 +104,13 @@ impl<'a> Scan<'a> {
             let offsets = scan.field.take_offsets();
             let first = ScoreMap::of_field(&scan.field);
             let resized_image = scan.pixels.as_ref().map(|pixels| &pixels.picture);
-            let refined = match resized_image.or(image) {
-                Some(image) => second.refine(first, image, queries)?,
-                None => first,
-            };
+            let image = resized_image.or(image).ok_or_else(|| {
+                ModelError::Config(
+                    "the image was encoded without its pixels, which the model's second pass needs"
+                        .into(),
+                )
+            })?;
+            let refined = second.refine(first, image, queries)?;
             scan.field = refined.into_field(model.scoring(), offsets);
             scan.stages.model += started.elapsed();
         }

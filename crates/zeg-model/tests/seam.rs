@@ -161,6 +161,25 @@ fn a_second_pass_sees_the_scores_before_they_are_lowered() {
 }
 
 #[test]
+fn a_second_pass_without_the_pixels_is_refused() {
+    let (device, classes) = (Device::flex(), classes());
+    let settings = Inference::default();
+    let image = RgbImage::new(24, 12);
+    let encoded = EncodedPicture::new(&Layers { doubled: false }, &image, &settings, &device);
+    let encoded = encoded.unwrap();
+    let model = Layers { doubled: true };
+    let result = scan(
+        &model,
+        Source::Encoded(&encoded),
+        &classes,
+        &settings,
+        |_| Ok::<(), ModelError>(()),
+    );
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("second pass"), "{error}");
+}
+
+#[test]
 fn an_option_that_a_method_does_not_have_is_refused() {
     let mut options = Section::default();
     let mut model: Box<dyn Model> = Box::new(Layers { doubled: false });

@@ -9,11 +9,11 @@ use crate::mini::{is_mini, open_weights, weights_sha256};
 use burn::tensor::Device;
 use zeg_data::DataConfig;
 use zeg_model::{
-    Precision,
+    ModelError, Precision,
     checkpoint::{BaseWeights, Checkpoint, StoredClass},
     embeddings::ClassEmbeddings,
     inference::Inference,
-    method::{Architecture, Model, StartingPoint},
+    method::{Architecture, Method, Model, StartingPoint},
     methods::Methods,
     recognize::Recognized,
     section::Section,
@@ -136,7 +136,7 @@ impl LoadedModel {
             Some(Recognized::Clip(tower)) => {
                 let methods = &options.methods;
                 let (method, section) = if let Some(choice) = &options.method {
-                    (methods.by_name(&choice.name)?, choice.options.clone())
+                    (plain_method(methods, &choice.name)?, choice.options.clone())
                 } else {
                     let usual = methods.default_for(StartingPoint::PlainClip)?;
                     (usual, Section::default())
@@ -264,6 +264,22 @@ struct Parts<'a> {
     weights: StateDict,
     architecture: Arc<dyn Architecture>,
     options: &'a ModelOptions,
+}
+
+/// A method that uses plain CLIP weights, by its name.
+///
+/// # Errors
+/// There is none of this name; the error lists those that there are.
+fn plain_method(methods: &Methods, name: &str) -> Result<&'static dyn Method, ModelError> {
+    let plain = || methods.starting_from(StartingPoint::PlainClip);
+    let found = plain().find(|method| method.name().eq_ignore_ascii_case(name));
+    found.ok_or_else(|| {
+        let known: Vec<_> = plain().map(Method::name).collect();
+        ModelError::Config(format!(
+            "--method {name:?}: no method of this name uses plain CLIP weights; known: {}",
+            known.join(", ")
+        ))
+    })
 }
 
 /// The frozen weights of a checkpoint: as given, where they were, or beside the checkpoint; always the same contents.

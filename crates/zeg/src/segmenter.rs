@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
 use zeg_model::{
-    Precision,
+    ModelError, Precision,
     embeddings::same_name,
     inference::{ClassQueries, Inference, TestTime},
     method::Scoring,
@@ -288,9 +288,23 @@ impl Segmenter {
         &self.settings.inference
     }
 
-    /// How images go through the model, to be changed.
-    pub fn inference_mut(&mut self) -> &mut Inference {
-        &mut self.settings.inference
+    /// Changes how images go through the model; the model is told of its method's own options.
+    ///
+    /// # Errors
+    /// `change` failed, or the model has no such option; the settings are then as before.
+    pub fn change_inference<E>(
+        &mut self,
+        change: impl FnOnce(&mut Inference) -> Result<(), E>,
+    ) -> Result<(), E>
+    where
+        E: From<ModelError>,
+    {
+        let mut inference = self.settings.inference.clone();
+        change(&mut inference)?;
+        inference.check()?;
+        self.loaded.model.set_options(&inference.method)?;
+        self.settings.inference = inference;
+        Ok(())
     }
 
     /// The scales and the flip that scores are averaged over.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use zeg::{
     hub::{Cache, Registry},
+    loading::LoadedModel,
     mini,
 };
 
@@ -26,6 +27,19 @@ pub(crate) fn resolve_model(model: &Path) -> anyhow::Result<PathBuf> {
     Cache::open()?
         .locate(&entry.name)
         .ok_or_else(|| NotPulled(entry.name.clone()).into())
+}
+
+/// Says which settings of an older checkpoint have no effect any more.
+pub(crate) fn warn_of_dropped(model: &LoadedModel) {
+    let Some(checkpoint) = &model.checkpoint else {
+        return;
+    };
+    for setting in &checkpoint.dropped {
+        eprintln!(
+            "warning: {}: `{setting}` has no effect any more; scores can differ from earlier ones",
+            checkpoint.path().display()
+        );
+    }
 }
 
 /// Weights that are known but not here.

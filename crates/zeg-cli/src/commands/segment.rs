@@ -31,7 +31,7 @@ use zeg::{
 
 pub(crate) use self::args::SegmentArgs;
 use self::args::SegmentSettings;
-use super::model_file::resolve_model;
+use super::model_file::{resolve_model, warn_of_dropped};
 use crate::{Program, progress};
 
 /// What was found in one image.
@@ -161,11 +161,16 @@ fn load(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Segment
         templates,
     };
     let mut segmenter = Segmenter::load_with(&resolve_model(&settings.model)?, options)?;
-    settings.inference.apply(segmenter.inference_mut())?;
+    warn_of_dropped(segmenter.model());
+    let threshold = settings.threshold.or(segmenter.default_threshold());
+    segmenter.change_inference(|inference| {
+        settings.inference.apply(inference)?;
+        if let Some(threshold) = threshold {
+            inference.threshold = (threshold > 0.0).then_some(threshold);
+        }
+        anyhow::Ok(())
+    })?;
     settings.test_time.apply(segmenter.test_time_mut())?;
-    if let Some(threshold) = settings.threshold.or(segmenter.default_threshold()) {
-        segmenter.inference_mut().threshold = (threshold > 0.0).then_some(threshold);
-    }
     Ok(segmenter)
 }
 

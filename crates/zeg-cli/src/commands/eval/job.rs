@@ -21,7 +21,7 @@ use super::{
     plan::{Plan, PlanFile},
     sweep,
 };
-use crate::Program;
+use crate::{Program, commands::model_file::warn_of_dropped};
 use crate::{commands::data_folder, progress};
 use anyhow::Context as _;
 
@@ -65,6 +65,7 @@ impl<'a> EvalJob<'a> {
     ) -> anyhow::Result<Self> {
         let model = &settings.model;
         let mut loaded = LoadedModel::open(checkpoint, &model.options(program, device))?;
+        warn_of_dropped(&loaded);
         let plan = Plan::new(&settings.changes, file, checkpoint, &loaded)?;
         loaded.model.set_options(&plan.session.inference.method)?;
         let root = data_folder(settings.data.as_deref(), &plan.data.dataset)?;
