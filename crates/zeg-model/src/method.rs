@@ -4,28 +4,22 @@
 //! into an *architecture* ([`Architecture`]), which builds a *model* ([`Model`]). The rest of the code knows these
 //! three traits and nothing else; what only one method has stays in its folder.
 //!
-//! A method implements [`SegmentationModel`], whose encoding of an image has a type of its own. Every implementation
-//! is a [`Model`], which hides that type.
+//! A method's model implements [`SegmentationModel`]; see [`crate::model`].
 
-use std::{any::Any, fmt::Debug, sync::Arc};
+use std::{fmt::Debug, sync::Arc};
 
-use burn::{
-    module::Module,
-    tensor::{Device, Tensor},
-};
-use serde::{Deserialize, Serialize};
+use burn::tensor::Device;
 use serde_json::json;
-use zeg_image::{RgbImage, normalize::Normalization};
+use zeg_image::normalize::Normalization;
+
+pub use crate::model::{Encoding, Model, ModelFacts, Scoring, SegmentationModel, ViewBatch};
 
 use crate::{
     ModelError, Precision,
-    classes::{ClassNeeds, ClassQueries},
     config::{Activation, VisionConfig},
     cost::Cost,
-    inference::{Inference, PlannedView},
-    params::{Parameters, list_params},
-    refine::SecondPass,
-    scores::ViewScores,
+    inference::Inference,
+    params::list_params,
     section::Section,
     weights::{KeyTable, Provenance, StateDict},
 };
@@ -301,221 +295,5 @@ impl dyn Architecture + '_ {
     pub fn params(&self) -> Result<Vec<crate::params::ParamInfo>, ModelError> {
         let blueprint = self.blueprint(&Device::flex())?;
         Ok(list_params(&*blueprint, |key| self.trains(key)))
-    }
-}
-
-/// What logits are, and how they become scores from 0 to 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scoring {
-    /// Each class has a score of its own, σ(logit), taken in every window before windows are averaged.
-    #[default]
-    Sigmoid,
-    /// Classes compete: logits are averaged over windows, and a score is a softmax over the classes, taken last.
-    Softmax,
-    /// Masks of queries times the queries' class scores, summed over the queries; a sum can exceed 1.
-    MaskSum,
-}
-
-impl Scoring {
-    /// Whether it is the default, which is left out of files.
-    #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
-    pub fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// What is fixed about a model's input and output.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ModelFacts {
-    /// Views are padded to sides that are multiples of this many pixels.
-    pub stride: usize,
-    /// Channels of the joint image-text space, which class embeddings must have.
-    pub embed_dim: usize,
-    /// What pixels are normalised with.
-    pub normalization: Normalization,
-    /// What its logits are.
-    pub scoring: Scoring,
-}
-
-/// Views of one size, encoded together.
-#[derive(Debug)]
-pub struct ViewBatch<'a> {
-    /// Normalised, padded with 0 at the right and at the bottom: `[views, 3, height, width]`
-    pub images: Tensor<4>,
-    /// The same views before normalisation and padding; empty where only normalised values are at hand.
-    pub pixels: &'a [RgbImage],
-}
-
-/// A model as its method writes it.
-pub trait SegmentationModel: Module + Debug + Send + Sync + 'static {
-    /// What the model keeps of a view of an image; any class names can be asked of it afterwards.
-    type Encoding: Clone + Debug + Send + Sync + 'static;
-
-    /// What is fixed about input and output.
-    fn facts(&self) -> ModelFacts;
-
-    /// Plans the views of a resized image of `size` = `[height, width]`; windows or the whole image as the settings
-    /// say, unless the method has a plan of its own.
-    ///
-    /// # Errors
-    /// The settings do not fit the image.
-    fn plan(&self, size: [usize; 2], settings: &Inference) -> Result<Vec<PlannedView>, ModelError> {
-        settings.plan(size, self.facts().stride)
-    }
-
-    /// Encodes views, one encoding a view.
-    ///
-    /// # Errors
-    /// The device could not be read, or the method needs pixels and there are none.
-    fn encode(&self, views: &ViewBatch) -> Result<Vec<Self::Encoding>, ModelError>;
-
-    /// Scores classes on an encoded view.
-    ///
-    /// # Errors
-    /// The device could not be read.
-    fn score(
-        &self,
-        encoding: &Self::Encoding,
-        classes: &ClassQueries,
-    ) -> Result<ViewScores, ModelError>;
-
-    /// What it wants of the text side besides one embedding a class.
-    fn class_needs(&self) -> ClassNeeds {
-        ClassNeeds::default()
-    }
-
-    /// Sets the method's own options of inference (`[inference.method]`).
-    ///
-    /// # Errors
-    /// The method has no such option, or the value is out of range.
-    fn set_options(&mut self, options: &Section) -> Result<(), ModelError> {
-        options.refuse_all("inference.method")
-    }
-
-    /// A second pass over the scores of the first, where the method has one.
-    fn second_pass(&self) -> Option<&dyn SecondPass> {
-        None
-    }
-}
-
-/// What a model keeps of a view, without its type.
-#[derive(Debug, Clone)]
-pub struct Encoding(Arc<dyn AnyEncoding>);
-
-/// See [`Encoding`].
-trait AnyEncoding: Any + Debug + Send + Sync {}
-impl<T: Any + Debug + Send + Sync> AnyEncoding for T {}
-
-impl Encoding {
-    /// The encoding as the type that its own method gave it.
-    fn of<T: 'static>(&self) -> Result<&T, ModelError> {
-        let any: &dyn Any = &*self.0;
-        any.downcast_ref().ok_or_else(|| {
-            ModelError::Config("the image was encoded by a model of another method".into())
-        })
-    }
-}
-
-/// A model of any method, in training or for inference.
-pub trait Model: Parameters + Any + Debug + Send + Sync {
-    /// See [`SegmentationModel::facts`].
-    fn facts(&self) -> ModelFacts;
-    /// See [`SegmentationModel::plan`].
-    ///
-    /// # Errors
-    /// The settings do not fit the image.
-    fn plan(&self, size: [usize; 2], settings: &Inference) -> Result<Vec<PlannedView>, ModelError>;
-    /// See [`SegmentationModel::encode`].
-    ///
-    /// # Errors
-    /// The device could not be read, or the method needs pixels and there are none.
-    fn encode(&self, views: &ViewBatch) -> Result<Vec<Encoding>, ModelError>;
-    /// See [`SegmentationModel::score`].
-    ///
-    /// # Errors
-    /// The device could not be read, or the encoding is another method's.
-    fn score(&self, encoding: &Encoding, classes: &ClassQueries) -> Result<ViewScores, ModelError>;
-    /// See [`SegmentationModel::class_needs`].
-    fn class_needs(&self) -> ClassNeeds;
-    /// See [`SegmentationModel::set_options`].
-    ///
-    /// # Errors
-    /// The method has no such option, or the value is out of range.
-    fn set_options(&mut self, options: &Section) -> Result<(), ModelError>;
-    /// See [`SegmentationModel::second_pass`].
-    fn second_pass(&self) -> Option<&dyn SecondPass>;
-    /// The device that the parameters are on; the default one where there are none.
-    fn device(&self) -> Device;
-    /// Returns the model for inference: no dropout, no graph.
-    fn for_inference(&self) -> Box<dyn Model>;
-    /// The model as any value, for the training part of its own method.
-    fn as_any(&self) -> &dyn Any;
-}
-
-impl<M: SegmentationModel> Model for M {
-    fn facts(&self) -> ModelFacts {
-        SegmentationModel::facts(self)
-    }
-
-    fn plan(&self, size: [usize; 2], settings: &Inference) -> Result<Vec<PlannedView>, ModelError> {
-        SegmentationModel::plan(self, size, settings)
-    }
-
-    fn encode(&self, views: &ViewBatch) -> Result<Vec<Encoding>, ModelError> {
-        let encodings = SegmentationModel::encode(self, views)?.into_iter();
-        Ok(encodings
-            .map(|encoding| Encoding(Arc::new(encoding)))
-            .collect())
-    }
-
-    fn score(&self, encoding: &Encoding, classes: &ClassQueries) -> Result<ViewScores, ModelError> {
-        SegmentationModel::score(self, encoding.of::<M::Encoding>()?, classes)
-    }
-
-    fn class_needs(&self) -> ClassNeeds {
-        SegmentationModel::class_needs(self)
-    }
-
-    fn set_options(&mut self, options: &Section) -> Result<(), ModelError> {
-        SegmentationModel::set_options(self, options)
-    }
-
-    fn second_pass(&self) -> Option<&dyn SecondPass> {
-        SegmentationModel::second_pass(self)
-    }
-
-    fn device(&self) -> Device {
-        self.devices().into_iter().next().unwrap_or_default()
-    }
-
-    fn for_inference(&self) -> Box<dyn Model> {
-        Box::new(self.valid())
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-}
-
-impl dyn Model + '_ {
-    /// Views are padded to sides that are multiples of this many pixels.
-    pub fn stride(&self) -> usize {
-        self.facts().stride
-    }
-
-    /// Channels of the joint image-text space, which class embeddings must have.
-    pub fn embed_dim(&self) -> usize {
-        self.facts().embed_dim
-    }
-
-    /// What its logits are.
-    pub fn scoring(&self) -> Scoring {
-        self.facts().scoring
-    }
-
-    /// What pixels are normalised with.
-    pub fn normalization(&self) -> Normalization {
-        self.facts().normalization
     }
 }
