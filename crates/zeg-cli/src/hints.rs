@@ -67,7 +67,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
             }
         });
     }
-    if let Some(error) = cause.downcast_ref::<zeg::hub::HubError>() {
+    if let Some(error) = cause.downcast_ref::<zeg_hub::HubError>() {
         return crate::commands::pull::hint(error);
     }
     if let Some(error) = cause.downcast_ref::<zeg::data::prepare::PrepareError>() {

@@ -13,6 +13,8 @@ mod label_file;
 mod lists;
 mod report;
 mod shares;
+#[cfg(feature = "tables")]
+mod tables;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -16,6 +16,8 @@ pub mod published;
 pub mod record;
 pub mod report;
 pub mod summary;
+#[cfg(feature = "tables")]
+mod tables;
 
 pub use confusion::ConfusionMatrix;
 pub use error::EvalError;

@@ -4,7 +4,6 @@
 //! without the pixels that a metric divides by has no value there, and means leave it out. [`NanRule`] holds the other
 //! convention that published numbers were made with. hIoU, the harmonic mean of both mIoU, follows the papers.
 
-use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
 use crate::{ConfusionMatrix, EvalError};
@@ -22,13 +21,6 @@ pub enum Split {
 impl Split {
     fn of(unseen: bool) -> Self {
         if unseen { Self::Unseen } else { Self::Seen }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Seen => "seen",
-            Self::Unseen => "unseen",
-        }
     }
 }
 
@@ -199,53 +191,6 @@ impl Report {
             classes,
         })
     }
-
-    /// The report for people: a row a class, then the summary, in percent with two decimals. The columns of
-    /// [`metric`](Self::metric) come first.
-    ///
-    /// Where no class is unseen, nothing is said of seen and unseen ones.
-    pub fn to_table(&self) -> String {
-        let divided = self
-            .classes
-            .iter()
-            .any(|class| class.split == Split::Unseen);
-        let mut metrics = ["IoU", "Acc", "Dice"];
-        let mut overall = vec![("pAcc", self.p_acc), ("mIoU", self.miou)];
-        if divided {
-            overall.extend([
-                ("mIoU(S)", self.miou_seen),
-                ("mIoU(U)", self.miou_unseen),
-                ("hIoU", self.hiou),
-            ]);
-        }
-        overall.extend([("mAcc", self.macc), ("mDice", self.mdice)]);
-        if self.metric == Metric::Dice {
-            metrics = ["Dice", "IoU", "Acc"];
-            overall.rotate_right(1);
-        }
-        let split = divided.then_some("split");
-        let header: Vec<&str> = ["class"].into_iter().chain(split).chain(metrics).collect();
-        let mut classes = table(&header);
-        for class in &self.classes {
-            let (iou, acc, dice) = (class.iou, class.acc, class.dice);
-            let values = match self.metric {
-                Metric::MeanIou => [iou, acc, dice],
-                Metric::Dice => [dice, iou, acc],
-            };
-            let mut row = vec![class.name.clone()];
-            row.extend(divided.then(|| class.split.name().to_owned()));
-            row.extend(values.map(percent));
-            classes.add_row(row);
-        }
-        let header: Vec<&str> = overall.iter().map(|(name, _)| *name).collect();
-        let mut summary = table(&[&["images"], header.as_slice()].concat());
-        let mut row = vec![self.images.to_string()];
-        row.extend(overall.iter().map(|(_, value)| percent(*value)));
-        summary.add_row(row);
-        align_right(&mut classes, 1 + usize::from(divided));
-        align_right(&mut summary, 0);
-        format!("{classes}\n\n{summary}\n")
-    }
 }
 
 /// Harmonic mean 2su/(s+u) of two fractions, which only rises if both do; 0 if both are 0.
@@ -267,24 +212,6 @@ fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
         .flatten()
         .fold((0.0, 0_u64), |(sum, count), value| (sum + value, count + 1));
     (count > 0).then(|| sum / count as f64)
-}
-
-pub(crate) fn percent(fraction: Option<f64>) -> String {
-    fraction.map_or_else(|| "-".to_owned(), |value| format!("{:.2}", 100.0 * value))
-}
-
-pub(crate) fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(header.iter().copied());
-    table
-}
-
-/// Numbers line up at their last digit; `from` is the first column that holds them.
-pub(crate) fn align_right(table: &mut Table, from: usize) {
-    for column in table.column_iter_mut().skip(from) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
 }
 
 #[cfg(test)]
@@ -363,39 +290,6 @@ mod tests {
         let confusion = ConfusionMatrix::new(2);
         let error = Report::new(&confusion, &["a"], &[false, true], 0).unwrap_err();
         assert_eq!(error.to_string(), "1 classes, expected 2");
-    }
-
-    #[test]
-    fn the_table_shows_percent() {
-        let text = report(&[0, 0, 255], &[0, 1, 2], &[false, true, true]).to_table();
-        let row = |name: &str| -> Vec<String> {
-            let line = text
-                .lines()
-                .find(|line| line.trim().starts_with(name))
-                .unwrap();
-            line.split_whitespace().map(str::to_owned).collect()
-        };
-        assert_eq!(row("c0"), ["c0", "seen", "50.00", "50.00", "66.67"]);
-        assert_eq!(row("c2"), ["c2", "unseen", "-", "-", "-"]);
-        assert!(text.contains("hIoU"), "{text}");
-    }
-
-    #[test]
-    fn dice_comes_first_where_it_is_the_metric() {
-        let mut report = report(&[0, 0, 255], &[0, 1, 2], &[false, false, false]);
-        report.metric = Metric::Dice;
-        let text = report.to_table();
-        let words = |start: &str| -> Vec<String> {
-            let line = text.lines().find(|line| line.trim().starts_with(start));
-            line.unwrap()
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect()
-        };
-        assert_eq!(words("class"), ["class", "Dice", "IoU", "Acc"]);
-        assert_eq!(words("c0"), ["c0", "66.67", "50.00", "50.00"]);
-        assert_eq!(words("images"), ["images", "mDice", "pAcc", "mIoU", "mAcc"]);
-        assert_eq!(words("1")[..3], ["1", "33.33", "50.00"]);
     }
 
     #[test]

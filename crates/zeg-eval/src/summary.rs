@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Report, align_right, table};
+use crate::report::Report;
 use crate::{EvalError, Evaluation, Metric};
 
 /// What [`Summary::note`] says.
@@ -130,24 +130,6 @@ impl Summary {
             named.rotate_right(1);
         }
         named
-    }
-
-    /// The summary for people: a row a number, in percent with two decimals.
-    pub fn to_table(&self) -> String {
-        let mut rows = table(&["", "mean", "std", "n"]);
-        for (name, spread) in self.named() {
-            let Some(Spread { mean, std, n }) = spread else {
-                continue;
-            };
-            rows.add_row([
-                name.to_owned(),
-                format!("{:.2}", 100.0 * mean),
-                std.map_or_else(|| "-".to_owned(), |std| format!("{:.2}", 100.0 * std)),
-                n.to_string(),
-            ]);
-        }
-        align_right(&mut rows, 1);
-        format!("{rows}\n{}\n", self.note)
     }
 }
 

@@ -19,6 +19,6 @@ pub mod work_queue;
 pub use device::DeviceChoice;
 pub use segmenter::{LoadOptions, Segmentation, Segmenter, Words};
 pub use {
-    zeg_data as data, zeg_eval as eval, zeg_export as export, zeg_hub as hub, zeg_image as image,
+    zeg_data as data, zeg_eval as eval, zeg_export as export, zeg_image as image,
     zeg_model as model, zeg_vocab as vocab,
 };

@@ -2,11 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use zeg::{
-    hub::{Cache, Registry},
-    loading::LoadedModel,
-    mini,
-};
+use zeg::{loading::LoadedModel, mini};
+use zeg_hub::{Cache, Registry};
 
 /// The file that `--model` names.
 ///
