@@ -4,6 +4,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use half::f16;
 use zeg_model::vision::Encoded;
 
+use crate::TrainError;
+
 /// Pictures, or what a frozen encoder made of them.
 #[derive(Debug, Clone)]
 pub enum Inputs {
@@ -11,6 +13,21 @@ pub enum Inputs {
     Pictures(Vec<f32>),
     /// Encoded pictures, one entry a picture.
     Features(Vec<std::sync::Arc<Features>>),
+}
+
+impl Inputs {
+    /// The images as a tensor: `[batch, 3, size, size]`.
+    ///
+    /// # Errors
+    /// There is only what a frozen encoder made of them.
+    pub fn images(self, size: usize, device: &Device) -> Result<Tensor<4>, TrainError> {
+        match self {
+            Self::Pictures(values) => Ok(pictures_tensor(values, size, device)),
+            Self::Features(_) => Err(TrainError::Config(
+                "the method is trained on images, not on encoded views of them".into(),
+            )),
+        }
+    }
 }
 
 /// An encoded picture in main memory; the values are rounded to `f16`.

@@ -87,15 +87,18 @@ pub trait MethodLoss: Send + Sync + 'static {
 
     /// Computes class logits of a part without a loss, for pseudo labels: `[batch, classes, h, w]`. `None` where the
     /// method has no class logits.
+    ///
+    /// # Errors
+    /// The inputs are of a kind that the method cannot use.
     fn class_logits(
         &self,
         model: &Self::Model,
         inputs: Inputs,
         size: usize,
         text: Tensor<2>,
-    ) -> Option<Tensor<4>> {
+    ) -> Result<Option<Tensor<4>>, TrainError> {
         let _ = (model, inputs, size, text);
-        None
+        Ok(None)
     }
 
     /// A part's share of the normaliser of the batch.
@@ -173,7 +176,7 @@ impl<L: MethodLoss> Criterion for L {
         size: usize,
         text: Tensor<2>,
     ) -> Result<Tensor<4>, TrainError> {
-        MethodLoss::class_logits(self, own(model)?, inputs, size, text).ok_or_else(|| {
+        MethodLoss::class_logits(self, own(model)?, inputs, size, text)?.ok_or_else(|| {
             TrainError::Config("pseudo labels need class masks; the method has none".into())
         })
     }

@@ -11,7 +11,7 @@ use zeg_model::{
 
 use crate::{
     TrainError,
-    batch::{Inputs, features_tensor, pictures_tensor},
+    batch::Inputs,
     experiment::TrainingConfig,
     loss::MaskLoss,
     mask_loss::MaskObjective,
@@ -82,22 +82,22 @@ pub fn recovery_terms(recovery: &Recovery, weight: f64) -> NamedTerms {
     vec![("recovery-queries", queries), ("recovery-patches", patches)]
 }
 
-/// What the encoder makes of a part.
-fn encode(model: &ClipRc, inputs: Inputs, size: usize, text: &Tensor<2>) -> Encoded {
-    let device = text.device();
-    match inputs {
-        Inputs::Pictures(values) => {
-            model.encode(pictures_tensor(values, size, &device), &mut Trace::off())
-        }
-        Inputs::Features(features) => features_tensor(&features, &device),
-    }
+/// What the encoder makes of a part's images.
+fn encode(
+    model: &ClipRc,
+    inputs: Inputs,
+    size: usize,
+    text: &Tensor<2>,
+) -> Result<Encoded, TrainError> {
+    let images = inputs.images(size, &text.device())?;
+    Ok(model.encode(images, &mut Trace::off()))
 }
 
 impl MethodLoss for ClipRcLoss {
     type Model = ClipRc;
 
     fn terms(&self, model: &ClipRc, part: LossPart) -> Result<PartTerms, TrainError> {
-        let encoded = encode(model, part.inputs, part.size, &part.text);
+        let encoded = encode(model, part.inputs, part.size, &part.text)?;
         let (head, text) = (&model.decode_head, part.text);
         if self.recovery <= 0.0 {
             let masks = head.forward(encoded, text, &mut Trace::off()); // [batch, classes, h, w]
@@ -125,9 +125,10 @@ impl MethodLoss for ClipRcLoss {
         inputs: Inputs,
         size: usize,
         text: Tensor<2>,
-    ) -> Option<Tensor<4>> {
-        let encoded = encode(model, inputs, size, &text);
-        Some(model.decode_head.forward(encoded, text, &mut Trace::off()))
+    ) -> Result<Option<Tensor<4>>, TrainError> {
+        let encoded = encode(model, inputs, size, &text)?;
+        let masks = model.decode_head.forward(encoded, text, &mut Trace::off());
+        Ok(Some(masks))
     }
 
     fn count(&self, targets: &Targets) -> usize {

@@ -70,9 +70,10 @@ impl MethodLoss for ZegClipLoss {
         inputs: Inputs,
         size: usize,
         text: Tensor<2>,
-    ) -> Option<Tensor<4>> {
+    ) -> Result<Option<Tensor<4>>, TrainError> {
         let encoded = encode(model, inputs, size, &text);
-        Some(model.decode_head.forward(encoded, text, &mut Trace::off()))
+        let masks = model.decode_head.forward(encoded, text, &mut Trace::off());
+        Ok(Some(masks))
     }
 
     fn count(&self, targets: &Targets) -> usize {

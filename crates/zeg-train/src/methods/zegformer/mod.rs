@@ -16,7 +16,6 @@ use self::{
 };
 use crate::{
     TrainError,
-    batch::{Inputs, pictures_tensor},
     experiment::{Setting, TrainingConfig},
     optimizer::{AdamWSettings, ParamGroup},
     recipe::{Criterion, LossPart, MethodLoss, PartTerms, Recipe, read_loss},
@@ -88,12 +87,7 @@ impl MethodLoss for ZegFormerLoss {
 
     fn terms(&self, model: &ZegFormer, part: LossPart) -> Result<PartTerms, TrainError> {
         let device = part.device();
-        let Inputs::Pictures(values) = part.inputs else {
-            return Err(TrainError::Config(
-                "ZegFormer is trained on images, not on encoded views".into(),
-            ));
-        };
-        let images = pictures_tensor(values, part.size, &device);
+        let images = part.inputs.images(part.size, &device)?;
         let targets = MaskTargets::from_labels(&part.labels.known()?);
         let outputs = model.forward_all(images, part.text, &mut Trace::off());
         let queries = model.config().queries;
