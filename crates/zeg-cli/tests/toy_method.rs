@@ -10,13 +10,13 @@ use std::{collections::HashMap, process::ExitCode, sync::Arc};
 
 use burn::{
     module::{Module, Param},
-    tensor::{Device, Tensor},
+    tensor::Tensor,
 };
 use common::{World, write_tensors};
 use zeg::{
     image::Normalization,
     model::{
-        ModelError, Precision,
+        ModelError,
         classes::ClassQueries,
         config::VisionConfig,
         cost::{Cost, CostPart, ParamCounts},
@@ -27,14 +27,13 @@ use zeg::{
         methods::Methods,
         scores::ViewScores,
         section::Section,
-        weights::{Init, ParamBuilder, Provenance, StateDict},
+        weights::{Init, ParamBuilder},
     },
     vocab::classes::{ClassSet, voc_colour},
 };
 use zeg_cli::{Program, main_with};
 use zeg_train::{
     TrainError,
-    batch::{Inputs, pictures_tensor},
     experiment::TrainingConfig,
     loss::MaskLoss,
     mask_loss::MaskObjective,
@@ -78,14 +77,6 @@ impl Method for Colours {
     }
 }
 
-impl ColoursConfig {
-    fn from_params(params: &ParamBuilder) -> Result<ColoursModel, ModelError> {
-        Ok(ColoursModel {
-            factor: params.param("factor", [1], Init::Constant(1.0))?,
-        })
-    }
-}
-
 impl Architecture for ColoursConfig {
     fn method(&self) -> &'static str {
         Colours.name()
@@ -93,29 +84,14 @@ impl Architecture for ColoursConfig {
     fn title(&self) -> &'static str {
         Colours.title()
     }
-    fn build(
+    fn assemble(
         &self,
-        weights: &StateDict,
-        device: &Device,
-        seed: u64,
-    ) -> Result<(Box<dyn Model>, Provenance), ModelError> {
-        let params = ParamBuilder::new(weights, device, seed, &|_| true);
-        let model = Self::from_params(&params)?;
-        Ok((Box::new(model), params.provenance()))
-    }
-    fn build_packed(
-        &self,
-        weights: &StateDict,
-        device: &Device,
-        precision: Precision,
+        params: &ParamBuilder,
+        _: &ParamBuilder,
     ) -> Result<Box<dyn Model>, ModelError> {
-        let params = ParamBuilder::packed(weights, device, 0, precision)?;
-        Ok(Box::new(Self::from_params(&params)?))
-    }
-    fn blueprint(&self, device: &Device) -> Result<Box<dyn Model>, ModelError> {
-        let weights = StateDict::default();
-        let params = ParamBuilder::blueprint(&weights, device, &|_| true);
-        Ok(Box::new(Self::from_params(&params)?))
+        Ok(Box::new(ColoursModel {
+            factor: params.param("factor", [1], Init::Constant(1.0))?,
+        }))
     }
     fn trains(&self, _: &str) -> bool {
         true
@@ -227,10 +203,8 @@ impl MethodLoss for ColoursLoss {
 
     fn terms(&self, model: &ColoursModel, part: LossPart) -> Result<PartTerms, TrainError> {
         let device = part.device();
-        let Inputs::Pictures(values) = part.inputs else {
-            return Err(TrainError::Config("images are needed".into()));
-        };
-        let (colours, grid) = patch_colours(pictures_tensor(values, part.size, &device));
+        let images = part.inputs.images(part.size, &device)?;
+        let (colours, grid) = patch_colours(images);
         let masks = model.logits(colours, grid, part.text);
         self.0.terms(masks, part.labels, part.normalizer)
     }

@@ -21,7 +21,7 @@ use crate::{
     inference::Inference,
     params::list_params,
     section::Section,
-    weights::{KeyTable, Provenance, StateDict},
+    weights::{KeyTable, ParamBuilder, Provenance, StateDict},
 };
 
 /// What a method starts from.
@@ -189,16 +189,35 @@ pub trait Architecture: Debug + Send + Sync {
     /// Name of the method for people.
     fn title(&self) -> &'static str;
 
-    /// Reads a model; what the weights lack, and the method trains, starts fresh.
+    /// Builds the model of parameters, which may be fresh, frozen, trained, packed, or without values.
+    ///
+    /// - `params`: at the root of the names
+    /// - `apart`: the same names, for a part of the model that no gradient passes
     ///
     /// # Errors
     /// What must be pre-trained is not in the weights, or a tensor has another shape.
+    fn assemble(
+        &self,
+        params: &ParamBuilder,
+        apart: &ParamBuilder,
+    ) -> Result<Box<dyn Model>, ModelError>;
+
+    /// Reads a model; what the weights lack, and the method trains, starts fresh.
+    ///
+    /// # Errors
+    /// See [`Architecture::assemble`].
     fn build(
         &self,
         weights: &StateDict,
         device: &Device,
         seed: u64,
-    ) -> Result<(Box<dyn Model>, Provenance), ModelError>;
+    ) -> Result<(Box<dyn Model>, Provenance), ModelError> {
+        let trained = |key: &str| self.trains(key);
+        let params = ParamBuilder::new(weights, device, seed, &trained);
+        let apart = ParamBuilder::apart(weights, device, seed);
+        let model = self.assemble(&params, &apart)?;
+        Ok((model, params.provenance()))
+    }
 
     /// Reads a model for inference alone: on the CPU, linear layers hold packed weights.
     ///
@@ -209,13 +228,22 @@ pub trait Architecture: Debug + Send + Sync {
         weights: &StateDict,
         device: &Device,
         precision: Precision,
-    ) -> Result<Box<dyn Model>, ModelError>;
+    ) -> Result<Box<dyn Model>, ModelError> {
+        let params = ParamBuilder::packed(weights, device, 0, precision)?;
+        self.assemble(&params, &params)
+    }
 
     /// Returns the model's shape without values, for counting.
     ///
     /// # Errors
     /// The configuration contradicts itself.
-    fn blueprint(&self, device: &Device) -> Result<Box<dyn Model>, ModelError>;
+    fn blueprint(&self, device: &Device) -> Result<Box<dyn Model>, ModelError> {
+        let weights = StateDict::default();
+        let trained = |key: &str| self.trains(key);
+        let params = ParamBuilder::blueprint(&weights, device, &trained);
+        let apart = ParamBuilder::blueprint(&weights, device, &|_| false);
+        self.assemble(&params, &apart)
+    }
 
     /// Whether the parameter of this name learns.
     fn trains(&self, key: &str) -> bool;

@@ -250,7 +250,10 @@ impl ClipRc {
         Self::from_params(&ParamBuilder::blueprint(&weights, device, &trained), config)
     }
 
-    fn from_params(params: &ParamBuilder, config: &ClipRcConfig) -> Result<Self, ModelError> {
+    pub(super) fn from_params(
+        params: &ParamBuilder,
+        config: &ClipRcConfig,
+    ) -> Result<Self, ModelError> {
         config.check()?;
         let (encoder, head) = (&config.encoder, &config.head);
         Ok(Self {

@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Device;
 use serde::Deserialize;
 use zeg_image::normalize::Normalization;
 
 use super::{DenseAttention, LastBlock, TrainingFree, TrainingFreeConfig};
 use crate::{
-    ModelError, Precision,
+    ModelError,
     config::VisionConfig,
     cost::{Cost, Macs, count_params, encoder_macs, patches},
     inference::Inference,
     method::{Architecture, Method, Model, PlainTower, Scoring, StartingPoint},
     section::Section,
-    weights::{Provenance, StateDict},
+    weights::ParamBuilder,
 };
 
 /// One of the training-free methods in the list of methods.
@@ -132,24 +131,6 @@ struct TrainingFreeArchitecture {
     normalization: Normalization,
 }
 
-impl TrainingFreeArchitecture {
-    fn open(
-        &self,
-        weights: &StateDict,
-        device: &Device,
-        precision: Precision,
-    ) -> Result<TrainingFree, ModelError> {
-        TrainingFree::build(
-            weights,
-            &self.encoder,
-            self.config,
-            self.normalization,
-            device,
-            precision,
-        )
-    }
-}
-
 impl Architecture for TrainingFreeArchitecture {
     fn method(&self) -> &'static str {
         self.name
@@ -159,31 +140,16 @@ impl Architecture for TrainingFreeArchitecture {
         self.title
     }
 
-    fn build(
+    fn assemble(
         &self,
-        weights: &StateDict,
-        device: &Device,
-        _seed: u64,
-    ) -> Result<(Box<dyn Model>, Provenance), ModelError> {
-        let model = self.open(weights, device, Precision::Float)?;
-        Ok((Box::new(model), Provenance::default()))
-    }
-
-    fn build_packed(
-        &self,
-        weights: &StateDict,
-        device: &Device,
-        precision: Precision,
+        params: &ParamBuilder,
+        _apart: &ParamBuilder,
     ) -> Result<Box<dyn Model>, ModelError> {
-        Ok(Box::new(self.open(weights, device, precision)?))
-    }
-
-    fn blueprint(&self, device: &Device) -> Result<Box<dyn Model>, ModelError> {
-        Ok(Box::new(TrainingFree::blueprint(
+        Ok(Box::new(TrainingFree::from_params(
+            params,
             &self.encoder,
             self.config,
             self.normalization,
-            device,
         )?))
     }
 

@@ -136,31 +136,21 @@ impl TrainingFree {
         device: &Device,
         precision: Precision,
     ) -> Result<Self, ModelError> {
+        let params = ParamBuilder::packed(weights, device, 0, precision)?;
+        Self::from_params(&params, encoder, config, normalization)
+    }
+
+    pub(super) fn from_params(
+        params: &ParamBuilder,
+        encoder: &VisionConfig,
+        config: TrainingFreeConfig,
+        normalization: Normalization,
+    ) -> Result<Self, ModelError> {
         if encoder.prompts.is_some() || encoder.regions.is_some() {
             return Err(ModelError::Config(
                 "a training-free method takes CLIP's own image tower, without prompts and region tokens".into(),
             ));
         }
-        let params = ParamBuilder::packed(weights, device, 0, precision)?;
-        Ok(Self {
-            backbone: VisionTransformer::build(&params.at("backbone"), encoder)?,
-            config,
-            normalization,
-        })
-    }
-
-    /// The model's shape without values, for counting.
-    ///
-    /// # Errors
-    /// The tower contradicts itself.
-    pub fn blueprint(
-        encoder: &VisionConfig,
-        config: TrainingFreeConfig,
-        normalization: Normalization,
-        device: &Device,
-    ) -> Result<Self, ModelError> {
-        let weights = StateDict::default();
-        let params = ParamBuilder::blueprint(&weights, device, &|_| false);
         Ok(Self {
             backbone: VisionTransformer::build(&params.at("backbone"), encoder)?,
             config,

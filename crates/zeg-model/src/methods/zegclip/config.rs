@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{ZegClip, cost, keys};
 use crate::{
-    ModelError, Precision,
+    ModelError,
     config::{Encoder, HeadConfig, PromptConfig, VisionConfig, check_parts},
     cost::Cost,
     method::{Architecture, ExampleSize, Method, Model, PlainTower, Scoring, StartingPoint},
     recognize::{decoder_head, prompted_tower},
     section::Section,
-    weights::{KeyTable, Provenance, StateDict},
+    weights::{KeyTable, ParamBuilder, StateDict},
 };
 
 /// ZegCLIP (CVPR 2023) in the list of methods.
@@ -148,29 +147,12 @@ impl Architecture for ZegClipConfig {
         ZegClipMethod.title()
     }
 
-    fn build(
+    fn assemble(
         &self,
-        weights: &StateDict,
-        device: &Device,
-        seed: u64,
-    ) -> Result<(Box<dyn Model>, Provenance), ModelError> {
-        let (model, provenance) = ZegClip::build(weights, self, device, seed)?;
-        Ok((Box::new(model), provenance))
-    }
-
-    fn build_packed(
-        &self,
-        weights: &StateDict,
-        device: &Device,
-        precision: Precision,
+        params: &ParamBuilder,
+        _apart: &ParamBuilder,
     ) -> Result<Box<dyn Model>, ModelError> {
-        Ok(Box::new(ZegClip::build_packed(
-            weights, self, device, precision,
-        )?))
-    }
-
-    fn blueprint(&self, device: &Device) -> Result<Box<dyn Model>, ModelError> {
-        Ok(Box::new(ZegClip::blueprint(self, device)?))
+        Ok(Box::new(ZegClip::from_params(params, self)?))
     }
 
     fn trains(&self, key: &str) -> bool {

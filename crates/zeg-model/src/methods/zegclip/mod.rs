@@ -138,7 +138,10 @@ impl ZegClip {
         Self::from_params(&ParamBuilder::blueprint(&weights, device, &trained), config)
     }
 
-    fn from_params(params: &ParamBuilder, config: &ZegClipConfig) -> Result<Self, ModelError> {
+    pub(super) fn from_params(
+        params: &ParamBuilder,
+        config: &ZegClipConfig,
+    ) -> Result<Self, ModelError> {
         Ok(Self {
             backbone: VisionTransformer::build(&params.at("backbone"), &config.encoder)?,
             decode_head: ZegClipHead::build(

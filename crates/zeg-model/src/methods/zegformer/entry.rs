@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Device;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -14,14 +13,14 @@ use super::{
     keys,
 };
 use crate::{
-    ModelError, Precision,
+    ModelError,
     config::{Encoder, VisionConfig},
     cost::{Cost, CostPart},
     inference::Inference,
     method::{Architecture, ExampleSize, Method, Model, PlainTower, Scoring, StartingPoint},
     renamed::take_at,
     section::Section,
-    weights::{KeyTable, Provenance, StateDict},
+    weights::{KeyTable, ParamBuilder, StateDict},
 };
 
 /// A tensor that every ZegFormer has.
@@ -145,29 +144,12 @@ impl Architecture for ZegFormerConfig {
         ZegFormerMethod.title()
     }
 
-    fn build(
+    fn assemble(
         &self,
-        weights: &StateDict,
-        device: &Device,
-        seed: u64,
-    ) -> Result<(Box<dyn Model>, Provenance), ModelError> {
-        let (model, provenance) = ZegFormer::build(weights, self, device, seed)?;
-        Ok((Box::new(model), provenance))
-    }
-
-    fn build_packed(
-        &self,
-        weights: &StateDict,
-        device: &Device,
-        precision: Precision,
+        params: &ParamBuilder,
+        apart: &ParamBuilder,
     ) -> Result<Box<dyn Model>, ModelError> {
-        Ok(Box::new(ZegFormer::build_packed(
-            weights, self, device, precision,
-        )?))
-    }
-
-    fn blueprint(&self, device: &Device) -> Result<Box<dyn Model>, ModelError> {
-        Ok(Box::new(ZegFormer::blueprint(self, device)?))
+        Ok(Box::new(ZegFormer::from_params(params, apart, self)?))
     }
 
     fn trains(&self, key: &str) -> bool {

@@ -130,7 +130,7 @@ impl ZegFormer {
         Self::from_params(&params, &frozen, config)
     }
 
-    fn from_params(
+    pub(super) fn from_params(
         params: &ParamBuilder,
         frozen: &ParamBuilder,
         config: &ZegFormerConfig,
