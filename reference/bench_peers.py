@@ -8,7 +8,7 @@ Packages   torch, numpy; onnx, onnxscript, onnxruntime, openvino and nncf for th
 Writes     a table, and JSON with every time
 
 Every engine is a process of its own that loads the same random weights (a file with the names of the released
-checkpoints) and then waits; in each round every engine computes the same picture once, in turn, so that a machine that
+checkpoints) and then waits; in each round every engine computes the same image once, in turn, so that a machine that
 slows down slows all of them down. A result is: seconds on the wall and of all threads together (medians over the
 rounds), the most memory that the process ever had, the seconds from the start of the process to its first result, and
 the largest difference of a score from PyTorch's.
@@ -123,7 +123,7 @@ def read_weights(path):
 
 
 def inputs(batch):
-    """A picture of noise and class embeddings of unit length."""
+    """An image of noise and class embeddings of unit length."""
     rng = np.random.default_rng(1)
     text = rng.standard_normal((CLASSES, DIM), dtype=np.float32)
     text /= np.linalg.norm(text, axis=1, keepdims=True)
@@ -629,7 +629,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--training", action="store_true", help="steps of training instead of forward passes; PyTorch alone")
     parser.add_argument("--config", default="configs/voc12/zegclip-inductive.toml", help="experiment that zeg trains")
-    parser.add_argument("--micro-batch", type=int, default=1, help="pictures that zeg's training takes at once")
+    parser.add_argument("--micro-batch", type=int, default=1, help="images that zeg's training takes at once")
     parser.add_argument("--json", help="file for every time")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--weights", help=argparse.SUPPRESS)

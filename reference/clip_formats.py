@@ -15,7 +15,7 @@ All files hold the same numbers: random, from a seed, rounded to float16, so tha
     mmcv/head.safetensors            of what they hold beyond CLIP: prompts, one layer, the resized position table
     dtypes.pth, dtypes_legacy.pth    tensors of every dtype, views, shared storages
     dtypes.safetensors               their values as float32
-    expected.safetensors             pictures, token ids, and the features of both, from the packages
+    expected.safetensors             images, token ids, and the features of both, from the packages
 
 Features are computed in float32, three times: by the archive, by transformers and by open_clip. The script fails
 unless they agree to 1e-5 of the features' root mean square.
@@ -42,7 +42,7 @@ from mmcv_formats import write_dtypes, write_mmcv
 from random_clip import HEAD_WIDTH, SIZES, Clip, inputs, is_half, randomise
 from torch.nn import functional
 
-MEAN = [0.48145466, 0.4578275, 0.40821073]  # of CLIP's training pictures
+MEAN = [0.48145466, 0.4578275, 0.40821073]  # of CLIP's training images
 STD = [0.26862954, 0.26130258, 0.27577711]
 
 

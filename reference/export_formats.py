@@ -62,16 +62,16 @@ def make_cases(folder, count, seed):
     while len(maps) < count:
         height, width = (int(side) for side in rng.integers(1, 40, 2))
         maps.append(blobs(rng, height, width, int(rng.integers(1, len(NAMES) + 1)), rng.choice([0, 0, 0.1, 0.4])))
-    pictures = [
+    images = [
         {
-            "path": f"street & <1>/picture {index} é.png",
+            "path": f"street & <1>/image {index} é.png",
             "width": labels.shape[1],
             "height": labels.shape[0],
             "labels": labels.ravel().tolist(),
         }
         for index, labels in enumerate(maps)
     ]
-    cases = {"about": about(), "names": NAMES, "palette": PALETTE, "pictures": pictures}
+    cases = {"about": about(), "names": NAMES, "palette": PALETTE, "images": images}
     (folder / "cases.json").write_text(json.dumps(cases, ensure_ascii=False) + "\n", "utf-8")
 
 
@@ -140,8 +140,8 @@ class Cases:
         self.folder = folder
         cases = json.loads((folder / "cases.json").read_text("utf-8"))
         self.names, self.palette = cases["names"], cases["palette"]
-        self.pictures = cases["pictures"]
-        self.maps = [np.array(one["labels"]).reshape(one["height"], one["width"]) for one in self.pictures]
+        self.images = cases["images"]
+        self.maps = [np.array(one["labels"]).reshape(one["height"], one["width"]) for one in self.images]
 
     def confidence(self, index):
         count = self.maps[index].size
@@ -177,10 +177,10 @@ def check_coco(cases, name):
     assert [c["name"] for c in data.loadCats(data.getCatIds())] == cases.names
     assert [c["color"] for c in data.loadCats(data.getCatIds())] == cases.palette
     annotations = 0
-    for index, picture in enumerate(cases.pictures):
+    for index, image in enumerate(cases.images):
         image = data.loadImgs([index + 1])[0]
         assert (image["file_name"], image["width"], image["height"]) == (
-            picture["path"], picture["width"], picture["height"],
+            image["path"], image["width"], image["height"],
         )
         regions = cases.regions(index)
         found = data.loadAnns(data.getAnnIds(imgIds=[index + 1]))
@@ -208,7 +208,7 @@ def check_label_studio(cases, tasks_name, config_name, tool):
     assert [one.get("value") for one in labels] == cases.names
     assert [one.get("background") for one in labels] == ["#%02x%02x%02x" % tuple(c) for c in cases.palette]
     tasks = json.loads((cases.folder / tasks_name).read_text("utf-8"))
-    assert len(tasks) == len(cases.pictures)
+    assert len(tasks) == len(cases.images)
     count, ids = 0, set()
     for index, task in enumerate(tasks):
         labels = cases.maps[index]
@@ -249,20 +249,20 @@ def check_cvat(cases, name):
     count = 0
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        for picture in cases.pictures:  # datumaro wants the pictures to be there
-            path = folder / "images" / picture["path"]
+        for image in cases.images:  # datumaro wants the images to be there
+            path = folder / "images" / image["path"]
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (picture["width"], picture["height"])).save(path)
+            Image.new("RGB", (image["width"], image["height"])).save(path)
         (folder / "annotations.xml").write_bytes((cases.folder / name).read_bytes())
         data = CvatBase(str(folder / "annotations.xml"))
         categories = data.categories()[AnnotationType.label]
         assert [one.name for one in categories] == cases.names
         items = {item.id: item for item in data}
-        assert len(items) == len(cases.pictures)
-        for index, picture in enumerate(cases.pictures):
+        assert len(items) == len(cases.images)
+        for index, image in enumerate(cases.images):
             labels = cases.maps[index]
             drawn = np.full(labels.shape, IGNORE)
-            for one in items[os.path.splitext(picture["path"])[0]].annotations:
+            for one in items[os.path.splitext(image["path"])[0]].annotations:
                 count += 1
                 if one.type == AnnotationType.mask:
                     mask = one.image.astype(bool)
@@ -324,7 +324,7 @@ def check_named_png(cases):
 def check(folder):
     warnings.filterwarnings("ignore")
     cases = Cases(folder)
-    print(len(cases.pictures), "pictures")
+    print(len(cases.images), "images")
     print("coco.json", check_coco(cases, "coco.json"))
     print("coco_polygons.json", check_coco(cases, "coco_polygons.json"))
     print("label_studio.json", check_label_studio(cases, "label_studio.json", "label_studio.xml", "BrushLabels"))

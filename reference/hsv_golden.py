@@ -1,7 +1,7 @@
 """Golden numbers of photometric distortion, from OpenCV.
 
 OpenCV converts long rows with vector instructions and what remains of a row one pixel at a time. Coming
-back from HSV, the former truncate and the latter round. All rows here are long: pictures consist of those.
+back from HSV, the former truncate and the latter round. All rows here are long: images consist of those.
 
 Writes rgb_to_hsv.csv, hsv_to_rgb.csv and photometric.csv to crates/zeg-data/tests/golden. Run from the repository root:
 
@@ -72,7 +72,7 @@ def distort(rgb, brightness, contrast_before, saturation, hue, contrast_after):
 
 def write_photometric():
     y, x = np.mgrid[:4, :64]
-    picture = np.stack([x * 4, y * 85, (x * 7 + y * 11) % 256], -1).astype(np.uint8)
+    image = np.stack([x * 4, y * 85, (x * 7 + y * 11) % 256], -1).astype(np.uint8)
     cases = [
         (None, None, None, None, None),
         (-17.3, None, None, None, None),
@@ -86,11 +86,11 @@ def write_photometric():
     lines = [
         HEAD.rstrip(),
         "# two lines a case: brightness, contrast before, saturation, hue, contrast after;",
-        "# then the distorted picture of 64x4 pixels, RGB, row-major",
+        "# then the distorted image of 64x4 pixels, RGB, row-major",
     ]
     for case in cases:
         lines.append(",".join("" if value is None else str(value) for value in case))
-        lines.append(",".join(map(str, distort(picture, *case).ravel())))
+        lines.append(",".join(map(str, distort(image, *case).ravel())))
     (GOLDEN / "photometric.csv").write_text("\n".join(lines) + "\n")
 
 

@@ -48,7 +48,7 @@ def folder(*parts):
     return path
 
 
-def picture(path, width=WIDTH, height=HEIGHT):
+def image(path, width=WIDTH, height=HEIGHT):
     y, x = np.mgrid[:height, :width]
     pixels = np.stack([x * 255 // width, y * 255 // height, (x + y) % 256], axis=-1)
     Image.fromarray(pixels.astype(np.uint8)).save(path, quality=60)
@@ -118,7 +118,7 @@ def voc():
     own = {"2007_000001": [0, 1, 20, 255], "2007_000002": [0, 5, 255], "2007_000003": [0, 15, 9]}
     for seed, (name, values) in enumerate(own.items()):
         labels = blobs(values, seed)
-        picture(images / f"{name}.jpg")
+        image(images / f"{name}.jpg")
         if name == "2007_000002":
             Image.fromarray(voc_colours(labels)).save(masks / f"{name}.png")
         else:
@@ -150,8 +150,8 @@ def voc():
             save_mat(cls / f"{name}.mat", {"GTcls": content}, not name.endswith("2"))
         if name.startswith("2008"):
             expect("voc", f"SegmentationClassAug/{name}.png", labels)
-        # One picture is in VOC's folder, the others only in SBD's.
-        picture((images if name == "2008_000001" else img) / f"{name}.jpg")
+        # One image is in VOC's folder, the others only in SBD's.
+        image((images if name == "2008_000001" else img) / f"{name}.jpg")
     (img / "2007_000003.jpg").unlink()
     (sbd / "train.txt").write_text("2008_000002\n2008_000001\n2007_000003\n")
     (sbd / "val.txt").write_text("2008_000004\n2008_000003\n")
@@ -169,7 +169,7 @@ def coco():
         labels = np.resize(values, (10, width)).astype(np.uint8)
         masks = folder("coco", "stuffthingmaps", f"{split}2017")
         Image.fromarray(labels).save(masks / f"{name}.png")
-        picture(folder("coco", f"{split}2017") / f"{name}.jpg", width, 10)
+        image(folder("coco", f"{split}2017") / f"{name}.jpg", width, 10)
         expected = np.vectorize(train_id.get)(labels)
         expect("coco", f"annotations/{split}2017/{name}_labelTrainIds.png", expected, 255)
 
@@ -201,10 +201,10 @@ def context_classes(ids):
     return np.where(found, place, 0)
 
 
-def context_pictures(download, names):
+def context_images(download, names):
     images = folder(download, "VOCdevkit", "VOC2010", "JPEGImages")
     for name in names:
-        picture(images / f"{name}.jpg")
+        image(images / f"{name}.jpg")
     lists = folder(download, "VOCdevkit", "VOC2010", "ImageSets", "Main")
     (lists / "train.txt").write_text(f"{names[0]}\n2009_999999\n")
     (lists / "val.txt").write_text("".join(f"{name}\n" for name in names[1:]))
@@ -212,10 +212,10 @@ def context_pictures(download, names):
 
 def context():
     names = ["2008_000002", "2008_000003", "2008_000007"]
-    context_pictures("context_json", names)
-    context_pictures("context_mat", names)
-    context_pictures("context_png", names)
-    context_pictures("context_release", names)
+    context_images("context_json", names)
+    context_images("context_mat", names)
+    context_images("context_png", names)
+    context_images("context_release", names)
 
     # (a) run lengths
     phases = dict(zip(names, ["train", "val", "val"])) | {"2008_000008": "test"}
@@ -239,7 +239,7 @@ def context():
                 "bbox": [0, 0, 1, 1], "segmentation": segmentation, "parts": [{"part_id": 1, "segmentation": {"size": [1, 1]}}],
             })  # fmt: skip
         expect("context_json", f"SegmentationClassContext/{name}.png", context_classes(ids))
-    annotations = annotations[1::2] + annotations[::2]  # masks of a picture need not stand together
+    annotations = annotations[1::2] + annotations[::2]  # masks of an image need not stand together
     annotations.sort(key=lambda annotation: (annotation["id"] - 1) % 5)
     images = [
         {"file_name": f"{name}.jpg", "image_id": identifier[name], "phase": phase, "height": HEIGHT, "width": WIDTH,
@@ -294,7 +294,7 @@ def ade_full():
         colours = np.stack([objects // 256 * 10 + x % 10, objects % 256, (x * y) % 256], axis=-1)
         place = folder("ade_full", "ADE20K_2021_17_01", "images", "ADE", split, group, scene)
         Image.fromarray(colours.astype(np.uint8)).save(place / f"{name}_seg.png")
-        picture(place / f"{name}.jpg", width, height)
+        image(place / f"{name}.jpg", width, height)
         classes = np.vectorize(lambda value: train_id.get(value, 65535))(objects)
         if min(width, height) > 24:  # the tests shrink to 24
             if width >= height:
@@ -330,7 +330,7 @@ def ade20k():
     for split, name in [("training", "ADE_train_00000001"), ("validation", "ADE_val_00000001")]:
         labels = blobs([0, 1, 75, 150], 2)
         Image.fromarray(labels.astype(np.uint8)).save(folder("ade20k", "nested", "annotations", split) / f"{name}.png")
-        picture(folder("ade20k", "nested", "images", split) / f"{name}.jpg")
+        image(folder("ade20k", "nested", "images", split) / f"{name}.jpg")
         expect("ade20k", f"annotations/{split}/{name}.png", labels)
 
 

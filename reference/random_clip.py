@@ -168,7 +168,7 @@ def is_half(name):
 
 
 def inputs(sizes, generator):
-    """Normalised pictures [2, 3, side, side] and token ids [3, context]: start, words, end, zeros."""
+    """Normalised images [2, 3, side, side] and token ids [3, context]: start, words, end, zeros."""
     images = torch.randn(2, 3, sizes.resolution, sizes.resolution, generator=generator)
     tokens = torch.zeros(3, sizes.context, dtype=torch.int64)
     for row, words in enumerate((1, 5, sizes.context - 2)):

@@ -96,7 +96,7 @@ def layers_of(weights):
 
 
 def before_last_block(weights, images):
-    """Normalised pictures [batch, 3, height, width] -> the tokens [batch, 1 + h * w, width] that enter the last block,
+    """Normalised images [batch, 3, height, width] -> the tokens [batch, 1 + h * w, width] that enter the last block,
     and the grid (h, w)."""
     kernel = weights["visual.conv1.weight"]
     patches = functional.conv2d(images, kernel, stride=kernel.shape[-1])
@@ -152,19 +152,19 @@ def golden(arguments):
     clip = Clip(Sizes(128, 3, 8, 32, 32, 64, 1, 16, 96, 32, 3, 16)).requires_grad_(False)
     randomise(clip, generator)
     weights = {name: value.double() for name, value in clip.named_parameters() if name.startswith("visual.")}
-    picture = torch.randn(1, 3, 40, 56, generator=generator)
+    image = torch.randn(1, 3, 40, 56, generator=generator)
     text = functional.normalize(torch.randn(5, 32, generator=generator), dim=-1)
 
-    # At the size of the table, the unchanged block's class token is CLIP's picture embedding.
+    # At the size of the table, the unchanged block's class token is CLIP's image embedding.
     square = torch.randn(2, 3, 32, 32, generator=generator)
     x, grid = before_last_block(weights, square.double())
     ours = to_joint(weights, last_block(weights, x, grid, "clip", "full"))[:, 0]
     theirs = functional.normalize(clip.encode_image(square), dim=-1)
     assert (ours - theirs).abs().max() < 1e-5, "not CLIP"
 
-    x, grid = before_last_block(weights, picture.double())
+    x, grid = before_last_block(weights, image.double())
     out = {f"weights.{name}": value.half() for name, value in weights.items()}
-    out |= {"picture": picture, "text": text, "tokens": x.float()}
+    out |= {"image": image, "text": text, "tokens": x.float()}
     for mode in MODES:
         for kept in LAST_BLOCKS:
             joint = to_joint(weights, last_block(weights, x, grid, mode, kept))
@@ -206,8 +206,8 @@ def window_starts(length, crop, stride):
     return [max(min(number * stride, length - crop), 0) for number in range(count)]
 
 
-def read_picture(path, arguments):
-    """The picture, resized and normalised: [1, 3, height, width], and its own (height, width)."""
+def read_image(path, arguments):
+    """The image, resized and normalised: [1, 3, height, width], and its own (height, width)."""
     pixels = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)[None].float() / 255
     own = pixels.shape[-2:]
     if arguments.whole:
@@ -219,18 +219,18 @@ def read_picture(path, arguments):
     return (pixels - mean) / deviation, own
 
 
-def windows_of(picture, arguments):
+def windows_of(image, arguments):
     """[1, 3, height, width] -> [windows, 3, crop, crop] and where they start."""
-    height, width = picture.shape[-2:]
+    height, width = image.shape[-2:]
     crop = (height, width) if arguments.whole else (min(arguments.crop, height), min(arguments.crop, width))
     rows = window_starts(height, crop[0], arguments.stride)
     starts = [(y, x) for y in rows for x in window_starts(width, crop[1], arguments.stride)]
-    windows = [picture[0, :, y : y + crop[0], x : x + crop[1]] for y, x in starts]
+    windows = [image[0, :, y : y + crop[0], x : x + crop[1]] for y, x in starts]
     return torch.stack(windows), starts
 
 
 def stitch(logits, starts, crop, size, own):
-    """Averages logits [windows, classes, h, w] on the resized picture, then resizes to its own size."""
+    """Averages logits [windows, classes, h, w] on the resized image, then resizes to its own size."""
     total, count = torch.zeros(logits.shape[1], *size), torch.zeros(size)
     upright = functional.interpolate(logits, size=crop, mode="bilinear", align_corners=False)
     for window, (y, x) in zip(upright, starts, strict=True):
@@ -266,19 +266,19 @@ def voc(arguments):
     names = (arguments.voc / "ImageSets/Segmentation/val.txt").read_text().split()[: arguments.limit]
     scores = {(mode, kept): Score(len(text)) for mode in arguments.mode for kept in arguments.last_block}
     for name in names:
-        picture, own = read_picture(arguments.voc / f"JPEGImages/{name}.jpg", arguments)
+        image, own = read_image(arguments.voc / f"JPEGImages/{name}.jpg", arguments)
         label = np.array(Image.open(arguments.voc / f"SegmentationClass/{name}.png"))
-        windows, starts = windows_of(picture, arguments)
+        windows, starts = windows_of(image, arguments)
         x, grid = before_last_block(weights, windows)
         for (mode, kept), score in scores.items():
             joint = to_joint(weights, last_block(weights, x, grid, mode, kept))
-            canvas = stitch(logits_of(joint, text, grid), starts, windows.shape[-2:], picture.shape[-2:], own)
+            canvas = stitch(logits_of(joint, text, grid), starts, windows.shape[-2:], image.shape[-2:], own)
             score.add(label, canvas.argmax(0).numpy())
     if arguments.whole:
         view = f"whole {arguments.whole}"
     else:
         view = f"{arguments.short_side}/{arguments.crop}/{arguments.stride}"
-    print(f"torch {torch.__version__}; {len(names)} pictures; {view}; {arguments.norm}")
+    print(f"torch {torch.__version__}; {len(names)} images; {view}; {arguments.norm}")
     for (mode, kept), score in scores.items():
         accuracy, overlap = score.numbers()
         print(f"{mode:9} {kept:15} pAcc {accuracy:6.2f}  mIoU {overlap:6.2f}", flush=True)
@@ -300,8 +300,8 @@ def main():
     task.add_argument("--short-side", type=int, default=336)
     task.add_argument("--crop", type=int, default=224)
     task.add_argument("--stride", type=int, default=112)
-    task.add_argument("--whole", type=int, help="no windows: the picture resized to a square of this side")
-    task.add_argument("--limit", type=int, help="only the first pictures of val.txt")
+    task.add_argument("--whole", type=int, help="no windows: the image resized to a square of this side")
+    task.add_argument("--limit", type=int, help="only the first images of val.txt")
     task.add_argument("--threads", type=int, default=1)
     task.set_defaults(run=voc)
     arguments = parser.parse_args()

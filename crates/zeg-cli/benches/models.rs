@@ -1,4 +1,4 @@
-//! How long whole models take: one picture of 512×512 pixels to scores, 20 classes, generated weights.
+//! How long whole models take: one image of 512×512 pixels to scores, 20 classes, generated weights.
 //!
 //! `cargo bench --bench models`. `zeg bench` times the same and training steps, with memory; `reference/bench_peers.py` sets
 //! other engines beside it.
@@ -10,8 +10,8 @@ use std::path::Path;
 use burn::tensor::{Device, Distribution, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
 use zeg::model::{
-    Precision, classes::ClassQueries, method::ViewBatch, methods::Methods, resize::bilinear,
-    scores::ViewScores,
+    Precision, classes::ClassQueries, method::WindowBatch, methods::Methods, resize::bilinear,
+    scores::WindowScores,
 };
 use zeg_cli::timing;
 use zeg_kernels::sigmoid;
@@ -24,14 +24,16 @@ fn models(criterion: &mut Criterion) {
     let device = Device::flex();
     let (methods, recipes) = (Methods::default(), Recipes::default());
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/voc12");
-    let mut group = criterion.benchmark_group("pictures to scores");
+    let mut group = criterion.benchmark_group("images to scores");
     group.sample_size(10);
     for (name, file) in [
         ("ZegCLIP", "zegclip-inductive.toml"),
         ("CLIP-RC", "clip-rc-inductive.toml"),
     ] {
         let file = configs.join(file);
-        let experiment = Experiment::open(&file, &[], &methods, &recipes).unwrap();
+        let experiment = Experiment::open(&file, &[], &methods, &recipes)
+            .unwrap()
+            .experiment;
         let config = experiment.architecture(&methods).unwrap();
         for precision in [Precision::Float, Precision::Int8] {
             let model = timing::generated_model(&*config, &device, precision).unwrap();
@@ -41,12 +43,13 @@ fn models(criterion: &mut Criterion) {
             let classes = ClassQueries::new(text, vec![false; CLASSES]);
             group.bench_function(format!("{name} {precision}"), |bench| {
                 bench.iter(|| {
-                    let views = ViewBatch {
+                    let windows = WindowBatch {
                         images: images.clone(),
                         pixels: &[],
                     };
-                    let encoded = model.encode(&views).unwrap().remove(0);
-                    let ViewScores::Logits(masks) = model.score(&encoded, &classes).unwrap() else {
+                    let encoded = model.encode(&windows).unwrap().remove(0);
+                    let WindowScores::Logits(masks) = model.score(&encoded, &classes).unwrap()
+                    else {
                         unreachable!("these methods have logits");
                     };
                     sigmoid(bilinear(masks, [SIZE; 2])).into_data()

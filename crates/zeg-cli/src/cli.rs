@@ -9,7 +9,7 @@ use crate::commands::{
     quickstart::QuickstartArgs, report::ReportArgs, segment::SegmentArgs, train::TrainArgs,
 };
 
-/// Zero-shot semantic segmentation: label every pixel of a picture with class names given as words.
+/// Zero-shot semantic segmentation: label every pixel of an image with class names given as words.
 #[derive(Debug, Parser)]
 #[command(
     name = "zeg",
@@ -29,7 +29,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// See zero-shot segmentation happen in minutes, without a download
     Quickstart(QuickstartArgs),
-    /// Pre-train MiniCLIP on pictures and captions of the mini world
+    /// Pre-train MiniCLIP on images and captions of the mini world
     Pretrain(PretrainArgs),
     /// Train a model from an experiment file
     Train(TrainArgs),
@@ -42,7 +42,7 @@ pub(crate) enum Command {
     /// List, prepare and examine data sets
     Data(DataArgs),
 
-    /// Label pictures with class names
+    /// Label images with class names
     Segment(SegmentArgs),
     /// List public weights that can be fetched by name
     Models(ModelsArgs),
@@ -52,7 +52,7 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Show what an experiment, a checkpoint or a file of weights is
     Info(InfoArgs),
-    /// Time a model: pictures to scores, or steps of its training
+    /// Time a model: images to scores, or steps of its training
     Bench(BenchArgs),
     /// Try this machine: compute models of every method with and without the kernels, and compare
     Check(CheckArgs),

@@ -6,11 +6,11 @@ use zeg::{
     image::{ImageError, InputError},
     loading::LoadError,
     model::{ModelError, weights::WeightsError},
+    text_sources::NoTextEncoder,
     vocab::{
         classes::{ClassArgumentError, ClassError, QueryError},
         tokenizer::TokenizeError,
     },
-    words::NothingReadsWords,
 };
 use zeg_train::TrainError;
 
@@ -76,7 +76,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if cause.is::<NoEvaluation>() {
         return Some("`zeg eval … -o FOLDER` writes one".into());
     }
-    if cause.is::<NothingReadsWords>() {
+    if cause.is::<NoTextEncoder>() {
         return Some(
             "take weights with both towers, such as `zeg pull clip-vit-b-16`, or give a table with --text".into(),
         );
@@ -130,7 +130,7 @@ fn of_data(error: &DataError) -> Option<String> {
         DataError::RootNotFound { .. } => "point --data at the data set's folder, such as VOCdevkit/VOC2012".into(),
         DataError::SplitNotFound { .. } => "name one of the splits that exist, or a text file with an id a line".into(),
         DataError::SizeMismatch { .. } => {
-            "picture and labels must be of one size; take both from the same download".into()
+            "image and labels must be of one size; take both from the same download".into()
         }
         DataError::IllegalLabel { .. } | DataError::IllegalColour { .. } => {
             "the labels are of another data set or numbering; convert them, or correct the data set in the experiment"
@@ -210,7 +210,7 @@ fn of_weights(error: &WeightsError) -> Option<String> {
 
 fn of_train(error: &TrainError) -> Option<String> {
     Some(match error {
-        TrainError::NotFinite { .. } => "lower training.schedule.base, or look at these pictures' labels".into(),
+        TrainError::NotFinite { .. } => "lower training.schedule.base, or look at these images' labels".into(),
         TrainError::Write { .. } => {
             "make room or choose another folder; the last checkpoint is intact, and --resume continues from it".into()
         }

@@ -9,6 +9,7 @@ mod commands;
 mod hints;
 mod program;
 mod progress;
+mod renamed_flags;
 pub mod timing;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -30,9 +31,13 @@ pub fn main() -> ExitCode {
 pub fn main_with<I, T>(program: &Program, arguments: I) -> ExitCode
 where
     I: IntoIterator<Item = T>,
-    T: Into<OsString> + Clone,
+    T: Into<OsString>,
 {
-    let cli = match Cli::try_parse_from(arguments) {
+    let modern = renamed_flags::modernize(arguments.into_iter().map(Into::into));
+    for notice in &modern.notices {
+        eprintln!("warning: {notice}");
+    }
+    let cli = match Cli::try_parse_from(modern.arguments) {
         Ok(cli) => cli,
         // Help and version come this way, too. A closed pipe is no reason to complain.
         Err(error) => {

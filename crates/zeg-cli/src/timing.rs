@@ -50,11 +50,11 @@ pub struct Timing {
 /// What to time.
 #[derive(Debug, Clone, Copy)]
 pub struct Amount {
-    /// Pictures at once, or of a training step.
+    /// Images at once, or of a training step.
     pub batch: usize,
-    /// Pictures of a training step that go through the model at once.
+    /// Images of a training step that go through the model at once.
     pub micro_batch: usize,
-    /// Side of the pictures in pixels.
+    /// Side of the images in pixels.
     pub size: usize,
     /// Runs that count; one more goes before them.
     pub runs: usize,
@@ -107,7 +107,7 @@ pub fn forward(
         batch, size, runs, ..
     } = amount;
     check_size(size, model.stride())?;
-    let pixels = noise::integers("bench.pictures", 0, batch * 3 * size * size, 256);
+    let pixels = noise::integers("bench.images", 0, batch * 3 * size * size, 256);
     let pixels: Vec<u8> = pixels.into_iter().map(|value| value as u8).collect();
     let images: Vec<RgbImage> = pixels
         .chunks_exact(3 * size * size)
@@ -171,7 +171,7 @@ pub fn training(
         _ => IGNORE_LABEL,
     });
     let samples = Samples {
-        inputs: Inputs::Pictures(noise::uniform("bench.pictures", 0, 3 * pixels).collect()),
+        inputs: Inputs::Images(noise::uniform("bench.images", 0, 3 * pixels).collect()),
         labels: labels.collect(),
         size,
         ids: (0..batch).map(|index| index.to_string()).collect(),

@@ -20,8 +20,8 @@ fn palette() -> Vec<[u8; 3]> {
 #[test]
 fn a_truncated_jpeg_is_named() {
     let world = World::new();
-    let bytes = std::fs::read(world.picture("2007_000001")).unwrap();
-    std::fs::write(world.picture("2007_000001"), &bytes[..bytes.len() / 2]).unwrap();
+    let bytes = std::fs::read(world.photo("2007_000001")).unwrap();
+    std::fs::write(world.photo("2007_000001"), &bytes[..bytes.len() / 2]).unwrap();
     assert_says(
         &failure(&mut world.train("run")),
         &["2007_000001.jpg", "hint: the file is damaged"],
@@ -153,7 +153,7 @@ fn a_truncated_safetensors_file_is_named_at_every_cut() {
 }
 
 #[test]
-fn class_lists_are_checked_before_any_picture() {
+fn class_lists_are_checked_before_any_image() {
     let world = World::new();
     world.train("run").assert().success();
     let segment = |classes: &str| {

@@ -85,7 +85,7 @@ fn a_model_is_trained_resumed_scored_and_used() {
     assert_eq!(info["trained_steps"], 6);
 }
 
-/// A recovery term is a mean over the batch, and no pair of picture and class divides it, whatever the parts; with
+/// A recovery term is a mean over the batch, and no pair of image and class divides it, whatever the parts; with
 /// pseudo labels neither.
 #[test]
 fn micro_batches_do_not_change_the_loss() {

@@ -17,7 +17,9 @@ use zeg_train::{
 
 /// An experiment that fits the built-in methods.
 fn open(file: &Path) -> Experiment {
-    Experiment::open(file, &[], &Methods::default(), &Recipes::default()).unwrap()
+    Experiment::open(file, &[], &Methods::default(), &Recipes::default())
+        .unwrap()
+        .experiment
 }
 
 fn configs(pattern: &str) -> Vec<PathBuf> {

@@ -41,7 +41,7 @@ fn a_model_is_trained_scored_and_used() {
     assert!(loss(5) < loss(0), "{losses:?}");
     let manifest: serde_json::Value =
         serde_json::from_slice(&file(&world, "run/run.json")).unwrap();
-    assert_eq!(manifest["data"]["pictures"], 4);
+    assert_eq!(manifest["data"]["images"], 4);
 
     // Two checkpoints are kept, and the frozen tower is in neither of the files.
     assert!(!world.path("run/checkpoint-00000002.safetensors").exists());
@@ -72,7 +72,7 @@ fn a_model_is_trained_scored_and_used() {
     }
     assert_eq!(scores["classes"].as_array().unwrap().len(), 20);
     assert_eq!(scores["classes"][15]["split"], "unseen");
-    // The two pictures hold the classes 0, 1, 5 and 6, and no others have an accuracy.
+    // The two images hold the classes 0, 1, 5 and 6, and no others have an accuracy.
     for (number, class) in scores["classes"].as_array().unwrap().iter().enumerate() {
         assert_eq!(
             class["acc"].is_number(),
@@ -188,11 +188,11 @@ fn encoded_views_from_a_file_give_the_same_run() {
             "{run}"
         );
     }
-    // Another seed has other views, and pictures that changed are encoded again.
+    // Another seed has other views, and images that changed are encoded again.
     let seed = ["--feature-cache", "features", "--set", "training.seed=5"];
     assert!(!train("other", &seed).contains("encoded views from"));
-    let picture = world.picture("2007_000000");
-    let bytes = std::fs::read(&picture).unwrap();
-    std::fs::write(&picture, bytes).unwrap();
+    let photo = world.photo("2007_000000");
+    let bytes = std::fs::read(&photo).unwrap();
+    std::fs::write(&photo, bytes).unwrap();
     assert!(!train("changed", &cache).contains("encoded views from"));
 }

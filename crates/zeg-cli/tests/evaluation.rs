@@ -57,7 +57,7 @@ fn shards_add_up_to_the_whole() {
     );
     for key in [
         "confusion",
-        "pictures",
+        "images",
         "classes",
         "images",
         "model",
@@ -67,9 +67,9 @@ fn shards_add_up_to_the_whole() {
     }
     assert_eq!(whole["images"], 4);
     assert_eq!(whole["protocol"], "inductive");
-    assert_eq!(whole["benchmark"]["official_pictures"], 1464);
+    assert_eq!(whole["benchmark"]["official_images"], 1464);
     for entry in merged["gallery"].as_array().unwrap() {
-        for file in ["picture", "truth", "prediction", "error"] {
+        for file in ["image", "truth", "prediction", "error"] {
             let path = world.path("merged").join(entry[file].as_str().unwrap());
             assert!(path.is_file(), "{}", path.display());
         }
@@ -116,7 +116,7 @@ fn several_seeds_give_mean_and_deviation() {
 fn another_data_set_is_scored_without_seen_and_unseen() {
     let world = World::new();
     trained(&world, "run", 0);
-    // The same pictures as a data set of one's own, its classes by their names in the table.
+    // The same images as a data set of one's own, its classes by their names in the table.
     fs::write(world.path("own.toml"), OWN).unwrap();
     world
         .zeg()
@@ -192,12 +192,12 @@ fn a_part_of_a_split_is_scored() {
     command.assert().success();
     let record = json(&world, "part/evaluation.json");
     assert_eq!(record["images"], 1);
-    assert_eq!(record["pictures"][0]["id"], "2007_000001");
+    assert_eq!(record["images"][0]["id"], "2007_000001");
 }
 
 const OWN: &str = r#"
 name = "own"
-title = "Own pictures"
+title = "Own images"
 images = "JPEGImages/{id}.jpg"
 labels = "SegmentationClass/{id}.png"
 kind = "index"
@@ -292,7 +292,7 @@ fn models_of_one_frozen_encoder_are_scored_together_with_the_same_result() {
         eval(&world, &[&model], &["-o", "alone", "--overwrite"]);
         let alone = json(&world, "alone/evaluation.json");
         let together = json(&world, &format!("{run}/together/evaluation.json"));
-        for key in ["confusion", "pictures", "model"] {
+        for key in ["confusion", "images", "model"] {
             assert_eq!(together[key], alone[key], "{run}: {key}");
         }
     }

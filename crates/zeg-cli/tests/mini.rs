@@ -29,7 +29,7 @@ fn stderr(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Chance names one picture in 32 right.
+/// Chance names one image in 32 right.
 #[test]
 fn a_short_pre_training_learns_names_far_above_chance() {
     let config = PretrainConfig {
@@ -53,7 +53,7 @@ fn a_short_pre_training_learns_names_far_above_chance() {
 }
 
 #[test]
-fn the_embedded_model_segments_a_picture_of_its_world() {
+fn the_embedded_model_segments_a_image_of_its_world() {
     let folder = TempDir::new().unwrap();
     let world = World::new(WorldConfig::default()).unwrap();
     let sample = world.sample(Part::Test, 0);
@@ -89,7 +89,7 @@ fn a_word_that_the_embedded_model_does_not_know_is_named_with_those_it_knows() {
 }
 
 #[test]
-fn the_quickstart_leaves_scores_pictures_and_a_page() {
+fn the_quickstart_leaves_scores_images_and_a_page() {
     let folder = TempDir::new().unwrap();
     let arguments = ["quickstart", "--steps", "2", "--limit", "3", "--json", "-"];
     let small = ["--threads", "2"];

@@ -75,8 +75,8 @@ fn check_one_path(augmentation: &Augmentation) -> Vec<LabelMap> {
         .words(&parse_classes_argument("voc20").unwrap())
         .unwrap();
     for (id, expected) in IDS.iter().zip(&evaluated) {
-        let image = decode_rgb(&world.picture(id)).unwrap();
-        let direct = segmenter.segment_words(&image, &words, &mut []).unwrap();
+        let image = decode_rgb(&world.photo(id)).unwrap();
+        let direct = segmenter.segment_classes(&image, &words, &mut []).unwrap();
         assert_eq!(direct.labels, *expected, "{id}");
         let encoded = segmenter.encode(&image).unwrap();
         assert_eq!(

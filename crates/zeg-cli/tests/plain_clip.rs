@@ -1,6 +1,6 @@
-//! Any picture, any words, no training: `zeg segment` with plain CLIP weights, and everything that it writes.
+//! Any image, any words, no training: `zeg segment` with plain CLIP weights, and everything that it writes.
 #![allow(clippy::unwrap_used)] // in tests
-#![allow(clippy::float_cmp)] // shares of pixels are compared that are counts of the same picture
+#![allow(clippy::float_cmp)] // shares of pixels are compared that are counts of the same image
 
 mod common;
 
@@ -18,7 +18,7 @@ fn world() -> World {
     world
 }
 
-/// `zeg segment` of one of the world's pictures.
+/// `zeg segment` of one of the world's images.
 fn segment(world: &World, output: &str, classes: &str) -> Command {
     let mut command = world.zeg();
     command
@@ -161,22 +161,18 @@ fn background_words_compete_and_give_nothing() {
 }
 
 #[test]
-fn a_folder_and_its_damaged_picture() {
+fn a_folder_and_its_damaged_image() {
     let world = world();
-    std::fs::create_dir_all(world.path("pictures/deep")).unwrap();
-    let picture = RgbImage::from_fn(40, 30, |x, y| image_pixel(x * y));
-    picture.save(world.path("pictures/a.png")).unwrap();
-    picture.save(world.path("pictures/deep/b.png")).unwrap();
-    std::fs::write(
-        world.path("pictures/broken.jpg"),
-        [0xff, 0xd8, 0xff, 0xe0, 1],
-    )
-    .unwrap();
+    std::fs::create_dir_all(world.path("images/deep")).unwrap();
+    let photo = RgbImage::from_fn(40, 30, |x, y| image_pixel(x * y));
+    photo.save(world.path("images/a.png")).unwrap();
+    photo.save(world.path("images/deep/b.png")).unwrap();
+    std::fs::write(world.path("images/broken.jpg"), [0xff, 0xd8, 0xff, 0xe0, 1]).unwrap();
     let mut command = world.zeg();
     command
         .args([
             "segment",
-            "pictures",
+            "images",
             "-r",
             "--model",
             "clip.safetensors",
@@ -209,7 +205,7 @@ fn image_pixel(value: u32) -> image::Rgb<u8> {
 }
 
 #[test]
-fn strange_pictures_and_names() {
+fn strange_images_and_names() {
     let world = world();
     for (name, width, height) in [("dot.png", 1, 1), ("line.png", 30_000, 2)] {
         RgbImage::from_fn(width, height, |x, y| image_pixel(x + y))

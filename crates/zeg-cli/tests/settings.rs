@@ -247,7 +247,7 @@ offsets = [0.25]
 "#;
 
 #[test]
-fn a_suite_chooses_settings_and_offset_on_other_pictures() {
+fn a_suite_chooses_settings_and_offset_on_other_images() {
     let world = World::new();
     std::fs::write(world.path("suite.toml"), CHOOSING).unwrap();
     let ablate = |more: &[&str]| {
@@ -280,7 +280,7 @@ fn a_suite_chooses_settings_and_offset_on_other_pictures() {
             .unwrap();
         let choice = &entry["choice"];
         let folder = |candidate| format!("suite/choose/{row}/candidate-{candidate}");
-        // The choice is the best of what was tried, all of it on pictures that were not trained on.
+        // The choice is the best of what was tried, all of it on images that were not trained on.
         let mut best = f64::NEG_INFINITY;
         for candidate in [1, 2] {
             let trained = json(&format!("{}/run.json", folder(candidate)));
@@ -295,7 +295,7 @@ fn a_suite_chooses_settings_and_offset_on_other_pictures() {
             }
         }
         assert!((choice["score"].as_f64().unwrap() - best).abs() < 1e-12);
-        // The runs have it, on all training pictures, and are scored on those of the table.
+        // The runs have it, on all training images, and are scored on those of the table.
         let run = json(&format!("suite/{row}/seed-1/run.json"));
         let setting = choice["settings"][0].as_str().unwrap();
         let base = run["experiment"]["training"]["schedule"]["base"].as_f64();

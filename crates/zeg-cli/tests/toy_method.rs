@@ -22,10 +22,10 @@ use zeg::{
         cost::{Cost, CostPart, ParamCounts},
         method::{
             Architecture, Method, Model, ModelFacts, PlainTower, Scoring, SegmentationModel,
-            StartingPoint, ViewBatch,
+            StartingPoint, WindowBatch,
         },
         methods::Methods,
-        scores::ViewScores,
+        scores::WindowScores,
         section::Section,
         weights::{Init, ParamBuilder},
     },
@@ -161,7 +161,7 @@ impl SegmentationModel for ColoursModel {
             scoring: Scoring::Sigmoid,
         }
     }
-    fn encode(&self, views: &ViewBatch) -> Result<Vec<Self::Encoding>, ModelError> {
+    fn encode(&self, views: &WindowBatch) -> Result<Vec<Self::Encoding>, ModelError> {
         let (colours, grid) = patch_colours(views.images.clone());
         let [batch, _, _] = colours.dims();
         Ok((0..batch)
@@ -172,9 +172,9 @@ impl SegmentationModel for ColoursModel {
         &self,
         (colours, grid): &Self::Encoding,
         classes: &ClassQueries,
-    ) -> Result<ViewScores, ModelError> {
+    ) -> Result<WindowScores, ModelError> {
         let logits = self.logits(colours.clone(), *grid, classes.text.clone());
-        Ok(ViewScores::Logits(logits))
+        Ok(WindowScores::Logits(logits))
     }
 }
 
@@ -286,7 +286,7 @@ fn a_method_from_outside_is_trained_scored_used_counted_and_reported() {
     zeg(&["eval", &model, "--data", &data, "-o", &record]);
     zeg(&["report", &record, "-o", &path("report")]);
     zeg(&["info", &model]);
-    let image = world.picture("2007_000004").display().to_string();
+    let image = world.photo("2007_000004").display().to_string();
     let out = path("out");
     zeg(&[
         "segment",

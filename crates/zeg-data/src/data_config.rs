@@ -10,14 +10,14 @@ use crate::{
     mini_world::{DATASET, WorldData},
 };
 
-/// The pictures and what they are labelled with.
+/// The images and what they are labelled with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DataConfig {
     /// Layout of the folder: `voc12`, `coco-stuff164k`, …, or a file that describes one (`.toml`); `mini-world` is made
     /// while it is read and needs no folder.
     pub dataset: String,
-    /// Which mini world, and how many pictures.
+    /// Which mini world, and how many images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mini_world: Option<WorldData>,
     /// Class list: `voc20`, `coco-stuff171`, … A data set of one's own brings its list.
@@ -74,7 +74,7 @@ impl DataConfig {
         OpenSet::open(&self.selection(root, split), self.mini_world.as_ref())
     }
 
-    /// Its classes, without its pictures.
+    /// Its classes, without its images.
     ///
     /// # Errors
     /// The data set, its class list or the split of classes is not known.

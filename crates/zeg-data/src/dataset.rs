@@ -1,7 +1,7 @@
 //! The data model: a data set is a list of file pairs, a list of classes, and a rule that turns file values into
 //! classes.
 //!
-//! Nothing is decoded before it is asked for, so memory does not grow with the number of pictures.
+//! Nothing is decoded before it is asked for, so memory does not grow with the number of images.
 
 use std::path::PathBuf;
 
@@ -37,7 +37,7 @@ pub enum Metric {
     #[default]
     #[serde(rename = "miou")]
     MeanIou,
-    /// Dice coefficient, usual for medical pictures.
+    /// Dice coefficient, usual for medical images.
     #[serde(rename = "dice")]
     Dice,
 }
@@ -47,18 +47,18 @@ pub enum Metric {
 pub struct Item {
     /// The file name without what all names share; in data sets with folders in folders, `folder/name`.
     pub id: String,
-    /// The picture.
+    /// The image.
     pub image: PathBuf,
     /// The label map.
     pub labels: PathBuf,
 }
 
-/// One sample in memory; picture and label map are of one size.
+/// One sample in memory; image and label map are of one size.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// [`Item::id`].
     pub id: String,
-    /// The picture, RGB bytes.
+    /// The image, RGB bytes.
     pub image: RgbImage,
     /// Class indices or [`IGNORE_LABEL`](zeg_image::IGNORE_LABEL).
     pub labels: LabelMap,
@@ -79,8 +79,8 @@ impl Dataset {
     ///
     /// # Errors
     /// - [`DataError::NoSuchSample`] for an index past the end
-    /// - [`DataError::Image`] when a file cannot be decoded, or indices are stored as a picture in colour
-    /// - [`DataError::SizeMismatch`] when picture and label map differ in size
+    /// - [`DataError::Image`] when a file cannot be decoded, or indices are stored as an image in colour
+    /// - [`DataError::SizeMismatch`] when image and label map differ in size
     /// - [`DataError::IllegalLabel`], [`DataError::IllegalColour`] for what is no class of this data set
     pub fn load(&self, index: usize) -> Result<Sample, DataError> {
         let item = self

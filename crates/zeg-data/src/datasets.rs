@@ -63,7 +63,7 @@ pub struct OfficialSplit {
     /// Its name.
     pub name: &'static str,
     /// Number of images.
-    pub pictures: usize,
+    pub images: usize,
     /// Other names that mean the same, such as the folder's.
     also: &'static [&'static str],
 }
@@ -141,12 +141,8 @@ impl ClassListEntry {
 }
 
 impl OfficialSplit {
-    const fn new(name: &'static str, pictures: usize, also: &'static [&'static str]) -> Self {
-        Self {
-            name,
-            pictures,
-            also,
-        }
+    const fn new(name: &'static str, images: usize, also: &'static [&'static str]) -> Self {
+        Self { name, images, also }
     }
 }
 
@@ -199,13 +195,13 @@ mod tests {
 
     #[test]
     fn folder_names_are_names_of_splits() {
-        let pictures = |name: &str, split: &str| {
+        let images = |name: &str, split: &str| {
             let official = find(name).unwrap().official(split);
-            official.map(|official| official.pictures)
+            official.map(|official| official.images)
         };
-        assert_eq!(pictures("ade20k", "validation"), Some(2000));
-        assert_eq!(pictures("coco-stuff164k", "train2017"), Some(118_287));
-        assert_eq!(pictures("voc12", "trainaug"), Some(10_582));
-        assert_eq!(pictures("cityscapes", "test"), None);
+        assert_eq!(images("ade20k", "validation"), Some(2000));
+        assert_eq!(images("coco-stuff164k", "train2017"), Some(118_287));
+        assert_eq!(images("voc12", "trainaug"), Some(10_582));
+        assert_eq!(images("cityscapes", "test"), None);
     }
 }

@@ -1,10 +1,10 @@
 //! Doctor: looks at every file of a split before a run of days does, and says what is wrong and what to do.
 //!
 //! Most lost weeks come from data that load without an error: labels shifted by one, a border that became a class, a
-//! list that holds test pictures. So beside what fails, the doctor counts what is unusual. Its findings are of three
+//! list that holds test images. So beside what fails, the doctor counts what is unusual. Its findings are of three
 //! kinds: with an error, training or scores would fail or be wrong; a warning is suspicious; a note is good to know.
 //!
-//! Files are read once, by several threads; in memory are one picture a thread, and 24 bytes a picture.
+//! Files are read once, by several threads; in memory are one image a thread, and 24 bytes an image.
 
 mod collector;
 mod content;
@@ -37,14 +37,14 @@ use collector::Collector;
 pub struct DoctorOptions {
     /// Threads that read files, at least 1; they do not change what is found.
     pub threads: usize,
-    /// How many pictures to look into, from the start of the list; `None` for all. Lists, and whether files exist, are
+    /// How many images to look into, from the start of the list; `None` for all. Lists, and whether files exist, are
     /// examined whole.
     pub limit: Option<usize>,
 }
 
 /// Examines a split.
 ///
-/// `progress` is told how many of how many pictures are done; several threads call it.
+/// `progress` is told how many of how many images are done; several threads call it.
 ///
 /// # Errors
 /// Those of [`list`](crate::list) but for [`DataError::DuplicateId`], [`DataError::RawCocoLabels`] and

@@ -12,7 +12,7 @@ use zeg_vocab::text_file::TextFileError;
 /// Why a data set could not be opened, a sample not loaded or a batch not built.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// A picture or a label map could not be decoded.
+    /// An image or a label map could not be decoded.
     #[error(transparent)]
     Image(#[from] ImageError),
 
@@ -105,7 +105,7 @@ pub enum DataError {
         text: String,
     },
 
-    /// A split list names a picture twice, which would count it twice.
+    /// A split list names an image twice, which would count it twice.
     #[error("{}:{second}: `{id}` stands in line {first} already", list.display())]
     DuplicateId {
         /// The split list.
@@ -118,14 +118,14 @@ pub enum DataError {
         second: usize,
     },
 
-    /// A split list, a folder of pictures or a data set holds nothing.
-    #[error("{}: names no picture", path.display())]
+    /// A split list, a folder of images or a data set holds nothing.
+    #[error("{}: names no image", path.display())]
     Empty {
         /// The list or folder; for a data set in memory, its name.
         path: PathBuf,
     },
 
-    /// Pictures or label maps of the split do not exist.
+    /// Images or label maps of the split do not exist.
     #[error("{dataset}, split {split}: {missing} of {wanted} files are missing: {}{}", paths(first), if *missing > first.len() { ", …" } else { "" })]
     MissingFiles {
         /// The data set's title.
@@ -171,10 +171,10 @@ pub enum DataError {
         len: usize,
     },
 
-    /// Picture and label map differ in size.
+    /// Image and label map differ in size.
     #[error("{} is {}×{} pixels, but its label map {} is {}×{}", image.display(), image_size.0, image_size.1, labels.display(), label_size.0, label_size.1)]
     SizeMismatch {
-        /// The picture.
+        /// The image.
         image: PathBuf,
         /// Its width and height.
         image_size: (usize, usize),
@@ -201,10 +201,10 @@ pub enum DataError {
         legal: String,
     },
 
-    /// A label picture holds a colour that is no class.
+    /// A label image holds a colour that is no class.
     #[error("{}: colour {colour} at ({x}, {y}); {dataset} colours are {legal}", file.display())]
     IllegalColour {
-        /// The label picture.
+        /// The label image.
         file: PathBuf,
         /// The colour in the file, `#rrggbb`.
         colour: String,

@@ -1,4 +1,4 @@
-//! Data sets of one's own: a TOML file says where pictures and label files lie and what their pixels mean.
+//! Data sets of one's own: a TOML file says where images and label files lie and what their pixels mean.
 //!
 //! ```toml
 //! name = "kvasir-seg"
@@ -11,7 +11,7 @@
 //!
 //! [splits]
 //! train = "train.txt"                # a text file with an id a line
-//! all = "all"                        # every picture there is
+//! all = "all"                        # every image there is
 //! ```
 //!
 //! `configs/datasets/folder-template.toml` explains every key. Nothing is guessed: a key that is not known, a colour
@@ -46,12 +46,12 @@ pub(crate) struct Description {
     /// The folder of the description; lists may lie there.
     home: PathBuf,
     place: Place,
-    /// Pictures whose id holds one of these are none.
+    /// Images whose id holds one of these are none.
     exclude: Vec<String>,
     splits: BTreeMap<String, SplitSource>,
 }
 
-/// Which pictures a split has.
+/// Which images a split has.
 #[derive(Debug)]
 enum SplitSource {
     /// All there are.
@@ -136,7 +136,7 @@ impl Description {
         Ok(self.named(root, found.ids, found.repeated))
     }
 
-    /// The pairs of these ids, each in the folders where its picture exists.
+    /// The pairs of these ids, each in the folders where its image exists.
     fn named(&self, root: PathBuf, ids: Vec<String>, defects: Vec<DataError>) -> Listing {
         let elsewhere = self.splits.values().filter_map(|split| match split {
             SplitSource::Elsewhere(place) => Some(place),

@@ -1,6 +1,6 @@
 //! From a label file to class indices: how a file says which pixel is what.
 //!
-//! Every data set has its own way: indices with or without a background, numbers with gaps, colours, or grey pictures
+//! Every data set has its own way: indices with or without a background, numbers with gaps, colours, or grey images
 //! that are bright where something is. A [`LabelRule`] names the way; nothing is guessed from the file.
 
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ pub enum LabelKind {
     Table(BTreeMap<u16, u16>),
     /// Colours (RGB) and their classes, or [`IGNORE_LABEL`]; any other colour is illegal.
     Palette(BTreeMap<[u8; 3], u16>),
-    /// A grey picture, read in any format: class 1 where it is bright, class 0 elsewhere.
+    /// A grey image, read in any format: class 1 where it is bright, class 0 elsewhere.
     Binary {
         /// Grey level, 1..=255, at or above which a pixel is class 1.
         threshold: u8,
@@ -159,7 +159,7 @@ impl LabelRule {
                 self.replace_values(&mut labels, classes, (file, title))?;
                 Ok(labels)
             }
-            Stored::Colours(picture) => self.look_up_colours(&picture, classes, (file, title)),
+            Stored::Colours(rgb) => self.look_up_colours(&rgb, classes, (file, title)),
         }
     }
 
@@ -191,15 +191,15 @@ impl LabelRule {
 
     fn look_up_colours(
         &self,
-        picture: &RgbImage,
+        rgb: &RgbImage,
         classes: usize,
         (file, title): (&Path, &str),
     ) -> Result<LabelMap, DataError> {
-        let (width, height) = (picture.width() as usize, picture.height() as usize);
+        let (width, height) = (rgb.width() as usize, rgb.height() as usize);
         let mut labels = Vec::with_capacity(width * height);
         // Neighbours are mostly of one colour.
         let mut last: Option<([u8; 3], u16)> = None;
-        for (position, &colour) in picture.as_raw().as_chunks::<3>().0.iter().enumerate() {
+        for (position, &colour) in rgb.as_raw().as_chunks::<3>().0.iter().enumerate() {
             let class = match last {
                 Some((known, class)) if known == colour => class,
                 _ => self.class_of_colour(colour, classes).ok_or_else(|| {
@@ -234,21 +234,21 @@ impl Stored {
     pub(crate) fn size(&self) -> (usize, usize) {
         match self {
             Self::Values(labels) => (labels.width(), labels.height()),
-            Self::Colours(picture) => (picture.width() as usize, picture.height() as usize),
+            Self::Colours(rgb) => (rgb.width() as usize, rgb.height() as usize),
         }
     }
 }
 
 /// Grey levels by ITU-R BT.601, in the integers that Pillow's conversion to `L` uses.
-fn grey(picture: &RgbImage) -> Result<LabelMap, ImageError> {
-    let pixels = picture.as_raw().as_chunks::<3>().0;
+fn grey(rgb: &RgbImage) -> Result<LabelMap, ImageError> {
+    let pixels = rgb.as_raw().as_chunks::<3>().0;
     let levels = pixels.iter().map(|pixel| {
         let [r, g, b] = pixel.map(u32::from);
         ((19_595 * r + 38_470 * g + 7_471 * b + 0x8000) >> 16) as u16
     });
     LabelMap::new(
-        picture.width() as usize,
-        picture.height() as usize,
+        rgb.width() as usize,
+        rgb.height() as usize,
         levels.collect(),
     )
 }
@@ -334,16 +334,16 @@ mod tests {
     fn colours_are_looked_up_and_unknown_ones_have_a_place() {
         let palette = BTreeMap::from([([0, 0, 0], 0), ([255, 0, 0], 1), ([9, 9, 9], IGNORE_LABEL)]);
         let rule = LabelRule::new(LabelKind::Palette(palette));
-        let mut picture = RgbImage::new(3, 2);
-        picture.put_pixel(1, 0, image_pixel([255, 0, 0]));
-        picture.put_pixel(2, 1, image_pixel([9, 9, 9]));
+        let mut rgb = RgbImage::new(3, 2);
+        rgb.put_pixel(1, 0, image_pixel([255, 0, 0]));
+        rgb.put_pixel(2, 1, image_pixel([9, 9, 9]));
         let place = (Path::new("a.png"), "Rooms");
-        let read = |picture: &RgbImage| rule.to_classes(Stored::Colours(picture.clone()), 2, place);
-        let labels = read(&picture).unwrap();
+        let read = |rgb: &RgbImage| rule.to_classes(Stored::Colours(rgb.clone()), 2, place);
+        let labels = read(&rgb).unwrap();
         assert_eq!(labels.labels(), [0, 1, 0, 0, 0, IGNORE_LABEL]);
-        picture.put_pixel(0, 1, image_pixel([255, 0, 1]));
+        rgb.put_pixel(0, 1, image_pixel([255, 0, 1]));
         assert_eq!(
-            read(&picture).unwrap_err().to_string(),
+            read(&rgb).unwrap_err().to_string(),
             "a.png: colour #ff0001 at (0, 1); Rooms colours are #000000, #090909 and #ff0000"
         );
     }

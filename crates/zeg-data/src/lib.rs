@@ -1,10 +1,10 @@
-//! Data sets, augmentation and the loader: everything between a folder of pictures and a training batch.
+//! Data sets, augmentation and the loader: everything between a folder of images and a training batch.
 //!
 //! The stations of a sample's journey, in file order:
 //!
 //! 1. [`selection`]: what a user names becomes a [`Dataset`], a checked list of file pairs with its classes. The
 //!    known [`datasets`] have entries of their own; a [`folder`] of one's own is described by a TOML file.
-//! 2. [`dataset`]: one pair becomes a [`Sample`], a picture and a label map of class indices ([`labels`]).
+//! 2. [`dataset`]: one pair becomes a [`Sample`], an image and a label map of class indices ([`labels`]).
 //! 3. [`augment`]: a sample becomes a [`TrainSample`], two buffers of a fixed size.
 //! 4. [`loader`]: training samples become [`Batch`]es, in an order that depends on the seed alone.
 //!

@@ -1,6 +1,6 @@
 //! What lies where: the shared half of all loaders, from a folder and a split's name to pairs of files.
 //!
-//! A listing is made without touching a picture. What is wrong with it is kept beside it, so that opening a data set
+//! A listing is made without touching an image. What is wrong with it is kept beside it, so that opening a data set
 //! can refuse it while the doctor can go on and tell everything at once.
 
 use std::path::{Path, PathBuf};
@@ -22,10 +22,10 @@ pub(crate) struct Listing {
     pub(crate) places: Vec<Place>,
 }
 
-/// Where the pictures and label files of a split, or a part of it, lie.
+/// Where the images and label files of a split, or a part of it, lie.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Place {
-    /// The pictures.
+    /// The images.
     pub(crate) images: Pattern,
     /// The label files; the first pattern with an existing file counts.
     pub(crate) labels: Vec<Pattern>,
@@ -138,7 +138,7 @@ pub(crate) struct Scanned<'a> {
 }
 
 impl Scanned<'_> {
-    /// All pictures of a split's folder, sorted; or the pictures that a text file names, wherever they lie.
+    /// All images of a split's folder, sorted; or the images that a text file names, wherever they lie.
     pub(crate) fn list(self, split: &str) -> Result<Listing, DataError> {
         if is_path(split) && Path::new(split).is_file() {
             return self.named_in(Path::new(split));

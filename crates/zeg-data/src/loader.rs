@@ -60,12 +60,12 @@ pub struct Batch {
     pub number: u64,
     /// The samples' [`Item::id`](crate::Item::id)s, `[batch]`.
     pub ids: Vec<String>,
-    /// Normalised pictures, `[batch, 3, size, size]`; padding is 0.
+    /// Normalised images, `[batch, 3, size, size]`; padding is 0.
     pub images: Vec<f32>,
     /// Class indices, [`IGNORE_LABEL`](zeg_image::IGNORE_LABEL) or [`PADDING_LABEL`](zeg_image::PADDING_LABEL),
     /// `[batch, size, size]`.
     pub labels: Vec<u16>,
-    /// Width and height of every picture.
+    /// Width and height of every image.
     pub size: usize,
     /// Id and error of every sample that was replaced.
     pub skipped: Vec<(String, String)>,

@@ -1,12 +1,12 @@
 //! The mini world: a data set made of nothing but a seed, small enough to pre-train and adapt on in minutes.
 //!
-//! Pictures show a few textured, coloured shapes over a cluttered background. A class is a texture and a colour
+//! Images show a few textured, coloured shapes over a cluttered background. A class is a texture and a colour
 //! ("striped red"); shape, size, rotation, occlusion, light and noise say nothing about it. 20 of the 32 names are
 //! classes, 15 seen and 5 unseen as in the published protocol; captions for pre-training name all 32. A model that
-//! learned words and pictures from captions can therefore segment a class that it never saw a mask of.
+//! learned words and images from captions can therefore segment a class that it never saw a mask of.
 //!
-//! The stations of a picture, in file order: [`WorldConfig`] → names → scene (which objects, where) → render (pixels
-//! and exact masks) → caption. Picture `i` of a part is a function of the configuration and `i` alone, and has the
+//! The stations of an image, in file order: [`WorldConfig`] → names → scene (which objects, where) → render (pixels
+//! and exact masks) → caption. Image `i` of a part is a function of the configuration and `i` alone, and has the
 //! same bytes on every machine and any number of threads. The background is no class and has no label.
 
 mod caption;
@@ -47,22 +47,22 @@ use scene::{Layout, ObjectChoice, draw_objects};
 /// Name of the class list and of the data set.
 pub const NAME: &str = "mini-world20";
 
-/// A part of the world; no picture is in two of them.
+/// A part of the world; no image is in two of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
-    /// Pictures for captions; their objects have any of the 32 names.
+    /// Images for captions; their objects have any of the 32 names.
     Pretrain,
-    /// Pictures for training with masks.
+    /// Images for training with masks.
     Train,
-    /// Pictures for scores while something is tried out.
+    /// Images for scores while something is tried out.
     Val,
-    /// Pictures for the last score.
+    /// Images for the last score.
     Test,
 }
 
 impl Part {
-    /// What picture number `index` is called, such as `train-000012`.
+    /// What image number `index` is called, such as `train-000012`.
     pub fn id(self, index: u64) -> String {
         format!("{self}-{index:06}")
     }
@@ -79,7 +79,7 @@ impl fmt::Display for Part {
     }
 }
 
-/// An object that can be seen in a picture.
+/// An object that can be seen in an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectInfo {
     /// Its texture and colour.
@@ -92,10 +92,10 @@ pub struct ObjectInfo {
     pub visible: usize,
 }
 
-/// A picture, its truth and what is in it.
+/// An image, its truth and what is in it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorldSample {
-    /// The picture, RGB bytes.
+    /// The image, RGB bytes.
     pub image: RgbImage,
     /// Class indices, unseen classes included, or [`IGNORE_LABEL`] for background and distractors.
     pub labels: LabelMap,
@@ -104,7 +104,7 @@ pub struct WorldSample {
 }
 
 impl WorldSample {
-    /// The picture and its labels as an entry of a data set.
+    /// The image and its labels as an entry of a data set.
     pub(crate) fn into_sample(self, id: String) -> Sample {
         Sample {
             id,
@@ -114,12 +114,12 @@ impl WorldSample {
     }
 }
 
-/// A picture with a sentence about it.
+/// An image with a sentence about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Captioned {
-    /// The picture. Pre-training leaves its labels alone.
+    /// The image. Pre-training leaves its labels alone.
     pub sample: WorldSample,
-    /// Names every object of the picture and nothing else.
+    /// Names every object of the image and nothing else.
     pub caption: String,
 }
 
@@ -134,7 +134,7 @@ pub struct World {
     known: Vec<Name>,
     /// Names that are no class.
     pool: Vec<Name>,
-    /// The names of the pool that training pictures may show.
+    /// The names of the pool that training images may show.
     training_pool: Vec<Name>,
 }
 
@@ -184,7 +184,7 @@ impl World {
         u16::try_from(position).ok()
     }
 
-    /// Picture number `index` of a part.
+    /// Image number `index` of a part.
     pub fn sample(&self, part: Part, index: u64) -> WorldSample {
         let choice = match part {
             Part::Pretrain => self.any_name(),
@@ -203,24 +203,24 @@ impl World {
         self.draw(part, index, &layout, choice)
     }
 
-    /// Several pictures of a part, made on the threads of rayon's current pool.
+    /// Several images of a part, made on the threads of rayon's current pool.
     pub fn samples(&self, part: Part, range: Range<u64>) -> Vec<WorldSample> {
         let indices = range.into_par_iter();
         indices.map(|index| self.sample(part, index)).collect()
     }
 
-    /// Picture and caption number `index` of a phase of pre-training.
+    /// Image and caption number `index` of a phase of pre-training.
     ///
-    /// Phases draw from one stream of numbers: a picture is new as long as its `index` is, whatever the phase.
+    /// Phases draw from one stream of numbers: an image is new as long as its `index` is, whatever the phase.
     ///
     /// # Errors
-    /// [`WorldError::Setting`] for a phase whose pictures or numbers of objects are out of range.
+    /// [`WorldError::Setting`] for a phase whose images or numbers of objects are out of range.
     pub fn pretrain(&self, stage: PretrainStage, index: u64) -> Result<Captioned, WorldError> {
         stage.check()?;
         Ok(self.captioned(stage, index))
     }
 
-    /// Several pictures with captions, made on the threads of rayon's current pool.
+    /// Several images with captions, made on the threads of rayon's current pool.
     ///
     /// # Errors
     /// As [`World::pretrain`].
@@ -234,7 +234,7 @@ impl World {
         Ok(indices.map(|index| self.captioned(stage, index)).collect())
     }
 
-    /// A sentence that names the picture's objects; `chance` decides which of many.
+    /// A sentence that names the image's objects; `chance` decides which of many.
     pub fn caption(&self, sample: &WorldSample, chance: &mut ChaCha8Rng) -> String {
         caption::caption(&sample.objects, chance)
     }
@@ -268,7 +268,7 @@ impl World {
     }
 
     fn draw(&self, part: Part, index: u64, layout: &Layout, choice: ObjectChoice) -> WorldSample {
-        let mut rng = self.stream(Stream::Pictures(part), index);
+        let mut rng = self.stream(Stream::Images(part), index);
         let look = Look {
             clutter: self.config.clutter,
             noise: self.config.noise,
@@ -303,17 +303,17 @@ impl World {
         }
     }
 
-    /// The random numbers of one picture or caption.
+    /// The random numbers of one image or caption.
     ///
-    /// Each use has a seed of its own, itself drawn from the world's seed at a counter beyond any picture's, so that
+    /// Each use has a seed of its own, itself drawn from the world's seed at a counter beyond any image's, so that
     /// no two uses, nor a training run with the same seed, share numbers.
     fn stream(&self, stream_of: Stream, index: u64) -> ChaCha8Rng {
         let number = match stream_of {
             Stream::Captions => 0,
-            Stream::Pictures(Part::Pretrain) => 1,
-            Stream::Pictures(Part::Train) => 2,
-            Stream::Pictures(Part::Val) => 3,
-            Stream::Pictures(Part::Test) => 4,
+            Stream::Images(Part::Pretrain) => 1,
+            Stream::Images(Part::Train) => 2,
+            Stream::Images(Part::Val) => 3,
+            Stream::Images(Part::Test) => 4,
         };
         let seed = stream(self.config.seed, Purpose::Sample, u64::MAX - number).next_u64();
         stream(seed, Purpose::Sample, index)
@@ -323,6 +323,6 @@ impl World {
 /// What random numbers are used for.
 #[derive(Debug, Clone, Copy)]
 enum Stream {
-    Pictures(Part),
+    Images(Part),
     Captions,
 }

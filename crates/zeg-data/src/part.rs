@@ -1,7 +1,7 @@
-//! Parts of a split, by name: `train:1/5` is every fifth picture, `train:not-1/5` all others.
+//! Parts of a split, by name: `train:1/5` is every fifth image, `train:not-1/5` all others.
 //!
-//! Learning rates and seen offsets must not be chosen on the pictures whose scores are reported in the end, and the
-//! benchmarks have no split for it. A part of the training pictures serves, without a file beside the data set.
+//! Learning rates and seen offsets must not be chosen on the images whose scores are reported in the end, and the
+//! benchmarks have no split for it. A part of the training images serves, without a file beside the data set.
 
 /// A part of a split, or all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_every_nth_picture() {
+    fn a_part_is_every_nth_image() {
         assert_eq!(kept("train:1/3", 8), [0, 3, 6]);
         assert_eq!(kept("train:3/3", 8), [2, 5]);
         assert_eq!(kept("train:not-1/3", 8), [1, 2, 4, 5, 7]);

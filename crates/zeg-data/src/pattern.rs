@@ -1,7 +1,7 @@
 //! Where the files of a data set lie: a path with a place for the id.
 //!
-//! `leftImg8bit/train/**/{id}_leftImg8bit.png` stands for all pictures of a split of Cityscapes. Read one way it lists
-//! the ids of a folder, read the other it gives the file of an id; pictures and label files of a data set are two
+//! `leftImg8bit/train/**/{id}_leftImg8bit.png` stands for all images of a split of Cityscapes. Read one way it lists
+//! the ids of a folder, read the other it gives the file of an id; images and label files of a data set are two
 //! patterns with the same ids.
 
 use std::ffi::OsStr;
@@ -10,8 +10,8 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::DataError;
 
-/// Endings of pictures, tried in this order where a pattern names a folder alone.
-const PICTURE_ENDINGS: [&str; 11] = [
+/// Endings of images, tried in this order where a pattern names a folder alone.
+const IMAGE_ENDINGS: [&str; 11] = [
     ".jpg", ".png", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".qoi",
 ];
 /// Folders in folders that are looked through; a link may lead in circles.
@@ -55,7 +55,7 @@ impl Pattern {
             return Ok(Self {
                 folder: path.to_owned(),
                 before: String::new(),
-                after: PICTURE_ENDINGS.map(str::to_owned).to_vec(),
+                after: IMAGE_ENDINGS.map(str::to_owned).to_vec(),
                 nested: false,
             });
         };

@@ -1,4 +1,4 @@
-//! Sampler: which picture comes when.
+//! Sampler: which image comes when.
 //!
 //! Draw `k` of a run is position `k mod n` of epoch `k / n`; every epoch is a fresh shuffle of all `n` samples.
 //! Batches run across the border of two epochs, so no sample is dropped.

@@ -21,7 +21,7 @@ pub struct Selection<'a> {
     /// The data set's folder, or one above it. For a `.toml` it may be empty, which leaves the choice to the file.
     pub root: &'a Path,
     /// The split: a name such as `train` or `val`, or the path of a text file with one id a line. Behind either,
-    /// `:1/5` takes every fifth picture and `:not-1/5` all others.
+    /// `:1/5` takes every fifth image and `:not-1/5` all others.
     pub split: &'a str,
     /// The class list to read label files with; `None` for the data set's usual one.
     pub classes: Option<&'a str>,

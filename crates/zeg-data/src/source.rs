@@ -1,4 +1,4 @@
-//! Where samples come from: a list of files, or pictures made while they are asked for.
+//! Where samples come from: a list of files, or images made while they are asked for.
 //!
 //! The loader and the scores need a number of samples, the classes, and one sample after the other; nothing in them
 //! depends on there being files.
@@ -27,7 +27,7 @@ pub trait SampleSource: Send + Sync {
     /// What sample number `index` is called in messages; empty for an index past the end of a list of files.
     fn id(&self, index: usize) -> String;
 
-    /// Sample number `index`: always the same picture and labels.
+    /// Sample number `index`: always the same image and labels.
     ///
     /// # Errors
     /// [`DataError::NoSuchSample`] for an index past the end; otherwise whatever kept the sample from being read.
@@ -60,16 +60,16 @@ impl SampleSource for Dataset {
 /// An opened data set: a list of files, or a world that needs none.
 #[derive(Debug, Clone, PartialEq)]
 pub enum OpenSet {
-    /// Pictures and label maps in files.
+    /// Images and label maps in files.
     Files(Dataset),
-    /// Pictures of a mini world.
+    /// Images of a mini world.
     World(WorldSet),
 }
 
 impl OpenSet {
     /// Opens what a configuration names: [`DATASET`] is a mini world, everything else lies in a folder.
     ///
-    /// - `world`: which mini world, and how many pictures; the default one without
+    /// - `world`: which mini world, and how many images; the default one without
     ///
     /// # Errors
     /// As [`open`](crate::open); a mini world's settings are out of range, or it has no such split.
@@ -106,7 +106,7 @@ impl OpenSet {
         };
         match self {
             Self::Files(dataset) => dataset.items.retain(|_| next()),
-            Self::World(world) => world.pictures_mut().retain(|_| next()),
+            Self::World(world) => world.images_mut().retain(|_| next()),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Split lists: text files with one picture id a line.
+//! Split lists: text files with one image id a line.
 
 use std::collections::HashMap;
 use std::fs;

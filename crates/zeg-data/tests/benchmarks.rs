@@ -23,8 +23,8 @@ use tempfile::TempDir;
 use zeg_data::{DataError, Metric, Selection, datasets, list};
 use zeg_image::{IGNORE_LABEL, LabelMap};
 
-/// Writes a picture of 6×4 pixels.
-fn picture(root: &Path, file: &str) {
+/// Writes an image of 6×4 pixels.
+fn image_file(root: &Path, file: &str) {
     let path = root.join(file);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     RgbImage::new(6, 4).save(path).unwrap();
@@ -73,7 +73,7 @@ fn voc21_keeps_the_background() {
         .iter()
         .map(|&(x, y)| sample.labels.get(x, y))
         .collect();
-    // The second picture's blocks hold 1, 2, …; 20 and 255 in the last row.
+    // The second image's blocks hold 1, 2, …; 20 and 255 in the last row.
     assert_eq!(values, [Some(1), Some(2), Some(20), Some(IGNORE_LABEL)]);
 }
 
@@ -146,7 +146,7 @@ fn train_aug_goes_by_its_other_name_and_by_a_list_of_its_own() {
 fn tiny_context() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("VOCdevkit/VOC2010");
-    picture(&root, "JPEGImages/2008_1.jpg");
+    image_file(&root, "JPEGImages/2008_1.jpg");
     labels(
         &root,
         "SegmentationClassContext/2008_1.png",
@@ -182,9 +182,9 @@ fn pascal_context_has_60_or_59_classes() {
 fn ade20k_is_read_by_short_and_folder_names_and_by_lists() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("ADEChallengeData2016");
-    picture(&root, "images/validation/ADE_val_1.jpg");
+    image_file(&root, "images/validation/ADE_val_1.jpg");
     labels(&root, "annotations/validation/ADE_val_1.png", &[0, 1, 150]);
-    picture(&root, "images/training/ADE_train_1.jpg");
+    image_file(&root, "images/training/ADE_train_1.jpg");
     labels(&root, "annotations/training/ADE_train_1.png", &[151]);
     for split in ["val", "validation"] {
         let dataset = open("ade20k", folder.path(), split).unwrap();
@@ -224,7 +224,7 @@ fn ade20k_full_has_sixteen_bits() {
     let root = folder.path().join("ADE20K_2021_17_01");
     let values = [0_u16, 255, 846, 65_535];
     for (id, ending) in [("ADE_1", "tif"), ("ADE_2", "png")] {
-        picture(&root, &format!("images_detectron2/validation/{id}.jpg"));
+        image_file(&root, &format!("images_detectron2/validation/{id}.jpg"));
         let labels = root.join("annotations_detectron2/validation");
         fs::create_dir_all(&labels).unwrap();
         let map: ImageBuffer<Luma<u16>, Vec<u16>> =
@@ -245,7 +245,7 @@ fn cityscapes_lies_in_folders_of_cities() {
     let root = folder.path().join("cityscapes");
     for city in ["zurich", "aachen"] {
         let name = format!("{city}_000000_000019");
-        picture(
+        image_file(
             &root,
             &format!("leftImg8bit/train/{city}/{name}_leftImg8bit.png"),
         );

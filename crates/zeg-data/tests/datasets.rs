@@ -223,7 +223,7 @@ fn label_maps_in_colour_are_refused() {
     );
 }
 
-/// A folder in COCO-Stuff's layout with one training picture; the label file's name ends in `ending`.
+/// A folder in COCO-Stuff's layout with one training image; the label file's name ends in `ending`.
 fn tiny_coco(ending: &str, value: u8) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let images = folder.path().join("images/train2017");

@@ -1,6 +1,6 @@
 //! The doctor: a healthy data set is found healthy, and every fault is found by its code and names its file.
 //!
-//! Each fault is planted in a small VOC made here and in 30 real pictures where some lie beside the repository.
+//! Each fault is planted in a small VOC made here and in 30 real images where some lie beside the repository.
 //! Long, because it is the list of all faults: one place shows which of them is planted and which is not.
 
 #![allow(
@@ -53,7 +53,7 @@ fn a_healthy_part_of_voc_is_only_a_part() {
         let diagnosis = ward.examine("train");
         let finding = find(&diagnosis, "not-the-official-split");
         assert!(finding.message.contains(&format!(
-            "{} pictures here, officially 1464",
+            "{} images here, officially 1464",
             ward.train.len()
         )));
         assert!(finding.message.contains("not comparable"));
@@ -78,19 +78,15 @@ fn the_whole_excerpt_of_voc_is_healthy_and_counted() {
         ["not-the-official-split"],
         "{diagnosis:#?}"
     );
-    assert_eq!((diagnosis.pictures, diagnosis.examined), (311, 311));
+    assert_eq!((diagnosis.images, diagnosis.examined), (311, 311));
     let pixels: Vec<u64> = diagnosis.classes.iter().map(|class| class.pixels).collect();
     assert_eq!(pixels, MINI_TRAIN.map(|(pixels, _)| pixels));
-    let pictures: Vec<u64> = diagnosis
-        .classes
-        .iter()
-        .map(|class| class.pictures)
-        .collect();
-    assert_eq!(pictures, MINI_TRAIN.map(|(_, pictures)| pictures));
+    let images: Vec<u64> = diagnosis.classes.iter().map(|class| class.images).collect();
+    assert_eq!(images, MINI_TRAIN.map(|(_, images)| images));
     assert_eq!(diagnosis.ignored_pixels, MINI_TRAIN_IGNORED);
 }
 
-/// Pixels and pictures of every class.
+/// Pixels and images of every class.
 const MINI_TRAIN: [(u64, u64); 20] = [
     (386480, 22),
     (236266, 18),
@@ -117,12 +113,12 @@ const MINI_TRAIN: [(u64, u64); 20] = [
 const MINI_TRAIN_IGNORED: u64 = 41481929;
 
 #[test]
-fn missing_pictures_and_labels() {
+fn missing_images_and_labels() {
     for ward in wards() {
         let (a, b) = (&ward.train[1], &ward.train[4]);
         fs::remove_file(ward.image(a)).unwrap();
         fs::remove_file(ward.labels(b)).unwrap();
-        names(&ward.finding("missing-picture"), Error, &format!("{a}.jpg"));
+        names(&ward.finding("missing-image"), Error, &format!("{a}.jpg"));
         names(&ward.finding("missing-labels"), Error, &format!("{b}.png"));
         assert_eq!(ward.examine("train").verdict(), Verdict::Broken);
     }
@@ -139,7 +135,7 @@ fn endings_in_capitals() {
             Error,
             &format!("{id}.JPG"),
         );
-        assert!(!problems(&diagnosis).contains(&"missing-picture"));
+        assert!(!problems(&diagnosis).contains(&"missing-image"));
     }
 }
 
@@ -175,7 +171,7 @@ fn truncated_files() {
             fs::write(&path, &bytes[..bytes.len() * 2 / 3]).unwrap();
         }
         names(
-            &ward.finding("unreadable-picture"),
+            &ward.finding("unreadable-image"),
             Error,
             &format!("{a}.jpg"),
         );
@@ -291,7 +287,7 @@ fn pairs_of_different_sizes() {
 }
 
 #[test]
-fn pictures_that_a_note_turns() {
+fn images_that_a_note_turns() {
     for ward in wards() {
         let id = &ward.train[5];
         let bytes = fs::read(ward.image(id)).unwrap();
@@ -329,7 +325,7 @@ fn repeated_lines() {
 }
 
 #[test]
-fn pictures_of_both_splits() {
+fn images_of_both_splits() {
     for ward in wards() {
         let mut ids = ward.train.clone();
         ids.push(ward.val[0].clone());
@@ -370,19 +366,19 @@ fn label_maps_of_one_class() {
 }
 
 #[test]
-fn two_pictures_of_one_content() {
+fn two_images_of_one_content() {
     for ward in wards() {
         let (a, b) = (&ward.train[2], &ward.train[7]);
         fs::copy(ward.image(a), ward.image(b)).unwrap();
         let text = format!("{b}.jpg is the same as");
-        let finding = ward.finding("same-picture");
+        let finding = ward.finding("same-image");
         names(&finding, Warning, &text);
         assert!(finding.message.contains(&format!("{a}.jpg")));
     }
 }
 
 #[test]
-fn label_files_without_a_picture() {
+fn label_files_without_a_image() {
     for ward in wards() {
         fs::copy(ward.labels(&ward.train[0]), ward.labels("2006_000001")).unwrap();
         names(&ward.finding("orphan-labels"), Warning, "2006_000001.png");
@@ -394,7 +390,7 @@ fn label_files_without_a_picture() {
 fn labels_that_were_reduced_before() {
     for ward in wards() {
         for id in &ward.train {
-            // Most of a real picture is background; the small ones made here get as much.
+            // Most of a real image is background; the small ones made here get as much.
             ward.relabel(id, |value| match value {
                 0 | 255 => 255,
                 1..=5 if ward.train.len() < 20 => 255,
@@ -469,18 +465,18 @@ fn borders_that_became_background() {
 }
 
 #[test]
-fn pictures_without_colour_and_in_printing_colours() {
+fn images_without_colour_and_in_printing_colours() {
     for ward in wards() {
         let id = &ward.train[1];
         let map = decode_labels(&ward.labels(id)).unwrap();
         fs::write(ward.image(id), jpeg(&grey(&map, |value| value as u8))).unwrap();
-        names(&ward.finding("grey-picture"), Note, &format!("{id}.jpg"));
+        names(&ward.finding("grey-image"), Note, &format!("{id}.jpg"));
     }
     let cmyk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../zeg-image/tests/golden/cmyk.jpg");
     let ward = synthetic();
     let id = &ward.train[1];
     fs::copy(cmyk, ward.image(id)).unwrap();
-    names(&ward.finding("cmyk-picture"), Note, &format!("{id}.jpg"));
+    names(&ward.finding("cmyk-image"), Note, &format!("{id}.jpg"));
 }
 
 #[test]
@@ -526,7 +522,7 @@ fn files_stored_in_two_ways_and_a_limit_are_noted() {
         };
         let diagnosis = examine(&ward.select("train", "voc20"), &options, &|_, _| {}).unwrap();
         assert_eq!(
-            (diagnosis.examined, diagnosis.pictures),
+            (diagnosis.examined, diagnosis.images),
             (3, ward.train.len())
         );
         assert_eq!(find(&diagnosis, "limited").count, ward.train.len() - 3);
@@ -702,7 +698,7 @@ fn reports_are_for_people_and_programs() {
     assert_eq!(json["classes"][15]["name"], "pottedplant");
     let table = diagnosis.to_table();
     for part in [
-        "VOC, split train, class list voc20: 12 pictures (officially 1464)",
+        "VOC, split train, class list voc20: 12 images (officially 1464)",
         "pottedplant",
         "missing-labels",
         "1 error, 1 warning, ",
@@ -752,18 +748,18 @@ proptest! {
         fs::write(&path, if is_junk { bytes } else { damaged }).unwrap();
         let diagnosis = examine_in("ade20k", folder.path(), "val");
         prop_assert_eq!(diagnosis.examined, 1);
-        prop_assert!(diagnosis.to_table().contains("1 pictures"));
+        prop_assert!(diagnosis.to_table().contains("1 images"));
     }
 }
 
-/// A picture and a label map of 16×8 pixels in ADE20K's validation folders; the map's path.
+/// An image and a label map of 16×8 pixels in ADE20K's validation folders; the map's path.
 fn write_pair(root: &Path, image: &str, labels: &str, seed: u8) -> std::path::PathBuf {
     let path = |kind: &str, file: &str| root.join(kind).join("validation").join(file);
     for kind in ["images", "annotations"] {
         fs::create_dir_all(path(kind, "")).unwrap();
     }
-    let picture = RgbImage::from_fn(16, 8, |x, y| Rgb([x as u8 * 15, y as u8 * 30, seed * 20]));
-    picture.save(path("images", image)).unwrap();
+    let image_file = RgbImage::from_fn(16, 8, |x, y| Rgb([x as u8 * 15, y as u8 * 30, seed * 20]));
+    image_file.save(path("images", image)).unwrap();
     let labels = path("annotations", labels);
     let map = GrayImage::from_fn(16, 8, |x, _| Luma([u8::from(x > 7) * (1 + seed)]));
     map.save(&labels).unwrap();

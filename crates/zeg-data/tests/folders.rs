@@ -31,7 +31,7 @@ impl Rooms {
             folder: tempfile::tempdir().unwrap(),
         };
         for id in ["one", "two"] {
-            rooms.picture(&format!("pictures/{id}.jpg"));
+            rooms.image_file(&format!("images/{id}.jpg"));
             rooms.grey(&format!("labels/{id}.png"), &[0, 1, 2, 255]);
         }
         rooms
@@ -43,7 +43,7 @@ impl Rooms {
         path
     }
 
-    fn picture(&self, file: &str) {
+    fn image_file(&self, file: &str) {
         RgbImage::new(4, 2).save(self.path(file)).unwrap();
     }
 
@@ -58,7 +58,7 @@ impl Rooms {
         path.to_str().unwrap().to_owned()
     }
 
-    /// The first row of the first picture's labels, or the error.
+    /// The first row of the first image's labels, or the error.
     fn labels(&self, text: &str) -> Result<Vec<u16>, DataError> {
         let dataset = open(&self.describe(text), Path::new(""), "all")?;
         Ok(dataset.load(0)?.labels.labels()[..4].to_vec())
@@ -69,7 +69,7 @@ impl Rooms {
     }
 }
 
-const START: &str = "name = 'rooms'\nimages = 'pictures/{id}.jpg'\nlabels = 'labels/{id}.png'\n";
+const START: &str = "name = 'rooms'\nimages = 'images/{id}.jpg'\nlabels = 'labels/{id}.png'\n";
 
 #[test]
 fn indices_with_and_without_a_background() {
@@ -165,7 +165,7 @@ fn colours_are_classes() {
 }
 
 #[test]
-fn binary_masks_may_be_any_picture() {
+fn binary_masks_may_be_any_image() {
     let rooms = Rooms::new();
     let text =
         |rest: &str| format!("{START}kind = 'binary'\nclasses = ['background', 'polyp']\n{rest}");
@@ -190,16 +190,16 @@ fn binary_masks_may_be_any_picture() {
 #[test]
 fn splits_are_lists_ids_and_folders() {
     let rooms = Rooms::new();
-    rooms.picture("test/pictures/three.jpg");
+    rooms.image_file("test/images/three.jpg");
     rooms.grey("test/labels/three.png", &[0]);
     fs::create_dir(rooms.path("data")).unwrap();
-    fs::rename(rooms.path("pictures"), rooms.path("data/pictures")).unwrap();
+    fs::rename(rooms.path("images"), rooms.path("data/images")).unwrap();
     fs::rename(rooms.path("labels"), rooms.path("data/labels")).unwrap();
     fs::rename(rooms.path("test"), rooms.path("data/test")).unwrap();
     fs::write(rooms.path("data/val.txt"), "two\n").unwrap();
     fs::write(rooms.path("beside.txt"), "one\n").unwrap();
     let toml = rooms.describe(&format!(
-        "root = 'data'\n{START}kind = 'index'\nclasses = 'voc21'\n[splits]\nall = 'all'\nval = 'val.txt'\nbeside = 'beside.txt'\nown = ['two', 'one']\ntest = {{ images = 'test/pictures', labels = 'test/labels' }}\n"
+        "root = 'data'\n{START}kind = 'index'\nclasses = 'voc21'\n[splits]\nall = 'all'\nval = 'val.txt'\nbeside = 'beside.txt'\nown = ['two', 'one']\ntest = {{ images = 'test/images', labels = 'test/labels' }}\n"
     ));
     let ids = |root: &Path, split: &str| -> Vec<String> {
         let dataset = open(&toml, root, split).unwrap();
@@ -277,8 +277,8 @@ fn mistakes_are_named_with_their_line() {
         ("name = 'rooms'\n", "", 1, "missing field `name`"),
         ("'rooms'", "' '", 1, "`name` must be one plain word"),
         (
-            "pictures/{id}",
-            "pictures/*",
+            "images/{id}",
+            "images/*",
             2,
             "the place of the id is written `{id}`",
         ),
@@ -434,7 +434,7 @@ fn example(name: &str) -> PathBuf {
 /// The layouts that the examples name in their first lines.
 #[test]
 fn the_examples_read_their_layouts() {
-    for (toml, split, picture, mask) in [
+    for (toml, split, image_file, mask) in [
         ("kvasir-seg", "all", "images/cju0.jpg", "masks/cju0.jpg"),
         (
             "isic2018",
@@ -474,7 +474,7 @@ fn the_examples_read_their_layouts() {
         ),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        for (file, value) in [(picture, 77), (mask, 255)] {
+        for (file, value) in [(image_file, 77), (mask, 255)] {
             let path = folder.path().join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             GrayImage::from_pixel(8, 8, Luma([value]))
@@ -514,7 +514,7 @@ fn the_template_is_a_description() {
     .unwrap();
     assert_eq!(
         dataset.items[1].image,
-        folder.path().join("pictures/room-02.jpg")
+        folder.path().join("images/room-02.jpg")
     );
     assert_eq!(dataset.label_rule.kind, LabelKind::Identity);
     assert_eq!(dataset.classes.unseen, [3]);

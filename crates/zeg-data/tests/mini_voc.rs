@@ -64,6 +64,6 @@ fn throughput() {
             loader.next_batch().unwrap();
         }
         let rate = (batch_size * batches) as f64 / start.elapsed().as_secs_f64();
-        eprintln!("{workers} threads: {rate:.0} pictures a second, crops of 512×512");
+        eprintln!("{workers} threads: {rate:.0} images a second, crops of 512×512");
     }
 }

@@ -1,4 +1,4 @@
-//! The mini world in memory: repeatable pictures, exact masks, honest captions, and classes as the settings say.
+//! The mini world in memory: repeatable images, exact masks, honest captions, and classes as the settings say.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,7 +24,7 @@ fn world(change: impl FnOnce(&mut WorldConfig)) -> World {
     World::new(config).unwrap()
 }
 
-/// FNV-1a of picture and labels.
+/// FNV-1a of image and labels.
 fn hash(sample: &WorldSample) -> u64 {
     let labels = sample.labels.labels().iter();
     let labels = labels.flat_map(|label| label.to_le_bytes());
@@ -33,7 +33,7 @@ fn hash(sample: &WorldSample) -> u64 {
 }
 
 #[test]
-fn pictures_do_not_depend_on_order_or_threads() {
+fn images_do_not_depend_on_order_or_threads() {
     let world = world(|_| {});
     for part in PARTS {
         let backwards: Vec<WorldSample> = (0..40)
@@ -58,9 +58,9 @@ fn pictures_do_not_depend_on_order_or_threads() {
     }
 }
 
-/// A change of any picture changes these numbers, and what was trained before is no longer comparable.
+/// A change of any image changes these numbers, and what was trained before is no longer comparable.
 #[test]
-fn pictures_stay_what_they_are() {
+fn images_stay_what_they_are() {
     let study = world(|_| {});
     let combinations = world(|config| {
         config.split = WorldSplit::UnseenCombinations;
@@ -91,14 +91,14 @@ fn pictures_stay_what_they_are() {
         captions,
         [
             "a drawing with a striped orange ring, a plain purple thing with a checked red ring.",
-            "a picture of a plain blue ring and a striped cyan.",
+            "an image of a plain blue ring and a striped cyan.",
             "a drawing with a striped yellow disc with a plain red crescent",
         ]
     );
 }
 
 #[test]
-fn seeds_parts_and_numbers_make_different_pictures() {
+fn seeds_parts_and_numbers_make_different_images() {
     let (first, second) = (world(|_| {}), world(|config| config.seed = 1));
     let mut hashes = BTreeSet::new();
     for world in [&first, &second] {
@@ -198,7 +198,7 @@ proptest! {
     }
 
     #[test]
-    fn any_legal_settings_make_pictures(
+    fn any_legal_settings_make_images(
         size in 16_usize..80,
         objects in (1_usize..=9, 1_usize..=9),
         radius in (0.0_f64..1.0, 0.0_f64..1.0),
@@ -223,7 +223,7 @@ proptest! {
     }
 }
 
-/// On an even background a mask begins where the picture begins to differ, to within the soft pixels of the outline.
+/// On an even background a mask begins where the image begins to differ, to within the soft pixels of the outline.
 #[test]
 fn masks_end_where_the_objects_end() {
     let world = world(|config| {
@@ -254,7 +254,7 @@ fn masks_end_where_the_objects_end() {
             let around = (-soft..=soft).any(|dy| (-soft..=soft).any(|dx| label(dx, dy)));
             let differs = pixel.0 != *ground;
             assert!(differs || !label(0, 0), "({x}, {y}) shows the background");
-            // The picture's edge cuts objects whose covered pixels may lie outside.
+            // The image's edge cuts objects whose covered pixels may lie outside.
             let at_edge = [x, y].iter().any(|at| *at == 0 || *at == 63);
             assert!(
                 !differs || around || at_edge,
@@ -294,7 +294,7 @@ fn every_class_appears_as_often_as_every_other() {
             let relative = count as f64 * 20.0 / all as f64;
             assert!((0.8..1.2).contains(&relative), "{pixels:?}");
         }
-        // Few objects are nearly hidden, and a picture has two or three of them.
+        // Few objects are nearly hidden, and an image has two or three of them.
         assert!(hidden * 100 < labelled, "{hidden} of {labelled}");
         assert!(samples.iter().all(|sample| sample.objects.len() >= 2));
         assert!(samples.iter().any(|sample| sample.objects.len() == 3));
@@ -433,7 +433,7 @@ fn phases_out_of_range_are_refused() {
 
 /// `cargo test -p zeg-data --test mini_world speed -- --ignored --nocapture`
 #[test]
-#[ignore = "prints pictures a second; a busy machine proves nothing"]
+#[ignore = "prints images a second; a busy machine proves nothing"]
 fn speed() {
     let world = world(|_| {});
     let pairs = |stage: PretrainStage, count: u64| {
@@ -442,7 +442,7 @@ fn speed() {
             world.pretrain(stage, index).unwrap();
         }
         let rate = count as f64 / start.elapsed().as_secs_f64();
-        println!("{stage:?}: {rate:.0} pictures with captions a second on one thread");
+        println!("{stage:?}: {rate:.0} images with captions a second on one thread");
     };
     for stage in PretrainStage::CURRICULUM {
         pairs(stage, 6000);
@@ -451,12 +451,12 @@ fn speed() {
     world.samples(Part::Train, 0..12_000);
     let rate = 12_000.0 / start.elapsed().as_secs_f64();
     let threads = rayon::current_num_threads();
-    println!("{rate:.0} training pictures a second on {threads} threads");
+    println!("{rate:.0} training images a second on {threads} threads");
 }
 
 /// `cargo test -p zeg-data --test mini_world contact_sheet -- --ignored --nocapture`
 #[test]
-#[ignore = "draws a picture for people to look at"]
+#[ignore = "draws an image for people to look at"]
 fn contact_sheet() {
     let world = world(|_| {});
     let palette = zeg_image::distinct_palette(20);

@@ -13,8 +13,8 @@ use std::fs;
 use std::path::Path;
 
 use prepare_common::{contents, download, go_on, options, prepare};
-use zeg_data::prepare::{Pictures, PrepareOptions, Summary, plan};
-use zeg_image::{IGNORE_LABEL, LabelMap, decode_labels, decode_rgb, picture_size};
+use zeg_data::prepare::{ImagePlacement, PrepareOptions, Summary, plan};
+use zeg_image::{IGNORE_LABEL, LabelMap, decode_labels, decode_rgb, image_size};
 
 /// Label files write "no class" as 255 in 8 bits, as 65535 in 16.
 fn read(path: &Path, ignore: u16) -> LabelMap {
@@ -70,7 +70,7 @@ fn lines(path: &Path) -> Vec<String> {
 #[test]
 fn voc_with_sbd() {
     let (to, summary) = converted("voc12", "voc", 255);
-    // 4 MATLAB structs and 1 mask in colour; 7 pictures and 2 masks of indices are linked.
+    // 4 MATLAB structs and 1 mask in colour; 7 images and 2 masks of indices are linked.
     assert_eq!(
         (summary.converted, summary.linked, summary.skipped),
         (5, 9, 0)
@@ -86,7 +86,7 @@ fn voc_with_sbd() {
     assert_eq!(list("val.txt"), ["2007_000003"]);
     assert_eq!(list("trainval.txt").len(), 3);
     assert_eq!(summary.lists, 5);
-    assert!(to.path().join("JPEGImages/2008_000004.jpg").is_file()); // from SBD's own pictures
+    assert!(to.path().join("JPEGImages/2008_000004.jpg").is_file()); // from SBD's own images
     let official: Vec<_> = summary
         .splits
         .iter()
@@ -121,7 +121,7 @@ fn voc_with_a_ready_folder_of_masks() {
 fn coco_stuff() {
     let (_to, summary) = converted("coco-stuff164k", "coco", 255);
     assert_eq!((summary.converted, summary.linked), (3, 3));
-    assert_eq!(summary.splits[0].pictures, 2);
+    assert_eq!(summary.splits[0].images, 2);
     assert_eq!(summary.splits[1].official, 5000);
 }
 
@@ -141,7 +141,7 @@ fn pascal_context_from_matlab_files() {
     let (to, summary) = converted("pascal-context", "context_mat", 255);
     assert_eq!(summary.converted, 3);
     let list = to.path().join("ImageSets/SegmentationContext/train.txt");
-    assert_eq!(lines(&list), ["2008_000002"]); // VOC's list without the picture that has no mask
+    assert_eq!(lines(&list), ["2008_000002"]); // VOC's list without the image that has no mask
 }
 
 #[test]
@@ -180,16 +180,16 @@ fn ade20k_is_taken_over() {
 #[test]
 fn ade20k_full() {
     let (to, summary) = converted("ade20k-full", "ade_full", IGNORE_LABEL);
-    // 3 label maps and 2 pictures of more than 24 pixels; the third is linked.
+    // 3 label maps and 2 images of more than 24 pixels; the third is linked.
     assert_eq!((summary.converted, summary.linked), (5, 1));
-    let picture = to
+    let image_file = to
         .path()
         .join("images_detectron2/training/ADE_train_00000001.jpg");
-    assert_eq!(picture_size(&picture).unwrap(), (36, 24));
+    assert_eq!(image_size(&image_file).unwrap(), (36, 24));
     // Colours as in the original, up to what JPEG and the smaller size leave of them.
     let original = download("ade_full/ADE20K_2021_17_01/images/ADE/training/urban/street");
     let original = decode_rgb(&original.join("ADE_train_00000001.jpg")).unwrap();
-    let small = decode_rgb(&picture).unwrap();
+    let small = decode_rgb(&image_file).unwrap();
     for (x, y) in [(3, 3), (30, 4), (18, 12), (33, 20)] {
         let (from, to) = (
             original.get_pixel(x * 5 / 3, y * 5 / 3),
@@ -218,7 +218,7 @@ fn ade20k_full_in_its_own_size() {
         .join("annotations_detectron2/training/ADE_train_00000001.png");
     let summary = plan.run(to.path(), &keep, &go_on).unwrap();
     assert_eq!((summary.converted, summary.linked), (3, 3));
-    assert_eq!(picture_size(&file).unwrap(), (60, 40));
+    assert_eq!(image_size(&file).unwrap(), (60, 40));
     // Another size is another result, not one that is there already.
     let summary = plan.run(to.path(), &options(), &go_on).unwrap();
     assert_eq!((summary.converted, summary.skipped), (4, 2));
@@ -228,7 +228,7 @@ fn ade20k_full_in_its_own_size() {
         (summary.converted, summary.linked, summary.skipped),
         (2, 2, 2)
     );
-    assert_eq!(picture_size(&file).unwrap(), (60, 40));
+    assert_eq!(image_size(&file).unwrap(), (60, 40));
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn cityscapes() {
 fn copies_stand_alone() {
     let to = tempfile::tempdir().unwrap();
     let copies = PrepareOptions {
-        pictures: Pictures::Copy,
+        images: ImagePlacement::Copy,
         ..options()
     };
     let plan = plan("voc12", &download("voc")).unwrap();
@@ -254,8 +254,8 @@ fn copies_stand_alone() {
     assert_eq!((summary.copied, summary.linked), (9, 0));
     let summary = plan.run(to.path(), &copies, &go_on).unwrap();
     assert_eq!((summary.copied, summary.skipped), (0, 14));
-    let picture = to.path().join("JPEGImages/2007_000001.jpg");
-    assert!(!fs::symlink_metadata(picture).unwrap().is_symlink());
+    let image_file = to.path().join("JPEGImages/2007_000001.jpg");
+    assert!(!fs::symlink_metadata(image_file).unwrap().is_symlink());
     assert_eq!(compare("voc", to.path(), 255), 7);
 }
 
@@ -265,14 +265,14 @@ fn links_make_way_for_copies() {
     let to = tempfile::tempdir().unwrap();
     prepare("voc12", &download("voc"), to.path());
     let copies = PrepareOptions {
-        pictures: Pictures::Copy,
+        images: ImagePlacement::Copy,
         ..options()
     };
     let plan = plan("voc12", &download("voc")).unwrap();
     let summary = plan.run(to.path(), &copies, &go_on).unwrap();
     assert_eq!((summary.copied, summary.skipped), (9, 5));
-    let picture = to.path().join("JPEGImages/2007_000001.jpg");
-    assert!(!fs::symlink_metadata(picture).unwrap().is_symlink());
+    let image_file = to.path().join("JPEGImages/2007_000001.jpg");
+    assert!(!fs::symlink_metadata(image_file).unwrap().is_symlink());
 }
 
 /// A folder of real files; a line says so where it is not there.
@@ -298,8 +298,8 @@ fn real_voc() {
     let to = tempfile::tempdir().unwrap();
     let plan = plan("voc12", &sample).unwrap();
     assert_eq!(plan.missing()[0].what, "SBD");
-    assert_eq!(plan.splits()[0].pictures, 311);
-    assert_eq!(plan.splits()[1].pictures, 240);
+    assert_eq!(plan.splits()[0].images, 311);
+    assert_eq!(plan.splits()[1].images, 240);
     let summary = plan.run(to.path(), &options(), &go_on).unwrap();
     assert_eq!((summary.linked, summary.failed), (2 * (311 + 240), vec![]));
     // The masks as the archive has them.
@@ -324,7 +324,7 @@ fn real_pascal_context() {
     );
     let summary = plan.run(to.path(), &options(), &go_on).unwrap();
     assert_eq!((summary.converted, summary.linked), (0, 8));
-    assert_eq!(summary.splits[0].pictures, 4);
+    assert_eq!(summary.splits[0].images, 4);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use prepare_common::{contents, copy_of, download, go_on, options, prepare, times
 use proptest::prelude::*;
 use proptest::sample::Index;
 use zeg_data::datasets;
-use zeg_data::prepare::{OnBad, Pictures, PrepareError, PrepareOptions, Progress, plan};
+use zeg_data::prepare::{ImagePlacement, OnBad, PrepareError, PrepareOptions, Progress, plan};
 
 /// Every conversion with its tiny download.
 const ALL: [(&str, &str); 9] = [
@@ -203,13 +203,13 @@ fn a_linked_folder_is_no_way_around_that() {
 #[cfg(unix)]
 fn links_in_the_download_stay_links() {
     let from = copy_of("voc");
-    let picture = from
+    let image_file = from
         .path()
         .join("VOCdevkit/VOC2012/JPEGImages/2007_000003.jpg");
-    fs::rename(&picture, from.path().join("elsewhere.jpg")).unwrap();
-    std::os::unix::fs::symlink("../../../elsewhere.jpg", &picture).unwrap();
+    fs::rename(&image_file, from.path().join("elsewhere.jpg")).unwrap();
+    std::os::unix::fs::symlink("../../../elsewhere.jpg", &image_file).unwrap();
     let copies = PrepareOptions {
-        pictures: Pictures::Copy,
+        images: ImagePlacement::Copy,
         ..options()
     };
     let planned = plan("voc12", from.path()).unwrap();
@@ -217,7 +217,7 @@ fn links_in_the_download_stay_links() {
     let summary = planned.run(&to, &copies, &go_on).unwrap();
     assert_eq!(summary.failed.len(), 1); // the mask in colour
     assert_eq!(
-        fs::read_link(&picture).unwrap(),
+        fs::read_link(&image_file).unwrap(),
         Path::new("../../../elsewhere.jpg")
     );
     let to = tempfile::tempdir().unwrap();
@@ -459,7 +459,7 @@ fn a_place_that_takes_no_files_ends_the_run() {
 }
 
 #[test]
-fn a_picture_that_is_listed_twice_is_made_once() {
+fn a_image_that_is_listed_twice_is_made_once() {
     let from = copy_of("voc");
     let list = from
         .path()
@@ -470,7 +470,7 @@ fn a_picture_that_is_listed_twice_is_made_once() {
 }
 
 #[test]
-fn two_pictures_of_one_name_are_refused() {
+fn two_images_of_one_name_are_refused() {
     let from = copy_of("ade_full");
     let validation = from
         .path()

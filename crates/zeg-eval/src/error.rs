@@ -137,10 +137,10 @@ pub enum EvalError {
     },
     /// A record that should be a shard is a whole evaluation.
     #[error(
-        "the evaluation of {images} pictures of {model:?} is no shard; there is nothing to put together"
+        "the evaluation of {images} images of {model:?} is no shard; there is nothing to put together"
     )]
     NotAShard {
-        /// Its pictures.
+        /// Its images.
         images: u64,
         /// Its model file.
         model: String,
@@ -161,10 +161,10 @@ pub enum EvalError {
         /// How many there are.
         count: u64,
     },
-    /// A picture was counted twice.
-    #[error("picture {id:?} is in the evaluation twice")]
-    PictureTwice {
-        /// The picture.
+    /// An image was counted twice.
+    #[error("image {id:?} is in the evaluation twice")]
+    ImageTwice {
+        /// The image.
         id: String,
     },
 }

@@ -1,4 +1,4 @@
-//! The pictures that show what a score means: some of the best, some of the worst, some in the middle.
+//! The images that show what a score means: some of the best, some of the worst, some in the middle.
 
 use std::collections::BTreeSet;
 
@@ -7,31 +7,32 @@ use serde::{Deserialize, Serialize};
 use crate::EvalError;
 use crate::confusion::check_labels;
 
-/// Why a picture is shown.
+/// Why an image is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rank {
     /// Its score is among the highest.
     Best,
-    /// Its score is nearest to the median of all pictures.
+    /// Its score is nearest to the median of all images.
     Median,
     /// Its score is among the lowest.
     Worst,
 }
 
-/// A picture to look at. The files are thumbnails, PNG or JPEG, named relative to the folder of the evaluation.
+/// An image to look at. The files are thumbnails, PNG or JPEG, named relative to the folder of the evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GalleryEntry {
-    /// Id of the picture.
+    /// Id of the image.
     pub id: String,
     /// Why it is shown.
     pub rank: Rank,
     /// Its score, a fraction of 1.
     pub score: f64,
-    /// File of the picture.
-    pub picture: String,
-    /// File of the picture with its true classes in their colours.
+    /// File of the image.
+    #[serde(alias = "picture")]
+    pub image: String,
+    /// File of the image with its true classes in their colours.
     pub truth: String,
     /// The same of the prediction.
     pub prediction: String,
@@ -42,7 +43,7 @@ pub struct GalleryEntry {
     pub classes: Vec<ClassShare>,
 }
 
-/// How much of a picture a class takes, as fractions of the pixels that count.
+/// How much of an image a class takes, as fractions of the pixels that count.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassShare {
@@ -55,7 +56,7 @@ pub struct ClassShare {
 }
 
 impl ClassShare {
-    /// The classes of a picture, those with the largest true share first.
+    /// The classes of an image, those with the largest true share first.
     ///
     /// - `truth`, `prediction`: one label a pixel, `0..classes`, of equal length and order
     /// - `ignore`: the truth label of pixels that do not count
@@ -98,12 +99,12 @@ impl ClassShare {
     }
 }
 
-/// Chooses the pictures to show: up to `each` best, median and worst ones.
+/// Chooses the images to show: up to `each` best, median and worst ones.
 ///
-/// - `scores`: id and score of every picture
+/// - `scores`: id and score of every image
 ///
-/// No picture is chosen twice. Where there are few, the best are chosen first, then the worst, and the median ones are
-/// what is left. Pictures of equal score are taken in the order of their ids. Returned are positions in `scores`: best
+/// No image is chosen twice. Where there are few, the best are chosen first, then the worst, and the median ones are
+/// what is left. Images of equal score are taken in the order of their ids. Returned are positions in `scores`: best
 /// (from the best), median (from the nearest to it), worst (from the worst).
 pub fn pick(scores: &[(&str, f64)], each: usize) -> Vec<(usize, Rank)> {
     pick_around(scores, each, median(scores.iter().map(|(_, score)| *score)))

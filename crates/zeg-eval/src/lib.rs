@@ -23,7 +23,7 @@ pub use confusion::ConfusionMatrix;
 pub use error::EvalError;
 pub use gallery::{ClassShare, GalleryEntry, Rank};
 pub use record::{
-    BenchmarkRef, ClassRef, Evaluation, ModelRef, PictureScore, Protocol, Shard, Timing,
+    BenchmarkRef, ClassRef, Evaluation, ImageScore, ModelRef, Protocol, Shard, Timing,
 };
 pub use report::{Metric, NanRule, Report};
 pub use summary::Summary;

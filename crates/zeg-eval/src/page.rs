@@ -12,6 +12,7 @@ mod compare;
 mod content;
 mod csv;
 mod curves;
+mod gallery;
 mod html;
 mod log;
 mod making;
@@ -19,7 +20,6 @@ mod markdown;
 mod matrix;
 mod mistakes;
 mod notices;
-mod pictures;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ pub struct RunInput {
 pub enum Format {
     /// `report.html`, everything in one file.
     Html,
-    /// `report.md`, for repositories and issues: all numbers, no pictures.
+    /// `report.md`, for repositories and issues: all numbers, no images.
     Markdown,
     /// `report.csv` (RFC 4180), for programs: a row a number, `run,scope,class,split,metric,value,std,n`. `run` is a number
     /// from 1, or `mean` over several. Values are fractions of 1; an undefined one is empty.

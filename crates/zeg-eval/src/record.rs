@@ -1,13 +1,13 @@
 //! The record of an evaluation: everything that is needed to read its numbers right, without the model or the data.
 //!
 //! A number alone says little: 84 % may be hIoU or mIoU, of a model that saw the unseen classes' pixels or not, on 240
-//! pictures or on 1,449. So an evaluation is kept as one file, `evaluation.json`, with the exact counts and with what was
+//! images or on 1,449. So an evaluation is kept as one file, `evaluation.json`, with the exact counts and with what was
 //! scored how. A data set may be divided among machines; their records are put together by [`Evaluation::merge`] to
 //! what one machine would have written.
 
 mod file;
+mod image_score;
 mod merge;
-mod picture;
 mod protocol;
 mod validate;
 
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::report::{Metric, Report};
 use crate::{ConfusionMatrix, EvalError, GalleryEntry};
 
-pub use picture::PictureScore;
+pub use image_score::ImageScore;
 pub use protocol::Protocol;
 
 /// The format that this version writes and reads.
@@ -48,17 +48,18 @@ pub struct Evaluation {
     pub templates: String,
     /// Settings of the inference as they were used.
     pub inference: serde_json::Value,
-    /// Factors of the picture size whose results were averaged; `[1.0]` for a single one.
+    /// Factors of the image size whose results were averaged; `[1.0]` for a single one.
     pub scales: Vec<f64>,
-    /// Whether mirrored pictures took part.
+    /// Whether mirrored images took part.
     pub flip: bool,
     /// The classes, in label order.
     pub classes: Vec<ClassRef>,
-    /// Pictures that were scored.
+    /// Images that were scored.
     pub images: u64,
-    /// Scores of the single pictures; either all or none.
-    pub pictures: Vec<PictureScore>,
-    /// Pixel counts of all pictures together.
+    /// Scores of the single images; either all or none.
+    #[serde(alias = "pictures")]
+    pub image_scores: Vec<ImageScore>,
+    /// Pixel counts of all images together.
     pub confusion: ConfusionMatrix,
     /// What the benchmark is judged by.
     pub metric: Metric,
@@ -66,7 +67,7 @@ pub struct Evaluation {
     pub shard: Option<Shard>,
     /// How long it took, and where.
     pub timing: Timing,
-    /// Pictures to look at.
+    /// Images to look at.
     pub gallery: Vec<GalleryEntry>,
 }
 
@@ -82,8 +83,9 @@ pub struct BenchmarkRef {
     pub class_list: String,
     /// Name of the split, as `val`.
     pub split: String,
-    /// Pictures of the official split; `None` for data sets without one.
-    pub official_pictures: Option<u64>,
+    /// Images of the official split; `None` for data sets without one.
+    #[serde(alias = "official_pictures")]
+    pub official_images: Option<u64>,
 }
 
 /// The model that was scored.
@@ -108,7 +110,7 @@ pub struct ClassRef {
     pub name: String,
     /// Whether the model knows it by name only.
     pub unseen: bool,
-    /// Its colour in pictures, RGB.
+    /// Its colour in images, RGB.
     pub colour: [u8; 3],
 }
 
@@ -126,13 +128,13 @@ pub struct Shard {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Timing {
-    /// Seconds from the first picture to the last. Of a merged evaluation: the sum over its shards, so the time one
+    /// Seconds from the first image to the last. Of a merged evaluation: the sum over its shards, so the time one
     /// machine would have taken for them one after the other. Models that were scored together, over one encoding of
-    /// every picture, each have the time of all; so has [`Timing::model_s`].
+    /// every image, each have the time of all; so has [`Timing::model_s`].
     pub wall_s: f64,
     /// Seconds within the model, summed over threads (and shards).
     pub model_s: f64,
-    /// Pictures at work at once; of a merged evaluation the largest number.
+    /// Images at work at once; of a merged evaluation the largest number.
     pub threads: usize,
     /// Machine, in words; of a merged evaluation the different ones, joined by `; `.
     pub machine: String,
@@ -155,14 +157,14 @@ impl Evaluation {
         Ok(report)
     }
 
-    /// Whether every picture has its score.
-    fn has_pictures(&self) -> bool {
-        u64::try_from(self.pictures.len()) == Ok(self.images)
+    /// Whether every image has its score.
+    fn has_images(&self) -> bool {
+        u64::try_from(self.image_scores.len()) == Ok(self.images)
     }
 
-    /// Whether pictures of the official split are missing, or others were added.
+    /// Whether images of the official split are missing, or others were added.
     pub fn is_subset(&self) -> bool {
-        let official = self.benchmark.official_pictures;
-        self.shard.is_some() || official.is_some_and(|pictures| pictures != self.images)
+        let official = self.benchmark.official_images;
+        self.shard.is_some() || official.is_some_and(|count| count != self.images)
     }
 }

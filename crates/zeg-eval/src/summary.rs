@@ -83,7 +83,7 @@ impl Summary {
     ///
     /// # Errors
     /// [`EvalError::Nothing`] for no run; [`EvalError::Differs`] if they are not of one benchmark, class list,
-    /// protocol and settings, or not of as many pictures.
+    /// protocol and settings, or not of as many images.
     pub fn of(evaluations: &[Evaluation]) -> Result<Self, EvalError> {
         let Some((first, others)) = evaluations.split_first() else {
             return Err(EvalError::Nothing);

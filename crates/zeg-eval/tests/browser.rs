@@ -52,7 +52,7 @@ window.addEventListener("load", () => {
     bars: count("td.bar > i"), seen: count("[data-kind=seen] td.bar > i"), unseen: count("[data-kind=unseen] td.bar > i"),
     folded: count("details td.bar > i"), pairs: count(".pairs li"), sides: count(".sides tbody tr"),
     curves: [...document.querySelectorAll("[data-curve]")].map(element => element.dataset.curve), paths: count("svg path"),
-    items: count(".item"), views: count(".views figure"),
+    items: count(".item"), panels: count(".panels figure"),
     broken: [...document.images].filter(image => !image.naturalWidth).length,
     silent: count("img:not([alt]), img[alt=''], svg:not([aria-label])"),
     headless: [...document.querySelectorAll("table")].filter(table => !table.querySelector("th[scope]")).length,
@@ -247,7 +247,7 @@ fn a_report_of_everything_has_all_its_parts() {
         // a line a run, and a smoothed one where there is noise
         assert_eq!(answer["paths"], 4 * 3 + 3 * 3);
         assert_eq!(
-            (&answer["items"], &answer["views"]),
+            (&answer["items"], &answer["panels"]),
             (&18.into(), &72.into())
         );
     });

@@ -317,9 +317,9 @@ proptest! {
 #[ignore = "a measurement; says how long COCO-Stuff's labels take to count"]
 fn counting_is_fast() {
     const SIDE: usize = 512;
-    const PICTURES: usize = 2000;
+    const IMAGES: usize = 2000;
     let classes = 171_u16;
-    // Regions with ragged borders, and noise in a tenth of the prediction: the worst that pictures are.
+    // Regions with ragged borders, and noise in a tenth of the prediction: the worst that images are.
     let truth: Vec<u16> = (0..SIDE * SIDE)
         .map(|pixel| ((pixel % SIDE / 37 + pixel / SIDE / 29 * 7) % usize::from(classes)) as u16)
         .collect();
@@ -336,12 +336,12 @@ fn counting_is_fast() {
         .collect();
     let mut counts = ConfusionMatrix::new(usize::from(classes));
     let start = std::time::Instant::now();
-    for _ in 0..PICTURES {
+    for _ in 0..IMAGES {
         counts.add(&truth, &prediction, IGNORE).unwrap();
     }
     let seconds = start.elapsed().as_secs_f64();
-    println!("{PICTURES} pictures of {SIDE}×{SIDE}, {classes} classes: {seconds:.2} s");
-    let pixels = (PICTURES * SIDE * SIDE) as u64;
+    println!("{IMAGES} images of {SIDE}×{SIDE}, {classes} classes: {seconds:.2} s");
+    let pixels = (IMAGES * SIDE * SIDE) as u64;
     assert_eq!(counts.total(), pixels);
     assert!(seconds < 60.0, "{seconds} s");
 }

@@ -31,7 +31,7 @@ fn to_csv(input: &ReportInput) -> Result<String, EvalError> {
     written(input, Format::Csv)
 }
 
-/// VOC's 1,449 pictures, so that nothing makes the scores incomparable.
+/// VOC's 1,449 images, so that nothing makes the scores incomparable.
 fn official(seed: u64) -> Evaluation {
     evaluation("voc20", 0..1449, seed)
 }
@@ -116,7 +116,7 @@ fn what_makes_scores_incomparable_is_said() {
     let subset = notices(evaluation("voc20", 0..240, 1));
     assert_eq!(
         subset,
-        "> **Note:** Scores of 240 of 1,449 official pictures: not comparable with the published rows."
+        "> **Note:** Scores of 240 of 1,449 official images: not comparable with the published rows."
     );
     let text = to_markdown(&input("x", vec![evaluation("voc20", 0..240, 1)])).unwrap();
     assert!(!text.contains("Against the published"), "{text}");
@@ -135,7 +135,7 @@ fn what_makes_scores_incomparable_is_said() {
             |e| e.scales = vec![0.75, 1.0],
             "scales 0.75, 1 instead of 1",
         ),
-        (|e| e.flip = true, "mirrored pictures take part"),
+        (|e| e.flip = true, "mirrored images take part"),
         (
             |e| e.inference["crop"] = json!(640),
             "crop 640 instead of 512",
@@ -171,11 +171,11 @@ fn what_makes_scores_incomparable_is_said() {
     }
     let twice = to_markdown(&input("x", vec![official(1), official(1)])).unwrap();
     assert!(twice.contains("same model file"), "{twice}");
-    // without published rows only the number of pictures counts
+    // without published rows only the number of images counts
     let mut medical = evaluation("3", 0..5, 1);
     medical.scales = vec![2.0];
     assert_eq!(notices(medical), "");
-    assert!(notices(evaluation("voc20", 0..0, 1)).contains("No picture was scored"));
+    assert!(notices(evaluation("voc20", 0..0, 1)).contains("No image was scored"));
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn thumbnails_that_are_none_leave_a_line() {
         .evaluation
         .gallery
         .iter()
-        .map(|entry| folder.path().join(&entry.picture))
+        .map(|entry| folder.path().join(&entry.image))
         .collect();
     std::fs::remove_file(&files[0]).unwrap();
     std::fs::write(&files[1], "<svg xmlns=\"http://www.w3.org/2000/svg\"/>").unwrap();

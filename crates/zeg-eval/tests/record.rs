@@ -10,10 +10,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use zeg_eval::{ConfusionMatrix, EvalError, Evaluation, Metric, Protocol, Rank, Shard, Summary};
 
-/// The shards of pictures 0..`pictures`, cut at these places.
-fn shards(pictures: u64, cuts: &[u64]) -> Vec<Evaluation> {
-    let mut ends: Vec<u64> = cuts.iter().map(|cut| cut % (pictures + 1)).collect();
-    ends.push(pictures);
+/// The shards of images 0..`count`, cut at these places.
+fn shards(count: u64, cuts: &[u64]) -> Vec<Evaluation> {
+    let mut ends: Vec<u64> = cuts.iter().map(|cut| cut % (count + 1)).collect();
+    ends.push(count);
     ends.sort_unstable();
     let count = ends.len() as u64;
     let mut start = 0;
@@ -36,31 +36,31 @@ proptest! {
 
     #[test]
     fn any_shards_merge_to_the_whole(
-        pictures in 0_u64..40,
+        count in 0_u64..40,
         cuts in prop::collection::vec(0_u64..1000, 0..5),
         turn in 0_usize..6,
     ) {
-        let mut shards = shards(pictures, &cuts);
+        let mut shards = shards(count, &cuts);
         let count = shards.len();
         let seconds: f64 = shards.iter().map(|shard| shard.timing.wall_s).sum();
         let merged = Evaluation::merge(shards.clone()).unwrap();
-        let whole = evaluation("voc20", 0..pictures, 1);
+        let whole = evaluation("voc20", 0..count, 1);
         prop_assert_eq!(&merged.confusion, &whole.confusion);
-        prop_assert_eq!(&merged.pictures, &whole.pictures);
-        prop_assert_eq!(merged.images, pictures);
+        prop_assert_eq!(&merged.image_scores, &whole.image_scores);
+        prop_assert_eq!(merged.images, count);
         prop_assert_eq!(merged.report().unwrap(), whole.report().unwrap());
         prop_assert_eq!(merged.shard, None);
         prop_assert!((merged.timing.wall_s - seconds).abs() < 1e-6);
         let machines = if count > 1 { "machine 0; machine 1" } else { "machine 0" };
         prop_assert_eq!(&merged.timing.machine, machines);
-        // with at least six pictures no rank takes another's
-        if pictures >= 6 {
+        // with at least six images no rank takes another's
+        if count >= 6 {
             for rank in [Rank::Best, Rank::Worst] {
                 let of = |evaluation: &Evaluation| -> Vec<String> {
                     let entries = evaluation.gallery.iter().filter(|entry| entry.rank == rank);
                     entries.map(|entry| entry.id.clone()).collect()
                 };
-                // shards of a single picture show one of a rank where the whole shows two
+                // shards of a single image show one of a rank where the whole shows two
                 let (of_merged, of_whole) = (of(&merged), of(&whole));
                 prop_assert!(!of_merged.is_empty() && of_whole.starts_with(&of_merged), "{rank:?} {of_merged:?} {of_whole:?}");
             }
@@ -72,13 +72,13 @@ proptest! {
     }
 
     #[test]
-    fn a_file_holds_all_of_a_record(pictures in 0_u64..12, seed in 0_u64..99, scores in prop::collection::vec(0.0..1.0_f64, 3)) {
-        let mut record = evaluation("voc20", 0..pictures, seed);
+    fn a_file_holds_all_of_a_record(count in 0_u64..12, seed in 0_u64..99, scores in prop::collection::vec(0.0..1.0_f64, 3)) {
+        let mut record = evaluation("voc20", 0..count, seed);
         record.timing.wall_s = scores[0] * 1e5;
         record.scales = vec![1.0, scores[1] + 0.1];
-        if let Some(picture) = record.pictures.first_mut() {
-            picture.p_acc = Some(scores[2]);
-            picture.miou = None;
+        if let Some(image) = record.image_scores.first_mut() {
+            image.p_acc = Some(scores[2]);
+            image.miou = None;
         }
         record.metric = Metric::Dice;
         record.protocol = Protocol::TransductiveUnseen;
@@ -158,13 +158,13 @@ fn shards_that_do_not_belong_together_are_refused() {
         EvalError::NotAShard { images: 3, .. }
     ));
 
-    // the same pictures under two numbers
+    // the same images under two numbers
     let mut again = good();
     again[1] = Evaluation {
         shard: again[1].shard,
         ..again[0].clone()
     };
-    assert!(matches!(whole(again), EvalError::PictureTwice { id } if id == "2007_000000"));
+    assert!(matches!(whole(again), EvalError::ImageTwice { id } if id == "2007_000000"));
 
     let mut none = good();
     for shard in &mut none {
@@ -245,22 +245,18 @@ fn records_that_lie_are_refused() {
             json!([[0, 12345]]),
             "the confusion counts",
         ),
-        ("/images", json!(5), "scores of 4 pictures"),
+        ("/images", json!(5), "scores of 4 images"),
         ("/images", json!(-1), "invalid value"),
-        ("/pictures/1/id", json!("2007_000000"), "twice"),
-        (
-            "/pictures/1/pixels",
-            json!(u64::MAX),
-            "the confusion counts",
-        ),
-        ("/pictures/1/mIoU", json!(1.5), "pictures.mIoU is 1.5"),
+        ("/images/1/id", json!("2007_000000"), "twice"),
+        ("/images/1/pixels", json!(u64::MAX), "the confusion counts"),
+        ("/images/1/mIoU", json!(1.5), "images.mIoU is 1.5"),
         ("/scales", json!([]), "scales"),
         ("/scales", json!([-1.0]), "scales"),
         ("/shard", json!({"index": 3, "count": 2}), "3/2"),
         ("/shard", json!({"index": 0, "count": 2}), "0/2"),
         ("/timing/wall_s", json!(-0.5), "timing.wall_s"),
         (
-            "/gallery/0/picture",
+            "/gallery/0/image",
             json!("../../secret.png"),
             "../../secret.png",
         ),
@@ -335,10 +331,10 @@ fn a_wrong_record_is_not_written() {
 }
 
 #[test]
-fn a_picture_scores_as_a_data_set_of_itself() {
+fn a_image_scores_as_a_data_set_of_itself() {
     for seed in 0..20 {
-        let (truth, prediction) = common::picture(seed, 20);
-        let score = zeg_eval::PictureScore::of("x", (&truth, &prediction), 20, IGNORE).unwrap();
+        let (truth, prediction) = common::image(seed, 20);
+        let score = zeg_eval::ImageScore::of("x", (&truth, &prediction), 20, IGNORE).unwrap();
         let mut confusion = ConfusionMatrix::new(20);
         confusion.add(&truth, &prediction, IGNORE).unwrap();
         let names: Vec<String> = (0..20).map(|class| class.to_string()).collect();
@@ -351,12 +347,12 @@ fn a_picture_scores_as_a_data_set_of_itself() {
         );
         assert_eq!(score.pixels, report.pixels);
     }
-    let nothing = zeg_eval::PictureScore::of("x", (&[IGNORE], &[0]), 20, IGNORE).unwrap();
+    let nothing = zeg_eval::ImageScore::of("x", (&[IGNORE], &[0]), 20, IGNORE).unwrap();
     assert_eq!(
         (nothing.p_acc, nothing.miou, nothing.mdice, nothing.pixels),
         (None, None, None, 0)
     );
-    let error = zeg_eval::PictureScore::of("x", (&[20], &[0]), 20, IGNORE).unwrap_err();
+    let error = zeg_eval::ImageScore::of("x", (&[20], &[0]), 20, IGNORE).unwrap_err();
     assert!(matches!(error, EvalError::Label { value: 20, .. }));
 }
 

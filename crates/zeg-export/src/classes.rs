@@ -6,7 +6,7 @@ use zeg_image::IGNORE_LABEL;
 
 use crate::ExportError;
 
-/// Names and colours by label; the same for all pictures of a run.
+/// Names and colours by label; the same for all images of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Classes {
     names: Vec<String>,

@@ -1,8 +1,8 @@
-//! COCO's detection JSON: one file for all pictures, with an annotation for each region.
+//! COCO's detection JSON: one file for all images, with an annotation for each region.
 //!
-//! The file is written picture by picture; only a list of the pictures themselves waits in a temporary file
+//! The file is written image by image; only a list of the images themselves waits in a temporary file
 //! until it follows the annotations. Category ids count from 1 in the order of the classes, since many readers
-//! keep 0 for the background; picture and annotation ids count from 1 as well.
+//! keep 0 for the background; image and annotation ids count from 1 as well.
 //!
 //! `iscrowd` is always 0. COCO's own files write a run-length mask where, and only where, it is 1, but there it
 //! means a crowd that scoring leaves out, which no region here is; pycocotools and detectron2 read a mask with
@@ -16,8 +16,8 @@ use serde::Serialize;
 use crate::formats::{ExportFormat, ExportSettings, GROUPING, Needs, Opened, POLYGONS};
 use crate::output::{Spool, Target};
 use crate::{
-    Classes, ExportError, Exporter, Grouping, Overwrite, Picture, Polygon, Region, Shape, polygons,
-    region_rle,
+    Classes, ExportError, Exporter, Grouping, Overwrite, Polygon, Region, SegmentedImage, Shape,
+    polygons, region_rle,
 };
 
 /// Regions pixel by pixel.
@@ -67,13 +67,13 @@ pub struct CocoOptions {
     pub supercategory: String,
 }
 
-/// Writes the annotations of all pictures as one COCO file.
+/// Writes the annotations of all images as one COCO file.
 #[derive(Debug)]
 pub struct CocoExporter {
     options: CocoOptions,
     classes: Classes,
     target: Target,
-    /// The pictures' entries, separated by commas.
+    /// The images' entries, separated by commas.
     images: Spool,
     /// Numbers written so far.
     image_count: u64,
@@ -159,7 +159,7 @@ impl CocoExporter {
         })
     }
 
-    fn annotation(&self, picture: &Picture<'_>, region: &Region<'_>) -> Annotation {
+    fn annotation(&self, segmented: &SegmentedImage<'_>, region: &Region<'_>) -> Annotation {
         let segmentation = match self.options.shape {
             Shape::Mask => Segmentation::Mask {
                 size: [region.map_height(), region.map_width()],
@@ -179,17 +179,17 @@ impl CocoExporter {
             area: region.area(),
             bbox: [bounds.left, bounds.top, bounds.width, bounds.height],
             iscrowd: 0,
-            score: picture.score(region),
+            score: segmented.score(region),
         }
     }
 }
 
 impl Exporter for CocoExporter {
-    fn add(&mut self, picture: &Picture<'_>) -> Result<(), ExportError> {
-        picture.check(&self.classes)?;
-        let regions = picture.regions(self.options.grouping, self.options.minimal_area)?;
+    fn add(&mut self, segmented: &SegmentedImage<'_>) -> Result<(), ExportError> {
+        segmented.check(&self.classes)?;
+        let regions = segmented.regions(self.options.grouping, self.options.minimal_area)?;
         for region in regions.iter() {
-            let annotation = self.annotation(picture, &region);
+            let annotation = self.annotation(segmented, &region);
             let separator = separator(self.annotation_count);
             self.target
                 .fill(|file| write_entry(file, separator, &annotation))?;
@@ -197,9 +197,9 @@ impl Exporter for CocoExporter {
         }
         let image = Image {
             id: self.image_count + 1,
-            file_name: &picture.name(),
-            width: picture.width(),
-            height: picture.height(),
+            file_name: &segmented.name(),
+            width: segmented.width(),
+            height: segmented.height(),
         };
         write_entry(&mut self.images, separator(self.image_count), &image)
             .map_err(ExportError::unwritable(&self.options.path))?;

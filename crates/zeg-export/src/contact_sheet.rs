@@ -1,6 +1,6 @@
-//! The contact sheet: one HTML page to look through the pictures of a run.
+//! The contact sheet: one HTML page to look through the images of a run.
 //!
-//! Each picture is a card: a thumbnail, its name, its classes with their colours, shares and confidences. The
+//! Each image is a card: a thumbnail, its name, its classes with their colours, shares and confidences. The
 //! page needs no network and no other program; its script sorts and filters, and without it everything is still
 //! there. Cards wait in a temporary file, because the legend above them counts all of them.
 
@@ -14,9 +14,9 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use crate::address::address;
 use crate::formats::{ExportFormat, Needs};
 use crate::output::{Folder, Spool, Target, file_name};
-use crate::picture::Mean;
+use crate::segmented_image::Mean;
 use crate::summary::{ClassSummary, Summary, summarize};
-use crate::{Classes, ExportError, Exporter, Overwrite, Picture};
+use crate::{Classes, ExportError, Exporter, Overwrite, SegmentedImage};
 
 mod thumbnail;
 
@@ -24,13 +24,13 @@ use thumbnail::Thumbnail;
 
 /// Classes that a card shows before it is unfolded.
 const SHOWN_CLASSES: usize = 6;
-/// Classes that a picture's alternative text names.
+/// Classes that an image's alternative text names.
 const NAMED_CLASSES: usize = 5;
 
 /// Where the thumbnails are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Thumbnails {
-    /// In the page, which then is one file to send; about 30 kB a picture.
+    /// In the page, which then is one file to send; about 30 kB an image.
     #[default]
     Embedded,
     /// In a folder beside the page, called like the page with `_files` behind it.
@@ -40,14 +40,14 @@ pub enum Thumbnails {
 /// One web page.
 pub(crate) static FORMAT: ExportFormat = ExportFormat {
     name: "html",
-    about: "index.html: one page with all pictures",
+    about: "index.html: one page with all images",
     needs: Needs::Overlay,
     image_suffix: None,
     open: |classes, settings| {
         let options = ContactSheetOptions {
             path: settings.folder.join("index.html"),
             overwrite: settings.overwrite,
-            title: format!("Segmented pictures · {}", settings.method),
+            title: format!("Segmented images · {}", settings.method),
             thumbnails: Thumbnails::Embedded,
             link_suffix: settings.link_suffix.map(str::to_owned),
         };
@@ -66,12 +66,12 @@ pub struct ContactSheetOptions {
     pub title: String,
     /// Where the thumbnails are.
     pub thumbnails: Thumbnails,
-    /// What a thumbnail leads to: the file beside the page that is called like the picture's stem with this
+    /// What a thumbnail leads to: the file beside the page that is called like the image's stem with this
     /// behind it, as `.overlay.png`.
     pub link_suffix: Option<String>,
 }
 
-/// Writes all pictures as one page.
+/// Writes all images as one page.
 #[derive(Debug)]
 pub struct ContactSheet {
     options: ContactSheetOptions,
@@ -80,8 +80,8 @@ pub struct ContactSheet {
     /// The folder of linked thumbnails and its name in addresses.
     folder: Option<(Folder, String)>,
     cards: Spool,
-    pictures: usize,
-    /// Pictures in which each class occurs.
+    images: usize,
+    /// Images in which each class occurs.
     found: BTreeMap<u16, usize>,
     confidence: Mean,
 }
@@ -92,7 +92,7 @@ struct Head<'a> {
     title: &'a str,
     version: &'a str,
     style: &'a str,
-    pictures: usize,
+    images: usize,
     confidence: Option<String>,
     legend: Vec<LegendEntry<'a>>,
 }
@@ -101,7 +101,7 @@ struct LegendEntry<'a> {
     label: u16,
     name: &'a str,
     colour: String,
-    pictures: usize,
+    images: usize,
 }
 
 #[derive(Template)]
@@ -169,7 +169,7 @@ impl ContactSheet {
             target,
             folder,
             cards,
-            pictures: 0,
+            images: 0,
             found: BTreeMap::new(),
             confidence: Mean::default(),
         })
@@ -181,8 +181,8 @@ impl ContactSheet {
             let data = BASE64_STANDARD.encode(&thumbnail.bytes);
             return Ok(format!("data:{};base64,{data}", thumbnail.media_type));
         };
-        // Numbers: what pictures are called may be no file name elsewhere.
-        let stem = format!("{:05}", self.pictures + 1);
+        // Numbers: what images are called may be no file name elsewhere.
+        let stem = format!("{:05}", self.images + 1);
         let mut target = folder.target(Path::new(&stem), thumbnail.extension)?;
         target.fill(|file| file.write_all(&thumbnail.bytes))?;
         folder.finish(target)?;
@@ -190,12 +190,12 @@ impl ContactSheet {
         Ok(address(&path))
     }
 
-    fn link(&self, picture: &Picture<'_>) -> Result<Option<String>, ExportError> {
+    fn link(&self, segmented: &SegmentedImage<'_>) -> Result<Option<String>, ExportError> {
         let Some(suffix) = &self.options.link_suffix else {
             return Ok(None);
         };
         // Checked as an output name; slashes come from the parts, not from the system's separator.
-        let path = file_name(picture.stem, suffix)?;
+        let path = file_name(segmented.stem, suffix)?;
         let parts = path.components();
         let parts: Vec<_> = parts
             .map(|part| part.as_os_str().to_string_lossy())
@@ -205,16 +205,16 @@ impl ContactSheet {
 }
 
 impl Exporter for ContactSheet {
-    fn add(&mut self, picture: &Picture<'_>) -> Result<(), ExportError> {
-        let summary = summarize(picture, &self.classes)?;
-        let link = self.link(picture)?;
-        let thumbnail = Thumbnail::of(picture, &self.classes)
+    fn add(&mut self, segmented: &SegmentedImage<'_>) -> Result<(), ExportError> {
+        let summary = summarize(segmented, &self.classes)?;
+        let link = self.link(segmented)?;
+        let thumbnail = Thumbnail::of(segmented, &self.classes)
             .map_err(ExportError::unwritable(&self.options.path))?;
         let image = self.place(&thumbnail)?;
         let card = card(&summary, image, &thumbnail, link);
         write_template(&mut self.cards, &card)
             .map_err(ExportError::unwritable(&self.options.path))?;
-        self.pictures += 1;
+        self.images += 1;
         for class in &summary.classes {
             *self.found.entry(class.label).or_default() += 1;
         }
@@ -231,18 +231,18 @@ impl Exporter for ContactSheet {
             mut target,
             folder,
             cards,
-            pictures,
+            images,
             found,
             confidence,
         } = *self;
-        let entry = |(label, pictures): (u16, usize)| LegendEntry {
+        let entry = |(label, images): (u16, usize)| LegendEntry {
             label,
             name: classes.name(label),
             colour: classes.hex_colour(label),
-            pictures,
+            images,
         };
         let mut legend: Vec<_> = found.into_iter().map(entry).collect();
-        legend.sort_by_key(|entry| std::cmp::Reverse(entry.pictures)); // stable: ties by label
+        legend.sort_by_key(|entry| std::cmp::Reverse(entry.images)); // stable: ties by label
         let version = env!("CARGO_PKG_VERSION");
         let confidence = confidence.rounded().map(decimals);
         let tail = Tail {
@@ -254,7 +254,7 @@ impl Exporter for ContactSheet {
             title: &options.title,
             version,
             style: include_str!("../templates/contact_sheet/style.css"),
-            pictures,
+            images,
             confidence,
             legend,
         };
@@ -321,9 +321,9 @@ fn alternative_text(summary: &Summary) -> String {
         parts.push(format!("{others} more"));
     }
     if parts.is_empty() {
-        return "Picture without classes".into();
+        return "Image without classes".into();
     }
-    format!("Picture with its classes in colour: {}", parts.join(", "))
+    format!("Image with its classes in colour: {}", parts.join(", "))
 }
 
 /// Per cent to one decimal; what is there is never called nothing, and what is not all never everything.

@@ -1,7 +1,7 @@
-//! CVAT's XML for pictures, version 1.1: what CVAT imports as annotations of a task, and datumaro reads.
+//! CVAT's XML for images, version 1.1: what CVAT imports as annotations of a task, and datumaro reads.
 //!
 //! A mask is the rectangle around a region with run lengths by rows: pixels outside, inside, outside, … in turn.
-//! CVAT finds pictures by their names and labels by theirs, so a task's labels must have the names that the head
+//! CVAT finds images by their names and labels by theirs, so a task's labels must have the names that the head
 //! of the file lists.
 
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ use crate::classes::xml_text;
 use crate::formats::{ExportFormat, ExportSettings, GROUPING, Needs, Opened, POLYGONS};
 use crate::output::Target;
 use crate::{
-    Classes, ExportError, Exporter, Grouping, Overwrite, Picture, Region, Shape, polygons,
+    Classes, ExportError, Exporter, Grouping, Overwrite, Region, SegmentedImage, Shape, polygons,
 };
 
 /// Regions pixel by pixel.
@@ -62,7 +62,7 @@ pub struct CvatOptions {
     pub shape: Shape,
 }
 
-/// Writes the annotations of all pictures as one CVAT file.
+/// Writes the annotations of all images as one CVAT file.
 #[derive(Debug)]
 pub struct CvatExporter {
     options: CvatOptions,
@@ -94,15 +94,15 @@ impl CvatExporter {
 }
 
 impl Exporter for CvatExporter {
-    fn add(&mut self, picture: &Picture<'_>) -> Result<(), ExportError> {
-        picture.check(&self.classes)?;
-        let regions = picture.regions(self.options.grouping, self.options.minimal_area)?;
+    fn add(&mut self, segmented: &SegmentedImage<'_>) -> Result<(), ExportError> {
+        segmented.check(&self.classes)?;
+        let regions = segmented.regions(self.options.grouping, self.options.minimal_area)?;
         let (names, shape) = (&self.names, self.options.shape);
         let attributes = [
             ("id", self.images.to_string()),
-            ("name", xml_text(&picture.name())),
-            ("width", picture.width().to_string()),
-            ("height", picture.height().to_string()),
+            ("name", xml_text(&segmented.name())),
+            ("width", segmented.width().to_string()),
+            ("height", segmented.height().to_string()),
         ];
         self.target.fill(|file| {
             let mut xml = Writer::new_with_indent(&mut *file, b' ', 2);

@@ -20,33 +20,33 @@ pub enum ExportError {
         /// The file.
         path: PathBuf,
     },
-    /// Two pictures of one run would be written to the same file.
-    #[error("{}: is already the output of another picture", path.display())]
+    /// Two images of one run would be written to the same file.
+    #[error("{}: is already the output of another image", path.display())]
     DuplicateOutput {
         /// The file.
         path: PathBuf,
     },
-    /// The name of a picture's outputs leads out of the output folder, or is empty.
+    /// The name of an image's outputs leads out of the output folder, or is empty.
     #[error("{}: not a name for outputs; it must be a relative path without `..`", stem.display())]
     Stem {
         /// The name.
         stem: PathBuf,
     },
-    /// The picture has no pixels.
-    #[error("{}: label map of {width}×{height} pixels has no content", picture.display())]
+    /// The image has no pixels.
+    #[error("{}: label map of {width}×{height} pixels has no content", image.display())]
     ZeroSize {
-        /// The picture.
-        picture: PathBuf,
+        /// The image.
+        image: PathBuf,
         /// Columns.
         width: usize,
         /// Rows.
         height: usize,
     },
-    /// The label map has more pixels than a picture may have.
-    #[error("{}: label map of {width}×{height} pixels exceeds the limit of {limit} pixels", picture.display())]
+    /// The label map has more pixels than an image may have.
+    #[error("{}: label map of {width}×{height} pixels exceeds the limit of {limit} pixels", image.display())]
     TooLarge {
-        /// The picture.
-        picture: PathBuf,
+        /// The image.
+        image: PathBuf,
         /// Columns.
         width: usize,
         /// Rows.
@@ -55,10 +55,10 @@ pub enum ExportError {
         limit: usize,
     },
     /// A label map holds a label beyond the class list.
-    #[error("{}: label {label} at ({x}, {y}), but the class list has {classes} names", picture.display())]
+    #[error("{}: label {label} at ({x}, {y}), but the class list has {classes} names", image.display())]
     UnknownLabel {
-        /// The picture.
-        picture: PathBuf,
+        /// The image.
+        image: PathBuf,
         /// The label.
         label: u16,
         /// Column of its first pixel.
@@ -83,20 +83,20 @@ pub enum ExportError {
         name: String,
     },
     /// The number of confidences is not the number of pixels.
-    #[error("{}: {given} confidences for {expected} pixels", picture.display())]
+    #[error("{}: {given} confidences for {expected} pixels", image.display())]
     ConfidenceCount {
-        /// The picture.
-        picture: PathBuf,
+        /// The image.
+        image: PathBuf,
         /// Confidences given.
         given: usize,
         /// Pixels of the label map.
         expected: usize,
     },
-    /// Probability maps were asked for, but the picture comes without probabilities.
-    #[error("{}: no probabilities were given", picture.display())]
+    /// Probability maps were asked for, but the image comes without probabilities.
+    #[error("{}: no probabilities were given", image.display())]
     NoProbabilities {
-        /// The picture.
-        picture: PathBuf,
+        /// The image.
+        image: PathBuf,
     },
     /// A buffer of probabilities does not have the stated shape.
     #[error("{given} probabilities do not fill {classes} maps of {width}×{height}")]
@@ -111,10 +111,10 @@ pub enum ExportError {
         height: usize,
     },
     /// The map falls into more regions than a file of them could reasonably hold.
-    #[error("{}: more than {limit} regions of at least {minimal_area} pixels", picture.display())]
+    #[error("{}: more than {limit} regions of at least {minimal_area} pixels", image.display())]
     TooManyRegions {
-        /// The picture.
-        picture: PathBuf,
+        /// The image.
+        image: PathBuf,
         /// The limit.
         limit: usize,
         /// The smallest area that counted, in pixels.

@@ -55,9 +55,9 @@ pub struct ExportFormat {
 pub enum Needs {
     /// Nothing; confidences where they are given.
     Labels,
-    /// The scores of all classes ([`Picture::probabilities`](crate::Picture::probabilities)).
+    /// The scores of all classes ([`Image::probabilities`](crate::Image::probabilities)).
     Scores,
-    /// The image with colours ([`Picture::overlay`](crate::Picture::overlay)).
+    /// The image with colours ([`Image::overlay`](crate::Image::overlay)).
     Overlay,
 }
 

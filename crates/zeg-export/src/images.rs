@@ -8,7 +8,7 @@ use zeg_image::{write_named_png, write_rgb_png};
 
 use crate::formats::{ExportFormat, ExportSettings, Needs};
 use crate::output::file_name;
-use crate::{Classes, ExportError, Exporter, Overwrite, Picture};
+use crate::{Classes, ExportError, Exporter, Overwrite, SegmentedImage};
 
 const LABEL_SUFFIX: &str = ".png";
 const OVERLAY_SUFFIX: &str = ".overlay.png";
@@ -31,7 +31,7 @@ pub(crate) static LABELS: ExportFormat = ExportFormat {
 /// Images with colours and a legend.
 pub(crate) static OVERLAY: ExportFormat = ExportFormat {
     name: "overlay",
-    about: "NAME.overlay.png: the picture with colours and a legend",
+    about: "NAME.overlay.png: the image with colours and a legend",
     needs: Needs::Overlay,
     image_suffix: Some(OVERLAY_SUFFIX),
     open: |classes, settings| {
@@ -77,12 +77,12 @@ impl ImageExporter {
 }
 
 impl Exporter for ImageExporter {
-    fn add(&mut self, picture: &Picture<'_>) -> Result<(), ExportError> {
+    fn add(&mut self, image: &SegmentedImage<'_>) -> Result<(), ExportError> {
         let suffix = match self.kind {
             Kind::Labels => LABEL_SUFFIX,
             Kind::Overlay => OVERLAY_SUFFIX,
         };
-        let path = self.folder.join(file_name(picture.stem, suffix)?);
+        let path = self.folder.join(file_name(image.stem, suffix)?);
         // A link that leads nowhere is something that stands there, too.
         if self.overwrite == Overwrite::Refuse && fs::symlink_metadata(&path).is_ok() {
             return Err(ExportError::Exists { path });
@@ -90,10 +90,9 @@ impl Exporter for ImageExporter {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(ExportError::unwritable(&path))?;
         }
-        let written = match (self.kind, picture.overlay) {
+        let written = match (self.kind, image.overlay) {
             (Kind::Labels, _) => {
-                write_named_png(&path, picture.labels, &self.palette, self.classes.names())
-                    .map(drop)
+                write_named_png(&path, image.labels, &self.palette, self.classes.names()).map(drop)
             }
             (Kind::Overlay, Some(overlay)) => write_rgb_png(&path, overlay),
             (Kind::Overlay, None) => return Ok(()),

@@ -1,8 +1,8 @@
 //! Label Studio: tasks with predictions to import, and the labelling configuration that fits them.
 //!
-//! The tasks are one JSON list, written picture by picture. Masks are in Label Studio's own code: the picture's
+//! The tasks are one JSON list, written image by image. Masks are in Label Studio's own code: the image's
 //! RGBA bytes (0 outside, 255 inside, in all four channels), packed bit by bit in the format of thi.ng's
-//! rle-pack. Polygons are in per cent of the picture's size.
+//! rle-pack. Polygons are in per cent of the image's size.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -14,14 +14,14 @@ use crate::address::address;
 use crate::formats::{ExportFormat, ExportSettings, GROUPING, Needs, Opened, POLYGONS};
 use crate::output::Target;
 use crate::{
-    Classes, ExportError, Exporter, Grouping, Overwrite, Picture, Region, Shape, polygons,
+    Classes, ExportError, Exporter, Grouping, Overwrite, Region, SegmentedImage, Shape, polygons,
 };
 
 /// What connects results, configuration and task data.
 const LABEL_TAG: &str = "label";
 const IMAGE_TAG: &str = "image";
 
-/// Channels of the pictures that masks are made of.
+/// Channels of the images that masks are made of.
 const CHANNELS: u64 = 4;
 /// Bits of a value.
 const VALUE_BITS: u32 = 8;
@@ -77,14 +77,14 @@ pub struct LabelStudioOptions {
     pub minimal_area: u64,
     /// Brush masks or polygons.
     pub shape: Shape,
-    /// What stands before a picture's path in its address; `/data/local-files/?d=` when Label Studio serves them
+    /// What stands before an image's path in its address; `/data/local-files/?d=` when Label Studio serves them
     /// from a folder of its machine.
     pub address_prefix: String,
     /// What Label Studio calls the predictions' origin.
     pub model_version: String,
 }
 
-/// Writes pictures as Label Studio tasks with predictions.
+/// Writes images as Label Studio tasks with predictions.
 #[derive(Debug)]
 pub struct LabelStudioExporter {
     options: LabelStudioOptions,
@@ -149,17 +149,17 @@ impl LabelStudioExporter {
 }
 
 impl Exporter for LabelStudioExporter {
-    fn add(&mut self, picture: &Picture<'_>) -> Result<(), ExportError> {
-        picture.check(&self.classes)?;
-        let regions = picture.regions(self.options.grouping, self.options.minimal_area)?;
+    fn add(&mut self, segmented: &SegmentedImage<'_>) -> Result<(), ExportError> {
+        segmented.check(&self.classes)?;
+        let regions = segmented.regions(self.options.grouping, self.options.minimal_area)?;
         let head = TaskHead {
             image: format!(
                 "{}{}",
                 self.options.address_prefix,
-                address(&picture.name())
+                address(&segmented.name())
             ),
             model_version: &self.options.model_version,
-            score: picture.mean_confidence(),
+            score: segmented.mean_confidence(),
         };
         let task = self.tasks + 1;
         self.target.fill(|file| head.write(file, task == 1))?;
@@ -167,7 +167,7 @@ impl Exporter for LabelStudioExporter {
         for region in regions.iter() {
             let name = self.names.get(usize::from(region.label()));
             let name = name.map_or("", String::as_str);
-            for mut result in results(picture, &region, name, self.options.shape) {
+            for mut result in results(segmented, &region, name, self.options.shape) {
                 let separator = if count == 0 { "\n" } else { ",\n" };
                 count += 1;
                 result.id = format!("zeg-{task}-{count}");
@@ -194,7 +194,7 @@ impl Exporter for LabelStudioExporter {
 
 /// The results of one region: its mask, or one polygon for each connected part.
 fn results<'a>(
-    picture: &Picture<'_>,
+    segmented: &SegmentedImage<'_>,
     region: &Region<'_>,
     name: &'a str,
     shape: Shape,
@@ -219,7 +219,7 @@ fn results<'a>(
             ("polygonlabels", outlines.iter().map(value).collect())
         }
     };
-    let score = picture.score(region);
+    let score = segmented.score(region);
     let result = |value| LabelResult {
         id: String::new(),
         r#type: kind,
@@ -255,7 +255,7 @@ impl TaskHead<'_> {
     }
 }
 
-/// Points in per cent of the map's size, to three decimals: a hundredth of a pixel in a picture of a thousand.
+/// Points in per cent of the map's size, to three decimals: a hundredth of a pixel in an image of a thousand.
 fn percentages(points: &[[u32; 2]], region: &Region<'_>) -> Vec<[f64; 2]> {
     let share = |value: u32, all: u32| {
         (f64::from(value) / f64::from(all) * 100.0 * PERCENT_STEPS).round() / PERCENT_STEPS
@@ -266,7 +266,7 @@ fn percentages(points: &[[u32; 2]], region: &Region<'_>) -> Vec<[f64; 2]> {
         .collect()
 }
 
-/// The labelling interface: the picture, and one tool whose labels have the classes' names and colours.
+/// The labelling interface: the image, and one tool whose labels have the classes' names and colours.
 fn write_config(
     file: &mut impl Write,
     classes: &Classes,

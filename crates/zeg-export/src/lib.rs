@@ -1,7 +1,7 @@
 //! Label maps as other programs and people read them.
 //!
-//! A segmented picture leaves this project in many forms, and each is an [`Exporter`]: it is opened before the
-//! work begins, so that a wrong folder costs no computing time, takes one picture after the other and holds
+//! A segmented image leaves this project in many forms, and each is an [`Exporter`]: it is opened before the
+//! work begins, so that a wrong folder costs no computing time, takes one image after the other and holds
 //! none of them in memory, and puts its files in place when it is finished. A run that ends early leaves no
 //! half file behind.
 //!
@@ -11,8 +11,8 @@
 //! | [`CocoExporter`] | one JSON file | pycocotools, detectron2, FiftyOne, … |
 //! | [`LabelStudioExporter`] | tasks as JSON and the labelling configuration as XML | Label Studio |
 //! | [`CvatExporter`] | one XML file | CVAT, datumaro |
-//! | [`SummaryExporter`] | one JSON file a picture | scripts |
-//! | [`ProbabilityExporter`] | 16-bit PNG a class, or one NumPy array a picture | scripts |
+//! | [`SummaryExporter`] | one JSON file an image | scripts |
+//! | [`ProbabilityExporter`] | 16-bit PNG a class, or one NumPy array an image | scripts |
 //! | [`ContactSheet`] | one HTML page | people |
 //!
 //! Below them lie the forms themselves, which need no files: [`regions`] finds connected regions, [`region_rle`] is its
@@ -38,8 +38,8 @@ mod error;
 mod formats;
 mod images;
 mod output;
-mod picture;
 mod rle;
+mod segmented_image;
 mod shapes;
 
 pub use classes::Classes;
@@ -49,13 +49,13 @@ pub use cvat::{CvatExporter, CvatOptions};
 pub use error::ExportError;
 pub use formats::{ExportFormat, ExportSettings, Needs, find_format, formats};
 pub use label_studio::{LabelStudioExporter, LabelStudioOptions};
-pub use picture::{Exporter, Picture};
 pub use polygons::{Polygon, polygons};
 pub use probability::{
     ProbabilityExporter, ProbabilityFormat, ProbabilityPlanes, ProbabilitySource,
 };
 pub use regions::{BoundingBox, Connectivity, Grouping, Region, Regions, Run, find_regions};
 pub use rle::region_rle;
+pub use segmented_image::{Exporter, SegmentedImage};
 pub use shapes::Shape;
 pub use summary::{ClassSummary, Summary, SummaryExporter, summarize};
 pub use zeg_base::file::Overwrite;

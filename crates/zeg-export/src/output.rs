@@ -46,12 +46,12 @@ fn unwritten(path: &Path) -> impl Fn(io::Error) -> ExportError {
     }
 }
 
-/// A folder that gets files for every picture.
+/// A folder that gets files for every image.
 #[derive(Debug)]
 pub(crate) struct Folder {
     root: PathBuf,
     overwrite: Overwrite,
-    /// Names handed out, so that no picture's file replaces another's.
+    /// Names handed out, so that no image's file replaces another's.
     taken: BTreeSet<PathBuf>,
     finished: Vec<PathBuf>,
 }
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn two_pictures_do_not_share_a_file() {
+    fn two_images_do_not_share_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let mut files = Folder::create(folder.path(), Overwrite::Replace).unwrap();
         let first = files.target(Path::new("a"), ".json").unwrap();

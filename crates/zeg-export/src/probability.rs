@@ -1,6 +1,6 @@
 //! How probable every class is at every pixel, for those who decide for themselves.
 //!
-//! The maps of many classes are larger than everything else that a picture needs: they are asked for and
+//! The maps of many classes are larger than everything else that an image needs: they are asked for and
 //! written row by row, so that a source may compute them as it goes.
 
 use std::io::{self, Write};
@@ -13,12 +13,12 @@ use zeg_image::write::MAX_CLASS_NAMES_BYTES;
 
 use crate::formats::{ExportFormat, ExportSettings, Needs, Opened};
 use crate::output::{Folder, Target};
-use crate::{Classes, ExportError, Exporter, Overwrite, Picture};
+use crate::{Classes, ExportError, Exporter, Overwrite, SegmentedImage};
 
 /// Keyword of the PNG text chunk that holds the name of the map's class.
 pub const CLASS_NAME_KEYWORD: &str = "zeg:class";
 
-/// Probabilities of all classes at all pixels of a picture.
+/// Probabilities of all classes at all pixels of an image.
 pub trait ProbabilitySource: Sync {
     /// Puts the probabilities of a class in row `y` into `row`, one a column, 0..=1.
     ///
@@ -109,12 +109,12 @@ pub enum ProbabilityFormat {
     /// name of the class as the text [`CLASS_NAME_KEYWORD`].
     #[default]
     Png,
-    /// One NumPy array a picture, `STEM.probability.npy`: `[classes, height, width]` of float16. The names are in
+    /// One NumPy array an image, `STEM.probability.npy`: `[classes, height, width]` of float16. The names are in
     /// `classes.json`, which is written once.
     Npy,
 }
 
-/// Writes the probability maps of each picture.
+/// Writes the probability maps of each image.
 #[derive(Debug)]
 pub struct ProbabilityExporter {
     classes: Classes,
@@ -157,20 +157,20 @@ impl ProbabilityExporter {
 }
 
 impl Exporter for ProbabilityExporter {
-    fn add(&mut self, picture: &Picture<'_>) -> Result<(), ExportError> {
-        picture.check(&self.classes)?;
-        let Some(source) = picture.probabilities else {
+    fn add(&mut self, image: &SegmentedImage<'_>) -> Result<(), ExportError> {
+        image.check(&self.classes)?;
+        let Some(source) = image.probabilities else {
             return Err(ExportError::NoProbabilities {
-                picture: picture.path.into(),
+                image: image.path.into(),
             });
         };
-        let (width, height) = (picture.width(), picture.height());
+        let (width, height) = (image.width(), image.height());
         match self.format {
             ProbabilityFormat::Png => {
                 // One after the other: a system may not let a thousand files be open at once.
                 for (label, name) in self.classes.iter() {
                     let suffix = format!(".probability.{label:03}.png");
-                    let mut target = self.folder.target(picture.stem, &suffix)?;
+                    let mut target = self.folder.target(image.stem, &suffix)?;
                     let map = Map {
                         source,
                         class: usize::from(label),
@@ -183,7 +183,7 @@ impl Exporter for ProbabilityExporter {
                 Ok(())
             }
             ProbabilityFormat::Npy => {
-                let mut target = self.folder.target(picture.stem, ".probability.npy")?;
+                let mut target = self.folder.target(image.stem, ".probability.npy")?;
                 let classes = self.classes.len();
                 target.fill(|file| write_npy(file, source, classes, width, height))?;
                 self.folder.finish(target)

@@ -185,17 +185,17 @@ pub enum RegionError {
 }
 
 impl RegionError {
-    /// The same error, naming the picture.
-    pub(crate) fn of(self, picture: &Path) -> ExportError {
+    /// The same error, naming the image.
+    pub(crate) fn of(self, image: &Path) -> ExportError {
         match self {
             Self::TooLarge { width, height } => ExportError::TooLarge {
-                picture: picture.into(),
+                image: image.into(),
                 width,
                 height,
                 limit: MAX_PIXELS,
             },
             Self::TooMany { minimal_area } => ExportError::TooManyRegions {
-                picture: picture.into(),
+                image: image.into(),
                 limit: MAX_REGIONS,
                 minimal_area,
             },

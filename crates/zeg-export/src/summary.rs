@@ -1,4 +1,4 @@
-//! What is in a picture, in numbers.
+//! What is in an image, in numbers.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -9,9 +9,9 @@ use zeg_image::IGNORE_LABEL;
 
 use crate::formats::{ExportFormat, Needs};
 use crate::output::Folder;
-use crate::picture::Mean;
 use crate::regions::{Connectivity, count_regions};
-use crate::{Classes, ExportError, Exporter, Overwrite, Picture};
+use crate::segmented_image::Mean;
+use crate::{Classes, ExportError, Exporter, Overwrite, SegmentedImage};
 
 /// Numbers of each image.
 pub(crate) static FORMAT: ExportFormat = ExportFormat {
@@ -25,10 +25,10 @@ pub(crate) static FORMAT: ExportFormat = ExportFormat {
     },
 };
 
-/// A picture in numbers.
+/// An image in numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// The picture.
+    /// The image.
     pub image: String,
     /// Columns.
     pub width: u32,
@@ -43,7 +43,7 @@ pub struct Summary {
     pub classes: Vec<ClassSummary>,
 }
 
-/// One class of a picture in numbers.
+/// One class of an image in numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClassSummary {
     /// Its name.
@@ -63,17 +63,20 @@ pub struct ClassSummary {
     pub regions: usize,
 }
 
-/// Counts what is in a picture. Shares and confidences are given to at least four significant decimals.
+/// Counts what is in an image. Shares and confidences are given to at least four significant decimals.
 ///
 /// # Errors
-/// [`ExportError`] for a picture that fits neither its confidences nor the classes.
-pub fn summarize(picture: &Picture<'_>, classes: &Classes) -> Result<Summary, ExportError> {
-    picture.check(classes)?;
-    let regions = count_regions(picture.labels, Connectivity::Eight, 1)
-        .map_err(|error| error.of(picture.path))?;
+/// [`ExportError`] for an image that fits neither its confidences nor the classes.
+pub fn summarize(
+    segmented: &SegmentedImage<'_>,
+    classes: &Classes,
+) -> Result<Summary, ExportError> {
+    segmented.check(classes)?;
+    let regions = count_regions(segmented.labels, Connectivity::Eight, 1)
+        .map_err(|error| error.of(segmented.path))?;
     let mut found = BTreeMap::<u16, (u64, Mean)>::new();
-    let mut confidences = picture.confidence.unwrap_or(&[]).iter();
-    for stretch in picture.labels.labels().chunk_by(PartialEq::eq) {
+    let mut confidences = segmented.confidence.unwrap_or(&[]).iter();
+    for stretch in segmented.labels.labels().chunk_by(PartialEq::eq) {
         let Some(&label) = stretch.first() else {
             continue;
         };
@@ -84,7 +87,7 @@ pub fn summarize(picture: &Picture<'_>, classes: &Classes) -> Result<Summary, Ex
             .take(stretch.len())
             .for_each(|&value| mean.add(value));
     }
-    let all = picture.labels.labels().len() as f64;
+    let all = segmented.labels.labels().len() as f64;
     let unlabelled = found.remove(&IGNORE_LABEL).map_or(0, |(pixels, _)| pixels);
     let class = |(label, (pixels, mean)): (u16, (u64, Mean))| ClassSummary {
         name: classes.name(label).into(),
@@ -98,21 +101,21 @@ pub fn summarize(picture: &Picture<'_>, classes: &Classes) -> Result<Summary, Ex
     let mut classes: Vec<_> = found.into_iter().map(class).collect();
     classes.sort_by_key(|class| std::cmp::Reverse(class.pixels)); // stable: ties by label
     Ok(Summary {
-        image: picture.name(),
-        width: picture.width(),
-        height: picture.height(),
+        image: segmented.name(),
+        width: segmented.width(),
+        height: segmented.height(),
         unlabelled: rounded(unlabelled as f64 / all),
-        confidence: picture.mean_confidence(),
+        confidence: segmented.mean_confidence(),
         classes,
     })
 }
 
-/// To eight decimals: a pixel of any picture that people look at still counts.
+/// To eight decimals: a pixel of any image that people look at still counts.
 fn rounded(share: f64) -> f64 {
     (share * 1e8).round() / 1e8
 }
 
-/// Writes the [`Summary`] of each picture as `STEM.summary.json`.
+/// Writes the [`Summary`] of each image as `STEM.summary.json`.
 #[derive(Debug)]
 pub struct SummaryExporter {
     classes: Classes,
@@ -137,9 +140,9 @@ impl SummaryExporter {
 }
 
 impl Exporter for SummaryExporter {
-    fn add(&mut self, picture: &Picture<'_>) -> Result<(), ExportError> {
-        let summary = summarize(picture, &self.classes)?;
-        let mut target = self.folder.target(picture.stem, ".summary.json")?;
+    fn add(&mut self, segmented: &SegmentedImage<'_>) -> Result<(), ExportError> {
+        let summary = summarize(segmented, &self.classes)?;
+        let mut target = self.folder.target(segmented.stem, ".summary.json")?;
         target.fill(|file| {
             serde_json::to_writer_pretty(&mut *file, &summary)?;
             file.write_all(b"\n")
@@ -164,11 +167,11 @@ mod tests {
         let labels =
             LabelMap::new(4, 2, vec![1, 1, IGNORE_LABEL, 0, 1, 1, IGNORE_LABEL, 1]).unwrap();
         let confidence = [0.5, 0.5, 0.9, 0.25, 0.5, 0.5, 0.9, 1.0];
-        let picture = Picture {
+        let segmented = SegmentedImage {
             confidence: Some(&confidence),
-            ..Picture::new(Path::new("beach/a.jpg"), &labels)
+            ..SegmentedImage::new(Path::new("beach/a.jpg"), &labels)
         };
-        let summary = summarize(&picture, &classes).unwrap();
+        let summary = summarize(&segmented, &classes).unwrap();
         let class =
             |name: &str, label, colour: &str, pixels, share, confidence, regions| ClassSummary {
                 name: name.into(),
@@ -193,7 +196,7 @@ mod tests {
         assert_eq!(summary, expected);
         let text = serde_json::to_string(&summary).unwrap();
         assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
-        let plain = summarize(&Picture::new(Path::new("a"), &labels), &classes).unwrap();
+        let plain = summarize(&SegmentedImage::new(Path::new("a"), &labels), &classes).unwrap();
         let text = serde_json::to_string(&plain).unwrap();
         assert!(!text.contains("confidence"));
         assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), plain);

@@ -5,8 +5,8 @@
 use std::{fs, path::Path};
 
 use zeg_export::{
-    Classes, ExportError, ExportFormat, ExportSettings, Needs, Overwrite, Picture,
-    ProbabilityPlanes, find_format, formats,
+    Classes, ExportError, ExportFormat, ExportSettings, Needs, Overwrite, ProbabilityPlanes,
+    SegmentedImage, find_format, formats,
 };
 use zeg_image::{LabelMap, RgbImage};
 
@@ -30,10 +30,10 @@ fn export(
     let labels = LabelMap::new(4, 3, [0, 0, 1, 1].repeat(3)).unwrap();
     let overlay = RgbImage::new(4, 3);
     let planes = ProbabilityPlanes::new(&[0.5; 24], 2, 4, 3).unwrap();
-    exporter.add(&Picture {
+    exporter.add(&SegmentedImage {
         overlay: Some(&overlay),
         probabilities: Some(&planes),
-        ..Picture::new(Path::new("street/7.jpg"), &labels)
+        ..SegmentedImage::new(Path::new("street/7.jpg"), &labels)
     })?;
     let mut names: Vec<String> = exporter
         .finish()?
@@ -127,7 +127,7 @@ fn an_overlay_that_is_not_given_is_not_written() {
     let mut exporter = overlay.open(classes, &settings).unwrap();
     let labels = LabelMap::new(2, 1, vec![0, 0]).unwrap();
     exporter
-        .add(&Picture::new(Path::new("a.jpg"), &labels))
+        .add(&SegmentedImage::new(Path::new("a.jpg"), &labels))
         .unwrap();
     assert!(exporter.finish().unwrap().is_empty());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use zeg_export::{
-    Classes, ContactSheet, ContactSheetOptions, ExportError, Exporter, Overwrite, Picture,
+    Classes, ContactSheet, ContactSheetOptions, ExportError, Exporter, Overwrite, SegmentedImage,
     Thumbnails,
 };
 use zeg_image::{
@@ -30,29 +30,29 @@ fn options(path: PathBuf, thumbnails: Thumbnails) -> ContactSheetOptions {
     }
 }
 
-fn two_pictures(mut sheet: Box<ContactSheet>) -> Vec<PathBuf> {
+fn two_images(mut sheet: Box<ContactSheet>) -> Vec<PathBuf> {
     let labels = LabelMap::new(4, 1, vec![0, 1, 1, IGNORE_LABEL]).unwrap();
     let overlay = RgbImage::new(190, 60);
     let evil = format!("{}.jpg", EVIL.replace('/', "|"));
-    let first = Picture {
+    let first = SegmentedImage {
         confidence: Some(&[0.5, 1.0, 0.75, 0.1]),
         overlay: Some(&overlay),
-        ..Picture::new(Path::new(&evil), &labels)
+        ..SegmentedImage::new(Path::new(&evil), &labels)
     };
     sheet.add(&first).unwrap();
     let labels = LabelMap::filled(3, 2, 2);
     sheet
-        .add(&Picture::new(Path::new("b/c d.jpg"), &labels))
+        .add(&SegmentedImage::new(Path::new("b/c d.jpg"), &labels))
         .unwrap();
     sheet.finish().unwrap()
 }
 
 #[test]
-fn a_page_of_two_pictures() {
+fn a_page_of_two_images() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("index.html");
     let sheet = ContactSheet::create(classes(), options(path.clone(), Thumbnails::Embedded));
-    let files = two_pictures(Box::new(sheet.unwrap()));
+    let files = two_images(Box::new(sheet.unwrap()));
     assert_eq!(files, std::slice::from_ref(&path));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 
@@ -68,8 +68,8 @@ fn a_page_of_two_pictures() {
     assert_eq!(count("src="), 2);
     assert_eq!(count("http"), 1); // `http-equiv`
     assert_eq!(count("url("), 0);
-    assert_eq!(count("alt=\"Picture with its classes in colour: "), 2);
-    assert!(page.contains("2 pictures · 3 classes found · mean confidence 0.75"));
+    assert_eq!(count("alt=\"Image with its classes in colour: "), 2);
+    assert!(page.contains("2 images · 3 classes found · mean confidence 0.75"));
     assert!(page.contains(
         "data-shares=\"1:0.5 0:0.25\" data-confidence=\"0.75\" data-unlabelled=\"0.25\""
     ));
@@ -87,7 +87,7 @@ fn linked_thumbnails_lie_beside_the_page() {
     let path = folder.path().join("a page.html");
     let options = options(path.clone(), Thumbnails::Linked);
     let sheet = ContactSheet::create(classes(), options.clone()).unwrap();
-    let files = two_pictures(Box::new(sheet));
+    let files = two_images(Box::new(sheet));
     let thumbnails = folder.path().join("a page_files");
     let (first, second) = (thumbnails.join("00001.jpg"), thumbnails.join("00002.png"));
     assert_eq!(files, [path.clone(), first.clone(), second.clone()]);
@@ -101,14 +101,14 @@ fn linked_thumbnails_lie_beside_the_page() {
 }
 
 #[test]
-fn a_page_without_pictures_is_a_page() {
+fn a_page_without_images_is_a_page() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("index.html");
     let none = Classes::new(vec![], vec![]).unwrap();
     let sheet = ContactSheet::create(none, options(path.clone(), Thumbnails::Embedded)).unwrap();
     Box::new(sheet).finish().unwrap();
     let page = fs::read_to_string(&path).unwrap();
-    assert!(page.contains("0 pictures · 0 classes found"));
+    assert!(page.contains("0 images · 0 classes found"));
     assert!(page.contains("No pixel has a class."));
 }
 
@@ -119,7 +119,7 @@ fn a_dropped_page_leaves_nothing() {
     let mut sheet = ContactSheet::create(classes(), options(path, Thumbnails::Embedded)).unwrap();
     let labels = LabelMap::filled(3, 2, 2);
     sheet
-        .add(&Picture::new(Path::new("a.jpg"), &labels))
+        .add(&SegmentedImage::new(Path::new("a.jpg"), &labels))
         .unwrap();
     drop(sheet);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -179,10 +179,10 @@ fn a_page_to_look_at() {
             })
             .collect();
         sheet
-            .add(&Picture {
+            .add(&SegmentedImage {
                 confidence: Some(&confidence),
                 overlay: Some(&drawn),
-                ..Picture::new(image.strip_prefix(&data).unwrap(), &labels)
+                ..SegmentedImage::new(image.strip_prefix(&data).unwrap(), &labels)
             })
             .unwrap();
     }

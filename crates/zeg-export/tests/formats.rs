@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use common::{Cases, golden};
 use zeg_export::{
     CocoExporter, CocoOptions, Connectivity, CvatExporter, CvatOptions, Exporter, Grouping,
-    LabelStudioExporter, LabelStudioOptions, Overwrite, Picture, ProbabilityExporter,
-    ProbabilityFormat, ProbabilityPlanes, Shape, SummaryExporter,
+    LabelStudioExporter, LabelStudioOptions, Overwrite, ProbabilityExporter, ProbabilityFormat,
+    ProbabilityPlanes, SegmentedImage, Shape, SummaryExporter,
 };
 use zeg_image::{decode_labels, write_named_png};
 
@@ -70,7 +70,7 @@ fn exporters(cases: &Cases, folder: &Path) -> Vec<Box<dyn Exporter>> {
 
 /// Writes everything and names the files.
 fn export(cases: &Cases, folder: &Path, mut exporters: Vec<Box<dyn Exporter>>) -> Vec<PathBuf> {
-    for (index, case) in cases.pictures.iter().enumerate() {
+    for (index, case) in cases.images.iter().enumerate() {
         let (labels, confidence) = (case.map(), case.confidence());
         let count = cases.names.len() * labels.labels().len();
         let probabilities: Vec<f32> = (0..count).map(|i| (i * 11 % 257) as f32 / 256.0).collect();
@@ -81,18 +81,18 @@ fn export(cases: &Cases, folder: &Path, mut exporters: Vec<Box<dyn Exporter>>) -
             labels.height(),
         );
         let stem = index.to_string();
-        let picture = Picture {
+        let image = SegmentedImage {
             stem: Path::new(&stem),
             confidence: Some(&confidence),
             probabilities: Some(&planes.unwrap()),
-            ..Picture::new(&case.path, &labels)
+            ..SegmentedImage::new(&case.path, &labels)
         };
         for exporter in &mut exporters {
-            exporter.add(&picture).unwrap();
+            exporter.add(&image).unwrap();
         }
     }
     let named = folder.join("named.png");
-    let labels = cases.pictures[4].map();
+    let labels = cases.images[4].map();
     let _ = write_named_png(&named, &labels, &cases.palette, &cases.names).unwrap();
     let finish = |exporter: Box<dyn Exporter>| exporter.finish().unwrap();
     let mut files: Vec<_> = exporters.into_iter().flat_map(finish).collect();
@@ -114,7 +114,7 @@ fn exports_are_those_that_the_packages_read() {
     }
     let folder = tempfile::tempdir().unwrap();
     let files = export(&cases, folder.path(), exporters(&cases, folder.path()));
-    assert_eq!(files.len(), 4 + 4 + cases.pictures.len() + 1);
+    assert_eq!(files.len(), 4 + 4 + cases.images.len() + 1);
     for file in files {
         let golden = golden().join(file.strip_prefix(folder.path()).unwrap());
         if file.extension().is_some_and(|extension| extension == "png") {

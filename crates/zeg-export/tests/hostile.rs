@@ -9,7 +9,7 @@ use serde_json::Value;
 use zeg_export::{
     Classes, CocoExporter, CocoOptions, Connectivity, ContactSheet, ContactSheetOptions,
     CvatExporter, CvatOptions, ExportError, Exporter, Grouping, LabelStudioExporter,
-    LabelStudioOptions, Overwrite, Picture, ProbabilityExporter, ProbabilityFormat, Shape,
+    LabelStudioOptions, Overwrite, ProbabilityExporter, ProbabilityFormat, SegmentedImage, Shape,
     SummaryExporter, Thumbnails,
 };
 use zeg_image::{IGNORE_LABEL, LabelMap, distinct_palette};
@@ -88,7 +88,7 @@ fn export(names: &[&str], labels: &LabelMap, shape: Shape) -> (Value, Value) {
     for exporter in open_all(names, shape, folder.path(), Overwrite::Refuse) {
         let mut exporter = exporter.unwrap();
         exporter
-            .add(&Picture::new(Path::new("a/b.jpg"), labels))
+            .add(&SegmentedImage::new(Path::new("a/b.jpg"), labels))
             .unwrap();
         for file in exporter.finish().unwrap() {
             assert!(fs::metadata(&file).unwrap().len() > 0, "{}", file.display());
@@ -179,7 +179,7 @@ fn no_class_at_all() {
 }
 
 #[test]
-fn a_bad_picture_does_not_spoil_the_others() {
+fn a_bad_image_does_not_spoil_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let good = LabelMap::new(2, 1, vec![0, IGNORE_LABEL]).unwrap();
     let bad = LabelMap::new(2, 1, vec![0, 1]).unwrap();
@@ -188,13 +188,13 @@ fn a_bad_picture_does_not_spoil_the_others() {
         let mut exporter = exporter.unwrap();
         for labels in [&bad, &empty] {
             let error = exporter
-                .add(&Picture::new(Path::new("bad.jpg"), labels))
+                .add(&SegmentedImage::new(Path::new("bad.jpg"), labels))
                 .unwrap_err();
             assert!(error.to_string().starts_with("bad.jpg: label"), "{error}");
         }
-        let confident = Picture {
+        let confident = SegmentedImage {
             confidence: Some(&[f32::NAN, f32::INFINITY]),
-            ..Picture::new(Path::new("good.jpg"), &good)
+            ..SegmentedImage::new(Path::new("good.jpg"), &good)
         };
         exporter.add(&confident).unwrap();
         exporter.finish().unwrap();
@@ -216,12 +216,12 @@ fn what_stands_there_is_refused_before_the_work() {
     fs::create_dir(folder.path().join("summary")).unwrap();
     stand("summary/a.summary.json");
     let labels = LabelMap::filled(1, 1, 0);
-    let picture = Picture::new(Path::new("a.jpg"), &labels);
+    let image = SegmentedImage::new(Path::new("a.jpg"), &labels);
     let mut refused = 0;
     for opened in open_all(&["a"], Shape::Mask, folder.path(), Overwrite::Refuse) {
-        // The summaries' names come with the pictures.
+        // The summaries' names come with the images.
         let error = match opened {
-            Ok(mut exporter) => exporter.add(&picture).unwrap_err(),
+            Ok(mut exporter) => exporter.add(&image).unwrap_err(),
             Err(error) => error,
         };
         assert!(matches!(&error, ExportError::Exists { .. }), "{error}");
@@ -237,7 +237,7 @@ fn what_stands_there_is_refused_before_the_work() {
 
     for opened in open_all(&["a"], Shape::Mask, folder.path(), Overwrite::Replace) {
         let mut exporter = opened.unwrap();
-        exporter.add(&picture).unwrap();
+        exporter.add(&image).unwrap();
         exporter.finish().unwrap();
     }
     assert_ne!(read("summary/a.summary.json"), "mine");
@@ -245,16 +245,16 @@ fn what_stands_there_is_refused_before_the_work() {
 }
 
 #[test]
-fn two_pictures_of_one_stem_and_stems_that_lead_away() {
+fn two_images_of_one_stem_and_stems_that_lead_away() {
     let folder = tempfile::tempdir().unwrap();
     let classes = Classes::new(vec!["a".into()], vec![]).unwrap();
     let mut exporter = SummaryExporter::create(classes, folder.path(), Overwrite::Replace).unwrap();
     let labels = LabelMap::filled(1, 1, 0);
     let mut add = |path: &str, stem: &str| {
         let stem = Path::new(stem);
-        exporter.add(&Picture {
+        exporter.add(&SegmentedImage {
             stem,
-            ..Picture::new(Path::new(path), &labels)
+            ..SegmentedImage::new(Path::new(path), &labels)
         })
     };
     add("x/a.jpg", "a").unwrap();
@@ -298,7 +298,7 @@ fn probabilities_that_are_missing() {
     .unwrap();
     let labels = LabelMap::filled(1, 1, 0);
     let error = exporter
-        .add(&Picture::new(Path::new("a.jpg"), &labels))
+        .add(&SegmentedImage::new(Path::new("a.jpg"), &labels))
         .unwrap_err();
     assert_eq!(error.to_string(), "a.jpg: no probabilities were given");
 }

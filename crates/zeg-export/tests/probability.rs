@@ -9,8 +9,8 @@ use std::path::Path;
 use half::f16;
 use zeg_export::probability::CLASS_NAME_KEYWORD;
 use zeg_export::{
-    Classes, Exporter, Overwrite, Picture, ProbabilityExporter, ProbabilityFormat,
-    ProbabilityPlanes,
+    Classes, Exporter, Overwrite, ProbabilityExporter, ProbabilityFormat, ProbabilityPlanes,
+    SegmentedImage,
 };
 use zeg_image::LabelMap;
 
@@ -36,16 +36,16 @@ fn export(format: ProbabilityFormat, folder: &Path) -> Vec<std::path::PathBuf> {
     let mut exporter = Box::new(exporter.unwrap());
     let labels = LabelMap::filled(3, 2, 0);
     let planes = ProbabilityPlanes::new(&VALUES, 2, 3, 2).unwrap();
-    let picture = Picture {
+    let image = SegmentedImage {
         probabilities: Some(&planes),
-        ..Picture::new(Path::new("a.jpg"), &labels)
+        ..SegmentedImage::new(Path::new("a.jpg"), &labels)
     };
-    exporter.add(&picture).unwrap();
+    exporter.add(&image).unwrap();
     exporter.finish().unwrap()
 }
 
 #[test]
-fn a_grey_picture_for_each_class() {
+fn a_grey_image_for_each_class() {
     let folder = tempfile::tempdir().unwrap();
     let files = export(ProbabilityFormat::Png, folder.path());
     let expected = [

@@ -1,9 +1,9 @@
 //! Decoding: the bytes of a file to RGB pixels, or to class indices.
 //!
-//! Pictures follow OpenCV's `imread` with its default flags, since the reference pipeline reads with it:
+//! Images follow OpenCV's `imread` with its default flags, since the reference pipeline reads with it:
 //! three channels of 8 bits, grey repeated, alpha dropped, 16 bits cut to the
 //! upper 8, the EXIF orientation applied. The one difference is on purpose: a damaged or cut-off file is an error,
-//! where OpenCV returns a picture that is grey from the damage on. `tests/formats.rs` compares every variety.
+//! where OpenCV returns an image that is grey from the damage on. `tests/formats.rs` compares every variety.
 //!
 //! Label maps are read as the indices the file stores; a palette only says how a viewer shows them.
 //!
@@ -24,7 +24,7 @@ use crate::{
     tiff_varieties, webp_chunks,
 };
 
-/// Pictures with more pixels than this are refused before their memory is allocated (2²⁸: 16384×16384).
+/// Images with more pixels than this are refused before their memory is allocated (2²⁸: 16384×16384).
 pub const MAX_PIXELS: usize = 1 << 28;
 
 /// Bytes a decoder may allocate beside the pixels.
@@ -32,7 +32,7 @@ const DECODER_BYTES: u64 = 1 << 26;
 /// Bytes of the deepest pixel that is decoded: four channels of 32 bits.
 const DEEPEST_PIXEL: u64 = 16;
 
-/// Reads a JPEG, PNG, WebP, TIFF, BMP, GIF, PNM or QOI picture (its first frame) as RGB, upright, alpha dropped.
+/// Reads a JPEG, PNG, WebP, TIFF, BMP, GIF, PNM or QOI image (its first frame) as RGB, upright, alpha dropped.
 ///
 /// The format is recognised by the file's content, whatever its name says.
 ///
@@ -45,7 +45,7 @@ pub fn decode_rgb(path: &Path) -> Result<RgbImage, ImageError> {
     Ok(to_rgb8(decode(&bytes, format, path)?))
 }
 
-/// Decodes the content of a picture file; `name` is only used in errors. See [`decode_rgb`].
+/// Decodes the content of an image file; `name` is only used in errors. See [`decode_rgb`].
 pub fn decode_rgb_bytes(bytes: &[u8], name: &Path) -> Result<RgbImage, ImageError> {
     let format = source::recognise(bytes, name)?;
     Ok(to_rgb8(decode(bytes, format, name)?))
@@ -81,7 +81,7 @@ fn decode(bytes: &[u8], format: ImageFormat, name: &Path) -> Result<DynamicImage
     guarded(name, || match format {
         ImageFormat::Jpeg => jpeg::decode(bytes, name),
         ImageFormat::Tiff => match tiff_varieties::decode(bytes, name)? {
-            Some(picture) => Ok(picture),
+            Some(decoded) => Ok(decoded),
             None => decode_other(bytes, format, name),
         },
         other => decode_other(bytes, other, name),
@@ -91,7 +91,7 @@ fn decode(bytes: &[u8], format: ImageFormat, name: &Path) -> Result<DynamicImage
 /// Runs a decoder and makes its panic an error.
 ///
 /// Fuzzing found one decoder that panics on damaged files. That one is kept from it ([`png_chunks::check_palette`]); the
-/// next one shall not take a run over thousands of pictures with it. Nothing outlives a decoder that panicked.
+/// next one shall not take a run over thousands of images with it. Nothing outlives a decoder that panicked.
 pub(crate) fn guarded<T>(
     name: &Path,
     decoder: impl FnOnce() -> Result<T, ImageError>,
@@ -137,12 +137,12 @@ fn decode_other(
         check_plausible(width as usize, height as usize, most, bytes.len(), name)?;
     }
     let orientation = orientation(&mut decoder, format, || png_chunks::exif(bytes));
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(refuse)?;
-    picture.apply_orientation(orientation);
-    Ok(picture)
+    let mut decoded = DynamicImage::from_decoder(decoder).map_err(refuse)?;
+    decoded.apply_orientation(orientation);
+    Ok(decoded)
 }
 
-/// How a picture is to be turned; a note that cannot be read is no reason to refuse the picture.
+/// How an image is to be turned; a note that cannot be read is no reason to refuse the image.
 pub(crate) fn orientation(
     decoder: &mut impl ImageDecoder,
     format: ImageFormat,
@@ -195,7 +195,7 @@ pub(crate) fn check_plausible(
     Ok(())
 }
 
-/// Refuses pictures without pixels and those with more than [`MAX_PIXELS`].
+/// Refuses images without pixels and those with more than [`MAX_PIXELS`].
 pub(crate) fn check_size(width: usize, height: usize, name: &Path) -> Result<(), ImageError> {
     if width == 0 || height == 0 {
         return Err(ImageError::ZeroSize {
@@ -232,7 +232,7 @@ mod tests {
         let result: Result<(), _> = guarded(Path::new("x.png"), || panic!("index out of range"));
         assert_eq!(
             result.unwrap_err().to_string(),
-            "x.png: corrupt or cut-off picture: the decoder gave up on it"
+            "x.png: corrupt or cut-off image: the decoder gave up on it"
         );
     }
 }

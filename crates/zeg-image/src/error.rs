@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why a picture or a label map could not be read, built or written.
+/// Why an image or a label map could not be read, built or written.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The file could not be opened or read.
@@ -21,7 +21,7 @@ pub enum ImageError {
         path: PathBuf,
     },
     /// The file has more bytes than [`source::MAX_FILE_BYTES`](crate::source::MAX_FILE_BYTES).
-    #[error("{}: {bytes} bytes; the limit for a picture is {limit}", path.display())]
+    #[error("{}: {bytes} bytes; the limit for an image is {limit}", path.display())]
     FileTooLarge {
         /// The file.
         path: PathBuf,
@@ -31,7 +31,7 @@ pub enum ImageError {
         limit: u64,
     },
     /// The first bytes of the file are none of the formats this crate decodes.
-    #[error("{}: not a JPEG, PNG, WebP, TIFF, BMP, GIF, PNM or QOI picture{}", path.display(), but(*found))]
+    #[error("{}: not a JPEG, PNG, WebP, TIFF, BMP, GIF, PNM or QOI image{}", path.display(), but(*found))]
     UnsupportedFormat {
         /// The file.
         path: PathBuf,
@@ -39,15 +39,15 @@ pub enum ImageError {
         found: Option<&'static str>,
     },
     /// The file is damaged or ends before its last pixel.
-    #[error("{}: corrupt or cut-off picture: {reason}", path.display())]
+    #[error("{}: corrupt or cut-off image: {reason}", path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
         /// What the decoder said.
         reason: String,
     },
-    /// The picture has no pixels.
-    #[error("{}: picture of {width}×{height} pixels has no content", path.display())]
+    /// The image has no pixels.
+    #[error("{}: image of {width}×{height} pixels has no content", path.display())]
     ZeroSize {
         /// The file.
         path: PathBuf,
@@ -56,8 +56,8 @@ pub enum ImageError {
         /// Rows.
         height: usize,
     },
-    /// The picture holds more pixels than [`decode::MAX_PIXELS`](crate::decode::MAX_PIXELS).
-    #[error("{}: picture of {width}×{height} pixels exceeds the limit of {limit} pixels", path.display())]
+    /// The image holds more pixels than [`decode::MAX_PIXELS`](crate::decode::MAX_PIXELS).
+    #[error("{}: image of {width}×{height} pixels exceeds the limit of {limit} pixels", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -76,7 +76,7 @@ pub enum ImageError {
         /// What the decoder said.
         reason: String,
     },
-    /// The label file is a picture in colour: its pixels are not class indices.
+    /// The label file is an image in colour: its pixels are not class indices.
     #[error("{}: label image is {colours}; labels must be indexed or grey", path.display())]
     LabelsInColour {
         /// The file.

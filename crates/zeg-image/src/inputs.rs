@@ -1,10 +1,10 @@
-//! What a user names as pictures: files, folders and patterns, as one list of files.
+//! What a user names as images: files, folders and patterns, as one list of files.
 //!
-//! Shells expand patterns on some systems and not on others, and no shell descends into folders or tells pictures from
+//! Shells expand patterns on some systems and not on others, and no shell descends into folders or tells images from
 //! other files, so it is done here, the same everywhere. The order is that of the arguments, and by name within a
 //! folder; a file that is named twice comes once.
 //!
-//! Folders and patterns give the files whose extension is a picture's (`EXTENSIONS`) and pass over hidden ones; a file
+//! Folders and patterns give the files whose extension is an image's (`EXTENSIONS`) and pass over hidden ones; a file
 //! named by itself is taken whatever its name. Links to folders are followed, and no folder is entered twice, so loops
 //! of links end.
 
@@ -16,7 +16,7 @@ use std::path::{Component, Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher};
 
-/// Extensions that folders and patterns take for pictures, in any case.
+/// Extensions that folders and patterns take for images, in any case.
 const EXTENSIONS: [&str; 16] = [
     "jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "dib", "gif", "pnm", "pbm",
     "pgm", "ppm", "qoi",
@@ -31,28 +31,28 @@ const LONGEST_COMPARED: usize = 255;
 /// Whether folders are entered that lie within a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Recursion {
-    /// A folder means the pictures that lie directly in it.
+    /// A folder means the images that lie directly in it.
     #[default]
     FolderOnly,
-    /// A folder means all pictures below it.
+    /// A folder means all images below it.
     Subfolders,
 }
 
-/// A picture to be read.
+/// An image to be read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct InputPicture {
+pub struct InputImage {
     /// The file, by the way that it was named.
     pub path: PathBuf,
     /// Its path within the folder that was named, for results that mirror the folder; the bare name of a file that was
-    /// named by itself. Pictures from two folders may have the same.
+    /// named by itself. Images from two folders may have the same.
     pub relative: PathBuf,
 }
 
-/// Arguments that do not lead to pictures.
+/// Arguments that do not lead to images.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     /// There is no argument.
-    #[error("no picture, folder or pattern is named")]
+    #[error("no image, folder or pattern is named")]
     NoArguments,
     /// There is nothing of this name.
     #[error("{}: no such file or folder{}", path.display(), did_you_mean(closest.as_deref()))]
@@ -76,8 +76,8 @@ pub enum InputError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// A folder without pictures.
-    #[error("{}: no pictures in this folder; it holds {}", path.display(), counts(*others, *folders))]
+    /// A folder without images.
+    #[error("{}: no images in this folder; it holds {}", path.display(), counts(*others, *folders))]
     EmptyFolder {
         /// The folder.
         path: PathBuf,
@@ -86,8 +86,8 @@ pub enum InputError {
         /// Folders in it that were not entered.
         folders: usize,
     },
-    /// A pattern that no picture fits.
-    #[error("{pattern:?} fits no picture; it fits {}", counts(*others, *folders))]
+    /// A pattern that no image fits.
+    #[error("{pattern:?} fits no image; it fits {}", counts(*others, *folders))]
     NoMatch {
         /// The pattern.
         pattern: String,
@@ -127,30 +127,30 @@ fn counts(others: usize, folders: usize) -> String {
     )
 }
 
-/// The pictures that the arguments mean.
+/// The images that the arguments mean.
 ///
 /// An argument is a file, a folder or a pattern, in which `*` and `?` stand for characters of one name, `[ab]` and
 /// `{one,other}` for choices, and `**` for any folders.
 ///
 /// # Errors
-/// [`InputError`] for the first argument that leads to no picture.
-pub fn expand(args: &[PathBuf], recursion: Recursion) -> Result<Vec<InputPicture>, InputError> {
+/// [`InputError`] for the first argument that leads to no image.
+pub fn expand(args: &[PathBuf], recursion: Recursion) -> Result<Vec<InputImage>, InputError> {
     if args.is_empty() {
         return Err(InputError::NoArguments);
     }
-    let mut pictures = Vec::new();
+    let mut images = Vec::new();
     for argument in args {
-        pictures.extend(expand_one(argument, recursion)?);
+        images.extend(expand_one(argument, recursion)?);
     }
     let mut taken = HashSet::new();
-    pictures.retain(|picture: &InputPicture| taken.insert(identity(&picture.path)));
-    Ok(pictures)
+    images.retain(|image: &InputImage| taken.insert(identity(&image.path)));
+    Ok(images)
 }
 
-fn expand_one(argument: &Path, recursion: Recursion) -> Result<Vec<InputPicture>, InputError> {
+fn expand_one(argument: &Path, recursion: Recursion) -> Result<Vec<InputImage>, InputError> {
     match fs::metadata(argument) {
         Ok(metadata) if metadata.is_dir() => in_folder(argument, recursion),
-        Ok(metadata) if metadata.is_file() => Ok(vec![InputPicture {
+        Ok(metadata) if metadata.is_file() => Ok(vec![InputImage {
             path: argument.into(),
             relative: argument.file_name().unwrap_or_default().into(),
         }]),
@@ -166,21 +166,21 @@ fn expand_one(argument: &Path, recursion: Recursion) -> Result<Vec<InputPicture>
     }
 }
 
-fn in_folder(folder: &Path, recursion: Recursion) -> Result<Vec<InputPicture>, InputError> {
+fn in_folder(folder: &Path, recursion: Recursion) -> Result<Vec<InputImage>, InputError> {
     let depth = match recursion {
         Recursion::FolderOnly => Some(1),
         Recursion::Subfolders => None,
     };
     let mut found = Found::default();
     walk(folder, depth, &mut found, |_| true)?;
-    if found.pictures.is_empty() {
+    if found.images.is_empty() {
         return Err(InputError::EmptyFolder {
             path: folder.into(),
             others: found.others,
             folders: found.folders,
         });
     }
-    Ok(found.pictures)
+    Ok(found.images)
 }
 
 fn is_pattern(argument: &Path) -> bool {
@@ -188,8 +188,8 @@ fn is_pattern(argument: &Path) -> bool {
     text.is_some_and(|text| text.contains(PATTERN_CHARACTERS))
 }
 
-/// The pictures that fit a pattern. The folder that it begins with is walked, the rest is matched.
-fn matching(argument: &Path) -> Result<Vec<InputPicture>, InputError> {
+/// The images that fit a pattern. The folder that it begins with is walked, the rest is matched.
+fn matching(argument: &Path) -> Result<Vec<InputImage>, InputError> {
     let pattern = argument.to_string_lossy().into_owned();
     let is_literal = |component: &Component| !is_pattern(Path::new(component.as_os_str()));
     let base: PathBuf = argument.components().take_while(is_literal).collect();
@@ -214,7 +214,7 @@ fn matching(argument: &Path) -> Result<Vec<InputPicture>, InputError> {
     walk(folder, depth, &mut found, |relative| {
         matcher.is_match(relative)
     })?;
-    if found.pictures.is_empty() {
+    if found.images.is_empty() {
         return Err(InputError::NoMatch {
             pattern,
             others: found.others,
@@ -223,11 +223,11 @@ fn matching(argument: &Path) -> Result<Vec<InputPicture>, InputError> {
     }
     if base.as_os_str().is_empty() {
         // As the user would name it, without `./`.
-        for picture in &mut found.pictures {
-            picture.path.clone_from(&picture.relative);
+        for image in &mut found.images {
+            image.path.clone_from(&image.relative);
         }
     }
-    Ok(found.pictures)
+    Ok(found.images)
 }
 
 fn matcher(parts: &[Component]) -> Result<GlobMatcher, globset::Error> {
@@ -245,12 +245,12 @@ fn matcher(parts: &[Component]) -> Result<GlobMatcher, globset::Error> {
 /// What a walk came across.
 #[derive(Default)]
 struct Found {
-    pictures: Vec<InputPicture>,
+    images: Vec<InputImage>,
     others: usize,
     folders: usize,
 }
 
-/// Walks a folder by name, down to `depth` levels (1: only what lies in it), and takes the pictures that `fits` takes
+/// Walks a folder by name, down to `depth` levels (1: only what lies in it), and takes the images that `fits` takes
 /// by their path within the folder.
 fn walk(
     folder: &Path,
@@ -283,8 +283,8 @@ fn walk(
                 found.folders += 1;
             }
         } else if fits(&relative) {
-            if metadata.is_file() && has_picture_extension(&path) {
-                found.pictures.push(InputPicture { path, relative });
+            if metadata.is_file() && has_image_extension(&path) {
+                found.images.push(InputImage { path, relative });
             } else {
                 found.others += 1;
             }
@@ -304,17 +304,17 @@ fn visible_names(folder: &Path) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-fn has_picture_extension(path: &Path) -> bool {
+fn has_image_extension(path: &Path) -> bool {
     let extension = path.extension().and_then(OsStr::to_str);
     extension.is_some_and(|extension| {
         EXTENSIONS
             .iter()
-            .any(|picture| extension.eq_ignore_ascii_case(picture))
+            .any(|image| extension.eq_ignore_ascii_case(image))
     })
 }
 
 /// What tells whether two paths are one file: its folder, by its true path, and its name there. Two links to one file
-/// are two pictures.
+/// are two images.
 fn identity(path: &Path) -> PathBuf {
     let parent = path
         .parent()

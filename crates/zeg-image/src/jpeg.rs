@@ -1,6 +1,6 @@
-//! JPEG, decoded strictly: a file that ends early is an error and not a picture with a grey lower half.
+//! JPEG, decoded strictly: a file that ends early is an error and not an image with a grey lower half.
 //!
-//! Decoders fill in what is missing, because for viewing half a picture is better than none. For training
+//! Decoders fill in what is missing, because for viewing half an image is better than none. For training
 //! and measuring it is worse: nothing would tell that an interrupted download took part. Not noticed is a
 //! file that lost data but still has its end marker, since the format allows no check of its own.
 
@@ -49,15 +49,15 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<DynamicImage, ImageErr
     decoder.set_options(options().jpeg_set_out_colorspace(output));
     let pixels = decoder.decode().map_err(refuse)?; // [height, width, 1 or 3]
     let (width, height) = (width as u32, height as u32);
-    let picture = if grey {
+    let pixels = if grey {
         GrayImage::from_raw(width, height, pixels).map(DynamicImage::from)
     } else {
         RgbImage::from_raw(width, height, pixels).map(DynamicImage::from)
     };
-    let mut picture =
-        picture.ok_or_else(|| corrupt(name, "the JPEG holds fewer pixels than it states"))?;
-    picture.apply_orientation(orientation);
-    Ok(picture)
+    let mut pixels =
+        pixels.ok_or_else(|| corrupt(name, "the JPEG holds fewer pixels than it states"))?;
+    pixels.apply_orientation(orientation);
+    Ok(pixels)
 }
 
 /// What stands before the pixels.

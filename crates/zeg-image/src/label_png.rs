@@ -1,6 +1,6 @@
 //! Label PNGs: indices as they stand in the file.
 //!
-//! General picture libraries expand palettes to colours and small grey values to 0..=255, either of which
+//! General image libraries expand palettes to colours and small grey values to 0..=255, either of which
 //! destroys class indices. Here the samples are only unpacked.
 
 use std::io::Cursor;
@@ -11,7 +11,7 @@ use png::{BitDepth, ColorType, Decoder, DecodingError, Limits, Transformations};
 use crate::decode::{check_plausible, check_size, corrupt};
 use crate::{ImageError, LabelMap};
 
-/// Bytes the decoder may use for chunks and rows; the picture itself is not among them.
+/// Bytes the decoder may use for chunks and rows; the image itself is not among them.
 const MAX_DECODER_BYTES: usize = 1 << 26;
 /// Bytes that one byte of deflate can stand for at most: 258 take 2 bits (RFC 1951, 3.2.5), 1032 a byte.
 const MOST_EXPANSION: usize = 1032;
@@ -30,7 +30,7 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<LabelMap, ImageError> 
     let (width, height) = (info.width as usize, info.height as usize);
     let size = reader
         .output_buffer_size()
-        .ok_or_else(|| corrupt(name, "the picture does not fit into memory"))?;
+        .ok_or_else(|| corrupt(name, "the image does not fit into memory"))?;
     let mut packed = vec![0; size]; // [height, line], rows padded to whole bytes
     let frame = reader.next_frame(&mut packed).map_err(refuse)?;
 

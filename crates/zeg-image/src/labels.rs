@@ -8,7 +8,7 @@ use crate::ImageError;
 /// share the type.
 pub const IGNORE_LABEL: u16 = u16::MAX;
 
-/// Label of what was added around a picture to fill a batch; no pixel of a file has it.
+/// Label of what was added around an image to fill a batch; no pixel of a file has it.
 ///
 /// Self-training tells it from [`IGNORE_LABEL`]: what people left without a label may get one, padding never.
 pub const PADDING_LABEL: u16 = u16::MAX - 1;

@@ -20,11 +20,11 @@ const ROW_HEIGHT: usize = 22;
 const SWATCH: usize = 13;
 const SWATCH_GAP: usize = 7;
 const COLUMN_GAP: usize = 24;
-/// Narrower strips cannot be read; pictures below this get a canvas wider than themselves.
+/// Narrower strips cannot be read; images below this get a canvas wider than themselves.
 const LEAST_WIDTH: usize = 190;
 /// Characters after which a name is cut, if the strip did not cut it earlier.
 const LONGEST_NAME: usize = 32;
-/// Classes that are listed; with all 65,535 that a map can hold the strip would be larger than any picture.
+/// Classes that are listed; with all 65,535 that a map can hold the strip would be larger than any image.
 const MOST_ENTRIES: usize = 200;
 /// Characters between a name and its share.
 const SHARE_GAP: usize = 2;
@@ -106,9 +106,9 @@ fn percentage(area: usize, all: usize) -> String {
     }
 }
 
-/// Draws the strip, `picture_width` wide or as wide as it takes to be readable.
-pub(crate) fn draw_strip(entries: &[Entry], picture_width: usize, scale: usize) -> RgbImage {
-    let width = picture_width.max(LEAST_WIDTH * scale);
+/// Draws the strip, `image_width` wide or as wide as it takes to be readable.
+pub(crate) fn draw_strip(entries: &[Entry], image_width: usize, scale: usize) -> RgbImage {
+    let width = image_width.max(LEAST_WIDTH * scale);
     let layout = Layout::new(entries, width / scale);
     let height = (layout.rows * ROW_HEIGHT + 2 * MARGIN) * scale;
     let mut strip = RgbImage::from_pixel(width as u32, height as u32, Rgb(GROUND));

@@ -1,4 +1,4 @@
-//! Pictures and label maps, from file to the arrays a model reads and back.
+//! Images and label maps, from file to the arrays a model reads and back.
 //!
 //! The stations of an image's journey that know no tensors, each a module: `inputs` → `decode` → `resize` → `normalize` →
 //! `window` → (model) → `palette` → `overlay` → `write`. Sizes and coordinates follow the reference pipeline (OpenCV and
@@ -35,12 +35,12 @@ mod webp_chunks;
 pub use decode::{decode_labels, decode_labels_bytes, decode_rgb, decode_rgb_bytes};
 pub use error::ImageError;
 pub use image::{RgbImage, imageops::flip_horizontal};
-pub use inputs::{InputError, InputPicture, Recursion, expand};
+pub use inputs::{InputError, InputImage, Recursion, expand};
 pub use labels::{IGNORE_LABEL, LabelMap, PADDING_LABEL};
 pub use normalize::Normalization;
 pub use overlay::overlay;
 pub use palette::{distinct_palette, voc_palette};
-pub use probe::{ColourModel, PictureHeader, picture_header, picture_size};
+pub use probe::{ColourModel, ImageHeader, image_header, image_size};
 pub use resize::{fit_box, fit_short_side, resize_bilinear, resize_nearest};
 pub use rle::Rle;
 pub use window::{Window, sliding_windows};

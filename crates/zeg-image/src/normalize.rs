@@ -36,7 +36,7 @@ impl Normalization {
 
     /// Normalises `image` into the top left of a field of `[3, height, width]` floats.
     ///
-    /// What the picture does not fill, at the right and at the bottom, is 0. Padding comes after
+    /// What the image does not fill, at the right and at the bottom, is 0. Padding comes after
     /// normalisation, so it looks like the mean colour and not like black. What sticks out of
     /// `width`×`height` is cut off.
     pub fn to_chw_padded(&self, image: &RgbImage, width: usize, height: usize) -> Vec<f32> {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_larger_picture_is_cut() {
+    fn a_larger_image_is_cut() {
         let image = RgbImage::from_pixel(3, 3, image::Rgb([255; 3]));
         assert_eq!(Normalization::CLIP.to_chw_padded(&image, 2, 1).len(), 6);
         assert!(Normalization::CLIP.to_chw_padded(&image, 0, 1).is_empty());

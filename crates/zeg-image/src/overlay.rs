@@ -1,4 +1,4 @@
-//! The picture people look at: classes as colour over the photograph, their names and shares below it.
+//! The image people look at: classes as colour over the photograph, their names and shares below it.
 
 use image::imageops;
 
@@ -6,21 +6,21 @@ use crate::palette::class_colour;
 use crate::text::blend;
 use crate::{IGNORE_LABEL, LabelMap, RgbImage, legend, resize_nearest};
 
-/// Pictures wider than this get text and lines of double size, since they are mostly seen scaled down.
+/// Images wider than this get text and lines of double size, since they are mostly seen scaled down.
 const WIDE: u32 = 1200;
 /// How much of its class colour a contour has, 0..=1.
 const CONTOUR_OPACITY: f32 = 0.95;
 
-/// Blends class colours over a picture, outlines the regions and appends a legend.
+/// Blends class colours over an image, outlines the regions and appends a legend.
 ///
-/// - `labels`: classes of the picture's pixels; a map of another size is resized to the picture's
+/// - `labels`: classes of the image's pixels; a map of another size is resized to the image's
 /// - `names`: a name per class; classes beyond it are called by their number
 /// - `palette`: a colour per class, repeated when too short
 /// - `opacity`: share of the class colour inside a region, clamped to 0..=1
 ///
-/// Pixels of [`IGNORE_LABEL`] keep the photograph's colours. Returned is the picture with a strip below it,
-/// which lists the classes that occur, largest first, with their share of all pixels. Where the picture is
-/// narrower than the legend needs, the canvas is wider than the picture. A picture without pixels comes
+/// Pixels of [`IGNORE_LABEL`] keep the photograph's colours. Returned is the image with a strip below it,
+/// which lists the classes that occur, largest first, with their share of all pixels. Where the image is
+/// narrower than the legend needs, the canvas is wider than the image. An image without pixels comes
 /// back as it is.
 pub fn overlay(
     image: &RgbImage,
@@ -58,9 +58,9 @@ pub fn overlay(
 }
 
 /// Tints every region with its class colour.
-fn paint_regions(picture: &mut RgbImage, labels: &LabelMap, palette: &[[u8; 3]], opacity: f32) {
+fn paint_regions(canvas: &mut RgbImage, labels: &LabelMap, palette: &[[u8; 3]], opacity: f32) {
     let steps = (opacity * 256.0).round() as u32;
-    for (pixel, &label) in picture.pixels_mut().zip(labels.labels()) {
+    for (pixel, &label) in canvas.pixels_mut().zip(labels.labels()) {
         if label == IGNORE_LABEL {
             continue;
         }
@@ -72,25 +72,20 @@ fn paint_regions(picture: &mut RgbImage, labels: &LabelMap, palette: &[[u8; 3]],
 }
 
 /// Draws each region's inner edge in its full class colour, so that two neighbours show both colours.
-fn paint_contours(
-    picture: &mut RgbImage,
-    labels: &LabelMap,
-    palette: &[[u8; 3]],
-    thickness: usize,
-) {
+fn paint_contours(canvas: &mut RgbImage, labels: &LabelMap, palette: &[[u8; 3]], thickness: usize) {
     for y in 0..labels.height() {
         for x in 0..labels.width() {
             let Some(label) = labels.get(x, y) else {
                 continue;
             };
             if label != IGNORE_LABEL && touches_another(labels, x, y, label, thickness) {
-                blend(picture, x, y, class_colour(label, palette), CONTOUR_OPACITY);
+                blend(canvas, x, y, class_colour(label, palette), CONTOUR_OPACITY);
             }
         }
     }
 }
 
-/// Whether another label lies within `reach` pixels above, below, left or right; the picture's own edge
+/// Whether another label lies within `reach` pixels above, below, left or right; the image's own edge
 /// does not count.
 fn touches_another(labels: &LabelMap, x: usize, y: usize, label: u16, reach: usize) -> bool {
     let differs = |x: Option<usize>, y: Option<usize>| {
@@ -116,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_legend_lies_below_and_the_picture_shows_through() {
+    fn the_legend_lies_below_and_the_image_shows_through() {
         let image = RgbImage::from_pixel(300, 100, Rgb([200; 3]));
         let labels = LabelMap::filled(300, 100, 1);
         let drawn = overlay(

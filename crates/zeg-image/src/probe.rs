@@ -1,4 +1,4 @@
-//! What a picture's header says, without decoding a pixel: its size, its colours, how it is to be turned.
+//! What an image's header says, without decoding a pixel: its size, its colours, how it is to be turned.
 
 use std::io::{BufRead, BufReader, Cursor, Seek, SeekFrom};
 use std::path::Path;
@@ -23,9 +23,9 @@ pub enum ColourModel {
     Cmyk,
 }
 
-/// What a picture's header says.
+/// What an image's header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PictureHeader {
+pub struct ImageHeader {
     /// Width and height as the file stores the pixels.
     pub stored: (usize, usize),
     /// Width and height that [`decode_rgb`](crate::decode_rgb) gives, with the orientation applied.
@@ -34,22 +34,22 @@ pub struct PictureHeader {
     pub colours: ColourModel,
 }
 
-/// Width and height that [`decode_rgb`](crate::decode_rgb) would give the picture, with its orientation applied.
+/// Width and height that [`decode_rgb`](crate::decode_rgb) would give the image, with its orientation applied.
 ///
-/// Only the header is read, so that a damaged or cut-off picture may still have a size.
+/// Only the header is read, so that a damaged or cut-off image may still have a size.
 ///
 /// # Errors
 /// Those of [`decode_rgb`](crate::decode_rgb).
-pub fn picture_size(path: &Path) -> Result<(usize, usize), ImageError> {
+pub fn image_size(path: &Path) -> Result<(usize, usize), ImageError> {
     let (file, _, format) = source::open(path)?;
     Ok(header(BufReader::new(file), format, path)?.upright)
 }
 
-/// Reads the header of a picture's content; `name` is only used in errors.
+/// Reads the header of an image's content; `name` is only used in errors.
 ///
 /// # Errors
-/// As [`picture_size`].
-pub fn picture_header(bytes: &[u8], name: &Path) -> Result<PictureHeader, ImageError> {
+/// As [`image_size`].
+pub fn image_header(bytes: &[u8], name: &Path) -> Result<ImageHeader, ImageError> {
     let format = source::recognise(bytes, name)?;
     header(Cursor::new(bytes), format, name)
 }
@@ -58,7 +58,7 @@ fn header(
     mut file: impl BufRead + Seek,
     format: ImageFormat,
     path: &Path,
-) -> Result<PictureHeader, ImageError> {
+) -> Result<ImageHeader, ImageError> {
     let unreadable = |source| ImageError::Unreadable {
         path: path.into(),
         source,
@@ -102,7 +102,7 @@ fn header(
     } else {
         (width, height)
     };
-    Ok(PictureHeader {
+    Ok(ImageHeader {
         stored: (width, height),
         upright,
         colours,

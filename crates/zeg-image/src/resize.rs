@@ -1,6 +1,6 @@
 //! Resizing with the reference pipeline's arithmetic, and the target sizes it computes.
 //!
-//! Published scores were measured on pictures resized by OpenCV on bytes (`cv2.resize`, called by mmcv).
+//! Published scores were measured on images resized by OpenCV on bytes (`cv2.resize`, called by mmcv).
 //! Both interpolations are written out here with its fixed-point steps, so that pixels agree to the last
 //! grey level and not merely approximately.
 
@@ -10,13 +10,13 @@ use crate::{LabelMap, RgbImage};
 const WEIGHT_BITS: u32 = 11;
 /// A weight of 1.
 const WEIGHT_ONE: f32 = (1 << WEIGHT_BITS) as f32;
-/// Channels of a picture.
+/// Channels of an image.
 const CHANNELS: usize = 3;
 
-/// Resizes a picture to `width`×`height` as `cv2.resize(…, INTER_LINEAR)` does on bytes.
+/// Resizes an image to `width`×`height` as `cv2.resize(…, INTER_LINEAR)` does on bytes.
 ///
 /// Pixel centres lie at half coordinates, edges are clamped, and nothing is smoothed before shrinking (no
-/// antialiasing). Weights have 11 fractional bits. The same size gives an exact copy; a picture without
+/// antialiasing). Weights have 11 fractional bits. The same size gives an exact copy; an image without
 /// pixels gives a black one.
 pub fn resize_bilinear(image: &RgbImage, width: usize, height: usize) -> RgbImage {
     let (source_width, source_height) = (image.width() as usize, image.height() as usize);
@@ -147,7 +147,7 @@ fn blend_rows(above: u32, below: u32, [above_weight, below_weight]: [u32; 2]) ->
 /// Resizes a label map to `width`×`height` as `cv2.resize(…, INTER_NEAREST)` does.
 ///
 /// The source pixel is `floor(index · in / out)`, without a half-pixel shift: labels therefore lie up to
-/// half a pixel beside a bilinearly resized picture, as in the reference. A map without pixels becomes one
+/// half a pixel beside a bilinearly resized image, as in the reference. A map without pixels becomes one
 /// of label 0.
 pub fn resize_nearest(labels: &LabelMap, width: usize, height: usize) -> LabelMap {
     if (labels.width(), labels.height()) == (width, height) {
@@ -182,7 +182,7 @@ fn nearest_indices(source: usize, target: usize) -> Vec<usize> {
 /// Size at test time as `(width, height)`: the shorter side becomes `short`, the longer keeps the ratio.
 ///
 /// This is `Resize(keep_ratio=True, min_size=short)` of mmsegmentation 0.24. The longer side is not
-/// limited: 1000×100 becomes 5120×512. An empty picture stays empty.
+/// limited: 1000×100 becomes 5120×512. An empty image stays empty.
 pub fn fit_short_side(width: usize, height: usize, short: usize) -> (usize, usize) {
     if width == 0 || height == 0 {
         return (0, 0);
@@ -194,8 +194,8 @@ pub fn fit_short_side(width: usize, height: usize, short: usize) -> (usize, usiz
 
 /// Largest size as `(width, height)` that keeps the ratio and fits a box of `long`×`short`.
 ///
-/// The box turns with the picture: `long` bounds the longer side. This is `mmcv.rescale_size`; no side
-/// becomes smaller than 1 pixel, where the reference would fail. An empty picture stays empty.
+/// The box turns with the image: `long` bounds the longer side. This is `mmcv.rescale_size`; no side
+/// becomes smaller than 1 pixel, where the reference would fail. An empty image stays empty.
 pub fn fit_box(width: usize, height: usize, long: usize, short: usize) -> (usize, usize) {
     if width == 0 || height == 0 {
         return (0, 0);
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_pictures_and_targets_do_not_panic() {
+    fn empty_images_and_targets_do_not_panic() {
         let image = RgbImage::from_pixel(3, 2, image::Rgb([9, 9, 9]));
         assert!(resize_bilinear(&image, 0, 5).is_empty());
         assert_eq!(resize_bilinear(&RgbImage::new(0, 0), 2, 1).len(), 6);

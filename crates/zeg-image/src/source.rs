@@ -1,7 +1,7 @@
 //! From a path to bytes: regular files only, recognised by their content, of a bounded size.
 //!
 //! A path comes from a user's glob or a data set's list, so it may name a pipe that never ends or a film of many
-//! gigabytes. What is not a picture is refused by its first bytes, before the rest is read.
+//! gigabytes. What is not an image is refused by its first bytes, before the rest is read.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -12,7 +12,7 @@ use image::ImageFormat;
 use crate::ImageError;
 use crate::decode::corrupt;
 
-/// Bytes of the largest picture file: [`MAX_PIXELS`](crate::decode::MAX_PIXELS) at 8 bytes each.
+/// Bytes of the largest image file: [`MAX_PIXELS`](crate::decode::MAX_PIXELS) at 8 bytes each.
 pub const MAX_FILE_BYTES: u64 = 1 << 31;
 /// Bytes that tell every format.
 const HEAD: u64 = 32;
@@ -45,7 +45,7 @@ pub(crate) fn open(path: &Path) -> Result<(File, Vec<u8>, ImageFormat), ImageErr
     Ok((file, head, format))
 }
 
-/// The whole content of a picture file, and its format.
+/// The whole content of an image file, and its format.
 pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, ImageFormat), ImageError> {
     let (file, mut bytes, format) = open(path)?;
     file.take(MAX_FILE_BYTES)
@@ -82,7 +82,7 @@ pub(crate) fn is_big_tiff(bytes: &[u8]) -> bool {
     bytes.starts_with(b"II+\0") || bytes.starts_with(b"MM\0+")
 }
 
-/// What a file is that is not decoded here, if it is something that people take for a picture.
+/// What a file is that is not decoded here, if it is something that people take for an image.
 fn foreign(bytes: &[u8]) -> Option<&'static str> {
     const SIGNATURES: [(usize, &[u8], &str); 12] = [
         (4, b"ftypavif", "AVIF"),
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_picture_here_is_named() {
+    fn what_is_no_image_here_is_named() {
         for (bytes, expected) in [
             (&b"\0\0\0\x18ftypheic\0\0\0\0"[..], "HEIC"),
             (b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF"),
@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    /// A film renamed to a picture is refused by its head; a picture beyond the limit by its size.
+    /// A film renamed to an image is refused by its head; an image beyond the limit by its size.
     #[test]
     fn large_files_are_refused_unread() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Text on pictures, with glyphs that are part of the program: no fonts to find, no layout engine.
+//! Text on images, with glyphs that are part of the program: no fonts to find, no layout engine.
 
 use image::{Rgb, RgbImage};
 use noto_sans_mono_bitmap::{

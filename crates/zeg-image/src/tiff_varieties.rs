@@ -1,7 +1,7 @@
-//! Varieties of TIFF that the picture library leaves out: palettes, and JPEG in YCbCr.
+//! Varieties of TIFF that the image library leaves out: palettes, and JPEG in YCbCr.
 //!
 //! Scanners and map programs write the first, photograph archives the second. For a palette the decoder is told that
-//! the picture is grey, which gives the indices as they are; the colours are looked up here.
+//! the image is grey, which gives the indices as they are; the colours are looked up here.
 
 use std::borrow::Cow;
 use std::io::{BufRead, Cursor, Seek};
@@ -24,7 +24,7 @@ const BLACK_IS_ZERO: u16 = 1;
 const PALETTE: u16 = 3;
 const PHOTOMETRIC: u16 = 262;
 
-/// Decodes a picture of one of these varieties, upright; `None` for all others.
+/// Decodes an image of one of these varieties, upright; `None` for all others.
 pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<Option<DynamicImage>, ImageError> {
     let is_palette = photometric_place(bytes).is_some_and(|(_, value)| value == PALETTE);
     let bytes = if is_palette {
@@ -68,11 +68,11 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<Option<DynamicImage>, 
             .flat_map(rgb_of)
             .collect(),
     };
-    let picture = RgbImage::from_raw(width, height, pixels)
+    let decoded = RgbImage::from_raw(width, height, pixels)
         .ok_or_else(|| corrupt(name, "the TIFF holds fewer pixels than it states"))?;
-    let mut picture = DynamicImage::from(picture);
-    picture.apply_orientation(orientation);
-    Ok(Some(picture))
+    let mut decoded = DynamicImage::from(decoded);
+    decoded.apply_orientation(orientation);
+    Ok(Some(decoded))
 }
 
 /// The file with a note that its samples are grey, which are then given as they are stored: palettes and grey that

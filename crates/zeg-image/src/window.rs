@@ -1,10 +1,10 @@
-//! The sliding-window plan: which crops a picture larger than the model's input is cut into.
+//! The sliding-window plan: which crops an image larger than the model's input is cut into.
 //!
 //! Windows step by `stride` from the top left; the last one of a row or column is shifted back so that it
-//! ends at the picture's edge, as mmsegmentation's `slide_inference` does. Scores of overlapping windows
+//! ends at the image's edge, as mmsegmentation's `slide_inference` does. Scores of overlapping windows
 //! are averaged later, which is why nothing here is padded.
 
-/// One crop of a picture: columns `x .. x + width`, rows `y .. y + height`.
+/// One crop of an image: columns `x .. x + width`, rows `y .. y + height`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
     /// First column.
@@ -17,12 +17,12 @@ pub struct Window {
     pub height: usize,
 }
 
-/// Plans the windows over a picture of `width`×`height` pixels, row by row, each row from left to right.
+/// Plans the windows over an image of `width`×`height` pixels, row by row, each row from left to right.
 ///
 /// `crop` is the side of the square window and `stride` the step between neighbours. An axis takes
-/// `max(0, ceil((size − crop) / stride)) + 1` windows. Where the picture is smaller than `crop`, windows
-/// take the picture's own extent on that axis. A `stride` beyond `crop` would leave gaps and a stride of 0
-/// would never arrive: both are brought into `1..=crop`. An empty picture (or `crop == 0`) has no windows.
+/// `max(0, ceil((size − crop) / stride)) + 1` windows. Where the image is smaller than `crop`, windows
+/// take the image's own extent on that axis. A `stride` beyond `crop` would leave gaps and a stride of 0
+/// would never arrive: both are brought into `1..=crop`. An empty image (or `crop == 0`) has no windows.
 pub fn sliding_windows(width: usize, height: usize, crop: usize, stride: usize) -> Vec<Window> {
     if width == 0 || height == 0 || crop == 0 {
         return Vec::new();
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_picture_is_one_window_of_its_own_size() {
+    fn a_small_image_is_one_window_of_its_own_size() {
         let whole = Window {
             x: 0,
             y: 0,

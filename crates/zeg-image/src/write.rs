@@ -1,4 +1,4 @@
-//! Writing pictures and label maps as PNG, whole or not at all.
+//! Writing images and label maps as PNG, whole or not at all.
 //!
 //! A full disk or an interruption leaves whatever stood there before, and no reader ever sees half a file
 //! ([`zeg_base::file`]).
@@ -125,10 +125,10 @@ fn write_labels(
     write_png(path, labels.width(), labels.height(), form, &samples)
 }
 
-/// Writes a picture as an 8-bit RGB PNG.
+/// Writes an image as an 8-bit RGB PNG.
 ///
 /// # Errors
-/// [`ImageError::ZeroSize`] for an empty picture, which PNG cannot hold; [`ImageError::Unwritable`]
+/// [`ImageError::ZeroSize`] for an empty image, which PNG cannot hold; [`ImageError::Unwritable`]
 /// otherwise, with the old file untouched.
 pub fn write_rgb_png(path: &Path, image: &RgbImage) -> Result<(), ImageError> {
     let form = Form {
@@ -149,10 +149,10 @@ pub fn write_rgb_png(path: &Path, image: &RgbImage) -> Result<(), ImageError> {
 /// JPEG quality of [`write_jpeg`], 1..=100; outlines of classes stay clean from about 80 on.
 const JPEG_QUALITY: u8 = 85;
 
-/// Writes a picture as a JPEG of quality 85, for people to look at.
+/// Writes an image as a JPEG of quality 85, for people to look at.
 ///
 /// # Errors
-/// [`ImageError::ZeroSize`] for an empty picture; [`ImageError::Unwritable`] otherwise, with the old file untouched.
+/// [`ImageError::ZeroSize`] for an empty image; [`ImageError::Unwritable`] otherwise, with the old file untouched.
 pub fn write_jpeg(path: &Path, image: &RgbImage) -> Result<(), ImageError> {
     let (width, height) = (image.width() as usize, image.height() as usize);
     if width == 0 || height == 0 {

@@ -1,5 +1,5 @@
 //! Files that are cut off, empty, mislabelled or hostile: an error that names them, never a panic, never
-//! half a picture.
+//! half an image.
 
 #![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
 
@@ -19,7 +19,7 @@ fn golden(name: &str) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8]) -> Result<zeg_image::RgbImage, ImageError> {
-    decode_rgb_bytes(bytes, Path::new("some/picture"))
+    decode_rgb_bytes(bytes, Path::new("some/image"))
 }
 
 fn file(bytes: &[u8], name: &str) -> (tempfile::TempDir, PathBuf) {
@@ -116,10 +116,10 @@ fn errors_name_the_file_and_the_reason() {
         decode_rgb(&path)
             .unwrap_err()
             .to_string()
-            .ends_with("empty.jpg: corrupt or cut-off picture: the file is empty")
+            .ends_with("empty.jpg: corrupt or cut-off image: the file is empty")
     );
 
-    let (_folder, path) = file(b"# notes about pictures\n", "notes.jpg");
+    let (_folder, path) = file(b"# notes about images\n", "notes.jpg");
     assert!(matches!(
         decode_rgb(&path),
         Err(ImageError::UnsupportedFormat { .. })

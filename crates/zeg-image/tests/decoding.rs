@@ -1,4 +1,4 @@
-//! Decoding every supported kind of file. `golden/make_pictures.py` draws the pictures and describes them.
+//! Decoding every supported kind of file. `golden/make_images.py` draws the images and describes them.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ fn golden(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// The scene of `make_pictures.py`.
+/// The scene of `make_images.py`.
 fn scene() -> RgbImage {
     RgbImage::from_fn(48, 32, |x, y| match (x, y) {
         (4..12, 4..12) => Rgb([255; 3]),
@@ -52,7 +52,7 @@ fn lossy_formats_are_close() {
 }
 
 #[test]
-fn grey_pictures_repeat_their_channel() {
+fn grey_images_repeat_their_channel() {
     for name in ["grey.jpg", "grey8.png", "grey_alpha.png"] {
         let image = decode_rgb(&golden(name)).unwrap();
         assert!(
@@ -78,7 +78,7 @@ fn sixteen_bits_are_cut_to_the_upper_eight() {
 }
 
 #[test]
-fn pictures_are_turned_upright() {
+fn images_are_turned_upright() {
     let image = decode_rgb(&golden("orientation6.jpg")).unwrap();
     assert!(difference(&image, &scene()) < 6.0);
 }
@@ -111,7 +111,7 @@ fn grey_labels_keep_their_numbers() {
 }
 
 #[test]
-fn pictures_are_no_labels() {
+fn images_are_no_labels() {
     for (name, expected) in [
         ("rgb.png", "RGB"),
         ("alpha.png", "RGBA"),

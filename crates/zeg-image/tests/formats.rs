@@ -1,4 +1,4 @@
-//! Every variety of picture file that `reference/picture_formats.py` writes, against OpenCV's or Pillow's pixels.
+//! Every variety of image file that `reference/image_formats.py` writes, against OpenCV's or Pillow's pixels.
 
 #![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
 
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
-use zeg_image::{RgbImage, decode_rgb, picture_size};
+use zeg_image::{RgbImage, decode_rgb, image_size};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -65,6 +65,6 @@ fn the_header_alone_tells_the_size() {
     for (name, _) in table() {
         let image = decode_rgb(&golden(&name)).unwrap();
         let size = (image.width() as usize, image.height() as usize);
-        assert_eq!(picture_size(&golden(&name)).unwrap(), size, "{name}");
+        assert_eq!(image_size(&golden(&name)).unwrap(), size, "{name}");
     }
 }

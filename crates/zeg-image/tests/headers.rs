@@ -1,4 +1,4 @@
-//! What the header alone says of colours and orientation; the golden pictures are named by what they are.
+//! What the header alone says of colours and orientation; the golden images are named by what they are.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::Path;
 
-use zeg_image::{ColourModel, picture_header, picture_size};
+use zeg_image::{ColourModel, image_header, image_size};
 
 #[test]
 fn colours_and_orientation_are_told_from_the_header() {
@@ -34,9 +34,9 @@ fn colours_and_orientation_are_told_from_the_header() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/golden")
             .join(name);
-        let header = picture_header(&fs::read(&path).unwrap(), &path).unwrap();
+        let header = image_header(&fs::read(&path).unwrap(), &path).unwrap();
         assert_eq!(header.colours, colours, "{name}");
-        assert_eq!(header.upright, picture_size(&path).unwrap(), "{name}");
+        assert_eq!(header.upright, image_size(&path).unwrap(), "{name}");
         let (width, height) = header.stored;
         let turned = name == "orientation6.jpg";
         assert_eq!(header.upright == (height, width), turned, "{name}");

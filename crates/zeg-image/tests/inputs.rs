@@ -1,4 +1,4 @@
-//! Arguments of every kind on a folder tree: which pictures they mean, in which order.
+//! Arguments of every kind on a folder tree: which images they mean, in which order.
 
 #![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
 
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use zeg_image::{InputError, InputPicture, Recursion, expand};
+use zeg_image::{InputError, InputImage, Recursion, expand};
 
 /// A tree of files without content.
 struct Tree(tempfile::TempDir);
@@ -24,7 +24,7 @@ impl Tree {
             "holiday/2024/deep/d.tif",
             "holiday/2024/photo[1].jpg",
             "texts/readme.md",
-            "one.picture",
+            "one.image",
         ] {
             let path = tree.path(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -37,24 +37,24 @@ impl Tree {
         self.0.path().join(path)
     }
 
-    fn expand(&self, args: &[&str], recursion: Recursion) -> Result<Vec<InputPicture>, InputError> {
+    fn expand(&self, args: &[&str], recursion: Recursion) -> Result<Vec<InputImage>, InputError> {
         let args: Vec<PathBuf> = args.iter().map(|arg| self.path(arg)).collect();
         expand(&args, recursion)
     }
 
     /// Relative paths, with `/` between folders.
     fn relative(&self, args: &[&str], recursion: Recursion) -> Vec<String> {
-        let pictures = self.expand(args, recursion).unwrap();
-        for picture in &pictures {
-            assert!(picture.path.ends_with(&picture.relative) && picture.path.is_file());
+        let images = self.expand(args, recursion).unwrap();
+        for image in &images {
+            assert!(image.path.ends_with(&image.relative) && image.path.is_file());
         }
-        let text = |picture: InputPicture| picture.relative.to_str().unwrap().replace('\\', "/");
-        pictures.into_iter().map(text).collect()
+        let text = |image: InputImage| image.relative.to_str().unwrap().replace('\\', "/");
+        images.into_iter().map(text).collect()
     }
 }
 
 #[test]
-fn folders_give_their_pictures_by_name() {
+fn folders_give_their_images_by_name() {
     let tree = Tree::new();
     assert_eq!(
         tree.relative(&["holiday"], Recursion::FolderOnly),
@@ -97,10 +97,10 @@ fn patterns_stay_within_their_folders() {
 #[test]
 fn a_file_that_is_named_is_taken_once_in_its_place() {
     let tree = Tree::new();
-    let pictures = tree
+    let images = tree
         .expand(
             &[
-                "one.picture",
+                "one.image",
                 "holiday/b.JPG",
                 "holiday",
                 "holiday/../holiday/a.png",
@@ -109,11 +109,11 @@ fn a_file_that_is_named_is_taken_once_in_its_place() {
             Recursion::FolderOnly,
         )
         .unwrap();
-    let names: Vec<_> = pictures
+    let names: Vec<_> = images
         .iter()
-        .map(|picture| picture.relative.to_str().unwrap())
+        .map(|image| image.relative.to_str().unwrap())
         .collect();
-    assert_eq!(names, ["one.picture", "b.JPG", "a.png"]);
+    assert_eq!(names, ["one.image", "b.JPG", "a.png"]);
 }
 
 #[test]
@@ -129,19 +129,19 @@ fn errors_say_what_is_there_instead() {
     };
     assert_eq!(
         error("texts"),
-        "ROOT/texts: no pictures in this folder; it holds 1 other file and 0 folders"
+        "ROOT/texts: no images in this folder; it holds 1 other file and 0 folders"
     );
     assert_eq!(
         error("."),
-        "ROOT/.: no pictures in this folder; it holds 1 other file and 2 folders"
+        "ROOT/.: no images in this folder; it holds 1 other file and 2 folders"
     );
     assert_eq!(
         error("*.txt"),
-        "\"ROOT/*.txt\" fits no picture; it fits nothing else"
+        "\"ROOT/*.txt\" fits no image; it fits nothing else"
     );
     assert_eq!(
         error("holi*"),
-        "\"ROOT/holi*\" fits no picture; it fits 0 other files and 1 folder"
+        "\"ROOT/holi*\" fits no image; it fits 0 other files and 1 folder"
     );
     assert_eq!(
         error("hoilday"),
@@ -195,12 +195,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn any_argument_is_pictures_or_an_error(arg in "([*?\\[\\]{},./\\\\!^-]|[a-z0-9]|\\PC){1,30}") {
+    fn any_argument_is_images_or_an_error(arg in "([*?\\[\\]{},./\\\\!^-]|[a-z0-9]|\\PC){1,30}") {
         // Nothing that would lead out of the tree.
         prop_assume!(!arg.contains("..") && !arg.starts_with(['/', '\\']));
         let tree = Tree::new();
-        if let Ok(pictures) = tree.expand(&[&arg], Recursion::FolderOnly) {
-            prop_assert!(!pictures.is_empty());
+        if let Ok(images) = tree.expand(&[&arg], Recursion::FolderOnly) {
+            prop_assert!(!images.is_empty());
         }
     }
 }

@@ -11,8 +11,8 @@ use zeg_image::{
 
 static PIPE: &[u8] = include_bytes!("golden/pipe.safetensors");
 
-/// The three pictures, with the short side of their test-time size.
-const PICTURES: [(&str, usize); 3] = [("a", 64), ("b", 48), ("c", 80)];
+/// The three images, with the short side of their test-time size.
+const IMAGES: [(&str, usize); 3] = [("a", 64), ("b", 48), ("c", 80)];
 /// The box of the training resize.
 const TRAIN_BOX: (usize, usize) = (280, 70);
 
@@ -22,8 +22,8 @@ fn tensor(name: &str) -> (Vec<usize>, Vec<u8>) {
     (view.shape().to_vec(), view.data().to_vec())
 }
 
-/// A `[height, width, 3]` BGR tensor as a picture.
-fn picture(name: &str) -> RgbImage {
+/// A `[height, width, 3]` BGR tensor as an image.
+fn rgb_image(name: &str) -> RgbImage {
     let (shape, mut pixels) = tensor(name);
     for pixel in pixels.chunks_exact_mut(3) {
         pixel.swap(0, 2);
@@ -43,15 +43,15 @@ fn labels(name: &str) -> LabelMap {
 
 #[test]
 fn bilinear_equals_opencv_to_the_last_grey_level() {
-    for (name, short) in PICTURES {
-        let image = picture(&format!("pipe.{name}.bgr"));
+    for (name, short) in IMAGES {
+        let image = rgb_image(&format!("pipe.{name}.bgr"));
         let (width, height) = (image.width() as usize, image.height() as usize);
 
         let (test_width, test_height) = fit_short_side(width, height, short);
         let resized = resize_bilinear(&image, test_width, test_height);
         assert_same(
             &resized,
-            &picture(&format!("pipe.{name}.resized_bgr")),
+            &rgb_image(&format!("pipe.{name}.resized_bgr")),
             name,
         );
 
@@ -59,7 +59,7 @@ fn bilinear_equals_opencv_to_the_last_grey_level() {
         let resized = resize_bilinear(&image, train_width, train_height);
         assert_same(
             &resized,
-            &picture(&format!("pipe.{name}.train_scale_bgr")),
+            &rgb_image(&format!("pipe.{name}.train_scale_bgr")),
             name,
         );
     }
@@ -82,7 +82,7 @@ fn assert_same(ours: &RgbImage, reference: &RgbImage, name: &str) {
 
 #[test]
 fn nearest_equals_opencv() {
-    for (name, _) in PICTURES {
+    for (name, _) in IMAGES {
         let source = labels(&format!("pipe.{name}.label"));
         let reference = labels(&format!("pipe.{name}.train_scale_label"));
         let resized = resize_nearest(&source, reference.width(), reference.height());
@@ -92,7 +92,7 @@ fn nearest_equals_opencv() {
 
 #[test]
 fn normalising_equals_mmcv_bit_for_bit() {
-    let image = picture("pipe.b.resized_bgr");
+    let image = rgb_image("pipe.b.resized_bgr");
     let (shape, bytes) = tensor("pipe.b.normalized_rgb_hwc");
     let reference: Vec<f32> = bytes
         .as_chunks::<4>()

@@ -101,9 +101,9 @@ fn a_list_of_names_that_readers_would_refuse_is_left_out() {
 }
 
 #[test]
-fn pictures_survive() {
+fn images_survive() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("picture.png");
+    let path = folder.path().join("image.png");
     let image = RgbImage::from_fn(31, 17, |x, y| image::Rgb([x as u8, y as u8, 200]));
     write_rgb_png(&path, &image).unwrap();
     assert_eq!(decode_rgb(&path).unwrap(), image);
@@ -124,7 +124,7 @@ fn a_failed_write_names_the_file_and_leaves_no_trace() {
     );
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 
-    let nowhere = folder.path().join("no/such/folder/picture.png");
+    let nowhere = folder.path().join("no/such/folder/image.png");
     assert!(matches!(
         write_rgb_png(&nowhere, &image),
         Err(ImageError::Unwritable { .. })

@@ -55,17 +55,16 @@ impl Packed {
     }
 
     /// Queries, keys and values of a head: `[tokens, head]` each.
-    fn parts<'a>(&self, qkv: &'a [f32], picture: usize, head: usize) -> [Matrix<'a>; 3] {
+    fn parts<'a>(&self, qkv: &'a [f32], image: usize, head: usize) -> [Matrix<'a>; 3] {
         let length = self.tokens * 3 * self.width;
-        let tokens = Matrix::new(&qkv[picture * length..][..length], 3 * self.width);
+        let tokens = Matrix::new(&qkv[image * length..][..length], 3 * self.width);
         [0, 1, 2].map(|part| tokens.columns(part * self.width + head * self.head, self.head))
     }
 
     /// A head's columns of `[tokens, width]` tensors such as the gradient of the result.
-    fn columns<'a>(&self, x: &'a [f32], picture: usize, head: usize) -> Matrix<'a> {
+    fn columns<'a>(&self, x: &'a [f32], image: usize, head: usize) -> Matrix<'a> {
         let length = self.tokens * self.width;
-        Matrix::new(&x[picture * length..][..length], self.width)
-            .columns(head * self.head, self.head)
+        Matrix::new(&x[image * length..][..length], self.width).columns(head * self.head, self.head)
     }
 
     /// Scale of the logits.
@@ -76,7 +75,7 @@ impl Packed {
 
 /// A tile of query rows to compute.
 struct Tile<'a> {
-    picture: usize,
+    image: usize,
     head: usize,
     first: usize,
     /// `[rows, head]`
@@ -160,15 +159,15 @@ fn attend_all(
 
 /// Every tile of the result.
 fn tiles<'a>(packed: &Packed, out: &'a mut [f32], log_sums: &'a mut [f32]) -> Vec<Tile<'a>> {
-    let pictures = out.chunks_mut(packed.tokens * packed.width);
-    let heads = pictures
-        .flat_map(|picture| MatrixMut::new(picture, packed.width).split_columns(packed.head));
+    let images = out.chunks_mut(packed.tokens * packed.width);
+    let heads =
+        images.flat_map(|image| MatrixMut::new(image, packed.width).split_columns(packed.head));
     let mut tiles = Vec::new();
     for (index, (out, log_sums)) in heads.zip(log_sums.chunks_mut(packed.tokens)).enumerate() {
         let rows = out.split_rows(packed.tile);
         let parts = rows.into_iter().zip(log_sums.chunks_mut(packed.tile));
         tiles.extend(parts.enumerate().map(|(tile, (out, log_sums))| Tile {
-            picture: index / packed.heads,
+            image: index / packed.heads,
             head: index % packed.heads,
             first: tile * packed.tile,
             out,
@@ -189,9 +188,9 @@ fn attend(
     level: Level,
 ) {
     let (tokens, rows) = (packed.tokens, tile.log_sums.len());
-    let [q, _, _] = packed.parts(qkv, tile.picture, tile.head);
+    let [q, _, _] = packed.parts(qkv, tile.image, tile.head);
     let logits = &mut logits[..rows * tokens];
-    let [keys, values] = &panels[tile.picture * packed.heads + tile.head];
+    let [keys, values] = &panels[tile.image * packed.heads + tile.head];
     keys.multiply_into(level, q.rows(tile.first, rows), logits);
     let mut inverses = vec![0.0; rows];
     let mask = mask.get(tile.first * tokens..).unwrap_or_default();

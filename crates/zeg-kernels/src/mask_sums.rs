@@ -23,7 +23,7 @@ const PIECE: usize = 8 * 1024;
 /// Sums of a map.
 pub(crate) const SUMS: usize = 3;
 
-/// Labels of pictures, and the weight of positives.
+/// Labels of images, and the weight of positives.
 #[derive(Debug, Clone)]
 pub(crate) struct Truth {
     /// Class of every pixel, `[batch, pixels]`; what is no class of the masks is no positive of any.
@@ -33,10 +33,10 @@ pub(crate) struct Truth {
 }
 
 impl Truth {
-    /// Labels of map `map` of `classes` a picture, and its class.
+    /// Labels of map `map` of `classes` an image, and its class.
     fn of_map(&self, map: usize, classes: usize, pixels: usize) -> (&[u16], u16) {
-        let picture = map / classes;
-        let labels = &self.labels[picture * pixels..][..pixels];
+        let image = map / classes;
+        let labels = &self.labels[image * pixels..][..pixels];
         (labels, (map % classes) as u16)
     }
 }

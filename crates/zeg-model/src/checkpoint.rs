@@ -18,13 +18,14 @@ use crate::{
     inference::Inference,
     method::Architecture,
     methods::Methods,
-    renamed::{rename_all, value_at},
+    renamed::{Renames, rename_all, value_at},
     section::ModelSection,
     weights::{HostTensor, StateDict},
 };
 
-/// Version of the layout. Format 1 had keys of single methods beside those of all; it is read as it was meant.
-pub const FORMAT: u32 = 2;
+/// Version of the layout. Older ones are read as they were meant: format 1 had keys of single methods beside those of
+/// all, format 2 had `inference.view` and `training.cached-views`.
+pub const FORMAT: u32 = 3;
 /// Metadata key of [`CheckpointInfo`].
 pub const INFO_KEY: &str = "zeg";
 /// Tensor of the class embeddings.
@@ -105,12 +106,14 @@ impl Checkpoint {
         })?;
         let mut info: CheckpointInfo = serde_json::from_str(json)
             .map_err(|error| invalid(format!("its metadata do not parse: {error}")))?;
-        let mut dropped = Vec::new();
         match info.format {
-            FORMAT => {}
+            FORMAT | 2 => {}
             1 => {
-                dropped = upgrade(&mut info.experiment, methods)?;
-                info.format = FORMAT;
+                let section: ModelSection = value_at(&info.experiment, "model")
+                    .and_then(|model| serde_json::from_value(model.clone()).ok())
+                    .unwrap_or_default();
+                let method = section.method(methods)?;
+                method.upgrade_experiment(&mut info.experiment);
             }
             other => {
                 return Err(invalid(format!(
@@ -118,6 +121,8 @@ impl Checkpoint {
                 )));
             }
         }
+        let Renames { dropped, .. } = rename_all(&mut info.experiment);
+        info.format = FORMAT;
         Ok(Self {
             info,
             weights,
@@ -190,14 +195,4 @@ impl Checkpoint {
                 origin: self.path.display().to_string(),
             })
     }
-}
-
-/// Brings an experiment of format 1 up to date: keys that belong to a method moved to its sections.
-fn upgrade(experiment: &mut Value, methods: &Methods) -> Result<Vec<String>, ModelError> {
-    let section: ModelSection = value_at(experiment, "model")
-        .and_then(|model| serde_json::from_value(model.clone()).ok())
-        .unwrap_or_default();
-    let method = section.method(methods)?;
-    method.upgrade_experiment(experiment);
-    Ok(rename_all(experiment))
 }

@@ -30,7 +30,7 @@ const FIRST_LOGIT_SCALE: f32 = 2.659_26;
 /// ln 100, which CLIP's temperature never exceeds.
 const MOST_LOGIT_SCALE: f64 = 4.605_17;
 
-/// What pictures are normalised with in pre-training: as ZegCLIP's adaptation does it, so that the encoder meets the
+/// What images are normalised with in pre-training: as ZegCLIP's adaptation does it, so that the encoder meets the
 /// same values before and after.
 pub const NORMALIZATION: Normalization = Normalization::IMAGENET;
 
@@ -154,9 +154,9 @@ impl Clip {
         })
     }
 
-    /// Unit embeddings of pictures: `[batch, 3, height, width]` → `[batch, dim]`.
-    pub fn encode_pictures(&self, pictures: Tensor<4>) -> Tensor<2> {
-        l2_normalize(self.backbone.embed_images(pictures))
+    /// Unit embeddings of images: `[batch, 3, height, width]` → `[batch, dim]`.
+    pub fn encode_images(&self, images: Tensor<4>) -> Tensor<2> {
+        l2_normalize(self.backbone.embed_images(images))
     }
 
     /// Unit embeddings of texts: `[texts]` rows of the token table, all of one length → `[texts, dim]`.
@@ -223,12 +223,12 @@ mod tests {
         let model = Clip::fresh(&ClipConfig::mini(10), &device, 3).unwrap();
         for side in [32, 64] {
             let shape = [2, 3, side, side];
-            let pictures = Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+            let images = Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
             let whole = model
                 .backbone
-                .forward(pictures.clone(), &mut Trace::off())
+                .forward(images.clone(), &mut Trace::off())
                 .global;
-            assert_close(whole, model.encode_pictures(pictures));
+            assert_close(whole, model.encode_images(images));
         }
         let texts = [vec![8, 1, 2, 9, 0], vec![8, 3, 4, 5, 9]];
         let whole = model.text_encoder.forward(&texts, &mut Trace::off());

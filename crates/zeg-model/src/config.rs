@@ -23,7 +23,7 @@ pub struct VisionConfig {
     pub heads: usize,
     /// Channels of the joint image-text space.
     pub embed_dim: usize,
-    /// Side of the pictures whose grid the stored position table is resized to, in pixels.
+    /// Side of the images whose grid the stored position table is resized to, in pixels.
     pub input_resolution: usize,
     /// The class token starts as twice the class embedding plus its position, as the reference implementation of
     /// ZegCLIP computes it; `false` gives CLIP's own single embedding.

@@ -1,6 +1,6 @@
 //! What a model costs: parameters from the model itself, multiply-accumulates from its architecture.
 //!
-//! The published figures ("Flops" of ZegCLIP, table 3) are fvcore's counts of multiply-accumulates for one picture;
+//! The published figures ("Flops" of ZegCLIP, table 3) are fvcore's counts of multiply-accumulates for one image;
 //! the conventions of that counter are followed where it counts something other than products: 5 a value of a
 //! LayerNorm, 4 a value of a bilinear resize. Softmax, activations and additions count nothing.
 
@@ -74,7 +74,7 @@ pub(crate) fn count_params(
     }
 }
 
-/// Multiply-accumulates of one picture, by part.
+/// Multiply-accumulates of one image, by part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Macs {
     /// Image encoder.

@@ -1,6 +1,6 @@
-//! Relationship descriptor: tells each class query how the picture as a whole relates to it.
+//! Relationship descriptor: tells each class query how the image as a whole relates to it.
 //!
-//! ZegCLIP eq. 8: t̂ = [t ⊙ g, t]. The product carries the picture's evidence for the class, the plain embedding
+//! ZegCLIP eq. 8: t̂ = [t ⊙ g, t]. The product carries the image's evidence for the class, the plain embedding
 //! keeps the word itself. The paper's table 4 compares it with the other [`QueryFormat`]s.
 
 use burn::tensor::Tensor;

@@ -1,4 +1,4 @@
-//! How pictures go through a model: their size, their windows, and what is done to the scores.
+//! How images go through a model: their size, their windows, and what is done to the scores.
 //!
 //! What follows from it: [`crate::encoded`] cuts and encodes windows, [`crate::scan`] puts their scores together strip
 //! by strip, [`crate::test_time`] says at which scales an image is seen.
@@ -9,33 +9,33 @@ use zeg_image::{Window, fit_short_side, sliding_windows};
 use crate::{ModelError, section::Section};
 pub use crate::{
     classes::{ClassNeeds, ClassQueries},
-    encoded::EncodedPicture,
+    encoded::EncodedWindows,
     scan::{Scan, Source, Stages, scan},
     score_map::{ScoreMap, lower_seen, score_windows},
     test_time::TestTime,
 };
 
-/// Patches of a picture that is encoded in one view; attention costs the square of it.
+/// Patches of an image that is encoded at once; attention costs the square of it.
 const MOST_PATCHES: usize = 9216; // 96×96, a square of 1536 pixels with patches of 16
-/// A picture that is longer than this many times its short side is resized to that length instead.
+/// An image that is longer than this many times its short side is resized to that length instead.
 const MOST_ELONGATED: usize = 16;
 
-/// What the encoder sees at a time.
+/// Which part of an image the encoder sees at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum View {
+pub enum InferenceMode {
     /// Square windows that overlap; their scores are averaged.
     #[default]
-    Windows,
-    /// The whole picture, the encoder's table of positions resized to it.
+    Slide,
+    /// The whole image, the encoder's table of positions resized to it.
     Whole,
 }
 
-/// How pictures go through a model; the defaults are the published protocol.
+/// How images go through a model; the defaults are the published protocol.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Inference {
-    /// Length that the short side of a picture is resized to, in pixels; 0 keeps the picture's own size.
+    /// Length that the short side of an image is resized to, in pixels; 0 keeps the image's own size.
     pub short_side: usize,
     /// Side of a window in pixels.
     pub crop: usize,
@@ -47,10 +47,10 @@ pub struct Inference {
     /// protocol has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f32>,
-    /// Windows, or the whole picture at once.
-    #[serde(skip_serializing_if = "is_windows")]
-    pub view: View,
-    /// Longest side of a resized picture in pixels; longer ones become smaller than `short-side` says. 0 leaves it free
+    /// Sliding windows, or the whole image at once.
+    #[serde(skip_serializing_if = "is_slide")]
+    pub mode: InferenceMode,
+    /// Longest side of a resized image in pixels; longer ones become smaller than `short-side` says. 0 leaves it free
     /// up to 16 times the short side.
     #[serde(skip_serializing_if = "is_zero")]
     pub longest_side: usize,
@@ -65,8 +65,8 @@ fn is_zero(pixels: &usize) -> bool {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
-fn is_windows(view: &View) -> bool {
-    *view == View::Windows
+fn is_slide(mode: &InferenceMode) -> bool {
+    *mode == InferenceMode::Slide
 }
 
 impl Default for Inference {
@@ -77,7 +77,7 @@ impl Default for Inference {
             stride: 426,
             seen_offset: 0.1,
             threshold: None,
-            view: View::Windows,
+            mode: InferenceMode::Slide,
             longest_side: 0,
             method: Section::default(),
         }
@@ -99,7 +99,7 @@ impl Inference {
         Ok(())
     }
 
-    /// The size a picture is resized to, `(width, height)`.
+    /// The size an image is resized to, `(width, height)`.
     ///
     /// The short side becomes [`Inference::short_side`], unless the long side would be longer than 16 times that:
     /// a strip of 30000×2 pixels would become four billion.
@@ -121,7 +121,7 @@ impl Inference {
         (scaled(width), scaled(height))
     }
 
-    /// Plans the views of an image of `[height, width]` pixels, top to bottom: windows, or the whole image.
+    /// Plans the windows of an image of `[height, width]` pixels, top to bottom: windows, or the whole image.
     ///
     /// # Errors
     /// The whole image has too many patches to be encoded at once.
@@ -129,35 +129,35 @@ impl Inference {
         &self,
         [height, width]: [usize; 2],
         stride: usize,
-    ) -> Result<Vec<PlannedView>, ModelError> {
-        if self.view == View::Windows {
+    ) -> Result<Vec<PlannedWindow>, ModelError> {
+        if self.mode == InferenceMode::Slide {
             let windows = sliding_windows(width, height, self.crop, self.stride);
-            return Ok(windows.into_iter().map(PlannedView::from).collect());
+            return Ok(windows.into_iter().map(PlannedWindow::from).collect());
         }
         let patches = width.div_ceil(stride) * height.div_ceil(stride);
         if patches > MOST_PATCHES {
             return Err(ModelError::Config(format!(
-                "a whole picture of {width}×{height} pixels has {patches} patches, more than {MOST_PATCHES}; \
+                "a whole image of {width}×{height} pixels has {patches} patches, more than {MOST_PATCHES}; \
                  make it smaller (short-side) or use windows"
             )));
         }
-        Ok(vec![PlannedView::whole([height, width])])
+        Ok(vec![PlannedWindow::whole([height, width])])
     }
 }
 
 /// A part of an image that is encoded at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PlannedView {
+pub struct PlannedWindow {
     /// The part.
     pub window: Window,
     /// Height and width in pixels that it is resized to before it is encoded, multiples of the model's stride; without,
     /// it keeps its size and is padded.
     pub resized: Option<[usize; 2]>,
-    /// Views of one layer are averaged where they overlap, then the layers are.
+    /// Windows of one layer are averaged where they overlap, then the layers are.
     pub layer: usize,
 }
 
-impl From<Window> for PlannedView {
+impl From<Window> for PlannedWindow {
     fn from(window: Window) -> Self {
         Self {
             window,
@@ -167,8 +167,8 @@ impl From<Window> for PlannedView {
     }
 }
 
-impl PlannedView {
-    /// The whole image of `[height, width]` pixels as one view.
+impl PlannedWindow {
+    /// The whole image of `[height, width]` pixels as one window.
     pub fn whole([height, width]: [usize; 2]) -> Self {
         Self::from(Window {
             x: 0,
@@ -187,7 +187,7 @@ impl PlannedView {
         })
     }
 
-    /// Height and width in pixels of the image that the encoded view covers, the window in its top left corner.
+    /// Height and width in pixels of the image that the encoded pixels cover, the window in its top left corner.
     pub fn covered_size(&self, stride: usize) -> [usize; 2] {
         match self.resized {
             Some(_) => [self.window.height, self.window.width],
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn elongated_pictures_stay_small() {
+    fn elongated_images_stay_small() {
         let settings = Inference::default();
         assert_eq!(settings.resized(500, 375), (683, 512));
         // The reference leaves the long side free: 100×1000 becomes 512×5120.
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn a_whole_view_has_a_limit() {
         let whole = Inference {
-            view: View::Whole,
+            mode: InferenceMode::Whole,
             ..Inference::default()
         };
         assert_eq!(whole.plan([512, 700], 16).unwrap().len(), 1);

@@ -1,6 +1,6 @@
 //! CLIP towers and the segmentation methods on them.
 //!
-//! An image's path: [`inference`] (resized, cut into views) → [`method::Model::encode`] ([`vision`] with [`prompts`] and
+//! An image's path: [`inference`] (resized, cut into windows) → [`method::Model::encode`] ([`vision`] with [`prompts`] and
 //! [`regions`]) → [`method::Model::score`] → [`scores`]. The class names' path: [`text`] or a table ([`embeddings`]) →
 //! [`classes`]. The methods stand in [`methods`], behind the seam [`method`]. Parameters come from [`weights`], under the
 //! names and in the layouts of the reference checkpoints.
@@ -41,10 +41,10 @@ pub mod test_time;
 pub mod text;
 pub mod trace;
 pub mod transformer;
-mod view_scores;
 pub mod vision;
 pub mod vocabulary;
 pub mod weights;
+mod window_scores;
 
 pub use error::ModelError;
 pub use zeg_kernels::Precision;

@@ -12,7 +12,7 @@ use burn::tensor::Device;
 use serde_json::json;
 use zeg_image::normalize::Normalization;
 
-pub use crate::model::{Encoding, Model, ModelFacts, Scoring, SegmentationModel, ViewBatch};
+pub use crate::model::{Encoding, Model, ModelFacts, Scoring, SegmentationModel, WindowBatch};
 
 use crate::{
     ModelError, Precision,

@@ -1,4 +1,4 @@
-//! A model of a method: how views of images are encoded, and how class names are asked of them.
+//! A model of a method: how windows of images are encoded, and how class names are asked of them.
 //!
 //! A method implements [`SegmentationModel`], whose encoding of an image has a type of its own. Every implementation
 //! is a [`Model`], which hides that type.
@@ -15,10 +15,10 @@ use zeg_image::{RgbImage, normalize::Normalization};
 use crate::{
     ModelError,
     classes::{ClassNeeds, ClassQueries},
-    inference::{Inference, PlannedView},
+    inference::{Inference, PlannedWindow},
     params::Parameters,
     refine::SecondPass,
-    scores::ViewScores,
+    scores::WindowScores,
     section::Section,
 };
 
@@ -46,7 +46,7 @@ impl Scoring {
 /// What is fixed about a model's input and output.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ModelFacts {
-    /// Views are padded to sides that are multiples of this many pixels.
+    /// Windows are padded to sides that are multiples of this many pixels.
     pub stride: usize,
     /// Channels of the joint image-text space, which class embeddings must have.
     pub embed_dim: usize,
@@ -56,39 +56,43 @@ pub struct ModelFacts {
     pub scoring: Scoring,
 }
 
-/// Views of one size, encoded together.
+/// Windows of one size, encoded together.
 #[derive(Debug)]
-pub struct ViewBatch<'a> {
-    /// Normalised, padded with 0 at the right and at the bottom: `[views, 3, height, width]`
+pub struct WindowBatch<'a> {
+    /// Normalised, padded with 0 at the right and at the bottom: `[windows, 3, height, width]`
     pub images: Tensor<4>,
-    /// The same views before normalisation and padding; empty where only normalised values are at hand.
+    /// The same windows before normalisation and padding; empty where only normalised values are at hand.
     pub pixels: &'a [RgbImage],
 }
 
 /// A model as its method writes it.
 pub trait SegmentationModel: Module + Debug + Send + Sync + 'static {
-    /// What the model keeps of a view of an image; any class names can be asked of it afterwards.
+    /// What the model keeps of a window of an image; any class names can be asked of it afterwards.
     type Encoding: Clone + Debug + Send + Sync + 'static;
 
     /// What is fixed about input and output.
     fn facts(&self) -> ModelFacts;
 
-    /// Plans the views of a resized image of `size` = `[height, width]`; windows or the whole image as the settings
+    /// Plans the windows of a resized image of `size` = `[height, width]`; windows or the whole image as the settings
     /// say, unless the method has a plan of its own.
     ///
     /// # Errors
     /// The settings do not fit the image.
-    fn plan(&self, size: [usize; 2], settings: &Inference) -> Result<Vec<PlannedView>, ModelError> {
+    fn plan(
+        &self,
+        size: [usize; 2],
+        settings: &Inference,
+    ) -> Result<Vec<PlannedWindow>, ModelError> {
         settings.plan(size, self.facts().stride)
     }
 
-    /// Encodes views, one encoding a view.
+    /// Encodes windows, one encoding a window.
     ///
     /// # Errors
     /// The device could not be read, or the method needs pixels and there are none.
-    fn encode(&self, views: &ViewBatch) -> Result<Vec<Self::Encoding>, ModelError>;
+    fn encode(&self, windows: &WindowBatch) -> Result<Vec<Self::Encoding>, ModelError>;
 
-    /// Scores classes on an encoded view.
+    /// Scores classes on an encoded window.
     ///
     /// # Errors
     /// The device could not be read.
@@ -96,7 +100,7 @@ pub trait SegmentationModel: Module + Debug + Send + Sync + 'static {
         &self,
         encoding: &Self::Encoding,
         classes: &ClassQueries,
-    ) -> Result<ViewScores, ModelError>;
+    ) -> Result<WindowScores, ModelError>;
 
     /// What it wants of the text side besides one embedding a class.
     fn class_needs(&self) -> ClassNeeds {
@@ -117,7 +121,7 @@ pub trait SegmentationModel: Module + Debug + Send + Sync + 'static {
     }
 }
 
-/// What a model keeps of a view, without its type.
+/// What a model keeps of a window, without its type.
 #[derive(Debug, Clone)]
 pub struct Encoding(Arc<dyn AnyEncoding>);
 
@@ -143,17 +147,25 @@ pub trait Model: Parameters + Any + Debug + Send + Sync {
     ///
     /// # Errors
     /// The settings do not fit the image.
-    fn plan(&self, size: [usize; 2], settings: &Inference) -> Result<Vec<PlannedView>, ModelError>;
+    fn plan(
+        &self,
+        size: [usize; 2],
+        settings: &Inference,
+    ) -> Result<Vec<PlannedWindow>, ModelError>;
     /// See [`SegmentationModel::encode`].
     ///
     /// # Errors
     /// The device could not be read, or the method needs pixels and there are none.
-    fn encode(&self, views: &ViewBatch) -> Result<Vec<Encoding>, ModelError>;
+    fn encode(&self, windows: &WindowBatch) -> Result<Vec<Encoding>, ModelError>;
     /// See [`SegmentationModel::score`].
     ///
     /// # Errors
     /// The device could not be read, or the encoding is another method's.
-    fn score(&self, encoding: &Encoding, classes: &ClassQueries) -> Result<ViewScores, ModelError>;
+    fn score(
+        &self,
+        encoding: &Encoding,
+        classes: &ClassQueries,
+    ) -> Result<WindowScores, ModelError>;
     /// See [`SegmentationModel::class_needs`].
     fn class_needs(&self) -> ClassNeeds;
     /// See [`SegmentationModel::set_options`].
@@ -176,18 +188,26 @@ impl<M: SegmentationModel> Model for M {
         SegmentationModel::facts(self)
     }
 
-    fn plan(&self, size: [usize; 2], settings: &Inference) -> Result<Vec<PlannedView>, ModelError> {
+    fn plan(
+        &self,
+        size: [usize; 2],
+        settings: &Inference,
+    ) -> Result<Vec<PlannedWindow>, ModelError> {
         SegmentationModel::plan(self, size, settings)
     }
 
-    fn encode(&self, views: &ViewBatch) -> Result<Vec<Encoding>, ModelError> {
-        let encodings = SegmentationModel::encode(self, views)?.into_iter();
+    fn encode(&self, windows: &WindowBatch) -> Result<Vec<Encoding>, ModelError> {
+        let encodings = SegmentationModel::encode(self, windows)?.into_iter();
         Ok(encodings
             .map(|encoding| Encoding(Arc::new(encoding)))
             .collect())
     }
 
-    fn score(&self, encoding: &Encoding, classes: &ClassQueries) -> Result<ViewScores, ModelError> {
+    fn score(
+        &self,
+        encoding: &Encoding,
+        classes: &ClassQueries,
+    ) -> Result<WindowScores, ModelError> {
         SegmentationModel::score(self, encoding.of::<M::Encoding>()?, classes)
     }
 
@@ -217,7 +237,7 @@ impl<M: SegmentationModel> Model for M {
 }
 
 impl dyn Model + '_ {
-    /// Views are padded to sides that are multiples of this many pixels.
+    /// Windows are padded to sides that are multiples of this many pixels.
     pub fn stride(&self) -> usize {
         self.facts().stride
     }

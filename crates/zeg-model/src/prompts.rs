@@ -201,7 +201,7 @@ impl DeepPrompts {
         ProjectedPrompts { first, deep }
     }
 
-    /// What happens before block `block` in a batch of `batch` pictures.
+    /// What happens before block `block` in a batch of `batch` images.
     pub fn action(&self, projected: &ProjectedPrompts, block: usize, batch: usize) -> PromptAction {
         let schedule = &self.schedule;
         if schedule.end == Some(block) {
@@ -224,7 +224,7 @@ impl DeepPrompts {
         match prompts {
             Some(prompts) => {
                 let [_, tokens, width] = prompts.dims();
-                // Dropout behind the expansion: every picture of a batch has a mask of its own.
+                // Dropout behind the expansion: every image of a batch has a mask of its own.
                 PromptAction::Set(self.dropout.forward(prompts.expand([batch, tokens, width])))
             }
             None => PromptAction::Keep,

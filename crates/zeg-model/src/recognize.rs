@@ -149,7 +149,7 @@ fn architecture(weights: &StateDict) -> Result<Architecture, ModelError> {
     Ok(architecture)
 }
 
-/// What pictures are normalised with: as the files say, CLIP's own statistics otherwise.
+/// What images are normalised with: as the files say, CLIP's own statistics otherwise.
 fn normalization(architecture: &Architecture) -> Normalization {
     match (architecture.image_mean, architecture.image_std) {
         (Some(mean), Some(std)) => Normalization {

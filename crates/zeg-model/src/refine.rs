@@ -1,4 +1,4 @@
-//! A second pass: scores of the whole image, refined once all views have been scored.
+//! A second pass: scores of the whole image, refined once all windows have been scored.
 
 use zeg_image::RgbImage;
 
@@ -10,9 +10,9 @@ use crate::{ModelError, classes::ClassQueries, score_map::ScoreMap};
 pub trait SecondPass {
     /// Changes the scores.
     ///
-    /// - `first`: `[classes, height, width]`, as the views gave them, before offsets: scores, or logits where classes
+    /// - `first`: `[classes, height, width]`, as the windows gave them, before offsets: scores, or logits where classes
     ///   compete
-    /// - `image`: the resized image that the views were cut from
+    /// - `image`: the resized image that the windows were cut from
     ///
     /// # Errors
     /// The device could not be read.

@@ -1,6 +1,6 @@
 //! Keys of experiment files that have another name now.
 //!
-//! A file with an old key gets an error that says the new one; a checkpoint with an old key is read as it was meant.
+//! An old key is read as it was meant, in experiment files and in checkpoints; a notice says its new name.
 
 use serde_json::{Map, Value};
 
@@ -9,57 +9,71 @@ struct Renamed {
     old: &'static str,
     /// `None` where nothing took its place.
     new: Option<&'static str>,
+    /// Old values with their new names.
+    values: &'static [(&'static str, &'static str)],
 }
 
-/// All of them. Keys are paths of names.
-const RENAMED: [Renamed; 5] = [
+impl Renamed {
+    const fn key(old: &'static str, new: &'static str) -> Self {
+        Self {
+            old,
+            new: Some(new),
+            values: &[],
+        }
+    }
+}
+
+/// All renamed keys. Keys are paths of names.
+const RENAMED: [Renamed; 7] = [
+    Renamed::key("inference.fusion", "inference.method.fusion"),
+    Renamed::key("inference.crops", "inference.method.crops"),
+    Renamed::key("data.crop-templates", "inference.method.crop-templates"),
+    Renamed::key("training.set-loss", "training.loss"),
+    Renamed::key("training.cached-views", "training.cached-copies"),
     Renamed {
-        old: "inference.fusion",
-        new: Some("inference.method.fusion"),
-    },
-    Renamed {
-        old: "inference.crops",
-        new: Some("inference.method.crops"),
+        old: "inference.view",
+        new: Some("inference.mode"),
+        values: &[("windows", "slide")],
     },
     Renamed {
         old: "inference.least-share",
         new: None,
-    },
-    Renamed {
-        old: "data.crop-templates",
-        new: Some("inference.method.crop-templates"),
-    },
-    Renamed {
-        old: "training.set-loss",
-        new: Some("training.loss"),
+        values: &[],
     },
 ];
 
-/// Finds the first old key in an experiment, or in a plan of an evaluation; says what it is called now.
-pub fn find_renamed(experiment: &Value) -> Option<String> {
-    let found = RENAMED
-        .iter()
-        .find(|renamed| value_at(experiment, renamed.old).is_some())?;
-    Some(match found.new {
-        Some(new) => format!("`{}` is now called `{new}`", found.old),
-        None => format!("`{}` is no longer there; leave it out", found.old),
-    })
+/// What became of the old keys of an experiment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Renames {
+    /// A sentence for each key that was moved, with its new name.
+    pub notices: Vec<String>,
+    /// Settings that have no place any more, as `key = value`.
+    pub dropped: Vec<String>,
 }
 
-/// Moves every old key to its new place. Returns what has no place any more, as `key = value`.
+/// Moves every old key of an experiment, or of the plan of an evaluation, to its new place.
 #[must_use]
-pub fn rename_all(experiment: &mut Value) -> Vec<String> {
-    let mut dropped = Vec::new();
+pub fn rename_all(experiment: &mut Value) -> Renames {
+    let mut renames = Renames::default();
     for renamed in &RENAMED {
         let Some(value) = take_at(experiment, renamed.old) else {
             continue;
         };
-        match renamed.new {
-            Some(new) => put_at(experiment, new, value),
-            None => dropped.push(format!("{} = {value}", renamed.old)),
-        }
+        let Some(new) = renamed.new else {
+            renames.dropped.push(format!("{} = {value}", renamed.old));
+            continue;
+        };
+        renames
+            .notices
+            .push(format!("`{}` is now called `{new}`", renamed.old));
+        let new_value = renamed.values.iter().find(|(old, _)| value == *old);
+        put_at(
+            experiment,
+            new,
+            new_value.map_or(value.clone(), |(_, new)| Value::from(*new)),
+        );
     }
-    dropped
+    renames
 }
 
 /// The value at a path of names.
@@ -102,24 +116,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn old_keys_are_named_and_moved() {
+    fn old_keys_are_moved_and_named() {
         let mut old = json!({
             "data": { "dataset": "voc12", "crop-templates": "crops" },
             "training": { "steps": 1 },
-            "inference": { "fusion": "clip-alone", "least-share": 0.1 }
+            "inference": { "fusion": "clip-alone", "least-share": 0.1, "view": "windows" }
         });
-        let said = find_renamed(&old).unwrap();
+        let renames = rename_all(&mut old);
         assert_eq!(
-            said,
+            renames.notices[0],
             "`inference.fusion` is now called `inference.method.fusion`"
         );
-        assert_eq!(rename_all(&mut old), ["inference.least-share = 0.1"]);
-        assert_eq!(find_renamed(&old), None);
+        assert_eq!(renames.notices.len(), 3);
+        assert_eq!(renames.dropped, ["inference.least-share = 0.1"]);
         let new = json!({
             "data": { "dataset": "voc12" },
             "training": { "steps": 1 },
-            "inference": { "method": { "fusion": "clip-alone", "crop-templates": "crops" } }
+            "inference": {
+                "method": { "fusion": "clip-alone", "crop-templates": "crops" },
+                "mode": "slide"
+            }
         });
         assert_eq!(old, new);
+        assert_eq!(rename_all(&mut old), Renames::default());
     }
 }

@@ -1,7 +1,7 @@
-//! Goes down a picture strip by strip, at the picture's own size.
+//! Goes down an image strip by strip, at the image's own size.
 //!
 //! Windows are encoded when the first strip reaches them and dropped behind the last, so that memory follows the
-//! picture's width and not its area. Scores of overlapping windows are averaged and interpolated bilinearly.
+//! image's width and not its area. Scores of overlapping windows are averaged and interpolated bilinearly.
 
 use std::{
     ops::{AddAssign, Range},
@@ -14,7 +14,7 @@ use zeg_image::RgbImage;
 use crate::{
     ModelError,
     classes::ClassQueries,
-    encoded::{EncodedPicture, EncodedView, Pixels, layers},
+    encoded::{EncodedWindow, EncodedWindows, Pixels, layers},
     inference::Inference,
     method::Model,
     score_map::ScoreMap,
@@ -23,20 +23,20 @@ use crate::{
 
 /// What a [`Scan`] goes over.
 pub enum Source<'a> {
-    /// A picture; its windows are encoded on the way.
-    Picture(&'a RgbImage, &'a Device),
-    /// A picture that was encoded before.
-    Encoded(&'a EncodedPicture),
+    /// An image; its windows are encoded on the way.
+    Image(&'a RgbImage, &'a Device),
+    /// An image that was encoded before.
+    Encoded(&'a EncodedWindows),
 }
 
-/// Where the time of a picture went.
+/// Where the time of an image went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stages {
     /// Resizing, cutting and normalising windows.
     pub prepare: Duration,
     /// The encoder and the masks.
     pub model: Duration,
-    /// From masks on the patch grid to scores of pixels at the picture's size.
+    /// From masks on the patch grid to scores of pixels at the image's size.
     pub scores: Duration,
 }
 
@@ -56,15 +56,15 @@ pub struct Scan<'a> {
     size: [usize; 2],
     field: ScoreField,
     pixels: Option<Pixels<'a>>,
-    /// Encoded views that no strip has reached.
-    ready: &'a [EncodedView],
+    /// Encoded windows that no strip has reached.
+    ready: &'a [EncodedWindow],
     stages: Stages,
 }
 
 impl<'a> Scan<'a> {
     /// Starts at the top.
     ///
-    /// A model with a second pass encodes and scores all views here; the scores of the whole image are then in memory.
+    /// A model with a second pass encodes and scores all windows here; the scores of the whole image are then in memory.
     ///
     /// # Errors
     /// The settings do not fit the image, or the device could not be read.
@@ -76,18 +76,18 @@ impl<'a> Scan<'a> {
     ) -> Result<Self, ModelError> {
         let mut image = None;
         let (size, resized, pixels, ready) = match source {
-            Source::Picture(picture, device) => {
-                let pixels = Pixels::new(model, picture, settings, device)?;
+            Source::Image(input, device) => {
+                let pixels = Pixels::new(model, input, settings, device)?;
                 (pixels.size, pixels.resized, Some(pixels), [].as_slice())
             }
-            Source::Encoded(picture) => {
-                image = picture.image.as_deref();
-                (picture.size, picture.resized, None, &picture.views[..])
+            Source::Encoded(input) => {
+                image = input.image.as_deref();
+                (input.size, input.resized, None, &input.windows[..])
             }
         };
         let layers = match &pixels {
             Some(pixels) => pixels.layers(),
-            None => layers(ready.iter().map(|view| &view.view)),
+            None => layers(ready.iter().map(|encoded| &encoded.planned)),
         };
         let mut scan = Self {
             model,
@@ -103,7 +103,7 @@ impl<'a> Scan<'a> {
             let started = Instant::now();
             let offsets = scan.field.take_offsets();
             let first = ScoreMap::of_field(&scan.field);
-            let resized_image = scan.pixels.as_ref().map(|pixels| &pixels.picture);
+            let resized_image = scan.pixels.as_ref().map(|pixels| &pixels.image);
             let image = resized_image.or(image).ok_or_else(|| {
                 ModelError::Config(
                     "the image was encoded without its pixels, which the model's second pass needs"
@@ -136,21 +136,21 @@ impl<'a> Scan<'a> {
         Ok(strip)
     }
 
-    /// Encodes and scores the views that start at or above a row and were not scored yet.
+    /// Encodes and scores the windows that start at or above a row and were not scored yet.
     fn score_up_to(&mut self, row: usize) -> Result<(), ModelError> {
-        let mut views = match &mut self.pixels {
+        let mut windows = match &mut self.pixels {
             Some(pixels) => pixels.encode_up_to(self.model, row)?,
             None => Vec::new(),
         };
         while let [first, rest @ ..] = self.ready
-            && first.view.window.y <= row
+            && first.planned.window.y <= row
         {
-            views.push(first.clone());
+            windows.push(first.clone());
             self.ready = rest;
         }
         let started = Instant::now();
-        for view in &views {
-            push_scores(&mut self.field, self.model, view, self.queries)?;
+        for encoded in &windows {
+            push_scores(&mut self.field, self.model, encoded, self.queries)?;
         }
         self.stages.model += started.elapsed();
         Ok(())
@@ -166,10 +166,10 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Shows every strip of a picture's scores, from top to bottom.
+/// Shows every strip of an image's scores, from top to bottom.
 ///
 /// # Errors
-/// The settings do not fit the picture, the device could not be read, or `visit` failed.
+/// The settings do not fit the image, the device could not be read, or `visit` failed.
 pub fn scan<E: From<ModelError>>(
     model: &dyn Model,
     source: Source,
@@ -184,7 +184,7 @@ pub fn scan<E: From<ModelError>>(
     Ok(())
 }
 
-/// A field that waits for the views' scores.
+/// A field that waits for the windows' scores.
 pub(crate) fn empty_field(
     model: &dyn Model,
     queries: &ClassQueries,
@@ -196,14 +196,14 @@ pub(crate) fn empty_field(
     ScoreField::new(queries.len(), size, model.scoring(), offsets)
 }
 
-/// Scores a view and adds it to a field.
+/// Scores an encoded window and adds it to a field.
 pub(crate) fn push_scores(
     field: &mut ScoreField,
     model: &dyn Model,
-    view: &EncodedView,
+    encoded: &EncodedWindow,
     queries: &ClassQueries,
 ) -> Result<(), ModelError> {
-    let scores = model.score(&view.encoding, queries)?;
-    let covered = view.view.covered_size(model.stride());
-    field.push_view(&view.view, scores, covered)
+    let scores = model.score(&encoded.encoding, queries)?;
+    let covered = encoded.planned.covered_size(model.stride());
+    field.push_window(&encoded.planned, scores, covered)
 }

@@ -1,6 +1,6 @@
-//! Scores of whole pictures in main memory, for comparing numbers with a reference.
+//! Scores of whole images in main memory, for comparing numbers with a reference.
 //!
-//! [`crate::scan`] is what pictures of any size go through; here every score is kept, and what goes in is
+//! [`crate::scan`] is what images of any size go through; here every score is kept, and what goes in is
 //! a tensor that was normalised elsewhere.
 
 use burn::tensor::{Tensor, TensorData};
@@ -9,9 +9,9 @@ use zeg_image::{LabelMap, Window};
 use crate::{
     ModelError,
     classes::ClassQueries,
-    encoded::{EncodedView, layers},
+    encoded::{EncodedWindow, layers},
     inference::Inference,
-    method::{Model, Scoring, ViewBatch},
+    method::{Model, Scoring, WindowBatch},
     scan::{empty_field, push_scores},
     scores::{Labelling, ScoreField, WindowLogits},
 };
@@ -91,10 +91,10 @@ impl ScoreMap {
     }
 }
 
-/// Scores a normalised picture `[1, 3, height, width]` with windows, without resizing it.
+/// Scores a normalised image `[1, 3, height, width]` with windows, without resizing it.
 ///
 /// # Errors
-/// The settings do not fit the picture, or the device could not be read.
+/// The settings do not fit the image, or the device could not be read.
 pub fn score_windows(
     model: &dyn Model,
     image: Tensor<4>,
@@ -106,14 +106,14 @@ pub fn score_windows(
     let plan = model.plan([height, width], settings)?;
     let mut field =
         empty_field(model, queries, [height, width], settings).with_layers(layers(plan.iter()));
-    for view in plan {
-        let window = view.window;
-        if view.resized.is_some() {
+    for planned in plan {
+        let window = planned.window;
+        if planned.resized.is_some() {
             return Err(ModelError::Config(
-                "views that are resized need an image, not a normalised tensor".into(),
+                "windows that are resized need an image, not a normalised tensor".into(),
             ));
         }
-        let [padded_height, padded_width] = view.encoded_size(stride);
+        let [padded_height, padded_width] = planned.encoded_size(stride);
         let right = padded_width - window.width;
         let bottom = padded_height - window.height;
         let images = image
@@ -121,12 +121,17 @@ pub fn score_windows(
             .narrow(2, window.y, window.height)
             .narrow(3, window.x, window.width)
             .pad((0, right, 0, bottom), 0.0); // left, right, top, bottom
-        let encodings = model.encode(&ViewBatch {
+        let encodings = model.encode(&WindowBatch {
             images,
             pixels: &[],
         })?;
         for encoding in encodings {
-            push_scores(&mut field, model, &EncodedView { view, encoding }, queries)?;
+            push_scores(
+                &mut field,
+                model,
+                &EncodedWindow { planned, encoding },
+                queries,
+            )?;
         }
     }
     Ok(ScoreMap::of_field(&field))

@@ -1,6 +1,6 @@
 //! From masks on windows' patch grids to scores of pixels, a strip of rows at a time.
 //!
-//! The scores of a picture are a field of classes × height × width numbers: 68 GB for 171 classes on a photograph of
+//! The scores of an image are a field of classes × height × width numbers: 68 GB for 171 classes on a photograph of
 //! 100 megapixels. A [`ScoreField`] keeps what they are made from instead, the logits on the patch grids of the
 //! windows in reach (700 kB a window of 512×512 with 171 classes), and computes a strip of rows when it is asked for.
 
@@ -9,17 +9,17 @@ use std::{collections::VecDeque, ops::Range};
 use rayon::prelude::*;
 use zeg_image::Window;
 
-pub(crate) use crate::view_scores::host;
+pub(crate) use crate::window_scores::host;
 use crate::{
     ModelError,
-    inference::PlannedView,
+    inference::PlannedWindow,
     method::Scoring,
     resize::taps,
-    view_scores::{MaskRow, sigmoid},
+    window_scores::{MaskRow, sigmoid},
 };
 pub use crate::{
     strip::{Labelling, Strip},
-    view_scores::{QueryMasks, ViewScores, WeightedMasks, WindowLogits},
+    window_scores::{QueryMasks, WeightedMasks, WindowLogits, WindowScores},
 };
 
 /// Bytes of scores that a strip may hold (one row is always allowed).
@@ -27,7 +27,7 @@ const STRIP_BYTES: usize = 32 << 20;
 /// Most rows of a strip; more would only keep threads from sharing the work well.
 const MOST_ROWS: usize = 128;
 
-/// Scores of one view, where it lies.
+/// Scores of one window, where it lies.
 #[derive(Debug, Clone)]
 struct PlacedScores {
     window: Window,
@@ -35,7 +35,7 @@ struct PlacedScores {
     content: Content,
 }
 
-/// What a view's scores are made of.
+/// What a window's scores are made of.
 #[derive(Debug, Clone)]
 enum Content {
     /// Logits on the patch grid.
@@ -53,13 +53,13 @@ pub struct ScoreField {
     scoring: Scoring,
     /// `[classes]`, subtracted from the scores; empty for none.
     offsets: Vec<f32>,
-    /// Number of layers of views, at least 1.
+    /// Number of layers of windows, at least 1.
     layers: usize,
-    views: VecDeque<PlacedScores>,
+    windows: VecDeque<PlacedScores>,
 }
 
 impl ScoreField {
-    /// A field without views yet.
+    /// A field without windows yet.
     ///
     /// - `offsets`: `[classes]`, subtracted from the scores; empty for none
     pub fn new(
@@ -75,11 +75,11 @@ impl ScoreField {
             scoring,
             offsets,
             layers: 1,
-            views: VecDeque::new(),
+            windows: VecDeque::new(),
         }
     }
 
-    /// Says how many layers of views there will be ([`PlannedView::layer`]).
+    /// Says how many layers of windows there will be ([`PlannedWindow::layer`]).
     #[must_use]
     pub fn with_layers(mut self, layers: usize) -> Self {
         self.layers = layers.max(1);
@@ -88,47 +88,47 @@ impl ScoreField {
 
     /// Adds a window's logits to the first layer.
     pub fn push(&mut self, logits: WindowLogits) {
-        self.views.push_back(PlacedScores {
+        self.windows.push_back(PlacedScores {
             window: logits.window,
             layer: 0,
             content: Content::Logits(logits),
         });
     }
 
-    /// Adds a planned view's scores.
+    /// Adds a planned window's scores.
     ///
-    /// - `covered`: height and width in pixels that the view covers, its window in the top left corner
+    /// - `covered`: height and width in pixels that the scores cover, the window in the top left corner
     ///
     /// # Errors
     /// The device could not be read.
-    pub fn push_view(
+    pub fn push_window(
         &mut self,
-        view: &PlannedView,
-        scores: ViewScores,
+        planned: &PlannedWindow,
+        scores: WindowScores,
         covered: [usize; 2],
     ) -> Result<(), ModelError> {
         let content = match scores {
-            ViewScores::Logits(logits) => {
+            WindowScores::Logits(logits) => {
                 let [_, _, h, w] = logits.dims();
                 let values = host(logits)?;
-                Content::Logits(WindowLogits::new(view.window, values, [h, w], covered))
+                Content::Logits(WindowLogits::new(planned.window, values, [h, w], covered))
             }
-            ViewScores::Masks { masks, scores } => {
+            WindowScores::Masks { masks, scores } => {
                 Content::Masks(Box::new(WeightedMasks::new(masks, scores, covered)))
             }
         };
-        self.views.push_back(PlacedScores {
-            window: view.window,
-            layer: view.layer,
+        self.windows.push_back(PlacedScores {
+            window: planned.window,
+            layer: planned.layer,
             content,
         });
         Ok(())
     }
 
-    /// Drops the views that end above a row.
+    /// Drops the windows that end above a row.
     pub fn forget_above(&mut self, row: usize) {
-        self.views
-            .retain(|view| view.window.y + view.window.height > row);
+        self.windows
+            .retain(|placed| placed.window.y + placed.window.height > row);
     }
 
     /// Takes the offsets out: what follows is not lowered.
@@ -180,7 +180,7 @@ impl ScoreField {
         }
     }
 
-    /// One row of the mean of a layer's views; `scores` is `[classes, width]` of zeros, `counts` is scratch.
+    /// One row of the mean of a layer's windows; `scores` is `[classes, width]` of zeros, `counts` is scratch.
     fn average(
         &self,
         layer: usize,
@@ -190,13 +190,13 @@ impl ScoreField {
         counts: &mut [f32],
     ) {
         counts.fill(0.0);
-        let covers = |view: &&PlacedScores| {
-            let Window { y, height, .. } = view.window;
-            view.layer == layer && (y..y + height).contains(&row)
+        let covers = |placed: &&PlacedScores| {
+            let Window { y, height, .. } = placed.window;
+            placed.layer == layer && (y..y + height).contains(&row)
         };
-        for view in self.views.iter().filter(covers) {
-            let Window { x, y, width, .. } = view.window;
-            match &view.content {
+        for placed in self.windows.iter().filter(covers) {
+            let Window { x, y, width, .. } = placed.window;
+            match &placed.content {
                 Content::Logits(logits) => self.add_logits(logits, row - y, scores, line),
                 Content::Masks(masks) => {
                     let mut shares = vec![0.0; width];
@@ -254,7 +254,7 @@ impl ScoreField {
         }
     }
 
-    /// The strips that a picture of `size` = `[height, width]` is worked through in, top to bottom.
+    /// The strips that an image of `size` = `[height, width]` is worked through in, top to bottom.
     pub fn strips(&self, [height, width]: [usize; 2]) -> impl Iterator<Item = Range<usize>> {
         // Shrinking needs more rows of the field than it gives.
         let shrink = self.height.div_ceil(height.max(1)).max(1);
@@ -265,7 +265,7 @@ impl ScoreField {
             .map(move |first| first..(first + rows).min(height))
     }
 
-    /// The rows of the field that rows of a picture of `height` rows are interpolated from.
+    /// The rows of the field that rows of an image of `height` rows are interpolated from.
     pub fn source_rows(&self, rows: &Range<usize>, height: usize) -> Range<usize> {
         let taps = taps(self.height, height);
         match (taps.get(rows.start), taps.get(rows.end.saturating_sub(1))) {

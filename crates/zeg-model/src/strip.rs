@@ -1,14 +1,14 @@
-//! Some rows of a picture's scores, and the labels that follow from them.
+//! Some rows of an image's scores, and the labels that follow from them.
 
 use rayon::prelude::*;
 use zeg_image::IGNORE_LABEL;
 
 use crate::method::Scoring;
 
-/// Some rows of a picture's scores, every class.
+/// Some rows of an image's scores, every class.
 #[derive(Debug, Clone)]
 pub struct Strip {
-    /// The first row's number in the picture.
+    /// The first row's number in the image.
     pub first_row: usize,
     /// Number of classes.
     pub classes: usize,
@@ -55,7 +55,7 @@ impl Labelling {
 }
 
 impl Strip {
-    /// The strip of the mirrored picture: columns in the other order.
+    /// The strip of the mirrored image: columns in the other order.
     #[must_use]
     pub fn mirrored(mut self) -> Self {
         self.values

@@ -1,4 +1,4 @@
-//! Test-time augmentation: a picture is looked at in several sizes and mirrored, and the scores are averaged.
+//! Test-time augmentation: an image is looked at in several sizes and mirrored, and the scores are averaged.
 //!
 //! Scores are averaged as they are, after calibration. mmsegmentation's `aug_test` averages a softmax over them
 //! instead; with sigmoid scores between 0 and 1 that is nearly linear and the best class is almost always the same, but
@@ -9,10 +9,10 @@ use zeg_image::RgbImage;
 
 use crate::{ModelError, inference::Inference};
 
-/// Most looks at a picture.
+/// Most looks at an image.
 const MOST_SCALES: usize = 32;
 
-/// How often a picture is looked at; once, as it is, unless said.
+/// How often an image is looked at; once, as it is, unless said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct TestTime {
@@ -56,13 +56,13 @@ impl TestTime {
     }
 
     /// Settings for one scale: the short side is `short side · scale`, cut to a whole number as mmsegmentation does.
-    pub fn scaled(settings: &Inference, picture: &RgbImage, scale: f64) -> Inference {
+    pub fn scaled(settings: &Inference, image: &RgbImage, scale: f64) -> Inference {
         #[allow(clippy::float_cmp)]
-        // exactly the default; the picture's size must not pass through a float then
+        // exactly the default; the image's size must not pass through a float then
         if scale == 1.0 {
             return settings.clone();
         }
-        let own = picture.width().min(picture.height()) as usize;
+        let own = image.width().min(image.height()) as usize;
         let short_side = if settings.short_side == 0 {
             own
         } else {
@@ -81,16 +81,16 @@ mod tests {
 
     #[test]
     fn scales_change_the_short_side_as_mmsegmentation_cuts_it() {
-        let picture = RgbImage::new(500, 375);
+        let image = RgbImage::new(500, 375);
         let settings = Inference::default();
-        let short = |scale| TestTime::scaled(&settings, &picture, scale).short_side;
+        let short = |scale| TestTime::scaled(&settings, &image, scale).short_side;
         assert_eq!((short(1.0), short(0.75), short(1.25)), (512, 384, 640));
         let own = Inference {
             short_side: 0,
             ..settings.clone()
         };
-        assert_eq!(TestTime::scaled(&own, &picture, 1.0).short_side, 0);
-        assert_eq!(TestTime::scaled(&own, &picture, 0.5).short_side, 187);
+        assert_eq!(TestTime::scaled(&own, &image, 1.0).short_side, 0);
+        assert_eq!(TestTime::scaled(&own, &image, 0.5).short_side, 187);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The vision transformer: pictures to patch tokens and one image embedding.
+//! The vision transformer: images to patch tokens and one image embedding.
 //!
 //! One encoder serves every method. A [`TokenPlan`] says which positions of the sequence are class, prompt, patch
 //! and region tokens; methods differ in the plan, the attention mask and the head, not in copies of the encoder.
@@ -64,7 +64,7 @@ impl TokenPlan {
     }
 }
 
-/// What the encoder knows of a batch of pictures; unit vectors of the joint image-text space.
+/// What the encoder knows of a batch of images; unit vectors of the joint image-text space.
 #[derive(Debug, Clone)]
 pub struct Encoded {
     /// Patch tokens: `[batch, h·w, dim]`, row-major over the grid.
@@ -78,9 +78,9 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// What is known of one picture of the batch, as a batch of one.
+    /// What is known of one image of the batch, as a batch of one.
     #[must_use]
-    pub fn picture(&self, index: usize) -> Self {
+    pub fn image(&self, index: usize) -> Self {
         Self {
             patches: self.patches.clone().narrow(0, index, 1),
             global: self.global.clone().narrow(0, index, 1),
@@ -247,7 +247,7 @@ impl VisionTransformer {
         &self.config
     }
 
-    /// Encodes pictures `[batch, 3, height, width]`, normalised; both sides multiples of the patch.
+    /// Encodes images `[batch, 3, height, width]`, normalised; both sides multiples of the patch.
     ///
     /// On a device with autodiff, prompt dropout is active (unless its probability is 0).
     pub fn forward(&self, images: Tensor<4>, trace: &mut Trace) -> Encoded {
@@ -315,7 +315,7 @@ impl VisionTransformer {
         }
     }
 
-    /// What CLIP itself computes of pictures `[batch, 3, height, width]`: the class token in the joint space, not
+    /// What CLIP itself computes of images `[batch, 3, height, width]`: the class token in the joint space, not
     /// normalised, `[batch, dim]`.
     ///
     /// The last block computes the class token alone. Prompts and region tokens take no part.
@@ -335,7 +335,7 @@ impl VisionTransformer {
         self.project(class).reshape([batch, dim])
     }
 
-    /// Pictures to `[class, patches, regions]` tokens with positions, before `ln_pre`.
+    /// Images to `[class, patches, regions]` tokens with positions, before `ln_pre`.
     pub(crate) fn embed(&self, images: Tensor<4>, trace: &mut Trace) -> (Tensor<3>, [usize; 2]) {
         let (patch, width) = (self.config.patch, self.config.width);
         let [batch, _, height, width_of_image] = images.dims();
@@ -369,7 +369,7 @@ impl VisionTransformer {
         (tokens, [h, w])
     }
 
-    /// The patch rows of the position table, resized to the grid of this picture: `[h·w, width]`.
+    /// The patch rows of the position table, resized to the grid of this image: `[h·w, width]`.
     fn patch_positions(&self, positions: Tensor<2>, [h, w]: [usize; 2]) -> Tensor<2> {
         let (stored, width) = (self.config.grid(), self.config.width);
         let table = positions.narrow(0, 1, stored * stored); // [s·s, width]

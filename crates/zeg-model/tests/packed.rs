@@ -8,10 +8,10 @@ use zeg_model::{
     Precision,
     classes::ClassQueries,
     config::{HeadConfig, PromptConfig, PromptDepth, VisionConfig},
-    method::{Architecture, Model, PlainTower, ViewBatch},
+    method::{Architecture, Model, PlainTower, WindowBatch},
     methods::{Methods, clip_rc::ClipRcConfig, zegclip::ZegClipConfig},
     recognize::Recognized,
-    scores::ViewScores,
+    scores::WindowScores,
     weights::StateDict,
 };
 
@@ -68,14 +68,14 @@ fn methods(encoder: &VisionConfig) -> [Box<dyn Architecture>; 2] {
 
 /// Masks of two images, `[2, 5, h, w]`.
 fn masks(model: &dyn Model, images: &Tensor<4>, text: &Tensor<2>) -> Vec<f32> {
-    let views = ViewBatch {
+    let views = WindowBatch {
         images: images.clone(),
         pixels: &[],
     };
     let classes = ClassQueries::new(text.clone(), vec![false; text.dims()[0]]);
     let encodings = model.encode(&views).unwrap();
     let masks = encodings.iter().flat_map(|encoding| {
-        let ViewScores::Logits(logits) = model.score(encoding, &classes).unwrap() else {
+        let WindowScores::Logits(logits) = model.score(encoding, &classes).unwrap() else {
             panic!("these methods have logits");
         };
         let values: Vec<f32> = logits.into_data().convert::<f32>().try_into_vec().unwrap();

@@ -14,7 +14,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use common::assert_close;
 use zeg_model::{
     Precision,
-    method::{PlainTower, SegmentationModel as _, ViewBatch},
+    method::{PlainTower, SegmentationModel as _, WindowBatch},
     methods::{
         Methods,
         training_free::{DenseAttention, LastBlock, TrainingFree, TrainingFreeConfig},
@@ -81,7 +81,7 @@ fn compare(folder: &Path, file: &str, prefix: &str) {
             panic!("features of images are rows");
         };
         let pixels = &[];
-        let encoded = model.encode(&ViewBatch { images, pixels }).unwrap();
+        let encoded = model.encode(&WindowBatch { images, pixels }).unwrap();
         let rows = encoded.into_iter().map(|encoded| encoded.global).collect();
         let features = Tensor::cat(rows, 0).reshape([count, dim]);
         assert_close(

@@ -11,13 +11,13 @@ use zeg_image::{Normalization, RgbImage, Window};
 use zeg_model::{
     ModelError,
     config::VisionConfig,
-    inference::{ClassQueries, EncodedPicture, Inference, PlannedView, Source, scan},
-    method::{Model, ModelFacts, PlainTower, Scoring, SegmentationModel, ViewBatch},
+    inference::{ClassQueries, EncodedImage, Inference, PlannedWindow, Source, scan},
+    method::{Model, ModelFacts, PlainTower, Scoring, SegmentationModel, WindowBatch},
     methods::Methods,
     recognize::Recognized,
     refine::SecondPass,
     score_map::ScoreMap,
-    scores::ViewScores,
+    scores::WindowScores,
     section::Section,
     trace::Trace,
     transformer::ResidualBlock,
@@ -48,9 +48,9 @@ impl SegmentationModel for Layers {
     }
 
     /// Two windows side by side, and the whole image at the size of a window.
-    fn plan(&self, [h, w]: [usize; 2], _: &Inference) -> Result<Vec<PlannedView>, ModelError> {
+    fn plan(&self, [h, w]: [usize; 2], _: &Inference) -> Result<Vec<PlannedWindow>, ModelError> {
         let window = |x| {
-            PlannedView::from(Window {
+            PlannedWindow::from(Window {
                 x,
                 y: 0,
                 width: w / 2,
@@ -60,15 +60,15 @@ impl SegmentationModel for Layers {
         Ok(vec![
             window(0),
             window(w / 2),
-            PlannedView {
+            PlannedWindow {
                 resized: Some([SIDE, SIDE]),
                 layer: 1,
-                ..PlannedView::whole([h, w])
+                ..PlannedWindow::whole([h, w])
             },
         ])
     }
 
-    fn encode(&self, views: &ViewBatch) -> Result<Vec<f32>, ModelError> {
+    fn encode(&self, views: &WindowBatch) -> Result<Vec<f32>, ModelError> {
         let [count, _, height, width] = views.images.dims();
         assert_eq!(views.pixels.len(), count);
         let seen = if [height, width] == [SIDE, SIDE] {
@@ -79,10 +79,10 @@ impl SegmentationModel for Layers {
         Ok(vec![seen; count])
     }
 
-    fn score(&self, seen: &f32, classes: &ClassQueries) -> Result<ViewScores, ModelError> {
+    fn score(&self, seen: &f32, classes: &ClassQueries) -> Result<WindowScores, ModelError> {
         let shape = [1, classes.len(), 2, 2];
         let device = classes.text.device();
-        Ok(ViewScores::Logits(
+        Ok(WindowScores::Logits(
             Tensor::ones(shape, &device) * (*seen / 10.0),
         ))
     }
@@ -126,8 +126,8 @@ fn scores(doubled: bool) -> [Vec<f32>; 2] {
     };
     let model = Layers { doubled };
     let image = RgbImage::new(24, 12);
-    let encoded = EncodedPicture::new(&model, &image, &settings, &device).unwrap();
-    [Source::Picture(&image, &device), Source::Encoded(&encoded)].map(|source| {
+    let encoded = EncodedImage::new(&model, &image, &settings, &device).unwrap();
+    [Source::Image(&image, &device), Source::Encoded(&encoded)].map(|source| {
         let mut all = Vec::new();
         scan(&model, source, &classes, &settings, |strip| {
             all.extend_from_slice(strip.values());
@@ -165,7 +165,7 @@ fn a_second_pass_without_the_pixels_is_refused() {
     let (device, classes) = (Device::flex(), classes());
     let settings = Inference::default();
     let image = RgbImage::new(24, 12);
-    let encoded = EncodedPicture::new(&Layers { doubled: false }, &image, &settings, &device);
+    let encoded = EncodedImage::new(&Layers { doubled: false }, &image, &settings, &device);
     let encoded = encoded.unwrap();
     let model = Layers { doubled: true };
     let result = scan(

@@ -1,6 +1,6 @@
 //! The training-free modes against an independent PyTorch computation.
 //!
-//! Golden file: `python reference/training_free.py golden` (float64, on a small random CLIP tower and a picture that
+//! Golden file: `python reference/training_free.py golden` (float64, on a small random CLIP tower and an image that
 //! is not square, so that the position table is resized).
 
 #![allow(clippy::unwrap_used)] // helper functions of a test
@@ -15,13 +15,13 @@ use zeg_image::normalize::Normalization;
 use zeg_model::{
     Precision,
     classes::ClassQueries,
-    method::{PlainTower, SegmentationModel as _, ViewBatch},
+    method::{PlainTower, SegmentationModel as _, WindowBatch},
     methods::{
         Methods,
         training_free::{DenseAttention, LastBlock, TrainingFree, TrainingFreeConfig},
     },
     recognize::Recognized,
-    scores::ViewScores,
+    scores::WindowScores,
     weights::StateDict,
 };
 
@@ -81,8 +81,8 @@ fn every_mode_gives_the_reference_numbers() {
                 Precision::Float,
             )
             .unwrap();
-            let views = ViewBatch {
-                images: tensor(&golden, "picture"),
+            let views = WindowBatch {
+                images: tensor(&golden, "image"),
                 pixels: &[],
             };
             let encoded = model.encode(&views).unwrap().remove(0);
@@ -95,7 +95,7 @@ fn every_mode_gives_the_reference_numbers() {
             let text = tensor::<2>(&golden, "text");
             let seen = vec![false; text.dims()[0]];
             let classes = ClassQueries::new(text, seen);
-            let ViewScores::Logits(logits) = model.score(&encoded, &classes).unwrap() else {
+            let WindowScores::Logits(logits) = model.score(&encoded, &classes).unwrap() else {
                 panic!("{name} has logits");
             };
             assert_close(logits, &golden, &format!("{name}.{block}.logits"), name);

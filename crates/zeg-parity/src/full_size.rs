@@ -196,7 +196,7 @@ fn compare_best(
         return Ok(());
     };
     let [1, classes, height, width] = scores.shape[..] else {
-        return Err(check.tensor_error(name, "is of more than one picture"));
+        return Err(check.tensor_error(name, "is of more than one image"));
     };
     let map = ScoreMap {
         classes,

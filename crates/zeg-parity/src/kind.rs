@@ -20,7 +20,7 @@ pub(crate) enum Kind {
     Misc,
     /// A model of published size with generated weights; sampled tensors.
     FullSize,
-    /// A training run on real pictures.
+    /// A training run on real images.
     Trajectory,
     /// A part of a small ZegFormer's numbers; the parts stand in one folder, with one description.
     ZegFormer,

@@ -16,10 +16,10 @@ mod file;
 mod full_size;
 #[cfg(test)]
 mod generator_tests;
+mod images;
 mod kind;
 mod limit;
 mod misc;
-mod pictures;
 mod planted;
 mod report;
 #[cfg(test)]

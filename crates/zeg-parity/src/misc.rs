@@ -1,5 +1,5 @@
 //! The parts around a model, each by itself: learning rates, position tables, fresh prompts, region masks; with
-//! [`losses`], [`metrics`] and [`pictures`](super::pictures).
+//! [`losses`], [`metrics`] and [`images`](super::images).
 
 mod losses;
 mod metrics;
@@ -20,8 +20,8 @@ use super::{
     array::Array,
     check::{Check, Computed},
     file::{Meta, integers_in},
+    images,
     limit::Limit,
-    pictures,
 };
 
 /// Learning rates; the arithmetic is that of Python's floats.
@@ -43,7 +43,7 @@ pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Computed, Par
     compare_rates(&mut check)?;
     losses::compare(&mut check, device)?;
     metrics::compare(&mut check)?;
-    pictures::compare(&mut check)?;
+    images::compare(&mut check)?;
     compare_positions(&mut check)?;
     compare_fresh_prompts(&mut check, device)?;
     compare_masks(&mut check)?;

@@ -1,4 +1,4 @@
-//! A complete small model of ZegCLIP or CLIP-RC: activations of every station, other picture sizes, sliding windows, text tower.
+//! A complete small model of ZegCLIP or CLIP-RC: activations of every station, other image sizes, sliding windows, text tower.
 //!
 //! The training half of the same files is in [`training_part`].
 
@@ -286,7 +286,7 @@ fn compare_eval(
     Ok(())
 }
 
-/// The encoder on a picture that is not square.
+/// The encoder on an image that is not square.
 fn compare_other_size(
     check: &mut Check,
     case: &Case,

@@ -285,9 +285,9 @@ fn pixel_accuracy(masks: Tensor<4>, targets: &Targets) -> Result<f64, ParityErro
     let [height, width] = targets.size();
     let pixels = height * width;
     let masks = Array::of(bilinear(masks, [height, width]))?; // [batch, classes, height, width]
-    let pictures = masks.values.chunks_exact((classes * pixels).max(1));
-    let best: Vec<u16> = pictures
-        .flat_map(|picture| (0..pixels).map(move |pixel| best_class(picture, classes, pixel)))
+    let by_image = masks.values.chunks_exact((classes * pixels).max(1));
+    let best: Vec<u16> = by_image
+        .flat_map(|image| (0..pixels).map(move |pixel| best_class(image, classes, pixel)))
         .collect();
     let mut confusion = ConfusionMatrix::new(classes);
     confusion.add(targets.labels(), &best, IGNORE_LABEL)?;

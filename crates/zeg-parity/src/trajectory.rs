@@ -1,4 +1,4 @@
-//! A training run on real pictures: the trainer itself, step by step against the reference's losses.
+//! A training run on real images: the trainer itself, step by step against the reference's losses.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use zeg_model::{
     weights::StateDict,
 };
 use zeg_train::{
-    batch::{Inputs, Samples, pictures_tensor},
+    batch::{Inputs, Samples, images_tensor},
     experiment::{Setting, TrainingConfig},
     loss::{MaskLoss, normalizer},
     methods::zegclip::ZegClipRecipe,
@@ -115,9 +115,9 @@ struct Run {
     base: Vec<usize>,
     classes: usize,
     size: usize,
-    /// Normalised pictures, `[pictures, 3, size, size]`.
-    pictures: Vec<f32>,
-    /// `[pictures, size, size]`
+    /// Normalised images, `[images, 3, size, size]`.
+    images: Vec<f32>,
+    /// `[images, size, size]`
     labels: Vec<u16>,
     /// Elements above which a parameter is sampled, and what its size is divided by for the stride.
     sampling: [usize; 2],
@@ -167,11 +167,11 @@ impl Run {
             [above, divisor] if divisor > 0 => [above, divisor],
             _ => [usize::MAX, 1],
         };
-        let (pictures, mut labels) = pictures(check, &meta)?;
+        let (images, mut labels) = images(check, &meta)?;
         planted_labels(check.planted(), &mut labels);
         let shape = [labels.len() / (size * size).max(1), 3, size, size];
-        let pictures = Array::from_values(&shape, &pictures);
-        let pictures = planted_images(check.planted(), &pictures, config.encoder.patch).to_f32();
+        let images = Array::from_values(&shape, &images);
+        let images = planted_images(check.planted(), &images, config.encoder.patch).to_f32();
         Ok(Self {
             weights: weights(check, &meta, &config, options)?,
             embeddings: ClassEmbeddings::open(&table, Some(&names))?,
@@ -180,7 +180,7 @@ impl Run {
             base,
             classes,
             size,
-            pictures,
+            images,
             labels,
             sampling,
         })
@@ -191,14 +191,14 @@ impl Run {
         assets::class_rows(&self.embeddings, classes, device)
     }
 
-    /// The pictures of a step.
+    /// The images of a step.
     fn samples(&self, step: usize, batch: usize) -> Samples {
         let pixels = self.size * self.size;
         let part = |values: usize| step * batch * values..(step + 1) * batch * values;
-        let pictures = self.pictures.get(part(3 * pixels)).unwrap_or_default();
+        let images = self.images.get(part(3 * pixels)).unwrap_or_default();
         let labels = self.labels.get(part(pixels)).unwrap_or_default();
         Samples {
-            inputs: Inputs::Pictures(pictures.to_vec()),
+            inputs: Inputs::Images(images.to_vec()),
             labels: labels.to_vec(),
             size: self.size,
             ids: (step * batch..(step + 1) * batch)
@@ -222,7 +222,7 @@ fn training(meta: &Meta, size: usize) -> Result<TrainingConfig, ParityError> {
             size,
             ..Whole::default()
         }),
-        cached_views: None,
+        cached_copies: None,
         loss_stride: 1,
         objective: Objective::FocalDice,
         loss: Section::of(&MaskLoss {
@@ -286,11 +286,11 @@ fn weights(
     Ok(weights)
 }
 
-/// Normalised pictures and labels.
-fn pictures(check: &mut Check, meta: &Meta) -> Result<(Vec<f32>, Vec<u16>), ParityError> {
+/// Normalised images and labels.
+fn images(check: &mut Check, meta: &Meta) -> Result<(Vec<f32>, Vec<u16>), ParityError> {
     let images = check.input("in.images")?;
     let [_, height, width, 3] = images.shape[..] else {
-        return Err(check.tensor_error("in.images", "is not [pictures, height, width, 3]"));
+        return Err(check.tensor_error("in.images", "is not [images, height, width, 3]"));
     };
     let statistics = |name: &str| -> Result<[f32; 3], ParityError> {
         let meta = meta.at(name)?;
@@ -302,10 +302,10 @@ fn pictures(check: &mut Check, meta: &Meta) -> Result<(Vec<f32>, Vec<u16>), Pari
         std: statistics("std")?,
     };
     let bytes = images.to_u8();
-    let pictures = bytes
+    let images = bytes
         .chunks_exact((height * width * 3).max(1))
-        .filter_map(|picture| RgbImage::from_raw(width as u32, height as u32, picture.to_vec()))
-        .flat_map(|picture| normalization.to_chw(&picture))
+        .filter_map(|image| RgbImage::from_raw(width as u32, height as u32, image.to_vec()))
+        .flat_map(|image| normalization.to_chw(&image))
         .collect();
     let labels = check
         .input("in.labels")?
@@ -313,7 +313,7 @@ fn pictures(check: &mut Check, meta: &Meta) -> Result<(Vec<f32>, Vec<u16>), Pari
         .into_iter()
         .map(memory_label)
         .collect();
-    Ok((pictures, labels))
+    Ok((images, labels))
 }
 
 /// The gradient of the first step, `grad0.<name>`: its length and direction.
@@ -329,13 +329,13 @@ fn compare_first_gradient(
         return Ok(());
     }
     let samples = run.samples(0, run.training.batch);
-    let Inputs::Pictures(pictures) = samples.inputs else {
-        return Ok(()); // they are pictures
+    let Inputs::Images(images) = samples.inputs else {
+        return Ok(()); // they are images
     };
     let mut labels = samples.labels;
     seen_classes(&run.base, run.classes)?.map(&mut labels);
     let targets = Targets::new(labels, run.training.batch, [run.size; 2], run.base.len())?;
-    let images = pictures_tensor(pictures, run.size, device);
+    let images = images_tensor(images, run.size, device);
     let masks = model.forward(images, run.text(device, &run.base), &mut Trace::off());
     let terms = run
         .training
@@ -371,7 +371,7 @@ fn compare_first_gradient(
     Ok(())
 }
 
-/// The first picture's scores after the run, `after.pred_every_<n>`.
+/// The first image's scores after the run, `after.pred_every_<n>`.
 fn compare_scores(
     check: &mut Check,
     run: &Run,
@@ -387,11 +387,11 @@ fn compare_scores(
         return Ok(());
     };
     let step = integers_in(&name).last().copied().unwrap_or(1);
-    let Inputs::Pictures(picture) = run.samples(0, 1).inputs else {
-        return Ok(()); // they are pictures
+    let Inputs::Images(image) = run.samples(0, 1).inputs else {
+        return Ok(()); // they are images
     };
     let all: Vec<usize> = (0..run.classes).collect();
-    let images = pictures_tensor(picture, run.size, device);
+    let images = images_tensor(image, run.size, device);
     let grid = model.forward(images, run.text(device, &all), &mut Trace::off());
     let scores = activation::sigmoid(bilinear(grid, [run.size; 2]));
     let seen: Vec<bool> = all.iter().map(|class| run.base.contains(class)).collect();

@@ -6,12 +6,12 @@ use zeg_model::vision::Encoded;
 
 use crate::TrainError;
 
-/// Pictures, or what a frozen encoder made of them.
+/// Images, or what a frozen encoder made of them.
 #[derive(Debug, Clone)]
 pub enum Inputs {
-    /// Normalised pictures: `[batch, 3, size, size]`, row-major.
-    Pictures(Vec<f32>),
-    /// Encoded pictures, one entry a picture.
+    /// Normalised images: `[batch, 3, size, size]`, row-major.
+    Images(Vec<f32>),
+    /// Encoded images, one entry an image.
     Features(Vec<std::sync::Arc<Features>>),
 }
 
@@ -22,15 +22,15 @@ impl Inputs {
     /// There is only what a frozen encoder made of them.
     pub fn images(self, size: usize, device: &Device) -> Result<Tensor<4>, TrainError> {
         match self {
-            Self::Pictures(values) => Ok(pictures_tensor(values, size, device)),
+            Self::Images(values) => Ok(images_tensor(values, size, device)),
             Self::Features(_) => Err(TrainError::Config(
-                "the method is trained on images, not on encoded views of them".into(),
+                "the method is trained on images, not on encoded augmented copies of them".into(),
             )),
         }
     }
 }
 
-/// An encoded picture in main memory; the values are rounded to `f16`.
+/// An encoded image in main memory; the values are rounded to `f16`.
 #[derive(Debug, Clone)]
 pub struct Features {
     /// `[patches, dim]`, row-major
@@ -48,21 +48,21 @@ pub struct Samples {
     pub inputs: Inputs,
     /// Class indices, [`zeg_image::IGNORE_LABEL`] or [`zeg_image::PADDING_LABEL`]: `[batch, size, size]`, row-major.
     pub labels: Vec<u16>,
-    /// Side of the pictures in pixels.
+    /// Side of the images in pixels.
     pub size: usize,
-    /// Ids of the pictures.
+    /// Ids of the images.
     pub ids: Vec<String>,
 }
 
 impl Samples {
-    /// Splits into parts of at most `count` pictures.
+    /// Splits into parts of at most `count` images.
     pub fn split(self, count: usize) -> Vec<Self> {
         let count = count.max(1);
         let (size, pixels) = (self.size, self.size * self.size);
         let inputs: Vec<Inputs> = match self.inputs {
-            Inputs::Pictures(values) => values
+            Inputs::Images(values) => values
                 .chunks(count * 3 * pixels)
-                .map(|part| Inputs::Pictures(part.to_vec()))
+                .map(|part| Inputs::Images(part.to_vec()))
                 .collect(),
             Inputs::Features(features) => features
                 .chunks(count)
@@ -96,13 +96,13 @@ pub fn thin_labels(labels: &[u16], size: usize, stride: usize) -> Vec<u16> {
         .collect()
 }
 
-/// Pictures as a tensor `[batch, 3, size, size]`.
-pub fn pictures_tensor(values: Vec<f32>, size: usize, device: &Device) -> Tensor<4> {
+/// Images as a tensor `[batch, 3, size, size]`.
+pub fn images_tensor(values: Vec<f32>, size: usize, device: &Device) -> Tensor<4> {
     let batch = values.len() / (3 * size * size);
     Tensor::from_data(TensorData::new(values, [batch, 3, size, size]), device)
 }
 
-/// Encoded pictures as tensors; all of one grid.
+/// Encoded images as tensors; all of one grid.
 pub fn features_tensor(features: &[std::sync::Arc<Features>], device: &Device) -> Encoded {
     let (batch, grid) = (features.len(), features.first().map_or([0, 0], |f| f.grid));
     let dim = features.first().map_or(0, |f| f.global.len());
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn splitting_keeps_order_and_everything() {
         let samples = Samples {
-            inputs: Inputs::Pictures((0..3 * 3 * 4).map(|v| v as f32).collect()),
+            inputs: Inputs::Images((0..3 * 3 * 4).map(|v| v as f32).collect()),
             labels: (0..12).collect(),
             size: 2,
             ids: vec!["a".into(), "b".into(), "c".into()],
@@ -147,8 +147,8 @@ mod tests {
             [2, 1]
         );
         assert_eq!(parts[1].labels, [8, 9, 10, 11]);
-        let Inputs::Pictures(values) = &parts[1].inputs else {
-            panic!("pictures stay pictures")
+        let Inputs::Images(values) = &parts[1].inputs else {
+            panic!("images stay images")
         };
         assert_eq!((values.len(), values[0]), (12, 24.0));
     }

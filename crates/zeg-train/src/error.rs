@@ -17,17 +17,17 @@ pub enum TrainError {
         reason: String,
     },
     /// A label is no class of the model.
-    #[error("label {value} in picture {picture} of the batch; the model has {classes} classes")]
+    #[error("label {value} in image {image} of the batch; the model has {classes} classes")]
     Label {
         /// The label.
         value: u16,
         /// Position in the batch.
-        picture: usize,
+        image: usize,
         /// Number of classes.
         classes: usize,
     },
     /// The loss is no longer a number.
-    #[error("step {step}: the loss is {value} ({}) on {}", named(terms), pictures.join(", "))]
+    #[error("step {step}: the loss is {value} ({}) on {}", named(terms), images.join(", "))]
     NotFinite {
         /// The step, from 0.
         step: u64,
@@ -35,8 +35,8 @@ pub enum TrainError {
         value: f32,
         /// Its terms.
         terms: BTreeMap<&'static str, f32>,
-        /// Ids of the batch's pictures.
-        pictures: Vec<String>,
+        /// Ids of the batch's images.
+        images: Vec<String>,
     },
     /// A file could not be written; what was there before is untouched.
     #[error("{}: cannot be written: {source}", path.display())]

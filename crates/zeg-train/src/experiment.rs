@@ -11,7 +11,7 @@ use zeg_model::{
     inference::{Inference, TestTime},
     method::Architecture,
     methods::Methods,
-    renamed::find_renamed,
+    renamed::rename_all,
     section::{ModelSection, Section},
 };
 
@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Experiment {
-    /// The pictures and what they are labelled with.
+    /// The images and what they are labelled with.
     pub data: DataConfig,
     /// The model.
     pub model: ModelSection,
@@ -33,6 +33,15 @@ pub struct Experiment {
     /// How it is used and scored.
     #[serde(default)]
     pub inference: Inference,
+}
+
+/// An experiment as it was read from its file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExperimentFile {
+    /// The experiment.
+    pub experiment: Experiment,
+    /// A sentence for each key of the file that has another name now.
+    pub notices: Vec<String>,
 }
 
 /// What the training may know of the classes; see [`crate::supervision`].
@@ -69,21 +78,21 @@ pub struct TrainingConfig {
     pub pseudo_labels: PseudoLabels,
     /// Optimiser steps.
     pub steps: u64,
-    /// Pictures a step.
+    /// Images a step.
     pub batch: usize,
-    /// Pictures that go through the model at once; a step's gradients are summed over its micro-batches, with the
+    /// Images that go through the model at once; a step's gradients are summed over its micro-batches, with the
     /// same result. Without, the whole batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<usize>,
     /// Of initial values, order, augmentation and dropout.
     #[serde(default)]
     pub seed: u64,
-    /// From a decoded picture to a training sample.
+    /// From a decoded image to a training sample.
     pub preprocess: Preprocess,
-    /// Encode this many augmented views of every picture once, before the first step, and train the head on them.
+    /// Encode this many augmented copies of every image once, before the first step, and train the head on them.
     /// Only for an encoder without prompts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cached_views: Option<usize>,
+    pub cached_copies: Option<usize>,
     /// Every how many pixels the loss looks, along both axes; 1 as released.
     #[serde(default = "one")]
     pub loss_stride: usize,
@@ -108,7 +117,7 @@ pub struct TrainingConfig {
     /// Checkpoints to keep, the newest.
     #[serde(default = "two")]
     pub keep_checkpoints: usize,
-    /// What happens when a training picture cannot be read.
+    /// What happens when a training image cannot be read.
     #[serde(default)]
     pub on_bad_sample: OnBadSample,
 }
@@ -116,7 +125,7 @@ pub struct TrainingConfig {
 /// Scores during training: a line each in `scores.jsonl`, and the model with the best of them in `best.safetensors`.
 ///
 /// The best model is chosen by hIoU where the split of classes has unseen ones, else by mIoU. Choosing it on the
-/// pictures that are reported in the end makes those scores optimistic: name a split of its own.
+/// images that are reported in the end makes those scores optimistic: name a split of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Validation {
@@ -125,7 +134,7 @@ pub struct Validation {
     /// Split to score on; the data set's own or a text file with an id a line. Without, `data.eval-split`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// Only its first pictures.
+    /// Only its first images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
     /// Scales and flip that scores are averaged over.
@@ -146,7 +155,7 @@ fn two() -> usize {
 }
 
 impl TrainingConfig {
-    /// Pictures that go through the model at once.
+    /// Images that go through the model at once.
     pub fn micro_batch(&self) -> usize {
         self.micro_batch
             .unwrap_or(self.batch)
@@ -167,14 +176,14 @@ impl Experiment {
     /// A key is a path of names, such as `training.steps`; a value is TOML, or a plain string.
     ///
     /// # Errors
-    /// The file cannot be read or does not parse, a key is not known or has another name now, or the values do not fit
+    /// The file cannot be read or does not parse, a key is not known or no longer exists, or the values do not fit
     /// each other.
     pub fn open(
         path: &Path,
         changes: &[String],
         methods: &Methods,
         recipes: &Recipes,
-    ) -> Result<Self, TrainError> {
+    ) -> Result<ExperimentFile, TrainError> {
         let fail = |reason: String| TrainError::ConfigFile {
             path: path.to_owned(),
             reason,
@@ -186,17 +195,26 @@ impl Experiment {
         for change in changes {
             set(&mut table, change).map_err(&fail)?;
         }
-        let as_json = serde_json::to_value(&table).map_err(|error| fail(error.to_string()))?;
-        if let Some(renamed) = find_renamed(&as_json) {
-            return Err(fail(renamed));
+        let mut as_json = serde_json::to_value(&table).map_err(|error| fail(error.to_string()))?;
+        let renames = rename_all(&mut as_json);
+        if let Some(setting) = renames.dropped.first() {
+            return Err(fail(format!("`{setting}` no longer exists; leave it out")));
         }
-        let experiment: Self = table
-            .try_into()
-            .map_err(|error: toml::de::Error| fail(error.to_string()))?;
+        // The table's own errors name the line; they are kept wherever no key was moved.
+        let experiment: Self = if renames.notices.is_empty() {
+            table
+                .try_into()
+                .map_err(|error: toml::de::Error| fail(error.to_string()))?
+        } else {
+            serde_json::from_value(as_json).map_err(|error| fail(error.to_string()))?
+        };
         experiment
             .check(methods, recipes)
             .map_err(|error| fail(error.to_string()))?;
-        Ok(experiment)
+        Ok(ExperimentFile {
+            experiment,
+            notices: renames.notices,
+        })
     }
 
     /// The experiment in a checkpoint.
@@ -244,7 +262,7 @@ impl Experiment {
         let size = training.preprocess.size();
         if !size.is_multiple_of(architecture.stride()) {
             return fail(format!(
-                "training.preprocess: pictures of {size} pixels are not a multiple of the patch, {}",
+                "training.preprocess: images of {size} pixels are not a multiple of the patch, {}",
                 architecture.stride()
             ));
         }
@@ -262,9 +280,9 @@ impl Experiment {
         if let Some(evaluation) = &training.evaluation {
             evaluation.test_time.check().map_err(TrainError::Model)?;
         }
-        if training.cached_views == Some(0) {
+        if training.cached_copies == Some(0) {
             return fail(
-                "training.cached-views = 0: leave it out to encode pictures as they come".into(),
+                "training.cached-copies = 0: leave it out to encode images as they come".into(),
             );
         }
         for (setting, pixels) in [
@@ -274,11 +292,11 @@ impl Experiment {
         ] {
             architecture.check_side(setting, pixels)?;
         }
-        if training.cached_views.is_some() && !architecture.has_frozen_encoder() {
+        if training.cached_copies.is_some() && !architecture.has_frozen_encoder() {
             return fail(format!(
-                "training.cached-views needs an image encoder that training does not change; {}'s changes as it is \
+                "training.cached-copies needs an image encoder that training does not change; {}'s changes as it is \
                  configured, or the method does not train on encoded images (leave out model.prompts and \
-                 model.tune-encoder, or cached-views)",
+                 model.tune-encoder, or cached-copies)",
                 architecture.title()
             ));
         }

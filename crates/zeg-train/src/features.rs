@@ -1,8 +1,8 @@
 //! Features of a frozen encoder, computed once.
 //!
-//! An encoder without prompts gives the same tokens for the same picture at every step. Encoding a few augmented
-//! views of every picture before the first step takes a run from hours to minutes on a CPU; the head then trains on
-//! tokens from main memory (`f16`: patches × dim × 2 bytes a view).
+//! An encoder without prompts gives the same tokens for the same image at every step. Encoding a few augmented
+//! copies of every image before the first step takes a run from hours to minutes on a CPU; the head then trains on
+//! tokens from main memory (`f16`: patches × dim × 2 bytes a copy).
 
 mod file;
 
@@ -21,92 +21,92 @@ use zeg_model::method::Model;
 
 use crate::{
     TrainError,
-    batch::{Features, Inputs, Samples, pictures_tensor},
+    batch::{Features, Inputs, Samples, images_tensor},
     recipe::Criterion,
 };
 
-/// One encoded view with its labels.
+/// One encoded augmented copy with its labels.
 #[derive(Debug, Clone)]
-struct View {
+struct AugmentedCopy {
     features: Arc<Features>,
     labels: Vec<u16>,
     id: String,
 }
 
-/// Views of every picture of a data set, encoded.
+/// Augmented copies of every image of a data set, encoded.
 #[derive(Debug)]
 pub struct FeatureCache {
-    /// View `v` of picture `i` is at `v · pictures + i`.
-    views: Vec<View>,
-    pictures: usize,
+    /// Copy `c` of image `i` is at `c · images + i`.
+    copies: Vec<AugmentedCopy>,
+    image_count: usize,
     size: usize,
     seed: u64,
     sampler: Sampler,
 }
 
 impl FeatureCache {
-    /// Encodes `views` views of every picture. A view is a function of the seed and its number.
+    /// Encodes `copies` copies of every image. A copy is a function of the seed and its number.
     ///
-    /// Several threads work on a picture each: much of an encoder's time on a CPU is in operations that use one core.
+    /// Several threads work on an image each: much of an encoder's time on a CPU is in operations that use one core.
     ///
     /// - `model`: on a device without autodiff
     /// - `criterion`: its method's loss, which says what of an image it is trained on
-    /// - `threads`: pictures at work at once
-    /// - `progress`: told after every view
+    /// - `threads`: images at work at once
+    /// - `progress`: told after every copy
     ///
     /// # Errors
-    /// A picture cannot be loaded, or `progress` stops the work.
+    /// An image cannot be loaded, or `progress` stops the work.
     pub fn build(
         model: &dyn Model,
         criterion: &dyn Criterion,
         dataset: &dyn SampleSource,
         pipeline: &Pipeline,
-        (views, seed): (usize, u64),
+        (copies, seed): (usize, u64),
         threads: usize,
         mut progress: impl FnMut() -> Result<(), TrainError>,
     ) -> Result<Self, TrainError> {
-        let (pictures, size) = (dataset.len(), pipeline.size());
+        let (image_count, size) = (dataset.len(), pipeline.size());
         let device = model.device();
-        let encode = |number: usize| -> Result<View, TrainError> {
+        let encode = |number: usize| -> Result<AugmentedCopy, TrainError> {
             let mut rng = stream(seed, Purpose::Sample, number as u64);
-            let sample = pipeline.apply(dataset.load(number % pictures)?, &mut rng);
-            let images = pictures_tensor(sample.image, size, &device);
+            let sample = pipeline.apply(dataset.load(number % image_count)?, &mut rng);
+            let images = images_tensor(sample.image, size, &device);
             let features = Arc::new(criterion.features(model, images)?);
-            Ok(View {
+            Ok(AugmentedCopy {
                 features,
                 labels: sample.labels,
                 id: sample.id,
             })
         };
-        let views = ordered_parallel(views * pictures, threads, encode, |_| progress())?;
+        let copies = ordered_parallel(copies * image_count, threads, encode, |_| progress())?;
         Ok(Self {
-            views,
-            pictures,
+            copies,
+            image_count,
             size,
             seed,
-            sampler: Sampler::new(pictures, seed),
+            sampler: Sampler::new(image_count, seed),
         })
     }
 
-    /// The samples of step `step`: every epoch goes through all pictures, and through their views in turn.
+    /// The samples of step `step`: every epoch goes through all images, and through their copies in turn.
     pub fn batch(&mut self, step: u64, count: usize) -> Samples {
         let draws = step * count as u64..(step + 1) * count as u64;
-        let views = self.views.len() / self.pictures.max(1);
+        let copies = self.copies.len() / self.image_count.max(1);
         let mut samples = Samples {
-            inputs: Inputs::Pictures(vec![]),
+            inputs: Inputs::Images(vec![]),
             labels: Vec::new(),
             size: self.size,
             ids: Vec::new(),
         };
         let mut features = Vec::with_capacity(count);
         for draw in draws {
-            let epoch = (draw / self.pictures as u64) as usize;
-            let picture = self.sampler.index(draw);
-            // Neighbouring pictures of an epoch show different views, so that a batch mixes them.
-            let view = &self.views[(epoch + picture) % views * self.pictures + picture];
-            features.push(Arc::clone(&view.features));
-            samples.labels.extend_from_slice(&view.labels);
-            samples.ids.push(view.id.clone());
+            let epoch = (draw / self.image_count as u64) as usize;
+            let index = self.sampler.index(draw);
+            // Neighbouring images of an epoch show different copies, so that a batch mixes them.
+            let copy = &self.copies[(epoch + index) % copies * self.image_count + index];
+            features.push(Arc::clone(&copy.features));
+            samples.labels.extend_from_slice(&copy.labels);
+            samples.ids.push(copy.id.clone());
         }
         samples.inputs = Inputs::Features(features);
         samples

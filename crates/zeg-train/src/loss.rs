@@ -1,8 +1,8 @@
 //! The non-mutually exclusive loss: sigmoid focal plus dice over independent class masks.
 //!
 //! As the reference computes it (its "plus" loss), which differs from the paper's equations 4 and 5: focal with
-//! α = 0.25 for positives and 0.75 for negatives, dice without squares and only for classes that a picture holds,
-//! both divided by the number of (picture, class) pairs in the batch. Ignored pixels, unseen classes and padding are
+//! α = 0.25 for positives and 0.75 for negatives, dice without squares and only for classes that an image holds,
+//! both divided by the number of (image, class) pairs in the batch. Ignored pixels, unseen classes and padding are
 //! negatives for every class.
 
 use burn::tensor::{Tensor, activation};
@@ -53,7 +53,7 @@ impl LossTerms {
     }
 }
 
-/// What the terms are divided by: the number of (picture, class) pairs, at least 1.
+/// What the terms are divided by: the number of (image, class) pairs, at least 1.
 ///
 /// A batch that is computed in parts has one normaliser, that of the whole.
 pub fn normalizer(parts: &[&Targets]) -> f64 {

@@ -53,7 +53,7 @@ impl Objective {
         counts.sum::<usize>().max(1) as f64
     }
 
-    /// A part's share of the normaliser: pairs of a picture and a class, or labelled pixels.
+    /// A part's share of the normaliser: pairs of an image and a class, or labelled pixels.
     pub(crate) fn count(self, targets: &Targets) -> usize {
         match self {
             Self::FocalDice | Self::BinaryCrossEntropy => targets.count(),
@@ -128,7 +128,7 @@ mod tests {
     }
 
     /// torch.nn.functional.binary_cross_entropy_with_logits: its sum over the two maps, divided by two pixels and one
-    /// (picture, class) pair, which is −½(ln σ(−0.5) + ln σ(−1) + ln σ(−2) + ln σ(−0.25)).
+    /// (image, class) pair, which is −½(ln σ(−0.5) + ln σ(−1) + ln σ(−2) + ln σ(−0.25)).
     #[test]
     fn binary_cross_entropy_counts_pixels_without_a_class_as_negatives() {
         let log_sigmoid = |z: f64| -(1.0 + (-z).exp()).ln();

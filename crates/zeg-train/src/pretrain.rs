@@ -1,7 +1,7 @@
-//! Contrastive pre-training: pictures and captions that belong together get one direction, others do not.
+//! Contrastive pre-training: images and captions that belong together get one direction, others do not.
 //!
 //! The loss is CLIP's symmetric InfoNCE with a learned temperature (Radford et al., 2021, figure 3). One step after the
-//! other; where pictures and captions come from is the caller's business.
+//! other; where images and captions come from is the caller's business.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -20,7 +20,7 @@ use zeg_model::{
 
 use crate::{
     TrainError,
-    batch::pictures_tensor,
+    batch::images_tensor,
     checkpoint::write_atomically,
     optimizer::{AdamWSettings, NamedAdamW},
 };
@@ -31,7 +31,7 @@ use crate::{
 pub struct PretrainConfig {
     /// Optimiser steps.
     pub steps: u64,
-    /// Pairs of a picture and a caption a step.
+    /// Pairs of an image and a caption a step.
     pub batch: usize,
     /// Highest learning rate.
     pub learning_rate: f64,
@@ -39,7 +39,7 @@ pub struct PretrainConfig {
     pub warmup_steps: u64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Of initial values and of the pictures.
+    /// Of initial values and of the images.
     pub seed: u64,
 }
 
@@ -66,12 +66,12 @@ impl PretrainConfig {
     }
 }
 
-/// Pictures and captions of one step.
+/// Images and captions of one step.
 #[derive(Debug, Clone)]
 pub struct Pairs {
-    /// Normalised pictures: `[batch, 3, size, size]`, row-major.
-    pub pictures: Vec<f32>,
-    /// Side of the pictures in pixels.
+    /// Normalised images: `[batch, 3, size, size]`, row-major.
+    pub images: Vec<f32>,
+    /// Side of the images in pixels.
     pub size: usize,
     /// Captions as rows of the token table, start and end included.
     pub captions: Vec<Vec<u32>>,
@@ -86,7 +86,7 @@ pub struct PretrainReport {
     pub lr: f64,
     /// Mean of both directions; ln of the batch for a model that knows nothing.
     pub loss: f32,
-    /// Share of pictures whose caption is the nearest in the batch.
+    /// Share of images whose caption is the nearest in the batch.
     pub retrieval: f64,
     /// Factor on cosines.
     pub scale: f32,
@@ -143,12 +143,12 @@ impl Pretrainer {
     /// The loss is not finite; the model is then as before the step.
     pub fn train_step(&mut self, mut pairs: Pairs) -> Result<PretrainReport, TrainError> {
         pad(&mut pairs.captions);
-        let pictures = pictures_tensor(pairs.pictures, pairs.size, &self.device);
-        let [batch, _, _, _] = pictures.dims();
-        let pictures = self.model.encode_pictures(pictures); // [batch, dim]
+        let images = images_tensor(pairs.images, pairs.size, &self.device);
+        let [batch, _, _, _] = images.dims();
+        let images = self.model.encode_images(images); // [batch, dim]
         let captions = self.model.encode_texts(&pairs.captions); // [batch, dim]
         let scale = self.model.scale(); // [1]
-        let logits = pictures.matmul(captions.transpose()) * scale.clone().unsqueeze(); // [batch, batch]
+        let logits = images.matmul(captions.transpose()) * scale.clone().unsqueeze(); // [batch, batch]
         let loss = contrastive_loss(logits.clone());
         let value = loss.clone().into_scalar::<f32>();
         if !value.is_finite() {
@@ -156,7 +156,7 @@ impl Pretrainer {
                 step: self.step,
                 value,
                 terms: BTreeMap::from([("contrastive", value)]),
-                pictures: Vec::new(),
+                images: Vec::new(),
             });
         }
         let mut gradients = loss.backward();
@@ -214,13 +214,13 @@ pub fn save_towers(
     write_atomically(path, &file)
 }
 
-/// Symmetric InfoNCE: every picture finds its caption and every caption its picture. `[batch, batch]` → `[1]`
+/// Symmetric InfoNCE: every image finds its caption and every caption its image. `[batch, batch]` → `[1]`
 fn contrastive_loss(logits: Tensor<2>) -> Tensor<1> {
     let [batch, _] = logits.dims();
     let pairs = Tensor::<2>::eye(batch, &logits.device());
-    let of_pictures = log_softmax(logits.clone(), 1);
+    let of_images = log_softmax(logits.clone(), 1);
     let of_captions = log_softmax(logits, 0);
-    ((of_pictures + of_captions) * pairs).sum() * (-0.5 / batch as f64)
+    ((of_images + of_captions) * pairs).sum() * (-0.5 / batch as f64)
 }
 
 /// Share of rows whose diagonal value is the highest.

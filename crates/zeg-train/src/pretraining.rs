@@ -1,6 +1,6 @@
-//! MiniCLIP's pre-training: pictures and captions of the mini world, made while they are learned from.
+//! MiniCLIP's pre-training: images and captions of the mini world, made while they are learned from.
 //!
-//! Single objects in small pictures come first, scenes last ([`CURRICULUM`]). Captions name all 32 names, those of
+//! Single objects in small images come first, scenes last ([`CURRICULUM`]). Captions name all 32 names, those of
 //! unseen classes included, as CLIP's do; no mask is looked at.
 
 use std::{collections::BTreeMap, path::Path, sync::mpsc::sync_channel, thread};
@@ -25,11 +25,11 @@ pub const CURRICULUM: [(PretrainStage, f64); 3] = [
     (PretrainStage::CURRICULUM[1], 0.25),
     (PretrainStage::CURRICULUM[2], 0.35),
 ];
-/// Number of the first picture that is kept for scores; no run has as many pictures.
+/// Number of the first image that is kept for scores; no run has as many images.
 const FIRST_HELD_OUT: u64 = 1 << 40;
-/// Steps whose pictures are made ahead.
+/// Steps whose images are made ahead.
 const AHEAD: usize = 2;
-/// Pictures that go through the model at once when it is scored.
+/// Images that go through the model at once when it is scored.
 const SCORED_AT_ONCE: u64 = 64;
 
 /// A pre-training run, and the world it reads.
@@ -69,7 +69,7 @@ impl Pretraining {
         &self.config
     }
 
-    /// Pictures of a phase, by step.
+    /// Images of a phase, by step.
     pub fn stage(&self, step: u64) -> PretrainStage {
         let done = (step as f64 + 0.5) / self.config.steps.max(1) as f64;
         let mut end = 0.0;
@@ -110,17 +110,17 @@ impl Pretraining {
         })
     }
 
-    /// The pictures and captions of a step.
+    /// The images and captions of a step.
     fn pairs(&self, step: u64) -> Result<Pairs, TrainError> {
         let (stage, batch) = (self.stage(step), self.config.batch as u64);
         let mut pairs = Pairs {
-            pictures: Vec::with_capacity(self.config.batch * 3 * stage.size * stage.size),
+            images: Vec::with_capacity(self.config.batch * 3 * stage.size * stage.size),
             size: stage.size,
             captions: Vec::with_capacity(self.config.batch),
         };
         for index in step * batch..(step + 1) * batch {
             let Captioned { sample, caption } = self.world.pretrain(stage, index)?;
-            pairs.pictures.extend(NORMALIZATION.to_chw(&sample.image));
+            pairs.images.extend(NORMALIZATION.to_chw(&sample.image));
             pairs.captions.push(self.read(&caption)?);
         }
         Ok(pairs)
@@ -131,13 +131,13 @@ impl Pretraining {
         Ok(self.vocabulary.read(&self.tokenizer, text, context)?)
     }
 
-    /// Share of new pictures of one object whose name is the nearest of all 32.
+    /// Share of new images of one object whose name is the nearest of all 32.
     ///
     /// - `model`: for inference
     ///
     /// # Errors
     /// The device could not be read.
-    pub fn zero_shot_accuracy(&self, model: &Clip, pictures: u64) -> Result<f64, TrainError> {
+    pub fn zero_shot_accuracy(&self, model: &Clip, images: u64) -> Result<f64, TrainError> {
         let stage = CURRICULUM[1].0;
         let (names, template) = (self.world.names(), TemplateSet::single());
         let texts = names
@@ -149,9 +149,8 @@ impl Pretraining {
         pad(&mut texts);
         let words = model.encode_texts(&texts).transpose(); // [dim, names]
         let mut right = 0;
-        for first in (0..pictures).step_by(SCORED_AT_ONCE as usize) {
-            let range =
-                FIRST_HELD_OUT + first..FIRST_HELD_OUT + pictures.min(first + SCORED_AT_ONCE);
+        for first in (0..images).step_by(SCORED_AT_ONCE as usize) {
+            let range = FIRST_HELD_OUT + first..FIRST_HELD_OUT + images.min(first + SCORED_AT_ONCE);
             let samples = self.world.pretrain_batch(stage, range)?;
             let pixels = samples
                 .iter()
@@ -159,7 +158,7 @@ impl Pretraining {
             let shape = [samples.len(), 3, stage.size, stage.size];
             let batch =
                 Tensor::<4>::from_data(TensorData::new(pixels.collect(), shape), &self.device);
-            let best = model.encode_pictures(batch).matmul(words.clone()).argmax(1); // [batch, 1]
+            let best = model.encode_images(batch).matmul(words.clone()).argmax(1); // [batch, 1]
             let best: Vec<i64> = best
                 .into_data()
                 .convert::<i64>()
@@ -174,7 +173,7 @@ impl Pretraining {
                 })
                 .count();
         }
-        Ok(right as f64 / pictures.max(1) as f64)
+        Ok(right as f64 / images.max(1) as f64)
     }
 
     /// Writes the towers as weights that every command reads.

@@ -191,7 +191,9 @@ impl<L: MethodLoss> Criterion for L {
 
     fn features(&self, model: &dyn Model, images: Tensor<4>) -> Result<Features, TrainError> {
         MethodLoss::features(self, own(model)?, images)?.ok_or_else(|| {
-            TrainError::Config("the method is not trained on encoded views of images".into())
+            TrainError::Config(
+                "the method is not trained on encoded augmented copies of images".into(),
+            )
         })
     }
 }

@@ -69,12 +69,12 @@ pub struct Targets {
     batch: usize,
     size: [usize; 2],
     classes: usize,
-    /// `[batch, classes]`: whether the class occurs in the picture.
+    /// `[batch, classes]`: whether the class occurs in the image.
     present: Vec<bool>,
 }
 
 impl Targets {
-    /// Checks labels against the number of classes and notes which classes each picture holds.
+    /// Checks labels against the number of classes and notes which classes each image holds.
     ///
     /// # Errors
     /// The labels are not `batch` maps of `size`, or one is neither below `classes` nor [`IGNORE_LABEL`].
@@ -101,7 +101,7 @@ impl Targets {
             if usize::from(label) >= classes {
                 return Err(TrainError::Label {
                     value: label,
-                    picture: position / pixels,
+                    image: position / pixels,
                     classes,
                 });
             }
@@ -131,12 +131,12 @@ impl Targets {
         self.classes
     }
 
-    /// Pairs of a picture and a class that it holds.
+    /// Pairs of an image and a class that it holds.
     pub fn count(&self) -> usize {
         self.present.iter().filter(|&&p| p).count()
     }
 
-    /// `[batch, classes]`: whether the class occurs in the picture.
+    /// `[batch, classes]`: whether the class occurs in the image.
     pub fn present(&self) -> &[bool] {
         &self.present
     }
@@ -158,14 +158,14 @@ impl Targets {
     pub fn areas(&self, device: &burn::tensor::Device) -> Tensor<2> {
         let mut areas = vec![0.0_f32; self.batch * self.classes];
         let pixels = (self.size[0] * self.size[1]).max(1);
-        for (picture, labels) in self.labels.chunks_exact(pixels).enumerate() {
+        for (image, labels) in self.labels.chunks_exact(pixels).enumerate() {
             let mut counts = vec![0_u32; self.classes];
             for &label in labels {
                 if let Some(count) = counts.get_mut(usize::from(label)) {
                     *count += 1;
                 }
             }
-            let areas = areas[picture * self.classes..].iter_mut();
+            let areas = areas[image * self.classes..].iter_mut();
             for (area, count) in areas.zip(counts) {
                 *area = count as f32;
             }
@@ -217,10 +217,10 @@ pub fn pseudo_label(
         .enumerate()
         .filter(|(_, label)| **label == fill)
     {
-        let (picture, pixel) = (position / pixels, position % pixels);
+        let (image, pixel) = (position / pixels, position % pixels);
         let mut best = (IGNORE_LABEL, f32::NEG_INFINITY);
         for class in (0..classes).filter(|&class| !seen[class]) {
-            let score = scores[(picture * classes + class) * pixels + pixel];
+            let score = scores[(image * classes + class) * pixels + pixel];
             if score > best.1 {
                 best = (class as u16, score);
             }
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn present_classes_are_counted_per_picture() {
+    fn present_classes_are_counted_per_image() {
         let targets = Targets::new(vec![0, 0, 1, IGNORE_LABEL], 2, [1, 2], 2).unwrap();
         assert_eq!(targets.count(), 2);
         assert_eq!(targets.present(), [true, false, false, true]);

@@ -166,7 +166,7 @@ impl Trainer {
                 step: self.step,
                 value: loss,
                 terms,
-                pictures: ids,
+                images: ids,
             });
         }
         let lr = self.config.schedule.at(self.step, self.config.steps);
@@ -216,8 +216,8 @@ pub fn pixel_accuracy(scores: &[f32], labels: &[u16], classes: usize, pixels: us
         .enumerate()
         .filter(|(_, label)| **label != IGNORE_LABEL)
     {
-        let (picture, pixel) = (position / pixels, position % pixels);
-        let at = |class: usize| scores[(picture * classes + class) * pixels + pixel];
+        let (image, pixel) = (position / pixels, position % pixels);
+        let at = |class: usize| scores[(image * classes + class) * pixels + pixel];
         let best = (1..classes).fold(
             0,
             |best, class| if at(class) > at(best) { class } else { best },

@@ -1,6 +1,6 @@
 //! The architecture of a CLIP model: what its tensors' shapes say, and what the files beside it add.
 //!
-//! Shapes tell everything but the number of attention heads, the activation, and how pictures were normalised. CLIP's
+//! Shapes tell everything but the number of attention heads, the activation, and how images were normalised. CLIP's
 //! heads are 64 wide in every released model, and OpenAI's activation is QuickGELU; files that state otherwise do so
 //! in `config.json` (Hugging Face) or `open_clip_config.json` beside the weights (module `side_files`).
 //! Metadata that `zeg` wrote into its own files come before both.
@@ -56,7 +56,7 @@ pub struct VisionShape {
     pub heads: usize,
     /// Channels of the joint space with text; `None` where the projection is not in the file.
     pub embed_dim: Option<usize>,
-    /// Pixels of the side of the square pictures that the position table stands for.
+    /// Pixels of the side of the square images that the position table stands for.
     pub input_resolution: usize,
 }
 
@@ -70,7 +70,7 @@ pub struct TextShape {
     pub layers: usize,
     /// Attention heads.
     pub heads: usize,
-    /// Channels of the joint space with pictures; `None` where the projection is not in the file.
+    /// Channels of the joint space with images; `None` where the projection is not in the file.
     pub embed_dim: Option<usize>,
     /// Tokens of the longest text.
     pub context_length: usize,
@@ -92,9 +92,9 @@ pub struct Architecture {
     pub activation_basis: Basis,
     /// Epsilon of every LayerNorm.
     pub layer_norm_epsilon: f64,
-    /// Mean of the pictures' red, green and blue, 0 to 1, where it is stated.
+    /// Mean of the images' red, green and blue, 0 to 1, where it is stated.
     pub image_mean: Option<[f32; 3]>,
-    /// Standard deviation of the pictures' red, green and blue, 0 to 1, where it is stated.
+    /// Standard deviation of the images' red, green and blue, 0 to 1, where it is stated.
     pub image_std: Option<[f32; 3]>,
 }
 

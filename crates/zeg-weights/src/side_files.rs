@@ -122,7 +122,7 @@ fn epsilon(path: &Path, value: Option<f64>) -> Result<Option<f64>, WeightsError>
     }
 }
 
-/// Statistics of pictures that can be some.
+/// Statistics of images that can be some.
 fn statistics(
     path: &Path,
     mean: Option<[f32; 3]>,
@@ -136,7 +136,7 @@ fn statistics(
     if wrong {
         return Err(unsupported(
             path,
-            format!("pictures of mean {mean:?} and deviation {std:?}"),
+            format!("images of mean {mean:?} and deviation {std:?}"),
         ));
     }
     Ok(())
@@ -235,9 +235,9 @@ fn hugging_face(folder: &Path) -> Result<SideFiles, WeightsError> {
         };
     }
     let path = folder.join("preprocessor_config.json");
-    if let Some(pictures) = read::<Preprocessor>(&path)? {
-        statistics(&path, pictures.image_mean, pictures.image_std)?;
-        (stated.image_mean, stated.image_std) = (pictures.image_mean, pictures.image_std);
+    if let Some(images) = read::<Preprocessor>(&path)? {
+        statistics(&path, images.image_mean, images.image_std)?;
+        (stated.image_mean, stated.image_std) = (images.image_mean, images.image_std);
     }
     Ok(stated)
 }
@@ -245,7 +245,7 @@ fn hugging_face(folder: &Path) -> Result<SideFiles, WeightsError> {
 #[derive(Deserialize)]
 struct OpenClip {
     model_cfg: Model,
-    preprocess_cfg: Option<Pictures>,
+    preprocess_cfg: Option<Images>,
 }
 
 #[derive(Deserialize)]
@@ -259,7 +259,7 @@ struct Model {
 }
 
 #[derive(Deserialize)]
-struct Pictures {
+struct Images {
     mean: Option<[f32; 3]>,
     std: Option<[f32; 3]>,
 }
@@ -292,7 +292,7 @@ fn open_clip(folder: &Path) -> Result<SideFiles, WeightsError> {
     let path = folder.join("open_clip_config.json");
     let Some(OpenClip {
         model_cfg: model,
-        preprocess_cfg: pictures,
+        preprocess_cfg: images,
     }) = read(&path)?
     else {
         return Ok(SideFiles::default());
@@ -322,11 +322,11 @@ fn open_clip(folder: &Path) -> Result<SideFiles, WeightsError> {
     }
     let head_width = number(vision, "head_width").unwrap_or(OPEN_CLIP_HEAD_WIDTH);
     let vision_width = number(vision, "width");
-    let pictures = pictures.unwrap_or(Pictures {
+    let images = images.unwrap_or(Images {
         mean: None,
         std: None,
     });
-    statistics(&path, pictures.mean, pictures.std)?;
+    statistics(&path, images.mean, images.std)?;
     Ok(SideFiles {
         origin: path.display().to_string(),
         patch: number(vision, "patch_size"),
@@ -344,7 +344,7 @@ fn open_clip(folder: &Path) -> Result<SideFiles, WeightsError> {
             _ => StatedActivation::Gelu,
         }),
         layer_norm_epsilon,
-        image_mean: pictures.mean,
-        image_std: pictures.std,
+        image_mean: images.mean,
+        image_std: images.std,
     })
 }

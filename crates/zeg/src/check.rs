@@ -16,9 +16,9 @@ use zeg_model::{
     ModelError, Precision,
     classes::ClassQueries,
     generated,
-    method::{Architecture, ExampleSize, Model, ViewBatch},
+    method::{Architecture, ExampleSize, Model, WindowBatch},
     methods::Methods,
-    scores::ViewScores,
+    scores::WindowScores,
 };
 
 pub use self::machine::Machine;
@@ -163,11 +163,11 @@ impl Trial {
         for _ in 0..times {
             let started = Instant::now();
             let data = TensorData::new(values.clone(), [1, 3, side, side]);
-            let views = ViewBatch {
+            let windows = WindowBatch {
                 images: Tensor::from_data(data, &self.device),
                 pixels: std::slice::from_ref(&image),
             };
-            for encoding in model.encode(&views)? {
+            for encoding in model.encode(&windows)? {
                 results.push(Scores::of(model.score(&encoding, &queries)?)?);
             }
             seconds = seconds.min(started.elapsed().as_secs_f64());
@@ -181,14 +181,14 @@ impl Trial {
 struct Scores(Vec<Vec<f32>>);
 
 impl Scores {
-    fn of(scores: ViewScores) -> anyhow::Result<Self> {
+    fn of(scores: WindowScores) -> anyhow::Result<Self> {
         Ok(Self(match scores {
-            ViewScores::Logits(logits) => {
+            WindowScores::Logits(logits) => {
                 let data = logits.into_data().convert::<f32>();
                 let values = data.try_into_vec();
                 vec![values.map_err(|error| anyhow::anyhow!("reading the device: {error:?}"))?]
             }
-            ViewScores::Masks { masks, scores } => vec![masks.values, scores],
+            WindowScores::Masks { masks, scores } => vec![masks.values, scores],
         }))
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use zeg_data::SampleSource;
-use zeg_eval::{ConfusionMatrix, PictureScore};
+use zeg_eval::{ConfusionMatrix, ImageScore};
 use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
 use zeg_model::inference::{ClassQueries, Stages};
 
@@ -43,7 +43,7 @@ pub struct EvaluationOutcome {
     /// Pixels by true and predicted class.
     pub confusion: ConfusionMatrix,
     /// The score of every image, in the data set's order.
-    pub pictures: Vec<PictureScore>,
+    pub images: Vec<ImageScore>,
     /// Where the time went; of setups that were scored together, the time of all.
     pub times: EvaluationTimes,
 }
@@ -93,7 +93,7 @@ struct Scored {
     id: String,
     truth: LabelMap,
     /// One entry an outcome.
-    scores: Vec<PictureScore>,
+    scores: Vec<ImageScore>,
     predictions: Vec<LabelMap>,
     times: EvaluationTimes,
 }
@@ -163,7 +163,7 @@ impl Evaluator<'_> {
         let load = started.elapsed();
         let Labelled { maps, stages } = self
             .label(&sample.image)
-            .with_context(|| format!("picture {}", sample.id))?;
+            .with_context(|| format!("image {}", sample.id))?;
         let started = Instant::now();
         let owners = self
             .setups
@@ -172,7 +172,7 @@ impl Evaluator<'_> {
         let scores = owners.zip(&maps).map(|(setup, labels)| {
             let pair = (sample.labels.labels(), labels.labels());
             let classes = setup.classes.seen.len();
-            PictureScore::of(sample.id.clone(), pair, classes, IGNORE_LABEL)
+            ImageScore::of(sample.id.clone(), pair, classes, IGNORE_LABEL)
         });
         Ok(Scored {
             scores: scores.collect::<Result<_, _>>()?,
@@ -208,7 +208,7 @@ pub fn evaluate(
     let mut times = EvaluationTimes::default();
     let empty = |setup: &EvaluationSetup| EvaluationOutcome {
         confusion: ConfusionMatrix::new(setup.classes.seen.len()),
-        pictures: Vec::new(),
+        images: Vec::new(),
         times,
     };
     let mut outcomes: Vec<EvaluationOutcome> = setups
@@ -234,8 +234,8 @@ pub fn evaluate(
             outcome
                 .confusion
                 .add(scored.truth.labels(), labels.labels(), IGNORE_LABEL)
-                .with_context(|| format!("picture {}", scored.id))?;
-            outcome.pictures.push(score);
+                .with_context(|| format!("image {}", scored.id))?;
+            outcome.images.push(score);
         }
         scored.times.count += started.elapsed();
         times += scored.times;

@@ -1,9 +1,10 @@
-//! Zero-shot semantic segmentation: every pixel of a picture labelled with class names given as words.
+//! Zero-shot semantic segmentation: every pixel of an image labelled with class names given as words.
 //!
 //! The library behind the command line; [`Segmenter`] is the way in for other programs.
 
 pub mod check;
 pub mod device;
+pub mod embedding_cache;
 pub mod evaluation;
 pub mod explain;
 pub mod label_spool;
@@ -12,12 +13,11 @@ pub mod mini;
 pub mod segmenter;
 pub mod session;
 pub mod spool;
-pub mod word_cache;
-pub mod words;
+pub mod text_sources;
 pub mod work_queue;
 
 pub use device::DeviceChoice;
-pub use segmenter::{LoadOptions, Segmentation, Segmenter, Words};
+pub use segmenter::{EncodedClasses, LoadOptions, Segmentation, Segmenter};
 pub use {
     zeg_data as data, zeg_eval as eval, zeg_export as export, zeg_image as image,
     zeg_model as model, zeg_vocab as vocab,

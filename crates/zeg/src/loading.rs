@@ -20,7 +20,7 @@ use zeg_model::{
     weights::StateDict,
 };
 
-/// A model that is ready to look at pictures, and what is known about it.
+/// A model that is ready to look at images, and what is known about it.
 #[derive(Debug)]
 pub struct LoadedModel {
     /// The model, for inference.
@@ -31,7 +31,7 @@ pub struct LoadedModel {
     pub precision: Precision,
     /// All weights: image tower, text tower where there is one, what was trained.
     pub weights: StateDict,
-    /// How pictures go through it unless somebody says otherwise.
+    /// How images go through it unless somebody says otherwise.
     pub inference: Inference,
     /// Name of the method in words.
     pub method: String,

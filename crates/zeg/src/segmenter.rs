@@ -1,4 +1,4 @@
-//! The façade for other Rust programs: load a model, say which classes, segment pictures.
+//! The façade for other Rust programs: load a model, say which classes, segment images.
 //!
 //! ```no_run
 //! use zeg::Segmenter;
@@ -6,23 +6,23 @@
 //! # fn main() -> anyhow::Result<()> {
 //! let mut segmenter = Segmenter::load("clip-vit-b-16.safetensors".as_ref())?;
 //! segmenter.set_classes(&zeg::vocab::classes::parse_class_list("dog, sofa|couch, wall")?)?;
-//! let picture = zeg::image::decode_rgb("living-room.jpg".as_ref())?;
-//! let found = segmenter.segment(&picture)?; // labels and confidence at the picture's own size
+//! let image = zeg::image::decode_rgb("living-room.jpg".as_ref())?;
+//! let found = segmenter.segment(&image)?; // labels and confidence at the image's own size
 //! println!("{}", found.share(0)); // how much of it is dog
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Encoding a picture is the work; asking about it is cheap. A picture that is encoded once answers many word lists:
+//! Encoding an image is the work; asking about it is cheap. An image that is encoded once answers many word lists:
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
 //! # let segmenter = zeg::Segmenter::load("model.safetensors".as_ref())?;
-//! # let picture = zeg::image::decode_rgb("living-room.jpg".as_ref())?;
-//! let encoded = segmenter.encode(&picture)?;
+//! # let image = zeg::image::decode_rgb("living-room.jpg".as_ref())?;
+//! let encoded = segmenter.encode(&image)?;
 //! for list in ["dog, sofa, wall", "animal, furniture, wall"] {
-//!     let words = segmenter.words(&zeg::vocab::classes::parse_class_list(list)?)?;
-//!     let found = segmenter.ask(&encoded, &words, &mut [])?;
+//!     let classes = segmenter.encode_classes(&zeg::vocab::classes::parse_class_list(list)?)?;
+//!     let found = segmenter.ask(&encoded, &classes, &mut [])?;
 //!     println!("{list}: {:.0} % of the first", 100.0 * found.share(0));
 //! }
 //! # Ok(())
@@ -46,13 +46,13 @@ use zeg_vocab::{classes::ClassQuery, templates::TemplateSet};
 
 use crate::{
     device::DeviceChoice,
+    embedding_cache::EmbeddingCache,
     loading::{LoadedModel, MethodChoice, ModelOptions},
     session::{
         Answer, Confidence, EncodedImage, Question, Session, SessionError, SessionSettings,
         StripVisitor,
     },
-    word_cache::WordCache,
-    words::{WordSources, class_queries},
+    text_sources::{TextSources, class_queries},
 };
 
 /// What a model is loaded with; the default is the processor, and what the model file says.
@@ -76,27 +76,27 @@ pub struct LoadOptions {
     pub templates: Option<TemplateSet>,
 }
 
-/// A model with classes to tell apart. The words are encoded once, the pictures one by one.
+/// A model with classes to tell apart. The words are encoded once, the images one by one.
 #[derive(Debug)]
 pub struct Segmenter {
     loaded: LoadedModel,
     device: Device,
-    words: Option<Words>,
+    classes: Option<EncodedClasses>,
     settings: SessionSettings,
     templates: TemplateSet,
     table: Option<PathBuf>,
-    cache: Option<WordCache>,
+    cache: Option<EmbeddingCache>,
 }
 
 /// Classes, encoded for one model.
 #[derive(Debug, Clone)]
-pub struct Words {
+pub struct EncodedClasses {
     classes: Vec<ClassQuery>,
     queries: ClassQueries,
     rule: Labelling,
 }
 
-impl Words {
+impl EncodedClasses {
     /// The classes, by class index.
     pub fn classes(&self) -> &[ClassQuery] {
         &self.classes
@@ -118,7 +118,7 @@ impl Words {
     }
 }
 
-/// What was found in a picture.
+/// What was found in an image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Segmentation {
     /// The class index of every pixel; [`IGNORE_LABEL`] where no class reaches its threshold.
@@ -128,14 +128,14 @@ pub struct Segmentation {
 }
 
 impl Segmentation {
-    /// Share of the picture's pixels that a class has, 0 to 1.
+    /// Share of the image's pixels that a class has, 0 to 1.
     pub fn share(&self, class: u16) -> f64 {
         let labels = self.labels.labels();
         let count = labels.iter().filter(|&&label| label == class).count();
         count as f64 / labels.len().max(1) as f64
     }
 
-    /// Share of the picture's pixels without a class, 0 to 1.
+    /// Share of the image's pixels without a class, 0 to 1.
     pub fn unlabelled(&self) -> f64 {
         self.share(IGNORE_LABEL)
     }
@@ -190,7 +190,7 @@ impl Segmenter {
         };
         let cache = options
             .cache
-            .and_then(|folder| WordCache::of_file(&folder, &loaded.base));
+            .and_then(|folder| EmbeddingCache::of_file(&folder, &loaded.base));
         let settings = SessionSettings {
             inference: loaded.inference.clone(),
             test_time: TestTime::default(),
@@ -199,7 +199,7 @@ impl Segmenter {
             settings,
             loaded,
             device,
-            words: None,
+            classes: None,
             templates,
             table: options.table,
             cache,
@@ -210,26 +210,26 @@ impl Segmenter {
     ///
     /// # Errors
     /// The list is empty, or a name cannot be embedded.
-    pub fn words(&self, classes: &[ClassQuery]) -> anyhow::Result<Words> {
-        self.words_with(classes, None)
+    pub fn encode_classes(&self, classes: &[ClassQuery]) -> anyhow::Result<EncodedClasses> {
+        self.encode_classes_with(classes, None)
     }
 
-    /// As [`Segmenter::words`]; `progress` is told of `(classes done, classes in all)`, which takes a while for
+    /// As [`Segmenter::encode_classes`]; `progress` is told of `(classes done, classes in all)`, which takes a while for
     /// hundreds of classes in many templates.
     ///
     /// # Errors
-    /// As [`Segmenter::words`].
-    pub fn words_with(
+    /// As [`Segmenter::encode_classes`].
+    pub fn encode_classes_with(
         &self,
         classes: &[ClassQuery],
         progress: Option<&dyn Fn(usize, usize)>,
-    ) -> anyhow::Result<Words> {
+    ) -> anyhow::Result<EncodedClasses> {
         anyhow::ensure!(!classes.is_empty(), "no class is given to tell apart");
         let names: Vec<Vec<String>> = classes
             .iter()
             .map(|c| c.names().map(str::to_owned).collect())
             .collect();
-        let sources = WordSources {
+        let sources = TextSources {
             table: self.table.as_deref(),
             table_names: None,
             stored: self.loaded.stored.as_ref(),
@@ -249,7 +249,7 @@ impl Segmenter {
         };
         let seen = classes.iter().map(was_seen).collect();
         let model = self.loaded.model.as_ref();
-        Ok(Words {
+        Ok(EncodedClasses {
             queries: class_queries(&names, seen, model, &sources, &self.device)?,
             rule: Labelling {
                 threshold: None,
@@ -263,9 +263,9 @@ impl Segmenter {
     /// Says which classes [`Segmenter::segment`] tells apart.
     ///
     /// # Errors
-    /// As [`Segmenter::words`].
+    /// As [`Segmenter::encode_classes`].
     pub fn set_classes(&mut self, classes: &[ClassQuery]) -> anyhow::Result<()> {
-        self.words = Some(self.words(classes)?);
+        self.classes = Some(self.encode_classes(classes)?);
         Ok(())
     }
 
@@ -327,11 +327,11 @@ impl Segmenter {
     /// # Errors
     /// No classes are set, or the settings do not fit the image.
     pub fn segment(&self, image: &RgbImage) -> anyhow::Result<Segmentation> {
-        let words = self
-            .words
+        let classes = self
+            .classes
             .as_ref()
             .ok_or_else(|| anyhow::anyhow!("set_classes has not been called"))?;
-        Ok(self.segment_words(image, words, &mut [])?)
+        Ok(self.segment_classes(image, classes, &mut [])?)
     }
 
     /// As [`Segmenter::segment`], with classes at hand.
@@ -340,13 +340,15 @@ impl Segmenter {
     ///
     /// # Errors
     /// The settings do not fit the image, or a visitor failed.
-    pub fn segment_words(
+    pub fn segment_classes(
         &self,
         image: &RgbImage,
-        words: &Words,
+        classes: &EncodedClasses,
         visitors: &mut [&mut dyn StripVisitor],
     ) -> Result<Segmentation, SessionError> {
-        let answer = self.session().segment(image, &words.question(), visitors)?;
+        let answer = self
+            .session()
+            .segment(image, &classes.question(), visitors)?;
         Ok(Segmentation::from(answer))
     }
 
@@ -360,17 +362,17 @@ impl Segmenter {
 
     /// The class and confidence of every pixel of an encoded image.
     ///
-    /// - `visitors`: as those of [`Segmenter::segment_words`]
+    /// - `visitors`: as those of [`Segmenter::segment_classes`]
     ///
     /// # Errors
     /// The device could not be read, or a visitor failed.
     pub fn ask(
         &self,
         image: &EncodedImage,
-        words: &Words,
+        classes: &EncodedClasses,
         visitors: &mut [&mut dyn StripVisitor],
     ) -> Result<Segmentation, SessionError> {
-        let answer = self.session().ask(image, &words.question(), visitors)?;
+        let answer = self.session().ask(image, &classes.question(), visitors)?;
         Ok(Segmentation::from(answer))
     }
 }

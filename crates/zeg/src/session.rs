@@ -15,7 +15,7 @@ use burn::tensor::Device;
 use zeg_image::{ImageError, LabelMap, RgbImage, flip_horizontal};
 use zeg_model::{
     ModelError,
-    inference::{ClassQueries, EncodedPicture, Inference, Source, Stages, TestTime},
+    inference::{ClassQueries, EncodedWindows, Inference, Source, Stages, TestTime},
     method::Model,
     scores::Labelling,
 };
@@ -93,7 +93,7 @@ pub struct Answer {
 pub struct EncodedImage {
     /// Height and width of the image.
     size: [usize; 2],
-    looks: Vec<Look<EncodedPicture>>,
+    looks: Vec<Look<EncodedWindows>>,
 }
 
 impl EncodedImage {
@@ -163,7 +163,7 @@ impl<'a> Session<'a> {
         let looks = self.looks(image, mirrored.as_ref(), |image, _| Ok(image))?;
         let pass = Pass::new(
             looks.iter().map(|look| {
-                let source = Source::Picture(look.content, self.device);
+                let source = Source::Image(look.content, self.device);
                 (look, source)
             }),
             self.model,
@@ -179,7 +179,7 @@ impl<'a> Session<'a> {
     pub fn encode(&self, image: &RgbImage) -> Result<EncodedImage, SessionError> {
         let mirrored = self.settings.test_time.flip.then(|| flip_horizontal(image));
         let looks = self.looks(image, mirrored.as_ref(), |image, inference| {
-            EncodedPicture::new(self.model, image, inference, self.device)
+            EncodedWindows::new(self.model, image, inference, self.device)
         })?;
         Ok(EncodedImage {
             size: size_of_image(image),

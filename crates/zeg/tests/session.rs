@@ -24,8 +24,8 @@ use zeg::{
     model::{
         ModelError,
         inference::{ClassQueries, Inference, TestTime},
-        method::{ModelFacts, Scoring, SegmentationModel, ViewBatch},
-        scores::{Labelling, ViewScores},
+        method::{ModelFacts, Scoring, SegmentationModel, WindowBatch},
+        scores::{Labelling, WindowScores},
     },
     session::{Confidence, Question, Session, SessionSettings},
     spool::ScoreSpool,
@@ -75,7 +75,7 @@ impl SegmentationModel for Colours {
         }
     }
 
-    fn encode(&self, views: &ViewBatch) -> Result<Vec<Tensor<4>>, ModelError> {
+    fn encode(&self, views: &WindowBatch) -> Result<Vec<Tensor<4>>, ModelError> {
         let [batch, channels, height, width] = views.images.dims();
         self.encoded.fetch_add(batch, Ordering::SeqCst);
         let (h, w) = (height / PATCH, width / PATCH);
@@ -90,12 +90,21 @@ impl SegmentationModel for Colours {
             .collect())
     }
 
-    fn score(&self, colours: &Tensor<4>, classes: &ClassQueries) -> Result<ViewScores, ModelError> {
+    fn score(
+        &self,
+        colours: &Tensor<4>,
+        classes: &ClassQueries,
+    ) -> Result<WindowScores, ModelError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let [_, channels, h, w] = colours.dims();
         let colours = colours.clone().reshape([channels, h * w]);
         let logits = classes.text.clone().matmul(colours); // [classes, h·w]
-        Ok(ViewScores::Logits(logits.reshape([1, classes.len(), h, w])))
+        Ok(WindowScores::Logits(logits.reshape([
+            1,
+            classes.len(),
+            h,
+            w,
+        ])))
     }
 }
 
@@ -110,15 +119,15 @@ fn classes(count: usize, device: &Device) -> ClassQueries {
     )
 }
 
-fn picture(width: u32, height: u32, seed: u32) -> RgbImage {
-    let mut picture = RgbImage::new(width, height);
-    for (x, y, pixel) in picture.enumerate_pixels_mut() {
+fn photo(width: u32, height: u32, seed: u32) -> RgbImage {
+    let mut photo = RgbImage::new(width, height);
+    for (x, y, pixel) in photo.enumerate_pixels_mut() {
         pixel.0 = [1, 2, 3].map(|k| {
             let place = (x / 5 + 31 * (y / 3) + 977 * k).wrapping_add(seed);
             (place.wrapping_mul(0x9E37_79B1) >> 24) as u8
         });
     }
-    picture
+    photo
 }
 
 fn settings(scales: &[f64], flip: bool) -> SessionSettings {
@@ -149,7 +158,7 @@ fn labels(image: &RgbImage, settings: &SessionSettings, scoring: Scoring) -> Vec
 fn explanations_and_probabilities_come_from_one_run_and_one_pass() {
     let device = Device::flex();
     let (model, classes) = (Colours::new(Scoring::Sigmoid), classes(4, &device));
-    let image = picture(90, 70, 3);
+    let image = photo(90, 70, 3);
     for settings in [settings(&[1.0], false), settings(&[0.75, 1.5], true)] {
         let session = Session::new(&model, &settings, &device);
         let question = Question {
@@ -262,14 +271,14 @@ fn an_evaluation_runs_the_model_once_an_image_and_keeps_what_a_gallery_draws() {
         "two offsets are labelled from the same scores"
     );
     assert_eq!(outcomes.len(), 2);
-    assert!(outcomes.iter().all(|outcome| outcome.pictures.len() == 5));
+    assert!(outcomes.iter().all(|outcome| outcome.images.len() == 5));
 }
 
 #[test]
 fn thresholds_of_classes_and_backgrounds_are_part_of_the_question() {
     let device = Device::flex();
     let (model, classes) = (Colours::new(Scoring::Softmax), classes(3, &device));
-    let (settings, image) = (settings(&[1.0], false), picture(50, 40, 9));
+    let (settings, image) = (settings(&[1.0], false), photo(50, 40, 9));
     let session = Session::new(&model, &settings, &device);
     let all = labels(&image, &settings, Scoring::Softmax);
     let most = (0..3).max_by_key(|class| all.iter().filter(|label| *label == class).count());
@@ -299,7 +308,7 @@ proptest! {
         let (model, classes) = (Colours::new(Scoring::Sigmoid), classes(3, &device));
         let settings = settings(&[1.0, 0.75][..scales], flip);
         let session = Session::new(&model, &settings, &device);
-        let image = picture(width, height, seed);
+        let image = photo(width, height, seed);
         let question = Question { confidence: Confidence::Keep, ..Question::labels(&classes) };
         let direct = session.segment(&image, &question, &mut []).unwrap();
         let [encoded_windows, _] = model.runs();
@@ -318,7 +327,7 @@ proptest! {
     fn flips_make_labels_symmetric(width in 8_u32..70, height in 8_u32..70, seed: u32, scales in 1_usize..3) {
         let settings = settings(&[1.0, 0.75][..scales], true);
         for scoring in [Scoring::Sigmoid, Scoring::Softmax] {
-            let image = picture(width, height, seed);
+            let image = photo(width, height, seed);
             let mut straight = labels(&image, &settings, scoring);
             for row in straight.chunks_exact_mut(width as usize) {
                 row.reverse();
@@ -333,7 +342,7 @@ proptest! {
     /// The same size twice changes nothing.
     #[test]
     fn a_scale_that_is_repeated_changes_nothing(width in 8_u32..70, height in 8_u32..70, seed: u32) {
-        let image = picture(width, height, seed);
+        let image = photo(width, height, seed);
         prop_assert_eq!(
             labels(&image, &settings(&[1.0], false), Scoring::Sigmoid),
             labels(&image, &settings(&[1.0, 1.0], false), Scoring::Sigmoid)
@@ -344,7 +353,7 @@ proptest! {
 #[test]
 fn a_mirrored_image_alone_would_differ_from_the_straight_one() {
     // Otherwise the properties above could not fail.
-    let (image, once) = (picture(61, 24, 7), settings(&[1.0], false));
+    let (image, once) = (photo(61, 24, 7), settings(&[1.0], false));
     let straight = labels(&image, &once, Scoring::Sigmoid);
     let mirrored = labels(&flip_horizontal(&image), &once, Scoring::Sigmoid);
     assert_ne!(straight, mirrored);

@@ -7,7 +7,6 @@ use burn::tensor::Device;
 use clap::Args;
 use serde::Serialize;
 use zeg::{loading::LoadedModel, model::Precision};
-use zeg_train::experiment::Experiment;
 
 use super::{
     JsonTarget, is_experiment, machine,
@@ -27,19 +26,19 @@ Examples:
 pub(crate) struct BenchArgs {
     /// Experiment file (TOML), timed with generated weights, or a model
     file: PathBuf,
-    /// Time steps of the experiment's training instead of pictures to scores
+    /// Time steps of the experiment's training instead of images to scores
     #[arg(long)]
     training: bool,
-    /// Side of the pictures in pixels [default: what the experiment is made for, or 512]
+    /// Side of the images in pixels [default: what the experiment is made for, or 512]
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
     /// Classes [default: the experiment's, or 20]
     #[arg(long, value_name = "N", conflicts_with = "training")]
     classes: Option<usize>,
-    /// Pictures at once
+    /// Images at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
     batch: usize,
-    /// Pictures of a training step that go through the model at once [default: all]
+    /// Images of a training step that go through the model at once [default: all]
     #[arg(long, value_name = "N", requires = "training", value_parser = positive)]
     micro_batch: Option<usize>,
     /// Runs that count; one more goes before them
@@ -191,7 +190,7 @@ fn measure_experiment(
     settings: &BenchSettings,
     device: &Device,
 ) -> anyhow::Result<Measured> {
-    let experiment = Experiment::open(&settings.file, &[], &program.methods, &program.recipes)?;
+    let experiment = super::open_experiment(program, &settings.file, &[])?;
     let config = experiment.architecture(&program.methods)?;
     let amount = settings.amount(config.resolution());
     let set = timing::classes(&experiment)?;

@@ -223,9 +223,9 @@ fn tell_times(outcome: &EvaluationOutcome, models: usize, wall: Duration) {
     };
     let share = |part: Duration| 100.0 * part.as_secs_f64() / total;
     eprintln!(
-        "{} pictures{together} in {:.1} s; model {:.1} %, of it scores of pixels {:.1} %; reading {:.1} %, resizing {:.1} %, \
+        "{} images{together} in {:.1} s; model {:.1} %, of it scores of pixels {:.1} %; reading {:.1} %, resizing {:.1} %, \
          counting {:.1} %",
-        outcome.pictures.len(),
+        outcome.images.len(),
         wall.as_secs_f64(),
         share(times.model()),
         share(times.stages.scores),

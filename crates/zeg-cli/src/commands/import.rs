@@ -142,7 +142,7 @@ pub(crate) fn describe(found: &Inspection) -> String {
         if let Some(v) = &architecture.vision {
             let _ = writeln!(
                 text,
-                "  pictures     patch {}, {} blocks of width {}, {} heads, trained on {}×{}",
+                "  images     patch {}, {} blocks of width {}, {} heads, trained on {}×{}",
                 v.patch, v.layers, v.width, v.heads, v.input_resolution, v.input_resolution
             );
         }

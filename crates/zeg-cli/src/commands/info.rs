@@ -112,10 +112,7 @@ fn info(program: &Program, settings: &InfoSettings) -> anyhow::Result<()> {
         changes,
     } = settings;
     let (experiment, trained_steps) = if super::is_experiment(file) {
-        (
-            Experiment::open(file, changes, &program.methods, &program.recipes)?,
-            None,
-        )
+        (super::open_experiment(program, file, changes)?, None)
     } else {
         let weights = zeg::mini::open_weights(file, &program.methods)?;
         if !Checkpoint::is_checkpoint(&weights) {
@@ -194,7 +191,7 @@ fn print(info: &Info) {
         .trained_steps
         .map_or_else(String::new, |done| format!("{done} of "));
     println!(
-        "  training     {}, {done}{} steps of {} pictures",
+        "  training     {}, {done}{} steps of {} images",
         info.setting, info.steps, info.batch
     );
     println!(

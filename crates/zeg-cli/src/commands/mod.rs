@@ -29,9 +29,12 @@ use std::{
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
-use zeg_train::checkpoint::write_atomically;
+use zeg_train::{
+    checkpoint::write_atomically,
+    experiment::{Experiment, ExperimentFile},
+};
 
-use crate::cli::Cli;
+use crate::{Program, cli::Cli};
 
 /// Prints a completion script.
 pub(crate) fn completions(shell: Shell) {
@@ -42,6 +45,23 @@ pub(crate) fn completions(shell: Shell) {
 fn is_experiment(file: &Path) -> bool {
     file.extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("toml"))
+}
+
+/// Reads an experiment file with changes; prints a notice for each key that has another name now.
+fn open_experiment(
+    program: &Program,
+    file: &Path,
+    changes: &[String],
+) -> anyhow::Result<Experiment> {
+    let Program { methods, recipes } = program;
+    let ExperimentFile {
+        experiment,
+        notices,
+    } = Experiment::open(file, changes, methods, recipes)?;
+    for notice in notices {
+        eprintln!("warning: {}: {notice}", file.display());
+    }
+    Ok(experiment)
 }
 
 /// The folder of a data set; the mini world needs none.

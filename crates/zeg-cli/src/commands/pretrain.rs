@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{Program, progress};
 
-/// Pictures of one object that the model is scored on.
+/// Images of one object that the model is scored on.
 const SCORED: u64 = 512;
 /// Scores on the way.
 const SCORES: u64 = 16;
@@ -36,13 +36,13 @@ pub(crate) struct PretrainArgs {
     /// File for the weights (.safetensors)
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Of initial values and pictures
+    /// Of initial values and images
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
     /// Optimiser steps
     #[arg(long, value_name = "N", default_value_t = PretrainConfig::default().steps)]
     steps: u64,
-    /// Pairs of a picture and a caption a step
+    /// Pairs of an image and a caption a step
     #[arg(long, value_name = "N", default_value_t = PretrainConfig::default().batch)]
     batch: usize,
     /// Highest learning rate
@@ -152,7 +152,7 @@ fn pretrain(settings: &PretrainSettings) -> anyhow::Result<ExitCode> {
         "curriculum": stages,
         "pairs": config.steps * config.batch as u64,
         "zero-shot-accuracy": accuracy,
-        "zero-shot-pictures": SCORED,
+        "zero-shot-images": SCORED,
         "seconds": round(started.elapsed().as_secs_f64()),
         "threads": rayon::current_num_threads(),
         "machine": machine::name(),

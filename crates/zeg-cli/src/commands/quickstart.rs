@@ -1,7 +1,7 @@
 //! `zeg quickstart`: zero-shot segmentation from end to end in minutes, from what is in the program alone.
 //!
 //! It runs the commands that a user would type, and says which: three trainings on the mini world's seen classes from
-//! the embedded MiniCLIP, scores on seen and unseen ones, a few pictures segmented, a page about it all.
+//! the embedded MiniCLIP, scores on seen and unseen ones, a few images segmented, a page about it all.
 
 use std::{
     ffi::OsString,
@@ -29,8 +29,8 @@ use zeg::{
 use super::{JsonTarget, eval::sweep, shared::Existing, write_result};
 use crate::Program;
 
-/// Pictures that are segmented.
-const PICTURES: usize = 6;
+/// Images that are segmented.
+const IMAGES: usize = 6;
 
 /// Arguments of `zeg quickstart`.
 #[derive(Debug, Args)]
@@ -50,7 +50,7 @@ pub(crate) struct QuickstartArgs {
     /// Steps of each training [default: as the experiments say]
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
-    /// Pictures to score [default: as the experiments say]
+    /// Images to score [default: as the experiments say]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// Replace what an earlier quickstart left in the folder
@@ -69,7 +69,7 @@ struct QuickstartMethod {
     name: &'static str,
     title: &'static str,
     experiment: &'static str,
-    /// Seen offsets of which validation pictures choose one; of scores from 0 to 1, or of logits.
+    /// Seen offsets of which validation images choose one; of scores from 0 to 1, or of logits.
     offsets: &'static [f32],
 }
 
@@ -103,18 +103,18 @@ struct QuickstartSummary {
     methods: Vec<MethodScores>,
     /// The page about it.
     report: PathBuf,
-    /// The page with segmented pictures.
+    /// The page with segmented images.
     segmented: PathBuf,
 }
 
-/// A method's scores on the test pictures.
+/// A method's scores on the test images.
 #[derive(Debug, Serialize)]
 struct MethodScores {
     name: &'static str,
     title: &'static str,
     /// Seen and unseen classes treated alike.
     uncalibrated: Report,
-    /// The seen offset with the best hIoU on the validation pictures.
+    /// The seen offset with the best hIoU on the validation images.
     seen_offset: f32,
     /// With that offset.
     calibrated: Report,
@@ -166,7 +166,7 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<()> {
             runs.display(),
             first.display()
         );
-        for part in ["runs", "scores", "pictures", "segmented", "report"] {
+        for part in ["runs", "scores", "images", "segmented", "report"] {
             let folder = settings.output.join(part);
             if folder.exists() {
                 fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
@@ -240,7 +240,7 @@ impl Quickstart<'_> {
         self.carry_out(command)
     }
 
-    /// Scores on the test pictures, with the seen offset that is best on the validation pictures and without.
+    /// Scores on the test images, with the seen offset that is best on the validation images and without.
     fn score(&self, method: &QuickstartMethod) -> anyhow::Result<MethodScores> {
         let chosen = self.path("scores").join("val").join(method.name);
         self.evaluate(&Scoring {
@@ -301,23 +301,20 @@ impl Quickstart<'_> {
         self.carry_out(command)
     }
 
-    /// Segments a few test pictures with ZegCLIP, of all 20 classes.
+    /// Segments a few test images with ZegCLIP, of all 20 classes.
     fn segment(&self) -> anyhow::Result<()> {
-        let pictures = self.path("pictures");
-        fs::create_dir_all(&pictures).with_context(|| pictures.display().to_string())?;
+        let images = self.path("images");
+        fs::create_dir_all(&images).with_context(|| images.display().to_string())?;
         let world = Arc::new(World::new(WorldConfig::default())?);
         let classes = world.classes().classes.join(", ");
-        let set = WorldSet::new(world, Part::Test, PICTURES);
+        let set = WorldSet::new(world, Part::Test, IMAGES);
         for index in 0..set.len() {
             let sample = set.load(index)?;
-            write_rgb_png(&pictures.join(format!("{}.png", sample.id)), &sample.image)?;
+            write_rgb_png(&images.join(format!("{}.png", sample.id)), &sample.image)?;
         }
         let [zegclip, ..] = &METHODS;
         let mut command = zeg("segment");
-        command
-            .arg(&pictures)
-            .arg("--model")
-            .arg(self.model(zegclip));
+        command.arg(&images).arg("--model").arg(self.model(zegclip));
         command.args(["--classes", &classes, "--write", "labels,overlay,html"]);
         command.arg("-o").arg(self.path("segmented"));
         self.carry_out(command)
@@ -409,7 +406,7 @@ impl QuickstartSummary {
             column.set_cell_alignment(CellAlignment::Right);
         }
         format!(
-            "\n{table}\nAs trained, then with the seen offset that is best on validation pictures.\n\
+            "\n{table}\nAs trained, then with the seen offset that is best on validation images.\n\
              {:.0} s on {} threads. Look at {}, and at {}.",
             self.seconds,
             self.threads,

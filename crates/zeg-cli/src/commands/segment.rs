@@ -1,4 +1,4 @@
-//! `zeg segment`: pictures and class names to label maps, overlays and annotations.
+//! `zeg segment`: images and class names to label maps, overlays and annotations.
 
 mod args;
 mod outputs;
@@ -12,15 +12,15 @@ use std::{
 use anyhow::Context as _;
 use serde::Serialize;
 use zeg::{
-    LoadOptions, Segmentation, Segmenter, Words,
+    EncodedClasses, LoadOptions, Segmentation, Segmenter,
     explain::{Explainer, Explanation},
     export::{
-        Classes, ExportFormat, Exporter, Needs, Picture, ProbabilitySource, Summary, formats,
-        summarize,
+        Classes, ExportFormat, Exporter, Needs, ProbabilitySource, SegmentedImage, Summary,
+        formats, summarize,
     },
     image::{
         RgbImage, decode_rgb, distinct_palette,
-        inputs::{InputPicture, expand},
+        inputs::{InputImage, expand},
         overlay,
     },
     session::{LARGE_IMAGE, StripVisitor},
@@ -49,7 +49,7 @@ struct Found {
 /// An image to segment.
 #[derive(Clone, Copy)]
 struct SegmentJob<'a> {
-    input: &'a InputPicture,
+    input: &'a InputImage,
     /// The name of its results, relative to the output folder.
     stem: &'a Path,
 }
@@ -74,15 +74,15 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
 
     settings.compute.open_device()?;
     let segmenter = load(program, settings)?;
-    let words = read_classes(&segmenter, &settings.classes)?;
-    let classes = Classes::new(words.names(), palette(&settings.classes))?;
+    let encoded_classes = read_classes(&segmenter, &settings.classes)?;
+    let classes = Classes::new(encoded_classes.names(), palette(&settings.classes))?;
     std::fs::create_dir_all(&output.folder).with_context(|| output.folder.display().to_string())?;
     let mut exporters = outputs::open(&classes, output, &segmenter.model().method)?;
 
     let work = Work {
         settings,
         segmenter: &segmenter,
-        words: &words,
+        encoded_classes: &encoded_classes,
         classes: &classes,
     };
     let bar = progress::bar(inputs.len() as u64, "segmenting");
@@ -136,7 +136,7 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
     }
     anyhow::ensure!(
         failed == 0,
-        "{failed} of {} pictures could not be segmented",
+        "{failed} of {} images could not be segmented",
         inputs.len()
     );
     Ok(ExitCode::SUCCESS)
@@ -175,9 +175,9 @@ fn load(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Segment
 }
 
 /// Embeds the class names.
-fn read_classes(segmenter: &Segmenter, classes: &[ClassQuery]) -> anyhow::Result<Words> {
+fn read_classes(segmenter: &Segmenter, classes: &[ClassQuery]) -> anyhow::Result<EncodedClasses> {
     let bar = progress::bar(classes.len() as u64, "reading");
-    let words = segmenter.words_with(
+    let encoded = segmenter.encode_classes_with(
         classes,
         Some(&|done, all| {
             bar.set_length(all as u64);
@@ -185,7 +185,7 @@ fn read_classes(segmenter: &Segmenter, classes: &[ClassQuery]) -> anyhow::Result
         }),
     );
     bar.finish_and_clear();
-    words
+    encoded
 }
 
 /// A colour for each class: its own, or one that is easy to tell from the others.
@@ -199,15 +199,15 @@ fn palette(classes: &[ClassQuery]) -> Vec<[u8; 3]> {
 }
 
 /// Whether an image is small enough to be worked on beside others; one whose size cannot be told is not.
-fn is_small(input: &InputPicture) -> bool {
-    zeg::image::picture_size(&input.path).is_ok_and(|(w, h)| w.saturating_mul(h) <= LARGE_IMAGE)
+fn is_small(input: &InputImage) -> bool {
+    zeg::image::image_size(&input.path).is_ok_and(|(w, h)| w.saturating_mul(h) <= LARGE_IMAGE)
 }
 
 /// Everything that an image meets.
 struct Work<'a> {
     settings: &'a SegmentSettings,
     segmenter: &'a Segmenter,
-    words: &'a Words,
+    encoded_classes: &'a EncodedClasses,
     classes: &'a Classes,
 }
 
@@ -225,7 +225,7 @@ impl Work<'_> {
         let mut explainer = self
             .settings
             .explain
-            .map(|options| Explainer::new(self.words.names(), [height, width], options));
+            .map(|options| Explainer::new(self.encoded_classes.names(), [height, width], options));
         let mut visitors: Vec<&mut dyn StripVisitor> = Vec::new();
         if let Some(spool) = &mut spool {
             visitors.push(spool);
@@ -235,7 +235,7 @@ impl Work<'_> {
         }
         let result = self
             .segmenter
-            .segment_words(&image, self.words, &mut visitors)?;
+            .segment_classes(&image, self.encoded_classes, &mut visitors)?;
         Ok(Done {
             job,
             image,
@@ -266,7 +266,7 @@ impl Work<'_> {
                     output.opacity,
                 )
             });
-        let picture = Picture {
+        let input = SegmentedImage {
             path: &input.relative,
             stem,
             labels,
@@ -275,7 +275,7 @@ impl Work<'_> {
             overlay: painted.as_ref(),
         };
         for exporter in exporters {
-            exporter.add(&picture)?;
+            exporter.add(&input)?;
         }
         if let Some(scores) = &done.scores {
             scores
@@ -289,7 +289,7 @@ impl Work<'_> {
         Ok(Found {
             summary: Summary {
                 image: input.path.display().to_string(),
-                ..summarize(&picture, self.classes)?
+                ..summarize(&input, self.classes)?
             },
             files,
             regions: done.regions.clone(),
@@ -297,7 +297,7 @@ impl Work<'_> {
     }
 }
 
-/// Says what was written for a picture, and with `--explain` why.
+/// Says what was written for an image, and with `--explain` why.
 fn report(found: &Found) {
     for file in &found.files {
         println!("{}", file.display());
@@ -326,31 +326,31 @@ fn image_file(folder: &Path, stem: &Path, suffix: &str) -> PathBuf {
     folder.join(name)
 }
 
-/// The name of each picture's results, relative to the output folder. Pictures of one name are refused, as one would
-/// overwrite the other, and so are results that would overwrite a picture.
+/// The name of each image's results, relative to the output folder. Images of one name are refused, as one would
+/// overwrite the other, and so are results that would overwrite an image.
 fn stems(
-    pictures: &[InputPicture],
+    images: &[InputImage],
     folder: &Path,
     kinds: &[&ExportFormat],
 ) -> anyhow::Result<Vec<PathBuf>> {
     let mut taken: BTreeMap<PathBuf, &Path> = BTreeMap::new();
-    pictures
+    images
         .iter()
-        .map(|picture| {
-            let stem = picture.relative.with_extension("");
+        .map(|input| {
+            let stem = input.relative.with_extension("");
             let labels = image_file(folder, &stem, ".png");
             let mut suffixes = kinds.iter().filter_map(|kind| kind.image_suffix);
             anyhow::ensure!(
                 !suffixes
-                    .any(|suffix| { same_file(&image_file(folder, &stem, suffix), &picture.path) }),
+                    .any(|suffix| { same_file(&image_file(folder, &stem, suffix), &input.path) }),
                 "{}: its labels would overwrite it; choose another folder with -o",
-                picture.path.display()
+                input.path.display()
             );
-            if let Some(other) = taken.insert(stem.clone(), &picture.path) {
+            if let Some(other) = taken.insert(stem.clone(), &input.path) {
                 anyhow::bail!(
                     "{} and {} would both be written to {}",
                     other.display(),
-                    picture.path.display(),
+                    input.path.display(),
                     labels.display()
                 );
             }

@@ -10,7 +10,7 @@ use zeg::{
     loading::{MethodChoice, ModelOptions},
     model::{
         Precision,
-        inference::{Inference, TestTime, View},
+        inference::{Inference, InferenceMode, TestTime},
         method::{Method, StartingPoint},
         methods::Methods,
         section::Section,
@@ -201,7 +201,7 @@ impl ModelArgs {
 /// Changes to how images go through the model.
 #[derive(Debug, Args)]
 pub(crate) struct InferenceArgs {
-    /// Length of a picture's short side in pixels; 0 keeps the picture's size [default: from the model]
+    /// Length of an image's short side in pixels; 0 keeps the image's size [default: from the model]
     #[arg(long, value_name = "PIXELS")]
     short_side: Option<usize>,
     /// Side of a sliding window in pixels [default: from the model]
@@ -213,17 +213,17 @@ pub(crate) struct InferenceArgs {
     /// Subtracted from the scores of classes seen in training [default: from the model]
     #[arg(long, value_name = "SCORE")]
     seen_offset: Option<f32>,
-    /// Overlapping windows, or the whole picture at once [default: from the model]
+    /// Overlapping windows, or the whole image at once [default: from the model]
     #[arg(long, value_enum)]
-    view: Option<ViewArg>,
+    mode: Option<ModeArg>,
 }
 
-/// See [`View`].
+/// See [`InferenceMode`].
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum ViewArg {
+enum ModeArg {
     /// Square windows whose scores are averaged
-    Windows,
-    /// The whole picture; the encoder's positions are resized to it
+    Slide,
+    /// The whole image; the encoder's positions are resized to it
     Whole,
 }
 
@@ -234,7 +234,7 @@ pub(crate) struct InferenceChanges {
     crop: Option<usize>,
     stride: Option<usize>,
     seen_offset: Option<f32>,
-    view: Option<View>,
+    mode: Option<InferenceMode>,
 }
 
 impl InferenceArgs {
@@ -244,9 +244,9 @@ impl InferenceArgs {
             crop: self.crop,
             stride: self.stride,
             seen_offset: self.seen_offset,
-            view: self.view.map(|view| match view {
-                ViewArg::Windows => View::Windows,
-                ViewArg::Whole => View::Whole,
+            mode: self.mode.map(|mode| match mode {
+                ModeArg::Slide => InferenceMode::Slide,
+                ModeArg::Whole => InferenceMode::Whole,
             }),
         }
     }
@@ -268,8 +268,8 @@ impl InferenceChanges {
         if let Some(offset) = self.seen_offset {
             inference.seen_offset = offset;
         }
-        if let Some(view) = self.view {
-            inference.view = view;
+        if let Some(mode) = self.mode {
+            inference.mode = mode;
         }
         Ok(inference.check()?)
     }
@@ -278,10 +278,10 @@ impl InferenceChanges {
 /// Test-time augmentation.
 #[derive(Debug, Args)]
 pub(crate) struct TestTimeArgs {
-    /// Look at every picture in these sizes, factors on the short side, and average the scores
+    /// Look at every image in these sizes, factors on the short side, and average the scores
     #[arg(long, value_name = "FACTORS", value_delimiter = ',')]
     scales: Vec<f64>,
-    /// Look at every picture mirrored, too
+    /// Look at every image mirrored, too
     #[arg(long)]
     flip: bool,
 }
@@ -343,12 +343,12 @@ impl Existing {
 
 /// Whether class embeddings are kept in the cache folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EmbeddingCache {
+pub(crate) enum CacheUse {
     Keep,
     Without,
 }
 
-impl EmbeddingCache {
+impl CacheUse {
     /// What `--no-cache` says.
     pub(crate) fn of_flag(no_cache: bool) -> Self {
         if no_cache { Self::Without } else { Self::Keep }

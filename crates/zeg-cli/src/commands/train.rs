@@ -1,9 +1,9 @@
 //! `zeg train`: an experiment file to a trained model.
 
 mod args;
+mod cached_copies;
 mod run_folder;
 mod validation;
-mod views;
 
 pub(crate) use self::{
     args::TrainArgs,
@@ -23,8 +23,8 @@ use zeg::{
     data::{Loader, LoaderOptions, OpenSet, Pipeline, SampleSource as _},
     mini::{is_mini, open_weights, weights_sha256},
     model::{embeddings::ClassEmbeddings, method::Architecture, weights::StateDict},
+    text_sources::{TextSources, embed_class_set},
     vocab::{classes::ClassSet, templates::TemplateSet},
-    words::{WordSources, embed_class_set},
 };
 use zeg_train::setting::supervision;
 use zeg_train::{
@@ -39,9 +39,9 @@ use zeg_train::{
 
 use self::{
     args::TrainSettings,
+    cached_copies::CopiesInput,
     run_folder::{ManifestInput, RunFolder, Start},
     validation::{ValidationScore, Validator, ValidatorInput},
-    views::ViewsInput,
 };
 use super::{data_folder, stop_flag};
 use crate::{Program, progress};
@@ -56,7 +56,7 @@ pub(crate) fn run(program: &Program, args: TrainArgs) -> anyhow::Result<ExitCode
 fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode> {
     let device = settings.compute.open_device()?;
     let Program { methods, recipes } = program;
-    let experiment = Experiment::open(&settings.config, &settings.changes, methods, recipes)?;
+    let experiment = super::open_experiment(program, &settings.config, &settings.changes)?;
     let architecture = experiment.architecture(methods)?;
     let data = &experiment.data;
     let root = data_folder(settings.data.as_deref(), &data.dataset)?;
@@ -107,7 +107,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         first_step: trainer.step_number(),
     })?;
     eprintln!(
-        "training ({}) on {} pictures of {} {}, {} seen and {} unseen classes; {} steps of {} pictures",
+        "training ({}) on {} images of {} {}, {} seen and {} unseen classes; {} steps of {} images",
         experiment.training.setting.name(),
         dataset.len(),
         dataset.name(),
@@ -168,7 +168,7 @@ fn embed_classes(
     device: &Device,
 ) -> anyhow::Result<ClassEmbeddings> {
     let templates = TemplateSet::by_name(templates)?;
-    let sources = WordSources {
+    let sources = TextSources {
         table,
         table_names: Some(&classes.classes),
         stored: None,
@@ -288,7 +288,7 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
 
 /// Where the samples of a run come from.
 enum TrainingSamples {
-    Pictures(Box<Loader>),
+    Images(Box<Loader>),
     Features(FeatureCache),
 }
 
@@ -296,13 +296,13 @@ impl TrainingSamples {
     fn next(&mut self, step: u64, batch: usize) -> Result<Samples, TrainError> {
         match self {
             Self::Features(cache) => Ok(cache.batch(step, batch)),
-            Self::Pictures(loader) => {
+            Self::Images(loader) => {
                 let batch = loader.next_batch()?;
                 for (id, reason) in &batch.skipped {
                     eprintln!("warning: {id} is skipped: {reason}");
                 }
                 Ok(Samples {
-                    inputs: Inputs::Pictures(batch.images),
+                    inputs: Inputs::Images(batch.images),
                     labels: batch.labels,
                     size: batch.size,
                     ids: batch.ids,
@@ -332,24 +332,24 @@ impl TrainingRun {
         let training = self.experiment.training.clone();
         let stop = stop_flag();
         let pipeline = Pipeline::new(training.preprocess.clone(), trainer.model().normalization())?;
-        let mut source = match training.cached_views {
-            Some(views) => {
-                let input = ViewsInput {
+        let mut source = match training.cached_copies {
+            Some(copies) => {
+                let input = CopiesInput {
                     info: &self.info,
                     experiment: &self.experiment,
                     architecture: &*self.architecture,
                     trainer,
                     dataset,
                     pipeline: &pipeline,
-                    views,
+                    copies,
                     folder: settings.feature_cache.as_deref(),
                 };
-                match views::features(&input, &stop)? {
+                match cached_copies::features(&input, &stop)? {
                     Some(cache) => TrainingSamples::Features(cache),
                     None => return Ok(false),
                 }
             }
-            None => TrainingSamples::Pictures(Box::new(Loader::new(
+            None => TrainingSamples::Images(Box::new(Loader::new(
                 Arc::clone(dataset),
                 pipeline,
                 LoaderOptions {

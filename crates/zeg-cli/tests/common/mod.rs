@@ -62,7 +62,7 @@ impl World {
     pub(crate) fn data(&self) -> PathBuf {
         self.path("VOC2012")
     }
-    pub(crate) fn picture(&self, id: &str) -> PathBuf {
+    pub(crate) fn photo(&self, id: &str) -> PathBuf {
         self.data().join("JPEGImages").join(format!("{id}.jpg"))
     }
     pub(crate) fn labels(&self, id: &str) -> PathBuf {
@@ -98,7 +98,7 @@ impl World {
         command
     }
 
-    /// Six pictures of 48×40, two rectangles each; the first four to train on, the last two to score.
+    /// Six images of 48×40, two rectangles each; the first four to train on, the last two to score.
     fn write_data(&self) {
         let sets = self.data().join("ImageSets/Segmentation");
         for folder in [
@@ -124,7 +124,7 @@ impl World {
                 .flat_map(|&class| voc_colour(usize::from(class)))
                 .collect();
             let image = RgbImage::from_raw(width as u32, height as u32, pixels).unwrap();
-            image.save(self.picture(id)).unwrap();
+            image.save(self.photo(id)).unwrap();
             let palette: Vec<[u8; 3]> = (0..21).map(voc_colour).collect();
             write_indexed_png(
                 &self.labels(id),

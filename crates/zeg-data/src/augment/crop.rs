@@ -1,4 +1,4 @@
-//! Crop: a random part of the picture in which no single class covers nearly everything.
+//! Crop: a random part of the image in which no single class covers nearly everything.
 
 use rand_chacha::ChaCha8Rng;
 use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
@@ -21,7 +21,7 @@ pub(crate) struct CategoryLimitedCrop {
     pub(crate) max_category_ratio: f64,
 }
 
-/// A part of a picture, in pixels.
+/// A part of an image, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CropBox {
     /// Leftmost column.
@@ -35,7 +35,7 @@ pub(crate) struct CropBox {
 }
 
 impl CategoryLimitedCrop {
-    /// Chooses the part of a picture with these labels.
+    /// Chooses the part of an image with these labels.
     pub(crate) fn draw(&self, labels: &LabelMap, rng: &mut ChaCha8Rng) -> CropBox {
         let mut crop = self.draw_anywhere(labels, rng);
         if self.max_category_ratio >= 1.0 {
@@ -51,7 +51,7 @@ impl CategoryLimitedCrop {
         crop
     }
 
-    /// Chooses a part and cuts it out of picture and labels.
+    /// Chooses a part and cuts it out of image and labels.
     pub(crate) fn apply(
         &self,
         image: &RgbImage,
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn hopeless_pictures_take_the_eleventh_draw() {
+    fn hopeless_images_take_the_eleventh_draw() {
         let labels = LabelMap::filled(32, 24, 3);
         let (mut rng, mut expected) =
             (stream(4, Purpose::Sample, 0), stream(4, Purpose::Sample, 0));
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn small_pictures_are_kept_whole() {
+    fn small_images_are_kept_whole() {
         let labels = LabelMap::new(3, 2, vec![0, 1, 2, 3, 4, 5]).unwrap();
         let image = RgbImage::from_fn(3, 2, |x, y| image::Rgb([x as u8, y as u8, 7]));
         let mut rng = stream(5, Purpose::Sample, 0);

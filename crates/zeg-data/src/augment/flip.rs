@@ -5,7 +5,7 @@ use zeg_image::{LabelMap, RgbImage};
 
 use crate::chance::happens;
 
-/// Mirrors pictures at random (mmsegmentation's `RandomFlip`, horizontal).
+/// Mirrors images at random (mmsegmentation's `RandomFlip`, horizontal).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Flip {
     /// Probability of a flip.
@@ -13,7 +13,7 @@ pub(crate) struct Flip {
 }
 
 impl Flip {
-    /// Mirrors picture and labels in place, both or neither.
+    /// Mirrors image and labels in place, both or neither.
     pub(crate) fn apply(self, image: &mut RgbImage, labels: &mut LabelMap, rng: &mut ChaCha8Rng) {
         if happens(rng, self.probability) {
             mirror(image, labels);
@@ -21,7 +21,7 @@ impl Flip {
     }
 }
 
-/// Mirrors picture and labels in place.
+/// Mirrors image and labels in place.
 pub(crate) fn mirror(image: &mut RgbImage, labels: &mut LabelMap) {
     let stride = (3 * image.width() as usize).max(1);
     for row in image.chunks_exact_mut(stride) {

@@ -1,7 +1,7 @@
 //! Colours as hue, saturation and value, in OpenCV's conventions for bytes.
 //!
 //! `cv2.cvtColor` on bytes stores hue in half degrees, 0..180, and saturation and value in 0..=255. The
-//! reference pipeline changes colours in these coarse steps, so training pictures are only alike when the
+//! reference pipeline changes colours in these coarse steps, so training images are only alike when the
 //! rounding is: OpenCV rounds on the way to HSV. On the way back its vector code truncates, and its scalar code,
 //! which only sees the last few columns of a row, rounds; here every pixel is treated as the vector code does.
 //! Both directions are checked against OpenCV in `tests/golden`.

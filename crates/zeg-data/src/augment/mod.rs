@@ -33,7 +33,7 @@ use resize::{Resize, ShortSide};
 pub struct TrainSample {
     /// [`Item::id`](crate::Item::id).
     pub id: String,
-    /// The normalised picture, `[3, size, size]`; padding is 0.
+    /// The normalised image, `[3, size, size]`; padding is 0.
     pub image: Vec<f32>,
     /// Class indices, [`IGNORE_LABEL`](zeg_image::IGNORE_LABEL) or [`PADDING_LABEL`](zeg_image::PADDING_LABEL),
     /// `[size, size]`.
@@ -82,7 +82,7 @@ impl Pipeline {
     }
 }
 
-/// Picture and labels of at most `crop`×`crop` pixels.
+/// Image and labels of at most `crop`×`crop` pixels.
 fn random_crop(
     settings: &RandomCrop,
     image: &RgbImage,
@@ -109,7 +109,7 @@ fn random_crop(
     (image, labels)
 }
 
-/// A picture of `crop`×`crop` pixels, grey where it is smaller, and its labels.
+/// An image of `crop`×`crop` pixels, grey where it is smaller, and its labels.
 fn short_sides(
     settings: &ShortSides,
     image: &RgbImage,
@@ -137,7 +137,7 @@ fn short_sides(
     (pad::pad_grey(&image, settings.crop), labels)
 }
 
-/// Picture and labels of `size`×`size` pixels.
+/// Image and labels of `size`×`size` pixels.
 fn whole(
     settings: &Whole,
     image: &RgbImage,

@@ -1,6 +1,6 @@
-//! Pad: what a small picture does not fill has a label of its own, which no class has.
+//! Pad: what a small image does not fill has a label of its own, which no class has.
 //!
-//! The picture itself is padded while it is normalised
+//! The image itself is padded while it is normalised
 //! ([`Normalization::to_chw_padded`](zeg_image::Normalization::to_chw_padded)), with 0 after normalisation.
 
 use zeg_image::{LabelMap, PADDING_LABEL, RgbImage};
@@ -21,7 +21,7 @@ pub(crate) fn pad_labels(labels: &LabelMap, width: usize, height: usize) -> Vec<
     padded
 }
 
-/// Puts a picture into the top left of a grey square; what sticks out is cut off.
+/// Puts an image into the top left of a grey square; what sticks out is cut off.
 pub(crate) fn pad_grey(image: &RgbImage, side: usize) -> RgbImage {
     let mut padded = RgbImage::from_pixel(side as u32, side as u32, [GREY; 3].into());
     let sources = image.chunks_exact((3 * image.width() as usize).max(1));
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_picture_stands_in_a_grey_square() {
+    fn a_small_image_stands_in_a_grey_square() {
         let image = RgbImage::from_pixel(2, 1, [7, 8, 9].into());
         let padded = pad_grey(&image, 3);
         assert_eq!(padded.dimensions(), (3, 3));

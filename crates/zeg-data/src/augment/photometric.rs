@@ -1,6 +1,6 @@
 //! Photometric distortion: brightness, contrast, saturation and hue change a little.
 //!
-//! mmsegmentation's `PhotoMetricDistortion`. The picture stays bytes, clipped and truncated after every
+//! mmsegmentation's `PhotoMetricDistortion`. The image stays bytes, clipped and truncated after every
 //! operation, and saturation and hue each make their own way to HSV and back, as in the reference.
 
 use rand_chacha::ChaCha8Rng;
@@ -67,7 +67,7 @@ impl PhotometricDistortion {
         }
     }
 
-    /// Distorts the picture in place.
+    /// Distorts the image in place.
     pub(crate) fn apply(&self, image: &mut RgbImage, rng: &mut ChaCha8Rng) {
         self.draw(rng).apply(image);
     }
@@ -78,7 +78,7 @@ fn sometimes(rng: &mut ChaCha8Rng, (low, high): (f64, f64)) -> Option<f32> {
 }
 
 impl Distortion {
-    /// Distorts the picture, RGB bytes, in place.
+    /// Distorts the image, RGB bytes, in place.
     pub(crate) fn apply(&self, image: &mut RgbImage) {
         if let Some(amount) = self.brightness {
             map_bytes(image, &table(|value| value + amount));
@@ -132,7 +132,7 @@ mod tests {
     /// Made by `python reference/hsv_golden.py`; see the head of the file.
     const GOLDEN: &str = include_str!("../../tests/golden/photometric.csv");
 
-    fn picture() -> RgbImage {
+    fn sample_image() -> RgbImage {
         RgbImage::from_fn(64, 4, |x, y| {
             image::Rgb([
                 (x * 4) as u8,
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn distorted_pictures_are_those_of_opencv_and_numpy_within_two_levels() {
+    fn distorted_images_are_those_of_opencv_and_numpy_within_two_levels() {
         let mut lines = GOLDEN.lines().filter(|line| !line.starts_with('#'));
         let mut cases = 0;
         while let (Some(settings), Some(bytes)) = (lines.next(), lines.next()) {
@@ -157,7 +157,7 @@ mod tests {
                 contrast_after: number(4),
             };
             let expected: Vec<u8> = bytes.split(',').map(|text| text.parse().unwrap()).collect();
-            let mut image = picture();
+            let mut image = sample_image();
             distortion.apply(&mut image);
             assert_eq!(image.as_raw().len(), expected.len());
             let off = image.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b));
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn one_stream_gives_one_distortion() {
         let distorted = |counter| {
-            let mut image = picture();
+            let mut image = sample_image();
             let mut rng = stream(9, Purpose::Sample, counter);
             PhotometricDistortion::default().apply(&mut image, &mut rng);
             image

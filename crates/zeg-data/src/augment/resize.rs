@@ -1,11 +1,11 @@
-//! Resize: the picture keeps its ratio and is fitted into a box of random size.
+//! Resize: the image keeps its ratio and is fitted into a box of random size.
 
 use rand_chacha::ChaCha8Rng;
 use zeg_image::{LabelMap, RgbImage, fit_box, resize_bilinear, resize_nearest};
 
 use crate::chance::{below, uniform};
 
-/// Fits pictures into a box of random size (mmsegmentation's `Resize` with `ratio_range` and `keep_ratio`).
+/// Fits images into a box of random size (mmsegmentation's `Resize` with `ratio_range` and `keep_ratio`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Resize {
     /// Long and short side of the box at ratio 1.
@@ -15,17 +15,17 @@ pub struct Resize {
 }
 
 impl Resize {
-    /// The size, at least 1×1, that a picture of `width`×`height` is resized to.
+    /// The size, at least 1×1, that an image of `width`×`height` is resized to.
     pub fn draw(&self, width: usize, height: usize, rng: &mut ChaCha8Rng) -> (usize, usize) {
         let ratio = uniform(rng, self.ratio.0, self.ratio.1);
         let scaled = |side: usize| (side as f64 * ratio) as usize;
         let (long, short) = (scaled(self.base_scale.0), scaled(self.base_scale.1));
         let (width, height) = fit_box(width, height, long, short);
-        // A very long, thin picture would lose its short side.
+        // A very long, thin image would lose its short side.
         (width.max(1), height.max(1))
     }
 
-    /// Resizes picture and labels to one random size.
+    /// Resizes image and labels to one random size.
     pub fn apply(
         &self,
         image: &RgbImage,
@@ -37,9 +37,9 @@ impl Resize {
     }
 }
 
-/// Resizes pictures to a short side from a list (detectron2's `ResizeShortestEdge` with `choice`).
+/// Resizes images to a short side from a list (detectron2's `ResizeShortestEdge` with `choice`).
 ///
-/// detectron2 resizes with Pillow, which averages over all pixels where it makes a picture smaller; here it is bilinear
+/// detectron2 resizes with Pillow, which averages over all pixels where it makes an image smaller; here it is bilinear
 /// as everywhere else.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ShortSide {
@@ -47,12 +47,12 @@ pub struct ShortSide {
     pub base: usize,
     /// First and last entry of the list, in tenths.
     pub tenths: (usize, usize),
-    /// Longest side; a picture that would be longer becomes smaller.
+    /// Longest side; an image that would be longer becomes smaller.
     pub longest: usize,
 }
 
 impl ShortSide {
-    /// The size, at least 1×1, that a picture of `width`×`height` is resized to.
+    /// The size, at least 1×1, that an image of `width`×`height` is resized to.
     pub fn draw(&self, width: usize, height: usize, rng: &mut ChaCha8Rng) -> (usize, usize) {
         let (low, high) = self.tenths;
         let tenths = low + below(rng, high - low + 1);
@@ -63,7 +63,7 @@ impl ShortSide {
         (scaled(w), scaled(h))
     }
 
-    /// Resizes picture and labels to one random size.
+    /// Resizes image and labels to one random size.
     pub fn apply(
         &self,
         image: &RgbImage,
@@ -75,7 +75,7 @@ impl ShortSide {
     }
 }
 
-/// Resizes a picture bilinearly, and its labels to the nearest so that no class is invented.
+/// Resizes an image bilinearly, and its labels to the nearest so that no class is invented.
 pub fn resize_pair(
     image: &RgbImage,
     labels: &LabelMap,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::DataError;
 
-/// Largest side of a training sample, and of a picture resized on the way to it.
+/// Largest side of a training sample, and of an image resized on the way to it.
 const MAX_SIDE: usize = 16_384;
 
 /// How samples of any size become training samples of one size.
@@ -18,7 +18,7 @@ pub enum Preprocess {
     RandomCrop(RandomCrop),
     /// Resize to a short side from a list, crop, distort, flip, pad with grey: ZegFormer's pipeline.
     ShortSides(ShortSides),
-    /// Resize the whole picture to a square, without regard to its ratio; flip and distort only on request.
+    /// Resize the whole image to a square, without regard to its ratio; flip and distort only on request.
     Whole(Whole),
 }
 
@@ -26,7 +26,7 @@ pub enum Preprocess {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RandomCrop {
-    /// Long and short side of the box that a picture is fitted into, before the random ratio.
+    /// Long and short side of the box that an image is fitted into, before the random ratio.
     pub base_scale: (usize, usize),
     /// Lower and upper bound of the random ratio.
     pub ratio: (f64, f64),
@@ -62,7 +62,7 @@ pub struct ShortSides {
     pub base: usize,
     /// The shortest and the longest short side, in tenths of the base; every tenth between them is as likely.
     pub tenths: (usize, usize),
-    /// Longest side of a resized picture, in pixels.
+    /// Longest side of a resized image, in pixels.
     pub longest: usize,
     /// Width and height of the crop.
     pub crop: usize,
@@ -108,11 +108,11 @@ impl ShortSides {
     }
 }
 
-/// Settings of training on whole pictures.
+/// Settings of training on whole images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Whole {
-    /// Width and height of the resized picture.
+    /// Width and height of the resized image.
     pub size: usize,
     /// Probability of a horizontal flip; 0 and no distortion make the pipeline deterministic.
     pub flip: f64,

@@ -1,4 +1,4 @@
-//! The whole pipeline on a picture whose labels can be read off its colours.
+//! The whole pipeline on an image whose labels can be read off its colours.
 
 use proptest::prelude::*;
 use zeg_image::{IGNORE_LABEL, LabelMap, Normalization, PADDING_LABEL, RgbImage};
@@ -78,7 +78,7 @@ proptest! {
         let sides = ShortSides { base: 128, longest: 512, crop: 128, photometric: false, ..ShortSides::default() };
         let pipeline = Pipeline::new(Preprocess::ShortSides(sides), PLAIN).unwrap();
         let made = pipeline.apply(sample(width, height), &mut stream(0, Purpose::Sample, draw));
-        prop_assert!(count_aligned(&made, 128, 128) > 500); // grey around the picture, as the reference has it
+        prop_assert!(count_aligned(&made, 128, 128) > 500); // grey around the image, as the reference has it
         let whole = Whole { size: 96, flip: 0.5, photometric: false };
         let pipeline = Pipeline::new(Preprocess::Whole(whole), PLAIN).unwrap();
         let made = pipeline.apply(sample(width, height), &mut stream(0, Purpose::Sample, draw));
@@ -100,7 +100,7 @@ fn one_stream_gives_one_sample() {
 }
 
 #[test]
-fn whole_pictures_do_not_depend_on_chance_by_default() {
+fn whole_images_do_not_depend_on_chance_by_default() {
     let settings = Preprocess::Whole(Whole::default());
     let pipeline = Pipeline::new(settings, Normalization::IMAGENET).unwrap();
     let made = |draw| pipeline.apply(sample(300, 200), &mut stream(0, Purpose::Sample, draw));

@@ -94,17 +94,17 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
             );
             continue;
         }
-        let pictures = find::files(&images, ".jpg")?;
+        let image_files = find::files(&images, ".jpg")?;
         let masks = find::files(&annotations, ".png")?;
         let mut without = Vec::new();
-        for (id, picture) in &pictures {
+        for (id, image) in &image_files {
             let Some(mask) = masks.get(id) else {
                 without.push(format!("{id}.png"));
                 continue;
             };
             plan.tasks.push(Task::place(
                 Path::new("images").join(split).join(format!("{id}.jpg")),
-                picture,
+                image,
             ));
             plan.tasks.push(Task::labels(
                 Path::new("annotations")
@@ -112,14 +112,14 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
                     .join(format!("{id}.png")),
                 (mask, Form::Index),
                 &rule,
-                picture,
+                image,
             ));
         }
-        plan.split(split, pictures.len() - without.len());
+        plan.split(split, image_files.len() - without.len());
         plan.note_missing(
             format!("label maps of {split}"),
             &without,
-            "those pictures are left out",
+            "those images are left out",
         );
     }
     let names = root.join("objectInfo150.txt");

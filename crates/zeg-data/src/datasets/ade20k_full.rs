@@ -78,7 +78,7 @@ fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
 /// A line a class: object index, train id, names. Source: `datasets/prepare_ade20k_full_sem_seg.py` of MaskFormer.
 const IDS: &str = include_str!("../../assets/ade20k_full_ids.txt");
 const SEGMENTS: &str = "_seg.png";
-/// How deep pictures lie below a split: `<group>/<scene>`, or one more.
+/// How deep images lie below a split: `<group>/<scene>`, or one more.
 const DEPTH: usize = 6;
 
 /// Object indices and the classes they are.
@@ -104,9 +104,9 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
     let rule = Arc::new(rule);
     for split in ["training", "validation"] {
         let folder = root.join("images/ADE").join(split);
-        let mut pictures = BTreeMap::new();
+        let mut image_files = BTreeMap::new();
         if folder.is_dir() {
-            collect(&folder, DEPTH, &mut pictures)?;
+            collect(&folder, DEPTH, &mut image_files)?;
         } else {
             plan.note_missing(
                 format!("split {split}"),
@@ -116,8 +116,8 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
         }
         let mut without = Vec::new();
         let mut count = 0;
-        for (id, picture) in &pictures {
-            let segments = picture.with_file_name(format!("{id}{SEGMENTS}"));
+        for (id, image) in &image_files {
+            let segments = image.with_file_name(format!("{id}{SEGMENTS}"));
             if !segments.is_file() {
                 without.push(format!("{id}{SEGMENTS}"));
                 continue;
@@ -127,8 +127,8 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
                 to: Path::new("images_detectron2")
                     .join(split)
                     .join(format!("{id}.jpg")),
-                work: Work::Picture {
-                    from: picture.clone(),
+                work: Work::Image {
+                    from: image.clone(),
                 },
             });
             plan.tasks.push(Task {
@@ -139,7 +139,7 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
                     from: segments,
                     form: Form::AdeColours,
                     rule: Arc::clone(&rule),
-                    picture: picture.clone(),
+                    image: image.clone(),
                     size: LabelSize::Shrunk,
                 },
             });
@@ -148,17 +148,17 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
         plan.note_missing(
             format!("label maps of {split}"),
             &without,
-            "those pictures are left out",
+            "those images are left out",
         );
     }
     Ok(())
 }
 
-/// The pictures below a folder by their names; each name may occur once, since they all go to one folder.
+/// The images below a folder by their names; each name may occur once, since they all go to one folder.
 fn collect(
     folder: &Path,
     depth: usize,
-    pictures: &mut BTreeMap<String, PathBuf>,
+    image_files: &mut BTreeMap<String, PathBuf>,
 ) -> Result<(), PrepareError> {
     let unreadable = |source| PrepareError::unreadable(folder, source);
     for entry in fs::read_dir(folder).map_err(unreadable)? {
@@ -169,16 +169,16 @@ fn collect(
         };
         let path = entry.path();
         if let Some(id) = name.strip_suffix(".jpg") {
-            if let Some(first) = pictures.insert(id.to_owned(), path.clone()) {
+            if let Some(first) = image_files.insert(id.to_owned(), path.clone()) {
                 return Err(PrepareError::SameName {
                     first,
                     second: path,
                 });
             }
         } else if depth > 0 && !name.contains('.') && path.is_dir() {
-            // Beside each picture lies a folder of its masks, `ADE_train_…`, which holds no pictures.
+            // Beside each image lies a folder of its masks, `ADE_train_…`, which holds no images.
             if !name.starts_with("ADE_") {
-                collect(&path, depth - 1, pictures)?;
+                collect(&path, depth - 1, image_files)?;
             }
         }
     }

@@ -85,7 +85,7 @@ const CLASS_IDS: [u16; 19] = [
     7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33,
 ];
 const LAST_ID: u16 = 33;
-const PICTURE: &str = "_leftImg8bit.png";
+const IMAGE: &str = "_leftImg8bit.png";
 const IDS: &str = "_gtFine_labelIds.png";
 const TRAIN_IDS: &str = "_gtFine_labelTrainIds.png";
 
@@ -97,7 +97,7 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
         return Err(plan.not_found(&["leftImg8bit/{train,val}", "gtFine/{train,val}"]));
     };
     plan.findings
-        .push(format!("pictures at {}", images.display()));
+        .push(format!("images at {}", images.display()));
     plan.findings
         .push(format!("label maps at {}", labels.display()));
     let pairs = CLASS_IDS.into_iter().zip(0..);
@@ -112,11 +112,11 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
     );
     let done_rule = Arc::new(Rule::identity(TITLE, "train ids 0..=18 and 255", 18));
     for split in ["train", "val"] {
-        let pictures = files_of_cities(&images.join(split), PICTURE)?;
+        let image_files = files_of_cities(&images.join(split), IMAGE)?;
         let ids = files_of_cities(&labels.join(split), IDS)?;
         let done = files_of_cities(&labels.join(split), TRAIN_IDS)?;
         let mut without = Vec::new();
-        for (id, picture) in &pictures {
+        for (id, image) in &image_files {
             let (mask, rule) = match (ids.get(id), done.get(id)) {
                 (Some(mask), _) => (mask, &ids_rule),
                 (None, Some(mask)) => (mask, &done_rule),
@@ -128,8 +128,8 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
             plan.tasks.push(Task::place(
                 Path::new("leftImg8bit")
                     .join(split)
-                    .join(format!("{id}{PICTURE}")),
-                picture,
+                    .join(format!("{id}{IMAGE}")),
+                image,
             ));
             plan.tasks.push(Task::labels(
                 Path::new("gtFine")
@@ -137,22 +137,22 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
                     .join(format!("{id}{TRAIN_IDS}")),
                 (mask, Form::Index),
                 rule,
-                picture,
+                image,
             ));
         }
-        plan.split(split, pictures.len() - without.len());
+        plan.split(split, image_files.len() - without.len());
         plan.note_missing(
             format!("label maps of {split}"),
             &without,
-            "those pictures are left out",
+            "those images are left out",
         );
         let alone: Vec<String> = ids
             .keys()
-            .filter(|id| !pictures.contains_key(*id))
-            .map(|id| format!("{id}{PICTURE}"))
+            .filter(|id| !image_files.contains_key(*id))
+            .map(|id| format!("{id}{IMAGE}"))
             .collect();
         plan.note_missing(
-            format!("pictures of {split}"),
+            format!("images of {split}"),
             &alone,
             "those label maps are left out",
         );

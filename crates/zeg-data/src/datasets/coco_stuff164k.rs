@@ -52,7 +52,7 @@ const ROOTS: [&str; 4] = ["", "coco_stuff164k", "coco-stuff164k", "coco"];
 /// - `given`: the folder that holds `images` and `annotations`, or the one that holds it
 /// - `split`: `train`, `val`, or the path of a text file with one id a line
 ///
-/// The samples are the pictures of `images/<split>2017`, sorted by name; the label map of `a.jpg` is
+/// The samples are the images of `images/<split>2017`, sorted by name; the label map of `a.jpg` is
 /// `annotations/<split>2017/a_labelTrainIds.png`. A folder of unconverted label maps is a defect.
 fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
     let root = find_root(TITLE, given, &ROOTS, &["images", "annotations"])?;
@@ -107,7 +107,7 @@ fn train_ids() -> impl Iterator<Item = (u16, u16)> {
     (0..=LAST_ID).filter(|id| !UNUSED_IDS.contains(id)).zip(0..)
 }
 
-/// Plans what is made of a download: train2017 and val2017 with pictures, and the same with the label maps of
+/// Plans what is made of a download: train2017 and val2017 with images, and the same with the label maps of
 /// stuffthingmaps_trainval2017.zip.
 fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
     let pairs = train_ids().chain([(IGNORE_BYTE, IGNORE_LABEL)]);
@@ -158,21 +158,21 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
         ));
         let Some(images) = images else {
             plan.note_missing(
-                format!("pictures of {split}"),
+                format!("images of {split}"),
                 &[format!("{name}/*.jpg ({name}.zip)")],
                 "the split cannot be opened",
             );
             continue;
         };
-        let pictures = find::files(&images, ".jpg")?;
+        let image_files = find::files(&images, ".jpg")?;
         plan.findings.push(format!(
-            "{} pictures of {split} at {}",
-            pictures.len(),
+            "{} images of {split} at {}",
+            image_files.len(),
             images.display()
         ));
         let mut without = Vec::new();
         let mut count = 0;
-        for (id, picture) in &pictures {
+        for (id, image) in &image_files {
             let Some(mask) = masks.get(id) else {
                 without.push(format!("{id}.png"));
                 continue;
@@ -180,7 +180,7 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
             count += 1;
             plan.tasks.push(Task::place(
                 Path::new("images").join(&name).join(format!("{id}.jpg")),
-                picture,
+                image,
             ));
             plan.tasks.push(Task::labels(
                 Path::new("annotations")
@@ -188,21 +188,21 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
                     .join(format!("{id}{SUFFIX}")),
                 (mask, Form::Index),
                 rule,
-                picture,
+                image,
             ));
         }
         plan.note_missing(
-            format!("label maps of pictures of {split}"),
+            format!("label maps of images of {split}"),
             &without,
-            "those pictures are left out",
+            "those images are left out",
         );
         let alone: Vec<String> = masks
             .keys()
-            .filter(|id| !pictures.contains_key(*id))
+            .filter(|id| !image_files.contains_key(*id))
             .map(|id| format!("{id}.jpg"))
             .collect();
         plan.note_missing(
-            format!("pictures of label maps of {split}"),
+            format!("images of label maps of {split}"),
             &alone,
             "those label maps are left out",
         );

@@ -69,9 +69,9 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
         return Err(plan.not_found(&["VOC2010/JPEGImages"]));
     };
     plan.findings.push(format!("VOC 2010 at {}", voc.display()));
-    let pictures = find::files(&voc.join("JPEGImages"), ".jpg")?;
+    let image_files = find::files(&voc.join("JPEGImages"), ".jpg")?;
     if let Some(json) = tree.file("trainval_merged.json") {
-        plan_json(plan, &json, &pictures)?;
+        plan_json(plan, &json, &image_files)?;
         return Ok(());
     }
     let masks = find_masks(tree, &voc, plan)?.ok_or_else(|| {
@@ -82,18 +82,18 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
             "59_context_labels/*.png",
         ])
     })?;
-    plan_files(plan, tree, &voc, &pictures, &masks)?;
+    plan_files(plan, tree, &voc, &image_files, &masks)?;
     Ok(())
 }
 
 fn find_voc(tree: &Tree) -> Option<PathBuf> {
-    let has_pictures = |folder: &&Path| folder.join("JPEGImages").is_dir();
-    let named = tree.named("VOC2010").find(has_pictures);
+    let has_images = |folder: &&Path| folder.join("JPEGImages").is_dir();
+    let named = tree.named("VOC2010").find(has_images);
     named
         .or_else(|| {
             let mut other = tree.all(|folder| {
                 let name = folder.file_name().map(|name| name.to_string_lossy());
-                has_pictures(&folder) && !name.is_some_and(|name| name.starts_with("VOC20"))
+                has_images(&folder) && !name.is_some_and(|name| name.starts_with("VOC20"))
             });
             other.next()
         })
@@ -104,18 +104,18 @@ fn find_voc(tree: &Tree) -> Option<PathBuf> {
 fn plan_json(
     plan: &mut Plan,
     json: &Path,
-    pictures: &BTreeMap<String, PathBuf>,
+    image_files: &BTreeMap<String, PathBuf>,
 ) -> Result<(), PrepareError> {
     let index = detail::index(json)?;
     plan.findings.push(format!(
-        "{}: run lengths of the 459 ids for {} of {} pictures listed",
+        "{}: run lengths of the 459 ids for {} of {} images listed",
         json.display(),
         index.bytes.len(),
         index.images.len()
     ));
     let mut images = Vec::new();
     let mut splits: BTreeMap<&'static str, BTreeSet<String>> = BTreeMap::new();
-    let (mut no_picture, mut no_mask) = (Vec::new(), Vec::new());
+    let (mut no_image, mut no_mask) = (Vec::new(), Vec::new());
     let mut seen = BTreeSet::new();
     for image in &index.images {
         let split = match image.phase.as_str() {
@@ -127,8 +127,8 @@ fn plan_json(
             .file_name
             .strip_suffix(".jpg")
             .unwrap_or(&image.file_name);
-        let Some((stem, picture)) = pictures.get_key_value(stem) else {
-            no_picture.push(image.file_name.clone());
+        let Some((stem, image_file)) = image_files.get_key_value(stem) else {
+            no_image.push(image.file_name.clone());
             continue;
         };
         let Some(&bytes) = index.bytes.get(&image.id) else {
@@ -141,26 +141,26 @@ fn plan_json(
         }
         plan.tasks.push(Task::place(
             Path::new("JPEGImages").join(format!("{stem}.jpg")),
-            picture,
+            image_file,
         ));
         images.push(DetailImage {
             to: Path::new(MASKS).join(format!("{stem}.png")),
             id: image.id,
             stem: stem.clone(),
-            picture: picture.clone(),
+            image_path: image_file.clone(),
             bytes,
             json: json.into(),
         });
     }
     plan.note_missing(
-        "pictures (JPEGImages)",
-        &no_picture,
+        "images (JPEGImages)",
+        &no_image,
         "they are left out of the splits",
     );
     plan.note_missing(
         "masks in the JSON",
         &no_mask,
-        "those pictures are left out of the splits",
+        "those images are left out of the splits",
     );
     plan.detail = Some(Detail {
         json: json.into(),
@@ -176,7 +176,7 @@ fn plan_files(
     plan: &mut Plan,
     tree: &Tree,
     voc: &Path,
-    pictures: &BTreeMap<String, PathBuf>,
+    image_files: &BTreeMap<String, PathBuf>,
     masks: &Masks,
 ) -> Result<(), PrepareError> {
     let has_list =
@@ -188,7 +188,7 @@ fn plan_files(
         .chain([voc.join("ImageSets/Main")]);
     let lists: Option<PathBuf> = lists.into_iter().find(has_list);
     let mut splits: BTreeMap<&'static str, BTreeSet<String>> = BTreeMap::new();
-    let (mut no_picture, mut no_mask) = (Vec::new(), 0);
+    let (mut no_image, mut no_mask) = (Vec::new(), 0);
     if let Some(lists) = &lists {
         plan.findings.push(format!("splits at {}", lists.display()));
         for split in ["train", "val"] {
@@ -199,14 +199,14 @@ fn plan_files(
             for id in find::read_ids(&list)? {
                 if !masks.files.contains_key(&id) {
                     no_mask += 1;
-                } else if pictures.contains_key(&id) {
+                } else if image_files.contains_key(&id) {
                     splits.entry(split).or_default().insert(id);
                 }
             }
         }
         if no_mask > 0 {
             plan.findings.push(format!(
-                "{no_mask} pictures of these lists have no mask and are left out"
+                "{no_mask} images of these lists have no mask and are left out"
             ));
         }
     } else {
@@ -217,26 +217,22 @@ fn plan_files(
         );
     }
     for (id, mask) in &masks.files {
-        let Some(picture) = pictures.get(id) else {
-            no_picture.push(format!("{id}.jpg"));
+        let Some(image_file) = image_files.get(id) else {
+            no_image.push(format!("{id}.jpg"));
             continue;
         };
         plan.tasks.push(Task::place(
             Path::new("JPEGImages").join(format!("{id}.jpg")),
-            picture,
+            image_file,
         ));
         plan.tasks.push(Task::labels(
             Path::new(MASKS).join(format!("{id}.png")),
             (mask, masks.form),
             &masks.rule,
-            picture,
+            image_file,
         ));
     }
-    plan.note_missing(
-        "pictures (JPEGImages)",
-        &no_picture,
-        "those masks are left out",
-    );
+    plan.note_missing("images (JPEGImages)", &no_image, "those masks are left out");
     add_splits(plan, splits);
     Ok(())
 }

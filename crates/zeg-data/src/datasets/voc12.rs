@@ -65,7 +65,7 @@ const ROOTS: [&str; 3] = ["", "VOC2012", "VOCdevkit/VOC2012"];
 /// - `split`: the name of a list in `ImageSets/Segmentation` (`train`, `val`, …), `train_aug` for `train` and
 ///   `aug` together, or the path of any text file with one id a line
 ///
-/// Label maps come from `SegmentationClass`; pictures that have none there take theirs from `SegmentationClassAug`.
+/// Label maps come from `SegmentationClass`; images that have none there take theirs from `SegmentationClassAug`.
 fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
     let root = find_root(TITLE, given, &ROOTS, &[LISTS])?;
     let place = Place::new(
@@ -87,7 +87,7 @@ fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
     let (train, aug) = (listed.file("train"), listed.file("aug"));
     if joined && !listed.file(split).is_file() && train.is_file() && aug.is_file() {
         let mut found = read_split(&train, IdForm::Name)?;
-        // Some copies of aug.txt repeat pictures of train.txt; the union counts each once.
+        // Some copies of aug.txt repeat images of train.txt; the union counts each once.
         let known: HashSet<String> = found.ids.iter().cloned().collect();
         let more = read_split(&aug, IdForm::Name)?;
         found
@@ -170,7 +170,7 @@ fn find_voc(tree: &Tree) -> Option<PathBuf> {
 
 /// The masks beyond VOC's own.
 struct Augmented {
-    /// All pictures that have one, or that SBD lists.
+    /// All images that have one, or that SBD lists.
     ids: BTreeSet<String>,
     masks: SbdMasks,
 }
@@ -178,8 +178,8 @@ struct Augmented {
 struct SbdMasks {
     files: BTreeMap<String, PathBuf>,
     form: Form,
-    /// Pictures that come with the masks.
-    pictures: BTreeMap<String, PathBuf>,
+    /// Images that come with the masks.
+    image_files: BTreeMap<String, PathBuf>,
 }
 
 impl SbdMasks {
@@ -187,7 +187,7 @@ impl SbdMasks {
         Self {
             files: BTreeMap::new(),
             form: SBD_MASK,
-            pictures: BTreeMap::new(),
+            image_files: BTreeMap::new(),
         }
     }
 }
@@ -217,7 +217,7 @@ fn find_augmented(
         }
         let images = sbd.join("img");
         plan.findings.push(format!(
-            "SBD at {}: {} masks in MATLAB files (GTcls.Segmentation), {} pictures listed",
+            "SBD at {}: {} masks in MATLAB files (GTcls.Segmentation), {} images listed",
             sbd.display(),
             files.len(),
             ids.len()
@@ -227,7 +227,7 @@ fn find_augmented(
             masks: SbdMasks {
                 files,
                 form: SBD_MASK,
-                pictures: find::files_if_any(&images, ".jpg")?,
+                image_files: find::files_if_any(&images, ".jpg")?,
             },
         }));
     }
@@ -255,12 +255,12 @@ fn find_augmented(
         masks: SbdMasks {
             files,
             form: Form::IndexOrVocColours,
-            pictures: BTreeMap::new(),
+            image_files: BTreeMap::new(),
         },
     }))
 }
 
-/// A task for every picture and every mask that is there, a note for every one that is not.
+/// A task for every image and every mask that is there, a note for every one that is not.
 fn add_files(
     plan: &mut Plan,
     voc: &Path,
@@ -268,25 +268,27 @@ fn add_files(
     masks: &SbdMasks,
 ) -> Result<(), PrepareError> {
     let rule = Arc::new(Rule::identity(DOWNLOAD, "0..=20 and 255", 20));
-    let mut pictures = find::files_if_any(&voc.join("JPEGImages"), ".jpg")?;
-    for (id, path) in &masks.pictures {
-        pictures.entry(id.clone()).or_insert_with(|| path.clone());
+    let mut image_files = find::files_if_any(&voc.join("JPEGImages"), ".jpg")?;
+    for (id, path) in &masks.image_files {
+        image_files
+            .entry(id.clone())
+            .or_insert_with(|| path.clone());
     }
     let own = find::files_if_any(&voc.join("SegmentationClass"), ".png")?;
-    let (mut no_picture, mut no_mask, mut no_aug_mask) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut no_image, mut no_mask, mut no_aug_mask) = (Vec::new(), Vec::new(), Vec::new());
     let own_ids = train.iter().chain(val).map(|id| (id, false));
     let mut seen = BTreeSet::new();
     for (id, is_aug) in own_ids.chain(aug.iter().map(|id| (id, true))) {
         if !seen.insert(id) {
-            continue; // lists may repeat a picture; two threads must not make one file
+            continue; // lists may repeat an image; two threads must not make one file
         }
-        let Some(picture) = pictures.get(id) else {
-            no_picture.push(id.clone());
+        let Some(image) = image_files.get(id) else {
+            no_image.push(id.clone());
             continue;
         };
         plan.tasks.push(Task::place(
             Path::new("JPEGImages").join(format!("{id}.jpg")),
-            picture,
+            image,
         ));
         let (folder, mask, form) = if is_aug {
             ("SegmentationClassAug", masks.files.get(id), masks.form)
@@ -298,15 +300,15 @@ fn add_files(
                 Path::new(folder).join(format!("{id}.png")),
                 (mask, form),
                 &rule,
-                picture,
+                image,
             )),
             None if is_aug => no_aug_mask.push(id.clone()),
             None => no_mask.push(id.clone()),
         }
     }
     plan.note_missing(
-        "pictures (JPEGImages)",
-        &no_picture,
+        "images (JPEGImages)",
+        &no_image,
         "their splits cannot be opened",
     );
     plan.note_missing(

@@ -14,15 +14,15 @@ pub(super) struct Collector(Mutex<Seen>);
 /// Everything seen.
 #[derive(Default)]
 pub(super) struct Seen {
-    /// Count and first examples of every finding, by the position of the picture in the list.
+    /// Count and first examples of every finding, by the position of the image in the list.
     pub(super) findings: BTreeMap<Code, (usize, BTreeMap<usize, String>)>,
-    /// Pixels of every class, and pictures that have any.
+    /// Pixels of every class, and images that have any.
     pub(super) classes: Vec<(u64, u64)>,
     /// Pixels of no class.
     pub(super) ignored: u64,
     /// What label files store, over all files.
     pub(super) values: Values,
-    /// Size and hash of every picture, with its position in the list.
+    /// Size and hash of every image, with its position in the list.
     pub(super) hashes: Vec<(u64, u64, usize)>,
 }
 
@@ -68,12 +68,12 @@ impl Collector {
         }))
     }
 
-    /// Notes a finding about the picture at `position` of the list.
+    /// Notes a finding about the image at `position` of the list.
     pub(super) fn add(&self, code: Code, position: usize, example: impl Into<String>) {
         self.with(|seen| seen.add(code, position, example));
     }
 
-    /// Notes a picture's content.
+    /// Notes an image's content.
     pub(super) fn add_hash(&self, size: u64, hash: u64, position: usize) {
         self.with(|seen| seen.hashes.push((size, hash, position)));
     }
@@ -81,9 +81,9 @@ impl Collector {
     /// Adds what a label file holds.
     pub(super) fn add_counts(&self, counted: &Counted) {
         self.with(|seen| {
-            for ((pixels, pictures), &more) in seen.classes.iter_mut().zip(&counted.classes) {
+            for ((pixels, images), &more) in seen.classes.iter_mut().zip(&counted.classes) {
                 *pixels += more;
-                *pictures += u64::from(more > 0);
+                *images += u64::from(more > 0);
             }
             seen.ignored += counted.ignored;
             seen.values.add(&counted.values);
@@ -106,7 +106,7 @@ impl Seen {
     pub(super) fn add(&mut self, code: Code, position: usize, example: impl Into<String>) {
         let (count, examples) = self.findings.entry(code).or_default();
         *count += 1;
-        // A picture has two files, and a file may have two faults of a kind.
+        // An image has two files, and a file may have two faults of a kind.
         let mut place = 2 * position;
         if examples.contains_key(&place) {
             place += 1;

@@ -1,4 +1,4 @@
-//! One picture and its label file: do they exist, decode, fit together, and hold what they should?
+//! One image and its label file: do they exist, decode, fit together, and hold what they should?
 
 use std::fs;
 use std::hash::{DefaultHasher, Hasher};
@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use zeg_image::source::MAX_FILE_BYTES;
-use zeg_image::{ColourModel, ImageError, decode_rgb_bytes, picture_header};
+use zeg_image::{ColourModel, ImageError, decode_rgb_bytes, image_header};
 
 use super::collector::Collector;
 use super::finding::Code;
@@ -18,7 +18,7 @@ pub(super) fn examine_existence(patient: &Patient, index: usize, collector: &Col
         return;
     };
     for (path, code) in [
-        (&item.image, Code::MissingPicture),
+        (&item.image, Code::MissingImage),
         (&item.labels, Code::MissingLabels),
     ] {
         if !path.is_file() {
@@ -32,18 +32,18 @@ pub(super) fn examine(patient: &Patient, index: usize, collector: &Collector) {
     let Some(item) = patient.dataset.items.get(index) else {
         return;
     };
-    let picture = examine_picture(patient, &item.image, index, collector);
+    let decoded_image = examine_image(patient, &item.image, index, collector);
     let labels = examine_labels(patient, &item.labels, index, collector);
-    if let (Some(picture), Some(labels)) = (picture, labels)
-        && picture.upright != labels
+    if let (Some(decoded_image), Some(labels)) = (decoded_image, labels)
+        && decoded_image.upright != labels
     {
         let (name, label_name) = (patient.name(&item.image), patient.name(&item.labels));
-        let turned = if picture.stored == labels {
+        let turned = if decoded_image.stored == labels {
             ", before the turn that its EXIF note asks for"
         } else {
             ""
         };
-        let (width, height) = picture.upright;
+        let (width, height) = decoded_image.upright;
         let text = format!(
             "{name} is {width}×{height}, {label_name} is {}×{}{turned}",
             labels.0, labels.1
@@ -52,13 +52,13 @@ pub(super) fn examine(patient: &Patient, index: usize, collector: &Collector) {
     }
 }
 
-/// Sizes of a picture.
+/// Sizes of an image.
 struct Sizes {
     stored: (usize, usize),
     upright: (usize, usize),
 }
 
-fn examine_picture(
+fn examine_image(
     patient: &Patient,
     path: &Path,
     index: usize,
@@ -68,17 +68,17 @@ fn examine_picture(
     let bytes = read(
         patient,
         path,
-        (Code::MissingPicture, Code::UnreadablePicture),
+        (Code::MissingImage, Code::UnreadableImage),
         index,
         collector,
     )?;
-    let decoded = picture_header(&bytes, path)
-        .and_then(|header| Ok((header, decode_rgb_bytes(&bytes, path)?)));
-    let (header, picture) = match decoded {
+    let decoded =
+        image_header(&bytes, path).and_then(|header| Ok((header, decode_rgb_bytes(&bytes, path)?)));
+    let (header, decoded_image) = match decoded {
         Ok(decoded) => decoded,
         Err(error) => {
             let text = format!("{name}: {}", reason(&error, path));
-            collector.add(Code::UnreadablePicture, index, text);
+            collector.add(Code::UnreadableImage, index, text);
             return None;
         }
     };
@@ -92,12 +92,15 @@ fn examine_picture(
     }
     match header.colours {
         ColourModel::Rgb => {}
-        ColourModel::Grey => collector.add(Code::GreyPicture, index, name),
-        ColourModel::Cmyk => collector.add(Code::CmykPicture, index, name),
+        ColourModel::Grey => collector.add(Code::GreyImage, index, name),
+        ColourModel::Cmyk => collector.add(Code::CmykImage, index, name),
     }
     Some(Sizes {
         stored: header.stored,
-        upright: (picture.width() as usize, picture.height() as usize),
+        upright: (
+            decoded_image.width() as usize,
+            decoded_image.height() as usize,
+        ),
     })
 }
 

@@ -34,7 +34,7 @@ pub struct Finding {
     pub code: Code,
     /// What was found, with the first file and value.
     pub message: String,
-    /// How many files, pictures, lines or classes it concerns.
+    /// How many files, images, lines or classes it concerns.
     pub count: usize,
     /// The first few of them.
     pub examples: Vec<String>,
@@ -95,9 +95,9 @@ codes! {
     UnconvertedLabels "unconverted-labels" Error
         "label maps that were not converted; the first of them"
         "Make the *_labelTrainIds.png from the files of the download.";
-    /// Pictures do not exist.
-    MissingPicture "missing-picture" Error
-        "pictures that do not exist ({})"
+    /// Images do not exist.
+    MissingImage "missing-image" Error
+        "images that do not exist ({})"
         "Unpack the data set completely, or take the ids out of the list.";
     /// Label files do not exist.
     MissingLabels "missing-labels" Error
@@ -107,21 +107,21 @@ codes! {
     CaseMismatch "case-mismatch" Error
         "files whose names differ in upper and lower case only ({})"
         "Rename the files: names are told apart by case on most systems.";
-    /// Pictures of training and of scoring are the same.
+    /// Images of training and of scoring are the same.
     TrainValOverlap "train-val-overlap" Error
         "ids that stand in a split for training and in one for scoring ({})"
-        "Take them out of the training list; scores on pictures that were trained on say nothing.";
+        "Take them out of the training list; scores on images that were trained on say nothing.";
     /// An id stands twice in the list.
     RepeatedId "repeated-id" Error
         "repeated ids in the list ({})"
-        "Keep one line of each; a repeated picture counts twice.";
+        "Keep one line of each; a repeated image counts twice.";
     /// Files without a byte.
     EmptyFile "empty-file" Error
         "files of zero bytes ({})"
         "Copy or download them again; a full disk or a broken transfer leaves such files.";
-    /// A picture cannot be decoded.
-    UnreadablePicture "unreadable-picture" Error
-        "pictures that cannot be decoded ({})"
+    /// An image cannot be decoded.
+    UnreadableImage "unreadable-image" Error
+        "images that cannot be decoded ({})"
         "Download them again; compare their sizes with the original.";
     /// A label file cannot be decoded.
     UnreadableLabels "unreadable-labels" Error
@@ -155,18 +155,18 @@ codes! {
     MaskBelowThreshold "mask-below-threshold" Error
         "masks that hold other values than 0, but none that reaches the threshold ({})"
         "Set `threshold = 1` for masks of 0 and 1.";
-    /// Picture and labels differ in size.
+    /// Image and labels differ in size.
     SizeMismatch "size-mismatch" Error
-        "pairs of which picture and labels differ in size ({})"
+        "pairs of which image and labels differ in size ({})"
         "Take both from the same download, or resize the labels with nearest neighbour.";
     /// A split that is not whole.
     NotTheOfficialSplit "not-the-official-split" Warning
         "the split is not the official one"
-        "Complete it, or say beside every score how many pictures it is of.";
+        "Complete it, or say beside every score how many images it is of.";
     /// Labels that seem to be one too low or too high.
     ShiftedLabels "shifted-labels" Warning
         "labels look shifted by one"
-        "Compare a label map with its picture; choose the class list with or without background that fits.";
+        "Compare a label map with its image; choose the class list with or without background that fits.";
     /// No border where there should be one.
     NoBorder "no-border" Warning
         "hardly a label map has the value 255, which marks the borders of objects in this data set"
@@ -174,23 +174,23 @@ codes! {
     /// Nothing is labelled.
     AllIgnored "all-ignored" Warning
         "label files without a single pixel of a class ({})"
-        "Such pictures take part in nothing; take them out, or look whether their labels are those of the picture.";
+        "Such images take part in nothing; take them out, or look whether their labels are those of the image.";
     /// Masks that are neither black nor white.
     GreyMask "grey-mask" Warning
         "masks with many pixels that are neither dark nor bright ({})"
         "Look at the masks: they may be blurred, or hold probabilities; choose the threshold on purpose.";
-    /// Pictures with a note to be turned.
+    /// Images with a note to be turned.
     ExifRotation "exif-rotation" Warning
-        "pictures that their EXIF note turns by a quarter ({})"
+        "images that their EXIF note turns by a quarter ({})"
         "Other programs may not turn them; store them upright, with labels of the same orientation.";
     /// Files of the same content.
-    SamePicture "same-picture" Warning
-        "pictures with the content of another ({})"
+    SameImage "same-image" Warning
+        "images with the content of another ({})"
         "Keep one of each; if they stand in different splits, scores are too good.";
-    /// Label files that belong to no picture.
+    /// Label files that belong to no image.
     OrphanLabels "orphan-labels" Warning
-        "label files without a picture ({})"
-        "Unpack the pictures completely, or remove the label files.";
+        "label files without an image ({})"
+        "Unpack the images completely, or remove the label files.";
     /// No unseen class occurs.
     NoUnseenPixels "no-unseen-pixels" Warning
         "no pixel has an unseen class"
@@ -202,14 +202,14 @@ codes! {
     /// Label files of one value.
     OneValue "one-value" Note
         "label files with one class everywhere ({})"
-        "Expected for pictures without an object; otherwise look at them.";
-    /// Pictures without colour.
-    GreyPicture "grey-picture" Note
-        "pictures without colour ({})"
+        "Expected for images without an object; otherwise look at them.";
+    /// Images without colour.
+    GreyImage "grey-image" Note
+        "images without colour ({})"
         "They are read with three equal channels.";
-    /// Pictures in printing colours.
-    CmykPicture "cmyk-picture" Note
-        "pictures in CMYK ({})"
+    /// Images in printing colours.
+    CmykImage "cmyk-image" Note
+        "images in CMYK ({})"
         "They are converted to RGB; other programs may give other colours.";
     /// Indices with and without a palette.
     MixedStorage "mixed-storage" Note
@@ -217,7 +217,7 @@ codes! {
         "Harmless here; it may show that they come from two sources.";
     /// A part was looked into.
     Limited "limited" Note
-        "the contents of {} pictures were not examined"
+        "the contents of {} images were not examined"
         "Examine the rest before a long run.";
 }
 

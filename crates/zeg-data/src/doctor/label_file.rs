@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use zeg_base::hex;
-use zeg_image::{ColourModel, IGNORE_LABEL, LabelMap, RgbImage, picture_header};
+use zeg_image::{ColourModel, IGNORE_LABEL, LabelMap, RgbImage, image_header};
 
 use super::Patient;
 use super::collector::{Collector, Counted, Values};
@@ -45,7 +45,7 @@ pub(super) fn examine(
             file.count_values(labels);
             file.note_storage(bytes, path);
         }
-        Stored::Colours(picture) => file.count_colours(picture),
+        Stored::Colours(image) => file.count_colours(image),
     }
     file.finish();
 }
@@ -193,10 +193,10 @@ impl LabelFile<'_> {
         }
     }
 
-    fn count_colours(&mut self, picture: &RgbImage) {
+    fn count_colours(&mut self, image: &RgbImage) {
         let classes = self.patient.dataset.classes.len();
         let mut illegal: BTreeMap<[u8; 3], u64> = BTreeMap::new();
-        let pixels = picture.as_raw().as_chunks::<3>().0;
+        let pixels = image.as_raw().as_chunks::<3>().0;
         // Neighbours are mostly of one colour: a run is looked up once.
         for run in pixels.chunk_by(|a, b| a == b) {
             let (Some(&colour), length) = (run.first(), run.len() as u64) else {
@@ -242,7 +242,7 @@ impl LabelFile<'_> {
         ) {
             return;
         }
-        let storage = match picture_header(bytes, path) {
+        let storage = match image_header(bytes, path) {
             Ok(header) if header.colours == ColourModel::Grey => "grey",
             _ => "palette",
         };

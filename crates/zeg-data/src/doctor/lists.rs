@@ -42,15 +42,15 @@ fn defects(patient: &Patient, collector: &Collector) {
     }
 }
 
-/// Is this as many pictures as the published results are of?
+/// Is this as many images as the published results are of?
 fn official_count(patient: &Patient, collector: &Collector) {
     let Some(official) = patient.official() else {
         return;
     };
-    let pictures = patient.dataset.len();
-    if pictures != official.1 {
+    let count = patient.dataset.len();
+    if count != official.1 {
         let text = format!(
-            "`{}` has {pictures} pictures here, officially {}; scores are not comparable with published ones",
+            "`{}` has {count} images here, officially {}; scores are not comparable with published ones",
             official.0, official.1
         );
         collector.add(Code::NotTheOfficialSplit, 0, text);
@@ -58,19 +58,19 @@ fn official_count(patient: &Patient, collector: &Collector) {
 }
 
 impl Patient<'_> {
-    /// Name and number of pictures of the official split.
+    /// Name and number of images of the official split.
     pub(super) fn official(&self) -> Option<(&'static str, usize)> {
         match &self.found.source {
             Source::BuiltIn(entry) => {
                 let official = entry.official(self.split)?;
-                Some((official.name, official.pictures))
+                Some((official.name, official.images))
             }
             Source::Described(_) => None,
         }
     }
 }
 
-/// Is a picture both trained on and scored?
+/// Is an image both trained on and scored?
 fn overlap(patient: &Patient, collector: &Collector) {
     let source = &patient.found.source;
     let others: Vec<String> = match source {
@@ -108,7 +108,7 @@ fn overlap(patient: &Patient, collector: &Collector) {
     }
 }
 
-/// The splits of a description that should not share a picture with this one, by their names.
+/// The splits of a description that should not share an image with this one, by their names.
 fn opposite_splits(description: &Description, split: &str) -> Vec<String> {
     let (own, splits) = (role(split), description.proper_splits());
     let opposite =
@@ -132,7 +132,7 @@ fn role(split: &str) -> Option<Role> {
     }
 }
 
-/// Label files that belong to no picture.
+/// Label files that belong to no image.
 fn orphans(patient: &Patient, collector: &Collector) {
     let listed: HashSet<&Path> = patient
         .dataset
@@ -144,26 +144,26 @@ fn orphans(patient: &Patient, collector: &Collector) {
     let mut place_in_list = 0;
     for place in &patient.found.listing.places {
         // A folder that cannot be read shows itself by its missing files.
-        let Ok(pictures) = place.images.scan(root) else {
+        let Ok(found) = place.images.scan(root) else {
             continue;
         };
-        let pictures: HashSet<String> = pictures.into_iter().collect();
+        let found: HashSet<String> = found.into_iter().collect();
         for pattern in &place.labels {
             let ids = pattern.scan(root).unwrap_or_default();
-            let lost = ids.into_iter().filter(|id| !pictures.contains(id));
+            let lost = ids.into_iter().filter(|id| !found.contains(id));
             let files = lost.map(|id| (pattern.file(root, &id), id));
             let files: Vec<(PathBuf, String)> = files
                 .filter(|(file, _)| !listed.contains(file.as_path()))
                 .collect();
             for (file, id) in files {
                 let name = patient.name(&file);
-                let picture = place.images.file(root, &id);
-                match patient.in_other_case(&picture) {
+                let image = place.images.file(root, &id);
+                match patient.in_other_case(&image) {
                     Some(other) => {
                         let text = format!(
                             "{} is there, but {name} belongs to {}",
                             patient.name(&other),
-                            patient.name(&picture)
+                            patient.name(&image)
                         );
                         collector.add(Code::CaseMismatch, place_in_list, text);
                     }

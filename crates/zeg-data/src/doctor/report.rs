@@ -20,11 +20,11 @@ pub struct Diagnosis {
     pub split: String,
     /// The class list.
     pub class_list: String,
-    /// Pictures in the split.
-    pub pictures: usize,
-    /// Pictures whose content was examined.
+    /// Images in the split.
+    pub images: usize,
+    /// Images whose content was examined.
     pub examined: usize,
-    /// Pictures of the official split of this name.
+    /// Images of the official split of this name.
     pub official: Option<usize>,
     /// The worst of the findings.
     pub verdict: Verdict,
@@ -51,8 +51,8 @@ pub struct ClassCount {
     pub pixels: u64,
     /// Its part of all pixels that have a class, 0 to 1.
     pub share: f64,
-    /// Pictures with at least one pixel of it.
-    pub pictures: u64,
+    /// Images with at least one pixel of it.
+    pub images: u64,
 }
 
 /// Whether the split can be used.
@@ -111,12 +111,12 @@ pub(super) fn diagnosis(
         .iter()
         .zip(&set.classes)
         .zip(set.unseen_flags())
-        .map(|((&(pixels, pictures), name), unseen)| ClassCount {
+        .map(|((&(pixels, images), name), unseen)| ClassCount {
             name: name.clone(),
             unseen,
             pixels,
             share: pixels as f64 / labelled.max(1) as f64,
-            pictures,
+            images,
         })
         .collect();
     let pixels_of = |unseen: bool| {
@@ -128,9 +128,9 @@ pub(super) fn diagnosis(
         title: patient.dataset.title.clone(),
         split: selection.split.to_owned(),
         class_list: set.name.clone(),
-        pictures: patient.dataset.len(),
+        images: patient.dataset.len(),
         examined,
-        official: patient.official().map(|(_, pictures)| pictures),
+        official: patient.official().map(|(_, images)| images),
         verdict: match findings.first().map(|finding| finding.severity) {
             Some(Severity::Error) => Verdict::Broken,
             Some(Severity::Warning) => Verdict::Suspicious,

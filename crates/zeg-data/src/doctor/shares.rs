@@ -1,4 +1,4 @@
-//! What only the whole split can tell: shifted labels, a lost border, classes that never occur, equal pictures.
+//! What only the whole split can tell: shifted labels, a lost border, classes that never occur, equal images.
 //!
 //! These are guesses from counts, and so warnings and notes. Each says which counts it goes by.
 
@@ -16,11 +16,11 @@ const BACKGROUND_SHARE: u64 = 5;
 /// Borders are in nearly every file; fewer than 1 in 10 have one where they were lost.
 const BORDER_SHARE: u64 = 10;
 
-/// - `examined`: pictures whose content was looked into
+/// - `examined`: images whose content was looked into
 pub(super) fn examine(patient: &Patient, examined: usize, seen: &mut Seen) {
     let rest = patient.dataset.len().saturating_sub(examined);
     if rest > 0 {
-        // Added as one finding with the count of pictures.
+        // Added as one finding with the count of images.
         let example = format!("{examined} of {} were", patient.dataset.len());
         seen.findings
             .insert(Code::Limited, (rest, [(0, example)].into()));
@@ -30,7 +30,7 @@ pub(super) fn examine(patient: &Patient, examined: usize, seen: &mut Seen) {
     border(&values, seen);
     storage(&values, seen);
     classes(patient, seen);
-    same_pictures(patient, seen);
+    same_images(patient, seen);
 }
 
 /// Labels one too low or too high for the class list.
@@ -132,7 +132,7 @@ fn classes(patient: &Patient, seen: &mut Seen) {
 }
 
 /// Files of one size and hash.
-fn same_pictures(patient: &Patient, seen: &mut Seen) {
+fn same_images(patient: &Patient, seen: &mut Seen) {
     let mut hashes = std::mem::take(&mut seen.hashes);
     hashes.sort_unstable();
     let name = |position: usize| {
@@ -146,7 +146,7 @@ fn same_pictures(patient: &Patient, seen: &mut Seen) {
         };
         for (.., other) in others {
             let text = format!("{} is the same as {}", name(*other), name(*first));
-            seen.add(Code::SamePicture, *other, text);
+            seen.add(Code::SameImage, *other, text);
         }
     }
 }

@@ -24,8 +24,8 @@ impl Diagnosis {
             format!("{count} {}{plural}", severity.name())
         };
         let mut parts = vec![format!(
-            "{}, split {}, class list {}: {} pictures{official}, {} examined",
-            self.title, self.split, self.class_list, self.pictures, self.examined
+            "{}, split {}, class list {}: {} images{official}, {} examined",
+            self.title, self.split, self.class_list, self.images, self.examined
         )];
         if all > 0 {
             parts.push(self.class_table().to_string());
@@ -50,12 +50,12 @@ impl Diagnosis {
     }
 
     fn class_table(&self) -> Table {
-        let mut classes = table(&["class", "split", "pictures", "pixels", "share"]);
+        let mut classes = table(&["class", "split", "images", "pixels", "share"]);
         for class in &self.classes {
             classes.add_row([
                 class.name.clone(),
                 if class.unseen { "unseen" } else { "seen" }.to_owned(),
-                class.pictures.to_string(),
+                class.images.to_string(),
                 class.pixels.to_string(),
                 format!("{:.3} %", 100.0 * class.share),
             ]);

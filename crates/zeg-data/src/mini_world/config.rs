@@ -4,24 +4,24 @@ use serde::{Deserialize, Serialize};
 
 use super::WorldError;
 
-/// Smallest and largest side of a picture in pixels.
+/// Smallest and largest side of an image in pixels.
 const SIDES: std::ops::RangeInclusive<usize> = 16..=1024;
-/// Most objects in a picture; every one has a name of its own, and the smaller pool has nine.
+/// Most objects in an image; every one has a name of its own, and the smaller pool has nine.
 const MAX_OBJECTS: usize = 9;
 /// Smallest radius at which a texture can still be told, in pixels.
 const MIN_RADIUS: f64 = 4.0;
 /// Seeds stay within what a TOML file can hold.
 const MAX_SEED: u64 = i64::MAX as u64;
 
-/// The settings of a mini world; the same settings make the same pictures on every machine.
+/// The settings of a mini world; the same settings make the same images on every machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct WorldConfig {
-    /// Seed of all pictures, below 2^63.
+    /// Seed of all images, below 2^63.
     pub seed: u64,
-    /// Width and height of a picture in pixels, 16..=1024.
+    /// Width and height of an image in pixels, 16..=1024.
     pub size: usize,
-    /// Fewest and most objects in a picture, within 1..=9.
+    /// Fewest and most objects in an image, within 1..=9.
     pub objects: (usize, usize),
     /// Smallest and largest radius of an object in pixels; a shape fits a circle of about this radius.
     pub radius: (f64, f64),
@@ -33,7 +33,7 @@ pub struct WorldConfig {
     pub noise: f64,
     /// The share of its light that the darkest corner may lose, 0..=0.9.
     pub lighting: f64,
-    /// Probability that an object of the benchmark's pictures has a name that is none of its classes, 0..=1.
+    /// Probability that an object of the benchmark's images has a name that is none of its classes, 0..=1.
     ///
     /// Such objects have no label.
     pub distractors: f64,
@@ -41,11 +41,11 @@ pub struct WorldConfig {
     pub split: WorldSplit,
     /// Which of the possible choices of classes is taken, below 2^63.
     pub split_seed: u64,
-    /// Whether training pictures show objects of unseen classes.
+    /// Whether training images show objects of unseen classes.
     ///
-    /// In the published protocol they do: pictures with unseen content stay in the training set, and their unseen
+    /// In the published protocol they do: images with unseen content stay in the training set, and their unseen
     /// pixels count as unlabelled there. Label maps hold the truth in any case; what training may know of it is the
-    /// business of the supervision. With `false` the training pictures show neither an unseen class nor, with
+    /// business of the supervision. With `false` the training images show neither an unseen class nor, with
     /// [`WorldSplit::UnseenColours`], anything in a withheld colour.
     pub unseen_in_training: bool,
 }
@@ -61,21 +61,21 @@ pub enum WorldSplit {
     UnseenCombinations,
 }
 
-/// Pictures of one phase of pre-training.
+/// Images of one phase of pre-training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PretrainStage {
-    /// Width and height of a picture in pixels, 16..=1024.
+    /// Width and height of an image in pixels, 16..=1024.
     pub size: usize,
-    /// Fewest and most objects in a picture, within 1..=9.
+    /// Fewest and most objects in an image, within 1..=9.
     pub objects: (usize, usize),
 }
 
 impl PretrainStage {
-    /// The phases of the feasibility study: single objects in small pictures, then in larger ones, then scenes.
+    /// The phases of the feasibility study: single objects in small images, then in larger ones, then scenes.
     pub const CURRICULUM: [Self; 3] = [Self::single(32), Self::single(48), Self::scene(64)];
 
-    /// One object in a picture of this width and height.
+    /// One object in an image of this width and height.
     pub const fn single(size: usize) -> Self {
         Self {
             size,
@@ -83,7 +83,7 @@ impl PretrainStage {
         }
     }
 
-    /// Two or three objects in a picture of this width and height.
+    /// Two or three objects in an image of this width and height.
     pub const fn scene(size: usize) -> Self {
         Self {
             size,
@@ -91,9 +91,9 @@ impl PretrainStage {
         }
     }
 
-    /// Refuses what no picture can be made of.
+    /// Refuses what no image can be made of.
     pub(super) fn check(self) -> Result<(), WorldError> {
-        check_picture(self.size, self.objects)
+        check_image(self.size, self.objects)
     }
 }
 
@@ -122,13 +122,13 @@ impl WorldConfig {
         for (setting, seed) in [("seed", self.seed), ("split-seed", self.split_seed)] {
             require(seed <= MAX_SEED, setting, || seed.to_string(), "below 2^63")?;
         }
-        check_picture(self.size, self.objects)?;
+        check_image(self.size, self.objects)?;
         let (low, high) = self.radius;
         require(
             low >= MIN_RADIUS && low <= high && high <= self.size as f64 / 2.0,
             "radius",
-            || format!("[{low}, {high}] in pictures of {} pixels", self.size),
-            "two numbers of pixels from 4 to half the picture, the smaller first",
+            || format!("[{low}, {high}] in images of {} pixels", self.size),
+            "two numbers of pixels from 4 to half the image, the smaller first",
         )?;
         for (setting, value, most, legal) in [
             (
@@ -149,7 +149,7 @@ impl WorldConfig {
     }
 }
 
-fn check_picture(size: usize, (least, most): (usize, usize)) -> Result<(), WorldError> {
+fn check_image(size: usize, (least, most): (usize, usize)) -> Result<(), WorldError> {
     let fits = SIDES.contains(&size);
     require(fits, "size", || size.to_string(), "within 16..=1024")?;
     require(

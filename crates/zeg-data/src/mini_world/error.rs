@@ -28,7 +28,7 @@ pub enum WorldError {
     #[error(transparent)]
     Image(#[from] ImageError),
 
-    /// A picture, a list, the description or a folder could not be written.
+    /// An image, a list, the description or a folder could not be written.
     #[error("{}: cannot be written: {source}", path.display())]
     Unwritable {
         /// The file or folder.

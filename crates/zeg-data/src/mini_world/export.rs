@@ -31,17 +31,17 @@ pub const DESCRIPTION: &str = "mini-world.toml";
 const IMAGES: &str = "JPEGImages";
 const LABELS: &str = "SegmentationClass";
 const LISTS: &str = "ImageSets/Segmentation";
-/// Quality of the pictures, 1..=100.
+/// Quality of the images, 1..=100.
 const JPEG_QUALITY: u8 = 95;
-/// Most pictures of a part: what an id of six digits can count.
+/// Most images of a part: what an id of six digits can count.
 const MAX_COUNT: usize = 1_000_000;
 
-/// How many pictures of each part are written; a part without pictures is left out.
+/// How many images of each part are written; a part without images is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
-    /// Pictures of [`Part::Train`].
+    /// Images of [`Part::Train`].
     pub train: usize,
-    /// Pictures of [`Part::Val`].
+    /// Images of [`Part::Val`].
     pub val: usize,
 }
 
@@ -52,7 +52,7 @@ impl Counts {
     }
 
     fn check(self) -> Result<(), WorldError> {
-        let legal = "at most 1000000 pictures of a part, and some of one";
+        let legal = "at most 1000000 images of a part, and some of one";
         let fits = self.parts().all(|(_, count)| count <= MAX_COUNT);
         if fits && self.parts().next().is_some() {
             return Ok(());
@@ -70,15 +70,15 @@ impl Counts {
 pub struct Exported {
     /// The description, which `zeg train` and `zeg eval` take as a data set.
     pub description: PathBuf,
-    /// Pictures that were written, each with its label map.
+    /// Images that were written, each with its label map.
     pub written: usize,
-    /// Pictures that were there from an earlier run.
+    /// Images that were there from an earlier run.
     pub skipped: usize,
     /// Whether `progress` ended the run; the lists are not written then.
     pub stopped: bool,
 }
 
-/// A picture to be written.
+/// An image to be written.
 struct SampleTask {
     part: Part,
     index: u64,
@@ -87,10 +87,10 @@ struct SampleTask {
 }
 
 impl World {
-    /// Writes the first pictures of training and validation to `folder`, which is created.
+    /// Writes the first images of training and validation to `folder`, which is created.
     ///
     /// - `threads`: number of threads; 0 means one a core
-    /// - `progress`: called from all threads, once a picture; when it answers [`ControlFlow::Break`], no more are begun
+    /// - `progress`: called from all threads, once an image; when it answers [`ControlFlow::Break`], no more are begun
     ///
     /// # Errors
     /// [`WorldError::Setting`] for counts out of range; [`WorldError::Occupied`], before anything is written, where a
@@ -151,7 +151,7 @@ impl World {
         };
         pool.install(|| tasks.par_iter().try_for_each(work))?;
         let (done, written) = (done.into_inner(), written.into_inner());
-        // A progress that breaks at the last picture stops nothing.
+        // A progress that breaks at the last image stops nothing.
         let stopped = done < tasks.len();
         if !stopped {
             for (path, text) in &lists {
@@ -178,11 +178,11 @@ impl World {
         if fs::read(description).is_ok_and(|there| there == text.as_bytes()) {
             return Ok(());
         }
-        let pictures = tasks
+        let image_files = tasks
             .iter()
             .flat_map(|task| [task.image.as_path(), &task.labels]);
         let lists = lists.iter().map(|(path, _)| path.as_path());
-        for path in std::iter::once(description).chain(pictures).chain(lists) {
+        for path in std::iter::once(description).chain(image_files).chain(lists) {
             // A link to nothing is in the way too.
             if fs::symlink_metadata(path).is_ok() {
                 return Err(WorldError::Occupied { path: path.into() });
@@ -205,7 +205,7 @@ impl World {
         let settings = settings.join("\n#   ");
         let (seen, unseen) = self.classes.classes.split_at(super::SEEN);
         let mut text = format!(
-            "# A mini world: {} pictures for training and {} for validation, made by zeg {} from these settings.\n\
+            "# A mini world: {} images for training and {} for validation, made by zeg {} from these settings.\n\
              #\n#   {settings}\n\n\
              name = \"{NAME}\"\n\
              title = \"Mini world\"\n\
@@ -230,13 +230,13 @@ impl World {
         text
     }
 
-    /// Writes a picture and its label map; `false` where both were there.
+    /// Writes an image and its label map; `false` where both were there.
     fn write_sample(&self, task: &SampleTask) -> Result<bool, WorldError> {
         if task.image.is_file() && task.labels.is_file() {
             return Ok(false);
         }
         let sample = self.sample(task.part, task.index);
-        // The label map first: where there is a picture, there is a label map.
+        // The label map first: where there is an image, there is a label map.
         write_indexed_png(&task.labels, &stored(&sample.labels)?, &voc_palette(255))?;
         write_jpeg(&task.image, &sample.image)?;
         Ok(true)

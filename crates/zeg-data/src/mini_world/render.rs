@@ -21,7 +21,7 @@ const FOUR_BYTES_DEVIATION: f32 = 147.8;
 /// Mean of that sum.
 const FOUR_BYTES_MEAN: f32 = 510.0;
 
-/// How the picture is lit and disturbed.
+/// How the image is lit and disturbed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Look {
     /// Strength of the background's clutter, 0..=1.
@@ -32,7 +32,7 @@ pub(super) struct Look {
     pub(super) lighting: f64,
 }
 
-/// A picture on the way.
+/// An image on the way.
 pub(super) struct Canvas {
     size: usize,
     /// `[size, size, 3]`, 0..=255 and beyond.
@@ -42,7 +42,7 @@ pub(super) struct Canvas {
 }
 
 impl Canvas {
-    /// A background for a picture of this width and height.
+    /// A background for an image of this width and height.
     pub(super) fn with_background(size: usize, clutter: f64, rng: &mut ChaCha8Rng) -> Self {
         let grey = uniform(rng, GREY.0, GREY.1) as f32;
         let mut canvas = Self {
@@ -91,7 +91,7 @@ impl Canvas {
         }
     }
 
-    /// Paints an object over what is there; `number` is its place in the picture, from 1.
+    /// Paints an object over what is there; `number` is its place in the image, from 1.
     pub(super) fn paint(&mut self, object: &Object, number: u8) {
         let reach = object.radius * f64::from(REACH) + 1.0;
         let span = |centre: f64| {
@@ -124,7 +124,7 @@ impl Canvas {
         }
     }
 
-    /// Lights the picture, adds noise, and rounds; beside it who owns each pixel.
+    /// Lights the image, adds noise, and rounds; beside it who owns each pixel.
     pub(super) fn finish(mut self, look: &Look, rng: &mut ChaCha8Rng) -> (RgbImage, Vec<u8>) {
         self.light(look.lighting, rng);
         let noise = look.noise as f32 * 255.0 / FOUR_BYTES_DEVIATION;
@@ -143,7 +143,7 @@ impl Canvas {
         (image, self.owners)
     }
 
-    /// Darkens the picture along a random direction, from nothing to a random share of `lighting`.
+    /// Darkens the image along a random direction, from nothing to a random share of `lighting`.
     fn light(&mut self, lighting: f64, rng: &mut ChaCha8Rng) {
         let loss = uniform(rng, 0.0, lighting) as f32;
         let (x, y) = (

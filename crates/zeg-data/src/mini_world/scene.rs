@@ -1,4 +1,4 @@
-//! The plan of a picture: which objects, where, how large, which way round. Nothing is painted here.
+//! The plan of an image: which objects, where, how large, which way round. Nothing is painted here.
 
 use rand_chacha::ChaCha8Rng;
 
@@ -7,16 +7,16 @@ use super::shape::Shape;
 use super::texture::Surface;
 use crate::chance::{below, happens, uniform};
 
-/// How far an object's centre stays from the picture's edge, in radii: the edge may cut off a part.
+/// How far an object's centre stays from the image's edge, in radii: the edge may cut off a part.
 const MARGIN: f64 = 0.75;
 /// Two objects come as near as this share of the sum of their radii, drawn for each object; below 1 they overlap.
 const NEARNESS: (f64, f64) = (0.5, 1.0);
 /// Places that are tried; the one with the most room is taken where none has enough.
 const TRIES: usize = 24;
-/// Largest radius as a share of the picture's side, for pictures smaller than those the radii were chosen for.
-const MOST_OF_PICTURE: f64 = 0.45;
+/// Largest radius as a share of the image's side, for images smaller than those the radii were chosen for.
+const MOST_OF_IMAGE: f64 = 0.45;
 
-/// Which names a picture's objects may have.
+/// Which names an image's objects may have.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ObjectChoice<'a> {
     /// The names that most objects have.
@@ -27,10 +27,10 @@ pub(super) struct ObjectChoice<'a> {
     pub(super) distractors: f64,
 }
 
-/// What the layout of a picture depends on.
+/// What the layout of an image depends on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
-    /// Width and height of the picture in pixels.
+    /// Width and height of the image in pixels.
     pub(super) size: usize,
     /// Fewest and most objects.
     pub(super) objects: (usize, usize),
@@ -54,7 +54,7 @@ pub(super) struct Object {
     pub(super) turn: (f64, f64),
 }
 
-/// Draws the objects of a picture, those behind first; no two have the same name.
+/// Draws the objects of an image, those behind first; no two have the same name.
 pub(super) fn draw_objects(
     layout: &Layout,
     choice: ObjectChoice,
@@ -62,7 +62,7 @@ pub(super) fn draw_objects(
 ) -> Vec<Object> {
     let (least, most) = layout.objects;
     let count = least + below(rng, (most + 1).saturating_sub(least));
-    let high = layout.radius.1.min(MOST_OF_PICTURE * layout.size as f64);
+    let high = layout.radius.1.min(MOST_OF_IMAGE * layout.size as f64);
     let low = layout.radius.0.min(high);
     let (mut usual, mut others) = (choice.usual.to_vec(), choice.others.to_vec());
     let mut objects: Vec<Object> = Vec::with_capacity(count);
@@ -125,7 +125,7 @@ fn place(size: f64, radius: f64, others: &[Object], rng: &mut ChaCha8Rng) -> (f6
 }
 
 /// Cosine and sine of an angle within ±π, from sums and products alone: the standard library's may differ in the last
-/// bit from machine to machine, and a picture must not.
+/// bit from machine to machine, and an image must not.
 fn turn(angle: f64) -> (f64, f64) {
     let quarter = angle / 4.0;
     let square = quarter * quarter;

@@ -12,15 +12,15 @@ use crate::{DataError, Sample, SampleSource};
 /// Name of the mini world where data sets are named.
 pub const DATASET: &str = "mini-world";
 
-/// A mini world as a configuration names it: which world, and how many pictures of each part.
+/// A mini world as a configuration names it: which world, and how many images of each part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct WorldData {
-    /// Pictures of the split `train`.
+    /// Images of the split `train`.
     pub train: usize,
-    /// Pictures of the split `val`.
+    /// Images of the split `val`.
     pub val: usize,
-    /// Pictures of the split `test`.
+    /// Images of the split `test`.
     pub test: usize,
     /// The world.
     pub world: WorldConfig,
@@ -37,26 +37,26 @@ impl Default for WorldData {
     }
 }
 
-/// Pictures of a part of a mini world; each is made again whenever it is asked for.
+/// Images of a part of a mini world; each is made again whenever it is asked for.
 #[derive(Debug, Clone)]
 pub struct WorldSet {
     world: Arc<World>,
     part: Part,
-    /// Numbers of its pictures within the part.
-    pictures: Vec<u64>,
+    /// Numbers of its images within the part.
+    images: Vec<u64>,
 }
 
 impl WorldSet {
-    /// Pictures `0..len` of a part.
+    /// Images `0..len` of a part.
     pub fn new(world: Arc<World>, part: Part, len: usize) -> Self {
         Self {
             world,
             part,
-            pictures: (0..len as u64).collect(),
+            images: (0..len as u64).collect(),
         }
     }
 
-    /// The pictures of a split: `train`, `val` or `test`; `train:1/5` is every fifth, `train:not-1/5` all others.
+    /// The images of a split: `train`, `val` or `test`; `train:1/5` is every fifth, `train:not-1/5` all others.
     ///
     /// # Errors
     /// The settings are out of range, or there is no such split.
@@ -78,30 +78,30 @@ impl WorldSet {
         let world =
             World::new(data.world.clone()).map_err(|error| DataError::World(error.into()))?;
         let mut set = Self::new(Arc::new(world), part, len);
-        name.keep(&mut set.pictures);
+        name.keep(&mut set.images);
         Ok(set)
     }
 
-    /// The world the pictures come from.
+    /// The world the images come from.
     pub fn world(&self) -> &World {
         &self.world
     }
 
-    /// Numbers of its pictures within their part.
-    pub(crate) fn pictures_mut(&mut self) -> &mut Vec<u64> {
-        &mut self.pictures
+    /// Numbers of its images within their part.
+    pub(crate) fn images_mut(&mut self) -> &mut Vec<u64> {
+        &mut self.images
     }
 
-    /// The part and the numbers of its pictures.
-    pub fn pictures(&self) -> (Part, &[u64]) {
-        (self.part, &self.pictures)
+    /// The part and the numbers of its images.
+    pub fn images(&self) -> (Part, &[u64]) {
+        (self.part, &self.images)
     }
 }
 
-/// Whether both have the same pictures.
+/// Whether both have the same images.
 impl PartialEq for WorldSet {
     fn eq(&self, other: &Self) -> bool {
-        self.world.config() == other.world.config() && self.pictures() == other.pictures()
+        self.world.config() == other.world.config() && self.images() == other.images()
     }
 }
 
@@ -115,18 +115,18 @@ impl SampleSource for WorldSet {
     }
 
     fn len(&self) -> usize {
-        self.pictures.len()
+        self.images.len()
     }
 
     fn id(&self, index: usize) -> String {
-        let number = self.pictures.get(index);
+        let number = self.images.get(index);
         number
             .map(|&number| self.part.id(number))
             .unwrap_or_default()
     }
 
     fn load(&self, index: usize) -> Result<Sample, DataError> {
-        let Some(&number) = self.pictures.get(index) else {
+        let Some(&number) = self.images.get(index) else {
             return Err(DataError::NoSuchSample {
                 dataset: self.name().to_owned(),
                 index,

@@ -1,6 +1,6 @@
 //! Ten shapes as signed distances: negative inside, 0 on the outline, positive outside.
 //!
-//! Everything is computed from sums, products and square roots, which every processor rounds alike: a picture has the
+//! Everything is computed from sums, products and square roots, which every processor rounds alike: an image has the
 //! same bytes on every machine. Where an outline has corners the distance outside is a little too small, which the
 //! rasteriser, who looks half a pixel far, does not notice.
 

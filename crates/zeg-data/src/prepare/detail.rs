@@ -1,8 +1,8 @@
-//! `trainval_merged.json` of PASCAL in Detail: PASCAL Context's masks as run lengths, one for each thing in a picture.
+//! `trainval_merged.json` of PASCAL in Detail: PASCAL Context's masks as run lengths, one for each thing in an image.
 //!
-//! The file has some 600 MB, most of them masks of parts that nobody asked for, and the masks of a picture need not
-//! stand together. It is therefore read as a stream and never held: a first pass ([`index`]) notes the pictures and
-//! how many bytes of run lengths each has, and the run takes as many pictures at a time as fit into
+//! The file has some 600 MB, most of them masks of parts that nobody asked for, and the masks of an image need not
+//! stand together. It is therefore read as a stream and never held: a first pass ([`index`]) notes the images and
+//! how many bytes of run lengths each has, and the run takes as many images at a time as fit into
 //! [`BATCH_BYTES`], with a pass for each batch (the official file needs one).
 //!
 //! Fields that are read: `images[]` with `image_id`, `file_name`, `phase`, `width`, `height`; `annos_segmentation[]`
@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use zeg_image::rle::RleError;
-use zeg_image::{LabelMap, Rle, picture_size, voc_palette, write_indexed_png};
+use zeg_image::{LabelMap, Rle, image_size, voc_palette, write_indexed_png};
 
 use super::PrepareError;
 use super::labels::SharedRule;
@@ -28,7 +28,7 @@ use super::run::{Outcome, Runner};
 
 /// Bytes of run lengths that are held at a time.
 const BATCH_BYTES: u64 = 1 << 28;
-/// Pictures with more pixels have no masks drawn; those of VOC have at most 500×500.
+/// Images with more pixels have no masks drawn; those of VOC have at most 500×500.
 const MAX_PIXELS: usize = 1 << 24;
 
 /// Label maps to be drawn from a file of annotations.
@@ -46,9 +46,9 @@ pub(crate) struct DetailImage {
     pub(crate) to: PathBuf,
     /// `image_id` in the file.
     pub(crate) id: u64,
-    /// The picture's name without its ending.
+    /// The image's name without its ending.
     pub(crate) stem: String,
-    pub(crate) picture: PathBuf,
+    pub(crate) image_path: PathBuf,
     /// Bytes of its run lengths.
     pub(crate) bytes: u64,
     /// The file of annotations again.
@@ -62,7 +62,7 @@ impl DetailImage {
     }
 }
 
-/// A picture as the first pass finds it.
+/// An image as the first pass finds it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Image {
     #[serde(rename = "image_id")]
@@ -79,7 +79,7 @@ pub(crate) struct Index {
     pub(crate) bytes: HashMap<u64, u64>,
 }
 
-/// Reads the file once and keeps pictures and sizes.
+/// Reads the file once and keeps images and sizes.
 pub(crate) fn index(json: &Path) -> Result<Index, PrepareError> {
     let mut images = Vec::new();
     let mut bytes: HashMap<u64, u64> = HashMap::new();
@@ -123,7 +123,7 @@ impl Detail {
         Ok(())
     }
 
-    /// The masks of some pictures, in the order of the file.
+    /// The masks of some images, in the order of the file.
     fn masks(&self, batch: &[&DetailImage]) -> Result<HashMap<u64, Vec<Annotation>>, PrepareError> {
         let mut masks: HashMap<u64, Vec<Annotation>> =
             batch.iter().map(|image| (image.id, Vec::new())).collect();
@@ -143,11 +143,11 @@ impl Detail {
     ) -> Result<Outcome, PrepareError> {
         let wrong = |reason: String| PrepareError::Annotation {
             path: self.json.clone(),
-            picture: image.stem.clone(),
+            image: image.stem.clone(),
             reason,
         };
-        // The size comes from the picture: a number in the annotations may say anything.
-        let (width, height) = picture_size(&image.picture)?;
+        // The size comes from the image: a number in the annotations may say anything.
+        let (width, height) = image_size(&image.image_path)?;
         if width.saturating_mul(height) > MAX_PIXELS {
             return Err(wrong(format!(
                 "{width}×{height} pixels; the limit is {MAX_PIXELS}"
@@ -163,8 +163,8 @@ impl Detail {
             let stated = (size[1] as usize, size[0] as usize);
             if stated != (width, height) {
                 return Err(PrepareError::SizeMismatch {
-                    picture: image.picture.clone(),
-                    picture_size: (width, height),
+                    image: image.image_path.clone(),
+                    image_size: (width, height),
                     labels: self.json.clone(),
                     label_size: stated,
                 });
@@ -177,7 +177,7 @@ impl Detail {
                 .mask(size[1], size[0])
                 .map_err(|source| PrepareError::Mask {
                     path: self.json.clone(),
-                    picture: image.stem.clone(),
+                    image: image.stem.clone(),
                     annotation: number,
                     source,
                 })?;
@@ -194,7 +194,7 @@ impl Detail {
     }
 }
 
-/// How many pictures are read together: at least one.
+/// How many images are read together: at least one.
 fn batch_length(images: &[&DetailImage]) -> usize {
     let mut bytes: u64 = 0;
     let fitting = images.iter().take_while(|image| {
@@ -204,7 +204,7 @@ fn batch_length(images: &[&DetailImage]) -> usize {
     fitting.count().max(1)
 }
 
-/// Reads the file once and gives away every picture and every annotation.
+/// Reads the file once and gives away every image and every annotation.
 fn stream(
     json: &Path,
     on_image: &mut dyn FnMut(Image),
@@ -426,12 +426,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_are_read_together_as_far_as_they_fit() {
+    fn images_are_read_together_as_far_as_they_fit() {
         let image = |bytes| DetailImage {
             to: PathBuf::new(),
             id: 1,
             stem: String::new(),
-            picture: PathBuf::new(),
+            image_path: PathBuf::new(),
             bytes,
             json: PathBuf::new(),
         };

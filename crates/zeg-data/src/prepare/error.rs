@@ -54,7 +54,7 @@ pub enum PrepareError {
         /// The download's folder.
         from: PathBuf,
     },
-    /// A picture or a label map could not be decoded, or a label map not be written.
+    /// An image or a label map could not be decoded, or a label map not be written.
     #[error(transparent)]
     Image(#[from] ImageError),
     /// A MATLAB file gives no label map.
@@ -74,24 +74,24 @@ pub enum PrepareError {
         source: serde_json::Error,
     },
     /// A mask of a file of annotations cannot be drawn.
-    #[error("{}: picture {picture}, annotation {annotation} of it: {source}", path.display())]
+    #[error("{}: image {image}, annotation {annotation} of it: {source}", path.display())]
     Mask {
         /// The file of annotations.
         path: PathBuf,
-        /// Name of the picture without its ending.
-        picture: String,
-        /// Number of the annotation among those of the picture, from 0.
+        /// Name of the image without its ending.
+        image: String,
+        /// Number of the annotation among those of the image, from 0.
         annotation: usize,
         /// What is wrong with the run lengths.
         source: RleError,
     },
     /// An annotation holds a mask in a form that is not read.
-    #[error("{}: picture {picture}: {reason}", path.display())]
+    #[error("{}: image {image}: {reason}", path.display())]
     Annotation {
         /// The file of annotations.
         path: PathBuf,
-        /// Name of the picture without its ending.
-        picture: String,
+        /// Name of the image without its ending.
+        image: String,
         /// What is wrong.
         reason: String,
     },
@@ -123,13 +123,13 @@ pub enum PrepareError {
         /// Row of its first occurrence.
         y: usize,
     },
-    /// Picture and label map differ in size.
-    #[error("{} is {}×{} pixels, but its label map {} is {}×{}", picture.display(), picture_size.0, picture_size.1, labels.display(), label_size.0, label_size.1)]
+    /// Image and label map differ in size.
+    #[error("{} is {}×{} pixels, but its label map {} is {}×{}", image.display(), image_size.0, image_size.1, labels.display(), label_size.0, label_size.1)]
     SizeMismatch {
-        /// The picture.
-        picture: PathBuf,
+        /// The image.
+        image: PathBuf,
         /// Its width and height.
-        picture_size: (usize, usize),
+        image_size: (usize, usize),
         /// The file of the label map.
         labels: PathBuf,
         /// Width and height of the label map.

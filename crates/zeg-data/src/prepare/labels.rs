@@ -79,15 +79,15 @@ fn from_matlab(path: &Path, place: &[&str]) -> Result<LabelMap, PrepareError> {
 
 /// The 20 classes, the background and the border that VOC's tools paint.
 fn from_voc_colours(path: &Path) -> Result<LabelMap, PrepareError> {
-    let picture = decode_rgb(path)?;
-    let width = picture.width() as usize;
+    let image = decode_rgb(path)?;
+    let width = image.width() as usize;
     let palette = voc_palette(256);
     let known: Vec<([u8; 3], u16)> = (0..=20)
         .chain([IGNORE_BYTE])
         .filter_map(|class| Some((*palette.get(usize::from(class))?, class)))
         .collect();
-    let mut labels = Vec::with_capacity(picture.as_raw().len() / 3);
-    for (index, pixel) in picture.pixels().enumerate() {
+    let mut labels = Vec::with_capacity(image.as_raw().len() / 3);
+    for (index, pixel) in image.pixels().enumerate() {
         let class = known.iter().find(|(colour, _)| *colour == pixel.0);
         let Some(&(_, class)) = class else {
             return Err(PrepareError::IllegalColour {
@@ -99,20 +99,20 @@ fn from_voc_colours(path: &Path) -> Result<LabelMap, PrepareError> {
         };
         labels.push(class);
     }
-    Ok(LabelMap::new(width, picture.height() as usize, labels)?)
+    Ok(LabelMap::new(width, image.height() as usize, labels)?)
 }
 
 /// Source: the decoding that ADE20K's own tools and MaskFormer's preparation use.
 fn from_ade_colours(path: &Path) -> Result<LabelMap, PrepareError> {
-    let picture = decode_rgb(path)?;
-    let labels = picture
+    let image = decode_rgb(path)?;
+    let labels = image
         .pixels()
         .map(|pixel| {
             let [red, green, _] = pixel.0;
             u16::from(red / 10) * 256 + u16::from(green)
         })
         .collect();
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let (width, height) = (image.width() as usize, image.height() as usize);
     Ok(LabelMap::new(width, height, labels)?)
 }
 

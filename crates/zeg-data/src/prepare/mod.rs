@@ -26,15 +26,15 @@ use std::path::Path;
 
 pub use error::PrepareError;
 pub use matlab::MatError;
-pub use plan::{Missing, Plan, SplitPictures};
+pub use plan::{Missing, Plan, SplitImages};
 pub use run::{Failure, Progress, Summary};
 
 use crate::datasets;
 use find::Tree;
 
-/// How pictures and label maps that need no conversion get into the result.
+/// How images and label maps that need no conversion get into the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Pictures {
+pub enum ImagePlacement {
     /// As symbolic links to the download's absolute path; on systems other than Unix as hard links, or as copies
     /// where those cannot be made.
     #[default]
@@ -58,13 +58,13 @@ pub enum OnBad {
 pub struct PrepareOptions {
     /// Number of threads; 0 means one a core.
     pub threads: usize,
-    /// How pictures get into the result.
-    pub pictures: Pictures,
+    /// How images get into the result.
+    pub images: ImagePlacement,
     /// What happens when a file cannot be converted.
     pub on_bad: OnBad,
-    /// Longest short side of the pictures of ADE20K-Full in pixels; `None` keeps every size.
+    /// Longest short side of the images of ADE20K-Full in pixels; `None` keeps every size.
     ///
-    /// Published scores were measured at 512. Larger pictures are shrunk (bilinear, their label maps by the nearest
+    /// Published scores were measured at 512. Larger images are shrunk (bilinear, their label maps by the nearest
     /// pixel) and written as JPEG of quality [`JPEG_QUALITY`]; smaller ones are left as they are.
     pub shrink: Option<usize>,
 }
@@ -77,7 +77,7 @@ impl Default for PrepareOptions {
     fn default() -> Self {
         Self {
             threads: 0,
-            pictures: Pictures::default(),
+            images: ImagePlacement::default(),
             on_bad: OnBad::default(),
             shrink: Some(512),
         }

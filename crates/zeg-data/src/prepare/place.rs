@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use zeg_base::file::{self, NewFile, Overwrite};
 
-use super::{Pictures, PrepareError};
+use super::{ImagePlacement, PrepareError};
 
 /// Whether a converted file is complete and not older than what it was made from.
 ///
@@ -18,12 +18,12 @@ pub(crate) fn is_converted(to: &Path, from: &Path) -> bool {
 }
 
 /// Whether a file that is taken over as it is is there already.
-pub(crate) fn is_placed(to: &Path, from: &Path, pictures: Pictures) -> bool {
+pub(crate) fn is_placed(to: &Path, from: &Path, images: ImagePlacement) -> bool {
     let Ok(made) = fs::symlink_metadata(to) else {
         return false;
     };
     if made.is_symlink() {
-        return is_same_place(to, from) || pictures == Pictures::Link && is_same_file(to, from);
+        return is_same_place(to, from) || images == ImagePlacement::Link && is_same_file(to, from);
     }
     let same_length = fs::metadata(from).is_ok_and(|from| from.len() == made.len());
     made.is_file() && (same_length && is_newer(to, from) || is_same_file(to, from))
@@ -53,11 +53,15 @@ pub(crate) fn is_in_place(to: &Path, from: &Path) -> bool {
 }
 
 /// Puts `from` at `to`, in the place of whatever stood there.
-pub(crate) fn place(to: &Path, from: &Path, pictures: Pictures) -> Result<Placed, PrepareError> {
+pub(crate) fn place(
+    to: &Path,
+    from: &Path,
+    images: ImagePlacement,
+) -> Result<Placed, PrepareError> {
     // What cannot be read would leave a link to nothing, and is better named by its own path.
     let mut source = File::open(from).map_err(|source| PrepareError::unreadable(from, source))?;
     let unwritable = |source| PrepareError::unwritable(to, source);
-    if pictures == Pictures::Link && link(to, from).map_err(unwritable)? {
+    if images == ImagePlacement::Link && link(to, from).map_err(unwritable)? {
         return Ok(Placed::Linked);
     }
     let mut file = NewFile::create(to, Overwrite::Replace).map_err(unwritable)?;

@@ -20,7 +20,7 @@ pub struct Plan {
     pub(crate) from: PathBuf,
     pub(crate) findings: Vec<String>,
     pub(crate) missing: Vec<Missing>,
-    pub(crate) splits: Vec<SplitPictures>,
+    pub(crate) splits: Vec<SplitImages>,
     pub(crate) tasks: Vec<Task>,
     pub(crate) detail: Option<Detail>,
     pub(crate) lists: Vec<List>,
@@ -39,14 +39,14 @@ pub struct Missing {
     pub consequence: &'static str,
 }
 
-/// Pictures of a split, against the published number.
+/// Images of a split, against the published number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SplitPictures {
+pub struct SplitImages {
     /// The split's name.
     pub split: &'static str,
-    /// Pictures that will be in it.
-    pub pictures: usize,
-    /// Pictures the published split has.
+    /// Images that will be in it.
+    pub images: usize,
+    /// Images the published split has.
     pub official: usize,
 }
 
@@ -63,15 +63,15 @@ pub(crate) struct Task {
 pub(crate) enum Work {
     /// The file as it is.
     Place { from: PathBuf },
-    /// A picture, shrunk where it is too large.
-    Picture { from: PathBuf },
+    /// An image, shrunk where it is too large.
+    Image { from: PathBuf },
     /// A label map.
     Labels {
         from: PathBuf,
         form: Form,
         rule: SharedRule,
-        /// The picture it belongs to, which must have the same size.
-        picture: PathBuf,
+        /// The image it belongs to, which must have the same size.
+        image: PathBuf,
         size: LabelSize,
     },
 }
@@ -81,7 +81,7 @@ pub(crate) enum Work {
 pub(crate) enum LabelSize {
     /// Its own.
     Own,
-    /// That of the shrunk picture.
+    /// That of the shrunk image.
     Shrunk,
 }
 
@@ -107,7 +107,7 @@ impl Task {
         to: impl Into<PathBuf>,
         (from, form): (&Path, Form),
         rule: &SharedRule,
-        picture: &Path,
+        image: &Path,
     ) -> Self {
         Self {
             to: to.into(),
@@ -115,7 +115,7 @@ impl Task {
                 from: from.into(),
                 form,
                 rule: SharedRule::clone(rule),
-                picture: picture.into(),
+                image: image.into(),
                 size: LabelSize::Own,
             },
         }
@@ -124,7 +124,7 @@ impl Task {
     /// The file of the download this one comes from.
     pub(crate) fn from(&self) -> &Path {
         match &self.work {
-            Work::Place { from } | Work::Picture { from } | Work::Labels { from, .. } => from,
+            Work::Place { from } | Work::Image { from } | Work::Labels { from, .. } => from,
         }
     }
 }
@@ -165,12 +165,12 @@ impl Plan {
     }
 
     /// Notes how many images a split will have.
-    pub(crate) fn split(&mut self, split: &'static str, pictures: usize) {
+    pub(crate) fn split(&mut self, split: &'static str, images: usize) {
         let official = self.entry.official(split);
-        self.splits.push(SplitPictures {
+        self.splits.push(SplitImages {
             split,
-            pictures,
-            official: official.map_or(0, |official| official.pictures),
+            images,
+            official: official.map_or(0, |official| official.images),
         });
     }
 
@@ -198,8 +198,8 @@ impl Plan {
         &self.missing
     }
 
-    /// Pictures of each split, against the published numbers.
-    pub fn splits(&self) -> &[SplitPictures] {
+    /// Images of each split, against the published numbers.
+    pub fn splits(&self) -> &[SplitImages] {
         &self.splits
     }
 
@@ -229,12 +229,12 @@ impl fmt::Display for Plan {
             writeln!(f, "; {}", missing.consequence)?;
         }
         for split in &self.splits {
-            let SplitPictures {
+            let SplitImages {
                 split,
-                pictures,
+                images,
                 official,
             } = split;
-            writeln!(f, "  split    {split}: {pictures} of {official} pictures")?;
+            writeln!(f, "  split    {split}: {images} of {official} images")?;
         }
         write!(f, "  makes    {} files", self.files())?;
         if !self.lists.is_empty() {

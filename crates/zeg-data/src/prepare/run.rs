@@ -14,14 +14,14 @@ use rayon::prelude::*;
 use serde::Serialize;
 use zeg_base::file::{NewFile, Overwrite};
 use zeg_image::{
-    LabelMap, RgbImage, decode_rgb, picture_size, resize_bilinear, resize_nearest, voc_palette,
+    LabelMap, RgbImage, decode_rgb, image_size, resize_bilinear, resize_nearest, voc_palette,
     write_indexed_png,
 };
 
 use super::labels::{Form, Rule};
 use super::place::{self, Guard, Placed};
-use super::plan::{LabelSize, Plan, SplitPictures, Task, Work};
-use super::{JPEG_QUALITY, OnBad, Pictures, PrepareError, PrepareOptions};
+use super::plan::{LabelSize, Plan, SplitImages, Task, Work};
+use super::{ImagePlacement, JPEG_QUALITY, OnBad, PrepareError, PrepareOptions};
 
 /// How far a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +58,8 @@ pub struct Summary {
     pub lists: usize,
     /// Files that could not be made, by name.
     pub failed: Vec<Failure>,
-    /// Pictures of each split, against the published numbers. Failed files are not taken off.
-    pub splits: Vec<SplitPictures>,
+    /// Images of each split, against the published numbers. Failed files are not taken off.
+    pub splits: Vec<SplitImages>,
     /// Whether `progress` ended the run; its lists are not written then.
     pub stopped: bool,
     /// How long it took.
@@ -146,16 +146,16 @@ impl Plan {
             let path = to.join(&task.to);
             let from = task.from();
             let is_there = match &task.work {
-                Work::Place { .. } => place::is_placed(&path, from, options.pictures),
+                Work::Place { .. } => place::is_placed(&path, from, options.images),
                 Work::Labels { rule, .. } if rule.keeps_values() => {
-                    place::is_placed(&path, from, options.pictures)
+                    place::is_placed(&path, from, options.images)
                         || place::is_converted(&path, from)
                 }
                 Work::Labels { .. } => {
                     place::is_converted(&path, from) && !place::is_same_file(&path, from)
                 }
-                Work::Picture { .. } => {
-                    place::is_placed(&path, from, options.pictures)
+                Work::Image { .. } => {
+                    place::is_placed(&path, from, options.images)
                         || place::is_converted(&path, from)
                 }
             };
@@ -281,54 +281,58 @@ impl Runner<'_> {
 
 fn do_task(task: &Task, to: &Path, options: &PrepareOptions) -> Result<Outcome, PrepareError> {
     match &task.work {
-        Work::Place { from } => place_unless_there(to, from, options.pictures),
-        Work::Picture { from } => shrink_picture(to, from, options),
+        Work::Place { from } => place_unless_there(to, from, options.images),
+        Work::Image { from } => shrink_image(to, from, options),
         Work::Labels {
             from,
             form,
             rule,
-            picture,
+            image,
             size,
-        } => convert_labels(to, (from, *form), rule, (picture, *size), options),
+        } => convert_labels(to, (from, *form), rule, (image, *size), options),
     }
 }
 
-fn place_unless_there(to: &Path, from: &Path, pictures: Pictures) -> Result<Outcome, PrepareError> {
-    if place::is_placed(to, from, pictures) {
+fn place_unless_there(
+    to: &Path,
+    from: &Path,
+    files: ImagePlacement,
+) -> Result<Outcome, PrepareError> {
+    if place::is_placed(to, from, files) {
         return Ok(Outcome::Skipped);
     }
-    Ok(place::place(to, from, pictures)?.into())
+    Ok(place::place(to, from, files)?.into())
 }
 
 fn convert_labels(
     to: &Path,
     (from, form): (&Path, Form),
     rule: &Rule,
-    (picture, size): (&Path, LabelSize),
+    (image_path, size): (&Path, LabelSize),
     options: &PrepareOptions,
 ) -> Result<Outcome, PrepareError> {
     let keeps = rule.keeps_values() && size == LabelSize::Own;
     // A file that is its own source is there, but nobody has looked into it.
     let in_place = place::is_in_place(to, from);
     let is_made = !in_place
-        && (place::is_converted(to, from) || keeps && place::is_placed(to, from, options.pictures));
+        && (place::is_converted(to, from) || keeps && place::is_placed(to, from, options.images));
     if is_made && size == LabelSize::Own {
         return Ok(Outcome::Skipped);
     }
-    let picture_size = zeg_image::picture_size(picture)?;
+    let image_size = zeg_image::image_size(image_path)?;
     let (width, height) = match size {
-        LabelSize::Own => picture_size,
-        LabelSize::Shrunk => shrunk_size(picture_size, options.shrink),
+        LabelSize::Own => image_size,
+        LabelSize::Shrunk => shrunk_size(image_size, options.shrink),
     };
-    if is_made && zeg_image::picture_size(to).is_ok_and(|made| made == (width, height)) {
+    if is_made && zeg_image::image_size(to).is_ok_and(|made| made == (width, height)) {
         return Ok(Outcome::Skipped);
     }
     let raw = form.read(from)?;
-    check_size(picture, picture_size, from, &raw.map)?;
+    check_size(image_path, image_size, from, &raw.map)?;
     let is_index_file = raw.is_index_file;
     let mut labels = rule.apply(raw.map, from)?;
     if keeps && is_index_file {
-        return place_unless_there(to, from, options.pictures);
+        return place_unless_there(to, from, options.images);
     }
     if in_place {
         return Err(PrepareError::WouldReplaceSource {
@@ -341,26 +345,26 @@ fn convert_labels(
     Ok(Outcome::Converted)
 }
 
-/// Label maps that do not fit their picture are turned, of another picture, or of another version of it.
+/// Label maps that do not fit their image are turned, of another image, or of another version of it.
 pub(crate) fn check_size(
-    picture: &Path,
-    picture_size: (usize, usize),
+    image_path: &Path,
+    image_size: (usize, usize),
     file: &Path,
     labels: &LabelMap,
 ) -> Result<(), PrepareError> {
     let label_size = (labels.width(), labels.height());
-    if label_size == picture_size {
+    if label_size == image_size {
         return Ok(());
     }
     Err(PrepareError::SizeMismatch {
-        picture: picture.into(),
-        picture_size,
+        image: image_path.into(),
+        image_size,
         labels: file.into(),
         label_size,
     })
 }
 
-/// The size that MaskFormer's preparation gives a picture: the shorter side at most `limit`, the other rounded to even.
+/// The size that MaskFormer's preparation gives an image: the shorter side at most `limit`, the other rounded to even.
 fn shrunk_size((width, height): (usize, usize), limit: Option<usize>) -> (usize, usize) {
     let Some(limit) = limit.filter(|&limit| limit > 0 && width.min(height) > limit) else {
         return (width, height);
@@ -375,32 +379,28 @@ fn shrunk_size((width, height): (usize, usize), limit: Option<usize>) -> (usize,
     }
 }
 
-fn shrink_picture(
-    to: &Path,
-    from: &Path,
-    options: &PrepareOptions,
-) -> Result<Outcome, PrepareError> {
-    let size = picture_size(from)?;
+fn shrink_image(to: &Path, from: &Path, options: &PrepareOptions) -> Result<Outcome, PrepareError> {
+    let size = image_size(from)?;
     let target = shrunk_size(size, options.shrink);
     if size == target {
-        // A shrunk picture of an earlier run makes way: it is not this one.
-        return place_unless_there(to, from, options.pictures);
+        // A shrunk image of an earlier run makes way: it is not this one.
+        return place_unless_there(to, from, options.images);
     }
-    if place::is_converted(to, from) && picture_size(to).is_ok_and(|made| made == target) {
+    if place::is_converted(to, from) && image_size(to).is_ok_and(|made| made == target) {
         return Ok(Outcome::Skipped);
     }
-    let picture = resize_bilinear(&decode_rgb(from)?, target.0, target.1);
-    write_jpeg(to, &picture).map_err(|source| PrepareError::unwritable(to, source))?;
+    let pixels = resize_bilinear(&decode_rgb(from)?, target.0, target.1);
+    write_jpeg(to, &pixels).map_err(|source| PrepareError::unwritable(to, source))?;
     Ok(Outcome::Converted)
 }
 
-fn write_jpeg(to: &Path, picture: &RgbImage) -> io::Result<()> {
+fn write_jpeg(to: &Path, pixels: &RgbImage) -> io::Result<()> {
     let mut file = NewFile::create(to, Overwrite::Replace)?;
     JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY)
         .encode(
-            picture.as_raw(),
-            picture.width(),
-            picture.height(),
+            pixels.as_raw(),
+            pixels.width(),
+            pixels.height(),
             ExtendedColorType::Rgb8,
         )
         .map_err(io::Error::other)?;

@@ -1,4 +1,4 @@
-//! A tiny data set in a temporary folder: a few pictures of coloured blocks in VOC's layout.
+//! A tiny data set in a temporary folder: a few images of coloured blocks in VOC's layout.
 
 #![allow(dead_code, reason = "every test file uses its own part of this")]
 
@@ -42,7 +42,7 @@ pub(crate) struct TinyVoc {
 }
 
 impl TinyVoc {
-    /// A data set whose lists `train` and `val` name these pictures; all files exist.
+    /// A data set whose lists `train` and `val` name these images; all files exist.
     pub(crate) fn new(train: &[&str], val: &[&str]) -> Self {
         let voc = Self {
             folder: tempfile::tempdir().unwrap(),
@@ -73,7 +73,7 @@ impl TinyVoc {
         self.folder.path().join("VOCdevkit/VOC2012")
     }
 
-    /// The picture file of an id.
+    /// The image file of an id.
     pub(crate) fn image(&self, id: &str) -> PathBuf {
         self.root().join(format!("JPEGImages/{id}.jpg"))
     }
@@ -89,7 +89,7 @@ impl TinyVoc {
         fs::write(self.root().join(list), text).unwrap();
     }
 
-    /// Writes a picture of 48×36 pixels and its label map, with all values from 0 to 20 and 255.
+    /// Writes an image of 48×36 pixels and its label map, with all values from 0 to 20 and 255.
     pub(crate) fn add(&self, id: &str, seed: u32) {
         let value = |x: u32, y: u32| match (x / 8 + 6 * (y / 9) + seed) % 22 {
             21 => 255,
@@ -104,7 +104,7 @@ impl TinyVoc {
             .unwrap();
     }
 
-    /// Cuts a picture file off in its middle.
+    /// Cuts an image file off in its middle.
     pub(crate) fn truncate_image(&self, id: &str) {
         let bytes = fs::read(self.image(id)).unwrap();
         fs::write(self.image(id), &bytes[..bytes.len() / 2]).unwrap();

@@ -1,4 +1,4 @@
-//! Patients for the doctor: a small VOC made here, and a copy of some real pictures where they lie beside the repository.
+//! Patients for the doctor: a small VOC made here, and a copy of some real images where they lie beside the repository.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use zeg_image::{LabelMap, decode_labels};
 
 use crate::common::{TinyVoc, shared_data};
 
-/// How many real pictures are copied for each split.
+/// How many real images are copied for each split.
 const REAL: (usize, usize) = (30, 6);
 
 pub(crate) const OPTIONS: DoctorOptions = DoctorOptions {
@@ -124,7 +124,7 @@ impl Ward {
     }
 }
 
-/// The labels as a grey picture, each value changed.
+/// The labels as a grey image, each value changed.
 pub(crate) fn grey(map: &LabelMap, change: impl Fn(u16) -> u8) -> GrayImage {
     GrayImage::from_fn(map.width() as u32, map.height() as u32, |x, y| {
         Luma([change(map.get(x as usize, y as usize).unwrap())])

@@ -3,10 +3,10 @@
 use super::classes::ClassGroup;
 use super::compare::Comparison;
 use super::curves::Chart;
+use super::gallery::{Gallery, galleries};
 use super::making::Making;
 use super::mistakes::Mistakes;
 use super::notices::notices;
-use super::pictures::{Gallery, galleries};
 use super::text::{counted, percent};
 use super::{ReportInput, classes, curves};
 use crate::summary::Spread;
@@ -115,7 +115,7 @@ fn facts(evaluation: &Evaluation, runs: usize) -> Vec<String> {
         evaluation.protocol.title().to_owned(),
         format!("{} {}", benchmark.title, benchmark.split),
         classes,
-        counted(evaluation.images, "picture", "pictures"),
+        counted(evaluation.images, "image", "images"),
     ];
     if runs > 1 {
         facts.push(format!("{runs} runs"));

@@ -1,6 +1,6 @@
 //! The curves of a training: loss, its terms, learning rate.
 //!
-//! A crate for plots would draw text of one size and colours of one theme into a picture. Here only the lines are drawn,
+//! A crate for plots would draw text of one size and colours of one theme into an image. Here only the lines are drawn,
 //! as paths in a square of 1000 that the page stretches to its place; labels are text of the page, which stays readable
 //! on a phone and in the dark. A log has tens of thousands of steps and a screen a thousand columns: each column keeps its
 //! smallest and its largest value, so that no spike is lost.

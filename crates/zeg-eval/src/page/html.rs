@@ -75,8 +75,8 @@ impl Page<'_> {
         }
     }
 
-    /// The name of a picture's score.
-    fn picture_metric(&self) -> &'static str {
+    /// The name of an image's score.
+    fn image_metric(&self) -> &'static str {
         match self.content.metric {
             Metric::MeanIou => "mIoU",
             Metric::Dice => "mDice",

@@ -48,11 +48,11 @@ impl Making {
 
 fn settings(evaluation: &Evaluation) -> Vec<(String, String)> {
     let benchmark = &evaluation.benchmark;
-    let official = match benchmark.official_pictures {
-        Some(pictures) => format!(
+    let official = match benchmark.official_images {
+        Some(count) => format!(
             "{} of {} official",
             thousands(evaluation.images),
-            thousands(pictures)
+            thousands(count)
         ),
         None => thousands(evaluation.images),
     };
@@ -63,7 +63,7 @@ fn settings(evaluation: &Evaluation) -> Vec<(String, String)> {
             format!("{} ({})", benchmark.title, benchmark.dataset),
         ),
         ("Split", benchmark.split.clone()),
-        ("Pictures", official),
+        ("Images", official),
         (
             "Class list",
             format!(
@@ -87,7 +87,7 @@ fn settings(evaluation: &Evaluation) -> Vec<(String, String)> {
         ("Prompt templates", evaluation.templates.clone()),
         ("Scales", scales.join(", ")),
         (
-            "Mirrored pictures",
+            "Mirrored images",
             if evaluation.flip { "yes" } else { "no" }.to_owned(),
         ),
     ];
@@ -127,13 +127,13 @@ fn facts(evaluation: &Evaluation) -> Vec<(String, String)> {
     facts.extend([
         ("Program", evaluation.program.clone()),
         ("Machine", timing.machine.clone()),
-        ("Pictures at work at once", timing.threads.to_string()),
+        ("Images at work at once", timing.threads.to_string()),
         ("Time", duration(timing.wall_s)),
         ("Time within the model", duration(timing.model_s)),
     ]);
     if evaluation.images > 0 && timing.wall_s > 0.0 {
         let each = timing.wall_s / evaluation.images as f64;
-        facts.push(("Time a picture", format!("{each:.2} s")));
+        facts.push(("Time an image", format!("{each:.2} s")));
     }
     facts
         .into_iter()

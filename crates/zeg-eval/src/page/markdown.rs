@@ -1,4 +1,4 @@
-//! The report as Markdown, for a repository or an issue: all numbers, no pictures.
+//! The report as Markdown, for a repository or an issue: all numbers, no images.
 
 use super::classes::ClassRow;
 use super::content::Content;

@@ -1,8 +1,8 @@
-//! The confusion matrix as a picture: a pixel a cell, so that 847 classes are a small file too.
+//! The confusion matrix as an image: a pixel a cell, so that 847 classes are a small file too.
 //!
 //! Rows are true classes, each normalised to 1, columns predicted ones; seen classes come first, so that what is taken
 //! from unseen classes for seen ones lies in one block. Right pixels are blue, wrong ones orange; what changes with the
-//! share is only how opaque a cell is, so the picture fits a light and a dark page.
+//! share is only how opaque a cell is, so the image fits a light and a dark page.
 
 use std::io::{self, Cursor};
 
@@ -21,7 +21,7 @@ const NAMED: usize = 32;
 /// From here on a cell is too small in half the width of a page.
 const LARGE: usize = 256;
 
-/// The picture and what it needs around it.
+/// The image and what it needs around it.
 pub(super) struct Matrix {
     /// `data:` address of the PNG.
     pub(super) address: String,

@@ -1,6 +1,6 @@
 //! What makes numbers other than they look.
 //!
-//! Most wrong comparisons are of this kind: a part of the pictures, other test settings, another split of the classes.
+//! Most wrong comparisons are of this kind: a part of the images, other test settings, another split of the classes.
 //! All of it can be seen in the record, so it is said above the numbers and not left to the reader.
 
 use std::collections::BTreeSet;
@@ -31,7 +31,7 @@ pub(super) fn notices(
         ": not comparable with the published rows"
     };
     if evaluation.images == 0 {
-        notices.push("No picture was scored.".to_owned());
+        notices.push("No image was scored.".to_owned());
     }
     if let Some(shard) = evaluation.shard {
         notices.push(format!(
@@ -39,12 +39,12 @@ pub(super) fn notices(
             shard.index, shard.count
         ));
     }
-    if let Some(official) = evaluation.benchmark.official_pictures
+    if let Some(official) = evaluation.benchmark.official_images
         && official != evaluation.images
         && evaluation.images > 0
     {
         notices.push(format!(
-            "Scores of {} of {} official pictures{incomparable}.",
+            "Scores of {} of {} official images{incomparable}.",
             thousands(evaluation.images),
             thousands(official)
         ));
@@ -108,7 +108,7 @@ fn deviations(evaluation: &Evaluation) -> Vec<String> {
         deviations.push(format!("scales {} instead of 1", scales.join(", ")));
     }
     if evaluation.flip {
-        deviations.push("mirrored pictures take part".to_owned());
+        deviations.push("mirrored images take part".to_owned());
     }
     let mut expected = PUBLISHED_SETTINGS.to_vec();
     if let Some(offset) = published_offset(evaluation) {
@@ -125,12 +125,14 @@ fn deviations(evaluation: &Evaluation) -> Vec<String> {
             deviations.push(format!("{name} {} instead of {published}", plain(used)));
         }
     }
-    if let Some(view) = evaluation
+    if let Some(mode) = evaluation
         .inference
-        .get("view")
-        .filter(|view| *view != "windows")
+        .get("mode")
+        // Records of earlier versions call the mode "view" and the default "windows".
+        .or_else(|| evaluation.inference.get("view"))
+        .filter(|mode| *mode != "slide" && *mode != "windows")
     {
-        deviations.push(format!("view {} instead of windows", plain(view)));
+        deviations.push(format!("mode {} instead of slide", plain(mode)));
     }
     if evaluation
         .inference

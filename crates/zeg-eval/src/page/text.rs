@@ -36,7 +36,7 @@ pub(super) fn thousands(count: u64) -> String {
     text
 }
 
-/// A count and its noun: `1 picture`, `240 pictures`.
+/// A count and its noun: `1 image`, `240 images`.
 pub(super) fn counted(count: u64, one: &str, several: &str) -> String {
     let noun = if count == 1 { one } else { several };
     format!("{} {noun}", thousands(count))
@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(thousands(999), "999");
         assert_eq!(thousands(1449), "1,449");
         assert_eq!(thousands(118_287_001), "118,287,001");
-        assert_eq!(counted(1, "picture", "pictures"), "1 picture");
+        assert_eq!(counted(1, "image", "images"), "1 image");
         assert_eq!(percent(Some(0.84264)), "84.26");
         assert_eq!(percent(None), "–");
         assert_eq!(
@@ -98,8 +98,8 @@ mod tests {
     #[test]
     fn settings_read_as_they_were_written() {
         let value =
-            serde_json::json!({"offset": 0.1_f32, "crop": 512, "view": "windows", "factor": 0.1});
-        let words: Vec<String> = ["offset", "crop", "view", "factor"]
+            serde_json::json!({"offset": 0.1_f32, "crop": 512, "mode": "slide", "factor": 0.1});
+        let words: Vec<String> = ["offset", "crop", "mode", "factor"]
             .map(|key| plain(&value[key]))
             .into();
         assert_eq!(words, ["0.1", "512", "windows", "0.1"]);

@@ -10,7 +10,7 @@ use zeg_base::file::{NewFile, Overwrite};
 use super::{Evaluation, FILE_NAME};
 use crate::EvalError;
 
-/// Most bytes of a record that is read; COCO-Stuff's 5,000 pictures take half a million.
+/// Most bytes of a record that is read; COCO-Stuff's 5,000 images take half a million.
 pub(super) const MAX_FILE_BYTES: u64 = 256 << 20;
 
 impl Evaluation {

@@ -15,20 +15,20 @@ const LISTED: usize = 100;
 impl Evaluation {
     /// Puts all shards of an evaluation together.
     ///
-    /// Counts and times are summed, pictures are in the order of their ids (none, if a shard lists none), the gallery is chosen anew from those of
-    /// the shards: its best and worst pictures are those of the whole, its median ones the nearest to the median of the
+    /// Counts and times are summed, images are in the order of their ids (none, if a shard lists none), the gallery is chosen anew from those of
+    /// the shards: its best and worst images are those of the whole, its median ones the nearest to the median of the
     /// whole that some shard shows. Paths of files in it stay as they are: relative to the folder of their shard.
     ///
     /// # Errors
     /// [`EvalError::Nothing`], [`EvalError::NotAShard`], [`EvalError::Differs`], [`EvalError::ShardTwice`],
-    /// [`EvalError::ShardsMissing`], [`EvalError::PictureTwice`], [`EvalError::TooManyPixels`], and what
+    /// [`EvalError::ShardsMissing`], [`EvalError::ImageTwice`], [`EvalError::TooManyPixels`], and what
     /// [`Evaluation::validate`] finds in one of them.
     pub fn merge(shards: Vec<Self>) -> Result<Self, EvalError> {
         for evaluation in &shards {
             evaluation.validate()?;
         }
         let shards = in_order(shards)?;
-        let complete = shards.iter().all(Self::has_pictures);
+        let complete = shards.iter().all(Self::has_images);
         let mut shards = shards.into_iter();
         let Some(mut whole) = shards.next() else {
             return Err(EvalError::Nothing);
@@ -39,7 +39,7 @@ impl Evaluation {
             whole.check_same(&shard)?;
             whole.confusion.merge(&shard.confusion)?;
             whole.images = whole.images.saturating_add(shard.images);
-            whole.pictures.extend(shard.pictures);
+            whole.image_scores.extend(shard.image_scores);
             for (most, count) in each.iter_mut().zip(ranks(&shard.gallery)) {
                 *most = count.max(*most);
             }
@@ -53,9 +53,9 @@ impl Evaluation {
         whole.timing.machine = machines.join("; ");
         whole.shard = None;
         if !complete {
-            whole.pictures.clear();
+            whole.image_scores.clear();
         }
-        whole.pictures.sort_by(|a, b| a.id.cmp(&b.id));
+        whole.image_scores.sort_by(|a, b| a.id.cmp(&b.id));
         whole.choose_gallery(each.into_iter().max().unwrap_or(0));
         whole.validate()?;
         Ok(whole)
@@ -78,9 +78,9 @@ impl Evaluation {
         same("benchmark.class_list", &a.class_list, &b.class_list)?;
         same("benchmark.split", &a.split, &b.split)?;
         same(
-            "benchmark.official_pictures",
-            &a.official_pictures,
-            &b.official_pictures,
+            "benchmark.official_images",
+            &a.official_images,
+            &b.official_images,
         )?;
         same("protocol", &self.protocol, &other.protocol)?;
         same("trained_on", &self.trained_on, &other.trained_on)?;
@@ -108,9 +108,9 @@ impl Evaluation {
         entries.retain(|entry| shown.insert(entry.id.clone()));
         let metric = self.metric;
         let scores = self
-            .pictures
+            .image_scores
             .iter()
-            .filter_map(|picture| picture.score(metric));
+            .filter_map(|image| image.score(metric));
         let middle = median(scores).or_else(|| median(entries.iter().map(|entry| entry.score)));
         let candidates: Vec<(&str, f64)> = entries
             .iter()
@@ -174,7 +174,7 @@ fn in_order(shards: Vec<Evaluation>) -> Result<Vec<Evaluation>, EvalError> {
         .collect())
 }
 
-/// How many pictures a gallery has of each rank.
+/// How many images a gallery has of each rank.
 fn ranks(gallery: &[GalleryEntry]) -> [usize; 3] {
     [Rank::Best, Rank::Median, Rank::Worst]
         .map(|rank| gallery.iter().filter(|entry| entry.rank == rank).count())

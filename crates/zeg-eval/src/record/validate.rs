@@ -13,7 +13,7 @@ impl Evaluation {
     /// Checks that the fields fit each other.
     ///
     /// # Errors
-    /// [`EvalError::Format`], [`EvalError::Classes`], [`EvalError::PictureTwice`], [`EvalError::Invalid`] for the first
+    /// [`EvalError::Format`], [`EvalError::Classes`], [`EvalError::ImageTwice`], [`EvalError::Invalid`] for the first
     /// that does not.
     pub fn validate(&self) -> Result<(), EvalError> {
         if self.format != FORMAT {
@@ -29,7 +29,7 @@ impl Evaluation {
             });
         }
         self.validate_settings()?;
-        self.validate_pictures()?;
+        self.validate_images()?;
         self.validate_gallery()
     }
 
@@ -67,30 +67,30 @@ impl Evaluation {
         Ok(())
     }
 
-    fn validate_pictures(&self) -> Result<(), EvalError> {
-        if self.pictures.is_empty() {
+    fn validate_images(&self) -> Result<(), EvalError> {
+        if self.image_scores.is_empty() {
             return Ok(());
         }
-        if u64::try_from(self.pictures.len()) != Ok(self.images) {
+        if u64::try_from(self.image_scores.len()) != Ok(self.images) {
             return Err(invalid(
                 "images",
                 self.images,
-                format!("there are scores of {} pictures", self.pictures.len()),
+                format!("there are scores of {} images", self.image_scores.len()),
             ));
         }
         let mut ids = BTreeSet::new();
         let mut pixels = 0_u64;
-        for picture in &self.pictures {
-            if !ids.insert(picture.id.as_str()) {
-                return Err(EvalError::PictureTwice {
-                    id: picture.id.clone(),
+        for image in &self.image_scores {
+            if !ids.insert(image.id.as_str()) {
+                return Err(EvalError::ImageTwice {
+                    id: image.id.clone(),
                 });
             }
-            pixels = pixels.saturating_add(picture.pixels);
+            pixels = pixels.saturating_add(image.pixels);
             for (field, score) in [
-                ("pictures.pAcc", picture.p_acc),
-                ("pictures.mIoU", picture.miou),
-                ("pictures.mDice", picture.mdice),
+                ("images.pAcc", image.p_acc),
+                ("images.mIoU", image.miou),
+                ("images.mDice", image.mdice),
             ] {
                 if let Some(score) = score {
                     check_fraction(field, score)?;
@@ -99,7 +99,7 @@ impl Evaluation {
         }
         if pixels != self.confusion.total() {
             return Err(invalid(
-                "pictures.pixels",
+                "images.pixels",
                 format!("{pixels} in all"),
                 format!("the confusion counts {} pixels", self.confusion.total()),
             ));
@@ -121,12 +121,7 @@ impl Evaluation {
                 check_fraction("gallery.classes.truth", share.truth)?;
                 check_fraction("gallery.classes.prediction", share.prediction)?;
             }
-            for file in [
-                &entry.picture,
-                &entry.truth,
-                &entry.prediction,
-                &entry.error,
-            ] {
+            for file in [&entry.image, &entry.truth, &entry.prediction, &entry.error] {
                 if !stays_inside(file) {
                     return Err(invalid(
                         "gallery",

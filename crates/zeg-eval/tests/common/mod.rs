@@ -12,8 +12,8 @@ use image::{Rgb, RgbImage};
 use serde_json::json;
 use zeg_eval::page::{CurvePoint, ReportInput, RunInput};
 use zeg_eval::{
-    BenchmarkRef, ClassRef, ClassShare, ConfusionMatrix, Evaluation, GalleryEntry, Metric,
-    ModelRef, PictureScore, Protocol, Rank, Timing, gallery,
+    BenchmarkRef, ClassRef, ClassShare, ConfusionMatrix, Evaluation, GalleryEntry, ImageScore,
+    Metric, ModelRef, Protocol, Rank, Timing, gallery,
 };
 use zeg_vocab::classes::ClassSet;
 
@@ -63,8 +63,8 @@ pub(crate) fn classes(list: &str) -> Vec<ClassRef> {
         .collect()
 }
 
-/// A picture of 32 × 24 pixels in stripes, and a prediction that is right in most of it.
-pub(crate) fn picture(seed: u64, classes: usize) -> (Vec<u16>, Vec<u16>) {
+/// An image of 32 × 24 pixels in stripes, and a prediction that is right in most of it.
+pub(crate) fn labelled_image(seed: u64, classes: usize) -> (Vec<u16>, Vec<u16>) {
     let mut numbers = Numbers(seed * 977 + 5);
     let quality = numbers.fraction();
     let (mut truth, mut prediction) = (Vec::new(), Vec::new());
@@ -82,22 +82,26 @@ pub(crate) fn picture(seed: u64, classes: usize) -> (Vec<u16>, Vec<u16>) {
     (truth, prediction)
 }
 
-/// An evaluation of the pictures with these numbers.
-pub(crate) fn evaluation(list: &str, pictures: std::ops::Range<u64>, seed: u64) -> Evaluation {
+/// An evaluation of the images with these numbers.
+pub(crate) fn evaluation(
+    list: &str,
+    numbered_images: std::ops::Range<u64>,
+    seed: u64,
+) -> Evaluation {
     let classes = classes(list);
     let mut confusion = ConfusionMatrix::new(classes.len());
     let mut scores = Vec::new();
-    for number in pictures.clone() {
-        let (truth, prediction) = picture(number + 10_000 * seed, classes.len());
+    for number in numbered_images.clone() {
+        let (truth, prediction) = labelled_image(number + 10_000 * seed, classes.len());
         confusion.add(&truth, &prediction, IGNORE).unwrap();
         let id = format!("2007_{number:06}");
-        scores.push(PictureScore::of(id, (&truth, &prediction), classes.len(), IGNORE).unwrap());
+        scores.push(ImageScore::of(id, (&truth, &prediction), classes.len(), IGNORE).unwrap());
     }
     let (dataset, title, official) = match list {
         "voc20" => ("voc12", "PASCAL VOC 2012", Some(1449)),
         "coco-stuff171" => ("coco-stuff164k", "COCO-Stuff 164k", Some(5000)),
         "pascal-context60" => ("pascal-context", "PASCAL Context", Some(5105)),
-        _ => ("my-pictures", "My pictures", None),
+        _ => ("my-images", "My images", None),
     };
     let mut evaluation = Evaluation {
         format: 1,
@@ -107,7 +111,7 @@ pub(crate) fn evaluation(list: &str, pictures: std::ops::Range<u64>, seed: u64) 
             title: title.into(),
             class_list: list.into(),
             split: "val".into(),
-            official_pictures: official,
+            official_images: official,
         },
         protocol: Protocol::Inductive,
         trained_on: Some(dataset.into()),
@@ -123,8 +127,8 @@ pub(crate) fn evaluation(list: &str, pictures: std::ops::Range<u64>, seed: u64) 
         scales: vec![1.0],
         flip: false,
         classes,
-        images: pictures.end - pictures.start,
-        pictures: scores,
+        images: numbered_images.end - numbered_images.start,
+        image_scores: scores,
         confusion,
         metric: Metric::MeanIou,
         shard: None,
@@ -136,32 +140,32 @@ pub(crate) fn evaluation(list: &str, pictures: std::ops::Range<u64>, seed: u64) 
         },
         gallery: Vec::new(),
     };
-    evaluation.gallery = entries(&evaluation, pictures, seed);
+    evaluation.gallery = entries(&evaluation, numbered_images, seed);
     evaluation
 }
 
-/// Two pictures of each rank.
+/// Two images of each rank.
 fn entries(
     evaluation: &Evaluation,
-    pictures: std::ops::Range<u64>,
+    numbered_images: std::ops::Range<u64>,
     seed: u64,
 ) -> Vec<GalleryEntry> {
     let scores: Vec<(&str, f64)> = evaluation
-        .pictures
+        .image_scores
         .iter()
-        .map(|picture| (picture.id.as_str(), picture.miou.unwrap()))
+        .map(|labelled_image| (labelled_image.id.as_str(), labelled_image.miou.unwrap()))
         .collect();
-    let numbers: Vec<u64> = pictures.collect();
+    let numbers: Vec<u64> = numbered_images.collect();
     let entry = |(position, rank): (usize, Rank)| {
         let (id, score) = scores[position];
         let count = evaluation.classes.len();
-        let (truth, prediction) = picture(numbers[position] + 10_000 * seed, count);
+        let (truth, prediction) = labelled_image(numbers[position] + 10_000 * seed, count);
         let file = |kind: &str, ending: &str| format!("gallery/{id}.{kind}.{ending}");
         GalleryEntry {
             id: id.to_owned(),
             rank,
             score,
-            picture: file("picture", "jpg"),
+            image: file("image", "jpg"),
             truth: file("truth", "png"),
             prediction: file("prediction", "png"),
             error: file("error", "png"),
@@ -175,14 +179,9 @@ fn entries(
 pub(crate) fn write_thumbnails(evaluation: &Evaluation, folder: &Path) {
     std::fs::create_dir_all(folder.join("gallery")).unwrap();
     for (number, entry) in evaluation.gallery.iter().enumerate() {
-        for (kind, file) in [
-            &entry.picture,
-            &entry.truth,
-            &entry.prediction,
-            &entry.error,
-        ]
-        .into_iter()
-        .enumerate()
+        for (kind, file) in [&entry.image, &entry.truth, &entry.prediction, &entry.error]
+            .into_iter()
+            .enumerate()
         {
             let image = RgbImage::from_fn(96, 72, |x, y| {
                 let class = &evaluation.classes

@@ -1,4 +1,4 @@
-//! Small versions of the pictures.
+//! Small versions of the images.
 
 use std::io::{self, Cursor};
 
@@ -6,7 +6,7 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{ImageError, ImageFormat, Rgb, imageops};
 use zeg_image::{IGNORE_LABEL, RgbImage};
 
-use crate::{Classes, Picture};
+use crate::{Classes, SegmentedImage};
 
 /// Longest side in pixels: sharp on a screen with two pixels a point in cards of 280 points.
 const LONGEST_SIDE: u32 = 560;
@@ -15,7 +15,7 @@ const QUALITY: u8 = 82;
 /// Pixels without a class, where there is no photograph.
 const UNLABELLED: [u8; 3] = [92, 97, 108];
 
-/// A small picture as a file.
+/// A small image as a file.
 pub(super) struct Thumbnail {
     pub(super) bytes: Vec<u8>,
     pub(super) media_type: &'static str,
@@ -27,19 +27,19 @@ pub(super) struct Thumbnail {
 
 impl Thumbnail {
     /// The overlay as a JPEG; without one the classes' colours as a PNG.
-    pub(super) fn of(picture: &Picture<'_>, classes: &Classes) -> io::Result<Self> {
-        let overlay = picture.overlay.filter(|overlay| !overlay.is_empty());
+    pub(super) fn of(segmented: &SegmentedImage<'_>, classes: &Classes) -> io::Result<Self> {
+        let overlay = segmented.overlay.filter(|overlay| !overlay.is_empty());
         match overlay {
-            Some(overlay) => Self::photograph(overlay, picture),
-            None => Self::colours(picture, classes),
+            Some(overlay) => Self::photograph(overlay, segmented),
+            None => Self::colours(segmented, classes),
         }
     }
 
-    fn photograph(overlay: &RgbImage, picture: &Picture<'_>) -> io::Result<Self> {
+    fn photograph(overlay: &RgbImage, segmented: &SegmentedImage<'_>) -> io::Result<Self> {
         let (mut width, mut height) = overlay.dimensions();
-        // Cuts off a legend below the picture.
-        if width >= picture.width() && height >= picture.height() {
-            (width, height) = (picture.width(), picture.height());
+        // Cuts off a legend below the image.
+        if width >= segmented.width() && height >= segmented.height() {
+            (width, height) = (segmented.width(), segmented.height());
         }
         let view = imageops::crop_imm(overlay, 0, 0, width, height);
         let (small_width, small_height) = fitted(width, height);
@@ -60,16 +60,16 @@ impl Thumbnail {
         })
     }
 
-    fn colours(picture: &Picture<'_>, classes: &Classes) -> io::Result<Self> {
-        let (width, height) = fitted(picture.width(), picture.height());
+    fn colours(segmented: &SegmentedImage<'_>, classes: &Classes) -> io::Result<Self> {
+        let (width, height) = fitted(segmented.width(), segmented.height());
         // The map's pixel under the centre of each pixel.
         let nearest = |place: u32, small: u32, large: usize| {
             (2 * place as usize + 1) * large / (2 * small as usize)
         };
         let small = RgbImage::from_fn(width, height, |x, y| {
-            let x = nearest(x, width, picture.labels.width());
-            let y = nearest(y, height, picture.labels.height());
-            let label = picture
+            let x = nearest(x, width, segmented.labels.width());
+            let y = nearest(y, height, segmented.labels.height());
+            let label = segmented
                 .labels
                 .get(x, y)
                 .filter(|&label| label != IGNORE_LABEL);
@@ -89,7 +89,7 @@ impl Thumbnail {
     }
 }
 
-/// A size within [`LONGEST_SIDE`], at least one pixel each way; small pictures keep theirs.
+/// A size within [`LONGEST_SIDE`], at least one pixel each way; small images keep theirs.
 fn fitted(width: u32, height: u32) -> (u32, u32) {
     let longest = width.max(height);
     if longest <= LONGEST_SIDE {
@@ -122,14 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn a_legend_below_the_picture_is_cut_off() {
+    fn a_legend_below_the_image_is_cut_off() {
         let labels = LabelMap::filled(20, 10, 0);
         let overlay = RgbImage::new(190, 50);
-        let picture = Picture {
+        let segmented = SegmentedImage {
             overlay: Some(&overlay),
-            ..Picture::new(Path::new("a"), &labels)
+            ..SegmentedImage::new(Path::new("a"), &labels)
         };
-        let thumbnail = Thumbnail::of(&picture, &Classes::default()).unwrap();
+        let thumbnail = Thumbnail::of(&segmented, &Classes::default()).unwrap();
         assert_eq!((thumbnail.width, thumbnail.height), (20, 10));
         let decoded = image::load_from_memory(&thumbnail.bytes).unwrap();
         assert_eq!((decoded.width(), decoded.height()), (20, 10));
@@ -139,7 +139,8 @@ mod tests {
     fn without_an_overlay_the_classes_are_shown() {
         let labels = LabelMap::new(2, 1, vec![0, IGNORE_LABEL]).unwrap();
         let classes = Classes::new(vec!["a".into()], vec![[255, 0, 9]]).unwrap();
-        let thumbnail = Thumbnail::of(&Picture::new(Path::new("a"), &labels), &classes).unwrap();
+        let thumbnail =
+            Thumbnail::of(&SegmentedImage::new(Path::new("a"), &labels), &classes).unwrap();
         let decoded = image::load_from_memory(&thumbnail.bytes)
             .unwrap()
             .into_rgb8();

@@ -2,7 +2,7 @@
 // Chooses, finds and sorts cards; without it the page shows all of them in order.
 (() => {
   const byId = (id) => document.getElementById(id);
-  const grid = byId("pictures");
+  const grid = byId("images");
   const chips = [...document.querySelectorAll(".chip")];
   const cards = [...grid.children].map((element, order) => {
     const shares = new Map();
@@ -31,7 +31,7 @@
     }
     return sum;
   };
-  // Pictures without a confidence come last, however the others are sorted.
+  // Images without a confidence come last, however the others are sorted.
   const byConfidence = (sign) => (a, b) =>
     (a.confidence === null) - (b.confidence === null) || sign * (a.confidence - b.confidence);
   const compare = {
@@ -54,8 +54,8 @@
       card.rows.forEach((row, place) => row.classList.toggle("chosen", chosen.has(labels[place])));
     }
     byId("status").textContent = count === cards.length
-      ? `${count} ${count === 1 ? "picture" : "pictures"}`
-      : `${count} of ${cards.length} pictures`;
+      ? `${count} ${count === 1 ? "image" : "images"}`
+      : `${count} of ${cards.length} images`;
     byId("nothing").hidden = count > 0 || cards.length === 0;
     byId("clear").hidden = chosen.size === 0;
   };

@@ -15,7 +15,7 @@ use zeg_image::LabelMap;
 pub(crate) struct Cases {
     pub(crate) names: Vec<String>,
     pub(crate) palette: Vec<[u8; 3]>,
-    pub(crate) pictures: Vec<Case>,
+    pub(crate) images: Vec<Case>,
 }
 
 #[derive(Deserialize)]

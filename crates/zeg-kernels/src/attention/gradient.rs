@@ -50,26 +50,26 @@ pub(crate) fn backward_on_buffers(
     level: Level,
 ) {
     let (tokens, width, heads) = (packed.tokens, packed.width, packed.heads);
-    let pictures = out.chunks_mut((tokens * 3 * width).max(1));
-    let heads_of_parts: Vec<_> = pictures
+    let images = out.chunks_mut((tokens * 3 * width).max(1));
+    let heads_of_parts: Vec<_> = images
         .enumerate()
-        .flat_map(|(picture, out)| {
+        .flat_map(|(image, out)| {
             let parts = MatrixMut::new(out, 3 * width).split_columns(width);
             let mut parts = parts
                 .into_iter()
                 .map(|part| part.split_columns(packed.head));
             let [q, k, v] = [(); 3].map(|()| parts.next().unwrap_or_default());
             let parts = q.into_iter().zip(k).zip(v).enumerate();
-            parts.map(move |(head, ((q, k), v))| (picture, head, [q, k, v]))
+            parts.map(move |(head, ((q, k), v))| (image, head, [q, k, v]))
         })
         .collect();
     heads_of_parts.into_par_iter().for_each_init(
         || [(); 2].map(|()| vec![0.0; packed.tile * tokens]),
-        |scratch, (picture, head, out)| {
+        |scratch, (image, head, out)| {
             let head = Head {
-                qkv: packed.parts(qkv, picture, head),
-                gradient: packed.columns(gradient, picture, head),
-                log_sums: &log_sums[(picture * heads + head) * tokens..][..tokens],
+                qkv: packed.parts(qkv, image, head),
+                gradient: packed.columns(gradient, image, head),
+                log_sums: &log_sums[(image * heads + head) * tokens..][..tokens],
                 mask,
             };
             head.backward(packed, scratch, out, level);

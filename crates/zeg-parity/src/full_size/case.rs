@@ -52,7 +52,7 @@ pub(super) struct Case {
     pub(super) limits: Limits,
     pub(super) planted: Option<PlantedError>,
     pub(super) loss: ClipRcLossWeights,
-    /// Side of the picture in pixels.
+    /// Side of the image in pixels.
     pub(super) size: usize,
     pub(super) classes: ClassSet,
     /// File name of the class embeddings.

@@ -82,7 +82,7 @@ fn compare_illegal_label(check: &mut Check) -> Result<(), ParityError> {
     Ok(())
 }
 
-/// `loss_no_labels_at_all`: logits of 0 and only ignored pixels, in one picture.
+/// `loss_no_labels_at_all`: logits of 0 and only ignored pixels, in one image.
 fn compare_unlabelled(check: &mut Check, device: &Device) -> Result<(), ParityError> {
     let meta = check.file().meta();
     let Some(table) = meta.find("loss_no_labels_at_all") else {

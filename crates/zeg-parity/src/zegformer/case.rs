@@ -10,7 +10,7 @@ use zeg_model::{
         ZegFormer, ZegFormerConfig,
         classifier::CropClassifier,
         config::STRIDE,
-        crops::{ClipPicture, CropStyle},
+        crops::{ClipImage, CropStyle},
         fusion::Fusion,
     },
     weights::{ParamBuilder, StateDict},
@@ -193,21 +193,21 @@ fn tensor_shape(weights: &StateDict, key: &str) -> Result<Vec<usize>, ParityErro
     })
 }
 
-/// Pictures of a file, from `[3, height, width]` bytes.
-pub(crate) fn pictures(check: &mut Check, prefix: &str) -> Result<Vec<RgbImage>, ParityError> {
-    let mut pictures = Vec::new();
-    while check.has(&format!("{prefix}{}", pictures.len())) {
-        let name = format!("{prefix}{}", pictures.len());
-        pictures.push(picture(check, &name)?);
+/// Images of a file, from `[3, height, width]` bytes.
+pub(crate) fn images(check: &mut Check, prefix: &str) -> Result<Vec<RgbImage>, ParityError> {
+    let mut images = Vec::new();
+    while check.has(&format!("{prefix}{}", images.len())) {
+        let name = format!("{prefix}{}", images.len());
+        images.push(image(check, &name)?);
     }
-    if pictures.is_empty() {
+    if images.is_empty() {
         return Err(check.tensor_error(&format!("{prefix}0"), "is missing"));
     }
-    Ok(pictures)
+    Ok(images)
 }
 
-/// A picture from `[3, height, width]` bytes.
-pub(crate) fn picture(check: &mut Check, name: &str) -> Result<RgbImage, ParityError> {
+/// An image from `[3, height, width]` bytes.
+pub(crate) fn image(check: &mut Check, name: &str) -> Result<RgbImage, ParityError> {
     let stored = check.input(name)?;
     let [3, height, width] = stored.shape[..] else {
         return Err(check.tensor_error(name, "is not [3, height, width]"));
@@ -216,33 +216,33 @@ pub(crate) fn picture(check: &mut Check, name: &str) -> Result<RgbImage, ParityE
     let pixels = height * width;
     let bytes = (0..pixels).flat_map(|pixel| [0, 1, 2].map(|c| planes[c * pixels + pixel]));
     RgbImage::from_raw(width as u32, height as u32, bytes.collect())
-        .ok_or_else(|| check.tensor_error(name, "is no picture"))
+        .ok_or_else(|| check.tensor_error(name, "is no image"))
 }
 
 /// Height and width that a batch is padded to.
-pub(crate) fn padded_size(pictures: &[RgbImage]) -> [usize; 2] {
-    let most = |side: fn(&RgbImage) -> u32| pictures.iter().map(side).max().unwrap_or(1);
+pub(crate) fn padded_size(images: &[RgbImage]) -> [usize; 2] {
+    let most = |side: fn(&RgbImage) -> u32| images.iter().map(side).max().unwrap_or(1);
     [most(RgbImage::height), most(RgbImage::width)]
         .map(|side| (side as usize).next_multiple_of(STRIDE))
 }
 
 /// A padded batch as the first stage reads it: `[batch, 3, height, width]`.
 pub(crate) fn batch(
-    pictures: &[RgbImage],
+    images: &[RgbImage],
     [height, width]: [usize; 2],
     device: &Device,
 ) -> Tensor<4> {
-    let padded = pictures
+    let padded = images
         .iter()
         .flat_map(|p| Normalization::IMAGENET.to_chw_padded(p, width, height));
-    let shape = [pictures.len(), 3, height, width];
+    let shape = [images.len(), 3, height, width];
     Tensor::from_data(TensorData::new(padded.collect::<Vec<f32>>(), shape), device)
 }
 
-/// A padded picture as CLIP sees it.
-pub(crate) fn clip_picture(picture: &RgbImage, size: [usize; 2]) -> ClipPicture {
-    ClipPicture {
-        values: Normalization::CLIP.to_chw_padded(picture, size[1], size[0]),
+/// A padded image as CLIP sees it.
+pub(crate) fn clip_image(image: &RgbImage, size: [usize; 2]) -> ClipImage {
+    ClipImage {
+        values: Normalization::CLIP.to_chw_padded(image, size[1], size[0]),
         size,
     }
 }

@@ -23,8 +23,8 @@ pub(super) fn compare(
     case: &Case,
     device: &Device,
 ) -> Result<Computed, ParityError> {
-    let picture = case::picture(&mut check, "in.image")?;
-    let padded = case::padded_size(std::slice::from_ref(&picture));
+    let image = case::image(&mut check, "in.image")?;
+    let padded = case::padded_size(std::slice::from_ref(&image));
     let logits = check.input("in.pred_logits")?.clone();
     let masks = check.input("in.pred_masks")?.clone();
     let four_axes = logits.shape.len() == 3 && masks.shape.len() == 4;
@@ -36,8 +36,8 @@ pub(super) fn compare(
     compare_sums(&mut check, &looks[0]);
     let boxes = compare_boxes(&mut check, &looks);
     let clip = Clip::open(&mut check, case, device)?;
-    let pictures = [picture];
-    compare_crops(&mut check, &clip, &pictures, &looks, &boxes);
+    let images = [image];
+    compare_crops(&mut check, &clip, &images, &looks, &boxes);
     let out = output_size(&mut check, "in.out_hw")?;
     let main = case.switches()?;
     for (name, fusion, offset) in [
@@ -58,7 +58,7 @@ pub(super) fn compare(
             ..main
         };
         if check.has(&names.scores) {
-            let subject = (&pictures[0], &looks[0]);
+            let subject = (&images[0], &looks[0]);
             clip.compare_result(&mut check, case, subject, switches, out, &names)?;
         }
     }

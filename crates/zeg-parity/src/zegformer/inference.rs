@@ -1,20 +1,20 @@
 //! Inference with all its switches.
 //!
-//! Longer than other files: every switch of the reference has tensors of its own, and all are compared on one picture.
+//! Longer than other files: every switch of the reference has tensors of its own, and all are compared on one image.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use zeg_image::RgbImage;
 use zeg_model::{
-    inference::PlannedView,
+    inference::PlannedWindow,
     method::Scoring,
     methods::zegformer::{
         QueryOutput, ZegFormer,
         classifier::CropClassifier,
-        crops::{ClipPicture, CropStyle, Outside, QueryMasks, align},
+        crops::{ClipImage, CropStyle, Outside, QueryMasks, align},
         foreground::{bounding_box, enlarge, foreground},
         fusion::{ClassLogits, Fusion},
     },
-    scores::{Labelling, ScoreField, ViewScores},
+    scores::{Labelling, ScoreField, WindowScores},
     trace::Trace,
 };
 
@@ -48,24 +48,24 @@ pub(super) fn compare(
     device: &Device,
 ) -> Result<Computed, ParityError> {
     let check_ref = &mut check;
-    let pictures = case::pictures(check_ref, "in.image.")?;
+    let inputs = case::images(check_ref, "in.image.")?;
     let model = case.model(device)?;
-    let view = Views {
+    let region = RegionModel {
         clip: Clip::open(check_ref, case, device)?,
         model: &model,
         case,
     };
     compare_classes(check_ref, case);
     let switches = case.switches()?;
-    let size = case::padded_size(&pictures);
+    let size = case::padded_size(&inputs);
     let mut trace = Trace::on();
-    let output = view.forward(&pictures, size, &mut trace, Some(check_ref))?;
+    let output = region.forward(&inputs, size, &mut trace, Some(check_ref))?;
     compare_trace(check_ref, "mid.", trace)?;
     let mut looks = looks(&output, size)?;
     plant(case, &mut looks);
     let boxes = compare_masks(check_ref, &mut looks)?;
-    compare_crops(check_ref, &view.clip, &pictures, &looks, &boxes);
-    for (index, (picture, look)) in pictures.iter().zip(&looks).enumerate() {
+    compare_crops(check_ref, &region.clip, &inputs, &looks, &boxes);
+    for (index, (image, look)) in inputs.iter().zip(&looks).enumerate() {
         let names = Names {
             features: format!("clip.image_features.{index}"),
             scores: format!("out.class_scores.{index}"),
@@ -74,10 +74,11 @@ pub(super) fn compare(
             step: 1,
         };
         let out = output_size(check_ref, &format!("in.out_hw.{index}"))?;
-        view.clip
-            .compare_result(check_ref, case, (picture, look), switches, out, &names)?;
+        region
+            .clip
+            .compare_result(check_ref, case, (image, look), switches, out, &names)?;
     }
-    compare_variants(check_ref, &view, &pictures[0], switches)?;
+    compare_variants(check_ref, &region, &inputs[0], switches)?;
     Ok(check.finish())
 }
 
@@ -100,23 +101,23 @@ pub(super) fn output_size(check: &mut Check, name: &str) -> Result<[usize; 2], P
 }
 
 /// What a file is computed with.
-struct Views<'a> {
+struct RegionModel<'a> {
     clip: Clip,
     model: &'a ZegFormer,
     case: &'a Case,
 }
 
-impl Views<'_> {
+impl RegionModel<'_> {
     /// The first stage on a batch; compares its outputs if asked to.
     fn forward(
         &self,
-        pictures: &[RgbImage],
+        inputs: &[RgbImage],
         size: [usize; 2],
         trace: &mut Trace,
         check: Option<&mut Check>,
     ) -> Result<QueryOutput, ParityError> {
         let text = self.clip.text.clone();
-        let images = case::batch(pictures, size, &text.device());
+        let images = case::batch(inputs, size, &text.device());
         let mut outputs = self.model.forward_all(images, text, trace);
         let last = outputs
             .pop()
@@ -131,7 +132,7 @@ impl Views<'_> {
     }
 }
 
-/// What the first stage says of one picture, in main memory.
+/// What the first stage says of one image, in main memory.
 #[derive(Clone)]
 pub(super) struct Look {
     /// Class logits `[queries, classes + 1]`.
@@ -153,16 +154,16 @@ fn looks(output: &QueryOutput, padded: [usize; 2]) -> Result<Vec<Look>, ParityEr
         return Ok(Vec::new()); // it has three axes
     };
     (0..batch)
-        .map(|picture| Ok(Look::new(&logits, &masks, picture, padded)))
+        .map(|image| Ok(Look::new(&logits, &masks, image, padded)))
         .collect()
 }
 
 impl Look {
-    /// One picture of `[batch, queries, classes + 1]` and `[batch, queries, h, w]`.
-    pub(super) fn new(logits: &Array, masks: &Array, picture: usize, padded: [usize; 2]) -> Self {
+    /// One image of `[batch, queries, classes + 1]` and `[batch, queries, h, w]`.
+    pub(super) fn new(logits: &Array, masks: &Array, image: usize, padded: [usize; 2]) -> Self {
         let part = |array: &Array| -> Vec<f32> {
             let length = array.values.len() / array.shape[0].max(1);
-            let values = &array.values[picture * length..][..length];
+            let values = &array.values[image * length..][..length];
             values.iter().map(|&v| v as f32).collect()
         };
         let masks = QueryMasks {
@@ -256,18 +257,18 @@ pub(super) fn compare_boxes(check: &mut Check, looks: &[Look]) -> Array {
 pub(super) fn compare_crops(
     check: &mut Check,
     clip: &Clip,
-    pictures: &[RgbImage],
+    inputs: &[RgbImage],
     looks: &[Look],
     boxes: &Array,
 ) {
     let side = clip.classifier.side();
     let count = boxes.shape[0];
     for (kind, outside) in [("masked", Outside::Mean), ("plain", Outside::Kept)] {
-        let crops: Vec<f32> = pictures
+        let crops: Vec<f32> = inputs
             .iter()
             .zip(looks)
-            .flat_map(|(picture, look)| {
-                let seen = case::clip_picture(picture, look.padded);
+            .flat_map(|(image, look)| {
+                let seen = case::clip_image(image, look.padded);
                 let masks = look.foreground.iter();
                 masks
                     .flat_map(|mask| align(&seen, mask, outside, side))
@@ -354,25 +355,25 @@ impl Clip {
         })
     }
 
-    /// CLIP's view of every query: `[queries, dim]`.
+    /// CLIP's scores of every query: `[queries, dim]`.
     fn features(
         &self,
-        picture: &ClipPicture,
+        image: &ClipImage,
         look: &Look,
         style: CropStyle,
     ) -> Result<Vec<f32>, ParityError> {
         let outside = match style {
             CropStyle::MaskedCrop => Outside::Mean,
             CropStyle::Crop => Outside::Kept,
-            CropStyle::Mask => return self.look(picture, look, style),
+            CropStyle::Mask => return self.look(image, look, style),
         };
         if !look.adjusted {
-            return self.look(picture, look, style);
+            return self.look(image, look, style);
         }
         let side = self.classifier.side();
         let masks = look.foreground.iter();
         let crops: Vec<f32> = masks
-            .flat_map(|mask| align(picture, mask, outside, side))
+            .flat_map(|mask| align(image, mask, outside, side))
             .collect();
         let shape = [look.masks.queries, 3, side, side];
         let device = self.crop_text.device();
@@ -383,19 +384,19 @@ impl Clip {
     /// As the program itself looks at crops.
     fn look(
         &self,
-        picture: &ClipPicture,
+        image: &ClipImage,
         look: &Look,
         style: CropStyle,
     ) -> Result<Vec<f32>, ParityError> {
-        Ok(self.classifier.look(picture, &look.masks, style)?)
+        Ok(self.classifier.look(image, &look.masks, style)?)
     }
 
-    /// Compares features, class scores and map of one picture.
+    /// Compares features, class scores and map of one image.
     pub(super) fn compare_result(
         &self,
         check: &mut Check,
         case: &Case,
-        (picture, look): (&RgbImage, &Look),
+        (image, look): (&RgbImage, &Look),
         switches: Switches,
         out: [usize; 2],
         names: &Names,
@@ -407,7 +408,7 @@ impl Clip {
             classes,
         };
         if switches.fusion != Fusion::QueryAlone {
-            let seen = case::clip_picture(picture, look.padded);
+            let seen = case::clip_image(image, look.padded);
             let features = self.features(&seen, look, switches.style)?;
             let dim = self.classifier.embed_dim();
             let found = Array::from_values(&[queries, dim], &features);
@@ -433,13 +434,13 @@ impl Clip {
             .seen
             .iter()
             .map(|&seen| if seen { switches.offset } else { 0.0 });
-        let size = [picture.height() as usize, picture.width() as usize];
+        let size = [image.height() as usize, image.width() as usize];
         let mut field = ScoreField::new(classes, size, Scoring::MaskSum, offsets.collect());
-        let scores = ViewScores::Masks {
+        let scores = WindowScores::Masks {
             masks: look.masks.clone(),
             scores,
         };
-        field.push_view(&PlannedView::whole(size), scores, look.padded)?;
+        field.push_window(&PlannedWindow::whole(size), scores, look.padded)?;
         let strip = field.strip(0..out[0], out); // [rows, classes, columns]
         let map = classes_first(strip.values(), classes, out);
         check.compare(&names.map, &map.every(names.step, 1..3), ACTIVATION);
@@ -470,16 +471,16 @@ fn classes_first(values: &[f32], classes: usize, [height, width]: [usize; 2]) ->
     }
 }
 
-/// The first picture alone with other switches. Those that change the scoring were made without an offset, those that
+/// The first image alone with other switches. Those that change the scoring were made without an offset, those that
 /// change the crops with the main one.
 fn compare_variants(
     check: &mut Check,
-    view: &Views,
-    picture: &RgbImage,
+    region: &RegionModel,
+    image: &RgbImage,
     main: Switches,
 ) -> Result<(), ParityError> {
-    let size = case::padded_size(std::slice::from_ref(picture));
-    let output = view.forward(std::slice::from_ref(picture), size, &mut Trace::off(), None)?;
+    let size = case::padded_size(std::slice::from_ref(image));
+    let output = region.forward(std::slice::from_ref(image), size, &mut Trace::off(), None)?;
     let looks = looks(&output, size)?;
     let out = output_size(check, "in.out_hw.0")?;
     let crops = Switches {
@@ -543,10 +544,10 @@ fn compare_variants(
             step: VARIANT_STEP,
         };
         if check.has(&names.scores) {
-            view.clip.compare_result(
+            region.clip.compare_result(
                 check,
-                view.case,
-                (picture, &looks[0]),
+                region.case,
+                (image, &looks[0]),
                 switches,
                 out,
                 &names,

@@ -11,7 +11,7 @@ use zeg_model::{
 use zeg_train::{
     methods::zegformer::{
         group,
-        mask_targets::{MaskTargets, PictureMasks},
+        mask_targets::{ImageMasks, MaskTargets},
         matching::{Matches, costs},
         set_criterion::{SetLoss, SetTerms},
     },
@@ -85,13 +85,13 @@ struct Pass {
 
 impl Pass {
     fn run(check: &mut Check, case: &Case, model: &ZegFormer) -> Result<Self, ParityError> {
-        let pictures = case::pictures(check, "in.image.")?;
-        let size = case::padded_size(&pictures);
+        let inputs = case::images(check, "in.image.")?;
+        let size = case::padded_size(&inputs);
         let device = model.sem_seg_head.predictor.bg_feature.val().device();
-        let images = case::batch(&pictures, size, &device);
+        let images = case::batch(&inputs, size, &device);
         let text = case::embeddings(check, TEXT)?;
         let text = case::tensor::<2>(check, TEXT, &text, &device)?;
-        let targets = targets(check, case, pictures.len(), size)?;
+        let targets = targets(check, case, inputs.len(), size)?;
         let mut trace = Trace::on();
         let mut outputs = model.forward_all(images, text, &mut trace);
         let last = outputs
@@ -113,8 +113,8 @@ impl Pass {
         let normalizer = loss.normalizer(&targets.counts(), queries);
         let (mut terms, mut matches) = (Vec::new(), Vec::new());
         for (name, output) in &outputs {
-            let of_batch = (0..targets.pictures.len())
-                .map(|picture| costs(output, &targets, picture, &loss)?.solve())
+            let of_batch = (0..targets.images.len())
+                .map(|image| costs(output, &targets, image, &loss)?.solve())
                 .collect::<Result<Vec<_>, _>>()?;
             let suffix = name
                 .strip_prefix("aux")
@@ -177,9 +177,9 @@ impl Pass {
         }
         for ((name, output), matches) in self.outputs.iter().zip(&self.matches) {
             compare_output(check, name, output)?;
-            for (picture, matches) in matches.iter().enumerate() {
-                let costs = costs(output, &self.targets, picture, &self.loss)?;
-                let prefix = format!("match.{name}.img{picture}");
+            for (image, matches) in matches.iter().enumerate() {
+                let costs = costs(output, &self.targets, image, &self.loss)?;
+                let prefix = format!("match.{name}.img{image}");
                 let found = Array::from_values(&[costs.queries, costs.masks], &costs.values);
                 check.compare(&format!("{prefix}.cost"), &found, ACTIVATION);
                 let (queries, masks): (Vec<u32>, Vec<u32>) = matches
@@ -269,7 +269,7 @@ fn set_loss(case: &Case) -> Result<SetLoss, ParityError> {
     })
 }
 
-/// The masks of every picture, padded with "outside".
+/// The masks of every image, padded with "outside".
 fn targets(
     check: &mut Check,
     case: &Case,
@@ -277,10 +277,10 @@ fn targets(
     size: [usize; 2],
 ) -> Result<MaskTargets, ParityError> {
     let [height, width] = size;
-    let mut pictures = Vec::with_capacity(batch);
-    for picture in 0..batch {
-        let classes = check.input(&format!("in.gt_classes.{picture}"))?.to_u32();
-        let name = format!("in.gt_masks.{picture}");
+    let mut inputs = Vec::with_capacity(batch);
+    for image in 0..batch {
+        let classes = check.input(&format!("in.gt_classes.{image}"))?.to_u32();
+        let name = format!("in.gt_masks.{image}");
         let masks = check.input(&name)?;
         let [count, h, w] = masks.shape[..] else {
             return Err(check.tensor_error(&name, "is not [masks, height, width]"));
@@ -295,12 +295,12 @@ fn targets(
         if let Some(error) = case.planted {
             error.alter_masks(values.chunks_exact_mut((height * width).max(1)), [0, 1]);
         }
-        pictures.push(PictureMasks {
+        inputs.push(ImageMasks {
             classes: classes.into_iter().map(|class| class as usize).collect(),
             values,
         });
     }
-    Ok(MaskTargets::new(pictures, size)?)
+    Ok(MaskTargets::new(inputs, size)?)
 }
 
 /// Compares the weights of the classes in the cross-entropy, the last of which is "no object".

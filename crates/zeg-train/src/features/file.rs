@@ -1,7 +1,7 @@
-//! Encoded views in a file: a run that goes on, or another run of the same encoder, need not encode them again.
+//! Encoded augmented copies in a file: a run that goes on, or another run of the same encoder, need not encode them again.
 //!
-//! A safetensors file with three tensors a view, `N.patches` `[patches, dim]` and `N.global` `[dim]` in `f16`,
-//! `N.labels` `[size, size]` in `u16`. Its metadata hold everything the views follow from; a file of other views is
+//! A safetensors file with three tensors a copy, `N.patches` `[patches, dim]` and `N.global` `[dim]` in `f16`,
+//! `N.labels` `[size, size]` in `u16`. Its metadata hold everything the copies follow from; a file of other copies is
 //! never taken for these.
 
 use std::{borrow::Cow, collections::HashMap, path::Path, sync::Arc};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use zeg_base::file::{self, Overwrite};
 use zeg_data::sampler::Sampler;
 
-use super::{FeatureCache, View};
+use super::{AugmentedCopy, FeatureCache};
 use crate::{TrainError, batch::Features};
 
 /// Version of the layout.
@@ -23,9 +23,10 @@ const INFO: &str = "zeg-features";
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Info {
     format: u32,
-    /// Everything that the views follow from.
+    /// Everything that the copies follow from.
     origin: serde_json::Value,
-    pictures: usize,
+    #[serde(alias = "pictures")]
+    images: usize,
     size: usize,
     seed: u64,
     grid: [usize; 2],
@@ -71,32 +72,35 @@ impl Tensor for Part<'_> {
 }
 
 impl FeatureCache {
-    /// Writes all views; the file appears complete or not at all.
+    /// Writes all copies; the file appears complete or not at all.
     ///
-    /// - `origin`: everything that the views follow from, such as the encoder's digest and the preprocessing
+    /// - `origin`: everything that the copies follow from, such as the encoder's digest and the preprocessing
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, path: &Path, origin: &serde_json::Value) -> Result<(), TrainError> {
-        let grid = self.views.first().map_or([0, 0], |view| view.features.grid);
+        let grid = self
+            .copies
+            .first()
+            .map_or([0, 0], |copy| copy.features.grid);
         let info = Info {
             format: FORMAT,
             origin: origin.clone(),
-            pictures: self.pictures,
+            images: self.image_count,
             size: self.size,
             seed: self.seed,
             grid,
-            ids: self.views.iter().map(|view| view.id.clone()).collect(),
+            ids: self.copies.iter().map(|copy| copy.id.clone()).collect(),
         };
         let invalid = |reason: String| TrainError::Checkpoint {
             path: path.to_owned(),
             reason,
         };
         let json = serde_json::to_string(&info).map_err(|error| invalid(error.to_string()))?;
-        let tensors = self.views.iter().enumerate().flat_map(|(number, view)| {
+        let tensors = self.copies.iter().enumerate().flat_map(|(number, copy)| {
             let Features {
                 patches, global, ..
-            } = view.features.as_ref();
+            } = copy.features.as_ref();
             let dim = global.len();
             let part =
                 |name: &str, values, shape| (format!("{number}.{name}"), Part { values, shape });
@@ -109,7 +113,7 @@ impl FeatureCache {
                 part("global", Values::Halves(global), vec![dim]),
                 part(
                     "labels",
-                    Values::Labels(&view.labels),
+                    Values::Labels(&copy.labels),
                     vec![self.size, self.size],
                 ),
             ]
@@ -128,18 +132,18 @@ impl FeatureCache {
             })
     }
 
-    /// Reads views that follow from `origin`; `None` where the file is not there, is damaged, or holds others.
+    /// Reads copies that follow from `origin`; `None` where the file is not there, is damaged, or holds others.
     pub fn open(path: &Path, origin: &serde_json::Value) -> Option<Self> {
         let bytes = std::fs::read(path).ok()?;
         let (_, metadata) = SafeTensors::read_metadata(&bytes).ok()?;
         let info: Info = serde_json::from_str(metadata.metadata().as_ref()?.get(INFO)?).ok()?;
-        if info.format != FORMAT || info.origin != *origin || info.pictures == 0 {
+        if info.format != FORMAT || info.origin != *origin || info.images == 0 {
             return None;
         }
         let tensors = SafeTensors::deserialize(&bytes).ok()?;
         let patches = info.grid[0].checked_mul(info.grid[1])?;
         let pixels = info.size.checked_mul(info.size)?;
-        let mut views = Vec::with_capacity(info.ids.len());
+        let mut copies = Vec::with_capacity(info.ids.len());
         for (number, id) in info.ids.into_iter().enumerate() {
             let read = |name: &str, dtype: Dtype| {
                 let tensor = tensors.tensor(&format!("{number}.{name}")).ok()?;
@@ -159,21 +163,21 @@ impl FeatureCache {
                 global,
                 grid: info.grid,
             };
-            views.push(View {
+            copies.push(AugmentedCopy {
                 features: Arc::new(features),
                 labels,
                 id,
             });
         }
-        if views.is_empty() || !views.len().is_multiple_of(info.pictures) {
+        if copies.is_empty() || !copies.len().is_multiple_of(info.images) {
             return None;
         }
         Some(Self {
-            views,
-            pictures: info.pictures,
+            copies,
+            image_count: info.images,
             size: info.size,
             seed: info.seed,
-            sampler: Sampler::new(info.pictures, info.seed),
+            sampler: Sampler::new(info.images, info.seed),
         })
     }
 }
@@ -191,7 +195,7 @@ mod tests {
     use super::*;
 
     fn cache() -> FeatureCache {
-        let view = |number: u16| View {
+        let copy = |number: u16| AugmentedCopy {
             features: Arc::new(Features {
                 patches: (0..8)
                     .map(|v| f16::from_f32(f32::from(v + number)))
@@ -200,11 +204,11 @@ mod tests {
                 grid: [2, 2],
             }),
             labels: vec![number, 1, u16::MAX, u16::MAX - 1],
-            id: format!("picture-{number}"),
+            id: format!("image-{number}"),
         };
         FeatureCache {
-            views: vec![view(0), view(1), view(2), view(3)],
-            pictures: 2,
+            copies: vec![copy(0), copy(1), copy(2), copy(3)],
+            image_count: 2,
             size: 2,
             seed: 7,
             sampler: Sampler::new(2, 7),
@@ -227,7 +231,7 @@ mod tests {
                     .iter()
                     .map(|f| (f.patches.clone(), f.global.clone(), f.grid))
                     .collect::<Vec<_>>(),
-                crate::batch::Inputs::Pictures(_) => vec![],
+                crate::batch::Inputs::Images(_) => vec![],
             };
             assert_eq!(values(&a), values(&b));
         }

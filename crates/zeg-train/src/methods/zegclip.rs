@@ -11,7 +11,7 @@ use zeg_model::{
 
 use crate::{
     TrainError,
-    batch::{Features, Inputs, features_tensor, pictures_tensor},
+    batch::{Features, Inputs, features_tensor, images_tensor},
     experiment::TrainingConfig,
     mask_loss::MaskObjective,
     recipe::{Criterion, LossPart, MethodLoss, PartTerms, Recipe, read_loss},
@@ -46,8 +46,8 @@ struct ZegClipLoss {
 fn encode(model: &ZegClip, inputs: Inputs, size: usize, text: &Tensor<2>) -> Encoded {
     let device = text.device();
     match inputs {
-        Inputs::Pictures(values) => {
-            model.encode(pictures_tensor(values, size, &device), &mut Trace::off())
+        Inputs::Images(values) => {
+            model.encode(images_tensor(values, size, &device), &mut Trace::off())
         }
         Inputs::Features(features) => features_tensor(&features, &device),
     }

@@ -1,8 +1,8 @@
-//! Which settings and seen offset each row is run with: every row tries the same candidates, on pictures that are not
+//! Which settings and seen offset each row is run with: every row tries the same candidates, on images that are not
 //! reported.
 //!
 //! Comparing designs with one learning rate for all says as much about the rate as about the designs. Each row trains
-//! once with every candidate on a part of the training pictures, is scored with every offset on another part, and the
+//! once with every candidate on a part of the training images, is scored with every offset on another part, and the
 //! best hIoU decides (mIoU where no class is unseen).
 
 use serde::Serialize;
@@ -22,7 +22,7 @@ pub(super) struct Choice {
     pub(super) settings: Vec<String>,
     /// Subtracted from the scores of seen classes.
     pub(super) offset: f32,
-    /// hIoU (or mIoU) on the pictures it was chosen on.
+    /// hIoU (or mIoU) on the images it was chosen on.
     pub(super) score: f64,
     /// The best score of every candidate, in the suite's order.
     pub(super) candidates: Vec<f64>,

@@ -82,12 +82,7 @@ impl Run<'_> {
 
     /// The settings fit each other, and what was done before was done with the same ones.
     fn check(&self, program: &Program) -> anyhow::Result<()> {
-        let experiment = Experiment::open(
-            &self.config,
-            &self.changes,
-            &program.methods,
-            &program.recipes,
-        )?;
+        let experiment = crate::commands::open_experiment(program, &self.config, &self.changes)?;
         let manifest = self.folder.join("run.json");
         let Ok(text) = std::fs::read_to_string(&manifest) else {
             return Ok(());
@@ -121,7 +116,7 @@ impl Run<'_> {
         if let Some(init) = &self.init {
             command.arg("--init").arg(init);
         }
-        // Rows of one encoder and seed share what a frozen encoder made of the pictures.
+        // Rows of one encoder and seed share what a frozen encoder made of the images.
         let features = settings.output.join("features");
         command.arg("--feature-cache").arg(features);
         command.arg("--output").arg(&self.folder).arg("--resume");
@@ -213,7 +208,7 @@ fn alone(command: &mut Command, settings: &AblateSettings) {
 
 /// Scores what is not scored; `Some` when the user stopped it.
 ///
-/// Models with the same offsets are scored in one process, which encodes pictures once for models of one frozen
+/// Models with the same offsets are scored in one process, which encodes images once for models of one frozen
 /// encoder.
 pub(super) fn score_all(
     runs: &[Run],

@@ -74,9 +74,9 @@ pub(super) struct Row {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Choose {
-    /// Pictures the candidates are trained on, such as `train:not-1/5`.
+    /// Images the candidates are trained on, such as `train:not-1/5`.
     pub(super) train_split: String,
-    /// Pictures they are scored on, such as `train:1/5`; not those that are reported.
+    /// Images they are scored on, such as `train:1/5`; not those that are reported.
     pub(super) eval_split: String,
     /// Seed of the candidates' runs.
     #[serde(default)]

@@ -44,9 +44,9 @@ pub(super) struct Table {
     title: String,
     /// Where the published figures are from.
     source: Option<String>,
-    /// What was scored on: data set, split and number of pictures.
+    /// What was scored on: data set, split and number of images.
     scored_on: String,
-    /// Whether these pictures are the official ones; published figures are of those.
+    /// Whether these images are the official ones; published figures are of those.
     official: bool,
     rows: Vec<TableRow>,
 }
@@ -98,10 +98,10 @@ impl Table {
                 continue;
             };
             table.scored_on = format!(
-                "{} {}, {} pictures",
+                "{} {}, {} images",
                 first.benchmark.title, first.benchmark.split, first.images
             );
-            table.official = !first.is_subset() && first.benchmark.official_pictures.is_some();
+            table.official = !first.is_subset() && first.benchmark.official_images.is_some();
             // A data set of which nothing is published has the figures of VOC beside it, for the order of rows.
             let own = &first.benchmark.dataset;
             let has_own =
@@ -148,13 +148,13 @@ impl Table {
             text.push_str(if self.official {
                 "."
             } else {
-                ", of the official pictures and the full budget: not comparable, beside for the order of rows."
+                ", of the official images and the full budget: not comparable, beside for the order of rows."
             });
         }
         let chosen = self.rows.iter().any(|row| row.choice.is_some());
         if chosen {
             text.push_str(
-                " Each row's settings and seen offset were chosen on other pictures; offset 0 treats seen and unseen \
+                " Each row's settings and seen offset were chosen on other images; offset 0 treats seen and unseen \
                  classes alike.",
             );
         }

@@ -29,11 +29,11 @@ pub(super) struct DoctorArgs {
     split: Vec<String>,
     /// Class list, such as voc21
     #[arg(long, value_name = "NAME")]
-    word_list: Option<String>,
+    class_list: Option<String>,
     /// Which classes are unseen: published, none, a split's name, a file, or names with commas
     #[arg(long, value_name = "SPLIT")]
     unseen: Option<String>,
-    /// Look only at the first pictures of each split
+    /// Look only at the first images of each split
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// Warnings count as errors
@@ -69,7 +69,7 @@ impl DoctorArgs {
             dataset: self.dataset,
             folder: self.data,
             splits: self.split,
-            classes: self.word_list,
+            classes: self.class_list,
             unseen: self.unseen,
             limit: self.limit,
             strict: self.strict,

@@ -56,9 +56,9 @@ pub(super) fn list(form: ListForm) -> anyhow::Result<ExitCode> {
         let splits: Vec<String> = entry
             .splits
             .iter()
-            .map(|split| format!("{} {}", split.name, split.pictures))
+            .map(|split| format!("{} {}", split.name, split.images))
             .collect();
-        println!("{:16}   pictures {}", "", splits.join(", "));
+        println!("{:16}   images {}", "", splits.join(", "));
     }
     println!(
         "\nOne's own data set is a .toml file; configs/datasets holds a template and examples."
@@ -78,7 +78,7 @@ fn describe(entry: &DatasetEntry) -> anyhow::Result<serde_json::Value> {
     let splits: Vec<_> = entry
         .splits
         .iter()
-        .map(|split| json!({ "name": split.name, "pictures": split.pictures }))
+        .map(|split| json!({ "name": split.name, "images": split.images }))
         .collect();
     Ok(json!({
         "name": entry.name,

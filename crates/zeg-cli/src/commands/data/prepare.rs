@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, path::PathBuf, process::ExitCode, sync::atomic::Ordering};
 
 use clap::Args;
-use zeg::data::prepare::{OnBad, Pictures, PrepareError, PrepareOptions, Summary, plan};
+use zeg::data::prepare::{ImagePlacement, OnBad, PrepareError, PrepareOptions, Summary, plan};
 
 use crate::{
     commands::{JsonTarget, stop_flag, write_result},
@@ -30,13 +30,13 @@ pub(super) struct PrepareArgs {
     /// Folder to make
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
-    /// Link pictures that need no change to the source, or copy them
+    /// Link images that need no change to the source, or copy them
     #[arg(long, value_enum, default_value = "link")]
-    pictures: PicturesArg,
+    images: PlacementArg,
     /// Report files that cannot be read and go on
     #[arg(long)]
     keep_going: bool,
-    /// ADE20K-Full: shrink pictures whose short side is longer; 0 keeps their size
+    /// ADE20K-Full: shrink images whose short side is longer; 0 keeps their size
     #[arg(long, value_name = "PIXELS", default_value_t = 512)]
     shrink: usize,
     /// Say what would be made, and make nothing
@@ -50,9 +50,9 @@ pub(super) struct PrepareArgs {
     threads: Option<usize>,
 }
 
-/// See [`Pictures`].
+/// See [`Images`].
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum PicturesArg {
+enum PlacementArg {
     Link,
     Copy,
 }
@@ -79,9 +79,9 @@ impl PrepareArgs {
             output: self.output,
             options: PrepareOptions {
                 threads: self.threads.unwrap_or_else(rayon::current_num_threads),
-                pictures: match self.pictures {
-                    PicturesArg::Link => Pictures::Link,
-                    PicturesArg::Copy => Pictures::Copy,
+                images: match self.images {
+                    PlacementArg::Link => ImagePlacement::Link,
+                    PlacementArg::Copy => ImagePlacement::Copy,
                 },
                 on_bad: if self.keep_going {
                     OnBad::Report

@@ -12,8 +12,8 @@ use super::{
 use crate::commands::{
     JsonTarget,
     shared::{
-        ComputeArgs, ComputeSettings, EmbeddingCache, Existing, InferenceArgs, MethodArgs,
-        ModelArgs, ModelSettings, PrecisionArgs, TestTimeArgs,
+        CacheUse, ComputeArgs, ComputeSettings, Existing, InferenceArgs, MethodArgs, ModelArgs,
+        ModelSettings, PrecisionArgs, TestTimeArgs,
     },
 };
 
@@ -50,7 +50,7 @@ pub(crate) struct EvalArgs {
     dataset: Option<String>,
     /// Class list of the data set, such as voc21 or pascal-context59 [default: the experiment's]
     #[arg(long, value_name = "NAME")]
-    word_list: Option<String>,
+    class_list: Option<String>,
     /// Which classes are unseen: published, none, a split's name, a file, or names with commas [default: the
     /// experiment's, or the published ones]
     #[arg(long, value_name = "SPLIT")]
@@ -64,7 +64,7 @@ pub(crate) struct EvalArgs {
     /// What the scores are to be compared with [default: from the model and the data set]
     #[arg(long, value_enum)]
     protocol: Option<ProtocolArg>,
-    /// Score with each of these seen offsets, from one run of the model: to choose one, on pictures that are not
+    /// Score with each of these seen offsets, from one run of the model: to choose one, on images that are not
     /// reported, such as --split train:1/5
     #[arg(
         long,
@@ -76,10 +76,10 @@ pub(crate) struct EvalArgs {
     seen_offsets: Vec<f32>,
     #[command(flatten)]
     test_time: TestTimeArgs,
-    /// Score only the first pictures of the split
+    /// Score only the first images of the split
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Score one part of the pictures: part I of N, from 1; `zeg eval merge` adds the parts
+    /// Score one part of the images: part I of N, from 1; `zeg eval merge` adds the parts
     #[arg(long, value_name = "I/N", value_parser = shard, requires = "output")]
     shard: Option<Shard>,
     /// Folder for the record, which `zeg report` and `zeg eval merge` read
@@ -91,7 +91,7 @@ pub(crate) struct EvalArgs {
     /// Folder for the predicted label maps, NAME.png each: class indices with a palette and the class names
     #[arg(long, value_name = "DIR")]
     write_labels: Option<PathBuf>,
-    /// Pictures of each kind (best, median, worst) to keep for the report
+    /// Images of each kind (best, median, worst) to keep for the report
     #[arg(long, value_name = "N", default_value_t = 3)]
     gallery: usize,
     /// Replace a record that exists
@@ -184,7 +184,7 @@ pub(super) enum EvalTask {
 pub(super) struct EvalSettings {
     pub(super) checkpoints: Vec<PathBuf>,
     pub(super) model: ModelSettings,
-    pub(super) cache: EmbeddingCache,
+    pub(super) cache: CacheUse,
     /// The data set's folder.
     pub(super) data: Option<PathBuf>,
     pub(super) plan: Option<PathBuf>,
@@ -222,12 +222,12 @@ impl EvalArgs {
         EvalTask::Score(Box::new(EvalSettings {
             checkpoints: self.checkpoint,
             model: self.model.settings(&self.method, &self.precision),
-            cache: EmbeddingCache::of_flag(self.no_cache),
+            cache: CacheUse::of_flag(self.no_cache),
             data: self.data,
             plan: self.plan,
             changes: PlanChanges {
                 dataset: self.dataset,
-                classes: self.word_list,
+                classes: self.class_list,
                 unseen: self.unseen,
                 split: self.split,
                 templates: self.templates,

@@ -1,4 +1,4 @@
-//! Pictures for the report: the best, the middling and the worst, with what was true, what was said, and where the
+//! Images for the report: the best, the middling and the worst, with what was true, what was said, and where the
 //! two differ.
 
 use std::path::Path;
@@ -11,7 +11,7 @@ use zeg::{
     label_spool::LabelSpool,
 };
 
-/// Longest side of a picture in the gallery, in pixels.
+/// Longest side of an image in the gallery, in pixels.
 const LONGEST_SIDE: usize = 480;
 /// Where prediction and truth agree, and where they do not.
 const RIGHT: [u8; 3] = [46, 160, 90];
@@ -41,10 +41,10 @@ impl Gallery<'_> {
     ) -> anyhow::Result<Vec<GalleryEntry>> {
         // Place among all images, id and score of those that have one.
         let (mut places, mut rated) = (Vec::new(), Vec::new());
-        for (place, picture) in evaluation.pictures.iter().enumerate() {
-            if let Some(score) = picture.score(evaluation.metric) {
+        for (place, photo) in evaluation.image_scores.iter().enumerate() {
+            if let Some(score) = photo.score(evaluation.metric) {
                 places.push(place);
-                rated.push((picture.id.as_str(), score));
+                rated.push((photo.id.as_str(), score));
             }
         }
         let mut entries = Vec::new();
@@ -55,9 +55,9 @@ impl Gallery<'_> {
             let sample = self.dataset.load(place)?;
             let predicted = predictions.get(place).context("reading predictions back")?;
             let Drawn { files, classes } = self.draw(id, &sample, &predicted)?;
-            let [picture, truth, prediction, error] = files;
+            let [image, truth, prediction, error] = files;
             entries.push(GalleryEntry {
-                picture,
+                image,
                 truth,
                 prediction,
                 error,
@@ -70,7 +70,7 @@ impl Gallery<'_> {
         Ok(entries)
     }
 
-    /// Writes the four views of an image.
+    /// Writes the four panels of an image.
     fn draw(&self, id: &str, sample: &Sample, predicted: &LabelMap) -> anyhow::Result<Drawn> {
         let labels = (sample.labels.labels(), predicted.labels());
         let classes = ClassShare::of(labels, self.colours.len(), IGNORE_LABEL)?;
@@ -78,25 +78,25 @@ impl Gallery<'_> {
             sample.image.width() as usize,
             sample.image.height() as usize,
         );
-        let picture = resize_bilinear(&sample.image, width, height);
+        let photo = resize_bilinear(&sample.image, width, height);
         let truth = resize_nearest(&sample.labels, width, height);
         let predicted = resize_nearest(predicted, width, height);
         let colour = |label: u16| self.colours.get(usize::from(label)).copied();
-        let views = [
-            ("picture", picture.clone()),
+        let panels = [
+            ("image", photo.clone()),
             (
                 "truth",
-                tinted(&picture, &truth, |place| colour(truth.labels()[place])),
+                tinted(&photo, &truth, |place| colour(truth.labels()[place])),
             ),
             (
                 "prediction",
-                tinted(&picture, &predicted, |place| {
+                tinted(&photo, &predicted, |place| {
                     colour(predicted.labels()[place])
                 }),
             ),
             (
                 "error",
-                tinted(&picture, &truth, |place| {
+                tinted(&photo, &truth, |place| {
                     let (truth, predicted) = (truth.labels()[place], predicted.labels()[place]);
                     let verdict = if truth == predicted { RIGHT } else { WRONG };
                     (truth != IGNORE_LABEL).then_some(verdict)
@@ -104,9 +104,9 @@ impl Gallery<'_> {
             ),
         ];
         let mut files = Vec::new();
-        for (what, view) in &views {
+        for (what, panel) in &panels {
             let name = format!("{}-{what}.jpg", file_stem(id));
-            write_jpeg(&self.folder.join(&name), view)?;
+            write_jpeg(&self.folder.join(&name), panel)?;
             files.push(name);
         }
         Ok(Drawn {
@@ -140,12 +140,12 @@ fn fitted(width: usize, height: usize) -> (usize, usize) {
 
 /// Lays a colour over every pixel that has one; the others turn grey.
 fn tinted(
-    picture: &RgbImage,
+    photo: &RgbImage,
     labels: &LabelMap,
     colour: impl Fn(usize) -> Option<[u8; 3]>,
 ) -> RgbImage {
-    debug_assert_eq!(picture.width() as usize, labels.width());
-    let mut tinted = picture.clone();
+    debug_assert_eq!(photo.width() as usize, labels.width());
+    let mut tinted = photo.clone();
     for (place, pixel) in tinted.pixels_mut().enumerate() {
         let [r, g, b] = pixel.0.map(u16::from);
         let grey = ((r * 77 + g * 150 + b * 29) >> 8) as u8;
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_fit_and_never_vanish() {
+    fn images_fit_and_never_vanish() {
         assert_eq!(fitted(480, 100), (480, 100));
         assert_eq!(fitted(960, 500), (480, 250));
         assert_eq!(fitted(30_000, 2), (480, 1));
@@ -173,12 +173,10 @@ mod tests {
 
     #[test]
     fn pixels_without_a_colour_turn_grey() {
-        let picture = RgbImage::from_raw(2, 1, vec![200, 0, 0, 200, 0, 0]).unwrap();
+        let photo = RgbImage::from_raw(2, 1, vec![200, 0, 0, 200, 0, 0]).unwrap();
         let labels = LabelMap::new(2, 1, vec![0, IGNORE_LABEL]).unwrap();
-        let view = tinted(&picture, &labels, |place| {
-            (place == 0).then_some([0, 255, 0])
-        });
-        let [left, right] = [view.get_pixel(0, 0).0, view.get_pixel(1, 0).0];
+        let panel = tinted(&photo, &labels, |place| (place == 0).then_some([0, 255, 0]));
+        let [left, right] = [panel.get_pixel(0, 0).0, panel.get_pixel(1, 0).0];
         assert!(left[1] > 100, "{left:?}");
         assert!(right[0] == right[1] && right[1] == right[2], "{right:?}");
     }

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use zeg::{
     data::{OpenSet, SampleSource as _},
+    embedding_cache::EmbeddingCache,
     eval::Shard,
     evaluation::EvaluationSetup,
     loading::LoadedModel,
     model::inference::{ClassQueries, TestTime},
     session::Session,
+    text_sources::{TextSources, class_queries},
     vocab::templates::TemplateSet,
-    word_cache::WordCache,
-    words::{WordSources, class_queries},
 };
 
 use super::{
@@ -141,7 +141,7 @@ impl<'a> EvalJob<'a> {
                 inference.short_side,
                 inference.crop,
                 inference.stride,
-                inference.view,
+                inference.mode,
                 inference.longest_side,
             )
         };
@@ -150,7 +150,7 @@ impl<'a> EvalJob<'a> {
                 one == two
                     && self.dataset == other.dataset
                     && windows(self) == windows(other)
-                    // Every augmented view of a large image would be in memory at once.
+                    // Every augmented copy of a large image would be in memory at once.
                     && [self, other]
                         .iter()
                         .all(|job| job.plan.session.test_time == TestTime::default())
@@ -194,10 +194,10 @@ fn embed_classes(
 ) -> anyhow::Result<ClassQueries> {
     let templates = TemplateSet::by_name(&plan.data.templates)?;
     let cache = settings.cache.folder();
-    let cache = cache.and_then(|folder| WordCache::of_file(&folder, &loaded.base));
+    let cache = cache.and_then(|folder| EmbeddingCache::of_file(&folder, &loaded.base));
     let classes = dataset.classes();
     let bar = progress::bar(classes.len() as u64, "words");
-    let sources = WordSources {
+    let sources = TextSources {
         table: settings.model.text.as_deref(),
         table_names: Some(&classes.classes),
         stored: loaded.stored.as_ref(),

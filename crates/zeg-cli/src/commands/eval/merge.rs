@@ -96,13 +96,9 @@ fn folder_of(path: &Path) -> PathBuf {
 
 /// Files of the gallery, by name.
 fn gallery_files(evaluation: &Evaluation) -> Vec<String> {
-    let files = evaluation.gallery.iter().flat_map(|entry| {
-        [
-            &entry.picture,
-            &entry.truth,
-            &entry.prediction,
-            &entry.error,
-        ]
-    });
+    let files = evaluation
+        .gallery
+        .iter()
+        .flat_map(|entry| [&entry.image, &entry.truth, &entry.prediction, &entry.error]);
     files.cloned().collect()
 }

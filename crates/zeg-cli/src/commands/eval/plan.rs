@@ -2,7 +2,7 @@
 //! command line's.
 
 use std::path::Path;
-use zeg::model::{method::StartingPoint, renamed::find_renamed};
+use zeg::model::{method::StartingPoint, renamed::rename_all};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -27,9 +27,9 @@ pub(super) struct PlanFile {
     /// What the scores are to be compared with.
     #[serde(default)]
     protocol: Option<Protocol>,
-    /// The pictures.
+    /// The images.
     data: DataConfig,
-    /// How pictures go through the model; without, as the model has it.
+    /// How images go through the model; without, as the model has it.
     #[serde(default)]
     inference: Option<Inference>,
     /// How often each is looked at.
@@ -56,10 +56,21 @@ impl PlanFile {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let name = || path.display().to_string();
         let table: toml::Table = toml::from_str(&text).with_context(name)?;
-        if let Some(renamed) = find_renamed(&serde_json::to_value(&table)?) {
-            anyhow::bail!("{}: {renamed}", path.display());
+        let mut as_json = serde_json::to_value(&table)?;
+        let renames = rename_all(&mut as_json);
+        if let Some(setting) = renames.dropped.first() {
+            anyhow::bail!(
+                "{}: `{setting}` no longer exists; leave it out",
+                path.display()
+            );
         }
-        table.try_into().with_context(name)
+        if renames.notices.is_empty() {
+            return table.try_into().with_context(name);
+        }
+        for notice in &renames.notices {
+            eprintln!("warning: {}: {notice}", path.display());
+        }
+        serde_json::from_value(as_json).with_context(name)
     }
 }
 
@@ -100,7 +111,7 @@ impl Plan {
         })
     }
 
-    /// The pictures to score.
+    /// The images to score.
     pub(super) fn open_dataset(&self, root: &Path) -> anyhow::Result<OpenSet> {
         let unseen = self.data.unseen.as_deref();
         let selection = Selection {

@@ -51,7 +51,7 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
     let seed = seed.transpose()?.map(|experiment| experiment.training.seed);
     let official = datasets::find(dataset.name()).and_then(|entry| {
         let split = entry.official(&plan.data.eval_split)?;
-        Some(split.pictures as u64)
+        Some(split.images as u64)
     });
     let unseen = dataset.classes().unseen_flags();
     let mut inference = serde_json::to_value(&plan.session.inference)?;
@@ -68,7 +68,7 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
             title: dataset.title().to_owned(),
             class_list: dataset.classes().name.clone(),
             split: plan.data.eval_split.clone(),
-            official_pictures: official,
+            official_images: official,
         },
         protocol: plan.protocol,
         trained_on: loaded.data.as_ref().map(|data| data.dataset.clone()),
@@ -90,8 +90,8 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
                 colour,
             })
             .collect(),
-        images: outcome.pictures.len() as u64,
-        pictures: outcome.pictures,
+        images: outcome.images.len() as u64,
+        image_scores: outcome.images,
         confusion: outcome.confusion,
         metric: match dataset.metric() {
             DatasetMetric::MeanIou => Metric::MeanIou,

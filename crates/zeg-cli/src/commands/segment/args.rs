@@ -15,7 +15,7 @@ use super::outputs::format_parser;
 use crate::commands::{
     JsonTarget,
     shared::{
-        ComputeArgs, ComputeSettings, EmbeddingCache, InferenceArgs, InferenceChanges, MethodArgs,
+        CacheUse, ComputeArgs, ComputeSettings, InferenceArgs, InferenceChanges, MethodArgs,
         ModelArgs, ModelSettings, PrecisionArgs, TestTimeArgs, TestTimeChanges,
     },
 };
@@ -25,11 +25,11 @@ use crate::commands::{
 #[command(after_help = "\
 Examples:
   zeg segment photo.jpg --model clip-vit-b-16 --classes \"dog, sofa|couch\" --background \"wall, floor\" -o out
-  zeg segment pictures/ --model runs/quick/model.safetensors --classes rooms.txt -o out --write labels,html
+  zeg segment images/ --model runs/quick/model.safetensors --classes rooms.txt -o out --write labels,html
   zeg segment \"*.jpg\" --model ViT-B-16.pt --classes voc20 -o out --write coco,label-studio --json -
   zeg segment photo.jpg --model clip-vit-b-16 --classes \"cat, fox, dog\" -o out --explain 3")]
 pub(crate) struct SegmentArgs {
-    /// Pictures (JPEG, PNG, WebP, BMP, TIFF, GIF), folders of them, or patterns such as "*.jpg"
+    /// Images (JPEG, PNG, WebP, BMP, TIFF, GIF), folders of them, or patterns such as "*.jpg"
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// Checkpoint of a trained model, CLIP weights in any published format, a name from `zeg models`, or `mini`,
@@ -71,13 +71,13 @@ pub(crate) struct SegmentArgs {
     /// Leave regions of fewer pixels out of annotations
     #[arg(long, value_name = "PIXELS", default_value_t = 16)]
     min_area: u64,
-    /// What stands before a picture's path in Label Studio's tasks
+    /// What stands before an image's path in Label Studio's tasks
     #[arg(long, value_name = "PREFIX", default_value = "/data/local-files/?d=")]
     label_studio_prefix: String,
     /// Do not keep embeddings of words in the cache folder
     #[arg(long)]
     no_cache: bool,
-    /// Write a JSON list of what was found in each picture; `-` for standard output
+    /// Write a JSON list of what was found in each image; `-` for standard output
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     #[command(flatten)]
@@ -107,7 +107,7 @@ pub(super) struct SegmentSettings {
     pub(super) classes: Vec<ClassQuery>,
     /// Prompt templates by name or file; without, the model's own.
     pub(super) templates: Option<String>,
-    pub(super) cache: EmbeddingCache,
+    pub(super) cache: CacheUse,
     pub(super) inference: InferenceChanges,
     pub(super) test_time: TestTimeChanges,
     /// Score that a class needs; 0 for none, without the model's default.
@@ -158,7 +158,7 @@ impl SegmentArgs {
             model_settings: self.model.settings(&self.method, &self.precision),
             classes,
             templates: self.templates,
-            cache: EmbeddingCache::of_flag(self.no_cache),
+            cache: CacheUse::of_flag(self.no_cache),
             inference: self.inference.settings(),
             test_time: self.test_time.settings(),
             threshold: self.threshold,

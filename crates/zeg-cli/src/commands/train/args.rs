@@ -43,10 +43,10 @@ pub(crate) struct TrainArgs {
     /// Continue the run in the output folder from its newest checkpoint
     #[arg(long)]
     resume: bool,
-    /// Keep the encoded views of training.cached-views in this folder, for this and other runs of the same encoder
+    /// Keep the encoded views of training.cached-copies in this folder, for this and other runs of the same encoder
     #[arg(long, value_name = "DIR")]
     feature_cache: Option<PathBuf>,
-    /// Threads that load pictures
+    /// Threads that load images
     #[arg(long, value_name = "N", default_value_t = 2)]
     workers: usize,
     #[command(flatten)]

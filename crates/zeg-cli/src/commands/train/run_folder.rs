@@ -216,7 +216,7 @@ impl RunFolder {
             "first_step": first_step,
             "experiment": experiment,
             "seed": experiment.training.seed,
-            "data": { "folder": settings.data, "pictures": images },
+            "data": { "folder": settings.data, "images": images },
             "weights": base,
             "text": settings.text,
             "init": settings.init,

@@ -12,8 +12,8 @@ use zeg::{
     evaluation::{EvaluationOptions, EvaluationSetup, evaluate},
     model::{embeddings::ClassEmbeddings, inference::ClassQueries, weights::StateDict},
     session::{Session, SessionSettings},
+    text_sources::{TextSources, class_queries},
     vocab::templates::TemplateSet,
-    words::{WordSources, class_queries},
 };
 use zeg_train::{
     checkpoint::StoredClass,
@@ -51,7 +51,7 @@ impl ValidationScore {
             value.map_or_else(|| "-".to_owned(), |value| format!("{:.2}", 100.0 * value))
         };
         format!(
-            "step {}: pAcc {}, mIoU {} (seen {}, unseen {}), hIoU {}, on {} pictures",
+            "step {}: pAcc {}, mIoU {} (seen {}, unseen {}), hIoU {}, on {} images",
             self.step,
             percent(self.p_acc),
             percent(self.miou),
@@ -89,7 +89,7 @@ pub(super) struct Validator {
 }
 
 impl Validator {
-    /// Opens the pictures, so that a mistake in the configuration shows before the first step.
+    /// Opens the images, so that a mistake in the configuration shows before the first step.
     pub(super) fn new(input: &ValidatorInput) -> anyhow::Result<Option<Self>> {
         let ValidatorInput {
             experiment,
@@ -107,14 +107,14 @@ impl Validator {
         let split = settings.split.as_deref().unwrap_or(&data.eval_split);
         let mut dataset = data
             .open(root, split)
-            .context("the pictures of training.evaluation")?;
+            .context("the images of training.evaluation")?;
         if let Some(limit) = settings.limit {
             dataset.retain(|position| position < limit);
         }
         let device = device.clone().without_autodiff();
         let names = dataset.classes();
         let names: Vec<Vec<String>> = (0..names.len()).map(|c| names.names_of(c)).collect();
-        let sources = WordSources {
+        let sources = TextSources {
             table: None,
             table_names: None,
             stored: Some(embeddings),

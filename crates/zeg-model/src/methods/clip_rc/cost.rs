@@ -14,7 +14,7 @@ pub(super) fn params(list: &[ParamInfo], config: &ClipRcConfig) -> ParamCounts {
     count_params(list, &config.encoder, layers)
 }
 
-/// Counts one picture of `size`×`size` pixels with `classes` classes, as the reference computes it.
+/// Counts one image of `size`×`size` pixels with `classes` classes, as the reference computes it.
 ///
 /// It multiplies the queries of all regions with the patches and averages the products; here the queries are averaged
 /// first, which saves all but one of these products a class.

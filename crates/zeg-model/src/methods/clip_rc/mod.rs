@@ -1,7 +1,7 @@
 //! CLIP-RC: regional clues in CLIP for zero-shot segmentation (Zhang et al., CVPR 2024).
 //!
 //! What it adds to ZegCLIP: [region tokens](crate::regions) in the encoder; a query for every pair of a region and a
-//! class; a patch stream that knows its region and the picture; twin decoders, in which queries look at patches and
+//! class; a patch stream that knows its region and the image; twin decoders, in which queries look at patches and
 //! patches at queries at the same time; and in training a [recovery decoder](recovery). A mask is the plain
 //! product of queries and patches, averaged over the regions.
 
@@ -26,21 +26,21 @@ use crate::{
     decoder::{Decoder, LinearStart, twin_step},
     descriptor::describe,
     layers::{Linear, scaled},
-    method::{ModelFacts, SegmentationModel, ViewBatch},
+    method::{ModelFacts, SegmentationModel, WindowBatch},
     prompts::is_prompt,
     resize::bilinear,
-    scores::ViewScores,
+    scores::WindowScores,
     trace::Trace,
     vision::{Encoded, VisionTransformer, maps},
     weights::{ParamBuilder, Provenance, StateDict},
 };
 
-/// The decoder head: class embeddings and an encoded picture to class masks.
+/// The decoder head: class embeddings and an encoded image to class masks.
 #[derive(Module, Debug)]
 pub struct ClipRcHead {
     /// Descriptor to queries: `[dim, widths·dim]`, 2 widths as released
     pub q_proj: Linear,
-    /// Region, picture and patch to the patch stream: `[dim, 3·dim]`
+    /// Region, image and patch to the patch stream: `[dim, 3·dim]`
     pub lateral_proj: Linear,
     /// Queries look at patches.
     pub decoder_q: Decoder,
@@ -89,7 +89,7 @@ impl ClipRcHead {
 
     /// Class masks on the patch grid: `[batch, classes, h, w]`, logits.
     ///
-    /// - `encoded`: with region tokens; without, the picture as a whole is its only region
+    /// - `encoded`: with region tokens; without, the image as a whole is its only region
     /// - `text`: class embeddings `[classes, dim]`
     pub fn forward(&self, encoded: Encoded, text: Tensor<2>, trace: &mut Trace) -> Tensor<4> {
         scaled(
@@ -158,7 +158,7 @@ impl ClipRcHead {
     }
 }
 
-/// The patch stream's input: the regions' lattice stretched over the grid, the picture, the patch itself.
+/// The patch stream's input: the regions' lattice stretched over the grid, the image, the patch itself.
 ///
 /// - `regions`: `[batch, regions, dim]`, row-major over a square lattice
 /// - `global`: `[batch, 1, dim]`
@@ -286,7 +286,7 @@ impl ClipRc {
         self.decode_head.forward(encoded, text, trace)
     }
 
-    /// The picture's half of [`ClipRc::forward`], the same for any classes.
+    /// The image's half of [`ClipRc::forward`], the same for any classes.
     pub fn encode(&self, images: Tensor<4>, trace: &mut Trace) -> Encoded {
         let encoded = self.backbone.forward(images, trace);
         encoded.record(trace);
@@ -307,17 +307,21 @@ impl SegmentationModel for ClipRc {
         }
     }
 
-    fn encode(&self, views: &ViewBatch) -> Result<Vec<Encoded>, ModelError> {
-        let encoded = ClipRc::encode(self, views.images.clone(), &mut Trace::off());
-        let [count, _, _, _] = views.images.dims();
-        Ok((0..count).map(|index| encoded.picture(index)).collect())
+    fn encode(&self, windows: &WindowBatch) -> Result<Vec<Encoded>, ModelError> {
+        let encoded = ClipRc::encode(self, windows.images.clone(), &mut Trace::off());
+        let [count, _, _, _] = windows.images.dims();
+        Ok((0..count).map(|index| encoded.image(index)).collect())
     }
 
-    fn score(&self, encoding: &Encoded, classes: &ClassQueries) -> Result<ViewScores, ModelError> {
+    fn score(
+        &self,
+        encoding: &Encoded,
+        classes: &ClassQueries,
+    ) -> Result<WindowScores, ModelError> {
         let text = classes.text.clone();
         let logits = self
             .decode_head
             .forward(encoding.clone(), text, &mut Trace::off()); // [1, classes, h, w]
-        Ok(ViewScores::Logits(logits))
+        Ok(WindowScores::Logits(logits))
     }
 }

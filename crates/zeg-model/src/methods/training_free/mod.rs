@@ -1,7 +1,7 @@
 //! Training-free segmentation: a plain CLIP image tower whose last block is changed so that patch tokens keep to
 //! their place.
 //!
-//! CLIP was trained on its class token alone; in the last block its patch tokens gather what the whole picture says.
+//! CLIP was trained on its class token alone; in the last block its patch tokens gather what the whole image says.
 //! Each mode here replaces that block's attention, and the patch tokens are compared with class embeddings directly.
 //! `x` are the tokens that enter the block, `q`, `k`, `v` its projections of `ln_1(x)`, a head has `d` channels:
 //!
@@ -28,10 +28,10 @@ use crate::{
     ModelError, Precision,
     classes::ClassQueries,
     config::VisionConfig,
-    inference::{Inference, View},
+    inference::{Inference, InferenceMode},
     layers::l2_normalize,
-    method::{ModelFacts, Scoring, SegmentationModel, ViewBatch},
-    scores::ViewScores,
+    method::{ModelFacts, Scoring, SegmentationModel, WindowBatch},
+    scores::WindowScores,
     trace::Trace,
     transformer::ResidualBlock,
     vision::{Encoded, EncoderHooks, TokenPlan, VisionTransformer},
@@ -97,7 +97,7 @@ impl TrainingFreeConfig {
         }
     }
 
-    /// How pictures go through a model of this mode when nobody says otherwise: a short side and windows near the
+    /// How images go through a model of this mode when nobody says otherwise: a short side and windows near the
     /// size that CLIP was trained on (docs/decisions.md has the measurements).
     pub fn default_inference(&self) -> Inference {
         Inference {
@@ -106,7 +106,7 @@ impl TrainingFreeConfig {
             stride: 112,
             seen_offset: 0.0,
             threshold: None,
-            view: View::Windows,
+            mode: InferenceMode::Slide,
             ..Inference::default()
         }
     }
@@ -245,22 +245,26 @@ impl SegmentationModel for TrainingFree {
         }
     }
 
-    fn encode(&self, views: &ViewBatch) -> Result<Vec<Encoded>, ModelError> {
+    fn encode(&self, windows: &WindowBatch) -> Result<Vec<Encoded>, ModelError> {
         let hooks = LastBlockHook {
             model: self,
             last: self.backbone.transformer.resblocks.len().saturating_sub(1),
         };
-        let images = views.images.clone();
+        let images = windows.images.clone();
         let features = self
             .backbone
             .forward_with(images, &hooks, &mut Trace::off());
-        let [count, _, _, _] = views.images.dims();
+        let [count, _, _, _] = windows.images.dims();
         Ok((0..count)
-            .map(|index| features.encoded.picture(index))
+            .map(|index| features.encoded.image(index))
             .collect())
     }
 
-    fn score(&self, encoding: &Encoded, classes: &ClassQueries) -> Result<ViewScores, ModelError> {
+    fn score(
+        &self,
+        encoding: &Encoded,
+        classes: &ClassQueries,
+    ) -> Result<WindowScores, ModelError> {
         let text = classes.text.clone(); // [classes, dim]
         let [count, _] = text.dims();
         let cosines = encoding
@@ -271,7 +275,7 @@ impl SegmentationModel for TrainingFree {
         let logits = (cosines * self.config.logit_scale)
             .swap_dims(1, 2)
             .reshape([1, count, h, w]);
-        Ok(ViewScores::Logits(logits))
+        Ok(WindowScores::Logits(logits))
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) fn params(list: &[ParamInfo], config: &ZegClipConfig) -> ParamCounts 
     count_params(list, &config.encoder, config.head.layers)
 }
 
-/// Counts one picture of `size`×`size` pixels with `classes` classes.
+/// Counts one image of `size`×`size` pixels with `classes` classes.
 pub(super) fn macs(config: &ZegClipConfig, size: usize, classes: usize) -> Macs {
     let patches = patches(&config.encoder, size);
     Macs {

@@ -1,6 +1,6 @@
 //! ZegCLIP: one-stage zero-shot segmentation on CLIP (Zhou et al., CVPR 2023).
 //!
-//! Picture → frozen CLIP encoder with deep prompts → patch tokens and image embedding; class embeddings →
+//! Image → frozen CLIP encoder with deep prompts → patch tokens and image embedding; class embeddings →
 //! relationship descriptor → queries; queries × patches → one mask of logits a class, each with its own sigmoid.
 
 pub mod config;
@@ -22,15 +22,15 @@ use crate::{
     decoder::{Decoder, LinearStart},
     descriptor::describe,
     layers::{Linear, scaled},
-    method::{ModelFacts, SegmentationModel, ViewBatch},
+    method::{ModelFacts, SegmentationModel, WindowBatch},
     prompts::is_prompt,
-    scores::ViewScores,
+    scores::WindowScores,
     trace::Trace,
     vision::{Encoded, VisionTransformer},
     weights::{ParamBuilder, Provenance, StateDict},
 };
 
-/// The decoder head: class embeddings and an encoded picture to class masks.
+/// The decoder head: class embeddings and an encoded image to class masks.
 #[derive(Module, Debug)]
 pub struct ZegClipHead {
     /// Descriptor to queries: `[dim, widths·dim]`, 2 widths as released
@@ -184,7 +184,7 @@ impl ZegClip {
         self.decode_head.forward(encoded, text, trace)
     }
 
-    /// The picture's half of [`ZegClip::forward`], the same for any classes.
+    /// The image's half of [`ZegClip::forward`], the same for any classes.
     pub fn encode(&self, images: Tensor<4>, trace: &mut Trace) -> Encoded {
         let encoded = self.backbone.forward(images, trace);
         encoded.record(trace);
@@ -205,17 +205,21 @@ impl SegmentationModel for ZegClip {
         }
     }
 
-    fn encode(&self, views: &ViewBatch) -> Result<Vec<Encoded>, ModelError> {
-        let encoded = ZegClip::encode(self, views.images.clone(), &mut Trace::off());
-        let [count, _, _, _] = views.images.dims();
-        Ok((0..count).map(|index| encoded.picture(index)).collect())
+    fn encode(&self, windows: &WindowBatch) -> Result<Vec<Encoded>, ModelError> {
+        let encoded = ZegClip::encode(self, windows.images.clone(), &mut Trace::off());
+        let [count, _, _, _] = windows.images.dims();
+        Ok((0..count).map(|index| encoded.image(index)).collect())
     }
 
-    fn score(&self, encoding: &Encoded, classes: &ClassQueries) -> Result<ViewScores, ModelError> {
+    fn score(
+        &self,
+        encoding: &Encoded,
+        classes: &ClassQueries,
+    ) -> Result<WindowScores, ModelError> {
         let text = classes.text.clone();
         let logits = self
             .decode_head
             .forward(encoding.clone(), text, &mut Trace::off()); // [1, classes, h, w]
-        Ok(ViewScores::Logits(logits))
+        Ok(WindowScores::Logits(logits))
     }
 }

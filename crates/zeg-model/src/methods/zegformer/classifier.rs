@@ -5,7 +5,7 @@ use burn::{
     tensor::{Tensor, TensorData},
 };
 
-use super::crops::{ClipPicture, CropStyle, QueryMasks};
+use super::crops::{ClipImage, CropStyle, QueryMasks};
 use crate::{
     ModelError, config::VisionConfig, layers::l2_normalize, vision::VisionTransformer,
     weights::ParamBuilder,
@@ -100,7 +100,7 @@ impl CropClassifier {
     /// The device could not be read.
     pub fn look(
         &self,
-        picture: &ClipPicture,
+        image: &ClipImage,
         masks: &QueryMasks,
         style: CropStyle,
     ) -> Result<Vec<f32>, ModelError> {
@@ -111,7 +111,7 @@ impl CropClassifier {
         shown.extend(empty.first());
         let mut features = vec![0.0; masks.queries * dim];
         for batch in shown.chunks(BATCH) {
-            let crops = style.crops(picture, masks, batch, self.side(), &device);
+            let crops = style.crops(image, masks, batch, self.side(), &device);
             let data = self.features(crops).into_data().convert::<f32>();
             let values: Vec<f32> = data
                 .try_into_vec()

@@ -10,7 +10,7 @@ use crate::{
 
 use super::{crops::CropStyle, fusion::Fusion};
 
-/// The coarsest feature map's stride; pictures are padded to multiples of it.
+/// The coarsest feature map's stride; images are padded to multiples of it.
 pub const STRIDE: usize = 32;
 /// The mask logits' stride.
 pub const MASK_STRIDE: usize = 4;
@@ -22,7 +22,7 @@ const MOST: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ZegFormerConfig {
-    /// Picture to feature maps.
+    /// Image to feature maps.
     pub backbone: ResNetConfig,
     /// Channels of the pixel decoder.
     pub pixel_width: usize,
@@ -30,7 +30,7 @@ pub struct ZegFormerConfig {
     pub norm_groups: usize,
     /// Channels of the mask features.
     pub mask_width: usize,
-    /// Queries: the most regions that a picture can have.
+    /// Queries: the most regions that an image can have.
     pub queries: usize,
     /// Channels of a query.
     pub width: usize,
@@ -50,7 +50,7 @@ pub struct ZegFormerConfig {
     /// CLIP's image tower, which looks at crops; without, the first stage works alone.
     #[serde(skip)]
     pub classifier: Option<VisionConfig>,
-    /// Side in pixels of the pictures that the cost is told for.
+    /// Side in pixels of the images that the cost is told for.
     #[serde(skip)]
     pub resolution: usize,
 }
@@ -85,7 +85,7 @@ pub struct ZegFormerOptions {
     pub fusion: Fusion,
     /// What CLIP is shown of a region.
     pub crops: CropStyle,
-    /// Prompt templates for CLIP's view of crops, such as `zegformer-32`; without, those of the first stage.
+    /// Prompt templates for the class names of crops, such as `zegformer-32`; without, those of the first stage.
     pub crop_templates: Option<String>,
 }
 

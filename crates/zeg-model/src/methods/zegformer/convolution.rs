@@ -20,7 +20,7 @@ pub struct Kernel {
     pub input: usize,
     /// Channels out.
     pub output: usize,
-    /// Side of the kernel; the picture is padded so that a stride of 1 keeps its size.
+    /// Side of the kernel; the image is padded so that a stride of 1 keeps its size.
     pub side: usize,
     /// Step of the kernel.
     pub stride: usize,
@@ -169,7 +169,7 @@ impl FrozenConvolution {
     }
 }
 
-/// Normalisation of each picture over groups of channels, with a factor and a term for every channel.
+/// Normalisation of each image over groups of channels, with a factor and a term for every channel.
 #[derive(Module, Debug)]
 pub struct GroupNorm {
     /// `[channels]`

@@ -20,7 +20,7 @@ const FROZEN_NORM_COST: u64 = 2;
 /// A group norm: statistics, scale and shift.
 const GROUP_NORM_COST: u64 = 5;
 
-/// Multiply-accumulates of one picture, by part.
+/// Multiply-accumulates of one image, by part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ZegFormerMacs {
     /// Residual network.
@@ -60,7 +60,7 @@ pub fn zegformer_params(params: &[ParamInfo]) -> ParamCounts {
     }
 }
 
-/// Counts one picture of `size`×`size` pixels with `classes` classes, and a crop for each query.
+/// Counts one image of `size`×`size` pixels with `classes` classes, and a crop for each query.
 pub fn zegformer_macs(config: &ZegFormerConfig, size: usize, classes: usize) -> ZegFormerMacs {
     ZegFormerMacs {
         backbone: backbone_macs(&config.backbone, size),
@@ -141,7 +141,7 @@ fn predictor_macs(config: &ZegFormerConfig, size: usize, classes: usize) -> u64 
         + layers * (heads + masks)
 }
 
-/// CLIP's own tower on one picture of its resolution.
+/// CLIP's own tower on one image of its resolution.
 fn tower_macs(config: &VisionConfig) -> u64 {
     let (width, patches) = (config.width as u64, (config.grid() * config.grid()) as u64);
     let tokens = 1 + patches;

@@ -11,7 +11,7 @@ use super::{
     roi_align::Sampling,
 };
 
-/// How a mask becomes a picture for CLIP; the reference's `CLIP_CLS_STYLE`.
+/// How a mask becomes an image for CLIP; the reference's `CLIP_CLS_STYLE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CropStyle {
@@ -20,13 +20,13 @@ pub enum CropStyle {
     MaskedCrop,
     /// The box around the mask as it is ("crop").
     Crop,
-    /// The whole picture, everything outside of the mask in CLIP's mean colour ("mask").
+    /// The whole image, everything outside of the mask in CLIP's mean colour ("mask").
     Mask,
 }
 
-/// A picture as CLIP sees it, with padding: normalised, so that 0 is the mean colour.
+/// An image as CLIP sees it, with padding: normalised, so that 0 is the mean colour.
 #[derive(Debug, Clone)]
-pub struct ClipPicture {
+pub struct ClipImage {
     /// `[3, height, width]`
     pub values: Vec<f32>,
     /// Height and width with padding.
@@ -37,7 +37,7 @@ impl CropStyle {
     /// What CLIP is shown of some queries: `[queries, 3, side, side]`.
     pub fn crops(
         self,
-        picture: &ClipPicture,
+        image: &ClipImage,
         masks: &QueryMasks,
         queries: &[usize],
         side: usize,
@@ -45,30 +45,24 @@ impl CropStyle {
     ) -> Tensor<4> {
         let crops: Vec<Vec<f32>> = queries
             .par_iter()
-            .map(|&query| self.crop(picture, masks.of(query), masks.grid, side))
+            .map(|&query| self.crop(image, masks.of(query), masks.grid, side))
             .collect();
         let shape = [queries.len(), 3, side, side];
         Tensor::from_data(TensorData::new(crops.concat(), shape), device)
     }
 
     /// What CLIP is shown of one mask, logits `grid`: `[3, side, side]`.
-    pub fn crop(
-        self,
-        picture: &ClipPicture,
-        mask: &[f32],
-        grid: [usize; 2],
-        side: usize,
-    ) -> Vec<f32> {
-        let logits = enlarge(mask, grid, picture.size); // [height, width]
+    pub fn crop(self, image: &ClipImage, mask: &[f32], grid: [usize; 2], side: usize) -> Vec<f32> {
+        let logits = enlarge(mask, grid, image.size); // [height, width]
         match self {
-            Self::MaskedCrop => align(picture, &foreground(&logits), Outside::Mean, side),
-            Self::Crop => align(picture, &foreground(&logits), Outside::Kept, side),
+            Self::MaskedCrop => align(image, &foreground(&logits), Outside::Mean, side),
+            Self::Crop => align(image, &foreground(&logits), Outside::Kept, side),
             Self::Mask => {
-                let inside = foreground(&enlarge(&logits, picture.size, [side, side]));
-                let pixels = picture.size[0] * picture.size[1];
-                let channels = picture.values.chunks_exact(pixels.max(1));
+                let inside = foreground(&enlarge(&logits, image.size, [side, side]));
+                let pixels = image.size[0] * image.size[1];
+                let channels = image.values.chunks_exact(pixels.max(1));
                 channels
-                    .flat_map(|channel| enlarge(channel, picture.size, [side, side]))
+                    .flat_map(|channel| enlarge(channel, image.size, [side, side]))
                     .zip(inside.iter().cycle())
                     .map(|(value, &inside)| if inside { value } else { 0.0 })
                     .collect()
@@ -78,11 +72,11 @@ impl CropStyle {
 }
 
 /// The box around a mask `[height, width]` as `[3, side, side]`, what is outside of the mask as `outside` says.
-pub fn align(picture: &ClipPicture, mask: &[bool], outside: Outside, side: usize) -> Vec<f32> {
-    let [height, width] = picture.size;
-    let sampling = Sampling::new(bounding_box(mask, picture.size), picture.size, side);
+pub fn align(image: &ClipImage, mask: &[bool], outside: Outside, side: usize) -> Vec<f32> {
+    let [height, width] = image.size;
+    let sampling = Sampling::new(bounding_box(mask, image.size), image.size, side);
     let mut values = Vec::with_capacity(3 * side * side);
-    for channel in picture.values.chunks_exact((height * width).max(1)) {
+    for channel in image.values.chunks_exact((height * width).max(1)) {
         let row = |y: usize, row: &mut [f32]| {
             let place = y * width..(y + 1) * width;
             row.copy_from_slice(&channel[place.clone()]);

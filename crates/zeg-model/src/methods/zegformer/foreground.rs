@@ -8,10 +8,10 @@ const FOREGROUND: f32 = 0.5;
 /// A box in pixels: left, top, right, bottom.
 ///
 /// As in the reference, right and bottom are the *numbers* of the last foreground column and row, not the edges behind
-/// them, and a mask that is empty or one pixel wide or high has the whole padded picture as its box.
+/// them, and a mask that is empty or one pixel wide or high has the whole padded image as its box.
 pub type PixelBox = [f32; 4];
 
-/// Mask logits at the size of the picture: `[h, w]` → `[height, width]`, bilinear.
+/// Mask logits at the size of the image: `[h, w]` → `[height, width]`, bilinear.
 pub fn enlarge(logits: &[f32], [h, w]: [usize; 2], [height, width]: [usize; 2]) -> Vec<f32> {
     let (rows, columns) = (taps(h, height), taps(w, width));
     let mut values = Vec::with_capacity(height * width);
@@ -59,7 +59,7 @@ pub fn bounding_box(mask: &[bool], [height, width]: [usize; 2]) -> PixelBox {
 mod tests {
     use super::*;
 
-    /// A picture of 5×4 with `#` as foreground.
+    /// An image of 5×4 with `#` as foreground.
     fn mask(rows: [&str; 4]) -> Vec<bool> {
         rows.concat().chars().map(|c| c == '#').collect()
     }

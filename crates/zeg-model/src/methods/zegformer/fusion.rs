@@ -1,4 +1,4 @@
-//! Scores of queries for classes, from the query's own vector and from CLIP's view of its mask.
+//! Scores of queries for classes, from the query's own vector and from CLIP on the crop of its mask.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,12 +21,12 @@ pub enum Fusion {
 /// Weight of the more trusted of the two scores, fixed in the reference's source.
 pub const TRUST: f64 = 2.0 / 3.0;
 
-/// Logits of all queries of one picture.
+/// Logits of all queries of one image.
 #[derive(Debug, Clone)]
 pub struct ClassLogits {
     /// Of the queries' vectors, "no object" last: `[queries, classes + 1]`
     pub own: Vec<f32>,
-    /// Of CLIP's views: `[queries, classes]`; `None` where no crop was shown.
+    /// Of CLIP's windows: `[queries, classes]`; `None` where no crop was shown.
     pub clip: Option<Vec<f32>>,
     /// Number of classes.
     pub classes: usize,

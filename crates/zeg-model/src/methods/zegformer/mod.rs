@@ -1,7 +1,7 @@
 //! ZegFormer: zero-shot segmentation in two stages (Ding et al., CVPR 2022).
 //!
-//! First stage: picture → [`resnet`] → [`pixel_decoder`] and [`query_decoder`] → [`heads`]: a mask and a vector of the
-//! joint image-text space for each query, no class takes part. Second stage: the vectors, and CLIP's view of every
+//! First stage: image → [`resnet`] → [`pixel_decoder`] and [`query_decoder`] → [`heads`]: a mask and a vector of the
+//! joint image-text space for each query, no class takes part. Second stage: the vectors, and CLIP on a crop of every
 //! mask's crop ([`crops`], [`classifier`]), are compared with the class embeddings, and both are joined ([`fusion`]).
 //! Masks times class scores, summed over queries, are the scores of pixels ([`crate::scores`]).
 
@@ -15,12 +15,12 @@ pub mod foreground;
 pub mod fusion;
 pub mod heads;
 pub mod keys;
+pub mod model;
 pub mod pixel_decoder;
 pub mod positions;
 pub mod query_decoder;
 pub mod resnet;
 mod roi_align;
-pub mod view;
 
 use burn::{
     module::Module,
@@ -43,7 +43,7 @@ use resnet::ResNet;
 /// The first stage: queries with masks and class vectors.
 #[derive(Module, Debug)]
 pub struct ZegFormer {
-    /// Picture to feature maps at strides 4 to 32.
+    /// Image to feature maps at strides 4 to 32.
     pub backbone: ResNet,
     /// Everything behind it, with the reference's name.
     pub sem_seg_head: SegmentationHead,
@@ -64,21 +64,21 @@ pub struct SegmentationHead {
     pub predictor: Predictor,
 }
 
-/// What the queries find in a batch of pictures, before any class is asked for.
+/// What the queries find in a batch of images, before any class is asked for.
 #[derive(Debug, Clone)]
 pub struct Regions {
     /// In the joint space, of any length: `[batch, queries, dim]`
     pub vectors: Tensor<3>,
-    /// Mask logits at a quarter of the picture's size: `[batch, queries, h/4, w/4]`
+    /// Mask logits at a quarter of the image's size: `[batch, queries, h/4, w/4]`
     pub masks: Tensor<4>,
 }
 
-/// What the queries say of a batch of pictures and classes.
+/// What the queries say of a batch of images and classes.
 #[derive(Debug, Clone)]
 pub struct QueryOutput {
     /// Class logits `[batch, queries, classes + 1]`; the last column is "no object".
     pub classes: Tensor<3>,
-    /// Mask logits at a quarter of the picture's size: `[batch, queries, h/4, w/4]`
+    /// Mask logits at a quarter of the image's size: `[batch, queries, h/4, w/4]`
     pub masks: Tensor<4>,
 }
 
@@ -169,7 +169,7 @@ impl ZegFormer {
         head && !frozen_norm && !key.ends_with(".logit_scale") && !key.contains(".clip_model.")
     }
 
-    /// Normalised pictures `[batch, 3, height, width]`, both sides multiples of [`config::STRIDE`], to what the queries
+    /// Normalised images `[batch, 3, height, width]`, both sides multiples of [`config::STRIDE`], to what the queries
     /// say in the end.
     ///
     /// - `text`: class embeddings `[classes, dim]`, unit rows

@@ -1,4 +1,4 @@
-//! The backbone: a residual network of bottleneck blocks, picture to feature maps at strides 4, 8, 16 and 32.
+//! The backbone: a residual network of bottleneck blocks, image to feature maps at strides 4, 8, 16 and 32.
 //!
 //! As in detectron2: the stride of a stage stands in its first block's 3×3 convolution, every normalisation is frozen
 //! ([`super::convolution::FrozenNorm`]), every convolution learns.
@@ -20,7 +20,7 @@ const PLAIN: f32 = 1.0;
 /// The backbone.
 #[derive(Module, Debug)]
 pub struct ResNet {
-    /// Picture to stride 4.
+    /// Image to stride 4.
     pub stem: Stem,
     /// Stride 4.
     pub res2: Vec<Bottleneck>,

@@ -1,7 +1,7 @@
 //! RoIAlign: the pixels of a box at a fixed size, averaged over a grid of samples in each cell.
 //!
 //! Aligned (pixel centres at halves), one sample a cell and axis for every pixel that the cell is long, rounded up. A
-//! sample is bilinear; outside of the picture by more than a pixel it is 0. All of it works on rows and columns
+//! sample is bilinear; outside of the image by more than a pixel it is 0. All of it works on rows and columns
 //! independently, so that a crop is A_rows · X · A_columnsᵀ with a few entries in each row of the two matrices.
 
 use super::foreground::PixelBox;
@@ -17,7 +17,7 @@ pub(super) struct Sampling {
 }
 
 impl Sampling {
-    /// How a box of a picture of `[height, width]` becomes `side`×`side` cells.
+    /// How a box of an image of `[height, width]` becomes `side`×`side` cells.
     pub(super) fn new(
         [left, top, right, bottom]: PixelBox,
         [height, width]: [usize; 2],
@@ -31,7 +31,7 @@ impl Sampling {
 
     /// The cells' values, row-major: `[side, side]`.
     ///
-    /// - `row`: fills its argument `[width]` with a row of the picture
+    /// - `row`: fills its argument `[width]` with a row of the image
     pub(super) fn apply(
         &self,
         width: usize,
@@ -102,12 +102,12 @@ fn add(cell: &mut Cell, pixel: usize, weight: f32) {
 mod tests {
     use super::*;
 
-    fn aligned(picture: &[f32], size: [usize; 2], bounds: PixelBox, side: usize) -> Vec<f32> {
+    fn aligned(image: &[f32], size: [usize; 2], bounds: PixelBox, side: usize) -> Vec<f32> {
         let width = size[1];
         let mut out = Vec::new();
         Sampling::new(bounds, size, side).apply(
             width,
-            |y, row| row.copy_from_slice(&picture[y * width..][..width]),
+            |y, row| row.copy_from_slice(&image[y * width..][..width]),
             &mut out,
         );
         out
@@ -115,19 +115,19 @@ mod tests {
 
     #[test]
     fn a_box_of_as_many_pixels_as_cells_is_copied() {
-        let picture: Vec<f32> = (0..16).map(|v| v as f32).collect();
-        let whole = aligned(&picture, [4, 4], [0.0, 0.0, 4.0, 4.0], 4);
-        assert_eq!(whole, picture);
-        let inner = aligned(&picture, [4, 4], [1.0, 2.0, 3.0, 4.0], 2);
+        let image: Vec<f32> = (0..16).map(|v| v as f32).collect();
+        let whole = aligned(&image, [4, 4], [0.0, 0.0, 4.0, 4.0], 4);
+        assert_eq!(whole, image);
+        let inner = aligned(&image, [4, 4], [1.0, 2.0, 3.0, 4.0], 2);
         assert_eq!(inner, [9.0, 10.0, 13.0, 14.0]);
     }
 
     #[test]
     fn large_cells_are_means_and_far_outside_is_zero() {
-        let picture: Vec<f32> = (0..16).map(|v| v as f32).collect();
-        let halved = aligned(&picture, [4, 4], [0.0, 0.0, 4.0, 4.0], 2);
+        let image: Vec<f32> = (0..16).map(|v| v as f32).collect();
+        let halved = aligned(&image, [4, 4], [0.0, 0.0, 4.0, 4.0], 2);
         assert_eq!(halved, [2.5, 4.5, 10.5, 12.5]);
-        let beyond = aligned(&picture, [4, 4], [6.0, 6.0, 8.0, 8.0], 2);
+        let beyond = aligned(&image, [4, 4], [6.0, 6.0, 8.0, 8.0], 2);
         assert_eq!(beyond, [0.0; 4]);
     }
 }

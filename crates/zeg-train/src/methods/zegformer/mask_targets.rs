@@ -1,4 +1,4 @@
-//! Targets of a set criterion: for each picture one mask a class that it holds.
+//! Targets of a set criterion: for each image one mask a class that it holds.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use zeg_image::IGNORE_LABEL;
@@ -6,9 +6,9 @@ use zeg_model::resize::nearest_sources;
 
 use crate::{TrainError, targets::Targets};
 
-/// A picture's masks.
+/// An image's masks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PictureMasks {
+pub struct ImageMasks {
     /// Class of each mask.
     pub classes: Vec<usize>,
     /// `[masks, height, width]`: 1 inside, 0 outside; what has no class is outside of all.
@@ -18,21 +18,21 @@ pub struct PictureMasks {
 /// The masks of a batch, all of one size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaskTargets {
-    /// One entry a picture.
-    pub pictures: Vec<PictureMasks>,
+    /// One entry an image.
+    pub images: Vec<ImageMasks>,
     /// Height and width.
     pub size: [usize; 2],
 }
 
 impl MaskTargets {
-    /// A mask for each class of each picture, in the order of the classes.
+    /// A mask for each class of each image, in the order of the classes.
     pub fn from_labels(targets: &Targets) -> Self {
         let size = targets.size();
         let pixels = size[0] * size[1];
-        let pictures = targets.labels().chunks_exact(pixels.max(1));
-        let classes = targets.present().len() / pictures.len().max(1);
+        let images = targets.labels().chunks_exact(pixels.max(1));
+        let classes = targets.present().len() / images.len().max(1);
         let present = targets.present().chunks_exact(classes.max(1));
-        let pictures = pictures.zip(present).map(|(labels, present)| {
+        let images = images.zip(present).map(|(labels, present)| {
             let classes: Vec<usize> = (0..classes).filter(|&class| present[class]).collect();
             let mask = |&class: &usize| {
                 let inside = move |&label: &u16| {
@@ -41,10 +41,10 @@ impl MaskTargets {
                 labels.iter().map(inside)
             };
             let values = classes.iter().flat_map(mask).collect();
-            PictureMasks { classes, values }
+            ImageMasks { classes, values }
         });
         Self {
-            pictures: pictures.collect(),
+            images: images.collect(),
             size,
         }
     }
@@ -52,32 +52,32 @@ impl MaskTargets {
     /// Checks masks of a batch.
     ///
     /// # Errors
-    /// A picture's values are not one mask of `size` a class.
-    pub fn new(pictures: Vec<PictureMasks>, size: [usize; 2]) -> Result<Self, TrainError> {
-        for picture in &pictures {
-            if picture.values.len() != picture.classes.len() * size[0] * size[1] {
+    /// An image's values are not one mask of `size` a class.
+    pub fn new(images: Vec<ImageMasks>, size: [usize; 2]) -> Result<Self, TrainError> {
+        for image in &images {
+            if image.values.len() != image.classes.len() * size[0] * size[1] {
                 return Err(TrainError::Config(format!(
                     "{} values are not {} masks of {}×{}",
-                    picture.values.len(),
-                    picture.classes.len(),
+                    image.values.len(),
+                    image.classes.len(),
                     size[0],
                     size[1]
                 )));
             }
         }
-        Ok(Self { pictures, size })
+        Ok(Self { images, size })
     }
 
-    /// Masks of each picture.
+    /// Masks of each image.
     pub fn counts(&self) -> Vec<usize> {
-        self.pictures.iter().map(|p| p.classes.len()).collect()
+        self.images.iter().map(|p| p.classes.len()).collect()
     }
 
-    /// One picture's masks at another size: `[masks, h·w]`, each place from its nearest source.
-    pub(crate) fn thinned(&self, picture: usize, [h, w]: [usize; 2], device: &Device) -> Tensor<2> {
+    /// One image's masks at another size: `[masks, h·w]`, each place from its nearest source.
+    pub(crate) fn thinned(&self, image: usize, [h, w]: [usize; 2], device: &Device) -> Tensor<2> {
         let [height, width] = self.size;
         let (rows, columns) = (nearest_sources(height, h), nearest_sources(width, w));
-        let PictureMasks { classes, values } = &self.pictures[picture];
+        let ImageMasks { classes, values } = &self.images[image];
         let mut thinned = Vec::with_capacity(classes.len() * h * w);
         for mask in values.chunks_exact((height * width).max(1)) {
             for &row in &rows {
@@ -90,11 +90,11 @@ impl MaskTargets {
 
     /// Some masks at full size: `[1, masks, height·width]`.
     ///
-    /// - `chosen`: pairs of a picture and one of its masks
+    /// - `chosen`: pairs of an image and one of its masks
     pub(crate) fn select(&self, chosen: &[(usize, usize)], device: &Device) -> Tensor<3> {
         let pixels = self.size[0] * self.size[1];
-        let mask = |&(picture, mask): &(usize, usize)| {
-            let values = &self.pictures[picture].values[mask * pixels..][..pixels];
+        let mask = |&(image, mask): &(usize, usize)| {
+            let values = &self.images[image].values[mask * pixels..][..pixels];
             values.iter().map(|&value| f32::from(value))
         };
         let values: Vec<f32> = chosen.iter().flat_map(mask).collect();
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_class_of_a_picture_has_a_mask_and_pixels_without_one_are_outside() {
+    fn every_class_of_a_image_has_a_mask_and_pixels_without_one_are_outside() {
         let labels = vec![
             2,
             0,
@@ -121,8 +121,8 @@ mod tests {
         let targets = Targets::new(labels, 2, [2, 2], 3).unwrap();
         let masks = MaskTargets::from_labels(&targets);
         assert_eq!(masks.counts(), [2, 0]);
-        assert_eq!(masks.pictures[0].classes, [0, 2]);
-        assert_eq!(masks.pictures[0].values, [0, 1, 0, 0, 1, 0, 0, 1]);
-        assert!(masks.pictures[1].classes.is_empty());
+        assert_eq!(masks.images[0].classes, [0, 2]);
+        assert_eq!(masks.images[0].values, [0, 1, 0, 0, 1, 0, 0, 1]);
+        assert!(masks.images[1].classes.is_empty());
     }
 }

@@ -16,14 +16,14 @@ use crate::{
 /// Costs become whole numbers below this, so that the assignment is exact and its sums cannot overflow.
 const LARGEST: f64 = (1_u64 << 50) as f64;
 
-/// A picture's assignment.
+/// An image's assignment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Matches {
     /// Pairs of a query and a mask, queries ascending.
     pub pairs: Vec<(usize, usize)>,
 }
 
-/// Costs of one picture: `[queries, masks]`, row-major.
+/// Costs of one image: `[queries, masks]`, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Costs {
     /// `[queries, masks]`
@@ -34,7 +34,7 @@ pub struct Costs {
     pub masks: usize,
 }
 
-/// Matches every picture of a batch.
+/// Matches every image of a batch.
 ///
 /// # Errors
 /// A cost is not a number, or the device could not be read.
@@ -43,22 +43,22 @@ pub fn match_batch(
     targets: &MaskTargets,
     weights: &SetLoss,
 ) -> Result<Vec<Matches>, TrainError> {
-    (0..targets.pictures.len())
-        .map(|picture| costs(output, targets, picture, weights)?.solve())
+    (0..targets.images.len())
+        .map(|image| costs(output, targets, image, weights)?.solve())
         .collect()
 }
 
-/// What each query would cost for each mask of a picture.
+/// What each query would cost for each mask of an image.
 ///
 /// # Errors
 /// The device could not be read.
 pub fn costs(
     output: &QueryOutput,
     targets: &MaskTargets,
-    picture: usize,
+    image: usize,
     weights: &SetLoss,
 ) -> Result<Costs, TrainError> {
-    let classes = &targets.pictures[picture].classes;
+    let classes = &targets.images[image].classes;
     let [_, queries, h, w] = output.masks.dims();
     if classes.is_empty() {
         return Ok(Costs {
@@ -68,9 +68,9 @@ pub fn costs(
         });
     }
     let z = output.masks.clone().without_autodiff(); // [batch, queries, h, w]
-    let z = z.narrow(0, picture, 1).reshape([queries, h * w]);
+    let z = z.narrow(0, image, 1).reshape([queries, h * w]);
     let device = z.device();
-    let truth = targets.thinned(picture, [h, w], &device).transpose(); // [h·w, masks]
+    let truth = targets.thinned(image, [h, w], &device).transpose(); // [h·w, masks]
     let p = activation::sigmoid(z.clone());
     let softplus = |x: Tensor<2>| -activation::log_sigmoid(-x);
     let missed = (-p.clone() + 1.0).square() * softplus(-z.clone()) * ALPHA; //     [queries, h·w]
@@ -83,7 +83,7 @@ pub fn costs(
 
     let logits = output.classes.clone().without_autodiff(); // [batch, queries, classes + 1]
     let columns = logits.dims()[2];
-    let logits = logits.narrow(0, picture, 1).reshape([queries, columns]);
+    let logits = logits.narrow(0, image, 1).reshape([queries, columns]);
     let chosen: Vec<i32> = classes.iter().map(|&class| class as i32).collect();
     let chosen = Tensor::from_data(TensorData::new(chosen, [classes.len()]), &device);
     let probability = activation::softmax(logits, 1).select(1, chosen); // [queries, masks]

@@ -83,8 +83,8 @@ impl SetTerms {
 impl SetLoss {
     /// The normaliser of a batch, however it is divided.
     ///
-    /// - `masks`: of each picture
-    /// - `queries`: of a picture
+    /// - `masks`: of each image
+    /// - `queries`: of an image
     pub fn normalizer(&self, masks: &[usize], queries: usize) -> SetNormalizer {
         let matched = |masks: usize| masks.min(queries) as f64;
         let weight =
@@ -136,14 +136,14 @@ impl SetLoss {
     ) -> Tensor<1> {
         let [batch, queries, columns] = logits.dims();
         let mut weights = vec![0.0_f32; batch * queries * columns];
-        for (picture, matches) in matches.iter().enumerate() {
-            let row = |query: usize| (picture * queries + query) * columns;
+        for (image, matches) in matches.iter().enumerate() {
+            let row = |query: usize| (image * queries + query) * columns;
             for query in 0..queries {
                 weights[row(query) + columns - 1] = self.no_object as f32;
             }
             for &(query, mask) in &matches.pairs {
                 weights[row(query) + columns - 1] = 0.0;
-                weights[row(query) + targets.pictures[picture].classes[mask]] = 1.0;
+                weights[row(query) + targets.images[image].classes[mask]] = 1.0;
             }
         }
         let data = TensorData::new(weights, [batch, queries, columns]);
@@ -162,10 +162,10 @@ fn mask_terms(
 ) -> (Tensor<1>, Tensor<1>) {
     let [batch, queries, h, w] = masks.dims();
     let (mut rows, mut chosen) = (Vec::new(), Vec::new());
-    for (picture, matches) in matches.iter().enumerate() {
+    for (image, matches) in matches.iter().enumerate() {
         for &(query, mask) in &matches.pairs {
-            rows.push((picture * queries + query) as i32);
-            chosen.push((picture, mask));
+            rows.push((image * queries + query) as i32);
+            chosen.push((image, mask));
         }
     }
     if rows.is_empty() {

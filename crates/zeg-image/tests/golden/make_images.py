@@ -1,6 +1,6 @@
-"""Writes one small picture of each kind the decoder must know, with Pillow.
+"""Writes one small image of each kind the decoder must know, with Pillow.
 
-    python make_pictures.py .        # run in tests/golden; needs pillow and numpy
+    python make_images.py .        # run in tests/golden; needs pillow and numpy
 
 All show the same 48×32 scene: red, green and blue ramps with a white square near the top left corner, so
 that orientation and channel order can be told.

@@ -1,15 +1,15 @@
-//! The score of a single picture: which ones a model fails on.
+//! The score of a single image: which ones a model fails on.
 
 use serde::{Deserialize, Serialize};
 
 use crate::confusion::check_labels;
 use crate::{EvalError, Metric};
 
-/// The metrics of one picture, fractions of 1. Means go over the classes that are in its truth or in its prediction.
+/// The metrics of one image, fractions of 1. Means go over the classes that are in its truth or in its prediction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PictureScore {
-    /// Id of the picture.
+pub struct ImageScore {
+    /// Id of the image.
     pub id: String,
     /// Part of its pixels with the right class; `None` if no pixel counts.
     #[serde(rename = "pAcc")]
@@ -24,7 +24,7 @@ pub struct PictureScore {
     pub pixels: u64,
 }
 
-/// Pixels of a class in a picture.
+/// Pixels of a class in an image.
 #[derive(Clone, Copy, Default)]
 struct Counts {
     truth: u64,
@@ -32,8 +32,8 @@ struct Counts {
     both: u64,
 }
 
-impl PictureScore {
-    /// Scores a picture.
+impl ImageScore {
+    /// Scores an image.
     ///
     /// - `truth`, `prediction`: one label a pixel, `0..classes`, of equal length and order
     /// - `ignore`: the truth label of pixels that do not count
@@ -47,7 +47,7 @@ impl PictureScore {
         ignore: u16,
     ) -> Result<Self, EvalError> {
         let pixels = check_labels(truth, prediction, ignore, classes)?;
-        // Three counts a class: the whole table of 847 classes would be millions of zeros a picture.
+        // Three counts a class: the whole table of 847 classes would be millions of zeros an image.
         let mut counts = vec![Counts::default(); classes];
         for (&label, &predicted) in truth.iter().zip(prediction) {
             if label == ignore {
@@ -79,7 +79,7 @@ impl PictureScore {
         })
     }
 
-    /// The value that pictures of a benchmark are ordered by.
+    /// The value that images of a benchmark are ordered by.
     pub fn score(&self, metric: Metric) -> Option<f64> {
         match metric {
             Metric::MeanIou => self.miou,

@@ -1,4 +1,4 @@
-//! One segmented picture on its way out, and what takes it.
+//! One segmented image on its way out, and what takes it.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -8,27 +8,27 @@ use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
 use crate::regions::{Grouping, Region, Regions, find_regions};
 use crate::{Classes, ExportError, ProbabilitySource};
 
-/// Takes pictures and writes them in one format.
+/// Takes images and writes them in one format.
 ///
-/// Opened by the constructors of its implementations, before the first picture is computed. Dropping one
+/// Opened by the constructors of its implementations, before the first image is computed. Dropping one
 /// instead of finishing it removes what is not in place yet.
 pub trait Exporter: Send {
-    /// Writes one picture.
+    /// Writes one image.
     ///
-    /// An error that names no output file concerns this picture alone, of which nothing was written; others may
+    /// An error that names no output file concerns this image alone, of which nothing was written; others may
     /// follow.
-    fn add(&mut self, picture: &Picture<'_>) -> Result<(), ExportError>;
+    fn add(&mut self, image: &SegmentedImage<'_>) -> Result<(), ExportError>;
 
     /// Completes the files, puts them in their places and names them.
     fn finish(self: Box<Self>) -> Result<Vec<PathBuf>, ExportError>;
 }
 
-/// A picture and what was found in it.
+/// An image and what was found in it.
 #[derive(Clone, Copy)]
-pub struct Picture<'a> {
-    /// The picture as the outputs call it; best relative to the folder of all pictures.
+pub struct SegmentedImage<'a> {
+    /// The image as the outputs call it; best relative to the folder of all images.
     pub path: &'a Path,
-    /// Name of the files that belong to this picture alone, without extension: a relative path.
+    /// Name of the files that belong to this image alone, without extension: a relative path.
     pub stem: &'a Path,
     /// Class indices of its pixels.
     pub labels: &'a LabelMap,
@@ -36,13 +36,13 @@ pub struct Picture<'a> {
     pub confidence: Option<&'a [f32]>,
     /// Probabilities of all classes at all pixels.
     pub probabilities: Option<&'a dyn ProbabilitySource>,
-    /// The picture as people look at it. Where it is larger than the label map, its top left part of the map's
+    /// The image as people look at it. Where it is larger than the label map, its top left part of the map's
     /// size counts: [`zeg_image::overlay`](fn@zeg_image::overlay) draws its legend below.
     pub overlay: Option<&'a RgbImage>,
 }
 
-impl<'a> Picture<'a> {
-    /// A picture of which only the labels are known; its own files are called like `path`.
+impl<'a> SegmentedImage<'a> {
+    /// An image of which only the labels are known; its own files are called like `path`.
     pub fn new(path: &'a Path, labels: &'a LabelMap) -> Self {
         Self {
             path,
@@ -81,14 +81,14 @@ impl<'a> Picture<'a> {
         let pixels = self.labels.labels().len();
         if pixels == 0 {
             return Err(ExportError::ZeroSize {
-                picture: self.path.into(),
+                image: self.path.into(),
                 width,
                 height,
             });
         }
         if pixels > MAX_PIXELS {
             return Err(ExportError::TooLarge {
-                picture: self.path.into(),
+                image: self.path.into(),
                 width,
                 height,
                 limit: MAX_PIXELS,
@@ -98,7 +98,7 @@ impl<'a> Picture<'a> {
         let labels = self.labels.labels().iter();
         if let Some((index, &label)) = labels.enumerate().find(|(_, label)| strange(label)) {
             return Err(ExportError::UnknownLabel {
-                picture: self.path.into(),
+                image: self.path.into(),
                 label,
                 x: index % width,
                 y: index / width,
@@ -107,7 +107,7 @@ impl<'a> Picture<'a> {
         }
         match self.confidence {
             Some(confidence) if confidence.len() != pixels => Err(ExportError::ConfidenceCount {
-                picture: self.path.into(),
+                image: self.path.into(),
                 given: confidence.len(),
                 expected: pixels,
             }),
@@ -115,7 +115,7 @@ impl<'a> Picture<'a> {
         }
     }
 
-    /// The regions of a picture that passed [`check`](Self::check).
+    /// The regions of an image that passed [`check`](Self::check).
     pub(crate) fn regions(
         &self,
         grouping: Grouping,
@@ -180,9 +180,9 @@ mod tests {
     #[test]
     fn a_label_without_a_class_is_named_with_its_place() {
         let labels = LabelMap::new(2, 2, vec![0, IGNORE_LABEL, 1, 2]).unwrap();
-        let picture = Picture::new(Path::new("a.jpg"), &labels);
-        assert!(picture.check(&classes(3)).is_ok());
-        let error = picture.check(&classes(2)).unwrap_err();
+        let image = SegmentedImage::new(Path::new("a.jpg"), &labels);
+        assert!(image.check(&classes(3)).is_ok());
+        let error = image.check(&classes(2)).unwrap_err();
         assert_eq!(
             error.to_string(),
             "a.jpg: label 2 at (1, 1), but the class list has 2 names"
@@ -192,25 +192,25 @@ mod tests {
     #[test]
     fn maps_without_pixels_and_odd_confidences_are_refused() {
         let empty = LabelMap::filled(0, 3, 0);
-        let error = Picture::new(Path::new("a"), &empty).check(&classes(1));
+        let error = SegmentedImage::new(Path::new("a"), &empty).check(&classes(1));
         assert!(matches!(error, Err(ExportError::ZeroSize { .. })));
         let labels = LabelMap::filled(2, 2, 0);
-        let picture = Picture {
+        let image = SegmentedImage {
             confidence: Some(&[0.5; 3]),
-            ..Picture::new(Path::new("a"), &labels)
+            ..SegmentedImage::new(Path::new("a"), &labels)
         };
-        let error = picture.check(&classes(1)).unwrap_err();
+        let error = image.check(&classes(1)).unwrap_err();
         assert_eq!(error.to_string(), "a: 3 confidences for 4 pixels");
     }
 
     #[test]
     fn names_use_slashes() {
         let labels = LabelMap::filled(1, 1, 0);
-        let name = |path: &str| Picture::new(Path::new(path), &labels).name();
+        let name = |path: &str| SegmentedImage::new(Path::new(path), &labels).name();
         assert_eq!(name("./street/a.jpg"), "street/a.jpg");
         assert_eq!(name("/data/a.jpg"), "/data/a.jpg");
         assert_eq!(
-            Picture::new(Path::new("a/b.c.jpg"), &labels).stem,
+            SegmentedImage::new(Path::new("a/b.c.jpg"), &labels).stem,
             Path::new("b.c")
         );
     }

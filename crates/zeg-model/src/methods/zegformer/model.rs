@@ -6,15 +6,15 @@ use zeg_image::{RgbImage, normalize::Normalization};
 use super::{
     Regions, ZegFormer, ZegFormerOptions,
     config::STRIDE,
-    crops::ClipPicture,
+    crops::ClipImage,
     fusion::{ClassLogits, Fusion},
 };
 use crate::{
     ModelError,
     classes::{ClassNeeds, ClassQueries},
-    inference::{Inference, PlannedView},
-    method::{ModelFacts, Scoring, SegmentationModel, ViewBatch},
-    scores::{QueryMasks, ViewScores, host},
+    inference::{Inference, PlannedWindow},
+    method::{ModelFacts, Scoring, SegmentationModel, WindowBatch},
+    scores::{QueryMasks, WindowScores, host},
     section::Section,
     trace::Trace,
 };
@@ -42,16 +42,20 @@ impl SegmentationModel for ZegFormer {
     }
 
     /// The whole image, whatever the settings say of windows: the first stage is convolutional.
-    fn plan(&self, size: [usize; 2], settings: &Inference) -> Result<Vec<PlannedView>, ModelError> {
+    fn plan(
+        &self,
+        size: [usize; 2],
+        settings: &Inference,
+    ) -> Result<Vec<PlannedWindow>, ModelError> {
         let _ = settings;
-        Ok(vec![PlannedView::whole(size)])
+        Ok(vec![PlannedWindow::whole(size)])
     }
 
-    fn encode(&self, views: &ViewBatch) -> Result<Vec<RegionEncoding>, ModelError> {
-        let [count, _, height, width] = views.images.dims();
+    fn encode(&self, windows: &WindowBatch) -> Result<Vec<RegionEncoding>, ModelError> {
+        let [count, _, height, width] = windows.images.dims();
         let mut encodings = Vec::with_capacity(count);
         for index in 0..count {
-            let image = views.images.clone().narrow(0, index, 1);
+            let image = windows.images.clone().narrow(0, index, 1);
             let Regions { vectors, masks } = self.regions(image, &mut Trace::off());
             let [_, queries, h, w] = masks.dims();
             let masks = QueryMasks {
@@ -59,7 +63,7 @@ impl SegmentationModel for ZegFormer {
                 queries,
                 grid: [h, w],
             };
-            let crops = self.look(views.pixels.get(index), [height, width], &masks)?;
+            let crops = self.look(windows.pixels.get(index), [height, width], &masks)?;
             encodings.push(RegionEncoding {
                 vectors,
                 masks,
@@ -73,7 +77,7 @@ impl SegmentationModel for ZegFormer {
         &self,
         encoding: &RegionEncoding,
         classes: &ClassQueries,
-    ) -> Result<ViewScores, ModelError> {
+    ) -> Result<WindowScores, ModelError> {
         let predictor = &self.sem_seg_head.predictor;
         let own = predictor.class_logits(encoding.vectors.clone(), classes.text.clone());
         let mut logits = ClassLogits {
@@ -86,7 +90,7 @@ impl SegmentationModel for ZegFormer {
             let features = classifier.upload(crops.clone());
             logits.clip = Some(host(classifier.logits(features, text))?);
         }
-        Ok(ViewScores::Masks {
+        Ok(WindowScores::Masks {
             masks: encoding.masks.clone(),
             scores: logits.scores(self.options.fusion, &classes.seen),
         })
@@ -108,8 +112,8 @@ impl SegmentationModel for ZegFormer {
 impl ZegFormer {
     /// CLIP's vectors of the queries' crops, `[queries, dim]`; `None` where CLIP is not asked.
     ///
-    /// - `image`: the view before normalisation
-    /// - `padded`: height and width of the view with padding
+    /// - `image`: the window before normalisation
+    /// - `padded`: height and width of the window with padding
     fn look(
         &self,
         image: Option<&RgbImage>,
@@ -124,14 +128,14 @@ impl ZegFormer {
             return Ok(None);
         };
         let image = image.ok_or_else(|| {
-            ModelError::Config("CLIP's view of crops needs the image's own pixels".into())
+            ModelError::Config("CLIP's scores of crops need the image's own pixels".into())
         })?;
-        let picture = ClipPicture {
+        let clip_image = ClipImage {
             values: Normalization::CLIP.to_chw_padded(image, padded[1], padded[0]),
             size: padded,
         };
         classifier
-            .look(&picture, masks, self.options.crops)
+            .look(&clip_image, masks, self.options.crops)
             .map(Some)
     }
 }

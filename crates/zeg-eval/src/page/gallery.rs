@@ -1,6 +1,6 @@
-//! The gallery: pictures with their truth, prediction and errors, embedded in the page.
+//! The gallery: images with their truth, prediction and errors, embedded in the page.
 //!
-//! Thumbnails come from files beside the record. One that is missing, too large or no picture leaves a line that says so:
+//! Thumbnails come from files beside the record. One that is missing, too large or no image leaves a line that says so:
 //! numbers are worth reading without it.
 
 use std::path::Path;
@@ -18,37 +18,37 @@ use crate::{ClassRef, GalleryEntry, Rank};
 const MAX_THUMBNAIL_BYTES: u64 = 4 << 20;
 /// Most bytes of all thumbnails of a page together.
 const MAX_PAGE_BYTES: usize = 64 << 20;
-/// Largest side that an embedded picture says it has.
+/// Largest side that an embedded image says it has.
 const MAX_THUMBNAIL_SIDE: u32 = 8192;
 /// Classes that a legend names.
 const NAMED: usize = 12;
 
-/// The pictures of one run.
+/// The images of one run.
 pub(super) struct Gallery {
     /// `Run 2`, where there are several.
     pub(super) run: Option<String>,
     pub(super) groups: Vec<Group>,
 }
 
-/// The pictures of one rank.
+/// The images of one rank.
 pub(super) struct Group {
     pub(super) title: &'static str,
     pub(super) items: Vec<Item>,
 }
 
-/// A picture.
+/// An image.
 pub(super) struct Item {
     pub(super) id: String,
     /// In percent.
     pub(super) score: String,
-    pub(super) views: Vec<View>,
+    pub(super) panels: Vec<Panel>,
     pub(super) legend: Vec<LegendEntry>,
     /// Classes beyond those of the legend.
     pub(super) more: usize,
 }
 
-/// One of the four looks at a picture.
-pub(super) struct View {
+/// One of the four looks at an image.
+pub(super) struct Panel {
     pub(super) caption: &'static str,
     pub(super) alt: String,
     pub(super) image: Result<Embedded, String>,
@@ -118,8 +118,8 @@ fn item(entry: &GalleryEntry, folder: &Path, classes: &[ClassRef], budget: &mut 
         }
     };
     let id = &entry.id;
-    let views = [
-        ("picture", &entry.picture, format!("Picture {id}")),
+    let panels = [
+        ("image", &entry.image, format!("Image {id}")),
         (
             "truth",
             &entry.truth,
@@ -151,9 +151,9 @@ fn item(entry: &GalleryEntry, folder: &Path, classes: &[ClassRef], budget: &mut 
     Item {
         id: id.clone(),
         score: percent(Some(entry.score)),
-        views: views
+        panels: panels
             .into_iter()
-            .map(|(caption, file, alt)| View {
+            .map(|(caption, file, alt)| Panel {
                 caption,
                 alt,
                 image: embed(&folder.join(file), budget).map_err(|why| format!("{file} {why}")),

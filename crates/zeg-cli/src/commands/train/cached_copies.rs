@@ -1,4 +1,4 @@
-//! Encoded views of a frozen encoder: from a file that an earlier run kept, or computed and kept.
+//! Encoded augmented copies of a frozen encoder: from a file that an earlier run kept, or computed and kept.
 
 use std::{
     path::Path,
@@ -16,8 +16,8 @@ use zeg_train::{TrainError, checkpoint::CheckpointInfo, features::FeatureCache, 
 
 use crate::progress;
 
-/// What encoded views depend on, and where they are kept.
-pub(super) struct ViewsInput<'a> {
+/// What encoded augmented copies depend on, and where they are kept.
+pub(super) struct CopiesInput<'a> {
     pub(super) info: &'a CheckpointInfo,
     pub(super) experiment: &'a Experiment,
     pub(super) architecture: &'a dyn Architecture,
@@ -25,36 +25,36 @@ pub(super) struct ViewsInput<'a> {
     pub(super) dataset: &'a OpenSet,
     pub(super) pipeline: &'a Pipeline,
     /// Augmented copies of every image.
-    pub(super) views: usize,
+    pub(super) copies: usize,
     /// Folder to keep them in.
     pub(super) folder: Option<&'a Path>,
 }
 
-/// Encoded views, from the file of an earlier run or computed; `None` when the user stopped it.
+/// Encoded augmented copies, from the file of an earlier run or computed; `None` when the user stopped it.
 pub(super) fn features(
-    input: &ViewsInput,
+    input: &CopiesInput,
     stop: &AtomicBool,
 ) -> anyhow::Result<Option<FeatureCache>> {
-    let ViewsInput {
+    let CopiesInput {
         info,
         experiment,
         architecture,
         trainer,
         dataset,
         pipeline,
-        views,
+        copies,
         folder,
     } = *input;
     let seed = experiment.training.seed;
     let origin = json!({
-        // Another version may prepare pictures in another way.
+        // Another version may prepare images in another way.
         "program": env!("CARGO_PKG_VERSION"),
         "encoder": info.base.sha256,
         "model": architecture.encoder(),
         "preprocess": experiment.training.preprocess,
         "data": { "set": dataset.name(), "classes": dataset.classes(), "items": dataset.len(),
-            "files": pictures_of(dataset) },
-        "views": views,
+            "files": images_of(dataset) },
+        "views": copies,
         "seed": seed,
     });
     let file = folder.map(|folder| {
@@ -66,16 +66,19 @@ pub(super) fn features(
         .as_ref()
         .and_then(|file| FeatureCache::open(file, &origin))
     {
-        eprintln!("encoded views from {}", file.unwrap_or_default().display());
+        eprintln!(
+            "encoded augmented copies from {}",
+            file.unwrap_or_default().display()
+        );
         return Ok(Some(cache));
     }
-    let bar = progress::bar((views * dataset.len()) as u64, "encoding");
+    let bar = progress::bar((copies * dataset.len()) as u64, "encoding");
     let cache = FeatureCache::build(
         &*trainer.inference_model(),
         trainer.criterion(),
         dataset,
         pipeline,
-        (views, seed),
+        (copies, seed),
         rayon::current_num_threads(),
         || {
             bar.inc(1);
@@ -99,14 +102,14 @@ pub(super) fn features(
     }
 }
 
-/// Digest of the pictures and label maps: of files names, sizes and times of change.
-fn pictures_of(dataset: &OpenSet) -> String {
+/// Digest of the images and label maps: of files names, sizes and times of change.
+fn images_of(dataset: &OpenSet) -> String {
     let mut digest = Sha256::new();
     let dataset = match dataset {
         OpenSet::Files(dataset) => dataset,
         OpenSet::World(set) => {
-            let (part, pictures) = set.pictures();
-            let world = json!([set.world().config(), part, pictures]);
+            let (part, images) = set.images();
+            let world = json!([set.world().config(), part, images]);
             digest.update(world.to_string());
             return hex::encode(digest.finalize());
         }

@@ -24,13 +24,13 @@ use zeg_vocab::{
     tokenizer::{CONTEXT_LENGTH, Overflow, Tokenizer},
 };
 
-use crate::word_cache::WordCache;
+use crate::embedding_cache::EmbeddingCache;
 
 /// Prefix of the text tower's tensors.
 const TEXT_TOWER: &str = "text_encoder.";
 
 /// Where class embeddings may come from.
-pub struct WordSources<'a> {
+pub struct TextSources<'a> {
     /// A table that the user named; nothing else is asked then.
     pub table: Option<&'a Path>,
     /// Names of the rows of a table that holds none.
@@ -42,7 +42,7 @@ pub struct WordSources<'a> {
     /// Prompt templates for the text tower.
     pub templates: &'a TemplateSet,
     /// What the text tower said before.
-    pub cache: Option<&'a WordCache>,
+    pub cache: Option<&'a EmbeddingCache>,
     /// Told of `(classes done, classes in all)` while the text tower works.
     pub progress: Option<&'a dyn Fn(usize, usize)>,
 }
@@ -52,7 +52,7 @@ pub struct WordSources<'a> {
 #[error(
     "{weights}: holds no text tower to read class names with, and no table of embeddings is given"
 )]
-pub struct NothingReadsWords {
+pub struct NoTextEncoder {
     /// The weights' files.
     pub weights: String,
 }
@@ -63,7 +63,7 @@ pub struct NothingReadsWords {
 /// A name does not fit the text encoder, or no source knows it.
 pub fn embed(
     classes: &[Vec<String>],
-    sources: &WordSources,
+    sources: &TextSources,
     device: &Device,
 ) -> anyhow::Result<ClassEmbeddings> {
     let tokenizer = Tokenizer::new()?;
@@ -87,7 +87,7 @@ pub fn embed(
     }
     match from_stored {
         Some(Err(unknown)) => Err(unknown.into()),
-        _ => Err(NothingReadsWords {
+        _ => Err(NoTextEncoder {
             weights: sources.weights.origin(),
         }
         .into()),
@@ -102,7 +102,7 @@ pub fn embed(
 fn embed_for_crops(
     classes: &[Vec<String>],
     templates: Option<&str>,
-    sources: &WordSources,
+    sources: &TextSources,
     device: &Device,
 ) -> anyhow::Result<Option<ClassEmbeddings>> {
     let Some(templates) = templates.filter(|_| sources.table.is_none()) else {
@@ -112,7 +112,7 @@ fn embed_for_crops(
     let Some(config) = text_config(sources.weights)? else {
         return Ok(None);
     };
-    let sources = WordSources {
+    let sources = TextSources {
         stored: None,
         templates: &templates,
         ..*sources
@@ -134,7 +134,7 @@ pub fn class_queries(
     classes: &[Vec<String>],
     seen: Vec<bool>,
     model: &dyn Model,
-    sources: &WordSources,
+    sources: &TextSources,
     device: &Device,
 ) -> anyhow::Result<ClassQueries> {
     let needs = model.class_needs();
@@ -166,7 +166,7 @@ pub fn class_queries(
 fn embed_each_template(
     classes: &[Vec<String>],
     embeddings: &ClassEmbeddings,
-    sources: &WordSources,
+    sources: &TextSources,
     device: &Device,
 ) -> anyhow::Result<Tensor<3>> {
     let config = match sources.table {
@@ -179,7 +179,7 @@ fn embed_each_template(
     let tokenizer = Tokenizer::new()?;
     let mut all = Vec::new();
     for template in sources.templates.each() {
-        let sources = WordSources {
+        let sources = TextSources {
             stored: None,
             templates: &template,
             ..*sources
@@ -196,7 +196,7 @@ fn embed_each_template(
 /// As [`embed`].
 pub fn embed_class_set(
     classes: &ClassSet,
-    sources: &WordSources,
+    sources: &TextSources,
     device: &Device,
 ) -> anyhow::Result<ClassEmbeddings> {
     let names: Vec<Vec<String>> = (0..classes.len()).map(|c| classes.names_of(c)).collect();
@@ -206,7 +206,7 @@ pub fn embed_class_set(
 /// Embeds classes with the text tower, which is only built if a class is not in the cache.
 fn from_tower(
     classes: &[Vec<String>],
-    sources: &WordSources,
+    sources: &TextSources,
     config: &TextConfig,
     tokenizer: &Tokenizer,
     device: &Device,

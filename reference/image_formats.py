@@ -1,15 +1,15 @@
-"""One small picture of every variety that cameras, scanners and editors leave behind, and its pixels as RGB.
+"""One small image of every variety that cameras, scanners and editors leave behind, and its pixels as RGB.
 
-The pictures are written with Pillow, tifffile and imagecodecs; what none of them writes (interlaced PNG, chunks in unusual
+The images are written with Pillow, tifffile and imagecodecs; what none of them writes (interlaced PNG, chunks in unusual
 places, PNM) is written here from the format's definition. The expected pixels are OpenCV's (`imread` with its default
 flags, which the reference pipelines use), or Pillow's where OpenCV does not read a variety or reads it differently; the
 column `reader` of the table says whose. `zeg-image/tests/formats.rs` holds the decoder to them.
 
-Writes the pictures, formats.csv and expected.safetensors (`[height, width, 3]`, uint8, a file each) to
+Writes the images, formats.csv and expected.safetensors (`[height, width, 3]`, uint8, a file each) to
 crates/zeg-image/tests/golden/formats. Run from the repository root:
 
     pip install opencv-python-headless==4.10.0.84 pillow==13.0.0 tifffile imagecodecs safetensors numpy
-    python reference/picture_formats.py
+    python reference/image_formats.py
 """
 
 import struct
@@ -259,7 +259,7 @@ def main():
         f"Pillow {PIL.__version__}, OpenCV {cv2.__version__}, tifffile {tifffile.__version__}, "
         f"imagecodecs {imagecodecs.__version__}, numpy {np.__version__}"
     )
-    lines = [f"# made by `python reference/picture_formats.py` with {versions}", "# file,reader,largest difference"]
+    lines = [f"# made by `python reference/image_formats.py` with {versions}", "# file,reader,largest difference"]
     lines += [",".join(map(str, row)) for row in table]
     (GOLDEN / "formats.csv").write_text("\n".join(lines) + "\n")
     save_file(expected, GOLDEN / "expected.safetensors")

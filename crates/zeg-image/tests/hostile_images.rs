@@ -1,5 +1,5 @@
-//! Pictures of every format that lie about their size, are cut off or damaged: an error, in bounded memory and time,
-//! or the whole picture; never a panic, never half a picture.
+//! Images of every format that lie about their size, are cut off or damaged: an error, in bounded memory and time,
+//! or the whole image; never a panic, never half an image.
 
 #![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
 
@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use image::{ImageFormat, RgbImage};
 use proptest::prelude::*;
-use zeg_image::{ImageError, decode_rgb, decode_rgb_bytes, picture_size};
+use zeg_image::{ImageError, decode_rgb, decode_rgb_bytes, image_size};
 
-/// The files of `reference/picture_formats.py`.
+/// The files of `reference/image_formats.py`.
 fn golden_files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/formats");
     let mut files: Vec<PathBuf> = fs::read_dir(folder)
@@ -25,7 +25,7 @@ fn golden_files() -> Vec<PathBuf> {
 }
 
 fn decode(bytes: &[u8]) -> Result<RgbImage, ImageError> {
-    decode_rgb_bytes(bytes, Path::new("some/picture"))
+    decode_rgb_bytes(bytes, Path::new("some/image"))
 }
 
 fn encoded(image: &RgbImage, format: ImageFormat) -> Vec<u8> {
@@ -34,9 +34,9 @@ fn encoded(image: &RgbImage, format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// What is cut may be what no pixel needs, such as an end marker or a note; then the picture is whole.
+/// What is cut may be what no pixel needs, such as an end marker or a note; then the image is whole.
 #[test]
-fn a_picture_cut_anywhere_is_whole_or_an_error() {
+fn a_image_cut_anywhere_is_whole_or_an_error() {
     // Cut within its last number, a text is as good as whole.
     let is_text = |path: &PathBuf| {
         path.file_stem()
@@ -48,7 +48,7 @@ fn a_picture_cut_anywhere_is_whole_or_an_error() {
         for length in 0..bytes.len() {
             if let Ok(image) = decode(&bytes[..length]) {
                 let name = path.file_name().unwrap().to_string_lossy();
-                // Without its note behind the pixels the picture lies on its side, whole.
+                // Without its note behind the pixels the image lies on its side, whole.
                 let lost_note = name == "orientation6_after.png" && image.dimensions() == (16, 12);
                 assert!(
                     image == whole || lost_note,
@@ -80,7 +80,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let damaged = folder.path().join("damaged");
         fs::write(&damaged, &bytes).unwrap();
-        let _ = picture_size(&damaged);
+        let _ = image_size(&damaged);
     }
 }
 
@@ -108,7 +108,7 @@ fn bombs_of_every_format_are_refused() {
         }
         bytes
     };
-    // WebP states at most 16384×16384, and one colour everywhere takes no bytes at all: such a file is a picture. Here
+    // WebP states at most 16384×16384, and one colour everywhere takes no bytes at all: such a file is an image. Here
     // its signature is damaged as well.
     let size = [0x2E, 0xFE, 0xBF, 0xFF, 0x0F];
     let webp = patched(ImageFormat::WebP, &[(20, &size)]);
@@ -208,7 +208,7 @@ fn sizes_of_zero_are_errors() {
 }
 
 #[test]
-fn extreme_shapes_are_pictures() {
+fn extreme_shapes_are_images() {
     for (width, height) in [(1, 1), (30_000, 2), (2, 30_000)] {
         let image = RgbImage::from_fn(width, height, |x, y| {
             image::Rgb([x, y, x ^ y].map(|value| value as u8))
@@ -248,10 +248,10 @@ fn the_content_counts_not_the_extension() {
         ImageFormat::Gif,
         ImageFormat::WebP,
     ] {
-        let path = folder.path().join("picture.jpg");
+        let path = folder.path().join("image.jpg");
         fs::write(&path, encoded(&image, format)).unwrap();
         assert_eq!(decode_rgb(&path).unwrap(), image, "{format:?}");
-        assert_eq!(picture_size(&path).unwrap(), (3, 2), "{format:?}");
+        assert_eq!(image_size(&path).unwrap(), (3, 2), "{format:?}");
     }
 }
 
@@ -269,7 +269,7 @@ fn what_is_no_regular_file_is_refused_at_once() {
         for error in [
             decode_rgb(&path).unwrap_err(),
             zeg_image::decode_labels(&path).unwrap_err(),
-            picture_size(&path).unwrap_err(),
+            image_size(&path).unwrap_err(),
         ] {
             assert!(matches!(error, ImageError::NotRegular { .. }), "{error}");
         }

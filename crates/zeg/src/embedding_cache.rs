@@ -23,12 +23,12 @@ const MOST_CHANNELS: u64 = 1 << 16;
 
 /// A folder of class embeddings of one text tower.
 #[derive(Debug, Clone)]
-pub struct WordCache {
+pub struct EmbeddingCache {
     folder: PathBuf,
     tower: String,
 }
 
-impl WordCache {
+impl EmbeddingCache {
     /// The cache of the text tower in a file.
     ///
     /// - `folder`: where caches are; made when something is stored
@@ -132,7 +132,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let weights = folder.path().join("weights");
         std::fs::write(&weights, "a tower").unwrap();
-        let cache = WordCache::of_file(folder.path(), &weights).unwrap();
+        let cache = EmbeddingCache::of_file(folder.path(), &weights).unwrap();
         let (single, multi) = (TemplateSet::single(), TemplateSet::multi());
         let dog = names(&["dog", "puppy"]);
         assert_eq!(cache.get(&single, &dog), None);
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(cache.get(&single, &names(&["dog"])), None);
 
         std::fs::write(&weights, "another tower").unwrap();
-        let other = WordCache::of_file(folder.path(), &weights).unwrap();
+        let other = EmbeddingCache::of_file(folder.path(), &weights).unwrap();
         assert_eq!(other.get(&single, &dog), None);
     }
 
@@ -152,7 +152,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let weights = folder.path().join("weights");
         std::fs::write(&weights, "a tower").unwrap();
-        let cache = WordCache::of_file(folder.path(), &weights).unwrap();
+        let cache = EmbeddingCache::of_file(folder.path(), &weights).unwrap();
         let (single, dog) = (TemplateSet::single(), names(&["dog"]));
         cache.put(&single, &dog, &[1.0, 2.0]);
         let path = cache.path(&single, &dog);

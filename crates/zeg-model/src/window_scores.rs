@@ -1,4 +1,4 @@
-//! What a model says of one view: logits on its patch grid, or masks of queries with what each is worth.
+//! What a model says of one window: logits on its patch grid, or masks of queries with what each is worth.
 
 use burn::tensor::Tensor;
 use zeg_image::Window;
@@ -8,10 +8,10 @@ use crate::{ModelError, resize::taps};
 /// For each place its lower neighbour, its upper neighbour and the upper one's weight.
 type Taps = Vec<(usize, usize, f32)>;
 
-/// What a model says of one view and some classes.
+/// What a model says of one window and some classes.
 #[derive(Debug, Clone)]
-pub enum ViewScores {
-    /// Logits on the patch grid, of one view: `[1, classes, h, w]`
+pub enum WindowScores {
+    /// Logits on the patch grid, of one window: `[1, classes, h, w]`
     Logits(Tensor<4>),
     /// Masks of queries, and what each is worth for every class.
     Masks {
@@ -22,7 +22,7 @@ pub enum ViewScores {
     },
 }
 
-/// Mask logits of one view's queries.
+/// Mask logits of one window's queries.
 #[derive(Debug, Clone)]
 pub struct QueryMasks {
     /// `[queries, h, w]`
@@ -91,10 +91,10 @@ pub struct WeightedMasks {
 }
 
 impl WeightedMasks {
-    /// Masks of one picture.
+    /// Masks of one image.
     ///
     /// - `scores`: `[queries, classes]`
-    /// - `padded`: height and width in pixels that the masks cover, the picture in the top left corner
+    /// - `padded`: height and width in pixels that the masks cover, the image in the top left corner
     pub fn new(masks: QueryMasks, scores: Vec<f32>, padded: [usize; 2]) -> Self {
         Self {
             rows: taps(masks.grid[0], padded[0]),
@@ -104,7 +104,7 @@ impl WeightedMasks {
         }
     }
 
-    /// Adds one row to `scores`, `[classes, row width]`; `line` and `shares` are scratch, `shares` as long as the view's
+    /// Adds one row to `scores`, `[classes, row width]`; `line` and `shares` are scratch, `shares` as long as the window's
     /// row.
     pub(crate) fn add_row(
         &self,
@@ -142,9 +142,9 @@ impl WeightedMasks {
 /// Where a row of masks goes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MaskRow {
-    /// Counted from the view's top.
+    /// Counted from the window's top.
     pub(crate) row: usize,
-    /// The view's first column in the field.
+    /// The window's first column in the field.
     pub(crate) first_column: usize,
     /// Columns of the field.
     pub(crate) row_width: usize,

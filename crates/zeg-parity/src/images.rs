@@ -1,6 +1,6 @@
-//! Pictures on their way to a model: sizes, resizing, normalisation.
+//! Images on their way to a model: sizes, resizing, normalisation.
 //!
-//! Stored pictures have OpenCV's channel order, blue first; ours are RGB.
+//! Stored images have OpenCV's channel order, blue first; ours are RGB.
 
 use zeg_data::{
     augment::resize::Resize,
@@ -78,22 +78,22 @@ fn train_size(row: &[f64]) -> Option<(usize, usize)> {
 
 fn compare_pipeline(check: &mut Check, name: &str, table: &Meta) -> Result<(), ParityError> {
     let key = |what: &str| format!("pipe.{name}.{what}");
-    let picture = picture(check, &key("bgr"))?;
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let image = image(check, &key("bgr"))?;
+    let (width, height) = (image.width() as usize, image.height() as usize);
 
     let short_side = table.at("min_size")?.count()?;
     let (test_width, test_height) = fit_short_side(width, height, short_side);
-    let resized = resize_bilinear(&picture, test_width, test_height);
+    let resized = resize_bilinear(&image, test_width, test_height);
     check.compare(&key("resized_bgr"), &stored(&resized), GREY_LEVEL);
     // From the reference's own grey levels, so that nothing but the normalisation counts.
-    let resized = self::picture(check, &key("resized_bgr"))?;
+    let resized = self::image(check, &key("resized_bgr"))?;
     let normalized = Normalization::IMAGENET.to_chw(&resized); // [3, height, width]
     let normalized = channels_last(&normalized, &resized);
     check.compare(&key("normalized_rgb_hwc"), &normalized, NORMALIZED);
 
     let [long, short] = table.at("train_scale")?.pair()?;
     let (train_width, train_height) = fit_box(width, height, long, short);
-    let resized = resize_bilinear(&picture, train_width, train_height);
+    let resized = resize_bilinear(&image, train_width, train_height);
     check.compare(&key("train_scale_bgr"), &stored(&resized), GREY_LEVEL);
     if check.has(&key("label")) {
         let labels = check.input(&key("label"))?;
@@ -118,8 +118,8 @@ fn compare_pipeline(check: &mut Check, name: &str, table: &Meta) -> Result<(), P
     Ok(())
 }
 
-/// A stored picture, `[height, width, 3]` with blue first.
-fn picture(check: &mut Check, name: &str) -> Result<RgbImage, ParityError> {
+/// A stored image, `[height, width, 3]` with blue first.
+fn image(check: &mut Check, name: &str) -> Result<RgbImage, ParityError> {
     let array = check.input(name)?;
     let [height, width, 3] = array.shape[..] else {
         return Err(check.tensor_error(name, "is not [height, width, 3]"));
@@ -134,10 +134,10 @@ fn picture(check: &mut Check, name: &str) -> Result<RgbImage, ParityError> {
         .ok_or_else(|| check.tensor_error(name, "is not [height, width, 3]"))
 }
 
-/// A picture as it would be stored.
-fn stored(picture: &RgbImage) -> Array {
-    let shape = [picture.height() as usize, picture.width() as usize, 3];
-    let mut bytes = picture.as_raw().clone();
+/// An image as it would be stored.
+fn stored(image: &RgbImage) -> Array {
+    let shape = [image.height() as usize, image.width() as usize, 3];
+    let mut bytes = image.as_raw().clone();
     bytes
         .as_chunks_mut::<3>()
         .0
@@ -147,8 +147,8 @@ fn stored(picture: &RgbImage) -> Array {
 }
 
 /// `[3, height, width]` → `[height, width, 3]`
-fn channels_last(planes: &[f32], picture: &RgbImage) -> Array {
-    let (height, width) = (picture.height() as usize, picture.width() as usize);
+fn channels_last(planes: &[f32], image: &RgbImage) -> Array {
+    let (height, width) = (image.height() as usize, image.width() as usize);
     let pixels = height * width;
     let values =
         (0..pixels).flat_map(|pixel| [0, 1, 2].map(|c| f64::from(planes[c * pixels + pixel])));
