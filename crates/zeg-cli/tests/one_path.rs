@@ -71,16 +71,18 @@ fn check_one_path(augmentation: &Augmentation) -> Vec<LabelMap> {
         scales: augmentation.scales.to_vec(),
         flip: augmentation.flip,
     };
-    let words = segmenter
-        .words(&parse_classes_argument("voc20").unwrap())
+    let classes = segmenter
+        .encode_classes(&parse_classes_argument("voc20").unwrap())
         .unwrap();
     for (id, expected) in IDS.iter().zip(&evaluated) {
         let image = decode_rgb(&world.photo(id)).unwrap();
-        let direct = segmenter.segment_classes(&image, &words, &mut []).unwrap();
+        let direct = segmenter
+            .segment_classes(&image, &classes, &mut [])
+            .unwrap();
         assert_eq!(direct.labels, *expected, "{id}");
         let encoded = segmenter.encode(&image).unwrap();
         assert_eq!(
-            segmenter.ask(&encoded, &words, &mut []).unwrap(),
+            segmenter.ask(&encoded, &classes, &mut []).unwrap(),
             direct,
             "{id}"
         );
