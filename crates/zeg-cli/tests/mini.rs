@@ -53,7 +53,7 @@ fn a_short_pre_training_learns_names_far_above_chance() {
 }
 
 #[test]
-fn the_embedded_model_segments_a_image_of_its_world() {
+fn the_embedded_model_segments_an_image_of_its_world() {
     let folder = TempDir::new().unwrap();
     let world = World::new(WorldConfig::default()).unwrap();
     let sample = world.sample(Part::Test, 0);

@@ -378,7 +378,7 @@ fn two_images_of_one_content() {
 }
 
 #[test]
-fn label_files_without_a_image() {
+fn label_files_without_an_image() {
     for ward in wards() {
         fs::copy(ward.labels(&ward.train[0]), ward.labels("2006_000001")).unwrap();
         names(&ward.finding("orphan-labels"), Warning, "2006_000001.png");

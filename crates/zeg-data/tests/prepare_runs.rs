@@ -459,7 +459,7 @@ fn a_place_that_takes_no_files_ends_the_run() {
 }
 
 #[test]
-fn a_image_that_is_listed_twice_is_made_once() {
+fn an_image_that_is_listed_twice_is_made_once() {
     let from = copy_of("voc");
     let list = from
         .path()

@@ -10,10 +10,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use zeg_eval::{ConfusionMatrix, EvalError, Evaluation, Metric, Protocol, Rank, Shard, Summary};
 
-/// The shards of images 0..`count`, cut at these places.
-fn shards(count: u64, cuts: &[u64]) -> Vec<Evaluation> {
-    let mut ends: Vec<u64> = cuts.iter().map(|cut| cut % (count + 1)).collect();
-    ends.push(count);
+/// The shards of images 0..`images`, cut at these places.
+fn shards(images: u64, cuts: &[u64]) -> Vec<Evaluation> {
+    let mut ends: Vec<u64> = cuts.iter().map(|cut| cut % (images + 1)).collect();
+    ends.push(images);
     ends.sort_unstable();
     let count = ends.len() as u64;
     let mut start = 0;
@@ -36,25 +36,25 @@ proptest! {
 
     #[test]
     fn any_shards_merge_to_the_whole(
-        count in 0_u64..40,
+        images in 0_u64..40,
         cuts in prop::collection::vec(0_u64..1000, 0..5),
         turn in 0_usize..6,
     ) {
-        let mut shards = shards(count, &cuts);
+        let mut shards = shards(images, &cuts);
         let count = shards.len();
         let seconds: f64 = shards.iter().map(|shard| shard.timing.wall_s).sum();
         let merged = Evaluation::merge(shards.clone()).unwrap();
-        let whole = evaluation("voc20", 0..count, 1);
+        let whole = evaluation("voc20", 0..images, 1);
         prop_assert_eq!(&merged.confusion, &whole.confusion);
         prop_assert_eq!(&merged.image_scores, &whole.image_scores);
-        prop_assert_eq!(merged.images, count);
+        prop_assert_eq!(merged.images, images);
         prop_assert_eq!(merged.report().unwrap(), whole.report().unwrap());
         prop_assert_eq!(merged.shard, None);
         prop_assert!((merged.timing.wall_s - seconds).abs() < 1e-6);
         let machines = if count > 1 { "machine 0; machine 1" } else { "machine 0" };
         prop_assert_eq!(&merged.timing.machine, machines);
         // with at least six images no rank takes another's
-        if count >= 6 {
+        if images >= 6 {
             for rank in [Rank::Best, Rank::Worst] {
                 let of = |evaluation: &Evaluation| -> Vec<String> {
                     let entries = evaluation.gallery.iter().filter(|entry| entry.rank == rank);
@@ -331,9 +331,9 @@ fn a_wrong_record_is_not_written() {
 }
 
 #[test]
-fn a_image_scores_as_a_data_set_of_itself() {
+fn an_image_scores_as_a_data_set_of_itself() {
     for seed in 0..20 {
-        let (truth, prediction) = common::image(seed, 20);
+        let (truth, prediction) = common::labelled_image(seed, 20);
         let score = zeg_eval::ImageScore::of("x", (&truth, &prediction), 20, IGNORE).unwrap();
         let mut confusion = ConfusionMatrix::new(20);
         confusion.add(&truth, &prediction, IGNORE).unwrap();

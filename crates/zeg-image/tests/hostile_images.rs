@@ -36,7 +36,7 @@ fn encoded(image: &RgbImage, format: ImageFormat) -> Vec<u8> {
 
 /// What is cut may be what no pixel needs, such as an end marker or a note; then the image is whole.
 #[test]
-fn a_image_cut_anywhere_is_whole_or_an_error() {
+fn an_image_cut_anywhere_is_whole_or_an_error() {
     // Cut within its last number, a text is as good as whole.
     let is_text = |path: &PathBuf| {
         path.file_stem()

@@ -11,7 +11,7 @@ use zeg_image::{Normalization, RgbImage, Window};
 use zeg_model::{
     ModelError,
     config::VisionConfig,
-    inference::{ClassQueries, EncodedImage, Inference, PlannedWindow, Source, scan},
+    inference::{ClassQueries, EncodedWindows, Inference, PlannedWindow, Source, scan},
     method::{Model, ModelFacts, PlainTower, Scoring, SegmentationModel, WindowBatch},
     methods::Methods,
     recognize::Recognized,
@@ -126,7 +126,7 @@ fn scores(doubled: bool) -> [Vec<f32>; 2] {
     };
     let model = Layers { doubled };
     let image = RgbImage::new(24, 12);
-    let encoded = EncodedImage::new(&model, &image, &settings, &device).unwrap();
+    let encoded = EncodedWindows::new(&model, &image, &settings, &device).unwrap();
     [Source::Image(&image, &device), Source::Encoded(&encoded)].map(|source| {
         let mut all = Vec::new();
         scan(&model, source, &classes, &settings, |strip| {
@@ -165,7 +165,7 @@ fn a_second_pass_without_the_pixels_is_refused() {
     let (device, classes) = (Device::flex(), classes());
     let settings = Inference::default();
     let image = RgbImage::new(24, 12);
-    let encoded = EncodedImage::new(&Layers { doubled: false }, &image, &settings, &device);
+    let encoded = EncodedWindows::new(&Layers { doubled: false }, &image, &settings, &device);
     let encoded = encoded.unwrap();
     let model = Layers { doubled: true };
     let result = scan(

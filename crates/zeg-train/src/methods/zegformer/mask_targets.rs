@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_class_of_a_image_has_a_mask_and_pixels_without_one_are_outside() {
+    fn every_class_of_an_image_has_a_mask_and_pixels_without_one_are_outside() {
         let labels = vec![
             2,
             0,
