@@ -164,7 +164,7 @@ fn a_fixed_encoder_trains_on_cached_views_and_micro_batches_do_not_change_the_re
 }
 
 #[test]
-fn encoded_views_from_a_file_give_the_same_run() {
+fn encoded_copies_from_a_file_give_the_same_run() {
     let world = World::new();
     let text = std::fs::read_to_string(world.config()).unwrap();
     std::fs::write(world.config(), text.replace("prompts =", "# prompts =")).unwrap();
@@ -179,8 +179,8 @@ fn encoded_views_from_a_file_give_the_same_run() {
     };
     train("plain", &[]);
     let cache = ["--feature-cache", "features"];
-    assert!(!train("first", &cache).contains("encoded views from"));
-    assert!(train("second", &cache).contains("encoded views from"));
+    assert!(!train("first", &cache).contains("encoded augmented copies from"));
+    assert!(train("second", &cache).contains("encoded augmented copies from"));
     for run in ["first", "second"] {
         assert_eq!(
             file(&world, "plain/model.safetensors"),
@@ -188,11 +188,11 @@ fn encoded_views_from_a_file_give_the_same_run() {
             "{run}"
         );
     }
-    // Another seed has other views, and images that changed are encoded again.
+    // Another seed has other copies, and images that changed are encoded again.
     let seed = ["--feature-cache", "features", "--set", "training.seed=5"];
-    assert!(!train("other", &seed).contains("encoded views from"));
+    assert!(!train("other", &seed).contains("encoded augmented copies from"));
     let photo = world.photo("2007_000000");
     let bytes = std::fs::read(&photo).unwrap();
     std::fs::write(&photo, bytes).unwrap();
-    assert!(!train("changed", &cache).contains("encoded views from"));
+    assert!(!train("changed", &cache).contains("encoded augmented copies from"));
 }

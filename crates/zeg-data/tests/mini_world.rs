@@ -91,7 +91,7 @@ fn images_stay_what_they_are() {
         captions,
         [
             "a drawing with a striped orange ring, a plain purple thing with a checked red ring.",
-            "an image of a plain blue ring and a striped cyan.",
+            "a picture of a plain blue ring and a striped cyan.",
             "a drawing with a striped yellow disc with a plain red crescent",
         ]
     );

@@ -4,7 +4,7 @@
 //! done is kept, so that the same command goes on where it was stopped.
 
 mod choose;
-mod run;
+pub(super) mod run;
 mod suite;
 mod table;
 

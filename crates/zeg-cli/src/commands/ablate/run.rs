@@ -164,7 +164,7 @@ pub(super) fn train_all(
 }
 
 /// Calls `work` for every item, several at once; the first error, or the first exit code, ends it.
-fn side_by_side<T: Sync>(
+pub(in crate::commands) fn side_by_side<T: Sync>(
     jobs: usize,
     items: &[T],
     work: impl Fn(&T) -> anyhow::Result<Option<ExitCode>> + Sync,
