@@ -20,7 +20,8 @@ pub struct DataConfig {
     /// Settings of the mini world and its numbers of images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mini_world: Option<WorldData>,
-    /// Class list: `voc20`, `coco-stuff171`, …; `None` means the data set's default list, or the list of a described one.
+    /// Class list: `voc20`, `coco-stuff171`, …; `None` means the data set's default list, or its own list if a `.toml`
+    /// file describes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<String>,
     /// The unseen classes: `published`, the name of a built-in split, a file with one class name per line, or class

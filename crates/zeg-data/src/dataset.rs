@@ -82,8 +82,8 @@ impl Dataset {
     /// - [`DataError::NoSuchSample`] if `index` is beyond the end
     /// - [`DataError::Image`] if a file cannot be decoded, or if indices are stored as an image in colour
     /// - [`DataError::SizeMismatch`] if image and label map differ in size
-    /// - [`DataError::IllegalLabel`] or [`DataError::IllegalColour`] if a value or colour is neither a class of this data
-    ///   set nor ignored
+    /// - [`DataError::IllegalLabel`] or [`DataError::IllegalColour`] if a value or colour is neither a class of this
+    ///   data set nor ignored
     pub fn load(&self, index: usize) -> Result<Sample, DataError> {
         let item = self
             .items

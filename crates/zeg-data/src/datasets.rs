@@ -41,7 +41,7 @@ pub struct DatasetEntry {
     pub splits: &'static [OfficialSplit],
     /// Pairs of splits that must not share an image; the first pair is the default for training and validation.
     pub held_out: &'static [SplitPair],
-    /// How it is made from its official download; `None` if it cannot be.
+    /// The conversion of its official download; `None` if there is none.
     pub preparation: Option<Preparation>,
     /// The folder of label maps in which nearly every object has a border of ignored pixels.
     border_in: Option<&'static str>,
@@ -78,7 +78,7 @@ pub struct SplitPair {
     pub val: &'static str,
 }
 
-/// How a data set is made from its official download.
+/// The conversion of a data set's official download.
 #[derive(Debug)]
 pub struct Preparation {
     /// The name of the download in messages.

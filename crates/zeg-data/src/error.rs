@@ -132,9 +132,9 @@ pub enum DataError {
         dataset: String,
         /// The split.
         split: String,
-        /// How many files are missing.
+        /// Number of missing files.
         missing: usize,
-        /// How many files the split needs.
+        /// Number of files the split needs.
         wanted: usize,
         /// The first few of the missing files.
         first: Vec<PathBuf>,
@@ -197,7 +197,7 @@ pub enum DataError {
         y: usize,
         /// The data set's title.
         dataset: String,
-        /// The legal values, in words.
+        /// The legal values as text.
         legal: String,
     },
 
@@ -214,7 +214,7 @@ pub enum DataError {
         y: usize,
         /// The data set's title.
         dataset: String,
-        /// The legal colours, in words.
+        /// The legal colours as text.
         legal: String,
     },
 
@@ -225,7 +225,7 @@ pub enum DataError {
         setting: &'static str,
         /// Its value.
         value: String,
-        /// What is allowed, in words.
+        /// A description of the legal values.
         legal: &'static str,
     },
 

@@ -58,7 +58,9 @@ impl Place {
     }
 }
 
-/// Finds the folder that holds all of `markers`, among the folders `below` (relative to `given`) that archives unpack to.
+/// Finds the folder that holds all of `markers`.
+///
+/// - `below`: the folders to search, relative to `given`, that archives may be unpacked to
 pub(crate) fn find_root(
     title: &str,
     given: &Path,

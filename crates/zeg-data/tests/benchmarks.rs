@@ -1,4 +1,4 @@
-//! Tests of every benchmark's layout, on synthetic files and, if the excerpts exist beside the repository, on real files.
+//! Tests of every benchmark's layout, on synthetic files and, if they exist beside the repository, on real excerpts.
 //!
 //! The expected numbers of real files were computed with Pillow 13.0.0 and numpy 2.4.6:
 //!

@@ -227,7 +227,7 @@ fn labels_converted_from_jpeg() {
         let id = &voc.train[3];
         let path = voc.labels(id);
         let mut map = grey(&decode_labels(&path).unwrap(), |value| value as u8);
-        // Slanted lines are added, because the straight borders of the small map lie between JPEG blocks and stay exact.
+        // Slanted lines are added, because the straight borders of the small map lie between JPEG blocks and are exact.
         for (x, y, pixel) in map.enumerate_pixels_mut() {
             if (x + 2 * y) % 11 < 2 {
                 *pixel = Luma([255]);

@@ -340,8 +340,8 @@ fn real_ade20k() {
     assert_eq!((summary.converted, summary.linked), (0, 7)); // and objectInfo150.txt
 }
 
-/// Expected numbers by numpy on the raw files: `a = np.array(Image.open(f)); np.unique(a, return_counts=True)`; the names
-/// of ids are those of `labels.txt`.
+/// Expected numbers by numpy on the raw files: `a = np.array(Image.open(f)); np.unique(a, return_counts=True)`; the
+/// names of ids are those of `labels.txt`.
 #[test]
 fn real_coco_stuff() {
     let Some(sample) = sample("cocostuff_sample") else {

@@ -1,9 +1,9 @@
 //! Augmentation: converts a sample of any size to two buffers of one size.
 //!
 //! The training pipeline of ZegCLIP and CLIP-RC is, in the order of mmsegmentation 0.24: `resize` by a random ratio →
-//! `crop` with a limit on the largest class → `flip` → `photometric` distortion → normalise → `pad`. ZegFormer's pipeline
-//! takes sizes from a list and pads with grey. Each step has its own file; a random step first draws its parameters and
-//! then applies them.
+//! `crop` with a limit on the largest class → `flip` → `photometric` distortion → normalise → `pad`. ZegFormer's
+//! pipeline takes sizes from a list and pads with grey. Each step has its own file; a random step first draws its
+//! parameters and then applies them.
 //!
 //! [`Preprocess`] holds the settings of a configuration; [`Pipeline`] holds the checked settings and the normalisation
 //! of the model.

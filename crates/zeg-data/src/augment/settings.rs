@@ -9,8 +9,8 @@ const MAX_SIDE: usize = 16_384;
 
 /// Preprocessing that converts samples of any size to training samples of one size.
 ///
-/// In a configuration, `kind` is `"random-crop"`, `"short-sides"` or `"whole"`, and the other keys are the fields of that
-/// kind; missing fields have the published values.
+/// In a configuration, `kind` is `"random-crop"`, `"short-sides"` or `"whole"`, and the other keys are the fields of
+/// that kind; missing fields have the published values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Preprocess {
@@ -60,7 +60,7 @@ impl Default for RandomCrop {
 pub struct ShortSides {
     /// Base length in pixels, of which short sides are given in tenths.
     pub base: usize,
-    /// The smallest and the largest short side, in tenths of the base; all whole tenths between them are equally likely.
+    /// The smallest and the largest short side, in tenths of the base; all integers between them are equally likely.
     pub tenths: (usize, usize),
     /// Largest long side of a resized image, in pixels.
     pub longest: usize,

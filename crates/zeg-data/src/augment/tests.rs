@@ -48,7 +48,8 @@ fn count_aligned(sample: &TrainSample, size: usize, padding: u8) -> usize {
     for y in 1..size - 1 {
         for x in 1..size - 1 {
             let at = y * size + x;
-            // All eight neighbours are compared, because where two edges cross, the four nearest may have one mixed colour.
+            // All eight neighbours are compared, because where two edges cross, the four nearest may have the same
+            // mixed colour.
             let around = [at - size, at, at + size].map(|middle| [middle - 1, middle, middle + 1]);
             if around.iter().flatten().any(|&other| red[other] != red[at]) {
                 continue;

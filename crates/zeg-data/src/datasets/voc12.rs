@@ -3,8 +3,8 @@
 //! The folder holds `VOC2012/{JPEGImages, SegmentationClass, SegmentationClassAug, ImageSets/Segmentation}`.
 //!
 //! Published zero-shot results are trained on 10,582 images: `train`, and 9,118 images for which only the Semantic
-//! Boundaries data set (SBD, Hariharan et al. 2011) has masks; these are usually in `SegmentationClassAug` and listed in
-//! `aug.txt`. The background, value 0 in the files, cannot be described by a class name, so `voc20` ignores it in
+//! Boundaries data set (SBD, Hariharan et al. 2011) has masks; these are usually in `SegmentationClassAug` and listed
+//! in `aug.txt`. The background, value 0 in the files, cannot be described by a class name, so `voc20` ignores it in
 //! training and in scores. `voc21` makes it a class of its own, as ZS3Net and the closed-set benchmark do.
 //!
 //! Preparation combines both data sets. SBD's own lists split its 11,355 images differently and overlap VOC's

@@ -40,7 +40,7 @@ pub struct Diagnosis {
     pub classes: Vec<ClassCount>,
 }
 
-/// How often a class occurs.
+/// Number of pixels and images of a class.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ClassCount {
     /// Class name.
@@ -55,7 +55,7 @@ pub struct ClassCount {
     pub images: u64,
 }
 
-/// Whether the split can be used.
+/// Overall result of an examination: whether the split can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {

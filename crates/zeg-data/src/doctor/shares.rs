@@ -57,7 +57,7 @@ fn shifted(subject: &Subject, values: &Values, seen: &mut Seen) {
         values.pixels
     );
     let text = match subject.dataset.label_rule.kind {
-        // Value 0 should be ignored (usually the background), and the last class has the number of classes as its value.
+        // Value 0 should be ignored (usually the background), and the value of the last class is the number of classes.
         LabelKind::ReduceZero
             if largest < Some(classes) && seldom_zero && (mostly_ignored || never_zero) =>
         {

@@ -43,7 +43,7 @@ struct Written {
     splits: BTreeMap<String, Spanned<Value>>,
 }
 
-/// How label files encode classes.
+/// The encoding of classes in label files.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 enum Kind {

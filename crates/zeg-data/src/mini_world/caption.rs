@@ -1,8 +1,8 @@
 //! Captions: English phrases that name every object of an image and nothing else.
 //!
-//! The two words of an object's name always stand together in the order of the class name, so that pre-training sees the
-//! class names as they are used later. Most phrases name the shape, too; some use a general noun instead ("thing"), and
-//! some use none, like the class names.
+//! The two words of an object's name always stand together in the order of the class name, so that pre-training sees
+//! the class names as they are used later. Most phrases name the shape, too; some use a general noun instead
+//! ("thing"), and some use none, like the class names.
 
 use std::collections::BTreeSet;
 

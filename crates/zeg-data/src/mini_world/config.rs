@@ -37,7 +37,7 @@ pub struct WorldConfig {
     ///
     /// The name of a distractor is not a class, and its pixels are ignored.
     pub distractors: f64,
-    /// How unseen classes differ from seen ones.
+    /// The difference between unseen and seen classes.
     pub split: WorldSplit,
     /// Seed of the choice of classes, below 2^63.
     pub split_seed: u64,
@@ -50,7 +50,7 @@ pub struct WorldConfig {
     pub unseen_in_training: bool,
 }
 
-/// How unseen classes differ from seen ones.
+/// The difference between unseen and seen classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WorldSplit {

@@ -16,7 +16,7 @@ pub enum WorldError {
         setting: &'static str,
         /// Its value.
         value: String,
-        /// What is allowed, in words.
+        /// A description of the legal values.
         legal: &'static str,
     },
 

@@ -1,4 +1,4 @@
-//! The names of objects: eight colours times four textures, which a split divides into seen classes, unseen classes and a
+//! The names of objects: eight colours times four textures, divided by a split into seen classes, unseen classes and a
 //! pool for distractors.
 //!
 //! A class is a texture and a colour; the shape does not matter. Masks of an unseen class never occur in training, but

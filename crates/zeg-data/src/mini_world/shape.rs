@@ -1,8 +1,8 @@
 //! Ten shapes as signed distance functions: negative inside, 0 on the outline, positive outside.
 //!
-//! Everything is computed from sums, products and square roots, which every processor rounds in the same way, so an image
-//! has the same bytes on every machine. Outside of corners the distance is a little too small; this does not matter,
-//! because the renderer uses distances up to half a pixel only.
+//! Everything is computed from sums, products and square roots, which every processor rounds in the same way, so an
+//! image has the same bytes on every machine. Outside of corners the distance is a little too small; this does not
+//! matter, because the renderer uses distances up to half a pixel only.
 
 use serde::{Deserialize, Serialize};
 

@@ -108,15 +108,15 @@ pub enum PrepareError {
         y: usize,
         /// The data set's title.
         dataset: &'static str,
-        /// The legal values, in words.
+        /// The legal values as text.
         legal: &'static str,
     },
-    /// A label map in colour holds a colour that stands for no class.
+    /// A label map in colour holds a colour outside the VOC palette.
     #[error("{}: colour {colour:?} at ({x}, {y}) is not one of the 22 VOC colours (20 classes, background, border)", file.display())]
     IllegalColour {
         /// The label map.
         file: PathBuf,
-        /// Red, green, blue.
+        /// The colour in the file, as red, green and blue.
         colour: [u8; 3],
         /// Column of its first occurrence.
         x: usize,

@@ -32,7 +32,7 @@ pub use run::{Failure, Progress, Summary};
 use crate::datasets;
 use find::Tree;
 
-/// How images and label maps that need no conversion are put into the result.
+/// The way in which images and label maps that need no conversion are put into the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ImagePlacement {
     /// As symbolic links to the download's absolute path; on systems other than Unix as hard links, or as copies
@@ -58,7 +58,7 @@ pub enum OnBad {
 pub struct PrepareOptions {
     /// Number of threads; 0 means one per core.
     pub threads: usize,
-    /// How images are put into the result.
+    /// Whether images are linked or copied.
     pub images: ImagePlacement,
     /// What to do when a file cannot be converted.
     pub on_bad: OnBad,

@@ -70,7 +70,7 @@ pub(crate) fn place(
     Ok(Placed::Copied)
 }
 
-/// How a file was put into the result.
+/// The way in which a file was put into the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Placed {
     Linked,

@@ -58,7 +58,7 @@ pub(crate) struct Task {
     pub(crate) work: Work,
 }
 
-/// How a file of the result is made.
+/// The way in which a file of the result is made.
 #[derive(Debug)]
 pub(crate) enum Work {
     /// Link or copy the file unchanged.

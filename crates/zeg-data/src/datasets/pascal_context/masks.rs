@@ -253,8 +253,8 @@ fn recognise(
         return Err(PrepareError::Ambiguous {
             folder: folder.into(),
             reason: format!(
-                "the values of these {examined} label maps include 255 (in {id}.png) but not 59; they may be 59 classes \
-                 without the background or 60 with it; at least 20 label maps are needed to decide"
+                "the values of these {examined} label maps include 255 (in {id}.png) but not 59, so they may be 59 \
+                 classes without the background or 60 with it; at least 20 label maps are needed to decide"
             ),
         });
     }
