@@ -118,7 +118,7 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
         plan.note_missing(
             format!("label maps of {split}"),
             &without,
-            "those images are left out",
+            "their images are left out",
         );
     }
     let names = root.join("objectInfo150.txt");

@@ -149,7 +149,7 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
         plan.note_missing(
             format!("label maps of {split}"),
             &without,
-            "those images are left out",
+            "their images are left out",
         );
     }
     Ok(())

@@ -144,7 +144,7 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
         plan.note_missing(
             format!("label maps of {split}"),
             &without,
-            "those images are left out",
+            "their images are left out",
         );
         let alone: Vec<String> = ids
             .keys()
@@ -154,7 +154,7 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
         plan.note_missing(
             format!("images of {split}"),
             &alone,
-            "those label maps are left out",
+            "their label maps are left out",
         );
     }
     Ok(())

@@ -192,9 +192,9 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
             ));
         }
         plan.note_missing(
-            format!("label maps of images of {split}"),
+            format!("label maps of {split} images"),
             &without,
-            "those images are left out",
+            "their images are left out",
         );
         let alone: Vec<String> = masks
             .keys()
@@ -202,9 +202,9 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
             .map(|id| format!("{id}.jpg"))
             .collect();
         plan.note_missing(
-            format!("images of label maps of {split}"),
+            format!("images of {split} label maps"),
             &alone,
-            "those label maps are left out",
+            "their label maps are left out",
         );
         plan.split(split, count);
     }

@@ -108,7 +108,7 @@ fn plan_json(
 ) -> Result<(), PrepareError> {
     let index = detail::index(json)?;
     plan.findings.push(format!(
-        "{}: run lengths of the 459 ids for {} of {} images listed",
+        "{}: run lengths of the 459 ids for {} of the {} listed images",
         json.display(),
         index.bytes.len(),
         index.images.len()
@@ -160,7 +160,7 @@ fn plan_json(
     plan.note_missing(
         "masks in the JSON",
         &no_mask,
-        "those images are left out of the splits",
+        "their images are left out of the splits",
     );
     plan.detail = Some(Detail {
         json: json.into(),
@@ -232,7 +232,7 @@ fn plan_files(
             image_file,
         ));
     }
-    plan.note_missing("images (JPEGImages)", &no_image, "those masks are left out");
+    plan.note_missing("images (JPEGImages)", &no_image, "their masks are left out");
     add_splits(plan, splits);
     Ok(())
 }

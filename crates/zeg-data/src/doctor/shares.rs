@@ -64,7 +64,7 @@ fn shifted(subject: &Subject, values: &Values, seen: &mut Seen) {
             "0 seems to be a class and 255 the background, but 0 is read as ignored"
         }
         LabelKind::Identity if 2 * values.one_above > values.files && seldom_zero => {
-            "values go from 1 to the number of classes, where 0 should be the first class"
+            "values go from 1 to the number of classes, but the first class should have the value 0"
         }
         LabelKind::Identity if values.one_above > 0 && !has_zero => {
             "the value 0 never occurs and the number of classes does occur, so labels seem to be counted from 1"

@@ -235,7 +235,7 @@ fn recognise(
     if is_release {
         return Ok((
             rule_of_release(),
-            "59 classes in the order of 59_labels.txt, VOC's first (recognised by the folder)"
+            "59 classes in the order of 59_labels.txt, VOC's first (recognised by the folder's name or this file)"
                 .into(),
         ));
     }
