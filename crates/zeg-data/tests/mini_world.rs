@@ -91,7 +91,7 @@ fn images_and_captions_do_not_change_between_versions() {
         captions,
         [
             "a drawing with a striped orange ring, a plain purple thing with a checked red ring.",
-            "an image of a plain blue ring and a striped cyan.",
+            "a picture of a plain blue ring and a striped cyan.",
             "a drawing with a striped yellow disc with a plain red crescent",
         ]
     );

@@ -162,7 +162,7 @@ codes! {
     /// The split has more or fewer images than the official one.
     NotTheOfficialSplit "not-the-official-split" Warning
         "the split is not the official one"
-        "Complete the split, or report the number of images with every score.";
+        "Complete the split, or report its number of images with every score.";
     /// Labels seem to be one too low or too high.
     ShiftedLabels "shifted-labels" Warning
         "labels look shifted by one"
