@@ -67,7 +67,10 @@ impl VectorFile {
         }
         for (name, view) in SafeTensors::deserialize(&bytes).map_err(damaged)?.iter() {
             let array = Array::decode(&view).ok_or_else(|| {
-                format(format!("tensor {name:?} has the unsupported type {:?}", view.dtype()))
+                format(format!(
+                    "tensor {name:?} has the unsupported type {:?}",
+                    view.dtype()
+                ))
             })?;
             file.tensors.insert(name.to_owned(), array);
         }

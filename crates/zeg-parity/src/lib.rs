@@ -159,8 +159,8 @@ fn compute(file: &VectorFile, options: &Options) -> Result<Computed, ParityError
         path: file.path.clone(),
         reason,
     };
-    let kind = Kind::of(file)
-        .ok_or_else(|| unknown("is not a known file of reference numbers".into()))?;
+    let kind =
+        Kind::of(file).ok_or_else(|| unknown("is not a known file of reference numbers".into()))?;
     let check = Check::new(file, options.planted);
     match kind {
         Kind::SmallModel => small_model::compare(check, &options.device),
@@ -208,7 +208,8 @@ fn vector_files(path: &Path) -> Result<Vec<PathBuf>, ParityError> {
     if paths.is_empty() {
         return Err(ParityError::Format {
             path: path.to_owned(),
-            reason: "contains no file of reference numbers (*.safetensors, tokenizer *.json)".into(),
+            reason: "contains no file of reference numbers (*.safetensors, tokenizer *.json)"
+                .into(),
         });
     }
     Ok(paths)

@@ -264,10 +264,7 @@ fn nothing_compared_is_a_failure() {
             "is not a complete safetensors file",
         ),
         ("damaged.json", "is not JSON"),
-        (
-            "other.json",
-            "is not a known file of reference numbers",
-        ),
+        ("other.json", "is not a known file of reference numbers"),
         ("absent.safetensors", "No such file"),
     ] {
         let (summary, report) = compare(&[golden("misc_cliprc.safetensors"), path(name)]);

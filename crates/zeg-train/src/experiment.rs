@@ -298,8 +298,8 @@ impl Experiment {
         }
         if training.cached_copies.is_some() && !architecture.has_frozen_encoder() {
             return fail(format!(
-                "training.cached-copies needs a frozen image encoder and a method that trains on encoded images; {} as \
-                 configured trains its encoder or its prompts, or trains on images (leave out model.prompts and \
+                "training.cached-copies needs a frozen image encoder and a method that trains on encoded images; {}'s changes \
+                 in training as configured, or the method trains on images (leave out model.prompts and \
                  model.tune-encoder, or training.cached-copies)",
                 architecture.title()
             ));

@@ -161,7 +161,10 @@ impl Pretraining {
             let shape = [samples.len(), 3, stage.size, stage.size];
             let batch =
                 Tensor::<4>::from_data(TensorData::new(pixels.collect(), shape), &self.device);
-            let best = model.encode_images(batch).matmul(class_embeddings.clone()).argmax(1); // [batch, 1]
+            let best = model
+                .encode_images(batch)
+                .matmul(class_embeddings.clone())
+                .argmax(1); // [batch, 1]
             let best: Vec<i64> = best
                 .into_data()
                 .convert::<i64>()

@@ -163,10 +163,9 @@ pub trait Criterion: Send + Sync {
 
 /// Returns the model as the type of its own method.
 fn own<M: 'static>(model: &dyn Model) -> Result<&M, TrainError> {
-    model
-        .as_any()
-        .downcast_ref()
-        .ok_or_else(|| TrainError::Config("the model belongs to another method than the loss".into()))
+    model.as_any().downcast_ref().ok_or_else(|| {
+        TrainError::Config("the model belongs to another method than the loss".into())
+    })
 }
 
 impl<L: MethodLoss> Criterion for L {
@@ -182,7 +181,9 @@ impl<L: MethodLoss> Criterion for L {
         text: Tensor<2>,
     ) -> Result<Tensor<4>, TrainError> {
         MethodLoss::class_logits(self, own(model)?, inputs, size, text)?.ok_or_else(|| {
-            TrainError::Config("pseudo labels need class masks, which the method does not have".into())
+            TrainError::Config(
+                "pseudo labels need class masks, which the method does not have".into(),
+            )
         })
     }
 
@@ -228,9 +229,9 @@ impl Recipes {
     /// Returns an error if the method has no recipe, because it is training-free.
     pub fn of(&self, method: &str) -> Result<&'static dyn Recipe, TrainError> {
         let found = self.0.iter().find(|recipe| recipe.method() == method);
-        found
-            .copied()
-            .ok_or_else(|| TrainError::Config(format!("the method {method:?} has no training recipe")))
+        found.copied().ok_or_else(|| {
+            TrainError::Config(format!("the method {method:?} has no training recipe"))
+        })
     }
 }
 

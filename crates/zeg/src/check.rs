@@ -189,7 +189,9 @@ impl Scores {
             WindowScores::Logits(logits) => {
                 let data = logits.into_data().convert::<f32>();
                 let values = data.try_into_vec();
-                vec![values.map_err(|error| anyhow::anyhow!("reading scores from the device: {error:?}"))?]
+                vec![values.map_err(|error| {
+                    anyhow::anyhow!("reading scores from the device: {error:?}")
+                })?]
             }
             WindowScores::Masks { masks, scores } => vec![masks.values, scores],
         }))

@@ -9,11 +9,11 @@
 //! # fn main() -> anyhow::Result<()> {
 //! // "mini" is the small model that is embedded in the program; a path loads a checkpoint or CLIP weights.
 //! let mut segmenter = Segmenter::load("mini".as_ref())?;
-//! segmenter.set_classes(&parse_class_list("red circle, blue square")?)?;
-//! let image = decode_rgb("shapes.png".as_ref())?;
+//! segmenter.set_classes(&parse_class_list("striped red, plain blue")?)?;
+//! let image = decode_rgb("scene.png".as_ref())?;
 //! let result = segmenter.segment(&image)?;
 //! let label = result.labels.get(10, 20); // class index at column 10, row 20
-//! println!("{label:?}; {:.0} % of the image is red circle", 100.0 * result.share(0));
+//! println!("{label:?}; {:.0} % of the image is striped red", 100.0 * result.share(0));
 //! # Ok(())
 //! # }
 //! ```

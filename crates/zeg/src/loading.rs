@@ -79,7 +79,7 @@ pub struct ModelOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The frozen weights are neither at the path that the checkpoint names nor beside the checkpoint.
-    #[error("{}: its frozen encoder was read from {}, which is not there", checkpoint.display(), wanted.display())]
+    #[error("{}: the weights of its frozen encoder, {}, do not exist", checkpoint.display(), wanted.display())]
     BaseMissing {
         /// The checkpoint.
         checkpoint: PathBuf,
@@ -87,7 +87,7 @@ pub enum LoadError {
         wanted: PathBuf,
     },
     /// The file found does not hold the frozen weights that the checkpoint was trained on.
-    #[error("{}: SHA-256 {found}, but {} was trained on {expected}", file.display(), checkpoint.display())]
+    #[error("{}: its SHA-256 is {found}, but {} was trained with {expected}", file.display(), checkpoint.display())]
     OtherBase {
         /// The file found.
         file: PathBuf,

@@ -227,7 +227,10 @@ impl Segmenter {
         classes: &[ClassQuery],
         progress: Option<&dyn Fn(usize, usize)>,
     ) -> anyhow::Result<EncodedClasses> {
-        anyhow::ensure!(!classes.is_empty(), "the class list is empty; give at least one class");
+        anyhow::ensure!(
+            !classes.is_empty(),
+            "the class list is empty; give at least one class"
+        );
         let names: Vec<Vec<String>> = classes
             .iter()
             .map(|c| c.names().map(str::to_owned).collect())
@@ -332,10 +335,9 @@ impl Segmenter {
     /// # Errors
     /// Returns an error if no classes are set, or if the settings do not fit the image.
     pub fn segment(&self, image: &RgbImage) -> anyhow::Result<Segmentation> {
-        let classes = self
-            .classes
-            .as_ref()
-            .ok_or_else(|| anyhow::anyhow!("no classes are set; call `set_classes` before `segment`"))?;
+        let classes = self.classes.as_ref().ok_or_else(|| {
+            anyhow::anyhow!("no classes are set; call `set_classes` before `segment`")
+        })?;
         Ok(self.segment_classes(image, classes, &mut [])?)
     }
 

@@ -21,7 +21,7 @@ use zeg_model::{
     scores::Labelling,
 };
 
-use self::pass::{TestTimeInput, Pass};
+use self::pass::{Pass, TestTimeInput};
 pub use self::pass::{ScoredStrip, StripVisitor};
 
 /// Number of pixels above which images are processed one at a time.

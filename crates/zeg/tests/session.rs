@@ -176,7 +176,11 @@ fn explanations_and_probabilities_come_from_one_run_and_one_pass() {
         let visitors: &mut [&mut dyn zeg::session::StripVisitor] =
             &mut [&mut explainer, &mut spool];
         let both = session.segment(&image, &question, visitors).unwrap();
-        assert_eq!(model.runs(), runs, "visitors of scores do not run the model");
+        assert_eq!(
+            model.runs(),
+            runs,
+            "visitors of scores do not run the model"
+        );
         assert_eq!(both.labels, plain.labels);
         assert_eq!(both.confidence, plain.confidence);
 

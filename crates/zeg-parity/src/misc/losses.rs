@@ -76,7 +76,8 @@ fn compare_illegal_label(check: &mut Check) -> Result<(), ParityError> {
         let classes = classes_in(message.text()?);
         let result = Targets::new(vec![value], 1, [1, 1], classes);
         let rejected = matches!(result, Err(TrainError::Label { value: v, .. }) if v == value);
-        let problem = (!rejected).then(|| format!("label {value} of {classes} classes: {result:?}"));
+        let problem =
+            (!rejected).then(|| format!("label {value} of {classes} classes: {result:?}"));
         check.verdict(&format!("meta.{name}"), problem);
     }
     Ok(())

@@ -167,7 +167,11 @@ impl Case {
             "cropmask" => CropStyle::MaskedCrop,
             "crop" => CropStyle::Crop,
             "mask" => CropStyle::Mask,
-            _ => return Err(style.error("is not a known style; known styles are cropmask, crop and mask")),
+            _ => {
+                return Err(
+                    style.error("is not a known style; known styles are cropmask, crop and mask")
+                );
+            }
         };
         Ok(Switches {
             fusion,

@@ -188,7 +188,9 @@ impl FirstStage {
 /// Alters the foreground of every mask query if a test plants this error.
 pub(super) fn plant(case: &Case, first_stages: &mut [FirstStage]) {
     if let Some(error) = case.planted {
-        let masks = first_stages.iter_mut().flat_map(|first_stage| &mut first_stage.foreground);
+        let masks = first_stages
+            .iter_mut()
+            .flat_map(|first_stage| &mut first_stage.foreground);
         error.alter_masks(masks.map(Vec::as_mut_slice), [false, true]);
     }
 }
@@ -197,8 +199,12 @@ pub(super) fn plant(case: &Case, first_stages: &mut [FirstStage]) {
 ///
 /// Where a logit is so near to 0 that rounding decides, the reference's pixel is used from then on.
 fn compare_masks(check: &mut Check, first_stages: &mut [FirstStage]) -> Result<Array, ParityError> {
-    let queries = first_stages.first().map_or(0, |first_stage| first_stage.masks.queries);
-    let [height, width] = first_stages.first().map_or([0, 0], |first_stage| first_stage.padded);
+    let queries = first_stages
+        .first()
+        .map_or(0, |first_stage| first_stage.masks.queries);
+    let [height, width] = first_stages
+        .first()
+        .map_or([0, 0], |first_stage| first_stage.padded);
     let name = "clip.binary_masks";
     if let Some(reference) = check.reference(name) {
         if reference.shape != [first_stages.len(), queries, height, width] {
@@ -208,8 +214,15 @@ fn compare_masks(check: &mut Check, first_stages: &mut [FirstStage]) -> Result<A
         let (mut wrong, mut ties) = (0, 0);
         for (index, stored) in stored.chunks_exact((height * width).max(1)).enumerate() {
             let (first_stage, query) = (&mut first_stages[index / queries], index % queries);
-            let logits = enlarge(first_stage.masks.of(query), first_stage.masks.grid, first_stage.padded);
-            let pixels = stored.iter().zip(&mut first_stage.foreground[query]).zip(logits);
+            let logits = enlarge(
+                first_stage.masks.of(query),
+                first_stage.masks.grid,
+                first_stage.padded,
+            );
+            let pixels = stored
+                .iter()
+                .zip(&mut first_stage.foreground[query])
+                .zip(logits);
             for ((&stored, found), logit) in pixels {
                 if (stored != 0) == *found {
                     continue;
@@ -229,7 +242,8 @@ fn compare_masks(check: &mut Check, first_stages: &mut [FirstStage]) -> Result<A
         }
         let found: Vec<u8> = (first_stages.iter())
             .flat_map(|first_stage| {
-                first_stage.foreground
+                first_stage
+                    .foreground
                     .iter()
                     .flatten()
                     .map(|&inside| u8::from(inside))

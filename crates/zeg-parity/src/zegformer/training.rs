@@ -422,7 +422,9 @@ fn optimizer_settings(check: &mut Check, case: &Case) -> Result<(f64, AdamWSetti
         let same_rate = (rate / (base * expected.lr) - 1.0).abs() < 1e-9;
         !same_rate || (weight_decay - expected.weight_decay).abs() > 1e-12
     });
-    let problem = other.map(|(name, ..)| format!("{name}: its group here has another learning rate or weight decay"));
+    let problem = other.map(|(name, ..)| {
+        format!("{name}: its group here has another learning rate or weight decay")
+    });
     check.verdict("meta.optimizer_groups", problem);
     Ok((base, settings))
 }

@@ -187,7 +187,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_other_assignment_costs_less(
-            (queries, masks, values) in (1_usize..6, 1_usize..5).prop_filter("at least as many queries as masks", |(q, m)| q >= m).prop_flat_map(
+            (queries, masks, values) in (1_usize..6, 1_usize..5).prop_filter("enough queries", |(q, m)| q >= m).prop_flat_map(
                 |(q, m)| (Just(q), Just(m), prop::collection::vec(-30.0_f32..30.0, q * m)))
         ) {
             let costs = costs(queries, masks, values);

@@ -37,7 +37,7 @@ impl Recipe for ZegFormerRecipe {
     ) -> Result<Box<dyn Criterion>, TrainError> {
         if training.setting == Setting::Transductive {
             return Err(TrainError::Config(
-                "training.setting = \"transductive\" needs class masks for pseudo labels; ZegFormer predicts none".into(),
+                "training.setting = \"transductive\" needs class masks for pseudo labels; ZegFormer has none".into(),
             ));
         }
         if !training.objective.is_default() {
