@@ -84,7 +84,7 @@ impl SelfAttention {
         )
     }
 
-    /// Attends; `x`: `[batch, tokens, width]`; `mask`: `[tokens, tokens]`, added to the logits (0 or −∞).
+    /// Computes the attention of `x`, `[batch, tokens, width]`; `mask` is `[tokens, tokens]`, added to the logits (0 or −∞).
     fn forward(&self, x: Tensor<3>, mask: Option<&Tensor<2>>) -> Tensor<3> {
         self.out_proj.forward(self.attend(x, mask))
     }

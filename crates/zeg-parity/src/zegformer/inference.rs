@@ -388,7 +388,7 @@ impl Clip {
         look: &Look,
         style: CropStyle,
     ) -> Result<Vec<f32>, ParityError> {
-        Ok(self.classifier.look(image, &look.masks, style)?)
+        Ok(self.classifier.encode_crops(image, &look.masks, style)?)
     }
 
     /// Compares features, class scores and map of one image.
