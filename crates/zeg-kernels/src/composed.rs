@@ -1,4 +1,4 @@
-//! The same operations composed of burn's: for other devices and float types, and what the kernels are tested against.
+//! The same operations composed of burn's: used on other devices and float types, and as the reference in tests.
 
 use std::sync::Arc;
 
