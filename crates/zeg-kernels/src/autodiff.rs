@@ -20,7 +20,7 @@ use crate::{
     activation::Activation,
     attention,
     backend::FusedOps,
-    block::{Saved, PackedBlock},
+    block::{PackedBlock, Saved},
     layer_norm,
     level::Level,
     linear::PackedLinear,

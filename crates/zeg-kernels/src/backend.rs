@@ -18,7 +18,7 @@ use crate::{
 /// The operations that a backend runs in one pass; tensors hold 32-bit floats.
 #[backend_extension(Autodiff, Flex)]
 pub(crate) trait FusedOps: Backend {
-    /// See [`crate::attention_packed`].
+    /// Computes attention; see [`crate::attention_packed`].
     fn fused_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self>;
 
     /// Computes [`FusedOps::fused_attention`] with a mask (the extension mechanism does not support optional tensors).
@@ -34,7 +34,7 @@ pub(crate) trait FusedOps: Backend {
     /// Computes the softmax over the last axis.
     fn fused_softmax(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
-    /// See [`crate::layer_norm`].
+    /// Computes layer normalisation; see [`crate::layer_norm`].
     fn fused_layer_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,

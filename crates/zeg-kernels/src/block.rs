@@ -149,7 +149,11 @@ impl PackedBlock {
     }
 
     /// Applies the block, and returns what its gradient needs besides `x`.
-    pub(crate) fn forward_saving(&self, x: &CpuTensor, mask: Option<CpuTensor>) -> (CpuTensor, Saved) {
+    pub(crate) fn forward_saving(
+        &self,
+        x: &CpuTensor,
+        mask: Option<CpuTensor>,
+    ) -> (CpuTensor, Saved) {
         let level = Level::current();
         let mask = mask.map(contiguous);
         let mask = mask.as_ref().map_or(&[][..], values);

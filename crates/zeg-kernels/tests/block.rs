@@ -110,7 +110,10 @@ fn a_packed_block_agrees_with_plain_tensors() {
                 let found = host(packed.forward(x.clone(), mask.as_ref()));
                 assert_close(&found, &expected, 1e-5, &what);
                 let again = host(packed.forward(x.clone(), mask.as_ref()));
-                assert_eq!(found, again, "{what}: the second pass with the same buffers differs");
+                assert_eq!(
+                    found, again,
+                    "{what}: the second pass with the same buffers differs"
+                );
             }
             assert_eq!(
                 host(x),

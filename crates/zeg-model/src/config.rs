@@ -229,7 +229,7 @@ impl Activation {
     }
 }
 
-/// The configuration of deep prompt tuning: trained tokens beside the patches (ZegCLIP, section 3.3).
+/// The configuration of deep prompt tuning: trained tokens next to the patches (ZegCLIP, section 3.3).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PromptConfig {

@@ -136,7 +136,7 @@ impl Decoder {
     ///
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(
         params: &ParamBuilder,
         dim: usize,
@@ -192,7 +192,7 @@ impl DecoderLayer {
     /// Reads or initialises a layer of `dim` channels.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(
         params: &ParamBuilder,
         dim: usize,

@@ -65,12 +65,16 @@ impl ClassEmbeddings {
                     .map(|json| serde_json::from_str::<Vec<String>>(json));
                 (
                     matrix,
-                    names
-                        .transpose()
-                        .map_err(|e| format(format!("metadata {NAMES:?} is not a JSON list: {e}")))?,
+                    names.transpose().map_err(|e| {
+                        format(format!("metadata {NAMES:?} is not a JSON list: {e}"))
+                    })?,
                 )
             }
-            _ => return Err(format("class embeddings must be .npy or .safetensors".into())),
+            _ => {
+                return Err(format(
+                    "class embeddings must be .npy or .safetensors".into(),
+                ));
+            }
         };
         let [rows, dim] = matrix.shape[..] else {
             return Err(format(format!(
@@ -290,7 +294,8 @@ fn read_npy(path: &Path) -> Result<HostTensor, ModelError> {
             .map(|v| v as f32)
             .collect(),
         other => {
-            let reason = format!("holds values of type {other}; class embeddings must be f2, f4 or f8");
+            let reason =
+                format!("holds values of type {other}; class embeddings must be f2, f4 or f8");
             return Err(ModelError::Format {
                 path: path.to_owned(),
                 reason,

@@ -35,7 +35,7 @@ impl Linear {
     /// Reads or initialises the layer; an initialised one starts like PyTorch's `nn.Linear` (uniform, ±1/√in).
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(params: &ParamBuilder, input: usize, output: usize) -> Result<Self, ModelError> {
         let start = Init::Uniform(1.0 / (input as f64).sqrt());
         Self::build_with(params, [input, output], start, start)
@@ -44,7 +44,7 @@ impl Linear {
     /// Reads a pre-trained layer.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn read(params: &ParamBuilder, input: usize, output: usize) -> Result<Self, ModelError> {
         Self::build_with(params, [input, output], Init::Required, Init::Required)
     }
@@ -52,7 +52,7 @@ impl Linear {
     /// Reads or initialises the layer as [`Linear::build`] does, with other initialisations for weight and bias.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build_with(
         params: &ParamBuilder,
         [input, output]: [usize; 2],
@@ -93,7 +93,7 @@ impl LayerNorm {
     /// Reads or initialises the layer; an initialised one has weight 1 and bias 0.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(
         params: &ParamBuilder,
         width: usize,

@@ -205,7 +205,7 @@ pub trait Architecture: Debug + Send + Sync {
     /// Builds the model from weights; trained parameters that the weights lack are initialised.
     ///
     /// # Errors
-    /// See [`Architecture::assemble`].
+    /// Returns the errors of [`Architecture::assemble`].
     fn build(
         &self,
         weights: &StateDict,
@@ -319,7 +319,7 @@ impl dyn Architecture + '_ {
     /// Lists the parameters of the blueprint and whether each is trained.
     ///
     /// # Errors
-    /// See [`Architecture::blueprint`].
+    /// Returns the errors of [`Architecture::blueprint`].
     pub fn params(&self) -> Result<Vec<crate::params::ParamInfo>, ModelError> {
         let blueprint = self.blueprint(&Device::flex())?;
         Ok(list_params(&*blueprint, |key| self.trains(key)))

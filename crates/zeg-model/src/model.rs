@@ -142,9 +142,9 @@ impl Encoding {
 
 /// A model of any method, in training or for inference.
 pub trait Model: Parameters + Any + Debug + Send + Sync {
-    /// See [`SegmentationModel::facts`].
+    /// Returns the fixed properties of input and output; see [`SegmentationModel::facts`].
     fn facts(&self) -> ModelFacts;
-    /// See [`SegmentationModel::plan`].
+    /// Plans the windows of a resized image; see [`SegmentationModel::plan`].
     ///
     /// # Errors
     /// Returns an error if the settings do not suit the image size.
@@ -153,12 +153,12 @@ pub trait Model: Parameters + Any + Debug + Send + Sync {
         size: [usize; 2],
         settings: &Inference,
     ) -> Result<Vec<PlannedWindow>, ModelError>;
-    /// See [`SegmentationModel::encode`].
+    /// Encodes windows; returns one encoding per window; see [`SegmentationModel::encode`].
     ///
     /// # Errors
     /// Returns an error if the device cannot be read, or the method needs the pixels and they are missing.
     fn encode(&self, windows: &WindowBatch) -> Result<Vec<Encoding>, ModelError>;
-    /// See [`SegmentationModel::score`].
+    /// Scores classes on an encoded window; see [`SegmentationModel::score`].
     ///
     /// # Errors
     /// Returns an error if the device cannot be read, or the encoding belongs to another method.
@@ -167,14 +167,14 @@ pub trait Model: Parameters + Any + Debug + Send + Sync {
         encoding: &Encoding,
         classes: &ClassQueries,
     ) -> Result<WindowScores, ModelError>;
-    /// See [`SegmentationModel::class_needs`].
+    /// Returns the class embeddings that the model needs in addition to one per class; see [`SegmentationModel::class_needs`].
     fn class_needs(&self) -> ClassNeeds;
-    /// See [`SegmentationModel::set_options`].
+    /// Sets the method's own inference options; see [`SegmentationModel::set_options`].
     ///
     /// # Errors
     /// Returns an error if the method has no such option, or a value is out of range.
     fn set_options(&mut self, options: &Section) -> Result<(), ModelError>;
-    /// See [`SegmentationModel::second_pass`].
+    /// Returns the second pass, if the method has one; see [`SegmentationModel::second_pass`].
     fn second_pass(&self) -> Option<&dyn SecondPass>;
     /// Returns the device of the parameters; the default device if there are no parameters.
     fn device(&self) -> Device;

@@ -123,7 +123,7 @@ impl DeepPrompts {
     /// Reads or initialises the prompts; `params` is the builder of the encoder.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(
         params: &ParamBuilder,
         encoder: &VisionConfig,
@@ -142,7 +142,7 @@ impl DeepPrompts {
             deep_prompt_embeddings: (schedule.deep_rows > 0)
                 .then(|| table("deep_prompt_embeddings", schedule.deep_rows))
                 .transpose()?,
-            // Kaiming's normal initialisation, scaled by the number of outputs.
+            // Kaiming's normal initialisation with fan-out.
             prompt_proj: Linear::build_with(
                 &params.at("prompt_proj"),
                 [width, width],

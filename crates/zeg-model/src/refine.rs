@@ -6,7 +6,7 @@ use crate::{ModelError, classes::ClassQueries, score_map::ScoreMap};
 
 /// A second pass that refines the scores of the first.
 ///
-/// It sees the scores of the whole resized image at once: classes × height × width numbers in main memory.
+/// It gets the scores of the whole resized image at once: classes × height × width numbers in main memory.
 pub trait SecondPass {
     /// Returns the refined scores.
     ///

@@ -111,7 +111,8 @@ pub fn score_windows(
         let window = planned.window;
         if planned.resized.is_some() {
             return Err(ModelError::Config(
-                "this method resizes its windows; that needs an image, not a normalised tensor".into(),
+                "this method resizes its windows; that needs an image, not a normalised tensor"
+                    .into(),
             ));
         }
         let [padded_height, padded_width] = planned.encoded_size(stride);

@@ -191,7 +191,11 @@ pub(crate) fn floats(
     (out, stride): (&mut [f32], usize),
 ) {
     let depth = panel.len() / shape.columns;
-    assert!(rows.count <= shape.rows, "{} rows exceed a tile", rows.count);
+    assert!(
+        rows.count <= shape.rows,
+        "{} rows exceed a tile",
+        rows.count
+    );
     rows.check(depth);
     Rows::new(out, stride, rows.count).check(shape.columns);
     match (level.instructions(), shape.columns) {
@@ -235,7 +239,11 @@ pub(crate) fn pairs(level: Level, x: Integers<'_, i16>, panel: &[i16], out: &mut
     let shape = TileShape::of_pairs(level);
     let depth = panel.len() / (2 * shape.columns);
     let rows = x.rows;
-    assert!(rows.count <= shape.rows, "{} rows exceed a tile", rows.count);
+    assert!(
+        rows.count <= shape.rows,
+        "{} rows exceed a tile",
+        rows.count
+    );
     x.check(2 * depth);
     match level.instructions() {
         Instructions::Portable => by_four_rows!(portable_pairs, rows, x, panel, out),
@@ -267,7 +275,11 @@ pub(crate) fn bytes(x: Integers<'_, u8>, panel: &[i8], sums: &[f32], out: &mut [
     let shape = TileShape::OF_BYTES;
     let depth = panel.len() / (4 * shape.columns);
     let rows = x.rows;
-    assert!(rows.count <= shape.rows, "{} rows exceed a tile", rows.count);
+    assert!(
+        rows.count <= shape.rows,
+        "{} rows exceed a tile",
+        rows.count
+    );
     assert!(is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512f"));
     x.check(4 * depth);
     assert!(

@@ -38,7 +38,10 @@ fn repeats(what: &str, level: Level, work: impl Fn() -> Vec<Vec<f32>> + Sync) {
     assert!(first == run(), "{level:?} {what}: the second pass differs");
     for threads in [1, 2, 5] {
         let found = on_threads(threads, run);
-        assert!(first == found, "{level:?} {what}: differs on {threads} threads");
+        assert!(
+            first == found,
+            "{level:?} {what}: differs on {threads} threads"
+        );
     }
 }
 

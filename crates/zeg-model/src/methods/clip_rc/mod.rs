@@ -70,7 +70,7 @@ impl ClipRcHead {
     /// Reads or initialises the head; `params` is the builder of the head.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(
         params: &ParamBuilder,
         dim: usize,

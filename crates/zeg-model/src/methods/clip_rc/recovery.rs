@@ -58,7 +58,7 @@ impl RecoveryDecoder {
     /// Reads or initialises the decoder; `params` is its builder.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(
         params: &ParamBuilder,
         dim: usize,

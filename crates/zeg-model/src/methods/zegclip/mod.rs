@@ -45,7 +45,7 @@ impl ZegClipHead {
     /// Reads or initialises the head; `params` is the builder of the head.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(
         params: &ParamBuilder,
         dim: usize,

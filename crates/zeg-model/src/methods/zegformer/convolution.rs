@@ -76,7 +76,7 @@ impl Convolution {
     /// Reads or initialises the convolution.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(params: &ParamBuilder, kernel: Kernel) -> Result<Self, ModelError> {
         Ok(Self {
             weight: params.param("weight", kernel.shape(), kernel.xavier())?,
@@ -142,7 +142,7 @@ impl FrozenConvolution {
     /// - `norm_weight`: scale of the normalisation if the weights have none
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(
         params: &ParamBuilder,
         kernel: Kernel,
@@ -217,7 +217,7 @@ impl GroupedConvolution {
     /// Reads or initialises the layer.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(params: &ParamBuilder, kernel: Kernel, groups: usize) -> Result<Self, ModelError> {
         Ok(Self {
             weight: params.param("weight", kernel.shape(), kernel.xavier())?,

@@ -69,7 +69,7 @@ impl Predictor {
     /// Reads or initialises the queries, decoder and heads.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(params: &ParamBuilder, config: &ZegFormerConfig) -> Result<Self, ModelError> {
         let (width, dim) = (config.width, config.embed_dim);
         let map = Kernel::new(config.backbone.stage_output(3), width, 1);

@@ -128,7 +128,9 @@ impl ZegFormer {
             return Ok(None);
         };
         let image = image.ok_or_else(|| {
-            ModelError::Config("CLIP's scores of crops need the image's pixels before normalisation".into())
+            ModelError::Config(
+                "CLIP's scores of crops need the image's pixels before normalisation".into(),
+            )
         })?;
         let clip_image = ClipImage {
             values: Normalization::CLIP.to_chw_padded(image, padded[1], padded[0]),

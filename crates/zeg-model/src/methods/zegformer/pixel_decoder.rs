@@ -39,7 +39,7 @@ impl PixelDecoder {
     /// Reads or initialises the pixel decoder.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(params: &ParamBuilder, config: &ZegFormerConfig) -> Result<Self, ModelError> {
         let (width, groups) = (config.pixel_width, config.norm_groups);
         let stage = |stage| config.backbone.stage_output(stage);

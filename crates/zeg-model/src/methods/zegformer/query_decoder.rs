@@ -202,7 +202,7 @@ impl QueryTransformer {
     /// Reads or initialises the transformer.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(params: &ParamBuilder, config: &ZegFormerConfig) -> Result<Self, ModelError> {
         let params = params.at("decoder");
         let layers = (0..config.layers)
