@@ -93,7 +93,7 @@ impl Inference {
     pub fn check(&self) -> Result<(), ModelError> {
         if self.crop == 0 || self.stride == 0 || self.stride > self.crop {
             return Err(ModelError::Config(format!(
-                "inference: crop {}, stride {}: both must be at least 1, and the stride at most the crop",
+                "inference: crop {}, stride {}: both must be at least 1, the stride at most the crop",
                 self.crop, self.stride
             )));
         }
