@@ -134,7 +134,7 @@ impl VisionConfig {
             };
             if blocks == 0 || blocks > self.layers {
                 return fail(format!(
-                    "prompts in {blocks} blocks of an encoder of {} layers",
+                    "prompts in {blocks} blocks: there must be at least 1 and at most {}, the layers of the encoder",
                     self.layers
                 ));
             }
@@ -143,7 +143,7 @@ impl VisionConfig {
             && regions.isqrt().pow(2) != regions
         {
             return fail(format!(
-                "{regions} region tokens do not form a square lattice"
+                "{regions} region tokens do not form a square lattice; the number must be a square"
             ));
         }
         Ok(())
@@ -353,7 +353,7 @@ pub(crate) fn check_parts(encoder: &VisionConfig, head: &HeadConfig) -> Result<(
     encoder.check()?;
     if head.layers == 0 || head.heads == 0 || !encoder.embed_dim.is_multiple_of(head.heads) {
         return Err(ModelError::Config(format!(
-            "a head of {} layers and {} attention heads on {} channels",
+            "a head of {} layers and {} attention heads: it needs at least one of each, and heads that divide its {} channels",
             head.layers, head.heads, encoder.embed_dim
         )));
     }

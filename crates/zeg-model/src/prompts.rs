@@ -89,7 +89,7 @@ impl PromptSchedule {
 }
 
 /// The change of the prompt positions before a block.
-#[allow(clippy::large_enum_variant)] // a tensor handle, one a block
+#[allow(clippy::large_enum_variant)] // a tensor handle, one per block
 #[derive(Debug)]
 pub enum PromptAction {
     /// No change: the prompt tokens stay as the last block left them, or are absent.

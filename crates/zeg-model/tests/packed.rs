@@ -76,7 +76,7 @@ fn masks(model: &dyn Model, images: &Tensor<4>, text: &Tensor<2>) -> Vec<f32> {
     let encodings = model.encode(&windows).unwrap();
     let masks = encodings.iter().flat_map(|encoding| {
         let WindowScores::Logits(logits) = model.score(encoding, &classes).unwrap() else {
-            panic!("these methods have logits");
+            panic!("these methods give logits");
         };
         let values: Vec<f32> = logits.into_data().convert::<f32>().try_into_vec().unwrap();
         values

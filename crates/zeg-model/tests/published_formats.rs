@@ -78,7 +78,7 @@ fn compare(folder: &Path, file: &str, prefix: &str) {
             .shape(&format!("{prefix}image_features_normalised"))
             .unwrap()[..]
         else {
-            panic!("features of images are rows");
+            panic!("image features must be a matrix");
         };
         let pixels = &[];
         let encoded = model.encode(&WindowBatch { images, pixels }).unwrap();

@@ -71,9 +71,9 @@ impl Methods {
     /// # Errors
     /// Returns an error if there is no such method.
     pub fn default_for(&self, start: StartingPoint) -> Result<&'static dyn Method, ModelError> {
-        self.starting_from(start)
-            .next()
-            .ok_or_else(|| ModelError::Config(format!("no method starts from {start:?}")))
+        self.starting_from(start).next().ok_or_else(|| {
+            ModelError::Config(format!("no method has the starting point {start:?}"))
+        })
     }
 
     /// Returns a method by its name.
