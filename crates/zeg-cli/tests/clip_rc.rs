@@ -162,7 +162,7 @@ fn settings_that_do_not_fit_are_refused() {
         text.contains("unknown field `recovery`") && text.contains("in `training.loss`"),
         "{text}"
     );
-    let text = refused(&["training.cached-views=1"]);
+    let text = refused(&["training.cached-copies=1"]);
     assert!(text.contains("CLIP-RC's changes"), "{text}");
     // Another method's weights are no start.
     world.train("zegclip").assert().success();

@@ -132,13 +132,13 @@ fn a_resumed_run_is_the_same_run() {
 }
 
 #[test]
-fn a_fixed_encoder_trains_on_cached_views_and_micro_batches_do_not_change_the_result() {
+fn a_fixed_encoder_trains_on_cached_copies_and_micro_batches_do_not_change_the_result() {
     let world = World::new();
     let text = std::fs::read_to_string(world.config()).unwrap();
     std::fs::write(world.config(), text.replace("prompts =", "# prompts =")).unwrap();
     let settings = [
         "--set",
-        "training.cached-views=2",
+        "training.cached-copies=2",
         "--set",
         "model.head.dropout=0",
     ];
@@ -171,7 +171,7 @@ fn encoded_copies_from_a_file_give_the_same_run() {
     let train = |run: &str, more: &[&str]| {
         let output = world
             .train(run)
-            .args(["--set", "training.cached-views=2"])
+            .args(["--set", "training.cached-copies=2"])
             .args(more)
             .assert()
             .success();

@@ -204,7 +204,7 @@ fn what_does_not_fit_two_stages_is_said() {
     );
     let text = refused(&["model.zegformer.norm-groups=5"]);
     assert!(text.contains("norm-groups 5"), "{text}");
-    let text = refused(&["training.cached-views=2"]);
+    let text = refused(&["training.cached-copies=2"]);
     assert!(text.contains("training.cached-copies"), "{text}");
     let text = refused(&["model.method=zegclip"]);
     assert!(text.contains("unknown field `zegformer`"), "{text}");
