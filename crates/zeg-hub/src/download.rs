@@ -249,7 +249,9 @@ impl Download<'_> {
                 let is_same = part.etag().is_none() || etag.is_none() || part.etag() == etag;
                 if part.len() == 0 || !continues || !is_same {
                     part.restart()?;
-                    return Err(Attempt::again("the server sent another range of the file than requested"));
+                    return Err(Attempt::again(
+                        "the server sent another range of the file than requested",
+                    ));
                 }
                 range.and_then(|(_, total)| total)
             }
@@ -260,7 +262,9 @@ impl Download<'_> {
                     return Ok(Content { total: whole });
                 }
                 part.restart()?;
-                return Err(Attempt::again("the partial download does not fit the server's file"));
+                return Err(Attempt::again(
+                    "the partial download does not fit the server's file",
+                ));
             }
             status if status_may_pass(status) => {
                 let asked = text(headers, "retry-after");
@@ -276,13 +280,16 @@ impl Download<'_> {
         };
         let encoding = text(headers, "content-encoding").unwrap_or("identity");
         if !encoding.eq_ignore_ascii_case("identity") {
-            let reason = format!("the content is compressed as {encoding}, although identity was requested");
+            let reason =
+                format!("the content is compressed as {encoding}, although identity was requested");
             return Err(unusable(reason).into());
         }
         // A chunked body marks its own end, so that a dropped connection is noticed without a length.
         let marks_end = text(headers, "transfer-encoding").is_some();
         if total.is_none() && self.file.size.is_none() && self.digest().is_none() && !marks_end {
-            return Err(unusable("the server does not announce the length of the file".into()).into());
+            return Err(
+                unusable("the server does not announce the length of the file".into()).into(),
+            );
         }
         match (self.file.size, total) {
             (Some(expected), Some(found)) if expected != found => {
@@ -338,9 +345,9 @@ impl Download<'_> {
             });
         }
         match content.total {
-            Some(total) if part.len() < total => {
-                Err(Attempt::again("the connection ended before the file was complete"))
-            }
+            Some(total) if part.len() < total => Err(Attempt::again(
+                "the connection ended before the file was complete",
+            )),
             _ => Ok(()),
         }
     }

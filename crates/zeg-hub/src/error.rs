@@ -122,7 +122,9 @@ pub enum HubError {
         found: u64,
     },
     /// The content has the wrong digest; the download has been deleted.
-    #[error("{address}: the file has the SHA-256 {found}, expected {expected}; the download was deleted")]
+    #[error(
+        "{address}: the file has the SHA-256 {found}, expected {expected}; the download was deleted"
+    )]
     Digest {
         /// The address of the file.
         address: String,
@@ -132,7 +134,9 @@ pub enum HubError {
         found: String,
     },
     /// The server announces a digest other than the expected one; nothing was downloaded.
-    #[error("{address}: the server announces the SHA-256 {offered}, expected {expected}; nothing was downloaded")]
+    #[error(
+        "{address}: the server announces the SHA-256 {offered}, expected {expected}; nothing was downloaded"
+    )]
     Changed {
         /// The address of the file.
         address: String,
@@ -166,7 +170,9 @@ pub enum HubError {
         source: io::Error,
     },
     /// The user cancelled the download; the part that has arrived stays in the cache.
-    #[error("download of {file} cancelled; {done} bytes are kept, and the next download continues from there")]
+    #[error(
+        "download of {file} cancelled; {done} bytes are kept, and the next download continues from there"
+    )]
     Cancelled {
         /// The name of the file.
         file: String,

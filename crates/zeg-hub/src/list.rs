@@ -56,7 +56,9 @@ pub(crate) fn parse(text: &str, origin: &str) -> Result<Vec<Entry>, HubError> {
 
 fn check(raw: RawEntry) -> Result<Entry, String> {
     if !is_file_name(&raw.name) || raw.name.chars().any(char::is_uppercase) {
-        return Err("a model name consists of lower-case letters, digits, '-', '_' and '.' only".into());
+        return Err(
+            "a model name consists of lower-case letters, digits, '-', '_' and '.' only".into(),
+        );
     }
     let obtain = match (raw.file.is_empty(), raw.manual) {
         (false, None) => {

@@ -122,7 +122,8 @@ fn next(here: &Url, headers: &HeaderMap) -> Result<Url, HubError> {
         reason,
     };
     let location = text(headers, "location");
-    let location = location.ok_or_else(|| unusable("the server redirects without an address".into()))?;
+    let location =
+        location.ok_or_else(|| unusable("the server redirects without an address".into()))?;
     let target = here
         .join(location)
         .map_err(|error| unusable(format!("the server redirects to {location:?}: {error}")))?;

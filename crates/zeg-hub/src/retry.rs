@@ -95,7 +95,10 @@ mod tests {
             }
         }
         let pauses: Vec<Duration> = (0..8).map(|_| pause(&RETRIES, 1)).collect();
-        assert!(pauses.iter().any(|other| *other != pauses[0]), "all pauses are equal");
+        assert!(
+            pauses.iter().any(|other| *other != pauses[0]),
+            "all pauses are equal"
+        );
     }
 
     #[test]

@@ -77,7 +77,9 @@ fn check_samples<R: BufRead + Seek>(
         ColorType::GrayA(_) => Err(in_colour("grey with alpha")),
         other => Err(ImageError::UnsupportedVariety {
             path: name.into(),
-            reason: format!("the labels have the colour type {other:?}; they must be indexed or grey"),
+            reason: format!(
+                "the labels have the colour type {other:?}; they must be indexed or grey"
+            ),
         }),
     }
 }

@@ -68,7 +68,9 @@ pub enum RleError {
         index: usize,
     },
     /// A count of the compressed form is negative or larger than the mask.
-    #[error("run length {index} is {length}; in a mask of {pixels} pixels it must be within 0..={pixels}")]
+    #[error(
+        "run length {index} is {length}; in a mask of {pixels} pixels it must be within 0..={pixels}"
+    )]
     Length {
         /// The index of the count, from 0.
         index: usize,

@@ -57,8 +57,9 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<Option<DynamicImage>, 
     let pixels = match (colour, palette) {
         (ColorType::Gray(bits), Some(palette)) => {
             let indices = unpack(&samples, bits, width as usize, height as usize);
-            colours(&indices, &palette)
-                .ok_or_else(|| corrupt(name, "a pixel has an index beyond the end of the palette"))?
+            colours(&indices, &palette).ok_or_else(|| {
+                corrupt(name, "a pixel has an index beyond the end of the palette")
+            })?
         }
         _ => samples
             .as_chunks::<3>()

@@ -66,7 +66,10 @@ fn a_jpeg_truncated_anywhere_is_an_error() {
         let bytes = golden(name);
         assert!(decode(&bytes).is_ok(), "{name}");
         for length in 0..bytes.len() {
-            assert!(decode(&bytes[..length]).is_err(), "{name} truncated to {length} bytes");
+            assert!(
+                decode(&bytes[..length]).is_err(),
+                "{name} truncated to {length} bytes"
+            );
         }
     }
 }
@@ -92,7 +95,10 @@ fn truncated_files_of_other_formats_are_errors() {
     ] {
         let bytes = golden(name);
         for length in [1, 10, bytes.len() / 3, bytes.len() / 2] {
-            assert!(decode(&bytes[..length]).is_err(), "{name} truncated to {length} bytes");
+            assert!(
+                decode(&bytes[..length]).is_err(),
+                "{name} truncated to {length} bytes"
+            );
         }
     }
 }

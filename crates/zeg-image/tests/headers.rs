@@ -1,9 +1,6 @@
 //! Tests of reading colour model and orientation from the header alone; each golden image is named after its variety.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "test helpers may panic, like the tests"
-)]
+#![allow(clippy::unwrap_used, reason = "test helpers may panic, like the tests")]
 
 use std::fs;
 use std::path::Path;

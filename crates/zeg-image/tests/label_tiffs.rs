@@ -1,9 +1,6 @@
 //! Tests of label maps stored as TIFF; `reference/label_tiffs.py` writes the files with Pillow and tifffile.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "test helpers may panic, like the tests"
-)]
+#![allow(clippy::unwrap_used, reason = "test helpers may panic, like the tests")]
 
 use std::path::{Path, PathBuf};
 

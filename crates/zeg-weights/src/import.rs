@@ -214,7 +214,9 @@ fn plan<'a>(
         if sum > most {
             return Err(WeightsError::Format {
                 path: path.to_owned(),
-                reason: format!("the tensors would take more than {most} bytes, the limit for a file of this size"),
+                reason: format!(
+                    "the tensors would take more than {most} bytes, the limit for a file of this size"
+                ),
             });
         }
         plan.push(Planned {

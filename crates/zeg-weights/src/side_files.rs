@@ -203,7 +203,9 @@ fn hugging_face(folder: &Path) -> Result<SideFiles, WeightsError> {
                 Some(other) => {
                     return Err(unsupported(
                         &path,
-                        format!("the activation is {other:?}; \"quick_gelu\" and \"gelu\" are supported"),
+                        format!(
+                            "the activation is {other:?}; \"quick_gelu\" and \"gelu\" are supported"
+                        ),
                     ));
                 }
             });
@@ -216,7 +218,8 @@ fn hugging_face(folder: &Path) -> Result<SideFiles, WeightsError> {
         if differ {
             return Err(unsupported(
                 &path,
-                "the towers differ in activation or LayerNorm epsilon, which is not supported".into(),
+                "the towers differ in activation or LayerNorm epsilon, which is not supported"
+                    .into(),
             ));
         }
         let heads = |tower: &Option<Tower>, default| {

@@ -203,8 +203,11 @@ impl StateDict {
                     scale: scale_of(&tensors, name).cloned(),
                 })
             });
-            let entry = entry(pieces.collect(), recipe.layout)
-                .ok_or_else(|| damaged(format!("the shapes of the parts of {key:?} do not fit together")))?;
+            let entry = entry(pieces.collect(), recipe.layout).ok_or_else(|| {
+                damaged(format!(
+                    "the shapes of the parts of {key:?} do not fit together"
+                ))
+            })?;
             self.entries.insert(key, Stored::File(entry));
         }
         ignored.extend(plan.ignored);
@@ -416,8 +419,11 @@ fn compact_values(
         )));
     }
     let scales = convert::values(source, name, scale)?;
-    let bytes = convert::bytes(source, &piece.stored)?
-        .ok_or_else(|| format(format!("compact tensor {name:?} must be stored contiguously")))?;
+    let bytes = convert::bytes(source, &piece.stored)?.ok_or_else(|| {
+        format(format!(
+            "compact tensor {name:?} must be stored contiguously"
+        ))
+    })?;
     Ok(bytes
         .chunks_exact(columns.max(1))
         .zip(&scales)

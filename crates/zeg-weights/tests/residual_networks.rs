@@ -183,10 +183,7 @@ fn pickled_arrays_of_numpy_are_read() {
     let error = StateDict::from_bytes("R-50.pkl", short, TABLES)
         .unwrap_err()
         .to_string();
-    assert!(
-        error.contains("24 bytes for the shape [2, 4]"),
-        "{error}"
-    );
+    assert!(error.contains("24 bytes for the shape [2, 4]"), "{error}");
     let whole = pickled("res2.0.conv1.weight", [2, 3], &values, 3);
     assert!(StateDict::from_bytes("R-50.pkl", whole[..whole.len() - 5].to_vec(), TABLES).is_err());
 }

@@ -45,7 +45,9 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
         Some(other) => Err(Defect::Format(format!(
             "version {other} of PyTorch's legacy format is not supported; only {VERSION} is"
         ))),
-        None => Err(Defect::format("the version of PyTorch's legacy format is not a number")),
+        None => Err(Defect::format(
+            "the version of PyTorch's legacy format is not a number",
+        )),
     })?;
     next(&mut little_endian)?;
     // The object is interpreted only after the storages have been located, for which its element types are needed.

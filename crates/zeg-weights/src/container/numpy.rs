@@ -155,12 +155,10 @@ fn element_type(document: &Document<'_>, kind: Id) -> Result<Dtype, String> {
         return Err("the values are big-endian".into());
     }
     let known = TYPES.iter().find(|(known, _)| *known == name);
-    known
-        .map(|(_, dtype)| *dtype)
-        .ok_or_else(|| {
-            format!(
-                "the element type {:?} is not supported",
-                String::from_utf8_lossy(name)
-            )
-        })
+    known.map(|(_, dtype)| *dtype).ok_or_else(|| {
+        format!(
+            "the element type {:?} is not supported",
+            String::from_utf8_lossy(name)
+        )
+    })
 }

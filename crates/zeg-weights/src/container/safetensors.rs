@@ -34,7 +34,9 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
     let data_start = LENGTH_BYTES + size;
     let expected = data_start.saturating_add(metadata.data_len() as u64);
     if expected != length {
-        return Err(incomplete(format!("according to the header, the file has {expected} bytes")));
+        return Err(incomplete(format!(
+            "according to the header, the file has {expected} bytes"
+        )));
     }
     let mut tensors = BTreeMap::new();
     for (name, info) in metadata.tensors() {

@@ -192,7 +192,9 @@ impl<'a> Machine<'a> {
             b'b' => self.build()?,
             b'P' | b'Q' => self.persistent(opcode)?,
             other => {
-                return Err(self.damaged(format!("opcode {other:#04x} does not occur in weight files")));
+                return Err(self.damaged(format!(
+                    "opcode {other:#04x} does not occur in weight files"
+                )));
             }
         }
         Ok(None)
