@@ -92,7 +92,10 @@ pub enum ImageError {
     },
     /// The label file is grey, with a number of bits per pixel other than 8 and 16. A PNG with fewer than 8 bits
     /// stretches its values to the full grey range, so whether they are indices is a guess.
-    #[error("{}: the label image is grey with {bits} bits per pixel; it must be indexed, or grey with 8 or 16 bits", path.display())]
+    #[error(
+        "{}: the label image is grey with {bits} bits per pixel; it must be indexed, or grey with 8 or 16 bits",
+        path.display()
+    )]
     LabelBitDepth {
         /// The file.
         path: PathBuf,

@@ -10,7 +10,8 @@ pub const IGNORE_LABEL: u16 = u16::MAX;
 
 /// The label of the padding that fills an image up to the size of a batch; no pixel of a file has it.
 ///
-/// Self-training distinguishes it from [`IGNORE_LABEL`]: an unlabelled pixel may get a pseudo-label, padding never does.
+/// Self-training distinguishes it from [`IGNORE_LABEL`]: an unlabelled pixel may get a pseudo-label, padding never
+/// does.
 pub const PADDING_LABEL: u16 = u16::MAX - 1;
 
 /// A map of class indices, row-major, with one `u16` per pixel; [`IGNORE_LABEL`] marks unlabelled pixels.

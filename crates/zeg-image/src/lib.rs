@@ -1,7 +1,7 @@
 //! Reads, resizes, normalises and writes images and label maps.
 //!
-//! Each step of the pipeline that needs no tensors is a module: `inputs` → `decode` → `resize` → `normalize` → `window` →
-//! (model) → `palette` → `overlay` → `write`. Sizes and coordinates follow the reference pipeline (OpenCV and
+//! Each step of the pipeline that needs no tensors is a module: `inputs` → `decode` → `resize` → `normalize` → `window`
+//! → (model) → `palette` → `overlay` → `write`. Sizes and coordinates follow the reference pipeline (OpenCV and
 //! mmsegmentation), because published scores depend on them.
 //!
 //! Sizes are always given as `(width, height)`, coordinates as `(x, y)`, and buffers are row-major.

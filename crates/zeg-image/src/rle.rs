@@ -1,7 +1,8 @@
 //! COCO's run-length encoding of masks.
 //!
-//! The pixels of a mask are numbered by columns, from top to bottom, then from left to right. The counts are the lengths
-//! of runs that lie outside, inside, outside, … of the mask, beginning with a run outside, even if its length is 0.
+//! The pixels of a mask are numbered by columns, from top to bottom, then from left to right. The counts are the
+//! lengths of runs that lie outside, inside, outside, … of the mask, beginning with a run outside, even if its length
+//! is 0.
 //!
 //! The compressed form stores each count from the fourth on as the difference to the count two places before it. Each
 //! number is split into groups of five bits, the lowest first, and each group becomes one ASCII character from 48 on; a
@@ -116,8 +117,8 @@ impl Rle {
     /// Builds a mask from uncompressed counts.
     ///
     /// # Errors
-    /// Returns [`RleError::Sum`] if the counts do not add up to `width · height`, and [`RleError::TooLarge`] if the mask
-    /// has more than [`MAX_PIXELS`] pixels.
+    /// Returns [`RleError::Sum`] if the counts do not add up to `width · height`, and [`RleError::TooLarge`] if the
+    /// mask has more than [`MAX_PIXELS`] pixels.
     pub fn from_counts(width: u32, height: u32, counts: Vec<u32>) -> Result<Self, RleError> {
         let pixels = pixels(width, height)?;
         let mut sum = 0_u64;

@@ -1,7 +1,7 @@
 //! Decodes two varieties of TIFF that the image library does not support: palettes, and JPEG in YCbCr.
 //!
-//! Scanners and map programs write the first, photo archives the second. In a file with a palette, the header is changed
-//! to say that the image is grey, so that the decoder returns the indices; their colours are looked up here.
+//! Scanners and map programs write the first, photo archives the second. In a file with a palette, the header is
+//! changed to say that the image is grey, so that the decoder returns the indices; their colours are looked up here.
 
 use std::borrow::Cow;
 use std::io::{BufRead, Cursor, Seek};

@@ -1,7 +1,7 @@
 //! Checks the chunk lengths of a WebP before it is decoded.
 //!
-//! If a file ends early, the decoder of lossy images continues with zeros, and the decoder of metadata allocates as much
-//! memory as a chunk states. A WebP must therefore be as long as its container and each of its chunks state (RIFF
+//! If a file ends early, the decoder of lossy images continues with zeros, and the decoder of metadata allocates as
+//! much memory as a chunk states. A WebP must therefore be as long as its container and each of its chunks state (RIFF
 //! container of the WebP specification).
 
 use std::io::{Read, Seek, SeekFrom};

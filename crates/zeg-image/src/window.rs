@@ -1,8 +1,8 @@
 //! Plans the windows of sliding-window inference, for images larger than the model's input.
 //!
 //! Windows start at the top left and advance by `stride`. The last window of a row or column is shifted back so that it
-//! ends at the image's edge, as in mmsegmentation's `slide_inference`. Scores of overlapping windows are averaged later,
-//! so no padding is needed.
+//! ends at the image's edge, as in mmsegmentation's `slide_inference`. Scores of overlapping windows are averaged
+//! later, so no padding is needed.
 
 /// One window of an image: columns `x .. x + width`, rows `y .. y + height`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

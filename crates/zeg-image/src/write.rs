@@ -22,14 +22,14 @@ pub const MAX_CLASS_NAMES_BYTES: usize = 1 << 20;
 
 /// Writes a label map as a PNG that viewers show in colour and programs read as indices.
 ///
-/// If labels and `palette` both have at most 255 classes, the file is an 8-bit indexed PNG. [`IGNORE_LABEL`] becomes 255
-/// with VOC's cream, and labels beyond the palette get the colours of [`voc_palette`]. With more classes, the file is a
-/// 16-bit grey PNG, where [`IGNORE_LABEL`] stays 65535 and `palette` is not used. The length of `palette` counts so that
-/// all files with the same class list have the same form.
+/// If labels and `palette` both have at most 255 classes, the file is an 8-bit indexed PNG. [`IGNORE_LABEL`] becomes
+/// 255 with VOC's cream, and labels beyond the palette get the colours of [`voc_palette`]. With more classes, the file
+/// is a 16-bit grey PNG, where [`IGNORE_LABEL`] stays 65535 and `palette` is not used. The length of `palette` counts
+/// so that all files with the same class list have the same form.
 ///
 /// # Errors
-/// Returns [`ImageError::ZeroSize`] for an empty map, which PNG cannot represent; [`ImageError::TooLarge`] if a side has
-/// 2³² pixels or more; and [`ImageError::Unwritable`] if writing fails, with an existing file unchanged.
+/// Returns [`ImageError::ZeroSize`] for an empty map, which PNG cannot represent; [`ImageError::TooLarge`] if a side
+/// has 2³² pixels or more; and [`ImageError::Unwritable`] if writing fails, with an existing file unchanged.
 pub fn write_indexed_png(
     path: &Path,
     labels: &LabelMap,

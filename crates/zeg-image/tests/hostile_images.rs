@@ -109,8 +109,8 @@ fn decompression_bombs_of_every_format_are_refused() {
         }
         bytes
     };
-    // A WebP states at most 16384×16384 pixels, and if all pixels have one colour, they need no bytes, so such a file is
-    // a legal image. Here its signature is damaged as well.
+    // A WebP states at most 16384×16384 pixels, and if all pixels have one colour, they need no bytes, so such a file
+    // is a legal image. Here its signature is damaged as well.
     let size = [0x2E, 0xFE, 0xBF, 0xFF, 0x0F];
     let webp = patched(ImageFormat::WebP, &[(20, &size)]);
     for (name, bytes) in [

@@ -1,7 +1,7 @@
 //! Converts stored bytes to `f32`.
 //!
-//! `f32` is read directly into the result. The 16-bit types use the processor's own conversion, on all threads for large
-//! tensors. The memory allocated here is bounded by the number of bytes in the file.
+//! `f32` is read directly into the result. The 16-bit types use the processor's own conversion, on all threads for
+//! large tensors. The memory allocated here is bounded by the number of bytes in the file.
 
 use half::{
     bf16, f16,

@@ -1,10 +1,11 @@
 //! Key tables: the names and layouts of tensors in a family of checkpoints.
 //!
 //! In `zeg` every tensor has one name (`backbone.…` in the image encoder, `text_encoder.…` in the text encoder,
-//! `decode_head.…` in a segmentation head) and PyTorch's layout. A key table maps the names of another program to these.
+//! `decode_head.…` in a segmentation head) and PyTorch's layout. A key table maps the names of another program to
+//! these.
 //!
-//! In a pattern, `#` stands for the number of a block, and a final `*` for the rest of the name. Both are inserted at the
-//! same character of the new name.
+//! In a pattern, `#` stands for the number of a block, and a final `*` for the rest of the name. Both are inserted at
+//! the same character of the new name.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,9 @@
 //! Reads CLIP weights from every published file format, without trusting the file.
 //!
 //! A file becomes tensors in three steps. `container` recognises the format (safetensors, PyTorch's zip and stream
-//! formats, TorchScript, pickled NumPy arrays) and lists the tensors; pickles are parsed, never executed. A [`KeyTable`]
-//! gives each tensor the name and layout that it has in `zeg`. [`StateDict`] reads single tensors as `f32` on demand.
+//! formats, TorchScript, pickled NumPy arrays) and lists the tensors; pickles are parsed, never executed. A
+//! [`KeyTable`] gives each tensor the name and layout that it has in `zeg`. [`StateDict`] reads single tensors as `f32`
+//! on demand.
 //!
 //! [`Architecture`] is inferred from shapes and from the configuration files beside the weights. [`Inspection`]
 //! summarises a file, and [`import`] converts a file of any of these formats to one safetensors file.

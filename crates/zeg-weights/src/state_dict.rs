@@ -1,8 +1,9 @@
 //! Named tensors of weight files, read on demand as `f32`.
 //!
 //! Only the tensors that a model requests are read and converted. They are stored as `f32`, `f16`, `bf16`, `f64` or in
-//! compact form: an `int8` matrix with one `float32` scale per row in `<key>.scale`, where value = int8 × scale, rounded
-//! to `f16`. Other integer tensors, such as the position ids that some programs store, are not weights and not listed.
+//! compact form: an `int8` matrix with one `float32` scale per row in `<key>.scale`, where value = int8 × scale,
+//! rounded to `f16`. Other integer tensors, such as the position ids that some programs store, are not weights and not
+//! listed.
 
 use std::{
     collections::BTreeMap,

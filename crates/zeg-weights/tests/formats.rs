@@ -1,7 +1,7 @@
 //! Tests that one random CLIP has the same values in every published format.
 //!
-//! `reference/clip_formats.py` makes the files under `golden` with torch, transformers and open_clip. The script computes
-//! features with each package and fails unless they agree, so the files are known to be equal.
+//! `reference/clip_formats.py` makes the files under `golden` with torch, transformers and open_clip. The script
+//! computes features with each package and fails unless they agree, so the files are known to be equal.
 
 #![allow(
     clippy::unwrap_used,

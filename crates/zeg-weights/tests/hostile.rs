@@ -1,7 +1,7 @@
 //! Tests that hostile files are refused or read within bounds, and that none executes anything.
 //!
-//! `reference/hostile_weights.py` makes `golden/hostile` with a `manifest.json`, which says what each file does and what
-//! the expected result is. The other tests damage valid files of every format at every position.
+//! `reference/hostile_weights.py` makes `golden/hostile` with a `manifest.json`, which says what each file does and
+//! what the expected result is. The other tests damage valid files of every format at every position.
 
 #![allow(
     clippy::unwrap_used,

@@ -129,8 +129,8 @@ fn a_table_of_the_caller_renames_the_names_that_match_and_keeps_the_others() {
     );
 }
 
-/// Returns a pickle of `{"model": {name: array}}`, in protocol 2 as Python 2 writes it (with bytes as binary texts) or in
-/// protocol 3.
+/// Returns a pickle of `{"model": {name: array}}`, in protocol 2 as Python 2 writes it (with bytes as binary texts) or
+/// in protocol 3.
 fn pickled(name: &str, shape: [u8; 2], values: &[f32], protocol: u8) -> Vec<u8> {
     let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     let text = |text: &str| {

@@ -1,8 +1,8 @@
 //! Reads the format of `torch.save` before PyTorch 1.6: a stream of pickles, followed by the storages.
 //!
-//! The pickles are a magic number, the version of the protocol, properties of the machine, the saved object, and the keys
-//! of the storages in the order in which they follow. A storage is its number of elements in 8 bytes, then the elements.
-//! The lengths of the pickles are not stated; each ends with its last opcode.
+//! The pickles are a magic number, the version of the protocol, properties of the machine, the saved object, and the
+//! keys of the storages in the order in which they follow. A storage is its number of elements in 8 bytes, then the
+//! elements. The lengths of the pickles are not stated; each ends with its last opcode.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -141,7 +141,7 @@ fn counted(source: &Source, at: u64, element: u64) -> Result<torch::Extent, Defe
         .filter(|bytes| *bytes <= source.length().saturating_sub(start))
         .ok_or_else(|| {
             Defect::Format(format!(
-                "the file is truncated: a storage of {count} elements begins at byte {start}, but the file has {} bytes",
+                "the file is truncated: a storage of {count} elements begins at byte {start} of {}",
                 source.length()
             ))
         })?;

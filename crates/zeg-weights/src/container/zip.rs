@@ -1,9 +1,9 @@
 //! Reads PyTorch's zip files: `torch.save` since 1.6, and TorchScript.
 //!
 //! `<name>/data.pkl` is a pickle that refers to storages by key; the values of storage `k` are the entry
-//! `<name>/data/k`, also in TorchScript. PyTorch stores these entries uncompressed, so that an entry is a range of bytes
-//! in the file, and its size is bounded by that of the file. Compressed entries are refused: no program writes them, and
-//! their uncompressed size is not bounded.
+//! `<name>/data/k`, also in TorchScript. PyTorch stores these entries uncompressed, so that an entry is a range of
+//! bytes in the file, and its size is bounded by that of the file. Compressed entries are refused: no program writes
+//! them, and their uncompressed size is not bounded.
 
 use std::collections::HashMap;
 

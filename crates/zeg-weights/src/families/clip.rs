@@ -13,8 +13,8 @@ const MASK: IgnoredKeys = IgnoredKeys {
 
 /// The key table of OpenAI's CLIP, and of open_clip's models of the same form.
 ///
-/// `visual.*` is the image tower, everything else is the text tower. The TorchScript archives have the same names as the
-/// state dicts.
+/// `visual.*` is the image tower, everything else is the text tower. The TorchScript archives have the same names as
+/// the state dicts.
 pub(crate) const OPENAI_CLIP: KeyTable = KeyTable {
     family: "OpenAI CLIP",
     recognised_by: &["visual.*"],

@@ -1,8 +1,8 @@
 //! The calls that a pickle may request, and the value that each results in.
 //!
 //! The list contains the calls that `torch.save` and TorchScript write for tensors and plain values, and those in the
-//! `meta` part of mmcv's checkpoints. Nothing is ever called: a constructor of tensors becomes a description of a tensor,
-//! a constructor of dicts becomes a dict, and all others become opaque objects.
+//! `meta` part of mmcv's checkpoints. Nothing is ever called: a constructor of tensors becomes a description of a
+//! tensor, a constructor of dicts becomes a dict, and all others become opaque objects.
 
 use safetensors::Dtype;
 

@@ -5,9 +5,9 @@
 //!
 //! A short list ([`calls`]) contains the functions that a pickle may *call*; the parser gives each a meaning instead of
 //! calling it. A file that requests any other call is refused, with the name in the error. Objects that are only
-//! *constructed* (`NEWOBJ`, used for objects of ordinary classes) become opaque values, because the released checkpoints
-//! of other programs contain objects of those programs. Only classes from Python modules that act on the machine, such
-//! as `subprocess`, are refused there as well.
+//! *constructed* (`NEWOBJ`, used for objects of ordinary classes) become opaque values, because the released
+//! checkpoints of other programs contain objects of those programs. Only classes from Python modules that act on the
+//! machine, such as `subprocess`, are refused there as well.
 //!
 //! The opcodes are those in the documentation of Python's module `pickletools`, protocols 0 to 5.
 
