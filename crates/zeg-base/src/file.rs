@@ -1,11 +1,11 @@
-//! Files that appear whole or not at all.
+//! Atomic writing: a file appears complete or not at all.
 //!
-//! The content goes to a temporary file in the folder of the target. When it is complete it is brought to the disk
-//! and renamed, so that a full disk, an error or a crash leaves whatever stood there before, and no reader ever sees
-//! half a file. An error removes the temporary file.
+//! The content is written to a temporary file in the folder of the target. When it is complete, it is synced to the
+//! disk and renamed. A full disk, an error or a crash therefore leaves the previous file unchanged, and no reader ever
+//! sees an incomplete file. An error removes the temporary file.
 //!
-//! A new file has the rights of every new file, 0666 less the umask; one that replaces a file has that file's. A
-//! symbolic link is replaced, not what it leads to.
+//! A new file gets the default permissions, 0666 minus the umask. A file that replaces another one gets the
+//! permissions of the replaced file. A symbolic link is itself replaced; its target is left alone.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
@@ -13,20 +13,20 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
 
-/// What happens where a file stands already.
+/// What to do if the target file exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overwrite {
-    /// The file that stands there is left, and writing fails with [`io::ErrorKind::AlreadyExists`], before any work
-    /// where that is known.
+    /// Keep the existing file and fail with [`io::ErrorKind::AlreadyExists`], before anything is written if the file
+    /// exists by then.
     #[default]
     Refuse,
-    /// It is replaced when the new file is complete.
+    /// Replace the existing file once the new one is complete.
     Replace,
 }
 
-/// A file in the making, which takes its place in [`finish`](Self::finish).
+/// A file that is being written and appears at its path when [`finish`](Self::finish) is called.
 ///
-/// Dropping it removes what was written.
+/// Dropping it without `finish` removes the temporary file.
 #[derive(Debug)]
 pub struct NewFile {
     temporary: BufWriter<NamedTempFile>,
@@ -34,11 +34,11 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Begins a file that shall stand at `path`; its folder must exist.
+    /// Creates the temporary file for a new file at `path`, whose folder must exist.
     ///
     /// # Errors
-    /// What the system says when the folder takes no files; [`io::ErrorKind::AlreadyExists`] where something stands
-    /// at `path`, even a link that leads nowhere, and may not be replaced.
+    /// Returns the system's error if no file can be created in the folder, and [`io::ErrorKind::AlreadyExists`] if
+    /// anything exists at `path`, even a dangling link, and `overwrite` is [`Overwrite::Refuse`].
     pub fn create(path: &Path, overwrite: Overwrite) -> io::Result<Self> {
         let (temporary, target) = Target::begin(path, overwrite)?;
         Ok(Self {
@@ -47,26 +47,26 @@ impl NewFile {
         })
     }
 
-    /// Where the file shall stand.
+    /// Returns the final path of the file.
     pub fn path(&self) -> &Path {
         &self.target.path
     }
 
-    /// Returns the path of the temporary file with everything in it that was written so far, to be read again
-    /// before the file takes its place.
+    /// Flushes everything written so far and returns the path of the temporary file, so that the content can be read
+    /// back before the file is finished.
     ///
     /// # Errors
-    /// What the system says when the rest cannot be written.
+    /// Returns the system's error if the buffered bytes cannot be written.
     pub fn written(&mut self) -> io::Result<&Path> {
         self.temporary.flush()?;
         Ok(self.temporary.get_ref().path())
     }
 
-    /// Puts the file in its place.
+    /// Syncs the file to the disk and moves it to its final path.
     ///
     /// # Errors
-    /// What the system says when the rest cannot be written or the file cannot be moved;
-    /// [`io::ErrorKind::AlreadyExists`] where something has appeared at its path that may not be replaced.
+    /// Returns the system's error if the buffered bytes cannot be written or the file cannot be moved, and
+    /// [`io::ErrorKind::AlreadyExists`] if a file has appeared at the path meanwhile and must not be replaced.
     pub fn finish(self) -> io::Result<()> {
         let temporary = self.temporary.into_inner().map_err(io::Error::from)?;
         let (file, temporary) = temporary.into_parts();
@@ -84,22 +84,22 @@ impl Write for NewFile {
     }
 }
 
-/// Writes a file of these bytes.
+/// Writes `bytes` to a file at `path`.
 ///
 /// # Errors
-/// As [`NewFile::create`] and [`NewFile::finish`].
+/// Returns the errors of [`NewFile::create`] and [`NewFile::finish`].
 pub fn write(path: &Path, bytes: impl AsRef<[u8]>, overwrite: Overwrite) -> io::Result<()> {
     let mut file = NewFile::create(path, overwrite)?;
     file.write_all(bytes.as_ref())?;
     file.finish()
 }
 
-/// Writes a file by a function that is given the path of a temporary file, for writers that open files themselves.
+/// Writes a file with a function that gets the path of a temporary file, for libraries that open files themselves.
 ///
 /// The function may replace the temporary file by another one.
 ///
 /// # Errors
-/// As [`NewFile::create`] and [`NewFile::finish`], and what `fill` returns.
+/// Returns the errors of [`NewFile::create`], of [`NewFile::finish`] and of `fill`.
 pub fn write_by_path(
     path: &Path,
     overwrite: Overwrite,
@@ -108,25 +108,25 @@ pub fn write_by_path(
     let (temporary, target) = Target::begin(path, overwrite)?;
     let temporary = temporary.into_temp_path();
     fill(&temporary)?;
-    // Some systems bring to the disk only what is open for writing.
+    // Some systems can sync a file only if it is open for writing.
     let file = File::options().write(true).open(&temporary)?;
     target.put(&file, temporary)
 }
 
-/// Makes the folder of a file, and those above it, where they are missing.
+/// Creates the folder of a file and all missing folders above it.
 ///
 /// # Errors
-/// What the system says when a folder cannot be made.
+/// Returns the system's error if a folder cannot be created.
 pub fn make_folder_of(path: &Path) -> io::Result<()> {
     fs::create_dir_all(folder_of(path))
 }
 
-/// Gives a complete file that was written by other means its final name, and brings both to the disk.
+/// Moves a complete file that was written by other means to its final path, and syncs file and folder to the disk.
 ///
-/// `file` is the open file at `from`. What stands at `to` is replaced.
+/// `file` is the open file at `from`. A file at `to` is replaced.
 ///
 /// # Errors
-/// What the system says when the file cannot be brought to the disk or moved.
+/// Returns the system's error if the file cannot be synced or moved.
 pub fn put_in_place(file: File, from: &Path, to: &Path) -> io::Result<()> {
     file.sync_all()?;
     drop(file);
@@ -135,16 +135,16 @@ pub fn put_in_place(file: File, from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The place that a temporary file shall take.
+/// The final path of a temporary file, and how it is put there.
 #[derive(Debug)]
 struct Target {
     path: PathBuf,
     overwrite: Overwrite,
-    rights: Permissions,
+    permissions: Permissions,
 }
 
 impl Target {
-    /// Makes a temporary file beside `path`.
+    /// Creates a temporary file beside `path`.
     fn begin(path: &Path, overwrite: Overwrite) -> io::Result<(NamedTempFile, Self)> {
         let old = fs::symlink_metadata(path);
         if overwrite == Overwrite::Refuse && old.is_ok() {
@@ -152,24 +152,24 @@ impl Target {
         }
         let mut builder = tempfile::Builder::new();
         builder.prefix(".zeg-").suffix(".tmp");
-        let old_rights = pass_on_rights(old.ok().filter(fs::Metadata::is_file), &mut builder);
+        let inherited = inherit_permissions(old.ok().filter(fs::Metadata::is_file), &mut builder);
         let temporary = builder.tempfile_in(folder_of(path))?;
-        let rights = match old_rights {
-            Some(rights) => rights,
+        let permissions = match inherited {
+            Some(permissions) => permissions,
             None => temporary.as_file().metadata()?.permissions(),
         };
         let target = Self {
             path: path.to_owned(),
             overwrite,
-            rights,
+            permissions,
         };
         Ok((temporary, target))
     }
 
-    /// Brings the temporary file to the disk and moves it to its place.
+    /// Syncs the temporary file to the disk and moves it to its final path.
     fn put(self, file: &File, temporary: TempPath) -> io::Result<()> {
-        if file.metadata()?.permissions() != self.rights {
-            file.set_permissions(self.rights)?;
+        if file.metadata()?.permissions() != self.permissions {
+            file.set_permissions(self.permissions)?;
         }
         file.sync_all()?;
         let put = match self.overwrite {
@@ -182,43 +182,43 @@ impl Target {
     }
 }
 
-/// Gives a temporary file the rights of a new file, or no wider ones than the file has that it replaces.
+/// Sets the permissions of the temporary file: those of a new file, or at most those of the file it replaces.
 ///
-/// Returns the rights that the old file passes on.
+/// Returns the permissions that the finished file inherits from the replaced one.
 #[cfg(unix)]
-fn pass_on_rights(
+fn inherit_permissions(
     old: Option<fs::Metadata>,
     builder: &mut tempfile::Builder<'_, '_>,
 ) -> Option<Permissions> {
     use std::os::unix::fs::PermissionsExt as _;
-    // Not set-user-ID and the like.
+    // The set-user-ID, set-group-ID and sticky bits are not inherited.
     let old = old.map(|old| old.permissions().mode() & !0o7000);
-    // The system takes the umask away; the owner may write until the file is complete.
+    // The system subtracts the umask. The owner needs write permission until the file is complete.
     let mode = old.map_or(0o666, |old| old & 0o777 | 0o600);
     builder.permissions(Permissions::from_mode(mode));
     old.map(Permissions::from_mode)
 }
 
-/// Elsewhere the folder decides.
+/// Inherits nothing: on other systems the folder decides about permissions.
 #[cfg(not(unix))]
-fn pass_on_rights(
+fn inherit_permissions(
     _: Option<fs::Metadata>,
     _: &mut tempfile::Builder<'_, '_>,
 ) -> Option<Permissions> {
     None
 }
 
-/// The folder of a file; a bare file name has the parent "", which no system can open.
+/// Returns the folder of a file. A bare file name has the parent "", which no system can open, so it becomes ".".
 fn folder_of(path: &Path) -> &Path {
     path.parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."))
 }
 
-/// Brings a folder's list of names to the disk, as far as the system can.
+/// Syncs the directory entry of a file to the disk, as far as the system can.
 ///
-/// The file is in its place and its content on the disk by now. A folder that may not be read, or that lies on a file
-/// system that knows no such request, is no reason to call it unwritten.
+/// By now the file is at its path and its content is on the disk. A failure here is ignored, since the folder may be
+/// unreadable or its file system may not support syncing folders, and the file is written nevertheless.
 fn sync_folder(path: &Path) {
     #[cfg(unix)]
     if let Ok(folder) = File::open(folder_of(path)) {

@@ -1,18 +1,18 @@
-//! Hexadecimal digits, always lower-case: digests and colours.
+//! Hexadecimal notation of digests and colours, always written in lower case.
 
-/// Writes bytes as hexadecimal digits, two a byte.
+/// Returns `bytes` as lower-case hexadecimal digits, two per byte.
 pub fn encode(bytes: impl AsRef<[u8]>) -> String {
     ::hex::encode(bytes)
 }
 
-/// Writes an RGB colour as CSS and labelling tools do: `#rrggbb`.
+/// Returns an RGB colour in the notation of CSS and labelling tools: `#rrggbb`.
 pub fn colour(rgb: [u8; 3]) -> String {
     format!("#{}", encode(rgb))
 }
 
-/// Reads an RGB colour from `#rrggbb`, in digits of either case.
+/// Parses an RGB colour from `#rrggbb`, with digits in either case.
 ///
-/// Returns `None` for everything else.
+/// Returns `None` if the text has any other form.
 pub fn parse_colour(text: &str) -> Option<[u8; 3]> {
     let mut rgb = [0; 3];
     ::hex::decode_to_slice(text.strip_prefix('#')?, &mut rgb).ok()?;
@@ -31,14 +31,14 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_read_in_either_case_and_nothing_else_is() {
+    fn colours_are_parsed_in_either_case_and_other_texts_are_refused() {
         assert_eq!(parse_colour("#000fff"), Some([0, 15, 255]));
         assert_eq!(parse_colour("#00A0fF"), Some([0, 160, 255]));
-        let strange = [
+        let invalid = [
             "", "#", "000fff", "#00ff", "#0000fff", "#00000g", "#+00fff", "# 00fff", "#ééé",
             "#-1-1-1",
         ];
-        for text in strange {
+        for text in invalid {
             assert_eq!(parse_colour(text), None, "{text:?}");
         }
     }

@@ -1,9 +1,9 @@
-//! What every crate of the workspace needs and none of them is about.
+//! Small helpers that several crates of the workspace share.
 //!
-//! - [`file`](mod@file): files that appear whole or not at all
+//! - [`file`](mod@file): atomic writing, where a file appears complete or not at all
 //! - [`hex`]: digests and colours as hexadecimal digits
 //! - [`hash`]: FNV-1a, a hash that stays the same across versions and machines
-//! - [`random`]: splitmix64, which turns a counter into random bits
+//! - [`random`]: splitmix64, which turns a counter into pseudo-random bits
 
 #![forbid(unsafe_code)]
 

@@ -1,11 +1,11 @@
-//! splitmix64 (Steele, Lea and Flood, OOPSLA 2014): random bits as a function of a counter.
+//! splitmix64 (Steele, Lea and Flood, OOPSLA 2014): pseudo-random bits as a function of a counter.
 
-/// The increment between two states of one sequence: 2⁶⁴ divided by the golden ratio, made odd.
+/// The increment between two states of one sequence: 2⁶⁴ divided by the golden ratio, rounded to an odd number.
 pub const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Returns the output of splitmix64 that follows a state.
+/// Returns the splitmix64 output for a state.
 ///
-/// The sequence of a seed is `splitmix64(seed)`, `splitmix64(seed + GOLDEN_GAMMA)`, …, with sums modulo 2⁶⁴.
+/// The sequence of a seed is `splitmix64(seed)`, `splitmix64(seed + GOLDEN_GAMMA)`, …, with addition modulo 2⁶⁴.
 pub fn splitmix64(state: u64) -> u64 {
     let z = state.wrapping_add(GOLDEN_GAMMA);
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -17,9 +17,9 @@ pub fn splitmix64(state: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// The first outputs of `splitmix64.c` by Sebastiano Vigna for the seed 1234567.
+    /// The expected values are the first outputs of `splitmix64.c` by Sebastiano Vigna for the seed 1234567.
     #[test]
-    fn outputs_are_the_published_ones() {
+    fn outputs_equal_the_published_ones() {
         let states = std::iter::successors(Some(1_234_567_u64), |state| {
             Some(state.wrapping_add(GOLDEN_GAMMA))
         });

@@ -1,4 +1,4 @@
-//! Files appear whole or not at all, with the right rights, and nothing else stays behind.
+//! Tests that files appear complete or not at all, with the right permissions, and leave no temporary file behind.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +10,7 @@ use std::{
 
 use zeg_base::file::{NewFile, Overwrite, make_folder_of, put_in_place, write, write_by_path};
 
-/// Names in a folder, sorted.
+/// Returns the file names in a folder, sorted.
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     let mut names: Vec<String> = entries
@@ -21,7 +21,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_streamed_file_is_there_after_its_end_and_not_before() {
+fn a_streamed_file_appears_when_it_is_finished_and_not_before() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("numbers");
     let mut file = NewFile::create(&path, Overwrite::Refuse).unwrap();
@@ -84,7 +84,7 @@ fn an_error_leaves_the_old_file_and_no_temporary_one() {
 }
 
 #[test]
-fn a_writer_that_replaces_the_temporary_file_is_served() {
+fn a_writer_may_replace_the_temporary_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tensors");
     write_by_path(&path, Overwrite::Refuse, |temporary| {
@@ -98,7 +98,7 @@ fn a_writer_that_replaces_the_temporary_file_is_served() {
 }
 
 #[test]
-fn folders_are_made_where_they_are_missing() {
+fn missing_folders_are_created() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a/b/file");
     make_folder_of(&path).unwrap();
@@ -109,7 +109,7 @@ fn folders_are_made_where_they_are_missing() {
 }
 
 #[test]
-fn a_finished_download_gets_its_name() {
+fn a_finished_download_is_moved_to_its_final_path() {
     let folder = tempfile::tempdir().unwrap();
     let (part, whole) = (folder.path().join("a.part"), folder.path().join("a"));
     fs::write(&whole, "old").unwrap();
@@ -121,7 +121,7 @@ fn a_finished_download_gets_its_name() {
 }
 
 #[cfg(unix)]
-mod rights {
+mod permissions {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
@@ -131,7 +131,7 @@ mod rights {
     }
 
     #[test]
-    fn a_new_file_has_the_rights_that_the_umask_leaves() {
+    fn a_new_file_has_the_default_permissions() {
         let folder = tempfile::tempdir().unwrap();
         let ordinary = folder.path().join("ordinary");
         fs::write(&ordinary, "").unwrap();
@@ -139,7 +139,7 @@ mod rights {
         write(&streamed, "text", Overwrite::Refuse).unwrap();
         assert_eq!(mode(&streamed), mode(&ordinary));
         let by_path = folder.path().join("by-path");
-        // The writer's own file is private, as temporary files are.
+        // Temporary files are private by default, and so is the one that this writer creates.
         let fill = |temporary: &Path| {
             let private = tempfile::NamedTempFile::new_in(folder.path())?;
             private.persist(temporary).map_err(|failed| failed.error)?;
@@ -150,7 +150,7 @@ mod rights {
     }
 
     #[test]
-    fn a_file_that_replaces_another_has_its_rights() {
+    fn a_file_that_replaces_another_inherits_its_permissions() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         for old in [0o600, 0o444, 0o664, 0o755] {
@@ -176,12 +176,12 @@ mod rights {
         assert_eq!(
             mode(&temporary),
             0o600,
-            "what is written is as private as it was"
+            "the temporary file is as private as the file that it replaces"
         );
     }
 
     #[test]
-    fn a_link_is_replaced_and_not_what_it_leads_to() {
+    fn a_symbolic_link_is_replaced_and_its_target_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let (link, origin) = (folder.path().join("link"), folder.path().join("origin"));
         fs::write(&origin, "origin").unwrap();

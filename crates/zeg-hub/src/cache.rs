@@ -1,14 +1,14 @@
-//! The folder of downloaded models, and what is known about each file in it.
+//! The folder of downloaded models, with a manifest per model.
 //!
 //! ```text
-//! MODELS/NAME/ViT-B-16.pt       a whole file: it got this name after its digest was right
-//! MODELS/NAME/ViT-B-16.pt.part  the beginning of one, with ViT-B-16.pt.part.json beside it
-//! MODELS/NAME/manifest.json     length, digest, source and time of each whole file
-//! MODELS/NAME.lock              held while a program writes into the folder
+//! MODELS/NAME/ViT-B-16.pt       a complete file, renamed to this name after its digest was verified
+//! MODELS/NAME/ViT-B-16.pt.part  an incomplete download, with ViT-B-16.pt.part.json beside it
+//! MODELS/NAME/manifest.json     length, digest, source and time of each complete file
+//! MODELS/NAME.lock              lock file, held while a program writes into the folder
 //! ```
 //!
-//! A model is here when its manifest says that all files arrived and all have their length. Digests are compared
-//! when a file arrives, not each time it is used.
+//! A model counts as downloaded if its manifest says that all files have arrived and all of them have the recorded
+//! length. Digests are verified when a file arrives, not each time it is used.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -33,9 +33,9 @@ use crate::{
 
 /// The name of the file that describes a model's folder.
 pub(crate) const MANIFEST: &str = "manifest.json";
-/// No manifest is longer.
+/// The largest size of a manifest, in bytes; a longer one is ignored.
 const LONGEST_MANIFEST: u64 = 1 << 20;
-/// How often somebody else's lock is looked at.
+/// Pause between two attempts to take a lock that another program holds.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// The folder of downloaded models.
@@ -44,19 +44,19 @@ pub struct Cache {
     root: PathBuf,
 }
 
-/// How much of a model is here.
+/// How much of a model is downloaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Presence {
-    /// All files.
+    /// All files are downloaded.
     Here,
-    /// Some files, or the beginning of one.
+    /// Some files, or a part of a file, are downloaded.
     Partial,
-    /// Nothing.
+    /// Nothing is downloaded.
     Absent,
 }
 
-/// What a file's digest was compared with.
+/// The digest that a downloaded file was verified against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Proof {
@@ -66,58 +66,60 @@ pub enum Proof {
     Server,
     /// The digest of the first download.
     FirstUse,
-    /// Nothing: this was the first download, and its digest is now on record.
+    /// None: this was the first download, and its digest is now recorded.
     None,
 }
 
-/// A file that arrived whole.
+/// The record of a file that was downloaded completely.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
-    /// Its name in the model's folder.
+    /// The name of the file in the model's folder.
     pub name: String,
     /// Length in bytes.
     pub size: u64,
     /// SHA-256 as 64 lower-case hexadecimal digits.
     pub sha256: String,
-    /// What the digest was compared with.
+    /// The digest that the file was verified against.
     pub proof: Proof,
-    /// The address it came from.
+    /// The address that the file was downloaded from.
     pub source: String,
-    /// When it arrived, as `2026-11-20T19:26:22Z`.
+    /// When the download finished, in the form `2026-11-20T19:26:22Z`.
     pub time: String,
 }
 
-/// What is known about the files of one model.
+/// The records of all downloaded files of one model.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Whether all files have arrived. The first one holds the weights.
+    /// Whether all files are downloaded. The first one contains the weights.
     pub complete: bool,
-    /// The files that have arrived, in the order of the list of models.
+    /// The downloaded files, in the order of the list of models.
     pub files: Vec<FileRecord>,
 }
 
 impl Manifest {
-    /// The record of a file.
+    /// Returns the record of the file with this name, if there is one.
     pub fn file(&self, name: &str) -> Option<&FileRecord> {
         self.files.iter().find(|file| file.name == name)
     }
 
-    /// Puts a record in the place that the list of models gives its file.
+    /// Inserts or replaces a record at the position that its file has in `order`, the files of the list of models.
+    ///
+    /// Records of files that are not in `order` are dropped.
     pub(crate) fn put(&mut self, record: FileRecord, order: &[RemoteFile]) {
-        let place = |name: &str| order.iter().position(|file| file.name == name);
+        let position = |name: &str| order.iter().position(|file| file.name == name);
         self.files.retain(|file| file.name != record.name);
         self.files.push(record);
-        self.files.retain(|file| place(&file.name).is_some());
-        self.files.sort_by_key(|file| place(&file.name));
+        self.files.retain(|file| position(&file.name).is_some());
+        self.files.sort_by_key(|file| position(&file.name));
         self.complete = self.files.len() == order.len();
     }
 }
 
 impl Cache {
-    /// The user's: the folder that `ZEG_CACHE` names, or else `zeg` in the system's folder for caches.
+    /// Opens the user's cache: the folder that `ZEG_CACHE` names, or else `zeg` in the system's cache folder.
     ///
     /// # Errors
-    /// [`HubError::NoFolder`] where the system names none.
+    /// Returns [`HubError::NoFolder`] if the system reports no such folder.
     pub fn open() -> Result<Self, HubError> {
         if let Some(path) = variable("ZEG_CACHE") {
             return Ok(Self::at(path));
@@ -126,7 +128,7 @@ impl Cache {
         Ok(Self::at(folders.cache_dir().join("zeg")))
     }
 
-    /// A folder of the caller's choice. It is made when something is downloaded.
+    /// Returns a cache in a given folder, which is created by the first download.
     pub fn at(folder: impl Into<PathBuf>) -> Self {
         let folder: PathBuf = folder.into();
         Self {
@@ -134,26 +136,31 @@ impl Cache {
         }
     }
 
-    /// The folder that holds the models' folder; other things that can be made again find their place there, too.
+    /// Returns the folder that contains the folder of models.
+    ///
+    /// Other data that can be computed again is stored there, too.
     pub fn base(&self) -> &Path {
         self.root.parent().unwrap_or(&self.root)
     }
 
-    /// The folder of one model, whether it is there or not.
+    /// Returns the folder of one model, whether it exists or not.
     pub fn folder(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
-    /// The weights of a model, if all its files are here. This asks no list of models, so that it also finds what
-    /// an older list brought.
+    /// Returns the path of a model's weights, if all files of the model are downloaded.
+    ///
+    /// This does not consult the list of models, so it also finds models that only an older list contained.
     pub fn locate(&self, name: &str) -> Option<PathBuf> {
         let manifest = self.manifest(name)?;
-        let is_here = manifest.complete && manifest.files.iter().all(|f| self.has(name, f));
-        let weights = manifest.files.first().filter(|_| is_here)?;
+        let is_complete = manifest.complete && manifest.files.iter().all(|f| self.has(name, f));
+        let weights = manifest.files.first().filter(|_| is_complete)?;
         Some(self.folder(name).join(&weights.name))
     }
 
-    /// Whether the files of an entry are here, with the digests that the entry publishes.
+    /// Returns how much of a model is downloaded.
+    ///
+    /// A file counts only if its recorded digest is the one that the entry publishes, if it publishes one.
     pub fn presence(&self, entry: &Entry) -> Presence {
         let manifest = self.manifest(&entry.name).unwrap_or_default();
         let files = entry.files();
@@ -170,7 +177,7 @@ impl Cache {
         }
     }
 
-    /// Bytes of an entry's unfinished files.
+    /// Returns the total size of a model's incomplete downloads, in bytes.
     pub fn begun(&self, entry: &Entry) -> u64 {
         let folder = self.folder(&entry.name);
         let parts = entry.files().iter().map(|file| part_path(&folder, file));
@@ -178,14 +185,14 @@ impl Cache {
         lengths.fold(0, |sum, part| sum.saturating_add(part.len()))
     }
 
-    /// What is known about the files of a model; nothing where the manifest is missing or makes no sense.
+    /// Returns the manifest of a model, or `None` if it is missing or invalid.
     pub fn manifest(&self, name: &str) -> Option<Manifest> {
         if !is_file_name(name) {
             return None;
         }
         let text = read_short(&self.folder(name).join(MANIFEST), LONGEST_MANIFEST).ok()?;
         let manifest: Manifest = serde_json::from_str(&text).ok()?;
-        // Names from a file become paths only if they are plain.
+        // Names from the manifest become paths, so a name that leads to another folder must not be accepted.
         let is_plain = manifest.files.iter().all(|file| is_file_name(&file.name));
         is_plain.then_some(manifest)
     }
@@ -194,7 +201,7 @@ impl Cache {
         write_json(&self.folder(name).join(MANIFEST), manifest)
     }
 
-    /// The record of a file that is here and is the one that the entry means.
+    /// Returns the record of a file if it is downloaded and has the published digest, if there is one.
     pub(crate) fn record_of<'a>(
         &self,
         model: &str,
@@ -202,16 +209,19 @@ impl Cache {
         manifest: &'a Manifest,
     ) -> Option<&'a FileRecord> {
         let record = manifest.file(&file.name)?;
-        let is_meant = file.sha256.as_ref().is_none_or(|sha| *sha == record.sha256);
-        (is_meant && self.has(model, record)).then_some(record)
+        let is_expected = file.sha256.as_ref().is_none_or(|sha| *sha == record.sha256);
+        (is_expected && self.has(model, record)).then_some(record)
     }
 
+    /// Returns whether the file exists with the recorded length.
     fn has(&self, model: &str, record: &FileRecord) -> bool {
         let path = self.folder(model).join(&record.name);
         fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == record.size)
     }
 
-    /// Makes a model's folder and keeps other programs from writing into it as long as the result lives.
+    /// Creates a model's folder and locks it against other programs until the returned file is dropped.
+    ///
+    /// Calls `waiting` once if another program holds the lock.
     pub(crate) fn lock(
         &self,
         name: &str,
@@ -227,7 +237,8 @@ impl Cache {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::WouldBlock) => {}
-                // Some network folders know no locks; there a second program is the user's own risk.
+                // Some network file systems do not support locks. There, running two programs at once is the user's
+                // own risk.
                 Err(TryLockError::Error(e)) if e.kind() == ErrorKind::Unsupported => {
                     return Ok(file);
                 }
@@ -248,12 +259,12 @@ impl Cache {
     }
 }
 
-/// Where the beginning of a file is kept.
+/// Returns the path of the incomplete download of a file.
 pub(crate) fn part_path(folder: &Path, file: &RemoteFile) -> PathBuf {
     folder.join(format!("{}.part", file.name))
 }
 
-/// Writes a file whole or not at all.
+/// Writes a value as JSON; the file appears complete or not at all.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), HubError> {
     let write = || {
         let mut text = serde_json::to_vec_pretty(value)?;
@@ -299,7 +310,7 @@ mod tests {
         }
     }
 
-    /// A cache with both files of `tiny`, put on record in the wrong order.
+    /// Returns a cache with both files of `tiny`, recorded in the wrong order.
     fn filled() -> (tempfile::TempDir, Cache) {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path());
@@ -316,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_model_is_found_by_its_weights() {
+    fn locate_returns_the_weights_of_a_complete_model() {
         let (_folder, cache) = filled();
         let weights = cache.folder("tiny").join("model.safetensors");
         assert_eq!(cache.locate("tiny"), Some(weights));
@@ -325,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_off_or_missing_file_makes_it_partial() {
+    fn a_truncated_or_missing_file_makes_a_model_partial() {
         let (_folder, cache) = filled();
         fs::write(cache.folder("tiny").join("model.safetensors"), "weig").unwrap();
         assert_eq!(cache.locate("tiny"), None);
@@ -340,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newly_published_digest_makes_an_old_file_another_one() {
+    fn a_file_without_the_newly_published_digest_does_not_count() {
         let (_folder, cache) = filled();
         let sha = "1".repeat(64);
         let list = LIST.replace(
@@ -356,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strange_manifest_is_no_manifest() {
+    fn an_invalid_manifest_is_ignored() {
         let (_folder, cache) = filled();
         let path = cache.folder("tiny").join(MANIFEST);
         let good = fs::read_to_string(&path).unwrap();
@@ -373,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn names_do_not_climb_out_of_the_folder() {
+    fn names_cannot_lead_out_of_the_folder() {
         let (_folder, cache) = filled();
         for name in ["../models/tiny", "./tiny", "tiny/", "/etc", ""] {
             assert_eq!(cache.locate(name), None, "{name}");

@@ -1,8 +1,8 @@
-//! One file, whole: attempts until all of it is here, then its digest.
+//! Download of one file, with retries, resumption and verification.
 //!
-//! Dropped connections are gone on with where they stopped, as long as the server still has the same version of the
-//! file (RFC 9110: `Range`, `If-Range`, `ETag`); a server that cannot do that sends everything again. The file gets
-//! its name only after its length and SHA-256 are right.
+//! A dropped connection is resumed at the byte where it stopped, as long as the server still has the same version of
+//! the file (RFC 9110: `Range`, `If-Range`, `ETag`). A server without range requests sends everything again. The file
+//! gets its final name only after its length and SHA-256 are verified.
 
 use std::{
     io::Read as _,
@@ -23,39 +23,41 @@ use crate::{
     retry::{pause, retry_after, sleep, status_may_pass},
 };
 
-/// No file of weights is longer; only a server that names no length can get this far.
+/// The largest size of a file, in bytes; it matters only if the server does not announce the length.
 const LONGEST_FILE: u64 = 1 << 40;
 
-/// One file and what it needs to get here.
+/// A file to download, with everything that the download needs.
 pub(crate) struct Download<'a> {
     pub(crate) file: &'a RemoteFile,
     /// The model's folder.
     pub(crate) folder: &'a Path,
-    /// Digest of the first download, for a file that has none published.
+    /// Digest of the first download, for a file without a published digest.
     pub(crate) recorded: Option<&'a str>,
     pub(crate) agent: &'a Agent,
     pub(crate) settings: &'a Settings,
     pub(crate) cancel: &'a AtomicBool,
 }
 
-/// What a successful attempt learned.
+/// The result of a successful attempt.
 struct Arrived {
+    /// SHA-256 of the whole file, if the server announced it.
     announced: Option<String>,
 }
 
-/// What an answer's head says about the content that follows.
+/// The part of an answer's head that describes the content.
 struct Content {
-    /// Length of the whole file.
+    /// Length of the whole file in bytes, if known.
     total: Option<u64>,
 }
 
-/// How an attempt failed.
+/// The failure of an attempt.
 enum Attempt {
-    /// The connection broke, or the server asked for another time.
+    /// The connection broke, or the server asked to try again later.
     Again {
         reason: String,
         pause: Option<Duration>,
     },
+    /// Another attempt would fail in the same way.
     Failed(HubError),
 }
 
@@ -84,7 +86,7 @@ impl Attempt {
 }
 
 impl Download<'_> {
-    /// Gets the file from the first of its sources that has it.
+    /// Downloads the file from the first of its sources that succeeds.
     pub(crate) fn run(&self, report: &mut dyn FnMut(&Event<'_>)) -> Result<FileRecord, HubError> {
         let mut first = None;
         for source in &self.file.sources {
@@ -96,7 +98,7 @@ impl Download<'_> {
         }
         Err(first.unwrap_or_else(|| HubError::Address {
             address: self.file.name.clone(),
-            reason: "no source".into(),
+            reason: "the file has no source".into(),
         }))
     }
 
@@ -120,7 +122,7 @@ impl Download<'_> {
             let (expected, proof) = self.expected(arrived.announced.as_deref());
             match expected {
                 Some(expected) if expected != found => {
-                    // What an earlier run left may have been the culprit; it gets one chance without.
+                    // The part from an earlier download may be damaged, so the file is downloaded once more in full.
                     if part.is_inherited() {
                         part.restart()?;
                         continue;
@@ -143,7 +145,7 @@ impl Download<'_> {
         }
     }
 
-    /// Tries until the whole file is here, or as often as the settings allow without progress.
+    /// Repeats attempts until the file is complete or too many attempts in a row made no progress.
     fn attempts(
         &self,
         address: &Url,
@@ -192,7 +194,7 @@ impl Download<'_> {
         }
     }
 
-    /// One request, and all that comes of it.
+    /// Sends one request and appends the content of its answer to the part.
     fn attempt(
         &self,
         address: &Url,
@@ -210,7 +212,7 @@ impl Download<'_> {
         Ok(Arrived { announced })
     }
 
-    /// Stops before a long download of a file that is not the expected one.
+    /// Returns an error before the download starts if the server announces another digest than the expected one.
     fn check_announced(&self, address: &Url, announced: Option<&str>) -> Result<(), HubError> {
         match (self.digest(), announced) {
             (Some(expected), Some(offered)) if expected != offered => Err(HubError::Changed {
@@ -222,7 +224,7 @@ impl Download<'_> {
         }
     }
 
-    /// Reads an answer's head and brings the part to where its content begins.
+    /// Checks an answer's head and truncates the part to the position where the answer's content begins.
     fn head(
         &self,
         address: &Url,
@@ -230,7 +232,7 @@ impl Download<'_> {
         status: u16,
         headers: &HeaderMap,
     ) -> Result<Content, Attempt> {
-        let wrong = |reason: String| HubError::Answer {
+        let unusable = |reason: String| HubError::Answer {
             address: address.to_string(),
             reason,
         };
@@ -247,23 +249,27 @@ impl Download<'_> {
                 let is_same = part.etag().is_none() || etag.is_none() || part.etag() == etag;
                 if part.len() == 0 || !continues || !is_same {
                     part.restart()?;
-                    return Err(Attempt::again("the server sent another part of the file"));
+                    return Err(Attempt::again(
+                        "the server sent another range of the file than requested",
+                    ));
                 }
                 range.and_then(|(_, total)| total)
             }
-            // Nothing follows the last byte of a whole file, or the part is longer than the file.
+            // Either the part is the whole file already, or it is longer than the file.
             416 if part.len() > 0 => {
                 let whole = text(headers, "content-range").and_then(parse_unsatisfied);
                 if whole == Some(part.len()) && self.digest().is_some() {
                     return Ok(Content { total: whole });
                 }
                 part.restart()?;
-                return Err(Attempt::again("the server has no more of the file"));
+                return Err(Attempt::again(
+                    "the partial download does not fit the server's file",
+                ));
             }
             status if status_may_pass(status) => {
                 let asked = text(headers, "retry-after");
                 return Err(Attempt::Again {
-                    reason: format!("the server answered {status}"),
+                    reason: format!("the server answered with HTTP status {status}"),
                     pause: asked.and_then(|value| retry_after(value, SystemTime::now())),
                 });
             }
@@ -274,11 +280,16 @@ impl Download<'_> {
         };
         let encoding = text(headers, "content-encoding").unwrap_or("identity");
         if !encoding.eq_ignore_ascii_case("identity") {
-            return Err(wrong(format!("the content is packed as {encoding}")).into());
+            let reason =
+                format!("the content is compressed as {encoding}, although identity was requested");
+            return Err(unusable(reason).into());
         }
-        let ends = text(headers, "transfer-encoding").is_some();
-        if total.is_none() && self.file.size.is_none() && self.digest().is_none() && !ends {
-            return Err(wrong("the server does not say how long the file is".into()).into());
+        // A chunked body marks its own end, so that a dropped connection is noticed without a length.
+        let marks_end = text(headers, "transfer-encoding").is_some();
+        if total.is_none() && self.file.size.is_none() && self.digest().is_none() && !marks_end {
+            return Err(
+                unusable("the server does not announce the length of the file".into()).into(),
+            );
         }
         match (self.file.size, total) {
             (Some(expected), Some(found)) if expected != found => {
@@ -296,7 +307,7 @@ impl Download<'_> {
         })
     }
 
-    /// Takes in the content until it ends.
+    /// Appends the content of an answer to the part until the content ends.
     fn body(
         &self,
         address: &Url,
@@ -334,19 +345,19 @@ impl Download<'_> {
             });
         }
         match content.total {
-            Some(total) if part.len() < total => {
-                Err(Attempt::again("the connection ended before the file did"))
-            }
+            Some(total) if part.len() < total => Err(Attempt::again(
+                "the connection ended before the file was complete",
+            )),
             _ => Ok(()),
         }
     }
 
-    /// The digest that the file must have, as far as it is known beforehand.
+    /// Returns the digest that the file must have, if it is known before the download.
     fn digest(&self) -> Option<&str> {
         self.file.sha256.as_deref().or(self.recorded)
     }
 
-    /// The digest that the file must have, and who says so.
+    /// Returns the digest that the file must have, and where that digest comes from.
     fn expected<'a>(&'a self, announced: Option<&'a str>) -> (Option<&'a str>, Proof) {
         if let Some(published) = &self.file.sha256 {
             (Some(published), Proof::Published)
@@ -378,7 +389,7 @@ impl Download<'_> {
     }
 }
 
-/// Whether another source would fail in the same way.
+/// Returns whether another source would fail in the same way.
 fn is_local(error: &HubError) -> bool {
     matches!(
         error,
@@ -389,27 +400,28 @@ fn is_local(error: &HubError) -> bool {
     )
 }
 
-/// Weak validators do not promise the same bytes.
+/// Returns whether an `ETag` is a strong validator; a weak one does not guarantee the same bytes.
 fn is_strong(etag: &str) -> bool {
     etag.len() <= 1000 && etag.starts_with('"')
 }
 
-/// The first byte and, where it is told, the whole length in a `Content-Range` such as `bytes 5-9/10`.
+/// Parses a `Content-Range` such as `bytes 5-9/10` into the first byte and, if present, the length of the file.
 fn parse_range(value: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (from, _) = range.split_once('-')?;
     Some((from.trim().parse().ok()?, total.trim().parse().ok()))
 }
 
-/// The whole length in the `Content-Range` of an answer 416, such as `bytes */10`.
+/// Parses the length of the file from the `Content-Range` of an answer 416, such as `bytes */10`.
 fn parse_unsatisfied(value: &str) -> Option<u64> {
     value.trim().strip_prefix("bytes */")?.trim().parse().ok()
 }
 
+/// Describes why the content of an answer could not be read to its end.
 fn broken(error: &std::io::Error) -> String {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
     match inner {
-        Some(ureq::Error::Timeout(_)) => "the server fell silent".into(),
+        Some(ureq::Error::Timeout(_)) => "the server stopped sending data".into(),
         _ => format!("the connection broke: {error}"),
     }
 }
@@ -419,7 +431,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_ranges() {
+    fn content_ranges_are_parsed() {
         assert_eq!(parse_range("bytes 5-9/10"), Some((5, Some(10))));
         assert_eq!(parse_range("bytes 5-9/*"), Some((5, None)));
         assert_eq!(parse_range("bytes */10"), None);
@@ -430,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn only_strong_validators_count() {
+    fn only_strong_validators_are_used() {
         assert!(is_strong("\"abc\""));
         assert!(!is_strong("W/\"abc\""));
         assert!(!is_strong(""));
@@ -438,7 +450,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_header_makes_the_readers_panic(value in ".{0,40}") {
+        fn no_header_makes_the_parsers_panic(value in ".{0,40}") {
             let _ = (parse_range(&value), parse_unsatisfied(&value));
         }
     }

@@ -1,181 +1,187 @@
-//! What can go wrong between a model's name and its file.
+//! Errors of resolving, downloading and storing models.
 
 use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
-/// A model that is not known, cannot be fetched, or arrived wrong.
+/// Reason why a model could not be found, downloaded or verified.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum HubError {
     /// No entry of the registry has this name.
-    #[error("no model is called {name:?}")]
+    #[error("unknown model {name:?}")]
     UnknownModel {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
-        /// The known name that differs least.
+        /// The most similar known name, if one is similar enough.
         closest: Option<String>,
     },
-    /// The model's owner hands it out on a page that a program cannot download from.
-    #[error("{name} has to be downloaded by hand: {page}")]
+    /// The model's owner offers it on a web page that a program cannot download from.
+    #[error("{name} must be downloaded by hand from {page}")]
     Manual {
-        /// The model.
+        /// The name of the model.
         name: String,
-        /// The page to open.
+        /// The web page to open.
         page: String,
-        /// What to do there, and after.
+        /// What to do on the page, and afterwards.
         steps: String,
     },
-    /// A list of models is not as it should be.
+    /// A list of models is invalid.
     #[error("{origin}: {reason}")]
     Registry {
-        /// The file, or the list that the program brings along.
+        /// The file, or `built-in list`.
         origin: String,
         /// What is wrong.
         reason: String,
     },
-    /// A setting from the environment or the command line has an unusable value.
-    #[error("{name} is {value:?}: {reason}")]
+    /// A setting from the environment or the command line has an invalid value.
+    #[error("{name} has the invalid value {value:?}: {reason}")]
     Setting {
-        /// The variable or option.
+        /// The environment variable or option.
         name: String,
         /// Its value.
         value: String,
         /// What is wrong.
         reason: String,
     },
-    /// The system names no home or cache folder.
-    #[error("no folder for models: the system names no home folder")]
+    /// The system reports neither a home folder nor a cache folder.
+    #[error("no folder to store models in: the system reports no home folder")]
     NoFolder,
-    /// The model is not here, and the network must not be used.
-    #[error("{name} is not here, and the network is switched off")]
+    /// The model is not downloaded yet, and network access is disabled.
+    #[error("{name} is not downloaded, and network access is disabled")]
     Offline {
-        /// The model.
+        /// The name of the model.
         name: String,
     },
     /// An address cannot be used.
     #[error("{address}: {reason}")]
     Address {
-        /// The address, or what stood in its place.
+        /// The address as given.
         address: String,
         /// What is wrong.
         reason: String,
     },
-    /// The server refused.
-    #[error("{address}: the server answered {status}")]
+    /// The server answered with an error status.
+    #[error("{address}: the server answered with HTTP status {status}")]
     Status {
-        /// The address that was asked for.
+        /// The requested address.
         address: String,
         /// HTTP status code.
         status: u16,
     },
-    /// The server asks for a pause longer than anybody wants to wait.
-    #[error("{address}: the server asks to wait {seconds} seconds")]
+    /// The server asks for a pause longer than [`Retries::longest_pause`](crate::Retries::longest_pause).
+    #[error("{address}: the server asks to wait {seconds} seconds before the next request")]
     Busy {
-        /// The address that was asked for.
+        /// The requested address.
         address: String,
-        /// The pause that the server asks for.
+        /// The pause that the server asks for, in seconds.
         seconds: u64,
     },
-    /// The connection failed, as often as it was tried.
+    /// Every attempt to connect or to read the answer failed.
     #[error("{address}: {reason} (attempts: {attempts})")]
     Unreachable {
-        /// The address that was asked for.
+        /// The requested address.
         address: String,
-        /// Attempts without progress.
+        /// Number of consecutive attempts without progress.
         attempts: u32,
-        /// What the last attempt met.
+        /// The failure of the last attempt.
         reason: String,
     },
-    /// The server sends from address to address without end.
+    /// The server redirects more often than [`Settings::redirects`](crate::Settings::redirects) allows.
     #[error("{address}: more than {limit} redirects")]
     Redirects {
         /// The first address.
         address: String,
-        /// How many are followed.
+        /// The number of redirects that are followed.
         limit: u32,
     },
-    /// The server sends from an encrypted address to one in the clear.
-    #[error("{address}: refused to go on to {target}, which is not encrypted")]
+    /// The server redirects from an encrypted address to an unencrypted one.
+    #[error("{address}: refused the redirect to {target}, which is not encrypted")]
     Downgrade {
         /// The encrypted address.
         address: String,
-        /// Where it sends.
+        /// The target of the redirect.
         target: String,
     },
-    /// The answer is not the plain file.
+    /// The answer of the server is not usable as the file.
     #[error("{address}: {reason}")]
     Answer {
-        /// The address that was asked for.
+        /// The requested address.
         address: String,
         /// What is wrong with the answer.
         reason: String,
     },
-    /// The file's length is not the expected one.
-    #[error("{address}: {found} bytes, expected {expected}")]
+    /// The length of the file is not the expected one.
+    #[error("{address}: the file has {found} bytes, expected {expected}")]
     Length {
-        /// Where the file comes from.
+        /// The address of the file.
         address: String,
-        /// Length in bytes that is published or announced.
+        /// The published or announced length, in bytes.
         expected: u64,
-        /// Length in bytes that the server offers or sent.
+        /// The length that the server offers or has sent, in bytes.
         found: u64,
     },
-    /// The content is not the expected one; it has been thrown away.
-    #[error("{address}: SHA-256 {found}, expected {expected}; the download was thrown away")]
+    /// The content has the wrong digest; the download has been deleted.
+    #[error(
+        "{address}: the file has the SHA-256 {found}, expected {expected}; the download was deleted"
+    )]
     Digest {
-        /// Where the file comes from.
+        /// The address of the file.
         address: String,
         /// The expected digest, 64 hexadecimal digits.
         expected: String,
-        /// The digest of what arrived.
+        /// The digest of the downloaded content.
         found: String,
     },
-    /// The server announces another content than the expected one; nothing was downloaded.
-    #[error("{address}: the server offers SHA-256 {offered}, expected {expected}")]
+    /// The server announces a digest other than the expected one; nothing was downloaded.
+    #[error(
+        "{address}: the server announces the SHA-256 {offered}, expected {expected}; nothing was downloaded"
+    )]
     Changed {
-        /// Where the file comes from.
+        /// The address of the file.
         address: String,
-        /// The published digest, or that of the first download.
+        /// The published digest, or the digest of the first download.
         expected: String,
         /// The digest that the server announces.
         offered: String,
     },
-    /// There is no room for the file.
-    #[error("{path}: no space left; {missing} more bytes are needed")]
+    /// The disk is full.
+    #[error("{path}: no space left on the disk; {missing} more bytes are needed")]
     DiskFull {
         /// The file being written.
         path: PathBuf,
-        /// Bytes still to come, as far as known.
+        /// Number of bytes still missing, as far as known.
         missing: u64,
     },
     /// A local file cannot be read.
-    #[error("{path}: {source}")]
+    #[error("{path}: cannot be read: {source}")]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
     /// A local file or folder cannot be written.
-    #[error("{path}: {source}")]
+    #[error("{path}: cannot be written: {source}")]
     Write {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// The user stopped the download; what arrived stays for the next time.
-    #[error("stopped; {done} bytes of {file} are kept for the next time")]
+    /// The user cancelled the download; the part that has arrived stays in the cache.
+    #[error(
+        "download of {file} cancelled; {done} bytes are kept, and the next download continues from there"
+    )]
     Cancelled {
-        /// The file.
+        /// The name of the file.
         file: String,
-        /// Bytes that are here.
+        /// Number of bytes in the cache.
         done: u64,
     },
 }
 
-/// A failed write: a full disk is told apart from the rest.
+/// Returns a function that converts a failed write, with a full disk as a case of its own.
 pub(crate) fn write_error(
     path: impl Into<PathBuf>,
     missing: u64,

@@ -1,16 +1,16 @@
-//! Public weights: which there are, where they are, and getting them whole.
+//! Finds, downloads and verifies public weights.
 //!
-//! A name becomes a file in three steps: the [`registry`] says what `clip-vit-b-16` is and where its files are;
-//! [`pull()`] downloads what is missing; the [`Cache`] says where it is from then on ([`Cache::locate`]), without the
-//! network and without the registry.
+//! A name becomes a file in three steps. The [`registry`] describes the model `clip-vit-b-16` and the addresses of its
+//! files. [`pull()`] downloads the files that are missing. From then on the [`Cache`] returns the local path
+//! ([`Cache::locate`]), without the network and without the registry.
 //!
-//! What makes sure that a file is the right one, the first that there is:
+//! Each downloaded file is verified against the first of these digests that exists:
 //! 1. the SHA-256 in the list of models,
 //! 2. the SHA-256 that Hugging Face announces with large files (`x-linked-etag`),
-//! 3. the SHA-256 of the first download, which stays on record.
+//! 3. the SHA-256 of the first download, which the cache records.
 //!
-//! Only encrypted addresses are in the built-in list, no redirect leaves encryption, and Hugging Face's revisions are
-//! pinned, so that even a file without a published digest cannot change silently.
+//! The built-in list has encrypted addresses only, no redirect may leave encryption, and Hugging Face's revisions are
+//! pinned. So even a file without a published digest cannot change silently.
 
 #![forbid(unsafe_code)]
 

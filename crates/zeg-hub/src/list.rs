@@ -1,4 +1,4 @@
-//! Reading a list of models: nothing in it is used before it was checked.
+//! Parser and validation of a list of models.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -34,20 +34,20 @@ struct RawEntry {
     manual: Option<Manual>,
 }
 
-/// Reads a list; `origin` is where it comes from, for error messages.
+/// Parses and validates a list; `origin` says where it comes from and is used in error messages only.
 pub(crate) fn parse(text: &str, origin: &str) -> Result<Vec<Entry>, HubError> {
-    let wrong = |reason: String| HubError::Registry {
+    let invalid = |reason: String| HubError::Registry {
         origin: origin.to_owned(),
         reason,
     };
-    let list: RawList = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    let list: RawList = toml::from_str(text).map_err(|error| invalid(error.to_string()))?;
     let mut seen = BTreeSet::new();
     let mut entries = Vec::new();
     for raw in list.model {
         let name = raw.name.clone();
-        let entry = check(raw).map_err(|reason| wrong(format!("model {name:?}: {reason}")))?;
+        let entry = check(raw).map_err(|reason| invalid(format!("model {name:?}: {reason}")))?;
         if !seen.insert(name.clone()) {
-            return Err(wrong(format!("model {name:?} is there twice")));
+            return Err(invalid(format!("model {name:?} is listed twice")));
         }
         entries.push(entry);
     }
@@ -56,7 +56,9 @@ pub(crate) fn parse(text: &str, origin: &str) -> Result<Vec<Entry>, HubError> {
 
 fn check(raw: RawEntry) -> Result<Entry, String> {
     if !is_file_name(&raw.name) || raw.name.chars().any(char::is_uppercase) {
-        return Err("a name has lower-case letters, digits, '-', '_' and '.' only".into());
+        return Err(
+            "a model name consists of lower-case letters, digits, '-', '_' and '.' only".into(),
+        );
     }
     let obtain = match (raw.file.is_empty(), raw.manual) {
         (false, None) => {
@@ -64,8 +66,12 @@ fn check(raw: RawEntry) -> Result<Entry, String> {
             Obtain::Download(raw.file)
         }
         (true, Some(manual)) => Obtain::Manual(manual),
-        (true, None) => return Err("it has neither files nor [model.manual]".into()),
-        (false, Some(_)) => return Err("it has both files and [model.manual]".into()),
+        (true, None) => {
+            return Err("the entry has neither [[model.file]] nor [model.manual]".into());
+        }
+        (false, Some(_)) => {
+            return Err("the entry has both [[model.file]] and [model.manual]".into());
+        }
     };
     Ok(Entry {
         name: raw.name,
@@ -84,14 +90,18 @@ fn check_files(files: &[RemoteFile]) -> Result<(), String> {
     for file in files {
         let name = &file.name;
         if !is_file_name(name) || is_reserved(name) {
-            return Err(format!("{name:?} cannot be the name of a file"));
+            return Err(format!(
+                "{name:?} is not a legal name of a file: letters, digits, '-', '_' and '.' are legal, \
+                 {:?} and \".part\" are reserved",
+                crate::cache::MANIFEST
+            ));
         }
         if !seen.insert(name.to_lowercase()) {
-            return Err(format!("file {name:?} is there twice"));
+            return Err(format!("file {name:?} is listed twice"));
         }
         if file.sha256.as_deref().is_some_and(|sha| !is_sha256(sha)) {
             return Err(format!(
-                "file {name:?}: a SHA-256 has 64 lower-case hexadecimal digits"
+                "file {name:?}: sha256 must have 64 lower-case hexadecimal digits"
             ));
         }
         if file.sources.is_empty() {
@@ -100,32 +110,32 @@ fn check_files(files: &[RemoteFile]) -> Result<(), String> {
         for source in &file.sources {
             let address = Url::parse(source).map_err(|error| format!("{source:?}: {error}"))?;
             if !matches!(address.scheme(), "http" | "https") {
-                return Err(format!("{source:?} is not an address of the web"));
+                return Err(format!("{source:?} is not an http or https address"));
             }
         }
     }
     Ok(())
 }
 
-/// One plain component of a path on every system.
+/// Returns whether the name is a single plain path component on every system.
 pub(crate) fn is_file_name(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let ends_well = |name: &str| !name.starts_with('.') && !name.ends_with('.');
     (1..=100).contains(&name.len()) && name.chars().all(is_plain) && ends_well(name)
 }
 
-/// Names that the cache needs for itself.
+/// Returns whether the cache needs this name for its own files.
 fn is_reserved(name: &str) -> bool {
     let name = name.to_lowercase();
     name == crate::cache::MANIFEST || name.contains(".part")
 }
 
-/// 64 lower-case hexadecimal digits.
+/// Returns whether the text consists of 64 lower-case hexadecimal digits.
 pub(crate) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Reads a text file that must not be longer than `limit` bytes.
+/// Reads a text file of at most `limit` bytes.
 pub(crate) fn read_short(path: &Path, limit: u64) -> Result<String, HubError> {
     use std::io::Read as _;
     let read = |source| HubError::Read {
@@ -140,7 +150,7 @@ pub(crate) fn read_short(path: &Path, limit: u64) -> Result<String, HubError> {
     if text.len() as u64 > limit {
         return Err(HubError::Registry {
             origin: path.display().to_string(),
-            reason: format!("longer than {limit} bytes"),
+            reason: format!("the file is longer than {limit} bytes"),
         });
     }
     Ok(text)
@@ -167,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_lists_say_what_is_wrong() {
+    fn errors_say_what_is_wrong_with_a_list() {
         let upper = file("a", "").replace("tiny", "Tiny");
         assert!(reason(&upper).contains("lower-case"));
         let path = file("a", "").replace("tiny", "../tiny");
@@ -193,14 +203,14 @@ mod tests {
         let twice = format!("{}\n{}", file("a", ""), file("a", ""));
         assert!(reason(&twice).contains("twice"));
         let disk = file("a", "").replace("https://host.test/a", "file:///etc/passwd");
-        assert!(reason(&disk).contains("not an address of the web"));
+        assert!(reason(&disk).contains("not an http or https address"));
         let none = file("a", "").replace("['https://host.test/a']", "[]");
         assert!(reason(&none).contains("no source"));
     }
 
     proptest::proptest! {
         #[test]
-        fn no_text_makes_the_reader_panic(text in "[a-z\\[\\]='\"\n. ]{0,200}") {
+        fn no_text_makes_the_parser_panic(text in "[a-z\\[\\]='\"\n. ]{0,200}") {
             let _ = parse(&text, "test");
         }
 

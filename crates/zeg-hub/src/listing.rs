@@ -1,4 +1,4 @@
-//! The list of models as people and programs read it.
+//! Output of the list of models, as a table and as JSON.
 
 use std::path::PathBuf;
 
@@ -7,38 +7,38 @@ use serde::Serialize;
 
 use crate::{Cache, Entry, Format, Manual, Obtain, Presence, Registry, RemoteFile};
 
-/// One model of the list, and whether it is here.
+/// One model of the list, with its state in the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Row {
-    /// What to type.
+    /// The name of the model.
     pub name: String,
-    /// Other names that are understood.
+    /// Other names that are accepted for it.
     pub aliases: Vec<String>,
-    /// What it is.
+    /// A short description.
     pub about: String,
-    /// The family of networks that it belongs to.
+    /// The model family, such as `clip`.
     pub family: String,
-    /// The format of the weights.
+    /// The file format of the weights.
     pub format: Format,
     /// The licence of the weights.
     pub licence: String,
-    /// The owner's page.
+    /// The owner's web page.
     pub home: String,
-    /// Bytes of all files, where all sizes are published or the files are here.
+    /// Total size of all files in bytes, if all sizes are published or all files are downloaded.
     pub size: Option<u64>,
-    /// Bytes of those files whose size is published.
+    /// Total size in bytes of those files whose size is published.
     pub known_size: u64,
-    /// Whether it is here.
+    /// Whether the model is downloaded.
     pub presence: Presence,
-    /// The weights, if it is here.
+    /// The path of the weights, if the model is downloaded.
     pub path: Option<PathBuf>,
-    /// Its files; none where it has to be downloaded by hand.
+    /// The files of the model; none if it must be downloaded by hand.
     pub files: Vec<RemoteFile>,
-    /// What to do where no program can download it.
+    /// Instructions for a model that must be downloaded by hand.
     pub manual: Option<Manual>,
 }
 
-/// All models of a list, in its order.
+/// Returns one row per model of the registry, in the registry's order.
 pub fn rows(registry: &Registry, cache: &Cache) -> Vec<Row> {
     let entries = registry.entries().iter();
     entries.map(|entry| row(entry, cache)).collect()
@@ -70,7 +70,9 @@ fn row(entry: &Entry, cache: &Cache) -> Row {
     }
 }
 
-/// The list as a table: name, what it is, licence, size (`+`: and files of unknown size), whether it is here.
+/// Formats the rows as a table: name, description, licence, size, and whether the model is downloaded.
+///
+/// A `+` after a size means that there are more files, whose size is unknown.
 pub fn table(rows: &[Row]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -95,12 +97,12 @@ pub fn table(rows: &[Row]) -> String {
     table.to_string()
 }
 
-/// A number of bytes in three digits: `316 B`, `4.19 kB`, `350 MB`; thousands, not 1024.
+/// Formats a number of bytes with three digits and decimal units (1 kB = 1000 B): `316 B`, `4.19 kB`, `350 MB`.
 pub fn human_size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut value = bytes as f64;
     let mut unit = 0;
-    // 999.5 and more would be written with four digits.
+    // 999.5 and above would round to four digits.
     while value >= 999.5 && unit + 1 < UNITS.len() {
         value /= 1000.0;
         unit += 1;

@@ -1,4 +1,4 @@
-//! The beginning of a file: what has arrived, its running digest, and which version of the file it is of.
+//! An incomplete download: the bytes that have arrived, their running digest, and the version of the file.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,21 +13,21 @@ use zeg_base::{file, hex};
 
 use crate::{HubError, cache::write_json, error::write_error, list::read_short};
 
-/// Bytes that are read, hashed and written at a time.
+/// Number of bytes that are read, hashed and written at a time.
 pub(crate) const CHUNK: usize = 1 << 16;
-/// No note beside a part is longer.
+/// The largest size of the note beside a part, in bytes; a longer one is ignored.
 const LONGEST_NOTE: u64 = 1 << 16;
 
-/// Which version of the file a part is of. Kept beside it, so that another run can go on.
+/// The version of the file that a part belongs to, stored beside the part so that a later run can resume.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
-    /// The address that was asked for.
+    /// The requested address.
     address: String,
-    /// The server's strong validator of the version (RFC 9110, section 8.8.3).
+    /// The server's strong validator of this version (RFC 9110, section 8.8.3).
     etag: Option<String>,
 }
 
-/// The beginning of a file.
+/// The first bytes of a file that is being downloaded.
 #[derive(Debug)]
 pub(crate) struct Part {
     path: PathBuf,
@@ -35,13 +35,15 @@ pub(crate) struct Part {
     len: u64,
     hasher: Sha256,
     note: Note,
-    /// Whether some of it came from an earlier run.
+    /// Whether some of the bytes come from an earlier run.
     inherited: bool,
 }
 
 impl Part {
-    /// Opens what an earlier run left, if it can be gone on with: it is of the same address and has a validator, or
-    /// the digest of the whole file is known and will tell.
+    /// Opens the part that an earlier run left, or an empty one.
+    ///
+    /// A part is resumed if it comes from the same address and has a validator, or if the digest of the whole file is
+    /// known, so that a wrong part will be noticed. Otherwise it is emptied.
     pub(crate) fn open(
         path: PathBuf,
         address: &str,
@@ -82,7 +84,7 @@ impl Part {
         Ok(part)
     }
 
-    /// Reads what is there into the digest.
+    /// Adds the existing bytes to the digest.
     fn inherit(&mut self, cancel: &AtomicBool) -> Result<(), HubError> {
         let mut buffer = vec![0; CHUNK];
         loop {
@@ -107,7 +109,7 @@ impl Part {
         Ok(())
     }
 
-    /// Throws away what is there.
+    /// Deletes all bytes and starts again from the first one.
     pub(crate) fn restart(&mut self) -> Result<(), HubError> {
         self.inherited = false;
         self.note.etag = None;
@@ -122,22 +124,22 @@ impl Part {
         Ok(())
     }
 
-    /// Bytes that are here.
+    /// Returns the number of bytes that have arrived.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether some of it came from an earlier run.
+    /// Returns whether some of the bytes come from an earlier run.
     pub(crate) fn is_inherited(&self) -> bool {
         self.inherited
     }
 
-    /// The validator of the version that is here.
+    /// Returns the validator of the version that the bytes belong to.
     pub(crate) fn etag(&self) -> Option<&str> {
         self.note.etag.as_deref()
     }
 
-    /// Remembers which version the coming bytes are of.
+    /// Records the version that the following bytes belong to.
     pub(crate) fn set_etag(&mut self, etag: Option<&str>) -> Result<(), HubError> {
         if self.etag() == etag && note_path(&self.path).is_file() {
             return Ok(());
@@ -146,7 +148,7 @@ impl Part {
         write_json(&note_path(&self.path), &self.note)
     }
 
-    /// Adds the next bytes; `missing` is how many are still to come, these included.
+    /// Appends bytes; `missing` is the number of bytes still to come, including these.
     pub(crate) fn push(&mut self, bytes: &[u8], missing: u64) -> Result<(), HubError> {
         self.file
             .write_all(bytes)
@@ -156,19 +158,19 @@ impl Part {
         Ok(())
     }
 
-    /// The digest of all bytes, 64 lower-case hexadecimal digits.
+    /// Returns the digest of all bytes as 64 lower-case hexadecimal digits.
     pub(crate) fn sha256(&self) -> String {
         hex::encode(self.hasher.clone().finalize())
     }
 
-    /// Gives the file its final name.
+    /// Moves the complete file to its final path.
     pub(crate) fn finish(self, target: &Path) -> Result<(), HubError> {
         file::put_in_place(self.file, &self.path, target).map_err(write_error(target, 0))?;
         remove_note(&self.path);
         Ok(())
     }
 
-    /// Throws the file away.
+    /// Deletes the file.
     pub(crate) fn remove(self) -> Result<(), HubError> {
         drop(self.file);
         fs::remove_file(&self.path).map_err(write_error(&self.path, 0))?;
@@ -188,11 +190,12 @@ fn read_note(part: &Path) -> Option<Note> {
     serde_json::from_str(&text).ok()
 }
 
-/// A note without a part says nothing, so that one that cannot be removed does no harm.
+/// Deletes the note beside a part. A failure is ignored, because a note without a part has no effect.
 fn remove_note(part: &Path) {
     let _ = fs::remove_file(note_path(part));
 }
 
+/// Returns the name of the file that a part belongs to: the part's name without `.part`.
 fn file_name(part: &Path) -> String {
     let name = part.file_stem().unwrap_or_default();
     name.to_string_lossy().into_owned()

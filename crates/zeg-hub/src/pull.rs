@@ -1,4 +1,4 @@
-//! A model by its name: what is missing, and getting it.
+//! Downloads the missing files of a model.
 
 use std::{fs, path::PathBuf, sync::atomic::AtomicBool, time::Duration};
 
@@ -9,44 +9,44 @@ use crate::{
     download::Download, request::client,
 };
 
-/// What happens during a download, for whoever watches.
+/// A step of a download, for progress reports.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// Another program downloads the same model; its end is waited for.
+    /// Another program is downloading the same model, and this one waits until it has finished.
     Waiting,
-    /// A file is asked for.
+    /// The download of a file starts.
     Started {
-        /// The file.
+        /// The name of the file.
         file: &'a str,
-        /// Where it is asked for.
+        /// The requested address.
         address: &'a str,
-        /// Bytes that an earlier run left.
+        /// Number of bytes that an earlier run has downloaded.
         done: u64,
-        /// Length in bytes, where published.
+        /// Length in bytes, if published.
         total: Option<u64>,
     },
-    /// More of a file has arrived.
+    /// More bytes of a file have arrived.
     Progress {
-        /// The file.
+        /// The name of the file.
         file: &'a str,
-        /// Bytes that are here.
+        /// Number of bytes that have arrived.
         done: u64,
-        /// Length in bytes, where known.
+        /// Length in bytes, if known.
         total: Option<u64>,
     },
-    /// An attempt failed, and there will be another.
+    /// An attempt failed and will be repeated.
     Retrying {
-        /// The file.
+        /// The name of the file.
         file: &'a str,
         /// What went wrong.
         reason: &'a str,
         /// The pause before the next attempt.
         pause: Duration,
     },
-    /// A file is here, with the right length and digest.
+    /// A file is complete and verified.
     Finished {
-        /// What is now on record.
+        /// The new record of the file.
         record: &'a FileRecord,
     },
 }
@@ -54,33 +54,34 @@ pub enum Event<'a> {
 /// A file that [`pull()`] would download.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Missing {
-    /// Its name.
+    /// The name of the file.
     pub file: String,
-    /// Where it would be asked for first.
+    /// The address that would be requested first.
     pub address: String,
-    /// Length in bytes, where published.
+    /// Length in bytes, if published.
     pub size: Option<u64>,
-    /// Bytes that an earlier run left.
+    /// Number of bytes that an earlier run has downloaded.
     pub begun: u64,
 }
 
-/// A model that is here.
+/// A model that is downloaded completely.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Pulled {
-    /// Its name.
+    /// The name of the model.
     pub name: String,
-    /// The file of its weights.
+    /// The path of the weights.
     pub path: PathBuf,
-    /// All its files, the weights first.
+    /// The records of all files, the weights first.
     pub files: Vec<FileRecord>,
-    /// Names of the files that were downloaded just now; none where all were here.
+    /// The names of the files that this call has downloaded; empty if all files were in the cache.
     pub downloaded: Vec<String>,
 }
 
-/// The files of an entry that are not here; none where the model is complete.
+/// Returns the files of a model that are not downloaded yet.
 ///
 /// # Errors
-/// [`HubError::Manual`] where no program can download it; [`HubError::Address`] for an unusable source.
+/// Returns [`HubError::Manual`] if the model must be downloaded by hand, and [`HubError::Address`] if a source is not
+/// a usable address.
 pub fn missing(
     entry: &Entry,
     cache: &Cache,
@@ -115,16 +116,17 @@ pub fn missing(
     Ok(missing)
 }
 
-/// Makes sure that all files of a model are here, with the right digests, and says where.
+/// Downloads the missing files of a model, verifies their digests, and returns the paths of all files.
 ///
-/// Nothing is asked of the network where they are. Two programs that pull the same model take turns. A set `cancel`
-/// ends the download soon and keeps what has arrived; so does every error but a wrong digest.
+/// If no file is missing, the network is not used. If two programs pull the same model, the second waits for the
+/// first. Setting `cancel` stops the download soon and keeps the bytes that have arrived, as does every error other
+/// than a wrong digest.
 ///
-/// A file without a published digest is compared with the one that Hugging Face announces, or else with the one of
-/// its first download.
+/// A file without a published digest is verified against the digest that Hugging Face announces, or else against the
+/// digest of its first download.
 ///
 /// # Errors
-/// Every case of [`HubError`] but those of lists and names.
+/// Returns any [`HubError`] other than those about lists of models and unknown names.
 pub fn pull(
     entry: &Entry,
     cache: &Cache,
@@ -143,7 +145,7 @@ pub fn pull(
     let lock = cache.lock(&entry.name, cancel, || report(&Event::Waiting))?;
     let agent = client(settings)?;
     let folder = cache.folder(&entry.name);
-    // Read after the lock: another program may just have finished.
+    // The manifest is read under the lock, because another program may just have finished the download.
     let mut manifest = cache.manifest(&entry.name).unwrap_or_default();
     let mut downloaded = Vec::new();
     for file in entry.files() {
@@ -172,7 +174,7 @@ pub fn pull(
 
 fn pulled(entry: &Entry, cache: &Cache, downloaded: Vec<String>) -> Result<Pulled, HubError> {
     let mut manifest = cache.manifest(&entry.name).unwrap_or_default();
-    // A list that lost or reordered files since the download leaves a manifest of another order.
+    // The list of models may have lost or reordered files since the download, so the records are sorted again.
     let records = manifest.files.clone();
     for record in records {
         manifest.put(record, entry.files());

@@ -1,8 +1,8 @@
-//! The list of models: what each is, under which terms, and which files it consists of.
+//! The list of known models, with the description, licence and files of each.
 //!
-//! The list that the program brings along is a TOML file compiled in; a user may add entries of the same form with
-//! a file of their own. Everything from either file is checked when it is read, so that names can be used as folder
-//! names and addresses as addresses from there on.
+//! The built-in list is a TOML file that is compiled in. Users may add entries of the same form in a file of their
+//! own. Both files are validated when they are read, so that the rest of the crate can use names as folder names and
+//! addresses as URLs.
 
 use std::path::{Path, PathBuf};
 
@@ -15,20 +15,20 @@ use crate::{
     settings::variable,
 };
 
-/// The list that the program brings along.
+/// The built-in list, as TOML.
 const BUILT_IN: &str = include_str!("../assets/registry.toml");
-/// No list of models is longer, and no larger file is read.
+/// The largest size of a list of models, in bytes; a larger file is refused.
 const LONGEST_FILE: u64 = 1 << 20;
 
-/// A kind of file that holds weights.
+/// The file format of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
-    /// Tensors with a JSON header.
+    /// A safetensors file: tensors after a JSON header.
     Safetensors,
-    /// A TorchScript archive, as OpenAI released CLIP.
+    /// A TorchScript archive, the format of OpenAI's CLIP releases.
     TorchArchive,
-    /// A zip file around a pickle, as `torch.save` writes.
+    /// A zip file with a pickle, the format that `torch.save` writes.
     TorchPickle,
 }
 
@@ -36,60 +36,60 @@ pub enum Format {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteFile {
-    /// Its name in the model's folder.
+    /// The name of the file in the model's folder.
     pub name: String,
-    /// Length in bytes, where published.
+    /// Length in bytes, if published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// SHA-256 as 64 lower-case hexadecimal digits, where published.
+    /// SHA-256 as 64 lower-case hexadecimal digits, if published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// Addresses of the same content, tried in this order.
+    /// Addresses that offer the same content, tried in this order.
     pub sources: Vec<String>,
 }
 
-/// What to do where no program can download.
+/// Instructions for a model that a program cannot download.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manual {
-    /// The page to open.
+    /// The web page to open.
     pub page: String,
-    /// What to do there, and after.
+    /// What to do on the page, and afterwards.
     pub steps: String,
 }
 
 /// How a model is obtained.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obtain {
-    /// By downloading these files, of which the first holds the weights. Never empty.
+    /// By downloading these files, of which the first one contains the weights. Never empty.
     Download(Vec<RemoteFile>),
-    /// By hand.
+    /// By a manual download.
     Manual(Manual),
 }
 
-/// One model of the list.
+/// One model in the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// What to type: lower-case letters, digits, `-`, `.` and `_`.
+    /// The name of the model, which consists of lower-case letters, digits, `-`, `.` and `_`.
     pub name: String,
-    /// Other names that are understood.
+    /// Other names that are accepted for it.
     pub aliases: Vec<String>,
-    /// What it is, in a few words.
+    /// A short description.
     pub about: String,
-    /// The family of networks that it belongs to, such as `clip`.
+    /// The model family, such as `clip`.
     pub family: String,
     /// The format of the weights.
     pub format: Format,
     /// The licence of the weights, as their owner states it.
     pub licence: String,
-    /// The owner's page.
+    /// The owner's web page.
     pub home: String,
-    /// How to get it.
+    /// How to obtain the model.
     pub obtain: Obtain,
 }
 
 impl Entry {
-    /// The files to download; none where that has to be done by hand.
+    /// Returns the files to download, or none if the model must be downloaded by hand.
     pub fn files(&self) -> &[RemoteFile] {
         match &self.obtain {
             Obtain::Download(files) => files,
@@ -97,7 +97,7 @@ impl Entry {
         }
     }
 
-    /// Bytes of all files together, where all sizes are published.
+    /// Returns the total size of all files in bytes, or `None` unless all sizes are published.
     pub fn size(&self) -> Option<u64> {
         let files = self.files();
         if files.is_empty() {
@@ -108,36 +108,37 @@ impl Entry {
             .try_fold(0_u64, |sum, file| sum.checked_add(file.size?))
     }
 
-    /// Bytes of those files whose size is published.
+    /// Returns the total size in bytes of those files whose size is published.
     pub(crate) fn known_size(&self) -> u64 {
         let sizes = self.files().iter().filter_map(|file| file.size);
         sizes.fold(0, u64::saturating_add)
     }
 }
 
-/// All models that are known by name.
+/// The list of all models that are known by name.
 #[derive(Debug, Clone)]
 pub struct Registry {
     entries: Vec<Entry>,
 }
 
 impl Registry {
-    /// The list that the program brings along.
+    /// Returns the built-in list.
     ///
     /// # Errors
-    /// [`HubError::Registry`]; a test makes sure that there is none.
+    /// Returns [`HubError::Registry`] if the compiled-in file is invalid; a test makes sure that it is valid.
     pub fn built_in() -> Result<Self, HubError> {
         Ok(Self {
             entries: parse(BUILT_IN, "built-in list")?,
         })
     }
 
-    /// The list that the program brings along and the user's: the file that `ZEG_MODELS` names, or else
-    /// `zeg/models.toml` in the user's configuration folder, if it is there.
+    /// Loads the built-in list and adds the user's own list.
+    ///
+    /// The user's list is the file that `ZEG_MODELS` names. Without that variable it is `zeg/models.toml` in the
+    /// user's configuration folder, if it exists.
     ///
     /// # Errors
-    /// [`HubError::Read`] where `ZEG_MODELS` names a file that cannot be read; [`HubError::Registry`] where a list
-    /// is not as it should be.
+    /// Returns [`HubError::Read`] if the user's list cannot be read, and [`HubError::Registry`] if a list is invalid.
     pub fn load() -> Result<Self, HubError> {
         let mut registry = Self::built_in()?;
         if let Some(path) = variable("ZEG_MODELS").map(PathBuf::from) {
@@ -151,20 +152,22 @@ impl Registry {
         Ok(registry)
     }
 
-    /// Adds the entries of a file; an entry replaces the one of the same name.
+    /// Adds the entries of a file; an entry replaces an earlier one of the same name.
     ///
     /// # Errors
-    /// [`HubError::Read`] and [`HubError::Registry`], with the list unchanged.
+    /// Returns [`HubError::Read`] or [`HubError::Registry`] and leaves the list unchanged.
     pub(crate) fn add_file(&mut self, path: &Path) -> Result<(), HubError> {
         let text = read_short(path, LONGEST_FILE)?;
         self.add(&text, &path.display().to_string())
     }
 
-    /// Adds the entries of a text in the form of the built-in list; an entry replaces the one of the same name.
-    /// `origin` is where the text comes from, for error messages.
+    /// Adds the entries of a TOML text; an entry replaces an earlier one of the same name.
+    ///
+    /// The text has the form of the built-in list. `origin` says where the text comes from and is used in error
+    /// messages only.
     ///
     /// # Errors
-    /// [`HubError::Registry`], with the list unchanged.
+    /// Returns [`HubError::Registry`] if the text is invalid, and leaves the list unchanged.
     pub fn add(&mut self, text: &str, origin: &str) -> Result<(), HubError> {
         let new = parse(text, origin)?;
         self.entries
@@ -173,20 +176,20 @@ impl Registry {
         Ok(())
     }
 
-    /// All entries, in the order of the lists.
+    /// Returns all entries, in the order of the lists.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// The entry with this name or alias, in any case of letters.
+    /// Returns the entry with this name or alias, ignoring case.
     ///
     /// # Errors
-    /// [`HubError::UnknownModel`] with the name that differs least.
+    /// Returns [`HubError::UnknownModel`] with the most similar name if there is no such entry.
     pub fn find(&self, name: &str) -> Result<&Entry, HubError> {
         let wanted = name.to_lowercase();
         let exact = self.entries.iter().find(|entry| entry.name == wanted);
         let found = exact.or_else(|| {
-            // The user's entries come last and win.
+            // The user's entries come last and take precedence.
             self.entries.iter().rev().find(|entry| {
                 let mut aliases = entry.aliases.iter();
                 aliases.any(|alias| alias.to_lowercase() == wanted)
@@ -199,14 +202,14 @@ impl Registry {
     }
 
     fn closest(&self, wanted: &str) -> Option<String> {
-        // Longer texts are no misspelt names, and the distance costs the product of both lengths.
+        // A longer text is not a misspelt name, and the cost of the distance is the product of both lengths.
         if wanted.len() > 100 {
             return None;
         }
         let names = self.entries.iter().map(|entry| &entry.name);
         let distance = |name: &str| strsim::damerau_levenshtein(name, wanted);
         let (distance, name) = names.map(|name| (distance(name), name)).min()?;
-        // Beyond half its letters a name has nothing to do with what was typed.
+        // A name that differs in more than half of its letters is not what the user meant.
         (distance * 2 <= name.len()).then(|| name.clone())
     }
 }
@@ -220,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_built_in_list_is_right() {
+    fn the_built_in_list_is_valid() {
         let registry = Registry::built_in().unwrap();
         assert!(registry.entries().len() >= 12);
         for entry in registry.entries() {
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn openai_addresses_carry_their_digest() {
+    fn openai_addresses_contain_the_digest() {
         let registry = Registry::built_in().unwrap();
         let files = registry.entries().iter().flat_map(Entry::files);
         let mut count = 0;
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_aliases_are_found_in_any_case() {
+    fn names_and_aliases_are_found_whatever_their_case() {
         let registry = Registry::built_in().unwrap();
         for name in ["clip-vit-b-16", "CLIP-ViT-B-16", "ViT-B/16", "vit-b/16"] {
             assert_eq!(registry.find(name).unwrap().name, "clip-vit-b-16");
@@ -281,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_huge_list_is_not_read() {
+    fn a_list_that_is_too_large_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("models.toml");
         fs::write(&path, vec![b'#'; (1 << 20) + 1]).unwrap();

@@ -1,8 +1,8 @@
-//! One request: redirects followed under our own eyes.
+//! A single HTTP request, with every redirect checked.
 //!
-//! The HTTP library could follow redirects itself. Here each hop is looked at: a token goes to its own server only,
-//! nothing goes on from an encrypted address to one in the clear, and Hugging Face announces a file's SHA-256 on the
-//! answer that redirects to its storage.
+//! The HTTP library could follow redirects itself. This module follows them one by one for three reasons: the token
+//! must go to its own server only, no redirect may lead from an encrypted address to an unencrypted one, and Hugging
+//! Face announces a file's SHA-256 on the answer that redirects to its storage.
 
 use std::fs;
 
@@ -20,18 +20,18 @@ use crate::{
     settings::{Proxies, Settings},
 };
 
-/// An answer that is no redirect.
+/// An answer that is not a redirect.
 pub(crate) struct Answer {
     pub(crate) response: Response<ureq::Body>,
-    /// SHA-256 of the whole file, where Hugging Face announced it.
+    /// SHA-256 of the whole file, if Hugging Face announced it.
     pub(crate) announced: Option<String>,
 }
 
-/// Why there is no answer.
+/// Reason why a request got no answer.
 pub(crate) enum Failure {
-    /// It may be there next time.
+    /// A temporary failure: the next attempt may succeed.
     Passing(String),
-    /// It will not.
+    /// A permanent failure.
     Lasting(HubError),
 }
 
@@ -41,12 +41,12 @@ impl From<HubError> for Failure {
     }
 }
 
-/// A client as the settings want it.
+/// Builds an HTTP client according to the settings.
 pub(crate) fn client(settings: &Settings) -> Result<Agent, HubError> {
     let timeouts = &settings.timeouts;
     let mut config = Agent::config_builder()
         .user_agent(concat!("zeg/", env!("CARGO_PKG_VERSION")))
-        // Compressed content would have another length and digest.
+        // Compressed content would have a different length and digest.
         .accept_encoding("identity")
         .http_status_as_error(false)
         .max_redirects(0)
@@ -63,7 +63,7 @@ pub(crate) fn client(settings: &Settings) -> Result<Agent, HubError> {
             path: path.clone(),
             source,
         })?;
-        // What is no certificate, or a broken one among a system's hundred, is left out.
+        // A system's file has a hundred certificates or more; a broken one must not make the others unusable.
         let certificates = parse_pem(&pem).filter_map(|item| match item {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),
             _ => None,
@@ -74,7 +74,7 @@ pub(crate) fn client(settings: &Settings) -> Result<Agent, HubError> {
     Ok(config.build().into())
 }
 
-/// Asks for a file from byte `from` on, or for all of it; `etag` is the version that the first bytes are of.
+/// Requests a file from byte `from` on; `etag` is the version that the bytes before `from` belong to.
 pub(crate) fn ask(
     agent: &Agent,
     settings: &Settings,
@@ -115,35 +115,38 @@ pub(crate) fn ask(
     }))
 }
 
-/// Where a redirect leads.
+/// Returns the target of a redirect.
 fn next(here: &Url, headers: &HeaderMap) -> Result<Url, HubError> {
-    let wrong = |reason: String| HubError::Answer {
+    let unusable = |reason: String| HubError::Answer {
         address: here.to_string(),
         reason,
     };
     let location = text(headers, "location");
-    let location = location.ok_or_else(|| wrong("a redirect without an address".into()))?;
+    let location =
+        location.ok_or_else(|| unusable("the server redirects without an address".into()))?;
     let target = here
         .join(location)
-        .map_err(|error| wrong(format!("a redirect to {location:?}: {error}")))?;
+        .map_err(|error| unusable(format!("the server redirects to {location:?}: {error}")))?;
     match (here.scheme(), target.scheme()) {
         ("https", "http") => Err(HubError::Downgrade {
             address: here.to_string(),
             target: target.to_string(),
         }),
         (_, "http" | "https") => Ok(target),
-        _ => Err(wrong(format!("a redirect to {location:?}"))),
+        _ => Err(unusable(format!(
+            "the server redirects to {location:?}, which is not an http or https address"
+        ))),
     }
 }
 
-/// The SHA-256 that Hugging Face gives for large files; small ones have another kind of digest there.
+/// Returns the SHA-256 that Hugging Face announces for large files; for small ones it announces another kind of digest.
 fn announced_sha256(headers: &HeaderMap) -> Option<String> {
     let etag = text(headers, "x-linked-etag")?;
     let digest = etag.trim_start_matches("W/").trim_matches('"');
     is_sha256(digest).then(|| digest.to_owned())
 }
 
-/// A header's value, if it is text.
+/// Returns the value of a header, if it is present and is text.
 pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
@@ -160,10 +163,10 @@ fn failure(address: &Url, error: &ureq::Error) -> Failure {
     })
 }
 
-/// What a failed connection met, in words.
+/// Describes why a request failed.
 fn reason(error: &ureq::Error) -> String {
     match error {
-        ureq::Error::HostNotFound => "no server of this name was found".into(),
+        ureq::Error::HostNotFound => "the host name could not be resolved".into(),
         ureq::Error::Timeout(_) => "the server did not answer in time".into(),
         other => other.to_string(),
     }
@@ -186,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn redirects_are_relative_to_their_address() {
+    fn redirects_are_relative_to_the_redirecting_address() {
         let here = "https://host.test/a/b";
         assert_eq!(target(here, "c").unwrap(), "https://host.test/a/c");
         assert_eq!(target(here, "/c?d").unwrap(), "https://host.test/c?d");
@@ -201,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_leaves_encryption_or_the_web() {
+    fn redirects_to_unencrypted_or_other_addresses_are_refused() {
         let here = "https://host.test/a";
         let error = target(here, "http://host.test/a").unwrap_err();
         assert!(matches!(error, HubError::Downgrade { .. }), "{error}");
@@ -219,13 +222,13 @@ mod tests {
     }
 
     #[test]
-    fn only_a_sha256_is_taken_for_one() {
+    fn only_a_sha256_is_accepted_as_announced_digest() {
         let sha = "0123456789abcdef".repeat(4);
         let read = |value: &str| announced_sha256(&headers("x-linked-etag", value));
         assert_eq!(read(&format!("\"{sha}\"")), Some(sha.clone()));
         assert_eq!(read(&format!("W/\"{sha}\"")), Some(sha.clone()));
         assert_eq!(read(&sha), Some(sha.clone()));
-        // git's digest of a small file
+        // A small file has git's digest, which is shorter.
         assert_eq!(read(&format!("\"{}\"", &sha[..40])), None);
         assert_eq!(read(&sha.to_uppercase()), None);
         assert_eq!(announced_sha256(&HeaderMap::new()), None);

@@ -1,4 +1,4 @@
-//! When to try again: which failures may pass, and how long to wait.
+//! Retry policy: which failures are temporary, and how long to wait before the next attempt.
 
 use std::{
     hash::{BuildHasher as _, Hasher as _, RandomState},
@@ -10,16 +10,17 @@ use std::{
 
 use crate::settings::Retries;
 
-/// How often the stop flag is looked at during a pause.
+/// Interval at which the cancel flag is checked during a pause.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// Whether a failed connection may succeed later. A name that does not exist and a certificate that is not trusted
-/// stay so.
+/// Returns whether a failed connection may succeed later.
+///
+/// A host name that does not exist and a certificate that is not trusted are permanent failures.
 pub(crate) fn may_pass(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::Io(error) => !matches!(
             error.kind(),
-            // How TLS reports a certificate that it does not trust.
+            // TLS reports an untrusted certificate as one of these.
             ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::PermissionDenied
         ),
         ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::Protocol(_) => true,
@@ -27,13 +28,15 @@ pub(crate) fn may_pass(error: &ureq::Error) -> bool {
     }
 }
 
-/// Whether an answer may be another one later (RFC 9110, RFC 6585): the server is overloaded, or slow, or broken.
+/// Returns whether an HTTP status is temporary (RFC 9110, RFC 6585): the server is overloaded, slow or broken.
 pub(crate) fn status_may_pass(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..=599)
 }
 
-/// The pause before attempt `failures + 1`: doubled each time, up to half of it taken off by chance, so that many
-/// programs that failed together do not come back together.
+/// Returns the pause before attempt `failures + 1`.
+///
+/// The pause doubles with each failure. A random share of up to one half is subtracted, so that many programs that
+/// failed at the same time do not retry at the same time.
 pub(crate) fn pause(retries: &Retries, failures: u32) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let full = retries.first_pause.saturating_mul(1 << doublings);
@@ -41,13 +44,13 @@ pub(crate) fn pause(retries: &Retries, failures: u32) -> Duration {
         .mul_f64(1.0 - 0.5 * chance())
 }
 
-/// A number in 0..1. The standard library seeds its hash maps with one from the system, which is good enough here.
+/// Returns a random number in 0..1, from the random seed that the standard library gives to its hash maps.
 fn chance() -> f64 {
     let number = RandomState::new().build_hasher().finish();
     number as f64 / (u64::MAX as f64 + 1.0)
 }
 
-/// What a `Retry-After` header asks for: seconds, or a date (RFC 9110, section 10.2.3).
+/// Returns the pause that a `Retry-After` header asks for: seconds, or a date (RFC 9110, section 10.2.3).
 pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {
@@ -57,7 +60,7 @@ pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     Some(date.duration_since(now).unwrap_or(Duration::ZERO))
 }
 
-/// Waits, unless the flag is or gets set; returns whether it was not.
+/// Sleeps until the time is over or the flag is set; returns `false` if the flag was set.
 pub(crate) fn sleep(duration: Duration, cancel: &AtomicBool) -> bool {
     let start = Instant::now();
     loop {
@@ -84,7 +87,7 @@ mod tests {
     };
 
     #[test]
-    fn pauses_double_up_to_the_longest() {
+    fn pauses_double_up_to_the_limit() {
         for (failures, full) in [(1, 1.0), (2, 2.0), (3, 4.0), (4, 6.0), (u32::MAX, 6.0)] {
             for _ in 0..20 {
                 let pause = pause(&RETRIES, failures).as_secs_f64();
@@ -92,7 +95,10 @@ mod tests {
             }
         }
         let pauses: Vec<Duration> = (0..8).map(|_| pause(&RETRIES, 1)).collect();
-        assert!(pauses.iter().any(|other| *other != pauses[0]), "no chance");
+        assert!(
+            pauses.iter().any(|other| *other != pauses[0]),
+            "all pauses are equal"
+        );
     }
 
     #[test]
@@ -109,16 +115,16 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_ends_when_the_user_stops() {
-        let stopped = AtomicBool::new(true);
+    fn a_pause_ends_when_the_user_cancels() {
+        let cancelled = AtomicBool::new(true);
         let start = Instant::now();
-        assert!(!sleep(Duration::from_mins(10), &stopped));
+        assert!(!sleep(Duration::from_mins(10), &cancelled));
         assert!(start.elapsed() < Duration::from_secs(1));
     }
 
     proptest::proptest! {
         #[test]
-        fn no_header_makes_the_reader_panic(value in ".{0,40}") {
+        fn no_header_makes_the_parser_panic(value in ".{0,40}") {
             let _ = retry_after(&value, SystemTime::UNIX_EPOCH);
         }
     }

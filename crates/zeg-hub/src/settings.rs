@@ -1,4 +1,4 @@
-//! How downloads behave: what the environment and the command line say about servers, patience and the network.
+//! Download settings: servers, timeouts, retries and network access.
 
 use std::{env, fmt, path::PathBuf, time::Duration};
 
@@ -6,15 +6,15 @@ use url::Url;
 
 use crate::HubError;
 
-/// Where Hugging Face is unless `HF_ENDPOINT` says otherwise.
+/// The address of Hugging Face, unless `HF_ENDPOINT` sets another one.
 const HUGGING_FACE: &str = "https://huggingface.co";
 
-/// A secret that proves to Hugging Face who asks. It is not shown in debug output.
+/// An access token for Hugging Face. Debug output does not show it.
 #[derive(Clone)]
 pub struct Token(pub(crate) String);
 
 impl Token {
-    /// Takes the secret as the server handed it out.
+    /// Wraps the token as Hugging Face issued it.
     pub fn new(secret: impl Into<String>) -> Self {
         Self(secret.into())
     }
@@ -29,82 +29,82 @@ impl fmt::Debug for Token {
 /// Whether the network may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
-    /// It may.
+    /// Network access is allowed.
     Online,
-    /// It must not: what is not here is an error.
+    /// Network access is disabled: a missing file is an error.
     Offline,
 }
 
 /// Which proxy servers are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proxies {
-    /// Those of `ALL_PROXY`, `HTTPS_PROXY` and `HTTP_PROXY`, less `NO_PROXY`.
+    /// Those that `ALL_PROXY`, `HTTPS_PROXY` and `HTTP_PROXY` name, except for the hosts in `NO_PROXY`.
     Environment,
-    /// None.
+    /// No proxy server.
     Direct,
 }
 
-/// How long a silent server is waited for.
+/// Time limits for a server that does not respond.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// For the connection, TLS included.
+    /// Limit for establishing the connection, including TLS.
     pub connect: Duration,
-    /// From the request to the end of the answer's head.
+    /// Limit from the request to the end of the answer's head.
     pub answer: Duration,
-    /// Between two pieces of the content.
+    /// Limit between two reads of the content.
     pub read: Duration,
 }
 
-/// What happens after an attempt that failed in a way that may pass.
+/// The policy for repeating an attempt that failed for a temporary reason.
 #[derive(Debug, Clone, Copy)]
 pub struct Retries {
-    /// Attempts in a row that may fail before the download does.
+    /// Number of consecutive failed attempts after which the download fails.
     pub attempts: u32,
-    /// Pause after the first; it doubles each time, less up to half of it by chance.
+    /// Pause after the first failure; it doubles each time, minus a random share of up to one half.
     pub first_pause: Duration,
-    /// No pause is longer, and a server that asks for more is given up.
+    /// The longest pause; a server that asks for a longer one is an error.
     pub longest_pause: Duration,
-    /// After this many new bytes an attempt does not count as failed.
+    /// Number of new bytes from which on an attempt counts as progress, so that the count of failures starts again.
     pub progress: u64,
 }
 
-/// How downloads behave.
+/// The settings of downloads.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Whether the network may be used.
     pub network: Network,
-    /// Takes the place of the scheme and host of every address.
+    /// Base URL that replaces the scheme and host of every address.
     pub base_url: Option<Url>,
-    /// Takes the place of the scheme and host of Hugging Face's addresses.
+    /// Base URL that replaces the scheme and host of Hugging Face's addresses.
     pub hugging_face: Url,
-    /// Sent to [`hugging_face`](Self::hugging_face) and to nobody else.
+    /// Access token, sent to [`hugging_face`](Self::hugging_face) and to no other server.
     pub token: Option<Token>,
-    /// Certificates (PEM) to trust instead of the compiled-in ones.
+    /// File of certificates (PEM) to trust instead of the compiled-in ones.
     pub certificates: Option<PathBuf>,
     /// Which proxy servers are used.
     pub proxies: Proxies,
-    /// Patience with silent servers.
+    /// Time limits for a server that does not respond.
     pub timeouts: Timeouts,
-    /// Patience with failing servers.
+    /// The policy for repeating failed attempts.
     pub retries: Retries,
-    /// Redirects that are followed from one address.
+    /// The largest number of redirects that are followed from one address.
     pub redirects: u32,
 }
 
 impl Settings {
-    /// What the environment says:
+    /// Reads the settings from environment variables.
     ///
     /// | variable | meaning |
     /// | --- | --- |
-    /// | `ZEG_OFFLINE`, `HF_HUB_OFFLINE` | `1`, `true`, `yes` or `on`: the network must not be used |
-    /// | `ZEG_BASE_URL` | takes the place of the scheme and host of every address |
-    /// | `HF_ENDPOINT` | takes the place of `https://huggingface.co` |
-    /// | `HF_TOKEN` | sent to that place only |
-    /// | `SSL_CERT_FILE` | certificates to trust instead of the compiled-in ones |
+    /// | `ZEG_OFFLINE`, `HF_HUB_OFFLINE` | `1`, `true`, `yes` or `on` disables network access |
+    /// | `ZEG_BASE_URL` | replaces the scheme and host of every address |
+    /// | `HF_ENDPOINT` | replaces `https://huggingface.co` |
+    /// | `HF_TOKEN` | access token, sent to `HF_ENDPOINT` only |
+    /// | `SSL_CERT_FILE` | file of certificates to trust instead of the compiled-in ones |
     /// | `ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` | proxy servers |
     ///
     /// # Errors
-    /// [`HubError::Setting`] where a variable's value is no address.
+    /// Returns [`HubError::Setting`] if the value of a variable is not a usable address.
     pub fn from_env() -> Result<Self, HubError> {
         Self::from_lookup(variable)
     }
@@ -143,27 +143,29 @@ impl Settings {
         })
     }
 
-    /// Lets an address take the place of the scheme and host of every address.
+    /// Sets the base URL that replaces the scheme and host of every address.
+    ///
+    /// `name` is the option or variable that the value comes from, for error messages.
     ///
     /// # Errors
-    /// [`HubError::Setting`] where it is none; `name` is the option or variable it comes from.
+    /// Returns [`HubError::Setting`] if `value` is not a usable address.
     pub fn set_base_url(&mut self, name: &str, value: &str) -> Result<(), HubError> {
         self.base_url = Some(parse_base(name, value)?);
         Ok(())
     }
 
-    /// The address to ask for where the list says `source`.
+    /// Returns the address to request for a source of the list of models, after applying the base URLs.
     ///
     /// # Errors
-    /// [`HubError::Address`] where `source` is no address of the web.
+    /// Returns [`HubError::Address`] if `source` is not an http or https address.
     pub fn resolve(&self, source: &str) -> Result<Url, HubError> {
-        let wrong = |reason: String| HubError::Address {
+        let invalid = |reason: String| HubError::Address {
             address: source.to_owned(),
             reason,
         };
-        let address = Url::parse(source).map_err(|error| wrong(error.to_string()))?;
+        let address = Url::parse(source).map_err(|error| invalid(error.to_string()))?;
         if !matches!(address.scheme(), "http" | "https") {
-            return Err(wrong("not an address of the web".into()));
+            return Err(invalid("not an http or https address".into()));
         }
         let base = match &self.base_url {
             Some(base) => base,
@@ -178,14 +180,14 @@ impl Settings {
         Ok(moved)
     }
 
-    /// The token, if it is meant for the server of this address.
+    /// Returns the token if this address belongs to Hugging Face.
     pub(crate) fn token_for(&self, address: &Url) -> Option<&Token> {
-        let is_meant = address.origin() == self.hugging_face.origin();
-        self.token.as_ref().filter(|_| is_meant)
+        let is_hugging_face = address.origin() == self.hugging_face.origin();
+        self.token.as_ref().filter(|_| is_hugging_face)
     }
 }
 
-/// A variable of the environment; an empty one counts as absent.
+/// Returns an environment variable, or `None` if it is unset or empty.
 pub(crate) fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -195,14 +197,16 @@ fn means_yes(value: &str) -> bool {
 }
 
 fn parse_base(name: &str, value: &str) -> Result<Url, HubError> {
-    let wrong = |reason: String| HubError::Setting {
+    let invalid = |reason: String| HubError::Setting {
         name: name.to_owned(),
         value: value.to_owned(),
         reason,
     };
-    let address = Url::parse(value).map_err(|error| wrong(error.to_string()))?;
+    let address = Url::parse(value).map_err(|error| invalid(error.to_string()))?;
     if !matches!(address.scheme(), "http" | "https") || !address.has_host() {
-        return Err(wrong("not an address such as https://host.example".into()));
+        return Err(invalid(
+            "not an http or https address such as https://host.example".into(),
+        ));
     }
     Ok(address)
 }
@@ -221,14 +225,14 @@ mod tests {
     const FILE: &str = "https://huggingface.co/openai/clip/resolve/main/config.json";
 
     #[test]
-    fn without_variables_addresses_stay() {
+    fn without_variables_addresses_are_unchanged() {
         let settings = settings(&[]).unwrap();
         assert_eq!(settings.network, Network::Online);
         assert_eq!(settings.resolve(FILE).unwrap().as_str(), FILE);
     }
 
     #[test]
-    fn hugging_face_can_be_elsewhere() {
+    fn hf_endpoint_replaces_hugging_face_only() {
         let settings = settings(&[("HF_ENDPOINT", "http://mirror.test:81/hf/")]).unwrap();
         assert_eq!(
             settings.resolve(FILE).unwrap().as_str(),
@@ -239,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_can_be_elsewhere() {
+    fn the_base_url_replaces_every_host() {
         let mut settings = settings(&[("HF_ENDPOINT", "http://mirror.test")]).unwrap();
         settings
             .set_base_url("--base-url", "http://127.0.0.1:9000")
@@ -275,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_that_is_no_address_is_refused() {
+    fn a_base_url_that_is_not_an_address_is_refused() {
         for value in ["mirror", "ftp://mirror.test", "file:///tmp", "http://"] {
             let error = settings(&[("ZEG_BASE_URL", value)]).unwrap_err();
             assert!(error.to_string().contains("ZEG_BASE_URL"), "{error}");

@@ -1,6 +1,6 @@
-//! The list of models that comes with the library: its names, sizes and how it is shown.
+//! Tests of the built-in list of models: its names, its sizes, and its output as a table and as JSON.
 
-#![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
+#![allow(clippy::unwrap_used)] // test helpers may panic, like the tests
 
 use zeg_hub::{Cache, HubError, Registry, rows, table};
 
@@ -12,7 +12,7 @@ fn one_model(name: &str) -> String {
 }
 
 #[test]
-fn a_misspelt_name_has_a_closest_one_and_nonsense_has_none() {
+fn a_misspelt_name_gets_a_suggestion_and_nonsense_gets_none() {
     let registry = Registry::built_in().unwrap();
     let closest = |name: &str| match registry.find(name).unwrap_err() {
         HubError::UnknownModel { closest, .. } => closest,
@@ -25,7 +25,7 @@ fn a_misspelt_name_has_a_closest_one_and_nonsense_has_none() {
 }
 
 #[test]
-fn a_users_entry_replaces_the_one_of_its_name() {
+fn a_users_entry_replaces_the_built_in_one_of_the_same_name() {
     let mut registry = Registry::built_in().unwrap();
     let count = registry.entries().len();
     registry.add(&one_model("zegclip"), "test").unwrap();
@@ -36,7 +36,7 @@ fn a_users_entry_replaces_the_one_of_its_name() {
 }
 
 #[test]
-fn a_size_is_known_where_all_are() {
+fn the_total_size_is_known_if_all_sizes_are() {
     let registry = Registry::built_in().unwrap();
     let size = |name: &str| registry.find(name).unwrap().size();
     assert_eq!(size("clip-vit-b-16"), Some(350_837_078));
@@ -49,7 +49,7 @@ fn a_size_is_known_where_all_are() {
 }
 
 #[test]
-fn the_table_says_what_to_type_and_what_it_costs() {
+fn the_table_shows_name_size_and_licence() {
     let folder = tempfile::tempdir().unwrap();
     let registry = Registry::built_in().unwrap();
     let rows = rows(&registry, &Cache::at(folder.path()));
@@ -68,7 +68,7 @@ fn the_table_says_what_to_type_and_what_it_costs() {
 }
 
 #[test]
-fn programs_read_everything() {
+fn the_json_output_has_every_field() {
     let folder = tempfile::tempdir().unwrap();
     let registry = Registry::built_in().unwrap();
     let rows = rows(&registry, &Cache::at(folder.path()));

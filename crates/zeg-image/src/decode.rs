@@ -1,13 +1,13 @@
-//! Decoding: the bytes of a file to RGB pixels, or to class indices.
+//! Decodes image files to RGB pixels and label files to class indices.
 //!
-//! Images follow OpenCV's `imread` with its default flags, since the reference pipeline reads with it:
-//! three channels of 8 bits, grey repeated, alpha dropped, 16 bits cut to the
-//! upper 8, the EXIF orientation applied. The one difference is on purpose: a damaged or cut-off file is an error,
-//! where OpenCV returns an image that is grey from the damage on. `tests/formats.rs` compares every variety.
+//! Images follow OpenCV's `imread` with its default flags, because the reference pipeline uses it: there are three
+//! channels of 8 bits, grey is repeated, alpha is dropped, 16 bits are reduced to the upper 8, and the EXIF orientation
+//! is applied. There is one deliberate difference: a damaged or truncated file is an error, while OpenCV returns an
+//! image that is grey from the damage on. `tests/formats.rs` compares every variety.
 //!
-//! Label maps are read as the indices the file stores; a palette only says how a viewer shows them.
+//! Label maps are read as the indices that the file stores; a palette only says how a viewer shows them.
 //!
-//! Memory is bounded by the size of the file where its format bounds it (JPEG, PNG, GIF, PNM, QOI), and by
+//! Memory is bounded by the size of the file for formats that allow it (JPEG, PNG, GIF, PNM, QOI), and by
 //! [`MAX_PIXELS`] in any case.
 
 use std::io::Cursor;
@@ -24,50 +24,55 @@ use crate::{
     tiff_varieties, webp_chunks,
 };
 
-/// Images with more pixels than this are refused before their memory is allocated (2²⁸: 16384×16384).
+/// The largest number of pixels, 2²⁸ = 16384×16384; larger images are refused before memory is allocated for them.
 pub const MAX_PIXELS: usize = 1 << 28;
 
-/// Bytes a decoder may allocate beside the pixels.
+/// Number of bytes that a decoder may allocate in addition to the pixels.
 const DECODER_BYTES: u64 = 1 << 26;
-/// Bytes of the deepest pixel that is decoded: four channels of 32 bits.
+/// Size in bytes of the largest pixel that is decoded: four channels of 32 bits.
 const DEEPEST_PIXEL: u64 = 16;
 
-/// Reads a JPEG, PNG, WebP, TIFF, BMP, GIF, PNM or QOI image (its first frame) as RGB, upright, alpha dropped.
+/// Reads the first frame of a JPEG, PNG, WebP, TIFF, BMP, GIF, PNM or QOI image as upright RGB without alpha.
 ///
-/// The format is recognised by the file's content, whatever its name says.
+/// The format is recognised from the content of the file, not from its name.
 ///
 /// # Errors
-/// [`ImageError::Unreadable`], [`ImageError::NotRegular`], [`ImageError::FileTooLarge`],
-/// [`ImageError::UnsupportedFormat`], [`ImageError::UnsupportedVariety`], [`ImageError::Corrupt`] for damaged and
-/// cut-off files, [`ImageError::TooLarge`], [`ImageError::ZeroSize`].
+/// Returns [`ImageError::Unreadable`], [`ImageError::NotRegular`] or [`ImageError::FileTooLarge`] if the file cannot be
+/// read; [`ImageError::UnsupportedFormat`] or [`ImageError::UnsupportedVariety`] if it cannot be decoded;
+/// [`ImageError::Corrupt`] if it is damaged or truncated; and [`ImageError::TooLarge`] or [`ImageError::ZeroSize`] if
+/// its number of pixels is out of range.
 pub fn decode_rgb(path: &Path) -> Result<RgbImage, ImageError> {
     let (bytes, format) = source::read(path)?;
     Ok(to_rgb8(decode(&bytes, format, path)?))
 }
 
-/// Decodes the content of an image file; `name` is only used in errors. See [`decode_rgb`].
+/// Decodes the content of an image file as [`decode_rgb`] does; `name` is used in error messages only.
+///
+/// # Errors
+/// Returns the errors of [`decode_rgb`], except for those of reading the file.
 pub fn decode_rgb_bytes(bytes: &[u8], name: &Path) -> Result<RgbImage, ImageError> {
     let format = source::recognise(bytes, name)?;
     Ok(to_rgb8(decode(bytes, format, name)?))
 }
 
-/// Reads a label PNG or TIFF as raw indices, one `u16` a pixel, exactly as the file stores them.
+/// Reads a label PNG or TIFF as raw indices, one `u16` per pixel, exactly as the file stores them.
 ///
-/// Accepted are palette images (the palette is not looked at) of 1, 2, 4 and 8 bits in PNG and 8 bits in TIFF, and
-/// grey images of 8 and 16 bits. Values keep their numbers: 255 stays 255, and what it means is up to the data set.
+/// The file must be an indexed image (1, 2, 4 or 8 bits in PNG, 8 bits in TIFF), whose palette is ignored, or a grey
+/// image of 8 or 16 bits. Values are unchanged: 255 stays 255, and its meaning depends on the data set.
 ///
 /// # Errors
-/// Those of [`decode_rgb`], [`ImageError::LabelsInColour`] for RGB and alpha, [`ImageError::LabelBitDepth`]
-/// for grey of fewer than 8 bits, and [`ImageError::LabelsNotPng`] for any other format.
+/// Returns the errors of [`decode_rgb`], [`ImageError::LabelsInColour`] if the image has colours or alpha,
+/// [`ImageError::LabelBitDepth`] if it is grey with another number of bits, and [`ImageError::LabelsNotPng`] if it has
+/// any other format.
 pub fn decode_labels(path: &Path) -> Result<LabelMap, ImageError> {
     let (bytes, _) = source::read(path)?;
     decode_labels_bytes(&bytes, path)
 }
 
-/// Decodes the content of a label PNG or TIFF; `name` is only used in errors. See [`decode_labels`].
+/// Decodes the content of a label PNG or TIFF as [`decode_labels`] does; `name` is used in error messages only.
 ///
 /// # Errors
-/// As [`decode_labels`].
+/// Returns the errors of [`decode_labels`], except for those of reading the file.
 pub fn decode_labels_bytes(bytes: &[u8], name: &Path) -> Result<LabelMap, ImageError> {
     match source::recognise(bytes, name)? {
         ImageFormat::Png => guarded(name, || label_png::decode(bytes, name)),
@@ -76,7 +81,7 @@ pub fn decode_labels_bytes(bytes: &[u8], name: &Path) -> Result<LabelMap, ImageE
     }
 }
 
-/// Decodes at the file's own depth and channels, upright.
+/// Decodes an image with the bit depth and channels of the file, and turns it upright.
 fn decode(bytes: &[u8], format: ImageFormat, name: &Path) -> Result<DynamicImage, ImageError> {
     guarded(name, || match format {
         ImageFormat::Jpeg => jpeg::decode(bytes, name),
@@ -88,19 +93,20 @@ fn decode(bytes: &[u8], format: ImageFormat, name: &Path) -> Result<DynamicImage
     })
 }
 
-/// Runs a decoder and makes its panic an error.
+/// Runs a decoder and turns a panic into an error.
 ///
-/// Fuzzing found one decoder that panics on damaged files. That one is kept from it ([`png_chunks::check_palette`]); the
-/// next one shall not take a run over thousands of images with it. Nothing outlives a decoder that panicked.
+/// Fuzzing found one decoder that panics on damaged files. A check prevents that panic
+/// ([`png_chunks::check_palette`]), but an unknown one must not end a run over thousands of images. No state outlives a
+/// decoder that panicked.
 pub(crate) fn guarded<T>(
     name: &Path,
     decoder: impl FnOnce() -> Result<T, ImageError>,
 ) -> Result<T, ImageError> {
     catch_unwind(AssertUnwindSafe(decoder))
-        .unwrap_or_else(|_| Err(corrupt(name, "the decoder gave up on it")))
+        .unwrap_or_else(|_| Err(corrupt(name, "the decoder panicked")))
 }
 
-/// Decodes everything that has no module of its own here.
+/// Decodes the formats and varieties that have no module of their own in this crate.
 fn decode_other(
     bytes: &[u8],
     format: ImageFormat,
@@ -108,7 +114,7 @@ fn decode_other(
 ) -> Result<DynamicImage, ImageError> {
     let refuse = |error: DecoderError| refusal(error, name);
     if format == ImageFormat::Png {
-        // The PNG decoder allocates a row as soon as it knows the size; the size is checked before that.
+        // The PNG decoder allocates a row as soon as it knows the size, so the size is checked before.
         label_png::check_header(bytes, name)?;
         png_chunks::check_palette(bytes, name)?;
     }
@@ -116,7 +122,7 @@ fn decode_other(
         webp_chunks::check(&mut Cursor::new(bytes), name)?;
     }
     let mut limits = Limits::default();
-    // The PNG decoder counts its rows, colour profiles and texts against this, others the pixels as well.
+    // The PNG decoder counts its rows, colour profiles and texts against this limit; the others also count the pixels.
     limits.max_alloc = Some(match format {
         ImageFormat::Png => DECODER_BYTES,
         _ => DECODER_BYTES + 8 * MAX_PIXELS as u64,
@@ -127,7 +133,7 @@ fn decode_other(
     let (width, height) = decoder.dimensions();
     check_size(width as usize, height as usize, name)?;
     if format == ImageFormat::Tiff {
-        // The longest tag may take what is left of this beside the pixels.
+        // The limit covers the pixels and the longest tag.
         let mut limits = Limits::default();
         let pixels = u64::from(width) * u64::from(height);
         limits.max_alloc = Some(DECODER_BYTES + DEEPEST_PIXEL * pixels);
@@ -142,21 +148,21 @@ fn decode_other(
     Ok(decoded)
 }
 
-/// How an image is to be turned; a note that cannot be read is no reason to refuse the image.
+/// Returns the EXIF orientation of an image; an unreadable one is ignored.
 pub(crate) fn orientation(
     decoder: &mut impl ImageDecoder,
     format: ImageFormat,
     png_exif: impl FnOnce() -> Option<Vec<u8>>,
 ) -> Orientation {
     let noted = match format {
-        // The decoder sees only what stands before the pixels.
+        // The PNG decoder sees only the chunks before the pixels.
         ImageFormat::Png => png_exif().and_then(|exif| Orientation::from_exif_chunk(&exif)),
         _ => decoder.orientation().ok(),
     };
     noted.unwrap_or(Orientation::NoTransforms)
 }
 
-/// A decoder's error as ours.
+/// Converts the error of a decoder.
 pub(crate) fn refusal(error: DecoderError, name: &Path) -> ImageError {
     match error {
         DecoderError::Unsupported(reason) => ImageError::UnsupportedVariety {
@@ -167,20 +173,20 @@ pub(crate) fn refusal(error: DecoderError, name: &Path) -> ImageError {
     }
 }
 
-/// Pixels that one byte of a file can hold at most, generously; `None` where the format sets no bound.
+/// Returns an upper bound on the number of pixels per byte of a file, or `None` if the format has no bound.
 fn most_pixels_a_byte(format: ImageFormat) -> Option<usize> {
     match format {
-        // A code of at most 12 bits stands for at most 4096 pixels.
+        // A code takes at most 12 bits and stands for at most 4096 pixels.
         ImageFormat::Gif => Some(8192),
-        // A run of 62 pixels is a byte.
+        // A run of up to 62 pixels takes one byte.
         ImageFormat::Qoi => Some(64),
-        // A bitmap has 8 pixels in a byte.
+        // A bitmap has 8 pixels per byte.
         ImageFormat::Pnm => Some(8),
         _ => None,
     }
 }
 
-/// Refuses a file that is too short for the size it states, before anything of that size is allocated.
+/// Returns an error if the file is too short for the size that it states, before memory for it is allocated.
 pub(crate) fn check_plausible(
     width: usize,
     height: usize,
@@ -195,7 +201,7 @@ pub(crate) fn check_plausible(
     Ok(())
 }
 
-/// Refuses images without pixels and those with more than [`MAX_PIXELS`].
+/// Returns an error if the image has no pixels or more than [`MAX_PIXELS`].
 pub(crate) fn check_size(width: usize, height: usize, name: &Path) -> Result<(), ImageError> {
     if width == 0 || height == 0 {
         return Err(ImageError::ZeroSize {
@@ -215,7 +221,7 @@ pub(crate) fn check_size(width: usize, height: usize, name: &Path) -> Result<(),
     Ok(())
 }
 
-/// The error of a damaged file.
+/// Returns the error for a damaged file.
 pub(crate) fn corrupt(name: &Path, reason: impl ToString) -> ImageError {
     ImageError::Corrupt {
         path: name.into(),
@@ -232,7 +238,7 @@ mod tests {
         let result: Result<(), _> = guarded(Path::new("x.png"), || panic!("index out of range"));
         assert_eq!(
             result.unwrap_err().to_string(),
-            "x.png: corrupt or cut-off image: the decoder gave up on it"
+            "x.png: corrupt or truncated image: the decoder panicked"
         );
     }
 }

@@ -1,9 +1,9 @@
-//! What can go wrong between a file and its pixels; every error names the file and the offending value.
+//! Errors of reading, building and writing images; each names the file and the offending value.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why an image or a label map could not be read, built or written.
+/// Reason why an image or a label map could not be read, built or written.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The file could not be opened or read.
@@ -11,17 +11,17 @@ pub enum ImageError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A folder, a device or a pipe, which might never end.
+    /// The path leads to a folder, a device or a pipe, which might never end.
     #[error("{}: not a regular file", path.display())]
     NotRegular {
         /// The path.
         path: PathBuf,
     },
     /// The file has more bytes than [`source::MAX_FILE_BYTES`](crate::source::MAX_FILE_BYTES).
-    #[error("{}: {bytes} bytes; the limit for an image is {limit}", path.display())]
+    #[error("{}: the file has {bytes} bytes; the limit for an image is {limit} bytes", path.display())]
     FileTooLarge {
         /// The file.
         path: PathBuf,
@@ -30,91 +30,94 @@ pub enum ImageError {
         /// The limit in bytes.
         limit: u64,
     },
-    /// The first bytes of the file are none of the formats this crate decodes.
+    /// The first bytes of the file belong to none of the formats that this crate decodes.
     #[error("{}: not a JPEG, PNG, WebP, TIFF, BMP, GIF, PNM or QOI image{}", path.display(), but(*found))]
     UnsupportedFormat {
         /// The file.
         path: PathBuf,
-        /// What it is instead, such as `HEIC`, if that is known.
+        /// The actual format, such as `HEIC`, if it is recognised.
         found: Option<&'static str>,
     },
     /// The file is damaged or ends before its last pixel.
-    #[error("{}: corrupt or cut-off image: {reason}", path.display())]
+    #[error("{}: corrupt or truncated image: {reason}", path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What the decoder said.
+        /// The decoder's message.
         reason: String,
     },
     /// The image has no pixels.
-    #[error("{}: image of {width}×{height} pixels has no content", path.display())]
+    #[error("{}: the image has {width}×{height} pixels; it must have at least one", path.display())]
     ZeroSize {
         /// The file.
         path: PathBuf,
-        /// Columns.
+        /// Number of columns.
         width: usize,
-        /// Rows.
+        /// Number of rows.
         height: usize,
     },
-    /// The image holds more pixels than [`decode::MAX_PIXELS`](crate::decode::MAX_PIXELS).
-    #[error("{}: image of {width}×{height} pixels exceeds the limit of {limit} pixels", path.display())]
+    /// The image has more pixels than [`decode::MAX_PIXELS`](crate::decode::MAX_PIXELS).
+    #[error("{}: the image has {width}×{height} pixels; the limit is {limit} pixels", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// Columns the file announces.
+        /// Number of columns that the header states.
         width: usize,
-        /// Rows the file announces.
+        /// Number of rows that the header states.
         height: usize,
-        /// The limit on columns · rows.
+        /// The largest number of pixels.
         limit: usize,
     },
-    /// The format is known, but this variety of it is not decoded.
+    /// The format is supported, but this variety of it is not.
     #[error("{}: cannot be decoded: {reason}", path.display())]
     UnsupportedVariety {
         /// The file.
         path: PathBuf,
-        /// What the decoder said.
+        /// The decoder's message.
         reason: String,
     },
-    /// The label file is an image in colour: its pixels are not class indices.
-    #[error("{}: label image is {colours}; labels must be indexed or grey", path.display())]
+    /// The label file is a colour image, whose pixels are not class indices.
+    #[error("{}: the label image has the colour type {colours}; it must be indexed or grey", path.display())]
     LabelsInColour {
         /// The file.
         path: PathBuf,
-        /// The file's colour type: `RGB`, `RGBA` or `grey with alpha`.
+        /// The colour type of the file: `RGB`, `RGBA` or `grey with alpha`.
         colours: &'static str,
     },
     /// The label file is neither a PNG nor a TIFF; other formats may change class indices.
-    #[error("{}: label image is neither PNG nor TIFF; other formats do not keep class indices", path.display())]
+    #[error("{}: the label image must be a PNG or a TIFF; other formats may change class indices", path.display())]
     LabelsNotPng {
         /// The file.
         path: PathBuf,
     },
-    /// Grey labels stored with fewer than 8 bits. PNG stretches such values to the full grey range, so
-    /// whether they are indices is a guess.
-    #[error("{}: grey label image of {bits} bits a pixel; labels must be indexed, or grey of 8 or 16 bits", path.display())]
+    /// The label file is grey, with a number of bits per pixel other than 8 and 16. A PNG with fewer than 8 bits
+    /// stretches its values to the full grey range, so whether they are indices is a guess.
+    #[error(
+        "{}: the label image is grey with {bits} bits per pixel; it must be indexed, or grey with 8 or 16 bits",
+        path.display()
+    )]
     LabelBitDepth {
         /// The file.
         path: PathBuf,
-        /// Bits a pixel.
+        /// Number of bits per pixel.
         bits: u8,
     },
-    /// A label buffer does not fit its stated size.
-    #[error("{labels} labels do not fill a map of {width}×{height}")]
+    /// The number of labels differs from the number of pixels.
+    #[error("a label map of {width}×{height} pixels cannot have {labels} labels")]
     LabelCount {
-        /// Columns.
+        /// Number of columns.
         width: usize,
-        /// Rows.
+        /// Number of rows.
         height: usize,
         /// Number of labels given.
         labels: usize,
     },
-    /// A file could not be written; whatever stood there before is untouched.
+    /// The file could not be written; an existing file at the path is unchanged.
     #[error("{}: cannot be written: {source}", path.display())]
     Unwritable {
         /// The file.
         path: PathBuf,
-        /// What the operating system or the encoder said.
+        /// The error of the system or of the encoder.
         source: io::Error,
     },
 }

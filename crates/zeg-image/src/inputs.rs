@@ -1,12 +1,12 @@
-//! What a user names as images: files, folders and patterns, as one list of files.
+//! Expands files, folders and patterns on the command line to one list of image files.
 //!
-//! Shells expand patterns on some systems and not on others, and no shell descends into folders or tells images from
-//! other files, so it is done here, the same everywhere. The order is that of the arguments, and by name within a
-//! folder; a file that is named twice comes once.
+//! Only some systems have shells that expand patterns, and no shell enters folders or tells images from other files.
+//! So both are done here, in the same way on every system. The list follows the order of the arguments, and the order
+//! of names within a folder. A file that is named twice is listed once.
 //!
-//! Folders and patterns give the files whose extension is an image's (`EXTENSIONS`) and pass over hidden ones; a file
-//! named by itself is taken whatever its name. Links to folders are followed, and no folder is entered twice, so loops
-//! of links end.
+//! A folder or pattern stands for the files with an image extension (`EXTENSIONS`), except for hidden ones. A file that
+//! is named directly is listed whatever its name is. Links to folders are followed. No folder is entered twice, so
+//! cyclic links do no harm.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -16,87 +16,87 @@ use std::path::{Component, Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher};
 
-/// Extensions that folders and patterns take for images, in any case.
+/// Extensions of image files in folders and patterns; their case is ignored.
 const EXTENSIONS: [&str; 16] = [
     "jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "dib", "gif", "pnm", "pbm",
     "pgm", "ppm", "qoi",
 ];
-/// Characters that make an argument a pattern, unless a file has that very name.
+/// Characters that make an argument a pattern, unless a file of exactly that name exists.
 const PATTERN_CHARACTERS: [char; 4] = ['*', '?', '[', '{'];
-/// Files of a folder that are looked at for a similar name.
+/// The largest number of files in a folder that are compared in the search for a similar name.
 const MOST_COMPARED: usize = 10_000;
-/// Characters of the longest name that is compared.
+/// The length of the longest name that is compared, in characters.
 const LONGEST_COMPARED: usize = 255;
 
-/// Whether folders are entered that lie within a folder.
+/// Whether subfolders are searched for images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Recursion {
-    /// A folder means the images that lie directly in it.
+    /// A folder stands for the images directly in it.
     #[default]
     FolderOnly,
-    /// A folder means all images below it.
+    /// A folder stands for the images in it and in all its subfolders.
     Subfolders,
 }
 
 /// An image to be read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct InputImage {
-    /// The file, by the way that it was named.
+    /// The path of the file, as it follows from the argument.
     pub path: PathBuf,
-    /// Its path within the folder that was named, for results that mirror the folder; the bare name of a file that was
-    /// named by itself. Images from two folders may have the same.
+    /// The path within the folder of the argument, for results that mirror the folder. For a file that was named
+    /// directly, this is the file name. Images from two folders may have the same relative path.
     pub relative: PathBuf,
 }
 
-/// Arguments that do not lead to images.
+/// Reason why an argument stands for no image.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     /// There is no argument.
-    #[error("no image, folder or pattern is named")]
+    #[error("no image, folder or pattern is given")]
     NoArguments,
-    /// There is nothing of this name.
+    /// No file or folder has this name.
     #[error("{}: no such file or folder{}", path.display(), did_you_mean(closest.as_deref()))]
     NotFound {
-        /// The argument, or the folder that a pattern begins with.
+        /// The argument, or the folder at the start of a pattern.
         path: PathBuf,
-        /// The most similar name in the same folder, if one is similar.
+        /// The most similar name in the same folder, if one is similar enough.
         closest: Option<PathBuf>,
     },
-    /// A device or a pipe, which might never end.
+    /// The argument is a device or a pipe, which might never end.
     #[error("{}: neither a file nor a folder", path.display())]
     NotRegular {
         /// The argument.
         path: PathBuf,
     },
-    /// A folder or file that cannot be looked at.
+    /// A folder or file cannot be read.
     #[error("{}: cannot be read: {source}", path.display())]
     Unreadable {
         /// The folder or file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A folder without images.
-    #[error("{}: no images in this folder; it holds {}", path.display(), counts(*others, *folders))]
+    /// A folder contains no image.
+    #[error("{}: no images in this folder; it contains {}", path.display(), counts(*others, *folders))]
     EmptyFolder {
         /// The folder.
         path: PathBuf,
-        /// Other files in it.
+        /// Number of other files in it.
         others: usize,
-        /// Folders in it that were not entered.
+        /// Number of subfolders that were not entered.
         folders: usize,
     },
-    /// A pattern that no image fits.
-    #[error("{pattern:?} fits no image; it fits {}", counts(*others, *folders))]
+    /// A pattern matches no image.
+    #[error("pattern {pattern:?} matches no image; it matches {}", counts(*others, *folders))]
     NoMatch {
         /// The pattern.
         pattern: String,
-        /// Other files that fit.
+        /// Number of other files that match.
         others: usize,
-        /// Folders that fit.
+        /// Number of folders that match.
         folders: usize,
     },
-    /// A pattern that is not well-formed.
+    /// A pattern is malformed.
     #[error("pattern {pattern:?}: {reason}")]
     Pattern {
         /// The pattern.
@@ -127,13 +127,13 @@ fn counts(others: usize, folders: usize) -> String {
     )
 }
 
-/// The images that the arguments mean.
+/// Returns the images that the arguments stand for.
 ///
-/// An argument is a file, a folder or a pattern, in which `*` and `?` stand for characters of one name, `[ab]` and
-/// `{one,other}` for choices, and `**` for any folders.
+/// An argument is a file, a folder or a pattern. In a pattern, `*` and `?` stand for characters within one name, `[ab]`
+/// and `{one,other}` for alternatives, and `**` for any number of folders.
 ///
 /// # Errors
-/// [`InputError`] for the first argument that leads to no image.
+/// Returns [`InputError`] for the first argument that stands for no image.
 pub fn expand(args: &[PathBuf], recursion: Recursion) -> Result<Vec<InputImage>, InputError> {
     if args.is_empty() {
         return Err(InputError::NoArguments);
@@ -188,7 +188,9 @@ fn is_pattern(argument: &Path) -> bool {
     text.is_some_and(|text| text.contains(PATTERN_CHARACTERS))
 }
 
-/// The images that fit a pattern. The folder that it begins with is walked, the rest is matched.
+/// Returns the images that match a pattern.
+///
+/// The leading components without special characters name the folder to walk; the rest is matched.
 fn matching(argument: &Path) -> Result<Vec<InputImage>, InputError> {
     let pattern = argument.to_string_lossy().into_owned();
     let is_literal = |component: &Component| !is_pattern(Path::new(component.as_os_str()));
@@ -222,7 +224,7 @@ fn matching(argument: &Path) -> Result<Vec<InputImage>, InputError> {
         });
     }
     if base.as_os_str().is_empty() {
-        // As the user would name it, without `./`.
+        // The paths are shown as the user would write them, without `./`.
         for image in &mut found.images {
             image.path.clone_from(&image.relative);
         }
@@ -242,7 +244,7 @@ fn matcher(parts: &[Component]) -> Result<GlobMatcher, globset::Error> {
     Ok(glob.compile_matcher())
 }
 
-/// What a walk came across.
+/// The images found by a walk, and the numbers of other files and folders.
 #[derive(Default)]
 struct Found {
     images: Vec<InputImage>,
@@ -250,8 +252,9 @@ struct Found {
     folders: usize,
 }
 
-/// Walks a folder by name, down to `depth` levels (1: only what lies in it), and takes the images that `fits` takes
-/// by their path within the folder.
+/// Walks a folder in the order of names and collects the images for whose relative path `fits` is true.
+///
+/// `depth` is the number of levels: 1 means only the folder itself, `None` means no limit.
 fn walk(
     folder: &Path,
     depth: Option<usize>,
@@ -259,11 +262,11 @@ fn walk(
     fits: impl Fn(&Path) -> bool,
 ) -> Result<(), InputError> {
     let mut entered = HashSet::new();
-    // Paths within the folder, the next one last.
+    // A stack of paths within the folder, whose next path is the last one.
     let mut ahead: Vec<PathBuf> = vec![PathBuf::new()];
     while let Some(relative) = ahead.pop() {
         let path = folder.join(&relative);
-        // A link to nothing, or a file that has just gone.
+        // A dangling link, or a file that was deleted a moment ago, is skipped.
         let Ok(metadata) = fs::metadata(&path) else {
             continue;
         };
@@ -313,8 +316,9 @@ fn has_image_extension(path: &Path) -> bool {
     })
 }
 
-/// What tells whether two paths are one file: its folder, by its true path, and its name there. Two links to one file
-/// are two images.
+/// Returns a path that is equal for two paths to the same file: the canonical path of the folder, and the file name.
+///
+/// Two links to one file count as two images.
 fn identity(path: &Path) -> PathBuf {
     let parent = path
         .parent()
@@ -333,7 +337,7 @@ fn not_found(path: &Path) -> InputError {
     }
 }
 
-/// The most similar name beside the path, whatever its case, if at most a third of it differs.
+/// Returns the most similar name in the same folder, ignoring case, if at most a third of its characters differ.
 fn closest(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?;
     let length = name.chars().count();

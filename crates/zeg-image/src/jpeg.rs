@@ -1,8 +1,8 @@
-//! JPEG, decoded strictly: a file that ends early is an error and not an image with a grey lower half.
+//! Strict JPEG decoder: a truncated file is an error, not an image with a grey lower half.
 //!
-//! Decoders fill in what is missing, because for viewing half an image is better than none. For training
-//! and measuring it is worse: nothing would tell that an interrupted download took part. Not noticed is a
-//! file that lost data but still has its end marker, since the format allows no check of its own.
+//! Decoders usually fill in missing data, because for viewing half an image is better than none. In training and
+//! evaluation that would be worse, because nobody would notice that an incomplete download was used. A file that lost
+//! data but still has its end marker is not noticed, since the format has no checksum.
 
 use std::io::{BufRead, Seek};
 use std::path::Path;
@@ -19,12 +19,12 @@ use crate::ImageError;
 use crate::decode::{check_plausible, check_size, corrupt};
 use crate::probe::ColourModel;
 
-/// Pixels that one byte can hold at most, generously: every block of 8×8 takes a bit at least (ITU T.81, F.1.2).
+/// Upper bound on the number of pixels per byte: every block of 8×8 takes at least one bit (ITU T.81, F.1.2).
 const MOST_PIXELS_A_BYTE: usize = 1024;
 
 /// Decodes a JPEG to grey or RGB and turns it upright by its EXIF orientation.
 ///
-/// CMYK and YCCK become RGB.
+/// CMYK and YCCK are converted to RGB.
 pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<DynamicImage, ImageError> {
     if !reaches_end_marker(bytes) {
         return Err(corrupt(name, "the JPEG ends before its end marker"));
@@ -55,12 +55,12 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<DynamicImage, ImageErr
         RgbImage::from_raw(width, height, pixels).map(DynamicImage::from)
     };
     let mut pixels =
-        pixels.ok_or_else(|| corrupt(name, "the JPEG holds fewer pixels than it states"))?;
+        pixels.ok_or_else(|| corrupt(name, "the JPEG has fewer pixels than its header states"))?;
     pixels.apply_orientation(orientation);
     Ok(pixels)
 }
 
-/// What stands before the pixels.
+/// The contents of a JPEG header.
 pub(crate) struct Header {
     pub(crate) width: usize,
     pub(crate) height: usize,
@@ -68,7 +68,7 @@ pub(crate) struct Header {
     pub(crate) colours: ColourModel,
 }
 
-/// Reads a file up to its pixels.
+/// Reads the header of a JPEG without decoding pixels.
 pub(crate) fn read_header(file: impl BufRead + Seek, name: &Path) -> Result<Header, ImageError> {
     header(&mut open(file), name)
 }
@@ -113,17 +113,17 @@ fn refusal(error: DecodeErrors, name: &Path) -> ImageError {
     match error {
         DecodeErrors::Unsupported(scheme) => ImageError::UnsupportedVariety {
             path: name.into(),
-            reason: format!("JPEG with {scheme:?}"),
+            reason: format!("JPEG with the unsupported feature {scheme:?}"),
         },
         other => corrupt(name, format!("{other:?}")),
     }
 }
 
-/// Whether the markers of the file lead to an end-of-image marker.
+/// Returns whether following the markers of the file leads to an end-of-image marker.
 ///
-/// Segments are skipped by their stated length, so the end marker of a thumbnail inside one does not count.
-/// Within entropy-coded data a byte 0xFF is always followed by 0 or a restart marker (ITU T.81, B.1.1.5),
-/// so the same walk passes through it.
+/// Segments are skipped by their stated length, so the end marker of a thumbnail inside a segment does not count.
+/// In entropy-coded data, a byte 0xFF is always followed by 0 or a restart marker (ITU T.81, B.1.1.5), so the same loop
+/// can walk through it.
 fn reaches_end_marker(bytes: &[u8]) -> bool {
     const END_OF_IMAGE: u8 = 0xD9;
     let mut rest = bytes;
@@ -134,9 +134,9 @@ fn reaches_end_marker(bytes: &[u8]) -> bool {
         };
         match marker {
             END_OF_IMAGE => return true,
-            // A fill byte: the next round begins at it.
+            // This is a fill byte; the next iteration begins at it.
             0xFF => {}
-            // A stuffed zero, or a marker without a segment: temporary, restart, start of image.
+            // This is a stuffed zero or a marker without a segment: temporary, restart, start of image.
             0x00 | 0x01 | 0xD0..=0xD8 => rest = &rest[1..],
             _ => {
                 let Some(&[_, high, low]) = rest.first_chunk() else {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_that_leaves_the_file_is_no_end() {
+    fn a_segment_beyond_the_end_of_the_file_has_no_end_marker() {
         for file in [
             &[0xFF][..],
             &[0xFF, 0xE1, 0],

@@ -1,7 +1,7 @@
-//! Label PNGs: indices as they stand in the file.
+//! Decoder for label PNGs, which returns the indices as the file stores them.
 //!
-//! General image libraries expand palettes to colours and small grey values to 0..=255, either of which
-//! destroys class indices. Here the samples are only unpacked.
+//! General image libraries expand palettes to colours and grey values of few bits to 0..=255, and either destroys class
+//! indices. Here the samples are only unpacked.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -11,9 +11,9 @@ use png::{BitDepth, ColorType, Decoder, DecodingError, Limits, Transformations};
 use crate::decode::{check_plausible, check_size, corrupt};
 use crate::{ImageError, LabelMap};
 
-/// Bytes the decoder may use for chunks and rows; the image itself is not among them.
+/// Number of bytes that the decoder may use for chunks and rows, not counting the image itself.
 const MAX_DECODER_BYTES: usize = 1 << 26;
-/// Bytes that one byte of deflate can stand for at most: 258 take 2 bits (RFC 1951, 3.2.5), 1032 a byte.
+/// Upper bound on the expansion of deflate: 258 bytes take at least 2 bits (RFC 1951, 3.2.5), so 1032 take a byte.
 const MOST_EXPANSION: usize = 1032;
 
 /// Decodes a PNG into the raw sample of every pixel.
@@ -41,7 +41,7 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<LabelMap, ImageError> 
     LabelMap::new(width, height, labels)
 }
 
-/// Checks the size a PNG states, before anything of that size is allocated.
+/// Checks the size that a PNG states, before memory for it is allocated.
 pub(crate) fn check_header(bytes: &[u8], name: &Path) -> Result<(), ImageError> {
     let mut decoder = open(bytes);
     let info = decoder
@@ -59,13 +59,13 @@ fn open(bytes: &[u8]) -> Decoder<Cursor<&[u8]>> {
         bytes: MAX_DECODER_BYTES,
     };
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), limits);
-    // Either may be compressed, to a thousandth of what it takes in memory, and neither is looked at.
+    // Texts and colour profiles are not used, and a compressed one may take a thousand times its size in memory.
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
     decoder
 }
 
-/// Only one sample a pixel can be an index.
+/// Returns an error unless every pixel has a single sample, which can be an index.
 fn check_samples(colour: ColorType, depth: BitDepth, name: &Path) -> Result<(), ImageError> {
     let colours = match (colour, depth) {
         (ColorType::Indexed, _) | (ColorType::Grayscale, BitDepth::Eight | BitDepth::Sixteen) => {

@@ -1,7 +1,7 @@
-//! Label TIFFs: indices as they stand in the file.
+//! Decoder for label TIFFs, which returns the indices as the file stores them.
 //!
-//! ADE20K with its 847 classes is often prepared as grey TIFF of 16 bits. Accepted is what keeps every number: one
-//! sample a pixel, 8 or 16 bits, grey or with a palette (which is not looked at), without loss in compression.
+//! ADE20K with its 847 classes is often prepared as 16-bit grey TIFF. The decoder accepts files that preserve every
+//! index: one sample of 8 or 16 bits per pixel, grey or with a palette (which is ignored), and lossless compression.
 
 use std::io::{BufRead, Cursor, Seek};
 use std::path::Path;
@@ -14,9 +14,9 @@ use crate::decode::{MAX_PIXELS, check_plausible, check_size, corrupt};
 use crate::tiff_varieties::{as_stored, refusal};
 use crate::{ImageError, LabelMap};
 
-/// Bytes that one byte of LZW stands for at most: a code of 12 bits for a run of 4096 bytes. Deflate reaches 1032.
+/// Upper bound on the expansion of LZW, where a code of 12 bits stands for at most 4096 bytes. Deflate reaches 1032.
 const MOST_EXPANSION: usize = 4096;
-/// Compressions that change samples.
+/// Lossy compression methods, which change the samples.
 const LOSSY: [CompressionMethod; 2] = [CompressionMethod::JPEG, CompressionMethod::ModernJPEG];
 
 /// Decodes a TIFF into the raw sample of every pixel.
@@ -36,17 +36,17 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<LabelMap, ImageError> 
     let labels = match decoder.read_image().map_err(refuse)? {
         DecodingResult::U8(samples) => samples.into_iter().map(u16::from).collect(),
         DecodingResult::U16(samples) => samples,
-        _ => return Err(corrupt(name, "the samples have neither 8 nor 16 bits")),
+        _ => return Err(corrupt(name, "the samples must have 8 or 16 bits")),
     };
     LabelMap::new(width, height, labels).map_err(|_| {
         corrupt(
             name,
-            "the TIFF holds another number of pixels than it states",
+            "the number of pixels in the TIFF differs from the size that it states",
         )
     })
 }
 
-/// Only one whole sample a pixel, kept as it was, can be an index.
+/// Returns an error unless every pixel has a single, losslessly stored sample of 8 or 16 bits, which can be an index.
 fn check_samples<R: BufRead + Seek>(
     decoder: &mut Decoder<R>,
     name: &Path,
@@ -59,7 +59,7 @@ fn check_samples<R: BufRead + Seek>(
     {
         return Err(ImageError::UnsupportedVariety {
             path: name.into(),
-            reason: "labels compressed as JPEG have lost their numbers".into(),
+            reason: "the labels are compressed as JPEG, which changes class indices".into(),
         });
     }
     let in_colour = |colours| ImageError::LabelsInColour {
@@ -77,7 +77,9 @@ fn check_samples<R: BufRead + Seek>(
         ColorType::GrayA(_) => Err(in_colour("grey with alpha")),
         other => Err(ImageError::UnsupportedVariety {
             path: name.into(),
-            reason: format!("labels of the colour type {other:?}"),
+            reason: format!(
+                "the labels have the colour type {other:?}; they must be indexed or grey"
+            ),
         }),
     }
 }

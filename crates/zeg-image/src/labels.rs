@@ -1,19 +1,20 @@
-//! The label map: what a model answers, and what a data set's mask says.
+//! The label map: a model's prediction or a data set's ground truth.
 
 use crate::ImageError;
 
-/// Label of a pixel that counts neither in training targets nor in scores.
+/// The ignore index: the label of a pixel that counts neither in the loss nor in evaluation.
 ///
-/// Files write it as 255; in memory it is the largest `u16` so that data sets with more than 255 classes
-/// share the type.
+/// Files store it as 255. In memory it is the largest `u16`, so that data sets with more than 255 classes can use the
+/// same type.
 pub const IGNORE_LABEL: u16 = u16::MAX;
 
-/// Label of what was added around an image to fill a batch; no pixel of a file has it.
+/// The label of the padding that fills an image up to the size of a batch; no pixel of a file has it.
 ///
-/// Self-training tells it from [`IGNORE_LABEL`]: what people left without a label may get one, padding never.
+/// Self-training distinguishes it from [`IGNORE_LABEL`]: an unlabelled pixel may get a pseudo-label, padding never
+/// does.
 pub const PADDING_LABEL: u16 = u16::MAX - 1;
 
-/// A map of class indices, row-major, one `u16` a pixel; [`IGNORE_LABEL`] marks pixels without a class.
+/// A map of class indices, row-major, with one `u16` per pixel; [`IGNORE_LABEL`] marks unlabelled pixels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabelMap {
     width: usize,
@@ -22,10 +23,10 @@ pub struct LabelMap {
 }
 
 impl LabelMap {
-    /// Wraps `labels`, row-major, `width · height` of them.
+    /// Builds a map from `width · height` labels in row-major order.
     ///
     /// # Errors
-    /// [`ImageError::LabelCount`] when the number of labels is not `width · height`.
+    /// Returns [`ImageError::LabelCount`] if the number of labels is not `width · height`.
     pub fn new(width: usize, height: usize, labels: Vec<u16>) -> Result<Self, ImageError> {
         if width.checked_mul(height) != Some(labels.len()) {
             return Err(ImageError::LabelCount {
@@ -41,7 +42,7 @@ impl LabelMap {
         })
     }
 
-    /// A map of one label everywhere.
+    /// Builds a map with the same label at every pixel.
     pub fn filled(width: usize, height: usize, label: u16) -> Self {
         Self {
             width,
@@ -50,27 +51,27 @@ impl LabelMap {
         }
     }
 
-    /// Number of columns.
+    /// Returns the number of columns.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn height(&self) -> usize {
         self.height
     }
 
-    /// All labels, row-major: the label of `(x, y)` stands at `y · width + x`.
+    /// Returns all labels in row-major order: the label of `(x, y)` is at index `y · width + x`.
     pub fn labels(&self) -> &[u16] {
         &self.labels
     }
 
-    /// All labels, row-major, to be changed in place; the size stays.
+    /// Returns all labels in row-major order, to be changed in place.
     pub fn labels_mut(&mut self) -> &mut [u16] {
         &mut self.labels
     }
 
-    /// The label at column `x` and row `y`; `None` outside the map.
+    /// Returns the label at column `x` and row `y`, or `None` outside the map.
     pub fn get(&self, x: usize, y: usize) -> Option<u16> {
         if x >= self.width {
             return None;
@@ -78,7 +79,7 @@ impl LabelMap {
         self.labels.get(y.checked_mul(self.width)? + x).copied()
     }
 
-    /// Gives the labels away, row-major.
+    /// Converts the map into its labels in row-major order.
     pub fn into_labels(self) -> Vec<u16> {
         self.labels
     }
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_map_knows_its_pixels_by_column_and_row() {
+    fn get_takes_column_and_row() {
         let map = LabelMap::new(3, 2, vec![0, 1, 2, 3, 4, 5]).unwrap();
         assert_eq!((map.width(), map.height()), (3, 2));
         assert_eq!(map.get(2, 0), Some(2));
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_labels_must_fit_the_size() {
+    fn the_number_of_labels_must_equal_the_number_of_pixels() {
         assert!(matches!(
             LabelMap::new(3, 2, vec![0; 5]),
             Err(ImageError::LabelCount { labels: 5, .. })

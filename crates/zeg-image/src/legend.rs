@@ -1,4 +1,4 @@
-//! The legend of an overlay: a strip listing the classes that occur, as a table of one or more columns.
+//! Draws the legend of an overlay: a strip that lists the classes in the image, in one or more columns.
 
 use std::collections::BTreeMap;
 
@@ -8,39 +8,40 @@ use crate::palette::class_colour;
 use crate::text::{CHARACTER_WIDTH, LINE_HEIGHT, draw, is_drawable};
 use crate::{IGNORE_LABEL, LabelMap};
 
-/// Colour of the strip.
-pub(crate) const GROUND: [u8; 3] = [24, 26, 31];
+/// Background colour of the strip.
+pub(crate) const BACKGROUND: [u8; 3] = [24, 26, 31];
 const NAME_COLOUR: [u8; 3] = [236, 238, 242];
 const SHARE_COLOUR: [u8; 3] = [152, 158, 170];
 const SWATCH_RIM: [u8; 3] = [92, 97, 108];
 
-/// Measures in pixels at scale 1.
+// The following lengths are in pixels at scale 1.
 const MARGIN: usize = 10;
 const ROW_HEIGHT: usize = 22;
 const SWATCH: usize = 13;
 const SWATCH_GAP: usize = 7;
 const COLUMN_GAP: usize = 24;
-/// Narrower strips cannot be read; images below this get a canvas wider than themselves.
-const LEAST_WIDTH: usize = 190;
-/// Characters after which a name is cut, if the strip did not cut it earlier.
+/// The smallest readable width of the strip; a narrower image gets a canvas wider than itself.
+const MIN_WIDTH: usize = 190;
+/// The largest length of a name in characters; a longer one is shortened.
 const LONGEST_NAME: usize = 32;
-/// Classes that are listed; with all 65,535 that a map can hold the strip would be larger than any image.
+/// The largest number of listed classes. A map may have 65,535, whose strip would be larger than any image.
 const MOST_ENTRIES: usize = 200;
-/// Characters between a name and its share.
+/// Number of characters between a name and its share.
 const SHARE_GAP: usize = 2;
 
 /// One line of the legend.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Entry {
     name: String,
-    /// `None` for pixels without a class.
+    /// Colour of the swatch; `None` for unlabelled pixels and for the sum of the classes that are not listed.
     colour: Option<[u8; 3]>,
-    /// Share of all pixels, as it is printed.
+    /// Share of all pixels, as printed.
     share: String,
 }
 
-/// The classes that occur, by area descending (ties by label); pixels without a class come last. Beyond
-/// [`MOST_ENTRIES`] classes the smallest are summed up.
+/// Returns the classes in the map by descending area (ties by label), followed by the unlabelled pixels.
+///
+/// If there are more than [`MOST_ENTRIES`] classes, the smallest ones are summed up in one entry.
 pub(crate) fn entries(labels: &LabelMap, names: &[String], palette: &[[u8; 3]]) -> Vec<Entry> {
     let mut areas = BTreeMap::<u16, usize>::new();
     for &label in labels.labels() {
@@ -71,17 +72,19 @@ pub(crate) fn entries(labels: &LabelMap, names: &[String], palette: &[[u8; 3]]) 
         .collect()
 }
 
-/// The name as it is drawn: its beginning, without marks that take no room. A name of which nothing can be drawn, such
-/// as one in a script that the glyphs do not have, is replaced by the class's number.
+/// Returns the name as it is drawn: its first characters, without those of zero width.
+///
+/// If no character of a name can be drawn, for example because there are no glyphs for its script, the label of the
+/// class is returned instead.
 fn name_of(label: u16, names: &[String]) -> String {
     if label == IGNORE_LABEL {
         return "unlabelled".into();
     }
-    // One character more than fits shows that the name goes on.
+    // One character more than the limit is kept, so that `shortened` sees that the name is too long.
     let name: String = names
         .get(usize::from(label))
         .map_or_else(String::new, |name| {
-            let visible = name.chars().filter(|character| !takes_no_room(*character));
+            let visible = name.chars().filter(|character| !has_zero_width(*character));
             visible.take(LONGEST_NAME + 1).collect()
         });
     if name.chars().any(is_drawable) {
@@ -91,12 +94,12 @@ fn name_of(label: u16, names: &[String]) -> String {
     }
 }
 
-/// Combining accents, joiners, and marks of the writing direction.
-fn takes_no_room(character: char) -> bool {
+/// Returns whether the character is a combining accent, a joiner, or a mark of the writing direction.
+fn has_zero_width(character: char) -> bool {
     matches!(character, '\u{300}'..='\u{36f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// `area` of `all` in per cent, to one decimal; what is there is never called nothing.
+/// Formats `area / all` in per cent with one decimal; a positive share below 0.05 % is printed as `<0.1 %`, not as 0.
 fn percentage(area: usize, all: usize) -> String {
     let share = 100.0 * area as f64 / all as f64;
     if share < 0.05 {
@@ -106,12 +109,12 @@ fn percentage(area: usize, all: usize) -> String {
     }
 }
 
-/// Draws the strip, `image_width` wide or as wide as it takes to be readable.
+/// Draws the strip with the width of the image, or with [`MIN_WIDTH`] at this scale if that is larger.
 pub(crate) fn draw_strip(entries: &[Entry], image_width: usize, scale: usize) -> RgbImage {
-    let width = image_width.max(LEAST_WIDTH * scale);
+    let width = image_width.max(MIN_WIDTH * scale);
     let layout = Layout::new(entries, width / scale);
     let height = (layout.rows * ROW_HEIGHT + 2 * MARGIN) * scale;
-    let mut strip = RgbImage::from_pixel(width as u32, height as u32, Rgb(GROUND));
+    let mut strip = RgbImage::from_pixel(width as u32, height as u32, Rgb(BACKGROUND));
     for (index, entry) in entries.iter().enumerate() {
         let (column, row) = (index / layout.rows, index % layout.rows);
         let x = MARGIN + column * (layout.column_width() + COLUMN_GAP);
@@ -121,12 +124,12 @@ pub(crate) fn draw_strip(entries: &[Entry], image_width: usize, scale: usize) ->
     strip
 }
 
-/// The table: all columns alike, filled from top to bottom, then to the right.
+/// The layout of the table, whose columns have equal widths and are filled from top to bottom, then to the right.
 struct Layout {
     rows: usize,
-    /// Characters of the widest name.
+    /// Width of the name column in characters.
     name_width: usize,
-    /// Characters of the widest share.
+    /// Width of the share column in characters.
     share_width: usize,
 }
 
@@ -153,14 +156,14 @@ impl Layout {
         layout
     }
 
-    /// Pixels of one column at scale 1.
+    /// Returns the width of a column in pixels at scale 1.
     fn column_width(&self) -> usize {
         let characters = self.name_width + SHARE_GAP + self.share_width;
         SWATCH + SWATCH_GAP + characters * CHARACTER_WIDTH
     }
 }
 
-/// Draws swatch, name and share with the top left corner of the row at `(x, y)` (at scale 1).
+/// Draws swatch, name and share of an entry, with the top left corner at `(x, y)` in pixels at scale 1.
 fn draw_entry(
     strip: &mut RgbImage,
     x: usize,
@@ -187,7 +190,9 @@ fn draw_entry(
     );
 }
 
-/// A square of the class colour with a fine rim, so that black shows on the dark strip; hollow without one.
+/// Draws a square in the class colour with a thin rim, so that black is visible on the dark strip.
+///
+/// Without a colour, the square is hollow.
 fn draw_swatch(strip: &mut RgbImage, x: usize, y: usize, colour: Option<[u8; 3]>, scale: usize) {
     let side = SWATCH * scale;
     for row in 0..side {
@@ -196,7 +201,7 @@ fn draw_swatch(strip: &mut RgbImage, x: usize, y: usize, colour: Option<[u8; 3]>
             let fill = if edge < scale {
                 SWATCH_RIM
             } else {
-                colour.unwrap_or(GROUND)
+                colour.unwrap_or(BACKGROUND)
             };
             let target = strip.get_pixel_mut_checked((x + column) as u32, (y + row) as u32);
             if let Some(pixel) = target {
@@ -206,7 +211,7 @@ fn draw_swatch(strip: &mut RgbImage, x: usize, y: usize, colour: Option<[u8; 3]>
     }
 }
 
-/// The name in at most `limit` characters, cut names ending in two dots.
+/// Returns the name in at most `limit` characters; a shortened name ends in two dots.
 fn shortened(name: &str, limit: usize) -> String {
     if name.chars().count() <= limit {
         return name.into();
@@ -220,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_come_by_area_and_ignored_pixels_last() {
+    fn classes_are_sorted_by_area_and_unlabelled_pixels_come_last() {
         let mut labels = vec![IGNORE_LABEL; 700];
         labels.extend([2; 200]);
         labels.extend([0; 100]);
@@ -234,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_any_kind_are_shown_or_numbered() {
+    fn names_that_cannot_be_drawn_are_replaced_by_the_label() {
         let map = LabelMap::new(5, 1, vec![0, 1, 2, 3, 4]).unwrap();
         let names = [
             "x".repeat(10_000),
@@ -253,9 +258,9 @@ mod tests {
         assert_eq!((strip.width(), strip.height()), (190, 5 * 22 + 20));
     }
 
-    /// A map of 65,535 classes once made a strip of a gigabyte.
+    /// The strip of a map with 65,535 classes once took a gigabyte.
     #[test]
-    fn the_strip_of_any_number_of_classes_is_small() {
+    fn the_strip_is_small_for_any_number_of_classes() {
         let labels: Vec<u16> = (0..=IGNORE_LABEL).collect();
         let map = LabelMap::new(256, 256, labels).unwrap();
         let entries = entries(&map, &[], &[]);
@@ -269,14 +274,14 @@ mod tests {
     }
 
     #[test]
-    fn a_share_that_exists_is_not_zero() {
+    fn a_small_share_is_not_printed_as_zero() {
         assert_eq!(percentage(1, 100_000), "<0.1 %");
         assert_eq!(percentage(1, 2_000), "0.1 %");
         assert_eq!(percentage(3, 3), "100.0 %");
     }
 
     #[test]
-    fn long_names_are_cut_visibly() {
+    fn shortened_names_end_in_dots() {
         assert_eq!(shortened("potted plant", 12), "potted plant");
         assert_eq!(shortened("potted plants", 12), "potted pla..");
         assert_eq!(shortened("ab", 1), ".");
@@ -284,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn many_entries_wrap_into_rows_and_columns() {
+    fn many_entries_are_arranged_in_rows_and_columns() {
         let entries: Vec<_> = (0..10)
             .map(|index| Entry {
                 name: format!("class {index}"),
@@ -295,6 +300,6 @@ mod tests {
         let (narrow, wide) = (Layout::new(&entries, 190), Layout::new(&entries, 600));
         assert_eq!(narrow.rows, 10);
         assert!(wide.rows < 5);
-        assert_eq!(draw_strip(&entries, 1, 1).width() as usize, LEAST_WIDTH);
+        assert_eq!(draw_strip(&entries, 1, 1).width() as usize, MIN_WIDTH);
     }
 }

@@ -1,8 +1,8 @@
-//! Images and label maps, from file to the arrays a model reads and back.
+//! Reads, resizes, normalises and writes images and label maps.
 //!
-//! The stations of an image's journey that know no tensors, each a module: `inputs` → `decode` → `resize` → `normalize` →
-//! `window` → (model) → `palette` → `overlay` → `write`. Sizes and coordinates follow the reference pipeline (OpenCV and
-//! mmsegmentation) by name, because published numbers depend on them.
+//! Each step of the pipeline that needs no tensors is a module: `inputs` → `decode` → `resize` → `normalize` → `window`
+//! → (model) → `palette` → `overlay` → `write`. Sizes and coordinates follow the reference pipeline (OpenCV and
+//! mmsegmentation), because published scores depend on them.
 //!
 //! Sizes are always given as `(width, height)`, coordinates as `(x, y)`, and buffers are row-major.
 

@@ -1,29 +1,30 @@
-//! Normalisation: RGB bytes to the floats an image encoder reads.
+//! Normalises RGB bytes to the floats that an image encoder takes.
 //!
-//! Every value becomes `(value − mean) / std` of its channel, and the channels move apart, from
-//! `[height, width, 3]` to `[3, height, width]`. Statistics are in units of 0..=255, the reference
-//! pipelines' convention.
+//! Every value becomes `(value − mean) / std` with the statistics of its channel, and the layout changes from
+//! `[height, width, 3]` to `[3, height, width]`. Statistics are in units of 0..=255, as in the reference pipelines.
 
 use crate::RgbImage;
 
 /// Mean and standard deviation of each channel, in RGB order and units of 0..=255.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Normalization {
-    /// What is subtracted.
+    /// Mean of each channel.
     pub mean: [f32; 3],
-    /// What divides the difference; an element of 0 gives infinite or undefined values.
+    /// Standard deviation of each channel; an element of 0 gives infinite or undefined values.
     pub std: [f32; 3],
 }
 
 impl Normalization {
-    /// ImageNet's statistics. ZegCLIP and CLIP-RC were trained with these (`img_norm_cfg` of their
-    /// configs), although the encoder they start from is CLIP's.
+    /// The statistics of ImageNet.
+    ///
+    /// ZegCLIP and CLIP-RC were trained with these (`img_norm_cfg` of their configs), although they start from CLIP's
+    /// image encoder.
     pub const IMAGENET: Self = Self {
         mean: [123.675, 116.28, 103.53],
         std: [58.395, 57.12, 57.375],
     };
 
-    /// The statistics CLIP was trained with (`_transform` of its release, there in units of 0..=1).
+    /// The statistics that CLIP was trained with (`_transform` in its release, there in units of 0..=1).
     pub const CLIP: Self = Self {
         mean: in_bytes([0.48145466, 0.4578275, 0.40821073]),
         std: in_bytes([0.26862954, 0.26130258, 0.27577711]),
@@ -34,11 +35,10 @@ impl Normalization {
         self.to_chw_padded(image, image.width() as usize, image.height() as usize)
     }
 
-    /// Normalises `image` into the top left of a field of `[3, height, width]` floats.
+    /// Normalises `image` into the top left of `[3, height, width]` floats.
     ///
-    /// What the image does not fill, at the right and at the bottom, is 0. Padding comes after
-    /// normalisation, so it looks like the mean colour and not like black. What sticks out of
-    /// `width`×`height` is cut off.
+    /// The rest, at the right and at the bottom, is padded with 0. Padding is added after normalisation, so it
+    /// corresponds to the mean colour, not to black. Pixels outside of `width`×`height` are dropped.
     pub fn to_chw_padded(&self, image: &RgbImage, width: usize, height: usize) -> Vec<f32> {
         let image_width = image.width() as usize;
         let mut planes = vec![0.0; 3 * width * height]; // [3, height, width]
@@ -57,15 +57,15 @@ impl Normalization {
         planes
     }
 
-    /// The normalised value of every byte in one channel: 256 divisions instead of one a value.
+    /// Returns the normalised value of each of the 256 bytes in one channel, which saves a division per pixel.
     ///
-    /// All in `f32`; wider intermediates would differ from the reference in the last bit.
+    /// The arithmetic is in `f32`, because a wider type would differ from the reference in the last bit.
     fn table(&self, channel: usize) -> [f32; 256] {
         std::array::from_fn(|byte| (byte as f32 - self.mean[channel]) / self.std[channel])
     }
 }
 
-/// Statistics of values in 0..=1, as they are for values in 0..=255.
+/// Converts statistics in units of 0..=1 to units of 0..=255.
 const fn in_bytes([red, green, blue]: [f64; 3]) -> [f32; 3] {
     [
         (red * 255.0) as f32,
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_larger_image_is_cut() {
+    fn a_larger_image_is_cropped() {
         let image = RgbImage::from_pixel(3, 3, image::Rgb([255; 3]));
         assert_eq!(Normalization::CLIP.to_chw_padded(&image, 2, 1).len(), 6);
         assert!(Normalization::CLIP.to_chw_padded(&image, 0, 1).is_empty());

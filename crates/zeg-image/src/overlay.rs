@@ -1,4 +1,4 @@
-//! The image people look at: classes as colour over the photograph, their names and shares below it.
+//! Draws a segmentation for viewing: class colours blended over the image, with names and shares below it.
 
 use image::imageops;
 
@@ -6,22 +6,21 @@ use crate::palette::class_colour;
 use crate::text::blend;
 use crate::{IGNORE_LABEL, LabelMap, RgbImage, legend, resize_nearest};
 
-/// Images wider than this get text and lines of double size, since they are mostly seen scaled down.
+/// Width in pixels above which text and lines have double size, because such images are mostly viewed scaled down.
 const WIDE: u32 = 1200;
-/// How much of its class colour a contour has, 0..=1.
+/// Opacity of the class colour in contours, 0..=1.
 const CONTOUR_OPACITY: f32 = 0.95;
 
 /// Blends class colours over an image, outlines the regions and appends a legend.
 ///
-/// - `labels`: classes of the image's pixels; a map of another size is resized to the image's
-/// - `names`: a name per class; classes beyond it are called by their number
-/// - `palette`: a colour per class, repeated when too short
-/// - `opacity`: share of the class colour inside a region, clamped to 0..=1
+/// - `labels`: the class of each pixel; a map of another size is resized to the size of the image
+/// - `names`: one name per class; a class without a name is shown with its label
+/// - `palette`: one colour per class, repeated if it is too short
+/// - `opacity`: opacity of the class colour inside a region, clamped to 0..=1
 ///
-/// Pixels of [`IGNORE_LABEL`] keep the photograph's colours. Returned is the image with a strip below it,
-/// which lists the classes that occur, largest first, with their share of all pixels. Where the image is
-/// narrower than the legend needs, the canvas is wider than the image. An image without pixels comes
-/// back as it is.
+/// Pixels with [`IGNORE_LABEL`] keep the colours of the image. Returns the image with a strip below it, which lists the
+/// classes in the image, largest first, with their share of all pixels. If the image is narrower than the legend, the
+/// canvas is wider than the image. An image without pixels is returned unchanged.
 pub fn overlay(
     image: &RgbImage,
     labels: &LabelMap,
@@ -50,14 +49,14 @@ pub fn overlay(
     let mut canvas = RgbImage::from_pixel(
         image.width().max(strip.width()),
         image.height() + strip.height(),
-        image::Rgb(legend::GROUND),
+        image::Rgb(legend::BACKGROUND),
     );
     imageops::replace(&mut canvas, &painted, 0, 0);
     imageops::replace(&mut canvas, &strip, 0, i64::from(image.height()));
     canvas
 }
 
-/// Tints every region with its class colour.
+/// Blends every region with its class colour.
 fn paint_regions(canvas: &mut RgbImage, labels: &LabelMap, palette: &[[u8; 3]], opacity: f32) {
     let steps = (opacity * 256.0).round() as u32;
     for (pixel, &label) in canvas.pixels_mut().zip(labels.labels()) {
@@ -71,7 +70,7 @@ fn paint_regions(canvas: &mut RgbImage, labels: &LabelMap, palette: &[[u8; 3]], 
     }
 }
 
-/// Draws each region's inner edge in its full class colour, so that two neighbours show both colours.
+/// Draws a contour along the inner edge of each region in its class colour, so that both neighbours show their colours.
 fn paint_contours(canvas: &mut RgbImage, labels: &LabelMap, palette: &[[u8; 3]], thickness: usize) {
     for y in 0..labels.height() {
         for x in 0..labels.width() {
@@ -85,8 +84,9 @@ fn paint_contours(canvas: &mut RgbImage, labels: &LabelMap, palette: &[[u8; 3]],
     }
 }
 
-/// Whether another label lies within `reach` pixels above, below, left or right; the image's own edge
-/// does not count.
+/// Returns whether a pixel with another label lies within `reach` pixels above, below, left or right.
+///
+/// The edge of the image does not count.
 fn touches_another(labels: &LabelMap, x: usize, y: usize, label: u16, reach: usize) -> bool {
     let differs = |x: Option<usize>, y: Option<usize>| {
         let neighbour = x.zip(y).and_then(|(x, y)| labels.get(x, y));
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_legend_lies_below_and_the_image_shows_through() {
+    fn the_legend_is_below_the_image_and_class_colours_are_blended() {
         let image = RgbImage::from_pixel(300, 100, Rgb([200; 3]));
         let labels = LabelMap::filled(300, 100, 1);
         let drawn = overlay(
@@ -123,7 +123,7 @@ mod tests {
         );
         assert_eq!(drawn.width(), 300);
         assert!(drawn.height() > 100);
-        // Half of 200 grey, half of (128, 0, 0); one region only, so no contour anywhere.
+        // The result is half grey 200 and half (128, 0, 0). There is one region only, so there is no contour.
         assert!(
             drawn
                 .rows()
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn ignored_pixels_keep_the_photograph() {
+    fn ignored_pixels_keep_the_colours_of_the_image() {
         let image = RgbImage::from_pixel(200, 50, Rgb([10, 20, 30]));
         let labels = LabelMap::filled(200, 50, IGNORE_LABEL);
         let drawn = overlay(&image, &labels, &[], &[], 1.0);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn contours_run_inside_each_region() {
+    fn contours_lie_inside_each_region() {
         let image = RgbImage::from_pixel(4, 1, Rgb([0; 3]));
         let labels = LabelMap::new(4, 1, vec![0, 0, 1, 1]).unwrap();
         let drawn = overlay(&image, &labels, &[], &[[255, 0, 0], [0, 255, 0]], 0.0);
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_inputs_do_not_panic() {
+    fn unusual_inputs_do_not_panic() {
         let one = RgbImage::new(1, 1);
         let label = LabelMap::filled(1, 1, 65534);
         for opacity in [f32::NAN, -1.0, 2.0, f32::INFINITY] {

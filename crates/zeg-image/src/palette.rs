@@ -1,19 +1,20 @@
-//! Colours for classes: VOC's classic ones, and well-separated ones for any number of classes.
+//! Palettes of class colours: the colours of PASCAL VOC, and well-separated colours for any number of classes.
 
-/// Levels a channel of the candidate colours takes.
+/// Number of levels per channel of the candidate colours.
 const LEVELS: usize = 16;
-/// Lightness of colours that stand out on photographs and carry a name on a dark ground.
+/// Range of lightness in which a colour stands out on an image and on the dark background of the legend.
 const LIGHTNESS: std::ops::RangeInclusive<i32> = OKLAB_ONE / 2..=OKLAB_ONE * 7 / 8;
-/// Chroma of colours that pass neither for grey nor for neon.
+/// Range of chroma in which a colour is neither greyish nor glaring.
 const CHROMA: std::ops::RangeInclusive<i32> = OKLAB_ONE * 9 / 100..=OKLAB_ONE * 22 / 100;
-/// What stands for 1.0 in Oklab coordinates. Whole numbers make every comparison, and so the palette, the
-/// same on all machines, however their cube root rounds.
+/// The integer that represents 1.0 in Oklab coordinates.
+///
+/// With integers, every comparison and thus the palette is the same on all machines, however they round cube roots.
 const OKLAB_ONE: i32 = 4096;
 
-/// The colours of PASCAL VOC for labels `0..n`: black, maroon, green, …
+/// Returns the colours of PASCAL VOC for labels `0..n`: black, maroon, green, …
 ///
-/// The bits of the label are dealt in turn to red, green and blue, from the highest down (`VOCcolormap` of
-/// the VOC development kit). Entry 255 is the cream of ignored pixels; the colours repeat after 256.
+/// The bits of the label are assigned to red, green and blue in turn, starting with the highest bit of each channel
+/// (`VOCcolormap` of the VOC development kit). Entry 255 is the cream of ignored pixels; the colours repeat after 256.
 pub fn voc_palette(n: usize) -> Vec<[u8; 3]> {
     (0..n).map(voc_colour).collect()
 }
@@ -30,11 +31,11 @@ fn voc_colour(label: usize) -> [u8; 3] {
     colour
 }
 
-/// `n` colours that differ as much as possible to the eye, vivid ones first; always the same.
+/// Returns `n` colours that are as distinguishable as possible, vivid ones first; the result is deterministic.
 ///
-/// Each colour is the candidate farthest from all before it, by distance in Oklab. A shorter palette is
-/// therefore the beginning of a longer one, and adding a class keeps the colours of the others. After all
-/// 4096 candidates the colours repeat.
+/// Each colour is the candidate that is farthest from all earlier ones in Oklab. A shorter palette is therefore a
+/// prefix of a longer one, and adding a class does not change the colours of the others. The colours repeat after all
+/// 4096 candidates.
 pub fn distinct_palette(n: usize) -> Vec<[u8; 3]> {
     let (vivid, dull): (Vec<_>, Vec<_>) = candidates().into_iter().partition(Candidate::is_vivid);
     let mut chosen = Vec::new();
@@ -45,15 +46,15 @@ pub fn distinct_palette(n: usize) -> Vec<[u8; 3]> {
     colours.cycle().take(n).collect()
 }
 
-/// The colour of a class: the palette repeats when it is too short, and an empty one means grey.
+/// Returns the colour of a class; a short palette repeats, and an empty one gives grey.
 pub(crate) fn class_colour(label: u16, palette: &[[u8; 3]]) -> [u8; 3] {
     let index = usize::from(label).checked_rem(palette.len());
     index.map_or([128; 3], |index| palette[index])
 }
 
-/// Moves colours of `pool` to `chosen`, farthest first, until `n` are chosen or the pool is empty.
+/// Moves colours from `pool` to `chosen`, the farthest first, until `n` are chosen or the pool is empty.
 fn choose_farthest(mut pool: Vec<Candidate>, n: usize, chosen: &mut Vec<Candidate>) {
-    // Distance of every candidate to the nearest chosen one.
+    // The distance of every candidate to the nearest chosen colour.
     let mut distances: Vec<i32> = pool
         .iter()
         .map(|candidate| {
@@ -63,7 +64,7 @@ fn choose_farthest(mut pool: Vec<Candidate>, n: usize, chosen: &mut Vec<Candidat
         .collect();
     while chosen.len() < n {
         let best = if chosen.is_empty() {
-            // The first colour decides the rest; a clear blue is rare in photographs.
+            // The first colour determines all others. A clear blue is rare in photos.
             let blue = Candidate::new([51, 136, 255]);
             nearest(&pool, &blue)
         } else {
@@ -87,10 +88,10 @@ fn farthest(distances: &[i32]) -> Option<usize> {
     (0..distances.len()).max_by_key(|&index| distances[index])
 }
 
-/// A colour and where it lies for the eye.
+/// A candidate colour with its Oklab coordinates.
 struct Candidate {
     rgb: [u8; 3],
-    /// Lightness, green–red, blue–yellow, in units of 1/[`OKLAB_ONE`].
+    /// Lightness, green–red axis and blue–yellow axis, in units of 1/[`OKLAB_ONE`].
     oklab: [i32; 3],
 }
 
@@ -120,16 +121,16 @@ impl Candidate {
         LIGHTNESS.contains(&lightness) && CHROMA.contains(&(a * a + b * b).isqrt())
     }
 
-    /// Squared distance, in units of 1/[`OKLAB_ONE`]².
+    /// Returns the squared distance between two colours, in units of 1/[`OKLAB_ONE`]².
     ///
-    /// Lightness counts half: where a photograph shines through, it says little about the class.
+    /// Lightness has half the weight, because under a blended colour it depends on the image.
     fn distance(&self, other: &Self) -> i32 {
         let [lightness, a, b] = std::array::from_fn(|axis| self.oklab[axis] - other.oklab[axis]);
         lightness * lightness / 4 + a * a + b * b
     }
 }
 
-/// sRGB bytes to Oklab (B. Ottosson, "A perceptual color space for image processing", 2020).
+/// Converts sRGB bytes to Oklab (B. Ottosson, "A perceptual color space for image processing", 2020).
 fn oklab(rgb: [u8; 3]) -> [f64; 3] {
     let [r, g, b] = rgb.map(|byte| {
         let value = f64::from(byte) / 255.0;
@@ -159,7 +160,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn voc_colours_are_the_published_ones() {
+    fn voc_colours_equal_the_published_ones() {
         let palette = voc_palette(257);
         assert_eq!(
             palette[..4],
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_palette_begins_a_longer_one() {
+    fn a_shorter_palette_is_a_prefix_of_a_longer_one() {
         let long = distinct_palette(200);
         assert_eq!(distinct_palette(7), long[..7]);
         assert_eq!(long.iter().collect::<HashSet<_>>().len(), 200);
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn more_classes_than_colours_repeat() {
+    fn colours_repeat_if_there_are_more_classes() {
         let palette = distinct_palette(4100);
         assert_eq!(palette.len(), 4100);
         assert_eq!(palette[4096..], palette[..4]);

@@ -1,8 +1,8 @@
-//! What of a PNG's chunks is looked at here, before or beside the decoder.
+//! Reads and checks PNG chunks that the decoder does not handle well.
 //!
-//! The orientation note, `eXIf`, may follow the pixels (PNG specification, third edition, table 7), where a decoder that
-//! is done with the pixels does not look; OpenCV and Pillow read it there. And a palette whose length is no multiple of
-//! three makes the decoder panic (png 0.18.1, its issue 694).
+//! - The orientation is in the chunk `eXIf`, which may follow the pixels (PNG specification, third edition, table 7).
+//!   The decoder stops after the pixels and does not find it there, while OpenCV and Pillow do.
+//! - A palette whose length is not a multiple of three makes the decoder panic (png 0.18.1, issue 694 of that crate).
 
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -10,36 +10,37 @@ use std::path::Path;
 use crate::ImageError;
 use crate::decode::corrupt;
 
+/// Length of the PNG signature in bytes.
 const SIGNATURE: u64 = 8;
-/// Bytes of the longest note that is read; a thumbnail may be part of one.
-const MAX_NOTE: u32 = 1 << 20;
+/// The largest size of an `eXIf` chunk that is read, in bytes; the chunk may contain a thumbnail.
+const MAX_EXIF: u32 = 1 << 20;
 
-/// The content of a file's `eXIf` chunk.
+/// Returns the content of the `eXIf` chunk of a file.
 pub(crate) fn exif(bytes: &[u8]) -> Option<Vec<u8>> {
     exif_of(&mut Cursor::new(bytes))
 }
 
-/// The content of a file's `eXIf` chunk; only the heads of the other chunks are read.
+/// Returns the content of the `eXIf` chunk of a file; of other chunks, only the head is read.
 pub(crate) fn exif_of(file: &mut (impl Read + Seek)) -> Option<Vec<u8>> {
-    let length = find(file, |kind, length| kind == b"eXIf" && length <= MAX_NOTE)?;
-    let mut note = Vec::new();
-    file.take(u64::from(length)).read_to_end(&mut note).ok()?;
-    Some(note)
+    let length = find(file, |kind, length| kind == b"eXIf" && length <= MAX_EXIF)?;
+    let mut exif = Vec::new();
+    file.take(u64::from(length)).read_to_end(&mut exif).ok()?;
+    Some(exif)
 }
 
-/// Refuses a palette that is not a list of colours.
+/// Returns an error if the length of the palette is not a multiple of three bytes.
 pub(crate) fn check_palette(bytes: &[u8], name: &Path) -> Result<(), ImageError> {
     let is_broken = |kind: &[u8; 4], length: u32| kind == b"PLTE" && !length.is_multiple_of(3);
     match find(&mut Cursor::new(bytes), is_broken) {
         Some(length) => {
-            let reason = format!("a palette of {length} bytes, which is no multiple of 3");
+            let reason = format!("the palette has {length} bytes, which is not a multiple of 3");
             Err(corrupt(name, reason))
         }
         None => Ok(()),
     }
 }
 
-/// Goes to the content of the first chunk that `wanted` takes by its kind and length, and gives its length.
+/// Seeks to the content of the first chunk for whose kind and length `wanted` is true, and returns its length.
 fn find(file: &mut (impl Read + Seek), wanted: impl Fn(&[u8; 4], u32) -> bool) -> Option<u32> {
     file.seek(SeekFrom::Start(SIGNATURE)).ok()?;
     loop {
@@ -53,7 +54,7 @@ fn find(file: &mut (impl Read + Seek), wanted: impl Fn(&[u8; 4], u32) -> bool) -
         if &kind == b"IEND" {
             return None;
         }
-        // The checksum of 4 bytes belongs to the chunk.
+        // The content is followed by a checksum of 4 bytes.
         file.seek(SeekFrom::Current(i64::from(length) + 4)).ok()?;
     }
 }
@@ -74,16 +75,19 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_found_before_and_after_the_pixels() {
-        let note = (b"eXIf", &b"MM\0*"[..]);
-        for chunks in [[(b"IDAT", &b"pixels"[..]), note], [note, (b"IDAT", b"")]] {
+    fn exif_is_found_before_and_after_the_pixels() {
+        let exif_chunk = (b"eXIf", &b"MM\0*"[..]);
+        for chunks in [
+            [(b"IDAT", &b"pixels"[..]), exif_chunk],
+            [exif_chunk, (b"IDAT", b"")],
+        ] {
             assert_eq!(exif(&file(&chunks)).unwrap(), b"MM\0*");
         }
-        assert_eq!(exif(&file(&[(b"IEND", b""), note])), None);
+        assert_eq!(exif(&file(&[(b"IEND", b""), exif_chunk])), None);
     }
 
     #[test]
-    fn palettes_are_lists_of_colours() {
+    fn palettes_of_incomplete_colours_are_refused() {
         let check = |palette: &[u8]| {
             let bytes = file(&[(b"gAMA", b"1234"), (b"PLTE", palette)]);
             check_palette(&bytes, Path::new("x.png"))
@@ -92,14 +96,14 @@ mod tests {
         for length in [1, 4, 5, 767] {
             let error = check(&vec![0; length]).unwrap_err().to_string();
             assert!(
-                error.contains(&format!("palette of {length} bytes")),
+                error.contains(&format!("palette has {length} bytes")),
                 "{error}"
             );
         }
     }
 
     #[test]
-    fn odd_files_have_no_note() {
+    fn damaged_files_have_no_exif() {
         let mut long = file(&[]);
         long.extend(*b"\xFF\xFF\xFF\xFFeXIf");
         let mut beyond = file(&[]);

@@ -1,4 +1,4 @@
-//! What an image's header says, without decoding a pixel: its size, its colours, how it is to be turned.
+//! Reads an image's header without decoding pixels: its size, colour model and orientation.
 
 use std::io::{BufRead, BufReader, Cursor, Seek, SeekFrom};
 use std::path::Path;
@@ -9,46 +9,46 @@ use image::{ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
 use crate::decode::{check_size, guarded, orientation, refusal};
 use crate::{ImageError, jpeg, png_chunks, source, tiff_varieties, webp_chunks};
 
-/// Bytes a decoder may allocate for a header.
+/// Number of bytes that a decoder may allocate for a header.
 const HEADER_BYTES: u64 = 1 << 26;
 
-/// What kind of colours a file stores.
+/// The kind of colours that a file stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColourModel {
     /// One channel, with or without alpha.
     Grey,
-    /// Red, green and blue, directly, through a palette or as brightness and colour differences.
+    /// Red, green and blue: stored directly, through a palette, or as brightness and colour differences.
     Rgb,
-    /// The colours of printing inks.
+    /// Cyan, magenta, yellow and black, the colours of printing inks.
     Cmyk,
 }
 
-/// What an image's header says.
+/// The size and colour model that an image's header states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageHeader {
     /// Width and height as the file stores the pixels.
     pub stored: (usize, usize),
-    /// Width and height that [`decode_rgb`](crate::decode_rgb) gives, with the orientation applied.
+    /// Width and height of the decoded image ([`decode_rgb`](crate::decode_rgb)), with the orientation applied.
     pub upright: (usize, usize),
-    /// The file's colours.
+    /// The colour model of the file.
     pub colours: ColourModel,
 }
 
-/// Width and height that [`decode_rgb`](crate::decode_rgb) would give the image, with its orientation applied.
+/// Returns the width and height that [`decode_rgb`](crate::decode_rgb) would return, with the orientation applied.
 ///
-/// Only the header is read, so that a damaged or cut-off image may still have a size.
+/// Only the header is read, so a damaged or truncated image may still have a size.
 ///
 /// # Errors
-/// Those of [`decode_rgb`](crate::decode_rgb).
+/// Returns the errors of [`decode_rgb`](crate::decode_rgb), as far as the header shows them.
 pub fn image_size(path: &Path) -> Result<(usize, usize), ImageError> {
     let (file, _, format) = source::open(path)?;
     Ok(header(BufReader::new(file), format, path)?.upright)
 }
 
-/// Reads the header of an image's content; `name` is only used in errors.
+/// Reads the header of an image from the content of its file; `name` is used in error messages only.
 ///
 /// # Errors
-/// As [`image_size`].
+/// Returns the errors of [`image_size`], except for those of reading the file.
 pub fn image_header(bytes: &[u8], name: &Path) -> Result<ImageHeader, ImageError> {
     let format = source::recognise(bytes, name)?;
     header(Cursor::new(bytes), format, name)
@@ -97,7 +97,7 @@ fn header(
         }
     })?;
     check_size(width, height, path)?;
-    let upright = if turns_sides(orientation) {
+    let upright = if swaps_sides(orientation) {
         (height, width)
     } else {
         (width, height)
@@ -126,8 +126,8 @@ fn colours_of(colours: ExtendedColorType) -> ColourModel {
     }
 }
 
-/// Whether columns become rows.
-fn turns_sides(orientation: Orientation) -> bool {
+/// Returns whether the orientation exchanges width and height.
+fn swaps_sides(orientation: Orientation) -> bool {
     matches!(
         orientation,
         Orientation::Rotate90

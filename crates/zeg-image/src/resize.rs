@@ -1,23 +1,22 @@
-//! Resizing with the reference pipeline's arithmetic, and the target sizes it computes.
+//! Resizes images and label maps with the arithmetic of the reference pipeline, and computes its target sizes.
 //!
-//! Published scores were measured on images resized by OpenCV on bytes (`cv2.resize`, called by mmcv).
-//! Both interpolations are written out here with its fixed-point steps, so that pixels agree to the last
-//! grey level and not merely approximately.
+//! Published scores were measured on images that OpenCV had resized as bytes (`cv2.resize`, called by mmcv).
+//! Both interpolations are implemented here with OpenCV's fixed-point arithmetic, so that every pixel is equal, not
+//! merely close.
 
 use crate::{LabelMap, RgbImage};
 
-/// Bits of a bilinear weight after the point: OpenCV's `INTER_RESIZE_COEF_BITS`.
+/// Number of fractional bits of a bilinear weight: OpenCV's `INTER_RESIZE_COEF_BITS`.
 const WEIGHT_BITS: u32 = 11;
-/// A weight of 1.
+/// The fixed-point weight that represents 1.
 const WEIGHT_ONE: f32 = (1 << WEIGHT_BITS) as f32;
-/// Channels of an image.
+/// Number of channels of an image.
 const CHANNELS: usize = 3;
 
 /// Resizes an image to `width`×`height` as `cv2.resize(…, INTER_LINEAR)` does on bytes.
 ///
-/// Pixel centres lie at half coordinates, edges are clamped, and nothing is smoothed before shrinking (no
-/// antialiasing). Weights have 11 fractional bits. The same size gives an exact copy; an image without
-/// pixels gives a black one.
+/// Pixel centres are at half-integer coordinates, edges are clamped, and there is no antialiasing. Weights have 11
+/// fractional bits. The same size gives an exact copy; an image without pixels gives a black one.
 pub fn resize_bilinear(image: &RgbImage, width: usize, height: usize) -> RgbImage {
     let (source_width, source_height) = (image.width() as usize, image.height() as usize);
     if (source_width, source_height) == (width, height) {
@@ -33,7 +32,7 @@ pub fn resize_bilinear(image: &RgbImage, width: usize, height: usize) -> RgbImag
     let mut upper = StretchedRow::new(width);
     let mut lower = StretchedRow::new(width);
     for (tap, target) in rows.iter().zip(resized.chunks_exact_mut(width * CHANNELS)) {
-        // Walking down, the lower neighbour of one output row is often the upper one of the next.
+        // The lower neighbour of one output row is often the upper neighbour of the next one.
         if upper.row != Some(tap.first) && lower.row == Some(tap.first) {
             std::mem::swap(&mut upper, &mut lower);
         }
@@ -46,7 +45,7 @@ pub fn resize_bilinear(image: &RgbImage, width: usize, height: usize) -> RgbImag
     resized
 }
 
-/// Two neighbours along one axis and their weights, which add up to 2048.
+/// Two source pixels along one axis and their weights, which add up to 2048.
 #[derive(Debug, Clone, Copy)]
 struct Tap {
     first: usize,
@@ -54,7 +53,7 @@ struct Tap {
     weights: [u32; 2],
 }
 
-/// The neighbours of every output column. OpenCV drops the second one where it would lie outside.
+/// Returns the neighbours of every output column. OpenCV drops the second neighbour if it is outside of the image.
 fn column_taps(source: usize, target: usize) -> Vec<Tap> {
     let last = source - 1;
     (0..target)
@@ -71,8 +70,9 @@ fn column_taps(source: usize, target: usize) -> Vec<Tap> {
         .collect()
 }
 
-/// The neighbours of every output row. Here OpenCV keeps the weights and clamps both rows instead, which
-/// rounds differently at the edges.
+/// Returns the neighbours of every output row.
+///
+/// For rows, OpenCV keeps the weights and clamps both neighbours instead, which rounds differently at the edges.
 fn row_taps(source: usize, target: usize) -> Vec<Tap> {
     let last = source as i64 - 1;
     (0..target)
@@ -87,9 +87,9 @@ fn row_taps(source: usize, target: usize) -> Vec<Tap> {
         .collect()
 }
 
-/// Where output pixel `index` falls among the source pixels: its whole part and its fraction.
+/// Returns the source position of output pixel `index`, as integer part and fraction.
 ///
-/// The scale is the reciprocal of a quotient, and the position a `f32`, because OpenCV has it so.
+/// As in OpenCV, the scale is the reciprocal of a quotient, and the position is an `f32`.
 fn source_position(index: usize, source: usize, target: usize) -> (i64, f32) {
     let scale = 1.0 / (target as f64 / source as f64);
     let position = ((index as f64 + 0.5) * scale - 0.5) as f32;
@@ -97,14 +97,14 @@ fn source_position(index: usize, source: usize, target: usize) -> (i64, f32) {
     (floor as i64, position - floor)
 }
 
-/// Fixed-point weights of the first and the second neighbour.
+/// Returns the fixed-point weights of the first and the second neighbour.
 fn weights(fraction: f32) -> [u32; 2] {
     [1.0 - fraction, fraction].map(|weight| (weight * WEIGHT_ONE).round_ties_even() as u32)
 }
 
-/// One source row, stretched to the output's width and still scaled by 2048.
+/// A source row, interpolated to the output width, with values scaled by 2048.
 struct StretchedRow {
-    /// Which source row `values` holds.
+    /// The source row in `values`, or `None` at the start.
     row: Option<usize>,
     /// `[width, 3]`, range 0..=255·2048.
     values: Vec<u32>,
@@ -118,7 +118,7 @@ impl StretchedRow {
         }
     }
 
-    /// Fills the row from source row `row` of `pixels`, unless it holds that row already.
+    /// Computes the values from source row `row` of `pixels`, unless they are that row's already.
     fn stretch(&mut self, pixels: &[u8], source_width: usize, row: usize, columns: &[Tap]) {
         if self.row == Some(row) {
             return;
@@ -137,7 +137,7 @@ impl StretchedRow {
     }
 }
 
-/// Mixes two stretched values into a byte, with the intermediate shifts of OpenCV's vector code.
+/// Interpolates between two rows and returns a byte, with the intermediate shifts of OpenCV's vector code.
 fn blend_rows(above: u32, below: u32, [above_weight, below_weight]: [u32; 2]) -> u8 {
     let scaled = |value: u32, weight: u32| ((value >> 4) * weight) >> 16;
     let sum = scaled(above, above_weight) + scaled(below, below_weight);
@@ -146,9 +146,8 @@ fn blend_rows(above: u32, below: u32, [above_weight, below_weight]: [u32; 2]) ->
 
 /// Resizes a label map to `width`×`height` as `cv2.resize(…, INTER_NEAREST)` does.
 ///
-/// The source pixel is `floor(index · in / out)`, without a half-pixel shift: labels therefore lie up to
-/// half a pixel beside a bilinearly resized image, as in the reference. A map without pixels becomes one
-/// of label 0.
+/// The source pixel is `floor(index · in / out)`, without a half-pixel offset. Labels are therefore shifted by up to
+/// half a pixel against a bilinearly resized image, as in the reference. A map without pixels gives label 0 everywhere.
 pub fn resize_nearest(labels: &LabelMap, width: usize, height: usize) -> LabelMap {
     if (labels.width(), labels.height()) == (width, height) {
         return labels.clone();
@@ -171,7 +170,7 @@ pub fn resize_nearest(labels: &LabelMap, width: usize, height: usize) -> LabelMa
     resized
 }
 
-/// The source index of every output index along one axis.
+/// Returns the source index of every output index along one axis.
 fn nearest_indices(source: usize, target: usize) -> Vec<usize> {
     let scale = 1.0 / (target as f64 / source as f64);
     (0..target)
@@ -179,10 +178,10 @@ fn nearest_indices(source: usize, target: usize) -> Vec<usize> {
         .collect()
 }
 
-/// Size at test time as `(width, height)`: the shorter side becomes `short`, the longer keeps the ratio.
+/// Returns the test-time size `(width, height)`: the shorter side becomes `short`, and the aspect ratio is kept.
 ///
-/// This is `Resize(keep_ratio=True, min_size=short)` of mmsegmentation 0.24. The longer side is not
-/// limited: 1000×100 becomes 5120×512. An empty image stays empty.
+/// This is `Resize(keep_ratio=True, min_size=short)` of mmsegmentation 0.24. The longer side is not limited: with
+/// `short` 512, 1000×100 becomes 5120×512. An empty image stays empty.
 pub fn fit_short_side(width: usize, height: usize, short: usize) -> (usize, usize) {
     if width == 0 || height == 0 {
         return (0, 0);
@@ -192,10 +191,10 @@ pub fn fit_short_side(width: usize, height: usize, short: usize) -> (usize, usiz
     fit(width, height, short * long_side / short_side, short)
 }
 
-/// Largest size as `(width, height)` that keeps the ratio and fits a box of `long`×`short`.
+/// Returns the largest size `(width, height)` that keeps the aspect ratio and fits into a box of `long`×`short`.
 ///
-/// The box turns with the image: `long` bounds the longer side. This is `mmcv.rescale_size`; no side
-/// becomes smaller than 1 pixel, where the reference would fail. An empty image stays empty.
+/// `long` always limits the longer side of the image, in either orientation. This is `mmcv.rescale_size`, except that
+/// every side has at least 1 pixel, where the reference would fail. An empty image stays empty.
 pub fn fit_box(width: usize, height: usize, long: usize, short: usize) -> (usize, usize) {
     if width == 0 || height == 0 {
         return (0, 0);
@@ -203,7 +202,7 @@ pub fn fit_box(width: usize, height: usize, long: usize, short: usize) -> (usize
     fit(width, height, long as f64, short as f64)
 }
 
-/// `mmcv.rescale_size` for sides of at least 1.
+/// Computes `mmcv.rescale_size` for sides of at least 1 pixel.
 fn fit(width: usize, height: usize, long: f64, short: f64) -> (usize, usize) {
     let (width, height) = (width as f64, height as f64);
     let by_long = long.max(short) / width.max(height);
@@ -220,7 +219,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn halving_is_the_mean_of_four() {
+    fn halving_the_size_averages_four_pixels() {
         let image =
             RgbImage::from_raw(2, 2, vec![0, 10, 255, 1, 20, 255, 2, 30, 255, 4, 41, 255]).unwrap();
         assert_eq!(resize_bilinear(&image, 1, 1).into_raw(), [2, 25, 255]);
@@ -245,7 +244,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_colour_stays_one_colour(
+        fn an_image_of_one_colour_keeps_its_colour(
             colour: [u8; 3], from in (1u32..40, 1u32..40), to in (1usize..90, 1usize..90),
         ) {
             let image = RgbImage::from_pixel(from.0, from.1, image::Rgb(colour));
@@ -265,7 +264,7 @@ mod tests {
         }
 
         #[test]
-        fn nearest_invents_no_label(
+        fn nearest_creates_no_new_label(
             (width, height, labels) in (1usize..30, 1usize..30).prop_flat_map(|(w, h)| {
                 (Just(w), Just(h), proptest::collection::vec(any::<u16>(), w * h))
             }),
@@ -279,14 +278,14 @@ mod tests {
         }
 
         #[test]
-        fn the_short_side_is_reached(width in 1usize..5000, height in 1usize..5000, short in 1usize..2000) {
+        fn the_shorter_side_has_the_requested_length(width in 1usize..5000, height in 1usize..5000, short in 1usize..2000) {
             let (w, h) = fit_short_side(width, height, short);
             prop_assert_eq!(w.min(h), short);
             prop_assert_eq!(width < height && w > h, false);
         }
 
         #[test]
-        fn the_box_is_never_left(
+        fn the_size_never_exceeds_the_box(
             width in 1usize..5000, height in 1usize..5000, long in 1usize..4000, short in 1usize..2000,
         ) {
             let (w, h) = fit_box(width, height, long, short);

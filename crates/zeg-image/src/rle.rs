@@ -1,26 +1,29 @@
-//! COCO's run-length code of masks.
+//! COCO's run-length encoding of masks.
 //!
-//! A mask is read by columns, top to bottom, then left to right. The counts tell how many pixels are outside, inside,
-//! outside, … in turn, beginning with those outside, even if that is 0. The compressed form writes each count from the
-//! fourth on as the difference to the one two before it, in groups of five bits, lowest first, each as one ASCII
-//! character from 48 on; a sixth bit says that another group follows (`common/maskApi.c` of the COCO API defines it).
+//! The pixels of a mask are numbered by columns, from top to bottom, then from left to right. The counts are the
+//! lengths of runs that lie outside, inside, outside, … of the mask, beginning with a run outside, even if its length
+//! is 0.
+//!
+//! The compressed form stores each count from the fourth on as the difference to the count two places before it. Each
+//! number is split into groups of five bits, the lowest first, and each group becomes one ASCII character from 48 on; a
+//! sixth bit says that another group follows. The definition is in `common/maskApi.c` of the COCO API.
 
 use thiserror::Error;
 
 use crate::decode::MAX_PIXELS;
 
-/// First character of the compressed form.
+/// The character of the value 0 in the compressed form.
 const ZERO: u8 = 48;
-/// Bits of a count in each character.
+/// Number of bits of a count in each character.
 const GROUP_BITS: u32 = 5;
-/// The bit that says that a count continues.
+/// The bit that says that another group of the same count follows.
 const MORE: i64 = 1 << GROUP_BITS;
-/// The highest bit of a group; in the last group of a count it is its sign.
+/// The highest bit of a group, which is the sign bit in the last group of a count.
 const SIGN: i64 = 1 << (GROUP_BITS - 1);
-/// Groups that hold every difference of two counts of 32 bits.
+/// Number of groups that are enough for every difference of two 32-bit counts.
 const MOST_GROUPS: u32 = 7;
 
-/// A mask of `width · height` pixels in run-length code.
+/// A run-length encoded mask of `width`×`height` pixels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rle {
     width: u32,
@@ -28,60 +31,62 @@ pub struct Rle {
     counts: Vec<u32>,
 }
 
-/// Why counts are no mask.
+/// Reason why run lengths are not a valid mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RleError {
-    /// The counts do not add up to the number of pixels.
-    #[error("run lengths add up to {sum} instead of the {pixels} pixels of {width}×{height}")]
+    /// The sum of the counts differs from the number of pixels.
+    #[error("the run lengths add up to {sum}; a mask of {width}×{height} has {pixels} pixels")]
     Sum {
-        /// What they add up to, or the first sum beyond the number of pixels.
+        /// The sum of the counts, or the first partial sum that exceeds the number of pixels.
         sum: u64,
-        /// Columns · rows.
+        /// Number of pixels, `width · height`.
         pixels: u64,
-        /// Columns.
+        /// Number of columns.
         width: u32,
-        /// Rows.
+        /// Number of rows.
         height: u32,
     },
     /// The mask has more than [`MAX_PIXELS`] pixels.
-    #[error("mask of {width}×{height} pixels exceeds the limit of {MAX_PIXELS} pixels")]
+    #[error("the mask has {width}×{height} pixels; the limit is {MAX_PIXELS} pixels")]
     TooLarge {
-        /// Columns.
+        /// Number of columns.
         width: u32,
-        /// Rows.
+        /// Number of rows.
         height: u32,
     },
-    /// A byte of the compressed form that stands for nothing, or that continues a count without end.
-    #[error("byte {byte} at {position} is not part of compressed run lengths")]
+    /// A byte is not legal in the compressed form, or it continues a count that is too long already.
+    #[error("byte {byte} at position {position} of the compressed run lengths is not legal there")]
     Character {
         /// The byte.
         byte: u8,
-        /// Where it stands.
+        /// The position of the byte, from 0.
         position: usize,
     },
     /// The compressed form ends within a count.
-    #[error("run length {index} is cut off")]
+    #[error("the compressed run lengths end within run length {index}")]
     CutOff {
-        /// Which count, from 0.
+        /// The index of the count, from 0.
         index: usize,
     },
     /// A count of the compressed form is negative or larger than the mask.
-    #[error("run length {index} is {length}, in a mask of {pixels} pixels")]
+    #[error(
+        "run length {index} is {length}; in a mask of {pixels} pixels it must be within 0..={pixels}"
+    )]
     Length {
-        /// Which count, from 0.
+        /// The index of the count, from 0.
         index: usize,
-        /// Its value.
+        /// The value of the count.
         length: i64,
-        /// Columns · rows.
+        /// Number of pixels, `width · height`.
         pixels: u64,
     },
 }
 
 impl Rle {
-    /// Encodes a mask given by its stretches of pixels inside.
+    /// Encodes a mask that is given as ranges of pixels inside it.
     ///
-    /// - `stretches`: first pixel and the one behind the last, numbered by columns (`x · height + y`), in ascending order
-    ///   within `width · height`
+    /// - `stretches`: for each range, its first pixel and the pixel after its last one, numbered by columns
+    ///   (`x · height + y`); ranges are ascending and within `width · height`
     pub fn from_stretches(
         width: u32,
         height: u32,
@@ -89,16 +94,16 @@ impl Rle {
     ) -> Self {
         let mut counts: Vec<u32> = Vec::new();
         let mut end = 0;
-        for (first, behind) in stretches {
-            let length = behind.saturating_sub(first) as u32;
+        for (first, after) in stretches {
+            let length = after.saturating_sub(first) as u32;
             match counts.last_mut() {
                 Some(last) if first == end => *last += length,
                 _ => counts.extend([first.saturating_sub(end) as u32, length]),
             }
-            end = behind;
+            end = after;
         }
         let rest = (u64::from(width) * u64::from(height)).saturating_sub(end);
-        // A mask that ends inside has no count after that; one without pixels still has its 0.
+        // If the last pixel is inside, no count follows. A mask without pixels has the single count 0.
         if rest > 0 || counts.is_empty() {
             counts.push(rest as u32);
         }
@@ -109,10 +114,11 @@ impl Rle {
         }
     }
 
-    /// Takes counts as a file holds them.
+    /// Builds a mask from uncompressed counts.
     ///
     /// # Errors
-    /// [`RleError::Sum`] when they do not add up to `width · height`; [`RleError::TooLarge`].
+    /// Returns [`RleError::Sum`] if the counts do not add up to `width · height`, and [`RleError::TooLarge`] if the
+    /// mask has more than [`MAX_PIXELS`] pixels.
     pub fn from_counts(width: u32, height: u32, counts: Vec<u32>) -> Result<Self, RleError> {
         let pixels = pixels(width, height)?;
         let mut sum = 0_u64;
@@ -137,10 +143,10 @@ impl Rle {
         })
     }
 
-    /// Reads the compressed form.
+    /// Decodes the compressed form of the counts.
     ///
     /// # Errors
-    /// [`RleError`] for bytes that are no mask of that size.
+    /// Returns [`RleError`] if the bytes are not a mask of that size.
     pub fn from_coco_string(
         width: u32,
         height: u32,
@@ -184,7 +190,7 @@ impl Rle {
         Self::from_counts(width, height, counts)
     }
 
-    /// Writes the compressed form.
+    /// Returns the counts in the compressed form.
     pub fn to_coco_string(&self) -> String {
         let mut text = String::new();
         for (index, &count) in self.counts.iter().enumerate() {
@@ -195,7 +201,7 @@ impl Rle {
             loop {
                 let group = value & (MORE - 1);
                 value >>= GROUP_BITS;
-                // Done when what remains is nothing but copies of the group's sign.
+                // The number is complete when all remaining bits equal the sign bit of the group.
                 let done = value == if group & SIGN == 0 { 0 } else { -1 };
                 let more = if done { 0 } else { MORE };
                 text.push(char::from(ZERO + (group | more) as u8));
@@ -207,18 +213,18 @@ impl Rle {
         text
     }
 
-    /// Returns the numbers of pixels outside and inside in turn.
+    /// Returns the run lengths, alternately outside and inside of the mask.
     pub fn counts(&self) -> &[u32] {
         &self.counts
     }
 
-    /// Returns the pixels inside as `(x, y)`, column by column.
+    /// Returns the pixels inside the mask as `(x, y)`, column by column.
     pub fn pixels(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
         let height = self.height;
         let mut position = 0;
         let stretches = self.counts.iter().enumerate().map(move |(index, &count)| {
             let first = position;
-            position += count; // at most `MAX_PIXELS`, as the constructors saw
+            position += count; // at most `MAX_PIXELS`, which the constructors have checked
             if index % 2 == 1 {
                 first..position
             } else {
@@ -245,14 +251,14 @@ mod tests {
 
     use super::*;
 
-    /// The code of a mask, row-major.
+    /// Encodes a row-major mask.
     fn encode(width: u32, height: u32, mask: &[bool]) -> Rle {
         let columns = (0..width as usize).flat_map(|x| mask.iter().skip(x).step_by(width as usize));
         let inside = (0..).zip(columns).filter(|(_, inside)| **inside);
         Rle::from_stretches(width, height, inside.map(|(index, _)| (index, index + 1)))
     }
 
-    /// The mask of a code, row-major.
+    /// Decodes to a row-major mask.
     fn decode(rle: &Rle) -> Vec<bool> {
         let mut mask = vec![false; rle.width as usize * rle.height as usize];
         for (x, y) in rle.pixels() {
@@ -262,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_come_first() {
+    fn pixels_are_numbered_by_columns() {
         // . # .
         // # # .
         let rle = encode(3, 2, &[false, true, false, true, true, false]);
@@ -271,16 +277,17 @@ mod tests {
         assert_eq!(pixels, [(0, 1), (1, 0), (1, 1)]);
     }
 
-    /// `pycocotools.mask.encode` of the columns 0 1 0 | 1 1 0 | 0 0 1: `{"size": [3, 3], "counts": b"11112O"}`.
+    /// For the columns 0 1 0 | 1 1 0 | 0 0 1, `pycocotools.mask.encode` returns
+    /// `{"size": [3, 3], "counts": b"11112O"}`.
     #[test]
-    fn the_text_is_that_of_the_coco_api() {
+    fn the_compressed_form_equals_that_of_the_coco_api() {
         let rle = Rle::from_counts(3, 3, vec![1, 1, 1, 2, 3, 1]).unwrap();
         assert_eq!(rle.to_coco_string(), "11112O");
         assert_eq!(Rle::from_coco_string(3, 3, "11112O"), Ok(rle));
     }
 
     #[test]
-    fn text_that_is_no_mask_is_refused() {
+    fn an_invalid_compressed_form_is_refused() {
         let read = |text| Rle::from_coco_string(4, 4, text).unwrap_err();
         let character = |byte, position| RleError::Character { byte, position };
         assert_eq!(read("/"), character(b'/', 0));
@@ -312,21 +319,21 @@ mod tests {
     }
 
     #[test]
-    fn masks_without_area_are_masks() {
+    fn masks_without_pixels_are_legal() {
         for (width, height) in [(0, 0), (0, 7), (7, 0)] {
             let rle = encode(width, height, &[]);
             assert_eq!(rle.pixels().count(), 0);
             let text = rle.to_coco_string();
             assert_eq!(Rle::from_coco_string(width, height, text), Ok(rle));
         }
-        // A run of no pixels is legal, and a height of 0 divides nothing.
+        // A run of length 0 is legal, and with a height of 0 there must be no division by zero.
         let rle = Rle::from_counts(3, 0, vec![0, 0, 0]).unwrap();
         assert_eq!(rle.pixels().count(), 0);
     }
 
     proptest! {
         #[test]
-        fn masks_survive(
+        fn masks_survive_a_round_trip(
             (width, height, mask) in (0u32..30, 0u32..30).prop_flat_map(|(width, height)| {
                 let mask = prop::collection::vec(any::<bool>(), (width * height) as usize);
                 (Just(width), Just(height), mask)
@@ -340,7 +347,7 @@ mod tests {
         }
 
         #[test]
-        fn counts_survive_the_text(counts in prop::collection::vec(0u32..60_000, 0..40)) {
+        fn counts_survive_compression(counts in prop::collection::vec(0u32..60_000, 0..40)) {
             let pixels: u32 = counts.iter().sum();
             let rle = Rle::from_counts(1, pixels, counts).unwrap();
             prop_assert_eq!(Rle::from_coco_string(1, pixels, rle.to_coco_string()), Ok(rle));

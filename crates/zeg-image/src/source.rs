@@ -1,7 +1,7 @@
-//! From a path to bytes: regular files only, recognised by their content, of a bounded size.
+//! Reads the bytes of an image file: regular files of bounded size, with a format recognised from the content.
 //!
-//! A path comes from a user's glob or a data set's list, so it may name a pipe that never ends or a film of many
-//! gigabytes. What is not an image is refused by its first bytes, before the rest is read.
+//! A path comes from a user's pattern or a data set's list, so it may name a pipe that never ends or a video of many
+//! gigabytes. A file that is not an image is refused from its first bytes, before the rest is read.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -12,18 +12,18 @@ use image::ImageFormat;
 use crate::ImageError;
 use crate::decode::corrupt;
 
-/// Bytes of the largest image file: [`MAX_PIXELS`](crate::decode::MAX_PIXELS) at 8 bytes each.
+/// The largest size of an image file, in bytes: [`MAX_PIXELS`](crate::decode::MAX_PIXELS) at 8 bytes each.
 pub const MAX_FILE_BYTES: u64 = 1 << 31;
-/// Bytes that tell every format.
+/// Number of first bytes that are enough to recognise every format.
 const HEAD: u64 = 32;
 
-/// Opens a regular file and recognises it by its first bytes, which are returned too.
+/// Opens a regular file and recognises its format; also returns the first bytes, which have been read.
 pub(crate) fn open(path: &Path) -> Result<(File, Vec<u8>, ImageFormat), ImageError> {
     let unreadable = |source| ImageError::Unreadable {
         path: path.into(),
         source,
     };
-    // Asked before opening: opening a pipe that nobody writes to would wait for ever.
+    // This is checked before opening, because opening a pipe without a writer would wait forever.
     let metadata = fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(ImageError::NotRegular { path: path.into() });
@@ -45,7 +45,7 @@ pub(crate) fn open(path: &Path) -> Result<(File, Vec<u8>, ImageFormat), ImageErr
     Ok((file, head, format))
 }
 
-/// The whole content of an image file, and its format.
+/// Reads the whole content of an image file and recognises its format.
 pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, ImageFormat), ImageError> {
     let (file, mut bytes, format) = open(path)?;
     file.take(MAX_FILE_BYTES)
@@ -57,13 +57,13 @@ pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, ImageFormat), ImageError> {
     Ok((bytes, format))
 }
 
-/// The format that the first bytes announce.
+/// Recognises the format from the first bytes of a file.
 pub(crate) fn recognise(bytes: &[u8], name: &Path) -> Result<ImageFormat, ImageError> {
     if is_big_tiff(bytes) {
         return Ok(ImageFormat::Tiff);
     }
     match image::guess_format(bytes) {
-        // Two letters begin many a text; in a PNM file white space follows them.
+        // Many texts begin with the same two characters as a PNM file; in a PNM file, white space follows them.
         Ok(ImageFormat::Pnm) if !bytes.get(2).is_some_and(u8::is_ascii_whitespace) => {}
         Ok(format) if format.reading_enabled() => return Ok(format),
         _ => {}
@@ -77,12 +77,12 @@ pub(crate) fn recognise(bytes: &[u8], name: &Path) -> Result<ImageFormat, ImageE
     })
 }
 
-/// TIFF with offsets of 64 bits: version 43 instead of 42.
+/// Returns whether the file is a BigTIFF: a TIFF with 64-bit offsets, which has version 43 instead of 42.
 pub(crate) fn is_big_tiff(bytes: &[u8]) -> bool {
     bytes.starts_with(b"II+\0") || bytes.starts_with(b"MM\0+")
 }
 
-/// What a file is that is not decoded here, if it is something that people take for an image.
+/// Returns the name of an unsupported format that users may take for an image format.
 fn foreign(bytes: &[u8]) -> Option<&'static str> {
     const SIGNATURES: [(usize, &[u8], &str); 12] = [
         (4, b"ftypavif", "AVIF"),
@@ -90,7 +90,7 @@ fn foreign(bytes: &[u8]) -> Option<&'static str> {
         (4, b"ftyphei", "HEIC"),
         (4, b"ftyphev", "HEIC"),
         (4, b"ftypmif1", "HEIC"),
-        (4, b"ftyp", "a film"),
+        (4, b"ftyp", "a video"),
         (0, b"\xFF\x0A", "JPEG XL"),
         (4, b"JXL \r\n", "JPEG XL"),
         (4, b"jP  \r\n", "JPEG 2000"),
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formats_are_told_by_content() {
+    fn formats_are_recognised_from_the_content() {
         let name = Path::new("x");
         for (bytes, format) in [
             (&b"\x89PNG\r\n\x1a\n"[..], ImageFormat::Png),
@@ -128,11 +128,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_image_here_is_named() {
+    fn unsupported_formats_are_named() {
         for (bytes, expected) in [
             (&b"\0\0\0\x18ftypheic\0\0\0\0"[..], "HEIC"),
             (b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF"),
-            (b"\0\0\0\x20ftypisom", "a film"),
+            (b"\0\0\0\x20ftypisom", "a video"),
             (b"%PDF-1.7", "PDF"),
             (b"P1xels are small squares", ""),
             (b"# notes", ""),
@@ -155,13 +155,13 @@ mod tests {
         }
     }
 
-    /// A film renamed to an image is refused by its head; an image beyond the limit by its size.
+    /// A video with an image extension is refused from its first bytes, and a file over the limit from its size.
     #[test]
-    fn large_files_are_refused_unread() {
+    fn large_files_are_refused_without_reading_them() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("large.png");
         let file = File::create(&path).unwrap();
-        file.set_len(MAX_FILE_BYTES + 1).unwrap(); // a hole, no disk space
+        file.set_len(MAX_FILE_BYTES + 1).unwrap(); // a sparse file, which takes no disk space
         assert!(matches!(
             read(&path),
             Err(ImageError::FileTooLarge { bytes, .. }) if bytes == MAX_FILE_BYTES + 1

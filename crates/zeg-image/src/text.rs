@@ -1,4 +1,4 @@
-//! Text on images, with glyphs that are part of the program: no fonts to find, no layout engine.
+//! Draws text on images with compiled-in glyphs, so that neither fonts nor a layout engine are needed.
 
 use image::{Rgb, RgbImage};
 use noto_sans_mono_bitmap::{
@@ -13,15 +13,15 @@ pub(crate) const LINE_HEIGHT: usize = HEIGHT.val();
 /// Width of every character in pixels, at scale 1.
 pub(crate) const CHARACTER_WIDTH: usize = get_raster_width(WEIGHT, HEIGHT);
 
-/// Whether there is a glyph for the character that shows something.
+/// Returns whether the character has a visible glyph.
 pub(crate) fn is_drawable(character: char) -> bool {
     !character.is_whitespace() && get_raster(character, WEIGHT, HEIGHT).is_some()
 }
 
-/// Draws `text` with its top left corner at `(x, y)`, blended onto what is there.
+/// Draws `text` with its top left corner at `(x, y)`, blended onto the canvas.
 ///
-/// `scale` enlarges by whole steps. What would leave the canvas is cut off; characters without a glyph
-/// become an empty box.
+/// `scale` enlarges the glyphs by an integer factor. Text outside of the canvas is not drawn; a character without a
+/// glyph becomes an empty box.
 pub(crate) fn draw(
     canvas: &mut RgbImage,
     x: usize,
@@ -50,7 +50,7 @@ pub(crate) fn draw(
     }
 }
 
-/// How much of a pixel the glyph covers, 0..=255.
+/// Returns the share of a pixel that the glyph covers, 0..=255.
 fn coverage(glyph: Option<RasterizedChar>, column: usize, row: usize) -> u8 {
     match glyph {
         Some(glyph) => glyph.pixel(column, row).unwrap_or(0),
@@ -59,7 +59,7 @@ fn coverage(glyph: Option<RasterizedChar>, column: usize, row: usize) -> u8 {
     }
 }
 
-/// The box for unknown characters, as high as a capital letter.
+/// Returns whether the pixel is part of the box for unknown characters, which is as high as a capital letter.
 fn in_box_outline(column: usize, row: usize) -> bool {
     const LEFT: usize = 1;
     const RIGHT: usize = CHARACTER_WIDTH - 2;
@@ -69,7 +69,7 @@ fn in_box_outline(column: usize, row: usize) -> bool {
     inside && (column == LEFT || column == RIGHT || row == TOP || row == BOTTOM)
 }
 
-/// Mixes `colour` into one pixel, `amount` 0..=1 of it; outside the canvas nothing happens.
+/// Blends `colour` into one pixel with opacity `amount`, 0..=1; pixels outside of the canvas are ignored.
 pub(crate) fn blend(canvas: &mut RgbImage, x: usize, y: usize, colour: [u8; 3], amount: f32) {
     if let Some(Rgb(pixel)) = canvas.get_pixel_mut_checked(x as u32, y as u32) {
         for (value, target) in pixel.iter_mut().zip(colour) {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_characters_are_boxes() {
+    fn unknown_characters_are_drawn_as_boxes() {
         assert_eq!(ink("人"), ink("犬"));
         assert!(ink("人") > 10);
         assert_eq!(ink(" "), 0);
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_leaves_the_canvas_is_cut() {
+    fn text_outside_of_the_canvas_is_not_drawn() {
         let mut canvas = RgbImage::new(3, 2);
         draw(&mut canvas, 0, 0, "Wide", [255; 3], 2);
         draw(&mut canvas, 90, 90, "gone", [255; 3], 1);

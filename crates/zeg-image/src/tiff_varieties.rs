@@ -1,7 +1,7 @@
-//! Varieties of TIFF that the image library leaves out: palettes, and JPEG in YCbCr.
+//! Decodes two varieties of TIFF that the image library does not support: palettes, and JPEG in YCbCr.
 //!
-//! Scanners and map programs write the first, photograph archives the second. For a palette the decoder is told that
-//! the image is grey, which gives the indices as they are; the colours are looked up here.
+//! Scanners and map programs write the first, photo archives the second. In a file with a palette, the header is
+//! changed to say that the image is grey, so that the decoder returns the indices; their colours are looked up here.
 
 use std::borrow::Cow;
 use std::io::{BufRead, Cursor, Seek};
@@ -24,7 +24,7 @@ const BLACK_IS_ZERO: u16 = 1;
 const PALETTE: u16 = 3;
 const PHOTOMETRIC: u16 = 262;
 
-/// Decodes an image of one of these varieties, upright; `None` for all others.
+/// Decodes an image of one of these varieties and turns it upright; returns `None` for all others.
 pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<Option<DynamicImage>, ImageError> {
     let is_palette = photometric_place(bytes).is_some_and(|(_, value)| value == PALETTE);
     let bytes = if is_palette {
@@ -34,7 +34,7 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<Option<DynamicImage>, 
     };
     let refuse = |error: TiffError| refusal(error, name);
     let Ok(decoder) = Decoder::new(Cursor::new(&bytes)) else {
-        return Ok(None); // the library's own error says more
+        return Ok(None); // the image library then reports the error in more detail
     };
     let mut limits = Limits::default();
     limits.decoding_buffer_size = 3 * MAX_PIXELS;
@@ -52,13 +52,14 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<Option<DynamicImage>, 
         _ => None,
     };
     let DecodingResult::U8(samples) = decoder.read_image().map_err(refuse)? else {
-        return Err(corrupt(name, "the samples do not have 8 bits"));
+        return Err(corrupt(name, "the samples must have 8 bits"));
     };
     let pixels = match (colour, palette) {
         (ColorType::Gray(bits), Some(palette)) => {
             let indices = unpack(&samples, bits, width as usize, height as usize);
-            colours(&indices, &palette)
-                .ok_or_else(|| corrupt(name, "an index beyond the palette"))?
+            colours(&indices, &palette).ok_or_else(|| {
+                corrupt(name, "a pixel has an index beyond the end of the palette")
+            })?
         }
         _ => samples
             .as_chunks::<3>()
@@ -69,14 +70,16 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<Option<DynamicImage>, 
             .collect(),
     };
     let decoded = RgbImage::from_raw(width, height, pixels)
-        .ok_or_else(|| corrupt(name, "the TIFF holds fewer pixels than it states"))?;
+        .ok_or_else(|| corrupt(name, "the TIFF has fewer pixels than its header states"))?;
     let mut decoded = DynamicImage::from(decoded);
     decoded.apply_orientation(orientation);
     Ok(Some(decoded))
 }
 
-/// The file with a note that its samples are grey, which are then given as they are stored: palettes and grey that
-/// counts from white would be turned into something else. Files in colour are left alone.
+/// Returns the file with a header that says that the samples are grey, so that the decoder returns them unchanged.
+///
+/// Without this, the decoder would convert palette indices and grey values that count from white. Other files are
+/// returned unchanged.
 pub(crate) fn as_stored(bytes: &[u8]) -> Cow<'_, [u8]> {
     let mut bytes = Cow::Borrowed(bytes);
     if let Some((place, PALETTE | WHITE_IS_ZERO)) = photometric_place(&bytes) {
@@ -92,7 +95,7 @@ pub(crate) fn as_stored(bytes: &[u8]) -> Cow<'_, [u8]> {
     bytes
 }
 
-/// Width, height, orientation and colours that a file of any variety states.
+/// Reads width, height, orientation and colour model from the header of a TIFF of any variety.
 pub(crate) fn read_header(
     file: impl BufRead + Seek,
     name: &Path,
@@ -121,8 +124,9 @@ fn header<R: BufRead + Seek>(
     ))
 }
 
-/// Refuses a file that ends within its JPEG data, since the decoder goes on with grey there; it notices the end of any
-/// other data.
+/// Returns an error if the file ends within its JPEG data.
+///
+/// There the decoder would fill the rest with grey. For all other data it reports the missing bytes itself.
 fn check_jpeg_parts<R: BufRead + Seek>(
     decoder: &mut Decoder<R>,
     length: u64,
@@ -142,7 +146,9 @@ fn check_jpeg_parts<R: BufRead + Seek>(
         };
         for (offset, count) in values(offsets).into_iter().zip(values(counts)) {
             if offset.saturating_add(count) > length {
-                let reason = format!("JPEG data of {count} bytes at {offset} leaves the file");
+                let reason = format!(
+                    "the JPEG data of {count} bytes at position {offset} extend beyond the end of the file"
+                );
                 return Err(corrupt(name, reason));
             }
         }
@@ -160,7 +166,7 @@ pub(crate) fn refusal(error: TiffError, name: &Path) -> ImageError {
     }
 }
 
-/// Where the first directory holds the photometric interpretation, and its value.
+/// Returns the position and the value of the photometric interpretation in the first directory.
 fn photometric_place(bytes: &[u8]) -> Option<(usize, u16)> {
     let little = bytes.starts_with(b"II");
     let number = |place: usize, length: usize| -> Option<usize> {
@@ -173,7 +179,7 @@ fn photometric_place(bytes: &[u8]) -> Option<(usize, u16)> {
         };
         usize::try_from(value).ok()
     };
-    // TIFF 6.0, section 2; BigTIFF widens offsets, counts and entries.
+    // The structure is that of TIFF 6.0, section 2; in BigTIFF, offsets, counts and entries are wider.
     let (offset, count_length, entry_length, value_offset) = if is_big_tiff(bytes) {
         (number(8, 8)?, 8, 20, 12)
     } else {
@@ -192,7 +198,7 @@ fn photometric_place(bytes: &[u8]) -> Option<(usize, u16)> {
     None
 }
 
-/// One index a byte, from rows that are padded to whole bytes; the leftmost pixel has the highest bits.
+/// Unpacks rows that are padded to whole bytes into one index per byte; the leftmost pixel has the highest bits.
 fn unpack(samples: &[u8], bits: u8, width: usize, height: usize) -> Vec<u8> {
     if bits == 8 {
         return samples.to_vec();
@@ -211,7 +217,7 @@ fn unpack(samples: &[u8], bits: u8, width: usize, height: usize) -> Vec<u8> {
     .collect()
 }
 
-/// The colours of indices; the map holds all reds, then all greens, then all blues, in 16 bits.
+/// Looks up the colours of indices; `map` has all 16-bit values of red, then all of green, then all of blue.
 fn colours(indices: &[u8], map: &[u16]) -> Option<Vec<u8>> {
     let size = map.len() / 3;
     let mut pixels = Vec::with_capacity(3 * indices.len());
@@ -227,7 +233,7 @@ fn colours(indices: &[u8], map: &[u16]) -> Option<Vec<u8>> {
     Some(pixels)
 }
 
-/// YCbCr over the full range of 8 bits to RGB (JFIF 1.02, page 3).
+/// Converts 8-bit full-range YCbCr to RGB (JFIF 1.02, page 3).
 fn rgb_of([y, cb, cr]: [u8; 3]) -> [u8; 3] {
     let y = f32::from(y);
     let (cb, cr) = (f32::from(cb) - 128.0, f32::from(cr) - 128.0);
@@ -236,7 +242,7 @@ fn rgb_of([y, cb, cr]: [u8; 3]) -> [u8; 3] {
         y - 0.344_136 * cb - 0.714_136 * cr,
         y + 1.772 * cb,
     ]
-    .map(|value| value.round() as u8) // a cast to u8 stops at 0 and 255
+    .map(|value| value.round() as u8) // the cast saturates at 0 and 255
 }
 
 #[cfg(test)]
@@ -257,14 +263,14 @@ mod tests {
     }
 
     #[test]
-    fn colours_of_jfif() {
+    fn ycbcr_is_converted_as_jfif_says() {
         assert_eq!(rgb_of([255, 128, 128]), [255; 3]);
         assert_eq!(rgb_of([76, 85, 255]), [254, 0, 0]);
         assert_eq!(rgb_of([0, 255, 0]), [0, 48, 225]);
     }
 
     #[test]
-    fn directories_that_lead_nowhere_have_no_place() {
+    fn damaged_directories_have_no_photometric_interpretation() {
         for bytes in [
             &b"II*\0"[..],
             b"II*\0\xFF\xFF\xFF\xFF",

@@ -1,8 +1,8 @@
-//! The chunks of a WebP, checked before the decoder sees them.
+//! Checks the chunk lengths of a WebP before it is decoded.
 //!
-//! Where a file ends early, the lossy decoder goes on with zeros, and the one for notes takes as much memory as a chunk
-//! states. So a WebP has to hold what its container and each of its chunks state (RIFF container of the WebP
-//! specification).
+//! If a file ends early, the decoder of lossy images continues with zeros, and the decoder of metadata allocates as
+//! much memory as a chunk states. A WebP must therefore be as long as its container and each of its chunks state (RIFF
+//! container of the WebP specification).
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -10,12 +10,12 @@ use std::path::Path;
 use crate::ImageError;
 use crate::decode::corrupt;
 
-/// Bytes before a chunk's content: its kind and its length.
+/// Length of a chunk's head in bytes: its kind and its length.
 const HEAD: u64 = 8;
-/// Bytes of the container before the first chunk.
+/// Length in bytes of the container's head before the first chunk.
 const CONTAINER_HEAD: u64 = 12;
 
-/// Refuses a file that is shorter than it states.
+/// Returns an error if the file is shorter than its container or one of its chunks states.
 pub(crate) fn check(file: &mut (impl Read + Seek), name: &Path) -> Result<(), ImageError> {
     let unreadable = |source| ImageError::Unreadable {
         path: name.into(),
@@ -29,11 +29,11 @@ pub(crate) fn check(file: &mut (impl Read + Seek), name: &Path) -> Result<(), Im
         Some(place + HEAD + u64::from(u32::from_le_bytes(size)))
     };
     let too_short = |end: u64| {
-        let reason = format!("the WebP states {end} bytes and has {length}");
+        let reason = format!("the header states {end} bytes, but the file has {length}");
         Err(corrupt(name, reason))
     };
     let Some(end) = stated_at(0) else {
-        return Err(corrupt(name, "the WebP has no length"));
+        return Err(corrupt(name, "the WebP ends within its header"));
     };
     if end > length {
         return too_short(end);
@@ -65,12 +65,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_holds_what_it_states() {
+    fn a_file_shorter_than_stated_is_refused() {
         let check = |bytes: Vec<u8>| check(&mut Cursor::new(bytes), Path::new("x.webp"));
         for bytes in [
             file(4, &[]),
             file(4 + 8 + 4 + 8, &[(3, 4), (0, 0)]),
-            // Bytes after the container, and a rest of it too short for a chunk.
+            // Bytes after the container, and a remainder that is too short for a chunk.
             file(4, &[(u32::MAX, 0)]),
             file(4 + 5, &[(u32::MAX, 0)]),
         ] {
@@ -79,13 +79,16 @@ mod tests {
         for (bytes, stated) in [
             (file(5, &[]), 13),
             (file(u32::MAX, &[]), 8 + u64::from(u32::MAX)),
-            // Found by fuzzing: a note of 2.7 GB in a file of 208 bytes.
+            // Found by fuzzing: a metadata chunk of 2.7 GB in a file of 208 bytes.
             (file(12, &[(2_705_587_994, 0)]), 20 + 2_705_587_994),
             (file(4 + 8 + 4 + 8, &[(4, 4), (1, 0)]), 33),
         ] {
             let error = check(bytes.clone()).unwrap_err().to_string();
             assert!(
-                error.contains(&format!("states {stated} bytes and has {}", bytes.len())),
+                error.contains(&format!(
+                    "states {stated} bytes, but the file has {}",
+                    bytes.len()
+                )),
                 "{error}"
             );
         }

@@ -1,10 +1,10 @@
-//! The sliding-window plan: which crops an image larger than the model's input is cut into.
+//! Plans the windows of sliding-window inference, for images larger than the model's input.
 //!
-//! Windows step by `stride` from the top left; the last one of a row or column is shifted back so that it
-//! ends at the image's edge, as mmsegmentation's `slide_inference` does. Scores of overlapping windows
-//! are averaged later, which is why nothing here is padded.
+//! Windows start at the top left and advance by `stride`. The last window of a row or column is shifted back so that it
+//! ends at the image's edge, as in mmsegmentation's `slide_inference`. Scores of overlapping windows are averaged
+//! later, so no padding is needed.
 
-/// One crop of an image: columns `x .. x + width`, rows `y .. y + height`.
+/// One window of an image: columns `x .. x + width`, rows `y .. y + height`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
     /// First column.
@@ -19,10 +19,10 @@ pub struct Window {
 
 /// Plans the windows over an image of `width`×`height` pixels, row by row, each row from left to right.
 ///
-/// `crop` is the side of the square window and `stride` the step between neighbours. An axis takes
-/// `max(0, ceil((size − crop) / stride)) + 1` windows. Where the image is smaller than `crop`, windows
-/// take the image's own extent on that axis. A `stride` beyond `crop` would leave gaps and a stride of 0
-/// would never arrive: both are brought into `1..=crop`. An empty image (or `crop == 0`) has no windows.
+/// `crop` is the side of the square window and `stride` the step between neighbours, both in pixels. An axis has
+/// `max(0, ceil((size − crop) / stride)) + 1` windows. If the image is smaller than `crop` along an axis, the windows
+/// are as long as the image there. `stride` is clamped to `1..=crop`, because a larger one would leave gaps and 0 would
+/// never advance. An empty image (or `crop == 0`) has no windows.
 pub fn sliding_windows(width: usize, height: usize, crop: usize, stride: usize) -> Vec<Window> {
     if width == 0 || height == 0 || crop == 0 {
         return Vec::new();
@@ -41,7 +41,7 @@ pub fn sliding_windows(width: usize, height: usize, crop: usize, stride: usize) 
         .collect()
 }
 
-/// The windows of one axis as `(start, length)`, in order.
+/// Returns the windows along one axis as `(start, length)`, in order.
 fn spans(size: usize, crop: usize, stride: usize) -> Vec<(usize, usize)> {
     let stride = stride.clamp(1, crop);
     let length = crop.min(size);
@@ -58,7 +58,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_last_window_is_shifted_back_inside() {
+    fn the_last_window_is_shifted_back_to_the_edge() {
         let starts: Vec<_> = sliding_windows(1000, 512, 512, 426)
             .into_iter()
             .map(|w| (w.x, w.y))
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_run_along_rows_first() {
+    fn windows_are_ordered_row_by_row() {
         let starts: Vec<_> = sliding_windows(6, 6, 4, 2)
             .into_iter()
             .map(|w| (w.x, w.y))
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_no_windows() {
+    fn an_empty_image_has_no_windows() {
         assert!(sliding_windows(0, 5, 4, 2).is_empty());
         assert!(sliding_windows(5, 5, 0, 2).is_empty());
     }
@@ -106,15 +106,15 @@ mod tests {
                     covered[y * width + w.x..y * width + w.x + w.width].fill(true);
                 }
             }
-            prop_assert!(covered.into_iter().all(|seen| seen));
+            prop_assert!(covered.into_iter().all(|covered| covered));
         }
 
         #[test]
-        fn the_number_of_windows_is_the_published_formula(
+        fn the_number_of_windows_follows_the_published_formula(
             width in 1i64..400, height in 1i64..300, crop in 1i64..200, overlap in 0i64..199,
         ) {
             let stride = (crop - overlap).max(1);
-            // mmsegmentation 0.24, `EncoderDecoder.slide_inference`.
+            // The formula is from mmsegmentation 0.24, `EncoderDecoder.slide_inference`.
             let grids = |size: i64| (size - crop + stride - 1).max(0) / stride + 1;
             let windows = sliding_windows(width as usize, height as usize, crop as usize, stride as usize);
             prop_assert_eq!(windows.len() as i64, grids(width) * grids(height));

@@ -1,6 +1,6 @@
-//! Writing images and label maps as PNG, whole or not at all.
+//! Writes images as PNG and JPEG and label maps as PNG; a file appears complete or not at all.
 //!
-//! A full disk or an interruption leaves whatever stood there before, and no reader ever sees half a file
+//! After a full disk or an interruption, the previous file is unchanged, and no reader ever sees an incomplete file
 //! ([`zeg_base::file`]).
 
 use std::io;
@@ -12,25 +12,24 @@ use zeg_base::file::{NewFile, Overwrite};
 
 use crate::{IGNORE_LABEL, ImageError, LabelMap, RgbImage, voc_palette};
 
-/// How 8-bit label files write [`IGNORE_LABEL`].
+/// The value of [`IGNORE_LABEL`] in 8-bit label files.
 const IGNORE_BYTE: u8 = 255;
 
-/// Keyword of the PNG text chunk that holds the class names, a JSON list in the order of the labels.
+/// Keyword of the PNG text chunk with the class names, a JSON list in the order of the labels.
 const CLASS_NAMES_KEYWORD: &str = "zeg:classes";
-/// Most bytes the list of class names may take in a PNG; readers refuse longer texts (Pillow's limit is the
-/// same).
+/// The largest size of the list of class names in a PNG, in bytes; readers such as Pillow refuse longer texts.
 pub const MAX_CLASS_NAMES_BYTES: usize = 1 << 20;
 
 /// Writes a label map as a PNG that viewers show in colour and programs read as indices.
 ///
-/// Up to 255 classes (labels and `palette` both) give an 8-bit indexed PNG: [`IGNORE_LABEL`] becomes 255,
-/// shown in VOC's cream; labels without a colour of their own are shown in those of [`voc_palette`]. With more
-/// classes the file is a 16-bit grey PNG, where [`IGNORE_LABEL`] stays 65535 and `palette` has no place.
-/// The length of `palette` takes part so that all files of one class list have the same form.
+/// If labels and `palette` both have at most 255 classes, the file is an 8-bit indexed PNG. [`IGNORE_LABEL`] becomes
+/// 255 with VOC's cream, and labels beyond the palette get the colours of [`voc_palette`]. With more classes, the file
+/// is a 16-bit grey PNG, where [`IGNORE_LABEL`] stays 65535 and `palette` is not used. The length of `palette` counts
+/// so that all files with the same class list have the same form.
 ///
 /// # Errors
-/// [`ImageError::ZeroSize`] for an empty map, which PNG cannot hold; [`ImageError::TooLarge`] for sides
-/// beyond 2³²; [`ImageError::Unwritable`] otherwise, with the old file untouched.
+/// Returns [`ImageError::ZeroSize`] for an empty map, which PNG cannot represent; [`ImageError::TooLarge`] if a side
+/// has 2³² pixels or more; and [`ImageError::Unwritable`] if writing fails, with an existing file unchanged.
 pub fn write_indexed_png(
     path: &Path,
     labels: &LabelMap,
@@ -39,15 +38,15 @@ pub fn write_indexed_png(
     write_labels(path, labels, palette, Vec::new())
 }
 
-/// Writes a label map like [`write_indexed_png`], and into the file the names of its classes.
+/// Writes a label map like [`write_indexed_png`], and stores the class names in the file.
 ///
-/// The names stand in an international text chunk with the keyword `zeg:classes`, as a JSON list:
-/// the entry at an index names the label of that value. The chunk `Software` names this program and its
-/// version. A list of more than [`MAX_CLASS_NAMES_BYTES`] is left out, since many programs would refuse the
-/// whole file for it; the answer says whether that happened.
+/// The names are a JSON list in an international text chunk with the keyword `zeg:classes`; the entry at index `i` is
+/// the name of label `i`. The chunk `Software` has the name and version of this program. A list longer than
+/// [`MAX_CLASS_NAMES_BYTES`] is left out, because many programs would refuse the whole file; the returned value says
+/// whether it was written.
 ///
 /// # Errors
-/// As [`write_indexed_png`].
+/// Returns the errors of [`write_indexed_png`].
 pub fn write_named_png(
     path: &Path,
     labels: &LabelMap,
@@ -58,27 +57,27 @@ pub fn write_named_png(
         path: path.into(),
         source: source.into(),
     })?;
-    let mut notes = vec![(
+    let mut texts = vec![(
         "Software",
         concat!("zeg ", env!("CARGO_PKG_VERSION")).to_owned(),
     )];
     let outcome = if list.len() > MAX_CLASS_NAMES_BYTES {
         ClassNames::TooLong { bytes: list.len() }
     } else {
-        notes.push((CLASS_NAMES_KEYWORD, list));
+        texts.push((CLASS_NAMES_KEYWORD, list));
         ClassNames::Written
     };
-    write_labels(path, labels, palette, notes)?;
+    write_labels(path, labels, palette, texts)?;
     Ok(outcome)
 }
 
-/// Whether a label file got the names of its classes.
+/// Whether the class names were written into a label file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum ClassNames {
-    /// The file holds the names.
+    /// The file contains the class names.
     Written,
-    /// The list is longer than [`MAX_CLASS_NAMES_BYTES`]; the file holds the labels alone.
+    /// The list is longer than [`MAX_CLASS_NAMES_BYTES`], so the file contains only the labels.
     TooLong {
         /// Length of the JSON list in bytes.
         bytes: usize,
@@ -89,7 +88,7 @@ fn write_labels(
     path: &Path,
     labels: &LabelMap,
     palette: &[[u8; 3]],
-    notes: Vec<(&'static str, String)>,
+    texts: Vec<(&'static str, String)>,
 ) -> Result<(), ImageError> {
     let most = usize::from(IGNORE_BYTE);
     let fits_bytes = palette.len() <= most
@@ -102,18 +101,18 @@ fn write_labels(
             colour: ColorType::Indexed,
             depth: BitDepth::Eight,
             palette: Some(full_palette(palette)),
-            notes,
+            texts,
         }
     } else {
         Form {
             colour: ColorType::Grayscale,
             depth: BitDepth::Sixteen,
             palette: None,
-            notes,
+            texts,
         }
     };
     let samples: Vec<u8> = if fits_bytes {
-        // IGNORE_LABEL, all ones, becomes 255 by losing its upper half.
+        // The cast keeps the lower 8 bits, so that IGNORE_LABEL, all ones, becomes 255.
         labels.labels().iter().map(|&label| label as u8).collect()
     } else {
         labels
@@ -128,14 +127,14 @@ fn write_labels(
 /// Writes an image as an 8-bit RGB PNG.
 ///
 /// # Errors
-/// [`ImageError::ZeroSize`] for an empty image, which PNG cannot hold; [`ImageError::Unwritable`]
-/// otherwise, with the old file untouched.
+/// Returns [`ImageError::ZeroSize`] for an empty image, which PNG cannot represent, and [`ImageError::Unwritable`] if
+/// writing fails, with an existing file unchanged.
 pub fn write_rgb_png(path: &Path, image: &RgbImage) -> Result<(), ImageError> {
     let form = Form {
         colour: ColorType::Rgb,
         depth: BitDepth::Eight,
         palette: None,
-        notes: Vec::new(),
+        texts: Vec::new(),
     };
     write_png(
         path,
@@ -146,13 +145,14 @@ pub fn write_rgb_png(path: &Path, image: &RgbImage) -> Result<(), ImageError> {
     )
 }
 
-/// JPEG quality of [`write_jpeg`], 1..=100; outlines of classes stay clean from about 80 on.
+/// JPEG quality of [`write_jpeg`], 1..=100; contours of classes look clean from about 80 on.
 const JPEG_QUALITY: u8 = 85;
 
-/// Writes an image as a JPEG of quality 85, for people to look at.
+/// Writes an image for viewing, as a JPEG of quality 85.
 ///
 /// # Errors
-/// [`ImageError::ZeroSize`] for an empty image; [`ImageError::Unwritable`] otherwise, with the old file untouched.
+/// Returns [`ImageError::ZeroSize`] for an empty image, and [`ImageError::Unwritable`] if writing fails, with an
+/// existing file unchanged.
 pub fn write_jpeg(path: &Path, image: &RgbImage) -> Result<(), ImageError> {
     let (width, height) = (image.width() as usize, image.height() as usize);
     if width == 0 || height == 0 {
@@ -177,17 +177,17 @@ pub fn write_jpeg(path: &Path, image: &RgbImage) -> Result<(), ImageError> {
     file.finish().map_err(unwritable)
 }
 
-/// How the samples of a PNG are to be read.
+/// The sample format and metadata of a PNG.
 struct Form {
     colour: ColorType,
     depth: BitDepth,
-    /// 256 RGB entries, for indexed files.
+    /// 256 RGB entries, for indexed files only.
     palette: Option<Vec<u8>>,
-    /// Keywords and texts that travel with the file.
-    notes: Vec<(&'static str, String)>,
+    /// Keywords and contents of the text chunks.
+    texts: Vec<(&'static str, String)>,
 }
 
-/// All 256 colours of an 8-bit file: the given ones, VOC's for the rest, VOC's cream for 255.
+/// Returns all 256 colours of an indexed file: the given ones, and VOC's for the rest, with VOC's cream for 255.
 fn full_palette(palette: &[[u8; 3]]) -> Vec<u8> {
     let mut colours = voc_palette(256);
     for (colour, given) in colours.iter_mut().zip(palette) {
@@ -224,11 +224,11 @@ fn write_png(
         encoder.set_depth(form.depth);
         encoder.set_compression(Compression::Balanced);
         if let Some(palette) = form.palette {
-            // Neighbouring indices are names, not amounts: their differences compress worse.
+            // Indices are names, not amounts, so differences of neighbouring indices compress worse than the indices.
             encoder.set_filter(png::Filter::NoFilter);
             encoder.set_palette(palette);
         }
-        for (keyword, text) in form.notes {
+        for (keyword, text) in form.texts {
             encoder.add_itxt_chunk(keyword.into(), text)?;
         }
         let mut writer = encoder.write_header()?;
@@ -241,7 +241,7 @@ fn write_png(
     })
 }
 
-/// Lets `fill` write a new file and puts it in the place of `path` only if all of it arrived.
+/// Writes a new file with `fill` and moves it to `path` only if it is complete.
 fn replace_file(
     path: &Path,
     fill: impl FnOnce(&mut NewFile) -> Result<(), EncodingError>,

@@ -1,7 +1,7 @@
-//! Files that are cut off, empty, mislabelled or hostile: an error that names them, never a panic, never
+//! Tests that truncated, empty, mislabelled and hostile files give an error that names the file, and never a panic or
 //! half an image.
 
-#![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
+#![allow(clippy::unwrap_used)] // test helpers may panic, like the tests
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ fn file(bytes: &[u8], name: &str) -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-/// A PNG that states a size and holds nothing else.
+/// Returns a PNG whose header states a size and that has no pixels.
 fn png_of_size(width: u32, height: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, 1, 1);
@@ -54,7 +54,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn a_jpeg_cut_anywhere_is_an_error() {
+fn a_jpeg_truncated_anywhere_is_an_error() {
     for name in [
         "baseline.jpg",
         "progressive.jpg",
@@ -66,13 +66,16 @@ fn a_jpeg_cut_anywhere_is_an_error() {
         let bytes = golden(name);
         assert!(decode(&bytes).is_ok(), "{name}");
         for length in 0..bytes.len() {
-            assert!(decode(&bytes[..length]).is_err(), "{name} cut to {length}");
+            assert!(
+                decode(&bytes[..length]).is_err(),
+                "{name} truncated to {length} bytes"
+            );
         }
     }
 }
 
 #[test]
-fn bytes_after_the_end_of_a_jpeg_are_harmless() {
+fn bytes_after_the_end_of_a_jpeg_are_ignored() {
     let mut bytes = golden("baseline.jpg");
     let whole = decode(&bytes).unwrap();
     bytes.extend(b"\0\0 trailing words");
@@ -80,7 +83,7 @@ fn bytes_after_the_end_of_a_jpeg_are_harmless() {
 }
 
 #[test]
-fn other_formats_cut_in_half_are_errors() {
+fn truncated_files_of_other_formats_are_errors() {
     for name in [
         "rgb.png",
         "rgb.webp",
@@ -92,13 +95,16 @@ fn other_formats_cut_in_half_are_errors() {
     ] {
         let bytes = golden(name);
         for length in [1, 10, bytes.len() / 3, bytes.len() / 2] {
-            assert!(decode(&bytes[..length]).is_err(), "{name} cut to {length}");
+            assert!(
+                decode(&bytes[..length]).is_err(),
+                "{name} truncated to {length} bytes"
+            );
         }
     }
 }
 
 #[test]
-fn labels_cut_in_half_are_errors() {
+fn truncated_label_files_are_errors() {
     for name in ["indexed8.png", "indexed1.png", "grey16.png"] {
         let bytes = golden(name);
         for length in [0, 7, 20, 60, bytes.len() / 2] {
@@ -116,7 +122,7 @@ fn errors_name_the_file_and_the_reason() {
         decode_rgb(&path)
             .unwrap_err()
             .to_string()
-            .ends_with("empty.jpg: corrupt or cut-off image: the file is empty")
+            .ends_with("empty.jpg: corrupt or truncated image: the file is empty")
     );
 
     let (_folder, path) = file(b"# notes about images\n", "notes.jpg");
@@ -144,7 +150,7 @@ fn errors_name_the_file_and_the_reason() {
 }
 
 #[test]
-fn huge_sizes_are_refused_before_they_are_allocated() {
+fn huge_sizes_are_refused_before_memory_is_allocated() {
     for (width, height) in [(1 << 30, 1 << 30), (16385, 16384), (u32::MAX >> 1, 1)] {
         let bytes = png_of_size(width, height);
         let (_folder, path) = file(&bytes, "huge.png");
@@ -155,7 +161,7 @@ fn huge_sizes_are_refused_before_they_are_allocated() {
             );
         }
     }
-    // 65535×65535 in the frame header of a JPEG.
+    // The frame header of this JPEG states 65535×65535 pixels.
     let mut bytes = golden("baseline.jpg");
     let frame = bytes
         .windows(2)
@@ -176,7 +182,7 @@ fn sizes_of_zero_are_errors() {
 }
 
 proptest! {
-    /// Any answer will do, as long as it is one.
+    /// The result may be an image or an error, but not a panic.
     #[test]
     fn damaged_bytes_never_panic(
         name in prop::sample::select(vec![
@@ -186,9 +192,9 @@ proptest! {
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
     ) {
         let mut bytes = golden(name);
-        for (place, byte) in damage {
-            let place = place.index(bytes.len());
-            bytes[place] = byte;
+        for (position, byte) in damage {
+            let position = position.index(bytes.len());
+            bytes[position] = byte;
         }
         let _ = decode(&bytes);
         let (_folder, path) = file(&bytes, name);

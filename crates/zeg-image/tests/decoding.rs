@@ -1,4 +1,4 @@
-//! Decoding every supported kind of file. `golden/make_images.py` draws the images and describes them.
+//! Tests of decoding every supported kind of file. `golden/make_images.py` writes the images and describes them.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ fn golden(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// The scene of `make_images.py`.
+/// Returns the scene of `make_images.py`.
 fn scene() -> RgbImage {
     RgbImage::from_fn(48, 32, |x, y| match (x, y) {
         (4..12, 4..12) => Rgb([255; 3]),
@@ -19,7 +19,7 @@ fn scene() -> RgbImage {
     })
 }
 
-/// Mean absolute difference in grey levels.
+/// Returns the mean absolute difference of two images, in levels of 0..=255.
 fn difference(a: &RgbImage, b: &RgbImage) -> f64 {
     assert_eq!(a.dimensions(), b.dimensions());
     let sum: u64 = a
@@ -31,14 +31,14 @@ fn difference(a: &RgbImage, b: &RgbImage) -> f64 {
 }
 
 #[test]
-fn lossless_formats_are_exact() {
+fn lossless_formats_are_decoded_exactly() {
     for name in ["rgb.png", "rgb.bmp", "rgb.tiff", "rgb.webp"] {
         assert_eq!(decode_rgb(&golden(name)).unwrap(), scene(), "{name}");
     }
 }
 
 #[test]
-fn lossy_formats_are_close() {
+fn lossy_formats_are_decoded_closely() {
     for name in [
         "baseline.jpg",
         "progressive.jpg",
@@ -52,7 +52,7 @@ fn lossy_formats_are_close() {
 }
 
 #[test]
-fn grey_images_repeat_their_channel() {
+fn grey_is_repeated_in_all_channels() {
     for name in ["grey.jpg", "grey8.png", "grey_alpha.png"] {
         let image = decode_rgb(&golden(name)).unwrap();
         assert!(
@@ -64,12 +64,12 @@ fn grey_images_repeat_their_channel() {
 }
 
 #[test]
-fn alpha_is_dropped_as_opencv_drops_it() {
+fn alpha_is_dropped_as_in_opencv() {
     assert_eq!(decode_rgb(&golden("alpha.png")).unwrap(), scene());
 }
 
 #[test]
-fn sixteen_bits_are_cut_to_the_upper_eight() {
+fn of_sixteen_bits_the_upper_eight_are_kept() {
     let image = decode_rgb(&golden("grey16.png")).unwrap();
     assert_eq!(
         image.get_pixel(47, 31).0,
@@ -101,7 +101,7 @@ fn palette_indices_are_never_expanded() {
 }
 
 #[test]
-fn grey_labels_keep_their_numbers() {
+fn grey_labels_keep_their_values() {
     let labels = decode_labels(&golden("grey16.png")).unwrap();
     assert_eq!(labels.get(47, 31), Some(47 * 1300 + 31));
     assert_eq!(
@@ -111,7 +111,7 @@ fn grey_labels_keep_their_numbers() {
 }
 
 #[test]
-fn images_are_no_labels() {
+fn colour_images_are_refused_as_labels() {
     for (name, expected) in [
         ("rgb.png", "RGB"),
         ("alpha.png", "RGBA"),

@@ -1,6 +1,6 @@
-//! Every variety of image file that `reference/image_formats.py` writes, against OpenCV's or Pillow's pixels.
+//! Compares every variety of image file that `reference/image_formats.py` writes with the pixels of OpenCV or Pillow.
 
-#![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
+#![allow(clippy::unwrap_used)] // test helpers may panic, like the tests
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ fn golden(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Name of a file and the largest difference of a channel that its table allows.
+/// Returns the rows of `formats.csv`: the name of a file and the largest allowed difference of a channel.
 fn table() -> Vec<(String, u8)> {
     let table = fs::read_to_string(golden("formats.csv")).unwrap();
     let rows = table.lines().filter(|line| !line.starts_with('#'));
@@ -32,7 +32,7 @@ fn largest_difference(image: &RgbImage, expected: &[u8]) -> u8 {
 }
 
 #[test]
-fn every_variety_has_the_pixels_of_the_reference() {
+fn every_variety_is_decoded_as_by_the_reference() {
     let bytes = fs::read(golden("expected.safetensors")).unwrap();
     let expected = SafeTensors::deserialize(&bytes).unwrap();
     let mut wrong = Vec::new();
@@ -53,7 +53,7 @@ fn every_variety_has_the_pixels_of_the_reference() {
         let largest = largest_difference(&image, expected.data());
         if largest > allowed {
             wrong.push(format!(
-                "{name}: differs by {largest}, allowed are {allowed}"
+                "{name}: differs by {largest}, allowed is {allowed}"
             ));
         }
     }
@@ -61,7 +61,7 @@ fn every_variety_has_the_pixels_of_the_reference() {
 }
 
 #[test]
-fn the_header_alone_tells_the_size() {
+fn the_size_is_read_from_the_header_alone() {
     for (name, _) in table() {
         let image = decode_rgb(&golden(&name)).unwrap();
         let size = (image.width() as usize, image.height() as usize);

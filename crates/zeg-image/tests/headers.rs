@@ -1,9 +1,6 @@
-//! What the header alone says of colours and orientation; the golden images are named by what they are.
+//! Tests of reading colour model and orientation from the header alone; each golden image is named after its variety.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "helpers beside the test functions; a failure is a failed test"
-)]
+#![allow(clippy::unwrap_used, reason = "test helpers may panic, like the tests")]
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +8,7 @@ use std::path::Path;
 use zeg_image::{ColourModel, image_header, image_size};
 
 #[test]
-fn colours_and_orientation_are_told_from_the_header() {
+fn colour_model_and_orientation_are_read_from_the_header() {
     for (name, colours) in [
         ("baseline.jpg", ColourModel::Rgb),
         ("grey.jpg", ColourModel::Grey),
@@ -38,7 +35,7 @@ fn colours_and_orientation_are_told_from_the_header() {
         assert_eq!(header.colours, colours, "{name}");
         assert_eq!(header.upright, image_size(&path).unwrap(), "{name}");
         let (width, height) = header.stored;
-        let turned = name == "orientation6.jpg";
-        assert_eq!(header.upright == (height, width), turned, "{name}");
+        let rotated = name == "orientation6.jpg";
+        assert_eq!(header.upright == (height, width), rotated, "{name}");
     }
 }

@@ -1,7 +1,7 @@
-//! Images of every format that lie about their size, are cut off or damaged: an error, in bounded memory and time,
-//! or the whole image; never a panic, never half an image.
+//! Tests of files of every format that state a wrong size, are truncated or damaged. The result is an error, in bounded
+//! memory and time, or the complete image, and never a panic or half an image.
 
-#![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
+#![allow(clippy::unwrap_used)] // test helpers may panic, like the tests
 
 use std::fs;
 use std::io::Cursor;
@@ -11,7 +11,7 @@ use image::{ImageFormat, RgbImage};
 use proptest::prelude::*;
 use zeg_image::{ImageError, decode_rgb, decode_rgb_bytes, image_size};
 
-/// The files of `reference/image_formats.py`.
+/// Returns the files that `reference/image_formats.py` has written.
 fn golden_files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/formats");
     let mut files: Vec<PathBuf> = fs::read_dir(folder)
@@ -34,10 +34,10 @@ fn encoded(image: &RgbImage, format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// What is cut may be what no pixel needs, such as an end marker or a note; then the image is whole.
+/// If only bytes are missing that no pixel needs, such as an end marker or metadata, the image is complete.
 #[test]
-fn an_image_cut_anywhere_is_whole_or_an_error() {
-    // Cut within its last number, a text is as good as whole.
+fn an_image_truncated_anywhere_is_complete_or_an_error() {
+    // In a text format, the last number may be shortened to another legal number, which cannot be noticed.
     let is_text = |path: &PathBuf| {
         path.file_stem()
             .is_some_and(|stem| stem.to_string_lossy().ends_with("_text"))
@@ -48,11 +48,12 @@ fn an_image_cut_anywhere_is_whole_or_an_error() {
         for length in 0..bytes.len() {
             if let Ok(image) = decode(&bytes[..length]) {
                 let name = path.file_name().unwrap().to_string_lossy();
-                // Without its note behind the pixels the image lies on its side, whole.
-                let lost_note = name == "orientation6_after.png" && image.dimensions() == (16, 12);
+                // Without the orientation after the pixels, the image is complete but not rotated.
+                let not_rotated =
+                    name == "orientation6_after.png" && image.dimensions() == (16, 12);
                 assert!(
-                    image == whole || lost_note,
-                    "{name} cut to {length} of {}",
+                    image == whole || not_rotated,
+                    "{name} truncated to {length} of {} bytes",
                     bytes.len()
                 );
             }
@@ -63,7 +64,7 @@ fn an_image_cut_anywhere_is_whole_or_an_error() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Any answer will do, as long as it is one.
+    /// The result may be an image or an error, but not a panic.
     #[test]
     fn flipped_bits_never_panic(
         file in any::<prop::sample::Index>(),
@@ -72,9 +73,9 @@ proptest! {
         let files = golden_files();
         let path = file.get(&files);
         let mut bytes = fs::read(path).unwrap();
-        for (place, bit) in flips {
-            let place = place.index(bytes.len());
-            bytes[place] ^= 1 << bit;
+        for (position, bit) in flips {
+            let position = position.index(bytes.len());
+            bytes[position] ^= 1 << bit;
         }
         let _ = decode(&bytes);
         let folder = tempfile::tempdir().unwrap();
@@ -84,19 +85,19 @@ proptest! {
     }
 }
 
-/// Files of some bytes that state 65535×65535 pixels, or as many as their format can.
+/// The files have a few bytes and state 65535×65535 pixels, or as many as their format allows.
 #[test]
-fn bombs_of_every_format_are_refused() {
+fn decompression_bombs_of_every_format_are_refused() {
     let pixel = RgbImage::new(1, 1);
-    let patched = |format, places: &[(usize, &[u8])]| {
+    let patched = |format, patches: &[(usize, &[u8])]| {
         let mut bytes = encoded(&pixel, format);
-        for (place, value) in places {
-            bytes[*place..place + value.len()].copy_from_slice(value);
+        for (position, value) in patches {
+            bytes[*position..position + value.len()].copy_from_slice(value);
         }
         bytes
     };
     let most = 65535_u32.to_le_bytes();
-    // TIFF: width, height and rows of the only strip, in one directory entry each.
+    // In a TIFF, width, height and the rows per strip have a directory entry each.
     let tiff = {
         let mut bytes = encoded(&pixel, ImageFormat::Tiff);
         for tag in [256_u16, 257, 278] {
@@ -108,8 +109,8 @@ fn bombs_of_every_format_are_refused() {
         }
         bytes
     };
-    // WebP states at most 16384×16384, and one colour everywhere takes no bytes at all: such a file is an image. Here
-    // its signature is damaged as well.
+    // A WebP states at most 16384×16384 pixels, and if all pixels have one colour, they need no bytes, so such a file
+    // is a legal image. Here its signature is damaged as well.
     let size = [0x2E, 0xFE, 0xBF, 0xFF, 0x0F];
     let webp = patched(ImageFormat::WebP, &[(20, &size)]);
     for (name, bytes) in [
@@ -153,7 +154,7 @@ fn bombs_of_every_format_are_refused() {
 }
 
 #[test]
-fn a_file_too_short_for_its_size_is_refused_before_memory_is_taken() {
+fn a_file_too_short_for_its_size_is_refused_before_memory_is_allocated() {
     for bytes in [
         b"P4\n16384 16384\n\0\0\0\0".to_vec(),
         b"qoif\0\0\x40\0\0\0\x40\0\x03\0\0\0\0\0".to_vec(),
@@ -170,14 +171,16 @@ fn a_file_too_short_for_its_size_is_refused_before_memory_is_taken() {
     }
 }
 
-/// The lossy decoder goes on with zeros where its data ends.
+/// The decoder of lossy images continues with zeros after the end of its data.
 #[test]
 fn a_webp_shorter_than_it_states_is_an_error() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/formats/lossy.webp");
     let bytes = fs::read(path).unwrap();
     let error = decode(&bytes[..bytes.len() - 1]).unwrap_err();
     assert!(
-        error.to_string().contains("states 164 bytes and has 163"),
+        error
+            .to_string()
+            .contains("states 164 bytes, but the file has 163"),
         "{error}"
     );
 }
@@ -193,7 +196,7 @@ fn a_palette_of_13_bytes_is_an_error() {
     writer.write_image_data(&[0, 1, 2, 3]).unwrap();
     writer.finish().unwrap();
     let error = decode(bytes.get_ref()).unwrap_err().to_string();
-    assert!(error.contains("a palette of 13 bytes"), "{error}");
+    assert!(error.contains("palette has 13 bytes"), "{error}");
 }
 
 #[test]
@@ -208,7 +211,7 @@ fn sizes_of_zero_are_errors() {
 }
 
 #[test]
-fn extreme_shapes_are_images() {
+fn extreme_aspect_ratios_are_decoded() {
     for (width, height) in [(1, 1), (30_000, 2), (2, 30_000)] {
         let image = RgbImage::from_fn(width, height, |x, y| {
             image::Rgb([x, y, x ^ y].map(|value| value as u8))
@@ -229,9 +232,9 @@ fn extreme_shapes_are_images() {
     }
 }
 
-/// Pixels of more bytes than a decoder gets for everything else.
+/// The pixels take more bytes than a decoder may allocate for everything else.
 #[test]
-fn the_limit_of_decoders_does_not_count_pixels() {
+fn the_memory_limit_of_decoders_does_not_include_pixels() {
     let image = image::RgbaImage::new(4200, 4200);
     let mut bytes = Cursor::new(Vec::new());
     image.write_to(&mut bytes, ImageFormat::Png).unwrap();
@@ -239,7 +242,7 @@ fn the_limit_of_decoders_does_not_count_pixels() {
 }
 
 #[test]
-fn the_content_counts_not_the_extension() {
+fn the_format_is_recognised_from_the_content_not_the_extension() {
     let folder = tempfile::tempdir().unwrap();
     let image = RgbImage::from_pixel(3, 2, image::Rgb([1, 2, 3]));
     for format in [
@@ -257,7 +260,7 @@ fn the_content_counts_not_the_extension() {
 
 #[cfg(unix)]
 #[test]
-fn what_is_no_regular_file_is_refused_at_once() {
+fn folders_devices_and_pipes_are_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe.png");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();

@@ -1,6 +1,6 @@
-//! Arguments of every kind on a folder tree: which images they mean, in which order.
+//! Tests of the images, and their order, that arguments of every kind stand for in a folder tree.
 
-#![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
+#![allow(clippy::unwrap_used)] // test helpers may panic, like the tests
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use zeg_image::{InputError, InputImage, Recursion, expand};
 
-/// A tree of files without content.
+/// A temporary folder tree with empty files.
 struct Tree(tempfile::TempDir);
 
 impl Tree {
@@ -42,7 +42,7 @@ impl Tree {
         expand(&args, recursion)
     }
 
-    /// Relative paths, with `/` between folders.
+    /// Expands the arguments and returns relative paths with `/` between folders.
     fn relative(&self, args: &[&str], recursion: Recursion) -> Vec<String> {
         let images = self.expand(args, recursion).unwrap();
         for image in &images {
@@ -54,7 +54,7 @@ impl Tree {
 }
 
 #[test]
-fn folders_give_their_images_by_name() {
+fn a_folder_stands_for_its_images_sorted_by_name() {
     let tree = Tree::new();
     assert_eq!(
         tree.relative(&["holiday"], Recursion::FolderOnly),
@@ -73,7 +73,7 @@ fn folders_give_their_images_by_name() {
 }
 
 #[test]
-fn patterns_stay_within_their_folders() {
+fn patterns_match_within_their_folders() {
     let tree = Tree::new();
     for (pattern, expected) in [
         ("holiday/*", &["a.png", "b.JPG"][..]),
@@ -83,7 +83,7 @@ fn patterns_stay_within_their_folders() {
         ("holiday/*/*", &["2024/c.webp", "2024/photo[1].jpg"]),
         ("holiday/**/d*", &["2024/deep/d.tif"]),
         ("*/2024/c.*", &["holiday/2024/c.webp"]),
-        // The name of a file that exists is no pattern.
+        // The name of an existing file is not treated as a pattern.
         ("holiday/2024/photo[1].jpg", &["photo[1].jpg"]),
     ] {
         assert_eq!(
@@ -95,7 +95,7 @@ fn patterns_stay_within_their_folders() {
 }
 
 #[test]
-fn a_file_that_is_named_is_taken_once_in_its_place() {
+fn a_file_that_is_named_twice_is_listed_once() {
     let tree = Tree::new();
     let images = tree
         .expand(
@@ -117,7 +117,7 @@ fn a_file_that_is_named_is_taken_once_in_its_place() {
 }
 
 #[test]
-fn errors_say_what_is_there_instead() {
+fn errors_say_what_was_found_instead() {
     let tree = Tree::new();
     let error = |arg: &str| {
         let text = tree
@@ -129,19 +129,19 @@ fn errors_say_what_is_there_instead() {
     };
     assert_eq!(
         error("texts"),
-        "ROOT/texts: no images in this folder; it holds 1 other file and 0 folders"
+        "ROOT/texts: no images in this folder; it contains 1 other file and 0 folders"
     );
     assert_eq!(
         error("."),
-        "ROOT/.: no images in this folder; it holds 1 other file and 2 folders"
+        "ROOT/.: no images in this folder; it contains 1 other file and 2 folders"
     );
     assert_eq!(
         error("*.txt"),
-        "\"ROOT/*.txt\" fits no image; it fits nothing else"
+        "pattern \"ROOT/*.txt\" matches no image; it matches nothing else"
     );
     assert_eq!(
         error("holi*"),
-        "\"ROOT/holi*\" fits no image; it fits 0 other files and 1 folder"
+        "pattern \"ROOT/holi*\" matches no image; it matches 0 other files and 1 folder"
     );
     assert_eq!(
         error("hoilday"),
@@ -166,7 +166,7 @@ fn errors_say_what_is_there_instead() {
 
 #[cfg(unix)]
 #[test]
-fn links_are_followed_and_their_loops_end() {
+fn links_are_followed_even_in_cycles() {
     use std::os::unix::fs::symlink;
     let tree = Tree::new();
     symlink(tree.path("holiday"), tree.path("holiday/2024/up")).unwrap();
@@ -196,7 +196,7 @@ proptest! {
 
     #[test]
     fn any_argument_is_images_or_an_error(arg in "([*?\\[\\]{},./\\\\!^-]|[a-z0-9]|\\PC){1,30}") {
-        // Nothing that would lead out of the tree.
+        // The argument must not lead out of the tree.
         prop_assume!(!arg.contains("..") && !arg.starts_with(['/', '\\']));
         let tree = Tree::new();
         if let Ok(images) = tree.expand(&[&arg], Recursion::FolderOnly) {

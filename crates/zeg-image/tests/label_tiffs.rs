@@ -1,9 +1,6 @@
-//! Label maps stored as TIFF; `reference/label_tiffs.py` writes the files with Pillow and tifffile.
+//! Tests of label maps stored as TIFF; `reference/label_tiffs.py` writes the files with Pillow and tifffile.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "helpers beside the test functions; a failure is a failed test"
-)]
+#![allow(clippy::unwrap_used, reason = "test helpers may panic, like the tests")]
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +13,7 @@ fn golden(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// Names of the files, with the modulus of the formula for their labels.
 const LABELS: [(&str, usize); 10] = [
     ("grey16_pillow.tif", 847),
     ("grey16_pillow_lzw.tif", 847),
@@ -30,7 +28,7 @@ const LABELS: [(&str, usize); 10] = [
 ];
 
 #[test]
-fn values_are_those_of_the_file() {
+fn labels_are_the_values_in_the_file() {
     for (name, modulus) in LABELS {
         let labels = decode_labels(&golden(name)).unwrap();
         assert_eq!((labels.width(), labels.height()), (37, 23), "{name}");
@@ -42,7 +40,7 @@ fn values_are_those_of_the_file() {
 }
 
 #[test]
-fn what_cannot_hold_labels_is_refused() {
+fn tiffs_that_cannot_store_labels_are_refused() {
     assert!(matches!(
         decode_labels(&golden("rgb8.tif")),
         Err(ImageError::LabelsInColour { colours: "RGB", .. })
@@ -52,19 +50,19 @@ fn what_cannot_hold_labels_is_refused() {
         Err(ImageError::LabelBitDepth { bits: 32, .. })
     ));
     let error = decode_labels(&golden("grey8_jpeg.tif")).unwrap_err();
-    assert!(error.to_string().contains("lost their numbers"), "{error}");
+    assert!(error.to_string().contains("compressed as JPEG"), "{error}");
 }
 
-/// A header that states 16384×16384 pixels in a file of some hundred bytes.
+/// The header states 16384×16384 pixels in a file of a few hundred bytes.
 #[test]
-fn a_size_that_the_file_cannot_hold_is_refused() {
+fn a_size_too_large_for_the_file_is_refused() {
     let mut bytes = std::fs::read(golden("grey16_pillow_lzw.tif")).unwrap();
     let directory = u32::from_le_bytes(bytes[4..8].try_into().unwrap()) as usize;
     let entries = usize::from(bytes[directory]);
     for entry in 0..entries {
         let entry = directory + 2 + 12 * entry;
         let tag = u16::from_le_bytes(bytes[entry..entry + 2].try_into().unwrap());
-        // Width, height and rows a strip.
+        // The tags are width, height and rows per strip.
         if [256, 257, 278].contains(&tag) {
             bytes[entry + 2..entry + 4].copy_from_slice(&4_u16.to_le_bytes());
             bytes[entry + 8..entry + 12].copy_from_slice(&16384_u32.to_le_bytes());
@@ -85,9 +83,9 @@ proptest! {
         changes in prop::collection::vec((0..2000_usize, any::<u8>()), 0..6),
     ) {
         let mut bytes = std::fs::read(golden(LABELS[file].0)).unwrap();
-        for (place, value) in changes {
-            let place = place % bytes.len();
-            bytes[place] = value;
+        for (position, value) in changes {
+            let position = position % bytes.len();
+            bytes[position] = value;
         }
         bytes.truncate(bytes.len().saturating_sub(cut.saturating_sub(1000)).max(1));
         if let Ok(labels) = decode_labels_bytes(&bytes, Path::new("x.tif")) {

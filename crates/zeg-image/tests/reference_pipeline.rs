@@ -1,8 +1,8 @@
-//! Resizing and normalising, against ZegCLIP's own pipeline (mmcv, mmsegmentation 0.24, OpenCV).
+//! Compares resizing and normalising with ZegCLIP's own pipeline (mmcv, mmsegmentation 0.24, OpenCV).
 //!
-//! `golden/pipe.safetensors` is made by `golden/make_pipe.py`, which also says what it holds.
+//! `golden/make_pipe.py` writes `golden/pipe.safetensors` and describes its contents.
 
-#![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
+#![allow(clippy::unwrap_used)] // test helpers may panic, like the tests
 
 use safetensors::SafeTensors;
 use zeg_image::{
@@ -11,9 +11,9 @@ use zeg_image::{
 
 static PIPE: &[u8] = include_bytes!("golden/pipe.safetensors");
 
-/// The three images, with the short side of their test-time size.
+/// Names of the three images, with the short side of their test-time size.
 const IMAGES: [(&str, usize); 3] = [("a", 64), ("b", 48), ("c", 80)];
-/// The box of the training resize.
+/// The box of the training resize, long side first.
 const TRAIN_BOX: (usize, usize) = (280, 70);
 
 fn tensor(name: &str) -> (Vec<usize>, Vec<u8>) {
@@ -22,7 +22,7 @@ fn tensor(name: &str) -> (Vec<usize>, Vec<u8>) {
     (view.shape().to_vec(), view.data().to_vec())
 }
 
-/// A `[height, width, 3]` BGR tensor as an image.
+/// Returns a `[height, width, 3]` BGR tensor as an image.
 fn rgb_image(name: &str) -> RgbImage {
     let (shape, mut pixels) = tensor(name);
     for pixel in pixels.chunks_exact_mut(3) {
@@ -42,7 +42,7 @@ fn labels(name: &str) -> LabelMap {
 }
 
 #[test]
-fn bilinear_equals_opencv_to_the_last_grey_level() {
+fn bilinear_equals_opencv_exactly() {
     for (name, short) in IMAGES {
         let image = rgb_image(&format!("pipe.{name}.bgr"));
         let (width, height) = (image.width() as usize, image.height() as usize);
@@ -117,7 +117,7 @@ fn normalising_equals_mmcv_bit_for_bit() {
     }
 }
 
-/// `(height, width)` before and after `Resize(img_scale=(2048, 512), keep_ratio=True, min_size=512)`,
+/// The table has `(height, width)` before and after `Resize(img_scale=(2048, 512), keep_ratio=True, min_size=512)`,
 /// recorded from the reference (`test_resize_hw_in_out`).
 #[test]
 fn test_sizes_equal_mmsegmentation() {
@@ -142,7 +142,7 @@ fn test_sizes_equal_mmsegmentation() {
     }
 }
 
-/// `(height, width)`, ratio, and `(height, width)` after the training resize into the box
+/// The table has `(height, width)`, ratio, and `(height, width)` after the training resize into the box
 /// `(int(2048·ratio), int(512·ratio))`, recorded from the reference (`train_resize_hw_ratio_out`).
 #[test]
 fn training_sizes_equal_mmcv() {

@@ -1,6 +1,6 @@
-//! What is written is what is read back, and a failure leaves the old file alone.
+//! Tests that written files read back unchanged, and that a failure leaves an existing file unchanged.
 
-#![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
+#![allow(clippy::unwrap_used)] // test helpers may panic, like the tests
 
 use std::fs;
 
@@ -20,7 +20,7 @@ fn any_map(label: impl Strategy<Value = u16> + Clone) -> impl Strategy<Value = L
 
 proptest! {
     #[test]
-    fn indexed_labels_survive(map in any_map(0u16..=254), colours in 0usize..256) {
+    fn indexed_labels_survive_a_round_trip(map in any_map(0u16..=254), colours in 0usize..256) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("labels.png");
         write_indexed_png(&path, &map, &voc_palette(colours)).unwrap();
@@ -28,7 +28,7 @@ proptest! {
     }
 
     #[test]
-    fn labels_of_many_classes_survive(map in any_map(any::<u16>())) {
+    fn labels_of_many_classes_survive_a_round_trip(map in any_map(any::<u16>())) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("labels.png");
         write_indexed_png(&path, &map, &voc_palette(847)).unwrap();
@@ -37,7 +37,7 @@ proptest! {
 }
 
 #[test]
-fn ignored_pixels_are_255_in_eight_bits_with_a_colour_of_their_own() {
+fn ignored_pixels_are_255_in_indexed_files_with_their_own_colour() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("labels.png");
     let map = LabelMap::new(3, 1, vec![0, 1, IGNORE_LABEL]).unwrap();
@@ -47,7 +47,7 @@ fn ignored_pixels_are_255_in_eight_bits_with_a_colour_of_their_own() {
     assert_eq!(shown.into_raw(), [9, 9, 9, 10, 20, 30, 224, 224, 192]);
 }
 
-/// The texts of a PNG by keyword, in file order.
+/// Returns keywords and contents of the text chunks of a PNG, in file order.
 fn texts(path: &std::path::Path) -> Vec<(String, String)> {
     let file = std::io::BufReader::new(fs::File::open(path).unwrap());
     let reader = png::Decoder::new(file).read_info().unwrap();
@@ -58,11 +58,11 @@ fn texts(path: &std::path::Path) -> Vec<(String, String)> {
 }
 
 #[test]
-fn class_names_travel_with_the_labels() {
+fn class_names_are_stored_in_the_label_file() {
     let folder = tempfile::tempdir().unwrap();
     let names = ["cat", "say \"miau\"\\", "a\0b\n", "مركبة", ""].map(String::from);
     let map = LabelMap::new(3, 1, vec![0, 4, IGNORE_LABEL]).unwrap();
-    // 8-bit indexed and 16-bit grey.
+    // With 5 colours the file is 8-bit indexed, with 300 it is 16-bit grey.
     for colours in [5, 300] {
         let path = folder.path().join("named.png");
         let outcome = write_named_png(&path, &map, &voc_palette(colours), &names).unwrap();
@@ -84,11 +84,11 @@ fn class_names_travel_with_the_labels() {
 }
 
 #[test]
-fn a_list_of_names_that_readers_would_refuse_is_left_out() {
+fn a_list_of_names_that_is_too_long_is_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("named.png");
     let map = LabelMap::filled(2, 2, 1);
-    // Quotes, brackets and commas of 104 names take 3 bytes each and 1 byte more.
+    // In addition to the letters, quotes and commas take 3 bytes per name, and the brackets take 1 byte more.
     let fitting = vec!["a".repeat(MAX_CLASS_NAMES_BYTES / 104 - 4); 104];
     let outcome = write_named_png(&path, &map, &[], &fitting).unwrap();
     assert_eq!(outcome, ClassNames::Written);
@@ -101,7 +101,7 @@ fn a_list_of_names_that_readers_would_refuse_is_left_out() {
 }
 
 #[test]
-fn images_survive() {
+fn images_survive_a_round_trip() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image.png");
     let image = RgbImage::from_fn(31, 17, |x, y| image::Rgb([x as u8, y as u8, 200]));
@@ -110,7 +110,7 @@ fn images_survive() {
 }
 
 #[test]
-fn a_failed_write_names_the_file_and_leaves_no_trace() {
+fn a_failed_write_names_the_file_and_leaves_no_temporary_file() {
     let folder = tempfile::tempdir().unwrap();
     let occupied = folder.path().join("occupied.png");
     fs::create_dir_all(occupied.join("something")).unwrap();
@@ -139,7 +139,7 @@ fn a_failed_write_names_the_file_and_leaves_no_trace() {
 
 #[cfg(unix)]
 #[test]
-fn others_may_read_what_is_written() {
+fn written_files_have_the_default_permissions() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let (ours, plain) = (folder.path().join("ours.png"), folder.path().join("plain"));

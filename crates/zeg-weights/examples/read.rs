@@ -1,8 +1,8 @@
-//! Opens weight files, reads every tensor, and says how long that took.
+//! Opens weight files, reads every tensor, and prints how long that took.
 //!
 //! run  cargo run --release -p zeg-weights --example read -- FILE...
 //!
-//! The second reading of a file is the one from the page cache.
+//! Each file is read twice; the second time, its bytes come from the page cache.
 
 use std::{error::Error, path::Path, time::Instant};
 

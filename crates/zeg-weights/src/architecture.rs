@@ -1,9 +1,9 @@
-//! The architecture of a CLIP model: what its tensors' shapes say, and what the files beside it add.
+//! Infers the architecture of a CLIP model from the shapes of its tensors and from configuration files.
 //!
-//! Shapes tell everything but the number of attention heads, the activation, and how images were normalised. CLIP's
-//! heads are 64 wide in every released model, and OpenAI's activation is QuickGELU; files that state otherwise do so
-//! in `config.json` (Hugging Face) or `open_clip_config.json` beside the weights (module `side_files`).
-//! Metadata that `zeg` wrote into its own files come before both.
+//! The shapes determine everything except the number of attention heads, the activation, the epsilon of LayerNorm, and
+//! the statistics that images are normalised with. In every released CLIP a head has 64 channels, and OpenAI's
+//! activation is QuickGELU. Other values are stated in `config.json` (Hugging Face) or `open_clip_config.json` beside
+//! the weights (module `side_files`). The metadata in files that `zeg` has written take precedence over both.
 
 use std::collections::BTreeSet;
 
@@ -11,18 +11,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{StateDict, WeightsError, side_files::SideFiles, state_dict::Opened};
 
-/// Metadata key of an imported file under which its architecture stands, as JSON.
+/// Metadata key of an imported file whose value is its architecture, as JSON.
 pub const ARCHITECTURE_KEY: &str = "zeg.architecture";
-/// Channels of a head in every released CLIP.
+/// Number of channels of a head in every released CLIP.
 const HEAD_WIDTH: usize = 64;
-/// Width of an MLP's inner layer in widths of a token.
+/// Width of an MLP's hidden layer, as a multiple of the token width.
 const MLP_RATIO: usize = 4;
 /// Epsilon of LayerNorm in OpenAI's CLIP.
 const LAYER_NORM_EPSILON: f64 = 1e-5;
-/// Most that any size of a model may be.
+/// The largest legal value of any size of a model.
 const MOST: usize = 1 << 24;
 
-/// The nonlinearity in a block's MLP.
+/// The activation function in a block's MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StatedActivation {
@@ -32,80 +32,80 @@ pub enum StatedActivation {
     Gelu,
 }
 
-/// Whether a file says so, or it was not said.
+/// Whether a value is stated in a file or assumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Basis {
-    /// A file says so.
+    /// A file states the value.
     Stated,
-    /// No file says; taken from OpenAI's models.
+    /// No file states the value, so that of OpenAI's models is assumed.
     Assumed,
 }
 
-/// Shape of the image tower.
+/// The sizes of the image tower.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct VisionShape {
-    /// Pixels of a patch's side.
+    /// Side of a patch in pixels.
     pub patch: usize,
-    /// Channels of a token.
+    /// Number of channels of a token.
     pub width: usize,
-    /// Blocks.
+    /// Number of transformer blocks.
     pub layers: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: usize,
-    /// Channels of the joint space with text; `None` where the projection is not in the file.
+    /// Number of channels of the joint embedding space; `None` if the projection is not in the file.
     pub embed_dim: Option<usize>,
-    /// Pixels of the side of the square images that the position table stands for.
+    /// Side in pixels of the square images that the positional embedding is made for.
     pub input_resolution: usize,
 }
 
-/// Shape of the text tower.
+/// The sizes of the text tower.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct TextShape {
-    /// Channels of a token.
+    /// Number of channels of a token.
     pub width: usize,
-    /// Blocks.
+    /// Number of transformer blocks.
     pub layers: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: usize,
-    /// Channels of the joint space with images; `None` where the projection is not in the file.
+    /// Number of channels of the joint embedding space; `None` if the projection is not in the file.
     pub embed_dim: Option<usize>,
-    /// Tokens of the longest text.
+    /// Number of tokens of the longest text.
     pub context_length: usize,
     /// Number of token ids.
     pub vocabulary: usize,
 }
 
-/// A CLIP model, as far as its files tell.
+/// The architecture of a CLIP model, as far as its files state it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Architecture {
-    /// The image tower, where there is one.
+    /// The image tower, if there is one.
     pub vision: Option<VisionShape>,
-    /// The text tower, where there is one.
+    /// The text tower, if there is one.
     pub text: Option<TextShape>,
-    /// Nonlinearity of both towers.
+    /// The activation function of both towers.
     pub activation: StatedActivation,
-    /// Whether the activation is stated.
+    /// Whether the activation is stated or assumed.
     pub activation_basis: Basis,
     /// Epsilon of every LayerNorm.
     pub layer_norm_epsilon: f64,
-    /// Mean of the images' red, green and blue, 0 to 1, where it is stated.
+    /// Mean of red, green and blue in units of 0..=1, if stated.
     pub image_mean: Option<[f32; 3]>,
-    /// Standard deviation of the images' red, green and blue, 0 to 1, where it is stated.
+    /// Standard deviation of red, green and blue in units of 0..=1, if stated.
     pub image_std: Option<[f32; 3]>,
 }
 
 impl Architecture {
-    /// The architecture of opened weights.
+    /// Infers the architecture of opened weights.
     ///
     /// # Errors
-    /// The towers are none of CLIP's, the files beside contradict the tensors or state what `zeg` does not compute,
-    /// or nothing says how many heads there are.
+    /// Returns an error if a tower does not have CLIP's form, if a configuration file contradicts the tensors or states
+    /// something that `zeg` does not support, or if the number of heads is unknown.
     pub fn infer(weights: &StateDict) -> Result<Self, WeightsError> {
-        // Our own files say it all; what they say must fit all the same.
+        // The metadata of an imported file state everything, and they are compared with the tensors all the same.
         let own = weights
             .metadata()
             .get(ARCHITECTURE_KEY)
@@ -154,25 +154,28 @@ fn unsupported(weights: &StateDict, reason: impl Into<String>) -> WeightsError {
 }
 
 fn vision(weights: &StateDict, stated: &SideFiles) -> Result<Option<VisionShape>, WeightsError> {
-    let wrong = |reason: String| unsupported(weights, format!("image tower: {reason}"));
+    let refuse = |reason: String| unsupported(weights, format!("image tower: {reason}"));
     let Some(conv) = weights.shape("backbone.conv1.weight") else {
         return Ok(None);
     };
     let [width, 3, patch, other] = conv[..] else {
-        return Err(wrong(format!(
-            "its first layer has shape {conv:?}, not [width, 3, patch, patch]"
+        return Err(refuse(format!(
+            "the patch embedding has shape {conv:?}, expected [width, 3, patch, patch]"
         )));
     };
     if patch != other || patch == 0 || width == 0 {
-        return Err(wrong(format!("its patches have {patch}×{other} pixels")));
+        return Err(refuse(format!(
+            "the patches have {patch}×{other} pixels and the tokens {width} channels; patches must be square, and no \
+             size may be 0"
+        )));
     }
     let Some([positions, of_positions]) = matrix(weights, "backbone.positional_embedding") else {
-        return Err(wrong("it has no position table".into()));
+        return Err(refuse("the positional embedding is missing".into()));
     };
     let side = positions.saturating_sub(1).isqrt();
     if of_positions != width || side == 0 || side * side != positions - 1 {
-        return Err(wrong(format!(
-            "its position table has shape [{positions}, {of_positions}], not [1 + side², {width}]"
+        return Err(refuse(format!(
+            "the positional embedding has shape [{positions}, {of_positions}], expected [1 + side², {width}]"
         )));
     }
     let layers = blocks(weights, "backbone.")?;
@@ -191,7 +194,7 @@ fn vision(weights: &StateDict, stated: &SideFiles) -> Result<Option<VisionShape>
         ("width", stated.vision_width, Some(width)),
         ("number of layers", stated.vision_layers, Some(layers)),
         ("embedding width", stated.embed_dim, embed_dim),
-        // Position tables are resized between resolutions, by us and by others: what counts is the table.
+        // The resolution is not compared: positional embeddings are often resized, and the tensor is what counts.
     ];
     agree(weights, stated, "image tower", &facts)?;
     bounded(
@@ -202,17 +205,17 @@ fn vision(weights: &StateDict, stated: &SideFiles) -> Result<Option<VisionShape>
 }
 
 fn text(weights: &StateDict, stated: &SideFiles) -> Result<Option<TextShape>, WeightsError> {
-    let wrong = |reason: String| unsupported(weights, format!("text tower: {reason}"));
+    let refuse = |reason: String| unsupported(weights, format!("text tower: {reason}"));
     let Some([vocabulary, width]) = matrix(weights, "text_encoder.token_embedding.weight") else {
         return Ok(None);
     };
     let Some([context_length, of_positions]) = matrix(weights, "text_encoder.positional_embedding")
     else {
-        return Err(wrong("it has no position table".into()));
+        return Err(refuse("the positional embedding is missing".into()));
     };
     if of_positions != width || width == 0 {
-        return Err(wrong(format!(
-            "its position table has width {of_positions}, its tokens {width}"
+        return Err(refuse(format!(
+            "the positional embedding has {of_positions} channels and the token embedding {width}; they must be equal"
         )));
     }
     let layers = blocks(weights, "text_encoder.")?;
@@ -245,7 +248,7 @@ fn matrix(weights: &StateDict, key: &str) -> Option<[usize; 2]> {
     weights.shape(key)?.try_into().ok()
 }
 
-/// Number of blocks of a tower, which count from 0 without gaps.
+/// Returns the number of blocks of a tower, which must be numbered from 0 without gaps.
 fn blocks(weights: &StateDict, tower: &str) -> Result<usize, WeightsError> {
     let prefix = format!("{tower}transformer.resblocks.");
     let numbers: BTreeSet<usize> = weights
@@ -260,7 +263,7 @@ fn blocks(weights: &StateDict, tower: &str) -> Result<usize, WeightsError> {
         return Err(unsupported(
             weights,
             format!(
-                "the MLPs of {tower:?} have shape {shape:?}; CLIP's are {MLP_RATIO} times as wide as its tokens"
+                "the MLPs of {tower:?} have shape {shape:?}; in CLIP they are {MLP_RATIO} times as wide as the tokens"
             ),
         ));
     }
@@ -274,14 +277,14 @@ fn blocks(weights: &StateDict, tower: &str) -> Result<usize, WeightsError> {
     }
 }
 
-/// Columns of the projection to the joint space, `[width, embed_dim]`.
+/// Returns the number of columns of the projection to the joint embedding space, `[width, embed_dim]`.
 fn projection(weights: &StateDict, key: &str, width: usize) -> Result<Option<usize>, WeightsError> {
     match weights.shape(key).as_deref() {
         None => Ok(None),
         Some(&[rows, columns]) if rows == width && columns > 0 => Ok(Some(columns)),
         Some(shape) => Err(unsupported(
             weights,
-            format!("{key:?} has shape {shape:?}, not [{width}, embedding width]"),
+            format!("{key:?} has shape {shape:?}, expected [{width}, embedding width]"),
         )),
     }
 }
@@ -298,20 +301,21 @@ fn heads(
         || (stated.is_none() && !width.is_multiple_of(HEAD_WIDTH))
     {
         let why = match stated {
-            Some(heads) => format!("{heads} heads are stated"),
+            Some(heads) => format!("they cannot be split among the stated {heads} heads"),
             None => format!(
-                "CLIP's heads have {HEAD_WIDTH} channels, and no file beside says otherwise"
+                "they cannot be split into heads of {HEAD_WIDTH} channels, and no configuration file states the \
+                 number of heads"
             ),
         };
         return Err(unsupported(
             weights,
-            format!("{tower} of {width} channels: {why}"),
+            format!("{tower}: the tokens have {width} channels; {why}"),
         ));
     }
     Ok(heads)
 }
 
-/// Compares what the files beside state with what the tensors have.
+/// Compares the statements of the configuration files with the tensors.
 fn agree(
     weights: &StateDict,
     stated: &SideFiles,
@@ -325,7 +329,7 @@ fn agree(
             return Err(unsupported(
                 weights,
                 format!(
-                    "{tower}: {name} is {found}, but {} states {stated_value}",
+                    "{tower}: the {name} is {found}, but {} states {stated_value}",
                     stated.origin
                 ),
             ));
@@ -336,7 +340,10 @@ fn agree(
 
 fn bounded(weights: &StateDict, sizes: &[usize]) -> Result<(), WeightsError> {
     match sizes.iter().find(|size| **size > MOST) {
-        Some(size) => Err(unsupported(weights, format!("a size of {size}"))),
+        Some(size) => Err(unsupported(
+            weights,
+            format!("a size of the model is {size}; the limit is {MOST}"),
+        )),
         None => Ok(()),
     }
 }

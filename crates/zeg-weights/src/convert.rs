@@ -1,7 +1,7 @@
-//! From stored bytes to `f32`.
+//! Converts stored bytes to `f32`.
 //!
-//! `f32` is read straight into the result; the 16-bit types go through the processor's own conversion, large tensors
-//! on all threads. Everything allocated here is paid for by bytes that stand in the file.
+//! `f32` is read directly into the result. The 16-bit types use the processor's own conversion, on all threads for
+//! large tensors. The memory allocated here is bounded by the number of bytes in the file.
 
 use half::{
     bf16, f16,
@@ -12,13 +12,13 @@ use safetensors::Dtype;
 
 use crate::{WeightsError, container::StoredTensor, source::Source};
 
-/// Elements that one thread converts at a time.
+/// Number of elements that one thread converts at a time.
 const CHUNK: usize = 1 << 18;
 
-/// The numbers of a tensor in the order of its shape; `key` is its name, for messages.
+/// Reads the values of a tensor in row-major order; `key` is its name for error messages.
 ///
 /// # Errors
-/// It is stored as another type than `f32`, `f16`, `bf16`, `f64`; or the file cannot be read.
+/// Returns an error if the stored type is not `f32`, `f16`, `bf16` or `f64`, or if the file cannot be read.
 pub(crate) fn values(
     source: &Source,
     key: &str,
@@ -75,7 +75,7 @@ pub(crate) fn values(
             return Err(WeightsError::Format {
                 path: source.path().to_owned(),
                 reason: format!(
-                    "tensor {key:?} is stored as {other:?}; weights are F32, F16, BF16, F64 or compact I8"
+                    "tensor {key:?} is stored as {other:?}; weights must be F32, F16, BF16, F64 or compact I8"
                 ),
             });
         }
@@ -86,7 +86,7 @@ pub(crate) fn values(
     })
 }
 
-/// 16-bit numbers as `f32`.
+/// Converts 16-bit numbers to `f32`.
 fn widen(dtype: Dtype, bits: &[u16], values: &mut [f32]) {
     if dtype == Dtype::F16 {
         bits.reinterpret_cast::<f16>().convert_to_f32_slice(values);
@@ -95,10 +95,10 @@ fn widen(dtype: Dtype, bits: &[u16], values: &mut [f32]) {
     }
 }
 
-/// The bytes of a tensor as they stand in the file, where they stand in the order of its shape.
+/// Reads the stored bytes of a tensor, or returns `None` if they are not contiguous in row-major order.
 ///
 /// # Errors
-/// The file cannot be read.
+/// Returns an error if the file cannot be read.
 pub(crate) fn bytes(
     source: &Source,
     stored: &StoredTensor,
@@ -113,7 +113,7 @@ pub(crate) fn bytes(
         .map_err(|defect| defect.of(source.path()))
 }
 
-/// Elements of a view in the order of its shape.
+/// Gathers the elements of a strided view in row-major order.
 fn gather(span: &[f32], shape: &[usize], strides: &[usize]) -> Vec<f32> {
     let (Some((&size, outer_shape)), Some((&stride, outer_strides))) =
         (shape.split_last(), strides.split_last())
@@ -126,7 +126,7 @@ fn gather(span: &[f32], shape: &[usize], strides: &[usize]) -> Vec<f32> {
     for _ in 0..rows {
         let first: usize = index.iter().zip(outer_strides).map(|(i, s)| i * s).sum();
         values.extend((0..size).filter_map(|i| span.get(first + i * stride)));
-        // Count on, the last dimension fastest.
+        // Advance the index, the last dimension fastest.
         for (i, &size) in index.iter_mut().zip(outer_shape).rev() {
             *i += 1;
             if *i < size {
@@ -138,7 +138,7 @@ fn gather(span: &[f32], shape: &[usize], strides: &[usize]) -> Vec<f32> {
     values
 }
 
-/// The transpose of a matrix: `rows`·`columns` values, row-major.
+/// Returns the transpose of a row-major matrix, `[rows, columns]` to `[columns, rows]`.
 pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     gather(values, &[columns, rows], &[1, columns.max(1)])
 }
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn views_are_gathered_in_the_order_of_their_shape() {
+    fn views_are_gathered_in_row_major_order() {
         let span: Vec<f32> = (0..12_u8).map(f32::from).collect();
         assert_eq!(gather(&span, &[2, 3], &[1, 4]), [0., 4., 8., 1., 5., 9.]);
         assert_eq!(

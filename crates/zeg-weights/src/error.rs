@@ -1,19 +1,19 @@
-//! What can go wrong between a weight file and its tensors; every error names the file and the offending value.
+//! Errors of reading and writing weight files; each names the file and the offending value.
 
 use std::{io, path::PathBuf};
 
-/// Errors of the weights crate; each carries the value that caused it.
+/// Reason why a weight file could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// A file could not be opened or read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: cannot be read: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A file is not what its name says: truncated, damaged, or of another format.
+    /// A file is truncated, damaged, or of an unknown format.
     #[error("{}: {reason}", path.display())]
     Format {
         /// The file.
@@ -21,20 +21,20 @@ pub enum WeightsError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A pickle that asks the reader to call something other than the known makers of tensors and plain values.
+    /// A pickle requests a call other than the known constructors of tensors and plain values.
     #[error(
-        "{}: refused: reading it as Python does would call {callable}, which no weight file needs",
+        "{}: refused, because loading the file in Python would call {callable}, which no weight file needs",
         path.display()
     )]
     ForbiddenCall {
         /// The file.
         path: PathBuf,
-        /// What it wanted to call, such as `os.system`.
+        /// The requested function or class, such as `os.system`.
         callable: String,
     },
-    /// A tar file, the form in which PyTorch saved before version 0.1.10; it is not read.
+    /// A tar file, the format of `torch.save` before PyTorch 0.1.10, is not supported.
     #[error(
-        "{}: a tar file, as torch.save wrote them before PyTorch 0.1.10; they are not read. If you trust the file, \
+        "{}: tar files, which torch.save wrote before PyTorch 0.1.10, are not supported. If you trust the file, \
          convert it with a newer PyTorch: torch.save(torch.load(OLD, weights_only=False), NEW). If it is an archive of \
          other files, unpack it",
         path.display()
@@ -43,7 +43,7 @@ pub enum WeightsError {
         /// The file.
         path: PathBuf,
     },
-    /// The weights are of an architecture that `zeg` does not compute.
+    /// The weights have an architecture that `zeg` does not support.
     #[error("{}: {reason}", path.display())]
     Unsupported {
         /// The file.
@@ -51,22 +51,22 @@ pub enum WeightsError {
         /// What is not supported.
         reason: String,
     },
-    /// A file could not be written; whatever stood there before is untouched.
+    /// A file could not be written; an existing file at the path is unchanged.
     #[error("{}: cannot be written: {source}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// What is wrong with the contents of a file, before the file's name is known.
+/// A defect in the contents of a file, before the path of the file is added.
 #[derive(Debug)]
 pub(crate) enum Defect {
     /// Reading failed.
     Io(io::Error),
-    /// The contents are no such format.
+    /// The contents are not valid in their format.
     Format(String),
     /// See [`WeightsError::ForbiddenCall`].
     Call(String),
@@ -75,7 +75,7 @@ pub(crate) enum Defect {
 }
 
 impl Defect {
-    /// The defect of a named file.
+    /// Converts the defect to an error with the path of the file.
     pub(crate) fn of(self, path: &std::path::Path) -> WeightsError {
         let path = path.to_owned();
         match self {
@@ -89,16 +89,16 @@ impl Defect {
         }
     }
 
-    /// A defect in words.
+    /// Returns a [`Defect::Format`] with this reason.
     pub(crate) fn format(reason: impl Into<String>) -> Self {
         Self::Format(reason.into())
     }
 }
 
-/// Longest reason, in characters.
+/// The largest length of a reason, in characters.
 const MOST_CHARACTERS: usize = 400;
 
-/// A reason that may hold words of the file: cut, and without control characters, which terminals obey.
+/// Shortens a reason and replaces control characters, since it may quote the file and is shown in a terminal.
 fn printable(reason: &str) -> String {
     let mut text: String = reason
         .chars()

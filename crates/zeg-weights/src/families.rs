@@ -1,13 +1,14 @@
 //! Key tables of the published encoders that methods build on: CLIP and residual networks.
 //!
-//! The tables of methods' own checkpoints belong to the methods; whoever opens a file hands them in ([`KeyTable`]).
+//! The tables for the checkpoints of methods belong to the methods, and the caller passes them when opening a file
+//! ([`KeyTable`]).
 
 pub(crate) mod clip;
 mod residual;
 
 use crate::key_table::KeyTable;
 
-/// The families that are always known, in the order in which a file's names are tried.
+/// The families that are always recognised, in the order in which they are tried.
 pub(crate) const FAMILIES: [KeyTable; 6] = [
     clip::HUGGING_FACE_CLIP,
     clip::OPEN_CLIP_CUSTOM_TEXT,

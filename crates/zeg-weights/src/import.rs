@@ -1,8 +1,8 @@
-//! Import: weights of any format and family become one safetensors file with `zeg`'s names.
+//! Converts weights of any format and family to one safetensors file with `zeg`'s names.
 //!
-//! One tensor at a time is read, converted and written, so that memory does not grow with the file. The result is
-//! written beside its place, read again, compared with what was written, and only then renamed: what stands at the
-//! output's name is whole, or what stood there before.
+//! Tensors are read, converted and written one at a time, so that memory does not grow with the file. The result is
+//! written to a temporary file, read back, compared with what was written, and only then renamed. The output is
+//! therefore either complete, or the previous file is unchanged.
 
 use std::{
     collections::BTreeMap,
@@ -28,21 +28,22 @@ use crate::{
 
 /// Value of [`FORMAT_KEY`].
 const FORMAT: &str = "clip-weights-1";
-/// Most bytes that are written for one byte of the source: tensors may share storage, numbers may become wider.
+/// The largest ratio of output size to source size; the output may be larger, because tensors may share storage and
+/// values may become wider.
 const MOST_GROWTH: u64 = 8;
-/// Bytes that may be written whatever the source's size.
+/// Number of bytes that may be written in addition, whatever the size of the source.
 const FREE_BYTES: u64 = 64 << 20;
-/// Header lengths are a multiple of this, so that tensors are aligned.
+/// The header length is a multiple of this number of bytes, so that tensors are aligned.
 const ALIGNMENT: usize = 8;
 
-/// How numbers are stored in an imported file.
+/// The types of the tensors in an imported file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportPrecision {
-    /// Each tensor as it was: `f32`, `f16` or `bf16`. `f64` becomes `f32`, compact `int8` the `f16` that it stands for.
+    /// Each tensor keeps its type `f32`, `f16` or `bf16`; `f64` becomes `f32`, and compact `int8` becomes `f16`.
     Same,
-    /// All as `f32`.
+    /// All tensors are stored as `f32`.
     F32,
-    /// All as `f16`.
+    /// All tensors are stored as `f16`.
     F16,
 }
 
@@ -54,17 +55,18 @@ struct Planned<'a> {
     bytes: u64,
 }
 
-/// Writes weights of any format as a safetensors file with `zeg`'s names.
+/// Converts weights of any format to a safetensors file with `zeg`'s names.
 ///
 /// - `tables`: as in [`StateDict::open`]
-/// - `output`: the new file; replaced if it exists, once the new one is complete
-/// - `progress`: told of `(bytes done, bytes in all)`, reading and checking included
+/// - `output`: the new file; an existing one is replaced once the new one is complete
+/// - `progress`: called with `(bytes done, bytes in total)`, where reading and verifying count as well
 ///
-/// Returns what was written.
+/// Returns a summary of the new file.
 ///
 /// # Errors
-/// As [`StateDict::open`] and [`Inspection::of`]; a tower lacks tensors or has tensors that are not CLIP's; a value does not fit `f16`; the
-/// output is the source or cannot be written; what was written reads back differently.
+/// Returns the errors of [`StateDict::open`] and [`Inspection::of`]. Also returns an error if a tower lacks tensors or
+/// has tensors that CLIP does not have, if a value does not fit into `f16`, if the output is the source or cannot be
+/// written, or if the written file reads back differently.
 pub fn import(
     path: &Path,
     tables: &[KeyTable],
@@ -78,7 +80,7 @@ pub fn import(
     if weights.paths().any(|source| same_file(source, output)) {
         return Err(write_error(
             output,
-            io::Error::other("it is the file that is imported; choose another name"),
+            io::Error::other("the output is the file to be imported; choose another name"),
         ));
     }
     let plan = plan(path, &weights, precision)?;
@@ -138,9 +140,9 @@ fn same_file(source: &Path, output: &Path) -> bool {
     }
 }
 
-/// Refuses weights that the models here would compute something else from.
+/// Returns an error if `zeg`'s models would compute something else from the weights than their own program does.
 fn check(path: &Path, weights: &StateDict, found: &Inspection) -> Result<(), WeightsError> {
-    let some = |names: Vec<String>| match names.as_slice() {
+    let shortened = |names: Vec<String>| match names.as_slice() {
         [one] => one.clone(),
         [one, two] => format!("{one}, {two}"),
         [one, two, rest @ ..] => format!("{one}, {two} and {} more", rest.len()),
@@ -157,27 +159,27 @@ fn check(path: &Path, weights: &StateDict, found: &Inspection) -> Result<(), Wei
     };
     if !foreign.is_empty() {
         return Err(unsupported(format!(
-            "no vision transformer of CLIP's form: it also has {}",
-            some(foreign)
+            "the model is not a vision transformer of CLIP's form; it has additional tensors: {}",
+            shortened(foreign)
         )));
     }
     if found.parts.is_empty() {
         let names: Vec<String> = weights.keys().map(str::to_owned).collect();
         return Err(unsupported(format!(
-            "none of its tensors is CLIP's or a segmentation head's; it has {}",
-            some(names)
+            "none of the tensors belongs to CLIP or a segmentation head; the file has {}",
+            shortened(names)
         )));
     }
     if !found.missing.is_empty() {
         return Err(WeightsError::Format {
             path: path.to_owned(),
-            reason: format!("tensors are missing: {}", some(found.missing.clone())),
+            reason: format!("tensors are missing: {}", shortened(found.missing.clone())),
         });
     }
     Ok(())
 }
 
-/// What is written, in the order in which it is written: wide numbers first, so that all are aligned.
+/// Returns the tensors to write, in order: wide types come first, so that every tensor is aligned.
 fn plan<'a>(
     path: &Path,
     weights: &'a StateDict,
@@ -212,7 +214,9 @@ fn plan<'a>(
         if sum > most {
             return Err(WeightsError::Format {
                 path: path.to_owned(),
-                reason: format!("its tensors would take more than {most} bytes"),
+                reason: format!(
+                    "the tensors would take more than {most} bytes, the limit for a file of this size"
+                ),
             });
         }
         plan.push(Planned {
@@ -226,12 +230,12 @@ fn plan<'a>(
     Ok(plan)
 }
 
-/// Bytes of a number.
+/// Returns the size of a value in bytes.
 fn width(dtype: Dtype) -> u64 {
     if dtype == Dtype::F32 { 4 } else { 2 }
 }
 
-/// The type that keeps a tensor's values and takes the least room.
+/// Returns the smallest type that represents the values of a tensor exactly.
 fn own_type(entry: &Entry) -> Dtype {
     let mut types = entry.pieces.iter().map(|piece| match piece.stored.dtype {
         Dtype::F16 | Dtype::BF16 => piece.stored.dtype,
@@ -246,7 +250,7 @@ fn own_type(entry: &Entry) -> Dtype {
     }
 }
 
-/// A tensor's bytes in the output.
+/// Returns the bytes of a tensor in the output.
 fn encoded(weights: &StateDict, tensor: &Planned<'_>) -> Result<Vec<u8>, WeightsError> {
     let Some(entry) = weights.entry(tensor.key) else {
         return Ok(Vec::new());
@@ -267,7 +271,7 @@ fn encoded(weights: &StateDict, tensor: &Planned<'_>) -> Result<Vec<u8>, Weights
         Some(value) => Err(WeightsError::Unsupported {
             path: weights.origin().into(),
             reason: format!(
-                "tensor {:?} holds {value}, which {:?} cannot; import it as f32",
+                "tensor {:?} has the value {value}, which does not fit into {:?}; import it as f32",
                 tensor.key, tensor.dtype
             ),
         }),
@@ -298,7 +302,7 @@ fn encoded(weights: &StateDict, tensor: &Planned<'_>) -> Result<Vec<u8>, Weights
     })
 }
 
-/// The bytes of 16-bit numbers, the lower ones first.
+/// Returns the bytes of 16-bit numbers in little-endian order.
 fn little_endian(bits: &[u16]) -> Vec<u8> {
     if cfg!(target_endian = "little") {
         bytemuck::cast_slice(bits).to_vec()
@@ -338,7 +342,7 @@ fn metadata(
     Ok(metadata)
 }
 
-/// The JSON header of a safetensors file.
+/// Returns the JSON header of a safetensors file.
 fn header(plan: &[Planned<'_>], metadata: &BTreeMap<&str, String>) -> io::Result<Vec<u8>> {
     let mut header = Map::new();
     header.insert("__metadata__".to_owned(), json!(metadata));
@@ -358,7 +362,7 @@ fn header(plan: &[Planned<'_>], metadata: &BTreeMap<&str, String>) -> io::Result
     Ok(header)
 }
 
-/// Reads the written file again and compares names, shapes and a digest of all numbers.
+/// Reads the written file back and compares names, shapes and the digest of all values.
 fn verify(
     written: &Path,
     output: &Path,
@@ -369,7 +373,7 @@ fn verify(
     let differs = |what: &str| {
         write_error(
             output,
-            io::Error::other(format!("{what} differs when it is read again")),
+            io::Error::other(format!("{what} differs when the file is read back")),
         )
     };
     let again = StateDict::open(written, &[])?;
@@ -389,7 +393,7 @@ fn verify(
         advance(tensor.bytes);
     }
     if found.finalize() != digest.finalize() {
-        return Err(differs("a number"));
+        return Err(differs("a value"));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a weight file is, in facts that a person or a program can read.
+//! Summarises a weight file for people and programs.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -9,84 +9,84 @@ use crate::{
     parts::{self, Place},
 };
 
-/// Metadata key of an imported file: which format of ours it has.
+/// Metadata key of an imported file: the version of `zeg`'s own format.
 pub(crate) const FORMAT_KEY: &str = "zeg.format";
-/// Metadata key of an imported file: the family of the file it was made of.
+/// Metadata key of an imported file: the family of the source file.
 pub(crate) const FAMILY_KEY: &str = "zeg.family";
-/// Metadata key of an imported file: the name of the file it was made of.
+/// Metadata key of an imported file: the name of the source file.
 pub(crate) const SOURCE_KEY: &str = "zeg.source";
-/// Metadata key of an imported file: the SHA-256 of the file it was made of.
+/// Metadata key of an imported file: the SHA-256 of the source file.
 pub(crate) const SOURCE_SHA256_KEY: &str = "zeg.source-sha256";
 
-/// What one part of a model has in a file.
+/// The size of one part of a model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct PartSummary {
     /// Number of tensors.
     pub tensors: usize,
-    /// Number of values in them.
+    /// Number of parameters in these tensors.
     pub parameters: u64,
 }
 
-/// A tensor of a file that is left where it is.
+/// A tensor of a file that is ignored because it is not a weight.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct IgnoredKey {
     /// Name in the file.
     pub key: String,
-    /// Why it is no weight.
+    /// Why it is not a weight.
     pub why: String,
 }
 
-/// A tensor of a file that has no place in the models that `zeg` computes.
+/// A tensor of a file that does not belong to any model that `zeg` supports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LeftOver {
     /// Name in the file.
     pub key: String,
-    /// Sizes, slowest first.
+    /// Sizes of the dimensions, outermost first.
     pub shape: Vec<usize>,
 }
 
-/// The file that an imported file was made of.
+/// The source of an imported file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ImportedFrom {
-    /// Its name, without folders.
+    /// The name of the source file, without folders.
     pub file: String,
-    /// Its SHA-256 in hexadecimal digits.
+    /// The SHA-256 of the source file in hexadecimal digits.
     pub sha256: String,
 }
 
-/// What a weight file is.
+/// The summary of a weight file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Inspection {
-    /// The file, as it was named.
+    /// The path of the file, as given.
     pub path: PathBuf,
-    /// Bytes of the file, or of all files of an index.
+    /// Size in bytes of the file, or of all files of an index.
     pub bytes: u64,
-    /// How the file holds its tensors.
+    /// The container format of the file.
     pub format: ContainerFormat,
-    /// The family that names its tensors so, such as `OpenAI CLIP`.
+    /// The family that uses these names of tensors, such as `OpenAI CLIP`.
     pub family: String,
-    /// The recognised tensors by part of the model; only the parts that are there.
+    /// The sizes of the parts of the model that are in the file.
     pub parts: BTreeMap<WeightsPart, PartSummary>,
-    /// Number of recognised tensors by stored type, such as `F16`.
+    /// Number of recognised tensors per stored type, such as `F16`.
     pub types: BTreeMap<String, usize>,
-    /// What carries no weights.
+    /// The tensors that are not weights.
     pub ignored: Vec<IgnoredKey>,
-    /// What has no place in the models.
+    /// The tensors that do not belong to any supported model.
     pub left_over: Vec<LeftOver>,
-    /// Names (ours) that a tower needs and the file lacks.
+    /// The names, in `zeg`'s form, of tensors that a tower needs and the file lacks.
     pub missing: Vec<String>,
-    /// The architecture of the towers; `None` where there is no tower.
+    /// The architecture of the towers; `None` if there is no tower.
     pub architecture: Option<Architecture>,
-    /// For imported files, what they were made of.
+    /// The source of an imported file.
     pub imported_from: Option<ImportedFrom>,
 }
 
 impl Inspection {
-    /// What opened weights are; of several files, the tensors of all and the facts of the last one.
+    /// Summarises opened weights; of several files, the tensors of all and the other properties of the last one.
     ///
     /// # Errors
-    /// As [`Architecture::infer`].
+    /// Returns the errors of [`Architecture::infer`].
     pub fn of(weights: &StateDict) -> Result<Self, WeightsError> {
         let mut parts: BTreeMap<WeightsPart, PartSummary> = BTreeMap::new();
         let mut types: BTreeMap<String, usize> = BTreeMap::new();
@@ -137,12 +137,13 @@ impl Inspection {
         })
     }
 
-    /// The tensors of one part; none where it is not there.
+    /// Returns the size of one part, which is 0 if the file does not have it.
     pub fn part(&self, part: WeightsPart) -> PartSummary {
         self.parts.get(&part).copied().unwrap_or_default()
     }
 }
 
+/// Returns the names of tensors that the towers need and the file lacks.
 fn missing(weights: &StateDict, architecture: Option<&Architecture>) -> Vec<String> {
     let vision = architecture.and_then(|found| found.vision.as_ref());
     let text = architecture.and_then(|found| found.text.as_ref());
@@ -158,7 +159,7 @@ fn missing(weights: &StateDict, architecture: Option<&Architecture>) -> Vec<Stri
         .collect()
 }
 
-/// What the file calls a tensor of ours.
+/// Returns the name in the file of a tensor with this name in `zeg`.
 fn name_in_file(weights: &StateDict, key: &str) -> String {
     weights
         .entry(key)
@@ -166,7 +167,7 @@ fn name_in_file(weights: &StateDict, key: &str) -> String {
         .map_or_else(|| key.to_owned(), |piece| piece.name.clone())
 }
 
-/// The type that a tensor is stored as.
+/// Returns the name of the type that a tensor is stored as.
 fn stored_type(weights: &StateDict, key: &str) -> String {
     match weights.entry(key).and_then(|entry| entry.pieces.first()) {
         Some(piece) if piece.scale.is_some() => "compact I8".to_owned(),

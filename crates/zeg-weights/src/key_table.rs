@@ -1,36 +1,38 @@
-//! Key tables: how a family of checkpoints names its tensors, and how it lays them out.
+//! Key tables: the names and layouts of tensors in a family of checkpoints.
 //!
-//! Inside `zeg` a tensor has one name (`backbone.…` the image encoder, `text_encoder.…` the text encoder, `decode_head.…`
-//! a segmentation head) and PyTorch's layout. What other programs call it is a table of a family.
+//! In `zeg` every tensor has one name (`backbone.…` in the image encoder, `text_encoder.…` in the text encoder,
+//! `decode_head.…` in a segmentation head) and PyTorch's layout. A key table maps the names of another program to
+//! these.
 //!
-//! In the patterns `#` stands for a block's number, and `*` at the end for the rest of a name; both are carried over.
+//! In a pattern, `#` stands for the number of a block, and a final `*` for the rest of the name. Both are inserted at
+//! the same character of the new name.
 
 use std::collections::BTreeMap;
 
 use crate::{families::FAMILIES, parts::WeightsPart};
 
-/// How the stored matrix becomes the one that `zeg` computes with.
+/// The layout of a stored matrix, compared with the one in `zeg`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoredLayout {
-    /// As it is.
+    /// The layout is the same.
     Same,
-    /// Transposed: stored `[out, in]`, used as `x @ M`.
+    /// The matrix is transposed: it is stored as `[out, in]` and used as `x @ M`.
     Transposed,
 }
 
-/// Tensors of a file that become one tensor here.
+/// A rule that makes one tensor in `zeg` from one or several tensors of a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Rename {
-    /// Patterns of names in the file. Several are put one after the other along their first dimension.
+    /// Patterns of names in the file. Several tensors are concatenated along the first dimension.
     pub from: &'static [&'static str],
-    /// Name here.
+    /// The name in `zeg`.
     pub to: &'static str,
-    /// What is done with the values.
+    /// The stored layout.
     pub layout: StoredLayout,
 }
 
 impl Rename {
-    /// Gives a tensor another name.
+    /// Returns a rule that renames a tensor.
     pub const fn one(from: &'static [&'static str; 1], to: &'static str) -> Self {
         Self {
             from,
@@ -39,7 +41,7 @@ impl Rename {
         }
     }
 
-    /// Gives a matrix another name and transposes it.
+    /// Returns a rule that renames and transposes a matrix.
     pub const fn transposed(from: &'static [&'static str; 1], to: &'static str) -> Self {
         Self {
             from,
@@ -48,7 +50,7 @@ impl Rename {
         }
     }
 
-    /// Puts query, key and value projections one after the other.
+    /// Returns a rule that concatenates query, key and value projections.
     pub const fn stacked(from: &'static [&'static str; 3], to: &'static str) -> Self {
         Self {
             from,
@@ -58,35 +60,36 @@ impl Rename {
     }
 }
 
-/// Tensors of a file that are no weights.
+/// Tensors of a file that are ignored because they are not weights.
 #[derive(Debug, Clone, Copy)]
 pub struct IgnoredKeys {
     /// Pattern of names in the file.
     pub pattern: &'static str,
-    /// Why they are no weights.
+    /// Why they are not weights.
     pub why: &'static str,
 }
 
-/// How one family of files names its tensors.
+/// The names of tensors in one family of files.
 ///
-/// The families of CLIP's publishers and of residual networks are known; those of a method's checkpoints are handed in
-/// where a file is opened ([`crate::StateDict::open`]).
+/// The published families of CLIP and of residual networks are built in. The tables for the checkpoints of a method are
+/// passed when a file is opened ([`crate::StateDict::open`]).
 #[derive(Debug, Clone, Copy)]
 pub struct KeyTable {
-    /// What the family is called in messages.
+    /// The name of the family, for messages.
     pub family: &'static str,
-    /// A file is of this family if it holds a tensor of one of these names. A table without any is that of the files
-    /// that no other table recognises.
+    /// Patterns of names. A file belongs to this family if it has a tensor with one of them. A table without patterns
+    /// applies to the files that no other table recognises.
     pub recognised_by: &'static [&'static str],
-    /// The first one that fits a name is applied; a name that none fits stays as it is.
+    /// Renaming rules. The first rule that matches a name is applied; a name that matches none is unchanged.
     pub renames: &'static [Rename],
-    /// What carries no weights; looked at before the renames.
+    /// Tensors that are not weights; these patterns are tried before the rules.
     pub ignored: &'static [IgnoredKeys],
-    /// Names here, behind the part's prefix, of tensors that the family's models have beyond those of CLIP's encoders.
+    /// Names in `zeg`, without the prefix of the part, of tensors that models of this family have in addition to those
+    /// of CLIP's encoders.
     pub extras: &'static [(WeightsPart, &'static str)],
 }
 
-/// The table of files that no table recognises: they have `zeg`'s own names.
+/// The table for files that no other table recognises: they have `zeg`'s own names.
 const OWN: KeyTable = KeyTable {
     family: "zeg",
     recognised_by: &[],
@@ -95,44 +98,44 @@ const OWN: KeyTable = KeyTable {
     extras: &[],
 };
 
-/// How one tensor here is made of tensors in a file.
+/// The tensors of a file that one tensor in `zeg` is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Recipe {
-    /// Names in the file, in the order in which they are put one after the other.
+    /// Names in the file, in the order in which they are concatenated.
     pub(crate) parts: Vec<String>,
     pub(crate) layout: StoredLayout,
 }
 
-/// What a family's rules make of a file's names.
+/// The result of applying a key table to the names in a file.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    /// By name here.
+    /// Recipes by name in `zeg`.
     pub(crate) recipes: BTreeMap<String, Recipe>,
-    /// Names in the file with the reason why they are left.
+    /// Names in the file that are ignored, with the reason.
     pub(crate) ignored: Vec<(String, &'static str)>,
-    /// Names in the file that lack companions, with the name here that they belong to.
+    /// Names in the file whose other parts are missing, with the name in `zeg` that they are a part of.
     pub(crate) incomplete: Vec<(String, String)>,
 }
 
 impl KeyTable {
-    /// Returns the table for a file, told from the names it holds.
+    /// Returns the table that applies to a file with these names.
     ///
-    /// Of several tables that recognise it, the first one holds, those of `tables` before the known families.
+    /// The first table that recognises the file applies; `tables` are tried before the built-in families.
     pub(crate) fn detect<'a>(keys: impl Iterator<Item = &'a str>, tables: &[Self]) -> Self {
         let keys: Vec<&str> = keys.collect();
-        let holds = |mark: &&str| keys.iter().any(|key| captures(mark, key).is_some());
-        let recognises = |table: &&Self| table.recognised_by.iter().any(holds);
-        let all_others = |table: &&Self| table.recognised_by.is_empty();
-        let known = || FAMILIES.iter().find(recognises);
-        let rest = || tables.iter().find(all_others);
-        let found = tables.iter().find(recognises).or_else(known).or_else(rest);
-        *found.unwrap_or(&OWN)
+        let occurs = |pattern: &&str| keys.iter().any(|key| captures(pattern, key).is_some());
+        let recognises = |table: &&Self| table.recognised_by.iter().any(occurs);
+        let is_fallback = |table: &&Self| table.recognised_by.is_empty();
+        let built_in = || FAMILIES.iter().find(recognises);
+        let fallback = || tables.iter().find(is_fallback);
+        let found = tables.iter().find(recognises);
+        *found.or_else(built_in).or_else(fallback).unwrap_or(&OWN)
     }
 
-    /// How the tensors here are made of those of these names.
+    /// Applies the rules to the names in a file.
     pub(crate) fn plan<'a>(&self, names: impl Iterator<Item = &'a str>) -> Plan {
         let mut plan = Plan::default();
-        // Stacked tensors by name here, with a place for each part.
+        // Concatenated tensors by name in `zeg`, with a slot for each part.
         let mut stacked: BTreeMap<String, Vec<Option<String>>> = BTreeMap::new();
         for name in names {
             if let Some(ignored) = self
@@ -143,13 +146,13 @@ impl KeyTable {
                 plan.ignored.push((name.to_owned(), ignored.why));
                 continue;
             }
-            let fit = self.renames.iter().find_map(|rule| {
+            let matched = self.renames.iter().find_map(|rule| {
                 rule.from
                     .iter()
                     .enumerate()
                     .find_map(|(part, pattern)| Some((rule, part, captures(pattern, name)?)))
             });
-            let (to, layout, part, of) = match fit {
+            let (to, layout, part, of) = match matched {
                 Some((rule, part, found)) => {
                     (found.fill(rule.to), rule.layout, part, rule.from.len())
                 }
@@ -157,8 +160,8 @@ impl KeyTable {
             };
             if of > 1 {
                 let parts = stacked.entry(to).or_insert_with(|| vec![None; of]);
-                if let Some(place) = parts.get_mut(part) {
-                    *place = Some(name.to_owned());
+                if let Some(slot) = parts.get_mut(part) {
+                    *slot = Some(name.to_owned());
                 }
                 continue;
             }
@@ -185,7 +188,7 @@ impl KeyTable {
     }
 }
 
-/// What `#` and `*` of a pattern stand for in a name.
+/// The parts of a name that `#` and `*` of a pattern match.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Captures<'n> {
     number: &'n str,
@@ -193,21 +196,21 @@ pub(crate) struct Captures<'n> {
 }
 
 impl Captures<'_> {
-    /// A pattern with its places filled.
+    /// Inserts the parts into a pattern.
     fn fill(&self, pattern: &str) -> String {
         pattern.replace('#', self.number).replace('*', self.rest)
     }
 }
 
-/// Whether a name fits a pattern, and what the places stand for.
+/// Matches a name against a pattern; returns `None` if the name does not match.
 pub(crate) fn captures<'n>(pattern: &str, name: &'n str) -> Option<Captures<'n>> {
     let (mut number, mut left) = ("", name);
     let mut pattern = pattern;
     if let Some((before, after)) = pattern.split_once('#') {
         let rest = left.strip_prefix(before)?;
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (found, behind) = rest.split_at_checked(digits).filter(|_| digits > 0)?;
-        (number, left, pattern) = (found, behind, after);
+        let (found, remainder) = rest.split_at_checked(digits).filter(|_| digits > 0)?;
+        (number, left, pattern) = (found, remainder, after);
     }
     match pattern.strip_suffix('*') {
         Some(before) => left
@@ -222,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn openai_names_become_reference_names() {
+    fn openai_names_are_renamed() {
         let names = [
             "visual.proj",
             "text_projection",
@@ -245,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn query_key_and_value_are_stacked_in_this_order_whatever_the_order_of_names() {
+    fn query_key_and_value_are_concatenated_in_this_order_whatever_the_order_of_names() {
         let of =
             |which: &str| format!("vision_model.encoder.layers.11.self_attn.{which}_proj.bias");
         let names = [of("k"), of("q"), of("v")];
@@ -260,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_fit_whole_names_alone() {
+    fn patterns_match_whole_names_only() {
         assert!(captures("a.#.b", "a.10.b").is_some());
         assert_eq!(captures("a.#.b", "a..b"), None);
         assert_eq!(captures("a.#.b", "a.1x.b"), None);
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_of_the_caller_are_tried_first_and_one_without_marks_takes_what_is_left() {
+    fn tables_of_the_caller_are_tried_first_and_one_without_patterns_is_the_fallback() {
         let mine = KeyTable {
             family: "mine",
             recognised_by: &["head.*"],
@@ -291,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn every_rule_carries_over_what_it_captures() {
+    fn every_rule_inserts_what_it_captures() {
         for family in FAMILIES {
             for rule in family.renames {
                 for place in ['#', '*'] {

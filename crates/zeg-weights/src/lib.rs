@@ -1,10 +1,12 @@
-//! CLIP weights in every published file format, read without trusting the file.
+//! Reads CLIP weights from every published file format, without trusting the file.
 //!
-//! A file's way to a tensor: `container` tells the format and lists the tensors (safetensors, PyTorch's zip and stream
-//! forms, TorchScript; the pickles among them are described, never run) → a [`KeyTable`] gives each the name and
-//! layout that it has in `zeg` → [`StateDict`] reads single tensors as `f32` when they are asked for. [`Architecture`]
-//! says what the shapes and the files beside say about the model, [`Inspection`] puts it all into words, and [`import`]
-//! writes a file of any of these formats as one safetensors file.
+//! A file becomes tensors in three steps. `container` recognises the format (safetensors, PyTorch's zip and stream
+//! formats, TorchScript, pickled NumPy arrays) and lists the tensors; pickles are parsed, never executed. A
+//! [`KeyTable`] gives each tensor the name and layout that it has in `zeg`. [`StateDict`] reads single tensors as `f32`
+//! on demand.
+//!
+//! [`Architecture`] is inferred from shapes and from the configuration files beside the weights. [`Inspection`]
+//! summarises a file, and [`import`] converts a file of any of these formats to one safetensors file.
 
 #![forbid(unsafe_code)]
 

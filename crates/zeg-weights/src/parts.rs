@@ -1,7 +1,7 @@
-//! The parts of a model, and which names each has.
+//! The parts of a model, and the names of the tensors in each.
 //!
-//! A CLIP tower has exactly these tensors. Others in a tower mean that its architecture is another one (layer
-//! scales, attention pooling, a convolutional stem), which would compute something else from the same file.
+//! A CLIP tower has exactly these tensors. If a tower has others, its architecture is a different one (layer scales,
+//! attention pooling, a convolutional stem), for which `zeg` would compute wrong features.
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use crate::key_table::{KeyTable, captures};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WeightsPart {
-    /// CLIP's image encoder, with the prompts of the methods on it: `backbone.*`.
+    /// CLIP's image encoder, including the prompt tokens of the methods: `backbone.*`.
     ImageTower,
     /// CLIP's text encoder: `text_encoder.*`.
     TextTower,
@@ -19,14 +19,14 @@ pub enum WeightsPart {
     DecodeHead,
 }
 
-/// Prefixes of the parts' names.
+/// Prefixes of the names of tensors in each part.
 const PREFIXES: [(WeightsPart, &str); 3] = [
     (WeightsPart::ImageTower, "backbone."),
     (WeightsPart::TextTower, "text_encoder."),
     (WeightsPart::DecodeHead, "decode_head."),
 ];
 
-/// Names of the parts' tensors behind the prefixes; patterns as in the key rules.
+/// Names of the tensors in each part, after the prefix; patterns as in a [`KeyTable`].
 const NAMES: [(WeightsPart, &[&str]); 3] = [
     (
         WeightsPart::ImageTower,
@@ -54,7 +54,7 @@ const NAMES: [(WeightsPart, &[&str]); 3] = [
     (WeightsPart::DecodeHead, &["*"]),
 ];
 
-/// Names of a tower's blocks.
+/// Names of the tensors in a tower's blocks, as patterns.
 const BLOCK: [&str; 12] = [
     "transformer.resblocks.#.ln_1.weight",
     "transformer.resblocks.#.ln_1.bias",
@@ -70,18 +70,18 @@ const BLOCK: [&str; 12] = [
     "transformer.resblocks.#.mlp.c_proj.bias",
 ];
 
-/// Where a name belongs.
+/// The part of a model that a name belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// A tensor of this part.
+    /// The name is a tensor of this part.
     Known(WeightsPart),
-    /// Under this part's prefix, but not one of its tensors.
+    /// The name has the prefix of this part, but is not one of its tensors.
     Foreign(WeightsPart),
-    /// Under no part's prefix.
+    /// The name has the prefix of no part.
     Nowhere,
 }
 
-/// Where a name of ours belongs; `tables` name what models have beyond CLIP's encoders.
+/// Returns the part that a name belongs to; `tables` name the tensors that models have in addition to CLIP's encoders.
 pub(crate) fn place(key: &str, tables: &[KeyTable]) -> Place {
     let found = PREFIXES
         .iter()
@@ -111,7 +111,9 @@ pub(crate) fn place(key: &str, tables: &[KeyTable]) -> Place {
     }
 }
 
-/// Names that a tower with this many blocks has, without the methods' own and the projections, which some files lack.
+/// Returns the names of tensors that every tower with this many blocks has.
+///
+/// The tensors of methods are not included, nor are the projections, which some files lack.
 pub(crate) fn expected(part: WeightsPart, layers: usize) -> Vec<String> {
     let Some((_, prefix)) = PREFIXES.iter().find(|(of, _)| *of == part) else {
         return Vec::new();

@@ -1,9 +1,9 @@
-//! What the files beside the weights state: `config.json` and `preprocessor_config.json` (Hugging Face),
+//! Reads the configuration files beside the weights: `config.json` and `preprocessor_config.json` (Hugging Face), and
 //! `open_clip_config.json` (open_clip).
 //!
-//! A file is looked at only beside weights of its own family: a folder of downloads may hold a `config.json` of
-//! anything. Sources of the fields and their defaults: the configuration classes of `transformers` (`CLIPConfig`) and
-//! of `open_clip` (`CLIPVisionCfg`, `CLIPTextCfg`).
+//! A file is read only beside weights of its own family, because a folder of downloads may contain a `config.json` of
+//! anything. The fields and their defaults are those of the configuration classes in `transformers` (`CLIPConfig`) and
+//! `open_clip` (`CLIPVisionCfg`, `CLIPTextCfg`).
 
 use std::{fs::File, io::Read as _, path::Path};
 
@@ -17,13 +17,13 @@ use crate::{
     state_dict::Opened,
 };
 
-/// Longest file that is read.
+/// The largest size of a configuration file, in bytes.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// Statements about a model; `None` where nothing is said.
+/// The statements of the configuration files; `None` for values that are not stated.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct SideFiles {
-    /// Which file, in words.
+    /// The source of the statements, for messages.
     pub(crate) origin: String,
     pub(crate) patch: Option<usize>,
     pub(crate) vision_width: Option<usize>,
@@ -42,7 +42,7 @@ pub(crate) struct SideFiles {
 }
 
 impl SideFiles {
-    /// What the files beside opened weights state.
+    /// Reads the configuration files beside opened weights.
     pub(crate) fn beside(opened: &Opened) -> Result<Self, WeightsError> {
         let Some(folder) = opened.folder.as_deref() else {
             return Ok(Self::default());
@@ -57,7 +57,7 @@ impl SideFiles {
         }
     }
 
-    /// What an imported file's own metadata state.
+    /// Returns the statements in the metadata of an imported file.
     pub(crate) fn of_architecture(own: &Architecture) -> Self {
         let (vision, text) = (own.vision.as_ref(), own.text.as_ref());
         Self {
@@ -82,7 +82,7 @@ impl SideFiles {
     }
 }
 
-/// A file of JSON; `None` where it is not there.
+/// Reads a JSON file, or returns `None` if it does not exist.
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, WeightsError> {
     let failed = |source| WeightsError::Read {
         path: path.to_owned(),
@@ -101,7 +101,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, WeightsError> {
         .map(Some)
         .map_err(|error| WeightsError::Format {
             path: path.to_owned(),
-            reason: format!("not the configuration of a CLIP model ({error})"),
+            reason: format!("not a valid configuration of a CLIP model: {error}"),
         })
 }
 
@@ -112,31 +112,35 @@ fn unsupported(path: &Path, reason: String) -> WeightsError {
     }
 }
 
-/// An epsilon that can be one.
+/// Returns the epsilon of LayerNorm, or an error if it is not between 0 and 1.
 fn epsilon(path: &Path, value: Option<f64>) -> Result<Option<f64>, WeightsError> {
     match value {
         Some(value) if !(value > 0.0 && value < 1.0) => {
-            Err(unsupported(path, format!("a LayerNorm epsilon of {value}")))
+            let reason = format!("the LayerNorm epsilon is {value}; it must be between 0 and 1");
+            Err(unsupported(path, reason))
         }
         value => Ok(value),
     }
 }
 
-/// Statistics of images that can be some.
+/// Returns an error unless the image statistics are finite and the standard deviations positive.
 fn statistics(
     path: &Path,
     mean: Option<[f32; 3]>,
     std: Option<[f32; 3]>,
 ) -> Result<(), WeightsError> {
-    let wrong = mean.iter().flatten().any(|value| !value.is_finite())
+    let is_invalid = mean.iter().flatten().any(|value| !value.is_finite())
         || std
             .iter()
             .flatten()
             .any(|value| !(value.is_finite() && *value > 0.0));
-    if wrong {
+    if is_invalid {
         return Err(unsupported(
             path,
-            format!("images of mean {mean:?} and deviation {std:?}"),
+            format!(
+                "the images have the mean {mean:?} and the standard deviation {std:?}; both must be finite, and the \
+                 deviation positive"
+            ),
         ));
     }
     Ok(())
@@ -148,7 +152,7 @@ struct HuggingFace {
     projection_dim: Option<usize>,
     vision_config: Option<Tower>,
     text_config: Option<Tower>,
-    /// The tower's own fields, where the file is that of one tower alone.
+    /// The fields of the tower, if the file describes a single tower.
     #[serde(flatten)]
     alone: Tower,
 }
@@ -171,7 +175,7 @@ struct Preprocessor {
     image_std: Option<[f32; 3]>,
 }
 
-/// Heads that `transformers` takes where a configuration does not say.
+/// Default number of image and text heads in `transformers`.
 const HUGGING_FACE_HEADS: [usize; 2] = [12, 8];
 
 fn hugging_face(folder: &Path) -> Result<SideFiles, WeightsError> {
@@ -186,7 +190,7 @@ fn hugging_face(folder: &Path) -> Result<SideFiles, WeightsError> {
             other => {
                 return Err(unsupported(
                     &path,
-                    format!("a model of type {other:?}, not \"clip\""),
+                    format!("the model type is {other:?}, expected \"clip\""),
                 ));
             }
         };
@@ -196,7 +200,14 @@ fn hugging_face(folder: &Path) -> Result<SideFiles, WeightsError> {
             activations.push(match tower.hidden_act.as_deref() {
                 None | Some("quick_gelu") => StatedActivation::QuickGelu,
                 Some("gelu") => StatedActivation::Gelu,
-                Some(other) => return Err(unsupported(&path, format!("activation {other:?}"))),
+                Some(other) => {
+                    return Err(unsupported(
+                        &path,
+                        format!(
+                            "the activation is {other:?}; \"quick_gelu\" and \"gelu\" are supported"
+                        ),
+                    ));
+                }
             });
             epsilons.extend(epsilon(&path, tower.layer_norm_eps)?);
         }
@@ -207,7 +218,8 @@ fn hugging_face(folder: &Path) -> Result<SideFiles, WeightsError> {
         if differ {
             return Err(unsupported(
                 &path,
-                "towers of different activations or epsilons".into(),
+                "the towers differ in activation or LayerNorm epsilon, which is not supported"
+                    .into(),
             ));
         }
         let heads = |tower: &Option<Tower>, default| {
@@ -264,7 +276,7 @@ struct Images {
     std: Option<[f32; 3]>,
 }
 
-/// Settings of open_clip that change what is computed, with the values under which it is what CLIP computes.
+/// Settings of open_clip that change the computation, with the values for which it equals that of CLIP.
 const OPEN_CLIP_VARIANTS: [(&str, &[&str]); 15] = [
     ("timm_model_name", &["null", "\"\""]),
     ("attentional_pool", &["false", "null"]),
@@ -283,9 +295,9 @@ const OPEN_CLIP_VARIANTS: [(&str, &[&str]); 15] = [
     ("block_type", &["null"]),
 ];
 
-/// Channels of a head where open_clip's configuration does not say.
+/// Default number of channels of an image head in open_clip.
 const OPEN_CLIP_HEAD_WIDTH: usize = 64;
-/// Text heads where it does not say.
+/// Default number of text heads in open_clip.
 const OPEN_CLIP_TEXT_HEADS: usize = 8;
 
 fn open_clip(folder: &Path) -> Result<SideFiles, WeightsError> {
@@ -303,7 +315,10 @@ fn open_clip(folder: &Path) -> Result<SideFiles, WeightsError> {
             let found = tower.get(name).map(Value::to_string);
             if let Some(found) = found.filter(|found| !usual.contains(&found.as_str())) {
                 let found: String = found.chars().take(60).collect();
-                return Err(unsupported(&path, format!("{name} is {found}")));
+                return Err(unsupported(
+                    &path,
+                    format!("{name} is {found}; supported: {}", usual.join(", ")),
+                ));
             }
         }
     }
@@ -318,7 +333,10 @@ fn open_clip(folder: &Path) -> Result<SideFiles, WeightsError> {
         .filter_map(|tower| tower.get("norm_kwargs")?.get("eps")?.as_f64());
     let layer_norm_epsilon = epsilon(&path, epsilons.next())?;
     if epsilons.any(|other| layer_norm_epsilon.map(f64::to_bits) != Some(other.to_bits())) {
-        return Err(unsupported(&path, "towers of different epsilons".into()));
+        return Err(unsupported(
+            &path,
+            "the towers differ in LayerNorm epsilon, which is not supported".into(),
+        ));
     }
     let head_width = number(vision, "head_width").unwrap_or(OPEN_CLIP_HEAD_WIDTH);
     let vision_width = number(vision, "width");

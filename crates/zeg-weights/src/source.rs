@@ -1,7 +1,7 @@
-//! The bytes of a file, read by position.
+//! Reads the bytes of a file at given positions.
 //!
-//! Reading by position instead of mapping keeps a file that another program shortens an error, where a map would end
-//! this program with a signal. Positions instead of a cursor let several threads read at once.
+//! The file is not memory-mapped: if another program truncates it, a read is an error, while access to a map would
+//! kill this program with a signal. Explicit positions instead of a cursor let several threads read at once.
 
 #[cfg(not(unix))]
 use std::sync::{Mutex, PoisonError};
@@ -15,12 +15,12 @@ use rayon::prelude::*;
 
 use crate::{WeightsError, error::Defect};
 
-/// Bytes that one thread reads at a time; larger reads are shared between threads.
+/// Number of bytes that one thread reads at a time; larger reads are split among threads.
 const READ_CHUNK: usize = 1 << 20;
-/// Bytes that [`Cursor`] reads ahead.
+/// Number of bytes that [`Cursor`] reads ahead.
 const WINDOW: usize = 1 << 16;
 
-/// An open file, or bytes in memory that stand for one.
+/// An open file, or the content of a file in memory.
 #[derive(Debug)]
 pub(crate) struct Source {
     path: PathBuf,
@@ -58,7 +58,7 @@ impl Source {
         })
     }
 
-    /// Bytes in memory; `name` stands for the path in messages.
+    /// Wraps bytes in memory; `name` is used as the path in error messages.
     pub(crate) fn memory(name: &Path, bytes: Vec<u8>) -> Self {
         Self {
             path: name.to_owned(),
@@ -67,20 +67,20 @@ impl Source {
         }
     }
 
-    /// Where the file is.
+    /// Returns the path of the file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Number of bytes when it was opened.
+    /// Returns the length of the file in bytes, as it was when the file was opened.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
-    /// Fills a buffer from a position; large buffers by several threads.
+    /// Fills a buffer with the bytes from a position on, with several threads if it is large.
     ///
     /// # Errors
-    /// The file cannot be read, or ends before the buffer is full.
+    /// Returns an error if the file cannot be read or ends before the buffer is full.
     pub(crate) fn fill(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
         if buffer.len() <= READ_CHUNK {
             return self.fill_at(position, buffer);
@@ -94,7 +94,7 @@ impl Source {
             })
     }
 
-    /// Up to `most` bytes from a position; fewer where the file ends before.
+    /// Reads up to `most` bytes from a position on, fewer if the file ends before.
     pub(crate) fn up_to(&self, position: u64, most: usize) -> Result<Vec<u8>, Defect> {
         let left = self.length.saturating_sub(position);
         let count = usize::try_from(left).map_or(most, |left| left.min(most));
@@ -103,10 +103,10 @@ impl Source {
         Ok(bytes)
     }
 
-    /// Exactly `count` bytes from a position.
+    /// Reads exactly `count` bytes from a position on.
     ///
     /// # Errors
-    /// The file ends before; nothing is allocated then.
+    /// Returns an error, without allocating memory, if the file ends before.
     pub(crate) fn exactly(&self, position: u64, count: usize) -> Result<Vec<u8>, Defect> {
         if count as u64 > self.length.saturating_sub(position) {
             return Err(Defect::Io(io::ErrorKind::UnexpectedEof.into()));
@@ -127,7 +127,7 @@ impl Source {
     fn fill_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
         match &self.bytes {
             Bytes::File(file) => {
-                // A panic while the lock was held leaves only the position undefined, and that is set anew.
+                // After a panic with the lock held, only the position is undefined, and it is set here.
                 let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
                 file.seek(SeekFrom::Start(position))?;
                 file.read_exact(buffer)
@@ -146,7 +146,7 @@ fn copy_from(bytes: &[u8], position: u64, buffer: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// A [`Source`] for libraries that want a cursor; reads ahead a little and can be given a budget of bytes.
+/// A cursor over a [`Source`], for libraries that need one; it reads ahead and has a budget of bytes.
 pub(crate) struct Cursor<'a> {
     source: &'a Source,
     position: u64,
@@ -156,7 +156,7 @@ pub(crate) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    /// A cursor at the file's start that gives at most `budget` bytes, those read twice counted twice.
+    /// Returns a cursor at the start of the file that reads at most `budget` bytes; bytes read twice count twice.
     pub(crate) fn new(source: &'a Source, budget: u64) -> Self {
         Self {
             source,
@@ -172,7 +172,7 @@ impl Read for Cursor<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.budget == 0 {
             return Err(io::Error::other(
-                "more of it would be read than any weight file needs",
+                "its directory is larger than that of any weight file",
             ));
         }
         let inside = self

@@ -1,8 +1,9 @@
 //! Named tensors of weight files, read on demand as `f32`.
 //!
-//! Only the tensors that a model asks for are read and converted. Stored as `f32`, `f16`, `bf16`, `f64`, or compact:
-//! `int8` rows with a `float32` scale a row beside them in `<key>.scale`, where value = int8 × scale rounded to
-//! `f16`. Whole numbers, such as the position ids that some programs store, are no weights and not listed.
+//! Only the tensors that a model requests are read and converted. They are stored as `f32`, `f16`, `bf16`, `f64` or in
+//! compact form: an `int8` matrix with one `float32` scale per row in `<key>.scale`, where value = int8 × scale,
+//! rounded to `f16`. Other integer tensors, such as the position ids that some programs store, are not weights and not
+//! listed.
 
 use std::{
     collections::BTreeMap,
@@ -25,56 +26,57 @@ use crate::{
     source::Source,
 };
 
-/// Suffix of the row scales that stand beside a compact matrix.
+/// Suffix of the name of a compact matrix's row scales.
 const SCALE_SUFFIX: &str = ".scale";
 
-/// Matrices that the reference applies as `x @ M`: stored `[in, out]`, but compact rows are output channels, so
-/// their compact form is the transpose.
+/// Matrices that the reference applies as `x @ M` and stores as `[in, out]`. The rows of a compact matrix are output
+/// channels, so the compact form of these is transposed.
 const COMPACT_TRANSPOSED: [&str; 3] = ["visual.proj", "backbone.proj", "text_projection"];
 
 /// A tensor in main memory, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostTensor {
-    /// Sizes, slowest first.
+    /// Sizes of the dimensions, outermost first.
     pub shape: Vec<usize>,
-    /// `shape.product()` values.
+    /// The values, as many as the product of `shape`.
     pub values: Vec<f32>,
 }
 
-/// Where one tensor is.
+/// The location of a tensor.
 #[derive(Debug, Clone)]
 enum Stored {
     File(Entry),
     Memory(Arc<HostTensor>),
 }
 
-/// How one tensor is made of tensors of files.
+/// A tensor in `zeg` and the tensors of files that it is made of.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    /// Put one after the other along the first dimension; at least one.
+    /// At least one tensor of a file; several are concatenated along the first dimension.
     pub(crate) pieces: Vec<Piece>,
     pub(crate) transposed: bool,
-    /// As it is here.
+    /// The shape in `zeg`, after concatenation and transposition.
     pub(crate) shape: Vec<usize>,
 }
 
 /// One tensor of a file.
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
+    /// Index of the file.
     file: usize,
-    /// Name inside the file.
+    /// Name in the file.
     pub(crate) name: String,
     pub(crate) stored: StoredTensor,
-    /// Row scales of a compact matrix, in `float32`.
+    /// The `float32` row scales of a compact matrix.
     pub(crate) scale: Option<StoredTensor>,
 }
 
-/// What one opened file was found to be.
+/// The properties of an opened file.
 #[derive(Debug, Clone)]
 pub(crate) struct Opened {
-    /// As it was named, so an index or a folder rather than the files of it.
+    /// The path as given, which may be that of an index or a folder.
     pub(crate) path: PathBuf,
-    /// Where files that belong to it may stand; `None` for bytes in memory.
+    /// The folder of the configuration files; `None` for bytes in memory.
     pub(crate) folder: Option<PathBuf>,
     pub(crate) format: ContainerFormat,
     pub(crate) table: KeyTable,
@@ -82,35 +84,35 @@ pub(crate) struct Opened {
     pub(crate) ignored: Vec<(String, &'static str)>,
 }
 
-/// Named tensors of one or several files; later files win.
+/// Named tensors of one or several files; later files replace tensors of earlier ones.
 #[derive(Debug, Clone, Default)]
 pub struct StateDict {
     files: Vec<Arc<Source>>,
     entries: BTreeMap<String, Stored>,
     metadata: BTreeMap<String, String>,
     opened: Vec<Opened>,
-    /// Beside those that are always known.
+    /// Key tables of methods, in addition to the built-in ones.
     tables: Vec<KeyTable>,
 }
 
 impl StateDict {
-    /// Opens a weight file of any format and names its tensors as the reference checkpoints do.
+    /// Opens a weight file of any format and gives its tensors the names of the reference checkpoints.
     ///
-    /// The format is told from the contents: safetensors, an index of several such files, `torch.save`'s two
-    /// forms, TorchScript. A folder stands for the weights in it.
+    /// The format is recognised from the contents: safetensors, an index of several such files, both formats of
+    /// `torch.save`, TorchScript, or pickled NumPy arrays. A folder stands for the weights in it.
     ///
-    /// - `tables`: those of the methods whose checkpoints are to be recognised, beside CLIP's publishers and residual
-    ///   networks; also for files that are added later
+    /// - `tables`: the key tables of the methods whose checkpoints are to be recognised, in addition to the published
+    ///   formats of CLIP and residual networks; they also apply to files that are added later
     ///
     /// # Errors
-    /// The file cannot be read, is of none of these formats, is damaged, or would run code in Python.
+    /// Returns an error if the file cannot be read, has none of these formats, is damaged, or would run code in Python.
     pub fn open(path: &Path, tables: &[KeyTable]) -> Result<Self, WeightsError> {
         let mut dict = Self::with_tables(tables);
         dict.add(path)?;
         Ok(dict)
     }
 
-    /// Returns a dict without tensors that knows these tables.
+    /// Returns a dict with these tables and without tensors.
     fn with_tables(tables: &[KeyTable]) -> Self {
         Self {
             tables: tables.to_vec(),
@@ -118,10 +120,10 @@ impl StateDict {
         }
     }
 
-    /// As [`StateDict::open`] for a file that is in memory; `name` stands for its path in messages.
+    /// Opens the content of a weight file in memory; `name` is used as its path in messages.
     ///
     /// # Errors
-    /// As [`StateDict::open`].
+    /// Returns the errors of [`StateDict::open`].
     pub fn from_bytes(
         name: &str,
         bytes: Vec<u8>,
@@ -135,10 +137,10 @@ impl StateDict {
         Ok(dict)
     }
 
-    /// Adds a file's tensors, replacing those of the same name.
+    /// Adds the tensors of a file, which replace those of the same name.
     ///
     /// # Errors
-    /// As [`StateDict::open`].
+    /// Returns the errors of [`StateDict::open`].
     pub fn add(&mut self, path: &Path) -> Result<(), WeightsError> {
         let files = container::open(path)?;
         let folder = files.first().and_then(|(file, _)| file.path().parent());
@@ -155,7 +157,7 @@ impl StateDict {
         let format = files
             .first()
             .map_or(ContainerFormat::Sharded, |(_, contents)| contents.format);
-        // The parts of one tensor of ours may stand in several files of an index.
+        // The parts of one tensor may be in several files of an index, so the tensors of all files are collected first.
         let mut tensors: BTreeMap<String, (usize, StoredTensor)> = BTreeMap::new();
         for (source, contents) in files {
             let file = self.files.len();
@@ -168,16 +170,16 @@ impl StateDict {
         let mut ignored = Vec::new();
         let mut names = Vec::new();
         for (name, (_, stored)) in &tensors {
-            // The scales of a compact matrix are read with it.
+            // The scales of a compact matrix are read together with the matrix.
             let matrix = name.strip_suffix(SCALE_SUFFIX);
             if matrix.is_some_and(|matrix| scale_of(&tensors, matrix).is_some()) {
                 continue;
             }
             if is_integer(stored.dtype) && scale_of(&tensors, name).is_none() {
-                // The family's reason is the better one.
+                // If the family has a reason of its own, it says more.
                 let known = table.plan(std::iter::once(name.as_str())).ignored;
-                let whole = (name.clone(), "whole numbers, not weights");
-                ignored.push(known.into_iter().next().unwrap_or(whole));
+                let integers = (name.clone(), "integers, not weights");
+                ignored.push(known.into_iter().next().unwrap_or(integers));
                 continue;
             }
             names.push(name.as_str());
@@ -189,7 +191,7 @@ impl StateDict {
         };
         if let Some((name, key)) = plan.incomplete.first() {
             return Err(damaged(format!(
-                "tensor {name:?} is there, but not the others that {key:?} is made of"
+                "tensor {name:?} is present, but others that {key:?} is made of are missing"
             )));
         }
         for (key, recipe) in plan.recipes {
@@ -202,8 +204,11 @@ impl StateDict {
                     scale: scale_of(&tensors, name).cloned(),
                 })
             });
-            let entry = entry(pieces.collect(), recipe.layout)
-                .ok_or_else(|| damaged(format!("the parts of {key:?} do not fit together")))?;
+            let entry = entry(pieces.collect(), recipe.layout).ok_or_else(|| {
+                damaged(format!(
+                    "the shapes of the parts of {key:?} do not fit together"
+                ))
+            })?;
             self.entries.insert(key, Stored::File(entry));
         }
         ignored.extend(plan.ignored);
@@ -217,34 +222,34 @@ impl StateDict {
         Ok(())
     }
 
-    /// Adds a tensor that is in memory, such as a generated one, replacing that of the same name.
+    /// Adds a tensor in memory, such as a generated one, which replaces one of the same name.
     pub fn insert(&mut self, key: String, tensor: HostTensor) {
         self.entries.insert(key, Stored::Memory(Arc::new(tensor)));
     }
 
-    /// Names of all tensors, sorted.
+    /// Returns the names of all tensors, sorted.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
 
-    /// Free text that the files carry in their headers.
+    /// Returns the metadata in the headers of the files.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// The family of the file opened last, such as `"OpenAI CLIP"`.
+    /// Returns the family of the file opened last, such as `"OpenAI CLIP"`.
     pub fn family(&self) -> &'static str {
         self.opened
             .last()
             .map_or("no weights", |opened| opened.table.family)
     }
 
-    /// The format of the file opened last.
+    /// Returns the format of the file opened last.
     pub(crate) fn format(&self) -> Option<ContainerFormat> {
         self.opened.last().map(|opened| opened.format)
     }
 
-    /// The files, in words.
+    /// Describes the origin of the tensors: the paths of the files.
     pub fn origin(&self) -> String {
         let names: Vec<_> = self
             .opened
@@ -260,12 +265,12 @@ impl StateDict {
         }
     }
 
-    /// Whether a tensor of this name is there.
+    /// Returns whether there is a tensor of this name.
     pub fn contains(&self, key: &str) -> bool {
         self.entries.contains_key(key)
     }
 
-    /// Shape of a tensor, in the layout that [`StateDict::read`] returns.
+    /// Returns the shape of a tensor, in the layout that [`StateDict::read`] returns.
     pub fn shape(&self, key: &str) -> Option<Vec<usize>> {
         Some(match self.entries.get(key)? {
             Stored::File(entry) => entry.shape.clone(),
@@ -273,10 +278,11 @@ impl StateDict {
         })
     }
 
-    /// Reads a tensor as `f32`; `None` when there is none of this name.
+    /// Reads a tensor as `f32`, or returns `None` if there is none of this name.
     ///
     /// # Errors
-    /// The file cannot be read, or the stored type is none of `f32`, `f16`, `bf16`, `f64`, compact `int8`.
+    /// Returns an error if the file cannot be read, or if the stored type is not `f32`, `f16`, `bf16`, `f64` or compact
+    /// `int8`.
     pub fn read(&self, key: &str) -> Result<Option<HostTensor>, WeightsError> {
         let entry = match self.entries.get(key) {
             Some(Stored::File(entry)) => entry,
@@ -307,17 +313,17 @@ impl StateDict {
         }))
     }
 
-    /// The tables of methods that names are looked up in.
+    /// Returns the key tables of methods.
     pub(crate) fn tables(&self) -> &[KeyTable] {
         &self.tables
     }
 
-    /// What the opened files were found to be.
+    /// Returns the properties of the opened files.
     pub(crate) fn opened(&self) -> &[Opened] {
         &self.opened
     }
 
-    /// How a tensor is stored; `None` for those in memory and unknown ones.
+    /// Returns how a tensor is stored, or `None` if it is in memory or unknown.
     pub(crate) fn entry(&self, key: &str) -> Option<&Entry> {
         match self.entries.get(key)? {
             Stored::File(entry) => Some(entry),
@@ -325,23 +331,23 @@ impl StateDict {
         }
     }
 
-    /// The file that a piece stands in.
+    /// Returns the file that contains a piece.
     pub(crate) fn source(&self, piece: &Piece) -> Option<&Source> {
         self.files.get(piece.file).map(Arc::as_ref)
     }
 
-    /// Bytes of all files together.
+    /// Returns the total size of all files in bytes.
     pub(crate) fn file_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.length()).sum()
     }
 
-    /// The files, those of an index one by one.
+    /// Returns the paths of all files; for an index, those of the files in it.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.path())
     }
 }
 
-/// The row scales that stand beside a compact matrix, in the same file.
+/// Returns the row scales of a compact matrix, which must be in the same file.
 fn scale_of<'t>(
     tensors: &'t BTreeMap<String, (usize, StoredTensor)>,
     matrix: &str,
@@ -356,7 +362,7 @@ fn is_integer(dtype: Dtype) -> bool {
     matches!(dtype, BOOL | U8 | I8 | I16 | U16 | I32 | U32 | I64 | U64)
 }
 
-/// Puts pieces together; `None` where their shapes do not fit.
+/// Combines pieces to one tensor, or returns `None` if their shapes do not fit together.
 fn entry(pieces: Vec<Piece>, layout: StoredLayout) -> Option<Entry> {
     let first = pieces.first()?;
     let mut shape = first.stored.shape.clone();
@@ -389,7 +395,7 @@ fn entry(pieces: Vec<Piece>, layout: StoredLayout) -> Option<Entry> {
     })
 }
 
-/// The values of a compact matrix, in the order in which it is stored.
+/// Reads the values of a compact matrix, in the stored order.
 fn compact_values(
     source: &Source,
     piece: &Piece,
@@ -402,20 +408,23 @@ fn compact_values(
     let (name, shape) = (&piece.name, &piece.stored.shape);
     let [rows, columns] = shape[..] else {
         return Err(format(format!(
-            "compact tensor {name:?} has shape {shape:?}, not a matrix"
+            "compact tensor {name:?} has shape {shape:?}; it must be a matrix"
         )));
     };
     if scale.dtype != Dtype::F32 || scale.shape != [rows] {
         return Err(format(format!(
-            "{:?} is {:?} {:?}, not F32 [{rows}]",
+            "tensor {:?} is {:?} {:?}, expected F32 [{rows}]",
             format!("{name}{SCALE_SUFFIX}"),
             scale.dtype,
             scale.shape
         )));
     }
     let scales = convert::values(source, name, scale)?;
-    let bytes = convert::bytes(source, &piece.stored)?
-        .ok_or_else(|| format(format!("compact tensor {name:?} is stored with gaps")))?;
+    let bytes = convert::bytes(source, &piece.stored)?.ok_or_else(|| {
+        format(format!(
+            "compact tensor {name:?} must be stored contiguously"
+        ))
+    })?;
     Ok(bytes
         .chunks_exact(columns.max(1))
         .zip(&scales)
@@ -426,17 +435,17 @@ fn compact_values(
         .collect()) // [rows, columns]
 }
 
-/// SHA-256 of a file, in lower-case hexadecimal digits.
+/// Returns the SHA-256 of a file in lower-case hexadecimal digits.
 ///
 /// # Errors
-/// The file cannot be read.
+/// Returns an error if the file cannot be read.
 pub fn file_sha256(path: &Path) -> Result<String, WeightsError> {
     let mut hasher = Sha256::new();
     hash_file(path, &mut hasher, &mut |_| {})?;
     Ok(hex::encode(hasher.finalize()))
 }
 
-/// Feeds a file to a digest, telling the number of bytes after every piece.
+/// Feeds a file to a digest and calls `fed` with the number of bytes after every piece.
 pub(crate) fn hash_file(
     path: &Path,
     hasher: &mut Sha256,

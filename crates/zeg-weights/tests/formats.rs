@@ -1,13 +1,13 @@
-//! One random CLIP in every published format must read as the same numbers.
+//! Tests that one random CLIP has the same values in every published format.
 //!
-//! The files under `golden` are made by `reference/clip_formats.py` with torch, transformers and open_clip; that
-//! script computes features with each package and fails unless they agree, so that the files are known to be equal.
+//! `reference/clip_formats.py` makes the files under `golden` with torch, transformers and open_clip. The script
+//! computes features with each package and fails unless they agree, so the files are known to be equal.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::excessive_precision,
-    reason = "helpers of tests fail by panicking; constants as published"
+    reason = "test helpers may panic, like the tests; constants are as published"
 )]
 
 mod common;
@@ -35,7 +35,7 @@ fn read(weights: &StateDict, key: &str) -> HostTensor {
         .unwrap_or_else(|| panic!("{}: {key} is missing", weights.origin()))
 }
 
-/// Bits, because -0.0 == 0.0 would hide a wrong sign.
+/// Returns the bits of the values, because -0.0 == 0.0 would hide a wrong sign.
 fn bits(tensor: &HostTensor) -> Vec<u32> {
     tensor.values.iter().map(|value| value.to_bits()).collect()
 }
@@ -53,9 +53,9 @@ fn assert_same(a: &StateDict, b: &StateDict, key: &str) {
 }
 
 #[test]
-fn every_format_holds_the_same_numbers() {
+fn every_format_has_the_same_values() {
     let openai = open("openai/vit.pt");
-    // 8 and a block's 12 for each of two image blocks, 5 and 12 for one text block.
+    // The image tower has 8 tensors and 12 in each of 2 blocks, the text tower 5 and 12 in its single block.
     assert_eq!(openai.keys().count(), 8 + 2 * 12 + 5 + 12);
     assert!(
         read(&openai, "backbone.proj")
@@ -98,7 +98,7 @@ fn every_format_holds_the_same_numbers() {
 }
 
 #[test]
-fn checkpoints_of_mmcv_read_in_both_forms_of_torch_save() {
+fn checkpoints_of_mmcv_are_read_in_both_formats_of_torch_save() {
     let openai = open("openai/vit.pt");
     let head = open("mmcv/head.safetensors");
     for (name, format) in [
@@ -110,7 +110,7 @@ fn checkpoints_of_mmcv_read_in_both_forms_of_torch_save() {
         assert_eq!(checkpoint.family(), "ZegCLIP", "{name}");
         let mut compared = 0;
         for key in checkpoint.keys() {
-            // The position table is the resized one; of the decoder, one layer is kept to compare with.
+            // The positional embedding is the resized one; of the decoder, one layer is stored for comparison.
             let source = if head.contains(key) { &head } else { &openai };
             if !source.contains(key) {
                 assert!(key.starts_with("decode_head.decoder_1.layers."), "{key}");
@@ -128,15 +128,15 @@ fn checkpoints_of_mmcv_read_in_both_forms_of_torch_save() {
 }
 
 #[test]
-fn all_types_views_and_shared_storages_read_as_torch_reads_them() {
+fn all_types_views_and_shared_storages_are_read_as_by_torch() {
     let expected = open("dtypes.safetensors");
-    let whole = ["bool", "int8", "int16", "int32", "int64", "uint8"];
+    let integers = ["bool", "int8", "int16", "int32", "int64", "uint8"];
     for name in ["dtypes.pth", "dtypes_legacy.pth"] {
         let found = open(name);
         let mut compared = 0;
         for key in expected.keys() {
-            if whole.contains(&key) {
-                assert!(!found.contains(key), "{name}: {key} is no weight");
+            if integers.contains(&key) {
+                assert!(!found.contains(key), "{name}: {key} is not a weight");
                 continue;
             }
             assert_same(&expected, &found, key);
@@ -175,7 +175,7 @@ fn small() -> Architecture {
 }
 
 #[test]
-fn shapes_and_side_files_tell_the_architecture() {
+fn the_architecture_is_inferred_from_shapes_and_configuration_files() {
     let found = |name: &str| Architecture::infer(&open(name)).unwrap();
     assert_eq!(found("huggingface"), small());
     assert_eq!(found("open_clip"), small());
@@ -184,14 +184,14 @@ fn shapes_and_side_files_tell_the_architecture() {
         ..small()
     };
     assert_eq!(found("open_clip_gelu_custom_text"), gelu);
-    let silent = Architecture {
+    let assumed = Architecture {
         activation_basis: Basis::Assumed,
         image_mean: None,
         image_std: None,
         ..small()
     };
-    assert_eq!(found("openai/vit.pt"), silent);
-    let mut resized = silent;
+    assert_eq!(found("openai/vit.pt"), assumed);
+    let mut resized = assumed;
     if let Some(vision) = &mut resized.vision {
         vision.input_resolution = 48;
     }
@@ -199,7 +199,7 @@ fn shapes_and_side_files_tell_the_architecture() {
 }
 
 #[test]
-fn an_inspection_tells_parts_types_and_what_is_left() {
+fn an_inspection_has_parts_types_and_ignored_tensors() {
     let found = inspect(&golden("openai/vit.pt")).unwrap();
     assert_eq!(found.part(WeightsPart::ImageTower).tensors, 8 + 2 * 12);
     assert_eq!(found.part(WeightsPart::TextTower).tensors, 5 + 12);
@@ -233,7 +233,7 @@ fn an_inspection_tells_parts_types_and_what_is_left() {
 }
 
 #[test]
-fn a_side_file_that_contradicts_the_tensors_is_an_error() {
+fn a_configuration_file_that_contradicts_the_tensors_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let weights = golden("open_clip/open_clip_model.safetensors");
     std::fs::copy(weights, folder.path().join("open_clip_model.safetensors")).unwrap();
@@ -268,7 +268,7 @@ fn a_side_file_that_contradicts_the_tensors_is_an_error() {
 }
 
 #[test]
-fn an_index_of_several_files_reads_as_one() {
+fn an_index_of_several_files_is_read_as_one_file() {
     let folder = tempfile::tempdir().unwrap();
     let whole = std::fs::read(golden("huggingface/model.safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&whole).unwrap();
@@ -299,15 +299,18 @@ fn an_index_of_several_files_reads_as_one() {
     map.insert("x".into(), "../model-0.safetensors".into());
     write(&map);
     let error = common::open(folder.path()).unwrap_err();
-    assert!(error.to_string().contains("no plain file name"), "{error}");
+    assert!(
+        error.to_string().contains("not a plain file name"),
+        "{error}"
+    );
     map.insert("x".into(), "model-0.safetensors".into());
     write(&map);
     let error = common::open(folder.path()).unwrap_err();
-    assert!(error.to_string().contains("which lacks it"), "{error}");
+    assert!(error.to_string().contains("does not have it"), "{error}");
 }
 
 #[test]
-fn a_file_that_is_shortened_after_it_was_opened_is_an_error() {
+fn a_file_that_is_truncated_after_it_was_opened_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["dtypes.pth", "dtypes_legacy.pth", "dtypes.safetensors"] {
         let copy = folder.path().join(name);
@@ -326,7 +329,7 @@ fn a_file_that_is_shortened_after_it_was_opened_is_an_error() {
 }
 
 #[test]
-fn the_compact_image_tower_reads_as_its_own_script_expands_it() {
+fn the_compact_image_tower_has_the_architecture_of_vit_b_16() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../../shared/weights/clip_vitb16_image_int8.safetensors");
     if !file.exists() {

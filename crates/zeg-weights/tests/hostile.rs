@@ -1,12 +1,12 @@
-//! Files made to harm a reader: each is refused, or read within bounds, and none runs anything.
+//! Tests that hostile files are refused or read within bounds, and that none executes anything.
 //!
-//! `golden/hostile` is made by `reference/hostile_weights.py`, whose `manifest.json` says what each file does and what
-//! must become of it. The rest damages good files of every format, at every place.
+//! `reference/hostile_weights.py` makes `golden/hostile` with a `manifest.json`, which says what each file does and
+//! what the expected result is. The other tests damage valid files of every format at every position.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "helpers of tests fail by panicking"
+    reason = "test helpers may panic, like the tests"
 )]
 
 mod common;
@@ -15,7 +15,7 @@ use common::{TABLES, golden};
 use proptest::prelude::*;
 use zeg_weights::{Inspection, StateDict, WeightsError};
 
-/// Opens bytes and reads every tensor, as a program that trusts them would.
+/// Opens the content of a file and reads every tensor, as a program that trusts the file would.
 fn read_all(bytes: Vec<u8>) -> Result<usize, WeightsError> {
     let size = bytes.len();
     let weights = StateDict::from_bytes("test", bytes, TABLES)?;
@@ -27,17 +27,17 @@ fn read_all(bytes: Vec<u8>) -> Result<usize, WeightsError> {
             tensor.shape.iter().product::<usize>(),
             "{key}"
         );
-        // One view may repeat a million elements; all others are paid for by the file.
+        // A view may repeat up to a million elements; the size of any other tensor is bounded by that of the file.
         assert!(tensor.values.len() <= size.max(1 << 20), "{key}");
         values += tensor.values.len();
     }
-    // Whatever it says must not panic either.
+    // The inspection must not panic either.
     let _ = Inspection::of(&weights);
     Ok(values)
 }
 
 #[test]
-fn hostile_files_meet_the_verdict_of_their_manifest() {
+fn hostile_files_have_the_result_stated_in_their_manifest() {
     let manifest = std::fs::read(golden("hostile/manifest.json")).unwrap();
     let manifest: Vec<serde_json::Value> = serde_json::from_slice(&manifest).unwrap();
     assert!(manifest.len() > 60, "{}", manifest.len());
@@ -49,7 +49,7 @@ fn hostile_files_meet_the_verdict_of_their_manifest() {
         let result = read_all(bytes);
         match verdict.as_str() {
             "read" => assert!(result.unwrap() > 0, "{file}"),
-            // Refused or read: both within bounds, which `read_all` checks.
+            // The file may be refused or read, within the bounds that `read_all` checks.
             "bounded" => {}
             "refused" => {
                 let error = result.expect_err(&file);
@@ -69,14 +69,14 @@ fn hostile_files_meet_the_verdict_of_their_manifest() {
 }
 
 #[test]
-fn a_refusal_names_what_would_be_called() {
+fn a_refusal_names_the_function_that_would_be_called() {
     let error = common::open(&golden("hostile/meta_os_system.pth")).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("would call os.system"), "{text}");
 }
 
 #[test]
-fn a_tar_file_is_refused_with_the_way_to_convert_it() {
+fn a_tar_file_is_refused_with_instructions_for_conversion() {
     let error = common::open(&golden("hostile/tar_os_system.pth")).unwrap_err();
     assert!(matches!(error, WeightsError::TarFile { .. }), "{error}");
     let text = error.to_string();
@@ -87,7 +87,7 @@ fn a_tar_file_is_refused_with_the_way_to_convert_it() {
     );
 }
 
-/// Small good files of every format.
+/// Small valid files of every format.
 const SEEDS: [&str; 5] = [
     "hostile/control.pth",
     "hostile/control_legacy.pth",
@@ -97,13 +97,13 @@ const SEEDS: [&str; 5] = [
 ];
 
 #[test]
-fn a_file_cut_anywhere_is_an_error() {
+fn a_file_truncated_anywhere_is_an_error() {
     for seed in SEEDS {
         let bytes = std::fs::read(golden(seed)).unwrap();
         assert!(read_all(bytes.clone()).is_ok(), "{seed}");
         for length in 0..bytes.len() {
             let result = read_all(bytes[..length].to_vec());
-            assert!(result.is_err(), "{seed} cut to {length}");
+            assert!(result.is_err(), "{seed} truncated to {length} bytes");
         }
     }
 }
@@ -144,7 +144,7 @@ proptest! {
 
     #[test]
     fn random_opcodes_do_not_panic(opcodes in prop::collection::vec(any::<u8>(), 0..200)) {
-        // The legacy form is the one that is a bare pickle.
+        // Of all formats, only the legacy one begins with a bare pickle.
         let mut bytes = vec![0x80, 2];
         bytes.extend(opcodes);
         let _ = read_all(bytes);
@@ -152,7 +152,7 @@ proptest! {
 }
 
 #[test]
-fn what_people_download_instead_is_named() {
+fn failed_downloads_are_named() {
     for (bytes, says) in [
         (&b""[..], "empty"),
         (b"<!DOCTYPE html><html>", "a web page"),
@@ -163,16 +163,16 @@ fn what_people_download_instead_is_named() {
         (b"\x1f\x8b\x08\x00", "gzip"),
         (
             b"\x93NUMPY\x01\x00",
-            "neither safetensors nor a PyTorch file",
+            "neither a safetensors nor a PyTorch file",
         ),
-        (b"\x80\x04K\x01.", "not of torch.save"),
+        (b"\x80\x04K\x01.", "torch.save has not written"),
     ] {
         let error = StateDict::from_bytes("download", bytes.to_vec(), TABLES).unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
     }
 }
 
-/// A pickle in the legacy form's place, with nothing behind it.
+/// Returns a file in the legacy format whose object is this pickle, with nothing after it.
 fn after_the_magic(pickle: &[u8]) -> Vec<u8> {
     let mut bytes = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.".to_vec();
     bytes.extend(b"\x80\x02M\xe9\x03.\x80\x02}X\x0d\x00\x00\x00little_endian\x88s.\x80\x02");
@@ -185,31 +185,31 @@ fn refusal(pickle: &[u8]) -> String {
 }
 
 #[test]
-fn pickles_that_grow_from_few_bytes_stay_small() {
-    // A list of pairs, made into a dict once for every four bytes.
+fn small_pickles_that_expand_are_limited() {
+    // This pickle converts a list of pairs to a dict once in every few bytes.
     let mut pickle = b"](".to_vec();
     pickle.extend(b"NN\x86".repeat(60_000));
     pickle.extend(b"e\x85q\x00ccollections\nOrderedDict\nq\x010");
     pickle.extend(b"h\x01h\x00R0".repeat(1000));
     pickle.extend(b"N.");
     let text = refusal(&[b"0".as_slice(), &pickle].concat());
-    assert!(text.contains("nothing to"), "{text}");
+    assert!(text.contains("the stack is empty"), "{text}");
     let text = refusal(&pickle);
-    assert!(text.contains("pairs in lists"), "{text}");
-    // A million values.
+    assert!(text.contains("pairs copied from lists"), "{text}");
+    // This pickle has a million values.
     let text = refusal(&[b"(".as_slice(), &b"]".repeat(1 << 20), b"t."].concat());
     assert!(text.contains("524288 values"), "{text}");
-    // Duplicates cost no values.
+    // Duplicates are not new values, so the limit on opcodes applies.
     let text = refusal(&[b"N".as_slice(), &b"2".repeat(3 << 20), b"."].concat());
     assert!(text.contains("opcodes"), "{text}");
 }
 
 #[test]
-fn modules_inside_themselves_end() {
-    // An object whose attribute `a` is itself.
+fn cyclic_and_repeated_modules_are_refused() {
+    // The attribute `a` of this object is the object itself.
     let text = refusal(b"c__torch__\nM\n)\x81q\x00}X\x01\x00\x00\x00ah\x00sb.\x80\x02].");
-    assert!(text.contains("more than 64 modules"), "{text}");
-    // 40 objects, each with the one before as two attributes.
+    assert!(text.contains("nested more than 64 deep"), "{text}");
+    // Each of these 40 objects has the previous one as two attributes.
     let mut pickle = b"c__torch__\nM\n)\x81q\x00".to_vec();
     for _ in 0..40 {
         pickle.extend(
@@ -218,11 +218,11 @@ fn modules_inside_themselves_end() {
     }
     pickle.extend(b"0h\x00.\x80\x02].");
     let text = refusal(&pickle);
-    assert!(text.contains("many times over"), "{text}");
+    assert!(text.contains("too many times"), "{text}");
 }
 
 #[test]
-fn errors_hold_no_control_characters_and_are_short() {
+fn error_messages_are_short_and_without_control_characters() {
     let header = format!(
         "{{\"{}\":{{\"dtype\":\"\\u001b[2J{}\"}}}}",
         "k".repeat(9000),
@@ -264,11 +264,11 @@ fn compressed_entries_and_big_endian_numbers_are_refused() {
 }
 
 #[test]
-fn a_pickle_that_leaves_values_behind_is_refused() {
+fn a_pickle_that_leaves_values_on_the_stack_is_refused() {
     let text = refusal(b"N}.");
-    assert!(text.contains("belong nowhere"), "{text}");
+    assert!(text.contains("left on the stack"), "{text}");
     let text = refusal(b"(}.");
-    assert!(text.contains("belong nowhere"), "{text}");
+    assert!(text.contains("left on the stack"), "{text}");
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn an_entry_that_is_compressed_to_its_own_length_is_refused() {
         .collect();
     assert!(!entries.is_empty());
     for at in entries {
-        bytes[at + 10] = 8; // deflate, in the directory's entry
+        bytes[at + 10] = 8; // the method deflate, in the entry of the directory
     }
     let text = read_all(bytes).unwrap_err().to_string();
     assert!(text.contains("is compressed"), "{text}");

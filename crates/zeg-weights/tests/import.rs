@@ -1,9 +1,9 @@
-//! Import: every format becomes the same file, and nothing half-written is ever left.
+//! Tests that every format is imported to the same values, and that no incomplete file is ever left.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "helpers of tests fail by panicking"
+    reason = "test helpers may panic, like the tests"
 )]
 
 mod common;
@@ -29,7 +29,7 @@ fn assert_same_values(a: &StateDict, b: &StateDict) {
 }
 
 #[test]
-fn every_format_is_imported_without_a_change_of_a_number() {
+fn every_format_is_imported_without_changing_a_value() {
     let folder = tempfile::tempdir().unwrap();
     for name in [
         "openai/vit.pt",
@@ -45,7 +45,7 @@ fn every_format_is_imported_without_a_change_of_a_number() {
             ImportPrecision::F32,
             ImportPrecision::F16,
         ] {
-            // All numbers of these files are representable as f16.
+            // All values in these files are representable as f16.
             let output = folder.path().join("imported.safetensors");
             let after = run(name, &output, precision).unwrap();
             assert_same_values(&source, &common::open(&output).unwrap());
@@ -59,18 +59,18 @@ fn every_format_is_imported_without_a_change_of_a_number() {
                 ImportPrecision::F32 => assert_eq!(types, ["F32"]),
                 ImportPrecision::F16 => assert_eq!(types, ["F16"]),
             }
-            // The reference implementation of the format reads it.
+            // The reference implementation of the format can read the file.
             let bytes = std::fs::read(&output).unwrap();
             let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
             assert_eq!(tensors.len(), source.keys().count());
-            // Nothing else is left in the folder.
+            // No temporary file is left in the folder.
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         }
     }
 }
 
 #[test]
-fn an_imported_file_says_what_it_was_made_of_and_can_be_imported_again() {
+fn an_imported_file_states_its_source_and_can_be_imported_again() {
     let folder = tempfile::tempdir().unwrap();
     let source = "open_clip_gelu_custom_text/open_clip_pytorch_model.bin";
     let first = folder.path().join("first.safetensors");
@@ -78,7 +78,7 @@ fn an_imported_file_says_what_it_was_made_of_and_can_be_imported_again() {
     let from = found.imported_from.unwrap();
     assert_eq!(from.file, "open_clip_pytorch_model.bin");
     assert_eq!(from.sha256, file_sha256(&golden(source)).unwrap());
-    // No configuration stands beside the new file: the metadata alone say that it is GELU.
+    // There is no configuration file beside the new file, so only the metadata state that the activation is GELU.
     let architecture = found.architecture.unwrap();
     assert_eq!(architecture.activation, StatedActivation::Gelu);
     let second = folder.path().join("second.safetensors");
@@ -99,7 +99,7 @@ fn an_imported_file_says_what_it_was_made_of_and_can_be_imported_again() {
 }
 
 #[test]
-fn metadata_that_contradict_the_tensors_are_an_error() {
+fn metadata_that_contradict_the_tensors_give_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("imported.safetensors");
     run("open_clip", &file, ImportPrecision::F16).unwrap();
@@ -126,11 +126,11 @@ fn metadata_that_contradict_the_tensors_are_an_error() {
 }
 
 #[test]
-fn progress_grows_to_the_end() {
+fn progress_increases_up_to_the_total() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("imported.safetensors");
     let mut calls = Vec::new();
-    let mut progress = |done, all| calls.push((done, all));
+    let mut progress = |done, total| calls.push((done, total));
     import(
         &golden("openai/vit.pt"),
         TABLES,
@@ -139,25 +139,27 @@ fn progress_grows_to_the_end() {
         &mut progress,
     )
     .unwrap();
-    let all = calls[0].1;
+    let expected = calls[0].1;
     assert_eq!(calls[0].0, 0);
     assert!(calls.is_sorted_by_key(|(done, _)| *done));
-    assert!(calls.iter().all(|(_, total)| *total == all));
-    assert_eq!(calls.last(), Some(&(all, all)));
+    assert!(calls.iter().all(|(_, total)| *total == expected));
+    assert_eq!(calls.last(), Some(&(expected, expected)));
 }
 
 #[test]
-fn what_cannot_be_imported_leaves_the_old_file() {
+fn a_failed_import_leaves_the_previous_file_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("imported.safetensors");
     std::fs::write(&output, "old").unwrap();
     let error = run("dtypes.pth", &output, ImportPrecision::Same).unwrap_err();
     assert!(
-        error.to_string().contains("none of its tensors is CLIP's"),
+        error
+            .to_string()
+            .contains("none of the tensors belongs to CLIP"),
         "{error}"
     );
 
-    // A tower with a layer scale computes something else.
+    // With a layer scale, a tower would compute something else.
     let weights = std::fs::read(golden("open_clip/open_clip_model.safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&weights).unwrap();
     let file = folder.path().join("foreign.safetensors");
@@ -179,7 +181,7 @@ fn what_cannot_be_imported_leaves_the_old_file() {
     assert!(matches!(error, WeightsError::Unsupported { .. }), "{error}");
     assert!(error.to_string().contains("ls_1.gamma"), "{error}");
 
-    // A tower with a hole.
+    // A tensor of a tower is missing.
     let without = all
         .into_iter()
         .filter(|(name, _)| name != "visual.transformer.resblocks.1.mlp.c_fc.bias");
@@ -197,7 +199,7 @@ fn what_cannot_be_imported_leaves_the_old_file() {
         "{error}"
     );
 
-    // Itself.
+    // The output is the source.
     let error = import(&file, TABLES, &file, ImportPrecision::Same, &mut |_, _| {}).unwrap_err();
     assert!(error.to_string().contains("missing") || matches!(error, WeightsError::Write { .. }));
     assert_eq!(std::fs::read(&output).unwrap(), b"old");
@@ -206,14 +208,14 @@ fn what_cannot_be_imported_leaves_the_old_file() {
     let error = import(&copy, TABLES, &copy, ImportPrecision::F32, &mut |_, _| {}).unwrap_err();
     assert!(matches!(error, WeightsError::Write { .. }), "{error}");
     assert_eq!(std::fs::read(&copy).unwrap(), weights);
-    // No folder to write to.
+    // The folder of the output does not exist.
     let nowhere = folder.path().join("no/such/folder.safetensors");
     let error = run("openai/vit.pt", &nowhere, ImportPrecision::Same).unwrap_err();
     assert!(matches!(error, WeightsError::Write { .. }), "{error}");
 }
 
 #[test]
-fn numbers_too_large_for_f16_are_refused_there() {
+fn values_too_large_for_f16_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("large.safetensors");
     let value = 70_000.0_f32.to_le_bytes();
@@ -223,7 +225,7 @@ fn numbers_too_large_for_f16_are_refused_there() {
     std::fs::write(&file, bytes).unwrap();
     let output = folder.path().join("imported.safetensors");
     let error = import(&file, TABLES, &output, ImportPrecision::F16, &mut |_, _| {}).unwrap_err();
-    assert!(error.to_string().contains("holds 70000"), "{error}");
+    assert!(error.to_string().contains("the value 70000"), "{error}");
     assert!(!output.exists());
     let found = import(
         &file,
@@ -237,10 +239,10 @@ fn numbers_too_large_for_f16_are_refused_there() {
 }
 
 #[test]
-fn a_view_with_gaps_is_imported_in_the_order_of_its_shape() {
+fn a_strided_view_is_imported_in_row_major_order() {
     let mut file = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.".to_vec();
     file.extend(b"\x80\x02M\xe9\x03.\x80\x02}X\x0d\x00\x00\x00little_endian\x88s.");
-    // {"decode_head.w": 2×3 of a storage of 6, steps 1 and 2}
+    // {"decode_head.w": 2×3 of a storage of 6, strides 1 and 2}
     file.extend(b"\x80\x02}X\x0d\x00\x00\x00decode_head.wctorch._utils\n_rebuild_tensor_v2\n(");
     file.extend(b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQ");
     file.extend(b"K\x00K\x02K\x03\x86K\x01K\x02\x86\x89ccollections\nOrderedDict\n)RtRs.");

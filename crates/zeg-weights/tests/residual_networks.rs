@@ -1,5 +1,5 @@
-//! Residual networks in the names of torchvision, detectron2 and Caffe2 all end under ZegFormer's names.
-#![allow(clippy::unwrap_used, clippy::float_cmp)] // in tests; what is stored is read unchanged
+//! Tests that residual networks with the names of torchvision, detectron2 and Caffe2 all get ZegFormer's names.
+#![allow(clippy::unwrap_used, clippy::float_cmp)] // test helpers may panic; stored values must be read unchanged
 
 mod common;
 
@@ -9,7 +9,7 @@ use common::TABLES;
 use safetensors::{Dtype, tensor::TensorView};
 use zeg_weights::StateDict;
 
-/// A file with these tensors, each one number: its place in the list.
+/// Opens a file with these tensors, where each has a single value, its index in the list.
 fn open(names: &[&str]) -> StateDict {
     let values: Vec<[u8; 4]> = (0..names.len()).map(|i| (i as f32).to_le_bytes()).collect();
     let views = names.iter().zip(&values).map(|(name, bytes)| {
@@ -104,7 +104,7 @@ fn caffe2() {
 }
 
 #[test]
-fn a_table_that_is_handed_in_renames_what_it_says_and_keeps_the_rest() {
+fn a_table_of_the_caller_renames_the_names_that_match_and_keeps_the_others() {
     compare(
         "ZegFormer",
         &[
@@ -129,7 +129,8 @@ fn a_table_that_is_handed_in_renames_what_it_says_and_keeps_the_rest() {
     );
 }
 
-/// A pickle of `{"model": {name: array}}` in protocol 2 as Python 2 writes it (`binary` texts for bytes) or in protocol 3.
+/// Returns a pickle of `{"model": {name: array}}`, in protocol 2 as Python 2 writes it (with bytes as binary texts) or
+/// in protocol 3.
 fn pickled(name: &str, shape: [u8; 2], values: &[f32], protocol: u8) -> Vec<u8> {
     let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     let text = |text: &str| {
@@ -164,7 +165,7 @@ fn pickled(name: &str, shape: [u8; 2], values: &[f32], protocol: u8) -> Vec<u8> 
 }
 
 #[test]
-fn pickled_arrays_of_numpy() {
+fn pickled_arrays_of_numpy_are_read() {
     let values = [1.0, -2.5, 3.0, 4.0, 5.0, 1e-3];
     for protocol in [2, 3] {
         let bytes = pickled("res2.0.conv1.weight", [2, 3], &values, protocol);
@@ -177,12 +178,12 @@ fn pickled_arrays_of_numpy() {
         assert_eq!(tensor.shape, [2, 3]);
         assert_eq!(tensor.values, values);
     }
-    // Fewer numbers than the shape says, and a file that ends in the middle.
+    // One file has fewer values than its shape states, and another one is truncated.
     let short = pickled("res2.0.conv1.weight", [2, 4], &values, 3);
     let error = StateDict::from_bytes("R-50.pkl", short, TABLES)
         .unwrap_err()
         .to_string();
-    assert!(error.contains("24 bytes for a shape of [2, 4]"), "{error}");
+    assert!(error.contains("24 bytes for the shape [2, 4]"), "{error}");
     let whole = pickled("res2.0.conv1.weight", [2, 3], &values, 3);
     assert!(StateDict::from_bytes("R-50.pkl", whole[..whole.len() - 5].to_vec(), TABLES).is_err());
 }

@@ -1,6 +1,6 @@
-//! Downloads against a local server that misbehaves in every way that was thought of.
+//! Tests of downloads from a local server that misbehaves in many ways.
 
-// Helper functions are no tests in the eyes of clippy.
+// Clippy does not count helper functions as tests.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod place;
@@ -23,7 +23,7 @@ use server::{Reply, Server, serve_file};
 use zeg_hub::{Cache, Event, HubError, Network, Presence, Proof, Registry, missing, pull};
 
 #[test]
-fn a_model_arrives_and_is_not_asked_for_again() {
+fn a_model_is_downloaded_once_and_then_found_in_the_cache() {
     let server = file_server(|_, reply| reply);
     let sha = sha256(&content());
     let entry = entry(&server.url(), &format!("sha256 = '{sha}'\nsize = 200000"));
@@ -69,7 +69,7 @@ fn a_model_arrives_and_is_not_asked_for_again() {
 }
 
 #[test]
-fn a_refusal_is_not_repeated() {
+fn a_client_error_is_not_retried() {
     for status in [400, 401, 403, 404, 410] {
         let server = Server::start(move |_| Reply::new(status, b"no"));
         let error = Place::new()
@@ -84,7 +84,7 @@ fn a_refusal_is_not_repeated() {
 }
 
 #[test]
-fn a_broken_server_is_asked_again() {
+fn a_server_error_is_retried() {
     let server = file_server(|request, reply| match request.number {
         0 => Reply::new(500, b"oops"),
         1 => Reply::new(503, b"oops"),
@@ -96,7 +96,7 @@ fn a_broken_server_is_asked_again() {
 }
 
 #[test]
-fn a_busy_server_is_given_the_time_it_asks_for() {
+fn retry_after_is_respected_up_to_the_longest_pause() {
     let server = file_server(|request, reply| match request.number {
         0 => Reply::new(429, b"slow down").with("Retry-After", 1),
         _ => reply,
@@ -118,7 +118,7 @@ fn a_busy_server_is_given_the_time_it_asks_for() {
 }
 
 #[test]
-fn a_silent_server_runs_into_the_timeout_and_is_asked_again() {
+fn a_server_that_stops_sending_runs_into_the_timeout_and_is_retried() {
     let server = file_server(|request, reply| match request.number {
         0 => reply.paced(60_000, Duration::from_secs(2)),
         _ => reply,
@@ -139,13 +139,13 @@ fn a_silent_server_runs_into_the_timeout_and_is_asked_again() {
         },
     )
     .unwrap();
-    assert_eq!(reasons, ["the server fell silent"]);
+    assert_eq!(reasons, ["the server stopped sending data"]);
     assert_eq!(fs::read(pulled.path).unwrap(), content());
     assert_eq!(server.requests()[1].from(), Some(60_000));
 }
 
 #[test]
-fn a_server_that_never_answers_is_given_up() {
+fn a_server_that_never_answers_is_an_error() {
     let server = Server::start(|_| {
         thread::sleep(Duration::from_millis(700));
         Reply::new(200, b"late")
@@ -164,7 +164,7 @@ fn a_server_that_never_answers_is_given_up() {
 }
 
 #[test]
-fn two_programs_take_turns() {
+fn two_programs_download_a_model_only_once() {
     let server = file_server(|_, reply| reply.paced(50_000, Duration::from_millis(30)));
     let place = Place::new();
     let entry = entry(&server.url(), "");
@@ -197,7 +197,7 @@ fn two_programs_take_turns() {
 }
 
 #[test]
-fn offline_uses_what_is_here_and_nothing_else() {
+fn offline_uses_the_cache_and_no_network() {
     let server = file_server(|_, reply| reply);
     let place = Place::new();
     let entry = entry(&server.url(), "");
@@ -212,7 +212,7 @@ fn offline_uses_what_is_here_and_nothing_else() {
 }
 
 #[test]
-fn a_base_address_takes_every_hosts_place() {
+fn the_base_url_replaces_every_host() {
     let server = file_server(|_, reply| reply);
     let mut settings = settings();
     settings
@@ -226,7 +226,7 @@ fn a_base_address_takes_every_hosts_place() {
 }
 
 #[test]
-fn the_next_source_is_asked_where_one_fails() {
+fn the_next_source_is_used_if_one_fails() {
     let gone = Server::start(|_| Reply::new(404, b"gone"));
     let server = file_server(|_, reply| reply);
     let place = Place::new();
@@ -244,7 +244,7 @@ fn the_next_source_is_asked_where_one_fails() {
 }
 
 #[test]
-fn files_that_arrived_stay_when_a_later_one_fails() {
+fn complete_files_are_kept_when_a_later_one_fails() {
     let is_broken = Arc::new(AtomicBool::new(true));
     let broken = Arc::clone(&is_broken);
     let server = Server::start(move |request| match request.path.as_str() {
@@ -269,7 +269,7 @@ fn files_that_arrived_stay_when_a_later_one_fails() {
 }
 
 #[test]
-fn what_is_downloaded_by_hand_says_how() {
+fn a_model_to_be_downloaded_by_hand_explains_how() {
     let registry = Registry::built_in().unwrap();
     let entry = registry.find("zegclip").unwrap();
     let error = Place::new().pull(entry, &settings()).unwrap_err();
@@ -280,7 +280,7 @@ fn what_is_downloaded_by_hand_says_how() {
 }
 
 #[test]
-fn no_server_is_an_error_with_its_address() {
+fn an_unreachable_server_is_an_error_with_its_address() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/a", listener.local_addr().unwrap());
     drop(listener);
@@ -310,10 +310,10 @@ fn garbage_instead_of_http_is_an_error() {
     assert!(matches!(error, HubError::Unreachable { .. }), "{error}");
 }
 
-/// The system's file that is always full stands in for a full disk.
+/// `/dev/full` stands in for a full disk.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_is_named() {
+fn a_full_disk_is_reported_as_such() {
     let server = file_server(|_, reply| reply);
     let place = Place::new();
     fs::create_dir_all(place.cache.folder("tiny")).unwrap();
@@ -335,7 +335,7 @@ fn a_full_disk_is_named() {
 
 #[cfg(unix)]
 #[test]
-fn a_folder_that_cannot_be_written_is_named() {
+fn the_error_for_an_unwritable_folder_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "not a folder").unwrap();

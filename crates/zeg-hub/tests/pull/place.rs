@@ -1,4 +1,4 @@
-//! What the tests share: a file, a model of that file, a cache that goes away.
+//! Helpers of the download tests: a file, a model with that file, and a temporary cache.
 
 use std::{fs, path::PathBuf, sync::atomic::AtomicBool, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::server::{Reply, Request, Server, serve_file};
 
 pub(crate) const ETAG: &str = "\"version-1\"";
 
-/// 200 kB without a period that a wrong offset could hide behind.
+/// Returns 200 kB of pseudo-random bytes, so that content at a wrong offset is noticed.
 pub(crate) fn content() -> Vec<u8> {
     let mut state = 1_u32;
     let mut next = || {
@@ -23,7 +23,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     zeg_base::hex::encode(Sha256::digest(bytes))
 }
 
-/// A model of one file; `extra` are lines such as its digest.
+/// Returns a model with one file; `extra` are further lines of TOML, such as the file's digest.
 pub(crate) fn entry(source: &str, extra: &str) -> Entry {
     let list = format!(
         "[[model]]\nname = 'tiny'\nabout = 'a'\nfamily = 'clip'\nformat = 'safetensors'\nlicence = 'MIT'\n\
@@ -34,7 +34,7 @@ pub(crate) fn entry(source: &str, extra: &str) -> Entry {
     registry.find("tiny").unwrap().clone()
 }
 
-/// As the program has them, only without its patience.
+/// Returns the program's settings with short timeouts and pauses, independent of the environment.
 pub(crate) fn settings() -> Settings {
     let mut settings = Settings::from_env().unwrap();
     settings.network = Network::Online;
@@ -51,7 +51,7 @@ pub(crate) fn settings() -> Settings {
     settings
 }
 
-/// A cache that goes away with the test, and what the tests ask of it.
+/// A temporary cache, deleted when it is dropped.
 pub(crate) struct Place {
     _folder: tempfile::TempDir,
     pub(crate) cache: Cache,
@@ -81,7 +81,7 @@ impl Place {
         self.cache.folder("tiny").join(name)
     }
 
-    /// Names of all files in the model's folder.
+    /// Returns the names of all files in the model's folder, sorted.
     pub(crate) fn files(&self) -> Vec<String> {
         let files = fs::read_dir(self.cache.folder("tiny")).unwrap();
         let mut names: Vec<String> = files
@@ -92,7 +92,7 @@ impl Place {
     }
 }
 
-/// A server of one file; every request goes through `answer` first.
+/// Starts a server that offers one file; `answer` may change each reply.
 pub(crate) fn file_server(
     answer: impl Fn(&Request, Reply) -> Reply + Send + Sync + 'static,
 ) -> Server {

@@ -1,4 +1,4 @@
-//! Downloads that break off and go on.
+//! Tests of downloads that are interrupted and resumed.
 
 use std::{
     fs,
@@ -14,8 +14,8 @@ use crate::{
 };
 
 #[test]
-fn dropped_connections_are_gone_on_with() {
-    // More drops than attempts: each brings enough to count as progress.
+fn dropped_connections_are_resumed() {
+    // There are more drops than allowed attempts, but each one brings enough bytes to count as progress.
     let server = file_server(|request, reply| match request.number {
         0..8 => reply.cut(17_000),
         _ => reply,
@@ -32,7 +32,7 @@ fn dropped_connections_are_gone_on_with() {
 }
 
 #[test]
-fn drops_without_progress_end() {
+fn drops_without_progress_are_an_error() {
     let server = file_server(|_, reply| reply.cut(0));
     let error = Place::new()
         .pull(&entry(&server.url(), ""), &settings())
@@ -45,7 +45,7 @@ fn drops_without_progress_end() {
 }
 
 #[test]
-fn a_server_without_ranges_sends_all_again() {
+fn a_server_without_range_requests_sends_everything_again() {
     let server = Server::start(|request| {
         let reply = Reply::new(200, &content()).with("ETag", ETAG);
         if request.number < 2 {
@@ -64,8 +64,8 @@ fn a_server_without_ranges_sends_all_again() {
 }
 
 #[test]
-fn a_server_that_sends_another_range_is_asked_for_all() {
-    // Byte 10 onwards, whatever was asked for.
+fn a_server_that_sends_another_range_is_asked_for_the_whole_file() {
+    // The server sends the bytes from 10 on, whatever the request asks for.
     let server = file_server(|request, reply| match request.from() {
         None if request.number == 0 => reply.cut(50_000),
         None => reply,
@@ -83,7 +83,7 @@ fn a_server_that_sends_another_range_is_asked_for_all() {
 }
 
 #[test]
-fn an_early_end_without_a_length_is_seen_by_the_published_size() {
+fn an_early_end_without_a_length_is_noticed_from_the_published_size() {
     let server = file_server(|request, reply| {
         let open = Reply {
             open_end: true,
@@ -103,7 +103,7 @@ fn an_early_end_without_a_length_is_seen_by_the_published_size() {
 }
 
 #[test]
-fn a_new_version_in_the_middle_starts_over() {
+fn a_new_version_during_the_download_starts_over() {
     let new: Vec<u8> = content().into_iter().rev().collect();
     let expected = new.clone();
     let server = file_server(move |request, reply| match request.number {
@@ -126,7 +126,7 @@ fn a_new_version_in_the_middle_starts_over() {
 }
 
 #[test]
-fn a_server_that_ignores_if_range_is_found_out() {
+fn a_new_version_is_noticed_even_if_the_server_ignores_if_range() {
     let new: Vec<u8> = content().into_iter().rev().collect();
     let expected = new.clone();
     let server = file_server(move |request, reply| {
@@ -147,7 +147,7 @@ fn a_server_that_ignores_if_range_is_found_out() {
 }
 
 #[test]
-fn a_stopped_download_is_gone_on_with_by_the_next_run() {
+fn a_cancelled_download_is_resumed_by_the_next_run() {
     let server = file_server(|_, reply| reply.paced(20_000, Duration::from_millis(5)));
     let place = Place::new();
     let entry = entry(&server.url(), "");
@@ -179,7 +179,7 @@ fn a_stopped_download_is_gone_on_with_by_the_next_run() {
 }
 
 #[test]
-fn a_damaged_part_costs_one_more_download_not_the_model() {
+fn a_damaged_part_is_downloaded_again_in_full() {
     let server = file_server(|_, reply| reply);
     let place = Place::new();
     let entry = entry(&server.url(), &format!("sha256 = '{}'", sha256(&content())));
@@ -192,7 +192,7 @@ fn a_damaged_part_costs_one_more_download_not_the_model() {
 }
 
 #[test]
-fn a_part_of_unknown_origin_is_not_trusted_without_a_digest() {
+fn a_part_of_unknown_origin_is_not_resumed_without_a_digest() {
     let server = file_server(|_, reply| reply);
     let place = Place::new();
     fs::create_dir_all(place.cache.folder("tiny")).unwrap();
@@ -206,7 +206,7 @@ fn a_part_of_unknown_origin_is_not_trusted_without_a_digest() {
 }
 
 #[test]
-fn a_whole_part_needs_its_name_only() {
+fn a_part_that_is_complete_is_only_renamed() {
     let server = file_server(|_, reply| reply);
     let place = Place::new();
     let entry = entry(&server.url(), &format!("sha256 = '{}'", sha256(&content())));

@@ -1,4 +1,4 @@
-//! A web server for tests: answers from a closure, and can cut off, dawdle and lie.
+//! A web server for tests, whose answers come from a closure and may be truncated, slow or wrong.
 
 use std::{
     collections::HashMap,
@@ -12,13 +12,13 @@ use std::{
     time::Duration,
 };
 
-/// What a program asked for.
+/// A request that the server has received.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) path: String,
-    /// Names in lower case.
+    /// The headers, with names in lower case.
     pub(crate) headers: HashMap<String, String>,
-    /// How many requests came before this one.
+    /// Number of requests before this one.
     pub(crate) number: usize,
 }
 
@@ -27,24 +27,24 @@ impl Request {
         self.headers.get(name).map(String::as_str)
     }
 
-    /// The first byte of `Range: bytes=N-`.
+    /// Returns `N` from the header `Range: bytes=N-`.
     pub(crate) fn from(&self) -> Option<usize> {
         let range = self.header("range")?.strip_prefix("bytes=")?;
         range.strip_suffix('-')?.parse().ok()
     }
 }
 
-/// An answer, with its faults.
+/// An answer of the server, with its deliberate faults.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    /// The connection ends after this many bytes of the body.
+    /// Number of bytes of the body after which the connection ends.
     pub(crate) cut: Option<usize>,
-    /// A pause after every so many bytes of the body.
+    /// Number of bytes of the body after which the server pauses each time, and the length of the pause.
     pub(crate) pace: Option<(usize, Duration)>,
-    /// No `Content-Length`: the end of the connection is the end of the body.
+    /// Whether `Content-Length` is left out, so that the end of the connection is the end of the body.
     pub(crate) open_end: bool,
 }
 
@@ -77,7 +77,7 @@ impl Reply {
     }
 }
 
-/// Answers as a server that knows ranges does, for a file of one version.
+/// Returns the answer of a correct server with range requests, for one version of a file.
 pub(crate) fn serve_file(request: &Request, content: &[u8], etag: &str) -> Reply {
     let is_same = request.header("if-range").is_none_or(|tag| tag == etag);
     match request.from().filter(|_| is_same) {
@@ -113,7 +113,7 @@ impl Server {
                 }
                 let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
                 thread::spawn(move || {
-                    // A client that goes away is part of the tests.
+                    // In some tests the client disconnects early, which is not an error.
                     let _ = handle(stream.unwrap(), &log, answer.as_ref());
                 });
             }

@@ -1,4 +1,4 @@
-//! What is believed, and what is not: digests, lengths, redirects.
+//! Tests of the checks on digests, lengths and redirects.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[test]
-fn a_wrong_digest_throws_the_download_away() {
+fn a_download_with_a_wrong_digest_is_deleted() {
     let server = file_server(|_, reply| reply);
     let wrong = sha256(b"something else");
     let place = Place::new();
@@ -32,7 +32,7 @@ fn a_wrong_digest_throws_the_download_away() {
 }
 
 #[test]
-fn a_wrong_length_is_seen_before_the_download() {
+fn a_wrong_length_is_noticed_before_the_download() {
     let server = file_server(|_, reply| reply);
     let place = Place::new();
     let error = place
@@ -88,7 +88,7 @@ fn an_answer_without_any_length_is_refused_unless_the_digest_is_known() {
         .pull(&entry(&server.url(), ""), &settings())
         .unwrap_err();
     assert!(
-        error.to_string().contains("does not say how long"),
+        error.to_string().contains("does not announce the length"),
         "{error}"
     );
     let sha = format!("sha256 = '{}'", sha256(&content()));
@@ -98,12 +98,12 @@ fn an_answer_without_any_length_is_refused_unless_the_digest_is_known() {
 }
 
 #[test]
-fn packed_content_is_refused() {
+fn compressed_content_is_refused() {
     let server = file_server(|_, reply| reply.with("Content-Encoding", "gzip"));
     let error = Place::new()
         .pull(&entry(&server.url(), ""), &settings())
         .unwrap_err();
-    assert!(error.to_string().contains("packed as gzip"), "{error}");
+    assert!(error.to_string().contains("compressed as gzip"), "{error}");
     assert_eq!(
         server.requests()[0].header("accept-encoding"),
         Some("identity")
@@ -129,7 +129,7 @@ fn redirects_are_followed_even_to_another_host() {
 }
 
 #[test]
-fn redirects_without_end_end() {
+fn endless_redirects_are_an_error() {
     let server = Server::start(|_| Reply::redirect("/again"));
     let error = Place::new()
         .pull(&entry(&server.url(), ""), &settings())
@@ -141,7 +141,7 @@ fn redirects_without_end_end() {
     assert_eq!(server.requests().len(), 11);
 }
 
-/// Settings that take a test's server for Hugging Face.
+/// Returns settings with a test server in place of Hugging Face.
 fn hugging_face(server: &Server) -> Settings {
     let mut settings = settings();
     settings.hugging_face = url::Url::parse(&server.url()).unwrap();
@@ -149,7 +149,7 @@ fn hugging_face(server: &Server) -> Settings {
     settings
 }
 
-/// Hugging Face's part: it announces a digest and sends to its storage.
+/// Starts a server that announces a digest and redirects to a storage server, as Hugging Face does.
 fn announcing(storage: &Server, sha: String) -> Server {
     let target = format!("{}/blob", storage.url());
     Server::start(move |_| Reply::redirect(&target).with("X-Linked-Etag", format!("\"{sha}\"")))
@@ -158,7 +158,7 @@ fn announcing(storage: &Server, sha: String) -> Server {
 const HUGGING_FACE: &str = "https://huggingface.co/a/b/resolve/main/model.safetensors";
 
 #[test]
-fn the_announced_digest_is_compared_and_the_token_stays_home() {
+fn the_announced_digest_is_verified_and_the_token_is_not_passed_on() {
     let storage = file_server(|_, reply| reply);
     let server = announcing(&storage, sha256(&content()));
     let place = Place::new();
@@ -187,7 +187,7 @@ fn the_announced_digest_is_compared_and_the_token_stays_home() {
 }
 
 #[test]
-fn an_announced_digest_that_is_not_the_published_one_saves_the_download() {
+fn a_wrong_announced_digest_stops_the_download_before_it_starts() {
     let storage = file_server(|_, reply| reply);
     let server = announcing(&storage, sha256(b"something else"));
     let place = Place::new();
@@ -197,7 +197,7 @@ fn an_announced_digest_that_is_not_the_published_one_saves_the_download() {
 }
 
 #[test]
-fn others_cannot_announce_a_digest() {
+fn only_hugging_face_can_announce_a_digest() {
     let server =
         file_server(|_, reply| reply.with("X-Linked-Etag", format!("\"{}\"", sha256(b"x"))));
     let place = Place::new();
@@ -206,7 +206,7 @@ fn others_cannot_announce_a_digest() {
 }
 
 #[test]
-fn the_first_download_is_remembered() {
+fn the_digest_of_the_first_download_is_recorded() {
     let version = Arc::new(Mutex::new(content()));
     let serving = Arc::clone(&version);
     let server = Server::start(move |request| serve_file(request, &serving.lock().unwrap(), ETAG));

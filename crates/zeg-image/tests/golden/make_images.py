@@ -1,9 +1,9 @@
-"""Writes one small image of each kind the decoder must know, with Pillow.
+"""Writes one small image of each kind that the decoder must support, with Pillow.
 
     python make_images.py .        # run in tests/golden; needs pillow and numpy
 
 All show the same 48×32 scene: red, green and blue ramps with a white square near the top left corner, so
-that orientation and channel order can be told.
+that the tests notice a wrong orientation or channel order.
 """
 
 import sys
@@ -24,7 +24,7 @@ rgb.save(out / "progressive.jpg", quality=92, progressive=True)
 rgb.save(out / "restart.jpg", quality=92, restart_marker_blocks=2)
 grey.save(out / "grey.jpg", quality=92)
 rgb.convert("CMYK").save(out / "cmyk.jpg", quality=92)
-# Stored turned by a quarter to the left, with the EXIF note to turn it back (orientation 6).
+# Rotated by 90° to the left, with the EXIF orientation 6, which rotates it back.
 exif = Image.Exif()
 exif[0x0112] = 6
 rgb.transpose(Image.Transpose.ROTATE_90).save(out / "orientation6.jpg", quality=92, exif=exif)
@@ -37,7 +37,7 @@ alpha.putalpha(Image.fromarray((x * 5).astype(np.uint8)))
 alpha.save(out / "alpha.png")
 Image.fromarray((x * 1300 + y).astype(np.uint16)).save(out / "grey16.png")
 
-# Labels: the index is (x + y) modulo the number of values.
+# Labels: the index of a pixel is (x + y) modulo the number of values.
 for bits in [1, 2, 4, 8]:
     labels = Image.fromarray(((x + y)[:, :45] % 2**bits).astype(np.uint8), "P")
     labels.putpalette([value for index in range(2**bits) for value in (index, 0, 255 - index)])

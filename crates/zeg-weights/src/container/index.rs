@@ -1,5 +1,6 @@
-//! Weights in several files, listed in a JSON index as Hugging Face's programs write it
-//! (`model.safetensors.index.json`): `weight_map` says for every tensor which file holds it.
+//! Reads weights in several files, with a JSON index in the form of Hugging Face (`model.safetensors.index.json`).
+//!
+//! The field `weight_map` maps every tensor to the file that contains it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,9 +13,9 @@ use serde::Deserialize;
 use super::{ContainerFormat, Contents, recognise};
 use crate::{WeightsError, error::Defect, source::Source};
 
-/// Longest index that is read.
+/// The largest size of an index, in bytes.
 const MOST_INDEX_BYTES: usize = 16 << 20;
-/// Most files of one model.
+/// The largest number of files of one model.
 const MOST_FILES: usize = 1000;
 
 #[derive(Deserialize)]
@@ -22,14 +23,14 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Whether the file is JSON.
+/// Returns whether the file is JSON.
 pub(super) fn is_index(source: &Source) -> Result<bool, Defect> {
     let start = source.up_to(0, 16)?;
-    // A safetensors file whose header has 123 = `{` bytes begins with the same byte, followed by zeros.
+    // A safetensors file with a header of 123 bytes begins with the same byte, 123 = `{`, but zeros follow.
     Ok(start.trim_ascii_start().first() == Some(&b'{') && !start.contains(&0))
 }
 
-/// Opens the files of an index, which stand beside it.
+/// Opens the files of an index, which are in the same folder.
 pub(super) fn open(source: &Source) -> Result<Vec<(Source, Contents)>, WeightsError> {
     let path = source.path();
     let format = |reason: String| WeightsError::Format {
@@ -40,17 +41,20 @@ pub(super) fn open(source: &Source) -> Result<Vec<(Source, Contents)>, WeightsEr
         .up_to(0, MOST_INDEX_BYTES)
         .map_err(|defect| defect.of(path))?;
     let index: Index = serde_json::from_slice(&json)
-        .map_err(|error| format(format!("JSON, but no index of weights ({error})")))?;
+        .map_err(|error| format(format!("JSON, but not a valid index of weights: {error}")))?;
     let names: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
     if names.len() > MOST_FILES {
-        return Err(format(format!("lists {} files", names.len())));
+        return Err(format(format!(
+            "the index lists {} files; the limit is {MOST_FILES}",
+            names.len()
+        )));
     }
     names
         .into_iter()
         .map(|name| {
             if Path::new(name).file_name() != Some(OsStr::new(name)) {
                 return Err(format(format!(
-                    "lists {name:?}, which is no plain file name"
+                    "the index lists the file {name:?}, which is not a plain file name"
                 )));
             }
             let file = Source::open(&path.with_file_name(name))?;
@@ -58,13 +62,13 @@ pub(super) fn open(source: &Source) -> Result<Vec<(Source, Contents)>, WeightsEr
             contents
                 .tensors
                 .retain(|tensor, _| index.weight_map.get(tensor).map(String::as_str) == Some(name));
-            let lacking = index
+            let missing = index
                 .weight_map
                 .iter()
                 .find(|(tensor, file)| *file == name && !contents.tensors.contains_key(*tensor));
-            if let Some((tensor, _)) = lacking {
+            if let Some((tensor, _)) = missing {
                 return Err(format(format!(
-                    "lists tensor {tensor:?} in {name:?}, which lacks it"
+                    "the index lists the tensor {tensor:?} in {name:?}, but that file does not have it"
                 )));
             }
             contents.format = ContainerFormat::Sharded;

@@ -1,8 +1,8 @@
-//! `torch.save` before PyTorch 1.6: a stream of pickles, then the storages one after the other.
+//! Reads the format of `torch.save` before PyTorch 1.6: a stream of pickles, followed by the storages.
 //!
-//! The pickles are a magic number, the protocol's version, facts of the machine, the object, and the keys of the
-//! storages in the order in which they follow. A storage is its number of elements in 8 bytes, then the elements.
-//! The lengths of pickles are not stated; each ends where its last opcode ends.
+//! The pickles are a magic number, the version of the protocol, properties of the machine, the saved object, and the
+//! keys of the storages in the order in which they follow. A storage is its number of elements in 8 bytes, then the
+//! elements. The lengths of the pickles are not stated; each ends with its last opcode.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,12 +13,12 @@ use crate::{
     source::Source,
 };
 
-/// What a file begins with: the number 0x1950a86a20f9469cfc6c in a pickle, little-endian.
+/// The magic number 0x1950a86a20f9469cfc6c in the first pickle, little-endian.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
-/// The only version there has been.
+/// The only version of the protocol.
 const VERSION: i64 = 1001;
 
-/// Whether a pickle's first bytes are those of such a file: the magic number behind its opcode and length.
+/// Returns whether the first bytes are those of this format: the magic number after its opcode and length.
 pub(super) fn begins(start: &[u8]) -> bool {
     start.get(4..14) == Some(&MAGIC)
 }
@@ -37,17 +37,20 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
     next(&mut |document| match document.root() {
         Some(Value::LongInt(bytes)) if bytes.starts_with(&MAGIC) => Ok(()),
         _ => Err(Defect::format(
-            "a pickle, but not of torch.save; save the state dict with torch.save or as safetensors",
+            "a pickle that torch.save has not written; save the state dict with torch.save or as safetensors",
         )),
     })?;
     next(&mut |document| match document.int(document.root) {
         Some(VERSION) => Ok(()),
-        other => Err(Defect::Format(format!(
-            "version {other:?} of PyTorch's old format; only {VERSION} is known"
+        Some(other) => Err(Defect::Format(format!(
+            "version {other} of PyTorch's legacy format is not supported; only {VERSION} is"
         ))),
+        None => Err(Defect::format(
+            "the version of PyTorch's legacy format is not a number",
+        )),
     })?;
     next(&mut little_endian)?;
-    // The object is interpreted when the storages have been found, which its own storages tell the types of.
+    // The object is interpreted only after the storages have been located, for which its element types are needed.
     let mut types = HashMap::new();
     let object = next(&mut |document| {
         types = element_sizes(document)?;
@@ -58,7 +61,7 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
         keys = document
             .elements(document.root)
             .and_then(|ids| ids.iter().map(|id| key_of(document, *id)).collect())
-            .ok_or_else(|| Defect::format("its list of storages is damaged"))?;
+            .ok_or_else(|| Defect::format("the list of storages is damaged"))?;
         Ok(())
     })?;
     let extents = extents(source, at, &keys, &types)?;
@@ -74,7 +77,7 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
     })
 }
 
-/// Refuses files of big-endian machines.
+/// Returns an error if the file was written on a big-endian machine.
 fn little_endian(document: &Document<'_>) -> Result<(), Defect> {
     let order = document
         .pairs(document.root)
@@ -83,9 +86,9 @@ fn little_endian(document: &Document<'_>) -> Result<(), Defect> {
     match order {
         Some(Value::Bool(true)) => Ok(()),
         Some(Value::Bool(false)) => Err(Defect::format(
-            "its numbers are big-endian; save it again on an ordinary machine",
+            "the values are big-endian; save the file again on a little-endian machine",
         )),
-        _ => Err(Defect::format("it does not say in which order bytes stand")),
+        _ => Err(Defect::format("the file does not state its byte order")),
     }
 }
 
@@ -93,7 +96,7 @@ fn key_of(document: &Document<'_>, id: crate::pickle::Id) -> Option<Vec<u8>> {
     document.text(id).map(<[u8]>::to_vec)
 }
 
-/// Bytes of an element of every storage that the object mentions.
+/// Returns the size in bytes of an element, for every storage that the object refers to.
 fn element_sizes(document: &Document<'_>) -> Result<HashMap<Vec<u8>, u64>, Defect> {
     let mut sizes = HashMap::new();
     for value in &document.values {
@@ -105,7 +108,7 @@ fn element_sizes(document: &Document<'_>) -> Result<HashMap<Vec<u8>, u64>, Defec
     Ok(sizes)
 }
 
-/// Places of the storages that follow each other from `at`.
+/// Returns the extents of the storages, which follow each other from position `at` on.
 fn extents(
     source: &Source,
     mut at: u64,
@@ -116,7 +119,7 @@ fn extents(
     for key in keys {
         let size = sizes.get(key).copied().ok_or_else(|| {
             Defect::Format(format!(
-                "nothing says what storage {:?} holds",
+                "the element type of the storage {:?} is not stated",
                 String::from_utf8_lossy(key)
             ))
         })?;
@@ -127,7 +130,7 @@ fn extents(
     Ok(extents)
 }
 
-/// The storage at a position: its number of elements in 8 bytes, then the elements.
+/// Returns the extent of the storage at a position: its number of elements in 8 bytes, then the elements.
 fn counted(source: &Source, at: u64, element: u64) -> Result<torch::Extent, Defect> {
     let mut count = [0; 8];
     source.fill(at, &mut count)?;
@@ -138,7 +141,7 @@ fn counted(source: &Source, at: u64, element: u64) -> Result<torch::Extent, Defe
         .filter(|bytes| *bytes <= source.length().saturating_sub(start))
         .ok_or_else(|| {
             Defect::Format(format!(
-                "cut off: a storage of {count} elements would begin at byte {start} of {}",
+                "the file is truncated: a storage of {count} elements begins at byte {start} of {}",
                 source.length()
             ))
         })?;
@@ -152,5 +155,5 @@ fn locate(
     extents
         .get(storage.key)
         .copied()
-        .ok_or_else(|| Defect::format("its storage is not in the file"))
+        .ok_or_else(|| Defect::format("the storage of the tensor is not in the file"))
 }

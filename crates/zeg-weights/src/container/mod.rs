@@ -1,8 +1,8 @@
-//! Files of named tensors, whatever their format.
+//! Recognises the format of a weight file and lists its tensors.
 //!
-//! A format is told from a file's first bytes, never from its name: released weights come as `.pt`, `.pth`, `.bin` and
-//! `.safetensors`, and the first three say nothing. Each reader gives the same thing: names, types, shapes and
-//! places of tensors; the bytes stay in the file until they are asked for.
+//! The format is recognised from the first bytes, never from the name: released weights have the extensions `.pt`,
+//! `.pth`, `.bin` and `.safetensors`, of which the first three do not determine the format. Every reader returns names,
+//! types, shapes and positions of the tensors; the values are read later, on demand.
 
 mod index;
 mod legacy;
@@ -26,30 +26,30 @@ use crate::{
     source::Source,
 };
 
-/// Most bytes of one pickle. Those of released checkpoints have well under a megabyte.
+/// The largest size of a pickle, in bytes; those of released checkpoints have well under a megabyte.
 const MOST_PICKLE_BYTES: usize = 64 << 20;
-/// Bytes of a pickle of unknown length that are read at first.
+/// Number of bytes that are read at first from a pickle of unknown length.
 const FIRST_PICKLE_BYTES: usize = 1 << 12;
-/// Bytes that tell the format; the mark of a tar file stands at 257.
+/// Number of bytes that are enough to recognise every format; the signature of a tar file is at 257.
 const FORMAT_BYTES: usize = 512;
-/// Most bytes that the directory of a zip file may take.
+/// The largest size of the directory of a zip file, in bytes.
 const MOST_DIRECTORY_BYTES: u64 = 8 << 20;
 
-/// How a file holds its tensors.
+/// The container format of a weight file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ContainerFormat {
-    /// safetensors.
+    /// A safetensors file.
     Safetensors,
-    /// Several files, listed in an index as Hugging Face writes it.
+    /// Several files with an index, in the form of Hugging Face.
     Sharded,
-    /// `torch.save`, the zip form (PyTorch 1.6 and later).
+    /// The zip format of `torch.save` (PyTorch 1.6 and later).
     TorchZip,
-    /// `torch.jit.save`: TorchScript.
+    /// TorchScript, the format of `torch.jit.save`.
     TorchScript,
-    /// `torch.save`, the stream form (before PyTorch 1.6).
+    /// The stream format of `torch.save` (before PyTorch 1.6).
     TorchLegacy,
-    /// A pickled dict of NumPy arrays, as detectron2's model zoo has.
+    /// A pickled dict of NumPy arrays, the format of detectron2's model zoo.
     Numpy,
 }
 
@@ -66,30 +66,30 @@ impl std::fmt::Display for ContainerFormat {
     }
 }
 
-/// Where one tensor is, and how its numbers stand there.
+/// The position, type and layout of a tensor in a file.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StoredTensor {
     pub(crate) dtype: Dtype,
-    /// Sizes, slowest first.
+    /// Sizes of the dimensions, outermost first.
     pub(crate) shape: Vec<usize>,
-    /// Steps in elements, where the elements do not stand one after the other in the shape's order.
+    /// Strides in elements; `None` if the elements are contiguous in row-major order.
     pub(crate) strides: Option<Vec<usize>>,
-    /// Position of the first element's first byte.
+    /// Position in the file of the first byte of the first element.
     pub(crate) start: u64,
-    /// Elements from the first to the last one, both included; they all stand inside the file.
+    /// Number of elements from the first to the last one, both included; all of them lie inside the file.
     pub(crate) span: usize,
 }
 
-/// What one file holds.
+/// The format, tensors and metadata of a file.
 #[derive(Debug)]
 pub(crate) struct Contents {
     pub(crate) format: ContainerFormat,
     pub(crate) tensors: BTreeMap<String, StoredTensor>,
-    /// Free text of the header.
+    /// Metadata in the header.
     pub(crate) metadata: BTreeMap<String, String>,
 }
 
-/// Files that Hugging Face and open_clip call a model's weights, the best first.
+/// Names that Hugging Face and open_clip give to the weights of a model, in order of preference.
 const FILES_OF_A_FOLDER: [&str; 7] = [
     "model.safetensors",
     "open_clip_model.safetensors",
@@ -111,7 +111,7 @@ pub(crate) fn open(path: &Path) -> Result<Vec<(Source, Contents)>, WeightsError>
     Ok(vec![(source, contents)])
 }
 
-/// The file itself, or the weights of a folder as Hugging Face's programs write them.
+/// Returns the path itself, or the path of the weights if it is a folder.
 fn weights_of(path: &Path) -> Result<PathBuf, WeightsError> {
     if !path.is_dir() {
         return Ok(path.to_owned());
@@ -123,13 +123,13 @@ fn weights_of(path: &Path) -> Result<PathBuf, WeightsError> {
         .ok_or_else(|| WeightsError::Format {
             path: path.to_owned(),
             reason: format!(
-                "a folder without weights under one of the names {}",
+                "the folder has no weights under any of the names {}",
                 FILES_OF_A_FOLDER.join(", ")
             ),
         })
 }
 
-/// Tells the format from the contents and reads the directory of tensors.
+/// Recognises the format from the contents and reads the list of tensors.
 pub(crate) fn recognise(source: &Source) -> Result<Contents, Defect> {
     let start = source.up_to(0, FORMAT_BYTES)?;
     if start.starts_with(b"PK\x03\x04") {
@@ -146,30 +146,30 @@ pub(crate) fn recognise(source: &Source) -> Result<Contents, Defect> {
         safetensors::read(source)
     } else {
         Err(Defect::Format(format!(
-            "neither safetensors nor a PyTorch file{} ({} bytes)",
-            what_else(&start),
+            "neither a safetensors nor a PyTorch file{} ({} bytes)",
+            but(&start),
             source.length()
         )))
     }
 }
 
-/// What people have instead of weights: downloads that went wrong.
-fn what_else(start: &[u8]) -> &'static str {
+/// Names what the file is instead, if it is the result of a failed download.
+fn but(start: &[u8]) -> &'static str {
     let text = start.trim_ascii_start();
     if start.is_empty() {
-        ", but empty"
+        ", but an empty file"
     } else if text.starts_with(b"version https://git-lfs") {
-        ", but a Git LFS pointer that stands for one"
+        ", but a Git LFS pointer to one"
     } else if text.starts_with(b"<") {
         ", but a web page"
     } else if start.starts_with(b"\x1f\x8b") {
-        ", but something packed with gzip"
+        ", but a gzip file"
     } else {
         ""
     }
 }
 
-/// Reads the pickle at a position, whose length is known only when it has been read.
+/// Reads the pickle at a position, with more and more bytes, because its length is known only after reading it.
 fn pickle_at<T>(
     source: &Source,
     position: u64,

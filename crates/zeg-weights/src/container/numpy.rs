@@ -1,7 +1,7 @@
-//! A pickled dict of NumPy arrays: how detectron2's model zoo keeps weights (`.pkl`).
+//! Reads a pickled dict of NumPy arrays, the format of weights in detectron2's model zoo (`.pkl`).
 //!
-//! An array is an object whose state is `(version, shape, type, whether columns come first, bytes)`. The bytes stand in
-//! the pickle itself, so that they are read from where they are, like those of every other format.
+//! An array is an object with the state `(version, shape, type, is column-major, bytes)`. The bytes are in the pickle
+//! itself, and their position is recorded, so that they are read on demand like those of every other format.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,11 @@ use crate::{
     source::Source,
 };
 
-/// Most bytes of such a file; ResNet-152 has 240 MB.
+/// The largest size of such a file, in bytes; ResNet-152 has 240 MB.
 const MOST_BYTES: u64 = 1 << 30;
-/// Under which names the dict of arrays stands; otherwise it is the outermost value.
+/// Keys under which the dict of arrays may be; otherwise it is the outermost value.
 const WRAPPERS: [&str; 2] = ["model", "blobs"];
-/// NumPy's names of element types, little-endian.
+/// NumPy's names of the supported element types.
 const TYPES: [(&[u8], Dtype); 6] = [
     (b"f4", Dtype::F32),
     (b"f2", Dtype::F16),
@@ -32,7 +32,7 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
     let length = source.length();
     if length > MOST_BYTES {
         return Err(Defect::Format(format!(
-            "a pickle of {length} bytes; at most {MOST_BYTES} are read"
+            "the pickle has {length} bytes; the limit is {MOST_BYTES} bytes"
         )));
     }
     let bytes = source.exactly(0, length as usize)?;
@@ -40,8 +40,8 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
     let tensors = arrays(&document, &bytes)?;
     if tensors.is_empty() {
         return Err(Defect::format(
-            "a pickle, but not of torch.save, and no dict of NumPy arrays; save the state dict with torch.save or as \
-             safetensors",
+            "a pickle that torch.save has not written and that is not a dict of NumPy arrays; save the state dict with \
+             torch.save or as safetensors",
         ));
     }
     Ok(Contents {
@@ -51,7 +51,7 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
     })
 }
 
-/// The arrays by name.
+/// Returns the arrays by name.
 fn arrays(document: &Document<'_>, bytes: &[u8]) -> Result<BTreeMap<String, StoredTensor>, Defect> {
     let mut found = BTreeMap::new();
     let Some(root) = document.pairs(document.root) else {
@@ -77,7 +77,7 @@ fn arrays(document: &Document<'_>, bytes: &[u8]) -> Result<BTreeMap<String, Stor
     Ok(found)
 }
 
-/// The array that a state describes; `None` where it describes something else.
+/// Returns the array with this state, or `None` if the state is not that of an array.
 fn array(document: &Document<'_>, state: Id, bytes: &[u8]) -> Result<Option<StoredTensor>, String> {
     let Some(&[version, shape, kind, columns_first, data]) = document.elements(state) else {
         return Ok(None);
@@ -89,12 +89,12 @@ fn array(document: &Document<'_>, state: Id, bytes: &[u8]) -> Result<Option<Stor
         .iter()
         .map(|id| usize::try_from(document.count(*id)?).ok())
         .collect();
-    let shape = shape.ok_or("its shape is damaged")?;
+    let shape = shape.ok_or("the shape is damaged")?;
     let dtype = element_type(document, kind)?;
     let elements = shape
         .iter()
         .try_fold(1_usize, |product, &side| product.checked_mul(side))
-        .ok_or("its shape is damaged")?;
+        .ok_or("the shape is damaged")?;
     let strides = match document.get(columns_first) {
         Some(Value::Bool(true)) if shape.len() > 1 => Some(column_strides(&shape)),
         _ => None,
@@ -103,19 +103,20 @@ fn array(document: &Document<'_>, state: Id, bytes: &[u8]) -> Result<Option<Stor
         Some(Value::Bytes(stored) | Value::Text(stored)) => *stored,
         _ => {
             return Err(
-                "its numbers are written as text (protocol 2 of Python 3); save it with protocol 4"
+                "the values are stored as text (protocol 2 of Python 3); save the file with protocol 4"
                     .into(),
             );
         }
     };
-    let size = torch::element_bytes(dtype).map_err(|_| "its type has no bytes".to_owned())?;
+    let size =
+        torch::element_bytes(dtype).map_err(|_| "the element type has no size".to_owned())?;
     if (elements as u64).checked_mul(size) != Some(stored.len() as u64) {
         return Err(format!(
-            "{} bytes for a shape of {shape:?} and {size} bytes an element",
+            "there are {} bytes for the shape {shape:?} with {size} bytes per element",
             stored.len()
         ));
     }
-    // The bytes are borrowed from the pickle, so that their distance from its start is their place.
+    // The bytes are borrowed from the pickle, so the distance from its start is their position in the file.
     let start = (stored.as_ptr() as usize).saturating_sub(bytes.as_ptr() as usize) as u64;
     Ok(Some(StoredTensor {
         dtype,
@@ -126,7 +127,7 @@ fn array(document: &Document<'_>, state: Id, bytes: &[u8]) -> Result<Option<Stor
     }))
 }
 
-/// Steps of an array whose first index runs fastest.
+/// Returns the strides of a column-major array, whose first index changes fastest.
 fn column_strides(shape: &[usize]) -> Vec<usize> {
     let mut step = 1_usize;
     shape
@@ -139,22 +140,25 @@ fn column_strides(shape: &[usize]) -> Vec<usize> {
         .collect()
 }
 
-/// The type that a `numpy.dtype` is: made of its name, with the order of its bytes in its state.
+/// Returns the type of a `numpy.dtype`, whose argument is the name and whose state contains the byte order.
 fn element_type(document: &Document<'_>, kind: Id) -> Result<Dtype, String> {
     let Some(Value::Object(object)) = document.get(kind) else {
-        return Err("its type is not described".into());
+        return Err("the element type is not stated".into());
     };
     let name = object.arguments.first().and_then(|id| document.text(*id));
-    let name = name.ok_or("its type is not described")?;
+    let name = name.ok_or("the element type is not stated")?;
     let order = object
         .state
         .and_then(|state| document.elements(state))
         .and_then(|state| document.text(*state.get(1)?));
     if order == Some(b">") {
-        return Err("its numbers are big-endian".into());
+        return Err("the values are big-endian".into());
     }
     let known = TYPES.iter().find(|(known, _)| *known == name);
-    known
-        .map(|(_, dtype)| *dtype)
-        .ok_or_else(|| format!("elements of type {:?}", String::from_utf8_lossy(name)))
+    known.map(|(_, dtype)| *dtype).ok_or_else(|| {
+        format!(
+            "the element type {:?} is not supported",
+            String::from_utf8_lossy(name)
+        )
+    })
 }

@@ -1,7 +1,7 @@
-//! safetensors: a JSON header that names every tensor, then the numbers.
+//! Reads safetensors files: a JSON header with the name of every tensor, followed by the values.
 //!
-//! The `safetensors` crate parses and validates the header: tensors follow each other without gaps, each as long as
-//! its type and shape say.
+//! The `safetensors` crate parses and validates the header: tensors follow each other without gaps, and the length of
+//! each is that of its type and shape.
 
 use std::collections::BTreeMap;
 
@@ -10,23 +10,23 @@ use ::safetensors::tensor::Metadata;
 use super::{ContainerFormat, Contents, StoredTensor};
 use crate::{error::Defect, source::Source};
 
-/// Bytes that state the length of the header.
+/// Number of bytes of the header's length.
 const LENGTH_BYTES: u64 = 8;
-/// Longest header that is read; CLIP's has 50 kB. The format allows 100 MB.
+/// The largest size of a header, in bytes. CLIP's header has 50 kB; the format allows 100 MB.
 const MOST_HEADER_BYTES: u64 = 16 << 20;
 
 pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
     let length = source.length();
     let incomplete = |reason: String| {
         Defect::Format(format!(
-            "not a complete safetensors file ({reason}; {length} bytes)"
+            "not a complete safetensors file of {length} bytes: {reason}"
         ))
     };
     let mut size = [0; LENGTH_BYTES as usize];
     source.fill(0, &mut size)?;
     let size = u64::from_le_bytes(size);
     if size > MOST_HEADER_BYTES.min(length.saturating_sub(LENGTH_BYTES)) {
-        return Err(incomplete(format!("its header would have {size} bytes")));
+        return Err(incomplete(format!("the header would have {size} bytes")));
     }
     let header = source.exactly(LENGTH_BYTES, size as usize)?;
     let metadata: Metadata =
@@ -34,7 +34,9 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
     let data_start = LENGTH_BYTES + size;
     let expected = data_start.saturating_add(metadata.data_len() as u64);
     if expected != length {
-        return Err(incomplete(format!("its header tells of {expected} bytes")));
+        return Err(incomplete(format!(
+            "according to the header, the file has {expected} bytes"
+        )));
     }
     let mut tensors = BTreeMap::new();
     for (name, info) in metadata.tensors() {
@@ -42,7 +44,12 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
             .shape
             .iter()
             .try_fold(1_usize, |product, &size| product.checked_mul(size))
-            .ok_or_else(|| incomplete(format!("tensor {name:?} has shape {:?}", info.shape)))?;
+            .ok_or_else(|| {
+                incomplete(format!(
+                    "tensor {name:?} has the impossible shape {:?}",
+                    info.shape
+                ))
+            })?;
         let stored = StoredTensor {
             dtype: info.dtype,
             shape: info.shape.clone(),
@@ -52,11 +59,11 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
         };
         tensors.insert(name, stored);
     }
-    let free_text = metadata.metadata().iter().flatten();
+    let entries = metadata.metadata().iter().flatten();
     Ok(Contents {
         format: ContainerFormat::Safetensors,
         tensors,
-        metadata: free_text
+        metadata: entries
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
     })

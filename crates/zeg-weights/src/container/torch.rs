@@ -1,8 +1,8 @@
-//! From a pickle's values to named tensors: what every form of PyTorch's files has in common.
+//! Finds the named tensors in the values of a pickle, for all of PyTorch's file formats.
 //!
-//! A file holds a state dict (a dict of tensors), a checkpoint with a state dict inside (mmcv, detectron2, training
-//! scripts), or a module as an object: whole modules of `torch.save` and TorchScript. The parts of an object are
-//! named as PyTorch names them in state dicts, `visual.conv1.weight`.
+//! A file contains a state dict (a dict of tensors), a checkpoint with a state dict inside (mmcv, detectron2, training
+//! scripts), or a module as an object (`torch.save` of a whole module, TorchScript). The tensors of a module get the
+//! names that they have in PyTorch's state dicts, such as `visual.conv1.weight`.
 
 use std::collections::BTreeMap;
 
@@ -14,24 +14,24 @@ use crate::{
     pickle::{Document, Id, StorageRef, TensorRef, Value},
 };
 
-/// Where checkpoints keep their state dict.
+/// Keys under which checkpoints store their state dict.
 const WRAPPERS: [&str; 3] = ["state_dict", "model", "model_state_dict"];
-/// Attributes in which a pickled module keeps its parts.
+/// Attributes in which a pickled module stores its parts.
 const MODULE_PARTS: [&str; 3] = ["_parameters", "_buffers", "_modules"];
-/// What training programs put before every name.
+/// Prefixes that training programs add to every name.
 const PREFIXES: [&str; 2] = ["module.", "_orig_mod."];
-/// Most modules inside each other.
+/// The largest depth of nested modules.
 const MOST_DEPTH: usize = 64;
-/// Most attributes that are looked at; one object can be an attribute many times.
+/// The largest number of attributes that are visited; the same object may be an attribute of many others.
 const MOST_VISITS: usize = 1 << 20;
-/// Most tensors of one file.
+/// The largest number of tensors in a file.
 const MOST_TENSORS: usize = 1 << 16;
-/// Most elements of a view that has more of them than its storage.
+/// The largest number of elements of a view that repeats elements of its storage.
 const MOST_REPEATED: u64 = 1 << 20;
-/// Longest name of a tensor, in bytes.
+/// The largest length of a tensor's name, in bytes.
 const MOST_NAME_BYTES: usize = 512;
 
-/// A place in the file.
+/// A range of bytes in the file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Extent {
     pub(super) start: u64,
@@ -42,16 +42,16 @@ pub(super) struct Extent {
 #[derive(Debug, Clone)]
 pub(super) struct View {
     pub(super) dtype: Dtype,
-    /// The storage, of which no element outside may be read.
+    /// The bytes of the storage; nothing outside of them may be read.
     pub(super) extent: Extent,
-    /// In elements from the storage's start.
+    /// Index of the first element in the storage.
     pub(super) offset: u64,
     pub(super) shape: Vec<u64>,
-    /// In elements.
+    /// Strides in elements.
     pub(super) strides: Vec<u64>,
 }
 
-/// All tensors of a file, under their names in a state dict.
+/// Returns all tensors of a file under their names in a state dict.
 pub(super) fn tensors(
     document: &Document<'_>,
     mut locate: impl FnMut(&TensorRef) -> Result<View, Defect>,
@@ -64,7 +64,7 @@ pub(super) fn tensors(
     walk.module(state_dict(document), "", 0)?;
     let mut found = walk.found;
     if found.is_empty() {
-        return Err(Defect::format("a PyTorch file without named tensors"));
+        return Err(Defect::format("the PyTorch file contains no named tensors"));
     }
     for prefix in PREFIXES {
         if found.iter().all(|(name, _)| name.starts_with(prefix)) {
@@ -76,7 +76,7 @@ pub(super) fn tensors(
     let mut tensors = BTreeMap::new();
     for (name, tensor) in found {
         let located = tensor
-            .ok_or_else(|| Defect::format("a reference to a tensor of another file"))
+            .ok_or_else(|| Defect::format("the values are in another file"))
             .and_then(&mut locate);
         let stored = located
             .and_then(|view| stored(&view))
@@ -89,7 +89,7 @@ pub(super) fn tensors(
     Ok(tensors)
 }
 
-/// The value that holds the tensors by name.
+/// Returns the value that contains the tensors by name.
 fn state_dict(document: &Document<'_>) -> Id {
     let Some(pairs) = document.pairs(document.root) else {
         return document.root;
@@ -103,17 +103,17 @@ fn state_dict(document: &Document<'_>) -> Id {
 
 struct Walk<'d, 'a> {
     document: &'d Document<'a>,
-    /// Names and tensors; `None` for a reference to what is not in the file.
+    /// Names and tensors; `None` for a tensor whose values are not in the file.
     found: Vec<(String, Option<&'d TensorRef>)>,
     visits: usize,
 }
 
 impl Walk<'_, '_> {
-    /// The parts of a dict or object; `prefix` is empty or ends with a dot.
+    /// Visits the parts of a dict or object; `prefix` is empty or ends with a dot.
     fn module(&mut self, id: Id, prefix: &str, depth: usize) -> Result<(), Defect> {
         if depth > MOST_DEPTH {
             return Err(Defect::Format(format!(
-                "more than {MOST_DEPTH} modules inside each other"
+                "modules are nested more than {MOST_DEPTH} deep"
             )));
         }
         match self.document.get(id) {
@@ -157,7 +157,9 @@ impl Walk<'_, '_> {
             _ => return Ok(()),
         };
         if self.found.len() >= MOST_TENSORS {
-            return Err(Defect::Format(format!("more than {MOST_TENSORS} tensors")));
+            return Err(Defect::Format(format!(
+                "the file has more than {MOST_TENSORS} tensors"
+            )));
         }
         let name = joined(prefix, key, "")?;
         self.found.push((name, tensor));
@@ -168,14 +170,14 @@ impl Walk<'_, '_> {
         self.visits += 1;
         if self.visits > MOST_VISITS {
             return Err(Defect::format(
-                "the same modules inside each other many times over",
+                "the same modules are nested in each other too many times",
             ));
         }
         Ok(())
     }
 }
 
-/// A name behind a prefix.
+/// Returns the name of a part: prefix, key and suffix.
 fn joined(prefix: &str, key: &[u8], suffix: &str) -> Result<String, Defect> {
     if prefix.len().saturating_add(key.len()) > MOST_NAME_BYTES {
         return Err(Defect::Format(format!(
@@ -185,19 +187,19 @@ fn joined(prefix: &str, key: &[u8], suffix: &str) -> Result<String, Defect> {
     Ok(format!("{prefix}{}{suffix}", String::from_utf8_lossy(key)))
 }
 
-/// The view that a tensor of the pickle is, `storage` telling where its numbers stand.
+/// Returns the view that a tensor of the pickle describes; `storage` locates the bytes of a storage in the file.
 pub(super) fn view(
     document: &Document<'_>,
     tensor: &TensorRef,
     storage: impl FnOnce(&StorageRef<'_>) -> Result<Extent, Defect>,
 ) -> Result<View, Defect> {
     let Some(Value::Storage(reference)) = document.get(tensor.storage) else {
-        return Err(Defect::format("has no storage"));
+        return Err(Defect::format("the tensor has no storage"));
     };
     let dtype = tensor
         .dtype
         .or(reference.holds.dtype())
-        .ok_or_else(|| Defect::format("nothing says what its bytes are"))?;
+        .ok_or_else(|| Defect::format("the element type is not stated"))?;
     let extent = storage(reference)?;
     let size = element_bytes(reference.holds.dtype().unwrap_or(Dtype::U8))?;
     let (first, elements) = reference.view.unwrap_or((0, reference.elements));
@@ -208,7 +210,7 @@ pub(super) fn view(
             .is_some_and(|end| end <= extent.bytes)
     }) else {
         return Err(Defect::Format(format!(
-            "its storage would have {elements} elements from {first} in {} bytes",
+            "the {elements} elements from {first} on do not fit into the storage of {} bytes",
             extent.bytes
         )));
     };
@@ -224,20 +226,22 @@ pub(super) fn view(
     })
 }
 
-/// Bytes of one element.
+/// Returns the size of an element in bytes.
 pub(super) fn element_bytes(dtype: Dtype) -> Result<u64, Defect> {
     let bits = dtype.bitsize() as u64;
     if bits == 0 || !bits.is_multiple_of(8) {
-        return Err(Defect::Format(format!("elements of {bits} bits")));
+        return Err(Defect::Format(format!(
+            "the elements have {bits} bits; they must have whole bytes"
+        )));
     }
     Ok(bits / 8)
 }
 
-/// Checks that a view stays inside its storage.
+/// Checks that a view lies inside its storage and returns its position.
 fn stored(view: &View) -> Result<StoredTensor, Defect> {
     let outside = || {
         Defect::Format(format!(
-            "shape {:?} with steps {:?} from element {} does not fit a storage of {} bytes",
+            "the shape {:?} with strides {:?} from element {} on does not fit into a storage of {} bytes",
             view.shape, view.strides, view.offset, view.extent.bytes
         ))
     };
@@ -254,8 +258,8 @@ fn stored(view: &View) -> Result<StoredTensor, Defect> {
         .iter()
         .try_fold(1_u64, |product, &size| product.checked_mul(size))
         .ok_or_else(outside)?;
-    // A view with a step of 0 repeats elements. PyTorch saves such views; a number that no file pays for with bytes
-    // must not ask for memory.
+    // A view with a stride of 0 repeats elements, and PyTorch saves such views. Their number is limited, because the
+    // size of the file does not bound the memory that they need.
     if elements > storage.max(MOST_REPEATED) {
         return Err(outside());
     }
@@ -280,17 +284,17 @@ fn stored(view: &View) -> Result<StoredTensor, Defect> {
         .checked_mul(size)
         .and_then(|skipped| view.extent.start.checked_add(skipped))
         .ok_or_else(outside)?;
-    let one_after_the_other = contiguous(&shape, &strides);
+    let is_contiguous = contiguous(&shape, &strides);
     Ok(StoredTensor {
         dtype: view.dtype,
         shape,
-        strides: (!one_after_the_other && elements > 0).then_some(strides),
+        strides: (!is_contiguous && elements > 0).then_some(strides),
         start,
         span: span as usize,
     })
 }
 
-/// Whether elements stand in the shape's order without gaps.
+/// Returns whether the elements are contiguous in row-major order.
 fn contiguous(shape: &[usize], strides: &[usize]) -> bool {
     let mut expected = 1_usize;
     shape.iter().zip(strides).rev().all(|(&size, &stride)| {

@@ -1,9 +1,9 @@
-//! PyTorch's zip files: `torch.save` since 1.6, and TorchScript.
+//! Reads PyTorch's zip files: `torch.save` since 1.6, and TorchScript.
 //!
-//! `<name>/data.pkl` is a pickle in which every storage is a key; the numbers of storage `k` are the entry
-//! `<name>/data/k`, TorchScript's too. PyTorch stores these entries uncompressed, so that an entry is a place in the
-//! file, and its size is bounded by the file's. Compressed entries are refused: no program writes them, and what
-//! they inflate to is not bounded by anything.
+//! `<name>/data.pkl` is a pickle that refers to storages by key; the values of storage `k` are the entry
+//! `<name>/data/k`, also in TorchScript. PyTorch stores these entries uncompressed, so that an entry is a range of
+//! bytes in the file, and its size is bounded by that of the file. Compressed entries are refused: no program writes
+//! them, and their uncompressed size is not bounded.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ use crate::{
     source::{Cursor, Source},
 };
 
-/// The entry that says in which order the bytes of a number stand.
+/// The name of the entry with the byte order.
 const BYTE_ORDER: &str = "byteorder";
 
 pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
@@ -28,7 +28,7 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
     let pickle = archive.bytes("data.pkl", MOST_PICKLE_BYTES)?;
     if archive.holds(BYTE_ORDER) && archive.bytes(BYTE_ORDER, 16)? != b"little" {
         return Err(Defect::format(
-            "its numbers are big-endian; save it again on an ordinary machine",
+            "the values are big-endian; save the file again on a little-endian machine",
         ));
     }
     let format = if archive.holds("constants.pkl") {
@@ -48,11 +48,11 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
 struct Archive<'a> {
     source: &'a Source,
     zip: ZipArchive<Cursor<'a>>,
-    /// What stands before every entry's name, with the slash.
+    /// The prefix of every entry's name, including the slash.
     root: String,
-    /// Numbers of the entries under `root`.
+    /// Indices of the entries by their name after `root`.
     entries: HashMap<String, usize>,
-    /// Storages found so far.
+    /// Storages located so far, by key.
     storages: HashMap<Vec<u8>, torch::Extent>,
 }
 
@@ -75,9 +75,9 @@ impl<'a> Archive<'a> {
             .map(str::to_owned);
         let Some(root) = root else {
             let reason = if names.iter().any(|name| name.ends_with("/model.json")) {
-                "TorchScript of before PyTorch 1.4; save it again with a newer one"
+                "TorchScript files from before PyTorch 1.4 are not supported; save the file again with a newer PyTorch"
             } else {
-                "a zip file that PyTorch did not write: it has no data.pkl"
+                "a zip file that PyTorch has not written: it has no entry data.pkl"
             };
             return Err(Defect::format(reason));
         };
@@ -99,25 +99,25 @@ impl<'a> Archive<'a> {
         self.entries.contains_key(name)
     }
 
-    /// First byte and length of an entry.
-    fn place(&mut self, name: &str) -> Result<torch::Extent, Defect> {
+    /// Returns the range of bytes of an entry.
+    fn extent(&mut self, name: &str) -> Result<torch::Extent, Defect> {
         let full = || format!("{}{}", self.root, name.escape_debug());
         let index = *self
             .entries
             .get(name)
-            .ok_or_else(|| Defect::Format(format!("its entry {} is missing", full())))?;
+            .ok_or_else(|| Defect::Format(format!("the entry {} is missing", full())))?;
         let entry = self
             .zip
             .by_index_raw(index)
             .map_err(|error| defect(&error))?;
         if entry.encrypted() {
-            return Err(Defect::Format(format!("its entry {} is encrypted", full())));
+            return Err(Defect::Format(format!("the entry {} is encrypted", full())));
         }
         if entry.compression() != CompressionMethod::Stored
             || entry.size() != entry.compressed_size()
         {
             return Err(Defect::Format(format!(
-                "its entry {} is compressed; torch.save writes entries as they are, save it again",
+                "the entry {} is compressed; save the file again with torch.save, which does not compress entries",
                 full()
             )));
         }
@@ -127,7 +127,7 @@ impl<'a> Archive<'a> {
             .filter(|(_, end)| *end <= self.source.length());
         let Some((start, _)) = end else {
             return Err(Defect::Format(format!(
-                "its entry {} ends behind the file",
+                "the entry {} extends beyond the end of the file",
                 full()
             )));
         };
@@ -138,17 +138,17 @@ impl<'a> Archive<'a> {
     }
 
     fn bytes(&mut self, name: &str, most: usize) -> Result<Vec<u8>, Defect> {
-        let place = self.place(name)?;
-        let count = usize::try_from(place.bytes)
+        let extent = self.extent(name)?;
+        let count = usize::try_from(extent.bytes)
             .ok()
             .filter(|&count| count <= most)
             .ok_or_else(|| {
                 Defect::Format(format!(
-                    "its entry {}{name} has {} bytes; the most is {most}",
-                    self.root, place.bytes
+                    "the entry {}{name} has {} bytes; the limit is {most} bytes",
+                    self.root, extent.bytes
                 ))
             })?;
-        self.source.exactly(place.start, count)
+        self.source.exactly(extent.start, count)
     }
 
     fn locate(
@@ -164,12 +164,12 @@ impl<'a> Archive<'a> {
             return Ok(*extent);
         }
         let key = String::from_utf8_lossy(storage.key);
-        let extent = self.place(&format!("data/{key}"))?;
+        let extent = self.extent(&format!("data/{key}"))?;
         self.storages.insert(storage.key.to_vec(), extent);
         Ok(extent)
     }
 }
 
 fn defect(error: &ZipError) -> Defect {
-    Defect::Format(format!("not a complete zip file ({error})"))
+    Defect::Format(format!("not a complete zip file: {error}"))
 }

@@ -1,4 +1,4 @@
-//! Key tables of CLIP's publishers.
+//! Key tables of the published CLIP formats.
 
 use crate::key_table::{IgnoredKeys, KeyTable, Rename};
 
@@ -11,8 +11,10 @@ const MASK: IgnoredKeys = IgnoredKeys {
     why: "the causal mask, a constant",
 };
 
-/// OpenAI's CLIP and open_clip's models of the same form: `visual.*` is the image tower, everything else the text
-/// tower. TorchScript's archives have the same names as the state dicts.
+/// The key table of OpenAI's CLIP, and of open_clip's models of the same form.
+///
+/// `visual.*` is the image tower, everything else is the text tower. The TorchScript archives have the same names as
+/// the state dicts.
 pub(crate) const OPENAI_CLIP: KeyTable = KeyTable {
     family: "OpenAI CLIP",
     recognised_by: &["visual.*"],
@@ -32,21 +34,21 @@ pub(crate) const OPENAI_CLIP: KeyTable = KeyTable {
         MASK,
         IgnoredKeys {
             pattern: "input_resolution",
-            why: "a setting of the archive",
+            why: "a setting of the model, not a weight",
         },
         IgnoredKeys {
             pattern: "context_length",
-            why: "a setting of the archive",
+            why: "a setting of the model, not a weight",
         },
         IgnoredKeys {
             pattern: "vocab_size",
-            why: "a setting of the archive",
+            why: "a setting of the model, not a weight",
         },
     ],
     extras: &[],
 };
 
-/// open_clip's models with a text tower of their own class: `text.*` is the text tower.
+/// The key table of open_clip's models with a separate class for the text tower: `text.*` is the text tower.
 pub(crate) const OPEN_CLIP_CUSTOM_TEXT: KeyTable = KeyTable {
     family: "open_clip",
     recognised_by: &["text.transformer.*", "text.token_embedding.*"],
@@ -69,8 +71,10 @@ pub(crate) const OPEN_CLIP_CUSTOM_TEXT: KeyTable = KeyTable {
     extras: &[],
 };
 
-/// `CLIPModel` of Hugging Face's `transformers`, and its towers alone. Query, key and value projections stand apart,
-/// and the two last projections are linear layers, so `[out, in]`.
+/// The key table of `CLIPModel` in Hugging Face's `transformers`, and of its single towers.
+///
+/// Query, key and value projections are separate tensors, and the two final projections are linear layers, stored as
+/// `[out, in]`.
 pub(crate) const HUGGING_FACE_CLIP: KeyTable = KeyTable {
     family: "Hugging Face CLIP",
     recognised_by: &["vision_model.*", "text_model.*"],
@@ -87,7 +91,7 @@ pub(crate) const HUGGING_FACE_CLIP: KeyTable = KeyTable {
             &["vision_model.embeddings.position_embedding.weight"],
             "backbone.positional_embedding",
         ),
-        // The family's own spelling.
+        // "layrnorm" is the family's spelling.
         Rename::one(&["vision_model.pre_layrnorm.*"], "backbone.ln_pre.*"),
         Rename::one(&["vision_model.post_layernorm.*"], "backbone.ln_post.*"),
         Rename::stacked(
@@ -181,11 +185,11 @@ pub(crate) const HUGGING_FACE_CLIP: KeyTable = KeyTable {
         LOGIT_SCALE,
         IgnoredKeys {
             pattern: "vision_model.embeddings.position_ids",
-            why: "the numbers 0, 1, 2, …",
+            why: "the position ids 0, 1, 2, …, a constant",
         },
         IgnoredKeys {
             pattern: "text_model.embeddings.position_ids",
-            why: "the numbers 0, 1, 2, …",
+            why: "the position ids 0, 1, 2, …, a constant",
         },
     ],
     extras: &[],

@@ -2,7 +2,7 @@
 
 use crate::key_table::{IgnoredKeys, KeyTable, Rename};
 
-/// torchvision's residual networks; here they have detectron2's names.
+/// The key table of torchvision's residual networks; in `zeg` they have detectron2's names.
 pub(crate) const TORCHVISION_RESNET: KeyTable = KeyTable {
     family: "torchvision ResNet",
     recognised_by: &["layer1.0.conv1.weight"],
@@ -68,12 +68,12 @@ pub(crate) const TORCHVISION_RESNET: KeyTable = KeyTable {
     ],
     ignored: &[IgnoredKeys {
         pattern: "fc.*",
-        why: "the classifier of ImageNet",
+        why: "the ImageNet classifier",
     }],
     extras: &[],
 };
 
-/// detectron2's residual networks, as `convert-torchvision-to-d2.py` writes them.
+/// The key table of detectron2's residual networks, as `convert-torchvision-to-d2.py` writes them.
 pub(crate) const DETECTRON2_RESNET: KeyTable = KeyTable {
     family: "detectron2 ResNet",
     recognised_by: &["res2.0.conv1.weight"],
@@ -87,22 +87,23 @@ pub(crate) const DETECTRON2_RESNET: KeyTable = KeyTable {
     ignored: &[
         IgnoredKeys {
             pattern: "stem.fc.*",
-            why: "the classifier of ImageNet",
+            why: "the ImageNet classifier",
         },
         IgnoredKeys {
             pattern: "linear.*",
-            why: "the classifier of ImageNet",
+            why: "the ImageNet classifier",
         },
         IgnoredKeys {
             pattern: "fc.*",
-            why: "the classifier of ImageNet",
+            why: "the ImageNet classifier",
         },
     ],
     extras: &[],
 };
 
-/// The residual networks of MSRA as Caffe2 names them, such as detectron2's `R-101.pkl`: scales and terms stand for whole
-/// normalisations.
+/// The key table of MSRA's residual networks with Caffe2's names, such as detectron2's `R-101.pkl`.
+///
+/// Each normalisation is stored as a scale and a bias, into which mean and variance are folded.
 pub(crate) const CAFFE2_RESNET: KeyTable = KeyTable {
     family: "Caffe2 ResNet",
     recognised_by: &["res2_0_branch2a_w"],
@@ -222,15 +223,15 @@ pub(crate) const CAFFE2_RESNET: KeyTable = KeyTable {
     ignored: &[
         IgnoredKeys {
             pattern: "conv1_b",
-            why: "zeros: the normalisation behind it has a term",
+            why: "zeros, because the normalisation after it has a bias",
         },
         IgnoredKeys {
             pattern: "fc1000_*",
-            why: "the classifier of ImageNet",
+            why: "the ImageNet classifier",
         },
         IgnoredKeys {
             pattern: "pred_*",
-            why: "the classifier of ImageNet",
+            why: "the ImageNet classifier",
         },
     ],
     extras: &[],

@@ -1,8 +1,8 @@
-//! The calls that a pickle may ask for, and what each means here.
+//! The calls that a pickle may request, and the value that each results in.
 //!
-//! The list holds what `torch.save` and TorchScript write for tensors and plain values, and what the `meta` part of
-//! mmcv's checkpoints holds besides. None of it is called: a maker of tensors becomes a description of a tensor, a
-//! maker of dicts a dict, and the rest an object without meaning.
+//! The list contains the calls that `torch.save` and TorchScript write for tensors and plain values, and those in the
+//! `meta` part of mmcv's checkpoints. Nothing is ever called: a constructor of tensors becomes a description of a
+//! tensor, a constructor of dicts becomes a dict, and all others become opaque objects.
 
 use safetensors::Dtype;
 
@@ -11,39 +11,39 @@ use super::{
     value::{Elements, Global, Id, Object, TensorRef, Value},
 };
 
-/// Most dimensions of a tensor; PyTorch's own limit is 64, weights have at most 5.
+/// The largest number of dimensions of a tensor; PyTorch's own limit is 64, and weights have at most 5.
 const MOST_DIMENSIONS: usize = 16;
 
-/// What a call gives.
+/// The result of a call.
 pub(super) enum Outcome<'a> {
     /// A new value.
     Value(Value<'a>),
-    /// One of its arguments.
+    /// One of the arguments.
     Same(Id),
 }
 
-/// What a call means.
+/// The meaning of a call.
 #[derive(Clone, Copy)]
 enum Meaning {
-    /// `(storage, offset, shape, strides, …)`.
+    /// A tensor from the arguments `(storage, offset, shape, strides, …)`.
     Tensor,
-    /// As [`Meaning::Tensor`]; the seventh argument is the type of the elements.
+    /// A tensor as in [`Meaning::Tensor`], with the element type as seventh argument.
     TypedTensor,
-    /// `(function, class, arguments, state)`: a tensor with attributes, made by the inner function.
+    /// A tensor with attributes from `(function, class, arguments, state)`, where the function makes the tensor.
     AttributedTensor,
     /// The first argument.
     First,
-    /// A dict; of the first argument's pairs, where that is a list.
+    /// A dict, with the pairs of the first argument if that is a list.
     Dict,
-    /// A set; its elements do not matter.
+    /// A set, whose elements are ignored.
     Set,
-    /// An object without meaning, but with its arguments: NumPy's arrays are read from theirs.
+    /// An opaque object that keeps its arguments, from which NumPy's arrays are read.
     Opaque,
 }
 
 /// `(module, name, meaning)`.
 const CALLS: &[(&str, &str, Meaning)] = &[
-    // Tensors, as `torch.save` and TorchScript write them.
+    // Tensors in files of `torch.save` and TorchScript.
     ("torch._utils", "_rebuild_tensor", Meaning::Tensor),
     ("torch._utils", "_rebuild_tensor_v2", Meaning::Tensor),
     ("torch._utils", "_rebuild_tensor_v3", Meaning::TypedTensor),
@@ -64,13 +64,13 @@ const CALLS: &[(&str, &str, Meaning)] = &[
     ("torch.jit._pickle", "build_boollist", Meaning::First),
     ("torch.jit._pickle", "build_tensorlist", Meaning::First),
     ("torch.jit._pickle", "restore_type_tag", Meaning::First),
-    // Tensors that are no weights: quantised and sparse ones.
+    // Quantised and sparse tensors, which are not weights.
     ("torch._utils", "_rebuild_qtensor", Meaning::Opaque),
     ("torch._utils", "_rebuild_sparse_tensor", Meaning::Opaque),
     ("torch", "device", Meaning::Opaque),
     ("torch", "Size", Meaning::First),
     ("torch.serialization", "_get_layout", Meaning::Opaque),
-    // Python's collections and numbers, under the module names of Python 2 and 3.
+    // Python's collections and numbers, with the module names of Python 2 and 3.
     ("collections", "OrderedDict", Meaning::Dict),
     ("collections", "defaultdict", Meaning::Dict),
     ("collections", "Counter", Meaning::Dict),
@@ -88,12 +88,12 @@ const CALLS: &[(&str, &str, Meaning)] = &[
     ("__builtin__", "slice", Meaning::Opaque),
     ("__builtin__", "xrange", Meaning::Opaque),
     ("__builtin__", "range", Meaning::Opaque),
-    // How protocol 2 writes bytes.
+    // Bytes in protocol 2.
     ("_codecs", "encode", Meaning::Opaque),
-    // Objects of ordinary classes, as protocols below 2 write them.
+    // Objects of ordinary classes in protocols below 2.
     ("copyreg", "_reconstructor", Meaning::Opaque),
     ("copy_reg", "_reconstructor", Meaning::Opaque),
-    // Times and paths of training logs.
+    // Times and paths in training logs.
     ("datetime", "datetime", Meaning::Opaque),
     ("datetime", "date", Meaning::Opaque),
     ("datetime", "time", Meaning::Opaque),
@@ -103,7 +103,7 @@ const CALLS: &[(&str, &str, Meaning)] = &[
     ("pathlib", "WindowsPath", Meaning::Opaque),
     ("pathlib", "PurePosixPath", Meaning::Opaque),
     ("pathlib", "PureWindowsPath", Meaning::Opaque),
-    // NumPy's numbers and arrays, before and after version 2 renamed its modules.
+    // NumPy's numbers and arrays; version 2 renamed the modules.
     ("numpy", "dtype", Meaning::Opaque),
     ("numpy", "ndarray", Meaning::Opaque),
     ("numpy.core.multiarray", "scalar", Meaning::Opaque),
@@ -112,7 +112,7 @@ const CALLS: &[(&str, &str, Meaning)] = &[
     ("numpy._core.multiarray", "_reconstruct", Meaning::Opaque),
 ];
 
-/// PyTorch's classes of storages, all of module `torch`.
+/// PyTorch's storage classes, all in the module `torch`.
 const STORAGES: &[(&str, Dtype)] = &[
     ("FloatStorage", Dtype::F32),
     ("HalfStorage", Dtype::F16),
@@ -127,7 +127,7 @@ const STORAGES: &[(&str, Dtype)] = &[
     ("ComplexFloatStorage", Dtype::C64),
 ];
 
-/// PyTorch's element types, all of module `torch`, as [`Meaning::TypedTensor`] names them.
+/// PyTorch's element types in [`Meaning::TypedTensor`], all in the module `torch`.
 const ELEMENTS: &[(&str, Dtype)] = &[
     ("float32", Dtype::F32),
     ("float16", Dtype::F16),
@@ -144,8 +144,10 @@ const ELEMENTS: &[(&str, Dtype)] = &[
     ("bool", Dtype::BOOL),
 ];
 
-/// Modules of Python that act on the machine or run code. No object of theirs belongs into a weight file, so that a
-/// file that makes one is refused, although nothing of it would be run here.
+/// Python modules that act on the machine or run code.
+///
+/// A file that constructs an object from one of them is refused, although nothing would be executed here, because no
+/// weight file needs such an object.
 const ACTING_MODULES: &[&str] = &[
     "__builtin__",
     "_io",
@@ -207,10 +209,10 @@ const ACTING_MODULES: &[&str] = &[
     "xmlrpc",
 ];
 
-/// Checks a class whose object is made without a call.
+/// Checks the class of an object that is constructed without a call.
 ///
 /// # Errors
-/// It is of a module that acts on the machine.
+/// Returns an error if the class is in a module that acts on the machine.
 pub(super) fn construct(class: Global<'_>) -> Result<(), PickleError> {
     let module = class.module.split('.').next().unwrap_or_default();
     if ACTING_MODULES.contains(&module) {
@@ -219,7 +221,7 @@ pub(super) fn construct(class: Global<'_>) -> Result<(), PickleError> {
     Ok(())
 }
 
-/// What a class of storages holds; `None` for other classes.
+/// Returns the element type of a storage class, or `None` for other classes.
 pub(crate) fn storage_elements(class: Global<'_>) -> Option<Elements> {
     match (class.module, class.name) {
         ("torch.storage", "UntypedStorage" | "_UntypedStorage") | ("torch", "UntypedStorage") => {
@@ -237,10 +239,10 @@ fn find(table: &[(&str, Dtype)], name: &str) -> Option<Dtype> {
         .map(|(_, dtype)| *dtype)
 }
 
-/// What a call means, told from its name and arguments.
+/// Returns the result of a call, from the name of the function and its arguments.
 ///
 /// # Errors
-/// It is not on the list, or its arguments do not fit.
+/// Returns an error if the function is not on the list, or if its arguments are invalid.
 pub(super) fn call<'a>(
     values: &[Value<'a>],
     callee: Global<'a>,
@@ -252,17 +254,17 @@ pub(super) fn call<'a>(
         .find(|(module, name, _)| *module == callee.module && *name == callee.name)
         .map(|(_, _, meaning)| *meaning)
         .ok_or_else(|| PickleError::Call(callee.to_string()))?;
-    let misfit = || PickleError::Damaged {
+    let invalid = || PickleError::Damaged {
         at,
-        reason: format!("{callee} with other arguments than PyTorch's"),
+        reason: format!("the arguments of {callee} are not those that PyTorch writes"),
     };
     Ok(match meaning {
-        Meaning::Tensor => Outcome::Value(tensor(values, arguments).ok_or_else(misfit)?),
+        Meaning::Tensor => Outcome::Value(tensor(values, arguments).ok_or_else(invalid)?),
         Meaning::TypedTensor => {
             let dtype = arguments.get(6).and_then(|id| element_type(values, *id));
-            match tensor(values, arguments).ok_or_else(misfit)? {
+            match tensor(values, arguments).ok_or_else(invalid)? {
                 Value::Tensor(mut tensor) => {
-                    tensor.dtype = Some(dtype.ok_or_else(misfit)?);
+                    tensor.dtype = Some(dtype.ok_or_else(invalid)?);
                     Outcome::Value(Value::Tensor(tensor))
                 }
                 other => Outcome::Value(other),
@@ -271,12 +273,12 @@ pub(super) fn call<'a>(
         Meaning::AttributedTensor => {
             let inner = match arguments.first().and_then(|id| get(values, *id)) {
                 Some(Value::Global(inner)) if *inner != callee => *inner,
-                _ => return Err(misfit()),
+                _ => return Err(invalid()),
             };
             let Some(Value::Tuple(inner_arguments)) =
                 arguments.get(2).and_then(|id| get(values, *id))
             else {
-                return Err(misfit());
+                return Err(invalid());
             };
             call(values, inner, inner_arguments, at)?
         }
@@ -310,7 +312,7 @@ fn tensor<'a>(values: &[Value<'a>], arguments: &[Id]) -> Option<Value<'a>> {
     };
     let storage = match get(values, *storage)? {
         Value::Storage(_) => *storage,
-        // A tensor that is made of a reference to elsewhere is none that can be read.
+        // A tensor without a storage in the file cannot be read.
         _ => return None,
     };
     let (shape, strides) = (counts(values, *shape)?, counts(values, *strides)?);
@@ -342,7 +344,7 @@ fn counts(values: &[Value<'_>], id: Id) -> Option<Vec<u64>> {
     }
 }
 
-/// The pairs that a dict is made of, as Python 2 wrote them: a list of lists or tuples of two.
+/// Returns the pairs of a dict in the form of Python 2: a list whose elements are lists or tuples of two.
 fn pairs(values: &[Value<'_>], arguments: &[Id]) -> Vec<(Id, Id)> {
     let list = match arguments.first().and_then(|id| get(values, *id)) {
         Some(Value::List(items)) => items.as_slice(),

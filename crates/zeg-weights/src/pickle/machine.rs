@@ -1,7 +1,7 @@
-//! The opcodes: a stack machine that fills the table of values.
+//! The stack machine that interprets the opcodes of a pickle and fills the table of values.
 //!
-//! Everything is bounded by the file: text and bytes are borrowed from it, every other value costs it at least one
-//! byte, and the numbers of values and opcodes have limits far above what weight files need.
+//! Memory is bounded by the size of the file: text and bytes are borrowed from it, and every other value takes at least
+//! one byte of it. The numbers of values and opcodes have limits far above those of real weight files.
 
 use std::collections::HashMap;
 
@@ -10,14 +10,14 @@ use super::{
     value::{Document, Id, Value},
 };
 
-/// Most values of one pickle. A checkpoint of ZegCLIP with its optimiser has about 20,000.
+/// The largest number of values in a pickle. A checkpoint of ZegCLIP with its optimiser has about 20,000.
 pub(super) const MOST_VALUES: usize = 1 << 19;
-/// Most opcodes of one pickle.
+/// The largest number of opcodes in a pickle.
 const MOST_OPCODES: usize = 1 << 21;
-/// Highest protocol that Python writes.
+/// The highest supported protocol, which is the newest one that Python writes.
 const NEWEST_PROTOCOL: u8 = 5;
 
-/// Reads the pickle that `bytes` begin with; more may follow.
+/// Parses the pickle at the start of `bytes`; other data may follow it.
 pub(crate) fn read(bytes: &[u8]) -> Result<Document<'_>, PickleError> {
     let mut machine = Machine {
         bytes,
@@ -44,23 +44,25 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Document<'_>, PickleError> {
     })
 }
 
-/// The machine's state.
+/// The state of the stack machine.
 pub(super) struct Machine<'a> {
     bytes: &'a [u8],
+    /// Position of the next byte.
     at: usize,
+    /// Position of the current opcode.
     pub(super) opcode_at: usize,
     pub(super) values: Vec<Value<'a>>,
     pub(super) stack: Vec<Id>,
-    /// Heights of the stack where marks stand.
+    /// Heights of the stack at which there are marks.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
-    /// Pairs of dicts that were copied from lists.
+    /// Number of pairs that were copied from lists into dicts.
     pub(super) copied: usize,
 }
 
 impl<'a> Machine<'a> {
-    /// One opcode; the outermost value when it was the last.
-    #[allow(clippy::too_many_lines)] // the table of opcodes, one line or two each
+    /// Executes one opcode; returns the outermost value if it was the last one.
+    #[allow(clippy::too_many_lines)] // a table of opcodes, with a line or two for each
     fn step(&mut self) -> Result<Option<Id>, PickleError> {
         self.opcode_at = self.at;
         let opcode = self.byte()?;
@@ -70,7 +72,9 @@ impl<'a> Machine<'a> {
             0x80 => {
                 let version = self.byte()?;
                 if version > NEWEST_PROTOCOL {
-                    return Err(self.damaged(format!("protocol {version}")));
+                    return Err(self.damaged(format!(
+                        "protocol {version} is not supported; the newest one is {NEWEST_PROTOCOL}"
+                    )));
                 }
             }
             0x95 => drop(self.take::<8>()?),
@@ -188,19 +192,21 @@ impl<'a> Machine<'a> {
             b'b' => self.build()?,
             b'P' | b'Q' => self.persistent(opcode)?,
             other => {
-                return Err(self.damaged(format!("opcode {other:#04x} is not one of weight files")));
+                return Err(self.damaged(format!(
+                    "opcode {other:#04x} does not occur in weight files"
+                )));
             }
         }
         Ok(None)
     }
 
-    /// The outermost value, once nothing else is left: Python's own pickler leaves nothing.
+    /// Returns the outermost value; it must be the only one on the stack, as in every pickle that Python writes.
     fn finish(&mut self) -> Result<Id, PickleError> {
         let root = self.pop()?;
         if self.stack.is_empty() && self.marks.is_empty() {
             Ok(root)
         } else {
-            Err(self.damaged("it ends with values that belong nowhere"))
+            Err(self.damaged("values are left on the stack at the end"))
         }
     }
 
@@ -224,7 +230,7 @@ impl<'a> Machine<'a> {
         self.take::<1>().map(|[byte]| byte)
     }
 
-    /// Up to the next line feed, which is skipped.
+    /// Returns the bytes up to the next line feed, and skips the line feed.
     pub(super) fn line(&mut self) -> Result<&'a [u8], PickleError> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let length = rest
@@ -263,19 +269,19 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// What is below the last mark cannot be reached, as in Python.
+    /// Returns the height of the last mark; as in Python, values below it cannot be accessed.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
 
     pub(super) fn top(&self) -> Result<Id, PickleError> {
         if self.stack.len() <= self.floor() {
-            return Err(self.damaged("nothing to work on"));
+            return Err(self.damaged("the stack is empty"));
         }
         self.stack
             .last()
             .copied()
-            .ok_or_else(|| self.damaged("nothing to work on"))
+            .ok_or_else(|| self.damaged("the stack is empty"))
     }
 
     pub(super) fn pop(&mut self) -> Result<Id, PickleError> {
@@ -288,7 +294,7 @@ impl<'a> Machine<'a> {
         if self.stack.len() > self.floor() {
             self.stack.pop();
         } else if self.marks.pop().is_none() {
-            return Err(self.damaged("nothing to drop"));
+            return Err(self.damaged("the stack is empty"));
         }
         Ok(())
     }
@@ -298,7 +304,7 @@ impl<'a> Machine<'a> {
             .marks
             .pop()
             .filter(|&mark| mark <= self.stack.len())
-            .ok_or_else(|| self.damaged("no mark"))?;
+            .ok_or_else(|| self.damaged("there is no mark on the stack"))?;
         Ok(self.stack.split_off(mark))
     }
 
@@ -306,7 +312,7 @@ impl<'a> Machine<'a> {
         let items = self.since_mark()?;
         let (pairs, rest) = items.as_chunks::<2>();
         if !rest.is_empty() {
-            return Err(self.damaged("a key without a value"));
+            return Err(self.damaged("a key has no value"));
         }
         Ok(pairs.iter().map(|&[key, value]| (key, value)).collect())
     }
@@ -317,7 +323,7 @@ impl<'a> Machine<'a> {
         let id = self.top()?;
         if self.memo.len() >= MOST_VALUES {
             return Err(PickleError::Limit {
-                of: "remembered values",
+                of: "values in the memo",
                 limit: MOST_VALUES,
             });
         }
@@ -330,7 +336,7 @@ impl<'a> Machine<'a> {
             .memo
             .get(&key)
             .copied()
-            .ok_or_else(|| self.damaged(format!("remembers nothing as {key}")))?;
+            .ok_or_else(|| self.damaged(format!("the memo has no entry {key}")))?;
         self.stack.push(id);
         Ok(())
     }
@@ -345,6 +351,6 @@ impl<'a> Machine<'a> {
         std::str::from_utf8(line)
             .ok()
             .and_then(|digits| digits.parse().ok())
-            .ok_or_else(|| self.damaged("a place to remember that is no number"))
+            .ok_or_else(|| self.damaged("a key of the memo is not a number"))
     }
 }

@@ -1,14 +1,15 @@
-//! A reader of Python's pickles that executes nothing.
+//! Parses Python's pickles without executing anything.
 //!
-//! Python runs a pickle as a program: it names functions and calls them, so that loading an untrusted file is
-//! running it. This reader only describes. It understands the opcodes, keeps names as names, and builds a table of
-//! inert values ([`value`]). What may be *called* is a short list ([`calls`]), whose entries are given a meaning here
-//! instead of being called; a file that wants to call anything else is refused with that name. Objects that are
-//! merely *constructed* (`NEWOBJ`, as ordinary classes are pickled) become values without meaning, so that the released
-//! checkpoints of other programs, which carry bits of those programs, can be read; only classes of Python's modules
-//! that act on the machine, such as `subprocess`, are refused there too.
+//! Python executes a pickle as a program that names functions and calls them, so loading an untrusted file runs its
+//! code. This parser interprets the opcodes, keeps names as text, and builds a table of inert values ([`value`]).
 //!
-//! Source of the opcodes: the documentation of Python's module `pickletools`, protocols 0 to 5.
+//! A short list ([`calls`]) contains the functions that a pickle may *call*; the parser gives each a meaning instead of
+//! calling it. A file that requests any other call is refused, with the name in the error. Objects that are only
+//! *constructed* (`NEWOBJ`, used for objects of ordinary classes) become opaque values, because the released
+//! checkpoints of other programs contain objects of those programs. Only classes from Python modules that act on the
+//! machine, such as `subprocess`, are refused there as well.
+//!
+//! The opcodes are those in the documentation of Python's module `pickletools`, protocols 0 to 5.
 
 mod calls;
 mod machine;
@@ -20,30 +21,30 @@ pub(crate) use value::{Document, Id, StorageRef, TensorRef, Value};
 
 use crate::error::Defect;
 
-/// Why a pickle cannot be read.
+/// Reason why a pickle cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PickleError {
     /// The bytes end before the pickle does.
-    #[error("its pickle is cut off")]
+    #[error("the pickle is truncated")]
     CutOff,
-    /// An opcode does not fit what stands before it.
-    #[error("its pickle is damaged at byte {at}: {reason}")]
+    /// An opcode does not fit the opcodes before it.
+    #[error("the pickle is damaged at byte {at}: {reason}")]
     Damaged {
         /// Position of the opcode in the pickle.
         at: usize,
         /// What is wrong.
         reason: String,
     },
-    /// More of something than any weight file has.
-    #[error("its pickle has more than {limit} {of}")]
+    /// The pickle has more of something than any weight file has.
+    #[error("the pickle has more than {limit} {of}")]
     Limit {
         /// What is counted.
         of: &'static str,
-        /// The most that is read.
+        /// The largest number.
         limit: usize,
     },
-    /// It wants to call what is not on the list.
-    #[error("its pickle calls {0}")]
+    /// The pickle requests a call that is not on the list.
+    #[error("the pickle calls {0}")]
     Call(String),
 }
 

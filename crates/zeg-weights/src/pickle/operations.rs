@@ -1,4 +1,4 @@
-//! What the opcodes do: single values, collections, and what is made of names.
+//! The operations of the opcodes: single values, collections, names, objects and calls.
 
 use super::{
     PickleError,
@@ -20,14 +20,14 @@ impl<'a> Machine<'a> {
                 .and_then(|digits| digits.parse().ok())
                 .map(Value::Int),
         };
-        let value = value.ok_or_else(|| self.damaged("a number that does not parse"))?;
+        let value = value.ok_or_else(|| self.damaged("a number cannot be parsed"))?;
         self.push(value)
     }
 
     pub(super) fn long_int(&mut self, length: u64) -> Result<(), PickleError> {
         let bytes = self.slice(length)?;
         let value = if bytes.len() <= 8 {
-            // Two's complement, little-endian: the missing upper bytes repeat the sign.
+            // The number is in two's complement, little-endian, so the missing upper bytes repeat the sign bit.
             let fill = match bytes.last() {
                 Some(byte) if byte & 0x80 != 0 => 0xff,
                 _ => 0,
@@ -45,12 +45,12 @@ impl<'a> Machine<'a> {
 
     pub(super) fn text(&mut self, opcode: u8) -> Result<(), PickleError> {
         let bytes = match opcode {
-            // Escapes are left as they are: names of tensors have none.
+            // Escapes are not decoded, since names of tensors have none.
             b'S' => {
                 let line = self.line()?;
                 match line {
                     [b'\'', inner @ .., b'\''] | [b'"', inner @ .., b'"'] => inner,
-                    _ => return Err(self.damaged("a text without quotes")),
+                    _ => return Err(self.damaged("a text has no quotes")),
                 }
             }
             b'V' => self.line()?,
@@ -95,9 +95,9 @@ impl<'a> Machine<'a> {
         let target = self.top()?;
         match self.values.get_mut(target.0 as usize) {
             Some(Value::List(items)) => items.extend_from_slice(new),
-            // Kinds of lists and sets: what they hold means nothing here.
+            // The elements of sets and of list-like objects are ignored.
             Some(Value::Set | Value::Object(_)) => {}
-            _ => return Err(self.damaged("appends to what is no list")),
+            _ => return Err(self.damaged("an element is appended to a value that is not a list")),
         }
         Ok(())
     }
@@ -107,7 +107,7 @@ impl<'a> Machine<'a> {
         match self.values.get_mut(target.0 as usize) {
             Some(Value::Dict(pairs)) => pairs.extend_from_slice(new),
             Some(Value::Object(object)) => object.items.extend_from_slice(new),
-            _ => return Err(self.damaged("sets an item of what is no dict")),
+            _ => return Err(self.damaged("an item is set in a value that is not a dict")),
         }
         Ok(())
     }
@@ -122,7 +122,7 @@ impl<'a> Machine<'a> {
     fn global(&self, module: &'a [u8], name: &'a [u8]) -> Result<Global<'a>, PickleError> {
         match (std::str::from_utf8(module), std::str::from_utf8(name)) {
             (Ok(module), Ok(name)) => Ok(Global { module, name }),
-            _ => Err(self.damaged("a class whose name is not UTF-8")),
+            _ => Err(self.damaged("the name of a class is not UTF-8")),
         }
     }
 
@@ -130,13 +130,13 @@ impl<'a> Machine<'a> {
         let (name, module) = (self.pop()?, self.pop()?);
         let text = |id: Id| match self.value(id) {
             Some(Value::Text(text)) => Ok(*text),
-            _ => Err(self.damaged("a class whose name is no text")),
+            _ => Err(self.damaged("the name of a class is not text")),
         };
         let global = self.global(text(module)?, text(name)?)?;
         self.push(Value::Global(global))
     }
 
-    /// `REDUCE`, `INST` and `OBJ`: a class or function, called.
+    /// Executes `REDUCE`, `INST` and `OBJ`, which call a class or function.
     pub(super) fn call(&mut self, opcode: u8) -> Result<(), PickleError> {
         let outcome = match opcode {
             b'i' => {
@@ -147,7 +147,7 @@ impl<'a> Machine<'a> {
             b'o' => {
                 let items = self.since_mark()?;
                 let Some((class, arguments)) = items.split_first() else {
-                    return Err(self.damaged("constructs nothing"));
+                    return Err(self.damaged("a constructor has no class"));
                 };
                 calls::call(
                     &self.values,
@@ -159,7 +159,7 @@ impl<'a> Machine<'a> {
             _ => {
                 let (arguments, callee) = (self.pop()?, self.pop()?);
                 let Some(Value::Tuple(arguments)) = self.value(arguments) else {
-                    return Err(self.damaged("calls with arguments that are no tuple"));
+                    return Err(self.damaged("the arguments of a call are not a tuple"));
                 };
                 calls::call(
                     &self.values,
@@ -172,11 +172,12 @@ impl<'a> Machine<'a> {
         match outcome {
             Outcome::Value(value) => {
                 if let Value::Dict(pairs) = &value {
-                    // Pairs that were copied from a list: the same list can be copied once for every byte of the file.
+                    // These pairs were copied from a list. The copies are limited, because a few bytes of the pickle
+                    // are enough to copy the same list again.
                     self.copied = self.copied.saturating_add(pairs.len());
                     if self.copied > MOST_VALUES {
                         return Err(PickleError::Limit {
-                            of: "pairs in lists",
+                            of: "pairs copied from lists",
                             limit: MOST_VALUES,
                         });
                     }
@@ -197,14 +198,14 @@ impl<'a> Machine<'a> {
     fn callee(&self, id: Id) -> Result<Global<'a>, PickleError> {
         match self.value(id) {
             Some(Value::Global(global)) => Ok(*global),
-            _ => Err(PickleError::Call("a value that is no class".into())),
+            _ => Err(PickleError::Call("a value that is not a class".into())),
         }
     }
 
-    /// `NEWOBJ` and `NEWOBJ_EX`: an object is made without running its class's own code; here it has no meaning.
+    /// Executes `NEWOBJ` and `NEWOBJ_EX`, which construct an object without a call; it becomes an opaque object.
     pub(super) fn construct(&mut self, opcode: u8) -> Result<(), PickleError> {
         if opcode == 0x92 {
-            self.pop()?; // named arguments
+            self.pop()?; // keyword arguments
         }
         self.pop()?; // arguments
         let class = self.pop()?;
@@ -217,14 +218,14 @@ impl<'a> Machine<'a> {
         let target = self.top()?;
         match self.values.get_mut(target.0 as usize) {
             Some(Value::Object(object)) => object.state = Some(state),
-            // Attributes of a dict, such as the versions of a state dict's modules, or of a tensor.
+            // The attributes of a dict (such as the module versions of a state dict) or of a tensor are ignored.
             Some(Value::Dict(_) | Value::Tensor(_) | Value::List(_) | Value::Set) => {}
-            _ => return Err(self.damaged("sets the state of what is no object")),
+            _ => return Err(self.damaged("a state is set in a value that is not an object")),
         }
         Ok(())
     }
 
-    /// A persistent id: how PyTorch refers to storages, which stand outside the pickle.
+    /// Reads a persistent id, with which PyTorch refers to storages outside of the pickle.
     pub(super) fn persistent(&mut self, opcode: u8) -> Result<(), PickleError> {
         if opcode == b'P' {
             self.line()?;
@@ -237,16 +238,16 @@ impl<'a> Machine<'a> {
         match self.text_of(parts.first()) {
             Some(b"storage") => {
                 let storage = self.storage(parts).ok_or_else(|| {
-                    self.damaged("a storage that is not described as PyTorch does")
+                    self.damaged("a reference to a storage does not have PyTorch's form")
                 })?;
                 self.push(Value::Storage(Box::new(storage)))
             }
-            // A module with its source text, as old whole-model files have them: the module itself.
+            // In old files of whole models, this is a module with its source text, of which the module is used.
             Some(b"module") => {
                 let module = parts
                     .get(1)
                     .copied()
-                    .ok_or_else(|| self.damaged("a module that is not described"))?;
+                    .ok_or_else(|| self.damaged("a reference to a module has no module"))?;
                 self.stack.push(module);
                 Ok(())
             }
@@ -268,7 +269,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// `("storage", class, key, device, elements)`, in the legacy form followed by `None` or `(key, offset, elements)`.
+    /// Reads a reference to a storage: `("storage", class, key, device, elements)`, followed in the legacy format by
+    /// `None` or `(key, offset, elements)`.
     fn storage(&self, parts: &[Id]) -> Option<StorageRef<'a>> {
         let Some(Value::Global(class)) = self.value(*parts.get(1)?) else {
             return None;

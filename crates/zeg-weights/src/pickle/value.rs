@@ -1,8 +1,8 @@
-//! What a pickle describes, as inert values.
+//! The inert values that a pickle describes.
 //!
-//! Values stand in one table and refer to each other by index. A pickle can describe values that hold themselves and
-//! values nested without end; a table has no trouble with either, where owned trees would overflow the stack when
-//! they are dropped.
+//! All values are in one table and refer to each other by index. A pickle can describe values that contain themselves
+//! and values that are nested very deeply. A table can represent both, while dropping a deep tree of owned values would
+//! overflow the stack.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use safetensors::Dtype;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Id(pub(crate) u32);
 
-/// A class or function by name. Nothing is ever looked up under it.
+/// The name of a class or function, which is never looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Global<'a> {
     pub(crate) module: &'a str,
@@ -21,7 +21,7 @@ pub(crate) struct Global<'a> {
 
 impl fmt::Display for Global<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Names come from the file: escaped, so that they cannot write control characters to a terminal, and cut.
+        // Names come from the file, so they are escaped and shortened, to keep control characters off the terminal.
         let shown = |text: &str| text.chars().take(100).collect::<String>();
         write!(
             f,
@@ -32,13 +32,13 @@ impl fmt::Display for Global<'_> {
     }
 }
 
-/// One value.
+/// A value of a pickle.
 #[derive(Debug)]
 pub(crate) enum Value<'a> {
     None,
     Bool(bool),
     Int(i64),
-    /// A whole number beyond 64 bits: two's complement, little-endian.
+    /// An integer of more than 64 bits, in two's complement, little-endian.
     LongInt(&'a [u8]),
     Float,
     /// Text, not necessarily UTF-8.
@@ -50,34 +50,34 @@ pub(crate) enum Value<'a> {
     Dict(Vec<(Id, Id)>),
     Global(Global<'a>),
     Storage(Box<StorageRef<'a>>),
-    /// A persistent id that is no storage.
+    /// A persistent id that is not a storage.
     Reference,
     Tensor(Box<TensorRef>),
     Object(Box<Object>),
 }
 
-/// An object of a class that means nothing here: its parts, uninterpreted.
+/// An opaque object, whose class has no meaning for the parser.
 #[derive(Debug, Default)]
 pub(crate) struct Object {
-    /// What `BUILD` set, usually a dict of attributes.
+    /// The state that `BUILD` has set, usually a dict of attributes.
     pub(crate) state: Option<Id>,
-    /// What `SETITEM` set, where the class is a kind of dict.
+    /// The items that `SETITEM` has set, if the class is a kind of dict.
     pub(crate) items: Vec<(Id, Id)>,
-    /// What it was called with.
+    /// The arguments of the call that made the object.
     pub(crate) arguments: Vec<Id>,
 }
 
-/// What a storage holds.
+/// The element type of a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Elements {
-    /// Bytes; the tensor says what they are.
+    /// Untyped bytes, whose type is stated by the tensor.
     Bytes,
-    /// Numbers of a type.
+    /// Elements of this type.
     Of(Dtype),
 }
 
 impl Elements {
-    /// The type of the numbers, where the storage says it.
+    /// Returns the element type, if the storage states it.
     pub(crate) fn dtype(self) -> Option<Dtype> {
         match self {
             Self::Bytes => None,
@@ -86,29 +86,29 @@ impl Elements {
     }
 }
 
-/// A storage that stands elsewhere in the file.
+/// A reference to a storage, which is outside of the pickle.
 #[derive(Debug, Clone)]
 pub(crate) struct StorageRef<'a> {
     pub(crate) holds: Elements,
-    /// Name inside the file.
+    /// Key of the storage in the file.
     pub(crate) key: &'a [u8],
     /// Number of elements.
     pub(crate) elements: u64,
-    /// First element and number of elements, where it is a part of the storage `key`.
+    /// First element and number of elements, if it is a part of the storage `key`.
     pub(crate) view: Option<(u64, u64)>,
 }
 
 /// A tensor: a view of a storage.
 #[derive(Debug, Clone)]
 pub(crate) struct TensorRef {
-    /// A [`Value::Storage`].
+    /// Index of a [`Value::Storage`].
     pub(crate) storage: Id,
-    /// First element.
+    /// Index of the first element in the storage.
     pub(crate) offset: u64,
     pub(crate) shape: Vec<u64>,
-    /// In elements, as many as `shape` has.
+    /// Strides in elements, one per dimension.
     pub(crate) strides: Vec<u64>,
-    /// Where it differs from the storage's.
+    /// Element type, if it differs from that of the storage.
     pub(crate) dtype: Option<Dtype>,
 }
 
@@ -117,22 +117,22 @@ pub(crate) struct TensorRef {
 pub(crate) struct Document<'a> {
     pub(crate) values: Vec<Value<'a>>,
     pub(crate) root: Id,
-    /// Bytes that the pickle takes.
+    /// Length of the pickle in bytes.
     pub(crate) length: usize,
 }
 
 impl<'a> Document<'a> {
-    /// A value; `None` for an index of another document.
+    /// Returns a value, or `None` if the index is not of this document.
     pub(crate) fn get(&self, id: Id) -> Option<&Value<'a>> {
         self.values.get(id.0 as usize)
     }
 
-    /// The outermost value.
+    /// Returns the outermost value.
     pub(crate) fn root(&self) -> Option<&Value<'a>> {
         self.get(self.root)
     }
 
-    /// A whole number.
+    /// Returns the value as an integer.
     pub(crate) fn int(&self, id: Id) -> Option<i64> {
         match self.get(id)? {
             Value::Int(value) => Some(*value),
@@ -140,12 +140,12 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// A whole number that counts something.
+    /// Returns the value as a non-negative integer.
     pub(crate) fn count(&self, id: Id) -> Option<u64> {
         u64::try_from(self.int(id)?).ok()
     }
 
-    /// A text.
+    /// Returns the value as text.
     pub(crate) fn text(&self, id: Id) -> Option<&'a [u8]> {
         match self.get(id)? {
             Value::Text(bytes) => Some(bytes),
@@ -153,7 +153,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// The elements of a tuple or list.
+    /// Returns the elements of a tuple or list.
     pub(crate) fn elements(&self, id: Id) -> Option<&[Id]> {
         match self.get(id)? {
             Value::Tuple(items) | Value::List(items) => Some(items),
@@ -161,7 +161,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// The pairs of a dict or of an object that is a kind of dict.
+    /// Returns the pairs of a dict or of an object that is a kind of dict.
     pub(crate) fn pairs(&self, id: Id) -> Option<&[(Id, Id)]> {
         match self.get(id)? {
             Value::Dict(pairs) => Some(pairs),
@@ -170,9 +170,9 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// The value under a text key.
+    /// Returns the value for a text key.
     pub(crate) fn entry(&self, pairs: &[(Id, Id)], key: &str) -> Option<Id> {
-        // The last one of a key wins, as in a dict that is filled in order.
+        // If a key occurs more than once, the last value counts, as in a dict that is filled in order.
         pairs
             .iter()
             .rev()

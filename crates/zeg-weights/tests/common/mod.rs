@@ -1,6 +1,6 @@
-//! What the tests share: golden files, and the tables of the checkpoints among them.
-#![allow(dead_code)] // each test file uses its part
-#![allow(clippy::unwrap_used)] // helpers of tests are tests
+//! Helpers of the tests: golden files, and the key tables of the checkpoints among them.
+#![allow(dead_code)] // each test file uses some of the helpers only
+#![allow(clippy::unwrap_used)] // test helpers may panic, like the tests
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use zeg_weights::{
     IgnoredKeys, Inspection, KeyTable, Rename, StateDict, WeightsError, WeightsPart,
 };
 
-/// Tables as methods hand them in: one without marks for what is in our names, one that is told by a name.
+/// Key tables like those of methods: one without patterns, for files with `zeg`'s names, and one with a pattern.
 pub(crate) const TABLES: &[KeyTable] = &[
     KeyTable {
         family: "ZegCLIP",
@@ -40,7 +40,7 @@ pub(crate) const TABLES: &[KeyTable] = &[
     },
 ];
 
-/// A golden file.
+/// Returns the path of a golden file.
 pub(crate) fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
@@ -52,7 +52,7 @@ pub(crate) fn open(path: &Path) -> Result<StateDict, WeightsError> {
     StateDict::open(path, TABLES)
 }
 
-/// What a file is, with [`TABLES`].
+/// Inspects a file, with [`TABLES`].
 pub(crate) fn inspect(path: &Path) -> Result<Inspection, WeightsError> {
     Inspection::of(&open(path)?)
 }
