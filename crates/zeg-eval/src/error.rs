@@ -135,6 +135,15 @@ pub enum EvalError {
         /// Its value in another.
         second: String,
     },
+    /// Two models are not known to be trainings of one configuration with different seeds, so no mean is taken over
+    /// them.
+    #[error("the models are not of different seeds: {first} and {second}")]
+    NotSeeds {
+        /// Path and seed of one model.
+        first: String,
+        /// Path and seed of the other.
+        second: String,
+    },
     /// A record that should be a shard is a whole evaluation.
     #[error(
         "the evaluation of {images} images of {model:?} is no shard; there is nothing to put together"

@@ -20,6 +20,7 @@ mod markdown;
 mod matrix;
 mod mistakes;
 mod notices;
+mod relation;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -35,9 +36,12 @@ use content::Content;
 /// What a report is made from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReportInput {
-    /// Headline.
+    /// Title of the report.
     pub title: String,
-    /// The runs, which are measurements of one thing: same benchmark, protocol and settings, other seeds.
+    /// Evaluations on one benchmark.
+    ///
+    /// Seeds of one configuration are averaged: the same method with the same settings, except for the seed. Different
+    /// methods or settings are shown side by side, each with its name, and nothing is averaged or summed over them.
     pub runs: Vec<RunInput>,
 }
 
@@ -61,8 +65,9 @@ pub enum Format {
     Html,
     /// `report.md`, for repositories and issues: all numbers, no images.
     Markdown,
-    /// `report.csv` (RFC 4180), for programs: a row a number, `run,scope,class,split,metric,value,std,n`. `run` is a number
-    /// from 1, or `mean` over several. Values are fractions of 1; an undefined one is empty.
+    /// `report.csv` (RFC 4180), for programs: one row per number, `run,scope,class,split,metric,value,std,n`. `run` is
+    /// the number of the run, from 1, or `mean` for the mean over seeds; where different methods stand side by side it
+    /// is the name of the evaluation. Values are fractions of 1; an undefined value is empty.
     Csv,
 }
 
@@ -80,13 +85,13 @@ impl Format {
     }
 }
 
-/// Writes a report into a folder, which is made if there is none. Each file is there whole or not at all.
+/// Writes a report into a folder, which is created if it does not exist. Each file is written completely or not at all.
 ///
-/// Returns the files, in the order of `formats`.
+/// Returns the paths of the files, in the order of `formats`.
 ///
 /// # Errors
-/// [`EvalError::Nothing`] without runs; [`EvalError::Differs`] if they are not measurements of one thing; what
-/// [`Evaluation::validate`] finds; [`EvalError::Unwritable`].
+/// Returns [`EvalError::Nothing`] without evaluations, [`EvalError::Differs`] if they are of different benchmarks,
+/// classes or numbers of images, the errors of [`Evaluation::validate`], and [`EvalError::Unwritable`].
 pub fn write_report(
     input: &ReportInput,
     folder: &Path,
@@ -96,7 +101,7 @@ pub fn write_report(
     let mut files = Vec::with_capacity(formats.len());
     for format in formats {
         let text = match format {
-            Format::Html => html::render(&content, input),
+            Format::Html => html::render(&content),
             Format::Markdown => Ok(markdown::render(&content)),
             Format::Csv => Ok(csv::render(&content)),
         };

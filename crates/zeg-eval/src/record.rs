@@ -12,6 +12,7 @@ mod protocol;
 mod validate;
 
 pub(crate) use file::read_limited;
+pub(crate) use merge::same;
 
 use serde::{Deserialize, Serialize};
 
@@ -155,6 +156,11 @@ impl Evaluation {
         let mut report = Report::new(&self.confusion, &names, &unseen, self.images)?;
         report.metric = self.metric;
         Ok(report)
+    }
+
+    /// Whether any class is unseen.
+    pub(crate) fn has_unseen(&self) -> bool {
+        self.classes.iter().any(|class| class.unseen)
     }
 
     /// Whether every image has its score.

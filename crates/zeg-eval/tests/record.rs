@@ -41,7 +41,7 @@ proptest! {
         turn in 0_usize..6,
     ) {
         let mut shards = shards(count, &cuts);
-        let count = shards.len();
+        let shard_count = shards.len();
         let seconds: f64 = shards.iter().map(|shard| shard.timing.wall_s).sum();
         let merged = Evaluation::merge(shards.clone()).unwrap();
         let whole = evaluation("voc20", 0..count, 1);
@@ -51,7 +51,7 @@ proptest! {
         prop_assert_eq!(merged.report().unwrap(), whole.report().unwrap());
         prop_assert_eq!(merged.shard, None);
         prop_assert!((merged.timing.wall_s - seconds).abs() < 1e-6);
-        let machines = if count > 1 { "machine 0; machine 1" } else { "machine 0" };
+        let machines = if shard_count > 1 { "machine 0; machine 1" } else { "machine 0" };
         prop_assert_eq!(&merged.timing.machine, machines);
         // with at least six images no rank takes another's
         if count >= 6 {
@@ -65,7 +65,7 @@ proptest! {
                 prop_assert!(!of_merged.is_empty() && of_whole.starts_with(&of_merged), "{rank:?} {of_merged:?} {of_whole:?}");
             }
         }
-        shards.rotate_left(turn % count);
+        shards.rotate_left(turn % shard_count);
         prop_assert_eq!(&Evaluation::merge(shards.clone()).unwrap(), &merged);
         shards.reverse();
         prop_assert_eq!(&Evaluation::merge(shards).unwrap(), &merged);
@@ -247,9 +247,17 @@ fn records_that_lie_are_refused() {
         ),
         ("/images", json!(5), "scores of 4 images"),
         ("/images", json!(-1), "invalid value"),
-        ("/images/1/id", json!("2007_000000"), "twice"),
-        ("/images/1/pixels", json!(u64::MAX), "the confusion counts"),
-        ("/images/1/mIoU", json!(1.5), "images.mIoU is 1.5"),
+        ("/image_scores/1/id", json!("2007_000000"), "twice"),
+        (
+            "/image_scores/1/pixels",
+            json!(u64::MAX),
+            "the confusion counts",
+        ),
+        (
+            "/image_scores/1/mIoU",
+            json!(1.5),
+            "image_scores.mIoU is 1.5",
+        ),
         ("/scales", json!([]), "scales"),
         ("/scales", json!([-1.0]), "scales"),
         ("/shard", json!({"index": 3, "count": 2}), "3/2"),

@@ -25,7 +25,7 @@ const NAMED: usize = 12;
 
 /// The images of one run.
 pub(super) struct Gallery {
-    /// `Run 2`, where there are several.
+    /// Name of the run; `None` if there is only one.
     pub(super) run: Option<String>,
     pub(super) groups: Vec<Group>,
 }
@@ -69,11 +69,11 @@ pub(super) struct LegendEntry {
 }
 
 /// The galleries of all runs that have one.
-pub(super) fn galleries(input: &ReportInput) -> Vec<Gallery> {
+pub(super) fn galleries(input: &ReportInput, names: &[String]) -> Vec<Gallery> {
     let several = input.runs.len() > 1;
     let mut budget = MAX_PAGE_BYTES;
     let mut galleries = Vec::new();
-    for (position, run) in input.runs.iter().enumerate() {
+    for (run, name) in input.runs.iter().zip(names) {
         let evaluation = &run.evaluation;
         if evaluation.gallery.is_empty() {
             continue;
@@ -93,7 +93,7 @@ pub(super) fn galleries(input: &ReportInput) -> Vec<Gallery> {
             }
         });
         galleries.push(Gallery {
-            run: several.then(|| format!("Run {}", position + 1)),
+            run: several.then(|| name.clone()),
             groups: groups
                 .into_iter()
                 .filter(|group| !group.items.is_empty())

@@ -3,10 +3,9 @@
 //! Most wrong comparisons are of this kind: a part of the images, other test settings, another split of the classes.
 //! All of it can be seen in the record, so it is said above the numbers and not left to the reader.
 
-use std::collections::BTreeSet;
-
 use super::ReportInput;
 use super::compare::Comparison;
+use super::content::same_protocol;
 use super::text::{counted, plain, thousands};
 use crate::{Evaluation, Protocol, published};
 
@@ -19,11 +18,41 @@ const INDUCTIVE_OFFSET: f64 = 0.1;
 /// Names that data sets give the split of the published numbers.
 const PUBLISHED_SPLITS: [&str; 3] = ["val", "validation", "test"];
 
+/// Returns the notices of all evaluations; a notice that does not hold for all of them starts with a name.
 pub(super) fn notices(
     input: &ReportInput,
-    evaluation: &Evaluation,
+    names: &[String],
     comparison: &Comparison,
 ) -> Vec<String> {
+    let each: Vec<Vec<String>> = input
+        .runs
+        .iter()
+        .map(|run| of_evaluation(&run.evaluation, comparison))
+        .collect();
+    let mut notices = Vec::new();
+    if !same_protocol(input) {
+        notices.push(
+            "The evaluations follow different protocols: their scores are not comparable."
+                .to_owned(),
+        );
+    }
+    for (name, own) in names.iter().zip(&each) {
+        for notice in own {
+            let holds_for_all = each.iter().all(|other| other.contains(notice));
+            let notice = if holds_for_all {
+                notice.clone()
+            } else {
+                format!("{name}: {notice}")
+            };
+            if !notices.contains(&notice) {
+                notices.push(notice);
+            }
+        }
+    }
+    notices
+}
+
+fn of_evaluation(evaluation: &Evaluation, comparison: &Comparison) -> Vec<String> {
     let mut notices = Vec::new();
     let incomparable = if comparison.published.is_empty() {
         ""
@@ -52,7 +81,6 @@ pub(super) fn notices(
     if !comparison.published.is_empty() {
         beside_published(&mut notices, evaluation);
     }
-    same_model(&mut notices, input);
     notices
 }
 
@@ -157,19 +185,4 @@ fn published_offset(evaluation: &Evaluation) -> Option<f64> {
         _ => 0.0,
     };
     split.then_some(offset)
-}
-
-/// Runs of one model file say nothing about the spread over seeds.
-fn same_model(notices: &mut Vec<String>, input: &ReportInput) {
-    let mut models = BTreeSet::new();
-    let models_are_different = input
-        .runs
-        .iter()
-        .all(|run| models.insert(run.evaluation.model.sha256.as_str()));
-    if !models_are_different {
-        notices.push(
-            "Several runs are of the same model file: their deviation is not that over trainings."
-                .to_owned(),
-        );
-    }
 }

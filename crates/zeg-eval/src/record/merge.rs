@@ -63,14 +63,33 @@ impl Evaluation {
 
     /// Checks that another record is a part of the same evaluation.
     fn check_same(&self, other: &Self) -> Result<(), EvalError> {
-        self.check_same_benchmark(other)?;
+        self.check_same_settings(other)?;
         same("program", &self.program, &other.program)?;
         same("model.sha256", &self.model.sha256, &other.model.sha256)?;
         same("model.step", &self.model.step, &other.model.step)?;
         same("model.seed", &self.model.seed, &other.model.seed)
     }
 
-    /// Checks that another record is of the same benchmark, protocol and settings, whatever its model.
+    /// Checks that another record has the same benchmark, metric, classes, method and settings. The models may differ.
+    pub(crate) fn check_same_settings(&self, other: &Self) -> Result<(), EvalError> {
+        self.check_same_benchmark(other)?;
+        same("method", &self.method, &other.method)?;
+        same("protocol", &self.protocol, &other.protocol)?;
+        same("trained_on", &self.trained_on, &other.trained_on)?;
+        same("templates", &self.templates, &other.templates)?;
+        same("inference", &self.inference, &other.inference)?;
+        same("scales", &self.scales, &other.scales)?;
+        same("flip", &self.flip, &other.flip)?;
+        for (class, other) in self.classes.iter().zip(&other.classes) {
+            same("classes", class, other)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that another record was scored on the same benchmark, with the same metric and the same class names.
+    ///
+    /// Method, protocol and settings may differ. So may the split into seen and unseen classes, if one of the two
+    /// records has no unseen classes: training-free methods have none.
     pub(crate) fn check_same_benchmark(&self, other: &Self) -> Result<(), EvalError> {
         let (a, b) = (&self.benchmark, &other.benchmark);
         same("benchmark.dataset", &a.dataset, &b.dataset)?;
@@ -82,21 +101,17 @@ impl Evaluation {
             &a.official_images,
             &b.official_images,
         )?;
-        same("protocol", &self.protocol, &other.protocol)?;
-        same("trained_on", &self.trained_on, &other.trained_on)?;
-        same("method", &self.method, &other.method)?;
-        same("templates", &self.templates, &other.templates)?;
-        same("inference", &self.inference, &other.inference)?;
-        same("scales", &self.scales, &other.scales)?;
-        same("flip", &self.flip, &other.flip)?;
         same("metric", &self.metric, &other.metric)?;
         same(
             "the number of classes",
             &self.classes.len(),
             &other.classes.len(),
         )?;
+        let both_have_unseen = self.has_unseen() && other.has_unseen();
         for (class, other) in self.classes.iter().zip(&other.classes) {
-            same("classes", class, other)?;
+            if class.name != other.name || (both_have_unseen && class.unseen != other.unseen) {
+                same("classes", class, other)?;
+            }
         }
         Ok(())
     }
@@ -180,8 +195,8 @@ fn ranks(gallery: &[GalleryEntry]) -> [usize; 3] {
         .map(|rank| gallery.iter().filter(|entry| entry.rank == rank).count())
 }
 
-/// The same value in two records, or an error that shows both as their files do.
-fn same<T: PartialEq + serde::Serialize>(
+/// Checks that two records have the same value; the error shows both values as JSON.
+pub(crate) fn same<T: PartialEq + serde::Serialize>(
     field: &'static str,
     first: &T,
     second: &T,
