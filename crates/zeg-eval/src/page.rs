@@ -1,10 +1,10 @@
-//! The report of an evaluation for people: a web page, Markdown and CSV of one content.
+//! Reports of evaluations for people: a web page, Markdown and CSV with the same content.
 //!
-//! The page is one file that needs no network and no script: it can be mailed, archived and printed. What was not
-//! measured is not shown, and what makes numbers incomparable stands above them.
+//! The page is one file that needs no network and no script: it can be mailed, archived and printed. Numbers that were
+//! not measured are not shown, and notices above the numbers name everything that makes them incomparable.
 //!
 //! ```text
-//! ReportInput → content (what is said) → html, markdown, csv (how it is written)
+//! ReportInput → content → html, markdown, csv
 //! ```
 
 mod classes;
@@ -33,7 +33,7 @@ pub use log::{CurvePoint, read_log};
 
 use content::Content;
 
-/// What a report is made from.
+/// Input of a report.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReportInput {
     /// Title of the report.
@@ -45,20 +45,20 @@ pub struct ReportInput {
     pub runs: Vec<RunInput>,
 }
 
-/// A run of a report.
+/// One evaluation of a report.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunInput {
-    /// Its record.
+    /// Record of the evaluation.
     pub evaluation: Evaluation,
-    /// Folder of the record, where the files of its gallery are.
+    /// Folder of the record and of the files of its gallery.
     pub folder: PathBuf,
-    /// The log of its training; empty if there is none. See [`read_log`].
+    /// Training log of the model; empty if there is none. See [`read_log`].
     pub curves: Vec<CurvePoint>,
-    /// The experiment as TOML, shown as it is.
+    /// Experiment of the training as TOML; shown unchanged.
     pub experiment: Option<String>,
 }
 
-/// What a report is written as.
+/// File format of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
     /// `report.html`, everything in one file.
@@ -72,10 +72,10 @@ pub enum Format {
 }
 
 impl Format {
-    /// All of them.
+    /// All formats.
     pub const ALL: [Self; 3] = [Self::Html, Self::Markdown, Self::Csv];
 
-    /// Name of the file.
+    /// Returns the name of the file.
     pub fn file_name(self) -> &'static str {
         match self {
             Self::Html => "report.html",

@@ -1,4 +1,4 @@
-//! The report as text: what it says, what it leaves out, and that nothing from a file is taken for markup.
+//! Tests the text of reports: what they contain, what they leave out, and that texts from files are escaped.
 
 // the configured exception for tests does not reach their helper functions
 #![allow(clippy::unwrap_used)]
@@ -16,7 +16,7 @@ fn html(input: &ReportInput) -> String {
     written(input, Format::Html).unwrap()
 }
 
-/// A report in one format, as its file has it.
+/// Returns the file content of a report in one format.
 fn written(input: &ReportInput, format: Format) -> Result<String, EvalError> {
     let folder = tempfile::tempdir().unwrap();
     let files = write_report(input, folder.path(), &[format])?;
@@ -31,12 +31,12 @@ fn to_csv(input: &ReportInput) -> Result<String, EvalError> {
     written(input, Format::Csv)
 }
 
-/// VOC's 1,449 images, so that nothing makes the scores incomparable.
+/// Returns an evaluation of VOC's 1,449 official images, whose scores are comparable with published ones.
 fn official(seed: u64) -> Evaluation {
     evaluation("voc20", 0..1449, seed)
 }
 
-/// The text of the notices.
+/// Returns the text of the notices.
 fn notices(evaluation: Evaluation) -> String {
     let text = to_markdown(&input("x", vec![evaluation])).unwrap();
     text.lines()
@@ -58,7 +58,7 @@ fn all_files_are_written_whole() {
     assert_eq!(std::fs::read_dir(&target).unwrap().count(), 3);
     let page = std::fs::read_to_string(&files[0]).unwrap();
     assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"));
-    // a folder where the file should be
+    // There is a folder at the path of the file.
     std::fs::create_dir(target.join("c")).unwrap();
     std::fs::create_dir(target.join("c/report.md")).unwrap();
     let error = write_report(
@@ -348,11 +348,11 @@ fn a_full_official_run_needs_no_notice() {
 }
 
 #[test]
-fn what_makes_scores_incomparable_is_said() {
+fn notices_name_what_makes_scores_incomparable() {
     let subset = notices(evaluation("voc20", 0..240, 1));
     assert_eq!(
         subset,
-        "> **Note:** Scores of 240 of 1,449 official images: not comparable with the published rows."
+        "> **Note:** Only 240 of 1,449 official images were scored: not comparable with the published rows."
     );
     let text = to_markdown(&input("x", vec![evaluation("voc20", 0..240, 1)])).unwrap();
     assert!(!text.contains("Difference from the published"), "{text}");
@@ -371,7 +371,7 @@ fn what_makes_scores_incomparable_is_said() {
             |e| e.scales = vec![0.75, 1.0],
             "scales 0.75, 1 instead of 1",
         ),
-        (|e| e.flip = true, "mirrored images take part"),
+        (|e| e.flip = true, "test-time flip"),
         (
             |e| e.inference["crop"] = json!(640),
             "crop 640 instead of 512",
@@ -386,26 +386,26 @@ fn what_makes_scores_incomparable_is_said() {
         ),
         (
             |e| e.inference["threshold"] = json!(0.5),
-            "a threshold leaves pixels without a class",
+            "a threshold leaves pixels unlabelled",
         ),
         (|e| e.benchmark.split = "train".into(), "split \"train\""),
         (
             |e| e.classes[15].unseen = false,
-            "4 are unseen, not the 5 of the published split",
+            "4 are unseen, which are not the 5 of the published split",
         ),
         (
             |e| {
                 e.classes[15].unseen = false;
                 e.classes[0].unseen = true;
             },
-            "5 are unseen, not the 5 of the published split",
+            "5 are unseen, which are not the 5 of the published split",
         ),
     ];
     for (change, part) in cases {
         let notices = changed(change);
         assert!(notices.contains(part), "{part}: {notices:?}");
     }
-    // without published rows only the number of images counts
+    // Without published rows only the number of images matters.
     let mut medical = evaluation("3", 0..5, 1);
     medical.scales = vec![2.0];
     assert_eq!(notices(medical), "");
@@ -443,7 +443,7 @@ fn published_rows_fit_the_protocol() {
     );
     assert!(rows(Protocol::CrossDataset, Some("ade20k"), "voc20").is_empty());
     assert!(rows(Protocol::TrainingFree, None, "voc20").is_empty());
-    // the hIoU that a row's own numbers give, not the printed one
+    // The table shows the hIoU computed from the row's seen and unseen mIoU, not the printed one.
     let mut strict = evaluation("coco-stuff171", 0..20, 1);
     strict.protocol = Protocol::Transductive;
     let text = to_markdown(&input("x", vec![strict])).unwrap();
@@ -497,7 +497,7 @@ fn only_what_was_measured_is_shown() {
 }
 
 #[test]
-fn texts_from_files_are_no_markup() {
+fn texts_from_files_are_escaped() {
     let evil = "<script>alert(\"1\")</script>' onerror=\"x|y`";
     let mut run = evaluation("voc20", 0..6, 1);
     for class in &mut run.classes {
@@ -555,7 +555,7 @@ fn nothing_is_fetched() {
 }
 
 #[test]
-fn thumbnails_that_are_none_leave_a_line() {
+fn invalid_thumbnails_are_replaced_by_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let mut input = input("x", vec![evaluation("voc20", 0..6, 1)]);
     let run = &mut input.runs[0];
@@ -595,7 +595,7 @@ fn thumbnails_that_are_none_leave_a_line() {
     );
 }
 
-/// The records of a CSV text, by the letter of RFC 4180.
+/// Parses CSV strictly by RFC 4180.
 fn records(text: &str) -> Vec<Vec<String>> {
     let (mut records, mut record, mut field, mut quoted) =
         (Vec::new(), Vec::new(), String::new(), false);
@@ -646,7 +646,7 @@ fn csv_holds_every_number() {
         assert_eq!(found.len(), 1, "{run} {class} {metric}");
         found[0].clone()
     };
-    // every number comes back to the last bit
+    // Every number is read back exactly.
     for (run, report) in reports.iter().enumerate() {
         let run = (run + 1).to_string();
         let hiou: f64 = find(&run, "", "hIoU")[5].parse().unwrap();
@@ -670,7 +670,7 @@ fn csv_holds_every_number() {
         / 3.0;
     assert!((mean[5].parse::<f64>().unwrap() - expected).abs() < 1e-15);
     assert_eq!((mean[6].is_empty(), mean[7].as_str()), (false, "3"));
-    // header, summary and classes of three runs and of their mean
+    // The file has a header, and summaries and classes of three runs and of their mean.
     assert_eq!(records.len(), 1 + 3 * (7 + 20 * 4) + 7 + 20 * 3);
 }
 

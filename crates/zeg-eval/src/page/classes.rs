@@ -31,8 +31,8 @@ pub(super) struct ClassRow {
     pub(super) acc: Option<Spread>,
     /// The benchmark's metric of every evaluation, in their order.
     pub(super) each: Vec<Option<f64>>,
-    /// The benchmark's metric, 0..=1, by which rows are ordered and bars drawn: the mean over seeds, or the value of the
-    /// first evaluation that has one.
+    /// The benchmark's metric, 0..=1, by which rows are ordered and bars drawn: the mean over seeds, or the value of
+    /// the first evaluation that has one.
     pub(super) score: f64,
     /// Share of all true pixels.
     pub(super) share: f64,

@@ -160,7 +160,7 @@ pub(super) fn meaning(evaluation: &Evaluation) -> &'static str {
     match evaluation.protocol {
         Protocol::FullySupervised => "All classes had labelled pixels in training.",
         Protocol::Inductive | Protocol::Transductive | Protocol::TransductiveUnseen => {
-            "No class is marked as unknown to the training, so there is no zero-shot score."
+            "No class is marked as unseen, so there is no zero-shot score."
         }
         other => other.explanation(),
     }

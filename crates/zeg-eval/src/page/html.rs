@@ -1,4 +1,4 @@
-//! The report as a web page: one file, no script, no network.
+//! Writes the report as a web page: one file without scripts that loads nothing from the network.
 
 use std::io;
 

@@ -5,7 +5,7 @@ use super::text::{duration, plain, thousands};
 use super::{ReportInput, RunInput};
 use crate::Evaluation;
 
-/// Everything that is needed to repeat the evaluation.
+/// Everything that is needed to repeat the evaluations.
 pub(super) struct Making {
     /// Settings that all runs share: name and value.
     pub(super) settings: Vec<(String, String)>,
@@ -103,7 +103,7 @@ fn settings(evaluation: &Evaluation) -> Vec<(String, String)> {
         ("Prompt templates", evaluation.templates.clone()),
         ("Scales", scales.join(", ")),
         (
-            "Mirrored images",
+            "Test-time flip",
             if evaluation.flip { "yes" } else { "no" }.to_owned(),
         ),
     ];
@@ -143,13 +143,13 @@ fn facts(evaluation: &Evaluation) -> Vec<(String, String)> {
     facts.extend([
         ("Program", evaluation.program.clone()),
         ("Machine", timing.machine.clone()),
-        ("Images at work at once", timing.threads.to_string()),
+        ("Images processed in parallel", timing.threads.to_string()),
         ("Time", duration(timing.wall_s)),
-        ("Time within the model", duration(timing.model_s)),
+        ("Time in the model, all threads", duration(timing.model_s)),
     ]);
     if evaluation.images > 0 && timing.wall_s > 0.0 {
         let each = timing.wall_s / evaluation.images as f64;
-        facts.push(("Time an image", format!("{each:.2} s")));
+        facts.push(("Time per image", format!("{each:.2} s")));
     }
     facts
         .into_iter()
@@ -157,7 +157,7 @@ fn facts(evaluation: &Evaluation) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A word as a POSIX shell takes it.
+/// Quotes a word for a POSIX shell if necessary.
 fn quoted(word: &str) -> String {
     let harmless = |letter: char| letter.is_ascii_alphanumeric() || "-_./=:,+@%".contains(letter);
     if !word.is_empty() && word.chars().all(harmless) {

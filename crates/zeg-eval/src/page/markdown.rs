@@ -1,4 +1,4 @@
-//! The report as Markdown, for a repository or an issue: all numbers, no images.
+//! Writes the report as Markdown, for a repository or an issue: all numbers, no images.
 
 use super::classes::{ClassGroup, ClassRow};
 use super::content::{Confusion, Content};
@@ -198,7 +198,7 @@ fn making(text: &mut String, content: &Content) {
     );
 }
 
-/// A paragraph after an empty line.
+/// Appends a paragraph after an empty line.
 fn paragraph(text: &mut String, content: &str) {
     text.push('\n');
     text.push_str(content);
@@ -219,7 +219,7 @@ fn table(text: &mut String, header: &[String], rows: impl Iterator<Item = Vec<St
     }
 }
 
-/// A text from a file, so that Markdown shows it as it is and it stays within its cell.
+/// Escapes a text from a file, so that Markdown shows it unchanged and it stays within its table cell.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_stay_texts() {
+    fn markup_is_escaped() {
         assert_eq!(escaped("a|b"), r"a\|b");
         assert_eq!(escaped("<img src=x>\n# b*"), r"&lt;img src=x&gt; \# b\*");
     }
