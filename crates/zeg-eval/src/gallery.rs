@@ -25,7 +25,7 @@ pub enum Rank {
 pub struct GalleryEntry {
     /// Id of the image.
     pub id: String,
-    /// Why it is shown.
+    /// Its rank.
     pub rank: Rank,
     /// Its score, 0..=1.
     pub score: f64,

@@ -136,16 +136,16 @@ mod tests {
         let mut report = report(&[0, 0, 255], &[0, 1, 2], &[false, false, false]);
         report.metric = Metric::Dice;
         let text = report.to_table();
-        let words = |start: &str| -> Vec<String> {
+        let cells = |start: &str| -> Vec<String> {
             let line = text.lines().find(|line| line.trim().starts_with(start));
             line.unwrap()
                 .split_whitespace()
                 .map(str::to_owned)
                 .collect()
         };
-        assert_eq!(words("class"), ["class", "Dice", "IoU", "Acc"]);
-        assert_eq!(words("c0"), ["c0", "66.67", "50.00", "50.00"]);
-        assert_eq!(words("images"), ["images", "mDice", "pAcc", "mIoU", "mAcc"]);
-        assert_eq!(words("1")[..3], ["1", "33.33", "50.00"]);
+        assert_eq!(cells("class"), ["class", "Dice", "IoU", "Acc"]);
+        assert_eq!(cells("c0"), ["c0", "66.67", "50.00", "50.00"]);
+        assert_eq!(cells("images"), ["images", "mDice", "pAcc", "mIoU", "mAcc"]);
+        assert_eq!(cells("1")[..3], ["1", "33.33", "50.00"]);
     }
 }

@@ -209,12 +209,12 @@ fn a_bad_image_does_not_spoil_the_others() {
 #[test]
 fn existing_files_are_refused_before_the_work() {
     let folder = tempfile::tempdir().unwrap();
-    let stand = |name: &str| fs::write(folder.path().join(name), "mine").unwrap();
+    let write = |name: &str| fs::write(folder.path().join(name), "mine").unwrap();
     for name in ["coco.json", "config.xml", "cvat.xml", "sheet.html"] {
-        stand(name);
+        write(name);
     }
     fs::create_dir(folder.path().join("summary")).unwrap();
-    stand("summary/a.summary.json");
+    write("summary/a.summary.json");
     let labels = LabelMap::filled(1, 1, 0);
     let image = SegmentedImage::new(Path::new("a.jpg"), &labels);
     let mut refused = 0;

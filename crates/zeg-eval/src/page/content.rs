@@ -13,7 +13,7 @@ use super::{ReportInput, classes, curves};
 use crate::summary::Spread;
 use crate::{ClassRef, ConfusionMatrix, EvalError, Evaluation, Metric, Protocol, Report, Summary};
 
-/// Everything that a report says.
+/// The content of a report, the same for all formats.
 pub(super) struct Content {
     pub(super) title: String,
     /// Method, protocol and data.
@@ -106,13 +106,13 @@ impl Content {
         })
     }
 
-    /// Whether different methods or settings stand side by side, without a mean.
+    /// Returns true if different methods or settings stand side by side, without a mean.
     pub(super) fn is_side_by_side(&self) -> bool {
         self.summary.is_none()
     }
 }
 
-/// Whether all evaluations follow one protocol.
+/// Returns true if all evaluations follow one protocol.
 pub(super) fn same_protocol(input: &ReportInput) -> bool {
     let mut protocols = input.runs.iter().map(|run| run.evaluation.protocol);
     let first = protocols.next();

@@ -10,7 +10,7 @@ use super::{ReportInput, RunInput};
 use crate::EvalError;
 use crate::summary::{Run, check_seeds};
 
-/// What the evaluations of a report are to each other.
+/// Relation between the evaluations of a report.
 pub(super) enum Relation {
     /// There is one evaluation.
     Single,
@@ -24,7 +24,7 @@ pub(super) enum Relation {
 }
 
 impl Relation {
-    /// Decides by the rule of [`check_seeds`], the same as for a [`Summary`](crate::Summary).
+    /// Finds the relation by the rule of [`check_seeds`], the same as for a [`Summary`](crate::Summary).
     ///
     /// # Errors
     /// Returns [`EvalError::Nothing`] without evaluations and [`EvalError::Differs`] if they are of different
@@ -63,7 +63,7 @@ impl Relation {
         })
     }
 
-    /// Whether the evaluations are shown side by side, without any mean.
+    /// Returns true if the evaluations are shown side by side, without any mean.
     pub(super) fn is_side_by_side(&self) -> bool {
         matches!(self, Self::SideBySide { .. })
     }

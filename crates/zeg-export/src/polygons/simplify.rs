@@ -27,7 +27,7 @@ pub(super) fn simplified(ring: Ring, tolerance: f64) -> Ring {
     while let Some((first, last)) = stretches.pop() {
         let distance = |index| squared_distance(at(index), at(first), at(last));
         let inner = (first + 1..last).map(|index| (index, distance(index)));
-        // Of equally distant points it takes the middle one: a comb would otherwise lose one tooth at a time, in
+        // The middle one of equally distant points is taken: a comb would otherwise lose one tooth at a time, in
         // quadratic time.
         let off_centre = |index: usize| (2 * index).abs_diff(first + last);
         let farthest = inner.max_by(|(one, a), (other, b)| {

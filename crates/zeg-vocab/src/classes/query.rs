@@ -37,7 +37,7 @@ pub struct ClassQuery {
     pub threshold: Option<f32>,
 }
 
-/// What becomes of a class's pixels.
+/// Foreground or background class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {

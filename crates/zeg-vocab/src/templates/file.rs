@@ -23,7 +23,7 @@ pub enum TemplateFileError {
         path: PathBuf,
         /// Line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The error in the template.
         source: TemplateError,
     },
     /// The file has no templates or too many, or no built-in set has the given name.
