@@ -119,7 +119,7 @@ pub(super) fn same_protocol(input: &ReportInput) -> bool {
     protocols.all(|protocol| Some(protocol) == first)
 }
 
-/// The confused classes of each configuration; counts are summed over seeds, never over methods.
+/// Returns the confused classes of each configuration. Counts are summed over seeds, never over methods.
 fn confusions(
     input: &ReportInput,
     relation: &Relation,

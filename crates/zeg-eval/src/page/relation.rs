@@ -30,16 +30,18 @@ impl Relation {
     /// Returns [`EvalError::Nothing`] without evaluations and [`EvalError::Differs`] if they are of different
     /// benchmarks, classes or numbers of images, so that they cannot stand in one table.
     pub(super) fn of(input: &ReportInput) -> Result<Self, EvalError> {
-        let Some((first, others)) = input.runs.split_first() else {
-            return Err(EvalError::Nothing);
-        };
-        if others.is_empty() {
-            return Ok(Self::Single);
+        match input.runs.len() {
+            0 => return Err(EvalError::Nothing),
+            1 => return Ok(Self::Single),
+            _ => {}
         }
-        for other in others {
-            let (first, other) = (&first.evaluation, &other.evaluation);
-            first.check_same_benchmark(other)?;
-            crate::record::same("images", &first.images, &other.images)?;
+        // All pairs are compared, because an evaluation without unseen classes fits any split.
+        for (position, run) in input.runs.iter().enumerate() {
+            for earlier in input.runs.iter().take(position) {
+                let (a, b) = (&earlier.evaluation, &run.evaluation);
+                a.check_same_benchmark(b)?;
+                crate::record::same("images", &a.images, &b.images)?;
+            }
         }
         let runs: Vec<Run<'_>> = input
             .runs
