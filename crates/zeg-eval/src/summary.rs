@@ -171,29 +171,24 @@ pub(crate) fn check_seeds(runs: &[Run<'_>]) -> Result<(), EvalError> {
             same("experiment", experiment, &without_seed(other))?;
         }
     }
-    for (
-        position,
-        Run {
-            evaluation: run, ..
-        },
-    ) in runs.iter().enumerate()
-    {
-        let mut earlier = runs.iter().take(position).map(|earlier| earlier.evaluation);
-        let seed = run.model.seed;
-        let unclear = |other: &&Evaluation| {
-            seed.is_none() || other.model.seed.is_none_or(|of| Some(of) == seed)
+    for (position, run) in runs.iter().enumerate() {
+        let seed = run.evaluation.model.seed;
+        // Seeds are known to differ only if both are recorded.
+        let may_be_equal = |other: &&Run<'_>| {
+            let other = other.evaluation.model.seed;
+            seed.is_none() || other.is_none() || other == seed
         };
-        if let Some(other) = earlier.find(unclear) {
+        if let Some(other) = runs.iter().take(position).find(may_be_equal) {
             return Err(EvalError::NotSeeds {
-                first: model_and_seed(other),
-                second: model_and_seed(run),
+                first: model_and_seed(other.evaluation),
+                second: model_and_seed(run.evaluation),
             });
         }
     }
     Ok(())
 }
 
-/// An experiment without its `training.seed`; the text itself if it is not TOML.
+/// Returns an experiment without its `training.seed`; the text itself if it is not TOML.
 fn without_seed(experiment: &str) -> String {
     let Ok(mut table) = experiment.parse::<toml::Table>() else {
         return experiment.to_owned();
@@ -204,6 +199,7 @@ fn without_seed(experiment: &str) -> String {
     table.to_string()
 }
 
+/// Returns the path and the seed of a model, for an error message.
 fn model_and_seed(evaluation: &Evaluation) -> String {
     let path = &evaluation.model.path;
     match evaluation.model.seed {
