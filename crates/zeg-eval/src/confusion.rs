@@ -1,22 +1,23 @@
-//! Counts of (true class, predicted class) over pixels, from which every metric follows.
+//! The confusion matrix: counts of pixels by true and predicted class, from which all metrics are computed.
 
 mod form;
 
 use crate::EvalError;
 
-/// Most pixels a table counts, 2⁵³: up to there every count is exact as a JSON number and as a 64-bit float too. It is
-/// a hundred thousand data sets of COCO-Stuff's size.
+/// Largest number of counted pixels, 2⁵³: up to this number every count is exact as a JSON number and as a 64-bit
+/// float. This is a hundred thousand data sets of COCO-Stuff's size.
 pub const MAX_PIXELS: u64 = 1 << 53;
-/// Most classes of a table that is read from a file; its counts take 128 MiB.
+/// Largest number of classes of a matrix that is read from a file; its counts take 128 MiB.
 pub const MAX_CLASSES: usize = 4096;
 
-/// A square table of pixel counts, one row a true class, one column a predicted class.
+/// A square matrix of pixel counts: one row per true class, one column per predicted class.
 ///
-/// Pixels whose truth is the ignore label are not counted, whatever was predicted there. Counts are exact integers, so
-/// the order in which images are added makes no difference.
+/// Pixels whose true label is the ignore label are not counted, whatever was predicted there. Counts are exact
+/// integers, so the order in which images are added does not matter.
 ///
-/// As JSON it is sparse: `{"classes": 3, "rows": [[[0, 17], [2, 5]], [], [[2, 9]]]}` has a list a true class, of pairs
-/// of a predicted class and its pixels. The dense form `{"classes": n, "counts": [n² numbers]}` is read as well.
+/// The JSON form is sparse: `{"classes": 3, "rows": [[[0, 17], [2, 5]], [], [[2, 9]]]}` has one list per true class,
+/// with pairs of a predicted class and its count. The dense form `{"classes": n, "counts": [n² numbers]}` can be read
+/// as well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfusionMatrix {
     classes: usize,
@@ -27,7 +28,7 @@ pub struct ConfusionMatrix {
 }
 
 impl ConfusionMatrix {
-    /// An empty table.
+    /// Creates a matrix without counts.
     pub fn new(classes: usize) -> Self {
         Self {
             classes,
@@ -36,24 +37,25 @@ impl ConfusionMatrix {
         }
     }
 
-    /// Number of classes.
+    /// Returns the number of classes.
     pub fn classes(&self) -> usize {
         self.classes
     }
 
     /// Counts the pixels of one image, or of a part of it.
     ///
-    /// - `truth`, `prediction`: one label a pixel, `0..classes`, of equal length and order
-    /// - `ignore`: the truth label of pixels that do not count, commonly 255
+    /// - `truth`, `prediction`: one label per pixel, `0..classes`, of equal length and order
+    /// - `ignore`: the true label of pixels that are not counted, commonly 255
     ///
     /// # Errors
-    /// [`EvalError::Length`] if the lengths differ; [`EvalError::Label`] or [`EvalError::Prediction`] for the first
-    /// counted pixel with a label out of range; [`EvalError::TooManyPixels`]. After an error nothing was counted.
+    /// Returns [`EvalError::Length`] if the lengths differ, [`EvalError::Label`] or [`EvalError::Prediction`] for the
+    /// first counted pixel with a label out of range, and [`EvalError::TooManyPixels`]. After an error no pixel is
+    /// counted.
     pub fn add(&mut self, truth: &[u16], prediction: &[u16], ignore: u16) -> Result<(), EvalError> {
         let classes = self.classes;
         let counted = check_labels(truth, prediction, ignore, classes)?;
         self.total = total(self.total, counted)?;
-        // Neighbouring pixels are mostly alike: runs of them are counted in one go.
+        // Adjacent pixels mostly have equal labels, so runs of equal pairs are counted at once.
         let mut current = (ignore, 0);
         let mut run = 0_u64;
         for pair in truth.iter().copied().zip(prediction.iter().copied()) {
@@ -76,11 +78,11 @@ impl ConfusionMatrix {
         }
     }
 
-    /// Adds the counts of another table.
+    /// Adds the counts of another matrix.
     ///
     /// # Errors
-    /// [`EvalError::Classes`] if it has another number of classes; [`EvalError::TooManyPixels`]. After an error nothing
-    /// was added.
+    /// Returns [`EvalError::Classes`] if it has another number of classes, and [`EvalError::TooManyPixels`]. After an
+    /// error the counts are unchanged.
     pub fn merge(&mut self, other: &Self) -> Result<(), EvalError> {
         if self.classes != other.classes {
             return Err(EvalError::Classes {
@@ -95,46 +97,46 @@ impl ConfusionMatrix {
         Ok(())
     }
 
-    /// Counts of one true class, a number a predicted class; empty for classes out of range.
+    /// Returns the counts of one true class, one number per predicted class; empty for a class out of range.
     pub fn row(&self, truth: usize) -> &[u64] {
         let start = truth.saturating_mul(self.classes);
         let end = start.saturating_add(self.classes);
         self.counts.get(start..end).unwrap_or_default()
     }
 
-    /// Pixels of class `truth` that were predicted as `prediction`; 0 for classes out of range.
+    /// Returns the number of pixels of class `truth` that were predicted as `prediction`; 0 for classes out of range.
     pub fn count(&self, truth: usize, prediction: usize) -> u64 {
         self.row(truth).get(prediction).copied().unwrap_or(0)
     }
 
-    /// All counted pixels.
+    /// Returns the number of all counted pixels.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// Pixels of the class that were predicted as it.
+    /// Returns the number of correctly predicted pixels of the class.
     pub fn intersect(&self, class: usize) -> u64 {
         self.count(class, class)
     }
 
-    /// Pixels of the class in the truth.
+    /// Returns the number of pixels of the class in the ground truth.
     pub fn label(&self, class: usize) -> u64 {
         self.row(class).iter().sum()
     }
 
-    /// Pixels that were predicted as the class.
+    /// Returns the number of pixels that were predicted as the class.
     pub fn pred(&self, class: usize) -> u64 {
         (0..self.classes)
             .map(|other| self.count(other, class))
             .sum()
     }
 
-    /// Pixels that have the class in the truth, in the prediction, or in both.
+    /// Returns the number of pixels with the class in the ground truth, in the prediction, or in both.
     pub fn union(&self, class: usize) -> u64 {
         self.label(class) + self.pred(class) - self.intersect(class)
     }
 
-    /// The IoU of every class in the truth, weighted by its share of the true pixels; `None` without pixels.
+    /// Returns the mean IoU, weighted by each class's share of the true pixels; `None` without pixels.
     pub fn frequency_weighted_iou(&self) -> Option<f64> {
         let share = |class: usize| {
             let (label, union) = (self.label(class), self.union(class));
@@ -145,7 +147,7 @@ impl ConfusionMatrix {
     }
 }
 
-/// The sum of pixel counts, if it can be held.
+/// Returns the sum of two pixel counts, if it is at most [`MAX_PIXELS`].
 fn total(pixels: u64, more: u64) -> Result<u64, EvalError> {
     pixels
         .checked_add(more)
@@ -153,10 +155,10 @@ fn total(pixels: u64, more: u64) -> Result<u64, EvalError> {
         .ok_or(EvalError::TooManyPixels { limit: MAX_PIXELS })
 }
 
-/// Checks what [`ConfusionMatrix::add`] is to count and says how many pixels that are.
+/// Checks the input of [`ConfusionMatrix::add`] and returns the number of pixels that are not ignored.
 ///
 /// # Errors
-/// As there, but for the number of pixels.
+/// Returns [`EvalError::Length`], [`EvalError::Label`] or [`EvalError::Prediction`].
 pub(crate) fn check_labels(
     truth: &[u16],
     prediction: &[u16],
@@ -259,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_class_may_have_the_number_of_the_ignore_label() {
-        // With more than 255 classes the ignore label is another one, and 255 is a class like the others.
+        // With more than 255 classes the ignore label is not 255, and 255 is an ordinary class.
         let mut matrix = ConfusionMatrix::new(300);
         matrix
             .add(&[255, 299, u16::MAX], &[255, 255, 0], u16::MAX)

@@ -1,22 +1,22 @@
-//! What can be wrong with label maps, class lists and the files of an evaluation.
+//! Errors of label maps, class lists and the files of an evaluation.
 
 use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Input that cannot be evaluated.
+/// An error of an evaluation or of its files.
 #[derive(Debug, Error)]
 pub enum EvalError {
-    /// Truth and prediction do not cover the same pixels.
+    /// Ground truth and prediction have different numbers of pixels.
     #[error("{truth} truth labels, but {prediction} predictions")]
     Length {
-        /// Pixels in the truth.
+        /// Number of pixels in the ground truth.
         truth: usize,
-        /// Pixels in the prediction.
+        /// Number of pixels in the prediction.
         prediction: usize,
     },
-    /// A truth label is neither a class nor the ignore label.
+    /// A true label is neither a class nor the ignore label.
     #[error(
         "truth label {value} at pixel {position}; labels are below {classes}, or the ignore label"
     )]
@@ -38,18 +38,18 @@ pub enum EvalError {
         /// Number of classes.
         classes: usize,
     },
-    /// Two things that belong together have different numbers of classes.
+    /// A class list or a matrix has another number of classes than the confusion matrix.
     #[error("{found} classes, expected {expected}")]
     Classes {
-        /// Classes of the confusion matrix.
+        /// Number of classes of the confusion matrix.
         expected: usize,
-        /// Classes of what was to go with it.
+        /// Number of classes that was given.
         found: usize,
     },
-    /// More pixels than the counts can hold exactly.
-    #[error("more than {limit} pixels, which counts cannot hold exactly")]
+    /// There are more pixels than can be counted exactly.
+    #[error("more than {limit} pixels, which cannot be counted exactly")]
     TooManyPixels {
-        /// Most pixels, [`MAX_PIXELS`](crate::confusion::MAX_PIXELS).
+        /// Largest number of pixels, [`MAX_PIXELS`](crate::confusion::MAX_PIXELS).
         limit: u64,
     },
     /// A file cannot be read.
@@ -57,7 +57,7 @@ pub enum EvalError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// A file cannot be written.
@@ -65,17 +65,17 @@ pub enum EvalError {
     Unwritable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// A file is larger than any evaluation.
+    /// A file is larger than the limit.
     #[error("{}: {bytes} bytes; at most {limit} are read", path.display())]
     FileTooLarge {
         /// The file.
         path: PathBuf,
         /// Its size.
         bytes: u64,
-        /// Most bytes that are read.
+        /// Largest size in bytes.
         limit: u64,
     },
     /// A file is not the JSON of an evaluation.
@@ -83,64 +83,73 @@ pub enum EvalError {
     Json {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with line and column.
+        /// The error, with line and column.
         source: serde_json::Error,
     },
-    /// A line of a log is no step of a training.
+    /// A line of a log is not a training step.
     #[error("{}, line {line}: {source}", path.display())]
     LogLine {
         /// The log.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong.
+        /// The error.
         source: serde_json::Error,
     },
-    /// A file holds a value that no evaluation has.
+    /// A file contains an invalid record.
     #[error("{}: {source}", path.display())]
     InFile {
         /// The file.
         path: PathBuf,
-        /// The value.
+        /// The error in the record.
         source: Box<EvalError>,
     },
-    /// A record is of a form that this version does not know.
+    /// A record has a format that this version does not support.
     #[error("evaluation record of format {found}; this version reads format {known}")]
     Format {
         /// Its format.
         found: u32,
-        /// The format that is read.
+        /// The supported format.
         known: u32,
     },
-    /// A field of a record holds what it cannot hold.
+    /// A field of a record has an invalid value.
     #[error("{field} is {value}; {expected}")]
     Invalid {
         /// The field.
         field: &'static str,
-        /// What it holds.
+        /// The value.
         value: String,
-        /// What it should hold.
+        /// Description of the valid values.
         expected: String,
     },
-    /// No record where at least one is needed.
+    /// No evaluation is given where at least one is needed.
     #[error("no evaluation given")]
     Nothing,
-    /// Records that should be of one kind are not.
+    /// Evaluations that must agree in a field differ in it.
     #[error("the evaluations differ in {field}: {first} and {second}")]
     Differs {
         /// The first field that differs.
         field: &'static str,
         /// Its value in the first record.
         first: String,
-        /// Its value in another.
+        /// Its value in another record.
         second: String,
     },
-    /// A record that should be a shard is a whole evaluation.
+    /// Two models are not known to be trainings of one configuration with different seeds, so no mean is taken over
+    /// them.
+    #[error("the models are not of different seeds: {first} and {second}")]
+    NotSeeds {
+        /// Path and seed of one model.
+        first: String,
+        /// Path and seed of the other.
+        second: String,
+    },
+    /// A record to merge is a whole evaluation, not a shard.
     #[error(
-        "the evaluation of {images} images of {model:?} is no shard; there is nothing to put together"
+        "the evaluation of {images} images with {model:?} is not a shard, so it cannot be merged"
     )]
     NotAShard {
-        /// Its images.
+        /// Number of its images.
         images: u64,
         /// Its model file.
         model: String,
@@ -148,28 +157,28 @@ pub enum EvalError {
     /// Shards are missing.
     #[error("of {count} shards, {} missing: {}", if missing.len() == 1 { "1 is".to_owned() } else { format!("{} are", missing.len()) }, joined(missing))]
     ShardsMissing {
-        /// The shards, from 1; the first hundred.
+        /// Numbers of the missing shards, from 1; at most the first hundred.
         missing: Vec<u64>,
-        /// How many there should be.
+        /// Number of shards of the evaluation.
         count: u64,
     },
-    /// A shard is there twice.
+    /// A shard is given twice.
     #[error("shard {index} of {count} is given twice")]
     ShardTwice {
-        /// The shard, from 1.
+        /// Number of the shard, from 1.
         index: u64,
-        /// How many there are.
+        /// Number of shards of the evaluation.
         count: u64,
     },
-    /// An image was counted twice.
+    /// An image is in the evaluation twice.
     #[error("image {id:?} is in the evaluation twice")]
     ImageTwice {
-        /// The image.
+        /// Id of the image.
         id: String,
     },
 }
 
-/// Numbers in words, as `2, 5, 7`; no more than fit a line.
+/// Returns a list of numbers such as `2, 5, 7`; at most twelve are written.
 fn joined(numbers: &[u64]) -> String {
     let shown: Vec<String> = numbers.iter().take(12).map(u64::to_string).collect();
     let more = if numbers.len() > shown.len() {

@@ -1,4 +1,4 @@
-//! The images that show what a score means: some of the best, some of the worst, some in the middle.
+//! Selects example images: some of the best, some of the median and some of the worst scores.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::EvalError;
 use crate::confusion::check_labels;
 
-/// Why an image is shown.
+/// The rank of an image in the gallery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rank {
@@ -19,50 +19,50 @@ pub enum Rank {
     Worst,
 }
 
-/// An image to look at. The files are thumbnails, PNG or JPEG, named relative to the folder of the evaluation.
+/// An example image. Its files are thumbnails, PNG or JPEG, with paths relative to the folder of the evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GalleryEntry {
     /// Id of the image.
     pub id: String,
-    /// Why it is shown.
+    /// Its rank.
     pub rank: Rank,
-    /// Its score, a fraction of 1.
+    /// Its score, 0..=1.
     pub score: f64,
     /// File of the image.
     #[serde(alias = "picture")]
     pub image: String,
     /// File of the image with its true classes in their colours.
     pub truth: String,
-    /// The same of the prediction.
+    /// File of the image with its predicted classes in their colours.
     pub prediction: String,
     /// File of the error map.
     pub error: String,
-    /// The classes in it, for the legend; empty if nobody counted them.
+    /// The classes in it, for the legend; empty if they were not counted.
     #[serde(default)]
     pub classes: Vec<ClassShare>,
 }
 
-/// How much of an image a class takes, as fractions of the pixels that count.
+/// Shares of a class in an image, 0..=1 of the scored pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassShare {
     /// Label of the class.
     pub class: usize,
-    /// Its share of the truth.
+    /// Share of the pixels in the ground truth.
     pub truth: f64,
-    /// Its share of the prediction.
+    /// Share of the pixels in the prediction.
     pub prediction: f64,
 }
 
 impl ClassShare {
-    /// The classes of an image, those with the largest true share first.
+    /// Returns the classes of an image, sorted by their share in the ground truth, largest first.
     ///
-    /// - `truth`, `prediction`: one label a pixel, `0..classes`, of equal length and order
-    /// - `ignore`: the truth label of pixels that do not count
+    /// - `truth`, `prediction`: one label per pixel, `0..classes`, of equal length and order
+    /// - `ignore`: the true label of pixels that are not scored
     ///
     /// # Errors
-    /// [`EvalError::Length`], [`EvalError::Label`], [`EvalError::Prediction`].
+    /// Returns [`EvalError::Length`], [`EvalError::Label`] or [`EvalError::Prediction`].
     pub fn of(
         (truth, prediction): (&[u16], &[u16]),
         classes: usize,
@@ -99,18 +99,18 @@ impl ClassShare {
     }
 }
 
-/// Chooses the images to show: up to `each` best, median and worst ones.
+/// Selects the images of the gallery: up to `each` best, median and worst ones.
 ///
 /// - `scores`: id and score of every image
 ///
-/// No image is chosen twice. Where there are few, the best are chosen first, then the worst, and the median ones are
-/// what is left. Images of equal score are taken in the order of their ids. Returned are positions in `scores`: best
-/// (from the best), median (from the nearest to it), worst (from the worst).
+/// No image is selected twice. If there are few images, the best are selected first, then the worst, then the median
+/// ones. Images with equal scores are selected in the order of their ids. Returns indices into `scores`: the best
+/// images (best first), the median ones (nearest to the median first), the worst ones (worst first).
 pub fn pick(scores: &[(&str, f64)], each: usize) -> Vec<(usize, Rank)> {
     pick_around(scores, each, median(scores.iter().map(|(_, score)| *score)))
 }
 
-/// As [`pick`], with the median of a larger whole.
+/// Selects images like [`pick`], but with a given median.
 pub(crate) fn pick_around(
     scores: &[(&str, f64)],
     each: usize,
@@ -138,7 +138,7 @@ pub(crate) fn pick_around(
     best.chain(median).chain(worst).collect()
 }
 
-/// Median of the finite values: the middle one, or the mean of the two in the middle.
+/// Returns the median of the finite values: the middle value, or the mean of the two middle ones.
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
     values.sort_by(f64::total_cmp);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_of_the_pixels_that_count() {
+    fn shares_are_of_the_scored_pixels() {
         let shares = ClassShare::of((&[0, 2, 2, 255], &[0, 2, 1, 1]), 4, 255).unwrap();
         let third = 1.0 / 3.0;
         let values: Vec<_> = shares

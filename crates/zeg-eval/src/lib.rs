@@ -1,10 +1,10 @@
-//! Metrics of zero-shot semantic segmentation, and what is made of them: records, comparisons, reports.
+//! Metrics of zero-shot semantic segmentation, evaluation records, comparisons and reports.
 //!
-//! [`confusion`] counts pixels by true and predicted class; [`report`] turns the counts into the published numbers:
-//! pAcc, mIoU on seen and unseen classes, hIoU, Dice. [`record`] keeps an evaluation with everything that has to be
-//! known to compare its numbers with others, and puts the shards of a divided one together; [`summary`] is the mean
-//! over several runs; [`published`] holds the numbers of the papers; [`page`] writes all of it for people to read.
-//! Nothing here knows how a model works.
+//! [`confusion`] counts pixels by true and predicted class. [`report`] computes the metrics from the counts: pAcc, mIoU
+//! on seen and unseen classes, hIoU, Dice. [`record`] stores an evaluation with everything that is needed to compare
+//! its numbers with others, and merges the shards of a divided evaluation. [`summary`] computes the mean over the seeds
+//! of one configuration. [`published`] holds the published results of the papers. [`page`] writes reports for people to
+//! read. Nothing in this crate depends on how a model works.
 
 #![forbid(unsafe_code)]
 

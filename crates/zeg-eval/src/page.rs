@@ -1,10 +1,10 @@
-//! The report of an evaluation for people: a web page, Markdown and CSV of one content.
+//! Reports of evaluations for people: a web page, Markdown and CSV with the same content.
 //!
-//! The page is one file that needs no network and no script: it can be mailed, archived and printed. What was not
-//! measured is not shown, and what makes numbers incomparable stands above them.
+//! The page is one file that needs no network and no script: it can be mailed, archived and printed. Numbers that were
+//! not measured are not shown, and notices above the numbers name everything that makes them incomparable.
 //!
 //! ```text
-//! ReportInput → content (what is said) → html, markdown, csv (how it is written)
+//! ReportInput → content → html, markdown, csv
 //! ```
 
 mod classes;
@@ -20,6 +20,7 @@ mod markdown;
 mod matrix;
 mod mistakes;
 mod notices;
+mod relation;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -32,45 +33,49 @@ pub use log::{CurvePoint, read_log};
 
 use content::Content;
 
-/// What a report is made from.
+/// Input of a report.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReportInput {
-    /// Headline.
+    /// Title of the report.
     pub title: String,
-    /// The runs, which are measurements of one thing: same benchmark, protocol and settings, other seeds.
+    /// Evaluations on one benchmark.
+    ///
+    /// Seeds of one configuration are averaged: the same method with the same settings, except for the seed. Different
+    /// methods or settings are shown side by side, each with its name, and nothing is averaged or summed over them.
     pub runs: Vec<RunInput>,
 }
 
-/// A run of a report.
+/// One evaluation of a report.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunInput {
-    /// Its record.
+    /// Record of the evaluation.
     pub evaluation: Evaluation,
-    /// Folder of the record, where the files of its gallery are.
+    /// Folder of the record and of the files of its gallery.
     pub folder: PathBuf,
-    /// The log of its training; empty if there is none. See [`read_log`].
+    /// Training log of the model; empty if there is none. See [`read_log`].
     pub curves: Vec<CurvePoint>,
-    /// The experiment as TOML, shown as it is.
+    /// Experiment of the training as TOML; shown unchanged.
     pub experiment: Option<String>,
 }
 
-/// What a report is written as.
+/// File format of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
     /// `report.html`, everything in one file.
     Html,
     /// `report.md`, for repositories and issues: all numbers, no images.
     Markdown,
-    /// `report.csv` (RFC 4180), for programs: a row a number, `run,scope,class,split,metric,value,std,n`. `run` is a number
-    /// from 1, or `mean` over several. Values are fractions of 1; an undefined one is empty.
+    /// `report.csv` (RFC 4180), for programs: one row per number, `run,scope,class,split,metric,value,std,n`. `run` is
+    /// the number of the run, from 1, or `mean` for the mean over seeds; where different methods stand side by side it
+    /// is the name of the evaluation. Values are fractions of 1; an undefined value is empty.
     Csv,
 }
 
 impl Format {
-    /// All of them.
+    /// All formats.
     pub const ALL: [Self; 3] = [Self::Html, Self::Markdown, Self::Csv];
 
-    /// Name of the file.
+    /// Returns the name of the file.
     pub fn file_name(self) -> &'static str {
         match self {
             Self::Html => "report.html",
@@ -80,13 +85,13 @@ impl Format {
     }
 }
 
-/// Writes a report into a folder, which is made if there is none. Each file is there whole or not at all.
+/// Writes a report into a folder, which is created if it does not exist. Each file is written completely or not at all.
 ///
-/// Returns the files, in the order of `formats`.
+/// Returns the paths of the files, in the order of `formats`.
 ///
 /// # Errors
-/// [`EvalError::Nothing`] without runs; [`EvalError::Differs`] if they are not measurements of one thing; what
-/// [`Evaluation::validate`] finds; [`EvalError::Unwritable`].
+/// Returns [`EvalError::Nothing`] without evaluations, [`EvalError::Differs`] if they are of different benchmarks,
+/// classes or numbers of images, the errors of [`Evaluation::validate`], and [`EvalError::Unwritable`].
 pub fn write_report(
     input: &ReportInput,
     folder: &Path,
@@ -96,7 +101,7 @@ pub fn write_report(
     let mut files = Vec::with_capacity(formats.len());
     for format in formats {
         let text = match format {
-            Format::Html => html::render(&content, input),
+            Format::Html => html::render(&content),
             Format::Markdown => Ok(markdown::render(&content)),
             Format::Csv => Ok(csv::render(&content)),
         };

@@ -1,7 +1,7 @@
-//! The numbers of the papers, to stand beside one's own.
+//! Published results of the papers, for comparison.
 //!
-//! Only figures of the same benchmark, class list and protocol say anything about each other, so rows are asked for by
-//! these. hIoU follows from seen and unseen mIoU; a few papers print another value, which [`Row::hiou_differs`] tells.
+//! Only results of the same benchmark, class list and protocol are comparable, so rows are looked up by these. hIoU
+//! follows from seen and unseen mIoU; a few papers print another value, which [`Row::hiou_differs`] detects.
 
 use std::sync::LazyLock;
 
@@ -11,41 +11,42 @@ use zeg_vocab::classes::ClassSet;
 use crate::Protocol;
 use crate::report::harmonic_mean;
 
-/// Half of the last digit of a published figure: what rounding hides.
+/// Half of the last digit of a published figure: the largest rounding error.
 const HALF_DIGIT: f64 = 0.05;
-/// Tables whose rows are results; the others show parts of a method.
+/// Names of the tables of results; the other tables are ablations.
 const RESULTS: [&str; 3] = ["benchmarks", "cross-dataset", "medical"];
 
 /// A published table.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
-    /// Its name here: `benchmarks`, `designs`, `query-formats`, `prompt-depths`, `losses`, `templates`,
-    /// `cross-dataset` or `medical`.
+    /// Its name: `benchmarks`, `designs`, `query-formats`, `prompt-depths`, `losses`, `templates`, `cross-dataset` or
+    /// `medical`.
     pub name: String,
-    /// What it compares.
+    /// Title of the table.
     pub title: String,
-    /// Where its figures were published.
+    /// Publication of its figures.
     pub source: String,
     /// Its rows, in the order of the publication.
     pub rows: Vec<Row>,
 }
 
-/// A published result; figures in percent, as printed.
+/// A published result; figures are in percent, as printed.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Row {
-    /// Name of the data set's entry (`zeg_data::datasets`), as `voc12`, or of a described one.
+    /// Name of the data set, such as `voc12`: of an entry of `zeg_data::datasets`, or of a data set described in a
+    /// file.
     pub benchmark: String,
-    /// Class list, as `voc20`; `None` where a data set has only one.
+    /// Class list, such as `voc20`; `None` if the data set has only one.
     pub class_list: Option<String>,
-    /// What the model knew of the unseen classes.
+    /// What the model knew about the unseen classes in training.
     pub protocol: Protocol,
-    /// Data set of the training; `None` for the benchmark's own.
+    /// Data set of the training; `None` for the data set of the benchmark.
     pub trained_on: Option<String>,
-    /// Method, or its variant.
+    /// Name of the method or of its variant.
     pub method: String,
-    /// Part of all pixels that have the right class.
+    /// Pixel accuracy: share of all pixels whose predicted class is right.
     pub p_acc: Option<f64>,
     /// Mean IoU of seen classes.
     pub seen: Option<f64>,
@@ -59,25 +60,25 @@ pub struct Row {
     pub macc: Option<f64>,
     /// Mean Dice coefficient.
     pub mdice: Option<f64>,
-    /// Where it was published.
+    /// Publication.
     #[serde(default)]
     pub source: String,
-    /// What else has to be known.
+    /// Note on the figures.
     pub note: Option<String>,
 }
 
 impl Row {
-    /// hIoU of the published seen and unseen mIoU.
+    /// Returns the hIoU computed from the published seen and unseen mIoU.
     pub fn recomputed_hiou(&self) -> Option<f64> {
         self.seen.zip(self.unseen).map(|(s, u)| harmonic_mean(s, u))
     }
 
-    /// Whether the published hIoU cannot be that of the published seen and unseen mIoU, whatever was rounded.
+    /// Returns true if the published hIoU does not follow from the published seen and unseen mIoU, even with rounding.
     pub fn hiou_differs(&self) -> bool {
         let (Some(hiou), Some((s, u))) = (self.hiou, self.seen.zip(self.unseen)) else {
             return false;
         };
-        let slack = HALF_DIGIT + 1e-9; // figures are no exact binary fractions
+        let slack = HALF_DIGIT + 1e-9; // figures are not exact binary fractions
         let lowest = harmonic_mean(s - HALF_DIGIT, u - HALF_DIGIT) - slack;
         let highest = harmonic_mean(s + HALF_DIGIT, u + HALF_DIGIT) + slack;
         !(lowest..=highest).contains(&hiou)
@@ -90,7 +91,7 @@ struct File {
     tables: Vec<Table>,
 }
 
-/// The file is part of the library; a test counts its rows, so that it is never empty here.
+/// The built-in file; a test counts its rows, so parsing does not fail here.
 static FILE: LazyLock<File> =
     LazyLock::new(|| parse(include_str!("../assets/published.toml")).unwrap_or_default());
 
@@ -106,8 +107,8 @@ fn parse(text: &str) -> Result<File, toml::de::Error> {
     Ok(file)
 }
 
-/// Returns the labels of the unseen classes, ascending, that published figures of a class list are of; `None` where no
-/// split of its classes was published.
+/// Returns the labels of the unseen classes in the published split of a class list, ascending; `None` if no split was
+/// published.
 pub(crate) fn unseen(class_list: &str) -> Option<Vec<usize>> {
     let classes = ClassSet::by_name(class_list).ok()?;
     Some(classes.unseen).filter(|unseen| !unseen.is_empty())
@@ -125,9 +126,9 @@ pub fn table(name: &str) -> Option<&'static Table> {
 
 /// Returns the published results of one benchmark and protocol; empty if none is known.
 ///
-/// - `benchmark`: name of the data set's entry (`zeg_data::datasets`), as `voc12`, or of a described one
-/// - `class_list`: name of the class list, as `voc20`; figures of another list of the same data set are not comparable
-/// - `trained_on`: data set of the training; `None` for the benchmark's own
+/// - `benchmark`: name of the data set, such as `voc12`; see [`Row::benchmark`]
+/// - `class_list`: name of the class list, such as `voc20`; results of another list of the data set are not comparable
+/// - `trained_on`: data set of the training; `None` for the data set of the benchmark
 pub fn rows(
     benchmark: &str,
     class_list: &str,
@@ -157,7 +158,7 @@ pub fn rows(
 mod tests {
     use super::*;
 
-    /// VOC and COCO-Stuff: SPNet (CVPR 2019); Context: ZS3Net (NeurIPS 2019).
+    /// Sources: SPNet (CVPR 2019) for VOC and COCO-Stuff, ZS3Net (NeurIPS 2019) for Context.
     #[test]
     fn unseen_classes_are_those_of_the_papers() {
         assert_eq!(unseen("voc20").unwrap(), [15, 16, 17, 18, 19]);

@@ -1,9 +1,9 @@
-//! The record of an evaluation: everything that is needed to read its numbers right, without the model or the data.
+//! The record of an evaluation: everything that is needed to interpret its numbers, without the model or the data.
 //!
-//! A number alone says little: 84 % may be hIoU or mIoU, of a model that saw the unseen classes' pixels or not, on 240
-//! images or on 1,449. So an evaluation is kept as one file, `evaluation.json`, with the exact counts and with what was
-//! scored how. A data set may be divided among machines; their records are put together by [`Evaluation::merge`] to
-//! what one machine would have written.
+//! A number alone says little: 84 % may be hIoU or mIoU, of a model that was trained on pixels of the unseen classes or
+//! not, on 240 images or on 1,449. So an evaluation is stored as one file, `evaluation.json`, with the exact counts and
+//! all settings. A data set may be divided among machines; [`Evaluation::merge`] combines their records into the record
+//! that one machine would have written.
 
 mod file;
 mod image_score;
@@ -12,6 +12,7 @@ mod protocol;
 mod validate;
 
 pub(crate) use file::read_limited;
+pub(crate) use merge::same;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,12 +22,12 @@ use crate::{ConfusionMatrix, EvalError, GalleryEntry};
 pub use image_score::ImageScore;
 pub use protocol::Protocol;
 
-/// The format that this version writes and reads.
+/// Version of the format that this program writes and reads.
 pub const FORMAT: u32 = 1;
 /// Name of the file in an evaluation's folder.
 pub const FILE_NAME: &str = "evaluation.json";
 
-/// What an evaluation writes as `evaluation.json`, and all that a report knows of it.
+/// The record of an evaluation, stored as `evaluation.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluation {
@@ -34,11 +35,11 @@ pub struct Evaluation {
     pub format: u32,
     /// Program and version, as `zeg 0.1.0`.
     pub program: String,
-    /// What was scored on.
+    /// The data set on which the model was scored.
     pub benchmark: BenchmarkRef,
-    /// What the model knew of the unseen classes.
+    /// What the model knew about the unseen classes in training.
     pub protocol: Protocol,
-    /// Data set of the training, as `coco-stuff164k`; `None` if it is unknown or there was none.
+    /// Data set of the training, such as `coco-stuff164k`; `None` if it is unknown or there was no training.
     pub trained_on: Option<String>,
     /// The method, as `ZegCLIP`.
     pub method: String,
@@ -46,32 +47,32 @@ pub struct Evaluation {
     pub model: ModelRef,
     /// Name of the prompt templates of the class names.
     pub templates: String,
-    /// Settings of the inference as they were used.
+    /// Inference settings.
     pub inference: serde_json::Value,
-    /// Factors of the image size whose results were averaged; `[1.0]` for a single one.
+    /// Scales of test-time augmentation: factors of the image size; `[1.0]` without.
     pub scales: Vec<f64>,
-    /// Whether mirrored images took part.
+    /// Whether test-time augmentation included horizontal flips.
     pub flip: bool,
     /// The classes, in label order.
     pub classes: Vec<ClassRef>,
-    /// Images that were scored.
+    /// Number of scored images.
     pub images: u64,
-    /// Scores of the single images; either all or none.
+    /// Scores of the single images: of all images, or empty.
     #[serde(alias = "pictures")]
     pub image_scores: Vec<ImageScore>,
     /// Pixel counts of all images together.
     pub confusion: ConfusionMatrix,
-    /// What the benchmark is judged by.
+    /// Main metric of the benchmark.
     pub metric: Metric,
-    /// Which part of a divided evaluation this is; `None` for a whole one.
+    /// The part of a divided evaluation; `None` for a whole evaluation.
     pub shard: Option<Shard>,
-    /// How long it took, and where.
+    /// Duration and machine.
     pub timing: Timing,
-    /// Images to look at.
+    /// Example images.
     pub gallery: Vec<GalleryEntry>,
 }
 
-/// What was scored on.
+/// The data set on which the model was scored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BenchmarkRef {
@@ -83,7 +84,7 @@ pub struct BenchmarkRef {
     pub class_list: String,
     /// Name of the split, as `val`.
     pub split: String,
-    /// Images of the official split; `None` for data sets without one.
+    /// Number of images in the official split; `None` for data sets without one.
     #[serde(alias = "official_pictures")]
     pub official_images: Option<u64>,
 }
@@ -96,7 +97,7 @@ pub struct ModelRef {
     pub path: String,
     /// SHA-256 of the file, in hexadecimal.
     pub sha256: String,
-    /// Step of the training.
+    /// Training step of the checkpoint.
     pub step: Option<u64>,
     /// Seed of the training.
     pub seed: Option<u64>,
@@ -108,9 +109,9 @@ pub struct ModelRef {
 pub struct ClassRef {
     /// Its name.
     pub name: String,
-    /// Whether the model knows it by name only.
+    /// Whether the class is unseen: known by name only.
     pub unseen: bool,
-    /// Its colour in images, RGB.
+    /// RGB colour of the class in images.
     pub colour: [u8; 3],
 }
 
@@ -118,33 +119,33 @@ pub struct ClassRef {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shard {
-    /// Which part, from 1.
+    /// Number of the part, from 1.
     pub index: u64,
-    /// How many parts there are.
+    /// Number of parts.
     pub count: u64,
 }
 
-/// How long an evaluation took, and where.
+/// Duration and machine of an evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Timing {
-    /// Seconds from the first image to the last. Of a merged evaluation: the sum over its shards, so the time one
-    /// machine would have taken for them one after the other. Models that were scored together, over one encoding of
-    /// every image, each have the time of all; so has [`Timing::model_s`].
+    /// Seconds from the first image to the last. For a merged evaluation it is the sum over its shards, the time that
+    /// one machine would have taken for one shard after the other. Models that were scored together and shared one
+    /// encoding of every image each have the time of all models; the same holds for [`Timing::model_s`].
     pub wall_s: f64,
-    /// Seconds within the model, summed over threads (and shards).
+    /// Seconds in the model, summed over threads (and shards).
     pub model_s: f64,
-    /// Images at work at once; of a merged evaluation the largest number.
+    /// Number of images that were processed in parallel; the largest number of a merged evaluation.
     pub threads: usize,
-    /// Machine, in words; of a merged evaluation the different ones, joined by `; `.
+    /// Description of the machine; for a merged evaluation, of all machines, joined by `; `.
     pub machine: String,
 }
 
 impl Evaluation {
-    /// The metrics, by mmsegmentation's rule for classes without pixels.
+    /// Computes the metrics, by mmsegmentation's rule for classes without pixels.
     ///
     /// # Errors
-    /// [`EvalError::Classes`] if the list of classes does not fit the counts.
+    /// Returns [`EvalError::Classes`] if the class list does not fit the counts.
     pub fn report(&self) -> Result<Report, EvalError> {
         let names: Vec<&str> = self
             .classes
@@ -157,12 +158,17 @@ impl Evaluation {
         Ok(report)
     }
 
-    /// Whether every image has its score.
+    /// Returns true if any class is unseen.
+    pub(crate) fn has_unseen(&self) -> bool {
+        self.classes.iter().any(|class| class.unseen)
+    }
+
+    /// Returns true if every image has its score.
     fn has_images(&self) -> bool {
         u64::try_from(self.image_scores.len()) == Ok(self.images)
     }
 
-    /// Whether images of the official split are missing, or others were added.
+    /// Returns true if the scored images are not those of the official split: a shard, or another number of images.
     pub fn is_subset(&self) -> bool {
         let official = self.benchmark.official_images;
         self.shard.is_some() || official.is_some_and(|count| count != self.images)

@@ -1,8 +1,8 @@
 //! The metrics of generalised zero-shot segmentation, as numbers, as JSON and as a table.
 //!
-//! Predictions range over all classes, seen and unseen. Definitions follow mmsegmentation 0.24 (`mean_iou`): a class
-//! without the pixels that a metric divides by has no value there, and means leave it out. [`NanRule`] holds the other
-//! convention that published numbers were made with. hIoU, the harmonic mean of both mIoU, follows the papers.
+//! Predictions range over all classes, seen and unseen. Definitions follow mmsegmentation 0.24 (`mean_iou`): if the
+//! divisor of a metric is 0 for a class, the class has no value and means leave it out. [`NanRule`] also offers the
+//! other convention of published numbers. hIoU, the harmonic mean of both mIoU, follows the papers.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +12,9 @@ use crate::{ConfusionMatrix, EvalError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// It had.
+    /// The class had labelled pixels in training.
     Seen,
-    /// It is known by name only.
+    /// The class is known by name only.
     Unseen,
 }
 
@@ -24,32 +24,32 @@ impl Split {
     }
 }
 
-/// The metric that a data set is judged by; all are always computed.
+/// The main metric of a data set; all metrics are always computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Metric {
     /// Mean intersection over union, and hIoU where there are unseen classes.
     #[default]
     MeanIou,
-    /// Mean Dice coefficient, as medical data sets are judged by.
+    /// Mean Dice coefficient, the usual metric of medical data sets.
     Dice,
 }
 
-/// What becomes of classes that some pixels are missing of.
+/// Rule for classes without true or without predicted pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NanRule {
-    /// mmsegmentation's, which most published numbers are made with: a class has an IoU if it is in the truth or in
-    /// the prediction, so one that is only predicted has 0; means leave out classes without a value.
+    /// The rule of mmsegmentation, used for most published numbers: a class has an IoU if it is in the ground truth or
+    /// in the prediction, so a class that is only predicted has an IoU of 0. Means leave out classes without a value.
     #[default]
     Mmseg,
-    /// That of ZegFormer's evaluation: a class has an IoU (and Dice) if it is in the truth. mIoU is the sum of those
-    /// divided by the number of classes in the truth or in the prediction. The means over seen and over unseen classes
-    /// do not exist if one of their classes has no value.
+    /// The rule of ZegFormer's evaluation: a class has an IoU (and Dice) if it is in the ground truth. mIoU is the sum
+    /// of these divided by the number of classes in the ground truth or in the prediction. The means over seen and over
+    /// unseen classes are undefined if one of their classes has no value.
     TruthOnly,
 }
 
-/// The metrics of one class, fractions of 1; `None` (JSON `null`) where the divisor is no pixel.
+/// The metrics of one class, 0..=1; `None` (JSON `null`) where the divisor is 0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClassReport {
     /// Class name.
@@ -58,18 +58,18 @@ pub struct ClassReport {
     pub split: Split,
     /// Intersection over union.
     pub iou: Option<f64>,
-    /// Part of the class's true pixels that were found (recall).
+    /// Share of the class's true pixels that were predicted as this class (recall).
     pub acc: Option<f64>,
     /// Twice the intersection over the sum of true and predicted pixels.
     pub dice: Option<f64>,
-    /// True pixels of the class.
+    /// Number of true pixels of the class.
     pub pixels: u64,
 }
 
-/// The metrics of a data set, fractions of 1; `None` (JSON `null`) where undefined.
+/// The metrics of a data set, 0..=1; `None` (JSON `null`) where undefined.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Part of all pixels that have the right class.
+    /// Pixel accuracy: share of all pixels whose predicted class is right.
     #[serde(rename = "pAcc")]
     pub p_acc: Option<f64>,
     /// Mean IoU of all classes.
@@ -81,7 +81,7 @@ pub struct Report {
     /// Mean IoU of the unseen classes.
     #[serde(rename = "mIoU_unseen")]
     pub miou_unseen: Option<f64>,
-    /// Harmonic mean of the two; see [`harmonic_mean`].
+    /// Harmonic mean of `miou_seen` and `miou_unseen`; see [`harmonic_mean`].
     #[serde(rename = "hIoU")]
     pub hiou: Option<f64>,
     /// Mean accuracy of all classes.
@@ -90,28 +90,28 @@ pub struct Report {
     /// Mean Dice coefficient of all classes.
     #[serde(rename = "mDice")]
     pub mdice: Option<f64>,
-    /// The metric of the data set, which tables put first.
+    /// Main metric of the data set; tables show it first.
     #[serde(default)]
     pub metric: Metric,
-    /// The rule for classes without pixels.
+    /// Rule for classes without pixels.
     #[serde(default)]
     pub nan_rule: NanRule,
-    /// Images that were counted.
+    /// Number of scored images.
     pub images: u64,
-    /// Pixels that were counted.
+    /// Number of scored pixels.
     pub pixels: u64,
-    /// One entry a class, in label order.
+    /// One entry per class, in label order.
     pub classes: Vec<ClassReport>,
 }
 
 impl Report {
     /// Computes all metrics by mmsegmentation's rule.
     ///
-    /// - `names`, `unseen`: one entry a class, in label order
-    /// - `images`: how many images the counts come from
+    /// - `names`, `unseen`: one entry per class, in label order
+    /// - `images`: number of images that were counted
     ///
     /// # Errors
-    /// [`EvalError::Classes`] if `names` or `unseen` has another length than the table has classes.
+    /// Returns [`EvalError::Classes`] if the length of `names` or `unseen` is not the number of classes of the matrix.
     pub fn new(
         confusion: &ConfusionMatrix,
         names: &[impl AsRef<str>],
@@ -121,14 +121,13 @@ impl Report {
         Self::with_rule(confusion, names, unseen, images, NanRule::Mmseg)
     }
 
-    /// Computes all metrics.
+    /// Computes all metrics by the given rule for classes without pixels.
     ///
-    /// - `names`, `unseen`: one entry a class, in label order
-    /// - `images`: how many images the counts come from
-    /// - `rule`: for classes without pixels
+    /// - `names`, `unseen`: one entry per class, in label order
+    /// - `images`: number of images that were counted
     ///
     /// # Errors
-    /// [`EvalError::Classes`] if `names` or `unseen` has another length than the table has classes.
+    /// Returns [`EvalError::Classes`] if the length of `names` or `unseen` is not the number of classes of the matrix.
     pub fn with_rule(
         confusion: &ConfusionMatrix,
         names: &[impl AsRef<str>],
@@ -143,7 +142,7 @@ impl Report {
             }
         }
         let mut right = 0;
-        // Classes in the truth or in the prediction.
+        // Number of classes in the ground truth or in the prediction.
         let mut present = 0_u64;
         let mut classes = Vec::with_capacity(expected);
         for (class, (name, unseen)) in names.iter().zip(unseen).enumerate() {
@@ -193,7 +192,7 @@ impl Report {
     }
 }
 
-/// Harmonic mean 2su/(s+u) of two fractions, which only rises if both do; 0 if both are 0.
+/// Returns the harmonic mean 2su/(s+u) of two fractions, which is high only if both are high; 0 if both are 0.
 pub fn harmonic_mean(s: f64, u: f64) -> f64 {
     if s + u == 0.0 {
         0.0
@@ -206,7 +205,7 @@ fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-/// Mean of the values that exist; `None` if none does.
+/// Returns the mean of the values that are defined; `None` if there are none.
 fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     let (sum, count) = values
         .flatten()
@@ -233,7 +232,7 @@ mod tests {
             (class.iou, class.acc, class.dice)
         };
         assert_eq!(values(0), (Some(0.5), Some(0.5), Some(2.0 / 3.0)));
-        // predicted, but nowhere true: no accuracy, an IoU of 0
+        // The class is predicted but not in the ground truth: it has no accuracy and an IoU of 0.
         assert_eq!(values(1), (Some(0.0), None, Some(0.0)));
         assert_eq!(values(2), (None, None, None));
         assert_eq!(
@@ -255,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn harmonic_mean_of_nothing_is_nothing() {
+    fn harmonic_mean_of_zeros_is_zero() {
         assert!(harmonic_mean(0.0, 0.0).abs() < f64::EPSILON);
         assert!((harmonic_mean(0.919, 0.778) - 0.84264).abs() < 1e-5);
     }
@@ -286,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn names_must_fit() {
+    fn the_number_of_names_must_be_the_number_of_classes() {
         let confusion = ConfusionMatrix::new(2);
         let error = Report::new(&confusion, &["a"], &[false, true], 0).unwrap_err();
         assert_eq!(error.to_string(), "1 classes, expected 2");
@@ -294,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_rule_leaves_out_classes_without_truth() {
-        // Class 0: half found. Class 1: predicted only. Class 2: nowhere. Class 3: found.
+        // Half of class 0 is found, class 1 is only predicted, class 2 does not occur, class 3 is found.
         let mut confusion = ConfusionMatrix::new(4);
         confusion.add(&[0, 0, 3], &[0, 1, 3], 255).unwrap();
         let of = |unseen: [bool; 4]| {
@@ -304,7 +303,7 @@ mod tests {
         let report = of([false, true, true, false]);
         let ious: Vec<_> = report.classes.iter().map(|class| class.iou).collect();
         assert_eq!(ious, [Some(0.5), None, None, Some(1.0)]);
-        // three classes are in the truth or the prediction
+        // Three classes are in the ground truth or in the prediction.
         assert_eq!((report.miou, report.macc), (Some(0.5), Some(0.75)));
         assert_eq!(
             (report.miou_seen, report.miou_unseen, report.hiou),

@@ -1,14 +1,18 @@
 //! The mean over several runs, as papers state it: mean ± standard deviation over seeds.
 //!
+//! Only seeds of one configuration are averaged: runs of the same method with the same settings, except for the seed.
+//! [`check_seeds`] is the one place that decides this, for summaries and for reports.
+//!
 //! The mean of hIoU is the mean of the runs' hIoU, not the hIoU of the mean mIoU: each run is one measurement of each
-//! number. The deviation is the sample's (divided by n − 1), and one run has none.
+//! number. The deviation is the sample standard deviation (divided by n − 1); a single run has none.
 
 use serde::{Deserialize, Serialize};
 
+use crate::record::same;
 use crate::report::Report;
 use crate::{EvalError, Evaluation, Metric};
 
-/// What [`Summary::note`] says.
+/// The text of [`Summary::note`].
 const NOTE: &str = "mean ± sample standard deviation over runs; hIoU is the mean of the runs' hIoU";
 
 /// Mean and deviation of one number over runs, fractions of 1.
@@ -18,12 +22,12 @@ pub struct Spread {
     pub mean: f64,
     /// Sample standard deviation; `None` (JSON `null`) for one run.
     pub std: Option<f64>,
-    /// Runs that have the number.
+    /// Number of runs that have a value.
     pub n: usize,
 }
 
 impl Spread {
-    /// Of the values that exist; `None` if none does.
+    /// Returns mean and deviation of the values that exist; `None` if none does.
     pub fn of(values: impl IntoIterator<Item = Option<f64>>) -> Option<Self> {
         let values: Vec<f64> = values.into_iter().flatten().collect();
         let n = values.len();
@@ -36,7 +40,7 @@ impl Spread {
         Some(Self { mean, std, n })
     }
 
-    /// In percent, as `84.26 ± 0.31`.
+    /// Returns mean and deviation in percent, as `84.26 ± 0.31`.
     pub fn percent(&self) -> String {
         let mean = 100.0 * self.mean;
         match self.std {
@@ -49,9 +53,9 @@ impl Spread {
 /// The numbers of several runs of one evaluation; `None` (JSON `null`) where no run has one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// How many runs.
+    /// Number of runs.
     pub runs: usize,
-    /// Part of all pixels that have the right class.
+    /// Pixel accuracy: share of all pixels whose predicted class is right.
     #[serde(rename = "pAcc")]
     pub p_acc: Option<Spread>,
     /// Mean IoU of all classes.
@@ -63,7 +67,7 @@ pub struct Summary {
     /// Mean IoU of the unseen classes.
     #[serde(rename = "mIoU_unseen")]
     pub miou_unseen: Option<Spread>,
-    /// hIoU, the mean of the runs' hIoU.
+    /// Mean of the runs' hIoU.
     #[serde(rename = "hIoU")]
     pub hiou: Option<Spread>,
     /// Mean accuracy of all classes.
@@ -72,25 +76,31 @@ pub struct Summary {
     /// Mean Dice coefficient of all classes.
     #[serde(rename = "mDice")]
     pub mdice: Option<Spread>,
-    /// The metric of the data set, which tables put first.
+    /// Metric of the data set; tables show it first.
     pub metric: Metric,
-    /// How the numbers come about, in words.
+    /// Sentence on how the numbers were computed.
     pub note: String,
 }
 
 impl Summary {
-    /// Of several runs, by mmsegmentation's rule for classes without pixels.
+    /// Averages the scores of several runs, by mmsegmentation's rule for classes without pixels.
     ///
     /// # Errors
-    /// [`EvalError::Nothing`] for no run; [`EvalError::Differs`] if they are not of one benchmark, class list,
-    /// protocol and settings, or not of as many images.
+    /// Returns [`EvalError::Nothing`] if there is no run, [`EvalError::Differs`] if the runs differ in benchmark,
+    /// classes, method, protocol, settings, training step or number of images, and [`EvalError::NotSeeds`] if their
+    /// seeds are not known to be different.
     pub fn of(evaluations: &[Evaluation]) -> Result<Self, EvalError> {
-        let Some((first, others)) = evaluations.split_first() else {
+        let Some(first) = evaluations.first() else {
             return Err(EvalError::Nothing);
         };
-        for other in others {
-            first.check_comparable(other)?;
-        }
+        let runs: Vec<Run<'_>> = evaluations
+            .iter()
+            .map(|evaluation| Run {
+                evaluation,
+                experiment: None,
+            })
+            .collect();
+        check_seeds(&runs)?;
         let reports: Vec<Report> = evaluations
             .iter()
             .map(Evaluation::report)
@@ -98,7 +108,8 @@ impl Summary {
         Ok(Self::of_reports(&reports, first.metric))
     }
 
-    /// Of the reports of runs that the caller knows to be comparable, such as those of one method on several worlds.
+    /// Averages the reports of runs that the caller knows to be comparable, such as those of one method on several
+    /// generated data sets.
     pub fn of_reports(reports: &[Report], metric: Metric) -> Self {
         let of = |value: fn(&Report) -> Option<f64>| Spread::of(reports.iter().map(value));
         Self {
@@ -115,7 +126,7 @@ impl Summary {
         }
     }
 
-    /// The numbers by name, in the order of tables: the metric of the data set first.
+    /// Returns the numbers with their names, in the order of tables: the metric of the data set first.
     pub fn named(&self) -> Vec<(&'static str, Option<Spread>)> {
         let mut named = vec![
             ("pAcc", self.p_acc),
@@ -133,18 +144,67 @@ impl Summary {
     }
 }
 
-impl Evaluation {
-    /// Checks that the scores of another record may be averaged with this one's.
-    pub(crate) fn check_comparable(&self, other: &Self) -> Result<(), EvalError> {
-        self.check_same_benchmark(other)?;
-        if self.images == other.images {
-            return Ok(());
+/// The record of a run, with the experiment it was trained by.
+#[derive(Clone, Copy)]
+pub(crate) struct Run<'a> {
+    pub(crate) evaluation: &'a Evaluation,
+    /// The experiment as TOML; `None` if it is unknown.
+    pub(crate) experiment: Option<&'a str>,
+}
+
+/// Checks that runs are seeds of one configuration, so that a mean over them is a mean over seeds.
+///
+/// # Errors
+/// Returns [`EvalError::Differs`] for the first difference other than the seed, and [`EvalError::NotSeeds`] for two
+/// runs whose seeds are equal or not recorded. A single run is always accepted.
+pub(crate) fn check_seeds(runs: &[Run<'_>]) -> Result<(), EvalError> {
+    let Some((first, others)) = runs.split_first() else {
+        return Ok(());
+    };
+    let experiment = first.experiment.map(without_seed);
+    for other in others {
+        let (a, b) = (first.evaluation, other.evaluation);
+        a.check_same_settings(b)?;
+        same("model.step", &a.model.step, &b.model.step)?;
+        same("images", &a.images, &b.images)?;
+        if let (Some(experiment), Some(other)) = (&experiment, other.experiment) {
+            same("experiment", experiment, &without_seed(other))?;
         }
-        Err(EvalError::Differs {
-            field: "images",
-            first: self.images.to_string(),
-            second: other.images.to_string(),
-        })
+    }
+    for (position, run) in runs.iter().enumerate() {
+        let seed = run.evaluation.model.seed;
+        // Seeds are known to differ only if both are recorded.
+        let may_be_equal = |other: &&Run<'_>| {
+            let other = other.evaluation.model.seed;
+            seed.is_none() || other.is_none() || other == seed
+        };
+        if let Some(other) = runs.iter().take(position).find(may_be_equal) {
+            return Err(EvalError::NotSeeds {
+                first: model_and_seed(other.evaluation),
+                second: model_and_seed(run.evaluation),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Returns an experiment without its `training.seed`; the text itself if it is not TOML.
+fn without_seed(experiment: &str) -> String {
+    let Ok(mut table) = experiment.parse::<toml::Table>() else {
+        return experiment.to_owned();
+    };
+    if let Some(toml::Value::Table(training)) = table.get_mut("training") {
+        training.remove("seed");
+    }
+    table.to_string()
+}
+
+/// Returns the path and the seed of a model, for an error message.
+fn model_and_seed(evaluation: &Evaluation) -> String {
+    let path = &evaluation.model.path;
+    match evaluation.model.seed {
+        Some(seed) => format!("{path} (seed {seed})"),
+        None => format!("{path} (seed not recorded)"),
     }
 }
 
@@ -153,13 +213,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_deviation_is_the_samples() {
+    fn the_deviation_is_that_of_a_sample() {
         // statistics.mean and statistics.stdev of Python's standard library
         let spread = Spread::of([Some(0.843), Some(0.851), None, Some(0.838)]).unwrap();
         assert_eq!(spread.n, 3);
         assert!((spread.mean - 0.844).abs() < 1e-12);
         assert!((spread.std.unwrap() - 0.006557438524302006).abs() < 1e-12);
         assert_eq!(spread.percent(), "84.40 ± 0.66");
+    }
+
+    #[test]
+    fn experiments_are_compared_without_their_seed() {
+        let experiment = |seed: u64, rate: f64| {
+            format!("[training]\nseed = {seed}\nlearning-rate = {rate}\n[model]\nseed = 3\n")
+        };
+        assert_eq!(
+            without_seed(&experiment(1, 0.1)),
+            without_seed(&experiment(2, 0.1))
+        );
+        assert_ne!(
+            without_seed(&experiment(1, 0.1)),
+            without_seed(&experiment(1, 0.2))
+        );
+        assert_eq!(without_seed("= no TOML"), "= no TOML");
     }
 
     #[test]

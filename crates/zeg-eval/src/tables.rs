@@ -1,4 +1,4 @@
-//! Reports and summaries as tables for people.
+//! Formats reports and summaries as text tables.
 
 use comfy_table::{CellAlignment, Table, presets};
 
@@ -8,10 +8,10 @@ use crate::{
 };
 
 impl Report {
-    /// The report for people: a row a class, then the summary, in percent with two decimals. The columns of
-    /// [`metric`](Self::metric) come first.
+    /// Returns the report as a text table: one row per class, then the summary, in percent with two decimals. The
+    /// columns of [`metric`](Self::metric) come first.
     ///
-    /// Where no class is unseen, nothing is said of seen and unseen ones.
+    /// If no class is unseen, the columns of seen and unseen classes are left out.
     pub fn to_table(&self) -> String {
         let divided = self
             .classes
@@ -57,7 +57,7 @@ impl Report {
 }
 
 impl Summary {
-    /// The summary for people: a row a number, in percent with two decimals.
+    /// Returns the summary as a text table: one row per metric, in percent with two decimals.
     pub fn to_table(&self) -> String {
         let mut rows = table(&["", "mean", "std", "n"]);
         for (name, spread) in self.named() {
@@ -85,7 +85,7 @@ impl Split {
     }
 }
 
-/// In percent with two decimals; a dash where there is no number.
+/// Formats a fraction in percent with two decimals; a dash if it is undefined.
 fn percent(fraction: Option<f64>) -> String {
     fraction.map_or_else(|| "-".to_owned(), |value| format!("{:.2}", 100.0 * value))
 }
@@ -97,7 +97,7 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-/// Numbers line up at their last digit; `from` is the first column that holds them.
+/// Right-aligns all columns from column `from` on, which hold numbers.
 fn align_right(table: &mut Table, from: usize) {
     for column in table.column_iter_mut().skip(from) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -136,16 +136,16 @@ mod tests {
         let mut report = report(&[0, 0, 255], &[0, 1, 2], &[false, false, false]);
         report.metric = Metric::Dice;
         let text = report.to_table();
-        let words = |start: &str| -> Vec<String> {
+        let cells = |start: &str| -> Vec<String> {
             let line = text.lines().find(|line| line.trim().starts_with(start));
             line.unwrap()
                 .split_whitespace()
                 .map(str::to_owned)
                 .collect()
         };
-        assert_eq!(words("class"), ["class", "Dice", "IoU", "Acc"]);
-        assert_eq!(words("c0"), ["c0", "66.67", "50.00", "50.00"]);
-        assert_eq!(words("images"), ["images", "mDice", "pAcc", "mIoU", "mAcc"]);
-        assert_eq!(words("1")[..3], ["1", "33.33", "50.00"]);
+        assert_eq!(cells("class"), ["class", "Dice", "IoU", "Acc"]);
+        assert_eq!(cells("c0"), ["c0", "66.67", "50.00", "50.00"]);
+        assert_eq!(cells("images"), ["images", "mDice", "pAcc", "mIoU", "mAcc"]);
+        assert_eq!(cells("1")[..3], ["1", "33.33", "50.00"]);
     }
 }

@@ -1,6 +1,6 @@
-//! The page as a browser sees it. Chromium is needed; without it the tests say so and pass.
+//! Tests the page in a browser. They need Chromium; without it they print a message and pass.
 //!
-//! `ZEG_LOOK=FOLDER` keeps the pages there, to be looked at.
+//! With `ZEG_LOOK=FOLDER` the pages are kept in this folder.
 
 // the configured exception for tests does not reach their helper functions
 #![allow(clippy::unwrap_used)]
@@ -14,8 +14,8 @@ use common::{curves, evaluation, input, write_thumbnails};
 use zeg_eval::page::{Format, ReportInput, write_report};
 use zeg_eval::{Metric, Protocol};
 
-/// What is asked of a page: a JSON object as the text of an element of its own. A policy in the page forbids scripts, so
-/// the copy that is measured has none.
+/// Script that measures the page and writes the result as JSON into a new element. The policy of the page forbids
+/// scripts, so it is removed from the measured copy.
 const PROBE: &str = r##"<script>
 window.addEventListener("load", () => {
   const count = selector => document.querySelectorAll(selector).length;
@@ -86,7 +86,7 @@ fn browser() -> Option<PathBuf> {
 #[derive(Clone, Copy)]
 enum Screen {
     Desktop,
-    /// 390 pixels wide; a window that small has to be a frame.
+    /// 390 pixels wide; browser windows cannot be so narrow, so the page is shown in a frame.
     Phone,
 }
 
@@ -96,7 +96,7 @@ enum Scheme {
     Dark,
 }
 
-/// What the browser answers about a page.
+/// Measures a page in the browser and returns the result.
 fn ask(browser: &Path, page: &Path, screen: Screen, scheme: Scheme) -> serde_json::Value {
     let text = std::fs::read_to_string(page).unwrap();
     let policy = text.find("<meta http-equiv").unwrap();
@@ -154,7 +154,7 @@ fn ask(browser: &Path, page: &Path, screen: Screen, scheme: Scheme) -> serde_jso
     serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {json}"))
 }
 
-/// Writes a page and checks what holds for all.
+/// Writes a page, checks what holds for every page, and calls `examine` with the result.
 fn check(name: &str, input: &ReportInput, examine: impl Fn(&serde_json::Value)) {
     let Some(browser) = browser() else { return };
     let temporary = tempfile::tempdir().unwrap();
@@ -190,7 +190,7 @@ fn check(name: &str, input: &ReportInput, examine: impl Fn(&serde_json::Value)) 
     }
 }
 
-/// Three runs with everything.
+/// Returns three seeds with all optional parts: thumbnails, logs and experiments.
 fn everything(folder: &Path) -> ReportInput {
     let mut input = input(
         "ZegCLIP on VOC, three seeds",
@@ -226,7 +226,7 @@ fn a_report_of_everything_has_all_its_parts() {
             answer["headline"],
             serde_json::json!(["hIoU", "mIoU(S)", "mIoU(U)", "pAcc", "mIoU"])
         );
-        // three runs and their mean; nine published rows of two publications
+        // The table has three runs and their mean, and nine published rows of two publications.
         assert_eq!(
             (&answer["own"], &answer["published"], &answer["sources"]),
             (&4.into(), &9.into(), &2.into())
@@ -244,7 +244,7 @@ fn a_report_of_everything_has_all_its_parts() {
             answer["curves"],
             serde_json::json!(["loss", "dice", "focal", "lr"])
         );
-        // a line a run, and a smoothed one where there is noise
+        // Every chart has one line per run, and a smoothed line if the values are noisy.
         assert_eq!(answer["paths"], 4 * 3 + 3 * 3);
         assert_eq!(
             (&answer["items"], &answer["panels"]),
@@ -254,7 +254,7 @@ fn a_report_of_everything_has_all_its_parts() {
 }
 
 #[test]
-fn a_report_of_the_least_has_nothing_more() {
+fn a_minimal_report_has_no_empty_parts() {
     let mut least = evaluation("3", 0..2, 1);
     least.gallery.clear();
     least.protocol = Protocol::OpenVocabulary;

@@ -1,4 +1,4 @@
-//! The metrics against mmsegmentation's, and properties that hold for any label maps.
+//! Compares the metrics with those of mmsegmentation, and tests properties that hold for any label maps.
 
 // the configured exception for tests does not reach their helper functions
 #![allow(clippy::unwrap_used)]
@@ -38,7 +38,7 @@ struct Golden {
     hiou: f64,
 }
 
-/// Raw label 0 does not count, the others move down by one, 255 stays.
+/// Ignores raw label 0, reduces the others by one, and keeps 255.
 fn without_zero_label(raw: &[u16]) -> Vec<u16> {
     let reduce = |label: &u16| match *label {
         0 | IGNORE => IGNORE,
@@ -80,7 +80,7 @@ fn metrics_are_those_of_mmsegmentation() {
         .map(|class| golden.unseen.contains(&class))
         .collect();
     let report = Report::new(&confusion, &names, &unseen, 3).unwrap();
-    // the reference divides in single precision
+    // The reference divides in single precision.
     let single = 1e-6;
     assert_close(report.p_acc, Some(golden.a_acc), single);
     for ((class, iou), acc) in report.classes.iter().zip(golden.iou).zip(golden.acc) {
@@ -101,7 +101,7 @@ fn metrics_are_those_of_mmsegmentation() {
 
 const CLASSES: u16 = 6;
 
-/// Truth (a seventh of it ignored) and prediction of one image.
+/// Returns the ground truth (a seventh of it ignored) and the prediction of one image.
 fn image() -> impl Strategy<Value = Vec<(u16, u16)>> {
     let truth = (0..=CLASSES).prop_map(|label| if label == CLASSES { IGNORE } else { label });
     prop::collection::vec((truth, 0..CLASSES), 0..200)
@@ -114,7 +114,7 @@ fn confusion(pixels: &[(u16, u16)]) -> ConfusionMatrix {
     confusion
 }
 
-/// A report in which the last two classes are unseen, or those that `unseen` says.
+/// Returns a report in which the last two classes are unseen, or those given by `unseen`.
 fn report(confusion: &ConfusionMatrix, unseen: Option<&[bool]>) -> Report {
     let names: Vec<String> = (0..CLASSES).map(|class| class.to_string()).collect();
     let default = [false, false, false, false, true, true];
@@ -175,7 +175,7 @@ proptest! {
             (before.hiou, after.hiou),
             (before.mdice, after.mdice),
         ];
-        // sums in another order may differ in the last bits
+        // Sums in another order may differ in the last bits.
         for (before, after) in pairs {
             assert_close(before, after, 1e-12);
         }
@@ -194,7 +194,7 @@ proptest! {
     }
 }
 
-/// The metrics by another road: a boolean mask a class, counted pixel by pixel; NaN where a divisor is 0.
+/// The metrics, computed independently: one boolean mask per class, counted pixel by pixel; NaN where a divisor is 0.
 struct Masks {
     iou: Vec<f64>,
     acc: Vec<f64>,
@@ -260,7 +260,7 @@ const TOLERANCE: f64 = 1e-12;
 proptest! {
     #[test]
     fn metrics_are_those_of_masks(pixels in image(), few in 1_u16..=CLASSES) {
-        // fewer classes, so that some are nowhere
+        // Fewer classes are used, so that some do not occur.
         let pixels: Vec<(u16, u16)> = pixels.into_iter().map(|(truth, prediction)| {
             (if truth == IGNORE { truth } else { truth % few }, prediction % few.min(4))
         }).collect();
@@ -291,11 +291,11 @@ proptest! {
         let unseen = [false, false, true, false, false, true];
         let report = Report::with_rule(&confusion(&pixels), &names, &unseen, 1, NanRule::TruthOnly).unwrap();
         let masks = Masks::of(&pixels);
-        // a class without truth has an accuracy of 0/0, and so no IoU
+        // A class without true pixels has an accuracy of 0/0, and therefore no IoU.
         let iou: Vec<f64> = masks.iou.iter().zip(&masks.acc).map(|(iou, acc)| if acc.is_nan() { f64::NAN } else { *iou }).collect();
         let present = masks.iou.iter().filter(|iou| !iou.is_nan()).count() as f64;
         let sum: f64 = iou.iter().filter(|iou| !iou.is_nan()).sum();
-        let s = (iou[0] + iou[1] + iou[3] + iou[4]) / 4.0; // NaN as soon as one is
+        let s = (iou[0] + iou[1] + iou[3] + iou[4]) / 4.0; // NaN if any of them is
         let u = f64::midpoint(iou[2], iou[5]);
         assert_close(report.miou, defined(sum / present), TOLERANCE);
         assert_close(report.miou_seen, defined(s), TOLERANCE);
@@ -314,12 +314,12 @@ proptest! {
 
 /// `cargo test -p zeg-eval --release --test metrics -- --ignored --nocapture`
 #[test]
-#[ignore = "a measurement; says how long COCO-Stuff's labels take to count"]
+#[ignore = "a benchmark; measures how long COCO-Stuff's labels take to count"]
 fn counting_is_fast() {
     const SIDE: usize = 512;
     const IMAGES: usize = 2000;
     let classes = 171_u16;
-    // Regions with ragged borders, and noise in a tenth of the prediction: the worst that images are.
+    // Regions with ragged borders, and noise in a tenth of the prediction, are the slowest input to count.
     let truth: Vec<u16> = (0..SIDE * SIDE)
         .map(|pixel| ((pixel % SIDE / 37 + pixel / SIDE / 29 * 7) % usize::from(classes)) as u16)
         .collect();

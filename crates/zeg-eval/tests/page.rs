@@ -1,4 +1,4 @@
-//! The report as text: what it says, what it leaves out, and that nothing from a file is taken for markup.
+//! Tests the text of reports: what they contain, what they leave out, and that texts from files are escaped.
 
 // the configured exception for tests does not reach their helper functions
 #![allow(clippy::unwrap_used)]
@@ -8,7 +8,7 @@ mod common;
 use common::{curves, evaluation, input, write_thumbnails};
 use serde_json::json;
 use zeg_eval::page::{Format, ReportInput, write_report};
-use zeg_eval::{EvalError, Evaluation, Metric, Protocol, Shard};
+use zeg_eval::{EvalError, Evaluation, Metric, Protocol, Shard, Summary};
 
 type Change = fn(&mut Evaluation);
 
@@ -16,7 +16,7 @@ fn html(input: &ReportInput) -> String {
     written(input, Format::Html).unwrap()
 }
 
-/// A report in one format, as its file has it.
+/// Returns the file content of a report in one format.
 fn written(input: &ReportInput, format: Format) -> Result<String, EvalError> {
     let folder = tempfile::tempdir().unwrap();
     let files = write_report(input, folder.path(), &[format])?;
@@ -31,12 +31,12 @@ fn to_csv(input: &ReportInput) -> Result<String, EvalError> {
     written(input, Format::Csv)
 }
 
-/// VOC's 1,449 images, so that nothing makes the scores incomparable.
+/// Returns an evaluation of VOC's 1,449 official images, whose scores are comparable with published ones.
 fn official(seed: u64) -> Evaluation {
     evaluation("voc20", 0..1449, seed)
 }
 
-/// The text of the notices.
+/// Returns the text of the notices.
 fn notices(evaluation: Evaluation) -> String {
     let text = to_markdown(&input("x", vec![evaluation])).unwrap();
     text.lines()
@@ -58,7 +58,7 @@ fn all_files_are_written_whole() {
     assert_eq!(std::fs::read_dir(&target).unwrap().count(), 3);
     let page = std::fs::read_to_string(&files[0]).unwrap();
     assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"));
-    // a folder where the file should be
+    // There is a folder at the path of the file.
     std::fs::create_dir(target.join("c")).unwrap();
     std::fs::create_dir(target.join("c/report.md")).unwrap();
     let error = write_report(
@@ -75,20 +75,32 @@ fn all_files_are_written_whole() {
 }
 
 #[test]
-fn runs_that_do_not_compare_make_no_report() {
-    let mut other = official(2);
-    other.protocol = Protocol::FullySupervised;
-    let error = to_markdown(&input("x", vec![official(1), other])).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            EvalError::Differs {
-                field: "protocol",
-                ..
-            }
-        ),
-        "{error}"
-    );
+fn evaluations_of_different_benchmarks_make_no_report() {
+    let changes: [(&str, Change); 4] = [
+        ("benchmark.dataset", |e| {
+            e.benchmark.dataset = "other".into()
+        }),
+        ("benchmark.split", |e| e.benchmark.split = "train".into()),
+        ("metric", |e| e.metric = Metric::Dice),
+        ("classes", |e| e.classes[3].unseen = true),
+    ];
+    for (name, change) in changes {
+        let mut other = official(2);
+        change(&mut other);
+        let error = to_markdown(&input("x", vec![official(1), other])).unwrap_err();
+        assert!(
+            matches!(error, EvalError::Differs { field, .. } if field == name),
+            "{name}: {error}"
+        );
+    }
+    let fewer = vec![official(1), evaluation("voc20", 0..240, 2)];
+    assert!(matches!(
+        to_csv(&input("x", fewer)),
+        Err(EvalError::Differs {
+            field: "images",
+            ..
+        })
+    ));
     let mut wrong = official(1);
     wrong.classes.pop();
     assert!(matches!(
@@ -97,11 +109,235 @@ fn runs_that_do_not_compare_make_no_report() {
     ));
 }
 
+/// A second method on the same images as `evaluation("voc20", 0..60, 1)`.
+fn other_method(seed: u64) -> Evaluation {
+    let mut other = evaluation("voc20", 0..60, seed);
+    other.method = "CLIP-RC".into();
+    other
+}
+
+/// Checks that a report of these evaluations shows no mean and no deviation in any format.
+fn assert_nothing_is_averaged(input: &ReportInput) {
+    let (page, text, csv) = (
+        html(input),
+        to_markdown(input).unwrap(),
+        to_csv(input).unwrap(),
+    );
+    for text in [&page, &text] {
+        for sign in [
+            "±",
+            "Mean of",
+            "id=\"headline\"",
+            "Run 1",
+            "Pixels are summed",
+        ] {
+            assert!(!text.contains(sign), "{sign}");
+        }
+        assert!(text.contains("No mean is given"), "{text}");
+    }
+    assert!(!csv.contains("mean,"), "{csv}");
+}
+
+#[test]
+fn different_methods_stand_side_by_side_under_their_names() {
+    let input = input("x", vec![evaluation("voc20", 0..60, 1), other_method(2)]);
+    assert_nothing_is_averaged(&input);
+    let text = to_markdown(&input).unwrap();
+    assert!(
+        text.contains("because the evaluations differ in method."),
+        "{text}"
+    );
+    for run in &input.runs {
+        let method = &run.evaluation.method;
+        let report = run.evaluation.report().unwrap();
+        let row = text
+            .lines()
+            .find(|line| line.starts_with(&format!("| **{method}** |")))
+            .unwrap();
+        let hiou = format!("{:.2}", 100.0 * report.hiou.unwrap());
+        assert!(row.contains(&hiou), "{row}");
+    }
+    let iou = |run: usize, class: usize| {
+        let report = input.runs[run].evaluation.report().unwrap();
+        format!("{:.2}", 100.0 * report.classes[class].iou.unwrap())
+    };
+    assert!(
+        text.contains("| class | ZegCLIP | CLIP-RC | share of pixels |"),
+        "{text}"
+    );
+    let row = format!("| sheep | {} | {} |", iou(0, 16), iou(1, 16));
+    assert!(text.contains(&row), "{row}: {text}");
+    let csv = to_csv(&input).unwrap();
+    assert!(csv.contains("\r\nZegCLIP,summary,") && csv.contains("\r\nCLIP-RC,summary,"));
+}
+
+#[test]
+fn confusion_matrices_are_not_summed_over_methods() {
+    let runs = vec![evaluation("voc20", 0..60, 1), other_method(2)];
+    let alone: Vec<String> = runs
+        .iter()
+        .map(|run| html(&input("x", vec![run.clone()])))
+        .collect();
+    let page = html(&input("x", runs));
+    let matrix = |page: &str| -> Vec<String> {
+        let images = page.split("<div class=\"plot\"><img src=\"").skip(1);
+        images
+            .map(|rest| rest.split_once('"').unwrap().0.to_owned())
+            .collect()
+    };
+    assert_eq!(
+        matrix(&page),
+        [matrix(&alone[0]), matrix(&alone[1])].concat()
+    );
+    // Seeds of one configuration are summed.
+    let seeds = (1..3)
+        .map(|seed| evaluation("voc20", 0..60, seed))
+        .collect();
+    let page = html(&input("x", seeds));
+    assert_eq!(matrix(&page).len(), 1);
+    assert!(page.contains("Pixels are summed over all runs."));
+}
+
+#[test]
+fn only_seeds_of_one_configuration_are_averaged() {
+    let runs = || vec![evaluation("voc20", 0..60, 1), evaluation("voc20", 0..60, 2)];
+    let averaged = to_markdown(&input("x", runs())).unwrap();
+    assert!(averaged.contains("| **Mean of 2 runs** |"), "{averaged}");
+    let changes: [(&str, Change); 8] = [
+        ("differ in protocol", |e| {
+            e.protocol = Protocol::FullySupervised;
+        }),
+        ("differ in training data set", |e| e.trained_on = None),
+        ("differ in prompt templates", |e| {
+            e.templates = "multiple".into()
+        }),
+        ("differ in inference settings", |e| {
+            e.inference["seen-offset"] = json!(0.3)
+        }),
+        ("differ in test-time scales", |e| e.scales = vec![0.5]),
+        ("differ in test-time flip", |e| e.flip = true),
+        ("differ in training step", |e| e.model.step = Some(10_000)),
+        ("not of different seeds", |e| e.model.seed = None),
+    ];
+    for (reason, change) in changes {
+        let mut runs = runs();
+        change(&mut runs[1]);
+        let mean = Summary::of(&runs);
+        assert!(
+            matches!(
+                mean,
+                Err(EvalError::Differs { .. } | EvalError::NotSeeds { .. })
+            ),
+            "{reason}"
+        );
+        let input = input("x", runs);
+        assert_nothing_is_averaged(&input);
+        let text = to_markdown(&input).unwrap();
+        assert!(text.contains(reason), "{reason}: {text}");
+    }
+    // one seed of two different trainings
+    let mut same_seed = runs();
+    same_seed[1].model.seed = Some(1);
+    assert!(matches!(
+        Summary::of(&same_seed),
+        Err(EvalError::NotSeeds { .. })
+    ));
+    assert_nothing_is_averaged(&input("x", same_seed));
+    // another learning rate, which only the experiment tells
+    let experiment =
+        |seed: u64, rate: f64| Some(format!("[training]\nseed = {seed}\nrate = {rate}\n"));
+    let mut experiments = input("x", runs());
+    experiments.runs[0].experiment = experiment(1, 0.1);
+    experiments.runs[1].experiment = experiment(2, 0.1);
+    assert!(
+        to_markdown(&experiments)
+            .unwrap()
+            .contains("Mean of 2 runs")
+    );
+    experiments.runs[1].experiment = experiment(2, 0.2);
+    assert_nothing_is_averaged(&experiments);
+}
+
+#[test]
+fn evaluations_of_one_method_are_named_after_their_folders() {
+    let names = |folders: [&str; 3]| -> Vec<String> {
+        let mut runs = vec![evaluation("voc20", 0..60, 1); 2];
+        runs.push(other_method(3));
+        let mut input = input("x", runs);
+        for (run, folder) in input.runs.iter_mut().zip(folders) {
+            run.folder = folder.into();
+        }
+        let csv = to_csv(&input).unwrap();
+        let summaries = records(&csv)
+            .into_iter()
+            .filter(|record| record[1] == "summary" && record[4] == "hIoU");
+        summaries.map(|record| record[0].clone()).collect()
+    };
+    assert_eq!(
+        names(["runs/a/scores", "runs/b/scores", "runs/c/scores"]),
+        ["ZegCLIP (a)", "ZegCLIP (b)", "CLIP-RC"]
+    );
+    assert_eq!(
+        names(["scores/offset-0", "scores/offset-0.1", "other"]),
+        [
+            "ZegCLIP (scores/offset-0)",
+            "ZegCLIP (scores/offset-0.1)",
+            "CLIP-RC"
+        ]
+    );
+    assert_eq!(
+        names(["scores"; 3]),
+        ["ZegCLIP (scores), 1", "ZegCLIP (scores), 2", "CLIP-RC"]
+    );
+}
+
+#[test]
+fn a_training_free_method_stands_beside_a_trained_one() {
+    let mut clip = evaluation("voc20", 0..60, 2);
+    clip.method = "CLIP".into();
+    clip.protocol = Protocol::TrainingFree;
+    clip.trained_on = None;
+    clip.model.seed = None;
+    clip.model.step = None;
+    for class in &mut clip.classes {
+        class.unseen = false;
+    }
+    for runs in [
+        vec![evaluation("voc20", 0..60, 1), clip.clone()],
+        vec![clip.clone(), evaluation("voc20", 0..60, 1)],
+    ] {
+        let input = input("x", runs);
+        assert_nothing_is_averaged(&input);
+        let text = to_markdown(&input).unwrap();
+        assert!(
+            text.contains("| method | pAcc | mIoU(S) | mIoU(U) | hIoU | mIoU | source |"),
+            "{text}"
+        );
+        let row = text
+            .lines()
+            .find(|line| line.starts_with("| **CLIP** |"))
+            .unwrap();
+        assert!(
+            row.contains(" | – | – | – | ") && row.contains("training-free"),
+            "{row}"
+        );
+        assert!(text.contains("follow different protocols: their scores are not comparable"));
+        assert!(
+            text.contains("## Unseen classes") && !text.contains("published: "),
+            "{text}"
+        );
+        assert!(html(&input).contains("training-free"));
+    }
+}
+
 #[test]
 fn a_full_official_run_needs_no_notice() {
     assert_eq!(notices(official(1)), "");
     let text = to_markdown(&input("x", vec![official(1)])).unwrap();
-    assert!(text.contains("Against the published ZegCLIP"), "{text}");
+    assert!(
+        text.contains("Difference from the published ZegCLIP"),
+        "{text}"
+    );
     assert!(
         text.contains(
             "| ZegCLIP | 94.6 | 91.9 | 77.8 | 84.3 | published: ZegCLIP paper (CVPR 2023) |"
@@ -112,14 +348,14 @@ fn a_full_official_run_needs_no_notice() {
 }
 
 #[test]
-fn what_makes_scores_incomparable_is_said() {
+fn notices_name_what_makes_scores_incomparable() {
     let subset = notices(evaluation("voc20", 0..240, 1));
     assert_eq!(
         subset,
-        "> **Note:** Scores of 240 of 1,449 official images: not comparable with the published rows."
+        "> **Note:** Only 240 of 1,449 official images were scored: not comparable with the published rows."
     );
     let text = to_markdown(&input("x", vec![evaluation("voc20", 0..240, 1)])).unwrap();
-    assert!(!text.contains("Against the published"), "{text}");
+    assert!(!text.contains("Difference from the published"), "{text}");
 
     let changed = |change: Change| {
         let mut evaluation = official(1);
@@ -135,7 +371,7 @@ fn what_makes_scores_incomparable_is_said() {
             |e| e.scales = vec![0.75, 1.0],
             "scales 0.75, 1 instead of 1",
         ),
-        (|e| e.flip = true, "mirrored images take part"),
+        (|e| e.flip = true, "test-time flip"),
         (
             |e| e.inference["crop"] = json!(640),
             "crop 640 instead of 512",
@@ -150,28 +386,26 @@ fn what_makes_scores_incomparable_is_said() {
         ),
         (
             |e| e.inference["threshold"] = json!(0.5),
-            "a threshold leaves pixels without a class",
+            "a threshold leaves pixels unlabelled",
         ),
         (|e| e.benchmark.split = "train".into(), "split \"train\""),
         (
             |e| e.classes[15].unseen = false,
-            "4 are unseen, not the 5 of the published split",
+            "4 are unseen, which are not the 5 of the published split",
         ),
         (
             |e| {
                 e.classes[15].unseen = false;
                 e.classes[0].unseen = true;
             },
-            "5 are unseen, not the 5 of the published split",
+            "5 are unseen, which are not the 5 of the published split",
         ),
     ];
     for (change, part) in cases {
         let notices = changed(change);
         assert!(notices.contains(part), "{part}: {notices:?}");
     }
-    let twice = to_markdown(&input("x", vec![official(1), official(1)])).unwrap();
-    assert!(twice.contains("same model file"), "{twice}");
-    // without published rows only the number of images counts
+    // Without published rows only the number of images matters.
     let mut medical = evaluation("3", 0..5, 1);
     medical.scales = vec![2.0];
     assert_eq!(notices(medical), "");
@@ -209,7 +443,7 @@ fn published_rows_fit_the_protocol() {
     );
     assert!(rows(Protocol::CrossDataset, Some("ade20k"), "voc20").is_empty());
     assert!(rows(Protocol::TrainingFree, None, "voc20").is_empty());
-    // the hIoU that a row's own numbers give, not the printed one
+    // The table shows the hIoU computed from the row's seen and unseen mIoU, not the printed one.
     let mut strict = evaluation("coco-stuff171", 0..20, 1);
     strict.protocol = Protocol::Transductive;
     let text = to_markdown(&input("x", vec![strict])).unwrap();
@@ -217,7 +451,10 @@ fn published_rows_fit_the_protocol() {
         text.contains("| STRICT | – | 35.3 | 30.3 | 32.6 \\* |"),
         "{text}"
     );
-    assert!(text.contains("STRICT: published with hIoU 34.8"), "{text}");
+    assert!(
+        text.contains("STRICT: the published hIoU is 34.8"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -260,7 +497,7 @@ fn only_what_was_measured_is_shown() {
 }
 
 #[test]
-fn texts_from_files_are_no_markup() {
+fn texts_from_files_are_escaped() {
     let evil = "<script>alert(\"1\")</script>' onerror=\"x|y`";
     let mut run = evaluation("voc20", 0..6, 1);
     for class in &mut run.classes {
@@ -318,7 +555,7 @@ fn nothing_is_fetched() {
 }
 
 #[test]
-fn thumbnails_that_are_none_leave_a_line() {
+fn invalid_thumbnails_are_replaced_by_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let mut input = input("x", vec![evaluation("voc20", 0..6, 1)]);
     let run = &mut input.runs[0];
@@ -358,7 +595,7 @@ fn thumbnails_that_are_none_leave_a_line() {
     );
 }
 
-/// The records of a CSV text, by the letter of RFC 4180.
+/// Parses CSV strictly by RFC 4180.
 fn records(text: &str) -> Vec<Vec<String>> {
     let (mut records, mut record, mut field, mut quoted) =
         (Vec::new(), Vec::new(), String::new(), false);
@@ -409,7 +646,7 @@ fn csv_holds_every_number() {
         assert_eq!(found.len(), 1, "{run} {class} {metric}");
         found[0].clone()
     };
-    // every number comes back to the last bit
+    // Every number is read back exactly.
     for (run, report) in reports.iter().enumerate() {
         let run = (run + 1).to_string();
         let hiou: f64 = find(&run, "", "hIoU")[5].parse().unwrap();
@@ -433,7 +670,7 @@ fn csv_holds_every_number() {
         / 3.0;
     assert!((mean[5].parse::<f64>().unwrap() - expected).abs() < 1e-15);
     assert_eq!((mean[6].is_empty(), mean[7].as_str()), (false, "3"));
-    // header, summary and classes of three runs and of their mean
+    // The file has a header, and summaries and classes of three runs and of their mean.
     assert_eq!(records.len(), 1 + 3 * (7 + 20 * 4) + 7 + 20 * 3);
 }
 

@@ -1,4 +1,5 @@
-//! The published rows: all of them, as printed, of data sets that are known, and asked for by what they compare.
+//! Tests that all published rows are read as printed, belong to known data sets, and are found by benchmark and
+//! protocol.
 
 use zeg_data::datasets;
 use zeg_eval::{
@@ -113,7 +114,7 @@ fn rows_are_of_one_protocol_and_class_list() {
         None,
     );
     assert_eq!(names(dagger), ["MaskCLIP+", "ZegCLIP+ST"]);
-    // folder data sets name their classes themselves
+    // Folder data sets have their own class names.
     let medical = rows("cvc-clinicdb", "custom", Protocol::FullySupervised, None);
     assert_eq!(
         medical.iter().map(|row| row.mdice).collect::<Vec<_>>(),

@@ -1,4 +1,4 @@
-//! Records: written, read, divided and put together again; and files that lie.
+//! Tests that records are written, read, divided and merged, and that inconsistent files are refused.
 
 // the configured exception for tests does not reach their helper functions
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -10,10 +10,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use zeg_eval::{ConfusionMatrix, EvalError, Evaluation, Metric, Protocol, Rank, Shard, Summary};
 
-/// The shards of images 0..`images`, cut at these places.
-fn shards(images: u64, cuts: &[u64]) -> Vec<Evaluation> {
-    let mut ends: Vec<u64> = cuts.iter().map(|cut| cut % (images + 1)).collect();
-    ends.push(images);
+/// Returns the shards of images 0..`count`, divided at `cuts`.
+fn shards(count: u64, cuts: &[u64]) -> Vec<Evaluation> {
+    let mut ends: Vec<u64> = cuts.iter().map(|cut| cut % (count + 1)).collect();
+    ends.push(count);
     ends.sort_unstable();
     let count = ends.len() as u64;
     let mut start = 0;
@@ -40,8 +40,8 @@ proptest! {
         cuts in prop::collection::vec(0_u64..1000, 0..5),
         turn in 0_usize..6,
     ) {
-        let mut shards = shards(images, &cuts);
-        let count = shards.len();
+        let mut shards = shards(count, &cuts);
+        let shard_count = shards.len();
         let seconds: f64 = shards.iter().map(|shard| shard.timing.wall_s).sum();
         let merged = Evaluation::merge(shards.clone()).unwrap();
         let whole = evaluation("voc20", 0..images, 1);
@@ -51,21 +51,21 @@ proptest! {
         prop_assert_eq!(merged.report().unwrap(), whole.report().unwrap());
         prop_assert_eq!(merged.shard, None);
         prop_assert!((merged.timing.wall_s - seconds).abs() < 1e-6);
-        let machines = if count > 1 { "machine 0; machine 1" } else { "machine 0" };
+        let machines = if shard_count > 1 { "machine 0; machine 1" } else { "machine 0" };
         prop_assert_eq!(&merged.timing.machine, machines);
-        // with at least six images no rank takes another's
-        if images >= 6 {
+        // With at least six images, no rank lacks images because of another.
+        if count >= 6 {
             for rank in [Rank::Best, Rank::Worst] {
                 let of = |evaluation: &Evaluation| -> Vec<String> {
                     let entries = evaluation.gallery.iter().filter(|entry| entry.rank == rank);
                     entries.map(|entry| entry.id.clone()).collect()
                 };
-                // shards of a single image show one of a rank where the whole shows two
+                // A shard with a single image shows one image of a rank where the whole evaluation shows two.
                 let (of_merged, of_whole) = (of(&merged), of(&whole));
                 prop_assert!(!of_merged.is_empty() && of_whole.starts_with(&of_merged), "{rank:?} {of_merged:?} {of_whole:?}");
             }
         }
-        shards.rotate_left(turn % count);
+        shards.rotate_left(turn % shard_count);
         prop_assert_eq!(&Evaluation::merge(shards.clone()).unwrap(), &merged);
         shards.reverse();
         prop_assert_eq!(&Evaluation::merge(shards).unwrap(), &merged);
@@ -87,12 +87,12 @@ proptest! {
         let path = record.save(folder.path().join("new")).unwrap();
         prop_assert_eq!(&Evaluation::open(&path).unwrap(), &record);
         prop_assert_eq!(&Evaluation::open(folder.path().join("new")).unwrap(), &record);
-        // and nothing else was left behind
+        // No other file is left behind.
         prop_assert_eq!(std::fs::read_dir(folder.path().join("new")).unwrap().count(), 1);
     }
 
     #[test]
-    fn damaged_files_are_errors_and_never_more(at in 0_usize..100_000, byte in any::<u8>(), length in 0_usize..100_000) {
+    fn damaged_files_are_errors_and_never_panics(at in 0_usize..100_000, byte in any::<u8>(), length in 0_usize..100_000) {
         let folder = tempfile::tempdir().unwrap();
         let path = evaluation("voc20", 0..3, 1).save(folder.path()).unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
@@ -100,7 +100,7 @@ proptest! {
         bytes[position] = byte;
         std::fs::write(&path, &bytes).unwrap();
         if let Ok(record) = Evaluation::open(&path) {
-            // whatever is read is worth a report
+            // Every record that can be read has a report.
             record.report().unwrap();
         }
         std::fs::write(&path, &bytes[..length % bytes.len().saturating_sub(3)]).unwrap();
@@ -158,7 +158,7 @@ fn shards_that_do_not_belong_together_are_refused() {
         EvalError::NotAShard { images: 3, .. }
     ));
 
-    // the same images under two numbers
+    // Two shards have the same images.
     let mut again = good();
     again[1] = Evaluation {
         shard: again[1].shard,
@@ -223,7 +223,7 @@ fn a_difference_is_named_with_both_values() {
 }
 
 #[test]
-fn records_that_lie_are_refused() {
+fn inconsistent_records_are_refused() {
     let good = serde_json::to_value(evaluation("voc20", 0..4, 1)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("evaluation.json");
@@ -378,7 +378,7 @@ fn a_summary_is_of_runs_that_compare() {
     let hiou = summary.hiou.unwrap();
     assert!((hiou.mean - mean).abs() < 1e-12);
     assert_eq!((summary.runs, hiou.n), (3, 3));
-    // the mean of harmonic means is another number than the harmonic mean of means
+    // The mean of harmonic means is not the harmonic mean of the means.
     let of_means = zeg_eval::report::harmonic_mean(
         summary.miou_seen.unwrap().mean,
         summary.miou_unseen.unwrap().mean,

@@ -1,8 +1,8 @@
-//! Paths as addresses.
+//! Percent-encoding of paths for URLs.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// Characters that a path keeps in an address: those of RFC 3986's unreserved set, and the separators.
+/// Characters that are not escaped: the unreserved characters of RFC 3986, and the separators.
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -10,7 +10,7 @@ const KEPT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~')
     .remove(b'/');
 
-/// A path, its parts separated by `/`, with everything escaped that has a meaning of its own in addresses.
+/// Returns a path, with `/` between its components, as it is written in a URL.
 pub(crate) fn address(path: &str) -> String {
     utf8_percent_encode(path, KEPT).to_string()
 }

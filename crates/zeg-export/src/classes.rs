@@ -1,4 +1,4 @@
-//! The class list of a run: what every exporter calls the labels, and how it colours them.
+//! The class list of an export: the names and colours of the labels.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use zeg_image::IGNORE_LABEL;
 
 use crate::ExportError;
 
-/// Names and colours by label; the same for all images of a run.
+/// Names and colours by label; the same for all images of an export.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Classes {
     names: Vec<String>,
@@ -14,12 +14,12 @@ pub struct Classes {
 }
 
 impl Classes {
-    /// The classes called `names`, in the order of the labels.
+    /// Creates a class list from names in label order.
     ///
     /// `palette` is repeated when it is too short; an empty one means grey.
     ///
     /// # Errors
-    /// [`ExportError::TooManyClasses`] when the list is longer than labels below [`IGNORE_LABEL`] can count.
+    /// Returns [`ExportError::TooManyClasses`] if the list has more names than there are labels below [`IGNORE_LABEL`].
     pub fn new(names: Vec<String>, palette: Vec<[u8; 3]>) -> Result<Self, ExportError> {
         if names.len() > usize::from(IGNORE_LABEL) {
             return Err(ExportError::TooManyClasses {
@@ -30,49 +30,49 @@ impl Classes {
         Ok(Self { names, palette })
     }
 
-    /// The names, in the order of the labels.
+    /// Returns the names in label order.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// Number of classes.
+    /// Returns the number of classes.
     pub fn len(&self) -> usize {
         self.names.len()
     }
 
-    /// Whether there is no class at all.
+    /// Returns true if there are no classes.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
-    /// The name of a label; empty for a label beyond the list.
+    /// Returns the name of a label; empty for a label beyond the list.
     pub fn name(&self, label: u16) -> &str {
         self.names
             .get(usize::from(label))
             .map_or("", String::as_str)
     }
 
-    /// The colour of a label, RGB.
+    /// Returns the RGB colour of a label.
     pub fn colour(&self, label: u16) -> [u8; 3] {
         let index = usize::from(label).checked_rem(self.palette.len());
         let colour = index.and_then(|index| self.palette.get(index));
         colour.copied().unwrap_or([128; 3])
     }
 
-    /// The colour of a label as CSS and the labelling tools write it: `#rrggbb`.
+    /// Returns the colour of a label as `#rrggbb`, the notation of CSS and of labelling tools.
     pub(crate) fn hex_colour(&self, label: u16) -> String {
         zeg_base::hex::colour(self.colour(label))
     }
 
-    /// All labels with their names.
+    /// Returns all labels with their names.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &str)> {
         (0..).zip(self.names.iter().map(String::as_str))
     }
 
-    /// The names as XML can hold them, all different.
+    /// Returns the names as legal XML text, and checks that they are all different.
     ///
-    /// XML 1.0 has no place for most control characters, not even as references; each becomes the
-    /// replacement character U+FFFD.
+    /// XML 1.0 does not allow most control characters, not even as references; each becomes the replacement character
+    /// U+FFFD.
     pub(crate) fn xml_names(&self) -> Result<Vec<String>, ExportError> {
         let mut taken = BTreeSet::new();
         let names: Vec<_> = self.names.iter().map(|name| xml_text(name)).collect();
@@ -85,7 +85,7 @@ impl Classes {
     }
 }
 
-/// `text` with everything that is no character of XML 1.0 (its production 2) replaced.
+/// Replaces every character that XML 1.0 does not allow (its production 2) by U+FFFD.
 pub(crate) fn xml_text(text: &str) -> String {
     let legal = |character| matches!(character, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
     text.chars()
@@ -118,7 +118,7 @@ mod tests {
     fn labels_must_be_able_to_count_the_classes() {
         assert!(Classes::new(vec![String::new(); 65_535], vec![]).is_ok());
         let error = Classes::new(vec![String::new(); 65_536], vec![]).unwrap_err();
-        assert_eq!(error.to_string(), "65536 classes; labels count to 65535");
+        assert_eq!(error.to_string(), "65536 classes; at most 65535 can be labelled");
     }
 
     #[test]

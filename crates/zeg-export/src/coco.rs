@@ -1,12 +1,12 @@
 //! COCO's detection JSON: one file for all images, with an annotation for each region.
 //!
-//! The file is written image by image; only a list of the images themselves waits in a temporary file
-//! until it follows the annotations. Category ids count from 1 in the order of the classes, since many readers
-//! keep 0 for the background; image and annotation ids count from 1 as well.
+//! The file is written image by image. Only the list of images is kept in a temporary file, because it follows the
+//! annotations. Category ids count from 1 in label order, since many readers reserve 0 for the background; image and
+//! annotation ids count from 1 as well.
 //!
-//! `iscrowd` is always 0. COCO's own files write a run-length mask where, and only where, it is 1, but there it
-//! means a crowd that scoring leaves out, which no region here is; pycocotools and detectron2 read a mask with
-//! either value.
+//! `iscrowd` is always 0. In COCO's own files only annotations with `iscrowd` 1 have a run-length mask, but there the
+//! value marks a crowd that scoring ignores, which no region here is. pycocotools and detectron2 read masks with either
+//! value.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::{
     polygons, region_rle,
 };
 
-/// Regions pixel by pixel.
+/// The format with regions as masks.
 pub(crate) static MASK_FORMAT: ExportFormat = ExportFormat {
     name: "coco",
     about: "coco.json: COCO annotations, regions as run-length codes",
@@ -29,7 +29,7 @@ pub(crate) static MASK_FORMAT: ExportFormat = ExportFormat {
     open: |classes, settings| open(classes, settings, "coco.json", Shape::Mask),
 };
 
-/// Regions as outlines.
+/// The format with regions as polygons.
 pub(crate) static POLYGON_FORMAT: ExportFormat = ExportFormat {
     name: "coco-polygons",
     about: "coco-polygons.json: COCO annotations, regions as polygons",
@@ -50,20 +50,20 @@ fn open(classes: Classes, settings: &ExportSettings, name: &str, shape: Shape) -
     Ok(Box::new(CocoExporter::create(classes, options)?))
 }
 
-/// What a [`CocoExporter`] writes, and where.
+/// Settings of a [`CocoExporter`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct CocoOptions {
     /// The JSON file.
     pub path: PathBuf,
-    /// What happens to a file that stands there.
+    /// Whether an existing file is replaced.
     pub overwrite: Overwrite,
-    /// What becomes one annotation.
+    /// Which pixels form one annotation.
     pub grouping: Grouping,
-    /// Smaller regions are left out; in pixels.
+    /// Smallest area of an exported region, in pixels.
     pub minimal_area: u64,
-    /// How the annotations are drawn.
+    /// Masks or polygons.
     pub shape: Shape,
-    /// What the classes are together, as COCO's `animal` is for cats and dogs.
+    /// COCO's `supercategory` of all classes, such as `animal` for cats and dogs.
     pub supercategory: String,
 }
 
@@ -73,9 +73,9 @@ pub struct CocoExporter {
     options: CocoOptions,
     classes: Classes,
     target: Target,
-    /// The images' entries, separated by commas.
+    /// The entries of the images, separated by commas.
     images: Spool,
-    /// Numbers written so far.
+    /// Number of images written so far.
     image_count: u64,
     annotation_count: u64,
 }
@@ -118,15 +118,15 @@ enum Segmentation {
         size: [u32; 2],
         counts: String,
     },
-    /// x and y in turn.
+    /// Alternating x and y.
     Polygons(Vec<Vec<u32>>),
 }
 
 impl CocoExporter {
-    /// Begins the file and writes the categories.
+    /// Creates the file and writes the categories.
     ///
     /// # Errors
-    /// [`ExportError::Exists`], [`ExportError::Unwritable`].
+    /// Returns [`ExportError::Exists`] or [`ExportError::Unwritable`].
     pub fn create(classes: Classes, options: CocoOptions) -> Result<Self, ExportError> {
         let mut target = Target::create(&options.path, options.overwrite)?;
         let images = Spool::create().map_err(ExportError::unwritable(&options.path))?;
@@ -228,7 +228,7 @@ fn flat(polygon: &Polygon) -> Vec<u32> {
     polygon.bridged().concat()
 }
 
-/// What stands before a list's next entry.
+/// Returns the text before the next entry of a list.
 fn separator(written: u64) -> &'static str {
     if written == 0 { "\n" } else { ",\n" }
 }

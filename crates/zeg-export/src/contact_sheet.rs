@@ -1,8 +1,8 @@
-//! The contact sheet: one HTML page to look through the images of a run.
+//! The contact sheet: one HTML page with all segmented images.
 //!
-//! Each image is a card: a thumbnail, its name, its classes with their colours, shares and confidences. The
-//! page needs no network and no other program; its script sorts and filters, and without it everything is still
-//! there. Cards wait in a temporary file, because the legend above them counts all of them.
+//! Each image has a card: a thumbnail, its name, and its classes with colours, shares and confidences. The page needs
+//! no network and no other program. A script sorts and filters the cards; without it the page still shows everything.
+//! Cards are kept in a temporary file, because the legend above them needs the counts of all images.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -22,22 +22,22 @@ mod thumbnail;
 
 use thumbnail::Thumbnail;
 
-/// Classes that a card shows before it is unfolded.
+/// Number of classes that a folded card shows.
 const SHOWN_CLASSES: usize = 6;
-/// Classes that an image's alternative text names.
+/// Number of classes that the alternative text of an image names.
 const NAMED_CLASSES: usize = 5;
 
-/// Where the thumbnails are.
+/// Location of the thumbnails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Thumbnails {
-    /// In the page, which then is one file to send; about 30 kB an image.
+    /// Embedded in the page, which then is a single file; about 30 kB per image.
     #[default]
     Embedded,
-    /// In a folder beside the page, called like the page with `_files` behind it.
+    /// In a folder beside the page, named after the page with the suffix `_files`.
     Linked,
 }
 
-/// One web page.
+/// The format of the contact sheet.
 pub(crate) static FORMAT: ExportFormat = ExportFormat {
     name: "html",
     about: "index.html: one page with all images",
@@ -55,19 +55,19 @@ pub(crate) static FORMAT: ExportFormat = ExportFormat {
     },
 };
 
-/// What a [`ContactSheet`] shows, and where it goes.
+/// Settings of a [`ContactSheet`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContactSheetOptions {
     /// The HTML file.
     pub path: PathBuf,
-    /// What happens to files that stand there.
+    /// Whether existing files are replaced.
     pub overwrite: Overwrite,
-    /// Headline of the page.
+    /// Title of the page.
     pub title: String,
-    /// Where the thumbnails are.
+    /// Location of the thumbnails.
     pub thumbnails: Thumbnails,
-    /// What a thumbnail leads to: the file beside the page that is called like the image's stem with this
-    /// behind it, as `.overlay.png`.
+    /// Suffix of the file that a thumbnail links to, such as `.overlay.png`: the file beside the page whose name is the
+    /// image's stem with this suffix.
     pub link_suffix: Option<String>,
 }
 
@@ -77,11 +77,11 @@ pub struct ContactSheet {
     options: ContactSheetOptions,
     classes: Classes,
     target: Target,
-    /// The folder of linked thumbnails and its name in addresses.
+    /// The folder of linked thumbnails and its name in URLs.
     folder: Option<(Folder, String)>,
     cards: Spool,
     images: usize,
-    /// Images in which each class occurs.
+    /// By label: the number of images in which the class occurs.
     found: BTreeMap<u16, usize>,
     confidence: Mean,
 }
@@ -108,7 +108,7 @@ struct LegendEntry<'a> {
 #[template(path = "contact_sheet/card.html")]
 struct Card<'a> {
     name: &'a str,
-    /// The two parts of the name.
+    /// Folder and file name of the image.
     folder: &'a str,
     file: &'a str,
     /// `label:share` of each class, for the script.
@@ -130,7 +130,7 @@ struct Card<'a> {
 struct Row<'a> {
     name: &'a str,
     colour: &'a str,
-    /// Per cent of the bar, three decimals.
+    /// Percent of the bar, to three decimals.
     width: String,
     share: String,
     confidence: String,
@@ -145,10 +145,10 @@ struct Tail<'a> {
 }
 
 impl ContactSheet {
-    /// Begins the page.
+    /// Creates the page.
     ///
     /// # Errors
-    /// [`ExportError::Exists`], [`ExportError::Unwritable`].
+    /// Returns [`ExportError::Exists`] or [`ExportError::Unwritable`].
     pub fn create(classes: Classes, options: ContactSheetOptions) -> Result<Self, ExportError> {
         let target = Target::create(&options.path, options.overwrite)?;
         let folder = match options.thumbnails {
@@ -175,13 +175,13 @@ impl ContactSheet {
         })
     }
 
-    /// The address of a thumbnail, and its file where it is one of its own.
+    /// Returns the URL of a thumbnail; writes its file if thumbnails are linked.
     fn place(&mut self, thumbnail: &Thumbnail) -> Result<String, ExportError> {
         let Some((folder, name)) = &mut self.folder else {
             let data = BASE64_STANDARD.encode(&thumbnail.bytes);
             return Ok(format!("data:{};base64,{data}", thumbnail.media_type));
         };
-        // Numbers: what images are called may be no file name elsewhere.
+        // Thumbnails are numbered, because the name of an image may not be a valid file name on other systems.
         let stem = format!("{:05}", self.images + 1);
         let mut target = folder.target(Path::new(&stem), thumbnail.extension)?;
         target.fill(|file| file.write_all(&thumbnail.bytes))?;
@@ -194,7 +194,7 @@ impl ContactSheet {
         let Some(suffix) = &self.options.link_suffix else {
             return Ok(None);
         };
-        // Checked as an output name; slashes come from the parts, not from the system's separator.
+        // The name is checked as an output name. Slashes separate its components on every system.
         let path = file_name(segmented.stem, suffix)?;
         let parts = path.components();
         let parts: Vec<_> = parts
@@ -310,7 +310,7 @@ fn card<'a>(
     }
 }
 
-/// What a thumbnail shows, in words.
+/// Returns the alternative text of a thumbnail.
 fn alternative_text(summary: &Summary) -> String {
     let named = summary.classes.iter().take(NAMED_CLASSES);
     let mut parts: Vec<_> = named
@@ -326,7 +326,7 @@ fn alternative_text(summary: &Summary) -> String {
     format!("Image with its classes in colour: {}", parts.join(", "))
 }
 
-/// Per cent to one decimal; what is there is never called nothing, and what is not all never everything.
+/// Returns a share in percent to one decimal. A share above 0 is never shown as 0, and one below 1 never as 100.
 fn percentage(share: f64) -> String {
     let percent = share * 100.0;
     if percent > 0.0 && percent < 0.05 {

@@ -1,8 +1,8 @@
-//! CVAT's XML for images, version 1.1: what CVAT imports as annotations of a task, and datumaro reads.
+//! CVAT's XML for images, version 1.1: CVAT imports it as the annotations of a task, and datumaro reads it.
 //!
-//! A mask is the rectangle around a region with run lengths by rows: pixels outside, inside, outside, … in turn.
-//! CVAT finds images by their names and labels by theirs, so a task's labels must have the names that the head
-//! of the file lists.
+//! A mask is the bounding box of a region with run lengths by rows: alternating numbers of pixels outside and inside.
+//! CVAT identifies images and labels by name, so the labels of a task must have the names that the head of the file
+//! lists.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -18,7 +18,7 @@ use crate::{
     Classes, ExportError, Exporter, Grouping, Overwrite, Region, SegmentedImage, Shape, polygons,
 };
 
-/// Regions pixel by pixel.
+/// The format with regions as masks.
 pub(crate) static MASK_FORMAT: ExportFormat = ExportFormat {
     name: "cvat",
     about: "cvat.xml: annotations for CVAT, masks",
@@ -27,7 +27,7 @@ pub(crate) static MASK_FORMAT: ExportFormat = ExportFormat {
     open: |classes, settings| open(classes, settings, "cvat.xml", Shape::Mask),
 };
 
-/// Regions as outlines.
+/// The format with regions as polygons.
 pub(crate) static POLYGON_FORMAT: ExportFormat = ExportFormat {
     name: "cvat-polygons",
     about: "cvat-polygons.xml: annotations for CVAT, polygons",
@@ -47,16 +47,16 @@ fn open(classes: Classes, settings: &ExportSettings, name: &str, shape: Shape) -
     Ok(Box::new(CvatExporter::create(classes, options)?))
 }
 
-/// What a [`CvatExporter`] writes, and where.
+/// Settings of a [`CvatExporter`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct CvatOptions {
     /// The XML file.
     pub path: PathBuf,
-    /// What happens to a file that stands there.
+    /// Whether an existing file is replaced.
     pub overwrite: Overwrite,
-    /// What becomes one shape.
+    /// Which pixels form one shape.
     pub grouping: Grouping,
-    /// Smaller regions are left out; in pixels.
+    /// Smallest area of an exported region, in pixels.
     pub minimal_area: u64,
     /// Masks or polygons.
     pub shape: Shape,
@@ -67,18 +67,18 @@ pub struct CvatOptions {
 pub struct CvatExporter {
     options: CvatOptions,
     classes: Classes,
-    /// The names as the head of the file has them.
+    /// The class names as they are in the head of the file.
     names: Vec<String>,
     target: Target,
     images: u64,
 }
 
 impl CvatExporter {
-    /// Begins the file and writes the labels.
+    /// Creates the file and writes the labels.
     ///
     /// # Errors
-    /// [`ExportError::DuplicateName`], since CVAT knows labels by their names;
-    /// [`ExportError::Exists`], [`ExportError::Unwritable`].
+    /// Returns [`ExportError::DuplicateName`], since CVAT identifies labels by name, [`ExportError::Exists`] or
+    /// [`ExportError::Unwritable`].
     pub fn create(classes: Classes, options: CvatOptions) -> Result<Self, ExportError> {
         let names = classes.xml_names()?;
         let mut target = Target::create(&options.path, options.overwrite)?;
@@ -209,7 +209,7 @@ fn write_region<W: Write>(
     Ok(())
 }
 
-/// Run lengths of a region within the rectangle around it, row by row.
+/// Returns the run lengths of a region within its bounding box, row by row.
 fn row_counts(region: &Region<'_>) -> String {
     let bounds = region.bounding_box();
     let width = u64::from(bounds.width);
@@ -219,7 +219,7 @@ fn row_counts(region: &Region<'_>) -> String {
         let start = u64::from(run.y - bounds.top) * width + u64::from(run.x - bounds.left);
         let length = u64::from(run.length);
         match counts.last_mut() {
-            // A row that reaches the right edge goes on in the next.
+            // A run that reaches the right edge continues in the next row.
             Some(last) if start == position => *last += length,
             _ => counts.extend([start - position, length]),
         }

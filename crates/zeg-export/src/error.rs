@@ -1,39 +1,39 @@
-//! What can go wrong between a label map and the files made of it; every error names the offending value.
+//! Errors of exporting a label map; every error names the offending value.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why something could not be exported.
+/// An error of an export.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// A file could not be written; whatever stood there before is untouched.
+    /// A file could not be written; an existing file at this path is unchanged.
     #[error("{}: cannot be written: {source}", path.display())]
     Unwritable {
         /// The file.
         path: PathBuf,
-        /// What the operating system or the encoder said.
+        /// Error of the operating system or of the encoder.
         source: io::Error,
     },
-    /// Something stands where a file is to go, and it was not allowed to replace it.
+    /// A file exists already and may not be replaced.
     #[error("{}: exists already", path.display())]
     Exists {
         /// The file.
         path: PathBuf,
     },
-    /// Two images of one run would be written to the same file.
+    /// Two images would be written to the same file.
     #[error("{}: is already the output of another image", path.display())]
     DuplicateOutput {
         /// The file.
         path: PathBuf,
     },
-    /// The name of an image's outputs leads out of the output folder, or is empty.
-    #[error("{}: not a name for outputs; it must be a relative path without `..`", stem.display())]
+    /// The name of an image's output files is empty or leads out of the output folder.
+    #[error("{}: not a valid name for output files; it must be a relative path without `..`", stem.display())]
     Stem {
         /// The name.
         stem: PathBuf,
     },
     /// The image has no pixels.
-    #[error("{}: label map of {width}×{height} pixels has no content", image.display())]
+    #[error("{}: label map of {width}×{height} has no pixels", image.display())]
     ZeroSize {
         /// The image.
         image: PathBuf,
@@ -68,16 +68,16 @@ pub enum ExportError {
         /// Length of the class list.
         classes: usize,
     },
-    /// The class list is longer than labels can count.
-    #[error("{classes} classes; labels count to {limit}")]
+    /// The class list is longer than the number of labels.
+    #[error("{classes} classes; at most {limit} can be labelled")]
     TooManyClasses {
         /// Length of the list.
         classes: usize,
         /// The longest list possible.
         limit: usize,
     },
-    /// Two classes have one name, in a format that knows classes by their names.
-    #[error("class name {name:?} occurs twice; this format tells classes apart by their names")]
+    /// Two classes have the same name, in a format that identifies classes by name.
+    #[error("class name {name:?} occurs twice; this format identifies classes by name")]
     DuplicateName {
         /// The name.
         name: String,
@@ -87,12 +87,12 @@ pub enum ExportError {
     ConfidenceCount {
         /// The image.
         image: PathBuf,
-        /// Confidences given.
+        /// Number of confidences.
         given: usize,
         /// Pixels of the label map.
         expected: usize,
     },
-    /// Probability maps were asked for, but the image comes without probabilities.
+    /// Probability maps were requested, but the image has no probabilities.
     #[error("{}: no probabilities were given", image.display())]
     NoProbabilities {
         /// The image.
@@ -101,7 +101,7 @@ pub enum ExportError {
     /// A buffer of probabilities does not have the stated shape.
     #[error("{given} probabilities do not fill {classes} maps of {width}×{height}")]
     ProbabilityCount {
-        /// Values given.
+        /// Number of values.
         given: usize,
         /// Classes.
         classes: usize,
@@ -110,20 +110,20 @@ pub enum ExportError {
         /// Rows.
         height: usize,
     },
-    /// The map falls into more regions than a file of them could reasonably hold.
+    /// The label map has more regions than the limit.
     #[error("{}: more than {limit} regions of at least {minimal_area} pixels", image.display())]
     TooManyRegions {
         /// The image.
         image: PathBuf,
         /// The limit.
         limit: usize,
-        /// The smallest area that counted, in pixels.
+        /// The smallest area of a counted region, in pixels.
         minimal_area: u64,
     },
 }
 
 impl ExportError {
-    /// Turns a system's error into one that names the file.
+    /// Returns a function that turns an I/O error into one that names the file.
     pub(crate) fn unwritable(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
         move |source| Self::Unwritable {
             path: path.into(),

@@ -1,8 +1,8 @@
-//! The formats that are known by name: one entry each, in one list.
+//! The list of export formats by name.
 //!
-//! An entry says what users type for a format, what it writes, what it needs to be given of an image, and how it is
-//! opened in a folder with the settings that all formats share. A new format is a file with an [`Exporter`] and an entry,
-//! and a line in the list.
+//! An entry holds the name that users type, the files that the format writes, what it needs of an image, and how it is
+//! opened with the settings that all formats share. A new format is a file with an [`Exporter`] and an entry, and a
+//! line in the list.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::{
     label_studio, probability, summary,
 };
 
-/// The list, in the order in which help shows it.
+/// All formats, in the order in which the help text lists them.
 static FORMATS: [&ExportFormat; 12] = [
     &images::LABELS,
     &images::OVERLAY,
@@ -28,32 +28,32 @@ static FORMATS: [&ExportFormat; 12] = [
     &contact_sheet::FORMAT,
 ];
 
-/// Annotations group pixels of a class that hang together by edges or corners.
+/// Annotations are regions of a class that are connected by edges or corners.
 pub(crate) const GROUPING: Grouping = Grouping::Connected(Connectivity::Eight);
-/// Outlines that leave the pixels' edges by a pixel at most have few enough corners to be dragged.
+/// With a tolerance of one pixel, outlines have few enough corners to be edited by hand.
 pub(crate) const POLYGONS: Shape = Shape::Polygons { tolerance: 1.0 };
 
-/// What opening a format gives.
+/// Result of opening a format.
 pub(crate) type Opened = Result<Box<dyn Exporter>, ExportError>;
 
-/// A format that is known by name.
+/// An export format with its name.
 #[derive(Debug)]
 pub struct ExportFormat {
-    /// What users type, as `coco-polygons`.
+    /// Name that users type, such as `coco-polygons`.
     pub name: &'static str,
-    /// The files and what is in them, in one line.
+    /// Names and contents of the files, in one line.
     pub about: &'static str,
-    /// What it needs of an image beside the labels.
+    /// What the format needs of an image in addition to the labels.
     pub needs: Needs,
-    /// What stands behind an image's stem in the name of its PNG, as `.overlay.png`; `None` for formats of other files.
+    /// Suffix of the PNG of an image, such as `.overlay.png`; `None` for formats that write other files.
     pub image_suffix: Option<&'static str>,
     pub(crate) open: fn(Classes, &ExportSettings) -> Opened,
 }
 
-/// What a format needs of an image beside the labels.
+/// What a format needs of an image in addition to the labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
-    /// Nothing; confidences where they are given.
+    /// Nothing; confidences are used if there are any.
     Labels,
     /// The scores of all classes ([`Image::probabilities`](crate::Image::probabilities)).
     Scores,
@@ -64,17 +64,17 @@ pub enum Needs {
 /// Settings that all formats share.
 #[derive(Debug, Clone, Copy)]
 pub struct ExportSettings<'a> {
-    /// Where the files go.
+    /// Folder of the files.
     pub folder: &'a Path,
-    /// What happens to files that stand there.
+    /// Whether existing files are replaced.
     pub overwrite: Overwrite,
-    /// Smaller regions are left out of annotations; in pixels.
+    /// Smallest area of an annotated region, in pixels.
     pub minimal_area: u64,
-    /// What stands before an image's path in its address in Label Studio.
+    /// Prefix of an image's path in its URL in Label Studio.
     pub address_prefix: &'a str,
-    /// What the labels come from, for people.
+    /// Name of the method that predicted the labels; shown to people.
     pub method: &'a str,
-    /// Suffix of the image that the web page's thumbnails lead to, where such images are written.
+    /// Suffix of the image files that the thumbnails of the web page link to; `None` if no such files are written.
     pub link_suffix: Option<&'a str>,
 }
 
@@ -83,17 +83,17 @@ pub fn formats() -> impl Iterator<Item = &'static ExportFormat> {
     FORMATS.into_iter()
 }
 
-/// Returns the format of this name.
+/// Returns the format with this name.
 pub fn find_format(name: &str) -> Option<&'static ExportFormat> {
     formats().find(|format| format.name == name)
 }
 
 impl ExportFormat {
-    /// Opens the format's exporter, before any image is computed.
+    /// Opens the exporter of the format; call it before any image is computed.
     ///
     /// # Errors
-    /// Those of the exporter's constructor: [`ExportError::Exists`], [`ExportError::Unwritable`] and, for formats that
-    /// know classes by their names, [`ExportError::DuplicateName`].
+    /// Returns [`ExportError::Exists`], [`ExportError::Unwritable`] or, for formats that identify classes by name,
+    /// [`ExportError::DuplicateName`].
     pub fn open(
         &self,
         classes: Classes,
@@ -103,7 +103,7 @@ impl ExportFormat {
     }
 }
 
-/// Formats are the same where their names are.
+/// Two formats are equal if their names are equal.
 impl PartialEq for ExportFormat {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name

@@ -1,4 +1,4 @@
-//! Label maps and overlays as PNG files, one an image.
+//! Label maps and overlays as PNG files, one file per image.
 
 use std::fs;
 use std::io;
@@ -13,10 +13,10 @@ use crate::{Classes, ExportError, Exporter, Overwrite, SegmentedImage};
 const LABEL_SUFFIX: &str = ".png";
 const OVERLAY_SUFFIX: &str = ".overlay.png";
 
-/// Label maps.
+/// The format of label maps.
 pub(crate) static LABELS: ExportFormat = ExportFormat {
     name: "labels",
-    about: "NAME.png: class indices with a palette and the class names; 255: no class",
+    about: "NAME.png: class indices with a palette and the class names; 255: unlabelled",
     needs: Needs::Labels,
     image_suffix: Some(LABEL_SUFFIX),
     open: |classes, settings| {
@@ -28,7 +28,7 @@ pub(crate) static LABELS: ExportFormat = ExportFormat {
     },
 };
 
-/// Images with colours and a legend.
+/// The format of overlays: images with class colours and a legend.
 pub(crate) static OVERLAY: ExportFormat = ExportFormat {
     name: "overlay",
     about: "NAME.overlay.png: the image with colours and a legend",
@@ -49,7 +49,7 @@ enum Kind {
     Overlay,
 }
 
-/// Writes label maps, or overlays where they are given.
+/// Writes label maps, or overlays for images that have one.
 #[derive(Debug)]
 struct ImageExporter {
     kind: Kind,
@@ -83,7 +83,7 @@ impl Exporter for ImageExporter {
             Kind::Overlay => OVERLAY_SUFFIX,
         };
         let path = self.folder.join(file_name(image.stem, suffix)?);
-        // A link that leads nowhere is something that stands there, too.
+        // A dangling symbolic link counts as an existing file, too.
         if self.overwrite == Overwrite::Refuse && fs::symlink_metadata(&path).is_ok() {
             return Err(ExportError::Exists { path });
         }

@@ -1,8 +1,8 @@
-//! Label Studio: tasks with predictions to import, and the labelling configuration that fits them.
+//! Label Studio: tasks with predictions to import, and the labelling configuration for them.
 //!
-//! The tasks are one JSON list, written image by image. Masks are in Label Studio's own code: the image's
-//! RGBA bytes (0 outside, 255 inside, in all four channels), packed bit by bit in the format of thi.ng's
-//! rle-pack. Polygons are in per cent of the image's size.
+//! The tasks are one JSON list, written image by image. Masks are in Label Studio's own code: RGBA bytes (0 outside the
+//! mask, 255 inside, in all four channels), packed bit by bit in the format of thi.ng's rle-pack. Polygons are in
+//! percent of the image size.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -17,20 +17,20 @@ use crate::{
     Classes, ExportError, Exporter, Grouping, Overwrite, Region, SegmentedImage, Shape, polygons,
 };
 
-/// What connects results, configuration and task data.
+/// Names that connect results, configuration and task data.
 const LABEL_TAG: &str = "label";
 const IMAGE_TAG: &str = "image";
 
-/// Channels of the images that masks are made of.
+/// Channels of a mask image.
 const CHANNELS: u64 = 4;
-/// Bits of a value.
+/// Bits per value.
 const VALUE_BITS: u32 = 8;
-/// Bits of run lengths: those that Label Studio itself uses.
+/// Sizes of run lengths in bits, as Label Studio itself uses them.
 const LENGTH_BITS: [u32; 4] = [3, 4, 8, 16];
-/// Steps of a percentage.
+/// Steps per percent: three decimals.
 const PERCENT_STEPS: f64 = 1000.0;
 
-/// Regions pixel by pixel.
+/// The format with regions as masks.
 pub(crate) static MASK_FORMAT: ExportFormat = ExportFormat {
     name: "label-studio",
     about: "label-studio.json and .xml: tasks for Label Studio with brush masks",
@@ -39,7 +39,7 @@ pub(crate) static MASK_FORMAT: ExportFormat = ExportFormat {
     open: |classes, settings| open(classes, settings, "label-studio", Shape::Mask),
 };
 
-/// Regions as outlines.
+/// The format with regions as polygons.
 pub(crate) static POLYGON_FORMAT: ExportFormat = ExportFormat {
     name: "label-studio-polygons",
     about: "label-studio-polygons.json and .xml: the same with polygons",
@@ -62,25 +62,25 @@ fn open(classes: Classes, settings: &ExportSettings, name: &str, shape: Shape) -
     Ok(Box::new(LabelStudioExporter::create(classes, options)?))
 }
 
-/// What a [`LabelStudioExporter`] writes, and where.
+/// Settings of a [`LabelStudioExporter`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct LabelStudioOptions {
     /// The JSON file of tasks.
     pub tasks: PathBuf,
     /// The XML file with the labelling configuration.
     pub config: PathBuf,
-    /// What happens to files that stand there.
+    /// Whether existing files are replaced.
     pub overwrite: Overwrite,
-    /// What becomes one result.
+    /// Which pixels form one result.
     pub grouping: Grouping,
-    /// Smaller regions are left out; in pixels.
+    /// Smallest area of an exported region, in pixels.
     pub minimal_area: u64,
     /// Brush masks or polygons.
     pub shape: Shape,
-    /// What stands before an image's path in its address; `/data/local-files/?d=` when Label Studio serves them
-    /// from a folder of its machine.
+    /// Prefix of an image's path in its URL; `/data/local-files/?d=` if Label Studio serves the images from a local
+    /// folder.
     pub address_prefix: String,
-    /// What Label Studio calls the predictions' origin.
+    /// Label Studio's `model_version` of the predictions.
     pub model_version: String,
 }
 
@@ -89,7 +89,7 @@ pub struct LabelStudioOptions {
 pub struct LabelStudioExporter {
     options: LabelStudioOptions,
     classes: Classes,
-    /// The names as the configuration has them.
+    /// The class names as they are in the configuration.
     names: Vec<String>,
     target: Target,
     config: Target,
@@ -126,11 +126,11 @@ enum Value<'a> {
 }
 
 impl LabelStudioExporter {
-    /// Begins the tasks and writes the configuration.
+    /// Creates the file of tasks and writes the configuration.
     ///
     /// # Errors
-    /// [`ExportError::DuplicateName`], since Label Studio knows labels by their names;
-    /// [`ExportError::Exists`], [`ExportError::Unwritable`].
+    /// Returns [`ExportError::DuplicateName`], since Label Studio identifies labels by name, [`ExportError::Exists`] or
+    /// [`ExportError::Unwritable`].
     pub fn create(classes: Classes, options: LabelStudioOptions) -> Result<Self, ExportError> {
         let names = classes.xml_names()?;
         let mut target = Target::create(&options.tasks, options.overwrite)?;
@@ -192,7 +192,7 @@ impl Exporter for LabelStudioExporter {
     }
 }
 
-/// The results of one region: its mask, or one polygon for each connected part.
+/// Returns the results of one region: its mask, or one polygon for each connected part.
 fn results<'a>(
     segmented: &SegmentedImage<'_>,
     region: &Region<'_>,
@@ -234,7 +234,7 @@ fn results<'a>(
     values.into_iter().map(result).collect()
 }
 
-/// What stands in a task before the results of its prediction.
+/// The fields of a task that come before the results of its prediction.
 struct TaskHead<'a> {
     image: String,
     model_version: &'a str,
@@ -255,7 +255,7 @@ impl TaskHead<'_> {
     }
 }
 
-/// Points in per cent of the map's size, to three decimals: a hundredth of a pixel in an image of a thousand.
+/// Returns points in percent of the map's size, to three decimals: a hundredth of a pixel in an image of 1,000 pixels.
 fn percentages(points: &[[u32; 2]], region: &Region<'_>) -> Vec<[f64; 2]> {
     let share = |value: u32, all: u32| {
         (f64::from(value) / f64::from(all) * 100.0 * PERCENT_STEPS).round() / PERCENT_STEPS
@@ -266,7 +266,7 @@ fn percentages(points: &[[u32; 2]], region: &Region<'_>) -> Vec<[f64; 2]> {
         .collect()
 }
 
-/// The labelling interface: the image, and one tool whose labels have the classes' names and colours.
+/// Writes the labelling interface: the image, and one tool whose labels have the names and colours of the classes.
 fn write_config(
     file: &mut impl Write,
     classes: &Classes,
@@ -301,11 +301,11 @@ fn write_config(
     file.write_all(b"\n")
 }
 
-/// A region's mask in Label Studio's code.
+/// Returns the mask of a region in Label Studio's code.
 ///
-/// The header is the number of values (32 bits), the bits of a value less 1 (5 bits) and the bits of each of the
-/// four sizes of run lengths less 1 (4 bits each). Then come stretches: 1 bit that says whether one value
-/// repeats, 2 bits for the size, the length less 1, the value. Every value stands four times, once a channel.
+/// The header is the number of values (32 bits), the bits per value minus 1 (5 bits) and the bits of each of the four
+/// sizes of run lengths minus 1 (4 bits each). Then follow stretches: 1 bit that is set if one value repeats, 2 bits
+/// for the size, the length minus 1, and the value. Every value occurs four times, once per channel.
 fn brush_rle(region: &Region<'_>) -> Vec<u8> {
     let pixels = u64::from(region.map_width()) * u64::from(region.map_height());
     let mut bits = BitWriter::default();
@@ -326,11 +326,11 @@ fn brush_rle(region: &Region<'_>) -> Vec<u8> {
     bits.bytes
 }
 
-/// Bits, highest first, in bytes; the last byte is filled up with zeros.
+/// A buffer of bits, highest bit of a byte first; the last byte is padded with zeros.
 #[derive(Default)]
 struct BitWriter {
     bytes: Vec<u8>,
-    /// Bits of the last byte that are taken; 0 when it is full.
+    /// Number of used bits in the last byte; 0 if it is full.
     taken: u32,
 }
 
@@ -348,7 +348,7 @@ impl BitWriter {
         }
     }
 
-    /// Appends `length` times `value`, in as many stretches as it takes.
+    /// Appends `value` `length` times, in as many stretches as needed.
     fn push_stretch(&mut self, value: u32, mut length: u64) {
         while length > 0 {
             let fitting = LENGTH_BITS.iter().position(|&bits| length <= 1 << bits);

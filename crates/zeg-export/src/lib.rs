@@ -1,9 +1,8 @@
-//! Label maps as other programs and people read them.
+//! Exports label maps in the formats that other programs and people read.
 //!
-//! A segmented image leaves this project in many forms, and each is an [`Exporter`]: it is opened before the
-//! work begins, so that a wrong folder costs no computing time, takes one image after the other and holds
-//! none of them in memory, and puts its files in place when it is finished. A run that ends early leaves no
-//! half file behind.
+//! Every format is an [`Exporter`]. It is opened before the first image is computed, so that a wrong folder costs no
+//! computing time. It takes one image after the other, keeps none of them in memory, and puts its files in place when
+//! it is finished. A program that ends early leaves no partial file behind.
 //!
 //! | exporter | files | read by |
 //! | --- | --- | --- |
@@ -11,15 +10,15 @@
 //! | [`CocoExporter`] | one JSON file | pycocotools, detectron2, FiftyOne, … |
 //! | [`LabelStudioExporter`] | tasks as JSON and the labelling configuration as XML | Label Studio |
 //! | [`CvatExporter`] | one XML file | CVAT, datumaro |
-//! | [`SummaryExporter`] | one JSON file an image | scripts |
-//! | [`ProbabilityExporter`] | 16-bit PNG a class, or one NumPy array an image | scripts |
+//! | [`SummaryExporter`] | one JSON file per image | scripts |
+//! | [`ProbabilityExporter`] | one 16-bit PNG per class, or one NumPy array per image | scripts |
 //! | [`ContactSheet`] | one HTML page | people |
 //!
-//! Below them lie the forms themselves, which need no files: [`regions`] finds connected regions, [`region_rle`] is its
-//! run-length code, [`polygons`](mod@polygons) follows the outlines of a region along its pixels' edges.
+//! The conversions themselves need no files: [`regions`] finds connected regions, [`region_rle`] computes the
+//! run-length code of a region, and [`polygons`](mod@polygons) traces the outlines of a region along pixel edges.
 //!
-//! Coordinates are `(x, y)` in pixels from the top left corner, buffers are row-major, shares and confidences
-//! lie in 0..=1.
+//! Coordinates are `(x, y)` in pixels from the top left corner. Buffers are row-major. Shares and confidences lie in
+//! 0..=1.
 
 #![forbid(unsafe_code)]
 

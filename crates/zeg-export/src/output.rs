@@ -1,4 +1,4 @@
-//! Where exports go: files that appear when they are complete, and not over others unasked.
+//! Output files, which appear when they are complete and replace existing files only on request.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,19 +9,19 @@ use zeg_base::file::{self, NewFile, Overwrite};
 
 use crate::ExportError;
 
-/// A file in the making.
+/// A file that is being written.
 #[derive(Debug)]
 pub(crate) struct Target(NewFile);
 
 impl Target {
-    /// Begins a file, and its folder where there is none yet.
+    /// Creates a file, and its folder if there is none yet.
     pub(crate) fn create(path: &Path, overwrite: Overwrite) -> Result<Self, ExportError> {
         file::make_folder_of(path).map_err(ExportError::unwritable(path))?;
         let file = NewFile::create(path, overwrite).map_err(unwritten(path))?;
         Ok(Self(file))
     }
 
-    /// Writes by `write`; its error names the file.
+    /// Calls `write` with the file; an error names the file.
     pub(crate) fn fill<T>(
         &mut self,
         write: impl FnOnce(&mut NewFile) -> io::Result<T>,
@@ -30,7 +30,7 @@ impl Target {
         write(&mut self.0).map_err(ExportError::unwritable(&path))
     }
 
-    /// Puts the file in its place and says where that is.
+    /// Moves the file to its final path and returns this path.
     pub(crate) fn finish(self) -> Result<PathBuf, ExportError> {
         let path = self.0.path().to_path_buf();
         self.0.finish().map_err(unwritten(&path))?;
@@ -38,7 +38,7 @@ impl Target {
     }
 }
 
-/// The error of a file that may already be there.
+/// Returns the error of a file that may already exist.
 fn unwritten(path: &Path) -> impl Fn(io::Error) -> ExportError {
     |error| match error.kind() {
         io::ErrorKind::AlreadyExists => ExportError::Exists { path: path.into() },
@@ -46,18 +46,18 @@ fn unwritten(path: &Path) -> impl Fn(io::Error) -> ExportError {
     }
 }
 
-/// A folder that gets files for every image.
+/// A folder with output files for every image.
 #[derive(Debug)]
 pub(crate) struct Folder {
     root: PathBuf,
     overwrite: Overwrite,
-    /// Names handed out, so that no image's file replaces another's.
+    /// Names in use, so that no file of an image replaces that of another.
     taken: BTreeSet<PathBuf>,
     finished: Vec<PathBuf>,
 }
 
 impl Folder {
-    /// Opens or makes the folder `root`.
+    /// Opens the folder `root`, and creates it if it does not exist.
     pub(crate) fn create(root: &Path, overwrite: Overwrite) -> Result<Self, ExportError> {
         if !root.as_os_str().is_empty() {
             fs::create_dir_all(root).map_err(ExportError::unwritable(root))?;
@@ -70,7 +70,7 @@ impl Folder {
         })
     }
 
-    /// Begins the file `stem` + `suffix` in the folder.
+    /// Creates the file `stem` + `suffix` in the folder.
     pub(crate) fn target(&mut self, stem: &Path, suffix: &str) -> Result<Target, ExportError> {
         let path = self.root.join(file_name(stem, suffix)?);
         if !self.taken.insert(path.clone()) {
@@ -79,19 +79,19 @@ impl Folder {
         Target::create(&path, self.overwrite)
     }
 
-    /// Puts one of the folder's files in its place.
+    /// Moves one of the folder's files to its final path.
     pub(crate) fn finish(&mut self, target: Target) -> Result<(), ExportError> {
         self.finished.push(target.finish()?);
         Ok(())
     }
 
-    /// The files in place, in the order they were finished.
+    /// Returns the finished files in the order in which they were finished.
     pub(crate) fn into_files(self) -> Vec<PathBuf> {
         self.finished
     }
 }
 
-/// `stem` with `suffix` behind it, dots in it untouched; only what stays in the folder.
+/// Returns `stem` followed by `suffix`, and keeps dots in `stem`; refuses a stem that leads out of the folder.
 pub(crate) fn file_name(stem: &Path, suffix: &str) -> Result<PathBuf, ExportError> {
     let inside = stem
         .components()
@@ -104,15 +104,14 @@ pub(crate) fn file_name(stem: &Path, suffix: &str) -> Result<PathBuf, ExportErro
     Ok(name.into())
 }
 
-/// A temporary text that is read once, from the beginning: what must stand behind, or inside, something that
-/// is known only at the end.
+/// A temporary file that is written first and copied into the output later, after text that is known only at the end.
 #[derive(Debug)]
 pub(crate) struct Spool {
     file: io::BufWriter<fs::File>,
 }
 
 impl Spool {
-    /// An unnamed file that the system removes by itself.
+    /// Creates an unnamed file, which the system removes by itself.
     pub(crate) fn create() -> io::Result<Self> {
         let file = io::BufWriter::new(tempfile::tempfile()?);
         Ok(Self { file })

@@ -1,14 +1,12 @@
-//! The outlines of a region, along the edges of its pixels.
+//! Traces the outlines of a region along the edges of its pixels.
 //!
-//! Every run of a region has a left and a right side, each one pixel high. Walking up the left sides and down the
-//! right ones, with the region always to the right hand, one comes from side to side: along the grid line between
-//! two rows, an outline goes straight on where both rows have a side of the same kind, and otherwise turns to
-//! the next side on that line. Where two pixels meet in a corner only, it turns so that they stay apart. All of
-//! it is linear in the number of runs.
+//! Every run of a region has a left and a right side, each one pixel high. An outline goes up the left sides and down
+//! the right sides, with the region always to its right. At the grid line between two rows it continues straight where
+//! both rows have a side of the same kind at the same place; otherwise it turns and follows the line to the next side.
+//! Where two pixels only share a corner, it turns so that they stay separate. The time is linear in the number of runs.
 //!
-//! Outlines at tolerance 0, filled by the even-odd rule, give back exactly the pixels whose centres they
-//! contain. Coordinates are those of grid lines: pixel `(x, y)` covers `x..x+1` by `y..y+1`, which is what COCO
-//! and its rasteriser mean as well.
+//! Outlines with tolerance 0, filled by the even-odd rule, contain exactly the centres of the region's pixels.
+//! Coordinates are those of grid lines: pixel `(x, y)` covers `x..x+1` by `y..y+1`, as in COCO and its rasteriser.
 
 use std::collections::BTreeMap;
 
@@ -18,9 +16,9 @@ mod simplify;
 
 use simplify::simplified;
 
-/// An outline with the holes in it.
+/// An outline with its holes.
 ///
-/// Exteriors run clockwise as seen on the screen, holes the other way round; no ring repeats its first point.
+/// Exteriors run clockwise as seen on the screen, holes counter-clockwise; no ring repeats its first point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Polygon {
     /// The exterior, then the holes.
@@ -29,32 +27,32 @@ pub struct Polygon {
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Ring {
-    /// A hole's first point is the one by which it hangs on another ring.
+    /// Corners of the ring; the first point of a hole is the one that is connected to another ring.
     points: Vec<[u32; 2]>,
-    /// By point: the ring of the polygon that hangs on it.
+    /// By index of a point: the hole that is connected to it.
     hanging: BTreeMap<usize, usize>,
 }
 
 impl Polygon {
-    /// The outer outline, `[x, y]` in pixels.
+    /// Returns the outer outline, `[x, y]` in pixels.
     ///
-    /// It has points on straight edges where the cuts of [`bridged`](Self::bridged) begin; so have holes.
+    /// It has extra points on straight edges where the cuts of [`bridged`](Self::bridged) begin; so have holes.
     pub fn exterior(&self) -> &[[u32; 2]] {
         self.rings.first().map_or(&[], |ring| &ring.points)
     }
 
-    /// The outlines of the holes.
+    /// Returns the outlines of the holes.
     pub fn holes(&self) -> impl Iterator<Item = &[[u32; 2]]> {
         self.rings.iter().skip(1).map(|ring| ring.points.as_slice())
     }
 
-    /// The whole polygon as one ring, for formats without holes.
+    /// Returns the whole polygon as one ring, for formats without holes.
     ///
-    /// Each hole hangs on what lies to its left by a cut that is walked there and back. The cuts enclose
-    /// nothing: filled by the even-odd or by the non-zero rule, the ring is the polygon.
+    /// Each hole is connected to the ring on its left by a cut, which is walked in both directions. The cuts enclose no
+    /// area: filled by the even-odd or by the non-zero rule, the ring covers the polygon.
     pub fn bridged(&self) -> Vec<[u32; 2]> {
         let mut path = Vec::new();
-        // The rings being walked, each with its next point.
+        // Stack of the rings being walked, each with the index of its next point.
         let mut walk = vec![(0, 0)];
         while let Some((ring, next)) = walk.last_mut() {
             let points = self.rings.get(*ring).map_or(&[][..], |ring| &ring.points);
@@ -68,7 +66,7 @@ impl Polygon {
                 walk.extend(hole.map(|&hole| (hole, 0)));
                 continue;
             }
-            // Once round; a hole returns to its first point, and over the cut to where that begins.
+            // The ring is complete. A hole returns to its first point, and over the cut to the outer ring.
             let hook = points.first().copied();
             walk.pop();
             if let Some(&(outer, next)) = walk.last() {
@@ -84,17 +82,17 @@ impl Polygon {
     }
 }
 
-/// The outlines of a region: one polygon for each part that hangs together by edges.
+/// Returns the outlines of a region: one polygon for each part that is connected by edges.
 ///
-/// With a `tolerance` above 0, points are left out as long as the outline stays within so many pixels of where it
-/// was; outlines of neighbours then no longer fit exactly, and narrow parts may
-/// cross. What would shrink to nothing stays as it is.
+/// With a `tolerance` above 0, points are left out as long as the outline stays within this many pixels of the exact
+/// one. Outlines of neighbouring regions then no longer fit exactly, and outlines of narrow parts may cross. A ring
+/// that would shrink to nothing stays as it is.
 pub fn polygons(region: &Region<'_>, tolerance: f32) -> Vec<Polygon> {
     let outlines = Outlines::trace(region);
     outlines.polygons(tolerance)
 }
 
-/// The left (even) or right (odd) side of a run: twice the run's place, plus 1 for the right one.
+/// The left (even) or right (odd) side of a run: twice the index of the run, plus 1 for the right side.
 type Side = u32;
 
 fn left(run: usize) -> Side {
@@ -109,7 +107,7 @@ fn is_left(side: Side) -> bool {
     side.is_multiple_of(2)
 }
 
-/// Where a side meets a grid line.
+/// The point at which a side meets a grid line.
 #[derive(Clone, Copy)]
 struct End {
     x: u32,
@@ -119,7 +117,7 @@ struct End {
 }
 
 impl End {
-    /// Whether one walking with the region to the right leaves the side here.
+    /// Returns true if an outline with the region to its right leaves the side here.
     fn is_exit(self) -> bool {
         is_left(self.side) != self.above
     }
@@ -128,17 +126,17 @@ impl End {
 /// Closed walks along the sides of a region's runs.
 struct Outlines<'a> {
     runs: &'a [Run],
-    /// The side that follows each side.
+    /// By side: the side that follows it.
     next: Vec<Side>,
-    /// The walk that each side belongs to.
+    /// By side: the walk it belongs to.
     walk_of: Vec<u32>,
     walks: Vec<Walk>,
 }
 
 struct Walk {
-    /// The leftmost side; of several the topmost.
+    /// The leftmost side; the topmost of several.
     leftmost: Side,
-    /// Square pixels enclosed: negative for holes.
+    /// Enclosed area in square pixels; negative for holes.
     area: i64,
 }
 
@@ -175,7 +173,7 @@ impl<'a> Outlines<'a> {
         outlines
     }
 
-    /// Links the ends of sides that lie on the line between two rows of runs.
+    /// Links the ends of sides on the grid line between two rows of runs.
     fn link_line(&mut self, above: std::ops::Range<usize>, below: std::ops::Range<usize>) {
         let ends = |runs: std::ops::Range<usize>, above| {
             let all = self.runs;
@@ -187,18 +185,18 @@ impl<'a> Outlines<'a> {
         };
         let mut links = Vec::new();
         let (mut upper, mut lower) = (ends(above, true).peekable(), ends(below, false).peekable());
-        // The end that the outline reached the line by, while it runs along the line.
+        // The end at which the outline reached the line, while it follows the line.
         let mut open: Option<End> = None;
         loop {
             let end = match (upper.peek(), lower.peek()) {
                 (Some(a), Some(b)) if a.x == b.x && is_left(a.side) == is_left(b.side) => {
-                    // Straight on.
+                    // The outline continues straight.
                     links.push((*a, *b));
                     upper.next();
                     lower.next();
                     continue;
                 }
-                // Pixels that meet in a corner only: what ends there comes first, so that they stay apart.
+                // The pixels only share a corner: the run that ends here comes first, so that they stay separate.
                 (Some(a), Some(b)) if (a.x, is_left(a.side)) < (b.x, is_left(b.side)) => {
                     upper.next()
                 }
@@ -249,8 +247,8 @@ impl<'a> Outlines<'a> {
     }
 
     fn polygons(&self, tolerance: f32) -> Vec<Polygon> {
-        // A hole's leftmost side is the right side of a run, whose left side belongs to a walk that begins further
-        // left: the hole hangs on that one.
+        // The leftmost side of a hole is the right side of a run. The left side of this run belongs to a walk that
+        // begins further left; the hole is connected to that walk.
         let mut order: Vec<usize> = (0..self.walks.len()).collect();
         order.sort_by_key(|&index| {
             let walk = &self.walks[index];
@@ -265,7 +263,7 @@ impl<'a> Outlines<'a> {
         });
         let mut polygons: Vec<Vec<usize>> = Vec::new(); // walks of each polygon
         let mut place = vec![(0, 0); self.walks.len()]; // polygon of each walk, and ring therein
-        let mut hanging = BTreeMap::new(); // by side: the walk that hangs on it
+        let mut hanging = BTreeMap::new(); // by side: the walk of the hole connected to it
         for index in order {
             let walk = &self.walks[index];
             let polygon = if walk.area < 0 {
@@ -289,9 +287,9 @@ impl<'a> Outlines<'a> {
             .collect()
     }
 
-    /// The corners of a walk from its leftmost side on, and the points that holes hang on.
+    /// Returns the corners of a walk, beginning at its leftmost side, and the points that holes are connected to.
     ///
-    /// The top of that side is a corner: a hole comes from there and an exterior goes there.
+    /// The upper end of that side is a corner: a hole starts there and an exterior goes there.
     fn ring(&self, walk: &Walk, tolerance: f32, ring_on: impl Fn(Side) -> Option<usize>) -> Ring {
         let mut points = Vec::new();
         let mut hanging = BTreeMap::new();
@@ -347,7 +345,7 @@ mod tests {
     use crate::regions::{Connectivity, Grouping, find_regions};
     use zeg_image::{IGNORE_LABEL, LabelMap};
 
-    /// Polygons of all `#`.
+    /// Returns the polygons of all `#`.
     fn drawn(width: usize, text: &str, tolerance: f32) -> Vec<Polygon> {
         let labels: Vec<u16> = text
             .bytes()
@@ -380,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_hangs_on_the_outline_to_its_left() {
+    fn a_hole_is_connected_to_the_outline_to_its_left() {
         let found = drawn(4, "#### #..# ####", 0.0);
         assert_eq!(found.len(), 1);
         let holes: Vec<_> = found[0].holes().collect();
@@ -413,11 +411,12 @@ mod tests {
         let gap = "#.".repeat(teeth);
         let comb = format!("{gap} {gap} {gap} {tooth}");
         let start = std::time::Instant::now();
-        // Teeth three pixels high stay at a tolerance of two, if not with every corner, and go at one of three.
+        // Teeth three pixels high remain with a tolerance of two, though not every corner, and vanish with one of
+        // three.
         let corners = |tolerance| drawn(2 * teeth, &comb, tolerance)[0].exterior().len();
         assert!((teeth..4 * teeth).contains(&corners(2.0)));
         assert_eq!(corners(3.0), 4);
-        // Quadratic time would be minutes.
+        // Quadratic time would take minutes.
         assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
     }
 

@@ -1,7 +1,7 @@
-//! How probable every class is at every pixel, for those who decide for themselves.
+//! Probability maps: the probability of every class at every pixel.
 //!
-//! The maps of many classes are larger than everything else that an image needs: they are asked for and
-//! written row by row, so that a source may compute them as it goes.
+//! The maps of many classes are larger than all other data of an image. They are requested and written row by row, so
+//! that a source may compute them on the fly.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -20,13 +20,13 @@ pub const CLASS_NAME_KEYWORD: &str = "zeg:class";
 
 /// Probabilities of all classes at all pixels of an image.
 pub trait ProbabilitySource: Sync {
-    /// Puts the probabilities of a class in row `y` into `row`, one a column, 0..=1.
+    /// Writes the probabilities of a class in row `y` of the image into `row`, one per column, 0..=1.
     ///
-    /// Rows are asked for class by class and from the top.
+    /// Rows are requested class by class, from top to bottom.
     fn fill_row(&self, class: usize, y: usize, row: &mut [f32]);
 }
 
-/// Probabilities that lie in memory.
+/// Probabilities in memory.
 #[derive(Debug, Clone, Copy)]
 pub struct ProbabilityPlanes<'a> {
     /// `[classes, height, width]`
@@ -39,7 +39,7 @@ impl<'a> ProbabilityPlanes<'a> {
     /// Wraps `values`, `[classes, height, width]`.
     ///
     /// # Errors
-    /// [`ExportError::ProbabilityCount`] when the number of values is another.
+    /// Returns [`ExportError::ProbabilityCount`] if the number of values does not fit the shape.
     pub fn new(
         values: &'a [f32],
         classes: usize,
@@ -70,7 +70,7 @@ impl ProbabilitySource for ProbabilityPlanes<'_> {
         let mut rows = self.values.chunks_exact(self.width.max(1));
         let before = class.checked_mul(self.height).filter(|_| y < self.height);
         let found = before.and_then(|before| rows.nth(before.checked_add(y)?));
-        // What lies outside the planes has probability 0.
+        // Pixels outside the planes have probability 0.
         row.fill(0.0);
         for (value, found) in row.iter_mut().zip(found.unwrap_or(&[])) {
             *value = *found;
@@ -78,7 +78,7 @@ impl ProbabilitySource for ProbabilityPlanes<'_> {
     }
 }
 
-/// A PNG a class.
+/// The format with one PNG per class.
 pub(crate) static PNG_FORMAT: ExportFormat = ExportFormat {
     name: "probabilities",
     about: "NAME.probability.CLASS.png: 16-bit grey, 65535 times the score",
@@ -87,7 +87,7 @@ pub(crate) static PNG_FORMAT: ExportFormat = ExportFormat {
     open: |classes, settings| open(classes, settings, ProbabilityFormat::Png),
 };
 
-/// An array an image.
+/// The format with one array per image.
 pub(crate) static NPY_FORMAT: ExportFormat = ExportFormat {
     name: "probabilities-npy",
     about: "NAME.probability.npy: all scores, float16 [classes, height, width]",
@@ -102,14 +102,14 @@ fn open(classes: Classes, settings: &ExportSettings, format: ProbabilityFormat) 
     Ok(Box::new(exporter))
 }
 
-/// How probabilities are written.
+/// File format of probabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ProbabilityFormat {
-    /// One 16-bit grey PNG a class, `STEM.probability.LABEL.png`: 65535 times the probability, rounded, and the
-    /// name of the class as the text [`CLASS_NAME_KEYWORD`].
+    /// One 16-bit grey PNG per class, `STEM.probability.LABEL.png`: 65535 times the probability, rounded, with the name
+    /// of the class in the text chunk [`CLASS_NAME_KEYWORD`].
     #[default]
     Png,
-    /// One NumPy array an image, `STEM.probability.npy`: `[classes, height, width]` of float16. The names are in
+    /// One NumPy array per image, `STEM.probability.npy`: `[classes, height, width]` of float16. The class names are in
     /// `classes.json`, which is written once.
     Npy,
 }
@@ -120,15 +120,15 @@ pub struct ProbabilityExporter {
     classes: Classes,
     format: ProbabilityFormat,
     folder: Folder,
-    /// `classes.json`, where the format needs it.
+    /// `classes.json`; `None` if the format does not need it.
     names: Option<Target>,
 }
 
 impl ProbabilityExporter {
-    /// Opens or makes the folder.
+    /// Opens the folder, and creates it if it does not exist.
     ///
     /// # Errors
-    /// [`ExportError::Exists`] for `classes.json`, [`ExportError::Unwritable`].
+    /// Returns [`ExportError::Exists`] if there is a `classes.json`, and [`ExportError::Unwritable`].
     pub fn create(
         classes: Classes,
         format: ProbabilityFormat,
@@ -167,7 +167,7 @@ impl Exporter for ProbabilityExporter {
         let (width, height) = (image.width(), image.height());
         match self.format {
             ProbabilityFormat::Png => {
-                // One after the other: a system may not let a thousand files be open at once.
+                // Files are written one after the other, because systems limit the number of open files.
                 for (label, name) in self.classes.iter() {
                     let suffix = format!(".probability.{label:03}.png");
                     let mut target = self.folder.target(image.stem, &suffix)?;
@@ -199,7 +199,7 @@ impl Exporter for ProbabilityExporter {
     }
 }
 
-/// One class's probabilities.
+/// The probabilities of one class.
 struct Map<'a> {
     source: &'a dyn ProbabilitySource,
     class: usize,
@@ -221,7 +221,7 @@ impl Map<'_> {
         encoder.set_depth(BitDepth::Sixteen);
         encoder.set_compression(Compression::Fast);
         if name.len() <= MAX_CLASS_NAMES_BYTES {
-            // A zero byte would end the text.
+            // A zero byte would end the text chunk.
             encoder.add_itxt_chunk(CLASS_NAME_KEYWORD.into(), name.replace('\0', "\u{fffd}"))?;
         }
         let mut writer = encoder.write_header()?;
@@ -239,7 +239,7 @@ impl Map<'_> {
     }
 }
 
-/// A probability as 16 bits of grey; what is no number counts as 0.
+/// Returns a probability as a 16-bit grey value; NaN counts as 0.
 fn grey(probability: f32) -> u16 {
     (f64::from(probability).clamp(0.0, 1.0) * 65535.0).round() as u16 // NaN becomes 0
 }
@@ -264,7 +264,7 @@ fn write_npy(
     writer.finish()
 }
 
-/// Within 0..=1; what is no number counts as 0.
+/// Clamps a probability to 0..=1; NaN counts as 0.
 fn clamped(probability: f32) -> f32 {
     if probability.is_nan() {
         0.0

@@ -1,10 +1,10 @@
 //! Connected regions of a label map.
 //!
-//! The map is read once, row by row, as runs of equal labels. Runs that touch runs of the same label in the
-//! row above join their region (union-find, where the earliest run stands for the region). That is linear in
-//! the number of pixels, and what is kept grows with the runs, not with the pixels: 16 bytes a run while
-//! searching, 32 while grouping. The worst possible map, in which no two neighbours are alike, has as many runs
-//! as pixels; photographs have about a hundred times fewer.
+//! The map is read once, row by row, as runs of equal labels. A run that touches a run of the same label in the row
+//! above joins its region (union-find; the earliest run represents the region). The time is linear in the number of
+//! pixels. The memory grows with the number of runs, not of pixels: 16 bytes per run while searching, 32 while
+//! grouping. The worst map, in which no two neighbours have the same label, has as many runs as pixels; labels of
+//! natural images have about a hundred times fewer.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,29 +18,29 @@ mod forest;
 
 use forest::Forest;
 
-/// Most regions of one map; a file of more helps nobody.
+/// Largest number of regions of one map.
 pub const MAX_REGIONS: usize = 1 << 22;
 
 /// Which pixels count as neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Connectivity {
-    /// Those that share an edge.
+    /// Pixels that share an edge.
     Four,
-    /// Those that share an edge or a corner.
+    /// Pixels that share an edge or a corner.
     #[default]
     Eight,
 }
 
-/// What becomes one region.
+/// Which pixels form one region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grouping {
     /// All pixels of a class, connected or not.
     Class,
-    /// Pixels of a class that hang together.
+    /// Connected pixels of a class.
     Connected(Connectivity),
 }
 
-/// Pixels of one row: from `(x, y)`, `length` of them to the right.
+/// Consecutive pixels of one row: `length` pixels from `(x, y)` to the right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     /// Column of the first pixel.
@@ -52,13 +52,13 @@ pub struct Run {
 }
 
 impl Run {
-    /// Column behind the last pixel.
+    /// Returns the column after the last pixel.
     pub fn end(&self) -> u32 {
         self.x + self.length
     }
 }
 
-/// The smallest rectangle around some pixels, in pixels from the top left corner.
+/// A bounding box, in pixels from the top left corner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BoundingBox {
     /// First column.
@@ -81,48 +81,48 @@ pub struct Region<'a> {
 }
 
 impl<'a> Region<'a> {
-    /// The class index.
+    /// Returns the label.
     pub fn label(&self) -> u16 {
         self.entry.label
     }
 
-    /// Number of pixels.
+    /// Returns the number of pixels.
     pub fn area(&self) -> u64 {
         self.entry.area
     }
 
-    /// The smallest rectangle around the region.
+    /// Returns the bounding box.
     pub fn bounding_box(&self) -> BoundingBox {
         self.entry.bounding_box
     }
 
-    /// Mean of the pixels' centres, `[x, y]`; the centre of the first pixel of a map is `[0.5, 0.5]`.
+    /// Returns the mean of the pixel centres, `[x, y]`; the centre of the first pixel of a map is `[0.5, 0.5]`.
     pub fn centroid(&self) -> [f64; 2] {
         self.entry.centroid
     }
 
-    /// The pixels by row, then by column; runs of a row neither touch nor overlap.
+    /// Returns the runs, sorted by row, then by column; runs of a row neither touch nor overlap.
     pub fn runs(&self) -> &'a [Run] {
         self.runs
     }
 
-    /// The runs of each row that has some, from the top.
+    /// Returns the runs of each non-empty row, from top to bottom.
     pub fn rows(&self) -> impl Iterator<Item = &'a [Run]> {
         self.runs.chunk_by(|run, next| run.y == next.y)
     }
 
-    /// Columns of the map that the region lies in.
+    /// Returns the number of columns of the label map.
     pub fn map_width(&self) -> u32 {
         self.map_width
     }
 
-    /// Rows of the map that the region lies in.
+    /// Returns the number of rows of the label map.
     pub fn map_height(&self) -> u32 {
         self.map_height
     }
 }
 
-/// The regions of a map, by label, then by their first pixel in reading order.
+/// The regions of a map, sorted by label, then by their first pixel in reading order.
 #[derive(Debug, Clone)]
 pub struct Regions {
     width: u32,
@@ -138,23 +138,23 @@ struct Entry {
     area: u64,
     bounding_box: BoundingBox,
     centroid: [f64; 2],
-    /// Where its runs lie in [`Regions::runs`].
+    /// Its runs are `first..behind` of [`Regions::runs`].
     first: usize,
     behind: usize,
 }
 
 impl Regions {
-    /// Number of regions.
+    /// Returns the number of regions.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no regions.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// One region after the other.
+    /// Returns an iterator over the regions.
     pub fn iter(&self) -> impl Iterator<Item = Region<'_>> {
         self.entries.iter().map(|entry| Region {
             entry,
@@ -165,7 +165,7 @@ impl Regions {
     }
 }
 
-/// Why a map was not cut into regions.
+/// An error of finding the regions of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RegionError {
     /// The map has more than [`MAX_PIXELS`] pixels.
@@ -179,13 +179,13 @@ pub enum RegionError {
     /// The map has more than [`MAX_REGIONS`] regions.
     #[error("more than {MAX_REGIONS} regions of at least {minimal_area} pixels")]
     TooMany {
-        /// The smallest area that counted, in pixels.
+        /// The smallest area of a counted region, in pixels.
         minimal_area: u64,
     },
 }
 
 impl RegionError {
-    /// The same error, naming the image.
+    /// Returns the error with the path of the image.
     pub(crate) fn of(self, image: &Path) -> ExportError {
         match self {
             Self::TooLarge { width, height } => ExportError::TooLarge {
@@ -203,10 +203,11 @@ impl RegionError {
     }
 }
 
-/// Finds the regions of at least `minimal_area` pixels; pixels of [`IGNORE_LABEL`](zeg_image::IGNORE_LABEL) belong to none.
+/// Finds the regions of at least `minimal_area` pixels; pixels of [`IGNORE_LABEL`](zeg_image::IGNORE_LABEL) belong to
+/// no region.
 ///
 /// # Errors
-/// [`RegionError`] for maps of too many pixels or regions.
+/// Returns an error if the map has too many pixels or regions.
 pub fn find_regions(
     labels: &LabelMap,
     grouping: Grouping,
@@ -219,11 +220,11 @@ pub fn find_regions(
     if roots.len() > MAX_REGIONS {
         return Err(RegionError::TooMany { minimal_area });
     }
-    // Stable: within a class the order of the first pixels stays.
+    // The sort is stable: regions of a class stay in the order of their first pixels.
     roots.sort_by_key(|&root| forest.label(labels, root));
 
-    // Place of each root among the regions; that of a dropped one leads nowhere.
-    let mut places = areas; // the areas have served
+    // Index of the region of each root; `u32::MAX` for a root whose region is too small.
+    let mut places = areas; // reuses the memory of the areas
     places.fill(u32::MAX);
     for (index, &root) in roots.iter().enumerate() {
         places[root as usize] = index as u32;
@@ -266,10 +267,10 @@ pub fn find_regions(
     })
 }
 
-/// Counts the regions of each label without keeping them, however many they are.
+/// Counts the regions of each label without storing them, so that there is no limit on their number.
 ///
 /// # Errors
-/// [`RegionError::TooLarge`].
+/// Returns [`RegionError::TooLarge`] if the map has too many pixels.
 pub fn count_regions(
     labels: &LabelMap,
     connectivity: Connectivity,
@@ -286,7 +287,7 @@ pub fn count_regions(
     Ok(counts)
 }
 
-/// The measures of a region while its runs come in.
+/// Measures of a region while its runs are being added.
 struct Builder {
     label: u16,
     area: u64,
@@ -294,7 +295,7 @@ struct Builder {
     right: u32,
     top: Option<u32>,
     bottom: u32,
-    /// Sums of the pixels' centres, doubled to stay whole.
+    /// Twice the sums of the pixel centres, so that they are integers.
     doubled: [u64; 2],
     first: usize,
     behind: usize,
@@ -322,7 +323,7 @@ impl Builder {
         self.right = self.right.max(run.end());
         self.top.get_or_insert(run.y);
         self.bottom = run.y + 1;
-        // The mean centre of a run is half of its two ends.
+        // The mean centre of a run is half the sum of its two ends.
         self.doubled[0] += length * (u64::from(run.x) + u64::from(run.end()));
         self.doubled[1] += length * (2 * u64::from(run.y) + 1);
         self.behind += 1;
@@ -436,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_no_regions() {
+    fn an_empty_map_has_no_regions() {
         for labels in [
             LabelMap::filled(0, 0, 0),
             LabelMap::filled(0, 5, 0),
@@ -453,7 +454,7 @@ mod tests {
 
     #[test]
     fn more_regions_than_a_file_can_hold_are_an_error_that_a_larger_area_avoids() {
-        // Single pixels of two classes: no two neighbours alike.
+        // Single pixels of two classes: no two neighbours have the same label.
         let (width, height) = (2050, 2050);
         let labels = (0..width * height).map(|index| ((index / width + index % width) % 2) as u16);
         let labels = LabelMap::new(width, height, labels.collect()).unwrap();
@@ -465,7 +466,7 @@ mod tests {
         assert!(find_regions(&labels, four, 2).unwrap().is_empty());
         let counts = count_regions(&labels, Connectivity::Four, 1).unwrap();
         assert_eq!(counts[&0] + counts[&1], width * height);
-        // Over corners, each class is one.
+        // Connected over corners, each class is one region.
         let eight = Grouping::Connected(Connectivity::Eight);
         assert_eq!(find_regions(&labels, eight, 1).unwrap().len(), 2);
     }

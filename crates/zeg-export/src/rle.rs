@@ -1,4 +1,4 @@
-//! The run-length code of a region ([`Rle`]).
+//! Run-length code ([`Rle`]) of a region.
 
 use zeg_image::Rle;
 
@@ -6,7 +6,7 @@ use crate::regions::{Region, Run};
 
 /// Returns the run-length code of a region, in a mask of the size of its map.
 ///
-/// Takes time and memory by the region's outline, not by its area.
+/// Time and memory grow with the length of the region's outline, not with its area.
 pub fn region_rle(region: &Region<'_>) -> Rle {
     let (mut tops, mut bottoms) = (Vec::new(), Vec::new());
     let mut above: &[Run] = &[];
@@ -22,7 +22,7 @@ pub fn region_rle(region: &Region<'_>) -> Rle {
     }
     let behind = above.first().map_or(0, |run| run.y + 1);
     push_columns(above, &[], behind, &mut bottoms);
-    // Stable: in each column the rows stay in order, so that tops and bottoms come in pairs.
+    // The sort is stable: in each column the rows stay in order, so that tops and bottoms form pairs.
     tops.sort_by_key(|&(x, _)| x);
     bottoms.sort_by_key(|&(x, _)| x);
 
@@ -33,7 +33,7 @@ pub fn region_rle(region: &Region<'_>) -> Rle {
     Rle::from_stretches(region.map_width(), height, stretches)
 }
 
-/// Puts `(x, y)` into `points` for each column of `runs` that `others` leaves free; both in order.
+/// Appends `(x, y)` to `points` for each column of `runs` that `others` does not cover; both are in order.
 fn push_columns(runs: &[Run], others: &[Run], y: u32, points: &mut Vec<(u32, u32)>) {
     let mut others = others.iter().peekable();
     for run in runs {

@@ -1,4 +1,4 @@
-//! One segmented image on its way out, and what takes it.
+//! A segmented image to export, and the trait of all exporters.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -8,41 +8,41 @@ use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
 use crate::regions::{Grouping, Region, Regions, find_regions};
 use crate::{Classes, ExportError, ProbabilitySource};
 
-/// Takes images and writes them in one format.
+/// A writer of segmented images in one format.
 ///
-/// Opened by the constructors of its implementations, before the first image is computed. Dropping one
-/// instead of finishing it removes what is not in place yet.
+/// Implementations are opened by their constructors, before the first image is computed. Dropping an exporter without
+/// finishing it removes its incomplete files.
 pub trait Exporter: Send {
     /// Writes one image.
     ///
-    /// An error that names no output file concerns this image alone, of which nothing was written; others may
+    /// An error that names no output file concerns this image only: nothing was written of it, and other images may
     /// follow.
     fn add(&mut self, image: &SegmentedImage<'_>) -> Result<(), ExportError>;
 
-    /// Completes the files, puts them in their places and names them.
+    /// Completes the files, moves them to their final paths and returns these paths.
     fn finish(self: Box<Self>) -> Result<Vec<PathBuf>, ExportError>;
 }
 
-/// An image and what was found in it.
+/// An image with its predicted labels.
 #[derive(Clone, Copy)]
 pub struct SegmentedImage<'a> {
-    /// The image as the outputs call it; best relative to the folder of all images.
+    /// Path of the image as outputs write it; preferably relative to the folder of all images.
     pub path: &'a Path,
-    /// Name of the files that belong to this image alone, without extension: a relative path.
+    /// Relative path, without extension, of the output files that belong to this image only.
     pub stem: &'a Path,
-    /// Class indices of its pixels.
+    /// Labels of its pixels.
     pub labels: &'a LabelMap,
-    /// How sure the class of each pixel is, 0..=1, row-major, `width · height` values.
+    /// Confidence of each pixel's class, 0..=1, row-major, `width · height` values.
     pub confidence: Option<&'a [f32]>,
     /// Probabilities of all classes at all pixels.
     pub probabilities: Option<&'a dyn ProbabilitySource>,
-    /// The image as people look at it. Where it is larger than the label map, its top left part of the map's
-    /// size counts: [`zeg_image::overlay`](fn@zeg_image::overlay) draws its legend below.
+    /// The image with class colours. If it is larger than the label map, only its top left part of the map's size is
+    /// used: [`zeg_image::overlay`](fn@zeg_image::overlay) draws a legend below the image.
     pub overlay: Option<&'a RgbImage>,
 }
 
 impl<'a> SegmentedImage<'a> {
-    /// An image of which only the labels are known; its own files are called like `path`.
+    /// Creates an image with labels only; its output files are named after `path`.
     pub fn new(path: &'a Path, labels: &'a LabelMap) -> Self {
         Self {
             path,
@@ -54,17 +54,17 @@ impl<'a> SegmentedImage<'a> {
         }
     }
 
-    /// Columns, which [`check`](Self::check) keeps within `u32`.
+    /// Returns the number of columns; [`check`](Self::check) ensures that it fits `u32`.
     pub(crate) fn width(&self) -> u32 {
         self.labels.width() as u32
     }
 
-    /// Rows, which [`check`](Self::check) keeps within `u32`.
+    /// Returns the number of rows; [`check`](Self::check) ensures that it fits `u32`.
     pub(crate) fn height(&self) -> u32 {
         self.labels.height() as u32
     }
 
-    /// The path with `/` between its parts on every system; bytes that are no text are replaced.
+    /// Returns the path with `/` between its components on every system; bytes that are not UTF-8 are replaced.
     pub(crate) fn name(&self) -> String {
         let parts = self.path.components().filter_map(|part| match part {
             Component::RootDir => Some("".into()),
@@ -74,8 +74,8 @@ impl<'a> SegmentedImage<'a> {
         parts.collect::<Vec<_>>().join("/")
     }
 
-    /// Refuses what no exporter can write: maps without pixels or with too many, labels without a class,
-    /// confidences that do not fit the map.
+    /// Checks that the image can be exported: its map has pixels but not too many, every label has a class, and the
+    /// confidences fit the map.
     pub(crate) fn check(&self, classes: &Classes) -> Result<(), ExportError> {
         let (width, height) = (self.labels.width(), self.labels.height());
         let pixels = self.labels.labels().len();
@@ -115,7 +115,7 @@ impl<'a> SegmentedImage<'a> {
         }
     }
 
-    /// The regions of an image that passed [`check`](Self::check).
+    /// Finds the regions of an image that passed [`check`](Self::check).
     pub(crate) fn regions(
         &self,
         grouping: Grouping,
@@ -124,7 +124,7 @@ impl<'a> SegmentedImage<'a> {
         find_regions(self.labels, grouping, minimal_area).map_err(|error| error.of(self.path))
     }
 
-    /// Mean confidence of a region, to four decimals; `None` without confidences.
+    /// Returns the mean confidence of a region, to four decimals; `None` without confidences.
     pub(crate) fn score(&self, region: &Region<'_>) -> Option<f64> {
         let confidence = self.confidence?;
         let mut mean = Mean::default();
@@ -138,7 +138,7 @@ impl<'a> SegmentedImage<'a> {
         mean.rounded()
     }
 
-    /// Mean confidence of the pixels that have a class, to four decimals; `None` without any.
+    /// Returns the mean confidence of the labelled pixels, to four decimals; `None` if there are none.
     pub(crate) fn mean_confidence(&self) -> Option<f64> {
         let mut mean = Mean::default();
         let pixels = self.labels.labels().iter().zip(self.confidence?);
@@ -148,7 +148,7 @@ impl<'a> SegmentedImage<'a> {
     }
 }
 
-/// A mean of confidences that leaves out what is no number.
+/// A mean of confidences that ignores NaN.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Mean {
     sum: f64,
@@ -163,7 +163,7 @@ impl Mean {
         }
     }
 
-    /// To four decimals, which is more than a confidence is worth; `None` of nothing.
+    /// Returns the mean to four decimals, which is more than a confidence is precise to; `None` without values.
     pub(crate) fn rounded(self) -> Option<f64> {
         (self.count > 0).then(|| (self.sum / self.count as f64 * 1e4).round() / 1e4)
     }
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn means_skip_what_is_no_number() {
+    fn means_ignore_nan() {
         let mut mean = Mean::default();
         assert_eq!(mean.rounded(), None);
         for value in [0.5, f32::NAN, 2.0, -1.0, f32::INFINITY] {

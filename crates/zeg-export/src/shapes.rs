@@ -1,15 +1,15 @@
-//! The two ways in which labelling tools and data sets draw a region.
+//! The two representations of a region in labelling tools and data sets.
 
-/// How a region is written down.
+/// Representation of a region.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Shape {
-    /// Pixel by pixel, in the format's run-length code: exact.
+    /// Exact mask, in the run-length code of the format.
     #[default]
     Mask,
-    /// Outlines that people can drag. A hole hangs on the outline around it by a cut of no width, since none of
-    /// the formats knows holes.
+    /// Outlines that people can edit. A hole is connected to the outline around it by a cut of zero width, since none
+    /// of the formats supports holes.
     Polygons {
-        /// How far the outline may leave the pixels' edges, in pixels; 0 is exact.
+        /// Largest distance of the outline from the pixel edges, in pixels; 0 is exact.
         tolerance: f32,
     },
 }

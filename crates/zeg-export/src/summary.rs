@@ -1,4 +1,4 @@
-//! What is in an image, in numbers.
+//! Summary of an image: area, confidence and number of regions of each class.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -13,7 +13,7 @@ use crate::regions::{Connectivity, count_regions};
 use crate::segmented_image::Mean;
 use crate::{Classes, ExportError, Exporter, Overwrite, SegmentedImage};
 
-/// Numbers of each image.
+/// The format of summaries.
 pub(crate) static FORMAT: ExportFormat = ExportFormat {
     name: "summary",
     about: "NAME.summary.json: area, confidence and regions of each class",
@@ -25,7 +25,7 @@ pub(crate) static FORMAT: ExportFormat = ExportFormat {
     },
 };
 
-/// An image in numbers.
+/// Summary of a segmented image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// The image.
@@ -34,21 +34,21 @@ pub struct Summary {
     pub width: u32,
     /// Rows.
     pub height: u32,
-    /// Share of the pixels without a class, 0..=1.
+    /// Share of unlabelled pixels, 0..=1.
     pub unlabelled: f64,
-    /// Mean confidence of the pixels with a class, 0..=1, where confidences were given.
+    /// Mean confidence of the labelled pixels, 0..=1; `None` without confidences.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<f64>,
     /// The classes that occur, largest first.
     pub classes: Vec<ClassSummary>,
 }
 
-/// One class of an image in numbers.
+/// Summary of one class in an image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClassSummary {
     /// Its name.
     pub name: String,
-    /// Its place in the class list, from 0: the value in label files.
+    /// Its position in the class list, from 0: the value in label files.
     pub label: u16,
     /// Its colour, `#rrggbb`.
     pub colour: String,
@@ -56,17 +56,17 @@ pub struct ClassSummary {
     pub pixels: u64,
     /// Their share of all pixels, 0..=1.
     pub share: f64,
-    /// Their mean confidence, 0..=1, where confidences were given.
+    /// Their mean confidence, 0..=1; `None` without confidences.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<f64>,
     /// Number of regions connected by edges or corners.
     pub regions: usize,
 }
 
-/// Counts what is in an image. Shares and confidences are given to at least four significant decimals.
+/// Computes the summary of an image. Shares have eight decimals, confidences four.
 ///
 /// # Errors
-/// [`ExportError`] for an image that fits neither its confidences nor the classes.
+/// Returns an error if the labels do not fit the classes, or the confidences do not fit the labels.
 pub fn summarize(
     segmented: &SegmentedImage<'_>,
     classes: &Classes,
@@ -110,7 +110,7 @@ pub fn summarize(
     })
 }
 
-/// To eight decimals: a pixel of any image that people look at still counts.
+/// Rounds to eight decimals, so that a single pixel of a large image is not rounded to 0.
 fn rounded(share: f64) -> f64 {
     (share * 1e8).round() / 1e8
 }
@@ -123,10 +123,10 @@ pub struct SummaryExporter {
 }
 
 impl SummaryExporter {
-    /// Opens or makes the folder.
+    /// Opens the folder, and creates it if it does not exist.
     ///
     /// # Errors
-    /// [`ExportError::Unwritable`].
+    /// Returns [`ExportError::Unwritable`] if the folder cannot be created.
     pub fn create(
         classes: Classes,
         folder: &Path,

@@ -1,4 +1,4 @@
-//! Every format of the list writes the files that its description names.
+//! Tests that every format writes the files that its description names.
 
 #![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
 
@@ -10,7 +10,7 @@ use zeg_export::{
 };
 use zeg_image::{LabelMap, RgbImage};
 
-/// Opens a format in a folder, gives it one image with everything, and returns the files that it names.
+/// Opens a format in a folder, exports one image with all optional data, and returns the files.
 fn export(
     format: &ExportFormat,
     folder: &Path,
@@ -97,7 +97,7 @@ fn every_format_writes_the_files_that_it_names() {
         if let Some(suffix) = format.image_suffix {
             assert_eq!(files, [format!("7{suffix}")]);
         }
-        // What stands there is refused, and replaced when that is asked for.
+        // An existing file is an error, and is replaced on request.
         let refused = export(format, all.path(), Overwrite::Refuse).unwrap_err();
         assert!(matches!(refused, ExportError::Exists { .. }), "{refused}");
         assert_eq!(
@@ -105,7 +105,7 @@ fn every_format_writes_the_files_that_it_names() {
             files
         );
     }
-    // No two formats write one file, and nothing but their files is left.
+    // No two formats write the same file, and there are no other files.
     let files: usize = expected.iter().map(|(_, _, files)| files.len()).sum();
     assert_eq!(fs::read_dir(all.path()).unwrap().count(), files);
     assert_eq!(find_format("coco-json"), None);

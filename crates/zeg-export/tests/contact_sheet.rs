@@ -1,4 +1,4 @@
-//! The page shows what was added, escapes what it shows and asks for nothing from elsewhere.
+//! Tests that the page shows the images, escapes their names and loads nothing from the network.
 
 #![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
 
@@ -73,7 +73,7 @@ fn a_page_of_two_images() {
     assert!(page.contains(
         "data-shares=\"1:0.5 0:0.25\" data-confidence=\"0.75\" data-unlabelled=\"0.25\""
     ));
-    assert!(page.contains("without a class: 25.0 %"));
+    assert!(page.contains("unlabelled: 25.0 %"));
     assert!(page.contains("<bdi>مركبة كبيرة</bdi>"));
     assert!(!page.contains("never seen"));
     assert!(page.contains("href=\"c%20d.overlay.png\""));
@@ -109,7 +109,7 @@ fn a_page_without_images_is_a_page() {
     Box::new(sheet).finish().unwrap();
     let page = fs::read_to_string(&path).unwrap();
     assert!(page.contains("0 images · 0 classes found"));
-    assert!(page.contains("No pixel has a class."));
+    assert!(page.contains("No pixel is labelled."));
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_dropped_page_leaves_nothing() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
-/// To look at: `ZEG_EXPORT_FOLDER=DIR cargo test -p zeg-export --test contact_sheet -- --ignored`
+/// Writes a page to look at: `ZEG_EXPORT_FOLDER=DIR cargo test -p zeg-export --test contact_sheet -- --ignored`
 #[test]
 #[ignore = "writes a page of the COCO-Stuff sample into the folder named by ZEG_EXPORT_FOLDER"]
 fn a_page_to_look_at() {
@@ -135,7 +135,7 @@ fn a_page_to_look_at() {
         println!("skipped: {} is not there", data.display());
         return;
     };
-    // Lines are `number: name`, the number one more than in the masks; 0 means no class.
+    // Lines are `number: name`, the number one more than in the masks; 0 means unlabelled.
     let names = list.lines().filter_map(|line| line.split_once(": "));
     let mut names: Vec<_> = names.skip(1).map(|(_, name)| name.to_string()).collect();
     names[7] = format!("{} {EVIL}", "a very long name of a class".repeat(6));

@@ -1,5 +1,5 @@
-//! Whole exports, byte for byte what `reference/export_formats.py check` has read with the packages that people
-//! read them with.
+//! Tests that exports equal, byte for byte, the files that `reference/export_formats.py check` has read with the
+//! packages people use.
 
 #![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
 
@@ -19,7 +19,7 @@ use zeg_image::{decode_labels, write_named_png};
 const EIGHT: Grouping = Grouping::Connected(Connectivity::Eight);
 const EXACT: Shape = Shape::Polygons { tolerance: 0.0 };
 
-/// All exporters but those of probabilities.
+/// Returns all exporters except those of probabilities.
 fn exporters(cases: &Cases, folder: &Path) -> Vec<Box<dyn Exporter>> {
     let classes = || cases.classes();
     let coco = |name: &str, shape| {
@@ -68,7 +68,7 @@ fn exporters(cases: &Cases, folder: &Path) -> Vec<Box<dyn Exporter>> {
     ]
 }
 
-/// Writes everything and names the files.
+/// Writes all images with all exporters and returns the files.
 fn export(cases: &Cases, folder: &Path, mut exporters: Vec<Box<dyn Exporter>>) -> Vec<PathBuf> {
     for (index, case) in cases.images.iter().enumerate() {
         let (labels, confidence) = (case.map(), case.confidence());
@@ -100,7 +100,7 @@ fn export(cases: &Cases, folder: &Path, mut exporters: Vec<Box<dyn Exporter>>) -
     files
 }
 
-/// The text of a file, with the version left out.
+/// Returns the text of a file without the program version.
 fn text(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     text.replace(concat!("zeg ", env!("CARGO_PKG_VERSION")), "zeg VERSION")
@@ -126,7 +126,7 @@ fn exports_are_those_that_the_packages_read() {
             assert_eq!(text(&file), text(&golden), "{}", golden.display());
         }
     }
-    // Nothing else, and no temporary file.
+    // There are no other files, not even temporary ones.
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 10);
 }
 

@@ -1,4 +1,4 @@
-//! Odd sizes, odd names, very many regions: every exporter answers, in order or with an error that says why.
+//! Tests unusual sizes and names and very many regions: every exporter writes valid files or returns a clear error.
 
 #![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
 
@@ -22,7 +22,7 @@ fn boxed<E: Exporter + 'static>(exporter: Result<E, ExportError>) -> Opened {
     exporter.map(|exporter| Box::new(exporter) as Box<dyn Exporter>)
 }
 
-/// One of each kind, all in `folder`.
+/// Opens one exporter of each kind, all in `folder`.
 fn open_all(names: &[&str], shape: Shape, folder: &Path, overwrite: Overwrite) -> Vec<Opened> {
     let classes = || {
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
@@ -82,7 +82,7 @@ fn open_all(names: &[&str], shape: Shape, folder: &Path, overwrite: Overwrite) -
     ]
 }
 
-/// Exports one map by all, and reads what is JSON.
+/// Exports one map with all exporters and reads the JSON files.
 fn export(names: &[&str], labels: &LabelMap, shape: Shape) -> (Value, Value) {
     let folder = tempfile::tempdir().unwrap();
     for exporter in open_all(names, shape, folder.path(), Overwrite::Refuse) {
@@ -207,19 +207,19 @@ fn a_bad_image_does_not_spoil_the_others() {
 }
 
 #[test]
-fn what_stands_there_is_refused_before_the_work() {
+fn existing_files_are_refused_before_the_work() {
     let folder = tempfile::tempdir().unwrap();
-    let stand = |name: &str| fs::write(folder.path().join(name), "mine").unwrap();
+    let write = |name: &str| fs::write(folder.path().join(name), "mine").unwrap();
     for name in ["coco.json", "config.xml", "cvat.xml", "sheet.html"] {
-        stand(name);
+        write(name);
     }
     fs::create_dir(folder.path().join("summary")).unwrap();
-    stand("summary/a.summary.json");
+    write("summary/a.summary.json");
     let labels = LabelMap::filled(1, 1, 0);
     let image = SegmentedImage::new(Path::new("a.jpg"), &labels);
     let mut refused = 0;
     for opened in open_all(&["a"], Shape::Mask, folder.path(), Overwrite::Refuse) {
-        // The summaries' names come with the images.
+        // The names of the summaries depend on the images.
         let error = match opened {
             Ok(mut exporter) => exporter.add(&image).unwrap_err(),
             Err(error) => error,
@@ -245,7 +245,7 @@ fn what_stands_there_is_refused_before_the_work() {
 }
 
 #[test]
-fn two_images_of_one_stem_and_stems_that_lead_away() {
+fn duplicate_stems_and_stems_outside_the_folder_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let classes = Classes::new(vec!["a".into()], vec![]).unwrap();
     let mut exporter = SummaryExporter::create(classes, folder.path(), Overwrite::Replace).unwrap();
@@ -273,7 +273,7 @@ fn two_images_of_one_stem_and_stems_that_lead_away() {
 }
 
 #[test]
-fn names_that_tools_would_mix_up_are_refused_by_those_tools() {
+fn duplicate_names_are_refused_by_formats_that_identify_classes_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let opened = open_all(
         &["a", "b", "a"],
@@ -286,7 +286,7 @@ fn names_that_tools_would_mix_up_are_refused_by_those_tools() {
 }
 
 #[test]
-fn probabilities_that_are_missing() {
+fn missing_probabilities_are_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let classes = Classes::new(vec!["a".into()], vec![]).unwrap();
     let mut exporter = ProbabilityExporter::create(

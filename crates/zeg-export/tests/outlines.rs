@@ -1,4 +1,4 @@
-//! Regions are what a flood fill finds, and outlines lead back to them.
+//! Tests that regions are those of a flood fill, and that filled outlines give back the regions.
 
 mod common;
 
@@ -10,7 +10,7 @@ use zeg_export::regions::count_regions;
 use zeg_export::{Connectivity, Grouping, find_regions, polygons, region_rle};
 use zeg_image::{IGNORE_LABEL, LabelMap};
 
-/// Region of each pixel, from 1, in the order of first pixels; 0 for none.
+/// Returns the region of each pixel, from 1, in the order of first pixels; 0 for none.
 fn flood(map: &LabelMap, connectivity: Connectivity) -> Vec<usize> {
     let (width, height) = (map.width() as isize, map.height() as isize);
     let mut regions = vec![0; map.labels().len()];
@@ -104,7 +104,7 @@ proptest! {
             prop_assert_eq!(fill(rings(&found), width, height), mask(&region));
             let bridged: Vec<_> = found.iter().map(zeg_export::Polygon::bridged).collect();
             prop_assert_eq!(fill_bridged(&bridged, width, height), mask(&region));
-            // Parts that hang together by edges are one polygon each.
+            // Each part that is connected by edges is one polygon.
             let parts = LabelMap::new(width, height,
                 mask(&region).iter().map(|&inside| if inside { 0 } else { IGNORE_LABEL }).collect()).unwrap();
             let parts = count_regions(&parts, Connectivity::Four, 1).unwrap();
@@ -139,18 +139,18 @@ proptest! {
                 found[y as usize * map.width() + x as usize] = true;
             }
             prop_assert_eq!(found, mask(&region));
-            // One code a mask: neighbouring stretches are joined.
+            // The code of a mask is unique: adjacent stretches are joined.
             prop_assert!(rle.counts().iter().skip(1).all(|&count| count > 0));
         }
     }
 }
 
-/// Cuts along a row are no edges of the region; walked twice, they turn nothing.
+/// Fills bridged polygons. Cuts are walked in both directions, so they do not change the filling.
 fn fill_bridged(paths: &[Vec<[u32; 2]>], width: usize, height: usize) -> Vec<bool> {
     fill(paths.iter().map(Vec::as_slice), width, height)
 }
 
-/// Distance of a point to the nearest edge of a ring.
+/// Returns the distance of a point from the nearest edge of a ring.
 fn distance(point: [u32; 2], ring: &[[u32; 2]]) -> f64 {
     let [x, y] = point.map(f64::from);
     let edges = (0..ring.len()).map(|index| (ring[index], ring[(index + 1) % ring.len()]));

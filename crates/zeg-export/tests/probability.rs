@@ -1,4 +1,4 @@
-//! Probability maps as programs read them.
+//! Tests probability maps by reading the written files.
 
 #![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
 

@@ -1,4 +1,4 @@
-//! Run lengths, areas and boxes of regions against pycocotools, which wrote the golden file.
+//! Compares run lengths, areas and bounding boxes of regions with pycocotools, which wrote the golden file.
 
 mod common;
 
@@ -16,7 +16,7 @@ struct Mask {
     name: String,
     width: u32,
     height: u32,
-    /// Numbers of pixels outside, inside, … in turn, by rows.
+    /// Alternating numbers of pixels outside and inside, by rows.
     rows: Vec<usize>,
     counts: Vec<u32>,
     text: String,

@@ -1,7 +1,7 @@
-//! Class lists: those of the benchmarks with their seen/unseen splits, and those a user types.
+//! Class lists: the lists of the benchmarks with their splits into seen and unseen classes, and the lists of users.
 //!
-//! A label is the position of a class in its list. Seen classes have labelled pixels in training; unseen classes are
-//! known by name only, and a model is measured on both.
+//! A label is the position of a class in its list. Seen classes have labelled pixels in training. Unseen classes are
+//! known by name only. A model is evaluated on both.
 
 mod argument;
 mod builtin;
@@ -27,7 +27,7 @@ pub use split::SplitError;
 use builtin::NAMES;
 use query::Collector;
 
-/// A class list that does not exist or cannot be made, or a class name that is not in it.
+/// An error about a class list or a class name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ClassError {
     /// No built-in class list has this name.
@@ -44,23 +44,26 @@ pub enum ClassError {
         /// The class of the list with the most similar spelling; `None` for an empty list.
         closest: Option<String>,
     },
-    /// Several classes have this name, and none has it alone.
-    #[error("class name {name:?} fits {}; write one of these out", quoted(classes))]
+    /// Several classes have this name.
+    #[error(
+        "class name {name:?} fits {}; write all names of one of these",
+        quoted(classes)
+    )]
     AmbiguousClass {
         /// The name as it was given.
         name: String,
-        /// All names of every class it fits.
+        /// All names of each class it fits.
         classes: Vec<String>,
     },
-    /// The names of a list of one's own cannot be used.
+    /// The names of a custom list are invalid.
     #[error("class list {list:?}: {source}")]
     Names {
         /// Name of the list.
         list: String,
-        /// What is wrong with them.
+        /// The error.
         source: QueryError,
     },
-    /// Synonyms are given for another number of classes than there are.
+    /// The number of synonym lists differs from the number of classes.
     #[error("class list {list:?}: synonyms of {synonyms} classes, but {classes} classes")]
     SynonymCount {
         /// Name of the list.
@@ -70,7 +73,7 @@ pub enum ClassError {
         /// Number of lists of synonyms.
         synonyms: usize,
     },
-    /// An unseen label is beyond the list.
+    /// The label of an unseen class is beyond the list.
     #[error(
         "class list {list:?}: unseen label {label}, but there are {classes} classes, counted from 0"
     )]
@@ -98,11 +101,11 @@ fn did_you_mean(closest: Option<&str>) -> String {
 pub struct ClassSet {
     /// Name of the list, for messages and reports.
     pub name: String,
-    /// Class names; a class's label is its position.
+    /// Class names in label order.
     ///
-    /// Names differ but in `ade20k-full847`, where some classes differ in their synonyms alone.
+    /// Names are unique except in `ade20k-full847`, where some classes differ only in their synonyms.
     pub classes: Vec<String>,
-    /// Further names of each class; shorter than `classes`, or empty, where the rest has none.
+    /// Synonyms by label; may be shorter than `classes` or empty if the remaining classes have none.
     #[serde(default)]
     pub synonyms: Vec<Vec<String>>,
     /// Labels of the unseen classes, ascending.
@@ -110,31 +113,31 @@ pub struct ClassSet {
 }
 
 impl ClassSet {
-    /// The names that [`ClassSet::by_name`] knows.
+    /// Returns the names of the built-in lists.
     pub fn names() -> &'static [&'static str] {
         &NAMES
     }
 
-    /// A built-in list with its published split; `ade20k-150` and `cityscapes19` have none, and all their classes are
-    /// seen.
+    /// Returns a built-in list with its published split. `ade20k-150` and `cityscapes19` have no split, and all their
+    /// classes are seen.
     ///
-    /// `pascal-context59` is the list of 60 without its background, which moves every label down by one; `voc21` is
-    /// `voc20` after a background.
+    /// `pascal-context59` is `pascal-context60` without its background, so every label is lower by one; `voc21` is a
+    /// background followed by `voc20`.
     ///
     /// # Errors
-    /// [`ClassError::UnknownSet`] if there is no such list.
+    /// Returns [`ClassError::UnknownSet`] if there is no such list.
     pub fn by_name(name: &str) -> Result<Self, ClassError> {
         builtin::by_name(name)
     }
 
-    /// A list of one's own.
+    /// Creates a custom list.
     ///
-    /// - `synonyms`: further names, one entry a class; or empty where no class has any
+    /// - `synonyms`: one entry per class, or empty if no class has synonyms
     /// - `unseen`: labels of the unseen classes, in any order
     ///
     /// # Errors
-    /// [`ClassError::Names`] for a list without classes or with too many, and for names that are empty, too long or
-    /// not the only ones of their kind; [`ClassError::SynonymCount`]; [`ClassError::UnseenLabel`].
+    /// Returns [`ClassError::Names`] for a list without classes or with too many, and for names that are empty, too
+    /// long or duplicate; [`ClassError::SynonymCount`]; [`ClassError::UnseenLabel`].
     pub fn custom(
         name: impl Into<String>,
         classes: Vec<String>,
@@ -175,16 +178,16 @@ impl ClassSet {
         })
     }
 
-    /// The same classes with a split of one's own, given by the names of the unseen classes.
+    /// Returns the same classes with a custom split, given by the names of the unseen classes.
     ///
     /// # Errors
-    /// [`ClassError::UnknownClass`] and [`ClassError::AmbiguousClass`] if a name does not lead to one class.
+    /// Returns [`ClassError::UnknownClass`] or [`ClassError::AmbiguousClass`] if a name does not identify one class.
     pub fn with_unseen(self, unseen: &[impl AsRef<str>]) -> Result<Self, ClassError> {
         let unseen = self.labels_of(unseen)?;
         Ok(Self { unseen, ..self })
     }
 
-    /// All names of a class, its own first, then its synonyms; none for a label beyond the list.
+    /// Returns all names of a class, the class name first, then its synonyms; empty for a label beyond the list.
     pub fn names_of(&self, label: usize) -> Vec<String> {
         self.all_names(label).map(str::to_owned).collect()
     }
@@ -195,11 +198,11 @@ impl ClassSet {
         name.chain(synonyms).map(String::as_str)
     }
 
-    /// Label of the class that a name means: the class with exactly these names, separated by commas; else the only
-    /// class of this name; else the only class with this synonym.
+    /// Returns the label of the class with a name: the class with exactly these names, separated by commas; else the
+    /// only class with this class name; else the only class with this synonym.
     ///
     /// # Errors
-    /// [`ClassError::UnknownClass`] with the most similar spelling; [`ClassError::AmbiguousClass`].
+    /// Returns [`ClassError::UnknownClass`] with the most similar class name, or [`ClassError::AmbiguousClass`].
     pub(crate) fn label_of(&self, name: &str) -> Result<usize, ClassError> {
         let wanted: Vec<&str> = name.split(',').map(str::trim).collect();
         let has_all = |label: &usize| self.all_names(*label).eq(wanted.iter().copied());
@@ -228,7 +231,7 @@ impl ClassSet {
         }
     }
 
-    /// Labels of several classes, ascending, each once.
+    /// Returns the labels of several classes, ascending, without duplicates.
     fn labels_of(&self, names: &[impl AsRef<str>]) -> Result<Vec<usize>, ClassError> {
         let labels = names.iter().map(|name| self.label_of(name.as_ref()));
         let mut labels = labels.collect::<Result<Vec<_>, _>>()?;
@@ -237,46 +240,46 @@ impl ClassSet {
         Ok(labels)
     }
 
-    /// Number of classes.
+    /// Returns the number of classes.
     pub fn len(&self) -> usize {
         self.classes.len()
     }
 
-    /// True if there are no classes.
+    /// Returns true if there are no classes.
     pub fn is_empty(&self) -> bool {
         self.classes.is_empty()
     }
 
-    /// Labels of the seen classes, ascending.
+    /// Returns the labels of the seen classes, ascending.
     pub fn seen(&self) -> Vec<usize> {
         (0..self.len())
             .filter(|label| !self.is_unseen(*label))
             .collect()
     }
 
-    /// True if the class of this label is unseen.
+    /// Returns true if the class with this label is unseen.
     pub fn is_unseen(&self, label: usize) -> bool {
         self.unseen.contains(&label)
     }
 
-    /// One flag a class: true where it is unseen.
+    /// Returns one flag per class, in label order: true if the class is unseen.
     pub fn unseen_flags(&self) -> Vec<bool> {
         (0..self.len()).map(|label| self.is_unseen(label)).collect()
     }
 
-    /// Label of the first class with exactly this name.
+    /// Returns the label of the first class with exactly this class name.
     pub fn index_of(&self, name: &str) -> Option<usize> {
         self.classes.iter().position(|class| class == name)
     }
 
-    /// One colour (RGB) a class, distinct for the first 255.
+    /// Returns one RGB colour per class; the first 255 are distinct.
     pub fn palette(&self) -> Vec<[u8; 3]> {
-        // Colour 0 is black, which the VOC palette keeps for the background.
+        // Colour 0 is black, which the VOC palette reserves for the background.
         (1..=self.len()).map(voc_colour).collect()
     }
 }
 
-/// The classes with every name checked.
+/// Checks every name and returns the classes.
 fn checked(
     classes: Vec<String>,
     synonyms: Vec<Vec<String>>,
@@ -296,17 +299,18 @@ fn checked(
     collector.finish()
 }
 
-/// The class name with the most similar spelling.
+/// Returns the class name with the most similar spelling.
 fn closest(classes: &[String], name: &str) -> Option<String> {
-    // The comparison takes time in proportion to both lengths.
+    // The time of the comparison is proportional to the product of both lengths.
     let name = query::shortened(name);
     let distance = |class: &&String| strsim::damerau_levenshtein(class, &name);
     classes.iter().min_by_key(distance).cloned()
 }
 
-/// Colour `index` of the PASCAL VOC palette: its bits, three at a time, become the high bits of red, green and blue.
+/// Returns colour `index` of the PASCAL VOC palette: the bits of the index, three at a time, become the high bits of
+/// red, green and blue.
 ///
-/// Index 0 is black, and indices repeat modulo 256. Source: `VOClabelcolormap` of the VOC development kit.
+/// Index 0 is black, and colours repeat modulo 256. Source: `VOClabelcolormap` of the VOC development kit.
 pub fn voc_colour(index: usize) -> [u8; 3] {
     let mut colour = [0; 3];
     for bit in 0..8 {

@@ -1,12 +1,12 @@
-//! The cleaning that CLIP gives a text before it is cut into tokens.
+//! Cleans a text as CLIP does before it is tokenized.
 //!
-//! CLIP was trained on captions from the web that went through the Python package ftfy, so the same repairs belong to
-//! the tokenizer: undo mojibake, decode HTML, replace curly quotes and full-width letters, drop control characters,
-//! compose accents. They change nothing in ordinary class names. Follows `basic_clean` and `whitespace_clean` of
-//! [openai/CLIP](https://github.com/openai/CLIP) and `fix_text` of
-//! [ftfy](https://github.com/rspeer/python-ftfy) 6.3 with its default settings, in their order; the repair of mojibake is
-//! another crate's, with the differences that `clean/mojibake.rs` names. Lone surrogates cannot occur here: a Rust string
-//! cannot hold them.
+//! CLIP was trained on captions from the web that were cleaned by the Python package ftfy, so the same repairs belong
+//! to the tokenizer: repair mojibake, decode HTML, replace curly quotes and full-width letters, remove control
+//! characters, and compose accents. They do not change ordinary class names. The steps follow `basic_clean` and
+//! `whitespace_clean` of [openai/CLIP](https://github.com/openai/CLIP) and `fix_text` of
+//! [ftfy](https://github.com/rspeer/python-ftfy) 6.3 with its default settings, in their order. Mojibake is repaired by
+//! another crate, with the differences that `clean/mojibake.rs` names. Lone surrogates cannot occur, because a Rust
+//! string cannot contain them.
 
 mod characters;
 mod html;
@@ -20,30 +20,32 @@ use characters::{
 };
 use mojibake::fix_encoding;
 
-/// Bound on repairs that repeat until nothing changes. Text needs two or three; the bound only guards against a cycle.
+/// Largest number of rounds of repairs, which repeat until nothing changes. Text needs two or three rounds; the bound
+/// only prevents an endless cycle.
 const MOST_ROUNDS: usize = 64;
 
-/// Colours and cursor movements for a terminal.
+/// Pattern of terminal escape sequences for colours and cursor movements.
 const TERMINAL_ESCAPE: &str = r"\x1b\[[\d;]*[a-zA-Z]";
 
-/// Cleans text the way CLIP does; build it once, it compiles its patterns.
+/// Cleans text as CLIP does. It compiles its patterns, so create it once and reuse it.
 #[derive(Debug)]
 pub struct Cleaner {
     terminal_escape: Regex,
 }
 
 impl Cleaner {
-    /// Builds the tables and patterns of the repairs.
+    /// Compiles the patterns of the repairs.
     ///
     /// # Errors
-    /// Only if a built-in pattern does not compile.
+    /// Returns an error only if a built-in pattern does not compile.
     pub fn new() -> Result<Self, regex::Error> {
         Ok(Self {
             terminal_escape: Regex::new(TERMINAL_ESCAPE)?,
         })
     }
 
-    /// Repairs the text, decodes HTML twice, makes every run of white space one space, and lowers the case.
+    /// Repairs the text, decodes HTML twice, replaces every run of white space by one space, and converts to lower
+    /// case.
     pub fn clean(&self, text: &str) -> String {
         let text = self.fix_text(text);
         let text = html::unescape(&html::unescape(&text));
@@ -52,7 +54,7 @@ impl Cleaner {
 
     /// Repairs the text line by line.
     fn fix_text(&self, text: &str) -> String {
-        // A literal < means that this is HTML, whose references are meant; from its line on they stay.
+        // A literal < means that the text is HTML: from its line on, character references are not decoded here.
         let mut is_html = false;
         text.split_inclusive('\n')
             .map(|line| {
@@ -114,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn html_stays_html_from_its_line_on() {
+    fn character_references_are_kept_from_the_first_line_with_a_tag_on() {
         let cleaner = Cleaner::new().unwrap();
         assert_eq!(cleaner.fix_text("&lt;\n<\n&lt;\n"), "<\n<\n&lt;\n");
     }

@@ -1,7 +1,8 @@
-//! The words side of zero-shot segmentation: class lists and their splits, prompt templates, and CLIP's tokenizer.
+//! The text side of zero-shot segmentation: class lists and their splits, prompt templates, and CLIP's tokenizer.
 //!
-//! In the order a class name travels: [`classes`] names the classes of a benchmark or of the command line,
-//! [`templates`] puts a name into sentences, [`clean`] repairs the text, [`tokenizer`] turns it into ids.
+//! The modules follow the path of a class name: [`classes`] reads the class list of a benchmark or of a user,
+//! [`templates`] inserts a class name into prompt templates, [`clean`] repairs the text, and [`tokenizer`] turns it
+//! into token ids.
 
 #![forbid(unsafe_code)]
 

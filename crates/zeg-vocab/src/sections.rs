@@ -1,24 +1,24 @@
-//! Built-in texts in sections: a line `[name]` or `[name] default`, then the section's lines.
+//! Built-in texts that are divided into sections: a line `[name]` or `[name] default`, then the lines of the section.
 
 /// A section of a built-in text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Section {
-    /// What stands between the brackets.
+    /// Name between the brackets.
     pub(crate) name: &'static str,
-    /// Whether it is the one that is meant where none is named.
+    /// Whether the section is used if none is named.
     pub(crate) is_default: bool,
     /// Everything up to the next section, comments and blank lines included.
     body: &'static str,
 }
 
 impl Section {
-    /// Its lines, as [`lines`].
+    /// Returns the lines of the section; see [`lines`].
     pub(crate) fn lines(self) -> impl Iterator<Item = &'static str> {
         lines(self.body)
     }
 }
 
-/// Returns the sections of a text; what stands before the first one belongs to none.
+/// Returns the sections of a text; lines before the first section are ignored.
 pub(crate) fn sections(text: &'static str) -> impl Iterator<Item = Section> {
     let starts = text.match_indices('[').map(|(at, _)| at);
     let starts = starts.filter(|&at| at == 0 || text[..at].ends_with('\n'));
@@ -35,7 +35,7 @@ pub(crate) fn sections(text: &'static str) -> impl Iterator<Item = Section> {
     })
 }
 
-/// Returns the lines of a text that say something: trimmed, neither empty nor a comment.
+/// Returns the trimmed lines of a text without empty lines and comments.
 pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
     let lines = text.lines().map(str::trim);
     lines.filter(|line| !line.is_empty() && !line.starts_with('#'))

@@ -1,7 +1,7 @@
-//! Prompt templates: sentences that a class name is put into before it is encoded.
+//! Prompt templates: sentences into which a class name is inserted before it is encoded.
 //!
-//! CLIP saw captions, not words, so "a photo of a dog" is closer to its training than "dog". With several templates
-//! the embeddings of a class are averaged.
+//! CLIP was trained on captions, not on single words, so "a photo of a dog" is closer to its training data than "dog".
+//! With several templates the embeddings of a class are averaged.
 
 mod file;
 
@@ -17,35 +17,35 @@ use crate::{
 
 pub use file::TemplateFileError;
 
-/// Where the class name goes.
+/// Placeholder of the class name.
 const PLACE: &str = "{}";
 
-/// Characters of the longest template; CLIP reads 77 tokens.
+/// Largest length of a template in characters; CLIP reads 77 tokens.
 const MAX_TEMPLATE_CHARACTERS: usize = 1000;
-/// Templates of the largest set; the largest one that is published has 80.
+/// Largest number of templates in a set; the largest published set has 80.
 const MAX_TEMPLATES: usize = 1000;
 
-/// The built-in sets, a section each.
+/// The built-in sets, one section per set.
 const SETS: &str = include_str!("../assets/templates.txt");
-/// Another name of `name-only`.
+/// Alias of `name-only`.
 const NONE: &str = "none";
 
-/// The names of the built-in sets, in their order.
+/// Returns the names of the built-in sets in their order.
 fn names() -> impl Iterator<Item = &'static str> {
     sections(SETS).map(|set| set.name)
 }
 
-/// A template or a set of them that cannot be used.
+/// An error in a prompt template or in a set of templates.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TemplateError {
-    /// The template does not say where the name goes, or says it more than once.
+    /// The template does not have exactly one placeholder for the class name.
     #[error(
-        "template {template:?} has {places} places for the class name; write {{}} exactly once"
+        "template {template:?} has {places} placeholders for the class name; write {{}} exactly once"
     )]
     Places {
         /// The template as it was given.
         template: String,
-        /// How often `{}` occurs in it.
+        /// Number of `{}` in it.
         places: usize,
     },
     /// The template is too long.
@@ -58,8 +58,8 @@ pub enum TemplateError {
         /// The limit.
         limit: usize,
     },
-    /// The template holds a control character, such as a tab.
-    #[error("template {template:?} holds the control character {character:?}; remove it")]
+    /// The template contains a control character, such as a tab.
+    #[error("template {template:?} contains the control character {character:?}; remove it")]
     ControlCharacter {
         /// The template, shortened.
         template: String,
@@ -71,7 +71,7 @@ pub enum TemplateError {
     UnknownSet {
         /// The name as it was given, shortened.
         name: String,
-        /// The built-in set with the most similar name, if one is similar.
+        /// The built-in set with the most similar name, if any is similar.
         closest: Option<&'static str>,
     },
     /// A set has too many templates.
@@ -84,7 +84,7 @@ pub enum TemplateError {
         /// The limit.
         limit: usize,
     },
-    /// A set without templates.
+    /// A set has no templates.
     #[error("the template set {name:?} is empty")]
     Empty {
         /// Name of the set.
@@ -96,7 +96,7 @@ fn did_you_mean(closest: Option<&str>) -> String {
     closest.map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
 }
 
-/// A sentence with one place for the class name, written `{}`. In files it is its text.
+/// A prompt template: a sentence with one placeholder `{}` for the class name. It is serialised as its text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Template {
@@ -105,10 +105,10 @@ pub struct Template {
 }
 
 impl Template {
-    /// Reads a template such as `a photo of a {}`.
+    /// Parses a template such as `a photo of a {}`.
     ///
     /// # Errors
-    /// [`TemplateError::Places`] unless `{}` occurs exactly once, [`TemplateError::LongTemplate`],
+    /// Returns [`TemplateError::Places`] unless `{}` occurs exactly once, [`TemplateError::LongTemplate`] or
     /// [`TemplateError::ControlCharacter`].
     pub fn parse(template: &str) -> Result<Self, TemplateError> {
         let characters = template.chars().count();
@@ -137,7 +137,7 @@ impl Template {
         }
     }
 
-    /// The sentence with the name in its place.
+    /// Returns the template with the class name inserted.
     pub fn render(&self, name: &str) -> String {
         format!("{}{name}{}", self.before, self.after)
     }
@@ -163,7 +163,7 @@ impl From<Template> for String {
     }
 }
 
-/// Templates that are used together.
+/// A named set of prompt templates that are used together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TemplateSet {
     name: String,
@@ -171,17 +171,17 @@ pub struct TemplateSet {
 }
 
 impl TemplateSet {
-    /// `single`: "a photo of a {}", the one template of ZegCLIP's PASCAL VOC configurations.
+    /// Returns the set `single`: "a photo of a {}", the only template of ZegCLIP's PASCAL VOC configurations.
     pub fn single() -> Self {
         Self::built_in("single")
     }
 
-    /// `multi`: the 15 sentences about photos, sizes and scenes of ZegCLIP's COCO-Stuff configurations.
+    /// Returns the set `multi`: the 15 templates of ZegCLIP's COCO-Stuff configurations.
     pub fn multi() -> Self {
         Self::built_in("multi")
     }
 
-    /// A built-in set.
+    /// Returns a built-in set.
     ///
     /// | name | templates |
     /// |---|---|
@@ -190,10 +190,10 @@ impl TemplateSet {
     /// | `imagenet-80` | 80, CLIP on ImageNet |
     /// | `zegformer-single`, `zegformer-8` | 1 and 8, ZegFormer's head |
     /// | `zegformer-32` | 32, ZegFormer's classifier of cropped regions |
-    /// | `name-only` or `none` | the name as it is |
+    /// | `name-only` or `none` | the class name alone |
     ///
     /// # Errors
-    /// [`TemplateError::UnknownSet`] if there is no such set.
+    /// Returns [`TemplateError::UnknownSet`] if there is no such set.
     pub fn by_name(name: &str) -> Result<Self, TemplateError> {
         let wanted = if name == NONE { "name-only" } else { name };
         match sections(SETS).find(|set| set.name == wanted) {
@@ -205,10 +205,11 @@ impl TemplateSet {
         }
     }
 
-    /// A set of one's own.
+    /// Creates a custom set.
     ///
     /// # Errors
-    /// Those of [`Template::parse`], [`TemplateError::Empty`] without templates, [`TemplateError::TooMany`].
+    /// Returns [`TemplateError::Empty`] without templates, [`TemplateError::TooMany`], and the errors of
+    /// [`Template::parse`].
     pub fn custom(name: &str, templates: &[impl AsRef<str>]) -> Result<Self, TemplateError> {
         if templates.len() > MAX_TEMPLATES {
             return Err(TemplateError::TooMany {
@@ -232,7 +233,7 @@ impl TemplateSet {
         })
     }
 
-    /// The set of this name, which the text has, as a test checks.
+    /// Returns the built-in set of this name; a test checks that it exists.
     fn built_in(name: &str) -> Self {
         let set = sections(SETS).find(|set| set.name == name);
         set.map_or_else(
@@ -244,7 +245,7 @@ impl TemplateSet {
         )
     }
 
-    /// The templates of a section; each line is one, which a test checks.
+    /// Returns the templates of a section; a test checks that each line is one.
     fn of_section(set: Section) -> Self {
         let templates = set.lines().filter_map(|line| Template::parse(line).ok());
         Self {
@@ -253,12 +254,12 @@ impl TemplateSet {
         }
     }
 
-    /// Name of the set.
+    /// Returns the name of the set.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns the templates one by one, each as a set of its own.
+    /// Returns one set for each template.
     pub fn each(&self) -> Vec<Self> {
         let numbered = self.templates.iter().enumerate();
         numbered
@@ -269,12 +270,12 @@ impl TemplateSet {
             .collect()
     }
 
-    /// The templates in their order.
+    /// Returns the templates in their order.
     pub fn templates(&self) -> &[Template] {
         &self.templates
     }
 
-    /// One sentence a template, in their order.
+    /// Inserts the class name into every template and returns the sentences in order.
     pub fn render(&self, name: &str) -> Vec<String> {
         self.templates
             .iter()
@@ -283,7 +284,7 @@ impl TemplateSet {
     }
 }
 
-/// The built-in set whose name is most similar, if at most a third of it differs.
+/// Returns the built-in set with the most similar name, if at most a third of the name differs.
 fn closest(name: &str) -> Option<&'static str> {
     let name: String = name.chars().take(64).collect();
     let distance = |set: &&str| strsim::damerau_levenshtein(set, &name);
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_has_one_place() {
+    fn a_template_has_one_placeholder() {
         assert_eq!(Template::parse("{}").unwrap().render("dog"), "dog");
         for (template, places) in [("a dog", 0), ("{} and {}", 2), ("", 0)] {
             let error = Template::parse(template).unwrap_err();
@@ -382,6 +383,6 @@ mod tests {
         assert_eq!(json, r#"{"name":"single","templates":["a photo of a {}"]}"#);
         let template: Template = serde_json::from_str("\"a {}\"").unwrap();
         assert_eq!(template.render("dog"), "a dog");
-        assert!(serde_json::from_str::<Template>("\"no place\"").is_err());
+        assert!(serde_json::from_str::<Template>("\"no placeholder\"").is_err());
     }
 }

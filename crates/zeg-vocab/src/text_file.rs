@@ -1,7 +1,6 @@
-//! Reading the text files that users write: regular, of a bounded size, UTF-8.
+//! Reads text files that users write: regular files of bounded size in UTF-8.
 //!
-//! Editors differ in what they put around a text. A byte order mark is dropped here; line ends are up to the reader,
-//! which trims its lines.
+//! A byte order mark is removed. Line ends are left to the caller, which trims its lines.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -17,16 +16,16 @@ pub enum TextFileError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// A folder, a device or a pipe, which might never end.
+    /// The path is a folder, a device or a pipe, which might never end.
     #[error("{}: not a regular file", path.display())]
     NotRegular {
         /// The path.
         path: PathBuf,
     },
-    /// The file is larger than any list of names needs to be.
+    /// The file is larger than the limit.
     #[error("{}: {bytes} bytes; the limit is {limit}", path.display())]
     TooLarge {
         /// The file.
@@ -41,15 +40,15 @@ pub enum TextFileError {
     NotUtf8 {
         /// The file.
         path: PathBuf,
-        /// Line of the first byte that does not fit, from 1.
+        /// Line of the first invalid byte, from 1.
         line: usize,
     },
 }
 
-/// Reads at most `limit` bytes of UTF-8, without a byte order mark.
+/// Reads a text file of at most `limit` bytes, without a byte order mark.
 ///
 /// # Errors
-/// [`TextFileError`]
+/// Returns an error if the file cannot be read, is not a regular file, is larger than `limit`, or is not UTF-8.
 pub fn read(path: &Path, limit: u64) -> Result<String, TextFileError> {
     let unreadable = |source| TextFileError::Unreadable {
         path: path.into(),
@@ -60,7 +59,7 @@ pub fn read(path: &Path, limit: u64) -> Result<String, TextFileError> {
         bytes,
         limit,
     };
-    // Asked before opening: opening a pipe that nobody writes to would wait for ever.
+    // The type is checked before opening, because opening a pipe without a writer would wait for ever.
     let metadata = fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(TextFileError::NotRegular { path: path.into() });
@@ -69,7 +68,7 @@ pub fn read(path: &Path, limit: u64) -> Result<String, TextFileError> {
         return Err(too_large(metadata.len()));
     }
     let mut bytes = Vec::new();
-    // One byte more shows a file that grows while it is read.
+    // Reading one byte more detects a file that grows while it is read.
     let mut file = File::open(path).map_err(unreadable)?.take(limit + 1);
     file.read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > limit {
@@ -78,7 +77,7 @@ pub fn read(path: &Path, limit: u64) -> Result<String, TextFileError> {
     decode(bytes, path)
 }
 
-/// Checks that the content is UTF-8; `name` is only used in errors.
+/// Decodes UTF-8 and removes a byte order mark; `name` is only used in errors.
 pub(crate) fn decode(bytes: Vec<u8>, name: &Path) -> Result<String, TextFileError> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
@@ -94,7 +93,7 @@ pub(crate) fn decode(bytes: Vec<u8>, name: &Path) -> Result<String, TextFileErro
     })
 }
 
-/// Number, from 1, of the line on which a text stands that follows these bytes.
+/// Returns the line number, from 1, of the text that follows these bytes.
 pub(crate) fn line_after(before: &[u8]) -> usize {
     before.split(|&byte| byte == b'\n').count()
 }
@@ -104,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_is_dropped_and_bad_bytes_have_a_line() {
+    fn a_byte_order_mark_is_removed_and_invalid_bytes_have_a_line() {
         let name = Path::new("names.txt");
         assert_eq!(
             decode(b"\xEF\xBB\xBFdog\r\n".to_vec(), name).unwrap(),

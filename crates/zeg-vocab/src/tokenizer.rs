@@ -1,11 +1,12 @@
 //! CLIP's byte-pair tokenizer: text → ids of a vocabulary of 49,408.
 //!
-//! A text is cleaned ([`crate::clean`]), cut into pieces (special tokens, contractions, runs of letters, single digits,
-//! runs of anything else), and each piece is encoded by itself: its UTF-8 bytes become symbols, the last one in its
-//! end-of-word form, and the neighbours with the best-ranked merge are joined until no merge applies.
+//! A text is cleaned ([`crate::clean`]) and split into pieces (special tokens, contractions, runs of letters, single
+//! digits, runs of other characters). Each piece is encoded separately: its UTF-8 bytes become symbols, the last one in
+//! its end-of-word form, and the adjacent pair with the best-ranked merge is joined until no merge applies.
 //!
-//! The ids follow from the order of the vocabulary: 256 byte symbols, the same with the end-of-word suffix, one id a
-//! merge in rank order, and the two special tokens. So a better rank is a lower id, and no ranks are kept.
+//! The ids follow the order of the vocabulary: 256 byte symbols, the same symbols with the end-of-word suffix, one id
+//! per merge in rank order, and the two special tokens. A better rank is therefore a lower id, and ranks are not
+//! stored.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -16,52 +17,54 @@ use thiserror::Error;
 
 use crate::clean::Cleaner;
 
-/// Entries of CLIP's vocabulary.
+/// Number of entries in CLIP's vocabulary.
 pub const VOCABULARY_SIZE: usize = 49_408;
 /// Id before the first token of every text.
 pub const START_TOKEN: u32 = 49_406;
-/// Id after the last token of every text; the text encoder reads its result at this position.
+/// Id after the last token of every text; the output of the text encoder is taken at this position.
 pub const END_TOKEN: u32 = 49_407;
-/// Tokens that CLIP's text encoders take, start and end included.
+/// Number of tokens that CLIP's text encoders take, including start and end tokens.
 pub const CONTEXT_LENGTH: usize = 77;
 
-/// Byte symbols in their plain form; their end-of-word forms follow.
+/// Number of byte symbols in their plain form; their end-of-word forms follow.
 const SYMBOLS: u32 = 256;
 const MERGES: usize = 48_894;
 const MERGES_GZ: &[u8] = include_bytes!("../assets/clip_merges.txt.gz");
 const START_TEXT: &str = "<|startoftext|>";
 const END_TEXT: &str = "<|endoftext|>";
 const END_OF_WORD: &str = "</w>";
-/// The pieces of a text. The original ignores case throughout, which can matter only for the literals (`'ſ` is `'s`) and
-/// for U+0345: that mark has a letter as its other case, so it falls through both classes and separates pieces.
+/// Pattern of the pieces of a text.
+///
+/// The original pattern ignores case everywhere. This only matters for the literals (`'ſ` is `'s`) and for U+0345: the
+/// other case of this mark is a letter, so the mark matches neither class and separates pieces.
 const PIECES: &str = r"(?i:<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}\u{345}]+";
 
-/// What to do with a text that has more tokens than fit.
+/// Treatment of a text with more tokens than the context length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
-    /// Refuse it.
+    /// Return an error.
     #[default]
     Error,
-    /// Keep the first tokens and put the end token last.
+    /// Keep the first tokens, and replace the last of them by the end token.
     Truncate,
 }
 
-/// A text that cannot be tokenized as asked.
+/// An error of tokenizing a text.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TokenizeError {
-    /// The text has more tokens than fit.
+    /// The text has more tokens than the context length.
     #[error("{text:?} has {tokens} tokens with start and end, the limit is {limit}")]
     TooLong {
         /// The text as it was given.
         text: String,
-        /// Its tokens, start and end included.
+        /// Number of its tokens, including start and end.
         tokens: usize,
-        /// Tokens that fit.
+        /// Largest number of tokens.
         limit: usize,
     },
 }
 
-/// The built-in vocabulary does not load; a fault of the build, never of the input.
+/// An error of loading the built-in vocabulary; a defect of the build, never of the input.
 #[derive(Debug, Error)]
 pub enum TokenizerError {
     /// The compressed list of merges cannot be read.
@@ -83,7 +86,7 @@ pub enum TokenizerError {
     Pattern(#[from] regex::Error),
 }
 
-/// CLIP's tokenizer; build it once, it holds the vocabulary.
+/// CLIP's tokenizer. It holds the vocabulary, so create it once and reuse it.
 ///
 /// ```
 /// use zeg_vocab::tokenizer::{CONTEXT_LENGTH, Overflow, Tokenizer};
@@ -98,9 +101,9 @@ pub enum TokenizerError {
 pub struct Tokenizer {
     cleaner: Cleaner,
     pieces: Regex,
-    /// Symbol of every byte.
+    /// By byte: its symbol.
     symbols: [u32; 256],
-    /// Joined id of two neighbours.
+    /// By pair of adjacent ids: the id of the merged token.
     merges: HashMap<(u32, u32), u32>,
 }
 
@@ -108,7 +111,7 @@ impl Tokenizer {
     /// Loads the built-in vocabulary.
     ///
     /// # Errors
-    /// Only if the built-in data is damaged.
+    /// Returns an error only if the built-in data is damaged.
     pub fn new() -> Result<Self, TokenizerError> {
         let mut text = String::new();
         GzDecoder::new(MERGES_GZ).read_to_string(&mut text)?;
@@ -125,9 +128,9 @@ impl Tokenizer {
         })
     }
 
-    /// The ids of a text of any length, without start and end.
+    /// Returns the token ids of a text of any length, without start and end tokens.
     ///
-    /// The literal texts `<|startoftext|>` and `<|endoftext|>` give the special ids, as in the original.
+    /// The literal texts `<|startoftext|>` and `<|endoftext|>` become the special ids, as in the original.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let text = self.cleaner.clean(text);
         let mut ids = Vec::new();
@@ -141,10 +144,10 @@ impl Tokenizer {
         ids
     }
 
-    /// The input of a text encoder: start token, ids, end token, zeros; always `context_length` long.
+    /// Returns the input of a text encoder, `[context_length]`: start token, ids, end token, zeros.
     ///
     /// # Errors
-    /// [`TokenizeError::TooLong`] if the tokens do not fit and `overflow` is [`Overflow::Error`].
+    /// Returns [`TokenizeError::TooLong`] if the text has too many tokens and `overflow` is [`Overflow::Error`].
     pub fn tokenize(
         &self,
         text: &str,
@@ -171,7 +174,7 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Joins the symbols of one piece, best merge first, all its occurrences from left to right.
+    /// Merges the symbols of one piece: the best merge first, and all its occurrences from left to right.
     fn encode_word(&self, word: &str) -> Vec<u32> {
         let mut ids: Vec<u32> = word.bytes().map(|b| self.symbols[usize::from(b)]).collect();
         if let Some(last) = ids.last_mut() {
@@ -196,7 +199,7 @@ impl Tokenizer {
     }
 }
 
-/// The bytes in the order of their symbols: the printable characters of Latin-1 first, then the others.
+/// Returns the bytes in the order of their symbols: the printable characters of Latin-1 first, then the others.
 fn byte_order() -> [u8; 256] {
     let is_printable = |byte: u8| matches!(byte, 33..=126 | 161..=172 | 174..=255);
     let mut order = [0; 256];
@@ -213,7 +216,7 @@ fn parse_merges(text: &str, order: &[u8; 256]) -> Result<HashMap<(u32, u32), u32
     let mut ids: HashMap<String, u32> = HashMap::with_capacity(VOCABULARY_SIZE);
     let mut stand_ins = (256_u32..).filter_map(char::from_u32);
     for (id, byte) in (0..).zip(order) {
-        // The list shows a printable byte as itself and the others as the characters from U+0100 on.
+        // The list writes a printable byte as itself, and the other bytes as the characters from U+0100 on.
         let shown = match byte {
             33..=126 | 161..=172 | 174..=255 => Some(char::from(*byte)),
             _ => stand_ins.next(),

@@ -1,4 +1,4 @@
-//! Class files of any content: what is written comes back, and anything else is an error.
+//! Tests class files of any content: valid files give back their classes, and all others are errors.
 
 #![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
 #![allow(clippy::format_push_string, clippy::format_collect)] // texts of some lines
@@ -12,12 +12,12 @@ use zeg_vocab::classes::{
     parse_class_list, parse_classes_argument,
 };
 
-/// Names that neither form must quote.
+/// Names that need quotes in neither format.
 fn any_name() -> impl Strategy<Value = String> {
     "[\\p{L}\\p{N}][\\p{L}\\p{M}\\p{N} '-]{0,20}"
 }
 
-/// Classes, the first of them to be labelled, whose names differ by the number that each ends in.
+/// Classes whose names end in different numbers; the first one is a foreground class.
 fn any_classes() -> impl Strategy<Value = Vec<ClassQuery>> {
     let class = (
         prop::collection::vec(any_name(), 1..4),
@@ -73,13 +73,13 @@ fn toml_of(classes: &[ClassQuery]) -> String {
 
 proptest! {
     #[test]
-    fn toml_files_say_what_was_written(classes in any_classes()) {
+    fn toml_files_give_back_their_classes(classes in any_classes()) {
         let read = parse_class_file(&toml_of(&classes), Path::new("any.toml")).unwrap();
         prop_assert_eq!(read, classes);
     }
 
     #[test]
-    fn text_files_and_lists_name_the_same_classes(classes in any_classes()) {
+    fn text_files_and_lists_give_the_same_classes(classes in any_classes()) {
         let plain: Vec<ClassQuery> = classes
             .into_iter()
             .map(|class| ClassQuery { synonyms: class.synonyms, ..ClassQuery::new(class.name) })
@@ -136,7 +136,7 @@ proptest! {
 }
 
 #[test]
-fn a_file_may_hold_as_many_classes_as_labels() {
+fn a_file_may_have_as_many_classes_as_there_are_labels() {
     let text = |classes: usize| -> String {
         (0..classes)
             .map(|index| format!("class {index}\n"))

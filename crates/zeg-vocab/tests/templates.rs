@@ -1,4 +1,4 @@
-//! The built-in template sets against other copies of them, and template files of any content.
+//! Compares the built-in template sets with reference copies, and tests template files of any content.
 
 #![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
 

@@ -1,4 +1,4 @@
-//! The tokenizer against reference ids, and properties that hold for any text.
+//! Compares the tokenizer with reference ids, and tests properties that hold for any text.
 
 // the configured exception for tests does not reach their helper functions
 #![allow(clippy::unwrap_used)]
@@ -13,7 +13,7 @@ use zeg_vocab::tokenizer::{
 #[derive(Deserialize)]
 struct Golden<T> {
     vectors: Vec<T>,
-    /// Cases on which we give something else, and know why.
+    /// Cases with a different result for a known reason.
     #[serde(default = "Vec::new")]
     known_differences: Vec<T>,
 }
@@ -64,7 +64,7 @@ fn published_vectors() {
     }
 }
 
-/// What is wrong with the result for one case, if anything.
+/// Returns a description of the difference for one case; `None` if the result is as expected.
 fn difference(tokenizer: &Tokenizer, cleaner: &Cleaner, case: &Generated) -> Option<String> {
     let clean = cleaner.clean(&case.text);
     if clean != case.clean {
@@ -79,8 +79,8 @@ fn difference(tokenizer: &Tokenizer, cleaner: &Cleaner, case: &Generated) -> Opt
     }
 }
 
-/// Panics with every unexpected difference, so that a run shows what kind they are, and if the known ones are not
-/// `known` many that all still differ.
+/// Panics with the list of all unexpected differences, and if there are not exactly `known` known differences or one of
+/// them no longer differs.
 fn assert_generated(json: &str, known: usize) {
     let golden: Golden<Generated> = serde_json::from_str(json).unwrap();
     let tokenizer = Tokenizer::new().unwrap();
@@ -100,26 +100,27 @@ fn assert_generated(json: &str, known: usize) {
     }
 }
 
-/// Random texts, far worse than what people write; the file's `about` is the command that made it.
+/// Tests random texts, which are much harder than what people write; `about` in the file is the command that made it.
 ///
-/// The crate plsfix follows an older heuristic than ftfy 6.3.1, which the file is made with, and does not know
-/// Windows-1257: 19 of the 400 cases differ, all of them mojibake. In 108,000 such cases 6.2 % did.
+/// The crate plsfix follows an older heuristic than ftfy 6.3.1, which made the file, and does not support Windows-1257:
+/// 19 of the 400 cases differ, all of them mojibake. Of 108,000 such cases, 6.2 % differed.
 #[test]
 fn generated_vectors() {
     assert_generated(include_str!("golden/tokenizer_generated.json"), 19);
 }
 
-/// Everyday phrases, as they are and as mojibake of five encodings; the file's `about` is the command that made it.
+/// Tests everyday phrases, unchanged and as mojibake of five encodings; `about` in the file is the command that made
+/// it.
 ///
-/// Every phrase that is no mojibake agrees, and so does all mojibake of Latin-1 and Windows-1252. 8 of the 360 cases
-/// differ: five times plsfix restores text with Latin letters that was read as Windows-1251 and ftfy 6.3.1 does not,
-/// three times it does not recognise mojibake of code page 437 or Mac Roman and ftfy does.
+/// All phrases that are not mojibake agree, and so does all mojibake of Latin-1 and Windows-1252. 8 of the 360 cases
+/// differ: in five, plsfix restores text with Latin letters that was read as Windows-1251 and ftfy 6.3.1 does not; in
+/// three, ftfy recognises mojibake of code page 437 or Mac Roman and plsfix does not.
 #[test]
 fn everyday_phrases() {
     assert_generated(include_str!("golden/tokenizer_phrases.json"), 8);
 }
 
-/// Compares with a fresh file of `reference/tokenizer_golden.py` of any size, and shows the differences.
+/// Compares with a new file of `reference/tokenizer_golden.py` of any size, and shows the differences.
 #[test]
 #[ignore = "needs a file of cases, named by ZEG_TOKENIZER_CASES"]
 fn fresh_vectors() {
@@ -152,13 +153,13 @@ proptest! {
     }
 
     #[test]
-    fn words_are_encoded_one_by_one(words in prop::collection::vec("[a-z]{1,12}", 1..6)) {
+    fn words_are_encoded_independently(words in prop::collection::vec("[a-z]{1,12}", 1..6)) {
         let tokenizer = shared();
         let apart: Vec<u32> = words.iter().flat_map(|word| tokenizer.encode(word)).collect();
         prop_assert_eq!(tokenizer.encode(&words.join(" ")), apart);
     }
 
-    /// Holds without ampersands and mojibake; `&amp;amp;amp;amp;` loses one more layer a time.
+    /// This only holds without ampersands and mojibake: `&amp;amp;amp;amp;` loses one more layer each time.
     #[test]
     fn cleaning_plain_text_twice_changes_nothing(text in "[a-zA-Z0-9 .,'\\-\t一-龥α-ωа-я]{0,40}") {
         let cleaner = Cleaner::new().unwrap();
@@ -167,7 +168,7 @@ proptest! {
     }
 }
 
-/// One tokenizer for all cases of a property: loading it takes longer than a case.
+/// Returns one tokenizer for all cases, because loading it takes longer than a case.
 fn shared() -> &'static Tokenizer {
     static TOKENIZER: std::sync::OnceLock<Tokenizer> = std::sync::OnceLock::new();
     TOKENIZER.get_or_init(|| Tokenizer::new().unwrap())

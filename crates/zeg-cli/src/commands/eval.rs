@@ -78,7 +78,7 @@ fn show(evaluations: &[Evaluation], json: Option<&JsonTarget>) -> anyhow::Result
     match Summary::of(evaluations) {
         Ok(summary) => write_result(json, &summary, || println!("{}", summary.to_table())),
         // Each has its scores; only a mean over them would say nothing.
-        Err(error @ EvalError::Differs { .. }) => {
+        Err(error @ (EvalError::Differs { .. } | EvalError::NotSeeds { .. })) => {
             eprintln!("no mean over these models: {error}");
             let reports = evaluations
                 .iter()

@@ -152,11 +152,20 @@ fn run_input(folder: &Path) -> anyhow::Result<RunInput> {
     })
 }
 
-/// Method and data set.
+/// Returns the methods and the data set as a title, such as `ZegCLIP and CLIP-RC on PASCAL VOC 2012`.
 fn title(runs: &[RunInput]) -> String {
+    let mut methods: Vec<&str> = Vec::new();
+    for run in runs {
+        if !methods.contains(&run.evaluation.method.as_str()) {
+            methods.push(&run.evaluation.method);
+        }
+    }
     runs.first().map_or_else(String::new, |run| {
-        let evaluation = &run.evaluation;
-        format!("{} on {}", evaluation.method, evaluation.benchmark.title)
+        format!(
+            "{} on {}",
+            methods.join(" and "),
+            run.evaluation.benchmark.title
+        )
     })
 }
 

@@ -1,15 +1,15 @@
-//! The table of counts as JSON.
+//! JSON form of the confusion matrix.
 //!
-//! Most pairs of classes are never confused: of the 717,409 cells of 847 classes a few thousand hold a number. So a row
-//! is a list of the cells that do. A file can say anything, so lengths, classes and sums are checked before the table is
-//! built.
+//! Most pairs of classes are never confused: of the 717,409 cells of 847 classes only a few thousand are not 0. So a
+//! row is a list of the non-zero cells. Files may have any content, so lengths, classes and sums are checked before the
+//! matrix is built.
 
 use serde::ser::{SerializeSeq, SerializeStruct};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{ConfusionMatrix, MAX_CLASSES, total};
 
-/// Both forms, unchecked.
+/// The sparse and the dense form, before any checks.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Form {
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_hold_the_cells_that_count() {
+    fn rows_hold_the_cells_that_are_not_zero() {
         let mut table = ConfusionMatrix::new(3);
         table.add(&[0, 0, 2, 2], &[0, 2, 2, 2], 255).unwrap();
         let json = serde_json::to_string(&table).unwrap();

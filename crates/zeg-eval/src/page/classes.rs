@@ -1,19 +1,19 @@
-//! The scores of the single classes, seen and unseen apart, the best first.
+//! The scores of each class, grouped into seen and unseen classes, the best first.
 
-use crate::report::Split;
+use super::relation::Relation;
 use crate::summary::Spread;
 use crate::{Evaluation, Metric, Report};
 
-/// Rows of a group that are shown without being asked for; of more, the best and the worst.
+/// Largest group that is shown unfolded; a larger group shows its best and its worst rows.
 const SHOWN: usize = 40;
-/// How many best and worst rows are shown of a larger group.
+/// Number of best and of worst rows that a larger group shows.
 const ENDS: usize = 10;
 
-/// The classes of one side of the split.
+/// The seen or the unseen classes.
 pub(super) struct ClassGroup {
-    /// `Seen classes`, `Unseen classes`, or `Classes` where there is one side only.
+    /// `Seen classes`, `Unseen classes`, or `Classes` where no class is unseen.
     pub(super) title: &'static str,
-    /// For the page: `seen` or `unseen`.
+    /// CSS class in the page: `seen` or `unseen`.
     pub(super) kind: &'static str,
     /// Classes with a value, the best first.
     pub(super) rows: Vec<ClassRow>,
@@ -21,21 +21,25 @@ pub(super) struct ClassGroup {
     pub(super) absent: Vec<String>,
 }
 
-/// The scores of a class, means over the runs.
+/// The scores of one class.
 pub(super) struct ClassRow {
     pub(super) name: String,
     pub(super) colour: [u8; 3],
+    /// Mean over seeds; `None` where different methods stand side by side. So are `dice` and `acc`.
     pub(super) iou: Option<Spread>,
     pub(super) dice: Option<Spread>,
     pub(super) acc: Option<Spread>,
-    /// The value of the benchmark's metric, for the bar.
+    /// The benchmark's metric of every evaluation, in their order.
+    pub(super) each: Vec<Option<f64>>,
+    /// The benchmark's metric, 0..=1, by which rows are ordered and bars drawn: the mean over seeds, or the value of
+    /// the first evaluation that has one.
     pub(super) score: f64,
     /// Share of all true pixels.
     pub(super) share: f64,
 }
 
 impl ClassGroup {
-    /// The rows in parts: shown, folded away, shown.
+    /// Returns the rows in three parts: shown, folded, shown.
     pub(super) fn parts(&self) -> (&[ClassRow], &[ClassRow], &[ClassRow]) {
         if self.rows.len() <= SHOWN {
             return (&self.rows, &[], &[]);
@@ -46,14 +50,19 @@ impl ClassGroup {
     }
 }
 
-pub(super) fn groups(evaluation: &Evaluation, reports: &[Report]) -> Vec<ClassGroup> {
+/// Groups the classes by the split of `evaluation`.
+pub(super) fn groups(
+    evaluation: &Evaluation,
+    reports: &[Report],
+    relation: &Relation,
+) -> Vec<ClassGroup> {
     let mut groups: Vec<ClassGroup> = [
-        ("Seen classes", "seen", Split::Seen),
-        ("Unseen classes", "unseen", Split::Unseen),
+        ("Seen classes", "seen", false),
+        ("Unseen classes", "unseen", true),
     ]
     .into_iter()
-    .map(|(title, kind, split)| {
-        let (rows, absent) = rows(evaluation, reports, split);
+    .map(|(title, kind, unseen)| {
+        let (rows, absent) = rows(evaluation, reports, relation, unseen);
         ClassGroup {
             title,
             kind,
@@ -71,26 +80,42 @@ pub(super) fn groups(evaluation: &Evaluation, reports: &[Report]) -> Vec<ClassGr
     groups
 }
 
-fn rows(evaluation: &Evaluation, reports: &[Report], split: Split) -> (Vec<ClassRow>, Vec<String>) {
+fn rows(
+    evaluation: &Evaluation,
+    reports: &[Report],
+    relation: &Relation,
+    unseen: bool,
+) -> (Vec<ClassRow>, Vec<String>) {
     let pixels: u64 = reports.iter().map(|report| report.pixels).sum();
     let (mut rows, mut absent) = (Vec::new(), Vec::new());
-    for (position, class) in evaluation.classes.iter().enumerate() {
+    let classes = evaluation.classes.iter().enumerate();
+    for (position, class) in classes.filter(|(_, class)| class.unseen == unseen) {
         let of_class = || {
             reports
                 .iter()
                 .filter_map(|report| report.classes.get(position))
         };
-        if of_class().any(|class| class.split != split) {
-            continue;
-        }
-        let iou = Spread::of(of_class().map(|class| class.iou));
-        let dice = Spread::of(of_class().map(|class| class.dice));
-        let acc = Spread::of(of_class().map(|class| class.acc));
-        let score = match evaluation.metric {
+        let each: Vec<Option<f64>> = of_class()
+            .map(|class| match evaluation.metric {
+                Metric::MeanIou => class.iou,
+                Metric::Dice => class.dice,
+            })
+            .collect();
+        let [iou, dice, acc] = if relation.is_side_by_side() {
+            [None; 3]
+        } else {
+            [
+                Spread::of(of_class().map(|class| class.iou)),
+                Spread::of(of_class().map(|class| class.dice)),
+                Spread::of(of_class().map(|class| class.acc)),
+            ]
+        };
+        let mean = match evaluation.metric {
             Metric::MeanIou => iou,
             Metric::Dice => dice,
         };
-        let Some(score) = score else {
+        let first = || each.iter().flatten().next().copied();
+        let Some(score) = mean.map(|mean| mean.mean).or_else(first) else {
             absent.push(class.name.clone());
             continue;
         };
@@ -101,7 +126,8 @@ fn rows(evaluation: &Evaluation, reports: &[Report], split: Split) -> (Vec<Class
             iou,
             dice,
             acc,
-            score: score.mean,
+            each,
+            score,
             share: truth as f64 / pixels.max(1) as f64,
         });
     }

@@ -1,29 +1,33 @@
-//! The table of the runs beside what was published for the same benchmark and protocol.
+//! The table of results, with the published results of the same benchmark and protocol.
 
 use super::ReportInput;
+use super::content::same_protocol;
+use super::relation::Relation;
 use super::text::percent;
 use crate::published::{self, Row};
+use crate::report::Split;
 use crate::summary::Spread;
 use crate::{Evaluation, Metric, Protocol, Report, Summary};
 
-/// The runs and the published rows, in the same columns.
+/// The evaluations and the published rows, in the same columns.
 pub(super) struct Comparison {
     pub(super) columns: Vec<&'static str>,
-    /// Each run, and with several their mean.
+    /// One row per evaluation; for several seeds of one configuration also a row with their mean.
     pub(super) own: Vec<OwnRow>,
-    /// Published rows by where they were published.
+    /// Published rows, grouped by publication.
     pub(super) published: Vec<Publication>,
-    /// What the marks in published rows mean.
+    /// Footnotes: the meaning of marks in published rows, and why there is no mean.
     pub(super) footnotes: Vec<String>,
-    /// The difference to the published numbers of the same method, in a sentence.
+    /// Sentence on the difference from the published numbers of the same method.
     pub(super) difference: Option<String>,
 }
 
 pub(super) struct OwnRow {
     pub(super) name: String,
-    /// What tells the run from the others.
+    /// Facts that distinguish the run from the others.
     pub(super) detail: String,
     pub(super) values: Vec<String>,
+    pub(super) is_mean: bool,
 }
 
 /// Rows of one publication.
@@ -37,7 +41,7 @@ pub(super) struct PublishedRow {
     pub(super) values: Vec<String>,
 }
 
-/// A column: its name, its value of a report, of a summary and of a published row.
+/// A column: its name, and how its value is taken from a report, from a mean over seeds and from a published row.
 struct Column {
     name: &'static str,
     own: fn(&Report) -> Option<f64>,
@@ -53,13 +57,13 @@ const P_ACC: Column = Column {
 };
 const SEEN: Column = Column {
     name: "mIoU(S)",
-    own: |report| report.miou_seen,
+    own: |report| of_split(report, report.miou_seen),
     mean: |summary| summary.miou_seen,
     published: |row| row.seen,
 };
 const UNSEEN: Column = Column {
     name: "mIoU(U)",
-    own: |report| report.miou_unseen,
+    own: |report| of_split(report, report.miou_unseen),
     mean: |summary| summary.miou_unseen,
     published: |row| row.unseen,
 };
@@ -67,7 +71,7 @@ const H_IOU: Column = Column {
     name: "hIoU",
     own: |report| report.hiou,
     mean: |summary| summary.hiou,
-    // The one that seen and unseen give; a footnote tells where another was printed.
+    // Computed from the published mIoU(S) and mIoU(U) where the printed value differs; a footnote says so.
     published: |row| {
         if row.hiou_differs() {
             row.recomputed_hiou()
@@ -95,40 +99,51 @@ const M_DICE: Column = Column {
     published: |row| row.mdice,
 };
 
+/// A value of the seen or the unseen classes; `None` for an evaluation without unseen classes.
+fn of_split(report: &Report, value: Option<f64>) -> Option<f64> {
+    let is_split = report
+        .classes
+        .iter()
+        .any(|class| class.split == Split::Unseen);
+    value.filter(|_| is_split)
+}
+
 impl Comparison {
     pub(super) fn of(
         input: &ReportInput,
-        evaluation: &Evaluation,
+        relation: &Relation,
+        names: &[String],
         reports: &[Report],
-        summary: &Summary,
+        summary: Option<&Summary>,
     ) -> Self {
-        let columns = columns(evaluation);
-        let benchmark = &evaluation.benchmark;
-        let rows = published::rows(
-            &benchmark.dataset,
-            &benchmark.class_list,
-            evaluation.protocol,
-            evaluation.trained_on.as_deref(),
-        );
-        // pAcc alone compares nothing: a row needs a number of the benchmark's own kind that was measured too.
-        let shared = |row: &&Row| {
+        let columns = columns(input);
+        let is_measured =
+            |column: &Column| reports.iter().any(|report| (column.own)(report).is_some());
+        // pAcc alone compares nothing: a row needs another number of the benchmark that was measured too.
+        let is_comparable = |row: &&Row| {
             columns.iter().any(|column| {
                 column.name != P_ACC.name
                     && (column.published)(row).is_some()
-                    && (column.mean)(summary).is_some()
+                    && is_measured(column)
             })
         };
-        let rows: Vec<&Row> = rows.into_iter().filter(shared).collect();
+        let rows: Vec<&Row> = published_rows(input)
+            .into_iter()
+            .filter(is_comparable)
+            .collect();
         let columns: Vec<Column> = columns
             .into_iter()
             .filter(|column| {
-                (column.mean)(summary).is_some()
-                    || rows.iter().any(|row| (column.published)(row).is_some())
+                is_measured(column) || rows.iter().any(|row| (column.published)(row).is_some())
             })
             .collect();
         let mut footnotes = Vec::new();
-        if reports.len() > 1 && columns.iter().any(|column| column.name == H_IOU.name) {
-            footnotes.push("The mean of hIoU is the mean of the runs' hIoU.".to_owned());
+        match relation {
+            Relation::SideBySide { reason } => footnotes.push(reason.clone()),
+            Relation::Seeds if columns.iter().any(|column| column.name == H_IOU.name) => {
+                footnotes.push("The mean of hIoU is the mean of the runs' hIoU.".to_owned());
+            }
+            Relation::Single | Relation::Seeds => {}
         }
         let mut published: Vec<Publication> = Vec::new();
         for row in &rows {
@@ -150,9 +165,13 @@ impl Comparison {
                 }),
             }
         }
+        let mut own = own_rows(input, relation, names, reports, &columns);
+        if let (Relation::Seeds, Some(summary)) = (relation, summary) {
+            own.push(mean_row(summary, &columns));
+        }
         Self {
-            own: own_rows(input, reports, summary, &columns),
-            difference: difference(evaluation, &rows, summary, &columns),
+            own,
+            difference: summary.and_then(|summary| difference(input, &rows, summary, &columns)),
             columns: columns.iter().map(|column| column.name).collect(),
             published,
             footnotes,
@@ -160,62 +179,92 @@ impl Comparison {
     }
 }
 
-fn columns(evaluation: &Evaluation) -> Vec<Column> {
-    let unseen = evaluation.classes.iter().any(|class| class.unseen);
-    match (evaluation.metric, evaluation.protocol) {
-        (Metric::Dice, _) => vec![M_DICE, M_IOU, P_ACC],
-        // Published over all classes at once, whatever the list calls unseen.
-        (Metric::MeanIou, Protocol::CrossDataset) => vec![P_ACC, M_IOU, M_ACC],
-        (Metric::MeanIou, _) if unseen => vec![P_ACC, SEEN, UNSEEN, H_IOU],
-        (Metric::MeanIou, _) => vec![P_ACC, M_IOU, M_ACC],
+/// Returns the published rows of the benchmark; none where the evaluations do not all follow one protocol.
+fn published_rows(input: &ReportInput) -> Vec<&'static Row> {
+    let Some(first) = input.runs.first().map(|run| &run.evaluation) else {
+        return Vec::new();
+    };
+    let same_training = input
+        .runs
+        .iter()
+        .all(|run| run.evaluation.trained_on == first.trained_on);
+    if !same_training || !same_protocol(input) {
+        return Vec::new();
     }
+    published::rows(
+        &first.benchmark.dataset,
+        &first.benchmark.class_list,
+        first.protocol,
+        first.trained_on.as_deref(),
+    )
+}
+
+fn columns(input: &ReportInput) -> Vec<Column> {
+    let evaluations = || input.runs.iter().map(|run| &run.evaluation);
+    if evaluations().any(|evaluation| evaluation.metric == Metric::Dice) {
+        return vec![M_DICE, M_IOU, P_ACC];
+    }
+    // Cross-dataset results are published over all classes at once, whatever the class list calls unseen.
+    if evaluations().all(|evaluation| evaluation.protocol == Protocol::CrossDataset) {
+        return vec![P_ACC, M_IOU, M_ACC];
+    }
+    if evaluations().all(Evaluation::has_unseen) {
+        return vec![P_ACC, SEEN, UNSEEN, H_IOU];
+    }
+    if evaluations().any(Evaluation::has_unseen) {
+        return vec![P_ACC, SEEN, UNSEEN, H_IOU, M_IOU];
+    }
+    vec![P_ACC, M_IOU, M_ACC]
 }
 
 fn own_rows(
     input: &ReportInput,
+    relation: &Relation,
+    names: &[String],
     reports: &[Report],
-    summary: &Summary,
     columns: &[Column],
 ) -> Vec<OwnRow> {
-    let single = reports.len() == 1;
-    let mut rows: Vec<OwnRow> = input
+    let names_protocol = !same_protocol(input);
+    input
         .runs
         .iter()
+        .zip(names)
         .zip(reports)
-        .enumerate()
-        .map(|(position, (run, report))| OwnRow {
-            name: if single {
-                "This run".to_owned()
-            } else {
-                format!("Run {}", position + 1)
-            },
-            detail: detail(&run.evaluation, single),
+        .map(|((run, name), report)| OwnRow {
+            name: name.clone(),
+            detail: detail(&run.evaluation, relation, names_protocol),
             values: columns
                 .iter()
                 .map(|column| percent((column.own)(report)))
                 .collect(),
+            is_mean: false,
         })
-        .collect();
-    if !single {
-        let value = |column: &Column| {
-            (column.mean)(summary).map_or("–".to_owned(), |spread| {
-                // may break before the sign, not behind it
-                spread.percent().replace("± ", "±\u{a0}")
-            })
-        };
-        rows.push(OwnRow {
-            name: format!("Mean of {} runs", reports.len()),
-            detail: "± sample standard deviation".to_owned(),
-            values: columns.iter().map(value).collect(),
-        });
-    }
-    rows
+        .collect()
 }
 
-fn detail(evaluation: &Evaluation, single: bool) -> String {
+/// Returns the row with the mean over seeds of one configuration.
+fn mean_row(summary: &Summary, columns: &[Column]) -> OwnRow {
+    let value = |column: &Column| {
+        (column.mean)(summary).map_or("–".to_owned(), |spread| {
+            // A line may break before the sign, but not after it.
+            spread.percent().replace("± ", "±\u{a0}")
+        })
+    };
+    OwnRow {
+        name: format!("Mean of {} runs", summary.runs),
+        detail: "± sample standard deviation".to_owned(),
+        values: columns.iter().map(value).collect(),
+        is_mean: true,
+    }
+}
+
+fn detail(evaluation: &Evaluation, relation: &Relation, names_protocol: bool) -> String {
     let mut parts = Vec::new();
-    if single {
+    if matches!(relation, Relation::Single) {
         parts.push(evaluation.method.clone());
+    }
+    if names_protocol {
+        parts.push(evaluation.protocol.title().to_owned());
     }
     if let Some(step) = evaluation.model.step {
         parts.push(format!("step {step}"));
@@ -245,7 +294,7 @@ fn published_row(row: &Row, columns: &[Column], footnotes: &mut Vec<String>) -> 
         && columns.iter().any(|column| column.name == H_IOU.name)
     {
         footnotes.push(format!(
-            "* {}: published with hIoU {hiou:.1}, which its own mIoU(S) and mIoU(U) do not give.",
+            "* {}: the published hIoU is {hiou:.1}; the table shows the hIoU computed from the published mIoU(S) and mIoU(U).",
             row.method
         ));
     }
@@ -255,13 +304,14 @@ fn published_row(row: &Row, columns: &[Column], footnotes: &mut Vec<String>) -> 
     }
 }
 
-/// `Against the published ZegCLIP: pAcc +0.12, …`, in percentage points.
+/// Returns a sentence such as `Difference from the published ZegCLIP in percentage points: pAcc +0.12, …`.
 fn difference(
-    evaluation: &Evaluation,
+    input: &ReportInput,
     rows: &[&Row],
     summary: &Summary,
     columns: &[Column],
 ) -> Option<String> {
+    let evaluation = &input.runs.first()?.evaluation;
     let method = |row: &&&Row| row.method.eq_ignore_ascii_case(&evaluation.method);
     let mut same = rows.iter().filter(method);
     let row = same.next()?;
@@ -283,7 +333,7 @@ fn difference(
         .collect();
     (!differences.is_empty()).then(|| {
         format!(
-            "Against the published {}, in percentage points: {}.",
+            "Difference from the published {} in percentage points: {}.",
             row.method,
             differences.join(", ")
         )

@@ -1,4 +1,4 @@
-//! What a report says, worked out once for all its forms.
+//! The content of a report, computed once for all formats.
 
 use super::classes::ClassGroup;
 use super::compare::Comparison;
@@ -7,32 +7,35 @@ use super::gallery::{Gallery, galleries};
 use super::making::Making;
 use super::mistakes::Mistakes;
 use super::notices::notices;
+use super::relation::Relation;
 use super::text::{counted, percent};
 use super::{ReportInput, classes, curves};
 use crate::summary::Spread;
-use crate::{ConfusionMatrix, EvalError, Evaluation, Metric, Protocol, Report, Summary};
+use crate::{ClassRef, ConfusionMatrix, EvalError, Evaluation, Metric, Protocol, Report, Summary};
 
-/// Everything that a report says.
+/// The content of a report, the same for all formats.
 pub(super) struct Content {
     pub(super) title: String,
     /// Method, protocol and data.
     pub(super) facts: Vec<String>,
-    /// What the protocol means.
+    /// Sentence on what the protocol means.
     pub(super) protocol: &'static str,
-    /// What makes the numbers other than they look; shown above them.
+    /// Notices about settings that affect comparability; shown above the numbers.
     pub(super) notices: Vec<String>,
+    /// The main numbers; empty where evaluations stand side by side.
     pub(super) headline: Vec<Headline>,
     pub(super) metric: Metric,
+    /// The name of each evaluation; see [`Relation::names`].
+    pub(super) names: Vec<String>,
     pub(super) reports: Vec<Report>,
-    pub(super) summary: Summary,
+    /// The mean over seeds; `None` where different methods or settings stand side by side.
+    pub(super) summary: Option<Summary>,
     pub(super) comparison: Comparison,
     pub(super) classes: Vec<ClassGroup>,
-    pub(super) mistakes: Option<Mistakes>,
+    pub(super) confusions: Vec<Confusion>,
     pub(super) charts: Vec<Chart>,
     pub(super) galleries: Vec<Gallery>,
     pub(super) making: Making,
-    /// Counts of all runs together.
-    pub(super) confusion: ConfusionMatrix,
 }
 
 /// A number at the head of the report.
@@ -45,88 +48,163 @@ pub(super) struct Headline {
     pub(super) meaning: &'static str,
 }
 
+/// The confused classes of one configuration.
+pub(super) struct Confusion {
+    /// Name of the evaluation; `None` where there is only one configuration.
+    pub(super) name: Option<String>,
+    /// Pixel counts: of one evaluation, or summed over seeds of one configuration.
+    pub(super) counts: ConfusionMatrix,
+    pub(super) classes: Vec<ClassRef>,
+    pub(super) mistakes: Mistakes,
+}
+
 impl Content {
     pub(super) fn of(input: &ReportInput) -> Result<Self, EvalError> {
-        let Some((first, others)) = input.runs.split_first() else {
+        let Some(first) = input.runs.first() else {
             return Err(EvalError::Nothing);
         };
-        let first = &first.evaluation;
-        first.validate()?;
-        let mut confusion = first.confusion.clone();
-        for other in others {
-            other.evaluation.validate()?;
-            first.check_comparable(&other.evaluation)?;
-            confusion.merge(&other.evaluation.confusion)?;
+        for run in &input.runs {
+            run.evaluation.validate()?;
         }
+        let relation = Relation::of(input)?;
+        // Training-free methods have no unseen classes; the split is that of the others.
+        let split = input.runs.iter().find(|run| run.evaluation.has_unseen());
+        let with_split = &split.unwrap_or(first).evaluation;
+        let first = &first.evaluation;
+        let names = relation.names(input);
         let reports: Vec<Report> = input
             .runs
             .iter()
             .map(|run| run.evaluation.report())
             .collect::<Result<_, _>>()?;
-        let summary = Summary::of_reports(&reports, first.metric);
-        let comparison = Comparison::of(input, first, &reports, &summary);
+        let summary =
+            (!relation.is_side_by_side()).then(|| Summary::of_reports(&reports, first.metric));
+        let comparison = Comparison::of(input, &relation, &names, &reports, summary.as_ref());
         Ok(Self {
             title: input.title.clone(),
-            facts: facts(first, input.runs.len()),
-            protocol: meaning(first),
-            notices: notices(input, first, &comparison),
-            headline: headline(first, &summary),
+            facts: facts(input, &relation, with_split),
+            protocol: if same_protocol(input) {
+                meaning(first)
+            } else {
+                "The evaluations follow different protocols; the table names the protocol of each."
+            },
+            notices: notices(input, &names, &comparison),
+            headline: summary
+                .as_ref()
+                .map(|summary| headline(first, summary))
+                .unwrap_or_default(),
             metric: first.metric,
-            classes: classes::groups(first, &reports),
-            mistakes: Mistakes::of(&confusion, &first.classes),
+            classes: classes::groups(with_split, &reports, &relation),
+            confusions: confusions(input, &relation, &names)?,
             charts: curves::charts(&input.runs),
-            galleries: galleries(input),
-            making: Making::of(input, first),
+            galleries: galleries(input, &names),
+            making: Making::of(input, &names),
+            names,
             reports,
             summary,
             comparison,
-            confusion,
         })
+    }
+
+    /// Returns true if different methods or settings stand side by side, without a mean.
+    pub(super) fn is_side_by_side(&self) -> bool {
+        self.summary.is_none()
     }
 }
 
-/// What the protocol means for these classes.
+/// Returns true if all evaluations follow one protocol.
+pub(super) fn same_protocol(input: &ReportInput) -> bool {
+    let mut protocols = input.runs.iter().map(|run| run.evaluation.protocol);
+    let first = protocols.next();
+    protocols.all(|protocol| Some(protocol) == first)
+}
+
+/// Returns the confused classes of each configuration. Counts are summed over seeds, never over methods.
+fn confusions(
+    input: &ReportInput,
+    relation: &Relation,
+    names: &[String],
+) -> Result<Vec<Confusion>, EvalError> {
+    let mut confusions: Vec<Confusion> = Vec::new();
+    let side_by_side = relation.is_side_by_side();
+    let mut parts: Vec<(Option<String>, ConfusionMatrix, &Evaluation)> = Vec::new();
+    for (run, name) in input.runs.iter().zip(names) {
+        let evaluation = &run.evaluation;
+        match parts.last_mut().filter(|_| !side_by_side) {
+            Some((_, counts, _)) => counts.merge(&evaluation.confusion)?,
+            None => parts.push((
+                side_by_side.then(|| name.clone()),
+                evaluation.confusion.clone(),
+                evaluation,
+            )),
+        }
+    }
+    for (name, counts, evaluation) in parts {
+        if let Some(mistakes) = Mistakes::of(&counts, &evaluation.classes) {
+            confusions.push(Confusion {
+                name,
+                counts,
+                classes: evaluation.classes.clone(),
+                mistakes,
+            });
+        }
+    }
+    Ok(confusions)
+}
+
+/// Returns a sentence on what the protocol means for these classes.
 pub(super) fn meaning(evaluation: &Evaluation) -> &'static str {
-    if evaluation.classes.iter().any(|class| class.unseen) {
+    if evaluation.has_unseen() {
         return evaluation.protocol.explanation();
     }
     match evaluation.protocol {
         Protocol::FullySupervised => "All classes had labelled pixels in training.",
         Protocol::Inductive | Protocol::Transductive | Protocol::TransductiveUnseen => {
-            "No class is marked as unknown to the training, so there is no zero-shot score."
+            "No class is marked as unseen, so there is no zero-shot score."
         }
         other => other.explanation(),
     }
 }
 
-fn facts(evaluation: &Evaluation, runs: usize) -> Vec<String> {
-    let benchmark = &evaluation.benchmark;
-    let unseen = evaluation
-        .classes
-        .iter()
-        .filter(|class| class.unseen)
-        .count();
-    let classes = match (evaluation.classes.len() - unseen, unseen) {
+fn facts(input: &ReportInput, relation: &Relation, with_split: &Evaluation) -> Vec<String> {
+    let benchmark = &with_split.benchmark;
+    let mut methods: Vec<String> = Vec::new();
+    for run in &input.runs {
+        if !methods.contains(&run.evaluation.method) {
+            methods.push(run.evaluation.method.clone());
+        }
+    }
+    let classes = &with_split.classes;
+    let unseen = classes.iter().filter(|class| class.unseen).count();
+    let classes = match (classes.len() - unseen, unseen) {
         (all, 0) => counted(all as u64, "class", "classes"),
         (seen, unseen) => format!("{seen} seen and {unseen} unseen classes"),
     };
-    let mut facts = vec![
-        evaluation.method.clone(),
-        evaluation.protocol.title().to_owned(),
+    let mut facts = vec![methods.join(", ")];
+    if same_protocol(input) {
+        facts.push(with_split.protocol.title().to_owned());
+    }
+    facts.extend([
         format!("{} {}", benchmark.title, benchmark.split),
         classes,
-        counted(evaluation.images, "image", "images"),
-    ];
-    if runs > 1 {
-        facts.push(format!("{runs} runs"));
+        counted(with_split.images, "image", "images"),
+    ]);
+    match relation {
+        Relation::Single => {}
+        Relation::Seeds => facts.push(format!("{} runs", input.runs.len())),
+        Relation::SideBySide { .. } => facts.push(format!("{} evaluations", input.runs.len())),
     }
     facts
 }
 
 fn headline(evaluation: &Evaluation, summary: &Summary) -> Vec<Headline> {
-    let p_acc = ("pAcc", summary.p_acc, "pixels with the right class");
+    let p_acc = (
+        "pAcc",
+        summary.p_acc,
+        "share of pixels with the right class",
+    );
     let miou = ("mIoU", summary.miou, "mean IoU of all classes");
-    let unseen = evaluation.classes.iter().any(|class| class.unseen);
+    let unseen = evaluation.has_unseen();
     let numbers = match evaluation.metric {
         Metric::Dice => vec![
             (

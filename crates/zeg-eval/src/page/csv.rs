@@ -1,4 +1,4 @@
-//! The numbers as CSV, a row a number, so that a program needs to know no columns but these.
+//! The numbers as CSV, one row per number, so that the columns are the same for every report.
 
 use super::content::Content;
 use crate::Report;
@@ -9,7 +9,7 @@ const HEADER: [&str; 8] = [
     "run", "scope", "class", "split", "metric", "value", "std", "n",
 ];
 
-/// What a row is about.
+/// Run, scope and class that a row belongs to.
 struct Subject<'a> {
     run: &'a str,
     scope: &'a str,
@@ -20,17 +20,23 @@ struct Subject<'a> {
 pub(super) fn render(content: &Content) -> String {
     let mut text = String::new();
     row(&mut text, &HEADER);
-    for (position, report) in content.reports.iter().enumerate() {
-        of_report(&mut text, &(position + 1).to_string(), report);
+    for (position, (report, name)) in content.reports.iter().zip(&content.names).enumerate() {
+        let number = (position + 1).to_string();
+        let run = if content.is_side_by_side() {
+            name
+        } else {
+            &number
+        };
+        of_report(&mut text, run, report);
     }
-    if content.reports.len() > 1 {
+    if let Some(summary) = content.summary.as_ref().filter(|summary| summary.runs > 1) {
         let subject = Subject {
             run: "mean",
             scope: "summary",
             class: "",
             split: "",
         };
-        for (name, spread) in content.summary.named() {
+        for (name, spread) in summary.named() {
             number(&mut text, &subject, name, spread);
         }
         for group in &content.classes {
@@ -104,7 +110,7 @@ fn number(text: &mut String, subject: &Subject<'_>, metric: &str, spread: Option
     row(text, &[run, scope, class, split, metric, &value, &std, &n]);
 }
 
-/// A record of RFC 4180: fields with a separator, a quote or a line end are quoted, lines end in CRLF.
+/// Appends a record of RFC 4180: fields with a separator, a quote or a line end are quoted, and the line ends in CRLF.
 fn row(text: &mut String, fields: &[&str]) {
     for (position, field) in fields.iter().enumerate() {
         if position > 0 {

@@ -1,51 +1,51 @@
-//! The curves of a training: loss, its terms, learning rate.
+//! Training curves: loss, loss terms and learning rate.
 //!
-//! A crate for plots would draw text of one size and colours of one theme into an image. Here only the lines are drawn,
-//! as paths in a square of 1000 that the page stretches to its place; labels are text of the page, which stays readable
-//! on a phone and in the dark. A log has tens of thousands of steps and a screen a thousand columns: each column keeps its
-//! smallest and its largest value, so that no spike is lost.
+//! A plotting crate would draw an image with a fixed text size and the colours of one theme. Here only the lines are
+//! drawn, as paths in a square of 1000 units that the page stretches. Labels are text of the page and stay readable on
+//! a phone and in the dark theme. A log has tens of thousands of steps and a screen about a thousand columns, so each
+//! column keeps its smallest and its largest value, and no spike is lost.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use super::RunInput;
 use super::log::CurvePoint;
 
-/// Columns of the drawn line; each has two points at most.
+/// Number of columns of the drawn line; each has at most two points.
 const COLUMNS: usize = 400;
-/// Columns of the smoothed line.
+/// Number of columns of the smoothed line.
 const SMOOTH_COLUMNS: usize = 60;
-/// From this ratio of the largest to the smallest smoothed value on, the axis is logarithmic.
+/// Smallest ratio of the largest to the smallest smoothed value for which the axis is logarithmic.
 const LOG_RATIO: f64 = 20.0;
-/// What was set and not measured: without noise to smooth, and from 0.
+/// Id of the learning rate, which has no noise to smooth and whose axis begins at 0.
 const EXACT: &str = "lr";
-/// Most terms of a loss that get a diagram.
+/// Largest number of loss terms that get a chart.
 const MOST_TERMS: usize = 12;
-/// Side of the square that lines are drawn in.
+/// Side of the square in which lines are drawn.
 const SIDE: f64 = 1000.0;
-/// About as many labels at an axis.
+/// Approximate number of labels of an axis.
 const LABELS: f64 = 5.0;
 
-/// One diagram.
+/// One chart.
 pub(super) struct Chart {
     pub(super) title: String,
-    /// The name for markup.
+    /// Id for the markup of the page.
     pub(super) id: String,
     pub(super) logarithmic: bool,
     pub(super) series: Vec<Series>,
-    /// Labels of the axes; positions in percent, from the top and from the left.
+    /// Labels of the axes; positions in percent from the top and from the left.
     pub(super) y_labels: Vec<Label>,
     pub(super) x_labels: Vec<Label>,
-    /// What it shows, in words.
+    /// Alternative text.
     pub(super) alt: String,
 }
 
 /// The line of one run.
 pub(super) struct Series {
-    /// Run, from 0.
+    /// Index of the run, from 0.
     pub(super) run: usize,
     /// SVG path of the values.
     pub(super) line: String,
-    /// SVG path of the means, where there are many values.
+    /// SVG path of the smoothed values; `None` if there are few values.
     pub(super) smooth: Option<String>,
 }
 
@@ -54,13 +54,13 @@ pub(super) struct Label {
     pub(super) text: String,
 }
 
-/// A value of a step.
+/// Step and value.
 type Point = (u64, f64);
 
-/// What a diagram shows of the steps.
+/// The quantity that a chart shows.
 enum Kind {
     Loss,
-    /// A term of the loss, by its name in the log.
+    /// A loss term, by its name in the log.
     Term(String),
     LearningRate,
 }
@@ -79,7 +79,7 @@ impl Kind {
         }
     }
 
-    /// The name for markup.
+    /// Returns the id for the markup of the page.
     fn id(&self) -> &str {
         match self {
             Self::Loss => "loss",
@@ -97,7 +97,7 @@ impl Kind {
     }
 }
 
-/// The diagrams of what the logs hold: the loss, each of its terms, the learning rate.
+/// Returns the charts of the logs: the loss, each loss term, and the learning rate.
 pub(super) fn charts(runs: &[RunInput]) -> Vec<Chart> {
     let points = || runs.iter().flat_map(|run| &run.curves);
     let terms: BTreeSet<&str> = points()
@@ -196,14 +196,14 @@ fn draw(title: &str, id: &str, series: &[(usize, Vec<Point>)]) -> Option<Chart> 
     })
 }
 
-/// The column of a step, below `columns`.
+/// Returns the column of a step, below `columns`.
 fn column(step: u64, first: u64, last: u64, columns: usize) -> usize {
     let span = (last.saturating_sub(first)) as f64;
     let place = step.saturating_sub(first) as f64 / span.max(1.0);
     ((place * columns as f64) as usize).min(columns.saturating_sub(1))
 }
 
-/// Smallest and largest value of every column, in the order of their steps.
+/// Returns the smallest and the largest value of every column, in the order of steps.
 fn thinned(points: &[Point], first: u64, last: u64) -> Vec<Point> {
     if points.len() <= 2 * COLUMNS {
         return points.to_vec();
@@ -230,7 +230,7 @@ fn thinned(points: &[Point], first: u64, last: u64) -> Vec<Point> {
     thinned
 }
 
-/// Mean step and value of every column.
+/// Returns the mean step and the mean value of every column.
 fn means(points: &[Point], first: u64, last: u64) -> Vec<Point> {
     let same = |a: &Point, b: &Point| {
         column(a.0, first, last, SMOOTH_COLUMNS) == column(b.0, first, last, SMOOTH_COLUMNS)
@@ -246,7 +246,7 @@ fn means(points: &[Point], first: u64, last: u64) -> Vec<Point> {
         .collect()
 }
 
-/// A range of values and where its labels are.
+/// An axis: its range and the values of its labels.
 struct Axis {
     low: f64,
     high: f64,
@@ -265,7 +265,7 @@ impl Axis {
         }
     }
 
-    /// `low` is above 0.
+    /// Creates a logarithmic axis; `low` is above 0.
     fn log(low: f64, high: f64) -> Self {
         let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
         let few = high / low < 1e3;
@@ -283,7 +283,7 @@ impl Axis {
         }
     }
 
-    /// Where a value is, 0 at the low end and 1 at the high one.
+    /// Returns the position of a value, 0 at the low end and 1 at the high end.
     fn place(&self, value: f64) -> f64 {
         let place = if self.logarithmic {
             (value / self.low).log10() / (self.high / self.low).log10()
@@ -306,7 +306,7 @@ impl Axis {
     }
 }
 
-/// Round numbers within a range: multiples of 1, 2 or 5 times a power of ten.
+/// Returns round numbers within a range: multiples of 1, 2 or 5 times a power of ten.
 fn ticks(low: f64, high: f64) -> Vec<f64> {
     let span = high - low;
     if !span.is_finite() || span <= 0.0 {
@@ -326,7 +326,7 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
         .collect()
 }
 
-/// A number as labels have it: `20k`, `0.5`, `1e-4`.
+/// Formats a number for a label: `20k`, `0.5`, `1e-4`.
 fn short(value: f64) -> String {
     let size = value.abs();
     if size == 0.0 {
@@ -368,11 +368,11 @@ mod tests {
             [0.0, 5000.0, 10_000.0, 15_000.0, 20_000.0]
         );
         assert_eq!(ticks(3.0, 3.0), [3.0]);
-        let words: Vec<String> = [0.0, 20_000.0, 12_500.0, 0.5, 2e-4, 1500.0, 2.5e7, -3.25]
+        let labels: Vec<String> = [0.0, 20_000.0, 12_500.0, 0.5, 2e-4, 1500.0, 2.5e7, -3.25]
             .map(short)
             .into();
         assert_eq!(
-            words,
+            labels,
             ["0", "20k", "12.5k", "0.5", "2e-4", "1500", "2.5e7", "-3.25"]
         );
     }
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn strange_numbers_make_no_strange_paths() {
+    fn extreme_numbers_give_finite_paths() {
         let points = |values: &[(u64, f64)]| values.to_vec();
         for series in [
             points(&[(0, 1.0), (1, 1.0)]),

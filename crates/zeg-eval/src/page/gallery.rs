@@ -1,7 +1,7 @@
-//! The gallery: images with their truth, prediction and errors, embedded in the page.
+//! The gallery: images with their ground truth, prediction and errors, embedded in the page.
 //!
-//! Thumbnails come from files beside the record. One that is missing, too large or no image leaves a line that says so:
-//! numbers are worth reading without it.
+//! Thumbnails are read from files beside the record. A thumbnail that is missing, too large or not an image is replaced
+//! by a sentence that says so, because the numbers are useful without it.
 
 use std::path::Path;
 
@@ -14,18 +14,18 @@ use super::text::{percent, share};
 use crate::record::read_limited;
 use crate::{ClassRef, GalleryEntry, Rank};
 
-/// Most bytes of a thumbnail; one of 512 pixels takes a hundredth of it.
+/// Largest size of a thumbnail in bytes; one of 512 pixels takes a hundredth of this.
 const MAX_THUMBNAIL_BYTES: u64 = 4 << 20;
-/// Most bytes of all thumbnails of a page together.
+/// Largest total size of the thumbnails of a page in bytes.
 const MAX_PAGE_BYTES: usize = 64 << 20;
-/// Largest side that an embedded image says it has.
+/// Largest width and height of an embedded image.
 const MAX_THUMBNAIL_SIDE: u32 = 8192;
-/// Classes that a legend names.
+/// Largest number of classes in a legend.
 const NAMED: usize = 12;
 
-/// The images of one run.
+/// The images of one evaluation.
 pub(super) struct Gallery {
-    /// `Run 2`, where there are several.
+    /// Name of the evaluation; `None` if there is only one.
     pub(super) run: Option<String>,
     pub(super) groups: Vec<Group>,
 }
@@ -36,18 +36,18 @@ pub(super) struct Group {
     pub(super) items: Vec<Item>,
 }
 
-/// An image.
+/// An image with its panels and its legend.
 pub(super) struct Item {
     pub(super) id: String,
-    /// In percent.
+    /// Score in percent.
     pub(super) score: String,
     pub(super) panels: Vec<Panel>,
     pub(super) legend: Vec<LegendEntry>,
-    /// Classes beyond those of the legend.
+    /// Number of classes that are not in the legend.
     pub(super) more: usize,
 }
 
-/// One of the four looks at an image.
+/// One of the four panels of an image: image, ground truth, prediction, errors.
 pub(super) struct Panel {
     pub(super) caption: &'static str,
     pub(super) alt: String,
@@ -63,17 +63,17 @@ pub(super) struct Embedded {
 pub(super) struct LegendEntry {
     pub(super) name: String,
     pub(super) colour: [u8; 3],
-    /// Shares of truth and prediction.
+    /// Shares of the pixels in the ground truth and in the prediction.
     pub(super) truth: String,
     pub(super) prediction: String,
 }
 
-/// The galleries of all runs that have one.
-pub(super) fn galleries(input: &ReportInput) -> Vec<Gallery> {
+/// Returns the galleries of all evaluations that have one.
+pub(super) fn galleries(input: &ReportInput, names: &[String]) -> Vec<Gallery> {
     let several = input.runs.len() > 1;
     let mut budget = MAX_PAGE_BYTES;
     let mut galleries = Vec::new();
-    for (position, run) in input.runs.iter().enumerate() {
+    for (run, name) in input.runs.iter().zip(names) {
         let evaluation = &run.evaluation;
         if evaluation.gallery.is_empty() {
             continue;
@@ -93,7 +93,7 @@ pub(super) fn galleries(input: &ReportInput) -> Vec<Gallery> {
             }
         });
         galleries.push(Gallery {
-            run: several.then(|| format!("Run {}", position + 1)),
+            run: several.then(|| name.clone()),
             groups: groups
                 .into_iter()
                 .filter(|group| !group.items.is_empty())
@@ -121,7 +121,7 @@ fn item(entry: &GalleryEntry, folder: &Path, classes: &[ClassRef], budget: &mut 
     let panels = [
         ("image", &entry.image, format!("Image {id}")),
         (
-            "truth",
+            "ground truth",
             &entry.truth,
             format!("True classes of {id}{}", names(|share| share.truth)),
         ),
@@ -180,7 +180,7 @@ fn embed(path: &Path, budget: &mut usize) -> Result<Embedded, &'static str> {
         .and_then(ImageReader::into_dimensions);
     let (width, height) = sides.map_err(|_| "is damaged")?;
     if !(1..=MAX_THUMBNAIL_SIDE).contains(&width) || !(1..=MAX_THUMBNAIL_SIDE).contains(&height) {
-        return Err("has no thumbnail's size");
+        return Err("is not of the size of a thumbnail");
     }
     *budget = rest;
     Ok(Embedded {

@@ -1,12 +1,11 @@
-//! The report as a web page: one file, no script, no network.
+//! Writes the report as a web page: one file without scripts that loads nothing from the network.
 
 use std::io;
 
 use askama::Template;
 
-use super::ReportInput;
 use super::classes::ClassRow;
-use super::content::Content;
+use super::content::{Confusion, Content};
 use super::matrix::{Matrix, RIGHT, WRONG, opacity};
 use super::text::{percent, share, thousands};
 use crate::Metric;
@@ -20,12 +19,19 @@ const SHOWN_SHARES: [(f64, &str); 4] =
 #[template(path = "report/page.html")]
 struct Page<'a> {
     content: &'a Content,
-    matrix: Option<Matrix>,
+    confusions: Vec<ShownConfusion<'a>>,
     /// Colours of right and of wrong cells at some shares.
     scale: Vec<Scale>,
     style: &'a str,
     version: &'a str,
+    /// Number of evaluations.
     runs: usize,
+}
+
+/// A confusion matrix as an image, with the most confused classes.
+struct ShownConfusion<'a> {
+    confusion: &'a Confusion,
+    matrix: Matrix,
 }
 
 struct Scale {
@@ -34,18 +40,16 @@ struct Scale {
     text: &'static str,
 }
 
-pub(super) fn render(content: &Content, input: &ReportInput) -> io::Result<String> {
-    let classes = input
-        .runs
-        .first()
-        .map(|run| run.evaluation.classes.as_slice());
-    let matrix = match (&content.mistakes, classes) {
-        (Some(_), Some(classes)) => Some(Matrix::of(&content.confusion, classes)?),
-        _ => None,
-    };
+pub(super) fn render(content: &Content) -> io::Result<String> {
+    let confusions = content.confusions.iter().map(|confusion| {
+        Ok(ShownConfusion {
+            matrix: Matrix::of(&confusion.counts, &confusion.classes)?,
+            confusion,
+        })
+    });
     let page = Page {
         content,
-        matrix,
+        confusions: confusions.collect::<io::Result<_>>()?,
         scale: SHOWN_SHARES
             .map(|(share, text)| Scale {
                 right: translucent(RIGHT, opacity(share)),
@@ -55,19 +59,19 @@ pub(super) fn render(content: &Content, input: &ReportInput) -> io::Result<Strin
             .into(),
         style: include_str!("../../templates/report/style.css"),
         version: env!("CARGO_PKG_VERSION"),
-        runs: input.runs.len(),
+        runs: content.reports.len(),
     };
     page.render().map_err(io::Error::other)
 }
 
-// A template calls methods only, and gives them references.
+// Templates only call methods, and pass references to them.
 #[allow(
     clippy::unused_self,
     clippy::trivially_copy_pass_by_ref,
     clippy::ref_option
 )]
 impl Page<'_> {
-    /// The name of the value that bars show.
+    /// Returns the name of the score of a class.
     fn metric(&self) -> &'static str {
         match self.content.metric {
             Metric::MeanIou => "IoU",
@@ -75,7 +79,7 @@ impl Page<'_> {
         }
     }
 
-    /// The name of an image's score.
+    /// Returns the name of the score of an image.
     fn image_metric(&self) -> &'static str {
         match self.content.metric {
             Metric::MeanIou => "mIoU",
@@ -104,9 +108,13 @@ impl Page<'_> {
             .unwrap_or_default()
     }
 
-    /// Length of a bar in percent.
+    /// Returns the length of a bar in percent.
     fn length(&self, fraction: &f64) -> String {
         format!("{:.2}", 100.0 * fraction.clamp(0.0, 1.0))
+    }
+
+    fn percent(&self, fraction: &Option<f64>) -> String {
+        percent(*fraction)
     }
 
     fn share(&self, fraction: &f64) -> String {

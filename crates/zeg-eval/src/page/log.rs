@@ -1,4 +1,4 @@
-//! The log of a training, a JSON object a line.
+//! Reads training logs: one JSON object per line.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,41 +9,41 @@ use serde_json::Value;
 use crate::EvalError;
 use crate::record::read_limited;
 
-/// Most bytes of a log that is read; 80,000 steps take some 10 million.
+/// Largest size of a log in bytes; 80,000 steps take about 10 million.
 const MAX_LOG_BYTES: u64 = 256 << 20;
 
-/// What a step of a training reported; `None` for what it did not, or what was no number.
+/// One step of a training log; `None` for values that are missing or not numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CurvePoint {
     /// The step, from 0.
     pub step: u64,
-    /// Sum of the terms.
+    /// Sum of the loss terms.
     #[serde(default)]
     pub loss: Option<f64>,
     /// Learning rate.
     #[serde(default)]
     pub lr: Option<f64>,
-    /// Whatever else stands in the line, such as the terms of the loss by name.
+    /// All other values of the line, such as the loss terms by name.
     #[serde(flatten)]
     pub more: BTreeMap<String, Value>,
 }
 
 impl CurvePoint {
-    /// The terms of the loss: every number that is not known to be something else.
+    /// Returns the loss terms by name: all other numbers of the line except `seconds`.
     pub fn terms(&self) -> impl Iterator<Item = (&str, f64)> {
         let terms = self.more.iter().filter(|(name, _)| *name != "seconds");
         terms.filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?)))
     }
 }
 
-/// Reads the `log.jsonl` of a training, in the order of the steps.
+/// Reads the `log.jsonl` of a training and returns its steps in order.
 ///
-/// A training that was interrupted and resumed repeats steps; the later line of a step counts. The last line may be cut
-/// off.
+/// A training that was interrupted and resumed repeats steps; the last line of a step is used. An incomplete last line
+/// is ignored.
 ///
 /// # Errors
-/// [`EvalError::Unreadable`], [`EvalError::FileTooLarge`]; [`EvalError::LogLine`] for a line that is no step, but for a
-/// last one without its end.
+/// Returns [`EvalError::Unreadable`], [`EvalError::FileTooLarge`], or [`EvalError::LogLine`] for a line that is not a
+/// training step, unless it is an incomplete last line.
 pub fn read_log(path: impl AsRef<Path>) -> Result<Vec<CurvePoint>, EvalError> {
     let path = path.as_ref();
     let text = read_limited(path, MAX_LOG_BYTES)?;
@@ -57,7 +57,7 @@ pub fn read_log(path: impl AsRef<Path>) -> Result<Vec<CurvePoint>, EvalError> {
             Ok(point) => {
                 points.insert(point.step, point);
             }
-            // The end of the file without the end of the line: the writer was interrupted.
+            // The last line has no line end: the writer was interrupted.
             Err(_) if lines.peek().is_none() => {}
             Err(source) => {
                 return Err(EvalError::LogLine {
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_read_in_order_and_the_last_word_counts() {
+    fn steps_are_read_in_order_and_the_last_line_of_a_step_is_used() {
         let points = read(concat!(
             "{\"step\":1,\"lr\":2e-4,\"loss\":3.5,\"focal\":2.5,\"dice\":1.0,\"seconds\":0.4}\n",
             "{\"step\":2,\"loss\":null}\n",
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_step_is_an_error() {
+    fn a_line_that_is_not_a_step_is_an_error() {
         for text in [
             "{}\n",
             "1\n{\"step\":1}",

@@ -1,17 +1,17 @@
-//! How the numbers were made: what is needed to make them again.
+//! Settings and commands of the evaluations: what is needed to repeat them.
 
 use super::content::meaning;
 use super::text::{duration, plain, thousands};
 use super::{ReportInput, RunInput};
 use crate::Evaluation;
 
-/// Everything that is needed to repeat the evaluation.
+/// Everything that is needed to repeat the evaluations.
 pub(super) struct Making {
-    /// What all runs share: name and value.
+    /// Settings that all runs share: name and value.
     pub(super) settings: Vec<(String, String)>,
-    /// What differs: a list of names and values a run.
+    /// Settings and facts that differ between runs, one entry per run.
     pub(super) runs: Vec<RunFacts>,
-    /// A command to start from.
+    /// Commands that repeat the evaluations, one line per run.
     pub(super) command: String,
 }
 
@@ -23,27 +23,43 @@ pub(super) struct RunFacts {
 }
 
 impl Making {
-    pub(super) fn of(input: &ReportInput, first: &Evaluation) -> Self {
+    pub(super) fn of(input: &ReportInput, names: &[String]) -> Self {
+        let settings: Vec<Vec<(String, String)>> = input
+            .runs
+            .iter()
+            .map(|run| settings(&run.evaluation))
+            .collect();
+        let is_shared =
+            |setting: &(String, String)| settings.iter().all(|settings| settings.contains(setting));
+        let shared = settings.first().into_iter().flatten();
+        let runs = input.runs.iter().zip(names).zip(&settings);
         let single = input.runs.len() == 1;
-        let run = |(position, run): (usize, &RunInput)| RunFacts {
-            title: if single {
-                "Run".to_owned()
-            } else {
-                format!("Run {}", position + 1)
-            },
-            facts: facts(&run.evaluation),
-            experiment: run.experiment.clone(),
-        };
+        let runs = runs.map(|((run, name), settings)| {
+            let own = settings.iter().filter(|setting| !is_shared(setting));
+            RunFacts {
+                title: if single { "Run" } else { name.as_str() }.to_owned(),
+                facts: own.cloned().chain(facts(&run.evaluation)).collect(),
+                experiment: run.experiment.clone(),
+            }
+        });
+        let commands: Vec<String> = input.runs.iter().map(command).collect();
         Self {
-            settings: settings(first),
-            runs: input.runs.iter().enumerate().map(run).collect(),
-            command: format!(
-                "zeg eval {} --data FOLDER --dataset {}",
-                quoted(&first.model.path),
-                quoted(&first.benchmark.dataset)
-            ),
+            settings: shared
+                .filter(|setting| is_shared(setting))
+                .cloned()
+                .collect(),
+            runs: runs.collect(),
+            command: commands.join("\n"),
         }
     }
+}
+
+fn command(run: &RunInput) -> String {
+    format!(
+        "zeg eval {} --data FOLDER --dataset {}",
+        quoted(&run.evaluation.model.path),
+        quoted(&run.evaluation.benchmark.dataset)
+    )
 }
 
 fn settings(evaluation: &Evaluation) -> Vec<(String, String)> {
@@ -87,7 +103,7 @@ fn settings(evaluation: &Evaluation) -> Vec<(String, String)> {
         ("Prompt templates", evaluation.templates.clone()),
         ("Scales", scales.join(", ")),
         (
-            "Mirrored images",
+            "Test-time flip",
             if evaluation.flip { "yes" } else { "no" }.to_owned(),
         ),
     ];
@@ -127,13 +143,13 @@ fn facts(evaluation: &Evaluation) -> Vec<(String, String)> {
     facts.extend([
         ("Program", evaluation.program.clone()),
         ("Machine", timing.machine.clone()),
-        ("Images at work at once", timing.threads.to_string()),
+        ("Images processed in parallel", timing.threads.to_string()),
         ("Time", duration(timing.wall_s)),
-        ("Time within the model", duration(timing.model_s)),
+        ("Time in the model, all threads", duration(timing.model_s)),
     ]);
     if evaluation.images > 0 && timing.wall_s > 0.0 {
         let each = timing.wall_s / evaluation.images as f64;
-        facts.push(("Time an image", format!("{each:.2} s")));
+        facts.push(("Time per image", format!("{each:.2} s")));
     }
     facts
         .into_iter()
@@ -141,7 +157,7 @@ fn facts(evaluation: &Evaluation) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A word as a POSIX shell takes it.
+/// Quotes a word for a POSIX shell if necessary.
 fn quoted(word: &str) -> String {
     let harmless = |letter: char| letter.is_ascii_alphanumeric() || "-_./=:,+@%".contains(letter);
     if !word.is_empty() && word.chars().all(harmless) {

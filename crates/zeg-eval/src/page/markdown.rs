@@ -1,7 +1,7 @@
-//! The report as Markdown, for a repository or an issue: all numbers, no images.
+//! Writes the report as Markdown, for a repository or an issue: all numbers, no images.
 
-use super::classes::ClassRow;
-use super::content::Content;
+use super::classes::{ClassGroup, ClassRow};
+use super::content::{Confusion, Content};
 use super::text::{percent, share, thousands};
 use crate::Metric;
 use crate::summary::Spread;
@@ -19,7 +19,9 @@ pub(super) fn render(content: &Content) -> String {
     headline(&mut text, content);
     comparison(&mut text, content);
     classes(&mut text, content);
-    mistakes(&mut text, content);
+    for confusion in &content.confusions {
+        mistakes(&mut text, confusion);
+    }
     making(&mut text, content);
     text
 }
@@ -73,6 +75,9 @@ fn comparison(text: &mut String, content: &Content) {
 }
 
 fn classes(text: &mut String, content: &Content) {
+    if content.is_side_by_side() {
+        return classes_side_by_side(text, content);
+    }
     let value =
         |spread: Option<Spread>| spread.map_or_else(|| percent(None), |spread| spread.percent());
     for group in &content.classes {
@@ -93,31 +98,65 @@ fn classes(text: &mut String, content: &Content) {
         if !group.rows.is_empty() {
             table(text, &names.map(str::to_owned), group.rows.iter().map(row));
         }
-        if !group.absent.is_empty() {
-            paragraph(
-                text,
-                &format!(
-                    "Neither in the truth nor predicted: {}.",
-                    escaped(&group.absent.join(", "))
-                ),
-            );
-        }
+        absent(text, group);
     }
 }
 
-fn mistakes(text: &mut String, content: &Content) {
-    let Some(mistakes) = &content.mistakes else {
-        return;
+/// Writes the score of every evaluation in its own column.
+fn classes_side_by_side(text: &mut String, content: &Content) {
+    let metric = match content.metric {
+        Metric::MeanIou => "IoU",
+        Metric::Dice => "Dice",
     };
+    let mut header = vec!["class".to_owned()];
+    header.extend(content.names.iter().map(|name| escaped(name)));
+    header.push("share of pixels".to_owned());
+    for group in &content.classes {
+        paragraph(text, &format!("## {}, {metric}", group.title));
+        let row = |class: &ClassRow| {
+            let mut cells = vec![escaped(&class.name)];
+            cells.extend(class.each.iter().map(|value| percent(*value)));
+            cells.push(escaped(&share(class.share)));
+            cells
+        };
+        if !group.rows.is_empty() {
+            table(text, &header, group.rows.iter().map(row));
+        }
+        absent(text, group);
+    }
+}
+
+/// Writes the names of the classes without a score.
+fn absent(text: &mut String, group: &ClassGroup) {
+    if !group.absent.is_empty() {
+        paragraph(
+            text,
+            &format!(
+                "Neither in the ground truth nor predicted: {}.",
+                escaped(&group.absent.join(", "))
+            ),
+        );
+    }
+}
+
+fn mistakes(text: &mut String, confusion: &Confusion) {
+    let mistakes = &confusion.mistakes;
     if !mistakes.sides.is_empty() || !mistakes.pairs.is_empty() {
-        paragraph(text, "## Mistakes");
+        let of = confusion
+            .name
+            .as_ref()
+            .map(|name| format!(": {}", escaped(name)));
+        paragraph(
+            text,
+            &format!("## Confused classes{}", of.unwrap_or_default()),
+        );
     }
     if !mistakes.sides.is_empty() {
         let header = [
             "pixels of",
-            "right",
-            "wrong, a seen class",
-            "wrong, an unseen class",
+            "correct",
+            "wrong seen class",
+            "wrong unseen class",
         ];
         let rows = mistakes.sides.iter().map(|side| {
             let shares = [side.right, side.wrong_seen, side.wrong_unseen];
@@ -129,7 +168,7 @@ fn mistakes(text: &mut String, content: &Content) {
     }
     let pair = |pair: &super::mistakes::Pair| {
         format!(
-            "- {} is taken for {}: {} of its pixels ({})",
+            "- {} predicted as {}: {} of its pixels ({})",
             escaped(&pair.truth),
             escaped(&pair.prediction),
             escaped(&share(pair.share)),
@@ -144,21 +183,22 @@ fn mistakes(text: &mut String, content: &Content) {
 
 fn making(text: &mut String, content: &Content) {
     let making = &content.making;
-    paragraph(text, "## How it was made");
+    paragraph(text, "## Settings");
     let row = |(name, value): &(String, String)| vec![escaped(name), escaped(value)];
     let header = [String::new(), String::new()];
     table(text, &header, making.settings.iter().map(row));
     for run in &making.runs {
-        paragraph(text, &format!("### {}", run.title));
+        paragraph(text, &format!("### {}", escaped(&run.title)));
         table(text, &header, run.facts.iter().map(row));
     }
+    paragraph(text, "### Command to repeat the evaluation");
     paragraph(
         text,
         &format!("```sh\n{}\n```", making.command.replace("```", "` ` `")),
     );
 }
 
-/// A paragraph after an empty line.
+/// Appends a paragraph after an empty line.
 fn paragraph(text: &mut String, content: &str) {
     text.push('\n');
     text.push_str(content);
@@ -179,7 +219,7 @@ fn table(text: &mut String, header: &[String], rows: impl Iterator<Item = Vec<St
     }
 }
 
-/// A text from a file, so that Markdown shows it as it is and it stays within its cell.
+/// Escapes a text from a file, so that Markdown shows it unchanged and it stays within its table cell.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -203,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_stay_texts() {
+    fn markup_is_escaped() {
         assert_eq!(escaped("a|b"), r"a\|b");
         assert_eq!(escaped("<img src=x>\n# b*"), r"&lt;img src=x&gt; \# b\*");
     }

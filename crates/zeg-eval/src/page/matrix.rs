@@ -1,8 +1,8 @@
-//! The confusion matrix as an image: a pixel a cell, so that 847 classes are a small file too.
+//! The confusion matrix as an image with one pixel per cell, so that it is a small file even for 847 classes.
 //!
-//! Rows are true classes, each normalised to 1, columns predicted ones; seen classes come first, so that what is taken
-//! from unseen classes for seen ones lies in one block. Right pixels are blue, wrong ones orange; what changes with the
-//! share is only how opaque a cell is, so the image fits a light and a dark page.
+//! Rows are true classes, each normalised to 1; columns are predicted classes. Seen classes come first, so that pixels
+//! of unseen classes that are predicted as seen ones form one block. Correct cells are blue, wrong cells are orange.
+//! The share only changes the opacity of a cell, so the image fits a light and a dark page.
 
 use std::io::{self, Cursor};
 
@@ -11,35 +11,35 @@ use image::{ExtendedColorType, ImageEncoder as _, codecs::png::PngEncoder};
 
 use crate::{ClassRef, ConfusionMatrix};
 
-/// Of cells on the diagonal.
+/// RGB colour of cells on the diagonal.
 pub(super) const RIGHT: [u8; 3] = [38, 107, 214];
-/// Of the others.
+/// RGB colour of the other cells.
 pub(super) const WRONG: [u8; 3] = [224, 92, 26];
 
-/// Classes that fit names at their rows.
+/// Largest number of classes for which rows and columns have names.
 const NAMED: usize = 32;
-/// From here on a cell is too small in half the width of a page.
+/// Number of classes from which on cells would be too small in half the width of a page.
 const LARGE: usize = 256;
 
-/// The image and what it needs around it.
+/// The image of a confusion matrix with its labels.
 pub(super) struct Matrix {
-    /// `data:` address of the PNG.
+    /// `data:` URL of the PNG.
     pub(super) address: String,
-    /// Cells along a side.
+    /// Number of rows and of columns.
     pub(super) side: usize,
-    /// Where unseen classes begin, in percent of the side; `None` if all are of one kind.
+    /// Position of the first unseen class, in percent of the side; `None` without a split.
     pub(super) border: Option<String>,
-    /// Names at rows and columns; empty for many classes.
+    /// Class names of rows and columns; empty for many classes.
     pub(super) names: Vec<String>,
 }
 
-/// How opaque a share is shown, 0..=1. The root lets mistakes of a few percent be seen.
+/// Returns the opacity of a cell, 0..=1. The square root makes errors of a few percent visible.
 pub(super) fn opacity(share: f64) -> f64 {
     share.sqrt()
 }
 
 impl Matrix {
-    /// Whether it needs the whole width of the page.
+    /// Returns true if the image needs the whole width of the page.
     pub(super) fn is_large(&self) -> bool {
         self.side >= LARGE
     }

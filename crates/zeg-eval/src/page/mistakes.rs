@@ -1,32 +1,32 @@
-//! Which classes are taken for which, and how far the model favours what it was trained on.
+//! The most confused pairs of classes, and the model's bias towards the classes it was trained on.
 
 use crate::{ClassRef, ConfusionMatrix};
 
-/// Most pairs that are listed.
+/// Largest number of listed pairs.
 const LISTED: usize = 15;
-/// Smallest share of a class's pixels that is worth a line.
+/// Smallest share of a class's pixels that is listed.
 const LEAST: f64 = 0.01;
 
-/// What goes wrong.
+/// The confused classes of a confusion matrix.
 pub(super) struct Mistakes {
     /// The most confused pairs, the largest share first.
     pub(super) pairs: Vec<Pair>,
-    /// Where the pixels of seen and of unseen classes go; empty without unseen classes.
+    /// How pixels of seen and of unseen classes are predicted; empty without unseen classes.
     pub(super) sides: Vec<Side>,
 }
 
-/// A class that is taken for another.
+/// A class with pixels that are predicted as another class.
 pub(super) struct Pair {
     pub(super) truth: String,
     pub(super) truth_colour: [u8; 3],
     pub(super) prediction: String,
     pub(super) prediction_colour: [u8; 3],
-    /// Share of the pixels of the true class.
+    /// Share of the true class's pixels.
     pub(super) share: f64,
     pub(super) pixels: u64,
 }
 
-/// Where the pixels of one side of the split go; shares of 1.
+/// How pixels of seen or of unseen classes are predicted; shares, 0..=1.
 pub(super) struct Side {
     pub(super) name: &'static str,
     pub(super) right: f64,
@@ -35,13 +35,13 @@ pub(super) struct Side {
 }
 
 impl Mistakes {
-    /// Of all counts together; `None` if nothing was counted.
+    /// Finds the confused classes; `None` if no pixels were counted.
     pub(super) fn of(confusion: &ConfusionMatrix, classes: &[ClassRef]) -> Option<Self> {
         if confusion.total() == 0 {
             return None;
         }
         let mut pairs = Vec::new();
-        // pixels by (true side, right / wrong on the seen side / wrong on the unseen side)
+        // Pixels of seen and of unseen classes: correct, predicted as a wrong seen class, as a wrong unseen class.
         let mut sides = [[0_u64; 3]; 2];
         for (truth, class) in classes.iter().enumerate() {
             let row = confusion.row(truth);

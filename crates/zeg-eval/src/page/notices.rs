@@ -1,29 +1,59 @@
-//! What makes numbers other than they look.
+//! Notices about settings that affect comparability.
 //!
-//! Most wrong comparisons are of this kind: a part of the images, other test settings, another split of the classes.
-//! All of it can be seen in the record, so it is said above the numbers and not left to the reader.
-
-use std::collections::BTreeSet;
+//! Most wrong comparisons have one of these causes: only a part of the images, other test settings, or another split of
+//! the classes. All of them can be seen in the record, so a report names them above the numbers.
 
 use super::ReportInput;
 use super::compare::Comparison;
+use super::content::same_protocol;
 use super::text::{counted, plain, thousands};
 use crate::{Evaluation, Protocol, published};
 
-/// Test settings of the published numbers: short side 512, windows of 512 every 426 pixels, from the released
-/// configurations of ZegCLIP and CLIP-RC.
+/// Test settings of the published numbers: short side 512, windows of 512 pixels with a stride of 426, from the
+/// released configurations of ZegCLIP and CLIP-RC.
 const PUBLISHED_SETTINGS: [(&str, f64); 3] =
     [("short-side", 512.0), ("crop", 512.0), ("stride", 426.0)];
-/// What those subtract from the scores of seen classes after inductive training; else nothing, or the same from all.
+/// Seen offset of the published inductive results: subtracted from the scores of seen classes. For other protocols it
+/// is 0, or the same for all classes.
 const INDUCTIVE_OFFSET: f64 = 0.1;
-/// Names that data sets give the split of the published numbers.
+/// Names of the split of the published numbers in the data sets.
 const PUBLISHED_SPLITS: [&str; 3] = ["val", "validation", "test"];
 
+/// Returns the notices of all evaluations; a notice that does not hold for all of them starts with a name.
 pub(super) fn notices(
     input: &ReportInput,
-    evaluation: &Evaluation,
+    names: &[String],
     comparison: &Comparison,
 ) -> Vec<String> {
+    let each: Vec<Vec<String>> = input
+        .runs
+        .iter()
+        .map(|run| of_evaluation(&run.evaluation, comparison))
+        .collect();
+    let mut notices = Vec::new();
+    if !same_protocol(input) {
+        notices.push(
+            "The evaluations follow different protocols: their scores are not comparable."
+                .to_owned(),
+        );
+    }
+    for (name, own) in names.iter().zip(&each) {
+        for notice in own {
+            let holds_for_all = each.iter().all(|other| other.contains(notice));
+            let notice = if holds_for_all {
+                notice.clone()
+            } else {
+                format!("{name}: {notice}")
+            };
+            if !notices.contains(&notice) {
+                notices.push(notice);
+            }
+        }
+    }
+    notices
+}
+
+fn of_evaluation(evaluation: &Evaluation, comparison: &Comparison) -> Vec<String> {
     let mut notices = Vec::new();
     let incomparable = if comparison.published.is_empty() {
         ""
@@ -35,7 +65,7 @@ pub(super) fn notices(
     }
     if let Some(shard) = evaluation.shard {
         notices.push(format!(
-            "This is shard {} of {}: a part of an evaluation that has to be merged{incomparable}.",
+            "This is shard {} of {} of an evaluation; merge all shards first{incomparable}.",
             shard.index, shard.count
         ));
     }
@@ -44,7 +74,7 @@ pub(super) fn notices(
         && evaluation.images > 0
     {
         notices.push(format!(
-            "Scores of {} of {} official images{incomparable}.",
+            "Only {} of {} official images were scored{incomparable}.",
             thousands(evaluation.images),
             thousands(official)
         ));
@@ -52,16 +82,15 @@ pub(super) fn notices(
     if !comparison.published.is_empty() {
         beside_published(&mut notices, evaluation);
     }
-    same_model(&mut notices, input);
     notices
 }
 
-/// What only matters beside published rows.
+/// Adds the notices that only matter if published rows are shown.
 fn beside_published(notices: &mut Vec<String>, evaluation: &Evaluation) {
     let split = &evaluation.benchmark.split;
     if !PUBLISHED_SPLITS.contains(&split.as_str()) {
         notices.push(format!(
-            "Scored on the split {split:?}; the published rows are of the validation split, so they are not comparable."
+            "Scored on the split {split:?}; the published rows are results on the validation split, so they are not comparable."
         ));
     }
     if let Some(notice) = other_classes(evaluation) {
@@ -70,13 +99,13 @@ fn beside_published(notices: &mut Vec<String>, evaluation: &Evaluation) {
     let deviations = deviations(evaluation);
     if !deviations.is_empty() {
         notices.push(format!(
-            "Test settings deviate from the published ones: {}. The difference to published rows is in part theirs.",
+            "Test settings differ from the published ones: {}. They cause a part of the difference from the published rows.",
             deviations.join(", ")
         ));
     }
 }
 
-/// Whether other classes are unseen than those of the published split.
+/// Returns a notice if the unseen classes are not those of the published split.
 fn other_classes(evaluation: &Evaluation) -> Option<String> {
     let zero_shot = matches!(
         evaluation.protocol,
@@ -93,7 +122,7 @@ fn other_classes(evaluation: &Evaluation) -> Option<String> {
         .collect();
     (unseen != published).then(|| {
         format!(
-            "Of the {}, {} unseen, not the {} of the published split: not comparable with the published rows.",
+            "Of the {}, {} unseen, which are not the {} of the published split: not comparable with the published rows.",
             counted(evaluation.classes.len() as u64, "class", "classes"),
             if unseen.len() == 1 { "1 is".to_owned() } else { format!("{} are", unseen.len()) },
             published.len()
@@ -108,7 +137,7 @@ fn deviations(evaluation: &Evaluation) -> Vec<String> {
         deviations.push(format!("scales {} instead of 1", scales.join(", ")));
     }
     if evaluation.flip {
-        deviations.push("mirrored images take part".to_owned());
+        deviations.push("test-time flip".to_owned());
     }
     let mut expected = PUBLISHED_SETTINGS.to_vec();
     if let Some(offset) = published_offset(evaluation) {
@@ -139,12 +168,12 @@ fn deviations(evaluation: &Evaluation) -> Vec<String> {
         .get("threshold")
         .is_some_and(|threshold| !threshold.is_null())
     {
-        deviations.push("a threshold leaves pixels without a class".to_owned());
+        deviations.push("a threshold leaves pixels unlabelled".to_owned());
     }
     deviations
 }
 
-/// What the published numbers have subtracted from the scores of seen classes; `None` where that changes no result.
+/// Returns the seen offset of the published numbers; `None` where it does not change the result.
 fn published_offset(evaluation: &Evaluation) -> Option<f64> {
     let unseen = evaluation
         .classes
@@ -157,19 +186,4 @@ fn published_offset(evaluation: &Evaluation) -> Option<f64> {
         _ => 0.0,
     };
     split.then_some(offset)
-}
-
-/// Runs of one model file say nothing about the spread over seeds.
-fn same_model(notices: &mut Vec<String>, input: &ReportInput) {
-    let mut models = BTreeSet::new();
-    let models_are_different = input
-        .runs
-        .iter()
-        .all(|run| models.insert(run.evaluation.model.sha256.as_str()));
-    if !models_are_different {
-        notices.push(
-            "Several runs are of the same model file: their deviation is not that over trainings."
-                .to_owned(),
-        );
-    }
 }

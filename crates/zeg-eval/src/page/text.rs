@@ -1,11 +1,11 @@
-//! Numbers in words.
+//! Formats numbers as text.
 
-/// A fraction in percent, two decimals; a dash if it is undefined.
+/// Formats a fraction in percent with two decimals; a dash if it is undefined.
 pub(super) fn percent(fraction: Option<f64>) -> String {
     fraction.map_or_else(|| "–".to_owned(), |value| format!("{:.2}", 100.0 * value))
 }
 
-/// A share of something as people say it: `31 %`, `4.2 %`, `< 0.1 %`. The spaces do not break.
+/// Formats a share with few digits and non-breaking spaces: `31 %`, `4.2 %`, `< 0.1 %`.
 pub(super) fn share(fraction: f64) -> String {
     spaced(fraction).replace(' ', "\u{a0}")
 }
@@ -23,7 +23,7 @@ fn spaced(fraction: f64) -> String {
     }
 }
 
-/// A count with separators: `1,449`.
+/// Formats a count with separators: `1,449`.
 pub(super) fn thousands(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -36,13 +36,13 @@ pub(super) fn thousands(count: u64) -> String {
     text
 }
 
-/// A count and its noun: `1 image`, `240 images`.
+/// Formats a count with its noun: `1 image`, `240 images`.
 pub(super) fn counted(count: u64, one: &str, several: &str) -> String {
     let noun = if count == 1 { one } else { several };
     format!("{} {noun}", thousands(count))
 }
 
-/// A time as people say it: `8.4 s`, `12 min 5 s`, `3 h 20 min`.
+/// Formats a duration: `8.4 s`, `12 min 5 s`, `3 h 20 min`.
 pub(super) fn duration(seconds: f64) -> String {
     if seconds < 60.0 {
         return format!("{seconds:.1} s");
@@ -54,7 +54,7 @@ pub(super) fn duration(seconds: f64) -> String {
     format!("{} h {} min", thousands(whole / 3600), whole % 3600 / 60)
 }
 
-/// A JSON value as people write it: words without quotes, numbers without the digits of a wider type.
+/// Formats a JSON value: strings without quotes, 32-bit numbers without the extra digits of 64-bit ones.
 pub(super) fn plain(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::String(text) => text.clone(),
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_read_well() {
+    fn numbers_are_readable() {
         assert_eq!(thousands(0), "0");
         assert_eq!(thousands(999), "999");
         assert_eq!(thousands(1449), "1,449");
@@ -96,12 +96,12 @@ mod tests {
     }
 
     #[test]
-    fn settings_read_as_they_were_written() {
+    fn settings_are_shown_as_they_were_written() {
         let value =
             serde_json::json!({"offset": 0.1_f32, "crop": 512, "mode": "slide", "factor": 0.1});
-        let words: Vec<String> = ["offset", "crop", "mode", "factor"]
+        let shown: Vec<String> = ["offset", "crop", "mode", "factor"]
             .map(|key| plain(&value[key]))
             .into();
-        assert_eq!(words, ["0.1", "512", "slide", "0.1"]);
+        assert_eq!(shown, ["0.1", "512", "slide", "0.1"]);
     }
 }

@@ -1,4 +1,4 @@
-//! Records as files.
+//! Reads and writes records as files.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write};
@@ -10,17 +10,17 @@ use zeg_base::file::{NewFile, Overwrite};
 use super::{Evaluation, FILE_NAME};
 use crate::EvalError;
 
-/// Most bytes of a record that is read; COCO-Stuff's 5,000 images take half a million.
+/// Largest size of a record in bytes; COCO-Stuff's 5,000 images take half a million.
 pub(super) const MAX_FILE_BYTES: u64 = 256 << 20;
 
 impl Evaluation {
     /// Reads a record.
     ///
-    /// - `path`: the file, or the folder with `evaluation.json`
+    /// - `path`: the file, or the folder of `evaluation.json`
     ///
     /// # Errors
-    /// [`EvalError::Unreadable`], [`EvalError::FileTooLarge`], [`EvalError::Json`]; [`EvalError::InFile`] with what
-    /// [`Evaluation::validate`] finds.
+    /// Returns [`EvalError::Unreadable`], [`EvalError::FileTooLarge`], [`EvalError::Json`], or [`EvalError::InFile`]
+    /// with an error of [`Evaluation::validate`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, EvalError> {
         let mut path = path.as_ref().to_path_buf();
         if path.is_dir() {
@@ -40,11 +40,11 @@ impl Evaluation {
         }
     }
 
-    /// Writes the record as `evaluation.json` into a folder, which is made if there is none. The file is there whole
-    /// or not at all.
+    /// Writes the record as `evaluation.json` into a folder, which is created if it does not exist, and returns the
+    /// path. The file is written completely or not at all.
     ///
     /// # Errors
-    /// What [`Evaluation::validate`] finds; [`EvalError::Unwritable`].
+    /// Returns [`EvalError::Unwritable`] or an error of [`Evaluation::validate`].
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<PathBuf, EvalError> {
         self.validate()?;
         let folder = folder.as_ref();
@@ -62,7 +62,7 @@ impl Evaluation {
     }
 }
 
-/// Reads a file of a size that is to be expected.
+/// Reads a file of at most `limit` bytes.
 pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, EvalError> {
     let unreadable = |source| EvalError::Unreadable {
         path: path.into(),
@@ -70,7 +70,7 @@ pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, EvalError
     };
     let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
-    // One byte more than is allowed: devices and pipes say nothing about their length.
+    // Reading one byte more than the limit detects large files: devices and pipes do not report their length.
     file.take(limit.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
@@ -88,7 +88,7 @@ pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, EvalError
     Ok(bytes)
 }
 
-/// A line a field, and a line each entry of a list: to be read, searched and compared line by line.
+/// Writes one line per field and one line per entry of a list, so that records can be read and compared line by line.
 fn write_record(file: &mut impl Write, record: &Value) -> io::Result<()> {
     let Value::Object(fields) = record else {
         return serde_json::to_writer(file, record).map_err(io::Error::from);

@@ -1,26 +1,26 @@
-//! The score of a single image: which ones a model fails on.
+//! Scores of single images, which show the images that a model fails on.
 
 use serde::{Deserialize, Serialize};
 
 use crate::confusion::check_labels;
 use crate::{EvalError, Metric};
 
-/// The metrics of one image, fractions of 1. Means go over the classes that are in its truth or in its prediction.
+/// The metrics of one image, 0..=1. Means are over the classes in its ground truth or in its prediction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageScore {
     /// Id of the image.
     pub id: String,
-    /// Part of its pixels with the right class; `None` if no pixel counts.
+    /// Pixel accuracy; `None` if all pixels are ignored.
     #[serde(rename = "pAcc")]
     pub p_acc: Option<f64>,
-    /// Mean IoU; `None` if no pixel counts.
+    /// Mean IoU; `None` if all pixels are ignored.
     #[serde(rename = "mIoU")]
     pub miou: Option<f64>,
-    /// Mean Dice coefficient; `None` if no pixel counts.
+    /// Mean Dice coefficient; `None` if all pixels are ignored.
     #[serde(rename = "mDice", default)]
     pub mdice: Option<f64>,
-    /// Pixels that count: those whose truth is not the ignore label.
+    /// Number of scored pixels: those whose true label is not the ignore label.
     pub pixels: u64,
 }
 
@@ -35,11 +35,11 @@ struct Counts {
 impl ImageScore {
     /// Scores an image.
     ///
-    /// - `truth`, `prediction`: one label a pixel, `0..classes`, of equal length and order
-    /// - `ignore`: the truth label of pixels that do not count
+    /// - `truth`, `prediction`: one label per pixel, `0..classes`, of equal length and order
+    /// - `ignore`: the true label of pixels that are not scored
     ///
     /// # Errors
-    /// [`EvalError::Length`], [`EvalError::Label`], [`EvalError::Prediction`].
+    /// Returns [`EvalError::Length`], [`EvalError::Label`] or [`EvalError::Prediction`].
     pub fn of(
         id: impl Into<String>,
         (truth, prediction): (&[u16], &[u16]),
@@ -47,7 +47,7 @@ impl ImageScore {
         ignore: u16,
     ) -> Result<Self, EvalError> {
         let pixels = check_labels(truth, prediction, ignore, classes)?;
-        // Three counts a class: the whole table of 847 classes would be millions of zeros an image.
+        // Three counts per class suffice: the whole matrix of 847 classes would hold 717,409 counts for every image.
         let mut counts = vec![Counts::default(); classes];
         for (&label, &predicted) in truth.iter().zip(prediction) {
             if label == ignore {
@@ -79,7 +79,7 @@ impl ImageScore {
         })
     }
 
-    /// The value that images of a benchmark are ordered by.
+    /// Returns the score by which images of a benchmark are ordered.
     pub fn score(&self, metric: Metric) -> Option<f64> {
         match metric {
             Metric::MeanIou => self.miou,

@@ -1,7 +1,7 @@
-//! The shards of a divided evaluation, put together.
+//! Merges the shards of a divided evaluation.
 //!
-//! Counts are integers, so the whole is exactly what one machine would have counted. Shards are brought in their order
-//! first: the result does not depend on the order they are given in.
+//! Counts are integers, so the result is exactly what one machine would have counted. Shards are sorted first, so that
+//! the result does not depend on the order in which they are given.
 
 use std::collections::BTreeSet;
 
@@ -9,20 +9,21 @@ use super::{Evaluation, Timing};
 use crate::EvalError;
 use crate::gallery::{GalleryEntry, Rank, median, pick_around};
 
-/// Most missing shards that an error lists.
+/// Largest number of missing shards that an error lists.
 const LISTED: usize = 100;
 
 impl Evaluation {
-    /// Puts all shards of an evaluation together.
+    /// Merges all shards of an evaluation.
     ///
-    /// Counts and times are summed, images are in the order of their ids (none, if a shard lists none), the gallery is chosen anew from those of
-    /// the shards: its best and worst images are those of the whole, its median ones the nearest to the median of the
-    /// whole that some shard shows. Paths of files in it stay as they are: relative to the folder of their shard.
+    /// Counts and times are summed. Image scores are sorted by id; there are none if a shard has none. The gallery is
+    /// selected anew from those of the shards: its best and worst images are those of the whole evaluation, its median
+    /// images are the shown ones that are nearest to the median of the whole evaluation. Paths of gallery files are not
+    /// changed: they are relative to the folder of their shard.
     ///
     /// # Errors
-    /// [`EvalError::Nothing`], [`EvalError::NotAShard`], [`EvalError::Differs`], [`EvalError::ShardTwice`],
-    /// [`EvalError::ShardsMissing`], [`EvalError::ImageTwice`], [`EvalError::TooManyPixels`], and what
-    /// [`Evaluation::validate`] finds in one of them.
+    /// Returns [`EvalError::Nothing`], [`EvalError::NotAShard`], [`EvalError::Differs`], [`EvalError::ShardTwice`],
+    /// [`EvalError::ShardsMissing`], [`EvalError::ImageTwice`], [`EvalError::TooManyPixels`], or an error of
+    /// [`Evaluation::validate`] for a shard.
     pub fn merge(shards: Vec<Self>) -> Result<Self, EvalError> {
         for evaluation in &shards {
             evaluation.validate()?;
@@ -61,16 +62,35 @@ impl Evaluation {
         Ok(whole)
     }
 
-    /// Checks that another record is a part of the same evaluation.
+    /// Checks that another record is a shard of the same evaluation.
     fn check_same(&self, other: &Self) -> Result<(), EvalError> {
-        self.check_same_benchmark(other)?;
+        self.check_same_settings(other)?;
         same("program", &self.program, &other.program)?;
         same("model.sha256", &self.model.sha256, &other.model.sha256)?;
         same("model.step", &self.model.step, &other.model.step)?;
         same("model.seed", &self.model.seed, &other.model.seed)
     }
 
-    /// Checks that another record is of the same benchmark, protocol and settings, whatever its model.
+    /// Checks that another record has the same benchmark, metric, classes, method and settings. The models may differ.
+    pub(crate) fn check_same_settings(&self, other: &Self) -> Result<(), EvalError> {
+        self.check_same_benchmark(other)?;
+        same("method", &self.method, &other.method)?;
+        same("protocol", &self.protocol, &other.protocol)?;
+        same("trained_on", &self.trained_on, &other.trained_on)?;
+        same("templates", &self.templates, &other.templates)?;
+        same("inference", &self.inference, &other.inference)?;
+        same("scales", &self.scales, &other.scales)?;
+        same("flip", &self.flip, &other.flip)?;
+        for (class, other) in self.classes.iter().zip(&other.classes) {
+            same("classes", class, other)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that another record was scored on the same benchmark, with the same metric and the same class names.
+    ///
+    /// Method, protocol and settings may differ. So may the split into seen and unseen classes, if one of the two
+    /// records has no unseen classes: training-free methods have none.
     pub(crate) fn check_same_benchmark(&self, other: &Self) -> Result<(), EvalError> {
         let (a, b) = (&self.benchmark, &other.benchmark);
         same("benchmark.dataset", &a.dataset, &b.dataset)?;
@@ -82,26 +102,22 @@ impl Evaluation {
             &a.official_images,
             &b.official_images,
         )?;
-        same("protocol", &self.protocol, &other.protocol)?;
-        same("trained_on", &self.trained_on, &other.trained_on)?;
-        same("method", &self.method, &other.method)?;
-        same("templates", &self.templates, &other.templates)?;
-        same("inference", &self.inference, &other.inference)?;
-        same("scales", &self.scales, &other.scales)?;
-        same("flip", &self.flip, &other.flip)?;
         same("metric", &self.metric, &other.metric)?;
         same(
             "the number of classes",
             &self.classes.len(),
             &other.classes.len(),
         )?;
+        let both_have_unseen = self.has_unseen() && other.has_unseen();
         for (class, other) in self.classes.iter().zip(&other.classes) {
-            same("classes", class, other)?;
+            if class.name != other.name || (both_have_unseen && class.unseen != other.unseen) {
+                same("classes", class, other)?;
+            }
         }
         Ok(())
     }
 
-    /// Chooses the gallery from all that the shards show.
+    /// Selects the gallery from the galleries of all shards.
     fn choose_gallery(&mut self, each: usize) {
         let mut shown = BTreeSet::new();
         let mut entries = std::mem::take(&mut self.gallery);
@@ -133,7 +149,7 @@ impl Timing {
     }
 }
 
-/// Brings shards in their order and checks that each is there once.
+/// Sorts shards and checks that each is given exactly once.
 fn in_order(shards: Vec<Evaluation>) -> Result<Vec<Evaluation>, EvalError> {
     let mut ordered = Vec::with_capacity(shards.len());
     for evaluation in shards {
@@ -161,7 +177,7 @@ fn in_order(shards: Vec<Evaluation>) -> Result<Vec<Evaluation>, EvalError> {
     }
     let there: BTreeSet<u64> = ordered.iter().map(|(shard, _)| shard.index).collect();
     if u64::try_from(there.len()) != Ok(first.count) {
-        // The number may be as large as a file says: only so many are looked for.
+        // A file may state any number of shards, so only the first missing ones are searched.
         let missing = (1..=first.count).filter(|index| !there.contains(index));
         return Err(EvalError::ShardsMissing {
             missing: missing.take(LISTED).collect(),
@@ -174,14 +190,14 @@ fn in_order(shards: Vec<Evaluation>) -> Result<Vec<Evaluation>, EvalError> {
         .collect())
 }
 
-/// How many images a gallery has of each rank.
+/// Returns the number of images of each rank in a gallery.
 fn ranks(gallery: &[GalleryEntry]) -> [usize; 3] {
     [Rank::Best, Rank::Median, Rank::Worst]
         .map(|rank| gallery.iter().filter(|entry| entry.rank == rank).count())
 }
 
-/// The same value in two records, or an error that shows both as their files do.
-fn same<T: PartialEq + serde::Serialize>(
+/// Checks that two records have the same value; the error shows both values as JSON.
+pub(crate) fn same<T: PartialEq + serde::Serialize>(
     field: &'static str,
     first: &T,
     second: &T,

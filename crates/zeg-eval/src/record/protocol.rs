@@ -1,33 +1,32 @@
-//! What a model knew of the unseen classes, the first thing to know of a zero-shot number.
+//! Protocols: what a model knew about the unseen classes in training.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What a model was told about the unseen classes before it was scored on them. Numbers of different protocols are not
-/// comparable.
+/// What a model knew about the unseen classes in training. Scores of different protocols are not comparable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// Neither names nor pixels of unseen classes were used in training.
     Inductive,
-    /// Names of unseen classes were known in training; all unlabelled pixels got pseudo labels ("+ST").
+    /// Names of unseen classes were known in training; all unlabelled pixels got pseudo labels (self-training, "+ST").
     Transductive,
-    /// As [`Transductive`](Self::Transductive), but pseudo labels only on pixels of unseen classes ("†"); where these
-    /// are, was taken from the truth.
+    /// As [`Transductive`](Self::Transductive), but with pseudo labels only on pixels of unseen classes ("†"), whose
+    /// locations were taken from the ground truth.
     TransductiveUnseen,
-    /// All classes had labels in training: the bound that zero-shot methods are compared with.
+    /// All classes had labelled pixels in training: the upper bound for zero-shot methods.
     FullySupervised,
-    /// Trained on another data set.
+    /// The model was trained on another data set.
     CrossDataset,
-    /// Scored on class names that training did not aim at, with no split of seen and unseen.
+    /// The model was scored on a class list that it was not trained for, without a split into seen and unseen classes.
     OpenVocabulary,
-    /// No training on segmentation at all.
+    /// The model was not trained for segmentation.
     TrainingFree,
 }
 
 impl Protocol {
-    /// All of them.
+    /// All protocols.
     pub const ALL: [Self; 7] = [
         Self::Inductive,
         Self::Transductive,
@@ -38,7 +37,7 @@ impl Protocol {
         Self::TrainingFree,
     ];
 
-    /// The name in files and arguments, as `transductive-unseen`.
+    /// Returns the name in files and arguments, such as `transductive-unseen`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Inductive => "inductive",
@@ -51,7 +50,7 @@ impl Protocol {
         }
     }
 
-    /// The name in text, as the papers write it.
+    /// Returns the name in text, as the papers write it.
     pub fn title(self) -> &'static str {
         match self {
             Self::Inductive => "inductive",
@@ -64,19 +63,19 @@ impl Protocol {
         }
     }
 
-    /// What it means, in a sentence.
+    /// Returns a sentence that explains the protocol.
     pub(crate) fn explanation(self) -> &'static str {
         match self {
             Self::Inductive => {
-                "In training the unseen classes were unknown: no pixel labels, no names."
+                "The unseen classes were unknown in training: neither their names nor labelled pixels were used."
             }
             Self::Transductive => {
-                "In training the names of the unseen classes were known; all unlabelled pixels got the model's own \
-                 labels."
+                "The names of the unseen classes were known in training; all unlabelled pixels got pseudo labels from \
+                 the model itself."
             }
             Self::TransductiveUnseen => {
-                "In training the names of the unseen classes were known, and which pixels are theirs; these got the \
-                 model's own labels."
+                "The names of the unseen classes and the locations of their pixels were known in training; these \
+                 pixels got pseudo labels from the model itself."
             }
             Self::FullySupervised => {
                 "All classes had labelled pixels in training, the \"unseen\" ones too: an upper bound, not a zero-shot \
@@ -84,9 +83,9 @@ impl Protocol {
             }
             Self::CrossDataset => "The model was trained on another data set.",
             Self::OpenVocabulary => {
-                "The classes are given as words; training did not aim at this class list."
+                "The classes are given by name; the model was not trained for this class list."
             }
-            Self::TrainingFree => "The model was never trained on segmentation.",
+            Self::TrainingFree => "The model was not trained for segmentation.",
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What every record holds true, checked when one is read, written or merged.
+//! Validates records when they are read, written or merged.
 //!
-//! A file may come from anywhere. Numbers that do not fit each other are refused here, so that nothing behind has to ask
-//! again; names of files stay within the folder of the record, because a report embeds what they name.
+//! A file may come from anywhere. Inconsistent numbers are refused here, so that later code need not check them. File
+//! names must stay within the folder of the record, because a report embeds the files.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
@@ -10,11 +10,11 @@ use super::{Evaluation, FORMAT};
 use crate::EvalError;
 
 impl Evaluation {
-    /// Checks that the fields fit each other.
+    /// Checks that the fields are consistent.
     ///
     /// # Errors
-    /// [`EvalError::Format`], [`EvalError::Classes`], [`EvalError::ImageTwice`], [`EvalError::Invalid`] for the first
-    /// that does not.
+    /// Returns [`EvalError::Format`], [`EvalError::Classes`], [`EvalError::ImageTwice`] or [`EvalError::Invalid`] for
+    /// the first inconsistency.
     pub fn validate(&self) -> Result<(), EvalError> {
         if self.format != FORMAT {
             return Err(EvalError::Format {
@@ -151,7 +151,7 @@ fn invalid(field: &'static str, value: impl ToString, expected: impl Into<String
     }
 }
 
-/// Whether a name leads to a file below the folder it is relative to, on every system.
+/// Returns true if a relative path stays within its folder on every system.
 fn stays_inside(name: &str) -> bool {
     let parts: Vec<Component<'_>> = Path::new(name).components().collect();
     let normal = |part: &Component<'_>| matches!(part, Component::Normal(_));

@@ -1,6 +1,6 @@
-//! Evaluations to test with: invented counts over real class lists.
+//! Evaluations for tests: invented counts over real class lists.
 
-// Each test file uses a part of it.
+// Each test file uses only a part of this module.
 #![allow(dead_code)]
 #![allow(clippy::unwrap_used)] // the configured exception does not reach helper functions
 
@@ -19,11 +19,11 @@ use zeg_vocab::classes::ClassSet;
 
 pub(crate) const IGNORE: u16 = u16::MAX;
 
-/// Numbers that look random and are the same everywhere (Numerical Recipes' constants).
+/// Pseudo-random numbers that are the same on every system (Knuth's MMIX constants).
 pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
-    /// Below `end`.
+    /// Returns a number below `end`.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0 = self
             .0
@@ -32,13 +32,13 @@ impl Numbers {
         (self.0 >> 33) % end
     }
 
-    /// From 0 to below 1.
+    /// Returns a number in 0..1.
     pub(crate) fn fraction(&mut self) -> f64 {
         self.below(1 << 20) as f64 / f64::from(1 << 20)
     }
 }
 
-/// The classes of a built-in list, or numbered ones with every seventh unseen.
+/// Returns the classes of a built-in list, or numbered classes of which every seventh is unseen.
 pub(crate) fn classes(list: &str) -> Vec<ClassRef> {
     let mut numbers = Numbers(7);
     let mut class = |name: String, unseen| ClassRef {
@@ -63,7 +63,7 @@ pub(crate) fn classes(list: &str) -> Vec<ClassRef> {
         .collect()
 }
 
-/// An image of 32 × 24 pixels in stripes, and a prediction that is right in most of it.
+/// Returns the labels of an image of 32 × 24 pixels in stripes, and a prediction that is mostly right.
 pub(crate) fn labelled_image(seed: u64, classes: usize) -> (Vec<u16>, Vec<u16>) {
     let mut numbers = Numbers(seed * 977 + 5);
     let quality = numbers.fraction();
@@ -74,7 +74,7 @@ pub(crate) fn labelled_image(seed: u64, classes: usize) -> (Vec<u16>, Vec<u16>) 
     for pixel in 0..32 * 24 {
         let label = present[pixel % 32 / 8];
         truth.push(if pixel % 31 == 0 { IGNORE } else { label });
-        // A class is mostly taken for the one after it.
+        // Wrong pixels of a class are mostly predicted as the next class.
         let other = (usize::from(label) + 1 + numbers.below(3) as usize / 2) % classes;
         let right = numbers.fraction() < 0.35 + 0.65 * quality;
         prediction.push(if right { label } else { other as u16 });
@@ -82,7 +82,7 @@ pub(crate) fn labelled_image(seed: u64, classes: usize) -> (Vec<u16>, Vec<u16>) 
     (truth, prediction)
 }
 
-/// An evaluation of the images with these numbers.
+/// Returns an evaluation of the images with these numbers.
 pub(crate) fn evaluation(
     list: &str,
     numbered_images: std::ops::Range<u64>,
@@ -144,7 +144,7 @@ pub(crate) fn evaluation(
     evaluation
 }
 
-/// Two images of each rank.
+/// Returns the gallery: two images of each rank.
 fn entries(
     evaluation: &Evaluation,
     numbered_images: std::ops::Range<u64>,
@@ -175,7 +175,7 @@ fn entries(
     gallery::pick(&scores, 2).into_iter().map(entry).collect()
 }
 
-/// Writes the thumbnails that the gallery names.
+/// Writes the thumbnails of the gallery.
 pub(crate) fn write_thumbnails(evaluation: &Evaluation, folder: &Path) {
     std::fs::create_dir_all(folder.join("gallery")).unwrap();
     for (number, entry) in evaluation.gallery.iter().enumerate() {
@@ -194,7 +194,7 @@ pub(crate) fn write_thumbnails(evaluation: &Evaluation, folder: &Path) {
     }
 }
 
-/// A log with a falling loss and some noise.
+/// Returns a log with a falling, noisy loss.
 pub(crate) fn curves(steps: u64, seed: u64) -> Vec<CurvePoint> {
     let mut numbers = Numbers(seed);
     let step = |step: u64| {
@@ -215,7 +215,7 @@ pub(crate) fn curves(steps: u64, seed: u64) -> Vec<CurvePoint> {
     (0..steps).map(step).collect()
 }
 
-/// A report of these evaluations without anything beside them.
+/// Returns the input of a report of these evaluations, without logs, experiments and thumbnails.
 pub(crate) fn input(title: &str, evaluations: Vec<Evaluation>) -> ReportInput {
     let run = |evaluation| RunInput {
         evaluation,

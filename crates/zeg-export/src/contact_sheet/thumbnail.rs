@@ -1,4 +1,4 @@
-//! Small versions of the images.
+//! Thumbnails of the images.
 
 use std::io::{self, Cursor};
 
@@ -8,45 +8,45 @@ use zeg_image::{IGNORE_LABEL, RgbImage};
 
 use crate::{Classes, SegmentedImage};
 
-/// Longest side in pixels: sharp on a screen with two pixels a point in cards of 280 points.
+/// Longest side in pixels: twice the 280 points of a card, for screens with two pixels per point.
 const LONGEST_SIDE: u32 = 560;
-/// JPEG quality, 1..=100; contours of classes stay clean from about 80 on.
+/// JPEG quality, 1..=100; class contours have no visible artefacts from about 80 on.
 const QUALITY: u8 = 82;
-/// Pixels without a class, where there is no photograph.
+/// Colour of unlabelled pixels in a thumbnail without overlay.
 const UNLABELLED: [u8; 3] = [92, 97, 108];
 
-/// A small image as a file.
+/// A thumbnail as an encoded file.
 pub(super) struct Thumbnail {
     pub(super) bytes: Vec<u8>,
     pub(super) media_type: &'static str,
-    /// With its dot.
+    /// File extension with its dot.
     pub(super) extension: &'static str,
     pub(super) width: u32,
     pub(super) height: u32,
 }
 
 impl Thumbnail {
-    /// The overlay as a JPEG; without one the classes' colours as a PNG.
+    /// Encodes the overlay as a JPEG, or the class colours as a PNG if there is no overlay.
     pub(super) fn of(segmented: &SegmentedImage<'_>, classes: &Classes) -> io::Result<Self> {
         let overlay = segmented.overlay.filter(|overlay| !overlay.is_empty());
         match overlay {
-            Some(overlay) => Self::photograph(overlay, segmented),
-            None => Self::colours(segmented, classes),
+            Some(overlay) => Self::of_overlay(overlay, segmented),
+            None => Self::of_labels(segmented, classes),
         }
     }
 
-    fn photograph(overlay: &RgbImage, segmented: &SegmentedImage<'_>) -> io::Result<Self> {
+    fn of_overlay(overlay: &RgbImage, segmented: &SegmentedImage<'_>) -> io::Result<Self> {
         let (mut width, mut height) = overlay.dimensions();
-        // Cuts off a legend below the image.
+        // Leaves out a legend below the image.
         if width >= segmented.width() && height >= segmented.height() {
             (width, height) = (segmented.width(), segmented.height());
         }
-        let view = imageops::crop_imm(overlay, 0, 0, width, height);
+        let image = imageops::crop_imm(overlay, 0, 0, width, height);
         let (small_width, small_height) = fitted(width, height);
         let small = if small_width < width || small_height < height {
-            imageops::thumbnail(&*view, small_width, small_height)
+            imageops::thumbnail(&*image, small_width, small_height)
         } else {
-            view.to_image()
+            image.to_image()
         };
         let mut bytes = Vec::new();
         let mut encoder = JpegEncoder::new_with_quality(&mut bytes, QUALITY);
@@ -60,9 +60,9 @@ impl Thumbnail {
         })
     }
 
-    fn colours(segmented: &SegmentedImage<'_>, classes: &Classes) -> io::Result<Self> {
+    fn of_labels(segmented: &SegmentedImage<'_>, classes: &Classes) -> io::Result<Self> {
         let (width, height) = fitted(segmented.width(), segmented.height());
-        // The map's pixel under the centre of each pixel.
+        // Nearest neighbour: the pixel of the map at the centre of each thumbnail pixel.
         let nearest = |place: u32, small: u32, large: usize| {
             (2 * place as usize + 1) * large / (2 * small as usize)
         };
@@ -89,7 +89,7 @@ impl Thumbnail {
     }
 }
 
-/// A size within [`LONGEST_SIDE`], at least one pixel each way; small images keep theirs.
+/// Returns a size within [`LONGEST_SIDE`], at least one pixel wide and high; small images keep their size.
 fn fitted(width: u32, height: u32) -> (u32, u32) {
     let longest = width.max(height);
     if longest <= LONGEST_SIDE {

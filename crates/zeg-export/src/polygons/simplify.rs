@@ -3,7 +3,7 @@
 
 use super::Ring;
 
-/// Leaves out points that the outline hardly needs; those that something hangs on, and the first, stay.
+/// Removes points within the tolerance; the first point and the points that holes are connected to are kept.
 pub(super) fn simplified(ring: Ring, tolerance: f64) -> Ring {
     let points = &ring.points;
     let mut kept = vec![false; points.len()];
@@ -12,12 +12,12 @@ pub(super) fn simplified(ring: Ring, tolerance: f64) -> Ring {
         .collect();
     fixed.dedup();
     if let [only] = fixed[..] {
-        // An outline has two ends only after it is cut in two: at the point farthest from the first.
+        // The algorithm needs lines with two ends, so the ring is split at the point farthest from the first.
         let farthest =
             (0..points.len()).max_by_key(|&index| squared_length(points[only], points[index]));
         fixed.extend(farthest.filter(|&index| index != only));
     }
-    // Stretches between fixed points; the last one ends where the first began.
+    // Stretches between fixed points; the last one ends where the first one began.
     let mut stretches: Vec<_> = fixed.windows(2).map(|pair| (pair[0], pair[1])).collect();
     stretches.extend(fixed.last().map(|&last| (last, points.len())));
     for index in fixed {
@@ -27,7 +27,8 @@ pub(super) fn simplified(ring: Ring, tolerance: f64) -> Ring {
     while let Some((first, last)) = stretches.pop() {
         let distance = |index| squared_distance(at(index), at(first), at(last));
         let inner = (first + 1..last).map(|index| (index, distance(index)));
-        // Of points equally far the one in the middle: a comb would otherwise lose one tooth at a time, in quadratic time.
+        // The middle one of equally distant points is taken: a comb would otherwise lose one tooth at a time, in
+        // quadratic time.
         let off_centre = |index: usize| (2 * index).abs_diff(first + last);
         let farthest = inner.max_by(|(one, a), (other, b)| {
             let middle = off_centre(*other).cmp(&off_centre(*one));
@@ -47,7 +48,7 @@ pub(super) fn simplified(ring: Ring, tolerance: f64) -> Ring {
         }
         result.points.push(*point);
     }
-    // The same sign of the area: not folded flat, not turned inside out.
+    // The area must keep its sign: the ring has neither collapsed nor turned inside out.
     if doubled_area(&result.points) * doubled_area(points) > 0 {
         result
     } else {
@@ -63,7 +64,7 @@ fn squared_length(a: [u32; 2], b: [u32; 2]) -> u64 {
     dx * dx + dy * dy
 }
 
-/// Squared distance of `point` to the line from `start` to `end`, which may be one point.
+/// Returns the squared distance of `point` from the line between `start` and `end`, which may be the same point.
 fn squared_distance(point: [u32; 2], start: [u32; 2], end: [u32; 2]) -> f64 {
     let difference = |a: [u32; 2], b: [u32; 2]| {
         [
@@ -83,7 +84,7 @@ fn squared_distance(point: [u32; 2], start: [u32; 2], end: [u32; 2]) -> f64 {
     dx * dx + dy * dy
 }
 
-/// Twice the area of a ring, positive when it runs clockwise on the screen.
+/// Returns twice the area of a ring; positive if it runs clockwise on the screen.
 pub(super) fn doubled_area(points: &[[u32; 2]]) -> i128 {
     let following = points.iter().cycle().skip(1);
     let crossed = points.iter().zip(following).map(|(a, b)| {

@@ -1,4 +1,4 @@
-//! Runs that hang together, as a forest: union-find over the runs of equal labels.
+//! Connected runs of equal labels, found by union-find.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,9 @@ use zeg_image::{IGNORE_LABEL, LabelMap};
 
 use super::{Connectivity, Grouping, RegionError, Run};
 
-/// The runs of a map and, for each, an earlier run of its region or itself.
+/// The runs of a map, and for each run a parent: an earlier run of its region, or the run itself.
 pub(super) struct Forest {
-    /// In reading order, those of [`IGNORE_LABEL`] left out.
+    /// Runs in reading order, without those of [`IGNORE_LABEL`].
     pub(super) runs: Vec<Run>,
     pub(super) parents: Vec<u32>,
 }
@@ -61,7 +61,7 @@ impl Forest {
         }
     }
 
-    /// Joins the runs of a row with those above that touch them and have their label.
+    /// Joins the runs of a row with the runs of the same label above that touch them.
     fn join_rows(
         &mut self,
         labels: &LabelMap,
@@ -69,14 +69,14 @@ impl Forest {
         current: std::ops::Range<usize>,
         connectivity: Connectivity,
     ) {
-        // By how many pixels two runs may miss each other.
+        // Largest gap in columns between two runs that touch.
         let reach = match connectivity {
             Connectivity::Four => 0,
             Connectivity::Eight => 1,
         };
         for run in current {
             let lower = self.runs[run];
-            // Runs above that end before this one begins concern no later one, either.
+            // Runs above that end before this run begins do not touch later runs either.
             while above.start < above.end && self.runs[above.start].end() + reach <= lower.x {
                 above.start += 1;
             }
@@ -92,13 +92,13 @@ impl Forest {
         }
     }
 
-    /// Makes two runs members of one region, represented by the earlier root.
+    /// Merges the regions of two runs; the earlier root represents the merged region.
     fn join(&mut self, one: u32, other: u32) {
         let (one, other) = (self.find(one), self.find(other));
         self.parents[one.max(other) as usize] = one.min(other);
     }
 
-    /// The first run of a run's region; paths are halved on the way.
+    /// Returns the root of a run and halves the path to it.
     fn find(&mut self, mut run: u32) -> u32 {
         while self.parents[run as usize] != run {
             let parent = self.parents[run as usize];
@@ -108,11 +108,11 @@ impl Forest {
         run
     }
 
-    /// Lets every run point to its root, and sums the pixels of each root.
+    /// Makes the root the parent of every run, and returns the number of pixels of each root.
     pub(super) fn flatten(&mut self) -> Vec<u32> {
         let mut areas = vec![0; self.runs.len()];
         for run in 0..self.runs.len() {
-            // A parent stands before its children and is flat already.
+            // A parent comes before its children, so its own parent is its root already.
             let root = self.parents[self.parents[run] as usize];
             self.parents[run] = root;
             areas[root as usize] += self.runs[run].length;

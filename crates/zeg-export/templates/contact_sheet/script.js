@@ -1,5 +1,5 @@
 "use strict";
-// Chooses, finds and sorts cards; without it the page shows all of them in order.
+// Selects, finds and sorts cards; without this script the page shows all cards in order.
 (() => {
   const byId = (id) => document.getElementById(id);
   const grid = byId("images");
@@ -31,7 +31,7 @@
     }
     return sum;
   };
-  // Images without a confidence come last, however the others are sorted.
+  // Images without a confidence come last in both orders.
   const byConfidence = (sign) => (a, b) =>
     (a.confidence === null) - (b.confidence === null) || sign * (a.confidence - b.confidence);
   const compare = {
@@ -107,6 +107,6 @@
     button.textContent = open ? "Show fewer" : button.dataset.more;
     button.setAttribute("aria-expanded", String(open));
   });
-  sort(); // a reloaded page keeps what was chosen in its lists
+  sort(); // a reloaded page keeps the selected options
   show();
 })();

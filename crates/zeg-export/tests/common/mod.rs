@@ -1,4 +1,4 @@
-//! Maps to export, and the slow and obvious ways to look at what came out.
+//! Label maps to export, and simple reference implementations to compare with.
 
 #![allow(dead_code)] // each test file uses a part
 #![allow(clippy::unwrap_used)] // helpers of tests may panic, like the tests
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use zeg_export::{Classes, Polygon, Region};
 use zeg_image::LabelMap;
 
-/// What `reference/export_formats.py` makes: classes and label maps.
+/// Classes and label maps that `reference/export_formats.py` writes.
 #[derive(Deserialize)]
 pub(crate) struct Cases {
     pub(crate) names: Vec<String>,
@@ -42,7 +42,7 @@ impl Case {
         LabelMap::new(self.width, self.height, self.labels.clone()).unwrap()
     }
 
-    /// A confidence for each pixel that the script can compute as well.
+    /// Returns a confidence for each pixel, by a formula that the script computes as well.
     pub(crate) fn confidence(&self) -> Vec<f32> {
         let places = (0..self.labels.len()).map(|index| index * 7 % 101);
         places.map(|step| step as f32 / 100.0).collect()
@@ -53,7 +53,7 @@ pub(crate) fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
-/// Maps of few labels, so that regions of every shape occur; the highest label stands for no class.
+/// Returns maps of few labels, so that regions of every shape occur; the highest label becomes the ignore label.
 pub(crate) fn any_map() -> impl Strategy<Value = LabelMap> {
     (1usize..24, 1usize..24, 1u16..4).prop_flat_map(|(width, height, labels)| {
         prop::collection::vec(0..=labels, width * height).prop_map(move |mut values| {
@@ -67,7 +67,7 @@ pub(crate) fn any_map() -> impl Strategy<Value = LabelMap> {
     })
 }
 
-/// The pixels of a region, row-major.
+/// Returns the mask of a region, row-major.
 pub(crate) fn mask(region: &Region<'_>) -> Vec<bool> {
     let width = region.map_width() as usize;
     let mut mask = vec![false; width * region.map_height() as usize];
@@ -78,7 +78,7 @@ pub(crate) fn mask(region: &Region<'_>) -> Vec<bool> {
     mask
 }
 
-/// Pixels whose centres the rings enclose by the even-odd rule, row-major.
+/// Returns the mask of the pixels whose centres the rings enclose by the even-odd rule, row-major.
 pub(crate) fn fill<'a>(
     rings: impl Iterator<Item = &'a [[u32; 2]]>,
     width: usize,
@@ -88,7 +88,7 @@ pub(crate) fn fill<'a>(
     for ring in rings {
         for (index, &[ax, ay]) in ring.iter().enumerate() {
             let [bx, by] = ring[(index + 1) % ring.len()];
-            // An edge along a column's border turns everything to its right, in the rows it passes.
+            // A vertical edge inverts all pixels to its right in the rows that it passes.
             if ax == bx {
                 for y in ay.min(by)..ay.max(by) {
                     for x in ax as usize..width {

@@ -1,8 +1,8 @@
-//! What a user may write after `--classes`: names, a file, or a benchmark's list.
+//! Parses the argument of `--classes`: class names, a class file, or the class list of a benchmark.
 //!
-//! What was meant is decided in this order: `@rooms.txt` is a file; a benchmark's name (`voc20`) is its list; the path
-//! of a file that exists is that file; what ends like a class file but does not exist is a missing file; anything else
-//! is a list of names.
+//! The forms are tried in this order: `@rooms.txt` is a file; the name of a benchmark's list (`voc20`) is this list;
+//! the path of an existing file is this file; a path with the extension of a class file is a missing file, which is an
+//! error; anything else is a list of class names.
 
 use std::path::Path;
 
@@ -13,24 +13,27 @@ use super::builtin::NAMES;
 use super::class_file::{ClassFileError, read_class_file};
 use super::query::{ClassQuery, QueryError, parse_class_list};
 
-/// Endings that no class name has.
+/// File extensions of class files, which no class name ends in.
 const FILE_ENDINGS: [&str; 3] = ["txt", "toml", "csv"];
 
-/// Classes that cannot be taken from an argument.
+/// An error of parsing the argument of `--classes`.
 #[derive(Debug, Error)]
 pub enum ClassArgumentError {
-    /// The names of the argument cannot be used.
+    /// The class names in the argument are invalid.
     #[error(transparent)]
     List(#[from] QueryError),
-    /// The file of the argument cannot be used.
+    /// The class file in the argument is invalid or cannot be read.
     #[error(transparent)]
     File(#[from] ClassFileError),
 }
 
-/// The classes that an argument means; the module says which form is taken for what.
+/// Returns the classes of an argument: class names, the name of a built-in list, or the path of a class file.
+///
+/// An argument that begins with `@` is a file. Otherwise the name of a built-in list comes first, then an existing file
+/// or a path that ends in `.txt`, `.toml` or `.csv`, and then a list of class names.
 ///
 /// # Errors
-/// [`ClassArgumentError`].
+/// Returns an error if the names or the file are invalid, or the file cannot be read.
 ///
 /// ```
 /// use zeg_vocab::classes::parse_classes_argument;
@@ -97,7 +100,7 @@ mod tests {
         assert_eq!(names(" pascal-context59 ").len(), 59);
         assert_eq!(names("voc20, cat"), ["voc20", "cat"]);
         assert_eq!(names("dog, cat"), ["dog", "cat"]);
-        // A folder is no class file, so its name is a name.
+        // A folder is not a class file, so its name is a class name.
         assert_eq!(names("src"), ["src"]);
     }
 

@@ -1,39 +1,39 @@
-//! The class lists and splits that come with the program.
+//! Built-in class lists and splits.
 //!
-//! Short lists stand in the modules beside this one, long ones and all splits in text files under `assets`, where a
-//! reader can compare them with their source line by line.
+//! Short lists are in the modules beside this one. Long lists and all splits are in text files under `assets`, where
+//! they can be compared with their source line by line.
 
 use super::{ClassError, ClassSet, coco_stuff, pascal_context, voc};
 use crate::sections::{Section, lines, sections};
 
-/// A class list that comes with the program.
+/// A built-in class list.
 struct BuiltinList {
-    /// What it is called.
+    /// Name of the list.
     name: &'static str,
     /// Class names in label order.
     classes: ClassNames,
-    /// Its published splits, a section each; lists with the same text share their splits.
+    /// Its published splits, one section per split; lists with the same text share their splits.
     splits: &'static str,
 }
 
-/// Where the names of a list stand.
+/// Source of the class names of a list.
 enum ClassNames {
-    /// In a module.
+    /// An array in a module.
     Listed(&'static [&'static str]),
-    /// In a module, behind a background.
+    /// An array in a module, preceded by a background class.
     WithBackground(&'static [&'static str]),
-    /// In a text, a class a line, its name and what else it is called.
+    /// A text with one class per line: its name and its synonyms, separated by commas.
     Text(&'static str),
 }
 
-/// The name that VOC and PASCAL Context give to what belongs to no class.
+/// Name of the background class of VOC and PASCAL Context.
 const BACKGROUND: &str = "background";
 
 const VOC: &str = include_str!("../../assets/splits/voc20.txt");
 const COCO_STUFF: &str = include_str!("../../assets/splits/coco-stuff171.txt");
 const PASCAL_CONTEXT: &str = include_str!("../../assets/splits/pascal-context60.txt");
 const ADE20K_FULL: &str = include_str!("../../assets/splits/ade20k-full847.txt");
-/// Splits of a list that no paper has split.
+/// Splits of a list without published splits.
 const NO_SPLITS: &str = "";
 
 /// All built-in lists.
@@ -95,8 +95,8 @@ fn list(name: &str) -> Option<&'static BuiltinList> {
     LISTS.iter().find(|list| list.name == name)
 }
 
-/// The published split of this name for a list, a section of one unseen class a line; the name may begin with that of
-/// the list, or of another list with the same splits, and a slash.
+/// Returns the published split with this name, a section with one unseen class per line. The name may begin with the
+/// name of the list, or of another list with the same splits, and a slash.
 pub(super) fn split_of(list_name: &str, name: &str) -> Option<Section> {
     let (prefix, name) = name.split_once('/').unwrap_or((list_name, name));
     let splits = list(list_name)?.splits;
@@ -104,13 +104,13 @@ pub(super) fn split_of(list_name: &str, name: &str) -> Option<Section> {
     found.find(|_| list(prefix).is_some_and(|list| list.splits == splits))
 }
 
-/// The names of the published splits of a list.
+/// Returns the names of the published splits of a list.
 pub(super) fn splits_of(list_name: &str) -> impl Iterator<Item = &'static str> {
     let splits = list(list_name).map_or(NO_SPLITS, |list| list.splits);
     sections(splits).map(|split| split.name)
 }
 
-/// A built-in list with the split that published results of it use, where there is one.
+/// Returns a built-in list with the split that published results use, if there is one.
 pub(super) fn by_name(name: &str) -> Result<ClassSet, ClassError> {
     let Some(list) = list(name) else {
         return Err(ClassError::UnknownSet {
@@ -144,7 +144,7 @@ pub(super) fn by_name(name: &str) -> Result<ClassSet, ClassError> {
     }
 }
 
-/// `building, edifice`: the name and what else the class is called.
+/// Splits a line such as `building, edifice` into the class name and its synonyms.
 fn name_and_synonyms(line: &str) -> (String, Vec<String>) {
     let mut names = line.split(',').map(|name| name.trim().to_owned());
     (names.next().unwrap_or_default(), names.collect())
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(names, ["zs3-2", "zs3-4", "zs3-6", "zs3-8", "zs3-10"]);
     }
 
-    /// ZS3Net, NeurIPS 2019: every split holds the ones before it.
+    /// Source: ZS3Net, NeurIPS 2019. Every split contains the smaller ones.
     #[test]
     fn zs3_splits_are_nested() {
         for list in ["voc20", "pascal-context60"] {

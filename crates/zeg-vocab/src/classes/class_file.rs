@@ -1,31 +1,31 @@
-//! Class files: the classes to look for, kept in a file instead of typed again.
+//! Class files: class lists that are stored in a file.
 //!
-//! A text file has a class a line, with synonyms after commas:
+//! A text file has one class per line, with synonyms after commas:
 //!
 //! ```text
-//! # what stands in a living room
+//! # furniture of a living room
 //! sofa, couch, settee
 //! potted plant
-//! tv | television     # a bar separates as well
+//! tv | television     # names may be separated by a bar as well
 //! ```
 //!
-//! A file named `*.toml`, or whose first line is `[[class]]`, says more about its classes:
+//! A file named `*.toml`, or whose first line is `[[class]]`, can hold more settings of a class:
 //!
 //! ```toml
-//! background = ["wall", "floor"]   # words that compete for pixels but are not labelled
+//! background = ["wall", "floor"]   # background classes: they compete for pixels but are not labelled
 //!
 //! [[class]]
 //! name = "sofa"
 //! synonyms = ["couch", "settee"]
-//! color = "#c04080"                # or [192, 64, 128]; `colour` as well
-//! threshold = 0.2                  # least score of a pixel, 0 to 1
+//! color = "#c04080"                # or [192, 64, 128]; `colour` works as well
+//! threshold = 0.2                  # lowest score of a labelled pixel, 0 to 1
 //!
 //! [[class]]
 //! name = "curtain"
 //! background = true
 //! ```
 //!
-//! Labels follow the order of the classes in the file; the words of `background` come last.
+//! Labels follow the order of the classes in the file; the classes of `background` come last.
 
 use std::path::{Path, PathBuf};
 
@@ -35,31 +35,31 @@ use super::class_toml;
 use super::query::{ClassQuery, Collector, Place, QueryError, parse_names};
 use crate::text_file::{self, TextFileError};
 
-/// Bytes of the largest class file: 65,534 classes of 250 bytes each.
+/// Largest size of a class file in bytes: 65,534 classes of 250 bytes each.
 const MAX_FILE_BYTES: u64 = 1 << 24;
 
-/// A class file that cannot be used; every error names the file.
+/// An error in a class file; every error names the file.
 #[derive(Debug, Error)]
 pub enum ClassFileError {
     /// The file cannot be read as text.
     #[error(transparent)]
     File(#[from] TextFileError),
-    /// The file holds a list that cannot be used.
+    /// The class list in the file is invalid.
     #[error("{}: {source}", path.display())]
     List {
         /// The file.
         path: PathBuf,
-        /// What is wrong with the list.
+        /// The error in the list.
         source: QueryError,
     },
-    /// The file is not TOML, or has keys that class files do not have.
+    /// The file is not valid TOML, or has unknown keys.
     #[error("{}: line {line}: {reason}", path.display())]
     Toml {
         /// The file.
         path: PathBuf,
         /// Line, from 1.
         line: usize,
-        /// What the TOML reader said.
+        /// Message of the TOML parser.
         reason: String,
     },
     /// A colour is neither `"#rrggbb"` nor three numbers from 0 to 255.
@@ -88,19 +88,20 @@ pub enum ClassFileError {
     },
 }
 
-/// Reads a class file of either form.
+/// Reads a class file in either format.
 ///
 /// # Errors
-/// [`ClassFileError`], which names the file and the line.
+/// Returns an error that names the file and the line.
 pub(super) fn read_class_file(path: &Path) -> Result<Vec<ClassQuery>, ClassFileError> {
     let text = text_file::read(path, MAX_FILE_BYTES)?;
     parse_class_file(&text, path)
 }
 
-/// Reads the content of a class file; `name` decides the form as the module says, and is used in errors.
+/// Parses the content of a class file. It is TOML if the file name `name` ends in `.toml` or the first line is
+/// `[[class]]`, else plain text; `name` is also used in errors.
 ///
 /// # Errors
-/// [`ClassFileError`], all but its variant `File`.
+/// Returns any [`ClassFileError`] except `File`.
 ///
 /// ```
 /// use zeg_vocab::classes::parse_class_file;
@@ -140,7 +141,7 @@ fn parse_lines(text: &str) -> Result<Vec<ClassQuery>, QueryError> {
     collector.finish()
 }
 
-/// The line up to a `#` that begins it or follows white space, without the white space around it.
+/// Returns the trimmed line up to a `#` that begins the line or follows white space.
 fn without_comment(line: &str) -> &str {
     let mut before = ' ';
     let comment = line.char_indices().find(|(_, character)| {
@@ -195,11 +196,11 @@ mod tests {
             ),
             (
                 "a\tb",
-                "rooms.txt: line 1: the name \"a\\tb\" holds the control character '\\t'; remove it",
+                "rooms.txt: line 1: the name \"a\\tb\" contains the control character '\\t'; remove it",
             ),
             (
                 "dog\rcat",
-                "rooms.txt: line 1: the name \"dog\\rcat\" holds the control character '\\r'; remove it",
+                "rooms.txt: line 1: the name \"dog\\rcat\" contains the control character '\\r'; remove it",
             ),
         ] {
             assert_eq!(parse(text).unwrap_err().to_string(), expected);
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn the_form_is_recognised() {
+    fn the_format_is_recognised() {
         let toml = "# mine\n[[class]] # first\nname = 'dog'\n";
         assert_eq!(names(&parse(toml).unwrap()), [["dog"]]);
         let error = parse_class_file("dog\n", Path::new("dogs.TOML")).unwrap_err();

@@ -1,4 +1,4 @@
-//! Class files in TOML: [`super::class_file`] describes the form.
+//! Class files in TOML; [`super::class_file`] describes the format.
 
 use std::ops::Range;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::class_file::ClassFileError;
 use super::query::{ClassQuery, Collector, Place, QueryError, Role, check_name, shortened};
 use crate::text_file::line_after;
 
-/// The file as it is written.
+/// Content of the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -33,7 +33,7 @@ struct WrittenClass {
     background: bool,
 }
 
-/// Reads the content of a file; `name` is used in errors.
+/// Parses the content of a file; `name` is used in errors.
 pub(super) fn parse(text: &str, name: &Path) -> Result<Vec<ClassQuery>, ClassFileError> {
     let written: Written = toml::from_str(text).map_err(|error| ClassFileError::Toml {
         path: name.into(),
@@ -50,9 +50,9 @@ pub(super) fn parse(text: &str, name: &Path) -> Result<Vec<ClassQuery>, ClassFil
         let class = checked(class, text, name)?;
         collector.push(class, place).map_err(list_error)?;
     }
-    for word in written.background {
-        let place = Place::Line(line_of(text, &word.span()));
-        let class = check_name(word.get_ref(), place).map(|name| ClassQuery {
+    for name in written.background {
+        let place = Place::Line(line_of(text, &name.span()));
+        let class = check_name(name.get_ref(), place).map(|name| ClassQuery {
             role: Role::Background,
             ..ClassQuery::new(name)
         });
@@ -63,7 +63,7 @@ pub(super) fn parse(text: &str, name: &Path) -> Result<Vec<ClassQuery>, ClassFil
     collector.finish().map_err(list_error)
 }
 
-/// The class with every value checked.
+/// Checks every value and returns the class.
 fn checked(class: WrittenClass, text: &str, file: &Path) -> Result<ClassQuery, ClassFileError> {
     let checked_name = |name: &Spanned<String>| {
         let place = Place::Line(line_of(text, &name.span()));
@@ -116,7 +116,7 @@ fn checked(class: WrittenClass, text: &str, file: &Path) -> Result<ClassQuery, C
     })
 }
 
-/// `"#rrggbb"` or `[r, g, b]`.
+/// Parses `"#rrggbb"` or `[r, g, b]`; `None` for any other value.
 fn colour(value: &Value) -> Option<[u8; 3]> {
     match value {
         Value::String(text) => zeg_base::hex::parse_colour(text),
@@ -131,12 +131,12 @@ fn colour(value: &Value) -> Option<[u8; 3]> {
     }
 }
 
-/// Line, from 1, on which a span begins.
+/// Returns the line, from 1, on which a span begins.
 fn line_of(text: &str, span: &Range<usize>) -> usize {
     line_after(text.as_bytes().get(..span.start).unwrap_or_default())
 }
 
-/// The first line of the reader's message: it may quote a key or value of any length.
+/// Returns the first line of a message of the TOML parser, shortened: it may quote a key or value of any length.
 fn shortened_reason(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
     line.chars().take(300).collect()
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_a_class_can_say() {
+    fn all_keys_of_a_class_are_read() {
         let classes = parse(
             r##"
             background = ["wall"]
@@ -197,7 +197,7 @@ mod tests {
             ("", "rooms.toml: the class list names no class"),
             (
                 "background = ['wall']",
-                "rooms.toml: every class of the list is background",
+                "rooms.toml: every class of the list is a background class",
             ),
             (
                 "[[class]]\nname = ''",
@@ -259,7 +259,7 @@ mod tests {
         }
     }
 
-    /// Nesting that would overflow the stack of a careless reader.
+    /// Deep nesting that would overflow the stack of a recursive parser.
     #[test]
     fn deep_nesting_is_an_error() {
         for opening in ["[", "{a="] {

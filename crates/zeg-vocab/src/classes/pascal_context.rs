@@ -1,8 +1,8 @@
-//! PASCAL Context: 60 classes of which the first is the background, 10 unseen; or 59 without it.
+//! PASCAL Context: 60 classes, the first one the background, 10 of them unseen; or 59 classes without the background.
 //!
 //! Order and spelling are those of mmsegmentation's `PascalContextDataset`. The split is that of ZS3Net (NeurIPS 2019).
 
-/// Class names in label order, without the background before them.
+/// Class names in label order, without the background that precedes them.
 pub(super) const CLASSES: [&str; 59] = [
     "aeroplane",
     "bag",

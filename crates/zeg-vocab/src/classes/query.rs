@@ -1,7 +1,7 @@
-//! The classes that a user asks for: names with synonyms, and what a class list may not hold.
+//! The classes that a user wants to segment: class names with synonyms, and the checks of a class list.
 //!
-//! Names come from people, so they are checked where they enter: once for the list on the command line
-//! (`dog|puppy, sofa`) and for class files ([`super::class_file`]), by the same rules and with the place in every error.
+//! Names come from users, so they are checked on input. The same rules hold for the list on the command line
+//! (`dog|puppy, sofa`) and for class files ([`super::class_file`]), and every error names the place.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,46 +10,47 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use unicode_normalization::UnicodeNormalization;
 
-/// Characters of the longest name. CLIP reads 77 tokens, so far shorter ones fail later with their token count; this
-/// bound only keeps a wrong file from becoming one endless name.
+/// Largest length of a class name in characters. CLIP reads 77 tokens, so much shorter names fail later with their
+/// token count; this bound only keeps a wrong file from becoming one endless name.
 pub const MAX_NAME_CHARACTERS: usize = 1000;
-/// Classes of the longest list: labels are `u16`, whose largest value means "no class".
+/// Largest number of classes in a list: labels are `u16`, and the largest value is the ignore index.
 pub const MAX_CLASSES: usize = 65_534;
-/// Characters of a name that are shown in an error.
+/// Number of characters of a name that an error shows.
 const SHOWN: usize = 40;
 
-/// A class to look for, under one or more names.
+/// A class to segment, with one or more names.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ClassQuery {
-    /// The first name, shown in results.
+    /// The class name, shown in results.
     pub name: String,
-    /// Further names of the same class.
+    /// Synonyms of the class name.
     #[serde(default)]
     pub synonyms: Vec<String>,
-    /// What becomes of the class's pixels.
+    /// Whether pixels of the class are labelled.
     #[serde(default, skip_serializing_if = "Role::is_foreground")]
     pub role: Role,
-    /// Colour (RGB) in overlays and palettes; `None` leaves the choice to the palette.
+    /// Colour (RGB) in overlays and palettes; `None` for the colour of the default palette.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub colour: Option<[u8; 3]>,
-    /// Least score, 0..=1, at which a pixel is given this class; `None` leaves it to the threshold for all classes.
+    /// Lowest score, 0..=1, at which a pixel is labelled with this class; `None` for the threshold of all classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f32>,
 }
 
-/// What becomes of a class's pixels.
+/// Foreground or background class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// They are labelled with the class.
+    /// Pixels are labelled with the class.
     #[default]
     Foreground,
-    /// They are left without a class: the word only competes, so that a wall is not called a sofa for want of a word.
+    /// A background class: it competes with the other classes, but its pixels stay unlabelled. A class "wall" keeps
+    /// walls from being labelled as sofas.
     Background,
 }
 
 impl Role {
-    /// True for [`Role::Foreground`].
+    /// Returns true for [`Role::Foreground`].
     #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes fields by reference
     pub fn is_foreground(&self) -> bool {
         *self == Self::Foreground
@@ -57,7 +58,7 @@ impl Role {
 }
 
 impl ClassQuery {
-    /// A class to be labelled, of one name, with nothing else said about it.
+    /// Creates a foreground class with one name and default settings.
     ///
     /// The name is not checked; names from a user go through [`parse_class_list`] or
     /// [`parse_class_file`](super::parse_class_file).
@@ -68,13 +69,13 @@ impl ClassQuery {
         }
     }
 
-    /// All names, the displayed one first.
+    /// Returns all names, the class name first.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.name.as_str()).chain(self.synonyms.iter().map(String::as_str))
     }
 }
 
-/// Where a name stands.
+/// Position of a name in the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// Position between the commas of a list on the command line, from 1.
@@ -92,38 +93,38 @@ impl fmt::Display for Place {
     }
 }
 
-/// A class list that cannot be used.
+/// An error in a class list.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum QueryError {
-    /// There is no name at all.
+    /// The list has no names.
     #[error("the class list names no class")]
     EmptyList,
-    /// Every class is background, so that no pixel could be given a class.
-    #[error("every class of the list is background")]
+    /// Every class is a background class, so that no pixel could be labelled.
+    #[error("every class of the list is a background class")]
     OnlyBackground,
-    /// A name is missing beside a separator, or has no visible character.
+    /// A name next to a separator is missing, or has no visible character.
     #[error("{place}: a name is missing in {text:?}")]
     EmptyName {
-        /// Where.
+        /// Position of the name.
         place: Place,
         /// The entry or line, shortened.
         text: String,
     },
-    /// A name occurs twice. Case, white space and the composition of accents do not distinguish names, since the
-    /// tokenizer ignores them.
+    /// A name occurs twice. Names that differ only in case, white space or the composition of accents are equal, since
+    /// the tokenizer ignores these differences.
     #[error("{place}: {name:?} is already named, in {first}")]
     Duplicate {
-        /// Where the second occurrence stands.
+        /// Position of the second occurrence.
         place: Place,
         /// The second occurrence as it was written.
         name: String,
-        /// Where the first occurrence stands.
+        /// Position of the first occurrence.
         first: Place,
     },
     /// A name is longer than [`MAX_NAME_CHARACTERS`].
     #[error("{place}: a name of {characters} characters, the limit is {limit}: {start:?}")]
     LongName {
-        /// Where.
+        /// Position of the name.
         place: Place,
         /// Beginning of the name.
         start: String,
@@ -132,10 +133,10 @@ pub enum QueryError {
         /// The limit.
         limit: usize,
     },
-    /// A name holds a control character, which would garble tables, files and terminals.
-    #[error("{place}: the name {name:?} holds the control character {character:?}; remove it")]
+    /// A name contains a control character, which would garble tables, files and terminals.
+    #[error("{place}: the name {name:?} contains the control character {character:?}; remove it")]
     ControlCharacter {
-        /// Where.
+        /// Position of the name.
         place: Place,
         /// The name, shortened.
         name: String,
@@ -145,17 +146,17 @@ pub enum QueryError {
     /// The list is longer than [`MAX_CLASSES`].
     #[error("{place}: more than {limit} classes; labels are numbers of 16 bits")]
     TooManyClasses {
-        /// Where the first class too many stands.
+        /// Position of the first class beyond the limit.
         place: Place,
         /// The limit.
         limit: usize,
     },
 }
 
-/// Reads classes separated by commas, each with synonyms separated by `|`; white space around names does not count.
+/// Parses classes separated by commas, each with synonyms separated by `|`; white space around names is ignored.
 ///
 /// # Errors
-/// [`QueryError`] for an empty list, an empty name, a name that occurs twice, and names and lists beyond the limits.
+/// Returns an error for an empty list, an empty name, a name that occurs twice, and names and lists beyond the limits.
 ///
 /// ```
 /// let classes = zeg_vocab::classes::parse_class_list("dog|puppy, traffic light")?;
@@ -175,7 +176,7 @@ pub fn parse_class_list(list: &str) -> Result<Vec<ClassQuery>, QueryError> {
     collector.finish()
 }
 
-/// A class of the names between `separators`, each checked.
+/// Parses a class from its names, separated by `separators`, and checks each name.
 pub(crate) fn parse_names(
     text: &str,
     separators: &[char],
@@ -197,7 +198,7 @@ pub(crate) fn parse_names(
     })
 }
 
-/// The name without the white space around it.
+/// Checks a name and returns it without surrounding white space.
 pub(crate) fn check_name(name: &str, place: Place) -> Result<String, QueryError> {
     let name = name.trim();
     if is_blank(name) {
@@ -225,7 +226,7 @@ pub(crate) fn check_name(name: &str, place: Place) -> Result<String, QueryError>
     Ok(name.to_owned())
 }
 
-/// Whether nothing of the text can be seen: white space, joiners and direction marks only.
+/// Returns true if the text has no visible character: only white space, joiners and direction marks.
 fn is_blank(text: &str) -> bool {
     let is_invisible = |c: char| {
         c.is_whitespace() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
@@ -233,7 +234,7 @@ fn is_blank(text: &str) -> bool {
     text.chars().all(is_invisible)
 }
 
-/// The text as an error shows it.
+/// Returns the text shortened for an error message.
 pub(crate) fn shortened(text: &str) -> String {
     let text = text.trim();
     match text.char_indices().nth(SHOWN) {
@@ -242,16 +243,16 @@ pub(crate) fn shortened(text: &str) -> String {
     }
 }
 
-/// Gathers classes and refuses names that are already taken.
+/// Collects classes and refuses duplicate names.
 #[derive(Default)]
 pub(crate) struct Collector {
     classes: Vec<ClassQuery>,
-    /// Where every name stands, by the form in which names are compared.
+    /// By name, in the form in which names are compared: its position.
     taken: HashMap<String, Place>,
 }
 
 impl Collector {
-    /// Adds a class that stands at `place`.
+    /// Adds the class at `place`.
     pub(crate) fn push(&mut self, class: ClassQuery, place: Place) -> Result<(), QueryError> {
         if self.classes.len() == MAX_CLASSES {
             return Err(QueryError::TooManyClasses {
@@ -273,7 +274,7 @@ impl Collector {
         Ok(())
     }
 
-    /// All classes, of which at least one is to be labelled.
+    /// Returns all classes; at least one must be a foreground class.
     pub(crate) fn finish(self) -> Result<Vec<ClassQuery>, QueryError> {
         if self.classes.is_empty() {
             return Err(QueryError::EmptyList);
@@ -285,10 +286,10 @@ impl Collector {
     }
 }
 
-/// The form in which names are compared: composed, in lower case, with single spaces.
+/// Returns the form in which names are compared: composed accents, lower case, single spaces.
 fn comparable(name: &str) -> String {
     let lower = name.nfc().collect::<String>().to_lowercase();
-    // Lower case can bring new marks: the Turkish capital İ becomes two characters.
+    // Lower case may add combining marks: the Turkish capital İ becomes two characters.
     let words: Vec<&str> = lower.split_whitespace().collect();
     words.join(" ").nfc().collect()
 }
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_the_same_whatever_their_case_spaces_and_accents() {
+    fn names_that_differ_in_case_spaces_or_composition_are_duplicates() {
         for list in [
             "dog, Dog",
             "dog|dog",
@@ -398,7 +399,7 @@ mod tests {
         assert!(!error.to_string().contains('\u{1b}'));
     }
 
-    /// 65,534 classes fit, in linear time: the comparison of every pair would take minutes.
+    /// 65,534 classes are read in linear time; comparing every pair would take minutes.
     #[test]
     fn a_list_can_be_as_long_as_labels_allow() {
         let list = |classes: usize| {

@@ -1,7 +1,7 @@
-//! Which classes of a list are unseen, and how a user says so.
+//! Splits of a class list into seen and unseen classes.
 //!
-//! A split is a list of unseen names. [`ClassSet::with_split`] takes it in whatever form is at hand: the name of a
-//! published split, a text file with a class a line, or the names themselves.
+//! A split is a list of unseen classes. [`ClassSet::with_split`] accepts the name of a published split, a text file
+//! with one class per line, or the class names themselves.
 
 use std::path::{Path, PathBuf};
 
@@ -11,13 +11,13 @@ use super::builtin;
 use super::{ClassError, ClassSet};
 use crate::text_file::{self, TextFileError};
 
-/// Bytes of the largest split file: every class of the longest list under names of 250 bytes.
+/// Largest size of a split file in bytes: the longest class list with 250 bytes per class.
 const MAX_FILE_BYTES: u64 = 1 << 24;
 
-/// A split that cannot be used.
+/// An error in a split.
 #[derive(Debug, Error)]
 pub enum SplitError {
-    /// Nothing was named.
+    /// The text is empty.
     #[error(
         "no split is named; write `published`, `none`, `all`, {}names of unseen classes or a text file",
         known(list)
@@ -35,7 +35,7 @@ pub enum SplitError {
     Unknown {
         /// The class list.
         list: String,
-        /// What was looked for among the classes.
+        /// Error of looking up the name among the classes.
         class: ClassError,
     },
     /// The split file cannot be read as text.
@@ -48,10 +48,10 @@ pub enum SplitError {
         path: PathBuf,
         /// Line, from 1.
         line: usize,
-        /// What is wrong with the name.
+        /// Error of looking up the name.
         class: ClassError,
     },
-    /// The split file names no class; `none` says that on purpose.
+    /// The split file names no class; a split without unseen classes is written as `none`.
     #[error("{}: names no class; write `none` for a split without unseen classes", path.display())]
     EmptyFile {
         /// The file.
@@ -59,23 +59,23 @@ pub enum SplitError {
     },
 }
 
-/// The published splits of a list, each followed by a comma.
+/// Returns the names of the published splits of a list, each followed by a comma.
 fn known(list: &str) -> String {
     builtin::splits_of(list).fold(String::new(), |names, name| names + "`" + name + "`, ")
 }
 
 impl ClassSet {
-    /// The same classes with another split.
+    /// Returns the same classes with another split.
     ///
     /// `text` is, in this order:
-    /// 1. `published`: the split of [`ClassSet::by_name`]; a list of one's own keeps the one it has
+    /// 1. `published`: the split of [`ClassSet::by_name`]; a custom list keeps its split
     /// 2. `none`: every class is seen; `all`: every class is unseen
     /// 3. the name of a published split of the list, such as `zs3-4` or `voc20/zs3-4`
     /// 4. names of unseen classes, separated by commas
-    /// 5. the path of a text file with one unseen class a line, `#` beginning a line that is a comment
+    /// 5. the path of a text file with one unseen class per line; lines that begin with `#` are comments
     ///
     /// # Errors
-    /// [`SplitError`]; names that no class has come with the most similar one.
+    /// Returns an error if the text is none of these; an unknown class name comes with the most similar one.
     ///
     /// ```
     /// use zeg_vocab::classes::ClassSet;
@@ -100,7 +100,7 @@ impl ClassSet {
         Ok(Self { unseen, ..self })
     }
 
-    /// Labels of the unseen classes that a split's name, names of classes or a file stand for, ascending.
+    /// Returns the labels of the unseen classes, ascending, from the name of a split, class names or a file.
     fn unseen_of(&self, text: &str) -> Result<Vec<usize>, SplitError> {
         let unknown = |class| SplitError::Unknown {
             list: self.name.clone(),
@@ -119,7 +119,7 @@ impl ClassSet {
         classes.map_err(unknown)
     }
 
-    /// Labels of the classes that a split file names, ascending.
+    /// Returns the labels of the classes in a split file, ascending.
     fn read_split(&self, path: &Path) -> Result<Vec<usize>, SplitError> {
         let text = text_file::read(path, MAX_FILE_BYTES)?;
         let mut unseen = Vec::new();
@@ -142,7 +142,7 @@ impl ClassSet {
     }
 }
 
-/// Whether an argument can only be meant as a file.
+/// Returns true if an argument has the file extension of a split file.
 fn looks_like_file(path: &Path) -> bool {
     path.extension()
         .is_some_and(|ending| ending.eq_ignore_ascii_case("txt"))
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_understood() {
+    fn every_form_of_a_split_is_read() {
         for (list, split, expected) in [
             ("voc20", "published", &[15, 16, 17, 18, 19][..]),
             ("voc21", " published ", &[16, 17, 18, 19, 20]),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_split_says_what_can() {
+    fn an_invalid_split_is_an_error_that_lists_the_valid_ones() {
         let error = unseen("voc20", "zs3-3").unwrap_err().to_string();
         assert!(
             error.starts_with("unknown class \"zs3-3\"") && error.contains("`zs3-4`, "),
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longer_name_tells_classes_apart() {
+    fn all_names_together_identify_a_class() {
         let set = ClassSet::by_name("ade20k-full847").unwrap();
         let label = |name: &str| set.label_of(name);
         assert_eq!(label("bag").unwrap(), 114);
@@ -236,7 +236,7 @@ mod tests {
             error.contains("\"screen, crt screen\"") && error.contains("silver screen"),
             "{error}"
         );
-        // Names that no class begins with, but two classes have.
+        // The name is a synonym of two classes and the class name of none.
         assert!(matches!(
             label("paper towels"),
             Err(ClassError::UnknownClass { closest: Some(closest), .. }) if closest == "paper towel"

@@ -1,4 +1,4 @@
-//! The built-in lists, and lists of one's own.
+//! Tests of the built-in lists and of custom lists.
 
 use std::collections::HashSet;
 
@@ -117,7 +117,7 @@ fn unknown_names_are_errors_with_a_hint() {
 }
 
 #[test]
-fn a_split_of_ones_own_replaces_the_published_one() {
+fn a_custom_split_replaces_the_published_one() {
     let voc = ClassSet::by_name("voc20")
         .unwrap()
         .with_unseen(&["dog", "bird"])
@@ -129,7 +129,7 @@ fn a_split_of_ones_own_replaces_the_published_one() {
     );
 }
 
-/// Labels that ZegFormer's list of the 847 states, and its counts of seen and unseen classes.
+/// Compares labels, and the numbers of seen and unseen classes, with ZegFormer's list of 847 classes.
 #[test]
 fn ade20k_full_is_in_the_order_of_its_train_ids() {
     let set = ClassSet::by_name("ade20k-full847").unwrap();
@@ -177,7 +177,7 @@ fn short_lists_are_in_the_order_of_their_benchmark() {
 }
 
 #[test]
-fn lists_of_ones_own_are_checked() {
+fn custom_lists_are_checked() {
     let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     let set = ClassSet::custom(
         "gut",
@@ -217,7 +217,7 @@ fn lists_of_ones_own_are_checked() {
     }
 }
 
-/// Lists that were stored before classes had synonyms are read.
+/// Lists that were stored before synonyms were added can be read.
 #[test]
 fn stored_lists_need_no_synonyms() {
     let json = r#"{"name":"pets","classes":["cat","dog"],"unseen":[1]}"#;

@@ -1,17 +1,17 @@
-//! Repairs that look at one character, or at a few neighbours, at a time.
+//! Repairs of single characters or of a few adjacent ones.
 
 use std::borrow::Cow;
 
 use unicode_normalization::UnicodeNormalization;
 
-/// What the bytes `0x80..=0x9F` mean in Windows-1252; those without a meaning read as the control character of the same
-/// number, as in the [WHATWG index](https://encoding.spec.whatwg.org/index-windows-1252.txt).
+/// Characters of the bytes `0x80..=0x9F` in Windows-1252; undefined bytes are the control character of the same number,
+/// as in the [WHATWG index](https://encoding.spec.whatwg.org/index-windows-1252.txt).
 const WINDOWS_1252: [char; 32] = [
     '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}',
     '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
 ];
 
-/// The Windows-1252 reading of a C1 control character; any other character as it is.
+/// Returns the Windows-1252 character of a C1 control character; any other character is returned unchanged.
 pub(super) fn c1_as_windows_1252(c: char) -> char {
     match c {
         '\u{80}'..='\u{9f}' => WINDOWS_1252[c as usize - 0x80],
@@ -19,7 +19,7 @@ pub(super) fn c1_as_windows_1252(c: char) -> char {
     }
 }
 
-/// The byte that Windows-1252 reads as this character.
+/// Returns the byte that encodes this character in Windows-1252.
 pub(super) fn windows_1252_byte(c: char) -> Option<u8> {
     match c {
         '\0'..='\u{7f}' | '\u{a0}'..='\u{ff}' => u8::try_from(c).ok(),
@@ -29,7 +29,7 @@ pub(super) fn windows_1252_byte(c: char) -> Option<u8> {
     }
 }
 
-/// Takes apart ligatures and digraphs of Latin letters (ﬁ → fi), which come from typesetting or old code pages.
+/// Splits ligatures and digraphs of Latin letters (ﬁ → fi), which come from typesetting or old code pages.
 pub(super) fn split_ligatures(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -92,8 +92,8 @@ pub(super) fn unix_line_breaks(text: &str) -> String {
         .replace(['\r', '\u{2028}', '\u{2029}', '\u{85}'], "\n")
 }
 
-/// Drops the control characters that have no effect on the text or do not belong into it. Those that shape glyphs or
-/// separate words stay.
+/// Removes control characters that have no effect on the text or do not belong in it. Characters that shape glyphs or
+/// separate words are kept.
 pub(super) fn without_controls(text: &str) -> String {
     let dropped = |c: &char| {
         matches!(c,
@@ -105,12 +105,12 @@ pub(super) fn without_controls(text: &str) -> String {
     text.chars().filter(|c| !dropped(c)).collect()
 }
 
-/// Canonical composition (NFC).
+/// Applies canonical composition (NFC).
 pub(super) fn composed(text: &str) -> String {
     text.nfc().collect()
 }
 
-/// Strips white space at both ends and writes every run of it as one space.
+/// Trims the text and replaces every run of white space by one space.
 pub(super) fn single_spaces(text: &str) -> Cow<'_, str> {
     let mut words = text.split_whitespace();
     let Some(first) = words.next() else {

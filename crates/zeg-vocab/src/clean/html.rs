@@ -1,8 +1,8 @@
-//! HTML character references, in the two readings that CLIP's cleaning uses.
+//! Decodes HTML character references in the two ways that CLIP's cleaning uses.
 //!
-//! [`unescape`] is what a browser does with attribute-free text and what Python's `html.unescape` does: it decodes
-//! `&amp` without a semicolon and finds names inside longer ones. [`unescape_unambiguous`] is the careful reading of
-//! ftfy, which leaves "this&not that" alone: only references with a semicolon count.
+//! [`unescape`] does what a browser does with attribute-free text and what Python's `html.unescape` does: it decodes
+//! `&amp` without a semicolon and finds names inside longer ones. [`unescape_unambiguous`] follows ftfy, which leaves
+//! "this&not that" unchanged: only references with a semicolon are decoded.
 
 use htmlize::ENTITIES;
 
@@ -20,8 +20,8 @@ pub(super) fn unescape(text: &str) -> String {
     })
 }
 
-/// Decodes the references that end in a semicolon and have one meaning, and names of common characters in capitals
-/// (`&EACUTE;` for É), which the standard does not know.
+/// Decodes the references that end in a semicolon and are unambiguous, and names of common characters in capitals
+/// (`&EACUTE;` for É), which are not in the standard.
 pub(super) fn unescape_unambiguous(text: &str) -> String {
     replace_references(text, |reference| {
         let reference = unambiguous(reference)?;
@@ -29,7 +29,7 @@ pub(super) fn unescape_unambiguous(text: &str) -> String {
             character.to_owned()
         } else if reference.starts_with("&#") {
             let decoded = unescape(reference);
-            // A semicolon that is left over belongs to a reference that was understood in part.
+            // A remaining semicolon means that the reference was decoded only in part.
             if decoded.contains(';') {
                 return None;
             }
@@ -41,8 +41,8 @@ pub(super) fn unescape_unambiguous(text: &str) -> String {
     })
 }
 
-/// Replaces what `decode` recognises at each ampersand: it gets the rest of the text and returns the replacement and
-/// how many bytes it replaces.
+/// Replaces every reference that `decode` recognises. `decode` gets the text from an ampersand on and returns the
+/// replacement and the number of replaced bytes.
 fn replace_references(text: &str, decode: impl Fn(&str) -> Option<(String, usize)>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -62,13 +62,13 @@ fn replace_references(text: &str, decode: impl Fn(&str) -> Option<(String, usize
     out
 }
 
-/// The characters of a named reference such as `&copy;` or, where the standard allows it, `&copy`.
+/// Returns the characters of a named reference such as `&copy;` or, where the standard allows it, `&copy`.
 fn entity(reference: &str) -> Option<&'static str> {
     let bytes: &'static [u8] = ENTITIES.get(reference.as_bytes()).copied()?;
     std::str::from_utf8(bytes).ok()
 }
 
-/// Decodes a number: `&#65;`, `&#x41;`, with or without semicolon.
+/// Decodes a numeric reference: `&#65;`, `&#x41;`, with or without semicolon.
 fn numeric(reference: &str) -> Option<(String, usize)> {
     let body = reference.strip_prefix("&#")?;
     let (digits, radix) = match body.strip_prefix(['x', 'X']) {
@@ -86,12 +86,12 @@ fn numeric(reference: &str) -> Option<(String, usize)> {
     if reference[length..].starts_with(';') {
         length += 1;
     }
-    // a number too large for the type is beyond Unicode as well
+    // A number too large for the type is beyond Unicode as well.
     let code = u32::from_str_radix(&digits[..count], radix).unwrap_or(u32::MAX);
     Some((code_point(code), length))
 }
 
-/// What a number stands for: a character, nothing (control characters and non-characters), or U+FFFD.
+/// Returns the text of a code point: a character, nothing (for control characters and non-characters), or U+FFFD.
 fn code_point(code: u32) -> String {
     match code {
         0x0d | 0x80..=0x9f => {}
@@ -126,7 +126,7 @@ fn named(reference: &str) -> Option<(String, usize)> {
         .find_map(|end| Some((entity(&reference[..end])?.to_owned(), end)))
 }
 
-/// The reference at the start of the text if it has the unambiguous form, with its semicolon.
+/// Returns the reference at the start of the text, with its semicolon, if it has the unambiguous form.
 fn unambiguous(text: &str) -> Option<&str> {
     let start = if text.starts_with("&#") { 2 } else { 1 };
     let count = text[start..]
@@ -138,7 +138,7 @@ fn unambiguous(text: &str) -> Option<&str> {
     well_formed.then(|| &text[..=end])
 }
 
-/// Decodes a lower-case name that was written in capitals, unless a shorter reference is hidden in it.
+/// Decodes a lower-case name that is written in capitals, unless it contains a shorter reference.
 fn in_capitals(reference: &str) -> Option<String> {
     if reference.contains(|c: char| c.is_ascii_lowercase()) || unescape(reference) != reference {
         return None;
@@ -174,7 +174,7 @@ mod tests {
 
     /// Expected values: `ftfy.fixes.unescape_html` 6.3.1.
     #[test]
-    fn the_unambiguous_reading_wants_semicolons() {
+    fn the_unambiguous_form_needs_semicolons() {
         for (text, expected) in [
             ("&lt;tag&gt;", "<tag>"),
             ("P&EACUTE;REZ", "PÉREZ"),

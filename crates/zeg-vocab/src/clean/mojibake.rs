@@ -1,8 +1,8 @@
-//! Undoes mojibake: text that was written as UTF-8 and read in a single-byte encoding.
+//! Repairs mojibake: text that was written as UTF-8 and read in a single-byte encoding.
 //!
-//! What looks like mojibake, and how it is put right, is left to the crate
-//! [plsfix](https://github.com/kevinhu/plsfix), a port of [ftfy](https://github.com/rspeer/python-ftfy) that follows an
-//! older version of its heuristic. Where that differs from ftfy 6.3.1 is counted in `tests/tokenizer.rs`.
+//! Mojibake is detected and repaired by the crate [plsfix](https://github.com/kevinhu/plsfix), a port of
+//! [ftfy](https://github.com/rspeer/python-ftfy) that follows an older version of its heuristic. `tests/tokenizer.rs`
+//! counts the differences from ftfy 6.3.1.
 
 use std::{ops::RangeInclusive, panic};
 
@@ -10,7 +10,7 @@ use plsfix::{TextFixerConfig, fix_and_explain};
 
 use super::characters::windows_1252_byte;
 
-/// Only what has to do with encodings. The crate decodes HTML whatever this says, hence [`STAND_INS`].
+/// Enables only the repairs of encodings. The crate decodes HTML in spite of this setting, hence [`STAND_INS`].
 const REPAIRS: TextFixerConfig = TextFixerConfig {
     fix_encoding: true,
     restore_byte_a0: true,
@@ -28,18 +28,18 @@ const REPAIRS: TextFixerConfig = TextFixerConfig {
     max_decode_length: i32::MAX,
 };
 
-/// Lines of more bytes stay as they are. The crate panics when a search takes a regular expression a million steps, of
-/// which a character costs a few, and some lines take it quadratic time.
+/// Largest number of bytes of a repaired line; longer lines are not changed. The crate panics when a regular expression
+/// needs a million steps, of which each character takes a few, and it needs quadratic time for some lines.
 const LONGEST_LINE: usize = 1 << 14;
 
-/// Control characters, one of which hides the ampersands of a line. They mean as little to the crate as an ampersand
-/// does, and are dropped from the text later.
+/// Control characters, one of which replaces the ampersands of a line. They have no meaning to the crate, like an
+/// ampersand, and are removed from the text later.
 const STAND_INS: RangeInclusive<char> = '\u{1}'..='\u{8}';
 
-/// Characters that stand inside a word only if they are a byte of another one.
+/// Characters that occur inside a word only if they are a byte of another character.
 const MARKS: &str = "°¡¿«‹“„‘‚";
 
-/// Repairs one line, C1 controls with a meaning in Windows-1252 included. ASCII has nothing to repair.
+/// Repairs one line, including C1 controls that are characters of Windows-1252. ASCII text needs no repair.
 pub(super) fn fix_encoding(line: &str) -> String {
     if line.is_ascii() || line.len() > LONGEST_LINE {
         return line.to_owned();
@@ -54,15 +54,15 @@ pub(super) fn fix_encoding(line: &str) -> String {
     }
 }
 
-/// Repairs a line without ampersands; `None` where the crate panics, so that a panic of it never ends the program.
+/// Repairs a line without ampersands; returns `None` if the crate panics, so that its panic never ends the program.
 ///
-/// No line of at most [`LONGEST_LINE`] bytes is known to make it panic. One that does leaves the message of the
-/// program's panic hook on stderr: a hook belongs to the program, a library must not replace it.
+/// No line of at most [`LONGEST_LINE`] bytes is known to cause a panic. If there is one, the panic hook of the program
+/// writes its message to stderr: the hook belongs to the program, and a library must not replace it.
 fn repair(mut line: String) -> Option<String> {
     loop {
         let fixed = panic::catch_unwind(|| fix_and_explain(&line, false, Some(&REPAIRS)).text);
         let fixed = fixed.ok()?;
-        // ends because every reading is shorter than the one before
+        // The loop ends because every repaired line is shorter than the one before.
         match reread_marked(&fixed) {
             Some(reread) => line = reread,
             None => return Some(fixed),
@@ -70,8 +70,8 @@ fn repair(mut line: String) -> Option<String> {
     }
 }
 
-/// Reads the line as the UTF-8 that was shown in Windows-1252, if a mark stands inside a word after Ã, Ä or Å, the
-/// first bytes of accented Latin letters. The crate takes `Å¡uo` (šuo) and `Ä°stanbul` (İstanbul) for words.
+/// Decodes the line as UTF-8 that was read as Windows-1252, if one of [`MARKS`] follows Ã, Ä or Å inside a word; these
+/// are the first bytes of accented Latin letters. The crate does not recognise `Å¡uo` (šuo) and `Ä°stanbul` (İstanbul).
 fn reread_marked(line: &str) -> Option<String> {
     let (second, third) = (line.chars().skip(1), line.chars().skip(2));
     let is_marked = line
@@ -94,7 +94,7 @@ mod tests {
 
     use super::*;
 
-    /// Letters, marks and controls that stand for bytes of UTF-8 in some encoding, and some that do not.
+    /// Letters, marks and controls that are bytes of UTF-8 in some encoding, and some that are not.
     const LETTERS: &[char] = &[
         'a',
         'Z',
@@ -205,7 +205,7 @@ mod tests {
         }
     }
 
-    /// The length of a line guards against the panics that are known; one that is not known must not end the program.
+    /// The limit on the length of a line avoids the known panics; an unknown one must not end the program.
     #[test]
     fn a_panic_of_the_crate_is_caught() {
         let line = format!("日\u{80}{}", "Ã©".repeat(300_000));
@@ -218,7 +218,7 @@ mod tests {
     }
 
     proptest! {
-        /// Lines of what mojibake is made of, up to the length that is repaired.
+        /// Tests lines of characters that occur in mojibake, up to the largest length that is repaired.
         #[test]
         fn no_line_of_this_length_makes_the_crate_panic(
             letters in prop::collection::vec(prop::sample::select(LETTERS), 1..40),

@@ -1,4 +1,4 @@
-//! Template sets from files: a template a line, blank lines and lines that begin with `#` skipped.
+//! Template sets from files: one template per line; blank lines and lines that begin with `#` are skipped.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +7,10 @@ use thiserror::Error;
 use super::{TemplateError, TemplateSet};
 use crate::text_file::{self, TextFileError};
 
-/// Bytes of the largest template file.
+/// Largest size of a template file in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Templates that cannot be taken from a file or by name.
+/// An error of loading a template set from a file or by name.
 #[derive(Debug, Error)]
 pub enum TemplateFileError {
     /// The file cannot be read as text.
@@ -23,27 +23,27 @@ pub enum TemplateFileError {
         path: PathBuf,
         /// Line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The error in the template.
         source: TemplateError,
     },
-    /// The file has no template, or too many; or no built-in set has the name that was given.
+    /// The file has no templates or too many, or no built-in set has the given name.
     #[error(transparent)]
     Set(#[from] TemplateError),
 }
 
 impl TemplateSet {
-    /// Reads a set from a file; its name is the file's without folder and extension.
+    /// Reads a set from a file; its name is the file name without extension.
     ///
     /// # Errors
-    /// [`TemplateFileError`], which names the file and the line.
+    /// Returns an error that names the file and the line.
     pub fn open(path: &Path) -> Result<Self, TemplateFileError> {
         Self::parse_file(&text_file::read(path, MAX_FILE_BYTES)?, path)
     }
 
-    /// Reads the content of a template file; `name` names the set and is used in errors.
+    /// Parses the content of a template file; the file name `name` gives the set its name and is used in errors.
     ///
     /// # Errors
-    /// As [`TemplateSet::open`].
+    /// Returns an error that names the file and the line.
     pub fn parse_file(text: &str, name: &Path) -> Result<Self, TemplateFileError> {
         let mut templates = Vec::new();
         for (line, template) in (1..).zip(text.lines().map(str::trim)) {
@@ -61,11 +61,12 @@ impl TemplateSet {
         Ok(Self::custom(&stem, &templates)?)
     }
 
-    /// The set that an argument means: `@prompts.txt` is a file, a built-in name its set, and the path of a file that
-    /// exists that file.
+    /// Returns the set that an argument of the command line names: the file `prompts.txt` for `@prompts.txt`, the
+    /// built-in set of this name, or the file with this path.
     ///
     /// # Errors
-    /// [`TemplateFileError`]; [`TemplateError::UnknownSet`] for what is neither a name nor a file.
+    /// Returns the errors of [`TemplateSet::open`], and [`TemplateError::UnknownSet`] if the argument is neither the
+    /// name of a set nor an existing file.
     pub fn by_name_or_file(argument: &str) -> Result<Self, TemplateFileError> {
         if let Some(path) = argument.strip_prefix('@') {
             return Self::open(Path::new(path));
@@ -113,7 +114,7 @@ mod tests {
         };
         assert_eq!(
             parse("a {}\n\na photo\n"),
-            "mine.txt: line 3: template \"a photo\" has 0 places for the class name; write {} exactly once"
+            "mine.txt: line 3: template \"a photo\" has 0 placeholders for the class name; write {} exactly once"
         );
         assert_eq!(parse("# nothing"), "the template set \"mine\" is empty");
         assert!(parse(&"{}\n".repeat(1001)).contains("1001 templates"));
