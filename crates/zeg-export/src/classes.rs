@@ -118,7 +118,10 @@ mod tests {
     fn labels_must_be_able_to_count_the_classes() {
         assert!(Classes::new(vec![String::new(); 65_535], vec![]).is_ok());
         let error = Classes::new(vec![String::new(); 65_536], vec![]).unwrap_err();
-        assert_eq!(error.to_string(), "65536 classes; at most 65535 can be labelled");
+        assert_eq!(
+            error.to_string(),
+            "65536 classes; at most 65535 can be labelled"
+        );
     }
 
     #[test]
