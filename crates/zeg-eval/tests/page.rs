@@ -78,7 +78,7 @@ fn all_files_are_written_whole() {
 fn evaluations_of_different_benchmarks_make_no_report() {
     let changes: [(&str, Change); 4] = [
         ("benchmark.dataset", |e| {
-            e.benchmark.dataset = "other".into()
+            e.benchmark.dataset = "other".into();
         }),
         ("benchmark.split", |e| e.benchmark.split = "train".into()),
         ("metric", |e| e.metric = Metric::Dice),
@@ -209,10 +209,10 @@ fn only_seeds_of_one_configuration_are_averaged() {
         }),
         ("differ in training data set", |e| e.trained_on = None),
         ("differ in prompt templates", |e| {
-            e.templates = "multiple".into()
+            e.templates = "multiple".into();
         }),
         ("differ in inference settings", |e| {
-            e.inference["seen-offset"] = json!(0.3)
+            e.inference["seen-offset"] = json!(0.3);
         }),
         ("differ in test-time scales", |e| e.scales = vec![0.5]),
         ("differ in test-time flip", |e| e.flip = true),

@@ -40,7 +40,7 @@ proptest! {
         cuts in prop::collection::vec(0_u64..1000, 0..5),
         turn in 0_usize..6,
     ) {
-        let mut shards = shards(count, &cuts);
+        let mut shards = shards(images, &cuts);
         let shard_count = shards.len();
         let seconds: f64 = shards.iter().map(|shard| shard.timing.wall_s).sum();
         let merged = Evaluation::merge(shards.clone()).unwrap();
@@ -54,7 +54,7 @@ proptest! {
         let machines = if shard_count > 1 { "machine 0; machine 1" } else { "machine 0" };
         prop_assert_eq!(&merged.timing.machine, machines);
         // With at least six images, no rank lacks images because of another.
-        if count >= 6 {
+        if images >= 6 {
             for rank in [Rank::Best, Rank::Worst] {
                 let of = |evaluation: &Evaluation| -> Vec<String> {
                     let entries = evaluation.gallery.iter().filter(|entry| entry.rank == rank);
