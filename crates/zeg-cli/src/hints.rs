@@ -16,6 +16,7 @@ use zeg_train::TrainError;
 
 use crate::commands::{
     import::OutputExists,
+    json::JsonRefused,
     model_file::NotPulled,
     report::NoEvaluation,
     train::{NothingToStartFrom, RunExists},
@@ -85,6 +86,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         return Some(format!(
             "`zeg pull {name}` fetches them; `zeg models` says how large they are"
         ));
+    }
+    if let Some(refused) = cause.downcast_ref::<JsonRefused>() {
+        return Some(refused.hint().into());
     }
     if cause.is::<OutputExists>() {
         return Some("--overwrite replaces it".into());

@@ -70,25 +70,18 @@ pub struct ClassReport {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Part of all pixels that have the right class.
-    #[serde(rename = "pAcc")]
     pub p_acc: Option<f64>,
     /// Mean IoU of all classes.
-    #[serde(rename = "mIoU")]
     pub miou: Option<f64>,
     /// Mean IoU of the seen classes.
-    #[serde(rename = "mIoU_seen")]
     pub miou_seen: Option<f64>,
     /// Mean IoU of the unseen classes.
-    #[serde(rename = "mIoU_unseen")]
     pub miou_unseen: Option<f64>,
     /// Harmonic mean of the two; see [`harmonic_mean`].
-    #[serde(rename = "hIoU")]
     pub hiou: Option<f64>,
     /// Mean accuracy of all classes.
-    #[serde(rename = "mAcc")]
     pub macc: Option<f64>,
     /// Mean Dice coefficient of all classes.
-    #[serde(rename = "mDice")]
     pub mdice: Option<f64>,
     /// The metric of the data set, which tables put first.
     #[serde(default)]

@@ -52,25 +52,18 @@ pub struct Summary {
     /// How many runs.
     pub runs: usize,
     /// Part of all pixels that have the right class.
-    #[serde(rename = "pAcc")]
     pub p_acc: Option<Spread>,
     /// Mean IoU of all classes.
-    #[serde(rename = "mIoU")]
     pub miou: Option<Spread>,
     /// Mean IoU of the seen classes.
-    #[serde(rename = "mIoU_seen")]
     pub miou_seen: Option<Spread>,
     /// Mean IoU of the unseen classes.
-    #[serde(rename = "mIoU_unseen")]
     pub miou_unseen: Option<Spread>,
     /// hIoU, the mean of the runs' hIoU.
-    #[serde(rename = "hIoU")]
     pub hiou: Option<Spread>,
     /// Mean accuracy of all classes.
-    #[serde(rename = "mAcc")]
     pub macc: Option<Spread>,
     /// Mean Dice coefficient of all classes.
-    #[serde(rename = "mDice")]
     pub mdice: Option<Spread>,
     /// The metric of the data set, which tables put first.
     pub metric: Metric,

@@ -56,7 +56,6 @@ pub struct ImportedFrom {
 
 /// What a weight file is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Inspection {
     /// The file, as it was named.
     pub path: PathBuf,

@@ -19,7 +19,11 @@ use self::{
     suite::{Row, Suite, Variant},
     table::{Scored, Table},
 };
-use super::{JsonTarget, write_result};
+use super::{
+    JsonTarget,
+    json::JsonArgs,
+    write_result,
+};
 use crate::Program;
 
 /// Arguments of `zeg ablate`.
@@ -62,9 +66,8 @@ pub(crate) struct AblateArgs {
     /// Say what is done and what is left, and run nothing
     #[arg(long)]
     dry_run: bool,
-    /// Write the table as JSON; `-` writes it to standard output instead of the text
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 /// Which runs of a suite are carried out, and with what.
@@ -92,8 +95,10 @@ struct AblateSettings {
 }
 
 impl AblateArgs {
-    fn settings(self) -> AblateSettings {
-        AblateSettings {
+    /// # Errors
+    /// The file of `--json` may not be written.
+    fn settings(self) -> anyhow::Result<AblateSettings> {
+        Ok(AblateSettings {
             suite: self.suite,
             data: self.data,
             weights: self.weights,
@@ -104,8 +109,8 @@ impl AblateArgs {
             changes: self.changes,
             jobs: self.jobs,
             dry_run: self.dry_run,
-            json: self.json.map(JsonTarget::of_path),
-        }
+            json: self.json.target("ablate")?,
+        })
     }
 }
 
@@ -126,7 +131,7 @@ pub(crate) struct RunFailed {
 }
 
 pub(crate) fn run(program: &Program, args: AblateArgs) -> anyhow::Result<ExitCode> {
-    ablate(program, &args.settings())
+    ablate(program, &args.settings()?)
 }
 
 fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCode> {

@@ -9,7 +9,9 @@ use serde::Serialize;
 use zeg::{loading::LoadedModel, model::Precision};
 
 use super::{
-    JsonTarget, is_experiment, machine,
+    JsonTarget, is_experiment,
+    json::JsonArgs,
+    machine,
     shared::{ComputeArgs, ComputeSettings, MethodArgs, ModelArgs, ModelSettings, PrecisionArgs},
     write_result,
 };
@@ -20,7 +22,7 @@ use crate::Program;
 #[command(after_help = "\
 Examples:
   zeg bench configs/voc12/zegclip-inductive.toml
-  zeg bench configs/voc12/zegclip-inductive.toml --precision int8 --threads 2 --json -
+  zeg bench configs/voc12/zegclip-inductive.toml --precision int8 --threads 2 --json
   zeg bench configs/voc12/zegclip-inductive.toml --training --batch 4 --micro-batch 1
   zeg bench clip-vit-b-16.safetensors --size 224 --classes 150")]
 pub(crate) struct BenchArgs {
@@ -44,9 +46,8 @@ pub(crate) struct BenchArgs {
     /// Runs that count; one more goes before them
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive)]
     runs: usize,
-    /// Write the result as JSON; `-` writes it to standard output instead of the text
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
     #[command(flatten)]
     method: MethodArgs,
     #[command(flatten)]
@@ -133,8 +134,8 @@ impl BenchWork {
 }
 
 impl BenchArgs {
-    fn settings(self) -> BenchSettings {
-        BenchSettings {
+    fn settings(self) -> anyhow::Result<BenchSettings> {
+        Ok(BenchSettings {
             file: self.file,
             work: if self.training {
                 BenchWork::Training
@@ -147,14 +148,14 @@ impl BenchArgs {
             micro_batch: self.micro_batch.unwrap_or(self.batch),
             runs: self.runs,
             model: self.model.settings(&self.method, &self.precision),
-            json: self.json.map(JsonTarget::of_path),
+            json: self.json.target("bench")?,
             compute: self.compute.settings(),
-        }
+        })
     }
 }
 
 pub(crate) fn run(program: &Program, args: BenchArgs) -> anyhow::Result<ExitCode> {
-    bench(program, &args.settings())?;
+    bench(program, &args.settings()?)?;
     Ok(ExitCode::SUCCESS)
 }
 

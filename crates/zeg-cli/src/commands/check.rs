@@ -1,6 +1,6 @@
 //! `zeg check`: whether this machine computes what it should, and how fast.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
@@ -11,7 +11,9 @@ use zeg::{
 };
 
 use super::{
-    JsonTarget, machine,
+    JsonTarget,
+    json::JsonArgs,
+    machine,
     shared::{ComputeArgs, ComputeSettings, PrecisionArgs},
     write_result,
 };
@@ -28,14 +30,13 @@ code is 1 if one exceeds its limit, or if a second computation gives other bits.
 Examples:
   zeg check
   zeg check --precision int8
-  zeg check --device cuda:0 --json - | jq .passed")]
+  zeg check --device cuda:0 --json | jq .passed")]
 pub(crate) struct CheckArgs {
     /// Compute the models of one size alone [default: both]
     #[arg(long, value_enum)]
     size: Option<SizeArg>,
-    /// Write the result as JSON; `-` writes it to standard output instead of the text
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
     /// Print the verdict alone, and no progress
     #[arg(short, long)]
     quiet: bool,
@@ -72,14 +73,14 @@ enum Detail {
 }
 
 impl CheckArgs {
-    fn settings(self) -> CheckSettings {
-        CheckSettings {
+    fn settings(self) -> anyhow::Result<CheckSettings> {
+        Ok(CheckSettings {
             sizes: match self.size {
                 Some(SizeArg::Small) => vec![ExampleSize::Small],
                 Some(SizeArg::Published) => vec![ExampleSize::Published],
                 None => ExampleSize::ALL.to_vec(),
             },
-            json: self.json.map(JsonTarget::of_path),
+            json: self.json.target("check")?,
             detail: if self.quiet {
                 Detail::VerdictAlone
             } else {
@@ -87,7 +88,7 @@ impl CheckArgs {
             },
             precision: self.precision.value(),
             compute: self.compute.settings(),
-        }
+        })
     }
 }
 
@@ -105,7 +106,7 @@ struct CheckReport {
 }
 
 pub(crate) fn run(program: &Program, args: CheckArgs) -> anyhow::Result<ExitCode> {
-    let settings = args.settings();
+    let settings = args.settings()?;
     let report = check(program, &settings)?;
     write_result(settings.json.as_ref(), &report, || match settings.detail {
         Detail::Full => print(&report),

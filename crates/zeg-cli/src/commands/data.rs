@@ -31,8 +31,8 @@ enum DataCommand {
 
 pub(crate) fn run(_program: &Program, args: DataArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        DataCommand::List(args) => list::list(args.settings()),
-        DataCommand::Doctor(args) => doctor::doctor(&args.settings()),
-        DataCommand::Prepare(args) => prepare::prepare(&args.settings()),
+        DataCommand::List(args) => list::list(&args.settings()?),
+        DataCommand::Doctor(args) => doctor::doctor(&args.settings()?),
+        DataCommand::Prepare(args) => prepare::prepare(&args.settings()?),
     }
 }

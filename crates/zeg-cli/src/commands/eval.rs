@@ -35,7 +35,7 @@ use super::{JsonTarget, write_result};
 use crate::{Program, progress};
 
 pub(crate) fn run(program: &Program, args: EvalArgs) -> anyhow::Result<ExitCode> {
-    match args.settings() {
+    match args.settings()? {
         EvalTask::Score(settings) => eval(program, &settings)?,
         EvalTask::Merge(settings) => merge::merge(&settings)?,
     }
@@ -88,7 +88,7 @@ fn show(evaluations: &[Evaluation], json: Option<&JsonTarget>) -> anyhow::Result
                 .iter()
                 .map(|(model, report)| serde_json::json!({ "model": model, "scores": report }))
                 .collect();
-            write_result(json, &list, || {
+            write_result(json, &serde_json::json!({ "models": list }), || {
                 for (model, report) in &reports {
                     println!("{model}\n\n{}", report.to_table());
                 }

@@ -8,7 +8,7 @@ use zeg::model::{
     weights::{ImportPrecision, Inspection, StateDict, StatedActivation, WeightsPart, import},
 };
 
-use super::shared::Existing;
+use super::{JsonTarget, json::JsonArgs, shared::Existing, write_result};
 use crate::{Program, progress};
 
 /// Arguments of `zeg import`.
@@ -34,9 +34,8 @@ pub(crate) struct ImportArgs {
     /// Replace the output if it exists
     #[arg(long)]
     overwrite: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 /// See [`ImportPrecision`].
@@ -57,12 +56,14 @@ struct ImportSettings {
     output: PathBuf,
     precision: ImportPrecision,
     existing: Existing,
-    json: bool,
+    json: Option<JsonTarget>,
 }
 
 impl ImportArgs {
-    fn settings(self) -> ImportSettings {
-        ImportSettings {
+    /// # Errors
+    /// The file of `--json` may not be written.
+    fn settings(self) -> anyhow::Result<ImportSettings> {
+        Ok(ImportSettings {
             file: self.file,
             output: self.output,
             precision: match self.precision {
@@ -71,13 +72,13 @@ impl ImportArgs {
                 StoredPrecisionArg::F16 => ImportPrecision::F16,
             },
             existing: Existing::of_flag(self.overwrite),
-            json: self.json,
-        }
+            json: self.json.target("import")?,
+        })
     }
 }
 
 pub(crate) fn run(program: &Program, args: ImportArgs) -> anyhow::Result<ExitCode> {
-    convert(&program.methods, &args.settings())?;
+    convert(&program.methods, &args.settings()?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -98,18 +99,15 @@ fn convert(methods: &Methods, settings: &ImportSettings) -> anyhow::Result<()> {
         bar.set_position(done);
     })?;
     bar.finish_and_clear();
-    if *json {
-        let both = serde_json::json!({ "source": before, "written": written });
-        println!("{}", serde_json::to_string_pretty(&both)?);
-    } else {
+    let both = serde_json::json!({ "source": before, "written": written });
+    write_result(json.as_ref(), &both, || {
         print!("{}", describe(&before));
         println!(
             "written      {} ({:.0} MB), read back and compared",
             output.display(),
             written.bytes as f64 / 1e6
         );
-    }
-    Ok(())
+    })
 }
 
 /// A file stands where the result would go.

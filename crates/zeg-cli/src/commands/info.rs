@@ -10,10 +10,11 @@ use serde::Serialize;
 use zeg::model::{
     config::VisionConfig,
     cost::CostPart,
-    weights::{Inspection, StateDict},
+    weights::Inspection,
 };
 use zeg_train::{checkpoint::Checkpoint, experiment::Experiment};
 
+use super::{JsonTarget, json::JsonArgs, write_result};
 use crate::Program;
 
 /// Arguments of `zeg info`.
@@ -21,9 +22,8 @@ use crate::Program;
 pub(crate) struct InfoArgs {
     /// Experiment file (TOML), checkpoint, or weights in any published format
     file: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonArgs,
     /// Change a setting of the experiment; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     changes: Vec<String>,
@@ -33,29 +33,20 @@ pub(crate) struct InfoArgs {
 #[derive(Debug)]
 struct InfoSettings {
     file: PathBuf,
-    form: InfoForm,
+    json: Option<JsonTarget>,
     /// Changes to an experiment, `key=value`.
     changes: Vec<String>,
 }
 
-/// How a description is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum InfoForm {
-    Text,
-    Json,
-}
-
 impl InfoArgs {
-    fn settings(self) -> InfoSettings {
-        InfoSettings {
+    /// # Errors
+    /// The file of `--json` may not be written.
+    fn settings(self) -> anyhow::Result<InfoSettings> {
+        Ok(InfoSettings {
             file: self.file,
-            form: if self.json {
-                InfoForm::Json
-            } else {
-                InfoForm::Text
-            },
+            json: self.json.target("info")?,
             changes: self.changes,
-        }
+        })
     }
 }
 
@@ -101,14 +92,14 @@ fn by_key<S: serde::Serializer>(parts: &[CostPart], serializer: S) -> Result<S::
 }
 
 pub(crate) fn run(program: &Program, args: InfoArgs) -> anyhow::Result<ExitCode> {
-    info(program, &args.settings())?;
+    info(program, &args.settings()?)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn info(program: &Program, settings: &InfoSettings) -> anyhow::Result<()> {
     let InfoSettings {
         file,
-        form,
+        json,
         changes,
     } = settings;
     let (experiment, trained_steps) = if super::is_experiment(file) {
@@ -116,7 +107,10 @@ fn info(program: &Program, settings: &InfoSettings) -> anyhow::Result<()> {
     } else {
         let weights = zeg::mini::open_weights(file, &program.methods)?;
         if !Checkpoint::is_checkpoint(&weights) {
-            return weights_info(&weights, *form);
+            let found = Inspection::of(&weights)?;
+            return write_result(json.as_ref(), &found, || {
+                print!("{}", super::import::describe(&found));
+            });
         }
         let checkpoint = Checkpoint::open(file, &program.methods)?;
         (
@@ -125,20 +119,7 @@ fn info(program: &Program, settings: &InfoSettings) -> anyhow::Result<()> {
         )
     };
     let info = describe(program, &experiment, trained_steps, file)?;
-    match form {
-        InfoForm::Json => println!("{}", serde_json::to_string_pretty(&info)?),
-        InfoForm::Text => print(&info),
-    }
-    Ok(())
-}
-
-fn weights_info(weights: &StateDict, form: InfoForm) -> anyhow::Result<()> {
-    let found = Inspection::of(weights)?;
-    match form {
-        InfoForm::Json => println!("{}", serde_json::to_string_pretty(&found)?),
-        InfoForm::Text => print!("{}", super::import::describe(&found)),
-    }
-    Ok(())
+    write_result(json.as_ref(), &info, || print(&info))
 }
 
 fn describe(

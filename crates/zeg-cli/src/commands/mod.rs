@@ -7,6 +7,7 @@ pub(crate) mod data;
 pub(crate) mod eval;
 pub(crate) mod import;
 pub(crate) mod info;
+pub(crate) mod json;
 pub(crate) mod machine;
 pub(crate) mod model_file;
 pub(crate) mod models;
@@ -19,8 +20,7 @@ pub(crate) mod shared;
 pub(crate) mod train;
 
 use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -29,11 +29,9 @@ use std::{
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
-use zeg_train::{
-    checkpoint::write_atomically,
-    experiment::{Experiment, ExperimentFile},
-};
+use zeg_train::experiment::{Experiment, ExperimentFile};
 
+use self::json::{JsonTarget, write_result};
 use crate::{Program, cli::Cli};
 
 /// Prints a completion script.
@@ -71,49 +69,6 @@ fn data_folder<'a>(folder: Option<&'a Path>, dataset: &str) -> anyhow::Result<&'
         None if dataset == zeg::data::mini_world::DATASET => Ok(Path::new("")),
         None => anyhow::bail!("the data set {dataset} lies in a folder; name it with --data"),
     }
-}
-
-/// Where results as JSON go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum JsonTarget {
-    Stdout,
-    File(PathBuf),
-}
-
-impl JsonTarget {
-    /// What `--json FILE` says.
-    fn of_path(path: PathBuf) -> Self {
-        if path == Path::new("-") {
-            Self::Stdout
-        } else {
-            Self::File(path)
-        }
-    }
-
-    fn write(&self, value: &impl serde::Serialize) -> anyhow::Result<()> {
-        let mut text = serde_json::to_string_pretty(value)?;
-        text.push('\n');
-        match self {
-            Self::Stdout => std::io::stdout().write_all(text.as_bytes())?,
-            Self::File(path) => write_atomically(path, text.as_bytes())?,
-        }
-        Ok(())
-    }
-}
-
-/// Writes a result as JSON where that is asked for, and as text unless the JSON goes to standard output.
-fn write_result(
-    json: Option<&JsonTarget>,
-    value: &impl serde::Serialize,
-    print: impl FnOnce(),
-) -> anyhow::Result<()> {
-    if let Some(target) = json {
-        target.write(value)?;
-    }
-    if json != Some(&JsonTarget::Stdout) {
-        print();
-    }
-    Ok(())
 }
 
 /// Set when the user asked the program to stop.

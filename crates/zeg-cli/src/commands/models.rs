@@ -1,10 +1,11 @@
 //! `zeg models`: which weights can be named, and which are here.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use zeg_hub::{Cache, Registry, rows, table};
 
+use super::{JsonTarget, json::JsonArgs, write_result};
 use crate::Program;
 
 /// Arguments of `zeg models`.
@@ -16,11 +17,10 @@ ZEG_MODELS names, adds models.
 
 Examples:
   zeg models
-  zeg models --json | jq -r '.[] | select(.presence == \"here\") | .path'")]
+  zeg models --json | jq -r '.models[] | select(.presence == \"here\") | .path'")]
 pub(crate) struct ModelsArgs {
-    /// Print JSON: addresses, digests and paths too
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonArgs,
     /// Folder of downloads [default: ZEG_CACHE, or zeg in the system's folder for caches]
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
@@ -29,21 +29,23 @@ pub(crate) struct ModelsArgs {
 /// Which cache is looked at, and how the list is printed.
 #[derive(Debug)]
 struct ModelsSettings {
-    json: bool,
+    json: Option<JsonTarget>,
     cache: Option<PathBuf>,
 }
 
 impl ModelsArgs {
-    fn settings(self) -> ModelsSettings {
-        ModelsSettings {
-            json: self.json,
+    /// # Errors
+    /// The file of `--json` may not be written.
+    fn settings(self) -> anyhow::Result<ModelsSettings> {
+        Ok(ModelsSettings {
+            json: self.json.target("models")?,
             cache: self.cache,
-        }
+        })
     }
 }
 
 pub(crate) fn run(_program: &Program, args: ModelsArgs) -> anyhow::Result<ExitCode> {
-    list(&args.settings())?;
+    list(&args.settings()?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -54,11 +56,8 @@ fn list(settings: &ModelsSettings) -> anyhow::Result<()> {
         .as_ref()
         .map_or_else(Cache::open, |dir| Ok(Cache::at(dir)))?;
     let rows = rows(&registry, &cache);
-    let text = if settings.json {
-        serde_json::to_string_pretty(&rows)?
-    } else {
-        table(&rows)
-    };
-    writeln!(std::io::stdout(), "{text}")?;
-    Ok(())
+    let document = serde_json::json!({ "models": rows });
+    write_result(settings.json.as_ref(), &document, || {
+        println!("{}", table(&rows));
+    })
 }

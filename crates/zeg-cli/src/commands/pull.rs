@@ -11,7 +11,7 @@ use zeg_hub::{
     missing, pull,
 };
 
-use super::stop_flag;
+use super::{JsonTarget, json::JsonArgs, stop_flag};
 use crate::Program;
 
 /// Arguments of `zeg pull`.
@@ -46,9 +46,8 @@ pub(crate) struct PullArgs {
     /// Folder of downloads [default: ZEG_CACHE, or zeg in the system's folder for caches]
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
-    /// Print JSON instead of paths: files, digests, sources
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 /// What is fetched, and how.
@@ -57,7 +56,7 @@ struct PullSettings {
     names: Vec<String>,
     cache: Option<PathBuf>,
     network: Settings,
-    json: bool,
+    json: Option<JsonTarget>,
 }
 
 impl PullArgs {
@@ -75,7 +74,7 @@ impl PullArgs {
             names: self.names,
             cache: self.cache,
             network,
-            json: self.json,
+            json: self.json.target("pull")?,
         })
     }
 }
@@ -116,7 +115,7 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
         }
         match download(entry, &cache, network, &stop) {
             Ok(model) => {
-                if !settings.json {
+                if !settings.json.as_ref().is_some_and(JsonTarget::is_stdout) {
                     writeln!(std::io::stdout(), "{}", model.path.display())?;
                 }
                 pulled.push(model);
@@ -128,12 +127,8 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
             Err(error) => return Err(error.into()),
         }
     }
-    if settings.json {
-        writeln!(
-            std::io::stdout(),
-            "{}",
-            serde_json::to_string_pretty(&pulled)?
-        )?;
+    if let Some(json) = &settings.json {
+        json.write(&serde_json::json!({ "models": pulled }))?;
     }
     Ok(ExitCode::SUCCESS)
 }

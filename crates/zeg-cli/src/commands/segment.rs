@@ -31,7 +31,10 @@ use zeg::{
 
 pub(crate) use self::args::SegmentArgs;
 use self::args::SegmentSettings;
-use super::model_file::{resolve_model, warn_of_dropped};
+use super::{
+    JsonTarget,
+    model_file::{resolve_model, warn_of_dropped},
+};
 use crate::{Program, progress};
 
 /// What was found in one image.
@@ -86,6 +89,7 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
         classes: &classes,
     };
     let bar = progress::bar(inputs.len() as u64, "segmenting");
+    let json_on_stdout = settings.json.as_ref().is_some_and(JsonTarget::is_stdout);
     let (mut found, mut failed) = (Vec::new(), 0_usize);
     let jobs = inputs.iter().zip(&stems);
     let queue = QueueOptions {
@@ -101,7 +105,7 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
             let result = result.map_err(anyhow::Error::new).flatten();
             match result.and_then(|done| work.write(&done, &mut exporters)) {
                 Ok(one) => {
-                    if settings.json.is_none() {
+                    if !json_on_stdout {
                         bar.suspend(|| report(&one));
                     }
                     found.push(one);
@@ -126,13 +130,13 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
         let shared = exporter.finish()?;
         let of_images = |path: &PathBuf| found.iter().any(|f| f.files.contains(path));
         for path in shared.iter().filter(|path| !of_images(path)) {
-            if settings.json.is_none() {
+            if !json_on_stdout {
                 println!("{}", path.display());
             }
         }
     }
     if let Some(json) = &settings.json {
-        json.write(&found)?;
+        json.write(&serde_json::json!({ "images": found }))?;
     }
     anyhow::ensure!(
         failed == 0,

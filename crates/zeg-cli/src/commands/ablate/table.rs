@@ -65,13 +65,11 @@ struct TableRow {
 #[derive(Debug, Serialize)]
 struct PublishedScores {
     method: String,
-    #[serde(rename = "pAcc")]
     p_acc: Option<f64>,
-    #[serde(rename = "mIoU_seen")]
+    #[serde(rename = "miou_seen")]
     seen: Option<f64>,
-    #[serde(rename = "mIoU_unseen")]
+    #[serde(rename = "miou_unseen")]
     unseen: Option<f64>,
-    #[serde(rename = "hIoU")]
     hiou: Option<f64>,
 }
 

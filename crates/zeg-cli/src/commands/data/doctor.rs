@@ -6,7 +6,7 @@ use clap::Args;
 use zeg::data::{Diagnosis, DoctorOptions, Selection, Verdict, datasets, examine};
 
 use crate::{
-    commands::{JsonTarget, write_result},
+    commands::{JsonTarget, json::JsonArgs, write_result},
     progress,
 };
 
@@ -39,9 +39,8 @@ pub(super) struct DoctorArgs {
     /// Warnings count as errors
     #[arg(long)]
     strict: bool,
-    /// Write what was found as JSON; `-` writes it to standard output instead of the table
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
     /// Threads [default: all cores]
     #[arg(long, value_name = "N", env = "ZEG_THREADS")]
     threads: Option<usize>,
@@ -64,8 +63,8 @@ pub(super) struct DoctorSettings {
 }
 
 impl DoctorArgs {
-    pub(super) fn settings(self) -> DoctorSettings {
-        DoctorSettings {
+    pub(super) fn settings(self) -> anyhow::Result<DoctorSettings> {
+        Ok(DoctorSettings {
             dataset: self.dataset,
             folder: self.data,
             splits: self.split,
@@ -73,9 +72,9 @@ impl DoctorArgs {
             unseen: self.unseen,
             limit: self.limit,
             strict: self.strict,
-            json: self.json.map(JsonTarget::of_path),
+            json: self.json.target("data doctor")?,
             threads: self.threads,
-        }
+        })
     }
 }
 
@@ -114,7 +113,8 @@ pub(super) fn doctor(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
     if let (true, Some(error)) = (diagnoses.is_empty(), first_error) {
         return Err(error.into());
     }
-    write_result(settings.json.as_ref(), &diagnoses, || {
+    let document = serde_json::json!({ "splits": diagnoses });
+    write_result(settings.json.as_ref(), &document, || {
         for diagnosis in &diagnoses {
             println!("{}", diagnosis.to_table());
         }

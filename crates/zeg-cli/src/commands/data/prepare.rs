@@ -6,7 +6,7 @@ use clap::Args;
 use zeg::data::prepare::{ImagePlacement, OnBad, PrepareError, PrepareOptions, Summary, plan};
 
 use crate::{
-    commands::{JsonTarget, stop_flag, write_result},
+    commands::{JsonTarget, json::JsonArgs, stop_flag, write_result},
     progress,
 };
 
@@ -42,9 +42,8 @@ pub(super) struct PrepareArgs {
     /// Say what would be made, and make nothing
     #[arg(long)]
     dry_run: bool,
-    /// Write a summary as JSON; `-` writes it to standard output instead of the text
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
     /// Threads [default: all cores]
     #[arg(long, value_name = "N", env = "ZEG_THREADS")]
     threads: Option<usize>,
@@ -72,8 +71,8 @@ pub(super) struct PrepareSettings {
 }
 
 impl PrepareArgs {
-    pub(super) fn settings(self) -> PrepareSettings {
-        PrepareSettings {
+    pub(super) fn settings(self) -> anyhow::Result<PrepareSettings> {
+        Ok(PrepareSettings {
             dataset: self.dataset,
             from: self.from,
             output: self.output,
@@ -91,8 +90,8 @@ impl PrepareArgs {
                 shrink: (self.shrink > 0).then_some(self.shrink),
             },
             dry_run: self.dry_run,
-            json: self.json.map(JsonTarget::of_path),
-        }
+            json: self.json.target("data prepare")?,
+        })
     }
 }
 

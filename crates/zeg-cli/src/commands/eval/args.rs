@@ -11,6 +11,7 @@ use super::{
 };
 use crate::commands::{
     JsonTarget,
+    json::JsonArgs,
     shared::{
         CacheUse, ComputeArgs, ComputeSettings, Existing, InferenceArgs, MethodArgs, ModelArgs,
         ModelSettings, PrecisionArgs, TestTimeArgs,
@@ -100,9 +101,8 @@ pub(crate) struct EvalArgs {
     /// Do not keep embeddings of words in the cache folder
     #[arg(long)]
     no_cache: bool,
-    /// Write the scores as JSON; `-` writes them to standard output instead of the table
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
     #[command(flatten)]
     inference: InferenceArgs,
     #[command(flatten)]
@@ -215,11 +215,13 @@ pub(super) enum RecordPlace {
 }
 
 impl EvalArgs {
-    pub(super) fn settings(self) -> EvalTask {
+    /// # Errors
+    /// The file of `--json` may not be written.
+    pub(super) fn settings(self) -> anyhow::Result<EvalTask> {
         if let Some(EvalCommand::Merge(args)) = self.command {
-            return EvalTask::Merge(args.settings());
+            return Ok(EvalTask::Merge(args.settings()?));
         }
-        EvalTask::Score(Box::new(EvalSettings {
+        Ok(EvalTask::Score(Box::new(EvalSettings {
             checkpoints: self.checkpoint,
             model: self.model.settings(&self.method, &self.precision),
             cache: CacheUse::of_flag(self.no_cache),
@@ -246,8 +248,8 @@ impl EvalArgs {
             existing: Existing::of_flag(self.overwrite),
             labels: self.write_labels,
             gallery: self.gallery,
-            json: self.json.map(JsonTarget::of_path),
+            json: self.json.target("eval")?,
             compute: self.compute.settings(),
-        }))
+        })))
     }
 }

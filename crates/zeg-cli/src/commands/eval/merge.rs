@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 use zeg::eval::{Evaluation, record::FILE_NAME};
 
-use crate::commands::{JsonTarget, shared::Existing};
+use crate::commands::{JsonTarget, json::JsonArgs, shared::Existing};
 
 /// Arguments of `zeg eval merge`.
 #[derive(Debug, Args)]
@@ -23,9 +23,8 @@ pub(super) struct MergeArgs {
     /// Replace a record that exists
     #[arg(long)]
     overwrite: bool,
-    /// Write the scores as JSON; `-` writes them to standard output instead of the table
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 /// Which parts become one, and where it goes.
@@ -38,13 +37,13 @@ pub(super) struct MergeSettings {
 }
 
 impl MergeArgs {
-    pub(super) fn settings(self) -> MergeSettings {
-        MergeSettings {
+    pub(super) fn settings(self) -> anyhow::Result<MergeSettings> {
+        Ok(MergeSettings {
             parts: self.parts,
             output: self.output,
             existing: Existing::of_flag(self.overwrite),
-            json: self.json.map(JsonTarget::of_path),
-        }
+            json: self.json.target("eval merge")?,
+        })
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) fn show(
             scores: evaluation.report()?,
         });
     }
-    write_result(json, &lines, || {
+    write_result(json, &serde_json::json!({ "offsets": lines }), || {
         for lines in lines.chunks(offsets.len().max(1)) {
             if let Some(line) = lines.first() {
                 println!("{}\n{}", line.model, table(lines));

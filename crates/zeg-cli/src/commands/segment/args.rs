@@ -14,6 +14,7 @@ use zeg::{
 use super::outputs::format_parser;
 use crate::commands::{
     JsonTarget,
+    json::JsonArgs,
     shared::{
         CacheUse, ComputeArgs, ComputeSettings, InferenceArgs, InferenceChanges, MethodArgs,
         ModelArgs, ModelSettings, PrecisionArgs, TestTimeArgs, TestTimeChanges,
@@ -26,7 +27,7 @@ use crate::commands::{
 Examples:
   zeg segment photo.jpg --model clip-vit-b-16 --classes \"dog, sofa|couch\" --background \"wall, floor\" -o out
   zeg segment images/ --model runs/quick/model.safetensors --classes rooms.txt -o out --write labels,html
-  zeg segment \"*.jpg\" --model ViT-B-16.pt --classes voc20 -o out --write coco,label-studio --json -
+  zeg segment \"*.jpg\" --model ViT-B-16.pt --classes voc20 -o out --write coco,label-studio --json
   zeg segment photo.jpg --model clip-vit-b-16 --classes \"cat, fox, dog\" -o out --explain 3")]
 pub(crate) struct SegmentArgs {
     /// Images (JPEG, PNG, WebP, BMP, TIFF, GIF), folders of them, or patterns such as "*.jpg"
@@ -77,9 +78,8 @@ pub(crate) struct SegmentArgs {
     /// Do not keep embeddings of words in the cache folder
     #[arg(long)]
     no_cache: bool,
-    /// Write a JSON list of what was found in each image; `-` for standard output
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
     #[command(flatten)]
     method: MethodArgs,
     #[command(flatten)]
@@ -175,7 +175,7 @@ impl SegmentArgs {
                 minimal_area: self.min_area,
                 label_studio_prefix: self.label_studio_prefix,
             },
-            json: self.json.map(JsonTarget::of_path),
+            json: self.json.target("segment")?,
             compute: self.compute.settings(),
         })
     }
