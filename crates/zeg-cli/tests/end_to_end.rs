@@ -64,7 +64,7 @@ fn a_model_is_trained_scored_and_used() {
         .success();
     let scores: serde_json::Value = serde_json::from_slice(&file(&world, "scores.json")).unwrap();
     assert_eq!(scores["images"], 2);
-    for key in ["pAcc", "mIoU", "mIoU_seen"] {
+    for key in ["p_acc", "miou", "miou_seen"] {
         assert!(
             (0.0..=1.0).contains(&scores[key].as_f64().unwrap()),
             "{key}: {scores}"

@@ -103,7 +103,7 @@ fn the_quickstart_leaves_scores_images_and_a_page() {
     let methods = summary["methods"].as_array().unwrap();
     assert_eq!(methods.len(), 3);
     for method in methods {
-        assert!(method["uncalibrated"]["pAcc"].is_number(), "{method}");
+        assert!(method["uncalibrated"]["p_acc"].is_number(), "{method}");
     }
     for file in ["report/report.html", "segmented/index.html", "zegclip.toml"] {
         assert!(

@@ -39,9 +39,12 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
+/// Runs `zeg segment --json` and returns the entries of its images.
 fn found(command: &mut Command) -> Value {
-    let output = command.args(["--json", "-"]).assert().success();
-    serde_json::from_slice(&output.get_output().stdout).unwrap()
+    let output = command.arg("--json").assert().success();
+    let document: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    assert_eq!(document["command"], "segment");
+    document["images"].clone()
 }
 
 #[test]

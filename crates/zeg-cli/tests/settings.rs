@@ -210,8 +210,8 @@ fn a_suite_runs_goes_on_and_ends_in_a_table() {
         serde_json::from_slice(&std::fs::read(world.path("table.json")).unwrap()).unwrap();
     assert_eq!(table["rows"].as_array().unwrap().len(), 2);
     assert_eq!(table["rows"][0]["scores"]["runs"], 2);
-    assert!(table["rows"][0]["scores"]["pAcc"]["std"].is_number());
-    assert_eq!(table["rows"][1]["published"]["mIoU_unseen"], 40.4);
+    assert!(table["rows"][0]["scores"]["p_acc"]["std"].is_number());
+    assert_eq!(table["rows"][1]["published"]["miou_unseen"], 40.4);
     let text = std::fs::read_to_string(world.path("suite/ablation.md")).unwrap();
     assert!(
         text.contains("not comparable") && text.contains("| without | 2 |"),
@@ -306,7 +306,7 @@ fn a_suite_chooses_settings_and_offset_on_other_images() {
             "suite/{row}/seed-1/scores/offset-{offset}/evaluation.json"
         ));
         assert_eq!(record["benchmark"]["split"], "val");
-        assert!(entry["uncalibrated"]["pAcc"]["mean"].is_number());
+        assert!(entry["uncalibrated"]["p_acc"]["mean"].is_number());
     }
     let text = std::fs::read_to_string(world.path("suite/ablation.md")).unwrap();
     assert!(text.contains("training.schedule.base=1e-"), "{text}");

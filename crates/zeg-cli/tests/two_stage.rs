@@ -164,7 +164,7 @@ fn a_model_of_two_stages_is_trained_resumed_scored_and_used() {
 
     let joined = scores(&world, model, &[]);
     assert_eq!(joined["images"], 2);
-    assert!(joined["mIoU"].as_f64().is_some());
+    assert!(joined["miou"].as_f64().is_some());
     let plan = "protocol = 'inductive'\n[data]\ndataset = 'voc12'\nclasses = 'voc20'\n\
                 [inference]\nshort-side = 64\nseen-offset = 0.0\n[inference.method]\nfusion = 'clip-alone'\ncrops = 'mask'\n";
     std::fs::write(world.path("plan.toml"), plan).unwrap();

@@ -254,19 +254,19 @@ mod tests {
     }
 
     #[test]
-    fn json_has_the_published_field_names() {
+    fn json_has_a_field_for_every_metric() {
         let report = report(&[0, 1], &[0, 0], &[false, true]);
         let json: serde_json::Value = serde_json::to_value(&report).unwrap();
         for field in [
-            "pAcc",
-            "mIoU",
-            "mIoU_seen",
-            "mIoU_unseen",
-            "hIoU",
+            "p_acc",
+            "miou",
+            "miou_seen",
+            "miou_unseen",
+            "hiou",
             "images",
             "pixels",
-            "mAcc",
-            "mDice",
+            "macc",
+            "mdice",
         ] {
             assert!(
                 json.get(field).is_some_and(serde_json::Value::is_number),

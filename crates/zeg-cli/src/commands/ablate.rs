@@ -24,7 +24,7 @@ use super::{
     json::JsonArgs,
     write_result,
 };
-use crate::Program;
+use crate::{Program, progress::Verbosity};
 
 /// Arguments of `zeg ablate`.
 #[derive(Debug, Args)]
@@ -92,12 +92,13 @@ struct AblateSettings {
     /// Say what is left, and run nothing.
     dry_run: bool,
     json: Option<JsonTarget>,
+    verbosity: Verbosity,
 }
 
 impl AblateArgs {
     /// # Errors
     /// The file of `--json` may not be written.
-    fn settings(self) -> anyhow::Result<AblateSettings> {
+    fn settings(self, verbosity: Verbosity) -> anyhow::Result<AblateSettings> {
         Ok(AblateSettings {
             suite: self.suite,
             data: self.data,
@@ -110,6 +111,7 @@ impl AblateArgs {
             jobs: self.jobs,
             dry_run: self.dry_run,
             json: self.json.target("ablate")?,
+            verbosity,
         })
     }
 }
@@ -130,8 +132,12 @@ pub(crate) struct RunFailed {
     code: i32,
 }
 
-pub(crate) fn run(program: &Program, args: AblateArgs) -> anyhow::Result<ExitCode> {
-    ablate(program, &args.settings()?)
+pub(crate) fn run(
+    program: &Program,
+    args: AblateArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
+    ablate(program, &args.settings(verbosity)?)
 }
 
 fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCode> {
@@ -190,9 +196,16 @@ fn dry_run(
     if ready {
         check_all(program, &runs, &settings.suite)?;
     }
-    for run in candidates.iter().chain(&runs) {
-        println!("{:<9} {}", run.state(), run.folder.display());
-    }
+    let all = || candidates.iter().chain(&runs);
+    let list: Vec<_> = all()
+        .map(|run| serde_json::json!({ "state": run.state(), "folder": run.folder }))
+        .collect();
+    let document = serde_json::json!({ "runs": list });
+    write_result(settings.json.as_ref(), &document, || {
+        for run in all() {
+            println!("{:<9} {}", run.state(), run.folder.display());
+        }
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -17,7 +17,7 @@ use super::{
     shared::{ComputeArgs, ComputeSettings, PrecisionArgs},
     write_result,
 };
-use crate::{Program, progress};
+use crate::{Program, progress::Verbosity};
 
 /// Arguments of `zeg check`.
 #[derive(Debug, Args)]
@@ -37,9 +37,6 @@ pub(crate) struct CheckArgs {
     size: Option<SizeArg>,
     #[command(flatten)]
     json: JsonArgs,
-    /// Print the verdict alone, and no progress
-    #[arg(short, long)]
-    quiet: bool,
     #[command(flatten)]
     precision: PrecisionArgs,
     #[command(flatten)]
@@ -60,20 +57,13 @@ enum SizeArg {
 struct CheckSettings {
     sizes: Vec<ExampleSize>,
     json: Option<JsonTarget>,
-    detail: Detail,
+    verbosity: Verbosity,
     precision: zeg::model::Precision,
     compute: ComputeSettings,
 }
 
-/// How much is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Detail {
-    Full,
-    VerdictAlone,
-}
-
 impl CheckArgs {
-    fn settings(self) -> anyhow::Result<CheckSettings> {
+    fn settings(self, verbosity: Verbosity) -> anyhow::Result<CheckSettings> {
         Ok(CheckSettings {
             sizes: match self.size {
                 Some(SizeArg::Small) => vec![ExampleSize::Small],
@@ -81,11 +71,7 @@ impl CheckArgs {
                 None => ExampleSize::ALL.to_vec(),
             },
             json: self.json.target("check")?,
-            detail: if self.quiet {
-                Detail::VerdictAlone
-            } else {
-                Detail::Full
-            },
+            verbosity,
             precision: self.precision.value(),
             compute: self.compute.settings(),
         })
@@ -105,12 +91,16 @@ struct CheckReport {
     passed: bool,
 }
 
-pub(crate) fn run(program: &Program, args: CheckArgs) -> anyhow::Result<ExitCode> {
-    let settings = args.settings()?;
+pub(crate) fn run(
+    program: &Program,
+    args: CheckArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
+    let settings = args.settings(verbosity)?;
     let report = check(program, &settings)?;
-    write_result(settings.json.as_ref(), &report, || match settings.detail {
-        Detail::Full => print(&report),
-        Detail::VerdictAlone => println!("{}", verdict(&report)),
+    write_result(settings.json.as_ref(), &report, || match verbosity {
+        Verbosity::Normal => print(&report),
+        Verbosity::Quiet => println!("{}", verdict(&report)),
     })?;
     Ok(exit_code(&report))
 }
@@ -132,17 +122,16 @@ fn check(program: &Program, settings: &CheckSettings) -> anyhow::Result<CheckRep
         precision: settings.precision,
     };
     let list = cases(&program.methods, &settings.sizes)?;
-    let bar = match settings.detail {
-        Detail::Full => progress::bar(list.len() as u64, "checking"),
-        Detail::VerdictAlone => indicatif::ProgressBar::hidden(),
-    };
+    let bar = settings
+        .verbosity
+        .progress("checking", "models", list.len() as u64);
     let mut cases = Vec::with_capacity(list.len());
     for case in &list {
         bar.set_message(format!("{}, {}", case.method, case.size.name()));
         cases.push(trial.run(case)?);
-        bar.inc(1);
+        bar.inc();
     }
-    bar.finish_and_clear();
+    bar.finish();
     Ok(CheckReport::new(settings, found, cases))
 }
 
@@ -249,7 +238,7 @@ mod tests {
         let settings = CheckSettings {
             sizes: Vec::new(),
             json: None,
-            detail: Detail::Full,
+            verbosity: Verbosity::Normal,
             precision: Precision::Float,
             compute: ComputeSettings {
                 device: DeviceChoice::Cpu,

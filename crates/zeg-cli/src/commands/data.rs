@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 pub(crate) use self::prepare::hint;
-use crate::Program;
+use crate::{Program, progress::Verbosity};
 
 /// Arguments of `zeg data`.
 #[derive(Debug, Args)]
@@ -29,10 +29,14 @@ enum DataCommand {
     Prepare(prepare::PrepareArgs),
 }
 
-pub(crate) fn run(_program: &Program, args: DataArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(
+    _program: &Program,
+    args: DataArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
     match args.command {
         DataCommand::List(args) => list::list(&args.settings()?),
-        DataCommand::Doctor(args) => doctor::doctor(&args.settings()?),
-        DataCommand::Prepare(args) => prepare::prepare(&args.settings()?),
+        DataCommand::Doctor(args) => doctor::doctor(&args.settings(verbosity)?),
+        DataCommand::Prepare(args) => prepare::prepare(&args.settings(verbosity)?),
     }
 }

@@ -9,7 +9,7 @@ use zeg::model::{
 };
 
 use super::{JsonTarget, json::JsonArgs, shared::Existing, write_result};
-use crate::{Program, progress};
+use crate::{Program, progress::Verbosity};
 
 /// Arguments of `zeg import`.
 #[derive(Debug, Args)]
@@ -57,12 +57,13 @@ struct ImportSettings {
     precision: ImportPrecision,
     existing: Existing,
     json: Option<JsonTarget>,
+    verbosity: Verbosity,
 }
 
 impl ImportArgs {
     /// # Errors
     /// The file of `--json` may not be written.
-    fn settings(self) -> anyhow::Result<ImportSettings> {
+    fn settings(self, verbosity: Verbosity) -> anyhow::Result<ImportSettings> {
         Ok(ImportSettings {
             file: self.file,
             output: self.output,
@@ -73,12 +74,17 @@ impl ImportArgs {
             },
             existing: Existing::of_flag(self.overwrite),
             json: self.json.target("import")?,
+            verbosity,
         })
     }
 }
 
-pub(crate) fn run(program: &Program, args: ImportArgs) -> anyhow::Result<ExitCode> {
-    convert(&program.methods, &args.settings()?)?;
+pub(crate) fn run(
+    program: &Program,
+    args: ImportArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
+    convert(&program.methods, &args.settings(verbosity)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -89,16 +95,17 @@ fn convert(methods: &Methods, settings: &ImportSettings) -> anyhow::Result<()> {
         precision,
         existing,
         json,
+        verbosity,
     } = settings;
     existing.check(output)?;
     let tables = methods.key_tables();
     let before = Inspection::of(&StateDict::open(file, &tables)?)?;
-    let bar = progress::bytes("importing");
+    let bar = verbosity.byte_progress("importing");
     let written = import(file, &tables, output, *precision, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     })?;
-    bar.finish_and_clear();
+    bar.finish();
     let both = serde_json::json!({ "source": before, "written": written });
     write_result(json.as_ref(), &both, || {
         print!("{}", describe(&before));

@@ -13,15 +13,22 @@ use clap::Args;
 use serde::{Serialize, de::IgnoredAny};
 use zeg_train::checkpoint::write_atomically;
 
+use super::shared::heading;
+
 /// Version of the form of all documents; it grows when a field changes its name or its meaning.
 const SCHEMA_VERSION: u32 = 1;
 
 /// The flag `--json`.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Output")]
 pub(crate) struct JsonArgs {
     /// Write the result as JSON to FILE; without FILE or with `-`, to standard output instead of the text
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 0..=1,
+        default_missing_value = "-",
+        help_heading = heading::OUTPUT
+    )]
     json: Option<PathBuf>,
 }
 

@@ -17,7 +17,7 @@ use super::{
     shared::{ComputeArgs, ComputeSettings, Existing},
     stop_flag,
 };
-use crate::{Program, progress};
+use crate::{Program, progress::Verbosity};
 
 /// Images of one object that the model is scored on.
 const SCORED: u64 = 512;
@@ -62,12 +62,13 @@ struct PretrainSettings {
     config: PretrainConfig,
     existing: Existing,
     compute: ComputeSettings,
+    verbosity: Verbosity,
 }
 
 impl PretrainArgs {
     /// # Errors
     /// There is no step, or a step has no two pairs.
-    fn settings(self) -> anyhow::Result<PretrainSettings> {
+    fn settings(self, verbosity: Verbosity) -> anyhow::Result<PretrainSettings> {
         anyhow::ensure!(
             self.steps > 0 && self.batch > 1,
             "--steps {} --batch {}: at least one step of two pairs is needed",
@@ -87,12 +88,17 @@ impl PretrainArgs {
             },
             existing: Existing::of_flag(self.overwrite),
             compute: self.compute.settings(),
+            verbosity,
         })
     }
 }
 
-pub(crate) fn run(_program: &Program, args: PretrainArgs) -> anyhow::Result<ExitCode> {
-    pretrain(&args.settings()?)
+pub(crate) fn run(
+    _program: &Program,
+    args: PretrainArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
+    pretrain(&args.settings(verbosity)?)
 }
 
 fn pretrain(settings: &PretrainSettings) -> anyhow::Result<ExitCode> {
@@ -105,7 +111,9 @@ fn pretrain(settings: &PretrainSettings) -> anyhow::Result<ExitCode> {
     let log_path = beside("jsonl");
     let mut log = File::create(&log_path).with_context(|| log_path.display().to_string())?;
     let stop = stop_flag();
-    let bar = progress::bar(config.steps, "pretrain");
+    let bar = settings
+        .verbosity
+        .progress("training", "steps", config.steps);
     let every = config.steps.div_ceil(SCORES);
     let started = Instant::now();
     let mut before = started;
@@ -118,20 +126,22 @@ fn pretrain(settings: &PretrainSettings) -> anyhow::Result<ExitCode> {
         if done.is_multiple_of(every) || done == config.steps {
             accuracy = pretraining.zero_shot_accuracy(&trainer.inference_model(), SCORED)?;
             line["zero_shot_accuracy"] = json!(accuracy);
-            if !bar.is_hidden() || done == config.steps {
-                bar.suspend(|| eprintln!("step {done}: {:.1} % of names right", 100.0 * accuracy));
-            }
+            let percent = 100.0 * accuracy;
+            bar.suspend(|| {
+                let text = format!("step {done}: {percent:.1} % of class names are right");
+                settings.verbosity.notice(text);
+            });
         }
         before = Instant::now();
         writeln!(log, "{line}")?;
         bar.set_message(format!("loss {:.3}", report.loss));
-        bar.inc(1);
+        bar.inc();
         if stop.load(Ordering::SeqCst) {
             return Err(TrainError::Interrupted.into());
         }
         Ok(())
     });
-    bar.finish_and_clear();
+    bar.finish();
     let trainer = match trainer {
         Err(error) if matches!(error.downcast_ref(), Some(TrainError::Interrupted)) => {
             return Ok(ExitCode::from(130));

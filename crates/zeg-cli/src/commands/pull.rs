@@ -1,18 +1,18 @@
 //! `zeg pull`: downloads weights by name.
 
-use std::{
-    io::Write as _, path::PathBuf, process::ExitCode, sync::atomic::AtomicBool, time::Duration,
-};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::atomic::AtomicBool};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use zeg_hub::{
     Cache, Entry, Event, HubError, Missing, Network, Proof, Pulled, Registry, Settings, human_size,
     missing, pull,
 };
 
 use super::{JsonTarget, json::JsonArgs, stop_flag};
-use crate::Program;
+use crate::{
+    Program,
+    progress::{Progress, Verbosity},
+};
 
 /// Arguments of `zeg pull`.
 #[derive(Debug, Args)]
@@ -57,12 +57,13 @@ struct PullSettings {
     cache: Option<PathBuf>,
     network: Settings,
     json: Option<JsonTarget>,
+    verbosity: Verbosity,
 }
 
 impl PullArgs {
     /// # Errors
     /// A variable of the environment or an address is wrong.
-    fn settings(self) -> anyhow::Result<PullSettings> {
+    fn settings(self, verbosity: Verbosity) -> anyhow::Result<PullSettings> {
         let mut network = Settings::from_env()?;
         if self.offline {
             network.network = Network::Offline;
@@ -75,6 +76,7 @@ impl PullArgs {
             cache: self.cache,
             network,
             json: self.json.target("pull")?,
+            verbosity,
         })
     }
 }
@@ -85,8 +87,12 @@ struct Planned<'a> {
     missing: Vec<Missing>,
 }
 
-pub(crate) fn run(_program: &Program, args: PullArgs) -> anyhow::Result<ExitCode> {
-    fetch(&args.settings()?)
+pub(crate) fn run(
+    _program: &Program,
+    args: PullArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
+    fetch(&args.settings(verbosity)?)
 }
 
 fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
@@ -105,15 +111,16 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
             plans.push(Planned { entry, missing });
         }
     }
+    let verbosity = settings.verbosity;
     let stop = stop_flag();
     let mut pulled = Vec::new();
     for Planned { entry, missing } in plans {
         if missing.is_empty() {
-            eprintln!("{}: already here", entry.name);
+            verbosity.notice(format_args!("{}: already here", entry.name));
         } else if network.network == Network::Online {
-            announce(entry, &missing);
+            announce(entry, &missing, verbosity);
         }
-        match download(entry, &cache, network, &stop) {
+        match download(entry, &cache, settings, &stop) {
             Ok(model) => {
                 if !settings.json.as_ref().is_some_and(JsonTarget::is_stdout) {
                     writeln!(std::io::stdout(), "{}", model.path.display())?;
@@ -134,71 +141,69 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
 }
 
 /// Says what will be downloaded, from where, and how large it is.
-fn announce(entry: &Entry, missing: &[Missing]) {
-    eprintln!(
+fn announce(entry: &Entry, missing: &[Missing], verbosity: Verbosity) {
+    verbosity.notice(format_args!(
         "{}: {}; licence: {}",
         entry.name, entry.about, entry.licence
-    );
+    ));
     for file in missing {
         let size = file.size.map_or_else(|| "size unknown".into(), human_size);
         let begun = match file.begun {
             0 => String::new(),
             bytes => format!(", {} of it here", human_size(bytes)),
         };
-        eprintln!("  {} ({size}{begun}) from {}", file.file, file.address);
+        verbosity.notice(format_args!(
+            "  {} ({size}{begun}) from {}",
+            file.file, file.address
+        ));
     }
 }
 
-/// Downloads what is missing, with a bar for each file.
+/// Downloads the missing files of a model.
 fn download(
     entry: &Entry,
     cache: &Cache,
-    settings: &Settings,
+    settings: &PullSettings,
     stop: &AtomicBool,
 ) -> Result<Pulled, HubError> {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    let result = pull(entry, cache, settings, stop, &mut |event| {
-        watch(&bar, event);
+    let progress = settings.verbosity.byte_progress("pulling");
+    let result = pull(entry, cache, &settings.network, stop, &mut |event| {
+        show(&progress, settings.verbosity, event);
     });
-    bar.finish_and_clear();
+    progress.finish();
     result
 }
 
-/// Shows an event. Lines are printed around the bar, and without one where nobody looks.
-fn watch(bar: &ProgressBar, event: &Event<'_>) {
-    let say = |text: String| bar.suspend(|| eprintln!("{text}"));
+/// Shows an event of a download.
+fn show(progress: &Progress, verbosity: Verbosity, event: &Event<'_>) {
+    let notice = |text: String| progress.suspend(|| verbosity.notice(text));
     match *event {
-        Event::Waiting => say("waiting for another program that downloads this model".into()),
-        Event::Started { done, total, .. } => {
-            bar.set_style(style(total));
-            bar.reset();
-            bar.set_prefix("pull");
-            set_place(bar, done, total);
-            bar.reset_eta(); // the rate counts what arrives now
-            bar.enable_steady_tick(Duration::from_millis(200));
+        Event::Waiting => {
+            notice("waiting for another process that downloads this model".into());
         }
+        Event::Started { done, total, .. } => progress.restart(done, total),
         Event::Progress { done, total, .. } => {
-            if bar.length() != total {
-                bar.set_style(style(total));
+            if let Some(total) = total {
+                progress.set_length(total);
             }
-            set_place(bar, done, total);
+            progress.set_position(done);
         }
         Event::Retrying {
             file,
             reason,
             pause,
-        } => say(format!(
+        } => notice(format!(
             "  {file}: {reason}; trying again in {:.1} s",
             pause.as_secs_f64()
         )),
         Event::Finished { record } => {
             let proof = match record.proof {
-                Proof::Published => "as published",
-                Proof::Server => "as Hugging Face announced",
-                Proof::FirstUse => "as at the first download",
-                Proof::None => "none is published; now on record",
+                Proof::Published => "the published one",
+                Proof::Server => "the one that Hugging Face announced",
+                Proof::FirstUse => "that of the first download",
+                Proof::None => "none is published; recorded from now on",
             };
-            say(format!(
+            notice(format!(
                 "  {} ({}), SHA-256 {} ({proof})",
                 record.name,
                 human_size(record.size),
@@ -206,30 +211,6 @@ fn watch(bar: &ProgressBar, event: &Event<'_>) {
             ));
         }
         _ => {}
-    }
-}
-
-fn set_place(bar: &ProgressBar, done: u64, total: Option<u64>) {
-    if let Some(total) = total {
-        bar.set_length(total);
-    }
-    bar.set_position(done);
-}
-
-fn style(total: Option<u64>) -> ProgressStyle {
-    let style = ProgressStyle::with_template(template(total));
-    style
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("=> ")
-}
-
-/// A bar where the end is known, a count where it is not.
-fn template(total: Option<u64>) -> &'static str {
-    match total {
-        Some(_) => {
-            "{prefix:>10} [{bar:30}] {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left"
-        }
-        None => "{prefix:>10} {decimal_bytes}  {decimal_bytes_per_sec}  {elapsed}",
     }
 }
 
@@ -285,12 +266,5 @@ mod tests {
             hint_for("a photograph of a dog").as_deref(),
             Some("`zeg models` lists the names")
         );
-    }
-
-    #[test]
-    fn both_templates_are_valid() {
-        for total in [None, Some(1)] {
-            assert!(ProgressStyle::with_template(template(total)).is_ok());
-        }
     }
 }

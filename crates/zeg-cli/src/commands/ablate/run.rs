@@ -15,8 +15,7 @@ use zeg::eval::record::FILE_NAME;
 use zeg_train::experiment::Experiment;
 
 use super::{AblateSettings, RunFailed, suite::Row};
-use crate::Program;
-use crate::commands::eval::sweep;
+use crate::{Program, commands::eval::sweep, progress::Verbosity};
 
 /// Exit code of a run that the user stopped.
 const INTERRUPTED: i32 = 130;
@@ -120,7 +119,7 @@ impl Run<'_> {
         let features = settings.output.join("features");
         command.arg("--feature-cache").arg(features);
         command.arg("--output").arg(&self.folder).arg("--resume");
-        alone(&mut command, settings);
+        add_common_arguments(&mut command, settings);
         wait("train", &self.folder, command)
     }
 }
@@ -153,11 +152,13 @@ pub(super) fn train_all(
         left = waiting;
         let code = side_by_side(settings.jobs, &ready, |run| {
             let number = started.fetch_add(1, Ordering::Relaxed) + 1;
-            eprintln!("run {number} of {count}: {}", run.name);
+            settings
+                .verbosity
+                .notice(format_args!("run {number} of {count}: {}", run.name));
             run.train(settings)
         })?;
         if code.is_some() {
-            return Ok(code.map(stopped));
+            return Ok(code.inspect(|_| stopped(settings)));
         }
     }
     Ok(None)
@@ -199,10 +200,13 @@ fn side_by_side<T: Sync>(
     Ok(code)
 }
 
-/// Several processes side by side take a thread each.
-fn alone(command: &mut Command, settings: &AblateSettings) {
+/// Adds the arguments that every process of a suite gets: one thread each if several run at once.
+fn add_common_arguments(command: &mut Command, settings: &AblateSettings) {
     if settings.jobs > 1 {
         command.args(["--threads", "1"]);
+    }
+    if settings.verbosity == Verbosity::Quiet {
+        command.arg("--quiet");
     }
 }
 
@@ -224,14 +228,16 @@ pub(super) fn score_all(
         left = later;
     }
     let code = side_by_side(settings.jobs, &groups, |runs| score(settings, runs))?;
-    Ok(code.map(stopped))
+    Ok(code.inspect(|_| stopped(settings)))
 }
 
 fn score(settings: &AblateSettings, runs: &[&Run]) -> anyhow::Result<Option<ExitCode>> {
     let Some(first) = runs.first() else {
         return Ok(None);
     };
-    eprintln!("scoring {} models", runs.len());
+    settings
+        .verbosity
+        .notice(format_args!("scoring {} models", runs.len()));
     let mut command = zeg("eval")?;
     command.args(runs.iter().map(|run| run.model()));
     if let Some(data) = &settings.data {
@@ -243,7 +249,7 @@ fn score(settings: &AblateSettings, runs: &[&Run]) -> anyhow::Result<Option<Exit
         let offsets: Vec<String> = first.offsets.iter().map(ToString::to_string).collect();
         command.arg(format!("--seen-offsets={}", offsets.join(",")));
     }
-    alone(&mut command, settings);
+    add_common_arguments(&mut command, settings);
     wait("eval", &settings.output, command)
 }
 
@@ -268,9 +274,11 @@ fn wait(
     }
 }
 
-fn stopped(code: ExitCode) -> ExitCode {
-    eprintln!("stopped; the same command goes on");
-    code
+/// Says how to go on after the user stopped the suite.
+fn stopped(settings: &AblateSettings) {
+    settings
+        .verbosity
+        .notice("stopped; the same command continues the suite");
 }
 
 /// A process of this very program.

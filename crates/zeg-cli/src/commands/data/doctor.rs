@@ -7,7 +7,7 @@ use zeg::data::{Diagnosis, DoctorOptions, Selection, Verdict, datasets, examine}
 
 use crate::{
     commands::{JsonTarget, json::JsonArgs, write_result},
-    progress,
+    progress::Verbosity,
 };
 
 /// Arguments of `zeg data doctor`.
@@ -60,10 +60,11 @@ pub(super) struct DoctorSettings {
     strict: bool,
     json: Option<JsonTarget>,
     threads: Option<usize>,
+    verbosity: Verbosity,
 }
 
 impl DoctorArgs {
-    pub(super) fn settings(self) -> anyhow::Result<DoctorSettings> {
+    pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<DoctorSettings> {
         Ok(DoctorSettings {
             dataset: self.dataset,
             folder: self.data,
@@ -74,6 +75,7 @@ impl DoctorArgs {
             strict: self.strict,
             json: self.json.target("data doctor")?,
             threads: self.threads,
+            verbosity,
         })
     }
 }
@@ -94,13 +96,13 @@ pub(super) fn doctor(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
             threads: settings.threads.unwrap_or_else(rayon::current_num_threads),
             limit: settings.limit,
         };
-        let bar = progress::bar(0, "examining");
+        let bar = settings.verbosity.progress("examining", "images", 0);
         bar.set_message(split.clone());
         let result = examine(&selection, &options, &|done, all| {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
         });
-        bar.finish_and_clear();
+        bar.finish();
         match result {
             Ok(diagnosis) => diagnoses.push(diagnosis),
             // Nobody asked for this split by name, and many downloads lack one.

@@ -7,7 +7,7 @@ use zeg::data::prepare::{ImagePlacement, OnBad, PrepareError, PrepareOptions, Su
 
 use crate::{
     commands::{JsonTarget, json::JsonArgs, stop_flag, write_result},
-    progress,
+    progress::Verbosity,
 };
 
 /// Exit code of a run that the user stopped.
@@ -40,7 +40,7 @@ pub(super) struct PrepareArgs {
     #[arg(long, value_name = "PIXELS", default_value_t = 512)]
     shrink: usize,
     /// Say what would be made, and make nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     dry_run: bool,
     #[command(flatten)]
     json: JsonArgs,
@@ -68,10 +68,11 @@ pub(super) struct PrepareSettings {
     /// Say what would be made, and make nothing.
     dry_run: bool,
     json: Option<JsonTarget>,
+    verbosity: Verbosity,
 }
 
 impl PrepareArgs {
-    pub(super) fn settings(self) -> anyhow::Result<PrepareSettings> {
+    pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<PrepareSettings> {
         Ok(PrepareSettings {
             dataset: self.dataset,
             from: self.from,
@@ -91,18 +92,20 @@ impl PrepareArgs {
             },
             dry_run: self.dry_run,
             json: self.json.target("data prepare")?,
+            verbosity,
         })
     }
 }
 
 pub(super) fn prepare(settings: &PrepareSettings) -> anyhow::Result<ExitCode> {
     let plan = plan(&settings.dataset, &settings.from)?;
-    eprintln!("{plan}");
     if settings.dry_run {
+        println!("{plan}");
         return Ok(ExitCode::SUCCESS);
     }
+    settings.verbosity.notice(&plan);
     let stop = stop_flag();
-    let bar = progress::bar(0, "preparing");
+    let bar = settings.verbosity.progress("preparing", "files", 0);
     let result = plan.run(&settings.output, &settings.options, &|progress| {
         bar.set_length(progress.total as u64);
         bar.set_position(progress.done as u64);
@@ -112,7 +115,7 @@ pub(super) fn prepare(settings: &PrepareSettings) -> anyhow::Result<ExitCode> {
             ControlFlow::Continue(())
         }
     });
-    bar.finish_and_clear();
+    bar.finish();
     let summary = result?;
     write_result(settings.json.as_ref(), &summary, || print(&summary))?;
     Ok(if summary.stopped {
