@@ -77,7 +77,10 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Segment images", &["quickstart", "segment"]),
     ("Train", &["train", "ablate", "pretrain"]),
     ("Evaluate", &["eval", "report"]),
-    ("Data and weights", &["data", "models", "pull", "import", "info"]),
+    (
+        "Data and weights",
+        &["data", "models", "pull", "import", "info"],
+    ),
     ("This program", &["bench", "check", "completions", "help"]),
 ];
 
@@ -102,7 +105,10 @@ impl Cli {
                 let _ = writeln!(list, "  {literal}{name:<11}{literal:#}  {about}");
             }
         }
-        let (before, after) = ("{about-with-newline}\n{usage-heading} {usage}\n", "{options}");
+        let (before, after) = (
+            "{about-with-newline}\n{usage-heading} {usage}\n",
+            "{options}",
+        );
         command.help_template(format!(
             "{before}{list}\n{header}Options:{header:#}\n{after}{{after-help}}"
         ))
@@ -116,10 +122,16 @@ mod tests {
     #[test]
     fn every_command_is_in_one_group_of_the_help() {
         let command = Cli::command();
-        let mut commands: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        let mut commands: Vec<&str> = command
+            .get_subcommands()
+            .map(clap::Command::get_name)
+            .collect();
         commands.push("help");
         commands.sort_unstable();
-        let mut grouped: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        let mut grouped: Vec<&str> = GROUPS
+            .iter()
+            .flat_map(|(_, names)| names.iter().copied())
+            .collect();
         grouped.sort_unstable();
         assert_eq!(grouped, commands);
     }

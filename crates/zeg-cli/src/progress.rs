@@ -59,11 +59,15 @@ impl Unit {
     /// Returns the template of the bar, or of a count if the length is not known.
     fn template(self, is_length_known: bool) -> &'static str {
         match (self, is_length_known) {
-            (Self::Items(_), _) => "{prefix:>10} [{bar:30}] {pos}/{len}  {per_sec}  {eta} left  {msg}",
+            (Self::Items(_), _) => {
+                "{prefix:>10} [{bar:30}] {pos}/{len}  {per_sec}  {eta} left  {msg}"
+            }
             (Self::Bytes, true) => {
                 "{prefix:>10} [{bar:30}] {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left"
             }
-            (Self::Bytes, false) => "{prefix:>10} {decimal_bytes}  {decimal_bytes_per_sec}  {elapsed}",
+            (Self::Bytes, false) => {
+                "{prefix:>10} {decimal_bytes}  {decimal_bytes_per_sec}  {elapsed}"
+            }
         }
     }
 
@@ -87,9 +91,7 @@ pub(crate) struct Progress {
 impl Progress {
     fn new(verbosity: Verbosity, what: &'static str, unit: Unit) -> Self {
         let bar = match verbosity {
-            Verbosity::Normal => {
-                ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
-            }
+            Verbosity::Normal => ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()),
             Verbosity::Quiet => ProgressBar::hidden(),
         };
         bar.set_style(unit.style(false));
@@ -105,12 +107,11 @@ impl Progress {
 
     /// Starts anew at a position, for the next of several files.
     pub(crate) fn restart(&self, position: u64, length: Option<u64>) {
-        match length {
-            Some(length) => self.set_length(length),
-            None => {
-                self.bar.unset_length();
-                self.bar.set_style(self.unit.style(false));
-            }
+        if let Some(length) = length {
+            self.set_length(length);
+        } else {
+            self.bar.unset_length();
+            self.bar.set_style(self.unit.style(false));
         }
         self.bar.reset();
         self.set_position(position);

@@ -1,4 +1,4 @@
-//! From an empty run folder to masks: train, resume, score, segment, with the program itself.
+//! The program from an empty run folder to label maps: train, resume, score, segment.
 #![allow(clippy::unwrap_used)] // in tests
 
 mod common;
@@ -9,7 +9,7 @@ fn file(world: &World, name: &str) -> Vec<u8> {
     std::fs::read(world.path(name)).unwrap()
 }
 
-/// Lines of a log without the time a step took.
+/// Returns the lines of a log without the times of the steps.
 fn losses(world: &World, run: &str) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(world.path(&format!("{run}/log.jsonl"))).unwrap();
     text.lines()
@@ -43,7 +43,7 @@ fn a_model_is_trained_scored_and_used() {
         serde_json::from_slice(&file(&world, "run/run.json")).unwrap();
     assert_eq!(manifest["data"]["images"], 4);
 
-    // Two checkpoints are kept, and the frozen tower is in neither of the files.
+    // Two checkpoints are kept; neither file holds the frozen encoder.
     assert!(!world.path("run/checkpoint-00000002.safetensors").exists());
     assert!(world.path("run/checkpoint-00000004.safetensors").exists());
     let header =
@@ -111,7 +111,7 @@ fn a_model_is_trained_scored_and_used() {
 fn a_resumed_run_is_the_same_run() {
     let world = World::new();
     world.train("straight").assert().success();
-    // A run that was stopped behind its checkpoint at step 4.
+    // Make a run that was stopped after its checkpoint at step 4.
     world.train("stopped").assert().success();
     for name in ["model.safetensors", "checkpoint-00000006.safetensors"] {
         std::fs::remove_file(world.path("stopped").join(name)).unwrap();
@@ -127,18 +127,18 @@ fn a_resumed_run_is_the_same_run() {
         file(&world, "straight/checkpoint-00000006.safetensors"),
         file(&world, "stopped/checkpoint-00000006.safetensors")
     );
-    // Steps that were done twice stand in the log once.
+    // The log has one line for a step that was done twice.
     assert_eq!(losses(&world, "straight"), losses(&world, "stopped"));
 }
 
 #[test]
-fn a_fixed_encoder_trains_on_cached_views_and_micro_batches_do_not_change_the_result() {
+fn a_frozen_encoder_trains_on_cached_copies_and_micro_batches_do_not_change_the_result() {
     let world = World::new();
     let text = std::fs::read_to_string(world.config()).unwrap();
     std::fs::write(world.config(), text.replace("prompts =", "# prompts =")).unwrap();
     let settings = [
         "--set",
-        "training.cached-views=2",
+        "training.cached-copies=2",
         "--set",
         "model.head.dropout=0",
     ];
@@ -164,14 +164,14 @@ fn a_fixed_encoder_trains_on_cached_views_and_micro_batches_do_not_change_the_re
 }
 
 #[test]
-fn encoded_views_from_a_file_give_the_same_run() {
+fn encoded_copies_from_a_file_give_the_same_run() {
     let world = World::new();
     let text = std::fs::read_to_string(world.config()).unwrap();
     std::fs::write(world.config(), text.replace("prompts =", "# prompts =")).unwrap();
     let train = |run: &str, more: &[&str]| {
         let output = world
             .train(run)
-            .args(["--set", "training.cached-views=2"])
+            .args(["--set", "training.cached-copies=2"])
             .args(more)
             .assert()
             .success();
@@ -179,8 +179,8 @@ fn encoded_views_from_a_file_give_the_same_run() {
     };
     train("plain", &[]);
     let cache = ["--feature-cache", "features"];
-    assert!(!train("first", &cache).contains("encoded views from"));
-    assert!(train("second", &cache).contains("encoded views from"));
+    assert!(!train("first", &cache).contains("encoded augmented copies read from"));
+    assert!(train("second", &cache).contains("encoded augmented copies read from"));
     for run in ["first", "second"] {
         assert_eq!(
             file(&world, "plain/model.safetensors"),
@@ -188,11 +188,11 @@ fn encoded_views_from_a_file_give_the_same_run() {
             "{run}"
         );
     }
-    // Another seed has other views, and images that changed are encoded again.
+    // Another seed has other augmented copies, and changed images are encoded again.
     let seed = ["--feature-cache", "features", "--set", "training.seed=5"];
-    assert!(!train("other", &seed).contains("encoded views from"));
-    let photo = world.photo("2007_000000");
-    let bytes = std::fs::read(&photo).unwrap();
-    std::fs::write(&photo, bytes).unwrap();
-    assert!(!train("changed", &cache).contains("encoded views from"));
+    assert!(!train("other", &seed).contains("encoded augmented copies read from"));
+    let image = world.image("2007_000000");
+    let bytes = std::fs::read(&image).unwrap();
+    std::fs::write(&image, bytes).unwrap();
+    assert!(!train("changed", &cache).contains("encoded augmented copies read from"));
 }

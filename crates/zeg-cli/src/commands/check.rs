@@ -1,4 +1,4 @@
-//! `zeg check`: whether this machine computes what it should, and how fast.
+//! `zeg check`: checks that this machine computes every method correctly, and measures how fast.
 
 use std::process::ExitCode;
 
@@ -14,7 +14,7 @@ use super::{
     JsonTarget,
     json::JsonArgs,
     machine,
-    shared::{ComputeArgs, ComputeSettings, PrecisionArgs},
+    shared::{ComputeArgs, ComputeSettings, PrecisionArgs, heading},
     write_result,
 };
 use crate::{Program, progress::Verbosity};
@@ -22,18 +22,19 @@ use crate::{Program, progress::Verbosity};
 /// Arguments of `zeg check`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Needs no files: weights, image and classes are generated. Every method is computed small and at its
-published size, on the chosen device and on a plain path without this program's kernels. The
-deviation is the largest difference between the two as a share of the root mean square. The exit
-code is 1 if one exceeds its limit, or if a second computation gives other bits.
+The check needs no files: weights, image and class embeddings are generated. Every method is
+computed in a small and in its published size, on the chosen device and by a reference path
+without the program's own kernels. The deviation is the largest difference between the two,
+relative to the root mean square. The exit code is 1 if a deviation exceeds its limit, or if a
+second computation gives other bits. With --quiet only the verdict is printed.
 
 Examples:
   zeg check
   zeg check --precision int8
   zeg check --device cuda:0 --json | jq .passed")]
 pub(crate) struct CheckArgs {
-    /// Compute the models of one size alone [default: both]
-    #[arg(long, value_enum)]
+    /// Size of the models [default: both sizes]
+    #[arg(long, value_enum, help_heading = heading::MODEL)]
     size: Option<SizeArg>,
     #[command(flatten)]
     json: JsonArgs,
@@ -43,16 +44,16 @@ pub(crate) struct CheckArgs {
     compute: ComputeArgs,
 }
 
-/// See [`ExampleSize`].
+/// An [`ExampleSize`] as a value of `--size`.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum SizeArg {
-    /// Milliseconds a model
+    /// Small models, milliseconds each
     Small,
-    /// As published: seconds a model
+    /// Models as published, seconds each
     Published,
 }
 
-/// What is checked, and how it is told.
+/// Settings of `zeg check`.
 #[derive(Debug)]
 struct CheckSettings {
     sizes: Vec<ExampleSize>,
@@ -78,7 +79,7 @@ impl CheckArgs {
     }
 }
 
-/// What was found.
+/// The result: the machine and the deviation of every case.
 #[derive(Debug, Serialize)]
 struct CheckReport {
     program: &'static str,
@@ -105,7 +106,7 @@ pub(crate) fn run(
     Ok(exit_code(&report))
 }
 
-/// 1 on a deviation.
+/// Returns exit code 1 if a case failed.
 fn exit_code(report: &CheckReport) -> ExitCode {
     if report.passed {
         ExitCode::SUCCESS
@@ -149,7 +150,7 @@ impl CheckReport {
     }
 }
 
-/// The last line.
+/// Returns the last line of the text: the verdict.
 fn verdict(report: &CheckReport) -> String {
     let failed = report.cases.iter().filter(|case| !case.passed).count();
     if report.passed {
@@ -193,13 +194,13 @@ fn table(cases: &[CaseReport]) -> Table {
         "deviation",
         "limit",
         "seconds",
-        "plain",
-        "faster",
+        "reference",
+        "speed-up",
         "",
     ]);
     for case in cases {
         let deviation = case.deviation.map_or_else(
-            || "no number".to_owned(),
+            || "not finite".to_owned(),
             |deviation| format!("{deviation:.1e}"),
         );
         let verdict = match (case.passed, case.repeats) {
@@ -268,7 +269,7 @@ mod tests {
         assert_eq!(verdict(&passed), "check: PASS 1 cases");
         for (bad, word) in [
             (case(Some(0.1), true, false), "DEVIATES"),
-            (case(None, true, false), "no number"),
+            (case(None, true, false), "not finite"),
             (case(Some(1e-6), false, false), "CHANGES"),
         ] {
             let failed = report(vec![good(), bad]);

@@ -1,4 +1,4 @@
-//! `zeg info`: what an experiment or a checkpoint is and costs.
+//! `zeg info`: describes an experiment, a checkpoint or a file of weights, and its cost.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,29 +7,31 @@ use std::{
 
 use clap::Args;
 use serde::Serialize;
-use zeg::model::{
-    config::VisionConfig,
-    cost::CostPart,
-    weights::Inspection,
-};
+use zeg::model::{config::VisionConfig, cost::CostPart, weights::Inspection};
 use zeg_train::{checkpoint::Checkpoint, experiment::Experiment};
 
-use super::{JsonTarget, json::JsonArgs, write_result};
+use super::{JsonTarget, json::JsonArgs, shared::heading, write_result};
 use crate::Program;
 
 /// Arguments of `zeg info`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  zeg info configs/voc12/zegclip-inductive.toml
+  zeg info configs/voc12/zegclip-inductive.toml --set training.batch=8
+  zeg info runs/quick/model.safetensors
+  zeg info ViT-B-16.pt --json | jq .family")]
 pub(crate) struct InfoArgs {
     /// Experiment file (TOML), checkpoint, or weights in any published format
     file: PathBuf,
     #[command(flatten)]
     json: JsonArgs,
-    /// Change a setting of the experiment; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    /// Setting of the experiment to change; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = heading::TRAINING)]
     changes: Vec<String>,
 }
 
-/// What is described, and how.
+/// Settings of `zeg info`.
 #[derive(Debug)]
 struct InfoSettings {
     file: PathBuf,
@@ -40,7 +42,7 @@ struct InfoSettings {
 
 impl InfoArgs {
     /// # Errors
-    /// The file of `--json` may not be written.
+    /// Returns an error if the file of `--json` may not be written.
     fn settings(self) -> anyhow::Result<InfoSettings> {
         Ok(InfoSettings {
             file: self.file,
@@ -50,6 +52,7 @@ impl InfoArgs {
     }
 }
 
+/// The description of an experiment or a checkpoint.
 #[derive(Debug, Serialize)]
 struct Info {
     file: String,
@@ -67,6 +70,7 @@ struct Info {
     macs: InfoMacs,
 }
 
+/// Numbers of parameters.
 #[derive(Debug, Serialize)]
 struct InfoParameters {
     encoder_and_head: u64,
@@ -74,19 +78,21 @@ struct InfoParameters {
     declared_by_reference: u64,
 }
 
+/// Multiply-accumulates for one square image.
 #[derive(Debug, Serialize)]
 struct InfoMacs {
+    /// Side of the image in pixels.
     size: usize,
-    /// By part.
+    /// Multiply-accumulates of each part.
     #[serde(flatten, serialize_with = "by_key")]
     parts: Vec<CostPart>,
     total: u64,
-    /// Crops that the encoder looks at, in a model of two stages.
+    /// Number of crops that the encoder gets, in a two-stage model.
     #[serde(skip_serializing_if = "Option::is_none")]
     crops: Option<usize>,
 }
 
-/// Multiply-accumulates under the parts' keys.
+/// Serialises the multiply-accumulates as a map from the key of each part.
 fn by_key<S: serde::Serializer>(parts: &[CostPart], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(parts.iter().map(|part| (part.key, part.macs)))
 }
@@ -180,7 +186,7 @@ fn print(info: &Info) {
         grouped(info.parameters.encoder_and_head)
     );
     println!(
-        "               {} really trained",
+        "               {} trained",
         grouped(info.parameters.trained)
     );
     println!(
@@ -188,7 +194,7 @@ fn print(info: &Info) {
         grouped(info.parameters.declared_by_reference)
     );
     println!(
-        "  cost         {:.1} G multiply-accumulates for one {}×{} crop",
+        "  cost         {:.1} G multiply-accumulates for one image of {}×{} pixels",
         giga(info.macs.total),
         info.macs.size,
         info.macs.size
@@ -202,7 +208,7 @@ fn print(info: &Info) {
     println!("               {}", parts.join(", "));
 }
 
-/// Digits in groups of three.
+/// Formats a number with its digits in groups of three.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> = digits

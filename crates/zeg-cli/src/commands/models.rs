@@ -1,19 +1,18 @@
-//! `zeg models`: which weights can be named, and which are here.
+//! `zeg models`: lists the weights that have a name, and which of them are downloaded.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use zeg_hub::{Cache, Registry, rows, table};
 
-use super::{JsonTarget, json::JsonArgs, write_result};
+use super::{JsonTarget, json::JsonArgs, shared::heading, write_result};
 use crate::Program;
 
 /// Arguments of `zeg models`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-`zeg pull NAME` downloads a model; those marked `by hand` say where to click instead.
-A file zeg/models.toml in the user's folder of configurations, or the file that
-ZEG_MODELS names, adds models.
+`zeg pull NAME` downloads a model. For models marked `by hand` it prints where to download them.
+A file zeg/models.toml in the user's configuration folder, or the file in ZEG_MODELS, adds models.
 
 Examples:
   zeg models
@@ -21,12 +20,12 @@ Examples:
 pub(crate) struct ModelsArgs {
     #[command(flatten)]
     json: JsonArgs,
-    /// Folder of downloads [default: ZEG_CACHE, or zeg in the system's folder for caches]
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the downloads [default: ZEG_CACHE, or `zeg` in the user's cache folder]
+    #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
     cache: Option<PathBuf>,
 }
 
-/// Which cache is looked at, and how the list is printed.
+/// Settings of `zeg models`.
 #[derive(Debug)]
 struct ModelsSettings {
     json: Option<JsonTarget>,
@@ -35,7 +34,7 @@ struct ModelsSettings {
 
 impl ModelsArgs {
     /// # Errors
-    /// The file of `--json` may not be written.
+    /// Returns an error if the file of `--json` may not be written.
     fn settings(self) -> anyhow::Result<ModelsSettings> {
         Ok(ModelsSettings {
             json: self.json.target("models")?,

@@ -1,4 +1,4 @@
-//! `zeg pull`: downloads weights by name.
+//! `zeg pull`: downloads public weights by name.
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::atomic::AtomicBool};
 
@@ -8,7 +8,7 @@ use zeg_hub::{
     missing, pull,
 };
 
-use super::{JsonTarget, json::JsonArgs, stop_flag};
+use super::{JsonTarget, json::JsonArgs, shared::heading, stop_flag};
 use crate::{
     Program,
     progress::{Progress, Verbosity},
@@ -17,15 +17,16 @@ use crate::{
 /// Arguments of `zeg pull`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Prints the path of each model's weights. What is here already is not asked for again;
-a download that was stopped goes on where it ended.
+The command prints the path of each model's weights. Files that are downloaded already are not
+downloaded again, and a download that was stopped continues where it ended.
 
 Environment:
-  ZEG_CACHE                     folder of downloads, unless --cache names one
-  ZEG_OFFLINE, HF_HUB_OFFLINE   1: as --offline
-  ZEG_BASE_URL                  as --base-url
-  HF_ENDPOINT, HF_TOKEN         takes the place of huggingface.co; sent there only
-  ZEG_MODELS                    a list of further models
+  ZEG_CACHE                     folder of the downloads, unless --cache names one
+  ZEG_OFFLINE, HF_HUB_OFFLINE   1 has the effect of --offline
+  ZEG_BASE_URL                  has the effect of --base-url
+  HF_ENDPOINT                   address that replaces huggingface.co
+  HF_TOKEN                      access token, which is sent to that address only
+  ZEG_MODELS                    file with a list of further models
   HTTPS_PROXY, NO_PROXY         proxy servers
   SSL_CERT_FILE                 certificates to trust instead of the built-in ones
 
@@ -37,20 +38,20 @@ pub(crate) struct PullArgs {
     /// Names of models; `zeg models` lists them
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
-    /// Do not use the network: only say where the models are
-    #[arg(long)]
+    /// Do not use the network; print the paths of downloaded models only
+    #[arg(long, help_heading = heading::DATA)]
     offline: bool,
-    /// Take this address in place of the scheme and host of every download
-    #[arg(long, value_name = "URL")]
+    /// Address that replaces scheme and host of every download, for a mirror
+    #[arg(long, value_name = "URL", help_heading = heading::DATA)]
     base_url: Option<String>,
-    /// Folder of downloads [default: ZEG_CACHE, or zeg in the system's folder for caches]
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the downloads [default: ZEG_CACHE, or `zeg` in the user's cache folder]
+    #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
     cache: Option<PathBuf>,
     #[command(flatten)]
     json: JsonArgs,
 }
 
-/// What is fetched, and how.
+/// Settings of `zeg pull`.
 #[derive(Debug)]
 struct PullSettings {
     names: Vec<String>,
@@ -62,7 +63,8 @@ struct PullSettings {
 
 impl PullArgs {
     /// # Errors
-    /// A variable of the environment or an address is wrong.
+    /// Returns an error if an environment variable or an address is invalid, or if the file of `--json` may not be
+    /// written.
     fn settings(self, verbosity: Verbosity) -> anyhow::Result<PullSettings> {
         let mut network = Settings::from_env()?;
         if self.offline {
@@ -81,7 +83,7 @@ impl PullArgs {
     }
 }
 
-/// A model, and what of it is not here yet.
+/// A model with its files that are not downloaded yet.
 struct Planned<'a> {
     entry: &'a Entry,
     missing: Vec<Missing>,
@@ -102,7 +104,7 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
         .as_ref()
         .map_or_else(Cache::open, |dir| Ok(Cache::at(dir)))?;
     let network = &settings.network;
-    // A name that is unknown, or no program can download, is said before anything is downloaded.
+    // Names that are unknown, or cannot be downloaded by a program, are reported before the first download.
     let mut plans: Vec<Planned> = Vec::new();
     for name in &settings.names {
         let entry = registry.find(name)?;
@@ -116,7 +118,7 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
     let mut pulled = Vec::new();
     for Planned { entry, missing } in plans {
         if missing.is_empty() {
-            verbosity.notice(format_args!("{}: already here", entry.name));
+            verbosity.notice(format_args!("{}: downloaded already", entry.name));
         } else if network.network == Network::Online {
             announce(entry, &missing, verbosity);
         }
@@ -140,7 +142,7 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says what will be downloaded, from where, and how large it is.
+/// Prints which files will be downloaded, their sizes and their addresses.
 fn announce(entry: &Entry, missing: &[Missing], verbosity: Verbosity) {
     verbosity.notice(format_args!(
         "{}: {}; licence: {}",
@@ -150,7 +152,7 @@ fn announce(entry: &Entry, missing: &[Missing], verbosity: Verbosity) {
         let size = file.size.map_or_else(|| "size unknown".into(), human_size);
         let begun = match file.begun {
             0 => String::new(),
-            bytes => format!(", {} of it here", human_size(bytes)),
+            bytes => format!(", of which {} is downloaded already", human_size(bytes)),
         };
         verbosity.notice(format_args!(
             "  {} ({size}{begun}) from {}",
@@ -214,7 +216,7 @@ fn show(progress: &Progress, verbosity: Verbosity, event: &Event<'_>) {
     }
 }
 
-/// The way out of an error of the models' registry or download.
+/// Returns the hint for an error of the registry or of a download.
 pub(crate) fn hint(error: &HubError) -> Option<String> {
     Some(match error {
         HubError::UnknownModel {
@@ -230,22 +232,23 @@ pub(crate) fn hint(error: &HubError) -> Option<String> {
         }
         HubError::Status {
             status: 401 | 403, ..
-        } => "the owner may ask for a token in HF_TOKEN, or a proxy for its password in HTTPS_PROXY".into(),
+        } => "set HF_TOKEN if the owner asks for a token, or put the password of the proxy into HTTPS_PROXY".into(),
         HubError::Status { status: 404, .. } => {
-            "the file has moved; name a mirror with --base-url, or the new address in a list of your own (ZEG_MODELS)"
+            "the file has moved; name a mirror with --base-url, or its new address in a model list of your own (ZEG_MODELS)"
                 .into()
         }
-        HubError::Busy { .. } => "try again later; what has arrived is kept".into(),
+        HubError::Busy { .. } => "try again later; the download continues where it ended".into(),
         HubError::Status { .. } | HubError::Unreachable { .. } => {
-            "look at the connection, HTTPS_PROXY and SSL_CERT_FILE, or name a mirror with --base-url; what has arrived is kept"
+            "check the connection, HTTPS_PROXY and SSL_CERT_FILE, or name a mirror with --base-url; the download continues \
+             where it ended"
                 .into()
         }
         HubError::Length { .. } | HubError::Digest { .. } | HubError::Changed { .. } => {
-            "this is not the file that the list of models means; a mirror or proxy may have changed it. To accept a new \
-             version, delete the model's folder and name its digest in a list of your own (ZEG_MODELS)"
+            "the file differs from the one in the model list; a mirror or proxy may have changed it. To accept a new \
+             version, delete the folder of the model and put the new digest into a model list of your own (ZEG_MODELS)"
                 .into()
         }
-        HubError::DiskFull { .. } => "make room, or name another folder with --cache; what has arrived is kept".into(),
+        HubError::DiskFull { .. } => "free some disk space, or name another folder with --cache; the download continues where it ended".into(),
         _ => return None,
     })
 }

@@ -295,7 +295,10 @@ impl Work<'_> {
             stem,
             labels,
             confidence: Some(&segmented.result.confidence),
-            probabilities: segmented.scores.as_ref().map(|s| s as &dyn ProbabilitySource),
+            probabilities: segmented
+                .scores
+                .as_ref()
+                .map(|s| s as &dyn ProbabilitySource),
             overlay: overlay_image.as_ref(),
         };
         for exporter in exporters {

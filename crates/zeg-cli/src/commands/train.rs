@@ -84,15 +84,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         &weights,
         &device,
     )?;
-    let base = BaseWeights {
-        path: if is_mini(&settings.weights) {
-            settings.weights.clone()
-        } else {
-            let absolute = settings.weights.canonicalize();
-            absolute.unwrap_or_else(|_| settings.weights.clone())
-        },
-        sha256: weights_sha256(&settings.weights)?,
-    };
+    let base = base_weights(&settings.weights)?;
     let mut trainer = build_trainer(&TrainerInput {
         recipe: recipes.of(architecture.method())?,
         architecture: &*architecture,
@@ -163,6 +155,21 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     run.save_model(&trainer, &path)?;
     println!("{}", path.display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns path and digest of the frozen weights; the path is absolute unless they are part of the program.
+fn base_weights(weights: &Path) -> anyhow::Result<BaseWeights> {
+    let path = if is_mini(weights) {
+        weights.to_owned()
+    } else {
+        weights
+            .canonicalize()
+            .unwrap_or_else(|_| weights.to_owned())
+    };
+    Ok(BaseWeights {
+        path,
+        sha256: weights_sha256(weights)?,
+    })
 }
 
 /// Embeds all classes of the data set.

@@ -1,4 +1,4 @@
-//! `zeg data list`.
+//! `zeg data list`: lists the known data sets.
 
 use std::process::ExitCode;
 
@@ -14,12 +14,16 @@ use crate::commands::{JsonTarget, json::JsonArgs, write_result};
 
 /// Arguments of `zeg data list`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  zeg data list
+  zeg data list --json | jq -r '.datasets[].name'")]
 pub(super) struct ListArgs {
     #[command(flatten)]
     json: JsonArgs,
 }
 
-/// Where the list goes.
+/// Settings of `zeg data list`.
 #[derive(Debug)]
 pub(super) struct ListSettings {
     json: Option<JsonTarget>,
@@ -27,7 +31,7 @@ pub(super) struct ListSettings {
 
 impl ListArgs {
     /// # Errors
-    /// The file of `--json` may not be written.
+    /// Returns an error if the file of `--json` may not be written.
     pub(super) fn settings(self) -> anyhow::Result<ListSettings> {
         Ok(ListSettings {
             json: self.json.target("data list")?,

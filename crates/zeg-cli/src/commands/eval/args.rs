@@ -9,15 +9,15 @@ use super::{
     merge::{MergeArgs, MergeSettings},
     plan::PlanChanges,
 };
-use crate::progress::Verbosity;
 use crate::commands::{
     JsonTarget,
     json::JsonArgs,
     shared::{
-        heading, CacheUse, ComputeArgs, ComputeSettings, Existing, InferenceArgs, MethodArgs, ModelArgs,
-        ModelSettings, PrecisionArgs, TestTimeArgs,
+        CacheUse, ComputeArgs, ComputeSettings, Existing, InferenceArgs, MethodArgs, ModelArgs,
+        ModelSettings, PrecisionArgs, TestTimeArgs, heading,
     },
 };
+use crate::progress::Verbosity;
 
 /// Arguments of `zeg eval`.
 #[derive(Debug, Args)]
@@ -176,7 +176,9 @@ fn shard(text: &str) -> Result<Shard, String> {
         .and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
     match parts {
         Some((index, count)) if (1..=count).contains(&index) => Ok(Shard { index, count }),
-        _ => Err("give a part and the number of parts, such as 3/8; parts are counted from 1".to_owned()),
+        _ => Err(
+            "give a part and the number of parts, such as 3/8; parts are counted from 1".to_owned(),
+        ),
     }
 }
 

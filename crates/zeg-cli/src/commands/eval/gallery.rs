@@ -53,7 +53,9 @@ impl Gallery<'_> {
             // The evaluation lists the images of the data set in the same order.
             let position = positions[chosen];
             let sample = self.dataset.load(position)?;
-            let predicted = predictions.get(position).context("reading predictions back")?;
+            let predicted = predictions
+                .get(position)
+                .context("reading predictions back")?;
             let Panels { files, classes } = self.draw(id, &sample, &predicted)?;
             let [image, truth, prediction, error] = files;
             entries.push(GalleryEntry {

@@ -10,7 +10,11 @@ use clap::Args;
 use zeg::eval::{Evaluation, record::FILE_NAME};
 
 use crate::{
-    commands::{JsonTarget, json::JsonArgs, shared::{Existing, heading}},
+    commands::{
+        JsonTarget,
+        json::JsonArgs,
+        shared::{Existing, heading},
+    },
     progress::Verbosity,
 };
 

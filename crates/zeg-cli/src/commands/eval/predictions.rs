@@ -71,7 +71,10 @@ impl Predictions {
 
     /// Returns the spooled label maps of each outcome, in the order of the images.
     pub(super) fn finish(self) -> Vec<Option<LabelSpool>> {
-        self.outcomes.into_iter().map(|outcome| outcome.spool).collect()
+        self.outcomes
+            .into_iter()
+            .map(|outcome| outcome.spool)
+            .collect()
     }
 }
 

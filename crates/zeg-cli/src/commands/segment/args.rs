@@ -12,15 +12,15 @@ use zeg::{
 };
 
 use super::outputs::format_parser;
-use crate::progress::Verbosity;
 use crate::commands::{
     JsonTarget,
     json::JsonArgs,
     shared::{
-        heading, CacheUse, ComputeArgs, ComputeSettings, InferenceArgs, InferenceChanges, MethodArgs,
-        ModelArgs, ModelSettings, PrecisionArgs, TestTimeArgs, TestTimeChanges,
+        CacheUse, ComputeArgs, ComputeSettings, InferenceArgs, InferenceChanges, MethodArgs,
+        ModelArgs, ModelSettings, PrecisionArgs, TestTimeArgs, TestTimeChanges, heading,
     },
 };
+use crate::progress::Verbosity;
 
 /// Arguments of `zeg segment`.
 #[derive(Debug, Args)]

@@ -43,9 +43,7 @@ pub(super) enum Start {
 
 /// The error for a transductive run without a model to start from.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "the transductive setting starts from an inductively trained model; --init is missing"
-)]
+#[error("the transductive setting starts from an inductively trained model; --init is missing")]
 pub(crate) struct NothingToStartFrom;
 
 impl Start {
