@@ -1,10 +1,10 @@
-"""Puts small weight files, their pickles and their headers where the fuzz targets begin.
+"""Writes small weight files, their pickles and their headers to the corpora of the fuzz targets.
 
 Command    python fuzz/weight_seeds.py        (standard library only; Python 3.11)
 
-The files are the golden ones of the crate zeg-weights, which reference/clip_formats.py and
-reference/hostile_weights.py make. Files above 64 kB are left out: a fuzzer that changes a byte of them mostly changes
-a weight.
+The files are the golden files of the crate zeg-weights, made by reference/clip_formats.py and
+reference/hostile_weights.py. Files above 64 kB are left out, because most bytes that a fuzzer would change in them are
+weights.
 """
 
 import struct
@@ -39,10 +39,10 @@ def main():
             with zipfile.ZipFile(path) as archive:
                 for entry in archive.namelist():
                     if entry.endswith("data.pkl"):
-                        # No storages follow: an empty list of keys.
+                        # Without storages, the list of storage keys is empty.
                         write("pickle", path.name, archive.read(entry) + b"\x80\x02].")
         elif data.startswith(b"\x80"):
-            # The object begins behind the third pickle, the facts of the machine.
+            # The object begins after the third pickle, which describes the machine.
             end = data.find(b"type_sizes")
             end = data.find(b".", end)
             write("pickle", path.name, data[end + 1 :])

@@ -7,16 +7,16 @@ Run        python reference/bench_peers.py --zeg target/release/zeg --threads 2 
 Packages   torch, numpy; onnx, onnxscript, onnxruntime, openvino and nncf for the engines of those names
 Writes     a table, and JSON with every time
 
-Every engine is a process of its own that loads the same random weights (a file with the names of the released
-checkpoints) and then waits; in each round every engine computes the same image once, in turn, so that a machine that
-slows down slows all of them down. A result is: seconds on the wall and of all threads together (medians over the
-rounds), the most memory that the process ever had, the seconds from the start of the process to its first result, and
-the largest difference of a score from PyTorch's.
+Every engine is a separate process that loads the same random weights (a file with the parameter names of the released
+checkpoints) and then waits. In each round every engine computes the same image once, in turn, so that a slowdown of the
+machine affects all of them. A result consists of wall-clock seconds and CPU seconds of all threads (medians over the
+rounds), the peak memory of the process, the seconds from the start of the process to its first result, and the largest
+difference of a score from PyTorch's.
 
-A ZegFormer has random weights of its own in every engine: its times compare, its scores do not.
+For ZegFormer, every engine has its own random weights, so its times are comparable but its scores are not.
 
-zeg is started anew in every round (one run that does not count, one that does), because its benchmark is a command.
-Its memory is that of its runs; that of the others includes what their packages need to load.
+zeg is started anew in every round (one warm-up run, one measured run), because its benchmark is a command. Its memory is
+that of these runs; the memory of the other engines includes loading their packages.
 """
 
 import argparse
@@ -35,12 +35,12 @@ WIDTH, LAYERS, HEADS, PATCH, SIZE = 768, 12, 12, 16, 512
 DIM, PROMPTS, CLASSES, SEEN = 512, 10, 20, 15
 DECODER_LAYERS, DECODER_HEADS, HIDDEN = 3, 8, 2048
 FOCAL, DICE = 100.0, 1.0
-REGIONS = 16  # of CLIP-RC, on a 4×4 lattice
+REGIONS = 16  # region tokens of CLIP-RC, on a 4×4 lattice
 ENGINES = ["torch", "torch-compile", "onnxruntime", "onnxruntime-int8", "openvino", "openvino-int8"]
 
 
 def parameter_shapes(method):
-    """Names and shapes of the released checkpoints, without what inference does not read."""
+    """Yields names and shapes of the parameters in the released checkpoints that inference uses."""
     grid = SIZE // PATCH
     decoders = ["decoder_1"]
     if method == "clip-rc":
@@ -85,7 +85,7 @@ def parameter_shapes(method):
 
 
 def write_weights(path, method):
-    """Random weights as a safetensors file."""
+    """Writes random weights as a safetensors file."""
     rng = np.random.default_rng(0)
     header, blobs, offset = {}, [], 0
     for name, shape in parameter_shapes(method):
@@ -123,7 +123,7 @@ def read_weights(path):
 
 
 def inputs(batch):
-    """An image of noise and class embeddings of unit length."""
+    """Returns images of noise and class embeddings of unit length."""
     rng = np.random.default_rng(1)
     text = rng.standard_normal((CLASSES, DIM), dtype=np.float32)
     text /= np.linalg.norm(text, axis=1, keepdims=True)
@@ -131,7 +131,7 @@ def inputs(batch):
 
 
 def clip_transformer():
-    """CLIP's stack of blocks; the modules' names are the weights' names."""
+    """Builds CLIP's transformer blocks; the modules have the names of the weights."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -181,13 +181,13 @@ def clip_transformer():
 
 
 def build_torch(weights, method):
-    """The model in PyTorch; the modules' names are the weights' names."""
+    """Builds the model in PyTorch; the modules have the names of the weights."""
     import torch
     from torch import nn
     from torch.nn import functional
 
     def region_mask():
-        """A region token and the patches of its cell see each other; no other token sees a region token."""
+        """Returns the mask: a region token and the patches of its cell attend to each other; no other token attends to it."""
         grid, side = SIZE // PATCH, int(REGIONS**0.5)
         start = 1 + PROMPTS
         first = start + grid * grid
@@ -248,7 +248,7 @@ def build_torch(weights, method):
             self.q, self.k, self.v, self.proj = (nn.Linear(DIM, DIM) for _ in range(4))
 
         def logits(self, queries, memory):
-            """Mean over heads, before the softmax."""
+            """Returns attention logits before the softmax, averaged over heads."""
             scale = (DIM // DECODER_HEADS) ** -0.5 / DECODER_HEADS
             return (self.q(queries) * scale) @ self.k(memory).transpose(1, 2)
 
@@ -294,11 +294,11 @@ def build_torch(weights, method):
             for layer in layers:
                 queries = layer(queries, patches)
             side = SIZE // PATCH
-            masks = last.multihead_attn.logits(queries, patches)  # the last value path is not read
+            masks = last.multihead_attn.logits(queries, patches)  # the value path of the last layer is not used
             return masks.view(image.shape[0], text.shape[1], side, side)
 
     class RegionHead(nn.Module):
-        """CLIP-RC's: queries for every region and class, decoded together with the patches."""
+        """The head of CLIP-RC: one query per region and class, decoded together with the patches."""
 
         def __init__(self):
             super().__init__()
@@ -340,9 +340,9 @@ def build_torch(weights, method):
 
 
 def build_zegformer():
-    """ZegFormer with a ResNet-50, 100 queries and CLIP on all their crops, with random weights of its own.
+    """Builds ZegFormer with a ResNet-50, 100 mask queries and CLIP on all their crops, with its own random weights.
 
-    Crops are cut by interpolation instead of RoIAlign, which PyTorch alone does not have; that is a thousandth of the work.
+    Crops are made by interpolation instead of RoIAlign, which is not in PyTorch itself; this is a thousandth of the work.
     """
     import torch
     from torch import nn
@@ -439,15 +439,15 @@ def build_zegformer():
             own = functional.normalize(self.embed(q), dim=-1) @ text.T
             crops = (images * (masks[0, :, None].sigmoid() > 0.5)).float()
             crops = functional.interpolate(crops, size=(side, side), mode="bilinear", align_corners=False)
-            looked = self.clip(crops) @ text.T
-            scores = (100 * own).softmax(-1) ** 0.6 * (100 * looked).softmax(-1) ** 0.4
+            clip_logits = self.clip(crops) @ text.T
+            scores = (100 * own).softmax(-1) ** 0.6 * (100 * clip_logits).softmax(-1) ** 0.4
             return torch.einsum("bqk,bqhw->bkhw", scores, masks.sigmoid())
 
     return ZegFormer().eval()
 
 
 def export_onnx(weights, folder, method):
-    """The model as an ONNX file, made once, by a process of its own that no engine pays for."""
+    """Exports the model to ONNX once, in a separate process, so that no engine's time or memory includes it."""
     path = pathlib.Path(folder) / f"{method}.onnx"
     if not path.is_file():
         import torch
@@ -476,18 +476,18 @@ def torch_engine(weights, folder, threads, batch, compiled, method):
 
 
 def torch_training(weights, threads, batch):
-    """Steps of the released recipe: prompts and head learn, the encoder is frozen."""
+    """Returns a function for one step of the released recipe: prompts and head are trained, the encoder is frozen."""
     import torch
     from torch.nn import functional
 
     torch.set_num_threads(threads)
     model = build_torch(weights, "zegclip").train()
-    learns = []
+    trained = []
     for name, parameter in model.named_parameters():
         prompt = name.startswith(("backbone.prompt", "backbone.deep_prompt"))
         parameter.requires_grad = prompt or name.startswith("decode_head.")
-        learns += [parameter] * parameter.requires_grad
-    optimizer = torch.optim.AdamW(learns, lr=2e-4, weight_decay=0.01)
+        trained += [parameter] * parameter.requires_grad
+    optimizer = torch.optim.AdamW(trained, lr=2e-4, weight_decay=0.01)
     images, text = inputs(batch)
     images, text = torch.from_numpy(images), torch.from_numpy(text[:SEEN])
     labels = torch.from_numpy(np.random.default_rng(2).integers(0, SEEN + 1, (batch, SIZE, SIZE)))
@@ -498,9 +498,9 @@ def torch_training(weights, threads, batch):
         masks = model.masks(images, text)
         p = torch.sigmoid(masks)
         entropy = functional.binary_cross_entropy_with_logits(masks, truth, reduction="none")
-        apart = p * (1 - truth) + (1 - p) * truth
+        error = p * (1 - truth) + (1 - p) * truth
         alpha = 0.25 * truth + 0.75 * (1 - truth)
-        focal = (alpha * apart**2 * entropy).flatten(2).mean(2).sum()
+        focal = (alpha * error**2 * entropy).flatten(2).mean(2).sum()
         overlap = 2 * (p * truth).sum((2, 3)) + 1
         dice = (1 - overlap / (p.sum((2, 3)) + truth.sum((2, 3)) + 1)).sum()
         loss = (FOCAL * focal + DICE * dice) / (batch * SEEN)
@@ -546,7 +546,7 @@ def openvino_engine(weights, folder, threads, batch, integers, method):
 
 
 def worker(args):
-    """Loads an engine, then computes once for every line on standard input."""
+    """Loads an engine, then runs it once for every line on standard input."""
     if args.worker == "export":
         export_onnx(args.weights, args.folder, args.method)
         return
@@ -569,7 +569,7 @@ def worker(args):
 
 
 class Peer:
-    """A worker process."""
+    """A worker process of one engine."""
 
     def __init__(self, engine, args, weights, folder):
         command = [sys.executable, __file__, "--worker", engine, "--weights", weights, "--folder", folder]
@@ -596,7 +596,7 @@ class Peer:
 
 
 class Zeg:
-    """`zeg bench`, a process a round."""
+    """The engine `zeg bench`, one process per round."""
 
     def __init__(self, args, weights, precision):
         self.command = [args.zeg, "bench"]
@@ -621,16 +621,16 @@ class Zeg:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--zeg", default="target/release/zeg", help="the program")
+    parser.add_argument("--zeg", default="target/release/zeg", help="path of zeg")
     parser.add_argument("--method", choices=["zegclip", "clip-rc", "zegformer"], default="zegclip", help="model of the forward passes")
-    parser.add_argument("--engines", default=",".join(ENGINES), help="which peers, separated by commas")
+    parser.add_argument("--engines", default=",".join(ENGINES), help="engines to compare, separated by commas")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--training", action="store_true", help="steps of training instead of forward passes; PyTorch alone")
+    parser.add_argument("--training", action="store_true", help="time training steps instead of forward passes; only PyTorch")
     parser.add_argument("--config", default="configs/voc12/zegclip-inductive.toml", help="experiment that zeg trains")
-    parser.add_argument("--micro-batch", type=int, default=1, help="images that zeg's training takes at once")
-    parser.add_argument("--json", help="file for every time")
+    parser.add_argument("--micro-batch", type=int, default=1, help="images that zeg processes at once in training")
+    parser.add_argument("--json", help="file for all measured times")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--weights", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)

@@ -1,26 +1,26 @@
-"""One random CLIP in every format in which CLIPs and ZegCLIPs are published, and what it computes.
+"""Writes one random CLIP in every format in which CLIP and ZegCLIP weights are published, with its image and text features.
 
 Packages   Python 3.11, torch 2.15.0, transformers 5.23.0, open_clip_torch 3.3.0, safetensors 0.8.0, numpy 2.4.6
 Golden     python reference/clip_formats.py --size small crates/zeg-weights/tests/golden
 Full size  python reference/clip_formats.py --size full --sharded FOLDER   (ViT-B/16, about 5 GB)
 
-All files hold the same numbers: random, from a seed, rounded to float16, so that storing them as float16 loses nothing.
+All files hold the same random numbers, from a seed and rounded to float16, so that float16 stores them exactly.
 
     openai/vit.pt                    TorchScript archive with OpenAI's names; matrices float16, the rest float32
     huggingface/                     transformers' CLIPModel: model.safetensors, config.json, preprocessor_config.json
     open_clip/                       open_clip's CLIP as safetensors with open_clip_config.json; QuickGELU
     open_clip_gelu_custom_text/      the same numbers as torch.save's .bin; exact GELU, names with `text.`
     mmcv/zegclip.pth                 {meta, state_dict, optimizer} as mmcv writes it; zip form
-    mmcv/zegclip_legacy.pth          the stream form of torch before 1.6; `backbone.*` only
-    mmcv/head.safetensors            of what they hold beyond CLIP: prompts, one layer, the resized position table
+    mmcv/zegclip_legacy.pth          the stream form of torch before 1.6; only `backbone.*`
+    mmcv/head.safetensors            some of the tensors beyond CLIP: prompts, one layer, the resized position embeddings
     dtypes.pth, dtypes_legacy.pth    tensors of every dtype, views, shared storages
     dtypes.safetensors               their values as float32
-    expected.safetensors             images, token ids, and the features of both, from the packages
+    expected.safetensors             images, token ids, and the features of both, computed by the packages
 
 Features are computed in float32, three times: by the archive, by transformers and by open_clip. The script fails
 unless they agree to 1e-5 of the features' root mean square.
 
-A second run writes the same bytes, but for the legacy forms, which name storages by their place in memory.
+A second run writes the same bytes, except for the legacy forms, which name storages by their memory address.
 
 The text feature is taken at the end token. OpenAI and open_clip take the position of the highest id. transformers takes
 the first position whose id is `eos_token_id`; with the value 2, which is in older config.json files, it also takes the
@@ -42,7 +42,7 @@ from mmcv_formats import write_dtypes, write_mmcv
 from random_clip import HEAD_WIDTH, SIZES, Clip, inputs, is_half, randomise
 from torch.nn import functional
 
-MEAN = [0.48145466, 0.4578275, 0.40821073]  # of CLIP's training images
+MEAN = [0.48145466, 0.4578275, 0.40821073]  # statistics of CLIP's training images
 STD = [0.26862954, 0.26130258, 0.27577711]
 
 
@@ -59,7 +59,7 @@ def write_openai(path, clip, images, tokens):
 
 
 def to_hugging_face(weights):
-    """OpenAI's names and layouts -> transformers' ones."""
+    """Converts OpenAI's names and layouts to those of transformers."""
     out = {"logit_scale": weights["logit_scale"]}
     plain = {
         "visual.class_embedding": "vision_model.embeddings.class_embedding",
@@ -132,7 +132,7 @@ def write_hugging_face(folder, weights, sizes, images, tokens, sharded):
     ).save_pretrained(folder)
     if sharded:
         model.save_pretrained(folder.with_name("huggingface_sharded"), max_shard_size="100MB")
-    # The published files also hold the position numbers, as integers.
+    # The published files also contain the position ids, as integers.
     path = folder / "model.safetensors"
     tensors = safetensors.torch.load_file(path)
     tensors["text_model.embeddings.position_ids"] = torch.arange(sizes.context)[None]
@@ -145,7 +145,7 @@ def write_hugging_face(folder, weights, sizes, images, tokens, sharded):
 
 
 def write_open_clip(folder, weights, sizes, images, tokens, gelu):
-    """With `gelu`, the exact GELU, a text tower of its own (names `text.*`) and torch.save's format."""
+    """Writes open_clip's format; with `gelu`, with the exact GELU, a custom text tower (`text.*`) and torch.save's format."""
     folder.mkdir(parents=True, exist_ok=True)
     model_cfg = {
         "embed_dim": sizes.embed,
@@ -189,8 +189,8 @@ def write_open_clip(folder, weights, sizes, images, tokens, gelu):
     return model.encode_image(images), model.encode_text(tokens)
 
 
-def apart(one, other):
-    """Root mean square of the difference, relative to that of the values."""
+def relative_rms(one, other):
+    """Returns the root mean square of the difference, relative to that of the values."""
     return ((one - other).square().mean() / other.square().mean()).sqrt().item()
 
 
@@ -198,7 +198,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--sharded", action="store_true", help="the Hugging Face form also in shards of 100 MB")
+    parser.add_argument("--sharded", action="store_true", help="also write the Hugging Face format in shards of 100 MB")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)  # torch.jit is no longer developed
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, open_clip {open_clip.__version__}")
@@ -221,7 +221,7 @@ def main():
             "open_clip": write_open_clip(folder / "open_clip", weights, sizes, images, tokens, gelu=False),
         }
         gelu = write_open_clip(folder / "open_clip_gelu_custom_text", weights, sizes, images, tokens, gelu=True)
-        # The published ones are float32; float16 keeps the golden files small.
+        # The published files are float32; float16 keeps the golden files small.
         dtype = torch.float16 if arguments.size == "small" else torch.float32
         write_mmcv(folder / "mmcv", weights, sizes, dtype, generator)
     write_dtypes(folder)
@@ -229,10 +229,10 @@ def main():
     image, text = features["open_clip"]
     expected = {"images": images, "tokens": tokens}
     for package, (other_image, other_text) in features.items():
-        distance = max(apart(other_image, image), apart(other_text, text))
+        distance = max(relative_rms(other_image, image), relative_rms(other_text, text))
         print(f"{package:12} differs from open_clip by {distance:.1e}")
         assert distance < 1e-5, package
-    print(f"{'gelu':12} differs from open_clip by {apart(gelu[0], image):.1e} and {apart(gelu[1], text):.1e}")
+    print(f"{'gelu':12} differs from open_clip by {relative_rms(gelu[0], image):.1e} and {relative_rms(gelu[1], text):.1e}")
     for prefix, pair in {"": (image, text), "gelu.": gelu}.items():
         for kind, value in zip(("image", "text"), pair, strict=True):
             expected[f"{prefix}{kind}_features"] = value

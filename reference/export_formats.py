@@ -1,4 +1,4 @@
-"""Golden files of the export formats, and the check of what zeg exports by the packages that read it.
+"""Makes golden files of the export formats, and checks zeg's exports with the packages that read them.
 
 Packages   Python 3.11; pycocotools 2.0.11, label-studio-converter 0.0.59, datumaro 1.13.12, scikit-image 0.26.0,
            Pillow 12.3.0, numpy 2.4.6
@@ -7,10 +7,10 @@ Set up     python3 -m venv venv
 Golden     python reference/export_formats.py make
                writes rle.json (by pycocotools) and cases.json (label maps to export)
            ZEG_EXPORT_GOLDEN=write cargo test -p zeg-export --test formats
-               writes what zeg makes of cases.json beside it
+               writes zeg's exports of cases.json beside it
            python reference/export_formats.py check
-               reads that with the packages named above and compares it with the label maps
-           All in crates/zeg-export/tests/golden.
+               reads these with the packages named above and compares them with the label maps
+           All files are in crates/zeg-export/tests/golden.
 Fuzzing    python reference/export_formats.py make --folder DIR --count 300 --seed 5
            ZEG_EXPORT_FOLDER=DIR cargo test -p zeg-export --test formats -- --ignored
            python reference/export_formats.py check --folder DIR
@@ -38,7 +38,7 @@ PALETTE = [[0, 0, 0], [51, 136, 255], [255, 85, 17], [0, 153, 68], [238, 187, 0]
 
 
 def blobs(rng, height, width, classes, ignored):
-    """A map of smooth regions with holes and specks; a part of it without a class."""
+    """Returns a label map of smooth regions with holes and specks; some pixels are unlabelled."""
     fields = rng.random((classes, height, width))
     for _ in range(int(rng.integers(0, 4))):
         padded = np.pad(fields, ((0, 0), (1, 1), (1, 1)), "edge")
@@ -118,7 +118,7 @@ def make_rle(folder):
 
 
 def uncompressed(encoded):
-    """The counts of a mask, from its decoded pixels; the text must be what pycocotools makes of them."""
+    """Returns the counts of a mask from its decoded pixels, and checks that pycocotools encodes them to the same text."""
     counts = run_lengths(coco_mask.decode(encoded).ravel("F"))
     again = coco_mask.frPyObjects({"counts": counts, "size": encoded["size"]}, *encoded["size"])
     assert again["counts"] == encoded["counts"]
@@ -126,7 +126,7 @@ def uncompressed(encoded):
 
 
 def run_lengths(pixels):
-    """Numbers of pixels outside, inside, outside, … in turn."""
+    """Returns the numbers of pixels outside, inside, outside, … in turn."""
     edges = np.flatnonzero(np.diff(pixels)) + 1
     counts = np.diff([0, *edges, len(pixels)]).tolist()
     return ([0] if pixels[0] else []) + counts
@@ -148,7 +148,7 @@ class Cases:
         return (np.arange(count) * 7 % 101 / 100).astype(np.float32).reshape(self.maps[index].shape)
 
     def regions(self, index):
-        """Masks of the regions connected by edges or corners, by class."""
+        """Returns the masks of the regions connected by edges or corners, by class."""
         from skimage.measure import label
 
         labels = self.maps[index]
@@ -160,7 +160,7 @@ class Cases:
 
 
 def same_masks(expected, found):
-    """Whether two lists hold the same masks in any order."""
+    """Returns whether two lists contain the same masks in any order."""
     key = lambda mask: np.ascontiguousarray(mask.astype(np.uint8)).tobytes()
     return sorted(map(key, expected)) == sorted(map(key, found))
 
@@ -249,7 +249,7 @@ def check_cvat(cases, name):
     count = 0
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        for image in cases.images:  # datumaro wants the images to be there
+        for image in cases.images:  # datumaro requires the images to exist
             path = folder / "images" / image["path"]
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (image["width"], image["height"])).save(path)
@@ -293,7 +293,7 @@ def check_summaries(cases):
 
 
 def check_probabilities(cases):
-    """Probabilities are those that tests/formats.rs makes up: class, row and column in turn."""
+    """Checks the probabilities, which tests/formats.rs generates in the order class, row, column."""
     classes = json.loads((cases.folder / "probability/classes.json").read_text("utf-8"))
     assert classes == cases.names
     files = 0

@@ -1,14 +1,14 @@
-"""Small weight files that try to run code, to claim more than they hold, or to make a reader work without end.
+"""Writes small weight files that try to run code, claim more data than they contain, or make a reader work without end.
 
 Packages   Python 3.11's standard library only
 Golden     python reference/hostile_weights.py crates/zeg-weights/tests/golden/hostile
 
-Nothing here is run: the pickles are put together opcode by opcode, and what they would call is `echo`. Never load
-them with `torch.load(..., weights_only=False)`.
+This script runs none of them: it assembles the pickles opcode by opcode, and the command in them is only `echo`. Never
+load them with `torch.load(..., weights_only=False)`.
 
-manifest.json says of every file what it tries (`what`), what a reader has to do (`verdict`: "refused"; "bounded" where
-an answer is as good as an error, as long as time and memory stay small; "read" for the controls, which are sound) and,
-where code would run, the callable that the error should name (`names`).
+manifest.json lists for every file what it tries (`what`), what a reader must do (`verdict`) and, for files that would run
+code, the callable that the error should name (`names`). The verdicts are "refused"; "bounded" if both a result and an
+error are correct as long as time and memory stay small; and "read" for the controls, which are valid files.
 """
 
 import argparse
@@ -24,11 +24,11 @@ COMMAND = "echo a pickle ran a command"
 
 
 class Raw(bytes):
-    """Opcodes, as opposed to bytes to be pickled."""
+    """Opcodes, in contrast to values to be pickled."""
 
 
 def put(value):
-    """The opcodes of protocol 2 that push the value."""
+    """Returns the opcodes of protocol 2 that push the value."""
     if isinstance(value, Raw):
         return value
     if isinstance(value, bool):
@@ -55,7 +55,7 @@ def call(function, *arguments):
 
 
 def tensor(shape, stride, offset=0, stored=4, key="0"):
-    """A float32 tensor that says it is a view of storage `key` of `stored` elements."""
+    """Returns a float32 tensor that claims to be a view of storage `key` with `stored` elements."""
     storage = Raw(put(("storage", named("torch", "FloatStorage"), key, "cpu", stored)) + b"Q")
     hooks = call(named("collections", "OrderedDict"))
     return call(named("torch._utils", "_rebuild_tensor_v2"), storage, offset, shape, stride, False, hooks)
@@ -66,7 +66,7 @@ def pickled(value, protocol=2):
 
 
 def checkpoint(value):
-    """A pickle whose `state_dict` has one entry."""
+    """Returns a pickle whose `state_dict` has one entry."""
     return pickled({"state_dict": {"visual.proj": value}})
 
 
@@ -74,14 +74,14 @@ def zipped(body, data=b"\0" * 16, method=zipfile.ZIP_STORED, name="archive/data.
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
         for entry, content in ((name, body), ("archive/version", b"3\n"), ("archive/data/0", data)):
-            place = zipfile.ZipInfo(entry)  # dated 1980: the same bytes on every run
+            place = zipfile.ZipInfo(entry)  # the date is always 1980, so that every run writes the same bytes
             place.compress_type = method if entry.endswith("data/0") else zipfile.ZIP_STORED
             archive.writestr(place, content)
     return target.getvalue()
 
 
 def streamed(body, keys=("0",), numel=4, data=b"\0" * 16):
-    """torch.save's form before 1.6: magic number, protocol, system, object, storage keys, storages."""
+    """Returns torch.save's format before 1.6: magic number, protocol, system, object, storage keys, storages."""
     magic = 0x1950A86A20F9469CFC6C
     head = b"\x80\x02\x8a\x0a" + magic.to_bytes(10, "little") + STOP
     sizes = {"short": 2, "int": 4, "long": 4}
@@ -91,14 +91,14 @@ def streamed(body, keys=("0",), numel=4, data=b"\0" * 16):
 
 
 def legacy_tensor():
-    """As `tensor`, with the sixth part of a persistent id that the stream form has."""
+    """Returns a tensor as `tensor` does, with the sixth part of a persistent id that the stream format has."""
     storage = Raw(put(("storage", named("torch", "FloatStorage"), "0", "cpu", 4, Raw(b"N"))) + b"Q")
     hooks = call(named("collections", "OrderedDict"))
     return call(named("torch._utils", "_rebuild_tensor_v2"), storage, 0, (4,), (1,), False, hooks)
 
 
 def tarred(entries):
-    """The form of the first releases of torch, which is refused as a whole."""
+    """Returns the tar format of the first releases of torch, which zeg rejects entirely."""
     target = io.BytesIO()
     for name, content in entries.items():
         entry = tarfile.TarInfo(name)
@@ -113,7 +113,7 @@ def safetensors(header, data=b"\0" * 16):
 
 
 def code():
-    """(file name, content, what it tries, the callable)"""
+    """Yields files that try to run code: (file name, content, what it tries, the callable)."""
     system, evaluate = named("os", "system"), named("builtins", "eval")
     yield "reduce_os_system.pth", zipped(checkpoint(call(system, COMMAND))), "REDUCE of os.system", "os.system"
     posix = named("posix", "system")
@@ -144,7 +144,7 @@ def code():
 
 
 def claims():
-    """(file name, content, what it tries, verdict)"""
+    """Yields files that claim more than they contain: (file name, content, what it tries, verdict)."""
     huge = 2**40
     views = {
         "shape_2_40": (tensor((huge,), (1,)), "2^40 elements of a storage of 4"),
@@ -169,7 +169,7 @@ def claims():
     yield "zip_bomb.pth", bomb, "16 MiB of zeros, deflated to 16 kB", "bounded"
     lying = bytearray(zipped(checkpoint(tensor((2**28,), (1,), stored=2**28))))
     first, last = lying.index(b"archive/data/0"), lying.rindex(b"archive/data/0")
-    for sizes_at in (first - 30 + 18, last - 46 + 20):  # in the entry's own head, and in the archive's directory
+    for sizes_at in (first - 30 + 18, last - 46 + 20):  # in the entry's local header, and in the archive's directory
         lying[sizes_at : sizes_at + 8] = struct.pack("<II", 2**30, 2**30)
     yield "zip_size_lies.pth", bytes(lying), "a stored entry that says it has 2^30 bytes", "refused"
     yield "zip_no_pickle.pth", zipped(pickled({}), name="archive/other"), "an archive without data.pkl", "refused"
@@ -201,7 +201,7 @@ def claims():
 
 
 def controls():
-    """The same constructions without the attack: what refuses these refuses the others for the wrong reason."""
+    """Yields the same constructions without the attack; a reader that rejects these rejects the others for a wrong reason."""
     fine = tensor((2, 2), (2, 1))
     entry = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
     yield "control.pth", zipped(checkpoint(fine)), "zip form, nothing wrong", "read"
@@ -210,7 +210,7 @@ def controls():
 
 
 def endless():
-    """(file name, content, what it tries, verdict)"""
+    """Yields files that need much time or memory, or are broken: (file name, content, what it tries, verdict)."""
     deep = b"\x80\x02" + b"]" * 8000 + b"a" * 7999 + STOP
     yield "nested_lists.pth", zipped(deep), "lists nested 8,000 deep", "bounded"
     deep = b"\x80\x02" + (b"}" + put("")) * 2000 + b"N" + b"s" * 2000 + STOP

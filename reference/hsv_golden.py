@@ -1,7 +1,7 @@
-"""Golden numbers of photometric distortion, from OpenCV.
+"""Writes golden numbers of photometric distortion, computed by OpenCV.
 
-OpenCV converts long rows with vector instructions and what remains of a row one pixel at a time. Coming
-back from HSV, the former truncate and the latter round. All rows here are long: images consist of those.
+OpenCV converts long rows with vector instructions and the remainder of a row one pixel at a time. From HSV to RGB, the
+vector code truncates and the scalar code rounds. All rows here are long, as in real images.
 
 Writes rgb_to_hsv.csv, hsv_to_rgb.csv and photometric.csv to crates/zeg-data/tests/golden. Run from the repository root:
 
@@ -19,7 +19,7 @@ HEAD = f"# made by `python reference/hsv_golden.py` with OpenCV {cv2.__version__
 
 
 def colours():
-    """Corners and edges of the colour cube, greys, and random colours: [1, 1024, 3], RGB."""
+    """Returns corners and edges of the colour cube, greys, and random colours: [1, 1024, 3], RGB."""
     levels = [0, 1, 2, 63, 127, 128, 254, 255]
     cube = [(r, g, b) for r in levels for g in levels for b in levels]
     greys = [(n, n, n) for n in range(0, 256, 5)]
@@ -39,7 +39,7 @@ def write_hsv():
     rgb = colours()
     hsv = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)
     write_table("rgb_to_hsv.csv", "r,g,b,h,s,v", rgb, hsv)
-    # Hues and saturations that no colour of that value has, as the distortions make them.
+    # Hues and saturations that no RGB colour of this value has, as the distortions produce them.
     rng = np.random.default_rng(8)
     hsv[..., 0] = (hsv[..., 0].astype(int) + rng.integers(-18, 18, hsv.shape[:2])) % 180
     hsv[..., 1] = np.clip(hsv[..., 1] * rng.uniform(0.5, 1.5, hsv.shape[:2]), 0, 255)
@@ -47,7 +47,7 @@ def write_hsv():
 
 
 def scaled(image, factor=1.0, amount=0.0):
-    """Clipped and truncated to bytes, in float32."""
+    """Scales and shifts in float32, then clips and truncates to bytes."""
     changed = image.astype(np.float32) * np.float32(factor) + np.float32(amount)
     return np.clip(changed, 0, 255).astype(np.uint8)
 

@@ -1,11 +1,11 @@
-"""One small image of every variety that cameras, scanners and editors leave behind, and its pixels as RGB.
+"""Writes one small image of every variety that cameras, scanners and editors produce, and its pixels as RGB.
 
-The images are written with Pillow, tifffile and imagecodecs; what none of them writes (interlaced PNG, chunks in unusual
-places, PNM) is written here from the format's definition. The expected pixels are OpenCV's (`imread` with its default
-flags, which the reference pipelines use), or Pillow's where OpenCV does not read a variety or reads it differently; the
-column `reader` of the table says whose. `zeg-image/tests/formats.rs` holds the decoder to them.
+The images are written with Pillow, tifffile and imagecodecs. What none of them can write (interlaced PNG, chunks in
+unusual places, PNM) is written here from the format's definition. The expected pixels are OpenCV's (`imread` with its
+default flags, which the reference pipelines use), or Pillow's if OpenCV does not read a variety or reads it differently;
+the column `reader` of the table names the package. `zeg-image/tests/formats.rs` compares the decoder with them.
 
-Writes the images, formats.csv and expected.safetensors (`[height, width, 3]`, uint8, a file each) to
+Writes the images, formats.csv and expected.safetensors (one tensor `[height, width, 3]`, uint8, per image) to
 crates/zeg-image/tests/golden/formats. Run from the repository root:
 
     pip install opencv-python-headless==4.10.0.84 pillow==13.0.0 tifffile imagecodecs safetensors numpy
@@ -28,7 +28,7 @@ from safetensors.numpy import save_file
 GOLDEN = Path("crates/zeg-image/tests/golden/formats")
 WIDTH, HEIGHT = 16, 12
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
-# Smooth ramps with a bright corner: orientation and channel order can be told, and lossy formats stay close.
+# Smooth ramps with a bright corner: these show orientation and channel order, and lossy formats change them little.
 SCENE = np.stack([X * 15, Y * 20, 240 - X * 8 - Y * 8], -1).astype(np.uint8)
 SCENE[:4, :4] = [250, 240, 230]
 GREY = SCENE[..., 1]
@@ -43,7 +43,7 @@ expected = {}
 
 
 def pillow(path):
-    """Upright, without alpha: dropped and not blended, as everywhere here."""
+    """Reads an image upright and without alpha, which is dropped and not blended, as everywhere in this project."""
     image = Image.open(path)
     image.load()
     image = ImageOps.exif_transpose(image)
@@ -60,7 +60,7 @@ def opencv(path):
 
 
 def record(name, reader="opencv", tolerance=0):
-    """Notes what `reader` makes of a written file; `reader` may be the pixels themselves."""
+    """Records the pixels that `reader` gives for a written file; `reader` may be the pixels themselves."""
     path = GOLDEN / name
     if isinstance(reader, np.ndarray):
         pixels, reader = reader, "definition"
@@ -92,14 +92,14 @@ def exif(orientation):
 
 def jpegs():
     save("rgb_444.jpg", RGB, tolerance=3, quality=95, subsampling=0)
-    # libjpeg smooths the colours between samples, others repeat them: near edges that is some levels.
+    # libjpeg interpolates subsampled colours, other decoders repeat them; near edges they differ by some grey levels.
     save("rgb_420.jpg", RGB, tolerance=14, quality=95, subsampling=2)
     save("rgb_422_progressive.jpg", RGB, tolerance=14, quality=95, subsampling=1, progressive=True)
     save("rgb_direct.jpg", RGB, tolerance=3, quality=95, keep_rgb=True)
     save("grey.jpg", Image.fromarray(GREY), tolerance=2, quality=95)
     save("odd_size.jpg", RGB.crop((0, 0, 13, 11)), tolerance=14, quality=95)
     ink = np.stack([SCENE[..., 0], SCENE[..., 1], SCENE[..., 2], (X * 4).astype(np.uint8)], -1)
-    # Pillow writes what Adobe's programs do: inverted, with Adobe's marker.
+    # Pillow writes CMYK as Adobe's programs do: inverted, with Adobe's marker.
     save("cmyk_adobe.jpg", Image.fromarray(ink, "CMYK"), "pillow", tolerance=5, quality=95)
     ycck = imagecodecs.jpeg8_encode(255 - ink, level=95, colorspace="CMYK", outcolorspace="YCCK", subsampling="444")
     store("ycck_adobe.jpg", ycck, "pillow", tolerance=5)
@@ -113,7 +113,7 @@ def chunk(kind, data):
 
 
 def packed(samples, depth):
-    """Rows of samples `[height, width, channels]` as PNG stores them, each after its filter byte 0."""
+    """Returns rows of samples `[height, width, channels]` as PNG stores them, each after its filter byte 0."""
     rows = []
     for row in samples.reshape(samples.shape[0], -1):
         if depth == 16:
@@ -126,7 +126,7 @@ def packed(samples, depth):
 
 
 def png(samples, colour, depth, before=b"", after=b"", interlaced=False):
-    """A PNG file; `before` and `after` are chunks around the pixels."""
+    """Returns a PNG file; `before` and `after` are chunks around the pixels."""
     samples = samples.reshape(*samples.shape[:2], -1)
     if interlaced:
         passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
@@ -194,7 +194,7 @@ def tiffs():
     tiff("rgb8_strips.tiff", SCENE, photometric="rgb", rowsperstrip=5)
     tiff("rgb8_planar.tiff", np.moveaxis(SCENE, -1, 0), "pillow", photometric="rgb", planarconfig="separate")
     tiff("rgba8.tiff", np.dstack([SCENE, ALPHA]), "pillow", photometric="rgb", extrasamples=["unassalpha"])
-    # OpenCV takes 16-bit RGB through libtiff's 8-bit interface, which rounds.
+    # OpenCV reads 16-bit RGB through libtiff's 8-bit interface, which rounds.
     tiff("rgb16.tiff", DEEP, tolerance=1, photometric="rgb")
     tiff("rgb16_lzw.tiff", DEEP, tolerance=1, photometric="rgb", compression="lzw", predictor=True)
     tiff("grey8.tiff", GREY, photometric="minisblack")
@@ -236,15 +236,15 @@ def bmps_and_gifs():
 
 def pnms():
     size = f"{WIDTH} {HEIGHT}\n".encode()
-    words = lambda values: (" ".join(map(str, values.ravel())) + "\n").encode()
+    numbers = lambda values: (" ".join(map(str, values.ravel())) + "\n").encode()
     bits = INDEX % 2
     store("bitmap.pbm", b"P4\n# a comment\n" + size + np.packbits(bits, -1).tobytes())
-    store("bitmap_text.pbm", b"P1\n" + size + words(bits))
+    store("bitmap_text.pbm", b"P1\n" + size + numbers(bits))
     store("grey.pgm", b"P5\n" + size + b"255\n" + GREY.tobytes())
-    store("grey_text.pgm", b"P2\n" + size + b"255\n" + words(GREY))
+    store("grey_text.pgm", b"P2\n" + size + b"255\n" + numbers(GREY))
     store("grey16.pgm", b"P5\n" + size + b"65535\n" + DEEP[..., 0].astype(">u2").tobytes())
     store("rgb.ppm", b"P6\n" + size + b"255\n" + SCENE.tobytes())
-    store("rgb_text.ppm", b"P3\n" + size + b"255\n" + words(SCENE))
+    store("rgb_text.ppm", b"P3\n" + size + b"255\n" + numbers(SCENE))
     head = f"P7\nWIDTH {WIDTH}\nHEIGHT {HEIGHT}\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n".encode()
     store("rgb.pam", head + SCENE.tobytes(), SCENE)
     store("rgb.qoi", imagecodecs.qoi_encode(SCENE), SCENE)
@@ -268,7 +268,7 @@ def main():
 
 
 def compare():
-    """Prints where OpenCV and Pillow disagree."""
+    """Prints the files for which OpenCV and Pillow disagree."""
     for name, _, _ in table:
         results = {}
         for reader in (opencv, pillow):

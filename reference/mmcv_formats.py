@@ -1,9 +1,9 @@
-"""ZegCLIP checkpoints as mmcv's runner saved them, in the two containers of torch.save that are read.
+"""Writes ZegCLIP checkpoints as mmcv's runner saved them, in the two container formats of torch.save that zeg reads.
 
 Packages   torch 2.15.0, safetensors 0.8.0, numpy 2.4.6
-Used by    clip_formats.py; does nothing by itself
+Used by    clip_formats.py; it is not a program
 
-Names and the order of dimensions are those of the released models; the sizes are whatever `Sizes` says.
+Names and the order of dimensions are those of the released models; the sizes are given by `Sizes`.
 """
 
 from collections import OrderedDict
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 
 def zegclip_head(sizes, generator):
-    """The tensors of a ZegCLIP beyond CLIP: prompts of the encoder, and the decode head."""
+    """Returns the tensors of a ZegCLIP beyond those of CLIP: prompts of the encoder, and the decode head."""
     shapes = {
         "backbone.prompt_embeddings": (1, sizes.prompts, sizes.width),
         "backbone.deep_prompt_embeddings": (sizes.layers - 1, sizes.prompts, sizes.width),
@@ -46,7 +46,7 @@ def zegclip_head(sizes, generator):
 
 
 def resized_positions(table, side):
-    """`[1 + s * s, width]` -> `[1 + side * side, width]`, bilinear, rounded to float16."""
+    """Resizes `[1 + s * s, width]` to `[1 + side * side, width]` bilinearly, rounded to float16."""
     old = int((table.shape[0] - 1) ** 0.5)
     grid = table[1:].t().reshape(1, -1, old, old)
     grid = functional.interpolate(grid, size=(side, side), mode="bilinear", align_corners=False)
@@ -54,10 +54,10 @@ def resized_positions(table, side):
 
 
 def mmcv_checkpoint(state, dtype, trained):
-    """What mmcv 1.4's runner saves: notes on the run, the weights, and the optimiser's state."""
+    """Returns the content that mmcv 1.4's runner saves: information on the run, the weights, and the optimiser's state."""
     weights = OrderedDict((name, value.to(dtype)) for name, value in state.items())
     weights["decode_head.loss_decode.criterion.empty_weight"] = torch.tensor([1.0] * 15 + [0.1])
-    weights._metadata = OrderedDict([("", {"version": 1}), ("backbone", {"version": 1})])  # as state_dict() leaves it
+    weights._metadata = OrderedDict([("", {"version": 1}), ("backbone", {"version": 1})])  # as state_dict() sets it
     moments = {}
     for number, name in enumerate(trained):
         value = torch.full(state[name].shape[-1:], 2.0**-number)
@@ -103,20 +103,20 @@ def write_mmcv(folder, weights, sizes, dtype, generator):
         "zegclip.pth": ("backbone.", "text_encoder.", "decode_head."),
         "zegclip_legacy.pth": ("backbone.",),
     }
-    for name, kept in parts.items():
-        chosen = OrderedDict((key, value) for key, value in state.items() if key.startswith(kept))
+    for name, prefixes in parts.items():
+        chosen = OrderedDict((key, value) for key, value in state.items() if key.startswith(prefixes))
         checkpoint = mmcv_checkpoint(chosen, dtype, [key for key in chosen if key in head][:4])
         torch.save(checkpoint, folder / name, _use_new_zipfile_serialization=name == "zegclip.pth")
         back = torch.load(folder / name, weights_only=False)["state_dict"]
         for key, value in chosen.items():
             assert torch.equal(back[key].float(), value), f"{name}: {key}"
     head["backbone.positional_embedding"] = state["backbone.positional_embedding"]
-    told = {key: value.half() for key, value in head.items() if ".layers.1." not in key and ".layers.2." not in key}
-    safetensors.torch.save_file(told, folder / "head.safetensors")
+    stored = {key: value.half() for key, value in head.items() if ".layers.1." not in key and ".layers.2." not in key}
+    safetensors.torch.save_file(stored, folder / "head.safetensors")
 
 
 def write_dtypes(folder):
-    """Every dtype that torch stores, and the views that a reader has to gather."""
+    """Writes tensors of every dtype that torch stores, and views whose elements a reader has to gather."""
     ramp = torch.arange(-6, 18, dtype=torch.float32).reshape(4, 6) / 4
     tensors = OrderedDict()
     for dtype in ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64"):

@@ -1,9 +1,10 @@
-"""Tiny downloads in the official formats of six data sets, and the label maps that must come out of them.
+"""Writes tiny downloads in the official formats of six data sets, and the label maps that must result from them.
 
 Masks are written by the packages that read the real ones (scipy for MATLAB files, pycocotools for run lengths, Pillow for
-PNGs); what no package writes (big-endian MATLAB files, arrays stored in a smaller type than their own) is written here
-from the format's definition. The expected classes are computed with numpy from tables of class names or from the published
-pairs of ids, not from the tables of the crate. `zeg-data/tests/prepare_downloads.rs` converts the downloads and compares.
+PNG files). What no package can write (big-endian MATLAB files, arrays stored in a smaller type than their own) is written
+here from the format's definition. The expected classes are computed with numpy from tables of class names or from the
+published pairs of ids, not from the tables of the crate. `zeg-data/tests/prepare_downloads.rs` converts the downloads and
+compares the results.
 
 Writes the folders and expected.json to crates/zeg-data/tests/golden/prepare. Run from the repository root:
 
@@ -33,7 +34,7 @@ EXPECTED = {}
 
 
 def expect(download, file, labels, ignore=None):
-    """Notes a label map; `ignore` is the value that means no class, as the loaders hold it: 65535."""
+    """Records an expected label map; pixels with the value `ignore` become 65535, the ignore index of the loaders."""
     labels = np.asarray(labels, dtype=np.int64)
     if ignore is not None:
         labels = np.where(labels == ignore, 65535, labels)
@@ -55,12 +56,12 @@ def image(path, width=WIDTH, height=HEIGHT):
 
 
 def blobs(values, seed):
-    """A map of all `values` in patches; rows and columns cannot be mistaken for each other."""
+    """Returns a label map of all `values` in patches, in which exchanged rows and columns would be noticed."""
     return np.asarray(values)[((X // 3) + 5 * (Y // 2) + X * Y // 40 + seed) % len(values)]
 
 
 def voc_colours(labels):
-    """VOC's palette: the bits of a label dealt to red, green and blue from the highest bit down."""
+    """Returns VOC's colours: the bits of a label are distributed to red, green and blue from the highest bit down."""
     colours = np.zeros((*labels.shape, 3), dtype=np.uint8)
     for bit in range(8):
         for channel in range(3):
@@ -76,7 +77,7 @@ def indexed(path, labels):
     image.save(path)
 
 
-# A MATLAB 5 writer for what scipy does not write.
+# A MATLAB 5 writer for the varieties that scipy does not write.
 
 
 def element(order, kind, data):
@@ -104,7 +105,7 @@ def mat_file(order, *variables):
 
 def save_mat(path, variables, compressed):
     savemat(path, variables, do_compression=compressed)
-    # The text at the beginning holds the time; without it, the file is the same every time.
+    # The text at the beginning contains the time; it is replaced, so that every run writes the same bytes.
     path.write_bytes(b"MATLAB 5.0 MAT-file, by scipy".ljust(116) + path.read_bytes()[116:])
 
 
@@ -135,7 +136,7 @@ def voc():
         return cells
 
     sbd_masks = {f"2008_00000{n}": blobs([0, n, 20 - n], n).astype(np.uint8) for n in range(1, 5)}
-    sbd_masks["2007_000003"] = blobs([0, 3], 3).astype(np.uint8)  # in VOC's val: not to be used
+    sbd_masks["2007_000003"] = blobs([0, 3], 3).astype(np.uint8)  # in VOC's val split, so it must not be used
     for name, labels in sbd_masks.items():
         present = np.unique(labels[labels > 0]).astype(np.uint8).reshape(-1, 1)
         if name.endswith("3") and name.startswith("2008"):
@@ -150,7 +151,7 @@ def voc():
             save_mat(cls / f"{name}.mat", {"GTcls": content}, not name.endswith("2"))
         if name.startswith("2008"):
             expect("voc", f"SegmentationClassAug/{name}.png", labels)
-        # One image is in VOC's folder, the others only in SBD's.
+        # One image is in VOC's folder, the others are only in SBD's.
         image((images if name == "2008_000001" else img) / f"{name}.jpg")
     (img / "2007_000003.jpg").unlink()
     (sbd / "train.txt").write_text("2008_000002\n2008_000001\n2007_000003\n")
@@ -195,7 +196,7 @@ RELEASE_NAMES = (
 
 
 def context_classes(ids):
-    """Position among the sorted ids, 0 for ids that are none of them."""
+    """Returns the position among the sorted ids, or 0 for other ids."""
     place = np.searchsorted(CONTEXT_IDS, ids)
     found = np.asarray(CONTEXT_IDS)[np.minimum(place, 59)] == ids
     return np.where(found, place, 0)
@@ -225,7 +226,7 @@ def context():
         ids = np.zeros((HEIGHT, WIDTH), dtype=np.int64)
         for category in [284, 2, 458, 360, 7 if seed == 1 else 189]:
             mask = ((X - 4 * seed) ** 2 + (Y * 3 - category % 40) ** 2 < 150 + category % 90).astype(np.uint8)
-            ids[mask == 1] = category  # what is drawn later lies on top
+            ids[mask == 1] = category  # later masks are on top of earlier ones
             lengths = coco_mask.encode(np.asfortranarray(mask))
             segmentation = {"size": lengths["size"], "counts": lengths["counts"].decode()}
             if category == 458:
@@ -239,7 +240,7 @@ def context():
                 "bbox": [0, 0, 1, 1], "segmentation": segmentation, "parts": [{"part_id": 1, "segmentation": {"size": [1, 1]}}],
             })  # fmt: skip
         expect("context_json", f"SegmentationClassContext/{name}.png", context_classes(ids))
-    annotations = annotations[1::2] + annotations[::2]  # masks of an image need not stand together
+    annotations = annotations[1::2] + annotations[::2]  # the masks of one image need not be consecutive
     annotations.sort(key=lambda annotation: (annotation["id"] - 1) % 5)
     images = [
         {"file_name": f"{name}.jpg", "image_id": identifier[name], "phase": phase, "height": HEIGHT, "width": WIDTH,
@@ -253,7 +254,7 @@ def context():
     mats = folder("context_mat", "trainval")
     for seed, name in enumerate(names):
         ids = blobs([1, 2, 259, 459, 458, 33, 34, 300][seed:], seed)
-        if seed == 2:  # a matrix of fractions, stored in two bytes each
+        if seed == 2:  # a matrix of doubles, stored as two-byte integers
             data = element("<", 4, ids.T.astype("<u2").tobytes())
             other = matrix("<", "other", 4, 1, 2, element("<", 4, struct.pack("<HH", 104, 105)))
             array = matrix("<", "LabelMap", 6, HEIGHT, WIDTH, data)
@@ -283,7 +284,7 @@ def context():
 
 
 def ade_full():
-    # A few of the 847 pairs, read off the published list.
+    # A few of the 847 pairs, taken from the published list.
     train_id = {2978: 0, 312: 1, 2420: 2, 1831: 11, 401: 14, 2733: 88, 3144: 99, 3105: 259, 64: 127, 14: 94, 3148: 846, 6: 263}
     files = [("training", "urban", "street", "ADE_train_00000001", 60, 40), ("validation", "home_or_hotel", "bedroom",
              "ADE_val_00000001", 30, 44), ("validation", "home_or_hotel", "bedroom", "ADE_val_00000002", 21, 20)]  # fmt: skip

@@ -1,7 +1,7 @@
-"""A CLIP with random weights and OpenAI's names, of which the other scripts write files.
+"""Defines a CLIP with random weights and OpenAI's names, which the other scripts write to files.
 
 Packages   torch 2.15.0, numpy 2.4.6
-Used by    clip_formats.py; does nothing by itself
+Used by    clip_formats.py, training_free.py; it is not a program
 """
 
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ class Visual(nn.Module):
 
 
 class Clip(nn.Module):
-    """CLIP whose state dict has OpenAI's names."""
+    """A CLIP whose state dict has OpenAI's names."""
 
     def __init__(self, sizes):
         super().__init__()
@@ -144,7 +144,7 @@ class Clip(nn.Module):
 
 
 def randomise(module, generator):
-    """Fills every parameter with numbers that float16 holds exactly."""
+    """Fills every parameter with numbers that float16 represents exactly."""
     for name, parameter in module.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         if name == "logit_scale":
@@ -155,20 +155,20 @@ def randomise(module, generator):
             noise = 0.1 * noise
         elif "embed" in name or "prompt_embeddings" in name:
             noise = 0.5 * noise
-        else:  # matrices: keep the size of what they multiply; `proj` and `text_projection` are [in, out]
+        else:  # matrices: preserve the scale of their input; `proj` and `text_projection` are [in, out]
             inward = 0 if name.endswith(("visual.proj", "text_projection")) else slice(1, None)
             noise = noise / np.prod(parameter.shape[inward]) ** 0.5
         parameter.data = noise.half().float()
 
 
 def is_half(name):
-    """What OpenAI's archives hold as float16: convolution, linear maps, attention and the two projections."""
+    """Returns whether OpenAI's archives store a tensor as float16: convolution, linear layers, attention, projections."""
     norms = (".ln_", "ln_final", "embedding")
     return not any(part in name for part in norms) and name != "logit_scale"
 
 
 def inputs(sizes, generator):
-    """Normalised images [2, 3, side, side] and token ids [3, context]: start, words, end, zeros."""
+    """Returns normalised images [2, 3, side, side] and token ids [3, context]: start, words, end, zeros."""
     images = torch.randn(2, 3, sizes.resolution, sizes.resolution, generator=generator)
     tokens = torch.zeros(3, sizes.context, dtype=torch.int64)
     for row, words in enumerate((1, 5, sizes.context - 2)):

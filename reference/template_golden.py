@@ -1,4 +1,4 @@
-"""The 80 ImageNet templates of CLIP's authors, as the package open_clip holds them.
+"""Writes the 80 ImageNet prompt templates of CLIP's authors, as in the package open_clip.
 
 Writes imagenet_templates.txt to crates/zeg-vocab/tests/golden. Run from the repository root:
 

@@ -1,18 +1,18 @@
-"""Reference ids for the tokenizer: CLIP's pipeline written down with the packages that it uses.
+"""Writes reference token ids, computed by a reimplementation of CLIP's tokenizer with the packages that it uses.
 
 Packages   Python 3.11, ftfy 6.3.1, regex 2026.11.15
 Set up     python3 -m venv venv && venv/bin/pip install ftfy==6.3.1 regex
-Golden     tokenizer_generated.json and tokenizer_phrases.json in crates/zeg-vocab/tests/golden, whose "about" is the
-           command that made them
-Fuzzing    --count and --seed with other numbers, into a file named by ZEG_TOKENIZER_CASES, then
+Golden     tokenizer_generated.json and tokenizer_phrases.json in crates/zeg-vocab/tests/golden; their entry "about" is
+           the command that made them
+Fuzzing    write the output for another --count and --seed to a file, set ZEG_TOKENIZER_CASES to its path, then run
            cargo test -p zeg-vocab --test tokenizer -- --ignored
 
-Writes {"about", "vectors": [{"text", "clean", "encode"}], "known_differences": [the same]}. The texts are generated:
-pieces of many scripts, markup, contractions, control characters and special tokens, joined at random, a part of them
-turned into mojibake. With --phrases they are everyday phrases in many languages, each once as mojibake of every kind
-that is common. Only codecs produce the mojibake, so a text is what broken software would have written.
+Writes {"about", "vectors": [{"text", "clean", "encode"}], "known_differences": [the same]} to standard output. The texts
+are generated: pieces of many scripts, markup, contractions, control characters and special tokens are joined at random,
+and some of them are turned into mojibake. With --phrases they are everyday phrases in many languages, each also as every
+common kind of mojibake. All mojibake is produced by codecs, so each text is one that broken software could have written.
 
---differing names the cases, counted from 0, on which zeg is known to differ; they move to the second list.
+--differing lists the cases, counted from 0, on which zeg is known to differ; they go to the second list.
 """
 
 import argparse
@@ -36,7 +36,7 @@ PIECES = regex.compile(
 
 
 def byte_symbols():
-    """Byte -> the character that stands for it, in the order of the vocabulary."""
+    """Returns a table from each byte to the character that represents it, in the order of the vocabulary."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in shown]
     table = {byte: chr(byte) for byte in shown}
@@ -60,7 +60,7 @@ class Reference:
         return regex.sub(r"\s+", " ", text).strip().lower()
 
     def word(self, piece):
-        """The ids of one piece."""
+        """Returns the token ids of one piece."""
         if piece in SPECIAL:
             return [SPECIAL[piece]]
         parts = [self.symbols[byte] for byte in piece.encode("utf-8")]
@@ -101,7 +101,7 @@ CODECS += ["sloppy-windows-1252"] * 4
 
 
 def mojibake(text, random):
-    """Text as software shows it that reads UTF-8 in a single-byte encoding, and may damage it further."""
+    """Returns text as shown by software that decodes UTF-8 as a single-byte encoding and may damage it further."""
     codec = random.choice(CODECS)
     data = text.encode("utf-8")
     if random.random() < 0.1:  # CESU-8 and Java's U+0000
@@ -122,7 +122,7 @@ def mojibake(text, random):
 
 
 def generate(random):
-    """One text."""
+    """Returns one random text."""
     words = []
     for _ in range(random.choice([1, 1, 2, 3, 4, 6, 9])):
         kind = random.random()
@@ -156,7 +156,7 @@ COMMON_CODECS = ["latin-1", "sloppy-windows-1252", "sloppy-windows-1251", "cp437
 
 
 def phrases():
-    """Every phrase as it is and as mojibake of every common kind."""
+    """Yields every phrase unchanged and as every common kind of mojibake."""
     for phrase in PHRASES:
         yield phrase
         for codec in COMMON_CODECS:
@@ -164,11 +164,11 @@ def phrases():
 
 
 def fuzz(count, seed, reference):
-    """Generated texts of at most 200 characters."""
+    """Yields generated texts of at most 200 characters."""
     source = random.Random(seed)
     while count > 0:
         text = generate(source)
-        # Unassigned characters (Cn) are letters in the tables of one package and not yet in another's.
+        # Unassigned characters (Cn) may already be letters in the Unicode tables of one package but not of another.
         assigned = all(unicodedata.category(c) != "Cn" for c in text + reference.clean(text))
         if len(text) <= 200 and assigned:
             yield text

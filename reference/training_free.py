@@ -1,31 +1,31 @@
-"""Dense CLIP without training, written down a second time: golden numbers, and a measurement on PASCAL VOC.
+"""Reimplements dense CLIP without training in PyTorch: writes golden numbers, and measures on PASCAL VOC.
 
 Packages   Python 3.11, torch 2.15.0, safetensors 0.8.0, numpy 2.4.6, pillow 13.0.0
 Golden     python reference/training_free.py golden crates/zeg-model/tests/golden/training_free.safetensors
 Measure    python reference/training_free.py voc --voc VOCdevkit/VOC2012 --weights CLIP.safetensors --text TEXT.npy
 
-A CLIP image tower with its last block replaced. Of the tokens x that enter it (class token first), q, k and v are the
-projections of ln_1(x), per head of d channels; A v goes through the attention's output projection.
+The model is a CLIP image tower with its last block replaced. For the input tokens x of this block (class token first), q,
+k and v are the projections of ln_1(x), per head of d channels; A v goes through the attention's output projection.
 
     clip       A = softmax(q k' / sqrt(d))                            CLIP's own attention
-    maskclip   A = 1, every token keeps its value                     MaskCLIP, Zhou et al., ECCV 2022
+    maskclip   A = 1, so every token has its own value                MaskCLIP, Zhou et al., ECCV 2022
     sclip      A = softmax(q q' / sqrt(d)) + softmax(k k' / sqrt(d))  SCLIP, Wang et al., ECCV 2024
     naclip     A = softmax(k k' / sqrt(d) + w)                        NACLIP, Hajimiri et al., WACV 2025
     clearclip  A = softmax(q q' / sqrt(d))                            ClearCLIP, Lan et al., ECCV 2024
 
-w is exp(-distance^2 / (2 * 5^2)) between patches, distances in patches, and 0 where the class token takes part.
+w is exp(-distance^2 / (2 * 5^2)) between patches, with distances in patches, and 0 for pairs with the class token.
 
-What the public descriptions and the released code of the methods say (looked up, not copied):
+Details from the public descriptions and the released code of the methods (looked up, not copied):
   - NACLIP adds the Gaussian to the scaled logits, before the softmax; it is not normalised (1 at distance 0); rows and
-    columns of the class token get 0; sigma 5 is the default. Its last block ("reduced") is the attention alone: no
-    residual, no MLP. On VOC it uses a short side of 336, windows of 224 every 112, CLIP's mean and deviation, cosines
-    averaged over windows, scaled by 40 before the softmax, then PAMR as refinement (not here). 83.03 mIoU on VOC20.
-  - SCLIP adds the two softmaxes without halving the sum, and keeps residual and MLP.
-  - Both resize the position table bicubically; here it is bilinear with half-pixel centres.
-  - Both average the embeddings of 80 templates; here the text is one template.
-`full` keeps residual and MLP around the attention, `attention-only` is the projected A v by itself.
+    columns of the class token get 0; the default sigma is 5. Its last block ("reduced") is only the attention, without
+    residual and MLP. On VOC it uses a short side of 336, windows of 224 with stride 112, CLIP's mean and deviation, and
+    cosines averaged over windows, scaled by 40 before the softmax; then PAMR as refinement (not here). 83.03 mIoU on VOC20.
+  - SCLIP adds the two softmaxes without halving the sum, and has residual and MLP.
+  - Both resize the position embeddings bicubically; this script resizes them bilinearly with half-pixel centres.
+  - Both average the embeddings of 80 prompt templates; this script uses one template.
+`full` has residual and MLP around the attention; `attention-only` is only the projected A v.
 
-Golden numbers are computed in float64 and stored as float32; the weights are numbers that float16 holds exactly.
+Golden numbers are computed in float64 and stored as float32; float16 represents the weights exactly.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def linear(weights, name, x):
 
 
 def projections(weights, block, x):
-    """q, k and v of ln_1(x): [batch, heads, tokens, 64] each."""
+    """Returns q, k and v of ln_1(x): [batch, heads, tokens, 64] each."""
     batch, tokens, width = x.shape
     packed = functional.linear(
         layer_norm(weights, f"{block}.ln_1", x),
@@ -68,12 +68,12 @@ def projections(weights, block, x):
 
 
 def affinity(one, other, bias=0.0):
-    """[batch, heads, tokens, 64] twice -> softmax of the scaled products plus `bias`: [batch, heads, tokens, tokens]"""
+    """Returns the softmax of the scaled products plus `bias`: [batch, heads, tokens, 64] twice -> [..., tokens, tokens]."""
     return (one @ other.transpose(-1, -2) * one.shape[-1] ** -0.5 + bias).softmax(-1)
 
 
 def merge(weights, block, heads):
-    """[batch, heads, tokens, 64] -> through the output projection: [batch, tokens, width]"""
+    """Applies the output projection: [batch, heads, tokens, 64] -> [batch, tokens, width]."""
     joined = heads.transpose(1, 2).flatten(2)
     return linear(weights, f"{block}.attn.out_proj", joined)
 
@@ -84,7 +84,7 @@ def feed_forward(weights, block, x):
 
 
 def nearness(grid, sigma, dtype):
-    """The Gaussian of the distance between patches, 0 for the class token: [1 + h * w, 1 + h * w]"""
+    """Returns the Gaussian of the distance between patches, with 0 for the class token: [1 + h * w, 1 + h * w]."""
     rows, columns = torch.meshgrid(*(torch.arange(side, dtype=dtype) for side in grid), indexing="ij")
     places = torch.stack([rows.flatten(), columns.flatten()], 1)
     bell = torch.exp(-torch.cdist(places, places).square() / (2 * sigma**2))
@@ -96,7 +96,7 @@ def layers_of(weights):
 
 
 def before_last_block(weights, images):
-    """Normalised images [batch, 3, height, width] -> the tokens [batch, 1 + h * w, width] that enter the last block,
+    """Returns the input tokens [batch, 1 + h * w, width] of the last block for images [batch, 3, height, width],
     and the grid (h, w)."""
     kernel = weights["visual.conv1.weight"]
     patches = functional.conv2d(images, kernel, stride=kernel.shape[-1])
@@ -118,7 +118,7 @@ def before_last_block(weights, images):
 
 
 def last_block(weights, x, grid, mode, kept):
-    """Tokens [batch, 1 + h * w, width] -> tokens after the replaced block, the same shape."""
+    """Returns the tokens after the replaced block, in the same shape [batch, 1 + h * w, width]."""
     block = f"visual.transformer.resblocks.{layers_of(weights) - 1}"
     query, key, value = projections(weights, block, x)
     if mode == "clip":
@@ -134,12 +134,12 @@ def last_block(weights, x, grid, mode, kept):
 
 
 def to_joint(weights, x):
-    """Tokens [batch, 1 + h * w, width] -> unit rows in the space of the texts, [batch, 1 + h * w, dim]"""
+    """Projects tokens [batch, 1 + h * w, width] to unit rows in the joint space, [batch, 1 + h * w, dim]."""
     return functional.normalize(layer_norm(weights, "visual.ln_post", x) @ weights["visual.proj"], dim=-1)
 
 
 def logits_of(joint, text, grid):
-    """Unit tokens [batch, 1 + h * w, dim], texts [classes, dim] -> [batch, classes, h, w]"""
+    """Returns logits [batch, classes, h, w] of unit tokens [batch, 1 + h * w, dim] and texts [classes, dim]."""
     cosines = joint[:, 1:] @ functional.normalize(text, dim=-1).t()
     return LOGIT_SCALE * cosines.transpose(1, 2).unflatten(2, grid)
 
@@ -155,12 +155,12 @@ def golden(arguments):
     image = torch.randn(1, 3, 40, 56, generator=generator)
     text = functional.normalize(torch.randn(5, 32, generator=generator), dim=-1)
 
-    # At the size of the table, the unchanged block's class token is CLIP's image embedding.
+    # At the resolution of the position embeddings, the class token after the unchanged block is CLIP's image embedding.
     square = torch.randn(2, 3, 32, 32, generator=generator)
     x, grid = before_last_block(weights, square.double())
     ours = to_joint(weights, last_block(weights, x, grid, "clip", "full"))[:, 0]
     theirs = functional.normalize(clip.encode_image(square), dim=-1)
-    assert (ours - theirs).abs().max() < 1e-5, "not CLIP"
+    assert (ours - theirs).abs().max() < 1e-5, "the class token differs from CLIP's image embedding"
 
     x, grid = before_last_block(weights, image.double())
     out = {f"weights.{name}": value.half() for name, value in weights.items()}
@@ -180,7 +180,7 @@ def golden(arguments):
 
 
 def read_weights(path):
-    """OpenAI's `visual.*`, or a compact file whose matrices are int8 rows with a `.scale` each."""
+    """Reads OpenAI's `visual.*`, or a compact file whose matrices are int8 rows with one `.scale` each."""
     stored = safetensors.torch.load_file(path)
     weights = {}
     for name, value in stored.items():
@@ -201,13 +201,13 @@ def read_weights(path):
 
 
 def window_starts(length, crop, stride):
-    """Windows every `stride`, the last one moved back inside."""
+    """Returns the starts of windows with this stride; the last window is moved back inside the image."""
     count = max(length - crop + stride - 1, 0) // stride + 1
     return [max(min(number * stride, length - crop), 0) for number in range(count)]
 
 
 def read_image(path, arguments):
-    """The image, resized and normalised: [1, 3, height, width], and its own (height, width)."""
+    """Returns the image, resized and normalised, [1, 3, height, width], and its original (height, width)."""
     pixels = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)[None].float() / 255
     own = pixels.shape[-2:]
     if arguments.whole:
@@ -220,7 +220,7 @@ def read_image(path, arguments):
 
 
 def windows_of(image, arguments):
-    """[1, 3, height, width] -> [windows, 3, crop, crop] and where they start."""
+    """Cuts [1, 3, height, width] into windows [windows, 3, crop, crop]; returns them and their starts."""
     height, width = image.shape[-2:]
     crop = (height, width) if arguments.whole else (min(arguments.crop, height), min(arguments.crop, width))
     rows = window_starts(height, crop[0], arguments.stride)
@@ -230,7 +230,7 @@ def windows_of(image, arguments):
 
 
 def stitch(logits, starts, crop, size, own):
-    """Averages logits [windows, classes, h, w] on the resized image, then resizes to its own size."""
+    """Averages logits [windows, classes, h, w] on the resized image, then resizes to the image's original size."""
     total, count = torch.zeros(logits.shape[1], *size), torch.zeros(size)
     upright = functional.interpolate(logits, size=crop, mode="bilinear", align_corners=False)
     for window, (y, x) in zip(upright, starts, strict=True):
@@ -241,7 +241,7 @@ def stitch(logits, starts, crop, size, own):
 
 
 class Score:
-    """Pixels by truth and answer, over labels 1..classes; background (0) and 255 do not count."""
+    """Pixel counts by true and predicted label, for labels 1..classes; background (0) and 255 are ignored."""
 
     def __init__(self, classes):
         self.table = np.zeros((classes, classes), np.int64)
@@ -253,7 +253,7 @@ class Score:
         self.table += np.bincount(places, minlength=classes**2).reshape(classes, classes)
 
     def numbers(self):
-        """pAcc and mIoU in percent; classes in neither truth nor answer are left out."""
+        """Returns pAcc and mIoU in percent; classes that are neither in the truth nor predicted are left out."""
         both = np.diag(self.table)
         union = self.table.sum(0) + self.table.sum(1) - both
         return 100 * both.sum() / self.table.sum(), 100 * np.mean(both[union > 0] / union[union > 0])
@@ -275,10 +275,10 @@ def voc(arguments):
             canvas = stitch(logits_of(joint, text, grid), starts, windows.shape[-2:], image.shape[-2:], own)
             score.add(label, canvas.argmax(0).numpy())
     if arguments.whole:
-        view = f"whole {arguments.whole}"
+        mode_text = f"whole {arguments.whole}"
     else:
-        view = f"{arguments.short_side}/{arguments.crop}/{arguments.stride}"
-    print(f"torch {torch.__version__}; {len(names)} images; {view}; {arguments.norm}")
+        mode_text = f"{arguments.short_side}/{arguments.crop}/{arguments.stride}"
+    print(f"torch {torch.__version__}; {len(names)} images; {mode_text}; {arguments.norm}")
     for (mode, kept), score in scores.items():
         accuracy, overlap = score.numbers()
         print(f"{mode:9} {kept:15} pAcc {accuracy:6.2f}  mIoU {overlap:6.2f}", flush=True)
@@ -300,8 +300,8 @@ def main():
     task.add_argument("--short-side", type=int, default=336)
     task.add_argument("--crop", type=int, default=224)
     task.add_argument("--stride", type=int, default=112)
-    task.add_argument("--whole", type=int, help="no windows: the image resized to a square of this side")
-    task.add_argument("--limit", type=int, help="only the first images of val.txt")
+    task.add_argument("--whole", type=int, help="no windows; resize the image to a square of this side")
+    task.add_argument("--limit", type=int, help="use only this many first images of val.txt")
     task.add_argument("--threads", type=int, default=1)
     task.set_defaults(run=voc)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The smaller half of ZegFormer's reference vectors, for the repository: what is large and follows from the rest goes.
+"""Selects the smaller tensors of ZegFormer's reference vectors for the repository, without large intermediate results.
 
     python reference/zegformer_golden.py VECTORS/zegformer crates/zeg-parity/tests/golden/zegformer
 """

@@ -1,4 +1,5 @@
-//! Class files of both forms, class lists and template files; the first character chooses (0 to 3).
+//! Fuzzes the parsers of class files (text and TOML), class lists and template files; the first byte modulo 4 selects
+//! one.
 //!
 //! Seeds: `cargo +nightly fuzz run class_file fuzz/corpus/class_file fuzz/seeds/class_file`.
 

@@ -1,7 +1,7 @@
-//! Images of all formats: any bytes are an image or an error.
+//! Fuzzes the image decoder of all formats: any bytes must give an image or an error.
 //!
-//! Seeds: `cargo +nightly fuzz run image fuzz/corpus/image crates/zeg-image/tests/golden/formats`. A WebP or TIFF of
-//! some bytes can be an image of one colour and any size, so the limit on memory must be 3 GB.
+//! Seeds: `cargo +nightly fuzz run image fuzz/corpus/image crates/zeg-image/tests/golden/formats`. A WebP or TIFF file
+//! of a few bytes can encode an image of one colour and any size, so the memory limit must be 3 GB.
 
 #![no_main]
 

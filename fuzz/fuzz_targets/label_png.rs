@@ -1,4 +1,4 @@
-//! Label maps: any bytes are a map of the stated size or an error.
+//! Fuzzes the label decoder: any bytes must give a label map of its stated size or an error.
 //!
 //! Seeds: `cargo +nightly fuzz run label_png fuzz/corpus/label_png crates/zeg-image/tests/golden`.
 

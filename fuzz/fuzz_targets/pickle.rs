@@ -1,7 +1,6 @@
-//! Pickles: whatever the opcodes are, nothing panics and nothing grows far beyond the input.
+//! Fuzzes the pickle reader: no opcodes may make it panic or use much more memory than the size of the input.
 //!
-//! The input stands where the legacy form of `torch.save` has the object; what follows it are the keys of the storages
-//! and the storages.
+//! The input replaces the object in the legacy format of `torch.save`, followed by the storage keys and the storages.
 //!
 //! run   cargo fuzz run pickle -- -max_total_time=600 -rss_limit_mb=2048 -malloc_limit_mb=256
 //! seeds python fuzz/weight_seeds.py
@@ -11,7 +10,7 @@
 use libfuzzer_sys::fuzz_target;
 use zeg_weights::{Inspection, StateDict};
 
-/// The magic number, the version, and that the machine was little-endian.
+/// The pickles before the object: the magic number, the version, and the information that the machine is little-endian.
 const BEFORE: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\
     \x80\x02}X\x0d\x00\x00\x00little_endian\x88s.";
 

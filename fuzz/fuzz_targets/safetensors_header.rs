@@ -1,7 +1,7 @@
-//! Headers of safetensors files: whatever they claim, nothing panics and nothing grows far beyond the input.
+//! Fuzzes the reader of safetensors headers: no header may make it panic or use much more memory than the input's size.
 //!
-//! The input is a count of data bytes in two bytes, then the header; its length is put before it, without which
-//! nearly no input would get further.
+//! The input is the number of data bytes (two bytes), then the header. The target puts the header's length before it,
+//! because otherwise nearly no input would have a valid length.
 //!
 //! run   cargo fuzz run safetensors_header -- -max_total_time=600 -rss_limit_mb=2048 -malloc_limit_mb=256
 //! seeds python fuzz/weight_seeds.py

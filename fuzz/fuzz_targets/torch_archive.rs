@@ -1,4 +1,5 @@
-//! Whole weight files, above all PyTorch's zip files: nothing panics, nothing grows far beyond the input.
+//! Fuzzes the reader of whole weight files, mainly PyTorch's zip files: no file may make it panic or use much more
+//! memory than its size.
 //!
 //! run   cargo fuzz run torch_archive -- -max_total_time=600 -rss_limit_mb=2048 -malloc_limit_mb=256
 //! seeds python fuzz/weight_seeds.py

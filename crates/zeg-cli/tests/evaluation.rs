@@ -198,7 +198,7 @@ fn a_part_of_a_split_is_scored() {
     command.assert().success();
     let record = json(&world, "part/evaluation.json");
     assert_eq!(record["images"], 1);
-    assert_eq!(record["images"][0]["id"], "2007_000001");
+    assert_eq!(record["image_scores"][0]["id"], "2007_000001");
 }
 
 const OWN: &str = r#"

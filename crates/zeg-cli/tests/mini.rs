@@ -100,15 +100,48 @@ fn the_quickstart_leaves_scores_images_and_a_page() {
         .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let methods = summary["methods"].as_array().unwrap();
-    assert_eq!(methods.len(), 3);
-    for method in methods {
-        assert!(method["uncalibrated"]["p_acc"].is_number(), "{method}");
+    let runs = summary["runs"].as_array().unwrap();
+    let mut pairs: Vec<(&str, u64)> = runs
+        .iter()
+        .map(|run| {
+            (
+                run["method"].as_str().unwrap(),
+                run["split"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    pairs.dedup();
+    assert_eq!(
+        pairs.len(),
+        6,
+        "three methods on two splits, each once: {pairs:?}"
+    );
+    for run in runs {
+        assert!(run["p_acc"].is_number() && run["hiou"].is_number(), "{run}");
     }
-    for file in ["report/report.html", "segmented/index.html", "zegclip.toml"] {
+    let quickstart = folder.path().join("quickstart");
+    for file in [
+        "reports/split-0/report.html",
+        "reports/split-1/report.html",
+        "segmented/index.html",
+        "zegclip.toml",
+    ] {
+        assert!(quickstart.join(file).is_file(), "{file}");
+    }
+    let page = std::fs::read_to_string(quickstart.join("index.html")).unwrap();
+    assert_eq!(page.matches("<li class=\"shot\">").count(), 6);
+    for shown in page.split("<img src=\"").skip(1) {
+        let file = shown.split('"').next().unwrap();
+        assert!(quickstart.join(file).is_file(), "{file}");
+    }
+    assert!(
+        page.contains("unseen · IoU"),
+        "each image shows an unseen class"
+    );
+    for averaged in ["±", "mean of", "average"] {
         assert!(
-            folder.path().join("quickstart").join(file).is_file(),
-            "{file}"
+            !page.contains(averaged),
+            "methods are compared, never averaged"
         );
     }
     let text = stderr(&output);

@@ -205,7 +205,7 @@ fn settings_that_do_not_fit_two_stages_are_refused() {
     let text = refused(&["model.zegformer.norm-groups=5"]);
     assert!(text.contains("norm-groups 5"), "{text}");
     let text = refused(&["training.cached-views=2"]);
-    assert!(text.contains("training.cached-views"), "{text}");
+    assert!(text.contains("training.cached-copies"), "{text}");
     let text = refused(&["model.method=zegclip"]);
     assert!(text.contains("unknown field `zegformer`"), "{text}");
 

@@ -1,16 +1,16 @@
-//! Random numbers that can be recomputed: from a run's seed, a purpose and a counter.
+//! Reproducible random numbers, computed from a run's seed, a purpose and a counter.
 //!
-//! Each sample and each epoch owns a stream of ChaCha8. No stream depends on how far another was read, so
-//! the thousandth batch of a run is computed without the 999 before it, and by any number of threads.
+//! Each sample and each epoch has its own ChaCha8 stream. No stream depends on how far another was read, so the
+//! thousandth batch of a run can be computed without the 999 before it, and by any number of threads.
 //!
-//! The few distributions are written out here, because the `rand` crate may change how many numbers its own
-//! consume; a checkpoint must continue the same run after an update of that crate.
+//! The few distributions are implemented here, because the `rand` crate may change how many numbers its own
+//! distributions consume, and a checkpoint must continue the same run after an update of that crate.
 
 use rand::Rng;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-/// What a stream is used for; different purposes never share numbers.
+/// The purpose of a stream; different purposes never share numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// The order of the samples; the counter is the epoch.
@@ -19,7 +19,7 @@ pub enum Purpose {
     Sample,
 }
 
-/// The stream of random numbers for `purpose` number `counter` of the run with this `seed`.
+/// Returns the stream of random numbers for `seed`, `purpose` and `counter`.
 pub fn stream(seed: u64, purpose: Purpose, counter: u64) -> ChaCha8Rng {
     let mut key = *b"........ zeg-data random stream ";
     key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -32,24 +32,24 @@ pub fn stream(seed: u64, purpose: Purpose, counter: u64) -> ChaCha8Rng {
     rng
 }
 
-/// Uniform in `[0, 1)`, with 53 random bits.
+/// Draws a uniform number in `[0, 1)`, with 53 random bits.
 pub fn unit(rng: &mut ChaCha8Rng) -> f64 {
     (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// Uniform in `[low, high)`; `low` when the range is empty.
+/// Draws a uniform number in `[low, high)`, or returns `low` if the range is empty.
 pub fn uniform(rng: &mut ChaCha8Rng, low: f64, high: f64) -> f64 {
     low + unit(rng) * (high - low)
 }
 
-/// Uniform in `0..n`; 0 when `n` is 0.
+/// Draws a uniform integer in `0..n`, or returns 0 if `n` is 0.
 ///
-/// The upper half of a 128-bit product: its bias is below `n / 2^64`.
+/// It is the upper half of a 128-bit product, whose bias is below `n / 2^64`.
 pub fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
     ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
 }
 
-/// True with this probability.
+/// Returns true with this probability.
 pub fn happens(rng: &mut ChaCha8Rng, probability: f64) -> bool {
     unit(rng) < probability
 }

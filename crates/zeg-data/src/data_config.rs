@@ -1,4 +1,4 @@
-//! A data set as an experiment or a plan of an evaluation names it.
+//! The data set section of a training or evaluation configuration.
 
 use std::path::Path;
 
@@ -10,37 +10,38 @@ use crate::{
     mini_world::{DATASET, WorldData},
 };
 
-/// The images and what they are labelled with.
+/// A data set with its classes, prompt templates and splits, as a configuration names it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DataConfig {
-    /// Layout of the folder: `voc12`, `coco-stuff164k`, …, or a file that describes one (`.toml`); `mini-world` is made
-    /// while it is read and needs no folder.
+    /// Name of the data set: `voc12`, `coco-stuff164k`, …, or the path of a `.toml` file that describes one;
+    /// `mini-world` is rendered on request and needs no folder.
     pub dataset: String,
-    /// Which mini world, and how many images.
+    /// Settings of the mini world and its numbers of images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mini_world: Option<WorldData>,
-    /// Class list: `voc20`, `coco-stuff171`, … A data set of one's own brings its list.
+    /// Class list: `voc20`, `coco-stuff171`, …; `None` means the data set's default list, or its own list if a `.toml`
+    /// file describes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<String>,
-    /// Which classes are unseen: `published`, the name of a built-in split, a file with a name a line, or names
-    /// separated by commas. Without, the list's published split.
+    /// The unseen classes: `published`, the name of a built-in split, a file with one class name per line, or class
+    /// names separated by commas; `None` means the list's published split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unseen: Option<String>,
-    /// Sentences that a text tower reads class names in: `single` ("a photo of a …") or `multi` (fifteen, their
-    /// directions averaged). A table of embeddings was made with its own.
+    /// Prompt templates of class names: `single` ("a photo of a …") or `multi` (fifteen templates, whose embeddings are
+    /// averaged). A table of class embeddings was made with its own templates.
     #[serde(default = "single")]
     pub templates: String,
     /// Split to train on.
     #[serde(default = "train")]
     pub train_split: String,
-    /// Split to score on.
+    /// Split to evaluate on.
     #[serde(default = "val")]
     pub eval_split: String,
 }
 
 impl DataConfig {
-    /// A data set with its usual classes, splits and templates.
+    /// Returns a data set with its default classes, splits and prompt templates.
     pub fn new(dataset: &str) -> Self {
         Self {
             dataset: dataset.to_owned(),
@@ -53,7 +54,7 @@ impl DataConfig {
         }
     }
 
-    /// One of its splits, in a folder.
+    /// Returns the selection of a split in a folder.
     pub fn selection<'a>(&'a self, root: &'a Path, split: &'a str) -> Selection<'a> {
         Selection {
             dataset: &self.dataset,
@@ -64,20 +65,20 @@ impl DataConfig {
         }
     }
 
-    /// Opens one of its splits.
+    /// Opens a split.
     ///
-    /// - `root`: the data set's folder; a mini world needs none
+    /// - `root`: the data set's folder; not used for a mini world
     ///
     /// # Errors
-    /// As [`OpenSet::open`].
+    /// Returns the errors of [`OpenSet::open`].
     pub fn open(&self, root: &Path, split: &str) -> Result<OpenSet, DataError> {
         OpenSet::open(&self.selection(root, split), self.mini_world.as_ref())
     }
 
-    /// Its classes, without its images.
+    /// Returns the classes, without opening the images.
     ///
     /// # Errors
-    /// The data set, its class list or the split of classes is not known.
+    /// Returns an error if the data set, its class list or the split of classes is unknown.
     pub fn class_set(&self) -> Result<ClassSet, DataError> {
         if self.dataset == DATASET {
             let set = self.open(Path::new(""), &self.train_split)?;

@@ -1,7 +1,7 @@
-//! The data model: a data set is a list of file pairs, a list of classes, and a rule that turns file values into
+//! The data model: a data set is a list of file pairs, a list of classes, and a rule that converts file values to
 //! classes.
 //!
-//! Nothing is decoded before it is asked for, so memory does not grow with the number of images.
+//! Files are decoded only when a sample is loaded, so memory does not grow with the number of images.
 
 use std::path::PathBuf;
 
@@ -10,27 +10,27 @@ use zeg_vocab::classes::ClassSet;
 
 use crate::{DataError, LabelRule};
 
-/// How many missing files an error lists by name.
+/// Largest number of missing files that an error lists by name.
 const MISSING_SHOWN: usize = 3;
 
-/// A data set's split: what it holds, and how its label files are read.
+/// A split of a data set: its samples, its classes and the rule for its label files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dataset {
-    /// The name configurations use, such as `voc12`.
+    /// The data set's name in configurations, such as `voc12`.
     pub name: String,
-    /// The name messages use, such as `VOC`.
+    /// The data set's name in messages, such as `VOC`.
     pub title: String,
     /// The samples, in the order of the split's list.
     pub items: Vec<Item>,
-    /// How values in label files become class indices.
+    /// The rule that converts values in label files to class indices.
     pub label_rule: LabelRule,
     /// The classes; class indices are `0..classes.len()`.
     pub classes: ClassSet,
-    /// What results on this data set are usually reported in.
+    /// The metric in which results on this data set are usually reported.
     pub metric: Metric,
 }
 
-/// What a data set's results are reported in.
+/// The metric in which results on a data set are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum Metric {
     /// Intersection over union, averaged over the classes.
@@ -45,18 +45,18 @@ pub enum Metric {
 /// One sample on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// The file name without what all names share; in data sets with folders in folders, `folder/name`.
+    /// The file name without the prefix and ending that all names share; with nested folders, `folder/name`.
     pub id: String,
-    /// The image.
+    /// Path of the image.
     pub image: PathBuf,
-    /// The label map.
+    /// Path of the label map.
     pub labels: PathBuf,
 }
 
-/// One sample in memory; image and label map are of one size.
+/// One sample in memory; image and label map have the same size.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// [`Item::id`].
+    /// The sample's [`Item::id`].
     pub id: String,
     /// The image, RGB bytes.
     pub image: RgbImage,
@@ -65,23 +65,25 @@ pub struct Sample {
 }
 
 impl Dataset {
-    /// Number of samples.
+    /// Returns the number of samples.
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether there is no sample.
+    /// Returns whether there is no sample.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// Decodes sample number `index` and turns its labels into class indices.
+    /// Decodes sample number `index` and converts its labels to class indices.
     ///
     /// # Errors
-    /// - [`DataError::NoSuchSample`] for an index past the end
-    /// - [`DataError::Image`] when a file cannot be decoded, or indices are stored as an image in colour
-    /// - [`DataError::SizeMismatch`] when image and label map differ in size
-    /// - [`DataError::IllegalLabel`], [`DataError::IllegalColour`] for what is no class of this data set
+    /// Returns an error:
+    /// - [`DataError::NoSuchSample`] if `index` is beyond the end
+    /// - [`DataError::Image`] if a file cannot be decoded, or if indices are stored as an image in colour
+    /// - [`DataError::SizeMismatch`] if image and label map differ in size
+    /// - [`DataError::IllegalLabel`] or [`DataError::IllegalColour`] if a value or colour is neither a class of this
+    ///   data set nor ignored
     pub fn load(&self, index: usize) -> Result<Sample, DataError> {
         let item = self
             .items
@@ -115,9 +117,9 @@ impl Dataset {
     }
 }
 
-/// Refuses a split of which a file is missing, so that a run fails at its start and not hours later.
+/// Checks that all files of a split exist, so that a training fails at its start and not hours later.
 ///
-/// `title` and `split` are for the error.
+/// `title` and `split` are only used in the error.
 pub(crate) fn check_files_exist(title: &str, split: &str, items: &[Item]) -> Result<(), DataError> {
     let missing: Vec<&PathBuf> = items
         .iter()

@@ -1,9 +1,9 @@
-//! The data sets that are known by name: one entry each, in one table.
+//! Table of the data sets that are known by name, one entry each.
 //!
-//! An entry says everything about a data set but its class names (`zeg_vocab::classes`) and published results
-//! (`zeg_eval::published`, by the entry's name): which folder layout it has, which class lists its label files can be read
-//! with, its splits, how it is made from a download, and what the doctor expects. A new data set is a file beside these
-//! and a line in [`all`]'s table; one that only its owner has is a `.toml` file instead ([`folder`](crate::folder)).
+//! An entry holds everything about a data set except its class names (`zeg_vocab::classes`) and published results
+//! (`zeg_eval::published`, by the entry's name): its folder layout, the class lists its label files can be read with,
+//! its splits, how it is made from a download, and what the doctor expects. To add a data set, add a file beside these
+//! and a line in the table. A private data set is described by a `.toml` file instead ([`folder`](crate::folder)).
 
 mod ade20k;
 mod ade20k_full;
@@ -18,7 +18,7 @@ use crate::listing::Listing;
 use crate::prepare::{Plan, PrepareError, find::Tree};
 use crate::{DataError, LabelRule};
 
-/// The table, in the order of lists and messages.
+/// All entries, in the order of lists and messages.
 static TABLE: [&DatasetEntry; 6] = [
     &voc12::ENTRY,
     &coco_stuff164k::ENTRY,
@@ -28,22 +28,22 @@ static TABLE: [&DatasetEntry; 6] = [
     &cityscapes::ENTRY,
 ];
 
-/// Everything that is known of a data set without looking at a disk.
+/// A known data set: everything about it that does not depend on the files on disk.
 #[derive(Debug)]
 pub struct DatasetEntry {
-    /// The name configurations use, such as `voc12`.
+    /// The name in configurations, such as `voc12`.
     pub name: &'static str,
-    /// The name messages use, such as `VOC`.
+    /// The name in messages, such as `VOC`.
     pub title: &'static str,
     /// Class lists its label files can be read with; the first is the default.
     pub class_lists: &'static [ClassListEntry],
     /// The splits with their official numbers of images.
     pub splits: &'static [OfficialSplit],
-    /// Splits that must not share an image; the first pair is the usual one.
+    /// Pairs of splits that must not share an image; the first pair is the default for training and validation.
     pub held_out: &'static [SplitPair],
-    /// How it is made from its official download; `None` where it cannot be.
+    /// The conversion of its official download; `None` if there is none.
     pub preparation: Option<Preparation>,
-    /// The folder of label maps in which nearly every object has a border of no class.
+    /// The folder of label maps in which nearly every object has a border of ignored pixels.
     border_in: Option<&'static str>,
     /// Lists the pairs of a split below a folder.
     list: fn(&Path, &str) -> Result<Listing, DataError>,
@@ -52,37 +52,38 @@ pub struct DatasetEntry {
 /// A class list that label files can be read with.
 #[derive(Debug)]
 pub struct ClassListEntry {
-    /// Its name, as `ClassSet::by_name` takes it.
+    /// Its name, a name that `ClassSet::by_name` accepts.
     pub name: &'static str,
+    /// Returns the rule that converts label values to classes of the list.
     rule: fn() -> LabelRule,
 }
 
-/// A split as it was published.
+/// An officially published split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OfficialSplit {
     /// Its name.
     pub name: &'static str,
     /// Number of images.
     pub images: usize,
-    /// Other names that mean the same, such as the folder's.
+    /// Other names of the split, such as the name of its folder.
     also: &'static [&'static str],
 }
 
-/// A split to train on and one to score on.
+/// A training split and a validation split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SplitPair {
-    /// What is trained on.
+    /// Name of the training split.
     pub train: &'static str,
-    /// What is scored.
+    /// Name of the validation split.
     pub val: &'static str,
 }
 
-/// How a data set is made from its official download.
+/// The conversion of a data set's official download.
 #[derive(Debug)]
 pub struct Preparation {
     /// The name of the download in messages.
     pub title: &'static str,
-    /// Writes down what is to be done with a download.
+    /// Adds the tasks for a download to a plan.
     plan: fn(&mut Plan, &Tree) -> Result<(), PrepareError>,
 }
 
@@ -91,12 +92,12 @@ pub fn all() -> impl Iterator<Item = &'static DatasetEntry> {
     TABLE.into_iter()
 }
 
-/// Returns the entry of a name.
+/// Returns the entry with this name.
 pub fn find(name: &str) -> Option<&'static DatasetEntry> {
     all().find(|entry| entry.name == name)
 }
 
-/// Returns the names of the entries that `accept` takes, for messages.
+/// Returns the names of the entries that `accept` accepts, separated by commas, for messages.
 pub(crate) fn names(accept: impl Fn(&DatasetEntry) -> bool) -> String {
     let names: Vec<&str> = all()
         .filter(|entry| accept(entry))
@@ -106,24 +107,27 @@ pub(crate) fn names(accept: impl Fn(&DatasetEntry) -> bool) -> String {
 }
 
 impl DatasetEntry {
-    /// Returns the official split of this name, under its own or its folder's name.
+    /// Returns the official split with this name or alternative name, such as its folder's.
     pub fn official(&self, split: &str) -> Option<&'static OfficialSplit> {
         let named =
             |official: &&OfficialSplit| official.name == split || official.also.contains(&split);
         self.splits.iter().find(named)
     }
 
-    /// Returns the splits that are trained on and scored unless others are asked for.
+    /// Returns the default splits for training and validation.
     pub fn usual_splits(&self) -> Option<SplitPair> {
         self.held_out.first().copied()
     }
 
     /// Lists the pairs of a split below a folder.
+    ///
+    /// # Errors
+    /// Returns an error if the folder does not hold the data set or has no such split, or if a list cannot be read.
     pub(crate) fn list(&self, folder: &Path, split: &str) -> Result<Listing, DataError> {
         (self.list)(folder, split)
     }
 
-    /// Returns the folder of label maps in which nearly every object has a border of no class.
+    /// Returns the folder of label maps in which nearly every object has a border of ignored pixels.
     pub(crate) fn border_in(&self) -> Option<&'static str> {
         self.border_in
     }
@@ -134,7 +138,7 @@ impl ClassListEntry {
         Self { name, rule }
     }
 
-    /// Returns how label files become the classes of the list.
+    /// Returns the rule that converts label values to classes of the list.
     pub(crate) fn rule(&self) -> LabelRule {
         (self.rule)()
     }
@@ -153,7 +157,7 @@ impl SplitPair {
 }
 
 impl Preparation {
-    /// Writes down what is to be done with a download.
+    /// Adds the tasks for a download to a plan.
     pub(crate) fn plan(&self, plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
         (self.plan)(plan, tree)
     }
@@ -168,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_entry_is_whole_and_its_names_lead_somewhere() {
+    fn every_entry_is_complete_and_its_names_are_known_and_distinct() {
         for entry in all() {
             assert!(std::ptr::eq(find(entry.name).unwrap(), entry));
             assert!(!entry.class_lists.is_empty(), "{}", entry.name);
@@ -194,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn folder_names_are_names_of_splits() {
+    fn splits_are_found_by_their_folder_names() {
         let images = |name: &str, split: &str| {
             let official = find(name).unwrap().official(split);
             official.map(|official| official.images)

@@ -1,10 +1,11 @@
-//! Doctor: looks at every file of a split before a run of days does, and says what is wrong and what to do.
+//! The doctor examines every file of a split before a long training, and reports what is wrong and what to do.
 //!
-//! Most lost weeks come from data that load without an error: labels shifted by one, a border that became a class, a
-//! list that holds test images. So beside what fails, the doctor counts what is unusual. Its findings are of three
-//! kinds: with an error, training or scores would fail or be wrong; a warning is suspicious; a note is good to know.
+//! The costliest faults are those of data that load without an error: labels shifted by one, a border that became a
+//! class, a list that holds test images. The doctor therefore reports unusual counts, too, and not only files that
+//! cannot be read. A finding is an error (training or scores would fail or be wrong), a warning (suspicious) or a note
+//! (good to know).
 //!
-//! Files are read once, by several threads; in memory are one image a thread, and 24 bytes an image.
+//! Several threads read each file once. Memory holds one image per thread and 24 bytes per image of the split.
 
 mod collector;
 mod content;
@@ -32,23 +33,24 @@ use crate::selection::{Found, Selection, find};
 use crate::{DataError, Dataset};
 use collector::Collector;
 
-/// How the doctor works.
+/// Options of [`examine`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DoctorOptions {
-    /// Threads that read files, at least 1; they do not change what is found.
+    /// Number of threads that read files, at least 1. The findings do not depend on it.
     pub threads: usize,
-    /// How many images to look into, from the start of the list; `None` for all. Lists, and whether files exist, are
-    /// examined whole.
+    /// Number of images whose contents are examined, from the start of the list; `None` means all. The lists and the
+    /// existence of files are always checked for the whole split.
     pub limit: Option<usize>,
 }
 
-/// Examines a split.
+/// Examines a split and returns its findings and counts.
 ///
-/// `progress` is told how many of how many images are done; several threads call it.
+/// `progress` is called by several threads with the number of images that are done and the number of all images.
 ///
 /// # Errors
-/// Those of [`list`](crate::list) but for [`DataError::DuplicateId`], [`DataError::RawCocoLabels`] and
-/// [`DataError::UnconvertedLabels`], which are findings; [`DataError::Setting`] for no threads; [`DataError::Spawn`].
+/// Returns the errors of [`list`](crate::list) except [`DataError::DuplicateId`], [`DataError::RawCocoLabels`] and
+/// [`DataError::UnconvertedLabels`], which become findings; [`DataError::Setting`] if `threads` is 0; and
+/// [`DataError::Spawn`] if the threads cannot be started.
 pub fn examine(
     selection: &Selection,
     options: &DoctorOptions,
@@ -62,11 +64,11 @@ pub fn examine(
         });
     }
     let found = find(selection)?;
-    let patient = Patient::new(&found, selection);
-    let collector = Collector::new(patient.dataset.classes.len());
-    lists::examine(&patient, &collector);
+    let subject = Subject::new(&found, selection);
+    let collector = Collector::new(subject.dataset.classes.len());
+    lists::examine(&subject, &collector);
 
-    let total = patient.dataset.len();
+    let total = subject.dataset.len();
     let limit = options.limit.unwrap_or(total).min(total);
     let done = AtomicUsize::new(0);
     let pool = ThreadPoolBuilder::new()
@@ -76,33 +78,34 @@ pub fn examine(
     pool.install(|| {
         (0..total).into_par_iter().for_each(|index| {
             if index < limit {
-                content::examine(&patient, index, &collector);
+                content::examine(&subject, index, &collector);
             } else {
-                content::examine_existence(&patient, index, &collector);
+                content::examine_existence(&subject, index, &collector);
             }
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
         });
     });
     let mut seen = collector.into_seen();
-    shares::examine(&patient, limit, &mut seen);
-    Ok(report::diagnosis(&patient, selection, limit, seen))
+    shares::examine(&subject, limit, &mut seen);
+    Ok(report::diagnosis(&subject, selection, limit, seen))
 }
 
-/// What is examined.
-struct Patient<'a> {
+/// The split that is examined.
+struct Subject<'a> {
     dataset: &'a Dataset,
     found: &'a Found,
-    /// The folder that files are named relative to.
+    /// The folder relative to which messages name files.
     root: &'a Path,
     split: &'a str,
+    /// The folder as the user gave it.
     given: &'a Path,
-    /// Label maps lie there in the numbers of the download: that they are missing is known.
+    /// Whether the label maps are those of the download, not converted. Missing label maps are then not reported again.
     unconverted: bool,
-    /// Names in folders of missing files, by their lower case.
+    /// For each folder with missing files: the names of its files by their lower-case form.
     folders: Mutex<HashMap<PathBuf, HashMap<String, String>>>,
 }
 
-impl<'a> Patient<'a> {
+impl<'a> Subject<'a> {
     fn new(found: &'a Found, selection: &Selection<'a>) -> Self {
         let raw = |defect: &DataError| {
             matches!(
@@ -121,15 +124,15 @@ impl<'a> Patient<'a> {
         }
     }
 
-    /// The file as messages name it: relative to the data set's folder.
+    /// Returns the file's name for messages: its path relative to the data set's folder.
     fn name(&self, path: &Path) -> String {
         let path = path.strip_prefix(self.root).unwrap_or(path);
         path.display().to_string()
     }
 
-    /// The same file under a name that differs in upper and lower case alone.
+    /// Returns an existing file whose name differs from the file name of `path` in upper and lower case only.
     ///
-    /// A folder is listed once, for thousands of its files may be missing.
+    /// Each folder is listed only once, because thousands of its files may be missing.
     fn in_other_case(&self, path: &Path) -> Option<PathBuf> {
         let (folder, wanted) = (path.parent()?, path.file_name()?.to_str()?);
         let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,6 @@
-//! What can go wrong between a data set's folder and a batch.
+//! Errors of opening a data set, loading its samples and building batches.
 //!
-//! Every message names the file and the value at fault, and where a choice was wrong, the choices there are.
+//! Every message names the file and the wrong value; where a name is unknown, it lists the known names.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use zeg_image::ImageError;
 use zeg_vocab::classes::{ClassError, SplitError};
 use zeg_vocab::text_file::TextFileError;
 
-/// Why a data set could not be opened, a sample not loaded or a batch not built.
+/// An error of opening a data set, loading a sample or building a batch.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// An image or a label map could not be decoded.
@@ -24,22 +24,22 @@ pub enum DataError {
     #[error(transparent)]
     Classes(#[from] ClassError),
 
-    /// The unseen classes that were asked for are not a split of the class list.
+    /// The requested unseen classes are not a valid split of the class list.
     #[error("unseen classes: {0}")]
     Unseen(#[from] SplitError),
 
     /// The data set cannot be read with this class list.
-    #[error("{dataset} is not labelled with the class list `{list}`; it can be read with {}", known.join(", "))]
+    #[error("{dataset} cannot be read with the class list `{list}`; its class lists are {}", known.join(", "))]
     ClassList {
         /// The data set's title.
         dataset: String,
-        /// The class list asked for.
+        /// The requested class list.
         list: String,
-        /// The class lists it can be read with.
+        /// The class lists the data set can be read with.
         known: Vec<String>,
     },
 
-    /// A data set's description is not TOML, has unknown keys, or values that do not fit.
+    /// A data set's description is not TOML, has unknown keys, or has illegal values.
     #[error("{}: line {line}: {reason}", path.display())]
     Description {
         /// The file.
@@ -50,19 +50,19 @@ pub enum DataError {
         reason: String,
     },
 
-    /// A folder could not be read.
+    /// A file or folder could not be read.
     #[error("{}: cannot be read: {source}", path.display())]
     Unreadable {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
 
-    /// No data set goes by this name.
-    #[error("no data set is called `{name}`; known are {}, and files that end in .toml and describe one", crate::datasets::names(|_| true))]
+    /// No data set has this name.
+    #[error("no data set is called `{name}`; known names are {}, or the path of a .toml file that describes a data set", crate::datasets::names(|_| true))]
     UnknownDataset {
-        /// The name asked for.
+        /// The requested name.
         name: String,
     },
 
@@ -71,7 +71,7 @@ pub enum DataError {
     World(#[source] Box<crate::mini_world::WorldError>),
 
     /// The folder does not hold the data set.
-    #[error("{}: no {dataset} data set here; looked for {}", root.display(), paths(looked_for))]
+    #[error("{}: this folder holds no {dataset} data set; looked for {}", root.display(), paths(looked_for))]
     RootNotFound {
         /// The data set's title.
         dataset: String,
@@ -86,7 +86,7 @@ pub enum DataError {
     SplitNotFound {
         /// The data set's title.
         dataset: String,
-        /// The split asked for.
+        /// The requested split.
         split: String,
         /// The folder that was searched.
         folder: PathBuf,
@@ -95,7 +95,7 @@ pub enum DataError {
     },
 
     /// A line of a split list is not one plain file name.
-    #[error("{}:{line}: `{text}` is not an id; a line holds one file name without folder and ending", list.display())]
+    #[error("{}:{line}: `{text}` is not an id; each line must be one file name without folder and extension", list.display())]
     IllegalId {
         /// The split list.
         list: PathBuf,
@@ -106,7 +106,7 @@ pub enum DataError {
     },
 
     /// A split list names an image twice, which would count it twice.
-    #[error("{}:{second}: `{id}` stands in line {first} already", list.display())]
+    #[error("{}:{second}: `{id}` is already listed in line {first}", list.display())]
     DuplicateId {
         /// The split list.
         list: PathBuf,
@@ -118,10 +118,10 @@ pub enum DataError {
         second: usize,
     },
 
-    /// A split list, a folder of images or a data set holds nothing.
-    #[error("{}: names no image", path.display())]
+    /// A split list, a folder of images or a data set holds no image.
+    #[error("{}: no image is listed or found", path.display())]
     Empty {
-        /// The list or folder; for a data set in memory, its name.
+        /// The list or folder, or the name of a data set in memory.
         path: PathBuf,
     },
 
@@ -132,46 +132,46 @@ pub enum DataError {
         dataset: String,
         /// The split.
         split: String,
-        /// How many files are missing.
+        /// Number of missing files.
         missing: usize,
-        /// How many files the split needs.
+        /// Number of files the split needs.
         wanted: usize,
         /// The first few of the missing files.
         first: Vec<PathBuf>,
     },
 
-    /// COCO-Stuff's label maps are still the raw ones, whose ids have gaps.
-    #[error("{}: holds raw COCO ids ({example}) but no `*_labelTrainIds.png`; the 171 classes need converted label maps", folder.display())]
+    /// COCO-Stuff's label maps are not converted: they hold raw ids, which have gaps.
+    #[error("{}: holds label maps of raw COCO ids ({example}) but no `*_labelTrainIds.png`; the 171 classes need converted label maps", folder.display())]
     RawCocoLabels {
         /// The folder of label maps.
         folder: PathBuf,
-        /// A file that lies there.
+        /// A raw label map in the folder.
         example: String,
     },
 
-    /// Label maps lie there as they were downloaded, in other numbers than the classes have.
-    #[error("{}: {dataset} needs this file, made from {}", wanted.display(), found.display())]
+    /// Label maps are not converted: they hold the ids of the download instead of class indices.
+    #[error("{}: this label map is missing; {dataset} needs it, converted from {}", wanted.display(), found.display())]
     UnconvertedLabels {
         /// The data set's title.
         dataset: String,
         /// The label map that is needed.
         wanted: PathBuf,
-        /// The unconverted one.
+        /// The unconverted label map that was found.
         found: PathBuf,
     },
 
-    /// The data set has fewer samples.
+    /// The sample index is beyond the end of the data set.
     #[error("sample {index} does not exist: {dataset} has {len} samples, counted from 0")]
     NoSuchSample {
         /// The data set's name.
         dataset: String,
-        /// The index asked for.
+        /// The requested index.
         index: usize,
         /// Number of samples.
         len: usize,
     },
 
-    /// Image and label map differ in size.
+    /// An image and its label map differ in size.
     #[error("{} is {}×{} pixels, but its label map {} is {}×{}", image.display(), image_size.0, image_size.1, labels.display(), label_size.0, label_size.1)]
     SizeMismatch {
         /// The image.
@@ -184,7 +184,7 @@ pub enum DataError {
         label_size: (usize, usize),
     },
 
-    /// A label map holds a value that is no class.
+    /// A label map holds a value that is neither a class nor the ignore index.
     #[error("{}: label value {value} at ({x}, {y}); {dataset} labels are {legal}", file.display())]
     IllegalLabel {
         /// The label map.
@@ -197,11 +197,11 @@ pub enum DataError {
         y: usize,
         /// The data set's title.
         dataset: String,
-        /// The legal values, in words.
+        /// The legal values as text.
         legal: String,
     },
 
-    /// A label image holds a colour that is no class.
+    /// A label image holds a colour that stands for neither a class nor ignored pixels.
     #[error("{}: colour {colour} at ({x}, {y}); {dataset} colours are {legal}", file.display())]
     IllegalColour {
         /// The label image.
@@ -214,7 +214,7 @@ pub enum DataError {
         y: usize,
         /// The data set's title.
         dataset: String,
-        /// The legal colours, in words.
+        /// The legal colours as text.
         legal: String,
     },
 
@@ -225,16 +225,16 @@ pub enum DataError {
         setting: &'static str,
         /// Its value.
         value: String,
-        /// What is allowed, in words.
+        /// A description of the legal values.
         legal: &'static str,
     },
 
     /// Bad samples are skipped, but there are too many in a row.
-    #[error("{tried} samples in a row cannot be used; the first says: {first}")]
+    #[error("{tried} samples in a row cannot be loaded; the first error is: {first}")]
     TooManyBadSamples {
-        /// How many were tried.
+        /// Number of samples that were tried.
         tried: usize,
-        /// What was wrong with the first.
+        /// The error of the first sample.
         first: String,
     },
 
@@ -242,17 +242,17 @@ pub enum DataError {
     #[error("a loader thread cannot be started: {0}")]
     Spawn(#[source] io::Error),
 
-    /// A loader thread died. This is a defect of the program and not of the data.
-    #[error("a loader thread stopped at draw {draw}: {message}")]
+    /// A loader thread panicked. This is a defect of the program and not of the data.
+    #[error("a loader thread panicked at draw {draw}: {message}")]
     WorkerPanicked {
         /// Number of the sample in the run.
         draw: u64,
-        /// What the thread said.
+        /// The panic message.
         message: String,
     },
 
-    /// The loader gave an error before and cannot go on.
-    #[error("the loader stopped at an earlier error")]
+    /// The loader returned an error before and cannot continue.
+    #[error("the loader stopped because of an earlier error")]
     LoaderStopped,
 }
 
@@ -266,8 +266,8 @@ fn paths(paths: &[PathBuf]) -> String {
 
 fn available_splits(available: &[String]) -> String {
     if available.is_empty() {
-        "no split list is there".to_owned()
+        "the folder holds no split list".to_owned()
     } else {
-        format!("there are {}", available.join(", "))
+        format!("its splits are {}", available.join(", "))
     }
 }

@@ -1,4 +1,4 @@
-//! Data sets of one's own: a TOML file says where images and label files lie and what their pixels mean.
+//! A user's own data sets: a TOML file describes where the images and label files are and what their pixels mean.
 //!
 //! ```toml
 //! name = "kvasir-seg"
@@ -10,12 +10,12 @@
 //! metric = "dice"
 //!
 //! [splits]
-//! train = "train.txt"                # a text file with an id a line
-//! all = "all"                        # every image there is
+//! train = "train.txt"                # a text file with one id per line
+//! all = "all"                        # every image in the folder
 //! ```
 //!
-//! `configs/datasets/folder-template.toml` explains every key. Nothing is guessed: a key that is not known, a colour
-//! missing, two classes of one value are errors with the line.
+//! `configs/datasets/folder-template.toml` explains every key. Nothing is guessed: an unknown key, a missing colour or
+//! two classes with one value are errors that name the line.
 
 mod classes;
 mod written;
@@ -30,10 +30,10 @@ use crate::listing::{Listing, Place};
 use crate::split::{IdForm, is_path, read_split};
 use crate::{DataError, LabelRule, Metric};
 
-/// Bytes of the largest description.
+/// Largest size of a description, in bytes.
 const MAX_BYTES: u64 = 1 << 22;
 
-/// A described data set.
+/// A data set that is described by a TOML file.
 #[derive(Debug)]
 pub(crate) struct Description {
     pub(crate) name: String,
@@ -41,26 +41,26 @@ pub(crate) struct Description {
     pub(crate) classes: ClassSet,
     pub(crate) rule: LabelRule,
     pub(crate) metric: Metric,
-    /// The folder that paths are relative to where none is given.
+    /// The folder that paths are relative to if the selection gives none.
     root: PathBuf,
-    /// The folder of the description; lists may lie there.
+    /// The folder of the description, where lists may be, too.
     home: PathBuf,
     place: Place,
-    /// Images whose id holds one of these are none.
+    /// Texts that exclude an image if its id contains one of them.
     exclude: Vec<String>,
     splits: BTreeMap<String, SplitSource>,
 }
 
-/// Which images a split has.
+/// The source of a split's images.
 #[derive(Debug)]
 enum SplitSource {
-    /// All there are.
+    /// All images of the data set's folder.
     All,
-    /// Those that a text file names.
+    /// The images whose ids a text file lists.
     List(PathBuf),
-    /// Those named in the description.
+    /// The images whose ids the description lists.
     Ids(Vec<String>),
-    /// All in folders of their own.
+    /// All images of the split's own folders.
     Elsewhere(Place),
 }
 
@@ -68,18 +68,19 @@ impl Description {
     /// Reads a description.
     ///
     /// # Errors
-    /// [`DataError::Text`], [`DataError::Description`] with the line.
+    /// Returns [`DataError::Text`] if the file cannot be read as text, and [`DataError::Description`] with the line if
+    /// it is not a valid description.
     pub(crate) fn read(path: &Path) -> Result<Self, DataError> {
         let text = text_file::read(path, MAX_BYTES)?;
         written::parse(&text, path)
     }
 
-    /// Names of the splits.
+    /// Returns the names of the splits.
     pub(crate) fn splits(&self) -> impl Iterator<Item = &str> {
         self.splits.keys().map(String::as_str)
     }
 
-    /// Names of the splits that are a part of the data set.
+    /// Returns the names of the splits other than those of all images.
     pub(crate) fn proper_splits(&self) -> impl Iterator<Item = &str> {
         let proper = |(_, source): &(&String, &SplitSource)| !matches!(source, SplitSource::All);
         self.splits
@@ -88,10 +89,10 @@ impl Description {
             .map(|(name, _)| name.as_str())
     }
 
-    /// The pairs of a split.
+    /// Lists the pairs of a split.
     ///
-    /// - `given`: the folder that paths are relative to; empty for the description's own choice
-    /// - `split`: a name from the description, or the path of a text file with one id a line
+    /// - `given`: the folder that paths are relative to; empty means the description's `root`
+    /// - `split`: a name from the description, or the path of a text file with one id per line
     pub(crate) fn list(&self, given: &Path, split: &str) -> Result<Listing, DataError> {
         let root = if given.as_os_str().is_empty() {
             self.root.clone()
@@ -110,7 +111,7 @@ impl Description {
             Some(SplitSource::Elsewhere(place)) => self.scan(root, place.clone()),
             Some(SplitSource::Ids(ids)) => Ok(self.named(root, ids.clone(), Vec::new())),
             Some(SplitSource::List(list)) => {
-                // Lists come with the data, or with the description.
+                // A list may be in the data set's folder or beside the description.
                 let (below, beside) = (root.join(list), self.home.join(list));
                 let list = if !below.is_file() && beside.is_file() {
                     beside
@@ -136,7 +137,7 @@ impl Description {
         Ok(self.named(root, found.ids, found.repeated))
     }
 
-    /// The pairs of these ids, each in the folders where its image exists.
+    /// Returns the pairs of these ids, each in the folders where its image exists.
     fn named(&self, root: PathBuf, ids: Vec<String>, defects: Vec<DataError>) -> Listing {
         let elsewhere = self.splits.values().filter_map(|split| match split {
             SplitSource::Elsewhere(place) => Some(place),
@@ -159,7 +160,7 @@ impl Description {
         }
     }
 
-    /// All pairs of the folders.
+    /// Lists all pairs of the folders.
     fn scan(&self, root: PathBuf, place: Place) -> Result<Listing, DataError> {
         let mut ids = place.images.scan(&root)?;
         ids.retain(|id| !self.exclude.iter().any(|text| id.contains(text.as_str())));

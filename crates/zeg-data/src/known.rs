@@ -1,17 +1,18 @@
-//! What is known of a data set without looking for its files.
+//! Returns the classes and splits of a data set without needing its files.
 
 use zeg_vocab::classes::ClassSet;
 
 use crate::DataError;
 use crate::selection::Source;
 
-/// The classes of a data set.
+/// Returns the classes of a data set.
 ///
 /// - `dataset`, `list`, `unseen`: as in a [`Selection`](crate::Selection)
 ///
 /// # Errors
-/// [`DataError::UnknownDataset`], [`DataError::Description`], [`DataError::ClassList`], [`DataError::Classes`],
-/// [`DataError::Unseen`].
+/// Returns [`DataError::UnknownDataset`] or [`DataError::Description`] if the data set is unknown or its description is
+/// invalid, [`DataError::ClassList`] or [`DataError::Classes`] if the class list cannot be used, and
+/// [`DataError::Unseen`] if the unseen classes are not a split of it.
 pub fn classes(
     dataset: &str,
     list: Option<&str>,
@@ -24,10 +25,11 @@ pub fn classes(
     }
 }
 
-/// Names of a data set's splits.
+/// Returns the names of a data set's splits.
 ///
 /// # Errors
-/// [`DataError::UnknownDataset`], [`DataError::Description`].
+/// Returns [`DataError::UnknownDataset`] or [`DataError::Description`] if the data set is unknown or its description is
+/// invalid.
 pub fn splits(dataset: &str) -> Result<Vec<String>, DataError> {
     Ok(match Source::of(dataset)? {
         Source::BuiltIn(entry) => entry

@@ -1,7 +1,7 @@
-//! From a label file to class indices: how a file says which pixel is what.
+//! Converts label files to class indices.
 //!
-//! Every data set has its own way: indices with or without a background, numbers with gaps, colours, or grey images
-//! that are bright where something is. A [`LabelRule`] names the way; nothing is guessed from the file.
+//! Data sets encode labels differently: as indices with or without a background, as ids with gaps, as colours, or as
+//! grey images that are bright in the foreground. A [`LabelRule`] names the encoding; nothing is guessed from the file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,38 +14,38 @@ use zeg_image::{
 
 use crate::DataError;
 
-/// The value that most label files write for pixels without a class.
+/// The ignore index of most label files.
 pub(crate) const IGNORE_8_BIT: u16 = 255;
-/// The value for pixels without a class in label files of 16 bits.
+/// The ignore index of 16-bit label files.
 pub(crate) const IGNORE_16_BIT: u16 = u16::MAX;
-/// Grey level from which a binary mask's pixel is foreground: in the middle, where the noise of JPEG does not matter.
+/// Grey level from which on a pixel of a binary mask is foreground: the middle, so that JPEG noise does not matter.
 pub(crate) const DEFAULT_THRESHOLD: u8 = 128;
 
-/// Most values or colours that a message lists.
+/// Largest number of values or colours that a message lists.
 const SHOWN: usize = 12;
 
-/// How the pixels of a label file become class indices.
+/// Rule that converts the pixels of a label file to class indices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabelRule {
-    /// How a pixel names its class.
+    /// The encoding of the classes.
     pub kind: LabelKind,
-    /// Values that mean "no class" and become [`IGNORE_LABEL`], whatever `kind` would make of them.
+    /// Ignored values, which become [`IGNORE_LABEL`] even if `kind` would make them a class.
     pub ignore: Vec<u16>,
 }
 
-/// How a pixel names its class.
+/// Encoding of classes in the pixels of a label file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LabelKind {
     /// The value is the class index.
     Identity,
-    /// 0 is a background that no class describes and becomes [`IGNORE_LABEL`]; `n` is class `n − 1`
+    /// The value 0 is a background outside the class list and becomes [`IGNORE_LABEL`]; `n` is class `n − 1`
     /// (mmsegmentation's `reduce_zero_label`).
     ReduceZero,
-    /// Values and their classes; any other value is illegal.
+    /// The class, or [`IGNORE_LABEL`], of each value; any other value is illegal.
     Table(BTreeMap<u16, u16>),
-    /// Colours (RGB) and their classes, or [`IGNORE_LABEL`]; any other colour is illegal.
+    /// The class, or [`IGNORE_LABEL`], of each RGB colour; any other colour is illegal.
     Palette(BTreeMap<[u8; 3], u16>),
-    /// A grey image, read in any format: class 1 where it is bright, class 0 elsewhere.
+    /// A grey image, in any image format, with class 1 in bright pixels and class 0 in dark pixels.
     Binary {
         /// Grey level, 1..=255, at or above which a pixel is class 1.
         threshold: u8,
@@ -53,17 +53,17 @@ pub enum LabelKind {
 }
 
 impl LabelRule {
-    /// Values are class indices, 255 is no class.
+    /// Returns the rule for values that are class indices, with 255 ignored.
     pub fn identity() -> Self {
         Self::new(LabelKind::Identity)
     }
 
-    /// Values are class indices plus 1, 0 and 255 are no class.
+    /// Returns the rule for values that are class indices plus 1, with 0 and 255 ignored.
     pub fn reduce_zero() -> Self {
         Self::new(LabelKind::ReduceZero)
     }
 
-    /// Bright pixels are class 1, dark ones class 0; no value means "no class".
+    /// Returns the rule for masks with class 1 in bright and class 0 in dark pixels; no value is ignored.
     pub fn binary(threshold: u8) -> Self {
         Self {
             kind: LabelKind::Binary { threshold },
@@ -71,7 +71,7 @@ impl LabelRule {
         }
     }
 
-    /// A rule with 255 as the value of no class.
+    /// Returns a rule with 255 as the ignored value.
     pub fn new(kind: LabelKind) -> Self {
         Self {
             kind,
@@ -79,10 +79,10 @@ impl LabelRule {
         }
     }
 
-    /// The class index of a file's value, [`IGNORE_LABEL`], or `None` for a value that is not legal.
+    /// Returns the class index of a value, [`IGNORE_LABEL`] if it is ignored, or `None` if it is illegal.
     ///
-    /// For [`LabelKind::Binary`] the value is a grey level. [`LabelKind::Palette`] has colours, no values: see
-    /// [`LabelRule::class_of_colour`].
+    /// For [`LabelKind::Binary`] the value is a grey level. [`LabelKind::Palette`] has colours instead of values; use
+    /// [`LabelRule::class_of_colour`] for it.
     pub(crate) fn class_of(&self, value: u16, classes: usize) -> Option<u16> {
         if self.ignore.contains(&value) {
             return Some(IGNORE_LABEL);
@@ -101,7 +101,7 @@ impl LabelRule {
         (usize::from(class) < classes).then_some(class)
     }
 
-    /// The class index of a file's colour, [`IGNORE_LABEL`], or `None` for a colour that is not legal.
+    /// Returns the class index of a colour, [`IGNORE_LABEL`] if it is ignored, or `None` if it is illegal.
     pub(crate) fn class_of_colour(&self, colour: [u8; 3], classes: usize) -> Option<u16> {
         let LabelKind::Palette(palette) = &self.kind else {
             return None;
@@ -110,7 +110,7 @@ impl LabelRule {
         (class == IGNORE_LABEL || usize::from(class) < classes).then_some(class)
     }
 
-    /// The legal values in words, such as `0..=20 and 255`.
+    /// Returns the legal values or colours as text for messages, such as `0..=20 and 255`.
     pub(crate) fn legal_values(&self, classes: usize) -> String {
         let mut parts = match &self.kind {
             LabelKind::Identity => vec![format!("0..={}", classes.saturating_sub(1))],
@@ -129,7 +129,7 @@ impl LabelRule {
         }
     }
 
-    /// Decodes a label file as this rule needs it.
+    /// Decodes a label file into the form this rule needs.
     pub(crate) fn read(&self, path: &Path) -> Result<Stored, ImageError> {
         Ok(match self.kind {
             LabelKind::Palette(_) => Stored::Colours(decode_rgb(path)?),
@@ -138,7 +138,7 @@ impl LabelRule {
         })
     }
 
-    /// Decodes a label file's content as this rule needs it; `name` is for errors.
+    /// Decodes the content of a label file into the form this rule needs; `name` is only used in errors.
     pub(crate) fn decode(&self, bytes: &[u8], name: &Path) -> Result<Stored, ImageError> {
         Ok(match self.kind {
             LabelKind::Palette(_) => Stored::Colours(decode_rgb_bytes(bytes, name)?),
@@ -147,7 +147,7 @@ impl LabelRule {
         })
     }
 
-    /// Turns what a file stores into class indices; `file` and `title` are for errors.
+    /// Converts the pixels of a label file to class indices; `file` and `title` are only used in errors.
     pub(crate) fn to_classes(
         &self,
         stored: Stored,
@@ -163,7 +163,7 @@ impl LabelRule {
         }
     }
 
-    /// Replaces values by class indices in place, by a table of the values up to the largest in the map.
+    /// Replaces values by class indices in place, using a table of all values up to the largest in the map.
     fn replace_values(
         &self,
         labels: &mut LabelMap,
@@ -197,7 +197,7 @@ impl LabelRule {
     ) -> Result<LabelMap, DataError> {
         let (width, height) = (rgb.width() as usize, rgb.height() as usize);
         let mut labels = Vec::with_capacity(width * height);
-        // Neighbours are mostly of one colour.
+        // Neighbouring pixels mostly have one colour, so the last one is remembered.
         let mut last: Option<([u8; 3], u16)> = None;
         for (position, &colour) in rgb.as_raw().as_chunks::<3>().0.iter().enumerate() {
             let class = match last {
@@ -220,17 +220,17 @@ impl LabelRule {
     }
 }
 
-/// What a label file holds, before any meaning.
+/// The decoded pixels of a label file, before conversion to classes.
 #[derive(Debug)]
 pub(crate) enum Stored {
-    /// Numbers: indices, or the grey levels of a binary mask.
+    /// Indices, or the grey levels of a binary mask.
     Values(LabelMap),
-    /// Colours.
+    /// RGB colours.
     Colours(RgbImage),
 }
 
 impl Stored {
-    /// Width and height.
+    /// Returns width and height.
     pub(crate) fn size(&self) -> (usize, usize) {
         match self {
             Self::Values(labels) => (labels.width(), labels.height()),
@@ -239,7 +239,7 @@ impl Stored {
     }
 }
 
-/// Grey levels by ITU-R BT.601, in the integers that Pillow's conversion to `L` uses.
+/// Converts an image to grey levels by ITU-R BT.601, with the integer arithmetic of Pillow's conversion to `L`.
 fn grey(rgb: &RgbImage) -> Result<LabelMap, ImageError> {
     let pixels = rgb.as_raw().as_chunks::<3>().0;
     let levels = pixels.iter().map(|pixel| {
@@ -253,7 +253,7 @@ fn grey(rgb: &RgbImage) -> Result<LabelMap, ImageError> {
     )
 }
 
-/// The first few of many.
+/// Returns the first [`SHOWN`] texts, and the number of the others as `n more`.
 fn some(all: impl ExactSizeIterator<Item = String>) -> Vec<String> {
     let more = all.len().saturating_sub(SHOWN);
     let mut shown: Vec<String> = all.take(SHOWN).collect();
@@ -268,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reduce_zero_takes_the_background_away() {
+    fn reduce_zero_ignores_the_background() {
         let rule = LabelRule::reduce_zero();
         assert_eq!(rule.class_of(0, 20), Some(IGNORE_LABEL));
         assert_eq!(rule.class_of(1, 20), Some(0));
@@ -291,7 +291,7 @@ mod tests {
 
     /// In label maps of 16 bits 255 is a class like any other.
     #[test]
-    fn sixteen_bits_have_their_own_value_of_no_class() {
+    fn sixteen_bit_labels_have_their_own_ignore_index() {
         let rule = LabelRule {
             kind: LabelKind::Identity,
             ignore: vec![IGNORE_16_BIT],
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_know_their_values_only() {
+    fn values_outside_a_table_are_illegal() {
         let rule = LabelRule {
             kind: LabelKind::Table(BTreeMap::from([(7, 0), (11, 1), (4, IGNORE_LABEL), (9, 5)])),
             ignore: vec![0, 255],
@@ -314,7 +314,7 @@ mod tests {
             (4, Some(IGNORE_LABEL)),
             (0, Some(IGNORE_LABEL)),
             (8, None),
-            (9, None), // class 5 of two
+            (9, None), // class 5 does not exist
         ] {
             assert_eq!(rule.class_of(value, 2), class, "{value}");
         }
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_looked_up_and_unknown_ones_have_a_place() {
+    fn colours_are_looked_up_and_the_error_names_the_place_of_an_unknown_one() {
         let palette = BTreeMap::from([([0, 0, 0], 0), ([255, 0, 0], 1), ([9, 9, 9], IGNORE_LABEL)]);
         let rule = LabelRule::new(LabelKind::Palette(palette));
         let mut rgb = RgbImage::new(3, 2);

@@ -1,17 +1,17 @@
 //! Data sets, augmentation and the loader: everything between a folder of images and a training batch.
 //!
-//! The stations of a sample's journey, in file order:
+//! A sample passes through four steps:
 //!
-//! 1. [`selection`]: what a user names becomes a [`Dataset`], a checked list of file pairs with its classes. The
-//!    known [`datasets`] have entries of their own; a [`folder`] of one's own is described by a TOML file.
+//! 1. [`selection`]: a data set's name, folder and split become a [`Dataset`], a checked list of file pairs with its
+//!    classes. The known [`datasets`] have built-in entries; a user's own [`folder`] is described by a TOML file.
 //! 2. [`dataset`]: one pair becomes a [`Sample`], an image and a label map of class indices ([`labels`]).
 //! 3. [`augment`]: a sample becomes a [`TrainSample`], two buffers of a fixed size.
 //! 4. [`loader`]: training samples become [`Batch`]es, in an order that depends on the seed alone.
 //!
-//! Beside the journey stand [`prepare`], which makes a data set's folder from its official download, and the
-//! [`doctor`], which looks at a whole split and says what is wrong with it.
+//! Two tools work on whole data sets: [`prepare`] makes a data set's folder from its official download, and the
+//! [`doctor`] examines every file of a split and reports what is wrong with it.
 //!
-//! Nothing here knows tensors or models; randomness comes from [`chance`] only, so every sample of a run can be
+//! The crate does not use tensors or models. Randomness comes from [`chance`] only, so every sample of a run can be
 //! computed again from the run's seed and the sample's number.
 
 #![forbid(unsafe_code)]

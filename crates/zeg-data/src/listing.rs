@@ -1,7 +1,7 @@
-//! What lies where: the shared half of all loaders, from a folder and a split's name to pairs of files.
+//! Lists the pairs of image and label files of a split; all data sets share this code.
 //!
-//! A listing is made without touching an image. What is wrong with it is kept beside it, so that opening a data set
-//! can refuse it while the doctor can go on and tell everything at once.
+//! A listing is made without opening an image. Its defects are part of it, so that opening a data set can return an
+//! error, while the doctor can continue and report all of them.
 
 use std::path::{Path, PathBuf};
 
@@ -9,30 +9,30 @@ use crate::pattern::Pattern;
 use crate::split::{IdForm, available_splits, is_path, read_split};
 use crate::{DataError, Item};
 
-/// The pairs of a split.
+/// The file pairs of a split, and the defects of its lists and folders.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     /// The pairs, in the order of the split's list; each id once.
     pub(crate) items: Vec<Item>,
-    /// Why the split must not be used as it is.
+    /// Errors because of which the split must not be used.
     pub(crate) defects: Vec<DataError>,
     /// The folder that the patterns are relative to.
     pub(crate) root: PathBuf,
-    /// Where the files lie.
+    /// The places of the files.
     pub(crate) places: Vec<Place>,
 }
 
-/// Where the images and label files of a split, or a part of it, lie.
+/// The path patterns of the images and label files of a split, or of a part of it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Place {
-    /// The images.
+    /// Pattern of the images.
     pub(crate) images: Pattern,
-    /// The label files; the first pattern with an existing file counts.
+    /// Patterns of the label files; the first pattern with an existing file is used.
     pub(crate) labels: Vec<Pattern>,
 }
 
 impl Place {
-    /// Reads the patterns of a built-in layout; `None` for a slip in them, which the tests find.
+    /// Parses the patterns of a built-in layout; returns `None` if one is invalid, which the tests would find.
     pub(crate) fn new(images: &str, labels: &[&str]) -> Option<Self> {
         let labels = labels.iter().map(|labels| Pattern::parse(labels).ok());
         Some(Self {
@@ -41,7 +41,7 @@ impl Place {
         })
     }
 
-    /// The pair of an id.
+    /// Returns the pair of an id.
     pub(crate) fn item(&self, root: &Path, id: String) -> Item {
         let files = || self.labels.iter().map(|labels| labels.file(root, &id));
         let first = || files().next().unwrap_or_else(|| root.to_owned());
@@ -58,7 +58,9 @@ impl Place {
     }
 }
 
-/// The folder that holds `markers`: `given` or one of the folders `below` it that archives unpack to.
+/// Finds the folder that holds all of `markers`.
+///
+/// - `below`: the folders to search, relative to `given`, that archives may be unpacked to
 pub(crate) fn find_root(
     title: &str,
     given: &Path,
@@ -88,7 +90,7 @@ pub(crate) struct Listed<'a> {
 }
 
 impl Listed<'_> {
-    /// The split that a list in the folder names, or any text file.
+    /// Lists a split that is given by the name of a list in the folder or by the path of a text file.
     pub(crate) fn list(self, split: &str) -> Result<Listing, DataError> {
         let list = if is_path(split) {
             PathBuf::from(split)
@@ -102,7 +104,7 @@ impl Listed<'_> {
         Ok(self.of(found.ids, found.repeated))
     }
 
-    /// The pairs of these ids.
+    /// Returns the pairs of these ids.
     pub(crate) fn of(self, ids: Vec<String>, defects: Vec<DataError>) -> Listing {
         let ids = ids.into_iter();
         Listing {
@@ -113,7 +115,7 @@ impl Listed<'_> {
         }
     }
 
-    /// The list of this name.
+    /// Returns the path of the list with this name.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.root.join(self.lists).join(format!("{name}.txt"))
     }
@@ -133,12 +135,12 @@ impl Listed<'_> {
 pub(crate) struct Scanned<'a> {
     pub(crate) title: &'a str,
     pub(crate) root: PathBuf,
-    /// Names of the splits, the usual one first, and where their files lie.
+    /// For each split its names, the main one first, and the place of its files.
     pub(crate) parts: Vec<(&'a [&'a str], Place)>,
 }
 
 impl Scanned<'_> {
-    /// All images of a split's folder, sorted; or the images that a text file names, wherever they lie.
+    /// Lists all images of a split's folder, sorted, or the images that a text file names, in the folder of any split.
     pub(crate) fn list(self, split: &str) -> Result<Listing, DataError> {
         if is_path(split) && Path::new(split).is_file() {
             return self.named_in(Path::new(split));

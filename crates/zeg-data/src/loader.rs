@@ -1,11 +1,11 @@
-//! Loader: threads that decode and augment ahead of the training loop, and hand over batches in order.
+//! The loader: threads that decode and augment samples ahead of the training loop and deliver batches in order.
 //!
-//! Batch `b` of a run is a function of the data set, the pipeline, the seed, the batch size and `b` alone. The
-//! number of threads changes nothing, and a run that continues at batch `b` sees what it would have seen.
+//! Batch `b` of a run depends only on the data set, the pipeline, the seed, the batch size and `b`. It does not depend
+//! on the number of threads, and a run that is resumed at batch `b` gets the same batches as an uninterrupted one.
 //!
 //! Thread `t` of `n` makes the samples number `t`, `t + n`, `t + 2n`, … and queues them in a bounded channel of
-//! its own; the consumer asks the channels in turn. That keeps the order without sorting, and the memory
-//! within one batch beside the one being assembled.
+//! its own; the consumer reads the channels in turn. This keeps the order without sorting, and limits the queued
+//! samples to one batch in addition to the batch being assembled.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,42 +18,42 @@ use crate::chance::{Purpose, stream};
 use crate::sampler::Sampler;
 use crate::{DataError, Pipeline, Sample, SampleSource, TrainSample};
 
-/// How many bad samples in a row are skipped before the data set itself is taken to be at fault.
+/// Number of bad samples in a row after which the whole data set is considered bad and the loader stops.
 const MAX_SKIPPED_IN_A_ROW: usize = 32;
 
-/// Largest batch; a guard against a slip of the keyboard.
+/// Largest batch size; it catches typing errors.
 const MAX_BATCH: usize = 65_536;
 
-/// Most loader threads that make sense; a guard against a slip of the keyboard.
+/// Largest number of loader threads; it catches typing errors.
 const MAX_WORKERS: usize = 1024;
 
 /// What to do with a sample that cannot be loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnBadSample {
-    /// Give the error to the training loop.
+    /// Return the error to the training loop.
     #[default]
     Stop,
-    /// Take the next sample in the data set's own order instead, and report it in [`Batch::skipped`].
+    /// Load the next sample in the order of the data set instead, and report the bad one in [`Batch::skipped`].
     Skip,
 }
 
-/// How a loader works.
+/// Options of a [`Loader`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoaderOptions {
-    /// Samples in a batch, at least 1.
+    /// Number of samples per batch, 1 to 65,536.
     pub batch_size: usize,
     /// The run's seed.
     pub seed: u64,
     /// Number of the first batch; 0 for a new run.
     pub start_batch: u64,
-    /// Number of threads, at least 1; it does not change the batches.
+    /// Number of threads, 1 to 1,024; the batches do not depend on it.
     pub workers: usize,
     /// What to do with a sample that cannot be loaded.
     pub on_bad_sample: OnBadSample,
 }
 
-/// Training samples of one size, one after the other.
+/// A batch of training samples of one size.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
     /// Number of the batch in the run, from 0.
@@ -67,13 +67,13 @@ pub struct Batch {
     pub labels: Vec<u16>,
     /// Width and height of every image.
     pub size: usize,
-    /// Id and error of every sample that was replaced.
+    /// Id and error of every bad sample that was replaced by another.
     pub skipped: Vec<(String, String)>,
 }
 
 /// An endless source of batches.
 ///
-/// Dropping it stops its threads; each finishes at most the sample it is at.
+/// Dropping it stops its threads; each thread finishes at most its current sample.
 pub struct Loader {
     workers: Vec<Worker>,
     /// The worker that holds the next sample.
@@ -83,13 +83,13 @@ pub struct Loader {
     next_batch: u64,
 }
 
-/// A thread and the channel its samples come through.
+/// A thread and the channel of its samples.
 struct Worker {
     samples: Receiver<Made>,
     thread: JoinHandle<()>,
 }
 
-/// A sample, with the bad ones it stands for.
+/// A sample, with the ids and errors of the bad samples it replaces.
 struct Loaded {
     sample: TrainSample,
     skipped: Vec<(String, String)>,
@@ -98,12 +98,13 @@ struct Loaded {
 type Made = Result<Loaded, DataError>;
 
 impl Loader {
-    /// Starts the threads.
+    /// Starts the threads and returns the loader.
     ///
     /// # Errors
-    /// - [`DataError::Empty`] for a data set without samples
-    /// - [`DataError::Setting`] for a batch size, a number of threads or a first batch out of range
-    /// - [`DataError::Spawn`] when the system refuses a thread
+    /// Returns an error:
+    /// - [`DataError::Empty`] if the data set has no samples
+    /// - [`DataError::Setting`] if the batch size, the number of threads or the first batch is out of range
+    /// - [`DataError::Spawn`] if the system cannot start a thread
     pub fn new<S: SampleSource + ?Sized + 'static>(
         dataset: Arc<S>,
         pipeline: Pipeline,
@@ -130,7 +131,7 @@ impl Loader {
         })
     }
 
-    /// Starts threads that call what `maker` returns, a function from draw to sample.
+    /// Starts threads that each call their own function from `maker`, which maps a draw to a sample.
     fn start<F>(
         options: LoaderOptions,
         size: usize,
@@ -161,19 +162,19 @@ impl Loader {
         })
     }
 
-    /// Waits for the next batch.
+    /// Waits for the next batch and returns it.
     ///
     /// # Errors
-    /// The error of a sample's [`SampleSource::load`], or [`DataError::TooManyBadSamples`] where such samples are
-    /// skipped; [`DataError::WorkerPanicked`] for a defect. After an error the loader has stopped, and every
-    /// further call returns [`DataError::LoaderStopped`].
+    /// Returns the error of [`SampleSource::load`] for a bad sample, or [`DataError::TooManyBadSamples`] if bad samples
+    /// are skipped; [`DataError::WorkerPanicked`] if a thread panicked. After an error the loader has stopped, and
+    /// every further call returns [`DataError::LoaderStopped`].
     pub fn next_batch(&mut self) -> Result<Batch, DataError> {
         let mut batch = Batch::default();
         self.next_into(&mut batch)?;
         Ok(batch)
     }
 
-    /// Waits for the next batch and puts it in the place of an old one, whose memory it takes over.
+    /// Waits for the next batch and writes it into `batch`, whose memory is reused.
     fn next_into(&mut self, batch: &mut Batch) -> Result<(), DataError> {
         let result = self.assemble(batch);
         match result {
@@ -203,7 +204,7 @@ impl Loader {
         Ok(())
     }
 
-    /// The next sample of the run.
+    /// Waits for the next sample of the run and returns it.
     fn receive(&mut self) -> Made {
         let worker = self
             .workers
@@ -214,15 +215,15 @@ impl Loader {
         sample.unwrap_or(Err(DataError::LoaderStopped))
     }
 
-    /// Lets the threads end and waits for them.
+    /// Ends the threads and waits for them.
     fn stop(&mut self) {
-        // First every channel closes, so that all threads end at once, and only then is one waited for.
+        // All channels are closed before the first thread is joined, so that all threads end at the same time.
         let threads: Vec<JoinHandle<()>> = std::mem::take(&mut self.workers)
             .into_iter()
             .map(|worker| worker.thread)
             .collect();
         for thread in threads {
-            // A panic was caught in the thread and sent as an error; there is nothing left to report.
+            // A panic was already caught in the thread and sent as an error, so the result can be ignored.
             let _ = thread.join();
         }
     }
@@ -234,7 +235,7 @@ impl Drop for Loader {
     }
 }
 
-/// Refuses options out of range; returns the number of the first draw.
+/// Checks the ranges of the options and returns the number of the first draw.
 fn check(options: &LoaderOptions) -> Result<u64, DataError> {
     let refuse = |setting, value: String, legal| {
         Err(DataError::Setting {
@@ -252,21 +253,22 @@ fn check(options: &LoaderOptions) -> Result<u64, DataError> {
         return refuse("workers", value, "within 1..=1024");
     }
     match options.start_batch.checked_mul(options.batch_size as u64) {
-        // Leaves room to count on: a run does not draw 2⁶² samples.
+        // The limit of 2⁶² draws leaves room to add further draws without overflow; no run draws so many samples.
         Some(draw) if draw < 1 << 62 => Ok(draw),
         _ => refuse(
             "start-batch",
             options.start_batch.to_string(),
-            "below 2^62 samples into the run",
+            "so small that start-batch × batch-size is below 2^62",
         ),
     }
 }
 
-/// What a thread does: makes every `stride`-th sample until nobody listens or one cannot be made.
+/// Makes every `stride`-th sample until the receiver is gone or a sample cannot be made; the main function of a thread.
 fn work(mut make: impl FnMut(u64) -> Made, first_draw: u64, stride: u64, sender: &Sender<Made>) {
     let mut draw = first_draw;
     loop {
-        // Without this a defect would end the thread silently. Nothing is used after a panic.
+        // A panic is caught and sent as an error, because it would otherwise end the thread silently. The state after
+        // a panic is not used again.
         let made = catch_unwind(AssertUnwindSafe(|| make(draw))).unwrap_or_else(|panic| {
             Err(DataError::WorkerPanicked {
                 draw,
@@ -288,7 +290,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
         .to_owned()
 }
 
-/// Loads sample `index` or, where bad ones are skipped, the first good one after it.
+/// Loads sample `index` or, if bad samples are skipped, the first good sample from there on.
 fn load<S: SampleSource + ?Sized>(
     dataset: &S,
     index: usize,
@@ -377,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn dropping_the_loader_stops_threads_that_wait_for_room() {
+    fn dropping_the_loader_stops_threads_whose_queue_is_full() {
         let (alive, ended) = bounded::<()>(0);
         let loader = Loader::start(OPTIONS, 1, || {
             let alive = alive.clone();
@@ -392,7 +394,7 @@ mod tests {
         let start = Instant::now();
         drop(loader);
         assert!(start.elapsed() < Duration::from_secs(1));
-        // Every thread gave its end of the channel back.
+        // Every thread has dropped its sender.
         assert!(ended.try_recv().is_err_and(|error| error.is_disconnected()));
     }
 

@@ -1,13 +1,13 @@
-//! The mini world: a data set made of nothing but a seed, small enough to pre-train and adapt on in minutes.
+//! The mini world: a synthetic data set, generated from a seed and small enough to pre-train and adapt on in minutes.
 //!
 //! Images show a few textured, coloured shapes over a cluttered background. A class is a texture and a colour
-//! ("striped red"); shape, size, rotation, occlusion, light and noise say nothing about it. 20 of the 32 names are
-//! classes, 15 seen and 5 unseen as in the published protocol; captions for pre-training name all 32. A model that
-//! learned words and images from captions can therefore segment a class that it never saw a mask of.
+//! ("striped red"); it does not depend on shape, size, rotation, occlusion, light and noise. 20 of the 32 names are
+//! classes, 15 seen and 5 unseen as in the published protocol; captions for pre-training name all 32. A model that is
+//! pre-trained on images and captions can therefore segment a class without having seen a mask of it.
 //!
-//! The stations of an image, in file order: [`WorldConfig`] → names → scene (which objects, where) → render (pixels
-//! and exact masks) → caption. Image `i` of a part is a function of the configuration and `i` alone, and has the
-//! same bytes on every machine and any number of threads. The background is no class and has no label.
+//! An image is made in these steps: [`WorldConfig`] → names → scene (which objects, where) → render (pixels and exact
+//! masks) → caption. Image `i` of a part depends only on the configuration and `i`, and has the same bytes on every
+//! machine and with any number of threads. The background is not a class; its pixels are ignored.
 
 mod caption;
 mod config;
@@ -41,28 +41,28 @@ pub use shape::Shape;
 use crate::Sample;
 use crate::chance::{Purpose, stream};
 use names::Vocabulary;
-use render::{Canvas, Look};
+use render::{Canvas, RenderSettings};
 use scene::{Layout, ObjectChoice, draw_objects};
 
 /// Name of the class list and of the data set.
 pub const NAME: &str = "mini-world20";
 
-/// A part of the world; no image is in two of them.
+/// A part of the world; the parts share no image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
-    /// Images for captions; their objects have any of the 32 names.
+    /// Images for pre-training with captions; their objects have any of the 32 names.
     Pretrain,
     /// Images for training with masks.
     Train,
-    /// Images for scores while something is tried out.
+    /// Images for validation during development.
     Val,
-    /// Images for the last score.
+    /// Images for the final evaluation.
     Test,
 }
 
 impl Part {
-    /// What image number `index` is called, such as `train-000012`.
+    /// Returns the id of image number `index`, such as `train-000012`.
     pub fn id(self, index: u64) -> String {
         format!("{self}-{index:06}")
     }
@@ -79,32 +79,32 @@ impl fmt::Display for Part {
     }
 }
 
-/// An object that can be seen in an image.
+/// A visible object of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectInfo {
     /// Its texture and colour.
     pub name: Name,
     /// Its outline.
     pub shape: Shape,
-    /// Its class; `None` for a name that is no class, whose pixels have no label.
+    /// Its class; `None` if its name is not a class, so that its pixels are ignored.
     pub class: Option<u16>,
-    /// Pixels that show it, at least 1.
+    /// Number of its visible pixels, at least 1.
     pub visible: usize,
 }
 
-/// An image, its truth and what is in it.
+/// An image with its label map and its objects.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorldSample {
     /// The image, RGB bytes.
     pub image: RgbImage,
     /// Class indices, unseen classes included, or [`IGNORE_LABEL`] for background and distractors.
     pub labels: LabelMap,
-    /// The objects, those behind first.
+    /// The visible objects, from back to front.
     pub objects: Vec<ObjectInfo>,
 }
 
 impl WorldSample {
-    /// The image and its labels as an entry of a data set.
+    /// Returns the image and its labels as a sample of a data set.
     pub(crate) fn into_sample(self, id: String) -> Sample {
         Sample {
             id,
@@ -114,27 +114,27 @@ impl WorldSample {
     }
 }
 
-/// An image with a sentence about it.
+/// An image with a caption.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Captioned {
-    /// The image. Pre-training leaves its labels alone.
+    /// The image. Pre-training does not use its labels.
     pub sample: WorldSample,
-    /// Names every object of the image and nothing else.
+    /// The caption, which names every object of the image and nothing else.
     pub caption: String,
 }
 
-/// A checked configuration with the names it chooses.
+/// A mini world: a checked configuration with the class names it chooses.
 #[derive(Debug, Clone)]
 pub struct World {
     config: WorldConfig,
     classes: ClassSet,
     /// All 32 names.
     all: Vec<Name>,
-    /// Seen classes, then unseen ones: a class's label is its position.
+    /// Names of the seen classes, then of the unseen ones; the label of a class is its position.
     known: Vec<Name>,
-    /// Names that are no class.
+    /// Names that are not classes, for distractors.
     pool: Vec<Name>,
-    /// The names of the pool that training images may show.
+    /// The names of the pool that may occur in training images.
     training_pool: Vec<Name>,
 }
 
@@ -142,7 +142,7 @@ impl World {
     /// Checks the configuration and chooses the classes.
     ///
     /// # Errors
-    /// [`WorldError::Setting`] for a value that is out of range.
+    /// Returns [`WorldError::Setting`] if a value is out of range.
     pub fn new(config: WorldConfig) -> Result<Self, WorldError> {
         config.check()?;
         let vocabulary = Vocabulary::choose(config.split, config.split_seed);
@@ -163,28 +163,28 @@ impl World {
         })
     }
 
-    /// The settings.
+    /// Returns the settings.
     pub fn config(&self) -> &WorldConfig {
         &self.config
     }
 
-    /// The 20 classes, seen ones first.
+    /// Returns the 20 classes, seen ones first.
     pub fn classes(&self) -> &ClassSet {
         &self.classes
     }
 
-    /// All 32 names, for captions and for scores of pre-training.
+    /// Returns all 32 names, for captions and for the evaluation of pre-training.
     pub fn names(&self) -> &[Name] {
         &self.all
     }
 
-    /// The label of a name; `None` where it is no class.
+    /// Returns the label of a name, or `None` if the name is not a class.
     pub fn class_of(&self, name: Name) -> Option<u16> {
         let position = self.known.iter().position(|known| *known == name)?;
         u16::try_from(position).ok()
     }
 
-    /// Image number `index` of a part.
+    /// Renders image number `index` of a part.
     pub fn sample(&self, part: Part, index: u64) -> WorldSample {
         let choice = match part {
             Part::Pretrain => self.any_name(),
@@ -203,27 +203,28 @@ impl World {
         self.draw(part, index, &layout, choice)
     }
 
-    /// Several images of a part, made on the threads of rayon's current pool.
+    /// Renders several images of a part on the threads of rayon's current pool.
     pub fn samples(&self, part: Part, range: Range<u64>) -> Vec<WorldSample> {
         let indices = range.into_par_iter();
         indices.map(|index| self.sample(part, index)).collect()
     }
 
-    /// Image and caption number `index` of a phase of pre-training.
+    /// Makes image and caption number `index` of a stage of pre-training.
     ///
-    /// Phases draw from one stream of numbers: an image is new as long as its `index` is, whatever the phase.
+    /// All stages share one random stream per `index`, so each image of a pre-training needs its own `index`, whatever
+    /// its stage.
     ///
     /// # Errors
-    /// [`WorldError::Setting`] for a phase whose images or numbers of objects are out of range.
+    /// Returns [`WorldError::Setting`] if the stage's image size or numbers of objects are out of range.
     pub fn pretrain(&self, stage: PretrainStage, index: u64) -> Result<Captioned, WorldError> {
         stage.check()?;
         Ok(self.captioned(stage, index))
     }
 
-    /// Several images with captions, made on the threads of rayon's current pool.
+    /// Makes several images with captions on the threads of rayon's current pool.
     ///
     /// # Errors
-    /// As [`World::pretrain`].
+    /// Returns the errors of [`World::pretrain`].
     pub fn pretrain_batch(
         &self,
         stage: PretrainStage,
@@ -234,7 +235,7 @@ impl World {
         Ok(indices.map(|index| self.captioned(stage, index)).collect())
     }
 
-    /// A sentence that names the image's objects; `chance` decides which of many.
+    /// Returns a random caption that names the image's objects.
     pub fn caption(&self, sample: &WorldSample, chance: &mut ChaCha8Rng) -> String {
         caption::caption(&sample.objects, chance)
     }
@@ -249,7 +250,7 @@ impl World {
         }
     }
 
-    /// Every name with the same probability.
+    /// Returns the choice of all names with the same probability.
     fn any_name(&self) -> ObjectChoice<'_> {
         ObjectChoice {
             usual: &self.all,
@@ -269,17 +270,17 @@ impl World {
 
     fn draw(&self, part: Part, index: u64, layout: &Layout, choice: ObjectChoice) -> WorldSample {
         let mut rng = self.stream(Stream::Images(part), index);
-        let look = Look {
+        let settings = RenderSettings {
             clutter: self.config.clutter,
             noise: self.config.noise,
             lighting: self.config.lighting,
         };
         let objects = draw_objects(layout, choice, &mut rng);
-        let mut canvas = Canvas::with_background(layout.size, look.clutter, &mut rng);
+        let mut canvas = Canvas::with_background(layout.size, settings.clutter, &mut rng);
         for (number, object) in (1..).zip(&objects) {
             canvas.paint(object, number);
         }
-        let (image, owners) = canvas.finish(&look, &mut rng);
+        let (image, owners) = canvas.finish(&settings, &mut rng);
         let infos = objects.iter().map(|object| ObjectInfo {
             name: object.name,
             shape: object.shape,
@@ -303,10 +304,10 @@ impl World {
         }
     }
 
-    /// The random numbers of one image or caption.
+    /// Returns the random stream of one image or caption.
     ///
-    /// Each use has a seed of its own, itself drawn from the world's seed at a counter beyond any image's, so that
-    /// no two uses, nor a training run with the same seed, share numbers.
+    /// Each use has its own seed, which is drawn from the world's seed at a counter beyond that of any image. So two
+    /// uses never share numbers, and neither do a world and a training run with the same seed.
     fn stream(&self, stream_of: Stream, index: u64) -> ChaCha8Rng {
         let number = match stream_of {
             Stream::Captions => 0,
@@ -320,7 +321,7 @@ impl World {
     }
 }
 
-/// What random numbers are used for.
+/// The use of a random stream.
 #[derive(Debug, Clone, Copy)]
 enum Stream {
     Images(Part),

@@ -1,27 +1,29 @@
-//! Parts of a split, by name: `train:1/5` is every fifth image, `train:not-1/5` all others.
+//! Named parts of a split: `train:1/5` is every fifth image, `train:not-1/5` all others.
 //!
 //! Learning rates and seen offsets must not be chosen on the images whose scores are reported in the end, and the
-//! benchmarks have no split for it. A part of the training images serves, without a file beside the data set.
+//! benchmarks have no split for choosing them. A part of the training images can be used for it, without a list file.
 
-/// A part of a split, or all of it.
+/// A split or a part of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SplitPart<'a> {
-    /// The split's own name.
+    /// The split's name without the part.
     pub(crate) split: &'a str,
+    /// The part; `None` means the whole split.
     part: Option<Fraction>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Fraction {
-    /// From 1.
+    /// Number of the part, from 1.
     number: usize,
+    /// Number of parts.
     of: usize,
-    /// Everything but the part.
+    /// Whether all images outside the part are meant.
     others: bool,
 }
 
 impl<'a> SplitPart<'a> {
-    /// Reads a name; one that does not end like a part is a split's own name.
+    /// Parses a name; a name without a valid part at its end is the name of a whole split.
     pub(crate) fn parse(name: &'a str) -> Self {
         let part = name.rsplit_once(':').and_then(|(split, part)| {
             let (others, part) = match part.strip_prefix("not-") {
@@ -45,7 +47,7 @@ impl<'a> SplitPart<'a> {
         }
     }
 
-    /// Keeps the part's items.
+    /// Retains the items of the part.
     pub(crate) fn keep<T>(self, items: &mut Vec<T>) {
         let Some(Fraction { number, of, others }) = self.part else {
             return;
@@ -80,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_splits_of_their_own() {
+    fn names_without_a_valid_part_are_whole_splits() {
         for name in [
             "train",
             "C:/lists/train.txt",

@@ -1,8 +1,8 @@
-//! Where the files of a data set lie: a path with a place for the id.
+//! Path patterns with a placeholder for the id, which describe where the files of a data set are.
 //!
-//! `leftImg8bit/train/**/{id}_leftImg8bit.png` stands for all images of a split of Cityscapes. Read one way it lists
-//! the ids of a folder, read the other it gives the file of an id; images and label files of a data set are two
-//! patterns with the same ids.
+//! `leftImg8bit/train/**/{id}_leftImg8bit.png` stands for all images of a split of Cityscapes. A pattern lists the ids
+//! of a folder, and it gives the file of an id; the images and label files of a data set are two patterns with the
+//! same ids.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,47 +10,49 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::DataError;
 
-/// Endings of images, tried in this order where a pattern names a folder alone.
+/// File name endings of images, tried in this order if a pattern is only the name of a folder.
 const IMAGE_ENDINGS: [&str; 11] = [
     ".jpg", ".png", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".qoi",
 ];
-/// Folders in folders that are looked through; a link may lead in circles.
+/// Largest depth of nested folders that are searched; it ends the search where links form a cycle.
 const MAX_DEPTH: usize = 8;
-/// The place of the id.
+/// The placeholder of the id.
 const ID: &str = "{id}";
-/// Marks a pattern whose ids may name folders.
+/// The mark of a pattern whose ids may contain folder names.
 const NESTED: &str = "**";
 
-/// A path with a place for the id.
+/// A path with a placeholder for the id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Pattern {
-    /// The folder below which all files lie, relative to the data set's root or absolute.
+    /// The folder below which all files are, relative to the data set's root or absolute.
     folder: PathBuf,
-    /// What stands before the id in a file's name.
+    /// The text before the id in a file name.
     before: String,
-    /// What may stand after it, in the order of preference; at least one.
+    /// The alternatives for the text after the id, in order of preference; at least one.
     after: Vec<String>,
-    /// Whether ids may name folders: `aachen/aachen_000000_000019`.
+    /// Whether ids may contain folder names: `aachen/aachen_000000_000019`.
     nested: bool,
 }
 
-/// Why a text is no pattern, in words.
+/// The reason why a text is not a valid pattern.
 pub(crate) type Refusal = &'static str;
 
 impl Pattern {
-    /// Reads `folder`, `folder/before{id}after` or `folder/**/before{id}after`; `after` may offer a choice, as in
+    /// Parses `folder`, `folder/before{id}after` or `folder/**/before{id}after`; `after` may have alternatives, as in
     /// `{id}.{png,tif}`.
     pub(crate) fn parse(text: &str) -> Result<Self, Refusal> {
         let path = Path::new(text);
         if text.trim().is_empty() {
-            return Err("it is empty");
+            return Err("the path is empty");
         }
         if path.components().any(|part| part == Component::ParentDir) {
-            return Err("`..` leads out of the data set's folder; set `root`");
+            return Err("`..` leads out of the data set's folder; set `root` instead");
         }
         let Some((head, after)) = text.split_once(ID) else {
             if text.contains(['{', '}', '*']) {
-                return Err("the place of the id is written `{id}`");
+                return Err(
+                    "the path has `{`, `}` or `*` but no `{id}`; write `{id}` for the id of an image",
+                );
             }
             return Ok(Self {
                 folder: path.to_owned(),
@@ -60,7 +62,7 @@ impl Pattern {
             });
         };
         if after.contains('/') {
-            return Err("`{id}` must stand in the last part of the path");
+            return Err("`{id}` must be in the last part of the path");
         }
         let (folder, before) = head.rsplit_once('/').unwrap_or(("", head));
         let (folder, nested) = match folder.strip_suffix(NESTED) {
@@ -68,12 +70,14 @@ impl Pattern {
             None => (folder, false),
         };
         if after.contains(ID) {
-            return Err("`{id}` must stand once");
+            return Err("`{id}` must occur only once");
         }
         let after = alternatives(after)?;
         let wild = |text: &str| text.contains(['{', '}', '*']);
         if wild(folder) || wild(before) || after.iter().any(|after| wild(after)) {
-            return Err("only one `{id}`, and `**/` before the name, stand for something else");
+            return Err(
+                "only `{id}`, `**/` before the file name and `{…,…}` after `{id}` may use `{`, `}` and `*`",
+            );
         }
         let absolute = head.starts_with('/') && folder.is_empty();
         Ok(Self {
@@ -84,17 +88,17 @@ impl Pattern {
         })
     }
 
-    /// The folder below which all files lie.
+    /// Returns the folder below which all files are.
     pub(crate) fn folder(&self, root: &Path) -> PathBuf {
         root.join(&self.folder)
     }
 
-    /// Whether ids may name folders.
+    /// Returns whether ids may contain folder names.
     pub(crate) fn is_nested(&self) -> bool {
         self.nested
     }
 
-    /// The file of an id: the first that exists, or the preferred one where none does.
+    /// Returns the file of an id: the first that exists, or the preferred one if none exists.
     pub(crate) fn file(&self, root: &Path, id: &str) -> PathBuf {
         let folder = self.folder(root);
         let (inner, name) = id.rsplit_once('/').unwrap_or(("", id));
@@ -116,19 +120,19 @@ impl Pattern {
             .unwrap_or_else(preferred)
     }
 
-    /// The id of a file name (for nested patterns, without the folders), if the name fits.
+    /// Returns the id of a file name (for nested patterns, without the folders), or `None` if the name does not match.
     pub(crate) fn id_of<'a>(&self, name: &'a str) -> Option<&'a str> {
         let rest = name.strip_prefix(self.before.as_str())?;
         let fits = |after: &String| rest.strip_suffix(after.as_str());
         self.after.iter().find_map(fits).filter(|id| !id.is_empty())
     }
 
-    /// The ids of all files that fit, sorted: the order must not depend on the file system.
+    /// Returns the ids of all matching files, sorted so that the order does not depend on the file system.
     pub(crate) fn scan(&self, root: &Path) -> Result<Vec<String>, DataError> {
         let mut ids = Vec::new();
         self.scan_folder(&self.folder(root), "", 0, &mut ids)?;
         ids.sort();
-        ids.dedup(); // a.jpg beside a.png
+        ids.dedup(); // a.jpg and a.png have one id
         Ok(ids)
     }
 
@@ -153,7 +157,7 @@ impl Pattern {
     }
 }
 
-/// `.{png,tif}` is `.png` or `.tif`.
+/// Returns the alternatives of a text: `.{png,tif}` is `.png` or `.tif`.
 fn alternatives(after: &str) -> Result<Vec<String>, Refusal> {
     let Some((before, rest)) = after.split_once('{') else {
         return Ok(vec![after.to_owned()]);
@@ -165,7 +169,7 @@ fn alternatives(after: &str) -> Result<Vec<String>, Refusal> {
     Ok(choices.map(|one| format!("{before}{one}{after}")).collect())
 }
 
-/// What lies in a folder, in the order of the file system.
+/// Returns the paths of all entries of a folder, in the order of the file system.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     let unreadable = |source| DataError::Unreadable {
         path: folder.to_owned(),
@@ -182,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_and_ids_lead_to_each_other() {
+    fn a_pattern_converts_between_files_and_ids() {
         let root = Path::new("root");
         for (pattern, id, file) in [
             ("images/{id}.jpg", "a", "root/images/a.jpg"),
@@ -203,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_followed_is_refused() {
+    fn invalid_patterns_are_refused() {
         for text in [
             "",
             " ",
@@ -221,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_listed_in_order_and_only_what_fits() {
+    fn only_matching_files_are_listed_and_in_order() {
         let folder = tempfile::tempdir().unwrap();
         for file in ["b/2_t.png", "b/1_t.png", "b/1_x.png", "a/_t.png", "0_t.png"] {
             let path = folder.path().join(file);
@@ -237,7 +241,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_in_a_circle_ends() {
+    fn a_cycle_of_links_ends() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.png"), "").unwrap();
         std::os::unix::fs::symlink(folder.path(), folder.path().join("again")).unwrap();

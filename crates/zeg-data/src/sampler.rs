@@ -1,7 +1,7 @@
-//! Sampler: which image comes when.
+//! The sampler: the order of the samples in a run.
 //!
-//! Draw `k` of a run is position `k mod n` of epoch `k / n`; every epoch is a fresh shuffle of all `n` samples.
-//! Batches run across the border of two epochs, so no sample is dropped.
+//! Draw `k` of a run is position `k mod n` of epoch `k / n`; every epoch is a new shuffle of all `n` samples.
+//! A batch may contain the end of one epoch and the start of the next, so no sample is dropped.
 
 use rand_chacha::ChaCha8Rng;
 
@@ -9,7 +9,7 @@ use crate::chance::{Purpose, below, stream};
 
 /// An endless, repeatable sequence of sample indices.
 ///
-/// Remembers the order of one epoch, 4 bytes a sample, and computes it again when another is asked for.
+/// It stores the order of one epoch, 4 bytes per sample, and recomputes it when another epoch is requested.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     seed: u64,
@@ -18,7 +18,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler over `samples` samples, at most 2³² of them; with none, every index is 0.
+    /// Returns a sampler for `samples` samples, at most 2³² − 1; without samples, every index is 0.
     pub fn new(samples: usize, seed: u64) -> Self {
         Self {
             seed,
@@ -27,7 +27,7 @@ impl Sampler {
         }
     }
 
-    /// The sample index of draw number `draw`.
+    /// Returns the sample index of draw number `draw`.
     pub fn index(&mut self, draw: u64) -> usize {
         let n = self.order.len() as u64;
         let epoch = draw / n;
@@ -45,7 +45,7 @@ impl Sampler {
     }
 }
 
-/// Fisher–Yates: every order is as likely as every other.
+/// Shuffles by Fisher–Yates, so that all orders are equally likely.
 fn shuffle(order: &mut [u32], rng: &mut ChaCha8Rng) {
     for last in (1..order.len()).rev() {
         order.swap(last, below(rng, last + 1));
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_equally_likely() {
+    fn all_samples_are_equally_likely_to_come_first() {
         let mut first_places = [0; 4];
         for seed in 0..4000 {
             first_places[Sampler::new(4, seed).index(0)] += 1;

@@ -1,5 +1,4 @@
-//! From what a user names to a data set: which entry or description, where it lies, which part of it, and which of
-//! its classes are unseen.
+//! Opens the data set that a user selects: its entry or description, its folder, its split and its unseen classes.
 
 use std::path::Path;
 
@@ -12,42 +11,43 @@ use crate::listing::Listing;
 use crate::part::SplitPart;
 use crate::{DataError, Dataset, LabelRule, Metric};
 
-/// A part of a data set, as a command line or a configuration names it.
+/// The data set, folder, split and classes that a command line or a configuration names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Selection<'a> {
     /// A name in [`datasets`], or the path of a `.toml` that describes a data set
     /// ([`folder`](crate::folder)).
     pub dataset: &'a str,
-    /// The data set's folder, or one above it. For a `.toml` it may be empty, which leaves the choice to the file.
+    /// The data set's folder, or a folder above it. For a `.toml` it may be empty, which means the file's own `root`.
     pub root: &'a Path,
-    /// The split: a name such as `train` or `val`, or the path of a text file with one id a line. Behind either,
-    /// `:1/5` takes every fifth image and `:not-1/5` all others.
+    /// The split: a name such as `train` or `val`, or the path of a text file with one id per line. Appended to either,
+    /// `:1/5` selects every fifth image and `:not-1/5` all others.
     pub split: &'a str,
-    /// The class list to read label files with; `None` for the data set's usual one.
+    /// The class list to read label files with; `None` means the data set's default.
     pub classes: Option<&'a str>,
-    /// The unseen classes, as [`ClassSet::with_split`] takes them; `None` for the published ones.
+    /// The unseen classes, in the form [`ClassSet::with_split`] accepts; `None` means the published ones.
     pub unseen: Option<&'a str>,
 }
 
 /// Opens a data set and checks that every file of the split exists.
 ///
 /// # Errors
-/// Those of [`list`], and [`DataError::MissingFiles`].
+/// Returns the errors of [`list`], and [`DataError::MissingFiles`] if a file does not exist.
 pub fn open(selection: &Selection) -> Result<Dataset, DataError> {
     let dataset = list(selection)?;
     check_files_exist(&dataset.title, selection.split, &dataset.items)?;
     Ok(dataset)
 }
 
-/// Opens a data set without asking for every file.
+/// Opens a data set without checking that every file exists.
 ///
 /// # Errors
-/// - [`DataError::UnknownDataset`], [`DataError::Description`], [`DataError::ClassList`], [`DataError::Classes`],
-///   [`DataError::Unseen`] for what was named
-/// - [`DataError::RootNotFound`], [`DataError::SplitNotFound`]: with the folders looked for, the splits there are
-/// - [`DataError::Unreadable`], [`DataError::Text`], [`DataError::IllegalId`], [`DataError::DuplicateId`],
-///   [`DataError::Empty`] for lists and folders
-/// - [`DataError::RawCocoLabels`], [`DataError::UnconvertedLabels`] for label maps in the numbers of the download
+/// Returns an error:
+/// - [`DataError::UnknownDataset`], [`DataError::Description`], [`DataError::ClassList`], [`DataError::Classes`] or
+///   [`DataError::Unseen`] if the selection names something that does not exist or is invalid
+/// - [`DataError::RootNotFound`] or [`DataError::SplitNotFound`] if the data set or the split is not in the folder
+/// - [`DataError::Unreadable`], [`DataError::Text`], [`DataError::IllegalId`], [`DataError::DuplicateId`] or
+///   [`DataError::Empty`] if a list or folder cannot be used
+/// - [`DataError::RawCocoLabels`] or [`DataError::UnconvertedLabels`] if the label maps are not converted
 pub fn list(selection: &Selection) -> Result<Dataset, DataError> {
     let Found {
         mut listing,
@@ -61,22 +61,22 @@ pub fn list(selection: &Selection) -> Result<Dataset, DataError> {
     }
 }
 
-/// A data set with everything that is known of it.
+/// A data set with its listing and its source.
 pub(crate) struct Found {
     pub(crate) dataset: Dataset,
-    /// What is where; its items were moved to `dataset`.
+    /// The listing; its items were moved to `dataset`.
     pub(crate) listing: Listing,
     pub(crate) source: Source,
 }
 
-/// Where a data set is described.
+/// The description of a data set: a built-in entry or a TOML file.
 pub(crate) enum Source {
     BuiltIn(&'static DatasetEntry),
     Described(Box<Description>),
 }
 
 impl Source {
-    /// The data set that a selection names.
+    /// Returns the source of the data set with this name or `.toml` path.
     pub(crate) fn of(dataset: &str) -> Result<Self, DataError> {
         if let Some(entry) = datasets::find(dataset) {
             return Ok(Self::BuiltIn(entry));
@@ -93,7 +93,7 @@ impl Source {
         })
     }
 
-    /// The pairs of a split.
+    /// Lists the pairs of a split.
     pub(crate) fn list(&self, root: &Path, split: &str) -> Result<Listing, DataError> {
         match self {
             Self::BuiltIn(entry) => entry.list(root, split),
@@ -108,7 +108,7 @@ impl Source {
         }
     }
 
-    /// The classes, and how label files lead to them.
+    /// Returns the classes of a class list, and the rule that converts label files to them.
     pub(crate) fn classes(&self, list: Option<&str>) -> Result<(ClassSet, LabelRule), DataError> {
         let refused = |list: &str, known: Vec<String>| DataError::ClassList {
             dataset: self.title().to_owned(),
@@ -146,7 +146,7 @@ impl Source {
     }
 }
 
-/// Finds a data set's split, with its defects.
+/// Finds the data set and lists the split, with its defects.
 pub(crate) fn find(selection: &Selection) -> Result<Found, DataError> {
     let source = Source::of(selection.dataset)?;
     let (mut classes, label_rule) = source.classes(selection.classes)?;

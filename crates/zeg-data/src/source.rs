@@ -1,36 +1,37 @@
-//! Where samples come from: a list of files, or images made while they are asked for.
+//! Sources of samples: a list of files, or images that are rendered on request.
 //!
-//! The loader and the scores need a number of samples, the classes, and one sample after the other; nothing in them
-//! depends on there being files.
+//! The loader and the evaluation need only the number of samples, the classes, and each sample by its index, so they
+//! do not depend on files.
 
 use zeg_vocab::classes::ClassSet;
 
 use crate::mini_world::{DATASET, WorldData, WorldSet};
 use crate::{DataError, Dataset, Metric, Sample, Selection};
 
-/// Samples by number, of one list of classes.
+/// A source of samples that are loaded by their index and labelled with one list of classes.
 pub trait SampleSource: Send + Sync {
-    /// The name configurations and messages use.
+    /// Returns the name that configurations and messages use.
     fn name(&self) -> &str;
 
-    /// The classes; labels are their positions.
+    /// Returns the classes; a label is the position of its class.
     fn classes(&self) -> &ClassSet;
 
-    /// Number of samples.
+    /// Returns the number of samples.
     fn len(&self) -> usize;
 
-    /// Whether there is no sample.
+    /// Returns whether there is no sample.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What sample number `index` is called in messages; empty for an index past the end of a list of files.
+    /// Returns the name of a sample in messages; empty if `index` is beyond the end of a list of files.
     fn id(&self, index: usize) -> String;
 
-    /// Sample number `index`: always the same image and labels.
+    /// Loads a sample; the same `index` always gives the same image and labels.
     ///
     /// # Errors
-    /// [`DataError::NoSuchSample`] for an index past the end; otherwise whatever kept the sample from being read.
+    /// Returns [`DataError::NoSuchSample`] if `index` is beyond the end, and another error if the sample cannot be
+    /// read.
     fn load(&self, index: usize) -> Result<Sample, DataError>;
 }
 
@@ -57,7 +58,7 @@ impl SampleSource for Dataset {
     }
 }
 
-/// An opened data set: a list of files, or a world that needs none.
+/// An opened data set: a list of files, or a mini world, which needs no files.
 #[derive(Debug, Clone, PartialEq)]
 pub enum OpenSet {
     /// Images and label maps in files.
@@ -67,12 +68,13 @@ pub enum OpenSet {
 }
 
 impl OpenSet {
-    /// Opens what a configuration names: [`DATASET`] is a mini world, everything else lies in a folder.
+    /// Opens the selected data set: a mini world if its name is [`DATASET`], or else files in a folder.
     ///
-    /// - `world`: which mini world, and how many images; the default one without
+    /// - `world`: settings of the mini world and its number of images; `None` means the defaults
     ///
     /// # Errors
-    /// As [`open`](crate::open); a mini world's settings are out of range, or it has no such split.
+    /// Returns the errors of [`open`](crate::open), and an error if a mini world's settings are out of range or it has
+    /// no such split.
     pub fn open(selection: &Selection, world: Option<&WorldData>) -> Result<Self, DataError> {
         if selection.dataset != DATASET {
             return crate::open(selection).map(Self::Files);
@@ -81,7 +83,7 @@ impl OpenSet {
         WorldSet::open(world.unwrap_or(&usual), selection.split).map(Self::World)
     }
 
-    /// The name messages use.
+    /// Returns the name that messages use.
     pub fn title(&self) -> &str {
         match self {
             Self::Files(dataset) => &dataset.title,
@@ -89,7 +91,7 @@ impl OpenSet {
         }
     }
 
-    /// What results are usually reported in.
+    /// Returns the metric in which results are usually reported.
     pub fn metric(&self) -> Metric {
         match self {
             Self::Files(dataset) => dataset.metric,

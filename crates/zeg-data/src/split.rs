@@ -1,4 +1,4 @@
-//! Split lists: text files with one image id a line.
+//! Split lists: text files with one image id per line.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,19 +8,19 @@ use zeg_vocab::text_file;
 
 use crate::DataError;
 
-/// Bytes of the largest list: a million ids of 256 bytes.
+/// Largest size of a list, in bytes: a million ids of 256 bytes.
 const MAX_LIST_BYTES: u64 = 1 << 28;
 
-/// What an id may look like.
+/// The allowed form of an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IdForm {
     /// A file name without blanks.
     Name,
-    /// A file name with blanks, after folders where the pattern of the files has any.
+    /// A file name that may contain blanks and may follow folder names.
     Path,
 }
 
-/// A split list as it was read.
+/// The content of a split list.
 #[derive(Debug, Default)]
 pub(crate) struct Ids {
     /// The ids, in the order of their lines, each once.
@@ -34,9 +34,10 @@ pub(crate) struct Ids {
 /// Blank lines, blanks around an id, Windows line ends and a byte order mark are accepted.
 ///
 /// # Errors
-/// - [`DataError::Text`] when the file is not readable text
-/// - [`DataError::IllegalId`] for a line that is no id
-/// - [`DataError::Empty`] for a list without ids
+/// Returns an error:
+/// - [`DataError::Text`] if the file is not readable text
+/// - [`DataError::IllegalId`] if a line is not an id
+/// - [`DataError::Empty`] if the list has no ids
 pub(crate) fn read_split(list: &Path, form: IdForm) -> Result<Ids, DataError> {
     let text = text_file::read(list, MAX_LIST_BYTES)?;
     let mut found = Ids::default();
@@ -72,7 +73,7 @@ pub(crate) fn read_split(list: &Path, form: IdForm) -> Result<Ids, DataError> {
     Ok(found)
 }
 
-/// Ids become parts of paths and must not lead out of the data set's folder.
+/// Returns whether a text is an id. Ids become parts of paths and must not lead out of the data set's folder.
 pub(crate) fn is_id(id: &str, form: IdForm) -> bool {
     let plain = |name: &str| {
         let illegal = |c: char| {
@@ -88,7 +89,7 @@ pub(crate) fn is_id(id: &str, form: IdForm) -> bool {
     }
 }
 
-/// The line as an error shows it.
+/// Returns at most the first 80 characters of a line, for an error message.
 fn shortened(text: &str) -> String {
     const SHOWN: usize = 80;
     match text.char_indices().nth(SHOWN) {
@@ -97,7 +98,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// Whether a split is given as a file and not by name.
+/// Returns whether a split is given as the path of a file and not by name.
 pub(crate) fn is_path(split: &str) -> bool {
     let path = Path::new(split);
     path.components().count() > 1
@@ -106,7 +107,7 @@ pub(crate) fn is_path(split: &str) -> bool {
             .is_some_and(|ending| ending.eq_ignore_ascii_case("txt"))
 }
 
-/// The names of the `.txt` files in `folder`, without the ending, sorted; empty when there is no folder.
+/// Returns the names of the `.txt` files in `folder`, without the extension, sorted; empty if there is no folder.
 pub(crate) fn available_splits(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(folder)
         .into_iter()

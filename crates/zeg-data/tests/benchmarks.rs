@@ -1,6 +1,6 @@
-//! Every benchmark's layout, on files made here and on real ones where they lie beside the repository.
+//! Tests of every benchmark's layout, on synthetic files and, if they exist beside the repository, on real excerpts.
 //!
-//! The numbers of real files are those of Pillow 13.0.0 and numpy 2.4.6:
+//! The expected numbers of real files were computed with Pillow 13.0.0 and numpy 2.4.6:
 //!
 //! ```python
 //! a = np.array(Image.open(path)); dict(zip(*np.unique(a, return_counts=True))); a[y, x]
@@ -30,7 +30,7 @@ fn image_file(root: &Path, file: &str) {
     RgbImage::new(6, 4).save(path).unwrap();
 }
 
-/// Writes a label map of 6×4 pixels whose first pixels hold `values`, the rest the last of them.
+/// Writes a label map of 6×4 pixels whose first pixels have `values`, and the other pixels the last of them.
 fn labels(root: &Path, file: &str, values: &[u8]) {
     let path = root.join(file);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -60,7 +60,7 @@ fn selection<'a>(dataset: &'a str, root: &'a Path, classes: &'a str) -> Selectio
 }
 
 #[test]
-fn voc21_keeps_the_background() {
+fn voc21_has_a_background_class() {
     let voc = TinyVoc::new(&["a"], &["b"]);
     let root = voc.root();
     let dataset = zeg_data::open(&selection("voc12", &root, "voc21")).unwrap();
@@ -73,7 +73,7 @@ fn voc21_keeps_the_background() {
         .iter()
         .map(|&(x, y)| sample.labels.get(x, y))
         .collect();
-    // The second image's blocks hold 1, 2, …; 20 and 255 in the last row.
+    // The blocks of the second image have the values 1, 2, …, and 20 and 255 in the last row.
     assert_eq!(values, [Some(1), Some(2), Some(20), Some(IGNORE_LABEL)]);
 }
 
@@ -83,12 +83,12 @@ fn a_class_list_of_another_data_set_is_refused() {
     let error = list(&selection("voc12", &voc.root(), "coco-stuff171")).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "VOC is not labelled with the class list `coco-stuff171`; it can be read with voc20, voc21"
+        "VOC cannot be read with the class list `coco-stuff171`; its class lists are voc20, voc21"
     );
 }
 
 #[test]
-fn unseen_classes_are_chosen() {
+fn unseen_classes_can_be_chosen() {
     let voc = TinyVoc::new(&["a"], &["b"]);
     let root = voc.root();
     let unseen = |unseen| {
@@ -105,9 +105,9 @@ fn unseen_classes_are_chosen() {
     assert!(error.contains("did you mean \"cow\"?"), "{error}");
 }
 
-/// A listing does not ask for files; opening does.
+/// Listing a split does not check its files; opening it does.
 #[test]
-fn files_are_asked_for_when_opening() {
+fn missing_files_are_found_when_opening() {
     let voc = TinyVoc::new(&["a"], &["b"]);
     fs::remove_file(voc.labels("b")).unwrap();
     let root = voc.root();
@@ -134,7 +134,7 @@ fn a_repeated_id_is_refused() {
 }
 
 #[test]
-fn train_aug_goes_by_its_other_name_and_by_a_list_of_its_own() {
+fn train_aug_has_another_name_and_may_have_its_own_list() {
     let voc = TinyVoc::new(&["a", "b"], &["c"]);
     voc.list("aug", "c\n");
     let len = |split: &str| open("voc12", &voc.root(), split).unwrap().len();
@@ -175,11 +175,11 @@ fn pascal_context_has_60_or_59_classes() {
     let map = dataset.load(0).unwrap().labels;
     assert_eq!(map.labels()[..5], [IGNORE_LABEL, 0, 58, IGNORE_LABEL, 14]);
     let error = open("pascal-context", folder.path(), "train").unwrap_err();
-    assert!(error.to_string().ends_with("there are val"), "{error}");
+    assert!(error.to_string().ends_with("its splits are val"), "{error}");
 }
 
 #[test]
-fn ade20k_is_read_by_short_and_folder_names_and_by_lists() {
+fn ade20k_splits_are_named_by_short_names_folder_names_and_lists() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("ADEChallengeData2016");
     image_file(&root, "images/validation/ADE_val_1.jpg");
@@ -214,10 +214,10 @@ fn ade20k_is_read_by_short_and_folder_names_and_by_lists() {
     let error = open("ade20k", folder.path(), "test")
         .unwrap_err()
         .to_string();
-    assert!(error.ends_with("there are train, val"), "{error}");
+    assert!(error.ends_with("its splits are train, val"), "{error}");
 }
 
-/// 255 is the class in place 255 of 847, and 65535 is none.
+/// In 16-bit label maps 255 is one of the 847 classes, and 65535 is ignored.
 #[test]
 fn ade20k_full_has_sixteen_bits() {
     let folder = tempfile::tempdir().unwrap();
@@ -240,7 +240,7 @@ fn ade20k_full_has_sixteen_bits() {
 }
 
 #[test]
-fn cityscapes_lies_in_folders_of_cities() {
+fn cityscapes_is_read_from_folders_of_cities() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("cityscapes");
     for city in ["zurich", "aachen"] {
@@ -270,13 +270,15 @@ fn cityscapes_lies_in_folders_of_cities() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("labelTrainIds.png: Cityscapes needs this file, made from"),
+        error.contains(
+            "labelTrainIds.png: this label map is missing; Cityscapes needs it, converted from"
+        ),
         "{error}"
     );
 }
 
 #[test]
-fn every_benchmark_says_what_it_looked_for() {
+fn the_error_of_an_empty_folder_names_the_benchmark() {
     let empty = tempfile::tempdir().unwrap();
     for entry in datasets::all() {
         let error = open(entry.name, empty.path(), "val").unwrap_err();
@@ -286,7 +288,7 @@ fn every_benchmark_says_what_it_looked_for() {
 }
 
 #[test]
-fn real_context_files_load_by_value() {
+fn real_context_files_have_the_values_of_numpy() {
     let Some(root) = shared_data("context_sample") else {
         return;
     };
@@ -324,7 +326,7 @@ fn real_context_files_load_by_value() {
 }
 
 #[test]
-fn real_ade20k_files_load_by_value() {
+fn real_ade20k_files_have_the_values_of_numpy() {
     let Some(root) = shared_data("ade20k_sample") else {
         return;
     };
@@ -344,7 +346,7 @@ fn real_ade20k_files_load_by_value() {
     assert_eq!(histogram(&map), BTreeMap::from(expected));
     assert_eq!(map.get(20, 10), Some(2));
 
-    // The order of the classes is that of the file that comes with the data.
+    // The classes are in the order of the file that comes with the data.
     let info = root.join("ADEChallengeData2016/objectInfo150.txt");
     let info = fs::read_to_string(info).unwrap();
     for (label, line) in info.lines().skip(1).enumerate() {

@@ -1,4 +1,4 @@
-//! Opening data sets and loading samples, and what is said when files are not as they should be.
+//! Tests of opening data sets and loading samples, and of the error messages for faulty files.
 
 #![allow(
     clippy::unwrap_used,
@@ -32,7 +32,7 @@ fn voc_is_found_from_three_folders() {
 }
 
 #[test]
-fn a_wrong_root_says_what_was_looked_for() {
+fn the_error_of_a_wrong_root_names_the_folders_looked_for() {
     let folder = tempfile::tempdir().unwrap();
     let error = open("voc12", folder.path(), "train").unwrap_err();
     assert!(matches!(&error, DataError::RootNotFound { looked_for, .. } if looked_for.len() == 3));
@@ -44,7 +44,7 @@ fn a_wrong_root_says_what_was_looked_for() {
 }
 
 #[test]
-fn unknown_data_sets_name_the_known_ones() {
+fn the_error_of_an_unknown_data_set_lists_the_known_ones() {
     let error = open("voc13", Path::new("."), "train").unwrap_err();
     let text = error.to_string();
     assert!(
@@ -86,7 +86,7 @@ fn an_index_past_the_end_is_an_error() {
 }
 
 #[test]
-fn a_missing_split_lists_the_others() {
+fn the_error_of_a_missing_split_lists_the_others() {
     let voc = TinyVoc::new(&["a"], &["b"]);
     for split in ["trainval", "no/such/list.txt", "train_aug"] {
         let error = open("voc12", &voc.root(), split).unwrap_err();
@@ -95,7 +95,9 @@ fn a_missing_split_lists_the_others() {
             matches!(error, DataError::SplitNotFound { .. }),
             "{split}: {text}"
         );
-        assert!(text.contains(&format!("`{split}`")) && text.ends_with("there are train, val"));
+        assert!(
+            text.contains(&format!("`{split}`")) && text.ends_with("its splits are train, val")
+        );
     }
 }
 
@@ -161,7 +163,7 @@ fn missing_files_are_counted_when_the_data_set_is_opened() {
 }
 
 #[test]
-fn a_cut_off_jpeg_is_named() {
+fn the_error_of_a_truncated_jpeg_names_the_file() {
     let voc = TinyVoc::new(&["a"], &["b"]);
     voc.truncate_image("a");
     let error = open("voc12", &voc.root(), "train")
@@ -176,7 +178,7 @@ fn a_cut_off_jpeg_is_named() {
 }
 
 #[test]
-fn label_maps_of_another_size_name_both_files_and_sizes() {
+fn the_error_of_different_sizes_names_both_files_and_sizes() {
     let voc = TinyVoc::new(&["a"], &["b"]);
     GrayImage::new(36, 48).save(voc.labels("a")).unwrap();
     let error = open("voc12", &voc.root(), "train")
@@ -191,7 +193,7 @@ fn label_maps_of_another_size_name_both_files_and_sizes() {
 }
 
 #[test]
-fn an_illegal_label_is_named_with_its_place() {
+fn the_error_of_an_illegal_label_names_its_place() {
     let voc = TinyVoc::new(&["a"], &["b"]);
     let mut labels = GrayImage::new(48, 36);
     labels.put_pixel(12, 34, Luma([187]));
@@ -223,7 +225,7 @@ fn label_maps_in_colour_are_refused() {
     );
 }
 
-/// A folder in COCO-Stuff's layout with one training image; the label file's name ends in `ending`.
+/// Makes a folder in COCO-Stuff's layout with one training image; the name of the label file ends in `ending`.
 fn tiny_coco(ending: &str, value: u8) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let images = folder.path().join("images/train2017");
@@ -240,7 +242,7 @@ fn tiny_coco(ending: &str, value: u8) -> tempfile::TempDir {
 }
 
 #[test]
-fn coco_stuff_keeps_its_171_classes() {
+fn coco_stuff_has_171_classes() {
     let folder = tiny_coco("_labelTrainIds.png", 170);
     let dataset = open("coco-stuff164k", folder.path(), "train").unwrap();
     assert_eq!(dataset.items[0].id, "000000000009");
@@ -258,7 +260,7 @@ fn coco_stuff_keeps_its_171_classes() {
 }
 
 #[test]
-fn coco_stuff_says_what_is_wrong_with_a_folder() {
+fn faulty_coco_stuff_folders_have_specific_errors() {
     let raw = tiny_coco(".png", 3);
     assert!(matches!(
         open("coco-stuff164k", raw.path(), "train"),
@@ -267,7 +269,7 @@ fn coco_stuff_says_what_is_wrong_with_a_folder() {
     let text = open("coco-stuff164k", raw.path(), "val")
         .unwrap_err()
         .to_string();
-    assert!(text.ends_with("there are train"), "{text}");
+    assert!(text.ends_with("its splits are train"), "{text}");
     assert!(matches!(
         open("coco-stuff164k", &raw.path().join("images"), "train"),
         Err(DataError::RootNotFound { .. })

@@ -1,7 +1,7 @@
-//! The doctor: a healthy data set is found healthy, and every fault is found by its code and names its file.
+//! Tests of the doctor: a faultless data set has no problems, and every fault is found with its code and its file.
 //!
-//! Each fault is planted in a small VOC made here and in 30 real images where some lie beside the repository.
-//! Long, because it is the list of all faults: one place shows which of them is planted and which is not.
+//! Each fault is planted in a small synthetic VOC, and in 30 real images if the excerpt exists beside the repository.
+//! The file is long because it covers all faults, so that one place shows which of them are tested.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,24 +9,25 @@
 )]
 
 mod common;
-#[path = "common/ward.rs"]
-mod ward;
+#[path = "common/healthy_voc.rs"]
+mod healthy_voc;
 
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::shared_data;
+use healthy_voc::{OPTIONS, find, grey, healthy_vocs, names, problems, synthetic};
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, GrayImage, Luma, Rgb, RgbImage};
 use proptest::prelude::*;
-use ward::{OPTIONS, find, grey, names, problems, synthetic, wards};
+
 use zeg_data::{DataError, Diagnosis, DoctorOptions, Selection, Severity, Verdict, examine};
 use zeg_image::decode_labels;
 
 use Severity::{Error, Note, Warning};
 
-/// Examines a data set in a folder that is no VOC.
+/// Examines any data set with its default classes.
 fn examine_in(dataset: &str, root: &Path, split: &str) -> Diagnosis {
     let selection = Selection {
         dataset,
@@ -39,10 +40,10 @@ fn examine_in(dataset: &str, root: &Path, split: &str) -> Diagnosis {
 }
 
 #[test]
-fn a_healthy_part_of_voc_is_only_a_part() {
-    for ward in wards() {
+fn a_faultless_part_of_voc_is_only_reported_as_a_part() {
+    for voc in healthy_vocs() {
         for split in ["train", "val"] {
-            let diagnosis = ward.examine(split);
+            let diagnosis = voc.examine(split);
             assert_eq!(
                 problems(&diagnosis),
                 ["not-the-official-split"],
@@ -50,16 +51,16 @@ fn a_healthy_part_of_voc_is_only_a_part() {
             );
             assert_eq!(diagnosis.verdict(), Verdict::Suspicious);
         }
-        let diagnosis = ward.examine("train");
+        let diagnosis = voc.examine("train");
         let finding = find(&diagnosis, "not-the-official-split");
         assert!(finding.message.contains(&format!(
-            "{} images here, officially 1464",
-            ward.train.len()
+            "{} images here, but 1464 officially",
+            voc.train.len()
         )));
         assert!(finding.message.contains("not comparable"));
-        let listed = ward.root.join("mine.txt");
-        fs::write(&listed, ward.train.join("\n")).unwrap();
-        let selection = ward.select(listed.to_str().unwrap(), "voc20");
+        let listed = voc.root.join("mine.txt");
+        fs::write(&listed, voc.train.join("\n")).unwrap();
+        let selection = voc.select(listed.to_str().unwrap(), "voc20");
         let diagnosis = examine(&selection, &OPTIONS, &|_, _| {}).unwrap();
         assert_eq!(diagnosis.verdict(), Verdict::Healthy, "{diagnosis:#?}");
     }
@@ -68,7 +69,7 @@ fn a_healthy_part_of_voc_is_only_a_part() {
 /// The counts of the 311 training label maps of the excerpt, by Pillow 13.0.0 and numpy 2.4.6:
 /// `np.bincount(np.concatenate([np.array(Image.open(f)).ravel() for f in files]), minlength=256)`.
 #[test]
-fn the_whole_excerpt_of_voc_is_healthy_and_counted() {
+fn the_excerpt_of_voc_has_no_faults_and_the_counts_of_numpy() {
     let Some(root) = shared_data("voc2012_mini/VOCdevkit/VOC2012") else {
         return;
     };
@@ -114,22 +115,22 @@ const MINI_TRAIN_IGNORED: u64 = 41481929;
 
 #[test]
 fn missing_images_and_labels() {
-    for ward in wards() {
-        let (a, b) = (&ward.train[1], &ward.train[4]);
-        fs::remove_file(ward.image(a)).unwrap();
-        fs::remove_file(ward.labels(b)).unwrap();
-        names(&ward.finding("missing-image"), Error, &format!("{a}.jpg"));
-        names(&ward.finding("missing-labels"), Error, &format!("{b}.png"));
-        assert_eq!(ward.examine("train").verdict(), Verdict::Broken);
+    for voc in healthy_vocs() {
+        let (a, b) = (&voc.train[1], &voc.train[4]);
+        fs::remove_file(voc.image(a)).unwrap();
+        fs::remove_file(voc.labels(b)).unwrap();
+        names(&voc.finding("missing-image"), Error, &format!("{a}.jpg"));
+        names(&voc.finding("missing-labels"), Error, &format!("{b}.png"));
+        assert_eq!(voc.examine("train").verdict(), Verdict::Broken);
     }
 }
 
 #[test]
-fn endings_in_capitals() {
-    for ward in wards() {
-        let id = &ward.train[2];
-        fs::rename(ward.image(id), ward.image(id).with_extension("JPG")).unwrap();
-        let diagnosis = ward.examine("train");
+fn file_name_extensions_in_upper_case() {
+    for voc in healthy_vocs() {
+        let id = &voc.train[2];
+        fs::rename(voc.image(id), voc.image(id).with_extension("JPG")).unwrap();
+        let diagnosis = voc.examine("train");
         names(
             &find(&diagnosis, "case-mismatch"),
             Error,
@@ -140,7 +141,7 @@ fn endings_in_capitals() {
 }
 
 #[test]
-fn endings_in_capitals_where_folders_are_the_lists() {
+fn file_name_extensions_in_upper_case_without_lists() {
     let folder = tempfile::tempdir().unwrap();
     for (image, labels) in [("a.jpg", "a.png"), ("b.JPG", "b.png")] {
         write_pair(folder.path(), image, labels, 1);
@@ -150,12 +151,12 @@ fn endings_in_capitals_where_folders_are_the_lists() {
 }
 
 #[test]
-fn files_without_a_byte() {
-    for ward in wards() {
-        let (a, b) = (&ward.train[1], &ward.train[4]);
-        fs::write(ward.image(a), "").unwrap();
-        fs::write(ward.labels(b), "").unwrap();
-        let finding = ward.finding("empty-file");
+fn empty_files() {
+    for voc in healthy_vocs() {
+        let (a, b) = (&voc.train[1], &voc.train[4]);
+        fs::write(voc.image(a), "").unwrap();
+        fs::write(voc.labels(b), "").unwrap();
+        let finding = voc.finding("empty-file");
         assert_eq!((finding.severity, finding.count), (Error, 2));
         assert!(finding.examples[0].contains(&format!("{a}.jpg")));
         assert!(finding.examples[1].contains(&format!("{b}.png")));
@@ -164,19 +165,15 @@ fn files_without_a_byte() {
 
 #[test]
 fn truncated_files() {
-    for ward in wards() {
-        let (a, b) = (&ward.train[1], &ward.train[4]);
-        for path in [ward.image(a), ward.labels(b)] {
+    for voc in healthy_vocs() {
+        let (a, b) = (&voc.train[1], &voc.train[4]);
+        for path in [voc.image(a), voc.labels(b)] {
             let bytes = fs::read(&path).unwrap();
             fs::write(&path, &bytes[..bytes.len() * 2 / 3]).unwrap();
         }
+        names(&voc.finding("unreadable-image"), Error, &format!("{a}.jpg"));
         names(
-            &ward.finding("unreadable-image"),
-            Error,
-            &format!("{a}.jpg"),
-        );
-        names(
-            &ward.finding("unreadable-labels"),
+            &voc.finding("unreadable-labels"),
             Error,
             &format!("{b}.png"),
         );
@@ -184,53 +181,53 @@ fn truncated_files() {
 }
 
 #[test]
-fn values_that_are_no_class() {
-    for ward in wards() {
-        let id = &ward.train[3];
-        let path = ward.labels(id);
+fn illegal_label_values() {
+    for voc in healthy_vocs() {
+        let id = &voc.train[3];
+        let path = voc.labels(id);
         let mut map = grey(&decode_labels(&path).unwrap(), |value| value as u8);
         for x in 5..12 {
             map.put_pixel(x, 7, Luma([187]));
         }
         map.save(&path).unwrap();
-        let finding = ward.finding("illegal-label");
+        let finding = voc.finding("illegal-label");
         names(&finding, Error, &format!("{id}.png"));
-        let text = "value 187 in 7 pixels, first at (5, 7); legal are 0..=20 and 255";
+        let text = "value 187 in 7 pixels, first at (5, 7); legal values are 0..=20 and 255";
         assert!(finding.message.contains(text), "{finding:?}");
     }
 }
 
 #[test]
 fn labels_in_colour() {
-    for ward in wards() {
-        let id = &ward.train[3];
-        let path = ward.labels(id);
+    for voc in healthy_vocs() {
+        let id = &voc.train[3];
+        let path = voc.labels(id);
         let map = decode_labels(&path).unwrap();
         let colour =
             RgbImage::from_pixel(map.width() as u32, map.height() as u32, Rgb([128, 0, 0]));
         colour.save(&path).unwrap();
-        names(&ward.finding("colour-labels"), Error, &format!("{id}.png"));
+        names(&voc.finding("colour-labels"), Error, &format!("{id}.png"));
     }
 }
 
 #[test]
-fn labels_in_a_jpeg() {
-    for ward in wards() {
-        let id = &ward.train[3];
-        let path = ward.labels(id);
+fn labels_stored_as_jpeg() {
+    for voc in healthy_vocs() {
+        let id = &voc.train[3];
+        let path = voc.labels(id);
         let map = grey(&decode_labels(&path).unwrap(), |value| value as u8);
         fs::write(&path, jpeg(&map)).unwrap();
-        names(&ward.finding("lossy-labels"), Error, &format!("{id}.png"));
+        names(&voc.finding("lossy-labels"), Error, &format!("{id}.png"));
     }
 }
 
 #[test]
-fn labels_that_were_a_jpeg() {
-    for ward in wards() {
-        let id = &ward.train[3];
-        let path = ward.labels(id);
+fn labels_converted_from_jpeg() {
+    for voc in healthy_vocs() {
+        let id = &voc.train[3];
+        let path = voc.labels(id);
         let mut map = grey(&decode_labels(&path).unwrap(), |value| value as u8);
-        // Slanted borders: those of the small map lie between the blocks of JPEG, where nothing is lost.
+        // Slanted lines are added, because the straight borders of the small map lie between JPEG blocks and are exact.
         for (x, y, pixel) in map.enumerate_pixels_mut() {
             if (x + 2 * y) % 11 < 2 {
                 *pixel = Luma([255]);
@@ -238,7 +235,7 @@ fn labels_that_were_a_jpeg() {
         }
         let smeared = image::load_from_memory(&jpeg(&map)).unwrap();
         smeared.into_luma8().save(&path).unwrap();
-        let diagnosis = ward.examine("train");
+        let diagnosis = voc.examine("train");
         names(
             &find(&diagnosis, "smeared-labels"),
             Error,
@@ -250,29 +247,25 @@ fn labels_that_were_a_jpeg() {
 
 #[test]
 fn labels_of_one_bit_grey() {
-    for ward in wards() {
-        let id = &ward.train[3];
+    for voc in healthy_vocs() {
+        let id = &voc.train[3];
         let mut encoder = Vec::new();
         one_bit_png(&mut encoder);
-        fs::write(ward.labels(id), encoder).unwrap();
-        names(
-            &ward.finding("label-bit-depth"),
-            Error,
-            &format!("{id}.png"),
-        );
+        fs::write(voc.labels(id), encoder).unwrap();
+        names(&voc.finding("label-bit-depth"), Error, &format!("{id}.png"));
     }
 }
 
 #[test]
 fn pairs_of_different_sizes() {
-    for ward in wards() {
-        let id = &ward.train[5];
-        let size = decode_labels(&ward.labels(id)).unwrap();
+    for voc in healthy_vocs() {
+        let id = &voc.train[5];
+        let size = decode_labels(&voc.labels(id)).unwrap();
         let (width, height) = (size.width() as u32, size.height() as u32);
         RgbImage::new(width + 1, height)
-            .save(ward.image(id))
+            .save(voc.image(id))
             .unwrap();
-        let finding = ward.finding("size-mismatch");
+        let finding = voc.finding("size-mismatch");
         names(
             &finding,
             Error,
@@ -287,12 +280,12 @@ fn pairs_of_different_sizes() {
 }
 
 #[test]
-fn images_that_a_note_turns() {
-    for ward in wards() {
-        let id = &ward.train[5];
-        let bytes = fs::read(ward.image(id)).unwrap();
-        fs::write(ward.image(id), with_orientation(&bytes, 6)).unwrap();
-        let diagnosis = ward.examine("train");
+fn images_rotated_by_exif() {
+    for voc in healthy_vocs() {
+        let id = &voc.train[5];
+        let bytes = fs::read(voc.image(id)).unwrap();
+        fs::write(voc.image(id), with_orientation(&bytes, 6)).unwrap();
+        let diagnosis = voc.examine("train");
         names(
             &find(&diagnosis, "exif-rotation"),
             Warning,
@@ -302,50 +295,46 @@ fn images_that_a_note_turns() {
         assert!(
             finding
                 .message
-                .contains("before the turn that its EXIF note asks for"),
+                .contains("the size of the image before its EXIF rotation"),
             "{finding:?}"
         );
     }
 }
 
 #[test]
-fn repeated_lines() {
-    for ward in wards() {
-        let mut ids = ward.train.clone();
-        ids.push(ward.train[1].clone());
-        ward.list("train", &ids);
-        let finding = ward.finding("repeated-id");
-        let text = format!(
-            "train.txt: `{}` in lines 2 and {}",
-            ward.train[1],
-            ids.len()
-        );
+fn repeated_ids() {
+    for voc in healthy_vocs() {
+        let mut ids = voc.train.clone();
+        ids.push(voc.train[1].clone());
+        voc.list("train", &ids);
+        let finding = voc.finding("repeated-id");
+        let text = format!("train.txt: `{}` in lines 2 and {}", voc.train[1], ids.len());
         names(&finding, Error, &text);
     }
 }
 
 #[test]
-fn images_of_both_splits() {
-    for ward in wards() {
-        let mut ids = ward.train.clone();
-        ids.push(ward.val[0].clone());
-        ward.list("train", &ids);
-        names(&ward.finding("train-val-overlap"), Error, &ward.val[0]);
+fn images_in_both_splits() {
+    for voc in healthy_vocs() {
+        let mut ids = voc.train.clone();
+        ids.push(voc.val[0].clone());
+        voc.list("train", &ids);
+        names(&voc.finding("train-val-overlap"), Error, &voc.val[0]);
         names(
-            &find(&ward.examine("val"), "train-val-overlap"),
+            &find(&voc.examine("val"), "train-val-overlap"),
             Error,
-            &ward.val[0],
+            &voc.val[0],
         );
     }
 }
 
 #[test]
-fn label_maps_without_a_label() {
-    for ward in wards() {
-        let (a, b) = (&ward.train[0], &ward.train[6]);
-        ward.relabel(a, |_| 255);
-        ward.relabel(b, |_| 0);
-        let finding = ward.finding("all-ignored");
+fn label_maps_with_ignored_pixels_only() {
+    for voc in healthy_vocs() {
+        let (a, b) = (&voc.train[0], &voc.train[6]);
+        voc.relabel(a, |_| 255);
+        voc.relabel(b, |_| 0);
+        let finding = voc.finding("all-ignored");
         assert_eq!((finding.severity, finding.count), (Warning, 2));
         assert!(finding.examples[0].contains(&format!("{a}.png")));
         assert!(finding.examples[1].contains(&format!("{b}.png")));
@@ -354,24 +343,24 @@ fn label_maps_without_a_label() {
 
 #[test]
 fn label_maps_of_one_class() {
-    for ward in wards() {
-        let id = &ward.train[6];
-        ward.relabel(id, |_| 12);
+    for voc in healthy_vocs() {
+        let id = &voc.train[6];
+        voc.relabel(id, |_| 12);
         names(
-            &ward.finding("one-value"),
+            &voc.finding("one-value"),
             Note,
-            &format!("{id}.png: all dog"),
+            &format!("{id}.png: all pixels are dog"),
         );
     }
 }
 
 #[test]
-fn two_images_of_one_content() {
-    for ward in wards() {
-        let (a, b) = (&ward.train[2], &ward.train[7]);
-        fs::copy(ward.image(a), ward.image(b)).unwrap();
-        let text = format!("{b}.jpg is the same as");
-        let finding = ward.finding("same-image");
+fn two_images_with_the_same_content() {
+    for voc in healthy_vocs() {
+        let (a, b) = (&voc.train[2], &voc.train[7]);
+        fs::copy(voc.image(a), voc.image(b)).unwrap();
+        let text = format!("{b}.jpg has the same content as");
+        let finding = voc.finding("same-image");
         names(&finding, Warning, &text);
         assert!(finding.message.contains(&format!("{a}.jpg")));
     }
@@ -379,29 +368,29 @@ fn two_images_of_one_content() {
 
 #[test]
 fn label_files_without_an_image() {
-    for ward in wards() {
-        fs::copy(ward.labels(&ward.train[0]), ward.labels("2006_000001")).unwrap();
-        names(&ward.finding("orphan-labels"), Warning, "2006_000001.png");
+    for voc in healthy_vocs() {
+        fs::copy(voc.labels(&voc.train[0]), voc.labels("2006_000001")).unwrap();
+        names(&voc.finding("orphan-labels"), Warning, "2006_000001.png");
     }
 }
 
-/// The background taken away from the files, as some tools store it, and then once more by the class list.
+/// Some tools store labels without the background, which the class list would then remove a second time.
 #[test]
-fn labels_that_were_reduced_before() {
-    for ward in wards() {
-        for id in &ward.train {
-            // Most of a real image is background; the small ones made here get as much.
-            ward.relabel(id, |value| match value {
+fn labels_whose_background_was_already_removed() {
+    for voc in healthy_vocs() {
+        for id in &voc.train {
+            // Most of a real image is background; the small synthetic images get as many ignored pixels.
+            voc.relabel(id, |value| match value {
                 0 | 255 => 255,
-                1..=5 if ward.train.len() < 20 => 255,
+                1..=5 if voc.train.len() < 20 => 255,
                 value => value as u8 - 1,
             });
         }
-        let diagnosis = ward.examine("train");
+        let diagnosis = voc.examine("train");
         let finding = find(&diagnosis, "shifted-labels");
         assert_eq!(finding.severity, Warning);
         assert!(finding.message.contains("largest value 19"), "{finding:?}");
-        let selection = ward.select("train", "voc21");
+        let selection = voc.select("train", "voc21");
         let diagnosis = examine(&selection, &OPTIONS, &|_, _| {}).unwrap();
         let finding = find(&diagnosis, "shifted-labels");
         assert!(
@@ -411,11 +400,11 @@ fn labels_that_were_reduced_before() {
     }
 }
 
-/// Read with the background, the same files are as they should be.
+/// With `voc21`, the official files have no fault either.
 #[test]
-fn the_background_as_a_class_is_no_shift() {
-    for ward in wards() {
-        let diagnosis = examine(&ward.select("train", "voc21"), &OPTIONS, &|_, _| {}).unwrap();
+fn a_background_class_is_not_reported_as_a_shift() {
+    for voc in healthy_vocs() {
+        let diagnosis = examine(&voc.select("train", "voc21"), &OPTIONS, &|_, _| {}).unwrap();
         assert_eq!(
             problems(&diagnosis),
             ["not-the-official-split"],
@@ -453,37 +442,37 @@ fn labels_counted_from_one() {
 
 #[test]
 fn borders_that_became_background() {
-    for ward in wards() {
-        for id in &ward.train {
-            ward.relabel(id, |value| if value == 255 { 0 } else { value as u8 });
+    for voc in healthy_vocs() {
+        for id in &voc.train {
+            voc.relabel(id, |value| if value == 255 { 0 } else { value as u8 });
         }
-        let finding = ward.finding("no-border");
+        let finding = voc.finding("no-border");
         assert_eq!(finding.severity, Warning);
-        let text = format!("0 of {} label files have it", ward.train.len());
+        let text = format!("0 of {} label files have the value", voc.train.len());
         assert!(finding.message.contains(&text), "{finding:?}");
     }
 }
 
 #[test]
-fn images_without_colour_and_in_printing_colours() {
-    for ward in wards() {
-        let id = &ward.train[1];
-        let map = decode_labels(&ward.labels(id)).unwrap();
-        fs::write(ward.image(id), jpeg(&grey(&map, |value| value as u8))).unwrap();
-        names(&ward.finding("grey-image"), Note, &format!("{id}.jpg"));
+fn grey_and_cmyk_images() {
+    for voc in healthy_vocs() {
+        let id = &voc.train[1];
+        let map = decode_labels(&voc.labels(id)).unwrap();
+        fs::write(voc.image(id), jpeg(&grey(&map, |value| value as u8))).unwrap();
+        names(&voc.finding("grey-image"), Note, &format!("{id}.jpg"));
     }
     let cmyk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../zeg-image/tests/golden/cmyk.jpg");
-    let ward = synthetic();
-    let id = &ward.train[1];
-    fs::copy(cmyk, ward.image(id)).unwrap();
-    names(&ward.finding("cmyk-image"), Note, &format!("{id}.jpg"));
+    let voc = synthetic();
+    let id = &voc.train[1];
+    fs::copy(cmyk, voc.image(id)).unwrap();
+    names(&voc.finding("cmyk-image"), Note, &format!("{id}.jpg"));
 }
 
 #[test]
 fn classes_that_never_occur() {
-    for ward in wards() {
-        for id in &ward.train {
-            ward.relabel(id, |value| {
+    for voc in healthy_vocs() {
+        for id in &voc.train {
+            voc.relabel(id, |value| {
                 if (16..=20).contains(&value) {
                     255
                 } else {
@@ -491,7 +480,7 @@ fn classes_that_never_occur() {
                 }
             });
         }
-        let diagnosis = ward.examine("train");
+        let diagnosis = voc.examine("train");
         let finding = find(&diagnosis, "absent-class");
         assert!(
             finding.count >= 5 && finding.severity == Note,
@@ -505,28 +494,25 @@ fn classes_that_never_occur() {
 }
 
 #[test]
-fn files_stored_in_two_ways_and_a_limit_are_noted() {
-    for ward in wards() {
-        let id = &ward.train[0];
-        let map = decode_labels(&ward.labels(id)).unwrap();
-        zeg_image::write_indexed_png(&ward.labels(id), &map, &[[0; 3]]).unwrap();
-        let other = &ward.train[1];
-        ward.relabel(other, |value| value as u8);
-        if ward.train.len() >= 20 {
-            assert_eq!(find(&ward.examine("train"), "mixed-storage").severity, Note);
+fn mixed_storage_and_a_limit_are_noted() {
+    for voc in healthy_vocs() {
+        let id = &voc.train[0];
+        let map = decode_labels(&voc.labels(id)).unwrap();
+        zeg_image::write_indexed_png(&voc.labels(id), &map, &[[0; 3]]).unwrap();
+        let other = &voc.train[1];
+        voc.relabel(other, |value| value as u8);
+        if voc.train.len() >= 20 {
+            assert_eq!(find(&voc.examine("train"), "mixed-storage").severity, Note);
         }
-        fs::remove_file(ward.labels(ward.train.last().unwrap())).unwrap();
+        fs::remove_file(voc.labels(voc.train.last().unwrap())).unwrap();
         let options = DoctorOptions {
             limit: Some(3),
             ..OPTIONS
         };
-        let diagnosis = examine(&ward.select("train", "voc20"), &options, &|_, _| {}).unwrap();
-        assert_eq!(
-            (diagnosis.examined, diagnosis.images),
-            (3, ward.train.len())
-        );
-        assert_eq!(find(&diagnosis, "limited").count, ward.train.len() - 3);
-        // Files are missed beyond the limit too.
+        let diagnosis = examine(&voc.select("train", "voc20"), &options, &|_, _| {}).unwrap();
+        assert_eq!((diagnosis.examined, diagnosis.images), (3, voc.train.len()));
+        assert_eq!(find(&diagnosis, "limited").count, voc.train.len() - 3);
+        // Missing files are found beyond the limit, too.
         assert_eq!(find(&diagnosis, "missing-labels").count, 1);
     }
 }
@@ -562,7 +548,7 @@ fn raw_coco_ids_are_one_finding() {
 }
 
 #[test]
-fn cityscapes_as_it_was_downloaded() {
+fn unconverted_cityscapes_labels() {
     let folder = tempfile::tempdir().unwrap();
     for (file, pixel) in [
         ("leftImg8bit/val/ulm/ulm_0_leftImg8bit.png", 90),
@@ -585,7 +571,7 @@ fn cityscapes_as_it_was_downloaded() {
 const MASKS: &str = "name = 'gut'\nimages = 'images/validation/{id}.jpg'\nlabels = 'annotations/validation/{id}.png'\n";
 
 #[test]
-fn masks_of_zero_and_one_and_grey_ones() {
+fn masks_below_the_threshold_and_grey_masks() {
     let folder = tempfile::tempdir().unwrap();
     write_pair(folder.path(), "a.jpg", "a.png", 1);
     write_pair(folder.path(), "b.jpg", "b.png", 2);
@@ -610,7 +596,7 @@ fn masks_of_zero_and_one_and_grey_ones() {
 }
 
 #[test]
-fn colours_that_are_no_class() {
+fn illegal_colours() {
     let folder = tempfile::tempdir().unwrap();
     let labels = write_pair(folder.path(), "a.jpg", "a.png", 1);
     let colour = |x: u32| {
@@ -638,7 +624,7 @@ fn colours_that_are_no_class() {
 }
 
 #[test]
-fn splits_of_a_description_that_overlap() {
+fn overlapping_splits_of_a_description() {
     let folder = tempfile::tempdir().unwrap();
     for number in 0..3 {
         write_pair(
@@ -664,20 +650,20 @@ fn splits_of_a_description_that_overlap() {
 }
 
 #[test]
-fn the_number_of_threads_changes_nothing() {
-    for ward in wards() {
-        for id in ward.train.iter().step_by(2) {
-            fs::write(ward.image(id), "").unwrap();
-            ward.relabel(id, |value| value as u8 + u8::from(value < 200) * 30);
+fn the_findings_do_not_depend_on_the_number_of_threads() {
+    for voc in healthy_vocs() {
+        for id in voc.train.iter().step_by(2) {
+            fs::write(voc.image(id), "").unwrap();
+            voc.relabel(id, |value| value as u8 + u8::from(value < 200) * 30);
         }
         let examined = |threads| {
             let done = AtomicUsize::new(0);
             let options = DoctorOptions { threads, ..OPTIONS };
-            let diagnosis = examine(&ward.select("train", "voc20"), &options, &|part, all| {
+            let diagnosis = examine(&voc.select("train", "voc20"), &options, &|part, all| {
                 assert!(part >= 1 && part <= all);
                 done.fetch_add(1, Ordering::Relaxed);
             });
-            assert_eq!(done.into_inner(), ward.train.len());
+            assert_eq!(done.into_inner(), voc.train.len());
             diagnosis.unwrap()
         };
         let one = examined(1);
@@ -687,10 +673,10 @@ fn the_number_of_threads_changes_nothing() {
 }
 
 #[test]
-fn reports_are_for_people_and_programs() {
-    let ward = synthetic();
-    fs::remove_file(ward.labels(&ward.train[1])).unwrap();
-    let diagnosis = ward.examine("train");
+fn reports_are_json_and_tables() {
+    let voc = synthetic();
+    fs::remove_file(voc.labels(&voc.train[1])).unwrap();
+    let diagnosis = voc.examine("train");
     let json = serde_json::to_value(&diagnosis).unwrap();
     assert_eq!(json["verdict"], "broken");
     assert_eq!(json["findings"][0]["code"], "missing-labels");
@@ -709,8 +695,8 @@ fn reports_are_for_people_and_programs() {
 }
 
 #[test]
-fn what_is_asked_for_must_exist() {
-    let ward = synthetic();
+fn unknown_splits_and_zero_threads_are_refused() {
+    let voc = synthetic();
     let ask = |selection: &Selection, threads| {
         let options = DoctorOptions {
             threads,
@@ -718,18 +704,18 @@ fn what_is_asked_for_must_exist() {
         };
         examine(selection, &options, &|_, _| {}).unwrap_err()
     };
-    let error = ask(&ward.select("tests", "voc20"), 1);
+    let error = ask(&voc.select("tests", "voc20"), 1);
     assert!(matches!(error, DataError::SplitNotFound { .. }), "{error}");
-    let error = ask(&ward.select("train", "voc20"), 0);
+    let error = ask(&voc.select("train", "voc20"), 0);
     assert!(matches!(error, DataError::Setting { .. }), "{error}");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever a file holds, the doctor ends with a diagnosis.
+    /// For any content of a file, the doctor returns a diagnosis.
     #[test]
-    fn any_bytes_are_a_finding_or_fine(
+    fn arbitrary_bytes_do_not_stop_the_doctor(
         bytes in prop::collection::vec(any::<u8>(), 0..300),
         cut in 0.0..1.0_f64,
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
@@ -752,7 +738,7 @@ proptest! {
     }
 }
 
-/// An image and a label map of 16×8 pixels in ADE20K's validation folders; the map's path.
+/// Writes an image and a label map of 16×8 pixels to ADE20K's validation folders; returns the path of the label map.
 fn write_pair(root: &Path, image: &str, labels: &str, seed: u8) -> std::path::PathBuf {
     let path = |kind: &str, file: &str| root.join(kind).join("validation").join(file);
     for kind in ["images", "annotations"] {
@@ -775,26 +761,26 @@ fn jpeg(map: &GrayImage) -> Vec<u8> {
     bytes
 }
 
-/// The smallest PNG of one grey bit: 1×1.
+/// Appends a PNG of 1×1 pixels with one grey bit.
 fn one_bit_png(bytes: &mut Vec<u8>) {
     bytes.extend(include_bytes!("../../zeg-image/tests/golden/grey1.png"));
 }
 
-/// A JPEG with an EXIF note of this orientation after its first marker (Exif 2.3, 4.5.4 and 4.6.4).
+/// Returns the JPEG with an EXIF segment of this orientation after its first marker (Exif 2.3, 4.5.4 and 4.6.4).
 fn with_orientation(jpeg: &[u8], orientation: u8) -> Vec<u8> {
-    let mut note = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
-    note.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+    let mut exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+    exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
     let mut bytes = jpeg[..2].to_vec();
     bytes.extend([0xFF, 0xE1]);
-    bytes.extend((note.len() as u16 + 2).to_be_bytes());
-    bytes.extend(note);
+    bytes.extend((exif.len() as u16 + 2).to_be_bytes());
+    bytes.extend(exif);
     bytes.extend(&jpeg[2..]);
     bytes
 }
 
 /// `cargo test --release -p zeg-data --test doctor -- --ignored --nocapture`
 #[test]
-#[ignore = "measures; run it by hand on a quiet machine"]
+#[ignore = "measures speed; run it by hand on an idle machine"]
 fn throughput() {
     let Some(root) = shared_data("voc2012_mini/VOCdevkit/VOC2012") else {
         return;
@@ -815,7 +801,7 @@ fn throughput() {
         let diagnosis = examine(&selection, &options, &|_, _| {}).unwrap();
         let rate = diagnosis.examined as f64 / start.elapsed().as_secs_f64();
         eprintln!(
-            "{}{threads} threads: {rate:.0} pairs a second",
+            "{}{threads} threads: {rate:.0} pairs per second",
             diagnosis.to_table()
         );
     }

@@ -1,6 +1,6 @@
-//! Data sets that a TOML file describes: what it may say, the examples that come with the program, and hostile files.
+//! Tests of data sets that a TOML file describes: its keys, the examples of the repository, and malformed files.
 //!
-//! Long, because every key of a description has its accepted and its refused forms side by side.
+//! The file is long because it shows the accepted and the refused forms of every key side by side.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use zeg_data::{DataError, LabelKind, LabelRule, Metric, Selection, list};
 use zeg_image::IGNORE_LABEL;
 
-/// A data set of two rooms in a temporary folder, to be described by a test.
+/// A data set of two rooms in a temporary folder, which each test describes.
 struct Rooms {
     folder: TempDir,
 }
@@ -58,7 +58,7 @@ impl Rooms {
         path.to_str().unwrap().to_owned()
     }
 
-    /// The first row of the first image's labels, or the error.
+    /// Returns the first row of the first image's labels, or the error.
     fn labels(&self, text: &str) -> Result<Vec<u16>, DataError> {
         let dataset = open(&self.describe(text), Path::new(""), "all")?;
         Ok(dataset.load(0)?.labels.labels()[..4].to_vec())
@@ -94,7 +94,7 @@ fn indices_with_and_without_a_background() {
 }
 
 #[test]
-fn numbers_with_gaps_have_their_values() {
+fn classes_may_have_values_with_gaps() {
     let rooms = Rooms::new();
     rooms.grey("labels/one.png", &[7, 40, 3, 255]);
     let text = format!(
@@ -108,13 +108,13 @@ fn numbers_with_gaps_have_their_values() {
     assert!(
         rooms
             .refusal(&missing)
-            .ends_with("class \"sofa\" has no `value`, but others have")
+            .ends_with("class \"sofa\" has no `value`, but other classes have one")
     );
     let twice = text.replace("value = 7", "value = 40");
     assert!(
         rooms
             .refusal(&twice)
-            .ends_with("class \"sofa\" has the value 40 of another")
+            .ends_with("class \"sofa\" has the same `value` 40 as another class")
     );
 }
 
@@ -136,7 +136,7 @@ fn colours_are_classes() {
         (
             "#000000",
             "#ffffff",
-            "#ffffff is the colour of a class, or stands twice",
+            "#ffffff is the colour of a class, or is listed twice",
         ),
         (
             ", colour = '#000000'",
@@ -156,7 +156,7 @@ fn colours_are_classes() {
         (
             "[192, 64, 128]",
             "'#000000'",
-            "class \"sofa\" has the colour #000000 of another",
+            "class \"sofa\" has the same `colour` #000000 as another class",
         ),
     ] {
         let error = rooms.refusal(&text.replacen(from, to, 1));
@@ -218,7 +218,7 @@ fn splits_are_lists_ids_and_folders() {
 
     let error = open(&toml, own, "tests").unwrap_err().to_string();
     assert!(
-        error.ends_with("there are all, beside, own, test, val"),
+        error.ends_with("its splits are all, beside, own, test, val"),
         "{error}"
     );
     let nowhere = open(&toml, Path::new("/no/such/folder"), "all").unwrap_err();
@@ -262,7 +262,7 @@ fn a_class_list_and_a_split_can_be_chosen() {
 }
 
 #[test]
-fn mistakes_are_named_with_their_line() {
+fn errors_name_the_line() {
     let rooms = Rooms::new();
     let rest = "kind = 'index'\nclasses = ['wall', 'floor', 'sofa']\n";
     let good = format!("{START}{rest}");
@@ -275,14 +275,19 @@ fn mistakes_are_named_with_their_line() {
             "unknown field `image`, expected one of `name`, `title`, `root`, `images`, `labels`",
         ),
         ("name = 'rooms'\n", "", 1, "missing field `name`"),
-        ("'rooms'", "' '", 1, "`name` must be one plain word"),
+        (
+            "'rooms'",
+            "' '",
+            1,
+            "`name` is \"\"; it must not be empty or contain `/`, `\\` or control characters",
+        ),
         (
             "images/{id}",
             "images/*",
             2,
-            "the place of the id is written `{id}`",
+            "write `{id}` for the id of an image",
         ),
-        ("'labels/{id}.png'", "[]", 3, "`labels` is a path"),
+        ("'labels/{id}.png'", "[]", 3, "`labels` must be a path"),
         (
             "'labels/{id}.png'",
             "'../labels/{id}.png'",
@@ -299,13 +304,13 @@ fn mistakes_are_named_with_their_line() {
             "'index'",
             "'index'\nthreshold = 3",
             5,
-            "`threshold` belongs to kind = \"binary\"",
+            "`threshold` is only allowed with kind = \"binary\"",
         ),
         (
             "'index'",
             "'palette'\nzero-is = 'class'",
             5,
-            "`zero-is` belongs to kind = \"index\"",
+            "`zero-is` is only allowed with kind = \"index\"",
         ),
         (
             "'index'",
@@ -342,7 +347,7 @@ fn mistakes_are_named_with_their_line() {
             "['wall', 'floor', 'sofa']",
             "['wall', 3]",
             5,
-            "a class is a name, or a table with a `name`",
+            "a class must be a name or a table with a `name`",
         ),
         (
             "'floor'",
@@ -360,7 +365,7 @@ fn mistakes_are_named_with_their_line() {
             "'floor'",
             "{ name = 'floor', colour = '#000000' }",
             5,
-            "that belongs to kind = \"palette\"",
+            "which is only allowed with kind = \"palette\"",
         ),
         (
             "'sofa']",
@@ -372,25 +377,25 @@ fn mistakes_are_named_with_their_line() {
             "'sofa']",
             "'sofa']\nunseen = 3",
             6,
-            "`unseen` is a list of class names",
+            "`unseen` must be a list of class names",
         ),
         (
             "'sofa']",
             "'sofa']\n[splits]\nval = ['a', 'a']",
             7,
-            "an id stands twice",
+            "the split lists an id twice",
         ),
         (
             "'sofa']",
             "'sofa']\n[splits]\nval = ['../a']",
             7,
-            "a split needs ids",
+            "a split needs at least one id",
         ),
         (
             "'sofa']",
             "'sofa']\n[splits]\nval = 3",
             7,
-            "a split is \"all\"",
+            "a split must be \"all\"",
         ),
         (
             "'sofa']",
@@ -410,7 +415,7 @@ fn mistakes_are_named_with_their_line() {
 }
 
 #[test]
-fn files_that_are_no_description_are_refused() {
+fn invalid_descriptions_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     for (path, bytes) in [("a.toml", &b"name = \xff"[..]), ("b.TOML", b"")] {
         let path = folder.path().join(path);
@@ -431,9 +436,9 @@ fn example(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// The layouts that the examples name in their first lines.
+/// The layouts are those that the first lines of the examples name.
 #[test]
-fn the_examples_read_their_layouts() {
+fn the_example_descriptions_read_their_layouts() {
     for (toml, split, image_file, mask) in [
         ("kvasir-seg", "all", "images/cju0.jpg", "masks/cju0.jpg"),
         (
@@ -501,7 +506,7 @@ fn the_examples_read_their_layouts() {
 }
 
 #[test]
-fn the_template_is_a_description() {
+fn the_template_is_a_valid_description() {
     let toml = example("folder-template.toml");
     let folder = tempfile::tempdir().unwrap();
     let dataset = list(&Selection {
@@ -520,9 +525,9 @@ fn the_template_is_a_description() {
     assert_eq!(dataset.classes.unseen, [3]);
 }
 
-/// Masks as Pillow 13.0.0 reads them: `(np.array(Image.open(path).convert("L")) >= 128).sum()`.
+/// Expected counts by Pillow 13.0.0: `(np.array(Image.open(path).convert("L")) >= 128).sum()`.
 #[test]
-fn real_kvasir_masks_load_by_value() {
+fn real_kvasir_masks_have_the_counts_of_pillow() {
     let Some(root) = shared_data("kvasir_sample/Kvasir-SEG") else {
         return;
     };
@@ -549,7 +554,7 @@ fn real_kvasir_masks_load_by_value() {
 
 proptest! {
     #[test]
-    fn any_text_is_a_description_or_an_error(
+    fn arbitrary_text_does_not_panic(
         text in prop_oneof![
             "\\PC{0,200}",
             "((name|images|labels|kind|classes|unseen|splits|ignore|threshold|zero-is|value|colour) ?= ?|'|\"|\\[|\\]|\\{|\\}|,|\n|index|binary|palette|\\{id\\}|\\*\\*/|\\.\\./|[0-9a-z#-]){0,60}",
@@ -559,12 +564,12 @@ proptest! {
     ) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("any.toml");
-        // Junk, and a description with a hole in which junk stands.
+        // Arbitrary text alone, and a valid description in which a part is replaced by arbitrary text.
         let good = format!("{START}kind = 'palette'\nclasses = [{{ name = 'wall', colour = '#000000' }}]\nignore-colours = ['#ffffff']\n[splits]\nval = 'a.txt'\n");
         let place = place.min(good.len());
         let end = (place + removed).min(good.len());
-        let holed = format!("{}{text}{}", &good[..place], &good[end..]);
-        for text in [text, holed] {
+        let damaged = format!("{}{text}{}", &good[..place], &good[end..]);
+        for text in [text, damaged] {
             fs::write(&path, text).unwrap();
             let _ = open(path.to_str().unwrap(), Path::new(""), "val");
         }

@@ -1,4 +1,4 @@
-//! The loader on files: order, repeatability, continuing a run, and bad samples.
+//! Tests of the loader on files: order, reproducibility, resuming a run, and bad samples.
 
 #![allow(
     clippy::unwrap_used,
@@ -69,7 +69,7 @@ fn batches_do_not_depend_on_the_number_of_threads() {
 }
 
 #[test]
-fn epochs_follow_each_other_without_a_gap() {
+fn every_epoch_holds_every_sample_once() {
     let voc = TinyVoc::new(&IDS, &["v"]);
     let batches = batches(&train(&voc), OPTIONS, 5);
     let ids: Vec<String> = batches.into_iter().flat_map(|batch| batch.ids).collect();
@@ -81,7 +81,7 @@ fn epochs_follow_each_other_without_a_gap() {
 }
 
 #[test]
-fn a_continued_run_sees_the_same_batches() {
+fn a_resumed_run_gets_the_same_batches() {
     let voc = TinyVoc::new(&IDS, &["v"]);
     let dataset = train(&voc);
     let whole = batches(&dataset, OPTIONS, 8);
@@ -97,7 +97,7 @@ fn a_continued_run_sees_the_same_batches() {
 }
 
 #[test]
-fn a_bad_sample_stops_the_loader_with_its_name() {
+fn a_bad_sample_stops_the_loader_and_the_error_names_it() {
     let voc = TinyVoc::new(&IDS, &["v"]);
     voc.truncate_image("c");
     let options = LoaderOptions {
@@ -149,7 +149,7 @@ fn bad_samples_are_skipped_on_request_and_reported() {
 }
 
 #[test]
-fn a_data_set_of_bad_samples_is_given_up() {
+fn a_data_set_of_bad_samples_only_is_an_error() {
     let voc = TinyVoc::new(&["a", "b"], &["v"]);
     voc.truncate_image("a");
     voc.truncate_image("b");

@@ -1,4 +1,4 @@
-//! A real excerpt of PASCAL VOC 2012, where one lies beside the repository; skipped where none does.
+//! Tests on a real excerpt of PASCAL VOC 2012; they are skipped if it does not exist beside the repository.
 
 #![allow(
     clippy::unwrap_used,
@@ -40,7 +40,7 @@ fn every_pair_opens_and_loads() {
 
 /// `cargo test --release -p zeg-data --test mini_voc -- --ignored --nocapture`
 #[test]
-#[ignore = "measures; run it by hand on a quiet machine"]
+#[ignore = "measures speed; run it by hand on an idle machine"]
 fn throughput() {
     let Some(dataset) = mini_voc("train") else {
         return;
@@ -64,6 +64,6 @@ fn throughput() {
             loader.next_batch().unwrap();
         }
         let rate = (batch_size * batches) as f64 / start.elapsed().as_secs_f64();
-        eprintln!("{workers} threads: {rate:.0} images a second, crops of 512×512");
+        eprintln!("{workers} threads: {rate:.0} images per second, crops of 512×512");
     }
 }

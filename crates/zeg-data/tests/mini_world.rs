@@ -1,4 +1,4 @@
-//! The mini world in memory: repeatable images, exact masks, honest captions, and classes as the settings say.
+//! Tests of the mini world in memory: reproducible images, exact masks, correct captions, and classes as configured.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,7 +24,7 @@ fn world(change: impl FnOnce(&mut WorldConfig)) -> World {
     World::new(config).unwrap()
 }
 
-/// FNV-1a of image and labels.
+/// Returns the FNV-1a hash of image and labels.
 fn hash(sample: &WorldSample) -> u64 {
     let labels = sample.labels.labels().iter();
     let labels = labels.flat_map(|label| label.to_le_bytes());
@@ -58,9 +58,9 @@ fn images_do_not_depend_on_order_or_threads() {
     }
 }
 
-/// A change of any image changes these numbers, and what was trained before is no longer comparable.
+/// If any image changes, these hashes change, and earlier trainings are no longer comparable.
 #[test]
-fn images_stay_what_they_are() {
+fn images_and_captions_do_not_change_between_versions() {
     let study = world(|_| {});
     let combinations = world(|config| {
         config.split = WorldSplit::UnseenCombinations;
@@ -91,14 +91,14 @@ fn images_stay_what_they_are() {
         captions,
         [
             "a drawing with a striped orange ring, a plain purple thing with a checked red ring.",
-            "an image of a plain blue ring and a striped cyan.",
+            "a picture of a plain blue ring and a striped cyan.",
             "a drawing with a striped yellow disc with a plain red crescent",
         ]
     );
 }
 
 #[test]
-fn seeds_parts_and_numbers_make_different_images() {
+fn images_differ_by_seed_part_and_index() {
     let (first, second) = (world(|_| {}), world(|config| config.seed = 1));
     let mut hashes = BTreeSet::new();
     for world in [&first, &second] {
@@ -109,7 +109,7 @@ fn seeds_parts_and_numbers_make_different_images() {
     assert_eq!(hashes.len(), 2 * 4 * 50);
 }
 
-/// Degrees, 0..360, of a colour.
+/// Returns the hue of a colour in degrees, 0..360.
 fn hue([red, green, blue]: [f64; 3]) -> f64 {
     let angle = (3_f64.sqrt() * (green - blue)).atan2(2.0 * red - green - blue);
     angle.to_degrees().rem_euclid(360.0)
@@ -120,7 +120,7 @@ fn apart(a: f64, b: f64) -> f64 {
     difference.min(360.0 - difference)
 }
 
-/// Colours of the pixels of a class whose neighbours are of the class too.
+/// Returns the colours of the pixels of a class whose four neighbours have the same class.
 fn inner_pixels(sample: &WorldSample, class: u16) -> Vec<[f64; 3]> {
     let at = |x: u32, y: u32| sample.labels.get(x as usize, y as usize) == Some(class);
     let inside = |x: u32, y: u32| {
@@ -143,7 +143,7 @@ fn mean(pixels: &[[f64; 3]]) -> [f64; 3] {
     })
 }
 
-/// The largest of the channels' standard deviations.
+/// Returns the largest of the channels' standard deviations.
 fn deviation(pixels: &[[f64; 3]], mean: [f64; 3]) -> f64 {
     let of = |channel: usize| {
         let square = pixels.iter().map(|pixel| pixel[channel] - mean[channel]);
@@ -153,7 +153,7 @@ fn deviation(pixels: &[[f64; 3]], mean: [f64; 3]) -> f64 {
     (0..3).map(of).fold(0.0, f64::max)
 }
 
-/// Under the mask of a class lies its colour, whatever the light; and a pattern where it says so.
+/// Checks that the pixels under each mask have the colour of the class, and a pattern if the class has a texture.
 fn check_masks(sample: &WorldSample) {
     for object in &sample.objects {
         let Some(class) = object.class else { continue };
@@ -192,7 +192,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
-    fn masks_show_what_their_class_says(part in 0_usize..4, index in any::<u64>(), seed in 0..i64::MAX as u64) {
+    fn masks_match_the_colour_and_texture_of_their_class(part in 0_usize..4, index in any::<u64>(), seed in 0..i64::MAX as u64) {
         let world = world(|config| config.seed = seed);
         check_masks(&world.sample(PARTS[part], index));
     }
@@ -223,7 +223,7 @@ proptest! {
     }
 }
 
-/// On an even background a mask begins where the image begins to differ, to within the soft pixels of the outline.
+/// On a uniform background, masks cover the pixels that differ from it, except for soft pixels at the outline.
 #[test]
 fn masks_end_where_the_objects_end() {
     let world = world(|config| {
@@ -231,7 +231,7 @@ fn masks_end_where_the_objects_end() {
         config.distractors = 0.0;
     });
     for sample in world.samples(Part::Train, 0..300) {
-        // Acute tips are thinner than a pixel before they end.
+        // Near their ends, acute tips are thinner than a pixel.
         let acute = [Shape::Star, Shape::Crescent, Shape::Triangle];
         let tips = sample
             .objects
@@ -254,7 +254,7 @@ fn masks_end_where_the_objects_end() {
             let around = (-soft..=soft).any(|dy| (-soft..=soft).any(|dx| label(dx, dy)));
             let differs = pixel.0 != *ground;
             assert!(differs || !label(0, 0), "({x}, {y}) shows the background");
-            // The image's edge cuts objects whose covered pixels may lie outside.
+            // Objects may be cut off by the image's edge, with their labelled pixels outside the image.
             let at_edge = [x, y].iter().any(|at| *at == 0 || *at == 63);
             assert!(
                 !differs || around || at_edge,
@@ -266,7 +266,7 @@ fn masks_end_where_the_objects_end() {
 }
 
 #[test]
-fn every_class_appears_as_often_as_every_other() {
+fn all_classes_occur_equally_often() {
     for split in [WorldSplit::UnseenColours, WorldSplit::UnseenCombinations] {
         let world = world(|config| config.split = split);
         let samples = world.samples(Part::Val, 0..4000);
@@ -302,7 +302,7 @@ fn every_class_appears_as_often_as_every_other() {
 }
 
 #[test]
-fn unseen_classes_stay_out_of_training_where_that_is_asked() {
+fn unseen_classes_are_not_in_training_images_if_so_configured() {
     for split in [WorldSplit::UnseenColours, WorldSplit::UnseenCombinations] {
         for split_seed in 0..4 {
             let make = |unseen_in_training| {
@@ -360,7 +360,7 @@ fn the_classes_have_the_form_of_the_published_protocol() {
     assert!(seeds.collect::<BTreeSet<_>>().len() > 15);
 }
 
-/// The names a caption holds; a name's two words always stand together.
+/// Returns the names in a caption; the two words of a name always stand together.
 fn names_in(caption: &str) -> BTreeSet<Name> {
     let words: Vec<&str> = caption
         .split(|c: char| !c.is_alphabetic())
@@ -374,7 +374,7 @@ fn names_in(caption: &str) -> BTreeSet<Name> {
 }
 
 #[test]
-fn captions_name_exactly_what_can_be_seen() {
+fn captions_name_exactly_the_visible_objects() {
     let world = world(|_| {});
     let (mut names, mut shapes) = (BTreeSet::new(), BTreeSet::new());
     let (mut distinct, mut with_shape, mut objects) = (BTreeSet::new(), 0, 0);
@@ -407,7 +407,7 @@ fn captions_name_exactly_what_can_be_seen() {
 }
 
 #[test]
-fn phases_out_of_range_are_refused() {
+fn settings_out_of_range_are_refused() {
     let world = world(|_| {});
     for stage in [
         PretrainStage::single(usize::MAX),
@@ -433,7 +433,7 @@ fn phases_out_of_range_are_refused() {
 
 /// `cargo test -p zeg-data --test mini_world speed -- --ignored --nocapture`
 #[test]
-#[ignore = "prints images a second; a busy machine proves nothing"]
+#[ignore = "measures speed; run it by hand on an idle machine"]
 fn speed() {
     let world = world(|_| {});
     let pairs = |stage: PretrainStage, count: u64| {
@@ -442,7 +442,7 @@ fn speed() {
             world.pretrain(stage, index).unwrap();
         }
         let rate = count as f64 / start.elapsed().as_secs_f64();
-        println!("{stage:?}: {rate:.0} images with captions a second on one thread");
+        println!("{stage:?}: {rate:.0} images with captions per second on one thread");
     };
     for stage in PretrainStage::CURRICULUM {
         pairs(stage, 6000);
@@ -451,12 +451,12 @@ fn speed() {
     world.samples(Part::Train, 0..12_000);
     let rate = 12_000.0 / start.elapsed().as_secs_f64();
     let threads = rayon::current_num_threads();
-    println!("{rate:.0} training images a second on {threads} threads");
+    println!("{rate:.0} training images per second on {threads} threads");
 }
 
 /// `cargo test -p zeg-data --test mini_world contact_sheet -- --ignored --nocapture`
 #[test]
-#[ignore = "draws an image for people to look at"]
+#[ignore = "writes an image for visual inspection"]
 fn contact_sheet() {
     let world = world(|_| {});
     let palette = zeg_image::distinct_palette(20);

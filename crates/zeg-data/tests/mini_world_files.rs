@@ -1,4 +1,4 @@
-//! The mini world as a data set: written to a folder that reads like any other, or straight to the loader.
+//! Tests of the mini world as a data set: exported to a folder, and read by the loader without files.
 
 #![allow(
     clippy::unwrap_used,
@@ -66,11 +66,11 @@ fn an_export_is_a_data_set_with_the_same_labels() {
                 .sum();
             let error = error / file.image.as_raw().len() as f64;
             assert!(error < 150.0, "JPEG error {error}");
-            // What stands for both kinds of source.
+            // Both kinds of source have the same ids.
             assert_eq!(SampleSource::id(&dataset, index), memory.id(index));
         }
     }
-    // The built-in reader of VOC finds its way too.
+    // The folder can also be read as VOC.
     let voc = zeg_data::list(&Selection {
         dataset: "voc12",
         root: &target,
@@ -86,7 +86,7 @@ fn go_on(_: zeg_data::prepare::Progress) -> ControlFlow<()> {
 }
 
 #[test]
-fn a_stopped_export_goes_on_and_one_of_another_world_is_refused() {
+fn a_stopped_export_is_continued_and_an_export_of_another_world_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let world = world(|_| {});
     let stop = |progress: zeg_data::prepare::Progress| {
@@ -116,7 +116,7 @@ fn a_stopped_export_goes_on_and_one_of_another_world_is_refused() {
 }
 
 #[test]
-fn an_export_leaves_the_files_of_others_alone() {
+fn an_export_does_not_replace_other_files() {
     for file in [
         "mini-world.toml",
         "JPEGImages/train-000003.jpg",

@@ -1,4 +1,4 @@
-//! Official formats to the loaders' label maps, value by value.
+//! Tests of the conversion of official formats, which compare every value of the label maps.
 //!
 //! The downloads and the expected values come from `reference/prepare_formats.py`.
 
@@ -16,7 +16,7 @@ use prepare_common::{contents, download, go_on, options, prepare};
 use zeg_data::prepare::{ImagePlacement, PrepareOptions, Summary, plan};
 use zeg_image::{IGNORE_LABEL, LabelMap, decode_labels, decode_rgb, image_size};
 
-/// Label files write "no class" as 255 in 8 bits, as 65535 in 16.
+/// Reads a label map whose ignore index is `ignore`: 255 in 8-bit files, 65535 in 16-bit files.
 fn read(path: &Path, ignore: u16) -> LabelMap {
     let mut map = decode_labels(path).unwrap();
     for label in map.labels_mut() {
@@ -27,7 +27,7 @@ fn read(path: &Path, ignore: u16) -> LabelMap {
     map
 }
 
-/// Compares every label map that the script expects of a download; answers how many.
+/// Compares every label map that the script expects of a download; returns their number.
 fn compare(name: &str, to: &Path, ignore: u16) -> usize {
     let expected = fs::read_to_string(download("expected.json")).unwrap();
     let expected: serde_json::Value = serde_json::from_str(&expected).unwrap();
@@ -77,7 +77,7 @@ fn voc_with_sbd() {
     );
     let list = |name: &str| lines(&to.path().join("ImageSets/Segmentation").join(name));
     let aug = ["2008_000001", "2008_000002", "2008_000003", "2008_000004"];
-    assert_eq!(list("aug.txt"), aug); // without 2007_000003, which VOC validates with
+    assert_eq!(list("aug.txt"), aug); // without 2007_000003, which is in VOC's val
     assert_eq!(list("train.txt"), ["2007_000001", "2007_000002"]);
     assert_eq!(
         list("train_aug.txt"),
@@ -105,12 +105,15 @@ fn voc_with_sbd() {
 }
 
 #[test]
-fn voc_with_a_ready_folder_of_masks() {
-    // The result of the first preparation is itself the popular download.
+fn voc_with_a_converted_folder_of_masks() {
+    // The result of the first preparation has the form of the widely circulated folder of PNGs.
     let (first, _) = converted("voc12", "voc", 255);
     let to = tempfile::tempdir().unwrap();
     let plan = plan("voc12", first.path()).unwrap();
-    assert!(plan.to_string().contains("ready masks"), "{plan}");
+    assert!(
+        plan.to_string().contains("converted masks of SBD"),
+        "{plan}"
+    );
     let summary = plan.run(to.path(), &options(), &go_on).unwrap();
     assert_eq!((summary.converted, summary.failed.len()), (0, 0));
     assert_eq!(compare("voc", to.path(), 255), 7);
@@ -141,7 +144,7 @@ fn pascal_context_from_matlab_files() {
     let (to, summary) = converted("pascal-context", "context_mat", 255);
     assert_eq!(summary.converted, 3);
     let list = to.path().join("ImageSets/SegmentationContext/train.txt");
-    assert_eq!(lines(&list), ["2008_000002"]); // VOC's list without the image that has no mask
+    assert_eq!(lines(&list), ["2008_000002"]); // VOC's list except the image that has no mask
 }
 
 #[test]
@@ -167,7 +170,7 @@ fn pascal_context_in_the_order_of_the_release() {
 }
 
 #[test]
-fn ade20k_is_taken_over() {
+fn ade20k_is_linked_unchanged() {
     let (to, summary) = converted("ade20k", "ade20k", 255);
     assert_eq!((summary.converted, summary.linked), (0, 4));
     assert!(
@@ -186,7 +189,7 @@ fn ade20k_full() {
         .path()
         .join("images_detectron2/training/ADE_train_00000001.jpg");
     assert_eq!(image_size(&image_file).unwrap(), (36, 24));
-    // Colours as in the original, up to what JPEG and the smaller size leave of them.
+    // The colours are those of the original, up to the errors of JPEG and of resizing.
     let original = download("ade_full/ADE20K_2021_17_01/images/ADE/training/urban/street");
     let original = decode_rgb(&original.join("ADE_train_00000001.jpg")).unwrap();
     let small = decode_rgb(&image_file).unwrap();
@@ -206,7 +209,7 @@ fn ade20k_full() {
 }
 
 #[test]
-fn ade20k_full_in_its_own_size() {
+fn ade20k_full_without_shrinking() {
     let to = tempfile::tempdir().unwrap();
     let keep = PrepareOptions {
         shrink: None,
@@ -219,7 +222,7 @@ fn ade20k_full_in_its_own_size() {
     let summary = plan.run(to.path(), &keep, &go_on).unwrap();
     assert_eq!((summary.converted, summary.linked), (3, 3));
     assert_eq!(image_size(&file).unwrap(), (60, 40));
-    // Another size is another result, not one that is there already.
+    // A result of another size does not count as already made.
     let summary = plan.run(to.path(), &options(), &go_on).unwrap();
     assert_eq!((summary.converted, summary.skipped), (4, 2));
     assert_eq!(compare("ade_full", to.path(), IGNORE_LABEL), 3);
@@ -243,7 +246,7 @@ fn cityscapes() {
 }
 
 #[test]
-fn copies_stand_alone() {
+fn copies_are_regular_files() {
     let to = tempfile::tempdir().unwrap();
     let copies = PrepareOptions {
         images: ImagePlacement::Copy,
@@ -261,7 +264,7 @@ fn copies_stand_alone() {
 
 #[test]
 #[cfg(unix)]
-fn links_make_way_for_copies() {
+fn copies_replace_links() {
     let to = tempfile::tempdir().unwrap();
     prepare("voc12", &download("voc"), to.path());
     let copies = PrepareOptions {
@@ -275,14 +278,14 @@ fn links_make_way_for_copies() {
     assert!(!fs::symlink_metadata(image_file).unwrap().is_symlink());
 }
 
-/// A folder of real files; a line says so where it is not there.
+/// Returns a folder of real files; if there is none, prints so and returns `None`.
 fn sample(name: &str) -> Option<std::path::PathBuf> {
     use std::io::Write;
     let sample = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../../shared/data")
         .join(name);
     if !sample.is_dir() {
-        // Straight to standard error: the test harness would swallow `eprintln!`.
+        // Written directly to standard error, because the test harness captures `eprintln!`.
         let line = format!("skipped: no real files at {}\n", sample.display());
         std::io::stderr().write_all(line.as_bytes()).unwrap();
         return None;
@@ -302,7 +305,7 @@ fn real_voc() {
     assert_eq!(plan.splits()[1].images, 240);
     let summary = plan.run(to.path(), &options(), &go_on).unwrap();
     assert_eq!((summary.linked, summary.failed), (2 * (311 + 240), vec![]));
-    // The masks as the archive has them.
+    // The masks are links to those of the archive.
     let ids = lines(&to.path().join("ImageSets/Segmentation/train.txt"));
     let mask = format!("SegmentationClass/{}.png", ids[0]);
     assert_eq!(
@@ -337,8 +340,8 @@ fn real_ade20k() {
     assert_eq!((summary.converted, summary.linked), (0, 7)); // and objectInfo150.txt
 }
 
-/// Numbers by numpy on the raw files:
-/// `a = np.array(Image.open(f)); np.unique(a, return_counts=True)`, ids to names by `labels.txt`.
+/// Expected numbers by numpy on the raw files: `a = np.array(Image.open(f)); np.unique(a, return_counts=True)`; the
+/// names of ids are those of `labels.txt`.
 #[test]
 fn real_coco_stuff() {
     let Some(sample) = sample("cocostuff_sample") else {
@@ -366,7 +369,7 @@ fn real_coco_stuff() {
                 if raw == 255 {
                     assert_eq!(class, 255);
                 } else {
-                    // labels.txt counts from 1: line 0 is "unlabeled".
+                    // The ids of labels.txt are one higher, because its id 0 is "unlabeled".
                     assert_eq!(
                         classes.classes[usize::from(class)],
                         names[usize::from(raw) + 1]
@@ -388,7 +391,7 @@ fn real_coco_stuff() {
     assert_eq!(REAL_139.map(|(class, _)| (class, count(class))), REAL_139);
 }
 
-/// Train ids and pixels of 000000000139.png, see the command at [`real_coco_stuff`].
+/// Train ids and numbers of pixels of 000000000139.png, by the command at [`real_coco_stuff`].
 const REAL_139: [(u16, usize); 5] = [
     (0, 3279),
     (56, 5413),

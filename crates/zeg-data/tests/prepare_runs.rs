@@ -1,6 +1,6 @@
-//! How runs behave: repeated, stopped, in place, on damaged and incomplete downloads.
+//! Tests of conversions that are repeated, stopped or made in place, and of damaged and incomplete downloads.
 //!
-//! Long, because every behaviour is shown on all six downloads with the same few helpers.
+//! The file is long because it tests every behaviour on all six data sets with the same few helpers.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,7 +34,7 @@ const ALL: [(&str, &str); 9] = [
 ];
 
 #[test]
-fn a_second_run_converts_nothing() {
+fn repeating_a_conversion_converts_nothing() {
     for (name, folder) in ALL {
         let to = tempfile::tempdir().unwrap();
         let first = prepare(name, &download(folder), to.path());
@@ -50,7 +50,7 @@ fn a_second_run_converts_nothing() {
 }
 
 #[test]
-fn a_stopped_run_goes_on_where_it_was() {
+fn a_stopped_conversion_is_continued() {
     for (name, folder) in ALL {
         let whole = tempfile::tempdir().unwrap();
         let all = prepare(name, &download(folder), whole.path());
@@ -75,7 +75,7 @@ fn a_stopped_run_goes_on_where_it_was() {
                 made.len() >= stop_after && made.len() <= stop_after + 1,
                 "{name}"
             );
-            // What is there is complete, and nothing temporary is left.
+            // All existing files are complete, and no temporary file is left.
             assert!(
                 made.iter()
                     .all(|(file, bytes)| expected.get(file) == Some(bytes)),
@@ -90,7 +90,7 @@ fn a_stopped_run_goes_on_where_it_was() {
 }
 
 #[test]
-fn what_is_older_than_its_source_is_made_again() {
+fn a_result_older_than_its_source_is_made_again() {
     let to = tempfile::tempdir().unwrap();
     let from = copy_of("coco");
     prepare("coco-stuff164k", from.path(), to.path());
@@ -121,7 +121,7 @@ fn a_download_may_be_prepared_in_its_own_folder() {
     ] {
         let from = copy_of(folder);
         if name == "voc12" {
-            // Its index would take the place of the file in colour.
+            // Otherwise its converted form would replace the file in colour.
             fs::copy(
                 from.path()
                     .join("VOCdevkit/VOC2012/SegmentationClass/2007_000001.png"),
@@ -146,7 +146,7 @@ fn a_download_may_be_prepared_in_its_own_folder() {
 
 #[test]
 fn files_of_the_download_are_never_replaced() {
-    // The label maps of 459 ids lie where those of 60 classes would go.
+    // The label maps of 459 ids have the paths of the label maps of 60 classes.
     let from = copy_of("context_png");
     let before = contents(from.path());
     let planned = plan("pascal-context", from.path()).unwrap();
@@ -158,7 +158,7 @@ fn files_of_the_download_are_never_replaced() {
     );
     assert_eq!(contents(from.path()), before);
 
-    // The mask in colour, found only when it is read.
+    // The mask in colour is only recognised when it is read.
     let from = copy_of("voc");
     let before = contents(from.path());
     let planned = plan("voc12", from.path()).unwrap();
@@ -168,7 +168,12 @@ fn files_of_the_download_are_never_replaced() {
     let [failure] = summary.failed.as_slice() else {
         panic!("{:?}", summary.failed)
     };
-    assert!(failure.reason.contains("would replace"), "{failure:?}");
+    assert!(
+        failure
+            .reason
+            .contains("the result would replace this file"),
+        "{failure:?}"
+    );
     let after = contents(from.path());
     assert!(
         before
@@ -179,8 +184,8 @@ fn files_of_the_download_are_never_replaced() {
 
 #[test]
 #[cfg(unix)]
-fn a_linked_folder_is_no_way_around_that() {
-    // The result's folder of masks is a link into the download.
+fn files_of_the_download_are_not_replaced_through_a_linked_folder() {
+    // The result's folder of masks is a link to a folder of the download.
     let from = copy_of("context_png");
     let before = contents(from.path());
     let to = tempfile::tempdir().unwrap();
@@ -332,13 +337,13 @@ fn missing_parts_are_named() {
 }
 
 #[test]
-fn unknown_names_are_answered_with_the_known_ones() {
+fn the_error_of_an_unknown_name_lists_the_known_ones() {
     let error = plan("voc13", Path::new(".")).unwrap_err().to_string();
     let mut known = datasets::all().filter(|entry| entry.preparation.is_some());
     assert!(known.all(|entry| error.contains(entry.name)), "{error}");
 }
 
-/// Damages a file of a copy and answers what the run says of it.
+/// Damages a file of a copy of a download and returns the reason of the failure.
 fn damaged(name: &str, folder: &str, file: &str, damage: impl FnOnce(&Path)) -> String {
     let from = copy_of(folder);
     damage(&from.path().join(file));
@@ -361,14 +366,17 @@ fn damaged(name: &str, folder: &str, file: &str, damage: impl FnOnce(&Path)) -> 
 }
 
 #[test]
-fn bad_files_are_reported_and_leave_nothing() {
+fn bad_files_are_reported_and_leave_no_result() {
     let cls = "benchmark_RELEASE/dataset/cls/2008_000001.mat";
     let cut = |path: &Path| {
         let bytes = fs::read(path).unwrap();
         fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
     };
     let reason = damaged("voc12", "voc", cls, cut);
-    assert!(reason.contains("2008_000001.mat: cut off"), "{reason}");
+    assert!(
+        reason.contains("2008_000001.mat: the file is cut off"),
+        "{reason}"
+    );
     let reason = damaged("voc12", "voc", cls, |path| {
         fs::copy(path.with_file_name("../img/2008_000002.jpg"), path).unwrap();
     });
@@ -429,11 +437,11 @@ fn bad_files_are_reported_and_leave_nothing() {
     assert!(reason.contains("category 460"), "{reason}");
     let polygons = replace("\"counts\": \"", "\"polygons\": \"");
     let reason = damaged("pascal-context", "context_json", json, polygons);
-    assert!(reason.contains("not run lengths"), "{reason}");
+    assert!(reason.contains("not given as run lengths"), "{reason}");
 }
 
 #[test]
-fn lists_cannot_lead_out_of_the_folder() {
+fn ids_that_lead_out_of_the_folder_are_refused() {
     let from = copy_of("voc");
     let list = from.path().join("benchmark_RELEASE/dataset/train.txt");
     fs::write(list, "2008_000001\n../../../etc/passwd\n").unwrap();
@@ -446,7 +454,7 @@ fn lists_cannot_lead_out_of_the_folder() {
 
 #[test]
 #[cfg(unix)]
-fn a_place_that_takes_no_files_ends_the_run() {
+fn an_unwritable_result_ends_the_conversion() {
     let to = tempfile::tempdir().unwrap();
     let planned = plan("voc12", &download("voc")).unwrap();
     fs::write(
@@ -470,7 +478,7 @@ fn an_image_that_is_listed_twice_is_made_once() {
 }
 
 #[test]
-fn two_images_of_one_name_are_refused() {
+fn two_images_with_the_same_name_are_refused() {
     let from = copy_of("ade_full");
     let validation = from
         .path()
@@ -486,7 +494,7 @@ fn two_images_of_one_name_are_refused() {
 }
 
 #[test]
-fn context_without_background_is_told_by_255() {
+fn context_labels_without_background_are_recognised_by_255() {
     let from = copy_of("context_png");
     let voc = from.path().join("VOCdevkit/VOC2010");
     fs::remove_dir_all(voc.join("SegmentationClassContext")).unwrap();
@@ -534,7 +542,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn damage_anywhere_does_no_harm(
+    fn a_damaged_file_does_not_stop_the_others(
         which in 0..ALL.len(),
         file in any::<Index>(),
         flips in prop::collection::vec((any::<Index>(), any::<u8>()), 1..8),
@@ -546,7 +554,7 @@ proptest! {
         scramble(&from.path().join(file.get(&files)), &flips, cut);
         let to = tempfile::tempdir().unwrap();
         if let Ok(planned) = plan(name, from.path()) {
-            // Whatever is wrong with one file, the others are made, or the error is one of the file read as a whole.
+            // The other files are made, unless the damaged file is one that is needed for all of them.
             let result = planned.run(to.path(), &options(), &go_on);
             let harm = matches!(result, Err(PrepareError::Threads { .. } | PrepareError::Unwritable { .. }));
             prop_assert!(!harm, "{:?}", result);
@@ -555,7 +563,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_annotations_do_no_harm(
+    fn damaged_annotations_do_not_panic(
         flips in prop::collection::vec((any::<Index>(), 32_u8..127), 1..4),
         cut in prop::option::of(any::<Index>()),
     ) {

@@ -1,8 +1,8 @@
-//! How long the kernels take, in processor time of all threads: other programs on the machine change it less than time
-//! on the wall.
+//! Benchmarks of the kernels, in processor time of all threads, which other programs on the machine disturb less than
+//! wall time.
 //!
-//! `cargo bench --bench kernels`; with `RAYON_NUM_THREADS=1` the throughput is that of one core. Sizes are those of ZegCLIP
-//! ViT-B/16 at 512×512 pixels: 1035 tokens, width 768, 12 heads, 15 seen classes.
+//! Run with `cargo bench --bench kernels`; with `RAYON_NUM_THREADS=1` the throughput is that of one core. Sizes are
+//! those of ZegCLIP ViT-B/16 at 512×512 pixels: 1035 tokens, width 768, 12 heads, 15 seen classes.
 
 use std::{hint::black_box, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ const TOKENS: usize = 1035;
 const WIDTH: usize = 768;
 const HEADS: usize = 12;
 
-/// Seconds that this program's threads have spent on a core (Linux); elsewhere, time on the wall.
+/// A measurement of the processor time of this program's threads in seconds (Linux); elsewhere, of wall time.
 struct Cores;
 
 impl Measurement for Cores {
@@ -105,7 +105,7 @@ fn block(layer: impl Fn(usize, usize) -> Arc<PackedLinear>) -> Arc<PackedBlock> 
     })
 }
 
-/// Multiply-adds count as two operations.
+/// Sets the throughput; a multiply-add counts as two operations.
 fn operations(group: &mut BenchmarkGroup<'_, Cores>, count: usize) {
     group.throughput(Throughput::Elements(count as u64));
 }

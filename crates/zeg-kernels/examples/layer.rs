@@ -1,7 +1,7 @@
-//! Times one ViT-B/16 layer with the fused operations and with the composed ones, interleaved.
+//! Times one ViT-B/16 layer with the fused and with the composed operations, interleaved.
 //!
-//! `cargo run --workspace --example layer`: milliseconds, medians; forward, and forward with the gradient of the
-//! tokens (frozen weights).
+//! `cargo run --workspace --example layer` prints medians in milliseconds: of the forward pass, and of the forward pass
+//! with the gradient of the tokens (frozen weights).
 
 use std::time::Instant;
 

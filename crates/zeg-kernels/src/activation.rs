@@ -13,22 +13,22 @@ use crate::{
 pub enum Activation {
     /// σ(x)
     Sigmoid,
-    /// x·σ(1.702 x), CLIP's
+    /// x·σ(1.702 x), CLIP's activation
     QuickGelu,
     /// x·Φ(x)
     Gelu,
 }
 
-/// Slope of the sigmoid in CLIP's activation.
+/// Factor inside the sigmoid of CLIP's activation.
 const QUICK: f32 = 1.702;
 
 impl Activation {
-    /// The function of every value.
+    /// Applies the function to every value of a tensor.
     pub(crate) fn forward(self, x: CpuTensor, level: Level) -> CpuTensor {
         change(x, 1, |values| self.apply(level, values))
     }
 
-    /// The function of every value, in place.
+    /// Applies the function to every value, in place.
     pub(crate) fn apply(self, level: Level, values: &mut [f32]) {
         match self {
             Self::Sigmoid => sigmoids(level, values),
@@ -37,7 +37,7 @@ impl Activation {
         }
     }
 
-    /// The function of every value of `x`, into `out`.
+    /// Applies the function to every value of `x` and writes the results to `out`.
     pub(crate) fn apply_to(self, level: Level, x: &[f32], out: &mut [f32]) {
         let piece = piece_of_rows(1);
         let parts = out.par_chunks_mut(piece).zip(x.par_chunks(piece));
@@ -47,14 +47,14 @@ impl Activation {
         });
     }
 
-    /// Multiplies each gradient with the derivative at its `x`, with all threads.
+    /// Multiplies each gradient with the derivative at its `x`, on all threads.
     pub(crate) fn gradient_on_buffers(self, level: Level, gradient: &mut [f32], x: &[f32]) {
         let piece = piece_of_rows(1);
         let parts = gradient.par_chunks_mut(piece).zip(x.par_chunks(piece));
         parts.for_each(|(gradient, x)| self.apply_gradient(level, gradient, x));
     }
 
-    /// `gradient` of the result times the derivative at `x`.
+    /// Returns `gradient`, that of the result, times the derivative at `x`.
     pub(crate) fn backward(self, x: &CpuTensor, gradient: CpuTensor, level: Level) -> CpuTensor {
         change_by(gradient, x, 1, |gradient, x| {
             self.apply_gradient(level, gradient, x);

@@ -1,8 +1,8 @@
 //! Multi-head self-attention on packed queries, keys and values, without a `tokens × tokens` tensor.
 //!
-//! A thread takes some query rows of one head at a time: their logits against all keys fit the cache, become
-//! probabilities there and are multiplied with the values at once. The gradient makes the same probabilities again
-//! from the logits' log-sum-exp (Dao et al., FlashAttention, section 3.1), which is all that is kept besides the
+//! A thread computes some query rows of one head at a time: their logits against all keys fit the cache, are turned
+//! into probabilities there, and are multiplied with the values at once. The gradient recomputes the same probabilities
+//! from the logits' log-sum-exp (Dao et al., FlashAttention, section 3.1), which is all that is saved besides the
 //! input.
 
 use rayon::prelude::*;
@@ -19,19 +19,19 @@ mod gradient;
 
 pub(crate) use gradient::{backward, backward_on_buffers};
 
-/// Logits of a tile of query rows, about: half a megabyte.
+/// Approximate number of logits of a tile of query rows: half a megabyte.
 const TILE_VALUES: usize = 128 * 1024;
 
-/// Packed tokens and what is needed to read them.
+/// The layout of packed tokens.
 pub(crate) struct Packed {
     batch: usize,
     tokens: usize,
-    /// Channels of all heads together.
+    /// Number of channels of all heads together.
     width: usize,
     heads: usize,
-    /// Channels of a head.
+    /// Number of channels of a head.
     head: usize,
-    /// Query rows of a tile.
+    /// Number of query rows of a tile.
     tile: usize,
 }
 
@@ -41,7 +41,7 @@ impl Packed {
         Self::new(shape[0], shape[1], shape[2] / 3, heads)
     }
 
-    /// Of `[batch, tokens, 3·width]`.
+    /// Returns the layout of `[batch, tokens, 3·width]`.
     pub(crate) fn new(batch: usize, tokens: usize, width: usize, heads: usize) -> Self {
         let tile = (TILE_VALUES / tokens.max(1)).clamp(24, 192) / 12 * 12;
         Self {
@@ -54,20 +54,20 @@ impl Packed {
         }
     }
 
-    /// Queries, keys and values of a head: `[tokens, head]` each.
+    /// Returns queries, keys and values of a head: `[tokens, head]` each.
     fn parts<'a>(&self, qkv: &'a [f32], image: usize, head: usize) -> [Matrix<'a>; 3] {
         let length = self.tokens * 3 * self.width;
         let tokens = Matrix::new(&qkv[image * length..][..length], 3 * self.width);
         [0, 1, 2].map(|part| tokens.columns(part * self.width + head * self.head, self.head))
     }
 
-    /// A head's columns of `[tokens, width]` tensors such as the gradient of the result.
+    /// Returns a head's columns of a `[tokens, width]` tensor, such as the gradient of the result.
     fn columns<'a>(&self, x: &'a [f32], image: usize, head: usize) -> Matrix<'a> {
         let length = self.tokens * self.width;
         Matrix::new(&x[image * length..][..length], self.width).columns(head * self.head, self.head)
     }
 
-    /// Scale of the logits.
+    /// Returns the scale of the logits.
     fn scale(&self) -> f32 {
         1.0 / (self.head as f32).sqrt()
     }
@@ -84,7 +84,7 @@ struct Tile<'a> {
     log_sums: &'a mut [f32],
 }
 
-/// The result, `[batch, tokens, width]`, and the log-sum-exp of every row of logits, `[batch, heads, tokens]`.
+/// Computes the result, `[batch, tokens, width]`, and the log-sum-exp of every row of logits, `[batch, heads, tokens]`.
 ///
 /// - `qkv`: `[batch, tokens, 3·width]`
 /// - `mask`: `[tokens, tokens]`, added to the logits
@@ -109,7 +109,7 @@ pub(crate) fn forward(
     )
 }
 
-/// Attention on buffers of whole batches.
+/// Computes attention on buffers of whole batches.
 ///
 /// - `qkv`: `[batch, tokens, 3·width]`
 /// - `mask`: `[tokens, tokens]` or empty
@@ -157,7 +157,7 @@ fn attend_all(
     );
 }
 
-/// Every tile of the result.
+/// Returns all tiles of the result.
 fn tiles<'a>(packed: &Packed, out: &'a mut [f32], log_sums: &'a mut [f32]) -> Vec<Tile<'a>> {
     let images = out.chunks_mut(packed.tokens * packed.width);
     let heads =
@@ -177,7 +177,7 @@ fn tiles<'a>(packed: &Packed, out: &'a mut [f32], log_sums: &'a mut [f32]) -> Ve
     tiles
 }
 
-/// Computes one tile; `panels` are those of scaled keys and of values, `logits` is scratch.
+/// Computes one tile; `panels` are those of the scaled keys and of the values, `logits` is a scratch buffer.
 fn attend(
     packed: &Packed,
     panels: &[[Panels; 2]],
@@ -205,7 +205,7 @@ fn attend(
 }
 
 dispatched! {
-    /// Turns rows of logits into e^(logit − greatest), and notes one over each row's sum and its log-sum-exp.
+    /// Turns rows of logits into e^(logit − maximum), and stores 1 / sum and the log-sum-exp of every row.
     fn probabilities(logits: &mut [f32], tokens: usize, mask: &[f32], inverses: &mut [f32], log_sums: &mut [f32]) = probabilities_kernel;
 }
 
@@ -227,7 +227,7 @@ fn probabilities_kernel<const FMA: bool>(
     }
 }
 
-/// Adds row `index` of a mask, if there is one.
+/// Adds row `index` of a mask, if there is a mask.
 #[inline(always)]
 fn add_mask(row: &mut [f32], mask: &[f32], index: usize) {
     if mask.is_empty() {

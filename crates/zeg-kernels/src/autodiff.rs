@@ -1,8 +1,8 @@
 //! Gradients of the operations on the CPU.
 //!
-//! What a step keeps shares memory with the tensors that the forward pass has anyway: inputs, or results that the
-//! next operation holds, too. Only the log-sum-exp of attention is extra, a number a row. A whole block keeps what its
-//! documentation says ([`crate::block`]).
+//! What a step saves shares memory with tensors that the forward pass holds anyway: inputs, or results that the next
+//! operation also holds. Only the log-sum-exp of attention is extra, one number per row. A whole block saves what its
+//! documentation lists ([`crate::block`]).
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::{
     activation::Activation,
     attention,
     backend::FusedOps,
-    block::{Kept, PackedBlock},
+    block::{PackedBlock, Saved},
     layer_norm,
     level::Level,
     linear::PackedLinear,
@@ -153,15 +153,15 @@ fn through_block<C: CheckpointStrategy>(
     let (x, node) = x.into_parts();
     match BlockStep.prepare::<C>([node]).compute_bound().stateful() {
         OpsKind::Tracked(step) => {
-            let (out, kept) = block.keeping(&x, mask.clone());
-            let state = (x, mask, Arc::new(kept), block, Level::current());
+            let (out, saved) = block.forward_saving(&x, mask.clone());
+            let state = (x, mask, Arc::new(saved), block, Level::current());
             step.finish(state, out)
         }
         OpsKind::UnTracked(step) => step.finish(block.on_tensor(x, mask)),
     }
 }
 
-/// Hands the gradient of an operation's only input on, if somebody asks for it.
+/// Passes the gradient on to the only input of an operation, if it is requested.
 fn pass<S: Clone + Send + std::fmt::Debug + 'static>(
     ops: Ops<S, 1>,
     gradients: &mut Gradients,
@@ -175,7 +175,7 @@ fn pass<S: Clone + Send + std::fmt::Debug + 'static>(
     }
 }
 
-/// A step of the graph with one input: what it keeps, and the input's gradient from that and from the result's.
+/// Defines a step of the graph with one input: what it saves, and the input's gradient from that and the result's.
 macro_rules! step {
     ($(#[$meta:meta])* $name:ident: $state:ty, $gradient_of_input:expr) => {
         $(#[$meta])*
@@ -218,15 +218,15 @@ step! {
 }
 
 step! {
-    /// The layer, which has one for gradients.
+    /// The layer, which includes the layer for its gradients.
     LinearStep: Arc<PackedLinear>,
     |layer, gradient| layer.through_backward(gradient)
 }
 
 step! {
-    /// Input, mask, what else was kept, block, level.
-    BlockStep: (CpuTensor, Option<CpuTensor>, Arc<Kept>, Arc<PackedBlock>, Level),
-    |(x, mask, kept, block, level), gradient| block.backward(&x, mask, &kept, gradient, level)
+    /// Input, mask, other saved values, block, level.
+    BlockStep: (CpuTensor, Option<CpuTensor>, Arc<Saved>, Arc<PackedBlock>, Level),
+    |(x, mask, saved, block, level), gradient| block.backward(&x, mask, &saved, gradient, level)
 }
 
 step! {

@@ -1,4 +1,4 @@
-//! The operations as an extension of burn's backends, and their forward passes on the CPU.
+//! The operations as an extension of burn's backends, with their forward passes on the CPU.
 
 use std::sync::Arc;
 
@@ -15,26 +15,26 @@ use crate::{
     softmax,
 };
 
-/// Operations that a backend runs in one pass; tensors are 32-bit floats.
+/// The operations that a backend runs in one pass; tensors hold 32-bit floats.
 #[backend_extension(Autodiff, Flex)]
 pub(crate) trait FusedOps: Backend {
-    /// See [`crate::attention_packed`].
+    /// Computes attention; see [`crate::attention_packed`].
     fn fused_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self>;
 
-    /// As [`FusedOps::fused_attention`], with a mask (the extension mechanism passes no optional tensors).
+    /// Computes [`FusedOps::fused_attention`] with a mask (the extension mechanism does not support optional tensors).
     fn fused_masked_attention(
         qkv: FloatTensor<Self>,
         mask: FloatTensor<Self>,
         heads: usize,
     ) -> FloatTensor<Self>;
 
-    /// An element-wise function.
+    /// Applies an element-wise function.
     fn fused_activation(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self>;
 
-    /// Softmax over the last axis.
+    /// Computes the softmax over the last axis.
     fn fused_softmax(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
-    /// See [`crate::layer_norm`].
+    /// Computes layer normalisation; see [`crate::layer_norm`].
     fn fused_layer_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -42,20 +42,20 @@ pub(crate) trait FusedOps: Backend {
         epsilon: f32,
     ) -> FloatTensor<Self>;
 
-    /// A layer that was made with [`PackedLinear::with_gradient`].
+    /// Applies a layer that was made with [`PackedLinear::with_gradient`].
     fn fused_linear(x: FloatTensor<Self>, layer: Arc<PackedLinear>) -> FloatTensor<Self>;
 
-    /// A block of such layers.
+    /// Applies a block of such layers.
     fn fused_block(x: FloatTensor<Self>, block: Arc<PackedBlock>) -> FloatTensor<Self>;
 
-    /// As [`FusedOps::fused_block`], with a mask, `[tokens, tokens]`.
+    /// Applies [`FusedOps::fused_block`] with a mask, `[tokens, tokens]`.
     fn fused_masked_block(
         x: FloatTensor<Self>,
         mask: FloatTensor<Self>,
         block: Arc<PackedBlock>,
     ) -> FloatTensor<Self>;
 
-    /// Logits `[batch, classes, pixels]` → `[batch, classes, 3]`, see [`crate::mask_sums`].
+    /// Computes `[batch, classes, 3]` from logits `[batch, classes, pixels]`, see [`crate::mask_sums`].
     fn fused_mask_sums(z: FloatTensor<Self>, truth: Truth) -> FloatTensor<Self>;
 }
 

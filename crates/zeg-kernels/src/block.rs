@@ -1,11 +1,11 @@
-//! A transformer's residual block whose weights stay, on packed weights and buffers that calls share.
+//! A transformer's residual block with frozen, packed weights, and buffers that all blocks share.
 //!
-//! Pre-norm, as in CLIP: x += out(attention(qkv(norm₁(x)))), then x += down(activation(up(norm₂(x)))). For inference,
-//! tokens are changed in place; both residuals are added by the linear layers before them.
+//! The block is pre-norm, as in CLIP: x += out(attention(qkv(norm₁(x)))), then x += down(activation(up(norm₂(x)))). For
+//! inference, tokens are updated in place; both residuals are added by the linear layers before them.
 //!
-//! Where something before the block learns, such as prompts in front of a frozen encoder, its gradient passes through
-//! the whole block in one step. Kept for it are the tokens that go in and those between the halves, queries, keys and
-//! values with their log-sum-exp, and the inputs of the activation; the rest is made again from these.
+//! If something before the block is trained, such as prompts in front of a frozen encoder, its gradient passes through
+//! the whole block in one step. For this gradient, the block saves its input tokens, the tokens between its halves,
+//! queries, keys and values with their log-sum-exp, and the inputs of the activation; everything else is recomputed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,32 +25,32 @@ use crate::{
     pieces::{CpuTensor, contiguous, shape, tensor, values},
 };
 
-/// A layer normalisation's numbers.
+/// The parameters of a layer normalisation.
 #[derive(Debug, Clone)]
 pub struct Norm {
     /// `[width]`
     pub weight: Vec<f32>,
     /// `[width]`
     pub bias: Vec<f32>,
-    /// Added to the variance.
+    /// Epsilon, added to the variance.
     pub epsilon: f32,
 }
 
-/// Buffers that blocks use one after the other; a clone is another handle on the same ones.
+/// Buffers that blocks use one after the other; a clone shares the same buffers.
 #[derive(Debug, Clone, Default)]
 pub struct Workspace(Arc<Mutex<Vec<Buffers>>>);
 
 /// The buffers of one call.
 #[derive(Debug, Default)]
 struct Buffers {
-    /// `[tokens, width]`: what a norm or the attention made of the tokens.
+    /// `[tokens, width]`: the output of a norm or of the attention.
     narrow: Vec<f32>,
-    /// `[tokens, 3·width]` queries, keys and values, then `[tokens, hidden]`.
+    /// `[tokens, 3·width]` queries, keys and values, then `[tokens, hidden]` hidden values of the MLP.
     wide: Vec<f32>,
 }
 
 impl Workspace {
-    /// Runs `work` with buffers that nobody else uses meanwhile.
+    /// Runs `work` with buffers that are not used elsewhere at the same time.
     fn with<T>(&self, work: impl FnOnce(&mut Buffers) -> T) -> T {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffers = lock().pop().unwrap_or_default();
@@ -60,7 +60,7 @@ impl Workspace {
     }
 }
 
-/// The first `length` values of a buffer, which grows if need be.
+/// Returns the first `length` values of a buffer, which grows if necessary.
 fn part(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
     if buffer.len() < length {
         *buffer = vec![0.0; length];
@@ -71,34 +71,34 @@ fn part(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
 /// A residual block with packed weights.
 #[derive(Debug, Clone)]
 pub struct PackedBlock {
-    /// Before the attention.
+    /// Norm before the attention.
     pub attention_norm: Norm,
-    /// Queries, keys and values: `width → 3·width`
+    /// Projection to queries, keys and values: `width → 3·width`
     pub qkv: Arc<PackedLinear>,
-    /// Attention heads; they divide `width`.
+    /// Number of attention heads; divides `width`.
     pub heads: usize,
-    /// Behind the attention: `width → width`
+    /// Output projection of the attention: `width → width`
     pub out: Arc<PackedLinear>,
-    /// Before the network.
+    /// Norm before the MLP.
     pub network_norm: Norm,
-    /// `width → hidden`
+    /// First layer of the MLP: `width → hidden`
     pub up: Arc<PackedLinear>,
-    /// Between the network's layers.
+    /// Activation between the layers of the MLP.
     pub activation: Activation,
-    /// `hidden → width`
+    /// Second layer of the MLP: `hidden → width`
     pub down: Arc<PackedLinear>,
-    /// Shared with the other blocks.
+    /// Buffers, shared with the other blocks.
     pub workspace: Workspace,
 }
 
 impl PackedBlock {
-    /// `[batch, tokens, width]` → the same shape; `mask` as in [`crate::attention_packed`].
+    /// Applies the block: `[batch, tokens, width]` → the same shape; `mask` as in [`crate::attention_packed`].
     ///
-    /// The gradient of `x` passes where all layers are packed for both directions
-    /// ([`PackedLinear::with_gradient`]); otherwise the result is a constant.
+    /// The gradient of `x` is computed if all layers are packed for both directions ([`PackedLinear::with_gradient`]);
+    /// otherwise the result is a constant.
     ///
     /// # Panics
-    /// A shape contradicts the block's.
+    /// Panics if a shape does not match the block's.
     pub fn forward(self: &Arc<Self>, x: Tensor<3>, mask: Option<&Tensor<2>>) -> Tensor<3> {
         let [batch, tokens, width] = x.dims();
         if let Some(mask) = mask {
@@ -119,13 +119,13 @@ impl PackedBlock {
         on_values(x, |x| self.change([batch, tokens, width], x, mask))
     }
 
-    /// Whether all layers are packed for both directions.
+    /// Returns whether all layers are packed for both directions.
     fn passes_gradients(&self) -> bool {
         let mut layers = [&self.qkv, &self.out, &self.up, &self.down].into_iter();
         layers.all(|layer| layer.backward().is_some())
     }
 
-    /// Both halves, in place.
+    /// Applies both halves, in place.
     fn change(&self, shape: [usize; 3], x: &mut [f32], mask: &[f32]) {
         self.workspace.with(|buffers| {
             self.attend(shape, x, mask, buffers);
@@ -133,7 +133,7 @@ impl PackedBlock {
         });
     }
 
-    /// The block without a gradient later; `mask` is `[tokens, tokens]`.
+    /// Applies the block without preparing a gradient; `mask` is `[tokens, tokens]`.
     pub(crate) fn on_tensor(&self, x: CpuTensor, mask: Option<CpuTensor>) -> CpuTensor {
         let mask = mask.map(contiguous);
         let mask = mask.as_ref().map_or(&[][..], values);
@@ -148,8 +148,12 @@ impl PackedBlock {
         tensor(changed, &shape)
     }
 
-    /// The block, and what its gradient needs besides `x`.
-    pub(crate) fn keeping(&self, x: &CpuTensor, mask: Option<CpuTensor>) -> (CpuTensor, Kept) {
+    /// Applies the block, and returns what its gradient needs besides `x`.
+    pub(crate) fn forward_saving(
+        &self,
+        x: &CpuTensor,
+        mask: Option<CpuTensor>,
+    ) -> (CpuTensor, Saved) {
         let level = Level::current();
         let mask = mask.map(contiguous);
         let mask = mask.as_ref().map_or(&[][..], values);
@@ -173,25 +177,25 @@ impl PackedBlock {
             self.activation.apply_to(level, &hidden, wide);
             let mut out = middle.clone();
             self.down.apply(wide, &mut out, Then::Add);
-            let kept = Kept {
+            let saved = Saved {
                 qkv,
                 log_sums,
                 middle,
                 hidden,
             };
-            (tensor(out, &shape), kept)
+            (tensor(out, &shape), saved)
         })
     }
 
-    /// The gradient of `x`, from that of the result.
+    /// Computes the gradient of `x` from that of the result.
     ///
     /// # Panics
-    /// A layer is packed for one direction only.
+    /// Panics if a layer is packed for one direction only.
     pub(crate) fn backward(
         &self,
         x: &CpuTensor,
         mask: Option<CpuTensor>,
-        kept: &Kept,
+        saved: &Saved,
         gradient: CpuTensor,
         level: Level,
     ) -> CpuTensor {
@@ -205,19 +209,19 @@ impl PackedBlock {
         let mut sum = values(&gradient).to_vec();
         self.workspace.with(|buffers| {
             let narrow = part(&mut buffers.narrow, x.len());
-            let wide = part(&mut buffers.wide, kept.hidden.len());
+            let wide = part(&mut buffers.wide, saved.hidden.len());
             through(&self.down).apply(&sum, wide, Then::Store);
             self.activation
-                .gradient_on_buffers(level, wide, &kept.hidden);
+                .gradient_on_buffers(level, wide, &saved.hidden);
             through(&self.up).apply(wide, narrow, Then::Store);
             self.network_norm
-                .backward(narrow, &kept.middle, &sum, level);
+                .backward(narrow, &saved.middle, &sum, level);
             sum.copy_from_slice(narrow); // the gradient of the tokens between the halves
 
             through(&self.out).apply(&sum, narrow, Then::Store);
-            let wide = part(&mut buffers.wide, kept.qkv.len());
+            let wide = part(&mut buffers.wide, saved.qkv.len());
             let packed = attention::Packed::new(batch, tokens, width, self.heads);
-            let Kept { qkv, log_sums, .. } = kept;
+            let Saved { qkv, log_sums, .. } = saved;
             attention::backward_on_buffers(&packed, qkv, mask, log_sums, narrow, wide, level);
             through(&self.qkv).apply(wide, narrow, Then::Store);
             self.attention_norm.backward(narrow, x, &sum, level);
@@ -226,12 +230,12 @@ impl PackedBlock {
         tensor(sum, &shape)
     }
 
-    /// The second half alone: `[batch, tokens, width]` → the same shape, without gradients.
+    /// Applies only the second half: `[batch, tokens, width]` → the same shape, without gradients.
     pub fn feed_forward(&self, x: Tensor<3>) -> Tensor<3> {
         on_values(x, |x| self.workspace.with(|buffers| self.feed(x, buffers)))
     }
 
-    /// x += out(attention(qkv(norm₁(x))))
+    /// Applies the first half, x += out(attention(qkv(norm₁(x)))), in place.
     fn attend(&self, shape: [usize; 3], x: &mut [f32], mask: &[f32], buffers: &mut Buffers) {
         let level = Level::current();
         let narrow = part(&mut buffers.narrow, x.len());
@@ -242,7 +246,7 @@ impl PackedBlock {
         self.out.apply(narrow, x, Then::Add);
     }
 
-    /// x += down(activation(up(norm₂(x))))
+    /// Applies the second half, x += down(activation(up(norm₂(x)))), in place.
     fn feed(&self, x: &mut [f32], buffers: &mut Buffers) {
         let tokens = x.len() / self.up.inputs();
         let narrow = part(&mut buffers.narrow, x.len());
@@ -253,9 +257,9 @@ impl PackedBlock {
     }
 }
 
-/// What the gradient of a block needs besides its input.
+/// The values that the gradient of a block needs besides its input.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct Saved {
     /// `[batch, tokens, 3·width]`
     qkv: Vec<f32>,
     /// `[batch, heads, tokens]`
@@ -266,22 +270,22 @@ pub(crate) struct Kept {
     hidden: Vec<f32>,
 }
 
-/// The layer that gradients go through.
+/// Returns the layer that maps gradients of the outputs to gradients of the inputs.
 fn through(layer: &PackedLinear) -> &PackedLinear {
     match layer.backward() {
         Some(backward) => backward,
-        None => unreachable!("only layers of both directions are put into a graph"),
+        None => unreachable!("only layers packed for both directions are put into a graph"),
     }
 }
 
-/// Shape of a tensor with three axes.
+/// Returns the shape of a tensor with three axes.
 fn block_shape(x: &CpuTensor) -> [usize; 3] {
     let shape = shape(x);
     [shape[0], shape[1], shape[2]]
 }
 
 impl Norm {
-    /// Gradients of the result become those of its input `x`; then `rest` is added.
+    /// Turns gradients of the result into those of the input `x`, in place, and adds `rest`.
     fn backward(&self, gradient: &mut [f32], x: &[f32], rest: &[f32], level: Level) {
         let (weight, epsilon) = (&self.weight, self.epsilon);
         layer_norm::input_gradients_on_buffers(gradient, x, weight, epsilon, rest, level);
@@ -294,13 +298,13 @@ impl Norm {
 }
 
 impl PackedLinear {
-    /// `[…, inputs]` → `[…, outputs]`
+    /// Applies the layer: `[…, inputs]` → `[…, outputs]`
     ///
-    /// The gradient of `x` passes where the layer was made with [`PackedLinear::with_gradient`]; otherwise the result is
-    /// a constant.
+    /// The gradient of `x` is computed if the layer was made with [`PackedLinear::with_gradient`]; otherwise the result
+    /// is a constant.
     ///
     /// # Panics
-    /// The last axis has another length.
+    /// Panics if the last axis has another length.
     pub fn forward<const D: usize>(self: &Arc<Self>, x: Tensor<D>) -> Tensor<D> {
         let device = x.device();
         let mut shape = x.dims();
@@ -318,10 +322,10 @@ impl PackedLinear {
 }
 
 impl PackedLinear {
-    /// What gradients of the outputs are for the inputs.
+    /// Computes gradients of the inputs from those of the outputs.
     ///
     /// # Panics
-    /// The layer is packed for one direction only.
+    /// Panics if the layer is packed for one direction only.
     pub(crate) fn through_backward(&self, gradient: CpuTensor) -> CpuTensor {
         through(self).on_tensor(gradient)
     }
@@ -339,21 +343,21 @@ impl PackedLinear {
     }
 }
 
-/// Changes a tensor's values, in place where nobody else holds them.
+/// Changes a tensor's values, in place if no other tensor shares them.
 fn on_values<const D: usize>(x: Tensor<D>, change: impl FnOnce(&mut [f32])) -> Tensor<D> {
     let device = x.device();
     let mut data = x.into_data().convert::<f32>();
     match data.as_mut_slice::<f32>() {
         Ok(values) => change(values),
-        Err(error) => unreachable!("they were made 32-bit floats: {error:?}"),
+        Err(error) => unreachable!("the data were converted to 32-bit floats: {error:?}"),
     }
     Tensor::from_data(data, &device)
 }
 
-/// The values of converted data.
+/// Returns the values of data that were converted to 32-bit floats.
 fn floats(data: &TensorData) -> &[f32] {
     match data.as_slice::<f32>() {
         Ok(values) => values,
-        Err(error) => unreachable!("they were made 32-bit floats: {error:?}"),
+        Err(error) => unreachable!("the data were converted to 32-bit floats: {error:?}"),
     }
 }

@@ -1,4 +1,4 @@
-//! The same operations composed of burn's: for other devices and float types, and what the kernels are tested against.
+//! The same operations composed of burn's: used on other devices and float types, and as the reference in tests.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use burn::tensor::{Int, Tensor, TensorData, activation, module, ops::AttentionMo
 
 use crate::ops::MaskSums;
 
-/// See [`crate::attention_packed`].
+/// Computes [`crate::attention_packed`] with burn's operations.
 pub fn attention_packed(qkv: Tensor<3>, heads: usize, mask: Option<Tensor<2>>) -> Tensor<3> {
     let [batch, tokens, packed] = qkv.dims();
     let width = packed / 3;
@@ -27,27 +27,27 @@ pub fn attention_packed(qkv: Tensor<3>, heads: usize, mask: Option<Tensor<2>>) -
     .reshape([batch, tokens, width])
 }
 
-/// See [`crate::quick_gelu`].
+/// Computes [`crate::quick_gelu`] with burn's operations.
 pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     x.clone() * activation::sigmoid(x * 1.702)
 }
 
-/// See [`crate::gelu`].
+/// Computes [`crate::gelu`] with burn's operations.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::gelu(x)
 }
 
-/// See [`crate::sigmoid`].
+/// Computes [`crate::sigmoid`] with burn's operations.
 pub fn sigmoid<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::sigmoid(x)
 }
 
-/// See [`crate::softmax`].
+/// Computes [`crate::softmax`] with burn's operations.
 pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::softmax(x, D - 1)
 }
 
-/// See [`crate::layer_norm`].
+/// Computes [`crate::layer_norm`] with burn's operations.
 pub fn layer_norm<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<1>,
@@ -57,7 +57,7 @@ pub fn layer_norm<const D: usize>(
     module::layer_norm(x, weight, Some(bias), epsilon)
 }
 
-/// See [`crate::mask_sums`].
+/// Computes [`crate::mask_sums`] with burn's operations.
 pub fn mask_sums(z: Tensor<3>, labels: Arc<[u16]>, alpha: f32) -> MaskSums {
     let [batch, classes, pixels] = z.dims();
     let device = z.device().without_autodiff();

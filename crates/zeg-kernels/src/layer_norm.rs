@@ -1,7 +1,7 @@
-//! Layer normalisation over rows: (x − mean) / √(variance + ε) · weight + bias, population variance.
+//! Layer normalisation over rows: (x − mean) / √(variance + ε) · weight + bias, with the population variance.
 //!
-//! The gradient computes each row's mean and variance again from the input: the row is in the cache, and nothing
-//! but the input need be kept.
+//! The gradient recomputes each row's mean and variance from the input, because the row is in the cache; so only the
+//! input needs to be saved.
 
 use rayon::prelude::*;
 
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Gradients that were asked for.
+/// The requested gradients.
 pub(crate) struct Gradients {
     /// `[…, width]`
     pub(crate) x: Option<CpuTensor>,
@@ -56,7 +56,7 @@ pub(crate) fn on_buffers(
     });
 }
 
-/// Gradients of the result, rows of `width` values, become those of the input; then `rest` is added to them.
+/// Turns gradients of the result, rows of `width` values, into those of the input, and adds `rest`.
 pub(crate) fn input_gradients_on_buffers(
     gradient: &mut [f32],
     x: &[f32],
@@ -76,7 +76,7 @@ pub(crate) fn input_gradients_on_buffers(
     });
 }
 
-/// Gradients of the input, where `[x, weight, bias]` ask for them.
+/// Computes the gradients that `[x, weight, bias]` request.
 pub(crate) fn backward(
     x: &CpuTensor,
     weight: CpuTensor,
@@ -108,7 +108,7 @@ pub(crate) fn backward(
     }
 }
 
-/// Sums over rows of gradient · normalised value and of the gradient: `[width]` each.
+/// Returns the sums over rows of gradient · normalised value and of the gradient: `[width]` each.
 fn parameter_gradients(
     x: &[f32],
     gradient: &[f32],
@@ -126,7 +126,7 @@ fn parameter_gradients(
             sums
         })
         .collect();
-    // The parts are added in the order of their rows, whichever thread was first.
+    // The parts are added in the order of their rows, regardless of which thread finishes first.
     let mut whole = (vec![0.0; width], vec![0.0; width]);
     for (weight, bias) in parts {
         for (sum, part) in whole.0.iter_mut().zip(weight) {
@@ -143,7 +143,7 @@ dispatched! { fn normalize_rows(rows: &mut [f32], weight: &[f32], bias: &[f32], 
 dispatched! { fn input_gradients(gradient: &mut [f32], x: &[f32], weight: &[f32], epsilon: f32) = input_gradients_kernel; }
 dispatched! { fn parameter_sums(weight: &mut [f32], bias: &mut [f32], x: &[f32], gradient: &[f32], epsilon: f32) = parameter_sums_kernel; }
 
-/// Mean and 1 / √(variance + ε) of a row.
+/// Returns mean and 1 / √(variance + ε) of a row.
 #[inline(always)]
 fn statistics(row: &[f32], epsilon: f32) -> (f32, f32) {
     let inverse = 1.0 / row.len() as f32;
@@ -167,7 +167,7 @@ fn normalize_rows_kernel<const FMA: bool>(
     }
 }
 
-/// With n the normalised row and u = gradient · weight: (u − mean(u) − n·mean(u·n)) / √(variance + ε).
+/// Computes (u − mean(u) − n·mean(u·n)) / √(variance + ε), with n the normalised row and u = gradient · weight.
 #[inline(always)]
 fn input_gradients_kernel<const FMA: bool>(
     gradient: &mut [f32],

@@ -1,8 +1,8 @@
-//! Which vector instructions the kernels use, chosen when the program runs.
+//! The vector instructions that the kernels use, selected at run time.
 //!
 //! A kernel is written once, as plain code that the compiler vectorises, and compiled for every level; `dispatched!`
-//! makes the function that picks one. A [`Level`] can only be had for instructions that this machine has, which is
-//! what makes the calls sound.
+//! defines the function that selects a version. A [`Level`] can only be obtained for instructions that this machine
+//! has, which makes the calls sound.
 
 use std::{cell::Cell, fmt, sync::OnceLock};
 
@@ -12,9 +12,9 @@ pub struct Level(Instructions);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Instructions {
-    /// What the target always has: SSE2, NEON.
+    /// The instructions that the target always has: SSE2, NEON.
     Portable,
-    /// Eight floats at once, multiply-add.
+    /// Eight floats at once, with multiply-add.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// Sixteen floats at once.
@@ -28,10 +28,10 @@ thread_local! {
 }
 
 impl Level {
-    /// The level of every machine.
+    /// The level that every machine has.
     pub const PORTABLE: Self = Self(Instructions::Portable);
 
-    /// All levels of this machine, the fastest last.
+    /// Returns all levels of this machine, the fastest last.
     pub fn available() -> Vec<Self> {
         let mut levels = vec![Self::PORTABLE];
         #[cfg(target_arch = "x86_64")]
@@ -52,7 +52,8 @@ impl Level {
         levels
     }
 
-    /// The level of operations started by this thread: that of an enclosing [`at_level`], or the machine's fastest.
+    /// Returns the level of operations started by this thread: that of an enclosing [`at_level`], or the machine's
+    /// fastest.
     pub fn current() -> Self {
         static BEST: OnceLock<Level> = OnceLock::new();
         CHOSEN.get().unwrap_or_else(|| {
@@ -60,7 +61,7 @@ impl Level {
         })
     }
 
-    /// Which compiled version of a kernel to call.
+    /// Returns the instructions, which select the compiled version of a kernel.
     pub(crate) fn instructions(self) -> Instructions {
         self.0
     }
@@ -72,7 +73,7 @@ impl fmt::Debug for Level {
     }
 }
 
-/// Names for people: `portable`, `AVX2`, `AVX-512`.
+/// The display names: `portable`, `AVX2`, `AVX-512`.
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
@@ -99,8 +100,9 @@ pub fn at_level<T>(level: Level, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Runs `work` as on a device that this crate has no kernels for: the operations that this thread starts are composed
-/// of burn's own, and models that it builds hold plain weights. For comparing kernels with what they stand in for.
+/// Runs `work` as on a device without kernels of this crate: the operations that this thread starts are composed of
+/// burn's own, and models that it builds hold plain weights. This is for comparing the kernels with the operations that
+/// they replace.
 pub fn composed_alone<T>(work: impl FnOnce() -> T) -> T {
     struct Restore(bool);
     impl Drop for Restore {
@@ -112,13 +114,13 @@ pub fn composed_alone<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Whether an enclosing [`composed_alone`] keeps this thread from using kernels.
+/// Returns whether an enclosing [`composed_alone`] prevents this thread from using kernels.
 pub(crate) fn is_composed_alone() -> bool {
     COMPOSED.get()
 }
 
-/// Makes a function that runs a kernel, a function generic over `const FMA: bool` (whether multiply-add is one fast
-/// instruction), as compiled for the level of its first argument.
+/// Defines a function that runs a kernel in the version compiled for the level of its first argument. The kernel is a
+/// function generic over `const FMA: bool` (whether multiply-add is one fast instruction).
 macro_rules! dispatched {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $kernel:ident;) => {
         $(#[$meta])*
@@ -161,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernels_are_left_out_until_the_work_ends() {
+    fn composed_alone_disables_kernels_until_its_work_ends() {
         let device = burn::tensor::Device::flex();
         assert!(crate::runs_on(&device));
         composed_alone(|| {
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fastest_level_is_the_default_and_a_choice_ends_with_its_work() {
+    fn the_fastest_level_is_the_default_and_a_chosen_level_ends_with_its_work() {
         let levels = Level::available();
         assert!(levels.is_sorted());
         assert_eq!(Some(&Level::current()), levels.last());

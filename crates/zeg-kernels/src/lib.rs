@@ -1,15 +1,15 @@
 //! Fused operations on the CPU, with gradients.
 //!
 //! burn's CPU backend runs attention, activations and normalisation as chains of whole-tensor operations, and under
-//! autodiff it keeps every intermediate: for attention a `tokens × tokens` tensor a head. The operations here run in
-//! one pass over cache-sized pieces, keep only what their gradients need, and use the widest vector instructions
-//! that the machine has ([`Level`]).
+//! autodiff it stores every intermediate tensor: for attention, one of `tokens × tokens` per head. The operations here
+//! run in one pass over cache-sized pieces, store only what their gradients need, and use the widest vector
+//! instructions that the machine has ([`Level`]).
 //!
-//! Each function takes and returns plain tensors. On burn's `Flex` backend with 32-bit floats, with autodiff or
-//! without, it runs a kernel of this crate; elsewhere (another device, another float type) the same formula composed
-//! of burn's operations ([`composed`]), which is also what the tests compare with.
+//! Each function takes and returns plain tensors. On burn's `Flex` backend with 32-bit floats, with or without
+//! autodiff, it runs a kernel of this crate. Elsewhere (on another device, with another float type) it runs the same
+//! formula composed of burn's operations ([`composed`]), which the tests also use as the reference.
 //!
-//! Results are reproducible bit for bit on one machine: work is cut into pieces by shape alone, never by the number
+//! Results are reproducible bit for bit on one machine: work is divided into pieces by shape only, never by the number
 //! of threads, and every sum has a fixed order.
 
 mod activation;

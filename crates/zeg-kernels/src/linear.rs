@@ -1,12 +1,13 @@
-//! Linear layers with weights laid out once for the kernels: y = x·Wᵀ + b, with what follows it.
+//! Linear layers whose weights are laid out once for the kernels: y = x·Wᵀ + b, with the operation that follows.
 //!
-//! A matrix product that is given two plain matrices spends its time on rearranging them, again at every call. A
-//! [`PackedLinear`] holds its weights as the kernels read them ([`tile`]), in 32-bit floats or in 8-bit integers,
-//! and finishes a tile of the result (bias, activation, residual) while it is in the first-level cache.
+//! A matrix product of two plain matrices spends its time on rearranging them, at every call. A [`PackedLinear`] stores
+//! its weights in the layout that the kernels read ([`tile`]), in 32-bit floats or in 8-bit integers, and finishes a
+//! tile of the result (bias, activation, residual) while it is in the first-level cache.
 //!
-//! Integers: a weight is w ≈ s·q with one scale s an output; an activation is x ≈ r·(p − z) with scale and zero of its
-//! row and group of inputs, found when the row is read ([`quantized`]). Sums of (p − z)·q over a group are exact, and
-//! what follows has one order without multiply-adds, so that results are equal to the bit at every level.
+//! In integers, a weight is w ≈ s·q with one scale s per output. An activation is x ≈ r·(p − z) with a scale and a zero
+//! point per row and group of inputs, which are found when the row is read ([`quantized`]). Sums of (p − z)·q over a
+//! group are exact, and the operations after them have a fixed order without multiply-adds, so results are
+//! bit-identical at every level.
 
 use std::fmt;
 
@@ -25,19 +26,20 @@ use crate::{
 mod quantized;
 pub(crate) mod tile;
 
-/// Rows of a block of the result, at most: its inputs stay in the outer caches while the panels pass.
+/// Most rows in a block of the result: their inputs stay in the outer caches while the panels are processed.
 const BLOCK_ROWS: usize = 264;
 
-/// Panels of a block of the result.
+/// Number of panels in a block of the result.
 const BLOCK_PANELS: usize = 4;
 
-/// How the weights of a [`PackedLinear`] are held.
+/// The number type of the weights of a [`PackedLinear`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
-    /// 32-bit floats: results differ from a plain product by rounding alone.
+    /// 32-bit floats; results differ from a plain product only by rounding.
     #[default]
     Float,
-    /// 8-bit integers, and activations rounded to 8 bits on the way: a quarter of the memory and of the arithmetic.
+    /// 8-bit integers, with activations rounded to 8 bits when they are read; this takes a quarter of the memory and of
+    /// the arithmetic.
     ///
     /// With the step s of an output's weights and the step r of a group of 96 inputs, every weight w is off by at most
     /// s/2 and every input x by at most r/2. A result is therefore within Σ |w|·r/2 + |x|·s/2 + r·s/4, summed over the
@@ -54,7 +56,7 @@ impl fmt::Display for Precision {
     }
 }
 
-/// The instructions that products of integers use at a level, for people.
+/// Returns the display name of the instructions that integer products use at a level.
 pub fn integer_instructions(level: Level) -> String {
     #[cfg(target_arch = "x86_64")]
     if tile::has_bytes(level) {
@@ -63,18 +65,18 @@ pub fn integer_instructions(level: Level) -> String {
     level.to_string()
 }
 
-/// What happens to a product and its bias.
+/// The operation that follows a product and its bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
-    /// It is written.
+    /// Write the result.
     Store,
-    /// Its activation is written.
+    /// Write the activation of the result.
     Activate(Activation),
-    /// It is added to what was there.
+    /// Add the result to the values in the output.
     Add,
 }
 
-/// A linear layer, ready for the kernels of the level that it was packed at.
+/// A linear layer packed for the kernels of one level.
 #[derive(Clone)]
 pub struct PackedLinear {
     inputs: usize,
@@ -82,13 +84,13 @@ pub struct PackedLinear {
     level: Level,
     shape: TileShape,
     weights: Weights,
-    /// One an output, as if there were as many outputs as in whole panels; so are scales and offsets.
+    /// Bias, one value per output, padded to whole panels; scales and offsets are padded in the same way.
     bias: Vec<f32>,
-    /// The same weights the other way round, if gradients are to pass: what they become on the way to the inputs.
+    /// The transposed layer, if the layer has gradients: it maps gradients of the outputs to those of the inputs.
     backward: Option<Box<PackedLinear>>,
 }
 
-/// Panels ([`tile`]) and what is needed to read them.
+/// Packed weights ([`tile`]) with their scales.
 #[derive(Clone)]
 enum Weights {
     Floats(Vec<f32>),
@@ -105,7 +107,7 @@ enum Weights {
     },
 }
 
-/// A layer's inputs as its weights want them.
+/// A layer's inputs in the number type that its weights need.
 enum Inputs<'a> {
     Floats(&'a [f32]),
     Pairs(RoundedRows<i16>),
@@ -120,12 +122,12 @@ impl PackedLinear {
     /// - `bias`: `[outputs]`
     ///
     /// # Panics
-    /// There are no outputs, or the lengths contradict each other.
+    /// Panics if there are no outputs, or the lengths do not match each other.
     pub fn new(weight: &[f32], bias: &[f32], precision: Precision) -> Self {
         let outputs = bias.len();
         assert!(
             outputs > 0 && weight.len().is_multiple_of(outputs),
-            "{} weights are no {outputs} rows",
+            "{} weights cannot be divided into {outputs} rows",
             weight.len()
         );
         let inputs = weight.len() / outputs;
@@ -144,10 +146,10 @@ impl PackedLinear {
         }
     }
 
-    /// Packs a layer whose weights stay while something before it learns: in 32-bit floats, for both directions.
+    /// Packs a frozen layer that has something trained before it: in 32-bit floats, for both directions.
     ///
     /// # Panics
-    /// As [`PackedLinear::new`], or there are no inputs.
+    /// Panics as [`PackedLinear::new`] does, or if there are no inputs.
     pub fn with_gradient(weight: &[f32], bias: &[f32]) -> Self {
         let forward = Self::new(weight, bias, Precision::Float);
         let transposed = transposed(weight, forward.inputs);
@@ -158,22 +160,22 @@ impl PackedLinear {
         }
     }
 
-    /// The layer that gradients of the outputs go through to become those of the inputs, if there is one.
+    /// Returns the layer that maps gradients of the outputs to gradients of the inputs, if there is one.
     pub(crate) fn backward(&self) -> Option<&Self> {
         self.backward.as_deref()
     }
 
-    /// Length of a row that goes in.
+    /// Returns the length of an input row.
     pub(crate) fn inputs(&self) -> usize {
         self.inputs
     }
 
-    /// Length of a row that comes out.
+    /// Returns the length of an output row.
     pub(crate) fn outputs(&self) -> usize {
         self.outputs
     }
 
-    /// How the weights are held.
+    /// Returns the number type of the weights.
     fn precision(&self) -> Precision {
         match self.weights {
             Weights::Floats(_) => Precision::Float,
@@ -187,12 +189,12 @@ impl PackedLinear {
     /// - `out`: `[rows, outputs]`
     ///
     /// # Panics
-    /// The lengths contradict each other.
+    /// Panics if the lengths do not match each other.
     pub fn apply(&self, x: &[f32], out: &mut [f32], then: Then) {
         let rows = out.len() / self.outputs;
         assert!(
             x.len() == rows * self.inputs && out.len() == rows * self.outputs,
-            "{} values in, {} out of a layer {}→{}",
+            "{} input and {} output values do not fit a layer {}→{}",
             x.len(),
             out.len(),
             self.inputs,
@@ -204,7 +206,7 @@ impl PackedLinear {
             #[cfg(target_arch = "x86_64")]
             Weights::Bytes { .. } => Inputs::Bytes(RoundedRows::bytes(x, self.inputs, self.level)),
         };
-        // Blocks follow from the shape alone; rows are shared out evenly, in whole tiles.
+        // Blocks depend on the shape only; rows are divided evenly, in whole tiles.
         let blocks = rows.div_ceil(BLOCK_ROWS).max(1);
         let block = rows.div_ceil(blocks).next_multiple_of(self.shape.rows);
         let columns = BLOCK_PANELS * self.shape.columns;
@@ -222,7 +224,7 @@ impl PackedLinear {
         });
     }
 
-    /// Computes the block of the result that starts at this panel's column and this row.
+    /// Computes the block of the result that starts at the given panel's column and the given row.
     fn block(
         &self,
         inputs: &Inputs<'_>,
@@ -260,7 +262,8 @@ impl PackedLinear {
         }
     }
 
-    /// Products of `count` rows from `first` on with a panel, without bias: the first `count` rows of `tile`.
+    /// Computes the products of `count` rows from `first` on with a panel, without bias, in the first `count` rows of
+    /// `tile`.
     fn tile(
         &self,
         inputs: &Inputs<'_>,
@@ -303,12 +306,12 @@ impl PackedLinear {
                 tile::bytes(integers(x, first, count), panel_values, sums, tile);
                 scale_outputs(self.level, tile, &scales[panel * columns..][..columns]);
             }
-            _ => unreachable!("inputs are made for the weights"),
+            _ => unreachable!("inputs are converted to the number type of the weights"),
         }
     }
 }
 
-/// `count` rows from `first` on.
+/// Returns `count` rows from `first` on.
 fn integers<T>(x: &RoundedRows<T>, first: usize, count: usize) -> Integers<'_, T> {
     let notes = first * x.groups..(first + count) * x.groups;
     Integers {
@@ -330,9 +333,9 @@ impl fmt::Debug for PackedLinear {
     }
 }
 
-/// `[outputs, inputs]` → `[inputs, outputs]`
+/// Transposes weights: `[outputs, inputs]` → `[inputs, outputs]`
 fn transposed(weight: &[f32], inputs: usize) -> Vec<f32> {
-    /// Rows and columns of a block: both sides of it fit the first-level cache.
+    /// Number of rows and columns of a block; source and destination both fit the first-level cache.
     const BLOCK: usize = 32;
     let outputs = weight.len() / inputs.max(1);
     let mut turned = vec![0.0; weight.len()];
@@ -350,7 +353,7 @@ fn transposed(weight: &[f32], inputs: usize) -> Vec<f32> {
     turned
 }
 
-/// Lays out weights `[outputs, inputs]` in panels; what the last panel has too many of is zero.
+/// Lays out weights `[outputs, inputs]` in panels; the last panel is padded with zeros.
 fn pack(
     weight: &[f32],
     inputs: usize,
@@ -388,7 +391,7 @@ fn pack(
     (shape, Weights::Pairs { panels, scales })
 }
 
-/// Panels `[inputs / unit][columns][unit]` of weights `[outputs, inputs]`, one behind the other.
+/// Returns panels `[inputs / unit][columns][unit]` of weights `[outputs, inputs]`, one after the other.
 fn panels<T: Copy + Default + Send + Sync>(
     weight: &[f32],
     inputs: usize,
@@ -421,7 +424,7 @@ fn panels<T: Copy + Default + Send + Sync>(
     panels
 }
 
-/// Sums of rounded weights over groups of inputs: `[panels, groups, columns]`.
+/// Returns the sums of rounded weights over groups of inputs: `[panels, groups, columns]`.
 #[cfg(target_arch = "x86_64")]
 fn group_sums(
     weight: &[f32],
@@ -443,11 +446,11 @@ fn group_sums(
 }
 
 dispatched! {
-    /// Adds a line to every line of a tile.
+    /// Adds the bias to every line of a tile.
     fn add_bias(tile: &mut [f32], bias: &[f32]) = add_bias_kernel;
 }
 dispatched! {
-    /// Multiplies every line of a tile with a line.
+    /// Multiplies every line of a tile with the scales.
     fn scale_outputs(tile: &mut [f32], scales: &[f32]) = scale_outputs_kernel;
 }
 

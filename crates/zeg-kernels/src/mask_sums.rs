@@ -1,11 +1,12 @@
-//! What focal and dice losses sum over the pixels of class masks, in one pass over the logits.
+//! Sums over the pixels of class masks for focal and dice losses, in one pass over the logits.
 //!
-//! Composed of whole-tensor operations, the two losses read and write a tensor of classes × pixels some thirty times, and
-//! a graph keeps a dozen of them. Here every logit is read once forward and once backward, and nothing but the logits is
-//! kept.
+//! Composed of whole-tensor operations, the two losses read and write a tensor of classes × pixels about thirty times,
+//! and an autodiff graph stores a dozen of them. Here every logit is read once forward and once backward, and only the
+//! logits are saved.
 //!
-//! With p_t the probability of what is true of a pixel (the sigmoid of the logit for a pixel of the class, of its
-//! negative otherwise), a pixel's focal term is −α_t·(1 − p_t)²·ln p_t (Lin et al., Focal Loss, equation 5 with γ = 2).
+//! Let p_t be the probability of a pixel's true state (the sigmoid of the logit for a pixel of the class, of the
+//! negative logit otherwise). The pixel's focal term is −α_t·(1 − p_t)²·ln p_t (Lin et al., Focal Loss, equation 5 with
+//! γ = 2).
 
 use std::sync::Arc;
 
@@ -17,23 +18,23 @@ use crate::{
     pieces::{CpuTensor, contiguous, shape, tensor, values},
 };
 
-/// Pixels that are summed in 32-bit floats before sums of sums go on in 64.
+/// Number of pixels that are summed in 32-bit floats before the sums are added in 64 bits.
 const PIECE: usize = 8 * 1024;
 
-/// Sums of a map.
+/// Number of sums of a map.
 pub(crate) const SUMS: usize = 3;
 
-/// Labels of images, and the weight of positives.
+/// The labels of images, and the weight of positives.
 #[derive(Debug, Clone)]
 pub(crate) struct Truth {
-    /// Class of every pixel, `[batch, pixels]`; what is no class of the masks is no positive of any.
+    /// Class of every pixel, `[batch, pixels]`; a label that is no class of the masks is positive for none of them.
     pub(crate) labels: Arc<[u16]>,
-    /// α of a positive; a negative has 1 − α.
+    /// Weight α of a positive; a negative has 1 − α.
     pub(crate) alpha: f32,
 }
 
 impl Truth {
-    /// Labels of map `map` of `classes` an image, and its class.
+    /// Returns the labels of the image of map `map`, with `classes` maps per image, and the map's class.
     fn of_map(&self, map: usize, classes: usize, pixels: usize) -> (&[u16], u16) {
         let image = map / classes;
         let labels = &self.labels[image * pixels..][..pixels];
@@ -41,8 +42,8 @@ impl Truth {
     }
 }
 
-/// Logits `[batch, classes, pixels]` → `[batch, classes, 3]`: the sums over pixels of focal terms, of probabilities of
-/// positives, and of all probabilities.
+/// Computes sums over pixels from logits: `[batch, classes, pixels]` → `[batch, classes, 3]`, the sums of focal terms,
+/// of probabilities of positives, and of all probabilities.
 pub(crate) fn forward(z: &CpuTensor, truth: &Truth, level: Level) -> CpuTensor {
     let z = contiguous(z.clone());
     let [batch, classes, pixels] = dims(&z);
@@ -68,7 +69,7 @@ pub(crate) fn forward(z: &CpuTensor, truth: &Truth, level: Level) -> CpuTensor {
     tensor(sums, &[batch, classes, SUMS])
 }
 
-/// Gradient of the logits, from that of the sums.
+/// Computes the gradient of the logits from that of the sums.
 pub(crate) fn backward(
     z: &CpuTensor,
     truth: &Truth,
@@ -101,21 +102,21 @@ dispatched! {
     fn sum_map(z: &[f32], labels: &[u16], class: u16, alpha: f32, sums: &mut [f32; SUMS]) = sum_map_kernel;
 }
 dispatched! {
-    /// Writes the gradient of a map's logits, from those of its three sums.
+    /// Writes the gradient of a map's logits from those of its three sums.
     fn map_gradient(out: &mut [f32], z: &[f32], labels: &[u16], class: u16, alpha: f32, gradient: &[f32]) = map_gradient_kernel;
 }
 
-/// 1 for a pixel of the class, −1 otherwise.
+/// Returns 1 for a pixel of the class, −1 otherwise.
 #[inline(always)]
 fn sign(label: u16, class: u16) -> f32 {
     if label == class { 1.0 } else { -1.0 }
 }
 
-/// p_t and −ln p_t for the logit of what is true of a pixel.
+/// Returns p_t and −ln p_t for the logit of a pixel's true state.
 #[inline(always)]
 fn likelihood<const FMA: bool>(s: f32) -> (f32, f32) {
     let u = exp::<FMA>(-s.abs());
-    let p = 1.0 / (1.0 + u); // of |s|
+    let p = 1.0 / (1.0 + u); // σ(|s|)
     let p = if s < 0.0 { u * p } else { p };
     let below = if s < 0.0 { -s } else { 0.0 };
     (p, below + log_1_plus::<FMA>(u))
@@ -148,7 +149,8 @@ fn sum_map_kernel<const FMA: bool>(
     *sums = lanes.map(total);
 }
 
-/// With s the logit of what is true: the focal term's derivative by s is −α_t·(1 − p_t)²·(2·p_t·(−ln p_t) + 1 − p_t).
+/// Computes the gradient. With s the logit of the true state, the focal term's derivative with respect to s is −α_t·(1
+/// − p_t)²·(2·p_t·(−ln p_t) + 1 − p_t).
 #[inline(always)]
 fn map_gradient_kernel<const FMA: bool>(
     out: &mut [f32],

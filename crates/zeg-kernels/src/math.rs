@@ -1,19 +1,19 @@
 //! Scalar functions that the compiler vectorises: no branches, no calls, no tables.
 //!
-//! Each takes `const FMA`, whether multiply-add is one fast instruction; as a call into the C library it would cost
-//! more than all else.
+//! Each takes `const FMA`, whether multiply-add is one fast instruction; otherwise multiply-add would be a call into
+//! the C library, which would cost more than everything else.
 
-/// Floats that a reduction keeps apart: two registers of the widest level, four of AVX2. The number is the same at
-/// every level, so that the order of a sum is, too.
+/// Number of partial sums in a reduction: two registers of the widest level, four of AVX2. The number is the same at
+/// every level, so the order of a sum is the same, too.
 pub(crate) const LANES: usize = 32;
 
-/// `a·b + c`
+/// Computes `a·b + c`.
 #[inline(always)]
 pub(crate) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// eˣ, within 2 units in the last place; 0 below −87.3, and from 88.3 on the value there. NaN stays NaN.
+/// Computes eˣ, within 2 units in the last place; returns 0 below −87.3, and the value at 88.3 above it. NaN stays NaN.
 ///
 /// x = n·ln 2 + r with |r| ≤ ½ ln 2; the polynomial for eʳ is that of Cephes' `expf`, and 2ⁿ is made from its bits.
 #[inline(always)]
@@ -23,10 +23,10 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     // ln 2 in two parts; products of the first with small integers are exact.
     const LN_2_HIGH: f32 = 355.0 / 512.0;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
-    // 1.5·2²³ has integers as its last bits: adding it rounds, and leaves n + 127 in the low bits.
+    // The last bits of 1.5·2²³ are integers: adding it rounds, and leaves n + 127 in the low bits.
     const ROUND: f32 = 12_582_912.0 + 127.0;
 
-    // Comparisons that a NaN fails, so that it stays.
+    // NaN fails these comparisons, so it is preserved.
     let bounded = if x > HIGHEST { HIGHEST } else { x };
     let bounded = if bounded < LOWEST { LOWEST } else { bounded };
     let shifted = multiply_add::<FMA>(bounded, std::f32::consts::LOG2_E, ROUND);
@@ -45,13 +45,13 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     if x < LOWEST { 0.0 } else { p * power }
 }
 
-/// σ(x) = 1 / (1 + e⁻ˣ)
+/// Computes σ(x) = 1 / (1 + e⁻ˣ).
 #[inline(always)]
 pub(crate) fn sigmoid<const FMA: bool>(x: f32) -> f32 {
     1.0 / (1.0 + exp::<FMA>(-x))
 }
 
-/// ln(1 + u) for u from 0 to 1, within 2 units in the last place.
+/// Computes ln(1 + u) for u from 0 to 1, within 2 units in the last place.
 ///
 /// Above √2 − 1 the argument is halved: ln(1 + u) = ln 2 + ln(1 + (u − 1)/2). The polynomial is that of Cephes' `logf`.
 #[inline(always)]
@@ -74,9 +74,9 @@ pub(crate) fn log_1_plus<const FMA: bool>(u: f32) -> f32 {
     base + (y + multiply_add::<FMA>(p * y, square, -0.5 * square))
 }
 
-/// The normal distribution Φ(x) and its density φ(x).
+/// Returns the normal distribution Φ(x) and its density φ(x).
 ///
-/// The error function behind Φ is formula 7.1.26 of Abramowitz and Stegun, within 1.5·10⁻⁷.
+/// The error function in Φ is formula 7.1.26 of Abramowitz and Stegun, within 1.5·10⁻⁷.
 #[inline(always)]
 pub(crate) fn normal<const FMA: bool>(x: f32) -> (f32, f32) {
     const INVERSE_SQRT_2_PI: f32 = 0.398_942_3;
@@ -92,7 +92,7 @@ pub(crate) fn normal<const FMA: bool>(x: f32) -> (f32, f32) {
     (distribution, bell * INVERSE_SQRT_2_PI)
 }
 
-/// Sum of `f` over values, in a fixed order.
+/// Returns the sum of `f` over values, in a fixed order.
 #[inline(always)]
 pub(crate) fn sum_of(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0_f32; LANES];
@@ -108,7 +108,7 @@ pub(crate) fn sum_of(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     total(lanes)
 }
 
-/// Sum of `f` over pairs of values, in a fixed order.
+/// Returns the sum of `f` over pairs of values, in a fixed order.
 #[inline(always)]
 pub(crate) fn sum_of_pairs(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0_f32; LANES];
@@ -125,7 +125,7 @@ pub(crate) fn sum_of_pairs(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) ->
     total(lanes)
 }
 
-/// The greatest value; NaN counts for nothing.
+/// Returns the maximum of the values; NaN is ignored.
 #[inline(always)]
 pub(crate) fn maximum(values: &[f32]) -> f32 {
     let greater = |a: f32, b: f32| if b > a { b } else { a };
@@ -142,7 +142,7 @@ pub(crate) fn maximum(values: &[f32]) -> f32 {
     lanes.into_iter().fold(f32::NEG_INFINITY, greater)
 }
 
-/// Sum of the lanes, halves first.
+/// Returns the sum of the lanes; the two halves are added first.
 #[inline(always)]
 pub(crate) fn total(lanes: [f32; LANES]) -> f32 {
     let mut lanes = lanes;
@@ -161,7 +161,7 @@ pub(crate) fn total(lanes: [f32; LANES]) -> f32 {
 mod tests {
     use super::*;
 
-    /// Values over the whole range, dense where functions bend.
+    /// Returns values over the whole range, dense where the functions bend.
     fn samples() -> impl Iterator<Item = f32> {
         (-8800..=8800)
             .map(|i| i as f32 * 0.01)
@@ -186,7 +186,7 @@ mod tests {
         check_exp::<false>();
     }
 
-    /// Reference: Simpson's rule on the density, in double precision.
+    /// The reference is Simpson's rule on the density, in double precision.
     #[test]
     fn the_normal_distribution_is_the_integral_of_its_density() {
         let density = |x: f64| (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();

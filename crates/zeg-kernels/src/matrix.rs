@@ -1,8 +1,8 @@
-//! Matrices inside larger ones.
+//! Views of rectangular blocks inside larger matrices.
 //!
-//! Attention works on blocks of packed tensors: one head's columns, some of its rows. A [`Matrix`] is such a block
-//! to read, a [`MatrixMut`] one to write; the blocks to write are made by splitting, so that threads can hold
-//! neighbours.
+//! Attention works on blocks of packed tensors: one head's columns, some of its rows. A [`Matrix`] is such a block to
+//! read, a [`MatrixMut`] one to write. Blocks to write are made by splitting, so that threads can hold neighbouring
+//! blocks.
 
 use std::marker::PhantomData;
 
@@ -11,18 +11,18 @@ use crate::linear::tile::Rows;
 /// A block of 32-bit floats to read.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
-    /// From the block's first value on.
+    /// Values, beginning with the block's first one.
     values: &'a [f32],
     rows: usize,
     columns: usize,
-    /// Distance of values that follow each other in a column, and in a row.
+    /// Distances between neighbouring values of a column, and of a row.
     strides: [usize; 2],
 }
 
 impl<'a> Matrix<'a> {
-    /// All of a row-major matrix with rows of `columns`.
+    /// Returns the whole of a row-major matrix with rows of `columns`.
     pub(crate) fn new(values: &'a [f32], columns: usize) -> Self {
-        assert!(columns > 0, "a matrix has columns");
+        assert!(columns > 0, "a matrix needs at least one column");
         Self {
             values,
             rows: values.len() / columns,
@@ -31,7 +31,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// `count` rows from `first` on.
+    /// Returns `count` rows from `first` on.
     pub(crate) fn rows(self, first: usize, count: usize) -> Self {
         assert!(first + count <= self.rows, "rows past the end");
         Self {
@@ -41,7 +41,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// `count` columns from `first` on.
+    /// Returns `count` columns from `first` on.
     pub(crate) fn columns(self, first: usize, count: usize) -> Self {
         assert!(first + count <= self.columns, "columns past the end");
         Self {
@@ -51,7 +51,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// One row; the rows of the matrix are contiguous.
+    /// Returns one row; the rows of the matrix must be contiguous.
     pub(crate) fn row(&self, row: usize) -> &'a [f32] {
         assert!(
             row < self.rows && self.strides[1] == 1,
@@ -61,19 +61,19 @@ impl<'a> Matrix<'a> {
         &self.values[row * self.strides[0]..][..self.columns]
     }
 
-    /// `count` rows from `first` on for the kernels of tiles.
+    /// Returns `count` rows from `first` on, for the tile kernels.
     pub(crate) fn tile_rows(&self, first: usize, count: usize) -> Rows<'a, f32> {
         assert!(first + count <= self.rows, "rows past the end");
         let [stride, step] = self.strides;
         Rows::new(&self.values[first * stride..], stride, count).with_step(step)
     }
 
-    /// Rows and columns.
+    /// Returns the numbers of rows and columns.
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.rows, self.columns)
     }
 
-    /// Rows as columns.
+    /// Returns the transpose.
     pub(crate) fn transposed(self) -> Self {
         Self {
             rows: self.columns,
@@ -89,19 +89,19 @@ pub(crate) struct MatrixMut<'a> {
     first: *mut f32,
     rows: usize,
     columns: usize,
-    /// From one row to the next; at least `columns`.
+    /// Distance from one row to the next; at least `columns`.
     stride: usize,
-    /// The block has its values, and no others, as if it held a `&mut` to each.
+    /// Marks that the block owns its values and no others, as if it held a `&mut` to each.
     values: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: a block alone reaches its values, like a `&mut [f32]`, which may go to another thread.
+// SAFETY: only this block can access its values, like a `&mut [f32]`, which may go to another thread.
 unsafe impl Send for MatrixMut<'_> {}
 
 impl<'a> MatrixMut<'a> {
-    /// All of a row-major matrix with rows of `columns`.
+    /// Returns the whole of a row-major matrix with rows of `columns`.
     pub(crate) fn new(values: &'a mut [f32], columns: usize) -> Self {
-        assert!(columns > 0, "a matrix has columns");
+        assert!(columns > 0, "a matrix needs at least one column");
         Self {
             rows: values.len() / columns,
             first: values.as_mut_ptr(),
@@ -111,7 +111,7 @@ impl<'a> MatrixMut<'a> {
         }
     }
 
-    /// Blocks of `count` columns, side by side; the last may have fewer.
+    /// Splits the block into blocks of `count` columns, side by side; the last may have fewer.
     pub(crate) fn split_columns(self, count: usize) -> Vec<MatrixMut<'a>> {
         let starts = (0..self.columns).step_by(count.max(1));
         starts
@@ -125,7 +125,7 @@ impl<'a> MatrixMut<'a> {
             .collect()
     }
 
-    /// Blocks of `count` rows, one below the other; the last may have fewer.
+    /// Splits the block into blocks of `count` rows, one below the other; the last may have fewer.
     pub(crate) fn split_rows(self, count: usize) -> Vec<MatrixMut<'a>> {
         let starts = (0..self.rows).step_by(count.max(1));
         starts
@@ -139,7 +139,7 @@ impl<'a> MatrixMut<'a> {
             .collect()
     }
 
-    /// `count` rows from `first` on, for as long as this block is borrowed.
+    /// Returns `count` rows from `first` on, for as long as this block is borrowed.
     pub(crate) fn rows(&mut self, first: usize, count: usize) -> MatrixMut<'_> {
         assert!(first + count <= self.rows, "rows past the end");
         MatrixMut {
@@ -151,15 +151,15 @@ impl<'a> MatrixMut<'a> {
         }
     }
 
-    /// Rows and columns.
+    /// Returns the numbers of rows and columns.
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.rows, self.columns)
     }
 
-    /// One row.
+    /// Returns one row.
     pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
         assert!(row < self.rows, "row {row} of {}", self.rows);
-        // SAFETY: the row's values are in the matrix that this block was split from, nobody else reaches them while
+        // SAFETY: the row's values are in the matrix that this block was split from, nothing else accesses them while
         // the block lives, and the result borrows the block.
         unsafe {
             std::slice::from_raw_parts_mut(self.first.wrapping_add(row * self.stride), self.columns)

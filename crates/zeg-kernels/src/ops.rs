@@ -1,4 +1,4 @@
-//! The operations on tensors: the fused kernel where there is one, the composed form elsewhere.
+//! The operations on tensors: each runs the fused kernel if there is one, the composed form otherwise.
 
 use std::sync::Arc;
 
@@ -11,34 +11,34 @@ use crate::{
     activation::Activation, backend::FusedOps, composed, level::is_composed_alone, mask_sums::Truth,
 };
 
-/// Whether the kernels of this crate are what computes on a device, without gradients.
+/// Returns whether a device, without gradients, computes with the kernels of this crate.
 pub fn runs_on(device: &Device) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Flex(_)) && !is_composed_alone()
 }
 
-/// Whether the kernels of this crate can compute with this tensor.
+/// Returns whether the kernels of this crate can process this tensor.
 pub(crate) fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
     let device = x.device().without_autodiff();
     x.dtype() == DType::F32 && runs_on(&device)
 }
 
-/// Multi-head self-attention, softmax(Q·Kᵀ/√head + mask)·V for every head.
+/// Computes multi-head self-attention, softmax(Q·Kᵀ/√head + mask)·V for every head.
 ///
-/// - `qkv`: `[batch, tokens, 3·width]`; a token has its queries, keys and values in this order, each with the
-///   channels of head 0, head 1, …
-/// - `heads`: divides `width`
-/// - `mask`: `[tokens, tokens]` (query, key), added to the logits: 0, or −∞ where a query must not look. A constant,
-///   no gradient reaches it. Every row needs a finite value; a row without one gives NaN.
+/// - `qkv`: `[batch, tokens, 3·width]`; a token has its queries, keys and values in this order, each with the channels
+///   of head 0, head 1, …
+/// - `heads`: number of heads; divides `width`
+/// - `mask`: `[tokens, tokens]` (query, key), added to the logits: 0, or −∞ where the query must not attend to the key.
+///   It is a constant without a gradient. Every row needs a finite value; a row without one gives NaN.
 ///
 /// Returns `[batch, tokens, width]`, the heads side by side.
 ///
 /// # Panics
-/// A shape contradicts this.
+/// Panics if a shape does not match this description.
 pub fn attention_packed(qkv: Tensor<3>, heads: usize, mask: Option<Tensor<2>>) -> Tensor<3> {
     let [_, tokens, packed] = qkv.dims();
     assert!(
         heads > 0 && packed > 0 && packed % (3 * heads) == 0,
-        "{packed} channels are no queries, keys and values of {heads} heads"
+        "{packed} channels cannot be divided into queries, keys and values of {heads} heads"
     );
     let mask = mask.map(Tensor::detach);
     if let Some(mask) = &mask {
@@ -54,7 +54,7 @@ pub fn attention_packed(qkv: Tensor<3>, heads: usize, mask: Option<Tensor<2>>) -
     })
 }
 
-/// x·σ(1.702 x), the activation of CLIP.
+/// Computes x·σ(1.702 x), CLIP's activation.
 pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if !is_fused(&x) {
         return composed::quick_gelu(x);
@@ -62,7 +62,7 @@ pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation(x, Activation::QuickGelu)
 }
 
-/// x·Φ(x) with the normal distribution Φ, within 2·10⁻⁷·|x|.
+/// Computes x·Φ(x) with the normal distribution Φ, within 2·10⁻⁷·|x|.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if !is_fused(&x) {
         return composed::gelu(x);
@@ -70,7 +70,7 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation(x, Activation::Gelu)
 }
 
-/// 1 / (1 + e⁻ˣ)
+/// Computes 1 / (1 + e⁻ˣ).
 pub fn sigmoid<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if !is_fused(&x) {
         return composed::sigmoid(x);
@@ -82,9 +82,9 @@ fn activation<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D>
     Tensor::from_dispatch(Dispatch::fused_activation(x.into_dispatch(), activation))
 }
 
-/// Softmax over the last axis: eˣ divided by its sum.
+/// Computes the softmax over the last axis: eˣ divided by its sum.
 ///
-/// Values of −∞ become 0; a row of nothing else becomes NaN.
+/// Values of −∞ become 0; a row that has only such values becomes NaN.
 pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if !is_fused(&x) {
         return composed::softmax(x);
@@ -92,13 +92,14 @@ pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::fused_softmax(x.into_dispatch()))
 }
 
-/// Layer normalisation over the last axis, population variance: (x − mean) / √(variance + ε) · weight + bias.
+/// Computes layer normalisation over the last axis: (x − mean) / √(variance + ε) · weight + bias, with the population
+/// variance.
 ///
 /// - `x`: `[…, width]`
 /// - `weight`, `bias`: `[width]`
 ///
 /// # Panics
-/// `weight` or `bias` has another length than the rows.
+/// Panics if `weight` or `bias` does not have the length of the rows.
 pub fn layer_norm<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<1>,
@@ -119,28 +120,28 @@ pub fn layer_norm<const D: usize>(
     ))
 }
 
-/// Sums over the pixels of class masks, `[batch, classes]` each.
+/// The sums over the pixels of class masks, `[batch, classes]` each.
 #[derive(Debug, Clone)]
 pub struct MaskSums {
-    /// Of focal terms, −α_t·(1 − p_t)²·ln p_t.
+    /// Sum of focal terms, −α_t·(1 − p_t)²·ln p_t.
     pub focal: Tensor<2>,
-    /// Of the sigmoids of pixels that are of the class.
+    /// Sum of the sigmoids of pixels that belong to the class.
     pub positives: Tensor<2>,
-    /// Of all sigmoids.
+    /// Sum of all sigmoids.
     pub all: Tensor<2>,
 }
 
-/// What focal and dice losses sum over pixels.
+/// Computes the sums over pixels that focal and dice losses need.
 ///
 /// - `z`: logits `[batch, classes, pixels]`
-/// - `labels`: `[batch, pixels]`, row-major: the class of a pixel; other numbers stand for none of them
-/// - `alpha`: weight of a positive in the focal terms; a negative has the rest to 1
+/// - `labels`: `[batch, pixels]`, row-major: the class of each pixel; other numbers belong to no class
+/// - `alpha`: weight of a positive in the focal terms; a negative has the weight 1 − α
 ///
 /// # Panics
-/// There are not as many labels as pixels.
+/// Panics if the number of labels differs from the number of pixels.
 pub fn mask_sums(z: Tensor<3>, labels: Arc<[u16]>, alpha: f32) -> MaskSums {
     let [batch, classes, pixels] = z.dims();
-    assert_eq!(labels.len(), batch * pixels, "labels of the masks");
+    assert_eq!(labels.len(), batch * pixels, "number of labels");
     if !is_fused(&z) {
         return composed::mask_sums(z, labels, alpha);
     }

@@ -1,4 +1,4 @@
-//! Products with the tiles of the packed layers, for operands that are packed on the way: those of attention.
+//! Products with the tiles of the packed layers, for operands that are packed at each call: those of attention.
 
 use crate::{
     level::Level,
@@ -6,7 +6,7 @@ use crate::{
     matrix::Matrix,
 };
 
-/// The right operand of a product, as the kernels of tiles read it: `[panels, depth, columns of a panel]`.
+/// The right operand of a product, in the layout that the tile kernels read: `[panels, depth, columns of a panel]`.
 pub(crate) struct Panels {
     shape: TileShape,
     values: Vec<f32>,
@@ -15,7 +15,7 @@ pub(crate) struct Panels {
 }
 
 impl Panels {
-    /// Of the transposed of `m`, `[columns, depth]`, times a number.
+    /// Packs the transpose of `m`, `[columns, depth]`, times `scale`.
     pub(crate) fn transposed(level: Level, m: Matrix<'_>, scale: f32) -> Self {
         let (columns, depth) = m.size();
         let mut panels = Self::zeros(TileShape::of_floats(level), depth, columns);
@@ -30,7 +30,7 @@ impl Panels {
         panels
     }
 
-    /// Of `m`, `[depth, columns]`, with few columns.
+    /// Packs `m`, `[depth, columns]`, which has few columns.
     pub(crate) fn new(level: Level, m: Matrix<'_>) -> Self {
         let (depth, columns) = m.size();
         let shape = TileShape::of_narrow_floats(level, columns);
@@ -53,7 +53,7 @@ impl Panels {
         }
     }
 
-    /// The product `left` · this; `write` gets pieces of its rows, with row and first column.
+    /// Computes the product `left` · these panels; `write` receives pieces of its rows, with row and first column.
     pub(crate) fn multiply(
         &self,
         level: Level,
@@ -72,7 +72,7 @@ impl Panels {
         });
     }
 
-    /// The product `left` · this, to row-major values.
+    /// Computes the product `left` · these panels as row-major values.
     pub(crate) fn multiply_into(&self, level: Level, left: Matrix<'_>, out: &mut [f32]) {
         let (shape, stride) = (self.shape, self.columns);
         let mut tile = [0.0; TILE];
@@ -91,7 +91,7 @@ impl Panels {
         });
     }
 
-    /// Panel, its first column, number of its columns, first row and number of rows of every tile.
+    /// Calls a function with panel, first column, number of columns, first row and number of rows of every tile.
     fn for_each_tile(
         &self,
         left: Matrix<'_>,
@@ -134,12 +134,12 @@ mod tests {
     }
 
     #[test]
-    fn products_with_panels_are_products() {
+    fn products_with_panels_agree_with_plain_products() {
         for level in Level::available() {
             for (rows, depth, columns) in [(1, 1, 1), (7, 5, 9), (13, 64, 100), (8, 33, 64)] {
                 let (a, b) = (counting(rows * depth), counting(depth * columns));
                 let what = format!("{level:?} {rows}×{depth}×{columns}");
-                // `b` as `[depth, columns]`, then as `[columns, depth]`.
+                // `b` is stored as `[depth, columns]`, then as `[columns, depth]`.
                 let expected = plain(&a, |k, c| b[k * columns + c], depth, columns);
                 let mut found = vec![1.0; rows * columns];
                 let panels = Panels::new(level, Matrix::new(&b, columns));
@@ -153,7 +153,7 @@ mod tests {
                 panels.multiply_into(level, Matrix::new(&a, depth), &mut found);
                 assert_eq!(found, expected, "{what}, transposed");
 
-                // A left operand whose rows are the columns of what is stored.
+                // This left operand is stored transposed.
                 let turned: Vec<f32> = (0..depth * rows)
                     .map(|i| a[i % rows * depth + i / rows])
                     .collect();

@@ -1,7 +1,7 @@
-//! How operations read tensors and share work among threads.
+//! Access to tensors' values, and division of work among threads.
 //!
-//! Element-wise and row-wise kernels change values in place. A tensor that nobody else holds is changed itself;
-//! another is copied piece by piece on the way, while the piece is in the cache.
+//! Element-wise and row-wise kernels change values in place. If no other tensor shares the values, they are changed
+//! directly; otherwise they are copied piece by piece on the way, while the piece is in the cache.
 
 use burn::{
     backend::{Flex, tensor::FloatTensor},
@@ -12,10 +12,10 @@ use rayon::prelude::*;
 /// A tensor of burn's CPU backend.
 pub(crate) type CpuTensor = FloatTensor<Flex>;
 
-/// Values of a piece, about: small enough for the second-level cache, large enough to be worth a thread.
+/// Approximate number of values in a piece: few enough for the second-level cache, enough to be worth a thread.
 const PIECE: usize = 16 * 1024;
 
-/// The tensor in row-major order, without values before or behind; copied if it is not.
+/// Returns the tensor in row-major order, without values before or after it; copies it if necessary.
 pub(crate) fn contiguous(x: CpuTensor) -> CpuTensor {
     let layout = x.layout();
     let whole = layout.is_contiguous()
@@ -24,27 +24,27 @@ pub(crate) fn contiguous(x: CpuTensor) -> CpuTensor {
     if whole { x } else { x.to_contiguous() }
 }
 
-/// The values of a tensor that [`contiguous`] returned.
+/// Returns the values of a tensor that [`contiguous`] returned.
 pub(crate) fn values(x: &CpuTensor) -> &[f32] {
     x.storage::<f32>()
 }
 
-/// A tensor of `shape` with these values, row-major.
+/// Returns a tensor of `shape` with these values, row-major.
 pub(crate) fn tensor(values: Vec<f32>, shape: &[usize]) -> CpuTensor {
     CpuTensor::from_data(TensorData::new(values, shape.to_vec()))
 }
 
-/// Lengths of the axes.
+/// Returns the shape of a tensor.
 pub(crate) fn shape(x: &CpuTensor) -> Vec<usize> {
     x.layout().shape().to_vec()
 }
 
-/// Length of a row of a tensor of this shape, at least 1.
+/// Returns the length of a row of a tensor of this shape, at least 1.
 pub(crate) fn row_length(shape: &[usize]) -> usize {
     shape.last().copied().unwrap_or(1).max(1)
 }
 
-/// Values of a piece of whole rows.
+/// Returns the number of values in a piece of whole rows.
 pub(crate) fn piece_of_rows(row: usize) -> usize {
     (PIECE / row).max(1) * row
 }
@@ -74,7 +74,8 @@ pub(crate) fn change(
     tensor(changed, &shape)
 }
 
-/// As [`change`], for a kernel that reads the same piece of `other`, a tensor of the same shape.
+/// Changes the values of `x` as [`change`] does, for a kernel that reads the same piece of `other`, a tensor of the
+/// same shape.
 pub(crate) fn change_by(
     x: CpuTensor,
     other: &CpuTensor,

@@ -6,13 +6,13 @@ use crate::{
     pieces::{CpuTensor, change, change_by, row_length, shape},
 };
 
-/// Softmax over the last axis.
+/// Computes the softmax over the last axis.
 pub(crate) fn forward(x: CpuTensor, level: Level) -> CpuTensor {
     let row = row_length(&shape(&x));
     change(x, row, |rows| softmax_rows(level, rows, row))
 }
 
-/// Gradient of the input, from the result `y` and its gradient.
+/// Computes the gradient of the input from the result `y` and its gradient.
 pub(crate) fn backward(y: &CpuTensor, gradient: CpuTensor, level: Level) -> CpuTensor {
     let row = row_length(&shape(y));
     change_by(gradient, y, row, |gradient, y| {
@@ -42,7 +42,7 @@ fn softmax_gradients_kernel<const FMA: bool>(gradient: &mut [f32], y: &[f32], le
     }
 }
 
-/// Turns a row into e^(value − greatest); returns the greatest value and the sum of the row.
+/// Turns a row into e^(value − maximum); returns the maximum and the sum of the new row.
 #[inline(always)]
 pub(crate) fn exponentials<const FMA: bool>(row: &mut [f32]) -> (f32, f32) {
     let greatest = maximum(row);

@@ -1,4 +1,4 @@
-//! Packed attention against its composed form, at every level, and what it promises besides.
+//! Compares packed attention with its composed form at every level, and tests its further guarantees.
 
 mod common;
 
@@ -9,7 +9,7 @@ use zeg_kernels::{attention_packed, composed};
 
 const TOLERANCE: f32 = 1e-5;
 
-/// Queries see the keys up to their own position.
+/// Returns a mask in which a query attends to the keys up to its own position.
 fn causal(tokens: usize, device: &Device) -> Tensor<2> {
     let values: Vec<f32> = (0..tokens * tokens)
         .map(|i| {
@@ -23,7 +23,7 @@ fn causal(tokens: usize, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(values, [tokens, tokens]), device)
 }
 
-/// Result and gradient of the kernel and of the composed form.
+/// Compares result and gradient of the kernel with the composed form.
 fn compare(qkv: Tensor<3>, heads: usize, mask: Option<Tensor<2>>, what: &str) {
     let plain = qkv.clone().without_autodiff();
     let plain_mask = mask.clone().map(Tensor::without_autodiff);
@@ -42,7 +42,7 @@ fn compare(qkv: Tensor<3>, heads: usize, mask: Option<Tensor<2>>, what: &str) {
         TOLERANCE,
         &format!("{what}, gradient"),
     );
-    // Without a graph: the same bits.
+    // Without an autodiff graph, the result has the same bits.
     assert_eq!(
         host(attention_packed(plain, heads, plain_mask)),
         found.0,
@@ -83,7 +83,7 @@ fn a_mask_hides_keys() {
 }
 
 #[test]
-fn a_hidden_key_changes_nothing() {
+fn a_hidden_key_does_not_affect_the_result() {
     let device = Device::flex();
     let mask = causal(5, &device);
     let mut changed = values(5 * 24, 3);
@@ -101,9 +101,9 @@ fn a_hidden_key_changes_nothing() {
     assert_eq!(host(before.narrow(1, 0, 4)), host(after.narrow(1, 0, 4)));
 }
 
-/// Values far apart in every layout that views make: transposed axes, a part of a batch, a part of the channels.
+/// Inputs that are not contiguous, in every layout: transposed axes, a part of a batch, a part of the channels.
 #[test]
-fn views_agree_with_copies() {
+fn strided_inputs_agree_with_copies() {
     let device = Device::flex().autodiff();
     let swapped = tensor([9, 3, 48], 4, &device).swap_dims(0, 1); // [3, 9, 48]
     compare(swapped, 2, None, "swapped");
@@ -121,7 +121,7 @@ fn views_agree_with_copies() {
     );
 }
 
-/// Numbers of any size: the greatest logit is subtracted first.
+/// Logits of any size are possible, because the maximum is subtracted first.
 #[test]
 fn large_logits_do_not_overflow() {
     let device = Device::flex();
@@ -143,14 +143,14 @@ fn another_float_type_takes_the_composed_form() {
 }
 
 #[test]
-#[should_panic(expected = "24 channels are no queries, keys and values of 3 heads")]
+#[should_panic(expected = "24 channels cannot be divided into queries, keys and values of 3 heads")]
 fn channels_that_heads_do_not_divide_are_refused() {
     attention_packed(tensor([1, 2, 24], 9, &Device::flex()), 3, None);
 }
 
-/// Central differences of the sum of products that `with_gradients` takes.
+/// Compares the gradient with central differences of the weighted sum that `with_gradients` computes.
 #[test]
-fn the_gradient_is_the_slope() {
+fn the_gradient_agrees_with_central_differences() {
     let device = Device::flex().autodiff();
     let shape = [1, 3, 12];
     let start = values(36, 10);
@@ -176,7 +176,7 @@ fn the_gradient_is_the_slope() {
 }
 
 #[test]
-fn bits_do_not_depend_on_threads() {
+fn results_do_not_depend_on_the_number_of_threads() {
     let device = Device::flex().autodiff();
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new()
@@ -210,7 +210,7 @@ proptest! {
         at_every_level(|level| compare(qkv.clone(), heads, mask.clone(), &format!("{level:?}")));
     }
 
-    /// Each token's result is a mean of values, so that it lies between the least and the greatest.
+    /// Each token's result is a mean of values, so it lies between their minimum and maximum.
     #[test]
     fn results_lie_between_values(tokens in 1_usize..40, seed: u32) {
         let qkv = tensor([1, tokens, 3], seed, &Device::flex());

@@ -1,4 +1,4 @@
-//! A packed residual block against the same block of plain tensors, at every level.
+//! Compares a packed residual block with the same block of plain tensors, at every level.
 
 mod common;
 
@@ -10,7 +10,7 @@ use zeg_kernels::{Activation, Norm, PackedBlock, PackedLinear, Precision, Worksp
 
 const EPSILON: f32 = 1e-5;
 
-/// Plain tensors of a block: weights and biases of the four linear layers and of the two norms.
+/// A block's plain tensors: weights and biases of the four linear layers and of the two norms.
 struct Plain {
     heads: usize,
     linear: [(Tensor<2>, Tensor<1>); 4],
@@ -84,7 +84,7 @@ impl Plain {
     }
 }
 
-/// Nobody sees what stands behind them in the sequence.
+/// Returns a mask in which tokens do not attend to later tokens.
 fn causal(tokens: usize, device: &Device) -> Tensor<2> {
     let row = |q: usize| (0..tokens).map(move |k| if k > q { f32::NEG_INFINITY } else { 0.0 });
     let mask: Vec<f32> = (0..tokens).flat_map(row).collect();
@@ -110,19 +110,22 @@ fn a_packed_block_agrees_with_plain_tensors() {
                 let found = host(packed.forward(x.clone(), mask.as_ref()));
                 assert_close(&found, &expected, 1e-5, &what);
                 let again = host(packed.forward(x.clone(), mask.as_ref()));
-                assert_eq!(found, again, "{what}: the same buffers once more");
+                assert_eq!(
+                    found, again,
+                    "{what}: the second pass with the same buffers differs"
+                );
             }
             assert_eq!(
                 host(x),
                 values(shape.iter().product(), 20),
-                "the input is not ours"
+                "the block changed its input"
             );
         }
     });
 }
 
 #[test]
-fn integers_are_near() {
+fn int8_results_are_close() {
     let device = Device::flex();
     let plain = Plain::new(64, 256, 4, &device);
     let x = tensor([2, 50, 64], 20, &device);

@@ -1,11 +1,11 @@
-//! Packed linear layers against plain sums, at every level.
+//! Compares packed linear layers with plain sums, at every level.
 
 mod common;
 
 use common::{assert_close, at_every_level, rounded_sums, values};
 use zeg_kernels::{Activation, PackedLinear, Precision, Then};
 
-/// Rows, inputs, outputs: single, odd, a little more and less than tiles, panels and blocks.
+/// Rows, inputs, outputs: one, odd, and slightly more or less than tiles, panels and blocks.
 const SHAPES: [[usize; 3]; 9] = [
     [1, 1, 1],
     [3, 5, 7],
@@ -18,7 +18,7 @@ const SHAPES: [[usize; 3]; 9] = [
     [270, 31, 195],
 ];
 
-/// x·Wᵀ + b in double precision: `[rows, outputs]`.
+/// Computes x·Wᵀ + b in double precision: `[rows, outputs]`.
 fn plain(x: &[f32], weight: &[f32], bias: &[f32], inputs: usize) -> Vec<f32> {
     let row = |x: &[f32]| -> Vec<f32> {
         let output = |(weights, &bias): (&[f32], &f32)| {
@@ -36,7 +36,7 @@ struct Case {
     x: Vec<f32>,
     weight: Vec<f32>,
     bias: Vec<f32>,
-    /// What was there before.
+    /// Values of the output before the product.
     before: Vec<f32>,
 }
 
@@ -58,7 +58,7 @@ impl Case {
         out
     }
 
-    /// What `then` makes of these products.
+    /// Applies the operation `then` to these products.
     fn then(&self, products: Vec<f32>, then: Then) -> Vec<f32> {
         match then {
             Then::Store => products,
@@ -97,7 +97,7 @@ fn floats_agree_with_plain_sums() {
             for then in THENS {
                 let found = case.run(Precision::Float, then);
                 let expected = case.then(products.clone(), then);
-                // Sums of up to 129 products are of order 10, what a sigmoid makes of them of order 1.
+                // Sums of up to 129 products are of order 10; their sigmoids are of order 1.
                 let tolerance = match then {
                     Then::Activate(Activation::Sigmoid) => 2e-5,
                     _ => 2e-6,
@@ -113,14 +113,14 @@ fn floats_agree_with_plain_sums() {
     });
 }
 
-/// The sums of integers are exact, so that the results are those of the plain loop to the bit, at every level.
+/// Sums of integers are exact, so the results are bit-identical to those of the plain loop at every level.
 #[test]
 fn integers_are_exact_at_every_level() {
     at_every_level(|level| {
         for shape in SHAPES {
             let mut case = Case::new(shape);
             let last = case.x.len() - 1;
-            case.x[last] = 300.0; // its group loses precision, the others do not
+            case.x[last] = 300.0; // the precision of its group decreases, not that of other groups
             let found = case.run(Precision::Int8, Then::Store);
             let expected = rounded_sums(&case.x, &case.weight, &case.bias, case.inputs);
             for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
@@ -133,7 +133,7 @@ fn integers_are_exact_at_every_level() {
 }
 
 #[test]
-fn integers_are_near_the_floats() {
+fn int8_results_are_close_to_floats() {
     at_every_level(|level| {
         for then in [Then::Store, Then::Add] {
             let case = Case::new([13, 66, 200]);
@@ -145,7 +145,7 @@ fn integers_are_near_the_floats() {
 }
 
 #[test]
-fn threads_do_not_change_a_bit() {
+fn results_do_not_depend_on_the_number_of_threads() {
     let case = Case::new([270, 31, 195]);
     for precision in [Precision::Float, Precision::Int8] {
         let runs = [1, 2, 3, 7].map(|threads| {
@@ -159,9 +159,9 @@ fn threads_do_not_change_a_bit() {
     }
 }
 
-/// A row's result is the same whatever rows are computed with it.
+/// A row's result does not depend on the rows that are computed with it.
 #[test]
-fn neighbours_do_not_change_a_row() {
+fn a_row_does_not_depend_on_other_rows() {
     at_every_level(|level| {
         for precision in [Precision::Float, Precision::Int8] {
             let case = Case::new([21, 30, 70]);
@@ -176,9 +176,9 @@ fn neighbours_do_not_change_a_row() {
     });
 }
 
-/// Numbers that are none stay visible, and zeros are no special case.
+/// NaN and infinite values remain visible in the result, and rows of zeros work like others.
 #[test]
-fn rows_of_zeros_and_of_no_numbers() {
+fn rows_of_zeros_nan_and_infinities() {
     at_every_level(|level| {
         for precision in [Precision::Float, Precision::Int8] {
             let mut case = Case::new([4, 40, 50]);
@@ -200,13 +200,13 @@ fn rows_of_zeros_and_of_no_numbers() {
 }
 
 #[test]
-#[should_panic(expected = "6 values in, 4 out of a layer 2→2")]
+#[should_panic(expected = "6 input and 4 output values do not fit a layer 2→2")]
 fn lengths_that_do_not_fit_are_refused() {
     let layer = PackedLinear::new(&[1.0; 4], &[0.0; 2], Precision::Float);
     layer.apply(&[0.0; 6], &mut [0.0; 4], Then::Store);
 }
 
-/// No rows are no work.
+/// An input without rows gives an empty result.
 #[test]
 fn no_rows() {
     for precision in [Precision::Float, Precision::Int8] {

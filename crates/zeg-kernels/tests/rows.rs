@@ -1,4 +1,4 @@
-//! Activations, softmax and layer normalisation against their composed forms, at every level.
+//! Compares activations, softmax, layer normalisation and mask sums with their composed forms, at every level.
 
 mod common;
 
@@ -11,7 +11,7 @@ const TOLERANCE: f32 = 1e-5;
 
 type Op<const D: usize> = fn(Tensor<D>) -> Tensor<D>;
 
-/// Name, kernel, composed form.
+/// Name, kernel and composed form of each operation.
 const OPS: [(&str, Op<3>, Op<3>); 4] = [
     ("sigmoid", sigmoid, composed::sigmoid),
     ("quick_gelu", quick_gelu, composed::quick_gelu),
@@ -36,7 +36,8 @@ fn compare(x: Tensor<3>, what: &str) {
     }
 }
 
-/// x and the parameters as rank 1 tensors that are reshaped, so that all three can ask for gradients.
+/// Compares layer normalisation; x and the parameters are reshaped from tensors of rank 1, so that all three can have
+/// gradients.
 fn compare_layer_norm(shape: [usize; 3], device: &Device, what: &str) {
     let width = shape[2];
     let inputs = || {
@@ -57,7 +58,7 @@ fn compare_layer_norm(shape: [usize; 3], device: &Device, what: &str) {
         .iter()
         .zip(found.1.iter().zip(&expected.1))
     {
-        // With a width of 1 the true gradient of x is 0, and of 2 nearly: what is left is rounding.
+        // At a width of 1 the true gradient of x is 0, and at 2 nearly 0, so only rounding remains.
         let tolerance = if *name == "x" && width < 3 {
             1e-3
         } else {
@@ -94,7 +95,7 @@ fn odd_sizes_agree_with_the_composed_forms() {
 }
 
 #[test]
-fn views_agree_with_copies() {
+fn strided_inputs_agree_with_copies() {
     let device = Device::flex().autodiff();
     compare(tensor([9, 3, 20], 4, &device).swap_dims(0, 1), "swapped");
     compare(
@@ -134,7 +135,7 @@ fn an_input_keeps_its_values() {
     }
 }
 
-/// Where values leave the range of floats, results keep to theirs.
+/// Where eˣ leaves the range of floats, the results stay in their own range.
 #[test]
 fn extreme_values_stay_in_range() {
     let x = [
@@ -163,9 +164,9 @@ fn extreme_values_stay_in_range() {
     });
 }
 
-/// Training stops at a loss that is no number; no kernel may turn one into a number.
+/// Training stops at a loss that is NaN, so no kernel may turn a NaN into a number.
 #[test]
-fn not_a_number_stays_so() {
+fn nan_is_preserved() {
     let mut x = values(70, 9);
     x[40] = f32::NAN;
     let x = || Tensor::<3>::from_data(TensorData::new(x.clone(), [1, 2, 35]), &Device::flex());
@@ -180,9 +181,9 @@ fn not_a_number_stays_so() {
     });
 }
 
-/// A frozen LayerNorm passes a gradient on and has none.
+/// A frozen LayerNorm passes a gradient on and has no gradients itself.
 #[test]
-fn only_the_gradients_that_are_asked_for_are_made() {
+fn only_requested_gradients_are_computed() {
     let device = Device::flex().autodiff();
     let x = tensor::<2>([4, 6], 1, &device).require_grad();
     let (weight, bias) = (tensor::<1>([6], 2, &device), tensor::<1>([6], 3, &device));
@@ -213,9 +214,9 @@ fn another_float_type_takes_the_composed_form() {
     );
 }
 
-/// Central differences, for a width where the variance is no rounding error.
+/// Compares gradients with central differences, at a width where the variance is larger than rounding errors.
 #[test]
-fn gradients_are_slopes() {
+fn gradients_agree_with_central_differences() {
     let device = Device::flex().autodiff();
     let normed: Op<3> = |x| {
         let device = x.device();
@@ -251,7 +252,7 @@ fn gradients_are_slopes() {
 }
 
 #[test]
-fn bits_do_not_depend_on_threads() {
+fn results_do_not_depend_on_the_number_of_threads() {
     let device = Device::flex().autodiff();
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new()
@@ -298,7 +299,7 @@ proptest! {
     }
 }
 
-/// Labels from 0 to `classes`, which is no class, and a few of 255.
+/// Returns labels from 0 to `classes`, which is no class, and a few of 255.
 fn labels(length: usize, classes: usize) -> std::sync::Arc<[u16]> {
     let label = |i: usize| match (i * 7 + i / 3) % 11 {
         10 => 255,
@@ -320,7 +321,7 @@ fn sums_over_masks_agree_with_the_composed_form() {
         ] {
             let [batch, classes, pixels] = shape;
             let labels = labels(batch * pixels, classes);
-            let z = tensor(shape, 7, &device) * 6.0; // both ends of the sigmoid, too
+            let z = tensor(shape, 7, &device) * 6.0; // covers both ends of the sigmoid
             for part in 0..3 {
                 let pick = |sums: zeg_kernels::MaskSums| match part {
                     0 => sums.focal,
@@ -341,7 +342,8 @@ fn sums_over_masks_agree_with_the_composed_form() {
     });
 }
 
-/// (p_t = σ(±z), focal term) by hand: z = 0 is −¼·¼·ln ½ for a positive; far from 0 the terms are exact limits.
+/// Expected (p_t = σ(±z), focal term) computed by hand: z = 0 gives −¼·¼·ln ½ for a positive; far from 0 the terms are
+/// exact limits.
 #[test]
 fn sums_over_masks_of_single_pixels() {
     let device = Device::flex();

@@ -1,8 +1,9 @@
-//! Checkpoints, read: one safetensors file with what was trained, how, and where the rest of the model is.
+//! Reads checkpoints: one safetensors file with the trained parameters, the experiment, and a reference to the frozen
+//! weights.
 //!
-//! The tensors are the trained parameters under the reference checkpoints' names, the class embeddings, and in a
-//! training checkpoint the optimiser's moments. The frozen encoder is not copied: its file's SHA-256 stands in the
-//! metadata. `zeg-train` writes these files.
+//! The tensors are the trained parameters under the reference checkpoints' names, the class embeddings, and, in a
+//! training checkpoint, the optimiser's moments. The frozen encoder is not copied: the metadata hold the SHA-256 of its
+//! file. `zeg-train` writes these files.
 
 use std::{
     collections::BTreeMap,
@@ -23,31 +24,31 @@ use crate::{
     weights::{HostTensor, StateDict},
 };
 
-/// Version of the layout. Older ones are read as they were meant: format 1 had keys of single methods beside those of
-/// all, format 2 had `inference.view` and `training.cached-views`.
+/// Version of the layout. Older versions can be read: in format 1, keys of single methods were mixed with the common
+/// keys, and format 2 had `inference.view` and `training.cached-views`.
 pub const FORMAT: u32 = 3;
 /// Metadata key of [`CheckpointInfo`].
 pub const INFO_KEY: &str = "zeg";
-/// Tensor of the class embeddings.
+/// Name of the class embeddings' tensor.
 pub const EMBEDDINGS: &str = "class_embeddings";
 
-/// Everything about a checkpoint but its tensors.
+/// Everything about a checkpoint except its tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct CheckpointInfo {
     /// Version of the layout.
     pub format: u32,
-    /// The program that wrote it.
+    /// Name and version of the program that wrote it.
     pub writer: String,
-    /// Steps done.
+    /// Number of training steps done.
     pub step: u64,
-    /// The experiment, as its file has it.
+    /// The experiment, as in its file.
     pub experiment: Value,
     /// The classes of the stored embeddings.
     pub classes: Vec<StoredClass>,
     /// The frozen encoder's file.
     pub base: BaseWeights,
-    /// Optimiser steps that each parameter has seen; empty in a model without optimiser state.
+    /// Optimiser steps done for each parameter; empty in a model without optimiser state.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub optimizer_time: BTreeMap<String, u64>,
 }
@@ -55,43 +56,43 @@ pub struct CheckpointInfo {
 /// A class of a trained model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredClass {
-    /// Its name.
+    /// Name of the class.
     pub name: String,
-    /// Whether training saw it.
+    /// Whether the class was seen in training.
     pub seen: bool,
 }
 
 /// The file that a model's frozen weights are read from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BaseWeights {
-    /// Where it was.
+    /// Path of the file when the checkpoint was written.
     pub path: PathBuf,
-    /// Its contents' SHA-256.
+    /// SHA-256 of the file's contents.
     pub sha256: String,
 }
 
-/// A checkpoint, opened.
+/// An open checkpoint.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// Everything but tensors.
+    /// Everything except the tensors.
     pub info: CheckpointInfo,
     /// The tensors.
     pub weights: StateDict,
-    /// Settings of an older format that had an effect then and have none now, as `key = value`.
+    /// Settings of an older format that no longer have an effect, as `key = value`.
     pub dropped: Vec<String>,
     path: PathBuf,
 }
 
 impl Checkpoint {
-    /// Whether a file is a checkpoint of this program.
+    /// Returns whether weights are a checkpoint of this program.
     pub fn is_checkpoint(weights: &StateDict) -> bool {
         weights.metadata().contains_key(INFO_KEY)
     }
 
-    /// Opens a checkpoint. One of an older format is brought up to date.
+    /// Opens a checkpoint. One of an older format is converted to the current one.
     ///
     /// # Errors
-    /// The file cannot be read, or is no checkpoint of this program.
+    /// Returns an error if the file cannot be read or is not a checkpoint of this program.
     pub fn open(path: &Path, methods: &Methods) -> Result<Self, ModelError> {
         let weights = StateDict::open(path, &methods.key_tables())?;
         let invalid = |reason: String| ModelError::Format {
@@ -100,12 +101,12 @@ impl Checkpoint {
         };
         let json = weights.metadata().get(INFO_KEY).ok_or_else(|| {
             invalid(format!(
-                "holds {} weights but is no zeg checkpoint",
+                "holds {} weights and is not a zeg checkpoint",
                 weights.family()
             ))
         })?;
         let mut info: CheckpointInfo = serde_json::from_str(json)
-            .map_err(|error| invalid(format!("its metadata do not parse: {error}")))?;
+            .map_err(|error| invalid(format!("cannot parse its metadata: {error}")))?;
         match info.format {
             FORMAT | 2 => {}
             1 => {
@@ -117,7 +118,7 @@ impl Checkpoint {
             }
             other => {
                 return Err(invalid(format!(
-                    "has format {other}, this program reads formats 1 to {FORMAT}"
+                    "has format {other}; this program reads formats 1 to {FORMAT}"
                 )));
             }
         }
@@ -131,15 +132,15 @@ impl Checkpoint {
         })
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The architecture of the model.
+    /// Returns the architecture of the model.
     ///
     /// # Errors
-    /// The method is not known, or its section contradicts itself.
+    /// Returns an error if the method is unknown, or its section is inconsistent.
     pub fn architecture(
         &self,
         methods: &Methods,
@@ -148,10 +149,10 @@ impl Checkpoint {
         section.architecture(methods)
     }
 
-    /// How images go through the model.
+    /// Returns the inference settings of the model.
     ///
     /// # Errors
-    /// The settings do not parse.
+    /// Returns an error if the settings cannot be parsed.
     pub fn inference(&self) -> Result<Inference, ModelError> {
         match self.info.experiment.get("inference") {
             Some(_) => self.read_part("inference"),
@@ -159,22 +160,22 @@ impl Checkpoint {
         }
     }
 
-    /// A part of the experiment.
+    /// Reads a part of the experiment.
     ///
     /// # Errors
-    /// It is missing or does not parse.
+    /// Returns an error if the part is missing or cannot be parsed.
     pub fn read_part<T: serde::de::DeserializeOwned>(&self, part: &str) -> Result<T, ModelError> {
         let value = self.info.experiment.get(part).cloned();
         serde_json::from_value(value.unwrap_or_default()).map_err(|error| ModelError::Format {
             path: self.path.clone(),
-            reason: format!("the experiment in its metadata does not parse: {part}: {error}"),
+            reason: format!("cannot parse `{part}` of the experiment in its metadata: {error}"),
         })
     }
 
-    /// The stored class embeddings.
+    /// Reads the stored class embeddings.
     ///
     /// # Errors
-    /// They are missing or damaged.
+    /// Returns an error if they are missing or damaged.
     pub fn embeddings(&self) -> Result<ClassEmbeddings, ModelError> {
         let matrix = self.read(EMBEDDINGS)?;
         let classes = self.info.classes.iter();
@@ -183,10 +184,10 @@ impl Checkpoint {
         ClassEmbeddings::new(names, matrix.values, dim, self.path.clone())
     }
 
-    /// A tensor by its name.
+    /// Reads a tensor by its name.
     ///
     /// # Errors
-    /// It is missing or damaged.
+    /// Returns an error if the tensor is missing or damaged.
     pub fn read(&self, key: &str) -> Result<HostTensor, ModelError> {
         self.weights
             .read(key)?

@@ -1,24 +1,24 @@
-//! The text side as models take it.
+//! Class embeddings in the form that models take.
 
 use burn::tensor::Tensor;
 
-/// Classes to tell apart, ready for a model.
+/// The classes to segment, as embeddings, ready for a model.
 #[derive(Debug, Clone)]
 pub struct ClassQueries {
     /// Class embeddings, unit rows: `[classes, dim]`
     pub text: Tensor<2>,
-    /// One embedding a class and prompt template, where the model wants them ([`ClassNeeds::each_template`]):
+    /// One embedding per class and prompt template, for models that need them ([`ClassNeeds::each_template`]):
     /// `[templates, classes, dim]`
     pub each_template: Option<Tensor<3>>,
-    /// Class embeddings for crops of single regions, where the model sees such and they are read in other templates:
-    /// `[classes, dim]`
+    /// Class embeddings for crops of single regions, for models that encode crops and use other prompt templates for
+    /// them: `[classes, dim]`
     pub crop_text: Option<Tensor<2>>,
-    /// `[classes]`: whether the class was seen in training, so that its scores are lowered.
+    /// `[classes]`: whether the class was seen in training, so that its scores are lowered by the offset.
     pub seen: Vec<bool>,
 }
 
 impl ClassQueries {
-    /// Classes with one embedding each.
+    /// Returns classes with one embedding each.
     ///
     /// - `text`: `[classes, dim]`, unit rows
     /// - `seen`: `[classes]`
@@ -31,22 +31,22 @@ impl ClassQueries {
         }
     }
 
-    /// Number of classes.
+    /// Returns the number of classes.
     pub fn len(&self) -> usize {
         self.seen.len()
     }
 
-    /// Whether there is no class.
+    /// Returns whether there are no classes.
     pub fn is_empty(&self) -> bool {
         self.seen.is_empty()
     }
 }
 
-/// What a model wants of the text side besides one embedding a class.
+/// The class embeddings that a model needs in addition to one per class.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClassNeeds {
-    /// One embedding a class and prompt template, not their mean alone.
+    /// Whether the model needs one embedding per class and prompt template, not only their mean.
     pub each_template: bool,
-    /// Prompt templates of a second set of embeddings, for crops.
+    /// Name of the prompt templates of a second set of embeddings, for crops.
     pub crop_templates: Option<String>,
 }

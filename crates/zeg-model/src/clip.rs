@@ -1,6 +1,6 @@
 //! CLIP as a whole, for contrastive pre-training: both towers and the temperature (Radford et al., 2021, section 2.3).
 //!
-//! Elsewhere the towers are read one at a time from a file of weights; here they start from random values, learn
+//! Elsewhere the towers are read one at a time from a weight file; here they start from random values, are trained
 //! together, and are written as such a file.
 
 use burn::{
@@ -25,26 +25,26 @@ use crate::{
     },
 };
 
-/// ln(1 / 0.07), where CLIP's temperature starts.
+/// Initial logarithm of CLIP's logit scale, ln(1 / 0.07).
 const FIRST_LOGIT_SCALE: f32 = 2.659_26;
-/// ln 100, which CLIP's temperature never exceeds.
+/// Upper limit of the logarithm of CLIP's logit scale, ln 100.
 const MOST_LOGIT_SCALE: f64 = 4.605_17;
 
-/// What images are normalised with in pre-training: as ZegCLIP's adaptation does it, so that the encoder meets the
-/// same values before and after.
+/// Normalisation of images in pre-training: the same as in ZegCLIP's training, so that the encoder gets the same values
+/// in both.
 pub const NORMALIZATION: Normalization = Normalization::IMAGENET;
 
-/// Sizes of both towers.
+/// The sizes of both towers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipConfig {
     /// The image tower, without prompts and region tokens.
     pub vision: VisionConfig,
-    /// The text tower; its `embed_dim` is the image tower's.
+    /// The text tower, with the same `embed_dim` as the image tower.
     pub text: TextConfig,
 }
 
 impl ClipConfig {
-    /// MiniCLIP: small enough to be pre-trained on a CPU within an hour.
+    /// Returns MiniCLIP, which is small enough to be pre-trained on a CPU within an hour.
     ///
     /// - `vocabulary`: rows of the token table
     pub fn mini(vocabulary: usize) -> Self {
@@ -73,7 +73,7 @@ impl ClipConfig {
         }
     }
 
-    /// The same, as weight files state it.
+    /// Returns the same sizes in the form that weight files state them.
     pub fn architecture(&self) -> Architecture {
         let (vision, text) = (&self.vision, &self.text);
         Architecture {
@@ -105,26 +105,26 @@ impl ClipConfig {
     }
 }
 
-/// Both towers, with the parts' names of the reference checkpoints.
+/// CLIP's two towers, with the names of the reference checkpoints.
 #[derive(Module, Debug)]
 pub struct Clip {
     /// The image tower.
     pub backbone: VisionTransformer,
     /// The text tower.
     pub text_encoder: TextTower,
-    /// Logarithm of the factor on cosines: `[1]`
+    /// Logarithm of the scale of cosine similarities: `[1]`
     pub logit_scale: Param<Tensor<1>>,
 }
 
 impl Clip {
-    /// A model with random values that learns as a whole.
+    /// Returns a model with random values, all of them trained.
     ///
     /// # Errors
-    /// The configuration contradicts itself.
+    /// Returns an error if the configuration is inconsistent.
     pub fn fresh(config: &ClipConfig, device: &Device, seed: u64) -> Result<Self, ModelError> {
         if config.vision.embed_dim != config.text.embed_dim {
             return Err(ModelError::Config(format!(
-                "an image tower that ends in {} channels and a text tower that ends in {}",
+                "the image tower projects to {} channels, but the text tower to {}; both must be equal",
                 config.vision.embed_dim, config.text.embed_dim
             )));
         }
@@ -154,23 +154,23 @@ impl Clip {
         })
     }
 
-    /// Unit embeddings of images: `[batch, 3, height, width]` → `[batch, dim]`.
+    /// Encodes images as unit embeddings: `[batch, 3, height, width]` → `[batch, dim]`.
     pub fn encode_images(&self, images: Tensor<4>) -> Tensor<2> {
         l2_normalize(self.backbone.embed_images(images))
     }
 
-    /// Unit embeddings of texts: `[texts]` rows of the token table, all of one length → `[texts, dim]`.
+    /// Encodes texts as unit embeddings: `[texts]` rows of the token table, all of the same length → `[texts, dim]`.
     pub fn encode_texts(&self, texts: &[Vec<u32>]) -> Tensor<2> {
         l2_normalize(self.text_encoder.forward_ends(texts))
     }
 
-    /// Factor on cosines: `[1]`, at most 100.
+    /// Returns the scale of cosine similarities: `[1]`, at most 100.
     pub fn scale(&self) -> Tensor<1> {
         self.logit_scale.val().clamp_max(MOST_LOGIT_SCALE).exp()
     }
 }
 
-/// OpenAI's initial values; they are stated for the text tower, and both towers have them here.
+/// Returns OpenAI's initial values, which are published for the text tower and used here for both towers.
 fn first_values(
     name: &str,
     shape: &[usize],
@@ -200,8 +200,8 @@ fn first_values(
     } else {
         let constant = match name {
             "logit_scale" => FIRST_LOGIT_SCALE,
-            _ if ends("weight") => 1.0, // of a norm
-            _ => 0.0,                   // a bias
+            _ if ends("weight") => 1.0, // weight of a norm
+            _ => 0.0,                   // bias
         };
         return vec![constant; shape.iter().product()];
     };
@@ -218,7 +218,7 @@ mod tests {
     use crate::trace::Trace;
 
     #[test]
-    fn short_cuts_of_pre_training_give_the_towers_own_embeddings() {
+    fn shortened_passes_of_pre_training_give_the_towers_own_embeddings() {
         let device = Device::flex();
         let model = Clip::fresh(&ClipConfig::mini(10), &device, 3).unwrap();
         for side in [32, 64] {

@@ -1,4 +1,4 @@
-//! Architectures as data: what a configuration file and a checkpoint say about a model.
+//! Configurations of towers and heads, as stored in configuration files and checkpoints.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -6,10 +6,10 @@ use zeg_kernels::{gelu, quick_gelu};
 
 use crate::{ModelError, descriptor::QueryFormat, method::Scoring};
 
-/// Image towers that are known by name.
+/// The image towers with a published name.
 const PUBLISHED_TOWERS: [&str; 3] = ["ViT-B/16", "ViT-B/32", "ViT-L/14"];
 
-/// A CLIP image tower and what is added to it.
+/// The configuration of a CLIP image tower and its additions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct VisionConfig {
@@ -17,19 +17,19 @@ pub struct VisionConfig {
     pub patch: usize,
     /// Channels of a token.
     pub width: usize,
-    /// Residual blocks.
+    /// Number of residual blocks.
     pub layers: usize,
     /// Attention heads; divides `width`.
     pub heads: usize,
     /// Channels of the joint image-text space.
     pub embed_dim: usize,
-    /// Side of the images whose grid the stored position table is resized to, in pixels.
+    /// Side in pixels of the images to whose patch grid the stored position table is resized.
     pub input_resolution: usize,
-    /// The class token starts as twice the class embedding plus its position, as the reference implementation of
-    /// ZegCLIP computes it; `false` gives CLIP's own single embedding.
+    /// Whether the class token starts as twice the class embedding plus its position, as in the reference
+    /// implementation of ZegCLIP; `false` gives CLIP's own single embedding.
     #[serde(default = "yes")]
     pub double_class_embedding: bool,
-    /// Between the two linear layers of a block.
+    /// Activation between the two linear layers of a block.
     #[serde(default, skip_serializing_if = "Activation::is_default")]
     pub activation: Activation,
     /// Deep prompt tuning.
@@ -45,10 +45,10 @@ fn yes() -> bool {
 }
 
 impl VisionConfig {
-    /// A published architecture by its name: `ViT-B/16`, `ViT-B/32`, `ViT-L/14`.
+    /// Returns a published architecture by its name: `ViT-B/16`, `ViT-B/32`, `ViT-L/14`.
     ///
     /// # Errors
-    /// The name is not one of these.
+    /// Returns an error if the name is not one of these.
     pub fn by_name(name: &str) -> Result<Self, ModelError> {
         let (patch, width, layers, embed_dim) =
             match name.to_ascii_lowercase().replace('-', "/").as_str() {
@@ -75,7 +75,7 @@ impl VisionConfig {
         })
     }
 
-    /// Name for people: a published one, or the sizes.
+    /// Returns the name to display: the published one, or the sizes.
     pub fn name(&self) -> String {
         let shape = |config: &Self| (config.patch, config.width, config.layers, config.embed_dim);
         let published = PUBLISHED_TOWERS.iter().find(|name| {
@@ -90,15 +90,16 @@ impl VisionConfig {
         }
     }
 
-    /// Patches along one side of the stored position grid.
+    /// Returns the number of patches along one side of the stored position grid.
     pub fn grid(&self) -> usize {
         self.input_resolution / self.patch
     }
 
-    /// Checks that the numbers fit each other.
+    /// Checks that the sizes are consistent.
     ///
     /// # Errors
-    /// A size is zero, the heads do not divide the width, the prompts reach beyond the last block.
+    /// Returns an error if a size is zero, the heads do not divide the width, or the prompts reach beyond the last
+    /// block.
     pub fn check(&self) -> Result<(), ModelError> {
         let fail = |text: String| Err(ModelError::Config(text));
         if [
@@ -110,7 +111,7 @@ impl VisionConfig {
         ]
         .contains(&0)
         {
-            return fail(format!("an encoder cannot have a size of zero: {self:?}"));
+            return fail(format!("an encoder size must not be zero: {self:?}"));
         }
         if !self.width.is_multiple_of(self.heads) {
             return fail(format!(
@@ -120,7 +121,7 @@ impl VisionConfig {
         }
         if self.grid() == 0 {
             return fail(format!(
-                "input resolution {} is smaller than a patch of {}",
+                "input resolution {} is smaller than the patch size, {}",
                 self.input_resolution, self.patch
             ));
         }
@@ -133,7 +134,7 @@ impl VisionConfig {
             };
             if blocks == 0 || blocks > self.layers {
                 return fail(format!(
-                    "prompts in {blocks} blocks of an encoder of {} layers",
+                    "prompts in {blocks} blocks: there must be at least 1 and at most {}, the layers of the encoder",
                     self.layers
                 ));
             }
@@ -142,24 +143,24 @@ impl VisionConfig {
             && regions.isqrt().pow(2) != regions
         {
             return fail(format!(
-                "{regions} region tokens do not form a square lattice"
+                "{regions} region tokens do not form a square lattice; the number must be a square"
             ));
         }
         Ok(())
     }
 }
 
-/// An image encoder, as a configuration file names it.
+/// An image encoder, as given in a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Encoder {
-    /// A published one: `ViT-B/16`, `ViT-B/32`, `ViT-L/14`.
+    /// A published encoder: `ViT-B/16`, `ViT-B/32`, `ViT-L/14`.
     Named(String),
-    /// Any other CLIP-like vision transformer.
+    /// Any other CLIP-like vision transformer, given by its sizes.
     Custom(EncoderSizes),
 }
 
-/// Sizes of a CLIP-like vision transformer.
+/// The sizes of a CLIP-like vision transformer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct EncoderSizes {
@@ -167,21 +168,21 @@ pub struct EncoderSizes {
     pub patch: usize,
     /// Channels of a token.
     pub width: usize,
-    /// Residual blocks.
+    /// Number of residual blocks.
     pub layers: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: usize,
     /// Channels of the joint image-text space.
     pub embed_dim: usize,
 }
 
 impl Encoder {
-    /// CLIP's image tower, without additions.
+    /// Returns the configuration of CLIP's image tower, without additions.
     ///
-    /// - `input_resolution`: of an encoder that is described by its sizes
+    /// - `input_resolution`: input resolution of an encoder that is given by its sizes
     ///
     /// # Errors
-    /// The name is not known.
+    /// Returns an error if the name is unknown.
     pub fn tower(&self, input_resolution: usize) -> Result<VisionConfig, ModelError> {
         Ok(match self {
             Self::Named(name) => VisionConfig::by_name(name)?,
@@ -201,19 +202,19 @@ impl Encoder {
     }
 }
 
-/// The non-linearity of a transformer's blocks.
+/// The activation function of a transformer's blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activation {
-    /// x·σ(1.702 x): OpenAI's models.
+    /// x·σ(1.702 x), used by OpenAI's models.
     #[default]
     QuickGelu,
-    /// The exact GELU: most models trained with open_clip.
+    /// The exact GELU, used by most models trained with open_clip.
     Gelu,
 }
 
 impl Activation {
-    /// Applies it to every value.
+    /// Applies the function to every value.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::QuickGelu => quick_gelu(x),
@@ -221,20 +222,20 @@ impl Activation {
         }
     }
 
-    /// For leaving the usual value out of files.
+    /// Returns whether this is the default, which is omitted from files.
     #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// Deep prompt tuning: trained tokens beside the patches (ZegCLIP, section 3.3).
+/// The configuration of deep prompt tuning: trained tokens next to the patches (ZegCLIP, section 3.3).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PromptConfig {
-    /// Prompt tokens in each block.
+    /// Number of prompt tokens in each block.
     pub tokens: usize,
-    /// Which blocks have prompts of their own.
+    /// The blocks that have prompts of their own.
     pub depth: PromptDepth,
     /// Probability of dropping a prompt value in training.
     #[serde(default = "tenth")]
@@ -245,47 +246,47 @@ fn tenth() -> f64 {
     0.1
 }
 
-/// Which blocks have prompts of their own (ZegCLIP, table 8).
+/// The blocks that have prompts of their own (ZegCLIP, table 8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PromptDepth {
-    /// The first n blocks. With 1 ("shallow") the prompts enter block 0 and live through all others, and the
-    /// reference applies no `prompt_norm`; with more, every one of the n blocks gets fresh prompts and the blocks
-    /// behind have none.
+    /// The first n blocks. With 1 ("shallow"), the prompts enter at block 0 and stay in the sequence to the end, and
+    /// the reference applies no `prompt_norm`. With more, every one of the n blocks gets new prompts, and the later
+    /// blocks have none.
     First(usize),
-    /// The last n blocks ("reverse"); the blocks before have none.
+    /// The last n blocks ("reverse"); the earlier blocks have none.
     Last(usize),
 }
 
-/// A CLIP text tower.
+/// The configuration of a CLIP text tower.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TextConfig {
     /// Channels of a token.
     pub width: usize,
-    /// Residual blocks.
+    /// Number of residual blocks.
     pub layers: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: usize,
     /// Channels of the joint image-text space.
     pub embed_dim: usize,
-    /// Longest text in tokens, start and end included.
+    /// Length of the longest text in tokens, start and end included.
     pub context_length: usize,
-    /// Rows of the token table.
+    /// Number of rows of the token table.
     pub vocabulary: usize,
-    /// Between the two linear layers of a block.
+    /// Activation between the two linear layers of a block.
     #[serde(default, skip_serializing_if = "Activation::is_default")]
     pub activation: Activation,
 }
 
-/// The decoder head of ZegCLIP (section 3.2) and of CLIP-RC.
+/// The configuration of the decoder head of ZegCLIP (section 3.2) and of CLIP-RC.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct HeadConfig {
-    /// Cross-attention layers.
+    /// Number of cross-attention layers.
     #[serde(default = "three")]
     pub layers: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     #[serde(default = "eight")]
     pub heads: usize,
     /// Hidden channels of the feed-forward part.
@@ -296,21 +297,21 @@ pub struct HeadConfig {
     pub dropout: f64,
     /// Factor on the unit-norm inputs of the head (patch tokens, image and class embeddings).
     ///
-    /// 1 is as released. Unit vectors of 512 numbers make the first logits nearly zero, and hundreds of steps pass
-    /// before the head moves; √dim gives its inputs unit variance (docs/decisions.md).
+    /// The released models use 1. Unit vectors of 512 numbers make the first logits nearly zero, so hundreds of steps
+    /// pass before the head changes; √dim gives its inputs unit variance (docs/decisions.md).
     #[serde(default = "one")]
     pub input_scale: f64,
     /// Factor on the logits of the masks.
     ///
-    /// 1 is as released. CLIP-RC's logits are plain products of LayerNorm outputs, with a standard deviation of about
-    /// √dim from the first step on, which a short run spends most of its steps on taking back; 1/√dim starts them at 1
+    /// The released models use 1. CLIP-RC's logits are plain products of LayerNorm outputs, with a standard deviation
+    /// of about √dim from the first step on; a short run spends most of its steps on reducing it. 1/√dim starts it at 1
     /// (docs/decisions.md).
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub mask_scale: f64,
-    /// What class queries are made of; `text` is the head without a relationship descriptor.
+    /// Composition of class queries; `text` is the head without a relationship descriptor.
     #[serde(default, skip_serializing_if = "QueryFormat::is_default")]
     pub query: QueryFormat,
-    /// How scores are made of the masks; as the model was trained.
+    /// Conversion of masks to scores; it must be the one used in training.
     #[serde(default, skip_serializing_if = "Scoring::is_default")]
     pub scoring: Scoring,
 }
@@ -347,12 +348,12 @@ impl Default for HeadConfig {
     }
 }
 
-/// What encoder and head of every method with both must fulfil.
+/// Checks encoder and head of a method that has both.
 pub(crate) fn check_parts(encoder: &VisionConfig, head: &HeadConfig) -> Result<(), ModelError> {
     encoder.check()?;
     if head.layers == 0 || head.heads == 0 || !encoder.embed_dim.is_multiple_of(head.heads) {
         return Err(ModelError::Config(format!(
-            "a head of {} layers and {} attention heads on {} channels",
+            "a head of {} layers and {} attention heads: it needs at least one of each, and heads that divide its {} channels",
             head.layers, head.heads, encoder.embed_dim
         )));
     }
@@ -364,7 +365,7 @@ pub(crate) fn check_parts(encoder: &VisionConfig, head: &HeadConfig) -> Result<(
             && !(0.0..1.0).contains(&p)
         {
             return Err(ModelError::Config(format!(
-                "dropout {p} is not a probability below 1"
+                "dropout {p} must be a probability below 1"
             )));
         }
     }

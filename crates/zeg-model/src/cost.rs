@@ -1,43 +1,44 @@
-//! What a model costs: parameters from the model itself, multiply-accumulates from its architecture.
+//! The cost of a model: parameters, counted on the model itself, and multiply-accumulates, computed from its
+//! architecture.
 //!
-//! The published figures ("Flops" of ZegCLIP, table 3) are fvcore's counts of multiply-accumulates for one image;
-//! the conventions of that counter are followed where it counts something other than products: 5 a value of a
-//! LayerNorm, 4 a value of a bilinear resize. Softmax, activations and additions count nothing.
+//! The published figures ("Flops" of ZegCLIP, table 3) are fvcore's counts of multiply-accumulates for one image. Where
+//! that counter counts something other than products, its conventions are followed: 5 per value of a LayerNorm, 4 per
+//! value of a bilinear resize. Softmax, activations and additions count 0.
 
 use crate::{
     config::{HeadConfig, PromptDepth, VisionConfig},
     params::ParamInfo,
 };
 
-/// A value of a LayerNorm.
+/// Multiply-accumulates counted per value of a LayerNorm.
 pub(crate) const LAYER_NORM_COST: u64 = 5;
-/// A value of a bilinear resize.
+/// Multiply-accumulates counted per value of a bilinear resize.
 pub(crate) const BILINEAR_COST: u64 = 4;
 
-/// What a model costs, for one image.
+/// The cost of a model for one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cost {
     /// Numbers of parameters.
     pub params: ParamCounts,
-    /// Multiply-accumulates, by part.
+    /// Multiply-accumulates of each part.
     pub parts: Vec<CostPart>,
-    /// How many crops of an image the encoder sees; `None` where it sees the image.
+    /// Number of crops per image that the encoder processes; `None` if it processes the image itself.
     pub crops: Option<usize>,
 }
 
-/// Multiply-accumulates of a part of a model.
+/// The multiply-accumulates of one part of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CostPart {
-    /// Name for programs.
+    /// Name of the part in JSON output.
     pub key: &'static str,
-    /// Name for people.
+    /// Name of the part to display.
     pub label: String,
     /// Multiply-accumulates.
     pub macs: u64,
 }
 
 impl Cost {
-    /// Multiply-accumulates of all parts.
+    /// Returns the multiply-accumulates of all parts.
     pub fn total(&self) -> u64 {
         self.parts.iter().map(|part| part.macs).sum()
     }
@@ -46,11 +47,11 @@ impl Cost {
 /// Numbers of parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParamCounts {
-    /// Of encoder and head.
+    /// Parameters of encoder and head.
     pub all: u64,
-    /// That learn: they receive a gradient.
+    /// Trained parameters: those that receive a gradient.
     pub trained: u64,
-    /// That the reference declares as trained, its unused modules included; the published figure.
+    /// Parameters that the reference declares as trained, its unused modules included; this is the published figure.
     pub declared_by_reference: u64,
 }
 
@@ -65,7 +66,7 @@ pub(crate) fn count_params(
     let size = |p: &ParamInfo| p.shape.iter().product::<usize>() as u64;
     let declared = |p: &&ParamInfo| p.trained || p.name.starts_with("decode_head.");
     let dim = encoder.embed_dim as u64;
-    // Every decoder layer of the reference holds a self-attention (4 maps with biases) and its norm, never run.
+    // Every decoder layer of the reference holds a self-attention (4 maps with biases) and its norm, which never run.
     let unused = layers as u64 * (4 * (dim * dim + dim) + 2 * dim);
     ParamCounts {
         all: params.iter().map(size).sum(),
@@ -74,24 +75,24 @@ pub(crate) fn count_params(
     }
 }
 
-/// Multiply-accumulates of one image, by part.
+/// The multiply-accumulates of one image, by part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Macs {
     /// Image encoder.
     pub encoder: u64,
     /// Decoder head, on the patch grid.
     pub head: u64,
-    /// Masks to pixels; the reference resizes twice. CLIP-RC's masks are products outside of its decoders.
+    /// Resizing the masks to pixels; the reference resizes twice. CLIP-RC's masks are products outside of its decoders.
     pub resize: u64,
 }
 
 impl Macs {
-    /// All parts.
+    /// Returns the sum of all parts.
     pub fn total(&self) -> u64 {
         self.encoder + self.head + self.resize
     }
 
-    /// The parts with their names.
+    /// Returns the parts with their names.
     pub fn parts(&self) -> Vec<CostPart> {
         let part = |key, label: &str, macs| CostPart {
             key,
@@ -106,13 +107,13 @@ impl Macs {
     }
 }
 
-/// Patches of a square image.
+/// Returns the number of patches of a square image.
 pub(crate) fn patches(encoder: &VisionConfig, size: usize) -> u64 {
     let side = (size / encoder.patch) as u64;
     side * side
 }
 
-/// Multiply-accumulates of the image encoder.
+/// Returns the multiply-accumulates of the image encoder.
 pub(crate) fn encoder_macs(config: &VisionConfig, patches: u64) -> u64 {
     let (width, dim) = (config.width as u64, config.embed_dim as u64);
     let plain = 1 + patches + config.regions.unwrap_or(0) as u64;
@@ -142,14 +143,15 @@ fn prompts_in_block(config: &VisionConfig, block: usize) -> u64 {
         return 0;
     };
     let inside = match prompts.depth {
-        PromptDepth::First(1) => true, // they live through all blocks
+        PromptDepth::First(1) => true, // these prompts stay in the sequence through all blocks
         PromptDepth::First(blocks) => block < blocks,
         PromptDepth::Last(blocks) => block >= config.layers - blocks,
     };
     if inside { prompts.tokens as u64 } else { 0 }
 }
 
-/// A layer of cross-attention from `queries` to `memory`, and its feed-forward part.
+/// Returns the multiply-accumulates of a layer of cross-attention from `queries` to `memory`, with its feed-forward
+/// part.
 pub(crate) fn decoder_layer_macs(queries: u64, memory: u64, dim: u64, head: &HeadConfig) -> u64 {
     let value_path = (memory + queries) * dim * dim + queries * memory * dim;
     let feed_forward =
@@ -157,7 +159,7 @@ pub(crate) fn decoder_layer_macs(queries: u64, memory: u64, dim: u64, head: &Hea
     logits_macs(queries, memory, dim) + value_path + feed_forward
 }
 
-/// Queries, keys and their products.
+/// Returns the multiply-accumulates of the projections of queries and keys and of the product of both.
 pub(crate) fn logits_macs(queries: u64, memory: u64, dim: u64) -> u64 {
     (queries + memory) * dim * dim + queries * memory * dim
 }

@@ -1,8 +1,8 @@
 //! Cross-attention from class queries to patch tokens, with the attention logits as masks.
 //!
-//! The layer of ZegCLIP's "each class to masks" decoder (section 3.2): post-norm, no self-attention among the
-//! queries, no positional encoding, no norm on the patches. CLIP-RC uses the same layer in twos ([`twin_step`]), one
-//! with the roles of queries and patches exchanged.
+//! This is the layer of ZegCLIP's "each class to masks" decoder (section 3.2): post-norm, no self-attention among the
+//! queries, no positional encoding, no norm on the patches. CLIP-RC uses pairs of this layer ([`twin_step`]); in the
+//! second of a pair, queries and patches exchange their roles.
 
 use burn::{
     module::Module,
@@ -19,18 +19,18 @@ use crate::{
     weights::{Init, ParamBuilder},
 };
 
-/// How the linear layers of a decoder start.
+/// The initialisation of a decoder's linear layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinearStart {
-    /// As PyTorch's `nn.Linear`: weight and bias uniform, ±1/√in.
+    /// PyTorch's `nn.Linear`: weight and bias uniform, ±1/√in.
     Usual,
-    /// Weights normal with a standard deviation of 0.02, biases 0. (The reference cuts the distribution off at ±2, a
+    /// Weights normal with a standard deviation of 0.02, biases 0. (The reference truncates the distribution at ±2, a
     /// hundred standard deviations.)
     Small,
 }
 
 impl LinearStart {
-    /// Starts of weight and bias of a layer with so many inputs.
+    /// Returns the initialisations of weight and bias of a layer with `input` inputs.
     pub fn inits(self, input: usize) -> (Init, Init) {
         match self {
             Self::Usual => {
@@ -86,19 +86,19 @@ impl CrossAttention {
         })
     }
 
-    /// `[batch, tokens, dim]` → `[batch, heads, tokens, dim / heads]`
+    /// Splits the heads: `[batch, tokens, dim]` → `[batch, heads, tokens, dim / heads]`
     fn split(&self, x: Tensor<3>) -> Tensor<4> {
         let [batch, tokens, dim] = x.dims();
         x.reshape([batch, tokens, self.heads, dim / self.heads])
             .swap_dims(1, 2)
     }
 
-    /// Scale of one head's logits.
+    /// Returns the scale of one head's logits.
     fn scale(&self, dim: usize) -> f64 {
         1.0 / ((dim / self.heads) as f64).sqrt()
     }
 
-    /// Mean over heads of the scaled logits before the softmax: `[batch, classes, patches]`.
+    /// Returns the mean over heads of the scaled logits before the softmax: `[batch, classes, patches]`.
     ///
     /// The mean of the heads' products is the product over all channels, divided by the number of heads.
     fn mean_logits(&self, q: Tensor<3>, k: Tensor<3>) -> Tensor<3> {
@@ -107,7 +107,7 @@ impl CrossAttention {
         (q * factor).matmul(k.transpose())
     }
 
-    /// Attended values: `[batch, classes, dim]`
+    /// Returns the attended values: `[batch, classes, dim]`
     fn attend(&self, q: Tensor<3>, k: Tensor<3>, memory: Tensor<3>) -> Tensor<3> {
         let [batch, classes, dim] = q.dims();
         let v = self.split(self.v.forward(memory)); // [batch, heads, patches, head]
@@ -126,16 +126,17 @@ impl CrossAttention {
 /// A stack of decoder layers.
 #[derive(Module, Debug)]
 pub struct Decoder {
-    /// First to last.
+    /// The layers, first to last.
     pub layers: Vec<DecoderLayer>,
 }
 
 impl Decoder {
-    /// Reads or initialises a stack; `params` stands at it. Fresh layers start identical, as in the reference, which
-    /// copies one layer.
+    /// Reads or initialises a stack; `params` is the builder of the stack. Initialised layers are identical, as in the
+    /// reference, which copies one layer.
+    ///
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(
         params: &ParamBuilder,
         dim: usize,
@@ -153,12 +154,13 @@ impl Decoder {
     }
 }
 
-/// Queries look at patches and patches at queries, both at what the other was before.
+/// Computes one step of a pair of layers: queries attend to patches and patches to queries, each to the other's state
+/// before the step.
 ///
-/// - `layers`: of the queries and of the patches
+/// - `layers`: the layer that updates queries and the one that updates patches
 /// - `streams`: queries `[batch, queries, dim]`, patches `[batch, patches, dim]`
 ///
-/// Returns both behind the step, in the same shapes.
+/// Returns both after the step, in the same shapes.
 pub fn twin_step(
     (query_layer, patch_layer): (&DecoderLayer, &DecoderLayer),
     (queries, patches): (Tensor<3>, Tensor<3>),
@@ -173,15 +175,15 @@ pub fn twin_step(
 /// One decoder layer.
 #[derive(Module, Debug)]
 pub struct DecoderLayer {
-    /// Queries to patches.
+    /// Cross-attention from queries to patches.
     pub multihead_attn: CrossAttention,
     /// `[hidden, dim]`
     pub linear1: Linear,
     /// `[dim, hidden]`
     pub linear2: Linear,
-    /// Norm behind the attention.
+    /// Norm after the attention.
     pub norm2: LayerNorm,
-    /// Norm behind the feed-forward part.
+    /// Norm after the feed-forward part.
     pub norm3: LayerNorm,
     dropout: Dropout,
 }
@@ -190,7 +192,7 @@ impl DecoderLayer {
     /// Reads or initialises a layer of `dim` channels.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(
         params: &ParamBuilder,
         dim: usize,
@@ -214,7 +216,7 @@ impl DecoderLayer {
         })
     }
 
-    /// The class queries behind this layer: `[batch, classes, dim]`.
+    /// Returns the class queries after this layer: `[batch, classes, dim]`.
     ///
     /// - `queries`: `[batch, classes, dim]`
     /// - `memory`: `[batch, patches, dim]`
@@ -229,7 +231,7 @@ impl DecoderLayer {
         self.update(queries, q, k, memory, trace, name)
     }
 
-    /// The class masks of this layer, without its value path: `[batch, classes, patches]`.
+    /// Returns the class masks of this layer, without computing its value path: `[batch, classes, patches]`.
     pub fn masks(
         &self,
         queries: Tensor<3>,
@@ -239,13 +241,13 @@ impl DecoderLayer {
     ) -> Tensor<3> {
         let (q, k) = self.project(&queries, &memory, trace, name);
         if trace.is_on() {
-            // Nothing reads the last layer's queries but a comparison with the reference.
+            // The last layer's queries are only needed for comparison with the reference.
             self.update(queries, q.clone(), k.clone(), memory, trace, name);
         }
         self.multihead_attn.mean_logits(q, k)
     }
 
-    /// Queries `[batch, classes, dim]` and keys `[batch, patches, dim]` of the attention.
+    /// Returns queries `[batch, classes, dim]` and keys `[batch, patches, dim]` of the attention.
     fn project(
         &self,
         queries: &Tensor<3>,
@@ -265,7 +267,7 @@ impl DecoderLayer {
         (q, k)
     }
 
-    /// Attention, feed-forward part and their norms: `[batch, classes, dim]`.
+    /// Applies attention, the feed-forward part and their norms: `[batch, classes, dim]`.
     fn update(
         &self,
         queries: Tensor<3>,

@@ -1,12 +1,12 @@
-//! Relationship descriptor: tells each class query how the image as a whole relates to it.
+//! Relationship descriptor: relates each class embedding to the image embedding.
 //!
-//! ZegCLIP eq. 8: t̂ = [t ⊙ g, t]. The product carries the image's evidence for the class, the plain embedding
-//! keeps the word itself. The paper's table 4 compares it with the other [`QueryFormat`]s.
+//! ZegCLIP eq. 8: t̂ = [t ⊙ g, t]. The product carries the image's evidence for the class; the plain embedding keeps
+//! the class itself. The paper's table 4 compares it with the other [`QueryFormat`]s.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// What a class query is made of: the class embedding t and the image embedding g (ZegCLIP, table 4).
+/// The composition of a class query from the class embedding t and the image embedding g (ZegCLIP, table 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum QueryFormat {
@@ -22,7 +22,7 @@ pub enum QueryFormat {
     Sum,
     /// [t, g]
     TextImage,
-    /// [t ⊙ g, t], ZegCLIP's.
+    /// [t ⊙ g, t], used by ZegCLIP.
     #[default]
     ProductText,
     /// [|t − g|, t]
@@ -37,7 +37,7 @@ pub enum QueryFormat {
     ProductDifferenceText,
 }
 
-/// A part of a query.
+/// A part of a class query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Text,
@@ -49,7 +49,7 @@ enum Part {
 }
 
 impl QueryFormat {
-    /// All of them, in the order of the paper's table.
+    /// All formats, in the order of the paper's table.
     pub const ALL: [Self; 12] = [
         Self::Text,
         Self::Product,
@@ -65,12 +65,12 @@ impl QueryFormat {
         Self::ProductDifferenceText,
     ];
 
-    /// Length of a query in widths of the joint space: 1, 2 or 3.
+    /// Returns the length of a class query in widths of the joint space: 1, 2 or 3.
     pub fn widths(self) -> usize {
         self.parts().len()
     }
 
-    /// For leaving the usual value out of files.
+    /// Returns whether this is the default, which is omitted from files.
     #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
@@ -95,7 +95,7 @@ impl QueryFormat {
     }
 }
 
-/// Joins every class embedding with the image embedding.
+/// Combines every class embedding with the image embedding.
 ///
 /// - `text`: `[classes, dim]`, unit rows (as stored: `f16` tables are unit only to `f16` precision and are not
 ///   normalised again)
@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    /// By hand, of t = (1, 2) and g = (3, −1).
+    /// Expected values computed by hand for t = (1, 2) and g = (3, −1).
     #[test]
     fn every_format_is_what_its_name_says() {
         let device = Device::flex();

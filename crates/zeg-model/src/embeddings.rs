@@ -1,4 +1,4 @@
-//! Class embeddings from a table: one row a class name, computed once by a text encoder.
+//! Tables of class embeddings: one row per class name, computed once by a text encoder.
 
 use std::{
     fs::File,
@@ -20,7 +20,7 @@ const TENSOR: &str = "embeddings";
 /// Key of the JSON list of names in a `.safetensors` table's metadata.
 const NAMES: &str = "classes";
 
-/// Rows of class embeddings with their names.
+/// A table of class embeddings with their class names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassEmbeddings {
     names: Vec<String>,
@@ -33,14 +33,15 @@ pub struct ClassEmbeddings {
 impl ClassEmbeddings {
     /// Reads a table.
     ///
-    /// - `.npy`: a matrix `[classes, dim]` of `f16`, `f32` or `f64`. It holds no names: `names` gives them; without,
-    ///   the class list of the benchmark with that many classes is taken (20: VOC, 171: COCO-Stuff, 59 and 60:
-    ///   PASCAL Context).
+    /// - `.npy`: a matrix `[classes, dim]` of `f16`, `f32` or `f64`. The file holds no class names. They come from
+    ///   `names`, or, if that is `None`, from the class list of the benchmark with that many classes (20: VOC, 171:
+    ///   COCO-Stuff, 59 and 60: PASCAL Context).
     /// - `.safetensors`: the matrix `embeddings`, with the names as a JSON list under `classes` in the metadata
     ///   (or `names`).
     ///
     /// # Errors
-    /// The file cannot be read, holds no matrix, or the names do not fit its rows.
+    /// Returns an error if the file cannot be read, holds no matrix, or has another number of rows than there are
+    /// names.
     pub fn open(path: &Path, names: Option<&[String]>) -> Result<Self, ModelError> {
         let format = |reason: String| ModelError::Format {
             path: path.to_owned(),
@@ -64,12 +65,16 @@ impl ClassEmbeddings {
                     .map(|json| serde_json::from_str::<Vec<String>>(json));
                 (
                     matrix,
-                    names
-                        .transpose()
-                        .map_err(|e| format(format!("{NAMES:?} is not a JSON list: {e}")))?,
+                    names.transpose().map_err(|e| {
+                        format(format!("metadata {NAMES:?} is not a JSON list: {e}"))
+                    })?,
                 )
             }
-            _ => return Err(format("class embeddings are .npy or .safetensors".into())),
+            _ => {
+                return Err(format(
+                    "class embeddings must be .npy or .safetensors".into(),
+                ));
+            }
         };
         let [rows, dim] = matrix.shape[..] else {
             return Err(format(format!(
@@ -82,7 +87,7 @@ impl ClassEmbeddings {
             (None, Some(stored)) => stored,
             (None, None) => names_by_count(rows).ok_or_else(|| {
                 format(format!(
-                    "has {rows} rows and no names, and no benchmark has {rows} classes"
+                    "has {rows} rows and no class names, and no benchmark has {rows} classes"
                 ))
             })?,
         };
@@ -94,7 +99,7 @@ impl ClassEmbeddings {
         }
         if let Some(position) = matrix.values.iter().position(|v| !v.is_finite()) {
             return Err(format(format!(
-                "row {} ({}) is not finite",
+                "row {} ({}) holds values that are not finite",
                 position / dim,
                 names[position / dim]
             )));
@@ -107,10 +112,10 @@ impl ClassEmbeddings {
         })
     }
 
-    /// A table from rows at hand.
+    /// Returns a table from given rows.
     ///
     /// # Errors
-    /// The values are not `names.len()` rows of `dim`.
+    /// Returns an error if the values are not `names.len()` rows of `dim` numbers.
     pub fn new(
         names: Vec<String>,
         values: Vec<f32>,
@@ -119,7 +124,7 @@ impl ClassEmbeddings {
     ) -> Result<Self, ModelError> {
         if values.len() != names.len() * dim {
             let reason = format!(
-                "{} values are not {} rows of {dim}",
+                "holds {} values, which are not {} rows of {dim}",
                 values.len(),
                 names.len()
             );
@@ -136,28 +141,28 @@ impl ClassEmbeddings {
         })
     }
 
-    /// Class names, one a row.
+    /// Returns the class names, one per row.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// Length of a row.
+    /// Returns the length of a row.
     pub fn dim(&self) -> usize {
         self.dim
     }
 
-    /// All rows: `[classes, dim]`, row-major.
+    /// Returns all rows: `[classes, dim]`, row-major.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
 
-    /// The rows of some classes, in the order asked for. A class of several names is the direction of the mean of
-    /// their rows.
+    /// Returns the rows of some classes, in the order given. A class with several names gets the mean of their rows,
+    /// normalised to unit length.
     ///
     /// Names are compared without regard to case, spaces, hyphens and underscores.
     ///
     /// # Errors
-    /// A name has no row.
+    /// Returns an error if a name has no row.
     pub fn select(&self, classes: &[Vec<String>]) -> Result<Self, ModelError> {
         let mut values = Vec::with_capacity(classes.len() * self.dim);
         for names in classes {
@@ -196,7 +201,7 @@ impl ClassEmbeddings {
         Ok(&self.values[index * self.dim..(index + 1) * self.dim])
     }
 
-    /// `[classes, dim]`
+    /// Copies the rows to a device: `[classes, dim]`.
     pub fn to_tensor(&self, device: &Device) -> Tensor<2> {
         Tensor::from_data(
             TensorData::new(self.values.clone(), [self.names.len(), self.dim]),
@@ -221,7 +226,7 @@ fn mean_direction(rows: &[&[f32]], dim: usize) -> Vec<f32> {
     mean.into_iter().map(|v| v / length).collect()
 }
 
-/// Whether two class names are one, without regard to case, spaces, hyphens and underscores.
+/// Returns whether two class names are equal, without regard to case, spaces, hyphens and underscores.
 pub fn same_name(a: &str, b: &str) -> bool {
     folded(a) == folded(b)
 }
@@ -269,7 +274,7 @@ fn read_npy(path: &Path) -> Result<HostTensor, ModelError> {
     if npy.order() == npyz::Order::Fortran {
         return Err(ModelError::Format {
             path: path.to_owned(),
-            reason: "is in column order; save it in C order".into(),
+            reason: "is in column-major (Fortran) order; save it in C order".into(),
         });
     }
     let shape = npy.shape().iter().map(|&n| n as usize).collect();
@@ -289,7 +294,8 @@ fn read_npy(path: &Path) -> Result<HostTensor, ModelError> {
             .map(|v| v as f32)
             .collect(),
         other => {
-            let reason = format!("holds values of type {other}; class embeddings are f2, f4 or f8");
+            let reason =
+                format!("holds values of type {other}; class embeddings must be f2, f4 or f8");
             return Err(ModelError::Format {
                 path: path.to_owned(),
                 reason,

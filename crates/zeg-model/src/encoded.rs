@@ -1,7 +1,7 @@
-//! The windows of an image, and what the encoder makes of them.
+//! The windows of an image and their encodings.
 //!
-//! Windows are encoded when somebody reaches their first row, a few at a time, so that an image of any size needs
-//! the memory of its widest row of windows.
+//! Windows are encoded a few at a time, when their first row is needed, so an image of any size needs only the memory
+//! of its widest row of windows.
 
 use std::{sync::Arc, time::Instant};
 
@@ -15,34 +15,34 @@ use crate::{
     scan::Stages,
 };
 
-/// Windows of one size that are encoded together.
+/// Number of windows of one size that are encoded together.
 const BATCH: usize = 4;
 
-/// An encoded window.
+/// A window with its encoding.
 #[derive(Debug, Clone)]
 pub(crate) struct EncodedWindow {
     pub(crate) planned: PlannedWindow,
     pub(crate) encoding: Encoding,
 }
 
-/// An image as a model sees it; ask it about any classes with [`crate::scan::scan`].
+/// An image whose windows are all encoded; [`crate::scan::scan`] scores any classes on it.
 #[derive(Debug, Clone)]
 pub struct EncodedWindows {
     /// Height and width of the image.
     pub(crate) size: [usize; 2],
-    /// Height and width that it was resized to.
+    /// Height and width that the image was resized to.
     pub(crate) resized: [usize; 2],
     pub(crate) windows: Vec<EncodedWindow>,
-    /// The resized image, where the model looks at it again in a second pass.
+    /// The resized image, if the model needs it in a second pass.
     pub(crate) image: Option<Arc<RgbImage>>,
     stages: Stages,
 }
 
 impl EncodedWindows {
-    /// Encodes all windows of an image, which keeps about 2 MB a window of 512×512.
+    /// Encodes all windows of an image; the result takes about 2 MB for a window of 512×512.
     ///
     /// # Errors
-    /// The settings do not fit the image.
+    /// Returns an error if the settings do not suit the image size.
     pub fn new(
         model: &dyn Model,
         image: &RgbImage,
@@ -60,18 +60,18 @@ impl EncodedWindows {
         })
     }
 
-    /// Where the time of encoding it went.
+    /// Returns the time spent on encoding, by stage.
     pub fn stages(&self) -> Stages {
         self.stages
     }
 
-    /// Height and width of the image.
+    /// Returns height and width of the image.
     pub fn size(&self) -> [usize; 2] {
         self.size
     }
 }
 
-/// An image whose windows are encoded when they are needed.
+/// An image whose windows are encoded on demand.
 pub(crate) struct Pixels<'a> {
     pub(crate) size: [usize; 2],
     pub(crate) resized: [usize; 2],
@@ -97,13 +97,13 @@ impl<'a> Pixels<'a> {
         let resized = [resized_height, resized_width];
         let plan = model.plan(resized, settings)?;
         let stride = model.stride();
-        let misfit = |planned: &&PlannedWindow| {
+        let is_not_multiple = |planned: &&PlannedWindow| {
             let [height, width] = planned.encoded_size(stride);
             !height.is_multiple_of(stride) || !width.is_multiple_of(stride)
         };
-        if let Some(planned) = plan.iter().find(misfit) {
+        if let Some(planned) = plan.iter().find(is_not_multiple) {
             return Err(ModelError::Config(format!(
-                "a window resized to {:?} pixels is no multiple of the stride, {stride}",
+                "window size {:?} pixels is not a multiple of the model's stride, {stride}",
                 planned.encoded_size(stride)
             )));
         }
@@ -124,12 +124,12 @@ impl<'a> Pixels<'a> {
         })
     }
 
-    /// Number of layers of windows.
+    /// Returns the number of layers of windows.
     pub(crate) fn layers(&self) -> usize {
         layers(self.plan.iter())
     }
 
-    /// Encodes the windows that start at or above a row and were not encoded yet.
+    /// Encodes the windows that start at or above a row and are not encoded yet.
     pub(crate) fn encode_up_to(
         &mut self,
         model: &dyn Model,
@@ -159,8 +159,8 @@ impl<'a> Pixels<'a> {
         Ok(encoded)
     }
 
-    /// Encodes windows of one size. A window that is no multiple of the stride is padded at the right and at the bottom with
-    /// zeros, after normalisation.
+    /// Encodes windows of one size. A window whose sides are not multiples of the stride is padded with zeros at the
+    /// right and at the bottom, after normalisation.
     fn encode(
         &mut self,
         model: &dyn Model,
@@ -200,12 +200,12 @@ impl<'a> Pixels<'a> {
     }
 }
 
-/// Number of layers of some windows, at least 1.
+/// Returns the number of layers of some windows, at least 1.
 pub(crate) fn layers<'a>(windows: impl Iterator<Item = &'a PlannedWindow>) -> usize {
     1 + windows.map(|planned| planned.layer).max().unwrap_or(0)
 }
 
-/// A window's pixels.
+/// Cuts a window out of an image.
 fn crop(image: &RgbImage, window: &Window) -> RgbImage {
     let line = image.width() as usize * 3;
     let bytes = image

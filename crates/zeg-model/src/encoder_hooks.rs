@@ -1,4 +1,4 @@
-//! Hooks in the image encoder: blocks that a method computes in another way, and outputs of middle blocks.
+//! Hooks in the image encoder: they replace blocks and store outputs of intermediate blocks.
 
 use burn::tensor::Tensor;
 
@@ -7,19 +7,19 @@ use crate::{
     vision::{Encoded, TokenPlan},
 };
 
-/// What a method changes in the encoder, or takes from the middle of it.
+/// The changes that a method makes in the encoder.
 pub trait EncoderHooks {
-    /// Whether the output of a block is kept, counted from 0.
+    /// Returns whether the output of block `layer`, counted from 0, is stored.
     fn keeps(&self, layer: usize) -> bool {
         let _ = layer;
         false
     }
 
-    /// Computes a block in another way; `None` leaves it as it is.
+    /// Computes a block in another way; `None` leaves the block unchanged.
     ///
-    /// - `tokens`: what enters the block, `[batch, tokens, width]`, laid out as `plan` says
+    /// - `tokens`: input of the block, `[batch, tokens, width]`, in the layout of `plan`
     ///
-    /// Returns what leaves it, in the same shape.
+    /// Returns the output of the block, in the same shape.
     fn replace(
         &self,
         layer: usize,
@@ -32,28 +32,28 @@ pub trait EncoderHooks {
     }
 }
 
-/// The encoder as it is.
+/// Hooks that change nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct NoHooks;
 
 impl EncoderHooks for NoHooks {}
 
-/// What the encoder makes of images, with the outputs of chosen blocks.
+/// The encoder's output for a batch of images, with the outputs of selected blocks.
 #[derive(Debug, Clone)]
 pub struct Features {
-    /// The end of the encoder.
+    /// The encoder's output.
     pub encoded: Encoded,
-    /// Outputs of blocks that the hooks keep, first to last.
+    /// Outputs of the blocks that the hooks select, first to last.
     pub middle: Vec<MiddleFeatures>,
 }
 
 /// The output of a block.
 #[derive(Debug, Clone)]
 pub struct MiddleFeatures {
-    /// The block, counted from 0.
+    /// Index of the block, counted from 0.
     pub layer: usize,
     /// `[batch, tokens, width]`, before any norm
     pub tokens: Tensor<3>,
-    /// Which positions are what.
+    /// Layout of the tokens.
     pub plan: TokenPlan,
 }

@@ -1,8 +1,8 @@
-//! What can go wrong between a weight file or a configuration and a model.
+//! Errors of reading weight files and configurations and of building models.
 
 use std::path::PathBuf;
 
-/// Errors of the model crate; each carries the value that caused it.
+/// An error of the model crate; it carries the value that caused it.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A file could not be opened or read.
@@ -10,15 +10,15 @@ pub enum ModelError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A file is not what its name says: truncated, damaged, or of another format.
+    /// A file does not hold what its name promises: it is truncated, damaged, or of another format.
     #[error("{}: {reason}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         reason: String,
     },
     /// A tensor that the model needs is not in the weights.
@@ -26,10 +26,10 @@ pub enum ModelError {
     MissingTensor {
         /// Name of the tensor in the layout of the reference checkpoints.
         key: String,
-        /// Where the weights came from.
+        /// The weight file.
         origin: String,
     },
-    /// A tensor has another shape than the architecture asks for.
+    /// A tensor does not have the shape that the architecture needs.
     #[error("{origin}: tensor {key:?} has shape {found:?}, this architecture needs {expected:?}")]
     TensorShape {
         /// Name of the tensor in the layout of the reference checkpoints.
@@ -38,31 +38,31 @@ pub enum ModelError {
         found: Vec<usize>,
         /// Shape that the configuration implies.
         expected: Vec<usize>,
-        /// Where the weights came from.
+        /// The weight file.
         origin: String,
     },
-    /// A configuration contradicts itself or the data it meets.
+    /// A configuration is inconsistent, or does not suit the data.
     #[error("{0}")]
     Config(String),
     /// A class name has no row in the table of class embeddings.
     #[error("{table}: no embedding for class {name:?}; the table has {known}")]
     UnknownClass {
-        /// The class asked for.
+        /// The class name asked for.
         name: String,
         /// The table's file.
         table: String,
-        /// What the table holds, shortened.
+        /// The class names in the table, shortened.
         known: String,
     },
-    /// A text has a word that the text tower was never taught.
+    /// A text contains a word that the text tower's vocabulary lacks.
     #[error("the text tower does not know the word {word:?}; it knows: {known}")]
     UnknownWord {
-        /// The word.
+        /// The missing word.
         word: String,
-        /// The words it knows, with spaces between them.
+        /// The words of the vocabulary, separated by spaces.
         known: String,
     },
-    /// A weight file.
+    /// A weight file is wrong.
     #[error(transparent)]
     Weights(#[from] zeg_weights::WeightsError),
     /// A text does not fit the text encoder.

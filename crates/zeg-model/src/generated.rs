@@ -1,8 +1,8 @@
-//! The weight generator of the reference vectors: values that are a function of a name, a seed and a position.
+//! The weight generator of the reference vectors: each value is a function of a name, a seed and a position.
 //!
-//! Files of full-size models do not store their weights. FNV-1a of the name and the seed start a splitmix64 sequence;
-//! its upper 24 bits become a number in [-1, 1) that is exact in `f32`. What is drawn for a parameter is then scaled
-//! by a rule that depends on its name and shape ("Weight generator" in the vectors' README).
+//! Reference files of full-size models do not store their weights. FNV-1a of the name and the seed start a splitmix64
+//! sequence; its upper 24 bits become a number in [-1, 1) that is exact in `f32`. The numbers of a parameter are then
+//! scaled by a rule that depends on its name and shape ("Weight generator" in the vectors' README).
 
 use burn::tensor::Device;
 use zeg_base::{
@@ -17,9 +17,9 @@ use crate::{
     weights::{HostTensor, StateDict},
 };
 
-/// `count` numbers in [-1, 1), the raw material of everything else.
+/// Generates `count` numbers in [-1, 1), from which all other values are derived.
 pub fn uniform(name: &str, seed: u64, count: usize) -> impl Iterator<Item = f32> {
-    // Seeds are an increment of splitmix64 apart.
+    // Consecutive seeds are one increment of splitmix64 apart.
     let start = fnv1a(name).wrapping_add(seed.wrapping_mul(GOLDEN_GAMMA));
     (0..count as u64).map(move |i| {
         let bits = splitmix64(start.wrapping_add(i)) >> 40; // 24 bits
@@ -27,14 +27,14 @@ pub fn uniform(name: &str, seed: u64, count: usize) -> impl Iterator<Item = f32>
     })
 }
 
-/// `count` integers in `0..below`.
+/// Generates `count` integers in `0..below`.
 pub fn integers(name: &str, seed: u64, count: usize, below: u32) -> Vec<u32> {
     uniform(name, seed, count)
         .map(|v| (f64::midpoint(f64::from(v), 1.0) * f64::from(below)).floor() as u32)
         .collect()
 }
 
-/// A parameter of the generated model, scaled as its name and shape say.
+/// Generates a parameter of a model, scaled according to its name and shape.
 pub fn parameter(name: &str, seed: u64, shape: &[usize]) -> HostTensor {
     let (amplitude, offset) = scale(name, shape);
     let values = uniform(name, seed, shape.iter().product());
@@ -44,10 +44,10 @@ pub fn parameter(name: &str, seed: u64, shape: &[usize]) -> HostTensor {
     }
 }
 
-/// Weights for every parameter of a model.
+/// Generates weights for every parameter of a model.
 ///
 /// # Errors
-/// The configuration contradicts itself.
+/// Returns an error if the configuration is inconsistent.
 pub fn weights(architecture: &dyn Architecture, seed: u64) -> Result<StateDict, ModelError> {
     let blueprint = architecture.blueprint(&Device::flex())?;
     let mut weights = StateDict::default();
@@ -58,7 +58,7 @@ pub fn weights(architecture: &dyn Architecture, seed: u64) -> Result<StateDict, 
     Ok(weights)
 }
 
-/// Class embeddings of unit length: `[classes, dim]`, row-major.
+/// Generates class embeddings of unit length: `[classes, dim]`, row-major.
 pub fn class_embeddings(name: &str, seed: u64, classes: usize, dim: usize) -> Vec<f32> {
     let mut values: Vec<f32> = uniform(name, seed, classes * dim).collect();
     for row in values.chunks_exact_mut(dim.max(1)) {
@@ -70,7 +70,7 @@ pub fn class_embeddings(name: &str, seed: u64, classes: usize, dim: usize) -> Ve
     values
 }
 
-/// Amplitude and offset of a parameter.
+/// Returns amplitude and offset of a parameter.
 fn scale(name: &str, shape: &[usize]) -> (f32, f32) {
     let mut parts = name.rsplit('.');
     let leaf = parts.next().unwrap_or_default();
@@ -91,7 +91,7 @@ fn scale(name: &str, shape: &[usize]) -> (f32, f32) {
         (fan(shape[0]) as f32, 0.0)
     } else {
         let amplitude = fan(shape.iter().skip(1).product());
-        // The keys of ZegCLIP's decoder are enlarged so that its masks are not all alike.
+        // The key projections of ZegCLIP's decoder are enlarged so that its masks differ from each other.
         let sharpened = name.contains("decoder_1") && name.ends_with("multihead_attn.k.weight");
         let factor = if sharpened { 6.0 } else { 1.0 };
         ((amplitude * factor) as f32, 0.0)

@@ -1,7 +1,7 @@
-//! How images go through a model: their size, their windows, and what is done to the scores.
+//! Inference settings: the size of an image, its windows, and the calibration of its scores.
 //!
-//! What follows from it: [`crate::encoded`] cuts and encodes windows, [`crate::scan`] puts their scores together strip
-//! by strip, [`crate::test_time`] says at which scales an image is seen.
+//! [`crate::encoded`] cuts and encodes the windows, [`crate::scan`] combines their scores strip by strip, and
+//! [`crate::test_time`] sets the scales of test-time augmentation.
 
 use serde::{Deserialize, Serialize};
 use zeg_image::{Window, fit_short_side, sliding_windows};
@@ -15,23 +15,24 @@ pub use crate::{
     test_time::TestTime,
 };
 
-/// Patches of an image that is encoded at once; attention costs the square of it.
+/// Most patches of an image that is encoded at once; the cost of attention grows with the square of this number.
 const MOST_PATCHES: usize = 9216; // 96×96, a square of 1536 pixels with patches of 16
-/// An image that is longer than this many times its short side is resized to that length instead.
+/// Largest ratio of long to short side; in longer images, the long side is resized to this many times the short side
+/// setting.
 const MOST_ELONGATED: usize = 16;
 
-/// Which part of an image the encoder sees at a time.
+/// Whether the encoder processes sliding windows or the whole image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InferenceMode {
-    /// Square windows that overlap; their scores are averaged.
+    /// Square overlapping windows, whose scores are averaged.
     #[default]
     Slide,
-    /// The whole image, the encoder's table of positions resized to it.
+    /// The whole image; the encoder's position table is resized to it.
     Whole,
 }
 
-/// How images go through a model; the defaults are the published protocol.
+/// Inference settings; the defaults are the published protocol.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Inference {
@@ -41,20 +42,20 @@ pub struct Inference {
     pub crop: usize,
     /// Step between windows in pixels.
     pub stride: usize,
-    /// Subtracted from the scores of seen classes, which training favours (calibrated stacking).
+    /// Offset subtracted from the scores of seen classes, which training favours (calibrated stacking).
     pub seen_offset: f32,
-    /// Pixels where no class scores this much stay without a class; without, every pixel gets the best class, as the
-    /// protocol has it.
+    /// Score threshold: pixels whose best class scores less get the ignore index. If `None`, every pixel gets its best
+    /// class, as in the published protocol.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f32>,
-    /// Sliding windows, or the whole image at once.
+    /// Inference mode: sliding windows or the whole image.
     #[serde(skip_serializing_if = "is_slide")]
     pub mode: InferenceMode,
-    /// Longest side of a resized image in pixels; longer ones become smaller than `short-side` says. 0 leaves it free
-    /// up to 16 times the short side.
+    /// Longest side of a resized image in pixels. It takes precedence over `short-side`. 0 limits the long side only to
+    /// 16 times the short side.
     #[serde(skip_serializing_if = "is_zero")]
     pub longest_side: usize,
-    /// Options that only the model's method knows.
+    /// Options of the model's method.
     #[serde(skip_serializing_if = "Section::is_empty")]
     pub method: Section,
 }
@@ -85,10 +86,10 @@ impl Default for Inference {
 }
 
 impl Inference {
-    /// Checks the numbers.
+    /// Checks that window size and stride are possible.
     ///
     /// # Errors
-    /// One is zero, or windows would leave gaps.
+    /// Returns an error if one of them is zero, or the windows would leave gaps.
     pub fn check(&self) -> Result<(), ModelError> {
         if self.crop == 0 || self.stride == 0 || self.stride > self.crop {
             return Err(ModelError::Config(format!(
@@ -99,10 +100,10 @@ impl Inference {
         Ok(())
     }
 
-    /// The size an image is resized to, `(width, height)`.
+    /// Returns the size that an image is resized to, `(width, height)`.
     ///
-    /// The short side becomes [`Inference::short_side`], unless the long side would be longer than 16 times that:
-    /// a strip of 30000×2 pixels would become four billion.
+    /// The short side becomes [`Inference::short_side`], unless the long side would then exceed 16 times that: without
+    /// this limit, an image of 30000×2 pixels would become one of four billion pixels.
     pub fn resized(&self, width: usize, height: usize) -> (usize, usize) {
         if self.short_side == 0 {
             return (width, height);
@@ -121,10 +122,11 @@ impl Inference {
         (scaled(width), scaled(height))
     }
 
-    /// Plans the windows of an image of `[height, width]` pixels, top to bottom: windows, or the whole image.
+    /// Plans the windows of an image of `[height, width]` pixels, from top to bottom: sliding windows or the whole
+    /// image.
     ///
     /// # Errors
-    /// The whole image has too many patches to be encoded at once.
+    /// Returns an error if the whole image has too many patches to be encoded at once.
     pub fn plan(
         &self,
         [height, width]: [usize; 2],
@@ -137,23 +139,24 @@ impl Inference {
         let patches = width.div_ceil(stride) * height.div_ceil(stride);
         if patches > MOST_PATCHES {
             return Err(ModelError::Config(format!(
-                "a whole image of {width}×{height} pixels has {patches} patches, more than {MOST_PATCHES}; \
-                 make it smaller (short-side) or use windows"
+                "a whole image of {width}×{height} pixels has {patches} patches; at most {MOST_PATCHES} are possible. \
+                Use a smaller `short-side`, or mode `slide`"
             )));
         }
         Ok(vec![PlannedWindow::whole([height, width])])
     }
 }
 
-/// A part of an image that is encoded at once.
+/// A window that is encoded at once, with its size at the encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlannedWindow {
-    /// The part.
+    /// The position of the window in the image.
     pub window: Window,
-    /// Height and width in pixels that it is resized to before it is encoded, multiples of the model's stride; without,
-    /// it keeps its size and is padded.
+    /// Height and width in pixels that the window is resized to before it is encoded, multiples of the model's stride.
+    /// If `None`, the window keeps its size and is padded.
     pub resized: Option<[usize; 2]>,
-    /// Windows of one layer are averaged where they overlap, then the layers are.
+    /// Index of the layer of windows: overlapping windows of one layer are averaged first, then the layers are
+    /// averaged.
     pub layer: usize,
 }
 
@@ -168,7 +171,7 @@ impl From<Window> for PlannedWindow {
 }
 
 impl PlannedWindow {
-    /// The whole image of `[height, width]` pixels as one window.
+    /// Returns the whole image of `[height, width]` pixels as one window.
     pub fn whole([height, width]: [usize; 2]) -> Self {
         Self::from(Window {
             x: 0,
@@ -178,16 +181,17 @@ impl PlannedWindow {
         })
     }
 
-    /// Height and width in pixels that are encoded.
+    /// Returns the height and width in pixels of the encoder's input.
     ///
-    /// - `stride`: of the model; what is not resized is padded to multiples of it
+    /// - `stride`: the model's stride; a window that is not resized is padded to multiples of it
     pub fn encoded_size(&self, stride: usize) -> [usize; 2] {
         self.resized.unwrap_or_else(|| {
             [self.window.height, self.window.width].map(|side| side.next_multiple_of(stride))
         })
     }
 
-    /// Height and width in pixels of the image that the encoded pixels cover, the window in its top left corner.
+    /// Returns the height and width in image pixels that the encoder's input covers; the window is in its top left
+    /// corner.
     pub fn covered_size(&self, stride: usize) -> [usize; 2] {
         match self.resized {
             Some(_) => [self.window.height, self.window.width],
@@ -228,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_view_has_a_limit() {
+    fn a_whole_image_has_a_size_limit() {
         let whole = Inference {
             mode: InferenceMode::Whole,
             ..Inference::default()

@@ -1,4 +1,4 @@
-//! The small parts that every tower and head is made of.
+//! Basic layers that all towers and heads use.
 //!
 //! Weights keep PyTorch's layout and names (`weight` of a linear layer is `[out, in]`), so that a parameter here is
 //! a tensor of the reference checkpoints, bit for bit.
@@ -20,7 +20,7 @@ use crate::{
 /// Epsilon of every LayerNorm of CLIP and of the decoder.
 pub const LAYER_NORM_EPSILON: f64 = 1e-5;
 
-/// Affine map `y = x·Wᵀ + b`.
+/// The affine map `y = x·Wᵀ + b`.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// `[out, in]`; empty where the weights are packed
@@ -32,27 +32,27 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Reads or initialises the layer; a fresh one starts as PyTorch's `nn.Linear` (uniform, ±1/√in).
+    /// Reads or initialises the layer; an initialised one starts like PyTorch's `nn.Linear` (uniform, ±1/√in).
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(params: &ParamBuilder, input: usize, output: usize) -> Result<Self, ModelError> {
         let start = Init::Uniform(1.0 / (input as f64).sqrt());
         Self::build_with(params, [input, output], start, start)
     }
 
-    /// Reads the layer; it is pre-trained.
+    /// Reads a pre-trained layer.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn read(params: &ParamBuilder, input: usize, output: usize) -> Result<Self, ModelError> {
         Self::build_with(params, [input, output], Init::Required, Init::Required)
     }
 
-    /// As [`Linear::build`] with other starts for weight and bias.
+    /// Reads or initialises the layer as [`Linear::build`] does, with other initialisations for weight and bias.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build_with(
         params: &ParamBuilder,
         [input, output]: [usize; 2],
@@ -69,7 +69,7 @@ impl Linear {
         })
     }
 
-    /// `[…, in]` → `[…, out]`
+    /// Applies the map: `[…, in]` → `[…, out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         if let Some(packed) = &self.packed {
             return packed.forward(x);
@@ -78,7 +78,7 @@ impl Linear {
     }
 }
 
-/// Layer normalisation over the last axis, population variance.
+/// Layer normalisation over the last axis, with the population variance.
 #[derive(Module, Debug)]
 pub struct LayerNorm {
     /// `[width]`
@@ -90,10 +90,10 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Reads or initialises the layer; a fresh one is the plain normalisation (weight 1, bias 0).
+    /// Reads or initialises the layer; an initialised one has weight 1 and bias 0.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(
         params: &ParamBuilder,
         width: usize,
@@ -111,7 +111,7 @@ impl LayerNorm {
         })
     }
 
-    /// Its numbers, for a packed block.
+    /// Returns the parameters, for a packed block.
     pub(crate) fn numbers(&self) -> Norm {
         Norm {
             weight: host(self.weight.val()),
@@ -120,28 +120,28 @@ impl LayerNorm {
         }
     }
 
-    /// `[…, width]` → `[…, width]`
+    /// Normalises the last axis: `[…, width]` → `[…, width]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         layer_norm(x, self.weight.val(), self.bias.val(), self.epsilon)
     }
 }
 
-/// Whether a part of a model can start without weights.
+/// Whether a part of a model can be initialised without weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// It starts from its published initialisation where the weights lack it.
+    /// The part is initialised as published if the weights lack it.
     Fresh,
-    /// It is pre-trained: weights must hold it.
+    /// The part is pre-trained: the weights must hold it.
     FromWeights,
 }
 
-/// Divides every row of the last axis by its length, without an epsilon (spec of the reference: a zero row is NaN).
+/// Divides every row of the last axis by its length, without an epsilon: a zero row becomes NaN, as in the reference.
 pub fn l2_normalize<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let length = x.clone().square().sum_dim(D - 1).sqrt(); // […, 1]
     x / length
 }
 
-/// A tensor times a constant; not computed where that is 1.
+/// Multiplies a tensor by a constant; a constant of 1 costs nothing.
 pub(crate) fn scaled<const D: usize>(x: Tensor<D>, factor: f64) -> Tensor<D> {
     if (factor - 1.0).abs() < f64::EPSILON {
         x

@@ -1,9 +1,9 @@
 //! CLIP towers and the segmentation methods on them.
 //!
-//! An image's path: [`inference`] (resized, cut into windows) → [`method::Model::encode`] ([`vision`] with [`prompts`] and
-//! [`regions`]) → [`method::Model::score`] → [`scores`]. The class names' path: [`text`] or a table ([`embeddings`]) →
-//! [`classes`]. The methods stand in [`methods`], behind the seam [`method`]. Parameters come from [`weights`], under the
-//! names and in the layouts of the reference checkpoints.
+//! An image passes through [`inference`] (resizing, windows), [`method::Model::encode`] ([`vision`] with [`prompts`]
+//! and [`regions`]), [`method::Model::score`] and [`scores`]. Class names pass through [`text`], or a table of
+//! embeddings ([`embeddings`]), to [`classes`]. The methods are in [`methods`], behind the interface in [`method`].
+//! Parameters come from [`weights`], under the names and in the layouts of the reference checkpoints.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,8 @@
-//! The seam between the methods and everything else.
+//! The interface between the segmentation methods and the rest of the code.
 //!
 //! A *method* ([`Method`]) is one entry of the list in [`crate::methods`]. It reads its own section of an experiment
 //! into an *architecture* ([`Architecture`]), which builds a *model* ([`Model`]). The rest of the code knows these
-//! three traits and nothing else; what only one method has stays in its folder.
+//! three traits and nothing else; everything specific to one method stays in that method's folder.
 //!
 //! A method's model implements [`SegmentationModel`]; see [`crate::model`].
 
@@ -24,69 +24,69 @@ use crate::{
     weights::{KeyTable, ParamBuilder, Provenance, StateDict},
 };
 
-/// What a method starts from.
+/// The weights that a method starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartingPoint {
-    /// It is trained on masks, from an experiment file.
+    /// The method is trained on masks, from an experiment file.
     Masks,
-    /// It uses plain CLIP weights as they are.
+    /// The method uses plain CLIP weights without training.
     PlainClip,
 }
 
-/// A way of segmenting with class names: what the rest of the code has to know of it.
+/// A segmentation method, as the rest of the code sees it.
 pub trait Method: Debug + Send + Sync {
-    /// Name in files and on the command line, such as `my-method`.
+    /// Returns the name in files and on the command line, such as `my-method`.
     fn name(&self) -> &'static str;
 
-    /// Name for people.
+    /// Returns the name to display.
     fn title(&self) -> &'static str;
 
-    /// What it starts from.
+    /// Returns the weights that the method starts from.
     fn starting_point(&self) -> StartingPoint;
 
     /// Reads the method's section of an experiment file (`[model]` without `method`).
     ///
-    /// - `tower`: the image tower to use instead of a named one, where it is known from weights
+    /// - `tower`: the image tower to use instead of a named one, where the weights determine it
     ///
     /// # Errors
-    /// A key is not known, a value is out of range, or the values do not fit each other.
+    /// Returns an error if a key is unknown, a value is out of range, or the values contradict each other.
     fn configure(
         &self,
         section: &Section,
         tower: Option<&PlainTower>,
     ) -> Result<Arc<dyn Architecture>, ModelError>;
 
-    /// Recognises a published checkpoint of this method; `None` where the weights are something else.
+    /// Recognises a published checkpoint of this method; returns `None` if the weights are something else.
     ///
     /// # Errors
-    /// The weights are of this method, but contradict themselves.
+    /// Returns an error if the weights belong to this method but are inconsistent.
     fn recognize(&self, weights: &StateDict) -> Result<Option<Arc<dyn Architecture>>, ModelError> {
         let _ = weights;
         Ok(None)
     }
 
-    /// The key tables of its published checkpoints.
+    /// Returns the key tables of the method's published checkpoints.
     fn key_tables(&self) -> &'static [KeyTable] {
         &[]
     }
 
-    /// Returns the section of a model that is computed to try a machine; [`Method::configure`] gets it with
-    /// [`ExampleSize::tower`].
+    /// Returns the section of an example model for benchmarking a machine; [`Method::configure`] receives it together
+    /// with [`ExampleSize::tower`].
     ///
-    /// A model of published size should take seconds on two cores. [`ExampleSize::section`] has the keys of the image
-    /// tower, for methods that name theirs.
+    /// A model of published size should take seconds on two cores. [`ExampleSize::section`] sets the keys of the image
+    /// tower, for methods whose section names the tower.
     fn example(&self, size: ExampleSize) -> Section {
         let _ = size;
         Section::default()
     }
 
-    /// Brings the experiment of a checkpoint of format 1 up to date, as far as it is this method's matter.
+    /// Upgrades this method's keys in the experiment of a checkpoint of format 1.
     fn upgrade_experiment(&self, experiment: &mut serde_json::Value) {
         let _ = experiment;
     }
 }
 
-/// CLIP's image tower as weights hold it, and what its images are normalised with.
+/// CLIP's image tower as found in weights, and the normalisation of its images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlainTower {
     /// The architecture, without prompts and region tokens.
@@ -95,20 +95,20 @@ pub struct PlainTower {
     pub normalization: Normalization,
 }
 
-/// How large a model is that is computed to try a machine.
+/// The size of an example model for benchmarking a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExampleSize {
-    /// Milliseconds. No width is a multiple of what vector instructions take at once.
+    /// A model that runs in milliseconds. None of its widths is a multiple of the vector length of SIMD instructions.
     Small,
-    /// As published, a ViT-B/16.
+    /// A ViT-B/16, as published.
     Published,
 }
 
 impl ExampleSize {
-    /// Both, the small one first.
+    /// Both sizes, the small one first.
     pub const ALL: [Self; 2] = [Self::Small, Self::Published];
 
-    /// Its name in reports and on the command line.
+    /// Returns the name used in reports and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Small => "small",
@@ -116,7 +116,7 @@ impl ExampleSize {
         }
     }
 
-    /// Side in pixels of the images that a method trained on masks is made for.
+    /// Returns the side in pixels of the images that a method trained on masks expects.
     const fn side(self) -> usize {
         match self {
             Self::Small => 64,
@@ -124,7 +124,7 @@ impl ExampleSize {
         }
     }
 
-    /// CLIP's image tower.
+    /// Returns the configuration of CLIP's image tower in this size.
     pub fn tower(self) -> PlainTower {
         let published = VisionConfig {
             patch: 16,
@@ -155,7 +155,7 @@ impl ExampleSize {
         }
     }
 
-    /// The keys `encoder` and `input-resolution` of a method's section, with such a tower.
+    /// Returns the keys `encoder` and `input-resolution` of a method's section, for a tower of this size.
     pub fn section(self) -> Section {
         let VisionConfig {
             patch,
@@ -181,31 +181,31 @@ impl ExampleSize {
     }
 }
 
-/// A configured method: everything about a model but its parameters.
+/// A configured method: everything about a model except its parameters.
 pub trait Architecture: Debug + Send + Sync {
-    /// Name of the method.
+    /// Returns the name of the method.
     fn method(&self) -> &'static str;
 
-    /// Name of the method for people.
+    /// Returns the name of the method to display.
     fn title(&self) -> &'static str;
 
-    /// Builds the model of parameters, which may be fresh, frozen, trained, packed, or without values.
+    /// Builds the model from parameters, which may be fresh, frozen, trained, packed, or without values.
     ///
-    /// - `params`: at the root of the names
-    /// - `apart`: the same names, for a part of the model that no gradient passes
+    /// - `params`: builder rooted at the top-level prefix
+    /// - `apart`: builder with the same root, for the part of the model that no gradient passes
     ///
     /// # Errors
-    /// What must be pre-trained is not in the weights, or a tensor has another shape.
+    /// Returns an error if a pre-trained tensor is missing from the weights, or a tensor has the wrong shape.
     fn assemble(
         &self,
         params: &ParamBuilder,
         apart: &ParamBuilder,
     ) -> Result<Box<dyn Model>, ModelError>;
 
-    /// Reads a model; what the weights lack, and the method trains, starts fresh.
+    /// Builds the model from weights; trained parameters that the weights lack are initialised.
     ///
     /// # Errors
-    /// See [`Architecture::assemble`].
+    /// Returns the errors of [`Architecture::assemble`].
     fn build(
         &self,
         weights: &StateDict,
@@ -219,10 +219,10 @@ pub trait Architecture: Debug + Send + Sync {
         Ok((model, params.provenance()))
     }
 
-    /// Reads a model for inference alone: on the CPU, linear layers hold packed weights.
+    /// Builds the model for inference only: on the CPU, linear layers hold packed weights.
     ///
     /// # Errors
-    /// As [`Architecture::build`], or the device cannot compute with this precision.
+    /// Returns an error as [`Architecture::build`] does, or if the device cannot compute with this precision.
     fn build_packed(
         &self,
         weights: &StateDict,
@@ -233,10 +233,10 @@ pub trait Architecture: Debug + Send + Sync {
         self.assemble(&params, &params)
     }
 
-    /// Returns the model's shape without values, for counting.
+    /// Returns the model without parameter values, for counting parameters.
     ///
     /// # Errors
-    /// The configuration contradicts itself.
+    /// Returns an error if the configuration is inconsistent.
     fn blueprint(&self, device: &Device) -> Result<Box<dyn Model>, ModelError> {
         let weights = StateDict::default();
         let trained = |key: &str| self.trains(key);
@@ -245,81 +245,81 @@ pub trait Architecture: Debug + Send + Sync {
         self.assemble(&params, &apart)
     }
 
-    /// Whether the parameter of this name learns.
+    /// Returns whether the parameter of this name is trained.
     fn trains(&self, key: &str) -> bool;
 
-    /// Whether a checkpoint keeps the parameter of this name although it does not learn.
+    /// Returns whether a checkpoint stores the parameter of this name although it is not trained.
     fn keeps(&self, key: &str) -> bool {
         let _ = key;
         false
     }
 
-    /// The name under which weights hold the parameter `key` of the model, where it is another.
+    /// Returns the name under which weights hold the parameter `key` of the model, if the two names differ.
     fn weight_name(&self, key: &str) -> String {
         key.to_owned()
     }
 
-    /// Whether the parameter of this name belongs to a backbone of the method's own, which is pre-trained in another file
-    /// than CLIP.
+    /// Returns whether the parameter of this name belongs to the method's own backbone, which is pre-trained in a file
+    /// other than CLIP's.
     fn is_backbone(&self, key: &str) -> bool {
         let _ = key;
         false
     }
 
-    /// CLIP's image tower, which sees images or crops of them; `None` where the method has none.
+    /// Returns CLIP's image tower, which encodes images or crops of them; `None` if the method has none.
     fn encoder(&self) -> Option<&VisionConfig>;
 
-    /// The sides of an image must be multiples of this many pixels.
+    /// Returns the stride in pixels: the sides of an image must be multiples of it.
     fn stride(&self) -> usize;
 
-    /// Side in pixels of the images that the model is made for and that its cost is told for.
+    /// Returns the side in pixels of the images that the model is made for; its cost is computed at this size.
     fn resolution(&self) -> usize;
 
-    /// How scores are made of its logits.
+    /// Returns how the model's logits become scores.
     fn scoring(&self) -> Scoring;
 
-    /// Whether the image encoder is CLIP's own, which training does not change: models of one such encoder can share
-    /// the encodings of images.
+    /// Returns whether the image encoder is CLIP's own and stays frozen in training; models with the same such encoder
+    /// can share the encodings of images.
     fn has_frozen_encoder(&self) -> bool {
         false
     }
 
-    /// The architecture with an image tower that its own checkpoint lacks; `None` where it lacks none.
+    /// Returns the architecture with an image tower that its own checkpoint lacks; `None` if the checkpoint lacks none.
     ///
-    /// - `tower`: CLIP's, from another file
+    /// - `tower`: CLIP's image tower, from another file
     fn with_tower(&self, tower: &VisionConfig) -> Option<Arc<dyn Architecture>> {
         let _ = tower;
         None
     }
 
-    /// How images go through a model of this architecture unless somebody says otherwise.
+    /// Returns the default inference settings of this architecture.
     fn default_inference(&self) -> Inference {
         Inference::default()
     }
 
-    /// Checks that an image side in pixels suits the model beyond being a multiple of the stride.
+    /// Checks an image side in pixels against the method's own limits, beyond being a multiple of the stride.
     ///
-    /// - `setting`: its name in the experiment file
+    /// - `setting`: name of the setting in the experiment file
     ///
     /// # Errors
-    /// It does not; the error says what would.
+    /// Returns an error if the side is not possible; the message says which sides are.
     fn check_side(&self, setting: &str, pixels: usize) -> Result<(), ModelError> {
         let _ = (setting, pixels);
         Ok(())
     }
 
-    /// Parameters and multiply-accumulates of one square image of [`Architecture::resolution`].
+    /// Counts parameters, and multiply-accumulates for one square image of [`Architecture::resolution`].
     ///
     /// # Errors
-    /// The configuration contradicts itself.
+    /// Returns an error if the configuration is inconsistent.
     fn cost(&self, classes: usize) -> Result<Cost, ModelError>;
 }
 
 impl dyn Architecture + '_ {
-    /// Lists the parameters of the blueprint, with which of them learn.
+    /// Lists the parameters of the blueprint and whether each is trained.
     ///
     /// # Errors
-    /// See [`Architecture::blueprint`].
+    /// Returns the errors of [`Architecture::blueprint`].
     pub fn params(&self) -> Result<Vec<crate::params::ParamInfo>, ModelError> {
         let blueprint = self.blueprint(&Device::flex())?;
         Ok(list_params(&*blueprint, |key| self.trains(key)))

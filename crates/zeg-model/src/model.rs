@@ -1,7 +1,7 @@
-//! A model of a method: how windows of images are encoded, and how class names are asked of them.
+//! The model of a method: it encodes windows of images and scores classes on the encodings.
 //!
-//! A method implements [`SegmentationModel`], whose encoding of an image has a type of its own. Every implementation
-//! is a [`Model`], which hides that type.
+//! A method implements [`SegmentationModel`], where the encoding of a window has a type of its own. Every
+//! implementation is also a [`Model`], which hides that type.
 
 use std::{any::Any, fmt::Debug, sync::Arc};
 
@@ -22,62 +22,63 @@ use crate::{
     section::Section,
 };
 
-/// What logits are, and how they become scores from 0 to 1.
+/// The meaning of a model's logits, and how they become scores from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scoring {
-    /// Each class has a score of its own, σ(logit), taken in every window before windows are averaged.
+    /// Each class has an independent score, σ(logit), computed in every window before windows are averaged.
     #[default]
     Sigmoid,
-    /// Classes compete: logits are averaged over windows, and a score is a softmax over the classes, taken last.
+    /// Classes compete: logits are averaged over windows, and the softmax over the classes is computed last.
     Softmax,
-    /// Masks of queries times the queries' class scores, summed over the queries; a sum can exceed 1.
+    /// The masks of mask queries are weighted by the queries' class scores and summed over the queries; a sum can
+    /// exceed 1.
     MaskSum,
 }
 
 impl Scoring {
-    /// Whether it is the default, which is left out of files.
+    /// Returns whether this is the default, which is omitted from files.
     #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// What is fixed about a model's input and output.
+/// The fixed properties of a model's input and output.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ModelFacts {
-    /// Windows are padded to sides that are multiples of this many pixels.
+    /// Windows are padded to sides that are multiples of this, in pixels.
     pub stride: usize,
-    /// Channels of the joint image-text space, which class embeddings must have.
+    /// Channels of the joint image-text space; class embeddings must have as many.
     pub embed_dim: usize,
-    /// What pixels are normalised with.
+    /// Mean and standard deviation that pixels are normalised with.
     pub normalization: Normalization,
-    /// What its logits are.
+    /// The meaning of the model's logits.
     pub scoring: Scoring,
 }
 
-/// Windows of one size, encoded together.
+/// A batch of windows of one size, encoded together.
 #[derive(Debug)]
 pub struct WindowBatch<'a> {
-    /// Normalised, padded with 0 at the right and at the bottom: `[windows, 3, height, width]`
+    /// Normalised windows, padded with 0 at the right and at the bottom: `[windows, 3, height, width]`
     pub images: Tensor<4>,
-    /// The same windows before normalisation and padding; empty where only normalised values are at hand.
+    /// The same windows before normalisation and padding; empty if only normalised values are available.
     pub pixels: &'a [RgbImage],
 }
 
-/// A model as its method writes it.
+/// A model as its method implements it.
 pub trait SegmentationModel: Module + Debug + Send + Sync + 'static {
-    /// What the model keeps of a window of an image; any class names can be asked of it afterwards.
+    /// The encoding of one window; any classes can be scored on it afterwards.
     type Encoding: Clone + Debug + Send + Sync + 'static;
 
-    /// What is fixed about input and output.
+    /// Returns the fixed properties of input and output.
     fn facts(&self) -> ModelFacts;
 
-    /// Plans the windows of a resized image of `size` = `[height, width]`; windows or the whole image as the settings
-    /// say, unless the method has a plan of its own.
+    /// Plans the windows of a resized image of `size` = `[height, width]`: sliding windows or the whole image according
+    /// to the settings, unless the method plans its own.
     ///
     /// # Errors
-    /// The settings do not fit the image.
+    /// Returns an error if the settings do not suit the image size.
     fn plan(
         &self,
         size: [usize; 2],
@@ -86,100 +87,100 @@ pub trait SegmentationModel: Module + Debug + Send + Sync + 'static {
         settings.plan(size, self.facts().stride)
     }
 
-    /// Encodes windows, one encoding a window.
+    /// Encodes windows; returns one encoding per window.
     ///
     /// # Errors
-    /// The device could not be read, or the method needs pixels and there are none.
+    /// Returns an error if the device cannot be read, or the method needs the pixels and they are missing.
     fn encode(&self, windows: &WindowBatch) -> Result<Vec<Self::Encoding>, ModelError>;
 
     /// Scores classes on an encoded window.
     ///
     /// # Errors
-    /// The device could not be read.
+    /// Returns an error if the device cannot be read.
     fn score(
         &self,
         encoding: &Self::Encoding,
         classes: &ClassQueries,
     ) -> Result<WindowScores, ModelError>;
 
-    /// What it wants of the text side besides one embedding a class.
+    /// Returns the class embeddings that the model needs in addition to one per class.
     fn class_needs(&self) -> ClassNeeds {
         ClassNeeds::default()
     }
 
-    /// Sets the method's own options of inference (`[inference.method]`).
+    /// Sets the method's own inference options (`[inference.method]`).
     ///
     /// # Errors
-    /// The method has no such option, or the value is out of range.
+    /// Returns an error if the method has no such option, or a value is out of range.
     fn set_options(&mut self, options: &Section) -> Result<(), ModelError> {
         options.refuse_all("inference.method")
     }
 
-    /// A second pass over the scores of the first, where the method has one.
+    /// Returns the second pass over the scores of the first, if the method has one.
     fn second_pass(&self) -> Option<&dyn SecondPass> {
         None
     }
 }
 
-/// What a model keeps of a window, without its type.
+/// The encoding of one window, with its type hidden.
 #[derive(Debug, Clone)]
 pub struct Encoding(Arc<dyn AnyEncoding>);
 
-/// See [`Encoding`].
+/// A trait for the content of an [`Encoding`], which any method can define.
 trait AnyEncoding: Any + Debug + Send + Sync {}
 impl<T: Any + Debug + Send + Sync> AnyEncoding for T {}
 
 impl Encoding {
-    /// The encoding as the type that its own method gave it.
+    /// Returns the encoding as the type that its method defined.
     fn of<T: 'static>(&self) -> Result<&T, ModelError> {
         let any: &dyn Any = &*self.0;
         any.downcast_ref().ok_or_else(|| {
-            ModelError::Config("the image was encoded by a model of another method".into())
+            ModelError::Config("this encoding was made by a model of another method".into())
         })
     }
 }
 
 /// A model of any method, in training or for inference.
 pub trait Model: Parameters + Any + Debug + Send + Sync {
-    /// See [`SegmentationModel::facts`].
+    /// Returns the fixed properties of input and output; see [`SegmentationModel::facts`].
     fn facts(&self) -> ModelFacts;
-    /// See [`SegmentationModel::plan`].
+    /// Plans the windows of a resized image; see [`SegmentationModel::plan`].
     ///
     /// # Errors
-    /// The settings do not fit the image.
+    /// Returns an error if the settings do not suit the image size.
     fn plan(
         &self,
         size: [usize; 2],
         settings: &Inference,
     ) -> Result<Vec<PlannedWindow>, ModelError>;
-    /// See [`SegmentationModel::encode`].
+    /// Encodes windows; returns one encoding per window; see [`SegmentationModel::encode`].
     ///
     /// # Errors
-    /// The device could not be read, or the method needs pixels and there are none.
+    /// Returns an error if the device cannot be read, or the method needs the pixels and they are missing.
     fn encode(&self, windows: &WindowBatch) -> Result<Vec<Encoding>, ModelError>;
-    /// See [`SegmentationModel::score`].
+    /// Scores classes on an encoded window; see [`SegmentationModel::score`].
     ///
     /// # Errors
-    /// The device could not be read, or the encoding is another method's.
+    /// Returns an error if the device cannot be read, or the encoding belongs to another method.
     fn score(
         &self,
         encoding: &Encoding,
         classes: &ClassQueries,
     ) -> Result<WindowScores, ModelError>;
-    /// See [`SegmentationModel::class_needs`].
+    /// Returns the class embeddings that the model needs in addition to one per class; see [`SegmentationModel::class_needs`].
     fn class_needs(&self) -> ClassNeeds;
-    /// See [`SegmentationModel::set_options`].
+    /// Sets the method's own inference options; see [`SegmentationModel::set_options`].
     ///
     /// # Errors
-    /// The method has no such option, or the value is out of range.
+    /// Returns an error if the method has no such option, or a value is out of range.
     fn set_options(&mut self, options: &Section) -> Result<(), ModelError>;
-    /// See [`SegmentationModel::second_pass`].
+    /// Returns the second pass, if the method has one; see [`SegmentationModel::second_pass`].
     fn second_pass(&self) -> Option<&dyn SecondPass>;
-    /// The device that the parameters are on; the default one where there are none.
+    /// Returns the device of the parameters; the default device if there are no parameters.
     fn device(&self) -> Device;
-    /// Returns the model for inference: no dropout, no graph.
+    /// Returns the model for inference: without dropout, without an autodiff graph.
     fn for_inference(&self) -> Box<dyn Model>;
-    /// The model as any value, for the training part of its own method.
+    /// Returns the model as `Any`, for the training code of its own method.
     fn as_any(&self) -> &dyn Any;
 }
 
@@ -237,22 +238,22 @@ impl<M: SegmentationModel> Model for M {
 }
 
 impl dyn Model + '_ {
-    /// Windows are padded to sides that are multiples of this many pixels.
+    /// Returns the stride in pixels; windows are padded to sides that are multiples of it.
     pub fn stride(&self) -> usize {
         self.facts().stride
     }
 
-    /// Channels of the joint image-text space, which class embeddings must have.
+    /// Returns the number of channels of the joint image-text space, which class embeddings must have.
     pub fn embed_dim(&self) -> usize {
         self.facts().embed_dim
     }
 
-    /// What its logits are.
+    /// Returns the meaning of the model's logits.
     pub fn scoring(&self) -> Scoring {
         self.facts().scoring
     }
 
-    /// What pixels are normalised with.
+    /// Returns the mean and standard deviation that pixels are normalised with.
     pub fn normalization(&self) -> Normalization {
         self.facts().normalization
     }

@@ -1,8 +1,9 @@
-//! How linear layers that do not learn are held: packed for the kernels of the CPU.
+//! Packs the weights of linear layers that are not trained for the CPU kernels.
 //!
-//! [`ParamBuilder::packed`] decides it before a model is built for inference; the layers then keep packed weights alone,
-//! an empty tensor stands where the weight was, and no copy is held twice. In a model that is trained, the towers'
-//! frozen blocks are packed for both directions. On other devices nothing changes.
+//! [`ParamBuilder::packed`] decides about packing before a model is built for inference. The layers then hold packed
+//! weights only: an empty tensor takes the place of the weight, so that no copy is stored twice. In a model that is
+//! trained, the frozen blocks of the towers are packed for the forward and the backward pass. On other devices nothing
+//! changes.
 
 use std::sync::Arc;
 
@@ -14,22 +15,23 @@ use zeg_kernels::{PackedLinear, Precision, Workspace};
 
 use crate::{ModelError, weights::ParamBuilder};
 
-/// Names of the layers that 8 bits are enough for: those of the towers' blocks, where nearly all the work is.
+/// Part of the names of the layers that may be packed in 8 bits: those of the towers' blocks, where nearly all the work
+/// is.
 const BLOCKS: &str = "resblocks.";
 
-/// What layers are packed with.
+/// The settings with which layers are packed.
 #[derive(Debug, Clone)]
 pub struct Packing {
     precision: Precision,
-    /// Buffers of the blocks.
+    /// Buffers that the blocks share.
     pub(crate) workspace: Workspace,
 }
 
 impl Packing {
-    /// Packing for this precision; `None` on a device that has no use for it.
+    /// Returns the packing for a precision; `None` on a device that does not use packed weights.
     ///
     /// # Errors
-    /// Integers were asked for on a device that has no kernels for them.
+    /// Returns an error if 8-bit integers are requested on a device without kernels for them.
     pub(crate) fn new(
         precision: Precision,
         device: &burn::tensor::Device,
@@ -43,13 +45,14 @@ impl Packing {
         match precision {
             Precision::Float => Ok(None),
             Precision::Int8 => Err(ModelError::Config(
-                "8-bit integers are for inference on the CPU; other devices compute with floats"
+                "8-bit integers are only supported for inference on the CPU; other devices compute in floating point"
                     .into(),
             )),
         }
     }
 
-    /// Packing of frozen blocks on a device for training; `None` where it has no use for it.
+    /// Returns the packing of frozen blocks on a device for training; `None` on a device that does not use packed
+    /// weights.
     pub(crate) fn of_frozen(device: &burn::tensor::Device) -> Option<Self> {
         let on_cpu = zeg_kernels::runs_on(&device.clone().without_autodiff());
         (device.is_autodiff() && on_cpu).then(|| Self {
@@ -58,7 +61,7 @@ impl Packing {
         })
     }
 
-    /// The precision of the layer of that name.
+    /// Returns the precision of the layer of that name.
     fn precision_of(&self, key: &str) -> Precision {
         if key.contains(BLOCKS) {
             self.precision
@@ -68,10 +71,9 @@ impl Packing {
     }
 }
 
-/// A weight `[out, in]` and its bias `[out]`, packed if the builder says so; then an empty tensor stands for the
-/// weight.
+/// Packs a weight `[out, in]` and its bias `[out]` if the builder says so, and replaces the weight by an empty tensor.
 ///
-/// - `names`: of the two
+/// - `names`: names of weight and bias
 pub(crate) fn pack(
     params: &ParamBuilder,
     names: [&str; 2],
@@ -96,7 +98,7 @@ pub(crate) fn pack(
     (empty, Some(Arc::new(packed)))
 }
 
-/// As [`pack`], for a matrix `[in, out]` that is applied as `x @ m`, always in floats.
+/// Packs a matrix `[in, out]` that is applied as `x @ m`, always in floating point; otherwise like [`pack`].
 pub(crate) fn pack_transposed(
     params: &ParamBuilder,
     matrix: Param<Tensor<2>>,
@@ -115,9 +117,9 @@ pub(crate) fn pack_transposed(
     (empty, Some(Arc::new(packed)))
 }
 
-/// The values of a tensor, row-major.
+/// Copies the values of a tensor to main memory, row-major.
 pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     let data = tensor.into_data().convert::<f32>();
-    // Only a tensor of another type could refuse, and it was just converted.
+    // The conversion can only fail for another type, and the data were just converted.
     data.try_into_vec().unwrap_or_default()
 }

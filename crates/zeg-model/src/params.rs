@@ -5,15 +5,15 @@ use burn::{
     tensor::{Gradients, Tensor},
 };
 
-/// Whether a step of the path to a parameter has no place in the reference's names: the group of the prompts, and
-/// variants of enumerations, which alone begin with a capital letter.
+/// Returns whether a component of a parameter's path is missing from the reference's names: the group of the prompts,
+/// and variants of enumerations, which alone begin with a capital letter.
 fn is_unnamed(part: &str) -> bool {
     part == "prompts" || part.starts_with(|first: char| first.is_ascii_uppercase())
 }
 
-/// Something to do with each float parameter.
+/// A visitor of a model's float parameters.
 pub trait ParamVisitor {
-    /// `name` as in the reference checkpoints, such as `decode_head.q_proj.weight`.
+    /// Visits a parameter; `name` is as in the reference checkpoints, such as `decode_head.q_proj.weight`.
     fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>);
 }
 
@@ -25,9 +25,9 @@ pub fn visit_params<M: Module, V: ParamVisitor>(model: &M, visitor: &mut V) {
     });
 }
 
-/// Something to make of each float parameter.
+/// A mapping of a model's float parameters.
 pub trait ParamMapper {
-    /// The parameter that takes the place of `param`.
+    /// Returns the parameter that replaces `param`.
     fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>>;
 }
 
@@ -42,23 +42,24 @@ pub fn map_params<M: Module, V: ParamMapper>(model: M, mapper: &mut V) -> M {
 /// Name, shape and training state of a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParamInfo {
-    /// As in the reference checkpoints.
+    /// Name, as in the reference checkpoints.
     pub name: String,
-    /// Sizes, slowest first.
+    /// Shape, slowest axis first.
     pub shape: Vec<usize>,
-    /// Whether it learns.
+    /// Whether the parameter is trained.
     pub trained: bool,
 }
 
 /// A parameter of any rank, for code that does not depend on it.
 pub trait AnyParam {
-    /// Sizes, slowest first; does not materialise the parameter.
+    /// Returns the shape, slowest axis first; does not materialise the parameter.
     fn shape(&self) -> Vec<usize>;
-    /// Whether it learns.
+    /// Returns whether the parameter is trained.
     fn is_trained(&self) -> bool;
-    /// The values without a graph: `[count]`
+    /// Returns the values without an autodiff graph: `[count]`
     fn flat(&self) -> Tensor<1>;
-    /// Takes the gradient out of `gradients`: `[count]`; `None` where the loss does not reach the parameter.
+    /// Removes the parameter's gradient from `gradients`: `[count]`; `None` if the loss does not depend on the
+    /// parameter.
     fn take_gradient(&self, gradients: &mut Gradients) -> Option<Tensor<1>>;
 }
 
@@ -78,16 +79,16 @@ impl<const D: usize> AnyParam for Param<Tensor<D>> {
     }
 }
 
-/// The parameters of a model whose type is not known.
+/// The parameters of a model of unknown type.
 ///
-/// Every module has it; the functions of this file build on it.
+/// Every module implements it; the functions of this file build on it.
 pub trait Parameters {
-    /// Shows every float parameter with its name, in the order of the fields.
+    /// Calls `visit` on every float parameter with its name, in the order of the fields.
     fn each(&self, visit: &mut dyn FnMut(&str, &dyn AnyParam));
 
     /// Replaces the values of float parameters, in the order of the fields.
     ///
-    /// - `replace`: new values `[count]` without a graph, or `None` to leave the parameter as it is
+    /// - `replace`: returns new values `[count]` without an autodiff graph, or `None` to leave the parameter unchanged
     fn replace(&mut self, replace: &mut dyn FnMut(&str, &dyn AnyParam) -> Option<Tensor<1>>);
 }
 
@@ -119,14 +120,15 @@ impl<M: Module> Parameters for M {
                 })
             }
         }
-        // Cloning a module clones handles of its tensors.
+        // Cloning a module only clones the handles of its tensors.
         *self = map_params(self.clone(), &mut Replace(replace));
     }
 }
 
 /// Lists all float parameters of a model; does not materialise them.
 ///
-/// - `trained`: tells by name, because a model on a device without autodiff does not know
+/// - `trained`: returns whether the parameter of a name is trained; a model on a device without autodiff does not store
+///   this
 pub fn list_params(
     model: &(impl Parameters + ?Sized),
     trained: impl Fn(&str) -> bool,
@@ -145,11 +147,11 @@ pub fn list_params(
 /// A parameter's values in main memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParamValues {
-    /// As in the reference checkpoints.
+    /// Name, as in the reference checkpoints.
     pub name: String,
-    /// Sizes, slowest first.
+    /// Shape, slowest axis first.
     pub shape: Vec<usize>,
-    /// Row-major.
+    /// Values, row-major.
     pub values: Vec<f32>,
 }
 
@@ -158,9 +160,9 @@ pub fn trained_values(model: &(impl Parameters + ?Sized)) -> Vec<ParamValues> {
     kept_values(model, |_| false)
 }
 
-/// Reads the values of the trained parameters, and of those that a checkpoint keeps beside them.
+/// Reads the values of the trained parameters, and of those that a checkpoint stores in addition.
 ///
-/// - `keeps`: tells by name whether a parameter that does not learn is the model's own all the same
+/// - `keeps`: returns by name whether a checkpoint stores a parameter although it is not trained
 pub fn kept_values(
     model: &(impl Parameters + ?Sized),
     keeps: impl Fn(&str) -> bool,
@@ -179,8 +181,8 @@ pub fn kept_values(
     kept
 }
 
-/// Takes the gradients of the trained parameters, flat, in the order of the fields; parameters that the loss does not
-/// reach are left out.
+/// Removes the gradients of the trained parameters from `gradients`; returns them flat, in the order of the fields.
+/// Parameters on which the loss does not depend are left out.
 pub fn flat_gradients(
     model: &(impl Parameters + ?Sized),
     gradients: &mut Gradients,

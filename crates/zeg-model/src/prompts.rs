@@ -1,7 +1,7 @@
 //! Deep prompt tuning: trained tokens that steer a frozen encoder (ZegCLIP, section 3.3, after VPT).
 //!
-//! Every prompt passes one shared linear map and dropout before it enters a block. The reference checkpoints keep
-//! these parameters beside CLIP's own, under `backbone.prompt_*`; so do we.
+//! Every prompt passes one shared linear map and dropout before it enters a block. As in the reference checkpoints,
+//! these parameters are stored together with CLIP's own, under `backbone.prompt_*`.
 
 use burn::{
     module::{Module, Param},
@@ -17,39 +17,39 @@ use crate::{
     weights::{Init, ParamBuilder},
 };
 
-/// Epsilon of the norm that prompt tuning adds behind the last block; CLIP's own norms have 1e-5.
+/// Epsilon of the norm that prompt tuning adds after the last block; CLIP's own norms have 1e-5.
 const PROMPT_NORM_EPSILON: f64 = 1e-6;
 
-/// Number of layers that the reference counts reverse prompts from, whatever the encoder has.
+/// Number of layers from which the reference counts reverse prompts, regardless of the encoder's depth.
 pub const REFERENCE_REVERSE_LAYERS: usize = 12;
 
-/// Whether a parameter of the image encoder belongs to prompt tuning, by its name behind `backbone.`.
+/// Returns whether a parameter of the image encoder belongs to prompt tuning, given its name after `backbone.`.
 pub fn is_prompt(name: &str) -> bool {
     name.starts_with("prompt") || name.starts_with("deep_prompt")
 }
 
-/// Where prompts enter the stack of blocks.
+/// The blocks at which prompts enter and leave the sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PromptSchedule {
     /// First block with prompts.
     pub start: usize,
-    /// First block without prompts again; `None`: they stay to the end.
+    /// First block that has no prompts again; `None` if prompts stay to the end.
     pub end: Option<usize>,
     /// Whether block `start` takes `prompt_embeddings` (else the first row of `deep_prompt_embeddings`).
     pub shallow_first: bool,
     /// Rows of `deep_prompt_embeddings`.
     pub deep_rows: usize,
-    /// Whether blocks behind `start` take fresh prompts from `deep_prompt_embeddings`.
+    /// Whether blocks after `start` get new prompts from `deep_prompt_embeddings`.
     pub refresh: bool,
-    /// Whether `prompt_norm` is applied behind the last block.
+    /// Whether `prompt_norm` is applied after the last block.
     pub norm: bool,
 }
 
 impl PromptSchedule {
-    /// The schedule of a depth in an encoder of `layers` blocks.
+    /// Returns the schedule of a prompt depth in an encoder of `layers` blocks.
     pub fn new(depth: PromptDepth, layers: usize) -> Self {
         match depth {
-            // The reference keeps a deep row that nothing reads in this mode; it is left out here.
+            // The reference has a deep row that is never read in this mode; it is left out here.
             PromptDepth::First(1) => Self {
                 start: 0,
                 end: None,
@@ -70,7 +70,7 @@ impl PromptSchedule {
         }
     }
 
-    /// Prompts from block `start` to the end, with a table of `rows` rows.
+    /// Returns the schedule with prompts from block `start` to the end, and a table of `rows` rows.
     pub fn reverse(start: usize, rows: usize) -> Self {
         Self {
             start,
@@ -82,48 +82,48 @@ impl PromptSchedule {
         }
     }
 
-    /// Row of the deep table that block `block` takes.
+    /// Returns the row of the deep table that block `block` uses.
     fn deep_row(&self, block: usize) -> usize {
         block - self.start - usize::from(self.shallow_first)
     }
 }
 
-/// What happens to the prompt positions before a block.
-#[allow(clippy::large_enum_variant)] // a tensor handle, one a block
+/// The change of the prompt positions before a block.
+#[allow(clippy::large_enum_variant)] // a tensor handle, one per block
 #[derive(Debug)]
 pub enum PromptAction {
-    /// Nothing: they are as the last block left them, or not there.
+    /// No change: the prompt tokens stay as the last block left them, or are absent.
     Keep,
-    /// Fresh prompts `[batch, tokens, width]` go to the prompt positions, whether or not they exist yet.
+    /// New prompts `[batch, tokens, width]` are placed at the prompt positions, whether or not there are prompts yet.
     Set(Tensor<3>),
-    /// The prompt positions are taken out of the sequence.
+    /// The prompt positions are removed from the sequence.
     Remove,
 }
 
 /// The trained parameters of prompt tuning.
 #[derive(Module, Debug)]
 pub struct DeepPrompts {
-    /// Prompts of the first block: `[1, tokens, width]`; absent where prompts only enter later.
+    /// Prompts of the first block: `[1, tokens, width]`; absent if prompts enter only at a later block.
     pub prompt_embeddings: Option<Param<Tensor<3>>>,
     /// Prompts of the other blocks: `[rows, tokens, width]`
     pub deep_prompt_embeddings: Option<Param<Tensor<3>>>,
-    /// The shared map.
+    /// The linear map that all prompts share.
     pub prompt_proj: Linear,
-    /// Norm of all tokens behind the last block.
+    /// Norm of all tokens after the last block.
     pub prompt_norm: LayerNorm,
     dropout: Dropout,
     #[module(skip)]
     schedule: PromptSchedule,
-    /// What a model that is not trained need only compute once.
+    /// The prompts after the shared map, computed once in a model that is not trained.
     #[module(skip)]
     projected: Option<ProjectedPrompts>,
 }
 
 impl DeepPrompts {
-    /// Reads or initialises the prompts; `params` stands at the encoder.
+    /// Reads or initialises the prompts; `params` is the builder of the encoder.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(
         params: &ParamBuilder,
         encoder: &VisionConfig,
@@ -142,7 +142,7 @@ impl DeepPrompts {
             deep_prompt_embeddings: (schedule.deep_rows > 0)
                 .then(|| table("deep_prompt_embeddings", schedule.deep_rows))
                 .transpose()?,
-            // Kaiming's normal start over the outputs.
+            // Kaiming's normal initialisation with fan-out.
             prompt_proj: Linear::build_with(
                 &params.at("prompt_proj"),
                 [width, width],
@@ -165,7 +165,7 @@ impl DeepPrompts {
         Ok(prompts)
     }
 
-    /// How prompts enter the blocks.
+    /// Returns the schedule of the prompts.
     pub fn schedule(&self) -> PromptSchedule {
         self.schedule
     }
@@ -201,7 +201,7 @@ impl DeepPrompts {
         ProjectedPrompts { first, deep }
     }
 
-    /// What happens before block `block` in a batch of `batch` images.
+    /// Returns the change before block `block` in a batch of `batch` images.
     pub fn action(&self, projected: &ProjectedPrompts, block: usize, batch: usize) -> PromptAction {
         let schedule = &self.schedule;
         if schedule.end == Some(block) {
@@ -224,7 +224,7 @@ impl DeepPrompts {
         match prompts {
             Some(prompts) => {
                 let [_, tokens, width] = prompts.dims();
-                // Dropout behind the expansion: every image of a batch has a mask of its own.
+                // Dropout is applied after the expansion, so every image of a batch has its own dropout mask.
                 PromptAction::Set(self.dropout.forward(prompts.expand([batch, tokens, width])))
             }
             None => PromptAction::Keep,
@@ -232,7 +232,7 @@ impl DeepPrompts {
     }
 }
 
-/// Prompts behind the shared map, ready for the blocks.
+/// Prompts after the shared map, ready for the blocks.
 #[derive(Debug, Clone)]
 pub struct ProjectedPrompts {
     first: Option<Tensor<3>>,

@@ -1,4 +1,4 @@
-//! What a file of weights holds, told from the names and shapes of its tensors.
+//! Determines what a weight file holds, from the names and shapes of its tensors.
 
 use std::sync::Arc;
 
@@ -13,27 +13,27 @@ use crate::{
     weights::{Architecture, StateDict},
 };
 
-/// Where the image tower's tensors stand.
+/// Prefix of the image tower's tensors.
 const IMAGE_TOWER: &str = "backbone.";
 /// A tensor that every text tower has.
 const TOKEN_TABLE: &str = "text_encoder.token_embedding.weight";
-/// Blocks of the deepest transformer that is looked for.
+/// Most blocks of a transformer that are counted.
 const MOST_LAYERS: usize = 128;
 
-/// A model that weights alone are enough for.
+/// A model that is completely determined by its weights.
 #[derive(Debug, Clone)]
 pub enum Recognized {
-    /// CLIP's image tower as it was trained, to be used without further training.
+    /// CLIP's image tower, used without further training.
     Clip(PlainTower),
-    /// A released checkpoint of a method that is trained.
+    /// A released checkpoint of a method that is trained on masks.
     Trained(Arc<dyn MethodArchitecture>),
 }
 
 impl Recognized {
-    /// Tells what the weights are.
+    /// Determines which model the weights hold.
     ///
     /// # Errors
-    /// There is no image tower, or it belongs to a method that is not known.
+    /// Returns an error if there is no image tower, or the decoder head belongs to an unknown method.
     pub fn from_weights(weights: &StateDict, methods: &Methods) -> Result<Self, ModelError> {
         for method in methods.iter() {
             if let Some(found) = method.recognize(weights)? {
@@ -45,7 +45,7 @@ impl Recognized {
         if weights.keys().any(|key| key.starts_with("decode_head.")) {
             let known: Vec<_> = methods.iter().map(Method::title).collect();
             return Err(ModelError::Config(format!(
-                "{}: holds a decoder head of another method than those that are known ({})",
+                "{}: holds the decoder head of an unknown method; known methods: {}",
                 weights.origin(),
                 known.join(", ")
             )));
@@ -60,10 +60,11 @@ impl Recognized {
     }
 }
 
-/// The image tower under `backbone.`, with the prompts that the weights hold and the class embedding added twice.
+/// Returns the image tower under `backbone.`, with the prompts that the weights hold, and with the class embedding
+/// added twice.
 ///
 /// # Errors
-/// There is no image tower, or it contradicts itself.
+/// Returns an error if there is no image tower, or its tensors are inconsistent.
 pub(crate) fn prompted_tower(weights: &StateDict) -> Result<VisionConfig, ModelError> {
     Ok(VisionConfig {
         prompts: prompts(weights),
@@ -71,7 +72,7 @@ pub(crate) fn prompted_tower(weights: &StateDict) -> Result<VisionConfig, ModelE
     })
 }
 
-/// The head whose (query) decoder is under that name; `None` where there is none.
+/// Returns the head whose (query) decoder has the prefix `decoder`; `None` if there is none.
 pub(crate) fn decoder_head(weights: &StateDict, decoder: &str) -> Option<HeadConfig> {
     let layer = |i| format!("{decoder}layers.{i}.linear1.weight");
     let feed_forward = *weights.shape(&layer(0))?.first()?;
@@ -84,7 +85,7 @@ pub(crate) fn decoder_head(weights: &StateDict, decoder: &str) -> Option<HeadCon
         })
 }
 
-/// The image tower under `backbone.`, with the class embedding added twice.
+/// Returns the image tower under `backbone.`, with the class embedding added twice.
 fn vision_config(
     weights: &StateDict,
     architecture: &Architecture,
@@ -113,10 +114,10 @@ fn vision_config(
     Ok(config)
 }
 
-/// The text tower under `text_encoder.`; `None` where there is none that ends in the joint space.
+/// Returns the text tower under `text_encoder.`; `None` if there is none that projects into the joint space.
 ///
 /// # Errors
-/// The files contradict themselves.
+/// Returns an error if the files are inconsistent.
 pub fn text_config(weights: &StateDict) -> Result<Option<TextConfig>, ModelError> {
     if !weights.contains(TOKEN_TABLE) {
         return Ok(None);
@@ -136,12 +137,12 @@ pub fn text_config(weights: &StateDict) -> Result<Option<TextConfig>, ModelError
     }))
 }
 
-/// What the weights and the files beside them say.
+/// Returns the architecture that the weights and the files beside them state.
 fn architecture(weights: &StateDict) -> Result<Architecture, ModelError> {
     let architecture = Architecture::infer(weights)?;
     if (architecture.layer_norm_epsilon - LAYER_NORM_EPSILON).abs() > f64::EPSILON {
         return Err(ModelError::Config(format!(
-            "{}: its LayerNorm has an epsilon of {}; only {LAYER_NORM_EPSILON}, CLIP's, is supported",
+            "{}: LayerNorm epsilon {}; only CLIP's epsilon, {LAYER_NORM_EPSILON}, is supported",
             weights.origin(),
             architecture.layer_norm_epsilon
         )));
@@ -149,7 +150,7 @@ fn architecture(weights: &StateDict) -> Result<Architecture, ModelError> {
     Ok(architecture)
 }
 
-/// What images are normalised with: as the files say, CLIP's own statistics otherwise.
+/// Returns the normalisation of images that the files state, or CLIP's own statistics if they state none.
 fn normalization(architecture: &Architecture) -> Normalization {
     match (architecture.image_mean, architecture.image_std) {
         (Some(mean), Some(std)) => Normalization {
@@ -169,14 +170,14 @@ impl From<crate::weights::StatedActivation> for Activation {
     }
 }
 
-/// How many of a row of names are there, from 0 on without a gap.
+/// Counts the numbered names that exist, from 0 on without a gap.
 fn count(name: impl Fn(usize) -> String, weights: &StateDict) -> usize {
     (0..MOST_LAYERS)
         .take_while(|&i| weights.contains(&name(i)))
         .count()
 }
 
-/// Prompts as a checkpoint holds them: the first block's own table, and a row for every further block.
+/// Returns the prompts that a checkpoint holds: a table for the first block, and a row for every further block.
 fn prompts(weights: &StateDict) -> Option<PromptConfig> {
     let first = weights.shape(&format!("{IMAGE_TOWER}prompt_embeddings"));
     let deep = weights.shape(&format!("{IMAGE_TOWER}deep_prompt_embeddings"));

@@ -1,21 +1,21 @@
-//! A second pass: scores of the whole image, refined once all windows have been scored.
+//! The second pass of a method: it refines the scores of the whole image once all windows are scored.
 
 use zeg_image::RgbImage;
 
 use crate::{ModelError, classes::ClassQueries, score_map::ScoreMap};
 
-/// Refines the scores of a first pass.
+/// A second pass that refines the scores of the first.
 ///
-/// It sees the scores of the whole resized image at once: classes × height × width numbers in main memory.
+/// It gets the scores of the whole resized image at once: classes × height × width numbers in main memory.
 pub trait SecondPass {
-    /// Changes the scores.
+    /// Returns the refined scores.
     ///
-    /// - `first`: `[classes, height, width]`, as the windows gave them, before offsets: scores, or logits where classes
-    ///   compete
+    /// - `first`: `[classes, height, width]`, as computed from the windows, before offsets: scores, or logits with
+    ///   [`crate::model::Scoring::Softmax`]
     /// - `image`: the resized image that the windows were cut from
     ///
     /// # Errors
-    /// The device could not be read.
+    /// Returns an error if the device cannot be read.
     fn refine(
         &self,
         first: ScoreMap,

@@ -1,7 +1,8 @@
 //! Region tokens: CLIP-RC's region-level bridge in the encoder (spec of the reference, section 13.1).
 //!
-//! R tokens on a square lattice stand at the end of the sequence. A fixed mask lets each see itself and the patches
-//! of its cell, in both directions, and nothing else; class and prompt tokens neither see them nor are seen.
+//! R tokens, arranged as a square lattice, are appended to the sequence. A fixed mask allows attention between each
+//! region token and itself and the patches of its cell, in both directions, and nothing else; there is no attention
+//! between region tokens and class or prompt tokens.
 
 use burn::{
     module::Param,
@@ -16,7 +17,7 @@ use crate::{
 
 const NAME: &str = "region_level_bridge";
 
-/// The tokens `[count, width]`; fresh ones all start as class embedding + class position.
+/// Builds the tokens `[count, width]`; fresh ones all start as class embedding + class position.
 pub(crate) fn build_tokens(
     params: &ParamBuilder,
     count: usize,
@@ -51,7 +52,8 @@ pub(crate) fn build_tokens(
     }
 }
 
-/// The additive mask of a plan with region tokens: `[tokens, tokens]`, 0 where attention is allowed, else −∞.
+/// Returns the additive attention mask of a plan with region tokens: `[tokens, tokens]`, 0 where attention is allowed,
+/// else −∞.
 pub(crate) fn attention_mask(plan: &TokenPlan, device: &Device) -> Tensor<2> {
     let length = plan.len();
     let values: Vec<f32> = (0..length * length)
@@ -66,7 +68,7 @@ pub(crate) fn attention_mask(plan: &TokenPlan, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(values, [length, length]), device)
 }
 
-/// Whether token `a` attends to token `b`; symmetric.
+/// Returns whether token `a` attends to token `b`; the relation is symmetric.
 pub fn allowed(plan: &TokenPlan, a: usize, b: usize) -> bool {
     let (low, high) = (a.min(b), a.max(b));
     let (patches, regions) = (plan.patches_start(), plan.regions_start());
@@ -80,6 +82,6 @@ pub fn allowed(plan: &TokenPlan, a: usize, b: usize) -> bool {
     let (cell_h, cell_w) = (plan.grid[0] / side, plan.grid[1] / side);
     let (patch, region) = (low - patches, high - regions);
     let (y, x) = (patch / plan.grid[1], patch % plan.grid[1]);
-    // Patches that a grid not divisible by the lattice leaves over belong to no cell.
+    // If the lattice does not divide the grid, the remaining patches belong to no cell.
     cell_h > 0 && cell_w > 0 && y / cell_h == region / side && x / cell_w == region % side
 }

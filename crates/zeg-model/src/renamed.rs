@@ -1,13 +1,13 @@
-//! Keys of experiment files that have another name now.
+//! Renames old keys of experiment files.
 //!
-//! An old key is read as it was meant, in experiment files and in checkpoints; a notice says its new name.
+//! Experiment files and checkpoints with an old key are read with its original meaning; a notice gives the new name.
 
 use serde_json::{Map, Value};
 
-/// An old key, and what it is called now.
+/// An old key and its new name.
 struct Renamed {
     old: &'static str,
-    /// `None` where nothing took its place.
+    /// The new key; `None` if nothing replaces the old one.
     new: Option<&'static str>,
     /// Old values with their new names.
     values: &'static [(&'static str, &'static str)],
@@ -23,7 +23,7 @@ impl Renamed {
     }
 }
 
-/// All renamed keys. Keys are paths of names.
+/// All renamed keys, as dotted paths.
 const RENAMED: [Renamed; 7] = [
     Renamed::key("inference.fusion", "inference.method.fusion"),
     Renamed::key("inference.crops", "inference.method.crops"),
@@ -42,16 +42,16 @@ const RENAMED: [Renamed; 7] = [
     },
 ];
 
-/// What became of the old keys of an experiment.
+/// The result of renaming the old keys of an experiment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Renames {
-    /// A sentence for each key that was moved, with its new name.
+    /// A notice for each key that was moved, with its new name.
     pub notices: Vec<String>,
-    /// Settings that have no place any more, as `key = value`.
+    /// Settings that no longer exist, as `key = value`.
     pub dropped: Vec<String>,
 }
 
-/// Moves every old key of an experiment, or of the plan of an evaluation, to its new place.
+/// Moves every old key of an experiment, or of an evaluation's plan, to its new place.
 #[must_use]
 pub fn rename_all(experiment: &mut Value) -> Renames {
     let mut renames = Renames::default();
@@ -76,13 +76,13 @@ pub fn rename_all(experiment: &mut Value) -> Renames {
     renames
 }
 
-/// The value at a path of names.
+/// Returns the value at a dotted path.
 pub fn value_at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.')
         .try_fold(value, |value, name| value.get(name))
 }
 
-/// Takes the value at a path of names out.
+/// Removes the value at a dotted path and returns it.
 pub fn take_at(value: &mut Value, path: &str) -> Option<Value> {
     let (parents, name) = path.rsplit_once('.').unwrap_or(("", path));
     let mut parent = value;
@@ -92,7 +92,7 @@ pub fn take_at(value: &mut Value, path: &str) -> Option<Value> {
     parent.as_object_mut()?.shift_remove(name)
 }
 
-/// Sets the value at a path of names, with the tables on the way.
+/// Sets the value at a dotted path, and creates the missing tables of the path.
 pub fn put_at(value: &mut Value, path: &str, new: Value) {
     let (parents, name) = path.rsplit_once('.').unwrap_or(("", path));
     let mut parent = value;

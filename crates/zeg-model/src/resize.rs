@@ -1,8 +1,8 @@
 //! Bilinear resize as two matrix products, A_h · X · A_wᵀ.
 //!
-//! Differentiable on every backend and several times faster on a CPU than a gather. Half-pixel centres
-//! (`align_corners = false`), no antialiasing: source = (i + ½)·in/out − ½ clamped at 0, the two neighbours
-//! weighted by distance.
+//! This is differentiable on every backend and several times faster on a CPU than a gather. The resize uses half-pixel
+//! centres (`align_corners = false`) and no antialiasing: source = (i + ½)·in/out − ½, clamped at 0, and the two
+//! neighbours are weighted by distance.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -10,7 +10,7 @@ use crate::weights::HostTensor;
 
 /// Resizes the last two axes of `x` `[batch, channels, h, w]` to `[batch, channels, height, width]`.
 ///
-/// The same size is the identity.
+/// If the sizes are equal, the result is an exact copy.
 pub fn bilinear(x: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
     let [batch, channels, h, w] = x.dims();
     if [h, w] == [height, width] {
@@ -19,7 +19,7 @@ pub fn bilinear(x: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
     let device = x.device();
     let rows = interpolation_matrix(h, height, &device).unsqueeze::<3>(); //                  [1, height, h]
     let columns = interpolation_matrix(w, width, &device).transpose(); //                     [w, width]
-    // Columns first: one plain product over all rows, while the maps are still small.
+    // The columns come first: this is one plain product over all rows, while the maps are still small.
     let wide = x
         .reshape([batch * channels * h, w])
         .matmul(columns)
@@ -29,7 +29,8 @@ pub fn bilinear(x: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
 
 /// Enlarges the last two axes of `x` `[batch, channels, h, w]` by repetition: `[batch, channels, height, width]`.
 ///
-/// Place i takes the value at ⌊i·in/out⌋, as PyTorch's `nearest`; the same size is the identity.
+/// Position i takes the value at ⌊i·in/out⌋, as PyTorch's `nearest` does; if the sizes are equal, the result is an
+/// exact copy.
 pub fn nearest(x: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
     let [batch, channels, h, w] = x.dims();
     if [h, w] == [height, width] {
@@ -51,7 +52,7 @@ pub fn nearest(x: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
     rows.matmul(wide).reshape([batch, channels, height, width])
 }
 
-/// For each of `output` places its source of `input`, as [`nearest`] takes it.
+/// Returns, for each of `output` positions, its source among `input` positions, as [`nearest`] uses it.
 pub fn nearest_sources(input: usize, output: usize) -> Vec<usize> {
     let scale = input as f32 / output as f32;
     (0..output)
@@ -59,7 +60,7 @@ pub fn nearest_sources(input: usize, output: usize) -> Vec<usize> {
         .collect()
 }
 
-/// The matrix that repeats `input` samples at `output` places: `[output, input]`, one entry a row.
+/// Returns the matrix that repeats `input` samples at `output` positions: `[output, input]`, one entry per row.
 fn selection_matrix(input: usize, output: usize, device: &Device) -> Tensor<2> {
     let mut values = vec![0.0_f32; input * output];
     for (row, source) in nearest_sources(input, output).into_iter().enumerate() {
@@ -89,7 +90,7 @@ pub(crate) fn bilinear_grid(grid: &HostTensor, from: [usize; 2], to: [usize; 2])
     }
 }
 
-/// The matrix that interpolates `input` samples at `output` places: `[output, input]`, two entries a row.
+/// Returns the matrix that interpolates `input` samples at `output` positions: `[output, input]`, two entries per row.
 fn interpolation_matrix(input: usize, output: usize, device: &Device) -> Tensor<2> {
     let mut values = vec![0.0_f32; input * output];
     for (row, (low, high, fraction)) in taps(input, output).into_iter().enumerate() {
@@ -99,7 +100,7 @@ fn interpolation_matrix(input: usize, output: usize, device: &Device) -> Tensor<
     Tensor::from_data(TensorData::new(values, [output, input]), device)
 }
 
-/// For each output place its lower neighbour, its upper neighbour and the upper one's weight.
+/// Returns, for each output position, its lower neighbour, its upper neighbour, and the weight of the upper one.
 pub(crate) fn taps(input: usize, output: usize) -> Vec<(usize, usize, f32)> {
     let scale = input as f32 / output as f32;
     (0..output)

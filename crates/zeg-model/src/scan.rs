@@ -1,7 +1,7 @@
-//! Goes down an image strip by strip, at the image's own size.
+//! Computes the scores of an image strip by strip, from top to bottom, at the image's own size.
 //!
-//! Windows are encoded when the first strip reaches them and dropped behind the last, so that memory follows the
-//! image's width and not its area. Scores of overlapping windows are averaged and interpolated bilinearly.
+//! A window is encoded when a strip first needs it and dropped once no later strip does, so memory grows with the
+//! image's width and not with its area. Scores of overlapping windows are averaged and interpolated bilinearly.
 
 use std::{
     ops::{AddAssign, Range},
@@ -21,22 +21,22 @@ use crate::{
     scores::{ScoreField, Strip},
 };
 
-/// What a [`Scan`] goes over.
+/// The input of a [`Scan`].
 pub enum Source<'a> {
-    /// An image; its windows are encoded on the way.
+    /// An image; its windows are encoded during the scan.
     Image(&'a RgbImage, &'a Device),
-    /// An image that was encoded before.
+    /// An image whose windows are already encoded.
     Encoded(&'a EncodedWindows),
 }
 
-/// Where the time of an image went.
+/// The time spent on an image, by stage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stages {
-    /// Resizing, cutting and normalising windows.
+    /// Time for resizing, cutting and normalising windows.
     pub prepare: Duration,
-    /// The encoder and the masks.
+    /// Time for the encoder and the masks.
     pub model: Duration,
-    /// From masks on the patch grid to scores of pixels at the image's size.
+    /// Time for interpolating masks on the patch grid to pixel scores at the image's size.
     pub scores: Duration,
 }
 
@@ -48,7 +48,7 @@ impl AddAssign for Stages {
     }
 }
 
-/// An image that is being worked through from top to bottom.
+/// A scan over an image, from top to bottom.
 pub struct Scan<'a> {
     model: &'a dyn Model,
     queries: &'a ClassQueries,
@@ -56,18 +56,19 @@ pub struct Scan<'a> {
     size: [usize; 2],
     field: ScoreField,
     pixels: Option<Pixels<'a>>,
-    /// Encoded windows that no strip has reached.
+    /// Encoded windows that no strip has used yet.
     ready: &'a [EncodedWindow],
     stages: Stages,
 }
 
 impl<'a> Scan<'a> {
-    /// Starts at the top.
+    /// Starts a scan at the top of the image.
     ///
-    /// A model with a second pass encodes and scores all windows here; the scores of the whole image are then in memory.
+    /// A model with a second pass encodes and scores all windows here; the scores of the whole image are then held in
+    /// memory.
     ///
     /// # Errors
-    /// The settings do not fit the image, or the device could not be read.
+    /// Returns an error if the settings do not suit the image size, or the device cannot be read.
     pub fn new(
         model: &'a dyn Model,
         source: Source<'a>,
@@ -117,15 +118,16 @@ impl<'a> Scan<'a> {
         Ok(scan)
     }
 
-    /// The strips that keep memory small, top to bottom.
+    /// Returns the row ranges of the strips, from top to bottom; their height limits the memory used.
     pub fn strips(&self) -> Vec<Range<usize>> {
         self.field.strips(self.size).collect()
     }
 
-    /// Scores of rows of the image. Rows that lie above those asked for before may be gone.
+    /// Computes the scores of some rows of the image. Ask for rows from top to bottom: windows above the rows of
+    /// earlier calls are dropped.
     ///
     /// # Errors
-    /// The device could not be read.
+    /// Returns an error if the device cannot be read.
     pub fn strip(&mut self, rows: Range<usize>) -> Result<Strip, ModelError> {
         let needed = self.field.source_rows(&rows, self.size[0]);
         self.field.forget_above(needed.start);
@@ -136,7 +138,7 @@ impl<'a> Scan<'a> {
         Ok(strip)
     }
 
-    /// Encodes and scores the windows that start at or above a row and were not scored yet.
+    /// Encodes and scores the windows that start at or above a row and are not scored yet.
     fn score_up_to(&mut self, row: usize) -> Result<(), ModelError> {
         let mut windows = match &mut self.pixels {
             Some(pixels) => pixels.encode_up_to(self.model, row)?,
@@ -156,7 +158,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Where the time went so far.
+    /// Returns the time spent so far, by stage.
     pub fn stages(&self) -> Stages {
         let mut stages = self.stages;
         if let Some(pixels) = &self.pixels {
@@ -166,10 +168,10 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Shows every strip of an image's scores, from top to bottom.
+/// Calls `visit` on every strip of an image's scores, from top to bottom.
 ///
 /// # Errors
-/// The settings do not fit the image, the device could not be read, or `visit` failed.
+/// Returns an error if the settings do not suit the image size, the device cannot be read, or `visit` fails.
 pub fn scan<E: From<ModelError>>(
     model: &dyn Model,
     source: Source,
@@ -184,7 +186,7 @@ pub fn scan<E: From<ModelError>>(
     Ok(())
 }
 
-/// A field that waits for the windows' scores.
+/// Returns a score field without windows, calibrated for the seen classes.
 pub(crate) fn empty_field(
     model: &dyn Model,
     queries: &ClassQueries,
@@ -196,7 +198,7 @@ pub(crate) fn empty_field(
     ScoreField::new(queries.len(), size, model.scoring(), offsets)
 }
 
-/// Scores an encoded window and adds it to a field.
+/// Scores an encoded window and adds the scores to a field.
 pub(crate) fn push_scores(
     field: &mut ScoreField,
     model: &dyn Model,

@@ -1,7 +1,7 @@
 //! Scores of whole images in main memory, for comparing numbers with a reference.
 //!
-//! [`crate::scan`] is what images of any size go through; here every score is kept, and what goes in is
-//! a tensor that was normalised elsewhere.
+//! [`crate::scan`] processes images of any size; this module keeps every score, and its input is a tensor that was
+//! normalised elsewhere.
 
 use burn::tensor::{Tensor, TensorData};
 use zeg_image::{LabelMap, Window};
@@ -16,21 +16,22 @@ use crate::{
     scores::{Labelling, ScoreField, WindowLogits},
 };
 
-/// Scores of every class at every pixel, all in main memory: for comparing numbers; [`crate::scan`] needs less.
+/// The scores of every class at every pixel, all in main memory; for comparing numbers. [`crate::scan`] needs less
+/// memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoreMap {
     /// Number of classes.
     pub classes: usize,
-    /// Rows.
+    /// Number of rows.
     pub height: usize,
-    /// Columns.
+    /// Number of columns.
     pub width: usize,
-    /// `[classes, height, width]`, row-major; scores minus the offset of seen classes.
+    /// `[classes, height, width]`, row-major; the offset of seen classes is already subtracted.
     pub values: Vec<f32>,
 }
 
 impl ScoreMap {
-    /// All scores of a field.
+    /// Computes all scores of a field.
     pub(crate) fn of_field(field: &ScoreField) -> Self {
         let [height, width] = field.size();
         let rows = field.rows(0..height); // [height, classes, width]
@@ -49,9 +50,9 @@ impl ScoreMap {
         }
     }
 
-    /// A field of these scores, whose values are final: one window whose grid is the pixels themselves.
+    /// Returns a field with these scores as final values: one window whose grid is the pixels themselves.
     ///
-    /// - `scoring`: of the model; scores that are no logits any more stay as they are
+    /// - `scoring`: the model's scoring; values that are already scores, not logits, stay as they are
     pub(crate) fn into_field(self, scoring: Scoring, offsets: Vec<f32>) -> ScoreField {
         let size = [self.height, self.width];
         let window = Window {
@@ -69,10 +70,10 @@ impl ScoreMap {
         field
     }
 
-    /// The best class of every pixel at another size, scores interpolated bilinearly.
+    /// Returns the best class of every pixel at another image size, with scores interpolated bilinearly.
     ///
     /// # Errors
-    /// The size is beyond what memory can be.
+    /// Returns an error if the size exceeds what memory can hold.
     pub fn labels(
         &self,
         width: usize,
@@ -91,10 +92,10 @@ impl ScoreMap {
     }
 }
 
-/// Scores a normalised image `[1, 3, height, width]` with windows, without resizing it.
+/// Scores the windows of a normalised image `[1, 3, height, width]`, without resizing the image.
 ///
 /// # Errors
-/// The settings do not fit the image, or the device could not be read.
+/// Returns an error if the settings do not suit the image size, or the device cannot be read.
 pub fn score_windows(
     model: &dyn Model,
     image: Tensor<4>,
@@ -110,7 +111,8 @@ pub fn score_windows(
         let window = planned.window;
         if planned.resized.is_some() {
             return Err(ModelError::Config(
-                "windows that are resized need an image, not a normalised tensor".into(),
+                "this method resizes its windows; that needs an image, not a normalised tensor"
+                    .into(),
             ));
         }
         let [padded_height, padded_width] = planned.encoded_size(stride);

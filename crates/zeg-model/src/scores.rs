@@ -1,8 +1,8 @@
-//! From masks on windows' patch grids to scores of pixels, a strip of rows at a time.
+//! Converts masks on the windows' patch grids to pixel scores, one strip of rows at a time.
 //!
-//! The scores of an image are a field of classes × height × width numbers: 68 GB for 171 classes on a photograph of
-//! 100 megapixels. A [`ScoreField`] keeps what they are made from instead, the logits on the patch grids of the
-//! windows in reach (700 kB a window of 512×512 with 171 classes), and computes a strip of rows when it is asked for.
+//! The scores of an image are classes × height × width numbers: 68 GB for 171 classes on an image of 100 megapixels. A
+//! [`ScoreField`] therefore stores the logits on the patch grids of the windows in use (700 kB for a window of 512×512
+//! with 171 classes), and computes a strip of rows on demand.
 
 use std::{collections::VecDeque, ops::Range};
 
@@ -22,12 +22,12 @@ pub use crate::{
     window_scores::{QueryMasks, WeightedMasks, WindowLogits, WindowScores},
 };
 
-/// Bytes of scores that a strip may hold (one row is always allowed).
+/// Most bytes of scores in a strip; a single row may exceed it.
 const STRIP_BYTES: usize = 32 << 20;
-/// Most rows of a strip; more would only keep threads from sharing the work well.
+/// Most rows of a strip; longer strips would only distribute the work less evenly over threads.
 const MOST_ROWS: usize = 128;
 
-/// Scores of one window, where it lies.
+/// The scores of one window and its place in the image.
 #[derive(Debug, Clone)]
 struct PlacedScores {
     window: Window,
@@ -35,16 +35,16 @@ struct PlacedScores {
     content: Content,
 }
 
-/// What a window's scores are made of.
+/// The data that a window's scores are computed from.
 #[derive(Debug, Clone)]
 enum Content {
     /// Logits on the patch grid.
     Logits(WindowLogits),
-    /// Masks of queries.
+    /// Masks of mask queries.
     Masks(Box<WeightedMasks>),
 }
 
-/// Scores of an image that are computed when they are asked for.
+/// The scores of an image, computed on demand.
 #[derive(Debug, Clone)]
 pub struct ScoreField {
     classes: usize,
@@ -59,7 +59,7 @@ pub struct ScoreField {
 }
 
 impl ScoreField {
-    /// A field without windows yet.
+    /// Returns a field without windows.
     ///
     /// - `offsets`: `[classes]`, subtracted from the scores; empty for none
     pub fn new(
@@ -79,7 +79,7 @@ impl ScoreField {
         }
     }
 
-    /// Says how many layers of windows there will be ([`PlannedWindow::layer`]).
+    /// Sets the number of layers of windows ([`PlannedWindow::layer`]).
     #[must_use]
     pub fn with_layers(mut self, layers: usize) -> Self {
         self.layers = layers.max(1);
@@ -100,7 +100,7 @@ impl ScoreField {
     /// - `covered`: height and width in pixels that the scores cover, the window in the top left corner
     ///
     /// # Errors
-    /// The device could not be read.
+    /// Returns an error if the device cannot be read.
     pub fn push_window(
         &mut self,
         planned: &PlannedWindow,
@@ -131,17 +131,17 @@ impl ScoreField {
             .retain(|placed| placed.window.y + placed.window.height > row);
     }
 
-    /// Takes the offsets out: what follows is not lowered.
+    /// Removes and returns the offsets; scores computed afterwards are not lowered.
     pub(crate) fn take_offsets(&mut self) -> Vec<f32> {
         std::mem::take(&mut self.offsets)
     }
 
-    /// Height and width in pixels.
+    /// Returns height and width in pixels.
     pub fn size(&self) -> [usize; 2] {
         [self.height, self.width]
     }
 
-    /// Rows of scores: `[rows, classes, width]`. Rows that no window covers are 0.
+    /// Computes rows of scores: `[rows, classes, width]`. Rows that no window covers are 0.
     pub fn rows(&self, rows: Range<usize>) -> Vec<f32> {
         let length = self.classes * self.width;
         let mut values = vec![0.0; rows.len() * length];
@@ -155,7 +155,7 @@ impl ScoreField {
         values
     }
 
-    /// One row: `scores` is `[classes, width]` of zeros; `line` and `counts` are scratch.
+    /// Computes one row into `scores`, `[classes, width]` of zeros on entry; `line` and `counts` are scratch buffers.
     fn fill_row(&self, row: usize, scores: &mut [f32], line: &mut Vec<f32>, counts: &mut [f32]) {
         self.average(0, row, scores, line, counts);
         if self.layers > 1 {
@@ -180,7 +180,8 @@ impl ScoreField {
         }
     }
 
-    /// One row of the mean of a layer's windows; `scores` is `[classes, width]` of zeros, `counts` is scratch.
+    /// Computes one row of the mean over a layer's windows into `scores`, `[classes, width]` of zeros on entry; `line`
+    /// and `counts` are scratch buffers.
     fn average(
         &self,
         layer: usize,
@@ -219,7 +220,7 @@ impl ScoreField {
         }
     }
 
-    /// Adds one row of a window, counted from its top, to `scores`, `[classes, width]` of the field.
+    /// Adds one row of a window, counted from the window's top, to `scores`, `[classes, width]` of the field.
     fn add_logits(&self, part: &WindowLogits, row: usize, scores: &mut [f32], line: &mut Vec<f32>) {
         let Window { x, width, .. } = part.window;
         let (top, bottom, fraction) = part.rows[row];
@@ -254,9 +255,9 @@ impl ScoreField {
         }
     }
 
-    /// The strips that an image of `size` = `[height, width]` is worked through in, top to bottom.
+    /// Returns the strips that an image of `size` = `[height, width]` is divided into, from top to bottom.
     pub fn strips(&self, [height, width]: [usize; 2]) -> impl Iterator<Item = Range<usize>> {
-        // Shrinking needs more rows of the field than it gives.
+        // When the field is larger than the image, a strip needs more rows of the field than it has itself.
         let shrink = self.height.div_ceil(height.max(1)).max(1);
         let row_bytes = self.classes * width.max(self.width * shrink) * size_of::<f32>();
         let rows = (STRIP_BYTES / row_bytes.max(1)).clamp(1, MOST_ROWS);
@@ -265,7 +266,7 @@ impl ScoreField {
             .map(move |first| first..(first + rows).min(height))
     }
 
-    /// The rows of the field that rows of an image of `height` rows are interpolated from.
+    /// Returns the rows of the field from which the given rows of an image of `height` rows are interpolated.
     pub fn source_rows(&self, rows: &Range<usize>, height: usize) -> Range<usize> {
         let taps = taps(self.height, height);
         match (taps.get(rows.start), taps.get(rows.end.saturating_sub(1))) {
@@ -274,7 +275,7 @@ impl ScoreField {
         }
     }
 
-    /// Rows of the scores at another size, `[height, width]`, interpolated bilinearly.
+    /// Computes rows of the scores at another image size, `[height, width]`, interpolated bilinearly.
     pub fn strip(&self, rows: Range<usize>, [height, width]: [usize; 2]) -> Strip {
         let source = self.source_rows(&rows, height);
         let scores = self.rows(source.clone()); // [source rows, classes, self.width]
@@ -319,7 +320,7 @@ mod tests {
 
     use super::*;
 
-    /// A field of two classes whose logits depend on the place, over windows of 8 with patches of 4.
+    /// Returns a field of two classes whose logits depend on the position, over windows of 8 pixels with patches of 4.
     fn field(height: usize, width: usize, scoring: Scoring) -> ScoreField {
         let mut field = ScoreField::new(2, [height, width], scoring, vec![0.1, 0.0]);
         for (index, window) in sliding_windows(width, height, 8, 5).into_iter().enumerate() {
@@ -384,17 +385,17 @@ mod tests {
             for row in 0..9 {
                 let scores = strip.scores(row);
                 for x in 0..7 {
-                    let (label, sure) = (labels[row * 7 + x], confidence[row * 7 + x]);
+                    let (label, best_score) = (labels[row * 7 + x], confidence[row * 7 + x]);
                     let of = |class: usize| scores[class * 7 + x];
-                    assert!((of(usize::from(label)) - sure).abs() < 1e-6);
-                    assert!(of(0).max(of(1)) <= sure + 1e-6);
+                    assert!((of(usize::from(label)) - best_score).abs() < 1e-6);
+                    assert!(of(0).max(of(1)) <= best_score + 1e-6);
                 }
             }
         }
     }
 
     #[test]
-    fn a_rule_leaves_out_what_is_unsure_and_what_is_background() {
+    fn thresholds_and_background_classes_give_the_ignore_index() {
         let strip = field(9, 7, Scoring::Softmax).strip(0..9, [9, 7]);
         let mut all = vec![0; 63];
         strip.label(&Labelling::default(), &mut all, None);

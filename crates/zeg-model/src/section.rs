@@ -1,4 +1,4 @@
-//! A method's own part of a file: names and values that only the method understands.
+//! The section of a file that belongs to one method: keys and values that only the method understands.
 
 use std::sync::Arc;
 
@@ -11,39 +11,39 @@ use crate::{
     methods::Methods,
 };
 
-/// Keys and values of a table that belongs to a method.
+/// The keys and values of a method's section.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Section(Map<String, Value>);
 
 impl Section {
-    /// A section with the values of a structure.
+    /// Returns a section with the fields of a structure.
     ///
     /// # Errors
-    /// The structure is no table of names and values.
+    /// Returns an error if the structure does not serialise to a table.
     pub fn of(value: &impl Serialize) -> Result<Self, ModelError> {
         match serde_json::to_value(value) {
             Ok(Value::Object(map)) => Ok(Self(map)),
-            Ok(other) => Err(ModelError::Config(format!("{other} is no table"))),
+            Ok(other) => Err(ModelError::Config(format!("{other} is not a table"))),
             Err(error) => Err(ModelError::Config(error.to_string())),
         }
     }
 
-    /// Reads the section as a structure.
+    /// Deserialises the section.
     ///
-    /// - `place`: where the section stands, for errors
+    /// - `place`: path of the section in its file, for error messages
     ///
     /// # Errors
-    /// A key is not known, or a value is of another kind.
+    /// Returns an error if a key is unknown, or a value has the wrong type.
     pub fn read<T: DeserializeOwned>(&self, place: &str) -> Result<T, ModelError> {
         serde_json::from_value(Value::Object(self.0.clone()))
             .map_err(|error| ModelError::Config(format!("{error}\nin {place}")))
     }
 
-    /// Refuses every key: the method has no such section.
+    /// Rejects every key, for a method without such a section.
     ///
     /// # Errors
-    /// There is a key.
+    /// Returns an error if the section has a key.
     pub fn refuse_all(&self, place: &str) -> Result<(), ModelError> {
         match self.0.keys().next() {
             Some(key) => Err(ModelError::Config(format!(
@@ -53,12 +53,12 @@ impl Section {
         }
     }
 
-    /// Whether there is no key.
+    /// Returns whether the section has no keys.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The value of a key.
+    /// Returns the value of a key.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key)
     }
@@ -68,12 +68,12 @@ impl Section {
         self.0.insert(key.to_owned(), value.into());
     }
 
-    /// Takes a key out.
+    /// Removes a key and returns its value.
     pub fn take(&mut self, key: &str) -> Option<Value> {
         self.0.remove(key)
     }
 
-    /// Sets every key that `other` has.
+    /// Sets every key of `other`.
     pub fn merge(&mut self, other: &Self) {
         for (key, value) in &other.0 {
             self.0.insert(key.clone(), value.clone());
@@ -81,22 +81,22 @@ impl Section {
     }
 }
 
-/// The model's part of an experiment file: the name of a method, and the method's own section.
+/// The `[model]` table of an experiment file: the name of a method, and the method's own section.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModelSection {
-    /// The method; without, the first of the list that is trained.
+    /// Name of the method; if `None`, the first method in the list that is trained on masks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// What the method reads.
+    /// The method's own section.
     #[serde(flatten)]
     pub section: Section,
 }
 
 impl ModelSection {
-    /// The method.
+    /// Returns the method.
     ///
     /// # Errors
-    /// The method is not known.
+    /// Returns an error if the method is unknown.
     pub fn method(&self, methods: &Methods) -> Result<&'static dyn Method, ModelError> {
         match &self.method {
             Some(name) => methods.by_name(name),
@@ -104,10 +104,10 @@ impl ModelSection {
         }
     }
 
-    /// The architecture that the section means.
+    /// Returns the architecture that the section describes.
     ///
     /// # Errors
-    /// The method is not known, a key is not known, or the values do not fit each other.
+    /// Returns an error if the method or a key is unknown, or the values contradict each other.
     pub fn architecture(&self, methods: &Methods) -> Result<Arc<dyn Architecture>, ModelError> {
         self.method(methods)?.configure(&self.section, None)
     }

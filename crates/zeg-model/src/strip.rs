@@ -1,37 +1,38 @@
-//! Some rows of an image's scores, and the labels that follow from them.
+//! A strip of rows of an image's scores, and the labels computed from it.
 
 use rayon::prelude::*;
 use zeg_image::IGNORE_LABEL;
 
 use crate::method::Scoring;
 
-/// Some rows of an image's scores, every class.
+/// The scores of some rows of an image, for every class.
 #[derive(Debug, Clone)]
 pub struct Strip {
-    /// The first row's number in the image.
+    /// Index of the first row in the image.
     pub first_row: usize,
     /// Number of classes.
     pub classes: usize,
-    /// Columns.
+    /// Number of columns.
     pub width: usize,
     pub(crate) scoring: Scoring,
     /// `[rows, classes, width]`: averaged scores, or logits where classes compete.
     pub(crate) values: Vec<f32>,
 }
 
-/// When a pixel is given its best class.
+/// The conditions under which a pixel gets its best class; all other pixels get the ignore index.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Labelling {
-    /// The score that the best class needs, for every class.
+    /// Threshold on the score of the best class, for all classes.
     pub threshold: Option<f32>,
-    /// `[classes]`: scores that single classes need instead; may be empty.
+    /// `[classes]`: thresholds of single classes, which replace the general one; may be empty.
     pub class_thresholds: Vec<Option<f32>>,
-    /// `[classes]`: classes that compete for pixels but are no answer, such as `background`; may be empty.
+    /// `[classes]`: background classes, which compete for pixels but are never given as a label; may be empty.
     pub background: Vec<bool>,
 }
 
 impl Labelling {
-    /// Every pixel whose best class scores this much, or every pixel.
+    /// Returns the rule that labels every pixel whose best class reaches the threshold, or every pixel if there is
+    /// none.
     pub fn threshold(threshold: Option<f32>) -> Self {
         Self {
             threshold,
@@ -48,14 +49,14 @@ impl Labelling {
         needed.or(self.threshold).is_none_or(|t| score >= t)
     }
 
-    /// Whether scores must be computed to apply the rule.
+    /// Returns whether scores must be computed to apply the rule.
     fn needs_scores(&self) -> bool {
         self.threshold.is_some() || self.class_thresholds.iter().any(Option::is_some)
     }
 }
 
 impl Strip {
-    /// The strip of the mirrored image: columns in the other order.
+    /// Returns the strip of the mirrored image, with the order of columns reversed.
     #[must_use]
     pub fn mirrored(mut self) -> Self {
         self.values
@@ -72,7 +73,7 @@ impl Strip {
             .for_each(|(value, other)| *value += other);
     }
 
-    /// Divides the values by a count; by 1 they stay as they are, to the bit.
+    /// Divides the values by a count; a count of 1 leaves them bit-identical.
     pub fn divide(&mut self, count: usize) {
         if count > 1 {
             let count = count as f32;
@@ -80,7 +81,7 @@ impl Strip {
         }
     }
 
-    /// The strip with the scores of some classes lowered: another calibration of the same scores.
+    /// Returns the strip with the scores of some classes lowered, which changes the calibration of the same scores.
     ///
     /// - `lowered`: `[classes]`
     #[must_use]
@@ -101,18 +102,18 @@ impl Strip {
         strip
     }
 
-    /// The values as they are compared between classes, `[rows, classes, width]`: averaged scores, which can exceed 1 where
-    /// queries' masks are summed, or logits where classes compete.
+    /// Returns the values that are compared between classes, `[rows, classes, width]`: averaged scores, which can
+    /// exceed 1 with [`Scoring::MaskSum`], or logits with [`Scoring::Softmax`].
     pub fn values(&self) -> &[f32] {
         &self.values
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.values.len() / (self.classes * self.width).max(1)
     }
 
-    /// Scores of one row from 0 to 1, `[classes, width]`; `row` counts from the strip's first.
+    /// Computes the scores of one row from 0 to 1, `[classes, width]`; `row` counts from the strip's first row.
     pub fn scores(&self, row: usize) -> Vec<f32> {
         let length = self.classes * self.width;
         let mut scores = self.values[row * length..][..length].to_vec();
@@ -125,10 +126,12 @@ impl Strip {
         scores
     }
 
-    /// The best class of every pixel, [`IGNORE_LABEL`] where the rule does not admit it; ties go to the lower class.
+    /// Labels every pixel with its best class, or with [`IGNORE_LABEL`] where the rule does not admit it; ties go to
+    /// the lower class.
     ///
     /// - `labels`: `[rows, width]`
-    /// - `confidence`: `[rows, width]`, takes the best class's score from 0 to 1, also where it is not admitted
+    /// - `confidence`: `[rows, width]`, receives the best class's score from 0 to 1, also where the rule does not admit
+    ///   it
     pub fn label(&self, rule: &Labelling, labels: &mut [u16], confidence: Option<&mut [f32]>) {
         let length = self.classes * self.width;
         let rows = self.values.par_chunks(length.max(1));
@@ -193,7 +196,7 @@ impl Strip {
     }
 }
 
-/// A softmax over the first axis of `[classes, width]`, in place.
+/// Computes a softmax over the first axis of `[classes, width]`, in place.
 fn softmax_columns(values: &mut [f32], width: usize) {
     let mut highest = vec![f32::NEG_INFINITY; width];
     for row in values.chunks_exact(width) {

@@ -1,24 +1,24 @@
-//! Test-time augmentation: an image is looked at in several sizes and mirrored, and the scores are averaged.
+//! Test-time augmentation: an image is processed at several scales and mirrored, and the scores are averaged.
 //!
-//! Scores are averaged as they are, after calibration. mmsegmentation's `aug_test` averages a softmax over them
-//! instead; with sigmoid scores between 0 and 1 that is nearly linear and the best class is almost always the same, but
-//! not by definition.
+//! The scores are averaged after calibration. mmsegmentation's `aug_test` averages a softmax over them instead; with
+//! sigmoid scores between 0 and 1 that is nearly linear, so the best class is almost always the same, but this is not
+//! guaranteed.
 
 use serde::{Deserialize, Serialize};
 use zeg_image::RgbImage;
 
 use crate::{ModelError, inference::Inference};
 
-/// Most looks at an image.
+/// Most scales of an image.
 const MOST_SCALES: usize = 32;
 
-/// How often an image is looked at; once, as it is, unless said.
+/// Settings of test-time augmentation; by default the image is processed once, unchanged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct TestTime {
     /// Factors on the length of the short side.
     pub scales: Vec<f64>,
-    /// Look at every size mirrored, too.
+    /// Whether every scale is processed mirrored, too.
     pub flip: bool,
 }
 
@@ -32,14 +32,14 @@ impl Default for TestTime {
 }
 
 impl TestTime {
-    /// Checks the numbers.
+    /// Checks the number and range of the scales.
     ///
     /// # Errors
-    /// There is no scale, there are too many, or one is not between 0.05 and 20.
+    /// Returns an error if there is no scale, there are too many, or one is not between 0.05 and 20.
     pub fn check(&self) -> Result<(), ModelError> {
         if self.scales.is_empty() || self.scales.len() > MOST_SCALES {
             return Err(ModelError::Config(format!(
-                "test-time scales: there are {}, give 1 to {MOST_SCALES}",
+                "test-time scales: there are {}; give 1 to {MOST_SCALES}",
                 self.scales.len()
             )));
         }
@@ -49,16 +49,17 @@ impl TestTime {
             .find(|scale| !(0.05..=20.0).contains(*scale))
         {
             Some(scale) => Err(ModelError::Config(format!(
-                "test-time scale {scale}: a scale lies between 0.05 and 20"
+                "test-time scale {scale}: a scale must lie between 0.05 and 20"
             ))),
             None => Ok(()),
         }
     }
 
-    /// Settings for one scale: the short side is `short side · scale`, cut to a whole number as mmsegmentation does.
+    /// Returns the settings for one scale: the short side becomes `short side · scale`, cut to a whole number as
+    /// mmsegmentation does.
     pub fn scaled(settings: &Inference, image: &RgbImage, scale: f64) -> Inference {
         #[allow(clippy::float_cmp)]
-        // exactly the default; the image's size must not pass through a float then
+        // At exactly the default scale, the size must not pass through a floating-point number.
         if scale == 1.0 {
             return settings.clone();
         }

@@ -1,4 +1,4 @@
-//! CLIP's text tower: token ids to class embeddings.
+//! CLIP's text tower: encodes token ids as class embeddings.
 
 use burn::{
     module::{Module, Param},
@@ -16,27 +16,27 @@ use crate::{
     weights::{Init, ParamBuilder, StateDict},
 };
 
-/// More residual blocks than any text tower has.
+/// Upper limit on the residual blocks of a text tower.
 const MOST_LAYERS: usize = 1024;
 
-/// The text half of CLIP.
+/// CLIP's text tower.
 #[derive(Module, Debug)]
 pub struct TextTower {
     /// `[vocabulary, width]`
     pub token_embedding: TokenEmbedding,
     /// `[context, width]`
     pub positional_embedding: Param<Tensor<2>>,
-    /// The blocks, causal.
+    /// Causal residual blocks.
     pub transformer: Transformer,
-    /// Norm behind the last block.
+    /// Norm after the last block.
     pub ln_final: LayerNorm,
-    /// Into the joint space, applied as `x @ text_projection`: `[width, dim]`
+    /// Projection into the joint space, applied as `x @ text_projection`: `[width, dim]`
     pub text_projection: Param<Tensor<2>>,
     #[module(skip)]
     config: TextConfig,
 }
 
-/// The token table, with CLIP's name for it.
+/// The token table, under CLIP's name for it.
 #[derive(Module, Debug)]
 pub struct TokenEmbedding {
     /// `[vocabulary, width]`
@@ -44,7 +44,7 @@ pub struct TokenEmbedding {
 }
 
 impl TextConfig {
-    /// The architecture of the text tower in a state dict; `None` where it holds none.
+    /// Returns the architecture of the text tower in a state dict; `None` if there is none.
     pub fn from_weights(weights: &StateDict, prefix: &str) -> Option<Self> {
         let shape = |name: &str| weights.shape(&format!("{prefix}{name}"));
         let [vocabulary, width] = shape("token_embedding.weight")?[..] else {
@@ -77,7 +77,7 @@ impl TextTower {
     /// Reads a text tower.
     ///
     /// # Errors
-    /// A tensor is missing or has another shape.
+    /// Returns an error if a tensor is missing or has the wrong shape.
     pub fn build(params: &ParamBuilder, config: &TextConfig) -> Result<Self, ModelError> {
         let TextConfig {
             width,
@@ -117,9 +117,9 @@ impl TextTower {
         })
     }
 
-    /// Encodes token ids; the embedding stands at each text's highest id, the end token.
+    /// Encodes token ids; a text's embedding is read at its highest id, which is the end token.
     ///
-    /// - `ids`: `[texts]` rows of at most `context_length` ids, all of one length
+    /// - `ids`: `[texts]` rows of at most `context_length` ids, all of the same length
     ///
     /// Returns `[texts, dim]`, not normalised.
     pub fn forward(&self, ids: &[Vec<u32>], trace: &mut Trace) -> Tensor<2> {
@@ -140,7 +140,8 @@ impl TextTower {
             .matmul(self.text_projection.val())
     }
 
-    /// As [`TextTower::forward`], computing of the last block only what the end tokens need; for training.
+    /// Encodes token ids as [`TextTower::forward`] does, but computes the last block only at the end tokens; for
+    /// training.
     pub fn forward_ends(&self, ids: &[Vec<u32>]) -> Tensor<2> {
         let device = self.token_embedding.weight.val().device();
         let (texts, length) = (ids.len(), ids.first().map_or(0, Vec::len));
@@ -167,7 +168,7 @@ impl TextTower {
         end.matmul(self.text_projection.val())
     }
 
-    /// Tokens with their positions: `[texts, length, width]`.
+    /// Returns the tokens with their positions: `[texts, length, width]`.
     fn embed(&self, ids: &[Vec<u32>], device: &Device) -> Tensor<3> {
         let (texts, length) = (ids.len(), ids.first().map_or(0, Vec::len));
         let flat: Vec<i32> = ids.iter().flatten().map(|&id| id.cast_signed()).collect();
@@ -181,11 +182,11 @@ impl TextTower {
         embedded + positions
     }
 
-    /// Class embeddings `[classes, dim]`, unit rows: each name in every template is encoded and normalised, the
-    /// mean over templates (and synonyms) is normalised again.
+    /// Returns class embeddings `[classes, dim]`, unit rows: each name is encoded and normalised in every prompt
+    /// template, and the mean over templates (and synonyms) is normalised again.
     ///
     /// # Errors
-    /// A text is longer than the encoder's context; the error names it.
+    /// Returns an error if a text is longer than the encoder's context; the error names the text.
     pub fn embed_classes(
         &self,
         tokenizer: &Tokenizer,
@@ -195,10 +196,11 @@ impl TextTower {
         self.embed_classes_of((tokenizer, &Vocabulary::Full), templates, classes)
     }
 
-    /// As [`TextTower::embed_classes`], for a tower that may know few words.
+    /// Returns class embeddings as [`TextTower::embed_classes`] does, for a tower with a restricted vocabulary.
     ///
     /// # Errors
-    /// A text is longer than the encoder's context, or has a word that the vocabulary lacks; the error names it.
+    /// Returns an error if a text is longer than the encoder's context, or has a word that the vocabulary lacks; the
+    /// error names it.
     pub fn embed_classes_of(
         &self,
         (tokenizer, vocabulary): (&Tokenizer, &Vocabulary),
@@ -219,12 +221,12 @@ impl TextTower {
     }
 }
 
-/// One direction for several texts of one class: `[texts, dim]` → `[1, dim]`, unit length.
+/// Averages the embeddings of several texts of one class: `[texts, dim]` → `[1, dim]`, unit length.
 pub fn mean_direction(features: Tensor<2>) -> Tensor<2> {
     l2_normalize(l2_normalize(features).mean_dim(0))
 }
 
-/// Makes texts equally long. Attention looks back only: what stands behind an end token changes nothing.
+/// Pads texts to equal length. Attention is causal, so tokens after an end token do not affect the result.
 pub fn pad(texts: &mut [Vec<u32>]) {
     let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
     for text in texts {
@@ -232,7 +234,7 @@ pub fn pad(texts: &mut [Vec<u32>]) {
     }
 }
 
-/// Positions of the end tokens among all tokens: `[texts]`.
+/// Returns the positions of the end tokens in the flattened sequence of all tokens: `[texts]`.
 fn end_positions(texts: &[Vec<u32>], device: &Device) -> Tensor<1, Int> {
     let positions = texts
         .iter()
@@ -243,13 +245,13 @@ fn end_positions(texts: &[Vec<u32>], device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(positions, [count]), device)
 }
 
-/// Position of the highest id, the first of equals, as the reference takes it.
+/// Returns the position of the highest id; of equal ids the first, as in the reference.
 fn end_position(ids: &[u32]) -> usize {
     let highest = ids.iter().max();
     ids.iter().position(|id| Some(id) == highest).unwrap_or(0)
 }
 
-/// `[length, length]`: −∞ strictly above the diagonal.
+/// Returns the additive causal mask, `[length, length]`: −∞ strictly above the diagonal.
 fn causal_mask(length: usize, device: &Device) -> Tensor<2> {
     let values: Vec<f32> = (0..length * length)
         .map(|i| {

@@ -1,29 +1,29 @@
-//! Intermediate tensors for comparison with reference numbers: recorded when asked for, free when not.
+//! Records intermediate tensors for comparison with reference numbers; recording costs nothing when it is off.
 
 use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, TensorData};
 
-/// Collects named activations on their way through a model.
+/// The named activations recorded during a pass through a model.
 #[derive(Debug, Default)]
 pub struct Trace {
     recorded: Option<BTreeMap<String, TensorData>>,
 }
 
 impl Trace {
-    /// Records nothing.
+    /// Returns a trace that records nothing.
     pub fn off() -> Self {
         Self::default()
     }
 
-    /// Records everything.
+    /// Returns a trace that records everything.
     pub fn on() -> Self {
         Self {
             recorded: Some(BTreeMap::new()),
         }
     }
 
-    /// Whether anything is recorded, for stations that would compute something only to record it.
+    /// Returns whether anything is recorded, for code that would compute a tensor only to record it.
     pub fn is_on(&self) -> bool {
         self.recorded.is_some()
     }
@@ -38,12 +38,12 @@ impl Trace {
         }
     }
 
-    /// What was recorded so far.
+    /// Returns the tensors recorded so far.
     pub fn recorded(&self) -> impl Iterator<Item = (&String, &TensorData)> {
         self.recorded.iter().flatten()
     }
 
-    /// What was recorded.
+    /// Returns the recorded tensors and consumes the trace.
     pub fn into_recorded(self) -> BTreeMap<String, TensorData> {
         self.recorded.unwrap_or_default()
     }

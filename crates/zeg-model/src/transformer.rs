@@ -1,4 +1,4 @@
-//! The residual attention block that both CLIP towers are stacks of.
+//! The residual attention block; both CLIP towers are stacks of it.
 //!
 //! Pre-norm, as in CLIP: `x += MHA(ln_1(x))`, then `x += c_proj(activation(c_fc(ln_2(x))))`.
 
@@ -48,7 +48,7 @@ impl SelfAttention {
         })
     }
 
-    /// Queries, keys and values, side by side: `[batch, tokens, width]` → `[batch, tokens, 3·width]`.
+    /// Projects to queries, keys and values, side by side: `[batch, tokens, width]` → `[batch, tokens, 3·width]`.
     fn project_packed(&self, x: Tensor<3>) -> Tensor<3> {
         if let Some(packed) = &self.packed {
             return packed.forward(x);
@@ -60,7 +60,8 @@ impl SelfAttention {
         )
     }
 
-    /// Queries, keys and values of every head: `[batch, tokens, width]` → three of `[batch, heads, tokens, head]`.
+    /// Returns queries, keys and values of every head: `[batch, tokens, width]` → three of `[batch, heads, tokens,
+    /// head]`.
     pub(crate) fn project(&self, x: Tensor<3>) -> [Tensor<4>; 3] {
         let [batch, tokens, width] = x.dims();
         let qkv = self
@@ -69,7 +70,7 @@ impl SelfAttention {
             .permute([2, 0, 3, 1, 4]) // [3, batch, heads, tokens, head]
             .chunk(3, 0);
         <[Tensor<5>; 3]>::try_from(qkv)
-            .unwrap_or_else(|_| unreachable!("three chunks were asked for"))
+            .unwrap_or_else(|_| unreachable!("the tensor is split into three chunks"))
             .map(|part| part.squeeze_dim::<4>(0))
     }
 
@@ -83,18 +84,19 @@ impl SelfAttention {
         )
     }
 
-    /// `x`: `[batch, tokens, width]`; `mask`: `[tokens, tokens]`, added to the logits (0 or −∞).
+    /// Computes the attention of `x`, `[batch, tokens, width]`; `mask` is `[tokens, tokens]`, added to the logits (0 or −∞).
     fn forward(&self, x: Tensor<3>, mask: Option<&Tensor<2>>) -> Tensor<3> {
         self.out_proj.forward(self.attend(x, mask))
     }
 
-    /// The heads side by side, before the output projection: `[batch, tokens, width]` → the same shape.
+    /// Returns the attended values, heads side by side, before the output projection: `[batch, tokens, width]` → the
+    /// same shape.
     fn attend(&self, x: Tensor<3>, mask: Option<&Tensor<2>>) -> Tensor<3> {
         let qkv = self.project_packed(x); // [batch, tokens, 3·width]
         attention_packed(qkv, self.heads, mask.cloned())
     }
 
-    /// The first token's attention to all: `[batch, tokens, width]` → `[batch, 1, width]`.
+    /// Returns the first token's attention to all tokens: `[batch, tokens, width]` → `[batch, 1, width]`.
     fn forward_first(&self, x: Tensor<3>) -> Tensor<3> {
         let [batch, tokens, width] = x.dims();
         let part = |x: Tensor<3>, start: usize, length: usize| {
@@ -125,7 +127,7 @@ impl SelfAttention {
     }
 }
 
-/// The two linear layers of a block, with CLIP's names.
+/// The two linear layers of a block, under CLIP's names.
 #[derive(Module, Debug)]
 pub struct Mlp {
     /// `[4·width, width]`
@@ -143,11 +145,11 @@ pub struct ResidualBlock {
     pub attn: SelfAttention,
     /// Norm before the MLP.
     pub ln_2: LayerNorm,
-    /// A network of four times the width.
+    /// MLP with four times the width.
     pub mlp: Mlp,
     #[module(skip)]
     activation: Activation,
-    /// All of it on packed weights, which it shares with its parts.
+    /// The whole block on packed weights, which are shared with its layers.
     #[module(skip)]
     packed: Option<Arc<PackedBlock>>,
 }
@@ -183,7 +185,7 @@ impl ResidualBlock {
         Ok(block)
     }
 
-    /// The whole block for the kernels, where its layers are packed and its norms do not learn.
+    /// Packs the whole block for the kernels, if its layers are packed and its norms are frozen.
     fn pack(&self, params: &ParamBuilder) -> Option<PackedBlock> {
         let norms = ["ln_1.weight", "ln_1.bias", "ln_2.weight", "ln_2.bias"];
         let packing = params.packing().or_else(|| params.frozen_packing(&norms))?;
@@ -203,7 +205,7 @@ impl ResidualBlock {
         })
     }
 
-    /// `[batch, tokens, width]` → the same shape; `mask` as in [`SelfAttention`].
+    /// Applies the block: `[batch, tokens, width]` → the same shape; `mask` as in [`SelfAttention`].
     pub fn forward(&self, x: Tensor<3>, mask: Option<&Tensor<2>>) -> Tensor<3> {
         if let Some(packed) = &self.packed {
             return packed.forward(x, mask);
@@ -212,15 +214,17 @@ impl ResidualBlock {
         self.feed_forward(x + attended)
     }
 
-    /// The first token behind the block: `[batch, tokens, width]` → `[batch, 1, width]`, for one share of the work.
+    /// Computes the first token after the block, without the cost of the others: `[batch, tokens, width]` → `[batch, 1,
+    /// width]`.
     pub(crate) fn forward_first(&self, x: Tensor<3>) -> Tensor<3> {
         let attended = self.attn.forward_first(self.ln_1.forward(x.clone()));
         self.feed_forward(x.narrow(1, 0, 1) + attended)
     }
 
-    /// As [`ResidualBlock::forward`], for one token of each sequence: `[batch, tokens, width]` → `[batch, 1, width]`.
+    /// Applies the block as [`ResidualBlock::forward`] does, for one token of each sequence: `[batch, tokens, width]` →
+    /// `[batch, 1, width]`.
     ///
-    /// - `pick`: takes that token of every sequence, `[batch, tokens, width]` → `[batch, 1, width]`
+    /// - `pick`: selects that token of every sequence, `[batch, tokens, width]` → `[batch, 1, width]`
     pub(crate) fn forward_one(
         &self,
         x: Tensor<3>,
@@ -231,7 +235,7 @@ impl ResidualBlock {
         self.feed_forward(pick(x) + self.attn.out_proj.forward(attended))
     }
 
-    /// The second half, `x + MLP(ln_2(x))`: `[batch, tokens, width]` → the same shape.
+    /// Computes the second half of the block, `x + MLP(ln_2(x))`: `[batch, tokens, width]` → the same shape.
     pub(crate) fn feed_forward(&self, x: Tensor<3>) -> Tensor<3> {
         if let Some(packed) = self.packed.as_ref().filter(|_| !x.is_autodiff()) {
             return packed.feed_forward(x);
@@ -243,10 +247,10 @@ impl ResidualBlock {
     }
 }
 
-/// A stack of blocks, with CLIP's name for it.
+/// A stack of blocks, under CLIP's name for it.
 #[derive(Module, Debug)]
 pub struct Transformer {
-    /// First to last.
+    /// The blocks, first to last.
     pub resblocks: Vec<ResidualBlock>,
 }
 
@@ -254,7 +258,7 @@ impl Transformer {
     /// Reads a stack of pre-trained blocks.
     ///
     /// # Errors
-    /// A tensor is missing or has another shape.
+    /// Returns an error if a tensor is missing or has the wrong shape.
     pub fn build(
         params: &ParamBuilder,
         layers: usize,

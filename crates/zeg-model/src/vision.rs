@@ -26,59 +26,59 @@ use crate::{
     weights::{HostTensor, Init, ParamBuilder},
 };
 
-/// Which positions of a sequence are what: class token, prompts, patches (row-major), region tokens.
+/// The layout of a token sequence: class token, prompts, patches (row-major), region tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenPlan {
-    /// Prompt tokens behind the class token.
+    /// Number of prompt tokens, after the class token.
     pub prompts: usize,
-    /// Patch rows and columns.
+    /// Number of patch rows and columns.
     pub grid: [usize; 2],
-    /// Region tokens at the end.
+    /// Number of region tokens, at the end.
     pub regions: usize,
 }
 
 impl TokenPlan {
-    /// Number of patch tokens.
+    /// Returns the number of patch tokens.
     pub fn patches(&self) -> usize {
         self.grid[0] * self.grid[1]
     }
 
-    /// Position of the first patch token.
+    /// Returns the position of the first patch token.
     pub fn patches_start(&self) -> usize {
         1 + self.prompts
     }
 
-    /// Position of the first region token.
+    /// Returns the position of the first region token.
     pub fn regions_start(&self) -> usize {
         self.patches_start() + self.patches()
     }
 
-    /// Length of the sequence.
+    /// Returns the length of the sequence.
     pub fn len(&self) -> usize {
         self.regions_start() + self.regions
     }
 
-    /// Never: the class token is always there.
+    /// Returns `false`: the class token is always there.
     pub fn is_empty(&self) -> bool {
         false
     }
 }
 
-/// What the encoder knows of a batch of images; unit vectors of the joint image-text space.
+/// The encoder's output for a batch of images: unit vectors of the joint image-text space.
 #[derive(Debug, Clone)]
 pub struct Encoded {
     /// Patch tokens: `[batch, h·w, dim]`, row-major over the grid.
     pub patches: Tensor<3>,
     /// Image embedding from the class token: `[batch, dim]`
     pub global: Tensor<2>,
-    /// Region tokens: `[batch, regions, dim]`, where the encoder has them.
+    /// Region tokens: `[batch, regions, dim]`, if the encoder has them.
     pub regions: Option<Tensor<3>>,
-    /// Patch rows and columns.
+    /// Number of patch rows and columns.
     pub grid: [usize; 2],
 }
 
 impl Encoded {
-    /// What is known of one image of the batch, as a batch of one.
+    /// Returns the output for one image of the batch, as a batch of one.
     #[must_use]
     pub fn image(&self, index: usize) -> Self {
         Self {
@@ -92,7 +92,7 @@ impl Encoded {
         }
     }
 
-    /// Records all of it, patches and regions as maps.
+    /// Records all fields, patches and regions as maps.
     pub(crate) fn record(&self, trace: &mut Trace) {
         if !trace.is_on() {
             return;
@@ -106,13 +106,13 @@ impl Encoded {
     }
 }
 
-/// Tokens `[batch, h·w, dim]` as maps `[batch, dim, h, w]`.
+/// Reshapes tokens `[batch, h·w, dim]` to maps `[batch, dim, h, w]`.
 pub(crate) fn maps(tokens: &Tensor<3>, [h, w]: [usize; 2]) -> Tensor<4> {
     let [batch, _, dim] = tokens.dims();
     tokens.clone().swap_dims(1, 2).reshape([batch, dim, h, w])
 }
 
-/// What the blocks are run with.
+/// The settings of a pass through the blocks.
 struct BlockRun<'a> {
     batch: usize,
     hooks: &'a dyn EncoderHooks,
@@ -132,21 +132,21 @@ pub struct VisionTransformer {
     pub ln_pre: LayerNorm,
     /// The blocks.
     pub transformer: Transformer,
-    /// Norm behind the last block.
+    /// Norm after the last block.
     pub ln_post: LayerNorm,
-    /// Into the joint space, applied as `x @ proj`: `[width, dim]`; empty where it is packed
+    /// Projection into the joint space, applied as `x @ proj`: `[width, dim]`; empty if the weights are packed
     pub proj: Param<Tensor<2>>,
     #[module(skip)]
     packed_proj: Option<Arc<PackedLinear>>,
-    /// Prompt tuning.
+    /// Prompt tuning, if used.
     pub prompts: Option<DeepPrompts>,
-    /// Region-level bridge: `[regions, width]`
+    /// Region tokens of the region-level bridge: `[regions, width]`, if used
     pub region_level_bridge: Option<Param<Tensor<2>>>,
     #[module(skip)]
     config: VisionConfig,
 }
 
-/// The patch projection, with CLIP's name `conv1`.
+/// The patch projection, under CLIP's name `conv1`.
 #[derive(Module, Debug)]
 pub struct PatchEmbedding {
     /// `[width, 3, patch, patch]`, no bias
@@ -154,7 +154,7 @@ pub struct PatchEmbedding {
 }
 
 impl PatchEmbedding {
-    /// The projection as one matrix product, whose gradient is one, too: `[batch, 3, height, width]` →
+    /// Computes the projection as one matrix product, whose gradient is also one: `[batch, 3, height, width]` →
     /// `[batch, patches, width]`.
     fn product(&self, images: Tensor<4>) -> Tensor<3> {
         let weight = self.weight.val();
@@ -171,11 +171,12 @@ impl PatchEmbedding {
 }
 
 impl VisionTransformer {
-    /// Reads an image tower; prompts start fresh where the weights lack them, and the position table is resized to
-    /// the configuration's input resolution.
+    /// Reads an image tower. Prompts are initialised if the weights lack them, and the position table is resized to the
+    /// configuration's input resolution.
     ///
     /// # Errors
-    /// The configuration contradicts itself, or the weights lack a tensor or hold it in another shape.
+    /// Returns an error if the configuration is inconsistent, or the weights lack a tensor or hold it in the wrong
+    /// shape.
     pub fn build(params: &ParamBuilder, config: &VisionConfig) -> Result<Self, ModelError> {
         config.check()?;
         let schedule = config
@@ -185,10 +186,11 @@ impl VisionTransformer {
         Self::build_scheduled(params, config, schedule)
     }
 
-    /// As [`VisionTransformer::build`], with prompts in blocks that [`VisionConfig`] cannot express.
+    /// Reads an image tower as [`VisionTransformer::build`] does, with a prompt schedule that [`VisionConfig`] cannot
+    /// express.
     ///
     /// # Errors
-    /// As [`VisionTransformer::build`].
+    /// Returns the same errors as [`VisionTransformer::build`].
     pub fn build_scheduled(
         params: &ParamBuilder,
         config: &VisionConfig,
@@ -242,19 +244,20 @@ impl VisionTransformer {
         })
     }
 
-    /// The architecture.
+    /// Returns the configuration of the tower.
     pub fn config(&self) -> &VisionConfig {
         &self.config
     }
 
-    /// Encodes images `[batch, 3, height, width]`, normalised; both sides multiples of the patch.
+    /// Encodes normalised images `[batch, 3, height, width]`; both sides must be multiples of the patch size.
     ///
     /// On a device with autodiff, prompt dropout is active (unless its probability is 0).
     pub fn forward(&self, images: Tensor<4>, trace: &mut Trace) -> Encoded {
         self.forward_with(images, &NoHooks, trace).encoded
     }
 
-    /// As [`VisionTransformer::forward`], with blocks replaced and outputs of middle layers kept as the hooks say.
+    /// Encodes images as [`VisionTransformer::forward`] does; the hooks replace blocks and select intermediate outputs
+    /// to store.
     pub fn forward_with(
         &self,
         images: Tensor<4>,
@@ -307,7 +310,7 @@ impl VisionTransformer {
         Features { encoded, middle }
     }
 
-    /// Into the joint space: `[batch, tokens, width]` → `[batch, tokens, dim]`
+    /// Projects tokens into the joint space: `[batch, tokens, width]` → `[batch, tokens, dim]`
     pub(crate) fn project(&self, tokens: Tensor<3>) -> Tensor<3> {
         match &self.packed_proj {
             Some(proj) => proj.forward(tokens),
@@ -315,10 +318,10 @@ impl VisionTransformer {
         }
     }
 
-    /// What CLIP itself computes of images `[batch, 3, height, width]`: the class token in the joint space, not
-    /// normalised, `[batch, dim]`.
+    /// Computes CLIP's own image embedding for images `[batch, 3, height, width]`: the class token in the joint space,
+    /// not normalised, `[batch, dim]`.
     ///
-    /// The last block computes the class token alone. Prompts and region tokens take no part.
+    /// The last block is computed for the class token only. Prompts and region tokens are not used.
     pub fn embed_images(&self, images: Tensor<4>) -> Tensor<2> {
         let [batch, _, _, _] = images.dims();
         let (tokens, _) = self.embed(images, &mut Trace::off()); // [batch, 1 + patches, width]
@@ -335,7 +338,7 @@ impl VisionTransformer {
         self.project(class).reshape([batch, dim])
     }
 
-    /// Images to `[class, patches, regions]` tokens with positions, before `ln_pre`.
+    /// Embeds images as `[class, patches, regions]` tokens with positions, before `ln_pre`.
     pub(crate) fn embed(&self, images: Tensor<4>, trace: &mut Trace) -> (Tensor<3>, [usize; 2]) {
         let (patch, width) = (self.config.patch, self.config.width);
         let [batch, _, height, width_of_image] = images.dims();
@@ -362,14 +365,14 @@ impl VisionTransformer {
         if let Some(tokens) = &self.region_level_bridge {
             let tokens = tokens.val();
             let [count, _] = tokens.dims();
-            parts.push(tokens.unsqueeze::<3>().expand([batch, count, width])); // no position is added
+            parts.push(tokens.unsqueeze::<3>().expand([batch, count, width])); // region tokens have no position
         }
         let tokens = Tensor::cat(parts, 1);
         trace.record("pre_ln_tokens", &tokens);
         (tokens, [h, w])
     }
 
-    /// The patch rows of the position table, resized to the grid of this image: `[h·w, width]`.
+    /// Returns the patch rows of the position table, resized to the grid of this image: `[h·w, width]`.
     fn patch_positions(&self, positions: Tensor<2>, [h, w]: [usize; 2]) -> Tensor<2> {
         let (stored, width) = (self.config.grid(), self.config.width);
         let table = positions.narrow(0, 1, stored * stored); // [s·s, width]
@@ -415,8 +418,8 @@ impl VisionTransformer {
         (tokens, plan)
     }
 
-    /// `prompt_norm`, where prompt tuning adds it, then `ln_post`, both on every token but the former not on
-    /// region tokens.
+    /// Applies `prompt_norm`, if prompt tuning adds it, then `ln_post`. Both apply to every token, except that
+    /// `prompt_norm` skips region tokens.
     fn normalize_last(&self, tokens: Tensor<3>, plan: TokenPlan, trace: &mut Trace) -> Tensor<3> {
         let Some(prompts) = self.prompts.as_ref().filter(|p| p.schedule().norm) else {
             return self.ln_post.forward(tokens);
@@ -437,7 +440,7 @@ impl VisionTransformer {
     }
 }
 
-/// Puts `fresh` (or nothing) where the plan has prompts: behind the class token.
+/// Places `fresh` (or nothing) at the plan's prompt positions, after the class token.
 fn replace_prompts(
     tokens: Tensor<3>,
     plan: TokenPlan,
@@ -451,7 +454,7 @@ fn replace_prompts(
     (Tensor::cat(parts, 1), TokenPlan { prompts, ..plan })
 }
 
-/// The position table in the configuration's grid; a stored table of another grid is resized.
+/// Reads the position table; a table of another grid than the configuration's is resized.
 fn position_table(
     params: &ParamBuilder,
     config: &VisionConfig,
@@ -483,7 +486,7 @@ fn position_table(
 
 /// Resizes the patch rows of a position table `[1 + s·s, width]` to a grid of `side`: `[1 + side·side, width]`.
 ///
-/// Bilinear with half-pixel centres; the first row, the class token's, is kept.
+/// The resize is bilinear with half-pixel centres; the first row, the class token's, is copied.
 pub fn resize_positions(table: &HostTensor, side: usize) -> HostTensor {
     let width = table.shape[1];
     let stored = (table.shape[0] - 1).isqrt();

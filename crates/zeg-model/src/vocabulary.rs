@@ -1,8 +1,8 @@
-//! The words that a text tower can read: all of CLIP's tokens, or those of a few words.
+//! The vocabulary of a text tower: all of CLIP's tokens, or only the tokens of a list of words.
 //!
-//! A small model's token table holds the rows of CLIP's tokens that its captions use. Its file lists the words
-//! ([`WORDS_KEY`]); the rows are their tokens in the order of the ids, the start and the end token last, so that the
-//! end token has the highest row as it has the highest id.
+//! A small model's token table holds only the rows of CLIP's tokens that its captions use. Its file lists the words
+//! ([`WORDS_KEY`]). The rows are the tokens of these words in ascending order of their ids, the start and the end token
+//! last; the end token has the highest row, as it has the highest id in CLIP.
 
 use std::collections::BTreeSet;
 
@@ -10,25 +10,25 @@ use zeg_vocab::tokenizer::{END_TOKEN, START_TOKEN, TokenizeError, Tokenizer, VOC
 
 use crate::{ModelError, weights::StateDict};
 
-/// Metadata key of a weight file under which the words stand, as a JSON list.
+/// Metadata key of a weight file for the list of words, a JSON list.
 pub const WORDS_KEY: &str = "zeg.words";
 
-/// Which tokens have a row in the token table.
+/// The tokens that have a row in the token table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Vocabulary {
-    /// All of CLIP's; a token's row is its id.
+    /// All of CLIP's tokens; a token's row is its id.
     Full,
-    /// Those of some words.
+    /// The tokens of a list of words.
     Words {
-        /// The words, as they were given.
+        /// The words, as given.
         words: Vec<String>,
-        /// CLIP's ids of the rows, ascending.
+        /// CLIP's token ids of the rows, ascending.
         ids: Vec<u32>,
     },
 }
 
 impl Vocabulary {
-    /// The rows that some words need.
+    /// Returns the vocabulary of a list of words.
     pub fn of_words(words: Vec<String>, tokenizer: &Tokenizer) -> Self {
         let tokens = words.iter().flat_map(|word| tokenizer.encode(word));
         let ids: BTreeSet<u32> = tokens.chain([START_TOKEN, END_TOKEN]).collect();
@@ -38,10 +38,10 @@ impl Vocabulary {
         }
     }
 
-    /// What the weights' text tower reads.
+    /// Reads the vocabulary of the text tower in some weights.
     ///
     /// # Errors
-    /// The list of words in their metadata is damaged.
+    /// Returns an error if the list of words in the metadata is damaged.
     pub fn of_weights(weights: &StateDict, tokenizer: &Tokenizer) -> Result<Self, ModelError> {
         let Some(json) = weights.metadata().get(WORDS_KEY) else {
             return Ok(Self::Full);
@@ -55,7 +55,7 @@ impl Vocabulary {
         Ok(Self::of_words(words, tokenizer))
     }
 
-    /// Number of rows of the token table.
+    /// Returns the number of rows of the token table.
     pub fn rows(&self) -> usize {
         match self {
             Self::Full => VOCABULARY_SIZE,
@@ -63,11 +63,11 @@ impl Vocabulary {
         }
     }
 
-    /// Rows of a text: start token, words, end token; without padding.
+    /// Returns the token table's rows for a text: start token, words, end token, without padding.
     ///
     /// # Errors
-    /// The text has more than `context_length` tokens, or one without a row; the error names the word and lists those
-    /// that are known.
+    /// Returns an error if the text has more than `context_length` tokens, or a token without a row; the error then
+    /// names the word and lists the vocabulary.
     pub fn read(
         &self,
         tokenizer: &Tokenizer,
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_outside_is_named_with_those_that_are_known() {
+    fn an_unknown_word_is_named_with_the_vocabulary() {
         let tokenizer = Tokenizer::new().unwrap();
         let words = ["a", "striped", "red", "ring", "."].map(str::to_owned);
         let vocabulary = Vocabulary::of_words(words.to_vec(), &tokenizer);

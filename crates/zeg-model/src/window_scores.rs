@@ -1,58 +1,58 @@
-//! What a model says of one window: logits on its patch grid, or masks of queries with what each is worth.
+//! The scores of one window: logits on its patch grid, or masks of mask queries with class scores.
 
 use burn::tensor::Tensor;
 use zeg_image::Window;
 
 use crate::{ModelError, resize::taps};
 
-/// For each place its lower neighbour, its upper neighbour and the upper one's weight.
+/// For each output position, its lower neighbour, its upper neighbour, and the weight of the upper one.
 type Taps = Vec<(usize, usize, f32)>;
 
-/// What a model says of one window and some classes.
+/// A model's scores of one window for some classes.
 #[derive(Debug, Clone)]
 pub enum WindowScores {
-    /// Logits on the patch grid, of one window: `[1, classes, h, w]`
+    /// Logits of one window on the patch grid: `[1, classes, h, w]`
     Logits(Tensor<4>),
-    /// Masks of queries, and what each is worth for every class.
+    /// Masks of mask queries, with the class scores of each query.
     Masks {
         /// The masks.
         masks: QueryMasks,
-        /// `[queries, classes]`
+        /// Class scores: `[queries, classes]`
         scores: Vec<f32>,
     },
 }
 
-/// Mask logits of one window's queries.
+/// The mask logits of the mask queries of one window.
 #[derive(Debug, Clone)]
 pub struct QueryMasks {
-    /// `[queries, h, w]`
+    /// Mask logits: `[queries, h, w]`
     pub values: Vec<f32>,
-    /// Number of queries.
+    /// Number of mask queries.
     pub queries: usize,
     /// Rows and columns of the masks.
     pub grid: [usize; 2],
 }
 
 impl QueryMasks {
-    /// The logits of one query: `[h, w]`.
+    /// Returns the mask logits of one query: `[h, w]`.
     pub fn of(&self, query: usize) -> &[f32] {
         let cells = self.grid[0] * self.grid[1];
         &self.values[query * cells..][..cells]
     }
 
-    /// The highest logit of a query; at no size the mask has a higher one.
+    /// Returns the highest mask logit of a query; bilinear resizing never exceeds it.
     pub fn peak(&self, query: usize) -> f32 {
         let logits = self.of(query).iter().copied();
         logits.fold(f32::NEG_INFINITY, f32::max)
     }
 
-    /// Whether a query's mask takes no pixel at any size.
+    /// Returns whether a query's mask covers no pixel at any size.
     pub fn is_empty(&self, query: usize) -> bool {
         self.peak(query) <= 0.0
     }
 }
 
-/// Logits of one window on its patch grid.
+/// The logits of one window on its patch grid.
 #[derive(Debug, Clone)]
 pub struct WindowLogits {
     pub(crate) window: Window,
@@ -64,7 +64,7 @@ pub struct WindowLogits {
 }
 
 impl WindowLogits {
-    /// The logits of a window.
+    /// Returns the logits of a window.
     ///
     /// - `values`: `[classes, h, w]` on a patch grid of `grid` = `[h, w]`
     /// - `padded`: height and width in pixels that the grid covers, the window in its top left corner
@@ -79,8 +79,8 @@ impl WindowLogits {
     }
 }
 
-/// Masks of queries that belong to several classes at once: a pixel's score for a class is the sum over queries of the
-/// mask's sigmoid times the query's score. It can exceed 1.
+/// Masks that can belong to several classes at once: a pixel's score for a class is the sum over mask queries of σ(mask
+/// logit) times the query's class score. It can exceed 1.
 #[derive(Debug, Clone)]
 pub struct WeightedMasks {
     masks: QueryMasks,
@@ -91,10 +91,10 @@ pub struct WeightedMasks {
 }
 
 impl WeightedMasks {
-    /// Masks of one image.
+    /// Returns the weighted masks of one window.
     ///
     /// - `scores`: `[queries, classes]`
-    /// - `padded`: height and width in pixels that the masks cover, the image in the top left corner
+    /// - `padded`: height and width in pixels that the masks cover, the window in the top left corner
     pub fn new(masks: QueryMasks, scores: Vec<f32>, padded: [usize; 2]) -> Self {
         Self {
             rows: taps(masks.grid[0], padded[0]),
@@ -104,8 +104,8 @@ impl WeightedMasks {
         }
     }
 
-    /// Adds one row to `scores`, `[classes, row width]`; `line` and `shares` are scratch, `shares` as long as the window's
-    /// row.
+    /// Adds one row to `scores`, `[classes, row width]`; `line` and `shares` are scratch buffers, `shares` as long as
+    /// the window's row.
     pub(crate) fn add_row(
         &self,
         at: MaskRow,
@@ -139,18 +139,18 @@ impl WeightedMasks {
     }
 }
 
-/// Where a row of masks goes.
+/// The position of a row of masks in the field.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MaskRow {
-    /// Counted from the window's top.
+    /// Row, counted from the window's top.
     pub(crate) row: usize,
-    /// The window's first column in the field.
+    /// First column of the window in the field.
     pub(crate) first_column: usize,
-    /// Columns of the field.
+    /// Number of columns of the field.
     pub(crate) row_width: usize,
 }
 
-/// The values of a tensor in main memory, row-major.
+/// Copies the values of a tensor to main memory, row-major.
 pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ModelError> {
     tensor
         .into_data()
@@ -159,7 +159,7 @@ pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ModelE
         .map_err(|error| ModelError::Config(format!("{error:?}")))
 }
 
-/// σ(x).
+/// Computes σ(x).
 pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }

@@ -1,4 +1,4 @@
-//! How a fresh CLIP-RC model starts, on a small reference encoder; its numbers are `zeg-parity`'s matter.
+//! Tests of a freshly initialised CLIP-RC model on a small reference encoder; `zeg-parity` compares its numbers.
 #![allow(clippy::unwrap_used)] // in tests
 
 use std::path::Path;
@@ -14,7 +14,7 @@ use zeg_model::{
     weights::StateDict,
 };
 
-/// The frozen encoder of the reference's vectors alone, without region tokens, prompts and head.
+/// Returns the frozen encoder of the reference vectors, without region tokens, prompts and head.
 fn encoder() -> StateDict {
     let file = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../zeg-parity/tests/golden/cliprc_eps_a.safetensors");
@@ -55,7 +55,7 @@ fn config(regions: Option<usize>) -> ClipRcConfig {
 }
 
 #[test]
-fn region_tokens_start_as_class_token_and_position_and_never_learn() {
+fn region_tokens_start_as_class_token_and_position_and_are_never_trained() {
     let weights = encoder();
     let (model, provenance) =
         ClipRc::build(&weights, &config(Some(4)), &Device::flex().autodiff(), 7).unwrap();
@@ -87,16 +87,16 @@ fn decoders_start_as_in_the_reference() {
         let found = values.iter().find(|param| param.name == name);
         found.unwrap_or_else(|| panic!("{name}")).values.clone()
     };
-    // Layers of a decoder are copies of its first; the two decoders are not.
+    // The layers of one decoder are copies of its first layer; the two decoders are different.
     let weight =
         |decoder: &str, layer: usize| of(&format!("{decoder}.layers.{layer}.linear1.weight"));
     assert_eq!(weight("decoder_q", 0), weight("decoder_q", 2));
     assert_ne!(weight("decoder_q", 0), weight("decoder_v", 0));
-    // 1/√in of the 2048 hidden channels bounds the way back.
+    // 1/√in bounds the weights of the layer with 2048 hidden channels as input.
     let largest = |values: Vec<f32>| values.iter().fold(0.0_f32, |most, v| most.max(v.abs()));
     let bound = largest(of("decoder_v.layers.1.linear2.weight"));
     assert!((0.0219..0.0221).contains(&bound), "{bound}");
-    // The recovery decoder: normal with a standard deviation of 0.02, biases 0.
+    // Recovery decoder: weights normal with a standard deviation of 0.02, biases 0.
     let wide = of("recovery_decoder.decouple_v.0.linear1.weight");
     let deviation = (wide.iter().map(|v| v * v).sum::<f32>() / wide.len() as f32).sqrt();
     assert!((deviation - 0.02).abs() < 5e-4, "{deviation}");
@@ -104,7 +104,7 @@ fn decoders_start_as_in_the_reference() {
 }
 
 #[test]
-fn without_region_tokens_it_is_no_clip_rc() {
+fn clip_rc_without_region_tokens_is_refused() {
     for regions in [None, Some(0)] {
         let error = ClipRc::build(&encoder(), &config(regions), &Device::flex(), 0).unwrap_err();
         assert!(error.to_string().contains("region tokens"), "{error}");

@@ -1,4 +1,4 @@
-//! Models with packed weights against the same models with plain tensors.
+//! Compares models with packed weights with the same models with plain tensors.
 #![allow(clippy::unwrap_used)] // helper functions of a test
 
 use std::path::Path;
@@ -15,7 +15,7 @@ use zeg_model::{
     weights::StateDict,
 };
 
-/// The small CLIP tower that the training-free methods are compared on.
+/// Returns the small CLIP tower on which the training-free methods are compared.
 fn tower() -> (StateDict, VisionConfig) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/training_free.safetensors");
     let golden = StateDict::open(&path, &Methods::default().key_tables()).unwrap();
@@ -34,7 +34,7 @@ fn tower() -> (StateDict, VisionConfig) {
     (weights, encoder)
 }
 
-/// Models of both methods on the tower, with prompts in two blocks, and region tokens for CLIP-RC.
+/// Returns models of both methods on the tower, with prompts in two blocks, and region tokens for CLIP-RC.
 fn methods(encoder: &VisionConfig) -> [Box<dyn Architecture>; 2] {
     let prompted = VisionConfig {
         prompts: Some(PromptConfig {
@@ -66,17 +66,17 @@ fn methods(encoder: &VisionConfig) -> [Box<dyn Architecture>; 2] {
     ]
 }
 
-/// Masks of two images, `[2, 5, h, w]`.
+/// Computes masks of two images, `[2, 5, h, w]`.
 fn masks(model: &dyn Model, images: &Tensor<4>, text: &Tensor<2>) -> Vec<f32> {
-    let views = WindowBatch {
+    let windows = WindowBatch {
         images: images.clone(),
         pixels: &[],
     };
     let classes = ClassQueries::new(text.clone(), vec![false; text.dims()[0]]);
-    let encodings = model.encode(&views).unwrap();
+    let encodings = model.encode(&windows).unwrap();
     let masks = encodings.iter().flat_map(|encoding| {
         let WindowScores::Logits(logits) = model.score(encoding, &classes).unwrap() else {
-            panic!("these methods have logits");
+            panic!("these methods give logits");
         };
         let values: Vec<f32> = logits.into_data().convert::<f32>().try_into_vec().unwrap();
         values
@@ -91,7 +91,7 @@ fn worst(found: &[f32], expected: &[f32]) -> f32 {
 }
 
 #[test]
-fn packed_models_see_what_plain_ones_see() {
+fn packed_models_agree_with_plain_ones() {
     let device = Device::flex();
     let (weights, encoder) = tower();
     let side = 5 * encoder.patch;
@@ -112,7 +112,7 @@ fn packed_models_see_what_plain_ones_see() {
         assert_eq!(
             found,
             masks(&*packed, &images, &text),
-            "{method}: once more"
+            "{method}: the second pass differs from the first"
         );
 
         let integers = config
@@ -125,7 +125,7 @@ fn packed_models_see_what_plain_ones_see() {
 }
 
 #[test]
-fn integers_are_for_the_cpu_without_gradients() {
+fn integers_are_only_for_inference_on_the_cpu() {
     let (weights, encoder) = tower();
     let device = Device::flex().autodiff();
     for config in methods(&encoder) {

@@ -1,4 +1,4 @@
-//! Features of weights in every published format against the packages that made the files.
+//! Compares features of weights in every published format with the packages that made the files.
 //!
 //! Small files: `python reference/clip_formats.py --size small crates/zeg-weights/tests/golden`. The same at the size
 //! of ViT-B/16 is an ignored test: `python reference/clip_formats.py --size full DIR`, then
@@ -27,7 +27,7 @@ use zeg_model::{
     weights::{ParamBuilder, StateDict},
 };
 
-/// Files with both towers, and what stands before the names of their expected features.
+/// Files with both towers, and the prefix of the names of their expected features.
 const TOWERS: [(&str, &str); 5] = [
     ("openai/vit.pt", ""),
     ("huggingface/model.safetensors", ""),
@@ -43,7 +43,7 @@ fn small() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../zeg-weights/tests/golden")
 }
 
-/// Compares image and text features of one file.
+/// Compares image and text features of one file with the expected ones.
 fn compare(folder: &Path, file: &str, prefix: &str) {
     let device = Device::flex();
     let expected = StateDict::open(
@@ -55,7 +55,7 @@ fn compare(folder: &Path, file: &str, prefix: &str) {
     let images = Tensor::<4>::from_data(TensorData::new(images.values, images.shape), &device);
     let weights = StateDict::open(&folder.join(file), &Methods::default().key_tables()).unwrap();
 
-    // A released ZegCLIP checkpoint has CLIP's tower with other things on it: its image features are not CLIP's.
+    // A released ZegCLIP checkpoint adds prompts to CLIP's tower, so its image features are not CLIP's.
     if let Recognized::Clip(PlainTower {
         encoder,
         normalization,
@@ -78,7 +78,7 @@ fn compare(folder: &Path, file: &str, prefix: &str) {
             .shape(&format!("{prefix}image_features_normalised"))
             .unwrap()[..]
         else {
-            panic!("features of images are rows");
+            panic!("image features must be a matrix");
         };
         let pixels = &[];
         let encoded = model.encode(&WindowBatch { images, pixels }).unwrap();
@@ -101,7 +101,7 @@ fn compare(folder: &Path, file: &str, prefix: &str) {
     assert_close(features, &expected, &format!("{prefix}text_features"), file);
 }
 
-/// `tokens` of the expected features; they are integers, which are no weights.
+/// Reads `tokens` of the expected features; they are integers and so are not read as weights.
 fn token_ids(folder: &Path) -> Vec<Vec<u32>> {
     let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();

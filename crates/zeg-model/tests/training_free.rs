@@ -1,4 +1,4 @@
-//! The training-free modes against an independent PyTorch computation.
+//! Compares the training-free modes with an independent PyTorch computation.
 //!
 //! Golden file: `python reference/training_free.py golden` (float64, on a small random CLIP tower and an image that
 //! is not square, so that the position table is resized).
@@ -30,7 +30,7 @@ fn golden() -> StateDict {
     StateDict::open(&path, &Methods::default().key_tables()).unwrap()
 }
 
-/// The file's tower under the names of the reference checkpoints.
+/// Returns the file's tower under the names of the reference checkpoints.
 fn tower(golden: &StateDict) -> StateDict {
     let mut weights = StateDict::default();
     for key in golden.keys() {
@@ -81,11 +81,11 @@ fn every_mode_gives_the_reference_numbers() {
                 Precision::Float,
             )
             .unwrap();
-            let views = WindowBatch {
+            let windows = WindowBatch {
                 images: tensor(&golden, "image"),
                 pixels: &[],
             };
-            let encoded = model.encode(&views).unwrap().remove(0);
+            let encoded = model.encode(&windows).unwrap().remove(0);
             assert_close(
                 encoded.patches.clone(),
                 &golden,
@@ -104,7 +104,7 @@ fn every_mode_gives_the_reference_numbers() {
 }
 
 #[test]
-fn modes_differ() {
+fn modes_give_different_scores() {
     let golden = golden();
     let of = |mode: &str| {
         golden

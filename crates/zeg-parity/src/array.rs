@@ -1,4 +1,4 @@
-//! Arrays in main memory, wide enough for every type that a file of reference numbers stores.
+//! Holds arrays of `f64` in main memory, which can represent every type that a file of reference numbers stores.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use half::{bf16, f16};
@@ -7,22 +7,22 @@ use zeg_model::weights::HostTensor;
 
 use super::ParityError;
 
-/// Values of any stored type, row-major.
+/// An array of values of any stored type, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Array {
-    /// Sizes, slowest first.
+    /// Sizes of the axes, outermost first.
     pub(crate) shape: Vec<usize>,
-    /// `shape.product()` values.
+    /// The values, `shape.product()` of them.
     pub(crate) values: Vec<f64>,
 }
 
 impl Array {
-    /// One number, `[1]`.
+    /// Creates an array of one number, `[1]`.
     pub(crate) fn scalar(value: f64) -> Self {
         Self::row(vec![value])
     }
 
-    /// A row of numbers, `[values.len()]`.
+    /// Creates a row of numbers, `[values.len()]`.
     pub(crate) fn row(values: Vec<f64>) -> Self {
         Self {
             shape: vec![values.len()],
@@ -30,7 +30,7 @@ impl Array {
         }
     }
 
-    /// Values of any number type under a shape.
+    /// Creates an array of a shape from values of any number type.
     pub(crate) fn from_values<T: Copy + Into<f64>>(shape: &[usize], values: &[T]) -> Self {
         Self {
             shape: shape.to_vec(),
@@ -43,7 +43,7 @@ impl Array {
         Self::of_data(tensor.without_autodiff().into_data())
     }
 
-    /// Takes what a trace recorded.
+    /// Converts the data that a trace recorded.
     pub(crate) fn of_data(data: TensorData) -> Result<Self, ParityError> {
         let data = data.convert::<f32>();
         let shape = data.shape().to_vec();
@@ -53,7 +53,7 @@ impl Array {
         Ok(Self::from_values(&shape, &values))
     }
 
-    /// Decodes a stored tensor; `None` for types that no file of reference numbers has.
+    /// Decodes a stored tensor; returns `None` for types that no file of reference numbers uses.
     pub(crate) fn decode(view: &TensorView) -> Option<Self> {
         let bytes = view.data();
         let values = match view.dtype() {
@@ -74,38 +74,38 @@ impl Array {
         })
     }
 
-    /// Root of the mean square.
+    /// Returns the root mean square.
     pub(crate) fn rms(&self) -> f64 {
         let sum: f64 = self.values.iter().map(|v| v * v).sum();
         (sum / self.values.len().max(1) as f64).sqrt()
     }
 
-    /// The largest absolute value.
+    /// Returns the largest absolute value.
     pub(crate) fn largest(&self) -> f64 {
         self.values.iter().fold(0.0, |most, v| v.abs().max(most))
     }
 
-    /// Length as a vector.
+    /// Returns the Euclidean norm.
     pub(crate) fn norm(&self) -> f64 {
         self.values.iter().map(|v| v * v).sum::<f64>().sqrt()
     }
 
-    /// As `f32`, the models' type.
+    /// Returns the values as `f32`, the type of the models.
     pub(crate) fn to_f32(&self) -> Vec<f32> {
         self.values.iter().map(|&v| v as f32).collect()
     }
 
-    /// As `u32`: token ids.
+    /// Returns the values as `u32`, for token ids.
     pub(crate) fn to_u32(&self) -> Vec<u32> {
         self.values.iter().map(|&v| v as u32).collect()
     }
 
-    /// As bytes: grey levels and stored labels.
+    /// Returns the values as bytes, for grey levels and stored labels.
     pub(crate) fn to_u8(&self) -> Vec<u8> {
         self.values.iter().map(|&v| v as u8).collect()
     }
 
-    /// As weights of a model.
+    /// Returns the array as weights of a model.
     pub(crate) fn to_host(&self) -> HostTensor {
         HostTensor {
             shape: self.shape.clone(),
@@ -113,7 +113,7 @@ impl Array {
         }
     }
 
-    /// As a tensor of a known number of axes; `None` where it has another one.
+    /// Returns the array as a tensor with `D` axes; `None` if it has another number of axes.
     pub(crate) fn to_tensor<const D: usize>(&self, device: &Device) -> Option<Tensor<D>> {
         (self.shape.len() == D).then(|| {
             let data = TensorData::new(self.to_f32(), self.shape.clone());
@@ -121,7 +121,7 @@ impl Array {
         })
     }
 
-    /// Every `step`-th place along the given axes, from the first.
+    /// Returns every `step`-th entry along the given axes, starting with the first.
     pub(crate) fn every(&self, step: usize, axes: std::ops::Range<usize>) -> Self {
         let mut result = self.clone();
         for axis in axes {
@@ -144,7 +144,7 @@ impl Array {
         Self { shape, values }
     }
 
-    /// Every `stride`-th value of the flattened array, at most `count`.
+    /// Returns every `stride`-th value of the flattened array, at most `count` of them.
     pub(crate) fn sampled(&self, stride: usize, count: usize) -> Self {
         let values = self.values.iter().step_by(stride.max(1)).take(count);
         Self::row(values.copied().collect())
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_second_row_and_column() {
+    fn every_second_row_and_column_is_taken() {
         let array = Array::from_values(&[1, 3, 4], &(0..12).collect::<Vec<i32>>());
         let thinned = array.every(2, 1..3);
         assert_eq!(thinned.shape, [1, 2, 2]);

@@ -1,4 +1,4 @@
-//! Real weights and class embeddings that files of reference numbers name but do not hold.
+//! Finds the real weights and class embeddings that files of reference numbers name but do not contain.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +7,10 @@ use zeg_model::embeddings::ClassEmbeddings;
 
 use super::{Options, ParityError};
 
-/// Finds `folder/name` in the assets folder, or around the file that names it.
+/// Finds `folder/name` in the assets folder or, without one, in the folders above the file that names it.
 ///
 /// # Errors
-/// It is in neither.
+/// Returns an error if there is no such file.
 pub(crate) fn find(
     file: &Path,
     folder: &'static str,
@@ -18,7 +18,7 @@ pub(crate) fn find(
     options: &Options,
 ) -> Result<PathBuf, ParityError> {
     let around = file.parent().unwrap_or(Path::new(""));
-    // A relative path ends at the current folder; the absolute one goes on to the root.
+    // The parents of a relative path end at the current folder; those of an absolute path go up to the root.
     let around = std::path::absolute(around).unwrap_or_else(|_| around.to_owned());
     let candidates: Vec<PathBuf> = match &options.assets {
         Some(assets) => vec![assets.join(folder).join(name), assets.join(name)],
@@ -37,7 +37,7 @@ pub(crate) fn find(
         })
 }
 
-/// The embeddings of some classes by number: `[classes.len(), dim]`.
+/// Returns the embeddings of the classes with these indices: `[classes.len(), dim]`.
 pub(crate) fn class_rows(
     embeddings: &ClassEmbeddings,
     classes: &[usize],

@@ -1,7 +1,7 @@
-//! Comparing one file: every tensor ends as an input, a weight, or a result that was computed and compared.
+//! Compares one file: every tensor is an input, a weight, or a result that is recomputed and compared.
 //!
-//! A [`Check`] collects what one computation of a file's results gives, beside the references. [`judge`] holds the first
-//! computation to the limits and the second to the first, bit by bit.
+//! A [`Check`] collects the results of one computation with their references. [`judge`] compares the first computation
+//! with the limits, and the second with the first, bit by bit.
 
 use std::collections::BTreeSet;
 
@@ -13,33 +13,33 @@ use super::{
     planted::PlantedError,
 };
 
-/// Beginnings of the names of tensors that others are computed from.
+/// Name prefixes of tensors that others are computed from.
 const INPUTS: [&str; 3] = ["in.", "state.", "state@"];
 
-/// A result beside its reference, not yet judged.
+/// A result with its reference, not yet judged.
 #[derive(Debug, Clone)]
 pub(crate) struct Comparison {
-    /// The tensor, or the entry of the description.
+    /// Name of the tensor, or of the entry of the description.
     pub(crate) name: String,
-    /// What the result is held to.
+    /// The limit of the deviation.
     pub(crate) limit: Limit,
-    /// What there is to compare.
+    /// The values to compare.
     pub(crate) content: Content,
 }
 
-/// What a comparison is made of.
+/// The content of a comparison.
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
     /// A result and its reference.
     Values { reference: Array, found: Array },
-    /// A deviation that is measured in another way, and the result that it was measured on.
+    /// A deviation that the caller measured, and the result that it was measured on.
     Measured { deviation: f64, found: Array },
-    /// Why a yes or no is wrong; `None` where it is right.
+    /// The reason why a yes-or-no property is wrong; `None` if it is right.
     Verdict(Option<String>),
 }
 
 impl Comparison {
-    /// Holds the result to its limit.
+    /// Compares the result with its limit.
     pub(crate) fn outcome(&self) -> Outcome {
         let measured = match &self.content {
             Content::Values { reference, found } => deviation(reference, found, self.limit),
@@ -64,10 +64,10 @@ impl Comparison {
         }
     }
 
-    /// Returns where a second computation differs from this one in any bit; `None` where it does not.
+    /// Returns the first difference of a second computation from this one; `None` if all bits are equal.
     pub(crate) fn difference(&self, again: &Self) -> Option<String> {
         if self.name != again.name {
-            return Some(format!("{} came in its place", again.name));
+            return Some(format!("{} was computed in its place", again.name));
         }
         let (first, second) = match (&self.content, &again.content) {
             (Content::Values { found: first, .. }, Content::Values { found: second, .. })
@@ -75,7 +75,7 @@ impl Comparison {
                 (first, second)
             }
             (Content::Verdict(first), Content::Verdict(second)) if first == second => return None,
-            _ => return Some("the verdict is another one".into()),
+            _ => return Some("the verdict differs".into()),
         };
         if first.shape != second.shape {
             return Some(format!("shape {:?}, then {:?}", first.shape, second.shape));
@@ -87,26 +87,26 @@ impl Comparison {
     }
 }
 
-/// One comparison, judged.
+/// A judged comparison.
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
-    /// The tensor, or the entry of the description.
+    /// Name of the tensor, or of the entry of the description.
     pub(crate) name: String,
-    /// What it was held to.
+    /// The limit of the deviation.
     pub(crate) limit: Limit,
-    /// In the limit's measure; not a number and infinity fail.
+    /// The deviation in the limit's measure; NaN and infinity fail.
     pub(crate) deviation: f64,
-    /// Why there is no deviation to speak of: no result, another shape, not a number.
+    /// The reason why there is no deviation: no result, another shape, or a value that is not finite.
     pub(crate) problem: Option<String>,
 }
 
 impl Outcome {
-    /// Whether the result is close enough.
+    /// Returns whether the result is within its limit.
     pub(crate) fn passed(&self) -> bool {
         self.problem.is_none() && self.deviation <= self.limit.value()
     }
 
-    /// The deviation as a share of what is allowed; comparable between measures.
+    /// Returns the deviation as a share of its limit, which is comparable between measures.
     pub(crate) fn share(&self) -> f64 {
         let share = self.deviation / self.limit.value();
         match self.limit {
@@ -118,33 +118,33 @@ impl Outcome {
     }
 }
 
-/// What one computation of a file gave.
+/// The results of one computation of a file.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Computed {
-    /// Results beside their references, in the order they were computed.
+    /// Results with their references, in the order of their computation.
     pub(crate) comparisons: Vec<Comparison>,
     /// Inputs and weights of the file that are not compared.
     pub(crate) inputs: Vec<String>,
-    /// Things worth a line of their own.
+    /// Notes, each for a line of the report.
     pub(crate) notes: Vec<String>,
 }
 
-/// What was found in one file.
+/// The findings of one file.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    /// Outcomes of the first computation, then one for every result that a second computation changes.
+    /// Outcomes of the first computation, then one for every result that differs in the second computation.
     pub(crate) outcomes: Vec<Outcome>,
     /// Inputs and weights of the file, which are neither counted nor judged.
     pub(crate) inputs: Vec<String>,
-    /// Things worth a line of their own.
+    /// Notes, each for a line of the report.
     pub(crate) notes: Vec<String>,
-    /// Results that a second computation gave again to the bit.
+    /// Number of results that a second computation reproduced bit by bit.
     pub(crate) repeated: usize,
 }
 
-/// Judges a file: the first computation counts, and a second one must give the same bits.
+/// Judges a file: the first computation is compared with the references, and a second one must give the same bits.
 ///
-/// - `again`: the second computation; `None` leaves that rule out
+/// - `again`: the second computation; `None`: repetition is not checked
 pub(crate) fn judge(first: Computed, again: Option<&Computed>) -> Findings {
     let mut outcomes: Vec<Outcome> = first.comparisons.iter().map(Comparison::outcome).collect();
     let mut repeated = 0;
@@ -177,19 +177,19 @@ pub(crate) fn judge(first: Computed, again: Option<&Computed>) -> Findings {
     }
 }
 
-/// A file in comparison.
+/// The comparison of one file, while it is computed.
 pub(crate) struct Check<'a> {
     file: &'a VectorFile,
-    /// Tensors that were read to compute from.
+    /// Tensors that were read as inputs of the computation.
     read: BTreeSet<String>,
-    /// Tensors that were compared, under their own name or a name made of it.
+    /// Tensors that were compared, under their own name or one derived from it.
     compared: BTreeSet<String>,
     computed: Computed,
     planted: Option<PlantedError>,
 }
 
 impl<'a> Check<'a> {
-    /// Nothing is compared yet.
+    /// Starts the comparison of a file.
     pub(crate) fn new(file: &'a VectorFile, planted: Option<PlantedError>) -> Self {
         Self {
             file,
@@ -200,17 +200,17 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// The file.
+    /// Returns the file.
     pub(crate) fn file(&self) -> &'a VectorFile {
         self.file
     }
 
-    /// The error that is planted into this computation by a test.
+    /// Returns the error that a test plants into this computation.
     pub(crate) fn planted(&self) -> Option<PlantedError> {
         self.planted
     }
 
-    /// Whether a result so far is too far from its reference.
+    /// Returns whether any result so far exceeds its limit.
     pub(crate) fn deviates(&self) -> bool {
         let mut comparisons = self.computed.comparisons.iter();
         comparisons.any(|comparison| !comparison.outcome().passed())
@@ -231,7 +231,7 @@ impl<'a> Check<'a> {
         Some(array)
     }
 
-    /// Whether the file has a tensor of this name.
+    /// Returns whether the file has a tensor of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.file.tensors.contains_key(name)
     }
@@ -263,7 +263,7 @@ impl<'a> Check<'a> {
         self.add(name, limit, Content::Measured { deviation, found });
     }
 
-    /// Adds a yes or no: passes if `problem` is `None`.
+    /// Adds a yes-or-no property, which passes if `problem` is `None`.
     pub(crate) fn verdict(&mut self, name: &str, problem: Option<String>) {
         self.add(name, Limit::Exact, Content::Verdict(problem));
     }
@@ -276,7 +276,7 @@ impl<'a> Check<'a> {
         });
     }
 
-    /// Declares every tensor that is not compared a weight that other files are computed from.
+    /// Declares that all tensors that are not compared are weights that other files are computed from.
     pub(crate) fn rest_are_weights(&mut self) {
         self.read.extend(self.file.tensors.keys().cloned());
     }
@@ -286,7 +286,7 @@ impl<'a> Check<'a> {
         self.computed.notes.push(text);
     }
 
-    /// Ends the computation. A tensor that was neither compared nor is an input has no result, and fails.
+    /// Ends the computation; a tensor that is neither an input nor was compared fails.
     pub(crate) fn finish(mut self) -> Computed {
         for name in self.file.tensors.keys() {
             if self.compared.contains(name) {

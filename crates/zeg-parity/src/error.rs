@@ -1,8 +1,8 @@
-//! What keeps a file of reference numbers from being compared.
+//! Defines the errors that keep a file of reference numbers from being compared.
 
 use std::path::PathBuf;
 
-/// Errors of a comparison; those of one file do not keep the others from being compared.
+/// Errors of a comparison; an error of one file does not keep the other files from being compared.
 #[derive(Debug, thiserror::Error)]
 pub enum ParityError {
     /// A file could not be opened or read.
@@ -10,28 +10,28 @@ pub enum ParityError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// The report could not be written.
     #[error("the report cannot be written: {0}")]
     Report(#[from] std::io::Error),
-    /// A file is damaged, or no file of reference numbers.
+    /// A file is damaged, or is not a file of reference numbers.
     #[error("{}: {reason}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// An entry of a file's metadata is missing or of another form.
+    /// An entry of a file's metadata is missing or has an unexpected form.
     #[error("{}: metadata {key:?} {reason}", path.display())]
     Metadata {
         /// The file.
         path: PathBuf,
-        /// The entry, with the names of those around it.
+        /// The entry, with the names of the entries that contain it.
         key: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// A tensor that others are computed from is missing or has another shape.
@@ -41,11 +41,11 @@ pub enum ParityError {
         path: PathBuf,
         /// The tensor.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// Weights or class embeddings that a file names are not there.
-    #[error("{} is computed from {folder}/{name}, which is not there; --assets names the folder that holds {folder}/", path.display())]
+    /// Weights or class embeddings that a file names do not exist.
+    #[error("{}: it needs {folder}/{name}, which was not found; give the folder that contains {folder}/ with --assets", path.display())]
     Asset {
         /// The file of reference numbers.
         path: PathBuf,
@@ -54,8 +54,8 @@ pub enum ParityError {
         /// The file that it names.
         name: String,
     },
-    /// The tensor library gave up, as it does on shapes that contradict each other.
-    #[error("{}: the comparison broke off: {reason}", path.display())]
+    /// The tensor library panicked, as it does on contradictory shapes.
+    #[error("{}: the comparison was aborted by a panic: {reason}", path.display())]
     Panic {
         /// The file.
         path: PathBuf,
@@ -65,28 +65,28 @@ pub enum ParityError {
     /// The tensor library failed.
     #[error("the tensor backend failed: {0}")]
     Backend(String),
-    /// The model or its weights.
+    /// An error of the model or its weights.
     #[error(transparent)]
     Model(#[from] zeg_model::ModelError),
-    /// The training.
+    /// An error of the training.
     #[error(transparent)]
     Train(#[from] zeg_train::TrainError),
-    /// The metrics.
+    /// An error of the metrics.
     #[error(transparent)]
     Eval(#[from] zeg_eval::EvalError),
-    /// A class list.
+    /// An error of a class list.
     #[error(transparent)]
     Classes(#[from] zeg_vocab::classes::ClassError),
-    /// A prompt template.
+    /// An error of a prompt template.
     #[error(transparent)]
     Template(#[from] zeg_vocab::templates::TemplateError),
-    /// The tokenizer's built-in vocabulary.
+    /// An error of the tokenizer's built-in vocabulary.
     #[error(transparent)]
     Tokenizer(#[from] zeg_vocab::tokenizer::TokenizerError),
-    /// A text that does not fit.
+    /// A text that does not fit into the context length.
     #[error(transparent)]
     Text(#[from] zeg_vocab::tokenizer::TokenizeError),
-    /// A weight file.
+    /// An error of a weights file.
     #[error(transparent)]
     Weights(#[from] zeg_model::weights::WeightsError),
 }

@@ -1,4 +1,4 @@
-//! A file of reference numbers: tensors, and metadata that say what computed them.
+//! Reads files of reference numbers: tensors, and metadata that describe how they were computed.
 
 use std::{
     collections::BTreeMap,
@@ -13,24 +13,24 @@ use super::{ParityError, array::Array};
 /// Key of the JSON description in the header of a vector file.
 const DESCRIPTION: &str = "meta";
 
-/// A file of reference numbers, read.
+/// The content of a file of reference numbers.
 #[derive(Debug)]
 pub(crate) struct VectorFile {
-    /// Where it is.
+    /// Path of the file.
     pub(crate) path: PathBuf,
     /// The tensors by name.
     pub(crate) tensors: BTreeMap<String, Array>,
-    /// The description; null in files without one.
+    /// The description; null if the file has none.
     pub(crate) description: Value,
     /// The other entries of the header.
     pub(crate) header: BTreeMap<String, String>,
 }
 
 impl VectorFile {
-    /// Reads a file, `.json` (a description alone) or safetensors.
+    /// Reads a file: `.json` (only a description) or safetensors.
     ///
     /// # Errors
-    /// It cannot be read, is damaged, or its description does not parse.
+    /// Returns an error if the file cannot be read or is damaged, or if its description cannot be parsed.
     pub(crate) fn open(path: &Path) -> Result<Self, ParityError> {
         let bytes = std::fs::read(path).map_err(|source| ParityError::Read {
             path: path.to_owned(),
@@ -67,14 +67,17 @@ impl VectorFile {
         }
         for (name, view) in SafeTensors::deserialize(&bytes).map_err(damaged)?.iter() {
             let array = Array::decode(&view).ok_or_else(|| {
-                format(format!("tensor {name:?} has the type {:?}", view.dtype()))
+                format(format!(
+                    "tensor {name:?} has the unsupported type {:?}",
+                    view.dtype()
+                ))
             })?;
             file.tensors.insert(name.to_owned(), array);
         }
         Ok(file)
     }
 
-    /// The description.
+    /// Returns the description.
     pub(crate) fn meta(&self) -> Meta<'_> {
         Meta {
             value: &self.description,
@@ -83,19 +86,19 @@ impl VectorFile {
         }
     }
 
-    /// The file's name without extension, for the report.
+    /// Returns the file's name without extension, for the report.
     pub(crate) fn label(&self) -> String {
         let stem = self.path.file_stem().unwrap_or_default();
         stem.to_string_lossy().into_owned()
     }
 
-    /// Whether any tensor's name starts like this.
+    /// Returns whether any tensor's name starts with `prefix`.
     pub(crate) fn has_any(&self, prefix: &str) -> bool {
         self.tensors.keys().any(|name| name.starts_with(prefix))
     }
 }
 
-/// Python writes `NaN`, `Infinity` and `-Infinity`, which JSON does not have: they become `null`.
+/// Replaces `NaN`, `Infinity` and `-Infinity`, which Python writes but JSON does not have, by `null`.
 fn without_special_numbers(text: &[u8]) -> Vec<u8> {
     const SPECIAL: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
     let mut result = Vec::with_capacity(text.len());
@@ -121,13 +124,13 @@ fn without_special_numbers(text: &[u8]) -> Vec<u8> {
     result
 }
 
-/// Whether a file is JSON by its name.
+/// Returns whether a file's name says that it is JSON.
 pub(crate) fn is_json(path: &Path) -> bool {
     path.extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
 }
 
-/// An entry of a description; what is missing is an error that names it.
+/// An entry of a description; errors about missing entries name them.
 #[derive(Debug, Clone)]
 pub(crate) struct Meta<'a> {
     value: &'a Value,
@@ -136,83 +139,83 @@ pub(crate) struct Meta<'a> {
 }
 
 impl<'a> Meta<'a> {
-    /// The entry under a name; `None` where there is none, or null.
+    /// Returns the entry of this name; `None` if it is missing or null.
     pub(crate) fn find(&self, name: &str) -> Option<Self> {
         let value = self.value.get(name).filter(|value| !value.is_null())?;
         Some(self.with(value, name))
     }
 
-    /// The entry under a name.
+    /// Returns the entry of this name.
     pub(crate) fn at(&self, name: &str) -> Result<Self, ParityError> {
         self.find(name)
             .ok_or_else(|| self.with(self.value, name).error("is missing"))
     }
 
-    /// Names and entries below this one, in the order of the file.
+    /// Returns the names and entries inside this one, in the order of the file.
     pub(crate) fn entries(&self) -> Vec<(&'a str, Self)> {
         let map = self.value.as_object().into_iter().flatten();
         map.map(|(name, value)| (name.as_str(), self.with(value, name)))
             .collect()
     }
 
-    /// The entries of a list.
+    /// Returns the entries of a list.
     pub(crate) fn items(&self) -> Result<Vec<Self>, ParityError> {
         let list = self
             .value
             .as_array()
-            .ok_or_else(|| self.error("is no list"))?;
+            .ok_or_else(|| self.error("is not a list"))?;
         let items = list.iter().enumerate();
         Ok(items
             .map(|(index, value)| self.with(value, &index.to_string()))
             .collect())
     }
 
-    /// A number.
+    /// Returns the entry as a number.
     pub(crate) fn number(&self) -> Result<f64, ParityError> {
         self.value
             .as_f64()
-            .ok_or_else(|| self.error("is no number"))
+            .ok_or_else(|| self.error("is not a number"))
     }
 
-    /// A count.
+    /// Returns the entry as a count.
     pub(crate) fn count(&self) -> Result<usize, ParityError> {
         let number = self.value.as_u64();
         number
             .map(|n| n as usize)
-            .ok_or_else(|| self.error("is no count"))
+            .ok_or_else(|| self.error("is not a count"))
     }
 
-    /// A whole number.
+    /// Returns the entry as an integer.
     pub(crate) fn integer(&self) -> Result<i64, ParityError> {
         self.value
             .as_i64()
-            .ok_or_else(|| self.error("is no whole number"))
+            .ok_or_else(|| self.error("is not an integer"))
     }
 
-    /// Yes or no.
+    /// Returns the entry as a boolean.
     pub(crate) fn flag(&self) -> Result<bool, ParityError> {
         self.value
             .as_bool()
             .ok_or_else(|| self.error("is neither true nor false"))
     }
 
-    /// A text.
+    /// Returns the entry as text.
     pub(crate) fn text(&self) -> Result<&'a str, ParityError> {
-        self.value.as_str().ok_or_else(|| self.error("is no text"))
+        self.value.as_str().ok_or_else(|| self.error("is not text"))
     }
 
-    /// A list of counts.
+    /// Returns the entry as a list of counts.
     pub(crate) fn counts(&self) -> Result<Vec<usize>, ParityError> {
         self.items()?.iter().map(Self::count).collect()
     }
 
-    /// A list of texts.
+    /// Returns the entry as a list of texts.
     pub(crate) fn texts(&self) -> Result<Vec<String>, ParityError> {
         let items = self.items()?;
         items.iter().map(|m| m.text().map(str::to_owned)).collect()
     }
 
-    /// A list of numbers; null is NaN.
+    /// Returns the entry as a list of numbers; null becomes NaN.
     pub(crate) fn numbers(&self) -> Result<Vec<f64>, ParityError> {
         let items = self.items()?;
         items
@@ -227,13 +230,13 @@ impl<'a> Meta<'a> {
             .collect()
     }
 
-    /// Two counts.
+    /// Returns the entry as two counts.
     pub(crate) fn pair(&self) -> Result<[usize; 2], ParityError> {
         let counts = self.counts()?;
-        <[usize; 2]>::try_from(&counts[..]).map_err(|_| self.error("is no pair"))
+        <[usize; 2]>::try_from(&counts[..]).map_err(|_| self.error("is not a pair of counts"))
     }
 
-    /// An error about this entry.
+    /// Returns an error about this entry.
     pub(crate) fn error(&self, reason: &str) -> ParityError {
         ParityError::Metadata {
             path: self.path.to_owned(),
@@ -256,7 +259,7 @@ impl<'a> Meta<'a> {
     }
 }
 
-/// The whole numbers in a sentence, in order.
+/// Returns the integers in a text, in order.
 pub(crate) fn integers_in(text: &str) -> Vec<usize> {
     text.split(|c: char| !c.is_ascii_digit())
         .filter_map(|digits| digits.parse().ok())
@@ -284,12 +287,12 @@ mod tests {
         let error = config.at("width").unwrap().count().unwrap_err().to_string();
         assert_eq!(
             error,
-            r#"a.safetensors: metadata "config.width" is no count"#
+            r#"a.safetensors: metadata "config.width" is not a count"#
         );
     }
 
     #[test]
-    fn special_numbers_of_python_are_null_and_texts_stay() {
+    fn special_numbers_of_python_become_null_except_in_strings() {
         let text = br#"{"a": [-Infinity, 1, NaN], "NaN \" Infinity": Infinity}"#;
         let read: Value = serde_json::from_slice(&without_special_numbers(text)).unwrap();
         let expected = serde_json::json!({"a": [null, 1, null], "NaN \" Infinity": null});
@@ -297,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_found_in_sentences() {
+    fn integers_are_found_in_text() {
         assert_eq!(
             integers_in("over 100000 elements, size//4096"),
             [100_000, 4096]

@@ -1,7 +1,7 @@
-//! A model of published size, its weights generated: sampled activations, losses, gradient norms and samples.
+//! Compares a model of published size with generated weights: sampled activations, losses, gradient norms and samples.
 //!
-//! Everything is held to one computation: inference in packed layers, training in plain ones. The loss behind the
-//! optimiser's step needs a second pass of the encoder, with the stepped prompts.
+//! Inference is computed once in packed layers, training once in plain layers. The loss after the optimiser's step
+//! needs a second pass of the encoder, with the updated prompts.
 
 mod case;
 
@@ -37,7 +37,7 @@ use super::{
     typed::TypedModel,
 };
 
-/// Values of a gradient that are stored, at most.
+/// Largest number of values of a gradient that a file stores.
 const SAMPLES: usize = 64;
 
 /// Compares everything in the file.
@@ -55,7 +55,7 @@ pub(crate) fn compare(mut check: Check, options: &Options) -> Result<Computed, P
     let packed = case.config.build_packed(&weights, plain)?;
     compare_eval(&mut check, &case, &packed, &images, &embeddings)?;
     drop(packed);
-    // A planted error that is found needs no further look, and a step takes its time.
+    // Once a planted error is found, the slow training step is not needed.
     if check.planted().is_none() || !check.deviates() {
         let model = case.config.build(&weights, &plain.clone().autodiff())?;
         compare_step(&mut check, &case, model, &images, &embeddings)?;
@@ -63,7 +63,7 @@ pub(crate) fn compare(mut check: Check, options: &Options) -> Result<Computed, P
     Ok(check.finish())
 }
 
-/// Losses, gradients, a step of the optimiser and the loss behind it.
+/// Compares losses, gradients, and the loss after one step of the optimiser.
 fn compare_step(
     check: &mut Check,
     case: &Case,
@@ -85,7 +85,7 @@ fn compare_step(
         flat_gradients(&model, &mut gradients).into_iter().collect();
     compare_sampled_gradients(check, case, &gradients)?;
 
-    progress(&check.file().path, "the step, and the loss behind it");
+    progress(&check.file().path, "optimiser step, and the loss after it");
     let mut optimizer = NamedAdamW::new(&AdamWSettings::default());
     let gradients = gradients
         .into_iter()
@@ -144,7 +144,7 @@ fn compare_eval(
     Ok(())
 }
 
-/// Compares a tensor that is stored whole, at every so many places, or as mean and standard deviation.
+/// Compares a tensor that is stored whole, at regular intervals, or as mean and standard deviation.
 fn compare_sampled(
     check: &mut Check,
     name: &str,
@@ -160,7 +160,7 @@ fn compare_sampled(
         check.compare(name, &mean_and_deviation(found), Limit::ACTIVATION);
     } else if let Some((what, step)) = what.rsplit_once("_every_") {
         let Ok(step @ 1..) = step.parse::<usize>() else {
-            return Err(check.tensor_error(name, "does not tell its step"));
+            return Err(check.tensor_error(name, "has no step in its name"));
         };
         if what == "argmax" {
             compare_best(check, name, step, &results["pred"])?;
@@ -173,7 +173,8 @@ fn compare_sampled(
     Ok(())
 }
 
-/// Of CLIP-RC's queries, all classes of every region, files store the first.
+/// Returns as many tokens as the file stores; of CLIP-RC's class queries (all classes in every region) these are the
+/// first.
 fn as_many_tokens(check: &Check, name: &str, found: &Array) -> Array {
     let stored = check.file().tensors.get(name);
     match (stored.map(|array| &array.shape[..]), &found.shape[..]) {
@@ -196,7 +197,7 @@ fn compare_best(
         return Ok(());
     };
     let [1, classes, height, width] = scores.shape[..] else {
-        return Err(check.tensor_error(name, "is of more than one image"));
+        return Err(check.tensor_error(name, "covers more than one image"));
     };
     let map = ScoreMap {
         classes,
@@ -211,7 +212,7 @@ fn compare_best(
     Ok(())
 }
 
-/// Mean and standard deviation (of a sample, as the reference has it) of all values.
+/// Returns mean and standard deviation of all values; the latter with n − 1, as in the reference.
 fn mean_and_deviation(array: &Array) -> Array {
     let count = array.values.len() as f64;
     let mean = array.values.iter().sum::<f64>() / count;
@@ -243,7 +244,7 @@ fn compare_sampled_gradients(
         .filter(|n| !check.has(&format!("gradnorm.{n}")))
         .collect();
     let problem = format!(
-        "{} gradients in the file, only here: {extra:?}",
+        "{} gradients in the file; computed but not in the file: {extra:?}",
         stored.count()
     );
     check.verdict("meta.gradients", (!extra.is_empty()).then_some(problem));

@@ -1,4 +1,4 @@
-//! The generator of weights against the weights that the small files store.
+//! Tests the weight generator against the weights that the small files store.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use zeg_model::generated::parameter;
 
 use crate::file::VectorFile;
 
-/// The weights of the small files are stored, and came from the same generator.
+/// Compares generated weights with the stored weights of a small file, which came from the same generator.
 fn compare_with_stored(file: &str, skipped: &[&str]) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let file = VectorFile::open(&folder.join(file)).unwrap();
@@ -37,7 +37,7 @@ fn compare_with_stored(file: &str, skipped: &[&str]) {
 #[test]
 fn generated_weights_are_those_of_the_reference() {
     compare_with_stored("text_encoder_a.safetensors", &[]);
-    // The README: here the bare `proj` follows the general rule.
+    // In this file, the bare `proj` follows the general rule (see the README of the vectors).
     compare_with_stored("variants_a.safetensors", &["proj"]);
     compare_with_stored("zegclip_eps_a.safetensors", &["empty_weight"]);
 }

@@ -1,6 +1,6 @@
-//! Images on their way to a model: sizes, resizing, normalisation.
+//! Compares image preprocessing: sizes, resizing and normalisation.
 //!
-//! Stored images have OpenCV's channel order, blue first; ours are RGB.
+//! Stored images have OpenCV's channel order, blue first; the images of this program are RGB.
 
 use zeg_data::{
     augment::resize::Resize,
@@ -13,12 +13,12 @@ use zeg_model::inference::Inference;
 
 use super::{ParityError, array::Array, check::Check, file::Meta, limit::Limit};
 
-/// Grey levels that OpenCV's fixed-point arithmetic may differ by between its builds.
+/// Limit of grey levels: builds of OpenCV differ by this much, because of their fixed-point arithmetic.
 const GREY_LEVEL: Limit = Limit::Absolute(1.0);
-/// A quotient of two numbers in `f32`.
+/// Limit of normalised values: the rounding of a quotient of two `f32` numbers.
 const NORMALIZED: Limit = Limit::OfRms(1e-6);
 
-/// Compares the tables of sizes and every pipeline `pipe.<name>.*`.
+/// Compares the tables of sizes and every preprocessing pipeline `pipe.<name>.*`.
 pub(crate) fn compare(check: &mut Check) -> Result<(), ParityError> {
     let meta = check.file().meta();
     for (name, table) in meta.entries() {
@@ -32,7 +32,7 @@ pub(crate) fn compare(check: &mut Check) -> Result<(), ParityError> {
     compare_sizes(check, "train_resize_hw_ratio_out", train_size)
 }
 
-/// A table of sizes whose rows are what goes in and, in the last two places, what comes out (height first).
+/// Compares a table of sizes; each row holds the inputs and, in the last two places, the result (height first).
 fn compare_sizes(
     check: &mut Check,
     name: &str,
@@ -47,7 +47,7 @@ fn compare_sizes(
         let row_values = row.numbers()?;
         let split = row_values.len().saturating_sub(2);
         let (input, output) = row_values.split_at(split);
-        let (width, height) = size(input).ok_or_else(|| row.error("is no row of sizes"))?;
+        let (width, height) = size(input).ok_or_else(|| row.error("is not a row of sizes"))?;
         found.extend([height as f64, width as f64]);
         reference.extend_from_slice(output);
     }
@@ -56,21 +56,21 @@ fn compare_sizes(
     Ok(())
 }
 
-/// Height and width → size at test time.
+/// Returns the size at test time, from height and width.
 fn test_size(row: &[f64]) -> Option<(usize, usize)> {
     let [height, width] = *row else { return None };
     let short_side = Inference::default().short_side;
     Some(fit_short_side(width as usize, height as usize, short_side))
 }
 
-/// Height, width and ratio → size in training.
+/// Returns the size in training, from height, width and ratio.
 fn train_size(row: &[f64]) -> Option<(usize, usize)> {
     let [height, width, ratio] = *row else {
         return None;
     };
     let resize = Resize {
         base_scale: zeg_data::RandomCrop::default().base_scale,
-        ratio: (ratio, ratio), // nothing is left to chance
+        ratio: (ratio, ratio), // one value, so that nothing is random
     };
     let mut rng = stream(0, Purpose::Sample, 0);
     Some(resize.draw(width as usize, height as usize, &mut rng))
@@ -85,7 +85,7 @@ fn compare_pipeline(check: &mut Check, name: &str, table: &Meta) -> Result<(), P
     let (test_width, test_height) = fit_short_side(width, height, short_side);
     let resized = resize_bilinear(&image, test_width, test_height);
     check.compare(&key("resized_bgr"), &stored(&resized), GREY_LEVEL);
-    // From the reference's own grey levels, so that nothing but the normalisation counts.
+    // Starts from the reference's grey levels, so that only the normalisation is compared.
     let resized = self::image(check, &key("resized_bgr"))?;
     let normalized = Normalization::IMAGENET.to_chw(&resized); // [3, height, width]
     let normalized = channels_last(&normalized, &resized);
@@ -118,7 +118,7 @@ fn compare_pipeline(check: &mut Check, name: &str, table: &Meta) -> Result<(), P
     Ok(())
 }
 
-/// A stored image, `[height, width, 3]` with blue first.
+/// Reads a stored image, `[height, width, 3]` with blue first.
 fn image(check: &mut Check, name: &str) -> Result<RgbImage, ParityError> {
     let array = check.input(name)?;
     let [height, width, 3] = array.shape[..] else {
@@ -134,7 +134,7 @@ fn image(check: &mut Check, name: &str) -> Result<RgbImage, ParityError> {
         .ok_or_else(|| check.tensor_error(name, "is not [height, width, 3]"))
 }
 
-/// An image as it would be stored.
+/// Returns an image in the stored layout, `[height, width, 3]` with blue first.
 fn stored(image: &RgbImage) -> Array {
     let shape = [image.height() as usize, image.width() as usize, 3];
     let mut bytes = image.as_raw().clone();
@@ -146,7 +146,7 @@ fn stored(image: &RgbImage) -> Array {
     Array::from_values(&shape, &bytes)
 }
 
-/// `[3, height, width]` → `[height, width, 3]`
+/// Rearranges `[3, height, width]` to `[height, width, 3]`.
 fn channels_last(planes: &[f32], image: &RgbImage) -> Array {
     let (height, width) = (image.height() as usize, image.width() as usize);
     let pixels = height * width;

@@ -1,35 +1,35 @@
-//! What a file of reference numbers holds, told from its description alone.
+//! Recognises the kind of a file of reference numbers from its description.
 
 use super::{
     file::{VectorFile, is_json},
     tokenizer,
 };
 
-/// The forms of files.
+/// The kinds of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A complete small model: activations, sliding windows, losses, gradients, one optimiser step.
     SmallModel,
     /// Image encoders in several configurations.
     Variants,
-    /// A text encoder with names and templates.
+    /// A text encoder with class names and prompt templates.
     TextEncoder,
     /// Strings with their token ids.
     Tokenizer,
-    /// Learning rates, metrics, losses, resizing, region masks: whatever of these is there.
+    /// Any of learning rates, metrics, losses, resizing and region masks.
     Misc,
     /// A model of published size with generated weights; sampled tensors.
     FullSize,
     /// A training run on real images.
     Trajectory,
-    /// A part of a small ZegFormer's numbers; the parts stand in one folder, with one description.
+    /// One part of the numbers of a small ZegFormer; the parts are in one folder, with one description.
     ZegFormer,
-    /// A file of something that is not recomputed here.
+    /// A file of a known kind for which there is no comparison.
     NotBuilt(&'static str),
 }
 
 impl Kind {
-    /// The kind of a file; `None` where it is not known.
+    /// Returns the kind of a file; `None` if it is unknown.
     pub(crate) fn of(file: &VectorFile) -> Option<Self> {
         if is_json(&file.path) {
             if tokenizer::entries(&file.description).is_some() {

@@ -1,12 +1,26 @@
-//! `zeg parity`: numbers that the reference implementations computed, recomputed here and compared.
+//! Recomputes numbers of the reference implementations (ZegCLIP, CLIP-RC, ZegFormer) and compares them.
 //!
-//! A file of reference numbers (`file`) describes itself: its metadata hold the whole configuration, so any file of
-//! a known form (`Kind`) can be checked, whatever its sizes and seeds. Each kind has a module that feeds the file's
-//! inputs to the program's own models, losses and optimiser and compares tensor by tensor (`check`); nothing is
-//! computed here a second way. One computation counts; the same computation run again must give the same bits. What is
-//! not recomputed is an input or a weight, listed and not counted; any other tensor without a result fails.
+//! It is a tool for developers, behind the program `zeg-parity`. A file of reference numbers (`file`) describes itself:
+//! its metadata hold the whole configuration, so any file of a known kind (`Kind`) can be checked, whatever its sizes
+//! and seeds. Each kind has a module that feeds the file's inputs to the program's own models, losses and optimiser and
+//! compares tensor by tensor (`check`); no arithmetic of a model is implemented again here. The results of a first
+//! computation are compared with the reference; a second computation must give the same bits. A tensor that is not
+//! recomputed must be an input or a weight, which is listed but not counted; any other tensor without a result fails.
 //!
-//! Files and tolerances: `README.md` beside the vectors.
+//! ```no_run
+//! use burn::tensor::Device;
+//! use zeg_parity::{Options, run};
+//!
+//! # fn main() -> Result<(), zeg_parity::ParityError> {
+//! let options = Options { device: Device::flex(), assets: None, planted: None };
+//! let summary = run(&["crates/zeg-parity/tests/golden".into()], &options, &mut std::io::stdout())?;
+//! println!("{} of {} tensors deviate", summary.failed, summary.tensors);
+//! assert!(summary.passed());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The `README.md` beside the vectors lists the files and the tolerances.
 
 mod array;
 mod assets;
@@ -53,29 +67,29 @@ use check::{Check, Computed, Findings, judge};
 use file::VectorFile;
 use kind::Kind;
 
-/// A file that takes longer than this is announced with its time.
+/// Time after which a file's duration is reported.
 const LONG: Duration = Duration::from_secs(5);
 
-/// Where to compute, and where to find what files name.
+/// The device to compute on, and the folder of the assets that files name.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// A device without autodiff.
     pub device: Device,
-    /// Folder that holds the `weights/` and `text/` that files name; without, the folders around each file are
+    /// Folder that contains the `weights/` and `text/` that files name; `None`: the folders above each file are
     /// searched.
     pub assets: Option<PathBuf>,
-    /// An error for the comparison to find: for its tests.
+    /// An error that tests plant into the computation, to see that the comparison finds it.
     pub planted: Option<PlantedError>,
 }
 
-/// Compares files of reference numbers, and folders of them.
+/// Compares files of reference numbers, or folders of them, and writes a report.
 ///
-/// - `out`: takes the report, one line for each group of like tensors
+/// - `out`: receives the report, one line for each group of similar tensors
 ///
-/// A file that cannot be read or recognised makes the comparison fail, but not end.
+/// If a file cannot be read or recognised, the comparison fails, but the other files are still compared.
 ///
 /// # Errors
-/// The report cannot be written.
+/// Returns an error if the report cannot be written.
 pub fn run(
     paths: &[PathBuf],
     options: &Options,
@@ -114,7 +128,7 @@ pub fn run(
     Ok(summary)
 }
 
-/// As [`compare_file`], with a panic of the tensor library as an error of this file.
+/// Compares one file as [`compare_file`] does, and turns a panic of the tensor library into an error of this file.
 fn compare_guarded(path: &Path, options: &Options) -> Result<(String, Findings), ParityError> {
     let result = catch_unwind(AssertUnwindSafe(|| compare_file(path, options)));
     result.unwrap_or_else(|panic| {
@@ -122,7 +136,7 @@ fn compare_guarded(path: &Path, options: &Options) -> Result<(String, Findings),
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
         Err(ParityError::Panic {
             path: path.to_owned(),
-            reason: text.unwrap_or("without a message").to_owned(),
+            reason: text.unwrap_or("no message").to_owned(),
         })
     })
 }
@@ -132,7 +146,7 @@ fn compare_file(path: &Path, options: &Options) -> Result<(String, Findings), Pa
     let file = VectorFile::open(path)?;
     let first = compute(&file, options)?;
     let again = match options.planted {
-        // A planted error is in every computation; one is enough to find it.
+        // A planted error is in every computation, so one computation is enough to find it.
         Some(_) => None,
         None => Some(compute(&file, options)?),
     };
@@ -145,8 +159,8 @@ fn compute(file: &VectorFile, options: &Options) -> Result<Computed, ParityError
         path: file.path.clone(),
         reason,
     };
-    let kind = Kind::of(file)
-        .ok_or_else(|| unknown("is no file of reference numbers that is known here".into()))?;
+    let kind =
+        Kind::of(file).ok_or_else(|| unknown("is not a known file of reference numbers".into()))?;
     let check = Check::new(file, options.planted);
     match kind {
         Kind::SmallModel => small_model::compare(check, &options.device),
@@ -158,12 +172,12 @@ fn compute(file: &VectorFile, options: &Options) -> Result<Computed, ParityError
         Kind::Trajectory => trajectory::compare(check, options),
         Kind::ZegFormer => zegformer::compare(check, &options.device),
         Kind::NotBuilt(what) => Err(unknown(format!(
-            "holds {what}, for which there is no comparison"
+            "contains {what}, for which there is no comparison"
         ))),
     }
 }
 
-/// The file itself, or the files of a folder in the order of their names.
+/// Returns the file itself, or the files of a folder in the order of their names.
 fn vector_files(path: &Path) -> Result<Vec<PathBuf>, ParityError> {
     let read = |source| ParityError::Read {
         path: path.to_owned(),
@@ -185,7 +199,7 @@ fn vector_files(path: &Path) -> Result<Vec<PathBuf>, ParityError> {
             .unwrap_or_default();
         match extension.to_ascii_lowercase().as_str() {
             "safetensors" => true,
-            // Beside a safetensors file it repeats that file's description.
+            // A JSON file beside a safetensors file of the same name repeats that file's description.
             "json" => !path.with_extension("safetensors").exists() && holds_vectors(path),
             _ => false,
         }
@@ -194,18 +208,19 @@ fn vector_files(path: &Path) -> Result<Vec<PathBuf>, ParityError> {
     if paths.is_empty() {
         return Err(ParityError::Format {
             path: path.to_owned(),
-            reason: "holds no file of reference numbers (*.safetensors, tokenizer *.json)".into(),
+            reason: "contains no file of reference numbers (*.safetensors, tokenizer *.json)"
+                .into(),
         });
     }
     Ok(paths)
 }
 
-/// Whether a JSON file is worth opening: one that is known, or damaged so that the comparison must say so.
+/// Returns whether a JSON file is to be compared: its kind is known, or it is damaged and must be reported.
 fn holds_vectors(path: &Path) -> bool {
     VectorFile::open(path).map_or(true, |file| Kind::of(&file).is_some())
 }
 
-/// A line on standard error about a file that takes its time.
+/// Writes a line of progress about a slow file to standard error.
 fn progress(path: &Path, text: &str) {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     eprintln!("parity: {name}: {text}");

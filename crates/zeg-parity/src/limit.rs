@@ -1,29 +1,29 @@
-//! Limits, and the distance of a result from its reference.
+//! Measures how far a result deviates from its reference, and defines the limits of this deviation.
 
 use super::array::Array;
 
-/// How far a result may be from its reference.
+/// Largest accepted deviation of a result from its reference, with its measure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Limit {
-    /// Largest difference over the root mean square of the reference (over 1 where that is 0).
+    /// Largest difference, divided by the root mean square of the reference (by 1 if that is 0).
     OfRms(f64),
-    /// Largest difference over the largest value of the reference (over 1 where that is 0).
+    /// Largest difference, divided by the largest absolute value of the reference (by 1 if that is 0).
     OfMax(f64),
-    /// Largest difference of a value over that value in the reference.
+    /// Largest difference of a value, divided by this value in the reference.
     Relative(f64),
     /// Largest difference.
     Absolute(f64),
-    /// No value may differ; the deviation is the number of those that do.
+    /// No value may differ; the deviation is the number of differing values.
     Exact,
 }
 
 impl Limit {
-    /// Activations and losses. Two builds of the reference differ by 7e-6.
+    /// Limit of activations and losses; two builds of the reference differ by 7e-6.
     pub(crate) const ACTIVATION: Self = Self::OfRms(3e-5);
-    /// Gradients. Two builds of the reference differ by 1.4e-5.
+    /// Limit of gradients; two builds of the reference differ by 1.4e-5.
     pub(crate) const GRADIENT: Self = Self::OfRms(1e-4);
 
-    /// The deviation up to which a comparison passes.
+    /// Returns the largest deviation with which a comparison passes.
     pub(crate) fn value(self) -> f64 {
         match self {
             Self::OfRms(limit)
@@ -35,15 +35,15 @@ impl Limit {
     }
 }
 
-/// Returns how far a result is from its reference, in the measure of the limit.
+/// Returns the deviation of a result from its reference, in the measure of the limit.
 ///
 /// # Errors
-/// The shapes differ, or a value of the result is not a finite number.
+/// Returns an error if the shapes differ or a value of the result is not finite.
 #[allow(clippy::float_cmp)] // labels and ids are compared exactly
 pub(crate) fn deviation(reference: &Array, found: &Array, limit: Limit) -> Result<f64, String> {
     if reference.shape != found.shape {
         return Err(format!(
-            "has shape {:?}, the reference {:?}",
+            "has shape {:?}, but the reference has {:?}",
             found.shape, reference.shape
         ));
     }
@@ -65,7 +65,7 @@ pub(crate) fn deviation(reference: &Array, found: &Array, limit: Limit) -> Resul
         Limit::Relative(_) => ((found - reference) / reference).abs(),
         _ => (found - reference).abs() / unit,
     };
-    // Not a number in the reference alone stays one here, and fails.
+    // `f64::max` ignores NaN; a NaN in the reference must stay NaN here, so that the comparison fails.
     let larger = |a: f64, b: f64| {
         if a.is_nan() || b.is_nan() {
             f64::NAN
@@ -103,11 +103,11 @@ mod tests {
     }
 
     #[test]
-    fn a_result_that_is_no_finite_number_or_has_another_shape_is_a_problem() {
+    fn a_result_that_is_not_finite_or_has_another_shape_is_a_problem() {
         for limit in [Limit::ACTIVATION, Limit::Absolute(1.0), Limit::Exact] {
             for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
                 assert!(measured(&[1.0], &[value], limit).is_err(), "{value}");
-                // Equal to the reference is no excuse.
+                // This holds even if the reference has the same value.
                 assert!(measured(&[value], &[value], limit).is_err(), "{value}");
             }
             assert!(measured(&[1.0], &[1.0, 1.0], limit).is_err());
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_that_is_no_finite_number_is_never_met() {
+    fn a_reference_that_is_not_finite_never_passes() {
         for reference in [f64::NAN, f64::INFINITY] {
             let deviation = measured(&[reference, 0.0], &[1.0, 5.0], Limit::ACTIVATION).unwrap();
             let within = deviation <= Limit::ACTIVATION.value();

@@ -1,4 +1,4 @@
-//! `zeg-parity`: numbers of the reference implementations, recomputed and compared.
+//! Runs `zeg-parity`, which recomputes numbers of the reference implementations and compares them.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -6,14 +6,14 @@ use clap::Parser;
 use zeg::DeviceChoice;
 use zeg_parity::{Options, run};
 
-/// Recomputes reference numbers and compares.
+/// Recomputes numbers of the reference implementations and compares them
 #[derive(Debug, Parser)]
 #[command(name = "zeg-parity", version)]
 struct Arguments {
     /// Files of reference numbers, or folders of them
     #[arg(required = true)]
     paths: Vec<PathBuf>,
-    /// Folder whose `weights/` and `text/` the files name
+    /// Folder that contains the `weights/` and `text/` that the files name [default: the folders above each file]
     #[arg(long, value_name = "DIR")]
     assets: Option<PathBuf>,
     /// Device: cpu, cuda:N (build feature `cuda`) or webgpu (build feature `webgpu`)

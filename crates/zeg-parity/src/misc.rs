@@ -1,5 +1,5 @@
-//! The parts around a model, each by itself: learning rates, position tables, fresh prompts, region masks; with
-//! [`losses`], [`metrics`] and [`images`](super::images).
+//! Compares single parts around a model: learning rates, position embeddings, prompt initialisation, region masks; and
+//! through its submodules [`losses`], [`metrics`] and [`images`](super::images).
 
 mod losses;
 mod metrics;
@@ -24,21 +24,21 @@ use super::{
     limit::Limit,
 };
 
-/// Learning rates; the arithmetic is that of Python's floats.
+/// Limit of learning rates, which the reference computes in Python floats.
 const RATE: Limit = Limit::Relative(1e-9);
-/// Statistics of fresh values: 590,000 values have a standard deviation that is
-/// exact to 1e-3, and the largest of them is that close to the bound.
+/// Limit of statistics of initial values: the standard deviation of 590,000 values is exact to 1e-3, and their largest
+/// value is that close to the bound.
 const STATISTICS: Limit = Limit::Relative(5e-3);
-/// The largest of a few hundred fresh values, which may lie a little below the bound.
+/// Limit of the largest of a few hundred initial values, which may be slightly below the bound.
 const FEW: Limit = Limit::Relative(2e-2);
-/// Tokens of the prompts that are initialised for their statistics.
+/// Configuration of the prompts that are initialised to compare their statistics.
 const PROMPTS: PromptConfig = PromptConfig {
     tokens: 100,
     depth: PromptDepth::First(12),
     dropout: 0.0,
 };
 
-/// Compares whatever of these the file holds.
+/// Compares all of these parts that the file contains.
 pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Computed, ParityError> {
     compare_rates(&mut check)?;
     losses::compare(&mut check, device)?;
@@ -50,7 +50,7 @@ pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Computed, Par
     Ok(check.finish())
 }
 
-/// Tables `lr_<steps>` of learning rates over steps.
+/// Compares the tables `lr_<steps>` of learning rates.
 fn compare_rates(check: &mut Check) -> Result<(), ParityError> {
     for (name, table) in check.file().meta().entries() {
         let Some(steps) = name
@@ -72,7 +72,7 @@ fn compare_rates(check: &mut Check) -> Result<(), ParityError> {
     Ok(())
 }
 
-/// `posemb.in_*`, a position table, resized to the grid of `posemb.out_*`.
+/// Compares position embeddings `posemb.in_*`, resized to the grid of `posemb.out_*`.
 fn compare_positions(check: &mut Check) -> Result<(), ParityError> {
     let names = |prefix: &str| -> Vec<String> {
         let names = check.file().tensors.keys();
@@ -91,7 +91,7 @@ fn compare_positions(check: &mut Check) -> Result<(), ParityError> {
     Ok(())
 }
 
-/// The distributions that fresh prompts are drawn from, and the epsilons of the norms.
+/// Compares the distributions that initial prompts are drawn from, and the epsilons of the norms.
 fn compare_fresh_prompts(check: &mut Check, device: &Device) -> Result<(), ParityError> {
     let Some(table) = check.file().meta().find("prompt_init") else {
         return Ok(());
@@ -103,7 +103,7 @@ fn compare_fresh_prompts(check: &mut Check, device: &Device) -> Result<(), Parit
     let schedule = PromptSchedule::new(PROMPTS.depth, encoder.layers);
     let prompts = DeepPrompts::build(&params, &encoder, &PROMPTS, schedule)?;
     let Some(deep) = &prompts.deep_prompt_embeddings else {
-        return Err(table.error("has no fresh prompts to be compared with"));
+        return Err(table.error("cannot be compared: the model has no deep prompts"));
     };
     let deep = Array::of(deep.val())?.values;
     let weight = Array::of(prompts.prompt_proj.weight.val())?;
@@ -133,7 +133,7 @@ fn compare_fresh_prompts(check: &mut Check, device: &Device) -> Result<(), Parit
     Ok(())
 }
 
-/// The epsilon of `prompt_norm`, from what it makes of values as small as itself: ±a becomes ±a/√(a² + ε).
+/// Measures the epsilon of `prompt_norm` from its output for small values: ±a becomes ±a/√(a² + ε).
 fn measured_epsilon(
     prompts: &DeepPrompts,
     width: usize,
@@ -148,17 +148,17 @@ fn measured_epsilon(
     Ok(f64::from(SMALL).powi(2) * (normed.powi(-2) - 1.0))
 }
 
-/// Attention masks of region tokens: `mask.<h>x<w>_r<regions>….allowed`, a whole mask, and
-/// `mask.….allowed_rlb_rows`, its rows of region tokens.
+/// Compares attention masks of region tokens: `mask.<h>x<w>_r<regions>….allowed` is a whole mask, and
+/// `mask.….allowed_rlb_rows` holds only its rows of region tokens.
 fn compare_masks(check: &mut Check) -> Result<(), ParityError> {
     let names: Vec<String> = check.file().tensors.keys().cloned().collect();
     for name in names.iter().filter(|name| name.starts_with("mask.")) {
         let reference = check.input(name)?;
         let [rows, length] = reference.shape[..] else {
-            return Err(check.tensor_error(name, "is no matrix"));
+            return Err(check.tensor_error(name, "is not a matrix"));
         };
         let Some(plan) = plan(name, reference, rows, length) else {
-            return Err(check.tensor_error(name, "does not tell its token plan"));
+            return Err(check.tensor_error(name, "does not give the numbers of its tokens"));
         };
         let first = length - rows;
         let found: Vec<u8> = (first..length)
@@ -181,7 +181,7 @@ fn compare_masks(check: &mut Check) -> Result<(), ParityError> {
     Ok(())
 }
 
-/// The number of allowed pairs in the description.
+/// Compares the shape and the number of allowed pairs with the description.
 fn compare_mask_count(
     check: &mut Check,
     title: &str,
@@ -205,8 +205,9 @@ fn compare_mask_count(
     Ok(())
 }
 
-/// Which tokens a mask is of, from its name or, for rows of region tokens alone, from a row: it holds one cell of
-/// patches and the token itself, and the cells make up a square grid.
+/// Returns the tokens of a mask, from its name or, if it has only rows of region tokens, from a row.
+///
+/// Such a row allows one cell of patches and the region token itself, and the cells form a square grid.
 fn plan(name: &str, reference: &Array, rows: usize, length: usize) -> Option<TokenPlan> {
     let (grid, regions) = if rows == length {
         let [h, w, regions, ..] = integers_in(name)[..] else {

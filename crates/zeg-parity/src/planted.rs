@@ -1,8 +1,8 @@
-//! Errors that tests plant into a computation, to see that the comparison finds them.
+//! Defines the errors that tests plant into a computation, to see that the comparison finds them.
 //!
-//! They are made of what goes into the computation (weights, images, labels, terms of the loss), so that everything
-//! behind them follows as it would from an error in the code. Errors of single results, such as a value that is not a
-//! number once, are planted between computation and judgement by the tests themselves.
+//! They change the inputs of the computation (weights, images, labels, terms of the loss), so that all later results
+//! follow as they would from an error in the code. Errors of single results, such as one NaN, are planted by the tests
+//! themselves between computation and judgement.
 
 use burn::tensor::Tensor;
 use zeg_model::{
@@ -13,30 +13,30 @@ use zeg_model::{
 
 use super::{ParityError, array::Array, typed::TypedModel};
 
-/// What [`PlantedError::ScaledWeight`] multiplies by.
+/// Factor of [`PlantedError::ScaledWeight`].
 const SCALE: f32 = 1.0 + 1e-3;
 
-/// An error in a computation.
+/// An error that is planted into a computation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlantedError {
-    /// The first weight, by name, whose name contains this is too large by 1e-3.
+    /// The first weight, in the order of names, whose name contains this text is multiplied by 1.001.
     ScaledWeight(&'static str),
     /// The first patch of every image, or the first token of every text, is 0.
     ZeroedToken,
-    /// The first attention, by name, takes the values of its second head for the first, and the other way round.
+    /// The value projections of the first two heads of the first attention, in the order of names, are exchanged.
     SwappedHeads,
-    /// The loss of this name takes no part in the sum that the gradients are of.
+    /// The loss term of this name is left out of the sum that the gradients are computed from.
     MissingTerm(&'static str),
-    /// Tokens attend by the mask of their neighbours: region tokens, or the second and third token of a text.
+    /// Two neighbouring tokens use each other's attention mask: region tokens, or the second and third token of a text.
     WrongAttentionMask,
-    /// Pixels without a class have the first class, or the first pixel of every mask is on its other side.
+    /// Unlabelled pixels have the first class, or the first pixel of every mask is inverted.
     WrongLabelMask,
 }
 
 impl PlantedError {
-    /// Alters weights before a model is built of them.
+    /// Alters weights before a model is built from them.
     ///
-    /// - `heads`: of the first attention
+    /// - `heads`: number of heads of the first attention
     pub(crate) fn alter_weights(
         self,
         weights: &mut StateDict,
@@ -57,7 +57,7 @@ impl PlantedError {
 
     /// Alters the weights of a text encoder.
     ///
-    /// - `prefix`: of the encoder's names
+    /// - `prefix`: prefix of the encoder's parameter names
     /// - `start`: id of the first token of every text
     pub(crate) fn alter_text_weights(
         self,
@@ -78,7 +78,7 @@ impl PlantedError {
         }
     }
 
-    /// Alters the first query of a mask transformer, a token of its decoder.
+    /// Alters the first mask query of a mask transformer, which is a token of its decoder.
     pub(crate) fn alter_mask_queries(self, weights: &mut StateDict) -> Result<(), ParityError> {
         match self {
             Self::ZeroedToken => change(weights, "query_embed.weight", |t| zero_row(t, 0)),
@@ -97,7 +97,7 @@ impl PlantedError {
         }
     }
 
-    /// Alters masks `[height, width]`, each of its own: the first value becomes the other.
+    /// Alters masks `[height, width]`: the first value of each is inverted.
     pub(crate) fn alter_masks<'a, T: Copy + PartialEq + 'a>(
         self,
         masks: impl Iterator<Item = &'a mut [T]>,
@@ -110,8 +110,10 @@ impl PlantedError {
         }
     }
 
-    /// Alters texts: with the positions of [`PlantedError::alter_text_weights`], two tokens change places and nothing
-    /// but what they may attend to differs.
+    /// Alters texts by exchanging two tokens.
+    ///
+    /// Because [`PlantedError::alter_text_weights`] exchanges their positions too, only what they may attend to
+    /// differs.
     pub(crate) fn alter_texts(self, ids: &mut [Vec<u32>]) {
         if self == Self::WrongAttentionMask {
             for ids in ids {
@@ -136,7 +138,7 @@ impl PlantedError {
     }
 }
 
-/// Returns an altered copy of images, or of what no error alters.
+/// Returns a copy of images, altered if an error is planted.
 pub(crate) fn planted_images(planted: Option<PlantedError>, images: &Array, patch: usize) -> Array {
     let mut images = images.clone();
     if let Some(error) = planted {
@@ -145,8 +147,10 @@ pub(crate) fn planted_images(planted: Option<PlantedError>, images: &Array, patc
     images
 }
 
-/// Encodes images; where a mask is wrong, puts the region tokens that changed places back to their own, so that
-/// nothing but what they saw differs.
+/// Encodes images with a planted error.
+///
+/// For [`PlantedError::WrongAttentionMask`], the exchanged region tokens are put back to their own places afterwards,
+/// so that only what they attended to differs.
 pub(crate) fn planted_encode(
     planted: Option<PlantedError>,
     model: &TypedModel,
@@ -213,7 +217,7 @@ fn swap_tokens(tokens: Tensor<3>, first: usize) -> Tensor<3> {
     Tensor::cat(parts, 1)
 }
 
-/// Changes the first tensor, by name, whose name contains `part`; none, where there is none.
+/// Changes the first tensor, in the order of names, whose name contains `part`, if there is one.
 fn change(
     weights: &mut StateDict,
     part: &str,
@@ -231,7 +235,7 @@ fn change(
     Ok(())
 }
 
-/// Values of a row: everything behind the first axis.
+/// Returns the number of values of a row: the product of all sizes after the first.
 fn row_length(tensor: &HostTensor) -> usize {
     tensor.shape[1..].iter().product()
 }
@@ -241,14 +245,14 @@ fn zero_row(tensor: &mut HostTensor, row: usize) {
     tensor.values[row * length..][..length].fill(0.0);
 }
 
-/// Exchanges a row with the next.
+/// Exchanges a row with the next one.
 fn swap_rows(tensor: &mut HostTensor, row: usize) {
     let length = row_length(tensor);
     let (first, second) = tensor.values[row * length..][..2 * length].split_at_mut(length);
     first.swap_with_slice(second);
 }
 
-/// Exchanges the values, the last third of the rows, of the first two heads.
+/// Exchanges the value projections (in the last third of the rows) of the first two heads.
 fn swap_values(tensor: &mut HostTensor, heads: usize) {
     let (rows, length) = (tensor.shape[0], row_length(tensor));
     let width = rows / 3;

@@ -1,4 +1,4 @@
-//! The report: one line for each group of like tensors, one line in the end.
+//! Writes the report: one line for each group of similar tensors, and one line at the end.
 
 use std::io::{self, Write};
 
@@ -8,12 +8,12 @@ use super::{
     summary::Summary,
 };
 
-/// Failures of a group that are listed one by one.
+/// Number of failures of a group that are listed one by one.
 const LISTED: usize = 8;
-/// Results nearest to their limits that are named for every file.
+/// Number of results nearest to their limits that are listed for every file.
 const NEAREST: usize = 3;
 
-/// Parameters come in hundreds; they are grouped by model part.
+/// Prefixes of results per parameter, which are hundreds and therefore grouped by model part.
 const BY_PART: [&str; 6] = [
     "grad.",
     "gradnorm.",
@@ -30,7 +30,7 @@ struct Group<'a> {
     outcomes: Vec<&'a Outcome>,
 }
 
-/// Writes what was found in one file.
+/// Writes the findings of one file.
 pub(crate) fn write_file(out: &mut dyn Write, label: &str, findings: &Findings) -> io::Result<()> {
     for group in groups(&findings.outcomes) {
         write_group(out, label, &group)?;
@@ -73,7 +73,7 @@ pub(crate) fn write_file(out: &mut dyn Write, label: &str, findings: &Findings) 
     Ok(())
 }
 
-/// Names a result that passed, with the share of its limit that it takes.
+/// Writes a result that passed, with its deviation as a share of the limit.
 fn write_nearest(out: &mut dyn Write, label: &str, outcome: &Outcome) -> io::Result<()> {
     writeln!(
         out,
@@ -85,7 +85,7 @@ fn write_nearest(out: &mut dyn Write, label: &str, outcome: &Outcome) -> io::Res
     )
 }
 
-/// The word for so many.
+/// Returns the singular or plural for a count.
 fn tensors(count: usize) -> &'static str {
     if count == 1 { "tensor " } else { "tensors" }
 }
@@ -93,7 +93,7 @@ fn tensors(count: usize) -> &'static str {
 fn groups(outcomes: &[Outcome]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group> = Vec::new();
     for outcome in outcomes {
-        // A parameter that is held to a measure of its own gets a line of its own.
+        // A parameter with its own absolute limit gets its own line.
         let name = match outcome.limit {
             Limit::Absolute(_) => starred(&outcome.name),
             _ => group_name(&outcome.name),
@@ -155,7 +155,7 @@ fn worst_of(outcome: &Outcome) -> String {
     )
 }
 
-/// A deviation with its unit.
+/// Returns a deviation with its unit.
 fn measure(deviation: f64, limit: Limit) -> String {
     let unit = match limit {
         Limit::OfRms(_) => "of RMS",
@@ -167,7 +167,7 @@ fn measure(deviation: f64, limit: Limit) -> String {
     format!("{} {unit}", short(deviation))
 }
 
-/// Two significant digits.
+/// Formats a number with two significant digits.
 fn short(value: f64) -> String {
     if value == 0.0 {
         "0".into()
@@ -178,7 +178,7 @@ fn short(value: f64) -> String {
     }
 }
 
-/// The name with every number replaced by `*`; parameters by model part.
+/// Returns the name with every number replaced by `*`; parameters are grouped by model part.
 fn group_name(name: &str) -> String {
     if let Some(prefix) = BY_PART.iter().find(|prefix| name.starts_with(**prefix)) {
         let part = name[prefix.len()..].split('.').next().unwrap_or_default();
@@ -187,7 +187,7 @@ fn group_name(name: &str) -> String {
     starred(name)
 }
 
-/// The name with every number replaced by `*`.
+/// Returns the name with every number replaced by `*`.
 fn starred(name: &str) -> String {
     let mut group = String::new();
     for c in name.chars() {
@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn like_tensors_share_a_line() {
+    fn similar_tensors_share_a_line() {
         assert_eq!(group_name("eval.dec12.attn"), "eval.dec*.attn");
         assert_eq!(
             group_name("grad.decode_head.q_proj.weight"),

@@ -1,6 +1,7 @@
-//! Errors of single results, planted between computation and judgement: every result of every file, in turn.
+//! Tests that the comparison finds errors of single results, planted into every result of every file in turn.
 //!
-//! Errors inside the computation: `tests/planted_errors.rs`.
+//! The errors are planted between computation and judgement; `tests/planted_errors.rs` tests errors inside the
+//! computation.
 
 use std::path::{Path, PathBuf};
 
@@ -16,10 +17,10 @@ use crate::{
     limit::Limit,
 };
 
-/// What a result that is too large by a little is multiplied by.
+/// Factor of a result that is slightly too large.
 const SCALE: f64 = 1.0 + 1e-3;
 
-/// Files of the repository, and the shared ones where they are.
+/// Returns the files of the repository, and the shared ones if they exist.
 fn files() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let golden = root.join("tests/golden");
@@ -31,7 +32,7 @@ fn files() -> Vec<PathBuf> {
     files
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
-        // Models of published size have a test of their own.
+        // Models of published size have their own test.
         .filter(|path| {
             !path
                 .file_name()
@@ -53,7 +54,7 @@ fn computed(path: &Path) -> Computed {
     compute(&file, &options).unwrap()
 }
 
-/// Returns the comparison with a changed result; `None` where the change leaves the result as it is.
+/// Returns the comparison with a changed result; `None` if the change has no effect.
 fn changed(comparison: &Comparison, change: impl Fn(&mut Array)) -> Option<Comparison> {
     let mut comparison = comparison.clone();
     let (Content::Values { found, .. } | Content::Measured { found, .. }) = &mut comparison.content
@@ -67,7 +68,7 @@ fn changed(comparison: &Comparison, change: impl Fn(&mut Array)) -> Option<Compa
     (!unchanged).then_some(comparison)
 }
 
-/// Whether a change is larger than what the limit allows, with some room for where the result was before.
+/// Returns whether a change clearly exceeds the limit, with a margin for the deviation of the unchanged result.
 fn is_more_than_the_limit(before: &Comparison, after: &Comparison) -> bool {
     let (Content::Values { reference, found }, Content::Values { found: other, .. }) =
         (&before.content, &after.content)
@@ -84,7 +85,7 @@ fn is_more_than_the_limit(before: &Comparison, after: &Comparison) -> bool {
     most > 3.0 * before.limit.value() * unit
 }
 
-/// A token, the first, is 0.
+/// Sets the first token to 0.
 fn zero_token(found: &mut Array) {
     let width = *found.shape.last().unwrap_or(&0);
     if found.shape.len() > 1 {
@@ -92,7 +93,7 @@ fn zero_token(found: &mut Array) {
     }
 }
 
-/// The halves of every token, as two heads, have changed places.
+/// Exchanges the halves of every token, as if two heads were exchanged.
 fn swap_heads(found: &mut Array) {
     let width = *found.shape.last().unwrap_or(&0);
     if width >= 2 {
@@ -102,14 +103,14 @@ fn swap_heads(found: &mut Array) {
     }
 }
 
-/// The last values are those that the result before left in a workspace.
+/// Replaces the last values by those of the previous result, as if a workspace were not overwritten.
 fn stale(found: &mut Array, workspace: &Array) {
     let count = (found.values.len() / 2).min(workspace.values.len() / 2);
     let (start, from) = (found.values.len() - count, workspace.values.len() - count);
     found.values[start..].copy_from_slice(&workspace.values[from..]);
 }
 
-/// Plants every error of one result into every result of a file; returns how many there were.
+/// Plants every error of a single result into every result of a file; returns the number of planted errors.
 fn plant_all(label: &str, computed: &Computed) -> usize {
     let mut planted = 0;
     let mut workspace = Array::row(vec![]);
@@ -118,7 +119,7 @@ fn plant_all(label: &str, computed: &Computed) -> usize {
         assert!(comparison.outcome().passed(), "{name}");
         let mut found = |what: &str, wrong: Option<Comparison>, small: bool| {
             let Some(wrong) = wrong else { return };
-            // A token or a head whose values are within the limit anyway can be lost without being missed.
+            // A change of values that are themselves within the limit need not be found.
             if small && !is_more_than_the_limit(comparison, &wrong) {
                 return;
             }
@@ -133,17 +134,17 @@ fn plant_all(label: &str, computed: &Computed) -> usize {
         };
         for value in [f64::NAN, f64::INFINITY] {
             found(
-                "a value that is no number",
+                "a value that is not finite",
                 changed(comparison, |f| middle(f, value)),
                 false,
             );
         }
-        // A deviation that was measured elsewhere does not follow a changed result.
+        // A deviation that the caller measured does not change with the result.
         let Content::Values { found: values, .. } = &comparison.content else {
             continue;
         };
         let scale = |f: &mut Array| f.values.iter_mut().for_each(|value| *value *= SCALE);
-        // Absolute limits hold numbers that are rounding, and grey levels; the others are below the error.
+        // Absolute limits are for rounding noise and grey levels; all other limits are smaller than this error.
         let finds_scale = match comparison.limit {
             Limit::Absolute(_) => false,
             limit => limit.value() < SCALE - 1.0,
@@ -160,7 +161,7 @@ fn plant_all(label: &str, computed: &Computed) -> usize {
         );
         workspace = values.clone();
 
-        // Once, in the first computation or the second: the smallest difference there is.
+        // The smallest possible difference, in either the first or the second computation.
         let last_bit = changed(comparison, |f| {
             if let Some(value) = f.values.last_mut() {
                 *value = f64::from_bits(value.to_bits() ^ 1);
@@ -175,7 +176,7 @@ fn plant_all(label: &str, computed: &Computed) -> usize {
     planted
 }
 
-/// Errors in one of two computations: the first counts, and the second must be the same.
+/// Plants errors into one of two computations: the first is judged, and the second must be equal to it.
 fn plant_once(label: &str, computed: &Computed) {
     let healthy = || computed.clone();
     let failed = |first: Computed, again: &Computed| {
@@ -193,10 +194,10 @@ fn plant_once(label: &str, computed: &Computed) {
             .filter_map(|c| Some((changed(c, change).filter(|c| !c.outcome().passed())?, c)))
             .last();
         let Some((error, place)) = target else {
-            continue; // verdicts alone
+            continue; // the file has only verdicts
         };
         *place = error;
-        // In the first alone it deviates and is not repeated; in the second alone it is not repeated.
+        // An error in the first computation deviates and is not repeated; one in the second is only not repeated.
         assert_eq!(failed(wrong.clone(), &healthy()), 2, "{label}");
         assert_eq!(failed(healthy(), &wrong), 1, "{label}");
     }
@@ -219,7 +220,7 @@ fn every_error_of_one_result_is_found() {
     assert!(planted > 5000, "{planted}");
 }
 
-/// At published size: where gradients have loose limits, every activation and loss is held closely all the same.
+/// At published size, gradients have loose limits, but every activation and loss has a tight one.
 #[test]
 fn every_error_of_one_result_is_found_at_published_size() {
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors");

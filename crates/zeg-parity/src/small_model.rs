@@ -1,6 +1,6 @@
-//! A complete small model of ZegCLIP or CLIP-RC: activations of every station, other image sizes, sliding windows, text tower.
+//! Compares a complete small ZegCLIP or CLIP-RC: activations of every layer, other image sizes, sliding windows, text.
 //!
-//! The training half of the same files is in [`training_part`].
+//! The module [`training_part`] compares the training part of the same files.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ use super::{
     typed::{TypedConfig, TypedModel},
 };
 
-/// Score by which two classes may be exchanged in a label map: what rounding can do.
+/// Largest score difference at which either of two classes is accepted in a label map, because rounding may decide.
 const TIE: f64 = 1e-4;
 /// Prefix of the text tower's tensors in a model.
 const TEXT_TOWER: &str = "text_encoder.";
@@ -48,25 +48,25 @@ pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Computed, Par
     Ok(check.finish())
 }
 
-/// What the description says about a model and how it is used.
+/// The content of the description: a model and its settings.
 pub(crate) struct Case {
-    /// The architecture; of the prompts, the schedule counts.
+    /// The architecture; `schedule` replaces the depth of its prompts.
     config: TypedConfig,
     schedule: Option<PromptSchedule>,
     weights: StateDict,
-    /// Class embeddings `[classes, dim]` as stored.
+    /// Class embeddings as stored, `[classes, dim]`.
     embeddings: Array,
     /// Seen classes, in training order.
     pub(crate) base: Vec<usize>,
-    /// Self-training: all classes take part, and no offset is subtracted.
+    /// Whether this is self-training, where all classes are trained and no offset is subtracted.
     pub(crate) self_training: bool,
-    /// Side that masks are resized to.
+    /// Side in pixels that masks are resized to.
     pub(crate) image_size: usize,
     /// Weights of the loss terms.
     pub(crate) loss: ClipRcLossWeights,
     crop: usize,
     stride: usize,
-    /// Size that window scores are resized to, height first.
+    /// Size in pixels that window scores are resized to, height first.
     original: [usize; 2],
     text_heads: Option<usize>,
 }
@@ -134,14 +134,14 @@ impl Case {
         })
     }
 
-    /// The model as images go through it: linear layers packed.
+    /// Builds the model for inference, with packed linear layers.
     fn build_packed(&self, device: &Device) -> Result<TypedModel, ParityError> {
         let model = self.config.build_packed(&self.weights, device)?;
         let params = ParamBuilder::packed(&self.weights, device, 0, Precision::Float)?;
         self.scheduled(model, &params)
     }
 
-    /// The model as it is trained.
+    /// Builds the model for training.
     pub(crate) fn build(&self, device: &Device) -> Result<TypedModel, ParityError> {
         let model = self.config.build(&self.weights, device)?;
         let trained = |key: &str| self.config.trains(key);
@@ -149,7 +149,7 @@ impl Case {
         self.scheduled(model, &params)
     }
 
-    /// Gives a model an encoder with prompts in depths that a configuration cannot express.
+    /// Replaces the encoder by one with prompts at depths that a configuration cannot express.
     fn scheduled(
         &self,
         mut model: TypedModel,
@@ -165,7 +165,7 @@ impl Case {
         Ok(model)
     }
 
-    /// Images of the file as the encoder reads them: `[batch, 3, height, width]`.
+    /// Returns images of the file as inputs of the encoder: `[batch, 3, height, width]`.
     pub(crate) fn images(
         &self,
         check: &mut Check,
@@ -180,35 +180,35 @@ impl Case {
             .ok_or_else(|| check.tensor_error(name, &format!("has shape {shape:?}, not 4 axes")))
     }
 
-    /// Number of classes.
+    /// Returns the number of classes.
     pub(crate) fn classes(&self) -> usize {
         self.embeddings.shape[0]
     }
 
-    /// Class embeddings of all classes or some, `[classes, dim]`.
+    /// Returns the class embeddings of all or the given classes, `[classes, dim]`.
     pub(crate) fn text(&self, device: &Device, classes: Option<&[usize]>) -> Tensor<2> {
         let dim = self.embeddings.shape.get(1).copied().unwrap_or(0);
         let values = self.embeddings.to_f32();
         let rows: Vec<&[f32]> = values.chunks_exact(dim.max(1)).collect();
-        let kept: Vec<f32> = match classes {
+        let selected: Vec<f32> = match classes {
             Some(classes) => {
                 let rows = classes.iter().filter_map(|&class| rows.get(class));
                 rows.flat_map(|row| row.iter().copied()).collect()
             }
             None => values.clone(),
         };
-        let shape = [kept.len() / dim.max(1), dim];
-        Tensor::from_data(burn::tensor::TensorData::new(kept, shape), device)
+        let shape = [selected.len() / dim.max(1), dim];
+        Tensor::from_data(burn::tensor::TensorData::new(selected, shape), device)
     }
 
-    /// `[classes]`: whether a class is seen.
+    /// Returns whether each class is seen, `[classes]`.
     pub(crate) fn seen(&self) -> Vec<bool> {
         (0..self.classes())
             .map(|class| self.base.contains(&class))
             .collect()
     }
 
-    /// What is subtracted from the scores of seen classes.
+    /// Returns the offset that is subtracted from the scores of seen classes.
     fn seen_offset(&self) -> f32 {
         if self.self_training {
             0.0
@@ -218,7 +218,7 @@ impl Case {
     }
 }
 
-/// Prompts without dropout; where they enter is the schedule's matter.
+/// Returns a configuration of prompts without dropout; the schedule replaces its depth.
 pub(crate) fn prompts(tokens: usize) -> PromptConfig {
     PromptConfig {
         tokens,
@@ -227,8 +227,10 @@ pub(crate) fn prompts(tokens: usize) -> PromptConfig {
     }
 }
 
-/// The schedule of the reference's `total_d_layer`: 0 is shallow, n > 0 has prompts of their own in the first n + 1
-/// blocks, and a negative number in the last |n| of the twelve blocks that the reference counts on.
+/// Returns the schedule for the reference's `total_d_layer`.
+///
+/// 0 means shallow prompts; n > 0 means separate prompts in each of the first n + 1 blocks; a negative n means separate
+/// prompts in the last |n| of the twelve blocks that the reference assumes.
 pub(crate) fn schedule(depth: i64, layers: usize) -> PromptSchedule {
     let blocks = depth.unsigned_abs() as usize;
     match depth {
@@ -238,7 +240,7 @@ pub(crate) fn schedule(depth: i64, layers: usize) -> PromptSchedule {
     }
 }
 
-/// The weights that a file stores under a prefix.
+/// Returns the weights that a file stores under a prefix.
 pub(crate) fn stored_weights(file: &VectorFile, prefix: &str) -> StateDict {
     let mut weights = StateDict::default();
     for (name, array) in &file.tensors {
@@ -249,7 +251,7 @@ pub(crate) fn stored_weights(file: &VectorFile, prefix: &str) -> StateDict {
     weights
 }
 
-/// Compares what a trace recorded with the tensors of these names behind a prefix.
+/// Compares the recorded activations with the file's tensors of the same names after a prefix.
 pub(crate) fn compare_trace(
     check: &mut Check,
     prefix: &str,
@@ -286,7 +288,7 @@ fn compare_eval(
     Ok(())
 }
 
-/// The encoder on an image that is not square.
+/// Compares the encoder on an image that is not square.
 fn compare_other_size(
     check: &mut Check,
     case: &Case,
@@ -342,9 +344,9 @@ fn compare_windows(
     Ok(())
 }
 
-/// Compares label maps `[height, width]`; where two classes score the same but for rounding, either is right.
+/// Compares label maps `[height, width]`; where two classes have equal scores except for rounding, either is accepted.
 ///
-/// - `scores`: `[1, classes, height, width]`
+/// - `scores`: the scores behind the labels, `[1, classes, height, width]`
 pub(crate) fn compare_labels(
     check: &mut Check,
     name: &str,
@@ -369,7 +371,7 @@ pub(crate) fn compare_labels(
     check.measured(name, Limit::Exact, wrong, found.clone());
 }
 
-/// The text tower that the model carries.
+/// Compares the text tower that is stored with the model.
 fn compare_text(check: &mut Check, case: &Case, device: &Device) -> Result<(), ParityError> {
     let Some(features) = check.reference("text.features") else {
         return Ok(());
@@ -377,9 +379,9 @@ fn compare_text(check: &mut Check, case: &Case, device: &Device) -> Result<(), P
     let mut ids = token_rows(check.input("in.text_ids")?);
     let start = ids.first().and_then(|ids| ids.first()).copied();
     let config = TextConfig::from_weights(&case.weights, TEXT_TOWER)
-        .ok_or_else(|| check.tensor_error("state.text_encoder.*", "hold no text tower"))?;
-    // The number of heads is visible in no shape. Where the description does not tell it, the divisor of the width
-    // that reproduces the features is taken: no divisor does unless all the rest is right.
+        .ok_or_else(|| check.tensor_error("state.text_encoder.*", "contain no text tower"))?;
+    // No tensor's shape shows the number of heads. If the description does not give it, the divisor of the width that
+    // reproduces the features is used; no divisor reproduces them unless everything else is correct.
     let candidates: Vec<usize> = match case.text_heads {
         Some(heads) => vec![heads],
         None => (1..=config.width)
@@ -415,7 +417,7 @@ fn compare_text(check: &mut Check, case: &Case, device: &Device) -> Result<(), P
     if let Some((_, heads, found)) = best {
         if case.text_heads.is_none() {
             check.note(format!(
-                "the description does not tell the text tower's heads; {heads} reproduce its features"
+                "the description does not give the number of heads of the text tower; {heads} heads reproduce its features"
             ));
         }
         check.compare(
@@ -439,7 +441,7 @@ fn text_heads(config: &Meta) -> Result<Option<usize>, ParityError> {
     entry.map(|heads| heads.count()).transpose()
 }
 
-/// Rows of token ids, `[texts, length]`.
+/// Returns the rows of token ids `[texts, length]`.
 pub(crate) fn token_rows(ids: &Array) -> Vec<Vec<u32>> {
     let length = ids.shape.last().copied().unwrap_or(1).max(1);
     ids.to_u32()
@@ -448,7 +450,7 @@ pub(crate) fn token_rows(ids: &Array) -> Vec<Vec<u32>> {
         .collect()
 }
 
-/// Shapes of the parameters by name.
+/// Returns the shapes of the parameters by name.
 pub(crate) fn shapes(model: &TypedModel) -> BTreeMap<String, Vec<usize>> {
     zeg_model::params::list_params(model, |_| false)
         .into_iter()

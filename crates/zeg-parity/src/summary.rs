@@ -1,29 +1,29 @@
-//! The result of a whole comparison.
+//! Summarises the results of a whole comparison.
 
 use super::{
     check::{Findings, Outcome},
     limit::Limit,
 };
 
-/// Results nearest to their limits that are kept, of all files together.
+/// Number of results nearest to their limits that are listed for all files together.
 const NEAREST: usize = 5;
 
-/// What came of a comparison.
+/// The result of a comparison.
 #[derive(Debug, Clone, Default)]
 pub struct Summary {
-    /// Files that were read and recognised.
+    /// Number of files that were read and recognised.
     pub files: usize,
-    /// Tensors, and tables of the descriptions, that were compared.
+    /// Number of tensors, and tables of the descriptions, that were compared.
     pub tensors: usize,
-    /// Those of them that deviate.
+    /// Number of them that deviate.
     pub failed: usize,
-    /// Inputs and weights of the files, which are not counted among the tensors.
+    /// Number of inputs and weights of the files, which are not counted among the tensors.
     pub inputs: usize,
-    /// Results that a second computation gave again to the bit.
+    /// Number of results that a second computation reproduced bit by bit.
     pub repeated: usize,
-    /// Files and folders that could not be compared.
+    /// Number of files and folders that could not be compared.
     pub unreadable: usize,
-    /// The results that came nearest to their limits, or exceed them most, the worst first.
+    /// The results that come nearest to their limits, or exceed them most, worst first.
     pub nearest: Vec<Worst>,
 }
 
@@ -32,22 +32,23 @@ pub struct Summary {
 pub struct Worst {
     /// The file's name without extension.
     pub file: String,
-    /// The tensor.
+    /// Name of the tensor.
     pub name: String,
-    /// How far it is from its reference: of the reference's root mean square, unless its limit is of another measure.
+    /// Deviation from the reference, as a share of the reference's root mean square unless its limit has another
+    /// measure.
     pub deviation: f64,
-    /// What it was held to.
+    /// The limit of the deviation.
     pub(crate) limit: Limit,
     pub(crate) share: f64,
 }
 
 impl Summary {
-    /// Whether something was compared, everything could be, and nothing deviated.
+    /// Returns whether something was compared, every file could be compared, and nothing deviated.
     pub fn passed(&self) -> bool {
         self.tensors > 0 && self.failed == 0 && self.unreadable == 0
     }
 
-    /// Counts a file.
+    /// Adds the findings of a file.
     pub(crate) fn add(&mut self, label: &str, findings: &Findings) {
         self.files += 1;
         self.tensors += findings.outcomes.len();
@@ -62,12 +63,12 @@ impl Summary {
             share: outcome.share(),
         };
         self.nearest.extend(findings.outcomes.iter().map(worst));
-        // Of equals, the first stays the first.
+        // The sort is stable, so equal shares stay in the order of the files.
         self.nearest.sort_by(|a, b| b.share.total_cmp(&a.share));
         self.nearest.truncate(NEAREST);
     }
 
-    /// The result that came nearest to its limit, or exceeds it most.
+    /// Returns the result that comes nearest to its limit, or exceeds it most.
     pub fn worst(&self) -> Option<&Worst> {
         self.nearest.first()
     }

@@ -1,4 +1,4 @@
-//! A text encoder with class names and templates: ids, features and class embeddings.
+//! Compares a text encoder with class names and prompt templates: token ids, features and class embeddings.
 
 use burn::tensor::Device;
 use zeg_model::{
@@ -22,10 +22,10 @@ use super::{
     small_model::{stored_weights, token_rows},
 };
 
-/// The token table is not stored but generated under this name.
+/// Name of the token embeddings, which are not stored but generated.
 const TOKEN_TABLE: &str = "token_embedding.weight";
 
-/// Compares ids from names and templates, and features and embeddings from ids.
+/// Compares token ids from class names and templates, and features and embeddings from token ids.
 pub(crate) fn compare(mut check: Check, device: &Device) -> Result<Computed, ParityError> {
     let file = check.file();
     let meta = file.meta();
@@ -109,7 +109,7 @@ pub(crate) fn start_token(tokenizer: &Tokenizer) -> Result<u32, ParityError> {
     Ok(ids.first().copied().unwrap_or_default())
 }
 
-/// The rows that the file does store prove the generator.
+/// Compares the rows of the token embeddings that the file does store, which checks the generator.
 fn compare_stored_rows(check: &mut Check, table: &HostTensor) {
     let (Some(ids), Some(rows)) = (
         check.reference("in.used_ids"),

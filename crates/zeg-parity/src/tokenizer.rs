@@ -1,4 +1,4 @@
-//! Strings and the token ids that CLIP's tokenizer gives them.
+//! Compares the token ids that CLIP's tokenizer gives for strings.
 
 use serde_json::Value;
 use zeg_vocab::tokenizer::{CONTEXT_LENGTH, Overflow, Tokenizer};
@@ -10,7 +10,7 @@ use super::{
     limit::Limit,
 };
 
-/// The list of strings in a file of this form; `None` for other files.
+/// Returns the list of strings in a file of this kind; `None` for other files.
 pub(crate) fn entries(description: &Value) -> Option<&Vec<Value>> {
     let list = description
         .get("vectors")
@@ -46,9 +46,9 @@ pub(crate) fn compare(mut check: Check) -> Result<Computed, ParityError> {
             .as_ref()
             .map_or(CONTEXT_LENGTH, |ids| ids.values.len());
         if let Some(overflow) = entry.get("overflow").and_then(Value::as_bool) {
-            let refused = tokenizer.tokenize(text, length, Overflow::Error).is_err();
-            let problem = format!("refused: {refused}, the reference: {overflow}");
-            check.verdict(&name("overflow"), (refused != overflow).then_some(problem));
+            let rejected = tokenizer.tokenize(text, length, Overflow::Error).is_err();
+            let problem = format!("rejected: {rejected}, but the reference: {overflow}");
+            check.verdict(&name("overflow"), (rejected != overflow).then_some(problem));
         }
         if let Some(reference) = padded {
             let found = tokenizer.tokenize(text, length, Overflow::Truncate)?;

@@ -1,4 +1,4 @@
-//! One training step of a small model: labels, loss terms, gradients, the optimiser's step and the loss behind it.
+//! Compares one training step of a small model: labels, loss terms, gradients, optimiser step and the loss after it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,22 +30,21 @@ use super::{
     typed::TypedModel,
 };
 
-/// Label of ignored pixels in files; [`IGNORE_LABEL`] in memory.
+/// Label of ignored pixels in files, which becomes [`IGNORE_LABEL`] in memory.
 const STORED_IGNORE: u16 = 255;
-/// Marks pixels that wait for a pseudo label.
+/// Label of pixels that wait for a pseudo label.
 const UNKNOWN: u16 = IGNORE_LABEL - 1;
-/// A parameter after a step: a few units in the last place. The step moves a value by about 2e-4.
+/// Limit of a parameter after a step: a few units in the last place. The step changes a value by about 2e-4.
 const STEPPED: Limit = Limit::OfRms(1e-6);
-/// Of a gradient that is 0 but for rounding, what may be left, as a share of the gradient beside it.
+/// Limit of a gradient that is 0 except for rounding, as a share of the gradient of the same module's weights.
 const ZERO_GRADIENT: f64 = 1e-4;
-/// Of a gradient that is mostly rounding, what two computations may differ by, as a multiple of what the reference has
-/// where its gradient is truly 0.
+/// Limit of a gradient that is mostly rounding, as a multiple of the reference's rounding where the true gradient is 0.
 const ROUNDING: f64 = 10.0;
 
 /// Gradients by parameter name.
 pub(crate) type NamedGradients = BTreeMap<String, Array>;
 
-/// Compares the training half of a file.
+/// Compares the training part of a file.
 pub(crate) fn compare(check: &mut Check, case: &Case, device: &Device) -> Result<(), ParityError> {
     if !check.has("in.label") {
         return Ok(());
@@ -60,7 +59,7 @@ pub(crate) fn compare(check: &mut Check, case: &Case, device: &Device) -> Result
     compare_step(check, case, &model, images)
 }
 
-/// Activations, labels, losses, gradients, a step with these and the loss behind it.
+/// Compares activations, labels, losses, gradients, and the loss after a step with these gradients.
 fn compare_step(
     check: &mut Check,
     case: &Case,
@@ -94,12 +93,12 @@ fn compare_step(
     Ok(())
 }
 
-/// A pass in train mode.
+/// The results of a forward pass in training mode.
 pub(crate) struct Pass {
-    /// `[batch, classes, size, size]`, logits.
+    /// Mask logits, `[batch, classes, size, size]`.
     pub(crate) masks: Tensor<4>,
     pub(crate) targets: Targets,
-    /// Of CLIP-RC.
+    /// Output of CLIP-RC's recovery decoder; `None` for ZegCLIP.
     pub(crate) recovery: Option<Recovery>,
     /// An error that a test plants.
     pub(crate) planted: Option<PlantedError>,
@@ -120,7 +119,7 @@ impl Pass {
         })
     }
 
-    /// The terms of the loss by the names of the experiment file, weighted: `[1]` each.
+    /// Returns the weighted loss terms under the names of the experiment file: `[1]` each.
     fn terms(&self, weights: &ClipRcLossWeights) -> NamedTerms {
         let LossTerms { focal, dice } = self.mask_terms(weights);
         let mut terms = vec![("focal", focal), ("dice", dice)];
@@ -128,7 +127,7 @@ impl Pass {
         terms
     }
 
-    /// The whole loss: `[1]`.
+    /// Returns the total loss: `[1]`.
     pub(crate) fn total(&self, weights: &ClipRcLossWeights) -> Tensor<1> {
         let terms = self.terms(weights).into_iter();
         let terms = terms.filter(|(name, _)| self.planted != Some(PlantedError::MissingTerm(name)));
@@ -178,7 +177,7 @@ fn forward(
     })
 }
 
-/// Gives ignored pixels the first class, where a test plants that error.
+/// Gives ignored pixels the first class if a test plants this error.
 pub(crate) fn planted_labels(planted: Option<PlantedError>, labels: &mut [u16]) {
     if planted == Some(PlantedError::WrongLabelMask) {
         let ignored = labels.iter_mut().filter(|label| **label == IGNORE_LABEL);
@@ -186,7 +185,7 @@ pub(crate) fn planted_labels(planted: Option<PlantedError>, labels: &mut [u16]) 
     }
 }
 
-/// A label as it is stored, in memory.
+/// Converts a stored label to a label in memory.
 pub(crate) fn memory_label(label: u8) -> u16 {
     match u16::from(label) {
         STORED_IGNORE => IGNORE_LABEL,
@@ -194,7 +193,7 @@ pub(crate) fn memory_label(label: u8) -> u16 {
     }
 }
 
-/// The seen classes of a file; they have numbers instead of names.
+/// Returns the seen classes of a file, with numbers instead of names.
 pub(crate) fn seen_classes(base: &[usize], classes: usize) -> Result<SeenClasses, ParityError> {
     let seen: Vec<_> = base
         .iter()
@@ -241,7 +240,7 @@ fn compare_targets(check: &mut Check, pass: &Pass) -> Result<(), ParityError> {
     Ok(())
 }
 
-/// Compares the terms and their sum.
+/// Compares the loss terms and their sum.
 pub(crate) fn compare_losses(
     check: &mut Check,
     weights: &ClipRcLossWeights,
@@ -267,7 +266,7 @@ pub(crate) fn compare_losses(
     compare_recovery(check, pass.recovery_terms(weights))
 }
 
-/// The recovery terms, weighted.
+/// Compares the weighted recovery terms.
 fn compare_recovery(check: &mut Check, terms: NamedTerms) -> Result<(), ParityError> {
     for (name, term) in terms {
         let name = match name {
@@ -279,7 +278,8 @@ fn compare_recovery(check: &mut Check, terms: NamedTerms) -> Result<(), ParityEr
     Ok(())
 }
 
-/// As the reference logs it: percent of the labelled pixels whose best mask is that of their class; 0 without labels.
+/// Returns the pixel accuracy as the reference logs it: percent of the labelled pixels whose own class has the highest
+/// mask logit; 0 without labelled pixels.
 fn pixel_accuracy(masks: Tensor<4>, targets: &Targets) -> Result<f64, ParityError> {
     let [_, classes, _, _] = masks.dims();
     let [height, width] = targets.size();
@@ -296,7 +296,7 @@ fn pixel_accuracy(masks: Tensor<4>, targets: &Targets) -> Result<f64, ParityErro
     Ok(report.p_acc.unwrap_or(0.0) * 100.0)
 }
 
-/// The first class with the highest mask at a pixel of `[classes, pixels]`.
+/// Returns the first class with the highest mask logit at a pixel of `[classes, pixels]`.
 fn best_class(masks: &[f64], classes: usize, pixel: usize) -> u16 {
     let pixels = masks.len() / classes.max(1);
     let mut best = (0, f64::NEG_INFINITY);
@@ -309,9 +309,9 @@ fn best_class(masks: &[f64], classes: usize, pixel: usize) -> u16 {
     best.0
 }
 
-/// Compares gradients, or what was taken from them, under `prefix` and the parameters' names.
+/// Compares gradients, or values derived from them, under `prefix` and the parameters' names.
 ///
-/// - `limit`: of gradients that are more than rounding
+/// - `limit`: limit of gradients that are more than rounding
 pub(crate) fn compare_gradients(
     check: &mut Check,
     prefix: &str,
@@ -325,17 +325,18 @@ pub(crate) fn compare_gradients(
     }
 }
 
-/// Returns the absolute limit of a gradient that is rounding in the reference; `None` for all others.
+/// Returns the absolute limit of a gradient that is only rounding in the reference; `None` for all others.
 ///
-/// The bias of keys under a softmax shifts all logits of a query alike, which the softmax does not see: its gradient
-/// is a sum of terms that cancel, and rounding is what remains. The same terms, each times a patch token, make up the
-/// gradient of the keys' weights, which gives the scale. Only the last layer's keys of ZegCLIP meet no softmax; behind
-/// its masks there is no value path.
+/// The bias of the keys shifts all attention logits of a query by the same amount, which a softmax ignores. Its
+/// gradient is a sum of terms that cancel, so only rounding remains. The same terms, each times a patch token, form the
+/// gradient of the keys' weights, which gives the scale. Only the keys of ZegCLIP's last layer are not followed by a
+/// softmax; this layer has no value path after its masks.
 ///
-/// Where all keys and values are nearly alike, as in decoders of shrunken weights, the gradients of queries and keys
-/// are differences of numbers that agree in nearly all digits. How many are left shows the bias of keys against the
-/// bias of queries, and what the reference has in the former is the size of the rounding in all of them ([`ROUNDING`]);
-/// in a matrix, times the tokens that it is multiplied by.
+/// If all keys and values are nearly equal, as in decoders with scaled-down weights, the gradients of queries and keys
+/// are differences of numbers that agree in nearly all digits. The ratio of the keys' bias gradient to the queries'
+/// bias gradient shows how many digits remain. The reference's gradient of the keys' bias is then the size of the
+/// rounding in all of them ([`ROUNDING`]); for a weight matrix, it is multiplied by the size of the matrix's input
+/// tokens.
 fn rounding_limit(check: &Check, prefix: &str, parameter: &str) -> Option<Limit> {
     let (attention, part) = parameter.rsplit_once(".multihead_attn.")?;
     let stored = |part: &str| {
@@ -358,7 +359,7 @@ fn rounding_limit(check: &Check, prefix: &str, parameter: &str) -> Option<Limit>
     (part == "k.bias").then(|| Limit::Absolute(ZERO_GRADIENT * weight.rms()))
 }
 
-/// Exactly the parameters that get a gradient in the reference get one here.
+/// Checks that exactly the parameters that have a gradient in the reference have one here.
 fn compare_parameter_set(check: &mut Check, gradients: &NamedGradients) -> Result<(), ParityError> {
     let file = check.file();
     let found: BTreeSet<&str> = gradients.keys().map(String::as_str).collect();
@@ -382,7 +383,7 @@ fn compare_parameter_set(check: &mut Check, gradients: &NamedGradients) -> Resul
             .iter()
             .filter(|name| found.contains(name.as_str()))
             .collect();
-        let problem = format!("these have a gradient here: {met:?}");
+        let problem = format!("these parameters have a gradient here: {met:?}");
         check.verdict(
             "meta.trainable_without_grad",
             (!met.is_empty()).then_some(problem),
@@ -394,10 +395,10 @@ fn compare_parameter_set(check: &mut Check, gradients: &NamedGradients) -> Resul
 fn difference(found: &BTreeSet<&str>, reference: &BTreeSet<&str>) -> Option<String> {
     let missing: Vec<_> = reference.difference(found).collect();
     let extra: Vec<_> = found.difference(reference).collect();
-    (found != reference).then(|| format!("missing: {missing:?}; only here: {extra:?}"))
+    (found != reference).then(|| format!("missing: {missing:?}; not in the reference: {extra:?}"))
 }
 
-/// The file's own gradients, flat, on the device.
+/// Returns the gradients stored in the file as flat tensors on the device.
 fn stored_gradients(check: &Check, device: &Device) -> BTreeMap<String, Tensor<1>> {
     let tensors = check.file().tensors.iter();
     tensors
@@ -411,7 +412,7 @@ fn stored_gradients(check: &Check, device: &Device) -> BTreeMap<String, Tensor<1
         .collect()
 }
 
-/// One step of AdamW with the settings that the description has for each parameter.
+/// Performs one step of AdamW with the settings that the description gives for each parameter.
 fn step(
     check: &Check,
     mut model: TypedModel,
@@ -428,7 +429,7 @@ fn step(
                     return Err(entry.error("is not [rate, weight decay, betas, epsilon]"));
                 };
                 let [first, second] = betas.numbers()?[..] else {
-                    return Err(betas.error("is no pair"));
+                    return Err(betas.error("is not a pair of numbers"));
                 };
                 let settings = AdamWSettings {
                     encoder_lr: 1.0,
@@ -457,7 +458,7 @@ fn step(
     Ok(model)
 }
 
-/// The parameters after a step with the file's gradients.
+/// Compares the parameters after a step with the file's gradients.
 fn compare_stepped(check: &mut Check, model: &TypedModel) {
     for ParamValues {
         name,

@@ -1,4 +1,4 @@
-//! A training run on real images: the trainer itself, step by step against the reference's losses.
+//! Compares a training run on real images: the trainer itself, step by step, with the reference's losses.
 
 use std::collections::BTreeMap;
 
@@ -44,21 +44,23 @@ use super::{
     training_part::{memory_label, planted_labels, seen_classes},
 };
 
-/// A loss: two summation orders of the reference differ by 2e-5 after these steps.
+/// Limit of losses; two summation orders of the reference differ by 2e-5 after these steps.
 const LOSS: Limit = Limit::Relative(1e-3);
-/// A learning rate.
+/// Limit of learning rates.
 const RATE: Limit = Limit::Relative(1e-9);
-/// Scores after the last step: two summation orders of the reference differ by 3e-4.
+/// Limit of scores after the last step; two summation orders of the reference differ by 3e-4.
 const SCORES: Limit = Limit::OfRms(5e-3);
-/// How far a gradient's direction may be off: 1 − cosine.
+/// Limit of a gradient's direction: 1 − cosine.
 const DIRECTION: Limit = Limit::Absolute(1e-4);
-/// A gradient's length.
+/// Limit of a gradient's norm.
 const LENGTH: Limit = Limit::Relative(1e-2);
-/// Where a parameter went, relative to how far it went, both as root mean squares. AdamW moves a value by about the
-/// learning rate whatever its gradient's size, so values whose gradient is mostly rounding go their own way.
+/// Limit of a parameter's deviation after the run, relative to its change during the run, both as root mean squares.
+///
+/// AdamW changes a value by about the learning rate whatever the size of its gradient, so values whose gradient is
+/// mostly rounding change in unpredictable directions.
 const MOVEMENT: Limit = Limit::Relative(2e-2);
 
-/// One number of a step.
+/// A function that returns one number of a step's report.
 type Column = fn(&StepReport) -> f64;
 
 /// Compares the run.
@@ -105,7 +107,7 @@ pub(crate) fn compare(mut check: Check, options: &Options) -> Result<Computed, P
     Ok(check.finish())
 }
 
-/// What the description and the files it names say.
+/// The content of the description and of the files that it names.
 struct Run {
     config: ZegClipConfig,
     training: TrainingConfig,
@@ -117,9 +119,9 @@ struct Run {
     size: usize,
     /// Normalised images, `[images, 3, size, size]`.
     images: Vec<f32>,
-    /// `[images, size, size]`
+    /// Labels, `[images, size, size]`.
     labels: Vec<u16>,
-    /// Elements above which a parameter is sampled, and what its size is divided by for the stride.
+    /// Number of elements above which a parameter is sampled, and the divisor of its size that gives the stride.
     sampling: [usize; 2],
 }
 
@@ -186,12 +188,12 @@ impl Run {
         })
     }
 
-    /// Embeddings of some classes: `[classes, dim]`.
+    /// Returns the embeddings of the given classes: `[classes, dim]`.
     fn text(&self, device: &Device, classes: &[usize]) -> Tensor<2> {
         assets::class_rows(&self.embeddings, classes, device)
     }
 
-    /// The images of a step.
+    /// Returns the samples of a step.
     fn samples(&self, step: usize, batch: usize) -> Samples {
         let pixels = self.size * self.size;
         let part = |values: usize| step * batch * values..(step + 1) * batch * values;
@@ -245,7 +247,7 @@ fn training(meta: &Meta, size: usize) -> Result<TrainingConfig, ParityError> {
     })
 }
 
-/// The real tower, and generated values for everything that it lacks.
+/// Returns the real image tower, with generated values for all other parameters.
 fn weights(
     check: &Check,
     meta: &Meta,
@@ -267,7 +269,7 @@ fn weights(
         number.trim_end_matches('.').parse::<f32>()
     });
     let Some(Ok(factor)) = factor else {
-        return Err(init.error("does not tell the prompts' factor"));
+        return Err(init.error("does not give the factor of the prompts"));
     };
     let blueprint = ZegClip::blueprint(config, &options.device)?;
     for info in list_params(&blueprint, |_| false) {
@@ -286,7 +288,7 @@ fn weights(
     Ok(weights)
 }
 
-/// Normalised images and labels.
+/// Reads the normalised images and the labels.
 fn images(check: &mut Check, meta: &Meta) -> Result<(Vec<f32>, Vec<u16>), ParityError> {
     let images = check.input("in.images")?;
     let [_, height, width, 3] = images.shape[..] else {
@@ -295,7 +297,7 @@ fn images(check: &mut Check, meta: &Meta) -> Result<(Vec<f32>, Vec<u16>), Parity
     let statistics = |name: &str| -> Result<[f32; 3], ParityError> {
         let meta = meta.at(name)?;
         let values: Vec<f32> = meta.numbers()?.into_iter().map(|v| v as f32).collect();
-        <[f32; 3]>::try_from(values).map_err(|_| meta.error("is not one number a channel"))
+        <[f32; 3]>::try_from(values).map_err(|_| meta.error("is not one number per channel"))
     };
     let normalization = Normalization {
         mean: statistics("mean")?,
@@ -316,7 +318,7 @@ fn images(check: &mut Check, meta: &Meta) -> Result<(Vec<f32>, Vec<u16>), Parity
     Ok((images, labels))
 }
 
-/// The gradient of the first step, `grad0.<name>`: its length and direction.
+/// Compares norm and direction of the gradients of the first step, `grad0.<name>`.
 fn compare_first_gradient(
     check: &mut Check,
     run: &Run,
@@ -330,7 +332,7 @@ fn compare_first_gradient(
     }
     let samples = run.samples(0, run.training.batch);
     let Inputs::Images(images) = samples.inputs else {
-        return Ok(()); // they are images
+        return Ok(()); // cannot happen: the inputs are images
     };
     let mut labels = samples.labels;
     seen_classes(&run.base, run.classes)?.map(&mut labels);
@@ -346,7 +348,7 @@ fn compare_first_gradient(
     let gradients = flat_gradients(model, &mut gradients);
     for name in names {
         let suffix = name.trim_start_matches("grad0.");
-        // `prompt_embeddings` is not `deep_prompt_embeddings`.
+        // The suffix must start at a dot: `prompt_embeddings` is not `deep_prompt_embeddings`.
         let found = gradients.iter().find(|(name, _)| {
             name.strip_suffix(suffix)
                 .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
@@ -371,7 +373,7 @@ fn compare_first_gradient(
     Ok(())
 }
 
-/// The first image's scores after the run, `after.pred_every_<n>`.
+/// Compares the first image's scores after the run, `after.pred_every_<n>`.
 fn compare_scores(
     check: &mut Check,
     run: &Run,
@@ -388,7 +390,7 @@ fn compare_scores(
     };
     let step = integers_in(&name).last().copied().unwrap_or(1);
     let Inputs::Images(image) = run.samples(0, 1).inputs else {
-        return Ok(()); // they are images
+        return Ok(()); // cannot happen: the inputs are images
     };
     let all: Vec<usize> = (0..run.classes).collect();
     let images = images_tensor(image, run.size, device);
@@ -400,7 +402,7 @@ fn compare_scores(
     Ok(())
 }
 
-/// Where the parameters went, `after.<name>`.
+/// Compares the parameters after the run, `after.<name>`.
 fn compare_movement(
     check: &mut Check,
     run: &Run,
@@ -428,8 +430,8 @@ fn compare_movement(
         let minus = |a: &Array, b: &Array| -> Array {
             Array::row(a.values.iter().zip(&b.values).map(|(a, b)| a - b).collect())
         };
-        let way = minus(reference, &start).rms();
-        let deviation = minus(&found, reference).rms() / way;
+        let change = minus(reference, &start).rms();
+        let deviation = minus(&found, reference).rms() / change;
         check.measured(&name, MOVEMENT, deviation, found);
     }
 }

@@ -1,4 +1,4 @@
-//! The two methods whose reference numbers have one form, under one type.
+//! Combines ZegCLIP and CLIP-RC, whose files of reference numbers have the same form, in one type.
 
 use burn::{
     module::Module,
@@ -15,7 +15,7 @@ use zeg_model::{
     weights::StateDict,
 };
 
-/// What a model is.
+/// The configuration of a model of either method.
 #[derive(Debug, Clone)]
 pub(crate) enum TypedConfig {
     ZegClip(ZegClipConfig),
@@ -23,7 +23,8 @@ pub(crate) enum TypedConfig {
 }
 
 impl TypedConfig {
-    /// Returns the method that such an encoder and head make up: with region tokens, CLIP-RC.
+    /// Returns the configuration for an encoder and a head: CLIP-RC if the encoder has region tokens, otherwise
+    /// ZegCLIP.
     pub(crate) fn new(encoder: VisionConfig, head: HeadConfig) -> Self {
         let tune_encoder = false;
         if encoder.regions.is_some() {
@@ -41,7 +42,7 @@ impl TypedConfig {
         }
     }
 
-    /// The image encoder.
+    /// Returns the configuration of the image encoder.
     pub(crate) fn encoder(&self) -> &VisionConfig {
         match self {
             Self::ZegClip(config) => &config.encoder,
@@ -49,7 +50,7 @@ impl TypedConfig {
         }
     }
 
-    /// Builds the model as it is trained.
+    /// Builds the model for training.
     pub(crate) fn build(
         &self,
         weights: &StateDict,
@@ -65,7 +66,7 @@ impl TypedConfig {
         })
     }
 
-    /// Builds the model as images go through it: linear layers packed.
+    /// Builds the model for inference, with packed linear layers.
     pub(crate) fn build_packed(
         &self,
         weights: &StateDict,
@@ -82,7 +83,7 @@ impl TypedConfig {
         })
     }
 
-    /// Builds the model's shape without values.
+    /// Builds the model with the shapes of its parameters but without values.
     pub(crate) fn blueprint(&self, device: &Device) -> Result<TypedModel, ModelError> {
         Ok(match self {
             Self::ZegClip(config) => TypedModel::ZegClip(ZegClip::blueprint(config, device)?),
@@ -90,7 +91,7 @@ impl TypedConfig {
         })
     }
 
-    /// Whether the parameter of this name learns.
+    /// Returns whether the parameter of this name is trained.
     pub(crate) fn trains(&self, key: &str) -> bool {
         match self {
             Self::ZegClip(config) => ZegClip::trains(config, key),
@@ -99,7 +100,7 @@ impl TypedConfig {
     }
 }
 
-/// A model.
+/// A model of either method.
 #[allow(clippy::large_enum_variant)] // handles of tensors; there are one or two models
 #[derive(Module, Debug)]
 pub(crate) enum TypedModel {
@@ -108,12 +109,12 @@ pub(crate) enum TypedModel {
 }
 
 impl TypedModel {
-    /// The device that the parameters are on.
+    /// Returns the device that the parameters are on.
     pub(crate) fn device(&self) -> Device {
         self.devices().into_iter().next().unwrap_or_default()
     }
 
-    /// The model as inference sees it.
+    /// Returns the model in the form that inference uses.
     pub(crate) fn dense(&self) -> &dyn Model {
         match self {
             Self::ZegClip(model) => model,
@@ -129,7 +130,7 @@ impl TypedModel {
         }
     }
 
-    /// Encodes images `[batch, 3, height, width]`, recorded.
+    /// Encodes images `[batch, 3, height, width]` and records the activations.
     pub(crate) fn encode(&self, images: Tensor<4>, trace: &mut Trace) -> Encoded {
         match self {
             Self::ZegClip(model) => model.encode(images, trace),
@@ -137,7 +138,9 @@ impl TypedModel {
         }
     }
 
-    /// Decodes, recorded: masks on the patch grid, `[batch, classes, h, w]`, and the recovery of CLIP-RC's training.
+    /// Decodes and records the activations.
+    ///
+    /// Returns the masks on the patch grid, `[batch, classes, h, w]`, and the output of CLIP-RC's recovery decoder.
     pub(crate) fn decode(
         &self,
         encoded: Encoded,

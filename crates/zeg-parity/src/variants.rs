@@ -1,4 +1,4 @@
-//! Image encoders in several configurations: without prompts, with few deep prompts, with prompts at the end.
+//! Compares image encoders in several configurations: without prompts, with few deep prompts, with prompts at the end.
 
 use burn::tensor::{Device, Tensor};
 use zeg_model::{
@@ -81,7 +81,7 @@ fn compare_variant(
         Limit::ACTIVATION,
     );
 
-    // One level gives the finished patch tokens; several give what the blocks put out.
+    // With one level, the file stores the final patch tokens; with several, the outputs of blocks.
     let blocks = config.at("out_indices")?.counts()?;
     if let [_] = blocks[..] {
         let maps = Array::of(maps(encoded.patches, encoded.grid))?;
@@ -91,7 +91,7 @@ fn compare_variant(
     let mut recorded = trace.into_recorded();
     for (level, block) in blocks.into_iter().enumerate() {
         let Some(tokens) = recorded.remove(&format!("block{block}")) else {
-            continue; // a missing result fails in the end
+            continue; // `Check::finish` reports the missing result
         };
         let device = encoded.global.device();
         let maps = Array::of(block_maps(Tensor::from_data(tokens, &device), &encoded))?;
@@ -100,14 +100,14 @@ fn compare_variant(
     Ok(())
 }
 
-/// The patch tokens, which end the sequence, of a block's output: `[batch, tokens, width]` → `[batch, width, h, w]`.
+/// Returns the patch tokens, which are last, of a block's output: `[batch, tokens, width]` → `[batch, width, h, w]`.
 fn block_maps(tokens: Tensor<3>, encoded: &Encoded) -> Tensor<4> {
     let [_, length, _] = tokens.dims();
     let patches = encoded.grid[0] * encoded.grid[1];
     maps(tokens.narrow(1, length - patches, patches), encoded.grid)
 }
 
-/// `[batch, h·w, channels]` → `[batch, channels, h, w]`
+/// Rearranges tokens to maps: `[batch, h·w, channels]` → `[batch, channels, h, w]`.
 fn maps(tokens: Tensor<3>, [h, w]: [usize; 2]) -> Tensor<4> {
     let [batch, _, channels] = tokens.dims();
     tokens.swap_dims(1, 2).reshape([batch, channels, h, w])

@@ -1,7 +1,7 @@
-//! A small ZegFormer: every station, the assignment, losses, gradients, the optimiser's step, inference with all its
-//! switches, CLIP's view of masks, prompts, and the generalised evaluation.
+//! Compares a small ZegFormer: every layer, the assignment, losses, gradients, the optimiser's step, inference with all
+//! its options, CLIP's classification of crops, prompts, and the generalised evaluation.
 //!
-//! The numbers are a folder: `a_state`, `a_train`, … with one description, `a_meta.json`; `a` is any name.
+//! The numbers are in one folder: `a_state`, `a_train`, … with one description, `a_meta.json`; `a` is any name.
 
 mod case;
 mod clip_branch;
@@ -22,14 +22,14 @@ use super::{
 };
 use case::Case;
 
-/// Ends the name of the description.
+/// Suffix of the description's file name.
 const DESCRIPTION: &str = "_meta.json";
 
-/// Activations and losses; the numbers themselves deviate by 1e-5 of the largest value from double precision.
+/// Limit of activations and losses; the reference itself deviates from double precision by 1e-5 of the largest value.
 const ACTIVATION: Limit = Limit::OfMax(5e-5);
-/// Gradients.
+/// Limit of gradients.
 const GRADIENT: Limit = Limit::OfMax(2e-4);
-/// Mask logits nearer to 0 may fall on either side.
+/// Absolute mask logit below which a pixel may be inside or outside, because rounding may decide.
 const MASK_TIE: f64 = 1e-4;
 
 /// Compares one file of the folder.
@@ -54,7 +54,7 @@ pub(super) fn compare(mut check: Check, device: &Device) -> Result<Computed, Par
     }
 }
 
-/// The files that a description belongs to; `None` where the path is none.
+/// Returns the files that a description belongs to; `None` if the path is not a description.
 pub(super) fn parts_of(path: &Path) -> Option<Vec<PathBuf>> {
     let name = path.file_name()?.to_str()?;
     let prefix = format!("{}_", name.strip_suffix(DESCRIPTION)?);
@@ -70,7 +70,7 @@ pub(super) fn parts_of(path: &Path) -> Option<Vec<PathBuf>> {
     (!paths.is_empty()).then_some(paths)
 }
 
-/// Compares what a trace recorded with the tensors of these names behind a prefix.
+/// Compares the recorded activations with the file's tensors of the same names after a prefix.
 fn compare_trace(
     check: &mut Check,
     prefix: &str,

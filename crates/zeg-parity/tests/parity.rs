@@ -1,4 +1,4 @@
-//! Reference numbers, recomputed: those in the repository always, those of the shared folder where it is.
+//! Recomputes the reference numbers in the repository, and those of the shared folder if it exists.
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
@@ -12,7 +12,7 @@ use std::{
 use burn::tensor::Device;
 use zeg_parity::{Options, Summary, run};
 
-/// Compares paths; the report as text.
+/// Compares paths; returns the summary and the report as text.
 fn compare(paths: &[PathBuf]) -> (Summary, String) {
     let options = Options {
         device: Device::flex(),
@@ -30,20 +30,20 @@ fn golden(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// A folder of the shared vectors; `None`, said on standard error, where there is none.
+/// Returns a folder of the shared vectors; `None`, with a line on standard error, if it does not exist.
 fn shared(name: &str) -> Option<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let folder = workspace.join("../shared/vectors").join(name);
     if folder.exists() {
         return Some(folder);
     }
-    // Straight to standard error: the test harness would swallow `eprintln!`.
-    let line = format!("skipped: {} is not there\n", folder.display());
+    // Writes directly to standard error, because the test harness captures `eprintln!`.
+    let line = format!("skipped: {} does not exist\n", folder.display());
     std::io::stderr().write_all(line.as_bytes()).unwrap();
     None
 }
 
-/// A copy of a golden file in a folder of its own, with one `f32` value of a tensor replaced.
+/// Writes a copy of a golden file to `folder`, with one `f32` value of a tensor replaced.
 fn corrupted(folder: &Path, file: &str, tensor: &str, position: usize, value: f32) -> PathBuf {
     let mut bytes = fs::read(golden(file)).unwrap();
     let (header, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
@@ -71,7 +71,7 @@ fn zegformer_is_reproduced() {
     let (summary, report) = compare(&[golden("zegformer")]);
     assert!(summary.passed(), "{report}");
     assert!(summary.tensors > 100, "{report}");
-    // Named by its description, the folder is the same.
+    // The path of the description selects the same files.
     let (again, report) = compare(&[golden("zegformer/a_meta.json")]);
     assert_eq!(again.tensors, summary.tensors, "{report}");
     if let Some(folder) = shared("zegformer") {
@@ -128,7 +128,7 @@ fn a_shared_clip_rc_model_of_published_size_is_reproduced() {
     }
 }
 
-/// What is not recomputed is an input or a weight, and is not counted.
+/// Only inputs and weights may be left without a result.
 #[test]
 fn a_tensor_without_a_result_fails() {
     let folder = tempfile::tempdir().unwrap();
@@ -159,20 +159,20 @@ fn the_results_nearest_to_their_limits_are_named() {
     assert!(report.contains(" results equal to the bit"), "{report}");
 }
 
-/// A wrong gradient, and the step that it makes.
+/// A wrong gradient fails, and so does the parameter after the step with it.
 #[test]
 fn a_wrong_gradient_fails() {
     let folder = tempfile::tempdir().unwrap();
     let name = "grad.decode_head.decoder_v.layers.0.linear1.bias";
     let file = corrupted(folder.path(), "cliprc_eps_a.safetensors", name, 0, 1.0);
     let (summary, report) = compare(&[file]);
-    assert_eq!(summary.failed, 2, "{report}"); // and the step that the file's gradients make
+    assert_eq!(summary.failed, 2, "{report}"); // the gradient, and the step with the file's gradients
     assert!(report.contains(&format!("FAIL {name}: ")), "{report}");
 }
 
-/// Every part that CLIP-RC adds shows in the numbers: region tokens, the patch stream, both decoders, the recovery.
+/// Every part that CLIP-RC adds affects the numbers: region tokens, the patch stream, both decoders, the recovery.
 #[test]
-fn a_changed_weight_of_clip_rc_is_seen() {
+fn a_changed_weight_of_clip_rc_is_found() {
     let folder = tempfile::tempdir().unwrap();
     for (weight, first) in [
         ("backbone.region_level_bridge", "eval.pre_ln_tokens"),
@@ -220,7 +220,7 @@ fn a_wrong_value_fails_and_is_named() {
 }
 
 #[test]
-fn a_changed_weight_is_seen_in_all_that_follows() {
+fn a_changed_weight_is_found_in_all_later_results() {
     let folder = tempfile::tempdir().unwrap();
     let weight = "state.backbone.prompt_norm.weight";
     let file = corrupted(folder.path(), "zegclip_eps_a.safetensors", weight, 0, 2e-3);
@@ -230,7 +230,7 @@ fn a_changed_weight_is_seen_in_all_that_follows() {
 }
 
 #[test]
-fn the_exit_code_tells_the_verdict() {
+fn the_exit_code_is_the_verdict() {
     let zeg = |path: &Path| {
         let output = Command::new(env!("CARGO_BIN_EXE_zeg-parity"))
             .arg(path)
@@ -250,7 +250,7 @@ fn nothing_compared_is_a_failure() {
     let (empty, report) = compare(&[path("")]);
     assert!(!empty.passed(), "{report}");
     assert!(
-        report.contains("holds no file of reference numbers"),
+        report.contains("contains no file of reference numbers"),
         "{report}"
     );
 
@@ -264,10 +264,7 @@ fn nothing_compared_is_a_failure() {
             "is not a complete safetensors file",
         ),
         ("damaged.json", "is not JSON"),
-        (
-            "other.json",
-            "is no file of reference numbers that is known here",
-        ),
+        ("other.json", "is not a known file of reference numbers"),
         ("absent.safetensors", "No such file"),
     ] {
         let (summary, report) = compare(&[golden("misc_cliprc.safetensors"), path(name)]);
@@ -277,7 +274,7 @@ fn nothing_compared_is_a_failure() {
         );
         assert!(report.contains(reason), "{name}: {report}");
     }
-    // A folder with a damaged file among others fails, too; JSON files of other kinds are none of its business.
+    // A folder with a damaged file among others fails too; JSON files of other kinds are skipped.
     let (summary, report) = compare(&[folder.path().to_owned()]);
     assert_eq!((summary.files, summary.unreadable), (0, 2), "{report}");
 }

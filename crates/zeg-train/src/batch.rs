@@ -1,4 +1,4 @@
-//! What one step trains on.
+//! Holds the training samples of one step, as images or as features of a frozen encoder.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use half::f16;
@@ -6,25 +6,25 @@ use zeg_model::vision::Encoded;
 
 use crate::TrainError;
 
-/// Images, or what a frozen encoder made of them.
+/// Model inputs: images, or the features that a frozen encoder computed from them.
 #[derive(Debug, Clone)]
 pub enum Inputs {
     /// Normalised images: `[batch, 3, size, size]`, row-major.
     Images(Vec<f32>),
-    /// Encoded images, one entry an image.
+    /// Encoded images, one entry per image.
     Features(Vec<std::sync::Arc<Features>>),
 }
 
 impl Inputs {
-    /// The images as a tensor: `[batch, 3, size, size]`.
+    /// Returns the images as a tensor: `[batch, 3, size, size]`.
     ///
     /// # Errors
-    /// There is only what a frozen encoder made of them.
+    /// Returns an error if the inputs are encoded features.
     pub fn images(self, size: usize, device: &Device) -> Result<Tensor<4>, TrainError> {
         match self {
             Self::Images(values) => Ok(images_tensor(values, size, device)),
             Self::Features(_) => Err(TrainError::Config(
-                "the method is trained on images, not on encoded augmented copies of them".into(),
+                "the method trains on images, not on cached features; leave out training.cached-copies".into(),
             )),
         }
     }
@@ -33,20 +33,21 @@ impl Inputs {
 /// An encoded image in main memory; the values are rounded to `f16`.
 #[derive(Debug, Clone)]
 pub struct Features {
-    /// `[patches, dim]`, row-major
+    /// Patch tokens, `[patches, dim]`, row-major.
     pub patches: Vec<f16>,
-    /// `[dim]`
+    /// Image embedding, `[dim]`.
     pub global: Vec<f16>,
-    /// Patch rows and columns.
+    /// Number of patch rows and columns.
     pub grid: [usize; 2],
 }
 
 /// Training samples of one step, in the data set's class numbering.
 #[derive(Debug, Clone)]
 pub struct Samples {
-    /// What goes into the model.
+    /// Inputs of the model.
     pub inputs: Inputs,
-    /// Class indices, [`zeg_image::IGNORE_LABEL`] or [`zeg_image::PADDING_LABEL`]: `[batch, size, size]`, row-major.
+    /// Labels, `[batch, size, size]`, row-major: class indices, [`zeg_image::IGNORE_LABEL`] or
+    /// [`zeg_image::PADDING_LABEL`].
     pub labels: Vec<u16>,
     /// Side of the images in pixels.
     pub size: usize,
@@ -55,7 +56,7 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// Splits into parts of at most `count` images.
+    /// Splits the samples into parts of at most `count` images.
     pub fn split(self, count: usize) -> Vec<Self> {
         let count = count.max(1);
         let (size, pixels) = (self.size, self.size * self.size);
@@ -85,7 +86,7 @@ impl Samples {
     }
 }
 
-/// Every `stride`-th label along both axes, from the middle of each step: `[batch, size/stride, size/stride]`.
+/// Returns every `stride`-th label along both axes, from the middle of each step: `[batch, size/stride, size/stride]`.
 pub fn thin_labels(labels: &[u16], size: usize, stride: usize) -> Vec<u16> {
     let offset = stride / 2;
     let rows = labels.chunks_exact(size.max(1));
@@ -96,13 +97,13 @@ pub fn thin_labels(labels: &[u16], size: usize, stride: usize) -> Vec<u16> {
         .collect()
 }
 
-/// Images as a tensor `[batch, 3, size, size]`.
+/// Returns images as a tensor `[batch, 3, size, size]`.
 pub fn images_tensor(values: Vec<f32>, size: usize, device: &Device) -> Tensor<4> {
     let batch = values.len() / (3 * size * size);
     Tensor::from_data(TensorData::new(values, [batch, 3, size, size]), device)
 }
 
-/// Encoded images as tensors; all of one grid.
+/// Returns encoded images as tensors; all must have the same grid.
 pub fn features_tensor(features: &[std::sync::Arc<Features>], device: &Device) -> Encoded {
     let (batch, grid) = (features.len(), features.first().map_or([0, 0], |f| f.grid));
     let dim = features.first().map_or(0, |f| f.global.len());

@@ -1,6 +1,6 @@
-//! Writes checkpoints; `zeg_model::checkpoint` has their layout and reads them.
+//! Writes checkpoints; `zeg_model::checkpoint` defines their layout and reads them.
 //!
-//! A file is written beside its place and renamed, so that a full disk or a crash leaves the last good one.
+//! A file is written under a temporary name and then renamed, so that a full disk or a crash leaves the previous file.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,24 +22,24 @@ use crate::{TrainError, optimizer::Moments};
 const FIRST: &str = "optimizer.first.";
 const SECOND: &str = "optimizer.second.";
 
-/// What to save.
+/// The contents of a checkpoint.
 pub struct Contents<'a> {
-    /// Everything but tensors; `format`, `writer` and `optimizer_time` are filled in.
+    /// Everything except the tensors; [`save`] fills in `format`, `writer` and `optimizer_time`.
     pub info: CheckpointInfo,
-    /// Says which parameters belong into the file.
+    /// Architecture of the model, which decides which parameters are stored.
     pub architecture: &'a dyn Architecture,
     /// The model.
     pub model: &'a dyn Model,
     /// Class embeddings for use after training.
     pub embeddings: &'a ClassEmbeddings,
-    /// The optimiser's state; `None` for a model that is done.
+    /// State of the optimiser; `None` after training has ended.
     pub moments: Option<BTreeMap<String, Moments>>,
 }
 
-/// Writes a checkpoint; the file appears complete or not at all.
+/// Writes a checkpoint atomically.
 ///
 /// # Errors
-/// The file cannot be written; what was there before is untouched.
+/// Returns an error if the file cannot be written; a previous file is then unchanged.
 pub fn save(path: &Path, contents: Contents) -> Result<(), TrainError> {
     let Contents {
         mut info,
@@ -99,10 +99,10 @@ pub fn save(path: &Path, contents: Contents) -> Result<(), TrainError> {
     write_atomically(path, &file)
 }
 
-/// Writes a file whole or not at all, and its folder where there is none.
+/// Writes a file atomically, and creates its folder if needed.
 ///
 /// # Errors
-/// The file cannot be written; what was there before is untouched.
+/// Returns an error if the file cannot be written; a previous file is then unchanged.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     file::make_folder_of(path)
         .and_then(|()| file::write(path, bytes, Overwrite::Replace))
@@ -112,10 +112,10 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
         })
 }
 
-/// Reads the optimiser's state of a checkpoint; empty where the file has none.
+/// Reads the optimiser's state from a checkpoint; empty if the file has none.
 ///
 /// # Errors
-/// A tensor that the metadata name is missing.
+/// Returns an error if a tensor that the metadata name is missing.
 pub fn read_moments(checkpoint: &Checkpoint) -> Result<BTreeMap<String, Moments>, TrainError> {
     let times = checkpoint.info.optimizer_time.iter();
     times

@@ -1,4 +1,4 @@
-//! From a batch to the terms of its loss: micro-batches, labels as far as they may be known, the method's own loss.
+//! Computes the loss of a batch: splits it into micro-batches, maps their labels and calls the method's own loss.
 
 use std::sync::Arc;
 
@@ -15,30 +15,30 @@ use crate::{
     targets::Targets,
 };
 
-/// What a model is trained with.
+/// The loss of a batch: the method's criterion with the classes and labels it may use.
 pub(crate) struct BatchLoss {
     criterion: Box<dyn Criterion>,
     loss_stride: usize,
     micro_batch: usize,
     supervision: Supervision,
-    /// Embeddings of the classes that are trained: `[classes, dim]`
+    /// Embeddings of the training classes, `[classes, dim]`.
     text: Tensor<2>,
     device: Device,
 }
 
-/// Images that go through the model at once, with what is known of their labels.
+/// Images that go through the model at once, with those of their labels that are known.
 pub(crate) struct MicroBatch {
     inputs: Inputs,
     labels: Labels,
     /// Side of the images in pixels.
     size: usize,
-    /// Share of the batch's images.
+    /// This part's share of the batch's images, 0 to 1.
     share: f64,
-    /// Labelled classes of each image of the whole batch.
+    /// Number of labelled classes in each image of the whole batch.
     batch_masks: Arc<Vec<usize>>,
 }
 
-/// Labelled classes of each image; none where labels wait.
+/// Returns the number of labelled classes in each image; images that still wait for pseudo labels are left out.
 fn masks_of_images(parts: &[MicroBatch]) -> Vec<usize> {
     let mut masks = Vec::new();
     for part in parts {
@@ -51,10 +51,10 @@ fn masks_of_images(parts: &[MicroBatch]) -> Vec<usize> {
 }
 
 impl BatchLoss {
-    /// What a configuration says, for the classes of these embeddings.
+    /// Creates the loss that a configuration describes.
     ///
     /// # Errors
-    /// There are not as many embeddings as classes.
+    /// Returns an error if there are not as many embeddings as training classes.
     pub(crate) fn new(
         criterion: Box<dyn Criterion>,
         config: &TrainingConfig,
@@ -64,7 +64,7 @@ impl BatchLoss {
         let [rows, _] = text.dims();
         if rows != supervision.names().len() {
             return Err(TrainError::Config(format!(
-                "{rows} class embeddings for {} classes to train",
+                "{rows} class embeddings for {} training classes; the numbers must be equal",
                 supervision.names().len()
             )));
         }
@@ -78,20 +78,20 @@ impl BatchLoss {
         })
     }
 
-    /// The device of the class embeddings, and of the model.
+    /// Returns the device of the class embeddings and of the model.
     pub(crate) fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The method's loss.
+    /// Returns the method's criterion.
     pub(crate) fn criterion(&self) -> &dyn Criterion {
         &*self.criterion
     }
 
-    /// The batch's micro-batches, with labels as far as they are known.
+    /// Splits a batch into micro-batches, with those of their labels that are known.
     ///
     /// # Errors
-    /// A label is no class.
+    /// Returns an error if a label is not a class.
     pub(crate) fn parts(&self, samples: Samples) -> Result<Vec<MicroBatch>, TrainError> {
         let (size, stride) = (samples.size, self.loss_stride);
         let all = samples.ids.len().max(1) as f64;
@@ -129,16 +129,17 @@ impl BatchLoss {
         Ok(parts)
     }
 
-    /// Whether the parts' pseudo labels must be there before the first part's gradient.
+    /// Returns whether the pseudo labels of all parts are needed before the gradient of the first part.
     pub(crate) fn labels_first(&self, parts: &[MicroBatch]) -> bool {
         parts.len() > 1 && self.criterion.needs_all_labels() && self.normalizer(parts).is_none()
     }
 
-    /// Gives a part its pseudo labels, by a pass of its own; with the same dropout as in [`BatchLoss::terms`], they are
-    /// those that it would have found.
+    /// Computes the pseudo labels of a part by a separate forward pass.
+    ///
+    /// With the same dropout seed, they are the labels that [`BatchLoss::terms`] would compute itself.
     ///
     /// # Errors
-    /// The device could not be read.
+    /// Returns an error if the device cannot be read.
     pub(crate) fn label(
         &self,
         model: &dyn Model,
@@ -155,8 +156,10 @@ impl BatchLoss {
         })
     }
 
-    /// What the terms of a batch are divided by. `None` where labels wait: pseudo labels follow from each part's own
-    /// scores, so that their number is only known after the last; the loss is linear in its inverse.
+    /// Returns the number that the terms of a batch are divided by; `None` if labels still wait for pseudo labels.
+    ///
+    /// Pseudo labels follow from each part's own scores, so their number is known only after the last part. The loss is
+    /// linear in the inverse of the normaliser, so it can be divided at the end.
     pub(crate) fn normalizer(&self, parts: &[MicroBatch]) -> Option<f64> {
         let counts = parts.iter().map(|part| match &part.labels {
             Labels::Ready(targets) => Some(self.criterion.count(targets)),
@@ -166,12 +169,12 @@ impl BatchLoss {
         count.map(|count| count.max(1) as f64)
     }
 
-    /// The loss of a part.
+    /// Computes the loss terms of a part.
     ///
     /// - `normalizer`: see [`BatchLoss::normalizer`]
     ///
     /// # Errors
-    /// The device could not be read.
+    /// Returns an error if the device cannot be read.
     pub(crate) fn terms(
         &self,
         model: &dyn Model,

@@ -1,14 +1,14 @@
-//! What can go wrong in training.
+//! Defines the errors of training.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// Errors of the training crate; each carries the value that caused it.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// A configuration contradicts itself or the data it meets.
+    /// A configuration contradicts itself or the data.
     #[error("{0}")]
     Config(String),
-    /// A configuration file does not parse.
+    /// A configuration file cannot be parsed.
     #[error("{}: {reason}", path.display())]
     ConfigFile {
         /// The file.
@@ -16,60 +16,63 @@ pub enum TrainError {
         /// Line and reason.
         reason: String,
     },
-    /// A label is no class of the model.
-    #[error("label {value} in image {image} of the batch; the model has {classes} classes")]
+    /// A label is not a class of the model.
+    #[error(
+        "image {image} of the batch: label value {value}; legal values are the indices of the {classes} training classes \
+         and the ignore index"
+    )]
     Label {
         /// The label.
         value: u16,
-        /// Position in the batch.
+        /// Position of the image in the batch, from 0.
         image: usize,
         /// Number of classes.
         classes: usize,
     },
-    /// The loss is no longer a number.
+    /// The loss is not finite.
     #[error("step {step}: the loss is {value} ({}) on {}", named(terms), images.join(", "))]
     NotFinite {
         /// The step, from 0.
         step: u64,
-        /// The sum.
+        /// The sum of the terms.
         value: f32,
-        /// Its terms.
+        /// The terms of the loss, by name.
         terms: BTreeMap<&'static str, f32>,
         /// Ids of the batch's images.
         images: Vec<String>,
     },
-    /// A file could not be written; what was there before is untouched.
+    /// A file could not be written; a previous file is unchanged.
     #[error("{}: cannot be written: {source}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A checkpoint does not hold what a checkpoint holds.
+    /// A checkpoint is damaged or incomplete.
     #[error("{}: {reason}", path.display())]
     Checkpoint {
         /// The file.
         path: PathBuf,
-        /// What is missing or wrong.
+        /// The part that is missing or wrong.
         reason: String,
     },
-    /// The user asked to stop.
+    /// The user stopped the training.
     #[error("stopped")]
     Interrupted,
     /// The tensor library failed.
     #[error("the tensor backend failed: {0}")]
     Backend(String),
-    /// The model or its weights.
+    /// An error of the model or its weights.
     #[error(transparent)]
     Model(#[from] zeg_model::ModelError),
-    /// The data set.
+    /// An error of the data set.
     #[error(transparent)]
     Data(#[from] zeg_data::DataError),
-    /// The mini world.
+    /// An error of the mini world.
     #[error(transparent)]
     World(#[from] zeg_data::mini_world::WorldError),
-    /// The tokenizer's table.
+    /// An error of the tokenizer's table.
     #[error(transparent)]
     Tokenizer(#[from] zeg_vocab::tokenizer::TokenizerError),
 }
@@ -80,11 +83,11 @@ impl From<zeg_model::weights::WeightsError> for TrainError {
     }
 }
 
-/// Terms of a loss in words.
+/// Returns the terms of a loss as text.
 fn named(terms: &BTreeMap<&'static str, f32>) -> String {
-    let words: Vec<String> = terms
+    let named: Vec<String> = terms
         .iter()
         .map(|(name, value)| format!("{name} {value}"))
         .collect();
-    words.join(", ")
+    named.join(", ")
 }

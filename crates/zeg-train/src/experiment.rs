@@ -1,4 +1,4 @@
-//! One configuration file is one experiment: data, model, training and inference.
+//! Reads experiments: one configuration file describes data, model, training and inference.
 
 use std::{path::Path, sync::Arc};
 
@@ -24,13 +24,13 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Experiment {
-    /// The images and what they are labelled with.
+    /// The images and their classes.
     pub data: DataConfig,
     /// The model.
     pub model: ModelSection,
-    /// How it is trained.
+    /// The training settings.
     pub training: TrainingConfig,
-    /// How it is used and scored.
+    /// The inference settings, for evaluation and use.
     #[serde(default)]
     pub inference: Inference,
 }
@@ -40,24 +40,25 @@ pub struct Experiment {
 pub struct ExperimentFile {
     /// The experiment.
     pub experiment: Experiment,
-    /// A sentence for each key of the file that has another name now.
+    /// One sentence for each key of the file that has been renamed since.
     pub notices: Vec<String>,
 }
 
-/// What the training may know of the classes; see [`crate::supervision`].
+/// The names and labels that training may use; see [`crate::supervision`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Setting {
-    /// Seen classes only; unseen names and pixels stay unknown.
+    /// Names and labels of seen classes; names and labels of unseen classes are not used.
     Inductive,
-    /// All names, and labels of seen classes; pixels of unseen classes get pseudo labels (the released "†ST").
+    /// Names of all classes and labels of seen classes; pixels of unseen classes get pseudo labels (the released
+    /// "†ST").
     Transductive,
-    /// All names and labels.
+    /// Names and labels of all classes.
     FullySupervised,
 }
 
 impl Setting {
-    /// Its name in a configuration.
+    /// Returns the name of the setting in a configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Inductive => "inductive",
@@ -67,83 +68,86 @@ impl Setting {
     }
 }
 
-/// How a model is trained.
+/// The training settings of an experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TrainingConfig {
-    /// What the training may know.
+    /// The names and labels that training may use.
     pub setting: Setting,
     /// Which pixels get pseudo labels in the transductive setting.
     #[serde(default, skip_serializing_if = "PseudoLabels::is_default")]
     pub pseudo_labels: PseudoLabels,
-    /// Optimiser steps.
+    /// Number of optimiser steps.
     pub steps: u64,
-    /// Images a step.
+    /// Number of images per step.
     pub batch: usize,
-    /// Images that go through the model at once; a step's gradients are summed over its micro-batches, with the
-    /// same result. Without, the whole batch.
+    /// Number of images that go through the model at once; `None`: the whole batch.
+    ///
+    /// The gradients of a step are summed over its micro-batches, with the same result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<usize>,
-    /// Of initial values, order, augmentation and dropout.
+    /// Seed for initialisation, data order, augmentation and dropout.
     #[serde(default)]
     pub seed: u64,
-    /// From a decoded image to a training sample.
+    /// Preprocessing from a decoded image to a training sample.
     pub preprocess: Preprocess,
-    /// Encode this many augmented copies of every image once, before the first step, and train the head on them.
-    /// Only for an encoder without prompts.
+    /// Number of augmented copies of every image that are encoded once, before the first step, to train the head on.
+    ///
+    /// Only for an encoder without prompts; `None`: images are encoded in every step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_copies: Option<usize>,
-    /// Every how many pixels the loss looks, along both axes; 1 as released.
+    /// Stride of the loss along both axes, in pixels; the released recipes use 1.
     #[serde(default = "one")]
     pub loss_stride: usize,
-    /// What is minimised.
+    /// The objective that is minimised.
     #[serde(default, skip_serializing_if = "Objective::is_default")]
     pub objective: Objective,
-    /// Weights of the terms of the loss; the method's own.
+    /// Weights of the terms of the method's loss.
     #[serde(default, skip_serializing_if = "Section::is_empty")]
     pub loss: Section,
-    /// The optimiser.
+    /// Settings of the optimiser.
     #[serde(default)]
     pub optimizer: AdamWSettings,
-    /// The learning rate.
+    /// Schedule of the learning rate.
     #[serde(default)]
     pub schedule: Schedule,
-    /// Steps between checkpoints; without, a tenth of the run.
+    /// Number of steps between checkpoints; `None`: a tenth of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_every: Option<u64>,
-    /// Scores on the way; without, none.
+    /// Validation during training; `None`: no validation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<Validation>,
-    /// Checkpoints to keep, the newest.
+    /// Number of newest checkpoints to keep.
     #[serde(default = "two")]
     pub keep_checkpoints: usize,
-    /// What happens when a training image cannot be read.
+    /// Reaction to a training image that cannot be read.
     #[serde(default)]
     pub on_bad_sample: OnBadSample,
 }
 
-/// Scores during training: a line each in `scores.jsonl`, and the model with the best of them in `best.safetensors`.
+/// Validation during training: scores go to `scores.jsonl`, one line each, and the best model to `best.safetensors`.
 ///
-/// The best model is chosen by hIoU where the split of classes has unseen ones, else by mIoU. Choosing it on the
-/// images that are reported in the end makes those scores optimistic: name a split of its own.
+/// The best model is the one with the highest hIoU if the class split has unseen classes, and the highest mIoU
+/// otherwise. Choosing it on the images that are reported at the end makes those scores optimistic; use a separate
+/// split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Validation {
-    /// Steps between scores; the last step is always scored.
+    /// Number of steps between validations; the model is always validated after the last step.
     pub every: u64,
-    /// Split to score on; the data set's own or a text file with an id a line. Without, `data.eval-split`.
+    /// Split to validate on: one of the data set, or a text file with one id per line; `None`: `data.eval-split`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// Only its first images.
+    /// Number of the split's first images to use; `None`: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
-    /// Scales and flip that scores are averaged over.
-    #[serde(default, skip_serializing_if = "is_usual")]
+    /// Test-time augmentation: scales and flip that scores are averaged over.
+    #[serde(default, skip_serializing_if = "is_default_value")]
     pub test_time: TestTime,
 }
 
-/// For leaving the usual value out of files.
-fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
+/// Returns whether a value is the default, which is left out of files.
+fn is_default_value<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
@@ -155,14 +159,14 @@ fn two() -> usize {
 }
 
 impl TrainingConfig {
-    /// Images that go through the model at once.
+    /// Returns the number of images that go through the model at once.
     pub fn micro_batch(&self) -> usize {
         self.micro_batch
             .unwrap_or(self.batch)
             .clamp(1, self.batch.max(1))
     }
 
-    /// Steps between checkpoints.
+    /// Returns the number of steps between checkpoints.
     pub fn checkpoint_every(&self) -> u64 {
         self.checkpoint_every
             .unwrap_or(self.steps.div_ceil(10))
@@ -176,8 +180,8 @@ impl Experiment {
     /// A key is a path of names, such as `training.steps`; a value is TOML, or a plain string.
     ///
     /// # Errors
-    /// The file cannot be read or does not parse, a key is not known or no longer exists, or the values do not fit
-    /// each other.
+    /// Returns an error if the file cannot be read or parsed, if a key is unknown or no longer exists, or if the values
+    /// contradict each other.
     pub fn open(
         path: &Path,
         changes: &[String],
@@ -200,7 +204,7 @@ impl Experiment {
         if let Some(setting) = renames.dropped.first() {
             return Err(fail(format!("`{setting}` no longer exists; leave it out")));
         }
-        // The table's own errors name the line; they are kept wherever no key was moved.
+        // Errors of the TOML table name the line, so the table is parsed directly unless a key was renamed.
         let experiment: Self = if renames.notices.is_empty() {
             table
                 .try_into()
@@ -217,38 +221,38 @@ impl Experiment {
         })
     }
 
-    /// The experiment in a checkpoint.
+    /// Reads the experiment stored in a checkpoint.
     ///
     /// # Errors
-    /// It does not parse.
+    /// Returns an error if it cannot be parsed.
     pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self, TrainError> {
         let experiment = checkpoint.info.experiment.clone();
         serde_json::from_value(experiment).map_err(|error| TrainError::Checkpoint {
             path: checkpoint.path().to_owned(),
-            reason: format!("its experiment does not parse: {error}"),
+            reason: format!("the stored experiment cannot be parsed: {error}"),
         })
     }
 
-    /// The experiment as a checkpoint keeps it.
+    /// Returns the experiment in the form that a checkpoint stores.
     ///
     /// # Errors
-    /// A value has no JSON.
+    /// Returns an error if a value cannot be represented in JSON.
     pub fn to_json(&self) -> Result<serde_json::Value, TrainError> {
         serde_json::to_value(self).map_err(|error| TrainError::Config(error.to_string()))
     }
 
-    /// The model's architecture.
+    /// Returns the model's architecture.
     ///
     /// # Errors
-    /// The method is not known, or its section contradicts itself.
+    /// Returns an error if the method is unknown or its section contradicts itself.
     pub fn architecture(&self, methods: &Methods) -> Result<Arc<dyn Architecture>, TrainError> {
         Ok(self.model.architecture(methods)?)
     }
 
-    /// Checks that the parts fit each other.
+    /// Checks that the parts of the experiment fit each other.
     ///
     /// # Errors
-    /// A [`TrainError::Config`] that names the setting and its value.
+    /// Returns a [`TrainError::Config`] that names the setting and its value.
     pub fn check(&self, methods: &Methods, recipes: &Recipes) -> Result<(), TrainError> {
         let training = &self.training;
         let fail = |text: String| Err(TrainError::Config(text));
@@ -262,13 +266,13 @@ impl Experiment {
         let size = training.preprocess.size();
         if !size.is_multiple_of(architecture.stride()) {
             return fail(format!(
-                "training.preprocess: images of {size} pixels are not a multiple of the patch, {}",
+                "training.preprocess: the image size of {size} pixels must be a multiple of the patch size, {}",
                 architecture.stride()
             ));
         }
         if training.loss_stride == 0 || !size.is_multiple_of(training.loss_stride) {
             return fail(format!(
-                "training.loss-stride = {} does not divide {size} pixels",
+                "training.loss-stride = {}: it must divide the image size of {size} pixels",
                 training.loss_stride
             ));
         }
@@ -282,7 +286,7 @@ impl Experiment {
         }
         if training.cached_copies == Some(0) {
             return fail(
-                "training.cached-copies = 0: leave it out to encode images as they come".into(),
+                "training.cached-copies = 0: leave it out to encode images in every step".into(),
             );
         }
         for (setting, pixels) in [
@@ -294,9 +298,9 @@ impl Experiment {
         }
         if training.cached_copies.is_some() && !architecture.has_frozen_encoder() {
             return fail(format!(
-                "training.cached-copies needs an image encoder that training does not change; {}'s changes as it is \
-                 configured, or the method does not train on encoded images (leave out model.prompts and \
-                 model.tune-encoder, or cached-copies)",
+                "training.cached-copies needs a frozen image encoder and a method that trains on encoded images; {}'s changes \
+                 in training as configured, or the method trains on images (leave out model.prompts and \
+                 model.tune-encoder, or training.cached-copies)",
                 architecture.title()
             ));
         }
@@ -306,13 +310,13 @@ impl Experiment {
     }
 }
 
-/// Applies one `key=value` change.
+/// Applies one `key=value` change to a table.
 fn set(table: &mut toml::Table, change: &str) -> Result<(), String> {
     let (key, value) = change
         .split_once('=')
         .ok_or_else(|| format!("--set {change:?}: write key=value, such as training.steps=100"))?;
     let value = value.trim();
-    // A value is TOML; what does not parse as such is a string, so that quotes are not needed on a shell's line.
+    // A value that is not valid TOML is taken as a string, so that strings need no quotes in a shell.
     let value = toml::from_str::<toml::Table>(&format!("v = {value}"))
         .ok()
         .and_then(|mut parsed| parsed.remove("v"))
@@ -340,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_reaches_into_tables_and_makes_them() {
+    fn a_change_sets_nested_keys_and_creates_missing_tables() {
         let mut table: toml::Table = "[training]\nsteps = 5".parse().unwrap();
         set(&mut table, "training.steps=7").unwrap();
         set(&mut table, "training.schedule.base = 1e-3").unwrap();

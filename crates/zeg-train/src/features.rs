@@ -1,8 +1,8 @@
-//! Features of a frozen encoder, computed once.
+//! Caches the features of a frozen encoder, computed once before the first step.
 //!
-//! An encoder without prompts gives the same tokens for the same image at every step. Encoding a few augmented
-//! copies of every image before the first step takes a run from hours to minutes on a CPU; the head then trains on
-//! tokens from main memory (`f16`: patches × dim × 2 bytes a copy).
+//! A frozen encoder without prompts gives the same tokens for the same image in every step. Encoding a few augmented
+//! copies of every image before the first step shortens a run on a CPU from hours to minutes. The head then trains on
+//! tokens in main memory (`f16`: patches × dim × 2 bytes per copy).
 
 mod file;
 
@@ -33,7 +33,7 @@ struct AugmentedCopy {
     id: String,
 }
 
-/// Augmented copies of every image of a data set, encoded.
+/// Encoded augmented copies of every image of a data set.
 #[derive(Debug)]
 pub struct FeatureCache {
     /// Copy `c` of image `i` is at `c · images + i`.
@@ -45,17 +45,17 @@ pub struct FeatureCache {
 }
 
 impl FeatureCache {
-    /// Encodes `copies` copies of every image. A copy is a function of the seed and its number.
+    /// Encodes `copies` augmented copies of every image; a copy depends only on the seed and its number.
     ///
-    /// Several threads work on an image each: much of an encoder's time on a CPU is in operations that use one core.
+    /// Several threads encode one image each, because many of an encoder's operations use only one core on a CPU.
     ///
-    /// - `model`: on a device without autodiff
-    /// - `criterion`: its method's loss, which says what of an image it is trained on
-    /// - `threads`: images at work at once
-    /// - `progress`: told after every copy
+    /// - `model`: the model, on a device without autodiff
+    /// - `criterion`: the loss of the model's method, which defines the features it is trained on
+    /// - `threads`: number of images that are encoded at once
+    /// - `progress`: is called after every copy; an error from it ends the work
     ///
     /// # Errors
-    /// An image cannot be loaded, or `progress` stops the work.
+    /// Returns an error if an image cannot be loaded or `progress` fails.
     pub fn build(
         model: &dyn Model,
         criterion: &dyn Criterion,
@@ -88,7 +88,7 @@ impl FeatureCache {
         })
     }
 
-    /// The samples of step `step`: every epoch goes through all images, and through their copies in turn.
+    /// Returns the samples of step `step`; every epoch uses one copy of every image, and the next epoch the next copy.
     pub fn batch(&mut self, step: u64, count: usize) -> Samples {
         let draws = step * count as u64..(step + 1) * count as u64;
         let copies = self.copies.len() / self.image_count.max(1);
@@ -102,7 +102,7 @@ impl FeatureCache {
         for draw in draws {
             let epoch = (draw / self.image_count as u64) as usize;
             let index = self.sampler.index(draw);
-            // Neighbouring images of an epoch show different copies, so that a batch mixes them.
+            // Within an epoch, the copy number depends on the image, so that a batch mixes different copies.
             let copy = &self.copies[(epoch + index) % copies * self.image_count + index];
             features.push(Arc::clone(&copy.features));
             samples.labels.extend_from_slice(&copy.labels);
@@ -115,7 +115,7 @@ impl FeatureCache {
 
 /// Calls `work` for `0..count` on several threads and returns the results in order.
 ///
-/// `done` is told of each result on the calling thread, in any order; the first error ends the work.
+/// `done` is called with each result on the calling thread, in any order; the first error ends the work.
 fn ordered_parallel<T: Send>(
     count: usize,
     threads: usize,
@@ -131,7 +131,7 @@ fn ordered_parallel<T: Send>(
             scope.spawn(move || {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    // The receiver is gone after an error.
+                    // Sending fails if the receiver was dropped after an error.
                     if number >= count || sender.send((number, work(number))).is_err() {
                         return;
                     }

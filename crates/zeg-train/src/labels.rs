@@ -1,4 +1,4 @@
-//! Labels of a part of a batch: known, or waiting for the model's own scores.
+//! Holds the labels of a micro-batch: known, or waiting for pseudo labels from the model's own scores.
 
 use burn::tensor::Tensor;
 
@@ -10,14 +10,14 @@ pub struct PartLabels<'a> {
     supervision: &'a Supervision,
 }
 
-/// See [`PartLabels`].
+/// The state of the labels of a micro-batch.
 #[derive(Clone)]
 pub(crate) enum Labels {
-    /// All known.
+    /// All labels are known.
     Ready(Targets),
-    /// Some wait for the model's scores.
+    /// Some pixels wait for pseudo labels.
     Waiting {
-        /// `[images, height, width]`
+        /// Labels, `[images, height, width]`.
         values: Vec<u16>,
         images: usize,
         size: [usize; 2],
@@ -32,25 +32,25 @@ impl<'a> PartLabels<'a> {
         }
     }
 
-    /// The labels, where the model's scores have no part in them.
+    /// Returns the labels if none of them depends on the model's scores.
     ///
     /// # Errors
-    /// Some wait for pseudo labels.
+    /// Returns an error if some pixels wait for pseudo labels.
     pub fn known(self) -> Result<Targets, TrainError> {
         match self.labels {
             Labels::Ready(targets) => Ok(targets),
             Labels::Waiting { .. } => Err(TrainError::Config(
-                "pseudo labels need class masks; the method has none".into(),
+                "pseudo labels need class masks, which the method does not have".into(),
             )),
         }
     }
 
-    /// The labels; those that wait follow from class logits.
+    /// Returns the labels; pseudo labels are computed from class logits.
     ///
     /// - `logits`: `[batch, classes, h, w]`
     ///
     /// # Errors
-    /// The device could not be read, or a label is no class.
+    /// Returns an error if the device cannot be read or a label is not a class.
     pub fn with_logits(self, logits: &Tensor<4>) -> Result<Targets, TrainError> {
         match self.labels {
             Labels::Ready(targets) => Ok(targets),

@@ -1,9 +1,9 @@
-//! The non-mutually exclusive loss: sigmoid focal plus dice over independent class masks.
+//! Computes the non-mutually exclusive loss (NEL) of ZegCLIP: sigmoid focal plus dice over independent class masks.
 //!
-//! As the reference computes it (its "plus" loss), which differs from the paper's equations 4 and 5: focal with
-//! α = 0.25 for positives and 0.75 for negatives, dice without squares and only for classes that an image holds,
-//! both divided by the number of (image, class) pairs in the batch. Ignored pixels, unseen classes and padding are
-//! negatives for every class.
+//! This follows the released code (its "plus" loss), which differs from the paper's equations 4 and 5: the focal term
+//! has α = 0.25 for positives and 0.75 for negatives; the dice term has no squares and covers only classes that occur
+//! in the image; both are divided by the number of (image, class) pairs in the batch. Ignored pixels, unseen classes
+//! and padding are negatives for every class.
 
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
@@ -12,12 +12,12 @@ use zeg_model::resize::bilinear;
 
 use crate::targets::Targets;
 
-/// Focal weight of a positive; a negative has the rest to 1.
+/// Focal weight α of a positive; a negative has weight 1 − α.
 pub(crate) const ALPHA: f64 = 0.25;
-/// Added to numerator and denominator of the dice.
+/// Smoothing that is added to numerator and denominator of the dice.
 pub(crate) const DICE_SMOOTHING: f64 = 1.0;
 
-/// Weights of the terms.
+/// Weights of the loss terms.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct MaskLoss {
@@ -37,25 +37,25 @@ impl Default for MaskLoss {
     }
 }
 
-/// The terms of a loss, weighted.
+/// The weighted terms of a loss.
 #[derive(Debug, Clone)]
 pub struct LossTerms {
-    /// `[1]`
+    /// Focal term, `[1]`.
     pub focal: Tensor<1>,
-    /// `[1]`
+    /// Dice term, `[1]`.
     pub dice: Tensor<1>,
 }
 
 impl LossTerms {
-    /// Their sum: `[1]`.
+    /// Returns the sum of the terms: `[1]`.
     pub fn total(&self) -> Tensor<1> {
         self.focal.clone() + self.dice.clone()
     }
 }
 
-/// What the terms are divided by: the number of (image, class) pairs, at least 1.
+/// Returns the number that the terms are divided by: the count of (image, class) pairs, at least 1.
 ///
-/// A batch that is computed in parts has one normaliser, that of the whole.
+/// The parts of a batch share one normaliser, that of the whole batch.
 pub fn normalizer(parts: &[&Targets]) -> f64 {
     parts
         .iter()
@@ -65,7 +65,7 @@ pub fn normalizer(parts: &[&Targets]) -> f64 {
 }
 
 impl MaskLoss {
-    /// The loss of class masks.
+    /// Computes the loss of class masks.
     ///
     /// - `masks`: logits `[batch, classes, h, w]`, resized to the targets' size
     /// - `normalizer`: see [`normalizer`]
@@ -88,7 +88,7 @@ impl MaskLoss {
     }
 }
 
-/// Focal terms, mean over pixels, summed over all maps: `[1]`.
+/// Returns the focal terms, averaged over pixels and summed over all masks: `[1]`.
 pub(crate) fn focal(z: Tensor<3>, truth: Tensor<3>) -> Tensor<1> {
     let pixels = z.dims()[2];
     // With s = −z for positives and z for negatives, 1 − p_t = σ(s) and the cross-entropy is −ln σ(−s).
@@ -98,7 +98,7 @@ pub(crate) fn focal(z: Tensor<3>, truth: Tensor<3>) -> Tensor<1> {
     (weight * activation::log_sigmoid(-s)).sum() * (-1.0 / pixels as f64)
 }
 
-/// Dice terms of the present classes, summed: `[1]`.
+/// Returns the sum of the dice terms of the present classes: `[1]`.
 pub(crate) fn dice(z: Tensor<3>, truth: Tensor<3>, present: Tensor<2>) -> Tensor<1> {
     let [batch, classes, _] = z.dims();
     let p = activation::sigmoid(z); //                                                                [batch, classes, pixels]

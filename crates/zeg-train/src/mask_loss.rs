@@ -1,4 +1,4 @@
-//! The loss of models that give every class a mask, whatever the method.
+//! Computes the loss of all methods whose models predict one mask per class.
 
 use burn::tensor::Tensor;
 use zeg_model::method::Architecture;
@@ -11,17 +11,17 @@ use crate::{
 /// An objective on class masks with the weights of its terms.
 #[derive(Debug, Clone, Copy)]
 pub struct MaskObjective {
-    /// What is minimised.
+    /// The objective that is minimised.
     pub objective: Objective,
     /// Weights of the focal and dice terms.
     pub weights: MaskLoss,
 }
 
 impl MaskObjective {
-    /// The objective of an experiment.
+    /// Creates the objective of an experiment.
     ///
     /// # Errors
-    /// The model's scores are of another kind than the objective trains.
+    /// Returns an error if the model's scoring (sigmoid or softmax) is not the one that the objective trains.
     pub fn new(
         training: &TrainingConfig,
         weights: MaskLoss,
@@ -30,7 +30,7 @@ impl MaskObjective {
         let scoring = training.objective.scoring();
         if architecture.scoring() != scoring {
             return Err(TrainError::Config(format!(
-                "training.objective = {:?} needs model.head.scoring = {scoring:?}, which is {:?}",
+                "training.objective = {:?} needs model.head.scoring = {scoring:?}, but it is {:?}",
                 training.objective,
                 architecture.scoring()
             )));
@@ -41,13 +41,13 @@ impl MaskObjective {
         })
     }
 
-    /// The loss of class masks.
+    /// Computes the loss of class masks.
     ///
     /// - `masks`: logits `[batch, classes, h, w]`
-    /// - `normalizer`: of the whole batch; without, the terms are not divided and their count is told
+    /// - `normalizer`: that of the whole batch; if `None`, the terms are not divided and their count is returned
     ///
     /// # Errors
-    /// The device could not be read, or a label is no class.
+    /// Returns an error if the device cannot be read or a label is not a class.
     pub fn terms(
         &self,
         masks: Tensor<4>,

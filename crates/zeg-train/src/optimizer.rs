@@ -1,7 +1,7 @@
-//! AdamW over named parameters.
+//! Optimises named parameters with AdamW.
 //!
-//! burn's [`AdamW`] does the arithmetic; this keeps its state under the parameters' names, flat, so that a checkpoint
-//! can hold it beside the weights and a resumed run continues exactly.
+//! burn's [`AdamW`] does the arithmetic. This module keeps its state as flat vectors under the parameters' names, so
+//! that a checkpoint can store it beside the weights and a resumed run continues exactly.
 
 use std::collections::BTreeMap;
 
@@ -14,9 +14,11 @@ use zeg_model::{params::Parameters, prompts::is_prompt};
 
 use crate::TrainError;
 
-/// Settings of AdamW. The released recipes have multipliers by name that come to the same for every
-/// trained parameter, norms and biases included, so there is one group; an encoder that is tuned is another. A method
-/// with other groups names them in its recipe.
+/// Settings of AdamW.
+///
+/// The multipliers by name in the released recipes have the same effect on every trained parameter, including norms and
+/// biases, so there is one group of parameters; a fine-tuned encoder is a second one. A method with other groups
+/// defines them in its recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct AdamWSettings {
@@ -26,15 +28,15 @@ pub struct AdamWSettings {
     pub betas: (f64, f64),
     /// Added to the root of the second moment.
     pub epsilon: f64,
-    /// Factor on the learning rate of the encoder's own weights, where they are tuned.
+    /// Factor on the learning rate of the encoder's own weights, if they are fine-tuned.
     #[serde(skip_serializing_if = "is_tenth")]
     pub encoder_lr: f64,
-    /// Longest length of all gradients together; longer ones are shortened to it. Without, they stay as they are.
+    /// Largest norm of all gradients as one vector; larger ones are scaled down to it. `None`: no clipping.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
 }
 
-/// What a group of parameters has of its own.
+/// Settings of one group of parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ParamGroup {
     /// Factor on the learning rate.
@@ -43,7 +45,7 @@ pub struct ParamGroup {
     pub weight_decay: f64,
 }
 
-/// The group of a parameter, by its name.
+/// A function from a parameter's name to its group.
 type GroupOf = Box<dyn Fn(&str) -> ParamGroup + Send + Sync>;
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
@@ -51,13 +53,13 @@ fn is_tenth(factor: &f64) -> bool {
     (factor - 0.1).abs() < f64::EPSILON
 }
 
-/// Whether a parameter is the encoder's own, and no prompt.
+/// Returns whether a parameter belongs to the encoder and is not a prompt.
 fn is_encoder(name: &str) -> bool {
     name.strip_prefix("backbone.")
         .is_some_and(|rest| !is_prompt(rest))
 }
 
-/// The group of a parameter where the method has no groups of its own: one for all, and one for a tuned encoder.
+/// Returns the default group of a parameter: one group for all, and a second one for a fine-tuned encoder.
 pub fn usual_group(settings: &AdamWSettings, name: &str) -> ParamGroup {
     ParamGroup {
         lr: if is_encoder(name) {
@@ -93,18 +95,18 @@ impl AdamWSettings {
     }
 }
 
-/// The two moments of one parameter, flat, and how many steps they have seen.
+/// The two moments of one parameter as flat vectors, with the number of steps behind them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moments {
-    /// Steps with a gradient.
+    /// Number of steps with a gradient.
     pub time: u64,
-    /// Mean of gradients.
+    /// Running mean of the gradients.
     pub first: Vec<f32>,
-    /// Mean of squared gradients.
+    /// Running mean of the squared gradients.
     pub second: Vec<f32>,
 }
 
-/// AdamW with a state for each named parameter.
+/// An AdamW optimiser with one state per named parameter.
 pub struct NamedAdamW {
     settings: AdamWSettings,
     group_of: GroupOf,
@@ -112,13 +114,13 @@ pub struct NamedAdamW {
 }
 
 impl NamedAdamW {
-    /// An optimiser that has seen no gradient, with one group and a second one of a tuned encoder.
+    /// Creates an optimiser without state and with the default groups.
     pub fn new(settings: &AdamWSettings) -> Self {
         let own = *settings;
         Self::with_groups(settings, move |name| usual_group(&own, name))
     }
 
-    /// An optimiser that has seen no gradient, with groups of one's own.
+    /// Creates an optimiser without state and with the given groups.
     pub fn with_groups(
         settings: &AdamWSettings,
         group_of: impl Fn(&str) -> ParamGroup + Send + Sync + 'static,
@@ -130,9 +132,9 @@ impl NamedAdamW {
         }
     }
 
-    /// One step: parameters without a gradient stay as they are, without decay.
+    /// Performs one step; parameters without a gradient are unchanged, also by weight decay.
     ///
-    /// - `gradients`: flat, by name
+    /// - `gradients`: flat gradients by parameter name
     pub fn step(
         &mut self,
         model: &mut (impl Parameters + ?Sized),
@@ -147,7 +149,7 @@ impl NamedAdamW {
             let state = self.states.remove(name);
             let group = (self.group_of)(name);
             let rule = self.settings.rule(group.weight_decay);
-            // The optimiser works outside of the graph, on the flat values.
+            // The optimiser works on flat values outside of the autodiff graph.
             let (flat, state) = rule.step(
                 learning_rate * group.lr,
                 param.flat(),
@@ -161,10 +163,10 @@ impl NamedAdamW {
         });
     }
 
-    /// The state, for a checkpoint.
+    /// Returns the state for a checkpoint.
     ///
     /// # Errors
-    /// The device could not be read.
+    /// Returns an error if the device cannot be read.
     pub fn export(&self) -> Result<BTreeMap<String, Moments>, TrainError> {
         let read = |tensor: &Tensor<1>| {
             let data = tensor.clone().into_data().convert::<f32>();
@@ -185,7 +187,7 @@ impl NamedAdamW {
             .collect()
     }
 
-    /// Takes a state from a checkpoint.
+    /// Restores a state from a checkpoint.
     pub fn import(&mut self, states: BTreeMap<String, Moments>, device: &Device) {
         let tensor = |values: Vec<f32>| {
             let count = values.len();
@@ -202,7 +204,7 @@ impl NamedAdamW {
     }
 }
 
-/// The length of all gradients as one vector.
+/// Returns the norm of all gradients as one vector.
 pub fn global_norm<'a>(gradients: impl IntoIterator<Item = &'a Tensor<1>>) -> f64 {
     let squares = gradients
         .into_iter()
@@ -210,7 +212,7 @@ pub fn global_norm<'a>(gradients: impl IntoIterator<Item = &'a Tensor<1>>) -> f6
     squares.sum::<f64>().sqrt()
 }
 
-/// Shortens gradients whose length together exceeds `longest`, as PyTorch's `clip_grad_norm_` does.
+/// Scales gradients down if their joint norm exceeds `longest`, as PyTorch's `clip_grad_norm_` does.
 fn clip_to_norm(
     gradients: BTreeMap<String, Tensor<1>>,
     longest: f64,
@@ -238,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn long_gradients_are_shortened_together_and_short_ones_stay() {
+    fn large_gradients_are_clipped_together_and_small_ones_are_unchanged() {
         let device = Device::flex();
         let tensor = |values: [f32; 1]| Tensor::<1>::from_floats(values, &device);
         let gradients =
@@ -246,9 +248,9 @@ mod tests {
         let clipped = clip_to_norm(gradients(), 1.0);
         assert!((values(&clipped["a"])[0] - 0.6).abs() < 1e-5);
         assert!((values(&clipped["b"])[0] + 0.8).abs() < 1e-5);
-        let kept = clip_to_norm(gradients(), 5.1);
+        let unclipped = clip_to_norm(gradients(), 5.1);
         assert_eq!(
-            (values(&kept["a"]), values(&kept["b"])),
+            (values(&unclipped["a"]), values(&unclipped["b"])),
             (vec![3.0], vec![-4.0])
         );
     }

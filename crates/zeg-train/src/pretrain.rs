@@ -1,7 +1,7 @@
-//! Contrastive pre-training: images and captions that belong together get one direction, others do not.
+//! Pre-trains a pair of image and text towers by contrastive learning on images and captions.
 //!
-//! The loss is CLIP's symmetric InfoNCE with a learned temperature (Radford et al., 2021, figure 3). One step after the
-//! other; where images and captions come from is the caller's business.
+//! The loss is CLIP's symmetric InfoNCE with a learned temperature (Radford et al., 2021, figure 3). The caller
+//! supplies the images and captions of every step.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -25,21 +25,21 @@ use crate::{
     optimizer::{AdamWSettings, NamedAdamW},
 };
 
-/// How a pair of towers is pre-trained.
+/// Settings of the pre-training.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct PretrainConfig {
-    /// Optimiser steps.
+    /// Number of optimiser steps.
     pub steps: u64,
-    /// Pairs of an image and a caption a step.
+    /// Number of (image, caption) pairs per step.
     pub batch: usize,
-    /// Highest learning rate.
+    /// Peak learning rate.
     pub learning_rate: f64,
-    /// Steps of linear warm-up.
+    /// Number of steps of linear warm-up.
     pub warmup_steps: u64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Of initial values and of the images.
+    /// Seed for initialisation and for the images.
     pub seed: u64,
 }
 
@@ -58,7 +58,7 @@ impl Default for PretrainConfig {
 }
 
 impl PretrainConfig {
-    /// Learning rate of step `step` (from 0): linear warm-up, then half a cosine down to zero.
+    /// Returns the learning rate of step `step` (from 0): half a cosine down to zero, with linear warm-up.
     pub fn learning_rate_at(&self, step: u64) -> f64 {
         let warm = ((step + 1) as f64 / self.warmup_steps.max(1) as f64).min(1.0);
         let done = step as f64 / self.steps.max(1) as f64;
@@ -73,26 +73,26 @@ pub struct Pairs {
     pub images: Vec<f32>,
     /// Side of the images in pixels.
     pub size: usize,
-    /// Captions as rows of the token table, start and end included.
+    /// Captions as token ids, including start and end tokens.
     pub captions: Vec<Vec<u32>>,
 }
 
-/// What a step reports.
+/// The report of one pre-training step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct PretrainReport {
-    /// From 0.
+    /// Number of the step, from 0.
     pub step: u64,
     /// Learning rate of the step.
     pub lr: f64,
-    /// Mean of both directions; ln of the batch for a model that knows nothing.
+    /// Loss, averaged over both directions; ln(batch) for an untrained model.
     pub loss: f32,
-    /// Share of images whose caption is the nearest in the batch.
+    /// Share of images whose own caption is the nearest in the batch, 0 to 1.
     pub retrieval: f64,
-    /// Factor on cosines.
+    /// Factor on the cosine similarities (inverse temperature).
     pub scale: f32,
 }
 
-/// A pair of towers in pre-training.
+/// A pre-training run: a pair of towers with its optimiser.
 pub struct Pretrainer {
     model: Clip,
     optimizer: NamedAdamW,
@@ -102,13 +102,14 @@ pub struct Pretrainer {
 }
 
 impl Pretrainer {
-    /// A trainer at step 0.
+    /// Creates a trainer at step 0.
     ///
-    /// - `model`: on `device`, which has autodiff
+    /// - `model`: the towers, on `device`
+    /// - `device`: a device with autodiff
     pub fn new(model: Clip, config: PretrainConfig, device: Device) -> Self {
         let optimizer = NamedAdamW::new(&AdamWSettings {
             weight_decay: config.weight_decay,
-            betas: (0.9, 0.98), // as CLIP's
+            betas: (0.9, 0.98), // as in CLIP
             epsilon: 1e-6,
             encoder_lr: 1.0,
             clip_norm: None,
@@ -122,17 +123,17 @@ impl Pretrainer {
         }
     }
 
-    /// Steps done so far; the number of the next one.
+    /// Returns the number of steps done so far, which is the number of the next step.
     pub fn step_number(&self) -> u64 {
         self.step
     }
 
-    /// The model in training.
+    /// Returns the model in training.
     pub fn model(&self) -> &Clip {
         &self.model
     }
 
-    /// The model for inference: no graph.
+    /// Returns the model for inference, without an autodiff graph.
     pub fn inference_model(&self) -> Clip {
         self.model.valid()
     }
@@ -140,7 +141,7 @@ impl Pretrainer {
     /// Trains on one batch.
     ///
     /// # Errors
-    /// The loss is not finite; the model is then as before the step.
+    /// Returns an error if the loss is not finite; the model is then unchanged.
     pub fn train_step(&mut self, mut pairs: Pairs) -> Result<PretrainReport, TrainError> {
         pad(&mut pairs.captions);
         let images = images_tensor(pairs.images, pairs.size, &self.device);
@@ -176,13 +177,13 @@ impl Pretrainer {
     }
 }
 
-/// Writes both towers as a file of weights, numbers as `f16`; the temperature, which only pre-training reads, stays.
+/// Writes both towers as a weights file in `f16`; the temperature is left out, because only pre-training uses it.
 ///
-/// - `model`: as [`Pretrainer::model`] gives it
-/// - `metadata`: free text for the file's header, such as the architecture and the words
+/// - `model`: the result of [`Pretrainer::model`]
+/// - `metadata`: texts for the file's header, such as the architecture and the vocabulary
 ///
 /// # Errors
-/// The file cannot be written; what was there before is untouched.
+/// Returns an error if the file cannot be written; a previous file is then unchanged.
 pub fn save_towers(
     path: &Path,
     model: &Clip,
@@ -214,7 +215,11 @@ pub fn save_towers(
     write_atomically(path, &file)
 }
 
-/// Symmetric InfoNCE: every image finds its caption and every caption its image. `[batch, batch]` → `[1]`
+/// Computes the symmetric InfoNCE loss: each image against all captions, and each caption against all images.
+///
+/// - `logits`: scaled cosine similarities, `[batch, batch]`, images by captions
+///
+/// Returns `[1]`.
 fn contrastive_loss(logits: Tensor<2>) -> Tensor<1> {
     let [batch, _] = logits.dims();
     let pairs = Tensor::<2>::eye(batch, &logits.device());
@@ -223,7 +228,7 @@ fn contrastive_loss(logits: Tensor<2>) -> Tensor<1> {
     ((of_images + of_captions) * pairs).sum() * (-0.5 / batch as f64)
 }
 
-/// Share of rows whose diagonal value is the highest.
+/// Returns the share of rows whose diagonal value is the highest.
 fn retrieval(logits: &Tensor<2>, batch: usize) -> Result<f64, TrainError> {
     let data = logits.clone().without_autodiff().into_data();
     let values: Vec<f32> = data
@@ -239,7 +244,8 @@ fn retrieval(logits: &Tensor<2>, batch: usize) -> Result<f64, TrainError> {
 mod tests {
     use super::*;
 
-    /// torch: logits = [[2, 0], [1, 1]]; (cross_entropy(logits, [0, 1]) + cross_entropy(logits.T, [0, 1])) / 2
+    /// The PyTorch expression is, with logits = [[2, 0], [1, 1]]:
+    /// (cross_entropy(logits, [0, 1]) + cross_entropy(logits.T, [0, 1])) / 2
     #[test]
     fn the_loss_is_the_mean_of_both_directions() {
         let logits = Tensor::<2>::from_floats([[2.0, 0.0], [1.0, 1.0]], &Device::flex());

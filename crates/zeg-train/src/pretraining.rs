@@ -1,7 +1,7 @@
-//! MiniCLIP's pre-training: images and captions of the mini world, made while they are learned from.
+//! Pre-trains MiniCLIP on images and captions of the mini world, which are generated during training.
 //!
-//! Single objects in small images come first, scenes last ([`CURRICULUM`]). Captions name all 32 names, those of
-//! unseen classes included, as CLIP's do; no mask is looked at.
+//! Single objects in small images come first, scenes last ([`CURRICULUM`]). Captions use all 32 class names, including
+//! those of unseen classes, as CLIP's training data does; masks are not used.
 
 use std::{collections::BTreeMap, path::Path, sync::mpsc::sync_channel, thread};
 
@@ -19,20 +19,20 @@ use zeg_model::{
 };
 use zeg_vocab::{templates::TemplateSet, tokenizer::Tokenizer};
 
-/// Phases with the share of the steps that each has.
+/// Stages of the pre-training, each with its share of the steps.
 pub const CURRICULUM: [(PretrainStage, f64); 3] = [
     (PretrainStage::CURRICULUM[0], 0.40),
     (PretrainStage::CURRICULUM[1], 0.25),
     (PretrainStage::CURRICULUM[2], 0.35),
 ];
-/// Number of the first image that is kept for scores; no run has as many images.
+/// Number of the first held-out image for evaluation; no run trains on as many images.
 const FIRST_HELD_OUT: u64 = 1 << 40;
-/// Steps whose images are made ahead.
+/// Number of steps whose images are generated in advance.
 const AHEAD: usize = 2;
-/// Images that go through the model at once when it is scored.
+/// Number of images that go through the model at once during evaluation.
 const SCORED_AT_ONCE: u64 = 64;
 
-/// A pre-training run, and the world it reads.
+/// A pre-training run with the mini world that it trains on.
 pub struct Pretraining {
     config: PretrainConfig,
     world: World,
@@ -43,10 +43,12 @@ pub struct Pretraining {
 }
 
 impl Pretraining {
-    /// A run on a device without autodiff.
+    /// Creates a run.
+    ///
+    /// - `device`: a device without autodiff
     ///
     /// # Errors
-    /// The seed is out of range.
+    /// Returns an error if the seed is out of range.
     pub fn new(config: PretrainConfig, device: &Device) -> Result<Self, TrainError> {
         let world = World::new(WorldConfig {
             seed: config.seed,
@@ -64,12 +66,12 @@ impl Pretraining {
         })
     }
 
-    /// The recipe.
+    /// Returns the settings of the run.
     pub fn config(&self) -> &PretrainConfig {
         &self.config
     }
 
-    /// Images of a phase, by step.
+    /// Returns the stage of the curriculum that a step belongs to.
     pub fn stage(&self, step: u64) -> PretrainStage {
         let done = (step as f64 + 0.5) / self.config.steps.max(1) as f64;
         let mut end = 0.0;
@@ -80,10 +82,10 @@ impl Pretraining {
         started.map_or(CURRICULUM[CURRICULUM.len() - 1].0, |(stage, _)| *stage)
     }
 
-    /// Trains from random values; `after` is told of every step and can end the run early with an error.
+    /// Trains from random initialisation; `after` is called after every step and can end the run early with an error.
     ///
     /// # Errors
-    /// The loss is not finite, or `after` failed.
+    /// Returns an error if the loss is not finite or `after` fails.
     pub fn run<E: From<TrainError>>(
         &self,
         mut after: impl FnMut(&Pretrainer, &PretrainReport) -> Result<(), E>,
@@ -96,7 +98,7 @@ impl Pretraining {
             let (sender, receiver) = sync_channel(AHEAD);
             scope.spawn(move || {
                 for step in 0..self.config.steps {
-                    // The other end is gone when the run ended early.
+                    // Sending fails if the run ended early.
                     if sender.send(self.pairs(step)).is_err() {
                         return;
                     }
@@ -110,7 +112,7 @@ impl Pretraining {
         })
     }
 
-    /// The images and captions of a step.
+    /// Returns the images and captions of a step.
     fn pairs(&self, step: u64) -> Result<Pairs, TrainError> {
         let (stage, batch) = (self.stage(step), self.config.batch as u64);
         let mut pairs = Pairs {
@@ -131,12 +133,13 @@ impl Pretraining {
         Ok(self.vocabulary.read(&self.tokenizer, text, context)?)
     }
 
-    /// Share of new images of one object whose name is the nearest of all 32.
+    /// Returns the zero-shot accuracy: the share of held-out images of one object whose class name is the nearest of
+    /// all 32.
     ///
-    /// - `model`: for inference
+    /// - `model`: the model for inference
     ///
     /// # Errors
-    /// The device could not be read.
+    /// Returns an error if the device cannot be read.
     pub fn zero_shot_accuracy(&self, model: &Clip, images: u64) -> Result<f64, TrainError> {
         let stage = CURRICULUM[1].0;
         let (names, template) = (self.world.names(), TemplateSet::single());
@@ -147,7 +150,7 @@ impl Pretraining {
             .map(|text| self.read(&text))
             .collect::<Result<Vec<_>, _>>()?;
         pad(&mut texts);
-        let words = model.encode_texts(&texts).transpose(); // [dim, names]
+        let class_embeddings = model.encode_texts(&texts).transpose(); // [dim, names]
         let mut right = 0;
         for first in (0..images).step_by(SCORED_AT_ONCE as usize) {
             let range = FIRST_HELD_OUT + first..FIRST_HELD_OUT + images.min(first + SCORED_AT_ONCE);
@@ -158,7 +161,10 @@ impl Pretraining {
             let shape = [samples.len(), 3, stage.size, stage.size];
             let batch =
                 Tensor::<4>::from_data(TensorData::new(pixels.collect(), shape), &self.device);
-            let best = model.encode_images(batch).matmul(words.clone()).argmax(1); // [batch, 1]
+            let best = model
+                .encode_images(batch)
+                .matmul(class_embeddings.clone())
+                .argmax(1); // [batch, 1]
             let best: Vec<i64> = best
                 .into_data()
                 .convert::<i64>()
@@ -176,12 +182,12 @@ impl Pretraining {
         Ok(right as f64 / images.max(1) as f64)
     }
 
-    /// Writes the towers as weights that every command reads.
+    /// Writes the towers as a weights file that every command can read.
     ///
-    /// - `manifest`: what made them, as JSON
+    /// - `manifest`: the command that made them and its results, as JSON
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn save(
         &self,
         path: &Path,
@@ -202,10 +208,10 @@ impl Pretraining {
     }
 }
 
-/// JSON of a value that has one.
+/// Returns a value as JSON.
 fn to_json(value: &impl serde::Serialize) -> Result<String, TrainError> {
     serde_json::to_string(value).map_err(|error| TrainError::Config(error.to_string()))
 }
 
-/// Metadata key of the pre-trained weights under which it stands what made them, as JSON.
+/// Metadata key of the manifest in pre-trained weights: the command that made them and its results, as JSON.
 pub const MANIFEST_KEY: &str = "zeg.pretraining";

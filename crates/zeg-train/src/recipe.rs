@@ -1,8 +1,8 @@
-//! The training half of a method: what it minimises, and at which rates its parameters learn.
+//! Defines the training side of a method: its loss and its groups of parameters.
 //!
-//! A [`Recipe`] is one entry of the list in [`crate::methods`]. It makes a loss of the experiment's settings
-//! ([`MethodLoss`], whose model has a type of its own); the trainer knows it as a [`Criterion`] and its results as
-//! named terms.
+//! A [`Recipe`] is one entry of the list in [`crate::methods`]. It creates a loss from the experiment's settings. A
+//! method implements the loss as a [`MethodLoss`] for its own model type; the trainer uses it as a [`Criterion`] that
+//! returns named terms.
 
 use burn::tensor::{Device, Tensor};
 use zeg_model::{
@@ -20,76 +20,77 @@ use crate::{
     targets::Targets,
 };
 
-/// How a method is trained: what the trainer has to know of it.
+/// The training side of a method, as the trainer uses it.
 pub trait Recipe: Send + Sync {
-    /// Name of the method.
+    /// Returns the name of the method.
     fn method(&self) -> &'static str;
 
-    /// Makes the loss that the settings ask for, after checking them.
+    /// Checks the settings and creates the loss that they describe.
     ///
     /// # Errors
-    /// A setting does not fit the method; the error names it and its value.
+    /// Returns an error if a setting does not fit the method; the error names the setting and its value.
     fn criterion(
         &self,
         training: &TrainingConfig,
         architecture: &dyn Architecture,
     ) -> Result<Box<dyn Criterion>, TrainError>;
 
-    /// The optimiser's group of a parameter.
+    /// Returns the optimiser's group of a parameter.
     fn group(&self, settings: &AdamWSettings, name: &str) -> ParamGroup {
         usual_group(settings, name)
     }
 }
 
-/// Images that go through the model at once, with what is known of their labels.
+/// A micro-batch: images that go through the model at once, with those of their labels that are known.
 pub struct LossPart<'a> {
-    /// Normalised images, or what a frozen encoder made of them.
+    /// Normalised images, or the features that a frozen encoder computed from them.
     pub inputs: Inputs,
     /// Side of the images in pixels.
     pub size: usize,
-    /// Embeddings of the classes that are trained: `[classes, dim]`
+    /// Embeddings of the training classes, `[classes, dim]`.
     pub text: Tensor<2>,
-    /// The labels; some may wait for the model's own scores.
+    /// The labels; some may wait for pseudo labels from the model's own scores.
     pub labels: PartLabels<'a>,
-    /// What the terms of the whole batch are divided by; `None` where it is not known before the last part.
+    /// The number that the terms of the whole batch are divided by; `None` if it is not known before the last part.
     pub normalizer: Option<f64>,
-    /// Share of the batch's images.
+    /// This part's share of the batch's images, 0 to 1.
     pub share: f64,
-    /// Labelled classes of each image of the whole batch; empty where labels wait.
+    /// Number of labelled classes in each image of the whole batch; empty if labels wait for pseudo labels.
     pub batch_masks: &'a [usize],
 }
 
 impl LossPart<'_> {
-    /// The device that the loss is computed on.
+    /// Returns the device that the loss is computed on.
     pub fn device(&self) -> Device {
         self.text.device()
     }
 }
 
-/// The loss of a part.
+/// The loss of a micro-batch.
 pub struct PartTerms {
-    /// Weighted, by name.
+    /// The weighted terms, by name.
     pub named: NamedTerms,
-    /// Where the batch's normaliser was not known: what this part adds to it. The terms are not divided then.
+    /// This part's contribution to the batch's normaliser if that was not known; the terms are then not divided.
     pub count: usize,
 }
 
-/// A loss as its method writes it.
+/// A loss as a method implements it.
 pub trait MethodLoss: Send + Sync + 'static {
-    /// The model that it trains.
+    /// The model that the loss trains.
     type Model: SegmentationModel;
 
-    /// Computes the terms of a part.
+    /// Computes the terms of a micro-batch.
     ///
     /// # Errors
-    /// The device could not be read, or the labels are of a kind that the method cannot use.
+    /// Returns an error if the device cannot be read or the method cannot use the labels.
     fn terms(&self, model: &Self::Model, part: LossPart) -> Result<PartTerms, TrainError>;
 
-    /// Computes class logits of a part without a loss, for pseudo labels: `[batch, classes, h, w]`. `None` where the
-    /// method has no class logits.
+    /// Computes the class logits of a micro-batch without a loss, for pseudo labels: `[batch, classes, h, w]`.
+    ///
+    /// Returns `None` if the method has no class logits.
     ///
     /// # Errors
-    /// The inputs are of a kind that the method cannot use.
+    /// Returns an error if the method cannot use the inputs.
     fn class_logits(
         &self,
         model: &Self::Model,
@@ -101,22 +102,25 @@ pub trait MethodLoss: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// A part's share of the normaliser of the batch.
+    /// Returns a micro-batch's contribution to the normaliser of the batch.
     fn count(&self, targets: &Targets) -> usize {
         targets.count()
     }
 
-    /// Whether all labels of a batch must be known before the first gradient: some terms are divided by their number and
-    /// others are not, so that a sum over several parts cannot be divided in the end.
+    /// Returns whether all labels of a batch must be known before the first gradient.
+    ///
+    /// This is so if some terms are divided by the number of labels and others are not, because then a sum over several
+    /// parts cannot be divided at the end.
     fn needs_all_labels(&self) -> bool {
         false
     }
 
-    /// What a frozen encoder makes of one image `[1, 3, size, size]`, in main memory; `None` where the method cannot be
-    /// trained on it.
+    /// Computes the features of one image `[1, 3, size, size]` with the frozen encoder, in main memory.
+    ///
+    /// Returns `None` if the method cannot be trained on features.
     ///
     /// # Errors
-    /// The device could not be read.
+    /// Returns an error if the device cannot be read.
     fn features(
         &self,
         model: &Self::Model,
@@ -127,17 +131,17 @@ pub trait MethodLoss: Send + Sync + 'static {
     }
 }
 
-/// A loss of any method.
+/// A loss of any method, as the trainer uses it.
 pub trait Criterion: Send + Sync {
-    /// See [`MethodLoss::terms`].
+    /// Computes the terms of a micro-batch; see [`MethodLoss::terms`].
     ///
     /// # Errors
-    /// See [`MethodLoss::terms`], or the model is another method's.
+    /// Returns the errors of [`MethodLoss::terms`], and an error if the model belongs to another method.
     fn terms(&self, model: &dyn Model, part: LossPart) -> Result<PartTerms, TrainError>;
-    /// See [`MethodLoss::class_logits`].
+    /// Computes the class logits of a micro-batch; see [`MethodLoss::class_logits`].
     ///
     /// # Errors
-    /// The model is another method's, or the method has no class logits.
+    /// Returns an error if the model belongs to another method, or if the method has no class logits.
     fn class_logits(
         &self,
         model: &dyn Model,
@@ -145,23 +149,23 @@ pub trait Criterion: Send + Sync {
         size: usize,
         text: Tensor<2>,
     ) -> Result<Tensor<4>, TrainError>;
-    /// See [`MethodLoss::count`].
+    /// Returns a micro-batch's contribution to the normaliser; see [`MethodLoss::count`].
     fn count(&self, targets: &Targets) -> usize;
-    /// See [`MethodLoss::needs_all_labels`].
+    /// Returns whether all labels must be known before the first gradient; see [`MethodLoss::needs_all_labels`].
     fn needs_all_labels(&self) -> bool;
-    /// See [`MethodLoss::features`].
+    /// Computes the features of one image; see [`MethodLoss::features`].
     ///
     /// # Errors
-    /// The device could not be read, or the model is another method's or cannot be trained on features.
+    /// Returns an error if the device cannot be read, if the model belongs to another method, or if the method cannot
+    /// be trained on features.
     fn features(&self, model: &dyn Model, images: Tensor<4>) -> Result<Features, TrainError>;
 }
 
-/// The model as the type of its own method.
+/// Returns the model as the type of its own method.
 fn own<M: 'static>(model: &dyn Model) -> Result<&M, TrainError> {
-    model
-        .as_any()
-        .downcast_ref()
-        .ok_or_else(|| TrainError::Config("the model is of another method than its loss".into()))
+    model.as_any().downcast_ref().ok_or_else(|| {
+        TrainError::Config("the model belongs to another method than the loss".into())
+    })
 }
 
 impl<L: MethodLoss> Criterion for L {
@@ -177,7 +181,9 @@ impl<L: MethodLoss> Criterion for L {
         text: Tensor<2>,
     ) -> Result<Tensor<4>, TrainError> {
         MethodLoss::class_logits(self, own(model)?, inputs, size, text)?.ok_or_else(|| {
-            TrainError::Config("pseudo labels need class masks; the method has none".into())
+            TrainError::Config(
+                "pseudo labels need class masks, which the method does not have".into(),
+            )
         })
     }
 
@@ -192,47 +198,47 @@ impl<L: MethodLoss> Criterion for L {
     fn features(&self, model: &dyn Model, images: Tensor<4>) -> Result<Features, TrainError> {
         MethodLoss::features(self, own(model)?, images)?.ok_or_else(|| {
             TrainError::Config(
-                "the method is not trained on encoded augmented copies of images".into(),
+                "the method trains on images, not on cached features; leave out training.cached-copies".into(),
             )
         })
     }
 }
 
-/// Recipes that a program knows.
+/// The list of training recipes that a program knows.
 #[derive(Clone)]
 pub struct Recipes(Vec<&'static dyn Recipe>);
 
 impl Default for Recipes {
-    /// Those of [`crate::methods::BUILTIN`].
+    /// Returns the recipes of [`crate::methods::BUILTIN`].
     fn default() -> Self {
         Self(crate::methods::BUILTIN.to_vec())
     }
 }
 
 impl Recipes {
-    /// These recipes and one more.
+    /// Adds a recipe.
     #[must_use]
     pub fn with(mut self, recipe: &'static dyn Recipe) -> Self {
         self.0.push(recipe);
         self
     }
 
-    /// The recipe of a method.
+    /// Returns the recipe of a method.
     ///
     /// # Errors
-    /// The method is not trained.
+    /// Returns an error if the method has no recipe, because it is training-free.
     pub fn of(&self, method: &str) -> Result<&'static dyn Recipe, TrainError> {
         let found = self.0.iter().find(|recipe| recipe.method() == method);
-        found
-            .copied()
-            .ok_or_else(|| TrainError::Config(format!("{method} is a method without training")))
+        found.copied().ok_or_else(|| {
+            TrainError::Config(format!("the method {method:?} has no training recipe"))
+        })
     }
 }
 
 /// Reads the method's own section of the training settings (`[training.loss]`).
 ///
 /// # Errors
-/// A key is not known.
+/// Returns an error if a key is unknown.
 pub fn read_loss<T: serde::de::DeserializeOwned>(section: &Section) -> Result<T, TrainError> {
     Ok(section.read("`training.loss`")?)
 }

@@ -1,20 +1,20 @@
-//! Learning rate over steps: polynomial decay with linear warm-up.
+//! Computes the learning rate of every step: polynomial decay with linear warm-up.
 
 use serde::{Deserialize, Serialize};
 
-/// Settings of the schedule.
+/// Settings of the learning rate schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Schedule {
-    /// Learning rate that the decay starts from.
+    /// Learning rate at the start of the decay.
     pub base: f64,
-    /// Learning rate that the decay ends at.
+    /// Learning rate at the end of the decay.
     pub minimum: f64,
     /// Exponent of the decay.
     pub power: f64,
-    /// Steps of linear warm-up.
+    /// Number of steps of linear warm-up.
     pub warmup_steps: u64,
-    /// Share of the learning rate at the first warm-up step.
+    /// Factor on the learning rate at the first warm-up step.
     pub warmup_ratio: f64,
 }
 
@@ -32,7 +32,7 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// Learning rate of step `step` (from 0) of a run of `steps`.
+    /// Returns the learning rate of step `step` (from 0) in a run of `steps` steps.
     pub fn at(&self, step: u64, steps: u64) -> f64 {
         let left = (1.0 - step as f64 / steps.max(1) as f64).max(0.0);
         let regular = (self.base - self.minimum) * left.powf(self.power) + self.minimum;
@@ -50,7 +50,7 @@ mod tests {
 
     use super::*;
 
-    /// Values that the reference's scheduler printed for a run of 20,000 steps.
+    /// The expected values were printed by the reference's scheduler for a run of 20,000 steps.
     #[test]
     fn the_released_recipe_is_reproduced() {
         let schedule = Schedule::default();

@@ -1,4 +1,4 @@
-//! From an experiment's setting and a data set's classes to what training knows of them.
+//! Derives from an experiment's setting and a data set's classes which names and labels training may use.
 
 use crate::{
     TrainError,
@@ -8,10 +8,10 @@ use crate::{
 };
 use zeg_vocab::classes::ClassSet;
 
-/// What training may know.
+/// Returns the supervision of an experiment: the names and labels that training may use.
 ///
 /// # Errors
-/// The seen classes are none, or no classes of the data set.
+/// Returns an error if there are no seen classes, or if they are not classes of the data set.
 pub fn supervision(
     training: &TrainingConfig,
     classes: &ClassSet,

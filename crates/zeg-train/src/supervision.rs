@@ -1,14 +1,14 @@
-//! What a setting lets training know: names and labels of which classes.
+//! Restricts training to the class names and labels that its setting allows.
 //!
 //! | setting | names | labels |
 //! |---|---|---|
-//! | inductive | seen classes | of seen classes |
-//! | transductive | all classes | of seen classes; a pixel of an unseen one is known to be unseen, not which |
-//! | fully supervised | all classes | of all classes |
+//! | inductive | seen classes | seen classes |
+//! | transductive | all classes | seen classes; a pixel of an unseen class is known to be unseen, but not its class |
+//! | fully supervised | all classes | all classes |
 //!
-//! Each is a type of its own, and what it must not know is not in it: [`SeenClasses`] holds no unseen name, and
-//! [`PartlyLabelled`] forgets the label of an unseen pixel as soon as it sees it. The inductive setting takes the former
-//! alone:
+//! Each setting has its own type, which does not contain what training must not use: [`SeenClasses`] holds no unseen
+//! name, and [`PartlyLabelled`] discards the label of an unseen pixel as soon as it reads it. The inductive setting
+//! accepts only [`SeenClasses`]:
 //!
 //! ```
 //! use zeg_train::{supervision::Supervision, targets::SeenClasses};
@@ -18,7 +18,7 @@
 //! # Ok::<(), zeg_train::TrainError>(())
 //! ```
 //!
-//! and nothing that knows the name of an unseen class (class 1 here) can take its place, which the compiler refuses:
+//! A type that holds the name of an unseen class (class 1 here) is rejected by the compiler:
 //!
 //! ```compile_fail,E0308
 //! use zeg_train::supervision::{PartlyLabelled, PseudoLabels, Supervision};
@@ -39,31 +39,31 @@ use crate::{
     targets::{SeenClasses, pseudo_label},
 };
 
-/// Marks a pixel that waits for its pseudo label.
+/// Label value of a pixel that waits for its pseudo label.
 const WAITING: u16 = u16::MAX - 2;
 
-/// Which pixels get pseudo labels in the transductive setting.
+/// The pixels that get pseudo labels in the transductive setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PseudoLabels {
-    /// Those whose true class is unseen: where they are is taken from the truth, which class they have is not. The
+    /// Pixels whose true class is unseen: their positions come from the ground truth, their classes do not. This is the
     /// released procedure, "†ST".
     #[default]
     UnseenPixels,
-    /// All without the label of a seen class, those that people left out too: "ST". A reconstruction; what was released
-    /// does not run (specification of the reference, section 6).
+    /// All pixels without the label of a seen class, including those that the annotators left unlabelled: "ST". This is
+    /// a reconstruction, because the released code for it does not run (specification of the reference, section 6).
     UnlabelledPixels,
 }
 
 impl PseudoLabels {
-    /// For leaving the usual value out of files.
+    /// Returns whether this is the default, which is left out of files.
     #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// What training knows of a data set's classes.
+/// The names and labels of a data set's classes that training may use.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Supervision {
     /// Names and labels of the seen classes.
@@ -81,7 +81,7 @@ impl From<SeenClasses> for Supervision {
 }
 
 impl Supervision {
-    /// Names of the classes that are trained, in the order of their embeddings.
+    /// Returns the names of the training classes, in the order of their embeddings.
     pub fn names(&self) -> &[String] {
         match self {
             Self::Inductive(seen) => seen.names(),
@@ -90,17 +90,17 @@ impl Supervision {
         }
     }
 
-    /// Turns class indices of the data set into those of training, in place.
+    /// Replaces class indices of the data set by indices of the training classes, in place.
     pub(crate) fn map(&self, labels: &mut [u16]) {
         match self {
             Self::Inductive(seen) => seen.map(labels),
             Self::Transductive(classes) => classes.hide(labels),
-            // Padding is like everything that has no class: a negative for all of them.
+            // Padding is treated as unlabelled: a negative for every class.
             Self::FullySupervised(_) => replace(labels, PADDING_LABEL, IGNORE_LABEL),
         }
     }
 
-    /// The classes whose pixels wait for pseudo labels, where there are any.
+    /// Returns the classes if some of their pixels get pseudo labels.
     pub(crate) fn pseudo_labels(&self) -> Option<&PartlyLabelled> {
         match self {
             Self::Transductive(classes) => Some(classes),
@@ -115,7 +115,7 @@ fn replace(labels: &mut [u16], from: u16, to: u16) {
     }
 }
 
-/// All classes of a data set, of which some have labels.
+/// All classes of a data set, of which only the seen ones have labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartlyLabelled {
     names: Vec<String>,
@@ -124,10 +124,13 @@ pub struct PartlyLabelled {
 }
 
 impl PartlyLabelled {
-    /// All classes by index, with which of them are seen, and which pixels get pseudo labels.
+    /// Creates the supervision of the transductive setting.
+    ///
+    /// - `classes`: names by class index, each with whether the class is seen
+    /// - `pixels`: which pixels get pseudo labels
     ///
     /// # Errors
-    /// No class is seen, or none is unseen: there would be nothing to learn from, or nothing to label.
+    /// Returns an error if no class is seen, or if none is unseen.
     pub fn new(classes: Vec<(String, bool)>, pixels: PseudoLabels) -> Result<Self, TrainError> {
         let (names, seen): (Vec<_>, Vec<_>) = classes.into_iter().unzip();
         let count = seen.iter().filter(|&&seen| seen).count();
@@ -144,7 +147,8 @@ impl PartlyLabelled {
         })
     }
 
-    /// Forgets which unseen class a pixel has; padding, and as released ignored pixels, wait for no label.
+    /// Discards which unseen class a pixel has. Padding gets no pseudo label; as released, ignored pixels get none
+    /// either.
     fn hide(&self, labels: &mut [u16]) {
         for label in labels {
             let is_seen = self.seen.get(usize::from(*label)) == Some(&true);
@@ -156,10 +160,10 @@ impl PartlyLabelled {
         }
     }
 
-    /// Gives every pixel that waits the unseen class with the highest score.
+    /// Gives every waiting pixel the unseen class with the highest score.
     ///
     /// - `masks`: the model's logits of all classes, `[batch, classes, h, w]`
-    /// - `labels`: `[batch, height, width]`
+    /// - `labels`: labels to fill in, `[batch, height, width]`
     pub(crate) fn fill(
         &self,
         masks: Tensor<4>,
@@ -178,7 +182,7 @@ pub struct AllClasses {
 }
 
 impl AllClasses {
-    /// All classes, by index.
+    /// Creates the supervision of the fully supervised setting; `names` are in the order of class indices.
     pub fn new(names: Vec<String>) -> Self {
         Self { names }
     }
@@ -200,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_label_of_an_unseen_pixel_is_forgotten() {
+    fn the_label_of_an_unseen_pixel_is_discarded() {
         let (mut first, mut second) = ([0, 1, 2, IGNORE_LABEL, 1], [0, 3, 2, IGNORE_LABEL, 1]);
         let classes = partly(PseudoLabels::UnseenPixels);
         classes.hide(&mut first);
@@ -210,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_left_out_may_get_a_label_but_padding_never() {
+    fn unlabelled_pixels_may_get_a_pseudo_label_but_padding_never_does() {
         let pixels = [0, 1, IGNORE_LABEL, PADDING_LABEL];
         let hidden = |rule| {
             let mut labels = pixels;
@@ -230,7 +234,8 @@ mod tests {
     #[test]
     fn a_waiting_pixel_takes_the_best_unseen_class() {
         let device = burn::tensor::Device::flex();
-        // Class 2 scores most everywhere, but it is seen; of the unseen ones 3 wins left and 1 right.
+        // Class 2 has the highest score everywhere, but it is seen. Of the unseen classes, 3 wins on the left and 1 on
+        // the right.
         let masks = Tensor::<4>::from_floats(
             [[[[0.0, 0.0]], [[1.0, 3.0]], [[9.0, 9.0]], [[2.0, 2.0]]]],
             &device,
@@ -242,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn without_unseen_classes_there_is_nothing_to_label() {
+    fn the_transductive_setting_needs_unseen_classes() {
         let error =
             PartlyLabelled::new(vec![("a".into(), true)], PseudoLabels::default()).unwrap_err();
         assert!(error.to_string().contains("1 of 1"), "{error}");

@@ -1,28 +1,29 @@
-//! Targets: from a data set's label map to what the loss sees (spec of the reference, sections 5.1 and 6).
+//! Turns the label maps of a data set into the targets of the loss (specification of the reference, sections 5.1 and
+//! 6).
 
 use burn::tensor::{Int, Tensor, TensorData, activation};
 use zeg_image::IGNORE_LABEL;
 
 use crate::TrainError;
 
-/// What training under the inductive setting may know of a data set: its seen classes, and nothing of the others.
+/// The part of a data set's class list that the inductive setting may use: its seen classes.
 ///
-/// The type holds no name, embedding or index of an unseen class; a pixel of one is as unknown as an ignored pixel.
+/// The type holds no name, embedding or index of an unseen class; its pixels are treated as ignored pixels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeenClasses {
     names: Vec<String>,
-    /// For each class index of the data set its index among the seen classes, or [`IGNORE_LABEL`].
+    /// For each class index of the data set, its index among the seen classes, or [`IGNORE_LABEL`].
     training_index: Vec<u16>,
 }
 
 impl SeenClasses {
-    /// Keeps the seen part of a data set's class list.
+    /// Creates the list of seen classes.
     ///
     /// - `classes`: number of classes of the data set
     /// - `seen`: class indices and names of the seen ones, in the order of the class embeddings
     ///
     /// # Errors
-    /// There is no seen class, or an index is not below `classes`.
+    /// Returns an error if there is no seen class, or if an index is not below `classes`.
     pub fn new(classes: usize, seen: &[(usize, String)]) -> Result<Self, TrainError> {
         if seen.is_empty() {
             return Err(TrainError::Config(
@@ -33,7 +34,7 @@ impl SeenClasses {
         for (position, (class, name)) in seen.iter().enumerate() {
             *training_index.get_mut(*class).ok_or_else(|| {
                 TrainError::Config(format!(
-                    "seen class {name:?} has index {class} of {classes} classes"
+                    "seen class {name:?}: index {class} is not below the number of classes, {classes}"
                 ))
             })? = position as u16;
         }
@@ -43,13 +44,14 @@ impl SeenClasses {
         })
     }
 
-    /// Names of the seen classes.
+    /// Returns the names of the seen classes.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// Turns class indices of the data set into indices of the seen classes, in place; everything else becomes
-    /// [`IGNORE_LABEL`], which the loss takes as a negative for every class.
+    /// Replaces class indices of the data set by indices of the seen classes, in place.
+    ///
+    /// All other labels become [`IGNORE_LABEL`], which is a negative for every class in the loss.
     pub fn map(&self, labels: &mut [u16]) {
         for label in labels {
             *label = self
@@ -61,23 +63,24 @@ impl SeenClasses {
     }
 }
 
-/// Labels of a batch in training numbering, with what the loss derives from them on the host.
+/// Labels of a batch as indices of the training classes, with values that the loss derives from them on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Targets {
-    /// `[batch, height, width]`, row-major: a class index or [`IGNORE_LABEL`].
+    /// Labels, `[batch, height, width]`, row-major: a class index or [`IGNORE_LABEL`].
     labels: Vec<u16>,
     batch: usize,
     size: [usize; 2],
     classes: usize,
-    /// `[batch, classes]`: whether the class occurs in the image.
+    /// Whether the class occurs in the image, `[batch, classes]`.
     present: Vec<bool>,
 }
 
 impl Targets {
-    /// Checks labels against the number of classes and notes which classes each image holds.
+    /// Checks labels against the number of classes and records which classes occur in each image.
     ///
     /// # Errors
-    /// The labels are not `batch` maps of `size`, or one is neither below `classes` nor [`IGNORE_LABEL`].
+    /// Returns an error if the labels are not `batch` maps of `size`, or if one is neither below `classes` nor
+    /// [`IGNORE_LABEL`].
     pub fn new(
         labels: Vec<u16>,
         batch: usize,
@@ -116,32 +119,32 @@ impl Targets {
         })
     }
 
-    /// `[batch, height, width]`, row-major.
+    /// Returns the labels, `[batch, height, width]`, row-major.
     pub fn labels(&self) -> &[u16] {
         &self.labels
     }
 
-    /// Height and width.
+    /// Returns height and width of the label maps.
     pub fn size(&self) -> [usize; 2] {
         self.size
     }
 
-    /// Number of classes.
+    /// Returns the number of classes.
     pub fn classes(&self) -> usize {
         self.classes
     }
 
-    /// Pairs of an image and a class that it holds.
+    /// Returns the number of (image, class) pairs in which the class occurs in the image.
     pub fn count(&self) -> usize {
         self.present.iter().filter(|&&p| p).count()
     }
 
-    /// `[batch, classes]`: whether the class occurs in the image.
+    /// Returns whether each class occurs in each image, `[batch, classes]`.
     pub fn present(&self) -> &[bool] {
         &self.present
     }
 
-    /// Truth of every class at every pixel: `[batch, classes, height·width]`, 0 or 1.
+    /// Returns the truth of every class at every pixel: `[batch, classes, height·width]`, 0 or 1.
     pub fn one_hot(&self, device: &burn::tensor::Device) -> Tensor<3> {
         let pixels = self.size[0] * self.size[1];
         let labels: Vec<i32> = self.labels.iter().map(|&l| i32::from(l)).collect();
@@ -154,7 +157,7 @@ impl Targets {
         labels.equal(classes).float()
     }
 
-    /// Pixels of each class: `[batch, classes]`.
+    /// Returns the number of pixels of each class: `[batch, classes]`.
     pub fn areas(&self, device: &burn::tensor::Device) -> Tensor<2> {
         let mut areas = vec![0.0_f32; self.batch * self.classes];
         let pixels = (self.size[0] * self.size[1]).max(1);
@@ -173,7 +176,7 @@ impl Targets {
         Tensor::from_data(TensorData::new(areas, [self.batch, self.classes]), device)
     }
 
-    /// `[batch, classes]` as numbers.
+    /// Returns whether each class occurs in each image as 0 or 1: `[batch, classes]`.
     pub fn present_tensor(&self, device: &burn::tensor::Device) -> Tensor<2> {
         let values: Vec<f32> = self
             .present
@@ -184,12 +187,18 @@ impl Targets {
     }
 }
 
-/// Pseudo labels of self-training as released ("†ST"): where `labels` say "unseen", the best unseen class of the
-/// model's own scores; ties go to the lowest class.
+/// Fills in the pseudo labels of self-training as released ("†ST"): the unseen class with the highest of the model's
+/// own scores.
+///
+/// Ties go to the lowest class index.
 ///
 /// - `masks`: logits at label size, `[batch, classes, height, width]`
-/// - `labels`: `[batch, height, width]` class indices; pixels to fill hold `fill`
-/// - `seen`: `[classes]`
+/// - `labels`: class indices, `[batch, height, width]`
+/// - `fill`: the label value of the pixels to fill
+/// - `seen`: whether each class is seen, `[classes]`
+///
+/// # Errors
+/// Returns an error if the shapes do not fit each other, or if the device cannot be read.
 pub fn pseudo_label(
     masks: Tensor<4>,
     labels: &mut [u16],
@@ -200,13 +209,13 @@ pub fn pseudo_label(
     let pixels = height * width;
     if labels.len() != batch * pixels || seen.len() != classes {
         return Err(TrainError::Config(format!(
-            "masks of shape {:?} for {} labels and {} classes",
+            "masks of shape {:?} do not fit {} labels and {} classes",
             [batch, classes, height, width],
             labels.len(),
             seen.len()
         )));
     }
-    // The scores, not the logits: the sigmoid can round two logits to one score, and then the lower class wins.
+    // Scores are compared, not logits: the sigmoid can round two logits to one score, and then the lower class wins.
     let scores: Vec<f32> = activation::sigmoid(masks.detach().without_autodiff())
         .into_data()
         .convert::<f32>()
@@ -235,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unseen_and_ignored_pixels_become_the_same() {
+    fn unseen_and_ignored_pixels_get_the_same_label() {
         let seen = SeenClasses::new(4, &[(0, "cat".into()), (2, "dog".into())]).unwrap();
         let mut labels = [0, 1, 2, 3, IGNORE_LABEL, 200];
         seen.map(&mut labels);
@@ -246,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_past_the_last_class_is_refused() {
+    fn a_label_beyond_the_last_class_is_rejected() {
         let error = Targets::new(vec![0, 200], 1, [1, 2], 3).unwrap_err();
         assert!(error.to_string().contains("200"), "{error}");
     }

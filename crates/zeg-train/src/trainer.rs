@@ -1,4 +1,4 @@
-//! The trainer: one step after the other, counted in steps.
+//! Trains a model step by step: micro-batches, gradients, one optimiser step per batch.
 
 use std::collections::BTreeMap;
 
@@ -21,10 +21,10 @@ use crate::{
     supervision::Supervision,
 };
 
-/// What a step reports; losses are weighted, means over the whole batch.
+/// The report of one training step; losses are weighted means over the whole batch.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct StepReport {
-    /// From 0.
+    /// Number of the step, from 0.
     pub step: u64,
     /// Learning rate of the step.
     pub lr: f64,
@@ -35,7 +35,7 @@ pub struct StepReport {
     pub terms: BTreeMap<&'static str, f32>,
 }
 
-/// A model in training.
+/// A model in training, with its optimiser and its loss.
 pub struct Trainer {
     model: Box<dyn Model>,
     optimizer: NamedAdamW,
@@ -45,16 +45,16 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// A trainer at step 0.
+    /// Creates a trainer at step 0.
     ///
-    /// - `recipe`: how the model's method is trained
-    /// - `architecture`: of the model
-    /// - `model`: on a device with autodiff
-    /// - `supervision`: what it may know of the classes
-    /// - `text`: embeddings of its classes `[classes, dim]`, on the same device
+    /// - `recipe`: the training recipe of the model's method
+    /// - `architecture`: the architecture of the model
+    /// - `model`: the model, on a device with autodiff
+    /// - `supervision`: the class names and labels that training may use
+    /// - `text`: embeddings of the training classes, `[classes, dim]`, on the same device
     ///
     /// # Errors
-    /// There are not as many embeddings as classes, or the settings do not fit the method.
+    /// Returns an error if there are not as many embeddings as classes, or if the settings do not fit the method.
     pub fn new(
         recipe: &'static dyn Recipe,
         architecture: &dyn Architecture,
@@ -76,37 +76,37 @@ impl Trainer {
         })
     }
 
-    /// Continues from a checkpoint's optimiser state; the model already has its weights.
+    /// Restores a checkpoint's step number and optimiser state; the model must already have its weights.
     pub fn resume(&mut self, step: u64, moments: BTreeMap<String, Moments>) {
         self.step = step;
         let device = self.loss.device().clone().without_autodiff();
         self.optimizer.import(moments, &device);
     }
 
-    /// Steps done so far; the number of the next one.
+    /// Returns the number of steps done so far, which is the number of the next step.
     pub fn step_number(&self) -> u64 {
         self.step
     }
 
-    /// The model in training.
+    /// Returns the model in training.
     pub fn model(&self) -> &dyn Model {
         &*self.model
     }
 
-    /// The loss of its method.
+    /// Returns the loss of the model's method.
     pub fn criterion(&self) -> &dyn Criterion {
         self.loss.criterion()
     }
 
-    /// The model for inference: no dropout, no graph.
+    /// Returns the model for inference, without dropout and without an autodiff graph.
     pub fn inference_model(&self) -> Box<dyn Model> {
         self.model.for_inference()
     }
 
-    /// The optimiser's state.
+    /// Returns the optimiser's state.
     ///
     /// # Errors
-    /// The device could not be read.
+    /// Returns an error if the device cannot be read.
     pub fn moments(&self) -> Result<BTreeMap<String, Moments>, TrainError> {
         self.optimizer.export()
     }
@@ -114,7 +114,8 @@ impl Trainer {
     /// Trains on one batch.
     ///
     /// # Errors
-    /// A label is no class of the data set, or the loss is not finite; the model is then as before the step.
+    /// Returns an error if a label is not a class of the data set, or if the loss is not finite; the model is then
+    /// unchanged.
     pub fn train_step(&mut self, samples: Samples) -> Result<StepReport, TrainError> {
         let ids = samples.ids.clone();
         let mut parts = self.loss.parts(samples)?;
@@ -181,14 +182,14 @@ impl Trainer {
         Ok(report)
     }
 
-    /// Dropout draws from the device's stream: seeded by step and part, it continues exactly after a resume.
+    /// Seeds the device's random stream for dropout by step and micro-batch, so that a resumed run continues exactly.
     fn seed_dropout(&self, part: usize) {
         let seed = dropout_seed(self.config.seed, self.step, part as u64);
         self.loss.device().seed(seed);
     }
 }
 
-/// Sum of the terms: `[1]`.
+/// Returns the sum of the terms: `[1]`.
 fn total(terms: NamedTerms) -> Tensor<1> {
     let mut terms = terms.into_iter().map(|(_, term)| term);
     let first = terms.next();
@@ -198,17 +199,17 @@ fn total(terms: NamedTerms) -> Tensor<1> {
     )
 }
 
-/// A seed of its own for every step and micro-batch (splitmix64 of the three).
+/// Returns a separate dropout seed for every step and micro-batch (splitmix64 of seed, step and part).
 fn dropout_seed(seed: u64, step: u64, part: u64) -> u64 {
     [step, part]
         .into_iter()
         .fold(seed, |state, value| splitmix64(state ^ value))
 }
 
-/// Share of labelled pixels whose class has the highest logit; the reference logs it as `acc_seg`.
+/// Returns the share of labelled pixels whose class has the highest logit, which the reference logs as `acc_seg`.
 ///
-/// - `scores`: `[batch, classes, pixels]`, row-major
-/// - `labels`: `[batch, pixels]`
+/// - `scores`: logits, `[batch, classes, pixels]`, row-major
+/// - `labels`: class indices or the ignore index, `[batch, pixels]`
 pub fn pixel_accuracy(scores: &[f32], labels: &[u16], classes: usize, pixels: usize) -> f64 {
     let (mut right, mut counted) = (0_u64, 0_u64);
     for (position, &label) in labels

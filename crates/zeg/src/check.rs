@@ -1,7 +1,7 @@
-//! Tries a machine: models of every method, on generated weights, computed by the kernels and in plain operations.
+//! Checks that a machine computes correctly: runs every method on generated weights and compares two code paths.
 //!
-//! No file is needed. A [`Case`] is a method at one size; [`Trial::run`] computes it twice on the chosen device, as
-//! inference does, and once on the plain path, where nothing but operations of the tensor library is used.
+//! No file is needed. A [`Case`] is a method at one model size. [`Trial::run`] computes it twice on the chosen device,
+//! as inference does, and once on the plain path, which uses nothing but operations of the tensor library.
 
 mod machine;
 
@@ -23,32 +23,35 @@ use zeg_model::{
 
 pub use self::machine::Machine;
 
-/// Classes that every model is asked for.
+/// Number of classes that every model is asked for.
 const CLASSES: usize = 20;
-/// Prompt templates, where a model wants an embedding a template.
+/// Number of prompt templates, for models that need one embedding per template.
 const TEMPLATES: usize = 2;
-/// Seed of weights, image and classes.
+/// Seed of the generated weights, image and class embeddings.
 const SEED: u64 = 1;
-/// How far 32-bit floats may be from the plain path, as a share of its root mean square: twenty times what two orders of
-/// summation were measured to differ by.
+/// Largest accepted deviation of 32-bit floats from the plain path, as a share of the root mean square of its result.
+///
+/// Twenty times the difference measured between two orders of summation.
 const FLOAT_LIMIT: f64 = 2e-4;
-/// The same for 8-bit integers, which round every weight and activation: three times what was measured.
+/// Largest accepted deviation of 8-bit integers, which round every weight and activation; in the same unit.
+///
+/// Three times the largest measured deviation.
 const INT8_LIMIT: f64 = 0.15;
 
-/// A model to try a machine with.
+/// A model that a machine is checked with.
 #[derive(Debug)]
 pub struct Case {
     /// The method's name, as on the command line.
     pub method: &'static str,
-    /// How large the model is.
+    /// The size of the model.
     pub size: ExampleSize,
     architecture: std::sync::Arc<dyn Architecture>,
 }
 
-/// Returns the cases: every method at each of these sizes.
+/// Returns one case for every method at each of the given sizes.
 ///
 /// # Errors
-/// A method refuses its own example.
+/// Returns an error if a method rejects its own example configuration.
 pub fn cases(methods: &Methods, sizes: &[ExampleSize]) -> Result<Vec<Case>, ModelError> {
     let sizes = sizes.iter().copied();
     let pairs = sizes
@@ -66,16 +69,16 @@ pub fn cases(methods: &Methods, sizes: &[ExampleSize]) -> Result<Vec<Case>, Mode
         .collect()
 }
 
-/// Where and with what a machine is tried.
+/// The device and the precision that are checked.
 #[derive(Debug, Clone)]
 pub struct Trial {
-    /// A device without autodiff.
+    /// The device, without autodiff.
     pub device: Device,
-    /// What the encoder computes with.
+    /// The number format that the encoder computes with.
     pub precision: Precision,
 }
 
-/// What came of a case.
+/// The result of one case.
 #[derive(Debug, Clone, Serialize)]
 pub struct CaseReport {
     /// The method's name.
@@ -84,16 +87,16 @@ pub struct CaseReport {
     pub size: &'static str,
     /// Side of the image in pixels.
     pub side: usize,
-    /// Classes that were asked for.
+    /// Number of classes that the model was asked for.
     pub classes: usize,
-    /// Largest difference from the plain path, as a share of the root mean square of its result; `None` where the
-    /// result is not a finite number, or has another shape.
+    /// Largest difference from the plain path, as a share of the root mean square of its result; `None` if the result
+    /// has another shape or a value that is not finite.
     pub deviation: Option<f64>,
-    /// The deviation up to which the case passes.
+    /// The largest deviation with which the case passes.
     pub limit: f64,
     /// Whether the second computation gave the same bits.
     pub repeats: bool,
-    /// Seconds from image to scores, the faster of the two computations.
+    /// Seconds from image to scores: the faster of the two computations.
     pub seconds: f64,
     /// Seconds on the plain path.
     pub plain_seconds: f64,
@@ -102,10 +105,10 @@ pub struct CaseReport {
 }
 
 impl Trial {
-    /// Computes a case and compares.
+    /// Computes a case on the device and on the plain path, and compares the results.
     ///
     /// # Errors
-    /// The device cannot compute with this precision, or could not be read.
+    /// Returns an error if the device cannot compute with this precision, or if its results cannot be read.
     pub fn run(&self, case: &Case) -> anyhow::Result<CaseReport> {
         let Case { architecture, .. } = case;
         let weights = generated::weights(&**architecture, SEED)?;
@@ -122,7 +125,7 @@ impl Trial {
             plain.compute(case, model, 1)
         })?;
         let [first_result, second_result] = &found[..] else {
-            anyhow::bail!("a case is computed twice");
+            anyhow::bail!("{}: expected the results of two computations", case.method);
         };
         let deviation = deviation(first_result, &plain[0]);
         let repeats = first_result.same_bits(second_result);
@@ -144,7 +147,7 @@ impl Trial {
         })
     }
 
-    /// Computes the scores of a case several times: the results, and the fewest seconds.
+    /// Computes the scores of a case `times` times; returns the results and the fewest seconds that one took.
     fn compute(
         &self,
         case: &Case,
@@ -156,7 +159,7 @@ impl Trial {
             .architecture
             .resolution()
             .next_multiple_of(model.stride());
-        let image = image(side).context("an image of noise")?;
+        let image = image(side).context("generating the test image")?;
         let values = model.normalization().to_chw(&image);
         let queries = queries(&*model, &self.device);
         let (mut results, mut seconds) = (Vec::new(), f64::INFINITY);
@@ -176,7 +179,7 @@ impl Trial {
     }
 }
 
-/// Scores of one view in main memory: one row, or masks and what they are worth.
+/// Scores of one window in main memory: one row of logits, or one row of masks and one of mask scores.
 #[derive(Debug)]
 struct Scores(Vec<Vec<f32>>);
 
@@ -186,7 +189,9 @@ impl Scores {
             WindowScores::Logits(logits) => {
                 let data = logits.into_data().convert::<f32>();
                 let values = data.try_into_vec();
-                vec![values.map_err(|error| anyhow::anyhow!("reading the device: {error:?}"))?]
+                vec![values.map_err(|error| {
+                    anyhow::anyhow!("reading scores from the device: {error:?}")
+                })?]
             }
             WindowScores::Masks { masks, scores } => vec![masks.values, scores],
         }))
@@ -202,7 +207,8 @@ impl Scores {
     }
 }
 
-/// Largest difference over the root mean square of `plain`; `None` where there is none to speak of.
+/// Returns the largest difference over the root mean square of `plain`; `None` if shapes differ or a value is not
+/// finite.
 fn deviation(found: &Scores, plain: &Scores) -> Option<f64> {
     let lengths = |scores: &Scores| scores.0.iter().map(Vec::len).collect::<Vec<_>>();
     if lengths(found) != lengths(plain) {
@@ -224,7 +230,7 @@ fn deviation(found: &Scores, plain: &Scores) -> Option<f64> {
     Some(most)
 }
 
-/// An image of smooth areas with noise, so that masks have insides and edges.
+/// Generates an image of smooth areas with noise, so that masks have interiors and edges.
 fn image(side: usize) -> Option<RgbImage> {
     let noise = generated::uniform("check.image", SEED, 3 * side * side);
     let pixels = noise.enumerate().map(|(index, noise)| {
@@ -236,7 +242,7 @@ fn image(side: usize) -> Option<RgbImage> {
     RgbImage::from_raw(side as u32, side as u32, pixels.collect())
 }
 
-/// Classes with everything that a model may want of them.
+/// Generates class embeddings of every kind that the model needs.
 fn queries(model: &dyn Model, device: &Device) -> ClassQueries {
     let dim = model.embed_dim();
     let text = |name: &str| {
@@ -276,7 +282,7 @@ mod tests {
             for case in cases {
                 let report = trial.run(&case).unwrap();
                 assert!(report.passed, "{report:?}");
-                // The two paths are two: results equal to the bit would mean that one was compared with itself.
+                // Bit-equal results would mean that one path was compared with itself.
                 assert!(report.deviation.unwrap() > 0.0, "{report:?}");
             }
         }
@@ -290,7 +296,7 @@ mod tests {
         }
     }
 
-    /// A block's output that is too large by 1e-3 is more than the limit, for every method.
+    /// A factor of 1.001 on one layer's weights exceeds the limit, for every method.
     #[test]
     fn a_slightly_wrong_weight_deviates() {
         let trial = Trial {

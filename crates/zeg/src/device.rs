@@ -1,10 +1,10 @@
-//! Where tensors live: `cpu`, `cuda:0`, `webgpu`, chosen at run time.
+//! Chooses the device that tensors live on at run time: `cpu`, `cuda:0` or `webgpu`.
 
 use std::{fmt, str::FromStr};
 
 use burn::tensor::Device;
 
-/// A device as a user names it.
+/// A device as named on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
     /// All cores of the processor.
@@ -46,10 +46,10 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The device, without autodiff.
+    /// Opens the device, without autodiff.
     ///
     /// # Errors
-    /// This build has no support for it.
+    /// Returns an error if this build has no support for the device.
     pub fn open(self) -> Result<Device, String> {
         match self {
             Self::Cpu => Ok(Device::flex()),
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_round_trip_and_others_are_refused() {
+    fn device_names_round_trip_and_unknown_names_are_rejected() {
         for name in ["cpu", "cuda:3", "webgpu"] {
             assert_eq!(name.parse::<DeviceChoice>().unwrap().to_string(), name);
         }

@@ -1,8 +1,8 @@
-//! Class embeddings on disk, so that a word is encoded once and not at every start.
+//! Caches class embeddings on disk, so that a class name is encoded once and not at every start.
 //!
-//! A file is named by what its embedding depends on: the text tower's weights, the templates, the class's names. It
-//! holds a SHA-256 of its numbers; one that is damaged counts as absent. Nothing here can fail: a cache that cannot
-//! be read or written only costs time.
+//! A file's name is a digest of everything its embedding depends on: the text tower's weights, the prompt templates and
+//! the names of the class. The file starts with a SHA-256 of its numbers; a damaged file counts as absent. Nothing here
+//! returns an error: a cache that cannot be read or written only costs time.
 
 use std::{
     io,
@@ -16,12 +16,12 @@ use zeg_base::{
 };
 use zeg_vocab::templates::TemplateSet;
 
-/// Bytes of the checksum in front of the numbers.
+/// Length in bytes of the checksum in front of the numbers.
 const CHECKSUM: usize = 32;
-/// Longest embedding that is read back, in numbers; far beyond any CLIP's.
+/// Longest embedding that is read back, in channels; far beyond that of any CLIP.
 const MOST_CHANNELS: u64 = 1 << 16;
 
-/// A folder of class embeddings of one text tower.
+/// A folder of cached class embeddings of one text tower.
 #[derive(Debug, Clone)]
 pub struct EmbeddingCache {
     folder: PathBuf,
@@ -29,12 +29,12 @@ pub struct EmbeddingCache {
 }
 
 impl EmbeddingCache {
-    /// The cache of the text tower in a file.
+    /// Opens the cache of the text tower in a weights file.
     ///
-    /// - `folder`: where caches are; made when something is stored
+    /// - `folder`: the folder of all caches; created when the first embedding is stored
     ///
-    /// The file's contents are hashed once: path, length and time of change tell a file that was seen before. `None`
-    /// when the file cannot be read.
+    /// The file's contents are hashed once; later, its path, length and modification time identify it. Returns `None`
+    /// if the file cannot be read.
     pub fn of_file(folder: &Path, weights: &Path) -> Option<Self> {
         Some(Self {
             folder: folder.join("embeddings"),
@@ -42,7 +42,7 @@ impl EmbeddingCache {
         })
     }
 
-    /// The embedding of a class, if it was stored: `[dim]`.
+    /// Returns the embedding of a class, `[dim]`, if it was stored.
     pub fn get(&self, templates: &TemplateSet, names: &[String]) -> Option<Vec<f32>> {
         let path = self.path(templates, names);
         if std::fs::metadata(&path).ok()?.len() > CHECKSUM as u64 + 4 * MOST_CHANNELS {
@@ -62,13 +62,13 @@ impl EmbeddingCache {
         let numbers: Vec<u8> = embedding.iter().flat_map(|v| v.to_le_bytes()).collect();
         let mut bytes = Sha256::digest(&numbers).to_vec();
         bytes.extend(numbers);
-        // A full or read-only disk costs time at the next start, no more.
+        // If the disk is full or read-only, the class is encoded again at the next start; that is not an error.
         let _ = store(&self.path(templates, names), &bytes);
     }
 
     fn path(&self, templates: &TemplateSet, names: &[String]) -> PathBuf {
         let mut hasher = Sha256::new();
-        // Lengths in front: no two lists of texts give the same bytes.
+        // Each text is preceded by its length, so that no two lists of texts give the same bytes.
         let mut add = |text: &str| {
             hasher.update((text.len() as u64).to_le_bytes());
             hasher.update(text.as_bytes());
@@ -86,7 +86,7 @@ impl EmbeddingCache {
     }
 }
 
-/// The SHA-256 of a file; of a file that was hashed before and has not changed since, from a note.
+/// Returns the SHA-256 of a file; if the file is unchanged since it was last hashed, from a note in the cache.
 fn remembered_digest(notes: &Path, file: &Path) -> Option<String> {
     let file = file.canonicalize().ok()?;
     let metadata = std::fs::metadata(&file).ok()?;
@@ -113,7 +113,7 @@ fn remembered_digest(notes: &Path, file: &Path) -> Option<String> {
     Some(digest)
 }
 
-/// Writes an entry whole or not at all, so that several programs can use one cache.
+/// Writes an entry atomically, so that several programs can use one cache.
 fn store(path: &Path, bytes: &[u8]) -> io::Result<()> {
     make_folder_of(path)?;
     write(path, bytes, Overwrite::Replace)
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn an_embedding_is_found_again_and_only_for_the_same_words() {
+    fn an_embedding_is_found_again_only_for_the_same_names_templates_and_tower() {
         let folder = tempfile::tempdir().unwrap();
         let weights = folder.path().join("weights");
         std::fs::write(&weights, "a tower").unwrap();

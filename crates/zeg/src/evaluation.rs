@@ -1,4 +1,4 @@
-//! Scores a model on a data set: the generalised protocol, every pixel against all classes.
+//! Evaluates a model on a data set by the generalised protocol: every pixel is compared with all classes.
 
 use std::{
     ops::AddAssign,
@@ -17,43 +17,44 @@ use crate::{
     work_queue::{QueueOptions, work_in_order},
 };
 
-/// A model to be scored, and on which classes.
+/// A model to evaluate, with the classes to evaluate it on.
 #[derive(Debug, Clone, Copy)]
 pub struct EvaluationSetup<'a> {
     /// The model with its settings.
     pub session: Session<'a>,
     /// The data set's classes.
     pub classes: &'a ClassQueries,
-    /// Seen offsets to label every image with, from the same scores; empty for the settings' own.
+    /// Seen offsets (subtracted from the scores of seen classes) to label every image with, all from the same scores;
+    /// empty: the offset of the session's settings.
     pub seen_offsets: &'a [f32],
 }
 
-/// How an evaluation is carried out.
+/// Settings of how an evaluation is carried out; they do not change its result.
 #[derive(Debug, Clone, Copy)]
 pub struct EvaluationOptions<'a> {
-    /// Images at work at once.
+    /// Number of images that are processed at once.
     pub threads: usize,
-    /// Ends the evaluation early when set.
+    /// Flag that ends the evaluation early when it becomes true.
     pub stop: Option<&'a AtomicBool>,
 }
 
-/// What came out of an evaluation.
+/// The result of an evaluation.
 #[derive(Debug, Clone)]
 pub struct EvaluationOutcome {
-    /// Pixels by true and predicted class.
+    /// Number of pixels by true and predicted class.
     pub confusion: ConfusionMatrix,
     /// The score of every image, in the data set's order.
     pub images: Vec<ImageScore>,
-    /// Where the time went; of setups that were scored together, the time of all.
+    /// Times of the stages; for setups that were evaluated together, the sum over all of them.
     pub times: EvaluationTimes,
 }
 
-/// Where the time of an evaluation went, summed over the threads that work on images.
+/// Times of the stages of an evaluation, summed over its worker threads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EvaluationTimes {
     /// Reading and decoding images and label maps.
     pub load: Duration,
-    /// Everything between pixels and labels.
+    /// Everything from pixels to labels.
     pub stages: Stages,
     /// Counting predictions.
     pub count: Duration,
@@ -68,44 +69,44 @@ impl AddAssign for EvaluationTimes {
 }
 
 impl EvaluationTimes {
-    /// All of it.
+    /// Returns the sum over all stages.
     pub fn total(&self) -> Duration {
         self.load + self.stages.prepare + self.model() + self.count
     }
 
-    /// The model's part: encoder, masks, and scores of pixels.
+    /// Returns the time of the model: encoder, masks and pixel scores.
     pub fn model(&self) -> Duration {
         self.stages.model + self.stages.scores
     }
 }
 
-/// An image that was scored.
+/// An evaluated image.
 #[derive(Debug, Clone, Copy)]
 pub struct ScoredImage<'a> {
     /// Its id in the data set.
     pub id: &'a str,
-    /// What was predicted, in the order of the outcomes.
+    /// Predicted label maps, in the order of the outcomes.
     pub predictions: &'a [LabelMap],
 }
 
-/// An image's part of the outcomes.
+/// The contribution of one image to all outcomes.
 struct Scored {
     id: String,
     truth: LabelMap,
-    /// One entry an outcome.
+    /// One entry per outcome.
     scores: Vec<ImageScore>,
     predictions: Vec<LabelMap>,
     times: EvaluationTimes,
 }
 
-/// Label maps of one image, and where the time went.
+/// Label maps of one image, and the times of their stages.
 struct Labelled {
     maps: Vec<LabelMap>,
     stages: Stages,
 }
 
 impl<'a> EvaluationSetup<'a> {
-    /// Outcomes that it gives.
+    /// Returns the number of outcomes that this setup gives.
     fn outputs(&self) -> usize {
         self.seen_offsets.len().max(1)
     }
@@ -118,16 +119,16 @@ impl<'a> EvaluationSetup<'a> {
     }
 }
 
-/// What all workers of an evaluation share.
+/// State that all workers of an evaluation share.
 struct Evaluator<'a> {
     setups: &'a [EvaluationSetup<'a>],
     dataset: &'a dyn SampleSource,
-    /// Held while a large image is labelled: one at a time.
+    /// Held while a large image is labelled, so that only one is in memory at a time.
     large: Mutex<()>,
 }
 
 impl Evaluator<'_> {
-    /// Labels one image by every setup; several setups share its encoding.
+    /// Labels one image with every setup; several setups share its encoding.
     fn label(&self, image: &RgbImage) -> Result<Labelled, SessionError> {
         let pixels = image.width() as usize * image.height() as usize;
         let _alone = (pixels > LARGE_IMAGE)
@@ -156,7 +157,7 @@ impl Evaluator<'_> {
         Ok(labelled)
     }
 
-    /// Labels and scores one sample.
+    /// Labels one sample and scores the result.
     fn score(&self, index: usize) -> anyhow::Result<Scored> {
         let started = Instant::now();
         let sample = self.dataset.load(index)?;
@@ -188,17 +189,18 @@ impl Evaluator<'_> {
     }
 }
 
-/// Counts predictions against labels over a data set. Memory does not grow with the number of images.
+/// Evaluates models on a data set; memory does not grow with the number of images.
 ///
-/// Several threads work on an image each, from decoding to labels: much of a model's time on a CPU is in operations
-/// that use one core. Several setups are scored together: every image is encoded once, by the first one's session, so
-/// that all must have the same frozen encoder and the same windows, scales and flip. The outcomes are in the order of the
-/// setups and, within one, of its offsets.
+/// Each worker thread takes one image from decoding to labels, because many of a model's operations use only one core
+/// on a CPU. Several setups are evaluated together: every image is encoded once, by the first setup's session. They
+/// must therefore all have the same frozen encoder and the same windows, scales and flip. The outcomes are in the order
+/// of the setups and, within one setup, of its offsets.
 ///
-/// - `observe`: shown every image, in the data set's order; an error from it ends the work
+/// - `observe`: is called with every image, in the data set's order; an error from it ends the evaluation
 ///
 /// # Errors
-/// An image cannot be read, or its labels do not fit the classes.
+/// Returns an error if an image cannot be read or labelled, if its label values exceed the classes, or if `observe`
+/// fails.
 pub fn evaluate(
     setups: &[EvaluationSetup],
     dataset: &dyn SampleSource,
@@ -224,7 +226,7 @@ pub fn evaluate(
         workers: options.threads.clamp(1, dataset.len().max(1)),
         stop: options.stop,
     };
-    let is_large = |_: &usize| false; // a size is known only when the image is read: see `Evaluator::large`
+    let is_large = |_: &usize| false; // sizes are known only after reading; `Evaluator::large` limits memory instead
     let work = |index: usize| evaluator.score(index);
     work_in_order(0..dataset.len(), queue, is_large, work, |result| {
         let mut scored = result.map_err(anyhow::Error::new).flatten()?;

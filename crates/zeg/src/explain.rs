@@ -1,10 +1,11 @@
-//! Why a region has its name: which class names compete where.
+//! Explains a segmentation: which classes have the highest scores in each region.
 //!
-//! For every large region of an image, the mean score of each class over the region's pixels; the best of them say what
-//! else the region might have been. Pixels without a class are a region of their own.
+//! For every large region of an image, the scores of each class are averaged over the region's pixels; the classes with
+//! the highest means are the region's candidates. All unlabelled pixels together count as one region.
 //!
-//! Regions are found while the scores go by (`growth`): a row's pixels join the regions that they touch in the row above,
-//! and their scores join the regions' sums. Scores are neither kept nor computed again.
+//! Regions are found while the scores are computed row by row (`growth`): the pixels of a row join the regions that
+//! they touch in the row above, and their scores are added to the sums of these regions. Scores are neither stored nor
+//! computed a second time.
 
 mod growth;
 
@@ -15,32 +16,32 @@ use serde::Serialize;
 use self::growth::{GrownRegion, Growth};
 use crate::session::{ScoredStrip, StripVisitor};
 
-/// Regions smaller than this share of the image are not explained.
+/// Smallest region that is explained, as a share of the image.
 const LEAST_SHARE: f64 = 0.005;
-/// The largest regions that are explained.
+/// Number of regions that are explained at most, largest first.
 const MOST_REGIONS: usize = 24;
 
-/// How many class names to give, and of which regions.
+/// Settings of an explanation.
 #[derive(Debug, Clone, Copy)]
 pub struct ExplainOptions {
-    /// Candidates that are named for each region.
+    /// Number of candidates that are listed for each region.
     pub candidates: usize,
 }
 
-/// What competes for one region.
+/// A region with the classes that have the highest scores in it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Explanation {
-    /// The class it was given; `None` for the pixels without one.
+    /// Class of the region; `None` for the unlabelled pixels.
     pub class: Option<String>,
     /// Share of the image's pixels, 0 to 1.
     pub share: f64,
     /// Smallest rectangle around it: x, y, width, height in pixels.
     pub bounding_box: [u32; 4],
-    /// Best classes by their mean score over the region, best first.
+    /// The classes with the highest mean scores over the region, best first.
     pub candidates: Vec<Candidate>,
 }
 
-/// A class that competes for a region.
+/// A class with its mean score over a region.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Candidate {
     /// The class's name.
@@ -49,7 +50,7 @@ pub struct Candidate {
     pub score: f64,
 }
 
-/// Explains the regions of an image whose scores it is shown.
+/// A visitor of score strips that explains the regions of the image.
 #[derive(Debug)]
 pub struct Explainer {
     names: Vec<String>,
@@ -59,9 +60,9 @@ pub struct Explainer {
 }
 
 impl Explainer {
-    /// Waits for the first row.
+    /// Creates an explainer for one image, ready for its first row.
     ///
-    /// - `names`: `[classes]`
+    /// - `names`: class names, `[classes]`
     /// - `size`: height and width of the image
     pub fn new(names: Vec<String>, [height, width]: [usize; 2], options: ExplainOptions) -> Self {
         let pixels = (height * width) as u64;
@@ -74,7 +75,7 @@ impl Explainer {
         }
     }
 
-    /// Explains the regions, largest first.
+    /// Returns the explained regions, largest first.
     pub fn finish(self) -> Vec<Explanation> {
         let mut regions = self.growth.finish();
         regions.truncate(MOST_REGIONS);

@@ -1,7 +1,7 @@
-//! Label maps on disk: what an evaluation predicted, until it is known which images are looked at once more.
+//! Stores the label maps that an evaluation predicts on disk, until it is known which of them are shown in the gallery.
 //!
-//! Maps are kept as runs of equal labels in an unnamed temporary file, a few kilobytes for a photograph; main memory holds
-//! one number for each.
+//! Maps are stored as runs of equal labels in an unnamed temporary file, a few kilobytes each for an ordinary photo.
+//! Main memory holds only the size and position of each map.
 
 use std::{
     fs::File,
@@ -10,17 +10,17 @@ use std::{
 
 use zeg_image::LabelMap;
 
-/// Bytes of a stored run: the label and its length.
+/// Size in bytes of a stored run: the label and its length.
 const RUN: usize = size_of::<u16>() + size_of::<u32>();
 
-/// Label maps in an unnamed temporary file, by number.
+/// Label maps in an unnamed temporary file, addressed by number.
 #[derive(Debug)]
 pub struct LabelSpool {
     file: File,
     maps: Vec<StoredMap>,
 }
 
-/// Where a map lies.
+/// Size of a stored map and its position in the file.
 #[derive(Debug, Clone, Copy)]
 struct StoredMap {
     width: usize,
@@ -30,10 +30,10 @@ struct StoredMap {
 }
 
 impl LabelSpool {
-    /// Opens an empty spool.
+    /// Creates an empty spool.
     ///
     /// # Errors
-    /// No temporary file can be made.
+    /// Returns an error if no temporary file can be created.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             file: tempfile::tempfile()?,
@@ -41,10 +41,10 @@ impl LabelSpool {
         })
     }
 
-    /// Keeps a map and returns its number; the first is 0.
+    /// Stores a map and returns its number; the first is 0.
     ///
     /// # Errors
-    /// There is no room for it.
+    /// Returns an error if the map cannot be written.
     pub fn push(&mut self, labels: &LabelMap) -> io::Result<usize> {
         let mut bytes = Vec::new();
         for run in labels.labels().chunk_by(|a, b| a == b) {
@@ -67,11 +67,11 @@ impl LabelSpool {
     /// Reads a map back.
     ///
     /// # Errors
-    /// There is no map of this number, or the file cannot be read.
+    /// Returns an error if there is no map of this number, or if the file cannot be read.
     pub fn get(&mut self, number: usize) -> io::Result<LabelMap> {
         let map = self.maps.get(number).copied();
         let map = map.ok_or_else(|| {
-            let text = format!("there is no label map {number}, only {}", self.maps.len());
+            let text = format!("no label map {number}: {} are stored", self.maps.len());
             io::Error::new(io::ErrorKind::InvalidInput, text)
         })?;
         self.file.seek(SeekFrom::Start(map.start))?;

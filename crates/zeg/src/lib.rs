@@ -1,6 +1,28 @@
-//! Zero-shot semantic segmentation: every pixel of an image labelled with class names given as words.
+//! Zero-shot semantic segmentation: labels every pixel of an image with one of the class names you give.
 //!
-//! The library behind the command line; [`Segmenter`] is the way in for other programs.
+//! This crate is the library behind the command line. Other programs start with [`Segmenter`]: it loads a model
+//! (ZegCLIP, CLIP-RC, ZegFormer, or plain CLIP without training), encodes class names and segments images.
+//!
+//! ```no_run
+//! use zeg::{Segmenter, image::decode_rgb, vocab::classes::parse_class_list};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! // "mini" is the small model that is embedded in the program; a path loads a checkpoint or CLIP weights.
+//! let mut segmenter = Segmenter::load("mini".as_ref())?;
+//! segmenter.set_classes(&parse_class_list("striped red, plain blue")?)?;
+//! let image = decode_rgb("scene.png".as_ref())?;
+//! let result = segmenter.segment(&image)?;
+//! let label = result.labels.get(10, 20); // class index at column 10, row 20
+//! println!("{label:?}; {:.0} % of the image is striped red", 100.0 * result.share(0));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Below the [`Segmenter`]:
+//! - [`loading`] opens a model, [`text_sources`] turns class names into class embeddings
+//! - [`session`] runs inference: windows, test-time augmentation, calibration, thresholds
+//! - [`evaluation`] scores a model on a data set, [`explain`] lists the best classes of each region
+//! - [`data`], [`eval`], [`export`], [`image`], [`model`] and [`vocab`] are the crates that this one builds on
 
 pub mod check;
 pub mod device;

@@ -1,4 +1,4 @@
-//! Opens a model: a checkpoint of `zeg train`, a released checkpoint, or CLIP alone.
+//! Opens a model: a checkpoint of `zeg train`, a released checkpoint, or plain CLIP weights.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,38 +20,38 @@ use zeg_model::{
     weights::StateDict,
 };
 
-/// A model that is ready to look at images, and what is known about it.
+/// A model that is ready for inference, with everything that is known about it.
 #[derive(Debug)]
 pub struct LoadedModel {
     /// The model, for inference.
     pub model: Box<dyn Model>,
-    /// What the model is.
+    /// Architecture of the model.
     pub architecture: Arc<dyn Architecture>,
-    /// What the encoder computes with.
+    /// The number format that the encoder computes with.
     pub precision: Precision,
-    /// All weights: image tower, text tower where there is one, what was trained.
+    /// All weights: image tower, text tower if there is one, and the trained parameters.
     pub weights: StateDict,
-    /// How images go through it unless somebody says otherwise.
+    /// Default inference settings of the model.
     pub inference: Inference,
-    /// Name of the method in words.
+    /// Name of the method, as shown to a user.
     pub method: String,
-    /// What the method starts from.
+    /// Kind of weights that the method starts from.
     pub starting_point: StartingPoint,
-    /// The file that holds the text tower, if any does.
+    /// The file that holds the text tower, if there is one.
     pub base: PathBuf,
-    /// Digest of the frozen weights that a checkpoint was trained on.
+    /// SHA-256 of the frozen weights that a checkpoint was trained on.
     pub base_sha256: Option<String>,
-    /// Class embeddings that the model brings.
+    /// Class embeddings that are stored with the model.
     pub stored: Option<ClassEmbeddings>,
-    /// Classes of the experiment, with which of them were seen; empty where nothing is known.
+    /// Classes of the experiment, each with whether it was seen; empty if they are not known.
     pub trained_on: Vec<StoredClass>,
-    /// The checkpoint, of a model of `zeg train`.
+    /// The checkpoint, if the model was trained by `zeg train`.
     pub checkpoint: Option<Checkpoint>,
-    /// The data that it was trained on, of a model of `zeg train`.
+    /// The data that the model was trained on, if it was trained by `zeg train`.
     pub data: Option<DataConfig>,
 }
 
-/// How plain CLIP weights are used.
+/// A method for plain CLIP weights, with its options.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MethodChoice {
     /// Name of a method that starts from plain CLIP weights.
@@ -60,34 +60,34 @@ pub struct MethodChoice {
     pub options: Section,
 }
 
-/// What a model is loaded with.
+/// Settings that a model is loaded with.
 #[derive(Debug, Clone)]
 pub struct ModelOptions {
     /// The methods that are known.
     pub methods: Methods,
-    /// The frozen weights' file of a checkpoint, where it is not the one the checkpoint names.
+    /// File with the frozen weights of a checkpoint; `None`: the file that the checkpoint names.
     pub base: Option<PathBuf>,
-    /// How plain CLIP weights are used; the first of the list unless said.
+    /// Method for plain CLIP weights; `None`: the default method for them.
     pub method: Option<MethodChoice>,
-    /// Where tensors live.
+    /// Device that tensors live on.
     pub device: Device,
-    /// What the encoder computes with.
+    /// The number format that the encoder computes with.
     pub precision: Precision,
 }
 
-/// What is wrong with a model file.
+/// A problem with a model file.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The frozen weights are not where they were, nor beside the checkpoint.
-    #[error("{}: its frozen encoder was read from {}, which is not there", checkpoint.display(), wanted.display())]
+    /// The frozen weights are neither at the path that the checkpoint names nor beside the checkpoint.
+    #[error("{}: the weights of its frozen encoder, {}, do not exist", checkpoint.display(), wanted.display())]
     BaseMissing {
         /// The checkpoint.
         checkpoint: PathBuf,
-        /// Where the file was.
+        /// Path of the file during training.
         wanted: PathBuf,
     },
-    /// The frozen weights are others.
-    #[error("{}: SHA-256 {found}, but {} was trained on {expected}", file.display(), checkpoint.display())]
+    /// The file found does not hold the frozen weights that the checkpoint was trained on.
+    #[error("{}: its SHA-256 is {found}, but {} was trained with {expected}", file.display(), checkpoint.display())]
     OtherBase {
         /// The file found.
         file: PathBuf,
@@ -98,7 +98,7 @@ pub enum LoadError {
         /// The digest in the checkpoint.
         expected: String,
     },
-    /// A training-free method was asked of a model that was trained.
+    /// A training-free method was requested for a trained model.
     #[error("{} is a trained model; --method {method} works with plain CLIP weights", file.display())]
     NotPlain {
         /// The model.
@@ -112,7 +112,8 @@ impl LoadedModel {
     /// Opens a model.
     ///
     /// # Errors
-    /// A file cannot be read, is another one, or holds another architecture; see also [`LoadError`].
+    /// Returns an error if a file cannot be read, is not the expected one, or holds an unknown architecture; see also
+    /// [`LoadError`].
     pub fn open(path: &Path, options: &ModelOptions) -> anyhow::Result<Self> {
         let weights = open_weights(path, &options.methods)?;
         let recognized = if Checkpoint::is_checkpoint(&weights) {
@@ -155,7 +156,10 @@ impl LoadedModel {
         }
     }
 
-    /// Which encoder sees images, where training did not change it: two models with the same answer encode images alike.
+    /// Returns the method, the SHA-256 of the weights and the configuration of a frozen encoder; `None` if training
+    /// changed the encoder.
+    ///
+    /// Two models for which this is equal encode images alike.
     pub fn frozen_encoder(&self) -> Option<(&str, &str, &zeg_model::config::VisionConfig)> {
         let digest = self.base_sha256.as_deref()?;
         let encoder = self.architecture.encoder()?;
@@ -166,7 +170,7 @@ impl LoadedModel {
         ))
     }
 
-    /// A released checkpoint, with CLIP's image tower from another file where it lacks one.
+    /// Opens a released checkpoint; CLIP's image tower comes from another file if the checkpoint has none.
     fn released(
         path: &Path,
         weights: StateDict,
@@ -181,7 +185,7 @@ impl LoadedModel {
         {
             let mut all = StateDict::open(base, &options.methods.key_tables())?;
             let Recognized::Clip(tower) = Recognized::from_weights(&all, &options.methods)? else {
-                anyhow::bail!("{} is not CLIP alone", base.display());
+                anyhow::bail!("{}: not plain CLIP weights", base.display());
             };
             if let Some(with_tower) = architecture.with_tower(&tower.encoder) {
                 all.add(path)?;
@@ -224,7 +228,7 @@ impl LoadedModel {
         })
     }
 
-    /// Builds the model of what was found.
+    /// Builds the model from its parts.
     fn assemble(parts: Parts) -> anyhow::Result<Self> {
         let Parts {
             method,
@@ -255,7 +259,7 @@ impl LoadedModel {
     }
 }
 
-/// What a model is built of.
+/// Everything that a model is built from.
 struct Parts<'a> {
     method: String,
     starting_point: StartingPoint,
@@ -266,10 +270,10 @@ struct Parts<'a> {
     options: &'a ModelOptions,
 }
 
-/// A method that uses plain CLIP weights, by its name.
+/// Returns the method of this name among those that use plain CLIP weights.
 ///
 /// # Errors
-/// There is none of this name; the error lists those that there are.
+/// Returns an error if there is no such method; the error lists the known names.
 fn plain_method(methods: &Methods, name: &str) -> Result<&'static dyn Method, ModelError> {
     let plain = || methods.starting_from(StartingPoint::PlainClip);
     let found = plain().find(|method| method.name().eq_ignore_ascii_case(name));
@@ -282,7 +286,11 @@ fn plain_method(methods: &Methods, name: &str) -> Result<&'static dyn Method, Mo
     })
 }
 
-/// The frozen weights of a checkpoint: as given, where they were, or beside the checkpoint; always the same contents.
+/// Finds the frozen weights of a checkpoint: at the given path, at the path that the checkpoint names, or beside the
+/// checkpoint.
+///
+/// # Errors
+/// Returns an error if there is no such file, or if its SHA-256 is not the one in the checkpoint.
 fn find_base(
     checkpoint: &Path,
     stored: &BaseWeights,

@@ -1,7 +1,7 @@
-//! MiniCLIP, the model that is part of the program: what `--weights mini` and `--model mini` mean.
+//! Provides MiniCLIP, the small model that is embedded in the program as `--weights mini` and `--model mini`.
 //!
-//! Its file was made by `zeg pretrain` (the command and its figures stand in the manifest beside it). Everything that
-//! reads weights by a path goes through here, so that the name works wherever a file does.
+//! `zeg pretrain` made its file; the manifest beside it records the command and the results. All code that reads
+//! weights by a path calls this module, so that the name works wherever a file does.
 
 use std::path::Path;
 
@@ -11,22 +11,22 @@ use zeg_model::{
     weights::{StateDict, WeightsError, file_sha256},
 };
 
-/// What MiniCLIP is called where weights are named.
+/// Name of MiniCLIP in place of a path to weights.
 pub const NAME: &str = "mini";
-/// The weights, both towers.
+/// The weights of both towers.
 const WEIGHTS: &[u8] = include_bytes!("../assets/miniclip.safetensors");
-/// What made them, as JSON.
+/// The command that made the weights and its results, as JSON.
 pub const MANIFEST: &str = include_str!("../assets/miniclip.json");
 
-/// Whether a path means MiniCLIP; a file of that name is `./mini`.
+/// Returns whether a path means MiniCLIP; a file of that name can be given as `./mini`.
 pub fn is_mini(path: &Path) -> bool {
     path == Path::new(NAME)
 }
 
-/// Opens weights: a file, or MiniCLIP.
+/// Opens the weights in a file, or those of MiniCLIP.
 ///
 /// # Errors
-/// The file cannot be read or is damaged.
+/// Returns an error if the file cannot be read or is damaged.
 pub fn open_weights(path: &Path, methods: &Methods) -> Result<StateDict, WeightsError> {
     let tables = methods.key_tables();
     if is_mini(path) {
@@ -36,10 +36,10 @@ pub fn open_weights(path: &Path, methods: &Methods) -> Result<StateDict, Weights
     }
 }
 
-/// SHA-256 of weights: of a file, or of MiniCLIP's.
+/// Returns the SHA-256 of a weights file, or of MiniCLIP's weights.
 ///
 /// # Errors
-/// The file cannot be read.
+/// Returns an error if the file cannot be read.
 pub fn weights_sha256(path: &Path) -> Result<String, WeightsError> {
     if !is_mini(path) {
         return file_sha256(path);
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_is_small_and_what_the_manifest_says() {
+    fn the_embedded_weights_are_small_and_agree_with_their_manifest() {
         assert!(WEIGHTS.len() < 4 << 20, "{} bytes", WEIGHTS.len());
         let manifest: serde_json::Value = serde_json::from_str(MANIFEST).unwrap();
         let weights = open_weights(Path::new(NAME), &Methods::default()).unwrap();

@@ -1,4 +1,4 @@
-//! The façade for other Rust programs: load a model, say which classes, segment images.
+//! Loads a model, sets the classes and segments images: the entry point for other Rust programs.
 //!
 //! ```no_run
 //! use zeg::Segmenter;
@@ -13,7 +13,7 @@
 //! # }
 //! ```
 //!
-//! Encoding an image is the work; asking about it is cheap. An image that is encoded once answers many word lists:
+//! Encoding an image is expensive; scoring classes on it is cheap. One encoded image serves many class lists:
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
@@ -55,28 +55,29 @@ use crate::{
     text_sources::{TextSources, class_queries},
 };
 
-/// What a model is loaded with; the default is the processor, and what the model file says.
+/// Settings that a model is loaded with; the default is the CPU and the settings stored in the model file.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// The frozen weights of a checkpoint, where they are not the file it names.
+    /// File with the frozen weights of a checkpoint; `None`: the file that the checkpoint names.
     pub base: Option<PathBuf>,
-    /// How plain CLIP weights are used.
+    /// Method for plain CLIP weights; `None`: the default method for them.
     pub method: Option<MethodChoice>,
     /// The methods that are known.
     pub methods: Methods,
-    /// Where tensors live.
+    /// Device that tensors live on.
     pub device: DeviceChoice,
-    /// What the encoder computes with; 8-bit integers are faster, on the CPU alone, and a little less exact.
+    /// The number format that the encoder computes with; 8-bit integers are faster but slightly less exact, and work on
+    /// the CPU only.
     pub precision: Precision,
-    /// Folder for embeddings of words that were encoded; without, they are encoded anew every time.
+    /// Folder that caches class embeddings; `None`: class names are encoded anew every time.
     pub cache: Option<PathBuf>,
-    /// Table of class embeddings to take instead of a text tower (`.npy` or `.safetensors`).
+    /// Table of class embeddings to use instead of a text tower (`.npy` or `.safetensors`).
     pub table: Option<PathBuf>,
-    /// Sentences that the text tower reads class names in; the model's own unless said.
+    /// Prompt templates for the text tower; `None`: the templates that the model was trained with.
     pub templates: Option<TemplateSet>,
 }
 
-/// A model with classes to tell apart. The words are encoded once, the images one by one.
+/// A model with the classes to segment; the class names are encoded once, the images one by one.
 #[derive(Debug)]
 pub struct Segmenter {
     loaded: LoadedModel,
@@ -88,7 +89,7 @@ pub struct Segmenter {
     cache: Option<EmbeddingCache>,
 }
 
-/// Classes, encoded for one model.
+/// Classes with their class embeddings for one model.
 #[derive(Debug, Clone)]
 pub struct EncodedClasses {
     classes: Vec<ClassQuery>,
@@ -97,17 +98,17 @@ pub struct EncodedClasses {
 }
 
 impl EncodedClasses {
-    /// The classes, by class index.
+    /// Returns the classes, by class index.
     pub fn classes(&self) -> &[ClassQuery] {
         &self.classes
     }
 
-    /// Names of the classes, by class index.
+    /// Returns the names of the classes, by class index.
     pub fn names(&self) -> Vec<String> {
         self.classes.iter().map(|c| c.name.clone()).collect()
     }
 
-    /// What a session is asked: labels and confidence.
+    /// Returns the question that asks a session for labels and confidence.
     fn question(&self) -> Question<'_> {
         Question {
             classes: &self.queries,
@@ -118,24 +119,24 @@ impl EncodedClasses {
     }
 }
 
-/// What was found in an image.
+/// The segmentation of an image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Segmentation {
     /// The class index of every pixel; [`IGNORE_LABEL`] where no class reaches its threshold.
     pub labels: LabelMap,
-    /// The best class's score of every pixel, 0 to 1, row-major; also where it is not reached.
+    /// Score of the best class at every pixel, 0 to 1, row-major; also where it is below the threshold.
     pub confidence: Vec<f32>,
 }
 
 impl Segmentation {
-    /// Share of the image's pixels that a class has, 0 to 1.
+    /// Returns the share of the image's pixels that have this class, 0 to 1.
     pub fn share(&self, class: u16) -> f64 {
         let labels = self.labels.labels();
         let count = labels.iter().filter(|&&label| label == class).count();
         count as f64 / labels.len().max(1) as f64
     }
 
-    /// Share of the image's pixels without a class, 0 to 1.
+    /// Returns the share of the image's pixels that are unlabelled, 0 to 1.
     pub fn unlabelled(&self) -> f64 {
         self.share(IGNORE_LABEL)
     }
@@ -154,19 +155,19 @@ impl From<Answer> for Segmentation {
 }
 
 impl Segmenter {
-    /// Opens a model on the processor: a checkpoint of `zeg train`, a released checkpoint of a known method, or
-    /// plain CLIP weights in any published format.
+    /// Opens a model on the CPU: a checkpoint of `zeg train`, a released checkpoint of a known method, or plain CLIP
+    /// weights in any published format.
     ///
     /// # Errors
-    /// A file cannot be read or does not fit.
+    /// Returns an error if a file cannot be read or does not fit the model.
     pub fn load(model: &Path) -> anyhow::Result<Self> {
         Self::load_with(model, LoadOptions::default())
     }
 
-    /// Opens a model.
+    /// Opens a model with the given settings.
     ///
     /// # Errors
-    /// A file cannot be read or does not fit, or this build lacks the device.
+    /// Returns an error if a file cannot be read or does not fit the model, or if this build lacks the device.
     pub fn load_with(model: &Path, options: LoadOptions) -> anyhow::Result<Self> {
         let device = options.device.open().map_err(anyhow::Error::msg)?;
         let loaded = LoadedModel::open(
@@ -182,7 +183,7 @@ impl Segmenter {
         let templates = match (options.templates, &loaded.data) {
             (Some(templates), _) => templates,
             (None, Some(data)) => TemplateSet::by_name(&data.templates)?,
-            // A model of few words knows those of this one.
+            // A model with a small vocabulary has only the tokens of the single template.
             (None, None) if loaded.weights.metadata().contains_key(WORDS_KEY) => {
                 TemplateSet::single()
             }
@@ -206,25 +207,30 @@ impl Segmenter {
         })
     }
 
-    /// Encodes classes, for [`Segmenter::ask`].
+    /// Encodes classes for [`Segmenter::ask`].
     ///
     /// # Errors
-    /// The list is empty, or a name cannot be embedded.
+    /// Returns an error if the list is empty or a name cannot be encoded.
     pub fn encode_classes(&self, classes: &[ClassQuery]) -> anyhow::Result<EncodedClasses> {
         self.encode_classes_with(classes, None)
     }
 
-    /// As [`Segmenter::encode_classes`]; `progress` is told of `(classes done, classes in all)`, which takes a while for
-    /// hundreds of classes in many templates.
+    /// Encodes classes as [`Segmenter::encode_classes`] does, and reports progress.
+    ///
+    /// - `progress`: is called with `(classes done, classes in all)`; hundreds of classes in many templates take a
+    ///   while
     ///
     /// # Errors
-    /// As [`Segmenter::encode_classes`].
+    /// Returns the same errors as [`Segmenter::encode_classes`].
     pub fn encode_classes_with(
         &self,
         classes: &[ClassQuery],
         progress: Option<&dyn Fn(usize, usize)>,
     ) -> anyhow::Result<EncodedClasses> {
-        anyhow::ensure!(!classes.is_empty(), "no class is given to tell apart");
+        anyhow::ensure!(
+            !classes.is_empty(),
+            "the class list is empty; give at least one class"
+        );
         let names: Vec<Vec<String>> = classes
             .iter()
             .map(|c| c.names().map(str::to_owned).collect())
@@ -260,22 +266,24 @@ impl Segmenter {
         })
     }
 
-    /// Says which classes [`Segmenter::segment`] tells apart.
+    /// Sets the classes that [`Segmenter::segment`] distinguishes.
     ///
     /// # Errors
-    /// As [`Segmenter::encode_classes`].
+    /// Returns the same errors as [`Segmenter::encode_classes`].
     pub fn set_classes(&mut self, classes: &[ClassQuery]) -> anyhow::Result<()> {
         self.classes = Some(self.encode_classes(classes)?);
         Ok(())
     }
 
-    /// What the model is.
+    /// Returns the loaded model.
     pub fn model(&self) -> &LoadedModel {
         &self.loaded
     }
 
-    /// A threshold that suits the model where the user names none: scores of a trained model say on their own whether
-    /// a class is there; those of competing classes only say which is likelier.
+    /// Returns a suitable threshold for this model, for use when the user gives none.
+    ///
+    /// Sigmoid scores of a trained model say by themselves whether a class is present. Scores from a softmax or a sum
+    /// of masks only rank the classes, so there is no threshold for them.
     pub fn default_threshold(&self) -> Option<f32> {
         match self.loaded.model.scoring() {
             Scoring::Sigmoid => Some(0.1),
@@ -283,15 +291,15 @@ impl Segmenter {
         }
     }
 
-    /// How images go through the model.
+    /// Returns the inference settings.
     pub fn inference(&self) -> &Inference {
         &self.settings.inference
     }
 
-    /// Changes how images go through the model; the model is told of its method's own options.
+    /// Changes the inference settings, including the options of the model's own method.
     ///
     /// # Errors
-    /// `change` failed, or the model has no such option; the settings are then as before.
+    /// Returns an error if `change` fails or the model has no such option; the settings are then unchanged.
     pub fn change_inference<E>(
         &mut self,
         change: impl FnOnce(&mut Inference) -> Result<(), E>,
@@ -307,39 +315,38 @@ impl Segmenter {
         Ok(())
     }
 
-    /// The scales and the flip that scores are averaged over.
+    /// Returns the test-time augmentation: the scales and the flip that scores are averaged over.
     pub fn test_time(&self) -> &TestTime {
         &self.settings.test_time
     }
 
-    /// The scales and the flip that scores are averaged over, to be changed; once as it is unless said.
+    /// Returns the test-time augmentation for changing it; the default is scale 1 without a flip.
     pub fn test_time_mut(&mut self) -> &mut TestTime {
         &mut self.settings.test_time
     }
 
-    /// The session that every image goes through.
+    /// Returns the inference session with the current settings.
     pub fn session(&self) -> Session<'_> {
         Session::new(self.loaded.model.as_ref(), &self.settings, &self.device)
     }
 
-    /// The class and confidence of every pixel, at the image's own size.
+    /// Returns the class and the confidence of every pixel, at the image's own size.
     ///
     /// # Errors
-    /// No classes are set, or the settings do not fit the image.
+    /// Returns an error if no classes are set, or if the settings do not fit the image.
     pub fn segment(&self, image: &RgbImage) -> anyhow::Result<Segmentation> {
-        let classes = self
-            .classes
-            .as_ref()
-            .ok_or_else(|| anyhow::anyhow!("set_classes has not been called"))?;
+        let classes = self.classes.as_ref().ok_or_else(|| {
+            anyhow::anyhow!("no classes are set; call `set_classes` before `segment`")
+        })?;
         Ok(self.segment_classes(image, classes, &mut [])?)
     }
 
-    /// As [`Segmenter::segment`], with classes at hand.
+    /// Segments an image as [`Segmenter::segment`] does, with the given classes.
     ///
-    /// - `visitors`: shown every strip of scores, from top to bottom; none for labels and confidence alone
+    /// - `visitors`: are called with every strip of scores, from top to bottom; may be empty
     ///
     /// # Errors
-    /// The settings do not fit the image, or a visitor failed.
+    /// Returns an error if the settings do not fit the image, or if a visitor fails.
     pub fn segment_classes(
         &self,
         image: &RgbImage,
@@ -352,20 +359,20 @@ impl Segmenter {
         Ok(Segmentation::from(answer))
     }
 
-    /// Encodes an image, for [`Segmenter::ask`].
+    /// Encodes an image for [`Segmenter::ask`].
     ///
     /// # Errors
-    /// The settings do not fit the image.
+    /// Returns an error if the settings do not fit the image.
     pub fn encode(&self, image: &RgbImage) -> Result<EncodedImage, SessionError> {
         self.session().encode(image)
     }
 
-    /// The class and confidence of every pixel of an encoded image.
+    /// Returns the class and the confidence of every pixel of an encoded image.
     ///
-    /// - `visitors`: as those of [`Segmenter::segment_classes`]
+    /// - `visitors`: as in [`Segmenter::segment_classes`]
     ///
     /// # Errors
-    /// The device could not be read, or a visitor failed.
+    /// Returns an error if the device cannot be read, or if a visitor fails.
     pub fn ask(
         &self,
         image: &EncodedImage,

@@ -1,11 +1,12 @@
-//! The inference session: the one way from an image and class embeddings to labels.
+//! Runs inference: the session is the single code path from an image and class embeddings to labels.
 //!
-//! `segment`, `eval`, the validation during training, `--explain`, the gallery, `bench` and other programs all come
-//! through here, so that windows, test-time augmentation, calibration and thresholds mean the same everywhere.
+//! `segment`, `eval`, validation during training, `--explain`, the gallery, `bench` and other programs all use it, so
+//! that windows, test-time augmentation, calibration and thresholds mean the same everywhere.
 //!
-//! An image is either worked through directly ([`Session::segment`], whose memory follows the image's width), or encoded
-//! once ([`Session::encode`]) and asked about any classes ([`Session::ask`]). Either way scores are computed once, a strip
-//! of rows at a time; whoever needs more than labels looks at every strip as a [`StripVisitor`].
+//! An image is either segmented directly ([`Session::segment`], whose memory grows with the image's width), or encoded
+//! once ([`Session::encode`]) and then scored for any classes ([`Session::ask`]). Either way scores are computed once,
+//! a strip of rows at a time; code that needs more than labels implements [`StripVisitor`] and is called with every
+//! strip.
 
 mod pass;
 
@@ -20,22 +21,22 @@ use zeg_model::{
     scores::Labelling,
 };
 
-use self::pass::{Look, Pass};
+use self::pass::{Pass, TestTimeInput};
 pub use self::pass::{ScoredStrip, StripVisitor};
 
-/// Images of more pixels than this are worked on one at a time.
+/// Number of pixels above which images are processed one at a time.
 pub const LARGE_IMAGE: usize = 8_000_000;
 
-/// How images go through a model.
+/// Settings of how a session processes images.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SessionSettings {
     /// Size, windows, calibration and threshold.
     pub inference: Inference,
-    /// Scales and flip that scores are averaged over.
+    /// Test-time augmentation: scales and flip that scores are averaged over.
     pub test_time: TestTime,
 }
 
-/// A model with its settings, ready for images.
+/// A model with its settings, ready to segment images.
 #[derive(Debug, Clone, Copy)]
 pub struct Session<'a> {
     model: &'a dyn Model,
@@ -43,21 +44,23 @@ pub struct Session<'a> {
     device: &'a Device,
 }
 
-/// What is asked about an image.
+/// The classes to score on an image, and which results are wanted.
 #[derive(Debug, Clone)]
 pub struct Question<'a> {
     /// The class embeddings.
     pub classes: &'a ClassQueries,
-    /// Thresholds of single classes, and classes that are no answer. The threshold for all classes is the session's.
+    /// Thresholds of single classes, and which classes are background. The threshold for all classes comes from the
+    /// session's settings.
     pub rule: Labelling,
-    /// Seen offsets to label the image with, a label map each, from the same scores; empty for the session's own.
+    /// Seen offsets to label the image with, one label map each, all from the same scores; empty: the offset of the
+    /// session's settings.
     pub seen_offsets: &'a [f32],
-    /// Whether the confidence of every pixel is wanted.
+    /// Whether to return the confidence of every pixel.
     pub confidence: Confidence,
 }
 
 impl<'a> Question<'a> {
-    /// Asks for the labels alone, by the session's own threshold and seen offset.
+    /// Asks for the labels only, with the threshold and the seen offset of the session's settings.
     pub fn labels(classes: &'a ClassQueries) -> Self {
         Self {
             classes,
@@ -68,61 +71,61 @@ impl<'a> Question<'a> {
     }
 }
 
-/// Whether the score of every pixel's best class is kept.
+/// Whether to return the score of the best class at every pixel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confidence {
-    /// Only labels are wanted.
+    /// Return only labels.
     Leave,
-    /// Scores from 0 to 1 are kept beside the labels.
+    /// Return scores from 0 to 1 beside the labels.
     Keep,
 }
 
-/// What was found in an image.
+/// The result of a question about an image.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// Label maps at the image's own size: one for every seen offset that was asked for, or one.
+    /// Label maps at the image's own size: one for every seen offset of the question; one if it gives none.
     pub labels: Vec<LabelMap>,
-    /// `[height, width]`: the best class's score from 0 to 1, of the first label map, where it was wanted.
+    /// Score of the best class in the first label map, `[height, width]`, 0 to 1; `None` if the question leaves it out.
     pub confidence: Option<Vec<f32>>,
-    /// Where the time went.
+    /// Times of the stages.
     pub stages: Stages,
 }
 
-/// An image as an encoder sees it, in every scale and mirrored where test-time augmentation says so.
+/// An encoded image, at every scale and mirrored if test-time augmentation includes the flip.
 #[derive(Debug, Clone)]
 pub struct EncodedImage {
-    /// Height and width of the image.
+    /// Height and width of the image in pixels.
     size: [usize; 2],
-    looks: Vec<Look<EncodedWindows>>,
+    inputs: Vec<TestTimeInput<EncodedWindows>>,
 }
 
 impl EncodedImage {
-    /// Height and width of the image.
+    /// Returns height and width of the image in pixels.
     pub fn size(&self) -> [usize; 2] {
         self.size
     }
 
-    /// Where the time of encoding it went.
+    /// Returns the times of the stages of encoding.
     pub fn stages(&self) -> Stages {
         let mut stages = Stages::default();
-        for look in &self.looks {
-            stages += look.content.stages();
+        for input in &self.inputs {
+            stages += input.content.stages();
         }
         stages
     }
 }
 
-/// Why an image could not be labelled.
+/// The reason why an image could not be labelled.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// The settings do not fit the image, or the device could not be read.
     #[error("{0}")]
     Model(#[source] ModelError),
-    /// A label map of the image's size cannot be made.
+    /// A label map of the image's size cannot be created.
     #[error("{0}")]
     Labels(#[source] ImageError),
-    /// What looked at the scores failed.
-    #[error("keeping scores: {0}")]
+    /// A visitor of the scores failed.
+    #[error("storing scores: {0}")]
     Visitor(#[source] io::Error),
 }
 
@@ -133,7 +136,7 @@ impl From<ModelError> for SessionError {
 }
 
 impl<'a> Session<'a> {
-    /// Joins a model and its settings.
+    /// Creates a session from a model, its settings and the device that the model is on.
     pub fn new(model: &'a dyn Model, settings: &'a SessionSettings, device: &'a Device) -> Self {
         Self {
             model,
@@ -147,12 +150,12 @@ impl<'a> Session<'a> {
         self.settings
     }
 
-    /// Labels an image at its own size. Windows are encoded on the way and forgotten.
+    /// Labels an image at its own size; windows are encoded one after another and not stored.
     ///
-    /// - `visitors`: shown every strip of scores, from top to bottom, of the first label map
+    /// - `visitors`: are called with every strip of scores of the first label map, from top to bottom
     ///
     /// # Errors
-    /// The settings do not fit the image, the device could not be read, or a visitor failed.
+    /// Returns an error if the settings do not fit the image, if the device cannot be read, or if a visitor fails.
     pub fn segment(
         &self,
         image: &RgbImage,
@@ -160,11 +163,11 @@ impl<'a> Session<'a> {
         visitors: &mut [&mut dyn StripVisitor],
     ) -> Result<Answer, SessionError> {
         let mirrored = self.settings.test_time.flip.then(|| flip_horizontal(image));
-        let looks = self.looks(image, mirrored.as_ref(), |image, _| Ok(image))?;
+        let inputs = self.inputs(image, mirrored.as_ref(), |image, _| Ok(image))?;
         let pass = Pass::new(
-            looks.iter().map(|look| {
-                let source = Source::Image(look.content, self.device);
-                (look, source)
+            inputs.iter().map(|input| {
+                let source = Source::Image(input.content, self.device);
+                (input, source)
             }),
             self.model,
             question,
@@ -172,27 +175,27 @@ impl<'a> Session<'a> {
         self.answer(pass, size_of_image(image), question, visitors)
     }
 
-    /// Encodes an image, for [`Session::ask`].
+    /// Encodes an image for [`Session::ask`].
     ///
     /// # Errors
-    /// The settings do not fit the image.
+    /// Returns an error if the settings do not fit the image.
     pub fn encode(&self, image: &RgbImage) -> Result<EncodedImage, SessionError> {
         let mirrored = self.settings.test_time.flip.then(|| flip_horizontal(image));
-        let looks = self.looks(image, mirrored.as_ref(), |image, inference| {
+        let inputs = self.inputs(image, mirrored.as_ref(), |image, inference| {
             EncodedWindows::new(self.model, image, inference, self.device)
         })?;
         Ok(EncodedImage {
             size: size_of_image(image),
-            looks,
+            inputs,
         })
     }
 
     /// Labels an encoded image at its own size.
     ///
-    /// - `visitors`: as those of [`Session::segment`]
+    /// - `visitors`: as in [`Session::segment`]
     ///
     /// # Errors
-    /// The device could not be read, or a visitor failed.
+    /// Returns an error if the device cannot be read, or if a visitor fails.
     pub fn ask(
         &self,
         image: &EncodedImage,
@@ -200,9 +203,9 @@ impl<'a> Session<'a> {
         visitors: &mut [&mut dyn StripVisitor],
     ) -> Result<Answer, SessionError> {
         let pass = Pass::new(
-            image.looks.iter().map(|look| {
-                let source = Source::Encoded(&look.content);
-                (look, source)
+            image.inputs.iter().map(|input| {
+                let source = Source::Encoded(&input.content);
+                (input, source)
             }),
             self.model,
             question,
@@ -210,24 +213,24 @@ impl<'a> Session<'a> {
         self.answer(pass, image.size, question, visitors)
     }
 
-    /// Makes something of the image in every scale, straight and mirrored.
-    fn looks<'i, T>(
+    /// Returns one input per scale, unmirrored and mirrored, with what `content` makes of it.
+    fn inputs<'i, T>(
         &self,
         image: &'i RgbImage,
         mirrored: Option<&'i RgbImage>,
         content: impl Fn(&'i RgbImage, &Inference) -> Result<T, ModelError>,
-    ) -> Result<Vec<Look<T>>, ModelError> {
+    ) -> Result<Vec<TestTimeInput<T>>, ModelError> {
         let SessionSettings {
             inference,
             test_time,
         } = self.settings;
         test_time.check()?;
-        let mut looks = Vec::new();
+        let mut inputs = Vec::new();
         for &scale in &test_time.scales {
             for (is_mirrored, image) in [(false, Some(image)), (true, mirrored)] {
                 if let Some(image) = image {
                     let inference = TestTime::scaled(inference, image, scale);
-                    looks.push(Look {
+                    inputs.push(TestTimeInput {
                         mirrored: is_mirrored,
                         content: content(image, &inference)?,
                         inference,
@@ -235,10 +238,10 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        Ok(looks)
+        Ok(inputs)
     }
 
-    /// Goes down the scores once: labels for every seen offset, confidence, visitors.
+    /// Passes over the scores once, from top to bottom: labels for every seen offset, confidence, visitors.
     fn answer(
         &self,
         mut pass: Pass,
@@ -264,7 +267,7 @@ impl<'a> Session<'a> {
                 let lowered = offset.map(|&by| mean.lowered(&question.classes.seen, by));
                 let strip = lowered.as_ref().unwrap_or(&mean);
                 let labels = &mut map[pixels.clone()];
-                // Confidence and visitors belong to the first map.
+                // Confidence and visitors get the scores of the first map only.
                 if number > 0 {
                     strip.label(&rule, labels, None);
                     continue;
@@ -288,7 +291,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Height and width.
+/// Returns height and width in pixels.
 fn size_of_image(image: &RgbImage) -> [usize; 2] {
     [image.height() as usize, image.width() as usize]
 }

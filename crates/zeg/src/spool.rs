@@ -1,7 +1,7 @@
-//! Scores of every class at every pixel, on disk: what exporters that want them class by class read.
+//! Stores the scores of every class at every pixel on disk, for exporters that read them class by class.
 //!
-//! They are computed row by row with all classes together, and asked for class by class; an image of 12
-//! megapixels with 171 classes has 8 GB of them.
+//! Scores are computed row by row with all classes together, but read class by class, and they do not fit into memory:
+//! an image of 12 megapixels with 171 classes has 8 GB of them.
 
 use std::{
     fs::File,
@@ -13,10 +13,10 @@ use zeg_export::ProbabilitySource;
 
 use crate::session::{ScoredStrip, StripVisitor};
 
-/// Bytes of a stored score.
+/// Size in bytes of a stored score.
 const VALUE: usize = size_of::<f32>();
 
-/// Keeps the scores of an image that it is shown, in an unnamed temporary file.
+/// A visitor that writes the scores of an image to an unnamed temporary file.
 #[derive(Debug)]
 pub struct ScoreSpool {
     file: BufWriter<File>,
@@ -25,10 +25,10 @@ pub struct ScoreSpool {
 }
 
 impl ScoreSpool {
-    /// Opens an empty file.
+    /// Creates an empty temporary file.
     ///
     /// # Errors
-    /// No temporary file can be made.
+    /// Returns an error if no temporary file can be created.
     pub fn new(classes: usize, width: usize) -> io::Result<Self> {
         Ok(Self {
             file: BufWriter::new(tempfile::tempfile()?),
@@ -37,10 +37,10 @@ impl ScoreSpool {
         })
     }
 
-    /// Returns the scores, to be read.
+    /// Ends writing and returns the scores for reading.
     ///
     /// # Errors
-    /// There is no room for the last of them.
+    /// Returns an error if the last scores cannot be written.
     pub fn finish(self) -> io::Result<SpooledScores> {
         Ok(SpooledScores {
             file: Mutex::new(self.file.into_inner().map_err(io::Error::from)?),
@@ -71,10 +71,10 @@ pub struct SpooledScores {
 }
 
 impl SpooledScores {
-    /// The first error that reading met; rows behind it were given as 0.
+    /// Reports the first error that reading met; rows that could not be read were filled with 0.
     ///
     /// # Errors
-    /// That error.
+    /// Returns that error.
     pub fn check(&self) -> io::Result<()> {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         failure.take().map_or(Ok(()), Err)

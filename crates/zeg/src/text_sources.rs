@@ -1,4 +1,4 @@
-//! The words' journey: class names to class embeddings.
+//! Turns class names into class embeddings.
 //!
 //! Embeddings come from the first of these that knows every name: a table given by the user, the embeddings stored
 //! in the checkpoint, the text tower of the model's weights.
@@ -29,45 +29,45 @@ use crate::embedding_cache::EmbeddingCache;
 /// Prefix of the text tower's tensors.
 const TEXT_TOWER: &str = "text_encoder.";
 
-/// Where class embeddings may come from.
+/// The sources that class embeddings may come from.
 pub struct TextSources<'a> {
-    /// A table that the user named; nothing else is asked then.
+    /// A table of embeddings that the user named; if given, it is the only source.
     pub table: Option<&'a Path>,
-    /// Names of the rows of a table that holds none.
+    /// Class names of the table's rows, for a table that stores no names.
     pub table_names: Option<&'a [String]>,
-    /// The embeddings that a checkpoint brings.
+    /// The embeddings stored in a checkpoint.
     pub stored: Option<&'a ClassEmbeddings>,
     /// Weights that may hold a text tower.
     pub weights: &'a StateDict,
     /// Prompt templates for the text tower.
     pub templates: &'a TemplateSet,
-    /// What the text tower said before.
+    /// Cache of embeddings that the text tower computed earlier.
     pub cache: Option<&'a EmbeddingCache>,
-    /// Told of `(classes done, classes in all)` while the text tower works.
+    /// Is called with `(classes done, classes in all)` while the text tower works.
     pub progress: Option<&'a dyn Fn(usize, usize)>,
 }
 
-/// Class names cannot be embedded: there is neither a table nor a text tower.
+/// The error that class names cannot be encoded, because there is neither a table nor a text tower.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{weights}: holds no text tower to read class names with, and no table of embeddings is given"
+    "{weights}: no text tower to encode class names with, and no table of class embeddings is given"
 )]
 pub struct NoTextEncoder {
-    /// The weights' files.
+    /// Paths of the weights files.
     pub weights: String,
 }
 
 /// Embeds classes, each a list of synonyms whose first is its name.
 ///
 /// # Errors
-/// A name does not fit the text encoder, or no source knows it.
+/// Returns an error if a name does not fit the text encoder, or if no source knows it.
 pub fn embed(
     classes: &[Vec<String>],
     sources: &TextSources,
     device: &Device,
 ) -> anyhow::Result<ClassEmbeddings> {
     let tokenizer = Tokenizer::new()?;
-    // Also where a table answers: a name that no text encoder could read is a slip, not a class.
+    // Names are checked even if a table provides the embeddings: one that no text encoder can read is a mistake.
     for text in classes
         .iter()
         .flatten()
@@ -94,11 +94,13 @@ pub fn embed(
     }
 }
 
-/// Embeds classes for views of single regions, in sentences of their own; `None` where the same embeddings serve: nothing
-/// asks for others, a table was given, or no text tower is there to read them.
+/// Embeds classes for crops around proposals, with prompt templates of their own.
+///
+/// Returns `None` if the ordinary class embeddings serve for crops too: the model needs no others, a table was given,
+/// or there is no text tower.
 ///
 /// # Errors
-/// The templates are not known, or a name does not fit the text encoder.
+/// Returns an error if the templates are unknown, or if a name does not fit the text encoder.
 fn embed_for_crops(
     classes: &[Vec<String>],
     templates: Option<&str>,
@@ -123,13 +125,13 @@ fn embed_for_crops(
     )?))
 }
 
-/// Embeds classes with all that a model needs of the text side.
+/// Returns every kind of class embeddings that a model needs.
 ///
 /// - `classes`: each a list of synonyms whose first is its name
 /// - `seen`: `[classes]`, see [`ClassQueries::seen`]
 ///
 /// # Errors
-/// As [`embed`], or the embeddings are of another CLIP than the model.
+/// Returns the errors of [`embed`], and an error if the embeddings have another number of channels than the model.
 pub fn class_queries(
     classes: &[Vec<String>],
     seen: Vec<bool>,
@@ -142,7 +144,7 @@ pub fn class_queries(
     let dim = model.embed_dim();
     if embeddings.dim() != dim {
         return Err(ModelError::Config(format!(
-            "class embeddings have {} channels, the model {dim}; they are of another CLIP",
+            "class embeddings have {} channels, but the model has {dim}; they come from another CLIP",
             embeddings.dim()
         ))
         .into());
@@ -161,8 +163,9 @@ pub fn class_queries(
     })
 }
 
-/// Embeds classes once for every prompt template: `[templates, classes, dim]`. Where no text tower reads the names, the
-/// embeddings at hand stand for a single template.
+/// Embeds classes once for every prompt template: `[templates, classes, dim]`.
+///
+/// Without a text tower, the given embeddings are returned as those of a single template.
 fn embed_each_template(
     classes: &[Vec<String>],
     embeddings: &ClassEmbeddings,
@@ -193,7 +196,7 @@ fn embed_each_template(
 /// Embeds all classes of a data set, in the order of its class list.
 ///
 /// # Errors
-/// As [`embed`].
+/// Returns the errors of [`embed`].
 pub fn embed_class_set(
     classes: &ClassSet,
     sources: &TextSources,
@@ -203,7 +206,7 @@ pub fn embed_class_set(
     embed(&names, sources, device).context("embedding the data set's class names")
 }
 
-/// Embeds classes with the text tower, which is only built if a class is not in the cache.
+/// Embeds classes with the text tower, which is built only if a class is not in the cache.
 fn from_tower(
     classes: &[Vec<String>],
     sources: &TextSources,
@@ -214,7 +217,7 @@ fn from_tower(
     let vocabulary = Vocabulary::of_weights(sources.weights, tokenizer)?;
     if config.vocabulary < vocabulary.rows() {
         return Err(ModelError::Config(format!(
-            "{}: its text tower has {} rows of tokens, its vocabulary {}",
+            "{}: the text tower has {} token embeddings, but its vocabulary has {} tokens",
             sources.weights.origin(),
             config.vocabulary,
             vocabulary.rows()

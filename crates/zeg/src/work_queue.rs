@@ -1,8 +1,8 @@
-//! One scheduler for all work on many images: several workers side by side, results in order, memory bounded.
+//! Schedules all work on many images: several workers in parallel, results in order, bounded memory.
 //!
-//! A worker takes the next item as soon as it is free; nobody waits for a group. Results that are ready early wait for
-//! those before them, and only so many may be under way at once. Of large items only one is under way at a time, from
-//! its start until its result has been handed over.
+//! A worker takes the next item as soon as it is free; there are no batches to wait for. Results that are ready early
+//! wait for those before them, and the number of items in progress is limited. Only one large item is in progress at a
+//! time, from its start until its result has been delivered.
 
 use std::{
     any::Any,
@@ -15,28 +15,28 @@ use std::{
     },
 };
 
-/// How a queue works.
+/// Settings of a work queue.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueOptions<'a> {
-    /// Items at work at once.
+    /// Number of items that are processed at once.
     pub workers: usize,
-    /// When set, no further item is begun; those under way are finished and handed over.
+    /// Flag after which no further item is begun; those in progress are finished and delivered.
     pub stop: Option<&'a AtomicBool>,
 }
 
-/// A worker panicked on an item.
+/// The error that a worker panicked on an item; holds the panic message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a worker thread ended unexpectedly: {0}")]
 pub struct WorkerPanicked(String);
 
-/// What the workers share.
+/// State that the workers share.
 struct State<I: Iterator> {
     items: I,
-    /// The next item, which does not fit yet, and whether it is large.
+    /// The next item, which must still wait, and whether it is large.
     pending: Option<(I::Item, bool)>,
     begun: usize,
     delivered: usize,
-    /// The large item that is under way.
+    /// Number of the large item that is in progress.
     large: Option<usize>,
     ended: bool,
 }
@@ -47,17 +47,17 @@ struct Queue<'a, I: Iterator> {
     options: QueueOptions<'a>,
 }
 
-/// Works on every item of a stream and hands the results over in the items' order.
+/// Processes every item of a stream in parallel and delivers the results in the items' order.
 ///
-/// At most twice as many items as there are workers are under way, from the moment that one is begun until `deliver` has
-/// returned. `deliver` runs on the caller's thread, beside the workers.
+/// At most twice as many items as workers are in progress, counted from the start of an item until `deliver` has
+/// returned. `deliver` runs on the caller's thread, in parallel with the workers.
 ///
-/// - `is_large`: whether an item needs so much memory that no other such one may be under way
-/// - `work`: what is done to an item, on a worker's thread
-/// - `deliver`: takes a result, or the panic of the worker that should have made it; an error from it ends the work
+/// - `is_large`: returns whether an item needs so much memory that only one such item may be in progress
+/// - `work`: processes an item on a worker's thread
+/// - `deliver`: receives a result, or the panic of its worker; an error from it ends the work
 ///
 /// # Errors
-/// The first error of `deliver`.
+/// Returns the first error of `deliver`.
 pub fn work_in_order<T, R, E>(
     items: impl Iterator<Item = T> + Send,
     options: QueueOptions,
@@ -96,7 +96,7 @@ where
             });
         }
         drop(sender);
-        // However this ends, also by a panic of `deliver`: workers that wait must not wait for ever.
+        // Wakes the waiting workers however this function ends, even by a panic of `deliver`; they would wait for ever.
         let _end = EndOnDrop(&queue);
         let mut early = BTreeMap::new();
         let mut next = 0;
@@ -122,7 +122,7 @@ impl<I: Iterator> Queue<'_, I> {
         stop.is_some_and(|stop| stop.load(Ordering::SeqCst))
     }
 
-    /// Takes the next item as soon as there is room for it; `None` when there is none left.
+    /// Takes the next item as soon as there is room for it; returns `None` if there is none left.
     fn begin(&self, is_large: &impl Fn(&I::Item) -> bool) -> Option<(usize, I::Item)> {
         let most = 2 * self.options.workers.max(1);
         let mut state = self.lock();
@@ -130,7 +130,7 @@ impl<I: Iterator> Queue<'_, I> {
             if state.ended || self.is_stopped() {
                 return None;
             }
-            // An item's size is asked for in the items' order: a large one must not overtake another.
+            // Sizes are determined in the items' order, so that one large item cannot overtake another.
             let Some((item, large)) = state.pending.take().or_else(|| {
                 let item = state.items.next()?;
                 let large = is_large(&item);
@@ -174,7 +174,7 @@ impl<I: Iterator> Drop for EndOnDrop<'_, '_, I> {
     }
 }
 
-/// The words of a panic.
+/// Returns the message of a panic.
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn results_come_in_order_whatever_takes_longest() {
+    fn results_come_in_order_whichever_item_takes_longest() {
         for workers in [1, 3, 8] {
             let mut found = Vec::new();
             let work = |item: u64| {
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_item_holds_up_nobody_but_what_is_under_way_is_bounded() {
+    fn a_slow_item_delays_no_worker_but_the_items_in_progress_are_bounded() {
         let (begun, delivered, most) = (
             AtomicUsize::new(0),
             AtomicUsize::new(0),
@@ -232,13 +232,13 @@ mod tests {
             Ok::<(), Infallible>(())
         };
         work_in_order(0..30, options(2), |_| false, work, deliver).unwrap();
-        // Four are under way at most: beside the slow one, the other worker did three.
+        // At most four items are in progress: during the slow one, the other worker did three.
         assert_eq!(done_during_first.load(Ordering::SeqCst), 3);
         assert!(most.load(Ordering::SeqCst) <= 5); // one more between `deliver` and its count
     }
 
     #[test]
-    fn of_large_items_one_is_under_way() {
+    fn only_one_large_item_is_in_progress() {
         let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let is_large = |item: &usize| item.is_multiple_of(3);
         let work = |item: usize| {
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_stop_nothing_is_begun_and_what_was_begun_is_handed_over() {
+    fn after_a_stop_no_item_is_begun_and_those_in_progress_are_delivered() {
         let (stop, begun) = (AtomicBool::new(false), AtomicUsize::new(0));
         let mut delivered = 0;
         let options = QueueOptions {

@@ -1,4 +1,4 @@
-//! The inference session against a model that counts how often it is run.
+//! Tests the inference session with a model that counts how often it runs.
 #![allow(clippy::unwrap_used)] // in tests
 
 use std::sync::{
@@ -33,16 +33,17 @@ use zeg::{
 
 const PATCH: usize = 4;
 
-/// A model whose masks are the mean colours of its patches times the class embeddings: nothing in it depends on where
-/// a patch lies, so that every lack of symmetry is the session's.
+/// A model whose masks are the mean colours of its patches times the class embeddings.
+///
+/// Nothing in it depends on the position of a patch, so that any asymmetry comes from the session.
 #[derive(Module, Debug)]
 struct Colours {
     #[module(skip)]
     scoring: Scoring,
-    /// Windows that were encoded.
+    /// Number of encoded windows.
     #[module(skip)]
     encoded: Arc<AtomicUsize>,
-    /// Windows that classes were asked of.
+    /// Number of windows that classes were scored on.
     #[module(skip)]
     asked: Arc<AtomicUsize>,
 }
@@ -56,7 +57,7 @@ impl Colours {
         }
     }
 
-    /// Windows encoded and windows asked since the last call.
+    /// Returns the numbers of windows encoded and scored since the last call.
     fn runs(&self) -> [usize; 2] {
         [&self.encoded, &self.asked].map(|count| count.swap(0, Ordering::SeqCst))
     }
@@ -75,11 +76,11 @@ impl SegmentationModel for Colours {
         }
     }
 
-    fn encode(&self, views: &WindowBatch) -> Result<Vec<Tensor<4>>, ModelError> {
-        let [batch, channels, height, width] = views.images.dims();
+    fn encode(&self, windows: &WindowBatch) -> Result<Vec<Tensor<4>>, ModelError> {
+        let [batch, channels, height, width] = windows.images.dims();
         self.encoded.fetch_add(batch, Ordering::SeqCst);
         let (h, w) = (height / PATCH, width / PATCH);
-        let colours = views
+        let colours = windows
             .images
             .clone()
             .reshape([batch, channels, h, PATCH, w, PATCH])
@@ -175,11 +176,15 @@ fn explanations_and_probabilities_come_from_one_run_and_one_pass() {
         let visitors: &mut [&mut dyn zeg::session::StripVisitor] =
             &mut [&mut explainer, &mut spool];
         let both = session.segment(&image, &question, visitors).unwrap();
-        assert_eq!(model.runs(), runs, "what looks at scores runs no model");
+        assert_eq!(
+            model.runs(),
+            runs,
+            "visitors of scores do not run the model"
+        );
         assert_eq!(both.labels, plain.labels);
         assert_eq!(both.confidence, plain.confidence);
 
-        // The scores kept are those that were labelled, and the regions' means are theirs.
+        // The stored scores are the ones that were labelled, and the means of the regions are means of these scores.
         let scores = spool.finish().unwrap();
         let map = &both.labels[0];
         let mut sums = [(0.0_f64, 0_u64); 4];
@@ -203,7 +208,7 @@ fn explanations_and_probabilities_come_from_one_run_and_one_pass() {
             let candidates = &region.candidates;
             assert!(candidates[0].score >= candidates[1].score && region.class.is_some());
         }
-        // Regions of one class that are large, and all of it, have about the same mean.
+        // The mean over a large region is about the mean over all pixels of its class.
         let largest = &regions[0];
         let class = ["a", "b", "c", "d"]
             .map(Some)
@@ -219,7 +224,7 @@ fn explanations_and_probabilities_come_from_one_run_and_one_pass() {
 }
 
 #[test]
-fn an_evaluation_runs_the_model_once_an_image_and_keeps_what_a_gallery_draws() {
+fn an_evaluation_runs_the_model_once_per_image_and_stores_the_labels_for_the_gallery() {
     let device = Device::flex();
     let world = Arc::new(World::new(WorldConfig::default()).unwrap());
     let set = WorldSet::new(world, Part::Test, 5);
@@ -254,7 +259,7 @@ fn an_evaluation_runs_the_model_once_an_image_and_keeps_what_a_gallery_draws() {
     for index in 0..5 {
         let sample = set.load(index).unwrap();
         let kept = [0, 1].map(|number| spools[number].get(index).unwrap());
-        assert_eq!(model.runs(), [0, 0], "a gallery runs no model");
+        assert_eq!(model.runs(), [0, 0], "the gallery does not run the model");
         let question = Question {
             seen_offsets: &offsets,
             ..Question::labels(&classes)
@@ -265,7 +270,7 @@ fn an_evaluation_runs_the_model_once_an_image_and_keeps_what_a_gallery_draws() {
         again += model.runs()[0];
     }
     assert!(differ, "the second offset changes something");
-    assert_eq!(runs[0], again, "each image went through the model once");
+    assert_eq!(runs[0], again, "each image ran through the model once");
     assert_eq!(
         runs[0], runs[1],
         "two offsets are labelled from the same scores"
@@ -275,7 +280,7 @@ fn an_evaluation_runs_the_model_once_an_image_and_keeps_what_a_gallery_draws() {
 }
 
 #[test]
-fn thresholds_of_classes_and_backgrounds_are_part_of_the_question() {
+fn background_classes_are_part_of_the_question() {
     let device = Device::flex();
     let (model, classes) = (Colours::new(Scoring::Softmax), classes(3, &device));
     let (settings, image) = (settings(&[1.0], false), photo(50, 40, 9));
@@ -301,7 +306,7 @@ fn thresholds_of_classes_and_backgrounds_are_part_of_the_question() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// An image that is encoded once gives what it gives in one go, in every scale and mirrored.
+    /// An encoded image gives the same answers as a direct segmentation, at every scale and mirrored.
     #[test]
     fn encoded_images_answer_alike(width in 8_u32..70, height in 8_u32..70, seed: u32, scales in 1_usize..3, flip: bool) {
         let device = Device::flex();
@@ -322,7 +327,7 @@ proptest! {
         }
     }
 
-    /// With flips, the labels of a mirrored image are the mirrored labels, whatever windows and sizes do.
+    /// With the flip, the labels of a mirrored image are the mirrored labels, for all windows and sizes.
     #[test]
     fn flips_make_labels_symmetric(width in 8_u32..70, height in 8_u32..70, seed: u32, scales in 1_usize..3) {
         let settings = settings(&[1.0, 0.75][..scales], true);
@@ -333,13 +338,13 @@ proptest! {
                 row.reverse();
             }
             let mirrored = labels(&flip_horizontal(&image), &settings, scoring);
-            // Views are summed in another order, so that scores that tie but for rounding may fall either way.
+            // Scales and flips are summed in another order, so rounding may decide between nearly equal scores.
             let differ = straight.iter().zip(&mirrored).filter(|(a, b)| a != b).count();
             prop_assert!(differ * 500 <= straight.len(), "{} of {}", differ, straight.len());
         }
     }
 
-    /// The same size twice changes nothing.
+    /// Giving the same scale twice changes nothing.
     #[test]
     fn a_scale_that_is_repeated_changes_nothing(width in 8_u32..70, height in 8_u32..70, seed: u32) {
         let image = photo(width, height, seed);

@@ -4,7 +4,7 @@
 //! runs are kept, so the same command continues a suite that was stopped.
 
 mod choose;
-mod run;
+pub(super) mod run;
 mod suite;
 mod table;
 

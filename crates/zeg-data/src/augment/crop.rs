@@ -1,27 +1,27 @@
-//! Crop: a random part of the image in which no single class covers nearly everything.
+//! Random crop in which no single class covers nearly all pixels.
 
 use rand_chacha::ChaCha8Rng;
 use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
 
 use crate::chance::below;
 
-/// How often a crop is drawn again at most.
+/// Largest number of times that a crop is drawn again.
 const REDRAWS: usize = 10;
 
-/// Cuts out a square at random (mmsegmentation's `RandomCrop` with `cat_max_ratio`).
+/// Random square crop (mmsegmentation's `RandomCrop` with `cat_max_ratio`).
 ///
-/// The first position is drawn; while it holds fewer than two classes, or one class covers
-/// `max_category_ratio` of its labelled pixels or more, another is drawn. After ten fruitless redraws the last
-/// one is taken as it is. Sides shorter than `size` are kept whole.
+/// A position is drawn; while the crop holds fewer than two classes, or one class covers `max_category_ratio` of its
+/// labelled pixels or more, another position is drawn. After ten redraws the last one is used in any case. Sides
+/// shorter than `size` are not cropped.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct CategoryLimitedCrop {
     /// Width and height of the crop.
     pub(crate) size: usize,
-    /// The limit, a share of the labelled pixels; at 1 the first position is taken unseen.
+    /// The limit, as a share of the labelled pixels; at 1 the first position is used without counting classes.
     pub(crate) max_category_ratio: f64,
 }
 
-/// A part of an image, in pixels.
+/// A rectangle of an image, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CropBox {
     /// Leftmost column.
@@ -35,7 +35,7 @@ pub(crate) struct CropBox {
 }
 
 impl CategoryLimitedCrop {
-    /// Chooses the part of an image with these labels.
+    /// Draws a crop for an image with these labels.
     pub(crate) fn draw(&self, labels: &LabelMap, rng: &mut ChaCha8Rng) -> CropBox {
         let mut crop = self.draw_anywhere(labels, rng);
         if self.max_category_ratio >= 1.0 {
@@ -51,7 +51,7 @@ impl CategoryLimitedCrop {
         crop
     }
 
-    /// Chooses a part and cuts it out of image and labels.
+    /// Draws a crop and cuts it out of image and labels.
     pub(crate) fn apply(
         &self,
         image: &RgbImage,
@@ -63,7 +63,7 @@ impl CategoryLimitedCrop {
     }
 
     fn draw_anywhere(&self, labels: &LabelMap, rng: &mut ChaCha8Rng) -> CropBox {
-        // The vertical position first, as the reference draws it.
+        // The vertical position is drawn first, as in mmsegmentation.
         let y = below(rng, labels.height().saturating_sub(self.size) + 1);
         let x = below(rng, labels.width().saturating_sub(self.size) + 1);
         CropBox {
@@ -74,12 +74,12 @@ impl CategoryLimitedCrop {
         }
     }
 
-    /// Whether the part holds two classes or more and none of them covers too much.
+    /// Returns whether the crop holds two classes or more and none of them covers too much.
     ///
-    /// `counts` is memory to count in, of any content.
+    /// `counts` is a buffer that is reused; its content on entry does not matter.
     fn is_mixed(&self, labels: &LabelMap, crop: CropBox, counts: &mut Vec<u32>) -> bool {
         counts.clear();
-        // Neighbours mostly share their class, and a run is counted at once.
+        // Neighbouring pixels mostly share their class, so each run of equal labels is counted at once.
         let runs = crop.rows(labels).flat_map(|row| row.chunk_by(u16::eq));
         for run in runs {
             let class = usize::from(run[0]);
@@ -99,7 +99,7 @@ impl CategoryLimitedCrop {
 }
 
 impl CropBox {
-    /// The rows of the part; a box that sticks out of the map has shorter rows there, and fewer.
+    /// Returns the rows of the crop; rows that are not completely inside the map are left out.
     fn rows(self, labels: &LabelMap) -> impl Iterator<Item = &[u16]> {
         labels
             .labels()
@@ -109,7 +109,7 @@ impl CropBox {
             .filter_map(move |row| row.get(self.x..self.x + self.width))
     }
 
-    /// The labels of the part.
+    /// Cuts the crop out of a label map.
     pub(crate) fn of_labels(self, labels: &LabelMap) -> LabelMap {
         let mut part = LabelMap::filled(self.width, self.height, IGNORE_LABEL);
         let rows = part.labels_mut().chunks_exact_mut(self.width.max(1));
@@ -119,7 +119,7 @@ impl CropBox {
         part
     }
 
-    /// The pixels of the part.
+    /// Cuts the crop out of an image.
     pub(crate) fn of_image(self, image: &RgbImage) -> RgbImage {
         let mut part = RgbImage::new(self.width as u32, self.height as u32);
         let stride = 3 * image.width() as usize;
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn hopeless_images_take_the_eleventh_draw() {
+    fn images_of_one_class_take_the_eleventh_draw() {
         let labels = LabelMap::filled(32, 24, 3);
         let (mut rng, mut expected) =
             (stream(4, Purpose::Sample, 0), stream(4, Purpose::Sample, 0));
@@ -212,13 +212,13 @@ mod tests {
         assert!(!CROP.is_mixed(&labels, whole, &mut counts));
         labels.labels_mut()[..3].copy_from_slice(&[5, 5, 9]);
         assert!(CROP.is_mixed(&labels, whole, &mut counts));
-        // Three of four is not below the limit.
+        // Three of four pixels are not below the limit of 0.75.
         labels.labels_mut()[3] = 5;
         assert!(!CROP.is_mixed(&labels, whole, &mut counts));
     }
 
     #[test]
-    fn small_images_are_kept_whole() {
+    fn small_images_are_not_cropped() {
         let labels = LabelMap::new(3, 2, vec![0, 1, 2, 3, 4, 5]).unwrap();
         let image = RgbImage::from_fn(3, 2, |x, y| image::Rgb([x as u8, y as u8, 7]));
         let mut rng = stream(5, Purpose::Sample, 0);

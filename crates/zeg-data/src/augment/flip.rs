@@ -1,11 +1,11 @@
-//! Flip: left and right change places.
+//! Random horizontal flip.
 
 use rand_chacha::ChaCha8Rng;
 use zeg_image::{LabelMap, RgbImage};
 
 use crate::chance::happens;
 
-/// Mirrors images at random (mmsegmentation's `RandomFlip`, horizontal).
+/// Random horizontal flip (mmsegmentation's `RandomFlip`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Flip {
     /// Probability of a flip.
@@ -13,7 +13,7 @@ pub(crate) struct Flip {
 }
 
 impl Flip {
-    /// Mirrors image and labels in place, both or neither.
+    /// Flips image and labels in place with the probability, both or neither.
     pub(crate) fn apply(self, image: &mut RgbImage, labels: &mut LabelMap, rng: &mut ChaCha8Rng) {
         if happens(rng, self.probability) {
             mirror(image, labels);
@@ -21,7 +21,7 @@ impl Flip {
     }
 }
 
-/// Mirrors image and labels in place.
+/// Flips image and labels horizontally, in place.
 pub(crate) fn mirror(image: &mut RgbImage, labels: &mut LabelMap) {
     let stride = (3 * image.width() as usize).max(1);
     for row in image.chunks_exact_mut(stride) {
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_change_places_and_colours_stay() {
+    fn columns_are_reversed_and_channels_keep_their_order() {
         let mut image = RgbImage::from_fn(3, 2, |x, y| image::Rgb([x as u8, 10 + y as u8, 20]));
         let mut labels = LabelMap::new(3, 2, vec![0, 1, 2, 3, 4, 5]).unwrap();
         mirror(&mut image, &mut labels);

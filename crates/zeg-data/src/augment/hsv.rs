@@ -1,18 +1,18 @@
-//! Colours as hue, saturation and value, in OpenCV's conventions for bytes.
+//! Converts between RGB and hue, saturation and value, in OpenCV's conventions for bytes.
 //!
-//! `cv2.cvtColor` on bytes stores hue in half degrees, 0..180, and saturation and value in 0..=255. The
-//! reference pipeline changes colours in these coarse steps, so training images are only alike when the
-//! rounding is: OpenCV rounds on the way to HSV. On the way back its vector code truncates, and its scalar code,
-//! which only sees the last few columns of a row, rounds; here every pixel is treated as the vector code does.
-//! Both directions are checked against OpenCV in `tests/golden`.
+//! `cv2.cvtColor` on bytes stores hue in half degrees, 0..180, and saturation and value in 0..=255. The reference
+//! pipeline changes colours in these coarse steps, so training images are only the same if the rounding is the same:
+//! OpenCV rounds when converting to HSV. When converting back, its vector code truncates, and its scalar code, which
+//! handles only the last few columns of a row, rounds; here every pixel is converted as by the vector code. Both
+//! directions are tested against OpenCV's results in `tests/golden`.
 
 /// Half degrees in a circle: OpenCV's hue is `0..180`.
 pub(crate) const HUES: i32 = 180;
 
-/// Bits after the point of the reciprocals that replace divisions.
+/// Number of fractional bits of the reciprocals that replace divisions.
 const POINT: u32 = 12;
 
-/// `scale / n` with [`POINT`] bits after the point; 0 for `n = 0`, where the numerator is 0 too.
+/// Returns `scale / n` with [`POINT`] fractional bits; 0 for `n = 0`, where the numerator is 0, too.
 const fn reciprocals(scale: u32) -> [i32; 256] {
     let mut table = [0; 256];
     let mut n = 1;
@@ -24,20 +24,20 @@ const fn reciprocals(scale: u32) -> [i32; 256] {
     table
 }
 
-/// 255 / n: saturation is a share of 255.
+/// `255 / n`, because saturation has the range 0..=255.
 const SATURATION: [i32; 256] = reciprocals(255);
 
-/// 30 / n: each of the six sectors of the colour circle spans 30 half degrees.
+/// `30 / n`, because each of the six sectors of the colour circle spans 30 half degrees.
 const HUE: [i32; 256] = reciprocals(30);
 
 fn round(fixed: i32) -> i32 {
     (fixed + (1 << (POINT - 1))) >> POINT
 }
 
-/// Hue, saturation and value of a colour, as `cv2.COLOR_RGB2HSV` computes them.
+/// Returns the hue, saturation and value of a colour, as `cv2.COLOR_RGB2HSV` computes them.
 ///
-/// value = max, saturation = 255 · (max − min) / max, hue by the channel that is the largest; red wins over
-/// green, and green over blue, where they are equal.
+/// value = max, saturation = 255 · (max − min) / max; the hue depends on the largest channel, and of equal channels red
+/// comes before green and green before blue.
 pub(crate) fn rgb_to_hsv([red, green, blue]: [u8; 3]) -> [u8; 3] {
     let value = red.max(green).max(blue);
     let range = value - red.min(green).min(blue);
@@ -60,12 +60,12 @@ pub(crate) fn rgb_to_hsv([red, green, blue]: [u8; 3]) -> [u8; 3] {
     [hue as u8, saturation as u8, value]
 }
 
-/// The colour of a hue (`0..180`; larger ones go round), a saturation and a value, as `cv2.COLOR_HSV2RGB`
+/// Returns the colour of a hue (`0..180`; larger hues wrap around), saturation and value, as `cv2.COLOR_HSV2RGB`
 /// computes it.
 ///
-/// With h in sixths of the circle and f its fractional part, the three levels beside the value v are
-/// v·(1 − s), v·(1 − s·f) and v·(1 − s·(1 − f)). Reciprocals instead of divisions decide many ties, as
-/// OpenCV's do.
+/// With h in sixths of the circle and f its fractional part, the other levels besides the value v are v·(1 − s),
+/// v·(1 − s·f) and v·(1 − s·(1 − f)). The code multiplies by reciprocals instead of dividing, as OpenCV does, because
+/// that decides how many ties are rounded.
 pub(crate) fn hsv_to_rgb([hue, saturation, value]: [u8; 3]) -> [u8; 3] {
     let sixth = f32::from(hue) * (6.0 / 180.0);
     let sector = sixth as u8; // truncates
@@ -90,7 +90,7 @@ pub(crate) fn hsv_to_rgb([hue, saturation, value]: [u8; 3]) -> [u8; 3] {
 mod tests {
     use super::*;
 
-    /// Made by `python reference/hsv_golden.py`; each line a colour and what OpenCV converts it to.
+    /// Made by `python reference/hsv_golden.py`; each line holds a colour and the colour OpenCV converts it to.
     const TO_HSV: &str = include_str!("../../tests/golden/rgb_to_hsv.csv");
     const TO_RGB: &str = include_str!("../../tests/golden/hsv_to_rgb.csv");
 
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn hue_saturation_and_value_are_those_of_opencv() {
+    fn conversion_to_hsv_matches_opencv() {
         let pairs = pairs(TO_HSV);
         assert!(pairs.len() == 1024);
         for (rgb, hsv) in pairs {
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_those_of_opencv() {
+    fn conversion_to_rgb_matches_opencv() {
         let pairs = pairs(TO_RGB);
         assert!(pairs.len() == 1024);
         let mut different = 0;
@@ -124,7 +124,7 @@ mod tests {
             assert!(off <= Some(1), "{hsv:?}: {found:?} for {rgb:?}");
             different += usize::from(off != Some(0));
         }
-        // Fused multiplications in OpenCV's code tip 1 in 7,500 of all values of h, s and v over.
+        // Fused multiply-adds in OpenCV's code round 1 in 7,500 of all values of h, s and v differently.
         assert!(different <= 2, "{different} colours are one level off");
     }
 
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn named_colours() {
+    fn primary_colours_have_the_expected_hue() {
         assert_eq!(rgb_to_hsv([255, 0, 0]), [0, 255, 255]);
         assert_eq!(rgb_to_hsv([0, 255, 0]), [60, 255, 255]);
         assert_eq!(rgb_to_hsv([0, 0, 255]), [120, 255, 255]);

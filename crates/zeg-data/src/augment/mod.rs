@@ -1,12 +1,12 @@
-//! Augmentation: from a sample of any size to two buffers of one size.
+//! Augmentation: converts a sample of any size to two buffers of one size.
 //!
-//! The training pipeline of ZegCLIP and CLIP-RC, in the order of mmsegmentation 0.24: `resize` by a random ratio → `crop`
-//! with a limit on the largest class → `flip` → `photometric` distortion → normalise → `pad`; or that of ZegFormer, whose
-//! sizes come from a list and whose padding is grey. A file a step; each step that needs chance first draws its
+//! The training pipeline of ZegCLIP and CLIP-RC is, in the order of mmsegmentation 0.24: `resize` by a random ratio →
+//! `crop` with a limit on the largest class → `flip` → `photometric` distortion → normalise → `pad`. ZegFormer's
+//! pipeline takes sizes from a list and pads with grey. Each step has its own file; a random step first draws its
 //! parameters and then applies them.
 //!
-//! [`Preprocess`] is what a configuration says; [`Pipeline`] is the same, checked, with the normalisation that
-//! belongs to the model.
+//! [`Preprocess`] holds the settings of a configuration; [`Pipeline`] holds the checked settings and the normalisation
+//! of the model.
 
 mod crop;
 mod flip;
@@ -28,10 +28,10 @@ use flip::Flip;
 use photometric::PhotometricDistortion;
 use resize::{Resize, ShortSide};
 
-/// A sample as a model reads it.
+/// A preprocessed sample, ready for a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainSample {
-    /// [`Item::id`](crate::Item::id).
+    /// The sample's [`Item::id`](crate::Item::id).
     pub id: String,
     /// The normalised image, `[3, size, size]`; padding is 0.
     pub image: Vec<f32>,
@@ -40,7 +40,7 @@ pub struct TrainSample {
     pub labels: Vec<u16>,
 }
 
-/// Preprocessing with checked settings.
+/// Preprocessing pipeline with checked settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pipeline {
     preprocess: Preprocess,
@@ -48,10 +48,10 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Checks the settings.
+    /// Checks the settings and returns the pipeline.
     ///
     /// # Errors
-    /// [`DataError::Setting`] for a value that is out of range.
+    /// Returns [`DataError::Setting`] if a value is out of range.
     pub fn new(preprocess: Preprocess, normalization: Normalization) -> Result<Self, DataError> {
         preprocess.check()?;
         Ok(Self {
@@ -60,12 +60,12 @@ impl Pipeline {
         })
     }
 
-    /// Width and height of every training sample.
+    /// Returns the width and height of every training sample.
     pub fn size(&self) -> usize {
         self.preprocess.size()
     }
 
-    /// Turns a sample into a training sample; all chance comes from `rng`.
+    /// Converts a sample to a training sample; all random numbers come from `rng`.
     pub fn apply(&self, sample: Sample, rng: &mut ChaCha8Rng) -> TrainSample {
         let Sample { id, image, labels } = sample;
         let (image, labels) = match &self.preprocess {
@@ -82,7 +82,7 @@ impl Pipeline {
     }
 }
 
-/// Image and labels of at most `crop`×`crop` pixels.
+/// Applies ZegCLIP's steps; the result has at most `crop`×`crop` pixels.
 fn random_crop(
     settings: &RandomCrop,
     image: &RgbImage,
@@ -109,7 +109,7 @@ fn random_crop(
     (image, labels)
 }
 
-/// An image of `crop`×`crop` pixels, grey where it is smaller, and its labels.
+/// Applies ZegFormer's steps; the image has `crop`×`crop` pixels, padded with grey, and the labels at most as many.
 fn short_sides(
     settings: &ShortSides,
     image: &RgbImage,
@@ -137,7 +137,7 @@ fn short_sides(
     (pad::pad_grey(&image, settings.crop), labels)
 }
 
-/// Image and labels of `size`×`size` pixels.
+/// Resizes the whole image; the result has `size`×`size` pixels.
 fn whole(
     settings: &Whole,
     image: &RgbImage,

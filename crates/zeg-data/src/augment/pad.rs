@@ -1,16 +1,16 @@
-//! Pad: what a small image does not fill has a label of its own, which no class has.
+//! Padding of small images: padded pixels have a label of their own that no class has.
 //!
-//! The image itself is padded while it is normalised
+//! The image itself is padded during normalisation
 //! ([`Normalization::to_chw_padded`](zeg_image::Normalization::to_chw_padded)), with 0 after normalisation.
 
 use zeg_image::{LabelMap, PADDING_LABEL, RgbImage};
 
-/// Every channel of ZegFormer's padding.
+/// Value of every channel of ZegFormer's padding.
 const GREY: u8 = 128;
 
-/// Puts labels into the top left of a field of `[height, width]`, row-major.
+/// Copies labels into the top left of a buffer `[height, width]`, row-major.
 ///
-/// The rest, at the right and at the bottom, is [`PADDING_LABEL`]; what sticks out is cut off.
+/// The rest, at the right and at the bottom, is [`PADDING_LABEL`]; labels beyond `width` or `height` are cut off.
 pub(crate) fn pad_labels(labels: &LabelMap, width: usize, height: usize) -> Vec<u16> {
     let mut padded = vec![PADDING_LABEL; width * height]; // [height, width]
     let sources = labels.labels().chunks_exact(labels.width().max(1));
@@ -21,7 +21,7 @@ pub(crate) fn pad_labels(labels: &LabelMap, width: usize, height: usize) -> Vec<
     padded
 }
 
-/// Puts an image into the top left of a grey square; what sticks out is cut off.
+/// Copies an image into the top left of a grey square; pixels beyond `side` are cut off.
 pub(crate) fn pad_grey(image: &RgbImage, side: usize) -> RgbImage {
     let mut padded = RgbImage::from_pixel(side as u32, side as u32, [GREY; 3].into());
     let sources = image.chunks_exact((3 * image.width() as usize).max(1));
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rest_is_padding_and_the_surplus_cut() {
+    fn small_maps_are_padded_and_large_ones_cut_off() {
         const P: u16 = PADDING_LABEL;
         let labels = LabelMap::new(2, 2, vec![1, 2, 3, 4]).unwrap();
         assert_eq!(pad_labels(&labels, 3, 3), [1, 2, P, 3, 4, P, P, P, P]);
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_image_stands_in_a_grey_square() {
+    fn a_small_image_is_padded_to_a_grey_square() {
         let image = RgbImage::from_pixel(2, 1, [7, 8, 9].into());
         let padded = pad_grey(&image, 3);
         assert_eq!(padded.dimensions(), (3, 3));

@@ -1,7 +1,7 @@
-//! Photometric distortion: brightness, contrast, saturation and hue change a little.
+//! Photometric distortion: random small changes of brightness, contrast, saturation and hue.
 //!
-//! mmsegmentation's `PhotoMetricDistortion`. The image stays bytes, clipped and truncated after every
-//! operation, and saturation and hue each make their own way to HSV and back, as in the reference.
+//! This is mmsegmentation's `PhotoMetricDistortion`. As there, the image is stored as bytes that are clipped and
+//! truncated after every operation, and saturation and hue are each changed with a conversion to HSV and back.
 
 use rand_chacha::ChaCha8Rng;
 use zeg_image::RgbImage;
@@ -9,21 +9,21 @@ use zeg_image::RgbImage;
 use super::hsv::{HUES, hsv_to_rgb, rgb_to_hsv};
 use crate::chance::{below, happens, uniform};
 
-/// How far a distortion may go. Each of the four changes happens with probability ½.
+/// Ranges of a random distortion. Each of the four changes happens with probability ½.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct PhotometricDistortion {
     /// Largest amount added to or taken from every value, in units of 0..=255.
     pub(crate) brightness: f64,
-    /// Bounds of the factor on every value.
+    /// Lower and upper bound of the factor on every value.
     pub(crate) contrast: (f64, f64),
-    /// Bounds of the factor on the saturation.
+    /// Lower and upper bound of the factor on the saturation.
     pub(crate) saturation: (f64, f64),
     /// Hue shifts are within `−hue..hue`, in half degrees.
     pub(crate) hue: u8,
 }
 
 impl Default for PhotometricDistortion {
-    /// The reference's values: ±32, 0.5..1.5, 0.5..1.5, −18..18.
+    /// Returns mmsegmentation's ranges: ±32, 0.5..1.5, 0.5..1.5, −18..18.
     fn default() -> Self {
         Self {
             brightness: 32.0,
@@ -34,23 +34,23 @@ impl Default for PhotometricDistortion {
     }
 }
 
-/// One drawn distortion; what is `None` does not change. Applied in the order of the fields.
+/// A drawn distortion. Changes are applied in the order of the fields; `None` means no change.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Distortion {
-    /// Added to every value, in units of 0..=255.
+    /// Amount added to every value, in units of 0..=255.
     pub(crate) brightness: Option<f32>,
-    /// Factor on every value, before the colours change.
+    /// Factor on every value, applied before saturation and hue change.
     pub(crate) contrast_before: Option<f32>,
     /// Factor on the saturation.
     pub(crate) saturation: Option<f32>,
-    /// Added to the hue, in half degrees.
+    /// Amount added to the hue, in half degrees.
     pub(crate) hue: Option<i32>,
-    /// Factor on every value, after the colours changed.
+    /// Factor on every value, applied after saturation and hue changed.
     pub(crate) contrast_after: Option<f32>,
 }
 
 impl PhotometricDistortion {
-    /// Draws a distortion; contrast comes before or after the colours by the toss of a coin.
+    /// Draws a distortion; contrast comes before or after saturation and hue with equal probability.
     pub(crate) fn draw(&self, rng: &mut ChaCha8Rng) -> Distortion {
         let brightness = sometimes(rng, (-self.brightness, self.brightness));
         let contrast_comes_first = happens(rng, 0.5);
@@ -104,7 +104,7 @@ impl Distortion {
     }
 }
 
-/// What becomes of each byte, clipped to 0..=255 and truncated.
+/// Returns the changed value of each byte, clipped to 0..=255 and truncated.
 fn table(change: impl Fn(f32) -> f32) -> [u8; 256] {
     // The cast saturates and truncates.
     std::array::from_fn(|byte| change(byte as f32) as u8)
@@ -116,7 +116,7 @@ fn map_bytes(image: &mut RgbImage, table: &[u8; 256]) {
     }
 }
 
-/// Changes every pixel on a detour through HSV.
+/// Converts every pixel to HSV, changes it and converts it back.
 fn map_colours(image: &mut RgbImage, change: impl Fn([u8; 3]) -> [u8; 3]) {
     let (pixels, _) = image.as_chunks_mut::<3>();
     for pixel in pixels {
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
     use crate::chance::{Purpose, stream};
 
-    /// Made by `python reference/hsv_golden.py`; see the head of the file.
+    /// Made by `python reference/hsv_golden.py`; the head of the file explains its lines.
     const GOLDEN: &str = include_str!("../../tests/golden/photometric.csv");
 
     fn sample_image() -> RgbImage {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn distorted_images_are_those_of_opencv_and_numpy_within_two_levels() {
+    fn distorted_images_match_opencv_and_numpy_within_two_levels() {
         let mut lines = GOLDEN.lines().filter(|line| !line.starts_with('#'));
         let mut cases = 0;
         while let (Some(settings), Some(bytes)) = (lines.next(), lines.next()) {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn one_stream_gives_one_distortion() {
+    fn the_same_stream_gives_the_same_distortion() {
         let distorted = |counter| {
             let mut image = sample_image();
             let mut rng = stream(9, Purpose::Sample, counter);

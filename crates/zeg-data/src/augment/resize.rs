@@ -1,27 +1,27 @@
-//! Resize: the image keeps its ratio and is fitted into a box of random size.
+//! Random resizing that keeps the aspect ratio of the image.
 
 use rand_chacha::ChaCha8Rng;
 use zeg_image::{LabelMap, RgbImage, fit_box, resize_bilinear, resize_nearest};
 
 use crate::chance::{below, uniform};
 
-/// Fits images into a box of random size (mmsegmentation's `Resize` with `ratio_range` and `keep_ratio`).
+/// Random resize into a box of random size (mmsegmentation's `Resize` with `ratio_range` and `keep_ratio`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Resize {
     /// Long and short side of the box at ratio 1.
     pub base_scale: (usize, usize),
-    /// Lower and upper bound of the ratio that both sides of the box are multiplied with.
+    /// Lower and upper bound of the ratio by which both sides of the box are multiplied.
     pub ratio: (f64, f64),
 }
 
 impl Resize {
-    /// The size, at least 1×1, that an image of `width`×`height` is resized to.
+    /// Draws the size, at least 1×1, to which an image of `width`×`height` is resized.
     pub fn draw(&self, width: usize, height: usize, rng: &mut ChaCha8Rng) -> (usize, usize) {
         let ratio = uniform(rng, self.ratio.0, self.ratio.1);
         let scaled = |side: usize| (side as f64 * ratio) as usize;
         let (long, short) = (scaled(self.base_scale.0), scaled(self.base_scale.1));
         let (width, height) = fit_box(width, height, long, short);
-        // A very long, thin image would lose its short side.
+        // The short side of a very long, thin image would become 0.
         (width.max(1), height.max(1))
     }
 
@@ -37,22 +37,22 @@ impl Resize {
     }
 }
 
-/// Resizes images to a short side from a list (detectron2's `ResizeShortestEdge` with `choice`).
+/// Random resize to a short side from a list (detectron2's `ResizeShortestEdge` with `choice`).
 ///
-/// detectron2 resizes with Pillow, which averages over all pixels where it makes an image smaller; here it is bilinear
-/// as everywhere else.
+/// Deviation: detectron2 resizes with Pillow, which averages over all covered pixels when it shrinks an image; here the
+/// resize is bilinear as everywhere else.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ShortSide {
-    /// Length that the list is told in tenths of.
+    /// Base length in pixels, of which the list's entries are tenths.
     pub base: usize,
-    /// First and last entry of the list, in tenths.
+    /// First and last entry of the list, in tenths of the base.
     pub tenths: (usize, usize),
-    /// Longest side; an image that would be longer becomes smaller.
+    /// Largest long side in pixels; an image that would be longer is scaled down to it.
     pub longest: usize,
 }
 
 impl ShortSide {
-    /// The size, at least 1×1, that an image of `width`×`height` is resized to.
+    /// Draws the size, at least 1×1, to which an image of `width`×`height` is resized.
     pub fn draw(&self, width: usize, height: usize, rng: &mut ChaCha8Rng) -> (usize, usize) {
         let (low, high) = self.tenths;
         let tenths = low + below(rng, high - low + 1);
@@ -75,7 +75,7 @@ impl ShortSide {
     }
 }
 
-/// Resizes an image bilinearly, and its labels to the nearest so that no class is invented.
+/// Resizes an image bilinearly, and its labels with nearest neighbour so that no new values appear.
 pub fn resize_pair(
     image: &RgbImage,
     labels: &LabelMap,
@@ -126,12 +126,12 @@ mod tests {
         let list: Vec<usize> = (5..=20)
             .map(|k| (f64::from(k) * 0.1 * 512.0) as usize)
             .collect();
-        let mut met: Vec<usize> = (0..500)
+        let mut drawn: Vec<usize> = (0..500)
             .map(|_| resize.draw(500, 375, &mut rng).1)
             .collect();
-        met.sort_unstable();
-        met.dedup();
-        assert_eq!(met, list);
+        drawn.sort_unstable();
+        drawn.dedup();
+        assert_eq!(drawn, list);
         for _ in 0..100 {
             let (width, height) = resize.draw(1000, 100, &mut rng);
             assert!(width <= 2048 && (width as f64 / 10.0 - height as f64).abs() <= 1.0);

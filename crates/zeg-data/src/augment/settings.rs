@@ -1,16 +1,16 @@
-//! What a configuration may say about preprocessing, with the published values as defaults.
+//! Preprocessing settings of a configuration, with the published values as defaults.
 
 use serde::{Deserialize, Serialize};
 
 use crate::DataError;
 
-/// Largest side of a training sample, and of an image resized on the way to it.
+/// Largest side of a training sample and of a resized image, in pixels.
 const MAX_SIDE: usize = 16_384;
 
-/// How samples of any size become training samples of one size.
+/// Preprocessing that converts samples of any size to training samples of one size.
 ///
-/// In a configuration: `kind = "random-crop"`, `kind = "short-sides"` or `kind = "whole"`, and beside it the fields of that kind;
-/// missing fields have the published values.
+/// In a configuration, `kind` is `"random-crop"`, `"short-sides"` or `"whole"`, and the other keys are the fields of
+/// that kind; missing fields have the published values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Preprocess {
@@ -18,7 +18,7 @@ pub enum Preprocess {
     RandomCrop(RandomCrop),
     /// Resize to a short side from a list, crop, distort, flip, pad with grey: ZegFormer's pipeline.
     ShortSides(ShortSides),
-    /// Resize the whole image to a square, without regard to its ratio; flip and distort only on request.
+    /// Resize the whole image to a square without keeping its aspect ratio; flip and distort only if set.
     Whole(Whole),
 }
 
@@ -32,16 +32,16 @@ pub struct RandomCrop {
     pub ratio: (f64, f64),
     /// Width and height of the crop.
     pub crop: usize,
-    /// A crop is drawn again while one class covers this share of its labelled pixels; 1 turns it off.
+    /// A crop is drawn again if one class covers this share of its labelled pixels or more; 1 disables the limit.
     pub max_category_ratio: f64,
     /// Probability of a horizontal flip.
     pub flip: f64,
-    /// Whether brightness, contrast, saturation and hue change.
+    /// Whether brightness, contrast, saturation and hue are changed at random.
     pub photometric: bool,
 }
 
 impl Default for RandomCrop {
-    /// ZegCLIP's and CLIP-RC's training configuration for 512×512 crops.
+    /// Returns ZegCLIP's and CLIP-RC's training settings for 512×512 crops.
     fn default() -> Self {
         Self {
             base_scale: (2048, 512),
@@ -58,22 +58,22 @@ impl Default for RandomCrop {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ShortSides {
-    /// Length that short sides are told in tenths of, in pixels.
+    /// Base length in pixels, of which short sides are given in tenths.
     pub base: usize,
-    /// The shortest and the longest short side, in tenths of the base; every tenth between them is as likely.
+    /// The smallest and the largest short side, in tenths of the base; all integers between them are equally likely.
     pub tenths: (usize, usize),
-    /// Longest side of a resized image, in pixels.
+    /// Largest long side of a resized image, in pixels.
     pub longest: usize,
     /// Width and height of the crop.
     pub crop: usize,
     /// Probability of a horizontal flip.
     pub flip: f64,
-    /// Whether brightness, contrast, saturation and hue change.
+    /// Whether brightness, contrast, saturation and hue are changed at random.
     pub photometric: bool,
 }
 
 impl Default for ShortSides {
-    /// ZegFormer's training configuration on PASCAL VOC.
+    /// Returns ZegFormer's training settings on PASCAL VOC.
     fn default() -> Self {
         Self {
             base: 512,
@@ -114,9 +114,9 @@ impl ShortSides {
 pub struct Whole {
     /// Width and height of the resized image.
     pub size: usize,
-    /// Probability of a horizontal flip; 0 and no distortion make the pipeline deterministic.
+    /// Probability of a horizontal flip; with 0 and without distortion the pipeline is deterministic.
     pub flip: f64,
-    /// Whether brightness, contrast, saturation and hue change.
+    /// Whether brightness, contrast, saturation and hue are changed at random.
     pub photometric: bool,
 }
 
@@ -131,7 +131,7 @@ impl Default for Whole {
 }
 
 impl Preprocess {
-    /// Width and height of every training sample.
+    /// Returns the width and height of every training sample.
     pub fn size(&self) -> usize {
         match self {
             Self::RandomCrop(settings) => settings.crop,
@@ -140,7 +140,7 @@ impl Preprocess {
         }
     }
 
-    /// Refuses settings that are out of range, naming the setting, its value and the range.
+    /// Returns an error if a setting is out of range, naming the setting, its value and the range.
     pub(crate) fn check(&self) -> Result<(), DataError> {
         match self {
             Self::RandomCrop(settings) => settings.check(),
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn values_out_of_range_are_named() {
+    fn settings_out_of_range_are_named() {
         let refused = |settings: RandomCrop| {
             let error = Preprocess::RandomCrop(settings).check().unwrap_err();
             match error {

@@ -1,4 +1,4 @@
-//! The whole pipeline on an image whose labels can be read off its colours.
+//! Tests of the whole pipeline on an image whose colours encode its labels.
 
 use proptest::prelude::*;
 use zeg_image::{IGNORE_LABEL, LabelMap, Normalization, PADDING_LABEL, RgbImage};
@@ -6,7 +6,7 @@ use zeg_image::{IGNORE_LABEL, LabelMap, Normalization, PADDING_LABEL, RgbImage};
 use super::*;
 use crate::chance::{Purpose, stream};
 
-/// Leaves bytes as they are.
+/// Normalisation that does not change bytes.
 const PLAIN: Normalization = Normalization {
     mean: [0.0; 3],
     std: [1.0; 3],
@@ -37,9 +37,9 @@ fn small_crop() -> RandomCrop {
     }
 }
 
-/// Checks every pixel whose neighbourhood is of one colour; returns how many of them have a class.
+/// Checks the label of every pixel whose neighbourhood has one colour; returns how many of them have a class.
 fn count_aligned(sample: &TrainSample, size: usize, padding: u8) -> usize {
-    // Bytes again, which can be compared.
+    // Converted back to bytes, which can be compared exactly.
     let red: Vec<u8> = sample.image[..size * size]
         .iter()
         .map(|&value| value as u8)
@@ -48,7 +48,8 @@ fn count_aligned(sample: &TrainSample, size: usize, padding: u8) -> usize {
     for y in 1..size - 1 {
         for x in 1..size - 1 {
             let at = y * size + x;
-            // All eight neighbours: where two edges cross, the four nearest may be one and the same mixture.
+            // All eight neighbours are compared, because where two edges cross, the four nearest may have the same
+            // mixed colour.
             let around = [at - size, at, at + size].map(|middle| [middle - 1, middle, middle + 1]);
             if around.iter().flatten().any(|&other| red[other] != red[at]) {
                 continue;
@@ -78,7 +79,7 @@ proptest! {
         let sides = ShortSides { base: 128, longest: 512, crop: 128, photometric: false, ..ShortSides::default() };
         let pipeline = Pipeline::new(Preprocess::ShortSides(sides), PLAIN).unwrap();
         let made = pipeline.apply(sample(width, height), &mut stream(0, Purpose::Sample, draw));
-        prop_assert!(count_aligned(&made, 128, 128) > 500); // grey around the image, as the reference has it
+        prop_assert!(count_aligned(&made, 128, 128) > 500); // the padding is grey, as in ZegFormer
         let whole = Whole { size: 96, flip: 0.5, photometric: false };
         let pipeline = Pipeline::new(Preprocess::Whole(whole), PLAIN).unwrap();
         let made = pipeline.apply(sample(width, height), &mut stream(0, Purpose::Sample, draw));
@@ -88,7 +89,7 @@ proptest! {
 }
 
 #[test]
-fn one_stream_gives_one_sample() {
+fn the_same_stream_gives_the_same_sample() {
     let settings = RandomCrop {
         photometric: true,
         ..small_crop()
@@ -100,7 +101,7 @@ fn one_stream_gives_one_sample() {
 }
 
 #[test]
-fn whole_images_do_not_depend_on_chance_by_default() {
+fn whole_images_are_deterministic_by_default() {
     let settings = Preprocess::Whole(Whole::default());
     let pipeline = Pipeline::new(settings, Normalization::IMAGENET).unwrap();
     let made = |draw| pipeline.apply(sample(300, 200), &mut stream(0, Purpose::Sample, draw));
@@ -117,7 +118,7 @@ fn padding_is_zero_after_normalisation() {
     };
     let settings = Preprocess::RandomCrop(settings);
     let pipeline = Pipeline::new(settings, Normalization::IMAGENET).unwrap();
-    // 200×100 fits 256×64 as 128×64.
+    // 200×100 pixels are fitted into 256×64 as 128×64.
     let made = pipeline.apply(sample(200, 100), &mut stream(0, Purpose::Sample, 0));
     for plane in made.image.chunks_exact(128 * 128) {
         assert!(plane[..64 * 128].iter().all(|&value| value != 0.0));

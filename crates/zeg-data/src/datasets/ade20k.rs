@@ -2,8 +2,8 @@
 //!
 //! The folder holds `ADEChallengeData2016/{images, annotations}/{training, validation}`.
 //!
-//! `ADEChallengeData2016` is read as it is downloaded: label maps hold `1..=150` in the order of `objectInfo150.txt`, and
-//! 0 where nothing was labelled, which is no class. Preparation only checks the files and takes them over.
+//! `ADEChallengeData2016` is read as downloaded: label maps hold `1..=150` in the order of `objectInfo150.txt`, and 0
+//! for unlabelled pixels, which are ignored. Preparation only checks the files and links or copies them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ const ROOTS: [&str; 4] = [
     "ADEChallengeData2016/ADEChallengeData2016",
 ];
 
-/// The pairs of a split: `train`, `val`, or the path of a text file with one id a line.
+/// Lists the pairs of a split: `train`, `val`, or the path of a text file with one id per line.
 fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
     let root = find_root(TITLE, given, &ROOTS, &["images", "annotations"])?;
     let place = |folder: &str| {
@@ -59,8 +59,7 @@ fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
     scanned.list(split)
 }
 
-/// Plans what is made of a download: ADEChallengeData2016 with images and annotations, each with training and
-/// validation.
+/// Plans the conversion of a download: `ADEChallengeData2016/{images, annotations}/{training, validation}`.
 fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
     let is_root = |folder: &Path| {
         ["training", "validation"].iter().any(|split| {
@@ -75,7 +74,7 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
     };
     plan.findings
         .push(format!("ADEChallengeData2016 at {}", root.display()));
-    // 0 is unlabelled and stays so: loaders leave it out.
+    // 0 means unlabelled and stays 0, because the loaders ignore it.
     let pairs = (0..=150).map(|value| (value, value));
     let rule = Arc::new(Rule::new(TITLE, "0..=150", 151, pairs));
     for split in ["training", "validation"] {
@@ -119,7 +118,7 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
         plan.note_missing(
             format!("label maps of {split}"),
             &without,
-            "those images are left out",
+            "their images are left out",
         );
     }
     let names = root.join("objectInfo150.txt");

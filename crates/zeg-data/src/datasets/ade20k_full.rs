@@ -3,14 +3,15 @@
 //! The folder holds `ADE20K_2021_17_01/{images_detectron2, annotations_detectron2}/{training, validation}`.
 //!
 //! The layout is that of MaskFormer's preparation of `ADE20K_2021_17_01`: images in `images_detectron2`, label maps of
-//! 16 bits in `annotations_detectron2`, TIFF or PNG, with the class index or 65535 for no class. 255 is a class here.
+//! 16 bits in `annotations_detectron2`, TIFF or PNG, with the class index or 65535 for ignored pixels. 255 is a class
+//! here.
 //!
-//! Preparation reads the classes from the colours of `*_seg.png`. Red and green of a colour are the index of an object
-//! name in the data set's own list of 3,688; MaskFormer (Cheng et al. 2021) chose the 847 that occur in both splits,
-//! ordered by how much of the images they cover, and ZegFormer took them over. Pixels of all other objects, and those
-//! of none, become 65535. Label maps are written as 16-bit grey PNGs, where MaskFormer writes TIFFs. Images beyond
-//! [`PrepareOptions::shrink`](crate::prepare::PrepareOptions::shrink) are made smaller as there; unlike there, the
-//! others are not compressed a second time.
+//! Preparation reads the classes from the colours of `*_seg.png`. Red and green of a colour encode the index of an
+//! object name in the data set's own list of 3,688; MaskFormer (Cheng et al. 2021) chose the 847 that occur in both
+//! splits, ordered by how much of the images they cover, and ZegFormer adopted them. Pixels of all other objects, and
+//! pixels of no object, become 65535. Label maps are written as 16-bit grey PNGs, where MaskFormer writes TIFFs. Images
+//! larger than [`PrepareOptions::shrink`](crate::prepare::PrepareOptions::shrink) are made smaller as in MaskFormer;
+//! unlike in MaskFormer, the others are not compressed a second time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -47,7 +48,7 @@ pub(super) static ENTRY: DatasetEntry = DatasetEntry {
 
 const ROOTS: [&str; 2] = ["", "ADE20K_2021_17_01"];
 
-/// 255 is a class.
+/// Returns the rule for 16-bit label maps: only 65535 is ignored, because 255 is a class.
 fn label_rule() -> LabelRule {
     LabelRule {
         kind: LabelKind::Identity,
@@ -55,7 +56,7 @@ fn label_rule() -> LabelRule {
     }
 }
 
-/// The pairs of a split: `train`, `val`, or the path of a text file with one id a line.
+/// Lists the pairs of a split: `train`, `val`, or the path of a text file with one id per line.
 fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
     let markers = ["images_detectron2", "annotations_detectron2"];
     let root = find_root(TITLE, given, &ROOTS, &markers)?;
@@ -75,13 +76,13 @@ fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
     scanned.list(split)
 }
 
-/// A line a class: object index, train id, names. Source: `datasets/prepare_ade20k_full_sem_seg.py` of MaskFormer.
+/// One line per class: object index, train id, names. Source: `datasets/prepare_ade20k_full_sem_seg.py` of MaskFormer.
 const IDS: &str = include_str!("../../assets/ade20k_full_ids.txt");
 const SEGMENTS: &str = "_seg.png";
-/// How deep images lie below a split: `<group>/<scene>`, or one more.
+/// Largest depth of images below a split; the data set has them in `<group>/<scene>` or one level deeper.
 const DEPTH: usize = 6;
 
-/// Object indices and the classes they are.
+/// Returns pairs of an object index and its class index.
 fn train_ids() -> impl Iterator<Item = (u16, u16)> {
     IDS.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
@@ -89,7 +90,7 @@ fn train_ids() -> impl Iterator<Item = (u16, u16)> {
     })
 }
 
-/// Plans what is made of a download: ADE20K_2021_17_01 with images/ADE/training and images/ADE/validation.
+/// Plans the conversion of a download: `ADE20K_2021_17_01/images/ADE/{training, validation}`.
 fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
     let has_split = |folder: &Path| {
         ["training", "validation"]
@@ -148,13 +149,13 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
         plan.note_missing(
             format!("label maps of {split}"),
             &without,
-            "those images are left out",
+            "their images are left out",
         );
     }
     Ok(())
 }
 
-/// The images below a folder by their names; each name may occur once, since they all go to one folder.
+/// Collects the images below a folder by their names; a repeated name is an error, since all go to one folder.
 fn collect(
     folder: &Path,
     depth: usize,
@@ -176,7 +177,7 @@ fn collect(
                 });
             }
         } else if depth > 0 && !name.contains('.') && path.is_dir() {
-            // Beside each image lies a folder of its masks, `ADE_train_…`, which holds no images.
+            // Each image has a folder of its instance masks beside it, `ADE_train_…`, which holds no images.
             if !name.starts_with("ADE_") {
                 collect(&path, depth - 1, image_files)?;
             }
@@ -203,7 +204,7 @@ mod tests {
         assert_eq!((ids[0], ids[846]), ((2978, 0), (3148, 846)));
     }
 
-    /// The data set numbered its object names in the order of the alphabet; those from 3101 on were added later.
+    /// The data set numbers its object names in alphabetical order; those from 3101 on were added later.
     #[test]
     fn object_indices_are_in_the_order_of_the_names() {
         let mut objects: Vec<(u16, String)> = IDS

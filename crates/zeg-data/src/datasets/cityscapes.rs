@@ -1,10 +1,10 @@
 //! Cityscapes: 19 classes, 2,975 training and 500 validation images with fine labels.
 //!
-//! The folder holds `{leftImg8bit, gtFine}/{train, val}/<city>, label maps *_gtFine_labelTrainIds.png`.
+//! The folder holds `{leftImg8bit, gtFine}/{train, val}/<city>`.
 //!
-//! The label maps are `*_gtFine_labelTrainIds.png`, with `0..=18` and 255. The archive of fine annotations has
-//! `*_gtFine_labelIds.png` with 34 other numbers only, which are refused; the data set's own scripts convert them, and so
-//! does preparation. Files that are converted already are checked and taken over.
+//! The label maps are `*_gtFine_labelTrainIds.png`, with `0..=18` and 255. The archive of fine annotations holds only
+//! `*_gtFine_labelIds.png`, with 34 other ids, which cannot be loaded; the data set's own scripts convert them, and
+//! preparation does the same. Files that are already converted are checked and linked or copied.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,7 +41,7 @@ pub(super) static ENTRY: DatasetEntry = DatasetEntry {
 
 const ROOTS: [&str; 2] = ["", "cityscapes"];
 
-/// The pairs of a split: `train`, `val`, or the path of a text file with `<city>/<name>` a line.
+/// Lists the pairs of a split: `train`, `val`, or the path of a text file with one `<city>/<name>` per line.
 fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
     let root = find_root(TITLE, given, &ROOTS, &["leftImg8bit", "gtFine"])?;
     let place = |split: &str| {
@@ -58,7 +58,7 @@ fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
     let raw = unconverted(&listing);
     listing.defects.extend(raw);
     for item in &mut listing.items {
-        // The city stands in the name too.
+        // The name contains the city, so the folder is dropped from the id.
         if let Some((_, name)) = item.id.rsplit_once('/') {
             item.id = name.to_owned();
         }
@@ -66,7 +66,7 @@ fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
     Ok(listing)
 }
 
-/// Says so where the first label map that is missing lies there unconverted.
+/// Returns an error if the first missing label map exists in unconverted form.
 fn unconverted(listing: &Listing) -> Option<DataError> {
     let missing = listing.items.iter().find(|item| !item.labels.is_file())?;
     let pattern = Pattern::parse(&format!("{{id}}{IDS}")).ok()?;
@@ -80,7 +80,7 @@ fn unconverted(listing: &Listing) -> Option<DataError> {
     })
 }
 
-/// The label ids of the 19 classes in their order, road to bicycle. Source: `labels.py` of the official scripts.
+/// The label ids of the 19 classes in class order, road to bicycle. Source: `labels.py` of the official scripts.
 const CLASS_IDS: [u16; 19] = [
     7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33,
 ];
@@ -89,7 +89,7 @@ const IMAGE: &str = "_leftImg8bit.png";
 const IDS: &str = "_gtFine_labelIds.png";
 const TRAIN_IDS: &str = "_gtFine_labelTrainIds.png";
 
-/// Plans what is made of a download: leftImg8bit and gtFine, each with train and val.
+/// Plans the conversion of a download: `{leftImg8bit, gtFine}/{train, val}`.
 fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
     let has_split = |folder: &Path| folder.join("train").is_dir() || folder.join("val").is_dir();
     let find = |name| tree.named(name).find(|folder| has_split(folder));
@@ -144,7 +144,7 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
         plan.note_missing(
             format!("label maps of {split}"),
             &without,
-            "those images are left out",
+            "their images are left out",
         );
         let alone: Vec<String> = ids
             .keys()
@@ -154,13 +154,13 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
         plan.note_missing(
             format!("images of {split}"),
             &alone,
-            "those label maps are left out",
+            "their label maps are left out",
         );
     }
     Ok(())
 }
 
-/// The files of all cities of a split, by city and name without the ending.
+/// Returns the files of all cities of a split, by `<city>/<name>` without the ending.
 fn files_of_cities(split: &Path, ending: &str) -> Result<BTreeMap<String, PathBuf>, PrepareError> {
     let mut all = BTreeMap::new();
     if !split.is_dir() {

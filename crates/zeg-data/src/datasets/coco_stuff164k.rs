@@ -1,11 +1,11 @@
 //! COCO-Stuff 164k: 171 classes, 118,287 training and 5,000 validation images.
 //!
-//! The folder holds `{images, annotations}/{train2017, val2017}, label maps *_labelTrainIds.png`.
+//! The folder holds `{images, annotations}/{train2017, val2017}`, with label maps `*_labelTrainIds.png`.
 //!
-//! The label maps of `stuffthingmaps_trainval2017.zip` hold ids from 0 to 181, of which 11 things were never annotated,
-//! and 255. The 171 that remain, in their order, are the classes of mmsegmentation and so of the published zero-shot
-//! splits. mmsegmentation's converter writes them as `*_labelTrainIds.png` with `0..=170` and 255; preparation does the
-//! same, and training and scores read those files only.
+//! The label maps of `stuffthingmaps_trainval2017.zip` hold 255 and ids from 0 to 181, of which 11 (all things) were
+//! never annotated. The remaining 171, in the order of their ids, are the classes of mmsegmentation and so of the
+//! published zero-shot splits. mmsegmentation's converter writes them as `*_labelTrainIds.png` with `0..=170` and 255;
+//! preparation does the same, and training and evaluation read those files only.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -47,13 +47,13 @@ pub(super) static ENTRY: DatasetEntry = DatasetEntry {
 const SUFFIX: &str = "_labelTrainIds.png";
 const ROOTS: [&str; 4] = ["", "coco_stuff164k", "coco-stuff164k", "coco"];
 
-/// The pairs of a split.
+/// Lists the pairs of a split.
 ///
-/// - `given`: the folder that holds `images` and `annotations`, or the one that holds it
-/// - `split`: `train`, `val`, or the path of a text file with one id a line
+/// - `given`: the folder that holds `images` and `annotations`, or its parent folder
+/// - `split`: `train`, `val`, or the path of a text file with one id per line
 ///
 /// The samples are the images of `images/<split>2017`, sorted by name; the label map of `a.jpg` is
-/// `annotations/<split>2017/a_labelTrainIds.png`. A folder of unconverted label maps is a defect.
+/// `annotations/<split>2017/a_labelTrainIds.png`. A folder of unconverted label maps is listed as a defect.
 fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
     let root = find_root(TITLE, given, &ROOTS, &["images", "annotations"])?;
     let place = |folder: &str| {
@@ -79,7 +79,7 @@ fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
     Ok(listing)
 }
 
-/// Says so where PNG files lie in a folder, but none of them converted.
+/// Returns an error if a folder holds PNG files but no converted one.
 fn raw_labels(folder: &Path) -> Option<DataError> {
     let mut raw = None;
     for path in entries(folder).unwrap_or_default() {
@@ -98,17 +98,17 @@ fn raw_labels(folder: &Path) -> Option<DataError> {
 
 /// Largest raw id.
 const LAST_ID: u16 = 181;
-/// Raw ids of the things that COCO has a name for and no annotation of (street sign, hat, shoe, eye glasses, plate,
-/// mirror, window, desk, door, blender, hair brush). Source: the list of labels in the COCO-Stuff repository.
+/// Raw ids of the things that COCO names but never annotated (street sign, hat, shoe, eye glasses, plate, mirror,
+/// window, desk, door, blender, hair brush). Source: the list of labels in the COCO-Stuff repository.
 const UNUSED_IDS: [u16; 11] = [11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90];
 
-/// The raw ids that are classes, in the classes' order.
+/// Returns pairs of a raw id and its class index, in class order.
 fn train_ids() -> impl Iterator<Item = (u16, u16)> {
     (0..=LAST_ID).filter(|id| !UNUSED_IDS.contains(id)).zip(0..)
 }
 
-/// Plans what is made of a download: train2017 and val2017 with images, and the same with the label maps of
-/// stuffthingmaps_trainval2017.zip.
+/// Plans the conversion of a download: folders `train2017` and `val2017` with images, and folders of the same names
+/// with the label maps of `stuffthingmaps_trainval2017.zip`.
 fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
     let pairs = train_ids().chain([(IGNORE_BYTE, IGNORE_LABEL)]);
     let raw_rule = Arc::new(Rule::new(
@@ -127,7 +127,7 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
         };
         let images = with(&[".jpg"], "");
         let raw = with(&[".png"], SUFFIX);
-        // Converted before, here or elsewhere: checked and taken over.
+        // Label maps that are already converted are checked and linked or copied.
         let done = with(&[SUFFIX], "");
         let (masks, form): (BTreeMap<String, PathBuf>, _) = match (&raw, &done) {
             (Some(folder), _) => {
@@ -143,7 +143,7 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
             ),
             (None, None) => (BTreeMap::new(), None),
         };
-        let Some((words, folder, rule)) = form else {
+        let Some((ids, folder, rule)) = form else {
             plan.note_missing(
                 format!("label maps of {split}"),
                 &[format!("{name}/*.png (stuffthingmaps_trainval2017.zip)")],
@@ -152,7 +152,7 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
             continue;
         };
         plan.findings.push(format!(
-            "{} label maps of {split} at {}: {words}",
+            "{} label maps of {split} at {}: {ids}",
             masks.len(),
             folder.display()
         ));
@@ -192,9 +192,9 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
             ));
         }
         plan.note_missing(
-            format!("label maps of images of {split}"),
+            format!("label maps of {split} images"),
             &without,
-            "those images are left out",
+            "their images are left out",
         );
         let alone: Vec<String> = masks
             .keys()
@@ -202,9 +202,9 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
             .map(|id| format!("{id}.jpg"))
             .collect();
         plan.note_missing(
-            format!("images of label maps of {split}"),
+            format!("images of {split} label maps"),
             &alone,
-            "those label maps are left out",
+            "their label maps are left out",
         );
         plan.split(split, count);
     }

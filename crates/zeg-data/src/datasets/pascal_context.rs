@@ -3,10 +3,10 @@
 //! The folder holds `VOC2010/{JPEGImages, SegmentationClassContext, ImageSets/SegmentationContext}`.
 //!
 //! The label maps are those of mmsegmentation's converter, indices `0..=59` in the order of `pascal-context60`, where 0
-//! is what no other class covers. `pascal-context59` ignores it and counts the rest from 0.
+//! is the background: everything that no other class covers. `pascal-context59` ignores it and counts the rest from 0.
 //!
-//! Preparation makes them from any of the forms that the masks have been published in ([`masks`]). The splits are
-//! VOC 2010's `train` and `val`, as far as images have masks.
+//! Preparation makes them from any of the published forms of the masks ([`masks`]). The splits are the images of
+//! VOC 2010's `train` and `val` that have masks.
 
 mod masks;
 
@@ -46,7 +46,7 @@ pub(super) static ENTRY: DatasetEntry = DatasetEntry {
     preparation: Some(Preparation { title: TITLE, plan }),
 };
 
-/// The pairs of a split: a list in `ImageSets/SegmentationContext`, or any text file with one id a line.
+/// Lists the pairs of a split: a list in `ImageSets/SegmentationContext`, or any text file with one id per line.
 fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
     let root = find_root(TITLE, given, &ROOTS, &[LISTS])?;
     let place = Place::new(
@@ -62,8 +62,8 @@ fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
     listed.list(split)
 }
 
-/// Plans what is made of a download: VOCdevkit/VOC2010, and trainval_merged.json, or trainval/*.mat, or a folder of
-/// label PNGs.
+/// Plans the conversion of a download: `VOCdevkit/VOC2010`, and either `trainval_merged.json`, `trainval/*.mat` or a
+/// folder of label PNGs.
 fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
     let Some(voc) = find_voc(tree) else {
         return Err(plan.not_found(&["VOC2010/JPEGImages"]));
@@ -100,7 +100,7 @@ fn find_voc(tree: &Tree) -> Option<PathBuf> {
         .map(Path::to_owned)
 }
 
-/// Label maps from run lengths, splits from `phase`.
+/// Plans label maps from the run lengths of a JSON file, and splits from its `phase`.
 fn plan_json(
     plan: &mut Plan,
     json: &Path,
@@ -108,7 +108,7 @@ fn plan_json(
 ) -> Result<(), PrepareError> {
     let index = detail::index(json)?;
     plan.findings.push(format!(
-        "{}: run lengths of the 459 ids for {} of {} images listed",
+        "{}: run lengths of the 459 ids for {} of the {} listed images",
         json.display(),
         index.bytes.len(),
         index.images.len()
@@ -137,7 +137,7 @@ fn plan_json(
         };
         splits.entry(split).or_default().insert(stem.clone());
         if !seen.insert(stem) {
-            continue; // listed twice; two threads must not make one file
+            continue; // an image may be listed twice, but two threads must not write one file
         }
         plan.tasks.push(Task::place(
             Path::new("JPEGImages").join(format!("{stem}.jpg")),
@@ -160,7 +160,7 @@ fn plan_json(
     plan.note_missing(
         "masks in the JSON",
         &no_mask,
-        "those images are left out of the splits",
+        "their images are left out of the splits",
     );
     plan.detail = Some(Detail {
         json: json.into(),
@@ -171,7 +171,7 @@ fn plan_json(
     Ok(())
 }
 
-/// Label maps from files, splits from the first lists that there are.
+/// Plans label maps from files, and splits from the first folder that has lists.
 fn plan_files(
     plan: &mut Plan,
     tree: &Tree,
@@ -206,7 +206,7 @@ fn plan_files(
         }
         if no_mask > 0 {
             plan.findings.push(format!(
-                "{no_mask} images of these lists have no mask and are left out"
+                "{no_mask} images of these lists have no mask and will be left out"
             ));
         }
     } else {
@@ -232,7 +232,7 @@ fn plan_files(
             image_file,
         ));
     }
-    plan.note_missing("images (JPEGImages)", &no_image, "those masks are left out");
+    plan.note_missing("images (JPEGImages)", &no_image, "their masks are left out");
     add_splits(plan, splits);
     Ok(())
 }

@@ -2,15 +2,15 @@
 //!
 //! The folder holds `VOC2012/{JPEGImages, SegmentationClass, SegmentationClassAug, ImageSets/Segmentation}`.
 //!
-//! Published zero-shot results train on 10,582 images: `train`, and 9,118 that only the Semantic Boundaries data set (SBD,
-//! Hariharan et al. 2011) has masks of, which usually lie in `SegmentationClassAug` and are listed in `aug.txt`. The
-//! background, value 0 in the files, has no name to be described with: in `voc20` it is ignored in training and in scores.
-//! `voc21` makes it a class of its own, as ZS3Net and the closed-set benchmark do.
+//! Published zero-shot results are trained on 10,582 images: `train`, and 9,118 images for which only the Semantic
+//! Boundaries data set (SBD, Hariharan et al. 2011) has masks; these are usually in `SegmentationClassAug` and listed
+//! in `aug.txt`. The background, value 0 in the files, cannot be described by a class name, so `voc20` ignores it in
+//! training and in scores. `voc21` makes it a class of its own, as ZS3Net and the closed-set benchmark do.
 //!
-//! Preparation puts both data sets together. SBD's own lists divide its 11,355 images otherwise and overlap VOC's
-//! validation images; so `aug` is all of SBD without VOC's `train` and `val`. SBD's masks are MATLAB structs; a folder
-//! `SegmentationClassAug` of PNGs, which has been passed around for years, is taken instead where there are none. Some
-//! copies of it keep the masks in colour.
+//! Preparation combines both data sets. SBD's own lists split its 11,355 images differently and overlap VOC's
+//! validation images, so `aug` is all of SBD without VOC's `train` and `val`. SBD's masks are MATLAB structs; if there
+//! are none, a folder `SegmentationClassAug` of PNGs, which is widely circulated, is used instead. Some copies of that
+//! folder store the masks in colour.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -59,13 +59,13 @@ pub(super) static ENTRY: DatasetEntry = DatasetEntry {
 const LISTS: &str = "ImageSets/Segmentation";
 const ROOTS: [&str; 3] = ["", "VOC2012", "VOCdevkit/VOC2012"];
 
-/// The pairs of a split.
+/// Lists the pairs of a split.
 ///
-/// - `given`: `VOCdevkit/VOC2012` itself, `VOCdevkit`, or the folder that holds it
+/// - `given`: `VOCdevkit/VOC2012`, `VOCdevkit`, or the folder that holds `VOCdevkit`
 /// - `split`: the name of a list in `ImageSets/Segmentation` (`train`, `val`, …), `train_aug` for `train` and
-///   `aug` together, or the path of any text file with one id a line
+///   `aug` together, or the path of any text file with one id per line
 ///
-/// Label maps come from `SegmentationClass`; images that have none there take theirs from `SegmentationClassAug`.
+/// Label maps are read from `SegmentationClass`, or from `SegmentationClassAug` for images that have none there.
 fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
     let root = find_root(TITLE, given, &ROOTS, &[LISTS])?;
     let place = Place::new(
@@ -101,8 +101,8 @@ fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
 
 const SBD_MASK: Form = Form::Matlab(&["GTcls", "Segmentation"]);
 
-/// Plans what is made of a download: VOCdevkit/VOC2012, and SBD (benchmark_RELEASE/dataset) or a ready folder
-/// SegmentationClassAug.
+/// Plans the conversion of a download: `VOCdevkit/VOC2012`, and SBD (`benchmark_RELEASE/dataset`) or a converted folder
+/// `SegmentationClassAug`.
 fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
     let Some(voc) = find_voc(tree) else {
         return Err(plan.not_found(&["VOC2012/ImageSets/Segmentation/train.txt and val.txt"]));
@@ -154,7 +154,7 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
     Ok(())
 }
 
-/// The folder with VOC's segmentation lists; `VOCdevkit` may hold those of other years, too.
+/// Finds the folder with VOC's segmentation lists; `VOCdevkit` may hold the lists of other years, too.
 fn find_voc(tree: &Tree) -> Option<PathBuf> {
     let has_lists = |folder: &Path| {
         let lists = folder.join(LISTS);
@@ -168,9 +168,9 @@ fn find_voc(tree: &Tree) -> Option<PathBuf> {
     found.next().map(Path::to_owned)
 }
 
-/// The masks beyond VOC's own.
+/// The masks that VOC itself does not have.
 struct Augmented {
-    /// All images that have one, or that SBD lists.
+    /// Ids of all images that SBD lists or that have such a mask.
     ids: BTreeSet<String>,
     masks: SbdMasks,
 }
@@ -210,7 +210,7 @@ fn find_augmented(
                 plan.note_missing(
                     "list of SBD",
                     &[list.display().to_string()],
-                    "all masks of SBD are taken instead",
+                    "all masks of SBD are used instead",
                 );
                 ids.extend(files.keys().cloned());
             }
@@ -240,13 +240,13 @@ fn find_augmented(
         plan.note_missing(
             "SBD",
             &["benchmark_RELEASE/dataset/cls/*.mat or SegmentationClassAug/*.png".to_owned()],
-            "no split aug and train_aug, which published zero-shot results train on",
+            "the result has no splits aug and train_aug, on which published zero-shot results are trained",
         );
         return Ok(None);
     };
     let files = find::files(ready, ".png")?;
     plan.findings.push(format!(
-        "ready masks at {}: {} PNGs, indices or VOC colours",
+        "converted masks of SBD at {}: {} PNGs of indices or VOC colours",
         ready.display(),
         files.len()
     ));
@@ -260,7 +260,7 @@ fn find_augmented(
     }))
 }
 
-/// A task for every image and every mask that is there, a note for every one that is not.
+/// Adds a task for every image and every mask that exists, and lists those that are missing.
 fn add_files(
     plan: &mut Plan,
     voc: &Path,
@@ -280,7 +280,7 @@ fn add_files(
     let mut seen = BTreeSet::new();
     for (id, is_aug) in own_ids.chain(aug.iter().map(|id| (id, true))) {
         if !seen.insert(id) {
-            continue; // lists may repeat an image; two threads must not make one file
+            continue; // lists may repeat an image, but two threads must not write one file
         }
         let Some(image) = image_files.get(id) else {
             no_image.push(id.clone());

@@ -1,62 +1,64 @@
-//! What the threads have seen so far, in amounts that do not grow with the number of findings.
+//! Collects the findings and counts of all threads, in memory that does not grow with the number of findings.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::finding::Code;
 
-/// How many examples of a finding are kept.
+/// Largest number of examples that a finding keeps.
 const EXAMPLES: usize = 5;
 
-/// Takes what the threads find.
+/// Collector of findings and counts that all threads share.
 pub(super) struct Collector(Mutex<Seen>);
 
-/// Everything seen.
+/// All findings and counts so far.
 #[derive(Default)]
 pub(super) struct Seen {
-    /// Count and first examples of every finding, by the position of the image in the list.
+    /// For every finding its count and its first examples, by the position of the image in the list.
     pub(super) findings: BTreeMap<Code, (usize, BTreeMap<usize, String>)>,
-    /// Pixels of every class, and images that have any.
+    /// For every class the number of its pixels and the number of images that have any.
     pub(super) classes: Vec<(u64, u64)>,
-    /// Pixels of no class.
+    /// Number of ignored pixels.
     pub(super) ignored: u64,
-    /// What label files store, over all files.
+    /// Sums of the stored values over all label files.
     pub(super) values: Values,
-    /// Size and hash of every image, with its position in the list.
+    /// Size in bytes, hash and position in the list of every image.
     pub(super) hashes: Vec<(u64, u64, usize)>,
 }
 
-/// Sums over index label files, for what only the whole can tell.
+/// Sums over index label files, for the checks that need the whole split.
 #[derive(Default, Clone)]
 pub(super) struct Values {
-    /// Label files that were read.
+    /// Number of label files that were read.
     pub(super) files: u64,
-    /// Their pixels.
+    /// Number of their pixels.
     pub(super) pixels: u64,
-    /// The largest value that is neither ignored nor beyond one more than the legal ones.
+    /// The largest value in the legal range of class values that is not an ignored value.
     pub(super) largest: Option<u16>,
-    /// Files with the value 0, and its pixels.
+    /// Number of files with the value 0.
     pub(super) with_zero: u64,
+    /// Number of pixels with the value 0.
     pub(super) zeros: u64,
-    /// Pixels of ignored values.
+    /// Number of pixels with an ignored value.
     pub(super) ignored: u64,
-    /// Files that should have a border, and those that have.
+    /// Number of files that should have a border.
     pub(super) border_wanted: u64,
+    /// Number of those files that have a border.
     pub(super) border_found: u64,
-    /// Files by how they store labels.
+    /// Number of files by the way they store labels.
     pub(super) storage: BTreeMap<&'static str, u64>,
-    /// Files whose only illegal value is one above the last.
+    /// Number of files whose only illegal value is the last legal class value plus one.
     pub(super) one_above: u64,
 }
 
-/// What a label file holds.
+/// Counts of one label file.
 #[derive(Default)]
 pub(super) struct Counted {
-    /// Pixels of every class.
+    /// Number of pixels of every class.
     pub(super) classes: Vec<u64>,
-    /// Pixels of no class.
+    /// Number of ignored pixels.
     pub(super) ignored: u64,
-    /// The file's share in the sums.
+    /// The file's contribution to the sums over all files.
     pub(super) values: Values,
 }
 
@@ -68,17 +70,17 @@ impl Collector {
         }))
     }
 
-    /// Notes a finding about the image at `position` of the list.
+    /// Adds a finding about the image at `position` of the list.
     pub(super) fn add(&self, code: Code, position: usize, example: impl Into<String>) {
         self.with(|seen| seen.add(code, position, example));
     }
 
-    /// Notes an image's content.
+    /// Adds the size and hash of an image file.
     pub(super) fn add_hash(&self, size: u64, hash: u64, position: usize) {
         self.with(|seen| seen.hashes.push((size, hash, position)));
     }
 
-    /// Adds what a label file holds.
+    /// Adds the counts of a label file.
     pub(super) fn add_counts(&self, counted: &Counted) {
         self.with(|seen| {
             for ((pixels, images), &more) in seen.classes.iter_mut().zip(&counted.classes) {
@@ -90,23 +92,23 @@ impl Collector {
         });
     }
 
-    /// The end of collecting.
+    /// Returns what was collected.
     pub(super) fn into_seen(self) -> Seen {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with(&self, change: impl FnOnce(&mut Seen)) {
-        // Sums stay sums if another thread panicked.
+        // The sums are still valid after another thread panicked, so a poisoned lock is used as it is.
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
 impl Seen {
-    /// Notes a finding; of more than a few, the first in the list are kept.
+    /// Adds a finding; keeps the [`EXAMPLES`] examples that come first in the list.
     pub(super) fn add(&mut self, code: Code, position: usize, example: impl Into<String>) {
         let (count, examples) = self.findings.entry(code).or_default();
         *count += 1;
-        // An image has two files, and a file may have two faults of a kind.
+        // An image has two files (image and label map), so a position can have two examples of one code.
         let mut place = 2 * position;
         if examples.contains_key(&place) {
             place += 1;

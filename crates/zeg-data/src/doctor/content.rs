@@ -1,4 +1,4 @@
-//! One image and its label file: do they exist, decode, fit together, and hold what they should?
+//! Examines one image and its label file: whether they exist, can be decoded, have one size and hold legal values.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hasher};
@@ -10,11 +10,11 @@ use zeg_image::{ColourModel, ImageError, decode_rgb_bytes, image_header};
 
 use super::collector::Collector;
 use super::finding::Code;
-use super::{Patient, label_file};
+use super::{Subject, label_file};
 
-/// Asks only whether the files of a pair exist.
-pub(super) fn examine_existence(patient: &Patient, index: usize, collector: &Collector) {
-    let Some(item) = patient.dataset.items.get(index) else {
+/// Checks only whether the files of a pair exist.
+pub(super) fn examine_existence(subject: &Subject, index: usize, collector: &Collector) {
+    let Some(item) = subject.dataset.items.get(index) else {
         return;
     };
     for (path, code) in [
@@ -22,24 +22,24 @@ pub(super) fn examine_existence(patient: &Patient, index: usize, collector: &Col
         (&item.labels, Code::MissingLabels),
     ] {
         if !path.is_file() {
-            missing(patient, path, code, index, collector);
+            missing(subject, path, code, index, collector);
         }
     }
 }
 
-/// Looks into the files of a pair.
-pub(super) fn examine(patient: &Patient, index: usize, collector: &Collector) {
-    let Some(item) = patient.dataset.items.get(index) else {
+/// Examines the contents of the files of a pair.
+pub(super) fn examine(subject: &Subject, index: usize, collector: &Collector) {
+    let Some(item) = subject.dataset.items.get(index) else {
         return;
     };
-    let decoded_image = examine_image(patient, &item.image, index, collector);
-    let labels = examine_labels(patient, &item.labels, index, collector);
+    let decoded_image = examine_image(subject, &item.image, index, collector);
+    let labels = examine_labels(subject, &item.labels, index, collector);
     if let (Some(decoded_image), Some(labels)) = (decoded_image, labels)
         && decoded_image.upright != labels
     {
-        let (name, label_name) = (patient.name(&item.image), patient.name(&item.labels));
+        let (name, label_name) = (subject.name(&item.image), subject.name(&item.labels));
         let turned = if decoded_image.stored == labels {
-            ", before the turn that its EXIF note asks for"
+            ", the size of the image before its EXIF rotation"
         } else {
             ""
         };
@@ -52,21 +52,21 @@ pub(super) fn examine(patient: &Patient, index: usize, collector: &Collector) {
     }
 }
 
-/// Sizes of an image.
+/// Width and height of an image, as stored and after its EXIF rotation.
 struct Sizes {
     stored: (usize, usize),
     upright: (usize, usize),
 }
 
 fn examine_image(
-    patient: &Patient,
+    subject: &Subject,
     path: &Path,
     index: usize,
     collector: &Collector,
 ) -> Option<Sizes> {
-    let name = patient.name(path);
+    let name = subject.name(path);
     let bytes = read(
-        patient,
+        subject,
         path,
         (Code::MissingImage, Code::UnreadableImage),
         index,
@@ -104,22 +104,22 @@ fn examine_image(
     })
 }
 
-/// Counts what a label file holds; its size, if it has one.
+/// Counts the values of a label file; returns its size, or `None` if it cannot be decoded.
 fn examine_labels(
-    patient: &Patient,
+    subject: &Subject,
     path: &Path,
     index: usize,
     collector: &Collector,
 ) -> Option<(usize, usize)> {
-    let name = patient.name(path);
+    let name = subject.name(path);
     let bytes = read(
-        patient,
+        subject,
         path,
         (Code::MissingLabels, Code::UnreadableLabels),
         index,
         collector,
     )?;
-    let rule = &patient.dataset.label_rule;
+    let rule = &subject.dataset.label_rule;
     let stored = match rule.decode(&bytes, path) {
         Ok(stored) => stored,
         Err(error) => {
@@ -133,63 +133,66 @@ fn examine_labels(
             return None;
         }
     };
-    label_file::examine(patient, (&stored, &bytes), (path, &name), index, collector);
+    label_file::examine(subject, (&stored, &bytes), (path, &name), index, collector);
     Some(stored.size())
 }
 
-/// The content of a file, or a finding.
+/// Returns the content of a file, or adds a finding if it cannot be read.
 fn read(
-    patient: &Patient,
+    subject: &Subject,
     path: &Path,
     (absent, unreadable): (Code, Code),
     index: usize,
     collector: &Collector,
 ) -> Option<Vec<u8>> {
-    let refuse = |reason: String| {
+    let report_unreadable = |reason: String| {
         collector.add(
             unreadable,
             index,
-            format!("{}: {reason}", patient.name(path)),
+            format!("{}: {reason}", subject.name(path)),
         );
         None
     };
-    // Asked before opening: opening a pipe that nobody writes to would wait for ever.
+    // The file type is checked before opening, because opening a pipe that nobody writes to would block for ever.
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            missing(patient, path, absent, index, collector);
+            missing(subject, path, absent, index, collector);
             return None;
         }
-        Err(error) => return refuse(error.to_string()),
+        Err(error) => return report_unreadable(error.to_string()),
     };
     if !metadata.is_file() {
-        return refuse("not a regular file".into());
+        return report_unreadable("not a regular file".into());
     }
     if metadata.len() == 0 {
-        collector.add(Code::EmptyFile, index, patient.name(path));
+        collector.add(Code::EmptyFile, index, subject.name(path));
         return None;
     }
     if metadata.len() > MAX_FILE_BYTES {
-        return refuse(format!("{} bytes", metadata.len()));
+        return report_unreadable(format!(
+            "{} bytes; the limit is {MAX_FILE_BYTES} bytes",
+            metadata.len()
+        ));
     }
-    fs::read(path).map_or_else(|error| refuse(error.to_string()), Some)
+    fs::read(path).map_or_else(|error| report_unreadable(error.to_string()), Some)
 }
 
-fn missing(patient: &Patient, path: &Path, code: Code, index: usize, collector: &Collector) {
-    if code == Code::MissingLabels && patient.unconverted {
+fn missing(subject: &Subject, path: &Path, code: Code, index: usize, collector: &Collector) {
+    if code == Code::MissingLabels && subject.unconverted {
         return;
     }
-    let name = patient.name(path);
-    match patient.in_other_case(path) {
+    let name = subject.name(path);
+    match subject.in_other_case(path) {
         Some(other) => {
-            let text = format!("{name} is missing, {} is there", patient.name(&other));
+            let text = format!("{name} is missing, but {} exists", subject.name(&other));
             collector.add(Code::CaseMismatch, index, text);
         }
         None => collector.add(code, index, name),
     }
 }
 
-/// An error's text without the path that it begins with.
+/// Returns an error's text without the path it begins with.
 fn reason(error: &ImageError, path: &Path) -> String {
     let text = error.to_string();
     let start = format!("{}: ", path.display());

@@ -1,21 +1,21 @@
-//! What the doctor can find, each with a name that stays, a severity and a way out.
+//! Findings of the doctor: each kind has a stable name, a severity and a remedy.
 
 use serde::{Serialize, Serializer};
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Training or scores would fail or be wrong.
     Error,
-    /// Unusual; look at it.
+    /// The data are unusual and should be looked at.
     Warning,
-    /// Good to know.
+    /// Something good to know that needs no action.
     Note,
 }
 
 impl Severity {
-    /// `error`, `warning` or `note`.
+    /// Returns `error`, `warning` or `note`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Error => "error",
@@ -25,27 +25,27 @@ impl Severity {
     }
 }
 
-/// A finding.
+/// A finding of the doctor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// Its name, which does not change between versions.
+    /// The name of its kind, which does not change between versions.
     pub code: Code,
-    /// What was found, with the first file and value.
+    /// A description with the first file and value.
     pub message: String,
-    /// How many files, images, lines or classes it concerns.
+    /// Number of files, images, lines or classes it concerns.
     pub count: usize,
     /// The first few of them.
     pub examples: Vec<String>,
-    /// What to do.
+    /// The action to take.
     pub remedy: &'static str,
 }
 
-/// Declares the codes: name, severity, headline with `{}` for the count, remedy.
+/// Declares the codes, each with its name, severity, headline (`{}` stands for the count) and remedy.
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident $name:literal $severity:ident $headline:literal $remedy:literal;)*) => {
-        /// The name of a finding.
+        /// The kind of a finding.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
             $($(#[$doc])* $variant,)*
@@ -55,28 +55,28 @@ macro_rules! codes {
             /// All codes.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The name in words and hyphens.
+            /// Returns the name, in lower-case words with hyphens.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)*
                 }
             }
 
-            /// How bad it is.
+            /// Returns the severity of findings of this kind.
             pub fn severity(self) -> Severity {
                 match self {
                     $(Self::$variant => Severity::$severity,)*
                 }
             }
 
-            /// What to do.
+            /// Returns the action to take.
             pub fn remedy(self) -> &'static str {
                 match self {
                     $(Self::$variant => $remedy,)*
                 }
             }
 
-            /// What was found, with the count.
+            /// Returns the description of the finding, with the count.
             pub(super) fn headline(self, count: usize) -> String {
                 match self {
                     $(Self::$variant => $headline.replacen("{}", &count.to_string(), 1),)*
@@ -87,135 +87,135 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Label maps in COCO's raw ids.
+    /// Label maps hold COCO's raw ids.
     RawCocoIds "raw-coco-ids" Error
-        "folders of label maps in raw COCO ids ({})"
+        "folders with label maps of raw COCO ids ({})"
         "Convert the label maps to the 171 train ids (*_labelTrainIds.png).";
-    /// Label maps as they were downloaded.
+    /// Label maps are those of the download and not converted to class indices.
     UnconvertedLabels "unconverted-labels" Error
-        "label maps that were not converted; the first of them"
-        "Make the *_labelTrainIds.png from the files of the download.";
+        "label maps that were not converted; the first is"
+        "Convert the label maps of the download to *_labelTrainIds.png.";
     /// Images do not exist.
     MissingImage "missing-image" Error
         "images that do not exist ({})"
-        "Unpack the data set completely, or take the ids out of the list.";
+        "Unpack the data set completely, or remove the ids from the list.";
     /// Label files do not exist.
     MissingLabels "missing-labels" Error
         "label files that do not exist ({})"
-        "Unpack or convert the label maps of this split completely, or take the ids out of the list.";
-    /// A file exists under a name of other case.
+        "Unpack or convert the label maps of this split completely, or remove the ids from the list.";
+    /// A file exists under a name that differs in upper and lower case only.
     CaseMismatch "case-mismatch" Error
         "files whose names differ in upper and lower case only ({})"
-        "Rename the files: names are told apart by case on most systems.";
-    /// Images of training and of scoring are the same.
+        "Rename the files; most systems distinguish upper and lower case in file names.";
+    /// A training split and a validation split share images.
     TrainValOverlap "train-val-overlap" Error
-        "ids that stand in a split for training and in one for scoring ({})"
-        "Take them out of the training list; scores on images that were trained on say nothing.";
-    /// An id stands twice in the list.
+        "ids that are both in a training split and in a validation split ({})"
+        "Remove them from the training list; scores on training images are meaningless.";
+    /// An id is listed more than once.
     RepeatedId "repeated-id" Error
         "repeated ids in the list ({})"
         "Keep one line of each; a repeated image counts twice.";
-    /// Files without a byte.
+    /// Files are empty.
     EmptyFile "empty-file" Error
         "files of zero bytes ({})"
         "Copy or download them again; a full disk or a broken transfer leaves such files.";
-    /// An image cannot be decoded.
+    /// Images cannot be decoded.
     UnreadableImage "unreadable-image" Error
         "images that cannot be decoded ({})"
-        "Download them again; compare their sizes with the original.";
-    /// A label file cannot be decoded.
+        "Download them again, and compare their sizes with the originals.";
+    /// Label files cannot be decoded.
     UnreadableLabels "unreadable-labels" Error
         "label files that cannot be decoded ({})"
         "Download or convert them again.";
-    /// Index labels in a lossy format.
+    /// Index labels are stored in a lossy format.
     LossyLabels "lossy-labels" Error
-        "index label files in a format that changes values ({})"
-        "Store index labels as PNG; JPEG changes the numbers. Masks that are black and white can be read as kind = \"binary\".";
-    /// Index labels in three channels.
+        "index label files in a format that is not PNG ({})"
+        "Store index labels as PNG, because JPEG changes the values. Black and white masks can be read with kind = \"binary\".";
+    /// Index labels are stored in three channels.
     ColourLabels "colour-labels" Error
         "label files stored in colour ({})"
-        "Convert them to one channel of class numbers, or describe the colours (kind = \"palette\").";
-    /// Index labels in grey of fewer than 8 bits.
+        "Convert them to one channel of class indices, or list the colours of the classes (kind = \"palette\").";
+    /// Index labels are stored in grey with fewer than 8 bits.
     LabelBitDepth "label-bit-depth" Error
-        "grey label files of a bit depth that does not keep class numbers ({})"
-        "Store them with 8 or 16 bits a pixel, or with a palette.";
-    /// Labels that were blurred.
+        "grey label files with fewer than 8 bits per pixel ({})"
+        "Store them with 8 or 16 bits per pixel, or with a palette.";
+    /// Labels have the many values that JPEG or a smooth resize leaves.
     SmearedLabels "smeared-labels" Error
-        "label files with values as after JPEG or a smooth resize ({})"
+        "label files with blurred values, as JPEG or a smooth resize leaves them ({})"
         "Make them again from the originals: resize labels with nearest neighbour, and never store them as JPEG.";
-    /// Values that are no class.
+    /// Label values are neither a class nor ignored.
     IllegalLabel "illegal-label" Error
-        "label files with values that are no class ({})"
-        "Check the numbering against the class list, or name the values of no class.";
-    /// Colours that are no class.
+        "label files with values that are neither a class nor ignored ({})"
+        "Compare the numbering with the class list, or declare the values that should be ignored.";
+    /// Label colours are neither a class nor ignored.
     IllegalColour "illegal-colour" Error
-        "label files with colours that are no class ({})"
-        "Name the colours of all classes, and those of no class in `ignore-colours`.";
-    /// A binary mask that never reaches the threshold.
+        "label files with colours that are neither a class nor ignored ({})"
+        "List the colours of all classes, and the colours to ignore in `ignore-colours`.";
+    /// Binary masks never reach the threshold.
     MaskBelowThreshold "mask-below-threshold" Error
-        "masks that hold other values than 0, but none that reaches the threshold ({})"
+        "masks with nonzero values that are all below the threshold ({})"
         "Set `threshold = 1` for masks of 0 and 1.";
-    /// Image and labels differ in size.
+    /// An image and its label map differ in size.
     SizeMismatch "size-mismatch" Error
-        "pairs of which image and labels differ in size ({})"
+        "pairs of an image and a label map that differ in size ({})"
         "Take both from the same download, or resize the labels with nearest neighbour.";
-    /// A split that is not whole.
+    /// The split has more or fewer images than the official one.
     NotTheOfficialSplit "not-the-official-split" Warning
         "the split is not the official one"
-        "Complete it, or say beside every score how many images it is of.";
-    /// Labels that seem to be one too low or too high.
+        "Complete the split, or report its number of images with every score.";
+    /// Labels seem to be one too low or too high.
     ShiftedLabels "shifted-labels" Warning
         "labels look shifted by one"
         "Compare a label map with its image; choose the class list with or without background that fits.";
-    /// No border where there should be one.
+    /// Label maps that should have a border have none.
     NoBorder "no-border" Warning
-        "hardly a label map has the value 255, which marks the borders of objects in this data set"
-        "Use the official label maps; where 0 took the place of 255, borders count as background.";
-    /// Nothing is labelled.
+        "fewer than 1 in 10 label maps have the value 255, which marks the borders of objects in this data set"
+        "Use the official label maps; if 255 was replaced by 0, borders count as background.";
+    /// Label files have ignored pixels only.
     AllIgnored "all-ignored" Warning
-        "label files without a single pixel of a class ({})"
-        "Such images take part in nothing; take them out, or look whether their labels are those of the image.";
-    /// Masks that are neither black nor white.
+        "label files in which every pixel is ignored ({})"
+        "Such images add nothing to training or scores; remove them, or check that the labels belong to the image.";
+    /// Masks have many grey pixels.
     GreyMask "grey-mask" Warning
         "masks with many pixels that are neither dark nor bright ({})"
-        "Look at the masks: they may be blurred, or hold probabilities; choose the threshold on purpose.";
-    /// Images with a note to be turned.
+        "Look at the masks: they may be blurred or hold probabilities; set `threshold` to fit them.";
+    /// Images are rotated by their EXIF orientation.
     ExifRotation "exif-rotation" Warning
-        "images that their EXIF note turns by a quarter ({})"
-        "Other programs may not turn them; store them upright, with labels of the same orientation.";
-    /// Files of the same content.
+        "images that are rotated by a quarter turn through their EXIF orientation ({})"
+        "Other programs may not rotate them; store them upright, with labels of the same orientation.";
+    /// Image files have the same content.
     SameImage "same-image" Warning
-        "images with the content of another ({})"
-        "Keep one of each; if they stand in different splits, scores are too good.";
-    /// Label files that belong to no image.
+        "images with the same content as another image ({})"
+        "Keep one of each; if they are in different splits, scores are too high.";
+    /// Label files belong to no image.
     OrphanLabels "orphan-labels" Warning
         "label files without an image ({})"
         "Unpack the images completely, or remove the label files.";
-    /// No unseen class occurs.
+    /// No pixel has an unseen class.
     NoUnseenPixels "no-unseen-pixels" Warning
         "no pixel has an unseen class"
         "Scores of unseen classes will be undefined on this split.";
-    /// Classes without a pixel.
+    /// Classes have no pixel.
     AbsentClass "absent-class" Note
         "classes without a pixel ({})"
-        "Their scores are undefined on this split, and means leave them out.";
-    /// Label files of one value.
+        "Their scores are undefined on this split, and mean scores leave them out.";
+    /// Label files have the same class in every pixel.
     OneValue "one-value" Note
-        "label files with one class everywhere ({})"
-        "Expected for images without an object; otherwise look at them.";
-    /// Images without colour.
+        "label files with the same class in every pixel ({})"
+        "Expected for images without an object; look at them otherwise.";
+    /// Images have one grey channel.
     GreyImage "grey-image" Note
-        "images without colour ({})"
+        "grey images ({})"
         "They are read with three equal channels.";
-    /// Images in printing colours.
+    /// Images are stored in CMYK.
     CmykImage "cmyk-image" Note
         "images in CMYK ({})"
-        "They are converted to RGB; other programs may give other colours.";
-    /// Indices with and without a palette.
+        "They are converted to RGB; other programs may convert to other colours.";
+    /// Some label files have a palette and some are grey.
     MixedStorage "mixed-storage" Note
         "label files are stored in more than one way"
-        "Harmless here; it may show that they come from two sources.";
-    /// A part was looked into.
+        "Harmless here, but the files may come from two sources.";
+    /// Only a part of the images was examined.
     Limited "limited" Note
         "the contents of {} images were not examined"
         "Examine the rest before a long run.";

@@ -1,4 +1,4 @@
-//! The pixels of one label file: counted once, and judged by the counts.
+//! Counts the pixels of one label file once and derives findings from the counts.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,37 +6,38 @@ use std::path::Path;
 use zeg_base::hex;
 use zeg_image::{ColourModel, IGNORE_LABEL, LabelMap, RgbImage, image_header};
 
-use super::Patient;
+use super::Subject;
 use super::collector::{Collector, Counted, Values};
 use super::finding::Code;
 use crate::labels::{LabelKind, Stored};
 use crate::selection::Source;
 
-/// Distinct illegal values in a file that cannot be a slip of the numbering.
+/// Number of distinct illegal values in a file from which on they are blur and not a wrong numbering.
 const SMEARED: usize = 16;
-/// Illegal values that an example lists.
+/// Largest number of illegal values that an example lists.
 const SHOWN: usize = 4;
-/// Colours of no class that are counted one by one in a file; more would fill memory.
+/// Largest number of illegal colours that are counted one by one in a file, so that memory stays small.
 const MOST_COLOURS: usize = 256;
-/// Grey levels that are neither dark nor bright, and the share of pixels from which a mask is grey.
+/// Grey levels that are neither dark nor bright.
 const GREY_LEVELS: std::ops::Range<usize> = 64..192;
-const GREY_SHARE: u64 = 50; // a 50th of the pixels
+/// A mask is reported as grey if more than one in this many pixels has one of [`GREY_LEVELS`].
+const GREY_SHARE: u64 = 50;
 
-/// Counts what a label file stores; `bytes` is its content, and `name` as messages name it.
+/// Counts the values or colours of a label file; `bytes` is its content and `name` its name in messages.
 pub(super) fn examine(
-    patient: &Patient,
+    subject: &Subject,
     (stored, bytes): (&Stored, &[u8]),
     (path, name): (&Path, &str),
     index: usize,
     collector: &Collector,
 ) {
     let mut file = LabelFile {
-        patient,
+        subject,
         name,
         index,
         collector,
         counted: Counted {
-            classes: vec![0; patient.dataset.classes.len()],
+            classes: vec![0; subject.dataset.classes.len()],
             ..Counted::default()
         },
     };
@@ -50,9 +51,9 @@ pub(super) fn examine(
     file.finish();
 }
 
-/// A label file while it is counted.
+/// A label file whose pixels are being counted.
 struct LabelFile<'a> {
-    patient: &'a Patient<'a>,
+    subject: &'a Subject<'a>,
     name: &'a str,
     index: usize,
     collector: &'a Collector,
@@ -69,7 +70,7 @@ impl LabelFile<'_> {
         self.collector.add(code, self.index, example);
     }
 
-    /// Adds pixels of a class, or of none.
+    /// Adds pixels of a class, or ignored pixels.
     fn count(&mut self, class: u16, pixels: u64) {
         if class == IGNORE_LABEL {
             self.counted.ignored += pixels;
@@ -80,8 +81,8 @@ impl LabelFile<'_> {
 
     fn count_values(&mut self, labels: &LabelMap) {
         let histogram = histogram(labels);
-        let rule = &self.patient.dataset.label_rule;
-        let classes = self.patient.dataset.classes.len();
+        let rule = &self.subject.dataset.label_rule;
+        let classes = self.subject.dataset.classes.len();
         let mut illegal = Vec::new();
         for (value, &pixels) in (0..=u16::MAX)
             .zip(&histogram)
@@ -93,14 +94,14 @@ impl LabelFile<'_> {
             }
         }
         if let LabelKind::Binary { threshold } = rule.kind {
-            self.look_at_mask(&histogram, usize::from(threshold));
+            self.check_mask(&histogram, usize::from(threshold));
             return;
         }
         self.sum_up(&histogram, &illegal);
         let distinct = histogram.iter().filter(|pixels| **pixels > 0).count();
         if illegal.len() >= SMEARED && 2 * illegal.len() > distinct {
             let text = format!(
-                "{distinct} different values, {} of them no class",
+                "{distinct} different values, of which {} are neither a class nor ignored",
                 illegal.len()
             );
             self.add(Code::SmearedLabels, &text);
@@ -110,7 +111,7 @@ impl LabelFile<'_> {
     }
 
     fn add_illegal(&self, labels: &LabelMap, illegal: &[(u16, u64)]) {
-        let classes = self.patient.dataset.classes.len();
+        let classes = self.subject.dataset.classes.len();
         let values: Vec<String> = illegal
             .iter()
             .take(SHOWN)
@@ -126,14 +127,17 @@ impl LabelFile<'_> {
             let width = labels.width().max(1);
             format!(", first at ({}, {})", place % width, place / width)
         });
-        let legal = self.patient.dataset.label_rule.legal_values(classes);
-        let text = format!("{}{more}{place}; legal are {legal}", values.join(", "));
+        let legal = self.subject.dataset.label_rule.legal_values(classes);
+        let text = format!(
+            "{}{more}{place}; legal values are {legal}",
+            values.join(", ")
+        );
         self.add(Code::IllegalLabel, &text);
     }
 
-    /// The file's share in what only the whole can tell.
+    /// Computes the file's contribution to the sums over all files.
     fn sum_up(&mut self, histogram: &[u64], illegal: &[(u16, u64)]) {
-        let dataset = self.patient.dataset;
+        let dataset = self.subject.dataset;
         let ignore = &dataset.label_rule.ignore;
         let last = match dataset.label_rule.kind {
             LabelKind::ReduceZero => dataset.classes.len(),
@@ -146,7 +150,7 @@ impl LabelFile<'_> {
         let ignored = ignore
             .iter()
             .filter_map(|value| histogram.get(usize::from(*value)));
-        let border = self.patient.border_in();
+        let border = self.subject.border_in();
         let border_wanted = border.is_some_and(|folder| self.name.starts_with(&folder));
         let values = Values {
             files: 1,
@@ -168,14 +172,16 @@ impl LabelFile<'_> {
         };
     }
 
-    fn look_at_mask(&self, histogram: &[u64], threshold: usize) {
+    /// Reports a binary mask that never reaches the threshold or has many grey pixels.
+    fn check_mask(&self, histogram: &[u64], threshold: usize) {
         let pixels: u64 = histogram.iter().sum();
         let largest = histogram
             .iter()
             .rposition(|pixels| *pixels > 0)
             .unwrap_or_default();
         if largest > 0 && largest < threshold {
-            let text = format!("the brightest level is {largest}, the threshold {threshold}");
+            let text =
+                format!("the brightest level is {largest}, but the threshold is {threshold}");
             self.add(Code::MaskBelowThreshold, &text);
             return;
         }
@@ -194,16 +200,16 @@ impl LabelFile<'_> {
     }
 
     fn count_colours(&mut self, image: &RgbImage) {
-        let classes = self.patient.dataset.classes.len();
+        let classes = self.subject.dataset.classes.len();
         let mut illegal: BTreeMap<[u8; 3], u64> = BTreeMap::new();
         let pixels = image.as_raw().as_chunks::<3>().0;
-        // Neighbours are mostly of one colour: a run is looked up once.
+        // Neighbouring pixels mostly have one colour, so each run of equal colours is looked up once.
         for run in pixels.chunk_by(|a, b| a == b) {
             let (Some(&colour), length) = (run.first(), run.len() as u64) else {
                 continue;
             };
             match self
-                .patient
+                .subject
                 .dataset
                 .label_rule
                 .class_of_colour(colour, classes)
@@ -216,7 +222,8 @@ impl LabelFile<'_> {
             }
         }
         if illegal.len() >= MOST_COLOURS {
-            let text = format!("at least {MOST_COLOURS} colours that are no class");
+            let text =
+                format!("at least {MOST_COLOURS} colours that are neither a class nor ignored");
             self.add(Code::SmearedLabels, &text);
         } else if !illegal.is_empty() {
             let colours: Vec<String> = illegal
@@ -234,10 +241,10 @@ impl LabelFile<'_> {
         }
     }
 
-    /// How an index file stores its labels.
+    /// Counts how an index file stores its labels: in grey or with a palette.
     fn note_storage(&mut self, bytes: &[u8], path: &Path) {
         if matches!(
-            self.patient.dataset.label_rule.kind,
+            self.subject.dataset.label_rule.kind,
             LabelKind::Binary { .. }
         ) {
             return;
@@ -249,7 +256,7 @@ impl LabelFile<'_> {
         self.counted.values.storage.insert(storage, 1);
     }
 
-    /// What the whole file says, and the end of its counting.
+    /// Reports what the counts of the whole file show, and adds them to the collector.
     fn finish(self) {
         let labelled: u64 = self.counted.classes.iter().sum();
         if labelled == 0 && self.counted.ignored > 0 {
@@ -258,16 +265,16 @@ impl LabelFile<'_> {
         let mut classes = self.counted.classes.iter().enumerate();
         let only = classes.find(|(_, pixels)| **pixels == labelled && self.counted.ignored == 0);
         if let (true, Some((class, _))) = (labelled > 0, only) {
-            let names = &self.patient.dataset.classes.classes;
+            let names = &self.subject.dataset.classes.classes;
             let name = names.get(class).map_or("", String::as_str);
-            self.add(Code::OneValue, &format!("all {name}"));
+            self.add(Code::OneValue, &format!("all pixels are {name}"));
         }
         self.collector.add_counts(&self.counted);
     }
 }
 
-impl Patient<'_> {
-    /// The folder, relative to the root, of label maps that have borders.
+impl Subject<'_> {
+    /// Returns the folder, relative to the root, whose label maps should have borders.
     fn border_in(&self) -> Option<String> {
         match &self.found.source {
             Source::BuiltIn(entry) => {
@@ -279,7 +286,7 @@ impl Patient<'_> {
     }
 }
 
-/// How often every value occurs, up to the largest: a table with a place for each.
+/// Returns the number of pixels of each value, from 0 to the largest value of the map.
 fn histogram(labels: &LabelMap) -> Vec<u64> {
     let largest = labels.labels().iter().copied().max().unwrap_or_default();
     let mut counts = vec![0_u64; usize::from(largest) + 1];

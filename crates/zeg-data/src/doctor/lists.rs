@@ -1,9 +1,9 @@
-//! What lists and folders tell before a file is opened.
+//! Checks of a split's lists and folders, before any image is opened.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::Patient;
+use super::Subject;
 use super::collector::Collector;
 use super::finding::Code;
 use crate::DataError;
@@ -11,16 +11,16 @@ use crate::datasets::SplitPair;
 use crate::folder::Description;
 use crate::selection::Source;
 
-pub(super) fn examine(patient: &Patient, collector: &Collector) {
-    defects(patient, collector);
-    official_count(patient, collector);
-    overlap(patient, collector);
-    orphans(patient, collector);
+pub(super) fn examine(subject: &Subject, collector: &Collector) {
+    defects(subject, collector);
+    official_count(subject, collector);
+    overlap(subject, collector);
+    orphans(subject, collector);
 }
 
-/// What was noticed when the split was listed.
-fn defects(patient: &Patient, collector: &Collector) {
-    for (number, defect) in patient.found.listing.defects.iter().enumerate() {
+/// Adds the defects that listing the split found.
+fn defects(subject: &Subject, collector: &Collector) {
+    for (number, defect) in subject.found.listing.defects.iter().enumerate() {
         let (code, text) = match defect {
             DataError::DuplicateId {
                 list,
@@ -28,12 +28,12 @@ fn defects(patient: &Patient, collector: &Collector) {
                 first,
                 second,
             } => {
-                let list = patient.name(list);
+                let list = subject.name(list);
                 let text = format!("{list}: `{id}` in lines {first} and {second}");
                 (Code::RepeatedId, text)
             }
             DataError::RawCocoLabels { folder, example } => {
-                let text = format!("{} holds {example}", patient.name(folder));
+                let text = format!("{} holds {example}", subject.name(folder));
                 (Code::RawCocoIds, text)
             }
             other => (Code::UnconvertedLabels, other.to_string()),
@@ -42,23 +42,23 @@ fn defects(patient: &Patient, collector: &Collector) {
     }
 }
 
-/// Is this as many images as the published results are of?
-fn official_count(patient: &Patient, collector: &Collector) {
-    let Some(official) = patient.official() else {
+/// Checks whether the split has the official number of images, which published results are measured on.
+fn official_count(subject: &Subject, collector: &Collector) {
+    let Some(official) = subject.official() else {
         return;
     };
-    let count = patient.dataset.len();
+    let count = subject.dataset.len();
     if count != official.1 {
         let text = format!(
-            "`{}` has {count} images here, officially {}; scores are not comparable with published ones",
+            "`{}` has {count} images here, but {} officially; scores are not comparable with published ones",
             official.0, official.1
         );
         collector.add(Code::NotTheOfficialSplit, 0, text);
     }
 }
 
-impl Patient<'_> {
-    /// Name and number of images of the official split.
+impl Subject<'_> {
+    /// Returns the name and the number of images of the official split.
     pub(super) fn official(&self) -> Option<(&'static str, usize)> {
         match &self.found.source {
             Source::BuiltIn(entry) => {
@@ -70,12 +70,12 @@ impl Patient<'_> {
     }
 }
 
-/// Is an image both trained on and scored?
-fn overlap(patient: &Patient, collector: &Collector) {
-    let source = &patient.found.source;
+/// Checks whether a training split and a validation split share images.
+fn overlap(subject: &Subject, collector: &Collector) {
+    let source = &subject.found.source;
     let others: Vec<String> = match source {
         Source::BuiltIn(entry) => {
-            let Some((own, _)) = patient.official() else {
+            let Some((own, _)) = subject.official() else {
                 return;
             };
             let other = |pair: &SplitPair| match own {
@@ -85,9 +85,9 @@ fn overlap(patient: &Patient, collector: &Collector) {
             };
             entry.held_out.iter().filter_map(other).collect()
         }
-        Source::Described(description) => opposite_splits(description, patient.split),
+        Source::Described(description) => opposite_splits(description, subject.split),
     };
-    let ids: HashSet<&str> = patient
+    let ids: HashSet<&str> = subject
         .dataset
         .items
         .iter()
@@ -95,20 +95,20 @@ fn overlap(patient: &Patient, collector: &Collector) {
         .collect();
     let mut known = HashSet::new();
     for other in others {
-        // A split that is not there cannot overlap.
-        let Ok(listing) = source.list(patient.given, &other) else {
+        // A split that does not exist cannot overlap.
+        let Ok(listing) = source.list(subject.given, &other) else {
             continue;
         };
         for (place, item) in listing.items.iter().enumerate() {
             if ids.contains(item.id.as_str()) && known.insert(item.id.clone()) {
-                let text = format!("`{}` is in {} and in {other}", item.id, patient.split);
+                let text = format!("`{}` is in {} and in {other}", item.id, subject.split);
                 collector.add(Code::TrainValOverlap, place, text);
             }
         }
     }
 }
 
-/// The splits of a description that should not share an image with this one, by their names.
+/// Returns the splits of a description that should not share an image with `split`, judged by their names.
 fn opposite_splits(description: &Description, split: &str) -> Vec<String> {
     let (own, splits) = (role(split), description.proper_splits());
     let opposite =
@@ -132,18 +132,18 @@ fn role(split: &str) -> Option<Role> {
     }
 }
 
-/// Label files that belong to no image.
-fn orphans(patient: &Patient, collector: &Collector) {
-    let listed: HashSet<&Path> = patient
+/// Finds label files that belong to no image.
+fn orphans(subject: &Subject, collector: &Collector) {
+    let listed: HashSet<&Path> = subject
         .dataset
         .items
         .iter()
         .map(|item| item.labels.as_path())
         .collect();
-    let root = patient.root;
+    let root = subject.root;
     let mut place_in_list = 0;
-    for place in &patient.found.listing.places {
-        // A folder that cannot be read shows itself by its missing files.
+    for place in &subject.found.listing.places {
+        // A folder that cannot be read is reported through its missing files.
         let Ok(found) = place.images.scan(root) else {
             continue;
         };
@@ -156,14 +156,14 @@ fn orphans(patient: &Patient, collector: &Collector) {
                 .filter(|(file, _)| !listed.contains(file.as_path()))
                 .collect();
             for (file, id) in files {
-                let name = patient.name(&file);
+                let name = subject.name(&file);
                 let image = place.images.file(root, &id);
-                match patient.in_other_case(&image) {
+                match subject.in_other_case(&image) {
                     Some(other) => {
                         let text = format!(
-                            "{} is there, but {name} belongs to {}",
-                            patient.name(&other),
-                            patient.name(&image)
+                            "{} exists, but {name} belongs to {}",
+                            subject.name(&other),
+                            subject.name(&image)
                         );
                         collector.add(Code::CaseMismatch, place_in_list, text);
                     }

@@ -1,85 +1,85 @@
-//! The diagnosis: findings and counts, for people and for programs.
+//! The diagnosis of a split: its findings and counts, for people and for programs.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use super::Patient;
+use super::Subject;
 use super::collector::Seen;
 use super::finding::{Finding, Severity};
 use crate::Selection;
 
-/// What the doctor found.
+/// The findings and counts of a split.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Diagnosis {
     /// The data set's name.
     pub dataset: String,
-    /// Its title.
+    /// The data set's title.
     pub title: String,
-    /// The split as it was named.
+    /// The split's name, as requested.
     pub split: String,
     /// The class list.
     pub class_list: String,
-    /// Images in the split.
+    /// Number of images in the split.
     pub images: usize,
-    /// Images whose content was examined.
+    /// Number of images whose content was examined.
     pub examined: usize,
-    /// Images of the official split of this name.
+    /// Number of images of the official split of this name; `None` if there is none.
     pub official: Option<usize>,
-    /// The worst of the findings.
+    /// Whether the split can be used, by its worst finding.
     pub verdict: Verdict,
-    /// What was found, the worst first.
+    /// The findings, errors first, then warnings, then notes.
     pub findings: Vec<Finding>,
-    /// Pixels without a class in the label files that were examined.
+    /// Number of ignored pixels in the label files that were examined.
     pub ignored_pixels: u64,
-    /// Pixels of seen classes.
+    /// Number of pixels of seen classes.
     pub seen_pixels: u64,
-    /// Pixels of unseen classes.
+    /// Number of pixels of unseen classes.
     pub unseen_pixels: u64,
-    /// One entry a class, in label order.
+    /// One entry per class, in label order.
     pub classes: Vec<ClassCount>,
 }
 
-/// How often a class occurs.
+/// Number of pixels and images of a class.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ClassCount {
     /// Class name.
     pub name: String,
     /// Whether the class is unseen.
     pub unseen: bool,
-    /// Its pixels.
+    /// Number of its pixels.
     pub pixels: u64,
-    /// Its part of all pixels that have a class, 0 to 1.
+    /// Its share of all pixels that have a class, 0 to 1.
     pub share: f64,
-    /// Images with at least one pixel of it.
+    /// Number of images with at least one pixel of the class.
     pub images: u64,
 }
 
-/// Whether the split can be used.
+/// Overall result of an examination: whether the split can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// There is an error: training or scores would fail or be wrong.
+    /// There is at least one error: training or scores would fail or be wrong.
     Broken,
-    /// There is a warning to look at.
+    /// There is no error, but at least one warning.
     Suspicious,
-    /// There is neither.
+    /// There is neither an error nor a warning.
     Healthy,
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Broken => "broken: correct the errors before anything is trained or scored",
-            Self::Suspicious => "usable, with something to look at",
+            Self::Broken => "broken: correct the errors before training or scoring",
+            Self::Suspicious => "usable, but look at the warnings",
             Self::Healthy => "healthy",
         })
     }
 }
 
-/// Puts together what was seen.
+/// Builds the diagnosis from the collected findings and counts.
 pub(super) fn diagnosis(
-    patient: &Patient,
+    subject: &Subject,
     selection: &Selection,
     examined: usize,
     seen: Seen,
@@ -104,7 +104,7 @@ pub(super) fn diagnosis(
         })
         .collect();
     findings.sort_by_key(|finding| (finding.severity, finding.code));
-    let set = &patient.dataset.classes;
+    let set = &subject.dataset.classes;
     let labelled: u64 = seen.classes.iter().map(|(pixels, _)| pixels).sum();
     let classes: Vec<ClassCount> = seen
         .classes
@@ -124,13 +124,13 @@ pub(super) fn diagnosis(
         classes.map(|class| class.pixels).sum()
     };
     Diagnosis {
-        dataset: patient.dataset.name.clone(),
-        title: patient.dataset.title.clone(),
+        dataset: subject.dataset.name.clone(),
+        title: subject.dataset.title.clone(),
         split: selection.split.to_owned(),
         class_list: set.name.clone(),
-        images: patient.dataset.len(),
+        images: subject.dataset.len(),
         examined,
-        official: patient.official().map(|(_, images)| images),
+        official: subject.official().map(|(_, images)| images),
         verdict: match findings.first().map(|finding| finding.severity) {
             Some(Severity::Error) => Verdict::Broken,
             Some(Severity::Warning) => Verdict::Suspicious,
@@ -145,7 +145,7 @@ pub(super) fn diagnosis(
 }
 
 impl Diagnosis {
-    /// Whether the split can be used.
+    /// Returns whether the split can be used.
     pub fn verdict(&self) -> Verdict {
         self.verdict
     }

@@ -1,41 +1,43 @@
-//! What only the whole split can tell: shifted labels, a lost border, classes that never occur, equal images.
+//! Checks that need the counts of the whole split: shifted labels, a lost border, absent classes, equal images.
 //!
-//! These are guesses from counts, and so warnings and notes. Each says which counts it goes by.
+//! They are guesses from counts and therefore warnings and notes. Each message names the counts it is based on.
 
-use super::Patient;
+use super::Subject;
 use super::collector::{Seen, Values};
 use super::finding::Code;
 use crate::labels::LabelKind;
 
-/// Fewer label files than this say nothing about the whole.
+/// Smallest number of label files from which the checks of this module conclude anything.
 const ENOUGH_FILES: u64 = 8;
-/// Fewer label files than this may lack a value by chance.
+/// Number of label files from which on a value that never occurs is not missing by chance.
 const MANY_FILES: u64 = 32;
-/// Part of the pixels that only a background covers, not borders: 1 in 5.
+/// If more than 1 in 5 pixels are ignored, they are a background and not only borders.
 const BACKGROUND_SHARE: u64 = 5;
-/// Borders are in nearly every file; fewer than 1 in 10 have one where they were lost.
+/// If fewer than 1 in 10 label files have a border, the borders were lost: nearly every official label map has one.
 const BORDER_SHARE: u64 = 10;
 
-/// - `examined`: images whose content was looked into
-pub(super) fn examine(patient: &Patient, examined: usize, seen: &mut Seen) {
-    let rest = patient.dataset.len().saturating_sub(examined);
+/// Adds the findings that need the counts of the whole split.
+///
+/// - `examined`: number of images whose content was examined
+pub(super) fn examine(subject: &Subject, examined: usize, seen: &mut Seen) {
+    let rest = subject.dataset.len().saturating_sub(examined);
     if rest > 0 {
-        // Added as one finding with the count of images.
-        let example = format!("{examined} of {} were", patient.dataset.len());
+        // One finding that counts images, and not one finding per image.
+        let example = format!("{examined} of {} were examined", subject.dataset.len());
         seen.findings
             .insert(Code::Limited, (rest, [(0, example)].into()));
     }
     let values = seen.values.clone();
-    shifted(patient, &values, seen);
+    shifted(subject, &values, seen);
     border(&values, seen);
     storage(&values, seen);
-    classes(patient, seen);
-    same_images(patient, seen);
+    classes(subject, seen);
+    same_images(subject, seen);
 }
 
-/// Labels one too low or too high for the class list.
-fn shifted(patient: &Patient, values: &Values, seen: &mut Seen) {
-    let classes = patient.dataset.classes.len();
+/// Reports labels that seem one too low or too high for the class list.
+fn shifted(subject: &Subject, values: &Values, seen: &mut Seen) {
+    let classes = subject.dataset.classes.len();
     if values.files < ENOUGH_FILES || classes < 2 {
         return;
     }
@@ -45,7 +47,7 @@ fn shifted(patient: &Patient, values: &Values, seen: &mut Seen) {
     let never_zero = !has_zero && values.files >= MANY_FILES;
     let seldom_zero = 2 * values.with_zero < values.files;
     let sums = format!(
-        "value 0 in {} of {} label files, largest value {}, no class in {} of {} pixels",
+        "value 0 in {} of {} label files, largest value {}, {} of {} pixels ignored",
         values.with_zero,
         values.files,
         values
@@ -54,29 +56,29 @@ fn shifted(patient: &Patient, values: &Values, seen: &mut Seen) {
         values.ignored,
         values.pixels
     );
-    let text = match patient.dataset.label_rule.kind {
-        // 0 should be the background, and the last class is its number.
+    let text = match subject.dataset.label_rule.kind {
+        // Value 0 should be ignored (usually the background), and the value of the last class is the number of classes.
         LabelKind::ReduceZero
             if largest < Some(classes) && seldom_zero && (mostly_ignored || never_zero) =>
         {
-            "as if 0 were a class already and the background 255, though 0 is read as no class"
+            "0 seems to be a class and 255 the background, but 0 is read as ignored"
         }
         LabelKind::Identity if 2 * values.one_above > values.files && seldom_zero => {
-            "values go from 1 to the number of classes, where 0 should be the first class"
+            "values go from 1 to the number of classes, but the first class should have the value 0"
         }
         LabelKind::Identity if values.one_above > 0 && !has_zero => {
-            "0 never occurs and the number of classes does: as if counted from 1"
+            "the value 0 never occurs and the number of classes does occur, so labels seem to be counted from 1"
         }
-        LabelKind::Identity if background_comes_first(patient) && seldom_zero && mostly_ignored => {
-            "the background, class 0, is missing in most files while many pixels have no class: as if it was taken away"
+        LabelKind::Identity if background_comes_first(subject) && seldom_zero && mostly_ignored => {
+            "the background, class 0, is missing in most files while many pixels are ignored, so it seems to have been removed"
         }
         _ => return,
     };
     seen.add(Code::ShiftedLabels, 0, format!("{text} ({sums})"));
 }
 
-fn background_comes_first(patient: &Patient) -> bool {
-    let first = patient.dataset.classes.classes.first();
+fn background_comes_first(subject: &Subject) -> bool {
+    let first = subject.dataset.classes.classes.first();
     first.is_some_and(|name| name == "background")
 }
 
@@ -85,7 +87,7 @@ fn border(values: &Values, seen: &mut Seen) {
         && values.border_found * BORDER_SHARE < values.border_wanted
     {
         let text = format!(
-            "{} of {} label files have it",
+            "{} of {} label files have the value",
             values.border_found, values.border_wanted
         );
         seen.add(Code::NoBorder, 0, text);
@@ -102,12 +104,12 @@ fn storage(values: &Values, seen: &mut Seen) {
     }
 }
 
-/// Classes without a pixel, and whether any unseen class has one.
-fn classes(patient: &Patient, seen: &mut Seen) {
+/// Reports classes without a pixel, and a split in which no unseen class has a pixel.
+fn classes(subject: &Subject, seen: &mut Seen) {
     if seen.ignored == 0 && seen.classes.iter().all(|(pixels, _)| *pixels == 0) {
-        return; // no label file could be read, which is another finding
+        return; // no label file could be read, which is reported as another finding
     }
-    let set = &patient.dataset.classes;
+    let set = &subject.dataset.classes;
     let absent: Vec<usize> = seen
         .classes
         .iter()
@@ -126,18 +128,18 @@ fn classes(patient: &Patient, seen: &mut Seen) {
     }
     let none_unseen = set.unseen.iter().all(|label| absent.contains(label));
     if !set.unseen.is_empty() && none_unseen {
-        let text = format!("none of {} unseen classes occurs", set.unseen.len());
+        let text = format!("none of the {} unseen classes occurs", set.unseen.len());
         seen.add(Code::NoUnseenPixels, 0, text);
     }
 }
 
-/// Files of one size and hash.
-fn same_images(patient: &Patient, seen: &mut Seen) {
+/// Reports images with the same content, judged by file size and hash.
+fn same_images(subject: &Subject, seen: &mut Seen) {
     let mut hashes = std::mem::take(&mut seen.hashes);
     hashes.sort_unstable();
     let name = |position: usize| {
-        let item = patient.dataset.items.get(position);
-        item.map(|item| patient.name(&item.image))
+        let item = subject.dataset.items.get(position);
+        item.map(|item| subject.name(&item.image))
             .unwrap_or_default()
     };
     for group in hashes.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
@@ -145,7 +147,7 @@ fn same_images(patient: &Patient, seen: &mut Seen) {
             continue;
         };
         for (.., other) in others {
-            let text = format!("{} is the same as {}", name(*other), name(*first));
+            let text = format!("{} has the same content as {}", name(*other), name(*first));
             seen.add(Code::SameImage, *other, text);
         }
     }

@@ -1,14 +1,14 @@
-//! A diagnosis as tables for people.
+//! Formats a diagnosis as tables for people.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::{Diagnosis, Severity};
 
-/// Columns of the table of findings where no terminal says how many there are.
+/// Width of the table of findings, in characters, if the output is not a terminal.
 const WIDTH: u16 = 120;
 
 impl Diagnosis {
-    /// The diagnosis for people: a row a class, a row a finding, then the verdict.
+    /// Returns the diagnosis as text: a table with a row per class, a table with a row per finding, then the verdict.
     pub fn to_table(&self) -> String {
         let official = self
             .official
@@ -30,7 +30,7 @@ impl Diagnosis {
         if all > 0 {
             parts.push(self.class_table().to_string());
             parts.push(format!(
-                "pixels: {:.2} % seen classes, {:.2} % unseen classes, {:.2} % no class",
+                "pixels: {:.2} % seen classes, {:.2} % unseen classes, {:.2} % ignored",
                 part(self.seen_pixels),
                 part(self.unseen_pixels),
                 part(self.ignored_pixels)
@@ -70,7 +70,7 @@ impl Diagnosis {
         let mut findings = table(&["", "finding", "what and where", "what to do"]);
         findings.set_content_arrangement(ContentArrangement::Dynamic);
         if findings.width().is_none() {
-            findings.set_width(WIDTH); // not a terminal
+            findings.set_width(WIDTH);
         }
         for finding in &self.findings {
             let mut lines = vec![finding.message.clone()];

@@ -1,4 +1,4 @@
-//! The classes of a description: names alone, or with synonyms, values or colours.
+//! Reads the classes of a description: names, with optional synonyms, values or colours.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use super::written::At;
 use crate::DataError;
 use crate::labels::{IGNORE_8_BIT, IGNORE_16_BIT, LabelKind};
 
-/// A class as it is written.
+/// A class as written in the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenClass {
@@ -29,14 +29,14 @@ struct WrittenClass {
 pub(super) struct Entry {
     pub(super) name: String,
     pub(super) synonyms: Vec<String>,
-    /// Its number in index files.
+    /// Its value in index files.
     value: Option<u16>,
     /// Its colour in palette files.
     colour: Option<[u8; 3]>,
     span: Range<usize>,
 }
 
-/// Reads `["sofa", { name = "tv", synonyms = […] }]`, or the name of a built-in list.
+/// Reads `["sofa", { name = "tv", synonyms = […] }]`, or the name of a built-in class list.
 pub(super) fn entries(written: &Spanned<Value>, at: At) -> Result<Vec<Entry>, DataError> {
     let span = written.span();
     let plain = |name: &str| Entry {
@@ -56,13 +56,13 @@ pub(super) fn entries(written: &Spanned<Value>, at: At) -> Result<Vec<Entry>, Da
             let class = |class: &Value| match class {
                 Value::String(name) => Ok(plain(name)),
                 Value::Table(_) => entry(class, &span, at),
-                _ => Err(at.error(&span, "a class is a name, or a table with a `name`")),
+                _ => Err(at.error(&span, "a class must be a name or a table with a `name`")),
             };
             classes.iter().map(class).collect()
         }
         _ => Err(at.error(
             &span,
-            "`classes` is a list of classes or the name of a class list",
+            "`classes` must be a list of classes or the name of a class list",
         )),
     }
 }
@@ -104,7 +104,7 @@ fn entry(value: &Value, span: &Range<usize>, at: At) -> Result<Entry, DataError>
     })
 }
 
-/// `"#rrggbb"` or `[r, g, b]`.
+/// Parses a colour written as `"#rrggbb"` or `[r, g, b]`.
 fn colour(value: &Value) -> Option<[u8; 3]> {
     match value {
         Value::String(text) => hex::parse_colour(text),
@@ -118,7 +118,7 @@ fn colour(value: &Value) -> Option<[u8; 3]> {
     }
 }
 
-/// The values of the classes; `None` where no class has one, and the position is the value.
+/// Returns the values of the classes, or `None` if no class has one, so that its position is its value.
 pub(super) fn table(
     entries: &[Entry],
     span: &Range<usize>,
@@ -130,18 +130,24 @@ pub(super) fn table(
     let mut table = BTreeMap::new();
     for (class, entry) in (0..).zip(entries) {
         let Some(value) = entry.value else {
-            let reason = format!("class {:?} has no `value`, but others have", entry.name);
+            let reason = format!(
+                "class {:?} has no `value`, but other classes have one",
+                entry.name
+            );
             return Err(at.error(span, reason));
         };
         if table.insert(value, class).is_some() {
-            let reason = format!("class {:?} has the value {value} of another", entry.name);
+            let reason = format!(
+                "class {:?} has the same `value` {value} as another class",
+                entry.name
+            );
             return Err(at.error(&entry.span, reason));
         }
     }
     Ok(Some(table))
 }
 
-/// The colours of the classes, each once.
+/// Returns the class of each colour; ignored colours have the class [`IGNORE_LABEL`].
 pub(super) fn palette(
     entries: &[Entry],
     ignored: Option<&Spanned<Vec<String>>>,
@@ -156,7 +162,7 @@ pub(super) fn palette(
         };
         if palette.insert(colour, class).is_some() {
             let reason = format!(
-                "class {:?} has the colour {} of another",
+                "class {:?} has the same `colour` {} as another class",
                 entry.name,
                 hex::colour(colour)
             );
@@ -168,23 +174,23 @@ pub(super) fn palette(
     };
     for text in ignored.get_ref() {
         let Some(colour) = colour(&Value::String(text.clone())) else {
-            let reason = format!("{text:?} is no colour; write \"#rrggbb\"");
+            let reason = format!("{text:?} is not a colour; write \"#rrggbb\"");
             return Err(at.error(&ignored.span(), reason));
         };
         if palette.insert(colour, IGNORE_LABEL).is_some() {
-            let reason = format!("{text} is the colour of a class, or stands twice");
+            let reason = format!("{text} is the colour of a class, or is listed twice");
             return Err(at.error(&ignored.span(), reason));
         }
     }
     Ok(palette)
 }
 
-/// Colours say nothing in files of another kind; where they stand, the kind is wrong.
+/// Returns an error if a class has a colour, because colours are only used with kind = "palette".
 pub(super) fn refuse_colours(entries: &[Entry], at: At) -> Result<(), DataError> {
     match entries.iter().find(|entry| entry.colour.is_some()) {
         Some(entry) => {
             let reason = format!(
-                "class {:?} has a colour; that belongs to kind = \"palette\"",
+                "class {:?} has a `colour`, which is only allowed with kind = \"palette\"",
                 entry.name
             );
             Err(at.error(&entry.span, reason))
@@ -193,7 +199,7 @@ pub(super) fn refuse_colours(entries: &[Entry], at: At) -> Result<(), DataError>
     }
 }
 
-/// The values of no class where none are given: 255, or 65535 where 255 is a class.
+/// Returns the default ignored values: 255, or 65535 if 255 is a class; none for palettes and binary masks.
 pub(super) fn usual_ignore(kind: &LabelKind, classes: usize) -> Vec<u16> {
     let taken = match kind {
         LabelKind::Identity => classes > usize::from(IGNORE_8_BIT),

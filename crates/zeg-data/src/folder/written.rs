@@ -1,4 +1,4 @@
-//! The description as it is written, and the checks that make it a data set.
+//! Parses the TOML file of a description and checks its values.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,10 +16,10 @@ use crate::pattern::Pattern;
 use crate::split::{IdForm, is_id};
 use crate::{DataError, LabelKind, LabelRule, Metric};
 
-/// The name of the split that a description without splits has.
+/// The name of the only split of a description that names none.
 const ALL: &str = "all";
 
-/// The file as it is written.
+/// The keys of the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Written {
@@ -43,7 +43,7 @@ struct Written {
     splits: BTreeMap<String, Spanned<Value>>,
 }
 
-/// How label files name classes.
+/// The encoding of classes in label files.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 enum Kind {
@@ -52,7 +52,7 @@ enum Kind {
     Binary,
 }
 
-/// What the value 0 of an index means.
+/// The meaning of the value 0 in index files.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 enum Zero {
@@ -68,7 +68,7 @@ struct Elsewhere {
     labels: Value,
 }
 
-/// Makes errors with the file and the line.
+/// The text and path of a description, for errors with file and line.
 #[derive(Clone, Copy)]
 pub(super) struct At<'a> {
     text: &'a str,
@@ -85,20 +85,23 @@ impl At<'_> {
         }
     }
 
-    /// The error of the TOML reader; its position where it has one.
+    /// Returns an error of the TOML parser, at its own position or, if it has none, at `span`.
     pub(super) fn toml(self, span: Option<Range<usize>>, error: &toml::de::Error) -> DataError {
         let span = error.span().or(span).unwrap_or_default();
         self.error(&span, error.message().trim_end())
     }
 }
 
-/// Reads a description; `path` is where it lies.
+/// Parses a description; `path` is the path of its file.
 pub(super) fn parse(text: &str, path: &Path) -> Result<Description, DataError> {
     let at = At { text, path };
     let written: Written = toml::from_str(text).map_err(|error| at.toml(None, &error))?;
     let name = written.name.get_ref().trim().to_owned();
     if name.is_empty() || name.contains(|c: char| c.is_control() || matches!(c, '/' | '\\')) {
-        return Err(at.error(&written.name.span(), "`name` must be one plain word"));
+        let reason = format!(
+            "`name` is {name:?}; it must not be empty or contain `/`, `\\` or control characters"
+        );
+        return Err(at.error(&written.name.span(), reason));
     }
     let entries = classes::entries(&written.classes, at)?;
     let rule = rule(&written, &entries, at)?;
@@ -128,7 +131,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Description, DataError> {
     })
 }
 
-/// The folder that paths are relative to; a description without a folder lies in the current one.
+/// Returns the folder that paths are relative to: `root` below `home`, or `.` if both are empty.
 fn root(home: &Path, root: Option<PathBuf>) -> PathBuf {
     let root = home.join(root.unwrap_or_default());
     if root.as_os_str().is_empty() {
@@ -154,7 +157,7 @@ fn class_set(
     ClassSet::custom(name, names, synonyms, Vec::new()).map_err(refused)
 }
 
-/// `["polyp"]`, or a text as [`ClassSet::with_split`] takes it.
+/// Marks the unseen classes, written as `["polyp"]` or as a string that [`ClassSet::with_split`] accepts.
 fn with_unseen(set: ClassSet, unseen: &Spanned<Value>, at: At) -> Result<ClassSet, DataError> {
     let refused = |reason: String| at.error(&unseen.span(), reason);
     match unseen.get_ref() {
@@ -164,21 +167,22 @@ fn with_unseen(set: ClassSet, unseen: &Spanned<Value>, at: At) -> Result<ClassSe
         Value::Array(names) => {
             let names = names.iter().map(Value::as_str);
             let Some(names) = names.collect::<Option<Vec<&str>>>() else {
-                return Err(refused("`unseen` is a list of class names".into()));
+                return Err(refused("`unseen` must be a list of class names".into()));
             };
             set.with_unseen(&names)
                 .map_err(|error| refused(error.to_string()))
         }
-        _ => Err(refused("`unseen` is a list of class names".into())),
+        _ => Err(refused("`unseen` must be a list of class names".into())),
     }
 }
 
-/// How label files become classes; keys that do not belong to the kind are errors.
+/// Returns the rule that converts label files to classes; keys that do not belong to the kind are errors.
 fn rule(written: &Written, entries: &[Entry], at: At) -> Result<LabelRule, DataError> {
     let kind = *written.kind.get_ref();
     let only = |span: Option<Range<usize>>, key: &str, wanted: Kind, name: &str| match span {
         Some(span) if kind != wanted => {
-            Err(at.error(&span, format!("`{key}` belongs to kind = \"{name}\"")))
+            let reason = format!("`{key}` is only allowed with kind = \"{name}\"");
+            Err(at.error(&span, reason))
         }
         _ => Ok(()),
     };
@@ -205,7 +209,7 @@ fn rule(written: &Written, entries: &[Entry], at: At) -> Result<LabelRule, DataE
     {
         return Err(at.error(
             &ignore.span(),
-            "colours without a class stand in `ignore-colours`",
+            "`ignore` is not allowed with kind = \"palette\"; list the colours to ignore in `ignore-colours`",
         ));
     }
     let ignore = written
@@ -219,7 +223,7 @@ fn rule(written: &Written, entries: &[Entry], at: At) -> Result<LabelRule, DataE
             let span = written.classes.span();
             let kind = match (classes::table(entries, &span, at)?, zero) {
                 (Some(_), Some(_)) => {
-                    let reason = "`zero-is` has no meaning where every class has its `value`";
+                    let reason = "`zero-is` is not allowed if every class has its own `value`";
                     return Err(at.error(&span, reason));
                 }
                 (Some(table), None) => LabelKind::Table(table),
@@ -241,7 +245,7 @@ fn rule(written: &Written, entries: &[Entry], at: At) -> Result<LabelRule, DataE
             classes::refuse_colours(entries, at)?;
             if entries.len() != 2 {
                 let reason = format!(
-                    "kind = \"binary\" needs two classes, what is dark and what is bright; here are {}",
+                    "kind = \"binary\" needs two classes, first that of dark and then that of bright pixels; `classes` has {}",
                     entries.len()
                 );
                 return Err(at.error(&written.classes.span(), reason));
@@ -269,7 +273,7 @@ fn pattern(text: &str, span: &Range<usize>, at: At) -> Result<Pattern, DataError
     Pattern::parse(text).map_err(|reason| at.error(span, format!("{text:?}: {reason}")))
 }
 
-/// One pattern, or several of which the first with a file counts.
+/// Parses one pattern, or several of which the first with an existing file is used.
 fn patterns(value: &Value, span: &Range<usize>, at: At) -> Result<Vec<Pattern>, DataError> {
     let texts: Option<Vec<&str>> = match value {
         Value::String(text) => Some(vec![text]),
@@ -283,7 +287,7 @@ fn patterns(value: &Value, span: &Range<usize>, at: At) -> Result<Vec<Pattern>, 
             .collect(),
         _ => Err(at.error(
             span,
-            "`labels` is a path with `{id}`, or a list of such paths",
+            "`labels` must be a path with `{id}` or a list of such paths",
         )),
     }
 }
@@ -300,21 +304,25 @@ fn splits(
         let wrong = |reason: &str| Err(at.error(&span, reason));
         match value.into_inner() {
             Value::String(text) if text == ALL => Ok(SplitSource::All),
-            Value::String(text) if text.trim().is_empty() => wrong("a split's list has no name"),
+            Value::String(text) if text.trim().is_empty() => {
+                wrong("a split is an empty string; write \"all\" or the path of a list")
+            }
             Value::String(text) => Ok(SplitSource::List(PathBuf::from(text))),
             Value::Array(ids) => {
                 let ids = ids.iter().map(|id| id.as_str().map(str::to_owned));
                 let Some(mut ids) = ids.collect::<Option<Vec<String>>>() else {
-                    return wrong("ids are texts");
+                    return wrong("the ids of a split must be strings");
                 };
                 if ids.is_empty() || !ids.iter().all(|id| is_id(id, IdForm::Path)) {
-                    return wrong("a split needs ids, which are file names without ending");
+                    return wrong(
+                        "a split needs at least one id; ids are file names without extension",
+                    );
                 }
                 let given = ids.len();
                 let mut seen = std::collections::HashSet::new();
                 ids.retain(|id| seen.insert(id.clone()));
                 if ids.len() < given {
-                    return wrong("an id stands twice in the split");
+                    return wrong("the split lists an id twice");
                 }
                 Ok(SplitSource::Ids(ids))
             }
@@ -328,7 +336,7 @@ fn splits(
                 }))
             }
             _ => wrong(
-                "a split is \"all\", the path of a list, a list of ids, or { images = …, labels = … }",
+                "a split must be \"all\", the path of a list, a list of ids, or { images = …, labels = … }",
             ),
         }
     };

@@ -1,8 +1,8 @@
-//! Captions: English sentences that name every object of a picture and nothing else.
+//! Captions: English phrases that name every object of an image and nothing else.
 //!
-//! An object's two words always stand together in the order of the class name, so that what pre-training reads is what
-//! classes are asked for by. Most captions name the shape too; some call it a thing, and some leave it out, as class
-//! names do.
+//! The two words of an object's name always stand together in the order of the class name, so that pre-training sees
+//! the class names as they are used later. Most phrases name the shape, too; some use a general noun instead
+//! ("thing"), and some use none, like the class names.
 
 use std::collections::BTreeSet;
 
@@ -12,16 +12,16 @@ use super::names::shuffle;
 use super::{Name, ObjectInfo, Shape};
 use crate::chance::{below, unit};
 
-/// How many objects in a hundred are called by their shape, and how many then by a word for anything; the rest by
-/// nothing.
-const BY_SHAPE: f64 = 0.7;
-const BY_ANYTHING: f64 = 0.85;
-/// Words for anything.
-const ANYTHING: [&str; 3] = ["thing", "object", "shape"];
-/// How one object in ten is written instead, its shape in front: `a ring in striped red`.
+/// Share of the objects whose shape is named.
+const WITH_SHAPE: f64 = 0.7;
+/// Share of the objects whose shape is named or that get a general noun; the others have no noun.
+const WITH_NOUN: f64 = 0.85;
+/// Nouns that fit any object.
+const GENERAL_NOUNS: [&str; 3] = ["thing", "object", "shape"];
+/// Share of the objects that are written with the shape first (`a ring in striped red`), decided before the others.
 const SHAPE_FIRST: f64 = 0.1;
 
-/// What a caption may begin with. The empty one leaves the objects alone.
+/// The openings of a caption; with an empty one, the caption is only the list of objects.
 const OPENINGS: [&str; 8] = [
     "",
     "",
@@ -32,16 +32,22 @@ const OPENINGS: [&str; 8] = [
     "this is ",
     "a drawing with ",
 ];
-/// What a picture without objects is called.
+/// The phrase for an image without objects.
 const EMPTY: &str = "an empty picture";
-/// What joins the last two objects.
+/// The words that join the last two objects.
 const JOINS: [&str; 4] = [" and ", " and ", " next to ", " with "];
 
-/// Every word and mark that a caption can hold, each once, sorted: what a text tower for captions must know.
+/// Returns all words and punctuation marks that captions use, sorted and each once, for the vocabulary of a tokenizer.
 pub fn caption_words() -> Vec<String> {
     let names = Name::all().map(|name| name.to_string());
     let shapes = Shape::ALL.map(|shape| with_article(shape.word()));
-    let phrases = [OPENINGS.as_slice(), &JOINS, &ANYTHING, &["a in , .", EMPTY]].concat();
+    let phrases = [
+        OPENINGS.as_slice(),
+        &JOINS,
+        &GENERAL_NOUNS,
+        &["a in , .", EMPTY],
+    ]
+    .concat();
     let texts = phrases.into_iter().map(str::to_owned);
     let texts: Vec<String> = texts.chain(names).chain(shapes).collect();
     let words = texts.iter().flat_map(|text| text.split_whitespace());
@@ -49,7 +55,7 @@ pub fn caption_words() -> Vec<String> {
     words.into_iter().collect()
 }
 
-/// A caption for a picture with these objects; a picture without any is called `an empty picture`.
+/// Returns a random caption of an image with these objects; an image without objects is called `an empty picture`.
 pub(super) fn caption(objects: &[ObjectInfo], rng: &mut ChaCha8Rng) -> String {
     let mut phrases: Vec<String> = objects.iter().map(|object| phrase(object, rng)).collect();
     shuffle(&mut phrases, rng);
@@ -70,11 +76,11 @@ fn phrase(object: &ObjectInfo, rng: &mut ChaCha8Rng) -> String {
         return format!("{} in {name}", with_article(shape));
     }
     let kind = unit(rng);
-    let anything = ANYTHING[below(rng, ANYTHING.len())];
-    if kind < BY_SHAPE {
+    let general = GENERAL_NOUNS[below(rng, GENERAL_NOUNS.len())];
+    if kind < WITH_SHAPE {
         format!("a {name} {shape}")
-    } else if kind < BY_ANYTHING {
-        format!("a {name} {anything}")
+    } else if kind < WITH_NOUN {
+        format!("a {name} {general}")
     } else {
         format!("a {name}")
     }
@@ -96,7 +102,7 @@ mod tests {
     use crate::mini_world::{Colour, Texture};
 
     #[test]
-    fn captions_hold_no_other_words() {
+    fn captions_use_only_the_listed_words() {
         let words = caption_words();
         let objects: Vec<ObjectInfo> = Name::all()
             .zip(Shape::ALL.iter().cycle())
@@ -118,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn sentences_read_as_english() {
+    fn captions_read_as_english() {
         let object = |texture, colour, shape| ObjectInfo {
             name: Name { texture, colour },
             shape,

@@ -1,16 +1,16 @@
-//! What a mini world looks like: the settings, with those of the feasibility study as defaults.
+//! The settings of a mini world, with those of the feasibility study as defaults.
 
 use serde::{Deserialize, Serialize};
 
 use super::WorldError;
 
-/// Smallest and largest side of an image in pixels.
+/// Smallest and largest side of an image, in pixels.
 const SIDES: std::ops::RangeInclusive<usize> = 16..=1024;
-/// Most objects in an image; every one has a name of its own, and the smaller pool has nine.
+/// Largest number of objects in an image; each has a different name, and the smaller pool has nine names.
 const MAX_OBJECTS: usize = 9;
-/// Smallest radius at which a texture can still be told, in pixels.
+/// Smallest radius at which textures can still be distinguished, in pixels.
 const MIN_RADIUS: f64 = 4.0;
-/// Seeds stay within what a TOML file can hold.
+/// Largest seed: the largest integer of a TOML file.
 const MAX_SEED: u64 = i64::MAX as u64;
 
 /// The settings of a mini world; the same settings make the same images on every machine.
@@ -21,61 +21,61 @@ pub struct WorldConfig {
     pub seed: u64,
     /// Width and height of an image in pixels, 16..=1024.
     pub size: usize,
-    /// Fewest and most objects in an image, within 1..=9.
+    /// Smallest and largest number of objects in an image, within 1..=9.
     pub objects: (usize, usize),
-    /// Smallest and largest radius of an object in pixels; a shape fits a circle of about this radius.
+    /// Smallest and largest radius of an object in pixels; a shape fits into a circle of about this radius.
     pub radius: (f64, f64),
-    /// An object is turned by at most this angle either way, in radians, 0..=π.
+    /// Largest angle by which an object is rotated in either direction, in radians, 0..=π.
     pub rotation: f64,
-    /// How much the background varies, 0 (one grey) to 1.
+    /// Strength of the background's variation, 0 (one grey) to 1.
     pub clutter: f64,
     /// Standard deviation of the noise, as a share of the range of grey levels, 0..=0.5.
     pub noise: f64,
-    /// The share of its light that the darkest corner may lose, 0..=0.9.
+    /// Largest share of its brightness that the darkest corner loses, 0..=0.9.
     pub lighting: f64,
-    /// Probability that an object of the benchmark's images has a name that is none of its classes, 0..=1.
+    /// Probability that an object in training, validation and test images is a distractor, 0..=1.
     ///
-    /// Such objects have no label.
+    /// The name of a distractor is not a class, and its pixels are ignored.
     pub distractors: f64,
-    /// How unseen classes differ from seen ones.
+    /// The difference between unseen and seen classes.
     pub split: WorldSplit,
-    /// Which of the possible choices of classes is taken, below 2^63.
+    /// Seed of the choice of classes, below 2^63.
     pub split_seed: u64,
     /// Whether training images show objects of unseen classes.
     ///
     /// In the published protocol they do: images with unseen content stay in the training set, and their unseen
-    /// pixels count as unlabelled there. Label maps hold the truth in any case; what training may know of it is the
-    /// business of the supervision. With `false` the training images show neither an unseen class nor, with
+    /// pixels count as unlabelled there. The label maps always hold the true classes; the supervision decides which of
+    /// them training uses. With `false` the training images show neither an unseen class nor, with
     /// [`WorldSplit::UnseenColours`], anything in a withheld colour.
     pub unseen_in_training: bool,
 }
 
-/// How unseen classes differ from seen ones.
+/// The difference between unseen and seen classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WorldSplit {
-    /// Two colours are withheld: captions name them, no mask of a seen class shows them.
+    /// Two colours are withheld: they occur in captions, but not in the seen classes.
     #[default]
     UnseenColours,
-    /// Every colour and every texture occurs in seen classes, but not the unseen pairs of them.
+    /// Every colour and every texture occurs in seen classes, but the pairs of the unseen classes do not.
     UnseenCombinations,
 }
 
-/// Images of one phase of pre-training.
+/// Image size and number of objects in one stage of pre-training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PretrainStage {
     /// Width and height of an image in pixels, 16..=1024.
     pub size: usize,
-    /// Fewest and most objects in an image, within 1..=9.
+    /// Smallest and largest number of objects in an image, within 1..=9.
     pub objects: (usize, usize),
 }
 
 impl PretrainStage {
-    /// The phases of the feasibility study: single objects in small images, then in larger ones, then scenes.
+    /// The stages of the feasibility study: single objects in small images, then in larger ones, then scenes.
     pub const CURRICULUM: [Self; 3] = [Self::single(32), Self::single(48), Self::scene(64)];
 
-    /// One object in an image of this width and height.
+    /// Returns the stage of images of this width and height with one object.
     pub const fn single(size: usize) -> Self {
         Self {
             size,
@@ -83,7 +83,7 @@ impl PretrainStage {
         }
     }
 
-    /// Two or three objects in an image of this width and height.
+    /// Returns the stage of images of this width and height with two or three objects.
     pub const fn scene(size: usize) -> Self {
         Self {
             size,
@@ -91,7 +91,7 @@ impl PretrainStage {
         }
     }
 
-    /// Refuses what no image can be made of.
+    /// Returns an error if the image size or the numbers of objects are out of range.
     pub(super) fn check(self) -> Result<(), WorldError> {
         check_image(self.size, self.objects)
     }
@@ -117,7 +117,7 @@ impl Default for WorldConfig {
 }
 
 impl WorldConfig {
-    /// Refuses settings that are out of range, naming the setting, its value and the range.
+    /// Returns an error if a setting is out of range, naming the setting, its value and the range.
     pub(super) fn check(&self) -> Result<(), WorldError> {
         for (setting, seed) in [("seed", self.seed), ("split-seed", self.split_seed)] {
             require(seed <= MAX_SEED, setting, || seed.to_string(), "below 2^63")?;
@@ -128,7 +128,7 @@ impl WorldConfig {
             low >= MIN_RADIUS && low <= high && high <= self.size as f64 / 2.0,
             "radius",
             || format!("[{low}, {high}] in images of {} pixels", self.size),
-            "two numbers of pixels from 4 to half the image, the smaller first",
+            "two numbers of pixels from 4 to half the image side, the smaller first",
         )?;
         for (setting, value, most, legal) in [
             (
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_fields_have_defaults_and_whole_numbers_are_numbers() {
+    fn missing_fields_have_defaults_and_integers_are_accepted_as_floats() {
         let text =
             "radius = [9, 16]\nsplit = \"unseen-combinations\"\nunseen-in-training = false\n";
         let config: WorldConfig = toml::from_str(text).unwrap();

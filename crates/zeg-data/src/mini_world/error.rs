@@ -1,4 +1,4 @@
-//! What can go wrong with a mini world: its settings, and the folder it is written to.
+//! Errors of making a mini world and writing it to a folder.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use zeg_image::ImageError;
 use zeg_vocab::classes::ClassError;
 
-/// Why a mini world cannot be made or written.
+/// An error of making or writing a mini world.
 #[derive(Debug, thiserror::Error)]
 pub enum WorldError {
     /// A setting is out of range.
@@ -16,11 +16,11 @@ pub enum WorldError {
         setting: &'static str,
         /// Its value.
         value: String,
-        /// What is allowed, in words.
+        /// A description of the legal values.
         legal: &'static str,
     },
 
-    /// The names of the classes are no class list. This is a defect of the program.
+    /// The names of the classes are not a valid class list. This is a defect of the program.
     #[error(transparent)]
     Classes(#[from] ClassError),
 
@@ -33,21 +33,21 @@ pub enum WorldError {
     Unwritable {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
 
-    /// Something else stands where a file of the export is to go.
-    #[error("{}: stands there already and is not from this mini world", path.display())]
+    /// A file that is not of this export exists at the path of one of its files.
+    #[error("{}: a file that is not from this mini world already exists here", path.display())]
     Occupied {
-        /// The file that would have been replaced.
+        /// The file that would be replaced.
         path: PathBuf,
     },
 
     /// The threads could not be started.
     #[error("threads cannot be started: {reason}")]
     Threads {
-        /// What the system said.
+        /// The error of the thread pool.
         reason: String,
     },
 }

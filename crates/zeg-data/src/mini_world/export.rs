@@ -1,14 +1,15 @@
-//! A mini world as files, in VOC's layout, with a description that makes the folder a data set like any other.
+//! Exports a mini world to files in VOC's layout, with a description that makes the folder a data set like any other.
 //!
 //! ```text
 //! mini-world.toml                         the description, with the settings as comments
 //! JPEGImages/train-000000.jpg             quality 95
-//! SegmentationClass/train-000000.png      0 for no class, n for class n − 1
+//! SegmentationClass/train-000000.png      0 for ignored pixels, n for class n − 1
 //! ImageSets/Segmentation/train.txt        written last: a part that has its list is complete
 //! ```
 //!
-//! The description comes first and says exactly what is exported. A folder that holds the same one is this export,
-//! begun earlier, and is gone on with; anything else that stands in the way is left alone and is an error.
+//! The description is written first and states exactly what is exported. A folder with the same description holds an
+//! earlier, unfinished export, which is continued; any other existing file at one of the paths is an error and is not
+//! changed.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -33,15 +34,15 @@ const LABELS: &str = "SegmentationClass";
 const LISTS: &str = "ImageSets/Segmentation";
 /// Quality of the images, 1..=100.
 const JPEG_QUALITY: u8 = 95;
-/// Most images of a part: what an id of six digits can count.
+/// Largest number of images of a part: as many as ids of six digits can count.
 const MAX_COUNT: usize = 1_000_000;
 
-/// How many images of each part are written; a part without images is left out.
+/// Number of images of each part to write; a part without images is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
-    /// Images of [`Part::Train`].
+    /// Number of images of [`Part::Train`].
     pub train: usize,
-    /// Images of [`Part::Val`].
+    /// Number of images of [`Part::Val`].
     pub val: usize,
 }
 
@@ -52,7 +53,7 @@ impl Counts {
     }
 
     fn check(self) -> Result<(), WorldError> {
-        let legal = "at most 1000000 images of a part, and some of one";
+        let legal = "at most 1000000 images per part, and at least one image in all";
         let fits = self.parts().all(|(_, count)| count <= MAX_COUNT);
         if fits && self.parts().next().is_some() {
             return Ok(());
@@ -65,20 +66,20 @@ impl Counts {
     }
 }
 
-/// What an export did.
+/// The outcome of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exported {
-    /// The description, which `zeg train` and `zeg eval` take as a data set.
+    /// Path of the description, which `zeg train` and `zeg eval` accept as a data set.
     pub description: PathBuf,
-    /// Images that were written, each with its label map.
+    /// Number of images that were written, each with its label map.
     pub written: usize,
-    /// Images that were there from an earlier run.
+    /// Number of images that already existed from an earlier export.
     pub skipped: usize,
-    /// Whether `progress` ended the run; the lists are not written then.
+    /// Whether `progress` stopped the export; the lists are not written then.
     pub stopped: bool,
 }
 
-/// An image to be written.
+/// An image to write, with the paths of its files.
 struct SampleTask {
     part: Part,
     index: u64,
@@ -89,12 +90,14 @@ struct SampleTask {
 impl World {
     /// Writes the first images of training and validation to `folder`, which is created.
     ///
-    /// - `threads`: number of threads; 0 means one a core
-    /// - `progress`: called from all threads, once an image; when it answers [`ControlFlow::Break`], no more are begun
+    /// - `threads`: number of threads; 0 means one per core
+    /// - `progress`: called from all threads, once per image; when it returns [`ControlFlow::Break`], no further images
+    ///   are started
     ///
     /// # Errors
-    /// [`WorldError::Setting`] for counts out of range; [`WorldError::Occupied`], before anything is written, where a
-    /// file is in the way; [`WorldError::Threads`]; [`WorldError::Unwritable`], [`WorldError::Image`].
+    /// Returns [`WorldError::Setting`] if the counts are out of range; [`WorldError::Occupied`], before anything is
+    /// written, if another file would be replaced; [`WorldError::Threads`] if the threads cannot be started; and
+    /// [`WorldError::Unwritable`] or [`WorldError::Image`] if a file cannot be written.
     pub fn export(
         &self,
         folder: &Path,
@@ -151,7 +154,7 @@ impl World {
         };
         pool.install(|| tasks.par_iter().try_for_each(work))?;
         let (done, written) = (done.into_inner(), written.into_inner());
-        // A progress that breaks at the last image stops nothing.
+        // If `progress` breaks at the last image, the export is complete nevertheless.
         let stopped = done < tasks.len();
         if !stopped {
             for (path, text) in &lists {
@@ -166,7 +169,7 @@ impl World {
         })
     }
 
-    /// Writes the description, or finds it there; refuses a folder with other files in the way.
+    /// Writes the description unless it exists; returns an error if other files of the folder would be replaced.
     fn begin(
         &self,
         description: &Path,
@@ -183,7 +186,7 @@ impl World {
             .flat_map(|task| [task.image.as_path(), &task.labels]);
         let lists = lists.iter().map(|(path, _)| path.as_path());
         for path in std::iter::once(description).chain(image_files).chain(lists) {
-            // A link to nothing is in the way too.
+            // A broken link counts as an existing file, too.
             if fs::symlink_metadata(path).is_ok() {
                 return Err(WorldError::Occupied { path: path.into() });
             }
@@ -194,7 +197,7 @@ impl World {
         write_text(description, &text)
     }
 
-    /// The description as the reader of folders takes it, with the settings as comments.
+    /// Returns the description in the form that [`folder`](crate::folder) reads, with the settings as comments.
     fn describe(&self, counts: Counts) -> String {
         let quoted = |names: &[String]| {
             let names = names.iter().map(|name| format!("  {name:?},\n"));
@@ -224,26 +227,26 @@ impl World {
             quoted(unseen),
         );
         for (part, _) in counts.parts() {
-            // Writing to a text does not fail.
+            // Writing to a `String` cannot fail.
             let _ = writeln!(text, "{part} = \"{LISTS}/{part}.txt\"");
         }
         text
     }
 
-    /// Writes an image and its label map; `false` where both were there.
+    /// Writes an image and its label map; returns `false` if both already exist.
     fn write_sample(&self, task: &SampleTask) -> Result<bool, WorldError> {
         if task.image.is_file() && task.labels.is_file() {
             return Ok(false);
         }
         let sample = self.sample(task.part, task.index);
-        // The label map first: where there is an image, there is a label map.
+        // The label map is written first, so that every image that exists has its label map.
         write_indexed_png(&task.labels, &stored(&sample.labels)?, &voc_palette(255))?;
         write_jpeg(&task.image, &sample.image)?;
         Ok(true)
     }
 }
 
-/// Class indices as VOC stores them: 0 for no class, the others after it.
+/// Converts class indices to the values of the files: 0 for ignored pixels, `n` for class `n − 1`.
 fn stored(labels: &LabelMap) -> Result<LabelMap, WorldError> {
     let values = labels.labels().iter().map(|&label| match label {
         IGNORE_LABEL => 0,
@@ -266,7 +269,7 @@ fn make_folder(folder: &Path) -> Result<(), WorldError> {
     fs::create_dir_all(folder).map_err(|source| unwritable(folder, source))
 }
 
-/// Writes a text where nothing or the same text stands.
+/// Writes a text file unless it already holds the same text; returns an error if it holds another text.
 fn write_text(path: &Path, text: &str) -> Result<(), WorldError> {
     if fs::read(path).is_ok_and(|there| there == text.as_bytes()) {
         return Ok(());

@@ -1,7 +1,8 @@
-//! The names: eight colours times four textures, of which a split makes seen classes, unseen classes and a pool.
+//! The names of objects: eight colours times four textures, divided by a split into seen classes, unseen classes and a
+//! pool for distractors.
 //!
-//! A class is what two words say, and its shape is none of it. An unseen class is therefore something new to the masks
-//! but not to the words: each of its words is known from captions.
+//! A class is a texture and a colour; the shape does not matter. Masks of an unseen class never occur in training, but
+//! both words of its name occur in captions.
 
 use std::fmt;
 
@@ -32,7 +33,7 @@ pub enum Colour {
 }
 
 impl Colour {
-    /// All of them.
+    /// All values.
     pub const ALL: [Self; 8] = [
         Self::Red,
         Self::Orange,
@@ -44,7 +45,7 @@ impl Colour {
         Self::Pink,
     ];
 
-    /// The word for it.
+    /// Returns its word in names and captions.
     pub fn word(self) -> &'static str {
         match self {
             Self::Red => "red",
@@ -58,7 +59,7 @@ impl Colour {
         }
     }
 
-    /// Red, green and blue, 0..=255, under full light. Hues lie at least 20° apart.
+    /// Returns red, green and blue, 0..=255, under full light. The hues differ by at least 20°.
     pub fn rgb(self) -> [u8; 3] {
         match self {
             Self::Red => [216, 36, 36],
@@ -85,10 +86,10 @@ pub enum Texture {
 }
 
 impl Texture {
-    /// All of them.
+    /// All values.
     pub const ALL: [Self; 4] = [Self::Plain, Self::Striped, Self::Dotted, Self::Checked];
 
-    /// The word for it.
+    /// Returns its word in names and captions.
     pub fn word(self) -> &'static str {
         match self {
             Self::Plain => "plain",
@@ -99,7 +100,7 @@ impl Texture {
     }
 }
 
-/// What an object is called; displayed as `striped red`.
+/// The name of an object: its texture and colour, displayed as `striped red`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Name {
     /// Its pattern.
@@ -109,7 +110,7 @@ pub struct Name {
 }
 
 impl Name {
-    /// All 32.
+    /// Returns all 32 names.
     pub fn all() -> impl Iterator<Item = Self> {
         let of = |texture| Colour::ALL.map(|colour| Self { texture, colour });
         Texture::ALL.into_iter().flat_map(of)
@@ -122,21 +123,21 @@ impl fmt::Display for Name {
     }
 }
 
-/// What the 32 names are in a world.
+/// The roles of the 32 names in a world.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Vocabulary {
     /// Names of the seen classes.
     pub(super) seen: Vec<Name>,
     /// Names of the unseen classes.
     pub(super) unseen: Vec<Name>,
-    /// Names that are no class.
+    /// Names that are not classes.
     pub(super) pool: Vec<Name>,
     /// Colours that no seen class has.
     pub(super) withheld: Vec<Colour>,
 }
 
 impl Vocabulary {
-    /// Chooses the classes; colours and textures are spread as evenly as the numbers allow.
+    /// Chooses the classes so that colours and textures occur as equally often as the numbers allow.
     pub(super) fn choose(split: WorldSplit, split_seed: u64) -> Self {
         let mut rng = stream(split_seed, Purpose::Order, 0);
         let (mut colours, mut textures) = (Colour::ALL, Texture::ALL);
@@ -161,7 +162,7 @@ impl Vocabulary {
 /// Withheld colours, unseen names, seen names.
 type Choice = (Vec<Colour>, Vec<Name>, Vec<Name>);
 
-/// Two colours make the unseen classes, which have all four textures between them; six colours make the seen ones.
+/// Chooses unseen classes of two colours, which together have all four textures, and seen classes of the other six.
 fn unseen_colours(colours: [Colour; 8], textures: [Texture; 4]) -> Choice {
     let [first, second, rest @ ..] = colours;
     let [a, b, c, d] = textures;
@@ -173,13 +174,13 @@ fn unseen_colours(colours: [Colour; 8], textures: [Texture; 4]) -> Choice {
         textures.iter().map(name).collect()
     };
     let unseen = [of(first, &[a, b, c]), of(second, &[d, a])].concat();
-    // 3 · 3 + 3 · 2 names: three textures for each of three colours, then two.
+    // 3 · 3 + 3 · 2 = 15 names: three textures for each of three colours, then two for each of the others.
     let counts = [3, 3, 3, 2, 2, 2];
     let seen = deal(rest.into_iter().zip(counts), textures, &[]);
     (vec![first, second], unseen, seen)
 }
 
-/// Five pairs in five colours are unseen; every colour and every texture stays among the seen classes.
+/// Chooses five unseen pairs of different colours, and seen classes with every colour and every texture.
 fn unseen_combinations(colours: [Colour; 8], textures: [Texture; 4]) -> Choice {
     let pairs = colours.into_iter().zip(textures.into_iter().cycle());
     let unseen: Vec<Name> = pairs
@@ -191,7 +192,7 @@ fn unseen_combinations(colours: [Colour; 8], textures: [Texture; 4]) -> Choice {
     (Vec::new(), unseen, seen)
 }
 
-/// Gives each colour this many textures, dealt in turn so that all are used equally often, without the `taken` names.
+/// Gives each colour its number of textures, in turn so that all are used equally often, without the `taken` names.
 fn deal(
     colours: impl Iterator<Item = (Colour, usize)>,
     textures: [Texture; 4],
@@ -206,7 +207,7 @@ fn deal(
     dealt
 }
 
-/// Fisher–Yates: every order is as likely as every other.
+/// Shuffles by Fisher–Yates, so that all orders are equally likely.
 pub(super) fn shuffle<T>(list: &mut [T], rng: &mut ChaCha8Rng) {
     for last in (1..list.len()).rev() {
         list.swap(last, below(rng, last + 1));
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_one_thing() {
+    fn every_name_has_exactly_one_role() {
         for (split, vocabulary) in splits() {
             let Vocabulary {
                 seen, unseen, pool, ..
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn withheld_colours_are_in_no_seen_class_and_textures_in_all_parts() {
+    fn no_seen_class_has_a_withheld_colour_and_all_textures_occur() {
         for (split, vocabulary) in splits() {
             let count = |names: &[Name], texture| {
                 let with = names.iter().filter(|name| name.texture == texture);

@@ -1,4 +1,4 @@
-//! The plan of an image: which objects, where, how large, which way round. Nothing is painted here.
+//! Draws the layout of an image: the names, places, sizes and rotations of its objects. Nothing is rendered here.
 
 use rand_chacha::ChaCha8Rng;
 
@@ -7,16 +7,16 @@ use super::shape::Shape;
 use super::texture::Surface;
 use crate::chance::{below, happens, uniform};
 
-/// How far an object's centre stays from the image's edge, in radii: the edge may cut off a part.
+/// Smallest distance of an object's centre to the image's edge, in radii; below 1 the edge may cut off a part.
 const MARGIN: f64 = 0.75;
-/// Two objects come as near as this share of the sum of their radii, drawn for each object; below 1 they overlap.
+/// Range of the smallest distance to other objects, as a share of the sum of both radii; below 1 objects overlap.
 const NEARNESS: (f64, f64) = (0.5, 1.0);
-/// Places that are tried; the one with the most room is taken where none has enough.
+/// Number of places that are tried; if none is far enough from other objects, the farthest is used.
 const TRIES: usize = 24;
 /// Largest radius as a share of the image's side, for images smaller than those the radii were chosen for.
 const MOST_OF_IMAGE: f64 = 0.45;
 
-/// Which names an image's objects may have.
+/// The names that the objects of an image may have.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ObjectChoice<'a> {
     /// The names that most objects have.
@@ -27,12 +27,12 @@ pub(super) struct ObjectChoice<'a> {
     pub(super) distractors: f64,
 }
 
-/// What the layout of an image depends on.
+/// Settings of the layout of an image.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
     /// Width and height of the image in pixels.
     pub(super) size: usize,
-    /// Fewest and most objects.
+    /// Smallest and largest number of objects.
     pub(super) objects: (usize, usize),
     /// Smallest and largest radius in pixels.
     pub(super) radius: (f64, f64),
@@ -40,7 +40,7 @@ pub(super) struct Layout {
     pub(super) rotation: f64,
 }
 
-/// An object as it is to be painted.
+/// An object to render.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Object {
     pub(super) name: Name,
@@ -51,10 +51,10 @@ pub(super) struct Object {
     /// Radius in pixels.
     pub(super) radius: f64,
     /// Cosine and sine of the rotation.
-    pub(super) turn: (f64, f64),
+    pub(super) rotation: (f64, f64),
 }
 
-/// Draws the objects of an image, those behind first; no two have the same name.
+/// Draws the objects of an image, from back to front; no two have the same name.
 pub(super) fn draw_objects(
     layout: &Layout,
     choice: ObjectChoice,
@@ -77,7 +77,7 @@ pub(super) fn draw_objects(
         };
         let radius = uniform(rng, low, high);
         let shape = Shape::ALL[below(rng, Shape::ALL.len())];
-        let turn = turn(uniform(rng, -layout.rotation, layout.rotation));
+        let rotation = cosine_and_sine(uniform(rng, -layout.rotation, layout.rotation));
         let surface = Surface::draw(name, radius, rng);
         let centre = place(layout.size as f64, radius, &objects, rng);
         objects.push(Object {
@@ -86,13 +86,13 @@ pub(super) fn draw_objects(
             surface,
             centre,
             radius,
-            turn,
+            rotation,
         });
     }
     objects
 }
 
-/// Removes a name by chance.
+/// Removes a random name and returns it.
 fn take(names: &mut Vec<Name>, rng: &mut ChaCha8Rng) -> Option<Name> {
     if names.is_empty() {
         return None;
@@ -101,7 +101,7 @@ fn take(names: &mut Vec<Name>, rng: &mut ChaCha8Rng) -> Option<Name> {
     Some(names.swap_remove(index))
 }
 
-/// A place that hides no other object.
+/// Draws a centre that is far enough from other objects not to hide them.
 fn place(size: f64, radius: f64, others: &[Object], rng: &mut ChaCha8Rng) -> (f64, f64) {
     let wanted = uniform(rng, NEARNESS.0, NEARNESS.1);
     let margin = (MARGIN * radius).min(size / 2.0);
@@ -124,12 +124,14 @@ fn place(size: f64, radius: f64, others: &[Object], rng: &mut ChaCha8Rng) -> (f6
     best.0
 }
 
-/// Cosine and sine of an angle within ±π, from sums and products alone: the standard library's may differ in the last
-/// bit from machine to machine, and an image must not.
-fn turn(angle: f64) -> (f64, f64) {
+/// Returns the cosine and sine of an angle within ±π.
+///
+/// They are computed from sums, products and a square root only, because the standard library's functions may differ in
+/// the last bit between machines, and images must not.
+fn cosine_and_sine(angle: f64) -> (f64, f64) {
     let quarter = angle / 4.0;
     let square = quarter * quarter;
-    // Taylor's series to the 13th power; the next term is below 1e-13 for a quarter of π.
+    // The Taylor series up to the 13th power; the next term is below 1e-13 for a quarter of π.
     let sine = [
         13.0 * 12.0,
         11.0 * 10.0,
@@ -152,10 +154,10 @@ mod tests {
     use crate::chance::{Purpose, stream};
 
     #[test]
-    fn turns_are_cosine_and_sine() {
+    fn cosine_and_sine_match_the_standard_library() {
         for step in -1000..=1000 {
             let angle = f64::from(step) / 1000.0 * std::f64::consts::PI;
-            let (cosine, sine) = turn(angle);
+            let (cosine, sine) = cosine_and_sine(angle);
             assert!((cosine - angle.cos()).abs() < 1e-11, "{angle}");
             assert!((sine - angle.sin()).abs() < 1e-11, "{angle}");
         }

@@ -1,4 +1,4 @@
-//! A part of a mini world as a data set in memory: what training and evaluation read, without files.
+//! A part of a mini world as a data set without files, for training and evaluation.
 
 use std::sync::Arc;
 
@@ -9,20 +9,20 @@ use super::{Part, World, WorldConfig};
 use crate::part::SplitPart;
 use crate::{DataError, Sample, SampleSource};
 
-/// Name of the mini world where data sets are named.
+/// The mini world's name among the data sets.
 pub const DATASET: &str = "mini-world";
 
-/// A mini world as a configuration names it: which world, and how many images of each part.
+/// The mini world section of a configuration: the settings of the world and the number of images of each split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct WorldData {
-    /// Images of the split `train`.
+    /// Number of images of the split `train`.
     pub train: usize,
-    /// Images of the split `val`.
+    /// Number of images of the split `val`.
     pub val: usize,
-    /// Images of the split `test`.
+    /// Number of images of the split `test`.
     pub test: usize,
-    /// The world.
+    /// The settings of the world.
     pub world: WorldConfig,
 }
 
@@ -37,7 +37,7 @@ impl Default for WorldData {
     }
 }
 
-/// Images of a part of a mini world; each is made again whenever it is asked for.
+/// Images of a part of a mini world; an image is rendered again whenever it is loaded.
 #[derive(Debug, Clone)]
 pub struct WorldSet {
     world: Arc<World>,
@@ -47,7 +47,7 @@ pub struct WorldSet {
 }
 
 impl WorldSet {
-    /// Images `0..len` of a part.
+    /// Returns images `0..len` of a part.
     pub fn new(world: Arc<World>, part: Part, len: usize) -> Self {
         Self {
             world,
@@ -56,10 +56,10 @@ impl WorldSet {
         }
     }
 
-    /// The images of a split: `train`, `val` or `test`; `train:1/5` is every fifth, `train:not-1/5` all others.
+    /// Opens a split: `train`, `val` or `test`; `train:1/5` is every fifth image, `train:not-1/5` all others.
     ///
     /// # Errors
-    /// The settings are out of range, or there is no such split.
+    /// Returns an error if the settings are out of range or there is no such split.
     pub fn open(data: &WorldData, split: &str) -> Result<Self, DataError> {
         let name = SplitPart::parse(split);
         let (part, len) = match name.split {
@@ -82,23 +82,23 @@ impl WorldSet {
         Ok(set)
     }
 
-    /// The world the images come from.
+    /// Returns the world of the images.
     pub fn world(&self) -> &World {
         &self.world
     }
 
-    /// Numbers of its images within their part.
+    /// Returns the numbers of the images within their part, for changing them.
     pub(crate) fn images_mut(&mut self) -> &mut Vec<u64> {
         &mut self.images
     }
 
-    /// The part and the numbers of its images.
+    /// Returns the part and the numbers of the images.
     pub fn images(&self) -> (Part, &[u64]) {
         (self.part, &self.images)
     }
 }
 
-/// Whether both have the same images.
+/// Two sets are equal if they have the same images.
 impl PartialEq for WorldSet {
     fn eq(&self, other: &Self) -> bool {
         self.world.config() == other.world.config() && self.images() == other.images()

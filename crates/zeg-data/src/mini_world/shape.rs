@@ -1,12 +1,12 @@
-//! Ten shapes as signed distances: negative inside, 0 on the outline, positive outside.
+//! Ten shapes as signed distance functions: negative inside, 0 on the outline, positive outside.
 //!
-//! Everything is computed from sums, products and square roots, which every processor rounds alike: an image has the
-//! same bytes on every machine. Where an outline has corners the distance outside is a little too small, which the
-//! rasteriser, who looks half a pixel far, does not notice.
+//! Everything is computed from sums, products and square roots, which every processor rounds in the same way, so an
+//! image has the same bytes on every machine. Outside of corners the distance is a little too small; this does not
+//! matter, because the renderer uses distances up to half a pixel only.
 
 use serde::{Deserialize, Serialize};
 
-/// The outline of an object; no class depends on it.
+/// The shape of an object; classes do not depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs, reason = "shapes")]
@@ -23,11 +23,11 @@ pub enum Shape {
     Heart,
 }
 
-/// How far from its centre a shape of radius 1 reaches at most: the triangle's lower corners.
+/// Largest distance between the centre and the outline of a shape of radius 1, that of the triangle's lower corners.
 pub(super) const REACH: f32 = 1.18;
 
 impl Shape {
-    /// All of them.
+    /// All shapes.
     pub const ALL: [Self; 10] = [
         Self::Disc,
         Self::Square,
@@ -41,7 +41,7 @@ impl Shape {
         Self::Heart,
     ];
 
-    /// The word for it.
+    /// Returns its word in captions.
     pub fn word(self) -> &'static str {
         match self {
             Self::Disc => "disc",
@@ -57,16 +57,16 @@ impl Shape {
         }
     }
 
-    /// Signed distance of a point to the outline; the shape has radius 1, `y` grows downwards.
+    /// Returns the signed distance of a point to the outline; the shape has radius 1, and `y` grows downwards.
     pub(super) fn distance(self, x: f32, y: f32) -> f32 {
         let right = x.abs();
         match self {
             Self::Disc => length(x, y) - 0.95,
             Self::Square => right.max(y.abs()) - 0.82,
-            // Corners at (0, −1.05) and (±1, 0.62): the base, and the sides by their normal.
+            // Corners at (0, −1.05) and (±1, 0.62); the larger distance to the base and to the sides, by their normals.
             Self::Triangle => (y - 0.62).max(0.857_98 * right - 0.513_76 * y - 0.539_45),
             Self::Ring => (length(x, y) - 0.7).abs() - 0.27,
-            // Beyond an acute tip the lines say too little; the circle through the tips cuts it off.
+            // Beyond an acute tip the distance to the lines is too small; the circle through the tips corrects it.
             Self::Star => star(right, y).max(length(x, y) - 1.165),
             Self::Cross => {
                 let upright = (right - 0.33).max(y.abs() - 0.98);
@@ -75,7 +75,7 @@ impl Shape {
             }
             Self::Ellipse => ellipse(x, y, 1.1, 0.6),
             Self::Hexagon => (0.866_03 * right + 0.5 * y.abs()).max(y.abs()) - 0.85,
-            // The two circles meet at x = 0.602; the line there ends the acute tips, as the circle does the star's.
+            // The two circles meet at x = 0.602; the line there limits the acute tips, as the circle limits the star's.
             Self::Crescent => {
                 let circles = (length(x, y) - 1.0).max(0.8 - length(x - 0.55, y));
                 circles.max(x - 0.602)
@@ -89,12 +89,12 @@ fn length(x: f32, y: f32) -> f32 {
     (x * x + y * y).sqrt()
 }
 
-/// A pentagram with a tip upwards: the points on the inner side of at least four of its five lines.
+/// Returns the distance to a pentagram with a tip upwards: the points on the inner side of four of its five lines.
 fn star(right: f32, y: f32) -> f32 {
-    /// Distance of the lines to the centre; the tips are at 0.36 / cos 72° = 1.165.
+    /// Distance of the lines from the centre; the tips are at 0.36 / cos 72° = 1.165.
     const LINE: f32 = 0.36;
-    // Normals point to the tips, at −90°, ±18° and ±54°. Of a mirrored pair both are needed: a point on the right
-    // lies beyond the right line and within the left one.
+    // The normals point at −90°, and towards both sides at −18° and 54°. Both lines of a mirrored pair are needed,
+    // because a point on the right can be beyond the right line and within the left one.
     let lines = [
         -y,
         0.951_06 * right - 0.309_02 * y,
@@ -110,18 +110,18 @@ fn star(right: f32, y: f32) -> f32 {
     second - LINE
 }
 
-/// To first order, value over slope: exact on the outline.
+/// Returns the distance to an ellipse to first order, as value over slope; it is exact on the outline.
 fn ellipse(x: f32, y: f32, a: f32, b: f32) -> f32 {
     let value = length(x / a, y / b);
     let slope = length(x / (a * a), y / (b * b));
-    // The centre, where there is no slope, is inside.
+    // The slope is 0 at the centre, which is inside.
     if slope < 1e-6 {
         return -b;
     }
     value * (value - 1.0) / slope
 }
 
-/// A square on its corner, and a disc on each of its upper sides.
+/// Returns the distance to a heart: a square standing on its corner, with a disc on each of its upper sides.
 fn heart(right: f32, y: f32) -> f32 {
     const CENTRE: f32 = 0.1;
     const HALF_DIAGONAL: f32 = 0.85;
@@ -135,7 +135,7 @@ fn heart(right: f32, y: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// Share of the square of side `2 · REACH` that is inside, and the farthest inner point.
+    /// Returns the area of a shape and the distance of its farthest inner point.
     fn measure(shape: Shape) -> (f32, f32) {
         const STEPS: usize = 400;
         let (mut inside, mut farthest) = (0, 0.0_f32);
@@ -151,9 +151,8 @@ mod tests {
         (inside as f32 / (STEPS * STEPS) as f32 * 9.0, farthest)
     }
 
-    /// Areas by the formulas of geometry.
     #[test]
-    fn areas_are_those_of_the_named_shapes() {
+    fn areas_match_the_formulas_of_geometry() {
         let pi = std::f32::consts::PI;
         let (r, line) = (0.85_f32, 0.36_f32);
         // Ten triangles between the centre, a tip and the inner corner beside it.
@@ -191,7 +190,7 @@ mod tests {
         }
     }
 
-    /// A distance changes by at most the length of a step, and inside and outside meet at 0.
+    /// A distance changes by at most the length of the step between two points.
     #[test]
     fn distances_are_continuous_and_never_too_large() {
         for shape in Shape::ALL {
@@ -200,7 +199,7 @@ mod tests {
                     let (x, y) = (f32::from(column) / 45.0, f32::from(row) / 45.0);
                     let here = shape.distance(x, y);
                     let there = shape.distance(x + 0.01, y - 0.01);
-                    // The ellipse's distance is of first order: right near the outline, where it is looked at.
+                    // The ellipse's distance is of first order and correct only near the outline, where it is used.
                     if shape == Shape::Ellipse && here.abs() > 0.15 {
                         continue;
                     }

@@ -1,23 +1,23 @@
-//! What covers an object: one colour, or that colour and a second tone in a pattern that turns with it.
+//! The surface of an object: one colour, or that colour and a second tone in a pattern that rotates with the object.
 
 use rand_chacha::ChaCha8Rng;
 
 use super::names::{Name, Texture};
 use crate::chance::uniform;
 
-/// Length of a pattern's repeat, as a share of the object's radius.
+/// Range of the period of a pattern, as a share of the object's radius.
 const PERIOD: (f64, f64) = (0.48, 0.56);
-/// No repeat is shorter than this many pixels, or the pattern would be a grey.
+/// Smallest period in pixels; the pattern would blur to one colour with a shorter one.
 const MIN_PERIOD: f64 = 5.5;
-/// Radius of a dot as a share of the repeat.
+/// Radius of a dot as a share of the period.
 const DOT: f32 = 0.33;
-/// How much of the second tone is white or black; the rest is the object's colour.
+/// Share of white or black in the second tone; the rest is the object's colour.
 const CONTRAST: f32 = 0.8;
-/// Colours lighter than this get a dark second tone, the others a light one (luma, 0..=255).
+/// Luma, 0..=255, above which a colour gets a dark second tone instead of a light one.
 const LIGHT: f32 = 125.0;
-/// An object's brightness varies in this range.
+/// Range of the brightness of an object.
 const BRIGHTNESS: (f64, f64) = (0.86, 1.0);
-/// And every channel by this many levels either way.
+/// Largest random change of every channel in either direction, in levels.
 const TINT: f64 = 6.0;
 
 /// An object's surface.
@@ -26,16 +26,16 @@ pub(super) struct Surface {
     texture: Texture,
     /// The named colour, `[red, green, blue]`, 0..=255.
     colour: [f32; 3],
-    /// The other one.
+    /// The second tone, in the same form.
     second: [f32; 3],
-    /// Repeat of the pattern in pixels.
+    /// Period of the pattern in pixels.
     period: f32,
-    /// Where the pattern begins, in pixels.
+    /// Offset of the pattern in pixels.
     offset: (f32, f32),
 }
 
 impl Surface {
-    /// A surface for an object of this name and radius in pixels.
+    /// Draws a surface for an object of this name and radius (in pixels).
     pub(super) fn draw(name: Name, radius: f64, rng: &mut ChaCha8Rng) -> Self {
         let brightness = uniform(rng, BRIGHTNESS.0, BRIGHTNESS.1);
         let colour = name.colour.rgb().map(|channel| {
@@ -56,7 +56,7 @@ impl Surface {
         }
     }
 
-    /// The colour at a point, in pixels from the object's centre and along its own axes.
+    /// Returns the colour at a point, in pixels from the object's centre along its own axes.
     pub(super) fn colour_at(&self, x: f32, y: f32) -> [f32; 3] {
         let share = self.second_tone(x, y);
         std::array::from_fn(|channel| {
@@ -64,7 +64,7 @@ impl Surface {
         })
     }
 
-    /// Share of the second tone at a point, 0..=1, smooth over the width of a pixel.
+    /// Returns the share of the second tone at a point, 0..=1, with edges as wide as a pixel.
     fn second_tone(&self, x: f32, y: f32) -> f32 {
         let (x, y) = (x + self.offset.0, y + self.offset.1);
         match self.texture {
@@ -82,12 +82,12 @@ impl Surface {
         }
     }
 
-    /// A square wave of 0 and 1 with edges as wide as a pixel.
+    /// Returns a square wave of 0 and 1 with edges as wide as a pixel.
     fn wave(&self, at: f32) -> f32 {
         (self.beyond_middle(at).abs() - self.period / 4.0 + 0.5).clamp(0.0, 1.0)
     }
 
-    /// Distance in pixels to the middle of the repeat, within ± half of it.
+    /// Returns the signed distance in pixels to the middle of the period, within ± half a period.
     fn beyond_middle(&self, at: f32) -> f32 {
         let repeats = at / self.period;
         (repeats - repeats.floor() - 0.5) * self.period
@@ -100,9 +100,9 @@ mod tests {
     use crate::chance::{Purpose, stream};
     use crate::mini_world::names::Colour;
 
-    /// Mean share of the second tone over whole repeats: none, a half, a disc's share, a half.
+    /// The mean share of the second tone over a whole period is 0, a half or that of a disc.
     #[test]
-    fn patterns_cover_their_share() {
+    fn patterns_cover_the_expected_share() {
         for texture in Texture::ALL {
             let name = Name {
                 texture,

@@ -1,13 +1,13 @@
-//! `trainval_merged.json` of PASCAL in Detail: PASCAL Context's masks as run lengths, one for each thing in an image.
+//! Converts `trainval_merged.json` of PASCAL in Detail: PASCAL Context's masks as run lengths, one per annotation.
 //!
-//! The file has some 600 MB, most of them masks of parts that nobody asked for, and the masks of an image need not
-//! stand together. It is therefore read as a stream and never held: a first pass ([`index`]) notes the images and
-//! how many bytes of run lengths each has, and the run takes as many images at a time as fit into
-//! [`BATCH_BYTES`], with a pass for each batch (the official file needs one).
+//! The file has some 600 MB, most of them masks of object parts, which are not needed, and the masks of an image need
+//! not follow each other. It is therefore read as a stream and never held in memory: a first pass ([`index`]) collects
+//! the images and the size of their run lengths, and the conversion takes as many images at a time as fit into
+//! [`BATCH_BYTES`], with one pass per batch (the official file needs one batch).
 //!
-//! Fields that are read: `images[]` with `image_id`, `file_name`, `phase`, `width`, `height`; `annos_segmentation[]`
-//! with `image_id`, `category_id` and `segmentation` as `{"size": [height, width], "counts": …}`. Where masks overlap,
-//! the later one counts, as in the Detail API (`getMask`).
+//! Fields that are read: `images[]` with `image_id`, `file_name`, `phase`; `annos_segmentation[]` with `image_id`,
+//! `category_id` and `segmentation` as `{"size": [height, width], "counts": …}`. Where masks overlap, the later one
+//! counts, as in the Detail API (`getMask`).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,12 +26,12 @@ use super::labels::SharedRule;
 use super::place;
 use super::run::{Outcome, Runner};
 
-/// Bytes of run lengths that are held at a time.
+/// Largest number of bytes of run lengths that are held in memory at a time.
 const BATCH_BYTES: u64 = 1 << 28;
-/// Images with more pixels have no masks drawn; those of VOC have at most 500×500.
+/// Largest number of pixels of an image for which masks are drawn; VOC's images have at most 500×500.
 const MAX_PIXELS: usize = 1 << 24;
 
-/// Label maps to be drawn from a file of annotations.
+/// Label maps to draw from a file of annotations.
 #[derive(Debug)]
 pub(crate) struct Detail {
     pub(crate) json: PathBuf,
@@ -39,30 +39,30 @@ pub(crate) struct Detail {
     pub(crate) images: Vec<DetailImage>,
 }
 
-/// One label map.
+/// A label map to draw.
 #[derive(Debug)]
 pub(crate) struct DetailImage {
-    /// Its place below the result's folder.
+    /// The label map's path relative to the result's folder.
     pub(crate) to: PathBuf,
     /// `image_id` in the file.
     pub(crate) id: u64,
-    /// The image's name without its ending.
+    /// The image's name without its extension.
     pub(crate) stem: String,
     pub(crate) image_path: PathBuf,
-    /// Bytes of its run lengths.
+    /// Number of bytes of its run lengths.
     pub(crate) bytes: u64,
-    /// The file of annotations again.
+    /// The file of annotations.
     pub(crate) json: PathBuf,
 }
 
 impl DetailImage {
-    /// Whether its label map is complete at `path`.
+    /// Returns whether the label map at `path` is complete.
     pub(crate) fn is_made(&self, path: &Path) -> bool {
         place::is_converted(path, &self.json)
     }
 }
 
-/// An image as the first pass finds it.
+/// An entry of `images[]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Image {
     #[serde(rename = "image_id")]
@@ -71,15 +71,15 @@ pub(crate) struct Image {
     pub(crate) phase: String,
 }
 
-/// What the first pass finds.
+/// The images of a file of annotations and the size of their run lengths.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     pub(crate) images: Vec<Image>,
-    /// Bytes of run lengths of each `image_id`.
+    /// Number of bytes of run lengths of each `image_id`.
     pub(crate) bytes: HashMap<u64, u64>,
 }
 
-/// Reads the file once and keeps images and sizes.
+/// Reads the file once and returns its images and the size of their run lengths.
 pub(crate) fn index(json: &Path) -> Result<Index, PrepareError> {
     let mut images = Vec::new();
     let mut bytes: HashMap<u64, u64> = HashMap::new();
@@ -99,7 +99,7 @@ pub(crate) fn index(json: &Path) -> Result<Index, PrepareError> {
 }
 
 impl Detail {
-    /// Draws all label maps that are not there yet.
+    /// Draws all label maps that do not exist yet.
     pub(crate) fn run(&self, runner: &Runner) -> Result<(), PrepareError> {
         let mut rest = Vec::new();
         for image in &self.images {
@@ -123,7 +123,7 @@ impl Detail {
         Ok(())
     }
 
-    /// The masks of some images, in the order of the file.
+    /// Reads the masks of a batch of images, in the order of the file.
     fn masks(&self, batch: &[&DetailImage]) -> Result<HashMap<u64, Vec<Annotation>>, PrepareError> {
         let mut masks: HashMap<u64, Vec<Annotation>> =
             batch.iter().map(|image| (image.id, Vec::new())).collect();
@@ -146,18 +146,18 @@ impl Detail {
             image: image.stem.clone(),
             reason,
         };
-        // The size comes from the image: a number in the annotations may say anything.
+        // The size is read from the image, because the sizes in the annotations may be wrong.
         let (width, height) = image_size(&image.image_path)?;
         if width.saturating_mul(height) > MAX_PIXELS {
             return Err(wrong(format!(
-                "{width}×{height} pixels; the limit is {MAX_PIXELS}"
+                "{width}×{height} pixels; the limit is {MAX_PIXELS} pixels"
             )));
         }
         let mut map = LabelMap::filled(width, height, 0);
         for (number, annotation) in masks.iter().enumerate() {
             let Segmentation::Mask { size, counts } = &annotation.segmentation else {
                 return Err(wrong(
-                    "a mask that is not run lengths (`size` and `counts`)".to_owned(),
+                    "a mask is not given as run lengths (`size` and `counts`)".to_owned(),
                 ));
             };
             let stated = (size[1] as usize, size[0] as usize);
@@ -171,7 +171,9 @@ impl Detail {
             }
             let category = annotation.category_id;
             if !self.rule.takes(category) {
-                return Err(wrong(format!("category {category}; there are 0..=459")));
+                return Err(wrong(format!(
+                    "category {category}; legal categories are 0..=459"
+                )));
             }
             let mask = counts
                 .mask(size[1], size[0])
@@ -194,7 +196,7 @@ impl Detail {
     }
 }
 
-/// How many images are read together: at least one.
+/// Returns how many of the first images fit into one batch, at least one.
 fn batch_length(images: &[&DetailImage]) -> usize {
     let mut bytes: u64 = 0;
     let fitting = images.iter().take_while(|image| {
@@ -204,7 +206,7 @@ fn batch_length(images: &[&DetailImage]) -> usize {
     fitting.count().max(1)
 }
 
-/// Reads the file once and gives away every image and every annotation.
+/// Reads the file once and calls the functions with every image and every annotation.
 fn stream(
     json: &Path,
     on_image: &mut dyn FnMut(Image),
@@ -225,7 +227,7 @@ fn stream(
         })
 }
 
-/// The outermost object.
+/// Visitor of the outermost object.
 struct Parts<'a> {
     on_image: &'a mut dyn FnMut(Image),
     on_annotation: &'a mut dyn FnMut(Annotation),
@@ -270,7 +272,7 @@ enum Key {
     Other,
 }
 
-/// A list whose elements are given away one by one.
+/// Visitor of a list that passes on the elements one by one.
 struct Each<'a, T>(&'a mut dyn FnMut(T));
 
 impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for Each<'_, T> {
@@ -305,9 +307,9 @@ struct Annotation {
 
 #[derive(Debug)]
 enum Segmentation {
-    /// Height and width, and the runs.
+    /// Run lengths; `size` is height and width.
     Mask { size: [u32; 2], counts: RunLengths },
-    /// Polygons, or whatever else stands there.
+    /// Polygons or any other form.
     Other,
 }
 
@@ -369,17 +371,17 @@ enum RleKey {
     Other,
 }
 
-/// Run lengths as the file gives them.
+/// Run lengths in the form of the file.
 #[derive(Debug)]
 enum RunLengths {
-    /// The compressed text.
+    /// COCO's compressed string.
     Text(Box<[u8]>),
-    /// Plain numbers.
+    /// A list of numbers.
     Numbers(Box<[u32]>),
 }
 
 impl RunLengths {
-    /// Bytes this takes in memory.
+    /// Returns the number of bytes in memory.
     fn bytes(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
@@ -402,7 +404,7 @@ impl<'de> Deserialize<'de> for RunLengths {
             type Value = RunLengths;
 
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("run lengths as a text or a list of numbers")
+                f.write_str("run lengths as a string or a list of numbers")
             }
 
             fn visit_str<E>(self, text: &str) -> Result<RunLengths, E> {
@@ -426,7 +428,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn images_are_read_together_as_far_as_they_fit() {
+    fn a_batch_holds_the_images_that_fit_and_at_least_one() {
         let image = |bytes| DetailImage {
             to: PathBuf::new(),
             id: 1,
@@ -439,6 +441,6 @@ mod tests {
         let images: Vec<&DetailImage> = images.iter().collect();
         assert_eq!(batch_length(&images), 2);
         assert_eq!(batch_length(&images[2..]), 1);
-        assert_eq!(batch_length(&images[3..]), 1); // too large alone, and still read
+        assert_eq!(batch_length(&images[3..]), 1); // larger than a batch, but still read
     }
 }

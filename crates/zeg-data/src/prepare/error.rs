@@ -1,4 +1,4 @@
-//! What can go wrong between an official download and the files the loaders read.
+//! Errors of converting an official download to the files the loaders read.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,26 +8,26 @@ use zeg_image::rle::RleError;
 
 use super::matlab::MatError;
 
-/// Why a download could not be planned or a file not converted.
+/// An error of planning or carrying out a conversion.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    /// No conversion goes by this name.
+    /// No data set that can be prepared has this name.
     #[error(
-        "no data set to prepare is called `{name}`; known are {}",
+        "no data set that can be prepared is called `{name}`; known names are {}",
         crate::datasets::names(|entry| entry.preparation.is_some())
     )]
     UnknownDataset {
-        /// The name asked for.
+        /// The requested name.
         name: String,
     },
     /// The folder holds nothing of the data set.
-    #[error("{}: no {dataset} download here; looked for {}", from.display(), looked_for.join(", "))]
+    #[error("{}: no {dataset} download in this folder; looked for {}", from.display(), looked_for.join(", "))]
     NotFound {
         /// The data set's title.
         dataset: &'static str,
-        /// The folder that was searched, with those below it.
+        /// The folder that was searched, including the folders below it.
         from: PathBuf,
-        /// What would have been recognised.
+        /// The files and folders that are recognised.
         looked_for: Vec<&'static str>,
     },
     /// A file or folder could not be read.
@@ -35,29 +35,29 @@ pub enum PrepareError {
     Unreadable {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// A file, link or folder could not be made; what stood there before is untouched.
+    /// A file, link or folder could not be made; a file that existed there before is unchanged.
     #[error("{}: cannot be written: {source}", path.display())]
     Unwritable {
         /// The file, link or folder.
         path: PathBuf,
-        /// What the operating system or the encoder said.
+        /// The error of the operating system or the encoder.
         source: io::Error,
     },
-    /// The result would take the place of a file of the download.
-    #[error("{}: would replace a file of the download {}; nothing there is changed", path.display(), from.display())]
+    /// The result would replace a file of the download.
+    #[error("{}: the result would replace this file of the download in {}; no file of the download was changed", path.display(), from.display())]
     WouldReplaceSource {
         /// The file.
         path: PathBuf,
         /// The download's folder.
         from: PathBuf,
     },
-    /// An image or a label map could not be decoded, or a label map not be written.
+    /// An image or a label map could not be decoded, or a label map could not be written.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// A MATLAB file gives no label map.
+    /// No label map could be read from a MATLAB file.
     #[error("{}: {source}", path.display())]
     Matlab {
         /// The file.
@@ -65,7 +65,7 @@ pub enum PrepareError {
         /// What is wrong with it.
         source: MatError,
     },
-    /// A file of annotations is not the JSON it should be.
+    /// A file of annotations is not JSON of the expected form.
     #[error("{}: {source}", path.display())]
     Json {
         /// The file.
@@ -74,33 +74,33 @@ pub enum PrepareError {
         source: serde_json::Error,
     },
     /// A mask of a file of annotations cannot be drawn.
-    #[error("{}: image {image}, annotation {annotation} of it: {source}", path.display())]
+    #[error("{}: image {image}, annotation {annotation} of this image: {source}", path.display())]
     Mask {
         /// The file of annotations.
         path: PathBuf,
-        /// Name of the image without its ending.
+        /// Name of the image without its extension.
         image: String,
         /// Number of the annotation among those of the image, from 0.
         annotation: usize,
         /// What is wrong with the run lengths.
         source: RleError,
     },
-    /// An annotation holds a mask in a form that is not read.
+    /// An annotation holds a mask in a form that is not supported.
     #[error("{}: image {image}: {reason}", path.display())]
     Annotation {
         /// The file of annotations.
         path: PathBuf,
-        /// Name of the image without its ending.
+        /// Name of the image without its extension.
         image: String,
         /// What is wrong.
         reason: String,
     },
-    /// A label map holds a value that the download's format does not have.
-    #[error("{}: label value {value} at ({x}, {y}); {dataset} has {legal}", file.display())]
+    /// A label map holds a value that is illegal in the download's format.
+    #[error("{}: label value {value} at ({x}, {y}); {dataset} labels are {legal}", file.display())]
     IllegalValue {
         /// The label map.
         file: PathBuf,
-        /// The value.
+        /// The value in the file.
         value: u16,
         /// Column of its first occurrence.
         x: usize,
@@ -108,22 +108,22 @@ pub enum PrepareError {
         y: usize,
         /// The data set's title.
         dataset: &'static str,
-        /// The legal values, in words.
+        /// The legal values as text.
         legal: &'static str,
     },
-    /// A label map in colour holds a colour that stands for no class.
-    #[error("{}: colour {colour:?} at ({x}, {y}) is none of the VOC palette", file.display())]
+    /// A label map in colour holds a colour outside the VOC palette.
+    #[error("{}: colour {colour:?} at ({x}, {y}) is not one of the 22 VOC colours (20 classes, background, border)", file.display())]
     IllegalColour {
         /// The label map.
         file: PathBuf,
-        /// Red, green, blue.
+        /// The colour in the file, as red, green and blue.
         colour: [u8; 3],
         /// Column of its first occurrence.
         x: usize,
         /// Row of its first occurrence.
         y: usize,
     },
-    /// Image and label map differ in size.
+    /// An image and its label map differ in size.
     #[error("{} is {}×{} pixels, but its label map {} is {}×{}", image.display(), image_size.0, image_size.1, labels.display(), label_size.0, label_size.1)]
     SizeMismatch {
         /// The image.
@@ -135,16 +135,16 @@ pub enum PrepareError {
         /// Width and height of the label map.
         label_size: (usize, usize),
     },
-    /// Label maps could be read in two ways.
+    /// The values of label maps could be read in two ways.
     #[error("{}: {reason}", folder.display())]
     Ambiguous {
         /// The folder of label maps.
         folder: PathBuf,
-        /// The two ways and what would tell them apart.
+        /// The two ways, and what would distinguish them.
         reason: String,
     },
     /// A line of a list is not one plain file name.
-    #[error("{}:{line}: `{text}` is not an id; a line holds one file name without folder and ending", list.display())]
+    #[error("{}:{line}: `{text}` is not an id; each line must be one file name without folder and extension", list.display())]
     IllegalId {
         /// The list.
         list: PathBuf,
@@ -153,24 +153,24 @@ pub enum PrepareError {
         /// The line.
         text: String,
     },
-    /// Two files of the download would become one.
-    #[error("{} and {} have the same name; results would overwrite each other", first.display(), second.display())]
+    /// Two files of the download would become one file of the result.
+    #[error("{} and {} have the same name; their results would overwrite each other", first.display(), second.display())]
     SameName {
-        /// One file.
+        /// The first file.
         first: PathBuf,
-        /// The other.
+        /// The second file.
         second: PathBuf,
     },
     /// The threads could not be started.
     #[error("worker threads cannot be started: {reason}")]
     Threads {
-        /// What was said.
+        /// The error of the thread pool.
         reason: String,
     },
 }
 
 impl PrepareError {
-    /// Whether the place for the results is at fault, so that no other file would fare better.
+    /// Returns whether a result could not be written, in which case no other file could be written either.
     pub(crate) fn is_of_the_disk(&self) -> bool {
         matches!(
             self,

@@ -1,9 +1,9 @@
-//! Finding the parts of a download, however deep its archives were unpacked.
+//! Finds the parts of a download, however deep its archives were unpacked.
 //!
-//! Archives bring folders of their own (`benchmark_RELEASE/dataset/cls`, `VOCdevkit/VOC2012`), unpacking into a
-//! folder of the archive's name adds another. So the folders below the given one are listed once, and each part is
-//! recognised by its name and content. The shallowest comes first, then the alphabet decides, so that the answer
-//! does not depend on the file system.
+//! Archives contain folders of their own (`benchmark_RELEASE/dataset/cls`, `VOCdevkit/VOC2012`), and unpacking into a
+//! folder with the archive's name adds another. So the folders below the given one are listed once, and each part is
+//! recognised by its name and content. Shallower folders come first, and folders of one depth are in alphabetical
+//! order, so that the result does not depend on the file system.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,24 +11,24 @@ use std::path::{Path, PathBuf};
 
 use super::PrepareError;
 
-/// How deep below the given folder a part may lie.
+/// Largest depth of a part below the given folder.
 const DEPTH: usize = 5;
-/// Most folders that are looked at; a data set has some hundreds.
+/// Largest number of folders that are listed; a data set has some hundreds.
 const MAX_FOLDERS: usize = 20_000;
 
-/// The folders of a download, the shallowest first.
+/// The folders of a download, shallowest first.
 pub(crate) struct Tree {
     folders: Vec<PathBuf>,
 }
 
 impl Tree {
-    /// Lists the folders below `from`, and `from` itself.
+    /// Lists `from` and the folders below it.
     pub(crate) fn scan(from: &Path) -> Result<Self, PrepareError> {
         let mut folders = vec![from.to_owned()];
         let mut level =
             subfolders(from).map_err(|source| PrepareError::unreadable(from, source))?;
         for _ in 0..DEPTH {
-            // What cannot be listed further down cannot hold a part; reading a part says so later.
+            // A subfolder that cannot be listed is treated as empty; reading its files would fail with its own error.
             let next = level
                 .iter()
                 .take(MAX_FOLDERS.saturating_sub(folders.len()))
@@ -41,7 +41,7 @@ impl Tree {
         Ok(Self { folders })
     }
 
-    /// The folders that `accept` takes, the shallowest first.
+    /// Returns the folders that `accept` accepts, shallowest first.
     pub(crate) fn all(&self, accept: impl Fn(&Path) -> bool) -> impl Iterator<Item = &Path> {
         self.folders
             .iter()
@@ -49,12 +49,12 @@ impl Tree {
             .filter(move |folder| accept(folder))
     }
 
-    /// The folders of this name.
+    /// Returns the folders of this name, shallowest first.
     pub(crate) fn named(&self, name: &str) -> impl Iterator<Item = &Path> {
         self.all(move |folder| folder.file_name().is_some_and(|found| found == name))
     }
 
-    /// The first file of this name in any of the folders.
+    /// Returns the first file of this name in any of the folders.
     pub(crate) fn file(&self, name: &str) -> Option<PathBuf> {
         self.folders
             .iter()
@@ -78,9 +78,9 @@ fn subfolders(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The files of a folder whose names end in `ending`, by their names without it.
+/// Returns the files of a folder whose names end in `ending`, by their names without it.
 ///
-/// Hidden files are left out: `._a.png` is what one system leaves beside `a.png` in archives.
+/// Hidden files are left out, because macOS archives hold a `._a.png` beside each `a.png`.
 pub(crate) fn files(
     folder: &Path,
     ending: &str,
@@ -98,7 +98,7 @@ pub(crate) fn files(
     Ok(files)
 }
 
-/// The same, and nothing where there is no such folder.
+/// Returns the same as [`files`], or no files if the folder does not exist.
 pub(crate) fn files_if_any(
     folder: &Path,
     ending: &str,
@@ -110,7 +110,7 @@ pub(crate) fn files_if_any(
     }
 }
 
-/// Whether a folder holds a file with one of the endings, none of which is `but`.
+/// Returns whether a folder holds a file whose name ends in one of `endings` but not in `but` (empty: no exception).
 pub(crate) fn holds(folder: &Path, endings: &[&str], but: &str) -> bool {
     fs::read_dir(folder).is_ok_and(|entries| {
         entries.flatten().any(|entry| {
@@ -123,7 +123,7 @@ pub(crate) fn holds(folder: &Path, endings: &[&str], but: &str) -> bool {
     })
 }
 
-/// The ids of a list, one a line; only the first word of a line counts, as in VOC's lists of one class.
+/// Reads the ids of a list, one per line; only the first word of a line is read, as in VOC's lists of single classes.
 pub(crate) fn read_ids(list: &Path) -> Result<Vec<String>, PrepareError> {
     let text = fs::read_to_string(list).map_err(|source| PrepareError::unreadable(list, source))?;
     let mut ids = Vec::new();

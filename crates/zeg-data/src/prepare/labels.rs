@@ -1,4 +1,4 @@
-//! What a value of an official label map becomes.
+//! Reads official label maps and converts their values to class indices.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,33 +7,33 @@ use zeg_image::{IGNORE_LABEL, ImageError, LabelMap, decode_labels, decode_rgb, v
 
 use super::{PrepareError, matlab};
 
-/// The value that 8-bit label maps give pixels without a class.
+/// The ignore index of 8-bit label maps.
 pub(crate) const IGNORE_BYTE: u16 = 255;
-/// Largest MATLAB file that is read; those of the data sets have some 10 kB.
+/// Largest MATLAB file that is read, in bytes; those of the data sets have some 10 kB.
 const MAX_MATLAB_BYTES: u64 = 1 << 28;
 
-/// How the file of a label map is to be read.
+/// The file format of a label map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// Indices in a PNG.
+    /// A PNG of indices.
     Index,
-    /// Indices in a PNG; one in colour is read by the VOC palette.
+    /// A PNG of indices, or a PNG in colour that is read with the VOC palette.
     IndexOrVocColours,
-    /// An array of a MATLAB file: its variable, then the fields below it.
+    /// An array in a MATLAB file: the name of the variable, then the names of the fields below it.
     Matlab(&'static [&'static str]),
-    /// ADE20K's colours: the class is ⌊red / 10⌋ · 256 + green.
+    /// A PNG in ADE20K's colours: the value is ⌊red / 10⌋ · 256 + green.
     AdeColours,
 }
 
-/// A label map as the download has it.
+/// A label map with the values of the download.
 pub(crate) struct Raw {
     pub(crate) map: LabelMap,
-    /// Whether the file itself is a PNG of these very indices.
+    /// Whether the file itself is a PNG of these indices.
     pub(crate) is_index_file: bool,
 }
 
 impl Form {
-    /// Reads the values as the file has them; 255 stays 255.
+    /// Reads the values of the file without converting them; 255 stays 255.
     pub(crate) fn read(self, path: &Path) -> Result<Raw, PrepareError> {
         let index = |map| Raw {
             map,
@@ -77,7 +77,7 @@ fn from_matlab(path: &Path, place: &[&str]) -> Result<LabelMap, PrepareError> {
     })
 }
 
-/// The 20 classes, the background and the border that VOC's tools paint.
+/// Reads a label map in the VOC palette's colours of the 20 classes, the background and the border.
 fn from_voc_colours(path: &Path) -> Result<LabelMap, PrepareError> {
     let image = decode_rgb(path)?;
     let width = image.width() as usize;
@@ -102,7 +102,7 @@ fn from_voc_colours(path: &Path) -> Result<LabelMap, PrepareError> {
     Ok(LabelMap::new(width, image.height() as usize, labels)?)
 }
 
-/// Source: the decoding that ADE20K's own tools and MaskFormer's preparation use.
+/// Reads a label map in ADE20K's colours, as ADE20K's own tools and MaskFormer's preparation decode them.
 fn from_ade_colours(path: &Path) -> Result<LabelMap, PrepareError> {
     let image = decode_rgb(path)?;
     let labels = image
@@ -116,21 +116,21 @@ fn from_ade_colours(path: &Path) -> Result<LabelMap, PrepareError> {
     Ok(LabelMap::new(width, height, labels)?)
 }
 
-/// What each value becomes, and which values there may be.
+/// Rule that maps each value of a label map to a class, and says which values are legal.
 #[derive(Debug)]
 pub(crate) struct Rule {
     title: &'static str,
     legal: &'static str,
-    /// The class of each value; [`IGNORE_LABEL`] for none, `None` for values that must not occur.
+    /// The class of each value; [`IGNORE_LABEL`] for ignored values, `None` for illegal values.
     table: Vec<Option<u16>>,
-    /// The same for values past the table.
+    /// The same for all values beyond the table.
     beyond: Option<u16>,
     /// Number of classes of the result.
     classes: usize,
 }
 
 impl Rule {
-    /// `pairs` gives values and their classes, in any order; all other values are illegal.
+    /// Returns a rule for `pairs` of a value and its class, in any order; all other values are illegal.
     pub(crate) fn new(
         title: &'static str,
         legal: &'static str,
@@ -156,7 +156,7 @@ impl Rule {
         rule
     }
 
-    /// Values `0..=last` are the classes, 255 is none.
+    /// Returns the rule for values that are the classes `0..=last` or 255 for ignored pixels.
     pub(crate) fn identity(title: &'static str, legal: &'static str, last: u16) -> Self {
         let pairs = (0..=last)
             .map(|value| (value, value))
@@ -164,7 +164,7 @@ impl Rule {
         Self::new(title, legal, usize::from(last) + 1, pairs)
     }
 
-    /// Gives all values without a class of their own this one.
+    /// Returns the rule with `class` for all values that have no class of their own.
     pub(crate) fn with_others(mut self, class: u16) -> Self {
         for place in &mut self.table {
             *place = place.or(Some(class));
@@ -173,7 +173,7 @@ impl Rule {
         self
     }
 
-    /// Gives the values up to `last` that have no class of their own this one.
+    /// Returns the rule with `class` for the values up to `last` that have no class of their own.
     pub(crate) fn with_others_up_to(mut self, last: u16, class: u16) -> Self {
         let length = self.table.len().max(usize::from(last) + 1);
         self.table.resize(length, None);
@@ -183,7 +183,7 @@ impl Rule {
         self
     }
 
-    /// Whether every legal value stays as it is, so that a file need not be written again.
+    /// Returns whether every legal value stays as it is, so that a file need not be converted.
     pub(crate) fn keeps_values(&self) -> bool {
         self.beyond.is_none()
             && (0..).zip(&self.table).all(|(value, class)| match *class {
@@ -193,7 +193,7 @@ impl Rule {
             })
     }
 
-    /// Whether a value may occur.
+    /// Returns whether a value is legal.
     pub(crate) fn takes(&self, value: u16) -> bool {
         match self.table.get(usize::from(value)) {
             Some(class) => class.is_some(),
@@ -201,12 +201,12 @@ impl Rule {
         }
     }
 
-    /// Number of classes of the result, which decides whether it takes 8 or 16 bits.
+    /// Returns the number of classes of the result, which decides whether it needs 8 or 16 bits.
     pub(crate) fn classes(&self) -> usize {
         self.classes
     }
 
-    /// Turns values into classes; `file` is only used in errors.
+    /// Converts values to classes; `file` is only used in errors.
     pub(crate) fn apply(&self, mut map: LabelMap, file: &Path) -> Result<LabelMap, PrepareError> {
         let width = map.width().max(1);
         for (index, label) in map.labels_mut().iter_mut().enumerate() {
@@ -227,7 +227,7 @@ impl Rule {
     }
 }
 
-/// The values a rule gives, shared by all tasks of a plan.
+/// A rule that all tasks of a plan share.
 pub(crate) type SharedRule = Arc<Rule>;
 
 #[cfg(test)]
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn values_without_a_class_are_illegal_inside_and_past_the_table() {
+    fn values_without_a_class_are_illegal_inside_and_beyond_the_table() {
         let rule = Rule::new("Test", "2 and 5", 2, [(2, 0), (5, 1)]);
         assert_eq!(apply(&rule, &[5, 2]).unwrap(), [1, 0]);
         for value in [0, 3, 6, 65535] {
@@ -249,13 +249,13 @@ mod tests {
             let error = apply(&rule, &[2, value]).unwrap_err().to_string();
             assert_eq!(
                 error,
-                format!("a.png: label value {value} at (1, 0); Test has 2 and 5")
+                format!("a.png: label value {value} at (1, 0); Test labels are 2 and 5")
             );
         }
     }
 
     #[test]
-    fn others_have_the_class_they_are_given() {
+    fn other_values_get_the_given_class() {
         let pairs = [(2, 0), (5, 1)];
         let rule = Rule::new("Test", "all", 2, pairs).with_others(9);
         assert_eq!(apply(&rule, &[0, 2, 5, 6, 65535]).unwrap(), [9, 0, 1, 9, 9]);

@@ -1,25 +1,24 @@
-//! Label maps out of MATLAB files: as much of the MAT-file format, version 5, as two data sets need.
+//! Reads label maps from MATLAB files: the part of the MAT-file format, version 5, that two data sets need.
 //!
-//! The Semantic Boundaries data set keeps its masks in a struct (`GTcls.Segmentation`), PASCAL Context in a plain
-//! array (`LabelMap`). Both were saved by MATLAB 7: each variable is a zlib stream, arrays stand column by column.
-//! Everything on the way to the wanted array is skipped by its stated size, nothing is built of it; so cells,
-//! sparse matrices and whatever else lies beside it cost nothing. Source of the format: "MAT-File Format",
-//! The MathWorks, chapter 1 (level 5).
+//! The Semantic Boundaries data set stores its masks in a struct (`GTcls.Segmentation`), PASCAL Context in a plain
+//! array (`LabelMap`). Both were saved by MATLAB 7: each variable is a zlib stream, and arrays are stored column by
+//! column. All elements before the wanted array are skipped by their stated size and not parsed, so cells, sparse
+//! matrices and other content need no support. Source of the format: "MAT-File Format", The MathWorks, chapter 1
+//! (level 5).
 //!
-//! These files come from strangers. Sizes are compared with the bytes that are there before anything is done with
-//! them, a stream may inflate to [`MAX_INFLATED`] at most, and nesting is followed only as deep as the wanted
-//! array lies.
+//! The files are untrusted. Sizes are compared with the number of available bytes before they are used, a stream may
+//! inflate to [`MAX_INFLATED`] bytes at most, and nesting is followed only as deep as the wanted array.
 
 use std::io::Read;
 
 use flate2::read::ZlibDecoder;
 use zeg_image::LabelMap;
 
-/// Most bytes a variable may have when it is inflated. A mask of 500×500 takes 250 kB.
+/// Largest size of an inflated variable, in bytes. A mask of 500×500 takes 250 kB.
 pub(crate) const MAX_INFLATED: u64 = 1 << 26;
-/// Bytes before the first element.
+/// Number of bytes before the first element.
 const HEADER: usize = 128;
-/// Most fields of a struct; `GTcls` has three.
+/// Largest number of fields of a struct; `GTcls` has three.
 const MAX_FIELDS: usize = 4096;
 
 const TYPE_INT8: u32 = 1;
@@ -30,31 +29,31 @@ const TYPE_COMPRESSED: u32 = 15;
 const CLASS_STRUCT: u8 = 2;
 const FLAG_COMPLEX: u8 = 0x08;
 
-/// Why a MATLAB file gives no label map.
+/// An error of reading a label map from a MATLAB file.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum MatError {
-    /// The file does not begin as a MAT-file of version 5 does.
+    /// The file does not begin like a MAT-file of version 5.
     #[error("not a MATLAB 5 file{}", found.map_or_else(String::new, |found| format!(" but {found}")))]
     Format {
-        /// What it is instead, if that is known.
+        /// The format of the file, if it was recognised.
         found: Option<&'static str>,
     },
     /// An element states more bytes than are left.
-    #[error("cut off: an element of {stated} bytes, where {left} are left")]
+    #[error("the file is cut off: an element should have {stated} bytes, but only {left} are left")]
     CutOff {
-        /// The size it states.
+        /// The size that the element states, in bytes.
         stated: usize,
-        /// Bytes left in the file or the enclosing element.
+        /// Number of bytes left in the file or the enclosing element.
         left: usize,
     },
     /// A compressed variable is damaged.
     #[error("damaged compressed variable: {reason}")]
     Inflate {
-        /// What the decompressor said.
+        /// The error of the decompressor.
         reason: String,
     },
-    /// A compressed variable becomes larger than the limit of 64 MiB.
-    #[error("a compressed variable of more than {limit} bytes")]
+    /// A compressed variable inflates to more than the limit of 64 MiB.
+    #[error("a compressed variable inflates to more than the limit of {limit} bytes")]
     TooLarge {
         /// The limit in bytes.
         limit: u64,
@@ -65,20 +64,20 @@ pub enum MatError {
         /// What is wrong.
         reason: String,
     },
-    /// No variable or field of the name.
+    /// There is no variable or field of this name.
     #[error("holds no `{wanted}`; it holds {}", if found.is_empty() { "nothing".to_owned() } else { found.join(", ") })]
     Missing {
-        /// The variable or field looked for.
+        /// The variable or field that was looked for.
         wanted: String,
-        /// Names of those there are, the first few.
+        /// Names of the first few existing variables or fields.
         found: Vec<String>,
     },
-    /// The array is no map of labels.
+    /// The array cannot be a label map.
     #[error("`{name}` is {found}, not a matrix of whole numbers from 0 to 65535")]
     NotLabels {
         /// The variable or field.
         name: String,
-        /// What it is.
+        /// A description of what it is.
         found: String,
     },
 }
@@ -89,7 +88,7 @@ mod tests;
 
 /// Reads the label map at `path` (a variable, then the fields below it) from the content of a MATLAB file.
 ///
-/// The map has the array's columns as its width and the rows as its height, as a viewer shows it.
+/// The width of the map is the array's number of columns, its height the number of rows.
 pub(crate) fn read_labels(bytes: &[u8], path: &[&str]) -> Result<LabelMap, MatError> {
     let order = check_header(bytes)?;
     let Some((&variable, fields)) = path.split_first() else {
@@ -120,7 +119,7 @@ pub(crate) fn read_labels(bytes: &[u8], path: &[&str]) -> Result<LabelMap, MatEr
     Err(missing(variable, names))
 }
 
-/// Follows the fields from a struct down to the array.
+/// Follows the fields from a struct to the array and reads its labels.
 fn labels_below(array: Array, name: &str, fields: &[&str]) -> Result<LabelMap, MatError> {
     match fields.split_first() {
         None => array.labels(name),
@@ -144,7 +143,7 @@ impl Order {
     }
 }
 
-/// Checks the first 128 bytes: a text, the version and the characters `MI` as a 16-bit number.
+/// Checks the first 128 bytes (a text, the version and the characters `MI` as a 16-bit number); returns the byte order.
 fn check_header(bytes: &[u8]) -> Result<Order, MatError> {
     if bytes.starts_with(b"\x89HDF") || bytes.starts_with(b"MATLAB 7.3") {
         return Err(MatError::Format {
@@ -174,14 +173,14 @@ fn inflate(data: &[u8]) -> Result<Vec<u8>, MatError> {
     Ok(inflated)
 }
 
-/// A tagged run of bytes, the file format's only building block.
+/// A tagged run of bytes, the only building block of the file format.
 #[derive(Debug, Clone, Copy)]
 struct Element<'a> {
     kind: u32,
     data: &'a [u8],
 }
 
-/// The elements that follow each other in a run of bytes.
+/// Reader of the consecutive elements in a run of bytes.
 struct Elements<'a> {
     rest: &'a [u8],
     order: Order,
@@ -192,7 +191,7 @@ impl<'a> Elements<'a> {
         Self { rest: bytes, order }
     }
 
-    /// The next element; `None` where fewer bytes are left than a tag has.
+    /// Returns the next element, or `None` if fewer bytes are left than a tag has.
     fn next(&mut self) -> Result<Option<Element<'a>>, MatError> {
         let Some((&tag, body)) = self.rest.split_first_chunk::<8>() else {
             self.rest = &[];
@@ -202,7 +201,7 @@ impl<'a> Elements<'a> {
         let word = self.order.u32([a, b, c, d]);
         let short = (word >> 16) as usize;
         if short != 0 {
-            // The small form: size and type in one word, up to four bytes of data in the other.
+            // The small form has size and type in the first word and up to four bytes of data in the second.
             let all: &'a [u8] = self.rest;
             let data = all.get(4..8).and_then(|data| data.get(..short));
             let data = data.ok_or(MatError::CutOff {
@@ -220,7 +219,7 @@ impl<'a> Elements<'a> {
             stated,
             left: body.len(),
         })?;
-        // Data fills up to a multiple of 8 bytes, except compressed ones; the last filling may be absent.
+        // Data are padded to a multiple of 8 bytes, except compressed data; the last padding may be absent.
         let taken = if word == TYPE_COMPRESSED {
             stated
         } else {
@@ -230,14 +229,14 @@ impl<'a> Elements<'a> {
         Ok(Some(Element { kind: word, data }))
     }
 
-    /// The next element, which must be there; `part` names it in the error.
+    /// Returns the next element, or an error that names it as `part`.
     fn expect(&mut self, part: &str) -> Result<Element<'a>, MatError> {
         self.next()?
-            .ok_or_else(|| damaged(format!("it ends before its {part}")))
+            .ok_or_else(|| damaged(format!("the array ends before its {part}")))
     }
 }
 
-/// An array with its head read; what follows the head depends on the class.
+/// An array whose head has been read; the rest depends on its class.
 struct Array<'a> {
     class: u8,
     complex: bool,
@@ -247,24 +246,30 @@ struct Array<'a> {
 }
 
 impl<'a> Array<'a> {
-    /// Reads flags, dimensions and name of the content of a matrix element.
+    /// Reads the flags, dimensions and name from the content of a matrix element.
     fn parse(data: &'a [u8], order: Order) -> Result<Self, MatError> {
         let mut rest = Elements::new(data, order);
         let flags = rest.expect("flags")?;
         let word = match (flags.kind, flags.data.first_chunk::<4>()) {
             (TYPE_UINT32, Some(&bytes)) => order.u32(bytes),
-            _ => return Err(damaged("it does not begin with its flags")),
+            _ => return Err(damaged("the array does not begin with its flags")),
         };
         let [_, _, flag_bits, class] = word.to_be_bytes();
         let dims = rest.expect("dimensions")?;
         if dims.kind != TYPE_INT32 {
-            return Err(damaged(format!("dimensions of type {}", dims.kind)));
+            return Err(damaged(format!(
+                "its dimensions are stored as type {}, not {TYPE_INT32}",
+                dims.kind
+            )));
         }
         let dims = dims.data.as_chunks::<4>().0.iter().take(8);
         let dims = dims.map(|&bytes| order.u32(bytes) as usize).collect();
         let name = rest.expect("name")?;
         if name.kind != TYPE_INT8 {
-            return Err(damaged(format!("a name of type {}", name.kind)));
+            return Err(damaged(format!(
+                "its name is stored as type {}, not {TYPE_INT8}",
+                name.kind
+            )));
         }
         Ok(Self {
             class,
@@ -275,7 +280,7 @@ impl<'a> Array<'a> {
         })
     }
 
-    /// The field of a struct of one element.
+    /// Returns a field of a struct with one element.
     fn field(self, wanted: &str) -> Result<Self, MatError> {
         let name = String::from_utf8_lossy(self.name).into_owned();
         if self.class != CLASS_STRUCT {
@@ -293,7 +298,10 @@ impl<'a> Array<'a> {
         };
         let names = rest.expect("field names")?.data;
         if length == 0 || names.len() / length > MAX_FIELDS {
-            return Err(damaged(format!("field names of {length} bytes each")));
+            return Err(damaged(format!(
+                "{} bytes of field names of {length} bytes each; a struct may have at most {MAX_FIELDS} fields",
+                names.len()
+            )));
         }
         let mut found = Vec::new();
         for field in names.chunks_exact(length) {
@@ -303,7 +311,10 @@ impl<'a> Array<'a> {
                 return if element.kind == TYPE_MATRIX {
                     Self::parse(element.data, order)
                 } else {
-                    Err(damaged(format!("a field of type {}", element.kind)))
+                    Err(damaged(format!(
+                        "its field `{wanted}` has type {}, not {TYPE_MATRIX}",
+                        element.kind
+                    )))
                 };
             }
             remember(&mut found, field);
@@ -311,7 +322,7 @@ impl<'a> Array<'a> {
         Err(missing(&format!("{name}.{wanted}"), found))
     }
 
-    /// The numbers of a matrix as labels, turned from columns to rows.
+    /// Returns the numbers of a matrix as labels, reordered from columns to rows.
     fn labels(mut self, name: &str) -> Result<LabelMap, MatError> {
         let numeric = (6..=15).contains(&self.class) && !self.complex;
         let &[height, width] = self.dims.as_slice() else {
@@ -335,12 +346,12 @@ impl<'a> Array<'a> {
             .checked_mul(height)
             .filter(|&count| count == columns.len());
         let Some(count) = count else {
-            let there = columns.len();
+            let found = columns.len();
             return Err(damaged(format!(
-                "{there} numbers for {height}×{width} places"
+                "it has {found} numbers for {height} rows and {width} columns"
             )));
         };
-        let mut labels = Vec::with_capacity(count); // [height, width]; no more than the bytes that were there
+        let mut labels = Vec::with_capacity(count); // [height, width]; count is at most the number of bytes in the file
         for y in 0..height {
             for x in 0..width {
                 let value = columns.get(x * height + y).unwrap_or(f64::NAN);
@@ -354,7 +365,7 @@ impl<'a> Array<'a> {
     }
 }
 
-/// Numbers in any of the types they are stored as, which may be smaller than the array's own class.
+/// Numbers in their storage type, which may be smaller than the type of the array's class.
 struct Numbers<'a> {
     data: &'a [u8],
     order: Order,
@@ -363,9 +374,9 @@ struct Numbers<'a> {
 }
 
 impl<'a> Numbers<'a> {
-    /// `None` for types that hold no numbers.
+    /// Returns the numbers of an element, or `None` if its type is not numeric.
     fn new(element: Element<'a>, order: Order) -> Option<Self> {
-        // Each reader takes the number's bytes little end first, filled up with zeros.
+        // Each reader takes the number's bytes in little-endian order, padded with zeros.
         let (size, read): (usize, fn([u8; 8]) -> f64) = match element.kind {
             1 => (1, |b| f64::from(b[0] as i8)),
             2 => (1, |b| f64::from(b[0])),
@@ -418,13 +429,13 @@ fn class_name(class: u8) -> String {
         3 => "an object".into(),
         4 => "text".into(),
         5 => "a sparse matrix".into(),
-        6 | 7 => "a matrix of fractions".into(),
+        6 | 7 => "a matrix of floating-point numbers".into(),
         8..=15 => "a matrix of whole numbers".into(),
         other => format!("an array of class {other}"),
     }
 }
 
-/// Keeps the first few names for an error message.
+/// Adds a name to the first few names for an error message.
 fn remember(names: &mut Vec<String>, name: &[u8]) {
     if names.len() < 8 {
         let name = name.get(..64).unwrap_or(name);

@@ -1,4 +1,4 @@
-//! MATLAB files of scipy, of our own hand, and damaged ones.
+//! Tests with MATLAB files written by scipy, files built here, and damaged files.
 
 use std::io::Write;
 
@@ -50,7 +50,7 @@ fn numbers(kind: u32, data: &[u8]) -> Result<Vec<u16>, MatError> {
 }
 
 #[test]
-fn every_type_of_number_is_read() {
+fn every_numeric_type_is_read() {
     let both = [7_i64, 200];
     let bytes = |each: &dyn Fn(i64) -> Vec<u8>| both.iter().flat_map(|&n| each(n)).collect();
     let types: [(u32, Vec<u8>); 9] = [
@@ -71,7 +71,7 @@ fn every_type_of_number_is_read() {
 }
 
 #[test]
-fn numbers_that_are_no_labels_are_refused() {
+fn numbers_that_cannot_be_labels_are_refused() {
     for data in [
         1.5_f64.to_le_bytes(),
         (-1.0_f64).to_le_bytes(),
@@ -100,7 +100,7 @@ fn columns_become_rows() {
 }
 
 #[test]
-fn what_is_not_there_is_named_with_what_is() {
+fn a_missing_variable_or_field_is_named_with_the_existing_ones() {
     let error = read_labels(PLAIN, &["LabelMap"]).unwrap_err();
     assert_eq!(error.to_string(), "holds no `LabelMap`; it holds `GTcls`");
     let error = read_labels(PLAIN, &["GTcls", "Mask"]).unwrap_err();
@@ -151,7 +151,7 @@ fn sizes_larger_than_the_file_are_refused() {
 }
 
 #[test]
-fn a_stream_that_inflates_without_end_is_refused() {
+fn a_stream_that_inflates_beyond_the_limit_is_refused() {
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
     let zeros = vec![0; 1 << 20];
     for _ in 0..=(MAX_INFLATED >> 20) {
@@ -184,7 +184,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn damaged_files_do_no_harm(
+    fn damaged_files_do_not_panic(
         which in 0_usize..4,
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         cut in any::<prop::sample::Index>(),
@@ -207,7 +207,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let _ = read_labels(&file(&bytes), &["a", "b"]);
     }
 }

@@ -1,17 +1,17 @@
-//! From official downloads to the folders the loaders read.
+//! Makes the folders that the loaders read from official downloads.
 //!
-//! Most benchmarks are not usable as downloaded: masks lie in MATLAB structs, in a JSON of run lengths, in colours or
-//! under ids with gaps, and the published lists must be put together from two data sets. Each conversion is a
-//! [`Plan`]: [`plan`] looks at the download and says what is there, what is missing and what would be made, without
-//! writing anything; [`Plan::run`] does it. The stations, in file order:
+//! Most benchmarks cannot be used as downloaded: masks are stored in MATLAB structs, as run lengths in JSON, in colours
+//! or as ids with gaps, and published lists must be combined from two data sets. Each conversion is a [`Plan`]:
+//! [`plan`] reads the download and lists what was found, what is missing and what would be made, without writing
+//! anything; [`Plan::run`] carries it out. The steps:
 //!
-//! 1. `find`: the parts of a download, however deep the archives were unpacked.
-//! 2. The entry of the data set ([`datasets`]): its download as a list of tasks.
-//! 3. `labels`, with `matlab` and `detail`: the label maps of the downloads' formats, and what their values become.
-//! 4. `run`, `place`: the tasks on all threads, each file whole or not at all.
+//! 1. `find` finds the parts of a download, however deep the archives were unpacked.
+//! 2. The data set's entry ([`datasets`]) turns its download into a list of tasks.
+//! 3. `labels`, with `matlab` and `detail`, reads the label maps of the downloads' formats and converts their values.
+//! 4. `run` and `place` carry out the tasks on all threads; each file is written completely or not at all.
 //!
-//! The download itself is never changed. A file exists in the result only if it is complete, so a run that was stopped
-//! or killed goes on where it was, and a second one converts nothing.
+//! The download itself is never changed. A file exists in the result only if it is complete, so a conversion that was
+//! stopped or killed continues where it was, and repeating a finished one converts nothing.
 
 pub(crate) mod detail;
 mod error;
@@ -32,40 +32,40 @@ pub use run::{Failure, Progress, Summary};
 use crate::datasets;
 use find::Tree;
 
-/// How images and label maps that need no conversion get into the result.
+/// The way in which images and label maps that need no conversion are put into the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ImagePlacement {
     /// As symbolic links to the download's absolute path; on systems other than Unix as hard links, or as copies
-    /// where those cannot be made.
+    /// where hard links cannot be made.
     #[default]
     Link,
-    /// As copies: the result can be moved, and the download be deleted.
+    /// As copies, so that the result can be moved and the download can be deleted.
     Copy,
 }
 
-/// What happens when a file cannot be converted.
+/// What to do when a file cannot be converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnBad {
-    /// The run ends with the error; what was finished before stays.
+    /// End the conversion with the error; files that are finished stay.
     #[default]
     Stop,
-    /// The file is listed in [`Summary::failed`], and the run goes on.
+    /// List the file in [`Summary::failed`] and continue.
     Report,
 }
 
-/// How a plan is carried out.
+/// Options of [`Plan::run`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrepareOptions {
-    /// Number of threads; 0 means one a core.
+    /// Number of threads; 0 means one per core.
     pub threads: usize,
-    /// How images get into the result.
+    /// Whether images are linked or copied.
     pub images: ImagePlacement,
-    /// What happens when a file cannot be converted.
+    /// What to do when a file cannot be converted.
     pub on_bad: OnBad,
-    /// Longest short side of the images of ADE20K-Full in pixels; `None` keeps every size.
+    /// Largest short side of the images of ADE20K-Full, in pixels; `None` keeps every size.
     ///
-    /// Published scores were measured at 512. Larger images are shrunk (bilinear, their label maps by the nearest
-    /// pixel) and written as JPEG of quality [`JPEG_QUALITY`]; smaller ones are left as they are.
+    /// Published scores were measured at 512. Larger images are shrunk (bilinear, their label maps with nearest
+    /// neighbour) and written as JPEG of quality [`JPEG_QUALITY`]; smaller ones are left as they are.
     pub shrink: Option<usize>,
 }
 
@@ -84,16 +84,16 @@ impl Default for PrepareOptions {
     }
 }
 
-/// Looks at a download and says what would be made of it. Nothing is written.
+/// Plans the conversion of a download without writing anything.
 ///
 /// - `name`: an entry of [`datasets`] with a [preparation](crate::datasets::Preparation)
 /// - `from`: the folder the archives were unpacked into, or one up to five levels above it
 ///
 /// # Errors
-/// [`PrepareError::UnknownDataset`]; [`PrepareError::NotFound`] where nothing can be converted at all (a part of a
-/// download that is missing is listed in [`Plan::missing`] instead); [`PrepareError::Unreadable`],
-/// [`PrepareError::IllegalId`], [`PrepareError::Json`], [`PrepareError::Ambiguous`], [`PrepareError::SameName`],
-/// [`PrepareError::Image`].
+/// Returns [`PrepareError::UnknownDataset`] for an unknown `name`, and [`PrepareError::NotFound`] if nothing can be
+/// converted at all (a missing part of a download is listed in [`Plan::missing`] instead). Returns
+/// [`PrepareError::Unreadable`], [`PrepareError::IllegalId`], [`PrepareError::Json`], [`PrepareError::Ambiguous`],
+/// [`PrepareError::SameName`] or [`PrepareError::Image`] if a file of the download cannot be used.
 pub fn plan(name: &str, from: &Path) -> Result<Plan, PrepareError> {
     let known = datasets::find(name)
         .and_then(|entry| Some((entry, entry.preparation.as_ref()?)))

@@ -1,4 +1,4 @@
-//! Where files go: links, copies, lists, and the care that nothing of the download is touched.
+//! Puts files into the result as links, copies and lists, and makes sure that no file of the download is changed.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -10,14 +10,14 @@ use zeg_base::file::{self, NewFile, Overwrite};
 
 use super::{ImagePlacement, PrepareError};
 
-/// Whether a converted file is complete and not older than what it was made from.
+/// Returns whether a converted file exists and is not older than the file it was made from.
 ///
-/// A link is none: it would show the file before its conversion.
+/// A link does not count, because it leads to the file before its conversion.
 pub(crate) fn is_converted(to: &Path, from: &Path) -> bool {
     fs::symlink_metadata(to).is_ok_and(|made| made.is_file()) && is_newer(to, from)
 }
 
-/// Whether a file that is taken over as it is is there already.
+/// Returns whether a file that is linked or copied unchanged is already in the result.
 pub(crate) fn is_placed(to: &Path, from: &Path, images: ImagePlacement) -> bool {
     let Ok(made) = fs::symlink_metadata(to) else {
         return false;
@@ -34,31 +34,31 @@ fn is_newer(to: &Path, from: &Path) -> bool {
     matches!((time(to), time(from)), (Ok(made), Ok(source)) if made >= source)
 }
 
-/// Whether two paths lead to one file.
+/// Returns whether two paths lead to one file.
 pub(crate) fn is_same_file(a: &Path, b: &Path) -> bool {
     matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Whether two paths name one entry of one folder: also of a link, and not what it leads to.
+/// Returns whether two paths name one entry of one folder; a link counts as itself and not as its target.
 fn is_same_place(a: &Path, b: &Path) -> bool {
     let folder = |path: &Path| path.parent().map(fs::canonicalize);
     a.file_name() == b.file_name()
         && matches!((folder(a), folder(b)), (Some(Ok(a)), Some(Ok(b))) if a == b)
 }
 
-/// Whether the result is to stand where its own source stands.
+/// Returns whether the path of the result is the path of its own source.
 pub(crate) fn is_in_place(to: &Path, from: &Path) -> bool {
     let is_link = fs::symlink_metadata(to).is_ok_and(|made| made.is_symlink());
     !is_link && is_same_file(to, from)
 }
 
-/// Puts `from` at `to`, in the place of whatever stood there.
+/// Links or copies `from` to `to`, replacing an existing file.
 pub(crate) fn place(
     to: &Path,
     from: &Path,
     images: ImagePlacement,
 ) -> Result<Placed, PrepareError> {
-    // What cannot be read would leave a link to nothing, and is better named by its own path.
+    // Opened before linking, so that an unreadable file is reported with its own path and not linked to.
     let mut source = File::open(from).map_err(|source| PrepareError::unreadable(from, source))?;
     let unwritable = |source| PrepareError::unwritable(to, source);
     if images == ImagePlacement::Link && link(to, from).map_err(unwritable)? {
@@ -70,14 +70,14 @@ pub(crate) fn place(
     Ok(Placed::Copied)
 }
 
-/// How a file was taken over.
+/// The way in which a file was put into the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Placed {
     Linked,
     Copied,
 }
 
-/// Makes a link under a temporary name and moves it into its place; `false` where the system has no links.
+/// Makes a link under a temporary name and renames it; returns `false` if the system cannot make the link.
 fn link(to: &Path, from: &Path) -> io::Result<bool> {
     let from = absolute(from)?;
     let mut name = OsString::from(".zeg-");
@@ -95,7 +95,7 @@ fn link(to: &Path, from: &Path) -> io::Result<bool> {
         return Ok(false);
     }
     fs::rename(&temporary, to).inspect_err(|_| {
-        // The error to report is that of the move.
+        // The error of the rename is the one to report.
         let _ = fs::remove_file(&temporary);
     })?;
     Ok(true)
@@ -105,7 +105,7 @@ fn absolute(path: &Path) -> io::Result<PathBuf> {
     std::path::absolute(path)
 }
 
-/// Writes a list of ids; one that holds the same already is left alone. Answers whether it was written.
+/// Writes a list of ids unless the file already holds the same lines; returns whether it was written.
 pub(crate) fn write_list(to: &Path, ids: &[String]) -> Result<bool, PrepareError> {
     let mut text = ids.join("\n");
     text.push('\n');
@@ -117,10 +117,10 @@ pub(crate) fn write_list(to: &Path, ids: &[String]) -> Result<bool, PrepareError
     Ok(true)
 }
 
-/// Tells whether a path of the result lies within the download, where nothing may be replaced.
+/// A check that no path of the result replaces a file of the download.
 pub(crate) struct Guard {
     from: PathBuf,
-    /// What was found of folders asked before.
+    /// For folders that were checked before: whether they lie in the download.
     known: HashMap<PathBuf, bool>,
 }
 
@@ -134,7 +134,7 @@ impl Guard {
         })
     }
 
-    /// Refuses `path` if something stands there that belongs to the download's folder.
+    /// Returns an error if `path` exists and lies in the download's folder.
     pub(crate) fn check(&mut self, path: &Path) -> Result<(), PrepareError> {
         if fs::symlink_metadata(path).is_err() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What is to be done with a download: tasks, and what can be said about them beforehand.
+//! The plan of a conversion: its tasks, and what is known about them before it is carried out.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use super::detail::Detail;
 use super::labels::{Form, SharedRule};
 use crate::datasets::DatasetEntry;
 
-/// What [`plan`](super::plan) found and what [`Plan::run`] will make.
+/// A planned conversion: what [`plan`](super::plan) found and what [`Plan::run`] will make.
 ///
-/// `Display` shows it in a few lines.
+/// `Display` prints it in a few lines.
 #[derive(Debug)]
 pub struct Plan {
     pub(crate) entry: &'static DatasetEntry,
@@ -26,46 +26,46 @@ pub struct Plan {
     pub(crate) lists: Vec<List>,
 }
 
-/// Something a complete download has and this one has not.
+/// A part of a complete download that this download lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Missing {
-    /// What is not there.
+    /// What is missing.
     pub what: String,
-    /// How many files, 1 for a folder or an archive.
+    /// Number of missing files; 1 for a folder or an archive.
     pub count: usize,
     /// The first few of them.
     pub examples: Vec<String>,
-    /// What the result lacks because of it.
+    /// What this means for the result.
     pub consequence: &'static str,
 }
 
-/// Images of a split, against the published number.
+/// Number of images of a split, here and as published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SplitImages {
     /// The split's name.
     pub split: &'static str,
-    /// Images that will be in it.
+    /// Number of images the split will have.
     pub images: usize,
-    /// Images the published split has.
+    /// Number of images of the published split.
     pub official: usize,
 }
 
-/// One file of the result.
+/// The work for one file of the result.
 #[derive(Debug)]
 pub(crate) struct Task {
-    /// Its place below the result's folder.
+    /// The file's path relative to the result's folder.
     pub(crate) to: PathBuf,
     pub(crate) work: Work,
 }
 
-/// How a file of the result comes about.
+/// The way in which a file of the result is made.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// The file as it is.
+    /// Link or copy the file unchanged.
     Place { from: PathBuf },
-    /// An image, shrunk where it is too large.
+    /// Link or copy an image, or shrink it if it is too large.
     Image { from: PathBuf },
-    /// A label map.
+    /// Convert a label map.
     Labels {
         from: PathBuf,
         form: Form,
@@ -76,25 +76,25 @@ pub(crate) enum Work {
     },
 }
 
-/// Which size a label map gets.
+/// The size of a converted label map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LabelSize {
-    /// Its own.
+    /// The size of the original label map.
     Own,
-    /// That of the shrunk image.
+    /// The size of the shrunk image.
     Shrunk,
 }
 
-/// A list of ids, one a line.
+/// A list of ids to write, one per line.
 #[derive(Debug)]
 pub(crate) struct List {
-    /// Its place below the result's folder.
+    /// The list's path relative to the result's folder.
     pub(crate) to: PathBuf,
     pub(crate) ids: Vec<String>,
 }
 
 impl Task {
-    /// A file that is taken over as it is.
+    /// Returns the task of linking or copying a file unchanged.
     pub(crate) fn place(to: impl Into<PathBuf>, from: impl Into<PathBuf>) -> Self {
         Self {
             to: to.into(),
@@ -102,7 +102,7 @@ impl Task {
         }
     }
 
-    /// A label map of its own size.
+    /// Returns the task of converting a label map without resizing it.
     pub(crate) fn labels(
         to: impl Into<PathBuf>,
         (from, form): (&Path, Form),
@@ -121,7 +121,7 @@ impl Task {
         }
     }
 
-    /// The file of the download this one comes from.
+    /// Returns the file of the download from which the task's file is made.
     pub(crate) fn from(&self) -> &Path {
         match &self.work {
             Work::Place { from } | Work::Image { from } | Work::Labels { from, .. } => from,
@@ -130,9 +130,9 @@ impl Task {
 }
 
 impl Plan {
-    /// Returns a plan of nothing.
+    /// Returns an empty plan.
     ///
-    /// - `title`: the name of the download in messages
+    /// - `title`: name of the download in messages
     pub(crate) fn new(entry: &'static DatasetEntry, title: &'static str, from: &Path) -> Self {
         Self {
             entry,
@@ -147,7 +147,7 @@ impl Plan {
         }
     }
 
-    /// Notes files that are missing; none is no note.
+    /// Adds an entry for missing files, if `examples`, which holds all of them, is not empty.
     pub(crate) fn note_missing(
         &mut self,
         what: impl Into<String>,
@@ -164,7 +164,7 @@ impl Plan {
         }
     }
 
-    /// Notes how many images a split will have.
+    /// Adds a split with the number of images it will have.
     pub(crate) fn split(&mut self, split: &'static str, images: usize) {
         let official = self.entry.official(split);
         self.splits.push(SplitImages {
@@ -174,7 +174,7 @@ impl Plan {
         });
     }
 
-    /// Returns the error of a download in which nothing was recognised.
+    /// Returns the error for a download in which nothing was recognised.
     pub(crate) fn not_found(&self, looked_for: &[&'static str]) -> PrepareError {
         PrepareError::NotFound {
             dataset: self.title,
@@ -183,32 +183,32 @@ impl Plan {
         }
     }
 
-    /// The data set's name.
+    /// Returns the data set's name.
     pub fn name(&self) -> &'static str {
         self.entry.name
     }
 
-    /// What was recognised, in words, one finding each.
+    /// Returns descriptions of the recognised parts of the download.
     pub fn findings(&self) -> &[String] {
         &self.findings
     }
 
-    /// What a complete download has and this one has not.
+    /// Returns the parts of a complete download that this download lacks.
     pub fn missing(&self) -> &[Missing] {
         &self.missing
     }
 
-    /// Images of each split, against the published numbers.
+    /// Returns the number of images of each split, here and as published.
     pub fn splits(&self) -> &[SplitImages] {
         &self.splits
     }
 
-    /// Number of files the result will have, lists not counted.
+    /// Returns the number of files the result will have, not counting lists.
     pub fn files(&self) -> usize {
         self.tasks.len() + self.detail.as_ref().map_or(0, |detail| detail.images.len())
     }
 
-    /// Where the lists of ids will be, below the result's folder.
+    /// Returns the paths of the lists of ids, relative to the result's folder.
     pub fn lists(&self) -> impl Iterator<Item = &Path> {
         self.lists.iter().map(|list| list.to.as_path())
     }
@@ -234,7 +234,10 @@ impl fmt::Display for Plan {
                 images,
                 official,
             } = split;
-            writeln!(f, "  split    {split}: {images} of {official} images")?;
+            writeln!(
+                f,
+                "  split    {split}: {images} of {official} official images"
+            )?;
         }
         write!(f, "  makes    {} files", self.files())?;
         if !self.lists.is_empty() {

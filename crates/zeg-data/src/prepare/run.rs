@@ -1,4 +1,4 @@
-//! Carrying out a plan: all tasks on all threads, each file whole or not at all.
+//! Carries out a plan: all tasks on all threads, each file written completely or not at all.
 
 use std::fs;
 use std::io;
@@ -23,62 +23,64 @@ use super::place::{self, Guard, Placed};
 use super::plan::{LabelSize, Plan, SplitImages, Task, Work};
 use super::{ImagePlacement, JPEG_QUALITY, OnBad, PrepareError, PrepareOptions};
 
-/// How far a run is.
+/// Progress of a conversion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Files that are finished, those skipped and failed among them.
+    /// Number of files that are finished, including skipped and failed ones.
     pub done: usize,
-    /// Files of the whole run.
+    /// Number of all files of the conversion.
     pub total: usize,
 }
 
 /// A file that could not be converted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Failure {
-    /// The file that was to be made, below the result's folder.
+    /// The file that was to be made, relative to the result's folder.
     pub file: PathBuf,
     /// What was wrong, with the file of the download.
     pub reason: String,
 }
 
-/// What a run did.
+/// The outcome of a conversion.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// The data set's name.
     pub dataset: &'static str,
-    /// Files that were converted.
+    /// Number of files that were converted.
     pub converted: usize,
-    /// Files that were linked to the download.
+    /// Number of files that were linked to the download.
     pub linked: usize,
-    /// Files that were copied from the download.
+    /// Number of files that were copied from the download.
     pub copied: usize,
-    /// Files that were there already.
+    /// Number of files that already existed.
     pub skipped: usize,
-    /// Lists of ids that were written.
+    /// Number of lists of ids that were written.
     pub lists: usize,
-    /// Files that could not be made, by name.
+    /// Files that could not be made, sorted by name.
     pub failed: Vec<Failure>,
-    /// Images of each split, against the published numbers. Failed files are not taken off.
+    /// Number of images of each split, here and as published. Failed files are not subtracted.
     pub splits: Vec<SplitImages>,
-    /// Whether `progress` ended the run; its lists are not written then.
+    /// Whether `progress` stopped the conversion; the lists are not written then.
     pub stopped: bool,
-    /// How long it took.
+    /// Duration in seconds.
     pub seconds: f64,
 }
 
 impl Plan {
-    /// Makes what is planned in the folder `to`, which is created.
+    /// Carries out the plan in the folder `to`, which is created.
     ///
-    /// Files that are there and not older than what they come from are left alone, so a run can be repeated and goes
-    /// on after an interruption. `to` may lie in the download's folder or be it, as long as nothing there is replaced.
+    /// Files that exist and are not older than their source are left alone, so the conversion can be repeated, and it
+    /// continues after an interruption. `to` may be the download's folder or lie in it, as long as no file of the
+    /// download is replaced.
     ///
-    /// `progress` is called from all threads, once a file; when it answers [`ControlFlow::Break`], files under
-    /// way are finished and no more are begun.
+    /// `progress` is called from all threads, once per file; when it returns [`ControlFlow::Break`], the files being
+    /// made are finished and no further ones are started.
     ///
     /// # Errors
-    /// [`PrepareError::WouldReplaceSource`] before anything is written; [`PrepareError::Threads`]; what cannot be
-    /// written, in any case; [`PrepareError::Unreadable`] and [`PrepareError::Json`] for a file of all annotations;
-    /// and with [`OnBad::Stop`] the first file's error.
+    /// Returns [`PrepareError::WouldReplaceSource`] before anything is written, if a file of the download would be
+    /// replaced; [`PrepareError::Threads`] if the threads cannot be started; an error if a file cannot be written;
+    /// [`PrepareError::Unreadable`] or [`PrepareError::Json`] if the file of all annotations cannot be read; and with
+    /// [`OnBad::Stop`] the error of the first file that cannot be converted.
     pub fn run(
         &self,
         to: &Path,
@@ -135,7 +137,7 @@ impl Plan {
         })
     }
 
-    /// Goes through all files before the first is written.
+    /// Checks all files before the first one is written.
     fn check_nothing_is_replaced(
         &self,
         to: &Path,
@@ -195,7 +197,7 @@ impl Plan {
     }
 }
 
-/// What became of a file.
+/// What was done for a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Converted,
@@ -222,7 +224,7 @@ struct Tally {
     failed: Vec<Failure>,
 }
 
-/// What all threads of a run share.
+/// State that all threads of a conversion share.
 pub(crate) struct Runner<'a> {
     to: &'a Path,
     options: &'a PrepareOptions,
@@ -238,12 +240,12 @@ impl Runner<'_> {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    /// Where a file of the result stands.
+    /// Returns the full path of a file of the result.
     pub(crate) fn path(&self, file: &Path) -> PathBuf {
         self.to.join(file)
     }
 
-    /// Makes one file with `make`, which gets its path; does nothing in a run that was stopped.
+    /// Makes one file with `make`, which gets its full path; does nothing after the conversion was stopped.
     pub(crate) fn file(
         &self,
         file: &Path,
@@ -312,7 +314,7 @@ fn convert_labels(
     options: &PrepareOptions,
 ) -> Result<Outcome, PrepareError> {
     let keeps = rule.keeps_values() && size == LabelSize::Own;
-    // A file that is its own source is there, but nobody has looked into it.
+    // A file that is its own source exists, but its values have not been checked.
     let in_place = place::is_in_place(to, from);
     let is_made = !in_place
         && (place::is_converted(to, from) || keeps && place::is_placed(to, from, options.images));
@@ -340,12 +342,14 @@ fn convert_labels(
             from: from.parent().unwrap_or(from).into(),
         });
     }
-    labels = resize_nearest(&labels, width, height); // its own size changes nothing
+    labels = resize_nearest(&labels, width, height); // changes nothing if this is already its size
     write_indexed_png(to, &labels, &voc_palette(rule.classes()))?;
     Ok(Outcome::Converted)
 }
 
-/// Label maps that do not fit their image are turned, of another image, or of another version of it.
+/// Checks that a label map has the size of its image.
+///
+/// A label map of another size is rotated, or belongs to another image or to another version of it.
 pub(crate) fn check_size(
     image_path: &Path,
     image_size: (usize, usize),
@@ -364,7 +368,8 @@ pub(crate) fn check_size(
     })
 }
 
-/// The size that MaskFormer's preparation gives an image: the shorter side at most `limit`, the other rounded to even.
+/// Returns the size that MaskFormer's preparation gives an image: the shorter side is at most `limit`, and the other
+/// is rounded as in Python, halves to the even number.
 fn shrunk_size((width, height): (usize, usize), limit: Option<usize>) -> (usize, usize) {
     let Some(limit) = limit.filter(|&limit| limit > 0 && width.min(height) > limit) else {
         return (width, height);
@@ -383,7 +388,7 @@ fn shrink_image(to: &Path, from: &Path, options: &PrepareOptions) -> Result<Outc
     let size = image_size(from)?;
     let target = shrunk_size(size, options.shrink);
     if size == target {
-        // A shrunk image of an earlier run makes way: it is not this one.
+        // A shrunk image of an earlier conversion is replaced, because it is not the original.
         return place_unless_there(to, from, options.images);
     }
     if place::is_converted(to, from) && image_size(to).is_ok_and(|made| made == target) {
@@ -413,7 +418,7 @@ mod tests {
 
     #[test]
     fn sizes_are_those_of_the_published_preparation() {
-        // round(w / h * 512) of Python for each.
+        // Expected: Python's round(w / h * 512).
         assert_eq!(shrunk_size((2048, 1536), Some(512)), (683, 512));
         assert_eq!(shrunk_size((1536, 2048), Some(512)), (512, 683));
         assert_eq!(shrunk_size((1025, 1024), Some(512)), (512, 512)); // 512.5

@@ -1,6 +1,6 @@
 //! A tiny data set in a temporary folder: a few images of coloured blocks in VOC's layout.
 
-#![allow(dead_code, reason = "every test file uses its own part of this")]
+#![allow(dead_code, reason = "every test file uses only a part of this")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use image::{GrayImage, Luma, Rgb, RgbImage};
 use tempfile::TempDir;
 use zeg_data::{DataError, Dataset, Selection};
 
-/// Opens a built-in data set, or one that a TOML file describes, with its usual classes.
+/// Opens a built-in data set, or one that a TOML file describes, with its default classes.
 pub(crate) fn open(dataset: &str, root: &Path, split: &str) -> Result<Dataset, DataError> {
     zeg_data::open(&Selection {
         dataset,
@@ -20,7 +20,7 @@ pub(crate) fn open(dataset: &str, root: &Path, split: &str) -> Result<Dataset, D
     })
 }
 
-/// The folder of real excerpts beside the repository; says so and is `None` where there is none.
+/// Returns a folder of real excerpts beside the repository; if there is none, prints so and returns `None`.
 pub(crate) fn shared_data(folder: &str) -> Option<PathBuf> {
     use std::io::Write as _;
 
@@ -30,19 +30,19 @@ pub(crate) fn shared_data(folder: &str) -> Option<PathBuf> {
     if path.is_dir() {
         return Some(path);
     }
-    // Straight to standard error: the test harness would swallow `eprintln!`.
+    // Written directly to standard error, because the test harness captures `eprintln!`.
     let line = format!("skipped: no excerpt at {}\n", path.display());
     std::io::stderr().write_all(line.as_bytes()).unwrap();
     None
 }
 
-/// `VOCdevkit/VOC2012` in a temporary folder, which goes away with the value.
+/// `VOCdevkit/VOC2012` in a temporary folder, which is removed when the value is dropped.
 pub(crate) struct TinyVoc {
     folder: TempDir,
 }
 
 impl TinyVoc {
-    /// A data set whose lists `train` and `val` name these images; all files exist.
+    /// Makes a data set whose lists `train` and `val` name these images; all files exist.
     pub(crate) fn new(train: &[&str], val: &[&str]) -> Self {
         let voc = Self {
             folder: tempfile::tempdir().unwrap(),
@@ -58,27 +58,27 @@ impl TinyVoc {
         voc
     }
 
-    /// The temporary folder, which holds `VOCdevkit`.
+    /// Returns the temporary folder, which holds `VOCdevkit`.
     pub(crate) fn outermost(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The temporary folder, to be kept as long as the data set is used.
+    /// Returns the temporary folder, which must be held as long as the data set is used.
     pub(crate) fn into_folder(self) -> TempDir {
         self.folder
     }
 
-    /// `VOCdevkit/VOC2012`.
+    /// Returns the folder `VOCdevkit/VOC2012`.
     pub(crate) fn root(&self) -> PathBuf {
         self.folder.path().join("VOCdevkit/VOC2012")
     }
 
-    /// The image file of an id.
+    /// Returns the image file of an id.
     pub(crate) fn image(&self, id: &str) -> PathBuf {
         self.root().join(format!("JPEGImages/{id}.jpg"))
     }
 
-    /// The label file of an id.
+    /// Returns the label file of an id.
     pub(crate) fn labels(&self, id: &str) -> PathBuf {
         self.root().join(format!("SegmentationClass/{id}.png"))
     }
@@ -104,7 +104,7 @@ impl TinyVoc {
             .unwrap();
     }
 
-    /// Cuts an image file off in its middle.
+    /// Truncates an image file to half its size.
     pub(crate) fn truncate_image(&self, id: &str) {
         let bytes = fs::read(self.image(id)).unwrap();
         fs::write(self.image(id), &bytes[..bytes.len() / 2]).unwrap();

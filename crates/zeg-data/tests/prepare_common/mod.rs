@@ -1,4 +1,4 @@
-//! The tiny downloads of `reference/prepare_formats.py`, and what tests of preparation ask of folders.
+//! The tiny downloads of `reference/prepare_formats.py`, and helpers that compare folders in tests of preparation.
 
 #![allow(
     dead_code,
@@ -14,14 +14,14 @@ use std::time::SystemTime;
 
 use zeg_data::prepare::{OnBad, PrepareOptions, Progress, Summary, plan};
 
-/// The folder of a download as the script wrote it.
+/// Returns the folder of a download as the script wrote it.
 pub(crate) fn download(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden/prepare")
         .join(name)
 }
 
-/// Two threads, problems reported, ADE20K-Full shrunk to the 24 pixels that the script uses.
+/// Returns options with two threads, bad files reported, and ADE20K-Full shrunk to the 24 pixels of the script.
 pub(crate) fn options() -> PrepareOptions {
     PrepareOptions {
         threads: 2,
@@ -35,7 +35,7 @@ pub(crate) fn go_on(_: Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// Plans and runs; everything must go well.
+/// Plans and carries out a conversion in which no file may fail.
 pub(crate) fn prepare(name: &str, from: &Path, to: &Path) -> Summary {
     let plan = plan(name, from).unwrap();
     let summary = plan.run(to, &options(), &go_on).unwrap();
@@ -43,7 +43,7 @@ pub(crate) fn prepare(name: &str, from: &Path, to: &Path) -> Summary {
     summary
 }
 
-/// A copy that may be damaged.
+/// Returns a temporary copy of a download, which a test may damage.
 pub(crate) fn copy_of(name: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     copy(&download(name), folder.path());
@@ -63,7 +63,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Every file below a folder with its content; links are followed.
+/// Returns every file below a folder with its content; links are followed.
 pub(crate) fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
     visit(folder, &mut |path| {
@@ -75,7 +75,7 @@ pub(crate) fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     all
 }
 
-/// Every file below a folder with the time of its last change; of a link, its own.
+/// Returns every file below a folder with the time of its last change; for a link, the time of the link itself.
 pub(crate) fn times(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
     let mut all = BTreeMap::new();
     visit(folder, &mut |path| {

@@ -102,6 +102,6 @@ mod tests {
         let words: Vec<String> = ["offset", "crop", "mode", "factor"]
             .map(|key| plain(&value[key]))
             .into();
-        assert_eq!(words, ["0.1", "512", "windows", "0.1"]);
+        assert_eq!(words, ["0.1", "512", "slide", "0.1"]);
     }
 }

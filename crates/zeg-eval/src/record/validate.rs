@@ -88,9 +88,9 @@ impl Evaluation {
             }
             pixels = pixels.saturating_add(image.pixels);
             for (field, score) in [
-                ("images.pAcc", image.p_acc),
-                ("images.mIoU", image.miou),
-                ("images.mDice", image.mdice),
+                ("image_scores.pAcc", image.p_acc),
+                ("image_scores.mIoU", image.miou),
+                ("image_scores.mDice", image.mdice),
             ] {
                 if let Some(score) = score {
                     check_fraction(field, score)?;
@@ -99,7 +99,7 @@ impl Evaluation {
         }
         if pixels != self.confusion.total() {
             return Err(invalid(
-                "images.pixels",
+                "image_scores.pixels",
                 format!("{pixels} in all"),
                 format!("the confusion counts {} pixels", self.confusion.total()),
             ));

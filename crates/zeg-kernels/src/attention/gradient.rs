@@ -1,4 +1,4 @@
-//! The gradient of attention: every head goes through its tiles of query rows once more.
+//! The gradient of attention, computed head by head over the same tiles of query rows as the result.
 
 use rayon::prelude::*;
 
@@ -12,10 +12,10 @@ use crate::{
     softmax::through_softmax,
 };
 
-/// Gradient of the packed tokens, from that of the result.
+/// Computes the gradient of the packed tokens from that of the result.
 ///
-/// - `qkv`, `mask`, `heads`: as given to [`super::forward`]
-/// - `log_sums`: as returned by it
+/// - `qkv`, `mask`, `heads`: as passed to [`super::forward`]
+/// - `log_sums`: as returned by [`super::forward`]
 /// - `gradient`: `[batch, tokens, width]`
 pub(crate) fn backward(
     qkv: CpuTensor,
@@ -37,7 +37,7 @@ pub(crate) fn backward(
     tensor(out, &[batch, tokens, 3 * width])
 }
 
-/// As [`backward`], on buffers.
+/// Computes the gradient as [`backward`] does, on buffers.
 ///
 /// - `out`: `[batch, tokens, 3·width]`, overwritten
 pub(crate) fn backward_on_buffers(
@@ -77,7 +77,7 @@ pub(crate) fn backward_on_buffers(
     );
 }
 
-/// What the gradient of one head needs.
+/// The inputs of one head's gradient.
 struct Head<'a> {
     /// `[tokens, head]` each
     qkv: [Matrix<'a>; 3],
@@ -90,7 +90,7 @@ struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// Writes the gradients of queries, keys and values, `[tokens, head]` each, tile by tile of query rows.
+    /// Writes the gradients of queries, keys and values, `[tokens, head]` each, one tile of query rows at a time.
     ///
     /// With probabilities P = softmax(S), S = s·Q·Kᵀ and result O = P·V: ∂V = Pᵀ·∂O, ∂P = ∂O·Vᵀ, ∂S follows from
     /// ∂P through the softmax, ∂Q = s·∂S·K, ∂K = s·∂Sᵀ·Q.
@@ -148,11 +148,11 @@ fn write(out: &mut [f32], values: &[f32], scale: f32, add: bool) {
 }
 
 dispatched! {
-    /// Turns rows of logits into probabilities, from their log-sum-exp.
+    /// Recomputes probabilities from rows of logits and their log-sum-exp.
     fn probabilities_again(logits: &mut [f32], tokens: usize, mask: &[f32], log_sums: &[f32]) = probabilities_again_kernel;
 }
 dispatched! {
-    /// Turns gradients of probabilities into those of logits.
+    /// Turns gradients of probabilities into those of the logits.
     fn logit_gradients(gradient: &mut [f32], p: &[f32], tokens: usize) = logit_gradients_kernel;
 }
 

@@ -1,36 +1,37 @@
-//! Numbers rounded to 8 bits: weights with a scale an output, activations with a scale and a zero a few inputs.
+//! Rounding to 8 bits: weights with one scale per output, activations with a scale and a zero point per group of
+//! inputs.
 //!
-//! Activations of transformers have channels far larger than the others, and behind a GELU hardly a negative value. So
-//! every [`GROUP`] of inputs of a row has its own range, from its least to its greatest value (both at most and at least
-//! 0): x ≈ r·(p − z), p from 0 to 255. A large channel costs its own group's precision, no other's.
+//! Activations of transformers have channels far larger than the others, and after a GELU hardly any negative values.
+//! So every [`GROUP`] of inputs of a row has its own range, from its minimum (at most 0) to its maximum (at least 0): x
+//! ≈ r·(p − z), p from 0 to 255. A large channel reduces the precision of its own group only.
 
 use rayon::prelude::*;
 
 use crate::level::{Level, dispatched};
 
-/// Inputs that share a scale: a multiple of 4 and of 16, and so few that a sum of products of bytes with weights, each at
-/// most 255 · 127, stays below 2²⁴, where floats hold every whole number.
+/// Number of inputs that share a scale: a multiple of 4 and of 16, and small enough that a sum of products of bytes
+/// with weights, each at most 255 · 127, stays below 2²⁴, up to where floats represent every whole number.
 pub(crate) const GROUP: usize = 96;
 
 const _: () = assert!(GROUP.is_multiple_of(16) && GROUP * 255 * 127 < 1 << 24);
 
-/// Greatest integer of a weight.
+/// Maximum integer of a weight.
 const GREATEST: f32 = 127.0;
 
-/// Values of rows that a thread rounds at a time, about.
+/// Approximate number of values that a thread rounds at a time.
 const PIECE: usize = 32 * 1024;
 
-/// Scales of weights, one an output.
+/// The scales of weights, one per output.
 pub(crate) struct WeightScales(Vec<f32>);
 
-/// The scales of weights `[outputs, inputs]`.
+/// Computes the scales of weights `[outputs, inputs]`.
 pub(crate) fn quantize_weights(weight: &[f32], inputs: usize) -> WeightScales {
     let scale = |row: &[f32]| row.iter().fold(0.0_f32, |most, w| most.max(w.abs())) / GREATEST;
     WeightScales(weight.chunks_exact(inputs.max(1)).map(scale).collect())
 }
 
 impl WeightScales {
-    /// A weight of this output, −127 to 127.
+    /// Rounds a weight of this output to −127..=127.
     pub(crate) fn round(&self, output: usize, weight: f32) -> i8 {
         let scale = self.0[output];
         if scale == 0.0 {
@@ -39,7 +40,7 @@ impl WeightScales {
         (weight / scale).round() as i8
     }
 
-    /// The scales of whole panels of `columns` outputs.
+    /// Returns the scales, padded to whole panels of `columns` outputs.
     pub(crate) fn padded(self, columns: usize) -> Vec<f32> {
         let mut scales = self.0;
         scales.resize(scales.len().next_multiple_of(columns), 0.0);
@@ -49,21 +50,21 @@ impl WeightScales {
 
 /// Rows of rounded activations.
 pub(crate) struct RoundedRows<T> {
-    /// `[rows, stride]`: p as bytes, or p − z as 16-bit integers. What lies behind a row's last value meets weights of
-    /// zero.
+    /// `[rows, stride]`: p as bytes, or p − z as 16-bit integers. Padding after a row's last value is multiplied with
+    /// weights of zero.
     pub(crate) values: Vec<T>,
     /// Length of a row.
     pub(crate) stride: usize,
-    /// Groups of a row.
+    /// Number of groups in a row.
     pub(crate) groups: usize,
-    /// r: `[rows, groups]`
+    /// Scales r: `[rows, groups]`
     pub(crate) scales: Vec<f32>,
-    /// z: `[rows, groups]`; all 0 where it was subtracted.
+    /// Zero points z: `[rows, groups]`; all 0 if they are already subtracted.
     pub(crate) zeros: Vec<i32>,
 }
 
 impl RoundedRows<i16> {
-    /// Rounds rows of `length` values, for kernels that take two at a time.
+    /// Rounds rows of `length` values, for kernels that read two values at a time.
     pub(crate) fn pairs(x: &[f32], length: usize, level: Level) -> Self {
         let round = |x: &[f32], out: &mut [i16], scales: &mut [f32], zeros: &mut [i32]| {
             pair_row(level, x, out, scales, zeros);
@@ -74,7 +75,7 @@ impl RoundedRows<i16> {
 
 #[cfg(target_arch = "x86_64")]
 impl RoundedRows<u8> {
-    /// Rounds rows of `length` values, for kernels that take four at a time.
+    /// Rounds rows of `length` values, for kernels that read four values at a time.
     pub(crate) fn bytes(x: &[f32], length: usize, level: Level) -> Self {
         let round = |x: &[f32], out: &mut [u8], scales: &mut [f32], zeros: &mut [i32]| {
             byte_row(level, x, out, scales, zeros);
@@ -84,7 +85,7 @@ impl RoundedRows<u8> {
 }
 
 impl<T: Copy + Default + Send> RoundedRows<T> {
-    /// Rounds every row by `round`: values, their integers, scales and zeros of the groups.
+    /// Rounds every row with `round`, which takes values, their integers, and the groups' scales and zero points.
     fn round(
         x: &[f32],
         length: usize,
@@ -163,13 +164,13 @@ fn byte_row_kernel<const FMA: bool>(
     }
 }
 
-/// How the values of a group become integers.
+/// The mapping from the values of a group to integers.
 struct Range {
-    /// What values are multiplied with.
+    /// Factor from values to integers.
     factor: f32,
-    /// r, what integers are multiplied with to come back; no number where a value is none or infinite.
+    /// Scale r, the factor from integers to values; NaN if a value is NaN or infinite.
     scale: f32,
-    /// z, the integer of 0.
+    /// Zero point z, the integer of the value 0.
     zero: i32,
 }
 
@@ -204,17 +205,17 @@ impl Range {
         }
     }
 
-    /// p, 0 to 255.
+    /// Returns p, 0 to 255.
     #[inline(always)]
     fn round(&self, x: f32) -> i32 {
         (nearest(x * self.factor) + self.zero).clamp(0, 255)
     }
 }
 
-/// The nearest integer, ties to even, of a number between −2²² and 2²².
+/// Returns the nearest integer, ties to even, of a number between −2²² and 2²².
 #[inline(always)]
 fn nearest(x: f32) -> i32 {
-    // 1.5·2²³ has integers as its last bits.
+    // The last bits of 1.5·2²³ are integers.
     const ROUND: f32 = 12_582_912.0;
     (x + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32
 }

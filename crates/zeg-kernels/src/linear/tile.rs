@@ -1,22 +1,23 @@
 //! Products of a few rows with one panel of packed weights: the inner loops of the linear layers.
 //!
-//! A tile of the result stays in registers while both operands are read once, so that multiply-adds and not loads
-//! are what takes time: 8 rows by 48 columns or 6 by 64 with AVX-512's 32 registers, 4 by 24 or 6 by 16 with AVX2's 16,
-//! 4 by 8 where only the compiler's own vectors are to be had. A sum runs over the inputs in order, whatever tile it is
-//! in.
+//! A tile of the result stays in registers while both operands are read once, so the time is spent on multiply-adds and
+//! not on loads. A tile has 8 rows by 48 columns or 6 by 64 with AVX-512's 32 registers, 4 by 24 or 6 by 16 with AVX2's
+//! 16 registers, and 4 by 8 where only the compiler's own vectors are available. A sum runs over the inputs in order,
+//! regardless of its tile.
 //!
-//! Longer than other files: the kernels of all levels and number types stand beside the checks that their pointers rely on.
+//! This file is longer than others, because it keeps the kernels of all levels and number types beside the checks that
+//! their pointers rely on.
 //!
-//! Panels of floats hold `[in][columns]`. Panels of 8-bit weights hold `[in / 4][columns][4]` bytes for the
-//! instruction that sums four products of bytes (VNNI), and `[in / 2][columns][2]` 16-bit integers elsewhere.
+//! Panels of floats are `[in][columns]`. Panels of 8-bit weights are `[in / 4][columns][4]` bytes for the instruction
+//! that sums four products of bytes (VNNI), and `[in / 2][columns][2]` 16-bit integers elsewhere.
 
 use super::quantized::GROUP;
 use crate::level::{Instructions, Level};
 
-/// Most values of a tile at any level.
+/// Most values in a tile at any level.
 pub(crate) const TILE: usize = 8 * 48;
 
-/// Rows and columns of a tile.
+/// The numbers of rows and columns of a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TileShape {
     pub(crate) rows: usize,
@@ -24,7 +25,7 @@ pub(crate) struct TileShape {
 }
 
 impl TileShape {
-    /// Of products of floats.
+    /// Returns the shape for products of floats.
     pub(crate) fn of_floats(level: Level) -> Self {
         let (rows, columns) = match level.instructions() {
             Instructions::Portable => (4, 8),
@@ -36,8 +37,8 @@ impl TileShape {
         Self { rows, columns }
     }
 
-    /// Of products of floats whose result has so many columns in all, such as the values of a head: the one of the
-    /// level's that leaves fewer columns unused.
+    /// Returns the shape for products of floats whose result has `columns` columns in total, such as the values of a
+    /// head: of the level's shapes, the one that leaves fewer columns unused.
     pub(crate) fn of_narrow_floats(level: Level, columns: usize) -> Self {
         let usual = Self::of_floats(level);
         let (rows, other) = match level.instructions() {
@@ -57,7 +58,7 @@ impl TileShape {
         }
     }
 
-    /// Of products of 16-bit integers.
+    /// Returns the shape for products of 16-bit integers.
     pub(crate) fn of_pairs(level: Level) -> Self {
         let (rows, columns) = match level.instructions() {
             Instructions::Portable => (4, 8),
@@ -67,7 +68,7 @@ impl TileShape {
         Self { rows, columns }
     }
 
-    /// Of products of bytes.
+    /// The shape for products of bytes.
     #[cfg(target_arch = "x86_64")]
     pub(crate) const OF_BYTES: Self = Self {
         rows: 8,
@@ -75,20 +76,20 @@ impl TileShape {
     };
 }
 
-/// Rows of the left operand of a tile.
+/// The rows of the left operand of a tile.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a, T> {
-    /// From the first row's first value on.
+    /// Values, beginning with the first row's first one.
     values: &'a [T],
-    /// From one row to the next.
+    /// Distance from one row to the next.
     stride: usize,
-    /// From one value of a row to the next; 1 but for floats.
+    /// Distance from one value of a row to the next; 1 except for floats.
     step: usize,
     count: usize,
 }
 
 impl<'a, T> Rows<'a, T> {
-    /// `count` rows that start `stride` values apart, in `values`.
+    /// Returns `count` rows that start `stride` values apart in `values`.
     pub(crate) fn new(values: &'a [T], stride: usize, count: usize) -> Self {
         Self {
             values,
@@ -98,12 +99,12 @@ impl<'a, T> Rows<'a, T> {
         }
     }
 
-    /// As [`Rows::new`], with values of a row `step` apart.
+    /// Returns the same rows with their values `step` apart.
     pub(crate) fn with_step(self, step: usize) -> Self {
         Self { step, ..self }
     }
 
-    /// Checks what the kernels' pointers rely on: at least one row, each with `length` values in the slice.
+    /// Checks what the kernels' pointers rely on: there is at least one row, and each has `length` values in the slice.
     fn check(&self, length: usize) {
         let last = (self.count.wrapping_sub(1)).checked_mul(self.stride);
         let along = length.checked_sub(1).map_or(Some(0), |steps| {
@@ -122,15 +123,15 @@ impl<'a, T> Rows<'a, T> {
     }
 }
 
-/// Rows of integers, with what their groups of [`GROUP`] inputs stand for.
+/// Rows of integers, with the scales and zero points of their groups of [`GROUP`] inputs.
 #[derive(Clone, Copy)]
 pub(crate) struct Integers<'a, T> {
     pub(crate) rows: Rows<'a, T>,
-    /// Groups of a row.
+    /// Number of groups in a row.
     pub(crate) groups: usize,
-    /// `[rows, groups]`
+    /// Scales: `[rows, groups]`
     pub(crate) scales: &'a [f32],
-    /// `[rows, groups]`
+    /// Zero points: `[rows, groups]`
     pub(crate) zeros: &'a [i32],
 }
 
@@ -143,7 +144,7 @@ impl<T> Integers<'_, T> {
                 && self.groups == length.div_ceil(GROUP)
                 && self.scales.len() >= notes
                 && self.zeros.len() >= notes,
-            "{} groups of {length} values",
+            "{} groups do not match {length} values",
             self.groups
         );
     }
@@ -165,7 +166,7 @@ macro_rules! by_rows {
     };
 }
 
-/// As `by_rows`, for levels whose tiles have four rows.
+/// Calls a kernel as `by_rows` does, for levels whose tiles have four rows.
 macro_rules! by_four_rows {
     ($kernel:ident, $rows:expr, $($arg:expr),*) => {
         match $rows.count {
@@ -180,8 +181,8 @@ macro_rules! by_four_rows {
 /// Writes rows · panel to `out`, whose rows start `stride` values apart.
 ///
 /// # Panics
-/// The shape is none of the level's, there are more rows than in a tile, they are shorter than the panel is deep, or do
-/// not fit `out`.
+/// Panics if the level has no tile of this shape, or if there are more rows than in a tile, or if they are shorter than
+/// the panel's depth or do not fit `out`.
 pub(crate) fn floats(
     level: Level,
     shape: TileShape,
@@ -190,7 +191,11 @@ pub(crate) fn floats(
     (out, stride): (&mut [f32], usize),
 ) {
     let depth = panel.len() / shape.columns;
-    assert!(rows.count <= shape.rows, "{} rows in a tile", rows.count);
+    assert!(
+        rows.count <= shape.rows,
+        "{} rows exceed a tile",
+        rows.count
+    );
     rows.check(depth);
     Rows::new(out, stride, rows.count).check(shape.columns);
     match (level.instructions(), shape.columns) {
@@ -220,21 +225,25 @@ pub(crate) fn floats(
             by_rows!(avx512_narrow_floats, rows, rows, panel, depth, out, stride);
         },
         (instructions, columns) => {
-            unreachable!("{instructions:?} has no tiles of {columns} columns")
+            unreachable!("{instructions:?} has no tile of {columns} columns")
         }
     }
 }
 
-/// Writes rows · panel to `out`, whose rows are as long as the tile: 16-bit integers in pairs. Sums of a group are
-/// exact; they are scaled and added up in the order of the groups.
+/// Writes rows · panel to `out`, whose rows are as long as the tile, for 16-bit integers in pairs. The sums of a group
+/// are exact; they are scaled and added in the order of the groups.
 ///
 /// # Panics
-/// As [`floats`].
+/// Panics as [`floats`] does.
 pub(crate) fn pairs(level: Level, x: Integers<'_, i16>, panel: &[i16], out: &mut [f32; TILE]) {
     let shape = TileShape::of_pairs(level);
     let depth = panel.len() / (2 * shape.columns);
     let rows = x.rows;
-    assert!(rows.count <= shape.rows, "{} rows in a tile", rows.count);
+    assert!(
+        rows.count <= shape.rows,
+        "{} rows exceed a tile",
+        rows.count
+    );
     x.check(2 * depth);
     match level.instructions() {
         Instructions::Portable => by_four_rows!(portable_pairs, rows, x, panel, out),
@@ -247,33 +256,38 @@ pub(crate) fn pairs(level: Level, x: Integers<'_, i16>, panel: &[i16], out: &mut
     }
 }
 
-/// Whether [`bytes`] can run at a level.
+/// Returns whether [`bytes`] can run at a level.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_bytes(level: Level) -> bool {
     level.instructions() == Instructions::Avx512 && is_x86_feature_detected!("avx512vnni")
 }
 
-/// Writes rows · panel to `out`, whose rows are as long as the tile: unsigned bytes with signed ones, in fours. From
-/// the sum of a group, its zero times the sum of the weights is subtracted; otherwise as [`pairs`].
+/// Writes rows · panel to `out`, whose rows are as long as the tile, for unsigned bytes with signed ones, in fours. The
+/// group's zero point times the sum of its weights is subtracted from the sum of the group; otherwise the function
+/// works like [`pairs`].
 ///
-/// - `sums`: of the weights, `[groups, columns]`
+/// - `sums`: sums of the weights, `[groups, columns]`
 ///
 /// # Panics
-/// As [`floats`], or this machine lacks VNNI.
+/// Panics as [`floats`] does, or if this machine lacks VNNI.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn bytes(x: Integers<'_, u8>, panel: &[i8], sums: &[f32], out: &mut [f32; TILE]) {
     let shape = TileShape::OF_BYTES;
     let depth = panel.len() / (4 * shape.columns);
     let rows = x.rows;
-    assert!(rows.count <= shape.rows, "{} rows in a tile", rows.count);
+    assert!(
+        rows.count <= shape.rows,
+        "{} rows exceed a tile",
+        rows.count
+    );
     assert!(is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512f"));
     x.check(4 * depth);
     assert!(
         sums.len() >= x.groups * shape.columns,
-        "sums of the weights"
+        "number of sums of the weights"
     );
-    // SAFETY: the instructions are there. The kernel reads `4 · depth` values of each of its rows, no more than
-    // `rows.count`, `depth` lines of the panel and `x.groups` of the sums: all were checked above.
+    // SAFETY: the machine has the instructions. The kernel reads `4 · depth` values of each of its rows, no more than
+    // `rows.count`, `depth` lines of the panel and `x.groups` lines of the sums: all were checked above.
     unsafe { by_rows!(avx512_bytes, rows, x, panel, sums, depth, out) }
 }
 
@@ -326,7 +340,7 @@ fn portable_pairs<const M: usize>(x: Integers<'_, i16>, panel: &[i16], out: &mut
     }
 }
 
-/// Makes the kernel of floats of a level.
+/// Defines the kernel of floats of a level.
 #[cfg(target_arch = "x86_64")]
 macro_rules! float_kernel {
     ($name:ident, $features:literal, $lanes:literal, $vectors:literal, $load:ident, $store:ident, $splat:ident, $zero:ident, $multiply_add:ident) => {
@@ -414,7 +428,7 @@ unsafe fn avx2_pairs<const M: usize>(
         _mm256_madd_epi16, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256,
         _mm256_storeu_ps,
     };
-    /// Sums in a register.
+    /// Number of sums in a register.
     const LANES: usize = 8;
     const VECTORS: usize = 3;
 
@@ -457,7 +471,7 @@ unsafe fn avx2_pairs<const M: usize>(
 
 /// # Safety
 /// `M ≤ x.rows.count`, each row has `4 · depth` values in its slice (`Integers::check`), `panel` has `depth` lines, and
-/// `sums` one a group.
+/// `sums` has one line per group.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn avx512_bytes<const M: usize>(
@@ -472,7 +486,7 @@ unsafe fn avx512_bytes<const M: usize>(
         _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
         _mm512_setzero_si512, _mm512_storeu_ps,
     };
-    /// Sums in a register.
+    /// Number of sums in a register.
     const LANES: usize = 16;
     const VECTORS: usize = 3;
 
@@ -501,7 +515,7 @@ unsafe fn avx512_bytes<const M: usize>(
         let mut of_weights = [_mm512_setzero_ps(); VECTORS];
         for (vector, of_weights) in of_weights.iter_mut().enumerate() {
             let first = (group * VECTORS + vector) * LANES;
-            // SAFETY: `sums_of_weights` has this group's sums.
+            // SAFETY: `sums_of_weights` has a line for this group.
             *of_weights = unsafe { _mm512_loadu_ps(sums_of_weights.as_ptr().add(first)) };
         }
         let rows = out.as_chunks_mut::<{ VECTORS * LANES }>().0.iter_mut();

@@ -1,4 +1,4 @@
-//! What the tests share: values without a pattern, comparison at the scale of the values.
+//! Shared helpers of the tests: pseudo-random values, and comparison relative to the scale of the values.
 #![allow(dead_code)] // each test file uses its part
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use zeg_kernels::{Activation, Level, Norm, PackedBlock, PackedLinear, Workspace, at_level};
 
-/// Values between −2 and 2 that repeat after 2³² steps (a linear congruential generator, its high bits).
+/// Returns values between −2 and 2 that repeat after 2³² steps (the high bits of a linear congruential generator).
 pub(crate) fn values(length: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12_345);
     (0..length)
@@ -18,19 +18,19 @@ pub(crate) fn values(length: usize, seed: u32) -> Vec<f32> {
         .collect()
 }
 
-/// A tensor of [`values`].
+/// Returns a tensor of [`values`].
 pub(crate) fn tensor<const D: usize>(shape: [usize; D], seed: u32, device: &Device) -> Tensor<D> {
     let values = values(shape.iter().product(), seed);
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-/// The tensor's values, row-major.
+/// Returns the tensor's values, row-major.
 pub(crate) fn host<const D: usize>(x: Tensor<D>) -> Vec<f32> {
     x.into_data().convert::<f32>().try_into_vec().unwrap()
 }
 
-/// Checks that no value is further from the expected one than `tolerance` times the greatest expected magnitude, which
-/// counts as 0.1 at least (inputs are of order 1).
+/// Checks that no value differs from the expected one by more than `tolerance` times the largest expected magnitude,
+/// which counts as at least 0.1 (inputs are of order 1).
 pub(crate) fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}: lengths");
     let scale = expected.iter().fold(0.1_f32, |scale, v| scale.max(v.abs()));
@@ -49,7 +49,7 @@ pub(crate) fn at_every_level(check: impl Fn(Level)) {
     }
 }
 
-/// A result and its gradients for the sum of its products with fixed weights.
+/// Computes a result and its gradients for the sum of its products with fixed weights.
 pub(crate) fn with_gradients<const D: usize, const O: usize, const N: usize>(
     inputs: [Tensor<D>; N],
     op: impl Fn([Tensor<D>; N]) -> Tensor<O>,
@@ -61,8 +61,8 @@ pub(crate) fn with_gradients<const D: usize, const O: usize, const N: usize>(
     (host(out), inputs.map(|x| host(x.grad(&gradients).unwrap())))
 }
 
-/// What a layer of 8-bit integers computes, in plain loops and the order of its documentation: every sum of integers is
-/// exact, so that a kernel's results have the same bits.
+/// Computes a layer of 8-bit integers in plain loops, in the order that its documentation gives. Every sum of integers
+/// is exact, so a kernel's results have the same bits.
 ///
 /// - `x`: `[rows, inputs]`
 /// - `weight`: `[outputs, inputs]`
@@ -91,7 +91,7 @@ pub(crate) fn rounded_sums(x: &[f32], weight: &[f32], bias: &[f32], inputs: usiz
     sums
 }
 
-/// Scale and integers, less that of 0, of a group of activations, as the documentation has it.
+/// Returns the scale of a group of activations, and its integers minus the zero point, as documented.
 fn rounded(group: &[f32]) -> (f32, Vec<i32>) {
     let low = group.iter().fold(0.0_f32, |low, &x| low.min(x));
     let high = group.iter().fold(0.0_f32, |high, &x| high.max(x));
@@ -102,19 +102,19 @@ fn rounded(group: &[f32]) -> (f32, Vec<i32>) {
     ((high - low) / 255.0, integers)
 }
 
-/// The numbers of a residual block.
+/// The parameters of a residual block.
 pub(crate) struct BlockNumbers {
     pub(crate) heads: usize,
-    /// Weights `[outputs, inputs]` and biases of the four linear layers: queries, keys and values; behind the attention;
-    /// up; down.
+    /// Weights `[outputs, inputs]` and biases of the four linear layers: projection to queries, keys and values; output
+    /// projection of the attention; first and second layer of the MLP.
     pub(crate) linear: [(Vec<f32>, Vec<f32>); 4],
-    /// Before the attention and before the network.
+    /// Norms before the attention and before the MLP.
     pub(crate) norms: [Norm; 2],
     pub(crate) activation: Activation,
 }
 
 impl BlockNumbers {
-    /// Numbers with which a query looks at few keys and no layer makes its inputs much larger or smaller.
+    /// Returns parameters with which a query attends to few keys, and no layer makes its inputs much larger or smaller.
     pub(crate) fn new(width: usize, hidden: usize, heads: usize, activation: Activation) -> Self {
         let linear = |outputs: usize, inputs: usize, gain: f32, seed| {
             let scale = gain * (inputs as f32).sqrt().recip();
@@ -141,7 +141,7 @@ impl BlockNumbers {
         }
     }
 
-    /// The block with layers that `pack` makes of weights and biases.
+    /// Returns the block with layers that `pack` makes from weights and biases.
     pub(crate) fn packed(&self, pack: impl Fn(&[f32], &[f32]) -> PackedLinear) -> Arc<PackedBlock> {
         let [qkv, out, up, down] = self
             .linear

@@ -1,4 +1,4 @@
-//! Attention, with and without a mask, and its gradient.
+//! Tests of attention, with and without a mask, and of its gradient.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use zeg_kernels::attention_packed;
@@ -9,7 +9,7 @@ use crate::{
     reference::{Attention, wide},
 };
 
-/// Limits of the result and of the gradients of queries, keys and values.
+/// The limits of the result and of the gradients of queries, keys and values.
 struct Limits {
     out: f64,
     qkv: [f64; 3],
@@ -22,7 +22,7 @@ const LIMITS: Limits = Limits {
     qkv: [5e-5, 3e-5, 3e-5],
 };
 
-/// A mask `[tokens, tokens]` that hides a third of the keys, and from some queries all but their own.
+/// Returns a mask `[tokens, tokens]` that hides a third of the keys, and from some queries all keys but their own.
 pub(crate) fn scattered(tokens: usize) -> Vec<f32> {
     let hidden = |query: usize, key: usize| {
         query != key && (query % 97 == 3 || (query * 31 + key * 17 + query * key).is_multiple_of(3))
@@ -38,7 +38,7 @@ pub(crate) fn scattered(tokens: usize) -> Vec<f32> {
         .collect()
 }
 
-/// A mask in which nobody sees what stands behind them.
+/// Returns a mask in which tokens do not attend to later tokens.
 pub(crate) fn causal(tokens: usize) -> Vec<f32> {
     (0..tokens * tokens)
         .map(|i| {
@@ -51,13 +51,13 @@ pub(crate) fn causal(tokens: usize) -> Vec<f32> {
         .collect()
 }
 
-/// A mask as a tensor.
+/// Returns a mask as a tensor.
 pub(crate) fn mask_tensor(mask: &[f32], device: &Device) -> Tensor<2> {
     let tokens = mask.len().isqrt();
     Tensor::from_data(TensorData::new(mask.to_vec(), [tokens, tokens]), device)
 }
 
-/// `[batch, tokens, 3·width]` with queries so large that a query looks at few keys, as in trained models.
+/// Returns `[batch, tokens, 3·width]` with queries so large that each attends to few keys, as in trained models.
 fn packed(batch: usize, attention: &Attention, device: &Device) -> Tensor<3> {
     let width = attention.width();
     let qkv = tensor([batch, attention.tokens, 3 * width], 1, device);
@@ -67,14 +67,14 @@ fn packed(batch: usize, attention: &Attention, device: &Device) -> Tensor<3> {
     qkv * Tensor::<1>::from_floats(scales.as_slice(), device).reshape([1, 1, 3 * width])
 }
 
-/// The part of `[tokens, 3·width]` that holds queries (0), keys (1) or values (2): `[tokens, width]`.
+/// Returns the part of `[tokens, 3·width]` that holds queries (0), keys (1) or values (2): `[tokens, width]`.
 fn part<T: Copy>(packed: &[T], width: usize, part: usize) -> Vec<T> {
     let rows = packed.chunks_exact(3 * width);
     rows.flat_map(|row| row[part * width..][..width].iter().copied())
         .collect()
 }
 
-/// Pins result and gradient at every level.
+/// Checks result and gradient against their limits at every level.
 fn pin(batch: usize, attention: &Attention, mask: Option<&[f32]>) {
     let device = Device::flex().autodiff();
     let width = attention.width();
@@ -156,7 +156,7 @@ fn at_the_size_of_texts() {
     pin(20, &attention, Some(&mask));
 }
 
-/// Tiles of query rows are 192 for few tokens and 120 for a thousand; panels of keys have 8, 24 or 48 columns.
+/// Tiles have 192 query rows for few tokens and 120 for a thousand; panels of keys have 8, 24 or 48 columns.
 #[test]
 fn around_the_tiles_of_queries_and_keys() {
     for tokens in [
@@ -191,8 +191,8 @@ fn around_the_tiles_of_tokens_and_channels() {
     }
 }
 
-/// What a wrong kernel would compute is far from the right result: without the mask, with its transposed, with the
-/// values of the last token lost.
+/// The results of some wrong kernels are far from the right one: without the mask, with the mask transposed, without
+/// the values of the last token.
 #[test]
 fn a_wrong_mask_and_a_lost_token_are_found() {
     let device = Device::flex();

@@ -1,4 +1,4 @@
-//! A whole packed block: its result with and without a graph, and the gradient of its tokens.
+//! Tests of a whole packed block: its result with and without an autodiff graph, and the gradient of its tokens.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
     reference::{self, Attention, Linear, Norm, add, wide},
 };
 
-/// Limits of a block's result and of the gradient of its tokens.
+/// The limits of a block's result and of the gradient of its tokens.
 struct Limits {
     out: f64,
     gradient: f64,
@@ -28,7 +28,8 @@ const TAILS: Limits = Limits {
     out: 1.5e-5,
     gradient: 1.5e-4,
 };
-/// Limit of the result of a block of 8-bit integers: their rounding, not that of floats. Measured: 4.1e-2 at all levels.
+/// Limit of the result of a block of 8-bit integers, which is due to their rounding and not to that of floats.
+/// Measured: 4.1e-2 at all levels.
 const INT8: f64 = 0.1;
 
 /// A block in double precision.
@@ -43,7 +44,7 @@ struct Block {
     down: Linear,
 }
 
-/// What the gradient needs.
+/// The values that the gradient needs.
 struct Kept {
     qkv: Vec<f64>,
     middle: Vec<f64>,
@@ -75,7 +76,7 @@ impl Block {
         }
     }
 
-    /// x + down(activation(up(norm(x)))), and the inputs of the activation.
+    /// Computes x + down(activation(up(norm(x)))), and the inputs of the activation.
     fn feed(&self, x: &[f64]) -> (Vec<f64>, Vec<f64>) {
         let hidden = self.up.forward(&self.network_norm.forward(x));
         let active = hidden
@@ -86,7 +87,7 @@ impl Block {
         (out, hidden)
     }
 
-    /// `[batch·tokens, width]` → the same shape
+    /// Applies the block: `[batch·tokens, width]` → the same shape
     fn forward(&self, x: &[f64]) -> (Vec<f64>, Kept) {
         let qkv = self.qkv.forward(&self.attention_norm.forward(x));
         let mut middle = self.out.forward(&self.attention.forward(&qkv));
@@ -102,7 +103,7 @@ impl Block {
         )
     }
 
-    /// The gradient of `x` from that of the result.
+    /// Computes the gradient of `x` from that of the result.
     fn backward(&self, x: &[f64], kept: &Kept, gradient: &[f64]) -> Vec<f64> {
         let mut of_hidden = self.down.backward(gradient);
         for (g, &h) in of_hidden.iter_mut().zip(&kept.hidden) {
@@ -121,7 +122,7 @@ impl Block {
     }
 }
 
-/// Pins a block at every level.
+/// Checks a block against its limits at every level.
 fn pin(
     [batch, tokens, width]: [usize; 3],
     numbers: &BlockNumbers,
@@ -160,7 +161,7 @@ fn pin(
 
         let x = x.clone().without_autodiff();
         let found = host(packed.forward(x.clone(), plain_mask.as_ref()));
-        assert!(found == out, "{what}: other bits without a graph");
+        assert!(found == out, "{what}: the bits differ without a graph");
         let found = host(packed.feed_forward(x.clone()));
         check("second half", &found, &expected_feed, limits.out);
 
@@ -169,7 +170,7 @@ fn pin(
         let found = host(int8.forward(x, plain_mask.as_ref()));
         let Deviation { worst, .. } = Deviation::of(&found, &expected);
         println!("measured {worst:.1e} (limit {INT8:.0e}) {what}, int8");
-        assert!(worst <= INT8, "{what}: {worst:e} with integers");
+        assert!(worst <= INT8, "{what}, int8: {worst:e}");
     });
 }
 
@@ -191,7 +192,7 @@ fn at_the_size_of_texts() {
     pin([3, 77, 512], &numbers, Some(&causal(77)), &FULL);
 }
 
-/// Widths and hidden layers around panels and blocks of panels, tokens around tiles.
+/// Widths and hidden sizes are around panels and blocks of panels, numbers of tokens around tiles.
 #[test]
 fn around_the_tiles() {
     for (tokens, width, hidden, heads) in [

@@ -1,19 +1,19 @@
-//! The comparison of a kernel's values with those of double precision, and the proof that it finds errors.
+//! Compares a kernel's values with double precision, and proves that the comparison finds errors.
 
-/// The furthest value from what is expected.
+/// The largest deviation from the expected values.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deviation {
-    /// Its distance, as a fraction of the root mean square of the expected values; infinite for a NaN.
+    /// Deviation as a fraction of the root mean square of the expected values; infinite for a NaN.
     pub(crate) worst: f64,
-    /// Its index.
+    /// Index of the value.
     pub(crate) at: usize,
 }
 
 impl Deviation {
-    /// Finds the furthest value.
+    /// Finds the largest deviation.
     ///
     /// # Panics
-    /// The lengths differ, or all expected values are 0.
+    /// Panics if the lengths differ, or all expected values are 0.
     pub(crate) fn of(found: &[f32], expected: &[f64]) -> Self {
         assert_eq!(found.len(), expected.len(), "number of values");
         let squares: f64 = expected.iter().map(|value| value * value).sum();
@@ -38,7 +38,7 @@ impl Deviation {
     }
 }
 
-/// Values of a kernel that must agree with double precision.
+/// A kernel's values, which must agree with double precision.
 pub(crate) struct Pinned<'a> {
     /// Operation, level and shape.
     pub(crate) what: &'a str,
@@ -50,7 +50,7 @@ pub(crate) struct Pinned<'a> {
     pub(crate) row: usize,
     /// Length of one head's part of a row, where rows have heads.
     pub(crate) head: Option<usize>,
-    /// Greatest deviation that passes.
+    /// Largest deviation that passes.
     pub(crate) limit: f64,
 }
 
@@ -58,7 +58,7 @@ impl Pinned<'_> {
     /// Checks the deviation, and that the same check finds each error of [`planted`] in the same values.
     ///
     /// # Panics
-    /// A value is too far away, or a planted error passes.
+    /// Panics if a deviation is too large, or a planted error passes.
     pub(crate) fn holds(&self) {
         let Deviation { worst, at } = Deviation::of(self.found, self.expected);
         println!(
@@ -87,11 +87,12 @@ impl Pinned<'_> {
     }
 }
 
-/// Rows at the end among which errors are planted: those of a last tile.
+/// Number of rows at the end among which errors are planted: those of a last tile.
 const LAST: usize = 8;
 
-/// The same values with one error each: a scale off by 10⁻³ everywhere and in one of the last rows alone, that row zero,
-/// two of its heads swapped, one NaN, one infinity. The row is that of the last ones with the largest values.
+/// Returns the same values with one error each: a factor of 1.001 on all values; the same factor on one of the last
+/// rows only; that row set to zero; two of its heads swapped; one NaN; one infinity. The row is the one with the
+/// largest values among the last rows.
 fn planted(values: &[f32], row: usize, head: Option<usize>) -> Vec<(&'static str, Vec<f32>)> {
     let rows = values.len() / row;
     let most = |index: &usize| {
@@ -118,11 +119,11 @@ fn planted(values: &[f32], row: usize, head: Option<usize>) -> Vec<(&'static str
             changed(&|values| scale(&mut values[last..][..row])),
         ),
         (
-            "a last row zero",
+            "a last row set to zero",
             changed(&|values| values[last..][..row].fill(0.0)),
         ),
         (
-            "the last value no number",
+            "the last value NaN",
             changed(&|values| values[rows * row - 1] = f32::NAN),
         ),
         (
@@ -155,13 +156,13 @@ fn a_deviation_is_a_fraction_of_the_root_mean_square() {
 
 #[test]
 #[should_panic(expected = "nothing to compare")]
-fn zeros_are_nothing_to_compare_with() {
+fn all_expected_values_zero_is_refused() {
     Deviation::of(&[0.0, 0.0], &[0.0, 0.0]);
 }
 
 #[test]
 #[should_panic(expected = "row 1, column 0")]
-fn a_value_too_far_away_is_named() {
+fn a_deviation_over_the_limit_is_named() {
     let pinned = Pinned {
         what: "two rows",
         found: &[1.0, 1.0, 1.1, 1.0],
@@ -173,7 +174,7 @@ fn a_value_too_far_away_is_named() {
     pinned.holds();
 }
 
-/// A limit so wide that an error of 10⁻³ passes is no limit.
+/// A limit must not be so wide that an error of 10⁻³ passes.
 #[test]
 #[should_panic(expected = "a planted error passes: all values times 1.001")]
 fn a_wide_limit_is_refused() {

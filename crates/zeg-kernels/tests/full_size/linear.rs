@@ -1,4 +1,4 @@
-//! Packed linear layers: floats against double precision, integers against the sums of their documentation.
+//! Tests of packed linear layers: floats against double precision, integers against their documented sums.
 
 use std::sync::Arc;
 
@@ -11,24 +11,24 @@ use crate::{
     reference::{Linear, activation, add, wide},
 };
 
-/// Limits of results and of gradients.
+/// The limits of results and of gradients.
 struct Limits {
     out: f64,
     gradient: f64,
 }
 
-/// At the sizes of a block. Measured: AVX-512 and AVX2 6.5e-6 and 7.5e-6, portable 6.5e-6 and 8.7e-6.
+/// Limits at the sizes of a block. Measured: AVX-512 and AVX2 6.5e-6 and 7.5e-6, portable 6.5e-6 and 8.7e-6.
 const FULL: Limits = Limits {
     out: 2e-5,
     gradient: 3e-5,
 };
-/// Sums of at most 193 products. Measured: AVX-512 and AVX2 1.8e-6 and 1.7e-6, portable 1.8e-6 and 1.5e-6.
+/// Limits of sums of at most 193 products. Measured: AVX-512 and AVX2 1.8e-6 and 1.7e-6, portable 1.8e-6 and 1.5e-6.
 const TAILS: Limits = Limits {
     out: 5e-6,
     gradient: 5e-6,
 };
 
-/// A layer's numbers and inputs.
+/// A layer's parameters and inputs.
 struct Case {
     rows: usize,
     inputs: usize,
@@ -36,7 +36,7 @@ struct Case {
     x: Vec<f32>,
     weight: Vec<f32>,
     bias: Vec<f32>,
-    /// What stands where the result goes.
+    /// Values of the output before the product.
     before: Vec<f32>,
 }
 
@@ -55,12 +55,13 @@ impl Case {
         }
     }
 
-    /// The limits that hold for its size.
+    /// Returns the limits for its size.
     fn limits(&self) -> Limits {
         if self.inputs < 768 { TAILS } else { FULL }
     }
 
-    /// Rows whose results are compared: all of few; of many those around blocks of 264 and the last ones.
+    /// Returns the rows whose results are compared: all of few rows; of many, those around blocks of 264 and the last
+    /// ones.
     fn sample(&self) -> Vec<usize> {
         let near =
             |row: usize| row < 9 || row + 20 > self.rows || matches!(row % 264, 0 | 1 | 262 | 263);
@@ -69,7 +70,7 @@ impl Case {
             .collect()
     }
 
-    /// The packed layer's result.
+    /// Computes the packed layer's result.
     fn run(&self, precision: Precision, then: Then) -> Vec<f32> {
         let layer = PackedLinear::new(&self.weight, &self.bias, precision);
         let mut out = self.before.clone();
@@ -77,7 +78,7 @@ impl Case {
         out
     }
 
-    /// The expected rows of the sample.
+    /// Computes the expected rows of the sample.
     fn expected(&self, then: Then) -> Vec<f64> {
         let sample = self.sample();
         let layer = Linear::new(&self.weight, &self.bias);
@@ -90,7 +91,7 @@ impl Case {
         out
     }
 
-    /// Pins the result at every level.
+    /// Checks the result against its limits at every level.
     fn pin(&self, then: Then) {
         let expected = self.expected(then);
         let sample = self.sample();
@@ -116,7 +117,7 @@ impl Case {
     }
 }
 
-/// Some rows of a matrix.
+/// Returns some rows of a matrix.
 fn rows(matrix: &[f32], columns: usize, which: &[usize]) -> Vec<f32> {
     let row = |&row: &usize| matrix[row * columns..][..columns].iter().copied();
     which.iter().flat_map(row).collect()
@@ -193,8 +194,8 @@ fn gradients() {
     }
 }
 
-/// Integers: the bits of the plain loops, and within half a step of every weight and input of the exact product
-/// ([`Precision::Int8`]).
+/// Integers give the bits of the plain loops, and results within half a step of every weight and input of the exact
+/// product ([`Precision::Int8`]).
 #[test]
 fn integers() {
     for shape in [
@@ -237,8 +238,8 @@ fn integers() {
     }
 }
 
-/// How far the result of integers may be from the exact one: Σ |w|·r/2 + |x|·s/2 + r·s/4 over the inputs, with the steps
-/// r of the input's group and s of the output's weights; and a little for the sums of floats.
+/// Returns how far the result of integers may be from the exact one: Σ |w|·r/2 + |x|·s/2 + r·s/4 over the inputs, with
+/// the steps r of the input's group and s of the output's weights, and a small addition for the sums of floats.
 fn bounds(x: &[f32], weight: &[f32], inputs: usize) -> Vec<f64> {
     let most = |values: &[f32]| {
         values

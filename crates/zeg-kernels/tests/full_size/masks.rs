@@ -1,4 +1,4 @@
-//! The sums of focal and dice losses over the pixels of class masks, and their gradients.
+//! Tests of the sums of focal and dice losses over the pixels of class masks, and of their gradients.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ const GRADIENTS: [f64; 3] = [2e-6, 2e-5, 6e-6];
 /// portable 7.8e-7, 1.8e-5, 1.7e-6.
 const GRADIENTS_OF_FEW: [f64; 3] = [2e-6, 6e-5, 6e-6];
 
-/// A class of every pixel without a pattern; some have none, some the number of ignored pixels.
+/// Returns pseudo-random labels; some pixels have no class, some the ignore index.
 fn labels(pixels: usize, classes: usize) -> Arc<[u16]> {
     let label = |x: f32| match ((x + 2.0) * 1e4) as usize % (classes + 2) {
         ignored if ignored == classes + 1 => 255,
@@ -32,7 +32,7 @@ fn labels(pixels: usize, classes: usize) -> Arc<[u16]> {
     values(pixels, 5).into_iter().map(label).collect()
 }
 
-/// Focal term, positive and probability of a pixel.
+/// Returns focal term, positive and probability of a pixel.
 fn terms(z: f64, positive: bool) -> [f64; 3] {
     let alpha = f64::from(ALPHA);
     let (s, weight) = if positive {
@@ -45,7 +45,7 @@ fn terms(z: f64, positive: bool) -> [f64; 3] {
     [focal, if positive { sigmoid(z) } else { 0.0 }, sigmoid(z)]
 }
 
-/// Derivatives of [`terms`] by the logit.
+/// Returns the derivatives of [`terms`] with respect to the logit.
 fn slopes(z: f64, positive: bool) -> [f64; 3] {
     let alpha = f64::from(ALPHA);
     let (sign, weight) = if positive {
@@ -61,12 +61,12 @@ fn slopes(z: f64, positive: bool) -> [f64; 3] {
     [sign * focal, if positive { all } else { 0.0 }, all]
 }
 
-/// The three sums.
+/// Returns the three sums.
 fn parts(sums: MaskSums) -> [Tensor<2>; 3] {
     [sums.focal, sums.positives, sums.all]
 }
 
-/// Pins the three sums, and the gradient of each, at every level.
+/// Checks the three sums, and the gradient of each, against their limits at every level.
 fn pin([batch, classes, pixels]: [usize; 3], gradient_limits: [f64; 3]) {
     let device = Device::flex().autodiff();
     let shape = [batch, classes, pixels];

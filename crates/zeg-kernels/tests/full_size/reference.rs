@@ -1,20 +1,20 @@
-//! The operations in plain double precision: formulas of the documentation, loops over whole matrices.
+//! The operations in plain double precision: the documented formulas, as loops over whole matrices.
 //!
-//! Matrices are row-major `Vec<f64>`; every function says its shapes.
+//! Matrices are row-major `Vec<f64>`; every function states its shapes.
 
 use rayon::prelude::*;
 use zeg_kernels::Activation;
 
-/// Widens values.
+/// Converts values to double precision.
 pub(crate) fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value)).collect()
 }
 
-/// The product of `left` `[rows, depth]` and `right` `[depth, columns]`: `[rows, columns]`.
+/// Computes the product of `left` `[rows, depth]` and `right` `[depth, columns]`: `[rows, columns]`.
 pub(crate) fn product(left: &[f64], right: &[f64], depth: usize) -> Vec<f64> {
-    /// Rows that share the lines of `right`.
+    /// Number of rows that share the loads of `right`.
     const ROWS: usize = 4;
-    /// Columns of a block, which stays in the first-level cache.
+    /// Number of columns of a block, which stays in the first-level cache.
     const COLUMNS: usize = 512;
     let columns = right.len() / depth;
     let mut out = vec![0.0; left.len() / depth * columns];
@@ -37,7 +37,7 @@ pub(crate) fn product(left: &[f64], right: &[f64], depth: usize) -> Vec<f64> {
     out
 }
 
-/// `[rows, columns]` → `[columns, rows]`
+/// Transposes a matrix: `[rows, columns]` → `[columns, rows]`
 pub(crate) fn transposed(matrix: &[f64], columns: usize) -> Vec<f64> {
     let rows = matrix.len() / columns;
     (0..matrix.len())
@@ -72,7 +72,7 @@ impl Linear {
         }
     }
 
-    /// x·Wᵀ + b: `[rows, inputs]` → `[rows, outputs]`
+    /// Computes x·Wᵀ + b: `[rows, inputs]` → `[rows, outputs]`
     pub(crate) fn forward(&self, x: &[f64]) -> Vec<f64> {
         let right = transposed(&self.weight, self.inputs); // [inputs, outputs]
         let mut out = product(x, &right, self.inputs);
@@ -82,13 +82,14 @@ impl Linear {
         out
     }
 
-    /// ∂x = ∂y·W: `[rows, outputs]` → `[rows, inputs]`
+    /// Computes ∂x = ∂y·W: `[rows, outputs]` → `[rows, inputs]`
     pub(crate) fn backward(&self, gradient: &[f64]) -> Vec<f64> {
         product(gradient, &self.weight, self.outputs)
     }
 }
 
-/// The error function, by the series 2/√π·e^(−x²)·Σ 2ⁿ·x²ⁿ⁺¹/(1·3·5⋯(2n+1)), whose terms have one sign.
+/// Computes the error function by the series 2/√π·e^(−x²)·Σ 2ⁿ·x²ⁿ⁺¹/(1·3·5⋯(2n+1)), whose terms all have the same
+/// sign.
 fn erf(x: f64) -> f64 {
     if x.abs() > 6.0 {
         return x.signum(); // within 3·10⁻¹⁷
@@ -102,12 +103,12 @@ fn erf(x: f64) -> f64 {
     2.0 / std::f64::consts::PI.sqrt() * (-x * x).exp() * sum
 }
 
-/// 1 / (1 + e⁻ˣ)
+/// Computes 1 / (1 + e⁻ˣ).
 pub(crate) fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// The function and its derivative at `x`.
+/// Returns the function and its derivative at `x`.
 pub(crate) fn activation(activation: Activation, x: f64) -> (f64, f64) {
     match activation {
         Activation::Sigmoid => {
@@ -127,7 +128,7 @@ pub(crate) fn activation(activation: Activation, x: f64) -> (f64, f64) {
     }
 }
 
-/// Softmax of rows of `width` values, in place.
+/// Computes the softmax of rows of `width` values, in place.
 pub(crate) fn softmax(rows: &mut [f64], width: usize) {
     rows.par_chunks_exact_mut(width).for_each(|row| {
         let greatest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -170,7 +171,7 @@ impl Norm {
         }
     }
 
-    /// (x − mean) / √(variance + ε) of a row, and 1 / √(variance + ε).
+    /// Returns (x − mean) / √(variance + ε) of a row, and 1 / √(variance + ε).
     fn normalised(&self, row: &[f64]) -> (Vec<f64>, f64) {
         let width = row.len() as f64;
         let mean = row.iter().sum::<f64>() / width;
@@ -179,7 +180,7 @@ impl Norm {
         (row.iter().map(|x| (x - mean) * scale).collect(), scale)
     }
 
-    /// `[rows, width]` → the same shape
+    /// Applies the normalisation: `[rows, width]` → the same shape
     pub(crate) fn forward(&self, x: &[f64]) -> Vec<f64> {
         let rows = x.chunks_exact(self.weight.len());
         rows.flat_map(|row| {
@@ -192,7 +193,7 @@ impl Norm {
         .collect()
     }
 
-    /// Gradients of the input `[rows, width]`, the weight and the bias `[width]`.
+    /// Computes the gradients of the input `[rows, width]`, the weight and the bias `[width]`.
     pub(crate) fn backward(&self, x: &[f64], gradient: &[f64]) -> [Vec<f64>; 3] {
         let width = self.weight.len();
         let mut of_x = Vec::with_capacity(x.len());
@@ -224,9 +225,9 @@ impl Norm {
 pub(crate) struct Attention {
     pub(crate) tokens: usize,
     pub(crate) heads: usize,
-    /// Channels of a head.
+    /// Number of channels of a head.
     pub(crate) head: usize,
-    /// `[tokens, tokens]`, added to the logits.
+    /// Mask `[tokens, tokens]`, added to the logits.
     pub(crate) mask: Option<Vec<f64>>,
 }
 
@@ -235,7 +236,7 @@ impl Attention {
         self.heads * self.head
     }
 
-    /// Query, key and value of a head, `[tokens, head]` each, of an image's `[tokens, 3·width]`.
+    /// Returns query, key and value of a head, `[tokens, head]` each, from an image's `[tokens, 3·width]`.
     fn parts(&self, qkv: &[f64], head: usize) -> [Vec<f64>; 3] {
         [0, 1, 2].map(|part| {
             let first = part * self.width() + head * self.head;
@@ -245,14 +246,14 @@ impl Attention {
         })
     }
 
-    /// A head's columns `[tokens, head]` of `[tokens, width]`.
+    /// Returns a head's columns `[tokens, head]` of `[tokens, width]`.
     fn columns(&self, x: &[f64], head: usize) -> Vec<f64> {
         let rows = x.chunks_exact(self.width());
         rows.flat_map(|row| row[head * self.head..][..self.head].iter().copied())
             .collect()
     }
 
-    /// softmax(q·kᵀ/√head + mask): `[tokens, tokens]`
+    /// Computes softmax(q·kᵀ/√head + mask): `[tokens, tokens]`
     fn probabilities(&self, q: &[f64], k: &[f64]) -> Vec<f64> {
         let mut p = product(q, &transposed(k, self.head), self.head);
         let scale = 1.0 / (self.head as f64).sqrt();
@@ -266,7 +267,7 @@ impl Attention {
         p
     }
 
-    /// `[batch, tokens, 3·width]` → `[batch, tokens, width]`
+    /// Computes attention: `[batch, tokens, 3·width]` → `[batch, tokens, width]`
     pub(crate) fn forward(&self, qkv: &[f64]) -> Vec<f64> {
         let mut out = Vec::new();
         for qkv in qkv.chunks_exact(self.tokens * 3 * self.width()) {
@@ -284,7 +285,7 @@ impl Attention {
         out
     }
 
-    /// `[batch, tokens, width]` → `[batch, tokens, 3·width]`
+    /// Computes the gradient of the input: `[batch, tokens, width]` → `[batch, tokens, 3·width]`
     pub(crate) fn backward(&self, qkv: &[f64], gradient: &[f64]) -> Vec<f64> {
         let scale = 1.0 / (self.head as f64).sqrt();
         let mut out = Vec::new();
@@ -317,9 +318,10 @@ impl Attention {
     }
 }
 
-/// Values of ∫ φ from tables, to 15 digits: Φ(1) = 0.841344746068543, Φ(−2) = 0.022750131948179.
+/// Expected values are from tables of the normal distribution, to 15 digits: Φ(1) = 0.841344746068543, Φ(−2) =
+/// 0.022750131948179.
 #[test]
-fn gelu_is_that_of_the_normal_distribution() {
+fn gelu_uses_the_normal_distribution() {
     for (x, distribution) in [
         (0.0, 0.5),
         (1.0, 0.841_344_746_068_543),
@@ -331,9 +333,9 @@ fn gelu_is_that_of_the_normal_distribution() {
     }
 }
 
-/// Every derivative of this file against central differences.
+/// Compares every derivative of this file with central differences.
 #[test]
-fn derivatives_are_slopes() {
+fn derivatives_agree_with_central_differences() {
     let step = 1e-5;
     for kind in [Activation::Sigmoid, Activation::QuickGelu, Activation::Gelu] {
         for x in [-3.0, -0.4, 0.0, 0.7, 5.0] {
@@ -343,7 +345,7 @@ fn derivatives_are_slopes() {
         }
     }
     let values = |length, seed| wide(&super::common::values(length, seed));
-    // The slope of the sum of products with `weights` along every input.
+    // Returns the slope of the sum of products with `weights` along every input.
     let slopes = |x: &[f64], weights: &[f64], f: &dyn Fn(&[f64]) -> Vec<f64>| -> Vec<f64> {
         let sum = |x: &[f64]| -> f64 { f(x).iter().zip(weights).map(|(a, b)| a * b).sum() };
         (0..x.len())

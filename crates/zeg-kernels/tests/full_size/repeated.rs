@@ -1,4 +1,5 @@
-//! The same computation again gives the same bits: a second time, with other threads, after other shapes.
+//! Tests that repeating a computation gives the same bits: a second time, on other numbers of threads, after other
+//! shapes.
 
 use std::sync::Arc;
 
@@ -13,12 +14,12 @@ use crate::{
     common::{BlockNumbers, at_every_level, host, tensor, with_gradients},
 };
 
-/// The bits of values; those of NaNs, too.
+/// Returns the bits of values, including those of NaNs.
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-/// Runs `work` on this many threads.
+/// Runs `work` on the given number of threads.
 fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     pool.unwrap().install(work)
@@ -34,14 +35,17 @@ fn repeats(what: &str, level: Level, work: impl Fn() -> Vec<Vec<f32>> + Sync) {
             .collect::<Vec<_>>()
     };
     let first = run();
-    assert!(first == run(), "{level:?} {what}: a second time");
+    assert!(first == run(), "{level:?} {what}: the second pass differs");
     for threads in [1, 2, 5] {
         let found = on_threads(threads, run);
-        assert!(first == found, "{level:?} {what}: on {threads} threads");
+        assert!(
+            first == found,
+            "{level:?} {what}: differs on {threads} threads"
+        );
     }
 }
 
-/// A block's result and gradient for a shape.
+/// Computes a block's result and gradient for a shape.
 fn through(block: &Arc<PackedBlock>, shape: [usize; 3], mask: Option<&[f32]>) -> Vec<Vec<f32>> {
     let device = Device::flex().autodiff();
     let mask = mask.map(|mask| mask_tensor(mask, &device));
@@ -53,7 +57,7 @@ fn through(block: &Arc<PackedBlock>, shape: [usize; 3], mask: Option<&[f32]>) ->
 #[test]
 fn blocks_repeat() {
     for level in Level::available() {
-        // The whole width at the level that computes; a third of it where that takes long.
+        // The fastest level computes the whole width; slower ones, where that takes long, a third of it.
         let fastest = Some(&level) == Level::available().last();
         let (width, heads) = if fastest { (768, 12) } else { (256, 4) };
         let numbers = BlockNumbers::new(width, 4 * width, heads, Activation::QuickGelu);
@@ -64,7 +68,7 @@ fn blocks_repeat() {
         });
         let int8 = |w: &[f32], b: &[f32]| PackedLinear::new(w, b, Precision::Int8);
         let block = at_level(level, || numbers.packed(int8));
-        repeats("block of integers", level, || {
+        repeats("int8 block", level, || {
             let x: Tensor<3> = tensor([1, 1035, width], 20, &Device::flex());
             vec![host(block.forward(x, None))]
         });
@@ -103,9 +107,9 @@ fn operations_repeat() {
     });
 }
 
-/// What a large computation leaves in the shared buffers, NaN even, changes no bit of a smaller one.
+/// Values that a large computation leaves in the shared buffers, even NaN, do not affect a smaller one.
 #[test]
-fn a_used_workspace_is_as_good_as_a_fresh_one() {
+fn a_used_workspace_gives_the_same_bits_as_a_fresh_one() {
     at_every_level(|level| {
         let numbers = BlockNumbers::new(96, 384, 3, Activation::QuickGelu);
         let plain = Device::flex();
@@ -144,7 +148,7 @@ fn a_used_workspace_is_as_good_as_a_fresh_one() {
                     expected.iter().flatten().all(|value| value.is_finite()),
                     "{what}"
                 );
-                assert!(found == expected, "{what}: other bits");
+                assert!(found == expected, "{what}: the bits differ");
             }
         }
     });

@@ -1,4 +1,4 @@
-//! Activations, softmax and layer normalisation, and their gradients.
+//! Tests of activations, softmax and layer normalisation, and of their gradients.
 
 use burn::tensor::{Device, Tensor};
 use zeg_kernels::{Activation, gelu, layer_norm, quick_gelu, sigmoid, softmax};
@@ -9,7 +9,7 @@ use crate::{
     reference::{self, Norm, wide},
 };
 
-/// Limits of a result and of its gradient.
+/// The limits of a result and of its gradient.
 struct Limits {
     out: f64,
     gradient: f64,
@@ -38,7 +38,7 @@ const SOFTMAX: Limits = Limits {
 
 type Op = fn(Tensor<3>) -> Tensor<3>;
 
-/// Pins an operation of rows at every level.
+/// Checks an operation on rows against its limits at every level.
 fn pin(name: &str, op: Op, x: Tensor<3>, expected: &(Vec<f64>, Vec<f64>), limits: &Limits) {
     let shape = x.dims();
     at_every_level(|level| {
@@ -60,12 +60,12 @@ fn pin(name: &str, op: Op, x: Tensor<3>, expected: &(Vec<f64>, Vec<f64>), limits
     });
 }
 
-/// The weights of [`with_gradients`] for a result of this shape.
+/// Returns the weights of [`with_gradients`] for a result of this shape.
 fn weights(shape: [usize; 3]) -> Vec<f64> {
     wide(&host(tensor(shape, 99, &Device::flex())))
 }
 
-/// The hidden layer of a block, and pieces of 16,384 values with 32 at a time: one below, at and above.
+/// Sizes are the hidden layer of a block, and one below, at and one above pieces of 16,384 values with 32 at a time.
 #[test]
 fn activations() {
     let device = Device::flex().autodiff();
@@ -97,7 +97,7 @@ fn activations() {
     }
 }
 
-/// Scores of 20 and 171 classes at 32×32 patches, by class and by patch, and rows around 32 values.
+/// Sizes are scores of 20 and 171 classes at 32×32 patches, by class and by patch, and rows around 32 values.
 #[test]
 fn softmaxes() {
     let device = Device::flex().autodiff();
@@ -120,11 +120,11 @@ fn softmaxes() {
     }
 }
 
-/// Limits of a normalisation's result and of the gradients of input, weight and bias. Measured: AVX-512 and AVX2 4.9e-7,
-/// 6.6e-7, 9.5e-7, 1.2e-6; portable 5.4e-7 and the same.
+/// Limits of a normalisation's result and of the gradients of input, weight and bias. Measured: AVX-512 and AVX2
+/// 4.9e-7, 6.6e-7, 9.5e-7, 1.2e-6; portable 5.4e-7 and the same.
 const NORM: [f64; 4] = [2e-6, 2e-6, 3e-6, 4e-6];
 
-/// Tokens of a crop; pieces of 21 rows of 768, one below, at and above; widths around 32 and 768.
+/// Sizes are the tokens of a crop; one below, at and one above pieces of 21 rows of 768; widths around 32 and 768.
 #[test]
 fn layer_norms() {
     let device = Device::flex().autodiff();

@@ -1,4 +1,4 @@
-//! The key tables of all methods together.
+//! Tests of all methods' key tables together.
 
 use std::collections::HashMap;
 
@@ -7,12 +7,12 @@ use zeg_weights::StateDict;
 
 use crate::methods::Methods;
 
-/// Family and names here of a file that holds these names.
+/// Returns the family and the renamed keys of a file that holds these names.
 fn read(names: &[&str]) -> (&'static str, Vec<String>) {
     let number = 1.0_f32.to_le_bytes();
-    let view = || TensorView::new(Dtype::F32, vec![1], &number).unwrap();
-    let views = names.iter().map(|name| (*name, view()));
-    let bytes = safetensors::serialize(views, None::<HashMap<String, String>>).unwrap();
+    let tensor = || TensorView::new(Dtype::F32, vec![1], &number).unwrap();
+    let tensors = names.iter().map(|name| (*name, tensor()));
+    let bytes = safetensors::serialize(tensors, None::<HashMap<String, String>>).unwrap();
     let weights = StateDict::from_bytes("test", bytes, &Methods::default().key_tables()).unwrap();
     (
         weights.family(),
@@ -53,6 +53,6 @@ fn reference_checkpoints_of_zegclip_and_clip_rc_have_our_names() {
         read(&[prompts, regions, buffer]),
         ("ZegCLIP", kept(&[prompts, regions]))
     );
-    // What is no method's checkpoint is told as before.
+    // A file that is no method's checkpoint is recognised as before.
     assert_eq!(read(&["visual.proj"]).0, "OpenAI CLIP");
 }

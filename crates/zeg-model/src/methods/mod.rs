@@ -1,6 +1,6 @@
-//! The methods, one folder each, and the one list of them.
+//! The segmentation methods, one folder each, and the list of them.
 //!
-//! Adding a method: a folder here, a line in [`BUILTIN`], and, if it is trained, a recipe in `zeg-train`
+//! To add a method: add a folder here, a line in [`BUILTIN`], and, if the method is trained, a recipe in `zeg-train`
 //! (docs/extending.md).
 
 pub mod clip_rc;
@@ -17,7 +17,7 @@ use crate::{
     weights::KeyTable,
 };
 
-/// The list. The first method that is trained, and the first that uses plain CLIP, are the defaults.
+/// The built-in methods. The first that is trained on masks and the first that uses plain CLIP are the defaults.
 pub static BUILTIN: [&dyn Method; 8] = [
     &zegclip::ZegClipMethod,
     &clip_rc::ClipRcMethod,
@@ -29,57 +29,57 @@ pub static BUILTIN: [&dyn Method; 8] = [
     training_free::FAMILY[4],
 ];
 
-/// Methods that a program knows.
+/// The methods that a program knows.
 #[derive(Debug, Clone)]
 pub struct Methods(Vec<&'static dyn Method>);
 
 impl Default for Methods {
-    /// Those of [`BUILTIN`].
+    /// Returns the methods of [`BUILTIN`].
     fn default() -> Self {
         Self(BUILTIN.to_vec())
     }
 }
 
 impl Methods {
-    /// These methods and one more.
+    /// Returns these methods and one more.
     #[must_use]
     pub fn with(mut self, method: &'static dyn Method) -> Self {
         self.0.push(method);
         self
     }
 
-    /// All of them.
+    /// Returns an iterator over all methods.
     pub fn iter(&self) -> impl Iterator<Item = &'static dyn Method> {
         self.0.iter().copied()
     }
 
-    /// The key tables of their published checkpoints, for reading weights. Tables of later methods come first: they
-    /// recognise files by what they add.
+    /// Returns the key tables of the methods' published checkpoints, for reading weights. Tables of later methods come
+    /// first, because they recognise files by the tensors that they add.
     pub fn key_tables(&self) -> Vec<KeyTable> {
         let tables = self.0.iter().rev().flat_map(|method| method.key_tables());
         tables.copied().collect()
     }
 
-    /// Those that start in a certain way.
+    /// Returns the methods with a certain starting point.
     pub fn starting_from(&self, start: StartingPoint) -> impl Iterator<Item = &'static dyn Method> {
         self.iter()
             .filter(move |method| method.starting_point() == start)
     }
 
-    /// The method that is taken where none is named.
+    /// Returns the default method for a starting point.
     ///
     /// # Errors
-    /// There is none.
+    /// Returns an error if there is no such method.
     pub fn default_for(&self, start: StartingPoint) -> Result<&'static dyn Method, ModelError> {
-        self.starting_from(start)
-            .next()
-            .ok_or_else(|| ModelError::Config(format!("no method starts from {start:?}")))
+        self.starting_from(start).next().ok_or_else(|| {
+            ModelError::Config(format!("no method has the starting point {start:?}"))
+        })
     }
 
-    /// A method by its name.
+    /// Returns a method by its name.
     ///
     /// # Errors
-    /// There is no method of this name; the error lists those that there are.
+    /// Returns an error if there is no method of this name; the message lists the existing ones.
     pub fn by_name(&self, name: &str) -> Result<&'static dyn Method, ModelError> {
         let found = self
             .iter()

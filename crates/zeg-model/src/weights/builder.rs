@@ -1,5 +1,5 @@
-//! From named tensors to parameters: one place decides whether a parameter is read or initialised, and whether it
-//! is trained.
+//! Builds parameters from named tensors: it decides whether a parameter is read or initialised, and whether it is
+//! trained.
 
 use std::{cell::RefCell, rc::Rc};
 
@@ -15,12 +15,12 @@ use super::{HostTensor, StateDict};
 use crate::{ModelError, packing::Packing};
 use zeg_kernels::Precision;
 
-/// How a parameter starts that is not read from a file.
+/// The initialisation of a parameter that is not read from a file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
-    /// Must be read: there is no sensible start.
+    /// No initialisation: the parameter must be read.
     Required,
-    /// Every value the same.
+    /// The same value everywhere.
     Constant(f32),
     /// Uniform in ±bound.
     Uniform(f64),
@@ -28,12 +28,12 @@ pub enum Init {
     Normal(f64),
 }
 
-/// What became of the parameters of a model.
+/// The origin of each parameter of a model.
 #[derive(Debug, Clone, Default)]
 pub struct Provenance {
-    /// Read from the weights.
+    /// Parameters read from the weights.
     pub read: Vec<String>,
-    /// Not in the weights, initialised.
+    /// Parameters that the weights lack, which were initialised.
     pub initialized: Vec<String>,
 }
 
@@ -43,28 +43,28 @@ struct Shared<'a> {
     seed: u64,
     trained: &'a dyn Fn(&str) -> bool,
     blueprint: bool,
-    /// For inference.
+    /// Packing of linear layers for inference.
     packing: Option<Packing>,
-    /// Of frozen blocks, where something before them is trained.
+    /// Packing of frozen blocks that have a trained part before them.
     frozen_packing: Option<Packing>,
     provenance: RefCell<Provenance>,
 }
 
-/// Hands out the parameters of a model, each under its full name.
+/// A builder that reads or initialises the parameters of a model, each under its full name.
 #[derive(Clone)]
 pub struct ParamBuilder<'a> {
     shared: Rc<Shared<'a>>,
     prefix: String,
-    /// `(prefix, prefix)`: initial values under the first are those of the second.
+    /// `(prefix, prefix)`: initial values under the first prefix are those under the second.
     twin: Option<(String, String)>,
 }
 
 impl<'a> ParamBuilder<'a> {
-    /// A builder at the root of the names.
+    /// Returns a builder rooted at the top-level prefix.
     ///
-    /// - `seed`: of the initial values; each parameter draws from a stream of its own, so that adding a parameter
-    ///   does not change the others.
-    /// - `trained`: whether the parameter of that full name is trained; the others are frozen.
+    /// - `seed`: seed of the initial values; each parameter draws from its own stream, so that adding a parameter does
+    ///   not change the others.
+    /// - `trained`: returns whether the parameter of a full name is trained; the others are frozen.
     pub fn new(
         weights: &'a StateDict,
         device: &Device,
@@ -88,7 +88,7 @@ impl<'a> ParamBuilder<'a> {
         }
     }
 
-    /// A builder of a model's shape alone: every parameter is left without values, for counting.
+    /// Returns a builder of a model's shape only: every parameter is left without values, for counting.
     pub fn blueprint(
         weights: &'a StateDict,
         device: &Device,
@@ -111,11 +111,12 @@ impl<'a> ParamBuilder<'a> {
         }
     }
 
-    /// A builder, at the root of the names, of a model for inference alone: on the CPU its linear layers hold packed
-    /// weights, which cannot be trained or written to a file.
+    /// Returns a builder, rooted at the top-level prefix, of a model for inference only: on the CPU its linear layers
+    /// hold packed weights, which cannot be trained or written to a file.
     ///
     /// # Errors
-    /// The device has no kernels for integers, or is one for training.
+    /// Returns an error if 8-bit integers are requested on a device without kernels for them, or on a device for
+    /// training.
     pub fn packed(
         weights: &'a StateDict,
         device: &Device,
@@ -126,8 +127,8 @@ impl<'a> ParamBuilder<'a> {
         Ok(Self::for_inference(weights, device, seed, packing))
     }
 
-    /// A builder, at the root of the names, of the part of a model that no gradient passes: on a device for training,
-    /// it is packed as [`ParamBuilder::packed`] does in floats.
+    /// Returns a builder, rooted at the top-level prefix, for the part of a model that no gradient passes: on a device
+    /// for training, that part is packed as [`ParamBuilder::packed`] does, in floating point.
     pub(crate) fn apart(weights: &'a StateDict, device: &Device, seed: u64) -> Self {
         Self::for_inference(weights, device, seed, Packing::of_frozen(device))
     }
@@ -155,20 +156,20 @@ impl<'a> ParamBuilder<'a> {
         }
     }
 
-    /// How linear layers are packed for inference, if they are.
+    /// Returns the packing of linear layers for inference, if they are packed.
     pub fn packing(&self) -> Option<&Packing> {
         self.shared.packing.as_ref()
     }
 
-    /// How the linear layers at this level are packed in a model that is trained: `None` if one of these parameters is
-    /// trained itself, or on a device that has no use for it.
+    /// Returns the packing of the linear layers at this level in a model that is trained; `None` if one of these
+    /// parameters is trained itself, or if the device does not use packed weights.
     pub(crate) fn frozen_packing(&self, names: &[&str]) -> Option<&Packing> {
         let packing = self.shared.frozen_packing.as_ref()?;
         let frozen = |name: &&str| !(self.shared.trained)(&self.key(name));
         names.iter().all(frozen).then_some(packing)
     }
 
-    /// The builder one level down.
+    /// Returns the builder of the prefix `name` below this one.
     #[must_use]
     pub fn at(&self, name: impl std::fmt::Display) -> Self {
         Self {
@@ -177,7 +178,8 @@ impl<'a> ParamBuilder<'a> {
         }
     }
 
-    /// This builder, but fresh parameters start with the values that `other` gives them.
+    /// Returns this builder with a twin: its initialised parameters get the initial values that `other` would give
+    /// them.
     #[must_use]
     pub fn starting_as(&self, other: Self) -> Self {
         Self {
@@ -186,30 +188,30 @@ impl<'a> ParamBuilder<'a> {
         }
     }
 
-    /// Full name of a parameter at this level.
+    /// Returns the full name of a parameter at this level.
     pub fn key(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
-    /// The weights under this builder.
+    /// Returns the weights that parameters are read from.
     pub fn weights(&self) -> &'a StateDict {
         self.shared.weights
     }
 
-    /// The device that parameters are made on.
+    /// Returns the device on which parameters are created.
     pub fn device(&self) -> &Device {
         &self.shared.device
     }
 
-    /// What was read and what was initialised so far.
+    /// Returns which parameters were read and which were initialised so far.
     pub fn provenance(&self) -> Provenance {
         self.shared.provenance.borrow().clone()
     }
 
-    /// The parameter `name` of this level, read if the weights hold it, otherwise initialised.
+    /// Returns the parameter `name` at this level, read if the weights hold it, otherwise initialised.
     ///
     /// # Errors
-    /// It is missing and [`Init::Required`], or stored with another shape.
+    /// Returns an error if the parameter is missing and [`Init::Required`], or stored with the wrong shape.
     pub fn param<const D: usize>(
         &self,
         name: &str,
@@ -249,10 +251,10 @@ impl<'a> ParamBuilder<'a> {
         self.given(name, shape, tensor)
     }
 
-    /// The parameter `name` of this level with values that the caller prepared from the weights.
+    /// Returns the parameter `name` at this level, with values that the caller computed from the weights.
     ///
     /// # Errors
-    /// The values have another shape.
+    /// Returns an error if the values have the wrong shape.
     pub fn given<const D: usize>(
         &self,
         name: &str,
@@ -272,7 +274,7 @@ impl<'a> ParamBuilder<'a> {
         Ok(self.make(&key, tensor))
     }
 
-    /// Name of the stream that a fresh parameter draws its values from.
+    /// Returns the name of the stream from which a parameter's initial values are drawn.
     fn stream(&self, key: &str) -> String {
         match &self.twin {
             Some((mine, other)) => key
@@ -301,7 +303,7 @@ impl<'a> ParamBuilder<'a> {
     }
 }
 
-/// Initial values of one parameter: a function of the seed and its name alone.
+/// Draws the initial values of one parameter, which depend only on the seed and its name.
 fn initial_values(init: Init, count: usize, seed: u64, key: &str) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ zeg_base::hash::fnv1a(key));
     match init {

@@ -1,5 +1,4 @@
-//! Weights: from named tensors to parameters. Files, their formats and names are the crate `zeg-weights`, given on
-//! from here.
+//! Builds parameters from weights; files, their formats and tensor names are re-exported from the crate `zeg-weights`.
 
 mod builder;
 

@@ -1,13 +1,13 @@
-//! Comparing with reference numbers.
+//! Compares tensors with reference numbers.
 #![allow(clippy::unwrap_used)] // a fixture may end a test
 
 use burn::tensor::Tensor;
 use zeg_model::weights::StateDict;
 
-/// Largest deviation in units of the reference's root mean square.
+/// Largest allowed deviation, in units of the reference's root mean square.
 const LIMIT: f32 = 3e-5;
 
-/// Compares with the tensor `name` of a golden file; `of` says in messages what was computed.
+/// Compares with the tensor `name` of a golden file; messages name the computed tensor `of`.
 pub(crate) fn assert_close<const D: usize>(
     found: Tensor<D>,
     golden: &StateDict,

@@ -1,4 +1,4 @@
-//! What the description of a model of published size says: little more than the name of a configuration file.
+//! Reads the description of a model of published size, which is mainly the name of a configuration file.
 
 use std::path::Path;
 
@@ -26,16 +26,18 @@ use crate::{
     typed::{TypedConfig, TypedModel},
 };
 
-/// Limits that are not the same for all files of this kind.
+/// Limits that differ between files of this kind.
 pub(super) struct Limits {
     pub(super) gradient: Limit,
     pub(super) after_step: Limit,
 }
 
 impl Limits {
-    /// Of a model with region tokens: its decoders have a ReLU whose input lies at rounding distance from 0, and a value
-    /// map whose gradient is 1.5e-5 of its tensor's RMS, so that a right computation deviates by 3.3e-3 in gradients
-    /// and 1.4e-4 in the loss behind the step, in double precision, too.
+    /// Limits of a model with region tokens.
+    ///
+    /// Its decoders have a ReLU whose input is within rounding of 0, and a value map whose gradient is 1.5e-5 of its
+    /// tensor's RMS. A correct computation therefore deviates by 3.3e-3 in gradients and by 1.4e-4 in the loss after
+    /// the step, even in double precision.
     const REGIONS: Self = Self {
         gradient: Limit::OfRms(5e-3),
         after_step: Limit::OfRms(5e-4),
@@ -46,7 +48,7 @@ impl Limits {
     };
 }
 
-/// What the description says.
+/// The content of the description.
 pub(super) struct Case {
     pub(super) config: TypedConfig,
     pub(super) limits: Limits,
@@ -62,14 +64,15 @@ pub(super) struct Case {
     label: LabelRecipe,
 }
 
-/// `a·gen("full.image") + b·gen("full.image.low")`, the latter in blocks of `factor` pixels.
+/// The formula of the image: `a·gen("full.image") + b·gen("full.image.low")`, the latter in blocks of `factor` pixels.
 struct ImageRecipe {
     fine: f32,
     coarse: f32,
     factor: usize,
 }
 
-/// `gen_int("full.label", [1, 1, side, side], below)`, one value of which is ignored, in blocks of `factor` pixels.
+/// The formula of the labels: `gen_int("full.label", [1, 1, side, side], below)` in blocks of `factor` pixels, where
+/// one value becomes the ignore index.
 struct LabelRecipe {
     side: usize,
     below: u32,
@@ -120,7 +123,7 @@ impl Case {
             size: recipe.size,
             classes: ClassSet::by_name(classes)?,
             table: table
-                .ok_or_else(|| weights.error("names no class embeddings"))?
+                .ok_or_else(|| weights.error("does not name a file of class embeddings"))?
                 .to_owned(),
             seed: meta.at("seed")?.count()? as u64,
             image: ImageRecipe::read(&meta.at("image")?)?,
@@ -128,12 +131,12 @@ impl Case {
         })
     }
 
-    /// The generated weights.
+    /// Returns the generated weights.
     pub(super) fn weights(&self, device: &Device) -> Result<StateDict, ParityError> {
         let mut weights = StateDict::default();
         let blueprint = self.config.blueprint(device)?;
         for info in list_params(&blueprint, |_| false) {
-            // Region tokens start as the model itself makes them, of the class token and its position.
+            // The model itself initialises region tokens from the class token and its position.
             if info.name != "backbone.region_level_bridge" {
                 let values = generator::parameter(&info.name, self.seed, &info.shape);
                 weights.insert(info.name, values);
@@ -145,7 +148,7 @@ impl Case {
         Ok(weights)
     }
 
-    /// The image, `[1, 3, size, size]`.
+    /// Returns the image, `[1, 3, size, size]`.
     pub(super) fn images(&self) -> Array {
         let ImageRecipe {
             fine,
@@ -165,7 +168,7 @@ impl Case {
         planted_images(self.planted, &image, self.config.encoder().patch)
     }
 
-    /// The image's labels among the seen classes.
+    /// Returns the image's labels as indices of the seen classes.
     pub(super) fn targets(&self) -> Result<Targets, ParityError> {
         let LabelRecipe {
             side,
@@ -189,7 +192,7 @@ impl Case {
         Ok(Targets::new(labels, 1, [size; 2], seen.len())?)
     }
 
-    /// A pass in train mode.
+    /// Computes a forward pass in training mode.
     pub(super) fn pass(
         &self,
         model: &TypedModel,
@@ -209,7 +212,7 @@ impl Case {
     }
 }
 
-/// What the name of a configuration file tells, and what every file of its kind holds.
+/// Settings that follow from the name of a configuration file or are common to all files of its kind.
 struct Recipe {
     size: usize,
     tokens: usize,
@@ -230,7 +233,7 @@ impl Recipe {
             return None;
         }
         match numbers[..] {
-            // clip_rc_zero_vit-b_512x512_40k_voc_10_16: prompts, regions; prompts in all blocks
+            // clip_rc_zero_vit-b_512x512_40k_voc_10_16: number of prompts, of regions; prompts in all blocks
             [tokens, regions] if name.contains("clip_rc") => Some(Self {
                 size,
                 tokens,
@@ -242,7 +245,7 @@ impl Recipe {
                     weights(100.0, 1.0, 2.0)
                 },
             }),
-            // vpt_seg_zero_vit-b_512x512_20k_12_10: blocks with prompts, prompts
+            // vpt_seg_zero_vit-b_512x512_20k_12_10: number of blocks with prompts, of prompts
             [blocks, tokens] if name.contains("vpt_seg") => Some(Self {
                 size,
                 tokens,
@@ -255,7 +258,7 @@ impl Recipe {
     }
 }
 
-/// The released weights of CLIP-RC (section 13.4 of the reference's specification).
+/// Returns the released loss weights of CLIP-RC (section 13.4 of the reference's specification).
 fn weights(focal: f64, dice: f64, recovery: f64) -> ClipRcLossWeights {
     ClipRcLossWeights {
         focal,
@@ -280,7 +283,7 @@ impl ImageRecipe {
                 coarse,
                 factor,
             }),
-            _ => Err(meta.error("is another recipe than is known")),
+            _ => Err(meta.error("is not a known formula")),
         }
     }
 }
@@ -297,7 +300,7 @@ impl LabelRecipe {
                 ignored: ignored as u32,
                 factor,
             }),
-            _ => Err(meta.error("is another recipe than is known")),
+            _ => Err(meta.error("is not a known formula")),
         }
     }
 }

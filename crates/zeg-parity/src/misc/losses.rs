@@ -1,4 +1,4 @@
-//! Corner cases of the loss: nothing labelled, one class, large logits, labels larger than the masks.
+//! Compares edge cases of the loss: no labelled pixel, one class, large logits, labels larger than the masks.
 
 use burn::tensor::{Device, Tensor};
 use zeg_image::IGNORE_LABEL;
@@ -18,7 +18,7 @@ use crate::{
     training_part::{memory_label, planted_labels},
 };
 
-/// Compares the cases `loss.<case>.*` and those that the description tells of.
+/// Compares the cases `loss.<case>.*` and those that are only in the description.
 pub(super) fn compare(check: &mut Check, device: &Device) -> Result<(), ParityError> {
     let cases: Vec<String> = check
         .file()
@@ -64,7 +64,7 @@ fn compare_case(check: &mut Check, case: &str, device: &Device) -> Result<(), Pa
     Ok(())
 }
 
-/// `loss_label_<value>`: a label that is no class is refused, by its own error.
+/// Checks `loss_label_<value>`: a label that is not a class is rejected with its own error.
 fn compare_illegal_label(check: &mut Check) -> Result<(), ParityError> {
     for (name, message) in check.file().meta().entries() {
         let Some(value) = name
@@ -75,26 +75,27 @@ fn compare_illegal_label(check: &mut Check) -> Result<(), ParityError> {
         };
         let classes = classes_in(message.text()?);
         let result = Targets::new(vec![value], 1, [1, 1], classes);
-        let refused = matches!(result, Err(TrainError::Label { value: v, .. }) if v == value);
-        let problem = (!refused).then(|| format!("label {value} of {classes} classes: {result:?}"));
+        let rejected = matches!(result, Err(TrainError::Label { value: v, .. }) if v == value);
+        let problem =
+            (!rejected).then(|| format!("label {value} of {classes} classes: {result:?}"));
         check.verdict(&format!("meta.{name}"), problem);
     }
     Ok(())
 }
 
-/// `loss_no_labels_at_all`: logits of 0 and only ignored pixels, in one image.
+/// Compares `loss_no_labels_at_all`: one image with logits of 0 and only ignored pixels.
 fn compare_unlabelled(check: &mut Check, device: &Device) -> Result<(), ParityError> {
     let meta = check.file().meta();
     let Some(table) = meta.find("loss_no_labels_at_all") else {
         return Ok(());
     };
-    // The size is told by the case beside it only; the number of pixels makes no difference.
+    // Only the description of the case `loss_label_*` gives the number of classes; the number of pixels is irrelevant.
     let message = meta
         .entries()
         .into_iter()
         .find(|(name, _)| name.starts_with("loss_label_"));
     let Some((_, message)) = message else {
-        return Err(table.error("does not tell its number of classes"));
+        return Err(table.error("does not give its number of classes"));
     };
     let classes = classes_in(message.text()?);
     let side = 8;
@@ -109,7 +110,7 @@ fn compare_unlabelled(check: &mut Check, device: &Device) -> Result<(), ParityEr
     Ok(())
 }
 
-/// "… out of bounds for dimension 0 with size 3"
+/// Returns the number of classes in a message such as "… out of bounds for dimension 0 with size 3".
 fn classes_in(message: &str) -> usize {
     integers_in(message).last().copied().unwrap_or(1)
 }

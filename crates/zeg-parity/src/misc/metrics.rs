@@ -1,16 +1,16 @@
-//! The metrics of a toy data set: counts exactly, fractions and percentages as the reference prints them.
+//! Compares the metrics of a toy data set: counts exactly, fractions and percentages as the reference prints them.
 
 use zeg_eval::{ConfusionMatrix, Report, report::harmonic_mean};
 use zeg_image::IGNORE_LABEL;
 
 use crate::{ParityError, array::Array, check::Check, limit::Limit, training_part::memory_label};
 
-/// Fractions that the reference holds as `f32`.
+/// Limit of fractions, which the reference stores as `f32`.
 const FRACTION: Limit = Limit::OfRms(1e-6);
 /// Stands for "no value" on both sides.
 const NO_VALUE: f64 = -1.0;
 
-/// Pixels of a class, by some count.
+/// A function that returns one of the pixel counts of a class.
 type Count = fn(&ConfusionMatrix, usize) -> u64;
 
 /// Compares `metric.*` and the table `metric`.
@@ -21,13 +21,13 @@ pub(super) fn compare(check: &mut Check) -> Result<(), ParityError> {
     let classes = table.at("num_classes")?.count()?;
     let unseen = table.at("unseen")?.counts()?;
     let note = table.find("note").and_then(|note| note.text().ok());
-    let zero_is_nothing = note.is_some_and(|note| note.contains("reduce_zero_label=True"));
+    let zero_is_ignored = note.is_some_and(|note| note.contains("reduce_zero_label=True"));
     let mut confusion = ConfusionMatrix::new(classes);
     let mut images = 0;
     while check.has(&format!("metric.raw_label{images}")) {
         let labels = check.input(&format!("metric.raw_label{images}"))?.to_u8();
         let labels = labels.into_iter().map(memory_label);
-        let labels: Vec<u16> = if zero_is_nothing {
+        let labels: Vec<u16> = if zero_is_ignored {
             labels.map(without_zero).collect()
         } else {
             labels.collect()
@@ -38,7 +38,7 @@ pub(super) fn compare(check: &mut Check) -> Result<(), ParityError> {
         images += 1;
     }
     if images == 0 {
-        return Ok(()); // the description alone, without its tensors
+        return Ok(()); // the file has only the description, not its tensors
     }
     let counts: [(&str, Count); 4] = [
         ("intersect", ConfusionMatrix::intersect),
@@ -94,7 +94,7 @@ pub(super) fn compare(check: &mut Check) -> Result<(), ParityError> {
     Ok(())
 }
 
-/// Label 0 means nothing, the classes begin at 1.
+/// Converts labels where 0 means unlabelled and classes begin at 1 to labels where classes begin at 0.
 fn without_zero(label: u16) -> u16 {
     match label {
         0 | IGNORE_LABEL => IGNORE_LABEL,

@@ -1,4 +1,4 @@
-//! What the description says, and the weights beside it.
+//! Reads the description of a small ZegFormer, and the weights beside it.
 
 use std::path::{Path, PathBuf};
 
@@ -26,32 +26,32 @@ use crate::{
     small_model::stored_weights,
 };
 
-/// Attention heads of the query decoder unless the description changes them.
+/// Number of attention heads of the transformer decoder, unless the description changes it.
 const HEADS: usize = 8;
 
-/// One file of the folder, and what it shares with the others.
+/// One file of the folder, with the description that it shares with the others.
 pub(crate) struct Case {
-    /// What the file holds, such as `train`.
+    /// Part of the numbers that the file contains, such as `train`.
     pub(crate) part: String,
     folder: PathBuf,
     prefix: String,
     description: VectorFile,
-    /// Classes in test order, synonyms with commas.
+    /// Class names in test order; synonyms are separated by commas.
     pub(crate) classes: Vec<String>,
-    /// Seen ones in training order.
+    /// Names of the seen classes in training order.
     pub(crate) seen_names: Vec<String>,
-    /// `[classes]`
+    /// Whether each class is seen, `[classes]`.
     pub(crate) seen: Vec<bool>,
     /// An error that a test plants.
     pub(crate) planted: Option<PlantedError>,
 }
 
-/// What decides about class scores and the map made of them.
+/// Options that determine the class scores and the segmentation map.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Switches {
     pub(crate) fusion: Fusion,
     pub(crate) style: CropStyle,
-    /// Subtracted from seen classes; 0 for nothing.
+    /// Offset that is subtracted from the scores of seen classes; 0 for none.
     pub(crate) offset: f32,
 }
 
@@ -87,23 +87,23 @@ impl Case {
         })
     }
 
-    /// The description.
+    /// Returns the description.
     pub(crate) fn meta(&self) -> Meta<'_> {
         self.description.meta()
     }
 
-    /// A setting that the description changes; `None` where it is as released.
+    /// Returns a setting that the description changes; `None` if it has the released value.
     pub(crate) fn changed(&self, name: &str) -> Option<Meta<'_>> {
         self.meta().find("overrides")?.find(name)
     }
 
-    /// Another file of the folder.
+    /// Opens another file of the folder.
     pub(crate) fn sibling(&self, part: &str) -> Result<VectorFile, ParityError> {
         let name = format!("{}_{part}.safetensors", self.prefix);
         VectorFile::open(&self.folder.join(name))
     }
 
-    /// The first stage.
+    /// Builds the first stage, which predicts masks.
     pub(crate) fn model(&self, device: &Device) -> Result<ZegFormer, ParityError> {
         let mut weights = stored_weights(&self.sibling("state")?, "");
         let heads = match self.changed("MODEL.MASK_FORMER.NHEADS") {
@@ -121,7 +121,7 @@ impl Case {
         Ok(ZegFormer::build(&weights, &config, device, 0)?.0)
     }
 
-    /// CLIP's image tower.
+    /// Builds the second stage, CLIP's image tower.
     pub(crate) fn classifier(&self, device: &Device) -> Result<CropClassifier, ParityError> {
         let mut weights = stored_weights(&self.sibling("clipvisual")?, "");
         let clip = self.meta().at("clip")?;
@@ -151,7 +151,7 @@ impl Case {
         Ok(CropClassifier::build(&params.at("visual"), &config, scale)?)
     }
 
-    /// How the file's main results were made.
+    /// Returns the options of the file's main results.
     pub(crate) fn switches(&self) -> Result<Switches, ParityError> {
         let meta = self.meta();
         let flag = |name: &str| meta.find(name).map_or(Ok(false), |m| m.flag());
@@ -167,7 +167,11 @@ impl Case {
             "cropmask" => CropStyle::MaskedCrop,
             "crop" => CropStyle::Crop,
             "mask" => CropStyle::Mask,
-            _ => return Err(style.error("is no style that is known here")),
+            _ => {
+                return Err(
+                    style.error("is not a known style; known styles are cropmask, crop and mask")
+                );
+            }
         };
         Ok(Switches {
             fusion,
@@ -176,7 +180,7 @@ impl Case {
         })
     }
 
-    /// What is subtracted from seen classes; a factor that is not positive means nothing.
+    /// Returns the offset that is subtracted from seen classes; values that are not positive mean none.
     pub(crate) fn offset(&self) -> Result<f32, ParityError> {
         let offset = self.meta().at("gzero_calibrate")?.number()?;
         Ok(offset.max(0.0) as f32)
@@ -193,7 +197,7 @@ fn tensor_shape(weights: &StateDict, key: &str) -> Result<Vec<usize>, ParityErro
     })
 }
 
-/// Images of a file, from `[3, height, width]` bytes.
+/// Reads the images of a file from `[3, height, width]` bytes.
 pub(crate) fn images(check: &mut Check, prefix: &str) -> Result<Vec<RgbImage>, ParityError> {
     let mut images = Vec::new();
     while check.has(&format!("{prefix}{}", images.len())) {
@@ -206,7 +210,7 @@ pub(crate) fn images(check: &mut Check, prefix: &str) -> Result<Vec<RgbImage>, P
     Ok(images)
 }
 
-/// An image from `[3, height, width]` bytes.
+/// Reads an image from `[3, height, width]` bytes.
 pub(crate) fn image(check: &mut Check, name: &str) -> Result<RgbImage, ParityError> {
     let stored = check.input(name)?;
     let [3, height, width] = stored.shape[..] else {
@@ -216,17 +220,17 @@ pub(crate) fn image(check: &mut Check, name: &str) -> Result<RgbImage, ParityErr
     let pixels = height * width;
     let bytes = (0..pixels).flat_map(|pixel| [0, 1, 2].map(|c| planes[c * pixels + pixel]));
     RgbImage::from_raw(width as u32, height as u32, bytes.collect())
-        .ok_or_else(|| check.tensor_error(name, "is no image"))
+        .ok_or_else(|| check.tensor_error(name, "is not an image"))
 }
 
-/// Height and width that a batch is padded to.
+/// Returns the height and width that a batch is padded to.
 pub(crate) fn padded_size(images: &[RgbImage]) -> [usize; 2] {
     let most = |side: fn(&RgbImage) -> u32| images.iter().map(side).max().unwrap_or(1);
     [most(RgbImage::height), most(RgbImage::width)]
         .map(|side| (side as usize).next_multiple_of(STRIDE))
 }
 
-/// A padded batch as the first stage reads it: `[batch, 3, height, width]`.
+/// Returns a padded batch as input of the first stage: `[batch, 3, height, width]`.
 pub(crate) fn batch(
     images: &[RgbImage],
     [height, width]: [usize; 2],
@@ -239,7 +243,7 @@ pub(crate) fn batch(
     Tensor::from_data(TensorData::new(padded.collect::<Vec<f32>>(), shape), device)
 }
 
-/// A padded image as CLIP sees it.
+/// Returns a padded image with CLIP's normalisation.
 pub(crate) fn clip_image(image: &RgbImage, size: [usize; 2]) -> ClipImage {
     ClipImage {
         values: Normalization::CLIP.to_chw_padded(image, size[1], size[0]),
@@ -247,7 +251,7 @@ pub(crate) fn clip_image(image: &RgbImage, size: [usize; 2]) -> ClipImage {
     }
 }
 
-/// Class embeddings `[classes, dim]` that a file stores.
+/// Reads class embeddings `[classes, dim]` from a file.
 pub(crate) fn embeddings(check: &mut Check, name: &str) -> Result<Array, ParityError> {
     let rows = check.input(name)?;
     if rows.shape.len() == 2 {
@@ -257,7 +261,7 @@ pub(crate) fn embeddings(check: &mut Check, name: &str) -> Result<Array, ParityE
     }
 }
 
-/// An array as a tensor of a known number of axes.
+/// Returns an array as a tensor with `D` axes.
 pub(crate) fn tensor<const D: usize>(
     check: &Check,
     name: &str,

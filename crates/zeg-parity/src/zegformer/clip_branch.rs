@@ -1,11 +1,11 @@
-//! The second stage on masks and class logits that are given: empty, thin, small and large masks.
+//! Compares the second stage on given masks and class logits: empty, thin, small and large masks.
 
 use burn::tensor::Device;
 use zeg_model::methods::zegformer::fusion::Fusion;
 
 use super::{
     case::{self, Case, Switches},
-    inference::{Clip, Look, Names, compare_boxes, compare_crops, output_size, plant},
+    inference::{Clip, FirstStage, Names, compare_boxes, compare_crops, output_size, plant},
 };
 use crate::{
     ParityError,
@@ -14,7 +14,7 @@ use crate::{
     limit::Limit,
 };
 
-/// Every so manieth pixel of the maps is stored.
+/// Stride in pixels at which the maps are stored.
 const STEP: usize = 2;
 
 /// Compares the file.
@@ -31,13 +31,13 @@ pub(super) fn compare(
     if !four_axes || logits.shape[..2] != masks.shape[..2] || logits.shape[0] != 1 {
         return Err(check.tensor_error("in.pred_masks", "is not [1, queries, h, w]"));
     }
-    let mut looks = [Look::new(&logits, &masks, 0, padded)];
-    plant(case, &mut looks);
-    compare_sums(&mut check, &looks[0]);
-    let boxes = compare_boxes(&mut check, &looks);
+    let mut first_stages = [FirstStage::new(&logits, &masks, 0, padded)];
+    plant(case, &mut first_stages);
+    compare_sums(&mut check, &first_stages[0]);
+    let boxes = compare_boxes(&mut check, &first_stages);
     let clip = Clip::open(&mut check, case, device)?;
     let images = [image];
-    compare_crops(&mut check, &clip, &images, &looks, &boxes);
+    compare_crops(&mut check, &clip, &images, &first_stages, &boxes);
     let out = output_size(&mut check, "in.out_hw")?;
     let main = case.switches()?;
     for (name, fusion, offset) in [
@@ -58,7 +58,7 @@ pub(super) fn compare(
             ..main
         };
         if check.has(&names.scores) {
-            let subject = (&images[0], &looks[0]);
+            let subject = (&images[0], &first_stages[0]);
             clip.compare_result(&mut check, case, subject, switches, out, &names)?;
         }
     }
@@ -66,11 +66,11 @@ pub(super) fn compare(
 }
 
 /// Compares the numbers of foreground pixels in every row and column.
-fn compare_sums(check: &mut Check, look: &Look) {
-    let [height, width] = look.padded;
-    let queries = look.masks.queries;
+fn compare_sums(check: &mut Check, first_stage: &FirstStage) {
+    let [height, width] = first_stage.padded;
+    let queries = first_stage.masks.queries;
     let (mut rows, mut columns) = (Vec::new(), Vec::new());
-    for mask in &look.foreground {
+    for mask in &first_stage.foreground {
         let lines = mask.chunks_exact(width.max(1));
         rows.extend(
             lines

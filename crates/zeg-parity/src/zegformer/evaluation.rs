@@ -1,4 +1,4 @@
-//! The generalised evaluation on toy label maps.
+//! Compares the generalised evaluation on toy label maps.
 
 use zeg_eval::{ConfusionMatrix, NanRule, Report, report::ClassReport};
 use zeg_image::IGNORE_LABEL;
@@ -13,7 +13,7 @@ use crate::{
     training_part::memory_label,
 };
 
-/// Percentages, computed in double precision on both sides.
+/// Limit of percentages, which both sides compute in double precision.
 const PERCENT: Limit = Limit::Absolute(1e-9);
 /// Stands for "no value" on both sides.
 const NO_VALUE: f64 = -1.0;
@@ -35,7 +35,7 @@ fn compare_case(
 ) -> Result<(), ParityError> {
     let classes = case.classes.len();
     let mut confusion = ConfusionMatrix::new(classes);
-    // The reference counts what it predicts at pixels without a class, too, in a column of their own.
+    // The reference also counts the predictions at unlabelled pixels, in a separate column.
     let mut at_ignored = vec![0_u64; classes];
     let mut images = 0;
     while check.has(&format!("{name}.gt.{images}")) {

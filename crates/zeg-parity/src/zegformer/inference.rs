@@ -1,6 +1,6 @@
-//! Inference with all its switches.
+//! Compares ZegFormer's inference with all its options.
 //!
-//! Longer than other files: every switch of the reference has tensors of its own, and all are compared on one image.
+//! This file is long because every option of the reference has its own tensors, and all are compared on one image.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use zeg_image::RgbImage;
@@ -32,13 +32,13 @@ use crate::{
     small_model::compare_labels,
 };
 
-/// Class embeddings in the head's sentences.
+/// Class embeddings with the head's prompt templates.
 const TEXT: &str = "text.text_features_test";
-/// Class embeddings in the sentences for crops.
+/// Class embeddings with the prompt templates for crops.
 const CROP_TEXT: &str = "text.text_features_test_clip";
-/// Every so manieth pixel of a variant's map is stored.
+/// Stride in pixels at which a variant's map is stored.
 const VARIANT_STEP: usize = 3;
-/// What the variant without crops subtracts, by its name.
+/// Offset of the variant `no_clip_gamma`.
 const VARIANT_OFFSET: f32 = 0.3;
 
 /// Compares the file.
@@ -61,11 +61,11 @@ pub(super) fn compare(
     let mut trace = Trace::on();
     let output = region.forward(&inputs, size, &mut trace, Some(check_ref))?;
     compare_trace(check_ref, "mid.", trace)?;
-    let mut looks = looks(&output, size)?;
-    plant(case, &mut looks);
-    let boxes = compare_masks(check_ref, &mut looks)?;
-    compare_crops(check_ref, &region.clip, &inputs, &looks, &boxes);
-    for (index, (image, look)) in inputs.iter().zip(&looks).enumerate() {
+    let mut first_stages = first_stages(&output, size)?;
+    plant(case, &mut first_stages);
+    let boxes = compare_masks(check_ref, &mut first_stages)?;
+    compare_crops(check_ref, &region.clip, &inputs, &first_stages, &boxes);
+    for (index, (image, first_stage)) in inputs.iter().zip(&first_stages).enumerate() {
         let names = Names {
             features: format!("clip.image_features.{index}"),
             scores: format!("out.class_scores.{index}"),
@@ -76,13 +76,13 @@ pub(super) fn compare(
         let out = output_size(check_ref, &format!("in.out_hw.{index}"))?;
         region
             .clip
-            .compare_result(check_ref, case, (image, look), switches, out, &names)?;
+            .compare_result(check_ref, case, (image, first_stage), switches, out, &names)?;
     }
     compare_variants(check_ref, &region, &inputs[0], switches)?;
     Ok(check.finish())
 }
 
-/// The lists of seen and unseen classes.
+/// Compares the lists of seen and unseen classes.
 fn compare_classes(check: &mut Check, case: &Case) {
     for (name, seen) in [("seen_indexes", true), ("unseen_indexes", false)] {
         let classes = (0..case.classes.len()).filter(|&class| case.seen[class] == seen);
@@ -92,7 +92,7 @@ fn compare_classes(check: &mut Check, case: &Case) {
     }
 }
 
-/// Height and width that a map is asked for.
+/// Reads the height and width of a map.
 pub(super) fn output_size(check: &mut Check, name: &str) -> Result<[usize; 2], ParityError> {
     let [height, width] = check.input(name)?.to_u32()[..] else {
         return Err(check.tensor_error(name, "is not [height, width]"));
@@ -100,7 +100,7 @@ pub(super) fn output_size(check: &mut Check, name: &str) -> Result<[usize; 2], P
     Ok([height as usize, width as usize])
 }
 
-/// What a file is computed with.
+/// The two stages that a file is computed with.
 struct RegionModel<'a> {
     clip: Clip,
     model: &'a ZegFormer,
@@ -108,7 +108,7 @@ struct RegionModel<'a> {
 }
 
 impl RegionModel<'_> {
-    /// The first stage on a batch; compares its outputs if asked to.
+    /// Runs the first stage on a batch, and compares its outputs if `check` is given.
     fn forward(
         &self,
         inputs: &[RgbImage],
@@ -132,34 +132,35 @@ impl RegionModel<'_> {
     }
 }
 
-/// What the first stage says of one image, in main memory.
+/// Output of the first stage for one image, in main memory.
 #[derive(Clone)]
-pub(super) struct Look {
+pub(super) struct FirstStage {
     /// Class logits `[queries, classes + 1]`.
     pub(super) own: Vec<f32>,
     pub(super) masks: QueryMasks,
-    /// Height and width with padding.
+    /// Height and width including padding.
     pub(super) padded: [usize; 2],
-    /// Foreground of every query at the padded size.
+    /// Foreground of every mask query at the padded size.
     pub(super) foreground: Vec<Vec<bool>>,
-    /// Whether some of it is the reference's and not our own.
+    /// Whether some foreground pixels were taken from the reference.
     adjusted: bool,
 }
 
-/// The parts of a batch's output.
-fn looks(output: &QueryOutput, padded: [usize; 2]) -> Result<Vec<Look>, ParityError> {
+/// Splits the output of a batch by image.
+fn first_stages(output: &QueryOutput, padded: [usize; 2]) -> Result<Vec<FirstStage>, ParityError> {
     let logits = Array::of(output.classes.clone())?;
     let masks = Array::of(output.masks.clone())?;
     let [batch, ..] = logits.shape[..] else {
         return Ok(Vec::new()); // it has three axes
     };
     (0..batch)
-        .map(|image| Ok(Look::new(&logits, &masks, image, padded)))
+        .map(|image| Ok(FirstStage::new(&logits, &masks, image, padded)))
         .collect()
 }
 
-impl Look {
-    /// One image of `[batch, queries, classes + 1]` and `[batch, queries, h, w]`.
+impl FirstStage {
+    /// Returns the output for one image of class logits `[batch, queries, classes + 1]` and masks `[batch, queries, h,
+    /// w]`.
     pub(super) fn new(logits: &Array, masks: &Array, image: usize, padded: [usize; 2]) -> Self {
         let part = |array: &Array| -> Vec<f32> {
             let length = array.values.len() / array.shape[0].max(1);
@@ -184,30 +185,44 @@ impl Look {
     }
 }
 
-/// Alters the foreground of every query, where a test plants that error.
-pub(super) fn plant(case: &Case, looks: &mut [Look]) {
+/// Alters the foreground of every mask query if a test plants this error.
+pub(super) fn plant(case: &Case, first_stages: &mut [FirstStage]) {
     if let Some(error) = case.planted {
-        let masks = looks.iter_mut().flat_map(|look| &mut look.foreground);
+        let masks = first_stages
+            .iter_mut()
+            .flat_map(|first_stage| &mut first_stage.foreground);
         error.alter_masks(masks.map(Vec::as_mut_slice), [false, true]);
     }
 }
 
-/// Compares the foreground of every query, and takes the reference's where a logit is so near to 0 that rounding
-/// decides. Returns the boxes.
-fn compare_masks(check: &mut Check, looks: &mut [Look]) -> Result<Array, ParityError> {
-    let queries = looks.first().map_or(0, |look| look.masks.queries);
-    let [height, width] = looks.first().map_or([0, 0], |look| look.padded);
+/// Compares the foreground of every mask query, and returns the boxes.
+///
+/// Where a logit is so near to 0 that rounding decides, the reference's pixel is used from then on.
+fn compare_masks(check: &mut Check, first_stages: &mut [FirstStage]) -> Result<Array, ParityError> {
+    let queries = first_stages
+        .first()
+        .map_or(0, |first_stage| first_stage.masks.queries);
+    let [height, width] = first_stages
+        .first()
+        .map_or([0, 0], |first_stage| first_stage.padded);
     let name = "clip.binary_masks";
     if let Some(reference) = check.reference(name) {
-        if reference.shape != [looks.len(), queries, height, width] {
+        if reference.shape != [first_stages.len(), queries, height, width] {
             return Err(check.tensor_error(name, "is not [batch, queries, height, width]"));
         }
         let stored = reference.to_u8();
         let (mut wrong, mut ties) = (0, 0);
         for (index, stored) in stored.chunks_exact((height * width).max(1)).enumerate() {
-            let (look, query) = (&mut looks[index / queries], index % queries);
-            let logits = enlarge(look.masks.of(query), look.masks.grid, look.padded);
-            let pixels = stored.iter().zip(&mut look.foreground[query]).zip(logits);
+            let (first_stage, query) = (&mut first_stages[index / queries], index % queries);
+            let logits = enlarge(
+                first_stage.masks.of(query),
+                first_stage.masks.grid,
+                first_stage.padded,
+            );
+            let pixels = stored
+                .iter()
+                .zip(&mut first_stage.foreground[query])
+                .zip(logits);
             for ((&stored, found), logit) in pixels {
                 if (stored != 0) == *found {
                     continue;
@@ -215,19 +230,20 @@ fn compare_masks(check: &mut Check, looks: &mut [Look]) -> Result<Array, ParityE
                 if f64::from(logit.abs()) > MASK_TIE {
                     wrong += 1;
                 } else {
-                    (*found, look.adjusted) = (!*found, true);
+                    (*found, first_stage.adjusted) = (!*found, true);
                     ties += 1;
                 }
             }
         }
         if ties > 0 {
             check.note(format!(
-                "{ties} mask pixels at 0 but for rounding are taken as the reference has them"
+                "{ties} mask pixels whose logit is 0 except for rounding are taken from the reference"
             ));
         }
-        let found: Vec<u8> = (looks.iter())
-            .flat_map(|look| {
-                look.foreground
+        let found: Vec<u8> = (first_stages.iter())
+            .flat_map(|first_stage| {
+                first_stage
+                    .foreground
                     .iter()
                     .flatten()
                     .map(|&inside| u8::from(inside))
@@ -236,16 +252,16 @@ fn compare_masks(check: &mut Check, looks: &mut [Look]) -> Result<Array, ParityE
         let found = Array::from_values(&reference.shape, &found);
         check.measured(name, Limit::Exact, f64::from(wrong), found);
     }
-    Ok(compare_boxes(check, looks))
+    Ok(compare_boxes(check, first_stages))
 }
 
-/// Compares the boxes of all queries.
-pub(super) fn compare_boxes(check: &mut Check, looks: &[Look]) -> Array {
-    let boxes: Vec<f32> = looks
+/// Compares the boxes of all mask queries.
+pub(super) fn compare_boxes(check: &mut Check, first_stages: &[FirstStage]) -> Array {
+    let boxes: Vec<f32> = first_stages
         .iter()
-        .flat_map(|look| {
-            let masks = look.foreground.iter();
-            masks.flat_map(|mask| bounding_box(mask, look.padded))
+        .flat_map(|first_stage| {
+            let masks = first_stage.foreground.iter();
+            masks.flat_map(|mask| bounding_box(mask, first_stage.padded))
         })
         .collect();
     let boxes = Array::from_values(&[boxes.len() / 4, 4], &boxes);
@@ -253,12 +269,12 @@ pub(super) fn compare_boxes(check: &mut Check, looks: &[Look]) -> Array {
     boxes
 }
 
-/// Compares the crops of all queries, with and without what is outside of the masks.
+/// Compares the crops of all mask queries, with and without the pixels outside of the masks.
 pub(super) fn compare_crops(
     check: &mut Check,
     clip: &Clip,
     inputs: &[RgbImage],
-    looks: &[Look],
+    first_stages: &[FirstStage],
     boxes: &Array,
 ) {
     let side = clip.classifier.side();
@@ -266,12 +282,12 @@ pub(super) fn compare_crops(
     for (kind, outside) in [("masked", Outside::Mean), ("plain", Outside::Kept)] {
         let crops: Vec<f32> = inputs
             .iter()
-            .zip(looks)
-            .flat_map(|(image, look)| {
-                let seen = case::clip_image(image, look.padded);
-                let masks = look.foreground.iter();
+            .zip(first_stages)
+            .flat_map(|(image, first_stage)| {
+                let clip_image = case::clip_image(image, first_stage.padded);
+                let masks = first_stage.foreground.iter();
                 masks
-                    .flat_map(|mask| align(&seen, mask, outside, side))
+                    .flat_map(|mask| align(&clip_image, mask, outside, side))
                     .collect::<Vec<f32>>()
             })
             .collect();
@@ -301,7 +317,7 @@ pub(super) fn compare_crops(
     }
 }
 
-/// Some entries along the first axis.
+/// Returns a range of entries along the first axis.
 fn rows(array: &Array, range: std::ops::Range<usize>) -> Array {
     let length: usize = array.shape[1..].iter().product();
     let mut shape = array.shape.clone();
@@ -312,27 +328,27 @@ fn rows(array: &Array, range: std::ops::Range<usize>) -> Array {
     }
 }
 
-/// The names of one result's tensors.
+/// Tensor names of one result.
 pub(super) struct Names {
     pub(super) features: String,
     pub(super) scores: String,
     pub(super) map: String,
     pub(super) labels: Option<String>,
-    /// Every so manieth pixel of the map is stored.
+    /// Stride in pixels at which the map is stored.
     pub(super) step: usize,
 }
 
-/// The second stage.
+/// The second stage: CLIP's classifier of crops, with the class embeddings of both stages.
 pub(super) struct Clip {
     classifier: CropClassifier,
-    /// `[classes, dim]`
+    /// Class embeddings of the first stage, `[classes, dim]`.
     text: Tensor<2>,
-    /// `[classes, dim]`
+    /// Class embeddings for crops, `[classes, dim]`.
     crop_text: Tensor<2>,
 }
 
 impl Clip {
-    /// Tower and embeddings; the latter from the file, or from that of inference.
+    /// Opens the tower and the class embeddings; the latter come from this file, or from the file `infer`.
     pub(super) fn open(
         check: &mut Check,
         case: &Case,
@@ -355,40 +371,40 @@ impl Clip {
         })
     }
 
-    /// CLIP's scores of every query: `[queries, dim]`.
+    /// Returns CLIP's features of every mask query: `[queries, dim]`.
     fn features(
         &self,
         image: &ClipImage,
-        look: &Look,
+        first_stage: &FirstStage,
         style: CropStyle,
     ) -> Result<Vec<f32>, ParityError> {
         let outside = match style {
             CropStyle::MaskedCrop => Outside::Mean,
             CropStyle::Crop => Outside::Kept,
-            CropStyle::Mask => return self.look(image, look, style),
+            CropStyle::Mask => return self.program_features(image, first_stage, style),
         };
-        if !look.adjusted {
-            return self.look(image, look, style);
+        if !first_stage.adjusted {
+            return self.program_features(image, first_stage, style);
         }
         let side = self.classifier.side();
-        let masks = look.foreground.iter();
+        let masks = first_stage.foreground.iter();
         let crops: Vec<f32> = masks
             .flat_map(|mask| align(image, mask, outside, side))
             .collect();
-        let shape = [look.masks.queries, 3, side, side];
+        let shape = [first_stage.masks.queries, 3, side, side];
         let device = self.crop_text.device();
         let crops = Tensor::from_data(TensorData::new(crops, shape), &device);
         Ok(Array::of(self.classifier.features(crops))?.to_f32())
     }
 
-    /// As the program itself looks at crops.
-    fn look(
+    /// Returns CLIP's features of every mask query as the program itself computes them.
+    fn program_features(
         &self,
         image: &ClipImage,
-        look: &Look,
+        first_stage: &FirstStage,
         style: CropStyle,
     ) -> Result<Vec<f32>, ParityError> {
-        Ok(self.classifier.look(image, &look.masks, style)?)
+        Ok(self.classifier.encode_crops(image, &look.masks, style)?)
     }
 
     /// Compares features, class scores and map of one image.
@@ -396,20 +412,20 @@ impl Clip {
         &self,
         check: &mut Check,
         case: &Case,
-        (image, look): (&RgbImage, &Look),
+        (image, first_stage): (&RgbImage, &FirstStage),
         switches: Switches,
         out: [usize; 2],
         names: &Names,
     ) -> Result<(), ParityError> {
-        let (classes, queries) = (case.classes.len(), look.masks.queries);
+        let (classes, queries) = (case.classes.len(), first_stage.masks.queries);
         let mut logits = ClassLogits {
-            own: look.own.clone(),
+            own: first_stage.own.clone(),
             clip: None,
             classes,
         };
         if switches.fusion != Fusion::QueryAlone {
-            let seen = case::clip_image(image, look.padded);
-            let features = self.features(&seen, look, switches.style)?;
+            let clip_image = case::clip_image(image, first_stage.padded);
+            let features = self.features(&clip_image, first_stage, switches.style)?;
             let dim = self.classifier.embed_dim();
             let found = Array::from_values(&[queries, dim], &features);
             check.compare(&names.features, &found, ACTIVATION);
@@ -417,10 +433,10 @@ impl Clip {
             let clip = self.classifier.logits(features, self.crop_text.clone());
             logits.clip = Some(Array::of(clip)?.to_f32());
         }
-        // Where one of the two alone decides, the reference's numbers are the logits with "no object".
+        // If only one of the two stages decides, the reference stores its logits with "no object".
         let stored = match switches.fusion {
             Fusion::ClipAlone => logits.clip_with_no_object(),
-            Fusion::QueryAlone => Some(look.own.clone()),
+            Fusion::QueryAlone => Some(first_stage.own.clone()),
             Fusion::SeenUnseen | Fusion::AllClasses => None,
         };
         let scores = logits.scores(switches.fusion, &case.seen);
@@ -437,10 +453,10 @@ impl Clip {
         let size = [image.height() as usize, image.width() as usize];
         let mut field = ScoreField::new(classes, size, Scoring::MaskSum, offsets.collect());
         let scores = WindowScores::Masks {
-            masks: look.masks.clone(),
+            masks: first_stage.masks.clone(),
             scores,
         };
-        field.push_window(&PlannedWindow::whole(size), scores, look.padded)?;
+        field.push_window(&PlannedWindow::whole(size), scores, first_stage.padded)?;
         let strip = field.strip(0..out[0], out); // [rows, classes, columns]
         let map = classes_first(strip.values(), classes, out);
         check.compare(&names.map, &map.every(names.step, 1..3), ACTIVATION);
@@ -457,7 +473,7 @@ impl Clip {
     }
 }
 
-/// `[rows, classes, columns]` → `[classes, rows, columns]`
+/// Rearranges `[rows, classes, columns]` to `[classes, rows, columns]`.
 fn classes_first(values: &[f32], classes: usize, [height, width]: [usize; 2]) -> Array {
     let mut result = Vec::with_capacity(values.len());
     for class in 0..classes {
@@ -471,8 +487,10 @@ fn classes_first(values: &[f32], classes: usize, [height, width]: [usize; 2]) ->
     }
 }
 
-/// The first image alone with other switches. Those that change the scoring were made without an offset, those that
-/// change the crops with the main one.
+/// Compares the first image alone with other options.
+///
+/// The variants that change the scoring were computed without an offset, those that change the crops with the main
+/// offset.
 fn compare_variants(
     check: &mut Check,
     region: &RegionModel,
@@ -481,7 +499,7 @@ fn compare_variants(
 ) -> Result<(), ParityError> {
     let size = case::padded_size(std::slice::from_ref(image));
     let output = region.forward(std::slice::from_ref(image), size, &mut Trace::off(), None)?;
-    let looks = looks(&output, size)?;
+    let first_stages = first_stages(&output, size)?;
     let out = output_size(check, "in.out_hw.0")?;
     let crops = Switches {
         fusion: Fusion::SeenUnseen,
@@ -547,7 +565,7 @@ fn compare_variants(
             region.clip.compare_result(
                 check,
                 region.case,
-                (image, &looks[0]),
+                (image, &first_stages[0]),
                 switches,
                 out,
                 &names,

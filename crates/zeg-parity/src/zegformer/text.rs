@@ -1,4 +1,4 @@
-//! Prompts: sentences, their token ids, and the class embeddings made of them.
+//! Compares text prompts: their token ids, and the class embeddings computed from them.
 
 use burn::tensor::Device;
 use zeg_model::{
@@ -22,11 +22,11 @@ use crate::{
     text::start_token,
 };
 
-/// Between the synonyms of a class.
+/// Separator between the synonyms of a class.
 const SYNONYMS: &str = ", ";
-/// Encoded sentences that are stored one by one.
+/// Number of encoded prompts that are stored one by one.
 const FIRST: usize = 64;
-/// The sentences for crops, whatever those of the head are.
+/// Prompt templates for crops, whatever templates the head uses.
 const CROP_TEMPLATES: &str = "zegformer-32";
 
 /// Compares the file.
@@ -59,10 +59,10 @@ pub(super) fn compare(
     for (name, embeddings, templates) in sets {
         let (mut ids, mut counts) = (Vec::new(), Vec::new());
         for names in &classes {
-            let sentences = sentences(&templates, names);
-            counts.push(sentences.len() as u32);
-            for sentence in sentences {
-                ids.push(tokenizer.tokenize(&sentence, context, Overflow::Error)?);
+            let prompts = prompts(&templates, names);
+            counts.push(prompts.len() as u32);
+            for prompt in prompts {
+                ids.push(tokenizer.tokenize(&prompt, context, Overflow::Error)?);
             }
         }
         let flat: Vec<u32> = ids.concat();
@@ -105,7 +105,7 @@ pub(super) fn compare(
     Ok(check.finish())
 }
 
-/// The embeddings that training uses: of the seen classes, in training's own sentences.
+/// Compares the class embeddings of training: those of the seen classes, with the prompt templates of training.
 fn compare_training(
     check: &mut Check,
     case: &Case,
@@ -127,7 +127,7 @@ fn compare_training(
     Ok(())
 }
 
-/// A set by the reference's name.
+/// Returns the template set for a name of the reference.
 fn templates(name: &str) -> Result<TemplateSet, ParityError> {
     Ok(TemplateSet::by_name(match name {
         "single" => "zegformer-single",
@@ -142,15 +142,15 @@ fn synonyms(classes: &[String]) -> Vec<Vec<String>> {
     classes.iter().map(names).collect()
 }
 
-/// The sentences of a class in the reference's order: all names in the first template, then in the second.
-fn sentences(templates: &TemplateSet, names: &[String]) -> Vec<String> {
+/// Returns the prompts of a class in the reference's order: all names in the first template, then all in the second.
+fn prompts(templates: &TemplateSet, names: &[String]) -> Vec<String> {
     let of_template = |template: &zeg_vocab::templates::Template| -> Vec<String> {
         names.iter().map(|name| template.render(name)).collect()
     };
     templates.templates().iter().flat_map(of_template).collect()
 }
 
-/// The tower, with the rows of the token table that the file holds.
+/// Returns the weights of the text tower, with the rows of the token embeddings that the file stores.
 fn weights(check: &mut Check) -> Result<StateDict, ParityError> {
     let mut weights = stored_weights(check.file(), "weight.");
     for name in check.file().tensors.keys() {
@@ -181,7 +181,7 @@ fn config(check: &Check, case: &Case, weights: &StateDict) -> Result<TextConfig,
     let count = |name: &str| text.at(name)?.count();
     let axis = |name: &str, axis: usize| {
         let shape = weights.shape(name).filter(|shape| shape.len() == 2);
-        let missing = || check.tensor_error(&format!("weight.{name}"), "is no matrix");
+        let missing = || check.tensor_error(&format!("weight.{name}"), "is not a matrix");
         shape.map(|shape| shape[axis]).ok_or_else(missing)
     };
     Ok(TextConfig {

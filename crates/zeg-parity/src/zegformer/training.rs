@@ -1,4 +1,4 @@
-//! A training step: stations, assignments, losses, gradients, clipping and the optimiser's step.
+//! Compares a training step of ZegFormer: activations, assignments, losses, gradients, clipping and optimiser step.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,11 +32,11 @@ use crate::{
 
 /// Embeddings of the seen classes.
 const TEXT: &str = "text.text_features_train";
-/// Longest global gradient norm as released.
+/// Largest global gradient norm, as released.
 const CLIP_NORM: f64 = 0.01;
-/// A parameter after a step: a few units in the last place. The step moves a value by at most 1e-4.
+/// Limit of a parameter after a step: a few units in the last place. The step changes a value by at most 1e-4.
 const STEPPED: Limit = Limit::OfRms(1e-6);
-/// Of a gradient that is 0 but for rounding, what may be left, as a share of the gradient beside it.
+/// Limit of a gradient that is 0 except for rounding, as a share of the gradient of the same module's bias.
 const ZERO_GRADIENT: f64 = 1e-5;
 
 /// Compares `train`, `grads` or `optstep`.
@@ -71,14 +71,14 @@ pub(super) fn compare(
     }
 }
 
-/// A pass in training mode.
+/// The results of a forward pass in training mode.
 struct Pass {
     trace: Trace,
-    /// With the names of the heads, the last layer first.
+    /// Outputs with the names of the heads, last decoder layer first.
     outputs: Vec<(String, QueryOutput)>,
     targets: MaskTargets,
     loss: SetLoss,
-    /// Of the unweighted terms, with the names of the heads' losses (`""`, `"_0"`, …).
+    /// Unweighted loss terms, with the suffixes of the heads' losses (`""`, `"_0"`, …).
     terms: Vec<(String, SetTerms)>,
     matches: Vec<Vec<Matches>>,
 }
@@ -133,7 +133,7 @@ impl Pass {
         })
     }
 
-    /// The loss that the gradients are of: `[1]`.
+    /// Returns the loss that the gradients are computed from: `[1]`.
     fn total(&self, case: &Case) -> Result<Option<Tensor<1>>, ParityError> {
         let weights = case.meta().at("loss_weights")?;
         let mut total: Option<Tensor<1>> = None;
@@ -153,7 +153,7 @@ impl Pass {
         Ok(total)
     }
 
-    /// Gradients of every parameter, flat.
+    /// Returns the flat gradients of all parameters.
     fn gradients(
         &self,
         case: &Case,
@@ -219,7 +219,7 @@ impl Pass {
     }
 }
 
-/// Compares a single number, which files store with one axis or none.
+/// Compares a single number, which files store with one axis or with none.
 fn compare_number(check: &mut Check, name: &str, found: &Array, limit: Limit) {
     if let Some(reference) = check.reference(name) {
         let found = Array {
@@ -249,7 +249,7 @@ pub(super) fn compare_output(
     Ok(())
 }
 
-/// Terms with the reference's names.
+/// Returns the loss terms with the reference's names.
 fn named(terms: &SetTerms) -> [(&'static str, Tensor<1>); 3] {
     [
         ("loss_ce", terms.class.clone()),
@@ -269,7 +269,7 @@ fn set_loss(case: &Case) -> Result<SetLoss, ParityError> {
     })
 }
 
-/// The masks of every image, padded with "outside".
+/// Reads the target masks of every image; padding is outside of every mask.
 fn targets(
     check: &mut Check,
     case: &Case,
@@ -312,7 +312,7 @@ pub(super) fn compare_class_weights(check: &mut Check, case: &Case) -> Result<()
     Ok(())
 }
 
-/// Compares gradients, and which parameters have one.
+/// Compares gradients, and checks which parameters have one.
 fn compare_gradients(
     check: &mut Check,
     model: &ZegFormer,
@@ -338,13 +338,15 @@ fn compare_gradients(
         .filter_map(|name| Some(name.strip_prefix("grad.")?.to_owned()))
         .collect();
     let only_here: Vec<_> = found.difference(&stored).collect();
-    let problem = format!("gradients that the reference does not have: {only_here:?}");
+    let problem = format!("gradients that are not in the reference: {only_here:?}");
     check.verdict("grads", (!only_here.is_empty()).then_some(problem));
     Ok(())
 }
 
-/// The first layer's queries have no content yet, so that its attention among them averages equal values: the weights'
-/// gradient is a sum of terms that cancel, and rounding is what remains. The bias beside it gives the scale.
+/// Returns the limit of a parameter's gradient.
+///
+/// In the first decoder layer the mask queries have no content yet, so that self-attention averages equal values. The
+/// gradient of its weights is a sum of terms that cancel, so only rounding remains; the bias beside it gives the scale.
 fn gradient_limit(check: &Check, parameter: &str) -> Limit {
     let Some(module) = parameter.strip_suffix(".layers.0.self_attn.in_proj_weight") else {
         return GRADIENT;
@@ -356,7 +358,7 @@ fn gradient_limit(check: &Check, parameter: &str) -> Limit {
     }
 }
 
-/// Clipping and one step of AdamW with the reference's own gradients.
+/// Compares gradient clipping and one step of AdamW with the reference's own gradients.
 fn compare_step(check: &mut Check, case: &Case, device: &Device) -> Result<(), ParityError> {
     let grads = case.sibling("grads")?;
     let model = case.model(&device.clone().autodiff())?;
@@ -393,7 +395,7 @@ fn compare_step(check: &mut Check, case: &Case, device: &Device) -> Result<(), P
     Ok(())
 }
 
-/// The base rate and settings of the description's groups, which must be ours.
+/// Returns the base learning rate and settings of the description's groups, and checks that they are the program's own.
 fn optimizer_settings(check: &mut Check, case: &Case) -> Result<(f64, AdamWSettings), ParityError> {
     let mut groups = Vec::new();
     for group in case.meta().at("optimizer_groups")?.items()? {
@@ -420,7 +422,9 @@ fn optimizer_settings(check: &mut Check, case: &Case) -> Result<(f64, AdamWSetti
         let same_rate = (rate / (base * expected.lr) - 1.0).abs() < 1e-9;
         !same_rate || (weight_decay - expected.weight_decay).abs() > 1e-12
     });
-    let problem = other.map(|(name, ..)| format!("{name} is in another group here"));
+    let problem = other.map(|(name, ..)| {
+        format!("{name}: its group here has another learning rate or weight decay")
+    });
     check.verdict("meta.optimizer_groups", problem);
     Ok((base, settings))
 }

@@ -1,8 +1,9 @@
-//! Encoded augmented copies in a file: a run that goes on, or another run of the same encoder, need not encode them again.
+//! Stores encoded augmented copies in a file, so that a resumed run or another run with the same encoder can reuse
+//! them.
 //!
-//! A safetensors file with three tensors a copy, `N.patches` `[patches, dim]` and `N.global` `[dim]` in `f16`,
-//! `N.labels` `[size, size]` in `u16`. Its metadata hold everything the copies follow from; a file of other copies is
-//! never taken for these.
+//! It is a safetensors file with three tensors per copy: `N.patches` `[patches, dim]` and `N.global` `[dim]` in `f16`,
+//! `N.labels` `[size, size]` in `u16`. Its metadata hold everything that the copies depend on (their origin); a file
+//! with another origin is not used.
 
 use std::{borrow::Cow, collections::HashMap, path::Path, sync::Arc};
 
@@ -15,15 +16,15 @@ use zeg_data::sampler::Sampler;
 use super::{AugmentedCopy, FeatureCache};
 use crate::{TrainError, batch::Features};
 
-/// Version of the layout.
+/// Version of the file layout.
 const FORMAT: u32 = 1;
 const INFO: &str = "zeg-features";
 
-/// What the metadata say.
+/// The metadata of the file.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Info {
     format: u32,
-    /// Everything that the copies follow from.
+    /// Everything that the copies depend on.
     origin: serde_json::Value,
     #[serde(alias = "pictures")]
     images: usize,
@@ -33,7 +34,7 @@ struct Info {
     ids: Vec<String>,
 }
 
-/// Numbers on their way to a file; bytes are made when the writer asks for them, one tensor after the other.
+/// Values of a tensor to write; they are converted to bytes one tensor at a time, when the writer needs them.
 enum Values<'a> {
     Halves(&'a [f16]),
     Labels(&'a [u16]),
@@ -72,12 +73,12 @@ impl Tensor for Part<'_> {
 }
 
 impl FeatureCache {
-    /// Writes all copies; the file appears complete or not at all.
+    /// Writes all copies atomically.
     ///
-    /// - `origin`: everything that the copies follow from, such as the encoder's digest and the preprocessing
+    /// - `origin`: everything that the copies depend on, such as the encoder's digest and the preprocessing
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn save(&self, path: &Path, origin: &serde_json::Value) -> Result<(), TrainError> {
         let grid = self
             .copies
@@ -132,7 +133,7 @@ impl FeatureCache {
             })
     }
 
-    /// Reads copies that follow from `origin`; `None` where the file is not there, is damaged, or holds others.
+    /// Reads copies with this `origin`; returns `None` if the file does not exist, is damaged, or has another origin.
     pub fn open(path: &Path, origin: &serde_json::Value) -> Option<Self> {
         let bytes = std::fs::read(path).ok()?;
         let (_, metadata) = SafeTensors::read_metadata(&bytes).ok()?;
@@ -182,7 +183,7 @@ impl FeatureCache {
     }
 }
 
-/// Little-endian 16-bit words.
+/// Decodes little-endian 16-bit words.
 fn words(bytes: &[u8]) -> Vec<u16> {
     let pairs = bytes.as_chunks::<2>().0.iter();
     pairs.map(|pair| u16::from_le_bytes(*pair)).collect()
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn views_come_back_as_they_were_and_others_do_not() {
+    fn copies_are_read_back_unchanged_and_only_for_their_own_origin() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("features.safetensors");
         let origin = json!({ "encoder": "abc", "seed": 7 });
@@ -237,7 +238,7 @@ mod tests {
         }
         assert!(FeatureCache::open(&path, &json!({ "encoder": "other", "seed": 7 })).is_none());
         assert!(FeatureCache::open(&folder.path().join("none"), &origin).is_none());
-        // Cut anywhere, the file is no cache; nothing panics.
+        // A truncated file is not used, and reading it does not panic.
         let bytes = std::fs::read(&path).unwrap();
         for length in (0..bytes.len()).step_by(7) {
             std::fs::write(&path, &bytes[..length]).unwrap();

@@ -1,4 +1,4 @@
-//! How CLIP-RC is trained: as ZegCLIP, with two recovery terms.
+//! Defines the loss of CLIP-RC: that of ZegCLIP plus two recovery terms.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -20,10 +20,10 @@ use crate::{
     targets::Targets,
 };
 
-/// Factor of the recovery terms where none is given: that of the VOC experiments.
+/// Default factor of the recovery terms: the one of the VOC experiments.
 const RECOVERY: f64 = 2.0;
 
-/// Weights of the terms (`[training.loss]`).
+/// Weights of the loss terms (`[training.loss]`).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ClipRcLossWeights {
@@ -47,7 +47,7 @@ impl Default for ClipRcLossWeights {
     }
 }
 
-/// The recipe.
+/// The training recipe of CLIP-RC.
 pub struct ClipRcRecipe;
 
 impl Recipe for ClipRcRecipe {
@@ -70,19 +70,19 @@ impl Recipe for ClipRcRecipe {
     }
 }
 
-/// The loss.
+/// The loss of CLIP-RC.
 struct ClipRcLoss {
     masks: MaskObjective,
     recovery: f64,
 }
 
-/// The recovery terms of queries and patches, weighted: `[1]` each.
+/// Returns the weighted recovery terms of class queries and patches: `[1]` each.
 pub fn recovery_terms(recovery: &Recovery, weight: f64) -> NamedTerms {
     let [queries, patches] = recovery.errors().map(|error| error * weight);
     vec![("recovery-queries", queries), ("recovery-patches", patches)]
 }
 
-/// What the encoder makes of a part's images.
+/// Encodes the images of a micro-batch.
 fn encode(
     model: &ClipRc,
     inputs: Inputs,
@@ -105,8 +105,9 @@ impl MethodLoss for ClipRcLoss {
         }
         let (masks, recovery) = head.forward_with_recovery(encoded, text, &mut Trace::off());
         let mut terms = self.masks.terms(masks, part.labels, part.normalizer)?;
-        // The mean over the batch is a sum of the parts' means by their shares; where the other terms are divided in the
-        // end, these must be multiplied before.
+        // The mean over the batch is the sum of the parts' means, weighted by their shares. If the other terms are
+        // divided only at the end, the recovery terms are multiplied by their count first, so that the division
+        // cancels.
         let undivided = match part.normalizer {
             None => terms.count.max(1) as f64,
             Some(_) => 1.0,

@@ -1,4 +1,4 @@
-//! Recipes of the methods that are trained.
+//! Lists the training recipes of the built-in methods.
 
 pub mod clip_rc;
 pub mod zegclip;
@@ -6,7 +6,7 @@ pub mod zegformer;
 
 use crate::recipe::Recipe;
 
-/// The recipes of the built-in methods; a test holds them against the list of methods.
+/// The recipes of the built-in methods; a test compares them with the list of methods.
 pub static BUILTIN: [&dyn Recipe; 3] = [
     &zegclip::ZegClipRecipe,
     &clip_rc::ClipRcRecipe,

@@ -1,4 +1,4 @@
-//! How ZegCLIP is trained: focal and dice of independent class masks (section 3.4), or what its ablation compares.
+//! Defines the loss of ZegCLIP: focal and dice of independent class masks (section 3.4), or a loss of its ablation.
 
 use burn::tensor::Tensor;
 use half::f16;
@@ -18,7 +18,7 @@ use crate::{
     targets::Targets,
 };
 
-/// The recipe.
+/// The training recipe of ZegCLIP.
 pub struct ZegClipRecipe;
 
 impl Recipe for ZegClipRecipe {
@@ -37,12 +37,12 @@ impl Recipe for ZegClipRecipe {
     }
 }
 
-/// The loss.
+/// The loss of ZegCLIP.
 struct ZegClipLoss {
     masks: MaskObjective,
 }
 
-/// What the encoder makes of a part.
+/// Encodes the images of a micro-batch, or returns their cached features.
 fn encode(model: &ZegClip, inputs: Inputs, size: usize, text: &Tensor<2>) -> Encoded {
     let device = text.device();
     match inputs {
@@ -90,7 +90,7 @@ impl MethodLoss for ZegClipLoss {
     }
 }
 
-/// Values in main memory, rounded to `f16`.
+/// Reads a tensor into main memory, rounded to `f16`.
 fn halves<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f16>, TrainError> {
     let values: Vec<f32> = tensor
         .into_data()

@@ -1,32 +1,32 @@
-//! What a machine has and what this build makes of it.
+//! Describes a machine's processor and devices, and which of them this build uses.
 
 use burn::tensor::Device;
 use serde::Serialize;
 use zeg_kernels::{Level, integer_instructions, runs_on};
 
-/// What was found.
+/// Description of a machine as this build sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Machine {
-    /// Vector instructions of the processor, of those that matter to this program or to libraries below it.
+    /// Vector instruction sets of the processor, out of those that this program or its libraries can use.
     pub features: Vec<&'static str>,
-    /// Cores that the system offers to this process.
+    /// Number of cores that the system offers to this process.
     pub cores: usize,
-    /// Threads that compute.
+    /// Number of threads in the compute pool.
     pub threads: usize,
-    /// Devices that this build can compute on, by their names on the command line.
+    /// Devices that this build can compute on, as `--device` names them.
     pub devices: Vec<String>,
-    /// What computes the operations on the chosen device.
+    /// Implementation of the operations on the chosen device: fused kernels and their level, or the tensor library.
     pub kernels: String,
-    /// Every level that the kernels have on this processor, the fastest last.
+    /// Every kernel level that this processor supports, fastest last.
     pub levels: Vec<String>,
-    /// What computes products of 8-bit integers; `None` where the device has no kernels for them.
+    /// Instructions that compute products of 8-bit integers; `None` if the device has no kernels for them.
     pub integers: Option<String>,
 }
 
 impl Machine {
-    /// Looks at this machine and this build.
+    /// Describes this machine and this build.
     ///
-    /// - `device`: the chosen one
+    /// - `device`: the device whose kernels are described
     pub fn found(device: &Device) -> Self {
         let level = Level::current();
         let (kernels, integers) = if runs_on(device) {
@@ -47,7 +47,7 @@ impl Machine {
     }
 }
 
-/// Devices of the backends that this build has.
+/// Returns the devices of the backends that this build includes.
 fn devices() -> Vec<String> {
     #[allow(unused_mut)] // one device, unless a feature adds more
     let mut devices = vec!["cpu".to_owned()];
@@ -64,7 +64,7 @@ fn devices() -> Vec<String> {
     devices
 }
 
-/// Instructions that the processor has.
+/// Returns the instruction sets that the processor has.
 #[cfg(target_arch = "x86_64")]
 fn features() -> Vec<&'static str> {
     let known = [
@@ -85,7 +85,7 @@ fn features() -> Vec<&'static str> {
     present(&known)
 }
 
-/// Instructions that the processor has.
+/// Returns the instruction sets that the processor has.
 #[cfg(target_arch = "aarch64")]
 fn features() -> Vec<&'static str> {
     use std::arch::is_aarch64_feature_detected;
@@ -100,7 +100,7 @@ fn features() -> Vec<&'static str> {
     present(&known)
 }
 
-/// Instructions that the processor has: unknown here.
+/// Returns nothing: instruction sets are not detected on this architecture.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn features() -> Vec<&'static str> {
     Vec::new()

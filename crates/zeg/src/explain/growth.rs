@@ -1,17 +1,17 @@
-//! Connected regions of a label map that comes row by row, with the sums of their scores.
+//! Finds the connected regions of a label map row by row, with the sums of their scores.
 //!
-//! Runs of equal labels join the regions of runs that they touch in the row above, at an edge or a corner. Only regions that
-//! reach the last row are open; of those that ended, the small ones are forgotten. What is kept grows with the image's
-//! width and the number of classes, not with its area.
+//! A run of equal labels joins the regions of the runs that it touches in the row above, at an edge or a corner. Only
+//! regions that reach the last row are open; of those that ended, the small ones are dropped. Memory grows with the
+//! image's width and the number of classes, not with its area.
 
 use zeg_image::IGNORE_LABEL;
 
-/// A region: pixels of one class that hang together, or all pixels without a class.
+/// A region: connected pixels of one class, or all unlabelled pixels.
 #[derive(Debug, Clone)]
 pub(super) struct GrownRegion {
     label: u16,
     pub(super) pixels: u64,
-    /// `[classes]`: scores, summed over the pixels.
+    /// Scores summed over the pixels, `[classes]`.
     pub(super) sums: Vec<f64>,
     /// Row and column of the first pixel in reading order.
     first: [usize; 2],
@@ -33,12 +33,12 @@ impl GrownRegion {
         }
     }
 
-    /// The class; `None` of the pixels without one.
+    /// Returns the class; `None` for the unlabelled pixels.
     pub(super) fn class(&self) -> Option<u16> {
         (self.label != IGNORE_LABEL).then_some(self.label)
     }
 
-    /// Smallest rectangle around it: x, y, width, height in pixels.
+    /// Returns the smallest rectangle around the region: x, y, width, height in pixels.
     pub(super) fn bounding_box(&self) -> [u32; 4] {
         let [top, _] = self.first;
         let sides = [self.right - self.left, self.bottom - top];
@@ -69,7 +69,7 @@ impl GrownRegion {
     }
 }
 
-/// Pixels `from..to` of the last row belong to an open region.
+/// A run of pixels `from..to` of the last row that belongs to an open region.
 #[derive(Debug, Clone, Copy)]
 struct OpenRun {
     from: usize,
@@ -78,11 +78,11 @@ struct OpenRun {
     region: usize,
 }
 
-/// An open region, or where it went.
+/// An open region, or a reference to the region that absorbed it.
 #[derive(Debug)]
 enum Slot {
     Open(Box<GrownRegion>),
-    /// It was joined to the region in another slot.
+    /// The region was joined to the one in another slot.
     Joined(usize),
 }
 
@@ -94,12 +94,14 @@ pub(super) struct Growth {
     slots: Vec<Slot>,
     above: Vec<OpenRun>,
     ended: Vec<GrownRegion>,
-    /// All pixels without a class.
+    /// All unlabelled pixels.
     unlabelled: Option<GrownRegion>,
 }
 
 impl Growth {
-    /// - `least`: pixels of the smallest region that is kept
+    /// Starts without any row.
+    ///
+    /// - `least`: pixels of the smallest region that is returned
     pub(super) fn new(classes: usize, least: u64) -> Self {
         Self {
             classes,
@@ -125,7 +127,7 @@ impl Growth {
                 let unlabelled = self.unlabelled.get_or_insert_with(new);
                 unlabelled.add(place, scores, labels.len());
             } else {
-                // Runs above that end before this one's corner touch no later one either.
+                // Runs above that end before the corner of this run cannot touch a later run either.
                 let passed = ahead.partition_point(|run| run.to < from);
                 ahead = &ahead[passed..];
                 let region = self.join(ahead, label, place);
@@ -147,7 +149,7 @@ impl Growth {
         }
     }
 
-    /// Joins the regions that a run touches, or opens one; returns its slot.
+    /// Joins the regions that a run touches, or opens a new region; returns its slot.
     fn join(&mut self, above: &[OpenRun], label: u16, [row, from, to]: [usize; 3]) -> usize {
         let touches = |run: &&OpenRun| run.from <= to;
         let mut found: Option<usize> = None;
@@ -177,7 +179,7 @@ impl Growth {
         })
     }
 
-    /// The slot that a region was joined to in the end; shortens the way there.
+    /// Returns the slot of the region that finally absorbed this one; shortens the chain of joins on the way.
     fn root(&mut self, mut slot: usize) -> usize {
         while let Slot::Joined(to) = self.slots[slot] {
             if let Slot::Joined(further) = self.slots[to] {
@@ -188,7 +190,7 @@ impl Growth {
         slot
     }
 
-    /// Closes the regions that do not reach the last row.
+    /// Ends the regions that do not reach the last row.
     fn close(&mut self) {
         let mut places = vec![None; self.slots.len()];
         let mut above = std::mem::take(&mut self.above);
@@ -214,7 +216,8 @@ impl Growth {
         self.above = above;
     }
 
-    /// The regions that are large enough, the largest first; of equals by class and place, pixels without a class last.
+    /// Returns the regions that are large enough, largest first; ties are ordered by class and position, with the
+    /// unlabelled pixels last.
     pub(super) fn finish(mut self) -> Vec<GrownRegion> {
         self.above.clear();
         self.close();
@@ -238,7 +241,7 @@ mod tests {
 
     use super::*;
 
-    /// Scores of two classes that depend on the place, in quarters, so that sums are exact in any order.
+    /// Returns a score that depends on class and position, in quarters, so that sums are exact in any order.
     fn score(class: usize, x: usize, y: usize) -> f32 {
         ((x * 3 + y * 5 + class * 7) % 9) as f32 / 4.0
     }
@@ -255,7 +258,7 @@ mod tests {
     }
 
     proptest! {
-        /// The regions are those of the whole map, with the scores of their pixels.
+        /// The regions are those of `find_regions` on the whole map, with the scores of their pixels.
         #[test]
         fn regions_are_those_of_the_whole_map(
             width in 1_usize..40, height in 1_usize..40, seed: u64, kinds in 1_u64..4, least in 1_u64..6,
@@ -287,16 +290,16 @@ mod tests {
                     prop_assert!((found.sums[class] - sum).abs() < 1e-9);
                 }
             }
-            let without = labels.labels().iter().filter(|&&label| label == IGNORE_LABEL).count() as u64;
+            let ignored = labels.labels().iter().filter(|&&label| label == IGNORE_LABEL).count() as u64;
             let unlabelled = found.iter().find(|region| region.class().is_none());
-            prop_assert_eq!(unlabelled.map_or(0, |region| region.pixels), if without >= least { without } else { 0 });
+            prop_assert_eq!(unlabelled.map_or(0, |region| region.pixels), if ignored >= least { ignored } else { 0 });
         }
     }
 
     #[test]
-    fn pixels_without_a_class_are_one_region() {
-        let (a, none) = (3, IGNORE_LABEL);
-        let labels = LabelMap::new(4, 2, vec![none, a, a, none, a, a, none, none]).unwrap();
+    fn unlabelled_pixels_are_one_region() {
+        let (a, ignore) = (3, IGNORE_LABEL);
+        let labels = LabelMap::new(4, 2, vec![ignore, a, a, ignore, a, a, ignore, ignore]).unwrap();
         let regions = grown(&labels, 1);
         let summary: Vec<_> = regions.iter().map(|r| (r.class(), r.pixels)).collect();
         assert_eq!(summary, [(Some(3), 4), (None, 4)]);

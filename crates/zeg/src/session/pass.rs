@@ -1,4 +1,4 @@
-//! One pass down the scores of an image: the mean over its scales and its mirror image, a strip of rows at a time.
+//! Passes over the scores of an image once, a strip of rows at a time, averaged over test-time augmentation.
 
 use std::{io, ops::Range};
 
@@ -12,43 +12,43 @@ use zeg_model::{
 
 use super::Question;
 
-/// An image in one scale, straight or mirrored.
+/// One input of test-time augmentation: the image at one scale, mirrored or not.
 #[derive(Debug, Clone)]
-pub(super) struct Look<T> {
+pub(super) struct TestTimeInput<T> {
     pub(super) mirrored: bool,
     pub(super) content: T,
-    /// Settings of this scale.
+    /// Inference settings at this scale.
     pub(super) inference: Inference,
 }
 
-/// Everything that is averaged, each with whether it is mirrored.
+/// The score fields that are averaged, each with whether it is mirrored.
 pub(super) struct Pass<'a> {
     scans: Vec<(bool, Scan<'a>)>,
 }
 
 impl<'a> Pass<'a> {
-    /// Starts at the top.
+    /// Starts at the top of the image.
     ///
-    /// Where several seen offsets are asked for, scores are calibrated afterwards, once for each.
+    /// If the question names seen offsets, scores are calibrated afterwards, once per offset.
     pub(super) fn new<'l, T: 'l>(
-        looks: impl Iterator<Item = (&'l Look<T>, Source<'a>)>,
+        inputs: impl Iterator<Item = (&'l TestTimeInput<T>, Source<'a>)>,
         model: &'a dyn Model,
         question: &Question<'a>,
     ) -> Result<Self, ModelError> {
-        let scans = looks.map(|(look, source)| {
-            let mut inference = look.inference.clone();
+        let scans = inputs.map(|(input, source)| {
+            let mut inference = input.inference.clone();
             if !question.seen_offsets.is_empty() {
                 inference.seen_offset = 0.0;
             }
             let scan = Scan::new(model, source, question.classes, &inference)?;
-            Ok((look.mirrored, scan))
+            Ok((input.mirrored, scan))
         });
         Ok(Self {
             scans: scans.collect::<Result<_, ModelError>>()?,
         })
     }
 
-    /// Returns the strips that keep memory small, top to bottom: the finest of any scale suit all.
+    /// Returns the strips of rows, top to bottom: the thinnest that any scale needs to keep memory small.
     pub(super) fn strips(&self) -> Vec<Range<usize>> {
         let strips = self.scans.iter().map(|(_, scan)| scan.strips());
         strips.max_by_key(Vec::len).unwrap_or_default()
@@ -67,14 +67,14 @@ impl<'a> Pass<'a> {
         }
         let Some(mut mean) = sum else {
             return Err(ModelError::Config(
-                "test-time scales: there are none".into(),
+                "test-time scales: the list is empty; give at least one".into(),
             ));
         };
         mean.divide(self.scans.len());
         Ok(mean)
     }
 
-    /// Returns where the time went so far.
+    /// Returns the times of the stages so far.
     pub(super) fn stages(&self) -> Stages {
         let mut stages = Stages::default();
         for (_, scan) in &self.scans {
@@ -84,18 +84,18 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Some rows of an image with their labels and every class's scores.
+/// A strip of rows of an image with their labels and the scores of all classes.
 #[derive(Debug)]
 pub struct ScoredStrip<'a> {
-    /// The first row's number in the image.
+    /// Number of the first row in the image.
     pub first_row: usize,
     /// Number of classes.
     pub classes: usize,
-    /// Columns.
+    /// Number of columns.
     pub width: usize,
-    /// `[rows, width]`: class indices, [`zeg_image::IGNORE_LABEL`] where no class was admitted.
+    /// Class indices, `[rows, width]`; [`zeg_image::IGNORE_LABEL`] where no class reaches its threshold.
     pub labels: &'a [u16],
-    /// `[rows, classes, width]`: scores from 0 to 1.
+    /// Scores from 0 to 1, `[rows, classes, width]`.
     pub scores: Vec<f32>,
 }
 
@@ -116,18 +116,18 @@ impl<'a> ScoredStrip<'a> {
         }
     }
 
-    /// Returns the rows from the top: labels `[width]` and scores `[classes, width]` of each.
+    /// Returns the rows from top to bottom: labels `[width]` and scores `[classes, width]` of each.
     pub fn rows(&self) -> impl Iterator<Item = (&[u16], &[f32])> {
         let scores = self.scores.chunks_exact((self.classes * self.width).max(1));
         self.labels.chunks_exact(self.width.max(1)).zip(scores)
     }
 }
 
-/// Something that looks at the scores of an image while they are there.
+/// A receiver of the scores of an image while they are computed.
 pub trait StripVisitor {
-    /// Takes the next rows; they come from top to bottom without a gap.
+    /// Receives the next rows; they come from top to bottom without a gap.
     ///
     /// # Errors
-    /// What it takes could not be kept.
+    /// Returns an error if the visitor cannot store what it needs.
     fn visit(&mut self, strip: &ScoredStrip) -> io::Result<()>;
 }

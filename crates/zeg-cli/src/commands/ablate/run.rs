@@ -168,7 +168,7 @@ pub(super) fn train_all(
 /// Calls `work` for every item, several at the same time; an error or an exit code ends it.
 ///
 /// - `jobs`: number of items at the same time
-fn side_by_side<T: Sync>(
+pub(in crate::commands) fn side_by_side<T: Sync>(
     jobs: usize,
     items: &[T],
     work: impl Fn(&T) -> anyhow::Result<Option<ExitCode>> + Sync,

@@ -1,15 +1,15 @@
-//! The forms that the masks of PASCAL Context have been published in, and what their values become.
+//! Recognises the published forms of the PASCAL Context masks and converts their values.
 //!
-//! 459 annotated categories become the 60 classes (background and 59) that are scored. Each form is recognised:
+//! 459 annotated categories become the 60 classes (background and 59) that are scored. The forms are:
 //!
-//! - `trainval_merged.json` of PASCAL in Detail, run lengths with the 459 ids (what mmsegmentation converts);
+//! - `trainval_merged.json` of PASCAL in Detail, run lengths with the 459 ids (mmsegmentation's converter reads this);
 //! - `trainval/*.mat` of the original release, a matrix `LabelMap` of the 459 ids;
 //! - PNGs of the 459 ids, of 8 or 16 bits;
-//! - PNGs of `0..=59` in mmsegmentation's order, the alphabet's, which are only checked;
-//! - PNGs of `0..=58` and 255 in that order, the background left out;
-//! - `59_context_labels` of the original release: `0..=59`, but VOC's 20 classes first. These cannot be told from
-//!   mmsegmentation's by their values, and a mix-up scores near zero, so it is the folder's name, or the list
-//!   `59_labels.txt` beside it, that tells.
+//! - PNGs of `0..=59` in mmsegmentation's order, which is alphabetical; these are only checked;
+//! - PNGs of `0..=58` and 255 in the same order, with 255 for the background;
+//! - `59_context_labels` of the original release: `0..=59`, but VOC's 20 classes first. Their values do not distinguish
+//!   them from mmsegmentation's, and a model evaluated with the wrong order scores near zero; so they are recognised by
+//!   the folder's name or by the list `59_labels.txt` in it.
 //!
 //! Ids outside the 59 are background.
 
@@ -27,7 +27,7 @@ use crate::prepare::plan::Plan;
 
 const MAT: Form = Form::Matlab(&["LabelMap"]);
 const LAST_ID: u16 = 459;
-/// PNGs that are looked into to tell the form of a folder.
+/// Largest number of PNGs that are read to recognise the form of a folder.
 const SAMPLES: usize = 200;
 
 /// The 60 classes in mmsegmentation's order, each with its id among the 459 and its number in `59_context_labels`.
@@ -97,7 +97,7 @@ const CLASSES: [(&str, u16, u16); 60] = [
     ("wood", 458, 59),
 ];
 
-/// The classes' ids among the 459.
+/// Returns the rule for the 459 ids; ids outside the 59 classes become background.
 pub(super) fn rule_of_459() -> Rule {
     let pairs = CLASSES
         .into_iter()
@@ -106,7 +106,7 @@ pub(super) fn rule_of_459() -> Rule {
     Rule::new(TITLE, "ids 0..=459", 60, pairs).with_others_up_to(LAST_ID, 0)
 }
 
-/// `0..=58` and 255 for the background.
+/// Returns the rule for `0..=58` and 255 for the background.
 fn rule_without_background() -> Rule {
     let pairs = (0..=58)
         .map(|value| (value, value + 1))
@@ -119,7 +119,7 @@ fn rule_without_background() -> Rule {
     )
 }
 
-/// The order of `59_context_labels`.
+/// Returns the rule for the order of `59_context_labels`.
 fn rule_of_release() -> Rule {
     let pairs = CLASSES
         .into_iter()
@@ -129,14 +129,14 @@ fn rule_of_release() -> Rule {
     Rule::new(TITLE, "classes 0..=59 and 255", 60, pairs)
 }
 
-/// A folder of label maps and what their values mean.
+/// The files of a folder of label maps, their format and the rule that converts their values.
 pub(super) struct Masks {
     pub(super) files: BTreeMap<String, PathBuf>,
     pub(super) form: Form,
     pub(super) rule: SharedRule,
 }
 
-/// Finds the masks of a download in any of the forms that are files; `None` where there are none.
+/// Finds the masks of a download in any form other than JSON; returns `None` if there are none.
 pub(super) fn find_masks(
     tree: &Tree,
     voc: &Path,
@@ -174,9 +174,9 @@ pub(super) fn find_masks(
         return Ok(None);
     };
     let files = find::files(folder, ".png")?;
-    let (rule, words) = recognise(folder, &files)?;
+    let (rule, description) = recognise(folder, &files)?;
     plan.findings.push(format!(
-        "{} PNGs of {words} at {}",
+        "{} PNGs of {description} at {}",
         files.len(),
         folder.display()
     ));
@@ -187,17 +187,18 @@ pub(super) fn find_masks(
     }))
 }
 
-/// Tells what the values of a folder of PNGs mean, by its name and by some of its files.
+/// Recognises the meaning of the values of a folder of PNGs by its name and by some of its files; returns the rule and
+/// its description.
 fn recognise(
     folder: &Path,
     files: &BTreeMap<String, PathBuf>,
 ) -> Result<(Rule, String), PrepareError> {
     let step = files.len().div_ceil(SAMPLES).max(1);
     let (mut beyond, mut last, mut ignore) = (None, None, None);
-    let mut looked_at = 0;
+    let mut examined = 0;
     let mut damaged = None;
     for (id, path) in files.iter().step_by(step) {
-        // One damaged file is the run's to report; if no file can be read, there is nothing to recognise.
+        // A damaged file is reported by the conversion; only if no file can be read, nothing can be recognised.
         let map = match decode_labels(path) {
             Ok(map) => map,
             Err(error) => {
@@ -205,7 +206,7 @@ fn recognise(
                 continue;
             }
         };
-        looked_at += 1;
+        examined += 1;
         for &value in map.labels() {
             let place = match value {
                 0..=58 => continue,
@@ -218,7 +219,7 @@ fn recognise(
             }
         }
     }
-    if let Some(error) = damaged.filter(|_| looked_at == 0) {
+    if let Some(error) = damaged.filter(|_| examined == 0) {
         return Err(error.into());
     }
     if let Some((id, value)) = beyond {
@@ -234,33 +235,33 @@ fn recognise(
     if is_release {
         return Ok((
             rule_of_release(),
-            "59 classes in the order of 59_labels.txt, VOC's first (recognised by the folder)"
+            "59 classes in the order of 59_labels.txt, VOC's first (recognised by the folder's name or this file)"
                 .into(),
         ));
     }
     let Some((id, _)) = ignore.filter(|_| last.is_none()) else {
         let by = match last {
             Some((id, _)) => format!("recognised by the value 59 in {id}.png"),
-            None => format!("no value above 58 in {looked_at} files"),
+            None => format!("no value above 58 in {examined} files"),
         };
         return Ok((
             Rule::identity(TITLE, "classes 0..=59 and 255", 59),
             format!("60 classes with the background, in mmsegmentation's order ({by})"),
         ));
     };
-    if looked_at < 20 {
+    if examined < 20 {
         return Err(PrepareError::Ambiguous {
             folder: folder.into(),
             reason: format!(
-                "{looked_at} label maps with 255 (in {id}.png) and without 59 may be 59 classes without the \
-                 background or 60 with it; more of them would tell"
+                "the values of these {examined} label maps include 255 (in {id}.png) but not 59, so they may be 59 \
+                 classes without the background or 60 with it; at least 20 label maps are needed to decide"
             ),
         });
     }
     Ok((
         rule_without_background(),
         format!(
-            "59 classes without the background (255 in {id}.png, and no 59 in {looked_at} files)"
+            "59 classes without the background (255 in {id}.png, and no 59 in {examined} files)"
         ),
     ))
 }

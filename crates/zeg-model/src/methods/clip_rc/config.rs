@@ -1,4 +1,4 @@
-//! CLIP-RC as data: its section of an experiment file, and what is known of its checkpoints.
+//! CLIP-RC's configuration: its section of an experiment file, and the recognition of its checkpoints.
 
 use std::sync::Arc;
 
@@ -16,32 +16,32 @@ use crate::{
     weights::{KeyTable, ParamBuilder, StateDict},
 };
 
-/// Region tokens of the released models.
+/// Number of region tokens of the released models.
 const RELEASED_REGIONS: usize = 16;
 
-/// CLIP-RC (CVPR 2024) in the list of methods.
+/// CLIP-RC (CVPR 2024), registered in the list of methods.
 #[derive(Debug)]
 pub struct ClipRcMethod;
 
-/// A CLIP-RC model.
+/// The configuration of a CLIP-RC model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ClipRcConfig {
     /// The image encoder, with region tokens.
     pub encoder: VisionConfig,
-    /// The decoder head; its layers and heads are those of each of the twin decoders.
+    /// The decoder head; each of the two decoders has these numbers of layers and heads.
     #[serde(default)]
     pub head: HeadConfig,
-    /// Whether the encoder's own weights learn, too; as published only prompts and head do.
+    /// Whether the encoder is fine-tuned, too; as published, only prompts and head are trained.
     #[serde(default)]
     pub tune_encoder: bool,
 }
 
 impl ClipRcConfig {
-    /// Checks that the numbers fit each other.
+    /// Checks that the sizes are consistent.
     ///
     /// # Errors
-    /// As for every encoder and head; or there are no region tokens.
+    /// Returns the errors of every encoder and head, and an error if there are no region tokens.
     pub fn check(&self) -> Result<(), ModelError> {
         check_parts(&self.encoder, &self.head)?;
         if self.encoder.regions.is_none_or(|regions| regions == 0) {
@@ -53,24 +53,24 @@ impl ClipRcConfig {
     }
 }
 
-/// The words of an experiment file.
+/// The keys of CLIP-RC's section in an experiment file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct ClipRcSection {
-    /// Image encoder, by name or by its sizes.
+    /// Image encoder, given by name or by its sizes.
     encoder: Encoder,
-    /// Side in pixels of the images whose patch grid the position table is resized to.
+    /// Side in pixels of the images to whose patch grid the position table is resized.
     input_resolution: usize,
     /// See [`VisionConfig::double_class_embedding`].
     #[serde(default = "yes")]
     double_class_embedding: bool,
-    /// Deep prompts; without, the encoder stays as it is ("fixed").
+    /// Deep prompts; if `None`, the encoder is used without prompts ("fixed").
     #[serde(default)]
     prompts: Option<PromptConfig>,
-    /// Region tokens: a square number, whose lattice divides the grids of patches. 16 as released.
+    /// Number of region tokens: a square number, whose lattice divides the patch grid; 16 as released.
     #[serde(default)]
     regions: Option<usize>,
-    /// Train the whole encoder ("FT" in the paper's ablation), not the prompts and the head alone.
+    /// Whether the whole encoder is fine-tuned ("FT" in the paper's ablation), in addition to the prompts and the head.
     #[serde(default)]
     tune_encoder: bool,
     /// The decoder head.
@@ -120,7 +120,7 @@ impl Method for ClipRcMethod {
         Ok(Arc::new(config))
     }
 
-    /// With prompts in every block, as released.
+    /// Returns a section with prompts in every block, as released.
     fn example(&self, size: ExampleSize) -> Section {
         let mut section = size.section();
         let (tokens, blocks) = match size {
@@ -192,8 +192,7 @@ impl Architecture for ClipRcConfig {
         self.head.scoring
     }
 
-    /// Whether the lattice of region tokens divides the grid of patches. Patches that it left over would belong to no
-    /// region.
+    /// Checks that the lattice of region tokens divides the patch grid; remaining patches would belong to no region.
     fn check_side(&self, setting: &str, pixels: usize) -> Result<(), ModelError> {
         let (patch, regions) = (self.encoder.patch, self.encoder.regions.unwrap_or(1));
         let (lattice, grid) = (regions.isqrt().max(1), pixels / patch);

@@ -1,4 +1,4 @@
-//! What a CLIP-RC model costs.
+//! The cost of a CLIP-RC model.
 
 use super::{ClipRcConfig, recovery::RecoveryDecoder};
 use crate::{
@@ -14,17 +14,18 @@ pub(super) fn params(list: &[ParamInfo], config: &ClipRcConfig) -> ParamCounts {
     count_params(list, &config.encoder, layers)
 }
 
-/// Counts one image of `size`×`size` pixels with `classes` classes, as the reference computes it.
+/// Counts the multiply-accumulates for one image of `size`×`size` pixels with `classes` classes, as the reference
+/// computes it.
 ///
-/// It multiplies the queries of all regions with the patches and averages the products; here the queries are averaged
-/// first, which saves all but one of these products a class.
+/// The reference multiplies the queries of all regions with the patches and averages the products. This crate averages
+/// the queries first, which saves all but one of these products per class.
 pub(super) fn macs(config: &ClipRcConfig, size: usize, classes: usize) -> Macs {
     let patches = patches(&config.encoder, size);
     let dim = config.encoder.embed_dim as u64;
     let queries = (config.encoder.regions.unwrap_or(0) * classes) as u64;
     let twins = decoder_layer_macs(queries, patches, dim, &config.head)
         + decoder_layer_macs(patches, queries, dim, &config.head);
-    let masks = queries * patches * dim + BILINEAR_COST * patches * dim; // the latter: regions to the grid
+    let masks = queries * patches * dim + BILINEAR_COST * patches * dim; // second term: regions resized to the grid
     Macs {
         encoder: encoder_macs(&config.encoder, patches),
         head: queries * config.head.query.widths() as u64 * dim * dim // descriptors to queries
@@ -64,7 +65,7 @@ mod tests {
         );
     }
 
-    /// CLIP-RC has no published counts: these are the reference implementation's own, counted in the same way.
+    /// CLIP-RC has no published counts; these are the reference implementation's own, counted in the same way.
     #[test]
     fn clip_rc_models_have_the_counts_of_the_reference() {
         for (tokens, classes, total, parts, trained, declared) in [

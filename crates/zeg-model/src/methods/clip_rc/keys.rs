@@ -4,7 +4,7 @@ use zeg_weights::{KeyTable, WeightsPart};
 
 use crate::methods::zegclip::keys::ZEGCLIP;
 
-/// The reference checkpoints of CLIP-RC, in the names of ZegCLIP's, with region tokens.
+/// The key table of CLIP-RC's reference checkpoints, which have the names of ZegCLIP's, with region tokens.
 pub const CLIP_RC: KeyTable = KeyTable {
     recognised_by: &["backbone.region_level_bridge"],
     extras: &[(WeightsPart::ImageTower, "region_level_bridge")],

@@ -1,9 +1,9 @@
 //! CLIP-RC: regional clues in CLIP for zero-shot segmentation (Zhang et al., CVPR 2024).
 //!
-//! What it adds to ZegCLIP: [region tokens](crate::regions) in the encoder; a query for every pair of a region and a
-//! class; a patch stream that knows its region and the image; twin decoders, in which queries look at patches and
-//! patches at queries at the same time; and in training a [recovery decoder](recovery). A mask is the plain
-//! product of queries and patches, averaged over the regions.
+//! It adds to ZegCLIP: [region tokens](crate::regions) in the encoder; one query for every pair of a region and a
+//! class; a patch stream that includes the patch's region and the image; a pair of decoders, in which queries attend to
+//! patches and patches to queries at the same time; and, in training, a [recovery decoder](recovery). A mask is the
+//! plain product of queries and patches, averaged over the regions.
 
 pub mod config;
 mod cost;
@@ -35,30 +35,30 @@ use crate::{
     weights::{ParamBuilder, Provenance, StateDict},
 };
 
-/// The decoder head: class embeddings and an encoded image to class masks.
+/// The decoder head: computes class masks from class embeddings and an encoded image.
 #[derive(Module, Debug)]
 pub struct ClipRcHead {
-    /// Descriptor to queries: `[dim, widths·dim]`, 2 widths as released
+    /// Projection of descriptors to queries: `[dim, widths·dim]`, 2 widths as released
     pub q_proj: Linear,
-    /// Region, image and patch to the patch stream: `[dim, 3·dim]`
+    /// Projection of region, image and patch to the patch stream: `[dim, 3·dim]`
     pub lateral_proj: Linear,
-    /// Queries look at patches.
+    /// Decoder in which queries attend to patches.
     pub decoder_q: Decoder,
-    /// Patches look at queries.
+    /// Decoder in which patches attend to queries.
     pub decoder_v: Decoder,
-    /// Used in training alone.
+    /// Recovery decoder, used only in training.
     pub recovery_decoder: RecoveryDecoder,
     #[module(skip)]
     config: HeadConfig,
 }
 
-/// The two streams before and behind the decoders.
+/// The query stream and the patch stream, before and after the decoders.
 struct Streams {
     /// Descriptors: `[batch, regions·classes, widths·dim]`
     descriptors: Tensor<3>,
-    /// Patch tokens as the head takes them: `[batch, patches, dim]`
+    /// Patch tokens as input of the head: `[batch, patches, dim]`
     patches: Tensor<3>,
-    /// Decoded queries, all classes of the first region first: `[batch, regions·classes, dim]`
+    /// Decoded queries, ordered by region, then class: `[batch, regions·classes, dim]`
     decoded_queries: Tensor<3>,
     /// Decoded patches: `[batch, patches, dim]`
     decoded_patches: Tensor<3>,
@@ -67,10 +67,10 @@ struct Streams {
 }
 
 impl ClipRcHead {
-    /// Reads or initialises the head; `params` stands at it.
+    /// Reads or initialises the head; `params` is the builder of the head.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(
         params: &ParamBuilder,
         dim: usize,
@@ -87,9 +87,9 @@ impl ClipRcHead {
         })
     }
 
-    /// Class masks on the patch grid: `[batch, classes, h, w]`, logits.
+    /// Computes class masks on the patch grid: `[batch, classes, h, w]`, logits.
     ///
-    /// - `encoded`: with region tokens; without, the image as a whole is its only region
+    /// - `encoded`: encoder output with region tokens; without them, the whole image is the only region
     /// - `text`: class embeddings `[classes, dim]`
     pub fn forward(&self, encoded: Encoded, text: Tensor<2>, trace: &mut Trace) -> Tensor<4> {
         scaled(
@@ -98,7 +98,7 @@ impl ClipRcHead {
         )
     }
 
-    /// As [`ClipRcHead::forward`], with what the recovery decoder makes of the decoded streams.
+    /// Computes masks as [`ClipRcHead::forward`] does, and the recovery decoder's output for the decoded streams.
     pub fn forward_with_recovery(
         &self,
         encoded: Encoded,
@@ -158,7 +158,7 @@ impl ClipRcHead {
     }
 }
 
-/// The patch stream's input: the regions' lattice stretched over the grid, the image, the patch itself.
+/// Returns the patch stream's input: the regions' lattice resized to the grid, the image, and the patch itself.
 ///
 /// - `regions`: `[batch, regions, dim]`, row-major over a square lattice
 /// - `global`: `[batch, 1, dim]`
@@ -180,10 +180,10 @@ fn lateral(
     Tensor::cat(vec![stretched, global, patches], 2)
 }
 
-/// Products of queries and patches, averaged over the regions: `[batch, classes, h, w]`.
+/// Computes the products of queries and patches, averaged over the regions: `[batch, classes, h, w]`.
 ///
-/// The mean of the products is the product with the mean query, so that no tensor has regions × classes × patches
-/// values. With LayerNorm outputs of `dim` channels a product can reach ±dim.
+/// The mean of the products equals the product with the mean query, so no tensor has regions × classes × patches
+/// values. With LayerNorm outputs of `dim` channels, a product can reach ±dim.
 fn masks(streams: Streams) -> Tensor<4> {
     let (queries, classes) = (streams.decoded_queries, streams.classes);
     let [batch, tokens, dim] = queries.dims();
@@ -196,7 +196,7 @@ fn masks(streams: Streams) -> Tensor<4> {
     masks.reshape([batch, classes, h, w])
 }
 
-/// A CLIP-RC model, with the parts' names of the reference checkpoints.
+/// A CLIP-RC model, with the names of the reference checkpoints.
 #[derive(Module, Debug)]
 pub struct ClipRc {
     /// The image encoder.
@@ -208,11 +208,12 @@ pub struct ClipRc {
 }
 
 impl ClipRc {
-    /// Reads a model; prompts and head start fresh where the weights lack them, region tokens as the class token
-    /// with its position.
+    /// Reads a model. Prompts and head are initialised if the weights lack them; region tokens are initialised as the
+    /// class token with its position.
     ///
     /// # Errors
-    /// The configuration contradicts itself, or the encoder is not in the weights, or is another one.
+    /// Returns an error if the configuration is inconsistent, or the encoder is missing from the weights or does not
+    /// match.
     pub fn build(
         weights: &StateDict,
         config: &ClipRcConfig,
@@ -225,10 +226,10 @@ impl ClipRc {
         Ok((model, params.provenance()))
     }
 
-    /// As [`ClipRc::build`], for inference alone; see [`ParamBuilder::packed`].
+    /// Reads a model as [`ClipRc::build`] does, for inference only; see [`ParamBuilder::packed`].
     ///
     /// # Errors
-    /// As [`ClipRc::build`], or the device cannot compute with this precision.
+    /// Returns the errors of [`ClipRc::build`], and an error if the device cannot compute with this precision.
     pub fn build_packed(
         weights: &StateDict,
         config: &ClipRcConfig,
@@ -240,10 +241,10 @@ impl ClipRc {
         Self::from_params(&params, config)
     }
 
-    /// The model's shape without values: parameters are never materialised. For counting.
+    /// Returns the model without parameter values, for counting; the parameters are never materialised.
     ///
     /// # Errors
-    /// The configuration contradicts itself.
+    /// Returns an error if the configuration is inconsistent.
     pub fn blueprint(config: &ClipRcConfig, device: &Device) -> Result<Self, ModelError> {
         let weights = StateDict::default();
         let trained = |key: &str| Self::trains(config, key);
@@ -263,8 +264,8 @@ impl ClipRc {
         })
     }
 
-    /// Whether the parameter of this name really learns: prompts, the whole head, the encoder where it is tuned. The
-    /// region tokens do not, although the reference declares them as parameters.
+    /// Returns whether the parameter of this name is really trained: the prompts, the whole head, and the encoder if it
+    /// is fine-tuned. The region tokens are not trained, although the reference declares them as parameters.
     pub fn trains(config: &ClipRcConfig, key: &str) -> bool {
         match key.strip_prefix("backbone.") {
             Some(rest) => config.tune_encoder || is_prompt(rest),
@@ -272,21 +273,21 @@ impl ClipRc {
         }
     }
 
-    /// The architecture.
+    /// Returns the configuration.
     pub fn config(&self) -> &ClipRcConfig {
         &self.config
     }
 
-    /// Class masks on the patch grid: `[batch, classes, h, w]`, logits.
+    /// Computes class masks on the patch grid: `[batch, classes, h, w]`, logits.
     ///
-    /// - `images`: `[batch, 3, height, width]`, normalised; sides multiples of the patch
+    /// - `images`: `[batch, 3, height, width]`, normalised; both sides multiples of the patch size
     /// - `text`: class embeddings `[classes, dim]`
     pub fn forward(&self, images: Tensor<4>, text: Tensor<2>, trace: &mut Trace) -> Tensor<4> {
         let encoded = self.encode(images, trace);
         self.decode_head.forward(encoded, text, trace)
     }
 
-    /// The image's half of [`ClipRc::forward`], the same for any classes.
+    /// Computes the part of [`ClipRc::forward`] that does not depend on the classes.
     pub fn encode(&self, images: Tensor<4>, trace: &mut Trace) -> Encoded {
         let encoded = self.backbone.forward(images, trace);
         encoded.record(trace);
@@ -297,7 +298,7 @@ impl ClipRc {
 impl SegmentationModel for ClipRc {
     type Encoding = Encoded;
 
-    /// ImageNet's statistics, as the reference has it, although the encoder was trained with CLIP's.
+    /// Uses ImageNet's statistics, as in the reference, although the encoder was trained with CLIP's.
     fn facts(&self) -> ModelFacts {
         ModelFacts {
             stride: self.config.encoder.patch,

@@ -1,8 +1,9 @@
-//! CLIP-RC's recovery decoder: in training, the decoded streams must still tell what they were made of.
+//! CLIP-RC's recovery decoder: in training, it reconstructs the inputs of the head from the decoded streams.
 //!
-//! A head that is trained on seen classes alone forgets what CLIP knows of others. From the last queries and patches
-//! one more twin step makes back the queries' descriptors and the encoder's patch tokens; how far it misses them is
-//! two further terms of the loss (section 13.3 of the reference's specification). Inference has no use for it.
+//! A head that is trained only on seen classes loses CLIP's knowledge of other classes. One more step of a pair of
+//! decoder layers therefore reconstructs the queries' descriptors and the encoder's patch tokens from the last queries
+//! and patches; the two reconstruction errors are further terms of the loss (section 13.3 of the reference's
+//! specification). Inference does not use it.
 
 use burn::{module::Module, tensor::Tensor};
 
@@ -15,34 +16,35 @@ use crate::{
     weights::ParamBuilder,
 };
 
-/// The decoder.
+/// The recovery decoder.
 #[derive(Module, Debug)]
 pub struct RecoveryDecoder {
-    /// Queries in: `[dim, dim]`
+    /// Input projection of queries: `[dim, dim]`
     pub linear_q_in: Linear,
-    /// Patches in: `[dim, dim]`
+    /// Input projection of patches: `[dim, dim]`
     pub linear_k_in: Linear,
-    /// One layer; queries look at patches.
+    /// One layer, in which queries attend to patches.
     pub decouple_q: Vec<DecoderLayer>,
-    /// One layer; patches look at queries.
+    /// One layer, in which patches attend to queries.
     pub decouple_v: Vec<DecoderLayer>,
-    /// To descriptors: `[widths·dim, dim]`
+    /// Output projection to descriptors: `[widths·dim, dim]`
     pub linear_q_out: Linear,
-    /// To patch tokens: `[dim, dim]`
+    /// Output projection to patch tokens: `[dim, dim]`
     pub linear_k_out: Linear,
 }
 
-/// What was recovered, and what should have been.
+/// The reconstructed tensors with their targets.
 #[derive(Debug, Clone)]
 pub struct Recovery {
-    /// Descriptors, found and true: `[batch, regions·classes, widths·dim]` each; no gradient reaches the true ones.
+    /// Descriptors, reconstructed and true: `[batch, regions·classes, widths·dim]` each; no gradient reaches the true
+    /// ones.
     pub queries: [Tensor<3>; 2],
-    /// Patch tokens, found and true: `[batch, patches, dim]` each.
+    /// Patch tokens, reconstructed and true: `[batch, patches, dim]` each.
     pub patches: [Tensor<3>; 2],
 }
 
 impl Recovery {
-    /// Mean absolute errors of queries and patches: `[1]` each.
+    /// Returns the mean absolute errors of queries and patches: `[1]` each.
     pub fn errors(&self) -> [Tensor<1>; 2] {
         [&self.queries, &self.patches]
             .map(|[found, target]| (found.clone() - target.clone()).abs().mean())
@@ -50,13 +52,13 @@ impl Recovery {
 }
 
 impl RecoveryDecoder {
-    /// Layers on each side.
+    /// Number of layers in each of the two directions.
     pub const LAYERS: usize = 1;
 
-    /// Reads or initialises the decoder; `params` stands at it.
+    /// Reads or initialises the decoder; `params` is its builder.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(
         params: &ParamBuilder,
         dim: usize,
@@ -83,11 +85,11 @@ impl RecoveryDecoder {
         })
     }
 
-    /// Makes descriptors and patch tokens of decoded queries and patches.
+    /// Reconstructs descriptors and patch tokens from decoded queries and patches.
     ///
     /// - `queries`: `[batch, regions·classes, dim]`
     /// - `patches`: `[batch, patches, dim]`
-    /// - `targets`: descriptors `[batch, regions·classes, widths·dim]` and patch tokens `[batch, patches, dim]`
+    /// - `targets`: true descriptors `[batch, regions·classes, widths·dim]` and patch tokens `[batch, patches, dim]`
     pub fn forward(
         &self,
         queries: Tensor<3>,

@@ -1,4 +1,4 @@
-//! The training-free methods in the list of methods.
+//! Registers the training-free methods in the list of methods.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
     weights::ParamBuilder,
 };
 
-/// One of the training-free methods in the list of methods.
+/// A training-free method in the list of methods.
 #[derive(Debug)]
 pub struct TrainingFreeMethod {
     attention: DenseAttention,
@@ -24,7 +24,7 @@ pub struct TrainingFreeMethod {
     title: &'static str,
 }
 
-/// ClearCLIP, the best of the family on the project's own measurements.
+/// ClearCLIP, the best of the family in the project's own measurements.
 pub static CLEAR_CLIP: TrainingFreeMethod = TrainingFreeMethod {
     attention: DenseAttention::ClearClip,
     name: "clearclip",
@@ -45,30 +45,30 @@ static NACLIP: TrainingFreeMethod = TrainingFreeMethod {
     title: "NACLIP",
 };
 
-/// MaskCLIP, its value path.
+/// MaskCLIP, which uses only the value path.
 static MASK_CLIP: TrainingFreeMethod = TrainingFreeMethod {
     attention: DenseAttention::MaskClip,
     name: "maskclip",
     title: "MaskCLIP",
 };
 
-/// CLIP's own attention, to compare with.
+/// CLIP's own attention, as a baseline.
 static PLAIN: TrainingFreeMethod = TrainingFreeMethod {
     attention: DenseAttention::Plain,
     name: "clip",
     title: "CLIP",
 };
 
-/// All members, the best first.
+/// All training-free methods, the best first.
 pub static FAMILY: [&TrainingFreeMethod; 5] = [&CLEAR_CLIP, &SCLIP, &NACLIP, &MASK_CLIP, &PLAIN];
 
-/// The options of every member.
+/// The options of every training-free method.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct TrainingFreeSection {
-    /// What of the last block remains around its attention.
+    /// Parts of the last block that are used besides its attention.
     last_block: LastBlock,
-    /// Factor on cosines before the softmax over classes.
+    /// Scale of cosine similarities before the softmax over classes.
     logit_scale: f32,
 }
 
@@ -103,7 +103,7 @@ impl Method for TrainingFreeMethod {
         let section: TrainingFreeSection = section.read("the options of the method")?;
         let tower = tower.ok_or_else(|| {
             ModelError::Config(format!(
-                "{} is not trained: it takes plain CLIP weights",
+                "{} is not trained; use it with plain CLIP weights",
                 self.title
             ))
         })?;
@@ -121,7 +121,7 @@ impl Method for TrainingFreeMethod {
     }
 }
 
-/// A training-free method on a certain image tower.
+/// A training-free method configured for an image tower.
 #[derive(Debug, Clone)]
 struct TrainingFreeArchitecture {
     name: &'static str,
@@ -173,7 +173,7 @@ impl Architecture for TrainingFreeArchitecture {
         Scoring::Softmax
     }
 
-    /// The methods' own sizes, or those of a model made for smaller images.
+    /// Returns the method's own sizes, or smaller ones for a tower that was trained on smaller images.
     fn default_inference(&self) -> Inference {
         let usual = self.config.default_inference();
         let size = self.encoder.input_resolution;

@@ -1,9 +1,9 @@
-//! Training-free segmentation: a plain CLIP image tower whose last block is changed so that patch tokens keep to
-//! their place.
+//! Training-free segmentation: a plain CLIP image tower whose last block is changed so that patch tokens stay local.
 //!
-//! CLIP was trained on its class token alone; in the last block its patch tokens gather what the whole image says.
-//! Each mode here replaces that block's attention, and the patch tokens are compared with class embeddings directly.
-//! `x` are the tokens that enter the block, `q`, `k`, `v` its projections of `ln_1(x)`, a head has `d` channels:
+//! CLIP was trained on its class token only; in the last block its patch tokens collect information about the whole
+//! image. Each mode here replaces that block's attention, and the patch tokens are compared with class embeddings
+//! directly. In this table, `x` are the tokens that enter the block, `q`, `k`, `v` are the projections of `ln_1(x)`,
+//! and a head has `d` channels:
 //!
 //! | mode | attention | source |
 //! |---|---|---|
@@ -41,44 +41,44 @@ use crate::{
 /// Standard deviation of NACLIP's Gaussian, in patches (the paper's setting).
 const NEIGHBOUR_SIGMA: f32 = 5.0;
 
-/// How patch tokens attend in the last block.
+/// The attention of the last block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DenseAttention {
-    /// CLIP's own attention; a baseline that shows what the others mend.
+    /// CLIP's own attention; the baseline that the other modes improve on.
     Plain,
-    /// The value path: every token keeps its own value (MaskCLIP).
+    /// Value path only: every token keeps its own value (MaskCLIP).
     MaskClip,
-    /// Correlative self-attention: queries with queries plus keys with keys (SCLIP).
+    /// Correlative self-attention: queries to queries plus keys to keys (SCLIP).
     Sclip,
-    /// Neighbour-aware attention: keys with keys, near patches favoured (NACLIP).
+    /// Neighbour-aware attention: keys to keys, with a preference for near patches (NACLIP).
     Naclip,
-    /// Queries with queries (ClearCLIP).
+    /// Queries to queries (ClearCLIP).
     ClearClip,
 }
 
-/// What of the last block remains around its attention.
+/// The parts of the last block that are used besides its attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LastBlock {
-    /// The attention alone, without residual and MLP, which carry noise (ClearCLIP; NACLIP does the same).
+    /// The attention only, without residual and MLP, which add noise (ClearCLIP; NACLIP does the same).
     #[default]
     AttentionOnly,
-    /// Residual and MLP stay, as in SCLIP's released code.
+    /// Residual and MLP as well, as in SCLIP's released code.
     Full,
 }
 
-/// How a training-free model works.
+/// The configuration of a training-free model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TrainingFreeConfig {
-    /// The last block's attention.
+    /// Attention of the last block.
     pub attention: DenseAttention,
-    /// What remains around it.
+    /// Parts of the last block that are used besides its attention.
     #[serde(default)]
     pub last_block: LastBlock,
-    /// Factor on cosines before the softmax over classes; CLIP's trained value is 100. It does not change which
-    /// class is best, only how sure the scores are.
+    /// Scale of cosine similarities before the softmax over classes; CLIP's trained value is 100. It does not change
+    /// which class is best, only the confidence.
     #[serde(default = "hundred")]
     pub logit_scale: f32,
 }
@@ -88,7 +88,7 @@ fn hundred() -> f32 {
 }
 
 impl TrainingFreeConfig {
-    /// A mode with its defaults.
+    /// Returns a mode with its default settings.
     pub fn new(attention: DenseAttention) -> Self {
         Self {
             attention,
@@ -97,8 +97,8 @@ impl TrainingFreeConfig {
         }
     }
 
-    /// How images go through a model of this mode when nobody says otherwise: a short side and windows near the
-    /// size that CLIP was trained on (docs/decisions.md has the measurements).
+    /// Returns the default inference settings of this mode: a short side and windows near the size that CLIP was
+    /// trained on (docs/decisions.md has the measurements).
     pub fn default_inference(&self) -> Inference {
         Inference {
             short_side: 336,
@@ -112,7 +112,7 @@ impl TrainingFreeConfig {
     }
 }
 
-/// A CLIP image tower that segments without having been trained to.
+/// A CLIP image tower that segments without further training.
 #[derive(Module, Debug)]
 pub struct TrainingFree {
     /// The image tower.
@@ -127,7 +127,8 @@ impl TrainingFree {
     /// Reads the image tower under `backbone.` of the weights.
     ///
     /// # Errors
-    /// The tower is not in the weights, or is another one than `encoder` says; it has prompts or region tokens.
+    /// Returns an error if the tower is missing from the weights or does not match `encoder`, or if `encoder` has
+    /// prompts or region tokens.
     pub fn build(
         weights: &StateDict,
         encoder: &VisionConfig,
@@ -148,7 +149,7 @@ impl TrainingFree {
     ) -> Result<Self, ModelError> {
         if encoder.prompts.is_some() || encoder.regions.is_some() {
             return Err(ModelError::Config(
-                "a training-free method takes CLIP's own image tower, without prompts and region tokens".into(),
+                "a training-free method needs CLIP's own image tower, without prompts and region tokens".into(),
             ));
         }
         Ok(Self {
@@ -158,12 +159,12 @@ impl TrainingFree {
         })
     }
 
-    /// The mode.
+    /// Returns the configuration.
     pub fn config(&self) -> TrainingFreeConfig {
         self.config
     }
 
-    /// The last block: `[batch, 1 + h·w, width]` → the same shape.
+    /// Computes the last block: `[batch, 1 + h·w, width]` → the same shape.
     fn last_block(&self, block: &ResidualBlock, x: Tensor<3>, grid: [usize; 2]) -> Tensor<3> {
         let [q, k, v] = block.attn.project(block.ln_1.forward(x.clone())); // [batch, heads, tokens, d] each
         let attended = match self.config.attention {
@@ -186,7 +187,7 @@ impl TrainingFree {
     }
 }
 
-/// softmax(a·bᵀ/√d + bias): `[batch, heads, tokens, d]` twice → `[batch, heads, tokens, tokens]`
+/// Computes softmax(a·bᵀ/√d + bias): `[batch, heads, tokens, d]` twice → `[batch, heads, tokens, tokens]`
 fn similarity(a: Tensor<4>, b: Tensor<4>, bias: Option<Tensor<4>>) -> Tensor<4> {
     let scale = (a.dims()[3] as f64).powf(-0.5);
     let logits = (a * scale).matmul(b.swap_dims(2, 3));
@@ -197,8 +198,8 @@ fn similarity(a: Tensor<4>, b: Tensor<4>, bias: Option<Tensor<4>>) -> Tensor<4> 
     softmax(logits)
 }
 
-/// NACLIP's Gaussian of the distance between patches, exp(−‖p − p′‖²/2σ²): `[1, 1, 1 + h·w, 1 + h·w]`; 0 where the
-/// class token takes part.
+/// Returns NACLIP's Gaussian of the distance between patches, exp(−‖p − p′‖²/2σ²): `[1, 1, 1 + h·w, 1 + h·w]`; 0 in the
+/// class token's row and column.
 fn neighbourhood([h, w]: [usize; 2], sigma: f32, device: &Device) -> Tensor<4> {
     let tokens = 1 + h * w;
     // The Gaussian is separable: one table of row distances times one of column distances.
@@ -215,7 +216,7 @@ fn neighbourhood([h, w]: [usize; 2], sigma: f32, device: &Device) -> Tensor<4> {
     Tensor::from_data(TensorData::new(values, [1, 1, tokens, tokens]), device)
 }
 
-/// The change of the last block.
+/// The hook that replaces the last block.
 struct LastBlockHook<'a> {
     model: &'a TrainingFree,
     last: usize,
@@ -284,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn near_patches_are_favoured_and_the_class_token_is_not_touched() {
+    fn near_patches_are_favoured_and_the_class_token_is_unaffected() {
         let device = Device::flex();
         let values: Vec<f32> = neighbourhood([2, 3], 5.0, &device)
             .into_data()

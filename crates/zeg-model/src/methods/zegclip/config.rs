@@ -1,4 +1,4 @@
-//! ZegCLIP as data: its section of an experiment file, and what is known of its checkpoints.
+//! ZegCLIP's configuration: its section of an experiment file, and the recognition of its checkpoints.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use crate::{
     weights::{KeyTable, ParamBuilder, StateDict},
 };
 
-/// ZegCLIP (CVPR 2023) in the list of methods.
+/// ZegCLIP (CVPR 2023), registered in the list of methods.
 #[derive(Debug)]
 pub struct ZegClipMethod;
 
-/// A ZegCLIP model.
+/// The configuration of a ZegCLIP model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ZegClipConfig {
@@ -29,36 +29,36 @@ pub struct ZegClipConfig {
     /// The decoder head.
     #[serde(default)]
     pub head: HeadConfig,
-    /// Whether the encoder's own weights learn, too; as published only prompts and head do.
+    /// Whether the encoder is fine-tuned, too; as published, only prompts and head are trained.
     #[serde(default)]
     pub tune_encoder: bool,
 }
 
 impl ZegClipConfig {
-    /// Checks that the numbers fit each other.
+    /// Checks that the sizes are consistent.
     ///
     /// # Errors
-    /// See [`VisionConfig::check`]; or the head's heads do not divide its width.
+    /// Returns the errors of [`VisionConfig::check`], and an error if the head's heads do not divide its width.
     pub fn check(&self) -> Result<(), ModelError> {
         check_parts(&self.encoder, &self.head)
     }
 }
 
-/// The words of an experiment file.
+/// The keys of ZegCLIP's section in an experiment file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct ZegClipSection {
-    /// Image encoder, by name or by its sizes.
+    /// Image encoder, given by name or by its sizes.
     encoder: Encoder,
-    /// Side in pixels of the images whose patch grid the position table is resized to.
+    /// Side in pixels of the images to whose patch grid the position table is resized.
     input_resolution: usize,
     /// See [`VisionConfig::double_class_embedding`].
     #[serde(default = "yes")]
     double_class_embedding: bool,
-    /// Deep prompts; without, the encoder stays as it is ("fixed").
+    /// Deep prompts; if `None`, the encoder is used without prompts ("fixed").
     #[serde(default)]
     prompts: Option<PromptConfig>,
-    /// Train the whole encoder ("FT" in the paper's ablation), not the prompts and the head alone.
+    /// Whether the whole encoder is fine-tuned ("FT" in the paper's ablation), in addition to the prompts and the head.
     #[serde(default)]
     tune_encoder: bool,
     /// The decoder head.
@@ -107,7 +107,7 @@ impl Method for ZegClipMethod {
         Ok(Arc::new(config))
     }
 
-    /// With prompts in every block, as released.
+    /// Returns a section with prompts in every block, as released.
     fn example(&self, size: ExampleSize) -> Section {
         let mut section = size.section();
         let (tokens, blocks) = match size {

@@ -1,4 +1,4 @@
-//! What a ZegCLIP model costs (ZegCLIP, table 3).
+//! The cost of a ZegCLIP model (ZegCLIP, table 3).
 
 use super::ZegClipConfig;
 use crate::{
@@ -14,7 +14,7 @@ pub(super) fn params(list: &[ParamInfo], config: &ZegClipConfig) -> ParamCounts 
     count_params(list, &config.encoder, config.head.layers)
 }
 
-/// Counts one image of `size`×`size` pixels with `classes` classes.
+/// Counts the multiply-accumulates for one image of `size`×`size` pixels with `classes` classes.
 pub(super) fn macs(config: &ZegClipConfig, size: usize, classes: usize) -> Macs {
     let patches = patches(&config.encoder, size);
     Macs {
@@ -29,7 +29,7 @@ fn head_macs(config: &ZegClipConfig, patches: u64, classes: u64) -> u64 {
     let full_layers = config.head.layers as u64 - 1;
     classes * config.head.query.widths() as u64 * dim * dim // descriptor to queries
         + full_layers * decoder_layer_macs(classes, patches, dim, &config.head)
-        + logits_macs(classes, patches, dim) // of the last layer only the masks are read
+        + logits_macs(classes, patches, dim) // the last layer only computes masks
 }
 
 #[cfg(test)]
@@ -62,7 +62,7 @@ mod tests {
         );
     }
 
-    /// Totals as published (ZegCLIP, table 3); parts and parameters as the reference implementation counts itself.
+    /// Totals are as published (ZegCLIP, table 3); parts and parameters are the reference implementation's own counts.
     #[test]
     fn published_models_have_the_published_counts() {
         for (tokens, classes, total, parts, trained, declared) in [

@@ -2,15 +2,15 @@
 
 use zeg_weights::{IgnoredKeys, KeyTable, WeightsPart};
 
-/// What the reference code of ZegCLIP and of CLIP-RC stores beside weights; its size differs between checkpoints of the
-/// same model.
+/// A buffer that the reference code of ZegCLIP and of CLIP-RC stores with the weights; its size differs between
+/// checkpoints of the same model.
 const LOSS_BUFFER: IgnoredKeys = IgnoredKeys {
     pattern: "decode_head.loss_decode.criterion.empty_weight",
     why: "a buffer of the loss, unused",
 };
 
-/// The reference checkpoints of ZegCLIP. They have `zeg`'s own names, so that this is also the table of the files that
-/// no other one recognises.
+/// The key table of ZegCLIP's reference checkpoints. They use `zeg`'s own names, so this is also the table of files
+/// that no other table recognises.
 pub const ZEGCLIP: KeyTable = KeyTable {
     family: "ZegCLIP",
     recognised_by: &[],

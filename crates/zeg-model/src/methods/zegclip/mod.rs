@@ -1,7 +1,7 @@
 //! ZegCLIP: one-stage zero-shot segmentation on CLIP (Zhou et al., CVPR 2023).
 //!
-//! Image → frozen CLIP encoder with deep prompts → patch tokens and image embedding; class embeddings →
-//! relationship descriptor → queries; queries × patches → one mask of logits a class, each with its own sigmoid.
+//! Image → frozen CLIP encoder with deep prompts → patch tokens and image embedding. Class embeddings → relationship
+//! descriptor → queries. Queries × patches → one mask of logits per class, each with its own sigmoid.
 
 pub mod config;
 mod cost;
@@ -30,22 +30,22 @@ use crate::{
     weights::{ParamBuilder, Provenance, StateDict},
 };
 
-/// The decoder head: class embeddings and an encoded image to class masks.
+/// The decoder head: computes class masks from class embeddings and an encoded image.
 #[derive(Module, Debug)]
 pub struct ZegClipHead {
-    /// Descriptor to queries: `[dim, widths·dim]`, 2 widths as released
+    /// Projection of descriptors to queries: `[dim, widths·dim]`, 2 widths as released
     pub q_proj: Linear,
-    /// The layers, with the reference's name. Of the last, only the queries' and keys' maps take part.
+    /// The layers, under the reference's name. In the last one, only the projections of queries and keys are used.
     pub decoder_1: Decoder,
     #[module(skip)]
     config: HeadConfig,
 }
 
 impl ZegClipHead {
-    /// Reads or initialises the head; `params` stands at it.
+    /// Reads or initialises the head; `params` is the builder of the head.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(
         params: &ParamBuilder,
         dim: usize,
@@ -59,7 +59,7 @@ impl ZegClipHead {
         })
     }
 
-    /// Class masks on the patch grid: `[batch, classes, h, w]`, logits.
+    /// Computes class masks on the patch grid: `[batch, classes, h, w]`, logits.
     ///
     /// - `text`: class embeddings `[classes, dim]`
     pub fn forward(&self, encoded: Encoded, text: Tensor<2>, trace: &mut Trace) -> Tensor<4> {
@@ -83,7 +83,7 @@ impl ZegClipHead {
     }
 }
 
-/// A ZegCLIP model, with the parts' names of the reference checkpoints.
+/// A ZegCLIP model, with the names of the reference checkpoints.
 #[derive(Module, Debug)]
 pub struct ZegClip {
     /// The image encoder.
@@ -95,10 +95,11 @@ pub struct ZegClip {
 }
 
 impl ZegClip {
-    /// Reads a model; prompts and head start fresh where the weights lack them.
+    /// Reads a model; prompts and head are initialised if the weights lack them.
     ///
     /// # Errors
-    /// The configuration contradicts itself, or the encoder is not in the weights, or is another one.
+    /// Returns an error if the configuration is inconsistent, or the encoder is missing from the weights or does not
+    /// match.
     pub fn build(
         weights: &StateDict,
         config: &ZegClipConfig,
@@ -112,10 +113,10 @@ impl ZegClip {
         Ok((model, params.provenance()))
     }
 
-    /// As [`ZegClip::build`], for inference alone; see [`ParamBuilder::packed`].
+    /// Reads a model as [`ZegClip::build`] does, for inference only; see [`ParamBuilder::packed`].
     ///
     /// # Errors
-    /// As [`ZegClip::build`], or the device cannot compute with this precision.
+    /// Returns the errors of [`ZegClip::build`], and an error if the device cannot compute with this precision.
     pub fn build_packed(
         weights: &StateDict,
         config: &ZegClipConfig,
@@ -127,10 +128,10 @@ impl ZegClip {
         Self::from_params(&params, config)
     }
 
-    /// The model's shape without values: parameters are never materialised. For counting.
+    /// Returns the model without parameter values, for counting; the parameters are never materialised.
     ///
     /// # Errors
-    /// The configuration contradicts itself.
+    /// Returns an error if the configuration is inconsistent.
     pub fn blueprint(config: &ZegClipConfig, device: &Device) -> Result<Self, ModelError> {
         config.check()?;
         let weights = StateDict::default();
@@ -153,10 +154,10 @@ impl ZegClip {
         })
     }
 
-    /// Whether the parameter of this name really learns: prompts, the encoder where it is tuned, and the head but for the
-    /// value path of its last layer, which nothing reads.
+    /// Returns whether the parameter of this name is really trained: the prompts, the encoder if it is fine-tuned, and
+    /// the head without the value path of its last layer, which is never read.
     ///
-    /// The reference declares more: unused self-attention, and that value path.
+    /// The reference declares more parameters as trained: an unused self-attention, and that value path.
     pub fn trains(config: &ZegClipConfig, key: &str) -> bool {
         if let Some(rest) = key.strip_prefix("backbone.") {
             return config.tune_encoder || is_prompt(rest);
@@ -170,21 +171,21 @@ impl ZegClip {
         }
     }
 
-    /// The architecture.
+    /// Returns the configuration.
     pub fn config(&self) -> &ZegClipConfig {
         &self.config
     }
 
-    /// Class masks on the patch grid: `[batch, classes, h, w]`, logits.
+    /// Computes class masks on the patch grid: `[batch, classes, h, w]`, logits.
     ///
-    /// - `images`: `[batch, 3, height, width]`, normalised; sides multiples of the patch
+    /// - `images`: `[batch, 3, height, width]`, normalised; both sides multiples of the patch size
     /// - `text`: class embeddings `[classes, dim]`
     pub fn forward(&self, images: Tensor<4>, text: Tensor<2>, trace: &mut Trace) -> Tensor<4> {
         let encoded = self.encode(images, trace);
         self.decode_head.forward(encoded, text, trace)
     }
 
-    /// The image's half of [`ZegClip::forward`], the same for any classes.
+    /// Computes the part of [`ZegClip::forward`] that does not depend on the classes.
     pub fn encode(&self, images: Tensor<4>, trace: &mut Trace) -> Encoded {
         let encoded = self.backbone.forward(images, trace);
         encoded.record(trace);
@@ -195,7 +196,7 @@ impl ZegClip {
 impl SegmentationModel for ZegClip {
     type Encoding = Encoded;
 
-    /// ImageNet's statistics, as the reference has it, although the encoder was trained with CLIP's.
+    /// Uses ImageNet's statistics, as in the reference, although the encoder was trained with CLIP's.
     fn facts(&self) -> ModelFacts {
         ModelFacts {
             stride: self.config.encoder.patch,

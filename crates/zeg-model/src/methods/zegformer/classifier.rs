@@ -1,4 +1,4 @@
-//! CLIP as a classifier of crops: its image tower as it was trained, one vector a crop.
+//! CLIP as a classifier of crops: the pre-trained image tower gives one vector per crop.
 
 use burn::{
     module::Module,
@@ -11,15 +11,15 @@ use crate::{
     weights::ParamBuilder,
 };
 
-/// Logarithm of the factor on CLIP's cosines where the weights do not tell it: ln 100, where training stopped it.
+/// Logarithm of CLIP's logit scale if the weights do not hold it: ln 100, the limit that CLIP's training reached.
 const LOGIT_SCALE: f32 = 4.605_170_2;
-/// Crops that go through the tower together: 16 of 197 tokens and 768 channels keep the caches of a CPU busy.
+/// Number of crops encoded together: 16 of 197 tokens and 768 channels use the caches of a CPU well.
 const BATCH: usize = 16;
 
-/// Where a released model that brings its own CLIP has its image tower and its temperature.
+/// Prefix of CLIP's image tower and logit scale in a released model that includes CLIP.
 const RELEASED_CLIP: &str = "sem_seg_head.predictor.clip_model";
 
-/// CLIP's image tower and temperature.
+/// CLIP's image tower and logit scale.
 #[derive(Module, Debug)]
 pub struct CropClassifier {
     /// The image tower.
@@ -29,12 +29,12 @@ pub struct CropClassifier {
 }
 
 impl CropClassifier {
-    /// Reads the tower from where weights have it: in a released model of two stages, or as CLIP's own weights.
+    /// Reads the tower from where the weights hold it: from a released two-stage model, or from CLIP's own weights.
     ///
-    /// - `params`: at the root
+    /// - `params`: builder rooted at the top-level prefix
     ///
     /// # Errors
-    /// A tensor is missing or has another shape.
+    /// Returns an error if a tensor is missing or has the wrong shape.
     pub fn open(params: &ParamBuilder, config: &VisionConfig) -> Result<Self, ModelError> {
         let released = params.at(RELEASED_CLIP);
         if released
@@ -50,18 +50,18 @@ impl CropClassifier {
 
     /// Reads the tower.
     ///
-    /// - `params`: at the tower
-    /// - `logit_scale`: logarithm of the factor on cosines, where the weights tell it
+    /// - `params`: builder of the tower
+    /// - `logit_scale`: logarithm of the scale of cosine similarities, if the weights hold it
     ///
     /// # Errors
-    /// A tensor is missing or has another shape.
+    /// Returns an error if a tensor is missing or has the wrong shape.
     pub fn build(
         params: &ParamBuilder,
         config: &VisionConfig,
         logit_scale: Option<f32>,
     ) -> Result<Self, ModelError> {
         let config = VisionConfig {
-            double_class_embedding: false, // CLIP's own
+            double_class_embedding: false, // as in CLIP itself
             prompts: None,
             regions: None,
             ..config.clone()
@@ -72,33 +72,33 @@ impl CropClassifier {
         })
     }
 
-    /// Side of a crop in pixels.
+    /// Returns the side of a crop in pixels.
     pub fn side(&self) -> usize {
         self.tower.config().input_resolution
     }
 
-    /// Channels of the joint image-text space.
+    /// Returns the number of channels of the joint image-text space.
     pub fn embed_dim(&self) -> usize {
         self.tower.config().embed_dim
     }
 
-    /// The tower's architecture.
+    /// Returns the configuration of the tower.
     pub fn config(&self) -> &VisionConfig {
         self.tower.config()
     }
 
-    /// Crops `[crops, 3, side, side]` to vectors of any length, `[crops, dim]`.
+    /// Encodes crops `[crops, 3, side, side]` as vectors of any length, `[crops, dim]`.
     pub fn features(&self, crops: Tensor<4>) -> Tensor<2> {
         self.tower.embed_images(crops)
     }
 
-    /// Vectors `[queries, dim]` of the queries' crops, a batch at a time.
+    /// Encodes the crops of all mask queries as vectors `[queries, dim]`, a batch at a time.
     ///
-    /// Queries whose masks take no pixel are shown the same crop, which is looked at once.
+    /// Queries whose masks cover no pixel all have the same crop, which is encoded only once.
     ///
     /// # Errors
-    /// The device could not be read.
-    pub fn look(
+    /// Returns an error if the device cannot be read.
+    pub fn encode_crops(
         &self,
         image: &ClipImage,
         masks: &QueryMasks,
@@ -129,7 +129,7 @@ impl CropClassifier {
         Ok(features)
     }
 
-    /// CLIP's logits of crops for classes: `[crops, classes]`.
+    /// Computes CLIP's logits of crops for classes: `[crops, classes]`.
     ///
     /// - `features`: `[crops, dim]`
     /// - `text`: class embeddings `[classes, dim]`, unit rows
@@ -137,7 +137,7 @@ impl CropClassifier {
         l2_normalize(features).matmul(text.transpose()) * f64::from(self.logit_scale).exp()
     }
 
-    /// Features in main memory on the tower's device: `[crops, dim]`.
+    /// Copies features from main memory to the tower's device: `[crops, dim]`.
     pub fn upload(&self, features: Vec<f32>) -> Tensor<2> {
         let dim = self.embed_dim();
         let rows = features.len() / dim.max(1);

@@ -1,4 +1,4 @@
-//! ZegFormer's architecture as data.
+//! ZegFormer's configuration.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,52 +10,52 @@ use crate::{
 
 use super::{crops::CropStyle, fusion::Fusion};
 
-/// The coarsest feature map's stride; images are padded to multiples of it.
+/// Stride of the coarsest feature map, in pixels; images are padded to multiples of it.
 pub const STRIDE: usize = 32;
-/// The mask logits' stride.
+/// Stride of the mask logits, in pixels.
 pub const MASK_STRIDE: usize = 4;
 
-/// More blocks and layers than any model has.
+/// Upper limit on the blocks and layers that are counted in weights.
 const MOST: usize = 1024;
 
-/// A ZegFormer's first stage. Every size is free; [`ZegFormerConfig::default`] is as released.
+/// The configuration of a ZegFormer. Every size can be set; [`ZegFormerConfig::default`] is as released.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ZegFormerConfig {
-    /// Image to feature maps.
+    /// Backbone, which computes feature maps from images.
     pub backbone: ResNetConfig,
-    /// Channels of the pixel decoder.
+    /// Number of channels of the pixel decoder.
     pub pixel_width: usize,
-    /// Groups of its normalisations; divides `pixel_width`.
+    /// Number of groups of the pixel decoder's normalisations; divides `pixel_width`.
     pub norm_groups: usize,
-    /// Channels of the mask features.
+    /// Number of channels of the mask features.
     pub mask_width: usize,
-    /// Queries: the most regions that an image can have.
+    /// Number of mask queries, which limits the number of regions in an image.
     pub queries: usize,
-    /// Channels of a query.
+    /// Number of channels of a mask query.
     pub width: usize,
-    /// Attention heads; divides `width`.
+    /// Number of attention heads; divides `width`.
     pub heads: usize,
-    /// Decoder layers.
+    /// Number of decoder layers.
     pub layers: usize,
     /// Hidden channels of the feed-forward part.
     pub feed_forward: usize,
     /// Dropout probability in training.
     pub dropout: f64,
-    /// Side in pixels of the crops that CLIP is shown.
+    /// Side in pixels of the crops that CLIP encodes.
     pub crop_side: usize,
-    /// Channels of the joint image-text space; those of the image tower.
+    /// Number of channels of the joint image-text space, equal to the image tower's.
     #[serde(skip)]
     pub embed_dim: usize,
-    /// CLIP's image tower, which looks at crops; without, the first stage works alone.
+    /// CLIP's image tower, which encodes crops; if `None`, only the first stage is used.
     #[serde(skip)]
     pub classifier: Option<VisionConfig>,
-    /// Side in pixels of the images that the cost is told for.
+    /// Side in pixels of the images for which the cost is computed.
     #[serde(skip)]
     pub resolution: usize,
 }
 
-/// As released, with a ResNet-50.
+/// The released configuration, with a ResNet-50.
 impl Default for ZegFormerConfig {
     fn default() -> Self {
         Self {
@@ -77,25 +77,25 @@ impl Default for ZegFormerConfig {
     }
 }
 
-/// Options of inference that only ZegFormer knows (`[inference.method]`).
+/// ZegFormer's own inference options (`[inference.method]`).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ZegFormerOptions {
-    /// How the queries' own scores and CLIP's are joined.
+    /// How the queries' own scores and CLIP's scores are combined.
     pub fusion: Fusion,
-    /// What CLIP is shown of a region.
+    /// Style of the crops that CLIP encodes.
     pub crops: CropStyle,
-    /// Prompt templates for the class names of crops, such as `zegformer-32`; without, those of the first stage.
+    /// Prompt templates for the class embeddings of crops, such as `zegformer-32`; if `None`, those of the first stage.
     pub crop_templates: Option<String>,
 }
 
-/// A residual network of bottleneck blocks with frozen normalisation.
+/// The configuration of a residual network of bottleneck blocks with frozen normalisation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ResNetConfig {
-    /// Blocks of the four stages.
+    /// Number of blocks in each of the four stages.
     pub blocks: [usize; 4],
-    /// Channels behind the first convolution.
+    /// Number of channels after the first convolution.
     pub stem: usize,
     /// Output channels of the first stage; each further stage has twice as many.
     pub output: usize,
@@ -103,7 +103,7 @@ pub struct ResNetConfig {
     pub bottleneck: usize,
 }
 
-/// ResNet-50.
+/// The configuration of a ResNet-50.
 impl Default for ResNetConfig {
     fn default() -> Self {
         Self {
@@ -116,17 +116,17 @@ impl Default for ResNetConfig {
 }
 
 impl ResNetConfig {
-    /// ResNet-50 or ResNet-101.
+    /// Returns the configuration of a ResNet-50 or ResNet-101.
     ///
     /// # Errors
-    /// Another depth.
+    /// Returns an error for any other depth.
     pub fn by_depth(depth: usize) -> Result<Self, ModelError> {
         let blocks = match depth {
             50 => [3, 4, 6, 3],
             101 => [3, 4, 23, 3],
             _ => {
                 return Err(ModelError::Config(format!(
-                    "a ResNet of depth {depth} is not known; there are 50 and 101"
+                    "unknown ResNet depth {depth}; known: 50, 101"
                 )));
             }
         };
@@ -136,22 +136,22 @@ impl ResNetConfig {
         })
     }
 
-    /// Output channels of a stage, 0 to 3.
+    /// Returns the number of output channels of a stage, 0 to 3.
     pub fn stage_output(&self, stage: usize) -> usize {
         self.output << stage
     }
 
-    /// Channels inside a stage's blocks, 0 to 3.
+    /// Returns the number of channels inside a stage's blocks, 0 to 3.
     pub fn stage_bottleneck(&self, stage: usize) -> usize {
         self.bottleneck << stage
     }
 
-    /// How many layers the published naming counts: three a block, the first convolution and a classifier.
+    /// Returns the number of layers as in the published names: three per block, the first convolution and a classifier.
     pub fn depth(&self) -> usize {
         3 * self.blocks.iter().sum::<usize>() + 2
     }
 
-    /// Reads the sizes off the tensors of a state dict, `None` where it has no such network under `prefix`.
+    /// Infers the sizes from the tensors of a state dict; `None` if there is no such network under `prefix`.
     fn from_weights(weights: &StateDict, prefix: &str) -> Option<Self> {
         let rows = |name: &str| Some(weights.shape(&format!("{prefix}{name}"))?[0]);
         let blocks_of = |stage: usize| {
@@ -169,7 +169,7 @@ impl ResNetConfig {
     }
 }
 
-/// CLIP's image tower in a released model that brings it; `None` where there is none.
+/// Returns CLIP's image tower in a released model that includes it; `None` if there is none.
 fn released_tower(weights: &StateDict) -> Option<VisionConfig> {
     const TOWER: &str = "sem_seg_head.predictor.clip_model.visual.";
     let shape = |name: &str| weights.shape(&format!("{TOWER}{name}"));
@@ -196,12 +196,12 @@ fn released_tower(weights: &StateDict) -> Option<VisionConfig> {
 }
 
 impl ZegFormerConfig {
-    /// Reads the sizes off the tensors of a state dict in the reference's names.
+    /// Infers the sizes from the tensors of a state dict with the reference's names.
     ///
-    /// The number of heads is visible in no shape; neither are dropout and norm groups.
+    /// The number of heads, the dropout and the norm groups cannot be inferred from any shape.
     ///
     /// # Errors
-    /// A tensor that tells a size is missing.
+    /// Returns an error if a tensor that determines a size is missing.
     pub fn from_weights(weights: &StateDict, heads: usize) -> Result<Self, ModelError> {
         const DECODER: &str = "sem_seg_head.predictor.transformer.decoder.layers";
         let shape = |key: &str, axes: usize| match weights.shape(key) {
@@ -238,10 +238,11 @@ impl ZegFormerConfig {
         })
     }
 
-    /// Checks that the numbers fit each other.
+    /// Checks that the sizes are consistent.
     ///
     /// # Errors
-    /// A size is zero, heads or groups do not divide their widths, or the dropout is no probability.
+    /// Returns an error if a size is zero, heads or groups do not divide their widths, or the dropout is not a
+    /// probability.
     pub fn check(&self) -> Result<(), ModelError> {
         let fail = |text: String| Err(ModelError::Config(text));
         let backbone = &self.backbone;
@@ -261,7 +262,7 @@ impl ZegFormerConfig {
             self.embed_dim,
         ];
         if sizes.contains(&0) || backbone.blocks.contains(&0) {
-            return fail(format!("a ZegFormer cannot have a size of zero: {self:?}"));
+            return fail(format!("a ZegFormer size must not be zero: {self:?}"));
         }
         if !self.pixel_width.is_multiple_of(self.norm_groups) {
             return fail(format!(
@@ -271,7 +272,7 @@ impl ZegFormerConfig {
         }
         if !self.width.is_multiple_of(self.heads) || !self.width.is_multiple_of(4) {
             return fail(format!(
-                "width {} must be a multiple of its {} heads, and of 4 for sines and cosines of rows and columns",
+                "width {} must be a multiple of its {} heads, and of 4 for the sine position embedding",
                 self.width, self.heads
             ));
         }
@@ -279,14 +280,14 @@ impl ZegFormerConfig {
             tower.check()?;
             if tower.embed_dim != self.embed_dim {
                 return fail(format!(
-                    "queries of {} channels and an image tower of {}",
+                    "the queries project to {} channels, but the image tower to {}; both must be equal",
                     self.embed_dim, tower.embed_dim
                 ));
             }
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return fail(format!(
-                "dropout {} is not a probability below 1",
+                "dropout {} must be a probability below 1",
                 self.dropout
             ));
         }

@@ -1,4 +1,4 @@
-//! Convolutions with the two normalisations of the first stage: frozen statistics and groups of channels.
+//! Convolutions with the two kinds of normalisation in the first stage: frozen batch norm and group norm.
 
 use burn::{
     module::{Module, Param},
@@ -10,24 +10,24 @@ use crate::{
     weights::{Init, ParamBuilder},
 };
 
-/// Added to every variance before its root.
+/// Epsilon added to every variance before the square root.
 const EPSILON: f64 = 1e-5;
 
-/// Sizes of a convolution with a square kernel.
+/// The sizes of a convolution with a square kernel.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernel {
-    /// Channels in.
+    /// Number of input channels.
     pub input: usize,
-    /// Channels out.
+    /// Number of output channels.
     pub output: usize,
-    /// Side of the kernel; the image is padded so that a stride of 1 keeps its size.
+    /// Side of the kernel; the input is padded so that a stride of 1 preserves its size.
     pub side: usize,
-    /// Step of the kernel.
+    /// Stride of the kernel.
     pub stride: usize,
 }
 
 impl Kernel {
-    /// A kernel that visits every pixel.
+    /// Returns a kernel of stride 1.
     pub fn new(input: usize, output: usize, side: usize) -> Self {
         Self {
             input,
@@ -41,14 +41,14 @@ impl Kernel {
         [self.output, self.input, self.side, self.side]
     }
 
-    /// Uniform with the bound √(3/fan in): the start that the reference calls "Caffe2 Xavier".
+    /// Returns the initialisation that the reference calls "Caffe2 Xavier": uniform with the bound √(3/fan in).
     fn xavier(self) -> Init {
         let inputs = self.input * self.side * self.side;
         Init::Uniform((3.0 / inputs as f64).sqrt())
     }
 }
 
-/// `[batch, in, h, w]` → `[batch, out, h/stride, w/stride]`
+/// Applies a convolution: `[batch, in, h, w]` → `[batch, out, h/stride, w/stride]`
 fn convolve(
     x: Tensor<4>,
     weight: Tensor<4>,
@@ -73,10 +73,10 @@ pub struct Convolution {
 }
 
 impl Convolution {
-    /// Reads or initialises it.
+    /// Reads or initialises the convolution.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(params: &ParamBuilder, kernel: Kernel) -> Result<Self, ModelError> {
         Ok(Self {
             weight: params.param("weight", kernel.shape(), kernel.xavier())?,
@@ -85,13 +85,13 @@ impl Convolution {
         })
     }
 
-    /// `[batch, in, h, w]` → `[batch, out, h, w]`
+    /// Applies the convolution: `[batch, in, h, w]` → `[batch, out, h, w]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         convolve(x, self.weight.val(), Some(self.bias.val()), self.side, 1)
     }
 }
 
-/// Batch normalisation with statistics and scales that never change.
+/// Batch normalisation with frozen statistics and scales.
 #[derive(Module, Debug)]
 pub struct FrozenNorm {
     /// `[channels]`
@@ -115,7 +115,7 @@ impl FrozenNorm {
         })
     }
 
-    /// The factor and the term that it comes to, `[channels]` each.
+    /// Returns the equivalent scale and shift, `[channels]` each.
     fn factor_and_term(&self) -> (Tensor<1>, Tensor<1>) {
         let factor = self.weight.val() / (self.running_var.val() + EPSILON).sqrt();
         let term = self.bias.val() - self.running_mean.val() * factor.clone();
@@ -123,12 +123,12 @@ impl FrozenNorm {
     }
 }
 
-/// A convolution without bias and its frozen normalisation.
+/// A convolution without bias, followed by frozen batch normalisation.
 #[derive(Module, Debug)]
 pub struct FrozenConvolution {
     /// `[out, in, side, side]`
     pub weight: Param<Tensor<4>>,
-    /// Frozen.
+    /// Frozen batch normalisation.
     pub norm: FrozenNorm,
     #[module(skip)]
     side: usize,
@@ -137,12 +137,12 @@ pub struct FrozenConvolution {
 }
 
 impl FrozenConvolution {
-    /// Reads or initialises it; a fresh one has Kaiming-normal weights for ReLU.
+    /// Reads or initialises the layer; initialised convolution weights are Kaiming-normal for ReLU.
     ///
-    /// - `norm_weight`: the normalisation's factor where the weights have none
+    /// - `norm_weight`: scale of the normalisation if the weights have none
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(
         params: &ParamBuilder,
         kernel: Kernel,
@@ -158,9 +158,9 @@ impl FrozenConvolution {
         })
     }
 
-    /// `[batch, in, h, w]` → `[batch, out, h/stride, w/stride]`
+    /// Applies the layer: `[batch, in, h, w]` → `[batch, out, h/stride, w/stride]`
     ///
-    /// The factor is multiplied into the kernel, so that no pass over the map is needed for it.
+    /// The normalisation's scale is multiplied into the kernel, which saves a pass over the feature map.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let (factor, term) = self.norm.factor_and_term();
         let [channels] = factor.dims();
@@ -169,7 +169,7 @@ impl FrozenConvolution {
     }
 }
 
-/// Normalisation of each image over groups of channels, with a factor and a term for every channel.
+/// Normalisation of each image over groups of channels, with a scale and a shift per channel.
 #[derive(Module, Debug)]
 pub struct GroupNorm {
     /// `[channels]`
@@ -189,7 +189,7 @@ impl GroupNorm {
         })
     }
 
-    /// `[batch, channels, h, w]` → the same shape
+    /// Applies the normalisation: `[batch, channels, h, w]` → the same shape
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, channels, h, w] = x.dims();
         let grouped = x.reshape([batch, self.groups, channels / self.groups * h * w]);
@@ -202,22 +202,22 @@ impl GroupNorm {
     }
 }
 
-/// A convolution without bias and its group normalisation.
+/// A convolution without bias, followed by group normalisation.
 #[derive(Module, Debug)]
 pub struct GroupedConvolution {
     /// `[out, in, side, side]`
     pub weight: Param<Tensor<4>>,
-    /// Trained.
+    /// Trained group normalisation.
     pub norm: GroupNorm,
     #[module(skip)]
     side: usize,
 }
 
 impl GroupedConvolution {
-    /// Reads or initialises it.
+    /// Reads or initialises the layer.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(params: &ParamBuilder, kernel: Kernel, groups: usize) -> Result<Self, ModelError> {
         Ok(Self {
             weight: params.param("weight", kernel.shape(), kernel.xavier())?,
@@ -226,7 +226,7 @@ impl GroupedConvolution {
         })
     }
 
-    /// `[batch, in, h, w]` → `[batch, out, h, w]`
+    /// Applies the layer: `[batch, in, h, w]` → `[batch, out, h, w]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         self.norm
             .forward(convolve(x, self.weight.val(), None, self.side, 1))

@@ -1,9 +1,10 @@
-//! What a ZegFormer costs: multiply-accumulates from its architecture.
+//! The cost of a ZegFormer: multiply-accumulates, computed from its architecture.
 //!
-//! As in ZegCLIP's table 3, whose row "ZegFormer" is the model with a ResNet-101 and one crop for each of 100 queries.
-//! Products are counted, and the residual network's frozen norms with 2 a value and the pixel decoder's group norms with 5,
-//! as they must have been: the parts then agree with the reference's figures to the last digit. Its conventions for other
-//! operations make up the 0.1 % to the published total.
+//! The counts follow ZegCLIP's table 3, whose row "ZegFormer" is the model with a ResNet-101 and one crop for each of
+//! 100 queries. Products are counted, and in addition the frozen norms of the residual network with 2 per value and the
+//! group norms of the pixel decoder with 5. These two factors are inferred: with them, the parts agree with the
+//! reference's figures to the last digit. The remaining 0.1 % to the published total come from the reference's
+//! conventions for other operations.
 
 use super::{
     config::{MASK_STRIDE, ResNetConfig, STRIDE, ZegFormerConfig},
@@ -15,31 +16,31 @@ use crate::{
     params::ParamInfo,
 };
 
-/// A frozen batch norm's scale and shift.
+/// Multiply-accumulates counted per value of a frozen batch norm (scale and shift).
 const FROZEN_NORM_COST: u64 = 2;
-/// A group norm: statistics, scale and shift.
+/// Multiply-accumulates counted per value of a group norm (statistics, scale and shift).
 const GROUP_NORM_COST: u64 = 5;
 
-/// Multiply-accumulates of one image, by part.
+/// The multiply-accumulates of one image, by part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ZegFormerMacs {
     /// Residual network.
     pub backbone: u64,
-    /// Feature maps to mask features.
+    /// Pixel decoder: feature maps to mask features.
     pub pixel_decoder: u64,
-    /// Queries, heads, and products with the mask features.
+    /// Query decoder, heads, and products with the mask features.
     pub predictor: u64,
     /// CLIP's image tower on all crops.
     pub crops: u64,
 }
 
 impl ZegFormerMacs {
-    /// All parts.
+    /// Returns the sum of all parts.
     pub fn total(&self) -> u64 {
         self.summed().total()
     }
 
-    /// In the parts that models of one stage have: CLIP's tower, everything else.
+    /// Returns the parts in the form of one-stage models: CLIP's tower, and everything else.
     pub fn summed(&self) -> Macs {
         Macs {
             encoder: self.crops,
@@ -60,7 +61,7 @@ pub fn zegformer_params(params: &[ParamInfo]) -> ParamCounts {
     }
 }
 
-/// Counts one image of `size`×`size` pixels with `classes` classes, and a crop for each query.
+/// Counts the multiply-accumulates for one image of `size`×`size` pixels with `classes` classes and one crop per query.
 pub fn zegformer_macs(config: &ZegFormerConfig, size: usize, classes: usize) -> ZegFormerMacs {
     ZegFormerMacs {
         backbone: backbone_macs(&config.backbone, size),
@@ -73,7 +74,7 @@ pub fn zegformer_macs(config: &ZegFormerConfig, size: usize, classes: usize) -> 
     }
 }
 
-/// Cells of a square map at a stride.
+/// Returns the number of cells of a square map at a stride.
 fn cells(size: usize, stride: usize) -> u64 {
     let side = size.div_ceil(stride) as u64;
     side * side
@@ -81,7 +82,7 @@ fn cells(size: usize, stride: usize) -> u64 {
 
 fn backbone_macs(config: &ResNetConfig, size: usize) -> u64 {
     let mut macs = cells(size, 2) * (3 * 49 * config.stem) as u64;
-    let mut normalised = cells(size, 2) * config.stem as u64; // values behind convolutions
+    let mut normalised = cells(size, 2) * config.stem as u64; // outputs of convolutions
     let mut input = config.stem as u64;
     for stage in 0..4 {
         let stride = 4 << stage;
@@ -90,7 +91,7 @@ fn backbone_macs(config: &ResNetConfig, size: usize) -> u64 {
             config.stage_output(stage) as u64,
         );
         let cells_out = cells(size, stride);
-        // The stride stands in the 3×3 convolution: the 1×1 before it runs on the finer map.
+        // The stage's stride is in the 3×3 convolution, so the 1×1 before it runs on the finer map.
         let cells_in = if stage == 0 {
             cells_out
         } else {
@@ -115,7 +116,7 @@ fn pixel_decoder_macs(config: &ZegFormerConfig, size: usize) -> u64 {
     let width = config.pixel_width as u64;
     let output = |stage| config.backbone.stage_output(stage) as u64;
     let mut macs = cells(size, STRIDE) * 9 * output(3) * width;
-    let mut normalised = cells(size, STRIDE) * width; // values behind convolutions
+    let mut normalised = cells(size, STRIDE) * width; // outputs of convolutions
     for stage in 0..3 {
         macs += cells(size, 4 << stage) * (output(stage) * width + 9 * width * width);
         normalised += 2 * cells(size, 4 << stage) * width;
@@ -137,11 +138,11 @@ fn predictor_macs(config: &ZegFormerConfig, size: usize, classes: usize) -> u64 
     let masks = queries * mask * cells(size, MASK_STRIDE);
     tokens * config.backbone.stage_output(3) as u64 * width
         + layers * (among + to_map + linear)
-        // The reference runs its heads behind every layer, also when it does not train.
+        // The reference computes its heads after every layer, also at inference.
         + layers * (heads + masks)
 }
 
-/// CLIP's own tower on one image of its resolution.
+/// Returns the multiply-accumulates of CLIP's own tower on one image of its resolution.
 fn tower_macs(config: &VisionConfig) -> u64 {
     let (width, patches) = (config.width as u64, (config.grid() * config.grid()) as u64);
     let tokens = 1 + patches;
@@ -158,8 +159,8 @@ mod tests {
     use super::*;
     use crate::{methods::zegformer::ZegFormer, params::list_params};
 
-    /// Trained parameters as the reference counts its own model, ZegFormer's row of ZegCLIP's table 3 (60.3 M) among
-    /// them.
+    /// Trained parameters as the reference counts them in its own model, which include ZegFormer's row of ZegCLIP's
+    /// table 3 (60.3 M).
     #[test]
     fn published_models_have_the_published_parameters() {
         for (depth, trained, frozen) in [
@@ -172,8 +173,8 @@ mod tests {
             };
             let model = ZegFormer::blueprint(&config, &Device::flex()).unwrap();
             let params = list_params(&model, ZegFormer::trains);
-            let count = |learns: bool| {
-                let sizes = params.iter().filter(|p| p.trained == learns);
+            let count = |is_trained: bool| {
+                let sizes = params.iter().filter(|p| p.trained == is_trained);
                 sizes
                     .map(|p| p.shape.iter().product::<usize>())
                     .sum::<usize>()
@@ -184,7 +185,7 @@ mod tests {
         }
     }
 
-    /// Parts as the reference counts its own model at 512² and 640², in giga.
+    /// Parts as the reference counts them in its own model at 512² and 640², in units of 10⁹.
     #[test]
     fn published_models_have_the_published_cost() {
         let tower = VisionConfig::by_name("ViT-B/16").unwrap();
@@ -209,8 +210,8 @@ mod tests {
             let macs = zegformer_macs(&config, size, classes);
             close(macs.backbone, backbone, 0.02);
             close(macs.pixel_decoder, pixels, 0.02);
-            // What is counted here is 0.08 G above the reference's figure; without the projection of queries into the
-            // joint space the two agree. That its counter missed this product is a guess.
+            // This count is 0.08 G above the reference's figure; without the projection of queries into the joint
+            // space, the two agree. That the reference's counter missed this product is a guess.
             let projection = config.layers * config.queries * config.width * config.embed_dim;
             close(macs.predictor - projection as u64, predictor, 0.05);
             close(macs.crops, 1756.3, 0.1);

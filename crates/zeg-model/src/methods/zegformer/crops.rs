@@ -1,4 +1,4 @@
-//! What CLIP is shown of each query's mask.
+//! The crops of mask queries' masks that CLIP encodes.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
@@ -11,30 +11,30 @@ use super::{
     roi_align::Sampling,
 };
 
-/// How a mask becomes an image for CLIP; the reference's `CLIP_CLS_STYLE`.
+/// The conversion of a mask to a CLIP input image; the reference's `CLIP_CLS_STYLE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CropStyle {
-    /// The box around the mask, everything outside of the mask in CLIP's mean colour ("cropmask").
+    /// The bounding box of the mask, with everything outside of the mask in CLIP's mean colour ("cropmask").
     #[default]
     MaskedCrop,
-    /// The box around the mask as it is ("crop").
+    /// The bounding box of the mask, unchanged ("crop").
     Crop,
-    /// The whole image, everything outside of the mask in CLIP's mean colour ("mask").
+    /// The whole image, with everything outside of the mask in CLIP's mean colour ("mask").
     Mask,
 }
 
-/// An image as CLIP sees it, with padding: normalised, so that 0 is the mean colour.
+/// An image normalised for CLIP and padded; 0 is the mean colour.
 #[derive(Debug, Clone)]
 pub struct ClipImage {
     /// `[3, height, width]`
     pub values: Vec<f32>,
-    /// Height and width with padding.
+    /// Height and width including padding.
     pub size: [usize; 2],
 }
 
 impl CropStyle {
-    /// What CLIP is shown of some queries: `[queries, 3, side, side]`.
+    /// Cuts the crops of some mask queries: `[queries, 3, side, side]`.
     pub fn crops(
         self,
         image: &ClipImage,
@@ -51,7 +51,7 @@ impl CropStyle {
         Tensor::from_data(TensorData::new(crops.concat(), shape), device)
     }
 
-    /// What CLIP is shown of one mask, logits `grid`: `[3, side, side]`.
+    /// Cuts the crop of one mask, given by its logits on `grid`: `[3, side, side]`.
     pub fn crop(self, image: &ClipImage, mask: &[f32], grid: [usize; 2], side: usize) -> Vec<f32> {
         let logits = enlarge(mask, grid, image.size); // [height, width]
         match self {
@@ -71,7 +71,8 @@ impl CropStyle {
     }
 }
 
-/// The box around a mask `[height, width]` as `[3, side, side]`, what is outside of the mask as `outside` says.
+/// Resizes the bounding box of a mask `[height, width]` to `[3, side, side]`; `outside` sets the pixels outside of the
+/// mask.
 pub fn align(image: &ClipImage, mask: &[bool], outside: Outside, side: usize) -> Vec<f32> {
     let [height, width] = image.size;
     let sampling = Sampling::new(bounding_box(mask, image.size), image.size, side);
@@ -93,11 +94,11 @@ pub fn align(image: &ClipImage, mask: &[bool], outside: Outside, side: usize) ->
     values
 }
 
-/// What becomes of pixels outside of the mask.
+/// The treatment of pixels outside of the mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outside {
-    /// They stay as they are.
+    /// The pixels stay unchanged.
     Kept,
-    /// They get CLIP's mean colour.
+    /// The pixels get CLIP's mean colour.
     Mean,
 }

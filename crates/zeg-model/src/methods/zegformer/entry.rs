@@ -1,4 +1,4 @@
-//! ZegFormer in the list of methods: its section of an experiment file, and what is known of its checkpoints.
+//! Registers ZegFormer: its section of an experiment file, and the recognition of its checkpoints.
 
 use std::sync::Arc;
 
@@ -23,24 +23,24 @@ use crate::{
     weights::{KeyTable, ParamBuilder, StateDict},
 };
 
-/// A tensor that every ZegFormer has.
+/// Name of a tensor that every ZegFormer has.
 const QUERIES: &str = "sem_seg_head.predictor.query_embed.weight";
-/// Attention heads of the released ZegFormers; no tensor tells them.
+/// Number of attention heads of the released ZegFormers; it cannot be read from any tensor.
 const RELEASED_HEADS: usize = 8;
-/// The prompt templates of the released ZegFormers for crops, whatever those of their own head are.
+/// Prompt templates of the released ZegFormers for crops, independent of those of their own head.
 const RELEASED_CROP_TEMPLATES: &str = "zegformer-32";
 
-/// ZegFormer (CVPR 2022), in two stages, in the list of methods.
+/// ZegFormer (CVPR 2022), the two-stage method, registered in the list of methods.
 #[derive(Debug)]
 pub struct ZegFormerMethod;
 
-/// The words of an experiment file.
+/// The keys of ZegFormer's section in an experiment file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct ZegFormerSection {
-    /// Image encoder that sees crops in the second stage, by name or by its sizes.
+    /// Image encoder of the crops in the second stage, given by name or by its sizes.
     encoder: Encoder,
-    /// Side in pixels of the images that the cost is told for.
+    /// Side in pixels of the images for which the cost is computed.
     input_resolution: usize,
     /// The first stage.
     #[serde(default)]
@@ -64,7 +64,7 @@ impl Method for ZegFormerMethod {
         &[keys::ZEGFORMER]
     }
 
-    /// A ZegFormer, whose crops CLIP sees as it was trained.
+    /// Configures a ZegFormer whose crops are encoded by CLIP as pre-trained.
     fn configure(
         &self,
         section: &Section,
@@ -87,7 +87,8 @@ impl Method for ZegFormerMethod {
         Ok(Arc::new(config))
     }
 
-    /// As released, with fewer queries: CLIP sees a crop of each, which would take most of a minute for 100.
+    /// Returns the released sizes with fewer queries: CLIP encodes a crop of each, which would take most of a minute
+    /// for 100.
     fn example(&self, size: ExampleSize) -> Section {
         let mut section = size.section();
         section.set(
@@ -123,7 +124,7 @@ impl Method for ZegFormerMethod {
         Ok(Some(Arc::new(config)))
     }
 
-    /// Older experiments have, beside its own, the keys of methods of one stage, with their default values.
+    /// Removes the keys of one-stage methods, which older experiments contain with their default values.
     fn upgrade_experiment(&self, experiment: &mut serde_json::Value) {
         for key in [
             "model.head",
@@ -156,7 +157,7 @@ impl Architecture for ZegFormerConfig {
         ZegFormer::trains(key)
     }
 
-    /// The statistics of the backbone's norms, which no other file has.
+    /// Returns `true` for the statistics of the backbone's norms, which are in no other file.
     fn keeps(&self, key: &str) -> bool {
         key.starts_with("backbone.") && key.contains(".norm.")
     }
@@ -165,7 +166,7 @@ impl Architecture for ZegFormerConfig {
         key.starts_with("backbone.") && !key.contains(".norm.")
     }
 
-    /// The classifier is read under the name that CLIP's own tower has among a model's weights.
+    /// Returns the name of CLIP's own tower in a model's weights, under which the classifier is read.
     fn weight_name(&self, key: &str) -> String {
         match key.strip_prefix("classifier.tower.") {
             Some(rest) => format!("backbone.{rest}"),
@@ -199,7 +200,7 @@ impl Architecture for ZegFormerConfig {
         })
     }
 
-    /// As the released evaluation has it; without CLIP, the queries' own scores.
+    /// Returns the settings of the released evaluation; without CLIP, only the queries' own scores are used.
     fn default_inference(&self) -> Inference {
         let options = ZegFormerOptions {
             fusion: match self.classifier {

@@ -1,17 +1,17 @@
-//! A query's mask as pixels: which are foreground, and the box around them.
+//! The pixels of a mask: its foreground and bounding box.
 
 use crate::resize::taps;
 
-/// Foreground begins above this probability.
+/// Probability above which a pixel is foreground.
 const FOREGROUND: f32 = 0.5;
 
 /// A box in pixels: left, top, right, bottom.
 ///
-/// As in the reference, right and bottom are the *numbers* of the last foreground column and row, not the edges behind
-/// them, and a mask that is empty or one pixel wide or high has the whole padded image as its box.
+/// As in the reference, right and bottom are the *indices* of the last foreground column and row, not the edges after
+/// them. A mask that is empty, or one pixel wide or high, has the whole padded image as its box.
 pub type PixelBox = [f32; 4];
 
-/// Mask logits at the size of the image: `[h, w]` → `[height, width]`, bilinear.
+/// Resizes mask logits to the size of the image, bilinearly: `[h, w]` → `[height, width]`.
 pub fn enlarge(logits: &[f32], [h, w]: [usize; 2], [height, width]: [usize; 2]) -> Vec<f32> {
     let (rows, columns) = (taps(h, height), taps(w, width));
     let mut values = Vec::with_capacity(height * width);
@@ -28,7 +28,7 @@ pub fn enlarge(logits: &[f32], [h, w]: [usize; 2], [height, width]: [usize; 2]) 
     values
 }
 
-/// Which pixels a mask takes: those whose logit's sigmoid is above one half.
+/// Returns which pixels a mask covers: those where σ(logit) is above one half.
 pub fn foreground(logits: &[f32]) -> Vec<bool> {
     let probability = |z: f32| 1.0 / (1.0 + (-z).exp());
     logits
@@ -37,7 +37,7 @@ pub fn foreground(logits: &[f32]) -> Vec<bool> {
         .collect()
 }
 
-/// The box around a mask `[height, width]`.
+/// Returns the bounding box of a mask `[height, width]`.
 pub fn bounding_box(mask: &[bool], [height, width]: [usize; 2]) -> PixelBox {
     let (mut left, mut right, mut top, mut bottom) = (width, 0, height, 0);
     for (y, row) in mask.chunks_exact(width.max(1)).enumerate() {
@@ -59,13 +59,13 @@ pub fn bounding_box(mask: &[bool], [height, width]: [usize; 2]) -> PixelBox {
 mod tests {
     use super::*;
 
-    /// An image of 5×4 with `#` as foreground.
+    /// Returns a mask of 5×4 pixels with `#` as foreground.
     fn mask(rows: [&str; 4]) -> Vec<bool> {
         rows.concat().chars().map(|c| c == '#').collect()
     }
 
     #[test]
-    fn a_box_ends_at_the_last_foreground_pixel_and_thin_masks_have_none() {
+    fn a_box_ends_at_the_last_foreground_pixel_and_thin_masks_get_the_whole_image() {
         let size = [4, 5];
         let found = bounding_box(&mask([".....", ".##..", ".#.#.", "....."]), size);
         assert_eq!(found, [1.0, 1.0, 3.0, 2.0]);

@@ -1,39 +1,40 @@
-//! Scores of queries for classes, from the query's own vector and from CLIP on the crop of its mask.
+//! Combines two kinds of class scores of mask queries: from the query's own vector, and from CLIP on the crop of its
+//! mask.
 
 use serde::{Deserialize, Serialize};
 
-/// How the two are joined.
+/// The combination of the two kinds of scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fusion {
-    /// Geometric means: for a seen class of the query's score and CLIP's mean over the seen classes, for an unseen class
-    /// of the query's and CLIP's score, with the weights exchanged ("ENSEMBLING").
+    /// Geometric means: for a seen class, of the query's score and CLIP's mean over the seen classes; for an unseen
+    /// class, of the query's and CLIP's score with the weights exchanged ("ENSEMBLING").
     #[default]
     SeenUnseen,
-    /// For every class as for an unseen one ("ENSEMBLING_ALL_CLS").
+    /// The formula for unseen classes, used for every class ("ENSEMBLING_ALL_CLS").
     AllClasses,
-    /// CLIP's score; of the query's own, only "no object" takes part.
+    /// CLIP's score; of the query's own scores, only "no object" is used.
     ClipAlone,
-    /// The query's score; CLIP sees no crop.
+    /// The query's own score; CLIP encodes no crop.
     QueryAlone,
 }
 
-/// Weight of the more trusted of the two scores, fixed in the reference's source.
+/// Weight of the more trusted of the two scores, as fixed in the reference's source.
 pub const TRUST: f64 = 2.0 / 3.0;
 
-/// Logits of all queries of one image.
+/// The class logits of all mask queries of one image.
 #[derive(Debug, Clone)]
 pub struct ClassLogits {
-    /// Of the queries' vectors, "no object" last: `[queries, classes + 1]`
+    /// Logits of the queries' own vectors, "no object" last: `[queries, classes + 1]`
     pub own: Vec<f32>,
-    /// Of CLIP's windows: `[queries, classes]`; `None` where no crop was shown.
+    /// CLIP's logits of the crops: `[queries, classes]`; `None` if CLIP encoded no crop.
     pub clip: Option<Vec<f32>>,
     /// Number of classes.
     pub classes: usize,
 }
 
 impl ClassLogits {
-    /// CLIP's logits with the query's own "no object": `[queries, classes + 1]`. `None` without CLIP.
+    /// Returns CLIP's logits with the query's own "no object" appended: `[queries, classes + 1]`; `None` without CLIP.
     pub fn clip_with_no_object(&self) -> Option<Vec<f32>> {
         let rows = self.own.chunks_exact(self.classes + 1);
         let clip = self.clip.as_ref()?.chunks_exact(self.classes.max(1));
@@ -44,7 +45,7 @@ impl ClassLogits {
         Some(joined.collect())
     }
 
-    /// Scores `[queries, classes]`; without CLIP's logits, the queries' own.
+    /// Computes scores `[queries, classes]`; without CLIP's logits, from the queries' own only.
     ///
     /// - `seen`: `[classes]`
     pub fn scores(&self, fusion: Fusion, seen: &[bool]) -> Vec<f32> {
@@ -66,7 +67,7 @@ impl ClassLogits {
     }
 }
 
-/// One query's scores: `[classes]`.
+/// Combines one query's scores: `[classes]`.
 fn fuse(fusion: Fusion, own: &[f64], clip: &[f64], seen: &[bool]) -> Vec<f64> {
     let (more, less) = (TRUST, 1.0 - TRUST);
     let is_seen = |class: usize| seen.get(class) == Some(&true);
@@ -84,7 +85,7 @@ fn fuse(fusion: Fusion, own: &[f64], clip: &[f64], seen: &[bool]) -> Vec<f64> {
     (0..own.len()).map(score).collect()
 }
 
-/// A softmax in double precision.
+/// Computes a softmax in double precision.
 fn softmax(logits: &[f32]) -> Vec<f64> {
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let powers: Vec<f64> = logits
@@ -103,7 +104,7 @@ fn rounded(values: &[f64]) -> Vec<f32> {
 mod tests {
     use super::*;
 
-    /// One query with probabilities ½, ¼ and ¼ for no object from itself, and ¼, ½ and ¼ from CLIP.
+    /// Returns one query whose own probabilities are ½, ¼ and ¼ (no object), and CLIP's ¼, ½ and ¼.
     fn logits() -> ClassLogits {
         let two = 2.0_f32.ln();
         ClassLogits {

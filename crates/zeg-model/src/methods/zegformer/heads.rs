@@ -1,4 +1,4 @@
-//! Queries to masks and to vectors of the joint image-text space.
+//! The heads: they map mask queries to masks and to vectors of the joint image-text space.
 
 use burn::{
     module::{Module, Param},
@@ -18,31 +18,31 @@ use crate::{
     weights::{Init, ParamBuilder},
 };
 
-/// Temperature of the cosine between queries and class embeddings.
+/// Temperature of the cosine similarity between query vectors and class embeddings.
 const TEMPERATURE: f64 = 0.01;
-/// Linear maps from a query to its mask.
+/// Number of linear layers from a query to its mask.
 const MASK_LAYERS: usize = 3;
 
-/// Queries, their decoder and heads.
+/// The mask queries, their decoder and the heads.
 #[derive(Module, Debug)]
 pub struct Predictor {
-    /// 1×1 on the coarsest map: `[width, channels, 1, 1]`
+    /// 1×1 convolution on the coarsest map: `[width, channels, 1, 1]`
     pub input_proj: Convolution,
     /// Learned positions of the queries: `[queries, width]`
     pub query_embed: QueryTable,
-    /// The decoder.
+    /// The query decoder.
     pub transformer: QueryTransformer,
-    /// Into the joint space: `[dim, width]`
+    /// Projection into the joint space: `[dim, width]`
     pub projection_layer: Linear,
-    /// What no object looks like, used at its own length: `[1, dim]`
+    /// Learned embedding of "no object", which is not normalised: `[1, dim]`
     pub bg_feature: Param<Tensor<2>>,
-    /// Logarithm of the factor on cosines, frozen: `[1]`
+    /// Logarithm of the scale of cosine similarities, frozen: `[1]`
     pub logit_scale: Param<Tensor<1>>,
-    /// A query to the weights of its mask.
+    /// MLP from a query to the weights of its mask.
     pub mask_embed: MaskNetwork,
 }
 
-/// A table of vectors, with the reference's name.
+/// A table of vectors, under the reference's name.
 #[derive(Module, Debug)]
 pub struct QueryTable {
     /// `[queries, width]`
@@ -52,24 +52,24 @@ pub struct QueryTable {
 /// Three linear layers with ReLU between them.
 #[derive(Module, Debug)]
 pub struct MaskNetwork {
-    /// First to last.
+    /// The layers, first to last.
     pub layers: Vec<Linear>,
 }
 
-/// What the heads make of the queries behind one decoder layer.
+/// The heads' output for the queries after one decoder layer.
 #[derive(Debug, Clone)]
 pub struct Heads {
-    /// In the joint space, of any length: `[batch, queries, dim]`
+    /// Vectors in the joint space, of any length: `[batch, queries, dim]`
     pub vectors: Tensor<3>,
     /// Weights on the mask features: `[batch, queries, mask]`
     pub masks: Tensor<3>,
 }
 
 impl Predictor {
-    /// Reads or initialises it.
+    /// Reads or initialises the queries, decoder and heads.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(params: &ParamBuilder, config: &ZegFormerConfig) -> Result<Self, ModelError> {
         let (width, dim) = (config.width, config.embed_dim);
         let map = Kernel::new(config.backbone.stage_output(3), width, 1);
@@ -97,7 +97,7 @@ impl Predictor {
         })
     }
 
-    /// The queries behind every decoder layer: `[batch, queries, width]` each.
+    /// Returns the queries after every decoder layer: `[batch, queries, width]` each.
     ///
     /// - `map`: the coarsest feature map `[batch, channels, h, w]`
     pub fn decode(&self, map: Tensor<4>, trace: &mut Trace) -> Vec<Tensor<3>> {
@@ -114,7 +114,7 @@ impl Predictor {
         self.transformer.forward(queries, memory, places, trace)
     }
 
-    /// The heads behind every decoder layer.
+    /// Computes the heads after every decoder layer.
     pub fn heads(&self, states: Vec<Tensor<3>>, trace: &mut Trace) -> Vec<Heads> {
         let stack = |parts: Vec<Tensor<3>>| Tensor::stack::<4>(parts, 0); // [layers, batch, queries, …]
         if trace.is_on() {
@@ -133,7 +133,7 @@ impl Predictor {
         heads
     }
 
-    /// The heads of queries `[batch, queries, width]`.
+    /// Computes the heads for queries `[batch, queries, width]`.
     pub fn heads_of(&self, state: Tensor<3>) -> Heads {
         let vectors = self.projection_layer.forward(state.clone()); // [batch, queries, dim]
         let last = self.mask_embed.layers.len() - 1;
@@ -146,7 +146,7 @@ impl Predictor {
         }
     }
 
-    /// Class logits `[batch, queries, classes + 1]`, "no object" last.
+    /// Computes class logits `[batch, queries, classes + 1]`, "no object" last.
     ///
     /// - `vectors`: `[batch, queries, dim]`
     /// - `text`: class embeddings `[classes, dim]`, unit rows
@@ -157,7 +157,7 @@ impl Predictor {
     }
 }
 
-/// Mask logits `[batch, queries, h, w]`.
+/// Computes mask logits `[batch, queries, h, w]`.
 ///
 /// - `masks`: weights on the features `[batch, queries, mask]`
 /// - `features`: `[batch, mask, h, w]`

@@ -2,8 +2,8 @@
 
 use zeg_weights::{IgnoredKeys, KeyTable, Rename};
 
-/// The reference checkpoints of ZegFormer. Those that were made for scoring bring CLIP, whose image tower keeps its place
-/// (it is a part of the model), and whose text tower is the text tower.
+/// The key table of ZegFormer's reference checkpoints. Those made for evaluation include CLIP: its image tower keeps
+/// its name (it is a part of the model), and its text tower is read as the text tower.
 pub const ZEGFORMER: KeyTable = KeyTable {
     family: "ZegFormer",
     recognised_by: &["sem_seg_head.predictor.*"],
@@ -30,7 +30,7 @@ pub const ZEGFORMER: KeyTable = KeyTable {
         ),
     ],
     ignored: &[IgnoredKeys {
-        // Its size differs between checkpoints of the same model.
+        // The buffer's size differs between checkpoints of the same model.
         pattern: "criterion.empty_weight",
         why: "a buffer of the loss",
     }],

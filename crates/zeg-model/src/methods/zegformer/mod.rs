@@ -1,9 +1,10 @@
 //! ZegFormer: zero-shot segmentation in two stages (Ding et al., CVPR 2022).
 //!
-//! First stage: image → [`resnet`] → [`pixel_decoder`] and [`query_decoder`] → [`heads`]: a mask and a vector of the
-//! joint image-text space for each query, no class takes part. Second stage: the vectors, and CLIP on a crop of every
-//! mask's crop ([`crops`], [`classifier`]), are compared with the class embeddings, and both are joined ([`fusion`]).
-//! Masks times class scores, summed over queries, are the scores of pixels ([`crate::scores`]).
+//! First stage: image → [`resnet`] → [`pixel_decoder`] and [`query_decoder`] → [`heads`]. It gives each mask query a
+//! mask and a vector of the joint image-text space, independent of the classes. Second stage: the vectors, and CLIP's
+//! vectors of a crop of every mask ([`crops`], [`classifier`]), are compared with the class embeddings, and the two
+//! scores are combined ([`fusion`]). A pixel's scores are masks times class scores, summed over queries
+//! ([`crate::scores`]).
 
 pub mod classifier;
 pub mod config;
@@ -40,14 +41,14 @@ use heads::{Heads, Predictor, mask_logits};
 use pixel_decoder::PixelDecoder;
 use resnet::ResNet;
 
-/// The first stage: queries with masks and class vectors.
+/// A ZegFormer model: the first stage, and CLIP for the second.
 #[derive(Module, Debug)]
 pub struct ZegFormer {
-    /// Image to feature maps at strides 4 to 32.
+    /// Backbone: computes feature maps at strides 4 to 32.
     pub backbone: ResNet,
-    /// Everything behind it, with the reference's name.
+    /// Everything after the backbone, under the reference's name.
     pub sem_seg_head: SegmentationHead,
-    /// CLIP, for the second stage; frozen.
+    /// CLIP's image tower for the second stage; frozen.
     pub classifier: Option<CropClassifier>,
     #[module(skip)]
     config: ZegFormerConfig,
@@ -55,25 +56,25 @@ pub struct ZegFormer {
     options: ZegFormerOptions,
 }
 
-/// Pixel decoder and predictor, with the reference's names.
+/// Pixel decoder and predictor, under the reference's names.
 #[derive(Module, Debug)]
 pub struct SegmentationHead {
-    /// Feature maps to one map of mask features.
+    /// Pixel decoder: computes one map of mask features from the feature maps.
     pub pixel_decoder: PixelDecoder,
-    /// Queries, their decoder and heads.
+    /// Mask queries, their decoder and heads.
     pub predictor: Predictor,
 }
 
-/// What the queries find in a batch of images, before any class is asked for.
+/// The regions that the mask queries find in a batch of images, independent of the classes.
 #[derive(Debug, Clone)]
 pub struct Regions {
-    /// In the joint space, of any length: `[batch, queries, dim]`
+    /// Vectors in the joint space, of any length: `[batch, queries, dim]`
     pub vectors: Tensor<3>,
     /// Mask logits at a quarter of the image's size: `[batch, queries, h/4, w/4]`
     pub masks: Tensor<4>,
 }
 
-/// What the queries say of a batch of images and classes.
+/// The mask queries' output for a batch of images and classes.
 #[derive(Debug, Clone)]
 pub struct QueryOutput {
     /// Class logits `[batch, queries, classes + 1]`; the last column is "no object".
@@ -83,13 +84,14 @@ pub struct QueryOutput {
 }
 
 impl ZegFormer {
-    /// Reads the model, or what the weights have of it; the rest starts fresh. CLIP's image tower must be there if the
-    /// configuration has one.
+    /// Reads the model; parameters that the weights lack are initialised. CLIP's image tower must be in the weights if
+    /// the configuration has one.
     ///
-    /// - `seed`: of the fresh parameters
+    /// - `seed`: seed of the initial values
     ///
     /// # Errors
-    /// The configuration contradicts itself, or a tensor is missing or stored with another shape.
+    /// Returns an error if the configuration is inconsistent, or a required tensor is missing or a tensor has the wrong
+    /// shape.
     pub fn build(
         weights: &StateDict,
         config: &ZegFormerConfig,
@@ -98,16 +100,17 @@ impl ZegFormer {
     ) -> Result<(Self, Provenance), ModelError> {
         let trained = Self::trains;
         let params = ParamBuilder::new(weights, device, seed, &trained);
-        // The tower's names begin like those of the residual network, which learns. It looks at crops after training.
+        // The tower's names begin like those of the residual network, which is trained. The tower encodes crops only
+        // after training, and is frozen.
         let frozen = ParamBuilder::apart(weights, device, seed);
         let model = Self::from_params(&params, &frozen, config)?;
         Ok((model, params.provenance()))
     }
 
-    /// As [`ZegFormer::build`], for inference alone; see [`ParamBuilder::packed`].
+    /// Reads the model as [`ZegFormer::build`] does, for inference only; see [`ParamBuilder::packed`].
     ///
     /// # Errors
-    /// As [`ZegFormer::build`], or the device cannot compute with this precision.
+    /// Returns the errors of [`ZegFormer::build`], and an error if the device cannot compute with this precision.
     pub fn build_packed(
         weights: &StateDict,
         config: &ZegFormerConfig,
@@ -118,10 +121,10 @@ impl ZegFormer {
         Self::from_params(&params, &params, config)
     }
 
-    /// The model's shape without values, for counting.
+    /// Returns the model without parameter values, for counting.
     ///
     /// # Errors
-    /// The configuration contradicts itself.
+    /// Returns an error if the configuration is inconsistent.
     pub fn blueprint(config: &ZegFormerConfig, device: &Device) -> Result<Self, ModelError> {
         let weights = StateDict::default();
         let trained = Self::trains;
@@ -152,25 +155,26 @@ impl ZegFormer {
         })
     }
 
-    /// The options of inference.
+    /// Returns the inference options.
     pub fn options(&self) -> &ZegFormerOptions {
         &self.options
     }
 
-    /// The architecture.
+    /// Returns the configuration.
     pub fn config(&self) -> &ZegFormerConfig {
         &self.config
     }
 
-    /// Whether a parameter learns: all do but the backbone's norms, which are frozen statistics, and the temperature.
+    /// Returns whether a parameter is trained: all are, except the backbone's norms, which are frozen statistics, and
+    /// the logit scale.
     pub fn trains(key: &str) -> bool {
         let frozen_norm = key.starts_with("backbone.") && key.contains(".norm.");
         let head = key.starts_with("backbone.") || key.starts_with("sem_seg_head.");
         head && !frozen_norm && !key.ends_with(".logit_scale") && !key.contains(".clip_model.")
     }
 
-    /// Normalised images `[batch, 3, height, width]`, both sides multiples of [`config::STRIDE`], to what the queries
-    /// say in the end.
+    /// Computes the mask queries' final output for normalised images `[batch, 3, height, width]`, both sides multiples
+    /// of [`config::STRIDE`].
     ///
     /// - `text`: class embeddings `[classes, dim]`, unit rows
     pub fn forward(&self, images: Tensor<4>, text: Tensor<2>, trace: &mut Trace) -> QueryOutput {
@@ -181,7 +185,7 @@ impl ZegFormer {
         }
     }
 
-    /// As [`ZegFormer::forward`], behind every decoder layer, first to last.
+    /// Computes the output of [`ZegFormer::forward`] after every decoder layer, first to last.
     pub fn forward_all(
         &self,
         images: Tensor<4>,
@@ -199,7 +203,7 @@ impl ZegFormer {
             .collect()
     }
 
-    /// The half that no class takes part in.
+    /// Computes the part that does not depend on the classes.
     pub fn regions(&self, images: Tensor<4>, trace: &mut Trace) -> Regions {
         let (features, mut states) = self.decode(images, trace);
         let last = states.split_off(states.len() - 1);
@@ -211,7 +215,8 @@ impl ZegFormer {
         }
     }
 
-    /// Mask features `[batch, mask, h/4, w/4]`, and the queries behind every decoder layer, `[batch, queries, width]`.
+    /// Returns mask features `[batch, mask, h/4, w/4]`, and the queries after every decoder layer, `[batch, queries,
+    /// width]`.
     fn decode(&self, images: Tensor<4>, trace: &mut Trace) -> (Tensor<4>, Vec<Tensor<3>>) {
         let maps = self.backbone.forward(images, trace);
         let coarsest = maps[3].clone();

@@ -1,4 +1,4 @@
-//! One image through both stages: regions and what CLIP says of them, then any classes.
+//! Runs one image through both stages: encodes regions and their crops, then scores any classes.
 
 use burn::tensor::Tensor;
 use zeg_image::{RgbImage, normalize::Normalization};
@@ -19,13 +19,13 @@ use crate::{
     trace::Trace,
 };
 
-/// What both stages know of an image before classes are asked for.
+/// The output of both stages for one image, independent of the classes.
 #[derive(Debug, Clone)]
 pub struct RegionEncoding {
-    /// `[1, queries, dim]`
+    /// Queries' own vectors: `[1, queries, dim]`
     vectors: Tensor<3>,
     masks: QueryMasks,
-    /// CLIP's vectors of the queries' crops, `[queries, dim]`; `None` where it is not asked.
+    /// CLIP's vectors of the queries' crops, `[queries, dim]`; `None` if CLIP is not used.
     crops: Option<Vec<f32>>,
 }
 
@@ -41,7 +41,7 @@ impl SegmentationModel for ZegFormer {
         }
     }
 
-    /// The whole image, whatever the settings say of windows: the first stage is convolutional.
+    /// Plans the whole image as one window, regardless of the settings: the first stage is convolutional.
     fn plan(
         &self,
         size: [usize; 2],
@@ -63,7 +63,7 @@ impl SegmentationModel for ZegFormer {
                 queries,
                 grid: [h, w],
             };
-            let crops = self.look(windows.pixels.get(index), [height, width], &masks)?;
+            let crops = self.encode_crops(windows.pixels.get(index), [height, width], &masks)?;
             encodings.push(RegionEncoding {
                 vectors,
                 masks,
@@ -110,11 +110,11 @@ impl SegmentationModel for ZegFormer {
 }
 
 impl ZegFormer {
-    /// CLIP's vectors of the queries' crops, `[queries, dim]`; `None` where CLIP is not asked.
+    /// Returns CLIP's vectors of the queries' crops, `[queries, dim]`; `None` if CLIP is not used.
     ///
     /// - `image`: the window before normalisation
-    /// - `padded`: height and width of the window with padding
-    fn look(
+    /// - `padded`: height and width of the window including padding
+    fn encode_crops(
         &self,
         image: Option<&RgbImage>,
         padded: [usize; 2],
@@ -128,14 +128,16 @@ impl ZegFormer {
             return Ok(None);
         };
         let image = image.ok_or_else(|| {
-            ModelError::Config("CLIP's scores of crops need the image's own pixels".into())
+            ModelError::Config(
+                "CLIP's scores of crops need the image's pixels before normalisation".into(),
+            )
         })?;
         let clip_image = ClipImage {
             values: Normalization::CLIP.to_chw_padded(image, padded[1], padded[0]),
             size: padded,
         };
         classifier
-            .look(&clip_image, masks, self.options.crops)
+            .encode_crops(&clip_image, masks, self.options.crops)
             .map(Some)
     }
 }

@@ -1,6 +1,7 @@
-//! The pixel decoder: four feature maps to one map of mask features, from coarse to fine.
+//! The pixel decoder: combines four feature maps into one map of mask features, from coarse to fine.
 //!
-//! A feature pyramid without attention: each finer map is added to the upsampled coarser one and smoothed.
+//! It is a feature pyramid without attention: each finer map is added to the upsampled coarser one, and the sum is
+//! smoothed.
 
 use burn::{
     module::Module,
@@ -13,32 +14,32 @@ use super::{
 };
 use crate::{ModelError, resize::nearest, trace::Trace, weights::ParamBuilder};
 
-/// The pixel decoder; numbers as in the reference, 1 the finest.
+/// The pixel decoder; numbered as in the reference, where 1 is the finest map.
 #[derive(Module, Debug)]
 pub struct PixelDecoder {
-    /// 1×1 on stride 4, without an activation behind it.
+    /// 1×1 convolution of the map at stride 4, without an activation after it.
     pub adapter_1: GroupedConvolution,
-    /// 1×1 on stride 8.
+    /// 1×1 convolution of the map at stride 8.
     pub adapter_2: GroupedConvolution,
-    /// 1×1 on stride 16.
+    /// 1×1 convolution of the map at stride 16.
     pub adapter_3: GroupedConvolution,
-    /// 3×3 at stride 4.
+    /// 3×3 convolution of the sum at stride 4.
     pub layer_1: GroupedConvolution,
-    /// 3×3 at stride 8.
+    /// 3×3 convolution of the sum at stride 8.
     pub layer_2: GroupedConvolution,
-    /// 3×3 at stride 16.
+    /// 3×3 convolution of the sum at stride 16.
     pub layer_3: GroupedConvolution,
-    /// 3×3 on stride 32.
+    /// 3×3 convolution of the map at stride 32.
     pub layer_4: GroupedConvolution,
-    /// 3×3 at stride 4, the last.
+    /// Last 3×3 convolution, at stride 4.
     pub mask_features: Convolution,
 }
 
 impl PixelDecoder {
-    /// Reads or initialises it.
+    /// Reads or initialises the pixel decoder.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(params: &ParamBuilder, config: &ZegFormerConfig) -> Result<Self, ModelError> {
         let (width, groups) = (config.pixel_width, config.norm_groups);
         let stage = |stage| config.backbone.stage_output(stage);
@@ -60,7 +61,7 @@ impl PixelDecoder {
         })
     }
 
-    /// Maps at strides 4 to 32 → mask features `[batch, mask, h/4, w/4]`.
+    /// Computes mask features `[batch, mask, h/4, w/4]` from feature maps at strides 4 to 32.
     pub fn forward(
         &self,
         [res2, res3, res4, res5]: [Tensor<4>; 4],

@@ -1,4 +1,4 @@
-//! Positions of map cells as sines and cosines, rows in the first half of the channels, columns in the second.
+//! Sine position embeddings of map cells: rows in the first half of the channels, columns in the second.
 
 use std::f64::consts::TAU;
 
@@ -6,10 +6,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 /// Base of the wavelengths.
 const TEMPERATURE: f64 = 10_000.0;
-/// Keeps the scale of positions finite.
+/// Epsilon that keeps the scale of positions finite.
 const EPSILON: f64 = 1e-6;
 
-/// The position embedding of a map: `[1, height·width, channels]`, row-major; `channels` a multiple of 4.
+/// Returns the position embedding of a map: `[1, height·width, channels]`, row-major; `channels` must be a multiple of
+/// 4.
 pub fn sine_positions(channels: usize, [height, width]: [usize; 2], device: &Device) -> Tensor<3> {
     let half = channels / 2;
     let (rows, columns) = (axis(height, half), axis(width, half));
@@ -26,7 +27,7 @@ pub fn sine_positions(channels: usize, [height, width]: [usize; 2], device: &Dev
     )
 }
 
-/// One axis: `[length, half]`. Place r, counted from 1, stands at r/length of a full turn.
+/// Returns the embedding along one axis: `[length, half]`. Position r, counted from 1, is r/length of a full turn.
 fn axis(length: usize, half: usize) -> Vec<f32> {
     let mut values = Vec::with_capacity(length * half);
     for place in 1..=length {

@@ -1,7 +1,7 @@
-//! The query decoder: learned queries read the coarsest feature map (DETR's decoder, normalised behind each part).
+//! The query decoder: mask queries attend to the coarsest feature map (DETR's decoder with post-norm layers).
 //!
-//! A layer: attention among the queries, attention to the map, two linear maps; each with its residual and norm. The
-//! queries' learned vectors are their positions; their content starts at zero.
+//! A layer is attention among the queries, attention to the map, and two linear maps, each with its residual and norm.
+//! The queries' learned vectors are their positions; their content starts at zero.
 
 use burn::{
     module::{Module, Param},
@@ -53,7 +53,8 @@ impl Attention {
         })
     }
 
-    /// Attends from `q` `[batch, queries, width]` to `k` and `v` `[batch, tokens, width]`: `[batch, queries, width]`.
+    /// Attends from `q` `[batch, queries, width]` to `k` and `v` `[batch, tokens, width]`; returns `[batch, queries,
+    /// width]`.
     fn forward(&self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<3> {
         let [batch, queries, width] = q.dims();
         let scale = 1.0 / ((width / self.heads) as f64).sqrt();
@@ -68,7 +69,7 @@ impl Attention {
         self.out_proj.forward(attended)
     }
 
-    /// Queries (0), keys (1) or values (2) of a sequence.
+    /// Projects a sequence to queries (`part` 0), keys (1) or values (2).
     fn project(&self, x: Tensor<3>, part: usize) -> Tensor<3> {
         let width = self.in_proj_weight.dims()[1];
         let weight = self.in_proj_weight.val().narrow(0, part * width, width);
@@ -76,7 +77,7 @@ impl Attention {
         module::linear(x, weight.transpose(), Some(bias))
     }
 
-    /// `[batch, tokens, width]` → `[batch, heads, tokens, width / heads]`
+    /// Splits the heads: `[batch, tokens, width]` → `[batch, heads, tokens, width / heads]`
     fn split(&self, x: Tensor<3>) -> Tensor<4> {
         let [batch, tokens, width] = x.dims();
         x.reshape([batch, tokens, self.heads, width / self.heads])
@@ -84,46 +85,46 @@ impl Attention {
     }
 }
 
-/// Uniform with the bound √(6/(in + out)).
+/// Returns Xavier's initialisation: uniform with the bound √(6/(in + out)).
 fn xavier(input: usize, output: usize) -> Init {
     Init::Uniform((6.0 / (input + output) as f64).sqrt())
 }
 
-/// A linear layer that starts as Xavier has it; its bias starts as PyTorch has it.
+/// Reads or initialises a linear layer with Xavier's initialisation; the bias is initialised as in PyTorch.
 fn xavier_linear(params: &ParamBuilder, input: usize, output: usize) -> Result<Linear, ModelError> {
     let bias = Init::Uniform(1.0 / (input as f64).sqrt());
     Linear::build_with(params, [input, output], xavier(input, output), bias)
 }
 
-/// One layer.
+/// One layer of the query decoder.
 #[derive(Module, Debug)]
 pub struct QueryLayer {
-    /// Among the queries.
+    /// Attention among the queries.
     pub self_attn: Attention,
-    /// Queries to map.
+    /// Attention from the queries to the map.
     pub multihead_attn: Attention,
     /// `[hidden, width]`
     pub linear1: Linear,
     /// `[width, hidden]`
     pub linear2: Linear,
-    /// Behind the attention among the queries.
+    /// Norm after the attention among the queries.
     pub norm1: LayerNorm,
-    /// Behind the attention to the map.
+    /// Norm after the attention to the map.
     pub norm2: LayerNorm,
-    /// Behind the linear maps.
+    /// Norm after the linear maps.
     pub norm3: LayerNorm,
     dropout: Dropout,
 }
 
-/// What a layer works on.
+/// The inputs of a layer.
 struct Inputs {
     /// Content of the queries: `[batch, queries, width]`
     content: Tensor<3>,
-    /// Their learned positions: `[1, queries, width]`
+    /// Learned positions of the queries: `[1, queries, width]`
     positions: Tensor<3>,
     /// The map's cells with positions, for keys: `[batch, tokens, width]`
     keys: Tensor<3>,
-    /// The map's cells without, for values: `[batch, tokens, width]`
+    /// The map's cells without positions, for values: `[batch, tokens, width]`
     values: Tensor<3>,
 }
 
@@ -143,7 +144,7 @@ impl QueryLayer {
         })
     }
 
-    /// The queries' content behind this layer: `[batch, queries, width]`.
+    /// Returns the queries' content after this layer: `[batch, queries, width]`.
     fn forward(&self, inputs: &Inputs, layer: usize, trace: &mut Trace) -> Tensor<3> {
         let content = inputs.content.clone();
         let placed = content.clone() + inputs.positions.clone();
@@ -181,7 +182,7 @@ fn layer_norm(params: &ParamBuilder, width: usize) -> Result<LayerNorm, ModelErr
     LayerNorm::build(params, width, LAYER_NORM_EPSILON, Start::Fresh)
 }
 
-/// The part of the reference's transformer that runs; it has no encoder.
+/// The decoder of the reference's transformer, which has no encoder.
 #[derive(Module, Debug)]
 pub struct QueryTransformer {
     /// The layers and their norm.
@@ -191,17 +192,17 @@ pub struct QueryTransformer {
 /// The layers and their norm.
 #[derive(Module, Debug)]
 pub struct QueryDecoder {
-    /// First to last.
+    /// The layers, first to last.
     pub layers: Vec<QueryLayer>,
-    /// On what leaves every layer; the next layer gets it without.
+    /// Norm of every layer's output; the next layer gets the output without it.
     pub norm: LayerNorm,
 }
 
 impl QueryTransformer {
-    /// Reads or initialises it.
+    /// Reads or initialises the transformer.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`].
+    /// Returns the errors of [`ParamBuilder::param`].
     pub fn build(params: &ParamBuilder, config: &ZegFormerConfig) -> Result<Self, ModelError> {
         let params = params.at("decoder");
         let layers = (0..config.layers)
@@ -215,11 +216,11 @@ impl QueryTransformer {
         })
     }
 
-    /// What every layer says of the queries, first to last: `[batch, queries, width]` each.
+    /// Returns the normalised queries after every layer, first to last: `[batch, queries, width]` each.
     ///
     /// - `queries`: learned positions `[queries, width]`
     /// - `memory`: the map's cells `[batch, tokens, width]`
-    /// - `places`: the cells' positions `[1, tokens, width]`
+    /// - `places`: positions of the cells `[1, tokens, width]`
     pub fn forward(
         &self,
         queries: Tensor<2>,

@@ -1,7 +1,7 @@
-//! The backbone: a residual network of bottleneck blocks, image to feature maps at strides 4, 8, 16 and 32.
+//! The backbone: a residual network of bottleneck blocks that computes feature maps at strides 4, 8, 16 and 32.
 //!
-//! As in detectron2: the stride of a stage stands in its first block's 3×3 convolution, every normalisation is frozen
-//! ([`super::convolution::FrozenNorm`]), every convolution learns.
+//! As in detectron2, the stride of a stage is in its first block's 3×3 convolution, every normalisation is frozen
+//! ([`super::convolution::FrozenNorm`]), and every convolution is trained.
 
 use burn::{
     module::Module,
@@ -14,21 +14,21 @@ use super::{
 };
 use crate::{ModelError, trace::Trace, weights::ParamBuilder};
 
-/// Frozen statistics as they are published.
+/// Scale of a frozen normalisation, as published.
 const PLAIN: f32 = 1.0;
 
 /// The backbone.
 #[derive(Module, Debug)]
 pub struct ResNet {
-    /// Image to stride 4.
+    /// First convolution and pooling, to stride 4.
     pub stem: Stem,
-    /// Stride 4.
+    /// Blocks at stride 4.
     pub res2: Vec<Bottleneck>,
-    /// Stride 8.
+    /// Blocks at stride 8.
     pub res3: Vec<Bottleneck>,
-    /// Stride 16.
+    /// Blocks at stride 16.
     pub res4: Vec<Bottleneck>,
-    /// Stride 32.
+    /// Blocks at stride 32.
     pub res5: Vec<Bottleneck>,
 }
 
@@ -39,29 +39,29 @@ pub struct Stem {
     pub conv1: FrozenConvolution,
 }
 
-/// 1×1 to fewer channels, 3×3, 1×1 to all channels, and the shortcut past them.
+/// A bottleneck block: 1×1 to fewer channels, 3×3, 1×1 to all channels, and a shortcut around them.
 #[derive(Module, Debug)]
 pub struct Bottleneck {
-    /// 1×1
+    /// 1×1 convolution
     pub conv1: FrozenConvolution,
-    /// 3×3, with the stage's stride in its first block
+    /// 3×3 convolution, with the stage's stride in its first block
     pub conv2: FrozenConvolution,
-    /// 1×1
+    /// 1×1 convolution
     pub conv3: FrozenConvolution,
-    /// 1×1 where the number of channels or the resolution changes
+    /// 1×1 projection, if the number of channels or the resolution changes
     pub shortcut: Option<FrozenConvolution>,
 }
 
-/// Sizes of a bottleneck block.
+/// The sizes of a bottleneck block.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BottleneckShape {
-    /// Channels that come in.
+    /// Number of input channels.
     pub(super) input: usize,
     /// Channels between the 1×1 convolutions.
     pub(super) inner: usize,
-    /// Channels that go out.
+    /// Number of output channels.
     pub(super) output: usize,
-    /// Step of the 3×3 convolution.
+    /// Stride of the 3×3 convolution.
     pub(super) stride: usize,
 }
 
@@ -82,14 +82,14 @@ impl BottleneckShape {
         }
     }
 
-    /// Whether the shortcut is a projection: the block's input has another shape than its output.
+    /// Returns whether the shortcut is a projection: the block's input and output have different shapes.
     pub(super) fn projects(self) -> bool {
         self.input != self.output || self.stride != 1
     }
 }
 
 impl Bottleneck {
-    /// Reads or initialises a block; `start` is the scale of a fresh block's branch.
+    /// Reads or initialises a block; `start` is the scale of an initialised block's branch.
     fn build(
         params: &ParamBuilder,
         shape: BottleneckShape,
@@ -122,7 +122,7 @@ impl Bottleneck {
         })
     }
 
-    /// `[batch, in, h, w]` → `[batch, out, h/stride, w/stride]`
+    /// Applies the block: `[batch, in, h, w]` → `[batch, out, h/stride, w/stride]`
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let inner = relu(self.conv1.forward(x.clone()));
         let inner = relu(self.conv2.forward(inner));
@@ -137,11 +137,12 @@ impl Bottleneck {
 impl ResNet {
     /// Reads or initialises the network.
     ///
-    /// Nothing normalises a network whose statistics are frozen before it learnt anything: each of n fresh blocks
-    /// adds its branch times 1/√n, so that the variance at the end does not grow with n.
+    /// With frozen statistics, nothing normalises the activations of an untrained network. Each of n initialised blocks
+    /// therefore adds its branch times 1/√n, so that the variance at the end does not grow with n.
     ///
     /// # Errors
-    /// See [`ParamBuilder::param`]; the weights hold a projection for a block that has none.
+    /// Returns the errors of [`ParamBuilder::param`], and an error if the weights hold a projection for a block that
+    /// has none.
     pub fn build(params: &ParamBuilder, config: &ResNetConfig) -> Result<Self, ModelError> {
         let blocks: usize = config.blocks.iter().sum();
         let start = 1.0 / (blocks as f32).sqrt();
@@ -171,7 +172,8 @@ impl ResNet {
         })
     }
 
-    /// `[batch, 3, height, width]` → maps `[batch, channels, height/s, width/s]` for s = 4, 8, 16, 32.
+    /// Computes feature maps `[batch, channels, height/s, width/s]` for s = 4, 8, 16, 32 from images `[batch, 3,
+    /// height, width]`.
     pub fn forward(&self, images: Tensor<4>, trace: &mut Trace) -> [Tensor<4>; 4] {
         let mut x = max_pool(relu(self.stem.conv1.forward(images)));
         trace.record("stem", &x);
@@ -191,9 +193,9 @@ impl ResNet {
     }
 }
 
-/// The largest of 3×3 at stride 2: `[batch, channels, h, w]` → `[batch, channels, h/2, w/2]`
+/// Computes the maximum over 3×3 cells at stride 2: `[batch, channels, h, w]` → `[batch, channels, h/2, w/2]`
 fn max_pool(x: Tensor<4>) -> Tensor<4> {
-    // Behind a ReLU, zeros around the map never win.
+    // The input comes from a ReLU, so the zeros of the padding never exceed it.
     let options = MaxPoolOptions::new([3, 3])
         .with_stride([2, 2])
         .with_padding([1, 1]);
@@ -210,7 +212,7 @@ mod tests {
         weights::{HostTensor, StateDict},
     };
 
-    /// A network whose stem is as wide as the output of its first stage.
+    /// Returns a network whose stem is as wide as the output of its first stage.
     fn equal_widths() -> ResNetConfig {
         ResNetConfig {
             blocks: [2, 1, 1, 1],
@@ -226,7 +228,7 @@ mod tests {
         list_params(&ResNet::build(&params, config).unwrap(), |_| true)
     }
 
-    /// Weights as a file has them, the value of each a function of its name.
+    /// Returns weights as in a file; each value is a function of its name.
     fn file(config: &ResNetConfig, value: impl Fn(&str) -> f32) -> StateDict {
         let mut weights = StateDict::default();
         for ParamInfo { name, shape, .. } in parameters(config) {
@@ -254,7 +256,7 @@ mod tests {
         }
     }
 
-    /// The first block of the first stage adds its input itself; a file has no projection for it.
+    /// The first block of the first stage adds its input without a projection, which the file does not hold.
     #[test]
     fn a_stem_as_wide_as_the_first_stage_needs_no_projection() {
         let config = equal_widths();
@@ -263,7 +265,7 @@ mod tests {
         assert!(!with("res2.0.shortcut.") && !with("res2.1.shortcut."));
         assert!(with("res3.0.shortcut.") && with("res4.0.shortcut.") && with("res5.0.shortcut."));
 
-        // A branch of zeros: what comes out is what came in.
+        // With a branch of zeros, the output equals the input.
         let weights = file(&config, |name| {
             f32::from(!name.starts_with("res2.") || !name.contains("conv3.norm"))
         });

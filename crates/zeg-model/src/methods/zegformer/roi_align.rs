@@ -1,15 +1,15 @@
-//! RoIAlign: the pixels of a box at a fixed size, averaged over a grid of samples in each cell.
+//! RoIAlign: resizes the pixels of a box to a fixed size, averaging a grid of samples in each cell.
 //!
-//! Aligned (pixel centres at halves), one sample a cell and axis for every pixel that the cell is long, rounded up. A
-//! sample is bilinear; outside of the image by more than a pixel it is 0. All of it works on rows and columns
-//! independently, so that a crop is A_rows · X · A_columnsᵀ with a few entries in each row of the two matrices.
+//! This is the aligned variant (pixel centres at halves), with one sample per cell and axis for every pixel of the
+//! cell's length, rounded up. A sample is bilinear; it is 0 more than one pixel outside of the image. Rows and columns
+//! are independent, so a crop is A_rows · X · A_columnsᵀ with a few non-zero entries in each row of the two matrices.
 
 use super::foreground::PixelBox;
 
-/// The pixels that one cell of an axis is averaged from, with their weights.
+/// The pixels whose weighted mean is one cell of an axis.
 type Cell = Vec<(usize, f32)>;
 
-/// Cells of both axes of one box.
+/// The cells of one box along both axes.
 #[derive(Debug)]
 pub(super) struct Sampling {
     rows: Vec<Cell>,
@@ -17,7 +17,7 @@ pub(super) struct Sampling {
 }
 
 impl Sampling {
-    /// How a box of an image of `[height, width]` becomes `side`×`side` cells.
+    /// Returns the sampling of a box in an image of `[height, width]` pixels to `side`×`side` cells.
     pub(super) fn new(
         [left, top, right, bottom]: PixelBox,
         [height, width]: [usize; 2],
@@ -29,7 +29,7 @@ impl Sampling {
         }
     }
 
-    /// The cells' values, row-major: `[side, side]`.
+    /// Computes the cells' values, row-major: `[side, side]`.
     ///
     /// - `row`: fills its argument `[width]` with a row of the image
     pub(super) fn apply(
@@ -56,7 +56,7 @@ impl Sampling {
     }
 }
 
-/// The cells from `start` to `end` along an axis of `length` pixels.
+/// Returns the cells from `start` to `end` along an axis of `length` pixels.
 fn cells(start: f32, end: f32, length: usize, side: usize) -> Vec<Cell> {
     let (origin, extent) = (start - 0.5, end - start);
     let bin = extent / side as f32;
@@ -77,7 +77,7 @@ fn cells(start: f32, end: f32, length: usize, side: usize) -> Vec<Cell> {
         .collect()
 }
 
-/// The two pixels around a position and their shares; none outside of the axis by more than a pixel.
+/// Returns the two pixels around a position with their weights; none if the position is more than a pixel outside.
 fn neighbours(position: f32, length: usize) -> Vec<(usize, f32)> {
     if position < -1.0 || position > length as f32 {
         return Vec::new();

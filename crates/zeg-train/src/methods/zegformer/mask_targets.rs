@@ -1,4 +1,4 @@
-//! Targets of a set criterion: for each image one mask a class that it holds.
+//! Builds the targets of a set criterion: for each image, one mask per class that occurs in it.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use zeg_image::IGNORE_LABEL;
@@ -6,26 +6,26 @@ use zeg_model::resize::nearest_sources;
 
 use crate::{TrainError, targets::Targets};
 
-/// An image's masks.
+/// The target masks of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageMasks {
     /// Class of each mask.
     pub classes: Vec<usize>,
-    /// `[masks, height, width]`: 1 inside, 0 outside; what has no class is outside of all.
+    /// Mask values, `[masks, height, width]`: 1 inside, 0 outside; unlabelled pixels are outside of every mask.
     pub values: Vec<u8>,
 }
 
-/// The masks of a batch, all of one size.
+/// The target masks of a batch, all of one size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaskTargets {
-    /// One entry an image.
+    /// One entry per image.
     pub images: Vec<ImageMasks>,
-    /// Height and width.
+    /// Height and width of the masks in pixels.
     pub size: [usize; 2],
 }
 
 impl MaskTargets {
-    /// A mask for each class of each image, in the order of the classes.
+    /// Builds one mask for each class that occurs in each image, in the order of the classes.
     pub fn from_labels(targets: &Targets) -> Self {
         let size = targets.size();
         let pixels = size[0] * size[1];
@@ -49,10 +49,10 @@ impl MaskTargets {
         }
     }
 
-    /// Checks masks of a batch.
+    /// Creates targets from given masks.
     ///
     /// # Errors
-    /// An image's values are not one mask of `size` a class.
+    /// Returns an error if the values of an image are not one mask of `size` per class.
     pub fn new(images: Vec<ImageMasks>, size: [usize; 2]) -> Result<Self, TrainError> {
         for image in &images {
             if image.values.len() != image.classes.len() * size[0] * size[1] {
@@ -68,12 +68,12 @@ impl MaskTargets {
         Ok(Self { images, size })
     }
 
-    /// Masks of each image.
+    /// Returns the number of masks of each image.
     pub fn counts(&self) -> Vec<usize> {
         self.images.iter().map(|p| p.classes.len()).collect()
     }
 
-    /// One image's masks at another size: `[masks, h·w]`, each place from its nearest source.
+    /// Returns one image's masks at another size, by nearest-neighbour sampling: `[masks, h·w]`.
     pub(crate) fn thinned(&self, image: usize, [h, w]: [usize; 2], device: &Device) -> Tensor<2> {
         let [height, width] = self.size;
         let (rows, columns) = (nearest_sources(height, h), nearest_sources(width, w));
@@ -88,9 +88,9 @@ impl MaskTargets {
         Tensor::from_data(TensorData::new(thinned, [classes.len(), h * w]), device)
     }
 
-    /// Some masks at full size: `[1, masks, height·width]`.
+    /// Returns selected masks at full size: `[1, masks, height·width]`.
     ///
-    /// - `chosen`: pairs of an image and one of its masks
+    /// - `chosen`: pairs of an image index and a mask index in this image
     pub(crate) fn select(&self, chosen: &[(usize, usize)], device: &Device) -> Tensor<3> {
         let pixels = self.size[0] * self.size[1];
         let mask = |&(image, mask): &(usize, usize)| {
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_class_of_an_image_has_a_mask_and_pixels_without_one_are_outside() {
+    fn every_class_of_an_image_has_a_mask_and_unlabelled_pixels_are_outside() {
         let labels = vec![
             2,
             0,

@@ -1,7 +1,7 @@
-//! Which query answers for which mask: the assignment of least cost, one to one.
+//! Matches mask queries to target masks: the one-to-one assignment of least cost.
 //!
-//! As DETR and MaskFormer have it. The costs are those of the loss, but on the small grid and without its weights of
-//! pixels; no gradient flows through them.
+//! As in DETR and MaskFormer. The costs are the terms of the loss, but on the small grid of the predicted masks; no
+//! gradient flows through them.
 
 use burn::tensor::{Tensor, TensorData, activation};
 use pathfinding::{kuhn_munkres::kuhn_munkres_min, matrix::Matrix};
@@ -13,31 +13,31 @@ use crate::{
     loss::{ALPHA, DICE_SMOOTHING},
 };
 
-/// Costs become whole numbers below this, so that the assignment is exact and its sums cannot overflow.
+/// Largest cost after rounding to integers, so that the assignment is exact and its sums cannot overflow.
 const LARGEST: f64 = (1_u64 << 50) as f64;
 
-/// An image's assignment.
+/// The assignment of one image.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Matches {
-    /// Pairs of a query and a mask, queries ascending.
+    /// Pairs of a mask query and a target mask, in ascending order of the queries.
     pub pairs: Vec<(usize, usize)>,
 }
 
 /// Costs of one image: `[queries, masks]`, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Costs {
-    /// `[queries, masks]`
+    /// Costs, `[queries, masks]`.
     pub values: Vec<f32>,
-    /// Rows.
+    /// Number of mask queries (rows).
     pub queries: usize,
-    /// Columns.
+    /// Number of target masks (columns).
     pub masks: usize,
 }
 
-/// Matches every image of a batch.
+/// Matches mask queries to target masks in every image of a batch.
 ///
 /// # Errors
-/// A cost is not a number, or the device could not be read.
+/// Returns an error if a cost is not finite or the device cannot be read.
 pub fn match_batch(
     output: &QueryOutput,
     targets: &MaskTargets,
@@ -48,10 +48,10 @@ pub fn match_batch(
         .collect()
 }
 
-/// What each query would cost for each mask of an image.
+/// Returns the cost of every mask query for every target mask of an image.
 ///
 /// # Errors
-/// The device could not be read.
+/// Returns an error if the device cannot be read.
 pub fn costs(
     output: &QueryOutput,
     targets: &MaskTargets,
@@ -101,14 +101,14 @@ pub fn costs(
 }
 
 impl Costs {
-    /// The assignment of least cost: every mask gets a query of its own, or every query a mask where there are more
-    /// masks.
+    /// Returns the assignment of least cost: every mask gets its own query, or every query its own mask if there are
+    /// more masks than queries.
     ///
-    /// Costs are rounded to whole numbers, 2⁵⁰ the largest, which is far finer than their own precision; on whole
-    /// numbers the Hungarian algorithm is exact, and it has one order of visiting.
+    /// Costs are scaled and rounded to integers of at most 2⁵⁰, which is far finer than their own precision. On
+    /// integers the Hungarian algorithm is exact and deterministic.
     ///
     /// # Errors
-    /// A cost is not a number.
+    /// Returns an error if a cost is not finite.
     pub fn solve(&self) -> Result<Matches, TrainError> {
         let (queries, masks) = (self.queries, self.masks);
         if queries == 0 || masks == 0 {
@@ -116,7 +116,7 @@ impl Costs {
         }
         if let Some(value) = self.values.iter().find(|value| !value.is_finite()) {
             return Err(TrainError::Backend(format!(
-                "a query's cost for a mask is {value}; the model's outputs are no longer numbers"
+                "the cost of a mask query is {value}; the model's outputs are no longer finite"
             )));
         }
         let largest = self
@@ -167,7 +167,7 @@ mod tests {
         }
     }
 
-    /// The least cost of all assignments, by trying them.
+    /// Returns the least cost of all assignments, by trying each.
     fn least(costs: &Costs, mask: usize, used: &mut Vec<bool>) -> f64 {
         if mask == costs.masks {
             return 0.0;
@@ -187,7 +187,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_other_assignment_costs_less(
-            (queries, masks, values) in (1_usize..6, 1_usize..5).prop_filter("room", |(q, m)| q >= m).prop_flat_map(
+            (queries, masks, values) in (1_usize..6, 1_usize..5).prop_filter("enough queries", |(q, m)| q >= m).prop_flat_map(
                 |(q, m)| (Just(q), Just(m), prop::collection::vec(-30.0_f32..30.0, q * m)))
         ) {
             let costs = costs(queries, masks, values);
@@ -200,14 +200,14 @@ mod tests {
     }
 
     #[test]
-    fn more_masks_than_queries_leave_masks_without_one() {
+    fn with_more_masks_than_queries_some_masks_stay_unmatched() {
         let found = costs(1, 3, vec![2.0, 1.0, 3.0]).solve().unwrap();
         assert_eq!(found.pairs, [(0, 1)]);
         assert_eq!(costs(4, 0, Vec::new()).solve().unwrap(), Matches::default());
     }
 
     #[test]
-    fn a_cost_that_is_no_number_is_an_error() {
+    fn a_cost_that_is_not_finite_is_an_error() {
         assert!(costs(1, 1, vec![f32::NAN]).solve().is_err());
     }
 }

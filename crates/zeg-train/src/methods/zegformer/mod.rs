@@ -1,4 +1,5 @@
-//! How ZegFormer is trained: queries are matched to masks, and held to the class and the mask of their match.
+//! Defines the loss of ZegFormer: mask queries are matched to target masks and trained on class and mask of their
+//! match.
 
 pub mod mask_targets;
 pub mod matching;
@@ -21,7 +22,7 @@ use crate::{
     recipe::{Criterion, LossPart, MethodLoss, PartTerms, Recipe, read_loss},
 };
 
-/// The recipe.
+/// The training recipe of ZegFormer.
 pub struct ZegFormerRecipe;
 
 impl Recipe for ZegFormerRecipe {
@@ -36,12 +37,12 @@ impl Recipe for ZegFormerRecipe {
     ) -> Result<Box<dyn Criterion>, TrainError> {
         if training.setting == Setting::Transductive {
             return Err(TrainError::Config(
-                "training.setting = \"transductive\" needs class masks for its pseudo labels; ZegFormer has none".into(),
+                "training.setting = \"transductive\" needs class masks for pseudo labels; ZegFormer has none".into(),
             ));
         }
         if !training.objective.is_default() {
             return Err(TrainError::Config(format!(
-                "training.objective = {:?} is of class masks; ZegFormer's weights are training.loss",
+                "training.objective = {:?} is for methods with class masks; set ZegFormer's loss weights in training.loss",
                 training.objective
             )));
         }
@@ -55,8 +56,10 @@ impl Recipe for ZegFormerRecipe {
     }
 }
 
-/// The optimiser's group of a parameter: the backbone learns at [`AdamWSettings::encoder_lr`]; norms and the table of
-/// queries do not decay, biases and the "no object" vector do.
+/// Returns the optimiser's group of a parameter.
+///
+/// The backbone has the learning rate factor [`AdamWSettings::encoder_lr`]. Norms and the mask query embeddings have no
+/// weight decay; biases and the "no object" embedding do.
 pub fn group(settings: &AdamWSettings, name: &str) -> ParamGroup {
     let is_norm = |part: &str| {
         let number = part.strip_prefix("norm");
@@ -77,7 +80,7 @@ pub fn group(settings: &AdamWSettings, name: &str) -> ParamGroup {
     }
 }
 
-/// The loss, summed over the decoder layers.
+/// The loss of ZegFormer, summed over the decoder layers.
 struct ZegFormerLoss {
     set_loss: SetLoss,
 }

@@ -1,8 +1,9 @@
-//! The set criterion: queries are matched to masks, then held to the class and the mask of their match.
+//! Computes the set criterion: mask queries are matched to target masks and compared with class and mask of their
+//! match.
 //!
-//! As MaskFormer and ZegFormer have it: cross-entropy over classes and "no object" for all queries, sigmoid focal and
-//! dice for the matched ones at the targets' full size, behind every decoder layer alike (deep supervision). Pixels
-//! without a class and padding are negatives for every mask.
+//! As in MaskFormer and ZegFormer: cross-entropy over the classes and "no object" for all mask queries; sigmoid focal
+//! and dice for the matched ones at the targets' full size; the same after every decoder layer (deep supervision).
+//! Unlabelled pixels and padding are negatives for every mask.
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use crate::{
     loss::{dice, focal},
 };
 
-/// Weights of the terms; of costs and losses alike.
+/// Weights of the terms, for both the matching costs and the loss.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct SetLoss {
@@ -27,7 +28,7 @@ pub struct SetLoss {
     pub focal: f64,
     /// Factor of the dice term.
     pub dice: f64,
-    /// Weight of a query without a mask in the cross-entropy; one with a mask has 1.
+    /// Weight of an unmatched mask query in the cross-entropy; a matched one has weight 1.
     pub no_object: f64,
 }
 
@@ -43,33 +44,33 @@ impl Default for SetLoss {
     }
 }
 
-/// What the terms of a batch are divided by; a batch that is computed in parts has one, of the whole.
+/// The numbers that the terms of a batch are divided by; the parts of a batch share those of the whole batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SetNormalizer {
-    /// Sum of the queries' weights in the cross-entropy.
+    /// Sum of the weights of all mask queries in the cross-entropy.
     pub queries: f64,
-    /// Number of masks, at least 1.
+    /// Number of target masks, at least 1.
     pub masks: f64,
 }
 
-/// The terms behind one decoder layer, weighted: `[1]` each.
+/// The weighted terms after one decoder layer: `[1]` each.
 #[derive(Debug, Clone)]
 pub struct SetTerms {
-    /// Cross-entropy.
+    /// Cross-entropy term.
     pub class: Tensor<1>,
-    /// Sigmoid focal.
+    /// Sigmoid focal term.
     pub focal: Tensor<1>,
-    /// Dice.
+    /// Dice term.
     pub dice: Tensor<1>,
 }
 
 impl SetTerms {
-    /// Their sum: `[1]`.
+    /// Returns the sum of the terms: `[1]`.
     pub fn total(&self) -> Tensor<1> {
         self.class.clone() + self.focal.clone() + self.dice.clone()
     }
 
-    /// Sums with the terms behind another layer.
+    /// Adds the terms after another layer.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
@@ -81,10 +82,10 @@ impl SetTerms {
 }
 
 impl SetLoss {
-    /// The normaliser of a batch, however it is divided.
+    /// Returns the normaliser of a whole batch.
     ///
-    /// - `masks`: of each image
-    /// - `queries`: of an image
+    /// - `masks`: number of target masks of each image
+    /// - `queries`: number of mask queries per image
     pub fn normalizer(&self, masks: &[usize], queries: usize) -> SetNormalizer {
         let matched = |masks: usize| masks.min(queries) as f64;
         let weight =
@@ -95,10 +96,10 @@ impl SetLoss {
         }
     }
 
-    /// Matches and compares what one decoder layer says.
+    /// Matches the output of one decoder layer and computes its terms.
     ///
     /// # Errors
-    /// The model's outputs are not numbers, or the device could not be read.
+    /// Returns an error if the model's outputs are not finite or the device cannot be read.
     pub fn forward(
         &self,
         output: QueryOutput,
@@ -109,7 +110,7 @@ impl SetLoss {
         Ok(self.terms(output, targets, &matches, normalizer))
     }
 
-    /// As [`SetLoss::forward`] with a known assignment.
+    /// Computes the terms of [`SetLoss::forward`] for a given assignment.
     pub fn terms(
         &self,
         output: QueryOutput,
@@ -126,7 +127,7 @@ impl SetLoss {
         }
     }
 
-    /// Weighted cross-entropy of `[batch, queries, classes + 1]` logits: `[1]`.
+    /// Returns the weighted cross-entropy of logits `[batch, queries, classes + 1]`: `[1]`.
     fn cross_entropy(
         &self,
         logits: Tensor<3>,
@@ -152,7 +153,7 @@ impl SetLoss {
     }
 }
 
-/// Focal and dice terms of the matched queries, summed: `[1]` each.
+/// Returns the sums of the focal and the dice terms of the matched mask queries: `[1]` each.
 ///
 /// - `masks`: logits `[batch, queries, h, w]`
 fn mask_terms(
@@ -169,7 +170,7 @@ fn mask_terms(
         }
     }
     if rows.is_empty() {
-        // The reference's gradients are zeros then, not absent.
+        // Gradients are then zero instead of absent, as in the reference.
         let zero = masks.sum() * 0.0;
         return (zero.clone(), zero);
     }

@@ -1,4 +1,5 @@
-//! What the seam between methods and everything else promises: layers of views, a second pass, hooks in the encoder.
+//! Tests of the interface between methods and the rest of the code: layers of windows, a second pass, hooks in the
+//! encoder.
 #![allow(clippy::unwrap_used)] // in tests
 
 use std::path::Path;
@@ -27,8 +28,8 @@ use zeg_model::{
 
 const SIDE: usize = 8;
 
-/// A model whose logit of every class is the number of the view that it sees, in steps of a tenth: 1 for windows, 2 for the
-/// whole image.
+/// A model whose logits of every class are a tenth of the index of the window's layer, counted from 1: 0.1 for
+/// half-image windows, 0.2 for the whole image.
 #[derive(Module, Debug)]
 struct Layers {
     #[module(skip)]
@@ -47,7 +48,7 @@ impl SegmentationModel for Layers {
         }
     }
 
-    /// Two windows side by side, and the whole image at the size of a window.
+    /// Plans two windows side by side, and the whole image resized to the size of a window.
     fn plan(&self, [h, w]: [usize; 2], _: &Inference) -> Result<Vec<PlannedWindow>, ModelError> {
         let window = |x| {
             PlannedWindow::from(Window {
@@ -68,9 +69,9 @@ impl SegmentationModel for Layers {
         ])
     }
 
-    fn encode(&self, views: &WindowBatch) -> Result<Vec<f32>, ModelError> {
-        let [count, _, height, width] = views.images.dims();
-        assert_eq!(views.pixels.len(), count);
+    fn encode(&self, windows: &WindowBatch) -> Result<Vec<f32>, ModelError> {
+        let [count, _, height, width] = windows.images.dims();
+        assert_eq!(windows.pixels.len(), count);
         let seen = if [height, width] == [SIDE, SIDE] {
             2.0
         } else {
@@ -116,7 +117,8 @@ fn classes() -> ClassQueries {
     ClassQueries::new(Tensor::ones([2, 3], &device), vec![true, false])
 }
 
-/// All scores of an image of 24×12 pixels, `[height, classes, width]`, and those after encoding it first.
+/// Returns all scores of an image of 24×12 pixels, `[height, classes, width]`, once from the image and once from its
+/// encoding.
 fn scores(doubled: bool) -> [Vec<f32>; 2] {
     let (device, classes) = (Device::flex(), classes());
     let settings = Inference {
@@ -139,11 +141,11 @@ fn scores(doubled: bool) -> [Vec<f32>; 2] {
 }
 
 #[test]
-fn layers_of_views_are_averaged_after_the_views_of_each() {
+fn windows_are_averaged_within_layers_and_then_the_layers_are() {
     let [straight, encoded] = scores(false);
     assert_eq!(straight, encoded);
     for row in straight.chunks_exact(2 * 24) {
-        // (0.1 + 0.2) / 2, the seen class lowered
+        // (0.1 + 0.2) / 2, and the seen class lowered by its offset
         assert!(row[..24].iter().all(|score| (score - 0.10).abs() < 1e-6));
         assert!(row[24..].iter().all(|score| (score - 0.15).abs() < 1e-6));
     }
@@ -189,7 +191,7 @@ fn an_option_that_a_method_does_not_have_is_refused() {
     assert!(error.contains("inference.method.colour"), "{error}");
 }
 
-/// A small tower, and its configuration.
+/// Returns a small tower and its configuration.
 fn tower() -> (VisionTransformer, VisionConfig) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/training_free.safetensors");
     let golden = StateDict::open(&path, &Methods::default().key_tables()).unwrap();
@@ -211,7 +213,7 @@ fn tower() -> (VisionTransformer, VisionConfig) {
     (tower, encoder)
 }
 
-/// Keeps the first and the last block; leaves the second out.
+/// Hooks that store the outputs of the first and the last block, and skip the second block.
 struct Hooks {
     last: usize,
 }
@@ -252,7 +254,7 @@ fn hooks_replace_blocks_and_keep_their_outputs() {
         assert_eq!(kept.tokens.into_data(), recorded[&name], "{name}");
         assert_eq!(kept.plan.grid, [3, 3]);
     }
-    // What left block 0 left block 1, too.
+    // Block 1 is skipped, so its output equals that of block 0.
     assert_eq!(recorded["block0"], recorded["block1"]);
     assert_ne!(recorded["block1"], recorded["block2"]);
 }

@@ -1,4 +1,5 @@
-//! Patients for the doctor: a small VOC made here, and a copy of some real images where they lie beside the repository.
+//! Faultless data sets for tests of the doctor: a small synthetic VOC, and a copy of some real images if the excerpt
+//! exists beside the repository.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use zeg_image::{LabelMap, decode_labels};
 
 use crate::common::{TinyVoc, shared_data};
 
-/// How many real images are copied for each split.
+/// Number of real images that are copied, for training and validation.
 const REAL: (usize, usize) = (30, 6);
 
 pub(crate) const OPTIONS: DoctorOptions = DoctorOptions {
@@ -18,21 +19,21 @@ pub(crate) const OPTIONS: DoctorOptions = DoctorOptions {
     limit: None,
 };
 
-/// A VOC without a fault.
-pub(crate) struct Ward {
+/// A folder in VOC's layout without faults.
+pub(crate) struct HealthyVoc {
     _folder: TempDir,
     pub(crate) root: PathBuf,
     pub(crate) train: Vec<String>,
     pub(crate) val: Vec<String>,
 }
 
-/// All patients that there are here.
-pub(crate) fn wards() -> Vec<Ward> {
+/// Returns the synthetic data set and, if the excerpt exists, the real one.
+pub(crate) fn healthy_vocs() -> Vec<HealthyVoc> {
     let real = shared_data("voc2012_mini/VOCdevkit/VOC2012").map(|root| real(&root));
     [synthetic()].into_iter().chain(real).collect()
 }
 
-pub(crate) fn synthetic() -> Ward {
+pub(crate) fn synthetic() -> HealthyVoc {
     let ids = |name: &str, count: usize| -> Vec<String> {
         (0..count)
             .map(|number| format!("{name}{number:02}"))
@@ -43,7 +44,7 @@ pub(crate) fn synthetic() -> Ward {
         &train.iter().map(String::as_str).collect::<Vec<_>>(),
         &val.iter().map(String::as_str).collect::<Vec<_>>(),
     );
-    Ward {
+    HealthyVoc {
         root: voc.root(),
         _folder: voc.into_folder(),
         train,
@@ -51,7 +52,7 @@ pub(crate) fn synthetic() -> Ward {
     }
 }
 
-fn real(from: &Path) -> Ward {
+fn real(from: &Path) -> HealthyVoc {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("VOC2012");
     for inner in ["JPEGImages", "SegmentationClass", "ImageSets/Segmentation"] {
@@ -60,7 +61,7 @@ fn real(from: &Path) -> Ward {
     let copy = |split: &str, count: usize| -> Vec<String> {
         let list = format!("ImageSets/Segmentation/{split}.txt");
         let text = fs::read_to_string(from.join(&list)).unwrap();
-        // Every tenth, so that all classes occur.
+        // Every tenth image is taken, so that all classes occur.
         let ids = text.lines().step_by(10).take(count).map(str::to_owned);
         let ids: Vec<String> = ids.collect();
         fs::write(root.join(list), ids.join("\n")).unwrap();
@@ -75,7 +76,7 @@ fn real(from: &Path) -> Ward {
         ids
     };
     let (train, val) = (copy("train", REAL.0), copy("val", REAL.1));
-    Ward {
+    HealthyVoc {
         _folder: folder,
         root,
         train,
@@ -83,7 +84,7 @@ fn real(from: &Path) -> Ward {
     }
 }
 
-impl Ward {
+impl HealthyVoc {
     pub(crate) fn image(&self, id: &str) -> PathBuf {
         self.root.join(format!("JPEGImages/{id}.jpg"))
     }
@@ -97,7 +98,7 @@ impl Ward {
         fs::write(self.root.join(list), ids.join("\n")).unwrap();
     }
 
-    /// Replaces the values of a label map, each by itself.
+    /// Replaces each value of a label map by `change` of it.
     pub(crate) fn relabel(&self, id: &str, change: impl Fn(u16) -> u8) {
         let path = self.labels(id);
         let map = decode_labels(&path).unwrap();
@@ -118,13 +119,13 @@ impl Ward {
         examine(&self.select(split, "voc20"), &OPTIONS, &|_, _| {}).unwrap()
     }
 
-    /// The finding of a code in the training split; all that there are, where it is not among them.
+    /// Returns the finding of a code in the training split; panics with all findings if there is none.
     pub(crate) fn finding(&self, code: &str) -> Finding {
         find(&self.examine("train"), code)
     }
 }
 
-/// The labels as a grey image, each value changed.
+/// Returns the labels as a grey image, each value replaced by `change` of it.
 pub(crate) fn grey(map: &LabelMap, change: impl Fn(u16) -> u8) -> GrayImage {
     GrayImage::from_fn(map.width() as u32, map.height() as u32, |x, y| {
         Luma([change(map.get(x as usize, y as usize).unwrap())])
@@ -141,14 +142,14 @@ pub(crate) fn find(diagnosis: &Diagnosis, code: &str) -> Finding {
         .clone()
 }
 
-/// The codes of errors and warnings.
+/// Returns the codes of errors and warnings.
 pub(crate) fn problems(diagnosis: &Diagnosis) -> Vec<&'static str> {
     let problems = diagnosis.findings.iter();
     let problems = problems.filter(|finding| finding.severity != Severity::Note);
     problems.map(|finding| finding.code.as_str()).collect()
 }
 
-/// A finding of this severity that concerns one file and names it.
+/// Asserts that a finding has this severity, concerns one file and names it.
 pub(crate) fn names(finding: &Finding, severity: Severity, file: &str) {
     assert_eq!(
         (finding.severity, finding.count),
