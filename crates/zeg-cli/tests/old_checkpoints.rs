@@ -147,7 +147,7 @@ fn a_run_starts_from_the_weights_of_an_old_checkpoint() {
         command.output().unwrap()
     };
     let other = train("32");
-    assert_eq!(other.status.code(), Some(0));
+    assert_eq!(other.status.code(), Some(1));
     let said = String::from_utf8(other.stderr).unwrap();
     assert!(said.contains("holds another model"), "{said}");
     let same = train("64");
