@@ -1,9 +1,9 @@
-//! How long whole models take: one image of 512×512 pixels to scores, 20 classes, generated weights.
+//! Benchmark of whole models: scores of 20 classes for one image of 512×512 pixels, with generated weights.
 //!
-//! `cargo bench --bench models`. `zeg bench` times the same and training steps, with memory; `reference/bench_peers.py` sets
-//! other engines beside it.
+//! Run it with `cargo bench --bench models`. `zeg bench` measures the same, training steps and memory;
+//! `reference/bench_peers.py` compares it with other engines.
 
-#![allow(clippy::unwrap_used)] // a benchmark that cannot start has nothing to report
+#![allow(clippy::unwrap_used)] // a benchmark that cannot start may panic
 
 use std::path::Path;
 

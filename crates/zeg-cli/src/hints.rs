@@ -1,4 +1,4 @@
-//! The way out of an error, where there is one.
+//! Hints: the action to take after an error.
 
 use zeg::{
     data::DataError,
@@ -16,12 +16,13 @@ use zeg_train::TrainError;
 
 use crate::commands::{
     import::OutputExists,
+    json::JsonRefused,
     model_file::NotPulled,
     report::NoEvaluation,
     train::{NothingToStartFrom, RunExists},
 };
 
-/// An error with its causes, each said once: many of our errors already hold the words of their cause.
+/// Formats an error with its causes, and leaves out causes that the text contains already.
 pub(crate) fn describe(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |text, cause| {
         let cause = cause.to_string();
@@ -33,7 +34,7 @@ pub(crate) fn describe(error: &anyhow::Error) -> String {
     })
 }
 
-/// A line of advice on an error, from the first cause in its chain that has one.
+/// Returns the hint for an error: that of the first error in its chain that has one.
 pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(of_cause)
 }
@@ -57,13 +58,13 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<LoadError>() {
         return Some(match error {
             LoadError::BaseMissing { .. } => {
-                "say where it is with --weights, or put it beside the checkpoint".into()
+                "name it with --weights, or put it beside the checkpoint".into()
             }
             LoadError::OtherBase { .. } => {
-                "name the file the model was trained on with --weights".into()
+                "name the weights that the model was trained with by --weights".into()
             }
             LoadError::NotPlain { .. } => {
-                "leave --method out, or give CLIP's weights to --model".into()
+                "leave --method out, or name plain CLIP weights with --model".into()
             }
         });
     }
@@ -78,32 +79,35 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     if cause.is::<NoTextEncoder>() {
         return Some(
-            "take weights with both towers, such as `zeg pull clip-vit-b-16`, or give a table with --text".into(),
+            "use weights with a text encoder, such as those of `zeg pull clip-vit-b-16`, or name class embeddings with --text".into(),
         );
     }
     if let Some(NotPulled(name)) = cause.downcast_ref::<NotPulled>() {
         return Some(format!(
-            "`zeg pull {name}` fetches them; `zeg models` says how large they are"
+            "`zeg pull {name}` downloads them; `zeg models` lists their size"
         ));
     }
+    if let Some(refused) = cause.downcast_ref::<JsonRefused>() {
+        return Some(refused.hint().into());
+    }
     if cause.is::<OutputExists>() {
-        return Some("--overwrite replaces it".into());
+        return Some("use --overwrite to replace it".into());
     }
     if let Some(error) = cause.downcast_ref::<ExportError>() {
         return of_export(error);
     }
     if cause.is::<RunExists>() {
-        return Some("continue it with --resume, or choose another folder with -o".into());
+        return Some("continue the run with --resume, or choose another folder with -o".into());
     }
     if cause.is::<NothingToStartFrom>() {
-        return Some("name a half-way inductive checkpoint with --init".into());
+        return Some("name a checkpoint from the middle of an inductive run with --init".into());
     }
     if cause.is::<TokenizeError>() {
         return Some("shorten the class name; CLIP's text encoder reads 77 tokens".into());
     }
     if let Some(ClassArgumentError::File(_)) = cause.downcast_ref::<ClassArgumentError>() {
         return Some(
-            "a class file has a class a line, commas between its names: `sofa, couch`".into(),
+            "write one class per line, with commas between its names: `sofa, couch`".into(),
         );
     }
     if cause.is::<QueryError>() || cause.is::<ClassArgumentError>() {
@@ -112,7 +116,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         );
     }
     if let Some(InputError::EmptyFolder { .. }) = cause.downcast_ref::<InputError>() {
-        return Some("-r looks into the folder's folders, too".into());
+        return Some("use -r to search the folders inside the folder as well".into());
     }
     if let Some(ClassError::UnknownClass {
         closest: Some(closest),
@@ -127,37 +131,39 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
 fn of_data(error: &DataError) -> Option<String> {
     Some(match error {
         DataError::Image(error) => return of_image(error),
-        DataError::RootNotFound { .. } => "point --data at the data set's folder, such as VOCdevkit/VOC2012".into(),
-        DataError::SplitNotFound { .. } => "name one of the splits that exist, or a text file with an id a line".into(),
+        DataError::RootNotFound { .. } => "name the folder of the data set with --data, such as VOCdevkit/VOC2012".into(),
+        DataError::SplitNotFound { .. } => "name one of the splits that exist, or a text file with one id per line".into(),
         DataError::SizeMismatch { .. } => {
-            "image and labels must be of one size; take both from the same download".into()
+            "an image and its labels must have the same size; use files of the same download".into()
         }
         DataError::IllegalLabel { .. } | DataError::IllegalColour { .. } => {
-            "the labels are of another data set or numbering; convert them, or correct the data set in the experiment"
+            "the labels belong to another data set or numbering; convert them, or correct the data set in the experiment"
                 .into()
         }
         DataError::RawCocoLabels { .. } => {
-            "`zeg data prepare coco-stuff164k --from … -o …` converts them".into()
+            "convert them with `zeg data prepare coco-stuff164k --from … -o …`".into()
         }
         DataError::UnconvertedLabels { .. } => {
-            "`zeg data prepare` makes what is needed from the download".into()
+            "convert the download with `zeg data prepare`".into()
         }
         DataError::Description { .. } => {
             "configs/datasets/folder-template.toml explains every key".into()
         }
         DataError::ClassList { .. } | DataError::UnknownDataset { .. } => {
-            "`zeg data list` lists them; a .toml file describes one's own".into()
+            "`zeg data list` lists the data sets; describe your own in a .toml file".into()
         }
-        DataError::MissingFiles { .. } => "unpack the data set completely, or correct the split's list".into(),
+        DataError::MissingFiles { .. } => "unpack the data set completely, or correct the list of the split".into(),
         _ => return None,
     })
 }
 
 fn of_export(error: &ExportError) -> Option<String> {
     Some(match error {
-        ExportError::Exists { .. } => "--overwrite replaces files, -o names another folder".into(),
+        ExportError::Exists { .. } => {
+            "use --overwrite to replace files, or choose another folder with -o".into()
+        }
         ExportError::TooManyRegions { .. } => {
-            "leave small regions out with a larger --min-area".into()
+            "leave out small regions with a larger --min-area".into()
         }
         _ => return None,
     })
@@ -166,10 +172,10 @@ fn of_export(error: &ExportError) -> Option<String> {
 fn of_image(error: &ImageError) -> Option<String> {
     Some(match error {
         ImageError::LabelsInColour { .. } => {
-            "label files hold class indices: an indexed or grey PNG, not colours; take the data set's original files"
+            "label files hold class indices in an indexed or grey PNG, not colours; use the original files of the data set"
                 .into()
         }
-        ImageError::Corrupt { .. } => "the file is damaged or cut off; copy or download it again".into(),
+        ImageError::Corrupt { .. } => "the file is damaged or incomplete; copy or download it again".into(),
         _ => return None,
     })
 }
@@ -177,14 +183,14 @@ fn of_image(error: &ImageError) -> Option<String> {
 fn of_model(error: &ModelError) -> Option<String> {
     Some(match error {
         ModelError::UnknownClass { .. } => {
-            "use names of the table, give another table with --text, or weights that hold CLIP's text tower".into()
+            "use names of the table, name another table with --text, or use weights with CLIP's text encoder".into()
         }
         ModelError::TensorShape { .. } | ModelError::MissingTensor { .. } => {
-            "the weights are of another architecture than the experiment; compare with `zeg info`".into()
+            "the weights have another architecture than the experiment; compare both with `zeg info`".into()
         }
-        ModelError::Format { .. } => "the file is damaged or of another kind; copy or download it again".into(),
+        ModelError::Format { .. } => "the file is damaged or has another format; copy or download it again".into(),
         ModelError::UnknownWord { .. } => {
-            "name classes with words it knows, such as \"striped red\", or take a larger model: `zeg models`".into()
+            "name classes with words that the model knows, such as \"striped red\", or use a larger model from `zeg models`".into()
         }
         ModelError::Weights(error) => return of_weights(error),
         ModelError::Text(_) => "shorten the class name; CLIP's text encoder reads 77 tokens".into(),
@@ -194,27 +200,27 @@ fn of_model(error: &ModelError) -> Option<String> {
 
 fn of_weights(error: &WeightsError) -> Option<String> {
     Some(match error {
-        WeightsError::Format { .. } => "the file is damaged or of another kind; copy or download it again".into(),
+        WeightsError::Format { .. } => "the file is damaged or has another format; copy or download it again".into(),
         WeightsError::ForbiddenCall { .. } => {
-            "do not open this file with Python either; take the weights from their publisher, as safetensors if there are any"
+            "do not open this file with Python either; download the weights from their publisher, if possible as safetensors"
                 .into()
         }
         WeightsError::Unsupported { .. } => {
-            "weights of CLIP's vision transformers are read: OpenAI's, open_clip's and Hugging Face's ViT-B/16 and their like"
+            "use weights of a CLIP vision transformer, such as ViT-B/16 from OpenAI, open_clip or Hugging Face"
                 .into()
         }
-        WeightsError::Write { .. } => "make room or choose another place".into(),
+        WeightsError::Write { .. } => "free some disk space, or choose another folder".into(),
         WeightsError::Read { .. } | WeightsError::TarFile { .. } => return None,
     })
 }
 
 fn of_train(error: &TrainError) -> Option<String> {
     Some(match error {
-        TrainError::NotFinite { .. } => "lower training.schedule.base, or look at these images' labels".into(),
+        TrainError::NotFinite { .. } => "lower training.schedule.base, or check the labels of these images".into(),
         TrainError::Write { .. } => {
-            "make room or choose another folder; the last checkpoint is intact, and --resume continues from it".into()
+            "free some disk space, or choose another folder; the last checkpoint is intact, and --resume continues from it".into()
         }
-        TrainError::Checkpoint { .. } => "`zeg train` writes checkpoints; CLIP weights go to --weights".into(),
+        TrainError::Checkpoint { .. } => "use a checkpoint that `zeg train` wrote; name CLIP weights with --weights".into(),
         TrainError::Data(error) => return of_data(error),
         TrainError::Model(error) => return of_model(error),
         _ => return None,

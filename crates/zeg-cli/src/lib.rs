@@ -1,7 +1,8 @@
-//! The program `zeg` as a library: arguments in, exit code out.
+//! The program `zeg` as a library: it takes arguments and returns an exit code.
 //!
-//! `main.rs` is one call of [`main`]. Everything that is not the command line's own lives in the crates below. Every
-//! command has its arguments, as typed, and its settings, as meant; only its `run` knows both.
+//! `main.rs` is one call of [`main`]. This crate holds what belongs to the command line; everything else lives in the
+//! crates below it. Every command has a struct of arguments, as the user types them, and a struct of settings, which
+//! say what the arguments mean; only the command's `run` function knows both.
 
 mod allocator;
 mod cli;
@@ -14,20 +15,24 @@ pub mod timing;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::Parser as _;
+use clap::FromArgMatches as _;
 
 use cli::{Cli, Command};
 pub use program::Program;
+use progress::Verbosity;
 
-/// Runs the program as the process's own: its arguments are those of the process.
+/// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
     allocator::keep_memory();
     main_with(&Program::default(), std::env::args_os())
 }
 
-/// Runs the program: parses its arguments, does what they say, prints errors with a hint.
+/// Runs the command that the arguments name, and prints an error with a hint if it fails.
 ///
-/// - `arguments`: the first is the program's name
+/// - `program`: the methods and recipes that the program knows
+/// - `arguments`: the first one is the name of the program
+///
+/// Returns exit code 0 for success, 1 if the work failed, 2 if the command line is wrong, 130 if it was interrupted.
 pub fn main_with<I, T>(program: &Program, arguments: I) -> ExitCode
 where
     I: IntoIterator<Item = T>,
@@ -37,29 +42,31 @@ where
     for notice in &modern.notices {
         eprintln!("warning: {notice}");
     }
-    let cli = match Cli::try_parse_from(modern.arguments) {
+    let parsed = Cli::grouped_command().try_get_matches_from(modern.arguments);
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        // Help and version come this way, too. A closed pipe is no reason to complain.
+        // Help and version arrive here as well. A closed pipe is not reported.
         Err(error) => {
             let _ = error.print();
             return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
+    let verbosity = Verbosity::of_flag(cli.quiet);
     let result = match cli.command {
         Command::Quickstart(args) => commands::quickstart::run(program, args),
-        Command::Pretrain(args) => commands::pretrain::run(program, args),
-        Command::Train(args) => commands::train::run(program, args),
-        Command::Ablate(args) => commands::ablate::run(program, args),
-        Command::Eval(args) => commands::eval::run(program, args),
+        Command::Pretrain(args) => commands::pretrain::run(program, args, verbosity),
+        Command::Train(args) => commands::train::run(program, args, verbosity),
+        Command::Ablate(args) => commands::ablate::run(program, args, verbosity),
+        Command::Eval(args) => commands::eval::run(program, args, verbosity),
         Command::Report(args) => commands::report::run(program, args),
-        Command::Data(args) => commands::data::run(program, args),
-        Command::Segment(args) => commands::segment::run(program, args),
+        Command::Data(args) => commands::data::run(program, args, verbosity),
+        Command::Segment(args) => commands::segment::run(program, args, verbosity),
         Command::Models(args) => commands::models::run(program, args),
-        Command::Pull(args) => commands::pull::run(program, args),
-        Command::Import(args) => commands::import::run(program, args),
+        Command::Pull(args) => commands::pull::run(program, args, verbosity),
+        Command::Import(args) => commands::import::run(program, args, verbosity),
         Command::Info(args) => commands::info::run(program, args),
         Command::Bench(args) => commands::bench::run(program, args),
-        Command::Check(args) => commands::check::run(program, args),
+        Command::Check(args) => commands::check::run(program, args, verbosity),
         Command::Completions { shell } => {
             commands::completions(shell);
             Ok(ExitCode::SUCCESS)
@@ -67,7 +74,7 @@ where
     };
     result.unwrap_or_else(|error| {
         if is_broken_pipe(&error) {
-            return ExitCode::SUCCESS; // the reader of a pipe had enough
+            return ExitCode::SUCCESS; // the reader of the pipe needs no more
         }
         eprintln!("error: {}", hints::describe(&error));
         if let Some(hint) = hints::hint(&error) {

@@ -1,4 +1,4 @@
-//! The `zeg` program: see the library of this crate.
+//! The program `zeg`; the library of this crate does the work.
 
 fn main() -> std::process::ExitCode {
     zeg_cli::main()

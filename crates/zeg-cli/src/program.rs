@@ -1,13 +1,13 @@
-//! What the program works with beyond its arguments.
+//! The methods and recipes that the program knows.
 
 use zeg::model::methods::Methods;
 use zeg_train::recipe::Recipes;
 
-/// The parts of the program that a caller of [`main_with`](crate::main_with) may choose.
+/// The lists that a caller of [`main_with`](crate::main_with) can extend.
 #[derive(Clone, Default)]
 pub struct Program {
-    /// The methods that it knows.
+    /// Methods of segmentation.
     pub methods: Methods,
-    /// How they are trained.
+    /// Recipes that train them.
     pub recipes: Recipes,
 }

@@ -1,16 +1,16 @@
-//! Flags that have another name now: the old one still works, and a notice says the new one.
+//! Flags that were renamed: the old name still works, and a warning gives the new one.
 
 use std::ffi::{OsStr, OsString};
 
-/// An old flag, and what it is called now.
+/// A flag that was renamed.
 struct RenamedFlag {
     old: &'static str,
     new: &'static str,
-    /// Old values with their new names.
+    /// Values that were renamed with the flag, as pairs of the old and the new name.
     values: &'static [(&'static str, &'static str)],
 }
 
-/// All renamed flags. No command has a flag of an old name, so the command does not matter.
+/// All renamed flags. No command has a flag with an old name, so they are replaced whatever the command is.
 const RENAMED: [RenamedFlag; 3] = [
     RenamedFlag {
         old: "--word-list",
@@ -29,13 +29,14 @@ const RENAMED: [RenamedFlag; 3] = [
     },
 ];
 
-/// Arguments with today's names, and a notice for each old name among them.
+/// Arguments with the current names of flags.
 pub(crate) struct Modernized {
     pub(crate) arguments: Vec<OsString>,
+    /// One sentence for each old name that was replaced.
     pub(crate) notices: Vec<String>,
 }
 
-/// Replaces old names of flags and of their values; everything after `--` stays as it is.
+/// Replaces the old names of flags and of their values; everything after `--` stays as it is.
 pub(crate) fn modernize(arguments: impl Iterator<Item = OsString>) -> Modernized {
     let mut modern = Modernized {
         arguments: Vec::new(),
@@ -54,7 +55,7 @@ pub(crate) fn modernize(arguments: impl Iterator<Item = OsString>) -> Modernized
             continue;
         };
         let value = inline.map(OsString::from).or_else(|| {
-            // Only a flag with renamed values needs its value here; another's comes along by itself.
+            // A separate value is only taken if it was renamed; otherwise it follows as an argument of its own.
             arguments.next_if(|next| flag.new_value(next).is_some())
         });
         let renamed_value = value.as_deref().and_then(|value| flag.new_value(value));
@@ -86,7 +87,7 @@ impl RenamedFlag {
     }
 }
 
-/// Splits `--name=value`. A name that is not UTF-8 is none of ours.
+/// Splits `--name=value` into name and value; there is no name if the argument is not UTF-8.
 fn split(argument: &OsStr) -> (Option<&str>, Option<&str>) {
     match argument.to_str().and_then(|text| text.split_once('=')) {
         Some((name, value)) => (Some(name), Some(value)),

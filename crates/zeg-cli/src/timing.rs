@@ -1,8 +1,8 @@
-//! Times a model: images to labels, or steps of its training, on images and labels made of noise.
+//! Measures the time and memory of a model, for inference or training steps, on generated images and labels.
 //!
-//! A forward pass is what a window of `zeg segment` costs without reading and writing files: pixels, encoder, decoder,
-//! a score for every class and pixel, the best class. The values of weights do not change how long it takes, so
-//! an experiment that was never trained is timed with generated ones.
+//! A forward pass costs what one window of `zeg segment` costs without reading and writing files: preprocessing, encoder,
+//! decoder, the scores of every class and pixel, and the best class. The values of the weights do not change its time, so
+//! an experiment that was never trained is measured with generated weights.
 
 use std::{fs, time::Instant};
 
@@ -30,42 +30,42 @@ use zeg_train::setting::supervision;
 
 use crate::Program;
 
-/// Times of runs that did the same, and memory.
+/// Times and memory of runs that do the same work.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Timing {
-    /// Seconds on the wall: the median.
+    /// Median wall time in seconds.
     pub median_s: f64,
-    /// The fastest run.
+    /// Wall time of the fastest run in seconds.
     pub min_s: f64,
-    /// The slowest run.
+    /// Wall time of the slowest run in seconds.
     pub max_s: f64,
-    /// Seconds of all threads together: the median; where the system tells (Linux).
+    /// Median processor time of all threads together, in seconds; only on Linux.
     pub cpu_median_s: Option<f64>,
-    /// Megabytes in use before the first run; where the system tells (Linux).
+    /// Memory in use before the first run, in megabytes of 10⁶ bytes; only on Linux.
     pub before_mb: Option<f64>,
-    /// Most megabytes in use during the runs; where the system tells (Linux).
+    /// Peak of the memory in use during the runs, in megabytes of 10⁶ bytes; only on Linux.
     pub peak_mb: Option<f64>,
 }
 
-/// What to time.
+/// The amount of work that is measured.
 #[derive(Debug, Clone, Copy)]
 pub struct Amount {
-    /// Images at once, or of a training step.
+    /// Number of images in a run: of a batch, or of a training step.
     pub batch: usize,
-    /// Images of a training step that go through the model at once.
+    /// Number of images that go through the model at once in a training step.
     pub micro_batch: usize,
     /// Side of the images in pixels.
     pub size: usize,
-    /// Runs that count; one more goes before them.
+    /// Number of measured runs, after one that is not measured.
     pub runs: usize,
 }
 
-/// Times `run`.
+/// Measures `runs` calls of `run`, after one call that is not measured.
 ///
 /// # Errors
-/// Those of `run`.
+/// Returns the first error of `run`.
 pub fn measure<E>(runs: usize, mut run: impl FnMut() -> Result<(), E>) -> Result<Timing, E> {
-    // "5" resets the peak (proc(5), clear_refs); elsewhere the peak is that of the program so far.
+    // Writing "5" resets the peak (proc(5), clear_refs); if that fails, the peak is that of the whole process.
     let _ = fs::write("/proc/self/clear_refs", "5");
     let before_mb = status_mb("VmRSS:");
     run()?;
@@ -93,10 +93,10 @@ pub fn measure<E>(runs: usize, mut run: impl FnMut() -> Result<(), E>) -> Result
     })
 }
 
-/// Times images to labels, through the session that every command uses: each image is one window.
+/// Measures the segmentation of images by the session that all commands use; each image is one window.
 ///
 /// # Errors
-/// The side is no multiple of the model's patch, or the device could not be read.
+/// Returns an error if the side is not a multiple of the model's patch, or if the device fails.
 pub fn forward(
     model: &dyn Model,
     classes: usize,
@@ -135,10 +135,10 @@ pub fn forward(
     })
 }
 
-/// Times steps of an experiment's training, each of one batch.
+/// Measures training steps of an experiment, each with one batch.
 ///
 /// # Errors
-/// The experiment contradicts itself, or the side is no multiple of the model's patch.
+/// Returns an error if the experiment is inconsistent, or if the side is not a multiple of the model's patch.
 pub fn training(
     experiment: &Experiment,
     program: &Program,
@@ -179,26 +179,26 @@ pub fn training(
     measure(runs, || trainer.train_step(samples.clone()).map(|_| ()))
 }
 
-/// Classes of an experiment.
+/// Returns the classes of an experiment.
 ///
 /// # Errors
-/// A list or split is not known.
+/// Returns an error if the class list or the split is unknown.
 pub fn classes(experiment: &Experiment) -> Result<ClassSet, DataError> {
     experiment.data.class_set()
 }
 
-/// Weights of every parameter of a model, made of noise of usual sizes.
+/// Generates weights for every parameter of a model: noise of a realistic magnitude.
 ///
 /// # Errors
-/// The configuration contradicts itself.
+/// Returns an error if the configuration is inconsistent.
 pub fn generated_weights(config: &dyn Architecture) -> Result<StateDict, ModelError> {
     noise::weights(config, 0)
 }
 
-/// A model with such weights, for inference.
+/// Builds a model with generated weights, for inference.
 ///
 /// # Errors
-/// As [`generated_weights`], or the device cannot compute with this precision.
+/// Returns an error if the configuration is inconsistent, or if the device does not support the precision.
 pub fn generated_model(
     config: &dyn Architecture,
     device: &Device,
@@ -207,7 +207,7 @@ pub fn generated_model(
     config.build_packed(&generated_weights(config)?, device, precision)
 }
 
-/// Class embeddings of unit length: `[classes, dim]`.
+/// Generates class embeddings of unit length, `[classes, dim]`.
 fn text(classes: usize, dim: usize, device: &Device) -> Tensor<2> {
     let values = noise::class_embeddings("bench.text", 0, classes, dim);
     Tensor::from_data(TensorData::new(values, [classes, dim]), device)
@@ -216,7 +216,7 @@ fn text(classes: usize, dim: usize, device: &Device) -> Tensor<2> {
 fn check_size(size: usize, patch: usize) -> Result<(), ModelError> {
     if size == 0 || !size.is_multiple_of(patch) {
         return Err(ModelError::Config(format!(
-            "a side of {size} pixels is no multiple of the patch, {patch}"
+            "image side {size} pixels: it must be a multiple of the patch side, {patch} pixels"
         )));
     }
     Ok(())
@@ -226,7 +226,7 @@ fn median(sorted: &[f64]) -> Option<f64> {
     sorted.get(sorted.len() / 2).copied()
 }
 
-/// A line of /proc/self/status, in megabytes of 10⁶ bytes.
+/// Returns a value of /proc/self/status in megabytes of 10⁶ bytes.
 fn status_mb(name: &str) -> Option<f64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with(name))?;
@@ -234,7 +234,7 @@ fn status_mb(name: &str) -> Option<f64> {
     Some(kibibytes * 1024.0 / 1e6)
 }
 
-/// Seconds that the threads of this program have spent on a core.
+/// Returns the processor time of all threads of this process, in seconds.
 fn cpu_seconds() -> Option<f64> {
     let threads = fs::read_dir("/proc/self/task").ok()?;
     let spent = |thread: fs::DirEntry| -> Option<f64> {
@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_are_counted_and_ordered() {
+    fn runs_are_counted_and_their_times_sorted() {
         let mut count = 0;
         let timing = measure(3, || {
             count += 1;
@@ -258,7 +258,7 @@ mod tests {
             Ok::<(), ()>(())
         });
         let timing = timing.unwrap();
-        assert_eq!(count, 4, "one run goes before those that count");
+        assert_eq!(count, 4, "one run that is not measured comes first");
         assert!(timing.min_s <= timing.median_s && timing.median_s <= timing.max_s);
         assert!(timing.min_s >= 0.002);
     }

@@ -1,4 +1,4 @@
-//! Bad input: every error names the file, the value and the way out, and nothing is lost.
+//! Bad input: every error names the file and the value, ends in a hint, and loses no data.
 #![allow(clippy::unwrap_used)] // in tests
 
 mod common;
@@ -20,8 +20,8 @@ fn palette() -> Vec<[u8; 3]> {
 #[test]
 fn a_truncated_jpeg_is_named() {
     let world = World::new();
-    let bytes = std::fs::read(world.photo("2007_000001")).unwrap();
-    std::fs::write(world.photo("2007_000001"), &bytes[..bytes.len() / 2]).unwrap();
+    let bytes = std::fs::read(world.image("2007_000001")).unwrap();
+    std::fs::write(world.image("2007_000001"), &bytes[..bytes.len() / 2]).unwrap();
     assert_says(
         &failure(&mut world.train("run")),
         &["2007_000001.jpg", "hint: the file is damaged"],
@@ -103,7 +103,7 @@ fn weights_of_another_architecture_are_told_by_tensor_and_shape() {
             "backbone.",
             "32",
             "48",
-            "hint: the weights are of another architecture",
+            "hint: the weights have another architecture",
         ],
     );
     world.train("run").assert().success();
@@ -180,7 +180,7 @@ fn class_lists_are_checked_before_any_image() {
     assert!(!world.path("out").exists());
 }
 
-/// A limit on the size of files stands in for a full disk: both end a write half-way.
+/// A limit on file sizes replaces a full disk: both make a write fail half-way.
 #[cfg(unix)]
 #[test]
 fn a_full_disk_leaves_the_last_checkpoint() {
@@ -197,7 +197,7 @@ fn a_full_disk_leaves_the_last_checkpoint() {
     let program = assert_cmd::cargo::cargo_bin("zeg");
     let mut limited = assert_cmd::Command::new("sh");
     limited.current_dir(world.folder.path()).arg("-c").arg(format!(
-        // An ignored XFSZ turns the signal into an error of the write; 16 blocks hold no checkpoint.
+        // With XFSZ ignored, the write fails instead of the process; a checkpoint needs more than 16 blocks.
         "trap '' XFSZ; ulimit -f 16; exec '{}' train experiment.toml --data VOC2012 --weights tower.safetensors \
          --text text.safetensors -o run --resume",
         program.display()
@@ -207,7 +207,7 @@ fn a_full_disk_leaves_the_last_checkpoint() {
         &[
             "checkpoint-00000006.safetensors",
             "cannot be written",
-            "hint: make room",
+            "hint: free some disk space",
         ],
     );
     assert_eq!(

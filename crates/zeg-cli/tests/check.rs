@@ -1,6 +1,6 @@
-//! `zeg check` as it is typed: small models of every method, as text, as JSON and quietly.
+//! `zeg check` with small models of every method: as text, as JSON and with `--quiet`.
 
-#![allow(clippy::unwrap_used)] // helpers of tests are tests
+#![allow(clippy::unwrap_used)] // in tests
 
 use assert_cmd::Command;
 use zeg_model::methods::Methods;
@@ -18,7 +18,7 @@ fn check(arguments: &[&str]) -> (i32, String, String) {
 }
 
 #[test]
-fn every_method_is_computed_and_told() {
+fn every_method_is_checked_and_listed() {
     let (code, out, err) = check(&[]);
     assert_eq!(code, 0, "{out}{err}");
     for method in Methods::default().iter() {
@@ -33,7 +33,7 @@ fn every_method_is_computed_and_told() {
 }
 
 #[test]
-fn json_and_the_verdict_alone() {
+fn the_result_can_be_json_or_the_verdict_only() {
     let (code, out, _) = check(&["--precision", "int8", "--json", "-"]);
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &report["passed"]), (0, &true.into()), "{out}");

@@ -1,4 +1,4 @@
-//! CLIP-RC with the program itself: train, resume, score, segment; what it refuses; released checkpoints.
+//! The program with CLIP-RC: train, resume, score and segment, refused settings, released checkpoints.
 #![allow(clippy::unwrap_used)] // in tests
 
 mod common;
@@ -9,7 +9,7 @@ use assert_cmd::Command;
 use common::{World, failure, write_image_tower, write_tensors};
 use zeg::model::{methods::Methods, weights::StateDict};
 
-/// `zeg train` of a CLIP-RC model with four regions on the world's grid of 4×4 patches.
+/// Returns `zeg train` for a CLIP-RC model with four region tokens on a grid of 4×4 patches.
 fn train(world: &World, run: &str, changes: &[&str]) -> Command {
     let mut command = world.train(run);
     let method = ["model.method=clip-rc", "model.regions=4"];
@@ -39,7 +39,7 @@ fn a_model_is_trained_resumed_scored_and_used() {
     let loss = |step: usize| lines[step]["loss"].as_f64().unwrap();
     assert!(loss(5) < loss(0), "{lines:?}");
 
-    // A run that was stopped behind its checkpoint at step 4 goes on to the same bytes.
+    // A run that was stopped after its checkpoint at step 4 continues to the same bytes.
     train(&world, "stopped", &[]).assert().success();
     for name in ["model.safetensors", "checkpoint-00000006.safetensors"] {
         std::fs::remove_file(world.path("stopped").join(name)).unwrap();
@@ -85,8 +85,8 @@ fn a_model_is_trained_resumed_scored_and_used() {
     assert_eq!(info["trained_steps"], 6);
 }
 
-/// A recovery term is a mean over the batch, and no pair of image and class divides it, whatever the parts; with
-/// pseudo labels neither.
+/// A recovery term is a mean over the batch, not over pairs of image and class, so micro-batches do not change it; the
+/// same holds with pseudo-labels.
 #[test]
 fn micro_batches_do_not_change_the_loss() {
     let world = World::new();
@@ -164,18 +164,18 @@ fn settings_that_do_not_fit_are_refused() {
     );
     let text = refused(&["training.cached-copies=1"]);
     assert!(text.contains("CLIP-RC's changes"), "{text}");
-    // Another method's weights are no start.
+    // A run cannot start from the weights of another method.
     world.train("zegclip").assert().success();
     let text = failure(train(&world, "run", &[]).args(["--init", "zegclip/model.safetensors"]));
     assert!(text.contains("model.method"), "{text}");
 }
 
-/// A checkpoint in the reference's layout: everything in one file under its names, the unused modules, too.
+/// A checkpoint in the layout of the reference: one file holds all weights under its names, unused modules included.
 #[test]
-fn a_released_checkpoint_labels_as_the_model_that_it_is() {
+fn a_released_checkpoint_gives_the_labels_of_its_model() {
     let world = World::new();
     write_image_tower(&world.weights());
-    // Heads of 64 channels, and the released head, which no file describes.
+    // The attention heads have 64 channels, and no file describes the released decoder.
     let like_released = [
         "model.encoder={ patch = 8, width = 64, layers = 2, heads = 1, embed-dim = 16 }",
         "model.head={ layers = 2, feed-forward = 24 }",

@@ -1,9 +1,9 @@
-//! The command line as users see it: help texts, mistakes, completions.
+//! The command line as users see it: help texts, errors, JSON files, completions.
 #![allow(clippy::unwrap_used)] // in tests
 
 use assert_cmd::Command;
 
-/// Exit code, standard output and standard error of `zeg` with these arguments.
+/// Returns exit code, standard output and standard error of `zeg` with these arguments.
 fn run(args: &[&str]) -> String {
     let mut command = Command::cargo_bin("zeg").unwrap();
     let output = command
@@ -23,17 +23,29 @@ fn run(args: &[&str]) -> String {
 
 #[test]
 fn help_texts() {
+    insta::assert_snapshot!("help_help", run(&["--help"]));
     for command in [
-        "", "train", "ablate", "eval", "report", "data", "segment", "models", "pull", "import",
-        "info", "check",
+        "pretrain",
+        "train",
+        "ablate",
+        "eval",
+        "eval merge",
+        "report",
+        "data",
+        "data list",
+        "data doctor",
+        "data prepare",
+        "segment",
+        "models",
+        "pull",
+        "import",
+        "info",
+        "bench",
+        "check",
     ] {
-        let args: Vec<&str> = if command.is_empty() {
-            vec!["--help"]
-        } else {
-            vec![command, "--help"]
-        };
-        let name = if command.is_empty() { "help" } else { command };
-        insta::assert_snapshot!(format!("help_{name}"), run(&args));
+        let mut args: Vec<&str> = command.split(' ').collect();
+        args.push("--help");
+        insta::assert_snapshot!(format!("help_{}", command.replace(' ', "_")), run(&args));
     }
 }
 
@@ -98,7 +110,7 @@ fn every_experiment_file_is_sound() {
     }
 }
 
-/// Every plan in the repository parses: what fails is the model, which is not there.
+/// Every plan in the repository parses: the command only fails because the model does not exist.
 #[test]
 fn every_plan_is_sound() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs");
@@ -149,6 +161,62 @@ fn every_suite_is_sound() {
     // Of the benchmarks: 12 designs, 12 formats, 8 depths, 2 losses, 2 sets of templates, 4 short rows, 8 + 2 short rows
     // with 2 candidates each, 5 settings; three seeds each.
     assert_eq!(runs, 120 + (8 + 2) * (3 + 2) + 5 * 3);
+}
+
+/// The value of `--json` is optional, so an image can end up as its value.
+#[test]
+fn json_does_not_replace_an_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let photo = folder.path().join("photo.jpg");
+    std::fs::write(&photo, b"\xff\xd8 not JSON").unwrap();
+    let text = run(&["data", "list", "--json", photo.to_str().unwrap()]);
+    assert!(text.starts_with("exit code 1"), "{text}");
+    assert!(
+        text.contains("photo.jpg") && text.contains("hint: write --json=FILE"),
+        "{text}"
+    );
+    assert_eq!(std::fs::read(&photo).unwrap(), b"\xff\xd8 not JSON");
+}
+
+#[test]
+fn json_goes_to_standard_output_or_to_a_file_beside_the_text() {
+    let text = run(&["data", "list", "--json"]);
+    assert!(
+        text.contains("\"command\": \"data list\"") && !text.contains("classes voc20"),
+        "{text}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("list.json");
+    let text = run(&["data", "list", "--json", file.to_str().unwrap()]);
+    assert!(text.contains("classes voc20"), "{text}");
+    let document: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert_eq!(document["schema_version"], 1);
+    assert!(document["datasets"].as_array().unwrap().len() > 3);
+}
+
+/// The reader of the pipe ends before the program writes.
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_ends_json_quietly() {
+    let program = assert_cmd::cargo::cargo_bin("zeg");
+    let script = format!(
+        "(sleep 0.3; '{}' data list --json; echo code $? >&2) | true",
+        program.display()
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "code 0\n");
+}
+
+#[test]
+fn quiet_is_accepted_before_and_after_the_command() {
+    for args in [["--quiet", "data", "list"], ["data", "list", "-q"]] {
+        let text = run(&args);
+        assert!(
+            text.starts_with("exit code 0") && text.ends_with("--- stderr\n"),
+            "{text}"
+        );
+    }
 }
 
 #[test]

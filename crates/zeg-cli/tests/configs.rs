@@ -1,4 +1,4 @@
-//! Every configuration in the repository is one that the program takes.
+//! The program accepts every configuration in the repository.
 #![allow(clippy::unwrap_used)] // in tests
 
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use zeg_train::{
     recipe::{Recipes, read_loss},
 };
 
-/// An experiment that fits the built-in methods.
+/// Opens an experiment of a built-in method.
 fn open(file: &Path) -> Experiment {
     Experiment::open(file, &[], &Methods::default(), &Recipes::default())
         .unwrap()
@@ -88,7 +88,7 @@ fn experiments_on_the_mini_world_open_without_a_folder() {
     }
 }
 
-/// The released numbers, from the reference's configurations.
+/// The expected numbers are those of the reference's configurations.
 #[test]
 fn published_experiments_are_as_released() {
     let steps = [
@@ -147,8 +147,8 @@ fn published_experiments_are_as_released() {
     }
 }
 
-/// ZegFormer's released numbers, and what its models cost: the published 60.3 M and 1829 G are the ResNet-101's, crops
-/// included.
+/// The expected numbers are those of ZegFormer's release, with the cost of its models: the published 60.3 M and 1829 G are
+/// those of the ResNet-101, crops included.
 #[test]
 fn zegformer_is_as_released() {
     let cases = [
@@ -197,7 +197,7 @@ fn zegformer_is_as_released() {
     }
 }
 
-/// The released numbers of CLIP-RC: steps, prompts, and the weights of focal, dice and recovery.
+/// The expected numbers are those of CLIP-RC's release: steps, prompts, and the weights of focal, dice and recovery loss.
 #[test]
 fn published_experiments_of_clip_rc_are_as_released() {
     for (name, steps, tokens, focal, dice, recovery) in [

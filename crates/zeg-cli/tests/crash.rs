@@ -1,5 +1,4 @@
-//! What happens to a run when the machine does: killed at any moment, it goes on to the same bytes; and it does not
-//! grow.
+//! Robustness of a run: killed at any moment it continues to the same bytes, and its memory does not grow.
 #![allow(clippy::unwrap_used)] // in tests
 
 mod common;
@@ -12,7 +11,7 @@ use std::{
 
 use common::World;
 
-/// `zeg train … --resume`, not waited for.
+/// Starts `zeg train … --resume` without waiting for its end.
 fn start(world: &World, run: &str, more: &[&str]) -> Child {
     Command::new(assert_cmd::cargo::cargo_bin!("zeg"))
         .current_dir(world.folder.path())
@@ -39,18 +38,18 @@ const STEPS: [&str; 4] = [
 ];
 
 #[test]
-fn a_run_that_is_killed_at_any_moment_goes_on_to_the_same_bytes() {
+fn a_run_that_is_killed_at_any_moment_continues_to_the_same_bytes() {
     let world = World::new();
     assert!(start(&world, "whole", &STEPS).wait().unwrap().success());
     let model = world.path("killed/model.safetensors");
     let mut kills = 0_u64;
     while !model.exists() {
-        // After one to nine more steps, and some milliseconds into whatever comes then.
+        // Kill it after one to nine more steps and some milliseconds.
         let before = lines(&world, "killed");
         let mut child = start(&world, "killed", &STEPS);
         let (more, into) = (1 + kills * 7 % 9, Duration::from_millis(kills * 13 % 17));
         while child.try_wait().unwrap().is_none() {
-            // The log of a run that goes on is first cut to what its checkpoint knows.
+            // A run that continues first cuts its log to the steps of its checkpoint.
             let now = lines(&world, "killed");
             if now as u64 >= before as u64 + more {
                 std::thread::sleep(into);
@@ -61,17 +60,17 @@ fn a_run_that_is_killed_at_any_moment_goes_on_to_the_same_bytes() {
             std::thread::sleep(Duration::from_millis(1));
         }
         child.wait().unwrap();
-        assert!(kills < 100, "the run does not come further");
+        assert!(kills < 100, "the run makes no progress");
     }
-    assert!(kills >= 5, "the run was killed {kills} times only");
+    assert!(kills >= 5, "the run was only killed {kills} times");
     let bytes = |run: &str| std::fs::read(world.path(&format!("{run}/model.safetensors"))).unwrap();
     assert!(bytes("whole") == bytes("killed"), "the models differ");
-    // The log holds every step once, and the same losses.
+    // The log holds every step once, with the same losses.
     assert_eq!(losses(&world, "whole"), losses(&world, "killed"));
 }
 
 #[test]
-fn one_seed_is_one_result_and_another_seed_another() {
+fn the_seed_determines_the_result() {
     let world = World::new();
     let model = |run: &str, seed: &str| {
         let seed = format!("training.seed={seed}");
@@ -83,17 +82,17 @@ fn one_seed_is_one_result_and_another_seed_another() {
     assert!(first == again, "two runs of one seed differ");
     assert_eq!(losses(&world, "a"), losses(&world, "b"));
     assert_ne!(first, other);
-    // Not the written seed alone makes the difference.
+    // The runs differ in more than the seed in their manifests.
     assert_ne!(losses(&world, "a"), losses(&world, "c"));
 }
 
-/// Lines of a run's log.
+/// Returns the lines of a run's log.
 fn lines(world: &World, run: &str) -> usize {
     let log = std::fs::read_to_string(world.path(&format!("{run}/log.jsonl")));
     log.unwrap_or_default().lines().count()
 }
 
-/// Step and loss of every line.
+/// Returns step and loss of every line.
 fn losses(world: &World, run: &str) -> Vec<(u64, f64)> {
     let text = std::fs::read_to_string(world.path(&format!("{run}/log.jsonl"))).unwrap();
     text.lines()
@@ -107,7 +106,7 @@ fn losses(world: &World, run: &str) -> Vec<(u64, f64)> {
         .collect()
 }
 
-/// Memory of a process in kilobytes, where the system tells.
+/// Returns the memory of a process in kilobytes, or `None` where the system does not tell it.
 fn resident(process: u32) -> Option<u64> {
     let status =
         std::fs::read_to_string(Path::new("/proc").join(process.to_string()).join("status"))
@@ -146,7 +145,7 @@ fn memory_stays_flat_over_a_long_run() {
         part.sort_unstable();
         part[part.len() / 2]
     };
-    // The first quarter warms up: the program is read, pools are filled.
+    // The first quarter is the warm-up: the program is loaded and pools are filled.
     let quarter = samples.len() / 4;
     let (early, late) = (
         middle(&samples[quarter..2 * quarter]),

@@ -1,4 +1,4 @@
-//! From an empty run folder to masks: train, resume, score, segment, with the program itself.
+//! The program from an empty run folder to label maps: train, resume, score, segment.
 #![allow(clippy::unwrap_used)] // in tests
 
 mod common;
@@ -9,7 +9,7 @@ fn file(world: &World, name: &str) -> Vec<u8> {
     std::fs::read(world.path(name)).unwrap()
 }
 
-/// Lines of a log without the time a step took.
+/// Returns the lines of a log without the times of the steps.
 fn losses(world: &World, run: &str) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(world.path(&format!("{run}/log.jsonl"))).unwrap();
     text.lines()
@@ -43,7 +43,7 @@ fn a_model_is_trained_scored_and_used() {
         serde_json::from_slice(&file(&world, "run/run.json")).unwrap();
     assert_eq!(manifest["data"]["images"], 4);
 
-    // Two checkpoints are kept, and the frozen tower is in neither of the files.
+    // Two checkpoints are kept; neither file holds the frozen encoder.
     assert!(!world.path("run/checkpoint-00000002.safetensors").exists());
     assert!(world.path("run/checkpoint-00000004.safetensors").exists());
     let header =
@@ -64,7 +64,7 @@ fn a_model_is_trained_scored_and_used() {
         .success();
     let scores: serde_json::Value = serde_json::from_slice(&file(&world, "scores.json")).unwrap();
     assert_eq!(scores["images"], 2);
-    for key in ["pAcc", "mIoU", "mIoU_seen"] {
+    for key in ["p_acc", "miou", "miou_seen"] {
         assert!(
             (0.0..=1.0).contains(&scores[key].as_f64().unwrap()),
             "{key}: {scores}"
@@ -111,7 +111,7 @@ fn a_model_is_trained_scored_and_used() {
 fn a_resumed_run_is_the_same_run() {
     let world = World::new();
     world.train("straight").assert().success();
-    // A run that was stopped behind its checkpoint at step 4.
+    // Make a run that was stopped after its checkpoint at step 4.
     world.train("stopped").assert().success();
     for name in ["model.safetensors", "checkpoint-00000006.safetensors"] {
         std::fs::remove_file(world.path("stopped").join(name)).unwrap();
@@ -127,12 +127,12 @@ fn a_resumed_run_is_the_same_run() {
         file(&world, "straight/checkpoint-00000006.safetensors"),
         file(&world, "stopped/checkpoint-00000006.safetensors")
     );
-    // Steps that were done twice stand in the log once.
+    // The log has one line for a step that was done twice.
     assert_eq!(losses(&world, "straight"), losses(&world, "stopped"));
 }
 
 #[test]
-fn a_fixed_encoder_trains_on_cached_copies_and_micro_batches_do_not_change_the_result() {
+fn a_frozen_encoder_trains_on_cached_copies_and_micro_batches_do_not_change_the_result() {
     let world = World::new();
     let text = std::fs::read_to_string(world.config()).unwrap();
     std::fs::write(world.config(), text.replace("prompts =", "# prompts =")).unwrap();
@@ -179,8 +179,8 @@ fn encoded_copies_from_a_file_give_the_same_run() {
     };
     train("plain", &[]);
     let cache = ["--feature-cache", "features"];
-    assert!(!train("first", &cache).contains("encoded augmented copies from"));
-    assert!(train("second", &cache).contains("encoded augmented copies from"));
+    assert!(!train("first", &cache).contains("encoded augmented copies read from"));
+    assert!(train("second", &cache).contains("encoded augmented copies read from"));
     for run in ["first", "second"] {
         assert_eq!(
             file(&world, "plain/model.safetensors"),
@@ -188,11 +188,11 @@ fn encoded_copies_from_a_file_give_the_same_run() {
             "{run}"
         );
     }
-    // Another seed has other copies, and images that changed are encoded again.
+    // Another seed has other augmented copies, and changed images are encoded again.
     let seed = ["--feature-cache", "features", "--set", "training.seed=5"];
-    assert!(!train("other", &seed).contains("encoded augmented copies from"));
-    let photo = world.photo("2007_000000");
-    let bytes = std::fs::read(&photo).unwrap();
-    std::fs::write(&photo, bytes).unwrap();
-    assert!(!train("changed", &cache).contains("encoded augmented copies from"));
+    assert!(!train("other", &seed).contains("encoded augmented copies read from"));
+    let image = world.image("2007_000000");
+    let bytes = std::fs::read(&image).unwrap();
+    std::fs::write(&image, bytes).unwrap();
+    assert!(!train("changed", &cache).contains("encoded augmented copies read from"));
 }

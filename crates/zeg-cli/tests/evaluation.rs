@@ -1,4 +1,4 @@
-//! Evaluations as users run them: records, shards, several models, data sets of one's own, reports.
+//! Evaluations from the command line: records, shards, several models, data sets of the user, reports.
 #![allow(clippy::unwrap_used)] // in tests
 
 mod common;
@@ -50,7 +50,10 @@ fn shards_add_up_to_the_whole() {
     assert!(text.contains('2'), "the repeated part is named: {text}");
     merge(&["part-3", "part-1", "part-2"]).assert().success();
 
-    assert_eq!(json(&world, "merged.json"), json(&world, "whole.json"));
+    let mut merged = json(&world, "merged.json");
+    assert_eq!(merged["command"], "eval merge");
+    merged["command"] = "eval".into();
+    assert_eq!(merged, json(&world, "whole.json"));
     let (merged, whole) = (
         json(&world, "merged/evaluation.json"),
         json(&world, "whole/evaluation.json"),
@@ -74,7 +77,7 @@ fn shards_add_up_to_the_whole() {
             assert!(path.is_file(), "{}", path.display());
         }
     }
-    // What stands there is not overwritten unasked.
+    // An existing record is not replaced without --overwrite.
     let text = failure(&mut merge(&["part-3", "part-1", "part-2"]));
     assert!(text.contains("--overwrite"), "{text}");
 }
@@ -93,8 +96,8 @@ fn several_seeds_give_mean_and_deviation() {
         record.report().unwrap().p_acc.unwrap()
     };
     let (a, b) = (of("a"), of("b"));
-    let mean = summary["pAcc"]["mean"].as_f64().unwrap();
-    let std = summary["pAcc"]["std"].as_f64().unwrap();
+    let mean = summary["p_acc"]["mean"].as_f64().unwrap();
+    let std = summary["p_acc"]["std"].as_f64().unwrap();
     assert!((mean - f64::midpoint(a, b)).abs() < 1e-12);
     assert!((std - (a - b).abs() / 2_f64.sqrt()).abs() < 1e-12);
 
@@ -116,7 +119,7 @@ fn several_seeds_give_mean_and_deviation() {
 fn another_data_set_is_scored_without_seen_and_unseen() {
     let world = World::new();
     trained(&world, "run", 0);
-    // The same images as a data set of one's own, its classes by their names in the table.
+    // The same images as a data set of the user, with class names that the table holds.
     fs::write(world.path("own.toml"), OWN).unwrap();
     world
         .zeg()
@@ -139,7 +142,7 @@ fn another_data_set_is_scored_without_seen_and_unseen() {
     assert_eq!(record["images"], 6);
     let scores = json(&world, "own.json");
     assert!(
-        scores["mIoU"].is_number() && scores["hIoU"].is_null(),
+        scores["miou"].is_number() && scores["hiou"].is_null(),
         "{scores}"
     );
     assert_eq!(scores["classes"].as_array().unwrap().len(), 20);
@@ -165,7 +168,10 @@ fn several_offsets_are_scored_as_each_alone() {
             assert_eq!(alone[key], among[key], "{offset}: {key}");
         }
         let wanted: f64 = offset.parse().unwrap();
-        assert_eq!(sweep[number]["seen_offset"].as_f64(), Some(wanted));
+        assert_eq!(
+            sweep["offsets"][number]["seen_offset"].as_f64(),
+            Some(wanted)
+        );
     }
     let confusion = |offset| json(&world, &format!("sweep/offset-{offset}/evaluation.json"));
     assert_ne!(confusion("0")["confusion"], confusion("0.3")["confusion"]);
@@ -213,22 +219,22 @@ all = "all"
 "#;
 
 #[test]
-fn test_time_views_are_recorded_and_change_scores() {
+fn test_time_augmentation_is_recorded_and_changes_scores() {
     let world = World::new();
     trained(&world, "run", 0);
     eval(&world, &[MODEL], &["-o", "plain"]);
     eval(
         &world,
         &[MODEL],
-        &["-o", "views", "--scales", "0.75,1,1.5", "--flip"],
+        &["-o", "augmented", "--scales", "0.75,1,1.5", "--flip"],
     );
-    let (plain, views) = (
+    let (plain, augmented) = (
         json(&world, "plain/evaluation.json"),
-        json(&world, "views/evaluation.json"),
+        json(&world, "augmented/evaluation.json"),
     );
-    assert_eq!(views["scales"], serde_json::json!([0.75, 1.0, 1.5]));
-    assert_eq!(views["flip"], true);
-    assert_ne!(plain["confusion"], views["confusion"]);
+    assert_eq!(augmented["scales"], serde_json::json!([0.75, 1.0, 1.5]));
+    assert_eq!(augmented["flip"], true);
+    assert_ne!(plain["confusion"], augmented["confusion"]);
     let text = failure(
         world
             .zeg()
@@ -238,7 +244,7 @@ fn test_time_views_are_recorded_and_change_scores() {
 }
 
 #[test]
-fn a_split_of_ones_own_changes_what_is_unseen() {
+fn a_custom_split_changes_the_unseen_classes() {
     let world = World::new();
     trained(&world, "run", 0);
     eval(

@@ -13,7 +13,7 @@ use zeg::{
 use zeg_train::pretrain::PretrainConfig;
 use zeg_train::pretraining::Pretraining;
 
-/// `zeg` in a folder.
+/// Returns `zeg` in a folder.
 fn zeg(folder: &Path) -> Command {
     let mut command = Command::cargo_bin("zeg").unwrap();
     command
@@ -29,9 +29,9 @@ fn stderr(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Chance names one image in 32 right.
+/// The accuracy of chance is 1 in 32.
 #[test]
-fn a_short_pre_training_learns_names_far_above_chance() {
+fn a_short_pre_training_is_far_better_than_chance() {
     let config = PretrainConfig {
         steps: 80,
         batch: 64,

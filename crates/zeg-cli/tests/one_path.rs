@@ -18,7 +18,7 @@ use zeg::{
 const MODEL: &str = "run/model.safetensors";
 const IDS: [&str; 2] = ["2007_000004", "2007_000005"];
 
-/// Test-time augmentation in an experiment, on a command line, and in the library.
+/// One test-time augmentation as an experiment, a command line and the library express it.
 struct Augmentation {
     experiment: &'static str,
     arguments: &'static [&'static str],
@@ -49,7 +49,7 @@ fn check_one_path(augmentation: &Augmentation) -> Vec<LabelMap> {
     eval.args(augmentation.arguments).assert().success();
     let evaluated = labels_of(&world, "evaluated");
 
-    // `zeg segment` leaves pixels without a class below a threshold unless told otherwise.
+    // By default, `zeg segment` leaves pixels below a threshold unlabelled.
     let mut segment = world.zeg();
     segment.args([
         "segment",
@@ -65,7 +65,7 @@ fn check_one_path(augmentation: &Augmentation) -> Vec<LabelMap> {
     segment.args(augmentation.arguments).assert().success();
     assert_eq!(labels_of(&world, "segmented"), evaluated);
 
-    // The library: in one go, and encoded once.
+    // In the library: in one call, and from an image that was encoded before.
     let mut segmenter = Segmenter::load(&world.path(MODEL)).unwrap();
     *segmenter.test_time_mut() = TestTime {
         scales: augmentation.scales.to_vec(),
@@ -75,7 +75,7 @@ fn check_one_path(augmentation: &Augmentation) -> Vec<LabelMap> {
         .encode_classes(&parse_classes_argument("voc20").unwrap())
         .unwrap();
     for (id, expected) in IDS.iter().zip(&evaluated) {
-        let image = decode_rgb(&world.photo(id)).unwrap();
+        let image = decode_rgb(&world.image(id)).unwrap();
         let direct = segmenter
             .segment_classes(&image, &classes, &mut [])
             .unwrap();
@@ -88,11 +88,11 @@ fn check_one_path(augmentation: &Augmentation) -> Vec<LabelMap> {
         );
     }
 
-    // The record counts these very labels, and validation scored the last step with the same counts.
+    // The record counts exactly these labels, and the validation of the last step has the same counts.
     let record = Evaluation::open(world.path("scores")).unwrap();
     let mut counted = ConfusionMatrix::new(20);
     for (id, labels) in IDS.iter().zip(&evaluated) {
-        // VOC's label files count from 1 and name what belongs to no class 0.
+        // The classes in VOC's label files count from 1; 0 is the background.
         let mut truth = decode_labels(&world.labels(id)).unwrap();
         for label in truth.labels_mut() {
             *label = label.checked_sub(1).unwrap_or(IGNORE_LABEL);
@@ -108,15 +108,22 @@ fn check_one_path(augmentation: &Augmentation) -> Vec<LabelMap> {
     assert_eq!(validated["step"], 6);
     let report: Value =
         serde_json::from_slice(&fs::read(world.path("scores.json")).unwrap()).unwrap();
-    for score in ["pAcc", "mIoU", "mIoU_seen", "mIoU_unseen", "hIoU", "images"] {
-        assert_eq!(validated[score], report[score], "{score}");
+    for (validated_score, score) in [
+        ("pAcc", "p_acc"),
+        ("mIoU", "miou"),
+        ("mIoU_seen", "miou_seen"),
+        ("mIoU_unseen", "miou_unseen"),
+        ("hIoU", "hiou"),
+        ("images", "images"),
+    ] {
+        assert_eq!(validated[validated_score], report[score], "{score}");
     }
-    assert!(report["pAcc"].is_number());
+    assert!(report["p_acc"].is_number());
     evaluated
 }
 
 #[test]
-fn every_command_labels_alike() {
+fn every_command_gives_the_same_labels() {
     let plain = check_one_path(&Augmentation {
         experiment: "",
         arguments: &[],
@@ -129,6 +136,6 @@ fn every_command_labels_alike() {
         scales: &[0.75, 1.5],
         flip: true,
     });
-    // Otherwise the second half would show nothing that the first does not.
+    // Otherwise the second half of this test would only repeat the first.
     assert_ne!(plain, augmented);
 }

@@ -1,4 +1,4 @@
-//! Any image, any words, no training: `zeg segment` with plain CLIP weights, and everything that it writes.
+//! `zeg segment` with plain CLIP weights, without training, and all files that it writes.
 #![allow(clippy::unwrap_used)] // in tests
 #![allow(clippy::float_cmp)] // shares of pixels are compared that are counts of the same image
 
@@ -11,14 +11,14 @@ use common::{World, failure, write_image_tower, write_plain_clip};
 use serde_json::Value;
 use zeg::image::{RgbImage, decode_labels};
 
-/// A world with a plain CLIP in it.
+/// Returns a world that holds plain CLIP weights.
 fn world() -> World {
     let world = World::new();
     write_plain_clip(&world.path("clip.safetensors"));
     world
 }
 
-/// `zeg segment` of one of the world's images.
+/// Returns `zeg segment` with an image of the world.
 fn segment(world: &World, output: &str, classes: &str) -> Command {
     let mut command = world.zeg();
     command
@@ -39,9 +39,12 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
+/// Runs `zeg segment --json` and returns the entries of its images.
 fn found(command: &mut Command) -> Value {
-    let output = command.args(["--json", "-"]).assert().success();
-    serde_json::from_slice(&output.get_output().stdout).unwrap()
+    let output = command.arg("--json").assert().success();
+    let document: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    assert_eq!(document["command"], "segment");
+    document["images"].clone()
 }
 
 #[test]
@@ -69,7 +72,7 @@ fn every_method_labels_every_pixel() {
 }
 
 #[test]
-fn the_second_run_encodes_no_word() {
+fn the_second_run_encodes_no_class_name() {
     let world = world();
     let first = found(&mut segment(&world, "first", "dog, cat"));
     let entries = || {
@@ -138,7 +141,7 @@ fn all_kinds_of_files_are_written_and_none_is_replaced_unasked() {
 }
 
 #[test]
-fn background_words_compete_and_give_nothing() {
+fn pixels_of_background_classes_stay_unlabelled() {
     let world = world();
     let plain = found(&mut segment(&world, "plain", "dog, wall"));
     let share = |found: &Value, name: &str| {
@@ -161,12 +164,12 @@ fn background_words_compete_and_give_nothing() {
 }
 
 #[test]
-fn a_folder_and_its_damaged_image() {
+fn a_damaged_image_does_not_stop_the_others_of_its_folder() {
     let world = world();
     std::fs::create_dir_all(world.path("images/deep")).unwrap();
-    let photo = RgbImage::from_fn(40, 30, |x, y| image_pixel(x * y));
-    photo.save(world.path("images/a.png")).unwrap();
-    photo.save(world.path("images/deep/b.png")).unwrap();
+    let image = RgbImage::from_fn(40, 30, |x, y| image_pixel(x * y));
+    image.save(world.path("images/a.png")).unwrap();
+    image.save(world.path("images/deep/b.png")).unwrap();
     std::fs::write(world.path("images/broken.jpg"), [0xff, 0xd8, 0xff, 0xe0, 1]).unwrap();
     let mut command = world.zeg();
     command
@@ -205,7 +208,7 @@ fn image_pixel(value: u32) -> image::Rgb<u8> {
 }
 
 #[test]
-fn strange_images_and_names() {
+fn unusual_images_and_class_names_are_handled() {
     let world = world();
     for (name, width, height) in [("dot.png", 1, 1), ("line.png", 30_000, 2)] {
         RgbImage::from_fn(width, height, |x, y| image_pixel(x + y))
@@ -248,7 +251,7 @@ fn strange_images_and_names() {
 }
 
 #[test]
-fn names_of_weights_and_wrong_uses() {
+fn wrong_weights_and_options_are_explained() {
     let world = world();
     let with_model = |model: &str, more: &[&str]| {
         let mut command = world.zeg();
@@ -347,9 +350,9 @@ fn weights_are_imported_and_described() {
     assert!((confidence(&direct) - confidence(&imported)).abs() < 0.05);
 }
 
-/// One cache of class embeddings for every command: what one has read, the others find.
+/// All commands share one cache of class embeddings.
 #[test]
-fn class_names_are_read_once_for_all_commands() {
+fn class_names_are_embedded_once_for_all_commands() {
     let world = world();
     let entries = || {
         let folder = std::fs::read_dir(world.path("cache/embeddings"));
@@ -370,7 +373,7 @@ fn class_names_are_read_once_for_all_commands() {
     assert_eq!(entries(), 20);
     assert_eq!(eval(&[]), first);
     assert_eq!(first, without);
-    // The same class names and templates in `segment`: nothing new.
+    // `segment` finds the same class names and templates in the cache.
     let mut segment = world.zeg();
     segment.args(["segment", "VOC2012/JPEGImages/2007_000000.jpg", "-o", "out"]);
     segment.args(["--model", "clip.safetensors", "--classes", "voc20"]);

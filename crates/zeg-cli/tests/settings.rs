@@ -1,4 +1,4 @@
-//! The three settings, from one another's checkpoints.
+//! The settings of training (inductive, transductive, fully supervised), ablation suites and validation.
 #![allow(clippy::unwrap_used)] // in tests
 
 mod common;
@@ -43,16 +43,16 @@ fn transductive_training_starts_from_an_inductive_model() {
         record("transductive").protocol.name(),
         "transductive-unseen"
     );
-    // A fresh optimiser and schedule: six steps again.
+    // Optimiser and schedule start anew, so there are six steps again.
     let log = std::fs::read_to_string(world.path("transductive/log.jsonl")).unwrap();
     assert_eq!(log.lines().count(), 6);
 }
 
-/// Micro-batches must not change what pseudo labels are divided by.
+/// Micro-batches must not change the normalisation of the loss on pseudo-labels.
 #[test]
 fn transductive_micro_batches_do_not_change_the_loss() {
     let world = World::new();
-    // Dropout draws anew for every part.
+    // Dropout differs between the micro-batches.
     let no_dropout = [
         "--set",
         "model.prompts.dropout=0.0",
@@ -99,7 +99,7 @@ fn fully_supervised_training_knows_every_class() {
     assert_eq!(info["setting"], "fully-supervised");
 }
 
-/// The paper's ablation, a row a combination: each trains, and each is scored by what it was trained with.
+/// Every row of the paper's ablation trains and can be scored.
 #[test]
 fn every_design_of_the_ablation_trains() {
     let world = World::new();
@@ -175,7 +175,7 @@ set = ["model.head.query=text"]
 "#;
 
 #[test]
-fn a_suite_runs_goes_on_and_ends_in_a_table() {
+fn a_suite_runs_continues_and_writes_a_table() {
     let world = World::new();
     std::fs::write(world.path("suite.toml"), SUITE).unwrap();
     let ablate = |more: &[&str]| {
@@ -210,14 +210,14 @@ fn a_suite_runs_goes_on_and_ends_in_a_table() {
         serde_json::from_slice(&std::fs::read(world.path("table.json")).unwrap()).unwrap();
     assert_eq!(table["rows"].as_array().unwrap().len(), 2);
     assert_eq!(table["rows"][0]["scores"]["runs"], 2);
-    assert!(table["rows"][0]["scores"]["pAcc"]["std"].is_number());
-    assert_eq!(table["rows"][1]["published"]["mIoU_unseen"], 40.4);
+    assert!(table["rows"][0]["scores"]["p_acc"]["std"].is_number());
+    assert_eq!(table["rows"][1]["published"]["miou_unseen"], 40.4);
     let text = std::fs::read_to_string(world.path("suite/ablation.md")).unwrap();
     assert!(
         text.contains("not comparable") && text.contains("| without | 2 |"),
         "{text}"
     );
-    // Other settings do not mix with what is there.
+    // A run with other settings in the same folder is refused.
     let text = failure(&mut ablate(&["--set", "training.batch=2"]));
     assert!(text.contains("other settings"), "{text}");
     let text = failure(&mut ablate(&["--only", "wihtout"]));
@@ -280,7 +280,7 @@ fn a_suite_chooses_settings_and_offset_on_other_images() {
             .unwrap();
         let choice = &entry["choice"];
         let folder = |candidate| format!("suite/choose/{row}/candidate-{candidate}");
-        // The choice is the best of what was tried, all of it on images that were not trained on.
+        // The choice is the best of all candidates and offsets, on images that were not trained on.
         let mut best = f64::NEG_INFINITY;
         for candidate in [1, 2] {
             let trained = json(&format!("{}/run.json", folder(candidate)));
@@ -295,7 +295,7 @@ fn a_suite_chooses_settings_and_offset_on_other_images() {
             }
         }
         assert!((choice["score"].as_f64().unwrap() - best).abs() < 1e-12);
-        // The runs have it, on all training images, and are scored on those of the table.
+        // The runs use the choice, train on all training images, and are scored on the images of the table.
         let run = json(&format!("suite/{row}/seed-1/run.json"));
         let setting = choice["settings"][0].as_str().unwrap();
         let base = run["experiment"]["training"]["schedule"]["base"].as_f64();
@@ -306,11 +306,11 @@ fn a_suite_chooses_settings_and_offset_on_other_images() {
             "suite/{row}/seed-1/scores/offset-{offset}/evaluation.json"
         ));
         assert_eq!(record["benchmark"]["split"], "val");
-        assert!(entry["uncalibrated"]["pAcc"]["mean"].is_number());
+        assert!(entry["uncalibrated"]["p_acc"]["mean"].is_number());
     }
     let text = std::fs::read_to_string(world.path("suite/ablation.md")).unwrap();
     assert!(text.contains("training.schedule.base=1e-"), "{text}");
-    // Nothing is left, and nothing is done again.
+    // No run is left, and no run is repeated.
     let state = ablate(&["--dry-run"]).assert().success();
     let state = String::from_utf8(state.get_output().stdout.clone()).unwrap();
     assert_eq!(state.matches("scored").count(), 8, "{state}");
@@ -321,7 +321,7 @@ fn a_suite_chooses_settings_and_offset_on_other_images() {
 }
 
 #[test]
-fn scores_on_the_way_choose_the_best_model() {
+fn validation_chooses_the_best_model() {
     let world = World::new();
     world
         .train("run")

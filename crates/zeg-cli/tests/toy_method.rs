@@ -1,7 +1,7 @@
-//! A method from outside: how near a patch's colour is to a class's colour, times one factor that is trained.
+//! A method outside the library: its score is the cosine of a patch's colour and a class's colour, times a trained factor.
 //!
-//! The file is the whole method. It is handed to the program beside the built-in ones, and is then trained, scored, used,
-//! counted and reported as they are.
+//! This file is the whole method. The program gets it together with the built-in methods, and trains, scores, uses, counts
+//! and reports it like them.
 #![allow(clippy::unwrap_used)] // in tests
 
 mod common;
@@ -42,18 +42,18 @@ use zeg_train::{
 
 const PATCH: usize = 4;
 
-/// The method in the list.
+/// The method, as the list of methods holds it.
 #[derive(Debug)]
 struct Colours;
 
-/// Its architecture: there is nothing to configure.
+/// The architecture of the method, which has no settings.
 #[derive(Debug)]
 struct ColoursConfig;
 
-/// Its model.
+/// The model of the method.
 #[derive(Module, Debug)]
 struct ColoursModel {
-    /// Factor on cosines of colours: `[1]`
+    /// Trained factor on the cosines of colours, `[1]`.
     factor: Param<Tensor<1>>,
 }
 
@@ -125,7 +125,7 @@ impl Architecture for ColoursConfig {
     }
 }
 
-/// Mean colours of patches as unit vectors: `[batch, 3, height, width]` → `[batch, 3, h·w]`, and the grid.
+/// Returns the mean colours of patches as unit vectors, and the grid: `[batch, 3, height, width]` → `[batch, 3, h·w]`.
 fn patch_colours(images: Tensor<4>) -> (Tensor<3>, [usize; 2]) {
     let [batch, channels, height, width] = images.dims();
     let (h, w) = (height / PATCH, width / PATCH);
@@ -178,7 +178,7 @@ impl SegmentationModel for ColoursModel {
     }
 }
 
-/// Its recipe: the usual loss of class masks.
+/// The recipe of the method, with the usual loss of class masks.
 struct ColoursRecipe;
 
 struct ColoursLoss(MaskObjective);
@@ -238,7 +238,7 @@ seen-offset = 0.0
 fn a_method_from_outside_is_trained_scored_used_counted_and_reported() {
     let world = World::new();
     let path = |name: &str| world.path(name).display().to_string();
-    // A class's embedding is its colour.
+    // The embedding of a class is its colour.
     let names = ClassSet::by_name("voc20").unwrap().classes;
     let colours = (1..=names.len()).flat_map(|class| voc_colour(class).map(f32::from));
     let metadata = HashMap::from([("classes".to_owned(), serde_json::to_string(&names).unwrap())]);
@@ -286,7 +286,7 @@ fn a_method_from_outside_is_trained_scored_used_counted_and_reported() {
     zeg(&["eval", &model, "--data", &data, "-o", &record]);
     zeg(&["report", &record, "-o", &path("report")]);
     zeg(&["info", &model]);
-    let image = world.photo("2007_000004").display().to_string();
+    let image = world.image("2007_000004").display().to_string();
     let out = path("out");
     zeg(&[
         "segment",
@@ -301,7 +301,7 @@ fn a_method_from_outside_is_trained_scored_used_counted_and_reported() {
     assert!(world.path("out/2007_000004.png").exists());
     let record = zeg::eval::Evaluation::open(world.path("record")).unwrap();
     assert_eq!(record.method, "Colours");
-    // Chance is 1 in 20; darker classes have the direction of brighter ones.
+    // Chance is 1 in 20. Dark classes are confused with bright ones, whose colours have the same direction.
     assert!(record.report().unwrap().p_acc.unwrap() > 0.2);
     assert!(world.path("report").exists());
 }

@@ -1,4 +1,4 @@
-//! ZegFormer with the program itself: train, resume, score in several ways, segment, and weights in others' names.
+//! The program with ZegFormer: train, resume, score in several ways, segment, and weights with other names.
 #![allow(clippy::unwrap_used)] // in tests
 
 mod common;
@@ -52,7 +52,7 @@ fn world() -> World {
     world
 }
 
-/// A residual network of the configuration's sizes, in torchvision's names, every weight the same.
+/// Writes a residual network with the sizes of the configuration and torchvision's names; all weights are equal.
 fn write_torchvision(world: &World, value: f32) {
     let mut tensors = Vec::new();
     let mut add = |name: String, shape: Vec<usize>, value: f32| {
@@ -118,7 +118,7 @@ fn scores(world: &World, model: &str, changes: &[&str]) -> serde_json::Value {
 }
 
 #[test]
-fn a_model_of_two_stages_is_trained_resumed_scored_and_used() {
+fn a_two_stage_model_is_trained_resumed_scored_and_used() {
     let world = world();
     write_torchvision(&world, 0.01);
     let mut train = world.train("run");
@@ -131,14 +131,14 @@ fn a_model_of_two_stages_is_trained_resumed_scored_and_used() {
         assert!(log.contains(&format!("{term:?}")), "{log}");
     }
 
-    // The statistics of the residual network travel with the model; CLIP does not.
+    // The model holds the statistics of the residual network, but not CLIP.
     let model = "run/model.safetensors";
     let variance = tensor(&world, model, "backbone.res3.0.conv2.norm.running_var");
     assert_eq!(variance[..4], 4.0_f32.to_le_bytes());
     let header = std::fs::read(world.path(model)).unwrap();
     assert!(!String::from_utf8_lossy(&header[..20_000]).contains("resblocks"));
 
-    // Stopped half-way and resumed, it is the same model.
+    // A run that is stopped half-way and resumed gives the same model.
     let start = |run: &str| {
         let mut train = world.train(run);
         train.args(["--backbone", "resnet.safetensors"]);
@@ -164,7 +164,7 @@ fn a_model_of_two_stages_is_trained_resumed_scored_and_used() {
 
     let joined = scores(&world, model, &[]);
     assert_eq!(joined["images"], 2);
-    assert!(joined["mIoU"].as_f64().is_some());
+    assert!(joined["miou"].as_f64().is_some());
     let plan = "protocol = 'inductive'\n[data]\ndataset = 'voc12'\nclasses = 'voc20'\n\
                 [inference]\nshort-side = 64\nseen-offset = 0.0\n[inference.method]\nfusion = 'clip-alone'\ncrops = 'mask'\n";
     std::fs::write(world.path("plan.toml"), plan).unwrap();
@@ -186,7 +186,7 @@ fn a_model_of_two_stages_is_trained_resumed_scored_and_used() {
 }
 
 #[test]
-fn what_does_not_fit_two_stages_is_said() {
+fn settings_that_do_not_fit_two_stages_are_refused() {
     let world = world();
     let refused = |changes: &[&str]| {
         let mut train = world.train("run");
@@ -209,7 +209,7 @@ fn what_does_not_fit_two_stages_is_said() {
     let text = refused(&["model.method=zegclip"]);
     assert!(text.contains("unknown field `zegformer`"), "{text}");
 
-    // A file that is no residual network.
+    // The file is not a residual network.
     let mut train = world.train("run");
     let text = failure(train.args(["--backbone", "tower.safetensors"]));
     assert!(

@@ -56,25 +56,18 @@ pub struct Summary {
     /// Number of runs.
     pub runs: usize,
     /// Pixel accuracy: share of all pixels whose predicted class is right.
-    #[serde(rename = "pAcc")]
     pub p_acc: Option<Spread>,
     /// Mean IoU of all classes.
-    #[serde(rename = "mIoU")]
     pub miou: Option<Spread>,
     /// Mean IoU of the seen classes.
-    #[serde(rename = "mIoU_seen")]
     pub miou_seen: Option<Spread>,
     /// Mean IoU of the unseen classes.
-    #[serde(rename = "mIoU_unseen")]
     pub miou_unseen: Option<Spread>,
     /// Mean of the runs' hIoU.
-    #[serde(rename = "hIoU")]
     pub hiou: Option<Spread>,
     /// Mean accuracy of all classes.
-    #[serde(rename = "mAcc")]
     pub macc: Option<Spread>,
     /// Mean Dice coefficient of all classes.
-    #[serde(rename = "mDice")]
     pub mdice: Option<Spread>,
     /// Metric of the data set; tables show it first.
     pub metric: Metric,

@@ -386,7 +386,7 @@ fn a_summary_is_of_runs_that_compare() {
     assert!((hiou.mean - of_means).abs() > 1e-9);
     let json = serde_json::to_value(&summary).unwrap();
     assert!(
-        json["hIoU"]["std"].is_number()
+        json["hiou"]["std"].is_number()
             && json["note"]
                 .as_str()
                 .unwrap()

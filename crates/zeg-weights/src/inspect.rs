@@ -56,7 +56,6 @@ pub struct ImportedFrom {
 
 /// The summary of a weight file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Inspection {
     /// The path of the file, as given.
     pub path: PathBuf,

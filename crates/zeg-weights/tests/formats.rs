@@ -229,7 +229,7 @@ fn an_inspection_has_parts_types_and_ignored_tensors() {
     let json = serde_json::to_value(&found).unwrap();
     assert_eq!(json["format"], "torch-zip");
     assert_eq!(json["architecture"]["vision"]["input-resolution"], 48);
-    assert_eq!(json["parts"]["image-tower"]["tensors"], 8 + 2 * 12 + 6);
+    assert_eq!(json["parts"]["image_tower"]["tensors"], 8 + 2 * 12 + 6);
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! `zeg ablate`: a suite of experiments, each over several seeds, in one table beside the published rows.
+//! `zeg ablate`: runs a suite of experiments over several seeds and writes one table with the published rows beside it.
 //!
-//! Every run is a process of its own: it starts with fresh memory, and one that fails takes no other with it. What is
-//! done is kept, so that the same command goes on where it was stopped.
+//! Every run is a process of its own: it starts with fresh memory, and its failure does not end the others. Finished
+//! runs are kept, so the same command continues a suite that was stopped.
 
 mod choose;
 pub(super) mod run;
@@ -19,8 +19,8 @@ use self::{
     suite::{Row, Suite, Variant},
     table::{Scored, Table},
 };
-use super::{JsonTarget, write_result};
-use crate::Program;
+use super::{JsonTarget, json::JsonArgs, shared::heading, write_result};
+use crate::{Program, progress::Verbosity};
 
 /// Arguments of `zeg ablate`.
 #[derive(Debug, Args)]
@@ -28,72 +28,75 @@ use crate::Program;
 Examples:
   zeg ablate configs/ablations/voc12-designs-quick.toml --data VOCdevkit/VOC2012 \\
       --weights clip-vit-b16.safetensors --text voc12_single.npy -o runs/designs
-  zeg ablate … -o runs/designs --dry-run          # what is done, what is left
+  zeg ablate … -o runs/designs --dry-run
   zeg ablate … -o runs/designs --only zegclip --seeds 3,4
 
-The same command goes on where it was stopped. The table is runs/designs/ablation.md, each run a folder beside it.")]
+The same command continues a suite that was stopped. The table is runs/designs/ablation.md; each
+run has a folder beside it.")]
 pub(crate) struct AblateArgs {
     /// Suite file (TOML)
     suite: PathBuf,
-    /// Data set folder; the mini world needs none
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// CLIP weights in any published format; given several times, every row is run with each
-    #[arg(long, value_name = "FILE", required = true)]
-    weights: Vec<PathBuf>,
-    /// Class embeddings (.npy or .safetensors) [default: computed by the text tower of the weights]
-    #[arg(long, value_name = "FILE")]
-    text: Option<PathBuf>,
-    /// Folder of all runs and the table
-    #[arg(short, long, value_name = "DIR")]
-    output: PathBuf,
-    /// Seeds, separated by commas [default: the suite's]
-    #[arg(long, value_name = "SEEDS", value_delimiter = ',')]
+    /// Seeds of the runs, separated by commas [default: the suite's]
+    #[arg(long, value_name = "SEEDS", value_delimiter = ',', help_heading = heading::TRAINING)]
     seeds: Vec<u64>,
-    /// Only these rows, separated by commas
-    #[arg(long, value_name = "ROWS", value_delimiter = ',')]
+    /// Rows of the suite to run, separated by commas [default: all]
+    #[arg(long, value_name = "ROWS", value_delimiter = ',', help_heading = heading::TRAINING)]
     only: Vec<String>,
-    /// Change a setting of every row; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    /// Setting to change in every row; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = heading::TRAINING)]
     changes: Vec<String>,
-    /// Runs at work at once, each on one thread if there are several
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    jobs: usize,
-    /// Say what is done and what is left, and run nothing
-    #[arg(long)]
+    /// List the runs with their states, and run nothing
+    #[arg(long, help_heading = heading::TRAINING)]
     dry_run: bool,
-    /// Write the table as JSON; `-` writes it to standard output instead of the text
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    /// Folder of the data set; the mini world needs none
+    #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
+    data: Option<PathBuf>,
+    /// CLIP weights in any published format; if given several times, every row is run with each
+    #[arg(long, value_name = "FILE", required = true, help_heading = heading::MODEL)]
+    weights: Vec<PathBuf>,
+    /// Class embeddings (.npy or .safetensors) [default: computed by the text encoder of the weights]
+    #[arg(long, value_name = "FILE", help_heading = heading::MODEL)]
+    text: Option<PathBuf>,
+    /// Folder for the runs and the table
+    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    output: PathBuf,
+    #[command(flatten)]
+    json: JsonArgs,
+    /// Number of runs at the same time; each uses one thread if there are several
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = heading::PERFORMANCE)]
+    jobs: usize,
 }
 
-/// Which runs of a suite are carried out, and with what.
+/// Settings of `zeg ablate`.
 #[derive(Debug)]
 struct AblateSettings {
     suite: PathBuf,
-    /// The data set's folder.
+    /// Folder of the data set.
     data: Option<PathBuf>,
-    /// At least one file.
+    /// Weights of the runs, at least one file.
     weights: Vec<PathBuf>,
-    /// A table of class embeddings.
+    /// Table of class embeddings.
     text: Option<PathBuf>,
     output: PathBuf,
-    /// Empty: the suite's.
+    /// Seeds of the runs; empty for the suite's.
     seeds: Vec<u64>,
-    /// Empty: all rows.
+    /// Names of the rows to run; empty for all.
     only: Vec<String>,
-    /// Changes to every row, `key=value`.
+    /// Changes to the settings of every row, `key=value`.
     changes: Vec<String>,
-    /// Runs at work at once.
+    /// Number of runs at the same time.
     jobs: usize,
-    /// Say what is left, and run nothing.
+    /// Whether to list the runs instead of running them.
     dry_run: bool,
     json: Option<JsonTarget>,
+    verbosity: Verbosity,
 }
 
 impl AblateArgs {
-    fn settings(self) -> AblateSettings {
-        AblateSettings {
+    /// # Errors
+    /// Returns an error if the file of `--json` may not be written.
+    fn settings(self, verbosity: Verbosity) -> anyhow::Result<AblateSettings> {
+        Ok(AblateSettings {
             suite: self.suite,
             data: self.data,
             weights: self.weights,
@@ -104,19 +107,20 @@ impl AblateArgs {
             changes: self.changes,
             jobs: self.jobs,
             dry_run: self.dry_run,
-            json: self.json.map(JsonTarget::of_path),
-        }
+            json: self.json.target("ablate")?,
+            verbosity,
+        })
     }
 }
 
 impl AblateSettings {
-    /// The weights that settings are chosen with.
+    /// Returns the weights that the candidates of `[choose]` are run with.
     fn first_weights(&self) -> PathBuf {
         self.weights.first().cloned().unwrap_or_default()
     }
 }
 
-/// A process of a suite ended with an error.
+/// The error for a process of the suite that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("`zeg {what}` of {} ended with exit code {code}", folder.display())]
 pub(crate) struct RunFailed {
@@ -125,13 +129,17 @@ pub(crate) struct RunFailed {
     code: i32,
 }
 
-pub(crate) fn run(program: &Program, args: AblateArgs) -> anyhow::Result<ExitCode> {
-    ablate(program, &args.settings())
+pub(crate) fn run(
+    program: &Program,
+    args: AblateArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
+    ablate(program, &args.settings(verbosity)?)
 }
 
 fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCode> {
     let suite = Suite::open(&settings.suite)?;
-    let rows = wanted(settings, &suite)?;
+    let rows = chosen_rows(settings, &suite)?;
     let candidates = candidates(settings, &suite, &rows);
     check_all(program, &candidates, &settings.suite)?;
     if settings.dry_run {
@@ -159,7 +167,7 @@ fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// Trains and scores; `Some` when the user stopped it.
+/// Trains and scores the runs; returns an exit code if the user stopped it.
 fn carry_out(settings: &AblateSettings, runs: &[Run]) -> anyhow::Result<Option<ExitCode>> {
     match train_all(runs, settings)? {
         Some(code) => Ok(Some(code)),
@@ -167,7 +175,9 @@ fn carry_out(settings: &AblateSettings, runs: &[Run]) -> anyhow::Result<Option<E
     }
 }
 
-/// What is done and what is left. Runs whose settings are still to be chosen are named without a check.
+/// Lists the runs with their states.
+///
+/// Runs whose settings are not chosen yet are listed without a check of their settings.
 fn dry_run(
     program: &Program,
     settings: &AblateSettings,
@@ -185,27 +195,37 @@ fn dry_run(
     if ready {
         check_all(program, &runs, &settings.suite)?;
     }
-    for run in candidates.iter().chain(&runs) {
-        println!("{:<9} {}", run.state(), run.folder.display());
-    }
+    let all = || candidates.iter().chain(&runs);
+    let list: Vec<_> = all()
+        .map(|run| serde_json::json!({ "state": run.state(), "folder": run.folder }))
+        .collect();
+    let document = serde_json::json!({ "runs": list });
+    write_result(settings.json.as_ref(), &document, || {
+        for run in all() {
+            println!("{:<9} {}", run.state(), run.folder.display());
+        }
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The rows that were asked for.
-fn wanted<'a>(settings: &AblateSettings, suite: &'a Suite) -> anyhow::Result<Vec<&'a Row>> {
+/// Returns the chosen rows.
+///
+/// # Errors
+/// Returns an error if `--only` names a row that the suite does not have.
+fn chosen_rows<'a>(settings: &AblateSettings, suite: &'a Suite) -> anyhow::Result<Vec<&'a Row>> {
     if let Some(unknown) = settings.only.iter().find(|name| suite.row(name).is_none()) {
         let known: Vec<&str> = suite.rows.iter().map(|row| row.name.as_str()).collect();
         anyhow::bail!(
-            "{}: no row is called {unknown:?}; there are {}",
+            "{}: there is no row {unknown:?}; the rows are {}",
             settings.suite.display(),
             known.join(", ")
         );
     }
-    let wanted = |row: &&Row| settings.only.is_empty() || settings.only.contains(&row.name);
-    Ok(suite.rows.iter().filter(wanted).collect())
+    let is_chosen = |row: &&Row| settings.only.is_empty() || settings.only.contains(&row.name);
+    Ok(suite.rows.iter().filter(is_chosen).collect())
 }
 
-/// All runs, rows outermost so that the first rows are complete first.
+/// Returns all runs, row by row, so that the first rows are complete first.
 fn plan<'a>(
     settings: &AblateSettings,
     suite: &'a Suite,
@@ -261,9 +281,9 @@ fn plan<'a>(
     runs
 }
 
-/// What the runs of a row differ in.
+/// The weights, variant and seed of a run, in which the runs of a row differ.
 struct RunKey<'a> {
-    /// Number of the weights, from 1.
+    /// Number of the weights, counted from 1.
     weights: usize,
     variant: Option<&'a Variant>,
     seed: u64,

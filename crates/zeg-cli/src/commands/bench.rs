@@ -1,4 +1,4 @@
-//! `zeg bench`: how long a model takes.
+//! `zeg bench`: measures the time and memory of a model.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -9,8 +9,12 @@ use serde::Serialize;
 use zeg::{loading::LoadedModel, model::Precision};
 
 use super::{
-    JsonTarget, is_experiment, machine,
-    shared::{ComputeArgs, ComputeSettings, MethodArgs, ModelArgs, ModelSettings, PrecisionArgs},
+    JsonTarget, is_experiment,
+    json::JsonArgs,
+    machine,
+    shared::{
+        ComputeArgs, ComputeSettings, MethodArgs, ModelArgs, ModelSettings, PrecisionArgs, heading,
+    },
     write_result,
 };
 use crate::Program;
@@ -20,37 +24,36 @@ use crate::Program;
 #[command(after_help = "\
 Examples:
   zeg bench configs/voc12/zegclip-inductive.toml
-  zeg bench configs/voc12/zegclip-inductive.toml --precision int8 --threads 2 --json -
+  zeg bench configs/voc12/zegclip-inductive.toml --precision int8 --threads 2 --json
   zeg bench configs/voc12/zegclip-inductive.toml --training --batch 4 --micro-batch 1
   zeg bench clip-vit-b-16.safetensors --size 224 --classes 150")]
 pub(crate) struct BenchArgs {
-    /// Experiment file (TOML), timed with generated weights, or a model
+    /// Model file, or experiment file (TOML), which is measured with generated weights
     file: PathBuf,
-    /// Time steps of the experiment's training instead of images to scores
-    #[arg(long)]
+    /// Measure training steps of the experiment instead of inference
+    #[arg(long, help_heading = heading::TRAINING)]
     training: bool,
-    /// Side of the images in pixels [default: what the experiment is made for, or 512]
-    #[arg(long, value_name = "PIXELS")]
-    size: Option<usize>,
-    /// Classes [default: the experiment's, or 20]
-    #[arg(long, value_name = "N", conflicts_with = "training")]
-    classes: Option<usize>,
-    /// Images at once
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
-    batch: usize,
-    /// Images of a training step that go through the model at once [default: all]
-    #[arg(long, value_name = "N", requires = "training", value_parser = positive)]
+    /// Number of images that go through the model at once in a training step [default: the batch]
+    #[arg(long, value_name = "N", requires = "training", value_parser = positive, help_heading = heading::TRAINING)]
     micro_batch: Option<usize>,
-    /// Runs that count; one more goes before them
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive)]
+    /// Side of the images in pixels [default: the resolution of the experiment, or 512]
+    #[arg(long, value_name = "PIXELS", help_heading = heading::DATA)]
+    size: Option<usize>,
+    /// Number of classes [default: the experiment's, or 20]
+    #[arg(long, value_name = "N", conflicts_with = "training", help_heading = heading::DATA)]
+    classes: Option<usize>,
+    /// Number of images in each run
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive, help_heading = heading::DATA)]
+    batch: usize,
+    /// Number of measured runs, after one that is not measured
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive, help_heading = heading::DATA)]
     runs: usize,
-    /// Write the result as JSON; `-` writes it to standard output instead of the text
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
     #[command(flatten)]
     method: MethodArgs,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    json: JsonArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
     #[command(flatten)]
@@ -60,11 +63,11 @@ pub(crate) struct BenchArgs {
 fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),
-        _ => Err("give a number from 1 on".to_owned()),
+        _ => Err("give a number of at least 1".to_owned()),
     }
 }
 
-/// What was timed, where, and how long it took.
+/// The result: what was measured, on which machine, and its times.
 #[derive(Debug, Serialize)]
 struct BenchReport {
     program: &'static str,
@@ -76,7 +79,7 @@ struct BenchReport {
     what: &'static str,
     precision: String,
     batch: usize,
-    /// Of training.
+    /// Only for training.
     #[serde(skip_serializing_if = "Option::is_none")]
     micro_batch: Option<usize>,
     size: usize,
@@ -86,7 +89,7 @@ struct BenchReport {
     timing: Timing,
 }
 
-/// What of a report follows from the file.
+/// The part of a report that depends on the file.
 struct Measured {
     method: String,
     amount: Amount,
@@ -94,30 +97,31 @@ struct Measured {
     timing: Timing,
 }
 
-/// What is timed, and how often.
+/// Settings of `zeg bench`.
 #[derive(Debug)]
 struct BenchSettings {
-    /// An experiment or a model.
+    /// Experiment or model.
     file: PathBuf,
     work: BenchWork,
-    /// Side of the images in pixels; without, what the experiment is made for, or 512.
+    /// Side of the images in pixels; `None` for the resolution of the experiment, or 512.
     size: Option<usize>,
-    /// Without, the experiment's, or 20.
+    /// Number of classes; `None` for the experiment's, or 20.
     classes: Option<usize>,
-    /// Images at once.
+    /// Number of images in each run.
     batch: usize,
-    /// Images of a training step that go through the model at once.
+    /// Number of images that go through the model at once in a training step.
     micro_batch: usize,
+    /// Number of measured runs.
     runs: usize,
     model: ModelSettings,
     json: Option<JsonTarget>,
     compute: ComputeSettings,
 }
 
-/// What is done in a run.
+/// The work of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BenchWork {
-    /// Images to scores.
+    /// Segmentation of a batch of images.
     Forward,
     /// A step of training.
     Training,
@@ -133,8 +137,8 @@ impl BenchWork {
 }
 
 impl BenchArgs {
-    fn settings(self) -> BenchSettings {
-        BenchSettings {
+    fn settings(self) -> anyhow::Result<BenchSettings> {
+        Ok(BenchSettings {
             file: self.file,
             work: if self.training {
                 BenchWork::Training
@@ -147,14 +151,14 @@ impl BenchArgs {
             micro_batch: self.micro_batch.unwrap_or(self.batch),
             runs: self.runs,
             model: self.model.settings(&self.method, &self.precision),
-            json: self.json.map(JsonTarget::of_path),
+            json: self.json.target("bench")?,
             compute: self.compute.settings(),
-        }
+        })
     }
 }
 
 pub(crate) fn run(program: &Program, args: BenchArgs) -> anyhow::Result<ExitCode> {
-    bench(program, &args.settings())?;
+    bench(program, &args.settings()?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -198,7 +202,7 @@ fn measure_experiment(
     let timing = if settings.work == BenchWork::Training {
         anyhow::ensure!(
             settings.model.precision == Precision::Float,
-            "training computes with 32-bit floats; leave --precision out"
+            "--precision int8: training computes with 32-bit floats only"
         );
         let weights = timing::generated_weights(&*config)?;
         timing::training(&experiment, program, weights, amount, device)?
@@ -221,7 +225,7 @@ fn measure_model(
 ) -> anyhow::Result<Measured> {
     anyhow::ensure!(
         settings.work == BenchWork::Forward,
-        "{}: --training times an experiment file (.toml)",
+        "{}: --training needs an experiment file (.toml)",
         settings.file.display()
     );
     let model = &settings.model;
@@ -266,9 +270,9 @@ fn print(report: &BenchReport) {
         timing.median_s, report.runs, timing.min_s, timing.max_s
     );
     if let Some(cpu) = timing.cpu_median_s {
-        println!("  {cpu:.3} s on cores, all threads together");
+        println!("  {cpu:.3} s of processor time, all threads together");
     }
     if let (Some(before), Some(peak)) = (timing.before_mb, timing.peak_mb) {
-        println!("  {peak:.0} MB at most, {before:.0} MB of it before the first run");
+        println!("  {peak:.0} MB of memory at most, {before:.0} MB before the first run");
     }
 }

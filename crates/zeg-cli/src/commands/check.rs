@@ -1,6 +1,6 @@
-//! `zeg check`: whether this machine computes what it should, and how fast.
+//! `zeg check`: checks that this machine computes every method correctly, and measures how fast.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
@@ -11,87 +11,75 @@ use zeg::{
 };
 
 use super::{
-    JsonTarget, machine,
-    shared::{ComputeArgs, ComputeSettings, PrecisionArgs},
+    JsonTarget,
+    json::JsonArgs,
+    machine,
+    shared::{ComputeArgs, ComputeSettings, PrecisionArgs, heading},
     write_result,
 };
-use crate::{Program, progress};
+use crate::{Program, progress::Verbosity};
 
 /// Arguments of `zeg check`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Needs no files: weights, image and classes are generated. Every method is computed small and at its
-published size, on the chosen device and on a plain path without this program's kernels. The
-deviation is the largest difference between the two as a share of the root mean square. The exit
-code is 1 if one exceeds its limit, or if a second computation gives other bits.
+The check needs no files: weights, image and class embeddings are generated. Every method is
+computed in a small and in its published size, on the chosen device and by a reference path
+without the program's own kernels. The deviation is the largest difference between the two,
+relative to the root mean square. The exit code is 1 if a deviation exceeds its limit, or if a
+second computation gives other bits. With --quiet only the verdict is printed.
 
 Examples:
   zeg check
   zeg check --precision int8
-  zeg check --device cuda:0 --json - | jq .passed")]
+  zeg check --device cuda:0 --json | jq .passed")]
 pub(crate) struct CheckArgs {
-    /// Compute the models of one size alone [default: both]
-    #[arg(long, value_enum)]
+    /// Size of the models [default: both sizes]
+    #[arg(long, value_enum, help_heading = heading::MODEL)]
     size: Option<SizeArg>,
-    /// Write the result as JSON; `-` writes it to standard output instead of the text
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Print the verdict alone, and no progress
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    json: JsonArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
     #[command(flatten)]
     compute: ComputeArgs,
 }
 
-/// See [`ExampleSize`].
+/// An [`ExampleSize`] as a value of `--size`.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum SizeArg {
-    /// Milliseconds a model
+    /// Small models, milliseconds each
     Small,
-    /// As published: seconds a model
+    /// Models as published, seconds each
     Published,
 }
 
-/// What is checked, and how it is told.
+/// Settings of `zeg check`.
 #[derive(Debug)]
 struct CheckSettings {
     sizes: Vec<ExampleSize>,
     json: Option<JsonTarget>,
-    detail: Detail,
+    verbosity: Verbosity,
     precision: zeg::model::Precision,
     compute: ComputeSettings,
 }
 
-/// How much is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Detail {
-    Full,
-    VerdictAlone,
-}
-
 impl CheckArgs {
-    fn settings(self) -> CheckSettings {
-        CheckSettings {
+    fn settings(self, verbosity: Verbosity) -> anyhow::Result<CheckSettings> {
+        Ok(CheckSettings {
             sizes: match self.size {
                 Some(SizeArg::Small) => vec![ExampleSize::Small],
                 Some(SizeArg::Published) => vec![ExampleSize::Published],
                 None => ExampleSize::ALL.to_vec(),
             },
-            json: self.json.map(JsonTarget::of_path),
-            detail: if self.quiet {
-                Detail::VerdictAlone
-            } else {
-                Detail::Full
-            },
+            json: self.json.target("check")?,
+            verbosity,
             precision: self.precision.value(),
             compute: self.compute.settings(),
-        }
+        })
     }
 }
 
-/// What was found.
+/// The result: the machine and the deviation of every case.
 #[derive(Debug, Serialize)]
 struct CheckReport {
     program: &'static str,
@@ -104,17 +92,21 @@ struct CheckReport {
     passed: bool,
 }
 
-pub(crate) fn run(program: &Program, args: CheckArgs) -> anyhow::Result<ExitCode> {
-    let settings = args.settings();
+pub(crate) fn run(
+    program: &Program,
+    args: CheckArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
+    let settings = args.settings(verbosity)?;
     let report = check(program, &settings)?;
-    write_result(settings.json.as_ref(), &report, || match settings.detail {
-        Detail::Full => print(&report),
-        Detail::VerdictAlone => println!("{}", verdict(&report)),
+    write_result(settings.json.as_ref(), &report, || match verbosity {
+        Verbosity::Normal => print(&report),
+        Verbosity::Quiet => println!("{}", verdict(&report)),
     })?;
     Ok(exit_code(&report))
 }
 
-/// 1 on a deviation.
+/// Returns exit code 1 if a case failed.
 fn exit_code(report: &CheckReport) -> ExitCode {
     if report.passed {
         ExitCode::SUCCESS
@@ -131,17 +123,16 @@ fn check(program: &Program, settings: &CheckSettings) -> anyhow::Result<CheckRep
         precision: settings.precision,
     };
     let list = cases(&program.methods, &settings.sizes)?;
-    let bar = match settings.detail {
-        Detail::Full => progress::bar(list.len() as u64, "checking"),
-        Detail::VerdictAlone => indicatif::ProgressBar::hidden(),
-    };
+    let bar = settings
+        .verbosity
+        .progress("checking", "models", list.len() as u64);
     let mut cases = Vec::with_capacity(list.len());
     for case in &list {
         bar.set_message(format!("{}, {}", case.method, case.size.name()));
         cases.push(trial.run(case)?);
-        bar.inc(1);
+        bar.inc();
     }
-    bar.finish_and_clear();
+    bar.finish();
     Ok(CheckReport::new(settings, found, cases))
 }
 
@@ -159,7 +150,7 @@ impl CheckReport {
     }
 }
 
-/// The last line.
+/// Returns the last line of the text: the verdict.
 fn verdict(report: &CheckReport) -> String {
     let failed = report.cases.iter().filter(|case| !case.passed).count();
     if report.passed {
@@ -203,13 +194,13 @@ fn table(cases: &[CaseReport]) -> Table {
         "deviation",
         "limit",
         "seconds",
-        "plain",
-        "faster",
+        "reference",
+        "speed-up",
         "",
     ]);
     for case in cases {
         let deviation = case.deviation.map_or_else(
-            || "no number".to_owned(),
+            || "not finite".to_owned(),
             |deviation| format!("{deviation:.1e}"),
         );
         let verdict = match (case.passed, case.repeats) {
@@ -248,7 +239,7 @@ mod tests {
         let settings = CheckSettings {
             sizes: Vec::new(),
             json: None,
-            detail: Detail::Full,
+            verbosity: Verbosity::Normal,
             precision: Precision::Float,
             compute: ComputeSettings {
                 device: DeviceChoice::Cpu,
@@ -278,7 +269,7 @@ mod tests {
         assert_eq!(verdict(&passed), "check: PASS 1 cases");
         for (bad, word) in [
             (case(Some(0.1), true, false), "DEVIATES"),
-            (case(None, true, false), "no number"),
+            (case(None, true, false), "not finite"),
             (case(Some(1e-6), false, false), "CHANGES"),
         ] {
             let failed = report(vec![good(), bad]);

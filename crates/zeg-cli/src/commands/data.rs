@@ -1,4 +1,4 @@
-//! `zeg data`: data sets listed, prepared and examined.
+//! `zeg data`: lists, checks and prepares data sets.
 
 mod doctor;
 mod list;
@@ -9,30 +9,39 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 pub(crate) use self::prepare::hint;
-use crate::Program;
+use crate::{Program, progress::Verbosity};
 
 /// Arguments of `zeg data`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  zeg data list
+  zeg data prepare voc12 --from downloads -o data/voc12
+  zeg data doctor voc12 --data data/voc12")]
 pub(crate) struct DataArgs {
     #[command(subcommand)]
     command: DataCommand,
 }
 
-/// What to do with a data set.
+/// The subcommands of `zeg data`.
 #[derive(Debug, Subcommand)]
 enum DataCommand {
-    /// List the data sets, their splits and class lists
+    /// List the known data sets with their splits and class lists
     List(list::ListArgs),
-    /// Look for everything that would spoil training or scores
+    /// Check a data set for problems that would spoil training or scores
     Doctor(doctor::DoctorArgs),
-    /// Make a folder that training and scoring read from a data set's official download
+    /// Convert the official download of a data set to the folder that training and scoring read
     Prepare(prepare::PrepareArgs),
 }
 
-pub(crate) fn run(_program: &Program, args: DataArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(
+    _program: &Program,
+    args: DataArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
     match args.command {
-        DataCommand::List(args) => list::list(args.settings()),
-        DataCommand::Doctor(args) => doctor::doctor(&args.settings()),
-        DataCommand::Prepare(args) => prepare::prepare(&args.settings()),
+        DataCommand::List(args) => list::list(&args.settings()?),
+        DataCommand::Doctor(args) => doctor::doctor(&args.settings(verbosity)?),
+        DataCommand::Prepare(args) => prepare::prepare(&args.settings(verbosity)?),
     }
 }

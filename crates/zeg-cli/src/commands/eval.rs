@@ -1,4 +1,4 @@
-//! `zeg eval`: scores of models on a data set, and `zeg eval merge`, which puts the shards of one together.
+//! `zeg eval`: scores models on a data set; `zeg eval merge` adds up the parts of a divided evaluation.
 
 mod args;
 mod gallery;
@@ -32,10 +32,14 @@ use self::{
     record::RecordInput,
 };
 use super::{JsonTarget, write_result};
-use crate::{Program, progress};
+use crate::{Program, progress::Verbosity};
 
-pub(crate) fn run(program: &Program, args: EvalArgs) -> anyhow::Result<ExitCode> {
-    match args.settings() {
+pub(crate) fn run(
+    program: &Program,
+    args: EvalArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
+    match args.settings(verbosity)? {
         EvalTask::Score(settings) => eval(program, &settings)?,
         EvalTask::Merge(settings) => merge::merge(&settings)?,
     }
@@ -69,7 +73,7 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<()> {
     }
 }
 
-/// Prints the scores of one evaluation, or a comparison of several.
+/// Prints the scores of one evaluation, or the mean and deviation of several.
 fn show(evaluations: &[Evaluation], json: Option<&JsonTarget>) -> anyhow::Result<()> {
     if let [evaluation] = evaluations {
         let report = evaluation.report()?;
@@ -79,7 +83,7 @@ fn show(evaluations: &[Evaluation], json: Option<&JsonTarget>) -> anyhow::Result
         Ok(summary) => write_result(json, &summary, || println!("{}", summary.to_table())),
         // Each has its scores; only a mean over them would say nothing.
         Err(error @ (EvalError::Differs { .. } | EvalError::NotSeeds { .. })) => {
-            eprintln!("no mean over these models: {error}");
+            eprintln!("warning: no mean over these models: {error}");
             let reports = evaluations
                 .iter()
                 .map(|evaluation| Ok((evaluation.model.path.clone(), evaluation.report()?)))
@@ -88,7 +92,7 @@ fn show(evaluations: &[Evaluation], json: Option<&JsonTarget>) -> anyhow::Result
                 .iter()
                 .map(|(model, report)| serde_json::json!({ "model": model, "scores": report }))
                 .collect();
-            write_result(json, &list, || {
+            write_result(json, &serde_json::json!({ "models": list }), || {
                 for (model, report) in &reports {
                     println!("{model}\n\n{}", report.to_table());
                 }
@@ -98,8 +102,10 @@ fn show(evaluations: &[Evaluation], json: Option<&JsonTarget>) -> anyhow::Result
     }
 }
 
-/// The folder of every model's record, checked before any work: none where no record is kept, the folder itself for one
-/// model, folders in it for several, or a folder beside each model.
+/// Returns the folder of every model's record, or no folder if no record is written.
+///
+/// # Errors
+/// Returns an error if a record exists already and may not be replaced; this is checked before any model is opened.
 fn record_places(settings: &EvalSettings) -> anyhow::Result<Vec<PathBuf>> {
     let models = &settings.checkpoints;
     let folders: Vec<PathBuf> = match &settings.records {
@@ -118,7 +124,7 @@ fn record_places(settings: &EvalSettings) -> anyhow::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-/// A folder for each model's results: the folder itself for one, folders in it for several.
+/// Returns a folder for each model's results: the folder itself for one model, folders in it for several.
 fn folders_of_models(folder: &Path, models: &[PathBuf]) -> Vec<PathBuf> {
     match models {
         [_] => vec![folder.to_owned()],
@@ -129,7 +135,7 @@ fn folders_of_models(folder: &Path, models: &[PathBuf]) -> Vec<PathBuf> {
     }
 }
 
-/// Scores models that share their encoder; one alone is the common case.
+/// Scores models that share their encoder; usually there is only one.
 fn score(
     settings: &EvalSettings,
     jobs: &[EvalJob],
@@ -140,15 +146,15 @@ fn score(
     };
     let setups: Vec<EvaluationSetup> = jobs.iter().map(|job| job.setup(device)).collect();
     let outputs: Vec<EvalOutput> = jobs.iter().flat_map(EvalJob::outputs).collect();
-    // Label maps are only kept for a gallery that is written.
-    let keeps = |output: &EvalOutput| output.record.is_some() && settings.gallery > 0;
+    // Only a gallery that is written needs the label maps later.
+    let needs_spool = |output: &EvalOutput| output.record.is_some() && settings.gallery > 0;
     let mut predictions = Predictions::new(
         dataset,
         outputs.iter().map(|output| {
             let labels = output.labels.clone();
-            predictions::Wanted {
+            predictions::PredictionUse {
                 labels,
-                keep: keeps(output),
+                keep: needs_spool(output),
             }
         }),
     )?;
@@ -157,10 +163,12 @@ fn score(
         stop: None,
     };
     let started = Instant::now();
-    let outcomes = evaluate_with_bar(&setups, dataset, options, &mut predictions)?;
+    let outcomes = evaluate_with_progress(settings, &setups, dataset, options, &mut predictions)?;
     let wall = started.elapsed();
     if let Some(outcome) = outcomes.first() {
-        tell_times(outcome, jobs.len(), wall);
+        settings
+            .verbosity
+            .notice(times_text(outcome, jobs.len(), wall));
     }
     let colours = dataset.classes().palette();
     let mut evaluations = Vec::new();
@@ -188,43 +196,49 @@ fn score(
                 evaluation.gallery = gallery.write(&evaluation, &mut predictions)?;
             }
             evaluation.save(&folder)?;
-            eprintln!("record: {}", folder.join(FILE_NAME).display());
+            let file = folder.join(FILE_NAME);
+            settings
+                .verbosity
+                .notice(format_args!("record: {}", file.display()));
         }
         evaluations.push(evaluation);
     }
     Ok(evaluations)
 }
 
-fn evaluate_with_bar(
+fn evaluate_with_progress(
+    settings: &EvalSettings,
     setups: &[EvaluationSetup],
     dataset: &OpenSet,
     options: EvaluationOptions,
     predictions: &mut Predictions,
 ) -> anyhow::Result<Vec<EvaluationOutcome>> {
-    let bar = progress::bar(dataset.len() as u64, "scoring");
+    let bar = settings
+        .verbosity
+        .progress("scoring", "images", dataset.len() as u64);
     let outcomes = evaluate(setups, dataset, options, |scored| {
         predictions.take(scored)?;
-        bar.inc(1);
         bar.set_message(scored.id.to_owned());
+        bar.inc();
         Ok(())
     });
-    bar.finish_and_clear();
+    bar.finish();
     outcomes
 }
 
-/// Says where the time went.
-fn tell_times(outcome: &EvaluationOutcome, models: usize, wall: Duration) {
+/// Describes what the time was spent on.
+fn times_text(outcome: &EvaluationOutcome, models: usize, wall: Duration) -> String {
     let times = outcome.times;
     let total = times.total().as_secs_f64().max(1e-9);
     let together = if models > 1 {
-        format!(", {models} models with one encoder,")
+        format!(" for {models} models with one encoder")
     } else {
         String::new()
     };
     let share = |part: Duration| 100.0 * part.as_secs_f64() / total;
-    eprintln!(
-        "{} images{together} in {:.1} s; model {:.1} %, of it scores of pixels {:.1} %; reading {:.1} %, resizing {:.1} %, \
-         counting {:.1} %",
+    format!(
+        "{} images{together} in {:.1} s; model {:.1} % (including {:.1} % for the scores of pixels), reading {:.1} %, \
+         resizing {:.1} %, counting {:.1} %",
         outcome.images.len(),
         wall.as_secs_f64(),
         share(times.model()),
@@ -232,5 +246,5 @@ fn tell_times(outcome: &EvaluationOutcome, models: usize, wall: Duration) {
         share(times.load),
         share(times.stages.prepare),
         share(times.count)
-    );
+    )
 }

@@ -1,4 +1,4 @@
-//! `zeg import`: published weights of any format to one safetensors file.
+//! `zeg import`: converts published weights of any format to a safetensors file.
 
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
@@ -8,41 +8,45 @@ use zeg::model::{
     weights::{ImportPrecision, Inspection, StateDict, StatedActivation, WeightsPart, import},
 };
 
-use super::shared::Existing;
-use crate::{Program, progress};
+use super::{
+    JsonTarget,
+    json::JsonArgs,
+    shared::{Existing, heading},
+    write_result,
+};
+use crate::{Program, progress::Verbosity};
 
 /// Arguments of `zeg import`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Reads OpenAI's TorchScript archives, Hugging Face CLIPModel folders' files, open_clip files, and mmcv checkpoints of
-ZegCLIP and CLIP-RC; a pickle is read by a reader that can build tensors and nothing else. What was written is read
-back and compared. The other commands take all these files directly; importing saves the conversion at every start.
+The formats are OpenAI's TorchScript archives, files of Hugging Face's CLIPModel, open_clip files,
+and mmcv checkpoints of ZegCLIP and CLIP-RC. Pickles are read by a reader that can only build
+tensors. The written file is read back and compared. The other commands read all these formats
+directly; an imported file opens faster. `zeg info FILE` describes a file without converting it.
 
 Examples:
   zeg import ViT-B-16.pt -o clip-vit-b-16.safetensors
-  zeg import clip-vit-base-patch16/model.safetensors -o clip.safetensors --precision f16
-  zeg info ViT-B-16.pt                      (only says what a file is)")]
+  zeg import clip-vit-base-patch16/model.safetensors -o clip.safetensors --precision f16")]
 pub(crate) struct ImportArgs {
-    /// The file as it was published
+    /// Published file of weights
     file: PathBuf,
-    /// The safetensors file to write
-    #[arg(short, long, value_name = "FILE")]
+    /// Safetensors file to write
+    #[arg(short, long, value_name = "FILE", help_heading = heading::OUTPUT)]
     output: PathBuf,
-    /// How numbers are stored
-    #[arg(long, value_enum, default_value = "same")]
+    /// Precision of the stored numbers
+    #[arg(long, value_enum, default_value = "same", help_heading = heading::OUTPUT)]
     precision: StoredPrecisionArg,
-    /// Replace the output if it exists
-    #[arg(long)]
+    /// Replace a file that exists
+    #[arg(long, help_heading = heading::OUTPUT)]
     overwrite: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
-/// See [`ImportPrecision`].
+/// An [`ImportPrecision`] as a value of `--precision`.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum StoredPrecisionArg {
-    /// As in the source
+    /// As in the published file
     Same,
     /// 32 bits
     F32,
@@ -50,19 +54,22 @@ enum StoredPrecisionArg {
     F16,
 }
 
-/// What is imported, and to where.
+/// Settings of `zeg import`.
 #[derive(Debug)]
 struct ImportSettings {
     file: PathBuf,
     output: PathBuf,
     precision: ImportPrecision,
     existing: Existing,
-    json: bool,
+    json: Option<JsonTarget>,
+    verbosity: Verbosity,
 }
 
 impl ImportArgs {
-    fn settings(self) -> ImportSettings {
-        ImportSettings {
+    /// # Errors
+    /// Returns an error if the file of `--json` may not be written.
+    fn settings(self, verbosity: Verbosity) -> anyhow::Result<ImportSettings> {
+        Ok(ImportSettings {
             file: self.file,
             output: self.output,
             precision: match self.precision {
@@ -71,13 +78,18 @@ impl ImportArgs {
                 StoredPrecisionArg::F16 => ImportPrecision::F16,
             },
             existing: Existing::of_flag(self.overwrite),
-            json: self.json,
-        }
+            json: self.json.target("import")?,
+            verbosity,
+        })
     }
 }
 
-pub(crate) fn run(program: &Program, args: ImportArgs) -> anyhow::Result<ExitCode> {
-    convert(&program.methods, &args.settings())?;
+pub(crate) fn run(
+    program: &Program,
+    args: ImportArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
+    convert(&program.methods, &args.settings(verbosity)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -88,39 +100,37 @@ fn convert(methods: &Methods, settings: &ImportSettings) -> anyhow::Result<()> {
         precision,
         existing,
         json,
+        verbosity,
     } = settings;
     existing.check(output)?;
     let tables = methods.key_tables();
     let before = Inspection::of(&StateDict::open(file, &tables)?)?;
-    let bar = progress::bytes("importing");
+    let bar = verbosity.byte_progress("importing");
     let written = import(file, &tables, output, *precision, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     })?;
-    bar.finish_and_clear();
-    if *json {
-        let both = serde_json::json!({ "source": before, "written": written });
-        println!("{}", serde_json::to_string_pretty(&both)?);
-    } else {
+    bar.finish();
+    let both = serde_json::json!({ "source": before, "written": written });
+    write_result(json.as_ref(), &both, || {
         print!("{}", describe(&before));
         println!(
             "written      {} ({:.0} MB), read back and compared",
             output.display(),
             written.bytes as f64 / 1e6
         );
-    }
-    Ok(())
+    })
 }
 
-/// A file stands where the result would go.
+/// The error for an output file that exists already.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: exists", .0.display())]
+#[error("{}: the file exists already", .0.display())]
 pub(crate) struct OutputExists(pub(crate) PathBuf);
 
-/// What a weight file is, in words.
+/// Describes a file of weights in a few lines.
 pub(crate) fn describe(found: &Inspection) -> String {
-    // Writing to a string cannot fail.
     let mut text = String::new();
+    // Writing to a string cannot fail.
     let _ = writeln!(text, "{}", found.path.display());
     let _ = writeln!(
         text,
@@ -142,14 +152,14 @@ pub(crate) fn describe(found: &Inspection) -> String {
         if let Some(v) = &architecture.vision {
             let _ = writeln!(
                 text,
-                "  images     patch {}, {} blocks of width {}, {} heads, trained on {}×{}",
+                "  image        patch {}, {} blocks of width {}, {} heads, trained on {}×{}",
                 v.patch, v.layers, v.width, v.heads, v.input_resolution, v.input_resolution
             );
         }
         if let Some(t) = &architecture.text {
             let _ = writeln!(
                 text,
-                "  words        {} blocks of width {}, {} heads, {} tokens",
+                "  text         {} blocks of width {}, {} heads, {} tokens",
                 t.layers, t.width, t.heads, t.context_length
             );
         }
@@ -185,7 +195,7 @@ fn activation(activation: StatedActivation, basis: zeg::model::weights::Basis) -
         (StatedActivation::QuickGelu, Basis::Stated) => "QuickGELU",
         (StatedActivation::Gelu, _) => "GELU",
         (StatedActivation::QuickGelu, Basis::Assumed) => {
-            "QuickGELU, assumed: no file says so (models trained with open_clip mostly have GELU; put their \
+            "QuickGELU, assumed because no file states it (most models trained with open_clip have GELU; put their \
              open_clip_config.json beside the weights)"
         }
     }

@@ -1,4 +1,4 @@
-//! `zeg info`: what an experiment or a checkpoint is and costs.
+//! `zeg info`: describes an experiment, a checkpoint or a file of weights, and its cost.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,58 +7,52 @@ use std::{
 
 use clap::Args;
 use serde::Serialize;
-use zeg::model::{
-    config::VisionConfig,
-    cost::CostPart,
-    weights::{Inspection, StateDict},
-};
+use zeg::model::{config::VisionConfig, cost::CostPart, weights::Inspection};
 use zeg_train::{checkpoint::Checkpoint, experiment::Experiment};
 
+use super::{JsonTarget, json::JsonArgs, shared::heading, write_result};
 use crate::Program;
 
 /// Arguments of `zeg info`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  zeg info configs/voc12/zegclip-inductive.toml
+  zeg info configs/voc12/zegclip-inductive.toml --set training.batch=8
+  zeg info runs/quick/model.safetensors
+  zeg info ViT-B-16.pt --json | jq .family")]
 pub(crate) struct InfoArgs {
     /// Experiment file (TOML), checkpoint, or weights in any published format
     file: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    /// Change a setting of the experiment; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[command(flatten)]
+    json: JsonArgs,
+    /// Setting of the experiment to change; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = heading::TRAINING)]
     changes: Vec<String>,
 }
 
-/// What is described, and how.
+/// Settings of `zeg info`.
 #[derive(Debug)]
 struct InfoSettings {
     file: PathBuf,
-    form: InfoForm,
+    json: Option<JsonTarget>,
     /// Changes to an experiment, `key=value`.
     changes: Vec<String>,
 }
 
-/// How a description is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum InfoForm {
-    Text,
-    Json,
-}
-
 impl InfoArgs {
-    fn settings(self) -> InfoSettings {
-        InfoSettings {
+    /// # Errors
+    /// Returns an error if the file of `--json` may not be written.
+    fn settings(self) -> anyhow::Result<InfoSettings> {
+        Ok(InfoSettings {
             file: self.file,
-            form: if self.json {
-                InfoForm::Json
-            } else {
-                InfoForm::Text
-            },
+            json: self.json.target("info")?,
             changes: self.changes,
-        }
+        })
     }
 }
 
+/// The description of an experiment or a checkpoint.
 #[derive(Debug, Serialize)]
 struct Info {
     file: String,
@@ -76,6 +70,7 @@ struct Info {
     macs: InfoMacs,
 }
 
+/// Numbers of parameters.
 #[derive(Debug, Serialize)]
 struct InfoParameters {
     encoder_and_head: u64,
@@ -83,32 +78,34 @@ struct InfoParameters {
     declared_by_reference: u64,
 }
 
+/// Multiply-accumulates for one square image.
 #[derive(Debug, Serialize)]
 struct InfoMacs {
+    /// Side of the image in pixels.
     size: usize,
-    /// By part.
+    /// Multiply-accumulates of each part.
     #[serde(flatten, serialize_with = "by_key")]
     parts: Vec<CostPart>,
     total: u64,
-    /// Crops that the encoder looks at, in a model of two stages.
+    /// Number of crops that the encoder gets, in a two-stage model.
     #[serde(skip_serializing_if = "Option::is_none")]
     crops: Option<usize>,
 }
 
-/// Multiply-accumulates under the parts' keys.
+/// Serialises the multiply-accumulates as a map from the key of each part.
 fn by_key<S: serde::Serializer>(parts: &[CostPart], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(parts.iter().map(|part| (part.key, part.macs)))
 }
 
 pub(crate) fn run(program: &Program, args: InfoArgs) -> anyhow::Result<ExitCode> {
-    info(program, &args.settings())?;
+    info(program, &args.settings()?)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn info(program: &Program, settings: &InfoSettings) -> anyhow::Result<()> {
     let InfoSettings {
         file,
-        form,
+        json,
         changes,
     } = settings;
     let (experiment, trained_steps) = if super::is_experiment(file) {
@@ -116,7 +113,10 @@ fn info(program: &Program, settings: &InfoSettings) -> anyhow::Result<()> {
     } else {
         let weights = zeg::mini::open_weights(file, &program.methods)?;
         if !Checkpoint::is_checkpoint(&weights) {
-            return weights_info(&weights, *form);
+            let found = Inspection::of(&weights)?;
+            return write_result(json.as_ref(), &found, || {
+                print!("{}", super::import::describe(&found));
+            });
         }
         let checkpoint = Checkpoint::open(file, &program.methods)?;
         (
@@ -125,20 +125,7 @@ fn info(program: &Program, settings: &InfoSettings) -> anyhow::Result<()> {
         )
     };
     let info = describe(program, &experiment, trained_steps, file)?;
-    match form {
-        InfoForm::Json => println!("{}", serde_json::to_string_pretty(&info)?),
-        InfoForm::Text => print(&info),
-    }
-    Ok(())
-}
-
-fn weights_info(weights: &StateDict, form: InfoForm) -> anyhow::Result<()> {
-    let found = Inspection::of(weights)?;
-    match form {
-        InfoForm::Json => println!("{}", serde_json::to_string_pretty(&found)?),
-        InfoForm::Text => print!("{}", super::import::describe(&found)),
-    }
-    Ok(())
+    write_result(json.as_ref(), &info, || print(&info))
 }
 
 fn describe(
@@ -199,7 +186,7 @@ fn print(info: &Info) {
         grouped(info.parameters.encoder_and_head)
     );
     println!(
-        "               {} really trained",
+        "               {} trained",
         grouped(info.parameters.trained)
     );
     println!(
@@ -207,7 +194,7 @@ fn print(info: &Info) {
         grouped(info.parameters.declared_by_reference)
     );
     println!(
-        "  cost         {:.1} G multiply-accumulates for one {}×{} crop",
+        "  cost         {:.1} G multiply-accumulates for one image of {}×{} pixels",
         giga(info.macs.total),
         info.macs.size,
         info.macs.size
@@ -221,7 +208,7 @@ fn print(info: &Info) {
     println!("               {}", parts.join(", "));
 }
 
-/// Digits in groups of three.
+/// Formats a number with its digits in groups of three.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> = digits

@@ -1,4 +1,4 @@
-//! One file or folder a command: its arguments, its settings, and what it does.
+//! The commands, one file or folder each: its arguments, its settings and its work.
 
 pub(crate) mod ablate;
 pub(crate) mod bench;
@@ -7,6 +7,7 @@ pub(crate) mod data;
 pub(crate) mod eval;
 pub(crate) mod import;
 pub(crate) mod info;
+pub(crate) mod json;
 pub(crate) mod machine;
 pub(crate) mod model_file;
 pub(crate) mod models;
@@ -19,8 +20,7 @@ pub(crate) mod shared;
 pub(crate) mod train;
 
 use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -29,25 +29,25 @@ use std::{
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
-use zeg_train::{
-    checkpoint::write_atomically,
-    experiment::{Experiment, ExperimentFile},
-};
+use zeg_train::experiment::{Experiment, ExperimentFile};
 
+use self::json::{JsonTarget, write_result};
 use crate::{Program, cli::Cli};
 
-/// Prints a completion script.
+/// Prints the completion script of a shell.
 pub(crate) fn completions(shell: Shell) {
     clap_complete::generate(shell, &mut Cli::command(), "zeg", &mut std::io::stdout());
 }
 
-/// Whether a file is an experiment, by its name.
+/// Whether the name of a file is that of an experiment.
 fn is_experiment(file: &Path) -> bool {
     file.extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("toml"))
 }
 
-/// Reads an experiment file with changes; prints a notice for each key that has another name now.
+/// Opens an experiment file, applies changes, and prints a warning for each renamed key.
+///
+/// - `changes`: settings, `key=value`
 fn open_experiment(
     program: &Program,
     file: &Path,
@@ -64,68 +64,28 @@ fn open_experiment(
     Ok(experiment)
 }
 
-/// The folder of a data set; the mini world needs none.
+/// Returns the folder of a data set; the mini world needs none.
+///
+/// # Errors
+/// Returns an error if another data set has no folder.
 fn data_folder<'a>(folder: Option<&'a Path>, dataset: &str) -> anyhow::Result<&'a Path> {
     match folder {
         Some(folder) => Ok(folder),
         None if dataset == zeg::data::mini_world::DATASET => Ok(Path::new("")),
-        None => anyhow::bail!("the data set {dataset} lies in a folder; name it with --data"),
+        None => anyhow::bail!("the data set {dataset} needs a folder; name it with --data"),
     }
 }
 
-/// Where results as JSON go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum JsonTarget {
-    Stdout,
-    File(PathBuf),
-}
-
-impl JsonTarget {
-    /// What `--json FILE` says.
-    fn of_path(path: PathBuf) -> Self {
-        if path == Path::new("-") {
-            Self::Stdout
-        } else {
-            Self::File(path)
-        }
-    }
-
-    fn write(&self, value: &impl serde::Serialize) -> anyhow::Result<()> {
-        let mut text = serde_json::to_string_pretty(value)?;
-        text.push('\n');
-        match self {
-            Self::Stdout => std::io::stdout().write_all(text.as_bytes())?,
-            Self::File(path) => write_atomically(path, text.as_bytes())?,
-        }
-        Ok(())
-    }
-}
-
-/// Writes a result as JSON where that is asked for, and as text unless the JSON goes to standard output.
-fn write_result(
-    json: Option<&JsonTarget>,
-    value: &impl serde::Serialize,
-    print: impl FnOnce(),
-) -> anyhow::Result<()> {
-    if let Some(target) = json {
-        target.write(value)?;
-    }
-    if json != Some(&JsonTarget::Stdout) {
-        print();
-    }
-    Ok(())
-}
-
-/// Set when the user asked the program to stop.
+/// Returns a flag that is set when the user interrupts the program; a second interrupt ends it at once.
 fn stop_flag() -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));
     let handler = Arc::clone(&flag);
-    // Without a handler an interrupt ends the program at once, which is safe too, only less tidy.
+    // Without a handler an interrupt ends the program at once, which loses work but damages nothing.
     let _ = ctrlc::set_handler(move || {
         if handler.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!("\nstopping after this step; once more to stop at once");
+        eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
     });
     flag
 }

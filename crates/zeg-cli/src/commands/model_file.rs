@@ -1,14 +1,16 @@
-//! Which file `--model` means: a path, or the name of weights that `zeg pull` fetched.
+//! Resolves the value of `--model`: a path, or the name of weights that `zeg pull` downloaded.
 
 use std::path::{Path, PathBuf};
 
 use zeg::{loading::LoadedModel, mini};
 use zeg_hub::{Cache, Registry};
 
-/// The file that `--model` names.
+/// Returns the file that a value of `--model` stands for.
+///
+/// A value that is neither a file nor a known name is returned as it is, so that opening it gives the error.
 ///
 /// # Errors
-/// It is neither a file nor a name of fetched weights.
+/// Returns an error if the value is the name of weights that are not downloaded.
 pub(crate) fn resolve_model(model: &Path) -> anyhow::Result<PathBuf> {
     if model.exists() || mini::is_mini(model) {
         return Ok(model.to_owned());
@@ -18,7 +20,7 @@ pub(crate) fn resolve_model(model: &Path) -> anyhow::Result<PathBuf> {
         return Ok(model.to_owned());
     };
     let Ok(entry) = registry.find(&name) else {
-        // Not a name: opening it says what is wrong with the path.
+        // Opening a path that does not exist gives the better error.
         return Ok(model.to_owned());
     };
     Cache::open()?
@@ -26,25 +28,25 @@ pub(crate) fn resolve_model(model: &Path) -> anyhow::Result<PathBuf> {
         .ok_or_else(|| NotPulled(entry.name.clone()).into())
 }
 
-/// Says which settings of an older checkpoint have no effect any more.
+/// Warns of the settings of an older checkpoint that have no effect any more.
 pub(crate) fn warn_of_dropped(model: &LoadedModel) {
     let Some(checkpoint) = &model.checkpoint else {
         return;
     };
     for setting in &checkpoint.dropped {
         eprintln!(
-            "warning: {}: `{setting}` has no effect any more; scores can differ from earlier ones",
+            "warning: {}: the setting `{setting}` has no effect any more; scores can differ from those of earlier versions",
             checkpoint.path().display()
         );
     }
 }
 
-/// Weights that are known but not here.
+/// The error for weights that have a name but are not downloaded.
 #[derive(Debug, thiserror::Error)]
-#[error("the weights {0:?} are not on this machine")]
+#[error("the weights {0:?} are not downloaded")]
 pub(crate) struct NotPulled(pub(crate) String);
 
-/// Where encoded words are kept; `None` where there is no place for caches.
+/// Returns the folder for cached class embeddings, or `None` if the system has no folder for caches.
 pub(crate) fn cache_folder() -> Option<PathBuf> {
     Cache::open().ok().map(|cache| cache.base().to_owned())
 }

@@ -1,49 +1,50 @@
-//! `zeg models`: which weights can be named, and which are here.
+//! `zeg models`: lists the weights that have a name, and which of them are downloaded.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use zeg_hub::{Cache, Registry, rows, table};
 
+use super::{JsonTarget, json::JsonArgs, shared::heading, write_result};
 use crate::Program;
 
 /// Arguments of `zeg models`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-`zeg pull NAME` downloads a model; those marked `by hand` say where to click instead.
-A file zeg/models.toml in the user's folder of configurations, or the file that
-ZEG_MODELS names, adds models.
+`zeg pull NAME` downloads a model. For models marked `by hand` it prints where to download them.
+A file zeg/models.toml in the user's configuration folder, or the file in ZEG_MODELS, adds models.
 
 Examples:
   zeg models
-  zeg models --json | jq -r '.[] | select(.presence == \"here\") | .path'")]
+  zeg models --json | jq -r '.models[] | select(.presence == \"here\") | .path'")]
 pub(crate) struct ModelsArgs {
-    /// Print JSON: addresses, digests and paths too
-    #[arg(long)]
-    json: bool,
-    /// Folder of downloads [default: ZEG_CACHE, or zeg in the system's folder for caches]
-    #[arg(long, value_name = "DIR")]
+    #[command(flatten)]
+    json: JsonArgs,
+    /// Folder of the downloads [default: ZEG_CACHE, or `zeg` in the user's cache folder]
+    #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
     cache: Option<PathBuf>,
 }
 
-/// Which cache is looked at, and how the list is printed.
+/// Settings of `zeg models`.
 #[derive(Debug)]
 struct ModelsSettings {
-    json: bool,
+    json: Option<JsonTarget>,
     cache: Option<PathBuf>,
 }
 
 impl ModelsArgs {
-    fn settings(self) -> ModelsSettings {
-        ModelsSettings {
-            json: self.json,
+    /// # Errors
+    /// Returns an error if the file of `--json` may not be written.
+    fn settings(self) -> anyhow::Result<ModelsSettings> {
+        Ok(ModelsSettings {
+            json: self.json.target("models")?,
             cache: self.cache,
-        }
+        })
     }
 }
 
 pub(crate) fn run(_program: &Program, args: ModelsArgs) -> anyhow::Result<ExitCode> {
-    list(&args.settings())?;
+    list(&args.settings()?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -54,11 +55,8 @@ fn list(settings: &ModelsSettings) -> anyhow::Result<()> {
         .as_ref()
         .map_or_else(Cache::open, |dir| Ok(Cache::at(dir)))?;
     let rows = rows(&registry, &cache);
-    let text = if settings.json {
-        serde_json::to_string_pretty(&rows)?
-    } else {
-        table(&rows)
-    };
-    writeln!(std::io::stdout(), "{text}")?;
-    Ok(())
+    let document = serde_json::json!({ "models": rows });
+    write_result(settings.json.as_ref(), &document, || {
+        println!("{}", table(&rows));
+    })
 }

@@ -1,4 +1,4 @@
-//! `zeg pretrain`: MiniCLIP, from random values to a file of weights.
+//! `zeg pretrain`: pre-trains MiniCLIP from random values and writes its weights.
 
 use std::{
     fs::File, io::Write as _, path::PathBuf, process::ExitCode, sync::atomic::Ordering,
@@ -14,14 +14,14 @@ use zeg_train::{TrainError, checkpoint::write_atomically, pretrain::PretrainConf
 
 use super::{
     machine,
-    shared::{ComputeArgs, ComputeSettings, Existing},
+    shared::{ComputeArgs, ComputeSettings, Existing, heading},
     stop_flag,
 };
-use crate::{Program, progress};
+use crate::{Program, progress::Verbosity};
 
-/// Images of one object that the model is scored on.
+/// Number of images of one object that the model is scored on.
 const SCORED: u64 = 512;
-/// Scores on the way.
+/// Number of times that the model is scored during training.
 const SCORES: u64 = 16;
 
 /// Arguments of `zeg pretrain`.
@@ -31,68 +31,76 @@ Examples:
   zeg pretrain -o miniclip.safetensors --threads 1
   zeg pretrain -o other.safetensors --seed 1 --steps 1600
 
-Beside the weights stand FILE.jsonl, a line a step, and FILE.json, what made them and how good they are.")]
+Two files are written beside the weights: FILE.jsonl with a line per step, and FILE.json with the
+settings and the final score.")]
 pub(crate) struct PretrainArgs {
     /// File for the weights (.safetensors)
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", help_heading = heading::OUTPUT)]
     output: PathBuf,
-    /// Of initial values and images
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    /// Seed for initialisation and images
+    #[arg(long, value_name = "SEED", default_value_t = 0, help_heading = heading::TRAINING)]
     seed: u64,
-    /// Optimiser steps
-    #[arg(long, value_name = "N", default_value_t = PretrainConfig::default().steps)]
+    /// Number of optimiser steps
+    #[arg(long, value_name = "N", default_value_t = PretrainConfig::default().steps, help_heading = heading::TRAINING)]
     steps: u64,
-    /// Pairs of an image and a caption a step
-    #[arg(long, value_name = "N", default_value_t = PretrainConfig::default().batch)]
+    /// Number of pairs of an image and a caption in a step
+    #[arg(long, value_name = "N", default_value_t = PretrainConfig::default().batch, help_heading = heading::TRAINING)]
     batch: usize,
-    /// Highest learning rate
-    #[arg(long, value_name = "RATE", default_value_t = PretrainConfig::default().learning_rate)]
+    /// Learning rate after the warm-up, before it decays
+    #[arg(long, value_name = "RATE", default_value_t = PretrainConfig::default().learning_rate,
+          help_heading = heading::TRAINING)]
     learning_rate: f64,
     /// Replace a file that exists
-    #[arg(long)]
+    #[arg(long, help_heading = heading::OUTPUT)]
     overwrite: bool,
     #[command(flatten)]
     compute: ComputeArgs,
 }
 
-/// How MiniCLIP is made, and where it goes.
+/// Settings of `zeg pretrain`.
 #[derive(Debug)]
 struct PretrainSettings {
     output: PathBuf,
     config: PretrainConfig,
     existing: Existing,
     compute: ComputeSettings,
+    verbosity: Verbosity,
 }
 
 impl PretrainArgs {
     /// # Errors
-    /// There is no step, or a step has no two pairs.
-    fn settings(self) -> anyhow::Result<PretrainSettings> {
+    /// Returns an error if there is no step, or if a step has fewer than two pairs.
+    fn settings(self, verbosity: Verbosity) -> anyhow::Result<PretrainSettings> {
         anyhow::ensure!(
             self.steps > 0 && self.batch > 1,
-            "--steps {} --batch {}: at least one step of two pairs is needed",
+            "--steps {} --batch {}: at least one step with two pairs is needed",
             self.steps,
             self.batch
         );
-        let usual = PretrainConfig::default();
+        let defaults = PretrainConfig::default();
         Ok(PretrainSettings {
             output: self.output,
             config: PretrainConfig {
                 steps: self.steps,
                 batch: self.batch,
                 learning_rate: self.learning_rate,
-                warmup_steps: usual.warmup_steps.min(self.steps / 10),
+                warmup_steps: defaults.warmup_steps.min(self.steps / 10),
                 seed: self.seed,
-                ..usual
+                ..defaults
             },
             existing: Existing::of_flag(self.overwrite),
             compute: self.compute.settings(),
+            verbosity,
         })
     }
 }
 
-pub(crate) fn run(_program: &Program, args: PretrainArgs) -> anyhow::Result<ExitCode> {
-    pretrain(&args.settings()?)
+pub(crate) fn run(
+    _program: &Program,
+    args: PretrainArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
+    pretrain(&args.settings(verbosity)?)
 }
 
 fn pretrain(settings: &PretrainSettings) -> anyhow::Result<ExitCode> {
@@ -105,7 +113,9 @@ fn pretrain(settings: &PretrainSettings) -> anyhow::Result<ExitCode> {
     let log_path = beside("jsonl");
     let mut log = File::create(&log_path).with_context(|| log_path.display().to_string())?;
     let stop = stop_flag();
-    let bar = progress::bar(config.steps, "pretrain");
+    let bar = settings
+        .verbosity
+        .progress("training", "steps", config.steps);
     let every = config.steps.div_ceil(SCORES);
     let started = Instant::now();
     let mut before = started;
@@ -118,20 +128,22 @@ fn pretrain(settings: &PretrainSettings) -> anyhow::Result<ExitCode> {
         if done.is_multiple_of(every) || done == config.steps {
             accuracy = pretraining.zero_shot_accuracy(&trainer.inference_model(), SCORED)?;
             line["zero_shot_accuracy"] = json!(accuracy);
-            if !bar.is_hidden() || done == config.steps {
-                bar.suspend(|| eprintln!("step {done}: {:.1} % of names right", 100.0 * accuracy));
-            }
+            let percent = 100.0 * accuracy;
+            bar.suspend(|| {
+                let text = format!("step {done}: {percent:.1} % of class names are right");
+                settings.verbosity.notice(text);
+            });
         }
         before = Instant::now();
         writeln!(log, "{line}")?;
         bar.set_message(format!("loss {:.3}", report.loss));
-        bar.inc(1);
+        bar.inc();
         if stop.load(Ordering::SeqCst) {
             return Err(TrainError::Interrupted.into());
         }
         Ok(())
     });
-    bar.finish_and_clear();
+    bar.finish();
     let trainer = match trainer {
         Err(error) if matches!(error.downcast_ref(), Some(TrainError::Interrupted)) => {
             return Ok(ExitCode::from(130));
@@ -165,7 +177,7 @@ fn pretrain(settings: &PretrainSettings) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// To a tenth of a millisecond.
+/// Rounds seconds to a tenth of a millisecond.
 fn round(seconds: f64) -> f64 {
     (seconds * 1e4).round() / 1e4
 }

@@ -1,31 +1,32 @@
-//! `zeg pull`: downloads weights by name.
+//! `zeg pull`: downloads public weights by name.
 
-use std::{
-    io::Write as _, path::PathBuf, process::ExitCode, sync::atomic::AtomicBool, time::Duration,
-};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::atomic::AtomicBool};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use zeg_hub::{
     Cache, Entry, Event, HubError, Missing, Network, Proof, Pulled, Registry, Settings, human_size,
     missing, pull,
 };
 
-use super::stop_flag;
-use crate::Program;
+use super::{JsonTarget, json::JsonArgs, shared::heading, stop_flag};
+use crate::{
+    Program,
+    progress::{Progress, Verbosity},
+};
 
 /// Arguments of `zeg pull`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Prints the path of each model's weights. What is here already is not asked for again;
-a download that was stopped goes on where it ended.
+The command prints the path of each model's weights. Files that are downloaded already are not
+downloaded again, and a download that was stopped continues where it ended.
 
 Environment:
-  ZEG_CACHE                     folder of downloads, unless --cache names one
-  ZEG_OFFLINE, HF_HUB_OFFLINE   1: as --offline
-  ZEG_BASE_URL                  as --base-url
-  HF_ENDPOINT, HF_TOKEN         takes the place of huggingface.co; sent there only
-  ZEG_MODELS                    a list of further models
+  ZEG_CACHE                     folder of the downloads, unless --cache names one
+  ZEG_OFFLINE, HF_HUB_OFFLINE   1 has the effect of --offline
+  ZEG_BASE_URL                  has the effect of --base-url
+  HF_ENDPOINT                   address that replaces huggingface.co
+  HF_TOKEN                      access token, which is sent to that address only
+  ZEG_MODELS                    file with a list of further models
   HTTPS_PROXY, NO_PROXY         proxy servers
   SSL_CERT_FILE                 certificates to trust instead of the built-in ones
 
@@ -37,33 +38,34 @@ pub(crate) struct PullArgs {
     /// Names of models; `zeg models` lists them
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
-    /// Do not use the network: only say where the models are
-    #[arg(long)]
+    /// Do not use the network; print the paths of downloaded models only
+    #[arg(long, help_heading = heading::DATA)]
     offline: bool,
-    /// Take this address in place of the scheme and host of every download
-    #[arg(long, value_name = "URL")]
+    /// Address that replaces scheme and host of every download, for a mirror
+    #[arg(long, value_name = "URL", help_heading = heading::DATA)]
     base_url: Option<String>,
-    /// Folder of downloads [default: ZEG_CACHE, or zeg in the system's folder for caches]
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the downloads [default: ZEG_CACHE, or `zeg` in the user's cache folder]
+    #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
     cache: Option<PathBuf>,
-    /// Print JSON instead of paths: files, digests, sources
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
-/// What is fetched, and how.
+/// Settings of `zeg pull`.
 #[derive(Debug)]
 struct PullSettings {
     names: Vec<String>,
     cache: Option<PathBuf>,
     network: Settings,
-    json: bool,
+    json: Option<JsonTarget>,
+    verbosity: Verbosity,
 }
 
 impl PullArgs {
     /// # Errors
-    /// A variable of the environment or an address is wrong.
-    fn settings(self) -> anyhow::Result<PullSettings> {
+    /// Returns an error if an environment variable or an address is invalid, or if the file of `--json` may not be
+    /// written.
+    fn settings(self, verbosity: Verbosity) -> anyhow::Result<PullSettings> {
         let mut network = Settings::from_env()?;
         if self.offline {
             network.network = Network::Offline;
@@ -75,19 +77,24 @@ impl PullArgs {
             names: self.names,
             cache: self.cache,
             network,
-            json: self.json,
+            json: self.json.target("pull")?,
+            verbosity,
         })
     }
 }
 
-/// A model, and what of it is not here yet.
+/// A model with its files that are not downloaded yet.
 struct Planned<'a> {
     entry: &'a Entry,
     missing: Vec<Missing>,
 }
 
-pub(crate) fn run(_program: &Program, args: PullArgs) -> anyhow::Result<ExitCode> {
-    fetch(&args.settings()?)
+pub(crate) fn run(
+    _program: &Program,
+    args: PullArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
+    fetch(&args.settings(verbosity)?)
 }
 
 fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
@@ -97,7 +104,7 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
         .as_ref()
         .map_or_else(Cache::open, |dir| Ok(Cache::at(dir)))?;
     let network = &settings.network;
-    // A name that is unknown, or no program can download, is said before anything is downloaded.
+    // Names that are unknown, or cannot be downloaded by a program, are reported before the first download.
     let mut plans: Vec<Planned> = Vec::new();
     for name in &settings.names {
         let entry = registry.find(name)?;
@@ -106,17 +113,18 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
             plans.push(Planned { entry, missing });
         }
     }
+    let verbosity = settings.verbosity;
     let stop = stop_flag();
     let mut pulled = Vec::new();
     for Planned { entry, missing } in plans {
         if missing.is_empty() {
-            eprintln!("{}: already here", entry.name);
+            verbosity.notice(format_args!("{}: downloaded already", entry.name));
         } else if network.network == Network::Online {
-            announce(entry, &missing);
+            announce(entry, &missing, verbosity);
         }
-        match download(entry, &cache, network, &stop) {
+        match download(entry, &cache, settings, &stop) {
             Ok(model) => {
-                if !settings.json {
+                if !settings.json.as_ref().is_some_and(JsonTarget::is_stdout) {
                     writeln!(std::io::stdout(), "{}", model.path.display())?;
                 }
                 pulled.push(model);
@@ -128,82 +136,76 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
             Err(error) => return Err(error.into()),
         }
     }
-    if settings.json {
-        writeln!(
-            std::io::stdout(),
-            "{}",
-            serde_json::to_string_pretty(&pulled)?
-        )?;
+    if let Some(json) = &settings.json {
+        json.write(&serde_json::json!({ "models": pulled }))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says what will be downloaded, from where, and how large it is.
-fn announce(entry: &Entry, missing: &[Missing]) {
-    eprintln!(
+/// Prints which files will be downloaded, their sizes and their addresses.
+fn announce(entry: &Entry, missing: &[Missing], verbosity: Verbosity) {
+    verbosity.notice(format_args!(
         "{}: {}; licence: {}",
         entry.name, entry.about, entry.licence
-    );
+    ));
     for file in missing {
         let size = file.size.map_or_else(|| "size unknown".into(), human_size);
         let begun = match file.begun {
             0 => String::new(),
-            bytes => format!(", {} of it here", human_size(bytes)),
+            bytes => format!(", of which {} is downloaded already", human_size(bytes)),
         };
-        eprintln!("  {} ({size}{begun}) from {}", file.file, file.address);
+        verbosity.notice(format_args!(
+            "  {} ({size}{begun}) from {}",
+            file.file, file.address
+        ));
     }
 }
 
-/// Downloads what is missing, with a bar for each file.
+/// Downloads the missing files of a model.
 fn download(
     entry: &Entry,
     cache: &Cache,
-    settings: &Settings,
+    settings: &PullSettings,
     stop: &AtomicBool,
 ) -> Result<Pulled, HubError> {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    let result = pull(entry, cache, settings, stop, &mut |event| {
-        watch(&bar, event);
+    let progress = settings.verbosity.byte_progress("pulling");
+    let result = pull(entry, cache, &settings.network, stop, &mut |event| {
+        show(&progress, settings.verbosity, event);
     });
-    bar.finish_and_clear();
+    progress.finish();
     result
 }
 
-/// Shows an event. Lines are printed around the bar, and without one where nobody looks.
-fn watch(bar: &ProgressBar, event: &Event<'_>) {
-    let say = |text: String| bar.suspend(|| eprintln!("{text}"));
+/// Shows an event of a download.
+fn show(progress: &Progress, verbosity: Verbosity, event: &Event<'_>) {
+    let notice = |text: String| progress.suspend(|| verbosity.notice(text));
     match *event {
-        Event::Waiting => say("waiting for another program that downloads this model".into()),
-        Event::Started { done, total, .. } => {
-            bar.set_style(style(total));
-            bar.reset();
-            bar.set_prefix("pull");
-            set_place(bar, done, total);
-            bar.reset_eta(); // the rate counts what arrives now
-            bar.enable_steady_tick(Duration::from_millis(200));
+        Event::Waiting => {
+            notice("waiting for another process that downloads this model".into());
         }
+        Event::Started { done, total, .. } => progress.restart(done, total),
         Event::Progress { done, total, .. } => {
-            if bar.length() != total {
-                bar.set_style(style(total));
+            if let Some(total) = total {
+                progress.set_length(total);
             }
-            set_place(bar, done, total);
+            progress.set_position(done);
         }
         Event::Retrying {
             file,
             reason,
             pause,
-        } => say(format!(
+        } => notice(format!(
             "  {file}: {reason}; trying again in {:.1} s",
             pause.as_secs_f64()
         )),
         Event::Finished { record } => {
             let proof = match record.proof {
-                Proof::Published => "as published",
-                Proof::Server => "as Hugging Face announced",
-                Proof::FirstUse => "as at the first download",
-                Proof::None => "none is published; now on record",
+                Proof::Published => "the published one",
+                Proof::Server => "the one that Hugging Face announced",
+                Proof::FirstUse => "that of the first download",
+                Proof::None => "none is published; recorded from now on",
             };
-            say(format!(
+            notice(format!(
                 "  {} ({}), SHA-256 {} ({proof})",
                 record.name,
                 human_size(record.size),
@@ -214,31 +216,7 @@ fn watch(bar: &ProgressBar, event: &Event<'_>) {
     }
 }
 
-fn set_place(bar: &ProgressBar, done: u64, total: Option<u64>) {
-    if let Some(total) = total {
-        bar.set_length(total);
-    }
-    bar.set_position(done);
-}
-
-fn style(total: Option<u64>) -> ProgressStyle {
-    let style = ProgressStyle::with_template(template(total));
-    style
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("=> ")
-}
-
-/// A bar where the end is known, a count where it is not.
-fn template(total: Option<u64>) -> &'static str {
-    match total {
-        Some(_) => {
-            "{prefix:>10} [{bar:30}] {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left"
-        }
-        None => "{prefix:>10} {decimal_bytes}  {decimal_bytes_per_sec}  {elapsed}",
-    }
-}
-
-/// The way out of an error of the models' registry or download.
+/// Returns the hint for an error of the registry or of a download.
 pub(crate) fn hint(error: &HubError) -> Option<String> {
     Some(match error {
         HubError::UnknownModel {
@@ -254,22 +232,23 @@ pub(crate) fn hint(error: &HubError) -> Option<String> {
         }
         HubError::Status {
             status: 401 | 403, ..
-        } => "the owner may ask for a token in HF_TOKEN, or a proxy for its password in HTTPS_PROXY".into(),
+        } => "set HF_TOKEN if the owner asks for a token, or put the password of the proxy into HTTPS_PROXY".into(),
         HubError::Status { status: 404, .. } => {
-            "the file has moved; name a mirror with --base-url, or the new address in a list of your own (ZEG_MODELS)"
+            "the file has moved; name a mirror with --base-url, or its new address in a model list of your own (ZEG_MODELS)"
                 .into()
         }
-        HubError::Busy { .. } => "try again later; what has arrived is kept".into(),
+        HubError::Busy { .. } => "try again later; the download continues where it ended".into(),
         HubError::Status { .. } | HubError::Unreachable { .. } => {
-            "look at the connection, HTTPS_PROXY and SSL_CERT_FILE, or name a mirror with --base-url; what has arrived is kept"
+            "check the connection, HTTPS_PROXY and SSL_CERT_FILE, or name a mirror with --base-url; the download continues \
+             where it ended"
                 .into()
         }
         HubError::Length { .. } | HubError::Digest { .. } | HubError::Changed { .. } => {
-            "this is not the file that the list of models means; a mirror or proxy may have changed it. To accept a new \
-             version, delete the model's folder and name its digest in a list of your own (ZEG_MODELS)"
+            "the file differs from the one in the model list; a mirror or proxy may have changed it. To accept a new \
+             version, delete the folder of the model and put the new digest into a model list of your own (ZEG_MODELS)"
                 .into()
         }
-        HubError::DiskFull { .. } => "make room, or name another folder with --cache; what has arrived is kept".into(),
+        HubError::DiskFull { .. } => "free some disk space, or name another folder with --cache; the download continues where it ended".into(),
         _ => return None,
     })
 }
@@ -290,12 +269,5 @@ mod tests {
             hint_for("a photograph of a dog").as_deref(),
             Some("`zeg models` lists the names")
         );
-    }
-
-    #[test]
-    fn both_templates_are_valid() {
-        for total in [None, Some(1)] {
-            assert!(ProgressStyle::with_template(template(total)).is_ok());
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! `zeg report`: a page about evaluations, beside the published numbers.
+//! `zeg report`: writes a page about evaluations with the published scores beside them.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use zeg::eval::{
     record::FILE_NAME,
 };
 
-use super::shared::Existing;
+use super::shared::{Existing, heading};
 use crate::Program;
 
 /// Arguments of `zeg report`.
@@ -22,28 +22,27 @@ use crate::Program;
 #[command(after_help = "\
 Examples:
   zeg report scores/quick -o report
-  zeg report runs/s0/scores runs/s1/scores runs/s2/scores -o report --format html,md,csv
-
-A run is a folder that `zeg eval -o` wrote, or a training run's folder that holds one.")]
+  zeg report runs/s0/scores runs/s1/scores runs/s2/scores -o report --format html,md,csv")]
 pub(crate) struct ReportArgs {
-    /// Folders of evaluations, or of training runs that hold them
+    /// Folders that `zeg eval -o` wrote, or folders that hold such folders
     #[arg(required = true)]
     runs: Vec<PathBuf>,
     /// Folder for report.html, report.md and report.csv
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
     output: PathBuf,
-    /// What to write, separated by commas
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["html", "md", "csv"], value_name = "KINDS")]
+    /// Formats to write, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["html", "md", "csv"], value_name = "FORMATS",
+          help_heading = heading::OUTPUT)]
     format: Vec<FormatArg>,
-    /// Heading of the page [default: from method and data set]
-    #[arg(long)]
+    /// Heading of the page [default: the method and the data set]
+    #[arg(long, help_heading = heading::OUTPUT)]
     title: Option<String>,
     /// Replace a report that exists
-    #[arg(long)]
+    #[arg(long, help_heading = heading::OUTPUT)]
     overwrite: bool,
 }
 
-/// See [`Format`].
+/// A [`Format`] as a value of `--format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum FormatArg {
     Html,
@@ -61,12 +60,12 @@ impl From<FormatArg> for Format {
     }
 }
 
-/// There is nothing to report.
+/// The error for a folder without an evaluation.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: no {} here, nor in a folder of it", .0.display(), FILE_NAME)]
+#[error("{}: neither the folder nor a folder in it holds {}", .0.display(), FILE_NAME)]
 pub(crate) struct NoEvaluation(PathBuf);
 
-/// What is reported, and where.
+/// Settings of `zeg report`.
 #[derive(Debug)]
 struct ReportSettings {
     runs: Vec<PathBuf>,
@@ -115,7 +114,7 @@ fn report(settings: &ReportSettings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The folders with records that a path means: itself, or folders in it, sorted.
+/// Returns the folders with records that a path stands for: the folder itself, or those in it, sorted by name.
 fn evaluations(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if path.is_file() {
         return Ok(vec![path.parent().unwrap_or(Path::new("")).to_owned()]);
@@ -137,7 +136,7 @@ fn evaluations(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 fn run_input(folder: &Path) -> anyhow::Result<RunInput> {
     let evaluation = Evaluation::open(folder)?;
-    // The model lies in its run's folder, beside the log of its training.
+    // The folder of the model is that of its run, which holds the log of the training.
     let beside = |name: &str| {
         let file = Path::new(&evaluation.model.path).parent()?.join(name);
         file.is_file().then_some(file)
@@ -169,7 +168,7 @@ fn title(runs: &[RunInput]) -> String {
     })
 }
 
-/// The experiment of a run's manifest, as its file would say it.
+/// Returns the experiment in the manifest of a run, as TOML.
 fn experiment(manifest: &str) -> Option<String> {
     let manifest: serde_json::Value = serde_json::from_str(manifest).ok()?;
     let experiment: zeg_train::experiment::Experiment =

@@ -1,4 +1,4 @@
-//! `zeg segment`: images and class names to label maps, overlays and annotations.
+//! `zeg segment`: segments images into named classes and writes label maps, overlays and annotations.
 
 mod args;
 mod outputs;
@@ -31,17 +31,20 @@ use zeg::{
 
 pub(crate) use self::args::SegmentArgs;
 use self::args::SegmentSettings;
-use super::model_file::{resolve_model, warn_of_dropped};
-use crate::{Program, progress};
+use super::{
+    JsonTarget,
+    model_file::{resolve_model, warn_of_dropped},
+};
+use crate::{Program, progress::Verbosity};
 
-/// What was found in one image.
+/// The result of one image, as `--json` lists it.
 #[derive(Debug, Serialize)]
-struct Found {
+struct ImageResult {
     #[serde(flatten)]
     summary: Summary,
-    /// Files that belong to this image alone.
+    /// Files that were written for this image only.
     files: Vec<PathBuf>,
-    /// What competes for its regions, with `--explain`.
+    /// The best classes of its large regions, with `--explain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     regions: Option<Vec<Explanation>>,
 }
@@ -50,12 +53,12 @@ struct Found {
 #[derive(Clone, Copy)]
 struct SegmentJob<'a> {
     input: &'a InputImage,
-    /// The name of its results, relative to the output folder.
+    /// Path of its results without an extension, relative to the output folder.
     stem: &'a Path,
 }
 
-/// An image that was segmented.
-struct Done<'a> {
+/// A segmented image, before its files are written.
+struct SegmentedJob<'a> {
     job: SegmentJob<'a>,
     image: RgbImage,
     result: Segmentation,
@@ -63,8 +66,12 @@ struct Done<'a> {
     regions: Option<Vec<Explanation>>,
 }
 
-pub(crate) fn run(program: &Program, args: SegmentArgs) -> anyhow::Result<ExitCode> {
-    segment(program, &args.settings()?)
+pub(crate) fn run(
+    program: &Program,
+    args: SegmentArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
+    segment(program, &args.settings(verbosity)?)
 }
 
 fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<ExitCode> {
@@ -74,7 +81,7 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
 
     settings.compute.open_device()?;
     let segmenter = load(program, settings)?;
-    let encoded_classes = read_classes(&segmenter, &settings.classes)?;
+    let encoded_classes = embed_classes(&segmenter, settings)?;
     let classes = Classes::new(encoded_classes.names(), palette(&settings.classes))?;
     std::fs::create_dir_all(&output.folder).with_context(|| output.folder.display().to_string())?;
     let mut exporters = outputs::open(&classes, output, &segmenter.model().method)?;
@@ -85,8 +92,11 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
         encoded_classes: &encoded_classes,
         classes: &classes,
     };
-    let bar = progress::bar(inputs.len() as u64, "segmenting");
-    let (mut found, mut failed) = (Vec::new(), 0_usize);
+    let bar = settings
+        .verbosity
+        .progress("segmenting", "images", inputs.len() as u64);
+    let json_on_stdout = settings.json.as_ref().is_some_and(JsonTarget::is_stdout);
+    let (mut results, mut failed) = (Vec::new(), 0_usize);
     let jobs = inputs.iter().zip(&stems);
     let queue = QueueOptions {
         workers: rayon::current_num_threads().min(inputs.len()),
@@ -99,14 +109,14 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
         |job| work.segment(job),
         |result| {
             let result = result.map_err(anyhow::Error::new).flatten();
-            match result.and_then(|done| work.write(&done, &mut exporters)) {
-                Ok(one) => {
-                    if settings.json.is_none() {
-                        bar.suspend(|| report(&one));
+            match result.and_then(|segmented| work.write(&segmented, &mut exporters)) {
+                Ok(image) => {
+                    if !json_on_stdout {
+                        bar.suspend(|| report(&image));
                     }
-                    found.push(one);
+                    results.push(image);
                 }
-                // One bad image does not lose the others.
+                // The other images are still segmented.
                 Err(error) => {
                     failed += 1;
                     bar.suspend(|| {
@@ -117,22 +127,22 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
                     });
                 }
             }
-            bar.inc(1);
+            bar.inc();
             anyhow::Ok(())
         },
     )?;
-    bar.finish_and_clear();
+    bar.finish();
     for exporter in exporters {
         let shared = exporter.finish()?;
-        let of_images = |path: &PathBuf| found.iter().any(|f| f.files.contains(path));
-        for path in shared.iter().filter(|path| !of_images(path)) {
-            if settings.json.is_none() {
+        let is_of_image = |path: &PathBuf| results.iter().any(|result| result.files.contains(path));
+        for path in shared.iter().filter(|path| !is_of_image(path)) {
+            if !json_on_stdout {
                 println!("{}", path.display());
             }
         }
     }
     if let Some(json) = &settings.json {
-        json.write(&found)?;
+        json.write(&serde_json::json!({ "images": results }))?;
     }
     anyhow::ensure!(
         failed == 0,
@@ -142,7 +152,7 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-/// Opens the model and applies what the settings say about it.
+/// Opens the model and applies the settings for inference.
 fn load(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Segmenter> {
     let templates = settings
         .templates
@@ -175,8 +185,14 @@ fn load(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Segment
 }
 
 /// Embeds the class names.
-fn read_classes(segmenter: &Segmenter, classes: &[ClassQuery]) -> anyhow::Result<EncodedClasses> {
-    let bar = progress::bar(classes.len() as u64, "reading");
+fn embed_classes(
+    segmenter: &Segmenter,
+    settings: &SegmentSettings,
+) -> anyhow::Result<EncodedClasses> {
+    let classes = &settings.classes;
+    let bar = settings
+        .verbosity
+        .progress("embedding", "class names", classes.len() as u64);
     let encoded = segmenter.encode_classes_with(
         classes,
         Some(&|done, all| {
@@ -184,11 +200,13 @@ fn read_classes(segmenter: &Segmenter, classes: &[ClassQuery]) -> anyhow::Result
             bar.set_position(done as u64);
         }),
     );
-    bar.finish_and_clear();
+    bar.finish();
     encoded
 }
 
-/// A colour for each class: its own, or one that is easy to tell from the others.
+/// Returns a colour for each class: its own, or one that differs clearly from the others.
+///
+/// `[classes]` RGB values.
 fn palette(classes: &[ClassQuery]) -> Vec<[u8; 3]> {
     let free = distinct_palette(classes.len());
     classes
@@ -198,12 +216,14 @@ fn palette(classes: &[ClassQuery]) -> Vec<[u8; 3]> {
         .collect()
 }
 
-/// Whether an image is small enough to be worked on beside others; one whose size cannot be told is not.
+/// Whether an image is small enough to be segmented at the same time as others.
+///
+/// An image whose size cannot be read counts as large.
 fn is_small(input: &InputImage) -> bool {
     zeg::image::image_size(&input.path).is_ok_and(|(w, h)| w.saturating_mul(h) <= LARGE_IMAGE)
 }
 
-/// Everything that an image meets.
+/// The parts that segment and write an image.
 struct Work<'a> {
     settings: &'a SegmentSettings,
     segmenter: &'a Segmenter,
@@ -212,8 +232,8 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Segments an image in one pass over its scores, whatever is wanted of them.
-    fn segment<'a>(&self, job: SegmentJob<'a>) -> anyhow::Result<Done<'a>> {
+    /// Segments an image; every output that needs its scores reads them in the same pass.
+    fn segment<'a>(&self, job: SegmentJob<'a>) -> anyhow::Result<SegmentedJob<'a>> {
         let image = decode_rgb(&job.input.path)?;
         let [height, width] = [image.height() as usize, image.width() as usize];
         let kinds = &self.settings.output.kinds;
@@ -236,7 +256,7 @@ impl Work<'_> {
         let result = self
             .segmenter
             .segment_classes(&image, self.encoded_classes, &mut visitors)?;
-        Ok(Done {
+        Ok(SegmentedJob {
             job,
             image,
             result,
@@ -245,21 +265,25 @@ impl Work<'_> {
         })
     }
 
-    /// Hands an image to all writers.
-    fn write(&self, done: &Done, exporters: &mut [Box<dyn Exporter>]) -> anyhow::Result<Found> {
-        let SegmentJob { input, stem } = done.job;
+    /// Passes a segmented image to all writers.
+    fn write(
+        &self,
+        segmented: &SegmentedJob,
+        exporters: &mut [Box<dyn Exporter>],
+    ) -> anyhow::Result<ImageResult> {
+        let SegmentJob { input, stem } = segmented.job;
         let output = &self.settings.output;
-        let labels = &done.result.labels;
+        let labels = &segmented.result.labels;
         let palette: Vec<[u8; 3]> = (0..self.classes.len())
             .map(|label| self.classes.colour(label as u16))
             .collect();
-        let painted = output
+        let overlay_image = output
             .kinds
             .iter()
             .any(|kind| kind.needs == Needs::Overlay)
             .then(|| {
                 overlay(
-                    &done.image,
+                    &segmented.image,
                     labels,
                     self.classes.names(),
                     &palette,
@@ -270,14 +294,17 @@ impl Work<'_> {
             path: &input.relative,
             stem,
             labels,
-            confidence: Some(&done.result.confidence),
-            probabilities: done.scores.as_ref().map(|s| s as &dyn ProbabilitySource),
-            overlay: painted.as_ref(),
+            confidence: Some(&segmented.result.confidence),
+            probabilities: segmented
+                .scores
+                .as_ref()
+                .map(|s| s as &dyn ProbabilitySource),
+            overlay: overlay_image.as_ref(),
         };
         for exporter in exporters {
             exporter.add(&input)?;
         }
-        if let Some(scores) = &done.scores {
+        if let Some(scores) = &segmented.scores {
             scores
                 .check()
                 .context("reading scores back from the temporary file")?;
@@ -286,23 +313,23 @@ impl Work<'_> {
             .filter(|format| output.kinds.contains(format))
             .filter_map(|format| Some(image_file(&output.folder, stem, format.image_suffix?)))
             .collect();
-        Ok(Found {
+        Ok(ImageResult {
             summary: Summary {
                 image: input.path.display().to_string(),
                 ..summarize(&input, self.classes)?
             },
             files,
-            regions: done.regions.clone(),
+            regions: segmented.regions.clone(),
         })
     }
 }
 
-/// Says what was written for an image, and with `--explain` why.
-fn report(found: &Found) {
-    for file in &found.files {
+/// Prints the files of an image and the best classes of its regions.
+fn report(result: &ImageResult) {
+    for file in &result.files {
         println!("{}", file.display());
     }
-    for region in found.regions.iter().flatten() {
+    for region in result.regions.iter().flatten() {
         let candidates: Vec<String> = region
             .candidates
             .iter()
@@ -311,23 +338,27 @@ fn report(found: &Found) {
         let [x, y, width, height] = region.bounding_box;
         println!(
             "{}: {:>5.1} %  {} in {width}×{height}+{x}+{y}: {}",
-            found.summary.image,
+            result.summary.image,
             100.0 * region.share,
-            region.class.as_deref().unwrap_or("(no class)"),
+            region.class.as_deref().unwrap_or("(unlabelled)"),
             candidates.join(", ")
         );
     }
 }
 
-/// The PNG of an image in the output folder.
+/// Returns the path of a file of one image in the output folder.
+///
+/// - `suffix`: end of the file's name, such as `.overlay.png`
 fn image_file(folder: &Path, stem: &Path, suffix: &str) -> PathBuf {
     let mut name = stem.as_os_str().to_owned();
     name.push(suffix);
     folder.join(name)
 }
 
-/// The name of each image's results, relative to the output folder. Images of one name are refused, as one would
-/// overwrite the other, and so are results that would overwrite an image.
+/// Returns the path of each image's results without an extension, relative to the output folder.
+///
+/// # Errors
+/// Returns an error if the results of two images have the same path, or if a result would overwrite its image.
 fn stems(
     images: &[InputImage],
     folder: &Path,
@@ -343,12 +374,12 @@ fn stems(
             anyhow::ensure!(
                 !suffixes
                     .any(|suffix| { same_file(&image_file(folder, &stem, suffix), &input.path) }),
-                "{}: its labels would overwrite it; choose another folder with -o",
+                "{}: the results would overwrite the image; choose another folder with -o",
                 input.path.display()
             );
             if let Some(other) = taken.insert(stem.clone(), &input.path) {
                 anyhow::bail!(
-                    "{} and {} would both be written to {}",
+                    "{} and {}: both results would be written to {}",
                     other.display(),
                     input.path.display(),
                     labels.display()

@@ -1,4 +1,4 @@
-//! Arguments that several commands take, and what they mean.
+//! Arguments that several commands share, and the settings they stand for.
 
 use std::path::PathBuf;
 
@@ -19,22 +19,33 @@ use zeg::{
 
 use crate::Program;
 
-/// Where to compute.
+/// Headings of the options in the help of a command.
+pub(crate) mod heading {
+    pub(crate) const DATA: &str = "Data";
+    pub(crate) const CLASSES: &str = "Classes";
+    pub(crate) const MODEL: &str = "Model";
+    pub(crate) const INFERENCE: &str = "Inference";
+    pub(crate) const TRAINING: &str = "Training";
+    pub(crate) const OUTPUT: &str = "Output";
+    pub(crate) const PERFORMANCE: &str = "Performance";
+}
+
+/// Options for the device and the threads.
 #[derive(Debug, Args)]
 pub(crate) struct ComputeArgs {
-    /// Device: cpu, cuda:N (build feature `cuda`) or webgpu (build feature `webgpu`)
-    #[arg(long, value_name = "DEVICE", default_value_t, env = "ZEG_DEVICE")]
+    /// Device to compute on: cpu, cuda:N (build feature `cuda`) or webgpu (build feature `webgpu`)
+    #[arg(long, value_name = "DEVICE", default_value_t, env = "ZEG_DEVICE", help_heading = heading::PERFORMANCE)]
     device: DeviceChoice,
-    /// Threads for computing on the CPU [default: all cores]
-    #[arg(long, value_name = "N", env = "ZEG_THREADS")]
+    /// Number of CPU threads [default: one per core]
+    #[arg(long, value_name = "N", env = "ZEG_THREADS", help_heading = heading::PERFORMANCE)]
     threads: Option<usize>,
 }
 
-/// Where a command computes.
+/// Device and threads that a command computes with.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ComputeSettings {
     pub(crate) device: DeviceChoice,
-    /// Threads on the CPU; without, one a core.
+    /// Number of CPU threads; `None` for one per core.
     pub(crate) threads: Option<usize>,
 }
 
@@ -51,9 +62,9 @@ impl ComputeSettings {
     /// Opens the device and sets the number of threads.
     pub(crate) fn open_device(self) -> anyhow::Result<Device> {
         if let Some(threads) = self.threads {
-            anyhow::ensure!(threads > 0, "--threads 0: at least one thread is needed");
+            anyhow::ensure!(threads > 0, "--threads 0: the number must be at least 1");
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-            // A program that runs several commands starts its threads once.
+            // The pool is shared by all commands of a process, so a second command may find it built already.
             if let Err(error) = pool.build_global()
                 && rayon::current_num_threads() != threads
             {
@@ -64,16 +75,16 @@ impl ComputeSettings {
     }
 }
 
-/// What to compute with.
+/// The option for the precision of inference.
 #[derive(Debug, Args)]
 pub(crate) struct PrecisionArgs {
-    /// What the encoder computes with on the CPU: 32-bit floats, or 8-bit integers, faster and a little less exact
-    #[arg(long, value_enum, default_value_t, env = "ZEG_PRECISION")]
+    /// Arithmetic of the encoder on the CPU
+    #[arg(long, value_enum, default_value_t, env = "ZEG_PRECISION", help_heading = heading::PERFORMANCE)]
     precision: PrecisionArg,
 }
 
 impl PrecisionArgs {
-    /// What was chosen.
+    /// Returns the chosen precision.
     pub(crate) fn value(&self) -> Precision {
         match self.precision {
             PrecisionArg::F32 => Precision::Float,
@@ -82,30 +93,30 @@ impl PrecisionArgs {
     }
 }
 
-/// See [`Precision`].
+/// A [`Precision`] as a value of `--precision`.
 #[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
 enum PrecisionArg {
     /// 32-bit floats
     #[default]
     F32,
-    /// 8-bit integers
+    /// 8-bit integers: faster, slightly less accurate
     Int8,
 }
 
-/// How plain CLIP weights are used.
+/// Options for plain CLIP weights, which segment without training.
 #[derive(Debug, Args)]
 pub(crate) struct MethodArgs {
-    #[arg(long, value_name = "METHOD", help = method_help())]
+    #[arg(long, value_name = "METHOD", help = method_help(), help_heading = heading::MODEL)]
     method: Option<String>,
-    /// What remains of the last block around its attention
-    #[arg(long, value_enum, requires = "method")]
+    /// Parts of the encoder's last block that --method keeps
+    #[arg(long, value_enum, requires = "method", help_heading = heading::MODEL)]
     last_block: Option<LastBlockArg>,
-    /// Factor on cosines before the softmax over classes; it changes how sure scores are, not which class is best
-    #[arg(long, value_name = "FACTOR", requires = "method")]
+    /// Factor on the cosine similarities before the softmax over classes; it changes the confidence, not the best class
+    #[arg(long, value_name = "FACTOR", requires = "method", help_heading = heading::MODEL)]
     logit_scale: Option<f32>,
 }
 
-/// Help of `--method`: the built-in methods, the default first.
+/// Returns the help of `--method`, which lists the built-in methods with the default first.
 fn method_help() -> String {
     let methods = Methods::default();
     let names: Vec<_> = methods
@@ -119,17 +130,17 @@ fn method_help() -> String {
     )
 }
 
-/// What remains of the last block around its attention.
+/// The parts of the encoder's last block that are kept, as a value of `--last-block`.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum LastBlockArg {
-    /// Its attention alone
+    /// The attention only
     AttentionOnly,
-    /// Attention, residual and MLP
+    /// The attention, the residual connections and the MLP
     Full,
 }
 
 impl MethodArgs {
-    /// The method asked for, if any.
+    /// Returns the chosen method, if there is one.
     pub(crate) fn choice(&self) -> Option<MethodChoice> {
         let mut options = Section::default();
         if let Some(last_block) = self.last_block {
@@ -151,31 +162,31 @@ impl MethodArgs {
     }
 }
 
-/// Which model.
+/// Options for the files that a model consists of.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// The frozen encoder's weights [default: the file the checkpoint was trained on]
-    #[arg(long, value_name = "FILE")]
+    /// Weights of the frozen encoder [default: the file that the checkpoint was trained with]
+    #[arg(long, value_name = "FILE", help_heading = heading::MODEL)]
     weights: Option<PathBuf>,
     /// Class embeddings (.npy or .safetensors) [default: those in the checkpoint]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = heading::MODEL)]
     text: Option<PathBuf>,
 }
 
-/// How a model file is opened.
+/// Settings for opening a model file.
 #[derive(Debug, Clone)]
 pub(crate) struct ModelSettings {
-    /// The frozen encoder's weights, where they are not the file that the checkpoint names.
+    /// Weights of the frozen encoder, if they are not the file that the checkpoint names.
     pub(crate) weights: Option<PathBuf>,
-    /// A table of class embeddings instead of a text tower.
+    /// Table of class embeddings that replaces the text encoder.
     pub(crate) text: Option<PathBuf>,
-    /// How plain CLIP weights are used.
+    /// Training-free method for plain CLIP weights.
     pub(crate) method: Option<MethodChoice>,
     pub(crate) precision: Precision,
 }
 
 impl ModelSettings {
-    /// What the library opens a model with.
+    /// Returns the options that the library opens the model with.
     pub(crate) fn options(&self, program: &Program, device: &Device) -> ModelOptions {
         ModelOptions {
             methods: program.methods.clone(),
@@ -198,36 +209,36 @@ impl ModelArgs {
     }
 }
 
-/// Changes to how images go through the model.
+/// Options that change the inference of a model.
 #[derive(Debug, Args)]
 pub(crate) struct InferenceArgs {
-    /// Length of an image's short side in pixels; 0 keeps the image's size [default: from the model]
-    #[arg(long, value_name = "PIXELS")]
+    /// Length that the short side of an image is resized to, in pixels; 0 keeps the size [default: the model's]
+    #[arg(long, value_name = "PIXELS", help_heading = heading::INFERENCE)]
     short_side: Option<usize>,
-    /// Side of a sliding window in pixels [default: from the model]
-    #[arg(long, value_name = "PIXELS")]
+    /// Side of a window, in pixels [default: the model's]
+    #[arg(long, value_name = "PIXELS", help_heading = heading::INFERENCE)]
     crop: Option<usize>,
-    /// Step between sliding windows in pixels [default: from the model]
-    #[arg(long, value_name = "PIXELS")]
+    /// Distance between neighbouring windows, in pixels [default: the model's]
+    #[arg(long, value_name = "PIXELS", help_heading = heading::INFERENCE)]
     stride: Option<usize>,
-    /// Subtracted from the scores of classes seen in training [default: from the model]
-    #[arg(long, value_name = "SCORE")]
+    /// Number that is subtracted from the scores of seen classes [default: the model's]
+    #[arg(long, value_name = "SCORE", help_heading = heading::INFERENCE)]
     seen_offset: Option<f32>,
-    /// Overlapping windows, or the whole image at once [default: from the model]
-    #[arg(long, value_enum)]
+    /// Part of an image that the model gets at once [default: the model's]
+    #[arg(long, value_enum, help_heading = heading::INFERENCE)]
     mode: Option<ModeArg>,
 }
 
-/// See [`InferenceMode`].
+/// An [`InferenceMode`] as a value of `--mode`.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum ModeArg {
-    /// Square windows whose scores are averaged
+    /// Overlapping square windows, whose scores are averaged
     Slide,
-    /// The whole image; the encoder's positions are resized to it
+    /// The whole image; the position embeddings are resized to it
     Whole,
 }
 
-/// Changes to how images go through a model; what is `None` stays as the model has it.
+/// Changes to the inference of a model; a field that is `None` changes nothing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct InferenceChanges {
     short_side: Option<usize>,
@@ -275,23 +286,23 @@ impl InferenceChanges {
     }
 }
 
-/// Test-time augmentation.
+/// Options for test-time augmentation.
 #[derive(Debug, Args)]
 pub(crate) struct TestTimeArgs {
-    /// Look at every image in these sizes, factors on the short side, and average the scores
-    #[arg(long, value_name = "FACTORS", value_delimiter = ',')]
+    /// Test-time augmentation: average the scores over these scales of an image, separated by commas
+    #[arg(long, value_name = "FACTORS", value_delimiter = ',', help_heading = heading::INFERENCE)]
     scales: Vec<f64>,
-    /// Look at every image mirrored, too
-    #[arg(long)]
+    /// Test-time augmentation: average the scores over an image and its mirror image
+    #[arg(long, help_heading = heading::INFERENCE)]
     flip: bool,
 }
 
 /// Changes to test-time augmentation.
 #[derive(Debug, Clone)]
 pub(crate) struct TestTimeChanges {
-    /// Empty: the scales stay.
+    /// Factors on the short side; the scales do not change if there are none.
     scales: Vec<f64>,
-    /// Whether to flip, too; a flip that was asked for elsewhere stays.
+    /// Whether to add the flip; `false` does not remove it.
     flip: bool,
 }
 
@@ -315,7 +326,7 @@ impl TestTimeChanges {
     }
 }
 
-/// Whether what is there may be replaced.
+/// What happens to an output file that exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Existing {
     Refuse,
@@ -323,7 +334,7 @@ pub(crate) enum Existing {
 }
 
 impl Existing {
-    /// What `--overwrite` says.
+    /// Returns what `--overwrite` means.
     pub(crate) fn of_flag(overwrite: bool) -> Self {
         if overwrite {
             Self::Replace
@@ -332,7 +343,7 @@ impl Existing {
         }
     }
 
-    /// Refuses a file that is there, unless it may be replaced.
+    /// Checks that a file does not exist, unless it may be replaced.
     pub(crate) fn check(self, file: &std::path::Path) -> anyhow::Result<()> {
         if self == Self::Refuse && file.exists() {
             return Err(super::import::OutputExists(file.to_owned()).into());
@@ -341,24 +352,24 @@ impl Existing {
     }
 }
 
-/// Whether class embeddings are kept in the cache folder.
+/// Whether class embeddings are read from and written to the cache folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CacheUse {
-    Keep,
-    Without,
+    Use,
+    Skip,
 }
 
 impl CacheUse {
-    /// What `--no-cache` says.
+    /// Returns what `--no-cache` means.
     pub(crate) fn of_flag(no_cache: bool) -> Self {
-        if no_cache { Self::Without } else { Self::Keep }
+        if no_cache { Self::Skip } else { Self::Use }
     }
 
-    /// The folder of the cache, where there is one.
+    /// Returns the cache folder, unless it is not used or not found.
     pub(crate) fn folder(self) -> Option<PathBuf> {
         match self {
-            Self::Keep => super::model_file::cache_folder(),
-            Self::Without => None,
+            Self::Use => super::model_file::cache_folder(),
+            Self::Skip => None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `zeg train`: an experiment file to a trained model.
+//! `zeg train`: trains the model of an experiment file.
 
 mod args;
 mod cached_copies;
@@ -18,7 +18,6 @@ use std::{
 };
 
 use burn::tensor::Device;
-use indicatif::ProgressBar;
 use zeg::{
     data::{Loader, LoaderOptions, OpenSet, Pipeline, SampleSource as _},
     mini::{is_mini, open_weights, weights_sha256},
@@ -44,13 +43,20 @@ use self::{
     validation::{ValidationScore, Validator, ValidatorInput},
 };
 use super::{data_folder, stop_flag};
-use crate::{Program, progress};
+use crate::{
+    Program,
+    progress::{Progress, Verbosity},
+};
 
 /// Exit code of a run that the user stopped.
 const INTERRUPTED: u8 = 130;
 
-pub(crate) fn run(program: &Program, args: TrainArgs) -> anyhow::Result<ExitCode> {
-    train(program, &args.settings())
+pub(crate) fn run(
+    program: &Program,
+    args: TrainArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
+    train(program, &args.settings(verbosity))
 }
 
 fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode> {
@@ -78,15 +84,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         &weights,
         &device,
     )?;
-    let base = BaseWeights {
-        path: if is_mini(&settings.weights) {
-            settings.weights.clone()
-        } else {
-            let whole = settings.weights.canonicalize();
-            whole.unwrap_or_else(|_| settings.weights.clone())
-        },
-        sha256: weights_sha256(&settings.weights)?,
-    };
+    let base = base_weights(&settings.weights)?;
     let mut trainer = build_trainer(&TrainerInput {
         recipe: recipes.of(architecture.method())?,
         architecture: &*architecture,
@@ -98,6 +96,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         embeddings: &embeddings,
         start: &start,
         device: &device,
+        verbosity: settings.verbosity,
     })?;
     folder.write_manifest(&ManifestInput {
         experiment: &experiment,
@@ -106,7 +105,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         images: dataset.len(),
         first_step: trainer.step_number(),
     })?;
-    eprintln!(
+    settings.verbosity.notice(format_args!(
         "training ({}) on {} images of {} {}, {} seen and {} unseen classes; {} steps of {} images",
         experiment.training.setting.name(),
         dataset.len(),
@@ -116,7 +115,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         classes.unseen.len(),
         experiment.training.steps,
         experiment.training.batch
-    );
+    ));
 
     let info = CheckpointInfo {
         format: 0,
@@ -146,10 +145,10 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     };
     let finished = run.train(&mut trainer, &dataset, settings)?;
     if !finished {
-        eprintln!(
-            "stopped at step {}; `--resume` continues",
+        settings.verbosity.notice(format_args!(
+            "stopped at step {}; --resume continues the run",
             trainer.step_number()
-        );
+        ));
         return Ok(ExitCode::from(INTERRUPTED));
     }
     let path = run.folder.model();
@@ -158,8 +157,24 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// Embeddings of all classes of the data set. Training sees the rows of the seen classes only; the others travel to
-/// the checkpoint, for scoring.
+/// Returns path and digest of the frozen weights; the path is absolute unless they are part of the program.
+fn base_weights(weights: &Path) -> anyhow::Result<BaseWeights> {
+    let path = if is_mini(weights) {
+        weights.to_owned()
+    } else {
+        weights
+            .canonicalize()
+            .unwrap_or_else(|_| weights.to_owned())
+    };
+    Ok(BaseWeights {
+        path,
+        sha256: weights_sha256(weights)?,
+    })
+}
+
+/// Embeds all classes of the data set.
+///
+/// Training uses the rows of the seen classes only; the checkpoint stores all of them, for scoring.
 fn embed_classes(
     table: Option<&Path>,
     templates: &str,
@@ -191,22 +206,24 @@ fn stored_classes(classes: &ClassSet, setting: Setting) -> Vec<StoredClass> {
         .collect()
 }
 
-/// What a trainer is built from.
+/// Everything that a trainer is built from.
 struct TrainerInput<'a> {
     recipe: &'static dyn Recipe,
     architecture: &'a dyn Architecture,
     experiment: &'a Experiment,
     /// All classes of the data set.
     classes: &'a ClassSet,
-    /// The frozen weights, and which file they are.
+    /// The frozen weights.
     weights: &'a StateDict,
+    /// File of the frozen weights.
     base: &'a BaseWeights,
-    /// A pre-trained residual network.
+    /// File of a pre-trained residual network.
     backbone: Option<&'a Path>,
     /// Class embeddings of all classes.
     embeddings: &'a ClassEmbeddings,
     start: &'a Start,
     device: &'a Device,
+    verbosity: Verbosity,
 }
 
 fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
@@ -220,6 +237,7 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
         embeddings,
         start,
         device,
+        verbosity,
         ..
     } = *input;
     let supervision = supervision(&experiment.training, classes)?;
@@ -238,15 +256,15 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
             params
                 .iter()
                 .any(|param| architecture.is_backbone(&param.name)),
-            "--backbone is for methods with a backbone of their own beside CLIP; {} has none",
+            "--backbone: the method {} has no backbone of its own beside CLIP",
             architecture.title()
         );
         weights.add(backbone)?;
     }
-    if let Start::From(checkpoint) | Start::Init(checkpoint) = start {
+    if let Start::Resumed(checkpoint) | Start::Init(checkpoint) = start {
         anyhow::ensure!(
             checkpoint.info.base.sha256 == base.sha256,
-            "{} was trained with weights of SHA-256 {}, {} has {}",
+            "{} was trained with weights of SHA-256 {}, but {} has SHA-256 {}",
             checkpoint.path().display(),
             checkpoint.info.base.sha256,
             base.path.display(),
@@ -272,21 +290,21 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
     )?;
     match start {
         Start::Fresh => {}
-        // The weights alone: optimiser and schedule start afresh.
-        Start::Init(checkpoint) => eprintln!(
+        // Only the weights are taken over; optimiser and schedule start anew.
+        Start::Init(checkpoint) => verbosity.notice(format_args!(
             "starting from step {} of {}",
             checkpoint.info.step,
             checkpoint.path().display()
-        ),
-        Start::From(checkpoint) => {
+        )),
+        Start::Resumed(checkpoint) => {
             trainer.resume(checkpoint.info.step, read_moments(checkpoint)?);
-            eprintln!("resuming at step {}", checkpoint.info.step);
+            verbosity.notice(format_args!("resuming at step {}", checkpoint.info.step));
         }
     }
     Ok(trainer)
 }
 
-/// Where the samples of a run come from.
+/// The source of a run's training samples.
 enum TrainingSamples {
     Images(Box<Loader>),
     Features(FeatureCache),
@@ -299,7 +317,7 @@ impl TrainingSamples {
             Self::Images(loader) => {
                 let batch = loader.next_batch()?;
                 for (id, reason) in &batch.skipped {
-                    eprintln!("warning: {id} is skipped: {reason}");
+                    eprintln!("warning: image {id} is skipped: {reason}");
                 }
                 Ok(Samples {
                     inputs: Inputs::Images(batch.images),
@@ -312,6 +330,7 @@ impl TrainingSamples {
     }
 }
 
+/// A training run with everything that is written to its folder.
 struct TrainingRun {
     folder: RunFolder,
     info: CheckpointInfo,
@@ -322,7 +341,7 @@ struct TrainingRun {
 }
 
 impl TrainingRun {
-    /// Trains to the end; `false` when the user stopped it.
+    /// Trains to the end; returns `false` if the user stopped it.
     fn train(
         &mut self,
         trainer: &mut Trainer,
@@ -343,6 +362,7 @@ impl TrainingRun {
                     pipeline: &pipeline,
                     copies,
                     folder: settings.feature_cache.as_deref(),
+                    verbosity: settings.verbosity,
                 };
                 match cached_copies::features(&input, &stop)? {
                     Some(cache) => TrainingSamples::Features(cache),
@@ -361,30 +381,32 @@ impl TrainingRun {
                 },
             )?)),
         };
-        let bar = progress::bar(training.steps, "training");
+        let bar = settings
+            .verbosity
+            .progress("training", "steps", training.steps);
         bar.set_position(trainer.step_number());
         let mut log = self.folder.open_log(trainer.step_number())?;
-        // A file of scores is only made where scores were asked for.
+        // The file of scores is only created if the run is scored during training.
         let scores = self.validator.as_ref();
         let scores = scores.map(|_| self.folder.open_scores(trainer.step_number()));
-        let (mut scores, before) = scores.transpose()?.unzip();
-        let before = before.unwrap_or_default();
-        let mut best = before.iter().map(ValidationScore::value).reduce(f64::max);
+        let (mut scores, earlier) = scores.transpose()?.unzip();
+        let earlier = earlier.unwrap_or_default();
+        let mut best = earlier.iter().map(ValidationScore::value).reduce(f64::max);
         while trainer.step_number() < training.steps {
             let started = Instant::now();
             let samples = source.next(trainer.step_number(), training.batch)?;
             let report = trainer.train_step(samples)?;
             log.write_step(&report, started.elapsed())?;
-            show(&bar, &report);
+            show_step(&bar, &report);
             let stopping = stop.load(Ordering::SeqCst);
             let done = trainer.step_number();
-            // Before the checkpoint: a run that is killed between the two scores this step again.
+            // The score comes before the checkpoint, so that a run killed between the two scores this step again.
             if let Some(validator) = &self.validator
                 && validator.is_due(done, training.steps)
                 && !stopping
             {
                 let score = validator.score(trainer)?;
-                bar.suspend(|| eprintln!("{}", score.line()));
+                bar.suspend(|| settings.verbosity.notice(score.line()));
                 if best.is_none_or(|best| score.value() > best) {
                     best = Some(score.value());
                     self.save_model(trainer, &self.folder.best())?;
@@ -400,14 +422,15 @@ impl TrainingRun {
                 self.save_checkpoint(trainer)?;
             }
             if stopping && done < training.steps {
-                bar.finish_and_clear();
+                bar.finish();
                 return Ok(false);
             }
         }
-        bar.finish_and_clear();
+        bar.finish();
         Ok(true)
     }
 
+    /// Writes a checkpoint with the optimiser's state and removes old ones.
     fn save_checkpoint(&mut self, trainer: &Trainer) -> anyhow::Result<()> {
         let path = self.folder.checkpoint(trainer.step_number());
         self.info.step = trainer.step_number();
@@ -421,7 +444,7 @@ impl TrainingRun {
         };
         save(&path, contents)?;
         self.folder
-            .forget_old(self.experiment.training.keep_checkpoints)
+            .remove_old_checkpoints(self.experiment.training.keep_checkpoints)
     }
 
     /// Writes the trained weights without the optimiser's state.
@@ -441,8 +464,8 @@ impl TrainingRun {
     }
 }
 
-fn show(bar: &ProgressBar, report: &zeg_train::trainer::StepReport) {
-    bar.set_position(report.step + 1);
+/// Shows the numbers of a step beside the progress.
+fn show_step(bar: &Progress, report: &zeg_train::trainer::StepReport) {
     let terms: Vec<String> = report
         .terms
         .iter()
@@ -454,4 +477,5 @@ fn show(bar: &ProgressBar, report: &zeg_train::trainer::StepReport) {
         terms.join(", "),
         report.lr
     ));
+    bar.set_position(report.step + 1);
 }

@@ -1,6 +1,6 @@
-//! A world small enough to train on in a test: a random CLIP image tower, a table of class embeddings, and a VOC
+//! A world small enough to train on in a test: a random CLIP image encoder, a table of class embeddings, and a VOC
 //! folder whose classes are colours.
-#![allow(dead_code, clippy::unwrap_used)] // each test file uses its own part; a fixture may end a test
+#![allow(dead_code, clippy::unwrap_used)] // each test file uses a part of this module; helpers of tests may panic
 
 use std::{
     collections::HashMap,
@@ -14,20 +14,20 @@ use zeg::image::{LabelMap, RgbImage, write_indexed_png};
 use zeg::vocab::classes::{ClassSet, voc_colour};
 use zeg_base::random::{GOLDEN_GAMMA, splitmix64};
 
-/// Sizes of the image tower.
+/// Width and embedding dimension of the image encoder.
 pub(crate) const WIDTH: usize = 32;
 pub(crate) const DIM: usize = 16;
 const PATCH: usize = 8;
 const LAYERS: usize = 2;
 const GRID: usize = 4;
 
-/// The world's folder and the files in it.
+/// The folder of the world, with its files.
 pub(crate) struct World {
     pub(crate) folder: TempDir,
 }
 
 impl World {
-    /// Makes the world.
+    /// Creates the world in a temporary folder.
     pub(crate) fn new() -> Self {
         let world = Self {
             folder: tempfile::tempdir().unwrap(),
@@ -62,7 +62,7 @@ impl World {
     pub(crate) fn data(&self) -> PathBuf {
         self.path("VOC2012")
     }
-    pub(crate) fn photo(&self, id: &str) -> PathBuf {
+    pub(crate) fn image(&self, id: &str) -> PathBuf {
         self.data().join("JPEGImages").join(format!("{id}.jpg"))
     }
     pub(crate) fn labels(&self, id: &str) -> PathBuf {
@@ -71,7 +71,7 @@ impl World {
             .join(format!("{id}.png"))
     }
 
-    /// `zeg` in the world's folder.
+    /// Returns `zeg` in the folder of the world.
     pub(crate) fn zeg(&self) -> Command {
         let mut command = Command::cargo_bin("zeg").unwrap();
         command
@@ -83,7 +83,7 @@ impl World {
         command
     }
 
-    /// `zeg train` into a run folder.
+    /// Returns `zeg train` with a folder for the run.
     pub(crate) fn train(&self, run: &str) -> Command {
         let mut command = self.zeg();
         command.args([
@@ -98,7 +98,7 @@ impl World {
         command
     }
 
-    /// Six images of 48×40, two rectangles each; the first four to train on, the last two to score.
+    /// Writes six images of 48×40 pixels with two rectangles each: four for training, two for scoring.
     fn write_data(&self) {
         let sets = self.data().join("ImageSets/Segmentation");
         for folder in [
@@ -124,7 +124,7 @@ impl World {
                 .flat_map(|&class| voc_colour(usize::from(class)))
                 .collect();
             let image = RgbImage::from_raw(width as u32, height as u32, pixels).unwrap();
-            image.save(self.photo(id)).unwrap();
+            image.save(self.image(id)).unwrap();
             let palette: Vec<[u8; 3]> = (0..21).map(voc_colour).collect();
             write_indexed_png(
                 &self.labels(id),
@@ -138,7 +138,7 @@ impl World {
     }
 }
 
-/// The error output of a command that must fail with exit code 1.
+/// Returns the standard error of a command that must fail with exit code 1.
 pub(crate) fn failure(command: &mut Command) -> String {
     let output = command.assert().code(1).get_output().stderr.clone();
     let text = String::from_utf8(output).unwrap();
@@ -146,12 +146,12 @@ pub(crate) fn failure(command: &mut Command) -> String {
     text
 }
 
-/// CLIP's image tower alone.
+/// Writes CLIP's image encoder only.
 pub(crate) fn write_image_tower(path: &Path) {
     write_tensors(path, &tower(64), HashMap::new());
 }
 
-/// A plain CLIP with both towers, in OpenAI's names, for `zeg segment` without training.
+/// Writes a plain CLIP with both encoders, in OpenAI's names, for `zeg segment` without training.
 pub(crate) fn write_plain_clip(path: &Path) {
     let mut tensors = tower(64);
     let (width, tokens, context) = (64, 49_408, 77);
@@ -183,7 +183,7 @@ pub(crate) fn write_plain_clip(path: &Path) {
     write_tensors(path, &tensors, HashMap::new());
 }
 
-/// The linear layers of a block: name, outputs and inputs in widths.
+/// The linear layers of a block: name, and outputs and inputs as multiples of the width.
 const LINEARS: [(&str, usize, usize); 4] = [
     ("attn.in_proj_", 3, 1),
     ("attn.out_proj.", 1, 1),
@@ -272,7 +272,7 @@ fn unit_row(seed: u64) -> Vec<f32> {
     row.into_iter().map(|v| v / length).collect()
 }
 
-/// Numbers in −1..1 from a seed (splitmix64).
+/// Returns numbers in −1..1 from a seed (splitmix64).
 fn noise(seed: u64, count: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x1234_5678_9ABC_DEF1);
     let mut next = || {

@@ -404,7 +404,9 @@ impl Clip {
         first_stage: &FirstStage,
         style: CropStyle,
     ) -> Result<Vec<f32>, ParityError> {
-        Ok(self.classifier.encode_crops(image, &first_stage.masks, style)?)
+        Ok(self
+            .classifier
+            .encode_crops(image, &first_stage.masks, style)?)
     }
 
     /// Compares features, class scores and map of one image.

@@ -1,9 +1,9 @@
-//! Which settings and seen offset each row is run with: every row tries the same candidates, on images that are not
+//! Choice of the settings and the seen offset of each row, among the same candidates and on images that are not
 //! reported.
 //!
-//! Comparing designs with one learning rate for all says as much about the rate as about the designs. Each row trains
-//! once with every candidate on a part of the training images, is scored with every offset on another part, and the
-//! best hIoU decides (mIoU where no class is unseen).
+//! If all designs had one learning rate, their comparison would depend on the rate as much as on the designs. Each row
+//! is therefore trained once with every candidate on one part of the training images and scored with every offset on
+//! another part; the best hIoU decides (mIoU if no class is unseen).
 
 use serde::Serialize;
 use zeg::eval::Evaluation;
@@ -14,21 +14,21 @@ use super::{
     suite::{Row, Suite},
 };
 
-/// What a row is run with.
+/// The chosen settings and seen offset of a row.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Choice {
     pub(super) row: String,
-    /// The candidate's settings, `key=value`.
+    /// Settings of the chosen candidate, `key=value`.
     pub(super) settings: Vec<String>,
-    /// Subtracted from the scores of seen classes.
+    /// Chosen seen offset: subtracted from the scores of seen classes.
     pub(super) offset: f32,
-    /// hIoU (or mIoU) on the images it was chosen on.
+    /// hIoU (or mIoU) of the choice, on the images of the choice.
     pub(super) score: f64,
-    /// The best score of every candidate, in the suite's order.
+    /// Best score of every candidate, in the order of the suite.
     pub(super) candidates: Vec<f64>,
 }
 
-/// The runs that settings are chosen by, rows outermost; none where the suite chooses nothing.
+/// Returns the runs that the settings are chosen by, row by row; none if the suite chooses nothing.
 pub(super) fn candidates<'a>(
     settings: &AblateSettings,
     suite: &'a Suite,
@@ -73,7 +73,7 @@ pub(super) fn candidates<'a>(
     runs
 }
 
-/// The best candidate and offset of every row; the first of equals.
+/// Returns the best candidate and offset of every row; the first of several equally good ones.
 pub(super) fn choices(suite: &Suite, candidates: &[Run]) -> anyhow::Result<Vec<Choice>> {
     let Some(choose) = &suite.choose else {
         return Ok(Vec::new());
@@ -83,11 +83,11 @@ pub(super) fn choices(suite: &Suite, candidates: &[Run]) -> anyhow::Result<Vec<C
         let mut best: Option<Choice> = None;
         let mut scores = Vec::new();
         for (run, settings) in runs.iter().zip(choose.candidates()) {
-            let mut of_candidate = f64::NEG_INFINITY;
+            let mut best_of_candidate = f64::NEG_INFINITY;
             for &offset in &run.offsets {
                 let report = Evaluation::open(run.record(offset))?.report()?;
                 let score = report.hiou.or(report.miou).unwrap_or(0.0);
-                of_candidate = of_candidate.max(score);
+                best_of_candidate = best_of_candidate.max(score);
                 if best.as_ref().is_none_or(|best| score > best.score) {
                     best = Some(Choice {
                         row: run.row.name.clone(),
@@ -98,7 +98,7 @@ pub(super) fn choices(suite: &Suite, candidates: &[Run]) -> anyhow::Result<Vec<C
                     });
                 }
             }
-            scores.push(of_candidate);
+            scores.push(best_of_candidate);
         }
         choices.extend(best.map(|best| Choice {
             candidates: scores,

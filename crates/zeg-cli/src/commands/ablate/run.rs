@@ -1,4 +1,4 @@
-//! One run of a suite: training and scoring, each a process of its own.
+//! Trains and scores the runs of a suite, each in a process of its own.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,25 +15,24 @@ use zeg::eval::record::FILE_NAME;
 use zeg_train::experiment::Experiment;
 
 use super::{AblateSettings, RunFailed, suite::Row};
-use crate::Program;
-use crate::commands::eval::sweep;
+use crate::{Program, commands::eval::sweep, progress::Verbosity};
 
 /// Exit code of a run that the user stopped.
 const INTERRUPTED: i32 = 130;
-/// Folder of a run's records.
+/// Name of the folder for the records of a run.
 const SCORES: &str = "scores";
 
 /// A run of the suite.
 pub(super) struct Run<'a> {
     pub(super) row: &'a Row,
-    /// For messages.
+    /// Name for messages.
     pub(super) name: String,
     pub(super) config: PathBuf,
     pub(super) weights: PathBuf,
     pub(super) changes: Vec<String>,
     pub(super) folder: PathBuf,
     pub(super) init: Option<PathBuf>,
-    /// Seen offsets to score with; empty for the experiment's.
+    /// Seen offsets to score with; empty for the offset of the experiment.
     pub(super) offsets: Vec<f32>,
 }
 
@@ -42,7 +41,7 @@ impl Run<'_> {
         self.folder.join("model.safetensors")
     }
 
-    /// The folders of its records, one an offset.
+    /// Returns the folders of the records, one per offset.
     fn records(&self) -> Vec<PathBuf> {
         let scores = self.folder.join(SCORES);
         match &self.offsets[..] {
@@ -54,7 +53,7 @@ impl Run<'_> {
         }
     }
 
-    /// The record of an offset; without offsets, the one there is.
+    /// Returns the folder of the record for an offset; without offsets there is only one.
     pub(super) fn record(&self, offset: f32) -> PathBuf {
         let scores = self.folder.join(SCORES);
         match &self.offsets[..] {
@@ -68,6 +67,7 @@ impl Run<'_> {
         records.all(|record| record.join(FILE_NAME).is_file())
     }
 
+    /// Returns how far the run is: `scored`, `trained`, `begun` or `left`.
     pub(super) fn state(&self) -> &'static str {
         if self.is_scored() {
             "scored"
@@ -80,7 +80,7 @@ impl Run<'_> {
         }
     }
 
-    /// The settings fit each other, and what was done before was done with the same ones.
+    /// Checks that the settings are consistent and that an earlier run in the folder had the same ones.
     fn check(&self, program: &Program) -> anyhow::Result<()> {
         let experiment = crate::commands::open_experiment(program, &self.config, &self.changes)?;
         let manifest = self.folder.join("run.json");
@@ -93,13 +93,13 @@ impl Run<'_> {
             .with_context(|| manifest.display().to_string())?;
         anyhow::ensure!(
             before == experiment,
-            "{} was run with other settings; choose another folder with -o",
+            "{} holds a run with other settings; choose another folder with -o",
             self.folder.display()
         );
         Ok(())
     }
 
-    /// Trains, or goes on; `Some` when the user stopped it.
+    /// Trains the model, or continues its training; returns an exit code if the user stopped it.
     fn train(&self, settings: &AblateSettings) -> anyhow::Result<Option<ExitCode>> {
         let mut command = zeg("train")?;
         command.arg(&self.config);
@@ -116,16 +116,16 @@ impl Run<'_> {
         if let Some(init) = &self.init {
             command.arg("--init").arg(init);
         }
-        // Rows of one encoder and seed share what a frozen encoder made of the images.
+        // Rows with the same frozen encoder and seed share the encoded images.
         let features = settings.output.join("features");
         command.arg("--feature-cache").arg(features);
         command.arg("--output").arg(&self.folder).arg("--resume");
-        alone(&mut command, settings);
+        add_common_arguments(&mut command, settings);
         wait("train", &self.folder, command)
     }
 }
 
-/// Checks the settings of all runs before any work.
+/// Checks the settings of all runs, so that a mistake shows before the first run starts.
 pub(super) fn check_all(program: &Program, runs: &[Run], suite: &Path) -> anyhow::Result<()> {
     for run in runs {
         run.check(program)
@@ -134,7 +134,7 @@ pub(super) fn check_all(program: &Program, runs: &[Run], suite: &Path) -> anyhow
     Ok(())
 }
 
-/// Trains what is not trained; `Some` when the user stopped it.
+/// Trains the runs that have no model; returns an exit code if the user stopped it.
 pub(super) fn train_all(
     runs: &[Run],
     settings: &AblateSettings,
@@ -143,7 +143,7 @@ pub(super) fn train_all(
     let count = left.len();
     let started = AtomicUsize::new(0);
     while !left.is_empty() {
-        // A run that starts from another's weights waits for it; a suite has those rows further up.
+        // A run that starts from the weights of another row waits for that row, which stands above it in the suite.
         let folders: Vec<&PathBuf> = left.iter().map(|run| &run.folder).collect();
         let waits = |run: &&Run| {
             let init = run.init.as_ref();
@@ -153,17 +153,21 @@ pub(super) fn train_all(
         left = waiting;
         let code = side_by_side(settings.jobs, &ready, |run| {
             let number = started.fetch_add(1, Ordering::Relaxed) + 1;
-            eprintln!("run {number} of {count}: {}", run.name);
+            settings
+                .verbosity
+                .notice(format_args!("run {number} of {count}: {}", run.name));
             run.train(settings)
         })?;
         if code.is_some() {
-            return Ok(code.map(stopped));
+            return Ok(code.inspect(|_| stopped(settings)));
         }
     }
     Ok(None)
 }
 
-/// Calls `work` for every item, several at once; the first error, or the first exit code, ends it.
+/// Calls `work` for every item, several at the same time; an error or an exit code ends it.
+///
+/// - `jobs`: number of items at the same time
 pub(in crate::commands) fn side_by_side<T: Sync>(
     jobs: usize,
     items: &[T],
@@ -176,9 +180,9 @@ pub(in crate::commands) fn side_by_side<T: Sync>(
             let result = work(item);
             let is_last = !matches!(result, Ok(None));
             if is_last {
-                next.fetch_add(items.len(), Ordering::Relaxed); // the others start nothing new
+                next.fetch_add(items.len(), Ordering::Relaxed); // the other workers start no further item
             }
-            // The receiver stays until all senders are gone.
+            // Sending cannot fail: the receiver lives until all workers have ended.
             let _ = sender.send(result);
             if is_last {
                 return;
@@ -199,17 +203,20 @@ pub(in crate::commands) fn side_by_side<T: Sync>(
     Ok(code)
 }
 
-/// Several processes side by side take a thread each.
-fn alone(command: &mut Command, settings: &AblateSettings) {
+/// Adds the arguments that every process of a suite gets: one thread each if several run at once.
+fn add_common_arguments(command: &mut Command, settings: &AblateSettings) {
     if settings.jobs > 1 {
         command.args(["--threads", "1"]);
     }
+    if settings.verbosity == Verbosity::Quiet {
+        command.arg("--quiet");
+    }
 }
 
-/// Scores what is not scored; `Some` when the user stopped it.
+/// Scores the runs that have no scores; returns an exit code if the user stopped it.
 ///
-/// Models with the same offsets are scored in one process, which encodes images once for models of one frozen
-/// encoder.
+/// Models with the same offsets and weights are scored in one process, which encodes each image once for all models
+/// with the same frozen encoder.
 pub(super) fn score_all(
     runs: &[Run],
     settings: &AblateSettings,
@@ -224,14 +231,16 @@ pub(super) fn score_all(
         left = later;
     }
     let code = side_by_side(settings.jobs, &groups, |runs| score(settings, runs))?;
-    Ok(code.map(stopped))
+    Ok(code.inspect(|_| stopped(settings)))
 }
 
 fn score(settings: &AblateSettings, runs: &[&Run]) -> anyhow::Result<Option<ExitCode>> {
     let Some(first) = runs.first() else {
         return Ok(None);
     };
-    eprintln!("scoring {} models", runs.len());
+    settings
+        .verbosity
+        .notice(format_args!("scoring {} models", runs.len()));
     let mut command = zeg("eval")?;
     command.args(runs.iter().map(|run| run.model()));
     if let Some(data) = &settings.data {
@@ -243,10 +252,11 @@ fn score(settings: &AblateSettings, runs: &[&Run]) -> anyhow::Result<Option<Exit
         let offsets: Vec<String> = first.offsets.iter().map(ToString::to_string).collect();
         command.arg(format!("--seen-offsets={}", offsets.join(",")));
     }
-    alone(&mut command, settings);
+    add_common_arguments(&mut command, settings);
     wait("eval", &settings.output, command)
 }
 
+/// Waits for a process; returns an exit code if the user stopped it.
 fn wait(
     what: &'static str,
     folder: &Path,
@@ -268,12 +278,14 @@ fn wait(
     }
 }
 
-fn stopped(code: ExitCode) -> ExitCode {
-    eprintln!("stopped; the same command goes on");
-    code
+/// Says how to go on after the user stopped the suite.
+fn stopped(settings: &AblateSettings) {
+    settings
+        .verbosity
+        .notice("stopped; the same command continues the suite");
 }
 
-/// A process of this very program.
+/// Returns a process of this program with the name of a command.
 fn zeg(command: &str) -> anyhow::Result<Command> {
     let program = std::env::current_exe().context("finding this program")?;
     let mut process = Command::new(program);

@@ -1,19 +1,19 @@
-//! A suite: rows of a table, each an experiment with some settings changed.
+//! The suite file: the rows of a table, each an experiment with changed settings.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::Deserialize;
 
-/// A file that `zeg ablate` runs.
+/// A suite file of `zeg ablate`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Suite {
     /// Heading of the table.
     pub(super) title: String,
-    /// The experiment that rows change; relative to the suite's file.
+    /// Experiment that the rows change; relative to the folder of the suite file.
     base: PathBuf,
-    /// The published table that rows are shown beside: `designs`, `query-formats`, `prompt-depths`, `losses`,
+    /// Published table whose rows are shown beside the suite's: `designs`, `query-formats`, `prompt-depths`, `losses`,
     /// `templates`, `benchmarks`.
     #[serde(default)]
     pub(super) table: Option<String>,
@@ -22,26 +22,28 @@ pub(super) struct Suite {
     /// Settings of all rows, `key=value`.
     #[serde(default)]
     pub(super) set: Vec<String>,
-    /// What every row is run on, such as several splits of the classes; a row's scores are means over them, too.
+    /// Variants that every row is run with, such as several splits of the classes; a row's scores are means over all
+    /// of them.
     #[serde(default)]
     pub(super) variants: Vec<Variant>,
-    /// Seen offsets that every row is scored with, the one to report being chosen by `choose`.
+    /// Seen offsets that every row is scored with; `choose` chooses the one to report.
     #[serde(default)]
     offsets: Vec<f32>,
-    /// Settings that are chosen for each row before its runs.
+    /// Candidates among which each row's settings are chosen before its runs.
     #[serde(default)]
     pub(super) choose: Option<Choose>,
-    /// The rows, in the table's order.
+    /// Rows in the order of the table.
     pub(super) rows: Vec<Row>,
+    /// Folder of the suite file.
     #[serde(skip)]
     folder: PathBuf,
 }
 
-/// Settings that every row is run with, beside those of the other variants.
+/// A variant: settings that every row is run with once.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Variant {
-    /// Name of its folder.
+    /// Name of the variant and of its folder.
     pub(super) name: String,
     /// Its settings, `key=value`.
     pub(super) set: Vec<String>,
@@ -51,46 +53,46 @@ pub(super) struct Variant {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Row {
-    /// Name, also of its folder.
+    /// Name of the row and of its folder.
     pub(super) name: String,
-    /// Another experiment to start from.
+    /// Experiment that this row changes, instead of the suite's.
     #[serde(default)]
     base: Option<PathBuf>,
     /// Its settings, `key=value`.
     #[serde(default)]
     pub(super) set: Vec<String>,
-    /// The method's name in the published table.
+    /// Name of the method in the published table.
     #[serde(default)]
     pub(super) published: Option<String>,
-    /// Its seen offsets, where their scale is another (logits of competing classes).
+    /// Seen offsets of this row, if its scores have another scale (such as the logits of a softmax).
     #[serde(default)]
     offsets: Option<Vec<f32>>,
-    /// A row of the suite whose weights it starts from.
+    /// Row of the suite whose weights this row starts from.
     #[serde(default)]
     pub(super) init: Option<Init>,
 }
 
-/// How settings are chosen for each row.
+/// The candidates for the settings of each row, and the images that decide.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Choose {
-    /// Images the candidates are trained on, such as `train:not-1/5`.
+    /// Images that the candidates are trained on, such as `train:not-1/5`.
     pub(super) train_split: String,
-    /// Images they are scored on, such as `train:1/5`; not those that are reported.
+    /// Images that the candidates are scored on, such as `train:1/5`; they should not be reported.
     pub(super) eval_split: String,
     /// Seed of the candidates' runs.
     #[serde(default)]
     pub(super) seed: u64,
-    /// Settings of the candidates' runs alone, such as a split of the classes that is not reported.
+    /// Settings of the candidates' runs only, such as a split of the classes that is not reported.
     #[serde(default)]
     pub(super) set: Vec<String>,
-    /// Candidates, each a list of `key=value`; without, offsets alone are chosen.
+    /// Candidates, each a list of `key=value`; without candidates only the offset is chosen.
     #[serde(default)]
     settings: Vec<Vec<String>>,
 }
 
 impl Choose {
-    /// The candidates' settings; at least one candidate, which may change nothing.
+    /// Returns the settings of all candidates; there is at least one, which may change nothing.
     pub(super) fn candidates(&self) -> Vec<Vec<String>> {
         match &self.settings[..] {
             [] => vec![Vec::new()],
@@ -99,7 +101,7 @@ impl Choose {
     }
 }
 
-/// Weights of another row, of the same seed.
+/// The weights of another row, of the run with the same seed.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Init {
@@ -122,7 +124,7 @@ impl Suite {
         self.rows.iter().find(|row| row.name == name)
     }
 
-    /// The seen offsets that a row is scored with, 0 among them; none where none is chosen.
+    /// Returns the seen offsets that a row is scored with, 0 included; none if the suite chooses nothing.
     pub(super) fn offsets(&self, row: &Row) -> Vec<f32> {
         if self.choose.is_none() {
             return Vec::new();
@@ -134,23 +136,24 @@ impl Suite {
         offsets
     }
 
-    /// The experiment of a row.
+    /// Returns the experiment file of a row.
     pub(super) fn config(&self, row: &Row) -> PathBuf {
         self.folder.join(row.base.as_ref().unwrap_or(&self.base))
     }
 
+    /// Checks names, offsets and references.
     fn check(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(!self.rows.is_empty(), "the suite has no row");
-        anyhow::ensure!(!self.seeds.is_empty(), "the suite has no seed");
+        anyhow::ensure!(!self.rows.is_empty(), "the suite has no rows");
+        anyhow::ensure!(!self.seeds.is_empty(), "the suite has no seeds");
         let of_rows = self.rows.iter().filter_map(|row| row.offsets.as_ref());
         let mut offsets = of_rows.flatten().chain(&self.offsets).peekable();
         anyhow::ensure!(
             offsets.peek().is_none() || self.choose.is_some(),
-            "offsets are chosen by [choose], which the suite has not"
+            "the suite has offsets but no [choose] section, which chooses one"
         );
         anyhow::ensure!(
             offsets.all(|offset| offset.is_finite()),
-            "an offset is no number"
+            "an offset is not a finite number"
         );
         for (number, variant) in self.variants.iter().enumerate() {
             let name = &variant.name;
@@ -158,21 +161,21 @@ impl Suite {
             let mut before = self.variants[..number].iter();
             anyhow::ensure!(
                 before.all(|other| other.name != *name),
-                "two variants are called {name:?}"
+                "two variants have the name {name:?}"
             );
         }
         for (number, row) in self.rows.iter().enumerate() {
             check_name("row", &row.name)?;
             anyhow::ensure!(
                 !["choose", "features"].contains(&row.name.as_str()),
-                "row {:?}: the name is that of a folder of the suite's own",
+                "row {:?}: the name is reserved for a folder of `zeg ablate`",
                 row.name
             );
             anyhow::ensure!(
                 self.rows[..number]
                     .iter()
                     .all(|other| other.name != row.name),
-                "two rows are called {:?}",
+                "two rows have the name {:?}",
                 row.name
             );
             if let Some(init) = &row.init {
@@ -180,7 +183,7 @@ impl Suite {
                     self.rows[..number]
                         .iter()
                         .any(|other| other.name == init.row),
-                    "row {:?} starts from {:?}, which no row above it is called",
+                    "row {:?} starts from {:?}, but no row above it has this name",
                     row.name,
                     init.row
                 );
@@ -190,7 +193,7 @@ impl Suite {
             return Ok(());
         };
         let table = zeg::eval::published::table(name)
-            .with_context(|| format!("no published table is called {name:?}"))?;
+            .with_context(|| format!("there is no published table {name:?}"))?;
         for method in self.rows.iter().filter_map(|row| row.published.as_ref()) {
             anyhow::ensure!(
                 table.rows.iter().any(|row| row.method == *method),
@@ -201,12 +204,12 @@ impl Suite {
     }
 }
 
-/// Names are folders.
+/// Checks that a name can be the name of a folder.
 fn check_name(what: &str, name: &str) -> anyhow::Result<()> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+');
     anyhow::ensure!(
         !name.is_empty() && name.chars().all(legal),
-        "{what} {name:?}: a name has letters, digits, -, _ and + only"
+        "{what} {name:?}: a name may only have letters, digits, -, _ and +"
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The table of a suite: what was measured, and what was published beside it.
+//! The table of a suite: measured scores with the published ones beside them.
 
 use std::fmt::Write as _;
 
@@ -14,14 +14,14 @@ use super::{choose::Choice, run::Run, suite::Suite};
 /// A scored run.
 pub(super) struct Scored {
     row: String,
-    /// With the chosen offset, or the experiment's.
+    /// Evaluation with the chosen offset, or with the experiment's.
     chosen: Evaluation,
-    /// With seen and unseen classes treated alike, where an offset was chosen.
+    /// Evaluation with the seen offset 0, if an offset was chosen.
     uncalibrated: Option<Evaluation>,
 }
 
 impl Scored {
-    /// `None` for a run that has no scores yet.
+    /// Opens the records of a run; returns `None` if it has no scores yet.
     pub(super) fn of(run: &Run, choices: &[Choice]) -> Option<anyhow::Result<Self>> {
         let choice = choices.iter().find(|choice| choice.row == run.row.name);
         let open = || {
@@ -42,36 +42,35 @@ impl Scored {
 #[derive(Debug, Serialize)]
 pub(super) struct Table {
     title: String,
-    /// Where the published figures are from.
+    /// Source of the published scores.
     source: Option<String>,
-    /// What was scored on: data set, split and number of images.
+    /// Data set, split and number of images of the evaluation.
     scored_on: String,
-    /// Whether these images are the official ones; published figures are of those.
+    /// Whether these are all images of the official split, as in the published scores.
     official: bool,
     rows: Vec<TableRow>,
 }
 
+/// A row with its scores.
 #[derive(Debug, Serialize)]
 struct TableRow {
     name: String,
     scores: Summary,
-    /// With a seen offset of 0, where another was chosen.
+    /// Scores with the seen offset 0, if an offset was chosen.
     uncalibrated: Option<Summary>,
     choice: Option<Choice>,
     published: Option<PublishedScores>,
 }
 
-/// Fractions of 100, as published; hIoU recomputed.
+/// Published scores in percent; the hIoU is recomputed from the mIoU of seen and unseen classes.
 #[derive(Debug, Serialize)]
 struct PublishedScores {
     method: String,
-    #[serde(rename = "pAcc")]
     p_acc: Option<f64>,
-    #[serde(rename = "mIoU_seen")]
+    #[serde(rename = "miou_seen")]
     seen: Option<f64>,
-    #[serde(rename = "mIoU_unseen")]
+    #[serde(rename = "miou_unseen")]
     unseen: Option<f64>,
-    #[serde(rename = "hIoU")]
     hiou: Option<f64>,
 }
 
@@ -102,7 +101,7 @@ impl Table {
                 first.benchmark.title, first.benchmark.split, first.images
             );
             table.official = !first.is_subset() && first.benchmark.official_images.is_some();
-            // A data set of which nothing is published has the figures of VOC beside it, for the order of rows.
+            // A data set without published scores has those of VOC beside it, to compare the order of the rows.
             let own = &first.benchmark.dataset;
             let has_own =
                 published.is_some_and(|table| table.rows.iter().any(|row| row.benchmark == *own));
@@ -134,7 +133,7 @@ impl Table {
         Ok(table)
     }
 
-    /// Markdown, in percent.
+    /// Returns the table as Markdown, in percent.
     pub(super) fn to_markdown(&self) -> String {
         let mut text = format!("# {}\n\nScored on {}. ", self.title, self.scored_on);
         text.push_str(
@@ -148,7 +147,7 @@ impl Table {
             text.push_str(if self.official {
                 "."
             } else {
-                ", of the official images and the full budget: not comparable, beside for the order of rows."
+                ", on the official images with the full training budget: not comparable, shown for the order of the rows."
             });
         }
         let chosen = self.rows.iter().any(|row| row.choice.is_some());
@@ -174,7 +173,9 @@ impl Table {
     }
 }
 
-/// Over the runs of a row; variants may have other classes, whose numbers are averaged all the same.
+/// Summarises the runs of a row.
+///
+/// Variants may differ in their classes, so their reports are averaged without the check that they are comparable.
 fn summary(records: &[Evaluation], suite: &Suite) -> anyhow::Result<Summary> {
     let Some(first) = records.first().filter(|_| !suite.variants.is_empty()) else {
         return Ok(Summary::of(records)?);
@@ -185,17 +186,17 @@ fn summary(records: &[Evaluation], suite: &Suite) -> anyhow::Result<Summary> {
 }
 
 impl TableRow {
-    /// A line of the table.
+    /// Returns a line of the table.
     ///
-    /// - `columns_of_choice`: whether the table has them
-    fn to_markdown(&self, columns_of_choice: bool) -> String {
+    /// - `has_choice`: whether the table has the columns of the choice
+    fn to_markdown(&self, has_choice: bool) -> String {
         let measured =
             |spread: &Option<Spread>| spread.map_or_else(|| "–".to_owned(), |s| s.percent());
         let figure =
             |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.1}"));
         let scores = &self.scores;
         let mut text = format!("| {} | {} |", self.name, scores.runs);
-        if columns_of_choice {
+        if has_choice {
             let choice = self.choice.as_ref().map_or_else(String::new, |choice| {
                 let offset = format!("offset {}", choice.offset);
                 let settings = choice.settings.iter().map(|s| s.replace('|', "\\|"));

@@ -1,4 +1,4 @@
-//! `zeg data doctor`: a problem is found before training, not after.
+//! `zeg data doctor`: finds the problems of a data set before training does.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -6,8 +6,8 @@ use clap::Args;
 use zeg::data::{Diagnosis, DoctorOptions, Selection, Verdict, datasets, examine};
 
 use crate::{
-    commands::{JsonTarget, write_result},
-    progress,
+    commands::{JsonTarget, json::JsonArgs, shared::heading, write_result},
+    progress::Verbosity,
 };
 
 /// Arguments of `zeg data doctor`.
@@ -17,55 +17,57 @@ Examples:
   zeg data doctor voc12 --data VOCdevkit/VOC2012
   zeg data doctor kvasir-seg.toml --data Kvasir-SEG --json report.json
 
-Exit code 1 when there is an error, with --strict also when there is a warning.")]
+The exit code is 1 if there is an error; with --strict also if there is a warning.")]
 pub(super) struct DoctorArgs {
-    /// Data set, as `zeg data list` names it, or the file that describes one's own
+    /// Name from `zeg data list`, or the file that describes your own data set (.toml)
     dataset: String,
-    /// Its folder
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the data set
+    #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
     data: PathBuf,
-    /// Splits to examine, separated by commas [default: train and val, as far as they are there]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    /// Splits to check, separated by commas [default: those of train and val that exist]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = heading::DATA)]
     split: Vec<String>,
-    /// Class list, such as voc21
-    #[arg(long, value_name = "NAME")]
+    /// Class list, such as voc21 [default: the data set's]
+    #[arg(long, value_name = "NAME", help_heading = heading::CLASSES)]
     class_list: Option<String>,
-    /// Which classes are unseen: published, none, a split's name, a file, or names with commas
-    #[arg(long, value_name = "SPLIT")]
+    /// Unseen classes: `published`, `none`, the name of a split, a file, or class names separated by commas
+    #[arg(long, value_name = "SPLIT", help_heading = heading::CLASSES)]
     unseen: Option<String>,
-    /// Look only at the first images of each split
-    #[arg(long, value_name = "N")]
+    /// Number of images to check, from the start of each split [default: all]
+    #[arg(long, value_name = "N", help_heading = heading::DATA)]
     limit: Option<usize>,
-    /// Warnings count as errors
-    #[arg(long)]
+    /// Treat warnings as errors
+    #[arg(long, help_heading = heading::OUTPUT)]
     strict: bool,
-    /// Write what was found as JSON; `-` writes it to standard output instead of the table
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Threads [default: all cores]
-    #[arg(long, value_name = "N", env = "ZEG_THREADS")]
+    #[command(flatten)]
+    json: JsonArgs,
+    /// Number of CPU threads [default: one per core]
+    #[arg(long, value_name = "N", env = "ZEG_THREADS", help_heading = heading::PERFORMANCE)]
     threads: Option<usize>,
 }
 
-/// What is examined, and what counts as broken.
+/// Settings of `zeg data doctor`.
 #[derive(Debug)]
 pub(super) struct DoctorSettings {
     dataset: String,
     folder: PathBuf,
-    /// Empty: those that experiments use, as far as they are there.
+    /// Splits to check; empty for those of the usual training and validation splits that exist.
     splits: Vec<String>,
     classes: Option<String>,
     unseen: Option<String>,
     limit: Option<usize>,
-    /// Warnings count as errors.
+    /// Whether warnings count as errors.
     strict: bool,
     json: Option<JsonTarget>,
     threads: Option<usize>,
+    verbosity: Verbosity,
 }
 
 impl DoctorArgs {
-    pub(super) fn settings(self) -> DoctorSettings {
-        DoctorSettings {
+    /// # Errors
+    /// Returns an error if the file of `--json` may not be written.
+    pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<DoctorSettings> {
+        Ok(DoctorSettings {
             dataset: self.dataset,
             folder: self.data,
             splits: self.split,
@@ -73,9 +75,10 @@ impl DoctorArgs {
             unseen: self.unseen,
             limit: self.limit,
             strict: self.strict,
-            json: self.json.map(JsonTarget::of_path),
+            json: self.json.target("data doctor")?,
             threads: self.threads,
-        }
+            verbosity,
+        })
     }
 }
 
@@ -95,16 +98,16 @@ pub(super) fn doctor(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
             threads: settings.threads.unwrap_or_else(rayon::current_num_threads),
             limit: settings.limit,
         };
-        let bar = progress::bar(0, "examining");
+        let bar = settings.verbosity.progress("examining", "images", 0);
         bar.set_message(split.clone());
         let result = examine(&selection, &options, &|done, all| {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
         });
-        bar.finish_and_clear();
+        bar.finish();
         match result {
             Ok(diagnosis) => diagnoses.push(diagnosis),
-            // Nobody asked for this split by name, and many downloads lack one.
+            // This split was not asked for, and many downloads lack one of the two.
             Err(error) if settings.splits.is_empty() && splits.len() > 1 => {
                 first_error.get_or_insert(error);
             }
@@ -114,7 +117,8 @@ pub(super) fn doctor(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
     if let (true, Some(error)) = (diagnoses.is_empty(), first_error) {
         return Err(error.into());
     }
-    write_result(settings.json.as_ref(), &diagnoses, || {
+    let document = serde_json::json!({ "splits": diagnoses });
+    write_result(settings.json.as_ref(), &document, || {
         for diagnosis in &diagnoses {
             println!("{}", diagnosis.to_table());
         }
@@ -131,7 +135,7 @@ pub(super) fn doctor(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The splits asked for; else those that experiments use.
+/// Returns the chosen splits, or else those that experiments use.
 fn splits(settings: &DoctorSettings) -> Vec<String> {
     if !settings.splits.is_empty() {
         return settings.splits.clone();
@@ -139,7 +143,7 @@ fn splits(settings: &DoctorSettings) -> Vec<String> {
     let entry = datasets::find(&settings.dataset);
     match entry.and_then(datasets::DatasetEntry::usual_splits) {
         Some(usual) => vec![usual.train.to_owned(), usual.val.to_owned()],
-        // An unknown data set is refused when its split is opened.
+        // Opening a split of an unknown data set gives the error.
         None => zeg::data::splits(&settings.dataset)
             .unwrap_or_else(|_| vec!["train".to_owned(), "val".to_owned()]),
     }

@@ -1,89 +1,120 @@
-//! `zeg data list`.
+//! `zeg data list`: lists the known data sets.
 
 use std::process::ExitCode;
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::json;
 use zeg::{
     data::{DatasetEntry, datasets},
     vocab::classes::ClassSet,
 };
 
+use crate::commands::{JsonTarget, json::JsonArgs, write_result};
+
 /// Arguments of `zeg data list`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  zeg data list
+  zeg data list --json | jq -r '.datasets[].name'")]
 pub(super) struct ListArgs {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
-/// How the list is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ListForm {
-    Text,
-    Json,
+/// Settings of `zeg data list`.
+#[derive(Debug)]
+pub(super) struct ListSettings {
+    json: Option<JsonTarget>,
 }
 
 impl ListArgs {
-    pub(super) fn settings(self) -> ListForm {
-        if self.json {
-            ListForm::Json
-        } else {
-            ListForm::Text
-        }
+    /// # Errors
+    /// Returns an error if the file of `--json` may not be written.
+    pub(super) fn settings(self) -> anyhow::Result<ListSettings> {
+        Ok(ListSettings {
+            json: self.json.target("data list")?,
+        })
     }
 }
 
-pub(super) fn list(form: ListForm) -> anyhow::Result<ExitCode> {
-    if form == ListForm::Json {
-        let list = datasets::all()
-            .map(describe)
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        println!("{}", serde_json::to_string_pretty(&list)?);
-        return Ok(ExitCode::SUCCESS);
-    }
-    for entry in datasets::all() {
-        println!("{:<16} {}", entry.name, entry.title);
-        for list in entry.class_lists {
-            let classes = ClassSet::by_name(list.name)?;
-            let unseen = classes.unseen.len();
-            let seen = classes.len() - unseen;
-            println!(
-                "{:16}   classes {}: {seen} seen, {unseen} unseen",
-                "", list.name
-            );
-        }
-        let splits: Vec<String> = entry
-            .splits
-            .iter()
-            .map(|split| format!("{} {}", split.name, split.images))
-            .collect();
-        println!("{:16}   images {}", "", splits.join(", "));
-    }
-    println!(
-        "\nOne's own data set is a .toml file; configs/datasets holds a template and examples."
-    );
+pub(super) fn list(settings: &ListSettings) -> anyhow::Result<ExitCode> {
+    let list = datasets::all()
+        .map(describe)
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let document = json!({ "datasets": list });
+    write_result(settings.json.as_ref(), &document, || print(&list))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn describe(entry: &DatasetEntry) -> anyhow::Result<serde_json::Value> {
-    let lists = entry
+/// A data set in the list.
+#[derive(Debug, Serialize)]
+struct DatasetDescription {
+    name: &'static str,
+    title: &'static str,
+    class_lists: Vec<ClassListDescription>,
+    splits: Vec<SplitDescription>,
+}
+
+/// A class list and its size.
+#[derive(Debug, Serialize)]
+struct ClassListDescription {
+    name: &'static str,
+    classes: usize,
+    unseen: usize,
+}
+
+/// A split and its number of images.
+#[derive(Debug, Serialize)]
+struct SplitDescription {
+    name: &'static str,
+    images: usize,
+}
+
+fn describe(entry: &'static DatasetEntry) -> anyhow::Result<DatasetDescription> {
+    let class_lists = entry
         .class_lists
         .iter()
         .map(|list| {
             let classes = ClassSet::by_name(list.name)?;
-            Ok(json!({ "name": list.name, "classes": classes.len(), "unseen": classes.unseen.len() }))
+            Ok(ClassListDescription {
+                name: list.name,
+                classes: classes.len(),
+                unseen: classes.unseen.len(),
+            })
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let splits: Vec<_> = entry
-        .splits
-        .iter()
-        .map(|split| json!({ "name": split.name, "images": split.images }))
-        .collect();
-    Ok(json!({
-        "name": entry.name,
-        "title": entry.title,
-        "class_lists": lists,
-        "splits": splits,
-    }))
+    let splits = entry.splits.iter().map(|split| SplitDescription {
+        name: split.name,
+        images: split.images,
+    });
+    Ok(DatasetDescription {
+        name: entry.name,
+        title: entry.title,
+        class_lists,
+        splits: splits.collect(),
+    })
+}
+
+fn print(list: &[DatasetDescription]) {
+    for dataset in list {
+        println!("{:<16} {}", dataset.name, dataset.title);
+        for list in &dataset.class_lists {
+            let seen = list.classes - list.unseen;
+            println!(
+                "{:16}   classes {}: {seen} seen, {} unseen",
+                "", list.name, list.unseen
+            );
+        }
+        let splits = dataset
+            .splits
+            .iter()
+            .map(|split| format!("{} {}", split.name, split.images));
+        let splits: Vec<String> = splits.collect();
+        println!("{:16}   images {}", "", splits.join(", "));
+    }
+    println!(
+        "\nA data set of your own is a .toml file; configs/datasets holds a template and examples."
+    );
 }

@@ -1,4 +1,4 @@
-//! `zeg data prepare`: from official downloads to what training and scoring read.
+//! `zeg data prepare`: converts official downloads to the folders that training and scoring read.
 
 use std::{ops::ControlFlow, path::PathBuf, process::ExitCode, sync::atomic::Ordering};
 
@@ -6,8 +6,8 @@ use clap::Args;
 use zeg::data::prepare::{ImagePlacement, OnBad, PrepareError, PrepareOptions, Summary, plan};
 
 use crate::{
-    commands::{JsonTarget, stop_flag, write_result},
-    progress,
+    commands::{JsonTarget, json::JsonArgs, shared::heading, stop_flag, write_result},
+    progress::Verbosity,
 };
 
 /// Exit code of a run that the user stopped.
@@ -20,60 +20,62 @@ Examples:
   zeg data prepare voc12 --from downloads -o data/voc12
   zeg data prepare coco-stuff164k --from coco -o data/coco_stuff164k --dry-run
 
-No file of the source is ever changed. A run that was stopped goes on where it was; a second run has nothing to do.")]
+The files of the download are never changed. The same command continues a run that was stopped.")]
 pub(super) struct PrepareArgs {
-    /// Data set, as `zeg data list` names it
+    /// Name of the data set, from `zeg data list`
     dataset: String,
     /// Folder of the unpacked downloads
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
     from: PathBuf,
-    /// Folder to make
-    #[arg(short, long, value_name = "DIR")]
+    /// Folder to create
+    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
     output: PathBuf,
-    /// Link images that need no change to the source, or copy them
-    #[arg(long, value_enum, default_value = "link")]
+    /// Link images that need no change to the download, or copy them
+    #[arg(long, value_enum, default_value = "link", help_heading = heading::OUTPUT)]
     images: PlacementArg,
-    /// Report files that cannot be read and go on
-    #[arg(long)]
+    /// Report files that cannot be read at the end, instead of stopping at the first
+    #[arg(long, help_heading = heading::DATA)]
     keep_going: bool,
-    /// ADE20K-Full: shrink images whose short side is longer; 0 keeps their size
-    #[arg(long, value_name = "PIXELS", default_value_t = 512)]
+    /// ADE20K-Full only: longest short side of an image, in pixels; larger images are shrunk, 0 shrinks none
+    #[arg(long, value_name = "PIXELS", default_value_t = 512, help_heading = heading::DATA)]
     shrink: usize,
-    /// Say what would be made, and make nothing
-    #[arg(long)]
+    /// Print what would be created, and create nothing
+    #[arg(long, conflicts_with = "json", help_heading = heading::OUTPUT)]
     dry_run: bool,
-    /// Write a summary as JSON; `-` writes it to standard output instead of the text
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Threads [default: all cores]
-    #[arg(long, value_name = "N", env = "ZEG_THREADS")]
+    #[command(flatten)]
+    json: JsonArgs,
+    /// Number of CPU threads [default: one per core]
+    #[arg(long, value_name = "N", env = "ZEG_THREADS", help_heading = heading::PERFORMANCE)]
     threads: Option<usize>,
 }
 
-/// See [`Images`].
+/// An [`ImagePlacement`] as a value of `--images`.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum PlacementArg {
     Link,
     Copy,
 }
 
-/// What is made of what.
+/// Settings of `zeg data prepare`.
 #[derive(Debug)]
 pub(super) struct PrepareSettings {
     dataset: String,
     /// Folder of the downloads.
     from: PathBuf,
-    /// Folder to make.
+    /// Folder to create.
     output: PathBuf,
     options: PrepareOptions,
-    /// Say what would be made, and make nothing.
+    /// Whether to print the plan instead of carrying it out.
     dry_run: bool,
     json: Option<JsonTarget>,
+    verbosity: Verbosity,
 }
 
 impl PrepareArgs {
-    pub(super) fn settings(self) -> PrepareSettings {
-        PrepareSettings {
+    /// # Errors
+    /// Returns an error if the file of `--json` may not be written.
+    pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<PrepareSettings> {
+        Ok(PrepareSettings {
             dataset: self.dataset,
             from: self.from,
             output: self.output,
@@ -91,19 +93,21 @@ impl PrepareArgs {
                 shrink: (self.shrink > 0).then_some(self.shrink),
             },
             dry_run: self.dry_run,
-            json: self.json.map(JsonTarget::of_path),
-        }
+            json: self.json.target("data prepare")?,
+            verbosity,
+        })
     }
 }
 
 pub(super) fn prepare(settings: &PrepareSettings) -> anyhow::Result<ExitCode> {
     let plan = plan(&settings.dataset, &settings.from)?;
-    eprintln!("{plan}");
     if settings.dry_run {
+        println!("{plan}");
         return Ok(ExitCode::SUCCESS);
     }
+    settings.verbosity.notice(&plan);
     let stop = stop_flag();
-    let bar = progress::bar(0, "preparing");
+    let bar = settings.verbosity.progress("preparing", "files", 0);
     let result = plan.run(&settings.output, &settings.options, &|progress| {
         bar.set_length(progress.total as u64);
         bar.set_position(progress.done as u64);
@@ -113,7 +117,7 @@ pub(super) fn prepare(settings: &PrepareSettings) -> anyhow::Result<ExitCode> {
             ControlFlow::Continue(())
         }
     });
-    bar.finish_and_clear();
+    bar.finish();
     let summary = result?;
     write_result(settings.json.as_ref(), &summary, || print(&summary))?;
     Ok(if summary.stopped {
@@ -127,7 +131,7 @@ pub(super) fn prepare(settings: &PrepareSettings) -> anyhow::Result<ExitCode> {
 
 fn print(summary: &Summary) {
     println!(
-        "{}: {} converted, {} linked, {} copied, {} there already, {} failed; {} lists; {:.1} s",
+        "{}: {} converted, {} linked, {} copied, {} existed already, {} failed; {} lists; {:.1} s",
         summary.dataset,
         summary.converted,
         summary.linked,
@@ -141,18 +145,18 @@ fn print(summary: &Summary) {
         println!("failed: {}: {}", failure.file.display(), failure.reason);
     }
     if summary.stopped {
-        println!("stopped; the same command goes on");
+        println!("stopped; the same command continues");
     }
 }
 
-/// The way out of an error, where there is one.
+/// Returns the hint for an error, if there is one.
 pub(crate) fn hint(error: &PrepareError) -> Option<String> {
     Some(match error {
         PrepareError::WouldReplaceSource { .. } => {
-            "name another folder with -o; the download is never changed".into()
+            "name another folder with -o; the files of the download are never changed".into()
         }
         PrepareError::NotFound { .. } => {
-            "point --from at the folder that the archives were unpacked into".into()
+            "name the folder of the unpacked archives with --from".into()
         }
         PrepareError::UnknownDataset { .. } => "`zeg data list` lists the data sets".into(),
         _ => return None,

@@ -1,4 +1,4 @@
-//! Arguments of `zeg eval`, as typed and as meant.
+//! Arguments and settings of `zeg eval`.
 
 use std::path::PathBuf;
 
@@ -11,11 +11,13 @@ use super::{
 };
 use crate::commands::{
     JsonTarget,
+    json::JsonArgs,
     shared::{
         CacheUse, ComputeArgs, ComputeSettings, Existing, InferenceArgs, MethodArgs, ModelArgs,
-        ModelSettings, PrecisionArgs, TestTimeArgs,
+        ModelSettings, PrecisionArgs, TestTimeArgs, heading,
     },
 };
+use crate::progress::Verbosity;
 
 /// Arguments of `zeg eval`.
 #[derive(Debug, Args)]
@@ -25,117 +27,122 @@ use crate::commands::{
     after_help = "\
 Examples:
   zeg eval runs/quick/model.safetensors --data VOCdevkit/VOC2012 -o scores/quick
-  zeg eval runs/quick/model.safetensors --data VOCdevkit/VOC2012 --split train:1/5 --seen-offsets 0,0.05,0.1,0.2
-  zeg eval runs/s0/model.safetensors runs/s1/model.safetensors --data VOCdevkit/VOC2012 --json scores.json
-  zeg eval clip-vit-b-16.safetensors --method sclip --data VOCdevkit/VOC2012 --dataset voc12
-  zeg eval runs/coco/model.safetensors --plan configs/cross-dataset/coco-stuff164k-to-voc12.toml --data VOCdevkit/VOC2012
+  zeg eval runs/s0/model.safetensors runs/s1/model.safetensors --data VOCdevkit/VOC2012 \\
+      --json scores.json
+  zeg eval clip-vit-b-16.safetensors --method sclip --dataset voc12 --data VOCdevkit/VOC2012
+  zeg eval runs/coco/model.safetensors --data VOCdevkit/VOC2012 \\
+      --plan configs/cross-dataset/coco-stuff164k-to-voc12.toml
+
+Choose a seen offset on images that are not reported:
+  zeg eval runs/quick/model.safetensors --data VOCdevkit/VOC2012 --split train:1/5 \\
+      --seen-offsets 0,0.05,0.1,0.2
+
+Score a large split in several processes:
   zeg eval model.safetensors --data coco_stuff164k --shard 3/8 -o scores/part-3
   zeg eval merge scores/part-* -o scores/coco"
 )]
 pub(crate) struct EvalArgs {
     #[command(subcommand)]
     command: Option<EvalCommand>,
-    /// Checkpoints of trained models, or CLIP weights; several give mean ± standard deviation
+    /// Checkpoints or CLIP weights; for several, the mean ± standard deviation is reported
     #[arg(required = true)]
     checkpoint: Vec<PathBuf>,
-    /// Data set folder; the mini world needs none
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the data set; the mini world needs none
+    #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
     data: Option<PathBuf>,
     /// File that describes the evaluation, such as those in configs/cross-dataset
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = heading::DATA)]
     plan: Option<PathBuf>,
-    /// Data set: voc12, coco-stuff164k, pascal-context, ade20k, ade20k-full, cityscapes, or a file that describes
-    /// one's own (.toml) [default: the experiment's]
-    #[arg(long, value_name = "NAME|FILE")]
+    /// Data set: a name from `zeg data list`, or a file that describes your own (.toml) [default: the experiment's]
+    #[arg(long, value_name = "NAME|FILE", help_heading = heading::DATA)]
     dataset: Option<String>,
-    /// Class list of the data set, such as voc21 or pascal-context59 [default: the experiment's]
-    #[arg(long, value_name = "NAME")]
-    class_list: Option<String>,
-    /// Which classes are unseen: published, none, a split's name, a file, or names with commas [default: the
-    /// experiment's, or the published ones]
-    #[arg(long, value_name = "SPLIT")]
-    unseen: Option<String>,
     /// Split to score [default: the experiment's, or val]
-    #[arg(long)]
+    #[arg(long, help_heading = heading::DATA)]
     split: Option<String>,
-    /// Sentences that class names are read in: single, multi, … [default: the experiment's]
-    #[arg(long, value_name = "NAME")]
-    templates: Option<String>,
-    /// What the scores are to be compared with [default: from the model and the data set]
-    #[arg(long, value_enum)]
+    /// Number of images to score, from the start of the split [default: all]
+    #[arg(long, value_name = "N", help_heading = heading::DATA)]
+    limit: Option<usize>,
+    /// Score part I of N of the images, counted from 1; `zeg eval merge` adds the parts up
+    #[arg(long, value_name = "I/N", value_parser = shard, requires = "output", help_heading = heading::DATA)]
+    shard: Option<Shard>,
+    /// Protocol that the scores belong to [default: from the model and the data set]
+    #[arg(long, value_enum, help_heading = heading::DATA)]
     protocol: Option<ProtocolArg>,
-    /// Score with each of these seen offsets, from one run of the model: to choose one, on images that are not
-    /// reported, such as --split train:1/5
+    /// Class list of the data set, such as voc21 or pascal-context59 [default: the experiment's]
+    #[arg(long, value_name = "NAME", help_heading = heading::CLASSES)]
+    class_list: Option<String>,
+    /// Unseen classes: `published`, `none`, the name of a split, a file, or class names separated by commas [default:
+    /// the experiment's, or the published ones]
+    #[arg(long, value_name = "SPLIT", help_heading = heading::CLASSES)]
+    unseen: Option<String>,
+    /// Prompt templates: single, multi, … [default: the experiment's]
+    #[arg(long, value_name = "NAME", help_heading = heading::CLASSES)]
+    templates: Option<String>,
+    #[command(flatten)]
+    method: MethodArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    inference: InferenceArgs,
+    /// Score once with each of these seen offsets, separated by commas; the model runs only once
     #[arg(
         long,
         value_name = "SCORES",
         value_delimiter = ',',
         value_parser = finite,
-        conflicts_with = "seen_offset"
+        conflicts_with = "seen_offset",
+        help_heading = heading::INFERENCE
     )]
     seen_offsets: Vec<f32>,
     #[command(flatten)]
     test_time: TestTimeArgs,
-    /// Score only the first images of the split
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
-    /// Score one part of the images: part I of N, from 1; `zeg eval merge` adds the parts
-    #[arg(long, value_name = "I/N", value_parser = shard, requires = "output")]
-    shard: Option<Shard>,
     /// Folder for the record, which `zeg report` and `zeg eval merge` read
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
     output: Option<PathBuf>,
-    /// Keep each record in its model's folder, under this name
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["output", "shard"])]
+    /// Write each record into the folder of its model, in a folder of this name
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["output", "shard"], help_heading = heading::OUTPUT)]
     in_runs: Option<PathBuf>,
-    /// Folder for the predicted label maps, NAME.png each: class indices with a palette and the class names
-    #[arg(long, value_name = "DIR")]
+    /// Folder for the predicted label maps, ID.png each: class indices with a palette and the class names
+    #[arg(long, value_name = "DIR", help_heading = heading::OUTPUT)]
     write_labels: Option<PathBuf>,
-    /// Images of each kind (best, median, worst) to keep for the report
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    /// Number of best, of median and of worst images that the report shows
+    #[arg(long, value_name = "N", default_value_t = 3, help_heading = heading::OUTPUT)]
     gallery: usize,
     /// Replace a record that exists
-    #[arg(long)]
+    #[arg(long, help_heading = heading::OUTPUT)]
     overwrite: bool,
-    /// Do not keep embeddings of words in the cache folder
-    #[arg(long)]
+    #[command(flatten)]
+    json: JsonArgs,
+    /// Do not use the cache of class embeddings
+    #[arg(long, help_heading = heading::PERFORMANCE)]
     no_cache: bool,
-    /// Write the scores as JSON; `-` writes them to standard output instead of the table
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    #[command(flatten)]
-    inference: InferenceArgs,
-    #[command(flatten)]
-    method: MethodArgs,
-    #[command(flatten)]
-    model: ModelArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
     #[command(flatten)]
     compute: ComputeArgs,
 }
 
-/// What else `zeg eval` does.
+/// The subcommands of `zeg eval`.
 #[derive(Debug, Subcommand)]
 enum EvalCommand {
-    /// Add the parts of an evaluation that was divided with --shard
+    /// Add up the parts of an evaluation that was divided with --shard
     Merge(MergeArgs),
 }
 
-/// See [`Protocol`].
+/// A [`Protocol`] as a value of `--protocol`.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum ProtocolArg {
-    /// Trained on seen classes alone
+    /// Trained on the seen classes only
     Inductive,
-    /// Self-training with pseudo labels on all unlabelled pixels
+    /// Self-training with pseudo-labels on all unlabelled pixels
     Transductive,
-    /// Self-training with pseudo labels on pixels of unseen classes alone (the papers' †)
+    /// Self-training with pseudo-labels on the pixels of unseen classes only (marked † in the papers)
     TransductiveUnseen,
     /// Trained on all classes
     FullySupervised,
-    /// Trained on another data set; all classes are scored alike
+    /// Trained on another data set; seen and unseen classes are not told apart
     CrossDataset,
-    /// All classes are scored alike
+    /// Seen and unseen classes are not told apart
     OpenVocabulary,
     /// CLIP without any training on masks
     TrainingFree,
@@ -162,64 +169,69 @@ fn finite(text: &str) -> Result<f32, String> {
     }
 }
 
-/// `3/8`
+/// Parses a part of an evaluation, such as `3/8`.
 fn shard(text: &str) -> Result<Shard, String> {
     let parts = text
         .split_once('/')
         .and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
     match parts {
         Some((index, count)) if (1..=count).contains(&index) => Ok(Shard { index, count }),
-        _ => Err("write part/parts, such as 3/8; parts count from 1".to_owned()),
+        _ => Err(
+            "give a part and the number of parts, such as 3/8; parts are counted from 1".to_owned(),
+        ),
     }
 }
 
-/// What `zeg eval` is to do.
+/// The work of `zeg eval` or of its subcommand.
 pub(super) enum EvalTask {
     Score(Box<EvalSettings>),
     Merge(MergeSettings),
 }
 
-/// Which models are scored, on what, and where the scores go.
+/// Settings of `zeg eval`.
 #[derive(Debug)]
 pub(super) struct EvalSettings {
     pub(super) checkpoints: Vec<PathBuf>,
     pub(super) model: ModelSettings,
     pub(super) cache: CacheUse,
-    /// The data set's folder.
+    /// Folder of the data set.
     pub(super) data: Option<PathBuf>,
     pub(super) plan: Option<PathBuf>,
-    /// What the command line says against plan and experiment.
+    /// Changes to the plan or the experiment.
     pub(super) changes: PlanChanges,
-    /// Seen offsets to score with; empty for the plan's.
+    /// Seen offsets to score with; empty for the offset of the plan.
     pub(super) seen_offsets: Vec<f32>,
     pub(super) limit: Option<usize>,
     pub(super) shard: Option<Shard>,
     pub(super) records: RecordPlace,
     pub(super) existing: Existing,
-    /// Folder for predicted label maps.
+    /// Folder for the predicted label maps.
     pub(super) labels: Option<PathBuf>,
-    /// Images of each rank for the gallery.
+    /// Number of images of each rank in the gallery.
     pub(super) gallery: usize,
     pub(super) json: Option<JsonTarget>,
     pub(super) compute: ComputeSettings,
+    pub(super) verbosity: Verbosity,
 }
 
-/// Where records go.
+/// Place of the records.
 #[derive(Debug)]
 pub(super) enum RecordPlace {
     Nowhere,
-    /// One folder; with several models a folder each in it.
+    /// One folder, which holds one folder per model if there are several.
     Folder(PathBuf),
-    /// A folder of this name beside each model.
+    /// A folder of this name in the folder of each model.
     BesideModels(PathBuf),
 }
 
 impl EvalArgs {
-    pub(super) fn settings(self) -> EvalTask {
+    /// # Errors
+    /// Returns an error if the file of `--json` may not be written.
+    pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<EvalTask> {
         if let Some(EvalCommand::Merge(args)) = self.command {
-            return EvalTask::Merge(args.settings());
+            return Ok(EvalTask::Merge(args.settings(verbosity)?));
         }
-        EvalTask::Score(Box::new(EvalSettings {
+        Ok(EvalTask::Score(Box::new(EvalSettings {
             checkpoints: self.checkpoint,
             model: self.model.settings(&self.method, &self.precision),
             cache: CacheUse::of_flag(self.no_cache),
@@ -246,8 +258,9 @@ impl EvalArgs {
             existing: Existing::of_flag(self.overwrite),
             labels: self.write_labels,
             gallery: self.gallery,
-            json: self.json.map(JsonTarget::of_path),
+            json: self.json.target("eval")?,
             compute: self.compute.settings(),
-        }))
+            verbosity,
+        })))
     }
 }

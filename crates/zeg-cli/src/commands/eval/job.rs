@@ -1,4 +1,4 @@
-//! A model to be scored, with the plan that it is scored by.
+//! A model that is scored, with its data set and settings.
 
 use std::path::{Path, PathBuf};
 
@@ -21,26 +21,28 @@ use super::{
     plan::{Plan, PlanFile},
     sweep,
 };
-use crate::{Program, commands::model_file::warn_of_dropped};
-use crate::{commands::data_folder, progress};
+use crate::{
+    Program,
+    commands::{data_folder, model_file::warn_of_dropped},
+};
 use anyhow::Context as _;
 
-/// A model and what it is scored on.
+/// A model with the plan and the data set of its evaluation.
 pub(super) struct EvalJob<'a> {
     checkpoint: &'a Path,
     loaded: LoadedModel,
     plan: Plan,
     pub(super) dataset: OpenSet,
     classes: ClassQueries,
-    /// Seen offsets to score with; empty for the plan's.
+    /// Seen offsets to score with; empty for the offset of the plan.
     seen_offsets: &'a [f32],
-    /// Where the record goes.
+    /// Folder of the record.
     record: Option<PathBuf>,
-    /// Where label maps go.
+    /// Folder of the label maps.
     labels: Option<PathBuf>,
 }
 
-/// One outcome of a job: of its plan, or of one of its seen offsets.
+/// One outcome of a job: for its plan, or for one of its seen offsets.
 pub(super) struct EvalOutput<'a> {
     pub(super) checkpoint: &'a Path,
     pub(super) loaded: &'a LoadedModel,
@@ -54,6 +56,7 @@ pub(super) struct EvalOutput<'a> {
 impl<'a> EvalJob<'a> {
     /// Opens the model and the data set, and embeds the class names.
     ///
+    /// - `file`: the file of `--plan`
     /// - `record`: folder of the record
     pub(super) fn new(
         program: &Program,
@@ -107,7 +110,7 @@ impl<'a> EvalJob<'a> {
         }
     }
 
-    /// The plan of every outcome, and where its results go.
+    /// Returns every outcome with its plan and its folders.
     pub(super) fn outputs(&self) -> Vec<EvalOutput<'_>> {
         let output = |offset: Option<f32>| {
             let mut plan = self.plan.clone();
@@ -132,8 +135,8 @@ impl<'a> EvalJob<'a> {
         }
     }
 
-    /// Whether an image that is encoded for one model is encoded for the other, too: the same frozen encoder sees the
-    /// same windows once.
+    /// Whether two jobs can share encoded images: both models have the same frozen encoder and read the same windows of
+    /// the same images.
     pub(super) fn shares_encoding(&self, other: &Self) -> bool {
         let windows = |job: &Self| {
             let inference = &job.plan.session.inference;
@@ -150,7 +153,7 @@ impl<'a> EvalJob<'a> {
                 one == two
                     && self.dataset == other.dataset
                     && windows(self) == windows(other)
-                    // Every augmented copy of a large image would be in memory at once.
+                    // With test-time augmentation, all scales of a large image would be in memory at once.
                     && [self, other]
                         .iter()
                         .all(|job| job.plan.session.test_time == TestTime::default())
@@ -160,7 +163,7 @@ impl<'a> EvalJob<'a> {
     }
 }
 
-/// Says which classes the scores call unseen although the model was trained on their masks.
+/// Warns of classes that count as unseen although the model was trained on their masks.
 fn warn_of_seen(dataset: &OpenSet, loaded: &LoadedModel) {
     let was_trained = |label: &&usize| {
         let name = dataset.classes().classes.get(**label);
@@ -174,17 +177,17 @@ fn warn_of_seen(dataset: &OpenSet, loaded: &LoadedModel) {
         .filter(was_trained)
         .filter_map(|&label| dataset.classes().classes.get(label).cloned())
         .collect();
-    // Fully supervised models are scored on the published split as the papers do.
+    // Fully supervised models are scored on the published split, as in the papers.
     let all_trained = loaded.trained_on.iter().all(|class| class.seen);
     if !names.is_empty() && !all_trained {
         eprintln!(
-            "warning: the model was trained on masks of classes that are called unseen here: {}",
+            "warning: the model was trained on masks of classes that count as unseen here: {}",
             names.join(", ")
         );
     }
 }
 
-/// The data set's classes, ready for the model.
+/// Embeds the classes of the data set for the model.
 fn embed_classes(
     settings: &EvalSettings,
     plan: &Plan,
@@ -196,7 +199,9 @@ fn embed_classes(
     let cache = settings.cache.folder();
     let cache = cache.and_then(|folder| EmbeddingCache::of_file(&folder, &loaded.base));
     let classes = dataset.classes();
-    let bar = progress::bar(classes.len() as u64, "words");
+    let bar = settings
+        .verbosity
+        .progress("embedding", "class names", classes.len() as u64);
     let sources = TextSources {
         table: settings.model.text.as_deref(),
         table_names: Some(&classes.classes),
@@ -210,6 +215,6 @@ fn embed_classes(
     let seen = plan.lowered(dataset, loaded);
     let queries = class_queries(&names, seen, loaded.model.as_ref(), &sources, device)
         .context("embedding the data set's class names")?;
-    bar.finish_and_clear();
+    bar.finish();
     Ok(queries)
 }

@@ -1,4 +1,4 @@
-//! `zeg eval merge`: the parts of a divided evaluation become one.
+//! `zeg eval merge`: adds up the parts of a divided evaluation.
 
 use std::{
     fs,
@@ -9,52 +9,64 @@ use anyhow::Context as _;
 use clap::Args;
 use zeg::eval::{Evaluation, record::FILE_NAME};
 
-use crate::commands::{JsonTarget, shared::Existing};
+use crate::{
+    commands::{
+        JsonTarget,
+        json::JsonArgs,
+        shared::{Existing, heading},
+    },
+    progress::Verbosity,
+};
 
 /// Arguments of `zeg eval merge`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  zeg eval merge scores/part-* -o scores/coco")]
 pub(super) struct MergeArgs {
-    /// Folders that `zeg eval --shard … -o` wrote, every part once
+    /// Folders of all parts, as `zeg eval --shard … -o` wrote them
     #[arg(required = true)]
     parts: Vec<PathBuf>,
-    /// Folder for the whole
-    #[arg(short, long, value_name = "DIR")]
+    /// Folder for the record of the whole evaluation
+    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
     output: PathBuf,
     /// Replace a record that exists
-    #[arg(long)]
+    #[arg(long, help_heading = heading::OUTPUT)]
     overwrite: bool,
-    /// Write the scores as JSON; `-` writes them to standard output instead of the table
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
-/// Which parts become one, and where it goes.
+/// Settings of `zeg eval merge`.
 #[derive(Debug)]
 pub(super) struct MergeSettings {
     parts: Vec<PathBuf>,
     output: PathBuf,
     existing: Existing,
     json: Option<JsonTarget>,
+    verbosity: Verbosity,
 }
 
 impl MergeArgs {
-    pub(super) fn settings(self) -> MergeSettings {
-        MergeSettings {
+    pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<MergeSettings> {
+        Ok(MergeSettings {
             parts: self.parts,
             output: self.output,
             existing: Existing::of_flag(self.overwrite),
-            json: self.json.map(JsonTarget::of_path),
-        }
+            json: self.json.target("eval merge")?,
+            verbosity,
+        })
     }
 }
 
-/// The files of a part's gallery, and where they lie.
+/// The gallery files of a part.
 struct PartFiles {
     names: Vec<String>,
+    /// Folder that holds them.
     folder: PathBuf,
 }
 
-/// Adds the parts up, and copies their galleries.
+/// Adds up the parts and copies the gallery files of the whole evaluation.
 pub(super) fn merge(settings: &MergeSettings) -> anyhow::Result<()> {
     let file = settings.output.join(FILE_NAME);
     settings.existing.check(&file)?;
@@ -82,11 +94,13 @@ pub(super) fn merge(settings: &MergeSettings) -> anyhow::Result<()> {
         }
     }
     whole.save(&settings.output)?;
-    eprintln!("record: {}", file.display());
+    settings
+        .verbosity
+        .notice(format_args!("record: {}", file.display()));
     super::show(&[whole], settings.json.as_ref())
 }
 
-/// The folder of a record that is named by its folder or by itself.
+/// Returns the folder of a record, whose path is either that folder or the file in it.
 fn folder_of(path: &Path) -> PathBuf {
     if path.is_dir() {
         return path.to_owned();
@@ -94,7 +108,7 @@ fn folder_of(path: &Path) -> PathBuf {
     path.parent().unwrap_or(Path::new("")).to_owned()
 }
 
-/// Files of the gallery, by name.
+/// Returns the names of the files in the gallery.
 fn gallery_files(evaluation: &Evaluation) -> Vec<String> {
     let files = evaluation
         .gallery

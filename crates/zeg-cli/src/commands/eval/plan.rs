@@ -1,5 +1,4 @@
-//! What is scored and how: from a plan file, the model's experiment, and the command line, the last word being the
-//! command line's.
+//! The plan of an evaluation, from a plan file, the model's experiment and the command line, which has precedence.
 
 use std::path::Path;
 use zeg::model::{method::StartingPoint, renamed::rename_all};
@@ -24,20 +23,20 @@ use crate::commands::shared::{InferenceChanges, TestTimeChanges};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct PlanFile {
-    /// What the scores are to be compared with.
+    /// Protocol that the scores belong to.
     #[serde(default)]
     protocol: Option<Protocol>,
-    /// The images.
+    /// Data set, split and classes.
     data: DataConfig,
-    /// How images go through the model; without, as the model has it.
+    /// Settings of inference; `None` for the model's own.
     #[serde(default)]
     inference: Option<Inference>,
-    /// How often each is looked at.
+    /// Settings of test-time augmentation.
     #[serde(default)]
     test_time: TestTime,
 }
 
-/// What the command line says against plan and experiment; what is `None` stays.
+/// Changes of the command line to plan and experiment; a field that is `None` changes nothing.
 #[derive(Debug)]
 pub(super) struct PlanChanges {
     pub(super) dataset: Option<String>,
@@ -52,6 +51,7 @@ pub(super) struct PlanChanges {
 }
 
 impl PlanFile {
+    /// Opens a plan file; prints a warning for each renamed key.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let name = || path.display().to_string();
@@ -74,17 +74,19 @@ impl PlanFile {
     }
 }
 
-/// An evaluation, decided.
+/// The settings of an evaluation.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) data: DataConfig,
     pub(super) protocol: Protocol,
-    /// How images go through the model.
+    /// Settings of inference.
     pub(super) session: SessionSettings,
 }
 
 impl Plan {
-    /// Puts together what the file, the model and the command line say.
+    /// Combines the plan file, the model's experiment and the changes of the command line.
+    ///
+    /// - `checkpoint`: file of the model, for messages
     pub(super) fn new(
         changes: &PlanChanges,
         file: Option<&PlanFile>,
@@ -111,7 +113,7 @@ impl Plan {
         })
     }
 
-    /// The images to score.
+    /// Opens the images to score.
     pub(super) fn open_dataset(&self, root: &Path) -> anyhow::Result<OpenSet> {
         let unseen = self.data.unseen.as_deref();
         let selection = Selection {
@@ -124,10 +126,11 @@ impl Plan {
         Ok(OpenSet::open(&selection, self.data.mini_world.as_ref())?)
     }
 
-    /// `[classes]`: those whose scores the seen offset lowers.
+    /// Returns whether the seen offset lowers the scores of each class.
     ///
-    /// Only a model that met the very classes of this list in training, some with and some without labels, favours
-    /// those with.
+    /// `[classes]`. The offset corrects the bias of a model towards the classes whose masks it was trained on. A class
+    /// that the model was not trained with counts as the data set's list says. Protocols without seen and unseen
+    /// classes lower no score.
     pub(super) fn lowered(&self, dataset: &OpenSet, loaded: &LoadedModel) -> Vec<bool> {
         let trained = |name: &String| loaded.trained_on.iter().find(|class| class.name == *name);
         let unseen = dataset.classes().unseen_flags();
@@ -140,12 +143,12 @@ impl Plan {
     }
 }
 
-/// Whether a protocol tells seen and unseen classes apart.
+/// Whether a protocol distinguishes seen from unseen classes.
 fn has_split(protocol: Protocol) -> bool {
     !matches!(protocol, Protocol::CrossDataset | Protocol::OpenVocabulary)
 }
 
-/// The images: those of the plan or the experiment, changed by the command line.
+/// Returns the data of the plan or of the model's experiment, with the changes of the command line.
 fn data(
     changes: &PlanChanges,
     file: Option<&PlanFile>,
@@ -157,7 +160,7 @@ fn data(
         (Some(file), _, _) => file.data.clone(),
         (None, Some(data), None) => data.clone(),
         (None, Some(data), Some(dataset)) if data.dataset == *dataset => data.clone(),
-        // Another data set: its own classes and splits, the templates that the model was trained with.
+        // Another data set has its own classes and splits; the prompt templates stay those of the training.
         (None, of_experiment, Some(dataset)) => {
             let mut data = DataConfig::new(dataset);
             if let Some(trained) = of_experiment {
@@ -167,7 +170,7 @@ fn data(
         }
         (None, None, None) => {
             anyhow::bail!(
-                "{} brings no experiment that names its data set; give --dataset",
+                "{} has no experiment that names a data set; name one with --dataset",
                 checkpoint.display()
             )
         }
@@ -190,12 +193,12 @@ fn data(
     Ok(data)
 }
 
-/// What the scores are to be compared with, as far as model and data tell.
+/// Returns the protocol that the scores belong to, as far as model and data tell.
 fn protocol(loaded: &LoadedModel, data: &DataConfig) -> anyhow::Result<Protocol> {
     let experiment = loaded.checkpoint.as_ref().map(Experiment::of_checkpoint);
     Ok(match &experiment.transpose()? {
         None if loaded.starting_point == StartingPoint::PlainClip => Protocol::TrainingFree,
-        // A released checkpoint does not say what it was trained on.
+        // A released checkpoint does not say how it was trained; most are inductive.
         None => Protocol::Inductive,
         Some(experiment) if experiment.data.dataset != data.dataset => Protocol::CrossDataset,
         Some(experiment) => match experiment.training.setting {

@@ -1,4 +1,4 @@
-//! What happens to predicted label maps: they are written where that is asked for, and kept for the gallery.
+//! Predicted label maps: written to a folder on request, and spooled for the gallery.
 
 use std::path::PathBuf;
 
@@ -10,22 +10,23 @@ use zeg::{
     label_spool::LabelSpool,
 };
 
-/// What is wanted of one outcome's predictions.
-pub(super) struct Wanted {
-    /// Folder to write them to.
+/// Uses of the predictions of one outcome.
+pub(super) struct PredictionUse {
+    /// Folder to write the label maps to.
     pub(super) labels: Option<PathBuf>,
-    /// Whether they are looked at again when all are known.
+    /// Whether to keep them until all images are scored.
     pub(super) keep: bool,
 }
 
-/// Takes the predictions of all outcomes, image by image.
+/// Receiver of the predictions of all outcomes, image by image.
 pub(super) struct Predictions {
-    outcomes: Vec<Taker>,
+    outcomes: Vec<OutcomePredictions>,
     names: Vec<String>,
     palette: Vec<[u8; 3]>,
 }
 
-struct Taker {
+/// Receiver of the predictions of one outcome.
+struct OutcomePredictions {
     labels: Option<PathBuf>,
     spool: Option<LabelSpool>,
 }
@@ -33,12 +34,12 @@ struct Taker {
 impl Predictions {
     pub(super) fn new(
         dataset: &OpenSet,
-        wanted: impl Iterator<Item = Wanted>,
+        uses: impl Iterator<Item = PredictionUse>,
     ) -> anyhow::Result<Self> {
-        let outcomes = wanted.map(|wanted| {
-            let spool = wanted.keep.then(LabelSpool::new).transpose();
-            Ok(Taker {
-                labels: wanted.labels,
+        let outcomes = uses.map(|outcome| {
+            let spool = outcome.keep.then(LabelSpool::new).transpose();
+            Ok(OutcomePredictions {
+                labels: outcome.labels,
                 spool: spool.context("keeping predictions in a temporary file")?,
             })
         });
@@ -49,14 +50,14 @@ impl Predictions {
         })
     }
 
-    /// Takes the predictions of the next image, one an outcome.
+    /// Takes the predictions of the next image, one per outcome.
     pub(super) fn take(&mut self, scored: &ScoredImage) -> anyhow::Result<()> {
-        for (taker, labels) in self.outcomes.iter_mut().zip(scored.predictions) {
-            if let Some(spool) = &mut taker.spool {
+        for (outcome, labels) in self.outcomes.iter_mut().zip(scored.predictions) {
+            if let Some(spool) = &mut outcome.spool {
                 let kept = spool.push(labels);
                 kept.context("keeping predictions in a temporary file")?;
             }
-            if let Some(folder) = &taker.labels {
+            if let Some(folder) = &outcome.labels {
                 write(
                     folder.join(format!("{}.png", scored.id)),
                     labels,
@@ -68,13 +69,16 @@ impl Predictions {
         Ok(())
     }
 
-    /// What was kept of each outcome, in the images' order.
+    /// Returns the spooled label maps of each outcome, in the order of the images.
     pub(super) fn finish(self) -> Vec<Option<LabelSpool>> {
-        self.outcomes.into_iter().map(|taker| taker.spool).collect()
+        self.outcomes
+            .into_iter()
+            .map(|outcome| outcome.spool)
+            .collect()
     }
 }
 
-/// Writes a label map; ids of some data sets are paths (`frankfurt/frankfurt_000000_000294`).
+/// Writes a label map, and its folder: the ids of some data sets are paths (`frankfurt/frankfurt_000000_000294`).
 fn write(
     path: PathBuf,
     labels: &LabelMap,
@@ -84,7 +88,7 @@ fn write(
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
-    // A list of names that is too long for the file is left out of it.
+    // Class names that do not fit into the PNG are left out of it.
     write_named_png(&path, labels, palette, names).map(drop)?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! From an outcome to the record that is kept of it.
+//! Builds the record of an evaluation from its outcome.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,7 +18,7 @@ use zeg_train::experiment::Experiment;
 use super::plan::Plan;
 use crate::commands::machine;
 
-/// What a record is made of.
+/// Everything that a record is built from.
 pub(super) struct RecordInput<'a> {
     pub(super) checkpoint: &'a Path,
     pub(super) loaded: &'a LoadedModel,
@@ -26,12 +26,12 @@ pub(super) struct RecordInput<'a> {
     pub(super) dataset: &'a OpenSet,
     pub(super) outcome: EvaluationOutcome,
     pub(super) shard: Option<Shard>,
-    /// How long scoring took on the wall.
+    /// Wall time of scoring.
     pub(super) wall: Duration,
     pub(super) threads: usize,
 }
 
-/// Everything that has to be known to compare the scores with others.
+/// Builds the record, which holds everything needed to compare the scores with others.
 pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
     let RecordInput {
         checkpoint,
@@ -108,7 +108,7 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
     })
 }
 
-/// A folder name for every model: the run's folder where that tells them apart, else the number beside it.
+/// Returns a folder name for every model: the name of its run's folder, with a number if several runs share the name.
 pub(super) fn run_names(checkpoints: &[PathBuf]) -> Vec<String> {
     let name = |path: &PathBuf| {
         let folder = path.parent().and_then(Path::file_name);

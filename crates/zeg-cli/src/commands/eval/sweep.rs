@@ -1,4 +1,4 @@
-//! Several seen offsets in one evaluation: a model's scores are computed once and labelled with each.
+//! Evaluation with several seen offsets: the scores of a model are computed once and labelled with each offset.
 
 use std::path::{Path, PathBuf};
 
@@ -8,12 +8,14 @@ use zeg::eval::{Evaluation, Report};
 
 use crate::commands::{JsonTarget, write_result};
 
-/// Where the record of one offset goes, in the folder of its model's records.
+/// Returns the folder for the record of one offset.
+///
+/// - `records`: folder of the model's records
 pub(crate) fn folder(records: &Path, offset: f32) -> PathBuf {
     records.join(format!("offset-{offset}"))
 }
 
-/// The folders of a model's records: the folder itself, or one in it for every offset.
+/// Returns the folders of a model's records: the folder itself without offsets, or one in it for every offset.
 pub(crate) fn folders(records: &Path, offsets: &[f32]) -> Vec<PathBuf> {
     match offsets {
         [] => vec![records.to_owned()],
@@ -24,7 +26,7 @@ pub(crate) fn folders(records: &Path, offsets: &[f32]) -> Vec<PathBuf> {
     }
 }
 
-/// One offset's scores.
+/// The scores of one model with one offset.
 #[derive(Debug, Serialize)]
 struct Line {
     model: String,
@@ -32,7 +34,7 @@ struct Line {
     scores: Report,
 }
 
-/// Prints a table a model, the best offset marked.
+/// Prints one table per model, in which the best offset is marked.
 pub(super) fn show(
     evaluations: &[Evaluation],
     offsets: &[f32],
@@ -42,12 +44,12 @@ pub(super) fn show(
     for (evaluation, &offset) in evaluations.iter().zip(offsets.iter().cycle()) {
         lines.push(Line {
             model: evaluation.model.path.clone(),
-            // as written on the command line, without the digits of the conversion
+            // Converting through text keeps the digits of the command line: 0.1, not 0.10000000149.
             seen_offset: offset.to_string().parse().unwrap_or(f64::from(offset)),
             scores: evaluation.report()?,
         });
     }
-    write_result(json, &lines, || {
+    write_result(json, &serde_json::json!({ "offsets": lines }), || {
         for lines in lines.chunks(offsets.len().max(1)) {
             if let Some(line) = lines.first() {
                 println!("{}\n{}", line.model, table(lines));

@@ -1,4 +1,4 @@
-//! Arguments of `zeg segment`, as typed and as meant.
+//! Arguments and settings of `zeg segment`.
 
 use std::path::PathBuf;
 
@@ -14,128 +14,134 @@ use zeg::{
 use super::outputs::format_parser;
 use crate::commands::{
     JsonTarget,
+    json::JsonArgs,
     shared::{
         CacheUse, ComputeArgs, ComputeSettings, InferenceArgs, InferenceChanges, MethodArgs,
-        ModelArgs, ModelSettings, PrecisionArgs, TestTimeArgs, TestTimeChanges,
+        ModelArgs, ModelSettings, PrecisionArgs, TestTimeArgs, TestTimeChanges, heading,
     },
 };
+use crate::progress::Verbosity;
 
 /// Arguments of `zeg segment`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  zeg segment photo.jpg --model clip-vit-b-16 --classes \"dog, sofa|couch\" --background \"wall, floor\" -o out
-  zeg segment images/ --model runs/quick/model.safetensors --classes rooms.txt -o out --write labels,html
-  zeg segment \"*.jpg\" --model ViT-B-16.pt --classes voc20 -o out --write coco,label-studio --json -
-  zeg segment photo.jpg --model clip-vit-b-16 --classes \"cat, fox, dog\" -o out --explain 3")]
+  zeg segment photo.jpg --model clip-vit-b-16 --classes \"dog, sofa|couch\" -o out
+  zeg segment photo.jpg --model clip-vit-b-16 --classes dog --background \"wall, floor\" -o out
+  zeg segment images/ --model runs/quick/model.safetensors --classes rooms.txt \\
+      --write labels,html -o out
+  zeg segment \"*.jpg\" --model ViT-B-16.pt --classes voc20 --write coco,label-studio -o out --json
+  zeg segment photo.jpg --model clip-vit-b-16 --classes \"cat, fox, dog\" --explain 3 -o out")]
 pub(crate) struct SegmentArgs {
-    /// Images (JPEG, PNG, WebP, BMP, TIFF, GIF), folders of them, or patterns such as "*.jpg"
+    /// Images (JPEG, PNG, WebP, BMP, TIFF, GIF), folders of images, or patterns such as "*.jpg"
     #[arg(required = true)]
     images: Vec<PathBuf>,
-    /// Checkpoint of a trained model, CLIP weights in any published format, a name from `zeg models`, or `mini`,
-    /// which is part of the program
-    #[arg(long = "model", value_name = "FILE|NAME")]
-    checkpoint: PathBuf,
-    /// Class names separated by commas (`|` between synonyms), a class file (.txt, .toml), or a list such as voc20
-    #[arg(long, value_name = "LIST|FILE")]
-    classes: String,
-    /// Words that compete for pixels but are no answer: their pixels stay without a class
-    #[arg(long, value_name = "LIST")]
-    background: Option<String>,
-    /// Folder for the results
-    #[arg(short, long, value_name = "DIR")]
-    output: PathBuf,
-    /// What to write, separated by commas [default: labels,overlay]
-    #[arg(long, value_parser = format_parser(), value_delimiter = ',', default_values = ["labels", "overlay"], hide_default_value = true,
-          value_name = "KINDS")]
-    write: Vec<&'static ExportFormat>,
-    /// Replace files that exist
-    #[arg(long)]
-    overwrite: bool,
-    /// Look into folders of folders
-    #[arg(short, long)]
+    /// Search the folders inside a folder as well
+    #[arg(short, long, help_heading = heading::DATA)]
     recursive: bool,
-    /// Leave pixels without a class where no class scores this much, 0 to 1; 0 labels every pixel [default: 0.1 with
-    /// a trained model, 0 with plain CLIP]
-    #[arg(long, value_name = "SCORE")]
-    threshold: Option<f32>,
-    /// Sentences that class names are read in: single, multi, imagenet-80, … or a file with one a line
-    #[arg(long, value_name = "NAME|FILE")]
+    /// Class names separated by commas (`|` between synonyms), a class file (.txt, .toml), or a class list such as
+    /// voc20
+    #[arg(long, value_name = "LIST|FILE", help_heading = heading::CLASSES)]
+    classes: String,
+    /// Class names of the background, separated by commas; pixels of these classes stay unlabelled
+    #[arg(long, value_name = "LIST", help_heading = heading::CLASSES)]
+    background: Option<String>,
+    /// Prompt templates: single, multi, imagenet-80, …, or a file with one template per line [default: the model's]
+    #[arg(long, value_name = "NAME|FILE", help_heading = heading::CLASSES)]
     templates: Option<String>,
-    /// Say which words compete for each large region, so many of them
-    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3")]
-    explain: Option<usize>,
-    /// Opacity of the colours in the overlay, 0 to 1
-    #[arg(long, default_value_t = 0.55)]
-    opacity: f32,
-    /// Leave regions of fewer pixels out of annotations
-    #[arg(long, value_name = "PIXELS", default_value_t = 16)]
-    min_area: u64,
-    /// What stands before an image's path in Label Studio's tasks
-    #[arg(long, value_name = "PREFIX", default_value = "/data/local-files/?d=")]
-    label_studio_prefix: String,
-    /// Do not keep embeddings of words in the cache folder
-    #[arg(long)]
-    no_cache: bool,
-    /// Write a JSON list of what was found in each image; `-` for standard output
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    /// Checkpoint, CLIP weights in any published format, a name from `zeg models`, or `mini` (MiniCLIP, which is part
+    /// of the program)
+    #[arg(long = "model", value_name = "FILE|NAME", help_heading = heading::MODEL)]
+    checkpoint: PathBuf,
     #[command(flatten)]
     method: MethodArgs,
     #[command(flatten)]
     model: ModelArgs,
+    /// Confidence from 0 to 1 below which a pixel stays unlabelled; 0 labels every pixel [default: 0.1 for a trained
+    /// model, 0 for plain CLIP]
+    #[arg(long, value_name = "SCORE", help_heading = heading::INFERENCE)]
+    threshold: Option<f32>,
     #[command(flatten)]
     inference: InferenceArgs,
     #[command(flatten)]
     test_time: TestTimeArgs,
+    /// Folder for the results
+    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    output: PathBuf,
+    /// Kinds of files to write, separated by commas [default: labels,overlay]
+    #[arg(long, value_parser = format_parser(), value_delimiter = ',', default_values = ["labels", "overlay"],
+          hide_default_value = true, value_name = "KINDS", help_heading = heading::OUTPUT)]
+    write: Vec<&'static ExportFormat>,
+    /// Replace files that exist
+    #[arg(long, help_heading = heading::OUTPUT)]
+    overwrite: bool,
+    /// Print the N best classes of each large region with their scores; without N, 3
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", help_heading = heading::OUTPUT)]
+    explain: Option<usize>,
+    /// Opacity of the colours in overlays, from 0 to 1
+    #[arg(long, default_value_t = 0.55, help_heading = heading::OUTPUT)]
+    opacity: f32,
+    /// Smallest region in annotations, in pixels
+    #[arg(long, value_name = "PIXELS", default_value_t = 16, help_heading = heading::OUTPUT)]
+    min_area: u64,
+    /// Prefix of the image paths in the tasks of Label Studio
+    #[arg(long, value_name = "PREFIX", default_value = "/data/local-files/?d=", help_heading = heading::OUTPUT)]
+    label_studio_prefix: String,
+    #[command(flatten)]
+    json: JsonArgs,
+    /// Do not use the cache of class embeddings
+    #[arg(long, help_heading = heading::PERFORMANCE)]
+    no_cache: bool,
     #[command(flatten)]
     precision: PrecisionArgs,
     #[command(flatten)]
     compute: ComputeArgs,
 }
 
-/// What `zeg segment` is to do.
+/// Settings of `zeg segment`.
 #[derive(Debug)]
 pub(super) struct SegmentSettings {
     /// Images, folders and patterns.
     pub(super) inputs: Vec<PathBuf>,
     pub(super) recursion: Recursion,
-    /// A file, or the name of weights.
+    /// A file, or the name of downloaded weights.
     pub(super) model: PathBuf,
     pub(super) model_settings: ModelSettings,
-    /// The classes to tell apart, with those of the background.
+    /// Classes to segment, those of the background included.
     pub(super) classes: Vec<ClassQuery>,
-    /// Prompt templates by name or file; without, the model's own.
+    /// Name or file of the prompt templates; `None` for the model's own.
     pub(super) templates: Option<String>,
     pub(super) cache: CacheUse,
     pub(super) inference: InferenceChanges,
     pub(super) test_time: TestTimeChanges,
-    /// Score that a class needs; 0 for none, without the model's default.
+    /// Lowest confidence of a labelled pixel; 0 for no threshold, `None` for the model's default.
     pub(super) threshold: Option<f32>,
     pub(super) explain: Option<ExplainOptions>,
     pub(super) output: SegmentOutput,
     pub(super) json: Option<JsonTarget>,
     pub(super) compute: ComputeSettings,
+    pub(super) verbosity: Verbosity,
 }
 
-/// What is written.
+/// Settings of the files that `zeg segment` writes.
 #[derive(Debug)]
 pub(super) struct SegmentOutput {
     pub(super) folder: PathBuf,
     pub(super) kinds: Vec<&'static ExportFormat>,
     pub(super) overwrite: Overwrite,
-    /// Opacity of colours in overlays, 0 to 1.
+    /// Opacity of the colours in overlays, from 0 to 1.
     pub(super) opacity: f32,
-    /// Regions smaller than this are left out of annotations, in pixels.
+    /// Smallest region in annotations, in pixels.
     pub(super) minimal_area: u64,
-    /// What stands before an image's path in Label Studio's tasks.
+    /// Prefix of the image paths in the tasks of Label Studio.
     pub(super) label_studio_prefix: String,
 }
 
 impl SegmentArgs {
     /// # Errors
-    /// A class list cannot be read, or a number is out of range.
-    pub(super) fn settings(self) -> anyhow::Result<SegmentSettings> {
+    /// Returns an error if a class list cannot be read, a number is out of range, or the file of `--json` may not be
+    /// written.
+    pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<SegmentSettings> {
         let classes = class_list(&self.classes, self.background.as_deref())?;
         for (name, value) in [
             ("--threshold", self.threshold.unwrap_or(0.0)),
@@ -143,7 +149,7 @@ impl SegmentArgs {
         ] {
             anyhow::ensure!(
                 (0.0..=1.0).contains(&value),
-                "{name} {value}: a number from 0 to 1"
+                "{name} {value}: the number must be from 0 to 1"
             );
         }
         let explain = self.explain;
@@ -175,13 +181,14 @@ impl SegmentArgs {
                 minimal_area: self.min_area,
                 label_studio_prefix: self.label_studio_prefix,
             },
-            json: self.json.map(JsonTarget::of_path),
+            json: self.json.target("segment")?,
             compute: self.compute.settings(),
+            verbosity,
         })
     }
 }
 
-/// The classes to tell apart: what `--classes` means, and the class names of `--background`.
+/// Returns the classes of `--classes`, followed by those of `--background`.
 fn class_list(classes: &str, background: Option<&str>) -> anyhow::Result<Vec<ClassQuery>> {
     let mut classes = parse_classes_argument(classes).context("--classes")?;
     if let Some(list) = background {
@@ -193,7 +200,7 @@ fn class_list(classes: &str, background: Option<&str>) -> anyhow::Result<Vec<Cla
         for name in classes.iter().flat_map(ClassQuery::names) {
             anyhow::ensure!(
                 seen.insert(name.to_lowercase()),
-                "--background: {name:?} is among the classes too"
+                "--background: {name:?} is one of the --classes as well"
             );
         }
     }

@@ -1,20 +1,20 @@
-//! What `zeg segment` writes: the formats that `--write` names.
+//! Opens the writers of the formats that `--write` names.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use zeg::export::{Classes, ExportFormat, ExportSettings, Exporter, Needs, find_format, formats};
 
 use super::args::SegmentOutput;
 
-/// Returns the parser of `--write`: the names of all formats, with what each writes as their help.
+/// Returns the parser of `--write`, whose possible values are the names of all formats.
 pub(super) fn format_parser() -> impl TypedValueParser<Value = &'static ExportFormat> {
     let values = formats().map(|format| PossibleValue::new(format.name).help(format.about));
     PossibleValuesParser::new(values)
-        .try_map(|name| find_format(&name).ok_or_else(|| format!("no format is called {name:?}")))
+        .try_map(|name| find_format(&name).ok_or_else(|| format!("there is no format {name:?}")))
 }
 
-/// Opens the writers of all formats, before any image is computed.
+/// Opens a writer for each chosen format, so that an error shows before any image is segmented.
 ///
-/// - `method`: what the predictions come from
+/// - `method`: name of the method, for the metadata of the files
 pub(super) fn open(
     classes: &Classes,
     output: &SegmentOutput,

@@ -1,96 +1,101 @@
-//! Arguments of `zeg train`, as typed and as meant.
+//! Arguments and settings of `zeg train`.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::commands::shared::{ComputeArgs, ComputeSettings};
+use crate::{
+    commands::shared::{ComputeArgs, ComputeSettings, heading},
+    progress::Verbosity,
+};
 
 /// Arguments of `zeg train`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  zeg train configs/mini-world/zegclip-inductive.toml --weights mini -o runs/mini
   zeg train configs/voc12/zegclip-quick.toml --data VOCdevkit/VOC2012 \\
       --weights clip-vit-b16.safetensors --text voc12_single.npy -o runs/quick
   zeg train configs/voc12/zegclip-inductive.toml … --set training.batch=8 --set training.seed=1
   zeg train … -o runs/quick --resume
-  zeg train configs/voc12/zegclip-transductive.toml … --init runs/voc/checkpoint-00010000.safetensors -o runs/voc-st")]
+  zeg train configs/voc12/zegclip-transductive.toml … -o runs/voc-st \\
+      --init runs/voc/checkpoint-00010000.safetensors")]
 pub(crate) struct TrainArgs {
     /// Experiment file (TOML)
     config: PathBuf,
-    /// Data set folder; the mini world needs none
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// CLIP weights in any published format, or `mini`, MiniCLIP, which is part of the program: the image encoder,
-    /// and the text tower where they have one
-    #[arg(long, value_name = "FILE")]
-    weights: PathBuf,
-    /// ZegFormer's residual network, pre-trained: torchvision's or detectron2's file [default: from scratch]
-    #[arg(long, value_name = "FILE")]
-    backbone: Option<PathBuf>,
-    /// Class embeddings (.npy or .safetensors) [default: computed by the text tower of the weights]
-    #[arg(long, value_name = "FILE")]
-    text: Option<PathBuf>,
-    /// Folder of the run: checkpoints, log, manifest, model.safetensors
-    #[arg(short, long, value_name = "DIR")]
-    output: PathBuf,
-    /// Change a setting of the experiment; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    /// Setting of the experiment to change; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = heading::TRAINING)]
     changes: Vec<String>,
-    /// Start from the weights of another run's checkpoint, with a fresh optimiser and schedule
-    #[arg(long, value_name = "FILE")]
-    init: Option<PathBuf>,
     /// Continue the run in the output folder from its newest checkpoint
-    #[arg(long)]
+    #[arg(long, help_heading = heading::TRAINING)]
     resume: bool,
-    /// Keep the encoded views of training.cached-copies in this folder, for this and other runs of the same encoder
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint of another run whose weights this run starts from, with a new optimiser and schedule
+    #[arg(long, value_name = "FILE", help_heading = heading::TRAINING)]
+    init: Option<PathBuf>,
+    /// Folder of the data set; the mini world needs none
+    #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
+    data: Option<PathBuf>,
+    /// CLIP weights in any published format, or `mini` (MiniCLIP, which is part of the program)
+    #[arg(long, value_name = "FILE", help_heading = heading::MODEL)]
+    weights: PathBuf,
+    /// Class embeddings (.npy or .safetensors) [default: computed by the text encoder of the weights]
+    #[arg(long, value_name = "FILE", help_heading = heading::MODEL)]
+    text: Option<PathBuf>,
+    /// Pre-trained residual network of ZegFormer, from torchvision or detectron2 [default: random weights]
+    #[arg(long, value_name = "FILE", help_heading = heading::MODEL)]
+    backbone: Option<PathBuf>,
+    /// Folder of the run: checkpoints, log, manifest, model.safetensors
+    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    output: PathBuf,
+    /// Folder that keeps the encoded augmented copies of training.cached-copies for other runs with the same encoder
+    #[arg(long, value_name = "DIR", help_heading = heading::PERFORMANCE)]
     feature_cache: Option<PathBuf>,
-    /// Threads that load images
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    /// Number of threads that load images
+    #[arg(long, value_name = "N", default_value_t = 2, help_heading = heading::PERFORMANCE)]
     workers: usize,
     #[command(flatten)]
     compute: ComputeArgs,
 }
 
-/// What `zeg train` is to do.
+/// Settings of `zeg train`.
 #[derive(Debug)]
 pub(super) struct TrainSettings {
-    /// The experiment's file.
+    /// File of the experiment.
     pub(super) config: PathBuf,
     /// Changes to the experiment, `key=value`.
     pub(super) changes: Vec<String>,
-    /// The data set's folder.
+    /// Folder of the data set.
     pub(super) data: Option<PathBuf>,
-    /// The frozen weights.
+    /// File of the frozen weights.
     pub(super) weights: PathBuf,
-    /// A pre-trained residual network.
+    /// File of a pre-trained residual network.
     pub(super) backbone: Option<PathBuf>,
-    /// A table of class embeddings.
+    /// Table of class embeddings.
     pub(super) text: Option<PathBuf>,
-    /// The run's folder.
+    /// Folder of the run.
     pub(super) output: PathBuf,
-    /// A checkpoint whose weights the run starts from.
+    /// Checkpoint whose weights the run starts from.
     pub(super) init: Option<PathBuf>,
     pub(super) continuation: Continuation,
     /// Folder for encoded augmented copies.
     pub(super) feature_cache: Option<PathBuf>,
-    /// Threads that load images, at least 1.
+    /// Number of threads that load images, at least 1.
     pub(super) loaders: usize,
     pub(super) compute: ComputeSettings,
+    pub(super) verbosity: Verbosity,
 }
 
-/// What is done about a run that the folder holds.
+/// What happens if the folder holds a run already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Continuation {
-    /// It is refused.
+    /// The run is refused.
     Fresh,
-    /// It goes on from its newest checkpoint.
+    /// The run continues from its newest checkpoint.
     Resume,
 }
 
 impl TrainArgs {
-    pub(super) fn settings(self) -> TrainSettings {
+    pub(super) fn settings(self, verbosity: Verbosity) -> TrainSettings {
         TrainSettings {
             config: self.config,
             changes: self.changes,
@@ -108,6 +113,7 @@ impl TrainArgs {
             feature_cache: self.feature_cache,
             loaders: self.workers.max(1),
             compute: self.compute.settings(),
+            verbosity,
         }
     }
 }

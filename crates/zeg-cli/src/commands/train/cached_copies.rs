@@ -1,4 +1,4 @@
-//! Encoded augmented copies of a frozen encoder: from a file that an earlier run kept, or computed and kept.
+//! Augmented copies of the training images, encoded once by a frozen encoder and cached in a file.
 
 use std::{
     path::Path,
@@ -14,9 +14,9 @@ use zeg::data::{OpenSet, Pipeline, SampleSource as _};
 use zeg_base::hex;
 use zeg_train::{TrainError, checkpoint::CheckpointInfo, features::FeatureCache, trainer::Trainer};
 
-use crate::progress;
+use crate::progress::Verbosity;
 
-/// What encoded augmented copies depend on, and where they are kept.
+/// Everything that encoded augmented copies depend on, and the folder that keeps them.
 pub(super) struct CopiesInput<'a> {
     pub(super) info: &'a CheckpointInfo,
     pub(super) experiment: &'a Experiment,
@@ -24,13 +24,16 @@ pub(super) struct CopiesInput<'a> {
     pub(super) trainer: &'a Trainer,
     pub(super) dataset: &'a OpenSet,
     pub(super) pipeline: &'a Pipeline,
-    /// Augmented copies of every image.
+    /// Number of augmented copies of every image.
     pub(super) copies: usize,
-    /// Folder to keep them in.
+    /// Folder that keeps the encoded copies.
     pub(super) folder: Option<&'a Path>,
+    pub(super) verbosity: Verbosity,
 }
 
-/// Encoded augmented copies, from the file of an earlier run or computed; `None` when the user stopped it.
+/// Reads the encoded augmented copies of an earlier run, or encodes them.
+///
+/// Returns `None` if the user stopped it.
 pub(super) fn features(
     input: &CopiesInput,
     stop: &AtomicBool,
@@ -44,16 +47,17 @@ pub(super) fn features(
         pipeline,
         copies,
         folder,
+        verbosity,
     } = *input;
     let seed = experiment.training.seed;
     let origin = json!({
-        // Another version may prepare images in another way.
+        // Another version of the program may preprocess images differently.
         "program": env!("CARGO_PKG_VERSION"),
         "encoder": info.base.sha256,
         "model": architecture.encoder(),
         "preprocess": experiment.training.preprocess,
         "data": { "set": dataset.name(), "classes": dataset.classes(), "items": dataset.len(),
-            "files": images_of(dataset) },
+            "files": images_digest(dataset) },
         "views": copies,
         "seed": seed,
     });
@@ -66,13 +70,17 @@ pub(super) fn features(
         .as_ref()
         .and_then(|file| FeatureCache::open(file, &origin))
     {
-        eprintln!(
-            "encoded augmented copies from {}",
+        verbosity.notice(format_args!(
+            "encoded augmented copies read from {}",
             file.unwrap_or_default().display()
-        );
+        ));
         return Ok(Some(cache));
     }
-    let bar = progress::bar((copies * dataset.len()) as u64, "encoding");
+    let bar = verbosity.progress(
+        "encoding",
+        "augmented copies",
+        (copies * dataset.len()) as u64,
+    );
     let cache = FeatureCache::build(
         &*trainer.inference_model(),
         trainer.criterion(),
@@ -81,7 +89,7 @@ pub(super) fn features(
         (copies, seed),
         rayon::current_num_threads(),
         || {
-            bar.inc(1);
+            bar.inc();
             if stop.load(Ordering::SeqCst) {
                 Err(TrainError::Interrupted)
             } else {
@@ -89,7 +97,7 @@ pub(super) fn features(
             }
         },
     );
-    bar.finish_and_clear();
+    bar.finish();
     match cache {
         Err(TrainError::Interrupted) => Ok(None),
         Err(error) => Err(error.into()),
@@ -102,8 +110,8 @@ pub(super) fn features(
     }
 }
 
-/// Digest of the images and label maps: of files names, sizes and times of change.
-fn images_of(dataset: &OpenSet) -> String {
+/// Returns the SHA-256 of the images and label maps: for files, of their paths, sizes and modification times.
+fn images_digest(dataset: &OpenSet) -> String {
     let mut digest = Sha256::new();
     let dataset = match dataset {
         OpenSet::Files(dataset) => dataset,

@@ -1,12 +1,12 @@
-//! The folder of a run: manifest, log, checkpoints, and in the end the model.
+//! The folder of a run: manifest, log, checkpoints and finally the model.
 //!
 //! ```text
-//! run.json                      what was run, on what, with what
-//! log.jsonl                     a line a step
+//! run.json                          manifest: experiment, data, weights, machine
+//! log.jsonl                         one line per step
 //! checkpoint-00001500.safetensors   trained weights and optimiser state
-//! scores.jsonl                  scores on the way, where they were asked for
-//! best.safetensors              trained weights of the best of them
-//! model.safetensors             trained weights of the finished run
+//! scores.jsonl                      scores during training, if the experiment asks for them
+//! best.safetensors                  trained weights with the best of these scores
+//! model.safetensors                 trained weights of the finished run
 //! ```
 
 use std::{
@@ -31,25 +31,25 @@ use super::{
 };
 use crate::commands::machine;
 
-/// Where a run starts.
+/// The weights that a run starts from.
 pub(super) enum Start {
-    /// From the frozen weights and random values.
+    /// The frozen weights and random initial values.
     Fresh,
-    /// A checkpoint of this run, with its optimiser.
-    From(Box<Checkpoint>),
+    /// A checkpoint of this run, with the optimiser's state.
+    Resumed(Box<Checkpoint>),
     /// The weights of another run.
     Init(Box<Checkpoint>),
 }
 
-/// The setting goes on from another run's model, and none is named.
+/// The error for a transductive run without a model to start from.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "the transductive setting starts from a model that was trained inductively, and --init names none"
-)]
+#[error("the transductive setting starts from an inductively trained model; --init is missing")]
 pub(crate) struct NothingToStartFrom;
 
 impl Start {
-    /// Starts a fresh run from the weights of another.
+    /// Returns the start of a fresh run, with the weights of another run if there are any.
+    ///
+    /// - `checkpoint`: the value of `--init`
     pub(super) fn or_init(
         self,
         checkpoint: Option<&Path>,
@@ -61,13 +61,13 @@ impl Start {
                 let checkpoint = Checkpoint::open(path, methods)?;
                 let before = Experiment::of_checkpoint(&checkpoint)?;
                 let (old, new) = (&before.model, &experiment.model);
-                // Files can say the same in other words: what they mean must be the same.
-                let meaning = |section: &ModelSection| {
+                // Two files can spell one architecture differently, so the architectures are compared.
+                let spelled_out = |section: &ModelSection| {
                     let architecture = section.architecture(methods)?;
                     anyhow::Ok(format!("{architecture:?}"))
                 };
                 anyhow::ensure!(
-                    meaning(old)? == meaning(new)?,
+                    spelled_out(old)? == spelled_out(new)?,
                     "{} holds another model: {}",
                     path.display(),
                     differing("model", old, new)
@@ -82,28 +82,33 @@ impl Start {
     }
 }
 
-/// The folder already holds a run.
+/// The error for a folder that holds a run already.
 #[derive(Debug, thiserror::Error)]
-#[error("{} already holds a run ({} checkpoints)", folder.display(), checkpoints)]
+#[error("{} holds a run already ({} checkpoints)", folder.display(), checkpoints)]
 pub(crate) struct RunExists {
     folder: PathBuf,
     checkpoints: usize,
 }
 
-/// What a manifest tells of a run.
+/// Everything that a manifest is written from.
 pub(super) struct ManifestInput<'a> {
     pub(super) experiment: &'a Experiment,
     pub(super) settings: &'a TrainSettings,
     pub(super) base: &'a BaseWeights,
-    /// Images to train on.
+    /// Number of training images.
     pub(super) images: usize,
+    /// Step that this process starts with.
     pub(super) first_step: u64,
 }
 
+/// The folder of a run.
 pub(super) struct RunFolder(PathBuf);
 
 impl RunFolder {
-    /// Opens the folder of a new run, or of one that is continued.
+    /// Opens the folder of a run, and returns the newest checkpoint if the run continues.
+    ///
+    /// # Errors
+    /// Returns an error if the folder holds a run that is not continued, or one of another experiment.
     pub(super) fn open(
         path: &Path,
         continuation: Continuation,
@@ -131,7 +136,7 @@ impl RunFolder {
             newest.display(),
             differing("", &before, experiment)
         );
-        Ok((folder, Start::From(Box::new(checkpoint))))
+        Ok((folder, Start::Resumed(Box::new(checkpoint))))
     }
 
     pub(super) fn checkpoint(&self, step: u64) -> PathBuf {
@@ -142,7 +147,7 @@ impl RunFolder {
         self.0.join("model.safetensors")
     }
 
-    /// Checkpoints, oldest first.
+    /// Returns the checkpoints, the oldest first.
     fn checkpoints(&self) -> anyhow::Result<Vec<PathBuf>> {
         let mut found: Vec<PathBuf> = std::fs::read_dir(&self.0)
             .with_context(|| self.0.display().to_string())?
@@ -160,7 +165,7 @@ impl RunFolder {
     }
 
     /// Removes all but the newest `keep` checkpoints.
-    pub(super) fn forget_old(&self, keep: usize) -> anyhow::Result<()> {
+    pub(super) fn remove_old_checkpoints(&self, keep: usize) -> anyhow::Result<()> {
         let checkpoints = self.checkpoints()?;
         for old in checkpoints.iter().rev().skip(keep.max(1)) {
             std::fs::remove_file(old).with_context(|| old.display().to_string())?;
@@ -172,10 +177,12 @@ impl RunFolder {
         self.0.join("best.safetensors")
     }
 
-    /// Opens the log for appending. Of a run that is continued, lines of steps that are done again are dropped, and
-    /// one that a crash cut off.
+    /// Opens the log for appending.
     ///
-    /// - `first_step`: the next step's number
+    /// For a run that continues, the lines of steps that will be repeated are removed, and so is a line that a crash
+    /// cut off.
+    ///
+    /// - `first_step`: number of the next step
     pub(super) fn open_log(&self, first_step: u64) -> anyhow::Result<Log> {
         let path = self.0.join("log.jsonl");
         keep_lines(&path, |line| {
@@ -184,7 +191,7 @@ impl RunFolder {
         Log::open(&path)
     }
 
-    /// Opens the scores for appending, with those that stay; see [`RunFolder::open_log`].
+    /// Opens the scores for appending and returns those of earlier steps; see [`RunFolder::open_log`].
     pub(super) fn open_scores(
         &self,
         first_step: u64,
@@ -200,7 +207,7 @@ impl RunFolder {
         Ok((Log::open(&path)?, scores))
     }
 
-    /// Writes what is needed to run this again.
+    /// Writes the manifest, which holds everything needed to repeat the run.
     pub(super) fn write_manifest(&self, input: &ManifestInput) -> anyhow::Result<()> {
         let ManifestInput {
             experiment,
@@ -235,7 +242,7 @@ impl RunFolder {
     }
 }
 
-/// Removes the lines of a file of JSON lines that are not to be kept, and returns the others.
+/// Removes all lines of a JSON Lines file that `keep` rejects, and returns the others.
 fn keep_lines(
     path: &Path,
     keep: impl Fn(&serde_json::Value) -> bool,
@@ -261,7 +268,7 @@ fn keep_lines(
     Ok(lines)
 }
 
-/// One JSON object a line.
+/// A JSON Lines file that is appended to.
 pub(super) struct Log(File);
 
 impl Log {
@@ -270,7 +277,7 @@ impl Log {
         Ok(Self(file.with_context(|| path.display().to_string())?))
     }
 
-    /// A step and its time.
+    /// Writes the numbers of a step and its time.
     pub(super) fn write_step(&mut self, report: &StepReport, took: Duration) -> anyhow::Result<()> {
         let mut line = serde_json::to_value(report)?;
         line["seconds"] = json!((took.as_secs_f64() * 1e4).round() / 1e4);
@@ -284,9 +291,9 @@ impl Log {
     }
 }
 
-/// The first setting in which two experiments, or parts of them, differ.
+/// Describes the first setting in which two experiments, or parts of them, differ.
 ///
-/// - `path`: the part's name
+/// - `path`: key of the part
 fn differing<T: serde::Serialize>(path: &str, old: &T, new: &T) -> String {
     fn walk(path: &str, old: &serde_json::Value, new: &serde_json::Value) -> Option<String> {
         let (Some(a), Some(b)) = (old.as_object(), new.as_object()) else {
@@ -310,7 +317,7 @@ fn differing<T: serde::Serialize>(path: &str, old: &T, new: &T) -> String {
     walk(path, &value(old), &value(new)).unwrap_or_else(|| "no setting differs".to_owned())
 }
 
-/// Revision of the git checkout that the program is run in, where there is one.
+/// Returns the revision of the git checkout that the program runs in, if there is one.
 fn git_revision() -> Option<String> {
     let output = std::process::Command::new("git")
         .args(["rev-parse", "HEAD"])

@@ -1,4 +1,4 @@
-//! Scores on the way: whether a run is worth going on with, and which of its models is the best.
+//! Validation during training: scores the model every few steps and finds the best one.
 
 use std::path::Path;
 use zeg::model::method::Architecture;
@@ -40,12 +40,12 @@ pub(super) struct ValidationScore {
 }
 
 impl ValidationScore {
-    /// What models are chosen by: hIoU, or mIoU where no class is unseen.
+    /// Returns the score that models are compared by: hIoU, or mIoU if no class is unseen.
     pub(super) fn value(&self) -> f64 {
         self.hiou.or(self.miou).unwrap_or(0.0)
     }
 
-    /// For people, in percent.
+    /// Formats the scores for the terminal, in percent.
     pub(super) fn line(&self) -> String {
         let percent = |value: Option<f64>| {
             value.map_or_else(|| "-".to_owned(), |value| format!("{:.2}", 100.0 * value))
@@ -63,21 +63,21 @@ impl ValidationScore {
     }
 }
 
-/// What a validator is made from.
+/// Everything that a validator is built from.
 pub(super) struct ValidatorInput<'a> {
     pub(super) experiment: &'a Experiment,
     pub(super) architecture: &'a dyn Architecture,
-    /// The data set's folder.
+    /// Folder of the data set.
     pub(super) root: &'a Path,
-    /// All classes, with which of them are seen.
+    /// All classes, seen and unseen.
     pub(super) classes: &'a [StoredClass],
     pub(super) embeddings: &'a ClassEmbeddings,
-    /// Weights that may hold a text tower.
+    /// Weights that may hold a text encoder.
     pub(super) weights: &'a StateDict,
     pub(super) device: &'a Device,
 }
 
-/// Scores a model in training as `zeg eval` scores it afterwards.
+/// Scorer of a model in training; it scores as `zeg eval` does afterwards.
 pub(super) struct Validator {
     settings: Validation,
     dataset: OpenSet,
@@ -89,7 +89,9 @@ pub(super) struct Validator {
 }
 
 impl Validator {
-    /// Opens the images, so that a mistake in the configuration shows before the first step.
+    /// Opens the validation images; returns `None` if the experiment asks for no validation.
+    ///
+    /// This happens before the first step, so that a mistake in the configuration shows at once.
     pub(super) fn new(input: &ValidatorInput) -> anyhow::Result<Option<Self>> {
         let ValidatorInput {
             experiment,
@@ -140,11 +142,15 @@ impl Validator {
         }))
     }
 
-    /// Whether to score after so many steps.
+    /// Whether the model is scored after a step.
+    ///
+    /// - `done`: number of steps done
+    /// - `all`: number of steps of the run
     pub(super) fn is_due(&self, done: u64, all: u64) -> bool {
         done.is_multiple_of(self.settings.every) || done == all
     }
 
+    /// Scores the current model.
     pub(super) fn score(&self, trainer: &Trainer) -> anyhow::Result<ValidationScore> {
         let mut model = trainer.inference_model();
         model.set_options(&self.session.inference.method)?;

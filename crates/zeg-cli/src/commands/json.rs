@@ -1,0 +1,334 @@
+//! Results as JSON: one flag, one form of document and one rule for files, for every command.
+//!
+//! A document is an object. Its first keys are `schema_version` and `command`; the result's own fields follow.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufReader, Read as _, Seek as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use serde::{Serialize, de::IgnoredAny};
+use zeg_train::checkpoint::write_atomically;
+
+use super::shared::heading;
+
+/// Version of the form of all documents; it grows when a field changes its name or its meaning.
+const SCHEMA_VERSION: u32 = 1;
+
+/// The flag `--json`.
+#[derive(Debug, Args)]
+pub(crate) struct JsonArgs {
+    /// Write the result as JSON to FILE; without FILE or with `-`, to standard output instead of the text
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 0..=1,
+        default_missing_value = "-",
+        help_heading = heading::OUTPUT
+    )]
+    json: Option<PathBuf>,
+}
+
+impl JsonArgs {
+    /// Returns where the JSON of a command goes, if it is asked for.
+    ///
+    /// - `command`: path of the command, such as `data doctor`
+    ///
+    /// # Errors
+    /// Returns an error if the file may not be written; commands ask before they start to work.
+    pub(crate) fn target(self, command: &'static str) -> anyhow::Result<Option<JsonTarget>> {
+        let target = self.json.map(|path| JsonTarget::new(command, path));
+        if let Some(JsonTarget {
+            place: JsonPlace::File(path),
+            ..
+        }) = &target
+        {
+            check_place(path)?;
+        }
+        Ok(target)
+    }
+}
+
+/// Where a command's JSON document goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct JsonTarget {
+    /// Path of the command, such as `data doctor`.
+    command: &'static str,
+    place: JsonPlace,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum JsonPlace {
+    Stdout,
+    File(PathBuf),
+}
+
+/// A document: the result's fields behind those that every document has.
+#[derive(Debug, Serialize)]
+struct Document<'a, T> {
+    schema_version: u32,
+    command: &'static str,
+    #[serde(flatten)]
+    result: &'a T,
+}
+
+impl JsonTarget {
+    /// Returns the target that a value of `--json` names: standard output for `-`.
+    pub(crate) fn new(command: &'static str, path: PathBuf) -> Self {
+        // The same file opened twice would write over the text of the other.
+        let is_stdout = [Path::new("-"), Path::new("/dev/stdout")].contains(&path.as_path());
+        let place = if is_stdout {
+            JsonPlace::Stdout
+        } else {
+            JsonPlace::File(path)
+        };
+        Self { command, place }
+    }
+
+    /// Returns the target of `zeg quickstart --json FILE`.
+    pub(crate) fn of_path(path: PathBuf) -> Self {
+        Self::new("quickstart", path)
+    }
+
+    /// Whether the document takes the place of the text on standard output.
+    pub(crate) fn is_stdout(&self) -> bool {
+        self.place == JsonPlace::Stdout
+    }
+
+    /// Writes a result as a document; a closed pipe is no error.
+    ///
+    /// - `result`: a struct or a map
+    pub(crate) fn write(&self, result: &impl Serialize) -> anyhow::Result<()> {
+        let mut text = serde_json::to_string_pretty(&Document {
+            schema_version: SCHEMA_VERSION,
+            command: self.command,
+            result,
+        })?;
+        text.push('\n');
+        match &self.place {
+            JsonPlace::Stdout => {
+                let mut stdout = io::stdout().lock();
+                let written = stdout.write_all(text.as_bytes());
+                Ok(unless_closed(written.and_then(|()| stdout.flush()))?)
+            }
+            JsonPlace::File(path) => write_to_file(path, &text),
+        }
+    }
+}
+
+/// Writes a result as JSON if that is asked for, and as text unless the JSON goes to standard output.
+pub(crate) fn write_result(
+    json: Option<&JsonTarget>,
+    result: &impl Serialize,
+    print: impl FnOnce(),
+) -> anyhow::Result<()> {
+    if let Some(target) = json {
+        target.write(result)?;
+    }
+    if !json.is_some_and(JsonTarget::is_stdout) {
+        print();
+    }
+    Ok(())
+}
+
+/// Writes a document to a file, by the rule of [`check_place`].
+fn write_to_file(path: &Path, text: &str) -> anyhow::Result<()> {
+    match check_place(path)? {
+        Writing::Whole(file) => Ok(write_atomically(&file, text.as_bytes())?),
+        Writing::Stream => {
+            let written = File::options()
+                .write(true)
+                .open(path)
+                .and_then(|mut file| file.write_all(text.as_bytes()));
+            unless_closed(written).with_context(|| path.display().to_string())
+        }
+    }
+}
+
+/// Ignores the error of a pipe whose reader is gone.
+fn unless_closed(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// How a document gets to its file.
+#[derive(Debug, PartialEq, Eq)]
+enum Writing {
+    /// The file appears whole, or is replaced; this is its path behind all symbolic links.
+    Whole(PathBuf),
+    /// The document is written into a pipe or a device.
+    Stream,
+}
+
+/// Decides how a document may be written to a path.
+///
+/// A pipe or a device is written into, never replaced. A file behind a symbolic link is replaced, and the link stays.
+/// A file that holds anything but JSON stays as it is: in `zeg segment --json photo.jpg` the photo is the flag's value.
+///
+/// # Errors
+/// Returns a [`JsonRefused`] if something else stands at the path, or the system's error if it cannot be read.
+fn check_place(path: &Path) -> anyhow::Result<Writing> {
+    let refused = |reason| {
+        Err(JsonRefused {
+            path: path.to_owned(),
+            reason,
+        }
+        .into())
+    };
+    let name = || path.display().to_string();
+    let found = match fs::metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // A link has metadata of its own even if it leads nowhere.
+            return match fs::symlink_metadata(path) {
+                Ok(_) => refused(Reason::DeadLink),
+                Err(_) => Ok(Writing::Whole(path.to_owned())),
+            };
+        }
+        Err(error) => return Err(error).with_context(name),
+    };
+    if found.is_dir() {
+        return refused(Reason::Folder);
+    }
+    if !found.is_file() {
+        return if is_stream(&found) {
+            Ok(Writing::Stream)
+        } else {
+            refused(Reason::NoFile)
+        };
+    }
+    if !holds_json(path).with_context(name)? {
+        return refused(Reason::NoJson);
+    }
+    Ok(Writing::Whole(path.canonicalize().with_context(name)?))
+}
+
+#[cfg(unix)]
+fn is_stream(found: &fs::Metadata) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    let kind = found.file_type();
+    kind.is_fifo() || kind.is_char_device()
+}
+
+#[cfg(not(unix))]
+fn is_stream(_found: &fs::Metadata) -> bool {
+    false
+}
+
+/// Whether a file is empty or one JSON object or array.
+fn holds_json(path: &Path) -> io::Result<bool> {
+    let mut reader = BufReader::new(File::open(path)?);
+    let first = reader
+        .by_ref()
+        .bytes()
+        .find(|byte| !byte.as_ref().is_ok_and(u8::is_ascii_whitespace));
+    match first.transpose()? {
+        None => Ok(true),
+        Some(b'{' | b'[') => {
+            reader.rewind()?;
+            // A TOML file can begin with `[` as well.
+            Ok(serde_json::from_reader::<_, IgnoredAny>(reader).is_ok())
+        }
+        Some(_) => Ok(false),
+    }
+}
+
+/// Something that `--json` must not replace.
+#[derive(Debug, thiserror::Error)]
+#[error("--json {}: {reason}", path.display())]
+pub(crate) struct JsonRefused {
+    path: PathBuf,
+    reason: Reason,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Reason {
+    #[error("the file exists and does not hold JSON; it is not replaced")]
+    NoJson,
+    #[error("a folder, not a file")]
+    Folder,
+    #[error("neither a file nor a pipe")]
+    NoFile,
+    #[error("a symbolic link to a file that does not exist")]
+    DeadLink,
+}
+
+impl JsonRefused {
+    pub(crate) fn hint(&self) -> &'static str {
+        match self.reason {
+            Reason::NoJson => {
+                "write --json=FILE with the file for the JSON, or put --json last to print the JSON"
+            }
+            Reason::Folder | Reason::NoFile | Reason::DeadLink => {
+                "write --json=FILE with the file for the JSON, or --json=- to print the JSON"
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn target(path: &Path) -> JsonTarget {
+        JsonTarget::new("data doctor", path.to_owned())
+    }
+
+    fn reason(path: &Path) -> Reason {
+        let error = target(path).write(&json!({})).unwrap_err();
+        error.downcast::<JsonRefused>().unwrap().reason
+    }
+
+    #[test]
+    fn a_document_begins_with_version_and_command() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/report.json");
+        target(&path).write(&json!({ "splits": [1] })).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let head = "{\n  \"schema_version\": 1,\n  \"command\": \"data doctor\",\n  \"splits\": [";
+        assert!(text.starts_with(head), "{text}");
+    }
+
+    #[test]
+    fn only_json_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for old in ["", " \n", "{\"a\": 1}\n", "[1, 2]"] {
+            fs::write(&path, old).unwrap();
+            target(&path).write(&json!({})).unwrap();
+            assert_ne!(fs::read_to_string(&path).unwrap(), old);
+        }
+        for old in ["\u{fffd}photo", "[data]\ndataset = 1\n", "{}\n{}\n", "1"] {
+            fs::write(&path, old).unwrap();
+            assert_eq!(reason(&path), Reason::NoJson, "{old}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), old);
+        }
+        assert_eq!(reason(folder.path()), Reason::Folder);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_and_devices_stay() {
+        use std::os::unix::fs::{FileTypeExt as _, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        symlink(&file, &link).unwrap();
+        assert_eq!(reason(&link), Reason::DeadLink);
+        fs::write(&file, "{}").unwrap();
+        target(&link).write(&json!({})).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(fs::read_to_string(&file).unwrap().contains("data doctor"));
+
+        let null = Path::new("/dev/null");
+        target(null).write(&json!({})).unwrap();
+        let kind = fs::metadata(null).unwrap().file_type();
+        assert!(kind.is_char_device());
+    }
+}
