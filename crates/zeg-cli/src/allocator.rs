@@ -2,7 +2,7 @@
 //!
 //! A training step allocates and frees tensors of many megabytes. What is freed stays with the program: given back to the
 //! system and faulted in again, each page is cleared anew, which took a fifth of a step's processor time
-//! (docs/decisions.md).
+//! (docs/src/project/decisions.md).
 
 use libmimalloc_sys::{mi_option_set, mi_option_t};
 

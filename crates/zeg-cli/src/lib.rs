@@ -10,6 +10,8 @@ mod hints;
 mod program;
 mod progress;
 mod renamed_flags;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod timing;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -18,6 +20,11 @@ use clap::Parser as _;
 
 use cli::{Cli, Command};
 pub use program::Program;
+
+/// Returns the command line as clap describes it. The command reference of the book is written from it.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
 
 /// Runs the program as the process's own: its arguments are those of the process.
 pub fn main() -> ExitCode {

@@ -150,6 +150,7 @@ impl VisionConfig {
 }
 
 /// An image encoder, as a configuration file names it.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Encoder {
@@ -160,6 +161,7 @@ pub enum Encoder {
 }
 
 /// Sizes of a CLIP-like vision transformer.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct EncoderSizes {
@@ -229,6 +231,7 @@ impl Activation {
 }
 
 /// Deep prompt tuning: trained tokens beside the patches (ZegCLIP, section 3.3).
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PromptConfig {
@@ -246,6 +249,7 @@ fn tenth() -> f64 {
 }
 
 /// Which blocks have prompts of their own (ZegCLIP, table 8).
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PromptDepth {
@@ -279,6 +283,7 @@ pub struct TextConfig {
 }
 
 /// The decoder head of ZegCLIP (section 3.2) and of CLIP-RC.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct HeadConfig {
@@ -297,14 +302,14 @@ pub struct HeadConfig {
     /// Factor on the unit-norm inputs of the head (patch tokens, image and class embeddings).
     ///
     /// 1 is as released. Unit vectors of 512 numbers make the first logits nearly zero, and hundreds of steps pass
-    /// before the head moves; √dim gives its inputs unit variance (docs/decisions.md).
+    /// before the head moves; √dim gives its inputs unit variance (docs/src/project/decisions.md).
     #[serde(default = "one")]
     pub input_scale: f64,
     /// Factor on the logits of the masks.
     ///
     /// 1 is as released. CLIP-RC's logits are plain products of LayerNorm outputs, with a standard deviation of about
     /// √dim from the first step on, which a short run spends most of its steps on taking back; 1/√dim starts them at 1
-    /// (docs/decisions.md).
+    /// (docs/src/project/decisions.md).
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub mask_scale: f64,
     /// What class queries are made of; `text` is the head without a relationship descriptor.

@@ -21,6 +21,7 @@ const MOST_PATCHES: usize = 9216; // 96×96, a square of 1536 pixels with patche
 const MOST_ELONGATED: usize = 16;
 
 /// Which part of an image the encoder sees at a time.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InferenceMode {
@@ -32,6 +33,7 @@ pub enum InferenceMode {
 }
 
 /// How images go through a model; the defaults are the published protocol.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Inference {

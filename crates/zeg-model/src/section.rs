@@ -12,6 +12,7 @@ use crate::{
 };
 
 /// Keys and values of a table that belongs to a method.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Section(Map<String, Value>);
@@ -82,6 +83,7 @@ impl Section {
 }
 
 /// The model's part of an experiment file: the name of a method, and the method's own section.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModelSection {
     /// The method; without, the first of the list that is trained.

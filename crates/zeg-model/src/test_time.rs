@@ -13,6 +13,7 @@ use crate::{ModelError, inference::Inference};
 const MOST_SCALES: usize = 32;
 
 /// How often an image is looked at; once, as it is, unless said.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct TestTime {

@@ -21,6 +21,7 @@ use crate::{
 };
 
 /// A whole experiment.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Experiment {
@@ -45,6 +46,7 @@ pub struct ExperimentFile {
 }
 
 /// What the training may know of the classes; see [`crate::supervision`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Setting {
@@ -68,6 +70,7 @@ impl Setting {
 }
 
 /// How a model is trained.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TrainingConfig {
@@ -126,6 +129,7 @@ pub struct TrainingConfig {
 ///
 /// The best model is chosen by hIoU where the split of classes has unseen ones, else by mIoU. Choosing it on the
 /// images that are reported in the end makes those scores optimistic: name a split of its own.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Validation {

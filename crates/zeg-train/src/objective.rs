@@ -16,6 +16,7 @@ use zeg_model::{method::Scoring, resize::bilinear};
 use crate::{loss::MaskLoss, targets::Targets};
 
 /// A loss, by name.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Objective {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Settings of the schedule.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Schedule {

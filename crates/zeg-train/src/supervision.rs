@@ -43,6 +43,7 @@ use crate::{
 const WAITING: u16 = u16::MAX - 2;
 
 /// Which pixels get pseudo labels in the transductive setting.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PseudoLabels {

@@ -11,6 +11,7 @@ const MAX_SIDE: usize = 16_384;
 ///
 /// In a configuration: `kind = "random-crop"`, `kind = "short-sides"` or `kind = "whole"`, and beside it the fields of that kind;
 /// missing fields have the published values.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Preprocess {
@@ -23,6 +24,7 @@ pub enum Preprocess {
 }
 
 /// Settings of the published training pipeline.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RandomCrop {
@@ -55,6 +57,7 @@ impl Default for RandomCrop {
 }
 
 /// Settings of ZegFormer's training pipeline.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ShortSides {
@@ -109,6 +112,7 @@ impl ShortSides {
 }
 
 /// Settings of training on whole images.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Whole {

@@ -14,6 +14,7 @@ const MIN_RADIUS: f64 = 4.0;
 const MAX_SEED: u64 = i64::MAX as u64;
 
 /// The settings of a mini world; the same settings make the same images on every machine.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct WorldConfig {
@@ -51,6 +52,7 @@ pub struct WorldConfig {
 }
 
 /// How unseen classes differ from seen ones.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WorldSplit {

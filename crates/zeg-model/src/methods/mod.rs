@@ -1,7 +1,7 @@
 //! The methods, one folder each, and the one list of them.
 //!
 //! Adding a method: a folder here, a line in [`BUILTIN`], and, if it is trained, a recipe in `zeg-train`
-//! (docs/extending.md).
+//! (docs/src/project/extending.md).
 
 pub mod clip_rc;
 pub mod training_free;

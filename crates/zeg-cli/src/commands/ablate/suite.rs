@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use serde::Deserialize;
 
 /// A file that `zeg ablate` runs.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Suite {
@@ -38,6 +39,7 @@ pub(super) struct Suite {
 }
 
 /// Settings that every row is run with, beside those of the other variants.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Variant {
@@ -48,6 +50,7 @@ pub(super) struct Variant {
 }
 
 /// A row of the table.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Row {
@@ -71,6 +74,7 @@ pub(super) struct Row {
 }
 
 /// How settings are chosen for each row.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Choose {
@@ -100,6 +104,7 @@ impl Choose {
 }
 
 /// Weights of another row, of the same seed.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Init {

@@ -21,6 +21,7 @@ use zeg_train::{
 use crate::commands::shared::{InferenceChanges, TestTimeChanges};
 
 /// A file that describes an evaluation (`--plan`).
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct PlanFile {

@@ -54,6 +54,7 @@ impl ClipRcConfig {
 }
 
 /// The words of an experiment file.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct ClipRcSection {
@@ -80,6 +81,12 @@ struct ClipRcSection {
 
 fn yes() -> bool {
     true
+}
+
+/// Returns the JSON schema of the method's `[model]` section.
+#[cfg(feature = "schema")]
+pub fn section_schema() -> schemars::Schema {
+    schemars::schema_for!(ClipRcSection)
 }
 
 impl Method for ClipRcMethod {

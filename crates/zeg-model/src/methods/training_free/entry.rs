@@ -63,6 +63,7 @@ static PLAIN: TrainingFreeMethod = TrainingFreeMethod {
 pub static FAMILY: [&TrainingFreeMethod; 5] = [&CLEAR_CLIP, &SCLIP, &NACLIP, &MASK_CLIP, &PLAIN];
 
 /// The options of every member.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct TrainingFreeSection {
@@ -80,6 +81,12 @@ impl Default for TrainingFreeSection {
             logit_scale: config.logit_scale,
         }
     }
+}
+
+/// Returns the JSON schema of the methods' options.
+#[cfg(feature = "schema")]
+pub fn section_schema() -> schemars::Schema {
+    schemars::schema_for!(TrainingFreeSection)
 }
 
 impl Method for TrainingFreeMethod {

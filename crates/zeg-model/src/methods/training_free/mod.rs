@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
 use zeg_image::normalize::Normalization;
 use zeg_kernels::softmax;
 
+#[cfg(feature = "schema")]
+pub use self::entry::section_schema;
 pub use self::entry::{CLEAR_CLIP, FAMILY, TrainingFreeMethod};
 use crate::{
     ModelError, Precision,
@@ -58,6 +60,7 @@ pub enum DenseAttention {
 }
 
 /// What of the last block remains around its attention.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LastBlock {
@@ -98,7 +101,7 @@ impl TrainingFreeConfig {
     }
 
     /// How images go through a model of this mode when nobody says otherwise: a short side and windows near the
-    /// size that CLIP was trained on (docs/decisions.md has the measurements).
+    /// size that CLIP was trained on (docs/src/project/decisions.md has the measurements).
     pub fn default_inference(&self) -> Inference {
         Inference {
             short_side: 336,

@@ -45,6 +45,7 @@ impl ZegClipConfig {
 }
 
 /// The words of an experiment file.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct ZegClipSection {
@@ -68,6 +69,12 @@ struct ZegClipSection {
 
 fn yes() -> bool {
     true
+}
+
+/// Returns the JSON schema of the method's `[model]` section.
+#[cfg(feature = "schema")]
+pub fn section_schema() -> schemars::Schema {
+    schemars::schema_for!(ZegClipSection)
 }
 
 impl Method for ZegClipMethod {

@@ -19,6 +19,7 @@ pub const MASK_STRIDE: usize = 4;
 const MOST: usize = 1024;
 
 /// A ZegFormer's first stage. Every size is free; [`ZegFormerConfig::default`] is as released.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ZegFormerConfig {
@@ -78,6 +79,7 @@ impl Default for ZegFormerConfig {
 }
 
 /// Options of inference that only ZegFormer knows (`[inference.method]`).
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ZegFormerOptions {
@@ -90,6 +92,7 @@ pub struct ZegFormerOptions {
 }
 
 /// A residual network of bottleneck blocks with frozen normalisation.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ResNetConfig {

@@ -12,6 +12,7 @@ use super::{
 };
 
 /// How a mask becomes an image for CLIP; the reference's `CLIP_CLS_STYLE`.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CropStyle {

@@ -35,6 +35,7 @@ const RELEASED_CROP_TEMPLATES: &str = "zegformer-32";
 pub struct ZegFormerMethod;
 
 /// The words of an experiment file.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct ZegFormerSection {
@@ -45,6 +46,12 @@ struct ZegFormerSection {
     /// The first stage.
     #[serde(default)]
     zegformer: ZegFormerConfig,
+}
+
+/// Returns the JSON schema of the method's `[model]` section.
+#[cfg(feature = "schema")]
+pub fn section_schema() -> schemars::Schema {
+    schemars::schema_for!(ZegFormerSection)
 }
 
 impl Method for ZegFormerMethod {

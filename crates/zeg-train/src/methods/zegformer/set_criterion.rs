@@ -18,6 +18,7 @@ use crate::{
 };
 
 /// Weights of the terms; of costs and losses alike.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct SetLoss {
