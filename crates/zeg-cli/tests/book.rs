@@ -13,5 +13,7 @@ mod links;
 mod pages;
 #[path = "book/published.rs"]
 mod published;
+#[path = "book/reference.rs"]
+mod reference;
 #[path = "book/schema.rs"]
 mod schema;

@@ -28,8 +28,8 @@ const MAX_BATCH: usize = 65_536;
 const MAX_WORKERS: usize = 1024;
 
 /// What to do with a sample that cannot be loaded.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum OnBadSample {
     /// Give the error to the training loop.

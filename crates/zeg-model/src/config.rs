@@ -150,8 +150,8 @@ impl VisionConfig {
 }
 
 /// An image encoder, as a configuration file names it.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Encoder {
     /// A published one: `ViT-B/16`, `ViT-B/32`, `ViT-L/14`.
@@ -161,8 +161,8 @@ pub enum Encoder {
 }
 
 /// Sizes of a CLIP-like vision transformer.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct EncoderSizes {
     /// Side of a patch in pixels.
@@ -231,8 +231,8 @@ impl Activation {
 }
 
 /// Deep prompt tuning: trained tokens beside the patches (ZegCLIP, section 3.3).
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PromptConfig {
     /// Prompt tokens in each block.
@@ -249,8 +249,8 @@ fn tenth() -> f64 {
 }
 
 /// Which blocks have prompts of their own (ZegCLIP, table 8).
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum PromptDepth {
     /// The first n blocks. With 1 ("shallow") the prompts enter block 0 and live through all others, and the
@@ -283,8 +283,8 @@ pub struct TextConfig {
 }
 
 /// The decoder head of ZegCLIP (section 3.2) and of CLIP-RC.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct HeadConfig {
     /// Cross-attention layers.

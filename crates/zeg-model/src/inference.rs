@@ -21,8 +21,8 @@ const MOST_PATCHES: usize = 9216; // 96×96, a square of 1536 pixels with patche
 const MOST_ELONGATED: usize = 16;
 
 /// Which part of an image the encoder sees at a time.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum InferenceMode {
     /// Square windows that overlap; their scores are averaged.
@@ -33,8 +33,8 @@ pub enum InferenceMode {
 }
 
 /// How images go through a model; the defaults are the published protocol.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Inference {
     /// Length that the short side of an image is resized to, in pixels; 0 keeps the image's own size.

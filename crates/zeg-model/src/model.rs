@@ -23,8 +23,8 @@ use crate::{
 };
 
 /// What logits are, and how they become scores from 0 to 1.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Scoring {
     /// Each class has a score of its own, σ(logit), taken in every window before windows are averaged.

@@ -12,8 +12,8 @@ use crate::{
 };
 
 /// Keys and values of a table that belongs to a method.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Section(Map<String, Value>);
 
@@ -83,8 +83,8 @@ impl Section {
 }
 
 /// The model's part of an experiment file: the name of a method, and the method's own section.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModelSection {
     /// The method; without, the first of the list that is trained.
     #[serde(default, skip_serializing_if = "Option::is_none")]

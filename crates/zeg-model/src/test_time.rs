@@ -13,8 +13,8 @@ use crate::{ModelError, inference::Inference};
 const MOST_SCALES: usize = 32;
 
 /// How often an image is looked at; once, as it is, unless said.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct TestTime {
     /// Factors on the length of the short side.

@@ -21,8 +21,8 @@ use crate::{
 };
 
 /// A whole experiment.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Experiment {
     /// The images and what they are labelled with.
@@ -46,8 +46,8 @@ pub struct ExperimentFile {
 }
 
 /// What the training may know of the classes; see [`crate::supervision`].
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Setting {
     /// Seen classes only; unseen names and pixels stay unknown.
@@ -70,8 +70,8 @@ impl Setting {
 }
 
 /// How a model is trained.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TrainingConfig {
     /// What the training may know.
@@ -129,8 +129,8 @@ pub struct TrainingConfig {
 ///
 /// The best model is chosen by hIoU where the split of classes has unseen ones, else by mIoU. Choosing it on the
 /// images that are reported in the end makes those scores optimistic: name a split of its own.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Validation {
     /// Steps between scores; the last step is always scored.

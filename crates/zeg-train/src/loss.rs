@@ -18,8 +18,8 @@ pub(crate) const ALPHA: f64 = 0.25;
 pub(crate) const DICE_SMOOTHING: f64 = 1.0;
 
 /// Weights of the terms.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct MaskLoss {
     /// Factor of the focal term.

@@ -16,8 +16,8 @@ use zeg_model::{method::Scoring, resize::bilinear};
 use crate::{loss::MaskLoss, targets::Targets};
 
 /// A loss, by name.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Objective {
     /// Sigmoid focal and dice, with the weights of [`MaskLoss`].

@@ -17,8 +17,8 @@ use crate::TrainError;
 /// Settings of AdamW. The released recipes have multipliers by name that come to the same for every
 /// trained parameter, norms and biases included, so there is one group; an encoder that is tuned is another. A method
 /// with other groups names them in its recipe.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct AdamWSettings {
     /// Decoupled weight decay.

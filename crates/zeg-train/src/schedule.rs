@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 /// Settings of the schedule.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Schedule {
     /// Learning rate that the decay starts from.

@@ -43,8 +43,8 @@ use crate::{
 const WAITING: u16 = u16::MAX - 2;
 
 /// Which pixels get pseudo labels in the transductive setting.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum PseudoLabels {
     /// Those whose true class is unseen: where they are is taken from the truth, which class they have is not. The

@@ -19,7 +19,12 @@ fn the_command_reference_is_that_of_the_program() {
     let mut names = Vec::new();
     for command in commands(&program) {
         let name = command.get_name();
-        writeln!(index, "| [`zeg {name}`]({name}.md) | {} |", cell(&about(command))).unwrap();
+        writeln!(
+            index,
+            "| [`zeg {name}`]({name}.md) | {} |",
+            cell(&about(command))
+        )
+        .unwrap();
         assert_page(&format!("reference/commands/{name}.md"), &page(command));
         names.push(format!("{name}.md"));
     }
@@ -31,7 +36,10 @@ fn the_command_reference_is_that_of_the_program() {
     names.push("index.md".to_owned());
     for file in std::fs::read_dir(book().join("reference/commands")).unwrap() {
         let file = file.unwrap().file_name().into_string().unwrap();
-        assert!(names.contains(&file), "reference/commands/{file}: there is no such command");
+        assert!(
+            names.contains(&file),
+            "reference/commands/{file}: there is no such command"
+        );
     }
 }
 
@@ -73,15 +81,18 @@ fn section(out: &mut String, command: &Command, level: usize) {
     }
     let subcommands: Vec<&Command> = commands(command).collect();
     let heading = |out: &mut String, text: &str| write!(out, "{marks}# {text}\n\n").unwrap();
-    let positionals: Vec<&Arg> = command.get_positionals().filter(|arg| !arg.is_hide_set()).collect();
+    let positionals: Vec<&Arg> = command
+        .get_positionals()
+        .filter(|arg| !arg.is_hide_set())
+        .collect();
     if !positionals.is_empty() {
         heading(out, "Arguments");
         positionals.iter().for_each(|arg| item(out, arg));
         out.push('\n');
     }
     let mut groups: Vec<(&str, Vec<&Arg>)> = Vec::new();
-    for arg in command.get_opts_and_flags() {
-        if arg.is_hide_set() {
+    for arg in command.get_arguments() {
+        if arg.is_positional() || arg.is_hide_set() || arg.get_id() == "help" {
             continue;
         }
         let group = arg.get_help_heading().unwrap_or(OPTIONS);
@@ -100,14 +111,25 @@ fn section(out: &mut String, command: &Command, level: usize) {
     }
 }
 
-/// Text behind the options: examples become a block of commands.
+/// Text behind the options, paragraph by paragraph: examples become a block of commands, lists keep their form.
 fn after_help(out: &mut String, text: &str, marks: &str) {
-    match text.strip_prefix("Examples:\n") {
-        Some(examples) => {
-            let lines: Vec<&str> = examples.lines().map(|line| line.strip_prefix("  ").unwrap_or(line)).collect();
-            write!(out, "{marks} Examples\n\n```sh\n{}\n```\n\n", lines.join("\n")).unwrap();
+    for paragraph in text.trim_end().split("\n\n") {
+        if let Some(examples) = paragraph.strip_prefix("Examples:\n") {
+            let lines: Vec<&str> = examples
+                .lines()
+                .map(|line| line.strip_prefix("  ").unwrap_or(line))
+                .collect();
+            write!(
+                out,
+                "{marks} Examples\n\n```sh\n{}\n```\n\n",
+                lines.join("\n")
+            )
+            .unwrap();
+        } else if paragraph.lines().any(|line| line.starts_with("  ")) {
+            write!(out, "```text\n{paragraph}\n```\n\n").unwrap();
+        } else {
+            write!(out, "{}\n\n", escaped(paragraph)).unwrap();
         }
-        None => write!(out, "```text\n{}\n```\n\n", text.trim_end()).unwrap(),
     }
 }
 
@@ -120,38 +142,60 @@ fn item(out: &mut String, arg: &Arg) {
         .map(|name| format!("<{name}>"))
         .collect();
     let takes_values = arg.get_action().takes_values();
-    let values = if takes_values { values.join(" ") } else { String::new() };
-    let optional = arg.get_num_args().is_some_and(|range| range.min_values() == 0 && takes_values);
-    let values = if optional { format!("[{values}]") } else { values };
+    let values = if takes_values {
+        values.join(" ")
+    } else {
+        String::new()
+    };
+    let optional = arg
+        .get_num_args()
+        .is_some_and(|range| range.min_values() == 0 && takes_values);
+    let values = if optional {
+        format!("[{values}]")
+    } else {
+        values
+    };
     let mut names: Vec<String> = Vec::new();
     names.extend(arg.get_short().map(|short| format!("-{short}")));
     names.extend(arg.get_long().map(|long| format!("--{long}")));
-    let many = if arg.is_positional() && matches!(arg.get_action(), ArgAction::Append) { "…" } else { "" };
+    let many = if arg.is_positional() && matches!(arg.get_action(), ArgAction::Append) {
+        "…"
+    } else {
+        ""
+    };
     let names = [names.join(", "), values + many];
     let names = names.join(" ");
     let help = arg.get_long_help().or(arg.get_help());
     let help = help.map(ToString::to_string).unwrap_or_default();
-    writeln!(out, "- `{}`  \n  {}", names.trim(), escaped(&help).replace('\n', "\n  ")).unwrap();
-    let mut facts: Vec<String> = Vec::new();
+    let mut sentences = vec![escaped(&help).replace('\n', "\n  ")];
     if !arg.is_hide_default_value_set() && takes_values {
         let defaults = arg.get_default_values().iter();
-        let defaults: Vec<_> = defaults.map(|value| format!("`{}`", value.to_string_lossy())).collect();
+        let defaults: Vec<_> = defaults
+            .map(|value| format!("`{}`", value.to_string_lossy()))
+            .collect();
         if !defaults.is_empty() {
-            facts.push(format!("Default: {}.", defaults.join(", ")));
+            sentences.push(format!("Default: {}", defaults.join(", ")));
         }
     }
     if let Some(variable) = arg.get_env() {
-        facts.push(format!("Environment: `{}`.", variable.to_string_lossy()));
+        sentences.push(format!("Environment: `{}`", variable.to_string_lossy()));
     }
-    if !facts.is_empty() {
-        writeln!(out, "  {}", facts.join(" ")).unwrap();
-    }
+    let text = sentences.join(". ");
+    writeln!(out, "- `{}`  \n  {text}", names.trim()).unwrap();
     if !takes_values || arg.is_hide_possible_values_set() {
         return;
     }
     for value in arg.get_possible_values() {
-        let help = value.get_help().map(|help| format!(": {}", escaped(&help.to_string())));
-        writeln!(out, "  - `{}`{}", value.get_name(), help.unwrap_or_default()).unwrap();
+        let help = value
+            .get_help()
+            .map(|help| format!(": {}", escaped(&help.to_string())));
+        writeln!(
+            out,
+            "  - `{}`{}",
+            value.get_name(),
+            help.unwrap_or_default()
+        )
+        .unwrap();
     }
 }
 

@@ -35,13 +35,18 @@ pub(crate) fn markdown_files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Whether generated pages are written instead of compared.
+pub(crate) fn is_blessing() -> bool {
+    std::env::var_os("ZEG_BLESS").is_some()
+}
+
 /// Compares a page with what is generated, or writes it where `ZEG_BLESS` is set.
 ///
 /// - `page`: path relative to `docs/src`
 pub(crate) fn assert_page(page: &str, text: &str) {
     let text = format!("{GENERATED}{}\n", text.trim());
     let path = book().join(page);
-    if std::env::var_os("ZEG_BLESS").is_some() {
+    if is_blessing() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         if fs::read_to_string(&path).ok().as_ref() != Some(&text) {
             fs::write(&path, text).unwrap();

@@ -22,24 +22,61 @@ fn published_results_are_those_of_the_table() {
 }
 
 fn table_section(out: &mut String, table: &Table) {
-    write!(out, "\n## {}\n\nTable `{}`. Source: {}.\n\n", escaped(&table.title), table.name, escaped(&table.source))
-        .unwrap();
+    write!(
+        out,
+        "\n## {}\n\nTable `{}`. Source: {}.\n\n",
+        escaped(&table.title),
+        table.name,
+        escaped(&table.source)
+    )
+    .unwrap();
     let sourced = table.rows.iter().any(|row| row.source != table.source);
-    let columns: Vec<Column> = columns().into_iter().filter(|column| table.rows.iter().any(|row| (column.value)(row).is_some())).collect();
+    let columns: Vec<Column> = columns()
+        .into_iter()
+        .filter(|column| table.rows.iter().any(|row| (column.value)(row).is_some()))
+        .collect();
     let mut head = vec!["benchmark", "class list", "protocol", "method"];
     head.extend(columns.iter().map(|column| column.title));
     head.extend(sourced.then_some("source"));
-    let noted = table.rows.iter().any(|row| row.note.is_some() || row.trained_on.is_some());
+    let noted = table
+        .rows
+        .iter()
+        .any(|row| row.note.is_some() || row.trained_on.is_some());
     head.extend(noted.then_some("note"));
     writeln!(out, "| {} |", head.join(" | ")).unwrap();
-    let rule: Vec<&str> = head.iter().map(|title| if columns.iter().any(|c| c.title == *title) { "---:" } else { "---" }).collect();
+    let rule: Vec<&str> = head
+        .iter()
+        .map(|title| {
+            if columns.iter().any(|c| c.title == *title) {
+                "---:"
+            } else {
+                "---"
+            }
+        })
+        .collect();
     writeln!(out, "|{}|", rule.join("|")).unwrap();
     for row in &table.rows {
-        let list = row.class_list.as_deref().map(|list| format!("`{list}`")).unwrap_or_default();
-        let mut cells = vec![format!("`{}`", row.benchmark), list, row.protocol.name().to_owned(), cell(&row.method)];
-        cells.extend(columns.iter().map(|column| (column.value)(row).map(|value| format!("{value:.1}")).unwrap_or_default()));
+        let list = row
+            .class_list
+            .as_deref()
+            .map(|list| format!("`{list}`"))
+            .unwrap_or_default();
+        let mut cells = vec![
+            format!("`{}`", row.benchmark),
+            list,
+            row.protocol.name().to_owned(),
+            cell(&row.method),
+        ];
+        cells.extend(columns.iter().map(|column| {
+            (column.value)(row)
+                .map(|value| format!("{value:.1}"))
+                .unwrap_or_default()
+        }));
         cells.extend(sourced.then(|| cell(&row.source)));
-        let trained = row.trained_on.as_ref().map(|set| format!("trained on {set}"));
+        let trained = row
+            .trained_on
+            .as_ref()
+            .map(|set| format!("trained on {set}"));
         let notes: Vec<String> = trained.into_iter().chain(row.note.clone()).collect();
         cells.extend(noted.then(|| cell(&notes.join("; "))));
         writeln!(out, "| {} |", cells.join(" | ")).unwrap();

@@ -11,8 +11,8 @@ const MAX_SIDE: usize = 16_384;
 ///
 /// In a configuration: `kind = "random-crop"`, `kind = "short-sides"` or `kind = "whole"`, and beside it the fields of that kind;
 /// missing fields have the published values.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Preprocess {
     /// Resize by a random ratio, crop, flip, distort: the pipeline of the published experiments.
@@ -24,8 +24,8 @@ pub enum Preprocess {
 }
 
 /// Settings of the published training pipeline.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RandomCrop {
     /// Long and short side of the box that an image is fitted into, before the random ratio.
@@ -57,8 +57,8 @@ impl Default for RandomCrop {
 }
 
 /// Settings of ZegFormer's training pipeline.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ShortSides {
     /// Length that short sides are told in tenths of, in pixels.
@@ -112,8 +112,8 @@ impl ShortSides {
 }
 
 /// Settings of training on whole images.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Whole {
     /// Width and height of the resized image.

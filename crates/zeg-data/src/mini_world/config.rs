@@ -14,8 +14,8 @@ const MIN_RADIUS: f64 = 4.0;
 const MAX_SEED: u64 = i64::MAX as u64;
 
 /// The settings of a mini world; the same settings make the same images on every machine.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct WorldConfig {
     /// Seed of all images, below 2^63.
@@ -52,8 +52,8 @@ pub struct WorldConfig {
 }
 
 /// How unseen classes differ from seen ones.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum WorldSplit {
     /// Two colours are withheld: captions name them, no mask of a seen class shows them.

@@ -13,8 +13,8 @@ use crate::{DataError, Sample, SampleSource};
 pub const DATASET: &str = "mini-world";
 
 /// A mini world as a configuration names it: which world, and how many images of each part.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct WorldData {
     /// Images of the split `train`.

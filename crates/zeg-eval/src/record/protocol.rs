@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// What a model was told about the unseen classes before it was scored on them. Numbers of different protocols are not
 /// comparable.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// Neither names nor pixels of unseen classes were used in training.

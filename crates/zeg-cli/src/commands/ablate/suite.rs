@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use serde::Deserialize;
 
 /// A file that `zeg ablate` runs.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Suite {
     /// Heading of the table.
@@ -39,8 +39,8 @@ pub(super) struct Suite {
 }
 
 /// Settings that every row is run with, beside those of the other variants.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Variant {
     /// Name of its folder.
@@ -50,8 +50,8 @@ pub(super) struct Variant {
 }
 
 /// A row of the table.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Row {
     /// Name, also of its folder.
@@ -74,8 +74,8 @@ pub(super) struct Row {
 }
 
 /// How settings are chosen for each row.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Choose {
     /// Images the candidates are trained on, such as `train:not-1/5`.
@@ -104,8 +104,8 @@ impl Choose {
 }
 
 /// Weights of another row, of the same seed.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Init {
     pub(super) row: String,

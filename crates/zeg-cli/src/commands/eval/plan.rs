@@ -21,8 +21,8 @@ use zeg_train::{
 use crate::commands::shared::{InferenceChanges, TestTimeChanges};
 
 /// A file that describes an evaluation (`--plan`).
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct PlanFile {
     /// What the scores are to be compared with.

@@ -54,8 +54,8 @@ impl ClipRcConfig {
 }
 
 /// The words of an experiment file.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct ClipRcSection {
     /// Image encoder, by name or by its sizes.

@@ -63,8 +63,8 @@ static PLAIN: TrainingFreeMethod = TrainingFreeMethod {
 pub static FAMILY: [&TrainingFreeMethod; 5] = [&CLEAR_CLIP, &SCLIP, &NACLIP, &MASK_CLIP, &PLAIN];
 
 /// The options of every member.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct TrainingFreeSection {
     /// What of the last block remains around its attention.

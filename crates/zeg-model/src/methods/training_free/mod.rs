@@ -60,8 +60,8 @@ pub enum DenseAttention {
 }
 
 /// What of the last block remains around its attention.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum LastBlock {
     /// The attention alone, without residual and MLP, which carry noise (ClearCLIP; NACLIP does the same).

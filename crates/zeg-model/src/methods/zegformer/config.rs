@@ -19,8 +19,8 @@ pub const MASK_STRIDE: usize = 4;
 const MOST: usize = 1024;
 
 /// A ZegFormer's first stage. Every size is free; [`ZegFormerConfig::default`] is as released.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ZegFormerConfig {
     /// Image to feature maps.
@@ -79,8 +79,8 @@ impl Default for ZegFormerConfig {
 }
 
 /// Options of inference that only ZegFormer knows (`[inference.method]`).
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ZegFormerOptions {
     /// How the queries' own scores and CLIP's are joined.
@@ -92,8 +92,8 @@ pub struct ZegFormerOptions {
 }
 
 /// A residual network of bottleneck blocks with frozen normalisation.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ResNetConfig {
     /// Blocks of the four stages.

@@ -12,8 +12,8 @@ use super::{
 };
 
 /// How a mask becomes an image for CLIP; the reference's `CLIP_CLS_STYLE`.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CropStyle {
     /// The box around the mask, everything outside of the mask in CLIP's mean colour ("cropmask").

@@ -35,8 +35,8 @@ const RELEASED_CROP_TEMPLATES: &str = "zegformer-32";
 pub struct ZegFormerMethod;
 
 /// The words of an experiment file.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct ZegFormerSection {
     /// Image encoder that sees crops in the second stage, by name or by its sizes.

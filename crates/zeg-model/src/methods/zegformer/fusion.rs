@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 /// How the two are joined.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Fusion {
     /// Geometric means: for a seen class of the query's score and CLIP's mean over the seen classes, for an unseen class

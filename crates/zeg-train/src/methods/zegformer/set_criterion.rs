@@ -18,8 +18,8 @@ use crate::{
 };
 
 /// Weights of the terms; of costs and losses alike.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct SetLoss {
     /// Factor of the cross-entropy.
