@@ -87,7 +87,9 @@ fn section(out: &mut String, command: &Command, level: usize) {
         .collect();
     if !positionals.is_empty() {
         heading(out, "Arguments");
-        positionals.iter().for_each(|arg| item(out, arg));
+        for arg in positionals {
+            item(out, arg);
+        }
         out.push('\n');
     }
     let mut groups: Vec<(&str, Vec<&Arg>)> = Vec::new();
@@ -103,7 +105,9 @@ fn section(out: &mut String, command: &Command, level: usize) {
     }
     for (name, args) in groups {
         heading(out, name);
-        args.iter().for_each(|arg| item(out, arg));
+        for arg in args {
+            item(out, arg);
+        }
         out.push('\n');
     }
     for sub in subcommands {

@@ -166,7 +166,7 @@ impl Page {
             };
             let kind = self.kind(value);
             let default = self.default(&place, value, required.contains(&key.as_str()), &kind);
-            let (name, values) = (self.name(&kind), self.values(value));
+            let (name, values) = (type_name(&kind), self.values(value));
             let meaning = format!("{}{values}", self.text(value));
             writeln!(
                 self.out,
@@ -206,16 +206,6 @@ impl Page {
                 self.unknown.push(place.to_owned());
                 String::new()
             }
-        }
-    }
-
-    /// The type of a value, in words.
-    fn name(&self, kind: &Kind) -> String {
-        match kind {
-            Kind::Plain(name) => name.clone(),
-            Kind::Table(_, Some(others)) => format!("{others} or table"),
-            Kind::Tables(_) => "list of tables".to_owned(),
-            Kind::Table(_, None) | Kind::Kinds(_) | Kind::Section => "table".to_owned(),
         }
     }
 
@@ -273,7 +263,7 @@ impl Page {
     }
 
     fn list(&self, value: &Value) -> Kind {
-        let name = |item: &Value| self.name(&self.kind(item));
+        let name = |item: &Value| type_name(&self.kind(item));
         if let Some(items) = value.get("prefixItems").and_then(Value::as_array) {
             let names: Vec<String> = items.iter().map(name).collect();
             return Kind::Plain(format!("\\[{}\\]", names.join(", ")));
@@ -284,8 +274,8 @@ impl Page {
             value.get("maxItems").and_then(Value::as_u64),
         ) {
             (Kind::Table(table, _), _) => Kind::Tables(table),
-            (kind, Some(count)) => Kind::Plain(format!("list of {count} × {}", self.name(&kind))),
-            (kind, None) => Kind::Plain(format!("list of {}", self.name(&kind))),
+            (kind, Some(count)) => Kind::Plain(format!("list of {count} × {}", type_name(&kind))),
+            (kind, None) => Kind::Plain(format!("list of {}", type_name(&kind))),
         }
     }
 
@@ -305,12 +295,12 @@ impl Page {
             // A variant with a value, as `{ first = 11 }`.
             let inner: Vec<_> = properties(value).collect();
             if let ([(key, inner)], None) = (&inner[..], value.get("$ref")) {
-                names.push(format!("`{{ {key} = {} }}`", self.name(&self.kind(inner))));
+                names.push(format!("`{{ {key} = {} }}`", type_name(&self.kind(inner))));
                 continue;
             }
             match self.kind(value) {
                 Kind::Table(found, _) => table = Some(found),
-                kind => names.push(self.name(&kind)),
+                kind => names.push(type_name(&kind)),
             }
         }
         let names = names.join(" or ");
@@ -399,6 +389,16 @@ impl Page {
             }
         }
         out
+    }
+}
+
+/// The type of a value, in words.
+fn type_name(kind: &Kind) -> String {
+    match kind {
+        Kind::Plain(name) => name.clone(),
+        Kind::Table(_, Some(others)) => format!("{others} or table"),
+        Kind::Tables(_) => "list of tables".to_owned(),
+        Kind::Table(_, None) | Kind::Kinds(_) | Kind::Section => "table".to_owned(),
     }
 }
 

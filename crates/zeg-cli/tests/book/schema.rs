@@ -185,15 +185,12 @@ fn defaults_that_are_left_out_are_true() {
 
 /// Takes a key out of a file, by its path.
 fn remove(table: &mut toml::Table, key: &str) {
-    match key.split_once('.') {
-        None => {
-            table.remove(key);
+    if let Some((first, rest)) = key.split_once('.') {
+        if let Some(toml::Value::Table(inner)) = table.get_mut(first) {
+            remove(inner, rest);
         }
-        Some((first, rest)) => {
-            if let Some(toml::Value::Table(inner)) = table.get_mut(first) {
-                remove(inner, rest);
-            }
-        }
+    } else {
+        table.remove(key);
     }
 }
 
