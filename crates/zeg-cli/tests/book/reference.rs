@@ -218,24 +218,12 @@ impl Page {
         }
     }
 
-    /// The alternatives of a value, without `null`.
-    fn alternatives<'a>(&'a self, value: &'a Value) -> Vec<&'a Value> {
-        let list = value
-            .get("anyOf")
-            .or(value.get("oneOf"))
-            .and_then(Value::as_array);
-        let list = list.map_or(&[][..], Vec::as_slice);
-        list.iter()
-            .filter(|value| value.get("type") != Some(&"null".into()))
-            .collect()
-    }
-
     fn kind(&self, value: &Value) -> Kind {
         let value = self.resolved(value);
         if let Some(name) = value.get("const") {
             return Kind::Plain(format!("`{name}`"));
         }
-        let alternatives = self.alternatives(value);
+        let alternatives = alternatives(value);
         if let [only] = alternatives[..]
             && only.get("const").is_none()
         {
@@ -342,12 +330,12 @@ impl Page {
     /// The names that a value may have, with their meanings.
     fn values(&self, value: &Value) -> String {
         let mut resolved = self.resolved(value);
-        let mut alternatives = self.alternatives(resolved);
-        if let [only] = alternatives[..]
+        let mut choices = alternatives(resolved);
+        if let [only] = choices[..]
             && only.get("const").is_none()
         {
             resolved = self.resolved(only);
-            alternatives = self.alternatives(resolved);
+            choices = alternatives(resolved);
         }
         let mut out = String::new();
         if let Some(names) = resolved.get("enum").and_then(Value::as_array) {
@@ -358,7 +346,7 @@ impl Page {
                 .collect();
             write!(out, "<br>Values: {}.", names.join(", ")).unwrap();
         }
-        for value in alternatives {
+        for value in choices {
             let text = self.text(value);
             let names: Vec<String> = match (
                 value.get("const"),
@@ -390,6 +378,18 @@ impl Page {
         }
         out
     }
+}
+
+/// The alternatives of a value, without `null`.
+fn alternatives(value: &Value) -> Vec<&Value> {
+    let list = value
+        .get("anyOf")
+        .or(value.get("oneOf"))
+        .and_then(Value::as_array);
+    let list = list.map_or(&[][..], Vec::as_slice);
+    list.iter()
+        .filter(|value| value.get("type") != Some(&"null".into()))
+        .collect()
 }
 
 /// The type of a value, in words.

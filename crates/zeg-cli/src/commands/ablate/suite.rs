@@ -108,7 +108,9 @@ impl Choose {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Init {
+    /// Name of the row; it stands above this one.
     pub(super) row: String,
+    /// File in the run folder of that row, such as `checkpoint-00000300.safetensors`.
     pub(super) checkpoint: PathBuf,
 }
 
