@@ -2,7 +2,7 @@
 //!
 //! A training step allocates and frees tensors of many megabytes. The program keeps freed memory: if it returned the
 //! memory to the system and asked for it again, the system would clear every page anew, which took a fifth of the
-//! processor time of a step (docs/decisions.md).
+//! processor time of a step (docs/src/project/decisions.md).
 
 use libmimalloc_sys::{mi_option_set, mi_option_t};
 

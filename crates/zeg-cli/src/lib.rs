@@ -11,6 +11,8 @@ mod hints;
 mod program;
 mod progress;
 mod renamed_flags;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod timing;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -20,6 +22,11 @@ use clap::FromArgMatches as _;
 use cli::{Cli, Command};
 pub use program::Program;
 use progress::Verbosity;
+
+/// Returns the command line as clap describes it. The command reference of the book is written from it.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {

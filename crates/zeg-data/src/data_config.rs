@@ -12,6 +12,7 @@ use crate::{
 
 /// A data set with its classes, prompt templates and splits, as a configuration names it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DataConfig {
     /// Name of the data set: `voc12`, `coco-stuff164k`, …, or the path of a `.toml` file that describes one;

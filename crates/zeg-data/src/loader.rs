@@ -29,6 +29,7 @@ const MAX_WORKERS: usize = 1024;
 
 /// What to do with a sample that cannot be loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum OnBadSample {
     /// Return the error to the training loop.

@@ -152,6 +152,7 @@ impl VisionConfig {
 
 /// An image encoder, as given in a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Encoder {
     /// A published encoder: `ViT-B/16`, `ViT-B/32`, `ViT-L/14`.
@@ -162,6 +163,7 @@ pub enum Encoder {
 
 /// The sizes of a CLIP-like vision transformer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct EncoderSizes {
     /// Side of a patch in pixels.
@@ -231,6 +233,7 @@ impl Activation {
 
 /// The configuration of deep prompt tuning: trained tokens next to the patches (ZegCLIP, section 3.3).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PromptConfig {
     /// Number of prompt tokens in each block.
@@ -248,6 +251,7 @@ fn tenth() -> f64 {
 
 /// The blocks that have prompts of their own (ZegCLIP, table 8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum PromptDepth {
     /// The first n blocks. With 1 ("shallow"), the prompts enter at block 0 and stay in the sequence to the end, and
@@ -281,6 +285,7 @@ pub struct TextConfig {
 
 /// The configuration of the decoder head of ZegCLIP (section 3.2) and of CLIP-RC.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct HeadConfig {
     /// Number of cross-attention layers.
@@ -298,14 +303,14 @@ pub struct HeadConfig {
     /// Factor on the unit-norm inputs of the head (patch tokens, image and class embeddings).
     ///
     /// The released models use 1. Unit vectors of 512 numbers make the first logits nearly zero, so hundreds of steps
-    /// pass before the head changes; √dim gives its inputs unit variance (docs/decisions.md).
+    /// pass before the head changes; √dim gives its inputs unit variance (docs/src/project/decisions.md).
     #[serde(default = "one")]
     pub input_scale: f64,
     /// Factor on the logits of the masks.
     ///
     /// The released models use 1. CLIP-RC's logits are plain products of LayerNorm outputs, with a standard deviation
     /// of about √dim from the first step on; a short run spends most of its steps on reducing it. 1/√dim starts it at 1
-    /// (docs/decisions.md).
+    /// (docs/src/project/decisions.md).
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub mask_scale: f64,
     /// Composition of class queries; `text` is the head without a relationship descriptor.

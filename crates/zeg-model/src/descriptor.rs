@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// The composition of a class query from the class embedding t and the image embedding g (ZegCLIP, table 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum QueryFormat {
     /// t: no relationship descriptor.

@@ -23,6 +23,7 @@ const MOST_ELONGATED: usize = 16;
 
 /// Whether the encoder processes sliding windows or the whole image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum InferenceMode {
     /// Square overlapping windows, whose scores are averaged.
@@ -34,6 +35,7 @@ pub enum InferenceMode {
 
 /// Inference settings; the defaults are the published protocol.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Inference {
     /// Length that the short side of an image is resized to, in pixels; 0 keeps the image's own size.

@@ -24,6 +24,7 @@ use crate::{
 
 /// The meaning of a model's logits, and how they become scores from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Scoring {
     /// Each class has an independent score, σ(logit), computed in every window before windows are averaged.

@@ -13,6 +13,7 @@ use crate::{
 
 /// The keys and values of a method's section.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Section(Map<String, Value>);
 
@@ -83,6 +84,7 @@ impl Section {
 
 /// The `[model]` table of an experiment file: the name of a method, and the method's own section.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModelSection {
     /// Name of the method; if `None`, the first method in the list that is trained on masks.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -14,6 +14,7 @@ const MOST_SCALES: usize = 32;
 
 /// Settings of test-time augmentation; by default the image is processed once, unchanged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct TestTime {
     /// Factors on the length of the short side.

@@ -22,6 +22,7 @@ use crate::{
 
 /// A whole experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Experiment {
     /// The images and their classes.
@@ -46,6 +47,7 @@ pub struct ExperimentFile {
 
 /// The names and labels that training may use; see [`crate::supervision`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Setting {
     /// Names and labels of seen classes; names and labels of unseen classes are not used.
@@ -70,6 +72,7 @@ impl Setting {
 
 /// The training settings of an experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TrainingConfig {
     /// The names and labels that training may use.
@@ -131,6 +134,7 @@ pub struct TrainingConfig {
 /// otherwise. Choosing it on the images that are reported at the end makes those scores optimistic; use a separate
 /// split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Validation {
     /// Number of steps between validations; the model is always validated after the last step.

@@ -19,6 +19,7 @@ pub(crate) const DICE_SMOOTHING: f64 = 1.0;
 
 /// Weights of the loss terms.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct MaskLoss {
     /// Factor of the focal term.

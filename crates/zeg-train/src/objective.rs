@@ -17,6 +17,7 @@ use crate::{loss::MaskLoss, targets::Targets};
 
 /// A training objective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Objective {
     /// Sigmoid focal and dice, with the weights of [`MaskLoss`].

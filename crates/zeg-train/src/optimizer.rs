@@ -20,6 +20,7 @@ use crate::TrainError;
 /// biases, so there is one group of parameters; a fine-tuned encoder is a second one. A method with other groups
 /// defines them in its recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct AdamWSettings {
     /// Decoupled weight decay.

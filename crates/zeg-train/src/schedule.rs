@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Settings of the learning rate schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Schedule {
     /// Learning rate at the start of the decay.

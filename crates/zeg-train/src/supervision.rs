@@ -44,6 +44,7 @@ const WAITING: u16 = u16::MAX - 2;
 
 /// The pixels that get pseudo labels in the transductive setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum PseudoLabels {
     /// Pixels whose true class is unseen: their positions come from the ground truth, their classes do not. This is the

@@ -44,3 +44,8 @@ pub use {
     zeg_data as data, zeg_eval as eval, zeg_export as export, zeg_image as image,
     zeg_model as model, zeg_vocab as vocab,
 };
+
+/// Compiles the examples of the book's page about the library.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/src/guide/rust.md")]
+mod book {}

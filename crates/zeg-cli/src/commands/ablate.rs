@@ -167,6 +167,12 @@ fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
+/// Returns the JSON schema of a suite.
+#[cfg(feature = "schema")]
+pub(crate) fn suite_schema() -> schemars::Schema {
+    schemars::schema_for!(suite::Suite)
+}
+
 /// Trains and scores the runs; returns an exit code if the user stopped it.
 fn carry_out(settings: &AblateSettings, runs: &[Run]) -> anyhow::Result<Option<ExitCode>> {
     match train_all(runs, settings)? {

@@ -34,6 +34,12 @@ use self::{
 use super::{JsonTarget, write_result};
 use crate::{Program, progress::Verbosity};
 
+/// Returns the JSON schema of an evaluation plan.
+#[cfg(feature = "schema")]
+pub(crate) fn plan_schema() -> schemars::Schema {
+    schemars::schema_for!(plan::PlanFile)
+}
+
 pub(crate) fn run(
     program: &Program,
     args: EvalArgs,

@@ -88,11 +88,6 @@ impl JsonTarget {
         Self { command, place }
     }
 
-    /// Returns the target of `zeg quickstart --json FILE`.
-    pub(crate) fn of_path(path: PathBuf) -> Self {
-        Self::new("quickstart", path)
-    }
-
     /// Whether the document takes the place of the text on standard output.
     pub(crate) fn is_stdout(&self) -> bool {
         self.place == JsonPlace::Stdout

@@ -26,7 +26,13 @@ use self::{
     plan::{PlannedMethod, QuickstartPlan},
     runs::{QuickstartRun, RunScores, run_process},
 };
-use super::{JsonTarget, ablate::run::side_by_side, shared::Existing, write_result};
+use super::{
+    JsonTarget,
+    ablate::run::side_by_side,
+    json::JsonArgs,
+    shared::{Existing, heading},
+    write_result,
+};
 use crate::Program;
 
 /// Folders and files that a quickstart makes in its output folder.
@@ -47,12 +53,12 @@ const MARKER: &str = "quickstart.json";
 #[command(after_help = "\
 Examples:
   zeg quickstart
-  zeg quickstart -o elsewhere --seed 1 --json -
+  zeg quickstart -o elsewhere --seed 1 --json scores.json
 
 Everything it does is a command of this program, which it prints before running it.")]
 pub(crate) struct QuickstartArgs {
     /// Folder for everything that it makes
-    #[arg(short, long, value_name = "DIR", default_value = "quickstart")]
+    #[arg(short, long, value_name = "DIR", default_value = "quickstart", help_heading = heading::OUTPUT)]
     output: PathBuf,
     /// Seed for initialisation, data order and dropout
     #[arg(long, value_name = "SEED", default_value_t = 0)]
@@ -64,13 +70,12 @@ pub(crate) struct QuickstartArgs {
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// Replace what an earlier quickstart left in the folder
-    #[arg(long)]
+    #[arg(long, help_heading = heading::OUTPUT)]
     overwrite: bool,
-    /// Write the scores as JSON; `-` writes them to standard output instead of the table
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
     /// Threads for computing [default: all cores]
-    #[arg(long, value_name = "N", env = "ZEG_THREADS")]
+    #[arg(long, value_name = "N", env = "ZEG_THREADS", help_heading = heading::PERFORMANCE)]
     threads: Option<usize>,
 }
 
@@ -105,16 +110,18 @@ struct QuickstartSettings {
 }
 
 impl QuickstartArgs {
-    fn settings(self) -> QuickstartSettings {
-        QuickstartSettings {
+    /// # Errors
+    /// Returns an error if the file of `--json` may not be written.
+    fn settings(self) -> anyhow::Result<QuickstartSettings> {
+        Ok(QuickstartSettings {
             output: self.output,
             seed: self.seed,
             steps: self.steps,
             limit: self.limit,
             existing: Existing::of_flag(self.overwrite),
-            json: self.json.map(JsonTarget::of_path),
+            json: self.json.target("quickstart")?,
             threads: self.threads.unwrap_or_else(rayon::current_num_threads),
-        }
+        })
     }
 }
 
@@ -126,7 +133,7 @@ impl QuickstartSettings {
 }
 
 pub(crate) fn run(_program: &Program, args: QuickstartArgs) -> anyhow::Result<ExitCode> {
-    quickstart(&args.settings())
+    quickstart(&args.settings()?)
 }
 
 fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {

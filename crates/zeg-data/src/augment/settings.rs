@@ -12,6 +12,7 @@ const MAX_SIDE: usize = 16_384;
 /// In a configuration, `kind` is `"random-crop"`, `"short-sides"` or `"whole"`, and the other keys are the fields of
 /// that kind; missing fields have the published values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Preprocess {
     /// Resize by a random ratio, crop, flip, distort: the pipeline of the published experiments.
@@ -24,6 +25,7 @@ pub enum Preprocess {
 
 /// Settings of the published training pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RandomCrop {
     /// Long and short side of the box that an image is fitted into, before the random ratio.
@@ -56,6 +58,7 @@ impl Default for RandomCrop {
 
 /// Settings of ZegFormer's training pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ShortSides {
     /// Base length in pixels, of which short sides are given in tenths.
@@ -110,6 +113,7 @@ impl ShortSides {
 
 /// Settings of training on whole images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Whole {
     /// Width and height of the resized image.

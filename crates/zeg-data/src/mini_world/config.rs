@@ -15,6 +15,7 @@ const MAX_SEED: u64 = i64::MAX as u64;
 
 /// The settings of a mini world; the same settings make the same images on every machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct WorldConfig {
     /// Seed of all images, below 2^63.
@@ -52,6 +53,7 @@ pub struct WorldConfig {
 
 /// The difference between unseen and seen classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum WorldSplit {
     /// Two colours are withheld: they occur in captions, but not in the seen classes.

@@ -14,6 +14,7 @@ pub const DATASET: &str = "mini-world";
 
 /// The mini world section of a configuration: the settings of the world and the number of images of each split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct WorldData {
     /// Number of images of the split `train`.

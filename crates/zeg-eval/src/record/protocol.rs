@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a model knew about the unseen classes in training. Scores of different protocols are not comparable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// Neither names nor pixels of unseen classes were used in training.

@@ -1,7 +1,7 @@
 //! The segmentation methods, one folder each, and the list of them.
 //!
 //! To add a method: add a folder here, a line in [`BUILTIN`], and, if the method is trained, a recipe in `zeg-train`
-//! (docs/extending.md).
+//! (docs/src/project/extending.md).
 
 pub mod clip_rc;
 pub mod training_free;

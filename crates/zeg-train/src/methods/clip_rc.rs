@@ -25,6 +25,7 @@ const RECOVERY: f64 = 2.0;
 
 /// Weights of the loss terms (`[training.loss]`).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ClipRcLossWeights {
     /// Factor of the focal term.

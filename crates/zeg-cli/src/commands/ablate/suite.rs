@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 /// A suite file of `zeg ablate`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Suite {
     /// Heading of the table.
@@ -41,6 +42,7 @@ pub(super) struct Suite {
 
 /// A variant: settings that every row is run with once.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Variant {
     /// Name of the variant and of its folder.
@@ -51,6 +53,7 @@ pub(super) struct Variant {
 
 /// A row of the table.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Row {
     /// Name of the row and of its folder.
@@ -74,6 +77,7 @@ pub(super) struct Row {
 
 /// The candidates for the settings of each row, and the images that decide.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Choose {
     /// Images that the candidates are trained on, such as `train:not-1/5`.
@@ -103,9 +107,12 @@ impl Choose {
 
 /// The weights of another row, of the run with the same seed.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Init {
+    /// Name of the row; it stands above this one.
     pub(super) row: String,
+    /// File in the run folder of that row, such as `checkpoint-00000300.safetensors`.
     pub(super) checkpoint: PathBuf,
 }
 

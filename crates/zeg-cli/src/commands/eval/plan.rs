@@ -21,6 +21,7 @@ use crate::commands::shared::{InferenceChanges, TestTimeChanges};
 
 /// A file that describes an evaluation (`--plan`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct PlanFile {
     /// Protocol that the scores belong to.

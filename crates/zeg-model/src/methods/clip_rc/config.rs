@@ -55,6 +55,7 @@ impl ClipRcConfig {
 
 /// The keys of CLIP-RC's section in an experiment file.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct ClipRcSection {
     /// Image encoder, given by name or by its sizes.
@@ -80,6 +81,12 @@ struct ClipRcSection {
 
 fn yes() -> bool {
     true
+}
+
+/// Returns the JSON schema of the method's `[model]` section.
+#[cfg(feature = "schema")]
+pub fn section_schema() -> schemars::Schema {
+    schemars::schema_for!(ClipRcSection)
 }
 
 impl Method for ClipRcMethod {

@@ -64,6 +64,7 @@ pub static FAMILY: [&TrainingFreeMethod; 5] = [&CLEAR_CLIP, &SCLIP, &NACLIP, &MA
 
 /// The options of every training-free method.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct TrainingFreeSection {
     /// Parts of the last block that are used besides its attention.
@@ -80,6 +81,12 @@ impl Default for TrainingFreeSection {
             logit_scale: config.logit_scale,
         }
     }
+}
+
+/// Returns the JSON schema of the methods' options.
+#[cfg(feature = "schema")]
+pub fn section_schema() -> schemars::Schema {
+    schemars::schema_for!(TrainingFreeSection)
 }
 
 impl Method for TrainingFreeMethod {

@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
 use zeg_image::normalize::Normalization;
 use zeg_kernels::softmax;
 
+#[cfg(feature = "schema")]
+pub use self::entry::section_schema;
 pub use self::entry::{CLEAR_CLIP, FAMILY, TrainingFreeMethod};
 use crate::{
     ModelError, Precision,
@@ -59,6 +61,7 @@ pub enum DenseAttention {
 
 /// The parts of the last block that are used besides its attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum LastBlock {
     /// The attention only, without residual and MLP, which add noise (ClearCLIP; NACLIP does the same).
@@ -98,7 +101,7 @@ impl TrainingFreeConfig {
     }
 
     /// Returns the default inference settings of this mode: a short side and windows near the size that CLIP was
-    /// trained on (docs/decisions.md has the measurements).
+    /// trained on (docs/src/project/decisions.md has the measurements).
     pub fn default_inference(&self) -> Inference {
         Inference {
             short_side: 336,

@@ -46,6 +46,7 @@ impl ZegClipConfig {
 
 /// The keys of ZegCLIP's section in an experiment file.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct ZegClipSection {
     /// Image encoder, given by name or by its sizes.
@@ -68,6 +69,12 @@ struct ZegClipSection {
 
 fn yes() -> bool {
     true
+}
+
+/// Returns the JSON schema of the method's `[model]` section.
+#[cfg(feature = "schema")]
+pub fn section_schema() -> schemars::Schema {
+    schemars::schema_for!(ZegClipSection)
 }
 
 impl Method for ZegClipMethod {

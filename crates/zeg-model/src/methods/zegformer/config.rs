@@ -20,6 +20,7 @@ const MOST: usize = 1024;
 
 /// The configuration of a ZegFormer. Every size can be set; [`ZegFormerConfig::default`] is as released.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ZegFormerConfig {
     /// Backbone, which computes feature maps from images.
@@ -79,6 +80,7 @@ impl Default for ZegFormerConfig {
 
 /// ZegFormer's own inference options (`[inference.method]`).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ZegFormerOptions {
     /// How the queries' own scores and CLIP's scores are combined.
@@ -91,6 +93,7 @@ pub struct ZegFormerOptions {
 
 /// The configuration of a residual network of bottleneck blocks with frozen normalisation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ResNetConfig {
     /// Number of blocks in each of the four stages.

@@ -13,6 +13,7 @@ use super::{
 
 /// The conversion of a mask to a CLIP input image; the reference's `CLIP_CLS_STYLE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CropStyle {
     /// The bounding box of the mask, with everything outside of the mask in CLIP's mean colour ("cropmask").

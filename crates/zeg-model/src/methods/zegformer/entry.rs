@@ -36,6 +36,7 @@ pub struct ZegFormerMethod;
 
 /// The keys of ZegFormer's section in an experiment file.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct ZegFormerSection {
     /// Image encoder of the crops in the second stage, given by name or by its sizes.
@@ -45,6 +46,12 @@ struct ZegFormerSection {
     /// The first stage.
     #[serde(default)]
     zegformer: ZegFormerConfig,
+}
+
+/// Returns the JSON schema of the method's `[model]` section.
+#[cfg(feature = "schema")]
+pub fn section_schema() -> schemars::Schema {
+    schemars::schema_for!(ZegFormerSection)
 }
 
 impl Method for ZegFormerMethod {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// The combination of the two kinds of scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Fusion {
     /// Geometric means: for a seen class, of the query's score and CLIP's mean over the seen classes; for an unseen

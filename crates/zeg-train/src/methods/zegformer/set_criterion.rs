@@ -20,6 +20,7 @@ use crate::{
 
 /// Weights of the terms, for both the matching costs and the loss.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct SetLoss {
     /// Factor of the cross-entropy.
