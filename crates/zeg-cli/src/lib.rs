@@ -60,7 +60,7 @@ where
     };
     let verbosity = Verbosity::of_flag(cli.quiet);
     let result = match cli.command {
-        Command::Quickstart(args) => commands::quickstart::run(program, args),
+        Command::Quickstart(args) => commands::quickstart::run(program, args, verbosity),
         Command::Pretrain(args) => commands::pretrain::run(program, args, verbosity),
         Command::Train(args) => commands::train::run(program, args, verbosity),
         Command::Ablate(args) => commands::ablate::run(program, args, verbosity),

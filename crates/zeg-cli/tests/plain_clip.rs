@@ -185,7 +185,7 @@ fn a_damaged_image_does_not_stop_the_others_of_its_folder() {
         .args([
             "-o",
             "out",
-            "--view",
+            "--mode",
             "whole",
             "--short-side",
             "32",
@@ -274,7 +274,7 @@ fn wrong_weights_and_options_are_explained() {
     assert!(text.contains("nothing.safetensors"), "{text}");
     let text = with_model(
         "clip.safetensors",
-        &["--view", "whole", "--short-side", "3000"],
+        &["--mode", "whole", "--short-side", "3000"],
     );
     assert!(text.contains("patches"), "{text}");
     write_image_tower(&world.path("half.safetensors"));
@@ -361,7 +361,7 @@ fn class_names_are_embedded_once_for_all_commands() {
     let eval = |more: &[&str]| {
         let mut command = world.zeg();
         command.args(["eval", "clip.safetensors", "--data", "VOC2012"]);
-        command.args(["--dataset", "voc12", "--word-list", "voc20"]);
+        command.args(["--dataset", "voc12", "--class-list", "voc20"]);
         command.args(["--short-side", "32", "--crop", "32", "--stride", "16"]);
         command.args(["--json", "-"]).args(more);
         let output = command.assert().success().get_output().stdout.clone();

@@ -161,8 +161,8 @@ impl SegmentationModel for ColoursModel {
             scoring: Scoring::Sigmoid,
         }
     }
-    fn encode(&self, views: &WindowBatch) -> Result<Vec<Self::Encoding>, ModelError> {
-        let (colours, grid) = patch_colours(views.images.clone());
+    fn encode(&self, windows: &WindowBatch) -> Result<Vec<Self::Encoding>, ModelError> {
+        let (colours, grid) = patch_colours(windows.images.clone());
         let [batch, _, _] = colours.dims();
         Ok((0..batch)
             .map(|index| (colours.clone().narrow(0, index, 1), grid))

@@ -14,6 +14,7 @@ use zeg_kernels::softmax;
 use crate::{
     ModelError,
     config::HeadConfig,
+    dropout::dropout,
     layers::{LAYER_NORM_EPSILON, LayerNorm, Linear, Start},
     trace::Trace,
     weights::{Init, ParamBuilder},
@@ -114,7 +115,7 @@ impl CrossAttention {
         let logits = self
             .split(q * self.scale(dim))
             .matmul(self.split(k).transpose()); // [batch, heads, classes, patches]
-        let weights = self.dropout.forward(softmax(logits));
+        let weights = dropout(&self.dropout, softmax(logits));
         let attended = weights
             .matmul(v)
             .swap_dims(1, 2)
@@ -278,11 +279,13 @@ impl DecoderLayer {
         name: &str,
     ) -> Tensor<3> {
         let attended = self.multihead_attn.attend(q, k, memory);
-        let x = self.norm2.forward(queries + self.dropout.forward(attended));
+        let x = self
+            .norm2
+            .forward(queries + dropout(&self.dropout, attended));
         let hidden = self.linear1.forward(x.clone()); // [batch, classes, hidden]
-        let hidden = self.dropout.forward(activation::relu(hidden));
+        let hidden = dropout(&self.dropout, activation::relu(hidden));
         let forwarded = self.linear2.forward(hidden); // [batch, classes, dim]
-        let x = self.norm3.forward(x + self.dropout.forward(forwarded));
+        let x = self.norm3.forward(x + dropout(&self.dropout, forwarded));
         trace.record(format_args!("{name}.out"), &x);
         x
     }

@@ -14,6 +14,7 @@ pub mod config;
 pub mod cost;
 pub mod decoder;
 pub mod descriptor;
+mod dropout;
 pub mod embeddings;
 pub mod encoded;
 mod encoder_hooks;

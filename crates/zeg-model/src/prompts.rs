@@ -12,6 +12,7 @@ use burn::{
 use crate::{
     ModelError,
     config::{PromptConfig, PromptDepth, VisionConfig},
+    dropout::dropout,
     layers::{LayerNorm, Linear, Start},
     trace::Trace,
     weights::{Init, ParamBuilder},
@@ -225,7 +226,10 @@ impl DeepPrompts {
             Some(prompts) => {
                 let [_, tokens, width] = prompts.dims();
                 // Dropout is applied after the expansion, so every image of a batch has its own dropout mask.
-                PromptAction::Set(self.dropout.forward(prompts.expand([batch, tokens, width])))
+                PromptAction::Set(dropout(
+                    &self.dropout,
+                    prompts.expand([batch, tokens, width]),
+                ))
             }
             None => PromptAction::Keep,
         }

@@ -33,7 +33,7 @@ use super::{
     shared::{Existing, heading},
     write_result,
 };
-use crate::Program;
+use crate::{Program, progress::Verbosity};
 
 /// Folders and files that a quickstart makes in its output folder.
 const MADE: [&str; 7] = [
@@ -107,12 +107,13 @@ struct QuickstartSettings {
     existing: Existing,
     json: Option<JsonTarget>,
     threads: usize,
+    verbosity: Verbosity,
 }
 
 impl QuickstartArgs {
     /// # Errors
     /// Returns an error if the file of `--json` may not be written.
-    fn settings(self) -> anyhow::Result<QuickstartSettings> {
+    fn settings(self, verbosity: Verbosity) -> anyhow::Result<QuickstartSettings> {
         Ok(QuickstartSettings {
             output: self.output,
             seed: self.seed,
@@ -121,6 +122,7 @@ impl QuickstartArgs {
             existing: Existing::of_flag(self.overwrite),
             json: self.json.target("quickstart")?,
             threads: self.threads.unwrap_or_else(rayon::current_num_threads),
+            verbosity,
         })
     }
 }
@@ -132,8 +134,12 @@ impl QuickstartSettings {
     }
 }
 
-pub(crate) fn run(_program: &Program, args: QuickstartArgs) -> anyhow::Result<ExitCode> {
-    quickstart(&args.settings()?)
+pub(crate) fn run(
+    _program: &Program,
+    args: QuickstartArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
+    quickstart(&args.settings(verbosity)?)
 }
 
 fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
@@ -149,20 +155,20 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
         fs::write(&file, method.experiment()?).with_context(|| file.display().to_string())?;
     }
     let titles: Vec<&str> = plan.methods.iter().map(|m| m.title.as_str()).collect();
-    eprintln!(
+    settings.verbosity.notice(format_args!(
         "MiniCLIP, a part of this program, was pre-trained on captions of all colours and textures. Each training now\n\
          sees masks of 15 classes and is scored on these and on 5 that it never sees a mask of.\n\
          Methods: {}; {} choices of the 5 classes.",
         titles.join(", "),
         plan.splits.len()
-    );
+    ));
     let runs = planned_runs(settings, &plan);
     let scores = Mutex::new(Vec::new());
     let jobs = settings.threads.clamp(1, runs.len());
     let code = side_by_side(jobs, &runs, |run| {
         Ok(match run.carry_out()? {
             Ok(done) => {
-                eprintln!("{}", done_line(&done));
+                settings.verbosity.notice(done_line(&done));
                 scores
                     .lock()
                     .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -278,7 +284,7 @@ fn show(
     command.args(["--threshold", "0", "--write", "labels,overlay,html"]);
     command.arg("-o").arg(&predictions);
     command.args(["--threads", &settings.threads.to_string()]);
-    if let Some(code) = run_process(command, &settings.output, "segment")? {
+    if let Some(code) = run_process(command, settings, "segment")? {
         return Ok(Err(code));
     }
     let mut reports = Vec::new();
@@ -300,9 +306,7 @@ fn show(
             plan.methods.len()
         );
         command.args(["--title", &title, "-o"]).arg(&folder);
-        if let Some(code) =
-            run_process(command, &settings.output, &format!("report-split-{split}"))?
-        {
+        if let Some(code) = run_process(command, settings, &format!("report-split-{split}"))? {
             return Ok(Err(code));
         }
         reports.push(folder.join("report.html"));

@@ -13,7 +13,7 @@ use zeg::{
         SampleSource as _,
         mini_world::{Part, World, WorldConfig, WorldSet},
     },
-    image::{LabelMap, RgbImage, decode_labels, write_rgb_png},
+    image::{LabelMap, RgbImage, decode_labels, distinct_palette, write_rgb_png},
     vocab::classes::ClassSet,
 };
 
@@ -239,7 +239,7 @@ pub(super) fn write(folder: &Path, content: &PageContent) -> anyhow::Result<Path
 /// Writes an image, its truth and its prediction in colour.
 fn shot(sample: &TestImage, content: &PageContent, pixels: &Path) -> anyhow::Result<Shot> {
     let classes = &content.images.classes;
-    let palette = classes.palette();
+    let palette = distinct_palette(classes.len());
     let predicted = decode_labels(&content.predictions.join(format!("{}.png", sample.id)))?;
     let (truth, found) = (sample.truth.labels(), predicted.labels());
     anyhow::ensure!(

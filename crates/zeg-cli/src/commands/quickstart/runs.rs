@@ -125,16 +125,16 @@ impl QuickstartRun<'_> {
     }
 
     fn run_process(&self, command: Command) -> anyhow::Result<Option<ExitCode>> {
-        run_process(command, &self.settings.output, &self.name())
+        run_process(command, self.settings, &self.name())
     }
 }
 
-/// Runs a command of this program and shows it first; its output goes to `logs/NAME.txt` in the folder.
+/// Runs a command of this program and shows it first; its output goes to `logs/NAME.txt` in the quickstart's folder.
 ///
 /// Returns the exit code if the user interrupted it.
 pub(super) fn run_process(
     command: Command,
-    folder: &Path,
+    settings: &QuickstartSettings,
     name: &str,
 ) -> anyhow::Result<Option<ExitCode>> {
     let shown: Vec<String> = command
@@ -142,8 +142,8 @@ pub(super) fn run_process(
         .map(|argument| quoted(&argument.to_string_lossy()))
         .collect();
     let shown = format!("zeg {}", shown.join(" "));
-    eprintln!("$ {shown}");
-    let log = folder.join("logs").join(format!("{name}.txt"));
+    settings.verbosity.notice(format_args!("$ {shown}"));
+    let log = settings.output.join("logs").join(format!("{name}.txt"));
     let written = || log.display().to_string();
     let output = fs::OpenOptions::new()
         .create(true)

@@ -58,7 +58,7 @@ pub(super) fn features(
         "preprocess": experiment.training.preprocess,
         "data": { "set": dataset.name(), "classes": dataset.classes(), "items": dataset.len(),
             "files": images_digest(dataset) },
-        "views": copies,
+        "copies": copies,
         "seed": seed,
     });
     let file = folder.map(|folder| {

@@ -13,6 +13,7 @@ use zeg_kernels::softmax;
 use super::config::ZegFormerConfig;
 use crate::{
     ModelError,
+    dropout::dropout,
     layers::{LAYER_NORM_EPSILON, LayerNorm, Linear, Start},
     trace::Trace,
     weights::{Init, ParamBuilder},
@@ -61,7 +62,7 @@ impl Attention {
         let q = self.split(self.project(q, 0) * scale); //           [batch, heads, queries, head]
         let (k, v) = (self.project(k, 1), self.project(v, 2));
         let logits = q.matmul(self.split(k).transpose()); //         [batch, heads, queries, tokens]
-        let weights = self.dropout.forward(softmax(logits));
+        let weights = dropout(&self.dropout, softmax(logits));
         let attended = weights
             .matmul(self.split(v))
             .swap_dims(1, 2)
@@ -152,20 +153,24 @@ impl QueryLayer {
             .self_attn
             .forward(placed.clone(), placed, content.clone());
         record_queries_first(trace, format_args!("dec{layer}_self_attn"), &attended);
-        let content = self.norm1.forward(content + self.dropout.forward(attended));
+        let content = self
+            .norm1
+            .forward(content + dropout(&self.dropout, attended));
 
         let placed = content.clone() + inputs.positions.clone();
         let attended =
             self.multihead_attn
                 .forward(placed, inputs.keys.clone(), inputs.values.clone());
         record_queries_first(trace, format_args!("dec{layer}_cross_attn"), &attended);
-        let content = self.norm2.forward(content + self.dropout.forward(attended));
+        let content = self
+            .norm2
+            .forward(content + dropout(&self.dropout, attended));
 
         let hidden = relu(self.linear1.forward(content.clone())); // [batch, queries, hidden]
-        let forwarded = self.linear2.forward(self.dropout.forward(hidden));
+        let forwarded = self.linear2.forward(dropout(&self.dropout, hidden));
         let content = self
             .norm3
-            .forward(content + self.dropout.forward(forwarded));
+            .forward(content + dropout(&self.dropout, forwarded));
         record_queries_first(trace, format_args!("dec_layer.{layer}"), &content);
         content
     }
