@@ -22,6 +22,9 @@ mod window;
 pub mod write;
 
 mod jpeg;
+mod jpeg_frame;
+mod jpeg_huffman;
+mod jpeg_scans;
 mod label_png;
 mod label_tiff;
 mod labels;
