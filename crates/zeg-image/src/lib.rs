@@ -38,7 +38,7 @@ mod webp_chunks;
 pub use decode::{decode_labels, decode_labels_bytes, decode_rgb, decode_rgb_bytes};
 pub use error::ImageError;
 pub use image::{RgbImage, imageops::flip_horizontal};
-pub use inputs::{InputError, InputImage, Recursion, expand};
+pub use inputs::{IMAGE_EXTENSIONS, InputError, InputImage, Recursion, expand};
 pub use labels::{IGNORE_LABEL, LabelMap, PADDING_LABEL};
 pub use normalize::Normalization;
 pub use overlay::overlay;
