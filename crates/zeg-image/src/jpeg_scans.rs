@@ -31,7 +31,9 @@ pub(crate) fn as_one_scan<'a>(
     frame: &Frame,
     name: &Path,
 ) -> Result<Cow<'a, [u8]>, ImageError> {
-    if !frame.is_sequential() || frame.components.len() < 2 {
+    // A file without a scan is left to the decoder.
+    let is_split = first_scan(bytes).is_some_and(|count| count < frame.components.len());
+    if !frame.is_sequential() || !is_split {
         return Ok(Cow::Borrowed(bytes));
     }
     let refuse = |reason: &str| corrupt(name, reason);
@@ -43,11 +45,8 @@ pub(crate) fn as_one_scan<'a>(
         match marker {
             END_OF_IMAGE => break,
             START_OF_SCAN => {
-                let scan = file.scan(content).map_err(refuse)?;
-                if scans == 0 && scan.len() == frame.components.len() {
-                    return Ok(Cow::Borrowed(bytes));
-                }
                 scans += 1;
+                let scan = file.scan(content).map_err(refuse)?;
                 file.read_scan(&scan, after).map_err(refuse)?;
             }
             QUANTISATION_TABLES => file.read_quantisation(content).map_err(refuse)?,
@@ -313,6 +312,21 @@ fn plane(planes: &mut [Plane], number: usize) -> Result<&mut Plane, Reason> {
     planes
         .get_mut(number)
         .ok_or("a scan has a component that the frame lacks")
+}
+
+/// Returns the number of components in the first scan.
+fn first_scan(bytes: &[u8]) -> Option<usize> {
+    let mut rest = bytes.get(2..)?;
+    loop {
+        let (marker, content, after) = next_segment(rest)?;
+        if marker == START_OF_SCAN {
+            return content.first().copied().map(usize::from);
+        }
+        if marker == END_OF_IMAGE {
+            return None;
+        }
+        rest = after;
+    }
 }
 
 /// Returns a segment with its marker and length.
