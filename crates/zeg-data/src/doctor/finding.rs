@@ -193,7 +193,7 @@ codes! {
         "Look at the masks: they may be blurred or hold probabilities; set `threshold` to fit them.";
     /// Images are rotated or mirrored by their EXIF orientation.
     ExifRotation "exif-rotation" Warning
-        "images that are rotated or mirrored by their EXIF orientation, and their labels are not ({})"
+        "images that are rotated or mirrored by their EXIF orientation ({})"
         "Look at them with their labels, which may have been drawn on the stored pixels; store both upright and remove the EXIF orientation.";
     /// Image files have the same content.
     SameImage "same-image" Warning
