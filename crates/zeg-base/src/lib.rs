@@ -3,6 +3,7 @@
 //! - [`file`](mod@file): atomic writing, where a file appears complete or not at all
 //! - [`hex`]: digests and colours as hexadecimal digits
 //! - [`hash`]: FNV-1a, a hash that stays the same across versions and machines
+//! - [`paths`]: paths as text, with bytes that are not UTF-8 escaped
 //! - [`random`]: splitmix64, which turns a counter into pseudo-random bits
 
 #![forbid(unsafe_code)]
@@ -10,4 +11,5 @@
 pub mod file;
 pub mod hash;
 pub mod hex;
+pub mod paths;
 pub mod random;

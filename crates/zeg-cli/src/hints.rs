@@ -152,6 +152,11 @@ fn of_data(error: &DataError) -> Option<String> {
         DataError::ClassList { .. } | DataError::UnknownDataset { .. } => {
             "`zeg data list` lists the data sets; describe your own in a .toml file".into()
         }
+        DataError::LeftOut { .. } => {
+            "upper and lower case count in `images`, and only one image may have an id; rename the files, or give only the folder as `images`"
+                .into()
+        }
+        DataError::NameNotUtf8 { .. } => "rename the file; ids are parts of file names".into(),
         DataError::MissingFiles { .. } => "unpack the data set completely, or correct the list of the split".into(),
         _ => return None,
     })
@@ -175,6 +180,11 @@ fn of_image(error: &ImageError) -> Option<String> {
             "label files hold class indices in an indexed or grey PNG, not colours; use the original files of the data set"
                 .into()
         }
+        ImageError::UnsupportedVariety { .. } => {
+            "the file may be intact; convert it to PNG with another program".into()
+        }
+        ImageError::MaskInAlpha { .. } => "save the alpha channel as a grey image of 8 bits".into(),
+        ImageError::MaskBelowUpperBits { .. } => "save the masks with 8 bits per sample".into(),
         ImageError::Corrupt { .. } => "the file is damaged or incomplete; copy or download it again".into(),
         _ => return None,
     })

@@ -68,6 +68,39 @@ fn the_embedded_model_segments_an_image_of_its_world() {
     assert!(folder.path().join("out/a.png").is_file());
 }
 
+#[cfg(unix)]
+#[test]
+fn a_name_that_is_not_utf8_is_escaped_and_does_not_lose_the_json() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let folder = TempDir::new().unwrap();
+    let images = folder.path().join("in");
+    std::fs::create_dir(&images).unwrap();
+    let world = World::new(WorldConfig::default()).unwrap();
+    let sample = world.sample(Part::Test, 0);
+    write_rgb_png(&images.join("a.png"), &sample.image).unwrap();
+    let odd = images.join(OsStr::from_bytes(b"latin1_\xE9.png"));
+    std::fs::copy(images.join("a.png"), odd).unwrap();
+    let output = zeg(folder.path())
+        .args(["segment", "in", "--model", "mini", "--classes", "red,blue"])
+        .args(["-o", "out", "--write", "labels,coco", "--json", "out.json"])
+        .output()
+        .unwrap();
+    let errors = stderr(&output);
+    assert!(output.status.success(), "{errors}");
+    assert!(
+        errors.contains("warning: ") && errors.contains("latin1_\\xE9.png"),
+        "{errors}"
+    );
+    let json = |path: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(folder.path().join(path)).unwrap()).unwrap()
+    };
+    let results = json("out.json");
+    assert_eq!(results["images"][1]["image"], "in/latin1_\\xE9.png");
+    assert_eq!(results["images"][1]["files"][0], "out/latin1_\\xE9.png");
+    let coco = json("out/coco.json");
+    assert_eq!(coco["images"][1]["file_name"], "latin1_\\xE9.png");
+}
+
 #[test]
 fn a_word_that_the_embedded_model_does_not_know_is_named_with_those_it_knows() {
     let folder = TempDir::new().unwrap();

@@ -48,8 +48,8 @@ pub struct DoctorOptions {
 /// `progress` is called by several threads with the number of images that are done and the number of all images.
 ///
 /// # Errors
-/// Returns the errors of [`list`](crate::list) except [`DataError::DuplicateId`], [`DataError::RawCocoLabels`] and
-/// [`DataError::UnconvertedLabels`], which become findings; [`DataError::Setting`] if `threads` is 0; and
+/// Returns the errors of [`list`](crate::list) except [`DataError::DuplicateId`], [`DataError::LeftOut`],
+/// [`DataError::RawCocoLabels`] and [`DataError::UnconvertedLabels`], which become findings; [`DataError::Setting`] if `threads` is 0; and
 /// [`DataError::Spawn`] if the threads cannot be started.
 pub fn examine(
     selection: &Selection,

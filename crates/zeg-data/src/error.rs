@@ -9,6 +9,9 @@ use zeg_image::ImageError;
 use zeg_vocab::classes::{ClassError, SplitError};
 use zeg_vocab::text_file::TextFileError;
 
+/// Largest number of files that a message lists.
+const SHOWN: usize = 4;
+
 /// An error of opening a data set, loading a sample or building a batch.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -122,6 +125,22 @@ pub enum DataError {
     #[error("{}: no image is listed or found", path.display())]
     Empty {
         /// The list or folder, or the name of a data set in memory.
+        path: PathBuf,
+    },
+
+    /// Files in the folder of images look like images of the data set and are not part of it.
+    #[error("{}: {} {} left out: {}{}", folder.display(), files.len(), if files.len() == 1 { "image would be" } else { "images would be" }, paths(files.get(..SHOWN).unwrap_or(files)), if files.len() > SHOWN { ", …" } else { "" })]
+    LeftOut {
+        /// The folder of images.
+        folder: PathBuf,
+        /// The files: their names differ from `images` in upper and lower case, or another image has the same id.
+        files: Vec<PathBuf>,
+    },
+
+    /// The name of an image or label file is not UTF-8, so it has no id.
+    #[error("{}: the name of the file is not UTF-8", path.display())]
+    NameNotUtf8 {
+        /// The file.
         path: PathBuf,
     },
 

@@ -26,9 +26,9 @@ use std::path::{Path, PathBuf};
 use zeg_vocab::classes::ClassSet;
 use zeg_vocab::text_file;
 
-use crate::listing::{Listing, Place};
+use crate::listing::{Listing, Place, left_out};
 use crate::split::{IdForm, is_path, read_split};
-use crate::{DataError, LabelRule, Metric};
+use crate::{DataError, Item, LabelRule, Metric};
 
 /// Largest size of a description, in bytes.
 const MAX_BYTES: u64 = 1 << 22;
@@ -162,17 +162,18 @@ impl Description {
 
     /// Lists all pairs of the folders.
     fn scan(&self, root: PathBuf, place: Place) -> Result<Listing, DataError> {
+        let is_excluded = |id: &str| self.exclude.iter().any(|text| id.contains(text.as_str()));
         let mut ids = place.images.scan(&root)?;
-        ids.retain(|id| !self.exclude.iter().any(|text| id.contains(text.as_str())));
+        ids.retain(|id| !is_excluded(id));
         if ids.is_empty() {
             return Err(DataError::Empty {
                 path: place.images.folder(&root),
             });
         }
-        let items = ids.into_iter().map(|id| place.item(&root, id));
+        let items: Vec<Item> = ids.into_iter().map(|id| place.item(&root, id)).collect();
         Ok(Listing {
-            items: items.collect(),
-            defects: Vec::new(),
+            defects: left_out(&root, &place.images, &items, is_excluded)?,
+            items,
             places: vec![place],
             root,
         })

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use zeg_base::hex;
 use zeg_image::{
-    IGNORE_LABEL, ImageError, LabelMap, RgbImage, decode_labels, decode_labels_bytes, decode_rgb,
-    decode_rgb_bytes,
+    IGNORE_LABEL, ImageError, LabelMap, RgbImage, decode_labels, decode_labels_bytes, decode_mask,
+    decode_mask_bytes,
 };
 
 use crate::DataError;
@@ -132,8 +132,8 @@ impl LabelRule {
     /// Decodes a label file into the form this rule needs.
     pub(crate) fn read(&self, path: &Path) -> Result<Stored, ImageError> {
         Ok(match self.kind {
-            LabelKind::Palette(_) => Stored::Colours(decode_rgb(path)?),
-            LabelKind::Binary { .. } => Stored::Values(grey(&decode_rgb(path)?)?),
+            LabelKind::Palette(_) => Stored::Colours(decode_mask(path)?),
+            LabelKind::Binary { .. } => Stored::Values(grey(&decode_mask(path)?)?),
             _ => Stored::Values(decode_labels(path)?),
         })
     }
@@ -141,8 +141,8 @@ impl LabelRule {
     /// Decodes the content of a label file into the form this rule needs; `name` is only used in errors.
     pub(crate) fn decode(&self, bytes: &[u8], name: &Path) -> Result<Stored, ImageError> {
         Ok(match self.kind {
-            LabelKind::Palette(_) => Stored::Colours(decode_rgb_bytes(bytes, name)?),
-            LabelKind::Binary { .. } => Stored::Values(grey(&decode_rgb_bytes(bytes, name)?)?),
+            LabelKind::Palette(_) => Stored::Colours(decode_mask_bytes(bytes, name)?),
+            LabelKind::Binary { .. } => Stored::Values(grey(&decode_mask_bytes(bytes, name)?)?),
             _ => Stored::Values(decode_labels_bytes(bytes, name)?),
         })
     }

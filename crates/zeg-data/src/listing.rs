@@ -3,6 +3,7 @@
 //! A listing is made without opening an image. Its defects are part of it, so that opening a data set can return an
 //! error, while the doctor can continue and report all of them.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::pattern::Pattern;
@@ -56,6 +57,31 @@ impl Place {
             id,
         }
     }
+}
+
+/// Returns a [`DataError::LeftOut`] if a folder holds files like those of `images` that are in no pair of the split.
+///
+/// Their names differ from the pattern in upper and lower case, or another image has the same id.
+///
+/// - `items`: the pairs of all images in the folder
+/// - `is_excluded`: whether an id is left out on purpose
+pub(crate) fn left_out(
+    root: &Path,
+    images: &Pattern,
+    items: &[Item],
+    is_excluded: impl Fn(&str) -> bool,
+) -> Result<Vec<DataError>, DataError> {
+    // The label file of an image may be in the same folder.
+    let files = items.iter().flat_map(|item| [&item.image, &item.labels]);
+    let used: HashSet<&Path> = files.map(PathBuf::as_path).collect();
+    let found = images.scan_in_any_case(root)?.into_iter();
+    let files: Vec<PathBuf> = found
+        .filter(|(path, id)| !used.contains(path.as_path()) && !is_excluded(id))
+        .map(|(path, _)| path)
+        .collect();
+    let folder = images.folder(root);
+    let error = (!files.is_empty()).then_some(DataError::LeftOut { folder, files });
+    Ok(error.into_iter().collect())
 }
 
 /// Finds the folder that holds all of `markers`.
@@ -158,10 +184,10 @@ impl Scanned<'_> {
                 path: place.images.folder(&root),
             });
         }
-        let items = ids.into_iter().map(|id| place.item(&root, id));
+        let items: Vec<Item> = ids.into_iter().map(|id| place.item(&root, id)).collect();
         Ok(Listing {
-            items: items.collect(),
-            defects: Vec::new(),
+            defects: left_out(&root, &place.images, &items, |_| false)?,
+            items,
             places: vec![place.clone()],
             root,
         })

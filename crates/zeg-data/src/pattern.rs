@@ -8,12 +8,10 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use zeg_image::IMAGE_EXTENSIONS;
+
 use crate::DataError;
 
-/// File name endings of images, tried in this order if a pattern is only the name of a folder.
-const IMAGE_ENDINGS: [&str; 11] = [
-    ".jpg", ".png", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".qoi",
-];
 /// Largest depth of nested folders that are searched; it ends the search where links form a cycle.
 const MAX_DEPTH: usize = 8;
 /// The placeholder of the id.
@@ -28,10 +26,85 @@ pub(crate) struct Pattern {
     folder: PathBuf,
     /// The text before the id in a file name.
     before: String,
-    /// The alternatives for the text after the id, in order of preference; at least one.
-    after: Vec<String>,
+    /// The text after the id in a file name.
+    after: After,
     /// Whether ids may contain folder names: `aachen/aachen_000000_000019`.
     nested: bool,
+}
+
+/// The text after the id in a file name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum After {
+    /// Alternatives, in order of preference; at least one.
+    Texts(Vec<String>),
+    /// An extension of an image ([`IMAGE_EXTENSIONS`]) in upper or lower case: the pattern is the name of a folder.
+    AnyImage,
+}
+
+impl Default for After {
+    fn default() -> Self {
+        Self::Texts(Vec::new())
+    }
+}
+
+impl After {
+    /// Returns all texts after the id that may occur, in order of preference.
+    fn texts(&self) -> Box<dyn Iterator<Item = String> + '_> {
+        match self {
+            Self::Texts(texts) => Box::new(texts.iter().cloned()),
+            Self::AnyImage => {
+                let extensions = IMAGE_EXTENSIONS.into_iter().flat_map(in_every_case);
+                Box::new(extensions.map(|extension| format!(".{extension}")))
+            }
+        }
+    }
+
+    /// Returns the part of a file name before this text.
+    ///
+    /// The case of the extension never matters for [`After::AnyImage`].
+    fn id_of<'a>(&self, name: &'a str, case: Case) -> Option<&'a str> {
+        let strip = |text: &str| {
+            let start = name.len().checked_sub(text.len())?;
+            let (id, rest) = name.split_at_checked(start)?;
+            let fits = match case {
+                Case::Exact => rest == text,
+                Case::Any => rest.eq_ignore_ascii_case(text),
+            };
+            fits.then_some(id)
+        };
+        match self {
+            Self::Texts(texts) => texts.iter().find_map(|text| strip(text)),
+            Self::AnyImage => {
+                let (id, extension) = name.rsplit_once('.')?;
+                let fits = |image: &str| extension.eq_ignore_ascii_case(image);
+                IMAGE_EXTENSIONS
+                    .iter()
+                    .any(|image| fits(image))
+                    .then_some(id)
+            }
+        }
+    }
+}
+
+/// Whether upper and lower case are told apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Exact,
+    Any,
+}
+
+/// Returns a lower-case text in every mixture of cases: first in lower case, then in upper case, then in the others.
+fn in_every_case(text: &str) -> impl Iterator<Item = String> {
+    let all = (1_usize << text.len()) - 1;
+    let mixture = move |upper: usize| -> String {
+        let letters = text.chars().enumerate();
+        let letter = letters.map(|(place, letter)| match upper >> place & 1 {
+            0 => letter,
+            _ => letter.to_ascii_uppercase(),
+        });
+        letter.collect()
+    };
+    [0, all].into_iter().chain(1..all).map(mixture)
 }
 
 /// The reason why a text is not a valid pattern.
@@ -57,7 +130,7 @@ impl Pattern {
             return Ok(Self {
                 folder: path.to_owned(),
                 before: String::new(),
-                after: IMAGE_ENDINGS.map(str::to_owned).to_vec(),
+                after: After::AnyImage,
                 nested: false,
             });
         };
@@ -83,7 +156,7 @@ impl Pattern {
         Ok(Self {
             folder: PathBuf::from(if absolute { "/" } else { folder }),
             before: before.to_owned(),
-            after,
+            after: After::Texts(after),
             nested,
         })
     }
@@ -108,11 +181,11 @@ impl Pattern {
             folder.join(inner)
         };
         let files = || {
-            let names = self.after.iter();
-            names.map(|after| folder.join(format!("{}{name}{after}", self.before)))
+            let texts = self.after.texts();
+            texts.map(|after| folder.join(format!("{}{name}{after}", self.before)))
         };
         let preferred = || files().next().unwrap_or_else(|| folder.join(name));
-        if self.after.len() == 1 {
+        if matches!(&self.after, After::Texts(texts) if texts.len() == 1) {
             return preferred();
         }
         files()
@@ -121,36 +194,82 @@ impl Pattern {
     }
 
     /// Returns the id of a file name (for nested patterns, without the folders), or `None` if the name does not match.
-    pub(crate) fn id_of<'a>(&self, name: &'a str) -> Option<&'a str> {
-        let rest = name.strip_prefix(self.before.as_str())?;
-        let fits = |after: &String| rest.strip_suffix(after.as_str());
-        self.after.iter().find_map(fits).filter(|id| !id.is_empty())
+    fn id_in_case<'a>(&self, name: &'a str, case: Case) -> Option<&'a str> {
+        let is_hidden = name.starts_with('.') && !self.before.starts_with('.');
+        let start = name.get(..self.before.len())?;
+        let fits = match case {
+            Case::Exact => start == self.before,
+            Case::Any => start.eq_ignore_ascii_case(&self.before),
+        };
+        let rest = name
+            .get(self.before.len()..)
+            .filter(|_| fits && !is_hidden)?;
+        self.after.id_of(rest, case).filter(|id| !id.is_empty())
     }
 
     /// Returns the ids of all matching files, sorted so that the order does not depend on the file system.
+    ///
+    /// Hidden files, whose names begin with a dot, are left out.
+    ///
+    /// # Errors
+    /// Returns [`DataError::Unreadable`], or [`DataError::NameNotUtf8`] if a matching file has no name in UTF-8 and
+    /// thus no id.
     pub(crate) fn scan(&self, root: &Path) -> Result<Vec<String>, DataError> {
         let mut ids = Vec::new();
-        self.scan_folder(&self.folder(root), "", 0, &mut ids)?;
+        self.visit(root, Case::Exact, &mut |inner, id, _| {
+            ids.push(format!("{inner}{id}"));
+        })?;
         ids.sort();
         ids.dedup(); // a.jpg and a.png have one id
         Ok(ids)
     }
 
-    fn scan_folder(
+    /// Returns the files that match if upper and lower case are not told apart, sorted, each with its id.
+    pub(crate) fn scan_in_any_case(
+        &self,
+        root: &Path,
+    ) -> Result<Vec<(PathBuf, String)>, DataError> {
+        let mut files = Vec::new();
+        self.visit(root, Case::Any, &mut |inner, id, path| {
+            files.push((path, format!("{inner}{id}")));
+        })?;
+        files.sort();
+        Ok(files)
+    }
+
+    /// Calls `found` with the inner folder, the id and the path of each matching file.
+    fn visit(
+        &self,
+        root: &Path,
+        case: Case,
+        found: &mut dyn FnMut(&str, &str, PathBuf),
+    ) -> Result<(), DataError> {
+        self.visit_folder(&self.folder(root), ("", 0), case, found)
+    }
+
+    fn visit_folder(
         &self,
         folder: &Path,
-        inner: &str,
-        depth: usize,
-        ids: &mut Vec<String>,
+        (inner, depth): (&str, usize),
+        case: Case,
+        found: &mut dyn FnMut(&str, &str, PathBuf),
     ) -> Result<(), DataError> {
         for path in entries(folder)? {
-            let Some(name) = path.file_name().and_then(OsStr::to_str) else {
+            let name = path.file_name().unwrap_or_default();
+            let name = name.to_string_lossy().into_owned();
+            let is_folder = self.nested && depth < MAX_DEPTH && path.is_dir();
+            let id = self.id_in_case(&name, case);
+            if !is_folder && id.is_none() {
                 continue;
-            };
-            if self.nested && depth < MAX_DEPTH && path.is_dir() {
-                self.scan_folder(&path, &format!("{inner}{name}/"), depth + 1, ids)?;
-            } else if let Some(id) = self.id_of(name) {
-                ids.push(format!("{inner}{id}"));
+            }
+            if path.file_name().and_then(OsStr::to_str).is_none() {
+                return Err(DataError::NameNotUtf8 { path });
+            }
+            if is_folder {
+                let inner = format!("{inner}{name}/");
+                self.visit_folder(&path, (&inner, depth + 1), case, found)?;
+            } else if let Some(id) = id {
+                found(inner, id, path);
             }
         }
         Ok(())
@@ -202,7 +321,11 @@ mod tests {
             let pattern = Pattern::parse(pattern).unwrap();
             assert_eq!(pattern.file(root, id), Path::new(file), "{pattern:?}");
             let name = Path::new(file).file_name().unwrap().to_str().unwrap();
-            assert_eq!(pattern.id_of(name), id.rsplit('/').next(), "{pattern:?}");
+            assert_eq!(
+                pattern.id_in_case(name, Case::Exact),
+                id.rsplit('/').next(),
+                "{pattern:?}"
+            );
         }
     }
 
@@ -237,6 +360,44 @@ mod tests {
         assert_eq!(ids("b/{id}_t.png").unwrap(), ["1", "2"]);
         assert_eq!(ids("b").unwrap(), ["1_t", "1_x", "2_t"]);
         assert!(matches!(ids("c"), Err(DataError::Unreadable { .. })));
+    }
+
+    /// The extension of an image counts in any case, and `zeg segment` takes the same files of a folder.
+    #[test]
+    fn a_folder_stands_for_the_images_of_every_extension() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::create_dir(root.join("images")).unwrap();
+        let names = [
+            "a.jpg", "b.JPG", "c.Jpg", "d.JPEG", "e.png", "f.PNG", "g.jfif", "h.tif", "i.TIF",
+            "j.jpe", "k.pbm", "l.dib",
+        ];
+        for name in names.into_iter().chain([".hidden.jpg", "notes.txt"]) {
+            fs::write(root.join("images").join(name), "").unwrap();
+        }
+        let pattern = Pattern::parse("images").unwrap();
+        let ids = pattern.scan(root).unwrap();
+        let files: Vec<PathBuf> = ids.iter().map(|id| pattern.file(root, id)).collect();
+        assert_eq!(files, names.map(|name| root.join("images").join(name)));
+        let taken = zeg_image::expand(&[root.join("images")], zeg_image::Recursion::FolderOnly);
+        assert_eq!(taken.unwrap().len(), names.len());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_whose_name_is_not_utf8_is_not_left_out_without_a_word() {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tempfile::tempdir().unwrap();
+        let name = OsStr::from_bytes(b"latin1_\xe9.jpg");
+        fs::write(folder.path().join(name), "").unwrap();
+        let scan = |pattern: &str| Pattern::parse(pattern).unwrap().scan(folder.path());
+        for pattern in [".", "{id}.jpg", "**/{id}.jpg"] {
+            assert!(
+                matches!(scan(pattern), Err(DataError::NameNotUtf8 { .. })),
+                "{pattern}"
+            );
+        }
+        assert!(scan("{id}.png").unwrap().is_empty());
     }
 
     #[cfg(unix)]

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use common::shared_data;
 use healthy_voc::{OPTIONS, find, grey, healthy_vocs, names, problems, synthetic};
 use image::codecs::jpeg::JpegEncoder;
-use image::{ExtendedColorType, GrayImage, Luma, Rgb, RgbImage};
+use image::{ExtendedColorType, GrayImage, ImageBuffer, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 use proptest::prelude::*;
 
 use zeg_data::{DataError, Diagnosis, DoctorOptions, Selection, Severity, Verdict, examine};
@@ -148,6 +148,12 @@ fn file_name_extensions_in_upper_case_without_lists() {
     }
     let diagnosis = examine_in("ade20k", folder.path(), "val");
     names(&find(&diagnosis, "case-mismatch"), Error, "b.JPG");
+    names(&find(&diagnosis, "left-out-images"), Error, "b.JPG");
+    let error = common::open("ade20k", folder.path(), "val").unwrap_err();
+    assert!(
+        matches!(&error, DataError::LeftOut { files, .. } if files.len() == 1),
+        "{error}"
+    );
 }
 
 #[test]
@@ -301,6 +307,25 @@ fn images_rotated_by_exif() {
     }
 }
 
+/// Labels may have been drawn on the stored pixels whatever the orientation is, even if the sizes fit.
+#[test]
+fn every_exif_orientation_but_the_first_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    for orientation in 1..=8 {
+        let (image, labels) = (format!("{orientation}.jpg"), format!("{orientation}.png"));
+        write_pair(folder.path(), &image, &labels, orientation);
+        let path = folder.path().join("images/validation").join(image);
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, with_orientation(&bytes, orientation)).unwrap();
+    }
+    let diagnosis = examine_in("ade20k", folder.path(), "val");
+    let finding = find(&diagnosis, "exif-rotation");
+    assert_eq!((finding.severity, finding.count), (Warning, 7));
+    let example = "3.jpg: orientation 3, rotated by 180°";
+    assert!(finding.examples[1].contains(example), "{finding:?}");
+    assert_eq!(find(&diagnosis, "size-mismatch").count, 4);
+}
+
 #[test]
 fn repeated_ids() {
     for voc in healthy_vocs() {
@@ -396,6 +421,37 @@ fn labels_whose_background_was_already_removed() {
         assert!(
             finding.message.contains("class 0, is missing"),
             "{finding:?}"
+        );
+    }
+}
+
+/// A wall or floor with the number 0 is in every image, so 0 is not seldom, and the last number never occurs.
+#[test]
+fn labels_from_zero_that_are_read_with_zero_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..10_u8 {
+        let (image, labels) = (format!("{number}.jpg"), format!("{number}.png"));
+        let path = write_pair(folder.path(), &image, &labels, number);
+        let map = GrayImage::from_fn(16, 8, |x, _| match x {
+            0..8 => Luma([0]),
+            15 => Luma([255]),
+            _ => Luma([number % 5]),
+        });
+        map.save(path).unwrap();
+    }
+    let toml = folder.path().join("rooms.toml");
+    let text = |zero_is: &str| {
+        format!(
+            "{MASKS}kind = 'index'\nzero-is = '{zero_is}'\nclasses = ['wall', 'floor', 'sofa', 'plant', 'tv']"
+        )
+    };
+    for (zero_is, shifted) in [("ignore", true), ("class", false)] {
+        fs::write(&toml, text(zero_is)).unwrap();
+        let diagnosis = examine_in(toml.to_str().unwrap(), Path::new(""), "all");
+        assert_eq!(
+            problems(&diagnosis).contains(&"shifted-labels"),
+            shifted,
+            "{diagnosis:#?}"
         );
     }
 }
@@ -593,6 +649,52 @@ fn masks_below_the_threshold_and_grey_masks() {
         "{finding:?}"
     );
     names(&find(&diagnosis, "grey-mask"), Warning, "c.png");
+}
+
+/// Masks in the alpha channel, and masks of 16 bits with 0 and 255, have the same upper bits in every pixel.
+#[test]
+fn masks_that_would_be_read_as_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let alpha = write_pair(folder.path(), "a.jpg", "a.png", 1);
+    let is_object = |x: u32| x >= 8;
+    RgbaImage::from_fn(16, 8, |x, _| Rgba([0, 0, 0, 255 * u8::from(is_object(x))]))
+        .save(alpha)
+        .unwrap();
+    let deep = write_pair(folder.path(), "b.jpg", "b.png", 2);
+    let map: ImageBuffer<Luma<u16>, Vec<u16>> =
+        ImageBuffer::from_fn(16, 8, |x, _| Luma([255 * u16::from(is_object(x))]));
+    map.save(deep).unwrap();
+    let toml = folder.path().join("gut.toml");
+    for kind in [
+        "'binary'\nclasses = ['background', 'polyp']",
+        "'palette'\nclasses = [{ name = 'wall', colour = '#000000' }, { name = 'polyp', colour = '#0000ff' }]",
+    ] {
+        fs::write(&toml, format!("{MASKS}kind = {kind}")).unwrap();
+        let toml = toml.to_str().unwrap();
+        let diagnosis = examine_in(toml, Path::new(""), "all");
+        names(&find(&diagnosis, "mask-in-alpha"), Error, "a.png");
+        names(&find(&diagnosis, "mask-below-upper-bits"), Error, "b.png");
+        let dataset = common::open(toml, Path::new(""), "all").unwrap();
+        assert!(dataset.load(0).is_err() && dataset.load(1).is_err());
+    }
+}
+
+#[test]
+fn a_class_that_fills_the_whole_split_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    for (image, labels) in [("a.jpg", "a.png"), ("b.jpg", "b.png")] {
+        let path = write_pair(folder.path(), image, labels, labels.len() as u8);
+        GrayImage::new(16, 8).save(path).unwrap();
+    }
+    let toml = folder.path().join("gut.toml");
+    let text = format!("{MASKS}kind = 'binary'\nclasses = ['background', 'polyp']");
+    fs::write(&toml, text).unwrap();
+    let diagnosis = examine_in(toml.to_str().unwrap(), Path::new(""), "all");
+    names(
+        &find(&diagnosis, "one-class"),
+        Warning,
+        "only background occurs",
+    );
 }
 
 #[test]

@@ -187,6 +187,30 @@ fn binary_masks_may_be_any_image() {
     assert!(rooms.refusal(&three).contains("needs two classes"));
 }
 
+/// A folder alone means every image in it; two images of one id would be one image, so they are refused.
+#[test]
+fn no_image_of_a_folder_is_left_out_without_a_word() {
+    let rooms = Rooms::new();
+    let text = START.replace("images/{id}.jpg", "images")
+        + "kind = 'index'\nclasses = ['a', 'b', 'c']\nexclude = ['_preview']";
+    for file in ["three.JPG", "four.png", "four_preview.jpg"] {
+        let id = Path::new(file).file_stem().unwrap().to_str().unwrap();
+        rooms.image_file(&format!("images/{file}"));
+        rooms.grey(&format!("labels/{id}.png"), &[0, 1]);
+    }
+    let open = || open(&rooms.describe(&text), Path::new(""), "all");
+    let dataset = open().unwrap();
+    let ids: Vec<&str> = dataset.items.iter().map(|item| item.id.as_str()).collect();
+    assert_eq!(ids, ["four", "one", "three", "two"]);
+    assert_eq!(dataset.load(2).unwrap().id, "three");
+    rooms.image_file("images/four.JPEG");
+    let error = open().unwrap_err();
+    assert!(
+        matches!(&error, DataError::LeftOut { files, .. } if files[0].ends_with("four.JPEG")),
+        "{error}"
+    );
+}
+
 #[test]
 fn splits_are_lists_ids_and_folders() {
     let rooms = Rooms::new();

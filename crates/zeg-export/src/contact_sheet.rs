@@ -5,6 +5,7 @@
 //! Cards are kept in a temporary file, because the legend above them needs the counts of all images.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -78,7 +79,7 @@ pub struct ContactSheet {
     classes: Classes,
     target: Target,
     /// The folder of linked thumbnails and its name in URLs.
-    folder: Option<(Folder, String)>,
+    folder: Option<(Folder, OsString)>,
     cards: Spool,
     images: usize,
     /// By label: the number of images in which the class occurs.
@@ -159,7 +160,7 @@ impl ContactSheet {
                 name.push("_files");
                 let root = options.path.with_file_name(&name);
                 let folder = Folder::create(&root, options.overwrite)?;
-                Some((folder, name.to_string_lossy().into_owned()))
+                Some((folder, name))
             }
         };
         let cards = Spool::create().map_err(ExportError::unwritable(&options.path))?;
@@ -186,8 +187,10 @@ impl ContactSheet {
         let mut target = folder.target(Path::new(&stem), thumbnail.extension)?;
         target.fill(|file| file.write_all(&thumbnail.bytes))?;
         folder.finish(target)?;
-        let path = format!("{name}/{stem}{}", thumbnail.extension);
-        Ok(address(&path))
+        let file = format!("/{stem}{}", thumbnail.extension);
+        Ok(address(
+            &[name.as_encoded_bytes(), file.as_bytes()].concat(),
+        ))
     }
 
     fn link(&self, segmented: &SegmentedImage<'_>) -> Result<Option<String>, ExportError> {
@@ -198,9 +201,9 @@ impl ContactSheet {
         let path = file_name(segmented.stem, suffix)?;
         let parts = path.components();
         let parts: Vec<_> = parts
-            .map(|part| part.as_os_str().to_string_lossy())
+            .map(|part| part.as_os_str().as_encoded_bytes())
             .collect();
-        Ok(Some(address(&parts.join("/"))))
+        Ok(Some(address(&parts.join(&b'/'))))
     }
 }
 

@@ -156,7 +156,7 @@ impl Exporter for LabelStudioExporter {
             image: format!(
                 "{}{}",
                 self.options.address_prefix,
-                address(&segmented.name())
+                address(&segmented.name_bytes())
             ),
             model_version: &self.options.model_version,
             score: segmented.mean_confidence(),

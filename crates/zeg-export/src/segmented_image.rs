@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use zeg_base::paths::path_text;
 use zeg_image::decode::MAX_PIXELS;
 use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
 
@@ -64,14 +65,25 @@ impl<'a> SegmentedImage<'a> {
         self.labels.height() as u32
     }
 
-    /// Returns the path with `/` between its components on every system; bytes that are not UTF-8 are replaced.
+    /// Returns the path with `/` between its components on every system; bytes that are not UTF-8 are escaped
+    /// ([`path_text`]).
     pub(crate) fn name(&self) -> String {
         let parts = self.path.components().filter_map(|part| match part {
-            Component::RootDir => Some("".into()),
+            Component::RootDir => Some(String::new()),
             Component::CurDir => None,
-            other => Some(other.as_os_str().to_string_lossy()),
+            other => Some(path_text(other.as_ref())),
         });
         parts.collect::<Vec<_>>().join("/")
+    }
+
+    /// Returns the path with `/` between its components on every system, as the bytes of its name, for addresses.
+    pub(crate) fn name_bytes(&self) -> Vec<u8> {
+        let parts = self.path.components().filter_map(|part| match part {
+            Component::RootDir => Some(&[][..]),
+            Component::CurDir => None,
+            other => Some(other.as_os_str().as_encoded_bytes()),
+        });
+        parts.collect::<Vec<_>>().join(&b'/')
     }
 
     /// Checks that the image can be exported: its map has pixels but not too many, every label has a class, and the

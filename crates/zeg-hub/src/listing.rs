@@ -31,6 +31,7 @@ pub struct Row {
     /// Whether the model is downloaded.
     pub presence: Presence,
     /// The path of the weights, if the model is downloaded.
+    #[serde(serialize_with = "zeg_base::paths::serialize_option")]
     pub path: Option<PathBuf>,
     /// The files of the model; none if it must be downloaded by hand.
     pub files: Vec<RemoteFile>,

@@ -70,6 +70,7 @@ pub struct Pulled {
     /// The name of the model.
     pub name: String,
     /// The path of the weights.
+    #[serde(serialize_with = "zeg_base::paths::serialize")]
     pub path: PathBuf,
     /// The records of all files, the weights first.
     pub files: Vec<FileRecord>,

@@ -82,7 +82,11 @@ pub fn decode_labels_bytes(bytes: &[u8], name: &Path) -> Result<LabelMap, ImageE
 }
 
 /// Decodes an image with the bit depth and channels of the file, and turns it upright.
-fn decode(bytes: &[u8], format: ImageFormat, name: &Path) -> Result<DynamicImage, ImageError> {
+pub(crate) fn decode(
+    bytes: &[u8],
+    format: ImageFormat,
+    name: &Path,
+) -> Result<DynamicImage, ImageError> {
     guarded(name, || match format {
         ImageFormat::Jpeg => jpeg::decode(bytes, name),
         ImageFormat::Tiff => match tiff_varieties::decode(bytes, name)? {

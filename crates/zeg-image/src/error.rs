@@ -102,6 +102,23 @@ pub enum ImageError {
         /// Number of bits per pixel.
         bits: u8,
     },
+    /// The mask has one colour everywhere and differs in alpha only, which is not read.
+    #[error("{}: the mask is in the alpha channel; its colour is the same in every pixel", path.display())]
+    MaskInAlpha {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The mask has 16 bits per sample, of which only the upper 8 are read, and they are 0 in every pixel.
+    #[error(
+        "{}: the mask has 16 bits per sample, but its largest value is {largest}; only the upper 8 bits are read, which are 0",
+        path.display()
+    )]
+    MaskBelowUpperBits {
+        /// The file.
+        path: PathBuf,
+        /// The largest value, 1..=255.
+        largest: u16,
+    },
     /// The number of labels differs from the number of pixels.
     #[error("a label map of {width}×{height} pixels cannot have {labels} labels")]
     LabelCount {

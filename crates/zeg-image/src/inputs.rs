@@ -4,7 +4,7 @@
 //! So both are done here, in the same way on every system. The list follows the order of the arguments, and the order
 //! of names within a folder. A file that is named twice is listed once.
 //!
-//! A folder or pattern stands for the files with an image extension (`EXTENSIONS`), except for hidden ones. A file that
+//! A folder or pattern stands for the files with an image extension ([`IMAGE_EXTENSIONS`]), except for hidden ones. A file that
 //! is named directly is listed whatever its name is. Links to folders are followed. No folder is entered twice, so
 //! cyclic links do no harm.
 
@@ -16,10 +16,12 @@ use std::path::{Component, Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher};
 
-/// Extensions of image files in folders and patterns; their case is ignored.
-const EXTENSIONS: [&str; 16] = [
-    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "dib", "gif", "pnm", "pbm",
-    "pgm", "ppm", "qoi",
+/// Extensions of image files in folders and patterns, in lower case; the case of a file's extension is ignored.
+///
+/// Data sets prefer the file with the first of these extensions if several files have one id.
+pub const IMAGE_EXTENSIONS: [&str; 16] = [
+    "jpg", "png", "jpeg", "tif", "tiff", "bmp", "webp", "gif", "ppm", "pgm", "qoi", "jpe", "jfif",
+    "dib", "pnm", "pbm",
 ];
 /// Characters that make an argument a pattern, unless a file of exactly that name exists.
 const PATTERN_CHARACTERS: [char; 4] = ['*', '?', '[', '{'];
@@ -190,20 +192,22 @@ fn is_pattern(argument: &Path) -> bool {
 
 /// Returns the images that match a pattern.
 ///
-/// The leading components without special characters name the folder to walk; the rest is matched.
+/// The leading components without special characters, or that name a folder, are the folder to walk; the rest is
+/// matched. If nothing matches, brackets and braces are taken literally, as parts of names.
 fn matching(argument: &Path) -> Result<Vec<InputImage>, InputError> {
     let pattern = argument.to_string_lossy().into_owned();
-    let is_literal = |component: &Component| !is_pattern(Path::new(component.as_os_str()));
-    let base: PathBuf = argument.components().take_while(is_literal).collect();
-    let rest: Vec<Component> = argument.components().skip_while(is_literal).collect();
+    let (base, rest) = split_pattern(argument);
     let any_depth = rest
         .iter()
         .any(|part| part.as_os_str().to_string_lossy().contains("**"));
     let depth = (!any_depth).then_some(rest.len());
-    let matcher = matcher(&rest).map_err(|error| InputError::Pattern {
-        pattern: pattern.clone(),
-        reason: error.kind().to_string(),
-    })?;
+    let build = |brackets| {
+        matcher(&rest, brackets).map_err(|error| InputError::Pattern {
+            pattern: pattern.clone(),
+            reason: error.kind().to_string(),
+        })
+    };
+    let matchers = [build(Brackets::Alternatives)?, build(Brackets::Literal)?];
     let folder = if base.as_os_str().is_empty() {
         Path::new(".")
     } else {
@@ -213,9 +217,14 @@ fn matching(argument: &Path) -> Result<Vec<InputImage>, InputError> {
         return Err(not_found(folder));
     }
     let mut found = Found::default();
-    walk(folder, depth, &mut found, |relative| {
-        matcher.is_match(relative)
-    })?;
+    for matcher in matchers {
+        if found.images.is_empty() {
+            found = Found::default();
+            walk(folder, depth, &mut found, |relative| {
+                matcher.is_match(relative)
+            })?;
+        }
+    }
     if found.images.is_empty() {
         return Err(InputError::NoMatch {
             pattern,
@@ -232,12 +241,51 @@ fn matching(argument: &Path) -> Result<Vec<InputImage>, InputError> {
     Ok(found.images)
 }
 
-fn matcher(parts: &[Component]) -> Result<GlobMatcher, globset::Error> {
+/// Splits a pattern into the folder to walk and the components to match.
+///
+/// A component with special characters that names an existing folder is a part of the folder.
+fn split_pattern(argument: &Path) -> (PathBuf, Vec<Component<'_>>) {
+    let mut base = PathBuf::new();
+    let mut rest = argument.components();
+    loop {
+        let mut next = rest.clone();
+        let Some(component) = next.next() else {
+            break;
+        };
+        let folder = base.join(component);
+        if is_pattern(Path::new(component.as_os_str())) && !folder.is_dir() {
+            break;
+        }
+        (base, rest) = (folder, next);
+    }
+    (base, rest.collect())
+}
+
+/// The meaning of brackets and braces in a pattern.
+#[derive(Clone, Copy)]
+enum Brackets {
+    /// They enclose alternatives.
+    Alternatives,
+    /// They are characters of names.
+    Literal,
+}
+
+fn matcher(parts: &[Component], brackets: Brackets) -> Result<GlobMatcher, globset::Error> {
     let parts: Vec<_> = parts
         .iter()
         .map(|part| part.as_os_str().to_string_lossy())
         .collect();
-    let glob = GlobBuilder::new(&parts.join("/"))
+    let mut pattern = parts.join("/");
+    if let Brackets::Literal = brackets {
+        pattern = pattern
+            .chars()
+            .map(|character| match character {
+                '[' | ']' | '{' | '}' => format!("[{character}]"),
+                other => other.to_string(),
+            })
+            .collect();
+    }
+    let glob = GlobBuilder::new(&pattern)
         .literal_separator(true)
         .case_insensitive(cfg!(windows))
         .build()?;
@@ -307,10 +355,11 @@ fn visible_names(folder: &Path) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
+/// Returns whether the extension of a file is one of [`IMAGE_EXTENSIONS`], in upper or lower case.
 fn has_image_extension(path: &Path) -> bool {
     let extension = path.extension().and_then(OsStr::to_str);
     extension.is_some_and(|extension| {
-        EXTENSIONS
+        IMAGE_EXTENSIONS
             .iter()
             .any(|image| extension.eq_ignore_ascii_case(image))
     })

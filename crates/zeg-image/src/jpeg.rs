@@ -4,7 +4,7 @@
 //! evaluation that would be worse, because nobody would notice that an incomplete download was used. A file that lost
 //! data but still has its end marker is not noticed, since the format has no checksum.
 
-use std::io::{BufRead, Seek};
+use std::io::{BufRead, Cursor, Seek, SeekFrom};
 use std::path::Path;
 
 use image::metadata::Orientation;
@@ -17,6 +17,8 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use crate::ImageError;
 use crate::decode::{check_plausible, check_size, corrupt};
+use crate::jpeg_frame::Preamble;
+use crate::jpeg_scans::as_one_scan;
 use crate::probe::ColourModel;
 
 /// Upper bound on the number of pixels per byte: every block of 8×8 takes at least one bit (ITU T.81, F.1.2).
@@ -29,17 +31,23 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<DynamicImage, ImageErr
     if !reaches_end_marker(bytes) {
         return Err(corrupt(name, "the JPEG ends before its end marker"));
     }
-    let refuse = |error| refusal(error, name);
-    let mut decoder = open(ZCursor::new(bytes));
+    let preamble = Preamble::read(&mut Cursor::new(bytes));
     let Header {
         width,
         height,
         orientation,
         colours,
-    } = header(&mut decoder, name)?;
+    } = header(&mut open(ZCursor::new(bytes)), &preamble, name)?;
     check_size(width, height, name)?;
     check_plausible(width, height, MOST_PIXELS_A_BYTE, bytes.len(), name)?;
+    let bytes = match &preamble.frame {
+        Some(frame) => as_one_scan(bytes, frame, name)?,
+        None => bytes.into(),
+    };
 
+    let refuse = |error| refusal(error, name);
+    let mut decoder = open(ZCursor::new(&bytes[..]));
+    decoder.decode_headers().map_err(refuse)?;
     let grey = colours == ColourModel::Grey;
     let output = if grey {
         ColorSpace::Luma
@@ -69,8 +77,17 @@ pub(crate) struct Header {
 }
 
 /// Reads the header of a JPEG without decoding pixels.
-pub(crate) fn read_header(file: impl BufRead + Seek, name: &Path) -> Result<Header, ImageError> {
-    header(&mut open(file), name)
+pub(crate) fn read_header(
+    mut file: impl BufRead + Seek,
+    name: &Path,
+) -> Result<Header, ImageError> {
+    let preamble = Preamble::read(&mut file);
+    let start = file.seek(SeekFrom::Start(0));
+    start.map_err(|source| ImageError::Unreadable {
+        path: name.into(),
+        source,
+    })?;
+    header(&mut open(file), &preamble, name)
 }
 
 fn open<T: ZByteReaderTrait>(file: T) -> JpegDecoder<T> {
@@ -86,17 +103,22 @@ fn options() -> DecoderOptions {
 
 fn header<T: ZByteReaderTrait>(
     decoder: &mut JpegDecoder<T>,
+    preamble: &Preamble,
     name: &Path,
 ) -> Result<Header, ImageError> {
+    if let Some(frame) = &preamble.frame {
+        frame.check_supported(name)?;
+    }
     decoder
         .decode_headers()
         .map_err(|error| refusal(error, name))?;
     let (width, height) = decoder
         .dimensions()
         .ok_or_else(|| corrupt(name, "the JPEG states no size"))?;
-    let orientation = decoder
-        .exif()
-        .and_then(|exif| Orientation::from_exif_chunk(exif));
+    let orientation = preamble
+        .exif
+        .as_deref()
+        .and_then(Orientation::from_exif_chunk);
     Ok(Header {
         width,
         height,
@@ -113,7 +135,7 @@ fn refusal(error: DecodeErrors, name: &Path) -> ImageError {
     match error {
         DecodeErrors::Unsupported(scheme) => ImageError::UnsupportedVariety {
             path: name.into(),
-            reason: format!("JPEG with the unsupported feature {scheme:?}"),
+            reason: format!("JPEG with the feature {scheme:?} is not supported"),
         },
         other => corrupt(name, format!("{other:?}")),
     }

@@ -36,7 +36,13 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<LabelMap, ImageError> 
     let labels = match decoder.read_image().map_err(refuse)? {
         DecodingResult::U8(samples) => samples.into_iter().map(u16::from).collect(),
         DecodingResult::U16(samples) => samples,
-        _ => return Err(corrupt(name, "the samples must have 8 or 16 bits")),
+        _ => {
+            return Err(ImageError::UnsupportedVariety {
+                path: name.into(),
+                reason: "TIFF labels with signed or floating-point samples are not supported; they must be unsigned"
+                    .into(),
+            });
+        }
     };
     LabelMap::new(width, height, labels).map_err(|_| {
         corrupt(

@@ -23,6 +23,36 @@ pub enum ColourModel {
     Cmyk,
 }
 
+/// What turns the stored pixels upright, by the EXIF orientation of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// The EXIF orientation, 2..=8 (Exif 2.3, 4.6.4).
+    pub orientation: u8,
+}
+
+impl Turn {
+    fn new(orientation: Orientation) -> Option<Self> {
+        let turned = orientation != Orientation::NoTransforms;
+        turned.then(|| Self {
+            orientation: orientation.to_exif(),
+        })
+    }
+
+    /// Returns the change in words, such as `rotated by 180°`.
+    pub fn in_words(self) -> &'static str {
+        match self.orientation {
+            2 => "mirrored left to right",
+            3 => "rotated by 180°",
+            4 => "mirrored top to bottom",
+            5 => "mirrored along its diagonal",
+            6 => "rotated by a quarter turn to the right",
+            7 => "mirrored along its other diagonal",
+            8 => "rotated by a quarter turn to the left",
+            _ => "unchanged",
+        }
+    }
+}
+
 /// The size and colour model that an image's header states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageHeader {
@@ -30,6 +60,8 @@ pub struct ImageHeader {
     pub stored: (usize, usize),
     /// Width and height of the decoded image ([`decode_rgb`](crate::decode_rgb)), with the orientation applied.
     pub upright: (usize, usize),
+    /// What turns the stored pixels upright; `None` if they are upright already.
+    pub turn: Option<Turn>,
     /// The colour model of the file.
     pub colours: ColourModel,
 }
@@ -105,6 +137,7 @@ fn header(
     Ok(ImageHeader {
         stored: (width, height),
         upright,
+        turn: Turn::new(orientation),
         colours,
     })
 }

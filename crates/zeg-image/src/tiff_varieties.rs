@@ -52,7 +52,10 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<Option<DynamicImage>, 
         _ => None,
     };
     let DecodingResult::U8(samples) = decoder.read_image().map_err(refuse)? else {
-        return Err(corrupt(name, "the samples must have 8 bits"));
+        return Err(ImageError::UnsupportedVariety {
+            path: name.into(),
+            reason: "TIFF with samples of other than 8 unsigned bits in YCbCr or with a palette is not supported".into(),
+        });
     };
     let pixels = match (colour, palette) {
         (ColorType::Gray(bits), Some(palette)) => {

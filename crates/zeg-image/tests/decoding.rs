@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use image::Rgb;
-use zeg_image::{ImageError, RgbImage, decode_labels, decode_rgb};
+use zeg_image::{ImageError, RgbImage, decode_labels, decode_rgb, image_size};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -48,6 +48,32 @@ fn lossy_formats_are_decoded_closely() {
     ] {
         let difference = difference(&decode_rgb(&golden(name)).unwrap(), &scene());
         assert!(difference < 6.0, "{name}: {difference}");
+    }
+}
+
+/// `jpegtran -scans scans.txt one_scan.jpg > several_scans.jpg` with the scans `0;`, `1;` and `2;` keeps all
+/// coefficients, so both files have the same pixels. The colours are subsampled 2×2.
+#[test]
+fn a_jpeg_with_one_scan_per_component_has_the_pixels_of_one_scan() {
+    let image = decode_rgb(&golden("several_scans.jpg")).unwrap();
+    assert_eq!(image, decode_rgb(&golden("one_scan.jpg")).unwrap());
+    assert_eq!(image.dimensions(), (200, 150));
+}
+
+/// `arithmetic.jpg` is coded as SOF9; in `sampling_factor_3.jpg` the brightness has the factors 3×1.
+#[test]
+fn valid_jpegs_that_are_not_supported_are_not_called_corrupt() {
+    for name in ["arithmetic.jpg", "sampling_factor_3.jpg"] {
+        for error in [
+            decode_rgb(&golden(name)).unwrap_err(),
+            image_size(&golden(name)).unwrap_err(),
+        ] {
+            assert!(
+                matches!(error, ImageError::UnsupportedVariety { .. }),
+                "{error}"
+            );
+            assert!(error.to_string().contains("not supported"), "{error}");
+        }
     }
 }
 

@@ -37,5 +37,6 @@ fn colour_model_and_orientation_are_read_from_the_header() {
         let (width, height) = header.stored;
         let rotated = name == "orientation6.jpg";
         assert_eq!(header.upright == (height, width), rotated, "{name}");
+        assert_eq!(header.turn.is_some(), rotated, "{name}");
     }
 }

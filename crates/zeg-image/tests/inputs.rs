@@ -94,6 +94,29 @@ fn patterns_match_within_their_folders() {
     }
 }
 
+/// A folder whose name holds brackets or braces is no pattern, before and behind a part that is one.
+#[test]
+fn patterns_below_folders_with_brackets_find_their_images() {
+    let tree = Tree::new();
+    for file in ["Photos [2024]/a.jpg", "Photos [2024]/sub {x}/b.jpg"] {
+        let path = tree.path(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+    for (pattern, expected) in [
+        ("Photos [2024]/*.jpg", "a.jpg"),
+        ("Photos [2024]/sub {x}/*.jpg", "b.jpg"),
+        ("Photos*/sub {x}/*.jpg", "Photos [2024]/sub {x}/b.jpg"),
+        ("holiday/2024/photo[1]*", "photo[1].jpg"),
+    ] {
+        assert_eq!(
+            tree.relative(&[pattern], Recursion::FolderOnly),
+            [expected],
+            "{pattern}"
+        );
+    }
+}
+
 #[test]
 fn a_file_that_is_named_twice_is_listed_once() {
     let tree = Tree::new();

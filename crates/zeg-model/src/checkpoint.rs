@@ -66,6 +66,7 @@ pub struct StoredClass {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BaseWeights {
     /// Path of the file when the checkpoint was written.
+    #[serde(serialize_with = "zeg_base::paths::serialize")]
     pub path: PathBuf,
     /// SHA-256 of the file's contents.
     pub sha256: String,

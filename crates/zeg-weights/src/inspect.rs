@@ -58,6 +58,7 @@ pub struct ImportedFrom {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Inspection {
     /// The path of the file, as given.
+    #[serde(serialize_with = "zeg_base::paths::serialize")]
     pub path: PathBuf,
     /// Size in bytes of the file, or of all files of an index.
     pub bytes: u64,

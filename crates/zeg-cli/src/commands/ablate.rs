@@ -11,6 +11,7 @@ mod table;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
+use zeg_base::paths::path_text;
 use zeg_train::checkpoint::write_atomically;
 
 use self::{
@@ -203,7 +204,7 @@ fn dry_run(
     }
     let all = || candidates.iter().chain(&runs);
     let list: Vec<_> = all()
-        .map(|run| serde_json::json!({ "state": run.state(), "folder": run.folder }))
+        .map(|run| serde_json::json!({ "state": run.state(), "folder": path_text(&run.folder) }))
         .collect();
     let document = serde_json::json!({ "runs": list });
     write_result(settings.json.as_ref(), &document, || {

@@ -90,8 +90,10 @@ struct QuickstartSummary {
     /// Scores of each method on each split.
     runs: Vec<RunScores>,
     /// The page that compares them.
+    #[serde(serialize_with = "zeg_base::paths::serialize")]
     page: PathBuf,
     /// Detailed reports, one a split.
+    #[serde(serialize_with = "zeg_base::paths::serialize_all")]
     reports: Vec<PathBuf>,
 }
 

@@ -28,6 +28,7 @@ use zeg::{
     vocab::{classes::ClassQuery, templates::TemplateSet},
     work_queue::{QueueOptions, work_in_order},
 };
+use zeg_base::paths::path_text;
 
 pub(crate) use self::args::SegmentArgs;
 use self::args::SegmentSettings;
@@ -43,6 +44,7 @@ struct ImageResult {
     #[serde(flatten)]
     summary: Summary,
     /// Files that were written for this image only.
+    #[serde(serialize_with = "zeg_base::paths::serialize_all")]
     files: Vec<PathBuf>,
     /// The best classes of its large regions, with `--explain`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,6 +78,7 @@ pub(crate) fn run(
 
 fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<ExitCode> {
     let inputs = expand(&settings.inputs, settings.recursion)?;
+    warn_of_names(&inputs);
     let output = &settings.output;
     let stems = stems(&inputs, &output.folder, &output.kinds)?;
 
@@ -150,6 +153,18 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
         inputs.len()
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Warns of images whose names are not UTF-8, because JSON and annotation files hold other names for them.
+fn warn_of_names(inputs: &[InputImage]) {
+    let is_odd = |input: &&InputImage| input.path.to_str().is_none();
+    for input in inputs.iter().filter(is_odd) {
+        eprintln!(
+            "warning: {}: the name is not UTF-8; JSON and annotation files call it {}; rename the image to avoid this",
+            input.path.display(),
+            path_text(&input.path)
+        );
+    }
 }
 
 /// Opens the model and applies the settings for inference.
@@ -315,7 +330,7 @@ impl Work<'_> {
             .collect();
         Ok(ImageResult {
             summary: Summary {
-                image: input.path.display().to_string(),
+                image: path_text(input.path),
                 ..summarize(&input, self.classes)?
             },
             files,

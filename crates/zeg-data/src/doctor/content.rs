@@ -85,9 +85,15 @@ fn examine_image(
     let mut hasher = DefaultHasher::new();
     hasher.write(&bytes);
     collector.add_hash(bytes.len() as u64, hasher.finish(), index);
-    if header.stored != header.upright {
-        let (width, height) = header.stored;
-        let text = format!("{name}: stored {width}×{height}, upright {height}×{width}");
+    if let Some(turn) = header.turn {
+        let ((width, height), upright) = (header.stored, header.upright);
+        let text = format!(
+            "{name}: orientation {}, {}; stored {width}×{height}, upright {}×{}",
+            turn.orientation,
+            turn.in_words(),
+            upright.0,
+            upright.1
+        );
         collector.add(Code::ExifRotation, index, text);
     }
     match header.colours {
@@ -127,6 +133,8 @@ fn examine_labels(
                 ImageError::LabelsInColour { .. } => Code::ColourLabels,
                 ImageError::LabelsNotPng { .. } => Code::LossyLabels,
                 ImageError::LabelBitDepth { .. } => Code::LabelBitDepth,
+                ImageError::MaskInAlpha { .. } => Code::MaskInAlpha,
+                ImageError::MaskBelowUpperBits { .. } => Code::MaskBelowUpperBits,
                 _ => Code::UnreadableLabels,
             };
             collector.add(code, index, format!("{name}: {}", reason(&error, path)));

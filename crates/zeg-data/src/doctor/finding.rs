@@ -107,6 +107,10 @@ codes! {
     CaseMismatch "case-mismatch" Error
         "files whose names differ in upper and lower case only ({})"
         "Rename the files; most systems distinguish upper and lower case in file names.";
+    /// Images of the folder are not part of the data set.
+    LeftOutImages "left-out-images" Error
+        "files in the folder of images that would be left out ({})"
+        "Upper and lower case count in `images`, and only one image may have an id: rename the files, or give only the folder.";
     /// A training split and a validation split share images.
     TrainValOverlap "train-val-overlap" Error
         "ids that are both in a training split and in a validation split ({})"
@@ -139,6 +143,14 @@ codes! {
     LabelBitDepth "label-bit-depth" Error
         "grey label files with fewer than 8 bits per pixel ({})"
         "Store them with 8 or 16 bits per pixel, or with a palette.";
+    /// Only the alpha channel of masks holds something.
+    MaskInAlpha "mask-in-alpha" Error
+        "masks in the alpha channel, with one colour in every pixel ({})"
+        "Save the alpha channel as a grey image; alpha is not read.";
+    /// Masks have 16 bits per sample and small values.
+    MaskBelowUpperBits "mask-below-upper-bits" Error
+        "masks of 16 bits per sample with values below 256 ({})"
+        "Save them with 8 bits per sample; of 16 bits only the upper 8 are read.";
     /// Labels have the many values that JPEG or a smooth resize leaves.
     SmearedLabels "smeared-labels" Error
         "label files with blurred values, as JPEG or a smooth resize leaves them ({})"
@@ -179,10 +191,10 @@ codes! {
     GreyMask "grey-mask" Warning
         "masks with many pixels that are neither dark nor bright ({})"
         "Look at the masks: they may be blurred or hold probabilities; set `threshold` to fit them.";
-    /// Images are rotated by their EXIF orientation.
+    /// Images are rotated or mirrored by their EXIF orientation.
     ExifRotation "exif-rotation" Warning
-        "images that are rotated by a quarter turn through their EXIF orientation ({})"
-        "Other programs may not rotate them; store them upright, with labels of the same orientation.";
+        "images that are rotated or mirrored by their EXIF orientation ({})"
+        "Look at them with their labels, which may have been drawn on the stored pixels; store both upright and remove the EXIF orientation.";
     /// Image files have the same content.
     SameImage "same-image" Warning
         "images with the same content as another image ({})"
@@ -195,6 +207,10 @@ codes! {
     NoUnseenPixels "no-unseen-pixels" Warning
         "no pixel has an unseen class"
         "Scores of unseen classes will be undefined on this split.";
+    /// All labelled pixels of the split have the same class.
+    OneClass "one-class" Warning
+        "all label files have the same class in every labelled pixel"
+        "Compare a label file with its image: its values may be read wrongly; scores on one class mean little.";
     /// Classes have no pixel.
     AbsentClass "absent-class" Note
         "classes without a pixel ({})"

@@ -36,6 +36,12 @@ fn defects(subject: &Subject, collector: &Collector) {
                 let text = format!("{} holds {example}", subject.name(folder));
                 (Code::RawCocoIds, text)
             }
+            DataError::LeftOut { files, .. } => {
+                for (number, file) in files.iter().enumerate() {
+                    collector.add(Code::LeftOutImages, number, subject.name(file));
+                }
+                continue;
+            }
             other => (Code::UnconvertedLabels, other.to_string()),
         };
         collector.add(code, number, text);

@@ -63,6 +63,9 @@ fn shifted(subject: &Subject, values: &Values, seen: &mut Seen) {
         {
             "0 seems to be a class and 255 the background, but 0 is read as ignored"
         }
+        LabelKind::ReduceZero if has_zero && only_last_absent(seen) => {
+            "the number of the last class never occurs while 0 and all other numbers do, so labels seem to be counted from 0, but 0 is read as ignored"
+        }
         LabelKind::Identity if 2 * values.one_above > values.files && seldom_zero => {
             "values go from 1 to the number of classes, but the first class should have the value 0"
         }
@@ -75,6 +78,13 @@ fn shifted(subject: &Subject, values: &Values, seen: &mut Seen) {
         _ => return,
     };
     seen.add(Code::ShiftedLabels, 0, format!("{text} ({sums})"));
+}
+
+/// Returns whether every class but the last one has a pixel.
+fn only_last_absent(seen: &Seen) -> bool {
+    let is_absent = |(pixels, _): &(u64, u64)| *pixels == 0;
+    let last = seen.classes.split_last();
+    last.is_some_and(|(last, others)| is_absent(last) && !others.iter().any(is_absent))
 }
 
 fn background_comes_first(subject: &Subject) -> bool {
@@ -117,6 +127,13 @@ fn classes(subject: &Subject, seen: &mut Seen) {
         .filter(|(_, (pixels, _))| *pixels == 0)
         .map(|(label, _)| label)
         .collect();
+    if let [_, _, ..] = seen.classes[..]
+        && absent.len() + 1 == seen.classes.len()
+    {
+        let present = (0..seen.classes.len()).find(|label| !absent.contains(label));
+        let name = present.map_or_else(String::new, |label| set.names_of(label).join(", "));
+        seen.add(Code::OneClass, 0, format!("only {name} occurs"));
+    }
     for &label in &absent {
         let unseen = if set.is_unseen(label) {
             " (unseen)"

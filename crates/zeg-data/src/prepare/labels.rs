@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use zeg_image::{IGNORE_LABEL, ImageError, LabelMap, decode_labels, decode_rgb, voc_palette};
+use zeg_image::{IGNORE_LABEL, ImageError, LabelMap, decode_labels, decode_mask, voc_palette};
 
 use super::{PrepareError, matlab};
 
@@ -79,7 +79,7 @@ fn from_matlab(path: &Path, place: &[&str]) -> Result<LabelMap, PrepareError> {
 
 /// Reads a label map in the VOC palette's colours of the 20 classes, the background and the border.
 fn from_voc_colours(path: &Path) -> Result<LabelMap, PrepareError> {
-    let image = decode_rgb(path)?;
+    let image = decode_mask(path)?;
     let width = image.width() as usize;
     let palette = voc_palette(256);
     let known: Vec<([u8; 3], u16)> = (0..=20)
@@ -104,7 +104,7 @@ fn from_voc_colours(path: &Path) -> Result<LabelMap, PrepareError> {
 
 /// Reads a label map in ADE20K's colours, as ADE20K's own tools and MaskFormer's preparation decode them.
 fn from_ade_colours(path: &Path) -> Result<LabelMap, PrepareError> {
-    let image = decode_rgb(path)?;
+    let image = decode_mask(path)?;
     let labels = image
         .pixels()
         .map(|pixel| {

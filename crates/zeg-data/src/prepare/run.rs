@@ -36,6 +36,7 @@ pub struct Progress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Failure {
     /// The file that was to be made, relative to the result's folder.
+    #[serde(serialize_with = "zeg_base::paths::serialize")]
     pub file: PathBuf,
     /// What was wrong, with the file of the download.
     pub reason: String,

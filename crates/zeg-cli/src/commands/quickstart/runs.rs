@@ -44,8 +44,10 @@ pub(super) struct RunScores {
     /// Wall seconds of the training, beside the other runs.
     pub(super) train_seconds: f64,
     /// Folder of the evaluation's record.
+    #[serde(serialize_with = "zeg_base::paths::serialize")]
     pub(super) scores: PathBuf,
     /// The trained model.
+    #[serde(serialize_with = "zeg_base::paths::serialize")]
     pub(super) model: PathBuf,
 }
 
