@@ -22,6 +22,14 @@ use crate::commands::{
     train::{NothingToStartFrom, RunExists},
 };
 
+/// Prints an error, and a hint if there is one, to standard error.
+pub(crate) fn print(error: &anyhow::Error) {
+    print_notice!("error: {}", describe(error));
+    if let Some(hint) = hint(error) {
+        print_notice!("hint: {hint}");
+    }
+}
+
 /// Formats an error with its causes, and leaves out causes that the text contains already.
 pub(crate) fn describe(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |text, cause| {

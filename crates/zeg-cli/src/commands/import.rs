@@ -113,12 +113,12 @@ fn convert(methods: &Methods, settings: &ImportSettings) -> anyhow::Result<()> {
     bar.finish();
     let both = serde_json::json!({ "source": before, "written": written });
     write_result(json.as_ref(), &both, || {
-        print!("{}", describe(&before));
-        println!(
+        print_result!("{}", describe(&before).trim_end())?;
+        print_result!(
             "written      {} ({:.0} MB), read back and compared",
             output.display(),
             written.bytes as f64 / 1e6
-        );
+        )
     })
 }
 

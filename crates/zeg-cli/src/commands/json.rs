@@ -14,6 +14,7 @@ use serde::{Serialize, de::IgnoredAny};
 use zeg_train::checkpoint::write_atomically;
 
 use super::shared::heading;
+use crate::say::{self, StdoutError, unless_closed};
 
 /// Version of the form of all documents; it grows when a field changes its name or its meaning.
 const SCHEMA_VERSION: u32 = 1;
@@ -104,11 +105,7 @@ impl JsonTarget {
         })?;
         text.push('\n');
         match &self.place {
-            JsonPlace::Stdout => {
-                let mut stdout = io::stdout().lock();
-                let written = stdout.write_all(text.as_bytes());
-                Ok(unless_closed(written.and_then(|()| stdout.flush()))?)
-            }
+            JsonPlace::Stdout => Ok(say::result_text(text.as_bytes())?),
             JsonPlace::File(path) => write_to_file(path, &text),
         }
     }
@@ -118,13 +115,13 @@ impl JsonTarget {
 pub(crate) fn write_result(
     json: Option<&JsonTarget>,
     result: &impl Serialize,
-    print: impl FnOnce(),
+    print: impl FnOnce() -> Result<(), StdoutError>,
 ) -> anyhow::Result<()> {
     if let Some(target) = json {
         target.write(result)?;
     }
     if !json.is_some_and(JsonTarget::is_stdout) {
-        print();
+        print()?;
     }
     Ok(())
 }
@@ -140,14 +137,6 @@ fn write_to_file(path: &Path, text: &str) -> anyhow::Result<()> {
                 .and_then(|mut file| file.write_all(text.as_bytes()));
             unless_closed(written).with_context(|| path.display().to_string())
         }
-    }
-}
-
-/// Ignores the error of a pipe whose reader is gone.
-fn unless_closed(written: io::Result<()>) -> io::Result<()> {
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
     }
 }
 

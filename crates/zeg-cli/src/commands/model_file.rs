@@ -34,7 +34,7 @@ pub(crate) fn warn_of_dropped(model: &LoadedModel) {
         return;
     };
     for setting in &checkpoint.dropped {
-        eprintln!(
+        print_notice!(
             "warning: {}: the setting `{setting}` has no effect any more; scores can differ from those of earlier versions",
             checkpoint.path().display()
         );

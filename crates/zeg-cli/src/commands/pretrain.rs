@@ -173,7 +173,7 @@ fn pretrain(settings: &PretrainSettings) -> anyhow::Result<ExitCode> {
     let mut text = serde_json::to_string_pretty(&manifest)?;
     text.push('\n');
     write_atomically(&beside("json"), text.as_bytes())?;
-    println!("{}", output.display());
+    print_result!("{}", output.display())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -130,7 +130,7 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
                 pulled.push(model);
             }
             Err(error @ HubError::Cancelled { .. }) => {
-                eprintln!("{error}");
+                print_notice!("{error}");
                 return Ok(ExitCode::from(130));
             }
             Err(error) => return Err(error.into()),

@@ -149,7 +149,7 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
         fs::write(&file, method.experiment()?).with_context(|| file.display().to_string())?;
     }
     let titles: Vec<&str> = plan.methods.iter().map(|m| m.title.as_str()).collect();
-    eprintln!(
+    print_notice!(
         "MiniCLIP, a part of this program, was pre-trained on captions of all colours and textures. Each training now\n\
          sees masks of 15 classes and is scored on these and on 5 that it never sees a mask of.\n\
          Methods: {}; {} choices of the 5 classes.",
@@ -162,7 +162,7 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
     let code = side_by_side(jobs, &runs, |run| {
         Ok(match run.carry_out()? {
             Ok(done) => {
-                eprintln!("{}", done_line(&done));
+                print_notice!("{}", done_line(&done));
                 scores
                     .lock()
                     .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -188,7 +188,7 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
         Err(code) => return Ok(code),
     };
     write_result(settings.json.as_ref(), &summary, || {
-        println!("{}", summary.to_text());
+        print_result!("{}", summary.to_text())
     })?;
     Ok(ExitCode::SUCCESS)
 }

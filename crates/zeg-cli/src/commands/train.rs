@@ -153,7 +153,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     }
     let path = run.folder.model();
     run.save_model(&trainer, &path)?;
-    println!("{}", path.display());
+    print_result!("{}", path.display())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -317,7 +317,7 @@ impl TrainingSamples {
             Self::Images(loader) => {
                 let batch = loader.next_batch()?;
                 for (id, reason) in &batch.skipped {
-                    eprintln!("warning: image {id} is skipped: {reason}");
+                    print_notice!("warning: image {id} is skipped: {reason}");
                 }
                 Ok(Samples {
                     inputs: Inputs::Images(batch.images),

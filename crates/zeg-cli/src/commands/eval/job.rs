@@ -180,7 +180,7 @@ fn warn_of_seen(dataset: &OpenSet, loaded: &LoadedModel) {
     // Fully supervised models are scored on the published split, as in the papers.
     let all_trained = loaded.trained_on.iter().all(|class| class.seen);
     if !names.is_empty() && !all_trained {
-        eprintln!(
+        print_notice!(
             "warning: the model was trained on masks of classes that count as unseen here: {}",
             names.join(", ")
         );

@@ -142,7 +142,7 @@ pub(super) fn run_process(
         .map(|argument| quoted(&argument.to_string_lossy()))
         .collect();
     let shown = format!("zeg {}", shown.join(" "));
-    eprintln!("$ {shown}");
+    print_notice!("$ {shown}");
     let log = folder.join("logs").join(format!("{name}.txt"));
     let written = || log.display().to_string();
     let output = fs::OpenOptions::new()
