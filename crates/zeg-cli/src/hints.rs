@@ -193,8 +193,18 @@ fn of_model(error: &ModelError) -> Option<String> {
         ModelError::UnknownClass { .. } => {
             "use names of the table, name another table with --text, or use weights with CLIP's text encoder".into()
         }
-        ModelError::TensorShape { .. } | ModelError::MissingTensor { .. } => {
-            "the weights have another architecture than the experiment; compare both with `zeg info`".into()
+        ModelError::TensorShape { .. } => {
+            "the weights have another architecture than the model; compare both with `zeg info`".into()
+        }
+        ModelError::MissingTensor { .. } => {
+            "the file lacks a part of the model, or names it otherwise; `zeg info FILE` shows what the file holds".into()
+        }
+        ModelError::NotFiniteTensor { .. } | ModelError::ZeroTensor { .. } => {
+            "the training of these weights failed, or the file is damaged; use an earlier checkpoint, or copy or download it again"
+                .into()
+        }
+        ModelError::NotFiniteScore { .. } => {
+            "the weights hold values that are too large; use an earlier checkpoint".into()
         }
         ModelError::Format { .. } => "the file is damaged or has another format; copy or download it again".into(),
         ModelError::UnknownWord { .. } => {

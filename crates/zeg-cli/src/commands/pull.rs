@@ -125,7 +125,7 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
         match download(entry, &cache, settings, &stop) {
             Ok(model) => {
                 if !settings.json.as_ref().is_some_and(JsonTarget::is_stdout) {
-                    writeln!(std::io::stdout(), "{}", model.path.display())?;
+                    print_result!("{}", model.path.display())?;
                 }
                 pulled.push(model);
             }
@@ -236,6 +236,9 @@ pub(crate) fn hint(error: &HubError) -> Option<String> {
         HubError::Status { status: 404, .. } => {
             "the file has moved; name a mirror with --base-url, or its new address in a model list of your own (ZEG_MODELS)"
                 .into()
+        }
+        HubError::Content { .. } => {
+            "a proxy or mirror answers in place of the server; sign in to it, or name a mirror with --base-url".into()
         }
         HubError::Busy { .. } => "try again later; the download continues where it ended".into(),
         HubError::Status { .. } | HubError::Unreachable { .. } => {
