@@ -19,6 +19,7 @@ mod import;
 mod inspect;
 mod key_table;
 mod parts;
+mod prefixes;
 mod pickle;
 mod side_files;
 mod source;

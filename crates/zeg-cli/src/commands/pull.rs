@@ -1,6 +1,6 @@
 //! `zeg pull`: downloads public weights by name.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::atomic::AtomicBool};
+use std::{path::PathBuf, process::ExitCode, sync::atomic::AtomicBool};
 
 use clap::Args;
 use zeg_hub::{

@@ -33,7 +33,7 @@ pub(crate) use self::args::SegmentArgs;
 use self::args::SegmentSettings;
 use super::{
     JsonTarget,
-    model_file::{resolve_model, warn_of_dropped},
+    model_file::{resolve_model, warn_of_assumptions},
 };
 use crate::{Program, progress::Verbosity, say::StdoutError};
 
@@ -168,7 +168,7 @@ fn load(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Segment
         templates,
     };
     let mut segmenter = Segmenter::load_with(&resolve_model(&settings.model)?, options)?;
-    warn_of_dropped(segmenter.model());
+    warn_of_assumptions(segmenter.model());
     let threshold = settings.threshold.or(segmenter.default_threshold());
     segmenter.change_inference(|inference| {
         settings.inference.apply(inference)?;
