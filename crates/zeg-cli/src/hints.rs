@@ -15,9 +15,9 @@ use zeg::{
 use zeg_train::TrainError;
 
 use crate::commands::{
-    import::OutputExists,
     json::JsonRefused,
     model_file::NotPulled,
+    place::{NotAFile, OutputExists},
     report::NoEvaluation,
     train::{NothingToStartFrom, RunExists},
 };
@@ -100,6 +100,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     if cause.is::<OutputExists>() {
         return Some("use --overwrite to replace it".into());
+    }
+    if cause.is::<NotAFile>() {
+        return Some("choose another path for the file".into());
     }
     if let Some(error) = cause.downcast_ref::<ExportError>() {
         return of_export(error);

@@ -4,6 +4,8 @@
 //! crates below it. Every command has a struct of arguments, as the user types them, and a struct of settings, which
 //! say what the arguments mean; only the command's `run` function knows both.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)] // they panic; `say` has what takes their place
+
 #[macro_use]
 mod say;
 
@@ -77,11 +79,9 @@ where
         Command::Info(args) => commands::info::run(program, args),
         Command::Bench(args) => commands::bench::run(program, args),
         Command::Check(args) => commands::check::run(program, args, verbosity),
-        Command::Completions { shell } => {
-            commands::completions(shell)
-                .map(|()| ExitCode::SUCCESS)
-                .map_err(Into::into)
-        }
+        Command::Completions { shell } => commands::completions(shell)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
     };
     result.unwrap_or_else(|error| {
         hints::print(&error);

@@ -358,7 +358,11 @@ mod tests {
         let mut npy = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
         let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }";
         npy.extend(format!("{header:<117}\n").bytes());
-        npy.extend([1.0_f32, 0.0, 0.0, 1.0].iter().flat_map(|v| v.to_le_bytes()));
+        npy.extend(
+            [1.0_f32, 0.0, 0.0, 1.0]
+                .iter()
+                .flat_map(|v| v.to_le_bytes()),
+        );
         let path = folder.path().join("table.safetensors");
         std::fs::write(&path, npy).unwrap();
         let names = ["cat".to_owned(), "dog".to_owned()];

@@ -42,7 +42,9 @@ pub enum ModelError {
         origin: String,
     },
     /// A tensor of the weights holds a value that is infinite or not a number.
-    #[error("{origin}: tensor {key:?} holds the value {value} at index {index}; weights must be finite")]
+    #[error(
+        "{origin}: tensor {key:?} holds the value {value} at index {index}; weights must be finite"
+    )]
     NotFiniteTensor {
         /// Name of the tensor in the layout of the reference checkpoints.
         key: String,
@@ -62,7 +64,9 @@ pub enum ModelError {
         origin: String,
     },
     /// A model computed a score that is infinite or not a number.
-    #[error("the model computed the score {value} for class {class} (counted from 0); scores must be finite")]
+    #[error(
+        "the model computed the score {value} for class {class} (counted from 0); scores must be finite"
+    )]
     NotFiniteScore {
         /// The score.
         value: f32,

@@ -120,7 +120,11 @@ mod tests {
 
     #[test]
     fn prefixes_of_training_programs_are_removed() {
-        let plain = ["text_projection", "token_embedding.weight", "visual.conv1.weight"];
+        let plain = [
+            "text_projection",
+            "token_embedding.weight",
+            "visual.conv1.weight",
+        ];
         for prefix in [
             "",
             "module.",
@@ -145,7 +149,12 @@ mod tests {
             "module.visual.proj",
             "logit_scale",
         ]);
-        let expected = ["logit_scale", "text_projection", "visual.conv1.weight", "visual.proj"];
+        let expected = [
+            "logit_scale",
+            "text_projection",
+            "visual.conv1.weight",
+            "visual.proj",
+        ];
         assert_eq!(found.unwrap(), expected);
         // No tensor is lost if both names exist.
         let found = names(&["module.a", "module.b", "module.c", "a"]).unwrap();
@@ -164,7 +173,10 @@ mod tests {
             assert_eq!(names(&[name]).unwrap(), [name]);
         }
         let found = names(&["m.text.token_embedding.weight", "m.visual.conv1.weight"]);
-        assert_eq!(found.unwrap(), ["text.token_embedding.weight", "visual.conv1.weight"]);
+        assert_eq!(
+            found.unwrap(),
+            ["text.token_embedding.weight", "visual.conv1.weight"]
+        );
     }
 
     #[test]

@@ -267,7 +267,10 @@ fn print(report: &BenchReport) -> Result<(), StdoutError> {
     )?;
     print_result!(
         "  {:.3} s  (median of {}; {:.3} to {:.3})",
-        timing.median_s, report.runs, timing.min_s, timing.max_s
+        timing.median_s,
+        report.runs,
+        timing.min_s,
+        timing.max_s
     )?;
     if let Some(cpu) = timing.cpu_median_s {
         print_result!("  {cpu:.3} s of processor time, all threads together")?;

@@ -102,7 +102,7 @@ fn convert(methods: &Methods, settings: &ImportSettings) -> anyhow::Result<()> {
         json,
         verbosity,
     } = settings;
-    existing.check(output)?;
+    let output = &existing.place(output)?;
     let tables = methods.key_tables();
     let before = Inspection::of(&StateDict::open(file, &tables)?)?;
     let bar = verbosity.byte_progress("importing");
@@ -121,11 +121,6 @@ fn convert(methods: &Methods, settings: &ImportSettings) -> anyhow::Result<()> {
         )
     })
 }
-
-/// The error for an output file that exists already.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: the file exists already", .0.display())]
-pub(crate) struct OutputExists(pub(crate) PathBuf);
 
 /// Describes a file of weights in a few lines.
 pub(crate) fn describe(found: &Inspection) -> String {

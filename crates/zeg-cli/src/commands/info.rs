@@ -172,14 +172,18 @@ fn print(info: &Info) -> Result<(), StdoutError> {
     print_result!("  encoder      {}", info.encoder)?;
     print_result!(
         "  classes      {}: {} seen, {} unseen",
-        info.classes, info.seen, info.unseen
+        info.classes,
+        info.seen,
+        info.unseen
     )?;
     let done = info
         .trained_steps
         .map_or_else(String::new, |done| format!("{done} of "));
     print_result!(
         "  training     {}, {done}{} steps of {} images",
-        info.setting, info.steps, info.batch
+        info.setting,
+        info.steps,
+        info.batch
     )?;
     print_result!(
         "  parameters   {} in encoder and head",

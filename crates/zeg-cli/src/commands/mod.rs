@@ -11,6 +11,7 @@ pub(crate) mod json;
 pub(crate) mod machine;
 pub(crate) mod model_file;
 pub(crate) mod models;
+pub(crate) mod place;
 pub(crate) mod pretrain;
 pub(crate) mod pull;
 pub(crate) mod quickstart;

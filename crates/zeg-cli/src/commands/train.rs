@@ -21,7 +21,7 @@ use burn::tensor::Device;
 use zeg::{
     data::{Loader, LoaderOptions, OpenSet, Pipeline, SampleSource as _},
     mini::{is_mini, open_weights, weights_sha256},
-    model::{embeddings::ClassEmbeddings, method::Architecture, weights::StateDict},
+    model::{ModelError, embeddings::ClassEmbeddings, method::Architecture, weights::StateDict},
     text_sources::{TextSources, embed_class_set},
     vocab::{classes::ClassSet, templates::TemplateSet},
 };
@@ -279,6 +279,15 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
         if let Some(name) = provenance.initialized.iter().find(fresh) {
             anyhow::bail!("--backbone: {} holds no {name:?}", weights.origin());
         }
+    }
+    if let Start::Resumed(checkpoint) | Start::Init(checkpoint) = start
+        && let Some(key) = provenance.initialized.first()
+    {
+        return Err(ModelError::MissingTensor {
+            key: key.clone(),
+            origin: checkpoint.path().display().to_string(),
+        }
+        .into());
     }
     let mut trainer = Trainer::new(
         recipe,

@@ -251,7 +251,13 @@ fn a_web_page_is_never_taken_for_weights() {
     let entry = entry(&server.url(), "");
     let error = place.pull(&entry, &settings()).unwrap_err();
     assert!(
-        matches!(&error, HubError::Content { what: "a web page", .. }),
+        matches!(
+            &error,
+            HubError::Content {
+                what: "a web page",
+                ..
+            }
+        ),
         "{error}"
     );
     assert_eq!(place.files(), [""; 0]);

@@ -375,7 +375,10 @@ mod tests {
     use super::*;
 
     /// Reads the matrix `m` of a model.
-    fn read(values: Vec<f32>, params: fn(&StateDict) -> ParamBuilder<'_>) -> Result<(), ModelError> {
+    fn read(
+        values: Vec<f32>,
+        params: fn(&StateDict) -> ParamBuilder<'_>,
+    ) -> Result<(), ModelError> {
         let mut weights = StateDict::default();
         if !values.is_empty() {
             let shape = vec![2, values.len() / 2];

@@ -85,10 +85,7 @@ pub(super) fn find(document: &Document<'_>) -> Result<Found, Defect> {
 }
 
 fn is_tensor(document: &Document<'_>, id: Id) -> bool {
-    matches!(
-        document.get(id),
-        Some(Value::Tensor(_) | Value::Reference)
-    )
+    matches!(document.get(id), Some(Value::Tensor(_) | Value::Reference))
 }
 
 /// Returns whether a value is a module, a dict of tensors, or a checkpoint with one of them inside.

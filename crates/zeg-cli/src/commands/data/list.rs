@@ -107,7 +107,9 @@ fn print(list: &[DatasetDescription]) -> Result<(), StdoutError> {
             let seen = list.classes - list.unseen;
             print_result!(
                 "{:16}   classes {}: {seen} seen, {} unseen",
-                "", list.name, list.unseen
+                "",
+                list.name,
+                list.unseen
             )?;
         }
         let splits = dataset

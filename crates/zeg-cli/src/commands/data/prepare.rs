@@ -8,6 +8,7 @@ use zeg::data::prepare::{ImagePlacement, OnBad, PrepareError, PrepareOptions, Su
 use crate::{
     commands::{JsonTarget, json::JsonArgs, shared::heading, stop_flag, write_result},
     progress::Verbosity,
+    say::StdoutError,
 };
 
 /// Exit code of a run that the user stopped.
