@@ -272,7 +272,14 @@ impl StateDict {
         let names: Vec<_> = self
             .opened
             .iter()
-            .map(|opened| opened.path.display().to_string())
+            .map(|opened| match opened.passed_over.as_slice() {
+                [] => opened.path.display().to_string(),
+                others => format!(
+                    "{} (which also holds {}, not read)",
+                    opened.path.display(),
+                    others.join(", ")
+                ),
+            })
             .collect();
         if names.is_empty() && !self.entries.is_empty() {
             "weights in memory".to_owned()
