@@ -5,7 +5,8 @@
 //! sees an incomplete file. An error removes the temporary file.
 //!
 //! A new file gets the default permissions, 0666 minus the umask. A file that replaces another one gets the
-//! permissions of the replaced file. A symbolic link is itself replaced; its target is left alone.
+//! permissions of the replaced file. A symbolic link is itself replaced; its target is left alone. A device or a pipe, or
+//! a link to one, is never replaced.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
@@ -149,6 +150,12 @@ impl Target {
         let old = fs::symlink_metadata(path);
         if overwrite == Overwrite::Refuse && old.is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a device or a pipe, which a file does not replace",
+            ));
         }
         let mut builder = tempfile::Builder::new();
         builder.prefix(".zeg-").suffix(".tmp");

@@ -181,6 +181,21 @@ mod permissions {
     }
 
     #[test]
+    fn a_device_is_never_replaced() {
+        use std::os::unix::fs::FileTypeExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        symlink("/dev/null", &link).unwrap();
+        for path in [Path::new("/dev/null"), link.as_path()] {
+            let error = write(path, "new", Overwrite::Replace).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+        }
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        let null = fs::metadata("/dev/null").unwrap().file_type();
+        assert!(null.is_char_device());
+    }
+
+    #[test]
     fn a_symbolic_link_is_replaced_and_its_target_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let (link, origin) = (folder.path().join("link"), folder.path().join("origin"));

@@ -15,12 +15,20 @@ use zeg::{
 use zeg_train::TrainError;
 
 use crate::commands::{
-    import::OutputExists,
     json::JsonRefused,
     model_file::NotPulled,
+    place::{NotAFile, OutputExists},
     report::NoEvaluation,
     train::{NothingToStartFrom, RunExists},
 };
+
+/// Prints an error, and a hint if there is one, to standard error.
+pub(crate) fn print(error: &anyhow::Error) {
+    print_notice!("error: {}", describe(error));
+    if let Some(hint) = hint(error) {
+        print_notice!("hint: {hint}");
+    }
+}
 
 /// Formats an error with its causes, and leaves out causes that the text contains already.
 pub(crate) fn describe(error: &anyhow::Error) -> String {
@@ -92,6 +100,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     if cause.is::<OutputExists>() {
         return Some("use --overwrite to replace it".into());
+    }
+    if cause.is::<NotAFile>() {
+        return Some("choose another path for the file".into());
     }
     if let Some(error) = cause.downcast_ref::<ExportError>() {
         return of_export(error);
@@ -195,8 +206,18 @@ fn of_model(error: &ModelError) -> Option<String> {
         ModelError::UnknownClass { .. } => {
             "use names of the table, name another table with --text, or use weights with CLIP's text encoder".into()
         }
-        ModelError::TensorShape { .. } | ModelError::MissingTensor { .. } => {
-            "the weights have another architecture than the experiment; compare both with `zeg info`".into()
+        ModelError::TensorShape { .. } => {
+            "the weights have another architecture than the model; compare both with `zeg info`".into()
+        }
+        ModelError::MissingTensor { .. } => {
+            "the file lacks a part of the model, or names it otherwise; `zeg info FILE` shows what the file holds".into()
+        }
+        ModelError::NotFiniteTensor { .. } | ModelError::ZeroTensor { .. } => {
+            "the training of these weights failed, or the file is damaged; use an earlier checkpoint, or copy or download it again"
+                .into()
+        }
+        ModelError::NotFiniteScore { .. } => {
+            "the weights hold values that are too large; use an earlier checkpoint".into()
         }
         ModelError::Format { .. } => "the file is damaged or has another format; copy or download it again".into(),
         ModelError::UnknownWord { .. } => {

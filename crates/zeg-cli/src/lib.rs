@@ -4,6 +4,11 @@
 //! crates below it. Every command has a struct of arguments, as the user types them, and a struct of settings, which
 //! say what the arguments mean; only the command's `run` function knows both.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)] // they panic; `say` has what takes their place
+
+#[macro_use]
+mod say;
+
 mod allocator;
 mod cli;
 mod commands;
@@ -47,7 +52,7 @@ where
 {
     let modern = renamed_flags::modernize(arguments.into_iter().map(Into::into));
     for notice in &modern.notices {
-        eprintln!("warning: {notice}");
+        print_notice!("warning: {notice}");
     }
     let parsed = Cli::grouped_command().try_get_matches_from(modern.arguments);
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
@@ -74,26 +79,12 @@ where
         Command::Info(args) => commands::info::run(program, args),
         Command::Bench(args) => commands::bench::run(program, args),
         Command::Check(args) => commands::check::run(program, args, verbosity),
-        Command::Completions { shell } => {
-            commands::completions(shell);
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Completions { shell } => commands::completions(shell)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
     };
     result.unwrap_or_else(|error| {
-        if is_broken_pipe(&error) {
-            return ExitCode::SUCCESS; // the reader of the pipe needs no more
-        }
-        eprintln!("error: {}", hints::describe(&error));
-        if let Some(hint) = hints::hint(&error) {
-            eprintln!("hint: {hint}");
-        }
+        hints::print(&error);
         ExitCode::FAILURE
     })
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }

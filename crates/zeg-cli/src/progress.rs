@@ -28,7 +28,7 @@ impl Verbosity {
     /// Prints a line that is neither an error nor a warning, unless the program is quiet.
     pub(crate) fn notice(self, text: impl Display) {
         if self == Self::Normal {
-            eprintln!("{text}");
+            print_notice!("{text}");
         }
     }
 
@@ -160,7 +160,7 @@ impl Progress {
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         if is_due(*last, Instant::now()) {
             *last = Instant::now();
-            eprintln!("{}", self.line());
+            print_notice!("{}", self.line());
         }
     }
 

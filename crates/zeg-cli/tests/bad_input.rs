@@ -226,3 +226,105 @@ fn a_full_disk_leaves_the_last_checkpoint() {
     assert!(leftovers.is_empty(), "{leftovers:?}");
     world.train("run").arg("--resume").assert().success();
 }
+
+/// The tensors of a safetensors file, and its metadata.
+type Weights = (
+    Vec<(String, Vec<usize>, Vec<f32>)>,
+    std::collections::HashMap<String, String>,
+);
+
+fn read_weights(path: &std::path::Path) -> Weights {
+    let bytes = std::fs::read(path).unwrap();
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let values = |data: &[u8]| {
+        let numbers = data.chunks_exact(4);
+        numbers
+            .map(|v| f32::from_le_bytes(v.try_into().unwrap()))
+            .collect()
+    };
+    let tensors = tensors.tensors().into_iter();
+    let tensors = tensors.map(|(name, t)| (name, t.shape().to_vec(), values(t.data())));
+    (
+        tensors.collect(),
+        header.metadata().clone().unwrap_or_default(),
+    )
+}
+
+#[test]
+fn a_model_that_lacks_a_parameter_is_not_opened() {
+    let world = World::new();
+    world.train("run").assert().success();
+    let model = world.path("run/model.safetensors");
+    let (mut tensors, metadata) = read_weights(&model);
+    let before = tensors.len();
+    tensors.retain(|(name, ..)| name != "decode_head.q_proj.weight");
+    assert_eq!(tensors.len(), before - 1);
+    common::write_tensors(&model, &tensors, metadata);
+    let text = failure(
+        world
+            .zeg()
+            .args(["eval", "run/model.safetensors", "--data", "VOC2012"]),
+    );
+    assert_says(&text, &["decode_head.q_proj.weight", "missing", "hint:"]);
+}
+
+#[test]
+fn a_run_is_not_continued_from_a_checkpoint_that_lacks_a_parameter() {
+    let world = World::new();
+    world.train("run").assert().success();
+    std::fs::remove_file(world.path("run/model.safetensors")).unwrap();
+    let last = world.path("run/checkpoint-00000006.safetensors");
+    let (mut tensors, metadata) = read_weights(&last);
+    tensors.retain(|(name, ..)| name != "decode_head.q_proj.weight");
+    common::write_tensors(&last, &tensors, metadata);
+    let text = failure(world.train("run").arg("--resume"));
+    assert_says(&text, &["decode_head.q_proj.weight", "missing", "hint:"]);
+}
+
+#[test]
+fn weights_that_are_not_finite_or_all_zero_label_nothing() {
+    let world = World::new();
+    let plain = world.path("clip.safetensors");
+    write_plain_clip(&plain);
+    let (tensors, metadata) = read_weights(&plain);
+    let block = "visual.transformer.resblocks.0.mlp.c_fc.weight";
+    for (name, value, shown) in [
+        (block, f32::NAN, "NaN"),
+        ("token_embedding.weight", f32::INFINITY, "inf"),
+        ("visual.conv1.weight", 0.0, "nothing but zeros"),
+    ] {
+        let mut tensors = tensors.clone();
+        let tensor = tensors.iter_mut().find(|(found, ..)| found == name);
+        let values = &mut tensor.unwrap().2;
+        if value == 0.0 {
+            values.fill(value);
+        } else {
+            values[0] = value;
+        }
+        common::write_tensors(&plain, &tensors, metadata.clone());
+        let command = ["segment", "VOC2012/JPEGImages/2007_000000.jpg", "-o", "out"];
+        let model = ["--model", "clip.safetensors", "--classes", "cat,dog"];
+        let text = failure(world.zeg().args(command).args(model).arg("--no-cache"));
+        let last = name.trim_start_matches("visual.");
+        assert_says(&text, &["clip.safetensors", last, shown, "hint:"]);
+        assert!(!world.path("out/2007_000000.png").exists());
+    }
+}
+
+#[test]
+fn options_that_are_not_finite_are_refused() {
+    let world = World::new();
+    let command = ["segment", "VOC2012/JPEGImages/2007_000000.jpg", "-o", "out"];
+    let model = ["--model", "mini", "--classes", "red,blue"];
+    for option in [
+        ["--seen-offset", "nan"].as_slice(),
+        &["--logit-scale", "nan", "--method", "clearclip"],
+        &["--logit-scale", "inf", "--method", "clearclip"],
+    ] {
+        let mut zeg = world.zeg();
+        let text = failure(zeg.args(command).args(model).args(option));
+        let name = option[0].trim_start_matches('-');
+        assert_says(&text.to_lowercase(), &[name, option[1]]);
+    }
+}

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A model counts as downloaded if its manifest says that all files have arrived and all of them have the recorded
-//! length. Digests are verified when a file arrives, not each time it is used.
+//! length. A file that no digest vouches for must also look like what its name says. Digests are verified when a file arrives, not each time it is used.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use zeg_base::file::{self, Overwrite};
 
 use crate::{
-    Entry, HubError,
+    Entry, HubError, content,
     error::write_error,
     list::{is_file_name, read_short},
     registry::RemoteFile,
@@ -213,10 +213,19 @@ impl Cache {
         (is_expected && self.has(model, record)).then_some(record)
     }
 
-    /// Returns whether the file exists with the recorded length.
+    /// Returns whether the file exists with the recorded length, and can be what its name says.
     fn has(&self, model: &str, record: &FileRecord) -> bool {
         let path = self.folder(model).join(&record.name);
-        fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == record.size)
+        let is_whole =
+            fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == record.size);
+        is_whole && !self.is_foreign(model, record)
+    }
+
+    /// Returns whether a file that no digest vouches for exists, but is something else, such as a web page.
+    pub(crate) fn is_foreign(&self, model: &str, record: &FileRecord) -> bool {
+        let is_proven = matches!(record.proof, Proof::Published | Proof::Server);
+        let path = self.folder(model).join(&record.name);
+        !is_proven && matches!(content::foreign(&path, &record.name), Ok(Some(_)))
     }
 
     /// Creates a model's folder and locks it against other programs until the returned file is dropped.
@@ -317,7 +326,7 @@ mod tests {
         let entry = entry();
         fs::create_dir_all(cache.folder("tiny")).unwrap();
         let mut manifest = Manifest::default();
-        for (name, content) in [("config.json", "{}"), ("model.safetensors", "weights")] {
+        for (name, content) in [("config.json", "{}"), ("model.safetensors", "\0weights")] {
             fs::write(cache.folder("tiny").join(name), content).unwrap();
             assert!(!manifest.complete);
             manifest.put(record(name, content.len() as u64), entry.files());
@@ -338,7 +347,7 @@ mod tests {
     #[test]
     fn a_truncated_or_missing_file_makes_a_model_partial() {
         let (_folder, cache) = filled();
-        fs::write(cache.folder("tiny").join("model.safetensors"), "weig").unwrap();
+        fs::write(cache.folder("tiny").join("model.safetensors"), "\0weig").unwrap();
         assert_eq!(cache.locate("tiny"), None);
         assert_eq!(cache.presence(&entry()), Presence::Partial);
         fs::remove_file(cache.folder("tiny").join("model.safetensors")).unwrap();

@@ -2,7 +2,8 @@
 //!
 //! A dropped connection is resumed at the byte where it stopped, as long as the server still has the same version of
 //! the file (RFC 9110: `Range`, `If-Range`, `ETag`). A server without range requests sends everything again. The file
-//! gets its final name only after its length and SHA-256 are verified.
+//! gets its final name only after its length and SHA-256 are verified; without a published digest, its first bytes must
+//! look like what its name says.
 
 use std::{
     io::Read as _,
@@ -136,6 +137,16 @@ impl Download<'_> {
                     });
                 }
                 _ => {
+                    if matches!(proof, Proof::FirstUse | Proof::None)
+                        && let Some(what) = part.foreign(&self.file.name)?
+                    {
+                        part.remove()?;
+                        return Err(HubError::Content {
+                            address: address.into(),
+                            file: self.file.name.clone(),
+                            what,
+                        });
+                    }
                     let record = self.record(&part, found, proof, address.as_str());
                     part.finish(&self.folder.join(&self.file.name))?;
                     report(&Event::Finished { record: &record });

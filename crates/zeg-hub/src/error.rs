@@ -111,6 +111,16 @@ pub enum HubError {
         /// What is wrong with the answer.
         reason: String,
     },
+    /// The server sent something else than the file, with a status of success; the download has been deleted.
+    #[error("{address}: the server sent {what} instead of {file}; the download was deleted")]
+    Content {
+        /// The address of the file.
+        address: String,
+        /// The name of the file.
+        file: String,
+        /// What the server sent.
+        what: &'static str,
+    },
     /// The length of the file is not the expected one.
     #[error("{address}: the file has {found} bytes, expected {expected}")]
     Length {

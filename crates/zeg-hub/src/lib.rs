@@ -21,6 +21,7 @@ pub mod pull;
 pub mod registry;
 pub mod settings;
 
+mod content;
 mod download;
 mod list;
 mod part;

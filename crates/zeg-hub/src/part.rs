@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeg_base::{file, hex};
 
-use crate::{HubError, cache::write_json, error::write_error, list::read_short};
+use crate::{HubError, cache::write_json, content, error::write_error, list::read_short};
 
 /// Number of bytes that are read, hashed and written at a time.
 pub(crate) const CHUNK: usize = 1 << 16;
@@ -161,6 +161,14 @@ impl Part {
     /// Returns the digest of all bytes as 64 lower-case hexadecimal digits.
     pub(crate) fn sha256(&self) -> String {
         hex::encode(self.hasher.clone().finalize())
+    }
+
+    /// Returns what the complete file is instead of the file of this name, if its first bytes tell.
+    pub(crate) fn foreign(&self, name: &str) -> Result<Option<&'static str>, HubError> {
+        content::foreign(&self.path, name).map_err(|source| HubError::Read {
+            path: self.path.clone(),
+            source,
+        })
     }
 
     /// Moves the complete file to its final path.

@@ -155,6 +155,7 @@ pub fn pull(
         }
         let recorded = manifest
             .file(&file.name)
+            .filter(|record| !cache.is_foreign(&entry.name, record)) // its digest is that of another file
             .map(|record| record.sha256.clone());
         let record = Download {
             file,

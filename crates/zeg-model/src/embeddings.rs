@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::BufReader,
+    io::{BufReader, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -12,13 +12,42 @@ use zeg_vocab::classes::ClassSet;
 
 use crate::{
     ModelError,
-    weights::{HostTensor, StateDict},
+    weights::{HostTensor, StateDict, first_not_finite},
 };
 
 /// Name of the matrix in a `.safetensors` table.
 const TENSOR: &str = "embeddings";
+/// The first bytes of a `.npy` file.
+const NPY_MAGIC: &[u8] = b"\x93NUMPY";
 /// Key of the JSON list of names in a `.safetensors` table's metadata.
 const NAMES: &str = "classes";
+
+/// The formats of a table's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TableFormat {
+    /// NumPy's format for one array.
+    Npy,
+    /// Named tensors, in any format of weights.
+    Weights,
+}
+
+impl TableFormat {
+    /// Recognises the format from the first bytes, whatever the extension is.
+    fn of(path: &Path) -> Result<Self, ModelError> {
+        let mut start = Vec::new();
+        let read = File::open(path)
+            .and_then(|file| file.take(NPY_MAGIC.len() as u64).read_to_end(&mut start));
+        read.map_err(|source| ModelError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(if start == NPY_MAGIC {
+            Self::Npy
+        } else {
+            Self::Weights
+        })
+    }
+}
 
 /// A table of class embeddings with their class names.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +60,7 @@ pub struct ClassEmbeddings {
 }
 
 impl ClassEmbeddings {
-    /// Reads a table.
+    /// Reads a table, whose format is recognised from its contents.
     ///
     /// - `.npy`: a matrix `[classes, dim]` of `f16`, `f32` or `f64`. The file holds no class names. They come from
     ///   `names`, or, if that is `None`, from the class list of the benchmark with that many classes (20: VOC, 171:
@@ -47,14 +76,9 @@ impl ClassEmbeddings {
             path: path.to_owned(),
             reason,
         };
-        let extension = path
-            .extension()
-            .and_then(|e| e.to_str())
-            .unwrap_or_default()
-            .to_ascii_lowercase();
-        let (matrix, stored_names) = match extension.as_str() {
-            "npy" => (read_npy(path)?, None),
-            "safetensors" => {
+        let (matrix, stored_names) = match TableFormat::of(path)? {
+            TableFormat::Npy => (read_npy(path)?, None),
+            TableFormat::Weights => {
                 let dict = StateDict::open(path, &[])?;
                 let matrix = dict
                     .read(TENSOR)?
@@ -69,11 +93,6 @@ impl ClassEmbeddings {
                         format(format!("metadata {NAMES:?} is not a JSON list: {e}"))
                     })?,
                 )
-            }
-            _ => {
-                return Err(format(
-                    "class embeddings must be .npy or .safetensors".into(),
-                ));
             }
         };
         let [rows, dim] = matrix.shape[..] else {
@@ -97,25 +116,14 @@ impl ClassEmbeddings {
                 names.len()
             )));
         }
-        if let Some(position) = matrix.values.iter().position(|v| !v.is_finite()) {
-            return Err(format(format!(
-                "row {} ({}) holds values that are not finite",
-                position / dim,
-                names[position / dim]
-            )));
-        }
-        Ok(Self {
-            names,
-            values: matrix.values,
-            dim,
-            origin: path.to_owned(),
-        })
+        Self::new(names, matrix.values, dim, path.to_owned())
     }
 
     /// Returns a table from given rows.
     ///
     /// # Errors
-    /// Returns an error if the values are not `names.len()` rows of `dim` numbers.
+    /// Returns an error if the values are not `names.len()` rows of `dim` numbers, or if a row has no direction, because
+    /// it holds a value that is not finite or nothing but zeros.
     pub fn new(
         names: Vec<String>,
         values: Vec<f32>,
@@ -128,6 +136,22 @@ impl ClassEmbeddings {
                 values.len(),
                 names.len()
             );
+            return Err(ModelError::Format {
+                path: origin,
+                reason,
+            });
+        }
+        let defect = |row: &[f32]| match first_not_finite(row) {
+            Some(index) => Some(format!("holds the value {}", row[index])),
+            None => row
+                .iter()
+                .all(|value| *value == 0.0)
+                .then(|| "holds nothing but zeros".to_owned()),
+        };
+        let mut rows = values.chunks_exact(dim.max(1)).zip(&names).enumerate();
+        let bad = rows.find_map(|(number, (row, name))| Some((number, name, defect(row)?)));
+        if let Some((number, name, defect)) = bad {
+            let reason = format!("row {number} ({name}) of the class embeddings {defect}");
             return Err(ModelError::Format {
                 path: origin,
                 reason,
@@ -303,4 +327,46 @@ fn read_npy(path: &Path) -> Result<HostTensor, ModelError> {
         }
     };
     Ok(HostTensor { shape, values })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(values: Vec<f32>) -> Result<ClassEmbeddings, ModelError> {
+        let names = vec!["cat".to_owned(), "dog".to_owned()];
+        ClassEmbeddings::new(names, values, 2, "table".into())
+    }
+
+    #[test]
+    fn rows_without_a_direction_are_errors_that_name_the_class() {
+        for (bad, reason) in [
+            ([f32::NAN, 1.0], "holds the value NaN"),
+            ([1.0, f32::INFINITY], "holds the value inf"),
+            ([0.0, 0.0], "holds nothing but zeros"),
+        ] {
+            let error = table([[1.0, 0.0], bad].concat()).unwrap_err().to_string();
+            assert!(error.contains("row 1 (dog)"), "{error}");
+            assert!(error.contains(reason), "{error}");
+        }
+        assert!(table(vec![1.0, 0.0, 0.0, 1.0]).is_ok());
+    }
+
+    #[test]
+    fn the_format_of_a_table_is_that_of_its_contents_not_of_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut npy = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+        let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }";
+        npy.extend(format!("{header:<117}\n").bytes());
+        npy.extend(
+            [1.0_f32, 0.0, 0.0, 1.0]
+                .iter()
+                .flat_map(|v| v.to_le_bytes()),
+        );
+        let path = folder.path().join("table.safetensors");
+        std::fs::write(&path, npy).unwrap();
+        let names = ["cat".to_owned(), "dog".to_owned()];
+        let table = ClassEmbeddings::open(&path, Some(&names)).unwrap();
+        assert_eq!(table.values(), [1.0, 0.0, 0.0, 1.0]);
+    }
 }

@@ -41,6 +41,38 @@ pub enum ModelError {
         /// The weight file.
         origin: String,
     },
+    /// A tensor of the weights holds a value that is infinite or not a number.
+    #[error(
+        "{origin}: tensor {key:?} holds the value {value} at index {index}; weights must be finite"
+    )]
+    NotFiniteTensor {
+        /// Name of the tensor in the layout of the reference checkpoints.
+        key: String,
+        /// The weight file.
+        origin: String,
+        /// Row-major index of the first such value.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A matrix of the weights holds nothing but zeros, as in a file whose values were never written.
+    #[error("{origin}: tensor {key:?} holds nothing but zeros")]
+    ZeroTensor {
+        /// Name of the tensor in the layout of the reference checkpoints.
+        key: String,
+        /// The weight file.
+        origin: String,
+    },
+    /// A model computed a score that is infinite or not a number.
+    #[error(
+        "the model computed the score {value} for class {class} (counted from 0); scores must be finite"
+    )]
+    NotFiniteScore {
+        /// The score.
+        value: f32,
+        /// Index of the class.
+        class: usize,
+    },
     /// A configuration is inconsistent, or does not suit the data.
     #[error("{0}")]
     Config(String),

@@ -88,16 +88,26 @@ impl Default for Inference {
 }
 
 impl Inference {
-    /// Checks that window size and stride are possible.
+    /// Checks that window size and stride are possible, and that the numbers that change scores are finite.
     ///
     /// # Errors
-    /// Returns an error if one of them is zero, or the windows would leave gaps.
+    /// Returns an error if one of them is zero, the windows would leave gaps, or an offset or threshold is not finite.
     pub fn check(&self) -> Result<(), ModelError> {
         if self.crop == 0 || self.stride == 0 || self.stride > self.crop {
             return Err(ModelError::Config(format!(
                 "inference: crop {}, stride {}: both must be at least 1, the stride at most the crop",
                 self.crop, self.stride
             )));
+        }
+        for (name, value) in [
+            ("seen-offset", Some(self.seen_offset)),
+            ("threshold", self.threshold),
+        ] {
+            if let Some(value) = value.filter(|value| !value.is_finite()) {
+                return Err(ModelError::Config(format!(
+                    "inference: {name} {value}: must be a finite number"
+                )));
+            }
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use crate::{
     inference::PlannedWindow,
     method::Scoring,
     resize::taps,
+    weights::first_not_finite,
     window_scores::{MaskRow, sigmoid},
 };
 pub use crate::{
@@ -42,6 +43,19 @@ enum Content {
     Logits(WindowLogits),
     /// Masks of mask queries.
     Masks(Box<WeightedMasks>),
+}
+
+/// Checks the scores of a window; `class_of` returns the class of a score from its index.
+///
+/// A score that is not a number is never the highest, so every pixel would get the first class.
+fn check_finite(scores: &[f32], class_of: impl Fn(usize) -> usize) -> Result<(), ModelError> {
+    match first_not_finite(scores) {
+        Some(index) => Err(ModelError::NotFiniteScore {
+            value: scores[index],
+            class: class_of(index),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// The scores of an image, computed on demand.
@@ -100,7 +114,7 @@ impl ScoreField {
     /// - `covered`: height and width in pixels that the scores cover, the window in the top left corner
     ///
     /// # Errors
-    /// Returns an error if the device cannot be read.
+    /// Returns an error if the device cannot be read, or if a score is not finite.
     pub fn push_window(
         &mut self,
         planned: &PlannedWindow,
@@ -110,10 +124,14 @@ impl ScoreField {
         let content = match scores {
             WindowScores::Logits(logits) => {
                 let [_, _, h, w] = logits.dims();
-                let values = host(logits)?;
+                let values = host(logits)?; // [1, classes, h, w]
+                check_finite(&values, |index| index / (h * w).max(1))?;
                 Content::Logits(WindowLogits::new(planned.window, values, [h, w], covered))
             }
             WindowScores::Masks { masks, scores } => {
+                let classes = self.classes.max(1);
+                check_finite(&scores, |index| index % classes)?; // [queries, classes]
+                check_finite(&masks.values, |_| 0)?; // a mask belongs to every class
                 Content::Masks(Box::new(WeightedMasks::new(masks, scores, covered)))
             }
         };

@@ -68,6 +68,8 @@ pub(crate) enum Defect {
     Io(io::Error),
     /// The contents are not valid in their format.
     Format(String),
+    /// See [`WeightsError::Unsupported`].
+    Unsupported(String),
     /// See [`WeightsError::ForbiddenCall`].
     Call(String),
     /// See [`WeightsError::TarFile`].
@@ -81,6 +83,10 @@ impl Defect {
         match self {
             Self::Io(source) => WeightsError::Read { path, source },
             Self::Format(reason) => WeightsError::Format {
+                path,
+                reason: printable(&reason),
+            },
+            Self::Unsupported(reason) => WeightsError::Unsupported {
                 path,
                 reason: printable(&reason),
             },

@@ -132,6 +132,11 @@ impl KeyTable {
         *found.or_else(built_in).or_else(fallback).unwrap_or(&OWN)
     }
 
+    /// Returns whether a table with patterns applies to a file with these names.
+    pub(crate) fn recognises<'a>(keys: impl Iterator<Item = &'a str>, tables: &[Self]) -> bool {
+        !Self::detect(keys, tables).recognised_by.is_empty()
+    }
+
     /// Applies the rules to the names in a file.
     pub(crate) fn plan<'a>(&self, names: impl Iterator<Item = &'a str>) -> Plan {
         let mut plan = Plan::default();

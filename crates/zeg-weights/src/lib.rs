@@ -20,6 +20,7 @@ mod inspect;
 mod key_table;
 mod parts;
 mod pickle;
+mod prefixes;
 mod side_files;
 mod source;
 mod state_dict;

@@ -23,11 +23,15 @@ use crate::{
     container::{self, ContainerFormat, Contents, StoredTensor},
     convert,
     key_table::{KeyTable, StoredLayout},
+    prefixes,
     source::Source,
 };
 
 /// Suffix of the name of a compact matrix's row scales.
 const SCALE_SUFFIX: &str = ".scale";
+
+/// Metadata key of a checkpoint of `zeg`; the keys of its other files begin with `zeg.`. Their names have no prefixes.
+const OWN_METADATA: &str = "zeg";
 
 /// Matrices that the reference applies as `x @ M` and stores as `[in, out]`. The rows of a compact matrix are output
 /// channels, so the compact form of these is transposed.
@@ -82,6 +86,8 @@ pub(crate) struct Opened {
     pub(crate) table: KeyTable,
     /// Names that are not listed, with the reason.
     pub(crate) ignored: Vec<(String, &'static str)>,
+    /// Keys of a checkpoint that hold other weights of the same model, which are not read.
+    passed_over: Vec<String>,
 }
 
 /// Named tensors of one or several files; later files replace tensors of earlier ones.
@@ -159,13 +165,24 @@ impl StateDict {
             .map_or(ContainerFormat::Sharded, |(_, contents)| contents.format);
         // The parts of one tensor may be in several files of an index, so the tensors of all files are collected first.
         let mut tensors: BTreeMap<String, (usize, StoredTensor)> = BTreeMap::new();
+        let (mut passed_over, mut has_own_names) = (Vec::new(), false);
         for (source, contents) in files {
             let file = self.files.len();
             let named = contents.tensors.into_iter();
             tensors.extend(named.map(|(name, stored)| (name, (file, stored))));
+            has_own_names |= contents
+                .metadata
+                .keys()
+                .any(|key| key == OWN_METADATA || key.starts_with("zeg."));
             self.metadata.extend(contents.metadata);
+            passed_over.extend(contents.passed_over);
             self.files.push(Arc::new(source));
         }
+        let tensors = if has_own_names {
+            tensors
+        } else {
+            prefixes::unwrapped(tensors, &self.tables).map_err(|defect| defect.of(path))?
+        };
         let table = KeyTable::detect(tensors.keys().map(String::as_str), &self.tables);
         let mut ignored = Vec::new();
         let mut names = Vec::new();
@@ -218,6 +235,7 @@ impl StateDict {
             format,
             table,
             ignored,
+            passed_over,
         });
         Ok(())
     }
@@ -254,7 +272,14 @@ impl StateDict {
         let names: Vec<_> = self
             .opened
             .iter()
-            .map(|opened| opened.path.display().to_string())
+            .map(|opened| match opened.passed_over.as_slice() {
+                [] => opened.path.display().to_string(),
+                others => format!(
+                    "{} (which also holds {}, not read)",
+                    opened.path.display(),
+                    others.join(", ")
+                ),
+            })
             .collect();
         if names.is_empty() && !self.entries.is_empty() {
             "weights in memory".to_owned()
@@ -263,6 +288,22 @@ impl StateDict {
         } else {
             names.join(" + ")
         }
+    }
+
+    /// Describes what was assumed about the files, for warnings.
+    pub fn notices(&self) -> Vec<String> {
+        let with_others = |opened: &&Opened| !opened.passed_over.is_empty();
+        let opened = self.opened.iter().filter(with_others);
+        opened
+            .map(|opened| {
+                format!(
+                    "{}: the file holds other weights of the model as well, which are not read: {}; save them in a file \
+                     of their own to use them",
+                    opened.path.display(),
+                    opened.passed_over.join(", ")
+                )
+            })
+            .collect()
     }
 
     /// Returns whether there is a tensor of this name.

@@ -343,3 +343,68 @@ fn the_compact_image_tower_has_the_architecture_of_vit_b_16() {
     assert_eq!((vision.heads, vision.embed_dim), (12, Some(512)));
     assert_eq!(vision.input_resolution, 224);
 }
+
+/// Returns a safetensors file with one tensor, whose header has `length` bytes.
+fn safetensors_with_header_of(length: usize) -> Vec<u8> {
+    let header =
+        "{\"backbone.conv1.weight\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}";
+    let mut bytes = (length as u64).to_le_bytes().to_vec();
+    bytes.extend(format!("{header:<length$}").bytes());
+    bytes.extend(1.5_f32.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn a_safetensors_file_is_recognised_whatever_the_length_of_its_header() {
+    // A pickle begins with 0x80 and its version, and 384 = 0x0180.
+    let pickle_like = [65_664, 65_920, 66_176, 66_432, 66_688, 66_944, 131_200];
+    for length in (80..2048).step_by(8).chain(pickle_like) {
+        let bytes = safetensors_with_header_of(length);
+        let weights = StateDict::from_bytes("test", bytes, &[])
+            .unwrap_or_else(|error| panic!("header of {length} bytes: {error}"));
+        assert_eq!(read(&weights, "backbone.conv1.weight").values, [1.5]);
+    }
+}
+
+#[test]
+fn a_truncated_safetensors_file_is_never_called_a_damaged_pickle() {
+    let mut bytes = safetensors_with_header_of(384);
+    bytes.truncate(200);
+    let error = StateDict::from_bytes("test", bytes, &[]).unwrap_err();
+    assert!(error.to_string().contains("safetensors"), "{error}");
+}
+
+#[test]
+fn wrappers_and_prefixes_of_training_programs_are_read_as_the_model() {
+    let plain = open("wrapped/plain.pth");
+    let key = "backbone.proj";
+    let values = read(&plain, key).values;
+    for name in WRAPPED {
+        let weights = open(&format!("wrapped/{name}.pth"));
+        assert_eq!(read(&weights, key).values, values, "{name}");
+        assert_eq!(
+            weights.notices().len(),
+            usize::from(name == "model_and_ema"),
+            "{name}"
+        );
+    }
+    let error = common::open(&golden("wrapped/unknown_key.pth")).unwrap_err();
+    assert!(matches!(error, WeightsError::Unsupported { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("\"epoch\", \"stuff\""), "{text}");
+}
+
+/// Files of `reference/wrapped_weights.py`.
+const WRAPPED: [&str; 11] = [
+    "compiled_ddp",
+    "lightning",
+    "ema",
+    "state_dict_ema",
+    "net",
+    "weights",
+    "params",
+    "deepspeed",
+    "nested",
+    "list",
+    "model_and_ema",
+];

@@ -163,7 +163,7 @@ fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCo
         table.to_markdown().as_bytes(),
     )?;
     write_result(settings.json.as_ref(), &table, || {
-        println!("{}", table.to_markdown());
+        print_result!("{}", table.to_markdown())
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -209,8 +209,9 @@ fn dry_run(
     let document = serde_json::json!({ "runs": list });
     write_result(settings.json.as_ref(), &document, || {
         for run in all() {
-            println!("{:<9} {}", run.state(), run.folder.display());
+            print_result!("{:<9} {}", run.state(), run.folder.display())?;
         }
+        Ok(())
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -17,7 +17,7 @@ use super::{
     },
     write_result,
 };
-use crate::Program;
+use crate::{Program, say::StdoutError};
 
 /// Arguments of `zeg bench`.
 #[derive(Debug, Args)]
@@ -251,9 +251,9 @@ impl BenchSettings {
     }
 }
 
-fn print(report: &BenchReport) {
+fn print(report: &BenchReport) -> Result<(), StdoutError> {
     let BenchReport { timing, .. } = report;
-    println!(
+    print_result!(
         "{} ({}), {} in {}: {} × {}×{} pixels, {} classes, {} threads",
         report.model,
         report.method,
@@ -264,15 +264,19 @@ fn print(report: &BenchReport) {
         report.size,
         report.classes,
         report.threads
-    );
-    println!(
+    )?;
+    print_result!(
         "  {:.3} s  (median of {}; {:.3} to {:.3})",
-        timing.median_s, report.runs, timing.min_s, timing.max_s
-    );
+        timing.median_s,
+        report.runs,
+        timing.min_s,
+        timing.max_s
+    )?;
     if let Some(cpu) = timing.cpu_median_s {
-        println!("  {cpu:.3} s of processor time, all threads together");
+        print_result!("  {cpu:.3} s of processor time, all threads together")?;
     }
     if let (Some(before), Some(peak)) = (timing.before_mb, timing.peak_mb) {
-        println!("  {peak:.0} MB of memory at most, {before:.0} MB before the first run");
+        print_result!("  {peak:.0} MB of memory at most, {before:.0} MB before the first run")?;
     }
+    Ok(())
 }

@@ -17,7 +17,7 @@ use super::{
     shared::{ComputeArgs, ComputeSettings, PrecisionArgs, heading},
     write_result,
 };
-use crate::{Program, progress::Verbosity};
+use crate::{Program, progress::Verbosity, say::StdoutError};
 
 /// Arguments of `zeg check`.
 #[derive(Debug, Args)]
@@ -101,7 +101,7 @@ pub(crate) fn run(
     let report = check(program, &settings)?;
     write_result(settings.json.as_ref(), &report, || match verbosity {
         Verbosity::Normal => print(&report),
-        Verbosity::Quiet => println!("{}", verdict(&report)),
+        Verbosity::Quiet => print_result!("{}", verdict(&report)),
     })?;
     Ok(exit_code(&report))
 }
@@ -160,28 +160,29 @@ fn verdict(report: &CheckReport) -> String {
     }
 }
 
-fn print(report: &CheckReport) {
+fn print(report: &CheckReport) -> Result<(), StdoutError> {
     let found = &report.found;
-    println!("{} on {}", report.program, report.machine);
-    println!("instructions  {}", found.features.join(", "));
-    println!("threads       {} on {} cores", found.threads, found.cores);
-    println!(
+    print_result!("{} on {}", report.program, report.machine)?;
+    print_result!("instructions  {}", found.features.join(", "))?;
+    print_result!("threads       {} on {} cores", found.threads, found.cores)?;
+    print_result!(
         "devices       {}; computing on {}",
         found.devices.join(", "),
         report.device
-    );
-    println!(
+    )?;
+    print_result!(
         "kernels       {} (of {})",
         found.kernels,
         found.levels.join(", ")
-    );
+    )?;
     if let Some(integers) = &found.integers {
-        println!("8-bit         {integers}");
+        print_result!("8-bit         {integers}")?;
     }
-    println!("precision     {}", report.precision);
-    println!();
-    println!("{}", table(&report.cases));
-    println!("{}", verdict(report));
+    print_result!("precision     {}", report.precision)?;
+    print_result!("")?;
+    print_result!("{}", table(&report.cases))?;
+    print_result!("{}", verdict(report))?;
+    Ok(())
 }
 
 fn table(cases: &[CaseReport]) -> Table {

@@ -83,13 +83,13 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<()> {
 fn show(evaluations: &[Evaluation], json: Option<&JsonTarget>) -> anyhow::Result<()> {
     if let [evaluation] = evaluations {
         let report = evaluation.report()?;
-        return write_result(json, &report, || println!("{}", report.to_table()));
+        return write_result(json, &report, || print_result!("{}", report.to_table()));
     }
     match Summary::of(evaluations) {
-        Ok(summary) => write_result(json, &summary, || println!("{}", summary.to_table())),
+        Ok(summary) => write_result(json, &summary, || print_result!("{}", summary.to_table())),
         // Each has its scores; only a mean over them would say nothing.
         Err(error @ (EvalError::Differs { .. } | EvalError::NotSeeds { .. })) => {
-            eprintln!("warning: no mean over these models: {error}");
+            print_notice!("warning: no mean over these models: {error}");
             let reports = evaluations
                 .iter()
                 .map(|evaluation| Ok((evaluation.model.path.clone(), evaluation.report()?)))
@@ -100,8 +100,9 @@ fn show(evaluations: &[Evaluation], json: Option<&JsonTarget>) -> anyhow::Result
                 .collect();
             write_result(json, &serde_json::json!({ "models": list }), || {
                 for (model, report) in &reports {
-                    println!("{model}\n\n{}", report.to_table());
+                    print_result!("{model}\n\n{}", report.to_table())?;
                 }
+                Ok(())
             })
         }
         Err(error) => Err(error.into()),

@@ -102,7 +102,7 @@ fn convert(methods: &Methods, settings: &ImportSettings) -> anyhow::Result<()> {
         json,
         verbosity,
     } = settings;
-    existing.check(output)?;
+    let output = &existing.place(output)?;
     let tables = methods.key_tables();
     let before = Inspection::of(&StateDict::open(file, &tables)?)?;
     let bar = verbosity.byte_progress("importing");
@@ -113,19 +113,14 @@ fn convert(methods: &Methods, settings: &ImportSettings) -> anyhow::Result<()> {
     bar.finish();
     let both = serde_json::json!({ "source": before, "written": written });
     write_result(json.as_ref(), &both, || {
-        print!("{}", describe(&before));
-        println!(
+        print_result!("{}", describe(&before).trim_end())?;
+        print_result!(
             "written      {} ({:.0} MB), read back and compared",
             output.display(),
             written.bytes as f64 / 1e6
-        );
+        )
     })
 }
-
-/// The error for an output file that exists already.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: the file exists already", .0.display())]
-pub(crate) struct OutputExists(pub(crate) PathBuf);
 
 /// Describes a file of weights in a few lines.
 pub(crate) fn describe(found: &Inspection) -> String {

@@ -11,7 +11,7 @@ use zeg::model::{config::VisionConfig, cost::CostPart, weights::Inspection};
 use zeg_train::{checkpoint::Checkpoint, experiment::Experiment};
 
 use super::{JsonTarget, json::JsonArgs, shared::heading, write_result};
-use crate::Program;
+use crate::{Program, say::StdoutError};
 
 /// Arguments of `zeg info`.
 #[derive(Debug, Args)]
@@ -115,7 +115,7 @@ fn info(program: &Program, settings: &InfoSettings) -> anyhow::Result<()> {
         if !Checkpoint::is_checkpoint(&weights) {
             let found = Inspection::of(&weights)?;
             return write_result(json.as_ref(), &found, || {
-                print!("{}", super::import::describe(&found));
+                print_result!("{}", super::import::describe(&found).trim_end())
             });
         }
         let checkpoint = Checkpoint::open(file, &program.methods)?;
@@ -165,47 +165,52 @@ fn describe(
     })
 }
 
-fn print(info: &Info) {
+fn print(info: &Info) -> Result<(), StdoutError> {
     let giga = |macs: u64| macs as f64 / 1e9;
-    println!("{}", info.file);
-    println!("  method       {}", info.method);
-    println!("  encoder      {}", info.encoder);
-    println!(
+    print_result!("{}", info.file)?;
+    print_result!("  method       {}", info.method)?;
+    print_result!("  encoder      {}", info.encoder)?;
+    print_result!(
         "  classes      {}: {} seen, {} unseen",
-        info.classes, info.seen, info.unseen
-    );
+        info.classes,
+        info.seen,
+        info.unseen
+    )?;
     let done = info
         .trained_steps
         .map_or_else(String::new, |done| format!("{done} of "));
-    println!(
+    print_result!(
         "  training     {}, {done}{} steps of {} images",
-        info.setting, info.steps, info.batch
-    );
-    println!(
+        info.setting,
+        info.steps,
+        info.batch
+    )?;
+    print_result!(
         "  parameters   {} in encoder and head",
         grouped(info.parameters.encoder_and_head)
-    );
-    println!(
+    )?;
+    print_result!(
         "               {} trained",
         grouped(info.parameters.trained)
-    );
-    println!(
+    )?;
+    print_result!(
         "               {} in the layout of the reference's checkpoints, unused modules included",
         grouped(info.parameters.declared_by_reference)
-    );
-    println!(
+    )?;
+    print_result!(
         "  cost         {:.1} G multiply-accumulates for one image of {}×{} pixels",
         giga(info.macs.total),
         info.macs.size,
         info.macs.size
-    );
+    )?;
     let parts: Vec<String> = info
         .macs
         .parts
         .iter()
         .map(|part| format!("{} {:.1} G", part.label, giga(part.macs)))
         .collect();
-    println!("               {}", parts.join(", "));
+    print_result!("               {}", parts.join(", "))?;
+    Ok(())
 }
 
 /// Formats a number with its digits in groups of three.

@@ -3,7 +3,7 @@
 //! A document is an object. Its first keys are `schema_version` and `command`; the result's own fields follow.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, BufReader, Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
 };
@@ -13,7 +13,8 @@ use clap::Args;
 use serde::{Serialize, de::IgnoredAny};
 use zeg_train::checkpoint::write_atomically;
 
-use super::shared::heading;
+use super::{place::Place, shared::heading};
+use crate::say::{self, StdoutError, unless_closed};
 
 /// Version of the form of all documents; it grows when a field changes its name or its meaning.
 const SCHEMA_VERSION: u32 = 1;
@@ -104,11 +105,7 @@ impl JsonTarget {
         })?;
         text.push('\n');
         match &self.place {
-            JsonPlace::Stdout => {
-                let mut stdout = io::stdout().lock();
-                let written = stdout.write_all(text.as_bytes());
-                Ok(unless_closed(written.and_then(|()| stdout.flush()))?)
-            }
+            JsonPlace::Stdout => Ok(say::result_text(text.as_bytes())?),
             JsonPlace::File(path) => write_to_file(path, &text),
         }
     }
@@ -118,13 +115,13 @@ impl JsonTarget {
 pub(crate) fn write_result(
     json: Option<&JsonTarget>,
     result: &impl Serialize,
-    print: impl FnOnce(),
+    print: impl FnOnce() -> Result<(), StdoutError>,
 ) -> anyhow::Result<()> {
     if let Some(target) = json {
         target.write(result)?;
     }
     if !json.is_some_and(JsonTarget::is_stdout) {
-        print();
+        print()?;
     }
     Ok(())
 }
@@ -140,14 +137,6 @@ fn write_to_file(path: &Path, text: &str) -> anyhow::Result<()> {
                 .and_then(|mut file| file.write_all(text.as_bytes()));
             unless_closed(written).with_context(|| path.display().to_string())
         }
-    }
-}
-
-/// Ignores the error of a pipe whose reader is gone.
-fn unless_closed(written: io::Result<()>) -> io::Result<()> {
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
     }
 }
 
@@ -176,43 +165,18 @@ fn check_place(path: &Path) -> anyhow::Result<Writing> {
         .into())
     };
     let name = || path.display().to_string();
-    let found = match fs::metadata(path) {
-        Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // A link has metadata of its own even if it leads nowhere.
-            return match fs::symlink_metadata(path) {
-                Ok(_) => refused(Reason::DeadLink),
-                Err(_) => Ok(Writing::Whole(path.to_owned())),
-            };
-        }
-        Err(error) => return Err(error).with_context(name),
+    let file = match Place::at(path).with_context(name)? {
+        Place::Free => return Ok(Writing::Whole(path.to_owned())),
+        Place::File(file) => file,
+        Place::Stream => return Ok(Writing::Stream),
+        Place::Folder => return refused(Reason::Folder),
+        Place::Other => return refused(Reason::NoFile),
+        Place::DeadLink => return refused(Reason::DeadLink),
     };
-    if found.is_dir() {
-        return refused(Reason::Folder);
-    }
-    if !found.is_file() {
-        return if is_stream(&found) {
-            Ok(Writing::Stream)
-        } else {
-            refused(Reason::NoFile)
-        };
-    }
     if !holds_json(path).with_context(name)? {
         return refused(Reason::NoJson);
     }
-    Ok(Writing::Whole(path.canonicalize().with_context(name)?))
-}
-
-#[cfg(unix)]
-fn is_stream(found: &fs::Metadata) -> bool {
-    use std::os::unix::fs::FileTypeExt as _;
-    let kind = found.file_type();
-    kind.is_fifo() || kind.is_char_device()
-}
-
-#[cfg(not(unix))]
-fn is_stream(_found: &fs::Metadata) -> bool {
-    false
+    Ok(Writing::Whole(file))
 }
 
 /// Whether a file is empty or one JSON object or array.
@@ -268,6 +232,8 @@ impl JsonRefused {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use serde_json::json;
 
     use super::*;

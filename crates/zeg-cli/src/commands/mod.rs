@@ -11,6 +11,7 @@ pub(crate) mod json;
 pub(crate) mod machine;
 pub(crate) mod model_file;
 pub(crate) mod models;
+pub(crate) mod place;
 pub(crate) mod pretrain;
 pub(crate) mod pull;
 pub(crate) mod quickstart;
@@ -32,11 +33,17 @@ use clap_complete::Shell;
 use zeg_train::experiment::{Experiment, ExperimentFile};
 
 use self::json::{JsonTarget, write_result};
-use crate::{Program, cli::Cli};
+use crate::{
+    Program,
+    cli::Cli,
+    say::{self, StdoutError},
+};
 
 /// Prints the completion script of a shell.
-pub(crate) fn completions(shell: Shell) {
-    clap_complete::generate(shell, &mut Cli::command(), "zeg", &mut std::io::stdout());
+pub(crate) fn completions(shell: Shell) -> Result<(), StdoutError> {
+    let mut script = Vec::new(); // clap panics if the output fails, and memory does not
+    clap_complete::generate(shell, &mut Cli::command(), "zeg", &mut script);
+    say::result_text(&script)
 }
 
 /// Whether the name of a file is that of an experiment.
@@ -59,7 +66,7 @@ fn open_experiment(
         notices,
     } = Experiment::open(file, changes, methods, recipes)?;
     for notice in notices {
-        eprintln!("warning: {}: {notice}", file.display());
+        print_notice!("warning: {}: {notice}", file.display());
     }
     Ok(experiment)
 }
@@ -85,7 +92,7 @@ fn stop_flag() -> Arc<AtomicBool> {
         if handler.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
+        print_notice!("\nstopping after this step; press Ctrl-C again to stop at once");
     });
     flag
 }

@@ -28,13 +28,17 @@ pub(crate) fn resolve_model(model: &Path) -> anyhow::Result<PathBuf> {
         .ok_or_else(|| NotPulled(entry.name.clone()).into())
 }
 
-/// Warns of the settings of an older checkpoint that have no effect any more.
-pub(crate) fn warn_of_dropped(model: &LoadedModel) {
+/// Warns of what was assumed about a model's files, and of the settings of an older checkpoint that have no effect any
+/// more.
+pub(crate) fn warn_of_assumptions(model: &LoadedModel) {
+    for notice in model.weights.notices() {
+        print_notice!("warning: {notice}");
+    }
     let Some(checkpoint) = &model.checkpoint else {
         return;
     };
     for setting in &checkpoint.dropped {
-        eprintln!(
+        print_notice!(
             "warning: {}: the setting `{setting}` has no effect any more; scores can differ from those of earlier versions",
             checkpoint.path().display()
         );

@@ -57,6 +57,6 @@ fn list(settings: &ModelsSettings) -> anyhow::Result<()> {
     let rows = rows(&registry, &cache);
     let document = serde_json::json!({ "models": rows });
     write_result(settings.json.as_ref(), &document, || {
-        println!("{}", table(&rows));
+        print_result!("{}", table(&rows))
     })
 }

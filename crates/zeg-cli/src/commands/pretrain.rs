@@ -104,13 +104,14 @@ pub(crate) fn run(
 }
 
 fn pretrain(settings: &PretrainSettings) -> anyhow::Result<ExitCode> {
-    let PretrainSettings { output, config, .. } = settings;
-    settings.existing.check(output)?;
+    let PretrainSettings { config, .. } = settings;
+    let output = &settings.existing.place(&settings.output)?;
     let device = settings.compute.open_device()?;
     let config = *config;
     let pretraining = Pretraining::new(config, &device)?;
     let beside = |extension: &str| output.with_extension(extension);
-    let log_path = beside("jsonl");
+    let log_path = settings.existing.place(&beside("jsonl"))?;
+    let manifest_path = settings.existing.place(&beside("json"))?;
     let mut log = File::create(&log_path).with_context(|| log_path.display().to_string())?;
     let stop = stop_flag();
     let bar = settings
@@ -172,8 +173,8 @@ fn pretrain(settings: &PretrainSettings) -> anyhow::Result<ExitCode> {
     pretraining.save(output, &trainer, &manifest.to_string())?;
     let mut text = serde_json::to_string_pretty(&manifest)?;
     text.push('\n');
-    write_atomically(&beside("json"), text.as_bytes())?;
-    println!("{}", output.display());
+    write_atomically(&manifest_path, text.as_bytes())?;
+    print_result!("{}", output.display())?;
     Ok(ExitCode::SUCCESS)
 }
 

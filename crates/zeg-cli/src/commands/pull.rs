@@ -1,6 +1,6 @@
 //! `zeg pull`: downloads public weights by name.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::atomic::AtomicBool};
+use std::{path::PathBuf, process::ExitCode, sync::atomic::AtomicBool};
 
 use clap::Args;
 use zeg_hub::{
@@ -125,12 +125,12 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
         match download(entry, &cache, settings, &stop) {
             Ok(model) => {
                 if !settings.json.as_ref().is_some_and(JsonTarget::is_stdout) {
-                    writeln!(std::io::stdout(), "{}", model.path.display())?;
+                    print_result!("{}", model.path.display())?;
                 }
                 pulled.push(model);
             }
             Err(error @ HubError::Cancelled { .. }) => {
-                eprintln!("{error}");
+                print_notice!("{error}");
                 return Ok(ExitCode::from(130));
             }
             Err(error) => return Err(error.into()),
@@ -236,6 +236,9 @@ pub(crate) fn hint(error: &HubError) -> Option<String> {
         HubError::Status { status: 404, .. } => {
             "the file has moved; name a mirror with --base-url, or its new address in a model list of your own (ZEG_MODELS)"
                 .into()
+        }
+        HubError::Content { .. } => {
+            "a proxy or mirror answers in place of the server; sign in to it, or name a mirror with --base-url".into()
         }
         HubError::Busy { .. } => "try again later; the download continues where it ended".into(),
         HubError::Status { .. } | HubError::Unreachable { .. } => {

@@ -196,7 +196,7 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
         Err(code) => return Ok(code),
     };
     write_result(settings.json.as_ref(), &summary, || {
-        println!("{}", summary.to_text());
+        print_result!("{}", summary.to_text())
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -109,7 +109,7 @@ fn report(settings: &ReportSettings) -> anyhow::Result<()> {
     };
     fs::create_dir_all(output).with_context(|| output.display().to_string())?;
     for file in write_report(&input, output, &settings.formats)? {
-        println!("{}", file.display());
+        print_result!("{}", file.display())?;
     }
     Ok(())
 }

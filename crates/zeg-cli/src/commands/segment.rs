@@ -34,9 +34,9 @@ pub(crate) use self::args::SegmentArgs;
 use self::args::SegmentSettings;
 use super::{
     JsonTarget,
-    model_file::{resolve_model, warn_of_dropped},
+    model_file::{resolve_model, warn_of_assumptions},
 };
-use crate::{Program, progress::Verbosity};
+use crate::{Program, progress::Verbosity, say::StdoutError};
 
 /// The result of one image, as `--json` lists it.
 #[derive(Debug, Serialize)]
@@ -100,6 +100,7 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
         .progress("segmenting", "images", inputs.len() as u64);
     let json_on_stdout = settings.json.as_ref().is_some_and(JsonTarget::is_stdout);
     let (mut results, mut failed) = (Vec::new(), 0_usize);
+    let mut printed = Ok(()); // files are written even if their list cannot be
     let jobs = inputs.iter().zip(&stems);
     let queue = QueueOptions {
         workers: rayon::current_num_threads().min(inputs.len()),
@@ -114,20 +115,15 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
             let result = result.map_err(anyhow::Error::new).flatten();
             match result.and_then(|segmented| work.write(&segmented, &mut exporters)) {
                 Ok(image) => {
-                    if !json_on_stdout {
-                        bar.suspend(|| report(&image));
+                    if !json_on_stdout && printed.is_ok() {
+                        bar.suspend(|| printed = report(&image));
                     }
                     results.push(image);
                 }
                 // The other images are still segmented.
                 Err(error) => {
                     failed += 1;
-                    bar.suspend(|| {
-                        eprintln!("error: {}", crate::hints::describe(&error));
-                        if let Some(hint) = crate::hints::hint(&error) {
-                            eprintln!("hint: {hint}");
-                        }
-                    });
+                    bar.suspend(|| crate::hints::print(&error));
                 }
             }
             bar.inc();
@@ -139,8 +135,8 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
         let shared = exporter.finish()?;
         let is_of_image = |path: &PathBuf| results.iter().any(|result| result.files.contains(path));
         for path in shared.iter().filter(|path| !is_of_image(path)) {
-            if !json_on_stdout {
-                println!("{}", path.display());
+            if !json_on_stdout && printed.is_ok() {
+                printed = print_result!("{}", path.display());
             }
         }
     }
@@ -152,6 +148,7 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
         "{failed} of {} images could not be segmented",
         inputs.len()
     );
+    printed?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -186,7 +183,7 @@ fn load(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Segment
         templates,
     };
     let mut segmenter = Segmenter::load_with(&resolve_model(&settings.model)?, options)?;
-    warn_of_dropped(segmenter.model());
+    warn_of_assumptions(segmenter.model());
     let threshold = settings.threshold.or(segmenter.default_threshold());
     segmenter.change_inference(|inference| {
         settings.inference.apply(inference)?;
@@ -340,9 +337,9 @@ impl Work<'_> {
 }
 
 /// Prints the files of an image and the best classes of its regions.
-fn report(result: &ImageResult) {
+fn report(result: &ImageResult) -> Result<(), StdoutError> {
     for file in &result.files {
-        println!("{}", file.display());
+        print_result!("{}", file.display())?;
     }
     for region in result.regions.iter().flatten() {
         let candidates: Vec<String> = region
@@ -351,14 +348,15 @@ fn report(result: &ImageResult) {
             .map(|c| format!("{} {:.2}", c.class, c.score))
             .collect();
         let [x, y, width, height] = region.bounding_box;
-        println!(
+        print_result!(
             "{}: {:>5.1} %  {} in {width}×{height}+{x}+{y}: {}",
             result.summary.image,
             100.0 * region.share,
             region.class.as_deref().unwrap_or("(unlabelled)"),
             candidates.join(", ")
-        );
+        )?;
     }
+    Ok(())
 }
 
 /// Returns the path of a file of one image in the output folder.

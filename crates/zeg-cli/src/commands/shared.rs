@@ -17,6 +17,7 @@ use zeg::{
     },
 };
 
+pub(crate) use super::place::Existing;
 use crate::Program;
 
 /// Headings of the options in the help of a command.
@@ -323,32 +324,6 @@ impl TestTimeChanges {
         }
         test_time.flip |= self.flip;
         Ok(test_time.check()?)
-    }
-}
-
-/// What happens to an output file that exists already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Existing {
-    Refuse,
-    Replace,
-}
-
-impl Existing {
-    /// Returns what `--overwrite` means.
-    pub(crate) fn of_flag(overwrite: bool) -> Self {
-        if overwrite {
-            Self::Replace
-        } else {
-            Self::Refuse
-        }
-    }
-
-    /// Checks that a file does not exist, unless it may be replaced.
-    pub(crate) fn check(self, file: &std::path::Path) -> anyhow::Result<()> {
-        if self == Self::Refuse && file.exists() {
-            return Err(super::import::OutputExists(file.to_owned()).into());
-        }
-        Ok(())
     }
 }
 

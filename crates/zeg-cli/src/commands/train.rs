@@ -21,7 +21,7 @@ use burn::tensor::Device;
 use zeg::{
     data::{Loader, LoaderOptions, OpenSet, Pipeline, SampleSource as _},
     mini::{is_mini, open_weights, weights_sha256},
-    model::{embeddings::ClassEmbeddings, method::Architecture, weights::StateDict},
+    model::{ModelError, embeddings::ClassEmbeddings, method::Architecture, weights::StateDict},
     text_sources::{TextSources, embed_class_set},
     vocab::{classes::ClassSet, templates::TemplateSet},
 };
@@ -153,7 +153,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     }
     let path = run.folder.model();
     run.save_model(&trainer, &path)?;
-    println!("{}", path.display());
+    print_result!("{}", path.display())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -280,6 +280,15 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
             anyhow::bail!("--backbone: {} holds no {name:?}", weights.origin());
         }
     }
+    if let Start::Resumed(checkpoint) | Start::Init(checkpoint) = start
+        && let Some(key) = provenance.initialized.first()
+    {
+        return Err(ModelError::MissingTensor {
+            key: key.clone(),
+            origin: checkpoint.path().display().to_string(),
+        }
+        .into());
+    }
     let mut trainer = Trainer::new(
         recipe,
         architecture,
@@ -317,7 +326,7 @@ impl TrainingSamples {
             Self::Images(loader) => {
                 let batch = loader.next_batch()?;
                 for (id, reason) in &batch.skipped {
-                    eprintln!("warning: image {id} is skipped: {reason}");
+                    print_notice!("warning: image {id} is skipped: {reason}");
                 }
                 Ok(Samples {
                     inputs: Inputs::Images(batch.images),

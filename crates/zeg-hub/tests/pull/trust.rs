@@ -240,3 +240,40 @@ fn a_huge_announced_length_allocates_nothing() {
         .unwrap_err();
     assert!(matches!(error, HubError::Unreachable { .. }), "{error}");
 }
+
+#[test]
+fn a_web_page_is_never_taken_for_weights() {
+    let page = b"<html><body>please sign in</body></html>".to_vec();
+    let answer = Arc::new(Mutex::new(page.clone()));
+    let serving = Arc::clone(&answer);
+    let server = Server::start(move |request| serve_file(request, &serving.lock().unwrap(), ETAG));
+    let place = Place::new();
+    let entry = entry(&server.url(), "");
+    let error = place.pull(&entry, &settings()).unwrap_err();
+    assert!(
+        matches!(
+            &error,
+            HubError::Content {
+                what: "a web page",
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(place.files(), [""; 0]);
+
+    // A page that an earlier version kept is downloaded again, and its digest counts for nothing.
+    *answer.lock().unwrap() = content();
+    let pulled = place.pull(&entry, &settings()).unwrap();
+    fs::write(&pulled.path, &page).unwrap();
+    let manifest = place.path("manifest.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let text = text
+        .replace(&sha256(&content()), &sha256(&page))
+        .replace(&content().len().to_string(), &page.len().to_string());
+    fs::write(&manifest, text).unwrap();
+    assert_eq!(place.cache.locate("tiny"), None);
+    let again = place.pull(&entry, &settings()).unwrap();
+    assert_eq!(again.downloaded, ["model.safetensors"]);
+    assert_eq!(fs::read(&again.path).unwrap(), content());
+}

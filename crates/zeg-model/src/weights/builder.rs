@@ -47,7 +47,18 @@ struct Shared<'a> {
     packing: Option<Packing>,
     /// Packing of frozen blocks that have a trained part before them.
     frozen_packing: Option<Packing>,
+    /// What becomes of a parameter that the weights lack.
+    missing: Missing,
     provenance: RefCell<Provenance>,
+}
+
+/// What becomes of a parameter that the weights lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// It is initialised, unless it is [`Init::Required`].
+    Initialize,
+    /// The model is not whole, which is an error: nothing trains the parameter before it is used.
+    Refuse,
 }
 
 /// A builder that reads or initialises the parameters of a model, each under its full name.
@@ -79,6 +90,7 @@ impl<'a> ParamBuilder<'a> {
             blueprint: false,
             packing: None,
             frozen_packing: Packing::of_frozen(device),
+            missing: Missing::Initialize,
             provenance: RefCell::new(Provenance::default()),
         };
         Self {
@@ -102,6 +114,7 @@ impl<'a> ParamBuilder<'a> {
             blueprint: true,
             packing: None,
             frozen_packing: None,
+            missing: Missing::Initialize,
             provenance: RefCell::new(Provenance::default()),
         };
         Self {
@@ -112,7 +125,7 @@ impl<'a> ParamBuilder<'a> {
     }
 
     /// Returns a builder, rooted at the top-level prefix, of a model for inference only: on the CPU its linear layers
-    /// hold packed weights, which cannot be trained or written to a file.
+    /// hold packed weights, which cannot be trained or written to a file. Every parameter must be in the weights.
     ///
     /// # Errors
     /// Returns an error if 8-bit integers are requested on a device without kernels for them, or on a device for
@@ -147,6 +160,7 @@ impl<'a> ParamBuilder<'a> {
             blueprint: false,
             packing,
             frozen_packing: None,
+            missing: Missing::Refuse,
             provenance: RefCell::new(Provenance::default()),
         };
         Self {
@@ -211,7 +225,8 @@ impl<'a> ParamBuilder<'a> {
     /// Returns the parameter `name` at this level, read if the weights hold it, otherwise initialised.
     ///
     /// # Errors
-    /// Returns an error if the parameter is missing and [`Init::Required`], or stored with the wrong shape.
+    /// Returns an error if the parameter is missing and [`Init::Required`] or the model is for inference only, if it is
+    /// stored with the wrong shape, if a value is not finite, or if a matrix holds nothing but zeros.
     pub fn param<const D: usize>(
         &self,
         name: &str,
@@ -223,7 +238,7 @@ impl<'a> ParamBuilder<'a> {
             return Ok(self.shape_only(&key, shape));
         }
         let Some(tensor) = self.shared.weights.read(&key)? else {
-            if init == Init::Required {
+            if init == Init::Required || self.shared.missing == Missing::Refuse {
                 return Err(ModelError::MissingTensor {
                     key,
                     origin: self.shared.weights.origin(),
@@ -254,7 +269,8 @@ impl<'a> ParamBuilder<'a> {
     /// Returns the parameter `name` at this level, with values that the caller computed from the weights.
     ///
     /// # Errors
-    /// Returns an error if the values have the wrong shape.
+    /// Returns an error if the values have the wrong shape, one of them is not finite, or a matrix holds nothing but
+    /// zeros.
     pub fn given<const D: usize>(
         &self,
         name: &str,
@@ -270,8 +286,31 @@ impl<'a> ParamBuilder<'a> {
                 origin: self.shared.weights.origin(),
             });
         }
+        self.check_values(&key, &tensor)?;
         self.shared.provenance.borrow_mut().read.push(key.clone());
         Ok(self.make(&key, tensor))
+    }
+
+    /// Checks that values can be those of a model: one that is not finite spreads to every score, and a matrix of zeros
+    /// makes all of them equal. Vectors of zeros, such as biases, are common.
+    fn check_values(&self, key: &str, tensor: &HostTensor) -> Result<(), ModelError> {
+        let (key, origin) = (|| key.to_owned(), || self.shared.weights.origin());
+        if let Some(index) = first_not_finite(&tensor.values) {
+            return Err(ModelError::NotFiniteTensor {
+                key: key(),
+                origin: origin(),
+                index,
+                value: tensor.values[index],
+            });
+        }
+        let is_matrix = tensor.shape.len() > 1 && !tensor.values.is_empty();
+        if is_matrix && tensor.values.iter().all(|value| *value == 0.0) {
+            return Err(ModelError::ZeroTensor {
+                key: key(),
+                origin: origin(),
+            });
+        }
+        Ok(())
     }
 
     /// Returns the name of the stream from which a parameter's initial values are drawn.
@@ -303,6 +342,19 @@ impl<'a> ParamBuilder<'a> {
     }
 }
 
+/// Returns the index of the first value that is infinite or not a number.
+pub(crate) fn first_not_finite(values: &[f32]) -> Option<usize> {
+    const BLOCK: usize = 4096;
+    // Without an early end the check of a block takes one instruction for many values.
+    let is_bad = |block: &[f32]| block.iter().fold(false, |bad, v| bad | !v.is_finite());
+    let block = values.chunks(BLOCK).position(is_bad)?;
+    values
+        .iter()
+        .enumerate()
+        .skip(block * BLOCK)
+        .find_map(|(index, value)| (!value.is_finite()).then_some(index))
+}
+
 /// Draws the initial values of one parameter, which depend only on the seed and its name.
 fn initial_values(init: Init, count: usize, seed: u64, key: &str) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ zeg_base::hash::fnv1a(key));
@@ -321,6 +373,67 @@ fn initial_values(init: Init, count: usize, seed: u64, key: &str) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Reads the matrix `m` of a model.
+    fn read(
+        values: Vec<f32>,
+        params: fn(&StateDict) -> ParamBuilder<'_>,
+    ) -> Result<(), ModelError> {
+        let mut weights = StateDict::default();
+        if !values.is_empty() {
+            let shape = vec![2, values.len() / 2];
+            weights.insert("m".to_owned(), HostTensor { shape, values });
+        }
+        let read = params(&weights).param("m", [2, 2], Init::Constant(1.0));
+        read.map(|_| ())
+    }
+
+    fn for_inference(weights: &StateDict) -> ParamBuilder<'_> {
+        ParamBuilder::packed(weights, &Device::flex(), 0, Precision::Float).unwrap()
+    }
+
+    fn for_training(weights: &StateDict) -> ParamBuilder<'_> {
+        ParamBuilder::new(weights, &Device::flex(), 0, &|_| true)
+    }
+
+    #[test]
+    fn a_model_for_inference_is_whole_or_it_is_not_opened() {
+        let error = read(vec![], for_inference).unwrap_err();
+        assert!(
+            matches!(&error, ModelError::MissingTensor { key, .. } if key == "m"),
+            "{error}"
+        );
+        assert!(read(vec![], for_training).is_ok());
+    }
+
+    #[test]
+    fn weights_that_are_not_finite_or_all_zero_are_errors_that_name_the_tensor() {
+        for params in [for_inference, for_training] {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let error = read(vec![1.0, 2.0, bad, 4.0], params).unwrap_err();
+                assert!(
+                    matches!(&error, ModelError::NotFiniteTensor { key, index: 2, .. } if key == "m"),
+                    "{error}"
+                );
+            }
+            let error = read(vec![0.0, -0.0, 0.0, 0.0], params).unwrap_err();
+            assert!(
+                matches!(&error, ModelError::ZeroTensor { key, .. } if key == "m"),
+                "{error}"
+            );
+            assert!(read(vec![0.0, 0.0, 0.0, 1e-30], params).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_first_value_that_is_not_finite_is_found_in_any_block() {
+        let mut values = vec![1.0; 10_000];
+        assert_eq!(first_not_finite(&values), None);
+        values[9_999] = f32::NAN;
+        assert_eq!(first_not_finite(&values), Some(9_999));
+        values[4_096] = f32::INFINITY;
+        assert_eq!(first_not_finite(&values), Some(4_096));
+    }
 
     #[test]
     fn initial_values_depend_on_seed_and_name_alone_and_have_the_stated_spread() {

@@ -2,5 +2,6 @@
 
 mod builder;
 
+pub(crate) use builder::first_not_finite;
 pub use builder::{Init, ParamBuilder, Provenance};
 pub use zeg_weights::*;

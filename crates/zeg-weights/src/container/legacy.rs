@@ -72,8 +72,9 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
     })?;
     Ok(Contents {
         format: ContainerFormat::TorchLegacy,
-        tensors,
+        tensors: tensors.named,
         metadata: BTreeMap::new(),
+        passed_over: tensors.passed_over,
     })
 }
 

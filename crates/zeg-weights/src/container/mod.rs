@@ -8,6 +8,7 @@ mod index;
 mod legacy;
 mod numpy;
 mod safetensors;
+mod state_dict_of;
 mod torch;
 mod zip;
 
@@ -87,6 +88,8 @@ pub(crate) struct Contents {
     pub(crate) tensors: BTreeMap<String, StoredTensor>,
     /// Metadata in the header.
     pub(crate) metadata: BTreeMap<String, String>,
+    /// Keys of a checkpoint that hold other weights of the same model, which are not read.
+    pub(crate) passed_over: Vec<String>,
 }
 
 /// Names that Hugging Face and open_clip give to the weights of a model, in order of preference.
@@ -132,7 +135,11 @@ fn weights_of(path: &Path) -> Result<PathBuf, WeightsError> {
 /// Recognises the format from the contents and reads the list of tensors.
 pub(crate) fn recognise(source: &Source) -> Result<Contents, Defect> {
     let start = source.up_to(0, FORMAT_BYTES)?;
-    if start.starts_with(b"PK\x03\x04") {
+    // The length at the start of a safetensors file can look like the start of any other format, so the format with the
+    // most evidence is asked for first.
+    if safetensors::begins(&start) {
+        safetensors::read(source)
+    } else if start.starts_with(b"PK\x03\x04") {
         zip::read(source)
     } else if start.get(257..262) == Some(b"ustar") {
         Err(Defect::Tar)

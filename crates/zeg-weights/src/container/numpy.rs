@@ -48,6 +48,7 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
         format: ContainerFormat::Numpy,
         tensors,
         metadata: BTreeMap::new(),
+        passed_over: Vec::new(),
     })
 }
 

@@ -15,6 +15,14 @@ const LENGTH_BYTES: u64 = 8;
 /// The largest size of a header, in bytes. CLIP's header has 50 kB; the format allows 100 MB.
 const MOST_HEADER_BYTES: u64 = 16 << 20;
 
+/// Returns whether the first bytes are those of this format: a possible length, then the `{` of the header.
+///
+/// Of the eight bytes of the length only the lowest four can differ from 0, and no other format has zeros there.
+pub(super) fn begins(start: &[u8]) -> bool {
+    let size = start.first_chunk().copied().map(u64::from_le_bytes);
+    size.is_some_and(|size| size <= MOST_HEADER_BYTES) && start.get(8) == Some(&b'{')
+}
+
 pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
     let length = source.length();
     let incomplete = |reason: String| {
@@ -66,5 +74,6 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
         metadata: entries
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
+        passed_over: Vec::new(),
     })
 }

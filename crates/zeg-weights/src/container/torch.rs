@@ -8,18 +8,14 @@ use std::collections::BTreeMap;
 
 use safetensors::Dtype;
 
-use super::StoredTensor;
+use super::{StoredTensor, state_dict_of};
 use crate::{
     error::Defect,
     pickle::{Document, Id, StorageRef, TensorRef, Value},
 };
 
-/// Keys under which checkpoints store their state dict.
-const WRAPPERS: [&str; 3] = ["state_dict", "model", "model_state_dict"];
 /// Attributes in which a pickled module stores its parts.
 const MODULE_PARTS: [&str; 3] = ["_parameters", "_buffers", "_modules"];
-/// Prefixes that training programs add to every name.
-const PREFIXES: [&str; 2] = ["module.", "_orig_mod."];
 /// The largest depth of nested modules.
 const MOST_DEPTH: usize = 64;
 /// The largest number of attributes that are visited; the same object may be an attribute of many others.
@@ -51,29 +47,31 @@ pub(super) struct View {
     pub(super) strides: Vec<u64>,
 }
 
+/// The tensors of a file.
+pub(super) struct Tensors {
+    /// The tensors by their names in a state dict.
+    pub(super) named: BTreeMap<String, StoredTensor>,
+    /// Keys that hold other weights of the same model, which are not read.
+    pub(super) passed_over: Vec<String>,
+}
+
 /// Returns all tensors of a file under their names in a state dict.
 pub(super) fn tensors(
     document: &Document<'_>,
     mut locate: impl FnMut(&TensorRef) -> Result<View, Defect>,
-) -> Result<BTreeMap<String, StoredTensor>, Defect> {
+) -> Result<Tensors, Defect> {
+    let state_dict = state_dict_of::find(document)?;
     let mut walk = Walk {
         document,
         found: Vec::new(),
         visits: 0,
     };
-    walk.module(state_dict(document), "", 0)?;
-    let mut found = walk.found;
+    walk.module(state_dict.id, "", 0)?;
+    let found = walk.found;
     if found.is_empty() {
         return Err(Defect::format("the PyTorch file contains no named tensors"));
     }
-    for prefix in PREFIXES {
-        if found.iter().all(|(name, _)| name.starts_with(prefix)) {
-            for (name, _) in &mut found {
-                name.drain(..prefix.len());
-            }
-        }
-    }
-    let mut tensors = BTreeMap::new();
+    let mut named = BTreeMap::new();
     for (name, tensor) in found {
         let located = tensor
             .ok_or_else(|| Defect::format("the values are in another file"))
@@ -84,21 +82,12 @@ pub(super) fn tensors(
                 Defect::Format(reason) => Defect::Format(format!("tensor {name:?}: {reason}")),
                 other => other,
             })?;
-        tensors.insert(name, stored);
+        named.insert(name, stored);
     }
-    Ok(tensors)
-}
-
-/// Returns the value that contains the tensors by name.
-fn state_dict(document: &Document<'_>) -> Id {
-    let Some(pairs) = document.pairs(document.root) else {
-        return document.root;
-    };
-    WRAPPERS
-        .iter()
-        .filter_map(|key| document.entry(pairs, key))
-        .find(|id| matches!(document.get(*id), Some(Value::Dict(_) | Value::Object(_))))
-        .unwrap_or(document.root)
+    Ok(Tensors {
+        named,
+        passed_over: state_dict.passed_over,
+    })
 }
 
 struct Walk<'d, 'a> {

@@ -40,8 +40,9 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
     let tensors = torch::tensors(&document, |tensor| archive.locate(&document, tensor))?;
     Ok(Contents {
         format,
-        tensors,
+        tensors: tensors.named,
         metadata: std::collections::BTreeMap::new(),
+        passed_over: tensors.passed_over,
     })
 }
 

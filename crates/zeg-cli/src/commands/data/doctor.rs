@@ -120,8 +120,9 @@ pub(super) fn doctor(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
     let document = serde_json::json!({ "splits": diagnoses });
     write_result(settings.json.as_ref(), &document, || {
         for diagnosis in &diagnoses {
-            println!("{}", diagnosis.to_table());
+            print_result!("{}", diagnosis.to_table())?;
         }
+        Ok(())
     })?;
     let failed = |diagnosis: &Diagnosis| match diagnosis.verdict() {
         Verdict::Broken => true,

@@ -10,7 +10,10 @@ use zeg::{
     vocab::classes::ClassSet,
 };
 
-use crate::commands::{JsonTarget, json::JsonArgs, write_result};
+use crate::{
+    commands::{JsonTarget, json::JsonArgs, write_result},
+    say::StdoutError,
+};
 
 /// Arguments of `zeg data list`.
 #[derive(Debug, Args)]
@@ -97,24 +100,27 @@ fn describe(entry: &'static DatasetEntry) -> anyhow::Result<DatasetDescription> 
     })
 }
 
-fn print(list: &[DatasetDescription]) {
+fn print(list: &[DatasetDescription]) -> Result<(), StdoutError> {
     for dataset in list {
-        println!("{:<16} {}", dataset.name, dataset.title);
+        print_result!("{:<16} {}", dataset.name, dataset.title)?;
         for list in &dataset.class_lists {
             let seen = list.classes - list.unseen;
-            println!(
+            print_result!(
                 "{:16}   classes {}: {seen} seen, {} unseen",
-                "", list.name, list.unseen
-            );
+                "",
+                list.name,
+                list.unseen
+            )?;
         }
         let splits = dataset
             .splits
             .iter()
             .map(|split| format!("{} {}", split.name, split.images));
         let splits: Vec<String> = splits.collect();
-        println!("{:16}   images {}", "", splits.join(", "));
+        print_result!("{:16}   images {}", "", splits.join(", "))?;
     }
-    println!(
+    print_result!(
         "\nA data set of your own is a .toml file; configs/datasets holds a template and examples."
-    );
+    )?;
+    Ok(())
 }

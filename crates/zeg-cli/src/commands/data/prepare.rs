@@ -8,6 +8,7 @@ use zeg::data::prepare::{ImagePlacement, OnBad, PrepareError, PrepareOptions, Su
 use crate::{
     commands::{JsonTarget, json::JsonArgs, shared::heading, stop_flag, write_result},
     progress::Verbosity,
+    say::StdoutError,
 };
 
 /// Exit code of a run that the user stopped.
@@ -102,7 +103,7 @@ impl PrepareArgs {
 pub(super) fn prepare(settings: &PrepareSettings) -> anyhow::Result<ExitCode> {
     let plan = plan(&settings.dataset, &settings.from)?;
     if settings.dry_run {
-        println!("{plan}");
+        print_result!("{plan}")?;
         return Ok(ExitCode::SUCCESS);
     }
     settings.verbosity.notice(&plan);
@@ -129,8 +130,8 @@ pub(super) fn prepare(settings: &PrepareSettings) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn print(summary: &Summary) {
-    println!(
+fn print(summary: &Summary) -> Result<(), StdoutError> {
+    print_result!(
         "{}: {} converted, {} linked, {} copied, {} existed already, {} failed; {} lists; {:.1} s",
         summary.dataset,
         summary.converted,
@@ -140,13 +141,14 @@ fn print(summary: &Summary) {
         summary.failed.len(),
         summary.lists,
         summary.seconds
-    );
+    )?;
     for failure in &summary.failed {
-        println!("failed: {}: {}", failure.file.display(), failure.reason);
+        print_result!("failed: {}: {}", failure.file.display(), failure.reason)?;
     }
     if summary.stopped {
-        println!("stopped; the same command continues");
+        print_result!("stopped; the same command continues")?;
     }
+    Ok(())
 }
 
 /// Returns the hint for an error, if there is one.

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     Program,
-    commands::{data_folder, model_file::warn_of_dropped},
+    commands::{data_folder, model_file::warn_of_assumptions},
 };
 use anyhow::Context as _;
 
@@ -68,7 +68,7 @@ impl<'a> EvalJob<'a> {
     ) -> anyhow::Result<Self> {
         let model = &settings.model;
         let mut loaded = LoadedModel::open(checkpoint, &model.options(program, device))?;
-        warn_of_dropped(&loaded);
+        warn_of_assumptions(&loaded);
         let plan = Plan::new(&settings.changes, file, checkpoint, &loaded)?;
         loaded.model.set_options(&plan.session.inference.method)?;
         let root = data_folder(settings.data.as_deref(), &plan.data.dataset)?;
@@ -180,7 +180,7 @@ fn warn_of_seen(dataset: &OpenSet, loaded: &LoadedModel) {
     // Fully supervised models are scored on the published split, as in the papers.
     let all_trained = loaded.trained_on.iter().all(|class| class.seen);
     if !names.is_empty() && !all_trained {
-        eprintln!(
+        print_notice!(
             "warning: the model was trained on masks of classes that count as unseen here: {}",
             names.join(", ")
         );

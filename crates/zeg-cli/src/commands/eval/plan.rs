@@ -69,7 +69,7 @@ impl PlanFile {
             return table.try_into().with_context(name);
         }
         for notice in &renames.notices {
-            eprintln!("warning: {}: {notice}", path.display());
+            print_notice!("warning: {}: {notice}", path.display());
         }
         serde_json::from_value(as_json).with_context(name)
     }

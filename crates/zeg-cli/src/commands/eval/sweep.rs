@@ -52,9 +52,10 @@ pub(super) fn show(
     write_result(json, &serde_json::json!({ "offsets": lines }), || {
         for lines in lines.chunks(offsets.len().max(1)) {
             if let Some(line) = lines.first() {
-                println!("{}\n{}", line.model, table(lines));
+                print_result!("{}\n{}", line.model, table(lines))?;
             }
         }
+        Ok(())
     })
 }
 

@@ -108,6 +108,12 @@ impl Method for TrainingFreeMethod {
         tower: Option<&PlainTower>,
     ) -> Result<Arc<dyn Architecture>, ModelError> {
         let section: TrainingFreeSection = section.read("the options of the method")?;
+        if !(section.logit_scale.is_finite() && section.logit_scale > 0.0) {
+            return Err(ModelError::Config(format!(
+                "logit-scale {}: must be a number above 0",
+                section.logit_scale
+            )));
+        }
         let tower = tower.ok_or_else(|| {
             ModelError::Config(format!(
                 "{} is not trained; use it with plain CLIP weights",

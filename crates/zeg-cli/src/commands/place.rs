@@ -1,0 +1,165 @@
+//! What stands at the path of an output file, and what may be done with it: one rule for every command.
+//!
+//! A pipe or a device is never replaced by a file. A file behind a symbolic link is replaced, and the link stays.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+
+/// What stands at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Nothing; a file can be made here.
+    Free,
+    /// A file, with its path behind all symbolic links.
+    File(PathBuf),
+    /// A folder, or a link to one.
+    Folder,
+    /// A pipe or a device that can be written into.
+    Stream,
+    /// Something else, such as a socket or a disk.
+    Other,
+    /// A symbolic link to a file that does not exist.
+    DeadLink,
+}
+
+impl Place {
+    /// Returns what stands at a path.
+    ///
+    /// # Errors
+    /// Returns the system's error if the path cannot be examined.
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+        let found = match fs::metadata(path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // A link has metadata of its own even if it leads nowhere.
+                return Ok(match fs::symlink_metadata(path) {
+                    Ok(_) => Self::DeadLink,
+                    Err(_) => Self::Free,
+                });
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(if found.is_dir() {
+            Self::Folder
+        } else if found.is_file() {
+            Self::File(path.canonicalize()?)
+        } else if is_stream(&found) {
+            Self::Stream
+        } else {
+            Self::Other
+        })
+    }
+}
+
+#[cfg(unix)]
+fn is_stream(found: &fs::Metadata) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    let kind = found.file_type();
+    kind.is_fifo() || kind.is_char_device()
+}
+
+#[cfg(not(unix))]
+fn is_stream(_found: &fs::Metadata) -> bool {
+    false
+}
+
+/// Something at the path of an output file that a file must not replace.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: not a file, so it is not replaced", path.display())]
+pub(crate) struct NotAFile {
+    path: PathBuf,
+}
+
+/// The error for an output file that exists already.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: the file exists already", .0.display())]
+pub(crate) struct OutputExists(pub(crate) PathBuf);
+
+/// What happens to an output file that exists already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Existing {
+    Refuse,
+    Replace,
+}
+
+impl Existing {
+    /// Returns what `--overwrite` means.
+    pub(crate) fn of_flag(overwrite: bool) -> Self {
+        if overwrite {
+            Self::Replace
+        } else {
+            Self::Refuse
+        }
+    }
+
+    /// Checks that nothing stands at a path, unless it may be replaced.
+    ///
+    /// # Errors
+    /// As for [`Existing::place`].
+    pub(crate) fn check(self, path: &Path) -> anyhow::Result<()> {
+        if self == Self::Replace && path.is_dir() {
+            return Ok(()); // a command that replaces files in a folder asks for the folder
+        }
+        self.place(path).map(|_| ())
+    }
+
+    /// Returns the path that a file is written to: behind all symbolic links, so that they stay.
+    ///
+    /// # Errors
+    /// Returns [`OutputExists`] if something stands at the path and must not be replaced, [`NotAFile`] if it is not a
+    /// file, and the system's error if the path cannot be examined.
+    pub(crate) fn place(self, path: &Path) -> anyhow::Result<PathBuf> {
+        match (
+            self,
+            Place::at(path).with_context(|| path.display().to_string())?,
+        ) {
+            (_, Place::Free) => Ok(path.to_owned()),
+            (Self::Refuse, _) => Err(OutputExists(path.to_owned()).into()),
+            (Self::Replace, Place::File(file)) => Ok(file),
+            (Self::Replace, _) => Err(NotAFile {
+                path: path.to_owned(),
+            }
+            .into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_never_replaces_what_is_not_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        assert_eq!(Existing::Refuse.place(&file).unwrap(), file);
+        fs::write(&file, "old").unwrap();
+        let error = Existing::Refuse.place(&file).unwrap_err();
+        assert!(error.is::<OutputExists>(), "{error}");
+        assert!(Existing::Replace.place(&file).is_ok());
+        let error = Existing::Replace.place(folder.path()).unwrap_err();
+        assert!(error.is::<NotAFile>(), "{error}");
+        assert!(Existing::Replace.check(folder.path()).is_ok());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_and_devices_stay_where_they_are() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        symlink(&file, &link).unwrap();
+        for existing in [Existing::Refuse, Existing::Replace] {
+            assert!(existing.place(&link).is_err(), "{existing:?}");
+            assert!(existing.place(Path::new("/dev/null")).is_err());
+        }
+        fs::write(&file, "old").unwrap();
+        assert!(Existing::Refuse.place(&link).is_err());
+        let found = Existing::Replace.place(&link).unwrap();
+        assert_eq!(found, file.canonicalize().unwrap());
+    }
+}
