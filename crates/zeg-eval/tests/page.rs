@@ -473,7 +473,10 @@ fn only_what_was_measured_is_shown() {
         assert!(!body.contains(&format!(">{word}<")), "{word}");
     }
     let text = to_markdown(&input("least", vec![least.clone()])).unwrap();
-    assert!(!text.contains("hIoU") && !text.contains("mIoU(U)"), "{text}");
+    assert!(
+        !text.contains("hIoU") && !text.contains("mIoU(U)"),
+        "{text}"
+    );
 
     least.metric = Metric::Dice;
     let text = to_markdown(&input("least", vec![least.clone()])).unwrap();

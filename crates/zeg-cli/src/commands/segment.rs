@@ -156,7 +156,7 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
 fn warn_of_names(inputs: &[InputImage]) {
     let is_odd = |input: &&InputImage| input.path.to_str().is_none();
     for input in inputs.iter().filter(is_odd) {
-        eprintln!(
+        print_notice!(
             "warning: {}: the name is not UTF-8; JSON and annotation files call it {}; rename the image to avoid this",
             input.path.display(),
             path_text(&input.path)
