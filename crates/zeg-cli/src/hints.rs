@@ -6,7 +6,7 @@ use zeg::{
     image::{ImageError, InputError},
     loading::LoadError,
     model::{ModelError, weights::WeightsError},
-    text_sources::NoTextEncoder,
+    text_sources::{NoTextEncoder, TableError, TemplatesNeedTextTower},
     vocab::{
         classes::{ClassArgumentError, ClassError, QueryError},
         tokenizer::TokenizeError,
@@ -85,11 +85,6 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if cause.is::<NoEvaluation>() {
         return Some("`zeg eval … -o FOLDER` writes one".into());
     }
-    if cause.is::<NoTextEncoder>() {
-        return Some(
-            "use weights with a text encoder, such as those of `zeg pull clip-vit-b-16`, or name class embeddings with --text".into(),
-        );
-    }
     if let Some(NotPulled(name)) = cause.downcast_ref::<NotPulled>() {
         return Some(format!(
             "`zeg pull {name}` downloads them; `zeg models` lists their size"
@@ -113,8 +108,40 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if cause.is::<NothingToStartFrom>() {
         return Some("name a checkpoint from the middle of an inductive run with --init".into());
     }
+    if let Some(InputError::EmptyFolder { .. }) = cause.downcast_ref::<InputError>() {
+        return Some("use -r to search the folders inside the folder as well".into());
+    }
+    of_classes(cause)
+}
+
+/// Returns the hint for an error about class names or class embeddings.
+fn of_classes(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if cause.is::<NoTextEncoder>() {
+        return Some(
+            "use weights with a text encoder, such as those of `zeg pull clip-vit-b-16`, or name class embeddings with --text".into(),
+        );
+    }
+    if let Some(error) = cause.downcast_ref::<TableError>() {
+        return Some(match error {
+            TableError::Unnamed { .. } => {
+                "state the classes of its rows with --text-classes, such as voc20".into()
+            }
+            TableError::Named { .. } => "leave --text-classes out".into(),
+            TableError::Ambiguous { .. } => {
+                "name the row of a class by all its names, separated by commas".into()
+            }
+        });
+    }
+    if cause.is::<TemplatesNeedTextTower>() {
+        return Some(
+            "leave --templates out, or name the weights with a text encoder by --weights".into(),
+        );
+    }
     if cause.is::<TokenizeError>() {
         return Some("shorten the class name; CLIP's text encoder reads 77 tokens".into());
+    }
+    if let Some(ClassArgumentError::Dataset { .. }) = cause.downcast_ref::<ClassArgumentError>() {
+        return Some("to name a single class so, write it into a class file".into());
     }
     if let Some(ClassArgumentError::File(_)) = cause.downcast_ref::<ClassArgumentError>() {
         return Some(
@@ -125,9 +152,6 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         return Some(
             "write class names separated by commas, such as --classes \"dog, sofa|couch\"".into(),
         );
-    }
-    if let Some(InputError::EmptyFolder { .. }) = cause.downcast_ref::<InputError>() {
-        return Some("use -r to search the folders inside the folder as well".into());
     }
     if let Some(ClassError::UnknownClass {
         closest: Some(closest),

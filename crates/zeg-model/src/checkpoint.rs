@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::{
     ModelError,
+    config::Activation,
     embeddings::ClassEmbeddings,
     inference::Inference,
     method::Architecture,
@@ -48,6 +49,12 @@ pub struct CheckpointInfo {
     pub classes: Vec<StoredClass>,
     /// The frozen encoder's file.
     pub base: BaseWeights,
+    /// Activation of the frozen encoder; `None` in older checkpoints, whose image encoder has QuickGELU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
+    /// Name of the table that the stored class embeddings come from; `None` if a text tower made them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
     /// Optimiser steps done for each parameter; empty in a model without optimiser state.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub optimizer_time: BTreeMap<String, u64>,
@@ -147,7 +154,8 @@ impl Checkpoint {
         methods: &Methods,
     ) -> Result<std::sync::Arc<dyn Architecture>, ModelError> {
         let section: ModelSection = self.read_part("model")?;
-        section.architecture(methods)
+        let activation = self.info.activation.unwrap_or_default();
+        section.with_activation(activation).architecture(methods)
     }
 
     /// Returns the inference settings of the model.

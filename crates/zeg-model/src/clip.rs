@@ -20,8 +20,7 @@ use crate::{
     text::TextTower,
     vision::VisionTransformer,
     weights::{
-        self, Architecture, Basis, HostTensor, Init, ParamBuilder, StateDict, TextShape,
-        VisionShape,
+        Architecture, Basis, HostTensor, Init, ParamBuilder, StateDict, TextShape, VisionShape,
     },
 };
 
@@ -93,10 +92,7 @@ impl ClipConfig {
                 context_length: text.context_length,
                 vocabulary: text.vocabulary,
             }),
-            activation: match vision.activation {
-                Activation::QuickGelu => weights::StatedActivation::QuickGelu,
-                Activation::Gelu => weights::StatedActivation::Gelu,
-            },
+            activation: vision.activation.into(),
             activation_basis: Basis::Stated,
             layer_norm_epsilon: crate::layers::LAYER_NORM_EPSILON,
             image_mean: Some(NORMALIZATION.mean.map(|value| value / 255.0)),

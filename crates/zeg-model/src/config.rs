@@ -206,6 +206,7 @@ impl Encoder {
 
 /// The activation function of a transformer's blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Activation {
     /// x·σ(1.702 x), used by OpenAI's models.

@@ -1,6 +1,7 @@
 //! Tables of class embeddings: one row per class name, computed once by a text encoder.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{BufReader, Read as _},
     path::{Path, PathBuf},
@@ -22,6 +23,7 @@ const NPY_MAGIC: &[u8] = b"\x93NUMPY";
 /// Key of the JSON list of names in a `.safetensors` table's metadata.
 const NAMES: &str = "classes";
 
+<<<<<<< HEAD
 /// The formats of a table's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TableFormat {
@@ -50,49 +52,60 @@ impl TableFormat {
 }
 
 /// A table of class embeddings with their class names.
+=======
+/// A table of class embeddings as its file holds it, with or without class names.
+>>>>>>> case-tables
 #[derive(Debug, Clone, PartialEq)]
-pub struct ClassEmbeddings {
-    names: Vec<String>,
-    /// `[classes, dim]`, row-major, unit rows up to the precision they were stored in.
+pub struct EmbeddingTable {
+    /// Class names of the rows, if the file holds them.
+    names: Option<Vec<String>>,
+    /// `[rows, dim]`, row-major.
     values: Vec<f32>,
+    rows: usize,
     dim: usize,
-    origin: PathBuf,
+    path: PathBuf,
 }
 
+<<<<<<< HEAD
 impl ClassEmbeddings {
     /// Reads a table, whose format is recognised from its contents.
+=======
+impl EmbeddingTable {
+    /// Reads a table.
+>>>>>>> case-tables
     ///
-    /// - `.npy`: a matrix `[classes, dim]` of `f16`, `f32` or `f64`. The file holds no class names. They come from
-    ///   `names`, or, if that is `None`, from the class list of the benchmark with that many classes (20: VOC, 171:
-    ///   COCO-Stuff, 59 and 60: PASCAL Context).
-    /// - `.safetensors`: the matrix `embeddings`, with the names as a JSON list under `classes` in the metadata
-    ///   (or `names`).
+    /// - `.npy`: a matrix `[rows, dim]` of `f16`, `f32` or `f64`, without class names
+    /// - `.safetensors`: the matrix `embeddings`; the metadata can hold the class names under `classes`, as a JSON list
+    ///   or as the name of a built-in class list
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read, holds no matrix, or has another number of rows than there are
-    /// names.
-    pub fn open(path: &Path, names: Option<&[String]>) -> Result<Self, ModelError> {
+    /// Returns an error if the file cannot be read, holds no matrix or values that are not finite, or has another
+    /// number of rows than class names.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
         let format = |reason: String| ModelError::Format {
             path: path.to_owned(),
             reason,
         };
+<<<<<<< HEAD
         let (matrix, stored_names) = match TableFormat::of(path)? {
             TableFormat::Npy => (read_npy(path)?, None),
             TableFormat::Weights => {
+=======
+        let extension = path
+            .extension()
+            .and_then(|e| e.to_str())
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        let (matrix, names) = match extension.as_str() {
+            "npy" => (read_npy(path)?, None),
+            "safetensors" => {
+>>>>>>> case-tables
                 let dict = StateDict::open(path, &[])?;
                 let matrix = dict
                     .read(TENSOR)?
                     .ok_or_else(|| format(format!("holds no tensor {TENSOR:?}")))?;
-                let names = dict
-                    .metadata()
-                    .get(NAMES)
-                    .map(|json| serde_json::from_str::<Vec<String>>(json));
-                (
-                    matrix,
-                    names.transpose().map_err(|e| {
-                        format(format!("metadata {NAMES:?} is not a JSON list: {e}"))
-                    })?,
-                )
+                let names = dict.metadata().get(NAMES).map(|text| names_in(text));
+                (matrix, names.transpose().map_err(format)?)
             }
         };
         let [rows, dim] = matrix.shape[..] else {
@@ -101,6 +114,7 @@ impl ClassEmbeddings {
                 matrix.shape
             )));
         };
+<<<<<<< HEAD
         let names = match (names, stored_names) {
             (Some(names), _) => names.to_vec(),
             (None, Some(stored)) => stored,
@@ -117,6 +131,91 @@ impl ClassEmbeddings {
             )));
         }
         Self::new(names, matrix.values, dim, path.to_owned())
+=======
+        let table = Self {
+            names: None,
+            values: matrix.values,
+            rows,
+            dim,
+            path: path.to_owned(),
+        };
+        if let Some(names) = &names {
+            table.check_count(names)?;
+        }
+        if let Some(position) = table.values.iter().position(|v| !v.is_finite()) {
+            let row = position / dim.max(1);
+            let name = names.as_ref().and_then(|names| names.get(row));
+            let name = name.map_or_else(String::new, |name| format!(" ({name})"));
+            return Err(format(format!(
+                "row {row}{name} holds values that are not finite"
+            )));
+        }
+        Ok(Self { names, ..table })
+    }
+
+    /// Returns the class names of the rows, if the file holds them.
+    pub fn names(&self) -> Option<&[String]> {
+        self.names.as_deref()
+    }
+
+    /// Returns the number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Returns the rows with the names in the file, or with the given names if the file holds none.
+    ///
+    /// # Errors
+    /// Returns an error if the names are not as many as the rows.
+    pub fn named(self, names: &[String]) -> Result<ClassEmbeddings, ModelError> {
+        if self.names.is_none() {
+            self.check_count(names)?;
+        }
+        let names = self.names.unwrap_or_else(|| names.to_vec());
+        ClassEmbeddings::new(names, self.values, self.dim, self.path)
+    }
+
+    fn check_count(&self, names: &[String]) -> Result<(), ModelError> {
+        if names.len() == self.rows {
+            return Ok(());
+        }
+        Err(ModelError::Format {
+            path: self.path.clone(),
+            reason: format!("has {} rows for {} class names", self.rows, names.len()),
+        })
+>>>>>>> case-tables
+    }
+}
+
+/// Returns the class names in the metadata of a table: a JSON list, or the name of a built-in class list.
+fn names_in(text: &str) -> Result<Vec<String>, String> {
+    if let Ok(set) = ClassSet::by_name(text.trim().trim_matches('"')) {
+        return Ok(set.classes);
+    }
+    serde_json::from_str(text).map_err(|error| {
+        format!("metadata {NAMES:?} is neither a JSON list nor the name of a class list: {error}")
+    })
+}
+
+/// Class embeddings with their class names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClassEmbeddings {
+    names: Vec<String>,
+    /// `[classes, dim]`, row-major, unit rows up to the precision they were stored in.
+    values: Vec<f32>,
+    dim: usize,
+    origin: PathBuf,
+}
+
+impl ClassEmbeddings {
+    /// Reads a table; see [`EmbeddingTable::open`].
+    ///
+    /// - `names`: class names of the rows, for a file that holds none; names in the file take precedence
+    ///
+    /// # Errors
+    /// Returns the errors of [`EmbeddingTable::open`], and an error if the names are not as many as the rows.
+    pub fn open(path: &Path, names: &[String]) -> Result<Self, ModelError> {
+        EmbeddingTable::open(path)?.named(names)
     }
 
     /// Returns a table from given rows.
@@ -180,49 +279,96 @@ impl ClassEmbeddings {
         &self.values
     }
 
-    /// Returns the rows of some classes, in the order given. A class with several names gets the mean of their rows,
-    /// normalised to unit length.
+    /// Returns the rows of some classes, in the order given.
+    ///
+    /// A class gets the row that has all its names, separated by commas. Without such a row it gets the row of its name,
+    /// and a class with several names the mean of their rows, normalised to unit length.
     ///
     /// Names are compared without regard to case, spaces, hyphens and underscores.
     ///
     /// # Errors
     /// Returns an error if a name has no row.
     pub fn select(&self, classes: &[Vec<String>]) -> Result<Self, ModelError> {
+        let selected = self.select_known(classes)?;
+        match selected.missing.first() {
+            Some(name) => Err(self.unknown(name)),
+            None => Ok(selected.embeddings),
+        }
+    }
+
+    /// Returns the rows of some classes as [`ClassEmbeddings::select`] does, and leaves out synonyms without a row if
+    /// another name of their class has one.
+    ///
+    /// # Errors
+    /// Returns an error if no name of a class has a row.
+    pub fn select_known(&self, classes: &[Vec<String>]) -> Result<Selected, ModelError> {
+        let index = RowIndex::new(&self.names);
         let mut values = Vec::with_capacity(classes.len() * self.dim);
+        let mut missing = Vec::new();
         for names in classes {
-            let rows = names
-                .iter()
-                .map(|name| self.row(name))
-                .collect::<Result<Vec<_>, _>>()?;
-            match rows[..] {
+            let together = index.whole.get(&folded(&names.join(",")));
+            let found: Vec<&[f32]> = match together.and_then(|rows| rows.first()) {
+                Some(&row) => vec![self.row(row)],
+                None => names
+                    .iter()
+                    .filter_map(|name| {
+                        let row = index.find(name).first().map(|&row| self.row(row));
+                        if row.is_none() {
+                            missing.push(name.clone());
+                        }
+                        row
+                    })
+                    .collect(),
+            };
+            match found[..] {
+                [] => return Err(self.unknown(names.first().map_or("", String::as_str))),
                 [row] => values.extend_from_slice(row),
-                _ => values.extend(mean_direction(&rows, self.dim)),
+                _ => values.extend(mean_direction(&found, self.dim)),
             }
         }
         let names = classes
             .iter()
             .map(|names| names.first().cloned().unwrap_or_default())
             .collect();
-        Ok(Self {
-            names,
-            values,
-            dim: self.dim,
-            origin: self.origin.clone(),
+        Ok(Selected {
+            embeddings: Self {
+                names,
+                values,
+                dim: self.dim,
+                origin: self.origin.clone(),
+            },
+            missing,
         })
     }
 
-    fn row(&self, name: &str) -> Result<&[f32], ModelError> {
-        let wanted = folded(name);
-        let index = self
-            .names
-            .iter()
-            .position(|n| folded(n) == wanted)
-            .ok_or_else(|| ModelError::UnknownClass {
-                name: name.to_owned(),
-                table: self.origin.display().to_string(),
-                known: shortened(&self.names),
-            })?;
-        Ok(&self.values[index * self.dim..(index + 1) * self.dim])
+    /// Returns a name that several rows have and one of the classes asks for, with the numbers of the first two rows,
+    /// from 0.
+    pub fn ambiguous(&self, classes: &[Vec<String>]) -> Option<(String, [usize; 2])> {
+        let index = RowIndex::new(&self.names);
+        classes.iter().find_map(|names| {
+            let together = names.join(",");
+            let wanted = if index.whole.contains_key(&folded(&together)) {
+                std::slice::from_ref(&together)
+            } else {
+                &names[..]
+            };
+            wanted.iter().find_map(|name| match index.find(name)[..] {
+                [first, second, ..] => Some((name.clone(), [first, second])),
+                _ => None,
+            })
+        })
+    }
+
+    fn row(&self, index: usize) -> &[f32] {
+        &self.values[index * self.dim..(index + 1) * self.dim]
+    }
+
+    fn unknown(&self, name: &str) -> ModelError {
+        ModelError::UnknownClass {
+            name: name.to_owned(),
+            table: self.origin.display().to_string(),
+            known: shortened(&self.names),
+        }
     }
 
     /// Copies the rows to a device: `[classes, dim]`.
@@ -232,6 +378,47 @@ impl ClassEmbeddings {
             device,
         )
     }
+}
+
+/// The rows of every name, in the form in which names are compared.
+struct RowIndex {
+    /// By the whole name of a row, which may be several names separated by commas.
+    whole: HashMap<String, Vec<usize>>,
+    /// By each of several names of a row.
+    parts: HashMap<String, Vec<usize>>,
+}
+
+impl RowIndex {
+    fn new(names: &[String]) -> Self {
+        let mut index = Self {
+            whole: HashMap::with_capacity(names.len()),
+            parts: HashMap::new(),
+        };
+        for (row, name) in names.iter().enumerate() {
+            let name = folded(name);
+            for part in name.split(',').filter(|_| name.contains(',')) {
+                index.parts.entry(part.to_owned()).or_default().push(row);
+            }
+            index.whole.entry(name).or_default().push(row);
+        }
+        index
+    }
+
+    /// Returns the rows with this name: those that have no other name, or else those that have it among others.
+    fn find(&self, name: &str) -> &[usize] {
+        let name = folded(name);
+        let found = self.whole.get(&name).or_else(|| self.parts.get(&name));
+        found.map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The rows of some classes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Selected {
+    /// One row per class.
+    pub embeddings: ClassEmbeddings,
+    /// Synonyms without a row; other names of their classes have one.
+    pub missing: Vec<String>,
 }
 
 fn mean_direction(rows: &[&[f32]], dim: usize) -> Vec<f32> {
@@ -258,6 +445,8 @@ pub fn same_name(a: &str, b: &str) -> bool {
 fn folded(name: &str) -> String {
     name.chars()
         .filter(|c| !matches!(c, ' ' | '-' | '_'))
+        // Both separate the names of a class.
+        .map(|c| if c == '|' { ',' } else { c })
         .flat_map(char::to_lowercase)
         .collect()
 }
@@ -275,14 +464,6 @@ fn shortened(names: &[String]) -> String {
     } else {
         list
     }
-}
-
-fn names_by_count(rows: usize) -> Option<Vec<String>> {
-    ClassSet::names()
-        .iter()
-        .filter_map(|name| ClassSet::by_name(name).ok())
-        .find(|set| set.len() == rows)
-        .map(|set| set.classes.clone())
 }
 
 fn read_npy(path: &Path) -> Result<HostTensor, ModelError> {
@@ -333,6 +514,7 @@ fn read_npy(path: &Path) -> Result<HostTensor, ModelError> {
 mod tests {
     use super::*;
 
+<<<<<<< HEAD
     fn table(values: Vec<f32>) -> Result<ClassEmbeddings, ModelError> {
         let names = vec!["cat".to_owned(), "dog".to_owned()];
         ClassEmbeddings::new(names, values, 2, "table".into())
@@ -368,5 +550,62 @@ mod tests {
         let names = ["cat".to_owned(), "dog".to_owned()];
         let table = ClassEmbeddings::open(&path, Some(&names)).unwrap();
         assert_eq!(table.values(), [1.0, 0.0, 0.0, 1.0]);
+=======
+    fn table(names: &[&str]) -> ClassEmbeddings {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let values = (0..names.len()).flat_map(|i| [i as f32, 1.0]).collect();
+        ClassEmbeddings::new(names, values, 2, "t.safetensors".into()).unwrap()
+    }
+
+    fn classes(lists: &[&[&str]]) -> Vec<Vec<String>> {
+        let owned = |names: &&[&str]| names.iter().map(ToString::to_string).collect();
+        lists.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn rows_are_found_by_name_in_any_order() {
+        let table = table(&["dining table", "cat", "tv, television"]);
+        let found = table
+            .select(&classes(&[&["tv", "television"], &["Dining-Table"]]))
+            .unwrap();
+        assert_eq!(found.values(), [2.0, 1.0, 0.0, 1.0]);
+        let found = table.select(&classes(&[&["television"]])).unwrap();
+        assert_eq!(found.values(), [2.0, 1.0]);
+        let error = table.select(&classes(&[&["dog"]])).unwrap_err();
+        assert!(
+            matches!(error, ModelError::UnknownClass { ref name, .. } if name == "dog"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn synonyms_without_a_row_are_left_out_only_on_request() {
+        let table = table(&["sofa", "cat"]);
+        let wanted = classes(&[&["sofa", "couch"], &["cat"]]);
+        assert!(table.select(&wanted).is_err());
+        let found = table.select_known(&wanted).unwrap();
+        assert_eq!(found.embeddings.values(), [0.0, 1.0, 1.0, 1.0]);
+        assert_eq!(found.missing, ["couch"]);
+    }
+
+    #[test]
+    fn a_name_of_two_rows_is_ambiguous() {
+        let table = table(&["crane", "cat", "Crane", "crane, bird"]);
+        assert_eq!(
+            table.ambiguous(&classes(&[&["cat"], &["crane"]])),
+            Some(("crane".to_owned(), [0, 2]))
+        );
+        assert_eq!(table.ambiguous(&classes(&[&["bird"]])), None);
+        assert_eq!(table.ambiguous(&classes(&[&["crane", "bird"]])), None);
+        assert_eq!(table.ambiguous(&classes(&[&["cat"]])), None);
+    }
+
+    #[test]
+    fn the_metadata_name_the_classes_or_their_list() {
+        assert_eq!(names_in(r#"["a", "b"]"#).unwrap(), ["a", "b"]);
+        assert_eq!(names_in("voc20").unwrap().len(), 20);
+        assert_eq!(names_in("\"voc20\"").unwrap().len(), 20);
+        assert!(names_in("voc22").is_err());
+>>>>>>> case-tables
     }
 }

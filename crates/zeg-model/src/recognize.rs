@@ -170,6 +170,15 @@ impl From<crate::weights::StatedActivation> for Activation {
     }
 }
 
+impl From<Activation> for crate::weights::StatedActivation {
+    fn from(activation: Activation) -> Self {
+        match activation {
+            Activation::QuickGelu => Self::QuickGelu,
+            Activation::Gelu => Self::Gelu,
+        }
+    }
+}
+
 /// Counts the numbered names that exist, from 0 on without a gap.
 fn count(name: impl Fn(usize) -> String, weights: &StateDict) -> usize {
     (0..MOST_LAYERS)

@@ -7,9 +7,13 @@ use serde_json::{Map, Value};
 
 use crate::{
     ModelError,
+    config::Activation,
     method::{Architecture, Method, StartingPoint},
     methods::Methods,
 };
+
+/// Key of the image encoder's activation.
+const ACTIVATION: &str = "activation";
 
 /// The keys and values of a method's section.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -112,5 +116,60 @@ impl ModelSection {
     /// Returns an error if the method or a key is unknown, or the values contradict each other.
     pub fn architecture(&self, methods: &Methods) -> Result<Arc<dyn Architecture>, ModelError> {
         self.method(methods)?.configure(&self.section, None)
+    }
+
+    /// Returns the same section with the activation of the weights, unless the section states one.
+    ///
+    /// QuickGELU, the default, is left out, so that a method need not know the key.
+    #[must_use]
+    pub fn with_activation(&self, activation: Activation) -> Self {
+        let mut section = self.clone();
+        if activation != Activation::default() && section.section.get(ACTIVATION).is_none() {
+            let name = serde_json::to_value(activation).unwrap_or_default();
+            section.section.set(ACTIVATION, name);
+        }
+        section
+    }
+
+    /// Returns the activation that the section states, if it states one.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such activation.
+    pub fn activation(&self) -> Result<Option<Activation>, ModelError> {
+        let Some(value) = self.section.get(ACTIVATION) else {
+            return Ok(None);
+        };
+        let parsed = serde_json::from_value(value.clone());
+        let parsed = parsed.map_err(|e| ModelError::Config(format!("model.{ACTIVATION}: {e}")))?;
+        Ok(Some(parsed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_activation_of_the_weights_reaches_every_method() {
+        let methods = Methods::default();
+        for method in methods.starting_from(StartingPoint::Masks) {
+            let model = ModelSection {
+                method: Some(method.name().to_owned()),
+                section: method.example(crate::method::ExampleSize::Small),
+            };
+            for activation in [Activation::QuickGelu, Activation::Gelu] {
+                let model = model.with_activation(activation);
+                let architecture = model.architecture(&methods).unwrap();
+                let encoder = format!("{architecture:?}");
+                assert!(
+                    encoder.contains(&format!("activation: {activation:?}")),
+                    "{}: {encoder}",
+                    method.name()
+                );
+                // What the section states takes precedence.
+                let again = model.with_activation(Activation::Gelu);
+                assert_eq!(again.activation().unwrap(), Some(Activation::Gelu));
+            }
+        }
     }
 }

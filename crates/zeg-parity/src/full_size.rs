@@ -45,7 +45,7 @@ pub(crate) fn compare(mut check: Check, options: &Options) -> Result<Computed, P
     let file = check.file();
     let case = Case::read(&check)?;
     let table = assets::find(&file.path, "text", &case.table, options)?;
-    let embeddings = ClassEmbeddings::open(&table, Some(&case.classes.classes))?;
+    let embeddings = ClassEmbeddings::open(&table, &case.classes.classes)?;
     let plain = &options.device;
     progress(&file.path, "generating weights");
     let weights = case.weights(plain)?;

@@ -176,7 +176,7 @@ impl Run {
         let images = planted_images(check.planted(), &images, config.encoder.patch).to_f32();
         Ok(Self {
             weights: weights(check, &meta, &config, options)?,
-            embeddings: ClassEmbeddings::open(&table, Some(&names))?,
+            embeddings: ClassEmbeddings::open(&table, &names)?,
             config,
             training,
             base,

@@ -8,6 +8,7 @@ mod builtin;
 mod class_file;
 mod class_toml;
 mod coco_stuff;
+mod other_form;
 mod pascal_context;
 mod query;
 mod split;
@@ -18,6 +19,7 @@ use thiserror::Error;
 
 pub use argument::{ClassArgumentError, parse_classes_argument};
 pub use class_file::{ClassFileError, parse_class_file};
+pub use other_form::OtherForm;
 pub(crate) use query::shortened;
 pub use query::{
     ClassQuery, MAX_CLASSES, MAX_NAME_CHARACTERS, Place, QueryError, Role, parse_class_list,

@@ -105,33 +105,14 @@ impl Architecture {
     /// Returns an error if a tower does not have CLIP's form, if a configuration file contradicts the tensors or states
     /// something that `zeg` does not support, or if the number of heads is unknown.
     pub fn infer(weights: &StateDict) -> Result<Self, WeightsError> {
-        // The metadata of an imported file state everything, and they are compared with the tensors all the same.
-        let own = weights
-            .metadata()
-            .get(ARCHITECTURE_KEY)
-            .map(|json| {
-                serde_json::from_str::<Self>(json).map_err(|error| {
-                    unsupported(weights, format!("metadata {ARCHITECTURE_KEY:?}: {error}"))
-                })
-            })
-            .transpose()?;
-        let mut stated = match own {
-            Some(own) => SideFiles::of_architecture(&own),
-            None => SideFiles::default(),
-        };
-        let folders = weights.opened().iter().rev();
-        for opened in folders.filter(|_| !weights.metadata().contains_key(ARCHITECTURE_KEY)) {
-            stated = SideFiles::beside(opened)?;
-            if stated != SideFiles::default() {
-                break;
-            }
-        }
+        let stated = stated(weights)?;
+        let activation = weights.activation().or(stated.activation);
         let (vision, text) = (vision(weights, &stated)?, text(weights, &stated)?);
         Ok(Self {
             vision,
             text,
-            activation: stated.activation.unwrap_or(StatedActivation::QuickGelu),
-            activation_basis: match stated.activation {
+            activation: activation.unwrap_or(StatedActivation::QuickGelu),
+            activation_basis: match activation {
                 Some(_) => Basis::Stated,
                 None => Basis::Assumed,
             },
@@ -140,6 +121,47 @@ impl Architecture {
             image_std: stated.image_std,
         })
     }
+
+    /// Returns the activation that the user, the metadata or a configuration file beside the weights states; `None` if
+    /// nothing states it.
+    ///
+    /// # Errors
+    /// Returns an error if the metadata or a configuration file cannot be read, or states an activation that is not
+    /// supported.
+    pub fn stated_activation(
+        weights: &StateDict,
+    ) -> Result<Option<StatedActivation>, WeightsError> {
+        match weights.activation() {
+            Some(activation) => Ok(Some(activation)),
+            None => Ok(stated(weights)?.activation),
+        }
+    }
+}
+
+/// Returns the statements of the metadata of an imported file, or of the configuration files beside the weights.
+fn stated(weights: &StateDict) -> Result<SideFiles, WeightsError> {
+    // The metadata of an imported file state everything, and they are compared with the tensors all the same.
+    let own = weights
+        .metadata()
+        .get(ARCHITECTURE_KEY)
+        .map(|json| {
+            serde_json::from_str::<Architecture>(json).map_err(|error| {
+                unsupported(weights, format!("metadata {ARCHITECTURE_KEY:?}: {error}"))
+            })
+        })
+        .transpose()?;
+    let mut stated = match own {
+        Some(own) => SideFiles::of_architecture(&own),
+        None => SideFiles::default(),
+    };
+    let folders = weights.opened().iter().rev();
+    for opened in folders.filter(|_| !weights.metadata().contains_key(ARCHITECTURE_KEY)) {
+        stated = SideFiles::beside(opened)?;
+        if stated != SideFiles::default() {
+            break;
+        }
+    }
+    Ok(stated)
 }
 
 fn unsupported(weights: &StateDict, reason: impl Into<String>) -> WeightsError {

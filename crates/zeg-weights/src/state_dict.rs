@@ -20,6 +20,7 @@ use zeg_base::hex;
 
 use crate::{
     WeightsError,
+    architecture::StatedActivation,
     container::{self, ContainerFormat, Contents, StoredTensor},
     convert,
     key_table::{KeyTable, StoredLayout},
@@ -99,6 +100,8 @@ pub struct StateDict {
     opened: Vec<Opened>,
     /// Key tables of methods, in addition to the built-in ones.
     tables: Vec<KeyTable>,
+    /// The activation that the user or a checkpoint states.
+    activation: Option<StatedActivation>,
 }
 
 impl StateDict {
@@ -124,6 +127,16 @@ impl StateDict {
             tables: tables.to_vec(),
             ..Self::default()
         }
+    }
+
+    /// States the activation, which takes precedence over the files.
+    pub fn state_activation(&mut self, activation: StatedActivation) {
+        self.activation = Some(activation);
+    }
+
+    /// Returns the activation that [`StateDict::state_activation`] stated.
+    pub(crate) fn activation(&self) -> Option<StatedActivation> {
+        self.activation
     }
 
     /// Opens the content of a weight file in memory; `name` is used as its path in messages.

@@ -17,7 +17,7 @@ use zeg_model::{
     methods::Methods,
     recognize::Recognized,
     section::Section,
-    weights::StateDict,
+    weights::{self, StateDict, StatedActivation, WeightsError},
 };
 
 /// A model that is ready for inference, with everything that is known about it.
@@ -73,6 +73,8 @@ pub struct ModelOptions {
     pub device: Device,
     /// The number format that the encoder computes with.
     pub precision: Precision,
+    /// Activation of plain CLIP weights, and of the text tower of a trained model; `None`: that of the files.
+    pub activation: Option<StatedActivation>,
 }
 
 /// A problem with a model file.
@@ -108,14 +110,36 @@ pub enum LoadError {
     },
 }
 
+impl ModelOptions {
+    /// Opens weights, with the activation of the options.
+    fn open_weights(&self, path: &Path) -> Result<StateDict, WeightsError> {
+        let mut weights = open_weights(path, &self.methods)?;
+        if let Some(activation) = self.activation {
+            weights.state_activation(activation);
+        }
+        Ok(weights)
+    }
+}
+
 impl LoadedModel {
+    /// Returns whether nothing states the activation of the model, so that QuickGELU is assumed.
+    ///
+    /// A checkpoint of `zeg train` states it.
+    ///
+    /// # Errors
+    /// Returns an error if a configuration file beside the weights cannot be read.
+    pub fn assumes_activation(&self) -> Result<bool, WeightsError> {
+        let stated = weights::Architecture::stated_activation(&self.weights)?;
+        Ok(self.checkpoint.is_none() && stated.is_none())
+    }
+
     /// Opens a model.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read, is not the expected one, or holds an unknown architecture; see also
     /// [`LoadError`].
     pub fn open(path: &Path, options: &ModelOptions) -> anyhow::Result<Self> {
-        let weights = open_weights(path, &options.methods)?;
+        let weights = options.open_weights(path)?;
         let recognized = if Checkpoint::is_checkpoint(&weights) {
             None
         } else {
@@ -183,7 +207,7 @@ impl LoadedModel {
             .as_deref()
             .filter(|_| architecture.encoder().is_none())
         {
-            let mut all = StateDict::open(base, &options.methods.key_tables())?;
+            let mut all = options.open_weights(base)?;
             let Recognized::Clip(tower) = Recognized::from_weights(&all, &options.methods)? else {
                 anyhow::bail!("{}: not plain CLIP weights", base.display());
             };
@@ -207,7 +231,13 @@ impl LoadedModel {
         let checkpoint = Checkpoint::open(path, &options.methods)?;
         let architecture = checkpoint.architecture(&options.methods)?;
         let base = find_base(path, &checkpoint.info.base, options.base.as_deref())?;
-        let mut weights = open_weights(&base, &options.methods)?;
+        let mut weights = options.open_weights(&base)?;
+        // The configuration that the run read need not lie beside the weights any more.
+        if let Some(activation) = checkpoint.info.activation
+            && weights::Architecture::stated_activation(&weights)?.is_none()
+        {
+            weights.state_activation(activation.into());
+        }
         weights.add(path)?;
         let loaded = Self::assemble(Parts {
             method: architecture.title().to_owned(),

@@ -41,6 +41,7 @@ use zeg_model::{
     methods::Methods,
     scores::Labelling,
     vocabulary::WORDS_KEY,
+    weights::StatedActivation,
 };
 use zeg_vocab::{classes::ClassQuery, templates::TemplateSet};
 
@@ -52,7 +53,9 @@ use crate::{
         Answer, Confidence, EncodedImage, Question, Session, SessionError, SessionSettings,
         StripVisitor,
     },
-    text_sources::{TextSources, class_queries},
+    text_sources::{
+        Embedded, EmbeddingOrigin, TableSource, Templates, TextNotice, TextSources, class_queries,
+    },
 };
 
 /// Settings that a model is loaded with; the default is the CPU and the settings stored in the model file.
@@ -73,8 +76,14 @@ pub struct LoadOptions {
     pub cache: Option<PathBuf>,
     /// Table of class embeddings to use instead of a text tower (`.npy` or `.safetensors`).
     pub table: Option<PathBuf>,
-    /// Prompt templates for the text tower; `None`: the templates that the model was trained with.
+    /// Classes of the table's rows, for a table without class names; `None`: such a table has one row for each class
+    /// that is asked for, in the same order.
+    pub table_classes: Option<Vec<ClassQuery>>,
+    /// Prompt templates for the text tower, which then encodes every class; `None`: the templates that the model was
+    /// trained with, and the class embeddings that are stored with it.
     pub templates: Option<TemplateSet>,
+    /// Activation of plain CLIP weights, and of the text tower of a trained model; `None`: that of the files.
+    pub activation: Option<StatedActivation>,
 }
 
 /// A model with the classes to segment; the class names are encoded once, the images one by one.
@@ -85,7 +94,11 @@ pub struct Segmenter {
     classes: Option<EncodedClasses>,
     settings: SessionSettings,
     templates: TemplateSet,
+    /// Whether the templates were given in the options.
+    templates_are_asked: bool,
     table: Option<PathBuf>,
+    /// Classes of the table's rows.
+    table_classes: Option<Vec<Vec<String>>>,
     cache: Option<EmbeddingCache>,
 }
 
@@ -95,6 +108,8 @@ pub struct EncodedClasses {
     classes: Vec<ClassQuery>,
     queries: ClassQueries,
     rule: Labelling,
+    origin: EmbeddingOrigin,
+    notices: Vec<TextNotice>,
 }
 
 impl EncodedClasses {
@@ -106,6 +121,16 @@ impl EncodedClasses {
     /// Returns the names of the classes, by class index.
     pub fn names(&self) -> Vec<String> {
         self.classes.iter().map(|c| c.name.clone()).collect()
+    }
+
+    /// Returns where the class embeddings come from.
+    pub fn origin(&self) -> &EmbeddingOrigin {
+        &self.origin
+    }
+
+    /// Returns the assumptions about the class embeddings that may be wrong.
+    pub fn notices(&self) -> &[TextNotice] {
+        &self.notices
     }
 
     /// Returns the question that asks a session for labels and confidence.
@@ -140,6 +165,12 @@ impl Segmentation {
     pub fn unlabelled(&self) -> f64 {
         self.share(IGNORE_LABEL)
     }
+}
+
+/// Returns all names of every class.
+fn all_names(classes: &[ClassQuery]) -> Vec<Vec<String>> {
+    let names = |class: &ClassQuery| class.names().map(str::to_owned).collect();
+    classes.iter().map(names).collect()
 }
 
 impl From<Answer> for Segmentation {
@@ -178,8 +209,10 @@ impl Segmenter {
                 method: options.method,
                 device: device.clone(),
                 precision: options.precision,
+                activation: options.activation,
             },
         )?;
+        let templates_are_asked = options.templates.is_some();
         let templates = match (options.templates, &loaded.data) {
             (Some(templates), _) => templates,
             (None, Some(data)) => TemplateSet::by_name(&data.templates)?,
@@ -202,7 +235,9 @@ impl Segmenter {
             device,
             classes: None,
             templates,
+            templates_are_asked,
             table: options.table,
+            table_classes: options.table_classes.as_deref().map(all_names),
             cache,
         })
     }
@@ -231,16 +266,19 @@ impl Segmenter {
             !classes.is_empty(),
             "the class list is empty; give at least one class"
         );
-        let names: Vec<Vec<String>> = classes
-            .iter()
-            .map(|c| c.names().map(str::to_owned).collect())
-            .collect();
+        let names = all_names(classes);
         let sources = TextSources {
-            table: self.table.as_deref(),
-            table_names: None,
+            table: self.table.as_deref().map(|path| TableSource {
+                path,
+                row_classes: self.table_classes.as_deref(),
+            }),
             stored: self.loaded.stored.as_ref(),
             weights: &self.loaded.weights,
-            templates: &self.templates,
+            templates: if self.templates_are_asked {
+                Templates::Asked(&self.templates)
+            } else {
+                Templates::Usual(&self.templates)
+            },
             cache: self.cache.as_ref(),
             progress,
         };
@@ -255,8 +293,15 @@ impl Segmenter {
         };
         let seen = classes.iter().map(was_seen).collect();
         let model = self.loaded.model.as_ref();
+        let Embedded {
+            embeddings: queries,
+            origin,
+            notices,
+        } = class_queries(&names, seen, model, &sources, &self.device)?;
         Ok(EncodedClasses {
-            queries: class_queries(&names, seen, model, &sources, &self.device)?,
+            queries,
+            origin,
+            notices,
             rule: Labelling {
                 threshold: None,
                 class_thresholds: classes.iter().map(|c| c.threshold).collect(),

@@ -1,9 +1,12 @@
 //! Turns class names into class embeddings.
 //!
-//! Embeddings come from the first of these that knows every name: a table given by the user, the embeddings stored
-//! in the checkpoint, the text tower of the model's weights.
+//! Embeddings come from the first of these: a table given by the user; the embeddings stored in the checkpoint, if they
+//! include every name and no other prompt templates are asked for; the text tower of the model's weights. What comes
+//! back says which it was.
 
-use std::path::Path;
+mod table;
+
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use burn::tensor::{Device, Tensor};
@@ -26,25 +29,117 @@ use zeg_vocab::{
 
 use crate::embedding_cache::EmbeddingCache;
 
+pub use table::{TableError, TableSource};
+
 /// Prefix of the text tower's tensors.
 const TEXT_TOWER: &str = "text_encoder.";
 
 /// The sources that class embeddings may come from.
 pub struct TextSources<'a> {
     /// A table of embeddings that the user named; if given, it is the only source.
-    pub table: Option<&'a Path>,
-    /// Class names of the table's rows, for a table that stores no names.
-    pub table_names: Option<&'a [String]>,
+    pub table: Option<TableSource<'a>>,
     /// The embeddings stored in a checkpoint.
     pub stored: Option<&'a ClassEmbeddings>,
     /// Weights that may hold a text tower.
     pub weights: &'a StateDict,
     /// Prompt templates for the text tower.
-    pub templates: &'a TemplateSet,
+    pub templates: Templates<'a>,
     /// Cache of embeddings that the text tower computed earlier.
     pub cache: Option<&'a EmbeddingCache>,
     /// Is called with `(classes done, classes in all)` while the text tower works.
     pub progress: Option<&'a dyn Fn(usize, usize)>,
+}
+
+/// Prompt templates, and whether somebody asked for them.
+#[derive(Debug, Clone, Copy)]
+pub enum Templates<'a> {
+    /// Those of the model; embeddings stored in a checkpoint take precedence.
+    Usual(&'a TemplateSet),
+    /// Those that the user asked for; embeddings stored in a checkpoint were made with others and are not used.
+    Asked(&'a TemplateSet),
+}
+
+impl<'a> Templates<'a> {
+    /// Returns the prompt templates.
+    pub fn set(self) -> &'a TemplateSet {
+        match self {
+            Self::Usual(templates) | Self::Asked(templates) => templates,
+        }
+    }
+}
+
+/// The origin of class embeddings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EmbeddingOrigin {
+    /// A table in a file.
+    Table(PathBuf),
+    /// The embeddings stored in the checkpoint.
+    Checkpoint,
+    /// The text tower, with the prompt templates of [`TextSources::templates`].
+    TextTower,
+}
+
+/// Class embeddings with their origin.
+#[derive(Debug, Clone)]
+pub struct Embedded<T> {
+    /// The embeddings.
+    pub embeddings: T,
+    /// Their origin.
+    pub origin: EmbeddingOrigin,
+    /// Assumptions that were made; a program shows them to the user.
+    pub notices: Vec<TextNotice>,
+}
+
+impl<T> Embedded<T> {
+    fn new(embeddings: T, origin: EmbeddingOrigin) -> Self {
+        Self {
+            embeddings,
+            origin,
+            notices: Vec::new(),
+        }
+    }
+}
+
+/// An assumption about class embeddings that may be wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TextNotice {
+    /// A table has no class names, so its rows are taken in the order of the classes.
+    #[error(
+        "{}: holds no class names; its {rows} rows are taken in the order of the class list: {first}",
+        table.display()
+    )]
+    RowOrder {
+        /// The table.
+        table: PathBuf,
+        /// Number of rows.
+        rows: usize,
+        /// The first class names.
+        first: String,
+    },
+    /// A table has no rows for synonyms; the rows of the classes' other names are used.
+    #[error(
+        "{}: has no rows for {count} synonyms, such as {example:?}; the rows of the other names of their classes are used",
+        table.display()
+    )]
+    MissingSynonyms {
+        /// The table.
+        table: PathBuf,
+        /// Number of synonyms without a row.
+        count: usize,
+        /// One of them.
+        example: String,
+    },
+    /// Prompt templates were asked for, but a table takes the place of the text tower.
+    #[error(
+        "the prompt templates {templates} have no effect: the class embeddings come from {}",
+        table.display()
+    )]
+    TemplatesUnused {
+        /// Name of the templates.
+        templates: String,
+        /// The table.
+        table: PathBuf,
+    },
 }
 
 /// The error that class names cannot be encoded, because there is neither a table nor a text tower.
@@ -57,6 +152,20 @@ pub struct NoTextEncoder {
     pub weights: String,
 }
 
+/// The error that other prompt templates are asked for than those of the stored class embeddings, but the weights have
+/// no text tower.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{weights}: no text tower to encode class names with the prompt templates {templates}; the class embeddings stored in \
+     the checkpoint were made earlier"
+)]
+pub struct TemplatesNeedTextTower {
+    /// Paths of the weights files.
+    pub weights: String,
+    /// Name of the templates.
+    pub templates: String,
+}
+
 /// Embeds classes, each a list of synonyms whose first is its name.
 ///
 /// # Errors
@@ -65,32 +174,38 @@ pub fn embed(
     classes: &[Vec<String>],
     sources: &TextSources,
     device: &Device,
-) -> anyhow::Result<ClassEmbeddings> {
+) -> anyhow::Result<Embedded<ClassEmbeddings>> {
     let tokenizer = Tokenizer::new()?;
     // Names are checked even if a table provides the embeddings: one that no text encoder can read is a mistake.
     for text in classes
         .iter()
         .flatten()
-        .flat_map(|name| sources.templates.render(name))
+        .flat_map(|name| sources.templates.set().render(name))
     {
         tokenizer.tokenize(&text, CONTEXT_LENGTH, Overflow::Error)?;
     }
-    if let Some(path) = sources.table {
-        return Ok(ClassEmbeddings::open(path, sources.table_names)?.select(classes)?);
+    if let Some(table) = sources.table {
+        return table::embed(classes, table, sources.templates);
     }
-    let from_stored = sources.stored.map(|stored| stored.select(classes));
+    let from_stored = match (sources.templates, sources.stored) {
+        (Templates::Usual(_), Some(stored)) => Some(stored.select(classes)),
+        _ => None,
+    };
     if let Some(Ok(found)) = from_stored {
-        return Ok(found);
+        return Ok(Embedded::new(found, EmbeddingOrigin::Checkpoint));
     }
     if let Some(config) = text_config(sources.weights)? {
-        return Ok(from_tower(classes, sources, &config, &tokenizer, device)?);
+        let found = from_tower(classes, sources, &config, &tokenizer, device)?;
+        return Ok(Embedded::new(found, EmbeddingOrigin::TextTower));
     }
-    match from_stored {
-        Some(Err(unknown)) => Err(unknown.into()),
-        _ => Err(NoTextEncoder {
-            weights: sources.weights.origin(),
+    let weights = sources.weights.origin();
+    match (from_stored, sources.templates, sources.stored) {
+        (Some(Err(unknown)), _, _) => Err(unknown.into()),
+        (_, Templates::Asked(templates), Some(_)) => {
+            let templates = templates.name().to_owned();
+            Err(TemplatesNeedTextTower { weights, templates }.into())
         }
-        .into()),
+        _ => Err(NoTextEncoder { weights }.into()),
     }
 }
 
@@ -116,7 +231,7 @@ fn embed_for_crops(
     };
     let sources = TextSources {
         stored: None,
-        templates: &templates,
+        templates: Templates::Usual(&templates),
         ..*sources
     };
     let tokenizer = Tokenizer::new()?;
@@ -138,9 +253,13 @@ pub fn class_queries(
     model: &dyn Model,
     sources: &TextSources,
     device: &Device,
-) -> anyhow::Result<ClassQueries> {
+) -> anyhow::Result<Embedded<ClassQueries>> {
     let needs = model.class_needs();
-    let embeddings = embed(classes, sources, device)?;
+    let Embedded {
+        embeddings,
+        origin,
+        notices,
+    } = embed(classes, sources, device)?;
     let dim = model.embed_dim();
     if embeddings.dim() != dim {
         return Err(ModelError::Config(format!(
@@ -155,11 +274,15 @@ pub fn class_queries(
     } else {
         None
     };
-    Ok(ClassQueries {
-        text: embeddings.to_tensor(device),
-        each_template,
-        crop_text: crops.map(|embeddings| embeddings.to_tensor(device)),
-        seen,
+    Ok(Embedded {
+        embeddings: ClassQueries {
+            text: embeddings.to_tensor(device),
+            each_template,
+            crop_text: crops.map(|embeddings| embeddings.to_tensor(device)),
+            seen,
+        },
+        origin,
+        notices,
     })
 }
 
@@ -181,10 +304,10 @@ fn embed_each_template(
     };
     let tokenizer = Tokenizer::new()?;
     let mut all = Vec::new();
-    for template in sources.templates.each() {
+    for template in sources.templates.set().each() {
         let sources = TextSources {
             stored: None,
-            templates: &template,
+            templates: Templates::Usual(&template),
             ..*sources
         };
         let one = from_tower(classes, &sources, &config, &tokenizer, device)?;
@@ -201,7 +324,7 @@ pub fn embed_class_set(
     classes: &ClassSet,
     sources: &TextSources,
     device: &Device,
-) -> anyhow::Result<ClassEmbeddings> {
+) -> anyhow::Result<Embedded<ClassEmbeddings>> {
     let names: Vec<Vec<String>> = (0..classes.len()).map(|c| classes.names_of(c)).collect();
     embed(&names, sources, device).context("embedding the data set's class names")
 }
@@ -224,7 +347,7 @@ fn from_tower(
         )));
     }
     let dim = config.embed_dim;
-    let templates = sources.templates;
+    let templates = sources.templates.set();
     let mut rows: Vec<Option<Vec<f32>>> = classes
         .iter()
         .map(|names| sources.cache?.get(templates, names))

@@ -150,7 +150,7 @@ impl BenchArgs {
             batch: self.batch,
             micro_batch: self.micro_batch.unwrap_or(self.batch),
             runs: self.runs,
-            model: self.model.settings(&self.method, &self.precision),
+            model: self.model.settings(&self.method, &self.precision)?,
             json: self.json.target("bench")?,
             compute: self.compute.settings(),
         })

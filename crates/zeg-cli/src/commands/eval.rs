@@ -184,6 +184,7 @@ fn score(
         let mut evaluation = record::evaluation(RecordInput {
             checkpoint: output.checkpoint,
             loaded: output.loaded,
+            origin: output.origin,
             plan: &output.plan,
             dataset,
             outcome,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use zeg::{loading::LoadedModel, mini};
+use zeg::{loading::LoadedModel, mini, model::method::Scoring, text_sources::TextNotice};
 use zeg_hub::{Cache, Registry};
 
 /// Returns the file that a value of `--model` stands for.
@@ -41,6 +41,52 @@ pub(crate) fn warn_of_assumptions(model: &LoadedModel) {
         print_notice!(
             "warning: {}: the setting `{setting}` has no effect any more; scores can differ from those of earlier versions",
             checkpoint.path().display()
+        );
+    }
+}
+
+/// Warns if nothing states the activation of the CLIP weights of a model.
+///
+/// # Errors
+/// Returns an error if a configuration file beside the weights cannot be read.
+pub(crate) fn warn_of_activation(model: &LoadedModel) -> anyhow::Result<()> {
+    if model.assumes_activation()? {
+        warn_of_assumed_activation(&model.base);
+    }
+    Ok(())
+}
+
+/// Warns that QuickGELU is assumed.
+pub(crate) fn warn_of_assumed_activation(weights: &Path) {
+    eprintln!(
+        "warning: {}: no file states the activation, so QuickGELU is assumed, as in OpenAI's models; \
+         --activation gelu overrides it",
+        weights.display()
+    );
+}
+
+/// Warns of assumptions about class embeddings.
+pub(crate) fn warn_of_text(notices: &[TextNotice]) {
+    for notice in notices {
+        let override_with = match notice {
+            TextNotice::RowOrder { .. } => "; --text-classes states the classes of the rows",
+            TextNotice::TemplatesUnused { .. } => {
+                "; leave out --text to encode the class names with these templates"
+            }
+            TextNotice::MissingSynonyms { .. } => "",
+        };
+        eprintln!("warning: {notice}{override_with}");
+    }
+}
+
+/// Warns of a single class, which a softmax over classes gives to every pixel.
+///
+/// - `advice`: what to do about it
+pub(crate) fn warn_of_single_class(classes: usize, scoring: Scoring, advice: &str) {
+    if classes == 1 && scoring == Scoring::Softmax {
+        eprintln!(
+            "warning: there is only one class, so the softmax over classes gives it every pixel with confidence 1; \
+             {advice}"
         );
     }
 }

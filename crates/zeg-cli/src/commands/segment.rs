@@ -34,7 +34,9 @@ pub(crate) use self::args::SegmentArgs;
 use self::args::SegmentSettings;
 use super::{
     JsonTarget,
-    model_file::{resolve_model, warn_of_assumptions},
+    model_file::{
+        resolve_model, warn_of_activation, warn_of_assumptions, warn_of_single_class, warn_of_text,
+    },
 };
 use crate::{Program, progress::Verbosity, say::StdoutError};
 
@@ -179,11 +181,14 @@ fn load(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Segment
         device: settings.compute.device,
         precision: model.precision,
         table: model.text.clone(),
+        table_classes: model.text_classes.clone(),
+        activation: model.activation,
         cache: settings.cache.folder(),
         templates,
     };
     let mut segmenter = Segmenter::load_with(&resolve_model(&settings.model)?, options)?;
     warn_of_assumptions(segmenter.model());
+    warn_of_activation(segmenter.model())?;
     let threshold = settings.threshold.or(segmenter.default_threshold());
     segmenter.change_inference(|inference| {
         settings.inference.apply(inference)?;
@@ -213,7 +218,14 @@ fn embed_classes(
         }),
     );
     bar.finish();
-    encoded
+    let encoded = encoded?;
+    warn_of_text(encoded.notices());
+    warn_of_single_class(
+        classes.len(),
+        segmenter.model().model.scoring(),
+        "name what else is in the image with --background",
+    );
+    Ok(encoded)
 }
 
 /// Returns a colour for each class: its own, or one that differs clearly from the others.

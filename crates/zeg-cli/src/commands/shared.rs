@@ -14,7 +14,9 @@ use zeg::{
         method::{Method, StartingPoint},
         methods::Methods,
         section::Section,
+        weights::StatedActivation,
     },
+    vocab::classes::{ClassQuery, parse_classes_argument},
 };
 
 pub(crate) use super::place::Existing;
@@ -172,6 +174,57 @@ pub(crate) struct ModelArgs {
     /// Class embeddings (.npy or .safetensors) [default: those in the checkpoint]
     #[arg(long, value_name = "FILE", help_heading = heading::MODEL)]
     text: Option<PathBuf>,
+    #[command(flatten)]
+    text_classes: TextClassesArgs,
+    #[command(flatten)]
+    activation: ActivationArgs,
+}
+
+/// The option for the classes of a table of class embeddings.
+#[derive(Debug, Args)]
+pub(crate) struct TextClassesArgs {
+    /// Classes of the rows of --text, for a table without class names: names, a class file, or a class list such as
+    /// voc20
+    #[arg(long, value_name = "LIST|FILE", requires = "text", help_heading = heading::MODEL)]
+    text_classes: Option<String>,
+}
+
+impl TextClassesArgs {
+    /// Returns the classes.
+    ///
+    /// # Errors
+    /// Returns an error if the class list cannot be read.
+    pub(crate) fn value(&self) -> anyhow::Result<Option<Vec<ClassQuery>>> {
+        let list = self.text_classes.as_deref().map(parse_classes_argument);
+        list.transpose().context("--text-classes")
+    }
+}
+
+/// The option for the activation of CLIP weights.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct ActivationArgs {
+    /// Activation of the CLIP weights [default: that of the configuration beside the weights]
+    #[arg(long, value_enum, help_heading = heading::MODEL)]
+    activation: Option<ActivationArg>,
+}
+
+/// A [`StatedActivation`] as a value of `--activation`.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum ActivationArg {
+    /// OpenAI's models and those derived from them
+    QuickGelu,
+    /// Most models trained with open_clip
+    Gelu,
+}
+
+impl ActivationArgs {
+    /// Returns the chosen activation, if there is one.
+    pub(crate) fn value(self) -> Option<StatedActivation> {
+        self.activation.map(|activation| match activation {
+            ActivationArg::QuickGelu => StatedActivation::QuickGelu,
+            ActivationArg::Gelu => StatedActivation::Gelu,
+        })
+    }
 }
 
 /// Settings for opening a model file.
@@ -181,6 +234,10 @@ pub(crate) struct ModelSettings {
     pub(crate) weights: Option<PathBuf>,
     /// Table of class embeddings that replaces the text encoder.
     pub(crate) text: Option<PathBuf>,
+    /// Classes of the table's rows, for a table without class names.
+    pub(crate) text_classes: Option<Vec<ClassQuery>>,
+    /// Activation of the CLIP weights; `None` for that of the files.
+    pub(crate) activation: Option<StatedActivation>,
     /// Training-free method for plain CLIP weights.
     pub(crate) method: Option<MethodChoice>,
     pub(crate) precision: Precision,
@@ -195,18 +252,27 @@ impl ModelSettings {
             method: self.method.clone(),
             device: device.clone(),
             precision: self.precision,
+            activation: self.activation,
         }
     }
 }
 
 impl ModelArgs {
-    pub(crate) fn settings(self, method: &MethodArgs, precision: &PrecisionArgs) -> ModelSettings {
-        ModelSettings {
+    /// # Errors
+    /// Returns an error if the class list of the table cannot be read.
+    pub(crate) fn settings(
+        self,
+        method: &MethodArgs,
+        precision: &PrecisionArgs,
+    ) -> anyhow::Result<ModelSettings> {
+        Ok(ModelSettings {
             weights: self.weights,
             text: self.text,
+            text_classes: self.text_classes.value()?,
+            activation: self.activation.value(),
             method: method.choice(),
             precision: precision.value(),
-        }
+        })
     }
 }
 

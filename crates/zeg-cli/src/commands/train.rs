@@ -21,9 +21,19 @@ use burn::tensor::Device;
 use zeg::{
     data::{Loader, LoaderOptions, OpenSet, Pipeline, SampleSource as _},
     mini::{is_mini, open_weights, weights_sha256},
-    model::{ModelError, embeddings::ClassEmbeddings, method::Architecture, weights::StateDict},
-    text_sources::{TextSources, embed_class_set},
-    vocab::{classes::ClassSet, templates::TemplateSet},
+    model::{
+        ModelError,
+        config::Activation,
+        embeddings::ClassEmbeddings,
+        method::Architecture,
+        section::ModelSection,
+        weights::{self, StateDict},
+    },
+    text_sources::{TableSource, Templates, TextSources, embed_class_set},
+    vocab::{
+        classes::{ClassQuery, ClassSet},
+        templates::TemplateSet,
+    },
 };
 use zeg_train::setting::supervision;
 use zeg_train::{
@@ -42,7 +52,11 @@ use self::{
     run_folder::{ManifestInput, RunFolder, Start},
     validation::{ValidationScore, Validator, ValidatorInput},
 };
-use super::{data_folder, stop_flag};
+use super::{
+    data_folder,
+    model_file::{warn_of_assumed_activation, warn_of_text},
+    stop_flag,
+};
 use crate::{
     Program,
     progress::{Progress, Verbosity},
@@ -56,14 +70,13 @@ pub(crate) fn run(
     args: TrainArgs,
     verbosity: Verbosity,
 ) -> anyhow::Result<ExitCode> {
-    train(program, &args.settings(verbosity))
+    train(program, &args.settings(verbosity)?)
 }
 
 fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode> {
     let device = settings.compute.open_device()?;
     let Program { methods, recipes } = program;
     let experiment = super::open_experiment(program, &settings.config, &settings.changes)?;
-    let architecture = experiment.architecture(methods)?;
     let data = &experiment.data;
     let root = data_folder(settings.data.as_deref(), &data.dataset)?;
     let dataset = Arc::new(data.open(root, &data.train_split)?);
@@ -74,11 +87,15 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         &experiment,
         methods,
     )?;
+    let mut weights = open_weights(&settings.weights, methods)?;
+    let activation = state_activation(&mut weights, settings, &experiment.model)?;
+    let model = experiment.model.with_activation(activation);
+    let architecture = model.architecture(methods)?;
     let start = start.or_init(settings.init.as_deref(), &experiment, methods)?;
+    start.check_architecture(&*architecture, methods)?;
 
-    let weights = open_weights(&settings.weights, methods)?;
     let embeddings = embed_classes(
-        settings.text.as_deref(),
+        settings,
         &experiment.data.templates,
         &classes,
         &weights,
@@ -123,6 +140,8 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         step: 0,
         classes: stored_classes(&classes, experiment.training.setting),
         base,
+        activation: Some(activation),
+        table: settings.text.as_deref().map(file_name),
         optimizer_time: std::collections::BTreeMap::new(),
         experiment: experiment.to_json()?,
     };
@@ -157,14 +176,46 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
+/// Returns the name of a file, without its folder.
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
+/// Returns the activation of the frozen weights: that of the experiment or of `--activation`, or else that of the
+/// files. The weights' text tower then has the same.
+fn state_activation(
+    weights: &mut StateDict,
+    settings: &TrainSettings,
+    model: &ModelSection,
+) -> anyhow::Result<Activation> {
+    let of_experiment = model.activation()?;
+    let of_option = settings.activation.map(Activation::from);
+    if let (Some(key), Some(option)) = (of_experiment, of_option) {
+        anyhow::ensure!(
+            key == option,
+            "--activation contradicts model.activation of the experiment; leave one of them out"
+        );
+    }
+    if let Some(activation) = of_experiment.or(of_option) {
+        weights.state_activation(activation.into());
+        return Ok(activation);
+    }
+    let stated = weights::Architecture::stated_activation(weights)?;
+    if stated.is_none() {
+        warn_of_assumed_activation(&settings.weights);
+    }
+    Ok(stated.map(Activation::from).unwrap_or_default())
+}
+
 /// Returns path and digest of the frozen weights; the path is absolute unless they are part of the program.
+///
+/// Links are kept: a configuration may lie beside the link only, as in the cache of Hugging Face.
 fn base_weights(weights: &Path) -> anyhow::Result<BaseWeights> {
     let path = if is_mini(weights) {
         weights.to_owned()
     } else {
-        weights
-            .canonicalize()
-            .unwrap_or_else(|_| weights.to_owned())
+        std::path::absolute(weights).unwrap_or_else(|_| weights.to_owned())
     };
     Ok(BaseWeights {
         path,
@@ -176,23 +227,31 @@ fn base_weights(weights: &Path) -> anyhow::Result<BaseWeights> {
 ///
 /// Training uses the rows of the seen classes only; the checkpoint stores all of them, for scoring.
 fn embed_classes(
-    table: Option<&Path>,
+    settings: &TrainSettings,
     templates: &str,
     classes: &ClassSet,
     weights: &StateDict,
     device: &Device,
 ) -> anyhow::Result<ClassEmbeddings> {
     let templates = TemplateSet::by_name(templates)?;
+    let row_classes: Option<Vec<Vec<String>>> = settings.text_classes.as_ref().map(|classes| {
+        let names = |class: &ClassQuery| class.names().map(str::to_owned).collect();
+        classes.iter().map(names).collect()
+    });
     let sources = TextSources {
-        table,
-        table_names: Some(&classes.classes),
+        table: settings.text.as_deref().map(|path| TableSource {
+            path,
+            row_classes: row_classes.as_deref(),
+        }),
         stored: None,
         weights,
-        templates: &templates,
+        templates: Templates::Usual(&templates),
         cache: None,
         progress: None,
     };
-    embed_class_set(classes, &sources, device)
+    let embedded = embed_class_set(classes, &sources, device)?;
+    warn_of_text(&embedded.notices);
+    Ok(embedded.embeddings)
 }
 
 fn stored_classes(classes: &ClassSet, setting: Setting) -> Vec<StoredClass> {

@@ -2,15 +2,16 @@
 //!
 //! The forms are tried in this order: `@rooms.txt` is a file; the name of a benchmark's list (`voc20`) is this list;
 //! the path of an existing file is this file; a path with the extension of a class file is a missing file, which is an
-//! error; anything else is a list of class names.
+//! error, and so is the name of a data set; anything else is a list of class names.
 
 use std::path::Path;
 
 use thiserror::Error;
 
 use super::ClassSet;
-use super::builtin::NAMES;
+use super::builtin;
 use super::class_file::{ClassFileError, read_class_file};
+use super::other_form::ENDINGS as OTHER_ENDINGS;
 use super::query::{ClassQuery, QueryError, parse_class_list};
 
 /// File extensions of class files, which no class name ends in.
@@ -25,6 +26,14 @@ pub enum ClassArgumentError {
     /// The class file in the argument is invalid or cannot be read.
     #[error(transparent)]
     File(#[from] ClassFileError),
+    /// The argument is the name of a data set, not of a class list.
+    #[error("{name:?} is a data set, not a class list; did you mean {}?", lists.join(" or "))]
+    Dataset {
+        /// The argument.
+        name: String,
+        /// Class lists of the data set.
+        lists: Vec<&'static str>,
+    },
 }
 
 /// Returns the classes of an argument: class names, the name of a built-in list, or the path of a class file.
@@ -47,8 +56,8 @@ pub fn parse_classes_argument(argument: &str) -> Result<Vec<ClassQuery>, ClassAr
     if let Some(path) = trimmed.strip_prefix('@') {
         return Ok(read_class_file(Path::new(path))?);
     }
-    if NAMES.contains(&trimmed)
-        && let Ok(set) = ClassSet::by_name(trimmed)
+    if let Some(name) = builtin::named(trimmed)
+        && let Ok(set) = ClassSet::by_name(name)
     {
         let synonyms = set
             .synonyms
@@ -67,14 +76,21 @@ pub fn parse_classes_argument(argument: &str) -> Result<Vec<ClassQuery>, ClassAr
             return Ok(read_class_file(path)?);
         }
     }
+    let lists = builtin::of_dataset(trimmed);
+    if !lists.is_empty() {
+        let name = trimmed.to_owned();
+        return Err(ClassArgumentError::Dataset { name, lists });
+    }
     Ok(parse_class_list(argument)?)
 }
 
 fn looks_like_file(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|extension| {
+        let endings = OTHER_ENDINGS.iter().map(|(ending, _)| ending);
         FILE_ENDINGS
             .iter()
+            .chain(endings)
             .any(|ending| extension.eq_ignore_ascii_case(ending))
     })
 }
@@ -105,8 +121,47 @@ mod tests {
     }
 
     #[test]
+    fn a_data_set_is_not_a_class() {
+        let error = parse_classes_argument("ade20k").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "\"ade20k\" is a data set, not a class list; did you mean ade20k-150?"
+        );
+        assert!(parse_classes_argument("voc12").is_err());
+        assert_eq!(names("VOC20").len(), 20);
+    }
+
+    #[test]
+    fn lists_in_other_forms_are_not_classes() {
+        for list in [
+            "\"cat\", \"dog\"",
+            "'cat', 'dog'",
+            "[\"cat\", \"dog\"]",
+            "{cat, dog}",
+            "0: cat, 1: dog",
+        ] {
+            let error = parse_classes_argument(list).unwrap_err();
+            assert!(
+                matches!(error, ClassArgumentError::List(_)),
+                "{list}: {error}"
+            );
+        }
+        assert_eq!(
+            names("driver's seat, 7 up, 3d printer"),
+            ["driver's seat", "7 up", "3d printer"]
+        );
+    }
+
+    #[test]
     fn a_missing_file_is_not_a_class() {
-        for argument in ["@no-such-file", "no/rooms.txt", "rooms.TOML", "@", "@src"] {
+        for argument in [
+            "@no-such-file",
+            "no/rooms.txt",
+            "rooms.TOML",
+            "no-such.json",
+            "@",
+            "@src",
+        ] {
             let error = parse_classes_argument(argument).unwrap_err();
             assert!(
                 matches!(

@@ -91,6 +91,41 @@ pub(super) const NAMES: [&str; LISTS.len()] = {
     names
 };
 
+/// Returns the name of the list that an argument means, whatever its case and its separators.
+pub(super) fn named(argument: &str) -> Option<&'static str> {
+    let wanted = normalised(argument);
+    NAMES.into_iter().find(|name| *name == wanted)
+}
+
+/// Returns the lists of the data set that an argument names, such as `ade20k` or `VOC2012`; empty for anything else.
+pub(super) fn of_dataset(argument: &str) -> Vec<&'static str> {
+    let wanted = stem(argument);
+    let lists = NAMES.into_iter();
+    lists.filter(|name| stem(name) == wanted).collect()
+}
+
+fn normalised(name: &str) -> String {
+    name.trim().to_lowercase().replace([' ', '_'], "-")
+}
+
+/// Returns a name without the numbers at its end: `ade20k-150` and `ade20k` have the stem `ade`.
+fn stem(name: &str) -> String {
+    let name = normalised(name);
+    let mut stem = name.as_str();
+    loop {
+        let shorter = stem.trim_end_matches('-');
+        let without_k = shorter.strip_suffix('k');
+        let thousands = without_k.filter(|rest| rest.ends_with(|c: char| c.is_ascii_digit()));
+        let shorter = thousands
+            .unwrap_or(shorter)
+            .trim_end_matches(|c: char| c.is_ascii_digit());
+        if shorter.len() == stem.len() {
+            return stem.to_owned();
+        }
+        stem = shorter;
+    }
+}
+
 fn list(name: &str) -> Option<&'static BuiltinList> {
     LISTS.iter().find(|list| list.name == name)
 }
@@ -169,6 +204,26 @@ mod tests {
             assert_eq!(defaults, usize::from(splits_of(list).count() > 0), "{list}");
         }
         assert_eq!(count, 6 + 6 + 1 + 5 + 5 + 1);
+    }
+
+    #[test]
+    fn lists_are_found_by_the_name_of_their_data_set() {
+        assert_eq!(named(" VOC20 "), Some("voc20"));
+        assert_eq!(named("ade20k_150"), Some("ade20k-150"));
+        assert_eq!(named("voc12"), None);
+        for (dataset, lists) in [
+            ("voc12", &["voc20", "voc21"][..]),
+            ("VOC2012", &["voc20", "voc21"]),
+            ("ade20k", &["ade20k-150"]),
+            ("ade20k-full", &["ade20k-full847"]),
+            ("coco-stuff164k", &["coco-stuff171"]),
+            ("cityscapes", &["cityscapes19"]),
+            ("pascal context", &["pascal-context60", "pascal-context59"]),
+            ("dog", &[]),
+            ("20k", &[]),
+        ] {
+            assert_eq!(of_dataset(dataset), lists, "{dataset}");
+        }
     }
 
     #[test]

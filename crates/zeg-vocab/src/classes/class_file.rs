@@ -32,6 +32,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::class_toml;
+use super::other_form::{self, OtherForm};
 use super::query::{ClassQuery, Collector, Place, QueryError, parse_names};
 use crate::text_file::{self, TextFileError};
 
@@ -51,6 +52,20 @@ pub enum ClassFileError {
         path: PathBuf,
         /// The error in the list.
         source: QueryError,
+    },
+    /// The file, or a line of it, is in a form that would give wrong class names.
+    #[error(
+        "{}: {}{form} is not a class file; write one class per line, with commas between its names",
+        path.display(),
+        line.map_or_else(String::new, |line| format!("line {line}: "))
+    )]
+    OtherForm {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1; `None` if the extension says it.
+        line: Option<usize>,
+        /// The form.
+        form: OtherForm,
     },
     /// The file is not valid TOML, or has unknown keys.
     #[error("{}: line {line}: {reason}", path.display())]
@@ -115,7 +130,22 @@ pub fn parse_class_file(text: &str, name: &Path) -> Result<Vec<ClassQuery>, Clas
     if is_toml(text, name) {
         return class_toml::parse(text, name);
     }
-    parse_lines(text).map_err(|source| ClassFileError::List {
+    let other_form = |line: Option<usize>, form: OtherForm| ClassFileError::OtherForm {
+        path: name.into(),
+        line,
+        form,
+    };
+    if let Some(form) = other_form::of_extension(name) {
+        return Err(other_form(None, form));
+    }
+    let lines = (1..).zip(text.split('\n').map(without_comment));
+    let lines: Vec<(usize, &str)> = lines.filter(|(_, line)| !line.is_empty()).collect();
+    for (position, (number, line)) in lines.iter().enumerate() {
+        if let Some(form) = other_form::of_line(line, position == 0, name) {
+            return Err(other_form(Some(*number), form));
+        }
+    }
+    parse_lines(&lines).map_err(|source| ClassFileError::List {
         path: name.into(),
         source,
     })
@@ -129,23 +159,35 @@ fn is_toml(text: &str, name: &Path) -> bool {
     named || lines.find(|line| !line.is_empty()) == Some("[[class]]")
 }
 
-fn parse_lines(text: &str) -> Result<Vec<ClassQuery>, QueryError> {
+/// Parses lines, each with its number from 1.
+fn parse_lines(lines: &[(usize, &str)]) -> Result<Vec<ClassQuery>, QueryError> {
+    let texts: Vec<&str> = lines.iter().map(|(_, line)| *line).collect();
+    if let Some((number, line)) = lines.first()
+        && other_form::is_numbered(&texts)
+    {
+        return Err(QueryError::numbered(line, Place::Line(*number)));
+    }
     let mut collector = Collector::default();
-    for (number, line) in (1..).zip(text.split('\n')) {
-        let line = without_comment(line);
-        if !line.is_empty() {
-            let place = Place::Line(number);
-            collector.push(parse_names(line, &[',', '|'], place)?, place)?;
-        }
+    for (number, line) in lines {
+        let place = Place::Line(*number);
+        collector.push(parse_names(line, &[',', '|'], place)?, place)?;
     }
     collector.finish()
 }
 
-/// Returns the trimmed line up to a `#` that begins the line or follows white space.
+/// Returns the trimmed line up to a `#` that begins the line or follows white space. Before a digit it is a part of the
+/// name, as in `jersey #7`, unless it begins the line.
 fn without_comment(line: &str) -> &str {
     let mut before = ' ';
-    let comment = line.char_indices().find(|(_, character)| {
-        let starts = *character == '#' && before.is_whitespace();
+    let is_inside = |start: usize| !line.get(..start).unwrap_or_default().trim().is_empty();
+    let precedes_digit = |start: usize| {
+        let rest = line.get(start + 1..).unwrap_or_default();
+        rest.starts_with(|character: char| character.is_ascii_digit())
+    };
+    let comment = line.char_indices().find(|(start, character)| {
+        let starts = *character == '#'
+            && before.is_whitespace()
+            && !(is_inside(*start) && precedes_digit(*start));
         before = *character;
         starts
     });
@@ -176,6 +218,61 @@ mod tests {
             names(&classes),
             [vec!["sofa", "couch", "settee"], vec!["tv"], vec!["c# code"]]
         );
+    }
+
+    #[test]
+    fn lists_in_other_forms_are_not_classes() {
+        let refused = |name: &str, text: &str| {
+            parse_class_file(text, Path::new(name))
+                .unwrap_err()
+                .to_string()
+        };
+        for (name, text, expected) in [
+            (
+                "a.csv",
+                "id,name\n0,cat\n1,dog\n",
+                "a.csv: line 1: the header of a table",
+            ),
+            (
+                "q.csv",
+                "name\n\"door, double door\"\n",
+                "q.csv: line 1: the header of a table",
+            ),
+            (
+                "q.csv",
+                "\"door, double door\"\n\"cat\"\n",
+                "q.csv: line 1: the name \"\\\"door\" begins with '\"'",
+            ),
+            ("d.json", "{\"0\": \"cat\"}", "d.json: JSON"),
+            (
+                "d.txt",
+                "{\"0\": \"cat\"}",
+                "d.txt: line 1: the name \"{\\\"0\\\": \\\"cat\\\"}\" begins with '{'",
+            ),
+            ("y.yaml", "names:\n- cat\n", "y.yaml: YAML"),
+            ("y.txt", "names:\n- cat\n", "y.txt: line 1: YAML"),
+            ("y.txt", "- cat\n- dog\n", "y.txt: line 1: YAML"),
+            (
+                "l.txt",
+                "item {\n  id: 1\n}\n",
+                "l.txt: line 1: a text protocol buffer",
+            ),
+            (
+                "n.txt",
+                "# COCO\n0: unlabeled\n1: person\n",
+                "n.txt: line 2: \"0: unlabeled\"",
+            ),
+            ("n.csv", "0,cat\n1,dog\n", "n.csv: line 1: \"0,cat\""),
+        ] {
+            let error = refused(name, text);
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_number_sign_before_a_digit_is_part_of_a_name() {
+        let classes = parse("jersey #7\n#1 a comment\nbus #12 # the red one\n").unwrap();
+        assert_eq!(names(&classes), [["jersey #7"], ["bus #12"]]);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use unicode_normalization::UnicodeNormalization;
 
+use super::other_form::is_numbered;
+
 /// Largest length of a class name in characters. CLIP reads 77 tokens, so much shorter names fail later with their
 /// token count; this bound only keeps a wrong file from becoming one endless name.
 pub const MAX_NAME_CHARACTERS: usize = 1000;
@@ -143,6 +145,28 @@ pub enum QueryError {
         /// The first such character.
         character: char,
     },
+    /// A name begins with a quotation mark or bracket, because the list is in another form, such as JSON.
+    #[error(
+        "{place}: the name {name:?} begins with {character:?}; write names without quotation marks and brackets"
+    )]
+    Punctuation {
+        /// Position of the name.
+        place: Place,
+        /// The name, shortened.
+        name: String,
+        /// Its first character.
+        character: char,
+    },
+    /// All entries begin with numbers that count up.
+    #[error(
+        "{place}: {text:?} begins with a number, and so do all others; write the names without their numbers"
+    )]
+    Numbered {
+        /// Position of the first entry.
+        place: Place,
+        /// The first entry, shortened.
+        text: String,
+    },
     /// The list is longer than [`MAX_CLASSES`].
     #[error("{place}: more than {limit} classes; labels are numbers of 16 bits")]
     TooManyClasses {
@@ -151,6 +175,15 @@ pub enum QueryError {
         /// The limit.
         limit: usize,
     },
+}
+
+impl QueryError {
+    pub(super) fn numbered(entry: &str, place: Place) -> Self {
+        Self::Numbered {
+            place,
+            text: shortened(entry),
+        }
+    }
 }
 
 /// Parses classes separated by commas, each with synonyms separated by `|`; white space around names is ignored.
@@ -168,8 +201,14 @@ pub fn parse_class_list(list: &str) -> Result<Vec<ClassQuery>, QueryError> {
     if is_blank(list) {
         return Err(QueryError::EmptyList);
     }
+    let entries: Vec<&str> = list.split(',').collect();
+    if let Some(entry) = entries.first()
+        && is_numbered(&entries)
+    {
+        return Err(QueryError::numbered(entry, Place::Entry(1)));
+    }
     let mut collector = Collector::default();
-    for (position, entry) in (1..).zip(list.split(',')) {
+    for (position, entry) in (1..).zip(entries) {
         let place = Place::Entry(position);
         collector.push(parse_names(entry, &['|'], place)?, place)?;
     }
@@ -183,19 +222,35 @@ pub(crate) fn parse_names(
     place: Place,
 ) -> Result<ClassQuery, QueryError> {
     let mut names = text.split(separators).map(|name| {
-        check_name(name, place).map_err(|error| match error {
+        let checked = check_name(name, place).map_err(|error| match error {
             QueryError::EmptyName { place, .. } => QueryError::EmptyName {
                 place,
                 text: shortened(text),
             },
             other => other,
-        })
+        })?;
+        match first_mark(&checked) {
+            Some(character) => Err(QueryError::Punctuation {
+                place,
+                name: shortened(&checked),
+                character,
+            }),
+            None => Ok(checked),
+        }
     });
     let name = names.next().transpose()?.unwrap_or_default();
     Ok(ClassQuery {
         synonyms: names.collect::<Result<_, _>>()?,
         ..ClassQuery::new(name)
     })
+}
+
+/// Returns the first character of a name if it is a quotation mark or bracket of another form of list.
+fn first_mark(name: &str) -> Option<char> {
+    let first = name.chars().next()?;
+    // An apostrophe may begin a name; a pair of them encloses one.
+    let encloses = first == '\'' && name.len() > 1 && name.ends_with('\'');
+    (matches!(first, '"' | '“' | '[' | '{') || encloses).then_some(first)
 }
 
 /// Checks a name and returns it without surrounding white space.

@@ -233,7 +233,7 @@ impl EvalArgs {
         }
         Ok(EvalTask::Score(Box::new(EvalSettings {
             checkpoints: self.checkpoint,
-            model: self.model.settings(&self.method, &self.precision),
+            model: self.model.settings(&self.method, &self.precision)?,
             cache: CacheUse::of_flag(self.no_cache),
             data: self.data,
             plan: self.plan,

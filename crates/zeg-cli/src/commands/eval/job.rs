@@ -11,8 +11,8 @@ use zeg::{
     loading::LoadedModel,
     model::inference::{ClassQueries, TestTime},
     session::Session,
-    text_sources::{TextSources, class_queries},
-    vocab::templates::TemplateSet,
+    text_sources::{Embedded, EmbeddingOrigin, TableSource, Templates, TextSources, class_queries},
+    vocab::{classes::ClassQuery, templates::TemplateSet},
 };
 
 use super::{
@@ -23,7 +23,10 @@ use super::{
 };
 use crate::{
     Program,
-    commands::{data_folder, model_file::warn_of_assumptions},
+    commands::{
+        data_folder,
+        model_file::{warn_of_activation, warn_of_assumptions, warn_of_single_class, warn_of_text},
+    },
 };
 use anyhow::Context as _;
 
@@ -34,6 +37,8 @@ pub(super) struct EvalJob<'a> {
     plan: Plan,
     pub(super) dataset: OpenSet,
     classes: ClassQueries,
+    /// Origin of the class embeddings.
+    origin: EmbeddingOrigin,
     /// Seen offsets to score with; empty for the offset of the plan.
     seen_offsets: &'a [f32],
     /// Folder of the record.
@@ -46,6 +51,8 @@ pub(super) struct EvalJob<'a> {
 pub(super) struct EvalOutput<'a> {
     pub(super) checkpoint: &'a Path,
     pub(super) loaded: &'a LoadedModel,
+    /// Origin of the class embeddings.
+    pub(super) origin: &'a EmbeddingOrigin,
     pub(super) plan: Plan,
     /// Folder of the record.
     pub(super) record: Option<PathBuf>,
@@ -69,6 +76,7 @@ impl<'a> EvalJob<'a> {
         let model = &settings.model;
         let mut loaded = LoadedModel::open(checkpoint, &model.options(program, device))?;
         warn_of_assumptions(&loaded);
+        warn_of_activation(&loaded)?;
         let plan = Plan::new(&settings.changes, file, checkpoint, &loaded)?;
         loaded.model.set_options(&plan.session.inference.method)?;
         let root = data_folder(settings.data.as_deref(), &plan.data.dataset)?;
@@ -80,7 +88,17 @@ impl<'a> EvalJob<'a> {
             dataset.retain(|position| position as u64 % count == index - 1);
         }
         warn_of_seen(&dataset, &loaded);
-        let classes = embed_classes(settings, &plan, &dataset, &loaded, device)?;
+        let Embedded {
+            embeddings: classes,
+            origin,
+            notices,
+        } = embed_classes(settings, &plan, &dataset, &loaded, device)?;
+        warn_of_text(&notices);
+        warn_of_single_class(
+            dataset.classes().len(),
+            loaded.model.scoring(),
+            "the class list needs a class for the other pixels",
+        );
         let labels = settings.labels.as_deref().and_then(|folder| {
             let place = settings
                 .checkpoints
@@ -96,6 +114,7 @@ impl<'a> EvalJob<'a> {
             plan,
             dataset,
             classes,
+            origin,
             seen_offsets: &settings.seen_offsets,
             record,
             labels,
@@ -124,6 +143,7 @@ impl<'a> EvalJob<'a> {
             EvalOutput {
                 checkpoint: self.checkpoint,
                 loaded: &self.loaded,
+                origin: &self.origin,
                 plan,
                 record: self.record.as_ref().map(of_offset),
                 labels: self.labels.as_ref().map(of_offset),
@@ -194,8 +214,13 @@ fn embed_classes(
     dataset: &OpenSet,
     loaded: &LoadedModel,
     device: &Device,
-) -> anyhow::Result<ClassQueries> {
+) -> anyhow::Result<Embedded<ClassQueries>> {
     let templates = TemplateSet::by_name(&plan.data.templates)?;
+    let row_classes: Option<Vec<Vec<String>>> =
+        settings.model.text_classes.as_ref().map(|classes| {
+            let names = |class: &ClassQuery| class.names().map(str::to_owned).collect();
+            classes.iter().map(names).collect()
+        });
     let cache = settings.cache.folder();
     let cache = cache.and_then(|folder| EmbeddingCache::of_file(&folder, &loaded.base));
     let classes = dataset.classes();
@@ -203,11 +228,17 @@ fn embed_classes(
         .verbosity
         .progress("embedding", "class names", classes.len() as u64);
     let sources = TextSources {
-        table: settings.model.text.as_deref(),
-        table_names: Some(&classes.classes),
+        table: settings.model.text.as_deref().map(|path| TableSource {
+            path,
+            row_classes: row_classes.as_deref(),
+        }),
         stored: loaded.stored.as_ref(),
         weights: &loaded.weights,
-        templates: &templates,
+        templates: if plan.asks_for_templates {
+            Templates::Asked(&templates)
+        } else {
+            Templates::Usual(&templates)
+        },
         cache: cache.as_ref(),
         progress: Some(&|done, _| bar.set_position(done as u64)),
     };

@@ -35,6 +35,9 @@ pub(super) struct PlanFile {
     /// Settings of test-time augmentation.
     #[serde(default)]
     test_time: TestTime,
+    /// Whether the file states prompt templates.
+    #[serde(skip)]
+    states_templates: bool,
 }
 
 /// Changes of the command line to plan and experiment; a field that is `None` changes nothing.
@@ -65,13 +68,20 @@ impl PlanFile {
                 path.display()
             );
         }
-        if renames.notices.is_empty() {
-            return table.try_into().with_context(name);
-        }
-        for notice in &renames.notices {
-            print_notice!("warning: {}: {notice}", path.display());
-        }
-        serde_json::from_value(as_json).with_context(name)
+        let templates = as_json.get("data").and_then(|data| data.get("templates"));
+        let states_templates = templates.is_some();
+        let file: Self = if renames.notices.is_empty() {
+            table.try_into().with_context(name)?
+        } else {
+            for notice in &renames.notices {
+                print_notice!("warning: {}: {notice}", path.display());
+            }
+            serde_json::from_value(as_json).with_context(name)?
+        };
+        Ok(Self {
+            states_templates,
+            ..file
+        })
     }
 }
 
@@ -79,6 +89,8 @@ impl PlanFile {
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) data: DataConfig,
+    /// Whether the prompt templates of `data` are others than those of the model, because the user asked for them.
+    pub(super) asks_for_templates: bool,
     pub(super) protocol: Protocol,
     /// Settings of inference.
     pub(super) session: SessionSettings,
@@ -107,7 +119,11 @@ impl Plan {
         };
         changes.inference.apply(&mut session.inference)?;
         changes.test_time.apply(&mut session.test_time)?;
+        let stated = file.filter(|file| file.states_templates);
+        let trained = loaded.data.as_ref().map(|data| &data.templates);
         Ok(Self {
+            asks_for_templates: changes.templates.is_some()
+                || stated.is_some_and(|file| trained != Some(&file.data.templates)),
             data,
             protocol,
             session,
@@ -158,7 +174,13 @@ fn data(
 ) -> anyhow::Result<DataConfig> {
     let of_experiment = loaded.data.as_ref();
     let mut data = match (file, of_experiment, &changes.dataset) {
-        (Some(file), _, _) => file.data.clone(),
+        (Some(file), of_experiment, _) => {
+            let mut data = file.data.clone();
+            if let (Some(trained), false) = (of_experiment, file.states_templates) {
+                data.templates.clone_from(&trained.templates);
+            }
+            data
+        }
         (None, Some(data), None) => data.clone(),
         (None, Some(data), Some(dataset)) if data.dataset == *dataset => data.clone(),
         // Another data set has its own classes and splits; the prompt templates stay those of the training.

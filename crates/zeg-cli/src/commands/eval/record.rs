@@ -12,6 +12,7 @@ use zeg::{
     loading::LoadedModel,
     mini::weights_sha256,
     model::Precision,
+    text_sources::EmbeddingOrigin,
 };
 use zeg_train::experiment::Experiment;
 
@@ -22,6 +23,8 @@ use crate::commands::machine;
 pub(super) struct RecordInput<'a> {
     pub(super) checkpoint: &'a Path,
     pub(super) loaded: &'a LoadedModel,
+    /// Origin of the class embeddings.
+    pub(super) origin: &'a EmbeddingOrigin,
     pub(super) plan: &'a Plan,
     pub(super) dataset: &'a OpenSet,
     pub(super) outcome: EvaluationOutcome,
@@ -36,6 +39,7 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
     let RecordInput {
         checkpoint,
         loaded,
+        origin,
         plan,
         dataset,
         outcome,
@@ -79,7 +83,7 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
             step: info.map(|info| info.step),
             seed,
         },
-        templates: plan.data.templates.clone(),
+        templates: templates(origin, plan, loaded),
         inference,
         scales: plan.session.test_time.scales.clone(),
         flip: plan.session.test_time.flip,
@@ -106,6 +110,27 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
         },
         gallery: Vec::new(),
     })
+}
+
+/// Returns what the class embeddings were made with: prompt templates, or a table.
+fn templates(origin: &EmbeddingOrigin, plan: &Plan, loaded: &LoadedModel) -> String {
+    match origin {
+        EmbeddingOrigin::TextTower => plan.data.templates.clone(),
+        EmbeddingOrigin::Table(path) => {
+            // The folder may differ among the machines that score parts of a data set.
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            format!("table {}", name.to_string_lossy())
+        }
+        EmbeddingOrigin::Checkpoint => {
+            let checkpoint = loaded.checkpoint.as_ref();
+            let table = checkpoint.and_then(|checkpoint| checkpoint.info.table.as_ref());
+            let made_with = match table {
+                Some(table) => format!("table {table}"),
+                None => plan.data.templates.clone(),
+            };
+            format!("{made_with} (stored in the checkpoint)")
+        }
+    }
 }
 
 /// Returns a folder name for every model: the name of its run's folder, with a number if several runs share the name.

@@ -161,7 +161,7 @@ impl SegmentArgs {
                 Recursion::FolderOnly
             },
             model: self.checkpoint,
-            model_settings: self.model.settings(&self.method, &self.precision),
+            model_settings: self.model.settings(&self.method, &self.precision)?,
             classes,
             templates: self.templates,
             cache: CacheUse::of_flag(self.no_cache),

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use zeg::{model::weights::StatedActivation, vocab::classes::ClassQuery};
 
 use crate::{
-    commands::shared::{ComputeArgs, ComputeSettings, heading},
+    commands::shared::{ActivationArgs, ComputeArgs, ComputeSettings, TextClassesArgs, heading},
     progress::Verbosity,
 };
 
@@ -41,6 +42,10 @@ pub(crate) struct TrainArgs {
     /// Class embeddings (.npy or .safetensors) [default: computed by the text encoder of the weights]
     #[arg(long, value_name = "FILE", help_heading = heading::MODEL)]
     text: Option<PathBuf>,
+    #[command(flatten)]
+    text_classes: TextClassesArgs,
+    #[command(flatten)]
+    activation: ActivationArgs,
     /// Pre-trained residual network of ZegFormer, from torchvision or detectron2 [default: random weights]
     #[arg(long, value_name = "FILE", help_heading = heading::MODEL)]
     backbone: Option<PathBuf>,
@@ -72,6 +77,10 @@ pub(super) struct TrainSettings {
     pub(super) backbone: Option<PathBuf>,
     /// Table of class embeddings.
     pub(super) text: Option<PathBuf>,
+    /// Classes of the table's rows, for a table without class names.
+    pub(super) text_classes: Option<Vec<ClassQuery>>,
+    /// Activation of the frozen weights; `None` for that of the experiment or of the files.
+    pub(super) activation: Option<StatedActivation>,
     /// Folder of the run.
     pub(super) output: PathBuf,
     /// Checkpoint whose weights the run starts from.
@@ -95,14 +104,18 @@ pub(super) enum Continuation {
 }
 
 impl TrainArgs {
-    pub(super) fn settings(self, verbosity: Verbosity) -> TrainSettings {
-        TrainSettings {
+    /// # Errors
+    /// Returns an error if the class list of the table cannot be read.
+    pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<TrainSettings> {
+        Ok(TrainSettings {
             config: self.config,
             changes: self.changes,
             data: self.data,
             weights: self.weights,
             backbone: self.backbone,
             text: self.text,
+            text_classes: self.text_classes.value()?,
+            activation: self.activation.value(),
             output: self.output,
             init: self.init,
             continuation: if self.resume {
@@ -114,6 +127,6 @@ impl TrainArgs {
             loaders: self.workers.max(1),
             compute: self.compute.settings(),
             verbosity,
-        }
+        })
     }
 }

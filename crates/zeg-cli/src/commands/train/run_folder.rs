@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use zeg::model::{methods::Methods, section::ModelSection};
+use zeg::model::{method::Architecture, methods::Methods, section::ModelSection};
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -79,6 +79,28 @@ impl Start {
             }
             (start, _) => Ok(start),
         }
+    }
+
+    /// Checks that the checkpoint has this architecture, including the activation, which no experiment need state.
+    ///
+    /// # Errors
+    /// Returns an error if the architectures differ.
+    pub(super) fn check_architecture(
+        &self,
+        architecture: &dyn Architecture,
+        methods: &Methods,
+    ) -> anyhow::Result<()> {
+        let (Self::Resumed(checkpoint) | Self::Init(checkpoint)) = self else {
+            return Ok(());
+        };
+        let before = checkpoint.architecture(methods)?;
+        anyhow::ensure!(
+            format!("{before:?}") == format!("{architecture:?}"),
+            "{}: was trained with another activation of the image encoder than that of the weights; state it with \
+             --activation",
+            checkpoint.path().display()
+        );
+        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use zeg::{
     evaluation::{EvaluationOptions, EvaluationSetup, evaluate},
     model::{embeddings::ClassEmbeddings, inference::ClassQueries, weights::StateDict},
     session::{Session, SessionSettings},
-    text_sources::{TextSources, class_queries},
+    text_sources::{Templates, TextSources, class_queries},
     vocab::templates::TemplateSet,
 };
 use zeg_train::{
@@ -116,12 +116,12 @@ impl Validator {
         let device = device.clone().without_autodiff();
         let names = dataset.classes();
         let names: Vec<Vec<String>> = (0..names.len()).map(|c| names.names_of(c)).collect();
+        let templates = TemplateSet::by_name(&data.templates)?;
         let sources = TextSources {
             table: None,
-            table_names: None,
             stored: Some(embeddings),
             weights,
-            templates: &TemplateSet::by_name(&data.templates)?,
+            templates: Templates::Usual(&templates),
             cache: None,
             progress: None,
         };
@@ -129,7 +129,7 @@ impl Validator {
         let mut blueprint = architecture.blueprint(&device)?;
         blueprint.set_options(&experiment.inference.method)?;
         Ok(Some(Self {
-            queries: class_queries(&names, seen, &*blueprint, &sources, &device)?,
+            queries: class_queries(&names, seen, &*blueprint, &sources, &device)?.embeddings,
             session: SessionSettings {
                 inference: experiment.inference.clone(),
                 test_time: settings.test_time.clone(),

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{ClipRc, cost, keys};
 use crate::{
     ModelError,
-    config::{Encoder, HeadConfig, PromptConfig, VisionConfig, check_parts},
+    config::{Activation, Encoder, HeadConfig, PromptConfig, VisionConfig, check_parts},
     cost::Cost,
     method::{Architecture, ExampleSize, Method, Model, PlainTower, Scoring, StartingPoint},
     recognize::{decoder_head, prompted_tower},
@@ -62,6 +62,9 @@ struct ClipRcSection {
     encoder: Encoder,
     /// Side in pixels of the images to whose patch grid the position table is resized.
     input_resolution: usize,
+    /// Activation of the image encoder's blocks; `zeg train` sets it to that of the weights.
+    #[serde(default)]
+    activation: Activation,
     /// See [`VisionConfig::double_class_embedding`].
     #[serde(default = "yes")]
     double_class_embedding: bool,
@@ -117,6 +120,7 @@ impl Method for ClipRcMethod {
                 input_resolution: section.input_resolution,
                 double_class_embedding: section.double_class_embedding,
                 prompts: section.prompts,
+                activation: section.activation,
                 regions: section.regions.or(Some(RELEASED_REGIONS)),
                 ..section.encoder.tower(section.input_resolution)?
             },

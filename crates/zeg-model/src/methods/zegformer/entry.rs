@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     ModelError,
-    config::{Encoder, VisionConfig},
+    config::{Activation, Encoder, VisionConfig},
     cost::{Cost, CostPart},
     inference::Inference,
     method::{Architecture, ExampleSize, Method, Model, PlainTower, Scoring, StartingPoint},
@@ -43,6 +43,9 @@ struct ZegFormerSection {
     encoder: Encoder,
     /// Side in pixels of the images for which the cost is computed.
     input_resolution: usize,
+    /// Activation of the image encoder's blocks; `zeg train` sets it to that of the weights.
+    #[serde(default)]
+    activation: Activation,
     /// The first stage.
     #[serde(default)]
     zegformer: ZegFormerConfig,
@@ -82,6 +85,7 @@ impl Method for ZegFormerMethod {
         let tower = VisionConfig {
             input_resolution: first.crop_side,
             double_class_embedding: false,
+            activation: section.activation,
             ..section.encoder.tower(section.input_resolution)?
         };
         let config = ZegFormerConfig {
