@@ -23,7 +23,6 @@ const NPY_MAGIC: &[u8] = b"\x93NUMPY";
 /// Key of the JSON list of names in a `.safetensors` table's metadata.
 const NAMES: &str = "classes";
 
-<<<<<<< HEAD
 /// The formats of a table's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TableFormat {
@@ -51,10 +50,7 @@ impl TableFormat {
     }
 }
 
-/// A table of class embeddings with their class names.
-=======
 /// A table of class embeddings as its file holds it, with or without class names.
->>>>>>> case-tables
 #[derive(Debug, Clone, PartialEq)]
 pub struct EmbeddingTable {
     /// Class names of the rows, if the file holds them.
@@ -66,13 +62,8 @@ pub struct EmbeddingTable {
     path: PathBuf,
 }
 
-<<<<<<< HEAD
-impl ClassEmbeddings {
-    /// Reads a table, whose format is recognised from its contents.
-=======
 impl EmbeddingTable {
     /// Reads a table.
->>>>>>> case-tables
     ///
     /// - `.npy`: a matrix `[rows, dim]` of `f16`, `f32` or `f64`, without class names
     /// - `.safetensors`: the matrix `embeddings`; the metadata can hold the class names under `classes`, as a JSON list
@@ -86,20 +77,9 @@ impl EmbeddingTable {
             path: path.to_owned(),
             reason,
         };
-<<<<<<< HEAD
-        let (matrix, stored_names) = match TableFormat::of(path)? {
+        let (matrix, names) = match TableFormat::of(path)? {
             TableFormat::Npy => (read_npy(path)?, None),
             TableFormat::Weights => {
-=======
-        let extension = path
-            .extension()
-            .and_then(|e| e.to_str())
-            .unwrap_or_default()
-            .to_ascii_lowercase();
-        let (matrix, names) = match extension.as_str() {
-            "npy" => (read_npy(path)?, None),
-            "safetensors" => {
->>>>>>> case-tables
                 let dict = StateDict::open(path, &[])?;
                 let matrix = dict
                     .read(TENSOR)?
@@ -114,24 +94,6 @@ impl EmbeddingTable {
                 matrix.shape
             )));
         };
-<<<<<<< HEAD
-        let names = match (names, stored_names) {
-            (Some(names), _) => names.to_vec(),
-            (None, Some(stored)) => stored,
-            (None, None) => names_by_count(rows).ok_or_else(|| {
-                format(format!(
-                    "has {rows} rows and no class names, and no benchmark has {rows} classes"
-                ))
-            })?,
-        };
-        if names.len() != rows {
-            return Err(format(format!(
-                "has {rows} rows for {} class names",
-                names.len()
-            )));
-        }
-        Self::new(names, matrix.values, dim, path.to_owned())
-=======
         let table = Self {
             names: None,
             values: matrix.values,
@@ -183,7 +145,6 @@ impl EmbeddingTable {
             path: self.path.clone(),
             reason: format!("has {} rows for {} class names", self.rows, names.len()),
         })
->>>>>>> case-tables
     }
 }
 
@@ -514,8 +475,7 @@ fn read_npy(path: &Path) -> Result<HostTensor, ModelError> {
 mod tests {
     use super::*;
 
-<<<<<<< HEAD
-    fn table(values: Vec<f32>) -> Result<ClassEmbeddings, ModelError> {
+    fn table_of_values(values: Vec<f32>) -> Result<ClassEmbeddings, ModelError> {
         let names = vec!["cat".to_owned(), "dog".to_owned()];
         ClassEmbeddings::new(names, values, 2, "table".into())
     }
@@ -527,11 +487,13 @@ mod tests {
             ([1.0, f32::INFINITY], "holds the value inf"),
             ([0.0, 0.0], "holds nothing but zeros"),
         ] {
-            let error = table([[1.0, 0.0], bad].concat()).unwrap_err().to_string();
+            let error = table_of_values([[1.0, 0.0], bad].concat())
+                .unwrap_err()
+                .to_string();
             assert!(error.contains("row 1 (dog)"), "{error}");
             assert!(error.contains(reason), "{error}");
         }
-        assert!(table(vec![1.0, 0.0, 0.0, 1.0]).is_ok());
+        assert!(table_of_values(vec![1.0, 0.0, 0.0, 1.0]).is_ok());
     }
 
     #[test]
@@ -548,9 +510,10 @@ mod tests {
         let path = folder.path().join("table.safetensors");
         std::fs::write(&path, npy).unwrap();
         let names = ["cat".to_owned(), "dog".to_owned()];
-        let table = ClassEmbeddings::open(&path, Some(&names)).unwrap();
+        let table = EmbeddingTable::open(&path).unwrap().named(&names).unwrap();
         assert_eq!(table.values(), [1.0, 0.0, 0.0, 1.0]);
-=======
+    }
+
     fn table(names: &[&str]) -> ClassEmbeddings {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let values = (0..names.len()).flat_map(|i| [i as f32, 1.0]).collect();
@@ -606,6 +569,5 @@ mod tests {
         assert_eq!(names_in("voc20").unwrap().len(), 20);
         assert_eq!(names_in("\"voc20\"").unwrap().len(), 20);
         assert!(names_in("voc22").is_err());
->>>>>>> case-tables
     }
 }

@@ -58,7 +58,7 @@ pub(crate) fn warn_of_activation(model: &LoadedModel) -> anyhow::Result<()> {
 
 /// Warns that QuickGELU is assumed.
 pub(crate) fn warn_of_assumed_activation(weights: &Path) {
-    eprintln!(
+    print_notice!(
         "warning: {}: no file states the activation, so QuickGELU is assumed, as in OpenAI's models; \
          --activation gelu overrides it",
         weights.display()
@@ -75,7 +75,7 @@ pub(crate) fn warn_of_text(notices: &[TextNotice]) {
             }
             TextNotice::MissingSynonyms { .. } => "",
         };
-        eprintln!("warning: {notice}{override_with}");
+        print_notice!("warning: {notice}{override_with}");
     }
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn warn_of_text(notices: &[TextNotice]) {
 /// - `advice`: what to do about it
 pub(crate) fn warn_of_single_class(classes: usize, scoring: Scoring, advice: &str) {
     if classes == 1 && scoring == Scoring::Softmax {
-        eprintln!(
+        print_notice!(
             "warning: there is only one class, so the softmax over classes gives it every pixel with confidence 1; \
              {advice}"
         );
