@@ -42,7 +42,7 @@ struct Shared<'a> {
     device: Device,
     seed: u64,
     trained: &'a dyn Fn(&str) -> bool,
-    /// Parameters without an effect on the result, which no checkpoint stores.
+    /// Parameters that are constants or have no effect, which no checkpoint stores.
     unused: &'a dyn Fn(&str) -> bool,
     blueprint: bool,
     /// Packing of linear layers for inference.
@@ -175,9 +175,9 @@ impl<'a> ParamBuilder<'a> {
         }
     }
 
-    /// Returns this builder, which accepts that parameters without an effect on the result are missing.
+    /// Returns this builder, which accepts that parameters are missing that no checkpoint stores.
     ///
-    /// - `unused`: returns whether the parameter of a full name has no effect
+    /// - `unused`: returns whether the parameter of a full name is a constant or has no effect
     #[must_use]
     pub fn without(mut self, unused: &'a dyn Fn(&str) -> bool) -> Self {
         if let Some(shared) = Rc::get_mut(&mut self.shared) {
