@@ -319,8 +319,7 @@ fn options_that_are_not_finite_are_refused() {
     let model = ["--model", "mini", "--classes", "red,blue"];
     for option in [
         ["--seen-offset", "nan"].as_slice(),
-        &["--logit-scale", "nan", "--method", "clearclip"],
-        &["--logit-scale", "inf", "--method", "clearclip"],
+        &["--logit-scale", "0", "--method", "clearclip"],
     ] {
         let mut zeg = world.zeg();
         let text = failure(zeg.args(command).args(model).args(option));

@@ -219,7 +219,8 @@ pub trait Architecture: Debug + Send + Sync {
         Ok((model, params.provenance()))
     }
 
-    /// Builds the model for inference only: on the CPU, linear layers hold packed weights.
+    /// Builds the model for inference only: on the CPU, linear layers hold packed weights. Every parameter that a
+    /// checkpoint stores must be in the weights.
     ///
     /// # Errors
     /// Returns an error as [`Architecture::build`] does, or if the device cannot compute with this precision.
@@ -229,7 +230,9 @@ pub trait Architecture: Debug + Send + Sync {
         device: &Device,
         precision: Precision,
     ) -> Result<Box<dyn Model>, ModelError> {
-        let params = ParamBuilder::packed(weights, device, 0, precision)?;
+        // What no checkpoint stores is a constant or has no effect.
+        let unstored = |key: &str| !self.trains(key) && !self.keeps(key);
+        let params = ParamBuilder::packed(weights, device, 0, precision)?.without(&unstored);
         self.assemble(&params, &params)
     }
 

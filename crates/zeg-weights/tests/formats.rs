@@ -349,7 +349,11 @@ fn safetensors_with_header_of(length: usize) -> Vec<u8> {
     let header =
         "{\"backbone.conv1.weight\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}";
     let mut bytes = (length as u64).to_le_bytes().to_vec();
-    bytes.extend(format!("{header:<length$}").bytes());
+    bytes.extend(
+        header
+            .bytes()
+            .chain(std::iter::repeat_n(b' ', length - header.len())),
+    );
     bytes.extend(1.5_f32.to_le_bytes());
     bytes
 }

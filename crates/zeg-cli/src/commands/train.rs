@@ -340,7 +340,8 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
         }
     }
     if let Start::Resumed(checkpoint) | Start::Init(checkpoint) = start
-        && let Some(key) = provenance.initialized.first()
+        && let Some(key) = (provenance.initialized.iter())
+            .find(|key| architecture.trains(key) || architecture.keeps(key))
     {
         return Err(ModelError::MissingTensor {
             key: key.clone(),

@@ -42,6 +42,8 @@ struct Shared<'a> {
     device: Device,
     seed: u64,
     trained: &'a dyn Fn(&str) -> bool,
+    /// Parameters that are constants or have no effect, which no checkpoint stores.
+    unused: &'a dyn Fn(&str) -> bool,
     blueprint: bool,
     /// Packing of linear layers for inference.
     packing: Option<Packing>,
@@ -87,6 +89,7 @@ impl<'a> ParamBuilder<'a> {
             device: device.clone(),
             seed,
             trained,
+            unused: &|_| false,
             blueprint: false,
             packing: None,
             frozen_packing: Packing::of_frozen(device),
@@ -111,6 +114,7 @@ impl<'a> ParamBuilder<'a> {
             device: device.clone(),
             seed: 0,
             trained,
+            unused: &|_| false,
             blueprint: true,
             packing: None,
             frozen_packing: None,
@@ -157,6 +161,7 @@ impl<'a> ParamBuilder<'a> {
             device: device.clone(),
             seed,
             trained: &|_| false,
+            unused: &|_| false,
             blueprint: false,
             packing,
             frozen_packing: None,
@@ -168,6 +173,17 @@ impl<'a> ParamBuilder<'a> {
             prefix: String::new(),
             twin: None,
         }
+    }
+
+    /// Returns this builder, which accepts that parameters are missing that no checkpoint stores.
+    ///
+    /// - `unused`: returns whether the parameter of a full name is a constant or has no effect
+    #[must_use]
+    pub fn without(mut self, unused: &'a dyn Fn(&str) -> bool) -> Self {
+        if let Some(shared) = Rc::get_mut(&mut self.shared) {
+            shared.unused = unused;
+        }
+        self
     }
 
     /// Returns the packing of linear layers for inference, if they are packed.
@@ -238,7 +254,9 @@ impl<'a> ParamBuilder<'a> {
             return Ok(self.shape_only(&key, shape));
         }
         let Some(tensor) = self.shared.weights.read(&key)? else {
-            if init == Init::Required || self.shared.missing == Missing::Refuse {
+            let must_be_read =
+                self.shared.missing == Missing::Refuse && !(self.shared.unused)(&key);
+            if init == Init::Required || must_be_read {
                 return Err(ModelError::MissingTensor {
                     key,
                     origin: self.shared.weights.origin(),

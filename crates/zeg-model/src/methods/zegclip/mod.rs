@@ -124,7 +124,9 @@ impl ZegClip {
         precision: Precision,
     ) -> Result<Self, ModelError> {
         config.check()?;
-        let params = ParamBuilder::packed(weights, device, 0, precision)?;
+        // The last decoder layer gives its masks only; the rest of it is neither trained nor stored.
+        let unused = |key: &str| key.starts_with("decode_head.") && !Self::trains(config, key);
+        let params = ParamBuilder::packed(weights, device, 0, precision)?.without(&unused);
         Self::from_params(&params, config)
     }
 

@@ -117,7 +117,9 @@ impl ZegFormer {
         device: &Device,
         precision: Precision,
     ) -> Result<Self, ModelError> {
-        let params = ParamBuilder::packed(weights, device, 0, precision)?;
+        // The temperature is a constant that is neither trained nor stored.
+        let constant = |key: &str| key.ends_with(".logit_scale");
+        let params = ParamBuilder::packed(weights, device, 0, precision)?.without(&constant);
         Self::from_params(&params, &params, config)
     }
 
