@@ -10,9 +10,10 @@ use zeg_model::{
     config::{HeadConfig, PromptConfig, PromptDepth, VisionConfig},
     method::{Architecture, Model, PlainTower, WindowBatch},
     methods::{Methods, clip_rc::ClipRcConfig, zegclip::ZegClipConfig},
+    params::kept_values,
     recognize::Recognized,
     scores::WindowScores,
-    weights::StateDict,
+    weights::{HostTensor, StateDict},
 };
 
 /// Returns the small CLIP tower on which the training-free methods are compared.
@@ -66,6 +67,22 @@ fn methods(encoder: &VisionConfig) -> [Box<dyn Architecture>; 2] {
     ]
 }
 
+/// Returns the weights of a model with initial prompts and head: a model for inference must be whole.
+fn whole(config: &dyn Architecture, weights: &StateDict) -> StateDict {
+    let (model, provenance) = config.build(weights, &Device::flex(), 0).unwrap();
+    let mut weights = weights.clone();
+    for param in kept_values(&*model, |_| true) {
+        if provenance.initialized.contains(&param.name) {
+            let (shape, values) = (param.shape, param.values);
+            weights.insert(
+                config.weight_name(&param.name),
+                HostTensor { shape, values },
+            );
+        }
+    }
+    weights
+}
+
 /// Computes masks of two images, `[2, 5, h, w]`.
 fn masks(model: &dyn Model, images: &Tensor<4>, text: &Tensor<2>) -> Vec<f32> {
     let windows = WindowBatch {
@@ -100,6 +117,7 @@ fn packed_models_agree_with_plain_ones() {
     let text = Tensor::<2>::random([5, encoder.embed_dim], random, &device);
     for config in methods(&encoder) {
         let method = config.title();
+        let weights = whole(&*config, &weights);
         let plain = config.build(&weights, &device, 0).unwrap().0;
         let expected = masks(&*plain, &images, &text);
         let packed = config
@@ -129,6 +147,7 @@ fn integers_are_only_for_inference_on_the_cpu() {
     let (weights, encoder) = tower();
     let device = Device::flex().autodiff();
     for config in methods(&encoder) {
+        let weights = whole(&*config, &weights);
         let error = config
             .build_packed(&weights, &device, Precision::Int8)
             .unwrap_err();

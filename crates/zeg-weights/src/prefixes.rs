@@ -9,6 +9,21 @@ use crate::{error::Defect, key_table::KeyTable};
 
 /// Prefixes of wrappers around any model; no model has parts of these names.
 const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
+/// Names of attributes in which programs keep the model.
+const OWNERS: [&str; 12] = [
+    "model",
+    "clip",
+    "clip_model",
+    "net",
+    "network",
+    "encoder",
+    "student",
+    "teacher",
+    "ema",
+    "ema_model",
+    "module",
+    "_orig_mod",
+];
 /// The largest number of nested wrappers.
 const MOST_WRAPPERS: usize = 8;
 /// Names that begin with one of these are `zeg`'s own.
@@ -78,7 +93,7 @@ fn owner<T>(tensors: &BTreeMap<String, T>) -> Result<Option<String>, Defect> {
                 let prefixes = names.iter().filter_map(|suffix| name.strip_suffix(suffix));
                 prefixes.min_by_key(|prefix| prefix.len())
             })
-            .filter(|prefix| prefix.ends_with('.'))
+            .filter(|prefix| is_owner(prefix))
             .collect();
         let found: Vec<&str> = found.into_iter().collect();
         match found[..] {
@@ -93,6 +108,15 @@ fn owner<T>(tensors: &BTreeMap<String, T>) -> Result<Option<String>, Defect> {
         }
     }
     Ok(None)
+}
+
+/// Returns whether a prefix consists of usual names of attributes that hold a model.
+///
+/// Under other names CLIP can be a part of a larger model, whose names a key table of its method explains.
+fn is_owner(prefix: &str) -> bool {
+    prefix
+        .strip_suffix('.')
+        .is_some_and(|path| path.split('.').all(|part| OWNERS.contains(&part)))
 }
 
 /// Removes a prefix from all names that have it. Where a name exists without it as well, the prefixed one is kept as it
@@ -169,10 +193,15 @@ mod tests {
             "vision_model.embeddings.patch_embedding.weight",
             "backbone.conv1.weight",
             "embeddings",
+            "state.backbone.conv1.weight",
+            "sem_seg_head.predictor.clip_model.visual.conv1.weight",
         ] {
             assert_eq!(names(&[name]).unwrap(), [name]);
         }
-        let found = names(&["m.text.token_embedding.weight", "m.visual.conv1.weight"]);
+        let found = names(&[
+            "clip.text.token_embedding.weight",
+            "clip.visual.conv1.weight",
+        ]);
         assert_eq!(
             found.unwrap(),
             ["text.token_embedding.weight", "visual.conv1.weight"]
