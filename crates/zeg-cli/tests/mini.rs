@@ -95,7 +95,7 @@ fn a_name_that_is_not_utf8_is_escaped_and_does_not_lose_the_json() {
         serde_json::from_slice(&std::fs::read(folder.path().join(path)).unwrap()).unwrap()
     };
     let results = json("out.json");
-    assert_eq!(results["images"][1]["image"], "in/latin1_\\xE9.png");
+    assert_eq!(results["images"][1]["image"], "latin1_\\xE9.png");
     assert_eq!(results["images"][1]["files"][0], "out/latin1_\\xE9.png");
     let coco = json("out/coco.json");
     assert_eq!(coco["images"][1]["file_name"], "latin1_\\xE9.png");
