@@ -1,7 +1,7 @@
 //! The mean over several runs, as papers state it: mean ± standard deviation over seeds.
 //!
 //! Only seeds of one configuration are averaged: runs of the same method with the same settings, except for the seed.
-//! [`check_seeds`] is the one place that decides this, for summaries and for reports.
+//! `check_seeds` is the one place that decides this, for summaries and for reports.
 //!
 //! The mean of hIoU is the mean of the runs' hIoU, not the hIoU of the mean mIoU: each run is one measurement of each
 //! number. The deviation is the sample standard deviation (divided by n − 1); a single run has none.

@@ -55,9 +55,9 @@ pub struct ExportFormat {
 pub enum Needs {
     /// Nothing; confidences are used if there are any.
     Labels,
-    /// The scores of all classes ([`Image::probabilities`](crate::Image::probabilities)).
+    /// The scores of all classes ([`Image::probabilities`](crate::SegmentedImage::probabilities)).
     Scores,
-    /// The image with colours ([`Image::overlay`](crate::Image::overlay)).
+    /// The image with colours ([`Image::overlay`](crate::SegmentedImage::overlay)).
     Overlay,
 }
 
