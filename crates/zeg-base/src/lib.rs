@@ -5,6 +5,12 @@
 //! - [`hash`]: FNV-1a, a hash that stays the same across versions and machines
 //! - [`paths`]: paths as text, with bytes that are not UTF-8 escaped
 //! - [`random`]: splitmix64, which turns a counter into pseudo-random bits
+//!
+//! ```
+//! use zeg_base::random::splitmix64;
+//!
+//! assert_eq!(splitmix64(1_234_567), 6_457_827_717_110_365_317);
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -3,6 +3,11 @@
 //! `main.rs` is one call of [`main`]. This crate holds what belongs to the command line; everything else lives in the
 //! crates below it. Every command has a struct of arguments, as the user types them, and a struct of settings, which
 //! say what the arguments mean; only the command's `run` function knows both.
+//!
+//! ```
+//! let command = zeg_cli::command();
+//! assert!(command.find_subcommand("segment").is_some());
+//! ```
 
 #![warn(clippy::print_stdout, clippy::print_stderr)] // they panic; `say` has what takes their place
 

@@ -13,6 +13,14 @@
 //!
 //! The crate does not use tensors or models. Randomness comes from [`chance`] only, so every sample of a run can be
 //! computed again from the run's seed and the sample's number.
+//!
+//! ```
+//! use zeg_data::mini_world::{Part, World, WorldConfig};
+//!
+//! let world = World::new(WorldConfig::default()).unwrap();
+//! let sample = world.sample(Part::Test, 0);
+//! assert_eq!(sample.image.width(), 64);
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -5,6 +5,14 @@
 //! its numbers with others, and merges the shards of a divided evaluation. [`summary`] computes the mean over the seeds
 //! of one configuration. [`published`] holds the published results of the papers. [`page`] writes reports for people to
 //! read. Nothing in this crate depends on how a model works.
+//!
+//! ```
+//! use zeg_eval::ConfusionMatrix;
+//!
+//! let mut confusion = ConfusionMatrix::new(2);
+//! confusion.add(&[0, 1, 255], &[0, 0, 1], 255).unwrap();
+//! assert_eq!(confusion.count(1, 0), 1); // 255 is not counted
+//! ```
 
 #![forbid(unsafe_code)]
 

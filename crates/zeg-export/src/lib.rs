@@ -19,6 +19,10 @@
 //!
 //! Coordinates are `(x, y)` in pixels from the top left corner. Buffers are row-major. Shares and confidences lie in
 //! 0..=1.
+//!
+//! ```
+//! assert!(zeg_export::find_format("coco").is_some());
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -11,6 +11,11 @@
 //!
 //! The built-in list has encrypted addresses only, no redirect may leave encryption, and Hugging Face's revisions are
 //! pinned. So even a file without a published digest cannot change silently.
+//!
+//! ```
+//! let registry = zeg_hub::Registry::load().unwrap();
+//! assert!(registry.find("clip-vit-b-16").is_ok());
+//! ```
 
 #![forbid(unsafe_code)]
 

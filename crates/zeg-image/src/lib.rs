@@ -5,6 +5,11 @@
 //! mmsegmentation), because published scores depend on them.
 //!
 //! Sizes are always given as `(width, height)`, coordinates as `(x, y)`, and buffers are row-major.
+//!
+//! ```
+//! let windows = zeg_image::sliding_windows(1000, 512, 512, 426);
+//! assert_eq!(windows.len(), 3);
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -11,6 +11,10 @@
 //!
 //! Results are reproducible bit for bit on one machine: work is divided into pieces by shape only, never by the number
 //! of threads, and every sum has a fixed order.
+//!
+//! ```
+//! println!("widest instructions: {:?}", zeg_kernels::Level::current());
+//! ```
 
 mod activation;
 mod attention;

@@ -4,6 +4,12 @@
 //! and [`regions`]), [`method::Model::score`] and [`scores`]. Class names pass through [`text`], or a table of
 //! embeddings ([`embeddings`]), to [`classes`]. The methods are in [`methods`], behind the interface in [`method`].
 //! Parameters come from [`weights`], under the names and in the layouts of the reference checkpoints.
+//!
+//! ```
+//! use zeg_model::methods::Methods;
+//!
+//! assert!(Methods::default().by_name("zegclip").is_ok());
+//! ```
 
 #![forbid(unsafe_code)]
 

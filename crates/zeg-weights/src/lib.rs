@@ -7,6 +7,12 @@
 //!
 //! [`Architecture`] is inferred from shapes and from the configuration files beside the weights. [`Inspection`]
 //! summarises a file, and [`import`] converts a file of any of these formats to one safetensors file.
+//!
+//! ```
+//! use zeg_weights::StateDict;
+//!
+//! assert!(StateDict::open("no-such-file.safetensors".as_ref(), &[]).is_err());
+//! ```
 
 #![forbid(unsafe_code)]
 
