@@ -188,6 +188,30 @@ fn the_quickstart_leaves_scores_images_and_a_page() {
     assert!(stderr(&again).contains("--overwrite"), "{}", stderr(&again));
 }
 
+/// The whole quickstart, with bounds that leave room for other machines.
+#[test]
+fn the_quickstart_learns_classes_without_a_mask() {
+    let folder = TempDir::new().unwrap();
+    let output = zeg(folder.path())
+        .args(["quickstart", "--quiet", "--json"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(summary["seconds"].as_f64().unwrap() < 900.0, "{summary}");
+    let score = |run: &serde_json::Value, name: &str| run[name].as_f64().unwrap();
+    let runs = summary["runs"].as_array().unwrap();
+    for run in runs {
+        // Chance finds one class in 20.
+        assert!(score(run, "miou_unseen") > 0.25, "{run}");
+        assert!(score(run, "miou_seen") > 0.5, "{run}");
+    }
+    let best = summary["best"].as_str().unwrap();
+    for run in runs.iter().filter(|run| run["title"] == best) {
+        assert!(score(run, "hiou") > 0.5, "{run}");
+    }
+}
+
 #[test]
 fn a_quickstart_does_not_replace_runs_of_somebody_else() {
     let folder = TempDir::new().unwrap();
