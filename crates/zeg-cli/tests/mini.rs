@@ -227,6 +227,21 @@ fn a_quickstart_does_not_replace_runs_of_somebody_else() {
         stderr(&output)
     );
     assert_eq!(std::fs::read_to_string(&own).unwrap(), "weeks of work");
+
+    // A page that is not a quickstart's stays, too, with and without the flag.
+    let folder = TempDir::new().unwrap();
+    let page = folder.path().join("index.html");
+    std::fs::write(&page, "a home page").unwrap();
+    for flags in [&["-o", "."][..], &arguments[1..]] {
+        let output = zeg(folder.path())
+            .arg("quickstart")
+            .args(flags)
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        assert!(stderr(&output).contains("index.html was not made by a quickstart"));
+        assert_eq!(std::fs::read_to_string(&page).unwrap(), "a home page");
+    }
 }
 
 #[test]

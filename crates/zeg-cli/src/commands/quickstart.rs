@@ -147,7 +147,7 @@ pub(crate) fn run(
 fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let plan = QuickstartPlan::load()?;
-    clear(settings)?;
+    clear(settings, &plan)?;
     for folder in ["logs", "runs", "scores"] {
         let folder = settings.output.join(folder);
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
@@ -203,24 +203,24 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
 
 /// Removes what an earlier quickstart left, if that is allowed, and marks the folder as a quickstart's.
 ///
-/// Only folders that a quickstart made are removed.
-fn clear(settings: &QuickstartSettings) -> anyhow::Result<()> {
-    let runs = settings.output.join("runs");
-    settings.existing.check(&runs)?;
+/// Nothing is removed or replaced in a folder without the marker: it was not made by a quickstart.
+fn clear(settings: &QuickstartSettings, plan: &QuickstartPlan) -> anyhow::Result<()> {
     let marker = settings.output.join(MARKER);
-    let taken = MADE.iter().map(|name| settings.output.join(name));
-    let taken: Vec<PathBuf> = taken.filter(|path| path.exists()).collect();
-    if let Some(first) = taken.first() {
+    let folders = MADE.map(|name| settings.output.join(name));
+    let experiments = plan.methods.iter().map(|m| settings.experiment_file(m));
+    let files = experiments.chain([settings.output.join(page::FILE_NAME)]);
+    let made = folders.iter().cloned().chain(files).chain([marker.clone()]);
+    for path in made.filter(|path| path.symlink_metadata().is_ok()) {
         anyhow::ensure!(
             marker.is_file(),
             "{} was not made by a quickstart ({} does not exist); choose another folder with -o",
-            first.display(),
+            path.display(),
             marker.display()
         );
-        settings.existing.check(first)?;
-        for path in &taken {
-            fs::remove_dir_all(path).with_context(|| path.display().to_string())?;
-        }
+        settings.existing.check(&path)?;
+    }
+    for folder in folders.iter().filter(|folder| folder.is_dir()) {
+        fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
     fs::create_dir_all(&settings.output).with_context(|| settings.output.display().to_string())?;
     let about = serde_json::json!({

@@ -19,6 +19,8 @@ use zeg::{
 
 use super::{plan::PlannedMethod, runs::RunScores};
 
+/// Name of the page in the quickstart's folder.
+pub(super) const FILE_NAME: &str = "index.html";
 /// Images on the page.
 const SHOWN: usize = 6;
 /// Test images that they are chosen from.
@@ -231,7 +233,7 @@ pub(super) fn write(folder: &Path, content: &PageContent) -> anyhow::Result<Path
         seconds: format!("{:.0}", content.seconds),
         threads: content.threads,
     };
-    let path = folder.join("index.html");
+    let path = folder.join(FILE_NAME);
     fs::write(&path, page.render()?).with_context(|| path.display().to_string())?;
     Ok(path)
 }
