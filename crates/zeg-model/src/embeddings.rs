@@ -1,162 +1,14 @@
-//! Tables of class embeddings: one row per class name, computed once by a text encoder.
+//! Class embeddings with their class names, and the rows of classes among them.
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::{BufReader, Read as _},
     path::{Path, PathBuf},
 };
 
 use burn::tensor::{Device, Tensor, TensorData};
-use npyz::half::f16;
-use zeg_vocab::classes::ClassSet;
 
-use crate::{
-    ModelError,
-    weights::{HostTensor, StateDict, first_not_finite},
-};
-
-/// Name of the matrix in a `.safetensors` table.
-const TENSOR: &str = "embeddings";
-/// The first bytes of a `.npy` file.
-const NPY_MAGIC: &[u8] = b"\x93NUMPY";
-/// Key of the JSON list of names in a `.safetensors` table's metadata.
-const NAMES: &str = "classes";
-
-/// The formats of a table's file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TableFormat {
-    /// NumPy's format for one array.
-    Npy,
-    /// Named tensors, in any format of weights.
-    Weights,
-}
-
-impl TableFormat {
-    /// Recognises the format from the first bytes, whatever the extension is.
-    fn of(path: &Path) -> Result<Self, ModelError> {
-        let mut start = Vec::new();
-        let read = File::open(path)
-            .and_then(|file| file.take(NPY_MAGIC.len() as u64).read_to_end(&mut start));
-        read.map_err(|source| ModelError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok(if start == NPY_MAGIC {
-            Self::Npy
-        } else {
-            Self::Weights
-        })
-    }
-}
-
-/// A table of class embeddings as its file holds it, with or without class names.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EmbeddingTable {
-    /// Class names of the rows, if the file holds them.
-    names: Option<Vec<String>>,
-    /// `[rows, dim]`, row-major.
-    values: Vec<f32>,
-    rows: usize,
-    dim: usize,
-    path: PathBuf,
-}
-
-impl EmbeddingTable {
-    /// Reads a table.
-    ///
-    /// - `.npy`: a matrix `[rows, dim]` of `f16`, `f32` or `f64`, without class names
-    /// - `.safetensors`: the matrix `embeddings`; the metadata can hold the class names under `classes`, as a JSON list
-    ///   or as the name of a built-in class list
-    ///
-    /// # Errors
-    /// Returns an error if the file cannot be read, holds no matrix or values that are not finite, or has another
-    /// number of rows than class names.
-    pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let format = |reason: String| ModelError::Format {
-            path: path.to_owned(),
-            reason,
-        };
-        let (matrix, names) = match TableFormat::of(path)? {
-            TableFormat::Npy => (read_npy(path)?, None),
-            TableFormat::Weights => {
-                let dict = StateDict::open(path, &[])?;
-                let matrix = dict
-                    .read(TENSOR)?
-                    .ok_or_else(|| format(format!("holds no tensor {TENSOR:?}")))?;
-                let names = dict.metadata().get(NAMES).map(|text| names_in(text));
-                (matrix, names.transpose().map_err(format)?)
-            }
-        };
-        let [rows, dim] = matrix.shape[..] else {
-            return Err(format(format!(
-                "holds an array of shape {:?}, not a matrix [classes, dim]",
-                matrix.shape
-            )));
-        };
-        let table = Self {
-            names: None,
-            values: matrix.values,
-            rows,
-            dim,
-            path: path.to_owned(),
-        };
-        if let Some(names) = &names {
-            table.check_count(names)?;
-        }
-        if let Some(position) = table.values.iter().position(|v| !v.is_finite()) {
-            let row = position / dim.max(1);
-            let name = names.as_ref().and_then(|names| names.get(row));
-            let name = name.map_or_else(String::new, |name| format!(" ({name})"));
-            return Err(format(format!(
-                "row {row}{name} holds values that are not finite"
-            )));
-        }
-        Ok(Self { names, ..table })
-    }
-
-    /// Returns the class names of the rows, if the file holds them.
-    pub fn names(&self) -> Option<&[String]> {
-        self.names.as_deref()
-    }
-
-    /// Returns the number of rows.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Returns the rows with the names in the file, or with the given names if the file holds none.
-    ///
-    /// # Errors
-    /// Returns an error if the names are not as many as the rows.
-    pub fn named(self, names: &[String]) -> Result<ClassEmbeddings, ModelError> {
-        if self.names.is_none() {
-            self.check_count(names)?;
-        }
-        let names = self.names.unwrap_or_else(|| names.to_vec());
-        ClassEmbeddings::new(names, self.values, self.dim, self.path)
-    }
-
-    fn check_count(&self, names: &[String]) -> Result<(), ModelError> {
-        if names.len() == self.rows {
-            return Ok(());
-        }
-        Err(ModelError::Format {
-            path: self.path.clone(),
-            reason: format!("has {} rows for {} class names", self.rows, names.len()),
-        })
-    }
-}
-
-/// Returns the class names in the metadata of a table: a JSON list, or the name of a built-in class list.
-fn names_in(text: &str) -> Result<Vec<String>, String> {
-    if let Ok(set) = ClassSet::by_name(text.trim().trim_matches('"')) {
-        return Ok(set.classes);
-    }
-    serde_json::from_str(text).map_err(|error| {
-        format!("metadata {NAMES:?} is neither a JSON list nor the name of a class list: {error}")
-    })
-}
+pub use crate::embedding_table::EmbeddingTable;
+use crate::{ModelError, weights::first_not_finite};
 
 /// Class embeddings with their class names.
 #[derive(Debug, Clone, PartialEq)]
@@ -427,50 +279,6 @@ fn shortened(names: &[String]) -> String {
     }
 }
 
-fn read_npy(path: &Path) -> Result<HostTensor, ModelError> {
-    let file = File::open(path).map_err(|source| ModelError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let format = |error: std::io::Error| ModelError::Format {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    };
-    let npy = npyz::NpyFile::new(BufReader::new(file)).map_err(format)?;
-    if npy.order() == npyz::Order::Fortran {
-        return Err(ModelError::Format {
-            path: path.to_owned(),
-            reason: "is in column-major (Fortran) order; save it in C order".into(),
-        });
-    }
-    let shape = npy.shape().iter().map(|&n| n as usize).collect();
-    let dtype = npy.dtype();
-    let values = match dtype.descr().trim_matches('\'') {
-        "<f2" => npy
-            .into_vec::<f16>()
-            .map_err(format)?
-            .into_iter()
-            .map(f16::to_f32)
-            .collect(),
-        "<f4" => npy.into_vec::<f32>().map_err(format)?,
-        "<f8" => npy
-            .into_vec::<f64>()
-            .map_err(format)?
-            .into_iter()
-            .map(|v| v as f32)
-            .collect(),
-        other => {
-            let reason =
-                format!("holds values of type {other}; class embeddings must be f2, f4 or f8");
-            return Err(ModelError::Format {
-                path: path.to_owned(),
-                reason,
-            });
-        }
-    };
-    Ok(HostTensor { shape, values })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -494,24 +302,6 @@ mod tests {
             assert!(error.contains(reason), "{error}");
         }
         assert!(table_of_values(vec![1.0, 0.0, 0.0, 1.0]).is_ok());
-    }
-
-    #[test]
-    fn the_format_of_a_table_is_that_of_its_contents_not_of_its_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut npy = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
-        let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }";
-        npy.extend(format!("{header:<117}\n").bytes());
-        npy.extend(
-            [1.0_f32, 0.0, 0.0, 1.0]
-                .iter()
-                .flat_map(|v| v.to_le_bytes()),
-        );
-        let path = folder.path().join("table.safetensors");
-        std::fs::write(&path, npy).unwrap();
-        let names = ["cat".to_owned(), "dog".to_owned()];
-        let table = EmbeddingTable::open(&path).unwrap().named(&names).unwrap();
-        assert_eq!(table.values(), [1.0, 0.0, 0.0, 1.0]);
     }
 
     fn table(names: &[&str]) -> ClassEmbeddings {
@@ -561,13 +351,5 @@ mod tests {
         assert_eq!(table.ambiguous(&classes(&[&["bird"]])), None);
         assert_eq!(table.ambiguous(&classes(&[&["crane", "bird"]])), None);
         assert_eq!(table.ambiguous(&classes(&[&["cat"]])), None);
-    }
-
-    #[test]
-    fn the_metadata_name_the_classes_or_their_list() {
-        assert_eq!(names_in(r#"["a", "b"]"#).unwrap(), ["a", "b"]);
-        assert_eq!(names_in("voc20").unwrap().len(), 20);
-        assert_eq!(names_in("\"voc20\"").unwrap().len(), 20);
-        assert!(names_in("voc22").is_err());
     }
 }

@@ -21,9 +21,10 @@ use zeg_base::{
 
 use crate::{
     ARCHITECTURE_KEY, Inspection, KeyTable, StateDict, WeightsError, convert,
+    digest::hash_file,
     inspect::{FAMILY_KEY, FORMAT_KEY, SOURCE_KEY, SOURCE_SHA256_KEY},
     parts::{self, Place},
-    state_dict::{Entry, hash_file},
+    state_dict::Entry,
 };
 
 /// Value of [`FORMAT_KEY`].

@@ -19,6 +19,7 @@
 mod architecture;
 mod container;
 mod convert;
+mod digest;
 mod error;
 mod families;
 mod import;
@@ -35,9 +36,10 @@ pub use architecture::{
     ARCHITECTURE_KEY, Architecture, Basis, StatedActivation, TextShape, VisionShape,
 };
 pub use container::ContainerFormat;
+pub use digest::file_sha256;
 pub use error::WeightsError;
 pub use import::{ImportPrecision, import};
 pub use inspect::{IgnoredKey, ImportedFrom, Inspection, LeftOver, PartSummary};
 pub use key_table::{IgnoredKeys, KeyTable, Rename, StoredLayout};
 pub use parts::WeightsPart;
-pub use state_dict::{HostTensor, StateDict, file_sha256};
+pub use state_dict::{HostTensor, StateDict};

@@ -1,0 +1,204 @@
+//! A training run: steps, their log, checkpoints and scores on the way.
+
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use zeg::{
+    data::{Loader, LoaderOptions, OpenSet, Pipeline},
+    model::{embeddings::ClassEmbeddings, method::Architecture},
+};
+use zeg_train::{
+    TrainError,
+    batch::{Inputs, Samples},
+    checkpoint::{CheckpointInfo, Contents, save},
+    experiment::Experiment,
+    features::FeatureCache,
+    trainer::Trainer,
+};
+
+use super::{
+    args::TrainSettings,
+    cached_copies::{self, CopiesInput},
+    run_folder::RunFolder,
+    validation::{ValidationScore, Validator},
+};
+use crate::{commands::stop_flag, progress::Progress};
+
+/// The source of a run's training samples.
+enum TrainingSamples {
+    Images(Box<Loader>),
+    Features(FeatureCache),
+}
+
+impl TrainingSamples {
+    fn next(&mut self, step: u64, batch: usize) -> Result<Samples, TrainError> {
+        match self {
+            Self::Features(cache) => Ok(cache.batch(step, batch)),
+            Self::Images(loader) => {
+                let batch = loader.next_batch()?;
+                for (id, reason) in &batch.skipped {
+                    print_notice!("warning: image {id} is skipped: {reason}");
+                }
+                Ok(Samples {
+                    inputs: Inputs::Images(batch.images),
+                    labels: batch.labels,
+                    size: batch.size,
+                    ids: batch.ids,
+                })
+            }
+        }
+    }
+}
+
+/// A training run with everything that is written to its folder.
+pub(super) struct TrainingRun {
+    pub(super) folder: RunFolder,
+    pub(super) info: CheckpointInfo,
+    pub(super) experiment: Experiment,
+    pub(super) architecture: Arc<dyn Architecture>,
+    pub(super) embeddings: ClassEmbeddings,
+    pub(super) validator: Option<Validator>,
+}
+
+impl TrainingRun {
+    /// Trains to the end; returns `false` if the user stopped it.
+    pub(super) fn train(
+        &mut self,
+        trainer: &mut Trainer,
+        dataset: &Arc<OpenSet>,
+        settings: &TrainSettings,
+    ) -> anyhow::Result<bool> {
+        let training = self.experiment.training.clone();
+        let stop = stop_flag();
+        let pipeline = Pipeline::new(training.preprocess.clone(), trainer.model().normalization())?;
+        let mut source = match training.cached_copies {
+            Some(copies) => {
+                let input = CopiesInput {
+                    info: &self.info,
+                    experiment: &self.experiment,
+                    architecture: &*self.architecture,
+                    trainer,
+                    dataset,
+                    pipeline: &pipeline,
+                    copies,
+                    folder: settings.feature_cache.as_deref(),
+                    verbosity: settings.verbosity,
+                };
+                match cached_copies::features(&input, &stop)? {
+                    Some(cache) => TrainingSamples::Features(cache),
+                    None => return Ok(false),
+                }
+            }
+            None => TrainingSamples::Images(Box::new(Loader::new(
+                Arc::clone(dataset),
+                pipeline,
+                LoaderOptions {
+                    batch_size: training.batch,
+                    seed: training.seed,
+                    start_batch: trainer.step_number(),
+                    workers: settings.loaders,
+                    on_bad_sample: training.on_bad_sample,
+                },
+            )?)),
+        };
+        let bar = settings
+            .verbosity
+            .progress("training", "steps", training.steps);
+        bar.set_position(trainer.step_number());
+        let mut log = self.folder.open_log(trainer.step_number())?;
+        // The file of scores is only created if the run is scored during training.
+        let scores = self.validator.as_ref();
+        let scores = scores.map(|_| self.folder.open_scores(trainer.step_number()));
+        let (mut scores, earlier) = scores.transpose()?.unzip();
+        let earlier = earlier.unwrap_or_default();
+        let mut best = earlier.iter().map(ValidationScore::value).reduce(f64::max);
+        while trainer.step_number() < training.steps {
+            let started = Instant::now();
+            let samples = source.next(trainer.step_number(), training.batch)?;
+            let report = trainer.train_step(samples)?;
+            log.write_step(&report, started.elapsed())?;
+            show_step(&bar, &report);
+            let stopping = stop.load(Ordering::SeqCst);
+            let done = trainer.step_number();
+            // The score comes before the checkpoint, so that a run killed between the two scores this step again.
+            if let Some(validator) = &self.validator
+                && validator.is_due(done, training.steps)
+                && !stopping
+            {
+                let score = validator.score(trainer)?;
+                bar.suspend(|| settings.verbosity.notice(score.line()));
+                if best.is_none_or(|best| score.value() > best) {
+                    best = Some(score.value());
+                    self.save_model(trainer, &self.folder.best())?;
+                }
+                if let Some(scores) = &mut scores {
+                    scores.write(&score)?;
+                }
+            }
+            if stopping
+                || done.is_multiple_of(training.checkpoint_every())
+                || done == training.steps
+            {
+                self.save_checkpoint(trainer)?;
+            }
+            if stopping && done < training.steps {
+                bar.finish();
+                return Ok(false);
+            }
+        }
+        bar.finish();
+        Ok(true)
+    }
+
+    /// Writes a checkpoint with the optimiser's state and removes old ones.
+    fn save_checkpoint(&mut self, trainer: &Trainer) -> anyhow::Result<()> {
+        let path = self.folder.checkpoint(trainer.step_number());
+        self.info.step = trainer.step_number();
+        let moments = Some(trainer.moments()?);
+        let contents = Contents {
+            info: self.info.clone(),
+            architecture: &*self.architecture,
+            model: trainer.model(),
+            embeddings: &self.embeddings,
+            moments,
+        };
+        save(&path, contents)?;
+        self.folder
+            .remove_old_checkpoints(self.experiment.training.keep_checkpoints)
+    }
+
+    /// Writes the trained weights without the optimiser's state.
+    pub(super) fn save_model(&self, trainer: &Trainer, path: &Path) -> anyhow::Result<()> {
+        let info = CheckpointInfo {
+            step: trainer.step_number(),
+            ..self.info.clone()
+        };
+        let contents = Contents {
+            info,
+            architecture: &*self.architecture,
+            model: trainer.model(),
+            embeddings: &self.embeddings,
+            moments: None,
+        };
+        Ok(save(path, contents)?)
+    }
+}
+
+/// Shows the numbers of a step beside the progress.
+fn show_step(bar: &Progress, report: &zeg_train::trainer::StepReport) {
+    let terms: Vec<String> = report
+        .terms
+        .iter()
+        .map(|(name, value)| format!("{name} {value:.3}"))
+        .collect();
+    bar.set_message(format!(
+        "loss {:.3} ({}), lr {:.2e}",
+        report.loss,
+        terms.join(", "),
+        report.lr
+    ));
+    bar.set_position(report.step + 1);
+}
