@@ -4,6 +4,7 @@ Run        python reference/bench_peers.py --zeg target/release/zeg --threads 2 
            python reference/bench_peers.py --zeg target/release/zeg --method clip-rc --engines torch
            python reference/bench_peers.py --zeg target/release/zeg --method zegformer --engines torch --rounds 2
            python reference/bench_peers.py --zeg target/release/zeg --training --batch 4 --rounds 2
+           python reference/bench_peers.py --before ../zeg-before --engines "" --rounds 7
 Packages   torch, numpy; onnx, onnxscript, onnxruntime, openvino and nncf for the engines of those names
 Writes     a table, and JSON with every time
 
@@ -17,6 +18,9 @@ For ZegFormer, every engine has its own random weights, so its times are compara
 
 zeg is started anew in every round (one warm-up run, one measured run), because its benchmark is a command. Its memory is
 that of these runs; the memory of the other engines includes loading their packages.
+
+With --before, the program of another checkout is measured in the same rounds, so that a change can be judged on a machine
+that other work slows down.
 """
 
 import argparse
@@ -598,8 +602,10 @@ class Peer:
 class Zeg:
     """The engine `zeg bench`, one process per round."""
 
-    def __init__(self, args, weights, precision):
-        self.command = [args.zeg, "bench"]
+    def __init__(self, args, weights, precision, checkout=None):
+        program = args.zeg if checkout is None else str(pathlib.Path(checkout).resolve() / "target/release/zeg")
+        self.command = [program, "bench"]
+        self.checkout = checkout
         if args.training:
             self.command += [args.config, "--training", "--micro-batch", str(min(args.micro_batch, args.batch))]
         elif args.method == "zegformer":
@@ -613,7 +619,8 @@ class Zeg:
 
     def run(self):
         started = time.perf_counter()
-        found = json.loads(subprocess.run(self.command, check=True, capture_output=True, text=True).stdout)
+        printed = subprocess.run(self.command, check=True, stdout=subprocess.PIPE, text=True, cwd=self.checkout)
+        found = json.loads(printed.stdout)
         cold = time.perf_counter() - started - found["median_s"]
         self.cold = cold if self.cold is None else min(cold, self.cold)
         return {"wall": found["median_s"], "cpu": found["cpu_median_s"], "peak_mb": found["peak_mb"]}
@@ -622,6 +629,7 @@ class Zeg:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zeg", default="target/release/zeg", help="path of zeg")
+    parser.add_argument("--before", metavar="FOLDER", help="another checkout with target/release/zeg, measured in turn with this one")
     parser.add_argument("--method", choices=["zegclip", "clip-rc", "zegformer"], default="zegclip", help="model of the forward passes")
     parser.add_argument("--engines", default=",".join(ENGINES), help="engines to compare, separated by commas")
     parser.add_argument("--threads", type=int, default=2)
@@ -647,7 +655,11 @@ def main():
         peers = {"zeg": Zeg(args, weights, "f32")}
         if not args.training:
             peers["zeg-int8"] = Zeg(args, weights, "int8")
-        for engine in ["torch"] if args.training else args.engines.split(","):
+        if args.before:
+            for name, precision in [("zeg", "f32"), ("zeg-int8", "int8")][: len(peers)]:
+                peers[f"{name}-before"] = Zeg(args, weights, precision, args.before)
+        engines = [engine for engine in args.engines.split(",") if engine]
+        for engine in [engine for engine in engines if engine == "torch"] if args.training else engines:
             peer = Peer(engine, args, weights, folder)
             if peer.ready:
                 peers[engine] = peer
