@@ -1,6 +1,8 @@
 //! Small helpers that several crates of the workspace share.
 //!
 //! - [`file`](mod@file): atomic writing, where a file appears complete or not at all
+//! - [`fingerprint`]: the named facts that a stored result follows from
+//! - [`file_state`]: recognises that a file was written or replaced
 //! - [`hex`]: digests and colours as hexadecimal digits
 //! - [`hash`]: FNV-1a, a hash that stays the same across versions and machines
 //! - [`paths`]: paths as text, with bytes that are not UTF-8 escaped
@@ -15,6 +17,8 @@
 #![forbid(unsafe_code)]
 
 pub mod file;
+pub mod file_state;
+pub mod fingerprint;
 pub mod hash;
 pub mod hex;
 pub mod paths;

@@ -2,6 +2,7 @@
 
 use zeg::{
     data::DataError,
+    eval::EvalError,
     export::ExportError,
     image::{ImageError, InputError},
     loading::LoadError,
@@ -19,7 +20,7 @@ use crate::commands::{
     model_file::NotPulled,
     place::{NotAFile, OutputExists},
     report::NoEvaluation,
-    train::{NothingToStartFrom, RunExists},
+    train::{NothingToStartFrom, OtherFacts, RunExists},
 };
 
 /// Prints an error, and a hint if there is one, to standard error.
@@ -68,6 +69,10 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
             LoadError::BaseMissing { .. } => {
                 "name it with --weights, or put it beside the checkpoint".into()
             }
+            LoadError::OtherSideFiles { .. } => {
+                "restore the file that `zeg train` read, or name weights beside which it lies by --weights"
+                    .into()
+            }
             LoadError::OtherBase { .. } => {
                 "name the weights that the model was trained with by --weights".into()
             }
@@ -104,6 +109,17 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     if cause.is::<RunExists>() {
         return Some("continue the run with --resume, or choose another folder with -o".into());
+    }
+    if cause.is::<OtherFacts>() {
+        return Some(
+            "restore what the run was trained on to continue it, or start another run with another folder after -o"
+                .into(),
+        );
+    }
+    if let Some(EvalError::OtherFact { .. }) = cause.downcast_ref::<EvalError>() {
+        return Some(
+            "score again what belongs together, with one data set file, model and settings".into(),
+        );
     }
     if cause.is::<NothingToStartFrom>() {
         return Some("name a checkpoint from the middle of an inductive run with --init".into());

@@ -3,7 +3,11 @@
 
 mod common;
 
-use common::World;
+use std::path::Path;
+
+use common::{World, failure};
+use safetensors::{SafeTensors, tensor::TensorView};
+use serde_json::Value;
 
 fn file(world: &World, name: &str) -> Vec<u8> {
     std::fs::read(world.path(name)).unwrap()
@@ -116,7 +120,7 @@ fn a_resumed_run_is_the_same_run() {
     for name in ["model.safetensors", "checkpoint-00000006.safetensors"] {
         std::fs::remove_file(world.path("stopped").join(name)).unwrap();
     }
-    let refused = common::failure(&mut world.train("stopped"));
+    let refused = failure(&mut world.train("stopped"));
     assert!(refused.contains("--resume"), "{refused}");
     world.train("stopped").arg("--resume").assert().success();
     assert_eq!(
@@ -195,4 +199,174 @@ fn encoded_copies_from_a_file_give_the_same_run() {
     let bytes = std::fs::read(&image).unwrap();
     std::fs::write(&image, bytes).unwrap();
     assert!(!train("changed", &cache).contains("encoded augmented copies read from"));
+}
+
+/// The classes of the world's labels in a data set file; `RULE` stands for how label files are read.
+const OWN: &str = r#"
+name = "own"
+images = "JPEGImages/{id}.jpg"
+labels = "SegmentationClass/{id}.png"
+kind = "index"
+zero-is = "ignore"
+RULE
+classes = [
+  "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+  "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+]
+
+[splits]
+train = "all"
+val = "all"
+"#;
+
+/// Returns a world whose experiment has a frozen encoder and trains on the data set `own.toml`.
+fn world_with_own_data() -> World {
+    let world = World::new();
+    let text = std::fs::read_to_string(world.config()).unwrap();
+    let text = text.replace("prompts =", "# prompts =");
+    std::fs::write(world.config(), text.replace("\"voc12\"", "\"own.toml\"")).unwrap();
+    label_rule(&world, "ignore = [255]");
+    world
+}
+
+fn label_rule(world: &World, rule: &str) {
+    std::fs::write(world.path("own.toml"), OWN.replace("RULE", rule)).unwrap();
+}
+
+/// Changes the JSON in the metadata of a checkpoint.
+fn rewrite_info(path: &Path, change: impl Fn(&mut Value)) {
+    let bytes = std::fs::read(path).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let mut metadata = header.metadata().clone().unwrap();
+    let mut info: Value = serde_json::from_str(&metadata["zeg"]).unwrap();
+    change(&mut info);
+    metadata.insert("zeg".into(), info.to_string());
+    let tensors = SafeTensors::deserialize(&bytes).unwrap().tensors();
+    std::fs::write(
+        path,
+        safetensors::serialize(tensors, Some(metadata)).unwrap(),
+    )
+    .unwrap();
+}
+
+#[test]
+fn cached_copies_have_the_labels_as_they_are_read_now() {
+    let world = world_with_own_data();
+    let train = |run: &str, cache: &str| {
+        let mut command = world.train(run);
+        command.args([
+            "--set",
+            "training.cached-copies=2",
+            "--feature-cache",
+            cache,
+        ]);
+        let output = command.assert().success();
+        let told = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+        told.contains("encoded augmented copies read from")
+    };
+    assert!(!train("first", "features"));
+    assert!(train("again", "features"));
+    label_rule(&world, "ignore = [1, 255]");
+    assert!(!train("corrected", "features"));
+    assert!(!train("fresh", "other"));
+    let model = |run: &str| file(&world, &format!("{run}/model.safetensors"));
+    assert_eq!(model("corrected"), model("fresh"));
+    assert_eq!(model("again"), model("first"));
+    assert_ne!(model("corrected"), model("first"));
+}
+
+#[test]
+fn a_run_is_not_resumed_with_another_reading_of_labels() {
+    let world = world_with_own_data();
+    world.train("run").assert().success();
+    for name in ["model.safetensors", "checkpoint-00000006.safetensors"] {
+        std::fs::remove_file(world.path("run").join(name)).unwrap();
+    }
+    let resume = || {
+        let mut command = world.train("run");
+        command.arg("--resume");
+        command
+    };
+    label_rule(&world, "ignore = [1, 255]");
+    let text = failure(&mut resume());
+    assert!(
+        text.contains("label rule: ignore 255 then, 1 255 now") && text.contains("hint:"),
+        "{text}"
+    );
+    assert!(!world.path("run/model.safetensors").exists());
+    // A checkpoint of an earlier version recorded no label rule.
+    let checkpoint = world.path("run/checkpoint-00000004.safetensors");
+    rewrite_info(&checkpoint, |info| {
+        info.as_object_mut().unwrap().remove("fingerprint");
+    });
+    let output = resume().assert().success();
+    let text = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(
+        text.contains("could not be verified") && text.contains("label rule"),
+        "{text}"
+    );
+}
+
+/// Writes the frozen weights of the world as two files with an index.
+fn write_shards(world: &World, folder: &str) {
+    let bytes = std::fs::read(world.weights()).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap().tensors();
+    let folder = world.path(folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut names = serde_json::Map::new();
+    let middle = tensors.len() / 2;
+    for (number, part) in [&tensors[..middle], &tensors[middle..]].iter().enumerate() {
+        let name = format!("model-{number}.safetensors");
+        let views: Vec<(&str, &TensorView)> = part
+            .iter()
+            .map(|(key, view)| (key.as_str(), view))
+            .collect();
+        let file = safetensors::serialize(views, None).unwrap();
+        std::fs::write(folder.join(&name), file).unwrap();
+        names.extend(
+            part.iter()
+                .map(|(key, _)| (key.clone(), name.clone().into())),
+        );
+    }
+    let index = serde_json::json!({ "weight_map": names }).to_string();
+    std::fs::write(folder.join("model.safetensors.index.json"), index).unwrap();
+}
+
+/// The index of other weights can be the same text, so the digest of the weights is that of all files.
+#[test]
+fn a_model_that_was_trained_on_a_folder_of_shards_is_bound_to_all_of_them() {
+    let world = World::new();
+    write_shards(&world, "clip");
+    let mut train = world.zeg();
+    train.args(["train", "experiment.toml", "--data", "VOC2012", "-o", "run"]);
+    train.args(["--weights", "clip", "--text", "text.safetensors"]);
+    train.assert().success();
+    let eval = || {
+        let mut command = world.zeg();
+        command.args(["eval", "run/model.safetensors", "--data", "VOC2012"]);
+        command
+    };
+    eval().assert().success();
+
+    // Another number in the last shard, whose index stays the same.
+    let shard = world.path("clip/model-1.safetensors");
+    let good = std::fs::read(&shard).unwrap();
+    let mut other = good.clone();
+    let last = other.len() - 2;
+    other[last] ^= 1;
+    std::fs::write(&shard, &other).unwrap();
+    let text = failure(&mut eval());
+    assert!(text.contains("SHA-256") && text.contains("hint:"), "{text}");
+
+    // An earlier version recorded the digest of the index alone.
+    let index = world.path("clip/model.safetensors.index.json");
+    let of_index = zeg::model::weights::file_sha256(&index).unwrap();
+    rewrite_info(&world.path("run/model.safetensors"), |info| {
+        info["base"]["sha256"] = of_index.clone().into();
+        info["base"]["path"] = index.display().to_string().into();
+        info.as_object_mut().unwrap().remove("fingerprint");
+    });
+    let output = eval().assert().success();
+    let text = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(text.contains("could not be verified"), "{text}");
 }

@@ -218,6 +218,51 @@ classes = [
 all = "all"
 "#;
 
+/// The labels of one shard are read with another rule than those of the other.
+#[test]
+fn shards_that_were_read_differently_are_not_merged() {
+    let world = World::new();
+    trained(&world, "run", 0);
+    let rule = |ignore: &str| {
+        let text = OWN.replace("ignore = [255]", &format!("ignore = {ignore}"));
+        fs::write(world.path("own.toml"), text).unwrap();
+    };
+    let score = |shard: &str, folder: &str, more: &[&str]| {
+        let mut command = world.zeg();
+        command.args(["eval", MODEL, "--dataset", "own.toml", "--data", "VOC2012"]);
+        command.args(["--split", "all", "--shard", shard, "-o", folder]);
+        command.args(more).assert().success();
+    };
+    let merge = |parts: [&str; 2], whole: &str| {
+        let mut command = world.zeg();
+        command.args(["eval", "merge"]).args(parts);
+        command.args(["-o", whole]);
+        command
+    };
+    rule("[255]");
+    score("1/2", "first", &[]);
+    score("2/2", "second", &[]);
+    score("2/2", "limited", &["--limit", "5"]);
+    merge(["first", "second"], "whole").assert().success();
+    let text = failure(&mut merge(["first", "limited"], "wrong"));
+    assert!(text.contains("differ in images: 6"), "{text}");
+    rule("[1, 255]");
+    score("2/2", "other", &[]);
+    let text = failure(&mut merge(["first", "other"], "wrong"));
+    assert!(
+        text.contains("differ in label rule ignore: 255 and 1 255") && text.contains("hint:"),
+        "{text}"
+    );
+    // A record of an earlier version has no fingerprint; it is merged with a warning.
+    let path = world.path("other/evaluation.json");
+    let mut old = json(&world, "other/evaluation.json");
+    old.as_object_mut().unwrap().remove("fingerprint");
+    fs::write(path, old.to_string()).unwrap();
+    let output = merge(["first", "other"], "old").assert().success();
+    let text = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(text.contains("could not be verified"), "{text}");
+}
+
 #[test]
 fn test_time_augmentation_is_recorded_and_changes_scores() {
     let world = World::new();

@@ -40,6 +40,7 @@ pub mod selection;
 pub mod source;
 
 mod data_config;
+mod fingerprint;
 mod known;
 mod listing;
 mod part;

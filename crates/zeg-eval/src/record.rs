@@ -15,6 +15,7 @@ pub(crate) use file::read_limited;
 pub(crate) use merge::same;
 
 use serde::{Deserialize, Serialize};
+use zeg_base::fingerprint::Fingerprint;
 
 use crate::report::{Metric, Report};
 use crate::{ConfusionMatrix, EvalError, GalleryEntry};
@@ -53,6 +54,11 @@ pub struct Evaluation {
     pub scales: Vec<f64>,
     /// Whether test-time augmentation included horizontal flips.
     pub flip: bool,
+    /// Everything else that the scores follow from, by name: label rule, class list, images of the whole split, frozen
+    /// weights and what the files beside them state, origin of the class embeddings. Empty in records of earlier
+    /// versions.
+    #[serde(default, skip_serializing_if = "Fingerprint::is_empty")]
+    pub fingerprint: Fingerprint,
     /// The classes, in label order.
     pub classes: Vec<ClassRef>,
     /// Number of scored images.

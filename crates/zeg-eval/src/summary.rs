@@ -79,9 +79,9 @@ impl Summary {
     /// Averages the scores of several runs, by mmsegmentation's rule for classes without pixels.
     ///
     /// # Errors
-    /// Returns [`EvalError::Nothing`] if there is no run, [`EvalError::Differs`] if the runs differ in benchmark,
-    /// classes, method, protocol, settings, training step or number of images, and [`EvalError::NotSeeds`] if their
-    /// seeds are not known to be different.
+    /// Returns [`EvalError::Nothing`] if there is no run, [`EvalError::Differs`] or [`EvalError::OtherFact`] if the runs
+    /// differ in benchmark, classes, label rule, method, protocol, settings, frozen weights, training step or images, and
+    /// [`EvalError::NotSeeds`] if their seeds are not known to be different.
     pub fn of(evaluations: &[Evaluation]) -> Result<Self, EvalError> {
         let Some(first) = evaluations.first() else {
             return Err(EvalError::Nothing);
@@ -148,8 +148,8 @@ pub(crate) struct Run<'a> {
 /// Checks that runs are seeds of one configuration, so that a mean over them is a mean over seeds.
 ///
 /// # Errors
-/// Returns [`EvalError::Differs`] for the first difference other than the seed, and [`EvalError::NotSeeds`] for two
-/// runs whose seeds are equal or not recorded. A single run is always accepted.
+/// Returns [`EvalError::Differs`] or [`EvalError::OtherFact`] for the first difference other than the seed, and
+/// [`EvalError::NotSeeds`] for two runs whose seeds are equal or not recorded. A single run is always accepted.
 pub(crate) fn check_seeds(runs: &[Run<'_>]) -> Result<(), EvalError> {
     let Some((first, others)) = runs.split_first() else {
         return Ok(());

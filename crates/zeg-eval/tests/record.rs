@@ -222,6 +222,73 @@ fn a_difference_is_named_with_both_values() {
     }
 }
 
+/// Shards that were read by different label rules would add up to scores of neither.
+#[test]
+fn shards_that_follow_from_other_facts_are_refused() {
+    let shard_with = |part: &str, value: &str| {
+        let mut shards = shards(6, &[3]);
+        let facts = shards[1].fingerprint.clone();
+        shards[1].fingerprint = facts.with(part, value);
+        shards
+    };
+    for part in [
+        "class embeddings: templates",
+        "class list: names",
+        "images",
+        "label rule: kind",
+        "label rule: zero-is",
+        "weights: SHA-256",
+    ] {
+        match Evaluation::merge(shard_with(part, "other")).unwrap_err() {
+            EvalError::OtherFact { name, .. } => assert_eq!(name, part),
+            other => panic!("{part}: {other}"),
+        }
+    }
+    let error = Evaluation::merge(shard_with("label rule: zero-is", "class")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the evaluations differ in label rule zero-is: ignore and class"
+    );
+    // A part that only one shard states is no difference.
+    assert!(Evaluation::merge(shard_with("later", "1")).is_ok());
+}
+
+#[test]
+fn records_of_earlier_versions_are_read_and_merged_without_a_fingerprint() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("evaluation.json");
+    let open = |shard: &Evaluation| {
+        let mut record = serde_json::to_value(shard).unwrap();
+        record.as_object_mut().unwrap().remove("fingerprint");
+        std::fs::write(&path, record.to_string()).unwrap();
+        Evaluation::open(&path).unwrap()
+    };
+    let mut parts = shards(6, &[3]);
+    parts[1] = open(&parts[1]);
+    assert!(parts[1].fingerprint.is_empty());
+    let whole = Evaluation::merge(parts).unwrap();
+    // The whole does not state what one of its parts did not.
+    assert!(whole.fingerprint.is_empty());
+    assert_eq!(whole.images, 6);
+}
+
+/// A mean over seeds, and a table of methods, are of labels that were read alike.
+#[test]
+fn scores_on_labels_that_were_read_differently_are_not_averaged() {
+    let runs = |part: &str| {
+        let mut runs = [1, 2].map(|seed| evaluation("voc20", 0..30, seed));
+        runs[1].fingerprint = runs[1].fingerprint.clone().with(part, "other");
+        runs
+    };
+    for part in ["label rule: kind", "weights: SHA-256"] {
+        let error = Summary::of(&runs(part)).unwrap_err();
+        assert!(
+            matches!(error, EvalError::OtherFact { .. }),
+            "{part}: {error}"
+        );
+    }
+}
+
 #[test]
 fn inconsistent_records_are_refused() {
     let good = serde_json::to_value(evaluation("voc20", 0..4, 1)).unwrap();

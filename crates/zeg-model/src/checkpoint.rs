@@ -3,7 +3,7 @@
 //!
 //! The tensors are the trained parameters under the reference checkpoints' names, the class embeddings, and, in a
 //! training checkpoint, the optimiser's moments. The frozen encoder is not copied: the metadata hold the SHA-256 of its
-//! file. `zeg-train` writes these files.
+//! files. `zeg-train` writes these files.
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use zeg_base::fingerprint::Fingerprint;
 
 use crate::{
     ModelError,
@@ -49,6 +50,10 @@ pub struct CheckpointInfo {
     pub classes: Vec<StoredClass>,
     /// The frozen encoder's file.
     pub base: BaseWeights,
+    /// Everything that the training follows from besides the experiment: labels, classes, images, weights, templates. Empty
+    /// in checkpoints of earlier versions.
+    #[serde(default, skip_serializing_if = "Fingerprint::is_empty")]
+    pub fingerprint: Fingerprint,
     /// Activation of the frozen encoder; `None` in older checkpoints, whose image encoder has QuickGELU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
@@ -69,13 +74,15 @@ pub struct StoredClass {
     pub seen: bool,
 }
 
-/// The file that a model's frozen weights are read from.
+/// The file, or the index or folder of several files, that a model's frozen weights are read from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BaseWeights {
     /// Path of the file when the checkpoint was written.
     #[serde(serialize_with = "zeg_base::paths::serialize")]
     pub path: PathBuf,
-    /// SHA-256 of the file's contents.
+    /// SHA-256 of the contents of all files, as [`WeightFiles::sha256`] computes it.
+    ///
+    /// [`WeightFiles::sha256`]: crate::weights::WeightFiles::sha256
     pub sha256: String,
 }
 

@@ -21,6 +21,7 @@ mod container;
 mod convert;
 mod digest;
 mod error;
+mod facts;
 mod families;
 mod import;
 mod inspect;
@@ -36,8 +37,9 @@ pub use architecture::{
     ARCHITECTURE_KEY, Architecture, Basis, StatedActivation, TextShape, VisionShape,
 };
 pub use container::ContainerFormat;
-pub use digest::file_sha256;
+pub use digest::{WeightFiles, file_sha256};
 pub use error::WeightsError;
+pub use facts::{image_facts, text_facts};
 pub use import::{ImportPrecision, import};
 pub use inspect::{IgnoredKey, ImportedFrom, Inspection, LeftOver, PartSummary};
 pub use key_table::{IgnoredKeys, KeyTable, Rename, StoredLayout};

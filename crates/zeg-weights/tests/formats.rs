@@ -17,7 +17,7 @@ use std::path::Path;
 use common::{golden, inspect};
 use zeg_weights::{
     Architecture, Basis, ContainerFormat, HostTensor, Inspection, StateDict, StatedActivation,
-    TextShape, VisionShape, WeightsError, WeightsPart,
+    TextShape, VisionShape, WeightsError, WeightsPart, image_facts, text_facts,
 };
 
 fn open(name: &str) -> StateDict {
@@ -265,6 +265,39 @@ fn a_configuration_file_that_contradicts_the_tensors_is_an_error() {
         error.to_string().contains("open_clip_config.json"),
         "{error}"
     );
+}
+
+/// A changed configuration changes the results of the same tensors, so keys of stored results name what it states.
+#[test]
+fn the_facts_of_weights_are_those_of_the_files_beside_them_and_of_the_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = golden("open_clip/open_clip_model.safetensors");
+    std::fs::copy(weights, folder.path().join("open_clip_model.safetensors")).unwrap();
+    let config = folder.path().join("open_clip_config.json");
+    let text = std::fs::read_to_string(golden("open_clip/open_clip_config.json")).unwrap();
+    let opened = |config_text: &str| {
+        std::fs::write(&config, config_text).unwrap();
+        common::open(folder.path()).unwrap()
+    };
+    let differing = |then: &StateDict, now: &StateDict| {
+        let mismatch = image_facts(then).check(&image_facts(now)).unwrap_err();
+        let differences = mismatch.differences.into_iter();
+        differences.map(|found| found.name).collect::<Vec<_>>()
+    };
+    let then = opened(&text);
+    // The file is read when the facts are asked for.
+    let facts = image_facts(&then);
+    assert_eq!(facts.get("weights: text heads"), Some("1"));
+    let mut stated = opened(&text);
+    stated.state_activation(StatedActivation::Gelu);
+    assert_eq!(differing(&then, &stated), ["weights: activation"]);
+    let deviation = opened(&text.replace("0.26862954", "0.25"));
+    assert_eq!(text_facts(&deviation).check(&facts), Ok(()));
+    let mismatch = facts.check(&image_facts(&deviation)).unwrap_err();
+    assert_eq!(mismatch.differences[0].name, "weights: image deviation");
+    let heads = opened(&text.replace("\"heads\": 1", "\"heads\": 2"));
+    let mismatch = facts.check(&text_facts(&heads)).unwrap_err();
+    assert_eq!(mismatch.to_string(), "weights: text heads 1 then, 2 now");
 }
 
 #[test]

@@ -1,16 +1,19 @@
 //! Opens a model: a checkpoint of `zeg train`, a released checkpoint, or plain CLIP weights.
 
+mod base;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use crate::mini::{is_mini, open_weights, weights_sha256};
+use crate::mini::open_weights;
 use burn::tensor::Device;
+use zeg_base::fingerprint::Mismatch;
 use zeg_data::DataConfig;
 use zeg_model::{
     ModelError, Precision,
-    checkpoint::{BaseWeights, Checkpoint, StoredClass},
+    checkpoint::{Checkpoint, StoredClass},
     embeddings::ClassEmbeddings,
     inference::Inference,
     method::{Architecture, Method, Model, StartingPoint},
@@ -19,6 +22,9 @@ use zeg_model::{
     section::Section,
     weights::{self, StateDict, StatedActivation, WeightsError},
 };
+
+pub use self::base::{UnverifiedBase, check_base};
+use self::base::{check_side_files, find_base};
 
 /// A model that is ready for inference, with everything that is known about it.
 #[derive(Debug)]
@@ -39,8 +45,10 @@ pub struct LoadedModel {
     pub starting_point: StartingPoint,
     /// The file that holds the text tower, if there is one.
     pub base: PathBuf,
-    /// SHA-256 of the frozen weights that a checkpoint was trained on.
+    /// SHA-256 of the frozen weights of a checkpoint, of all their files.
     pub base_sha256: Option<String>,
+    /// What could not be verified about the frozen weights, because an earlier version did not record it.
+    pub unverified_base: Option<UnverifiedBase>,
     /// Class embeddings that are stored with the model.
     pub stored: Option<ClassEmbeddings>,
     /// Classes of the experiment, each with whether it was seen; empty if they are not known.
@@ -99,6 +107,20 @@ pub enum LoadError {
         found: String,
         /// The digest in the checkpoint.
         expected: String,
+    },
+    /// The files beside the frozen weights, such as `config.json`, state other values than in the training.
+    #[error(
+        "{}: a file beside these weights states other values than when {} was trained: {mismatch}",
+        file.display(),
+        checkpoint.display()
+    )]
+    OtherSideFiles {
+        /// The weights.
+        file: PathBuf,
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// The values that differ.
+        mismatch: Mismatch,
     },
     /// A training-free method was requested for a trained model.
     #[error("{} is a trained model; --method {method} works with plain CLIP weights", file.display())]
@@ -230,26 +252,26 @@ impl LoadedModel {
     fn from_checkpoint(path: &Path, options: &ModelOptions) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::open(path, &options.methods)?;
         let architecture = checkpoint.architecture(&options.methods)?;
-        let base = find_base(path, &checkpoint.info.base, options.base.as_deref())?;
-        let mut weights = options.open_weights(&base)?;
-        // The configuration that the run read need not lie beside the weights any more.
-        if let Some(activation) = checkpoint.info.activation
-            && weights::Architecture::stated_activation(&weights)?.is_none()
-        {
+        let base = find_base(&checkpoint, options.base.as_deref())?;
+        let mut weights = options.open_weights(&base.path)?;
+        // The configuration that the run read need not lie beside the weights any more, or it may be another.
+        if let (Some(activation), None) = (checkpoint.info.activation, options.activation) {
             weights.state_activation(activation.into());
         }
+        check_side_files(&checkpoint, &base.path, &weights, options)?;
         weights.add(path)?;
         let loaded = Self::assemble(Parts {
             method: architecture.title().to_owned(),
             starting_point: StartingPoint::Masks,
-            base,
+            base: base.path,
             inference: checkpoint.inference()?,
             weights,
             architecture,
             options,
         })?;
         Ok(Self {
-            base_sha256: Some(checkpoint.info.base.sha256.clone()),
+            base_sha256: Some(base.sha256),
+            unverified_base: base.unverified,
             stored: Some(checkpoint.embeddings()?),
             trained_on: checkpoint.info.classes.clone(),
             data: Some(checkpoint.read_part("data")?),
@@ -281,6 +303,7 @@ impl LoadedModel {
             starting_point,
             base,
             base_sha256: None,
+            unverified_base: None,
             stored: None,
             trained_on: Vec::new(),
             checkpoint: None,
@@ -314,53 +337,4 @@ fn plain_method(methods: &Methods, name: &str) -> Result<&'static dyn Method, Mo
             known.join(", ")
         ))
     })
-}
-
-/// Finds the frozen weights of a checkpoint: at the given path, at the path that the checkpoint names, or beside the
-/// checkpoint.
-///
-/// # Errors
-/// Returns an error if there is no such file, or if its SHA-256 is not the one in the checkpoint.
-fn find_base(
-    checkpoint: &Path,
-    stored: &BaseWeights,
-    given: Option<&Path>,
-) -> anyhow::Result<PathBuf> {
-    let folder = checkpoint.parent().unwrap_or(Path::new(""));
-    let beside = stored.path.file_name().map(|name| folder.join(name));
-    let candidates = match given {
-        Some(given) => vec![given.to_owned()],
-        None => [
-            Some(stored.path.clone()),
-            Some(folder.join(&stored.path)),
-            beside,
-        ]
-        .into_iter()
-        .flatten()
-        .collect(),
-    };
-    let Some(file) = candidates
-        .iter()
-        .find(|path| path.is_file() || is_mini(path))
-        .or(given.map(|_| &candidates[0]))
-    else {
-        return Err(LoadError::BaseMissing {
-            checkpoint: checkpoint.to_owned(),
-            wanted: stored.path.clone(),
-        }
-        .into());
-    };
-    let found = weights_sha256(file)?;
-    if found != stored.sha256 {
-        let (file, checkpoint, expected) =
-            (file.clone(), checkpoint.to_owned(), stored.sha256.clone());
-        return Err(LoadError::OtherBase {
-            file,
-            checkpoint,
-            found,
-            expected,
-        }
-        .into());
-    }
-    Ok(file.clone())
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 use zeg_model::{
     methods::Methods,
-    weights::{StateDict, WeightsError, file_sha256},
+    weights::{StateDict, WeightFiles, WeightsError},
 };
 
 /// Name of MiniCLIP in place of a path to weights.
@@ -36,13 +36,13 @@ pub fn open_weights(path: &Path, methods: &Methods) -> Result<StateDict, Weights
     }
 }
 
-/// Returns the SHA-256 of a weights file, or of MiniCLIP's weights.
+/// Returns the SHA-256 of the weights in a file, in all files of an index or in a folder, or of MiniCLIP's weights.
 ///
 /// # Errors
-/// Returns an error if the file cannot be read.
+/// Returns an error if a file cannot be read.
 pub fn weights_sha256(path: &Path) -> Result<String, WeightsError> {
     if !is_mini(path) {
-        return file_sha256(path);
+        return WeightFiles::of(path)?.sha256();
     }
     Ok(zeg_base::hex::encode(Sha256::digest(WEIGHTS)))
 }

@@ -224,7 +224,7 @@ impl Segmenter {
         };
         let cache = options
             .cache
-            .and_then(|folder| EmbeddingCache::of_file(&folder, &loaded.base));
+            .and_then(|folder| EmbeddingCache::of_weights(&folder, &loaded.base, &loaded.weights));
         let settings = SessionSettings {
             inference: loaded.inference.clone(),
             test_time: TestTime::default(),

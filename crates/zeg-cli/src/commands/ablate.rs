@@ -142,7 +142,7 @@ fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCo
     let suite = Suite::open(&settings.suite)?;
     let rows = chosen_rows(settings, &suite)?;
     let candidates = candidates(settings, &suite, &rows);
-    check_all(program, &candidates, &settings.suite)?;
+    check_all(program, &candidates, settings)?;
     if settings.dry_run {
         return dry_run(program, settings, &suite, &rows, &candidates);
     }
@@ -151,7 +151,7 @@ fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCo
     }
     let choices = choices(&suite, &candidates)?;
     let runs = plan(settings, &suite, &rows, &choices);
-    check_all(program, &runs, &settings.suite)?;
+    check_all(program, &runs, settings)?;
     if let Some(code) = carry_out(settings, &runs)? {
         return Ok(code);
     }
@@ -200,7 +200,7 @@ fn dry_run(
     };
     let runs = plan(settings, suite, rows, &choices);
     if ready {
-        check_all(program, &runs, &settings.suite)?;
+        check_all(program, &runs, settings)?;
     }
     let all = || candidates.iter().chain(&runs);
     let list: Vec<_> = all()

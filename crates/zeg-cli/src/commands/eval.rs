@@ -88,7 +88,11 @@ fn show(evaluations: &[Evaluation], json: Option<&JsonTarget>) -> anyhow::Result
     match Summary::of(evaluations) {
         Ok(summary) => write_result(json, &summary, || print_result!("{}", summary.to_table())),
         // Each has its scores; only a mean over them would say nothing.
-        Err(error @ (EvalError::Differs { .. } | EvalError::NotSeeds { .. })) => {
+        Err(
+            error @ (EvalError::Differs { .. }
+            | EvalError::OtherFact { .. }
+            | EvalError::NotSeeds { .. }),
+        ) => {
             print_notice!("warning: no mean over these models: {error}");
             let reports = evaluations
                 .iter()
@@ -186,6 +190,7 @@ fn score(
             loaded: output.loaded,
             origin: output.origin,
             plan: &output.plan,
+            fingerprint: output.fingerprint,
             dataset,
             outcome,
             shard: settings.shard,

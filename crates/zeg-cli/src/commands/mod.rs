@@ -5,6 +5,7 @@ pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod data;
 pub(crate) mod eval;
+mod facts;
 pub(crate) mod import;
 pub(crate) mod info;
 pub(crate) mod json;

@@ -34,6 +34,9 @@ pub(crate) fn warn_of_assumptions(model: &LoadedModel) {
     for notice in model.weights.notices() {
         print_notice!("warning: {notice}");
     }
+    if let Some(unverified) = &model.unverified_base {
+        print_notice!("warning: {unverified}");
+    }
     let Some(checkpoint) = &model.checkpoint else {
         return;
     };

@@ -2,12 +2,14 @@
 
 mod args;
 mod cached_copies;
+mod facts;
 mod run_folder;
 mod training_run;
 mod validation;
 
 pub(crate) use self::{
     args::TrainArgs,
+    facts::OtherFacts,
     run_folder::{NothingToStartFrom, RunExists},
 };
 
@@ -82,6 +84,9 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     let architecture = model.architecture(methods)?;
     let start = start.or_init(settings.init.as_deref(), &experiment, methods)?;
     start.check_architecture(&*architecture, methods)?;
+    let base = base_weights(&settings.weights)?;
+    let fingerprint = facts::fingerprint(settings, &experiment, &dataset, &weights, &base)?;
+    facts::check(&start, &base, &fingerprint)?;
 
     let embeddings = embed_classes(
         settings,
@@ -90,14 +95,12 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         &weights,
         &device,
     )?;
-    let base = base_weights(&settings.weights)?;
     let mut trainer = build_trainer(&TrainerInput {
         recipe: recipes.of(architecture.method())?,
         architecture: &*architecture,
         experiment: &experiment,
         classes: &classes,
         weights: &weights,
-        base: &base,
         backbone: settings.backbone.as_deref(),
         embeddings: &embeddings,
         start: &start,
@@ -108,6 +111,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         experiment: &experiment,
         settings,
         base: &base,
+        fingerprint: &fingerprint,
         images: dataset.len(),
         first_step: trainer.step_number(),
     })?;
@@ -129,6 +133,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         step: 0,
         classes: stored_classes(&classes, experiment.training.setting),
         base,
+        fingerprint,
         activation: Some(activation),
         table: settings.text.as_deref().map(file_name),
         optimizer_time: std::collections::BTreeMap::new(),
@@ -197,7 +202,8 @@ fn state_activation(
     Ok(stated.map(Activation::from).unwrap_or_default())
 }
 
-/// Returns path and digest of the frozen weights; the path is absolute unless they are part of the program.
+/// Returns the path of the frozen weights, which may be that of an index or a folder, and the digest of all files; the
+/// path is absolute unless the weights are part of the program.
 ///
 /// Links are kept: a configuration may lie beside the link only, as in the cache of Hugging Face.
 fn base_weights(weights: &Path) -> anyhow::Result<BaseWeights> {
@@ -263,8 +269,6 @@ struct TrainerInput<'a> {
     classes: &'a ClassSet,
     /// The frozen weights.
     weights: &'a StateDict,
-    /// File of the frozen weights.
-    base: &'a BaseWeights,
     /// File of a pre-trained residual network.
     backbone: Option<&'a Path>,
     /// Class embeddings of all classes.
@@ -280,7 +284,6 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
         architecture,
         experiment,
         classes,
-        base,
         backbone,
         embeddings,
         start,
@@ -310,14 +313,6 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
         weights.add(backbone)?;
     }
     if let Start::Resumed(checkpoint) | Start::Init(checkpoint) = start {
-        anyhow::ensure!(
-            checkpoint.info.base.sha256 == base.sha256,
-            "{} was trained with weights of SHA-256 {}, but {} has SHA-256 {}",
-            checkpoint.path().display(),
-            checkpoint.info.base.sha256,
-            base.path.display(),
-            base.sha256
-        );
         weights.add(checkpoint.path())?;
     }
     let seed = experiment.training.seed;

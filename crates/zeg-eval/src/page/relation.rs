@@ -27,8 +27,8 @@ impl Relation {
     /// Finds the relation by the rule of [`check_seeds`], the same as for a [`Summary`](crate::Summary).
     ///
     /// # Errors
-    /// Returns [`EvalError::Nothing`] without evaluations and [`EvalError::Differs`] if they are of different
-    /// benchmarks, classes or numbers of images, so that they cannot stand in one table.
+    /// Returns [`EvalError::Nothing`] without evaluations and [`EvalError::Differs`] or [`EvalError::OtherFact`] if they
+    /// are of different benchmarks, label rules, classes or images, so that they cannot stand in one table.
     pub(super) fn of(input: &ReportInput) -> Result<Self, EvalError> {
         match input.runs.len() {
             0 => return Err(EvalError::Nothing),

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use zeg_base::fingerprint::Fingerprint;
+
 use super::{Evaluation, Timing};
 use crate::EvalError;
 use crate::gallery::{GalleryEntry, Rank, median, pick_around};
@@ -21,9 +23,9 @@ impl Evaluation {
     /// changed: they are relative to the folder of their shard.
     ///
     /// # Errors
-    /// Returns [`EvalError::Nothing`], [`EvalError::NotAShard`], [`EvalError::Differs`], [`EvalError::ShardTwice`],
-    /// [`EvalError::ShardsMissing`], [`EvalError::ImageTwice`], [`EvalError::TooManyPixels`], or an error of
-    /// [`Evaluation::validate`] for a shard.
+    /// Returns [`EvalError::Nothing`], [`EvalError::NotAShard`], [`EvalError::Differs`], [`EvalError::OtherFact`],
+    /// [`EvalError::ShardTwice`], [`EvalError::ShardsMissing`], [`EvalError::ImageTwice`], [`EvalError::TooManyPixels`],
+    /// or an error of [`Evaluation::validate`] for a shard.
     pub fn merge(shards: Vec<Self>) -> Result<Self, EvalError> {
         for evaluation in &shards {
             evaluation.validate()?;
@@ -38,6 +40,10 @@ impl Evaluation {
         let mut each = ranks(&whole.gallery);
         for shard in shards {
             whole.check_same(&shard)?;
+            if shard.fingerprint.is_empty() {
+                // The whole states no more than every shard does.
+                whole.fingerprint = Fingerprint::new();
+            }
             whole.confusion.merge(&shard.confusion)?;
             whole.images = whole.images.saturating_add(shard.images);
             whole.image_scores.extend(shard.image_scores);
@@ -81,6 +87,7 @@ impl Evaluation {
         same("inference", &self.inference, &other.inference)?;
         same("scales", &self.scales, &other.scales)?;
         same("flip", &self.flip, &other.flip)?;
+        same_facts(&self.fingerprint, &other.fingerprint)?;
         for (class, other) in self.classes.iter().zip(&other.classes) {
             same("classes", class, other)?;
         }
@@ -108,6 +115,7 @@ impl Evaluation {
             &self.classes.len(),
             &other.classes.len(),
         )?;
+        same_facts(&self.fingerprint.only(is_of_benchmark), &other.fingerprint)?;
         let both_have_unseen = self.has_unseen() && other.has_unseen();
         for (class, other) in self.classes.iter().zip(&other.classes) {
             if class.name != other.name || (both_have_unseen && class.unseen != other.unseen) {
@@ -194,6 +202,28 @@ fn in_order(shards: Vec<Evaluation>) -> Result<Vec<Evaluation>, EvalError> {
 fn ranks(gallery: &[GalleryEntry]) -> [usize; 3] {
     [Rank::Best, Rank::Median, Rank::Worst]
         .map(|rank| gallery.iter().filter(|entry| entry.rank == rank).count())
+}
+
+/// Returns whether a part of a fingerprint belongs to the benchmark rather than to the model: how label files are read,
+/// the names of the classes, and the images.
+fn is_of_benchmark(part: &str) -> bool {
+    part.starts_with("label rule: ") || part == "class list: names" || part == "images"
+}
+
+/// Checks that two records agree in every part that both fingerprints have; the error names the first other one.
+fn same_facts(first: &Fingerprint, second: &Fingerprint) -> Result<(), EvalError> {
+    let Err(mismatch) = first.check(second) else {
+        return Ok(());
+    };
+    let difference = mismatch.differences.into_iter().next();
+    difference.map_or(Ok(()), |difference| {
+        let [first, second] = difference.shown();
+        Err(EvalError::OtherFact {
+            name: difference.name,
+            first,
+            second,
+        })
+    })
 }
 
 /// Checks that two records have the same value; the error shows both values as JSON.

@@ -114,6 +114,18 @@ pub(crate) fn open(path: &Path) -> Result<Vec<(Source, Contents)>, WeightsError>
     Ok(vec![(source, contents)])
 }
 
+/// Returns the paths of all files that weights are read from: of an index, the index first and then the files that it
+/// lists, sorted by name; of a folder, those of the weights in it.
+pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+    let path = weights_of(path)?;
+    let source = Source::open(&path)?;
+    let mut files = vec![path];
+    if index::is_index(&source).map_err(|defect| defect.of(source.path()))? {
+        files.extend(index::files(&source)?);
+    }
+    Ok(files)
+}
+
 /// Returns the path itself, or the path of the weights if it is a folder.
 fn weights_of(path: &Path) -> Result<PathBuf, WeightsError> {
     if !path.is_dir() {

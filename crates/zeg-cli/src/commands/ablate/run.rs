@@ -1,6 +1,7 @@
 //! Trains and scores the runs of a suite, each in a process of its own.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     sync::{
@@ -11,11 +12,16 @@ use std::{
 };
 
 use anyhow::Context as _;
-use zeg::eval::record::FILE_NAME;
+use zeg::{eval::record::FILE_NAME, mini::weights_sha256};
+use zeg_base::fingerprint::{Fingerprint, Mismatch};
 use zeg_train::experiment::Experiment;
 
 use super::{AblateSettings, RunFailed, suite::Row};
-use crate::{Program, commands::eval::sweep, progress::Verbosity};
+use crate::{
+    Program,
+    commands::{data_folder, eval::sweep},
+    progress::Verbosity,
+};
 
 /// Exit code of a run that the user stopped.
 const INTERRUPTED: i32 = 130;
@@ -80,8 +86,9 @@ impl Run<'_> {
         }
     }
 
-    /// Checks that the settings are consistent and that an earlier run in the folder had the same ones.
-    fn check(&self, program: &Program) -> anyhow::Result<()> {
+    /// Checks that the settings are consistent and that an earlier run in the folder had the same ones, the same labels
+    /// and the same weights.
+    fn check(&self, program: &Program, facts: &mut Facts) -> anyhow::Result<()> {
         let experiment = crate::commands::open_experiment(program, &self.config, &self.changes)?;
         let manifest = self.folder.join("run.json");
         let Ok(text) = std::fs::read_to_string(&manifest) else {
@@ -96,7 +103,20 @@ impl Run<'_> {
             "{} holds a run with other settings; choose another folder with -o",
             self.folder.display()
         );
-        Ok(())
+        // Earlier versions wrote no fingerprint, so that nothing can be compared.
+        let then = manifest_json["fingerprint"].clone();
+        let then: Fingerprint = serde_json::from_value(then).unwrap_or_default();
+        if then.is_empty() {
+            return Ok(());
+        }
+        let now = facts.of(&experiment, &self.weights);
+        then.check(&now).map_err(|mismatch| {
+            OtherRun {
+                folder: self.folder.clone(),
+                mismatch,
+            }
+            .into()
+        })
     }
 
     /// Trains the model, or continues its training; returns an exit code if the user stopped it.
@@ -125,11 +145,66 @@ impl Run<'_> {
     }
 }
 
+/// The error for a run that was trained on other labels, images or weights than those that the suite has now.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{} holds a run that was trained on other data or weights: {mismatch}; choose another folder with -o",
+    folder.display()
+)]
+struct OtherRun {
+    folder: PathBuf,
+    mismatch: Mismatch,
+}
+
+/// What the runs of a suite follow from besides their experiments, each found once.
+///
+/// Data set and weights of finished runs need not be on this machine any more; then there is nothing to compare.
+struct Facts<'a> {
+    /// Folder of the data set.
+    data: Option<&'a Path>,
+    /// Facts of a data set, by its section of the experiment.
+    datasets: HashMap<String, Fingerprint>,
+    /// SHA-256 of weights, by their path.
+    weights: HashMap<PathBuf, Fingerprint>,
+}
+
+impl Facts<'_> {
+    /// Returns the facts that a run with this experiment and these weights follows from, as far as the files are there.
+    fn of(&mut self, experiment: &Experiment, weights: &Path) -> Fingerprint {
+        let data = &experiment.data;
+        let folder = self.data;
+        let open = || {
+            let root = data_folder(folder, &data.dataset)?;
+            let dataset = data.open(root, &data.train_split)?;
+            anyhow::Ok(dataset.fingerprint().and(dataset.sizes()))
+        };
+        let hash = || {
+            let sha256 = weights_sha256(weights)?;
+            anyhow::Ok(Fingerprint::new().with("weights: SHA-256", sha256))
+        };
+        let key = serde_json::to_string(data).unwrap_or_default();
+        let dataset = self.datasets.entry(key);
+        let dataset = dataset.or_insert_with(|| open().unwrap_or_default());
+        let weights = self.weights.entry(weights.to_owned());
+        let weights = weights.or_insert_with(|| hash().unwrap_or_default());
+        dataset.clone().and(weights.clone())
+    }
+}
+
 /// Checks the settings of all runs, so that a mistake shows before the first run starts.
-pub(super) fn check_all(program: &Program, runs: &[Run], suite: &Path) -> anyhow::Result<()> {
+pub(super) fn check_all(
+    program: &Program,
+    runs: &[Run],
+    settings: &AblateSettings,
+) -> anyhow::Result<()> {
+    let mut facts = Facts {
+        data: settings.data.as_deref(),
+        datasets: HashMap::new(),
+        weights: HashMap::new(),
+    };
     for run in runs {
-        run.check(program)
-            .with_context(|| format!("row {:?} of {}", run.row.name, suite.display()))?;
+        run.check(program, &mut facts)
+            .with_context(|| format!("row {:?} of {}", run.row.name, settings.suite.display()))?;
     }
     Ok(())
 }

@@ -9,11 +9,17 @@ use zeg::{
     eval::Shard,
     evaluation::EvaluationSetup,
     loading::LoadedModel,
-    model::inference::{ClassQueries, TestTime},
+    mini::weights_sha256,
+    model::{
+        inference::{ClassQueries, TestTime},
+        weights::image_facts,
+    },
     session::Session,
     text_sources::{Embedded, EmbeddingOrigin, TableSource, Templates, TextSources, class_queries},
     vocab::{classes::ClassQuery, templates::TemplateSet},
 };
+
+use zeg_base::fingerprint::Fingerprint;
 
 use super::{
     args::EvalSettings,
@@ -25,6 +31,7 @@ use crate::{
     Program,
     commands::{
         data_folder,
+        facts::class_embeddings,
         model_file::{warn_of_activation, warn_of_assumptions, warn_of_single_class, warn_of_text},
     },
 };
@@ -39,6 +46,8 @@ pub(super) struct EvalJob<'a> {
     classes: ClassQueries,
     /// Origin of the class embeddings.
     origin: EmbeddingOrigin,
+    /// Everything that the scores follow from besides the other fields of the record.
+    fingerprint: Fingerprint,
     /// Seen offsets to score with; empty for the offset of the plan.
     seen_offsets: &'a [f32],
     /// Folder of the record.
@@ -53,6 +62,7 @@ pub(super) struct EvalOutput<'a> {
     pub(super) loaded: &'a LoadedModel,
     /// Origin of the class embeddings.
     pub(super) origin: &'a EmbeddingOrigin,
+    pub(super) fingerprint: &'a Fingerprint,
     pub(super) plan: Plan,
     /// Folder of the record.
     pub(super) record: Option<PathBuf>,
@@ -84,6 +94,8 @@ impl<'a> EvalJob<'a> {
         if let Some(limit) = settings.limit {
             dataset.retain(|position| position < limit);
         }
+        // All parts of a divided evaluation state the images of the whole.
+        let data = dataset.fingerprint();
         if let Some(Shard { index, count }) = settings.shard {
             dataset.retain(|position| position as u64 % count == index - 1);
         }
@@ -94,6 +106,7 @@ impl<'a> EvalJob<'a> {
             notices,
         } = embed_classes(settings, &plan, &dataset, &loaded, device)?;
         warn_of_text(&notices);
+        let fingerprint = data.and(model_facts(settings, &plan, checkpoint, &loaded, &origin)?);
         warn_of_single_class(
             dataset.classes().len(),
             loaded.model.scoring(),
@@ -115,6 +128,7 @@ impl<'a> EvalJob<'a> {
             dataset,
             classes,
             origin,
+            fingerprint,
             seen_offsets: &settings.seen_offsets,
             record,
             labels,
@@ -144,6 +158,7 @@ impl<'a> EvalJob<'a> {
                 checkpoint: self.checkpoint,
                 loaded: &self.loaded,
                 origin: &self.origin,
+                fingerprint: &self.fingerprint,
                 plan,
                 record: self.record.as_ref().map(of_offset),
                 labels: self.labels.as_ref().map(of_offset),
@@ -207,6 +222,30 @@ fn warn_of_seen(dataset: &OpenSet, loaded: &LoadedModel) {
     }
 }
 
+/// Returns everything about model and class embeddings that scores follow from, besides the file of the model.
+fn model_facts(
+    settings: &EvalSettings,
+    plan: &Plan,
+    checkpoint: &Path,
+    loaded: &LoadedModel,
+    origin: &EmbeddingOrigin,
+) -> anyhow::Result<Fingerprint> {
+    let templates = TemplateSet::by_name(&plan.data.templates)?;
+    let row_classes = settings.model.text_classes.as_deref();
+    let facts =
+        image_facts(&loaded.weights).and(class_embeddings(origin, row_classes, &templates)?);
+    let base = match &loaded.base_sha256 {
+        Some(sha256) => Some(sha256.clone()),
+        // The weights are the file of the model itself, unless --weights names them.
+        None if loaded.base == checkpoint => None,
+        None => Some(weights_sha256(&loaded.base)?),
+    };
+    Ok(match base {
+        Some(sha256) => facts.with("weights: SHA-256", sha256),
+        None => facts,
+    })
+}
+
 /// Embeds the classes of the data set for the model.
 fn embed_classes(
     settings: &EvalSettings,
@@ -222,7 +261,8 @@ fn embed_classes(
             classes.iter().map(names).collect()
         });
     let cache = settings.cache.folder();
-    let cache = cache.and_then(|folder| EmbeddingCache::of_file(&folder, &loaded.base));
+    let cache =
+        cache.and_then(|folder| EmbeddingCache::of_weights(&folder, &loaded.base, &loaded.weights));
     let classes = dataset.classes();
     let bar = settings
         .verbosity

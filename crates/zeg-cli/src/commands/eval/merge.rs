@@ -75,6 +75,7 @@ pub(super) fn merge(settings: &MergeSettings) -> anyhow::Result<()> {
         .iter()
         .map(Evaluation::open)
         .collect::<Result<Vec<_>, _>>()?;
+    warn_of_unverified(&settings.parts, &parts);
     let pairs = settings.parts.iter().zip(&parts);
     let files: Vec<PartFiles> = pairs
         .map(|(path, part)| PartFiles {
@@ -98,6 +99,18 @@ pub(super) fn merge(settings: &MergeSettings) -> anyhow::Result<()> {
         .verbosity
         .notice(format_args!("record: {}", file.display()));
     super::show(&[whole], settings.json.as_ref())
+}
+
+/// Warns if a part does not record how it was read, because an earlier version wrote it.
+fn warn_of_unverified(paths: &[PathBuf], parts: &[Evaluation]) {
+    let mut pairs = paths.iter().zip(parts);
+    if let Some((path, _)) = pairs.find(|(_, part)| part.fingerprint.is_empty()) {
+        print_notice!(
+            "warning: {}: an earlier version of the program wrote this record without label rule, images and weights, so \
+             it could not be verified that all parts have the same; score the parts again to be sure",
+            path.display()
+        );
+    }
 }
 
 /// Returns the folder of a record, whose path is either that folder or the file in it.

@@ -14,6 +14,7 @@ use zeg::{
     model::Precision,
     text_sources::EmbeddingOrigin,
 };
+use zeg_base::fingerprint::Fingerprint;
 use zeg_train::experiment::Experiment;
 
 use super::plan::Plan;
@@ -26,6 +27,7 @@ pub(super) struct RecordInput<'a> {
     /// Origin of the class embeddings.
     pub(super) origin: &'a EmbeddingOrigin,
     pub(super) plan: &'a Plan,
+    pub(super) fingerprint: &'a Fingerprint,
     pub(super) dataset: &'a OpenSet,
     pub(super) outcome: EvaluationOutcome,
     pub(super) shard: Option<Shard>,
@@ -41,6 +43,7 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
         loaded,
         origin,
         plan,
+        fingerprint,
         dataset,
         outcome,
         shard,
@@ -87,6 +90,7 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
         inference,
         scales: plan.session.test_time.scales.clone(),
         flip: plan.session.test_time.flip,
+        fingerprint: fingerprint.clone(),
         classes: classes
             .map(|((name, unseen), colour)| ClassRef {
                 name: name.clone(),

@@ -36,7 +36,8 @@ pub(crate) struct TrainArgs {
     /// Folder of the data set; the mini world needs none
     #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
     data: Option<PathBuf>,
-    /// CLIP weights in any published format, or `mini` (MiniCLIP, which is part of the program)
+    /// CLIP weights in any published format: a file, an index of several files or the folder of a model, or `mini`
+    /// (MiniCLIP, which is part of the program)
     #[arg(long, value_name = "FILE", help_heading = heading::MODEL)]
     weights: PathBuf,
     /// Class embeddings (.npy or .safetensors) [default: computed by the text encoder of the weights]
@@ -71,7 +72,7 @@ pub(super) struct TrainSettings {
     pub(super) changes: Vec<String>,
     /// Folder of the data set.
     pub(super) data: Option<PathBuf>,
-    /// File of the frozen weights.
+    /// File, index or folder of the frozen weights.
     pub(super) weights: PathBuf,
     /// File of a pre-trained residual network.
     pub(super) backbone: Option<PathBuf>,

@@ -3,15 +3,15 @@
 use std::{
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
-    time::UNIX_EPOCH,
 };
 use zeg::model::method::Architecture;
 use zeg_train::experiment::Experiment;
 
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
-use zeg::data::{OpenSet, Pipeline, SampleSource as _};
-use zeg_base::hex;
+use zeg::{
+    data::{OpenSet, Pipeline, SampleSource as _},
+    device::DeviceChoice,
+};
 use zeg_train::{TrainError, checkpoint::CheckpointInfo, features::FeatureCache, trainer::Trainer};
 
 use crate::progress::Verbosity;
@@ -28,6 +28,7 @@ pub(super) struct CopiesInput<'a> {
     pub(super) copies: usize,
     /// Folder that keeps the encoded copies.
     pub(super) folder: Option<&'a Path>,
+    pub(super) device: DeviceChoice,
     pub(super) verbosity: Verbosity,
 }
 
@@ -47,23 +48,32 @@ pub(super) fn features(
         pipeline,
         copies,
         folder,
+        device,
         verbosity,
     } = *input;
     let seed = experiment.training.seed;
-    let origin = json!({
-        // Another version of the program may preprocess images differently.
-        "program": env!("CARGO_PKG_VERSION"),
-        "encoder": info.base.sha256,
-        "model": architecture.encoder(),
-        "preprocess": experiment.training.preprocess,
-        "data": { "set": dataset.name(), "classes": dataset.classes(), "items": dataset.len(),
-            "files": images_digest(dataset) },
-        "copies": copies,
-        "seed": seed,
-    });
+    // Another version of the program may preprocess images differently.
+    let origin = dataset
+        .fingerprint()
+        .and(dataset.states())
+        .with("program", env!("CARGO_PKG_VERSION"))
+        .with("device", device)
+        .with("weights: SHA-256", &info.base.sha256)
+        .with("model: method", architecture.method())
+        .with("model: encoder", json!(architecture.encoder()))
+        .with(
+            "model: normalisation",
+            format_args!("{:?}", trainer.model().normalization()),
+        )
+        .with(
+            "training: preprocess",
+            json!(experiment.training.preprocess),
+        )
+        .with("training: cached-copies", copies)
+        .with("training: seed", seed);
     let file = folder.map(|folder| {
-        let digest = Sha256::digest(origin.to_string());
-        let name = hex::encode(&digest[..8]);
+        let digest = origin.digest();
+        let name = digest.get(..16).unwrap_or(&digest);
         folder.join(format!("features-{name}.safetensors"))
     });
     if let Some(cache) = file
@@ -108,32 +118,4 @@ pub(super) fn features(
             Ok(Some(cache))
         }
     }
-}
-
-/// Returns the SHA-256 of the images and label maps: for files, of their paths, sizes and modification times.
-fn images_digest(dataset: &OpenSet) -> String {
-    let mut digest = Sha256::new();
-    let dataset = match dataset {
-        OpenSet::Files(dataset) => dataset,
-        OpenSet::World(set) => {
-            let (part, images) = set.images();
-            let world = json!([set.world().config(), part, images]);
-            digest.update(world.to_string());
-            return hex::encode(digest.finalize());
-        }
-    };
-    for path in dataset
-        .items
-        .iter()
-        .flat_map(|item| [&item.image, &item.labels])
-    {
-        digest.update(path.as_os_str().as_encoded_bytes());
-        if let Ok(found) = std::fs::metadata(path) {
-            let changed = found.modified().ok();
-            let since = changed.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-            digest.update(found.len().to_le_bytes());
-            digest.update(since.unwrap_or_default().as_nanos().to_le_bytes());
-        }
-    }
-    hex::encode(digest.finalize())
 }

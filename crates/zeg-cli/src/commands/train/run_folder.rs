@@ -19,6 +19,7 @@ use zeg::model::{method::Architecture, methods::Methods, section::ModelSection};
 
 use anyhow::Context as _;
 use serde_json::json;
+use zeg_base::fingerprint::Fingerprint;
 use zeg_train::{
     checkpoint::{BaseWeights, Checkpoint, write_atomically},
     experiment::{Experiment, Setting},
@@ -117,6 +118,8 @@ pub(super) struct ManifestInput<'a> {
     pub(super) experiment: &'a Experiment,
     pub(super) settings: &'a TrainSettings,
     pub(super) base: &'a BaseWeights,
+    /// Everything that the training follows from besides the experiment.
+    pub(super) fingerprint: &'a Fingerprint,
     /// Number of training images.
     pub(super) images: usize,
     /// Step that this process starts with.
@@ -235,6 +238,7 @@ impl RunFolder {
             experiment,
             settings,
             base,
+            fingerprint,
             images,
             first_step,
         } = *input;
@@ -247,6 +251,7 @@ impl RunFolder {
             "seed": experiment.training.seed,
             "data": { "folder": settings.data, "images": images },
             "weights": base,
+            "fingerprint": fingerprint,
             "text": settings.text,
             "init": settings.init,
             "device": settings.compute.device.to_string(),

@@ -85,6 +85,7 @@ impl TrainingRun {
                     pipeline: &pipeline,
                     copies,
                     folder: settings.feature_cache.as_deref(),
+                    device: settings.compute.device,
                     verbosity: settings.verbosity,
                 };
                 match cached_copies::features(&input, &stop)? {
