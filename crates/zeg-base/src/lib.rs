@@ -3,6 +3,7 @@
 //! - [`file`](mod@file): atomic writing, where a file appears complete or not at all
 //! - [`hex`]: digests and colours as hexadecimal digits
 //! - [`hash`]: FNV-1a, a hash that stays the same across versions and machines
+//! - [`lock`]: a folder or a file belongs to one process at a time
 //! - [`paths`]: paths as text, with bytes that are not UTF-8 escaped
 //! - [`random`]: splitmix64, which turns a counter into pseudo-random bits
 //!
@@ -17,5 +18,6 @@
 pub mod file;
 pub mod hash;
 pub mod hex;
+pub mod lock;
 pub mod paths;
 pub mod random;
