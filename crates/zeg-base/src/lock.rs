@@ -244,7 +244,12 @@ impl Lock {
                     });
                 }
             }
-            state(&mut file, &own).map_err(write(path))?;
+            if let Err(source) = state(&mut file, &own) {
+                if !was_left {
+                    let _ = fs::remove_file(path);
+                }
+                return Err(write(path)(source));
+            }
             return Ok(Self {
                 file,
                 path: path.to_owned(),

@@ -16,7 +16,7 @@ use zeg_train::checkpoint::write_atomically;
 
 use self::{
     choose::{Choice, candidates, choices},
-    run::{Run, check_all, score_all, train_all},
+    run::{Run, check_all, score_all, settle, train_all},
     suite::{Row, Suite, Variant},
     table::{Scored, Table},
 };
@@ -155,10 +155,10 @@ fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCo
     if settings.dry_run {
         return dry_run(program, settings, &suite, &rows, &candidates);
     }
+    let children = Children::new();
     let _lock = claim_folder(&settings.output)?;
     let table_file = Existing::Replace.place(&settings.output.join("ablation.md"))?;
     file::remove_leftovers(&settings.features());
-    let children = Children::new();
     if let Some(code) = carry_out(settings, &children, &candidates)? {
         return Ok(code);
     }
@@ -190,6 +190,7 @@ fn carry_out(
     children: &Children,
     runs: &[Run],
 ) -> anyhow::Result<Option<ExitCode>> {
+    settle(runs, children)?;
     match train_all(runs, settings, children)? {
         Some(code) => Ok(Some(code)),
         None => score_all(runs, settings, children),

@@ -14,7 +14,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use zeg_base::lock::{Lock, LockError};
+use zeg_base::{
+    file,
+    lock::{Lock, LockError},
+};
 
 use super::interrupt::{ENDS_WITH_INPUT, INTERRUPTED, on_request};
 
@@ -84,6 +87,8 @@ impl Children {
 
     /// Waits until no process uses a folder: after a command was killed, its processes need a step to end.
     ///
+    /// Their lock and their temporary files are removed.
+    ///
     /// # Errors
     /// Returns an error if a process does not leave the folder.
     pub(super) fn wait_for_folder(&self, folder: &Path) -> anyhow::Result<()> {
@@ -91,7 +96,10 @@ impl Children {
         let mut is_said = false;
         while folder.is_dir() && !lock(&self.0).is_stopping {
             match Lock::of_folder(folder) {
-                Ok(_) => break,
+                Ok(_lock) => {
+                    file::remove_leftovers(folder);
+                    break;
+                }
                 Err(error @ LockError::InUse { .. }) if started.elapsed() < PATIENCE => {
                     if !is_said {
                         print_notice!("waiting: {error}");

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use zeg_base::{file, lock::Lock};
-use zeg_train::checkpoint::write_atomically;
+use zeg_train::{TrainError, checkpoint::write_atomically};
 
 /// Makes a folder the only one of this process; without it, the folder is created.
 ///
@@ -114,15 +114,20 @@ impl Log {
     ) -> anyhow::Result<(Self, Vec<serde_json::Value>)> {
         let kept = keep_lines(&path, keep)?;
         let file = OpenOptions::new().create(true).append(true).open(&path);
-        let file = file.with_context(|| path.display().to_string())?;
-        Ok((Self { file, path }, kept))
+        match file {
+            Ok(file) => Ok((Self { file, path }, kept)),
+            Err(source) => Err(TrainError::Write { path, source }.into()),
+        }
     }
 
     pub(super) fn write(&mut self, line: &impl serde::Serialize) -> anyhow::Result<()> {
         let mut text = serde_json::to_string(line)?;
         text.push('\n');
         let written = self.file.write_all(text.as_bytes());
-        written.with_context(|| format!("{}: cannot be written", self.path.display()))
+        written.map_err(|source| {
+            let path = self.path.clone();
+            TrainError::Write { path, source }.into()
+        })
     }
 }
 

@@ -104,7 +104,6 @@ impl Run<'_> {
         settings: &AblateSettings,
         children: &Children,
     ) -> anyhow::Result<Option<ExitCode>> {
-        children.wait_for_folder(&self.folder)?;
         let mut command = zeg("train")?;
         command.arg(&self.config);
         for change in &self.changes {
@@ -136,6 +135,15 @@ pub(super) fn check_all(program: &Program, runs: &[Run], suite: &Path) -> anyhow
     for run in runs {
         run.check(program)
             .with_context(|| format!("row {:?} of {}", run.row.name, suite.display()))?;
+    }
+    Ok(())
+}
+
+/// Waits until no process of a suite that was killed uses the folders, and removes what was left in them.
+pub(super) fn settle(runs: &[Run], children: &Children) -> anyhow::Result<()> {
+    for run in runs {
+        children.wait_for_folder(&run.folder)?;
+        children.wait_for_folder(&run.folder.join(SCORES))?;
     }
     Ok(())
 }
@@ -252,9 +260,6 @@ fn score(
     let Some(first) = runs.first() else {
         return Ok(None);
     };
-    for run in runs {
-        children.wait_for_folder(&run.folder.join(SCORES))?;
-    }
     settings
         .verbosity
         .notice(format_args!("scoring {} models", runs.len()));
