@@ -35,8 +35,8 @@ Examples:
   zeg ablate … -o runs/designs --dry-run
   zeg ablate … -o runs/designs --only zegclip --seeds 3,4
 
-The same command continues a suite that was stopped or killed. The table is runs/designs/ablation.md; each
-run has a folder beside it.")]
+The same command continues a suite that was stopped or killed. The table is
+runs/designs/ablation.md; each run has a folder beside it.")]
 pub(crate) struct AblateArgs {
     /// Suite file (TOML)
     suite: PathBuf,

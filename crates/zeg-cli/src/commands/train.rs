@@ -73,11 +73,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     let dataset = Arc::new(data.open(root, &data.train_split)?);
     let classes = dataset.classes().clone();
     let (mut folder, start) = RunFolder::open(settings, &experiment, methods)?;
-    if let Some(folder) = &settings.feature_cache
-        && experiment.training.cached_copies.is_some()
-    {
-        file::check_folder(folder).with_context(|| folder.display().to_string())?;
-    }
+    check_feature_cache(settings, &experiment)?;
     let mut weights = open_weights(&settings.weights, methods)?;
     let activation = state_activation(&mut weights, settings, &experiment.model)?;
     let model = experiment.model.with_activation(activation);
@@ -165,6 +161,16 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     run.save_model(&trainer, &path)?;
     print_result!("{}", path.display())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Checks that encoded images can be kept, if the run keeps them.
+fn check_feature_cache(settings: &TrainSettings, experiment: &Experiment) -> anyhow::Result<()> {
+    match &settings.feature_cache {
+        Some(folder) if experiment.training.cached_copies.is_some() => {
+            file::check_folder(folder).with_context(|| folder.display().to_string())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns the name of a file, without its folder.
