@@ -8,7 +8,7 @@ mod validation;
 
 pub(crate) use self::{
     args::TrainArgs,
-    run_folder::{NothingToStartFrom, begun_experiment, is_begun},
+    run_folder::{BegunRun, NothingToStartFrom, is_begun},
 };
 
 use std::{path::Path, process::ExitCode, sync::Arc};

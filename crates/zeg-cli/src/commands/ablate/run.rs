@@ -1,6 +1,7 @@
 //! Trains and scores the runs of a suite, each in a process of its own.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     sync::{
@@ -11,7 +12,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use zeg::eval::record::FILE_NAME;
+use zeg::{eval::record::FILE_NAME, mini::weights_sha256};
 
 use super::{AblateSettings, RunFailed, suite::Row};
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
         children::{Children, Ended},
         eval::sweep,
         interrupt::INTERRUPTED,
-        train::{begun_experiment, is_begun},
+        train::{BegunRun, is_begun},
     },
     progress::Verbosity,
 };
@@ -87,14 +88,39 @@ impl Run<'_> {
     }
 
     /// Checks that the settings are consistent and that an earlier run in the folder had the same ones.
-    fn check(&self, program: &Program) -> anyhow::Result<()> {
+    ///
+    /// - `digests`: SHA-256 of the weights that were read already
+    fn check(
+        &self,
+        program: &Program,
+        digests: &mut BTreeMap<PathBuf, String>,
+    ) -> anyhow::Result<()> {
         let experiment = crate::commands::open_experiment(program, &self.config, &self.changes)?;
-        let before = begun_experiment(&self.folder)?;
+        let folder = self.folder.display();
+        let Some(before) = BegunRun::open(&self.folder)? else {
+            anyhow::ensure!(
+                !self.model().exists(),
+                "{folder} holds a model without the run.json of its run; choose another folder with -o"
+            );
+            return Ok(());
+        };
         anyhow::ensure!(
-            before.is_none_or(|before| before == experiment),
-            "{} holds a run with other settings; choose another folder with -o",
-            self.folder.display()
+            before.experiment == experiment,
+            "{folder} holds a run with other settings; choose another folder with -o"
         );
+        let Some(weights) = before.weights else {
+            return Ok(());
+        };
+        let digest = match digests.get(&self.weights) {
+            Some(digest) => digest.clone(),
+            None => weights_sha256(&self.weights)?,
+        };
+        anyhow::ensure!(
+            weights.sha256 == digest,
+            "{folder} holds a run with other weights than {}; choose another folder with -o",
+            self.weights.display()
+        );
+        digests.insert(self.weights.clone(), digest);
         Ok(())
     }
 
@@ -132,8 +158,9 @@ impl Run<'_> {
 
 /// Checks the settings of all runs, so that a mistake shows before the first run starts.
 pub(super) fn check_all(program: &Program, runs: &[Run], suite: &Path) -> anyhow::Result<()> {
+    let mut digests = BTreeMap::new();
     for run in runs {
-        run.check(program)
+        run.check(program, &mut digests)
             .with_context(|| format!("row {:?} of {}", run.row.name, suite.display()))?;
     }
     Ok(())

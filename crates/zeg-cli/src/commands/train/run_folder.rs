@@ -192,7 +192,7 @@ impl RunFolder {
     /// Returns an error if the folder holds files of a run.
     fn refuse_run(&self) -> anyhow::Result<()> {
         let mut files = self.files()?;
-        if begun_experiment(&self.path).is_ok_and(|experiment| experiment.is_some()) {
+        if BegunRun::open(&self.path).is_ok_and(|run| run.is_some()) {
             files.retain(|file| *file != self.manifest() && !is_empty(file));
         }
         let Some(first) = files.first() else {
@@ -265,7 +265,10 @@ impl RunFolder {
             }
             .into());
         }
-        let Some(before) = begun_experiment(&self.path)? else {
+        let Some(BegunRun {
+            experiment: before, ..
+        }) = BegunRun::open(&self.path)?
+        else {
             return Ok(());
         };
         anyhow::ensure!(
@@ -414,20 +417,34 @@ pub(crate) fn is_begun(folder: &Path) -> bool {
     folder.join(MANIFEST).is_file() || checkpoints(folder).is_ok_and(|found| !found.is_empty())
 }
 
-/// Returns the experiment of the run that has begun in a folder, by its manifest; `None` without a manifest.
-///
-/// # Errors
-/// Returns an error if the manifest cannot be read.
-pub(crate) fn begun_experiment(folder: &Path) -> anyhow::Result<Option<Experiment>> {
-    let manifest = folder.join(MANIFEST);
-    let name = || manifest.display().to_string();
-    if !manifest.is_file() {
-        return Ok(None);
+/// What the manifest tells of a run that has begun in a folder.
+pub(crate) struct BegunRun {
+    pub(crate) experiment: Experiment,
+    /// The frozen weights.
+    pub(crate) weights: Option<BaseWeights>,
+}
+
+impl BegunRun {
+    /// Opens the manifest in a folder; returns `None` if there is none.
+    ///
+    /// # Errors
+    /// Returns an error if the manifest cannot be read.
+    pub(crate) fn open(folder: &Path) -> anyhow::Result<Option<Self>> {
+        let manifest = folder.join(MANIFEST);
+        let name = || manifest.display().to_string();
+        if !manifest.is_file() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&manifest).with_context(name)?;
+        let mut document: serde_json::Value = serde_json::from_str(&text).with_context(name)?;
+        let weights = serde_json::from_value(document["weights"].take()).ok();
+        let experiment = document["experiment"].take();
+        let experiment = serde_json::from_value(experiment).with_context(name)?;
+        Ok(Some(Self {
+            experiment,
+            weights,
+        }))
     }
-    let text = std::fs::read_to_string(&manifest).with_context(name)?;
-    let mut document: serde_json::Value = serde_json::from_str(&text).with_context(name)?;
-    let experiment = serde_json::from_value(document["experiment"].take()).with_context(name)?;
-    Ok(Some(experiment))
 }
 
 /// Returns the revision of the git checkout that the program runs in, if there is one.
