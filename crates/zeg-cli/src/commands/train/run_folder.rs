@@ -437,9 +437,12 @@ impl BegunRun {
         }
         let text = std::fs::read_to_string(&manifest).with_context(name)?;
         let mut document: serde_json::Value = serde_json::from_str(&text).with_context(name)?;
-        let weights = serde_json::from_value(document["weights"].take()).ok();
-        let experiment = document["experiment"].take();
-        let experiment = serde_json::from_value(experiment).with_context(name)?;
+        let mut part = |key: &str| {
+            let part = document.get_mut(key).map(serde_json::Value::take);
+            part.unwrap_or_default()
+        };
+        let weights = serde_json::from_value(part("weights")).ok();
+        let experiment = serde_json::from_value(part("experiment")).with_context(name)?;
         Ok(Some(Self {
             experiment,
             weights,
