@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
 
+/// Beginning and end of the names of temporary files.
+const TEMPORARY: (&str, &str) = (".zeg-", ".tmp");
+
 /// What to do if the target file exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overwrite {
@@ -136,6 +139,36 @@ pub fn put_in_place(file: File, from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes temporary files from a folder that a killed process left there.
+///
+/// The caller holds the folder's [lock](crate::lock), so that no other process writes into it. What cannot be removed
+/// stays.
+pub fn remove_leftovers(folder: &Path) {
+    let (first, last) = TEMPORARY;
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_temporary = |name: &str| name.starts_with(first) && name.ends_with(last);
+        if name.to_str().is_some_and(is_temporary)
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Checks that files can be created in a folder, and creates the folder if it does not exist.
+///
+/// # Errors
+/// Returns the system's error if the folder cannot be created or written into.
+pub fn check_folder(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    tempfile::Builder::new()
+        .prefix(TEMPORARY.0)
+        .suffix(TEMPORARY.1)
+        .tempfile_in(folder)
+        .map(|_| ())
+}
+
 /// The final path of a temporary file, and how it is put there.
 #[derive(Debug)]
 struct Target {
@@ -158,7 +191,7 @@ impl Target {
             ));
         }
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".zeg-").suffix(".tmp");
+        builder.prefix(TEMPORARY.0).suffix(TEMPORARY.1);
         let inherited = inherit_permissions(old.ok().filter(fs::Metadata::is_file), &mut builder);
         let temporary = builder.tempfile_in(folder_of(path))?;
         let permissions = match inherited {

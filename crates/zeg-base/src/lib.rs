@@ -5,6 +5,7 @@
 //! - [`file_state`]: recognises that a file was written or replaced
 //! - [`hex`]: digests and colours as hexadecimal digits
 //! - [`hash`]: FNV-1a, a hash that stays the same across versions and machines
+//! - [`lock`]: a folder or a file belongs to one process at a time
 //! - [`paths`]: paths as text, with bytes that are not UTF-8 escaped
 //! - [`random`]: splitmix64, which turns a counter into pseudo-random bits
 //!
@@ -21,5 +22,6 @@ pub mod file_state;
 pub mod fingerprint;
 pub mod hash;
 pub mod hex;
+pub mod lock;
 pub mod paths;
 pub mod random;

@@ -13,6 +13,7 @@ use zeg::{
         tokenizer::TokenizeError,
     },
 };
+use zeg_base::lock::LockError;
 use zeg_train::TrainError;
 
 use crate::commands::{
@@ -20,7 +21,8 @@ use crate::commands::{
     model_file::NotPulled,
     place::{NotAFile, OutputExists},
     report::NoEvaluation,
-    train::{NothingToStartFrom, OtherFacts, RunExists},
+    run_files::{NoCheckpoint, RunExists},
+    train::{NothingToStartFrom, OtherFacts},
 };
 
 /// Prints an error, and a hint if there is one, to standard error.
@@ -107,8 +109,14 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<ExportError>() {
         return of_export(error);
     }
-    if cause.is::<RunExists>() {
-        return Some("continue the run with --resume, or choose another folder with -o".into());
+    if let Some(error) = cause.downcast_ref::<RunExists>() {
+        return Some(error.hint());
+    }
+    if let Some(error) = cause.downcast_ref::<NoCheckpoint>() {
+        return Some(error.hint().into());
+    }
+    if let Some(error) = cause.downcast_ref::<LockError>() {
+        return of_lock(error);
     }
     if cause.is::<OtherFacts>() {
         return Some(
@@ -213,6 +221,22 @@ fn of_data(error: &DataError) -> Option<String> {
     })
 }
 
+fn of_lock(error: &LockError) -> Option<String> {
+    Some(match error {
+        LockError::InUse { .. } => {
+            "wait until that process has ended, or choose another place with -o".into()
+        }
+        LockError::OtherHost { lock, owner, .. } => format!(
+            "if process {} has ended on {}, remove {} and try again",
+            owner.process,
+            owner.host,
+            lock.display()
+        ),
+        LockError::Foreign { .. } => "choose another place with -o".into(),
+        LockError::Write { .. } => return None,
+    })
+}
+
 fn of_export(error: &ExportError) -> Option<String> {
     Some(match error {
         ExportError::Exists { .. } => {
@@ -292,6 +316,9 @@ fn of_train(error: &TrainError) -> Option<String> {
             "free some disk space, or choose another folder; the last checkpoint is intact, and --resume continues from it".into()
         }
         TrainError::Checkpoint { .. } => "use a checkpoint that `zeg train` wrote; name CLIP weights with --weights".into(),
+        TrainError::PretrainCheckpoint { .. } => {
+            "the file is damaged or of another kind; start anew with --overwrite".into()
+        }
         TrainError::Data(error) => return of_data(error),
         TrainError::Model(error) => return of_model(error),
         _ => return None,

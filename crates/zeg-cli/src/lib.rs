@@ -55,6 +55,7 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString>,
 {
+    commands::interrupt::end_with_input();
     let modern = renamed_flags::modernize(arguments.into_iter().map(Into::into));
     for notice in &modern.notices {
         print_notice!("warning: {notice}");

@@ -52,6 +52,80 @@ fn a_short_pre_training_is_far_better_than_chance() {
     assert!(accuracy > 0.12, "{accuracy}, losses {losses:?}");
 }
 
+/// Returns `zeg pretrain` with a few small steps.
+fn pretrain(folder: &Path, output: &str, more: &[&str]) -> Command {
+    let mut command = zeg(folder);
+    command.args(["pretrain", "-o", output, "--steps", "4", "--batch", "4"]);
+    command.args(["--checkpoint-every", "1", "--threads", "1"]);
+    command.args(more);
+    command
+}
+
+#[test]
+fn a_pre_training_that_is_killed_continues_to_the_same_bytes() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let bytes = |name: &str| std::fs::read(path(name)).unwrap();
+    let losses = |name: &str| -> Vec<f64> {
+        let text = std::fs::read_to_string(path(name)).unwrap();
+        let lines = text.lines().map(serde_json::from_str::<serde_json::Value>);
+        lines
+            .map(|line| line.unwrap()["loss"].as_f64().unwrap())
+            .collect()
+    };
+    pretrain(folder.path(), "whole.safetensors", &[])
+        .assert()
+        .success();
+
+    let command = pretrain(folder.path(), "killed.safetensors", &[]);
+    let mut child = std::process::Command::new(command.get_program())
+        .current_dir(folder.path())
+        .args(command.get_args())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let checkpoint = path("killed.checkpoint.safetensors");
+    while !checkpoint.exists() {
+        assert!(child.try_wait().unwrap().is_none());
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!path("killed.safetensors").exists());
+    let refused = pretrain(folder.path(), "killed.safetensors", &[])
+        .output()
+        .unwrap();
+    assert!(
+        stderr(&refused).contains("--resume"),
+        "{}",
+        stderr(&refused)
+    );
+    let resume = ["--resume"];
+    let resumed = pretrain(folder.path(), "killed.safetensors", &resume)
+        .output()
+        .unwrap();
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    assert!(stderr(&resumed).contains("resuming at step"));
+    assert!(bytes("whole.safetensors") == bytes("killed.safetensors"));
+    assert_eq!(losses("whole.jsonl"), losses("killed.jsonl"));
+    assert_eq!(losses("killed.jsonl").len(), 4);
+    for temporary in ["killed.checkpoint.safetensors", "killed.safetensors.lock"] {
+        assert!(!path(temporary).exists(), "{temporary}");
+    }
+
+    // Nothing is left to continue, and the finished weights stay.
+    for (flags, said) in [
+        (&resume[..], "no checkpoint to continue from"),
+        (&[], "holds a run already"),
+    ] {
+        let output = pretrain(folder.path(), "killed.safetensors", flags)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
+}
+
 #[test]
 fn the_embedded_model_segments_an_image_of_its_world() {
     let folder = TempDir::new().unwrap();

@@ -222,6 +222,10 @@ fn a_suite_runs_continues_and_writes_a_table() {
     assert!(text.contains("other settings"), "{text}");
     let text = failure(&mut ablate(&["--only", "wihtout"]));
     assert!(text.contains("without"), "{text}");
+    // So are runs with other weights.
+    common::write_image_tower(&world.weights());
+    let text = failure(&mut ablate(&[]));
+    assert!(text.contains("with other weights"), "{text}");
 }
 
 const CHOOSING: &str = r#"

@@ -57,6 +57,14 @@ pub enum TrainError {
         /// The part that is missing or wrong.
         reason: String,
     },
+    /// A checkpoint of a pre-training is damaged or of another kind.
+    #[error("{}: cannot be continued from: {reason}", path.display())]
+    PretrainCheckpoint {
+        /// The file.
+        path: PathBuf,
+        /// The part that is missing or wrong.
+        reason: String,
+    },
     /// The user stopped the training.
     #[error("stopped")]
     Interrupted,

@@ -36,6 +36,7 @@ pub mod methods;
 pub mod objective;
 pub mod optimizer;
 pub mod pretrain;
+pub mod pretrain_checkpoint;
 pub mod pretraining;
 pub mod recipe;
 pub mod schedule;

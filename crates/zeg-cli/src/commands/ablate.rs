@@ -11,16 +11,19 @@ mod table;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use zeg_base::paths::path_text;
+use zeg_base::{file, paths::path_text};
 use zeg_train::checkpoint::write_atomically;
 
 use self::{
     choose::{Choice, candidates, choices},
-    run::{Run, check_all, score_all, train_all},
+    run::{Run, check_all, score_all, settle, train_all},
     suite::{Row, Suite, Variant},
     table::{Scored, Table},
 };
-use super::{JsonTarget, json::JsonArgs, shared::heading, write_result};
+use super::{
+    JsonTarget, children::Children, json::JsonArgs, place::Existing, run_files::claim_folder,
+    shared::heading, write_result,
+};
 use crate::{Program, progress::Verbosity};
 
 /// Arguments of `zeg ablate`.
@@ -32,8 +35,8 @@ Examples:
   zeg ablate … -o runs/designs --dry-run
   zeg ablate … -o runs/designs --only zegclip --seeds 3,4
 
-The same command continues a suite that was stopped. The table is runs/designs/ablation.md; each
-run has a folder beside it.")]
+The same command continues a suite that was stopped or killed. The table is
+runs/designs/ablation.md; each run has a folder beside it.")]
 pub(crate) struct AblateArgs {
     /// Suite file (TOML)
     suite: PathBuf,
@@ -115,6 +118,11 @@ impl AblateArgs {
 }
 
 impl AblateSettings {
+    /// Returns the folder of the encoded images that the runs share.
+    fn features(&self) -> PathBuf {
+        self.output.join("features")
+    }
+
     /// Returns the weights that the candidates of `[choose]` are run with.
     fn first_weights(&self) -> PathBuf {
         self.weights.first().cloned().unwrap_or_default()
@@ -123,11 +131,12 @@ impl AblateSettings {
 
 /// The error for a process of the suite that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("`zeg {what}` of {} ended with exit code {code}", folder.display())]
+#[error("`zeg {what}` of {} {how}", folder.display())]
 pub(crate) struct RunFailed {
     what: &'static str,
     folder: PathBuf,
-    code: i32,
+    /// How it ended, such as `ended with exit code 1`.
+    how: String,
 }
 
 pub(crate) fn run(
@@ -146,22 +155,23 @@ fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCo
     if settings.dry_run {
         return dry_run(program, settings, &suite, &rows, &candidates);
     }
-    if let Some(code) = carry_out(settings, &candidates)? {
+    let children = Children::new();
+    let _lock = claim_folder(&settings.output)?;
+    let table_file = Existing::Replace.place(&settings.output.join("ablation.md"))?;
+    file::remove_leftovers(&settings.features());
+    if let Some(code) = carry_out(settings, &children, &candidates)? {
         return Ok(code);
     }
     let choices = choices(&suite, &candidates)?;
     let runs = plan(settings, &suite, &rows, &choices);
     check_all(program, &runs, settings)?;
-    if let Some(code) = carry_out(settings, &runs)? {
+    if let Some(code) = carry_out(settings, &children, &runs)? {
         return Ok(code);
     }
     let scored = runs.iter().filter_map(|run| Scored::of(run, &choices));
     let scored = scored.collect::<anyhow::Result<Vec<_>>>()?;
     let table = Table::new(&suite, &scored, &choices)?;
-    write_atomically(
-        &settings.output.join("ablation.md"),
-        table.to_markdown().as_bytes(),
-    )?;
+    write_atomically(&table_file, table.to_markdown().as_bytes())?;
     write_result(settings.json.as_ref(), &table, || {
         print_result!("{}", table.to_markdown())
     })?;
@@ -175,10 +185,15 @@ pub(crate) fn suite_schema() -> schemars::Schema {
 }
 
 /// Trains and scores the runs; returns an exit code if the user stopped it.
-fn carry_out(settings: &AblateSettings, runs: &[Run]) -> anyhow::Result<Option<ExitCode>> {
-    match train_all(runs, settings)? {
+fn carry_out(
+    settings: &AblateSettings,
+    children: &Children,
+    runs: &[Run],
+) -> anyhow::Result<Option<ExitCode>> {
+    settle(runs, children)?;
+    match train_all(runs, settings, children)? {
         Some(code) => Ok(Some(code)),
-        None => score_all(runs, settings),
+        None => score_all(runs, settings, children),
     }
 }
 

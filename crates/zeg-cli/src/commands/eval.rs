@@ -31,7 +31,7 @@ use self::{
     predictions::Predictions,
     record::RecordInput,
 };
-use super::{JsonTarget, write_result};
+use super::{JsonTarget, run_files::claim_folders, write_result};
 use crate::{Program, progress::Verbosity};
 
 /// Returns the JSON schema of an evaluation plan.
@@ -56,6 +56,7 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<()> {
     let device = settings.compute.open_device()?;
     let file = settings.plan.as_deref().map(PlanFile::open).transpose()?;
     let folders = record_places(settings)?;
+    let _locks = claim_folders(&folders)?;
     let mut jobs = Vec::new();
     for (number, checkpoint) in settings.checkpoints.iter().enumerate() {
         let folder = folders.get(number).cloned();

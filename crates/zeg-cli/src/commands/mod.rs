@@ -3,11 +3,13 @@
 pub(crate) mod ablate;
 pub(crate) mod bench;
 pub(crate) mod check;
+mod children;
 pub(crate) mod data;
 pub(crate) mod eval;
 mod facts;
 pub(crate) mod import;
 pub(crate) mod info;
+pub(crate) mod interrupt;
 pub(crate) mod json;
 pub(crate) mod machine;
 pub(crate) mod model_file;
@@ -17,6 +19,7 @@ pub(crate) mod pretrain;
 pub(crate) mod pull;
 pub(crate) mod quickstart;
 pub(crate) mod report;
+pub(crate) mod run_files;
 pub(crate) mod segment;
 pub(crate) mod shared;
 pub(crate) mod train;
@@ -87,12 +90,9 @@ fn data_folder<'a>(folder: Option<&'a Path>, dataset: &str) -> anyhow::Result<&'
 /// Returns a flag that is set when the user interrupts the program; a second interrupt ends it at once.
 fn stop_flag() -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));
-    let handler = Arc::clone(&flag);
-    // Without a handler an interrupt ends the program at once, which loses work but damages nothing.
-    let _ = ctrlc::set_handler(move || {
-        if handler.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
+    let shared = Arc::clone(&flag);
+    interrupt::on_request(move || {
+        shared.store(true, Ordering::SeqCst);
         print_notice!("\nstopping after this step; press Ctrl-C again to stop at once");
     });
     flag

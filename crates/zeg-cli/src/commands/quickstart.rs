@@ -29,7 +29,9 @@ use self::{
 use super::{
     JsonTarget,
     ablate::run::side_by_side,
+    children::Children,
     json::JsonArgs,
+    run_files::claim_folder,
     shared::{Existing, heading},
     write_result,
 };
@@ -147,6 +149,11 @@ pub(crate) fn run(
 fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let plan = QuickstartPlan::load()?;
+    let children = Children::new();
+    let _lock = claim_folder(&settings.output)?;
+    for run in planned_runs(settings, &children, &plan) {
+        children.wait_for_folder(&run.folder())?;
+    }
     clear(settings, &plan)?;
     for folder in ["logs", "runs", "scores"] {
         let folder = settings.output.join(folder);
@@ -164,7 +171,7 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
         titles.join(", "),
         plan.splits.len()
     ));
-    let runs = planned_runs(settings, &plan);
+    let runs = planned_runs(settings, &children, &plan);
     let scores = Mutex::new(Vec::new());
     let jobs = settings.threads.clamp(1, runs.len());
     let code = side_by_side(jobs, &runs, |run| {
@@ -181,6 +188,9 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
         })
     })?;
     if let Some(code) = code {
+        settings
+            .verbosity
+            .notice("stopped; with --overwrite the same command starts anew");
         return Ok(code);
     }
     let mut scores = scores
@@ -191,7 +201,7 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
         (method, score.split)
     };
     scores.sort_by_key(position);
-    let summary = match show(settings, &plan, scores, started)? {
+    let summary = match show(settings, &children, &plan, scores, started)? {
         Ok(summary) => summary,
         Err(code) => return Ok(code),
     };
@@ -234,12 +244,14 @@ fn clear(settings: &QuickstartSettings, plan: &QuickstartPlan) -> anyhow::Result
 /// Returns the trainings, the longest first, with the threads shared among those that run at a time.
 fn planned_runs<'a>(
     settings: &'a QuickstartSettings,
+    children: &'a Children,
     plan: &'a QuickstartPlan,
 ) -> Vec<QuickstartRun<'a>> {
     let count = plan.methods.len() * plan.splits.len();
     let threads = (settings.threads / settings.threads.clamp(1, count)).max(1);
     let run = |method, split| QuickstartRun {
         settings,
+        children,
         method,
         split,
         threads,
@@ -265,6 +277,7 @@ fn done_line(done: &RunScores) -> String {
 /// Segments images with the best method and writes the pages; returns the exit code if the user interrupted it.
 fn show(
     settings: &QuickstartSettings,
+    children: &Children,
     plan: &QuickstartPlan,
     scores: Vec<RunScores>,
     started: Instant,
@@ -286,7 +299,7 @@ fn show(
     command.args(["--threshold", "0", "--write", "labels,overlay,html"]);
     command.arg("-o").arg(&predictions);
     command.args(["--threads", &settings.threads.to_string()]);
-    if let Some(code) = run_process(command, settings, "segment")? {
+    if let Some(code) = run_process(command, settings, children, "segment")? {
         return Ok(Err(code));
     }
     let mut reports = Vec::new();
@@ -308,7 +321,12 @@ fn show(
             plan.methods.len()
         );
         command.args(["--title", &title, "-o"]).arg(&folder);
-        if let Some(code) = run_process(command, settings, &format!("report-split-{split}"))? {
+        if let Some(code) = run_process(
+            command,
+            settings,
+            children,
+            &format!("report-split-{split}"),
+        )? {
             return Ok(Err(code));
         }
         reports.push(folder.join("report.html"));

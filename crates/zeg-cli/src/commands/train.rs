@@ -10,11 +10,12 @@ mod validation;
 pub(crate) use self::{
     args::TrainArgs,
     facts::OtherFacts,
-    run_folder::{NothingToStartFrom, RunExists},
+    run_folder::{BegunRun, NothingToStartFrom, is_begun},
 };
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 
+use anyhow::Context as _;
 use burn::tensor::Device;
 use zeg::{
     data::SampleSource as _,
@@ -33,6 +34,7 @@ use zeg::{
         templates::TemplateSet,
     },
 };
+use zeg_base::file;
 use zeg_train::setting::supervision;
 use zeg_train::{
     checkpoint::{BaseWeights, CheckpointInfo, StoredClass, read_moments},
@@ -49,12 +51,11 @@ use self::{
 };
 use super::{
     data_folder,
+    interrupt::INTERRUPTED,
     model_file::{warn_of_assumed_activation, warn_of_text},
+    stop_flag,
 };
 use crate::{Program, progress::Verbosity};
-
-/// Exit code of a run that the user stopped.
-const INTERRUPTED: u8 = 130;
 
 pub(crate) fn run(
     program: &Program,
@@ -65,6 +66,7 @@ pub(crate) fn run(
 }
 
 fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode> {
+    let stop = stop_flag();
     let device = settings.compute.open_device()?;
     let Program { methods, recipes } = program;
     let experiment = super::open_experiment(program, &settings.config, &settings.changes)?;
@@ -72,12 +74,8 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     let root = data_folder(settings.data.as_deref(), &data.dataset)?;
     let dataset = Arc::new(data.open(root, &data.train_split)?);
     let classes = dataset.classes().clone();
-    let (folder, start) = RunFolder::open(
-        &settings.output,
-        settings.continuation,
-        &experiment,
-        methods,
-    )?;
+    let (mut folder, start) = RunFolder::open(settings, &experiment, methods)?;
+    check_feature_cache(settings, &experiment)?;
     let mut weights = open_weights(&settings.weights, methods)?;
     let activation = state_activation(&mut weights, settings, &experiment.model)?;
     let model = experiment.model.with_activation(activation);
@@ -107,7 +105,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         device: &device,
         verbosity: settings.verbosity,
     })?;
-    folder.write_manifest(&ManifestInput {
+    folder.begin(&ManifestInput {
         experiment: &experiment,
         settings,
         base: &base,
@@ -156,7 +154,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         embeddings,
         validator,
     };
-    let finished = run.train(&mut trainer, &dataset, settings)?;
+    let finished = run.train(&mut trainer, &dataset, settings, &stop)?;
     if !finished {
         settings.verbosity.notice(format_args!(
             "stopped at step {}; --resume continues the run",
@@ -168,6 +166,16 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     run.save_model(&trainer, &path)?;
     print_result!("{}", path.display())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Checks that encoded images can be kept, if the run keeps them.
+fn check_feature_cache(settings: &TrainSettings, experiment: &Experiment) -> anyhow::Result<()> {
+    match &settings.feature_cache {
+        Some(folder) if experiment.training.cached_copies.is_some() => {
+            file::check_folder(folder).with_context(|| folder.display().to_string())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns the name of a file, without its folder.

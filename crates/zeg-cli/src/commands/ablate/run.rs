@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     sync::{
         atomic::{AtomicUsize, Ordering},
         mpsc::{Sender, channel},
@@ -19,12 +19,16 @@ use zeg_train::experiment::Experiment;
 use super::{AblateSettings, RunFailed, suite::Row};
 use crate::{
     Program,
-    commands::{data_folder, eval::sweep},
+    commands::{
+        children::{Children, Ended},
+        data_folder,
+        eval::sweep,
+        interrupt::INTERRUPTED,
+        train::{BegunRun, is_begun},
+    },
     progress::Verbosity,
 };
 
-/// Exit code of a run that the user stopped.
-const INTERRUPTED: i32 = 130;
 /// Name of the folder for the records of a run.
 const SCORES: &str = "scores";
 
@@ -79,7 +83,7 @@ impl Run<'_> {
             "scored"
         } else if self.model().is_file() {
             "trained"
-        } else if self.folder.join("run.json").is_file() {
+        } else if is_begun(&self.folder) {
             "begun"
         } else {
             "left"
@@ -90,22 +94,23 @@ impl Run<'_> {
     /// and the same weights.
     fn check(&self, program: &Program, facts: &mut Facts) -> anyhow::Result<()> {
         let experiment = crate::commands::open_experiment(program, &self.config, &self.changes)?;
-        let manifest = self.folder.join("run.json");
-        let Ok(text) = std::fs::read_to_string(&manifest) else {
+        let folder = self.folder.display();
+        let Some(before) = BegunRun::open(&self.folder)? else {
+            anyhow::ensure!(
+                !self.model().exists(),
+                "{folder} holds a model without the run.json of its run; choose another folder with -o"
+            );
             return Ok(());
         };
-        let manifest_json: serde_json::Value =
-            serde_json::from_str(&text).with_context(|| manifest.display().to_string())?;
-        let before: Experiment = serde_json::from_value(manifest_json["experiment"].clone())
-            .with_context(|| manifest.display().to_string())?;
         anyhow::ensure!(
-            before == experiment,
-            "{} holds a run with other settings; choose another folder with -o",
-            self.folder.display()
+            before.experiment == experiment,
+            "{folder} holds a run with other settings; choose another folder with -o"
         );
-        // Earlier versions wrote no fingerprint, so that nothing can be compared.
-        let then = manifest_json["fingerprint"].clone();
-        let then: Fingerprint = serde_json::from_value(then).unwrap_or_default();
+        // Earlier versions wrote no fingerprint, but the digest of the weights.
+        let mut then = before.fingerprint;
+        if let Some(weights) = before.weights.filter(|_| then.is_empty()) {
+            then = then.with("weights: SHA-256", weights.sha256);
+        }
         if then.is_empty() {
             return Ok(());
         }
@@ -120,7 +125,11 @@ impl Run<'_> {
     }
 
     /// Trains the model, or continues its training; returns an exit code if the user stopped it.
-    fn train(&self, settings: &AblateSettings) -> anyhow::Result<Option<ExitCode>> {
+    fn train(
+        &self,
+        settings: &AblateSettings,
+        children: &Children,
+    ) -> anyhow::Result<Option<ExitCode>> {
         let mut command = zeg("train")?;
         command.arg(&self.config);
         for change in &self.changes {
@@ -137,11 +146,13 @@ impl Run<'_> {
             command.arg("--init").arg(init);
         }
         // Rows with the same frozen encoder and seed share the encoded images.
-        let features = settings.output.join("features");
-        command.arg("--feature-cache").arg(features);
-        command.arg("--output").arg(&self.folder).arg("--resume");
+        command.arg("--feature-cache").arg(settings.features());
+        command.arg("--output").arg(&self.folder);
+        if is_begun(&self.folder) {
+            command.arg("--resume");
+        }
         add_common_arguments(&mut command, settings);
-        wait("train", &self.folder, command)
+        wait(children, "train", &self.folder, command)
     }
 }
 
@@ -209,10 +220,20 @@ pub(super) fn check_all(
     Ok(())
 }
 
+/// Waits until no process of a suite that was killed uses the folders, and removes what was left in them.
+pub(super) fn settle(runs: &[Run], children: &Children) -> anyhow::Result<()> {
+    for run in runs {
+        children.wait_for_folder(&run.folder)?;
+        children.wait_for_folder(&run.folder.join(SCORES))?;
+    }
+    Ok(())
+}
+
 /// Trains the runs that have no model; returns an exit code if the user stopped it.
 pub(super) fn train_all(
     runs: &[Run],
     settings: &AblateSettings,
+    children: &Children,
 ) -> anyhow::Result<Option<ExitCode>> {
     let mut left: Vec<&Run> = runs.iter().filter(|run| !run.model().is_file()).collect();
     let count = left.len();
@@ -231,7 +252,7 @@ pub(super) fn train_all(
             settings
                 .verbosity
                 .notice(format_args!("run {number} of {count}: {}", run.name));
-            run.train(settings)
+            run.train(settings, children)
         })?;
         if code.is_some() {
             return Ok(code.inspect(|_| stopped(settings)));
@@ -295,6 +316,7 @@ fn add_common_arguments(command: &mut Command, settings: &AblateSettings) {
 pub(super) fn score_all(
     runs: &[Run],
     settings: &AblateSettings,
+    children: &Children,
 ) -> anyhow::Result<Option<ExitCode>> {
     let mut left: Vec<&Run> = runs.iter().filter(|run| !run.is_scored()).collect();
     let mut groups: Vec<Vec<&Run>> = Vec::new();
@@ -305,11 +327,17 @@ pub(super) fn score_all(
         groups.extend(now.chunks(part).map(<[&Run]>::to_vec));
         left = later;
     }
-    let code = side_by_side(settings.jobs, &groups, |runs| score(settings, runs))?;
+    let code = side_by_side(settings.jobs, &groups, |runs| {
+        score(settings, children, runs)
+    })?;
     Ok(code.inspect(|_| stopped(settings)))
 }
 
-fn score(settings: &AblateSettings, runs: &[&Run]) -> anyhow::Result<Option<ExitCode>> {
+fn score(
+    settings: &AblateSettings,
+    children: &Children,
+    runs: &[&Run],
+) -> anyhow::Result<Option<ExitCode>> {
     let Some(first) = runs.first() else {
         return Ok(None);
     };
@@ -328,26 +356,24 @@ fn score(settings: &AblateSettings, runs: &[&Run]) -> anyhow::Result<Option<Exit
         command.arg(format!("--seen-offsets={}", offsets.join(",")));
     }
     add_common_arguments(&mut command, settings);
-    wait("eval", &settings.output, command)
+    wait(children, "eval", &settings.output, command)
 }
 
-/// Waits for a process; returns an exit code if the user stopped it.
+/// Runs a process to its end; returns an exit code if the user stopped it.
 fn wait(
+    children: &Children,
     what: &'static str,
     folder: &Path,
     mut command: Command,
 ) -> anyhow::Result<Option<ExitCode>> {
-    let status = command
-        .stdout(std::process::Stdio::null())
-        .status()
-        .context("starting a process of this program")?;
-    match status.code() {
-        Some(0) => Ok(None),
-        Some(INTERRUPTED) | None => Ok(Some(ExitCode::from(INTERRUPTED as u8))),
-        Some(code) => Err(RunFailed {
+    command.stdout(Stdio::null());
+    match children.run(command)? {
+        Ended::Well => Ok(None),
+        Ended::Stopped => Ok(Some(ExitCode::from(INTERRUPTED))),
+        Ended::Badly(how) => Err(RunFailed {
             what,
             folder: folder.to_owned(),
-            code,
+            how,
         }
         .into()),
     }

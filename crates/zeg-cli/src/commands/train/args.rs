@@ -1,6 +1,6 @@
 //! Arguments and settings of `zeg train`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use zeg::{model::weights::StatedActivation, vocab::classes::ClassQuery};
@@ -28,7 +28,7 @@ pub(crate) struct TrainArgs {
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = heading::TRAINING)]
     changes: Vec<String>,
     /// Continue the run in the output folder from its newest checkpoint
-    #[arg(long, help_heading = heading::TRAINING)]
+    #[arg(long, conflicts_with = "overwrite", help_heading = heading::TRAINING)]
     resume: bool,
     /// Checkpoint of another run whose weights this run starts from, with a new optimiser and schedule
     #[arg(long, value_name = "FILE", help_heading = heading::TRAINING)]
@@ -53,6 +53,9 @@ pub(crate) struct TrainArgs {
     /// Folder of the run: checkpoints, log, manifest, model.safetensors
     #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
     output: PathBuf,
+    /// Replace a run that the folder holds; its checkpoints and its model are removed
+    #[arg(long, help_heading = heading::OUTPUT)]
+    overwrite: bool,
     /// Folder that keeps the encoded augmented copies of training.cached-copies for other runs with the same encoder
     #[arg(long, value_name = "DIR", help_heading = heading::PERFORMANCE)]
     feature_cache: Option<PathBuf>,
@@ -100,8 +103,22 @@ pub(super) struct TrainSettings {
 pub(super) enum Continuation {
     /// The run is refused.
     Fresh,
+    /// The files of the run are removed.
+    Replace,
     /// The run continues from its newest checkpoint.
     Resume,
+}
+
+impl TrainSettings {
+    /// Returns the files that the run reads, which it must not replace.
+    pub(super) fn inputs(&self) -> Vec<&Path> {
+        let files = [&self.init, &self.text, &self.backbone];
+        let files = files
+            .into_iter()
+            .flatten()
+            .chain([&self.weights, &self.config]);
+        files.map(PathBuf::as_path).collect()
+    }
 }
 
 impl TrainArgs {
@@ -119,10 +136,10 @@ impl TrainArgs {
             activation: self.activation.value(),
             output: self.output,
             init: self.init,
-            continuation: if self.resume {
-                Continuation::Resume
-            } else {
-                Continuation::Fresh
+            continuation: match (self.resume, self.overwrite) {
+                (true, _) => Continuation::Resume,
+                (false, true) => Continuation::Replace,
+                (false, false) => Continuation::Fresh,
             },
             feature_cache: self.feature_cache,
             loaders: self.workers.max(1),

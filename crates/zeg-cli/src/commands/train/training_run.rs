@@ -2,8 +2,11 @@
 
 use std::{
     path::Path,
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use zeg::{
@@ -16,7 +19,7 @@ use zeg_train::{
     checkpoint::{CheckpointInfo, Contents, save},
     experiment::Experiment,
     features::FeatureCache,
-    trainer::Trainer,
+    trainer::{StepReport, Trainer},
 };
 
 use super::{
@@ -25,7 +28,7 @@ use super::{
     run_folder::RunFolder,
     validation::{ValidationScore, Validator},
 };
-use crate::{commands::stop_flag, progress::Progress};
+use crate::{commands::run_files::Log, progress::Progress};
 
 /// The source of a run's training samples.
 enum TrainingSamples {
@@ -70,9 +73,9 @@ impl TrainingRun {
         trainer: &mut Trainer,
         dataset: &Arc<OpenSet>,
         settings: &TrainSettings,
+        stop: &AtomicBool,
     ) -> anyhow::Result<bool> {
         let training = self.experiment.training.clone();
-        let stop = stop_flag();
         let pipeline = Pipeline::new(training.preprocess.clone(), trainer.model().normalization())?;
         let mut source = match training.cached_copies {
             Some(copies) => {
@@ -88,7 +91,7 @@ impl TrainingRun {
                     device: settings.compute.device,
                     verbosity: settings.verbosity,
                 };
-                match cached_copies::features(&input, &stop)? {
+                match cached_copies::features(&input, stop)? {
                     Some(cache) => TrainingSamples::Features(cache),
                     None => return Ok(false),
                 }
@@ -117,10 +120,14 @@ impl TrainingRun {
         let earlier = earlier.unwrap_or_default();
         let mut best = earlier.iter().map(ValidationScore::value).reduce(f64::max);
         while trainer.step_number() < training.steps {
+            if stop.load(Ordering::SeqCst) && trainer.step_number() == 0 {
+                bar.finish();
+                return Ok(false); // there is nothing to keep yet
+            }
             let started = Instant::now();
             let samples = source.next(trainer.step_number(), training.batch)?;
             let report = trainer.train_step(samples)?;
-            log.write_step(&report, started.elapsed())?;
+            write_step(&mut log, &report, started.elapsed())?;
             show_step(&bar, &report);
             let stopping = stop.load(Ordering::SeqCst);
             let done = trainer.step_number();
@@ -188,8 +195,15 @@ impl TrainingRun {
     }
 }
 
+/// Writes the numbers of a step and its time into the log.
+fn write_step(log: &mut Log, report: &StepReport, took: Duration) -> anyhow::Result<()> {
+    let mut line = serde_json::to_value(report)?;
+    line["seconds"] = serde_json::json!((took.as_secs_f64() * 1e4).round() / 1e4);
+    log.write(&line)
+}
+
 /// Shows the numbers of a step beside the progress.
-fn show_step(bar: &Progress, report: &zeg_train::trainer::StepReport) {
+fn show_step(bar: &Progress, report: &StepReport) {
     let terms: Vec<String> = report
         .terms
         .iter()
