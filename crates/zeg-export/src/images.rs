@@ -19,6 +19,8 @@ pub(crate) static LABELS: ExportFormat = ExportFormat {
     about: "NAME.png: class indices with a palette and the class names; 255: unlabelled",
     needs: Needs::Labels,
     image_suffix: Some(LABEL_SUFFIX),
+    own_suffixes: |_| vec![LABEL_SUFFIX.to_owned()],
+    shared_files: &[],
     open: |classes, settings| {
         Ok(Box::new(ImageExporter::new(
             Kind::Labels,
@@ -34,6 +36,8 @@ pub(crate) static OVERLAY: ExportFormat = ExportFormat {
     about: "NAME.overlay.png: the image with colours and a legend",
     needs: Needs::Overlay,
     image_suffix: Some(OVERLAY_SUFFIX),
+    own_suffixes: |_| vec![OVERLAY_SUFFIX.to_owned()],
+    shared_files: &[],
     open: |classes, settings| {
         Ok(Box::new(ImageExporter::new(
             Kind::Overlay,

@@ -7,6 +7,7 @@ pub(crate) mod data;
 pub(crate) mod eval;
 pub(crate) mod import;
 pub(crate) mod info;
+pub(crate) mod journal;
 pub(crate) mod json;
 pub(crate) mod machine;
 pub(crate) mod model_file;
@@ -22,10 +23,7 @@ pub(crate) mod train;
 
 use std::{
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use clap::CommandFactory as _;
@@ -83,16 +81,7 @@ fn data_folder<'a>(folder: Option<&'a Path>, dataset: &str) -> anyhow::Result<&'
     }
 }
 
-/// Returns a flag that is set when the user interrupts the program; a second interrupt ends it at once.
+/// Returns a flag that is set when a signal asks the program to stop; a second signal ends it at once.
 fn stop_flag() -> Arc<AtomicBool> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let handler = Arc::clone(&flag);
-    // Without a handler an interrupt ends the program at once, which loses work but damages nothing.
-    let _ = ctrlc::set_handler(move || {
-        if handler.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        print_notice!("\nstopping after this step; press Ctrl-C again to stop at once");
-    });
-    flag
+    crate::stop::flag()
 }

@@ -51,9 +51,6 @@ use super::{
 };
 use crate::{Program, progress::Verbosity};
 
-/// Exit code of a run that the user stopped.
-const INTERRUPTED: u8 = 130;
-
 pub(crate) fn run(
     program: &Program,
     args: TrainArgs,
@@ -157,7 +154,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
             "stopped at step {}; --resume continues the run",
             trainer.step_number()
         ));
-        return Ok(ExitCode::from(INTERRUPTED));
+        return Ok(crate::stop::exit_code());
     }
     let path = run.folder.model();
     run.save_model(&trainer, &path)?;

@@ -268,7 +268,8 @@ fn wait(
         .context("starting a process of this program")?;
     match status.code() {
         Some(0) => Ok(None),
-        Some(INTERRUPTED) | None => Ok(Some(ExitCode::from(INTERRUPTED as u8))),
+        None => Ok(Some(ExitCode::from(INTERRUPTED as u8))),
+        Some(code) if crate::stop::is_stop(code) => Ok(Some(ExitCode::from(code as u8))),
         Some(code) => Err(RunFailed {
             what,
             folder: folder.to_owned(),

@@ -163,7 +163,8 @@ pub(super) fn run_process(
         .context("starting a process of this program")?;
     match status.code() {
         Some(0) => Ok(None),
-        Some(INTERRUPTED) | None => Ok(Some(ExitCode::from(INTERRUPTED as u8))),
+        None => Ok(Some(ExitCode::from(INTERRUPTED as u8))),
+        Some(code) if crate::stop::is_stop(code) => Ok(Some(ExitCode::from(code as u8))),
         Some(code) => anyhow::bail!(
             "`{shown}` ended with exit code {code}; the end of {}:\n{}",
             log.display(),
