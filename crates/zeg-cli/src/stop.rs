@@ -123,7 +123,9 @@ mod platform {
 
     /// Returns the ignored signals of a process's status in `/proc`: bit 0 for signal 1.
     pub(super) fn ignored(status: &str) -> Option<u64> {
-        let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigIgn:"))?;
         u64::from_str_radix(line.trim(), 16).ok()
     }
 }
