@@ -105,6 +105,11 @@ impl Settings {
         let digest = hex::encode(Sha256::digest(values.to_string().as_bytes()));
         Self { digest, values }
     }
+
+    /// Returns the SHA-256 of all values.
+    pub(crate) fn digest(&self) -> &str {
+        &self.digest
+    }
 }
 
 /// Returns everything of a model that its results follow from.
@@ -347,18 +352,40 @@ impl Journal {
         }
     }
 
-    /// Returns the error for a result that was made with other settings than those of the last line.
+    /// Returns the number of settings that the journal holds; `None` for others.
+    pub(crate) fn find(&self, settings: &Settings) -> Option<usize> {
+        let mut known = self.settings.iter();
+        known.position(|other| other.digest == settings.digest)
+    }
+
+    /// Returns the error for a result that was made with other settings.
     ///
-    /// - `number`: number of the settings that it was made with
-    pub(crate) fn other_settings(&self, path: &Path, number: usize) -> ResultsError {
-        let values = |number: Option<usize>| number.and_then(|n| self.settings.get(n));
-        let (Some(then), Some(now)) = (values(Some(number)), values(self.last)) else {
-            return ResultsError::Unknown(path.to_owned());
-        };
-        ResultsError::OtherSettings {
-            path: path.to_owned(),
-            difference: difference("", &then.values, &now.values).unwrap_or_default(),
+    /// - `then`: number of the settings that it was made with
+    /// - `now`: the present settings
+    pub(crate) fn other_settings(&self, path: &Path, then: usize, now: &Settings) -> ResultsError {
+        match self.settings.get(then) {
+            Some(then) => ResultsError::OtherSettings {
+                path: path.to_owned(),
+                difference: difference("", &then.values, &now.values).unwrap_or_default(),
+            },
+            None => ResultsError::Unknown(path.to_owned()),
         }
+    }
+
+    /// Replaces all entries by a last one, which says that the work is done.
+    pub(crate) fn finish(self, last: &impl Serialize) -> anyhow::Result<()> {
+        self.append(last)?;
+        let settings = self.last.and_then(|number| self.settings.get(number));
+        let mut text = String::new();
+        if let Some(settings) = settings {
+            text += &serde_json::to_string(&Line::<()>::Settings(settings.clone()))?;
+            text.push('\n');
+        }
+        text += &serde_json::to_string(&Line::Entry(last))?;
+        text.push('\n');
+        // The long form says the same, so that a failure does no harm.
+        let _ = zeg_base::file::write(&self.path, text, zeg_base::file::Overwrite::Replace);
+        Ok(())
     }
 }
 
@@ -430,7 +457,9 @@ mod tests {
         assert_eq!(journal.begin(&settings(0.5)).unwrap(), 0);
         assert_eq!(journal.begin(&settings(0.3)).unwrap(), 1);
         journal.append(&3_u32).unwrap();
-        let error = journal.other_settings(Path::new("a.png"), 0).to_string();
+        let error = journal
+            .other_settings(Path::new("a.png"), 0, &settings(0.3))
+            .to_string();
         assert_eq!(
             error,
             "a.png: was made with other settings: threshold was 0.5 and is 0.3"
@@ -470,6 +499,22 @@ mod tests {
         std::fs::write(&path, "{\"other\":1}\n").unwrap();
         let error = Journal::open(&path, |_, _, _: u32| ()).unwrap_err();
         assert!(error.to_string().contains("another version"), "{error}");
+    }
+
+    #[test]
+    fn a_finished_journal_is_short() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".journal");
+        let (mut journal, _) = open(&path);
+        journal.begin(&settings(0.5)).unwrap();
+        for number in 0..9_u32 {
+            journal.append(&number).unwrap();
+        }
+        journal.finish(&100_u32).unwrap();
+        let (journal, entries) = open(&path);
+        assert_eq!(entries, [(0, 100)]);
+        assert_eq!(journal.find(&settings(0.5)), Some(0));
+        assert_eq!(journal.find(&settings(0.3)), None);
     }
 
     #[test]

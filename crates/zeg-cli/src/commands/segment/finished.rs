@@ -97,6 +97,7 @@ pub(super) struct Finished {
     shared: HashMap<String, (usize, Option<String>)>,
     /// Number of the present settings.
     settings: usize,
+    present: Settings,
 }
 
 /// Returns the paths of the files that all images share.
@@ -179,7 +180,7 @@ impl Finished {
     ///
     /// # Errors
     /// As for [`Journal::open`].
-    pub(super) fn open(folder: &Path, settings: &Settings) -> anyhow::Result<Self> {
+    pub(super) fn open(folder: &Path, present: &Settings) -> anyhow::Result<Self> {
         let (mut images, mut shared) = (HashMap::new(), HashMap::new());
         let mut journal = Journal::open(
             &folder.join(JOURNAL),
@@ -211,13 +212,14 @@ impl Finished {
                 }
             },
         )?;
-        let settings = journal.begin(settings)?;
+        let number = journal.begin(present)?;
         Ok(Self {
             journal,
             folder: folder.to_owned(),
             images,
             shared,
-            settings,
+            settings: number,
+            present: present.clone(),
         })
     }
 
@@ -290,7 +292,9 @@ impl Finished {
         };
         if state.settings != self.settings {
             return match there.first() {
-                Some(path) => Err(self.journal.other_settings(path, state.settings)),
+                Some(path) => Err(self
+                    .journal
+                    .other_settings(path, state.settings, &self.present)),
                 None => Ok(Plan::Compute(Overwrite::Refuse)),
             };
         }
@@ -332,7 +336,7 @@ impl Finished {
             return Err(ResultsError::Unknown(path.to_owned()));
         };
         if *settings != self.settings {
-            return Err(self.journal.other_settings(path, *settings));
+            return Err(self.journal.other_settings(path, *settings, &self.present));
         }
         if digest.is_some() && file_sha256(path).ok() != *digest {
             return Err(ResultsError::Changed(path.to_owned()));
