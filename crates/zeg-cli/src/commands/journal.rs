@@ -389,7 +389,7 @@ impl Journal {
     }
 }
 
-/// Returns the first value that differs, as `inference.crop was 512 and is 336`.
+/// Returns the first value that differs, as `models[0].inference.crop was 512 and is 336`.
 fn difference(name: &str, then: &Value, now: &Value) -> Option<String> {
     if then == now {
         return None;
@@ -409,6 +409,13 @@ fn difference(name: &str, then: &Value, now: &Value) -> Option<String> {
             };
             difference(&name, &at(then, key), &at(now, key))
         });
+    }
+    if let (Value::Array(then), Value::Array(now)) = (then, now)
+        && then.len() == now.len()
+    {
+        let mut pairs = then.iter().zip(now).enumerate();
+        return pairs
+            .find_map(|(number, (then, now))| difference(&format!("{name}[{number}]"), then, now));
     }
     Some(format!("{name} was {} and is {}", shown(then), shown(now)))
 }
@@ -537,6 +544,8 @@ mod tests {
         assert_eq!(text, "b.c was [1,2] and is [1]");
         let text = says(json!({ "a": 1, "b": { "c": [1, 2] }, "d": null, "e": "x" })).unwrap();
         assert_eq!(text, "e was not set and is \"x\"");
+        let text = says(json!({ "a": 1, "b": { "c": [1, 3] }, "d": null })).unwrap();
+        assert_eq!(text, "b.c[1] was 2 and is 3");
         let long = json!("x".repeat(100));
         assert!(shown(&long).chars().count() == SHOWN + 1);
     }
