@@ -141,38 +141,35 @@ pub fn put_in_place(file: File, from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whose temporary files are removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Temporaries {
-    /// Those of this process, which is about to end.
-    OfThisProcess,
-    /// Those of every process; the caller knows that no other one writes into the folder.
-    OfAll,
-}
-
-/// Removes the temporary files in a folder that were left behind, and returns their number.
+/// Removes the temporary files of processes in a folder, and returns their number.
 ///
 /// A process that is killed cannot remove its temporary files. Folders inside the folder are not searched; what cannot
 /// be listed or removed stays.
-pub fn remove_temporaries(folder: &Path, of: Temporaries) -> usize {
+///
+/// - `processes`: numbers of the processes, which must have ended or be this one
+pub fn remove_temporaries(folder: &Path, processes: &[u32]) -> usize {
+    let prefixes: Vec<String> = processes.iter().map(|number| prefix(*number)).collect();
     let Ok(entries) = fs::read_dir(folder) else {
         return 0;
-    };
-    let prefix = match of {
-        Temporaries::OfThisProcess => format!("{PREFIX}{}-", std::process::id()),
-        Temporaries::OfAll => PREFIX.to_owned(),
     };
     let mut removed = 0;
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.as_encoded_bytes();
-        let is_temporary = name.starts_with(prefix.as_bytes()) && name.ends_with(SUFFIX.as_bytes());
+        let mut of_process = prefixes.iter();
+        let is_temporary = name.ends_with(SUFFIX.as_bytes())
+            && of_process.any(|prefix| name.starts_with(prefix.as_bytes()));
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
         if is_temporary && is_file && fs::remove_file(entry.path()).is_ok() {
             removed += 1;
         }
     }
     removed
+}
+
+/// Returns the beginning of the names of a process's temporary files.
+fn prefix(process: u32) -> String {
+    format!("{PREFIX}{process}-")
 }
 
 /// The final path of a temporary file, and how it is put there.
@@ -196,7 +193,7 @@ impl Target {
                 "a device or a pipe, which a file does not replace",
             ));
         }
-        let prefix = format!("{PREFIX}{}-", std::process::id());
+        let prefix = prefix(std::process::id());
         let mut builder = tempfile::Builder::new();
         builder.prefix(&prefix).suffix(SUFFIX);
         let inherited = inherit_permissions(old.ok().filter(fs::Metadata::is_file), &mut builder);

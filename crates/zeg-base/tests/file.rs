@@ -9,8 +9,7 @@ use std::{
 };
 
 use zeg_base::file::{
-    NewFile, Overwrite, Temporaries, make_folder_of, put_in_place, remove_temporaries, write,
-    write_by_path,
+    NewFile, Overwrite, make_folder_of, put_in_place, remove_temporaries, write, write_by_path,
 };
 
 /// Returns the file names in a folder, sorted.
@@ -121,19 +120,15 @@ fn temporary_files_of_a_killed_process_are_found_by_their_names() {
         fs::write(in_folder(name), "text").unwrap();
     }
     fs::create_dir(in_folder(".zeg-2-folder.tmp")).unwrap();
-    assert_eq!(
-        remove_temporaries(folder.path(), Temporaries::OfThisProcess),
-        1
-    );
+    assert_eq!(remove_temporaries(folder.path(), &[]), 0);
+    let this = std::process::id();
+    assert_eq!(remove_temporaries(folder.path(), &[this]), 1);
     assert!(!temporary.exists());
     drop(mine);
-    assert_eq!(remove_temporaries(folder.path(), Temporaries::OfAll), 1);
+    assert_eq!(remove_temporaries(folder.path(), &[2, 1]), 1);
     let left = [".zeg-2-folder.tmp", ".zeg-segment.jsonl", "x.tmp"];
     assert_eq!(names(folder.path()), left);
-    assert_eq!(
-        remove_temporaries(&in_folder("nowhere"), Temporaries::OfAll),
-        0
-    );
+    assert_eq!(remove_temporaries(&in_folder("nowhere"), &[this]), 0);
 }
 
 #[test]

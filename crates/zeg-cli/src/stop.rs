@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use zeg_base::file::{Temporaries, remove_temporaries};
+use zeg_base::file::remove_temporaries;
 
 /// Number that shells add to that of a signal.
 const SIGNALLED: u8 = 128;
@@ -75,7 +75,7 @@ fn receive(signal: u8) {
     if !STOP.watched.load(Ordering::SeqCst) || STOP.flag.swap(true, Ordering::SeqCst) {
         let folders = STOP.folders.lock().unwrap_or_else(PoisonError::into_inner);
         for folder in folders.iter() {
-            remove_temporaries(folder, Temporaries::OfThisProcess);
+            remove_temporaries(folder, &[std::process::id()]);
         }
         std::process::exit(i32::from(SIGNALLED + signal));
     }

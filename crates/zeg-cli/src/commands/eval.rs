@@ -116,6 +116,7 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> 
 
 /// Returns what an earlier run has left, and checks that no label map is replaced unasked.
 fn earlier(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<Option<Earlier>> {
+    crate::stop::clean_up(finished::folders(settings, jobs));
     let earlier = finished::open(settings, jobs)?;
     let kept = match &earlier {
         Some(Earlier::Images(kept)) => Some(&**kept),

@@ -204,6 +204,8 @@ fn error_of_system(error: &std::io::Error) -> std::io::Error {
 enum Line<E> {
     /// Settings of the entries that follow.
     Settings(Settings),
+    /// Number of a process that writes into the folder from now on.
+    Process(u32),
     Entry(E),
 }
 
@@ -223,6 +225,8 @@ pub(crate) struct Journal {
     settings: Vec<Settings>,
     /// Number of the settings of the last line.
     last: Option<usize>,
+    /// Numbers of the processes that wrote into the folder before, all of which have ended.
+    earlier: Vec<u32>,
 }
 
 impl Journal {
@@ -255,6 +259,7 @@ impl Journal {
             path: path.clone(),
             settings: Vec::new(),
             last: None,
+            earlier: Vec::new(),
         };
         let mut start = 0;
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
@@ -263,6 +268,7 @@ impl Journal {
                 Ok(Line::Settings(settings)) if is_whole => {
                     journal.last = Some(journal.number(settings))
                 }
+                Ok(Line::Process(number)) if is_whole => journal.earlier.push(number),
                 Ok(Line::Entry(entry)) if is_whole => {
                     let length = line.len();
                     let span = Span { start, length };
@@ -298,8 +304,18 @@ impl Journal {
         })
     }
 
-    /// States the settings of the entries to come and returns their number.
+    /// Removes the temporary files that killed processes left in folders of results.
+    ///
+    /// The lock of the journal shows that these processes have ended.
+    pub(crate) fn remove_left_behind(&self, folders: &[PathBuf]) {
+        for folder in folders {
+            zeg_base::file::remove_temporaries(folder, &self.earlier);
+        }
+    }
+
+    /// States this process and the settings of the entries to come; returns the number of the settings.
     pub(crate) fn begin(&mut self, settings: &Settings) -> anyhow::Result<usize> {
+        self.write(&Line::<()>::Process(std::process::id()))?;
         let number = self.number(settings.clone());
         if self.last != Some(number) {
             self.write(&Line::<()>::Settings(settings.clone()))?;
@@ -348,7 +364,9 @@ impl Journal {
         read.with_context(name)?;
         match serde_json::from_slice::<Line<E>>(&bytes).with_context(name)? {
             Line::Entry(entry) => Ok(entry),
-            Line::Settings(_) => anyhow::bail!("{}: an entry has become settings", name()),
+            Line::Settings(_) | Line::Process(_) => {
+                anyhow::bail!("{}: an entry has changed", name())
+            }
         }
     }
 

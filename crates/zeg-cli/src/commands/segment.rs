@@ -107,7 +107,7 @@ fn segment_into_folder(
     let results = finished::result_settings(settings, &model.segmenter)?;
     let finished = Finished::open(&output.folder, &results)?;
     let folders = folders(&output.folder, &stems);
-    Finished::remove_left_behind(&folders);
+    finished.remove_left_behind(&folders);
     crate::stop::clean_up(folders);
     let plans = finished.plan(settings, inputs, &stems)?;
     let mut writers = outputs::open(&model.classes, output, &model.segmenter.model().method)?;

@@ -14,7 +14,6 @@ use zeg::{
     export::LabelRuns,
     model::inference::Stages,
 };
-use zeg_base::file::{Temporaries, remove_temporaries};
 
 use super::{args::EvalSettings, job::EvalJob, sweep};
 use crate::commands::{
@@ -134,9 +133,7 @@ pub(super) fn open(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<
     });
     let mut journal = journal?;
     let records = records(settings, jobs);
-    for record in &records {
-        remove_temporaries(record, Temporaries::OfAll); // a killed run could not do it
-    }
+    journal.remove_left_behind(&folders(settings, jobs));
     let is_finished = matches!(entries.last(), Some((_, _, Head::Finished {})));
     let mut scored = HashMap::new();
     let mut wall = Duration::ZERO;
@@ -189,6 +186,22 @@ fn records(settings: &EvalSettings, jobs: &[EvalJob]) -> Vec<PathBuf> {
     folders
         .flat_map(|folder| sweep::folders(folder, &settings.seen_offsets))
         .collect()
+}
+
+/// Returns all folders that files are written into.
+pub(super) fn folders(settings: &EvalSettings, jobs: &[EvalJob]) -> Vec<PathBuf> {
+    let mut folders = records(settings, jobs);
+    for output in jobs.iter().flat_map(EvalJob::outputs) {
+        let (Some(maps), Some(job)) = (output.labels, jobs.first()) else {
+            continue;
+        };
+        let files = (0..job.dataset.len())
+            .map(|index| super::predictions::label_file(&maps, &job.dataset.id(index)));
+        folders.extend(files.filter_map(|file| file.parent().map(Path::to_owned)));
+    }
+    folders.sort();
+    folders.dedup();
+    folders
 }
 
 /// Whether label maps are needed later: for the gallery, or for files.

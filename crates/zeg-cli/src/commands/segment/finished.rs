@@ -13,10 +13,7 @@ use zeg::{
     model::weights::file_sha256,
     vocab::templates::TemplateSet,
 };
-use zeg_base::{
-    file::{Temporaries, remove_temporaries},
-    paths::path_text,
-};
+use zeg_base::paths::path_text;
 
 use super::{
     args::{SegmentOutput, SegmentSettings},
@@ -224,12 +221,8 @@ impl Finished {
     }
 
     /// Removes temporary files that killed runs left in the folders of the results.
-    ///
-    /// No other run works here, because this one holds the lock of the journal.
-    pub(super) fn remove_left_behind(folders: &[PathBuf]) {
-        for folder in folders {
-            remove_temporaries(folder, Temporaries::OfAll);
-        }
+    pub(super) fn remove_left_behind(&self, folders: &[PathBuf]) {
+        self.journal.remove_left_behind(folders);
     }
 
     /// Decides what is to be done with every image, before any is computed.
