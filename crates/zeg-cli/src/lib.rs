@@ -23,7 +23,6 @@ mod progress;
 mod renamed_flags;
 #[cfg(feature = "schema")]
 pub mod schema;
-mod stop;
 pub mod timing;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -57,7 +56,7 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString>,
 {
-    stop::begin();
+    commands::interrupt::begin();
     let modern = renamed_flags::modernize(arguments.into_iter().map(Into::into));
     for notice in &modern.notices {
         print_notice!("warning: {notice}");

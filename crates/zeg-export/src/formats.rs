@@ -47,9 +47,9 @@ pub struct ExportFormat {
     pub needs: Needs,
     /// Suffix of the PNG of an image, such as `.overlay.png`; `None` for formats that write other files.
     pub image_suffix: Option<&'static str>,
-    /// Ends of the names of an image's own files, such as `.summary.json`, for a number of classes; empty for formats
-    /// whose files all images share.
-    pub(crate) own_suffixes: fn(usize) -> Vec<String>,
+    /// Paths in the folder of the files that an image has for itself, from its stem and the number of classes; none for
+    /// formats whose files all images share.
+    pub(crate) own_files: fn(&Path, usize) -> Vec<PathBuf>,
     /// Names of the files that all images share, such as `coco.json`.
     pub shared_files: &'static [&'static str],
     pub(crate) open: fn(Classes, &ExportSettings) -> Opened,
@@ -113,22 +113,25 @@ impl ExportFormat {
     /// - `stem`: as in [`SegmentedImage::stem`](crate::SegmentedImage::stem)
     /// - `classes`: number of classes
     pub fn own_files(&self, folder: &Path, stem: &Path, classes: usize) -> Vec<PathBuf> {
-        let path = |suffix: String| {
-            let mut name = stem.as_os_str().to_owned();
-            name.push(suffix);
-            folder.join(name)
-        };
-        (self.own_suffixes)(classes).into_iter().map(path).collect()
+        let files = (self.own_files)(stem, classes).into_iter();
+        files.map(|file| folder.join(file)).collect()
     }
 
     /// Whether all images share the files of the format.
     pub fn is_shared(&self) -> bool {
-        (self.own_suffixes)(1).is_empty()
+        (self.own_files)(Path::new("image"), 1).is_empty()
     }
 }
 
-/// Returns no suffixes, for formats without files of a single image.
-pub(crate) fn no_suffixes(_: usize) -> Vec<String> {
+/// Returns the path of a file of an image: its stem with a suffix, such as `.summary.json`.
+pub(crate) fn own_file(stem: &Path, suffix: &str) -> PathBuf {
+    let mut name = stem.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Returns no files, for formats whose files all images share.
+pub(crate) fn no_files(_: &Path, _: usize) -> Vec<PathBuf> {
     Vec::new()
 }
 

@@ -11,7 +11,7 @@ use npyz::WriterBuilder as _;
 use png::{BitDepth, ColorType, Compression, Encoder, EncodingError};
 use zeg_image::write::MAX_CLASS_NAMES_BYTES;
 
-use crate::formats::{ExportFormat, ExportSettings, Needs, Opened};
+use crate::formats::{ExportFormat, ExportSettings, Needs, Opened, own_file};
 use crate::output::{Folder, Target};
 use crate::{Classes, ExportError, Exporter, Overwrite, SegmentedImage};
 
@@ -92,7 +92,12 @@ pub(crate) static PNG_FORMAT: ExportFormat = ExportFormat {
     about: "NAME.probability.CLASS.png: 16-bit grey, 65535 times the score",
     needs: Needs::Scores,
     image_suffix: None,
-    own_suffixes: |classes| (0..classes).map(png_suffix).collect(),
+    own_files: |stem, classes| {
+        let labels = 0..classes;
+        labels
+            .map(|label| own_file(stem, &png_suffix(label)))
+            .collect()
+    },
     shared_files: &[],
     open: |classes, settings| open(classes, settings, ProbabilityFormat::Png),
 };
@@ -103,7 +108,7 @@ pub(crate) static NPY_FORMAT: ExportFormat = ExportFormat {
     about: "NAME.probability.npy: all scores, float16 [classes, height, width]",
     needs: Needs::Scores,
     image_suffix: None,
-    own_suffixes: |_| vec![NPY_SUFFIX.to_owned()],
+    own_files: |stem, _| vec![own_file(stem, NPY_SUFFIX)],
     shared_files: &["classes.json"],
     open: |classes, settings| open(classes, settings, ProbabilityFormat::Npy),
 };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use zeg_image::IGNORE_LABEL;
 
-use crate::formats::{ExportFormat, Needs};
+use crate::formats::{ExportFormat, Needs, own_file};
 use crate::output::Folder;
 use crate::regions::{Connectivity, count_regions};
 use crate::segmented_image::Mean;
@@ -22,7 +22,7 @@ pub(crate) static FORMAT: ExportFormat = ExportFormat {
     about: "NAME.summary.json: area, confidence and regions of each class",
     needs: Needs::Labels,
     image_suffix: None,
-    own_suffixes: |_| vec![SUFFIX.to_owned()],
+    own_files: |stem, _| vec![own_file(stem, SUFFIX)],
     shared_files: &[],
     open: |classes, settings| {
         let exporter = SummaryExporter::create(classes, settings.folder, settings.overwrite)?;

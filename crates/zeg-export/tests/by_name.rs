@@ -103,7 +103,8 @@ fn every_format_writes_the_files_that_it_names() {
             .shared_files
             .iter()
             .map(|name| Path::new("out").join(name));
-        let known: Vec<_> = own.iter().cloned().chain(shared).collect();
+        let mut known: Vec<_> = own.iter().cloned().chain(shared).collect();
+        known.sort();
         let written: Vec<_> = files
             .iter()
             .map(|name| Path::new("out").join(name))

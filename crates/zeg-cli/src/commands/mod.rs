@@ -7,6 +7,7 @@ pub(crate) mod data;
 pub(crate) mod eval;
 pub(crate) mod import;
 pub(crate) mod info;
+pub(crate) mod interrupt;
 pub(crate) mod journal;
 pub(crate) mod json;
 pub(crate) mod machine;
@@ -81,7 +82,10 @@ fn data_folder<'a>(folder: Option<&'a Path>, dataset: &str) -> anyhow::Result<&'
     }
 }
 
-/// Returns a flag that is set when a signal asks the program to stop; a second signal ends it at once.
+/// Returns a flag that is set when the user or the system asks the program to stop; a second request ends it at once.
 fn stop_flag() -> Arc<AtomicBool> {
-    crate::stop::flag()
+    interrupt::on_request(|| {
+        print_notice!("\nstopping after this step; press Ctrl-C again to stop at once");
+    });
+    interrupt::flag()
 }

@@ -147,7 +147,7 @@ fn pretrain(settings: &PretrainSettings) -> anyhow::Result<ExitCode> {
     bar.finish();
     let trainer = match trainer {
         Err(error) if matches!(error.downcast_ref(), Some(TrainError::Interrupted)) => {
-            return Ok(crate::stop::exit_code());
+            return Ok(crate::commands::interrupt::exit_code());
         }
         other => other?,
     };

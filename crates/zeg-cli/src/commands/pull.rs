@@ -131,7 +131,7 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
             }
             Err(error @ HubError::Cancelled { .. }) => {
                 print_notice!("{error}");
-                return Ok(crate::stop::exit_code());
+                return Ok(crate::commands::interrupt::exit_code());
             }
             Err(error) => return Err(error.into()),
         }

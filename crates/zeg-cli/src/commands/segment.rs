@@ -106,9 +106,9 @@ fn segment_into_folder(
     std::fs::create_dir_all(&output.folder).with_context(|| output.folder.display().to_string())?;
     let results = finished::result_settings(settings, &model.segmenter)?;
     let finished = Finished::open(&output.folder, &results)?;
-    let folders = folders(&output.folder, &stems);
+    let folders = folders(settings, &stems);
     finished.remove_left_behind(&folders);
-    crate::stop::clean_up(folders);
+    crate::commands::interrupt::clean_up(folders);
     let plans = finished.plan(settings, inputs, &stems)?;
     let mut writers = outputs::open(&model.classes, output, &model.segmenter.model().method)?;
     let kept = plans.iter().filter(|plan| matches!(plan, Plan::Keep(_)));
@@ -186,7 +186,7 @@ fn segment_into_folder(
             "stopped after {done} of {} images; --resume goes on",
             inputs.len()
         );
-        return Ok(crate::stop::exit_code());
+        return Ok(crate::commands::interrupt::exit_code());
     }
     anyhow::ensure!(
         failed == 0,
@@ -198,10 +198,16 @@ fn segment_into_folder(
 }
 
 /// Returns the output folder and the folders in it that hold results.
-fn folders(output: &Path, stems: &[PathBuf]) -> Vec<PathBuf> {
-    let within = stems.iter().filter_map(|stem| stem.parent());
-    let mut folders: Vec<PathBuf> = within.map(|folder| output.join(folder)).collect();
-    folders.push(output.to_owned());
+fn folders(settings: &SegmentSettings, stems: &[PathBuf]) -> Vec<PathBuf> {
+    let (output, classes) = (&settings.output, settings.classes.len());
+    let mut folders = vec![output.folder.clone()];
+    for stem in stems {
+        let own = finished::own_files(&output.kinds, &output.folder, stem, classes);
+        folders.extend(
+            own.iter()
+                .filter_map(|file| file.parent().map(Path::to_owned)),
+        );
+    }
     folders.sort();
     folders.dedup();
     folders

@@ -154,7 +154,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
             "stopped at step {}; --resume continues the run",
             trainer.step_number()
         ));
-        return Ok(crate::stop::exit_code());
+        return Ok(crate::commands::interrupt::exit_code());
     }
     let path = run.folder.model();
     run.save_model(&trainer, &path)?;

@@ -269,7 +269,9 @@ fn wait(
     match status.code() {
         Some(0) => Ok(None),
         None => Ok(Some(ExitCode::from(INTERRUPTED as u8))),
-        Some(code) if crate::stop::is_stop(code) => Ok(Some(ExitCode::from(code as u8))),
+        Some(code) if crate::commands::interrupt::is_stop(code) => {
+            Ok(Some(ExitCode::from(code as u8)))
+        }
         Some(code) => Err(RunFailed {
             what,
             folder: folder.to_owned(),

@@ -119,7 +119,7 @@ pub(super) fn prepare(settings: &PrepareSettings) -> anyhow::Result<ExitCode> {
     let summary = result?;
     write_result(settings.json.as_ref(), &summary, || print(&summary))?;
     Ok(if summary.stopped {
-        crate::stop::exit_code()
+        crate::commands::interrupt::exit_code()
     } else if summary.failed.is_empty() {
         ExitCode::SUCCESS
     } else {

@@ -164,7 +164,9 @@ pub(super) fn run_process(
     match status.code() {
         Some(0) => Ok(None),
         None => Ok(Some(ExitCode::from(INTERRUPTED as u8))),
-        Some(code) if crate::stop::is_stop(code) => Ok(Some(ExitCode::from(code as u8))),
+        Some(code) if crate::commands::interrupt::is_stop(code) => {
+            Ok(Some(ExitCode::from(code as u8)))
+        }
         Some(code) => anyhow::bail!(
             "`{shown}` ended with exit code {code}; the end of {}:\n{}",
             log.display(),
