@@ -96,12 +96,12 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> 
             Some(Earlier::Images(kept)) => {
                 match score(settings, jobs, &device, &stop, Some(*kept))? {
                     Some(scored) => scored,
-                    None => return Ok(crate::commands::interrupt::exit_code()),
+                    None => return Ok(super::interrupt::exit_code()),
                 }
             }
             None => match score(settings, jobs, &device, &stop, None)? {
                 Some(scored) => scored,
-                None => return Ok(crate::commands::interrupt::exit_code()),
+                None => return Ok(super::interrupt::exit_code()),
             },
         };
         evaluations.extend(scored);
@@ -116,7 +116,7 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> 
 
 /// Returns what an earlier run has left, and checks that no label map is replaced unasked.
 fn earlier(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<Option<Earlier>> {
-    crate::commands::interrupt::clean_up(finished::folders(settings, jobs));
+    super::interrupt::clean_up(finished::folders(settings, jobs));
     let earlier = finished::open(settings, jobs)?;
     let kept = match &earlier {
         Some(Earlier::Images(kept)) => Some(&**kept),

@@ -8,9 +8,10 @@ mod to_stdout;
 mod work;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::atomic::AtomicBool,
 };
 
 use anyhow::Context as _;
@@ -29,10 +30,11 @@ use self::{
     args::{OutputPlace, SegmentSettings},
     finished::{Finished, Plan},
     inputs::Input,
+    outputs::Writers,
     work::{Failure, ImageResult, SegmentJob, Work},
 };
 use super::{
-    JsonTarget,
+    JsonTarget, interrupt,
     journal::{Continuation, check_writable},
     model_file::{
         resolve_model, warn_of_activation, warn_of_assumptions, warn_of_single_class, warn_of_text,
@@ -108,7 +110,7 @@ fn segment_into_folder(
     let finished = Finished::open(&output.folder, &results)?;
     let folders = folders(settings, &stems);
     finished.remove_left_behind(&folders);
-    crate::commands::interrupt::clean_up(folders);
+    interrupt::clean_up(folders);
     let plans = finished.plan(settings, inputs, &stems)?;
     let mut writers = outputs::open(&model.classes, output, &model.segmenter.model().method)?;
     let kept = plans.iter().filter(|plan| matches!(plan, Plan::Keep(_)));
@@ -120,36 +122,75 @@ fn segment_into_folder(
         ));
     }
 
-    let work = model.work(settings);
-    let bar = settings
-        .verbosity
-        .progress("segmenting", "images", inputs.len() as u64);
+    let mut outcome = Outcome::default();
+    let worked = work_on(
+        &model.work(settings),
+        &finished,
+        &mut writers,
+        inputs.iter().zip(&stems).zip(plans),
+        &stop,
+        &mut outcome,
+    );
+    if let Err(error) = worked {
+        print_notice!(
+            "{} of {} images are finished and kept; --resume goes on as soon as the results can be written",
+            outcome.images.len(),
+            inputs.len()
+        );
+        return Err(error);
+    }
+    finish(settings, &finished, writers, outcome, inputs.len())
+}
+
+/// What became of the images.
+#[derive(Default)]
+struct Outcome {
+    images: Vec<ImageResult>,
+    failed: usize,
+    /// The failure of printing; files are written even if their list cannot be.
+    printed: Option<StdoutError>,
+}
+
+/// Segments all images, or reads those that are finished from the journal, and passes them to the writers.
+///
+/// - `images`: each with its stem and what is to be done with it
+///
+/// # Errors
+/// Returns the first error after which no results can be written.
+fn work_on<'a>(
+    work: &Work,
+    finished: &Finished,
+    writers: &mut Writers,
+    images: impl ExactSizeIterator<Item = ((&'a Input, &'a PathBuf), Plan)> + Send,
+    stop: &AtomicBool,
+    outcome: &mut Outcome,
+) -> anyhow::Result<()> {
+    let settings = work.settings;
+    let verbosity = settings.verbosity;
+    let bar = verbosity.progress("segmenting", "images", images.len() as u64);
     let json_on_stdout = settings.json.as_ref().is_some_and(JsonTarget::is_stdout);
-    let (mut results, mut failed) = (Vec::new(), 0_usize);
-    let mut printed = Ok(()); // files are written even if their list cannot be
-    let jobs = inputs.iter().zip(&stems).zip(plans);
     let queue = QueueOptions {
-        workers: rayon::current_num_threads().min(inputs.len()),
-        stop: Some(&stop),
+        workers: rayon::current_num_threads().min(images.len()),
+        stop: Some(stop),
     };
     let worked = work_in_order(
-        jobs.map(|((input, stem), plan)| SegmentJob { input, stem, plan }),
+        images.map(|((input, stem), plan)| SegmentJob { input, stem, plan }),
         queue,
-        |job| matches!(job.plan, Plan::Compute(_)) && !job.input.is_small(),
-        |job| work.label(job, &finished),
+        |job| !job.input.is_small(),
+        |job| work.label(job, finished),
         |result| {
             let result = result.map_err(anyhow::Error::new).flatten();
             let result = result.map_err(Failure::OfImage);
-            match result.and_then(|labelled| work.write(&labelled, &mut writers, &finished)) {
+            match result.and_then(|labelled| work.write(&labelled, writers, finished)) {
                 Ok(image) => {
-                    if !json_on_stdout && printed.is_ok() {
-                        bar.suspend(|| printed = report(&image));
+                    if !json_on_stdout && outcome.printed.is_none() {
+                        bar.suspend(|| outcome.printed = report(&image).err());
                     }
-                    results.push(image);
+                    outcome.images.push(image);
                 }
                 // The other images are still segmented.
                 Err(Failure::OfImage(error)) => {
-                    failed += 1;
+                    outcome.failed += 1;
                     bar.suspend(|| crate::hints::print(&error));
                 }
                 Err(Failure::OfWork(error)) => return Err(error),
@@ -159,42 +200,51 @@ fn segment_into_folder(
         },
     );
     bar.finish();
-    if let Err(error) = worked {
-        print_notice!(
-            "{} of {} images are finished and kept; --resume goes on as soon as the results can be written",
-            results.len(),
-            inputs.len()
-        );
-        return Err(error);
-    }
-    let shared = finished::shared_files(output);
+    worked
+}
+
+/// Completes the files that all images share, lists them, and writes the JSON.
+///
+/// - `all`: number of images
+fn finish(
+    settings: &SegmentSettings,
+    finished: &Finished,
+    writers: Writers,
+    outcome: Outcome,
+    all: usize,
+) -> anyhow::Result<ExitCode> {
+    let Outcome {
+        images,
+        failed,
+        mut printed,
+    } = outcome;
+    let shared = finished::shared_files(&settings.output);
     finished.begin_shared(&shared)?;
     let files = writers.finish()?;
     finished.finish_shared(&shared)?;
-    let is_of_image = |path: &PathBuf| results.iter().any(|result| result.files.contains(path));
-    for path in files.iter().filter(|path| !is_of_image(path)) {
-        if !json_on_stdout && printed.is_ok() {
-            printed = print_result!("{}", path.display());
+    let json_on_stdout = settings.json.as_ref().is_some_and(JsonTarget::is_stdout);
+    let of_images: HashSet<&PathBuf> = images.iter().flat_map(|image| &image.files).collect();
+    for path in files.iter().filter(|path| !of_images.contains(path)) {
+        if !json_on_stdout && printed.is_none() {
+            printed = print_result!("{}", path.display()).err();
         }
     }
     if let Some(json) = &settings.json {
-        json.write(&serde_json::json!({ "images": results }))?;
+        json.write(&serde_json::json!({ "images": images }))?;
     }
-    let done = results.len() + failed;
-    if done < inputs.len() {
-        print_notice!(
-            "stopped after {done} of {} images; --resume goes on",
-            inputs.len()
-        );
-        return Ok(crate::commands::interrupt::exit_code());
+    let done = images.len() + failed;
+    if done < all {
+        print_notice!("stopped after {done} of {all} images; --resume goes on");
+        return Ok(interrupt::exit_code());
     }
     anyhow::ensure!(
         failed == 0,
-        "{failed} of {} images could not be segmented",
-        inputs.len()
+        "{failed} of {all} images could not be segmented"
     );
-    printed?;
-    Ok(ExitCode::SUCCESS)
+    match printed {
+        Some(error) => Err(error.into()),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// Returns the output folder and the folders in it that hold results.
