@@ -37,7 +37,7 @@ use self::{
     record::RecordInput,
 };
 use super::{
-    JsonTarget,
+    JsonTarget, interrupt,
     journal::{Continuation, check_writable},
     shared::Existing,
     stop_flag, write_result,
@@ -88,21 +88,17 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> 
         .collect();
     let mut evaluations = Vec::new();
     for (jobs, earlier) in groups? {
-        let scored = match earlier {
+        let kept = match earlier {
             Some(Earlier::Records(records)) => {
                 settings.verbosity.notice("the record is complete already");
-                records
+                evaluations.extend(records);
+                continue;
             }
-            Some(Earlier::Images(kept)) => {
-                match score(settings, jobs, &device, &stop, Some(*kept))? {
-                    Some(scored) => scored,
-                    None => return Ok(super::interrupt::exit_code()),
-                }
-            }
-            None => match score(settings, jobs, &device, &stop, None)? {
-                Some(scored) => scored,
-                None => return Ok(super::interrupt::exit_code()),
-            },
+            Some(Earlier::Images(kept)) => Some(*kept),
+            None => None,
+        };
+        let Some(scored) = score(settings, jobs, &device, &stop, kept)? else {
+            return Ok(interrupt::exit_code());
         };
         evaluations.extend(scored);
     }
@@ -116,7 +112,7 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> 
 
 /// Returns what an earlier run has left, and checks that no label map is replaced unasked.
 fn earlier(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<Option<Earlier>> {
-    super::interrupt::clean_up(finished::folders(settings, jobs));
+    interrupt::clean_up(finished::folders(settings, jobs));
     let earlier = finished::open(settings, jobs)?;
     let kept = match &earlier {
         Some(Earlier::Images(kept)) => Some(&**kept),
