@@ -14,8 +14,10 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
 
-/// Beginning and end of the names of temporary files.
-const TEMPORARY: (&str, &str) = (".zeg-", ".tmp");
+/// Beginning of the names of temporary files; the process's number follows.
+const PREFIX: &str = ".zeg-";
+/// End of the names of temporary files.
+const SUFFIX: &str = ".tmp";
 
 /// What to do if the target file exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -144,10 +146,9 @@ pub fn put_in_place(file: File, from: &Path, to: &Path) -> io::Result<()> {
 /// The caller holds the folder's [lock](crate::lock), so that no other process writes into it. What cannot be removed
 /// stays.
 pub fn remove_leftovers(folder: &Path) {
-    let (first, last) = TEMPORARY;
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let is_temporary = |name: &str| name.starts_with(first) && name.ends_with(last);
+        let is_temporary = |name: &str| name.starts_with(PREFIX) && name.ends_with(SUFFIX);
         if name.to_str().is_some_and(is_temporary)
             && entry.file_type().is_ok_and(|kind| kind.is_file())
         {
@@ -163,10 +164,41 @@ pub fn remove_leftovers(folder: &Path) {
 pub fn check_folder(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     tempfile::Builder::new()
-        .prefix(TEMPORARY.0)
-        .suffix(TEMPORARY.1)
+        .prefix(PREFIX)
+        .suffix(SUFFIX)
         .tempfile_in(folder)
         .map(|_| ())
+}
+
+/// Removes the temporary files of processes in a folder, and returns their number.
+///
+/// A process that is killed cannot remove its temporary files. Folders inside the folder are not searched; what cannot
+/// be listed or removed stays.
+///
+/// - `processes`: numbers of the processes, which must have ended or be this one
+pub fn remove_temporaries(folder: &Path, processes: &[u32]) -> usize {
+    let prefixes: Vec<String> = processes.iter().map(|number| prefix(*number)).collect();
+    let Ok(entries) = fs::read_dir(folder) else {
+        return 0;
+    };
+    let mut removed = 0;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        let mut of_process = prefixes.iter();
+        let is_temporary = name.ends_with(SUFFIX.as_bytes())
+            && of_process.any(|prefix| name.starts_with(prefix.as_bytes()));
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_temporary && is_file && fs::remove_file(entry.path()).is_ok() {
+            removed += 1;
+        }
+    }
+    removed
+}
+
+/// Returns the beginning of the names of a process's temporary files.
+fn prefix(process: u32) -> String {
+    format!("{PREFIX}{process}-")
 }
 
 /// The final path of a temporary file, and how it is put there.
@@ -190,8 +222,9 @@ impl Target {
                 "a device or a pipe, which a file does not replace",
             ));
         }
+        let prefix = prefix(std::process::id());
         let mut builder = tempfile::Builder::new();
-        builder.prefix(TEMPORARY.0).suffix(TEMPORARY.1);
+        builder.prefix(&prefix).suffix(SUFFIX);
         let inherited = inherit_permissions(old.ok().filter(fs::Metadata::is_file), &mut builder);
         let temporary = builder.tempfile_in(folder_of(path))?;
         let permissions = match inherited {

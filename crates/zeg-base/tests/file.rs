@@ -8,7 +8,9 @@ use std::{
     path::Path,
 };
 
-use zeg_base::file::{NewFile, Overwrite, make_folder_of, put_in_place, write, write_by_path};
+use zeg_base::file::{
+    NewFile, Overwrite, make_folder_of, put_in_place, remove_temporaries, write, write_by_path,
+};
 
 /// Returns the file names in a folder, sorted.
 fn names(folder: &Path) -> Vec<String> {
@@ -106,6 +108,27 @@ fn missing_folders_are_created() {
     write(&path, "text", Overwrite::Refuse).unwrap();
     make_folder_of(Path::new("bare")).unwrap();
     assert!(!Path::new("bare").exists());
+}
+
+#[test]
+fn temporary_files_of_a_killed_process_are_found_by_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let in_folder = |name: &str| folder.path().join(name);
+    let mut mine = NewFile::create(&in_folder("labels.png"), Overwrite::Refuse).unwrap();
+    let temporary = mine.written().unwrap().to_owned();
+    for name in [".zeg-1-abc.tmp", ".zeg-segment.jsonl", "x.tmp"] {
+        fs::write(in_folder(name), "text").unwrap();
+    }
+    fs::create_dir(in_folder(".zeg-2-folder.tmp")).unwrap();
+    assert_eq!(remove_temporaries(folder.path(), &[]), 0);
+    let this = std::process::id();
+    assert_eq!(remove_temporaries(folder.path(), &[this]), 1);
+    assert!(!temporary.exists());
+    drop(mine);
+    assert_eq!(remove_temporaries(folder.path(), &[2, 1]), 1);
+    let left = [".zeg-2-folder.tmp", ".zeg-segment.jsonl", "x.tmp"];
+    assert_eq!(names(folder.path()), left);
+    assert_eq!(remove_temporaries(&in_folder("nowhere"), &[this]), 0);
 }
 
 #[test]

@@ -24,7 +24,8 @@ Examples:
   zeg segment photo.jpg --model clip-vit-b-16 --classes \"dog, sofa|couch\" -o out
 
 Results go to standard output, everything else to standard error.
-Exit codes: 0 success; 1 the work failed; 2 the command line is wrong; 130 interrupted."
+Exit codes: 0 success; 1 the work failed; 2 the command line is wrong; stopped by a signal: 129 HUP, \
+130 INT (Ctrl-C), 143 TERM."
 )]
 pub(crate) struct Cli {
     /// Print no progress and no notices; errors and warnings remain

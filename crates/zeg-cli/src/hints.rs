@@ -17,6 +17,7 @@ use zeg_base::lock::LockError;
 use zeg_train::TrainError;
 
 use crate::commands::{
+    journal::ResultsError,
     json::JsonRefused,
     model_file::NotPulled,
     place::{NotAFile, OutputExists},
@@ -99,6 +100,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     if let Some(refused) = cause.downcast_ref::<JsonRefused>() {
         return Some(refused.hint().into());
+    }
+    if let Some(error) = cause.downcast_ref::<ResultsError>() {
+        return Some(error.hint().into());
     }
     if cause.is::<OutputExists>() {
         return Some("use --overwrite to replace it".into());

@@ -49,13 +49,14 @@ pub fn main() -> ExitCode {
 /// - `program`: the methods and recipes that the program knows
 /// - `arguments`: the first one is the name of the program
 ///
-/// Returns exit code 0 for success, 1 if the work failed, 2 if the command line is wrong, 130 if it was interrupted.
+/// Returns exit code 0 for success, 1 if the work failed, 2 if the command line is wrong, and 129, 130 or 143 if it was
+/// stopped by a hangup, by Ctrl-C or by a request to terminate.
 pub fn main_with<I, T>(program: &Program, arguments: I) -> ExitCode
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString>,
 {
-    commands::interrupt::end_with_input();
+    commands::interrupt::begin();
     let modern = renamed_flags::modernize(arguments.into_iter().map(Into::into));
     for notice in &modern.notices {
         print_notice!("warning: {notice}");

@@ -31,7 +31,7 @@ pub use confusion::ConfusionMatrix;
 pub use error::EvalError;
 pub use gallery::{ClassShare, GalleryEntry, Rank};
 pub use record::{
-    BenchmarkRef, ClassRef, Evaluation, ImageScore, ModelRef, Protocol, Shard, Timing,
+    BenchmarkRef, ClassRef, Evaluation, ImageScore, ModelRef, Protocol, Shard, SkippedImage, Timing,
 };
 pub use report::{Metric, NanRule, Report};
 pub use summary::Summary;

@@ -66,6 +66,9 @@ pub struct Evaluation {
     /// Scores of the single images: of all images, or empty.
     #[serde(alias = "pictures")]
     pub image_scores: Vec<ImageScore>,
+    /// Images that could not be read and are not among the scored ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<SkippedImage>,
     /// Pixel counts of all images together.
     pub confusion: ConfusionMatrix,
     /// Main metric of the benchmark.
@@ -107,6 +110,16 @@ pub struct ModelRef {
     pub step: Option<u64>,
     /// Seed of the training.
     pub seed: Option<u64>,
+}
+
+/// An image that could not be read, so that it is not scored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SkippedImage {
+    /// Id of the image.
+    pub id: String,
+    /// What was wrong with it.
+    pub reason: String,
 }
 
 /// A class of the evaluation.

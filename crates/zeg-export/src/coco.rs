@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::formats::{ExportFormat, ExportSettings, GROUPING, Needs, Opened, POLYGONS};
+use crate::formats::{ExportFormat, ExportSettings, GROUPING, Needs, Opened, POLYGONS, no_files};
 use crate::output::{Spool, Target};
 use crate::{
     Classes, ExportError, Exporter, Grouping, Overwrite, Polygon, Region, SegmentedImage, Shape,
@@ -26,6 +26,8 @@ pub(crate) static MASK_FORMAT: ExportFormat = ExportFormat {
     about: "coco.json: COCO annotations, regions as run-length codes",
     needs: Needs::Labels,
     image_suffix: None,
+    own_files: no_files,
+    shared_files: &["coco.json"],
     open: |classes, settings| open(classes, settings, "coco.json", Shape::Mask),
 };
 
@@ -35,6 +37,8 @@ pub(crate) static POLYGON_FORMAT: ExportFormat = ExportFormat {
     about: "coco-polygons.json: COCO annotations, regions as polygons",
     needs: Needs::Labels,
     image_suffix: None,
+    own_files: no_files,
+    shared_files: &["coco-polygons.json"],
     open: |classes, settings| open(classes, settings, "coco-polygons.json", POLYGONS),
 };
 

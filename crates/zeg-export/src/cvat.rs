@@ -12,7 +12,7 @@ use quick_xml::Writer;
 use quick_xml::events::BytesText;
 
 use crate::classes::xml_text;
-use crate::formats::{ExportFormat, ExportSettings, GROUPING, Needs, Opened, POLYGONS};
+use crate::formats::{ExportFormat, ExportSettings, GROUPING, Needs, Opened, POLYGONS, no_files};
 use crate::output::Target;
 use crate::{
     Classes, ExportError, Exporter, Grouping, Overwrite, Region, SegmentedImage, Shape, polygons,
@@ -24,6 +24,8 @@ pub(crate) static MASK_FORMAT: ExportFormat = ExportFormat {
     about: "cvat.xml: annotations for CVAT, masks",
     needs: Needs::Labels,
     image_suffix: None,
+    own_files: no_files,
+    shared_files: &["cvat.xml"],
     open: |classes, settings| open(classes, settings, "cvat.xml", Shape::Mask),
 };
 
@@ -33,6 +35,8 @@ pub(crate) static POLYGON_FORMAT: ExportFormat = ExportFormat {
     about: "cvat-polygons.xml: annotations for CVAT, polygons",
     needs: Needs::Labels,
     image_suffix: None,
+    own_files: no_files,
+    shared_files: &["cvat-polygons.xml"],
     open: |classes, settings| open(classes, settings, "cvat-polygons.xml", POLYGONS),
 };
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use zeg_image::{write_named_png, write_rgb_png};
 
-use crate::formats::{ExportFormat, ExportSettings, Needs};
+use crate::formats::{ExportFormat, ExportSettings, Needs, own_file};
 use crate::output::file_name;
 use crate::{Classes, ExportError, Exporter, Overwrite, SegmentedImage};
 
@@ -19,6 +19,8 @@ pub(crate) static LABELS: ExportFormat = ExportFormat {
     about: "NAME.png: class indices with a palette and the class names; 255: unlabelled",
     needs: Needs::Labels,
     image_suffix: Some(LABEL_SUFFIX),
+    own_files: |stem, _| vec![own_file(stem, LABEL_SUFFIX)],
+    shared_files: &[],
     open: |classes, settings| {
         Ok(Box::new(ImageExporter::new(
             Kind::Labels,
@@ -34,6 +36,8 @@ pub(crate) static OVERLAY: ExportFormat = ExportFormat {
     about: "NAME.overlay.png: the image with colours and a legend",
     needs: Needs::Overlay,
     image_suffix: Some(OVERLAY_SUFFIX),
+    own_files: |stem, _| vec![own_file(stem, OVERLAY_SUFFIX)],
+    shared_files: &[],
     open: |classes, settings| {
         Ok(Box::new(ImageExporter::new(
             Kind::Overlay,

@@ -44,6 +44,7 @@ mod output;
 mod rle;
 mod segmented_image;
 mod shapes;
+mod stored;
 
 pub use classes::Classes;
 pub use coco::{CocoExporter, CocoOptions};
@@ -56,9 +57,12 @@ pub use polygons::{Polygon, polygons};
 pub use probability::{
     ProbabilityExporter, ProbabilityFormat, ProbabilityPlanes, ProbabilitySource,
 };
-pub use regions::{BoundingBox, Connectivity, Grouping, Region, Regions, Run, find_regions};
+pub use regions::{
+    BoundingBox, Connectivity, Grouping, Region, Regions, Run, absorb_small_regions, find_regions,
+};
 pub use rle::region_rle;
 pub use segmented_image::{Exporter, SegmentedImage};
 pub use shapes::Shape;
+pub use stored::{LabelRuns, StoredImage};
 pub use summary::{ClassSummary, Summary, SummaryExporter, summarize};
 pub use zeg_base::file::Overwrite;

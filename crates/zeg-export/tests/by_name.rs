@@ -97,6 +97,20 @@ fn every_format_writes_the_files_that_it_names() {
         if let Some(suffix) = format.image_suffix {
             assert_eq!(files, [format!("7{suffix}")]);
         }
+        // The files are known before they are written, so that none is computed in vain.
+        let own = format.own_files(Path::new("out"), Path::new("7"), 2);
+        let shared = format
+            .shared_files
+            .iter()
+            .map(|name| Path::new("out").join(name));
+        let mut known: Vec<_> = own.iter().cloned().chain(shared).collect();
+        known.sort();
+        let written: Vec<_> = files
+            .iter()
+            .map(|name| Path::new("out").join(name))
+            .collect();
+        assert_eq!(known, written, "{name}");
+        assert_eq!(format.is_shared(), own.is_empty());
         // An existing file is an error, and is replaced on request.
         let refused = export(format, all.path(), Overwrite::Refuse).unwrap_err();
         assert!(matches!(refused, ExportError::Exists { .. }), "{refused}");

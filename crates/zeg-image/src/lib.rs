@@ -54,4 +54,4 @@ pub use probe::{ColourModel, ImageHeader, Turn, image_header, image_size};
 pub use resize::{fit_box, fit_short_side, resize_bilinear, resize_nearest};
 pub use rle::Rle;
 pub use window::{Window, sliding_windows};
-pub use write::{write_indexed_png, write_jpeg, write_named_png, write_rgb_png};
+pub use write::{encode_named_png, write_indexed_png, write_jpeg, write_named_png, write_rgb_png};

@@ -19,7 +19,7 @@ use zeg_base::{
     lock::{Lock, LockError},
 };
 
-use super::interrupt::{ENDS_WITH_INPUT, INTERRUPTED, on_request};
+use super::interrupt::{ENDS_WITH_INPUT, is_stop, on_request};
 
 /// Time that a process of a killed command has to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -121,7 +121,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 fn ended(status: ExitStatus) -> Ended {
     match status.code() {
         Some(0) => Ended::Well,
-        Some(code) if code == i32::from(INTERRUPTED) => Ended::Stopped,
+        Some(code) if is_stop(code) => Ended::Stopped,
         Some(code) => Ended::Badly(format!("ended with exit code {code}")),
         None => by_signal(status),
     }

@@ -1,6 +1,7 @@
 //! `zeg eval`: scores models on a data set; `zeg eval merge` adds up the parts of a divided evaluation.
 
 mod args;
+mod finished;
 mod gallery;
 mod job;
 mod merge;
@@ -12,6 +13,7 @@ pub(crate) mod sweep;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
 
@@ -19,19 +21,28 @@ use burn::tensor::Device;
 use zeg::{
     data::{OpenSet, SampleSource},
     eval::{EvalError, Evaluation, Summary, record::FILE_NAME},
-    evaluation::{EvaluationOptions, EvaluationOutcome, EvaluationSetup, evaluate},
+    evaluation::{
+        EvaluationOptions, EvaluationOutcome, EvaluationSetup, ImageState, KeptImages, evaluate,
+    },
 };
 
 pub(crate) use self::args::EvalArgs;
 use self::{
     args::{EvalSettings, EvalTask, RecordPlace},
+    finished::{Earlier, ScoredImages},
     gallery::Gallery,
     job::{EvalJob, EvalOutput},
     plan::PlanFile,
     predictions::Predictions,
     record::RecordInput,
 };
-use super::{JsonTarget, run_files::claim_folders, write_result};
+use super::{
+    JsonTarget, interrupt,
+    journal::{Continuation, check_writable},
+    run_files::claim_folders,
+    shared::Existing,
+    stop_flag, write_result,
+};
 use crate::{Program, progress::Verbosity};
 
 /// Returns the JSON schema of an evaluation plan.
@@ -46,16 +57,19 @@ pub(crate) fn run(
     verbosity: Verbosity,
 ) -> anyhow::Result<ExitCode> {
     match args.settings(verbosity)? {
-        EvalTask::Score(settings) => eval(program, &settings)?,
-        EvalTask::Merge(settings) => merge::merge(&settings)?,
+        EvalTask::Score(settings) => eval(program, &settings),
+        EvalTask::Merge(settings) => {
+            merge::merge(&settings)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<()> {
+fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> {
+    let folders = record_places(settings)?;
+    let stop = stop_flag();
     let device = settings.compute.open_device()?;
     let file = settings.plan.as_deref().map(PlanFile::open).transpose()?;
-    let folders = record_places(settings)?;
     let _locks = claim_folders(&folders)?;
     let mut jobs = Vec::new();
     for (number, checkpoint) in settings.checkpoints.iter().enumerate() {
@@ -69,15 +83,54 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<()> {
             &device,
         )?);
     }
+    // All earlier results are looked at before the first image is scored.
+    let groups = jobs.chunk_by(EvalJob::shares_encoding);
+    let groups: anyhow::Result<Vec<_>> = groups
+        .map(|jobs| Ok((jobs, earlier(settings, jobs)?)))
+        .collect();
     let mut evaluations = Vec::new();
-    for jobs in jobs.chunk_by(EvalJob::shares_encoding) {
-        evaluations.extend(score(settings, jobs, &device)?);
+    for (jobs, earlier) in groups? {
+        let kept = match earlier {
+            Some(Earlier::Records(records)) => {
+                settings.verbosity.notice("the record is complete already");
+                evaluations.extend(records);
+                continue;
+            }
+            Some(Earlier::Images(kept)) => Some(*kept),
+            None => None,
+        };
+        let Some(scored) = score(settings, jobs, &device, &stop, kept)? else {
+            return Ok(interrupt::exit_code());
+        };
+        evaluations.extend(scored);
     }
     let json = settings.json.as_ref();
     match &settings.seen_offsets[..] {
-        [] => show(&evaluations, json),
-        offsets => sweep::show(&evaluations, offsets, json),
+        [] => show(&evaluations, json)?,
+        offsets => sweep::show(&evaluations, offsets, json)?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns what an earlier run has left, and checks that no label map is replaced unasked.
+fn earlier(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<Option<Earlier>> {
+    interrupt::clean_up(finished::folders(settings, jobs));
+    let earlier = finished::open(settings, jobs)?;
+    let kept = match &earlier {
+        Some(Earlier::Images(kept)) => Some(&**kept),
+        Some(Earlier::Records(_)) | None => None,
+    };
+    let is_complete = matches!(earlier, Some(Earlier::Records(_)));
+    if settings.existing == Existing::Refuse && !is_complete {
+        let outputs = jobs.iter().flat_map(EvalJob::outputs);
+        for folder in outputs.filter_map(|output| output.labels) {
+            let dataset = jobs.first().map(|job| &job.dataset);
+            if let Some(dataset) = dataset {
+                finished::check_label_maps(&folder, dataset, kept)?;
+            }
+        }
+    }
+    Ok(earlier)
 }
 
 /// Prints the scores of one evaluation, or the mean and deviation of several.
@@ -129,6 +182,10 @@ fn record_places(settings: &EvalSettings) -> anyhow::Result<Vec<PathBuf>> {
         RecordPlace::Folder(folder) => folders_of_models(folder, models),
     };
     for folder in &folders {
+        check_writable(folder)?;
+        if settings.continuation == Continuation::Resume {
+            continue; // finished records are kept
+        }
         for record in sweep::folders(folder, &settings.seen_offsets) {
             settings.existing.check(&record.join(FILE_NAME))?;
         }
@@ -148,14 +205,28 @@ fn folders_of_models(folder: &Path, models: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 /// Scores models that share their encoder; usually there is only one.
+///
+/// - `earlier`: images that an earlier run has scored, and the journal of those that are scored now
+///
+/// Returns nothing if a signal stopped the work.
 fn score(
     settings: &EvalSettings,
     jobs: &[EvalJob],
     device: &Device,
-) -> anyhow::Result<Vec<Evaluation>> {
+    stop: &AtomicBool,
+    earlier: Option<ScoredImages>,
+) -> anyhow::Result<Option<Vec<Evaluation>>> {
     let Some(EvalJob { dataset, .. }) = jobs.first() else {
-        return Ok(Vec::new());
+        return Ok(Some(Vec::new()));
     };
+    let kept = earlier.as_ref();
+    if let Some(kept) = kept.filter(|_| settings.continuation == Continuation::Resume) {
+        settings.verbosity.notice(format_args!(
+            "{} of {} images are scored and kept",
+            kept.count(),
+            dataset.len()
+        ));
+    }
     let setups: Vec<EvaluationSetup> = jobs.iter().map(|job| job.setup(device)).collect();
     let outputs: Vec<EvalOutput> = jobs.iter().flat_map(EvalJob::outputs).collect();
     // Only a gallery that is written needs the label maps later.
@@ -172,12 +243,26 @@ fn score(
     )?;
     let options = EvaluationOptions {
         threads: rayon::current_num_threads(),
-        stop: None,
+        stop: Some(stop),
+        on_bad_image: settings.on_bad_image,
+        kept: kept.map(|kept| kept as &dyn KeptImages),
     };
     let started = Instant::now();
-    let outcomes = evaluate_with_progress(settings, &setups, dataset, options, &mut predictions)?;
-    let wall = started.elapsed();
+    let outcomes =
+        evaluate_with_progress(settings, &setups, dataset, options, kept, &mut predictions);
+    if outcomes.is_err() && kept.is_some() {
+        print_notice!(
+            "the images before this error are scored and kept; --resume goes on with the others, and --on-bad-image \
+             skip leaves out images that cannot be read"
+        );
+    }
+    let outcomes = outcomes?;
+    let wall = started.elapsed() + kept.map_or(Duration::ZERO, |kept| kept.wall);
     if let Some(outcome) = outcomes.first() {
+        if is_stopped(outcome, dataset, kept) {
+            return Ok(None);
+        }
+        report_skipped(outcome)?;
         settings
             .verbosity
             .notice(times_text(outcome, jobs.len(), wall));
@@ -217,7 +302,44 @@ fn score(
         }
         evaluations.push(evaluation);
     }
-    Ok(evaluations)
+    if let Some(scored) = earlier {
+        scored.finish()?;
+    }
+    Ok(Some(evaluations))
+}
+
+/// Whether a signal stopped an evaluation before its last image; says how to go on.
+fn is_stopped(outcome: &EvaluationOutcome, dataset: &OpenSet, kept: Option<&ScoredImages>) -> bool {
+    let done = outcome.images.len() + outcome.skipped.len();
+    if done >= dataset.len() {
+        return false;
+    }
+    let advice = match kept {
+        Some(_) => "--resume goes on",
+        None => "nothing is kept; with -o the evaluation can be continued",
+    };
+    print_notice!("stopped after {done} of {} images; {advice}", dataset.len());
+    true
+}
+
+/// Says how many images are not among the scores.
+///
+/// # Errors
+/// Returns an error if there are no others.
+fn report_skipped(outcome: &EvaluationOutcome) -> anyhow::Result<()> {
+    let (skipped, scored) = (outcome.skipped.len(), outcome.images.len());
+    if let Some(first) = outcome.skipped.first() {
+        anyhow::ensure!(
+            scored > 0,
+            "none of the {skipped} images can be read: {}",
+            first.reason
+        );
+        print_notice!(
+            "warning: {skipped} of {} images are skipped; the scores are over the other {scored}",
+            skipped + scored
+        );
+    }
+    Ok(())
 }
 
 fn evaluate_with_progress(
@@ -225,12 +347,21 @@ fn evaluate_with_progress(
     setups: &[EvaluationSetup],
     dataset: &OpenSet,
     options: EvaluationOptions,
+    kept: Option<&ScoredImages>,
     predictions: &mut Predictions,
 ) -> anyhow::Result<Vec<EvaluationOutcome>> {
     let bar = settings
         .verbosity
         .progress("scoring", "images", dataset.len() as u64);
+    let started = Instant::now();
     let outcomes = evaluate(setups, dataset, options, |scored| {
+        match (scored.state, kept) {
+            (ImageState::Skipped { reason }, _) => bar.suspend(|| {
+                print_notice!("warning: image {} is skipped: {reason}", scored.id);
+            }),
+            (ImageState::Scored, Some(kept)) => kept.add(scored, started.elapsed())?,
+            _ => {}
+        }
         predictions.take(scored)?;
         bar.set_message(scored.id.to_owned());
         bar.inc();

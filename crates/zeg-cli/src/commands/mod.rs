@@ -10,6 +10,7 @@ mod facts;
 pub(crate) mod import;
 pub(crate) mod info;
 pub(crate) mod interrupt;
+pub(crate) mod journal;
 pub(crate) mod json;
 pub(crate) mod machine;
 pub(crate) mod model_file;
@@ -26,10 +27,7 @@ pub(crate) mod train;
 
 use std::{
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use clap::CommandFactory as _;
@@ -87,13 +85,10 @@ fn data_folder<'a>(folder: Option<&'a Path>, dataset: &str) -> anyhow::Result<&'
     }
 }
 
-/// Returns a flag that is set when the user interrupts the program; a second interrupt ends it at once.
+/// Returns a flag that is set when the user or the system asks the program to stop; a second request ends it at once.
 fn stop_flag() -> Arc<AtomicBool> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let shared = Arc::clone(&flag);
-    interrupt::on_request(move || {
-        shared.store(true, Ordering::SeqCst);
+    interrupt::on_request(|| {
         print_notice!("\nstopping after this step; press Ctrl-C again to stop at once");
     });
-    flag
+    interrupt::flag()
 }

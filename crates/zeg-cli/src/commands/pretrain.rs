@@ -18,7 +18,6 @@ use zeg_train::{
 
 use self::files::PretrainFiles;
 use super::{
-    interrupt::INTERRUPTED,
     machine,
     run_files::Log,
     shared::{ComputeArgs, ComputeSettings, heading},
@@ -205,7 +204,7 @@ fn pretrain(settings: &PretrainSettings) -> anyhow::Result<ExitCode> {
             settings.verbosity.notice(format_args!(
                 "stopped at step {done}; --resume continues the run"
             ));
-            return Ok(ExitCode::from(INTERRUPTED));
+            return Ok(super::interrupt::exit_code());
         }
         other => other?,
     };

@@ -131,7 +131,7 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
             }
             Err(error @ HubError::Cancelled { .. }) => {
                 print_notice!("{error}");
-                return Ok(ExitCode::from(130));
+                return Ok(crate::commands::interrupt::exit_code());
             }
             Err(error) => return Err(error.into()),
         }

@@ -51,7 +51,6 @@ use self::{
 };
 use super::{
     data_folder,
-    interrupt::INTERRUPTED,
     model_file::{warn_of_assumed_activation, warn_of_text},
     stop_flag,
 };
@@ -160,7 +159,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
             "stopped at step {}; --resume continues the run",
             trainer.step_number()
         ));
-        return Ok(ExitCode::from(INTERRUPTED));
+        return Ok(crate::commands::interrupt::exit_code());
     }
     let path = run.folder.model();
     run.save_model(&trainer, &path)?;

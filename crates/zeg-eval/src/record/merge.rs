@@ -17,7 +17,8 @@ const LISTED: usize = 100;
 impl Evaluation {
     /// Merges all shards of an evaluation.
     ///
-    /// Counts and times are summed. Image scores are sorted by id; there are none if a shard has none. The gallery is
+    /// Counts and times are summed. Image scores and skipped images are sorted by id; there are no scores if a shard has
+    /// none. The gallery is
     /// selected anew from those of the shards: its best and worst images are those of the whole evaluation, its median
     /// images are the shown ones that are nearest to the median of the whole evaluation. Paths of gallery files are not
     /// changed: they are relative to the folder of their shard.
@@ -47,6 +48,7 @@ impl Evaluation {
             whole.confusion.merge(&shard.confusion)?;
             whole.images = whole.images.saturating_add(shard.images);
             whole.image_scores.extend(shard.image_scores);
+            whole.skipped.extend(shard.skipped);
             for (most, count) in each.iter_mut().zip(ranks(&shard.gallery)) {
                 *most = count.max(*most);
             }
@@ -63,6 +65,7 @@ impl Evaluation {
             whole.image_scores.clear();
         }
         whole.image_scores.sort_by(|a, b| a.id.cmp(&b.id));
+        whole.skipped.sort_by(|a, b| a.id.cmp(&b.id));
         whole.choose_gallery(each.into_iter().max().unwrap_or(0));
         whole.validate()?;
         Ok(whole)

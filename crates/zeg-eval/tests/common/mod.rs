@@ -137,6 +137,7 @@ pub(crate) fn evaluation(
         classes,
         images: numbered_images.end - numbered_images.start,
         image_scores: scores,
+        skipped: Vec::new(),
         confusion,
         metric: Metric::MeanIou,
         shard: None,

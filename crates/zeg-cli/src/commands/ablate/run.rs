@@ -23,7 +23,7 @@ use crate::{
         children::{Children, Ended},
         data_folder,
         eval::sweep,
-        interrupt::INTERRUPTED,
+        interrupt,
         train::{BegunRun, is_begun},
     },
     progress::Verbosity,
@@ -369,7 +369,7 @@ fn wait(
     command.stdout(Stdio::null());
     match children.run(command)? {
         Ended::Well => Ok(None),
-        Ended::Stopped => Ok(Some(ExitCode::from(INTERRUPTED))),
+        Ended::Stopped => Ok(Some(interrupt::exit_code())),
         Ended::Badly(how) => Err(RunFailed {
             what,
             folder: folder.to_owned(),

@@ -11,9 +11,6 @@ use crate::{
     say::StdoutError,
 };
 
-/// Exit code of a run that the user stopped.
-const INTERRUPTED: u8 = 130;
-
 /// Arguments of `zeg data prepare`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -122,7 +119,7 @@ pub(super) fn prepare(settings: &PrepareSettings) -> anyhow::Result<ExitCode> {
     let summary = result?;
     write_result(settings.json.as_ref(), &summary, || print(&summary))?;
     Ok(if summary.stopped {
-        ExitCode::from(INTERRUPTED)
+        crate::commands::interrupt::exit_code()
     } else if summary.failed.is_empty() {
         ExitCode::SUCCESS
     } else {

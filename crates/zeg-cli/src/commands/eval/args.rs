@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
-use zeg::eval::{Protocol, Shard};
+use clap::{ArgGroup, Args, Subcommand};
+use zeg::{
+    data::OnBadSample,
+    eval::{Protocol, Shard},
+};
 
 use super::{
     merge::{MergeArgs, MergeSettings},
@@ -11,6 +14,7 @@ use super::{
 };
 use crate::commands::{
     JsonTarget,
+    journal::Continuation,
     json::JsonArgs,
     shared::{
         CacheUse, ComputeArgs, ComputeSettings, Existing, InferenceArgs, MethodArgs, ModelArgs,
@@ -24,6 +28,7 @@ use crate::progress::Verbosity;
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
+    group(ArgGroup::new("records").args(["output", "in_runs"])),
     after_help = "\
 Examples:
   zeg eval runs/quick/model.safetensors --data VOCdevkit/VOC2012 -o scores/quick
@@ -36,6 +41,9 @@ Examples:
 Choose a seen offset on images that are not reported:
   zeg eval runs/quick/model.safetensors --data VOCdevkit/VOC2012 --split train:1/5 \\
       --seen-offsets 0,0.05,0.1,0.2
+
+Go on after an interruption:
+  zeg eval runs/quick/model.safetensors --data VOCdevkit/VOC2012 -o scores/quick --resume
 
 Score a large split in several processes:
   zeg eval model.safetensors --data coco_stuff164k --shard 3/8 -o scores/part-3
@@ -65,6 +73,9 @@ pub(crate) struct EvalArgs {
     /// Score part I of N of the images, counted from 1; `zeg eval merge` adds the parts up
     #[arg(long, value_name = "I/N", value_parser = shard, requires = "output", help_heading = heading::DATA)]
     shard: Option<Shard>,
+    /// What becomes of an image that cannot be read
+    #[arg(long, value_name = "ACTION", value_enum, default_value_t, help_heading = heading::DATA)]
+    on_bad_image: OnBadImageArg,
     /// Protocol that the scores belong to [default: from the model and the data set]
     #[arg(long, value_enum, help_heading = heading::DATA)]
     protocol: Option<ProtocolArg>,
@@ -108,9 +119,13 @@ pub(crate) struct EvalArgs {
     /// Number of best, of median and of worst images that the report shows
     #[arg(long, value_name = "N", default_value_t = 3, help_heading = heading::OUTPUT)]
     gallery: usize,
-    /// Replace a record that exists
+    /// Replace a record and label maps that exist
     #[arg(long, help_heading = heading::OUTPUT)]
     overwrite: bool,
+    /// Go on where an earlier run with the same settings stopped: images that it has scored are not scored again
+    #[arg(long, visible_alias = "skip-existing", requires = "records", conflicts_with = "overwrite",
+          help_heading = heading::OUTPUT)]
+    resume: bool,
     #[command(flatten)]
     json: JsonArgs,
     /// Do not use the cache of class embeddings
@@ -127,6 +142,25 @@ pub(crate) struct EvalArgs {
 enum EvalCommand {
     /// Add up the parts of an evaluation that was divided with --shard
     Merge(MergeArgs),
+}
+
+/// An [`OnBadSample`] as a value of `--on-bad-image`.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum OnBadImageArg {
+    /// End with an error; with -o, --resume then goes on
+    #[default]
+    Stop,
+    /// Leave it out of the scores; it is named in a warning and in the record
+    Skip,
+}
+
+impl From<OnBadImageArg> for OnBadSample {
+    fn from(arg: OnBadImageArg) -> Self {
+        match arg {
+            OnBadImageArg::Stop => Self::Stop,
+            OnBadImageArg::Skip => Self::Skip,
+        }
+    }
 }
 
 /// A [`Protocol`] as a value of `--protocol`.
@@ -205,6 +239,9 @@ pub(super) struct EvalSettings {
     pub(super) shard: Option<Shard>,
     pub(super) records: RecordPlace,
     pub(super) existing: Existing,
+    pub(super) continuation: Continuation,
+    /// What becomes of an image that cannot be read.
+    pub(super) on_bad_image: OnBadSample,
     /// Folder for the predicted label maps.
     pub(super) labels: Option<PathBuf>,
     /// Number of images of each rank in the gallery.
@@ -256,6 +293,8 @@ impl EvalArgs {
                 (None, None) => RecordPlace::Nowhere,
             },
             existing: Existing::of_flag(self.overwrite),
+            continuation: Continuation::of_flag(self.resume),
+            on_bad_image: self.on_bad_image.into(),
             labels: self.write_labels,
             gallery: self.gallery,
             json: self.json.target("eval")?,

@@ -50,9 +50,13 @@ impl Gallery<'_> {
         let mut entries = Vec::new();
         for (chosen, rank) in gallery::pick(&rated, self.each) {
             let (id, score) = rated[chosen];
-            // The evaluation lists the images of the data set in the same order.
+            // Predictions are in the order of the scored images, which are all images but those that were skipped.
             let position = positions[chosen];
-            let sample = self.dataset.load(position)?;
+            let Some(index) = (0..self.dataset.len()).find(|&index| self.dataset.id(index) == id)
+            else {
+                continue;
+            };
+            let sample = self.dataset.load(index)?;
             let predicted = predictions
                 .get(position)
                 .context("reading predictions back")?;

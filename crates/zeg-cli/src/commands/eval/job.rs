@@ -32,6 +32,7 @@ use crate::{
     commands::{
         data_folder,
         facts::class_embeddings,
+        journal::model_values,
         model_file::{warn_of_activation, warn_of_assumptions, warn_of_single_class, warn_of_text},
     },
 };
@@ -133,6 +134,30 @@ impl<'a> EvalJob<'a> {
             record,
             labels,
         })
+    }
+
+    /// Returns the folder of the record; for several seen offsets, the folder of their records.
+    pub(super) fn record_folder(&self) -> Option<&Path> {
+        self.record.as_deref()
+    }
+
+    /// Whether label maps are written.
+    pub(super) fn writes_labels(&self) -> bool {
+        self.labels.is_some()
+    }
+
+    /// Returns everything of the model that its scores follow from.
+    pub(super) fn values(&self, settings: &EvalSettings) -> anyhow::Result<serde_json::Value> {
+        let device = settings.compute.device.to_string();
+        let model = model_values(self.checkpoint, &self.loaded, &settings.model, &device)?;
+        Ok(serde_json::json!({
+            "model": model,
+            "data": self.plan.data,
+            "protocol": self.plan.protocol,
+            "inference": self.plan.session.inference,
+            "test_time": self.plan.session.test_time,
+            "asks_for_templates": self.plan.asks_for_templates,
+        }))
     }
 
     pub(super) fn setup<'b>(&'b self, device: &'b Device) -> EvaluationSetup<'b> {

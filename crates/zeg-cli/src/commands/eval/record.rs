@@ -100,6 +100,7 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
             .collect(),
         images: outcome.images.len() as u64,
         image_scores: outcome.images,
+        skipped: outcome.skipped,
         confusion: outcome.confusion,
         metric: match dataset.metric() {
             DatasetMetric::MeanIou => Metric::MeanIou,

@@ -14,7 +14,7 @@ use zeg::{eval::Evaluation, mini};
 use super::{QuickstartSettings, plan::PlannedMethod};
 use crate::commands::{
     children::{Children, Ended},
-    interrupt::INTERRUPTED,
+    interrupt,
 };
 
 /// Lines of a failed process's output that are shown.
@@ -165,7 +165,7 @@ pub(super) fn run_process(
         .stderr(errors);
     match children.run(process)? {
         Ended::Well => Ok(None),
-        Ended::Stopped => Ok(Some(ExitCode::from(INTERRUPTED))),
+        Ended::Stopped => Ok(Some(interrupt::exit_code())),
         Ended::Badly(how) => anyhow::bail!(
             "`{shown}` {how}; the end of {}:\n{}",
             log.display(),

@@ -161,7 +161,7 @@ impl Validator {
         };
         let options = EvaluationOptions {
             threads: rayon::current_num_threads(),
-            stop: None,
+            ..EvaluationOptions::default()
         };
         let outcomes = evaluate(&[setup], &self.dataset, options, |_| Ok(()))?;
         let confusion = outcomes

@@ -1,0 +1,428 @@
+//! Finished images of `zeg segment`: what the journal of the output folder knows, and which images are still to do.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+use zeg::{
+    Segmenter,
+    explain::Explanation,
+    export::{ExportFormat, Overwrite, StoredImage},
+    model::weights::file_sha256,
+    vocab::templates::TemplateSet,
+};
+use zeg_base::paths::path_text;
+
+use super::{
+    args::{SegmentOutput, SegmentSettings},
+    inputs::Input,
+};
+use crate::commands::{
+    journal::{Continuation, Journal, ResultsError, Settings, Span, model_values},
+    model_file::resolve_model,
+};
+
+/// Name of the journal in the output folder.
+pub(super) const JOURNAL: &str = ".zeg-segment.jsonl";
+
+/// The result of an image as the journal keeps it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct FinishedImage {
+    pub(super) stored: StoredImage,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) regions: Option<Vec<Explanation>>,
+}
+
+/// A file that was written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct WrittenFile {
+    /// Path in the output folder.
+    path: String,
+    /// `None` before it is written.
+    sha256: Option<String>,
+}
+
+/// An entry of the journal.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Entry<R> {
+    /// The files of an image are about to be written.
+    Begun {
+        image: String,
+        files: Vec<WrittenFile>,
+    },
+    /// All files of an image are written.
+    Done {
+        image: String,
+        /// SHA-256 of the image.
+        source: String,
+        files: Vec<WrittenFile>,
+        result: R,
+    },
+    /// The files that all images share are about to be written, or are written.
+    Shared { files: Vec<WrittenFile> },
+}
+
+/// What the journal says about an image.
+#[derive(Debug)]
+struct ImageState {
+    /// Number of the settings.
+    settings: usize,
+    files: Vec<WrittenFile>,
+    /// Place of the result and digest of the image, if it is finished.
+    done: Option<(Span, String)>,
+}
+
+/// What is to be done with an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Plan {
+    /// It is finished; its result is in the journal.
+    Keep(Span),
+    /// It is segmented.
+    Compute(Overwrite),
+}
+
+/// The finished images of an output folder, and the journal that new ones are added to.
+#[derive(Debug)]
+pub(super) struct Finished {
+    journal: Journal,
+    folder: PathBuf,
+    images: HashMap<String, ImageState>,
+    /// By path: the settings and the digest of a shared file.
+    shared: HashMap<String, (usize, Option<String>)>,
+    /// Number of the present settings.
+    settings: usize,
+    present: Settings,
+}
+
+/// Returns the paths of the files that all images share.
+pub(super) fn shared_files(output: &SegmentOutput) -> Vec<PathBuf> {
+    let names = output.kinds.iter().flat_map(|kind| kind.shared_files);
+    names.map(|name| output.folder.join(name)).collect()
+}
+
+/// Returns the paths of the files that an image has for itself.
+pub(super) fn own_files(
+    kinds: &[&ExportFormat],
+    folder: &Path,
+    stem: &Path,
+    classes: usize,
+) -> Vec<PathBuf> {
+    let files = kinds
+        .iter()
+        .flat_map(|kind| kind.own_files(folder, stem, classes));
+    files.collect()
+}
+
+/// Whether anything is at a path, even a link that leads nowhere.
+pub(super) fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// Checks that no result exists, unless it is to be replaced or kept; this needs neither the model nor the images.
+///
+/// # Errors
+/// Returns [`ResultsError::Exist`].
+pub(super) fn refuse_existing(
+    settings: &SegmentSettings,
+    stems: &[PathBuf],
+) -> Result<(), ResultsError> {
+    let output = &settings.output;
+    if output.overwrite == Overwrite::Replace || output.continuation == Continuation::Resume {
+        return Ok(());
+    }
+    let classes = settings.classes.len();
+    let own = |stem: &PathBuf| own_files(&output.kinds, &output.folder, stem, classes);
+    let mut all = shared_files(output)
+        .into_iter()
+        .chain(stems.iter().flat_map(own));
+    all.find(|path| exists(path))
+        .map_or(Ok(()), |path| Err(ResultsError::Exist(path)))
+}
+
+/// Returns everything that the results follow from, except for the images.
+pub(super) fn result_settings(
+    settings: &SegmentSettings,
+    segmenter: &Segmenter,
+) -> anyhow::Result<Settings> {
+    let file = resolve_model(&settings.model)?;
+    let device = settings.compute.device.to_string();
+    let templates = settings.templates.as_deref();
+    let templates = templates.map(TemplateSet::by_name_or_file).transpose()?;
+    let templates: Option<Vec<String>> = templates.map(|set| {
+        let texts = set.templates().iter();
+        texts.map(ToString::to_string).collect()
+    });
+    let output = &settings.output;
+    Ok(Settings::new(serde_json::json!({
+        "command": "segment",
+        "program": concat!("zeg ", env!("CARGO_PKG_VERSION")),
+        "model": model_values(&file, segmenter.model(), &settings.model_settings, &device)?,
+        "classes": settings.classes,
+        "templates": templates,
+        "inference": segmenter.inference(),
+        "test_time": segmenter.test_time(),
+        "explain": settings.explain.map(|options| options.candidates),
+        "min_area": output.minimal_area,
+        "absorbed_area": output.absorbed_area,
+        "opacity": output.opacity,
+        "label_studio_prefix": output.label_studio_prefix,
+    })))
+}
+
+impl Finished {
+    /// Opens the journal of the output folder and states the present settings.
+    ///
+    /// # Errors
+    /// As for [`Journal::open`].
+    pub(super) fn open(folder: &Path, present: &Settings) -> anyhow::Result<Self> {
+        let (mut images, mut shared) = (HashMap::new(), HashMap::new());
+        let mut journal = Journal::open(
+            &folder.join(JOURNAL),
+            |settings, span, entry: Entry<IgnoredAny>| match entry {
+                Entry::Begun { image, files } => {
+                    let state = ImageState {
+                        settings,
+                        files,
+                        done: None,
+                    };
+                    images.insert(image, state);
+                }
+                Entry::Done {
+                    image,
+                    source,
+                    files,
+                    ..
+                } => {
+                    let state = ImageState {
+                        settings,
+                        files,
+                        done: Some((span, source)),
+                    };
+                    images.insert(image, state);
+                }
+                Entry::Shared { files } => {
+                    let files = files.into_iter();
+                    shared.extend(files.map(|file| (file.path, (settings, file.sha256))));
+                }
+            },
+        )?;
+        let number = journal.begin(present)?;
+        Ok(Self {
+            journal,
+            folder: folder.to_owned(),
+            images,
+            shared,
+            settings: number,
+            present: present.clone(),
+        })
+    }
+
+    /// Removes temporary files that killed runs left in the folders of the results.
+    pub(super) fn remove_left_behind(&self, folders: &[PathBuf]) {
+        self.journal.remove_left_behind(folders);
+    }
+
+    /// Decides what is to be done with every image, before any is computed.
+    ///
+    /// - `stems`: as [`zeg::export::SegmentedImage::stem`], one for each image
+    ///
+    /// # Errors
+    /// Returns a [`ResultsError`] for the first result that may be neither kept nor replaced.
+    pub(super) fn plan(
+        &self,
+        settings: &SegmentSettings,
+        inputs: &[Input],
+        stems: &[PathBuf],
+    ) -> Result<Vec<Plan>, ResultsError> {
+        let output = &settings.output;
+        let classes = settings.classes.len();
+        if output.continuation == Continuation::Resume {
+            for file in shared_files(output) {
+                self.check_shared(&file)?;
+            }
+        }
+        let pairs = inputs.iter().zip(stems);
+        pairs
+            .map(|(input, stem)| {
+                let own = own_files(&output.kinds, &output.folder, stem, classes);
+                match (output.continuation, output.overwrite) {
+                    (Continuation::Resume, _) => self.plan_resumed(input, stem, &own),
+                    (Continuation::Fresh, Overwrite::Replace) => {
+                        Ok(Plan::Compute(Overwrite::Replace))
+                    }
+                    (Continuation::Fresh, Overwrite::Refuse) => self.plan_fresh(stem, &own),
+                }
+            })
+            .collect()
+    }
+
+    /// Refuses to compute what the journal holds already, where no file shows that it is finished.
+    fn plan_fresh(&self, stem: &Path, own: &[PathBuf]) -> Result<Plan, ResultsError> {
+        let is_finished = |state: &ImageState| {
+            state.settings == self.settings && state.done.is_some() && own.is_empty()
+        };
+        if self.images.get(&path_text(stem)).is_some_and(is_finished) {
+            return Err(ResultsError::Unfinished(self.folder.clone()));
+        }
+        Ok(Plan::Compute(Overwrite::Refuse))
+    }
+
+    fn plan_resumed(
+        &self,
+        input: &Input,
+        stem: &Path,
+        own: &[PathBuf],
+    ) -> Result<Plan, ResultsError> {
+        let there: Vec<&PathBuf> = own.iter().filter(|path| exists(path)).collect();
+        let Some(state) = self.images.get(&path_text(stem)) else {
+            return match there.first() {
+                Some(path) => Err(ResultsError::Unknown((*path).clone())),
+                None => Ok(Plan::Compute(Overwrite::Refuse)),
+            };
+        };
+        if state.settings != self.settings {
+            return match there.first() {
+                Some(path) => Err(self
+                    .journal
+                    .other_settings(path, state.settings, &self.present)),
+                None => Ok(Plan::Compute(Overwrite::Refuse)),
+            };
+        }
+        if let Some(path) = there
+            .iter()
+            .find(|path| self.written(state, path).is_none())
+        {
+            return Err(ResultsError::Unknown((*path).clone()));
+        }
+        let Some((span, source)) = &state.done else {
+            return Ok(Plan::Compute(Overwrite::Replace)); // begun by a run that was killed
+        };
+        let changed: Vec<&&PathBuf> = there
+            .iter()
+            .filter(|path| self.is_changed(state, path))
+            .collect();
+        if there.len() == own.len() && input.digest().as_ref() == Some(source) {
+            for path in changed {
+                print_notice!(
+                    "warning: {}: was changed after it was written; it is kept, and files that all images share hold \
+                     what was written at first",
+                    path.display()
+                );
+            }
+            return Ok(Plan::Keep(*span));
+        }
+        match changed.first() {
+            Some(path) => Err(ResultsError::Changed((**path).clone())),
+            None => Ok(Plan::Compute(Overwrite::Replace)),
+        }
+    }
+
+    /// Checks that a shared file is not there, or was written with these settings and not changed since.
+    fn check_shared(&self, path: &Path) -> Result<(), ResultsError> {
+        if !exists(path) {
+            return Ok(());
+        }
+        let Some((settings, digest)) = self.shared.get(&self.name(path)) else {
+            return Err(ResultsError::Unknown(path.to_owned()));
+        };
+        if *settings != self.settings {
+            return Err(self.journal.other_settings(path, *settings, &self.present));
+        }
+        if digest.is_some() && file_sha256(path).ok() != *digest {
+            return Err(ResultsError::Changed(path.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn written<'a>(&self, state: &'a ImageState, path: &Path) -> Option<&'a WrittenFile> {
+        let name = self.name(path);
+        state.files.iter().find(|file| file.path == name)
+    }
+
+    fn is_changed(&self, state: &ImageState, path: &Path) -> bool {
+        let written = self
+            .written(state, path)
+            .and_then(|file| file.sha256.as_ref());
+        written.is_some_and(|digest| file_sha256(path).ok().as_ref() != Some(digest))
+    }
+
+    /// Returns the path of a file in the output folder as text.
+    fn name(&self, path: &Path) -> String {
+        path_text(path.strip_prefix(&self.folder).unwrap_or(path))
+    }
+
+    /// States that the files of an image are about to be written.
+    pub(super) fn begin_image(&self, stem: &Path, own: &[PathBuf]) -> anyhow::Result<()> {
+        self.journal.append(&Entry::<()>::Begun {
+            image: path_text(stem),
+            files: own.iter().map(|path| self.file(path, None)).collect(),
+        })
+    }
+
+    /// States that an image is finished, and keeps its result.
+    ///
+    /// - `source`: SHA-256 of the image
+    pub(super) fn finish_image(
+        &self,
+        stem: &Path,
+        source: String,
+        own: &[PathBuf],
+        result: &FinishedImage,
+    ) -> anyhow::Result<()> {
+        self.journal.append(&Entry::Done {
+            image: path_text(stem),
+            source,
+            files: self.digests(own)?,
+            result,
+        })
+    }
+
+    /// States that the shared files are about to be written.
+    pub(super) fn begin_shared(&self, files: &[PathBuf]) -> anyhow::Result<()> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let files = files.iter().map(|path| self.file(path, None)).collect();
+        self.journal.append(&Entry::<()>::Shared { files })
+    }
+
+    /// States that the shared files are written.
+    pub(super) fn finish_shared(&self, files: &[PathBuf]) -> anyhow::Result<()> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let files = self.digests(files)?;
+        self.journal.append(&Entry::<()>::Shared { files })
+    }
+
+    /// Reads the result of a finished image.
+    pub(super) fn read(&self, span: Span) -> anyhow::Result<FinishedImage> {
+        match self.journal.read::<Entry<FinishedImage>>(span)? {
+            Entry::Done { result, .. } => Ok(result),
+            Entry::Begun { .. } | Entry::Shared { .. } => {
+                anyhow::bail!(
+                    "{}: an entry has changed",
+                    self.folder.join(JOURNAL).display()
+                )
+            }
+        }
+    }
+
+    fn file(&self, path: &Path, sha256: Option<String>) -> WrittenFile {
+        WrittenFile {
+            path: self.name(path),
+            sha256,
+        }
+    }
+
+    /// Returns files with their digests; an overlay that was not drawn is left out.
+    fn digests(&self, files: &[PathBuf]) -> anyhow::Result<Vec<WrittenFile>> {
+        let written = files.iter().filter(|path| exists(path));
+        written
+            .map(|path| Ok(self.file(path, Some(file_sha256(path)?))))
+            .collect()
+    }
+}

@@ -1,0 +1,329 @@
+//! The work on one image: it is segmented, or read back from the journal, and passed to all writers.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::Serialize;
+use zeg::{
+    EncodedClasses, Segmenter,
+    explain::{Explainer, Explanation},
+    export::{
+        Classes, ExportError, Needs, Overwrite, ProbabilitySource, SegmentedImage, StoredImage,
+        Summary, absorb_small_regions,
+    },
+    image::{LabelMap, RgbImage, overlay},
+    session::StripVisitor,
+    spool::{ScoreSpool, SpooledScores},
+};
+use zeg_base::paths::path_text;
+
+use super::{
+    args::SegmentSettings,
+    finished::{Finished, FinishedImage, Plan, exists, own_files},
+    inputs::Input,
+    outputs::Writers,
+};
+
+/// The result of one image, as `--json` lists it.
+#[derive(Debug, Serialize)]
+pub(super) struct ImageResult {
+    #[serde(flatten)]
+    pub(super) summary: Summary,
+    /// Files that were written for this image only.
+    #[serde(serialize_with = "zeg_base::paths::serialize_all")]
+    pub(super) files: Vec<PathBuf>,
+    /// The best classes of its large regions, with `--explain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) regions: Option<Vec<Explanation>>,
+}
+
+/// An image to segment.
+#[derive(Clone, Copy)]
+pub(super) struct SegmentJob<'a> {
+    pub(super) input: &'a Input,
+    /// Path of its results without an extension, relative to the output folder.
+    pub(super) stem: &'a Path,
+    pub(super) plan: Plan,
+}
+
+/// An image with its labels, before its files are written.
+pub(super) struct LabelledJob<'a> {
+    job: SegmentJob<'a>,
+    /// The image, if a writer needs it.
+    image: Option<RgbImage>,
+    labels: LabelMap,
+    origin: Origin,
+}
+
+/// Where the labels of an image come from.
+enum Origin {
+    /// The model.
+    Model(Box<Segmented>),
+    /// The journal of an earlier run.
+    Journal(Box<FinishedImage>),
+}
+
+/// What the model gives beside the labels.
+struct Segmented {
+    /// SHA-256 of the image.
+    source: Option<String>,
+    /// One value per pixel, row-major.
+    confidence: Vec<f32>,
+    scores: Option<SpooledScores>,
+    regions: Option<Vec<Explanation>>,
+}
+
+/// A failure of writing the results of an image.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Only this image has no results.
+    OfImage(anyhow::Error),
+    /// No further results can be written; what is finished is kept.
+    OfWork(anyhow::Error),
+}
+
+/// The parts that segment and write an image.
+pub(super) struct Work<'a> {
+    pub(super) settings: &'a SegmentSettings,
+    pub(super) segmenter: &'a Segmenter,
+    pub(super) encoded_classes: &'a EncodedClasses,
+    pub(super) classes: &'a Classes,
+}
+
+impl Work<'_> {
+    /// Segments an image, or reads its labels from the journal if it is finished.
+    pub(super) fn label<'a>(
+        &self,
+        job: SegmentJob<'a>,
+        finished: &Finished,
+    ) -> anyhow::Result<LabelledJob<'a>> {
+        match job.plan {
+            Plan::Keep(span) => {
+                let result = finished.read(span)?;
+                // The web page shows every image with its colours.
+                let mut kinds = self.settings.output.kinds.iter();
+                let is_shown = kinds.any(|kind| kind.needs == Needs::Overlay && kind.is_shared());
+                let image = is_shown.then(|| job.input.decode()).transpose()?;
+                Ok(LabelledJob {
+                    job,
+                    image,
+                    labels: result.stored.labels.to_map()?,
+                    origin: Origin::Journal(Box::new(result)),
+                })
+            }
+            Plan::Compute(_) => self.segment(job),
+        }
+    }
+
+    /// Segments an image; every output that needs its scores reads them in the same pass.
+    pub(super) fn segment<'a>(&self, job: SegmentJob<'a>) -> anyhow::Result<LabelledJob<'a>> {
+        // A file that changes from now on has another digest than the one that is kept.
+        let source = job.input.digest();
+        let image = job.input.decode()?;
+        let [height, width] = [image.height() as usize, image.width() as usize];
+        let kinds = &self.settings.output.kinds;
+        let mut spool = if kinds.iter().any(|kind| kind.needs == Needs::Scores) {
+            Some(ScoreSpool::new(self.classes.len(), width)?)
+        } else {
+            None
+        };
+        let mut explainer = self
+            .settings
+            .explain
+            .map(|options| Explainer::new(self.encoded_classes.names(), [height, width], options));
+        let mut visitors: Vec<&mut dyn StripVisitor> = Vec::new();
+        if let Some(spool) = &mut spool {
+            visitors.push(spool);
+        }
+        if let Some(explainer) = &mut explainer {
+            visitors.push(explainer);
+        }
+        let mut result =
+            self.segmenter
+                .segment_classes(&image, self.encoded_classes, &mut visitors)?;
+        if let Some(area) = self.settings.output.absorbed_area {
+            absorb_small_regions(&mut result.labels, area)?;
+        }
+        Ok(LabelledJob {
+            job,
+            image: Some(image),
+            labels: result.labels,
+            origin: Origin::Model(Box::new(Segmented {
+                source,
+                confidence: result.confidence,
+                scores: spool.map(ScoreSpool::finish).transpose()?,
+                regions: explainer.map(Explainer::finish),
+            })),
+        })
+    }
+
+    /// Passes an image to all writers.
+    pub(super) fn write(
+        &self,
+        labelled: &LabelledJob,
+        writers: &mut Writers,
+        finished: &Finished,
+    ) -> Result<ImageResult, Failure> {
+        let overlay_image = self.overlay(labelled);
+        let plain = SegmentedImage {
+            stem: labelled.job.stem,
+            overlay: overlay_image.as_ref(),
+            ..SegmentedImage::new(&labelled.job.input.image.relative, &labelled.labels)
+        };
+        let computed;
+        let result = match &labelled.origin {
+            Origin::Journal(result) => result.as_ref(),
+            Origin::Model(segmented) => {
+                computed = self.write_own(labelled, segmented, &plain, writers, finished)?;
+                &computed
+            }
+        };
+        let shared = SegmentedImage {
+            stored: Some(&result.stored),
+            ..plain
+        };
+        for exporter in &mut writers.shared {
+            exporter.add(&shared).map_err(of_shared)?;
+        }
+        Ok(self.result(labelled, result))
+    }
+
+    /// Writes the files that an image has for itself, and keeps its result in the journal.
+    fn write_own(
+        &self,
+        labelled: &LabelledJob,
+        segmented: &Segmented,
+        plain: &SegmentedImage,
+        writers: &mut Writers,
+        finished: &Finished,
+    ) -> Result<FinishedImage, Failure> {
+        let output = &self.settings.output;
+        let SegmentJob { stem, plan, .. } = labelled.job;
+        let image = SegmentedImage {
+            confidence: Some(&segmented.confidence),
+            probabilities: segmented
+                .scores
+                .as_ref()
+                .map(|s| s as &dyn ProbabilitySource),
+            ..*plain
+        };
+        let stored = StoredImage::of(&image, self.classes, output.minimal_area);
+        let result = FinishedImage {
+            stored: stored.map_err(of_image)?,
+            regions: segmented.regions.clone(),
+        };
+        let own = own_files(&output.kinds, &output.folder, stem, self.classes.len());
+        // Somebody may have made a file of this name in the meantime.
+        if plan == Plan::Compute(Overwrite::Refuse)
+            && let Some(path) = own.iter().find(|path| exists(path))
+        {
+            return Err(of_image(ExportError::Exists { path: path.clone() }));
+        }
+        let begun = finished.begin_image(stem, &own);
+        begun.map_err(Failure::OfWork)?;
+        for exporter in &mut writers.own {
+            exporter.add(&image).map_err(of_image)?;
+        }
+        if let Some(scores) = &segmented.scores {
+            let read = scores.check();
+            read.context("reading scores back from the temporary file")
+                .map_err(Failure::OfImage)?;
+        }
+        let source = segmented.source.clone().unwrap_or_default();
+        let kept = finished.finish_image(stem, source, &own, &result);
+        kept.map_err(Failure::OfWork)?;
+        Ok(result)
+    }
+
+    /// Draws the classes over an image, if a writer needs that.
+    fn overlay(&self, labelled: &LabelledJob) -> Option<RgbImage> {
+        let output = &self.settings.output;
+        let is_needed = output.kinds.iter().any(|kind| kind.needs == Needs::Overlay);
+        let image = labelled.image.as_ref().filter(|_| is_needed)?;
+        let palette = palette(self.classes);
+        let names = self.classes.names();
+        Some(overlay(
+            image,
+            &labelled.labels,
+            names,
+            &palette,
+            output.opacity,
+        ))
+    }
+
+    /// Returns the result of an image as `--json` lists it.
+    fn result(&self, labelled: &LabelledJob, result: &FinishedImage) -> ImageResult {
+        let output = &self.settings.output;
+        let SegmentJob { input, stem, .. } = labelled.job;
+        let own = own_files(&output.kinds, &output.folder, stem, self.classes.len());
+        ImageResult {
+            summary: Summary {
+                image: path_text(&input.image.relative),
+                ..result.stored.summary.clone()
+            },
+            files: own,
+            regions: result.regions.clone(),
+        }
+    }
+
+    /// Returns the result of an image whose files are not written, with its labels.
+    pub(super) fn unwritten(&self, labelled: &LabelledJob) -> anyhow::Result<FinishedImage> {
+        let relative = &labelled.job.input.image.relative;
+        let plain = SegmentedImage::new(relative, &labelled.labels);
+        let Origin::Model(segmented) = &labelled.origin else {
+            anyhow::bail!("{}: the image is not segmented", relative.display());
+        };
+        let image = SegmentedImage {
+            confidence: Some(&segmented.confidence),
+            ..plain
+        };
+        let area = self.settings.output.minimal_area;
+        Ok(FinishedImage {
+            stored: StoredImage::of(&image, self.classes, area)?,
+            regions: segmented.regions.clone(),
+        })
+    }
+}
+
+impl LabelledJob<'_> {
+    pub(super) fn labels(&self) -> &LabelMap {
+        &self.labels
+    }
+}
+
+/// Returns the colour of every class.
+pub(super) fn palette(classes: &Classes) -> Vec<[u8; 3]> {
+    let labels = 0..classes.len();
+    labels.map(|label| classes.colour(label as u16)).collect()
+}
+
+/// Returns the failure of a file of one image: without room or permission, no other image can be written either.
+fn of_image(error: ExportError) -> Failure {
+    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let is_output = matches!(error, ExportError::Unwritable { .. });
+    let error = anyhow::Error::new(error);
+    let kinds = [
+        PermissionDenied,
+        QuotaExceeded,
+        ReadOnlyFilesystem,
+        StorageFull,
+    ];
+    // The error of the system may be the cause of one of the encoder.
+    let concerns_all = error.chain().any(|cause| {
+        let system = cause.downcast_ref::<std::io::Error>();
+        system.is_some_and(|error| kinds.contains(&error.kind()))
+    });
+    if is_output && concerns_all {
+        Failure::OfWork(error)
+    } else {
+        Failure::OfImage(error)
+    }
+}
+
+/// Returns the failure of a shared file: a file that is not written to its end lacks a part of every later image.
+fn of_shared(error: ExportError) -> Failure {
+    match error {
+        ExportError::Unwritable { .. } => Failure::OfWork(error.into()),
+        other => Failure::OfImage(other.into()),
+    }
+}

@@ -1,0 +1,411 @@
+//! Long work that is stopped: finished images are kept, and the results of a second run are those of an undisturbed one.
+#![allow(clippy::unwrap_used)] // in tests
+
+mod common;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use assert_cmd::Command;
+use common::{World, failure};
+use serde_json::Value;
+
+const KINDS: &str = "labels,overlay,summary,coco,coco-polygons,label-studio,cvat,html";
+const IMAGES: [&str; 4] = ["2007_000000", "2007_000001", "2007_000002", "2007_000003"];
+
+/// Returns a world with a folder of images.
+fn world() -> World {
+    let world = World::new();
+    fs::create_dir(world.path("images")).unwrap();
+    for id in IMAGES {
+        fs::copy(world.image(id), world.path(&format!("images/{id}.jpg"))).unwrap();
+    }
+    world
+}
+
+/// Returns `zeg segment` with MiniCLIP.
+fn segment(world: &World, inputs: &[&str], output: &str, more: &[&str]) -> Command {
+    let mut command = world.zeg();
+    command.arg("segment").args(inputs).args(["-o", output]);
+    command.args(["--model", "mini", "--classes", "red,blue", "--write", KINDS]);
+    command.args(more);
+    command
+}
+
+/// Returns the standard error of a command that must succeed.
+fn success(command: &mut Command) -> String {
+    let output = command.assert().success();
+    String::from_utf8(output.get_output().stderr.clone()).unwrap()
+}
+
+/// Returns the names and bytes of all files in a folder but the journal.
+fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| !path.ends_with(".zeg-segment.jsonl"))
+        .map(|path| (path.file_name().unwrap().into(), fs::read(&path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[track_caller]
+fn assert_same(world: &World, one: &str, other: &str) {
+    let (one, other) = (files(&world.path(one)), files(&world.path(other)));
+    let names = |files: &[(PathBuf, Vec<u8>)]| files.iter().map(|file| file.0.clone()).collect();
+    let (of_one, of_other): (Vec<_>, Vec<_>) = (names(&one), names(&other));
+    assert_eq!(of_one, of_other);
+    for (file, other) in one.iter().zip(&other) {
+        assert!(file == other, "{} differs", file.0.display());
+    }
+}
+
+#[test]
+fn segment_goes_on_where_it_stopped_and_its_shared_files_are_complete() {
+    let world = world();
+    let whole = ["--json", "whole.json", "--explain", "2"];
+    success(&mut segment(&world, &["images"], "whole", &whole));
+    let some = ["images/2007_000000.jpg", "images/2007_000001.jpg"];
+    success(&mut segment(&world, &some, "part", &["--explain", "2"]));
+    let again = ["--resume", "--json", "part.json", "--explain", "2"];
+    let text = success(&mut segment(&world, &["images"], "part", &again));
+    assert!(text.contains("2 of 4 images are finished"), "{text}");
+    assert_same(&world, "whole", "part");
+    let json = fs::read_to_string(world.path("part.json")).unwrap();
+    let json = json.replace("part/", "whole/");
+    assert_eq!(json, fs::read_to_string(world.path("whole.json")).unwrap());
+
+    // An image with a missing file is computed again, and so is one that has changed.
+    fs::remove_file(world.path("part/2007_000002.overlay.png")).unwrap();
+    let resume = ["--skip-existing", "--explain", "2"];
+    let text = success(&mut segment(&world, &["images"], "part", &resume));
+    assert!(text.contains("3 of 4 images are finished"), "{text}");
+    assert_same(&world, "whole", "part");
+    fs::copy(
+        world.image("2007_000005"),
+        world.path("images/2007_000003.jpg"),
+    )
+    .unwrap();
+    let text = success(&mut segment(&world, &["images"], "part", &resume));
+    assert!(text.contains("3 of 4 images are finished"), "{text}");
+    let text = success(&mut segment(&world, &["images"], "part", &resume));
+    assert!(text.contains("4 of 4 images are finished"), "{text}");
+}
+
+#[test]
+fn results_are_refused_before_anything_is_computed_and_never_mixed() {
+    let world = world();
+    let one = ["images/2007_000000.jpg"];
+    success(&mut segment(&world, &one, "out", &[]));
+    let before = files(&world.path("out"));
+    // The model is not even opened.
+    let mut again = world.zeg();
+    again.args(["segment", "images", "-o", "out", "--classes", "red"]);
+    let text = failure(again.args(["--model", "no-such-model.safetensors"]));
+    for part in ["exists already", "--resume", "--overwrite"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let other = ["--resume", "--threshold", "0.9"];
+    let text = failure(&mut segment(&world, &["images"], "out", &other));
+    assert!(
+        text.contains("other settings: inference.threshold was") && text.contains("hint:"),
+        "{text}"
+    );
+    let classes = ["--resume", "--background", "green"];
+    let text = failure(&mut segment(&world, &["images"], "out", &classes));
+    assert!(text.contains("other settings: classes was"), "{text}");
+    assert!(before == files(&world.path("out")));
+
+    // What no journal describes is not replaced, and a result that was edited is kept.
+    fs::write(world.path("out/2007_000001.png"), "mine").unwrap();
+    let text = failure(&mut segment(&world, &["images"], "out", &["--resume"]));
+    assert!(text.contains("no journal says"), "{text}");
+    fs::remove_file(world.path("out/2007_000001.png")).unwrap();
+    fs::write(world.path("out/2007_000000.png"), "edited").unwrap();
+    let text = success(&mut segment(&world, &["images"], "out", &["--resume"]));
+    assert!(text.contains("was changed after it was written"), "{text}");
+    let edited = fs::read_to_string(world.path("out/2007_000000.png"));
+    assert_eq!(edited.unwrap(), "edited");
+    fs::write(world.path("out/coco.json"), "{}").unwrap();
+    let text = failure(&mut segment(&world, &["images"], "out", &["--resume"]));
+    assert!(text.contains("coco.json: was changed"), "{text}");
+    success(&mut segment(&world, &["images"], "out", &["--overwrite"]));
+}
+
+#[cfg(unix)]
+mod signals {
+    use std::{
+        process::{Child, Command, ExitStatus, Stdio},
+        thread::sleep,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    /// Number of images that one process has to segment.
+    const COUNT: usize = 150;
+
+    fn many(world: &World) {
+        for number in 0..COUNT {
+            let file = world.path(&format!("images/{number:03}.jpg"));
+            fs::copy(world.image("2007_000000"), file).unwrap();
+        }
+    }
+
+    fn start(world: &World, output: &str, more: &[&str]) -> Child {
+        Command::new(assert_cmd::cargo::cargo_bin!("zeg"))
+            .current_dir(world.folder.path())
+            .env("ZEG_CACHE", world.path("cache"))
+            .env("ZEG_OFFLINE", "1")
+            .args(["segment", "images", "-o", output, "--threads", "1"])
+            .args(["--model", "mini", "--classes", "red,blue"])
+            .args(["--write", "labels,coco"])
+            .args(more)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    /// Sends a signal as soon as some images are finished; returns how the process ended.
+    fn stop(world: &World, output: &str, signal: &str) -> ExitStatus {
+        let mut child = start(world, output, &[]);
+        let journal = world.path(output).join(".zeg-segment.jsonl");
+        let started = Instant::now();
+        let is_begun = || {
+            let text = fs::read_to_string(&journal).unwrap_or_default();
+            text.matches("\"done\"").count() > 2
+        };
+        while !is_begun() && started.elapsed() < Duration::from_secs(60) {
+            sleep(Duration::from_millis(2));
+        }
+        let mut kill = Command::new("kill");
+        let sent = kill.args([format!("-{signal}"), child.id().to_string()]);
+        assert!(sent.status().unwrap().success());
+        child.wait().unwrap()
+    }
+
+    #[test]
+    fn a_signal_ends_with_its_exit_code_and_loses_nothing_that_is_finished() {
+        let world = world();
+        many(&world);
+        assert!(start(&world, "whole", &[]).wait().unwrap().success());
+        for (signal, code) in [("INT", 130), ("TERM", 143)] {
+            let status = stop(&world, signal, signal);
+            assert_eq!(status.code(), Some(code), "{signal}: {status}");
+            let folder = world.path(signal);
+            for entry in fs::read_dir(&folder).unwrap() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                assert!(!name.contains(".tmp"), "{name}");
+            }
+            let coco = fs::read(folder.join("coco.json")).unwrap();
+            let coco: Value = serde_json::from_slice(&coco).unwrap();
+            let finished = coco["images"].as_array().unwrap().len();
+            assert!((3..COUNT).contains(&finished), "{signal}: {finished}");
+            let resumed = start(&world, signal, &["--resume"]).wait().unwrap();
+            assert!(resumed.success());
+            assert_same(&world, "whole", signal);
+        }
+    }
+
+    #[test]
+    fn a_killed_run_is_continued_and_its_temporary_files_are_removed() {
+        let world = world();
+        many(&world);
+        assert!(start(&world, "whole", &[]).wait().unwrap().success());
+        assert_eq!(stop(&world, "killed", "KILL").code(), None);
+        assert!(!world.path("killed/coco.json").exists());
+        let resumed = start(&world, "killed", &["--resume"]).wait().unwrap();
+        assert!(resumed.success());
+        assert_same(&world, "whole", "killed");
+    }
+}
+
+#[test]
+fn a_label_map_goes_from_standard_input_to_standard_output() {
+    let world = world();
+    let options = ["--model", "mini", "--classes", "red,blue"];
+    success(
+        world
+            .zeg()
+            .args(["segment", "images", "-o", "out"])
+            .args(options),
+    );
+    let image = fs::read(world.path("images/2007_000001.jpg")).unwrap();
+    let mut piped = world.zeg();
+    piped
+        .args(["segment", "-", "-o", "-", "--explain"])
+        .args(options);
+    piped.args(["--json", "piped.json"]);
+    let output = piped.write_stdin(image.clone()).assert().success();
+    let labels = fs::read(world.path("out/2007_000001.png")).unwrap();
+    assert!(
+        output.get_output().stdout == labels,
+        "only the label map is on standard output"
+    );
+    let json: Value = serde_json::from_slice(&fs::read(world.path("piped.json")).unwrap()).unwrap();
+    assert_eq!(json["images"][0]["image"], "stdin");
+
+    let mut named = world.zeg();
+    named.args(["segment", "-", "-o", "named"]).args(options);
+    named.write_stdin(image).assert().success();
+    assert_eq!(fs::read(world.path("named/stdin.png")).unwrap(), labels);
+    for wrong in [
+        &["segment", "images", "-o", "-"][..],
+        &[
+            "segment",
+            "images/2007_000001.jpg",
+            "-o",
+            "-",
+            "--json",
+            "-",
+        ],
+        &[
+            "segment",
+            "images/2007_000001.jpg",
+            "-o",
+            "-",
+            "--write",
+            "coco",
+        ],
+        &["segment", "images/2007_000001.jpg", "-o", "-", "--resume"],
+    ] {
+        failure(world.zeg().args(wrong).args(options));
+    }
+}
+
+#[test]
+fn small_regions_of_a_label_map_are_absorbed_on_request() {
+    let world = world();
+    let options = [
+        "--model",
+        "mini",
+        "--classes",
+        "red,blue,green",
+        "--threshold",
+        "0",
+    ];
+    let labels = |output: &str, more: &[&str]| {
+        let mut command = world.zeg();
+        command
+            .args(["segment", "images", "-o", output])
+            .args(options);
+        success(command.args(more));
+        zeg::image::decode_labels(&world.path(&format!("{output}/2007_000001.png"))).unwrap()
+    };
+    let plain = labels("plain", &[]);
+    assert_eq!(labels("one", &["--min-area", "1"]), plain);
+    let whole = labels("whole", &["--min-area", "100000"]);
+    let first = whole.labels()[0];
+    assert!(whole.labels().iter().all(|&label| label == first));
+    assert!(plain.labels().contains(&first));
+}
+
+/// Returns `zeg eval` of MODEL on the four training images.
+fn eval(world: &World, more: &[&str]) -> Command {
+    let mut command = world.zeg();
+    command.args(["eval", "run/model.safetensors", "--data", "VOC2012"]);
+    command.args(["--split", "train"]).args(more);
+    command
+}
+
+fn record(world: &World, folder: &str) -> Value {
+    let path = world.path(folder).join("evaluation.json");
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn an_evaluation_goes_on_after_a_damaged_image() {
+    let world = World::new();
+    world.train("run").assert().success();
+    success(&mut eval(
+        &world,
+        &["-o", "whole", "--write-labels", "labels"],
+    ));
+    let image = world.image("2007_000002");
+    let intact = fs::read(&image).unwrap();
+    fs::write(&image, &intact[..intact.len() / 2]).unwrap();
+
+    let text = failure(&mut eval(
+        &world,
+        &["-o", "scores", "--write-labels", "maps"],
+    ));
+    assert!(
+        text.contains("2007_000002") && text.contains("--resume"),
+        "{text}"
+    );
+    assert!(!world.path("scores/evaluation.json").exists());
+    let text = failure(&mut eval(&world, &["-o", "scores"]));
+    assert!(
+        text.contains("earlier run") && text.contains("--overwrite"),
+        "{text}"
+    );
+    let other = [
+        "-o",
+        "scores",
+        "--resume",
+        "--write-labels",
+        "maps",
+        "--short-side",
+        "40",
+    ];
+    let text = failure(&mut eval(&world, &other));
+    assert!(text.contains("short-side was 32 and is 40"), "{text}");
+
+    fs::write(&image, &intact).unwrap();
+    let resume = ["-o", "scores", "--resume", "--write-labels", "maps"];
+    let text = success(&mut eval(&world, &resume));
+    assert!(text.contains("2 of 4 images are scored and kept"), "{text}");
+    let (resumed, whole) = (record(&world, "scores"), record(&world, "whole"));
+    for key in [
+        "confusion",
+        "image_scores",
+        "images",
+        "gallery",
+        "inference",
+        "classes",
+    ] {
+        assert_eq!(resumed[key], whole[key], "{key}");
+    }
+    assert_same(&world, "labels", "maps");
+    let text = success(&mut eval(&world, &resume));
+    assert!(text.contains("complete already"), "{text}");
+}
+
+#[test]
+fn damaged_images_are_left_out_of_the_scores_and_named_on_request() {
+    let world = World::new();
+    world.train("run").assert().success();
+    let image = world.image("2007_000002");
+    let intact = fs::read(&image).unwrap();
+    fs::write(&image, &intact[..intact.len() / 2]).unwrap();
+    let skip = ["-o", "scores", "--on-bad-image", "skip"];
+    let text = success(&mut eval(&world, &skip));
+    assert!(
+        text.contains("warning: image 2007_000002 is skipped"),
+        "{text}"
+    );
+    assert!(text.contains("1 of 4 images are skipped"), "{text}");
+    let record = record(&world, "scores");
+    assert_eq!(record["images"], 3);
+    assert_eq!(record["skipped"][0]["id"], "2007_000002");
+    assert!(
+        record["skipped"][0]["reason"]
+            .as_str()
+            .unwrap()
+            .contains(".jpg")
+    );
+    let shown = record["gallery"].as_array().unwrap();
+    assert_eq!(shown.len(), 3, "the gallery shows the scored images");
+
+    // Without a folder there is nothing to go on with.
+    eval(&world, &["--resume"]).assert().code(2);
+    for id in ["2007_000000", "2007_000001", "2007_000003"] {
+        fs::write(world.image(id), "no image").unwrap();
+    }
+    let text = failure(&mut eval(&world, &["--on-bad-image", "skip"]));
+    assert!(text.contains("none of the 4 images"), "{text}");
+}
