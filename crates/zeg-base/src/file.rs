@@ -300,3 +300,46 @@ fn sync_folder(path: &Path) {
     #[cfg(not(unix))]
     let _ = path;
 }
+
+/// Returns the target of a symbolic link that leads to nothing; `None` for everything else.
+pub fn dead_link(path: &Path) -> Option<PathBuf> {
+    let target = fs::read_link(path).ok()?;
+    let missing = fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    missing.then_some(target)
+}
+
+/// Returns the error of reading a file; for a link that leads to nothing, it names the link's target.
+///
+/// The system says only that there is no such file, although the path that was given exists.
+pub fn read_error(path: &Path, error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::NotFound {
+        return error;
+    }
+    match dead_link(path) {
+        Some(target) => io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("a link to {}, which does not exist", target.display()),
+        ),
+        None => error,
+    }
+}
+
+/// Creates a file without a name in the folder for temporary files; it disappears when it is closed.
+///
+/// # Errors
+/// Returns the system's error, with the folder and the variable that names it, if no file can be created there.
+pub fn unnamed() -> io::Result<File> {
+    tempfile::tempfile().map_err(|error| temporary_error(&error))
+}
+
+/// Returns the error of using the folder for temporary files, with the folder and the variable that names it.
+pub fn temporary_error(error: &io::Error) -> io::Error {
+    let folder = std::env::temp_dir();
+    io::Error::new(
+        error.kind(),
+        format!(
+            "the folder for temporary files, {} (set by TMPDIR), cannot be written: {error}",
+            folder.display()
+        ),
+    )
+}

@@ -5,7 +5,11 @@
 //! - [`file_state`]: recognises that a file was written or replaced
 //! - [`hex`]: digests and colours as hexadecimal digits
 //! - [`hash`]: FNV-1a, a hash that stays the same across versions and machines
+//! - [`keys`]: places of keys in TOML files
 //! - [`lock`]: a folder or a file belongs to one process at a time
+//! - [`memory`]: memory of the machine, and estimates beyond it
+//! - [`names`]: the known name that a misspelt one stands for
+//! - [`numbers`]: ranges of numbers that a user writes
 //! - [`paths`]: paths as text, with bytes that are not UTF-8 escaped
 //! - [`random`]: splitmix64, which turns a counter into pseudo-random bits
 //!
@@ -22,6 +26,10 @@ pub mod file_state;
 pub mod fingerprint;
 pub mod hash;
 pub mod hex;
+pub mod keys;
 pub mod lock;
+pub mod memory;
+pub mod names;
+pub mod numbers;
 pub mod paths;
 pub mod random;

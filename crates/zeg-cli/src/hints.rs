@@ -1,5 +1,7 @@
 //! Hints: the action to take after an error.
 
+use std::process::ExitCode;
+
 use zeg::{
     data::DataError,
     eval::EvalError,
@@ -16,21 +18,57 @@ use zeg::{
 use zeg_base::lock::LockError;
 use zeg_train::TrainError;
 
-use crate::commands::{
-    journal::ResultsError,
-    json::JsonRefused,
-    model_file::NotPulled,
-    place::{NotAFile, OutputExists},
-    report::NoEvaluation,
-    run_files::{NoCheckpoint, RunExists},
-    train::{NothingToStartFrom, OtherFacts},
+use crate::{
+    commands::{
+        journal::ResultsError,
+        json::JsonRefused,
+        model_file::NotPulled,
+        place::{NotAFile, OutputExists},
+        report::NoEvaluation,
+        run_files::{NoCheckpoint, RunExists},
+        train::{NothingToStartFrom, OtherFacts},
+    },
+    numbers::WrongArgument,
 };
+
+/// Exit code if the command line is wrong.
+const WRONG_ARGUMENT: u8 = 2;
 
 /// Prints an error, and a hint if there is one, to standard error.
 pub(crate) fn print(error: &anyhow::Error) {
     print_notice!("error: {}", describe(error));
     if let Some(hint) = hint(error) {
         print_notice!("hint: {hint}");
+    }
+}
+
+/// Returns the exit code of an error: 2 if an argument is wrong whatever the files hold, 1 otherwise.
+pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let first = error.chain().next();
+    if first.is_some_and(is_unknown_name) || error.chain().any(is_of_argument) {
+        return ExitCode::from(WRONG_ARGUMENT);
+    }
+    ExitCode::FAILURE
+}
+
+/// Returns whether an error says that a name is unknown. An error about a name in a file has the file as its context,
+/// so it is not the first of its chain.
+fn is_unknown_name(error: &(dyn std::error::Error + 'static)) -> bool {
+    use zeg::data::prepare::PrepareError;
+    let data = error.downcast_ref::<DataError>();
+    let prepare = error.downcast_ref::<PrepareError>();
+    let hub = error.downcast_ref::<zeg_hub::HubError>();
+    matches!(data, Some(DataError::UnknownDataset { .. }))
+        || matches!(prepare, Some(PrepareError::UnknownDataset { .. }))
+        || matches!(hub, Some(zeg_hub::HubError::UnknownModel { .. }))
+}
+
+fn is_of_argument(cause: &(dyn std::error::Error + 'static)) -> bool {
+    match cause.downcast_ref::<ClassArgumentError>() {
+        // The names in a class file are no argument.
+        Some(ClassArgumentError::File(_)) => false,
+        Some(_) => true,
+        None => cause.is::<WrongArgument>(),
     }
 }
 
@@ -138,6 +176,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     if let Some(InputError::EmptyFolder { .. }) = cause.downcast_ref::<InputError>() {
         return Some("use -r to search the folders inside the folder as well".into());
+    }
+    if let Some(InputError::DeadLink { .. }) = cause.downcast_ref::<InputError>() {
+        return Some("mount or restore what the link leads to, or remove the link".into());
     }
     of_classes(cause)
 }
@@ -288,6 +329,7 @@ fn of_model(error: &ModelError) -> Option<String> {
             "the weights hold values that are too large; use an earlier checkpoint".into()
         }
         ModelError::Format { .. } => "the file is damaged or has another format; copy or download it again".into(),
+        ModelError::Memory { .. } => "use a smaller --short-side or --crop".into(),
         ModelError::UnknownWord { .. } => {
             "name classes with words that the model knows, such as \"striped red\", or use a larger model from `zeg models`".into()
         }
@@ -316,6 +358,15 @@ fn of_weights(error: &WeightsError) -> Option<String> {
 fn of_train(error: &TrainError) -> Option<String> {
     Some(match error {
         TrainError::NotFinite { .. } => "lower training.schedule.base, or check the labels of these images".into(),
+        TrainError::NotFiniteWeight { .. } => {
+            "lower training.schedule.base; an earlier checkpoint is unchanged".into()
+        }
+        TrainError::Unlabelled { .. } => {
+            "check the label rule and the unseen classes of the data set with `zeg data doctor`".into()
+        }
+        TrainError::Memory { .. } => {
+            "lower training.batch, training.micro-batch or the size in training.preprocess".into()
+        }
         TrainError::Write { .. } => {
             "free some disk space, or choose another folder; the last checkpoint is intact, and --resume continues from it".into()
         }

@@ -18,6 +18,7 @@ mod allocator;
 mod cli;
 mod commands;
 mod hints;
+mod numbers;
 mod program;
 mod progress;
 mod renamed_flags;
@@ -61,7 +62,8 @@ where
     for notice in &modern.notices {
         print_notice!("warning: {notice}");
     }
-    let parsed = Cli::grouped_command().try_get_matches_from(modern.arguments);
+    let command = numbers::accept_negative_numbers(Cli::grouped_command());
+    let parsed = command.try_get_matches_from(modern.arguments);
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         // Help and version arrive here as well. A closed pipe is not reported.
@@ -92,6 +94,6 @@ where
     };
     result.unwrap_or_else(|error| {
         hints::print(&error);
-        ExitCode::FAILURE
+        hints::exit_code(&error)
     })
 }

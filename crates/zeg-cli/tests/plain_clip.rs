@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 
 use assert_cmd::Command;
-use common::{World, failure, write_image_tower, write_plain_clip};
+use common::{World, failure, failure_with, write_image_tower, write_plain_clip};
 use serde_json::Value;
 use zeg::image::{RgbImage, decode_labels};
 
@@ -156,7 +156,10 @@ fn pixels_of_background_classes_stay_unlabelled() {
         with[0]["unlabelled"].as_f64().unwrap(),
         share(&plain, "wall")
     );
-    let text = failure(segment(&world, "bad", "dog").args(["--background", "Dog"]));
+    let text = failure_with(
+        2,
+        segment(&world, "bad", "dog").args(["--background", "Dog"]),
+    );
     assert!(
         text.contains("--background") && text.contains("Dog"),
         "{text}"

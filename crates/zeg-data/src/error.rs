@@ -5,6 +5,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use zeg_base::names::did_you_mean;
 use zeg_image::ImageError;
 use zeg_vocab::classes::{ClassError, SplitError};
 use zeg_vocab::text_file::TextFileError;
@@ -32,7 +33,7 @@ pub enum DataError {
     Unseen(#[from] SplitError),
 
     /// The data set cannot be read with this class list.
-    #[error("{dataset} cannot be read with the class list `{list}`; its class lists are {}", known.join(", "))]
+    #[error("{dataset} cannot be read with the class list `{list}`; its class lists are {}{}", known.join(", "), did_you_mean(list, known.iter().map(String::as_str)))]
     ClassList {
         /// The data set's title.
         dataset: String,
@@ -63,7 +64,7 @@ pub enum DataError {
     },
 
     /// No data set has this name.
-    #[error("no data set is called `{name}`; known names are {}, or the path of a .toml file that describes a data set", crate::datasets::names(|_| true))]
+    #[error("no data set is called `{name}`; known names are {}, or the path of a .toml file that describes a data set{}", crate::datasets::names(|_| true), closest_dataset(name))]
     UnknownDataset {
         /// The requested name.
         name: String,
@@ -85,7 +86,7 @@ pub enum DataError {
     },
 
     /// The data set has no such split.
-    #[error("{dataset} has no split `{split}` in {}; {}", folder.display(), available_splits(available))]
+    #[error("{dataset} has no split `{split}` in {}; {}{}", folder.display(), available_splits(available), did_you_mean(split, available.iter().map(String::as_str)))]
     SplitNotFound {
         /// The data set's title.
         dataset: String,
@@ -273,6 +274,12 @@ pub enum DataError {
     /// The loader returned an error before and cannot continue.
     #[error("the loader stopped because of an earlier error")]
     LoaderStopped,
+}
+
+/// Returns the end of a message about an unknown data set.
+fn closest_dataset(name: &str) -> String {
+    let known = crate::datasets::all().map(|entry| entry.name);
+    did_you_mean(name, known.chain([crate::mini_world::DATASET]))
 }
 
 fn paths(paths: &[PathBuf]) -> String {

@@ -113,13 +113,14 @@ pub(crate) struct Spool {
 impl Spool {
     /// Creates an unnamed file, which the system removes by itself.
     pub(crate) fn create() -> io::Result<Self> {
-        let file = io::BufWriter::new(tempfile::tempfile()?);
+        let file = io::BufWriter::new(file::unnamed()?);
         Ok(Self { file })
     }
 
     /// Copies everything written so far to `target`.
     pub(crate) fn copy_to(self, target: &mut impl Write) -> io::Result<()> {
-        let mut file = self.file.into_inner().map_err(io::Error::from)?;
+        let written = self.file.into_inner().map_err(io::Error::from);
+        let mut file = written.map_err(|error| file::temporary_error(&error))?;
         io::Seek::rewind(&mut file)?;
         io::copy(&mut file, target)?;
         Ok(())
@@ -128,11 +129,13 @@ impl Spool {
 
 impl Write for Spool {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        let written = self.file.write(bytes);
+        written.map_err(|error| file::temporary_error(&error))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        let flushed = self.file.flush();
+        flushed.map_err(|error| file::temporary_error(&error))
     }
 }
 

@@ -20,7 +20,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::rgb8::to_rgb8;
 use crate::{
-    ImageError, LabelMap, RgbImage, jpeg, label_png, label_tiff, png_chunks, source,
+    ImageError, LabelMap, RgbImage, UnusedBits, jpeg, label_png, label_tiff, png_chunks, source,
     tiff_varieties, webp_chunks,
 };
 
@@ -42,8 +42,7 @@ const DEEPEST_PIXEL: u64 = 16;
 /// [`ImageError::Corrupt`] if it is damaged or truncated; and [`ImageError::TooLarge`] or [`ImageError::ZeroSize`] if
 /// its number of pixels is out of range.
 pub fn decode_rgb(path: &Path) -> Result<RgbImage, ImageError> {
-    let (bytes, format) = source::read(path)?;
-    Ok(to_rgb8(decode(&bytes, format, path)?))
+    Ok(decode_image(path)?.rgb)
 }
 
 /// Decodes the content of an image file as [`decode_rgb`] does; `name` is used in error messages only.
@@ -51,8 +50,41 @@ pub fn decode_rgb(path: &Path) -> Result<RgbImage, ImageError> {
 /// # Errors
 /// Returns the errors of [`decode_rgb`], except for those of reading the file.
 pub fn decode_rgb_bytes(bytes: &[u8], name: &Path) -> Result<RgbImage, ImageError> {
+    Ok(decode_image_bytes(bytes, name)?.rgb)
+}
+
+/// An image with what is unusual about its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodedImage {
+    /// The pixels.
+    pub rgb: RgbImage,
+    /// The bits that the file uses, if it has 16 bits per sample and uses so few that the pixels are nearly black.
+    pub unused_bits: Option<UnusedBits>,
+}
+
+/// Reads an image as [`decode_rgb`] does, and says whether it has unused bits.
+///
+/// # Errors
+/// Returns the errors of [`decode_rgb`].
+pub fn decode_image(path: &Path) -> Result<DecodedImage, ImageError> {
+    let (bytes, format) = source::read(path)?;
+    Ok(described(decode(&bytes, format, path)?))
+}
+
+/// Decodes the content of an image file as [`decode_image`] does; `name` is used in error messages only.
+///
+/// # Errors
+/// Returns the errors of [`decode_rgb`], except for those of reading the file.
+pub fn decode_image_bytes(bytes: &[u8], name: &Path) -> Result<DecodedImage, ImageError> {
     let format = source::recognise(bytes, name)?;
-    Ok(to_rgb8(decode(bytes, format, name)?))
+    Ok(described(decode(bytes, format, name)?))
+}
+
+fn described(image: DynamicImage) -> DecodedImage {
+    DecodedImage {
+        unused_bits: UnusedBits::of(&image),
+        rgb: to_rgb8(image),
+    }
 }
 
 /// Reads a label PNG or TIFF as raw indices, one `u16` per pixel, exactly as the file stores them.

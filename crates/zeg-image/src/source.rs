@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use image::ImageFormat;
+use zeg_base::file::read_error;
 
 use crate::ImageError;
 use crate::decode::corrupt;
@@ -19,9 +20,9 @@ const HEAD: u64 = 32;
 
 /// Opens a regular file and recognises its format; also returns the first bytes, which have been read.
 pub(crate) fn open(path: &Path) -> Result<(File, Vec<u8>, ImageFormat), ImageError> {
-    let unreadable = |source| ImageError::Unreadable {
+    let unreadable = |error| ImageError::Unreadable {
         path: path.into(),
-        source,
+        source: read_error(path, error),
     };
     // This is checked before opening, because opening a pipe without a writer would wait forever.
     let metadata = fs::metadata(path).map_err(unreadable)?;

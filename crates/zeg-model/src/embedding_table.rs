@@ -19,6 +19,10 @@ use crate::{
 const TENSOR: &str = "embeddings";
 /// The first bytes of a `.npy` file.
 const NPY_MAGIC: &[u8] = b"\x93NUMPY";
+/// Number of first bytes that hold the whole header of every usual `.npy` file.
+const MOST_HEADER_BYTES: u64 = 1 << 16;
+/// Largest number of values in a table; larger ones fit into no memory.
+const MOST_VALUES: u64 = 1 << 40;
 /// Key of the JSON list of names in a `.safetensors` table's metadata.
 const NAMES: &str = "classes";
 
@@ -37,9 +41,9 @@ impl TableFormat {
         let mut start = Vec::new();
         let read = File::open(path)
             .and_then(|file| file.take(NPY_MAGIC.len() as u64).read_to_end(&mut start));
-        read.map_err(|source| ModelError::Read {
+        read.map_err(|error| ModelError::Read {
             path: path.to_owned(),
-            source,
+            source: zeg_base::file::read_error(path, error),
         })?;
         Ok(if start == NPY_MAGIC {
             Self::Npy
@@ -149,6 +153,24 @@ fn names_in(text: &str) -> Result<Vec<String>, String> {
     })
 }
 
+/// Returns whether the product of the sizes in the header of a `.npy` file is a possible number of bytes.
+///
+/// The library multiplies them without a check.
+fn has_possible_shape(header: &[u8]) -> bool {
+    let header = String::from_utf8_lossy(header);
+    let Some((_, shape)) = header.split_once("shape") else {
+        return true; // the library refuses the header
+    };
+    let shape = shape.split_once(')').map_or(shape, |(shape, _)| shape);
+    let mut sizes = shape
+        .split(|c: char| !c.is_ascii_digit())
+        .filter(|size| !size.is_empty());
+    let bytes = sizes.try_fold(1_u64, |product, size| {
+        product.checked_mul(size.parse::<u64>().ok()?.max(1))
+    });
+    bytes.is_some_and(|bytes| bytes <= MOST_VALUES)
+}
+
 fn read_npy(path: &Path) -> Result<HostTensor, ModelError> {
     let file = File::open(path).map_err(|source| ModelError::Read {
         path: path.to_owned(),
@@ -158,7 +180,21 @@ fn read_npy(path: &Path) -> Result<HostTensor, ModelError> {
         path: path.to_owned(),
         reason: error.to_string(),
     };
-    let npy = npyz::NpyFile::new(BufReader::new(file)).map_err(format)?;
+    let mut reader = BufReader::new(file);
+    let mut header = Vec::new();
+    let head = reader
+        .by_ref()
+        .take(MOST_HEADER_BYTES)
+        .read_to_end(&mut header);
+    head.map_err(format)?;
+    if !has_possible_shape(&header) {
+        return Err(ModelError::Format {
+            path: path.to_owned(),
+            reason: "the header states a shape that is larger than any memory".into(),
+        });
+    }
+    let reader = std::io::Cursor::new(header).chain(reader);
+    let npy = npyz::NpyFile::new(reader).map_err(format)?;
     if npy.order() == npyz::Order::Fortran {
         return Err(ModelError::Format {
             path: path.to_owned(),
@@ -210,6 +246,8 @@ mod tests {
         );
         let path = folder.path().join("table.safetensors");
         std::fs::write(&path, npy).unwrap();
+        let impossible = b"\x93NUMPY\x01\x00\x76\x00{'shape': (9223372036854775808, 4), }";
+        assert!(!has_possible_shape(impossible) && has_possible_shape(b"{'shape': (2, 2)}"));
         let names = ["cat".to_owned(), "dog".to_owned()];
         let table = EmbeddingTable::open(&path).unwrap().named(&names).unwrap();
         assert_eq!(table.values(), [1.0, 0.0, 0.0, 1.0]);

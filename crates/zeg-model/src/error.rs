@@ -76,6 +76,14 @@ pub enum ModelError {
     /// A configuration is inconsistent, or does not suit the data.
     #[error("{0}")]
     Config(String),
+    /// An image or a window cannot be held in memory.
+    #[error("{what}: {source}")]
+    Memory {
+        /// What needs the memory, with its sizes.
+        what: String,
+        /// The estimate and the memory of the machine.
+        source: zeg_base::memory::TooMuchMemory,
+    },
     /// A class name has no row in the table of class embeddings.
     #[error("{table}: no embedding for class {name:?}; the table has {known}")]
     UnknownClass {

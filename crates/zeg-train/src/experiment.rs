@@ -5,6 +5,11 @@ use std::{path::Path, sync::Arc};
 use burn::tensor::Device;
 
 use serde::{Deserialize, Serialize};
+use zeg_base::{
+    file::read_error,
+    keys::{explain, first_not_finite},
+    numbers::Legal,
+};
 pub use zeg_data::DataConfig;
 use zeg_data::{OnBadSample, Preprocess};
 use zeg_model::{
@@ -19,6 +24,9 @@ use crate::{
     TrainError, checkpoint::Checkpoint, objective::Objective, optimizer::AdamWSettings,
     recipe::Recipes, schedule::Schedule, supervision::PseudoLabels,
 };
+
+/// Largest side of a window or of the images that a position table is resized for; no image file is larger.
+const MOST_PIXELS: usize = 1 << 20;
 
 /// A whole experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -192,23 +200,54 @@ impl Experiment {
         methods: &Methods,
         recipes: &Recipes,
     ) -> Result<ExperimentFile, TrainError> {
+        let read = std::fs::read_to_string(path);
+        let text = read.map_err(|error| TrainError::ConfigFile {
+            path: path.to_owned(),
+            reason: read_error(path, error).to_string(),
+        })?;
+        Self::parse(&text, path, changes, methods, recipes)
+    }
+
+    /// Parses the text of a configuration file and applies `key=value` changes to it, as [`Experiment::open`] does.
+    ///
+    /// - `path`: the file, for error messages
+    ///
+    /// # Errors
+    /// Returns the errors of [`Experiment::open`], except for those of reading the file.
+    pub fn parse(
+        text: &str,
+        path: &Path,
+        changes: &[String],
+        methods: &Methods,
+        recipes: &Recipes,
+    ) -> Result<ExperimentFile, TrainError> {
+        let keys = changes.iter().filter_map(|change| change.split_once('='));
+        let changed: Vec<&str> = keys.map(|(key, _)| key.trim()).collect();
         let fail = |reason: String| TrainError::ConfigFile {
             path: path.to_owned(),
-            reason,
+            reason: explain(text, &reason, &changed),
         };
-        let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
         let mut table: toml::Table = text
             .parse()
             .map_err(|error: toml::de::Error| fail(error.to_string()))?;
         for change in changes {
             set(&mut table, change).map_err(&fail)?;
         }
+        // JSON has no such numbers, so they are refused before the table becomes JSON.
+        if let Some((setting, value)) = first_not_finite(&table) {
+            let error = TrainError::Setting {
+                setting,
+                value,
+                legal: Legal::Finite.text(),
+            };
+            return Err(fail(error.to_string()));
+        }
         let mut as_json = serde_json::to_value(&table).map_err(|error| fail(error.to_string()))?;
         let renames = rename_all(&mut as_json);
         if let Some(setting) = renames.dropped.first() {
             return Err(fail(format!("`{setting}` no longer exists; leave it out")));
         }
-        // Errors of the TOML table name the line, so the table is parsed directly unless a key was renamed.
+        // Errors of the TOML table name the place of the key, so the table is parsed directly unless a key was renamed.
         let experiment: Self = if renames.notices.is_empty() {
             table
                 .try_into()
@@ -267,6 +306,9 @@ impl Experiment {
                 training.steps, training.batch
             ));
         }
+        if let Err(error) = training.preprocess.check() {
+            return fail(format!("training.preprocess.{error}"));
+        }
         let size = training.preprocess.size();
         if !size.is_multiple_of(architecture.stride()) {
             return fail(format!(
@@ -280,6 +322,7 @@ impl Experiment {
                 training.loss_stride
             ));
         }
+        training.check_numbers()?;
         let recipe = recipes.of(architecture.method())?;
         recipe.criterion(training, &*architecture)?;
         if training.evaluation.as_ref().is_some_and(|e| e.every == 0) {
@@ -298,6 +341,11 @@ impl Experiment {
             ("training.preprocess", size),
             ("inference.crop", self.inference.crop),
         ] {
+            if pixels > MOST_PIXELS {
+                return fail(format!(
+                    "{setting} = {pixels}: must be at most {MOST_PIXELS} pixels"
+                ));
+            }
             architecture.check_side(setting, pixels)?;
         }
         if training.cached_copies.is_some() && !architecture.has_frozen_encoder() {

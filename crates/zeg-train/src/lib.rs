@@ -30,6 +30,7 @@ mod error;
 pub mod experiment;
 pub mod features;
 pub mod labels;
+mod limits;
 pub mod loss;
 pub mod mask_loss;
 pub mod methods;

@@ -33,7 +33,7 @@ use query::Collector;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ClassError {
     /// No built-in class list has this name.
-    #[error("unknown class list {name:?}; there are {}", NAMES.join(", "))]
+    #[error("unknown class list {name:?}; there are {}{}", NAMES.join(", "), zeg_base::names::did_you_mean(name, NAMES))]
     UnknownSet {
         /// The name as it was given.
         name: String,

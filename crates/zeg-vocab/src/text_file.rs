@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+use zeg_base::file::read_error;
 
 /// A text file that cannot be read.
 #[derive(Debug, Error)]
@@ -50,9 +51,9 @@ pub enum TextFileError {
 /// # Errors
 /// Returns an error if the file cannot be read, is not a regular file, is larger than `limit`, or is not UTF-8.
 pub fn read(path: &Path, limit: u64) -> Result<String, TextFileError> {
-    let unreadable = |source| TextFileError::Unreadable {
+    let unreadable = |error| TextFileError::Unreadable {
         path: path.into(),
-        source,
+        source: read_error(path, error),
     };
     let too_large = |bytes| TextFileError::TooLarge {
         path: path.into(),

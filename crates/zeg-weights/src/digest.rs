@@ -92,9 +92,9 @@ pub(crate) fn hash_file(
     hasher: &mut Sha256,
     fed: &mut dyn FnMut(u64),
 ) -> Result<(), WeightsError> {
-    let read = |source| WeightsError::Read {
+    let read = |error| WeightsError::Read {
         path: path.to_owned(),
-        source,
+        source: zeg_base::file::read_error(path, error),
     };
     let mut file = File::open(path).map_err(read)?;
     let mut buffer = vec![0; 1 << 20];

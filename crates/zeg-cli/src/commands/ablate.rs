@@ -24,7 +24,7 @@ use super::{
     JsonTarget, children::Children, json::JsonArgs, place::Existing, run_files::claim_folder,
     shared::heading, write_result,
 };
-use crate::{Program, progress::Verbosity};
+use crate::{Program, numbers, progress::Verbosity};
 
 /// Arguments of `zeg ablate`.
 #[derive(Debug, Args)]
@@ -41,13 +41,13 @@ pub(crate) struct AblateArgs {
     /// Suite file (TOML)
     suite: PathBuf,
     /// Seeds of the runs, separated by commas [default: the suite's]
-    #[arg(long, value_name = "SEEDS", value_delimiter = ',', help_heading = heading::TRAINING)]
+    #[arg(long, value_name = "SEEDS", value_delimiter = ',', value_parser = numbers::seed, help_heading = heading::TRAINING)]
     seeds: Vec<u64>,
     /// Rows of the suite to run, separated by commas [default: all]
     #[arg(long, value_name = "ROWS", value_delimiter = ',', help_heading = heading::TRAINING)]
     only: Vec<String>,
     /// Setting to change in every row; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = heading::TRAINING)]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = numbers::change, help_heading = heading::TRAINING)]
     changes: Vec<String>,
     /// List the runs with their states, and run nothing
     #[arg(long, help_heading = heading::TRAINING)]
@@ -67,7 +67,7 @@ pub(crate) struct AblateArgs {
     #[command(flatten)]
     json: JsonArgs,
     /// Number of runs at the same time; each uses one thread if there are several
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = heading::PERFORMANCE)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = numbers::count, help_heading = heading::PERFORMANCE)]
     jobs: usize,
 }
 
@@ -109,7 +109,7 @@ impl AblateArgs {
             seeds: self.seeds,
             only: self.only,
             changes: self.changes,
-            jobs: self.jobs,
+            jobs: numbers::capped("--jobs", self.jobs),
             dry_run: self.dry_run,
             json: self.json.target("ablate")?,
             verbosity,

@@ -3,10 +3,12 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use crate::timing::{self, Amount, Timing};
+use anyhow::Context as _;
 use burn::tensor::Device;
 use clap::Args;
 use serde::Serialize;
 use zeg::{loading::LoadedModel, model::Precision};
+use zeg_base::memory;
 
 use super::{
     JsonTarget, is_experiment,
@@ -17,7 +19,11 @@ use super::{
     },
     write_result,
 };
-use crate::{Program, say::StdoutError};
+use crate::{
+    Program,
+    numbers::{WrongArgument, count},
+    say::StdoutError,
+};
 
 /// Arguments of `zeg bench`.
 #[derive(Debug, Args)]
@@ -34,19 +40,19 @@ pub(crate) struct BenchArgs {
     #[arg(long, help_heading = heading::TRAINING)]
     training: bool,
     /// Number of images that go through the model at once in a training step [default: the batch]
-    #[arg(long, value_name = "N", requires = "training", value_parser = positive, help_heading = heading::TRAINING)]
+    #[arg(long, value_name = "N", requires = "training", value_parser = count, help_heading = heading::TRAINING)]
     micro_batch: Option<usize>,
     /// Side of the images in pixels [default: the resolution of the experiment, or 512]
-    #[arg(long, value_name = "PIXELS", help_heading = heading::DATA)]
+    #[arg(long, value_name = "PIXELS", value_parser = count, help_heading = heading::DATA)]
     size: Option<usize>,
     /// Number of classes [default: the experiment's, or 20]
-    #[arg(long, value_name = "N", conflicts_with = "training", help_heading = heading::DATA)]
+    #[arg(long, value_name = "N", conflicts_with = "training", value_parser = count, help_heading = heading::DATA)]
     classes: Option<usize>,
     /// Number of images in each run
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive, help_heading = heading::DATA)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count, help_heading = heading::DATA)]
     batch: usize,
     /// Number of measured runs, after one that is not measured
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive, help_heading = heading::DATA)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count, help_heading = heading::DATA)]
     runs: usize,
     #[command(flatten)]
     method: MethodArgs,
@@ -58,13 +64,6 @@ pub(crate) struct BenchArgs {
     precision: PrecisionArgs,
     #[command(flatten)]
     compute: ComputeArgs,
-}
-
-fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if number > 0 => Ok(number),
-        _ => Err("give a number of at least 1".to_owned()),
-    }
 }
 
 /// The result: what was measured, on which machine, and its times.
@@ -137,7 +136,25 @@ impl BenchWork {
 }
 
 impl BenchArgs {
+    /// # Errors
+    /// Returns an error if the arguments contradict each other, or the file of `--json` may not be written.
     fn settings(self) -> anyhow::Result<BenchSettings> {
+        let model = self.model.settings(&self.method, &self.precision)?;
+        let reason = if !self.training {
+            None
+        } else if !is_experiment(&self.file) {
+            let file = self.file.display();
+            Some(format!(
+                "{file}: --training needs an experiment file (.toml)"
+            ))
+        } else if model.precision != Precision::Float {
+            Some("--precision int8: training computes with 32-bit floats only".to_owned())
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            return Err(WrongArgument(reason).into());
+        }
         Ok(BenchSettings {
             file: self.file,
             work: if self.training {
@@ -150,7 +167,7 @@ impl BenchArgs {
             batch: self.batch,
             micro_batch: self.micro_batch.unwrap_or(self.batch),
             runs: self.runs,
-            model: self.model.settings(&self.method, &self.precision)?,
+            model,
             json: self.json.target("bench")?,
             compute: self.compute.settings(),
         })
@@ -199,11 +216,8 @@ fn measure_experiment(
     let amount = settings.amount(config.resolution());
     let set = timing::classes(&experiment)?;
     let classes = settings.classes.unwrap_or(set.len());
+    check_memory(&amount, classes)?;
     let timing = if settings.work == BenchWork::Training {
-        anyhow::ensure!(
-            settings.model.precision == Precision::Float,
-            "--precision int8: training computes with 32-bit floats only"
-        );
         let weights = timing::generated_weights(&*config)?;
         timing::training(&experiment, program, weights, amount, device)?
     } else {
@@ -223,21 +237,27 @@ fn measure_model(
     settings: &BenchSettings,
     device: &Device,
 ) -> anyhow::Result<Measured> {
-    anyhow::ensure!(
-        settings.work == BenchWork::Forward,
-        "{}: --training needs an experiment file (.toml)",
-        settings.file.display()
-    );
     let model = &settings.model;
     let loaded = LoadedModel::open(&settings.file, &model.options(program, device))?;
     let amount = settings.amount(512);
     let classes = settings.classes.unwrap_or(20);
+    check_memory(&amount, classes)?;
     Ok(Measured {
         timing: timing::forward(loaded.model.as_ref(), classes, amount, device)?,
         method: loaded.method,
         amount,
         classes,
     })
+}
+
+/// Checks that the images and the masks of a run fit into memory.
+fn check_memory(amount: &Amount, classes: usize) -> anyhow::Result<()> {
+    let Amount { batch, size, .. } = *amount;
+    // The masks have at most a sixteenth of the pixels per side, so the classes count little.
+    let images = memory::product(&[batch, size, size, 3 * size_of::<f32>()]);
+    let masks = memory::product(&[batch, size / 16, size / 16, classes, size_of::<f32>()]);
+    memory::check(images.saturating_add(masks))
+        .with_context(|| format!("{batch} images of {size}×{size} pixels, {classes} classes"))
 }
 
 impl BenchSettings {

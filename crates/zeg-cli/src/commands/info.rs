@@ -27,7 +27,7 @@ pub(crate) struct InfoArgs {
     #[command(flatten)]
     json: JsonArgs,
     /// Setting of the experiment to change; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = heading::TRAINING)]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = crate::numbers::change, help_heading = heading::TRAINING)]
     changes: Vec<String>,
 }
 

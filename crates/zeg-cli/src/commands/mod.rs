@@ -81,7 +81,10 @@ fn data_folder<'a>(folder: Option<&'a Path>, dataset: &str) -> anyhow::Result<&'
     match folder {
         Some(folder) => Ok(folder),
         None if dataset == zeg::data::mini_world::DATASET => Ok(Path::new("")),
-        None => anyhow::bail!("the data set {dataset} needs a folder; name it with --data"),
+        None => Err(crate::numbers::WrongArgument(format!(
+            "the data set {dataset} needs a folder; name it with --data"
+        ))
+        .into()),
     }
 }
 

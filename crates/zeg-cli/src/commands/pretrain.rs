@@ -7,6 +7,7 @@ use std::{path::PathBuf, process::ExitCode, sync::atomic::Ordering, time::Instan
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
+use zeg_base::memory;
 
 use zeg_train::pretraining::{CURRICULUM, Pretraining};
 use zeg_train::{
@@ -23,7 +24,11 @@ use super::{
     shared::{ComputeArgs, ComputeSettings, heading},
     stop_flag,
 };
-use crate::{Program, progress::Verbosity};
+use crate::{
+    Program,
+    numbers::{at_least_two, count_u64, positive_f64, seed},
+    progress::Verbosity,
+};
 
 /// Number of images of one object that the model is scored on.
 const SCORED: u64 = 512;
@@ -45,17 +50,19 @@ pub(crate) struct PretrainArgs {
     #[arg(short, long, value_name = "FILE", help_heading = heading::OUTPUT)]
     output: PathBuf,
     /// Seed for initialisation and images
-    #[arg(long, value_name = "SEED", default_value_t = 0, help_heading = heading::TRAINING)]
+    #[arg(long, value_name = "SEED", default_value_t = 0, value_parser = seed, help_heading = heading::TRAINING)]
     seed: u64,
     /// Number of optimiser steps
-    #[arg(long, value_name = "N", default_value_t = PretrainConfig::default().steps, help_heading = heading::TRAINING)]
+    #[arg(long, value_name = "N", default_value_t = PretrainConfig::default().steps, value_parser = count_u64,
+          help_heading = heading::TRAINING)]
     steps: u64,
     /// Number of pairs of an image and a caption in a step
-    #[arg(long, value_name = "N", default_value_t = PretrainConfig::default().batch, help_heading = heading::TRAINING)]
+    #[arg(long, value_name = "N", default_value_t = PretrainConfig::default().batch, value_parser = at_least_two,
+          help_heading = heading::TRAINING)]
     batch: usize,
     /// Learning rate after the warm-up, before it decays
     #[arg(long, value_name = "RATE", default_value_t = PretrainConfig::default().learning_rate,
-          help_heading = heading::TRAINING)]
+          value_parser = positive_f64, help_heading = heading::TRAINING)]
     learning_rate: f64,
     /// Number of steps between two checkpoints [default: a sixteenth of the steps]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = heading::TRAINING)]
@@ -95,14 +102,9 @@ enum Continuation {
 
 impl PretrainArgs {
     /// # Errors
-    /// Returns an error if there is no step, or if a step has fewer than two pairs.
+    /// Returns an error if the pairs of a step cannot fit into memory.
     fn settings(self, verbosity: Verbosity) -> anyhow::Result<PretrainSettings> {
-        anyhow::ensure!(
-            self.steps > 0 && self.batch > 1,
-            "--steps {} --batch {}: at least one step with two pairs is needed",
-            self.steps,
-            self.batch
-        );
+        check_memory(self.batch)?;
         let defaults = PretrainConfig::default();
         Ok(PretrainSettings {
             output: self.output,
@@ -126,6 +128,15 @@ impl PretrainArgs {
             verbosity,
         })
     }
+}
+
+/// Checks that the images of a step, and the similarities of all its pairs, fit into memory.
+fn check_memory(batch: usize) -> anyhow::Result<()> {
+    let sides = CURRICULUM.iter().map(|(stage, _)| stage.size);
+    let side = sides.max().unwrap_or(0);
+    let images = memory::product(&[batch, 3, side, side, size_of::<f32>()]);
+    let similarities = memory::product(&[batch, batch, size_of::<f32>()]);
+    memory::check(images.saturating_add(similarities)).with_context(|| format!("--batch {batch}"))
 }
 
 pub(crate) fn run(

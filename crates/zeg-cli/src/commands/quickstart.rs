@@ -32,10 +32,14 @@ use super::{
     children::Children,
     json::JsonArgs,
     run_files::claim_folder,
-    shared::{Existing, heading},
+    shared::{Existing, heading, thread_count},
     write_result,
 };
-use crate::{Program, progress::Verbosity};
+use crate::{
+    Program,
+    numbers::{count, count_u64, seed},
+    progress::Verbosity,
+};
 
 /// Folders and files that a quickstart makes in its output folder.
 const MADE: [&str; 7] = [
@@ -63,13 +67,13 @@ pub(crate) struct QuickstartArgs {
     #[arg(short, long, value_name = "DIR", default_value = "quickstart", help_heading = heading::OUTPUT)]
     output: PathBuf,
     /// Seed for initialisation, data order and dropout
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    #[arg(long, value_name = "SEED", default_value_t = 0, value_parser = seed)]
     seed: u64,
     /// Steps of each training [default: those of its experiment]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count_u64)]
     steps: Option<u64>,
     /// Test images to score [default: 400]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     limit: Option<usize>,
     /// Replace what an earlier quickstart left in the folder
     #[arg(long, help_heading = heading::OUTPUT)]
@@ -77,7 +81,7 @@ pub(crate) struct QuickstartArgs {
     #[command(flatten)]
     json: JsonArgs,
     /// Threads for computing [default: all cores]
-    #[arg(long, value_name = "N", env = "ZEG_THREADS", help_heading = heading::PERFORMANCE)]
+    #[arg(long, value_name = "N", env = "ZEG_THREADS", value_parser = count, help_heading = heading::PERFORMANCE)]
     threads: Option<usize>,
 }
 
@@ -125,7 +129,7 @@ impl QuickstartArgs {
             limit: self.limit,
             existing: Existing::of_flag(self.overwrite),
             json: self.json.target("quickstart")?,
-            threads: self.threads.unwrap_or_else(rayon::current_num_threads),
+            threads: thread_count(self.threads).unwrap_or_else(rayon::current_num_threads),
             verbosity,
         })
     }

@@ -20,7 +20,10 @@ use zeg::{
 };
 
 pub(crate) use super::place::Existing;
-use crate::Program;
+use crate::{
+    Program,
+    numbers::{capped, count, count_or_zero, finite, positive, positive_f64},
+};
 
 /// Headings of the options in the help of a command.
 pub(crate) mod heading {
@@ -39,8 +42,8 @@ pub(crate) struct ComputeArgs {
     /// Device to compute on: cpu, cuda:N (build feature `cuda`) or webgpu (build feature `webgpu`)
     #[arg(long, value_name = "DEVICE", default_value_t, env = "ZEG_DEVICE", help_heading = heading::PERFORMANCE)]
     device: DeviceChoice,
-    /// Number of CPU threads [default: one per core]
-    #[arg(long, value_name = "N", env = "ZEG_THREADS", help_heading = heading::PERFORMANCE)]
+    /// Number of CPU threads, at most 4 per core [default: one per core]
+    #[arg(long, value_name = "N", env = "ZEG_THREADS", value_parser = count, help_heading = heading::PERFORMANCE)]
     threads: Option<usize>,
 }
 
@@ -56,16 +59,20 @@ impl ComputeArgs {
     pub(crate) fn settings(self) -> ComputeSettings {
         ComputeSettings {
             device: self.device,
-            threads: self.threads,
+            threads: thread_count(self.threads),
         }
     }
+}
+
+/// Returns the number of threads of `--threads` or ZEG_THREADS, reduced to a multiple of the cores.
+pub(crate) fn thread_count(wanted: Option<usize>) -> Option<usize> {
+    wanted.map(|wanted| capped("--threads", wanted))
 }
 
 impl ComputeSettings {
     /// Opens the device and sets the number of threads.
     pub(crate) fn open_device(self) -> anyhow::Result<Device> {
         if let Some(threads) = self.threads {
-            anyhow::ensure!(threads > 0, "--threads 0: the number must be at least 1");
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
             // The pool is shared by all commands of a process, so a second command may find it built already.
             if let Err(error) = pool.build_global()
@@ -115,7 +122,7 @@ pub(crate) struct MethodArgs {
     #[arg(long, value_enum, requires = "method", help_heading = heading::MODEL)]
     last_block: Option<LastBlockArg>,
     /// Factor on the cosine similarities before the softmax over classes; it changes the confidence, not the best class
-    #[arg(long, value_name = "FACTOR", requires = "method", help_heading = heading::MODEL)]
+    #[arg(long, value_name = "FACTOR", requires = "method", value_parser = positive, help_heading = heading::MODEL)]
     logit_scale: Option<f32>,
 }
 
@@ -280,16 +287,16 @@ impl ModelArgs {
 #[derive(Debug, Args)]
 pub(crate) struct InferenceArgs {
     /// Length that the short side of an image is resized to, in pixels; 0 keeps the size [default: the model's]
-    #[arg(long, value_name = "PIXELS", help_heading = heading::INFERENCE)]
+    #[arg(long, value_name = "PIXELS", value_parser = count_or_zero, help_heading = heading::INFERENCE)]
     short_side: Option<usize>,
     /// Side of a window, in pixels [default: the model's]
-    #[arg(long, value_name = "PIXELS", help_heading = heading::INFERENCE)]
+    #[arg(long, value_name = "PIXELS", value_parser = count, help_heading = heading::INFERENCE)]
     crop: Option<usize>,
     /// Distance between neighbouring windows, in pixels [default: the model's]
-    #[arg(long, value_name = "PIXELS", help_heading = heading::INFERENCE)]
+    #[arg(long, value_name = "PIXELS", value_parser = count, help_heading = heading::INFERENCE)]
     stride: Option<usize>,
-    /// Number that is subtracted from the scores of seen classes [default: the model's]
-    #[arg(long, value_name = "SCORE", help_heading = heading::INFERENCE)]
+    /// Number that is subtracted from the scores of seen classes, such as 0.1 or -0.1 [default: the model's]
+    #[arg(long, value_name = "SCORE", value_parser = finite, help_heading = heading::INFERENCE)]
     seen_offset: Option<f32>,
     /// Part of an image that the model gets at once [default: the model's]
     #[arg(long, value_enum, help_heading = heading::INFERENCE)]
@@ -357,7 +364,8 @@ impl InferenceChanges {
 #[derive(Debug, Args)]
 pub(crate) struct TestTimeArgs {
     /// Test-time augmentation: average the scores over these scales of an image, separated by commas
-    #[arg(long, value_name = "FACTORS", value_delimiter = ',', help_heading = heading::INFERENCE)]
+    #[arg(long, value_name = "FACTORS", value_delimiter = ',', value_parser = positive_f64,
+          help_heading = heading::INFERENCE)]
     scales: Vec<f64>,
     /// Test-time augmentation: average the scores over an image and its mirror image
     #[arg(long, help_heading = heading::INFERENCE)]

@@ -18,7 +18,7 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 use anyhow::Context as _;
 use burn::tensor::Device;
 use zeg::{
-    data::SampleSource as _,
+    data::{DataError, SampleSource as _},
     mini::{is_mini, open_weights, weights_sha256},
     model::{
         ModelError,
@@ -71,8 +71,12 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     let experiment = super::open_experiment(program, &settings.config, &settings.changes)?;
     let data = &experiment.data;
     let root = data_folder(settings.data.as_deref(), &data.dataset)?;
-    let dataset = Arc::new(data.open(root, &data.train_split)?);
+    let opened = data.open(root, &data.train_split);
+    let dataset = opened.map_err(|error| about_data(settings, error))?;
+    let dataset = Arc::new(dataset);
     let classes = dataset.classes().clone();
+    let memory = experiment.training.check_memory(classes.len());
+    memory.with_context(|| settings.config.display().to_string())?;
     let (mut folder, start) = RunFolder::open(settings, &experiment, methods)?;
     check_feature_cache(settings, &experiment)?;
     let mut weights = open_weights(&settings.weights, methods)?;
@@ -177,6 +181,29 @@ fn check_feature_cache(settings: &TrainSettings, experiment: &Experiment) -> any
     }
 }
 
+/// Adds the file, and the line of the key that an error about the data set follows from.
+fn about_data(settings: &TrainSettings, error: DataError) -> anyhow::Error {
+    let key = match &error {
+        DataError::UnknownDataset { .. } => "data.dataset",
+        DataError::ClassList { .. } | DataError::Classes(_) => "data.classes",
+        DataError::SplitNotFound { .. } => "data.train-split",
+        DataError::Unseen(_) => "data.unseen",
+        _ => return error.into(),
+    };
+    anyhow::Error::new(error).context(place_of(settings, key))
+}
+
+/// Returns the file of the experiment with the line of a key, unless `--set` gave the key.
+fn place_of(settings: &TrainSettings, key: &str) -> String {
+    let is_changed = |change: &String| change.trim_start().starts_with(key);
+    let text = std::fs::read_to_string(&settings.config).unwrap_or_default();
+    let file = settings.config.display();
+    match zeg_base::keys::line(&text, key) {
+        Some(line) if !settings.changes.iter().any(is_changed) => format!("{file}: line {line}"),
+        _ => file.to_string(),
+    }
+}
+
 /// Returns the name of a file, without its folder.
 fn file_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str());
@@ -235,7 +262,8 @@ fn embed_classes(
     weights: &StateDict,
     device: &Device,
 ) -> anyhow::Result<ClassEmbeddings> {
-    let templates = TemplateSet::by_name(templates)?;
+    let templates =
+        TemplateSet::by_name(templates).with_context(|| place_of(settings, "data.templates"))?;
     let row_classes: Option<Vec<Vec<String>>> = settings.text_classes.as_ref().map(|classes| {
         let names = |class: &ClassQuery| class.names().map(str::to_owned).collect();
         classes.iter().map(names).collect()

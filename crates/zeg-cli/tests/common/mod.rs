@@ -140,7 +140,12 @@ impl World {
 
 /// Returns the standard error of a command that must fail with exit code 1.
 pub(crate) fn failure(command: &mut Command) -> String {
-    let output = command.assert().code(1).get_output().stderr.clone();
+    failure_with(1, command)
+}
+
+/// Returns the standard error of a command that must fail with an exit code.
+pub(crate) fn failure_with(code: i32, command: &mut Command) -> String {
+    let output = command.assert().code(code).get_output().stderr.clone();
     let text = String::from_utf8(output).unwrap();
     assert!(!text.contains("panicked"), "{text}");
     text

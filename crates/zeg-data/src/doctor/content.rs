@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use zeg_image::source::MAX_FILE_BYTES;
-use zeg_image::{ColourModel, ImageError, decode_rgb_bytes, image_header};
+use zeg_image::{ColourModel, ImageError, decode_image_bytes, image_header};
 
 use super::collector::Collector;
 use super::finding::Code;
@@ -72,8 +72,8 @@ fn examine_image(
         index,
         collector,
     )?;
-    let decoded =
-        image_header(&bytes, path).and_then(|header| Ok((header, decode_rgb_bytes(&bytes, path)?)));
+    let decoded = image_header(&bytes, path)
+        .and_then(|header| Ok((header, decode_image_bytes(&bytes, path)?)));
     let (header, decoded_image) = match decoded {
         Ok(decoded) => decoded,
         Err(error) => {
@@ -96,6 +96,9 @@ fn examine_image(
         );
         collector.add(Code::ExifRotation, index, text);
     }
+    if let Some(bits) = decoded_image.unused_bits {
+        collector.add(Code::UnusedBits, index, format!("{name}: {bits}"));
+    }
     match header.colours {
         ColourModel::Rgb => {}
         ColourModel::Grey => collector.add(Code::GreyImage, index, name),
@@ -104,8 +107,8 @@ fn examine_image(
     Some(Sizes {
         stored: header.stored,
         upright: (
-            decoded_image.width() as usize,
-            decoded_image.height() as usize,
+            decoded_image.rgb.width() as usize,
+            decoded_image.rgb.height() as usize,
         ),
     })
 }

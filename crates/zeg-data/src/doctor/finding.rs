@@ -195,6 +195,10 @@ codes! {
     ExifRotation "exif-rotation" Warning
         "images that are rotated or mirrored by their EXIF orientation ({})"
         "Look at them with their labels, which may have been drawn on the stored pixels; store both upright and remove the EXIF orientation.";
+    /// Images of 16 bits per sample use only the lower bits.
+    UnusedBits "unused-bits" Warning
+        "images of 16 bits per sample that use at most 12, so they are read nearly black ({})"
+        "Multiply the values so that they use all 16 bits, or save the images with 8 bits per sample.";
     /// Image files have the same content.
     SameImage "same-image" Warning
         "images with the same content as another image ({})"

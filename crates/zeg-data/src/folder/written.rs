@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::{Spanned, Value};
+use zeg_base::keys::suggestion;
 use zeg_vocab::classes::ClassSet;
 
 use super::classes::{self, Entry};
@@ -88,7 +89,8 @@ impl At<'_> {
     /// Returns an error of the TOML parser, at its own position or, if it has none, at `span`.
     pub(super) fn toml(self, span: Option<Range<usize>>, error: &toml::de::Error) -> DataError {
         let span = error.span().or(span).unwrap_or_default();
-        self.error(&span, error.message().trim_end())
+        let message = error.message().trim_end();
+        self.error(&span, format!("{message}{}", suggestion(message)))
     }
 }
 

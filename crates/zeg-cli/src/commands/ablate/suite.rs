@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::Deserialize;
+use zeg_base::keys::explain;
 
 /// A suite file of `zeg ablate`.
 #[derive(Debug, Deserialize)]
@@ -119,7 +120,11 @@ pub(super) struct Init {
 impl Suite {
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let mut suite: Self = toml::from_str(&text).with_context(|| path.display().to_string())?;
+        let parsed = toml::from_str(&text);
+        let mut suite: Self = parsed.map_err(|error: toml::de::Error| {
+            let reason = explain(&text, &error.to_string(), &[]);
+            anyhow::anyhow!("{}: {reason}", path.display())
+        })?;
         path.parent()
             .unwrap_or(Path::new(""))
             .clone_into(&mut suite.folder);

@@ -6,7 +6,13 @@ use clap::Args;
 use zeg::data::{Diagnosis, DoctorOptions, Selection, Verdict, datasets, examine};
 
 use crate::{
-    commands::{JsonTarget, json::JsonArgs, shared::heading, write_result},
+    commands::{
+        JsonTarget,
+        json::JsonArgs,
+        shared::{heading, thread_count},
+        write_result,
+    },
+    numbers::count,
     progress::Verbosity,
 };
 
@@ -34,15 +40,15 @@ pub(super) struct DoctorArgs {
     #[arg(long, value_name = "SPLIT", help_heading = heading::CLASSES)]
     unseen: Option<String>,
     /// Number of images to check, from the start of each split [default: all]
-    #[arg(long, value_name = "N", help_heading = heading::DATA)]
+    #[arg(long, value_name = "N", value_parser = count, help_heading = heading::DATA)]
     limit: Option<usize>,
     /// Treat warnings as errors
     #[arg(long, help_heading = heading::OUTPUT)]
     strict: bool,
     #[command(flatten)]
     json: JsonArgs,
-    /// Number of CPU threads [default: one per core]
-    #[arg(long, value_name = "N", env = "ZEG_THREADS", help_heading = heading::PERFORMANCE)]
+    /// Number of CPU threads, at most 4 per core [default: one per core]
+    #[arg(long, value_name = "N", env = "ZEG_THREADS", value_parser = count, help_heading = heading::PERFORMANCE)]
     threads: Option<usize>,
 }
 
@@ -76,7 +82,7 @@ impl DoctorArgs {
             limit: self.limit,
             strict: self.strict,
             json: self.json.target("data doctor")?,
-            threads: self.threads,
+            threads: thread_count(self.threads),
             verbosity,
         })
     }

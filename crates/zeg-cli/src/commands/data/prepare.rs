@@ -6,7 +6,13 @@ use clap::Args;
 use zeg::data::prepare::{ImagePlacement, OnBad, PrepareError, PrepareOptions, Summary, plan};
 
 use crate::{
-    commands::{JsonTarget, json::JsonArgs, shared::heading, stop_flag, write_result},
+    commands::{
+        JsonTarget,
+        json::JsonArgs,
+        shared::{heading, thread_count},
+        stop_flag, write_result,
+    },
+    numbers::{count, count_or_zero},
     progress::Verbosity,
     say::StdoutError,
 };
@@ -35,15 +41,15 @@ pub(super) struct PrepareArgs {
     #[arg(long, help_heading = heading::DATA)]
     keep_going: bool,
     /// ADE20K-Full only: longest short side of an image, in pixels; larger images are shrunk, 0 shrinks none
-    #[arg(long, value_name = "PIXELS", default_value_t = 512, help_heading = heading::DATA)]
+    #[arg(long, value_name = "PIXELS", default_value_t = 512, value_parser = count_or_zero, help_heading = heading::DATA)]
     shrink: usize,
     /// Print what would be created, and create nothing
     #[arg(long, conflicts_with = "json", help_heading = heading::OUTPUT)]
     dry_run: bool,
     #[command(flatten)]
     json: JsonArgs,
-    /// Number of CPU threads [default: one per core]
-    #[arg(long, value_name = "N", env = "ZEG_THREADS", help_heading = heading::PERFORMANCE)]
+    /// Number of CPU threads, at most 4 per core [default: one per core]
+    #[arg(long, value_name = "N", env = "ZEG_THREADS", value_parser = count, help_heading = heading::PERFORMANCE)]
     threads: Option<usize>,
 }
 
@@ -78,7 +84,7 @@ impl PrepareArgs {
             from: self.from,
             output: self.output,
             options: PrepareOptions {
-                threads: self.threads.unwrap_or_else(rayon::current_num_threads),
+                threads: thread_count(self.threads).unwrap_or_else(rayon::current_num_threads),
                 images: match self.images {
                     PlacementArg::Link => ImagePlacement::Link,
                     PlacementArg::Copy => ImagePlacement::Copy,

@@ -21,7 +21,10 @@ use crate::commands::{
         ModelSettings, PrecisionArgs, TestTimeArgs, heading,
     },
 };
-use crate::progress::Verbosity;
+use crate::{
+    numbers::{count, count_or_zero, finite},
+    progress::Verbosity,
+};
 
 /// Arguments of `zeg eval`.
 #[derive(Debug, Args)]
@@ -68,7 +71,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, help_heading = heading::DATA)]
     split: Option<String>,
     /// Number of images to score, from the start of the split [default: all]
-    #[arg(long, value_name = "N", help_heading = heading::DATA)]
+    #[arg(long, value_name = "N", value_parser = count, help_heading = heading::DATA)]
     limit: Option<usize>,
     /// Score part I of N of the images, counted from 1; `zeg eval merge` adds the parts up
     #[arg(long, value_name = "I/N", value_parser = shard, requires = "output", help_heading = heading::DATA)]
@@ -117,7 +120,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "DIR", help_heading = heading::OUTPUT)]
     write_labels: Option<PathBuf>,
     /// Number of best, of median and of worst images that the report shows
-    #[arg(long, value_name = "N", default_value_t = 3, help_heading = heading::OUTPUT)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count_or_zero, help_heading = heading::OUTPUT)]
     gallery: usize,
     /// Replace a record and label maps that exist
     #[arg(long, help_heading = heading::OUTPUT)]
@@ -193,13 +196,6 @@ impl From<ProtocolArg> for Protocol {
             ProtocolArg::OpenVocabulary => Self::OpenVocabulary,
             ProtocolArg::TrainingFree => Self::TrainingFree,
         }
-    }
-}
-
-fn finite(text: &str) -> Result<f32, String> {
-    match text.trim().parse::<f32>() {
-        Ok(number) if number.is_finite() => Ok(number),
-        _ => Err("give a number, such as 0.1".to_owned()),
     }
 }
 

@@ -12,6 +12,10 @@ use zeg::{
     model::inference::{Inference, TestTime},
     session::SessionSettings,
 };
+use zeg_base::{
+    keys::{explain, first_not_finite},
+    numbers::Legal,
+};
 use zeg_train::{
     experiment::{DataConfig, Experiment, Setting},
     supervision::PseudoLabels,
@@ -58,8 +62,15 @@ impl PlanFile {
     /// Opens a plan file; prints a warning for each renamed key.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let name = || path.display().to_string();
-        let table: toml::Table = toml::from_str(&text).with_context(name)?;
+        let fail = |reason: String| {
+            anyhow::anyhow!("{}: {}", path.display(), explain(&text, &reason, &[]))
+        };
+        let table: toml::Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| fail(error.to_string()))?;
+        if let Some((key, value)) = first_not_finite(&table) {
+            return Err(fail(format!("{key} = {value}: {}", Legal::Finite.text())));
+        }
         let mut as_json = serde_json::to_value(&table)?;
         let renames = rename_all(&mut as_json);
         if let Some(setting) = renames.dropped.first() {
@@ -71,13 +82,18 @@ impl PlanFile {
         let templates = as_json.get("data").and_then(|data| data.get("templates"));
         let states_templates = templates.is_some();
         let file: Self = if renames.notices.is_empty() {
-            table.try_into().with_context(name)?
+            table
+                .try_into()
+                .map_err(|error: toml::de::Error| fail(error.to_string()))?
         } else {
             for notice in &renames.notices {
                 print_notice!("warning: {}: {notice}", path.display());
             }
-            serde_json::from_value(as_json).with_context(name)?
+            serde_json::from_value(as_json).map_err(|error| fail(error.to_string()))?
         };
+        if let Some(inference) = &file.inference {
+            inference.check().map_err(|error| fail(error.to_string()))?;
+        }
         Ok(Self {
             states_templates,
             ..file

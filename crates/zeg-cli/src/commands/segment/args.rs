@@ -8,7 +8,9 @@ use zeg::{
     explain::ExplainOptions,
     export::{ExportFormat, Overwrite, formats},
     image::inputs::Recursion,
-    vocab::classes::{ClassQuery, Role, parse_class_list, parse_classes_argument},
+    vocab::classes::{
+        ClassArgumentError, ClassQuery, Role, parse_class_list, parse_classes_argument,
+    },
 };
 
 use super::{inputs::STANDARD, outputs::format_parser};
@@ -21,7 +23,10 @@ use crate::commands::{
         ModelArgs, ModelSettings, PrecisionArgs, TestTimeArgs, TestTimeChanges, heading,
     },
 };
-use crate::progress::Verbosity;
+use crate::{
+    numbers::{WrongArgument, area, count, probability},
+    progress::Verbosity,
+};
 
 /// Arguments of `zeg segment`.
 #[derive(Debug, Args)]
@@ -65,7 +70,7 @@ pub(crate) struct SegmentArgs {
     model: ModelArgs,
     /// Confidence from 0 to 1 below which a pixel stays unlabelled; 0 labels every pixel [default: 0.1 for a trained
     /// model, 0 for plain CLIP]
-    #[arg(long, value_name = "SCORE", help_heading = heading::INFERENCE)]
+    #[arg(long, value_name = "SCORE", value_parser = probability, help_heading = heading::INFERENCE)]
     threshold: Option<f32>,
     #[command(flatten)]
     inference: InferenceArgs,
@@ -86,15 +91,16 @@ pub(crate) struct SegmentArgs {
     #[arg(long, visible_alias = "skip-existing", conflicts_with = "overwrite", help_heading = heading::OUTPUT)]
     resume: bool,
     /// Print the N best classes of each large region with their scores; without N, 3
-    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", help_heading = heading::OUTPUT)]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", value_parser = count,
+          help_heading = heading::OUTPUT)]
     explain: Option<usize>,
     /// Opacity of the colours in overlays, from 0 to 1
-    #[arg(long, default_value_t = 0.55, help_heading = heading::OUTPUT)]
+    #[arg(long, default_value_t = 0.55, value_parser = probability, help_heading = heading::OUTPUT)]
     opacity: f32,
     /// Smallest region, in pixels: every smaller region of a label map, unlabelled ones included, takes the label of the
     /// largest region that it touches [default: label maps stay as they are, and annotations leave out regions of fewer
     /// than 16 pixels]
-    #[arg(long, value_name = "PIXELS", help_heading = heading::OUTPUT)]
+    #[arg(long, value_name = "PIXELS", value_parser = area, help_heading = heading::OUTPUT)]
     min_area: Option<u64>,
     /// Prefix of the image paths in the tasks of Label Studio
     #[arg(long, value_name = "PREFIX", default_value = "/data/local-files/?d=", help_heading = heading::OUTPUT)]
@@ -169,19 +175,9 @@ pub(super) struct SegmentOutput {
 
 impl SegmentArgs {
     /// # Errors
-    /// Returns an error if a class list cannot be read, a number is out of range, or the file of `--json` may not be
-    /// written.
+    /// Returns an error if a class list cannot be read, or the file of `--json` may not be written.
     pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<SegmentSettings> {
         let classes = class_list(&self.classes, self.background.as_deref())?;
-        for (name, value) in [
-            ("--threshold", self.threshold.unwrap_or(0.0)),
-            ("--opacity", self.opacity),
-        ] {
-            anyhow::ensure!(
-                (0.0..=1.0).contains(&value),
-                "{name} {value}: the number must be from 0 to 1"
-            );
-        }
         let explain = self.explain;
         let place = if self.output == Path::new(STANDARD) {
             OutputPlace::Stdout
@@ -251,16 +247,19 @@ impl SegmentArgs {
 fn class_list(classes: &str, background: Option<&str>) -> anyhow::Result<Vec<ClassQuery>> {
     let mut classes = parse_classes_argument(classes).context("--classes")?;
     if let Some(list) = background {
-        for mut class in parse_class_list(list).context("--background")? {
+        let list = parse_class_list(list)
+            .map_err(ClassArgumentError::from)
+            .context("--background")?;
+        for mut class in list {
             class.role = Role::Background;
             classes.push(class);
         }
         let mut seen = std::collections::HashSet::new();
         for name in classes.iter().flat_map(ClassQuery::names) {
-            anyhow::ensure!(
-                seen.insert(name.to_lowercase()),
-                "--background: {name:?} is one of the --classes as well"
-            );
+            if !seen.insert(name.to_lowercase()) {
+                let reason = format!("--background: {name:?} is one of the --classes as well");
+                return Err(WrongArgument(reason).into());
+            }
         }
     }
     Ok(classes)

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 use zeg::{
     image::{
-        ImageError, RgbImage, decode_rgb, decode_rgb_bytes, image_size,
+        DecodedImage, ImageError, decode_image, decode_image_bytes, image_size,
         inputs::{InputImage, Recursion, expand},
         source::MAX_FILE_BYTES,
     },
@@ -33,10 +33,10 @@ pub(super) struct Input {
 
 impl Input {
     /// Decodes the image.
-    pub(super) fn decode(&self) -> Result<RgbImage, ImageError> {
+    pub(super) fn decode(&self) -> Result<DecodedImage, ImageError> {
         match &self.bytes {
-            Some(bytes) => decode_rgb_bytes(bytes, Path::new("standard input")),
-            None => decode_rgb(&self.image.path),
+            Some(bytes) => decode_image_bytes(bytes, Path::new("standard input")),
+            None => decode_image(&self.image.path),
         }
     }
 

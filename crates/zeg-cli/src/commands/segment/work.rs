@@ -11,7 +11,7 @@ use zeg::{
         Classes, ExportError, Needs, Overwrite, ProbabilitySource, SegmentedImage, StoredImage,
         Summary, absorb_small_regions,
     },
-    image::{LabelMap, RgbImage, overlay},
+    image::{DecodedImage, LabelMap, RgbImage, UnusedBits, inputs::InputImage, overlay},
     session::StripVisitor,
     spool::{ScoreSpool, SpooledScores},
 };
@@ -104,6 +104,7 @@ impl Work<'_> {
                 let mut kinds = self.settings.output.kinds.iter();
                 let is_shown = kinds.any(|kind| kind.needs == Needs::Overlay && kind.is_shared());
                 let image = is_shown.then(|| job.input.decode()).transpose()?;
+                let image = image.map(|image| image.rgb);
                 Ok(LabelledJob {
                     job,
                     image,
@@ -119,7 +120,11 @@ impl Work<'_> {
     pub(super) fn segment<'a>(&self, job: SegmentJob<'a>) -> anyhow::Result<LabelledJob<'a>> {
         // A file that changes from now on has another digest than the one that is kept.
         let source = job.input.digest();
-        let image = job.input.decode()?;
+        let DecodedImage {
+            rgb: image,
+            unused_bits,
+        } = job.input.decode()?;
+        warn_of_unused_bits(&job.input.image, unused_bits);
         let [height, width] = [image.height() as usize, image.width() as usize];
         let kinds = &self.settings.output.kinds;
         let mut spool = if kinds.iter().any(|kind| kind.needs == Needs::Scores) {
@@ -325,5 +330,18 @@ fn of_shared(error: ExportError) -> Failure {
     match error {
         ExportError::Unwritable { .. } => Failure::OfWork(error.into()),
         other => Failure::OfImage(other.into()),
+    }
+}
+
+/// Prints a warning for an image that is read nearly black because its file uses only the lower of 16 bits.
+fn warn_of_unused_bits(input: &InputImage, unused_bits: Option<UnusedBits>) {
+    if let Some(bits) = unused_bits {
+        print_notice!(
+            "warning: {}: {bits}; multiply the values by {} first, for instance with ImageMagick: \
+             `magick IN -evaluate multiply {} OUT`",
+            input.path.display(),
+            bits.factor(),
+            bits.factor()
+        );
     }
 }

@@ -7,6 +7,7 @@ use zeg::{model::weights::StatedActivation, vocab::classes::ClassQuery};
 
 use crate::{
     commands::shared::{ActivationArgs, ComputeArgs, ComputeSettings, TextClassesArgs, heading},
+    numbers::{capped, change, count},
     progress::Verbosity,
 };
 
@@ -25,7 +26,7 @@ pub(crate) struct TrainArgs {
     /// Experiment file (TOML)
     config: PathBuf,
     /// Setting of the experiment to change; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = heading::TRAINING)]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = change, help_heading = heading::TRAINING)]
     changes: Vec<String>,
     /// Continue the run in the output folder from its newest checkpoint
     #[arg(long, conflicts_with = "overwrite", help_heading = heading::TRAINING)]
@@ -60,7 +61,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "DIR", help_heading = heading::PERFORMANCE)]
     feature_cache: Option<PathBuf>,
     /// Number of threads that load images
-    #[arg(long, value_name = "N", default_value_t = 2, help_heading = heading::PERFORMANCE)]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = count, help_heading = heading::PERFORMANCE)]
     workers: usize,
     #[command(flatten)]
     compute: ComputeArgs,
@@ -142,7 +143,7 @@ impl TrainArgs {
                 (false, false) => Continuation::Fresh,
             },
             feature_cache: self.feature_cache,
-            loaders: self.workers.max(1),
+            loaders: capped("--workers", self.workers),
             compute: self.compute.settings(),
             verbosity,
         })

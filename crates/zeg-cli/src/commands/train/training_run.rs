@@ -10,7 +10,7 @@ use std::{
 };
 
 use zeg::{
-    data::{Loader, LoaderOptions, OpenSet, Pipeline},
+    data::{Loader, LoaderOptions, OpenSet, Pipeline, SampleSource as _},
     model::{embeddings::ClassEmbeddings, method::Architecture},
 };
 use zeg_train::{
@@ -119,6 +119,7 @@ impl TrainingRun {
         let (mut scores, earlier) = scores.transpose()?.unzip();
         let earlier = earlier.unwrap_or_default();
         let mut best = earlier.iter().map(ValidationScore::value).reduce(f64::max);
+        let mut warned = false;
         while trainer.step_number() < training.steps {
             if stop.load(Ordering::SeqCst) && trainer.step_number() == 0 {
                 bar.finish();
@@ -127,6 +128,8 @@ impl TrainingRun {
             let started = Instant::now();
             let samples = source.next(trainer.step_number(), training.batch)?;
             let report = trainer.train_step(samples)?;
+            trainer.check_labels(dataset.len())?;
+            warn_of_unlabelled(&report, &mut warned, &bar);
             write_step(&mut log, &report, started.elapsed())?;
             show_step(&bar, &report);
             let stopping = stop.load(Ordering::SeqCst);
@@ -200,6 +203,22 @@ fn write_step(log: &mut Log, report: &StepReport, took: Duration) -> anyhow::Res
     let mut line = serde_json::to_value(report)?;
     line["seconds"] = serde_json::json!((took.as_secs_f64() * 1e4).round() / 1e4);
     log.write(&line)
+}
+
+/// Prints a warning for the first batch without a label of a training class.
+fn warn_of_unlabelled(report: &StepReport, warned: &mut bool, bar: &Progress) {
+    if report.unlabelled.is_empty() || *warned {
+        return;
+    }
+    *warned = true;
+    bar.suspend(|| {
+        print_notice!(
+            "warning: step {}: no pixel of {} has the label of a training class, so only negatives are learned from it; \
+             later batches like this are not reported",
+            report.step,
+            report.unlabelled.join(", ")
+        );
+    });
 }
 
 /// Shows the numbers of a step beside the progress.
