@@ -215,6 +215,10 @@ fn of_image(error: &ImageError) -> Option<String> {
             "label files hold class indices in an indexed or grey PNG, not colours; use the original files of the data set"
                 .into()
         }
+        ImageError::LabelsLossy { .. } => {
+            "make the label files again as PNG; masks of two classes can be read with kind = \"binary\" in a data set file"
+                .into()
+        }
         ImageError::UnsupportedVariety { .. } => {
             "the file may be intact; convert it to PNG with another program".into()
         }

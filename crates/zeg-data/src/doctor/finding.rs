@@ -133,8 +133,8 @@ codes! {
         "Download or convert them again.";
     /// Index labels are stored in a lossy format.
     LossyLabels "lossy-labels" Error
-        "index label files in a format that is not PNG ({})"
-        "Store index labels as PNG, because JPEG changes the values. Black and white masks can be read with kind = \"binary\".";
+        "index label files in a format that changes values ({})"
+        "Store index labels as PNG, because JPEG and lossy WebP change the values. Black and white masks can be read with kind = \"binary\".";
     /// Index labels are stored in three channels.
     ColourLabels "colour-labels" Error
         "label files stored in colour ({})"
