@@ -97,8 +97,8 @@ pub enum DataError {
         available: Vec<String>,
     },
 
-    /// A line of a split list is not one plain file name.
-    #[error("{}:{line}: `{text}` is not an id; each line must be one file name without folder and extension", list.display())]
+    /// A line of a split list names no image.
+    #[error("{}:{line}: `{text}` is not an id; each line must be a file name without folder and extension, the path of an image, or the paths of an image and its label file", list.display())]
     IllegalId {
         /// The split list.
         list: PathBuf,
@@ -203,6 +203,50 @@ pub enum DataError {
         label_size: (usize, usize),
     },
 
+    /// Two masks of one image differ in size.
+    #[error("{} is {}×{} pixels, but {}, a mask of the same image, is {}×{}", first.display(), first_size.0, first_size.1, second.display(), second_size.0, second_size.1)]
+    MaskSizes {
+        /// A mask.
+        first: PathBuf,
+        /// Its width and height.
+        first_size: (usize, usize),
+        /// Another mask.
+        second: PathBuf,
+        /// Its width and height.
+        second_size: (usize, usize),
+    },
+
+    /// A file of COCO annotations cannot be read, or the annotations of an image cannot be drawn.
+    #[error("{}: {reason}", path.display())]
+    Annotations {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the image and the value.
+        reason: String,
+    },
+
+    /// The description of a data set with COCO annotations names no file of them for a split.
+    #[error(
+        "{dataset}: no file of COCO annotations is named for this split; name it with labels.file"
+    )]
+    NoAnnotations {
+        /// The data set's title.
+        dataset: String,
+    },
+
+    /// Categories of COCO annotations are not classes of the data set.
+    #[error("{}: no class of {dataset} has the name of the {}; its classes are {}", path.display(), categories(names), listed(classes))]
+    UnknownCategories {
+        /// The file.
+        path: PathBuf,
+        /// The data set's title.
+        dataset: String,
+        /// Names of the categories.
+        names: Vec<String>,
+        /// The class names.
+        classes: Vec<String>,
+    },
+
     /// A label map holds a value that is neither a class nor the ignore index.
     #[error("{}: label value {value} at ({x}, {y}); {dataset} labels are {legal}", file.display())]
     IllegalLabel {
@@ -281,6 +325,26 @@ fn paths(paths: &[PathBuf]) -> String {
         .map(|path| path.display().to_string())
         .collect();
     names.join(", ")
+}
+
+fn categories(names: &[String]) -> String {
+    let noun = if names.len() == 1 {
+        "category"
+    } else {
+        "categories"
+    };
+    format!("{noun} {}", listed(names))
+}
+
+/// Returns the first names, quoted.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let shown = names.iter().take(SHOWN).map(|name| format!("{name:?}"));
+    let mut shown: Vec<String> = shown.collect();
+    if names.len() > SHOWN {
+        shown.push(format!("… ({} in all)", names.len()));
+    }
+    shown.join(", ")
 }
 
 fn available_splits(available: &[String]) -> String {

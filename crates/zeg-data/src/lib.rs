@@ -26,6 +26,7 @@
 
 pub mod augment;
 pub mod chance;
+pub mod coco;
 pub mod dataset;
 pub mod datasets;
 pub mod doctor;
@@ -48,7 +49,7 @@ mod split;
 
 pub use augment::{Pipeline, Preprocess, RandomCrop, ShortSides, TrainSample, Whole};
 pub use data_config::DataConfig;
-pub use dataset::{Dataset, Item, Metric, Sample};
+pub use dataset::{Dataset, Item, LabelSource, Metric, Sample};
 pub use datasets::DatasetEntry;
 pub use doctor::{Diagnosis, DoctorOptions, Finding, Severity, Verdict, examine};
 pub use error::DataError;

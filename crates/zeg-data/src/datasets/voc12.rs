@@ -22,7 +22,6 @@ use crate::prepare::PrepareError;
 use crate::prepare::find::{self, Tree};
 use crate::prepare::labels::{Form, Rule};
 use crate::prepare::plan::{List, Plan, Task};
-use crate::split::{IdForm, read_split};
 use crate::{DataError, LabelRule};
 
 const TITLE: &str = "VOC";
@@ -86,15 +85,13 @@ fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
         .is_some_and(|official| official.name == "train_aug");
     let (train, aug) = (listed.file("train"), listed.file("aug"));
     if joined && !listed.file(split).is_file() && train.is_file() && aug.is_file() {
-        let mut found = read_split(&train, IdForm::Name)?;
+        let (mut items, mut repeated) = listed.read(&train)?;
         // Some copies of aug.txt repeat images of train.txt; the union counts each once.
-        let known: HashSet<String> = found.ids.iter().cloned().collect();
-        let more = read_split(&aug, IdForm::Name)?;
-        found
-            .ids
-            .extend(more.ids.into_iter().filter(|id| !known.contains(id)));
-        found.repeated.extend(more.repeated);
-        return Ok(listed.of(found.ids, found.repeated));
+        let known: HashSet<String> = items.iter().map(|item| item.id.clone()).collect();
+        let (more, more_repeated) = listed.read(&aug)?;
+        items.extend(more.into_iter().filter(|item| !known.contains(&item.id)));
+        repeated.extend(more_repeated);
+        return Ok(listed.of(items, repeated));
     }
     listed.list(split)
 }

@@ -10,7 +10,7 @@ use zeg_train::experiment::Experiment;
 
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use zeg::data::{OpenSet, Pipeline, SampleSource as _};
+use zeg::data::{Item, OpenSet, Pipeline, SampleSource as _};
 use zeg_base::hex;
 use zeg_train::{TrainError, checkpoint::CheckpointInfo, features::FeatureCache, trainer::Trainer};
 
@@ -122,11 +122,7 @@ fn images_digest(dataset: &OpenSet) -> String {
             return hex::encode(digest.finalize());
         }
     };
-    for path in dataset
-        .items
-        .iter()
-        .flat_map(|item| [&item.image, &item.labels])
-    {
+    for path in dataset.items.iter().flat_map(Item::files) {
         digest.update(path.as_os_str().as_encoded_bytes());
         if let Ok(found) = std::fs::metadata(path) {
             let changed = found.modified().ok();
