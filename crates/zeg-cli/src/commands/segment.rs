@@ -87,7 +87,8 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
     settings.compute.open_device()?;
     let segmenter = load(program, settings)?;
     let encoded_classes = embed_classes(&segmenter, settings)?;
-    let classes = Classes::new(encoded_classes.names(), palette(&settings.classes))?;
+    let classes = Classes::new(encoded_classes.names(), palette(&settings.classes))?
+        .with_background(background(&settings.classes));
     std::fs::create_dir_all(&output.folder).with_context(|| output.folder.display().to_string())?;
     let mut exporters = outputs::open(&classes, output, &segmenter.model().method)?;
 
@@ -238,6 +239,12 @@ fn palette(classes: &[ClassQuery]) -> Vec<[u8; 3]> {
         .zip(free)
         .map(|(class, free)| class.colour.unwrap_or(free))
         .collect()
+}
+
+/// Returns the labels of the background classes.
+fn background(classes: &[ClassQuery]) -> impl Iterator<Item = u16> {
+    let labels = (0..).zip(classes);
+    labels.filter_map(|(label, class)| (!class.role.is_foreground()).then_some(label))
 }
 
 /// Whether an image is small enough to be segmented at the same time as others.
