@@ -34,6 +34,7 @@ pub(super) static ENTRY: DatasetEntry = DatasetEntry {
     class_lists: &[
         ClassListEntry::new("voc20", LabelRule::reduce_zero),
         ClassListEntry::new("voc21", LabelRule::identity),
+        ClassListEntry::new("voc20-zegformer", LabelRule::reduce_zero),
     ],
     splits: &[
         OfficialSplit::new("train", 1464, &[]),
