@@ -15,6 +15,7 @@ use zeg::{
 use zeg_train::TrainError;
 
 use crate::commands::{
+    eval::DescriptionMissing,
     json::JsonRefused,
     model_file::NotPulled,
     place::{NotAFile, OutputExists},
@@ -81,6 +82,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     if let Some(error) = cause.downcast_ref::<zeg::data::prepare::PrepareError>() {
         return crate::commands::data::hint(error);
+    }
+    if cause.is::<DescriptionMissing>() {
+        return Some("name the file with --dataset".into());
     }
     if cause.is::<NoEvaluation>() {
         return Some("`zeg eval … -o FOLDER` writes one".into());

@@ -27,6 +27,7 @@
 pub mod augment;
 pub mod chance;
 pub mod coco;
+pub mod data_config;
 pub mod dataset;
 pub mod datasets;
 pub mod doctor;
@@ -40,7 +41,6 @@ pub mod sampler;
 pub mod selection;
 pub mod source;
 
-mod data_config;
 mod known;
 mod listing;
 mod part;
@@ -48,7 +48,7 @@ mod pattern;
 mod split;
 
 pub use augment::{Pipeline, Preprocess, RandomCrop, ShortSides, TrainSample, Whole};
-pub use data_config::DataConfig;
+pub use data_config::{DataConfig, is_description, is_same_dataset};
 pub use dataset::{Dataset, Item, LabelSource, Metric, Sample};
 pub use datasets::DatasetEntry;
 pub use doctor::{Diagnosis, DoctorOptions, Finding, Severity, Verdict, examine};

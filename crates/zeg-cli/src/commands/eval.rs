@@ -22,7 +22,7 @@ use zeg::{
     evaluation::{EvaluationOptions, EvaluationOutcome, EvaluationSetup, evaluate},
 };
 
-pub(crate) use self::args::EvalArgs;
+pub(crate) use self::{args::EvalArgs, plan::DescriptionMissing};
 use self::{
     args::{EvalSettings, EvalTask, RecordPlace},
     gallery::Gallery,

@@ -65,7 +65,9 @@ pub(crate) fn run(
 fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode> {
     let device = settings.compute.open_device()?;
     let Program { methods, recipes } = program;
-    let experiment = super::open_experiment(program, &settings.config, &settings.changes)?;
+    let mut experiment = super::open_experiment(program, &settings.config, &settings.changes)?;
+    // The model keeps the path, and scoring may run in another folder.
+    experiment.data.make_absolute();
     let data = &experiment.data;
     let root = data_folder(settings.data.as_deref(), &data.dataset)?;
     let dataset = Arc::new(data.open(root, &data.train_split)?);
@@ -245,10 +247,11 @@ fn embed_classes(
 
 fn stored_classes(classes: &ClassSet, setting: Setting) -> Vec<StoredClass> {
     let unseen = classes.unseen_flags();
-    let pairs = classes.classes.iter().zip(unseen);
+    let pairs = unseen.into_iter().enumerate();
     pairs
-        .map(|(name, unseen)| StoredClass {
-            name: name.clone(),
+        .map(|(label, unseen)| StoredClass {
+            name: classes.classes.get(label).cloned().unwrap_or_default(),
+            synonyms: classes.synonyms.get(label).cloned().unwrap_or_default(),
             seen: !unseen || setting == Setting::FullySupervised,
         })
         .collect()
@@ -289,13 +292,9 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
         ..
     } = *input;
     let supervision = supervision(&experiment.training, classes)?;
-    let rows: Vec<Vec<String>> = supervision
-        .names()
-        .iter()
-        .map(|name| vec![name.clone()])
-        .collect();
     let training_device = device.clone().autodiff();
-    let text = embeddings.select(&rows)?.to_tensor(&training_device);
+    let text = embeddings.rows(&supervision.classes())?;
+    let text = text.to_tensor(&training_device);
 
     let mut weights = input.weights.clone();
     if let Some(backbone) = backbone {

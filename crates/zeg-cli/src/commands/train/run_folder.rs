@@ -15,6 +15,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use zeg::data::is_same_dataset;
 use zeg::model::{method::Architecture, methods::Methods, section::ModelSection};
 
 use anyhow::Context as _;
@@ -151,7 +152,11 @@ impl RunFolder {
             .into());
         }
         let checkpoint = Checkpoint::open(newest, methods)?;
-        let before = Experiment::of_checkpoint(&checkpoint)?;
+        let mut before = Experiment::of_checkpoint(&checkpoint)?;
+        // A description may have been moved; earlier versions kept its path as it was typed.
+        if is_same_dataset(&before.data.dataset, &experiment.data.dataset) {
+            before.data.dataset.clone_from(&experiment.data.dataset);
+        }
         anyhow::ensure!(
             before == *experiment,
             "{} was written by another experiment: {}",
