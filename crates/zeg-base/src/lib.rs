@@ -4,6 +4,7 @@
 //! - [`hex`]: digests and colours as hexadecimal digits
 //! - [`hash`]: FNV-1a, a hash that stays the same across versions and machines
 //! - [`paths`]: paths as text, with bytes that are not UTF-8 escaped
+//! - [`plural`]: numbers with their nouns
 //! - [`random`]: splitmix64, which turns a counter into pseudo-random bits
 //!
 //! ```
@@ -18,4 +19,5 @@ pub mod file;
 pub mod hash;
 pub mod hex;
 pub mod paths;
+pub mod plural;
 pub mod random;

@@ -1,7 +1,7 @@
 //! Hints: the action to take after an error.
 
 use zeg::{
-    data::DataError,
+    data::{DataError, datasets},
     export::ExportError,
     image::{ImageError, InputError},
     loading::LoadError,
@@ -170,7 +170,20 @@ fn of_classes(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
 fn of_data(error: &DataError) -> Option<String> {
     Some(match error {
         DataError::Image(error) => return of_image(error),
-        DataError::RootNotFound { .. } => "name the folder of the data set with --data, such as VOCdevkit/VOC2012".into(),
+        DataError::RootNotFound {
+            dataset,
+            root,
+            looked_for,
+        } => {
+            let marker = looked_for.first().and_then(|path| path.strip_prefix(root).ok());
+            match marker.filter(|marker| !marker.as_os_str().is_empty()) {
+                Some(marker) => format!(
+                    "name the folder of {dataset} that holds {} with --data",
+                    marker.display()
+                ),
+                None => format!("name the folder of {dataset} with --data"),
+            }
+        }
         DataError::SplitNotFound { .. } => "name one of the splits that exist, or a text file with one id per line".into(),
         DataError::SizeMismatch { .. } => {
             "an image and its labels must have the same size; use files of the same download".into()
@@ -182,13 +195,21 @@ fn of_data(error: &DataError) -> Option<String> {
         DataError::RawCocoLabels { .. } => {
             "convert them with `zeg data prepare coco-stuff164k --from … -o …`".into()
         }
-        DataError::UnconvertedLabels { .. } => {
-            "convert the download with `zeg data prepare`".into()
+        DataError::UnconvertedLabels { dataset, .. } => {
+            let entry = datasets::all().find(|entry| entry.title == dataset);
+            let name = entry.map_or("NAME", |entry| entry.name);
+            format!("convert the download with `zeg data prepare {name} --from … -o …`")
         }
         DataError::Description { .. } => {
             "configs/datasets/folder-template.toml explains every key".into()
         }
-        DataError::ClassList { .. } | DataError::UnknownDataset { .. } => {
+        DataError::ClassList { .. } => {
+            "choose one of these with --class-list or data.classes, or leave it out for the first".into()
+        }
+        DataError::UnknownCategories { .. } => {
+            "name the class of a category in `labels.map`, or list the category in `labels.ignore`".into()
+        }
+        DataError::UnknownDataset { .. } => {
             "`zeg data list` lists the data sets; describe your own in a .toml file".into()
         }
         DataError::LeftOut { .. } => {

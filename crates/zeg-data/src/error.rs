@@ -5,6 +5,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use zeg_base::plural::{counted, noun_for};
 use zeg_image::ImageError;
 use zeg_vocab::classes::{ClassError, SplitError};
 use zeg_vocab::text_file::TextFileError;
@@ -129,7 +130,7 @@ pub enum DataError {
     },
 
     /// Files in the folder of images look like images of the data set and are not part of it.
-    #[error("{}: {} {} left out: {}{}", folder.display(), files.len(), if files.len() == 1 { "image would be" } else { "images would be" }, paths(files.get(..SHOWN).unwrap_or(files)), if files.len() > SHOWN { ", …" } else { "" })]
+    #[error("{}: {} would be left out: {}{}", folder.display(), counted(files.len(), "image"), paths(files.get(..SHOWN).unwrap_or(files)), if files.len() > SHOWN { ", …" } else { "" })]
     LeftOut {
         /// The folder of images.
         folder: PathBuf,
@@ -145,7 +146,7 @@ pub enum DataError {
     },
 
     /// Images or label maps of the split do not exist.
-    #[error("{dataset}, split {split}: {missing} of {wanted} files are missing: {}{}", paths(first), if *missing > first.len() { ", …" } else { "" })]
+    #[error("{dataset}, split {split}: {missing} of {} {} missing: {}{}", counted(*wanted, "file"), if *missing == 1 { "is" } else { "are" }, paths(first), if *missing > first.len() { ", …" } else { "" })]
     MissingFiles {
         /// The data set's title.
         dataset: String,
@@ -180,7 +181,7 @@ pub enum DataError {
     },
 
     /// The sample index is beyond the end of the data set.
-    #[error("sample {index} does not exist: {dataset} has {len} samples, counted from 0")]
+    #[error("sample {index} does not exist: {dataset} has {}, counted from 0", counted(*len, "sample"))]
     NoSuchSample {
         /// The data set's name.
         dataset: String,
@@ -328,11 +329,7 @@ fn paths(paths: &[PathBuf]) -> String {
 }
 
 fn categories(names: &[String]) -> String {
-    let noun = if names.len() == 1 {
-        "category"
-    } else {
-        "categories"
-    };
+    let noun = noun_for(names.len(), "category");
     format!("{noun} {}", listed(names))
 }
 

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use burn::tensor::{Device, Tensor};
+use zeg_base::plural::counted;
 use zeg_model::{
     ModelError,
     classes::ClassQueries,
@@ -118,8 +119,9 @@ pub enum TextNotice {
     },
     /// A table has no rows for synonyms; the rows of the classes' other names are used.
     #[error(
-        "{}: has no rows for {count} synonyms, such as {example:?}; the rows of the other names of their classes are used",
-        table.display()
+        "{}: has no rows for {}, such as {example:?}; the rows of the other names of their classes are used",
+        table.display(),
+        counted(*count, "synonym")
     )]
     MissingSynonyms {
         /// The table.

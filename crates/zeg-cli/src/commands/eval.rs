@@ -14,6 +14,7 @@ use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
+use zeg_base::plural::counted;
 
 use burn::tensor::Device;
 use zeg::{
@@ -245,9 +246,9 @@ fn times_text(outcome: &EvaluationOutcome, models: usize, wall: Duration) -> Str
     };
     let share = |part: Duration| 100.0 * part.as_secs_f64() / total;
     format!(
-        "{} images{together} in {:.1} s; model {:.1} % (including {:.1} % for the scores of pixels), reading {:.1} %, \
+        "{}{together} in {:.1} s; model {:.1} % (including {:.1} % for the scores of pixels), reading {:.1} %, \
          resizing {:.1} %, counting {:.1} %",
-        outcome.images.len(),
+        counted(outcome.images.len(), "image"),
         wall.as_secs_f64(),
         share(times.model()),
         share(times.stages.scores),

@@ -29,6 +29,7 @@ use zeg::{
     work_queue::{QueueOptions, work_in_order},
 };
 use zeg_base::paths::path_text;
+use zeg_base::plural::counted;
 
 pub(crate) use self::args::SegmentArgs;
 use self::args::SegmentSettings;
@@ -148,8 +149,8 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
     }
     anyhow::ensure!(
         failed == 0,
-        "{failed} of {} images could not be segmented",
-        inputs.len()
+        "{failed} of {} could not be segmented",
+        counted(inputs.len(), "image")
     );
     printed?;
     Ok(ExitCode::SUCCESS)

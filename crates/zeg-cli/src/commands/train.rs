@@ -31,6 +31,7 @@ use zeg::{
         templates::TemplateSet,
     },
 };
+use zeg_base::plural::counted;
 use zeg_train::setting::supervision;
 use zeg_train::{
     checkpoint::{BaseWeights, CheckpointInfo, StoredClass, read_moments},
@@ -114,15 +115,15 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         first_step: trainer.step_number(),
     })?;
     settings.verbosity.notice(format_args!(
-        "training ({}) on {} images of {} {}, {} seen and {} unseen classes; {} steps of {} images",
+        "training ({}) on {} of {} {}, {} seen and {}; {} of {}",
         experiment.training.setting.name(),
-        dataset.len(),
+        counted(dataset.len(), "image"),
         dataset.name(),
         experiment.data.train_split,
         classes.len() - classes.unseen.len(),
-        classes.unseen.len(),
-        experiment.training.steps,
-        experiment.training.batch
+        counted(classes.unseen.len(), "unseen class"),
+        counted(experiment.training.steps, "step"),
+        counted(experiment.training.batch, "image")
     ));
 
     let info = CheckpointInfo {

@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use zeg_base::plural::counted;
 
 use super::{ClassListEntry, DatasetEntry, OfficialSplit, Preparation, SplitPair};
 use crate::listing::{Listed, Listing, Place, find_root};
@@ -215,10 +216,10 @@ fn find_augmented(
         }
         let images = sbd.join("img");
         plan.findings.push(format!(
-            "SBD at {}: {} masks in MATLAB files (GTcls.Segmentation), {} images listed",
+            "SBD at {}: {} in MATLAB files (GTcls.Segmentation), {} listed",
             sbd.display(),
-            files.len(),
-            ids.len()
+            counted(files.len(), "mask"),
+            counted(ids.len(), "image")
         ));
         return Ok(Some(Augmented {
             ids,

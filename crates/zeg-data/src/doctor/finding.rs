@@ -94,7 +94,7 @@ codes! {
     /// Label maps are those of the download and not converted to class indices.
     UnconvertedLabels "unconverted-labels" Error
         "label maps that were not converted; the first is"
-        "Convert the label maps of the download to *_labelTrainIds.png.";
+        "Convert the download with `zeg data prepare`, which makes *_labelTrainIds.png.";
     /// Images do not exist.
     MissingImage "missing-image" Error
         "images that do not exist ({})"

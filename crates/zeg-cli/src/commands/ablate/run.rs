@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::Context as _;
 use zeg::eval::record::FILE_NAME;
+use zeg_base::plural::counted;
 use zeg_train::experiment::Experiment;
 
 use super::{AblateSettings, RunFailed, suite::Row};
@@ -240,7 +241,7 @@ fn score(settings: &AblateSettings, runs: &[&Run]) -> anyhow::Result<Option<Exit
     };
     settings
         .verbosity
-        .notice(format_args!("scoring {} models", runs.len()));
+        .notice(format_args!("scoring {}", counted(runs.len(), "model")));
     let mut command = zeg("eval")?;
     command.args(runs.iter().map(|run| run.model()));
     if let Some(data) = &settings.data {

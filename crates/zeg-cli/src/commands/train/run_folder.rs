@@ -20,6 +20,7 @@ use zeg::model::{method::Architecture, methods::Methods, section::ModelSection};
 
 use anyhow::Context as _;
 use serde_json::json;
+use zeg_base::plural::counted;
 use zeg_train::{
     checkpoint::{BaseWeights, Checkpoint, write_atomically},
     experiment::{Experiment, Setting},
@@ -107,7 +108,7 @@ impl Start {
 
 /// The error for a folder that holds a run already.
 #[derive(Debug, thiserror::Error)]
-#[error("{} holds a run already ({} checkpoints)", folder.display(), checkpoints)]
+#[error("{} holds a run already ({})", folder.display(), counted(*checkpoints, "checkpoint"))]
 pub(crate) struct RunExists {
     folder: PathBuf,
     checkpoints: usize,
