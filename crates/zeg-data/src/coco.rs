@@ -34,6 +34,8 @@ pub(crate) struct CocoFile {
     overlap: Overlap,
     /// Label of the pixels without an annotation.
     rest: u16,
+    /// The rule by which annotations become labels, as text.
+    rule: String,
 }
 
 /// Positions of images by name; `None` if several images have the name.
@@ -100,6 +102,7 @@ impl CocoFile {
             by_last_name,
             overlap: rule.overlap,
             rest: rule.rest,
+            rule: format!("{rule:?}"),
         })
     }
 
@@ -168,6 +171,11 @@ impl PartialEq for ImageAnnotations {
 impl Eq for ImageAnnotations {}
 
 impl ImageAnnotations {
+    /// Returns the rule by which annotations become labels, as text.
+    pub(crate) fn rule(&self) -> &str {
+        &self.file.rule
+    }
+
     /// Returns the file that holds the labels: the PNG of panoptic annotations, or else the JSON.
     pub(crate) fn file(&self) -> PathBuf {
         match self.annotated().map(|image| &image.content) {

@@ -33,10 +33,12 @@ pub struct DataConfig {
     /// averaged). A table of class embeddings was made with its own templates.
     #[serde(default = "single")]
     pub templates: String,
-    /// Split to train on.
+    /// Split to train on. A `.toml` file without a split `train` has another default: `training`, `all` or its only
+    /// split.
     #[serde(default = "train")]
     pub train_split: String,
-    /// Split to evaluate on.
+    /// Split to evaluate on. A `.toml` file without a split `val` has another default: `validation`, `valid`, `test`,
+    /// `all` or its only split.
     #[serde(default = "val")]
     pub eval_split: String,
 }

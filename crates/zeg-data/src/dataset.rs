@@ -87,11 +87,13 @@ impl Item {
     pub(crate) fn read_labels(&self, rule: &LabelRule) -> Result<Stored, DataError> {
         match &self.source {
             LabelSource::File => Ok(rule.read(&self.labels)?),
-            LabelSource::Union(further) => further
-                .iter()
-                .try_fold(rule.read(&self.labels)?, |united, path| {
-                    united.brightest(rule.read(path)?, (&self.labels, path))
-                }),
+            LabelSource::Union(further) => {
+                further
+                    .iter()
+                    .try_fold(rule.read(&self.labels)?, |united, path| {
+                        united.brightest(rule.read(path)?, (self.labels.as_path(), path.as_path()))
+                    })
+            }
             LabelSource::Coco(annotations) => Ok(Stored::Values(annotations.draw()?)),
         }
     }
@@ -117,6 +119,21 @@ impl Dataset {
     /// Returns whether there is no sample.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// Returns everything but the files that labels follow from, as text: a cache of labels must depend on it.
+    pub fn labelling(&self) -> String {
+        let mut rules: Vec<&str> = self
+            .items
+            .iter()
+            .filter_map(|item| match &item.source {
+                LabelSource::Coco(annotations) => Some(annotations.rule()),
+                LabelSource::File | LabelSource::Union(_) => None,
+            })
+            .collect();
+        rules.sort_unstable();
+        rules.dedup();
+        format!("{:?} {rules:?}", self.label_rule)
     }
 
     /// Decodes sample number `index` and converts its labels to class indices.

@@ -230,6 +230,11 @@ impl Description {
         if let Some(coco) = &place.coco {
             let mut items = place.annotated_items(&root, coco);
             items.retain(|item| !is_excluded(&item.id));
+            if items.is_empty() {
+                return Err(DataError::Empty {
+                    path: place.images.folder(&root),
+                });
+            }
             return Ok(Listing {
                 items,
                 defects: Vec::new(),

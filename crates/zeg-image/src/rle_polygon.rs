@@ -108,7 +108,7 @@ fn crossing(before: (i64, i64), here: (i64, i64), [width, height]: [u32; 2]) -> 
     } else {
         here.0 - 1
     });
-    if x.floor() != x || x < 0.0 || x > f64::from(width) - 1.0 {
+    if x.fract() != 0.0 || x < 0.0 || x > f64::from(width) - 1.0 {
         return None;
     }
     let y = to_pixels(here.1.min(before.1));
