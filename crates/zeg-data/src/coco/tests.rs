@@ -108,6 +108,15 @@ fn of_overlapping_objects_the_smaller_one_lies_on_top() {
     assert_eq!(labels("overlap = 'smaller-area'"), smaller);
     assert_eq!(labels("overlap = 'later'"), larger);
     assert_eq!(labels("overlap = 'ignore'"), ignored);
+    // A cache of labels depends on the rule.
+    let rule = |rest: &str| {
+        street
+            .open(&format!("{INSTANCES}\n{rest}"))
+            .unwrap()
+            .labelling()
+    };
+    assert_ne!(rule("overlap = 'later'"), rule("overlap = 'ignore'"));
+    assert_ne!(rule("ignore = ['car']"), rule(""));
     // A crowd lies below all objects, even if it is smaller.
     let crowd = POLYGON.replace("\"iscrowd\": 0", "\"iscrowd\": 1");
     street.instances(&format!("{PLAIN}, {crowd}"));

@@ -122,6 +122,7 @@ fn images_digest(dataset: &OpenSet) -> String {
             return hex::encode(digest.finalize());
         }
     };
+    digest.update(dataset.labelling());
     for path in dataset.items.iter().flat_map(Item::files) {
         digest.update(path.as_os_str().as_encoded_bytes());
         if let Ok(found) = std::fs::metadata(path) {
