@@ -263,7 +263,7 @@ fn unusable_annotations_are_errors_that_name_the_file_and_the_image() {
         ("a.png", "../a.png", "lies outside of the folder"),
         (
             "\"images\"",
-            "\"pictures\"",
+            "\"photos\"",
             "not COCO annotations: missing field `images`",
         ),
         ("{", "", "not COCO annotations"),
