@@ -11,6 +11,7 @@
 //! - [`names`]: the known name that a misspelt one stands for
 //! - [`numbers`]: ranges of numbers that a user writes
 //! - [`paths`]: paths as text, with bytes that are not UTF-8 escaped
+//! - [`plural`]: numbers with their nouns
 //! - [`random`]: splitmix64, which turns a counter into pseudo-random bits
 //!
 //! ```
@@ -32,4 +33,5 @@ pub mod memory;
 pub mod names;
 pub mod numbers;
 pub mod paths;
+pub mod plural;
 pub mod random;

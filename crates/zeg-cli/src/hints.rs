@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use zeg::{
-    data::DataError,
+    data::{DataError, datasets},
     eval::EvalError,
     export::ExportError,
     image::{ImageError, InputError},
@@ -20,6 +20,7 @@ use zeg_train::TrainError;
 
 use crate::{
     commands::{
+        eval::DescriptionMissing,
         journal::ResultsError,
         json::JsonRefused,
         model_file::NotPulled,
@@ -128,6 +129,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<zeg::data::prepare::PrepareError>() {
         return crate::commands::data::hint(error);
     }
+    if cause.is::<DescriptionMissing>() {
+        return Some("name the file with --dataset".into());
+    }
     if cause.is::<NoEvaluation>() {
         return Some("`zeg eval … -o FOLDER` writes one".into());
     }
@@ -235,7 +239,20 @@ fn of_classes(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
 fn of_data(error: &DataError) -> Option<String> {
     Some(match error {
         DataError::Image(error) => return of_image(error),
-        DataError::RootNotFound { .. } => "name the folder of the data set with --data, such as VOCdevkit/VOC2012".into(),
+        DataError::RootNotFound {
+            dataset,
+            root,
+            looked_for,
+        } => {
+            let marker = looked_for.first().and_then(|path| path.strip_prefix(root).ok());
+            match marker.filter(|marker| !marker.as_os_str().is_empty()) {
+                Some(marker) => format!(
+                    "name the folder of {dataset} that holds {} with --data",
+                    marker.display()
+                ),
+                None => format!("name the folder of {dataset} with --data"),
+            }
+        }
         DataError::SplitNotFound { .. } => "name one of the splits that exist, or a text file with one id per line".into(),
         DataError::SizeMismatch { .. } => {
             "an image and its labels must have the same size; use files of the same download".into()
@@ -247,13 +264,21 @@ fn of_data(error: &DataError) -> Option<String> {
         DataError::RawCocoLabels { .. } => {
             "convert them with `zeg data prepare coco-stuff164k --from … -o …`".into()
         }
-        DataError::UnconvertedLabels { .. } => {
-            "convert the download with `zeg data prepare`".into()
+        DataError::UnconvertedLabels { dataset, .. } => {
+            let entry = datasets::all().find(|entry| entry.title == dataset);
+            let name = entry.map_or("NAME", |entry| entry.name);
+            format!("convert the download with `zeg data prepare {name} --from … -o …`")
         }
         DataError::Description { .. } => {
             "configs/datasets/folder-template.toml explains every key".into()
         }
-        DataError::ClassList { .. } | DataError::UnknownDataset { .. } => {
+        DataError::ClassList { .. } => {
+            "choose one of these with --class-list or data.classes, or leave it out for the first".into()
+        }
+        DataError::UnknownCategories { .. } => {
+            "name the class of a category in `labels.map`, or list the category in `labels.ignore`".into()
+        }
+        DataError::UnknownDataset { .. } => {
             "`zeg data list` lists the data sets; describe your own in a .toml file".into()
         }
         DataError::LeftOut { .. } => {
@@ -298,6 +323,10 @@ fn of_image(error: &ImageError) -> Option<String> {
     Some(match error {
         ImageError::LabelsInColour { .. } => {
             "label files hold class indices in an indexed or grey PNG, not colours; use the original files of the data set"
+                .into()
+        }
+        ImageError::LabelsLossy { .. } => {
+            "make the label files again as PNG; masks of two classes can be read with kind = \"binary\" in a data set file"
                 .into()
         }
         ImageError::UnsupportedVariety { .. } => {

@@ -352,3 +352,76 @@ fn models_of_one_frozen_encoder_are_scored_together_with_the_same_result() {
         json(&world, "b/together/evaluation.json")["confusion"]
     );
 }
+
+/// A recipe of VOC is used for an own data set, with synonyms that the table of class embeddings lacks, and the model is
+/// scored from another folder.
+#[test]
+fn a_model_of_an_own_data_set_finds_its_description_and_brings_its_classes() {
+    let world = World::new();
+    let names = zeg::vocab::classes::ClassSet::by_name("voc20")
+        .unwrap()
+        .classes;
+    let class = |name: &String| match name.as_str() {
+        "sofa" => "{ name = 'sofa', synonyms = ['couch'] }".to_owned(),
+        name => format!("'{name}'"),
+    };
+    let classes: Vec<String> = names.iter().map(class).collect();
+    let text = format!(
+        "name = 'blocks'\nroot = 'VOC2012'\nimages = 'JPEGImages/{{id}}.jpg'\nlabels = 'SegmentationClass/{{id}}.png'\n\
+         kind = 'index'\nzero-is = 'ignore'\nclasses = [{}]\nunseen = ['sofa']\n[splits]\n\
+         train = 'ImageSets/Segmentation/train.txt'\ntest = 'ImageSets/Segmentation/val.txt'\n",
+        classes.join(", ")
+    );
+    fs::write(world.path("blocks.toml"), text).unwrap();
+    let output = world
+        .train("run")
+        .args(["--set", "data.dataset=blocks.toml"])
+        .args(["--set", "training.evaluation={every=6}"])
+        .assert()
+        .success();
+    let told = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(
+        told.contains("`data.classes` = \"voc20\" belongs to voc12"),
+        "{told}"
+    );
+    assert!(told.contains("1 unseen class;"), "{told}");
+
+    fs::create_dir(world.path("elsewhere")).unwrap();
+    let score = |more: &[&str]| {
+        let mut command = world.zeg();
+        command.current_dir(world.path("elsewhere"));
+        command.args([
+            "eval",
+            "../run/model.safetensors",
+            "-o",
+            "scores",
+            "--overwrite",
+        ]);
+        command.args(more);
+        command
+    };
+    let record = || json(&world, "elsewhere/scores/evaluation.json");
+    score(&[]).assert().success();
+    let first = record();
+    assert_eq!(first["benchmark"]["dataset"], "blocks");
+    assert_eq!(first["benchmark"]["class_list"], "blocks");
+    assert_eq!(first["benchmark"]["split"], "test");
+    assert_eq!(first["protocol"], "inductive");
+    let unseen = first["classes"].as_array().unwrap().iter();
+    assert_eq!(unseen.filter(|class| class["unseen"] == true).count(), 1);
+
+    fs::create_dir(world.path("moved")).unwrap();
+    fs::rename(world.path("blocks.toml"), world.path("moved/blocks.toml")).unwrap();
+    let text = failure(&mut score(&[]));
+    assert!(text.contains("blocks.toml, does not exist"), "{text}");
+    assert!(
+        text.contains("hint: name the file with --dataset"),
+        "{text}"
+    );
+    score(&["--dataset", "../moved/blocks.toml", "--data", "../VOC2012"])
+        .assert()
+        .success();
+    for key in ["confusion", "protocol", "trained_on"] {
+        assert_eq!(record()[key], first[key], "{key}");
+    }
+}

@@ -96,7 +96,7 @@ fn the_second_run_encodes_no_class_name() {
 fn all_kinds_of_files_are_written_and_none_is_replaced_unasked() {
     let world = world();
     let kinds = "labels,overlay,summary,probabilities,probabilities-npy,coco,coco-polygons,label-studio,\
-                 label-studio-polygons,cvat,cvat-polygons,html";
+                 label-studio-polygons,cvat,cvat-polygons,yolo,html";
     let run = || {
         let mut command = segment(&world, "out", "dog, cat, <b>&sofa\"");
         command.args(["--write", kinds, "--explain", "2"]);
@@ -115,6 +115,8 @@ fn all_kinds_of_files_are_written_and_none_is_replaced_unasked() {
         "label-studio-polygons.json",
         "cvat.xml",
         "cvat-polygons.xml",
+        "data.yaml",
+        "labels/2007_000000.txt",
         "index.html",
     ] {
         assert!(world.path(&format!("out/{file}")).is_file(), "{file}");

@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use zeg_base::names::did_you_mean;
+use zeg_base::plural::{counted, noun_for};
 use zeg_image::ImageError;
 use zeg_vocab::classes::{ClassError, SplitError};
 use zeg_vocab::text_file::TextFileError;
@@ -98,8 +99,8 @@ pub enum DataError {
         available: Vec<String>,
     },
 
-    /// A line of a split list is not one plain file name.
-    #[error("{}:{line}: `{text}` is not an id; each line must be one file name without folder and extension", list.display())]
+    /// A line of a split list names no image.
+    #[error("{}:{line}: `{text}` is not an id; each line must be a file name without folder and extension, the path of an image, or the paths of an image and its label file", list.display())]
     IllegalId {
         /// The split list.
         list: PathBuf,
@@ -130,7 +131,7 @@ pub enum DataError {
     },
 
     /// Files in the folder of images look like images of the data set and are not part of it.
-    #[error("{}: {} {} left out: {}{}", folder.display(), files.len(), if files.len() == 1 { "image would be" } else { "images would be" }, paths(files.get(..SHOWN).unwrap_or(files)), if files.len() > SHOWN { ", …" } else { "" })]
+    #[error("{}: {} would be left out: {}{}", folder.display(), counted(files.len(), "image"), paths(files.get(..SHOWN).unwrap_or(files)), if files.len() > SHOWN { ", …" } else { "" })]
     LeftOut {
         /// The folder of images.
         folder: PathBuf,
@@ -146,7 +147,7 @@ pub enum DataError {
     },
 
     /// Images or label maps of the split do not exist.
-    #[error("{dataset}, split {split}: {missing} of {wanted} files are missing: {}{}", paths(first), if *missing > first.len() { ", …" } else { "" })]
+    #[error("{dataset}, split {split}: {missing} of {} {} missing: {}{}", counted(*wanted, "file"), if *missing == 1 { "is" } else { "are" }, paths(first), if *missing > first.len() { ", …" } else { "" })]
     MissingFiles {
         /// The data set's title.
         dataset: String,
@@ -181,7 +182,7 @@ pub enum DataError {
     },
 
     /// The sample index is beyond the end of the data set.
-    #[error("sample {index} does not exist: {dataset} has {len} samples, counted from 0")]
+    #[error("sample {index} does not exist: {dataset} has {}, counted from 0", counted(*len, "sample"))]
     NoSuchSample {
         /// The data set's name.
         dataset: String,
@@ -202,6 +203,50 @@ pub enum DataError {
         labels: PathBuf,
         /// Its width and height.
         label_size: (usize, usize),
+    },
+
+    /// Two masks of one image differ in size.
+    #[error("{} is {}×{} pixels, but {}, a mask of the same image, is {}×{}", first.display(), first_size.0, first_size.1, second.display(), second_size.0, second_size.1)]
+    MaskSizes {
+        /// A mask.
+        first: PathBuf,
+        /// Its width and height.
+        first_size: (usize, usize),
+        /// Another mask.
+        second: PathBuf,
+        /// Its width and height.
+        second_size: (usize, usize),
+    },
+
+    /// A file of COCO annotations cannot be read, or the annotations of an image cannot be drawn.
+    #[error("{}: {reason}", path.display())]
+    Annotations {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the image and the value.
+        reason: String,
+    },
+
+    /// The description of a data set with COCO annotations names no file of them for a split.
+    #[error(
+        "{dataset}: no file of COCO annotations is named for this split; name it with labels.file"
+    )]
+    NoAnnotations {
+        /// The data set's title.
+        dataset: String,
+    },
+
+    /// Categories of COCO annotations are not classes of the data set.
+    #[error("{}: no class of {dataset} has the name of the {}; its classes are {}", path.display(), categories(names), listed(classes))]
+    UnknownCategories {
+        /// The file.
+        path: PathBuf,
+        /// The data set's title.
+        dataset: String,
+        /// Names of the categories.
+        names: Vec<String>,
+        /// The class names.
+        classes: Vec<String>,
     },
 
     /// A label map holds a value that is neither a class nor the ignore index.
@@ -288,6 +333,22 @@ fn paths(paths: &[PathBuf]) -> String {
         .map(|path| path.display().to_string())
         .collect();
     names.join(", ")
+}
+
+fn categories(names: &[String]) -> String {
+    let noun = noun_for(names.len(), "category");
+    format!("{noun} {}", listed(names))
+}
+
+/// Returns the first names, quoted.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let shown = names.iter().take(SHOWN).map(|name| format!("{name:?}"));
+    let mut shown: Vec<String> = shown.collect();
+    if names.len() > SHOWN {
+        shown.push(format!("… ({} in all)", names.len()));
+    }
+    shown.join(", ")
 }
 
 fn available_splits(available: &[String]) -> String {

@@ -11,7 +11,7 @@ use zeg_base::{
 use zeg_image::IGNORE_LABEL;
 use zeg_vocab::classes::ClassSet;
 
-use crate::{LabelKind, LabelRule, OpenSet, SampleSource as _};
+use crate::{Item, LabelKind, LabelRule, OpenSet, SampleSource as _};
 
 /// The value of a part that does not apply.
 const NONE: &str = "none";
@@ -83,7 +83,14 @@ impl OpenSet {
         let ids = (0..self.len()).map(|index| self.id(index));
         let images = classes.with("images", counted(self.len(), &digest(ids)));
         images.and(match self {
-            Self::Files(dataset) => dataset.label_rule.fingerprint(),
+            Self::Files(dataset) => {
+                let rules = dataset.annotation_rules();
+                let rule = dataset.label_rule.fingerprint();
+                match rules.is_empty() {
+                    true => rule,
+                    false => rule.with("label rule: annotations", rules.join(" ")),
+                }
+            }
             Self::World(set) => {
                 Fingerprint::new().with("mini world: settings", json!(set.world().config()))
             }
@@ -116,8 +123,8 @@ impl OpenSet {
             return Fingerprint::new();
         };
         let files = dataset.items.iter();
-        let files = files.flat_map(|item| [describe(&item.image), describe(&item.labels)]);
-        Fingerprint::new().with(part, counted(2 * dataset.len(), &digest(files)))
+        let files: Vec<String> = files.flat_map(Item::files).map(|path| describe(path)).collect();
+        Fingerprint::new().with(part, counted(files.len(), &digest(&files)))
     }
 }
 
@@ -149,7 +156,7 @@ mod tests {
     use std::{collections::BTreeMap, fs};
 
     use super::*;
-    use crate::{Dataset, Item, Metric};
+    use crate::{Dataset, Metric};
 
     /// Every key of a data set file that changes how label files are read is a part of its own.
     #[test]

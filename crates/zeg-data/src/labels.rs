@@ -230,6 +230,28 @@ pub(crate) enum Stored {
 }
 
 impl Stored {
+    /// Returns the larger value of each pixel of two masks; `files` are only used in errors.
+    pub(crate) fn brightest(self, other: Self, files: (&Path, &Path)) -> Result<Self, DataError> {
+        if self.size() != other.size() {
+            return Err(DataError::MaskSizes {
+                first: files.0.to_owned(),
+                first_size: self.size(),
+                second: files.1.to_owned(),
+                second_size: other.size(),
+            });
+        }
+        Ok(match (self, other) {
+            (Self::Values(mut labels), Self::Values(further)) => {
+                for (label, value) in labels.labels_mut().iter_mut().zip(further.labels()) {
+                    *label = (*label).max(*value);
+                }
+                Self::Values(labels)
+            }
+            // Only binary masks, which are values, have further masks.
+            (first, _) => first,
+        })
+    }
+
     /// Returns width and height.
     pub(crate) fn size(&self) -> (usize, usize) {
         match self {

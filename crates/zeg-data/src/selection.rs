@@ -4,6 +4,7 @@ use std::path::Path;
 
 use zeg_vocab::classes::ClassSet;
 
+use crate::data_config::is_description;
 use crate::dataset::check_files_exist;
 use crate::datasets::{self, DatasetEntry};
 use crate::folder::Description;
@@ -81,12 +82,9 @@ impl Source {
         if let Some(entry) = datasets::find(dataset) {
             return Ok(Self::BuiltIn(entry));
         }
-        let path = Path::new(dataset);
-        if path
-            .extension()
-            .is_some_and(|ending| ending.eq_ignore_ascii_case("toml"))
-        {
-            return Ok(Self::Described(Box::new(Description::read(path)?)));
+        if is_description(dataset) {
+            let description = Description::read(Path::new(dataset))?;
+            return Ok(Self::Described(Box::new(description)));
         }
         Err(DataError::UnknownDataset {
             name: dataset.to_owned(),

@@ -150,7 +150,8 @@ fn write_head(file: &mut impl Write, classes: &Classes, names: &[String]) -> io:
             write_text(xml, "name", "zeg")?;
             write_text(xml, "mode", "annotation")?;
             xml.create_element("labels").write_inner_content(|xml| {
-                for (label, name) in (0..).zip(names) {
+                for (label, _) in classes.categories() {
+                    let name = names.get(usize::from(label)).map_or("", String::as_str);
                     xml.create_element("label").write_inner_content(|xml| {
                         write_text(xml, "name", name)?;
                         write_text(xml, "color", &classes.hex_colour(label))?;

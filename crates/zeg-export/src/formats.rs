@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use crate::regions::{Connectivity, Grouping};
 use crate::{
     Classes, ExportError, Exporter, Overwrite, Shape, coco, contact_sheet, cvat, images,
-    label_studio, probability, summary,
+    label_studio, probability, summary, yolo,
 };
 
 /// All formats, in the order in which the help text lists them.
-static FORMATS: [&ExportFormat; 12] = [
+static FORMATS: [&ExportFormat; 13] = [
     &images::LABELS,
     &images::OVERLAY,
     &summary::FORMAT,
@@ -25,6 +25,7 @@ static FORMATS: [&ExportFormat; 12] = [
     &label_studio::POLYGON_FORMAT,
     &cvat::MASK_FORMAT,
     &cvat::POLYGON_FORMAT,
+    &yolo::FORMAT,
     &contact_sheet::FORMAT,
 ];
 

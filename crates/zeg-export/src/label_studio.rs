@@ -291,9 +291,10 @@ fn write_config(
         xml.create_element(tool)
             .with_attributes(tag)
             .write_inner_content(|xml| {
-                for (label, name) in (0..).zip(names) {
+                for (label, _) in classes.categories() {
+                    let name = names.get(usize::from(label)).map_or("", String::as_str);
                     let colour = classes.hex_colour(label);
-                    let attributes = [("value", name.as_str()), ("background", colour.as_str())];
+                    let attributes = [("value", name), ("background", colour.as_str())];
                     xml.create_element("Label")
                         .with_attributes(attributes)
                         .write_empty()?;

@@ -50,7 +50,7 @@ fn export(
 
 #[test]
 fn every_format_writes_the_files_that_it_names() {
-    let expected: [(&str, Needs, &[&str]); 12] = [
+    let expected: [(&str, Needs, &[&str]); 13] = [
         ("labels", Needs::Labels, &["7.png"]),
         ("overlay", Needs::Overlay, &["7.overlay.png"]),
         ("summary", Needs::Labels, &["7.summary.json"]),
@@ -78,6 +78,7 @@ fn every_format_writes_the_files_that_it_names() {
         ),
         ("cvat", Needs::Labels, &["cvat.xml"]),
         ("cvat-polygons", Needs::Labels, &["cvat-polygons.xml"]),
+        ("yolo", Needs::Labels, &["data.yaml", "labels/7.txt"]),
         ("html", Needs::Overlay, &["index.html"]),
     ];
     assert_eq!(formats().count(), expected.len());

@@ -20,7 +20,8 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::rgb8::to_rgb8;
 use crate::{
-    ImageError, LabelMap, RgbImage, UnusedBits, jpeg, label_png, label_tiff, png_chunks, source,
+    ImageError, LabelMap, RgbImage, UnusedBits, jpeg, label_png, label_raw, label_tiff, png_chunks,
+    source,
     tiff_varieties, webp_chunks,
 };
 
@@ -87,21 +88,22 @@ fn described(image: DynamicImage) -> DecodedImage {
     }
 }
 
-/// Reads a label PNG or TIFF as raw indices, one `u16` per pixel, exactly as the file stores them.
+/// Reads a label file as raw indices, one `u16` per pixel, exactly as the file stores them.
 ///
-/// The file must be an indexed image (1, 2, 4 or 8 bits in PNG, 8 bits in TIFF), whose palette is ignored, or a grey
-/// image of 8 or 16 bits. Values are unchanged: 255 stays 255, and its meaning depends on the data set.
+/// The file must be an indexed image (1, 2, 4 or 8 bits in PNG and BMP, 8 bits in TIFF), whose palette is ignored, a grey
+/// PNG, TIFF or PGM of 8 or 16 bits, or a lossless WebP or a QOI with three equal channels. Values are unchanged: 255
+/// stays 255, and its meaning depends on the data set.
 ///
 /// # Errors
 /// Returns the errors of [`decode_rgb`], [`ImageError::LabelsInColour`] if the image has colours or alpha,
-/// [`ImageError::LabelBitDepth`] if it is grey with another number of bits, and [`ImageError::LabelsNotPng`] if it has
-/// any other format.
+/// [`ImageError::LabelBitDepth`] if it is grey with another number of bits, and [`ImageError::LabelsLossy`] if its
+/// format changes values.
 pub fn decode_labels(path: &Path) -> Result<LabelMap, ImageError> {
     let (bytes, _) = source::read(path)?;
     decode_labels_bytes(&bytes, path)
 }
 
-/// Decodes the content of a label PNG or TIFF as [`decode_labels`] does; `name` is used in error messages only.
+/// Decodes the content of a label file as [`decode_labels`] does; `name` is used in error messages only.
 ///
 /// # Errors
 /// Returns the errors of [`decode_labels`], except for those of reading the file.
@@ -109,7 +111,19 @@ pub fn decode_labels_bytes(bytes: &[u8], name: &Path) -> Result<LabelMap, ImageE
     match source::recognise(bytes, name)? {
         ImageFormat::Png => guarded(name, || label_png::decode(bytes, name)),
         ImageFormat::Tiff => guarded(name, || label_tiff::decode(bytes, name)),
-        _ => Err(ImageError::LabelsNotPng { path: name.into() }),
+        ImageFormat::Bmp => label_raw::decode_bmp(bytes, name),
+        ImageFormat::Pnm => label_raw::decode_pnm(bytes, name),
+        format @ (ImageFormat::WebP | ImageFormat::Qoi) => {
+            label_raw::decode_equal_channels(bytes, format, name)
+        }
+        ImageFormat::Jpeg => Err(ImageError::LabelsLossy {
+            path: name.into(),
+            format: "JPEG",
+        }),
+        _ => Err(ImageError::UnsupportedVariety {
+            path: name.into(),
+            reason: "labels in this format are not read; save them as PNG".into(),
+        }),
     }
 }
 

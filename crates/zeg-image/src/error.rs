@@ -84,11 +84,13 @@ pub enum ImageError {
         /// The colour type of the file: `RGB`, `RGBA` or `grey with alpha`.
         colours: &'static str,
     },
-    /// The label file is neither a PNG nor a TIFF; other formats may change class indices.
-    #[error("{}: the label image must be a PNG or a TIFF; other formats may change class indices", path.display())]
-    LabelsNotPng {
+    /// The format of the label file changes values, so that they are no class indices any more.
+    #[error("{}: the labels are stored as {format}, which changes class indices", path.display())]
+    LabelsLossy {
         /// The file.
         path: PathBuf,
+        /// Name of the format.
+        format: &'static str,
     },
     /// The label file is grey, with a number of bits per pixel other than 8 and 16. A PNG with fewer than 8 bits
     /// stretches its values to the full grey range, so whether they are indices is a guess.

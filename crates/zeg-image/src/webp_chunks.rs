@@ -50,6 +50,26 @@ pub(crate) fn check(file: &mut (impl Read + Seek), name: &Path) -> Result<(), Im
     Ok(())
 }
 
+/// Returns whether the first image of a WebP is coded without loss: its first chunk of pixels is `VP8L`.
+pub(crate) fn is_lossless(bytes: &[u8]) -> bool {
+    let mut place = CONTAINER_HEAD as usize;
+    while let Some(head) = bytes
+        .get(place..)
+        .and_then(|rest| rest.first_chunk::<{ HEAD as usize }>())
+    {
+        let [kind @ .., a, b, c, d] = *head;
+        match &kind {
+            b"VP8L" => return true,
+            // A chunk of animation holds the frames, each with a head of 16 bytes.
+            b"VP8 " | b"ANMF" => return false,
+            _ => {}
+        }
+        let length = u32::from_le_bytes([a, b, c, d]) as usize;
+        place = place.saturating_add(HEAD as usize + length.next_multiple_of(2));
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;

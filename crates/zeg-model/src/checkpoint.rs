@@ -13,6 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeg_base::fingerprint::Fingerprint;
+use zeg_vocab::classes::ClassSet;
 
 use crate::{
     ModelError,
@@ -70,8 +71,48 @@ pub struct CheckpointInfo {
 pub struct StoredClass {
     /// Name of the class.
     pub name: String,
+    /// Its synonyms; left out in older checkpoints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub synonyms: Vec<String>,
     /// Whether the class was seen in training.
     pub seen: bool,
+}
+
+impl StoredClass {
+    /// Returns all names, the class name first.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.name.as_str()).chain(self.synonyms.iter().map(String::as_str))
+    }
+}
+
+/// Returns the class of a model that each class of a list is; `None` for a class that the model was not trained with.
+///
+/// Several classes may have one name, as in ADE20K's 847 classes. Classes are therefore the same if they have the same
+/// position in lists of the same names, or else if all their names are equal, or else if only one class has the name.
+///
+/// `[classes]`
+pub fn trained_classes<'a>(
+    trained: &'a [StoredClass],
+    classes: &ClassSet,
+) -> Vec<Option<&'a StoredClass>> {
+    let names = trained.iter().map(|class| &class.name);
+    if names.eq(&classes.classes) {
+        return trained.iter().map(Some).collect();
+    }
+    let find = |label: usize| {
+        let wanted = classes.names_of(label);
+        let has_all = |class: &&StoredClass| class.names().eq(wanted.iter().map(String::as_str));
+        if let Some(class) = trained.iter().find(has_all) {
+            return Some(class);
+        }
+        let named = |class: &&StoredClass| Some(&class.name) == wanted.first();
+        let mut found = trained.iter().filter(named);
+        match (found.next(), found.next()) {
+            (Some(class), None) => Some(class),
+            _ => None,
+        }
+    };
+    (0..classes.len()).map(find).collect()
 }
 
 /// The file, or the index or folder of several files, that a model's frozen weights are read from.
@@ -195,7 +236,9 @@ impl Checkpoint {
     pub fn embeddings(&self) -> Result<ClassEmbeddings, ModelError> {
         let matrix = self.read(EMBEDDINGS)?;
         let classes = self.info.classes.iter();
-        let names = classes.map(|class| class.name.clone()).collect();
+        // All names, because several classes may have one class name.
+        let names = classes.map(|class| class.names().collect::<Vec<_>>().join(", "));
+        let names = names.collect();
         let dim = matrix.shape.last().copied().unwrap_or(0);
         ClassEmbeddings::new(names, matrix.values, dim, self.path.clone())
     }

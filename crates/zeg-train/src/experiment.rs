@@ -11,6 +11,7 @@ use zeg_base::{
     numbers::Legal,
 };
 pub use zeg_data::DataConfig;
+use zeg_data::data_config::{adapt_section, add_usual_splits};
 use zeg_data::{OnBadSample, Preprocess};
 use zeg_model::{
     inference::{Inference, TestTime},
@@ -49,7 +50,7 @@ pub struct Experiment {
 pub struct ExperimentFile {
     /// The experiment.
     pub experiment: Experiment,
-    /// One sentence for each key of the file that has been renamed since.
+    /// One sentence for each key of the file that has been renamed since, or that belongs to another data set.
     pub notices: Vec<String>,
 }
 
@@ -230,6 +231,7 @@ impl Experiment {
         let mut table: toml::Table = text
             .parse()
             .map_err(|error: toml::de::Error| fail(error.to_string()))?;
+        let of_file = dataset_of(&table);
         for change in changes {
             set(&mut table, change).map_err(&fail)?;
         }
@@ -242,6 +244,7 @@ impl Experiment {
             };
             return Err(fail(error.to_string()));
         }
+        let adapted = adapt_data(&mut table, of_file.as_deref(), changes);
         let mut as_json = serde_json::to_value(&table).map_err(|error| fail(error.to_string()))?;
         let renames = rename_all(&mut as_json);
         if let Some(setting) = renames.dropped.first() {
@@ -258,9 +261,11 @@ impl Experiment {
         experiment
             .check(methods, recipes)
             .map_err(|error| fail(error.to_string()))?;
+        let mut notices = renames.notices;
+        notices.extend(adapted);
         Ok(ExperimentFile {
             experiment,
-            notices: renames.notices,
+            notices,
         })
     }
 
@@ -362,6 +367,32 @@ impl Experiment {
     }
 }
 
+/// Returns the data set that an experiment names.
+fn dataset_of(table: &toml::Table) -> Option<String> {
+    let dataset = table.get("data")?.get("dataset")?;
+    dataset.as_str().map(str::to_owned)
+}
+
+/// Adapts the keys of `data` to another data set than that of the file, and adds its default splits.
+///
+/// Returns a notice for each key that is left out.
+fn adapt_data(table: &mut toml::Table, of_file: Option<&str>, changes: &[String]) -> Vec<String> {
+    let Some(data) = table.get_mut("data").and_then(toml::Value::as_table_mut) else {
+        return Vec::new();
+    };
+    let is_changed = |key: &str| {
+        let path = format!("data.{key}");
+        let mut keys = changes.iter().filter_map(|change| change.split_once('='));
+        keys.any(|(changed, _)| {
+            let inner = changed.trim().strip_prefix(&path);
+            inner.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    };
+    let notices = adapt_section(data, of_file, is_changed);
+    add_usual_splits(data);
+    notices
+}
+
 /// Applies one `key=value` change to a table.
 fn set(table: &mut toml::Table, change: &str) -> Result<(), String> {
     let (key, value) = change
@@ -394,6 +425,30 @@ fn set(table: &mut toml::Table, change: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_change_of_the_data_set_changes_its_classes_and_splits() {
+        let text = "[data]\ndataset = 'voc12'\nclasses = 'voc20'\neval-split = 'val'";
+        let changed = |changes: &[&str]| {
+            let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+            let mut table: toml::Table = text.parse().unwrap();
+            let of_file = dataset_of(&table);
+            for change in &changes {
+                set(&mut table, change).unwrap();
+            }
+            let notices = adapt_data(&mut table, of_file.as_deref(), &changes);
+            (table["data"].to_string(), notices.len())
+        };
+        let (data, notices) = changed(&["data.dataset=coco-stuff164k", "data.eval-split=val"]);
+        assert!(
+            !data.contains("voc20") && data.contains("eval-split"),
+            "{data}"
+        );
+        assert_eq!(notices, 1);
+        let (data, notices) = changed(&["data.dataset=voc12", "data.unseen=none"]);
+        assert!(data.contains("voc20"), "{data}");
+        assert_eq!(notices, 0);
+    }
 
     #[test]
     fn a_change_sets_nested_keys_and_creates_missing_tables() {

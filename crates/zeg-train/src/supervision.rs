@@ -91,6 +91,16 @@ impl Supervision {
         }
     }
 
+    /// Returns the class indices of the training classes in the data set, in the order of their embeddings.
+    ///
+    /// Classes are identified by their indices, because several may have one name.
+    pub fn classes(&self) -> Vec<usize> {
+        match self {
+            Self::Inductive(seen) => seen.classes().to_vec(),
+            Self::Transductive(_) | Self::FullySupervised(_) => (0..self.names().len()).collect(),
+        }
+    }
+
     /// Replaces class indices of the data set by indices of the training classes, in place.
     pub(crate) fn map(&self, labels: &mut [u16]) {
         match self {

@@ -12,6 +12,8 @@ use crate::TrainError;
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeenClasses {
     names: Vec<String>,
+    /// Class indices of the seen classes.
+    classes: Vec<usize>,
     /// For each class index of the data set, its index among the seen classes, or [`IGNORE_LABEL`].
     training_index: Vec<u16>,
 }
@@ -40,6 +42,7 @@ impl SeenClasses {
         }
         Ok(Self {
             names: seen.iter().map(|(_, name)| name.clone()).collect(),
+            classes: seen.iter().map(|(class, _)| *class).collect(),
             training_index,
         })
     }
@@ -47,6 +50,11 @@ impl SeenClasses {
     /// Returns the names of the seen classes.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// Returns the class indices of the seen classes, in the order of their embeddings.
+    pub fn classes(&self) -> &[usize] {
+        &self.classes
     }
 
     /// Replaces class indices of the data set by indices of the seen classes, in place.

@@ -78,7 +78,8 @@ pub fn read(path: &Path, limit: u64) -> Result<String, TextFileError> {
     decode(bytes, path)
 }
 
-/// Decodes UTF-8 and removes a byte order mark; `name` is only used in errors.
+/// Decodes UTF-8, removes a byte order mark, and turns carriage returns into line ends if there are no others; `name` is
+/// only used in errors.
 pub(crate) fn decode(bytes: Vec<u8>, name: &Path) -> Result<String, TextFileError> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
@@ -88,9 +89,15 @@ pub(crate) fn decode(bytes: Vec<u8>, name: &Path) -> Result<String, TextFileErro
             line: line_after(before),
         }
     })?;
-    Ok(match text.strip_prefix('\u{feff}') {
+    let text = match text.strip_prefix('\u{feff}') {
         Some(rest) => rest.to_owned(),
         None => text,
+    };
+    // Old Macintosh programs end lines so.
+    Ok(if text.contains('\n') {
+        text
+    } else {
+        text.replace('\r', "\n")
     })
 }
 

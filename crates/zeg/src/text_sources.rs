@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use burn::tensor::{Device, Tensor};
+use zeg_base::plural::counted;
 use zeg_model::{
     ModelError,
     classes::ClassQueries,
@@ -118,8 +119,9 @@ pub enum TextNotice {
     },
     /// A table has no rows for synonyms; the rows of the classes' other names are used.
     #[error(
-        "{}: has no rows for {count} synonyms, such as {example:?}; the rows of the other names of their classes are used",
-        table.display()
+        "{}: has no rows for {}, such as {example:?}; the rows of the other names of their classes are used",
+        table.display(),
+        counted(*count, "synonym")
     )]
     MissingSynonyms {
         /// The table.
@@ -188,7 +190,7 @@ pub fn embed(
         return table::embed(classes, table, sources.templates);
     }
     let from_stored = match (sources.templates, sources.stored) {
-        (Templates::Usual(_), Some(stored)) => Some(stored.select(classes)),
+        (Templates::Usual(_), Some(stored)) => Some(of_stored(stored, classes)),
         _ => None,
     };
     if let Some(Ok(found)) = from_stored {
@@ -200,13 +202,22 @@ pub fn embed(
     }
     let weights = sources.weights.origin();
     match (from_stored, sources.templates, sources.stored) {
-        (Some(Err(unknown)), _, _) => Err(unknown.into()),
+        (Some(Err(unknown)), _, _) => Err(unknown),
         (_, Templates::Asked(templates), Some(_)) => {
             let templates = templates.name().to_owned();
             Err(TemplatesNeedTextTower { weights, templates }.into())
         }
         _ => Err(NoTextEncoder { weights }.into()),
     }
+}
+
+/// Returns the rows of classes among the embeddings of a checkpoint.
+fn of_stored(stored: &ClassEmbeddings, classes: &[Vec<String>]) -> anyhow::Result<ClassEmbeddings> {
+    if let Some((name, rows)) = stored.ambiguous(classes) {
+        let table = stored.origin().to_owned();
+        return Err(TableError::Ambiguous { table, name, rows }.into());
+    }
+    Ok(stored.select(classes)?)
 }
 
 /// Embeds classes for crops around proposals, with prompt templates of their own.
@@ -326,7 +337,14 @@ pub fn embed_class_set(
     device: &Device,
 ) -> anyhow::Result<Embedded<ClassEmbeddings>> {
     let names: Vec<Vec<String>> = (0..classes.len()).map(|c| classes.names_of(c)).collect();
-    embed(&names, sources, device).context("embedding the data set's class names")
+    let embedded =
+        embed(&names, sources, device).context("embedding the data set's class names")?;
+    // All names of a class, because several classes may have one class name.
+    let whole = names.iter().map(|names| names.join(", ")).collect();
+    Ok(Embedded {
+        embeddings: embedded.embeddings.with_names(whole)?,
+        ..embedded
+    })
 }
 
 /// Embeds classes with the text tower, which is built only if a class is not in the cache.

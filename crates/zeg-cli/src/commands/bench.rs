@@ -1,6 +1,7 @@
 //! `zeg bench`: measures the time and memory of a model.
 
 use std::{path::PathBuf, process::ExitCode};
+use zeg_base::plural::counted;
 
 use crate::timing::{self, Amount, Timing};
 use anyhow::Context as _;
@@ -274,7 +275,7 @@ impl BenchSettings {
 fn print(report: &BenchReport) -> Result<(), StdoutError> {
     let BenchReport { timing, .. } = report;
     print_result!(
-        "{} ({}), {} in {}: {} × {}×{} pixels, {} classes, {} threads",
+        "{} ({}), {} in {}: {} × {}×{} pixels, {}, {}",
         report.model,
         report.method,
         report.what,
@@ -282,8 +283,8 @@ fn print(report: &BenchReport) -> Result<(), StdoutError> {
         report.batch,
         report.size,
         report.size,
-        report.classes,
-        report.threads
+        counted(report.classes, "class"),
+        counted(report.threads, "thread")
     )?;
     print_result!(
         "  {:.3} s  (median of {}; {:.3} to {:.3})",

@@ -16,6 +16,7 @@ use std::{
     sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
+use zeg_base::plural::counted;
 
 use burn::tensor::Device;
 use zeg::{
@@ -26,7 +27,7 @@ use zeg::{
     },
 };
 
-pub(crate) use self::args::EvalArgs;
+pub(crate) use self::{args::EvalArgs, plan::DescriptionMissing};
 use self::{
     args::{EvalSettings, EvalTask, RecordPlace},
     finished::{Earlier, ScoredImages},
@@ -382,9 +383,9 @@ fn times_text(outcome: &EvaluationOutcome, models: usize, wall: Duration) -> Str
     };
     let share = |part: Duration| 100.0 * part.as_secs_f64() / total;
     format!(
-        "{} images{together} in {:.1} s; model {:.1} % (including {:.1} % for the scores of pixels), reading {:.1} %, \
+        "{}{together} in {:.1} s; model {:.1} % (including {:.1} % for the scores of pixels), reading {:.1} %, \
          resizing {:.1} %, counting {:.1} %",
-        outcome.images.len(),
+        counted(outcome.images.len(), "image"),
         wall.as_secs_f64(),
         share(times.model()),
         share(times.stages.scores),

@@ -1,6 +1,7 @@
 //! `zeg import`: converts published weights of any format to a safetensors file.
 
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
+use zeg_base::plural::counted;
 
 use clap::{Args, ValueEnum};
 use zeg::model::{
@@ -137,9 +138,9 @@ pub(crate) fn describe(found: &Inspection) -> String {
     for (part, summary) in &found.parts {
         let _ = writeln!(
             text,
-            "  {:<12} {} tensors, {} parameters",
+            "  {:<12} {}, {} parameters",
             part_name(*part),
-            summary.tensors,
+            counted(summary.tensors, "tensor"),
             super::info::grouped(summary.parameters)
         );
     }

@@ -8,6 +8,7 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 use zeg::model::{config::VisionConfig, cost::CostPart, weights::Inspection};
+use zeg_base::plural::counted;
 use zeg_train::{checkpoint::Checkpoint, experiment::Experiment};
 
 use super::{JsonTarget, json::JsonArgs, shared::heading, write_result};
@@ -180,10 +181,10 @@ fn print(info: &Info) -> Result<(), StdoutError> {
         .trained_steps
         .map_or_else(String::new, |done| format!("{done} of "));
     print_result!(
-        "  training     {}, {done}{} steps of {} images",
+        "  training     {}, {done}{} of {}",
         info.setting,
-        info.steps,
-        info.batch
+        counted(info.steps, "step"),
+        counted(info.batch, "image")
     )?;
     print_result!(
         "  parameters   {} in encoder and head",

@@ -32,6 +32,7 @@ use std::{
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
+use zeg::data::is_description;
 use zeg_train::experiment::{Experiment, ExperimentFile};
 
 use self::json::{JsonTarget, write_result};
@@ -73,14 +74,16 @@ fn open_experiment(
     Ok(experiment)
 }
 
-/// Returns the folder of a data set; the mini world needs none.
+/// Returns the folder of a data set; the mini world needs none, and a description names its own.
 ///
 /// # Errors
 /// Returns an error if another data set has no folder.
 fn data_folder<'a>(folder: Option<&'a Path>, dataset: &str) -> anyhow::Result<&'a Path> {
     match folder {
         Some(folder) => Ok(folder),
-        None if dataset == zeg::data::mini_world::DATASET => Ok(Path::new("")),
+        None if dataset == zeg::data::mini_world::DATASET || is_description(dataset) => {
+            Ok(Path::new(""))
+        }
         None => Err(crate::numbers::WrongArgument(format!(
             "the data set {dataset} needs a folder; name it with --data"
         ))

@@ -15,6 +15,7 @@ use std::{
     sync::Mutex,
     time::Instant,
 };
+use zeg_base::plural::counted;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -398,10 +399,10 @@ impl QuickstartSummary {
         }
         format!(
             "\n{table}\nmIoU in percent: (U) of 5 classes without a mask in training, (S) of 15 with masks; hIoU is their \
-             harmonic mean.\nBest: {}. Everything took {:.0} s on {} threads. Open {}.",
+             harmonic mean.\nBest: {}. Everything took {:.0} s on {}. Open {}.",
             self.best,
             self.seconds,
-            self.threads,
+            counted(self.threads, "thread"),
             self.page.display(),
         )
     }

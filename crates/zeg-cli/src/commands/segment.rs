@@ -24,6 +24,7 @@ use zeg::{
     work_queue::{QueueOptions, work_in_order},
 };
 use zeg_base::paths::path_text;
+use zeg_base::plural::counted;
 
 pub(crate) use self::args::SegmentArgs;
 use self::{
@@ -78,7 +79,8 @@ impl Model {
         let segmenter = load(program, settings)?;
         let encoded_classes = embed_classes(&segmenter, settings)?;
         Ok(Self {
-            classes: Classes::new(encoded_classes.names(), palette(&settings.classes))?,
+            classes: Classes::new(encoded_classes.names(), palette(&settings.classes))?
+                .with_background(background(&settings.classes)),
             segmenter,
             encoded_classes,
         })
@@ -239,7 +241,8 @@ fn finish(
     }
     anyhow::ensure!(
         failed == 0,
-        "{failed} of {all} images could not be segmented"
+        "{failed} of {} could not be segmented",
+        counted(all, "image")
     );
     match printed {
         Some(error) => Err(error.into()),
@@ -347,6 +350,12 @@ fn palette(classes: &[ClassQuery]) -> Vec<[u8; 3]> {
         .zip(free)
         .map(|(class, free)| class.colour.unwrap_or(free))
         .collect()
+}
+
+/// Returns the labels of the background classes.
+fn background(classes: &[ClassQuery]) -> impl Iterator<Item = u16> {
+    let labels = (0..).zip(classes);
+    labels.filter_map(|(label, class)| (!class.role.is_foreground()).then_some(label))
 }
 
 /// Prints the files of an image and the best classes of its regions.

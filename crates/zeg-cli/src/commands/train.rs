@@ -35,6 +35,7 @@ use zeg::{
     },
 };
 use zeg_base::file;
+use zeg_base::plural::counted;
 use zeg_train::setting::supervision;
 use zeg_train::{
     checkpoint::{BaseWeights, CheckpointInfo, StoredClass, read_moments},
@@ -68,7 +69,9 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     let stop = stop_flag();
     let device = settings.compute.open_device()?;
     let Program { methods, recipes } = program;
-    let experiment = super::open_experiment(program, &settings.config, &settings.changes)?;
+    let mut experiment = super::open_experiment(program, &settings.config, &settings.changes)?;
+    // The model keeps the path, and scoring may run in another folder.
+    experiment.data.make_absolute();
     let data = &experiment.data;
     let root = data_folder(settings.data.as_deref(), &data.dataset)?;
     let opened = data.open(root, &data.train_split);
@@ -117,15 +120,15 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         first_step: trainer.step_number(),
     })?;
     settings.verbosity.notice(format_args!(
-        "training ({}) on {} images of {} {}, {} seen and {} unseen classes; {} steps of {} images",
+        "training ({}) on {} of {} {}, {} seen and {}; {} of {}",
         experiment.training.setting.name(),
-        dataset.len(),
+        counted(dataset.len(), "image"),
         dataset.name(),
         experiment.data.train_split,
         classes.len() - classes.unseen.len(),
-        classes.unseen.len(),
-        experiment.training.steps,
-        experiment.training.batch
+        counted(classes.unseen.len(), "unseen class"),
+        counted(experiment.training.steps, "step"),
+        counted(experiment.training.batch, "image")
     ));
 
     let info = CheckpointInfo {
@@ -286,10 +289,11 @@ fn embed_classes(
 
 fn stored_classes(classes: &ClassSet, setting: Setting) -> Vec<StoredClass> {
     let unseen = classes.unseen_flags();
-    let pairs = classes.classes.iter().zip(unseen);
+    let pairs = unseen.into_iter().enumerate();
     pairs
-        .map(|(name, unseen)| StoredClass {
-            name: name.clone(),
+        .map(|(label, unseen)| StoredClass {
+            name: classes.classes.get(label).cloned().unwrap_or_default(),
+            synonyms: classes.synonyms.get(label).cloned().unwrap_or_default(),
             seen: !unseen || setting == Setting::FullySupervised,
         })
         .collect()
@@ -327,13 +331,9 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
         ..
     } = *input;
     let supervision = supervision(&experiment.training, classes)?;
-    let rows: Vec<Vec<String>> = supervision
-        .names()
-        .iter()
-        .map(|name| vec![name.clone()])
-        .collect();
     let training_device = device.clone().autodiff();
-    let text = embeddings.select(&rows)?.to_tensor(&training_device);
+    let text = embeddings.rows(&supervision.classes())?;
+    let text = text.to_tensor(&training_device);
 
     let mut weights = input.weights.clone();
     if let Some(backbone) = backbone {

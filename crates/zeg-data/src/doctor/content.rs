@@ -11,16 +11,15 @@ use zeg_image::{ColourModel, ImageError, decode_image_bytes, image_header};
 use super::collector::Collector;
 use super::finding::Code;
 use super::{Subject, label_file};
+use crate::{DataError, Item, LabelSource};
 
 /// Checks only whether the files of a pair exist.
 pub(super) fn examine_existence(subject: &Subject, index: usize, collector: &Collector) {
     let Some(item) = subject.dataset.items.get(index) else {
         return;
     };
-    for (path, code) in [
-        (&item.image, Code::MissingImage),
-        (&item.labels, Code::MissingLabels),
-    ] {
+    let codes = std::iter::once(Code::MissingImage).chain(std::iter::repeat(Code::MissingLabels));
+    for (path, code) in item.files().zip(codes) {
         if !path.is_file() {
             missing(subject, path, code, index, collector);
         }
@@ -33,7 +32,12 @@ pub(super) fn examine(subject: &Subject, index: usize, collector: &Collector) {
         return;
     };
     let decoded_image = examine_image(subject, &item.image, index, collector);
-    let labels = examine_labels(subject, &item.labels, index, collector);
+    let labels = match &item.source {
+        LabelSource::File => examine_labels(subject, &item.labels, index, collector),
+        LabelSource::Union(_) | LabelSource::Coco(_) => {
+            examine_composed(subject, item, index, collector)
+        }
+    };
     if let (Some(decoded_image), Some(labels)) = (decoded_image, labels)
         && decoded_image.upright != labels
     {
@@ -132,20 +136,62 @@ fn examine_labels(
     let stored = match rule.decode(&bytes, path) {
         Ok(stored) => stored,
         Err(error) => {
-            let code = match error {
-                ImageError::LabelsInColour { .. } => Code::ColourLabels,
-                ImageError::LabelsNotPng { .. } => Code::LossyLabels,
-                ImageError::LabelBitDepth { .. } => Code::LabelBitDepth,
-                ImageError::MaskInAlpha { .. } => Code::MaskInAlpha,
-                ImageError::MaskBelowUpperBits { .. } => Code::MaskBelowUpperBits,
-                _ => Code::UnreadableLabels,
-            };
+            let code = code_of(&error);
             collector.add(code, index, format!("{name}: {}", reason(&error, path)));
             return None;
         }
     };
     label_file::examine(subject, (&stored, &bytes), (path, &name), index, collector);
     Some(stored.size())
+}
+
+/// Counts the values of labels that are composed of several masks or drawn from annotations; returns their size, or
+/// `None` if they cannot be composed.
+fn examine_composed(
+    subject: &Subject,
+    item: &Item,
+    index: usize,
+    collector: &Collector,
+) -> Option<(usize, usize)> {
+    let path = item.labels.as_path();
+    let name = subject.name(path);
+    if !path.is_file() {
+        missing(subject, path, Code::MissingLabels, index, collector);
+        return None;
+    }
+    let stored = match item.read_labels(&subject.dataset.label_rule) {
+        Ok(stored) => stored,
+        Err(error) => {
+            let code = match &error {
+                DataError::Image(error) => code_of(error),
+                _ => Code::UnreadableLabels,
+            };
+            let start = format!("{}: ", path.display());
+            let text = error.to_string();
+            let text = text.strip_prefix(&start).unwrap_or(&text);
+            collector.add(code, index, format!("{name}: {text}"));
+            return None;
+        }
+    };
+    // Annotations of all images are in one file, so a finding names the image.
+    let name = match &item.source {
+        LabelSource::Coco(_) => format!("{name}, image {}", item.id),
+        LabelSource::File | LabelSource::Union(_) => name,
+    };
+    label_file::examine(subject, (&stored, &[]), (path, &name), index, collector);
+    Some(stored.size())
+}
+
+/// Returns the kind of finding for a label file that cannot be decoded.
+fn code_of(error: &ImageError) -> Code {
+    match error {
+        ImageError::LabelsInColour { .. } => Code::ColourLabels,
+        ImageError::LabelsLossy { .. } => Code::LossyLabels,
+        ImageError::LabelBitDepth { .. } => Code::LabelBitDepth,
+        ImageError::MaskInAlpha { .. } => Code::MaskInAlpha,
+        ImageError::MaskBelowUpperBits { .. } => Code::MaskBelowUpperBits,
+        _ => Code::UnreadableLabels,
+    }
 }
 
 /// Returns the content of a file, or adds a finding if it cannot be read.

@@ -94,7 +94,7 @@ codes! {
     /// Label maps are those of the download and not converted to class indices.
     UnconvertedLabels "unconverted-labels" Error
         "label maps that were not converted; the first is"
-        "Convert the label maps of the download to *_labelTrainIds.png.";
+        "Convert the download with `zeg data prepare`, which makes *_labelTrainIds.png.";
     /// Images do not exist.
     MissingImage "missing-image" Error
         "images that do not exist ({})"
@@ -133,8 +133,8 @@ codes! {
         "Download or convert them again.";
     /// Index labels are stored in a lossy format.
     LossyLabels "lossy-labels" Error
-        "index label files in a format that is not PNG ({})"
-        "Store index labels as PNG, because JPEG changes the values. Black and white masks can be read with kind = \"binary\".";
+        "index label files in a format that changes values ({})"
+        "Store index labels as PNG, because JPEG and lossy WebP change the values. Black and white masks can be read with kind = \"binary\".";
     /// Index labels are stored in three channels.
     ColourLabels "colour-labels" Error
         "label files stored in colour ({})"

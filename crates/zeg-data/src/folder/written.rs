@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Spanned, Value};
 use zeg_base::keys::suggestion;
+use zeg_image::IGNORE_LABEL;
 use zeg_vocab::classes::ClassSet;
 
 use super::classes::{self, Entry};
-use super::{Description, SplitSource};
+use super::labels::{self, Labels};
+use super::{Description, SplitSource, WrittenPlace};
+use crate::coco::CocoRule;
 use crate::labels::DEFAULT_THRESHOLD;
-use crate::listing::Place;
+use crate::listing::{FurtherMasks, Place};
 use crate::pattern::Pattern;
 use crate::split::{IdForm, is_id};
 use crate::{DataError, LabelKind, LabelRule, Metric};
@@ -31,7 +34,8 @@ struct Written {
     labels: Spanned<Value>,
     #[serde(default)]
     exclude: Vec<String>,
-    kind: Spanned<Kind>,
+    kind: Option<Spanned<Kind>>,
+    more_masks: Option<Spanned<String>>,
     zero_is: Option<Spanned<Zero>>,
     threshold: Option<Spanned<i64>>,
     ignore: Option<Spanned<Vec<u16>>>,
@@ -67,6 +71,8 @@ enum Zero {
 struct Elsewhere {
     images: String,
     labels: Value,
+    #[serde(rename = "more-masks")]
+    more_masks: Option<String>,
 }
 
 /// The text and path of a description, for errors with file and line.
@@ -106,31 +112,61 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Description, DataError> {
         return Err(at.error(&written.name.span(), reason));
     }
     let entries = classes::entries(&written.classes, at)?;
-    let rule = rule(&written, &entries, at)?;
     let mut set = class_set(&name, &written.classes, &entries, at)?;
     if let Some(unseen) = &written.unseen {
         set = with_unseen(set, unseen, at)?;
     }
+    let title = written.title.clone().unwrap_or_else(|| name.clone());
+    let span = written.labels.span();
+    let (found, coco) = labels::labels(written.labels.get_ref(), &span, (&title, &set), at)?;
+    let rule = match &coco {
+        Some(_) => coco_rule(&written, &entries, at)?,
+        None => rule(&written, &entries, at)?,
+    };
     let home = path.parent().map(Path::to_path_buf).unwrap_or_default();
+    let images = labels::pattern(written.images.get_ref(), &written.images.span(), at)?;
+    let masks = written.more_masks.as_ref();
+    let masks = masks.map(|masks| further(masks.get_ref(), &masks.span(), at));
+    let place = place(images, found, masks.transpose()?);
     Ok(Description {
-        title: written.title.unwrap_or_else(|| name.clone()),
+        title,
         name,
         classes: set,
         rule,
         metric: written.metric,
         root: root(&home, written.root),
-        place: Place {
-            images: pattern(written.images.get_ref(), &written.images.span(), at)?,
-            labels: patterns(written.labels.get_ref(), &written.labels.span(), at)?,
-        },
+        place,
         exclude: written
             .exclude
             .into_iter()
             .filter(|text| !text.is_empty())
             .collect(),
-        splits: splits(written.splits, at)?,
+        splits: splits(written.splits, coco.as_ref(), at)?,
+        coco,
         home,
     })
+}
+
+/// Joins the parts of a place.
+fn place(images: Pattern, labels: Labels, further: Option<FurtherMasks>) -> WrittenPlace {
+    let (labels, annotations) = match labels {
+        Labels::Files(patterns) => (patterns, None),
+        Labels::Coco(annotations) => (Vec::new(), annotations),
+    };
+    WrittenPlace {
+        files: Place {
+            images,
+            labels,
+            further,
+            coco: None,
+        },
+        annotations,
+    }
+}
+
+fn further(text: &str, span: &Range<usize>, at: At) -> Result<FurtherMasks, DataError> {
+    FurtherMasks::parse(text)
+        .map_err(|reason| at.error(span, format!("`more-masks` {text:?}: {reason}")))
 }
 
 /// Returns the folder that paths are relative to: `root` below `home`, or `.` if both are empty.
@@ -178,9 +214,46 @@ fn with_unseen(set: ClassSet, unseen: &Spanned<Value>, at: At) -> Result<ClassSe
     }
 }
 
+/// Returns the rule of label maps that are drawn from COCO annotations; keys of label files are errors.
+fn coco_rule(written: &Written, entries: &[Entry], at: At) -> Result<LabelRule, DataError> {
+    classes::refuse_colours(entries, at)?;
+    let keys = [
+        ("kind", written.kind.as_ref().map(Spanned::span)),
+        ("more-masks", written.more_masks.as_ref().map(Spanned::span)),
+        ("zero-is", written.zero_is.as_ref().map(Spanned::span)),
+        ("threshold", written.threshold.as_ref().map(Spanned::span)),
+        ("ignore", written.ignore.as_ref().map(Spanned::span)),
+        (
+            "ignore-colours",
+            written.ignore_colours.as_ref().map(Spanned::span),
+        ),
+    ];
+    for (key, span) in keys {
+        if let Some(span) = span {
+            let reason = format!(
+                "`{key}` is about label files, but `labels.format` states COCO annotations; leave one of them out"
+            );
+            return Err(at.error(&span, reason));
+        }
+    }
+    let span = written.classes.span();
+    if classes::table(entries, &span, at)?.is_some() {
+        let reason = "a class has a `value`, but COCO annotations name their classes";
+        return Err(at.error(&span, reason));
+    }
+    Ok(LabelRule {
+        kind: LabelKind::Identity,
+        ignore: vec![IGNORE_LABEL],
+    })
+}
+
 /// Returns the rule that converts label files to classes; keys that do not belong to the kind are errors.
 fn rule(written: &Written, entries: &[Entry], at: At) -> Result<LabelRule, DataError> {
-    let kind = *written.kind.get_ref();
+    let Some(kind) = &written.kind else {
+        let start = Range::default();
+        return Err(at.error(&start, "missing field `kind`"));
+    };
+    let kind = *kind.get_ref();
     let only = |span: Option<Range<usize>>, key: &str, wanted: Kind, name: &str| match span {
         Some(span) if kind != wanted => {
             let reason = format!("`{key}` is only allowed with kind = \"{name}\"");
@@ -197,6 +270,12 @@ fn rule(written: &Written, entries: &[Entry], at: At) -> Result<LabelRule, DataE
     only(
         written.threshold.as_ref().map(Spanned::span),
         "threshold",
+        Kind::Binary,
+        "binary",
+    )?;
+    only(
+        written.more_masks.as_ref().map(Spanned::span),
+        "more-masks",
         Kind::Binary,
         "binary",
     )?;
@@ -271,31 +350,9 @@ fn rule(written: &Written, entries: &[Entry], at: At) -> Result<LabelRule, DataE
     }
 }
 
-fn pattern(text: &str, span: &Range<usize>, at: At) -> Result<Pattern, DataError> {
-    Pattern::parse(text).map_err(|reason| at.error(span, format!("{text:?}: {reason}")))
-}
-
-/// Parses one pattern, or several of which the first with an existing file is used.
-fn patterns(value: &Value, span: &Range<usize>, at: At) -> Result<Vec<Pattern>, DataError> {
-    let texts: Option<Vec<&str>> = match value {
-        Value::String(text) => Some(vec![text]),
-        Value::Array(texts) => texts.iter().map(Value::as_str).collect(),
-        _ => None,
-    };
-    match texts {
-        Some(texts) if !texts.is_empty() => texts
-            .into_iter()
-            .map(|text| pattern(text, span, at))
-            .collect(),
-        _ => Err(at.error(
-            span,
-            "`labels` must be a path with `{id}` or a list of such paths",
-        )),
-    }
-}
-
 fn splits(
     written: BTreeMap<String, Spanned<Value>>,
+    coco: Option<&CocoRule>,
     at: At,
 ) -> Result<BTreeMap<String, SplitSource>, DataError> {
     if written.is_empty() {
@@ -332,10 +389,13 @@ fn splits(
                 let folders: Elsewhere = table
                     .try_into()
                     .map_err(|error| at.toml(Some(span.clone()), &error))?;
-                Ok(SplitSource::Elsewhere(Place {
-                    images: pattern(&folders.images, &span, at)?,
-                    labels: patterns(&folders.labels, &span, at)?,
-                }))
+                let masks = folders.more_masks.as_deref();
+                let masks = masks.map(|masks| further(masks, &span, at));
+                Ok(SplitSource::Elsewhere(place(
+                    labels::pattern(&folders.images, &span, at)?,
+                    labels::labels_of_split(&folders.labels, &span, coco, at)?,
+                    masks.transpose()?,
+                )))
             }
             _ => wrong(
                 "a split must be \"all\", the path of a list, a list of ids, or { images = …, labels = … }",

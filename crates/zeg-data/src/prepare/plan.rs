@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use zeg_base::plural::counted;
 
 use serde::Serialize;
 
@@ -236,12 +237,13 @@ impl fmt::Display for Plan {
             } = split;
             writeln!(
                 f,
-                "  split    {split}: {images} of {official} official images"
+                "  split    {split}: {images} of {}",
+                counted(*official, "official image")
             )?;
         }
-        write!(f, "  makes    {} files", self.files())?;
+        write!(f, "  makes    {}", counted(self.files(), "file"))?;
         if !self.lists.is_empty() {
-            write!(f, " and {} lists", self.lists.len())?;
+            write!(f, " and {}", counted(self.lists.len(), "list"))?;
         }
         Ok(())
     }

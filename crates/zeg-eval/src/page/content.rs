@@ -177,7 +177,7 @@ fn facts(input: &ReportInput, relation: &Relation, with_split: &Evaluation) -> V
     let classes = &with_split.classes;
     let unseen = classes.iter().filter(|class| class.unseen).count();
     let classes = match (classes.len() - unseen, unseen) {
-        (all, 0) => counted(all as u64, "class", "classes"),
+        (all, 0) => counted(all as u64, "class"),
         (seen, unseen) => format!("{seen} seen and {unseen} unseen classes"),
     };
     let mut facts = vec![methods.join(", ")];
@@ -187,12 +187,12 @@ fn facts(input: &ReportInput, relation: &Relation, with_split: &Evaluation) -> V
     facts.extend([
         format!("{} {}", benchmark.title, benchmark.split),
         classes,
-        counted(with_split.images, "image", "images"),
+        counted(with_split.images, "image"),
     ]);
     match relation {
         Relation::Single => {}
-        Relation::Seeds => facts.push(format!("{} runs", input.runs.len())),
-        Relation::SideBySide { .. } => facts.push(format!("{} evaluations", input.runs.len())),
+        Relation::Seeds => facts.push(counted(input.runs.len() as u64, "run")),
+        Relation::SideBySide { .. } => facts.push(counted(input.runs.len() as u64, "evaluation")),
     }
     facts
 }

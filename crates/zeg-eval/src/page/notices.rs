@@ -123,7 +123,7 @@ fn other_classes(evaluation: &Evaluation) -> Option<String> {
     (unseen != published).then(|| {
         format!(
             "Of the {}, {} unseen, which are not the {} of the published split: not comparable with the published rows.",
-            counted(evaluation.classes.len() as u64, "class", "classes"),
+            counted(evaluation.classes.len() as u64, "class"),
             if unseen.len() == 1 { "1 is".to_owned() } else { format!("{} are", unseen.len()) },
             published.len()
         )

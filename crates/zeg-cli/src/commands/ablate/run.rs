@@ -14,6 +14,7 @@ use std::{
 use anyhow::Context as _;
 use zeg::{eval::record::FILE_NAME, mini::weights_sha256};
 use zeg_base::fingerprint::{Fingerprint, Mismatch};
+use zeg_base::plural::counted;
 use zeg_train::experiment::Experiment;
 
 use super::{AblateSettings, RunFailed, suite::Row};
@@ -343,7 +344,7 @@ fn score(
     };
     settings
         .verbosity
-        .notice(format_args!("scoring {} models", runs.len()));
+        .notice(format_args!("scoring {}", counted(runs.len(), "model")));
     let mut command = zeg("eval")?;
     command.args(runs.iter().map(|run| run.model()));
     if let Some(data) = &settings.data {

@@ -1,6 +1,7 @@
 //! The table of a suite: measured scores with the published ones beside them.
 
 use std::fmt::Write as _;
+use zeg_base::plural::counted;
 
 use serde::Serialize;
 use zeg::eval::{
@@ -97,8 +98,10 @@ impl Table {
                 continue;
             };
             table.scored_on = format!(
-                "{} {}, {} images",
-                first.benchmark.title, first.benchmark.split, first.images
+                "{} {}, {}",
+                first.benchmark.title,
+                first.benchmark.split,
+                counted(first.images, "image")
             );
             table.official = !first.is_subset() && first.benchmark.official_images.is_some();
             // A data set without published scores has those of VOC beside it, to compare the order of the rows.

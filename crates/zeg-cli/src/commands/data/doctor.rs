@@ -3,11 +3,13 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use zeg::data::{Diagnosis, DoctorOptions, Selection, Verdict, datasets, examine};
+use zeg::data::{
+    Diagnosis, DoctorOptions, Selection, Verdict, datasets, examine, mini_world::DATASET,
+};
 
 use crate::{
     commands::{
-        JsonTarget,
+        JsonTarget, data_folder,
         json::JsonArgs,
         shared::{heading, thread_count},
         write_result,
@@ -27,9 +29,9 @@ The exit code is 1 if there is an error; with --strict also if there is a warnin
 pub(super) struct DoctorArgs {
     /// Name from `zeg data list`, or the file that describes your own data set (.toml)
     dataset: String,
-    /// Folder of the data set
+    /// Folder of the data set [default for a file: the folder that it names]
     #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
-    data: PathBuf,
+    data: Option<PathBuf>,
     /// Splits to check, separated by commas [default: those of train and val that exist]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = heading::DATA)]
     split: Vec<String>,
@@ -71,11 +73,15 @@ pub(super) struct DoctorSettings {
 
 impl DoctorArgs {
     /// # Errors
-    /// Returns an error if the file of `--json` may not be written.
+    /// Returns an error if the data set has no files or no folder, or if the file of `--json` may not be written.
     pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<DoctorSettings> {
+        anyhow::ensure!(
+            self.dataset != DATASET,
+            "the data set {DATASET} is rendered on request and has no files to check"
+        );
         Ok(DoctorSettings {
+            folder: data_folder(self.data.as_deref(), &self.dataset)?.to_owned(),
             dataset: self.dataset,
-            folder: self.data,
             splits: self.split,
             classes: self.class_list,
             unseen: self.unseen,

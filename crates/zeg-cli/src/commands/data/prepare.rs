@@ -1,8 +1,10 @@
 //! `zeg data prepare`: converts official downloads to the folders that training and scoring read.
 
 use std::{ops::ControlFlow, path::PathBuf, process::ExitCode, sync::atomic::Ordering};
+use zeg_base::plural::counted;
 
 use clap::Args;
+use zeg::data::is_description;
 use zeg::data::prepare::{ImagePlacement, OnBad, PrepareError, PrepareOptions, Summary, plan};
 
 use crate::{
@@ -135,14 +137,14 @@ pub(super) fn prepare(settings: &PrepareSettings) -> anyhow::Result<ExitCode> {
 
 fn print(summary: &Summary) -> Result<(), StdoutError> {
     print_result!(
-        "{}: {} converted, {} linked, {} copied, {} existed already, {} failed; {} lists; {:.1} s",
+        "{}: {} converted, {} linked, {} copied, {} existed already, {} failed; {}; {:.1} s",
         summary.dataset,
         summary.converted,
         summary.linked,
         summary.copied,
         summary.skipped,
         summary.failed.len(),
-        summary.lists,
+        counted(summary.lists, "list"),
         summary.seconds
     )?;
     for failure in &summary.failed {
@@ -162,6 +164,11 @@ pub(crate) fn hint(error: &PrepareError) -> Option<String> {
         }
         PrepareError::NotFound { .. } => {
             "name the folder of the unpacked archives with --from".into()
+        }
+        PrepareError::UnknownDataset { name } if is_description(name) => {
+            format!(
+                "a data set that a file describes needs no conversion; `zeg data doctor {name}` checks it"
+            )
         }
         PrepareError::UnknownDataset { .. } => "`zeg data list` lists the data sets".into(),
         _ => return None,

@@ -58,7 +58,7 @@ pub(crate) struct EvalArgs {
     /// Checkpoints or CLIP weights; for several, the mean ± standard deviation is reported
     #[arg(required = true)]
     checkpoint: Vec<PathBuf>,
-    /// Folder of the data set; the mini world needs none
+    /// Folder of the data set; the mini world needs none, and a .toml file may name its own
     #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
     data: Option<PathBuf>,
     /// File that describes the evaluation, such as those in configs/cross-dataset

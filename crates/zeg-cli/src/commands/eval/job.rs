@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use zeg::{
-    data::{OpenSet, SampleSource as _},
+    data::{OpenSet, SampleSource as _, is_description},
     embedding_cache::EmbeddingCache,
     eval::Shard,
     evaluation::EvaluationSetup,
     loading::LoadedModel,
     mini::weights_sha256,
     model::{
+        checkpoint::trained_classes,
         inference::{ClassQueries, TestTime},
         weights::image_facts,
     },
@@ -101,6 +102,9 @@ impl<'a> EvalJob<'a> {
             dataset.retain(|position| position as u64 % count == index - 1);
         }
         warn_of_seen(&dataset, &loaded);
+        if settings.changes.dataset.is_none() && file.is_none() {
+            warn_of_other_classes(&plan, &dataset, &loaded);
+        }
         let Embedded {
             embeddings: classes,
             origin,
@@ -223,12 +227,24 @@ impl<'a> EvalJob<'a> {
     }
 }
 
+/// Warns if the model names a description by its path, and the description there has other classes.
+fn warn_of_other_classes(plan: &Plan, dataset: &OpenSet, loaded: &LoadedModel) {
+    let names = loaded.trained_on.iter().map(|class| &class.name);
+    if is_description(&plan.data.dataset) && !names.eq(&dataset.classes().classes) {
+        print_notice!(
+            "warning: {}: the classes are not those that the model was trained on, so it may describe another data set; \
+             --dataset names the right file",
+            plan.data.dataset
+        );
+    }
+}
+
 /// Warns of classes that count as unseen although the model was trained on their masks.
 fn warn_of_seen(dataset: &OpenSet, loaded: &LoadedModel) {
+    let trained = trained_classes(&loaded.trained_on, dataset.classes());
     let was_trained = |label: &&usize| {
-        let name = dataset.classes().classes.get(**label);
-        let mut trained = loaded.trained_on.iter();
-        trained.any(|class| class.seen && Some(&class.name) == name)
+        let class = trained.get(**label).copied().flatten();
+        class.is_some_and(|class| class.seen)
     };
     let names: Vec<String> = dataset
         .classes()

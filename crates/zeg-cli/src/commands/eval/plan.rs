@@ -1,12 +1,15 @@
 //! The plan of an evaluation, from a plan file, the model's experiment and the command line, which has precedence.
 
-use std::path::Path;
-use zeg::model::{method::StartingPoint, renamed::rename_all};
+use std::path::{Path, PathBuf};
+use zeg::model::{checkpoint::trained_classes, method::StartingPoint, renamed::rename_all};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use zeg::{
-    data::{OpenSet, SampleSource as _, Selection},
+    data::{
+        OpenSet, SampleSource as _, Selection, data_config::add_usual_splits, is_description,
+        is_same_dataset,
+    },
     eval::Protocol,
     loading::LoadedModel,
     model::inference::{Inference, TestTime},
@@ -65,11 +68,14 @@ impl PlanFile {
         let fail = |reason: String| {
             anyhow::anyhow!("{}: {}", path.display(), explain(&text, &reason, &[]))
         };
-        let table: toml::Table = text
+        let mut table: toml::Table = text
             .parse()
             .map_err(|error: toml::de::Error| fail(error.to_string()))?;
         if let Some((key, value)) = first_not_finite(&table) {
             return Err(fail(format!("{key} = {value}: {}", Legal::Finite.text())));
+        }
+        if let Some(data) = table.get_mut("data").and_then(toml::Value::as_table_mut) {
+            add_usual_splits(data);
         }
         let mut as_json = serde_json::to_value(&table)?;
         let renames = rename_all(&mut as_json);
@@ -165,12 +171,12 @@ impl Plan {
     /// that the model was not trained with counts as the data set's list says. Protocols without seen and unseen
     /// classes lower no score.
     pub(super) fn lowered(&self, dataset: &OpenSet, loaded: &LoadedModel) -> Vec<bool> {
-        let trained = |name: &String| loaded.trained_on.iter().find(|class| class.name == *name);
+        let trained = trained_classes(&loaded.trained_on, dataset.classes());
         let unseen = dataset.classes().unseen_flags();
-        let pairs = dataset.classes().classes.iter().zip(unseen);
+        let pairs = trained.into_iter().zip(unseen);
         pairs
-            .map(|(name, unseen)| {
-                has_split(self.protocol) && trained(name).map_or(!unseen, |class| class.seen)
+            .map(|(trained, unseen)| {
+                has_split(self.protocol) && trained.map_or(!unseen, |class| class.seen)
             })
             .collect()
     }
@@ -179,6 +185,15 @@ impl Plan {
 /// Whether a protocol distinguishes seen from unseen classes.
 fn has_split(protocol: Protocol) -> bool {
     !matches!(protocol, Protocol::CrossDataset | Protocol::OpenVocabulary)
+}
+
+/// The file that describes a model's data set is not where it was during training.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: the file that describes its data set, {file}, does not exist", model.display())]
+pub(crate) struct DescriptionMissing {
+    model: PathBuf,
+    /// Path of the file during training.
+    file: String,
 }
 
 /// Returns the data of the plan or of the model's experiment, with the changes of the command line.
@@ -190,15 +205,36 @@ fn data(
 ) -> anyhow::Result<DataConfig> {
     let of_experiment = loaded.data.as_ref();
     let mut data = match (file, of_experiment, &changes.dataset) {
-        (Some(file), of_experiment, _) => {
-            let mut data = file.data.clone();
+        (Some(file), of_experiment, asked) => {
+            let other = asked
+                .as_ref()
+                .filter(|asked| !is_same_dataset(asked, &file.data.dataset));
+            let mut data = match other {
+                // Class list and splits of the plan are those of its data set.
+                Some(dataset) => DataConfig {
+                    templates: file.data.templates.clone(),
+                    ..DataConfig::new(dataset)
+                },
+                None => file.data.clone(),
+            };
             if let (Some(trained), false) = (of_experiment, file.states_templates) {
                 data.templates.clone_from(&trained.templates);
             }
             data
         }
-        (None, Some(data), None) => data.clone(),
-        (None, Some(data), Some(dataset)) if data.dataset == *dataset => data.clone(),
+        (None, Some(data), None) => {
+            if is_description(&data.dataset) && !Path::new(&data.dataset).is_file() {
+                return Err(DescriptionMissing {
+                    model: checkpoint.to_owned(),
+                    file: data.dataset.clone(),
+                }
+                .into());
+            }
+            data.clone()
+        }
+        (None, Some(data), Some(dataset)) if is_same_dataset(&data.dataset, dataset) => {
+            data.clone()
+        }
         // Another data set has its own classes and splits; the prompt templates stay those of the training.
         (None, of_experiment, Some(dataset)) => {
             let mut data = DataConfig::new(dataset);
@@ -239,7 +275,9 @@ fn protocol(loaded: &LoadedModel, data: &DataConfig) -> anyhow::Result<Protocol>
         None if loaded.starting_point == StartingPoint::PlainClip => Protocol::TrainingFree,
         // A released checkpoint does not say how it was trained; most are inductive.
         None => Protocol::Inductive,
-        Some(experiment) if experiment.data.dataset != data.dataset => Protocol::CrossDataset,
+        Some(experiment) if !is_same_dataset(&experiment.data.dataset, &data.dataset) => {
+            Protocol::CrossDataset
+        }
         Some(experiment) => match experiment.training.setting {
             Setting::Inductive => Protocol::Inductive,
             Setting::Transductive => match experiment.training.pseudo_labels {

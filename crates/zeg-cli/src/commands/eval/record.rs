@@ -78,7 +78,10 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
             official_images: official,
         },
         protocol: plan.protocol,
-        trained_on: loaded.data.as_ref().map(|data| data.dataset.clone()),
+        trained_on: loaded
+            .data
+            .as_ref()
+            .map(|data| data.short_name().to_owned()),
         method: loaded.method.clone(),
         model: ModelRef {
             path: checkpoint.display().to_string(),

@@ -34,7 +34,7 @@ pub(crate) struct TrainArgs {
     /// Checkpoint of another run whose weights this run starts from, with a new optimiser and schedule
     #[arg(long, value_name = "FILE", help_heading = heading::TRAINING)]
     init: Option<PathBuf>,
-    /// Folder of the data set; the mini world needs none
+    /// Folder of the data set; the mini world needs none, and a .toml file may name its own
     #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
     data: Option<PathBuf>,
     /// CLIP weights in any published format: a file, an index of several files or the folder of a model, or `mini`

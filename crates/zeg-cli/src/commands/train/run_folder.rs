@@ -14,12 +14,14 @@ use std::{
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
+use zeg::data::is_same_dataset;
 use zeg::model::{method::Architecture, methods::Methods, section::ModelSection};
 
 use anyhow::Context as _;
 use serde_json::json;
 use zeg_base::fingerprint::Fingerprint;
 use zeg_base::lock::Lock;
+use zeg_base::plural::counted;
 use zeg_train::{
     checkpoint::{BaseWeights, Checkpoint, write_atomically},
     experiment::{Experiment, Setting},
@@ -204,8 +206,7 @@ impl RunFolder {
         let checkpoints = self.checkpoints()?.len();
         let found = match checkpoints {
             0 => file_name(first),
-            1 => "1 checkpoint".to_owned(),
-            _ => format!("{checkpoints} checkpoints"),
+            _ => counted(checkpoints, "checkpoint"),
         };
         Err(RunExists {
             place: self.path.clone(),
@@ -248,7 +249,11 @@ impl RunFolder {
             return Ok(Start::Fresh);
         };
         let checkpoint = Checkpoint::open(newest, methods)?;
-        let before = Experiment::of_checkpoint(&checkpoint)?;
+        let mut before = Experiment::of_checkpoint(&checkpoint)?;
+        // A description may have been moved; earlier versions kept its path as it was typed.
+        if is_same_dataset(&before.data.dataset, &experiment.data.dataset) {
+            before.data.dataset.clone_from(&experiment.data.dataset);
+        }
         anyhow::ensure!(
             before == *experiment,
             "{} was written by another experiment: {}",

@@ -15,6 +15,7 @@ use zeg::{
     text_sources::{Templates, TextSources, class_queries},
     vocab::templates::TemplateSet,
 };
+use zeg_base::plural::counted;
 use zeg_train::{
     checkpoint::StoredClass,
     experiment::{Experiment, Validation},
@@ -51,14 +52,14 @@ impl ValidationScore {
             value.map_or_else(|| "-".to_owned(), |value| format!("{:.2}", 100.0 * value))
         };
         format!(
-            "step {}: pAcc {}, mIoU {} (seen {}, unseen {}), hIoU {}, on {} images",
+            "step {}: pAcc {}, mIoU {} (seen {}, unseen {}), hIoU {}, on {}",
             self.step,
             percent(self.p_acc),
             percent(self.miou),
             percent(self.miou_seen),
             percent(self.miou_unseen),
             percent(self.hiou),
-            self.images
+            counted(self.images, "image")
         )
     }
 }
