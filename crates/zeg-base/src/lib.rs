@@ -1,5 +1,6 @@
 //! Small helpers that several crates of the workspace share.
 //!
+//! - [`content`]: recognises what a failed download leaves in the place of a file
 //! - [`file`](mod@file): atomic writing, where a file appears complete or not at all
 //! - [`fingerprint`]: the named facts that a stored result follows from
 //! - [`file_state`]: recognises that a file was written or replaced
@@ -22,6 +23,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod content;
 pub mod file;
 pub mod file_state;
 pub mod fingerprint;

@@ -339,6 +339,10 @@ fn of_image(error: &ImageError) -> Option<String> {
     })
 }
 
+/// The hint for weights with values that no model has.
+const BAD_VALUES: &str = "the training of these weights failed, or the file is damaged; use an earlier checkpoint, or copy or \
+                          download it again";
+
 fn of_model(error: &ModelError) -> Option<String> {
     Some(match error {
         ModelError::UnknownClass { .. } => {
@@ -350,10 +354,7 @@ fn of_model(error: &ModelError) -> Option<String> {
         ModelError::MissingTensor { .. } => {
             "the file lacks a part of the model, or names it otherwise; `zeg info FILE` shows what the file holds".into()
         }
-        ModelError::NotFiniteTensor { .. } | ModelError::ZeroTensor { .. } => {
-            "the training of these weights failed, or the file is damaged; use an earlier checkpoint, or copy or download it again"
-                .into()
-        }
+        ModelError::NotFiniteTensor { .. } | ModelError::ZeroTensor { .. } => BAD_VALUES.into(),
         ModelError::NotFiniteScore { .. } => {
             "the weights hold values that are too large; use an earlier checkpoint".into()
         }
@@ -371,6 +372,10 @@ fn of_model(error: &ModelError) -> Option<String> {
 fn of_weights(error: &WeightsError) -> Option<String> {
     Some(match error {
         WeightsError::Format { .. } => "the file is damaged or has another format; copy or download it again".into(),
+        WeightsError::UnknownHeads { .. } => {
+            "state the number with --heads, such as --heads 16, or put the configuration of the weights beside them".into()
+        }
+        WeightsError::NotFinite { .. } | WeightsError::AllZero { .. } => BAD_VALUES.into(),
         WeightsError::ForbiddenCall { .. } => {
             "do not open this file with Python either; download the weights from their publisher, if possible as safetensors"
                 .into()

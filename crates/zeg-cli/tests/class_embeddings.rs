@@ -6,7 +6,7 @@ mod common;
 use std::{collections::HashMap, path::Path};
 
 use assert_cmd::Command;
-use common::{DIM, World, failure, write_image_tower, write_tensors};
+use common::{DIM, World, failure, write_image_tower, write_plain_clip, write_tensors};
 use serde_json::Value;
 use zeg::{
     data::mini_world::{Part, World as MiniWorld, WorldConfig},
@@ -225,6 +225,79 @@ fn training_has_the_activation_of_the_weights() {
     assert_eq!(with_config, scores("without"));
     let text = failure(world.train("stated").arg("--resume").args(steps));
     assert!(text.contains("--activation"), "{text}");
+}
+
+#[test]
+fn architecture_is_read_never_guessed_silently() {
+    let world = World::new();
+    write_plain_clip(&world.path("plain.safetensors"));
+    let segment: &[&str] = &[
+        "segment",
+        "VOC2012/JPEGImages/2007_000000.jpg",
+        "--model",
+        "plain.safetensors",
+        "--classes",
+        "dog, cat",
+        "-o",
+        "out",
+        "--overwrite",
+        "--no-cache",
+        "--short-side",
+        "32",
+        "--crop",
+        "32",
+        "--stride",
+        "16",
+    ];
+    let bench: &[&str] = &["bench", "plain.safetensors", "--size", "32", "--runs", "1"];
+    let output = ["-o", "ours.safetensors", "--overwrite"];
+    let import: &[&str] = &[&["import", "plain.safetensors"][..], &output].concat();
+    for command in [segment, bench, import] {
+        let run = |more: &[&str]| success(world.zeg().args(command).args(more));
+        let text = run(&[]);
+        let warnings: Vec<&str> = text
+            .lines()
+            .filter(|l| l.contains("no file states"))
+            .collect();
+        let [warning] = warnings[..] else {
+            panic!("{command:?}: one warning, not {warnings:?}");
+        };
+        for part in [
+            "warning: plain.safetensors",
+            "QuickGELU is assumed",
+            "--activation gelu",
+            "1 in the image tower and 1 in the text tower",
+            "--heads",
+        ] {
+            assert!(warning.contains(part), "{command:?}: {warning}");
+        }
+        let text = run(&["--activation", "gelu", "--heads", "2,4"]);
+        assert!(!text.contains("no file states"), "{command:?}: {text}");
+    }
+    let info = |file: &str| {
+        let mut command = world.zeg();
+        command.args(["info", file]);
+        let output = command.assert().success().get_output().stdout.clone();
+        String::from_utf8(output).unwrap()
+    };
+    let text = info("plain.safetensors");
+    assert_eq!(text.matches("1 heads (assumed)").count(), 2, "{text}");
+    assert!(text.contains("QuickGELU, assumed"), "{text}");
+    // What the options stated stands in the imported file.
+    let text = info("ours.safetensors");
+    assert!(
+        text.contains("2 heads, trained") && text.contains("4 heads, 77 tokens"),
+        "{text}"
+    );
+    assert!(text.contains("GELU") && !text.contains("assumed"), "{text}");
+    // Without them, the guess stays a guess.
+    success(world.zeg().args(import));
+    assert!(info("ours.safetensors").contains("1 heads (assumed)"));
+    let text = failure(world.train("run").args(["--heads", "4"]));
+    assert!(
+        text.contains("2 attention heads") && text.contains("has 4"),
+        "{text}"
+    );
 }
 
 /// The Hugging Face cache has links, and a configuration lies beside the link only.

@@ -46,6 +46,16 @@ fn a_model_is_trained_scored_and_used() {
     let manifest: serde_json::Value =
         serde_json::from_slice(&file(&world, "run/run.json")).unwrap();
     assert_eq!(manifest["data"]["images"], 4);
+    let fresh = manifest["started_fresh"].as_array().unwrap();
+    assert!(
+        fresh.contains(&"decode_head.q_proj.weight".into()),
+        "{fresh:?}"
+    );
+    assert!(
+        fresh
+            .iter()
+            .all(|name| !name.as_str().unwrap().contains("resblocks"))
+    );
 
     // Two checkpoints are kept; neither file holds the frozen encoder.
     assert!(!world.path("run/checkpoint-00000002.safetensors").exists());
@@ -109,6 +119,54 @@ fn a_model_is_trained_scored_and_used() {
     assert_eq!((labels.width(), labels.height()), (48, 40));
     assert!(labels.labels().iter().all(|&label| label < 2));
     assert!(world.path("out/2007_000004.overlay.png").exists());
+}
+
+#[test]
+fn a_model_that_lacks_a_parameter_is_refused_by_name() {
+    const LOST: &str = "decode_head.q_proj.weight";
+    let world = World::new();
+    let trained = world.train("run").assert().success();
+    let text = String::from_utf8_lossy(&trained.get_output().stderr).into_owned();
+    assert!(
+        text.contains("parameters start from initial values: "),
+        "{text}"
+    );
+    let bytes = file(&world, "run/model.safetensors");
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let rest = tensors
+        .tensors()
+        .into_iter()
+        .filter(|(name, _)| name != LOST);
+    let damaged = safetensors::serialize(rest, header.metadata().clone()).unwrap();
+    std::fs::write(world.path("run/damaged.safetensors"), damaged).unwrap();
+
+    let image = "VOC2012/JPEGImages/2007_000004.jpg";
+    let model = "run/damaged.safetensors";
+    for command in [
+        &[
+            "segment",
+            image,
+            "--model",
+            model,
+            "--classes",
+            "bird, sofa",
+            "-o",
+            "out",
+        ][..],
+        &["eval", model, "--data", "VOC2012"],
+        &["bench", model, "--size", "32", "--runs", "1"],
+    ] {
+        let text = common::failure(world.zeg().args(command));
+        assert!(text.contains(LOST), "{command:?}: {text}");
+    }
+    let text = common::failure(world.train("again").args(["--init", model]));
+    assert!(text.contains(LOST), "{text}");
+    let info = world.zeg().args(["info", model]).assert().success();
+    let text = String::from_utf8_lossy(&info.get_output().stderr).into_owned();
+    assert!(text.contains("not whole") && text.contains(LOST), "{text}");
+    let text = String::from_utf8_lossy(&info.get_output().stdout).into_owned();
+    assert!(text.contains(&format!("missing      {LOST}")), "{text}");
 }
 
 #[test]

@@ -9,8 +9,7 @@ use std::{
     path::Path,
 };
 
-/// Number of bytes that are read; all that fit are looked at.
-const START: u64 = 512;
+use zeg_base::content::{START, StandIn, stand_in};
 
 /// Returns what a file is instead of the file of this name, or `None` if nothing speaks against it.
 ///
@@ -18,7 +17,9 @@ const START: u64 = 512;
 /// Returns the system's error if the file cannot be read.
 pub(crate) fn foreign(path: &Path, name: &str) -> io::Result<Option<&'static str>> {
     let mut start = Vec::new();
-    File::open(path)?.take(START).read_to_end(&mut start)?;
+    File::open(path)?
+        .take(START as u64)
+        .read_to_end(&mut start)?;
     Ok(foreign_start(&start, name))
 }
 
@@ -28,29 +29,18 @@ fn foreign_start(start: &[u8], name: &str) -> Option<&'static str> {
         let found = Path::new(name).extension();
         found.is_some_and(|found| found.eq_ignore_ascii_case(extension))
     };
-    let first = start.trim_ascii_start();
-    if first.is_empty() {
-        Some("an empty file")
-    } else if !is_text(start) {
-        None
-    } else if first.starts_with(b"version https://git-lfs") {
-        Some("a Git LFS pointer")
-    } else if first.starts_with(b"<") {
-        Some("a web page")
-    } else if is_named("json") {
-        (!first.starts_with(b"{") && !first.starts_with(b"[")).then_some("text that is not JSON")
-    } else if is_named("txt") {
-        None
-    } else {
-        Some("text")
+    let found = stand_in(start)?;
+    let is_right = match found {
+        StandIn::Json => is_named("json") || is_named("txt"),
+        StandIn::Text => is_named("txt"),
+        StandIn::Gzip => is_named("gz"),
+        _ => false,
+    };
+    match found {
+        _ if is_right => None,
+        StandIn::Text if is_named("json") => Some("text that is not JSON"),
+        found => Some(found.name()),
     }
-}
-
-/// Returns whether no byte is a control character other than white space.
-fn is_text(bytes: &[u8]) -> bool {
-    bytes
-        .iter()
-        .all(|byte| !byte.is_ascii_control() || byte.is_ascii_whitespace())
 }
 
 #[cfg(test)]
@@ -68,11 +58,15 @@ mod tests {
                 "config.json",
                 Some("text that is not JSON"),
             ),
-            (b"{\"error\": 1}", "model.safetensors", Some("text")),
+            (
+                b"{\"error\": 1}",
+                "model.safetensors",
+                Some("a JSON document"),
+            ),
             (
                 b"version https://git-lfs.github.com",
                 "a.bin",
-                Some("a Git LFS pointer"),
+                Some(StandIn::GitLfsPointer.name()),
             ),
             (b"", "model.pt", Some("an empty file")),
             (b"{\"embed_dim\": 512}", "open_clip_config.json", None),

@@ -24,7 +24,7 @@ use crate::{
     methods::Methods,
     renamed::{Renames, rename_all, value_at},
     section::ModelSection,
-    weights::{HostTensor, StateDict},
+    weights::{HostTensor, StateDict, StatedHeads},
 };
 
 /// Version of the layout. Older versions can be read: in format 1, keys of single methods were mixed with the common
@@ -58,6 +58,9 @@ pub struct CheckpointInfo {
     /// Activation of the frozen encoder; `None` in older checkpoints, whose image encoder has QuickGELU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
+    /// Numbers of heads of the frozen encoders in training; `None` in older checkpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heads: Option<StatedHeads>,
     /// Name of the table that the stored class embeddings come from; `None` if a text tower made them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,

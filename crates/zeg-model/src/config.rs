@@ -68,7 +68,7 @@ impl VisionConfig {
             patch,
             width,
             layers,
-            heads: width / 64, // every published CLIP transformer has heads of 64 channels
+            heads: width / 64, // a head of these towers has 64 channels
             embed_dim,
             input_resolution: 224,
             double_class_embedding: true,

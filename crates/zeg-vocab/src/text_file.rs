@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+use zeg_base::content::{StandIn, stand_in};
 use zeg_base::file::read_error;
 
 /// A text file that cannot be read.
@@ -35,6 +36,14 @@ pub enum TextFileError {
         bytes: u64,
         /// The limit in bytes.
         limit: u64,
+    },
+    /// The file is what a failed download leaves, or compressed.
+    #[error("{}: not a list or a description, but {found}", path.display())]
+    StandIn {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        found: StandIn,
     },
     /// The file is not UTF-8.
     #[error("{}: line {line} is not UTF-8; save the file as UTF-8", path.display())]
@@ -75,7 +84,14 @@ pub fn read(path: &Path, limit: u64) -> Result<String, TextFileError> {
     if bytes.len() as u64 > limit {
         return Err(too_large(bytes.len() as u64));
     }
-    decode(bytes, path)
+    match stand_in(&bytes) {
+        // Nothing to read is the caller's error, and JSON and other text may be what is wanted.
+        None | Some(StandIn::Empty | StandIn::Json | StandIn::Text) => decode(bytes, path),
+        Some(found) => Err(TextFileError::StandIn {
+            path: path.into(),
+            found,
+        }),
+    }
 }
 
 /// Decodes UTF-8, removes a byte order mark, and turns carriage returns into line ends if there are no others; `name` is
@@ -149,6 +165,28 @@ mod tests {
             read(&folder.path().join("none"), 9),
             Err(TextFileError::Unreadable { .. })
         ));
+    }
+
+    #[test]
+    fn what_a_failed_download_leaves_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("names.txt");
+        for (bytes, says) in [
+            (&b"<!DOCTYPE html><html>"[..], "but a web page"),
+            (
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:1",
+                "but a Git LFS pointer",
+            ),
+            (b"\x1f\x8b\x08\0", "but a gzip file"),
+        ] {
+            fs::write(&path, bytes).unwrap();
+            let error = read(&path, 1000).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        for text in ["", "\n", "cat\n", "[1]"] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(read(&path, 1000).unwrap(), text);
+        }
     }
 
     #[cfg(unix)]

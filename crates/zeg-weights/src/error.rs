@@ -51,6 +51,42 @@ pub enum WeightsError {
         /// What is not supported.
         reason: String,
     },
+    /// Nothing states the number of attention heads of a tower, and no published model has this width.
+    #[error(
+        "{}: {tower}: the tokens have {width} channels; they cannot be split into heads of {usual_width} channels, and no \
+         configuration file states the number of heads",
+        path.display()
+    )]
+    UnknownHeads {
+        /// The file.
+        path: PathBuf,
+        /// `image tower` or `text tower`.
+        tower: &'static str,
+        /// Number of channels of a token.
+        width: usize,
+        /// Number of channels of a head in almost every published model.
+        usual_width: usize,
+    },
+    /// A tensor holds a value that is infinite or not a number.
+    #[error("{}: tensor {key:?} holds the value {value} at index {index}", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// Name of the tensor.
+        key: String,
+        /// Index of the first such value, row-major.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A matrix holds nothing but zeros.
+    #[error("{}: tensor {key:?} holds nothing but zeros", path.display())]
+    AllZero {
+        /// The file.
+        path: PathBuf,
+        /// Name of the tensor.
+        key: String,
+    },
     /// A file could not be written; an existing file at the path is unchanged.
     #[error("{}: cannot be written: {source}", path.display())]
     Write {

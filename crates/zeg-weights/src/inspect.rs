@@ -14,7 +14,7 @@ pub(crate) const FORMAT_KEY: &str = "zeg.format";
 /// Metadata key of an imported file: the family of the source file.
 pub(crate) const FAMILY_KEY: &str = "zeg.family";
 /// Metadata key of an imported file: the name of the source file.
-pub(crate) const SOURCE_KEY: &str = "zeg.source";
+pub const SOURCE_KEY: &str = "zeg.source";
 /// Metadata key of an imported file: the SHA-256 of the source file.
 pub(crate) const SOURCE_SHA256_KEY: &str = "zeg.source-sha256";
 

@@ -9,6 +9,7 @@ use std::{fs::File, io::Read as _, path::Path};
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
+use zeg_base::content::{StandIn, stand_in};
 
 use crate::{
     WeightsError,
@@ -44,17 +45,21 @@ pub(crate) struct SideFiles {
 impl SideFiles {
     /// Reads the configuration files beside opened weights.
     pub(crate) fn beside(opened: &Opened) -> Result<Self, WeightsError> {
-        let Some(folder) = opened.folder.as_deref() else {
+        let family = opened.table.family;
+        let read = if family == HUGGING_FACE_CLIP.family {
+            hugging_face
+        } else if family == OPENAI_CLIP.family || family == OPEN_CLIP_CUSTOM_TEXT.family {
+            open_clip
+        } else {
             return Ok(Self::default());
         };
-        let family = opened.table.family;
-        if family == HUGGING_FACE_CLIP.family {
-            hugging_face(folder)
-        } else if family == OPENAI_CLIP.family || family == OPEN_CLIP_CUSTOM_TEXT.family {
-            open_clip(folder)
-        } else {
-            Ok(Self::default())
+        for folder in &opened.folders {
+            let stated = read(folder)?;
+            if stated != Self::default() {
+                return Ok(stated);
+            }
         }
+        Ok(Self::default())
     }
 
     /// Returns the statements in the metadata of an imported file.
@@ -65,10 +70,14 @@ impl SideFiles {
             patch: vision.map(|vision| vision.patch),
             vision_width: vision.map(|vision| vision.width),
             vision_layers: vision.map(|vision| vision.layers),
-            vision_heads: vision.map(|vision| vision.heads),
+            vision_heads: vision
+                .filter(|vision| vision.heads_basis == Basis::Stated)
+                .map(|vision| vision.heads),
             text_width: text.map(|text| text.width),
             text_layers: text.map(|text| text.layers),
-            text_heads: text.map(|text| text.heads),
+            text_heads: text
+                .filter(|text| text.heads_basis == Basis::Stated)
+                .map(|text| text.heads),
             context_length: text.map(|text| text.context_length),
             vocabulary: text.map(|text| text.vocabulary),
             embed_dim: vision
@@ -101,7 +110,10 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, WeightsError> {
         .map(Some)
         .map_err(|error| WeightsError::Format {
             path: path.to_owned(),
-            reason: format!("not a valid configuration of a CLIP model: {error}"),
+            reason: match stand_in(&json).filter(|found| *found != StandIn::Json) {
+                Some(found) => format!("not a configuration of a CLIP model, but {found}"),
+                None => format!("not a valid configuration of a CLIP model: {error}"),
+            },
         })
 }
 
@@ -302,13 +314,20 @@ const OPEN_CLIP_TEXT_HEADS: usize = 8;
 
 fn open_clip(folder: &Path) -> Result<SideFiles, WeightsError> {
     let path = folder.join("open_clip_config.json");
-    let Some(OpenClip {
-        model_cfg: model,
-        preprocess_cfg: images,
-    }) = read(&path)?
-    else {
+    let Some(mut file) = read::<Value>(&path)? else {
         return Ok(SideFiles::default());
     };
+    // A file of open_clip's own `model_configs` has the same content without its name.
+    if file.get("model_cfg").is_none() && file.get("vision_cfg").is_some() {
+        file = serde_json::json!({ "model_cfg": file });
+    }
+    let OpenClip {
+        model_cfg: model,
+        preprocess_cfg: images,
+    } = serde_json::from_value(file).map_err(|error| WeightsError::Format {
+        path: path.clone(),
+        reason: format!("not a valid configuration of a CLIP model: {error}"),
+    })?;
     let (vision, text) = (&model.vision_cfg, &model.text_cfg);
     for (name, usual) in OPEN_CLIP_VARIANTS {
         for tower in [vision, text] {

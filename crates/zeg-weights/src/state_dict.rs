@@ -16,9 +16,10 @@ use safetensors::Dtype;
 
 use crate::{
     WeightsError,
-    architecture::StatedActivation,
+    architecture::{StatedActivation, StatedHeads},
     container::{self, ContainerFormat, Contents, StoredTensor},
     convert,
+    folders::folders_of,
     key_table::{KeyTable, StoredLayout},
     prefixes,
     source::Source,
@@ -77,8 +78,8 @@ pub(crate) struct Piece {
 pub(crate) struct Opened {
     /// The path as given, which may be that of an index or a folder.
     pub(crate) path: PathBuf,
-    /// The folder of the configuration files; `None` for bytes in memory.
-    pub(crate) folder: Option<PathBuf>,
+    /// The folders in which the configuration files may lie, the most likely first; none for bytes in memory.
+    pub(crate) folders: Vec<PathBuf>,
     pub(crate) format: ContainerFormat,
     pub(crate) table: KeyTable,
     /// Names that are not listed, with the reason.
@@ -98,6 +99,8 @@ pub struct StateDict {
     tables: Vec<KeyTable>,
     /// The activation that the user or a checkpoint states.
     activation: Option<StatedActivation>,
+    /// The numbers of heads that the user or a checkpoint states.
+    heads: StatedHeads,
 }
 
 impl StateDict {
@@ -135,6 +138,19 @@ impl StateDict {
         self.activation
     }
 
+    /// States numbers of attention heads, which take precedence over the files; a number that is `None` changes nothing.
+    pub fn state_heads(&mut self, heads: StatedHeads) {
+        self.heads = StatedHeads {
+            image: heads.image.or(self.heads.image),
+            text: heads.text.or(self.heads.text),
+        };
+    }
+
+    /// Returns the numbers of heads that [`StateDict::state_heads`] stated.
+    pub(crate) fn heads(&self) -> StatedHeads {
+        self.heads
+    }
+
     /// Opens the content of a weight file in memory; `name` is used as its path in messages.
     ///
     /// # Errors
@@ -148,7 +164,7 @@ impl StateDict {
         let path = Path::new(name);
         let source = Source::memory(path, bytes);
         let contents = container::recognise(&source).map_err(|defect| defect.of(path))?;
-        dict.take(path, None, vec![(source, contents)])?;
+        dict.take(path, Vec::new(), vec![(source, contents)])?;
         Ok(dict)
     }
 
@@ -158,15 +174,15 @@ impl StateDict {
     /// Returns the errors of [`StateDict::open`].
     pub fn add(&mut self, path: &Path) -> Result<(), WeightsError> {
         let files = container::open(path)?;
-        let folder = files.first().and_then(|(file, _)| file.path().parent());
-        let folder = folder.map(Path::to_owned);
-        self.take(path, folder, files)
+        let first = files.first();
+        let folders = first.map_or_else(Vec::new, |(file, _)| folders_of(file.path()));
+        self.take(path, folders, files)
     }
 
     fn take(
         &mut self,
         path: &Path,
-        folder: Option<PathBuf>,
+        folders: Vec<PathBuf>,
         files: Vec<(Source, Contents)>,
     ) -> Result<(), WeightsError> {
         let format = files
@@ -240,7 +256,7 @@ impl StateDict {
         ignored.extend(plan.ignored);
         self.opened.push(Opened {
             path: path.to_owned(),
-            folder,
+            folders,
             format,
             table,
             ignored,

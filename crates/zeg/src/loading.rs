@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::mini::open_weights;
+use crate::{
+    mini::open_weights,
+    released::{ReleasedTraining, training_of},
+};
 use burn::tensor::Device;
 use zeg_base::fingerprint::Mismatch;
 use zeg_data::DataConfig;
@@ -20,7 +23,9 @@ use zeg_model::{
     methods::Methods,
     recognize::Recognized,
     section::Section,
-    weights::{self, StateDict, StatedActivation, WeightsError},
+    weights::{
+        self, Assumption, StateDict, StatedActivation, StatedHeads, WeightsError, published_name,
+    },
 };
 
 pub use self::base::{UnverifiedBase, check_base};
@@ -57,6 +62,8 @@ pub struct LoadedModel {
     pub checkpoint: Option<Checkpoint>,
     /// The data that the model was trained on, if it was trained by `zeg train`.
     pub data: Option<DataConfig>,
+    /// How a released checkpoint was trained, if something says so; its `inference` has no seen offset then.
+    pub released: Option<ReleasedTraining>,
 }
 
 /// A method for plain CLIP weights, with its options.
@@ -83,6 +90,9 @@ pub struct ModelOptions {
     pub precision: Precision,
     /// Activation of plain CLIP weights, and of the text tower of a trained model; `None`: that of the files.
     pub activation: Option<StatedActivation>,
+    /// Numbers of attention heads of plain CLIP weights, and of the text tower of a trained model; `None`: those of the
+    /// files.
+    pub heads: StatedHeads,
 }
 
 /// A problem with a model file.
@@ -133,26 +143,42 @@ pub enum LoadError {
 }
 
 impl ModelOptions {
-    /// Opens weights, with the activation of the options.
+    /// Opens weights, with the activation and the heads of the options.
     fn open_weights(&self, path: &Path) -> Result<StateDict, WeightsError> {
         let mut weights = open_weights(path, &self.methods)?;
         if let Some(activation) = self.activation {
             weights.state_activation(activation);
         }
+        weights.state_heads(self.heads);
         Ok(weights)
     }
 }
 
 impl LoadedModel {
-    /// Returns whether nothing states the activation of the model, so that QuickGELU is assumed.
+    /// Lists what nothing states about the architecture of the model, with the values that are assumed.
     ///
-    /// A checkpoint of `zeg train` states it.
+    /// A checkpoint of `zeg train` states everything.
     ///
     /// # Errors
     /// Returns an error if a configuration file beside the weights cannot be read.
-    pub fn assumes_activation(&self) -> Result<bool, WeightsError> {
-        let stated = weights::Architecture::stated_activation(&self.weights)?;
-        Ok(self.checkpoint.is_none() && stated.is_none())
+    pub fn assumptions(&self) -> Result<Vec<Assumption>, WeightsError> {
+        if self.checkpoint.is_some() {
+            return Ok(Vec::new());
+        }
+        let found = weights::Architecture::infer(&self.weights)?;
+        let mut assumptions = found.assumptions();
+        // The weights of a released two-stage model hold CLIP's image tower under a name of their own.
+        if let (None, Some(tower)) = (&found.vision, self.architecture.encoder())
+            && weights::Architecture::stated_heads(&self.weights)?
+                .image
+                .is_none()
+        {
+            assumptions.push(Assumption::ImageHeads {
+                heads: tower.heads,
+                published: published_name(tower.width, tower.layers, tower.heads, tower.patch),
+            });
+        }
+        Ok(assumptions)
     }
 
     /// Opens a model.
@@ -223,6 +249,7 @@ impl LoadedModel {
         architecture: Arc<dyn Architecture>,
         options: &ModelOptions,
     ) -> anyhow::Result<Self> {
+        let released = training_of(path, &weights);
         let (mut weights, mut architecture, mut file) = (weights, architecture, path.to_owned());
         if let Some(base) = options
             .base
@@ -238,15 +265,20 @@ impl LoadedModel {
                 (weights, architecture, file) = (all, with_tower, base.to_owned());
             }
         }
-        Self::assemble(Parts {
+        let mut inference = architecture.default_inference();
+        if released.is_some() {
+            inference.seen_offset = 0.0;
+        }
+        let loaded = Self::assemble(Parts {
             method: format!("{} (released checkpoint)", architecture.title()),
             starting_point: StartingPoint::Masks,
             base: file,
-            inference: architecture.default_inference(),
+            inference,
             weights,
             architecture,
             options,
-        })
+        })?;
+        Ok(Self { released, ..loaded })
     }
 
     fn from_checkpoint(path: &Path, options: &ModelOptions) -> anyhow::Result<Self> {
@@ -259,6 +291,20 @@ impl LoadedModel {
             weights.state_activation(activation.into());
         }
         check_side_files(&checkpoint, &base.path, &weights, options)?;
+        if let (Some(asked), Some(encoder)) = (options.heads.image, architecture.encoder()) {
+            anyhow::ensure!(
+                asked == encoder.heads,
+                "{}: the image encoder was trained with {} attention heads, not {asked}",
+                path.display(),
+                encoder.heads
+            );
+        }
+        let stated = weights::Architecture::stated_heads(&weights)?;
+        let of_run = checkpoint.info.heads.unwrap_or_default();
+        weights.state_heads(StatedHeads {
+            image: architecture.encoder().map(|encoder| encoder.heads),
+            text: stated.text.or(of_run.text),
+        });
         weights.add(path)?;
         let loaded = Self::assemble(Parts {
             method: architecture.title().to_owned(),
@@ -308,6 +354,7 @@ impl LoadedModel {
             trained_on: Vec::new(),
             checkpoint: None,
             data: None,
+            released: None,
         })
     }
 }

@@ -41,7 +41,7 @@ use zeg_model::{
     methods::Methods,
     scores::Labelling,
     vocabulary::WORDS_KEY,
-    weights::StatedActivation,
+    weights::{StatedActivation, StatedHeads},
 };
 use zeg_vocab::{classes::ClassQuery, templates::TemplateSet};
 
@@ -84,6 +84,9 @@ pub struct LoadOptions {
     pub templates: Option<TemplateSet>,
     /// Activation of plain CLIP weights, and of the text tower of a trained model; `None`: that of the files.
     pub activation: Option<StatedActivation>,
+    /// Numbers of attention heads of plain CLIP weights, and of the text tower of a trained model; `None`: those of the
+    /// files.
+    pub heads: StatedHeads,
 }
 
 /// A model with the classes to segment; the class names are encoded once, the images one by one.
@@ -210,6 +213,7 @@ impl Segmenter {
                 device: device.clone(),
                 precision: options.precision,
                 activation: options.activation,
+                heads: options.heads,
             },
         )?;
         let templates_are_asked = options.templates.is_some();

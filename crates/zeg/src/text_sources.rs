@@ -405,3 +405,44 @@ fn from_tower(
     let values = rows.into_iter().flatten().flatten().collect();
     ClassEmbeddings::new(names, values, dim, "text tower".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use zeg_model::methods::Methods;
+
+    use super::*;
+    use crate::mini;
+
+    fn sources<'a>(weights: &'a StateDict, templates: &'a TemplateSet) -> TextSources<'a> {
+        TextSources {
+            table: None,
+            stored: None,
+            weights,
+            templates: Templates::Usual(templates),
+            cache: None,
+            progress: None,
+        }
+    }
+
+    #[test]
+    fn every_prompt_template_has_embeddings_of_its_own_from_the_text_tower() {
+        let weights = mini::open_weights(mini::NAME.as_ref(), &Methods::default()).unwrap();
+        let device = Device::flex();
+        let lines = ["a photo of a {}.", "an image of a {}."];
+        let set = TemplateSet::custom("two", &lines).unwrap();
+        let classes = ["ring", "striped square"].map(|name| vec![name.to_owned()]);
+        let both = sources(&weights, &set);
+        let mean = embed(&classes, &both, &device).unwrap().embeddings;
+        let each = embed_each_template(&classes, &mean, &both, &device).unwrap();
+        assert_eq!(each.dims(), [2, 2, mean.dim()]);
+        let values: Vec<f32> = each.into_data().convert::<f32>().try_into_vec().unwrap();
+        let (first, second) = values.split_at(2 * mean.dim());
+        assert_ne!(first, second);
+        for (line, found) in lines.iter().zip([first, second]) {
+            let set = TemplateSet::custom("one", &[line]).unwrap();
+            let alone = embed(&classes, &sources(&weights, &set), &device).unwrap();
+            assert_eq!(alone.embeddings.values(), found, "{line}");
+            assert_ne!(alone.embeddings.values(), mean.values(), "{line}");
+        }
+    }
+}

@@ -21,8 +21,13 @@ use self::{
     table::{Scored, Table},
 };
 use super::{
-    JsonTarget, children::Children, json::JsonArgs, place::Existing, run_files::claim_folder,
-    shared::heading, write_result,
+    JsonTarget,
+    children::Children,
+    json::JsonArgs,
+    place::Existing,
+    run_files::claim_folder,
+    shared::{StatedArgs, TextClassesArgs, heading},
+    write_result,
 };
 use crate::{Program, numbers, progress::Verbosity};
 
@@ -30,8 +35,8 @@ use crate::{Program, numbers, progress::Verbosity};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  zeg ablate configs/ablations/voc12-designs-quick.toml --data VOCdevkit/VOC2012 \\
-      --weights clip-vit-b16.safetensors --text voc12_single.npy -o runs/designs
+  zeg ablate configs/ablations/voc12-designs-fixed-quick.toml --data VOCdevkit/VOC2012 \\
+      --weights clip-vit-b16.safetensors --text voc12_single.npy --text-classes voc20 -o runs/designs
   zeg ablate … -o runs/designs --dry-run
   zeg ablate … -o runs/designs --only zegclip --seeds 3,4
 
@@ -61,6 +66,10 @@ pub(crate) struct AblateArgs {
     /// Class embeddings (.npy or .safetensors) [default: computed by the text encoder of the weights]
     #[arg(long, value_name = "FILE", help_heading = heading::MODEL)]
     text: Option<PathBuf>,
+    #[command(flatten)]
+    text_classes: TextClassesArgs,
+    #[command(flatten)]
+    stated: StatedArgs,
     /// Folder for the runs and the table
     #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
     output: PathBuf,
@@ -81,6 +90,8 @@ struct AblateSettings {
     weights: Vec<PathBuf>,
     /// Table of class embeddings.
     text: Option<PathBuf>,
+    /// Further arguments of every training: the classes of the table's rows, the activation and heads of the weights.
+    train_arguments: Vec<String>,
     output: PathBuf,
     /// Seeds of the runs; empty for the suite's.
     seeds: Vec<u64>,
@@ -98,13 +109,20 @@ struct AblateSettings {
 
 impl AblateArgs {
     /// # Errors
-    /// Returns an error if the file of `--json` may not be written.
+    /// Returns an error if the file of `--json` may not be written, or the classes of `--text` cannot be read.
     fn settings(self, verbosity: Verbosity) -> anyhow::Result<AblateSettings> {
+        // Every training reads the list again; a mistake in it shows before the first one.
+        self.text_classes.value()?;
+        let mut train_arguments = self.stated.arguments();
+        if let Some(classes) = self.text_classes.text() {
+            train_arguments.push(format!("--text-classes={classes}"));
+        }
         Ok(AblateSettings {
             suite: self.suite,
             data: self.data,
             weights: self.weights,
             text: self.text,
+            train_arguments,
             output: self.output,
             seeds: self.seeds,
             only: self.only,

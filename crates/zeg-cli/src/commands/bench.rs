@@ -15,6 +15,7 @@ use super::{
     JsonTarget, is_experiment,
     json::JsonArgs,
     machine,
+    model_file::{warn_of_architecture, warn_of_assumptions},
     shared::{
         ComputeArgs, ComputeSettings, MethodArgs, ModelArgs, ModelSettings, PrecisionArgs, heading,
     },
@@ -240,6 +241,8 @@ fn measure_model(
 ) -> anyhow::Result<Measured> {
     let model = &settings.model;
     let loaded = LoadedModel::open(&settings.file, &model.options(program, device))?;
+    warn_of_assumptions(&loaded);
+    warn_of_architecture(&loaded)?;
     let amount = settings.amount(512);
     let classes = settings.classes.unwrap_or(20);
     check_memory(&amount, classes)?;

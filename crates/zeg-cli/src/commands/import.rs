@@ -6,13 +6,17 @@ use zeg_base::plural::counted;
 use clap::{Args, ValueEnum};
 use zeg::model::{
     methods::Methods,
-    weights::{ImportPrecision, Inspection, StateDict, StatedActivation, WeightsPart, import},
+    weights::{
+        Basis, ImportPrecision, Inspection, StateDict, StatedActivation, StatedHeads, WeightsPart,
+        import_opened,
+    },
 };
 
 use super::{
     JsonTarget,
     json::JsonArgs,
-    shared::{Existing, heading},
+    model_file::{warn_of_assumed, warn_of_files},
+    shared::{Existing, StatedArgs, heading},
     write_result,
 };
 use crate::{Program, progress::Verbosity};
@@ -24,6 +28,9 @@ The formats are OpenAI's TorchScript archives, files of Hugging Face's CLIPModel
 and mmcv checkpoints of ZegCLIP and CLIP-RC. Pickles are read by a reader that can only build
 tensors. The written file is read back and compared. The other commands read all these formats
 directly; an imported file opens faster. `zeg info FILE` describes a file without converting it.
+The activation and the number of heads are read from the configuration beside the file. What no
+file states is assumed with a warning, and stands in the new file as assumed; with --activation
+and --heads it stands there as stated.
 
 Examples:
   zeg import ViT-B-16.pt -o clip-vit-b-16.safetensors
@@ -31,6 +38,8 @@ Examples:
 pub(crate) struct ImportArgs {
     /// Published file of weights
     file: PathBuf,
+    #[command(flatten)]
+    stated: StatedArgs,
     /// Safetensors file to write
     #[arg(short, long, value_name = "FILE", help_heading = heading::OUTPUT)]
     output: PathBuf,
@@ -59,6 +68,10 @@ enum StoredPrecisionArg {
 #[derive(Debug)]
 struct ImportSettings {
     file: PathBuf,
+    /// Activation of the weights; `None` for that of the files.
+    activation: Option<StatedActivation>,
+    /// Numbers of attention heads; `None` for those of the files.
+    heads: StatedHeads,
     output: PathBuf,
     precision: ImportPrecision,
     existing: Existing,
@@ -72,6 +85,8 @@ impl ImportArgs {
     fn settings(self, verbosity: Verbosity) -> anyhow::Result<ImportSettings> {
         Ok(ImportSettings {
             file: self.file,
+            activation: self.stated.activation(),
+            heads: self.stated.heads(),
             output: self.output,
             precision: match self.precision {
                 StoredPrecisionArg::Same => ImportPrecision::Same,
@@ -97,6 +112,8 @@ pub(crate) fn run(
 fn convert(methods: &Methods, settings: &ImportSettings) -> anyhow::Result<()> {
     let ImportSettings {
         file,
+        activation,
+        heads,
         output,
         precision,
         existing,
@@ -104,10 +121,18 @@ fn convert(methods: &Methods, settings: &ImportSettings) -> anyhow::Result<()> {
         verbosity,
     } = settings;
     let output = &existing.place(output)?;
-    let tables = methods.key_tables();
-    let before = Inspection::of(&StateDict::open(file, &tables)?)?;
+    let mut weights = StateDict::open(file, &methods.key_tables())?;
+    if let Some(activation) = activation {
+        weights.state_activation(*activation);
+    }
+    weights.state_heads(*heads);
+    warn_of_files(&weights);
+    let before = Inspection::of(&weights)?;
+    if let Some(architecture) = &before.architecture {
+        warn_of_assumed(file, &architecture.assumptions());
+    }
     let bar = verbosity.byte_progress("importing");
-    let written = import(file, &tables, output, *precision, &mut |done, total| {
+    let written = import_opened(&weights, output, *precision, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     })?;
@@ -148,15 +173,25 @@ pub(crate) fn describe(found: &Inspection) -> String {
         if let Some(v) = &architecture.vision {
             let _ = writeln!(
                 text,
-                "  image        patch {}, {} blocks of width {}, {} heads, trained on {}×{}",
-                v.patch, v.layers, v.width, v.heads, v.input_resolution, v.input_resolution
+                "  image        patch {}, {} blocks of width {}, {} heads{}, trained on {}×{}",
+                v.patch,
+                v.layers,
+                v.width,
+                v.heads,
+                assumed(v.heads_basis, v.published_name()),
+                v.input_resolution,
+                v.input_resolution
             );
         }
         if let Some(t) = &architecture.text {
             let _ = writeln!(
                 text,
-                "  text         {} blocks of width {}, {} heads, {} tokens",
-                t.layers, t.width, t.heads, t.context_length
+                "  text         {} blocks of width {}, {} heads{}, {} tokens",
+                t.layers,
+                t.width,
+                t.heads,
+                assumed(t.heads_basis, None),
+                t.context_length
             );
         }
         let _ = writeln!(
@@ -185,14 +220,29 @@ fn part_name(part: WeightsPart) -> &'static str {
     }
 }
 
-fn activation(activation: StatedActivation, basis: zeg::model::weights::Basis) -> &'static str {
-    use zeg::model::weights::Basis;
+/// Says that a number of heads is assumed, and as in which published tower.
+fn assumed(basis: Basis, published: Option<String>) -> String {
+    match (basis, published) {
+        (Basis::Stated, _) => String::new(),
+        (Basis::Assumed, Some(name)) => format!(" (assumed, as in {name})"),
+        (Basis::Assumed, None) => " (assumed)".to_owned(),
+    }
+}
+
+/// Returns the name to display.
+pub(crate) fn activation_name(activation: StatedActivation) -> &'static str {
+    match activation {
+        StatedActivation::QuickGelu => "QuickGELU",
+        StatedActivation::Gelu => "GELU",
+    }
+}
+
+fn activation(activation: StatedActivation, basis: Basis) -> &'static str {
     match (activation, basis) {
-        (StatedActivation::QuickGelu, Basis::Stated) => "QuickGELU",
-        (StatedActivation::Gelu, _) => "GELU",
         (StatedActivation::QuickGelu, Basis::Assumed) => {
             "QuickGELU, assumed because no file states it (most models trained with open_clip have GELU; put their \
              open_clip_config.json beside the weights)"
         }
+        (activation, _) => activation_name(activation),
     }
 }

@@ -7,11 +7,22 @@ use std::{
 
 use clap::Args;
 use serde::Serialize;
-use zeg::model::{config::VisionConfig, cost::CostPart, weights::Inspection};
+use zeg::model::{
+    config::{Activation, VisionConfig},
+    cost::CostPart,
+    recognize::Recognized,
+    weights::{Inspection, StateDict, StatedActivation, StatedHeads},
+};
 use zeg_base::plural::counted;
 use zeg_train::{checkpoint::Checkpoint, experiment::Experiment};
 
-use super::{JsonTarget, json::JsonArgs, shared::heading, write_result};
+use super::{
+    JsonTarget,
+    json::JsonArgs,
+    model_file::warn_of_files,
+    shared::{StatedArgs, heading},
+    write_result,
+};
 use crate::{Program, say::StdoutError};
 
 /// Arguments of `zeg info`.
@@ -27,6 +38,8 @@ pub(crate) struct InfoArgs {
     file: PathBuf,
     #[command(flatten)]
     json: JsonArgs,
+    #[command(flatten)]
+    stated: StatedArgs,
     /// Setting of the experiment to change; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = crate::numbers::change, help_heading = heading::TRAINING)]
     changes: Vec<String>,
@@ -37,6 +50,10 @@ pub(crate) struct InfoArgs {
 struct InfoSettings {
     file: PathBuf,
     json: Option<JsonTarget>,
+    /// Activation of CLIP weights; `None` for that of the files.
+    activation: Option<StatedActivation>,
+    /// Numbers of attention heads of CLIP weights; `None` for those of the files.
+    heads: StatedHeads,
     /// Changes to an experiment, `key=value`.
     changes: Vec<String>,
 }
@@ -48,6 +65,8 @@ impl InfoArgs {
         Ok(InfoSettings {
             file: self.file,
             json: self.json.target("info")?,
+            activation: self.stated.activation(),
+            heads: self.stated.heads(),
             changes: self.changes,
         })
     }
@@ -59,6 +78,9 @@ struct Info {
     file: String,
     method: String,
     encoder: String,
+    /// Activation of the image encoder of a checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    activation: Option<Activation>,
     classes: String,
     seen: usize,
     unseen: usize,
@@ -69,6 +91,9 @@ struct Info {
     trained_steps: Option<u64>,
     parameters: InfoParameters,
     macs: InfoMacs,
+    /// Parameters that a checkpoint lacks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<String>,
 }
 
 /// Numbers of parameters.
@@ -107,36 +132,80 @@ fn info(program: &Program, settings: &InfoSettings) -> anyhow::Result<()> {
     let InfoSettings {
         file,
         json,
+        activation,
+        heads,
         changes,
     } = settings;
-    let (experiment, trained_steps) = if super::is_experiment(file) {
+    let (experiment, checkpoint) = if super::is_experiment(file) {
         (super::open_experiment(program, file, changes)?, None)
     } else {
-        let weights = zeg::mini::open_weights(file, &program.methods)?;
+        let mut weights = zeg::mini::open_weights(file, &program.methods)?;
         if !Checkpoint::is_checkpoint(&weights) {
-            let found = Inspection::of(&weights)?;
+            if let Some(activation) = activation {
+                weights.state_activation(*activation);
+            }
+            weights.state_heads(*heads);
+            warn_of_files(&weights);
+            let found = inspect(program, &weights)?;
+            warn_of_missing(file, &found.missing);
             return write_result(json.as_ref(), &found, || {
                 print_result!("{}", super::import::describe(&found).trim_end())
             });
         }
         let checkpoint = Checkpoint::open(file, &program.methods)?;
-        (
-            Experiment::of_checkpoint(&checkpoint)?,
-            Some(checkpoint.info.step),
-        )
+        (Experiment::of_checkpoint(&checkpoint)?, Some(checkpoint))
     };
-    let info = describe(program, &experiment, trained_steps, file)?;
+    let info = describe(program, &experiment, checkpoint.as_ref(), file)?;
+    warn_of_missing(file, &info.missing);
     write_result(json.as_ref(), &info, || print(&info))
 }
 
+/// Summarises weights; the parameters that a trained model lacks are listed as missing, like those of the towers.
+fn inspect(program: &Program, weights: &StateDict) -> anyhow::Result<Inspection> {
+    let mut found = Inspection::of(weights)?;
+    // Weights that no method recognises are described all the same.
+    if let Ok(Recognized::Trained(architecture)) =
+        Recognized::from_weights(weights, &program.methods)
+    {
+        let others = architecture.missing(weights)?;
+        let others = others
+            .into_iter()
+            .filter(|key| !found.missing.contains(key));
+        let others: Vec<String> = others.collect();
+        found.missing.extend(others);
+    }
+    Ok(found)
+}
+
+/// Warns that a model is not whole, and names what it lacks.
+fn warn_of_missing(file: &Path, missing: &[String]) {
+    if let Some(first) = missing.first() {
+        let more = match missing.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        print_notice!(
+            "warning: {}: the model is not whole, so other commands refuse it: it lacks {first}{more}",
+            file.display()
+        );
+    }
+}
+
+/// Describes an experiment, or the model of a checkpoint.
+///
+/// - `checkpoint`: the checkpoint that the experiment is part of, if the file is one
 fn describe(
     program: &Program,
     experiment: &Experiment,
-    trained_steps: Option<u64>,
+    checkpoint: Option<&Checkpoint>,
     file: &Path,
 ) -> anyhow::Result<Info> {
     let classes = experiment.data.class_set()?;
-    let config = experiment.architecture(&program.methods)?;
+    let config = match checkpoint {
+        Some(checkpoint) => checkpoint.architecture(&program.methods)?,
+        None => experiment.architecture(&program.methods)?,
+    };
+    let missing = checkpoint.map(|checkpoint| config.missing(&checkpoint.weights));
     let cost = config.cost(classes.len())?;
     let params = cost.params;
     Ok(Info {
@@ -151,7 +220,11 @@ fn describe(
         setting: experiment.training.setting.name(),
         steps: experiment.training.steps,
         batch: experiment.training.batch,
-        trained_steps,
+        trained_steps: checkpoint.map(|checkpoint| checkpoint.info.step),
+        activation: (config.encoder())
+            .filter(|_| checkpoint.is_some())
+            .map(|encoder| encoder.activation),
+        missing: missing.transpose()?.unwrap_or_default(),
         parameters: InfoParameters {
             encoder_and_head: params.all,
             trained: params.trained,
@@ -171,6 +244,10 @@ fn print(info: &Info) -> Result<(), StdoutError> {
     print_result!("{}", info.file)?;
     print_result!("  method       {}", info.method)?;
     print_result!("  encoder      {}", info.encoder)?;
+    if let Some(activation) = info.activation {
+        let name = super::import::activation_name(activation.into());
+        print_result!("  activation   {name}")?;
+    }
     print_result!(
         "  classes      {}: {} seen, {} unseen",
         info.classes,
@@ -211,6 +288,9 @@ fn print(info: &Info) -> Result<(), StdoutError> {
         .map(|part| format!("{} {:.1} G", part.label, giga(part.macs)))
         .collect();
     print_result!("               {}", parts.join(", "))?;
+    for name in &info.missing {
+        print_result!("  missing      {name}")?;
+    }
     Ok(())
 }
 

@@ -38,7 +38,8 @@ use super::{
     JsonTarget, interrupt,
     journal::{Continuation, check_writable},
     model_file::{
-        resolve_model, warn_of_activation, warn_of_assumptions, warn_of_single_class, warn_of_text,
+        resolve_model, warn_of_architecture, warn_of_assumptions, warn_of_single_class,
+        warn_of_text,
     },
     stop_flag,
 };
@@ -295,12 +296,13 @@ fn load(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Segment
         table: model.text.clone(),
         table_classes: model.text_classes.clone(),
         activation: model.activation,
+        heads: model.heads,
         cache: settings.cache.folder(),
         templates,
     };
     let mut segmenter = Segmenter::load_with(&resolve_model(&settings.model)?, options)?;
     warn_of_assumptions(segmenter.model());
-    warn_of_activation(segmenter.model())?;
+    warn_of_architecture(segmenter.model())?;
     let threshold = settings.threshold.or(segmenter.default_threshold());
     segmenter.change_inference(|inference| {
         settings.inference.apply(inference)?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use burn::tensor::Device;
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 use zeg::{
     DeviceChoice,
     loading::{MethodChoice, ModelOptions},
@@ -14,7 +14,7 @@ use zeg::{
         method::{Method, StartingPoint},
         methods::Methods,
         section::Section,
-        weights::StatedActivation,
+        weights::{StatedActivation, StatedHeads},
     },
     vocab::classes::{ClassQuery, parse_classes_argument},
 };
@@ -184,7 +184,7 @@ pub(crate) struct ModelArgs {
     #[command(flatten)]
     text_classes: TextClassesArgs,
     #[command(flatten)]
-    activation: ActivationArgs,
+    stated: StatedArgs,
 }
 
 /// The option for the classes of a table of class embeddings.
@@ -197,6 +197,11 @@ pub(crate) struct TextClassesArgs {
 }
 
 impl TextClassesArgs {
+    /// Returns the list as it was given, for another process of this program.
+    pub(crate) fn text(&self) -> Option<&str> {
+        self.text_classes.as_deref()
+    }
+
     /// Returns the classes.
     ///
     /// # Errors
@@ -207,12 +212,36 @@ impl TextClassesArgs {
     }
 }
 
-/// The option for the activation of CLIP weights.
+/// Options for what the configuration of CLIP weights states, for weights without one.
 #[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct ActivationArgs {
+pub(crate) struct StatedArgs {
     /// Activation of the CLIP weights [default: that of the configuration beside the weights]
     #[arg(long, value_enum, help_heading = heading::MODEL)]
     activation: Option<ActivationArg>,
+    /// Attention heads of the CLIP weights' image tower and, after a comma, of their text tower, such as 16 or 16,12
+    /// [default: those of the configuration beside the weights]
+    #[arg(long, value_name = "IMAGE[,TEXT]", value_parser = parse_heads, help_heading = heading::MODEL)]
+    heads: Option<StatedHeads>,
+}
+
+/// Parses the value of `--heads`: the number of heads of the image tower, and that of the text tower.
+fn parse_heads(text: &str) -> Result<StatedHeads, String> {
+    let number = |part: &str| match part.trim().parse::<usize>() {
+        Ok(heads) if heads > 0 => Ok(Some(heads)),
+        _ => Err(format!(
+            "{part:?} is not a number of at least 1; write one number, or two such as 16,12"
+        )),
+    };
+    Ok(match text.split_once(',') {
+        Some((image, text)) => StatedHeads {
+            image: number(image)?,
+            text: number(text)?,
+        },
+        None => StatedHeads {
+            image: number(text)?,
+            text: None,
+        },
+    })
 }
 
 /// A [`StatedActivation`] as a value of `--activation`.
@@ -224,9 +253,31 @@ enum ActivationArg {
     Gelu,
 }
 
-impl ActivationArgs {
+impl StatedArgs {
+    /// Returns the numbers of heads that are stated.
+    pub(crate) fn heads(self) -> StatedHeads {
+        self.heads.unwrap_or_default()
+    }
+
+    /// Returns the same options for another process of this program.
+    pub(crate) fn arguments(self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        if let Some(name) = self.activation.and_then(|it| it.to_possible_value()) {
+            arguments.extend(["--activation".to_owned(), name.get_name().to_owned()]);
+        }
+        if let Some(StatedHeads { image, text }) = self.heads {
+            let numbers: Vec<String> = [image, text]
+                .into_iter()
+                .flatten()
+                .map(|heads| heads.to_string())
+                .collect();
+            arguments.extend(["--heads".to_owned(), numbers.join(",")]);
+        }
+        arguments
+    }
+
     /// Returns the chosen activation, if there is one.
-    pub(crate) fn value(self) -> Option<StatedActivation> {
+    pub(crate) fn activation(self) -> Option<StatedActivation> {
         self.activation.map(|activation| match activation {
             ActivationArg::QuickGelu => StatedActivation::QuickGelu,
             ActivationArg::Gelu => StatedActivation::Gelu,
@@ -245,6 +296,8 @@ pub(crate) struct ModelSettings {
     pub(crate) text_classes: Option<Vec<ClassQuery>>,
     /// Activation of the CLIP weights; `None` for that of the files.
     pub(crate) activation: Option<StatedActivation>,
+    /// Numbers of attention heads of the CLIP weights; `None` for those of the files.
+    pub(crate) heads: StatedHeads,
     /// Training-free method for plain CLIP weights.
     pub(crate) method: Option<MethodChoice>,
     pub(crate) precision: Precision,
@@ -260,6 +313,7 @@ impl ModelSettings {
             device: device.clone(),
             precision: self.precision,
             activation: self.activation,
+            heads: self.heads,
         }
     }
 }
@@ -276,7 +330,8 @@ impl ModelArgs {
             weights: self.weights,
             text: self.text,
             text_classes: self.text_classes.value()?,
-            activation: self.activation.value(),
+            activation: self.stated.activation(),
+            heads: self.stated.heads(),
             method: method.choice(),
             precision: precision.value(),
         })

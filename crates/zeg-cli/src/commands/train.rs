@@ -4,6 +4,7 @@ mod args;
 mod cached_copies;
 mod facts;
 mod run_folder;
+mod stated;
 mod training_run;
 mod validation;
 
@@ -20,14 +21,7 @@ use burn::tensor::Device;
 use zeg::{
     data::{DataError, SampleSource as _},
     mini::{is_mini, open_weights, weights_sha256},
-    model::{
-        ModelError,
-        config::Activation,
-        embeddings::ClassEmbeddings,
-        method::Architecture,
-        section::ModelSection,
-        weights::{self, StateDict},
-    },
+    model::{ModelError, embeddings::ClassEmbeddings, method::Architecture, weights::StateDict},
     text_sources::{TableSource, Templates, TextSources, embed_class_set},
     vocab::{
         classes::{ClassQuery, ClassSet},
@@ -47,15 +41,19 @@ use zeg_train::{
 use self::{
     args::TrainSettings,
     run_folder::{ManifestInput, RunFolder, Start},
+    stated::{state_activation, state_heads},
     training_run::TrainingRun,
     validation::{Validator, ValidatorInput},
 };
 use super::{
     data_folder,
-    model_file::{warn_of_assumed_activation, warn_of_text},
+    model_file::{warn_of_files, warn_of_text},
     stop_flag,
 };
 use crate::{Program, progress::Verbosity};
+
+/// Largest number of parameters whose names are printed.
+const MOST_FRESH_NAMES: usize = 12;
 
 pub(crate) fn run(
     program: &Program,
@@ -83,9 +81,11 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     let (mut folder, start) = RunFolder::open(settings, &experiment, methods)?;
     check_feature_cache(settings, &experiment)?;
     let mut weights = open_weights(&settings.weights, methods)?;
+    warn_of_files(&weights);
     let activation = state_activation(&mut weights, settings, &experiment.model)?;
     let model = experiment.model.with_activation(activation);
     let architecture = model.architecture(methods)?;
+    let heads = state_heads(&mut weights, settings, &*architecture)?;
     let start = start.or_init(settings.init.as_deref(), &experiment, methods)?;
     start.check_architecture(&*architecture, methods)?;
     let base = base_weights(&settings.weights)?;
@@ -99,7 +99,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         &weights,
         &device,
     )?;
-    let mut trainer = build_trainer(&TrainerInput {
+    let (mut trainer, fresh) = build_trainer(&TrainerInput {
         recipe: recipes.of(architecture.method())?,
         architecture: &*architecture,
         experiment: &experiment,
@@ -111,6 +111,9 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         device: &device,
         verbosity: settings.verbosity,
     })?;
+    if let Some(text) = starts_fresh(&fresh) {
+        settings.verbosity.notice(text);
+    }
     folder.begin(&ManifestInput {
         experiment: &experiment,
         settings,
@@ -118,6 +121,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         fingerprint: &fingerprint,
         images: dataset.len(),
         first_step: trainer.step_number(),
+        fresh: &fresh,
     })?;
     settings.verbosity.notice(format_args!(
         "training ({}) on {} of {} {}, {} seen and {}; {} of {}",
@@ -139,6 +143,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         base,
         fingerprint,
         activation: Some(activation),
+        heads: Some(heads),
         table: settings.text.as_deref().map(file_name),
         optimizer_time: std::collections::BTreeMap::new(),
         experiment: experiment.to_json()?,
@@ -213,30 +218,19 @@ fn file_name(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// Returns the activation of the frozen weights: that of the experiment or of `--activation`, or else that of the
-/// files. The weights' text tower then has the same.
-fn state_activation(
-    weights: &mut StateDict,
-    settings: &TrainSettings,
-    model: &ModelSection,
-) -> anyhow::Result<Activation> {
-    let of_experiment = model.activation()?;
-    let of_option = settings.activation.map(Activation::from);
-    if let (Some(key), Some(option)) = (of_experiment, of_option) {
-        anyhow::ensure!(
-            key == option,
-            "--activation contradicts model.activation of the experiment; leave one of them out"
-        );
+/// Names the parameters that start fresh: neither the weights nor a checkpoint hold them. `None` if there are none.
+fn starts_fresh(names: &[String]) -> Option<String> {
+    let shown = names.get(..MOST_FRESH_NAMES).unwrap_or(names).join(", ");
+    match names.len() {
+        0 => None,
+        count if count <= MOST_FRESH_NAMES => Some(format!(
+            "{count} parameters start from initial values: {shown}"
+        )),
+        count => Some(format!(
+            "{count} parameters start from initial values: {shown} and {} more, which run.json lists",
+            count - MOST_FRESH_NAMES
+        )),
     }
-    if let Some(activation) = of_experiment.or(of_option) {
-        weights.state_activation(activation.into());
-        return Ok(activation);
-    }
-    let stated = weights::Architecture::stated_activation(weights)?;
-    if stated.is_none() {
-        warn_of_assumed_activation(&settings.weights);
-    }
-    Ok(stated.map(Activation::from).unwrap_or_default())
 }
 
 /// Returns the path of the frozen weights, which may be that of an index or a folder, and the digest of all files; the
@@ -317,7 +311,8 @@ struct TrainerInput<'a> {
     verbosity: Verbosity,
 }
 
-fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
+/// Returns the trainer and the names of the parameters that start fresh.
+fn build_trainer(input: &TrainerInput) -> anyhow::Result<(Trainer, Vec<String>)> {
     let TrainerInput {
         recipe,
         architecture,
@@ -358,9 +353,12 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
             anyhow::bail!("--backbone: {} holds no {name:?}", weights.origin());
         }
     }
+    // The other parameters are constants or have no effect.
+    let fresh: Vec<String> = (provenance.initialized.into_iter())
+        .filter(|key| architecture.trains(key) || architecture.keeps(key))
+        .collect();
     if let Start::Resumed(checkpoint) | Start::Init(checkpoint) = start
-        && let Some(key) = (provenance.initialized.iter())
-            .find(|key| architecture.trains(key) || architecture.keeps(key))
+        && let Some(key) = fresh.first()
     {
         return Err(ModelError::MissingTensor {
             key: key.clone(),
@@ -389,5 +387,23 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
             verbosity.notice(format_args!("resuming at step {}", checkpoint.info.step));
         }
     }
-    Ok(trainer)
+    Ok((trainer, fresh))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_starts_fresh_is_named() {
+        assert_eq!(starts_fresh(&[]), None);
+        let names: Vec<String> = (0..20).map(|i| format!("decode_head.{i}")).collect();
+        let few = starts_fresh(&names[..2]).unwrap();
+        assert_eq!(
+            few,
+            "2 parameters start from initial values: decode_head.0, decode_head.1"
+        );
+        let many = starts_fresh(&names).unwrap();
+        assert!(many.contains("decode_head.11 and 8 more"), "{many}");
+    }
 }

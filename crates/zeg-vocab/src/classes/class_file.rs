@@ -138,6 +138,9 @@ pub fn parse_class_file(text: &str, name: &Path) -> Result<Vec<ClassQuery>, Clas
     if let Some(form) = other_form::of_extension(name) {
         return Err(other_form(None, form));
     }
+    if let Some(form) = other_form::of_start(text) {
+        return Err(other_form(None, form));
+    }
     let lines = (1..).zip(text.split('\n').map(without_comment));
     let lines: Vec<(usize, &str)> = lines.filter(|(_, line)| !line.is_empty()).collect();
     for (position, (number, line)) in lines.iter().enumerate() {

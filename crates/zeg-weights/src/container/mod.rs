@@ -20,6 +20,8 @@ use std::{
 use ::safetensors::Dtype;
 use serde::Serialize;
 
+use zeg_base::content::{StandIn, stand_in};
+
 use crate::{
     WeightsError,
     error::Defect,
@@ -27,6 +29,9 @@ use crate::{
     source::Source,
 };
 
+/// Metadata key of a checkpoint of mmcv, and of a file imported from one, whose value is `true` if the model was trained
+/// on its own labels for unseen classes, else `false`.
+pub const SELF_TRAINING_KEY: &str = "mmcv.self-training";
 /// The largest size of a pickle, in bytes; those of released checkpoints have well under a megabyte.
 const MOST_PICKLE_BYTES: usize = 64 << 20;
 /// Number of bytes that are read at first from a pickle of unknown length.
@@ -161,7 +166,7 @@ pub(crate) fn recognise(source: &Source) -> Result<Contents, Defect> {
         } else {
             numpy::read(source)
         }
-    } else if start.get(8) == Some(&b'{') {
+    } else if start.get(8) == Some(&b'{') && stand_in(&start).is_none() {
         safetensors::read(source)
     } else {
         Err(Defect::Format(format!(
@@ -172,20 +177,27 @@ pub(crate) fn recognise(source: &Source) -> Result<Contents, Defect> {
     }
 }
 
-/// Names what the file is instead, if it is the result of a failed download.
-fn but(start: &[u8]) -> &'static str {
-    let text = start.trim_ascii_start();
-    if start.is_empty() {
-        ", but an empty file"
-    } else if text.starts_with(b"version https://git-lfs") {
-        ", but a Git LFS pointer to one"
-    } else if text.starts_with(b"<") {
-        ", but a web page"
-    } else if start.starts_with(b"\x1f\x8b") {
-        ", but a gzip file"
-    } else {
-        ""
-    }
+/// First bytes of files that people take for weights, with their names.
+const OTHER_FILES: [(&[u8], &str); 7] = [
+    (b"GGUF", "a GGUF file"),
+    (b"\x89HDF\r\n", "an HDF5 file, such as of Keras"),
+    (b"\x93NUMPY", "a NumPy array without tensor names"),
+    (b"\x89PNG\r\n", "a PNG image"),
+    (b"\xFF\xD8\xFF", "a JPEG image"),
+    (b"%PDF", "a PDF"),
+    (
+        b"\0\x05\x16\x07",
+        "a resource fork of macOS; the file has the same name without `._`",
+    ),
+];
+
+/// Names what the file is instead, such as the result of a failed download.
+fn but(start: &[u8]) -> String {
+    let mut others = OTHER_FILES.iter();
+    let other = others.find(|(bytes, _)| start.starts_with(bytes));
+    let name = other.map(|(_, name)| *name);
+    let name = name.or_else(|| stand_in(start).map(StandIn::name));
+    name.map_or_else(String::new, |name| format!(", but {name}"))
 }
 
 /// Reads the pickle at a position, with more and more bytes, because its length is known only after reading it.

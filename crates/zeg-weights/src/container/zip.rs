@@ -41,7 +41,7 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
     Ok(Contents {
         format,
         tensors: tensors.named,
-        metadata: std::collections::BTreeMap::new(),
+        metadata: tensors.metadata,
         passed_over: tensors.passed_over,
     })
 }

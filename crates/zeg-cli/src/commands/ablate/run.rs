@@ -143,6 +143,7 @@ impl Run<'_> {
         if let Some(text) = &settings.text {
             command.arg("--text").arg(text);
         }
+        command.args(&settings.train_arguments);
         if let Some(init) = &self.init {
             command.arg("--init").arg(init);
         }

@@ -34,7 +34,9 @@ use crate::{
         data_folder,
         facts::class_embeddings,
         journal::model_values,
-        model_file::{warn_of_activation, warn_of_assumptions, warn_of_single_class, warn_of_text},
+        model_file::{
+            warn_of_architecture, warn_of_assumptions, warn_of_single_class, warn_of_text,
+        },
     },
 };
 use anyhow::Context as _;
@@ -88,8 +90,9 @@ impl<'a> EvalJob<'a> {
         let model = &settings.model;
         let mut loaded = LoadedModel::open(checkpoint, &model.options(program, device))?;
         warn_of_assumptions(&loaded);
-        warn_of_activation(&loaded)?;
+        warn_of_architecture(&loaded)?;
         let plan = Plan::new(&settings.changes, file, checkpoint, &loaded)?;
+        warn_of_training(checkpoint, &loaded, &plan);
         loaded.model.set_options(&plan.session.inference.method)?;
         let root = data_folder(settings.data.as_deref(), &plan.data.dataset)?;
         let mut dataset = plan.open_dataset(root)?;
@@ -235,6 +238,22 @@ fn warn_of_other_classes(plan: &Plan, dataset: &OpenSet, loaded: &LoadedModel) {
             "warning: {}: the classes are not those that the model was trained on, so it may describe another data set; \
              --dataset names the right file",
             plan.data.dataset
+        );
+    }
+}
+
+/// Says what a released checkpoint is taken for, because it decides the protocol and the seen offset.
+fn warn_of_training(checkpoint: &Path, loaded: &LoadedModel, plan: &Plan) {
+    if let Some(released) = &loaded.released
+        && released.protocol == plan.protocol
+    {
+        print_notice!(
+            "warning: {}: {} says that the training was {}, so the model is scored with a seen offset of {}; --protocol and \
+             --seen-offset override it",
+            checkpoint.display(),
+            released.evidence,
+            released.protocol.title(),
+            plan.session.inference.seen_offset
         );
     }
 }

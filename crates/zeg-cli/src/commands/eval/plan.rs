@@ -139,6 +139,13 @@ impl Plan {
             inference: inference.unwrap_or(&loaded.inference).clone(),
             test_time: file.map_or_else(TestTime::default, |file| file.test_time.clone()),
         };
+        if inference.is_none() && is_released(loaded) {
+            session.inference.seen_offset = if has_no_offset(protocol) {
+                0.0
+            } else {
+                loaded.architecture.default_inference().seen_offset
+            };
+        }
         changes.inference.apply(&mut session.inference)?;
         changes.test_time.apply(&mut session.test_time)?;
         let stated = file.filter(|file| file.states_templates);
@@ -194,6 +201,19 @@ pub(crate) struct DescriptionMissing {
     model: PathBuf,
     /// Path of the file during training.
     file: String,
+}
+
+/// Whether a model is a released checkpoint, which has no experiment with settings of its inference.
+fn is_released(loaded: &LoadedModel) -> bool {
+    loaded.checkpoint.is_none() && loaded.starting_point == StartingPoint::Masks
+}
+
+/// Whether released models of a protocol are scored without a seen offset: their training knew pixels of all classes.
+fn has_no_offset(protocol: Protocol) -> bool {
+    matches!(
+        protocol,
+        Protocol::Transductive | Protocol::TransductiveUnseen | Protocol::FullySupervised
+    )
 }
 
 /// Returns the data of the plan or of the model's experiment, with the changes of the command line.
@@ -273,8 +293,8 @@ fn protocol(loaded: &LoadedModel, data: &DataConfig) -> anyhow::Result<Protocol>
     let experiment = loaded.checkpoint.as_ref().map(Experiment::of_checkpoint);
     Ok(match &experiment.transpose()? {
         None if loaded.starting_point == StartingPoint::PlainClip => Protocol::TrainingFree,
-        // A released checkpoint does not say how it was trained; most are inductive.
-        None => Protocol::Inductive,
+        // Most released checkpoints are inductive, and do not say so.
+        None => (loaded.released.as_ref()).map_or(Protocol::Inductive, |found| found.protocol),
         Some(experiment) if !is_same_dataset(&experiment.data.dataset, &data.dataset) => {
             Protocol::CrossDataset
         }

@@ -3,10 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use zeg::{model::weights::StatedActivation, vocab::classes::ClassQuery};
+use zeg::{
+    model::weights::{StatedActivation, StatedHeads},
+    vocab::classes::ClassQuery,
+};
 
 use crate::{
-    commands::shared::{ActivationArgs, ComputeArgs, ComputeSettings, TextClassesArgs, heading},
+    commands::shared::{ComputeArgs, ComputeSettings, StatedArgs, TextClassesArgs, heading},
     numbers::{capped, change, count},
     progress::Verbosity,
 };
@@ -17,7 +20,7 @@ use crate::{
 Examples:
   zeg train configs/mini-world/zegclip-inductive.toml --weights mini -o runs/mini
   zeg train configs/voc12/zegclip-quick.toml --data VOCdevkit/VOC2012 \\
-      --weights clip-vit-b16.safetensors --text voc12_single.npy -o runs/quick
+      --weights clip-vit-b16.safetensors --text voc12_single.npy --text-classes voc20 -o runs/quick
   zeg train configs/voc12/zegclip-inductive.toml … --set training.batch=8 --set training.seed=1
   zeg train … -o runs/quick --resume
   zeg train configs/voc12/zegclip-transductive.toml … -o runs/voc-st \\
@@ -47,7 +50,7 @@ pub(crate) struct TrainArgs {
     #[command(flatten)]
     text_classes: TextClassesArgs,
     #[command(flatten)]
-    activation: ActivationArgs,
+    stated: StatedArgs,
     /// Pre-trained residual network of ZegFormer, from torchvision or detectron2 [default: random weights]
     #[arg(long, value_name = "FILE", help_heading = heading::MODEL)]
     backbone: Option<PathBuf>,
@@ -86,6 +89,8 @@ pub(super) struct TrainSettings {
     pub(super) text_classes: Option<Vec<ClassQuery>>,
     /// Activation of the frozen weights; `None` for that of the experiment or of the files.
     pub(super) activation: Option<StatedActivation>,
+    /// Numbers of attention heads of the frozen weights; `None` for those of the experiment and of the files.
+    pub(super) heads: StatedHeads,
     /// Folder of the run.
     pub(super) output: PathBuf,
     /// Checkpoint whose weights the run starts from.
@@ -134,7 +139,8 @@ impl TrainArgs {
             backbone: self.backbone,
             text: self.text,
             text_classes: self.text_classes.value()?,
-            activation: self.activation.value(),
+            activation: self.stated.activation(),
+            heads: self.stated.heads(),
             output: self.output,
             init: self.init,
             continuation: match (self.resume, self.overwrite) {

@@ -125,6 +125,8 @@ pub(super) struct ManifestInput<'a> {
     pub(super) images: usize,
     /// Step that this process starts with.
     pub(super) first_step: u64,
+    /// Names of the parameters that start fresh; empty in a run that continues.
+    pub(super) fresh: &'a [String],
 }
 
 /// The folder of a run, which no other process uses.
@@ -363,6 +365,18 @@ impl RunFolder {
         self.write_manifest(input)
     }
 
+    /// Returns the parameters that the run began with fresh; for a run that continues, those of its first manifest.
+    fn started_fresh(&self, first_step: u64, fresh: &[String]) -> serde_json::Value {
+        let before = (first_step > 0).then(|| std::fs::read(self.0.join("run.json")).ok());
+        let before: Option<serde_json::Value> = before
+            .flatten()
+            .and_then(|json| serde_json::from_slice(&json).ok());
+        match before {
+            Some(manifest) => manifest["started_fresh"].clone(),
+            None => json!(fresh),
+        }
+    }
+
     /// Writes the manifest, which holds everything needed to repeat the run.
     fn write_manifest(&self, input: &ManifestInput) -> anyhow::Result<()> {
         let ManifestInput {
@@ -372,6 +386,7 @@ impl RunFolder {
             fingerprint,
             images,
             first_step,
+            fresh,
         } = *input;
         let manifest = json!({
             "program": concat!("zeg ", env!("CARGO_PKG_VERSION")),
@@ -385,6 +400,7 @@ impl RunFolder {
             "fingerprint": fingerprint,
             "text": settings.text,
             "init": settings.init,
+            "started_fresh": self.started_fresh(first_step, fresh),
             "device": settings.compute.device.to_string(),
             "machine": {
                 "os": std::env::consts::OS,
