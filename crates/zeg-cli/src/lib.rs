@@ -82,7 +82,7 @@ where
         Command::Pull(args) => commands::pull::run(program, args, verbosity),
         Command::Import(args) => commands::import::run(program, args, verbosity),
         Command::Info(args) => commands::info::run(program, args),
-        Command::Bench(args) => commands::bench::run(program, args),
+        Command::Bench(args) => commands::bench::run(program, args, verbosity),
         Command::Check(args) => commands::check::run(program, args, verbosity),
         Command::Completions { shell } => commands::completions(shell)
             .map(|()| ExitCode::SUCCESS)

@@ -301,3 +301,41 @@ fn every_method_is_timed_with_generated_weights() {
         }
     }
 }
+
+#[test]
+fn the_table_of_systems_has_measured_and_published_figures() {
+    let folder = TempDir::new().unwrap();
+    let table = ["bench", "--table", "--only", "zegclip", "--runs", "1"];
+    let output = zeg(folder.path())
+        .args(table)
+        .args(["--json", "-"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["command"], "bench");
+    let rows = found["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for (row, (classes, parameters, macs)) in
+        rows.iter().zip([(20, 13.8, 110.4), (171, 14.6, 123.9)])
+    {
+        assert_eq!(row["classes"], classes, "{row}");
+        assert_eq!(row["published"]["parameters_m"], parameters, "{row}");
+        assert_eq!(row["published"]["macs_g"], macs, "{row}");
+        assert!(row["images_per_s"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    assert!(found["ratios"].as_array().unwrap().is_empty(), "{found}");
+
+    let with_file = zeg(folder.path()).args(table).arg("a.toml").output();
+    assert_eq!(with_file.unwrap().status.code(), Some(2));
+    let unknown = zeg(folder.path())
+        .args(["bench", "--table", "--only", "zegclp"])
+        .output()
+        .unwrap();
+    assert!(!unknown.status.success());
+    assert!(
+        stderr(&unknown).contains("clip-rc, zegclip, zegformer"),
+        "{}",
+        stderr(&unknown)
+    );
+}

@@ -1,5 +1,8 @@
 //! `zeg bench`: measures the time and memory of a model.
 
+mod systems;
+mod table;
+
 use std::{path::PathBuf, process::ExitCode};
 
 use crate::timing::{self, Amount, Timing};
@@ -8,6 +11,7 @@ use clap::Args;
 use serde::Serialize;
 use zeg::{loading::LoadedModel, model::Precision};
 
+use self::table::TableSettings;
 use super::{
     JsonTarget, is_experiment,
     json::JsonArgs,
@@ -17,7 +21,7 @@ use super::{
     },
     write_result,
 };
-use crate::{Program, say::StdoutError};
+use crate::{Program, progress::Verbosity, say::StdoutError};
 
 /// Arguments of `zeg bench`.
 #[derive(Debug, Args)]
@@ -26,10 +30,25 @@ Examples:
   zeg bench configs/voc12/zegclip-inductive.toml
   zeg bench configs/voc12/zegclip-inductive.toml --precision int8 --threads 2 --json
   zeg bench configs/voc12/zegclip-inductive.toml --training --batch 4 --micro-batch 1
-  zeg bench clip-vit-b-16.safetensors --size 224 --classes 150")]
+  zeg bench clip-vit-b-16.safetensors --size 224 --classes 150
+  zeg bench --table --threads 2
+  zeg bench --table --only zegclip,clip-rc --runs 3 --json")]
 pub(crate) struct BenchArgs {
     /// Model file, or experiment file (TOML), which is measured with generated weights
-    file: PathBuf,
+    #[arg(required_unless_present = "table")]
+    file: Option<PathBuf>,
+    /// Measure ZegFormer, ZegCLIP and CLIP-RC as published, with the classes of VOC and of COCO-Stuff, beside the
+    /// published figures; minutes, most of them for ZegFormer
+    #[arg(
+        long,
+        conflicts_with_all = ["file", "training", "size", "classes", "batch", "method", "last_block", "logit_scale",
+            "weights", "text", "activation"],
+        help_heading = heading::MODEL
+    )]
+    table: bool,
+    /// Methods of --table to measure, separated by commas: zegformer, zegclip, clip-rc [default: all]
+    #[arg(long, value_name = "METHODS", value_delimiter = ',', requires = "table", help_heading = heading::MODEL)]
+    only: Vec<String>,
     /// Measure training steps of the experiment instead of inference
     #[arg(long, help_heading = heading::TRAINING)]
     training: bool,
@@ -139,7 +158,7 @@ impl BenchWork {
 impl BenchArgs {
     fn settings(self) -> anyhow::Result<BenchSettings> {
         Ok(BenchSettings {
-            file: self.file,
+            file: self.file.unwrap_or_default(),
             work: if self.training {
                 BenchWork::Training
             } else {
@@ -157,8 +176,29 @@ impl BenchArgs {
     }
 }
 
-pub(crate) fn run(program: &Program, args: BenchArgs) -> anyhow::Result<ExitCode> {
-    bench(program, &args.settings()?)?;
+impl BenchArgs {
+    fn table_settings(self, verbosity: Verbosity) -> anyhow::Result<TableSettings> {
+        Ok(TableSettings {
+            only: self.only,
+            runs: self.runs,
+            precision: self.precision.value(),
+            compute: self.compute.settings(),
+            json: self.json.target("bench")?,
+            verbosity,
+        })
+    }
+}
+
+pub(crate) fn run(
+    program: &Program,
+    args: BenchArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
+    if args.table {
+        table::run(program, &args.table_settings(verbosity)?)?;
+    } else {
+        bench(program, &args.settings()?)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
