@@ -72,6 +72,7 @@ where
     let result = match cli.command {
         Command::Quickstart(args) => commands::quickstart::run(program, args, verbosity),
         Command::Pretrain(args) => commands::pretrain::run(program, args, verbosity),
+        Command::Visualize(args) => commands::visualize::run(program, args, verbosity),
         Command::Train(args) => commands::train::run(program, args, verbosity),
         Command::Ablate(args) => commands::ablate::run(program, args, verbosity),
         Command::Eval(args) => commands::eval::run(program, args, verbosity),

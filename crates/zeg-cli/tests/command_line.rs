@@ -36,6 +36,7 @@ fn help_texts() {
         "data doctor",
         "data prepare",
         "segment",
+        "visualize",
         "models",
         "pull",
         "import",

@@ -19,6 +19,7 @@ pub(crate) mod report;
 pub(crate) mod segment;
 pub(crate) mod shared;
 pub(crate) mod train;
+pub(crate) mod visualize;
 
 use std::{
     path::Path,
