@@ -204,7 +204,7 @@ impl Files {
             name.push(end);
             settings.existing.place(&settings.output.join(name))
         };
-        let of_class = |(number, name): (usize, &str)| {
+        let of_class = |(number, name): (usize, &str)| -> anyhow::Result<ClassFiles> {
             let name = in_file_name(name);
             Ok(ClassFiles {
                 mask: place(&format!(".{number}-{name}.mask.png"))?,

@@ -32,7 +32,7 @@ pub(super) struct PublishedCost {
     pub(super) images_per_s: f64,
 }
 
-/// Path and text of an experiment file.
+/// Returns a system whose experiment is `configs/DATASET/FILE` of the repository.
 macro_rules! system {
     ($method:literal, $dataset:literal, $file:literal, $published:expr) => {
         System {

@@ -45,8 +45,8 @@ fn enlarged(bytes: Vec<u8>, [rows, columns]: [usize; 2], image: &RgbImage) -> Rg
 
 /// Returns the colour of a value from 0 to 1; one that is not a number has the lowest colour.
 fn heat(value: f32) -> [u8; 3] {
-    // `max` returns the other number if one is not a number.
-    let place = value.max(0.0).min(1.0) * (HEAT.len() - 1) as f32;
+    let value = if value.is_nan() { 0.0 } else { value };
+    let place = value.clamp(0.0, 1.0) * (HEAT.len() - 1) as f32;
     let lower = (place as usize).min(HEAT.len() - 2);
     let (from, to) = (HEAT[lower], HEAT[lower + 1]);
     let share = place - lower as f32;
