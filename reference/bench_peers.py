@@ -622,7 +622,7 @@ class Zeg:
         printed = subprocess.run(self.command, check=True, stdout=subprocess.PIPE, text=True, cwd=self.checkout)
         found = json.loads(printed.stdout)
         cold = time.perf_counter() - started - found["median_s"]
-        self.cold = cold if self.cold is None else min(cold, self.cold)
+        self.cold = cold if self.cold is None else self.cold  # the first start, as for the other engines
         return {"wall": found["median_s"], "cpu": found["cpu_median_s"], "peak_mb": found["peak_mb"]}
 
 

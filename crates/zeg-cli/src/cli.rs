@@ -9,6 +9,7 @@ use crate::commands::{
     ablate::AblateArgs, bench::BenchArgs, check::CheckArgs, data::DataArgs, eval::EvalArgs,
     import::ImportArgs, info::InfoArgs, models::ModelsArgs, pretrain::PretrainArgs, pull::PullArgs,
     quickstart::QuickstartArgs, report::ReportArgs, segment::SegmentArgs, train::TrainArgs,
+    visualize::VisualizeArgs,
 };
 
 /// Zero-shot semantic segmentation: label every pixel of an image with classes that are given by name
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Quickstart(QuickstartArgs),
     /// Segment images into classes that are given by name
     Segment(SegmentArgs),
+    /// Draw what a model computes on an image: class masks, similarities, patch features
+    Visualize(VisualizeArgs),
     /// Train a model from an experiment file
     Train(TrainArgs),
     /// Run the experiments of a suite over several seeds and write one table
@@ -75,7 +78,7 @@ pub(crate) enum Command {
 
 /// The commands under the headings of `zeg --help`.
 const GROUPS: [(&str, &[&str]); 5] = [
-    ("Segment images", &["quickstart", "segment"]),
+    ("Segment images", &["quickstart", "segment", "visualize"]),
     ("Train", &["train", "ablate", "pretrain"]),
     ("Evaluate", &["eval", "report"]),
     (

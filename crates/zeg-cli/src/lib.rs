@@ -76,6 +76,7 @@ where
     let result = match cli.command {
         Command::Quickstart(args) => commands::quickstart::run(program, args, verbosity),
         Command::Pretrain(args) => commands::pretrain::run(program, args, verbosity),
+        Command::Visualize(args) => commands::visualize::run(program, args, verbosity),
         Command::Train(args) => commands::train::run(program, args, verbosity),
         Command::Ablate(args) => commands::ablate::run(program, args, verbosity),
         Command::Eval(args) => commands::eval::run(program, args, verbosity),
@@ -86,7 +87,7 @@ where
         Command::Pull(args) => commands::pull::run(program, args, verbosity),
         Command::Import(args) => commands::import::run(program, args, verbosity),
         Command::Info(args) => commands::info::run(program, args),
-        Command::Bench(args) => commands::bench::run(program, args),
+        Command::Bench(args) => commands::bench::run(program, args, verbosity),
         Command::Check(args) => commands::check::run(program, args, verbosity),
         Command::Completions { shell } => commands::completions(shell)
             .map(|()| ExitCode::SUCCESS)

@@ -375,3 +375,80 @@ fn every_method_is_timed_with_generated_weights() {
         }
     }
 }
+
+#[test]
+fn the_table_of_systems_has_measured_and_published_figures() {
+    let folder = TempDir::new().unwrap();
+    let table = ["bench", "--table", "--only", "zegclip", "--runs", "1"];
+    let output = zeg(folder.path())
+        .args(table)
+        .args(["--json", "-"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["command"], "bench");
+    let rows = found["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for (row, (classes, parameters, macs)) in
+        rows.iter().zip([(20, 13.8, 110.4), (171, 14.6, 123.9)])
+    {
+        assert_eq!(row["classes"], classes, "{row}");
+        assert_eq!(row["published"]["parameters_m"], parameters, "{row}");
+        assert_eq!(row["published"]["macs_g"], macs, "{row}");
+        assert!(row["images_per_s"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    assert!(found["ratios"].as_array().unwrap().is_empty(), "{found}");
+
+    let with_file = zeg(folder.path()).args(table).arg("a.toml").output();
+    assert_eq!(with_file.unwrap().status.code(), Some(2));
+    let unknown = zeg(folder.path())
+        .args(["bench", "--table", "--only", "zegclp"])
+        .output()
+        .unwrap();
+    assert!(!unknown.status.success());
+    assert!(
+        stderr(&unknown).contains("clip-rc, zegclip, zegformer"),
+        "{}",
+        stderr(&unknown)
+    );
+}
+
+#[test]
+fn what_the_model_computes_is_drawn() {
+    let folder = TempDir::new().unwrap();
+    let world = World::new(WorldConfig::default()).unwrap();
+    let sample = world.sample(Part::Test, 0);
+    write_rgb_png(&folder.path().join("a.png"), &sample.image).unwrap();
+    let draw = |more: &[&str]| {
+        zeg(folder.path())
+            .args(["visualize", "a.png", "--model", "mini", "-o", "maps"])
+            .args(["--classes", "striped red, plain blue", "--json", "-"])
+            .args(more)
+            .output()
+            .unwrap()
+    };
+    let output = draw(&[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let maps: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let classes = maps["classes"].as_array().unwrap();
+    assert_eq!(classes.len(), 2);
+    assert_eq!(classes[1]["class"], "plain blue");
+    let mut files = vec![maps["components"].as_str().unwrap()];
+    for class in classes {
+        for map in ["mask", "similarity"] {
+            let map = &class[map];
+            let (least, most) = (map["least"].as_f64(), map["most"].as_f64());
+            assert!(least.unwrap() < most.unwrap(), "{class}");
+            files.push(map["file"].as_str().unwrap());
+        }
+        assert!(class["similarity"]["most"].as_f64().unwrap() <= 1.001);
+    }
+    for file in files {
+        let drawn = zeg::image::decode_rgb(&folder.path().join(file)).unwrap();
+        assert_eq!(drawn.dimensions(), sample.image.dimensions(), "{file}");
+    }
+    // Files that exist are replaced only if that is asked for.
+    assert!(stderr(&draw(&[])).contains("exists"));
+    assert!(draw(&["--overwrite"]).status.success());
+}

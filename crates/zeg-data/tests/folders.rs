@@ -501,6 +501,21 @@ fn the_example_descriptions_read_their_layouts() {
             "malignant/malignant (2).png",
             "malignant/malignant (2)_mask.png",
         ),
+        ("btmri", "all", "images/1.png", "masks/1.png"),
+        ("eus", "all", "images/1.jpg", "masks/1.png"),
+        ("eus", "all", "images/1.png", "masks/1.png"),
+        (
+            "qata-cov19",
+            "train",
+            "Train Set/Images/covid_1.png",
+            "Train Set/Ground-truths/mask_covid_1.png",
+        ),
+        (
+            "qata-cov19",
+            "test",
+            "Test Set/Images/covid_2.png",
+            "Test Set/Ground-truths/mask_covid_2.png",
+        ),
     ] {
         let folder = tempfile::tempdir().unwrap();
         for (file, value) in [(image_file, 77), (mask, 255)] {

@@ -39,6 +39,7 @@ use zeg_model::{
     inference::{ClassQueries, Inference, TestTime},
     method::Scoring,
     methods::Methods,
+    patch_maps::PatchMaps,
     scores::Labelling,
     vocabulary::WORDS_KEY,
     weights::{StatedActivation, StatedHeads},
@@ -406,6 +407,19 @@ impl Segmenter {
             .session()
             .segment(image, &classes.question(), visitors)?;
         Ok(Segmentation::from(answer))
+    }
+
+    /// Returns what the model computes on the patch grid of an image, which is resized to one window.
+    ///
+    /// # Errors
+    /// Returns the errors of [`PatchMaps::of`].
+    pub fn patch_maps(
+        &self,
+        image: &RgbImage,
+        classes: &EncodedClasses,
+    ) -> Result<PatchMaps, ModelError> {
+        let (model, side) = (self.loaded.model.as_ref(), self.inference().crop);
+        PatchMaps::of(model, image, side, &classes.queries, &self.device)
     }
 
     /// Encodes an image for [`Segmenter::ask`].

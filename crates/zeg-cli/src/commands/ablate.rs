@@ -35,7 +35,7 @@ use crate::{Program, numbers, progress::Verbosity};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  zeg ablate configs/ablations/voc12-designs-fixed-quick.toml --data VOCdevkit/VOC2012 \\
+  zeg ablate configs/ablations/voc12-designs-small.toml --data VOCdevkit/VOC2012 \\
       --weights clip-vit-b16.safetensors --text voc12_single.npy --text-classes voc20 -o runs/designs
   zeg ablate … -o runs/designs --dry-run
   zeg ablate … -o runs/designs --only zegclip --seeds 3,4

@@ -1,5 +1,8 @@
 //! `zeg bench`: measures the time and memory of a model.
 
+mod systems;
+mod table;
+
 use std::{path::PathBuf, process::ExitCode};
 use zeg_base::plural::counted;
 
@@ -11,6 +14,7 @@ use serde::Serialize;
 use zeg::{loading::LoadedModel, model::Precision};
 use zeg_base::memory;
 
+use self::table::TableSettings;
 use super::{
     JsonTarget, is_experiment,
     json::JsonArgs,
@@ -24,6 +28,7 @@ use super::{
 use crate::{
     Program,
     numbers::{WrongArgument, count},
+    progress::Verbosity,
     say::StdoutError,
 };
 
@@ -34,10 +39,25 @@ Examples:
   zeg bench configs/voc12/zegclip-inductive.toml
   zeg bench configs/voc12/zegclip-inductive.toml --precision int8 --threads 2 --json
   zeg bench configs/voc12/zegclip-inductive.toml --training --batch 4 --micro-batch 1
-  zeg bench clip-vit-b-16.safetensors --size 224 --classes 150")]
+  zeg bench clip-vit-b-16.safetensors --size 224 --classes 150
+  zeg bench --table --threads 2
+  zeg bench --table --only zegclip,clip-rc --runs 3 --json")]
 pub(crate) struct BenchArgs {
     /// Model file, or experiment file (TOML), which is measured with generated weights
-    file: PathBuf,
+    #[arg(required_unless_present = "table")]
+    file: Option<PathBuf>,
+    /// Measure ZegFormer, ZegCLIP and CLIP-RC as published, with the classes of VOC and of COCO-Stuff, beside the
+    /// published figures; minutes, most of them for ZegFormer
+    #[arg(
+        long,
+        conflicts_with_all = ["file", "training", "size", "classes", "batch", "method", "last_block", "logit_scale",
+            "weights", "text", "activation", "heads"],
+        help_heading = heading::MODEL
+    )]
+    table: bool,
+    /// Methods of --table to measure, separated by commas: zegformer, zegclip, clip-rc [default: all]
+    #[arg(long, value_name = "METHODS", value_delimiter = ',', requires = "table", help_heading = heading::MODEL)]
+    only: Vec<String>,
     /// Measure training steps of the experiment instead of inference
     #[arg(long, help_heading = heading::TRAINING)]
     training: bool,
@@ -142,10 +162,11 @@ impl BenchArgs {
     /// Returns an error if the arguments contradict each other, or the file of `--json` may not be written.
     fn settings(self) -> anyhow::Result<BenchSettings> {
         let model = self.model.settings(&self.method, &self.precision)?;
+        let file = self.file.unwrap_or_default();
         let reason = if !self.training {
             None
-        } else if !is_experiment(&self.file) {
-            let file = self.file.display();
+        } else if !is_experiment(&file) {
+            let file = file.display();
             Some(format!(
                 "{file}: --training needs an experiment file (.toml)"
             ))
@@ -158,7 +179,7 @@ impl BenchArgs {
             return Err(WrongArgument(reason).into());
         }
         Ok(BenchSettings {
-            file: self.file,
+            file,
             work: if self.training {
                 BenchWork::Training
             } else {
@@ -176,8 +197,29 @@ impl BenchArgs {
     }
 }
 
-pub(crate) fn run(program: &Program, args: BenchArgs) -> anyhow::Result<ExitCode> {
-    bench(program, &args.settings()?)?;
+impl BenchArgs {
+    fn table_settings(self, verbosity: Verbosity) -> anyhow::Result<TableSettings> {
+        Ok(TableSettings {
+            only: self.only,
+            runs: self.runs,
+            precision: self.precision.value(),
+            compute: self.compute.settings(),
+            json: self.json.target("bench")?,
+            verbosity,
+        })
+    }
+}
+
+pub(crate) fn run(
+    program: &Program,
+    args: BenchArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
+    if args.table {
+        table::run(program, &args.table_settings(verbosity)?)?;
+    } else {
+        bench(program, &args.settings()?)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -24,6 +24,7 @@ pub(crate) mod run_files;
 pub(crate) mod segment;
 pub(crate) mod shared;
 pub(crate) mod train;
+pub(crate) mod visualize;
 
 use std::{
     path::Path,

@@ -325,4 +325,8 @@ impl SegmentationModel for ClipRc {
             .forward(encoding.clone(), text, &mut Trace::off()); // [1, classes, h, w]
         Ok(WindowScores::Logits(logits))
     }
+
+    fn patches<'a>(&self, encoding: &'a Encoded) -> Option<&'a Encoded> {
+        Some(encoding)
+    }
 }
