@@ -37,6 +37,7 @@ pub mod objective;
 pub mod optimizer;
 pub mod pretrain;
 pub mod pretraining;
+pub mod pseudo_labels;
 pub mod recipe;
 pub mod schedule;
 pub mod setting;
