@@ -23,7 +23,7 @@ use zeg_model::{
 
 use crate::{
     TrainError, checkpoint::Checkpoint, objective::Objective, optimizer::AdamWSettings,
-    recipe::Recipes, schedule::Schedule, supervision::PseudoLabels,
+    pseudo_labels::PseudoLabelRule, recipe::Recipes, schedule::Schedule, supervision::PseudoLabels,
 };
 
 /// Largest side of a window or of the images that a position table is resized for; no image file is larger.
@@ -89,6 +89,9 @@ pub struct TrainingConfig {
     /// Which pixels get pseudo labels in the transductive setting.
     #[serde(default, skip_serializing_if = "PseudoLabels::is_default")]
     pub pseudo_labels: PseudoLabels,
+    /// How scores become pseudo labels in the transductive setting.
+    #[serde(default, skip_serializing_if = "PseudoLabelRule::is_default")]
+    pub self_training: PseudoLabelRule,
     /// Number of optimiser steps.
     pub steps: u64,
     /// Number of images per step.
@@ -335,6 +338,13 @@ impl Experiment {
         }
         if let Some(evaluation) = &training.evaluation {
             evaluation.test_time.check().map_err(TrainError::Model)?;
+        }
+        training.self_training.check()?;
+        if training.setting != Setting::Transductive && !training.self_training.is_default() {
+            return fail(
+                "training.self-training: it applies to training.setting = \"transductive\" only"
+                    .into(),
+            );
         }
         if training.cached_copies == Some(0) {
             return fail(

@@ -39,6 +39,7 @@ pub mod optimizer;
 pub mod pretrain;
 pub mod pretrain_checkpoint;
 pub mod pretraining;
+pub mod pseudo_labels;
 pub mod recipe;
 pub mod schedule;
 pub mod setting;

@@ -29,6 +29,7 @@ pub fn supervision(
             Supervision::Transductive(PartlyLabelled::new(
                 classes.collect(),
                 training.pseudo_labels,
+                training.self_training,
             )?)
         }
         Setting::FullySupervised => Supervision::FullySupervised(AllClasses::new(all().collect())),
