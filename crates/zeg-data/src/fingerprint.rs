@@ -123,7 +123,10 @@ impl OpenSet {
             return Fingerprint::new();
         };
         let files = dataset.items.iter();
-        let files: Vec<String> = files.flat_map(Item::files).map(|path| describe(path)).collect();
+        let files: Vec<String> = files
+            .flat_map(Item::files)
+            .map(|path| describe(path))
+            .collect();
         Fingerprint::new().with(part, counted(files.len(), &digest(&files)))
     }
 }

@@ -21,8 +21,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use crate::rgb8::to_rgb8;
 use crate::{
     ImageError, LabelMap, RgbImage, UnusedBits, jpeg, label_png, label_raw, label_tiff, png_chunks,
-    source,
-    tiff_varieties, webp_chunks,
+    source, tiff_varieties, webp_chunks,
 };
 
 /// The largest number of pixels, 2²⁸ = 16384×16384; larger images are refused before memory is allocated for them.

@@ -24,7 +24,7 @@ use self::{
     draw::{colour_map, heat_map},
 };
 use super::{
-    model_file::{resolve_model, warn_of_activation, warn_of_assumptions, warn_of_text},
+    model_file::{resolve_model, warn_of_architecture, warn_of_assumptions, warn_of_text},
     write_result,
 };
 use crate::{Program, progress::Verbosity, say::StdoutError};
@@ -167,7 +167,7 @@ fn load(program: &Program, settings: &VisualizeSettings) -> anyhow::Result<Segme
     };
     let segmenter = Segmenter::load_with(&resolve_model(&settings.model)?, options)?;
     warn_of_assumptions(segmenter.model());
-    warn_of_activation(segmenter.model())?;
+    warn_of_architecture(segmenter.model())?;
     Ok(segmenter)
 }
 
