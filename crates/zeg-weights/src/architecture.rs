@@ -24,6 +24,7 @@ const MOST: usize = 1 << 24;
 
 /// The activation function in a block's MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum StatedActivation {
     /// x · sigmoid(1.702 x): OpenAI's models and those derived from them.
@@ -34,6 +35,7 @@ pub enum StatedActivation {
 
 /// Whether a value is stated in a file or assumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Basis {
     /// A file states the value.
@@ -44,7 +46,8 @@ pub enum Basis {
 
 /// The sizes of the image tower.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all(deserialize = "kebab-case"), deny_unknown_fields)]
 pub struct VisionShape {
     /// Side of a patch in pixels.
     pub patch: usize,
@@ -55,14 +58,17 @@ pub struct VisionShape {
     /// Number of attention heads.
     pub heads: usize,
     /// Number of channels of the joint embedding space; `None` if the projection is not in the file.
+    #[serde(alias = "embed_dim")]
     pub embed_dim: Option<usize>,
     /// Side in pixels of the square images that the positional embedding is made for.
+    #[serde(alias = "input_resolution")]
     pub input_resolution: usize,
 }
 
 /// The sizes of the text tower.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all(deserialize = "kebab-case"), deny_unknown_fields)]
 pub struct TextShape {
     /// Number of channels of a token.
     pub width: usize,
@@ -71,8 +77,10 @@ pub struct TextShape {
     /// Number of attention heads.
     pub heads: usize,
     /// Number of channels of the joint embedding space; `None` if the projection is not in the file.
+    #[serde(alias = "embed_dim")]
     pub embed_dim: Option<usize>,
     /// Number of tokens of the longest text.
+    #[serde(alias = "context_length")]
     pub context_length: usize,
     /// Number of token ids.
     pub vocabulary: usize,
@@ -80,7 +88,8 @@ pub struct TextShape {
 
 /// The architecture of a CLIP model, as far as its files state it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all(deserialize = "kebab-case"), deny_unknown_fields)]
 pub struct Architecture {
     /// The image tower, if there is one.
     pub vision: Option<VisionShape>,
@@ -89,12 +98,16 @@ pub struct Architecture {
     /// The activation function of both towers.
     pub activation: StatedActivation,
     /// Whether the activation is stated or assumed.
+    #[serde(alias = "activation_basis")]
     pub activation_basis: Basis,
     /// Epsilon of every LayerNorm.
+    #[serde(alias = "layer_norm_epsilon")]
     pub layer_norm_epsilon: f64,
     /// Mean of red, green and blue in units of 0..=1, if stated.
+    #[serde(alias = "image_mean")]
     pub image_mean: Option<[f32; 3]>,
     /// Standard deviation of red, green and blue in units of 0..=1, if stated.
+    #[serde(alias = "image_std")]
     pub image_std: Option<[f32; 3]>,
 }
 

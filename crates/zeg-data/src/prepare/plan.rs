@@ -28,6 +28,7 @@ pub struct Plan {
 
 /// A part of a complete download that this download lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Missing {
     /// What is missing.
     pub what: String,
@@ -41,6 +42,7 @@ pub struct Missing {
 
 /// Number of images of a split, here and as published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SplitImages {
     /// The split's name.
     pub split: &'static str,
