@@ -11,6 +11,7 @@ mod table;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
+use serde::Serialize;
 use zeg_base::paths::path_text;
 use zeg_train::checkpoint::write_atomically;
 
@@ -20,7 +21,12 @@ use self::{
     suite::{Row, Suite, Variant},
     table::{Scored, Table},
 };
-use super::{JsonTarget, json::JsonArgs, shared::heading, write_result};
+use super::{
+    JsonTarget,
+    json::{self, JsonArgs},
+    shared::heading,
+    write_result,
+};
 use crate::{Program, progress::Verbosity};
 
 /// Arguments of `zeg ablate`.
@@ -130,6 +136,41 @@ pub(crate) struct RunFailed {
     code: i32,
 }
 
+/// The table of a suite, or with `--dry-run` its runs.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+enum AblateOutput<'a> {
+    /// The scores of all rows.
+    Table(&'a Table),
+    /// With `--dry-run`: all runs with their states.
+    Runs(RunList),
+}
+
+/// The runs of a suite.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct RunList {
+    /// All runs, in the order in which they are carried out.
+    runs: Vec<ListedRun>,
+}
+
+/// A run of a suite.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct ListedRun {
+    /// How far it is: `scored`, `trained`, `begun` or `left`.
+    state: &'static str,
+    /// Its folder.
+    folder: String,
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<AblateOutput<'_>>("ablate")
+}
+
 pub(crate) fn run(
     program: &Program,
     args: AblateArgs,
@@ -146,14 +187,14 @@ fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCo
     if settings.dry_run {
         return dry_run(program, settings, &suite, &rows, &candidates);
     }
-    if let Some(code) = carry_out(settings, &candidates)? {
-        return Ok(code);
+    if carry_out(settings, &candidates)?.is_some() {
+        return Ok(json::stopped(settings.json.as_ref()));
     }
     let choices = choices(&suite, &candidates)?;
     let runs = plan(settings, &suite, &rows, &choices);
     check_all(program, &runs, &settings.suite)?;
-    if let Some(code) = carry_out(settings, &runs)? {
-        return Ok(code);
+    if carry_out(settings, &runs)?.is_some() {
+        return Ok(json::stopped(settings.json.as_ref()));
     }
     let scored = runs.iter().filter_map(|run| Scored::of(run, &choices));
     let scored = scored.collect::<anyhow::Result<Vec<_>>>()?;
@@ -162,7 +203,7 @@ fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCo
         &settings.output.join("ablation.md"),
         table.to_markdown().as_bytes(),
     )?;
-    write_result(settings.json.as_ref(), &table, || {
+    write_result(settings.json.as_ref(), &AblateOutput::Table(&table), || {
         print_result!("{}", table.to_markdown())
     })?;
     Ok(ExitCode::SUCCESS)
@@ -203,11 +244,14 @@ fn dry_run(
         check_all(program, &runs, &settings.suite)?;
     }
     let all = || candidates.iter().chain(&runs);
-    let list: Vec<_> = all()
-        .map(|run| serde_json::json!({ "state": run.state(), "folder": path_text(&run.folder) }))
-        .collect();
-    let document = serde_json::json!({ "runs": list });
-    write_result(settings.json.as_ref(), &document, || {
+    let list = all().map(|run| ListedRun {
+        state: run.state(),
+        folder: path_text(&run.folder),
+    });
+    let output = AblateOutput::Runs(RunList {
+        runs: list.collect(),
+    });
+    write_result(settings.json.as_ref(), &output, || {
         for run in all() {
             print_result!("{:<9} {}", run.state(), run.folder.display())?;
         }

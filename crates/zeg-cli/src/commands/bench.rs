@@ -69,21 +69,34 @@ fn positive(text: &str) -> Result<usize, String> {
 
 /// The result: what was measured, on which machine, and its times.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct BenchReport {
+    /// Program and version, as `zeg 0.1.0`.
     program: &'static str,
+    /// System, architecture and processor.
     machine: String,
+    /// Device of the computation, as `--device` names it.
     device: String,
+    /// Number of threads.
     threads: usize,
+    /// File of the model or of the experiment.
     model: String,
+    /// The method, as `ZegCLIP`.
     method: String,
+    /// What a run is: `forward` or `training step`.
     what: &'static str,
+    /// Arithmetic of the encoder, `f32` or `int8`.
     precision: String,
+    /// Number of images in a run.
     batch: usize,
-    /// Only for training.
+    /// Number of images that go through the model at once; only for training.
     #[serde(skip_serializing_if = "Option::is_none")]
     micro_batch: Option<usize>,
+    /// Side of the images in pixels.
     size: usize,
+    /// Number of classes.
     classes: usize,
+    /// Number of measured runs.
     runs: usize,
     #[serde(flatten)]
     timing: Timing,
@@ -155,6 +168,12 @@ impl BenchArgs {
             compute: self.compute.settings(),
         })
     }
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<BenchReport>("bench")
 }
 
 pub(crate) fn run(program: &Program, args: BenchArgs) -> anyhow::Result<ExitCode> {

@@ -3,6 +3,7 @@
 pub(crate) mod ablate;
 pub(crate) mod bench;
 pub(crate) mod check;
+pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod eval;
 pub(crate) mod import;
@@ -28,23 +29,10 @@ use std::{
     },
 };
 
-use clap::CommandFactory as _;
-use clap_complete::Shell;
 use zeg_train::experiment::{Experiment, ExperimentFile};
 
 use self::json::{JsonTarget, write_result};
-use crate::{
-    Program,
-    cli::Cli,
-    say::{self, StdoutError},
-};
-
-/// Prints the completion script of a shell.
-pub(crate) fn completions(shell: Shell) -> Result<(), StdoutError> {
-    let mut script = Vec::new(); // clap panics if the output fails, and memory does not
-    clap_complete::generate(shell, &mut Cli::command(), "zeg", &mut script);
-    say::result_text(&script)
-}
+use crate::Program;
 
 /// Whether the name of a file is that of an experiment.
 fn is_experiment(file: &Path) -> bool {

@@ -7,15 +7,18 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
+use serde::Serialize;
 use serde_json::json;
 
 use zeg_train::pretraining::{CURRICULUM, Pretraining};
 use zeg_train::{TrainError, checkpoint::write_atomically, pretrain::PretrainConfig};
 
 use super::{
+    JsonTarget,
+    json::{self, JsonArgs},
     machine,
     shared::{ComputeArgs, ComputeSettings, Existing, heading},
-    stop_flag,
+    stop_flag, write_result,
 };
 use crate::{Program, progress::Verbosity};
 
@@ -54,6 +57,8 @@ pub(crate) struct PretrainArgs {
     #[arg(long, help_heading = heading::OUTPUT)]
     overwrite: bool,
     #[command(flatten)]
+    json: JsonArgs,
+    #[command(flatten)]
     compute: ComputeArgs,
 }
 
@@ -63,13 +68,15 @@ struct PretrainSettings {
     output: PathBuf,
     config: PretrainConfig,
     existing: Existing,
+    json: Option<JsonTarget>,
     compute: ComputeSettings,
     verbosity: Verbosity,
 }
 
 impl PretrainArgs {
     /// # Errors
-    /// Returns an error if there is no step, or if a step has fewer than two pairs.
+    /// Returns an error if there is no step, if a step has fewer than two pairs, or if the file of `--json` may not be
+    /// written.
     fn settings(self, verbosity: Verbosity) -> anyhow::Result<PretrainSettings> {
         anyhow::ensure!(
             self.steps > 0 && self.batch > 1,
@@ -89,10 +96,44 @@ impl PretrainArgs {
                 ..defaults
             },
             existing: Existing::of_flag(self.overwrite),
+            json: self.json.target("pretrain")?,
             compute: self.compute.settings(),
             verbosity,
         })
     }
+}
+
+/// The weights that were trained, and the files beside them.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct PretrainOutput {
+    /// File of the weights.
+    #[serde(serialize_with = "zeg_base::paths::serialize")]
+    weights: PathBuf,
+    /// File with one JSON object per step.
+    #[serde(serialize_with = "zeg_base::paths::serialize")]
+    log: PathBuf,
+    /// File with the settings and the final score.
+    #[serde(serialize_with = "zeg_base::paths::serialize")]
+    manifest: PathBuf,
+    /// Seed for initialisation and images.
+    seed: u64,
+    /// Number of optimiser steps.
+    steps: u64,
+    /// Number of pairs of an image and a caption in all steps.
+    pairs: u64,
+    /// Share of class names that the final model finds, 0 to 1.
+    zero_shot_accuracy: f64,
+    /// Number of images that this was measured on.
+    zero_shot_images: u64,
+    /// Wall time of the training in seconds.
+    seconds: f64,
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<PretrainOutput>("pretrain")
 }
 
 pub(crate) fn run(
@@ -147,7 +188,7 @@ fn pretrain(settings: &PretrainSettings) -> anyhow::Result<ExitCode> {
     bar.finish();
     let trainer = match trainer {
         Err(error) if matches!(error.downcast_ref(), Some(TrainError::Interrupted)) => {
-            return Ok(ExitCode::from(130));
+            return Ok(json::stopped(settings.json.as_ref()));
         }
         other => other?,
     };
@@ -174,7 +215,20 @@ fn pretrain(settings: &PretrainSettings) -> anyhow::Result<ExitCode> {
     let mut text = serde_json::to_string_pretty(&manifest)?;
     text.push('\n');
     write_atomically(&manifest_path, text.as_bytes())?;
-    print_result!("{}", output.display())?;
+    let written = PretrainOutput {
+        weights: output.clone(),
+        log: log_path,
+        manifest: manifest_path,
+        seed: config.seed,
+        steps: config.steps,
+        pairs: config.steps * config.batch as u64,
+        zero_shot_accuracy: accuracy,
+        zero_shot_images: SCORED,
+        seconds: round(started.elapsed().as_secs_f64()),
+    };
+    write_result(settings.json.as_ref(), &written, || {
+        print_result!("{}", output.display())
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -29,7 +29,7 @@ use self::{
 use super::{
     JsonTarget,
     ablate::run::side_by_side,
-    json::JsonArgs,
+    json::{self, JsonArgs},
     shared::{Existing, heading},
     write_result,
 };
@@ -79,11 +79,21 @@ pub(crate) struct QuickstartArgs {
     threads: Option<usize>,
 }
 
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<QuickstartSummary>("quickstart")
+}
+
 /// The result of a quickstart.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct QuickstartSummary {
+    /// Seconds for everything.
     seconds: f64,
+    /// Number of threads.
     threads: usize,
+    /// Seed for initialisation, data order and dropout.
     seed: u64,
     /// Name of the method with the best scores.
     best: String,
@@ -180,8 +190,8 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
             Err(code) => Some(code),
         })
     })?;
-    if let Some(code) = code {
-        return Ok(code);
+    if code.is_some() {
+        return Ok(json::stopped(settings.json.as_ref()));
     }
     let mut scores = scores
         .into_inner()
@@ -193,7 +203,7 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
     scores.sort_by_key(position);
     let summary = match show(settings, &plan, scores, started)? {
         Ok(summary) => summary,
-        Err(code) => return Ok(code),
+        Err(_) => return Ok(json::stopped(settings.json.as_ref())),
     };
     write_result(settings.json.as_ref(), &summary, || {
         print_result!("{}", summary.to_text())

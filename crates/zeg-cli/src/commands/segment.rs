@@ -2,15 +2,15 @@
 
 mod args;
 mod outputs;
+mod result;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Context as _;
-use serde::Serialize;
 use zeg::{
     EncodedClasses, LoadOptions, Segmentation, Segmenter,
     explain::{Explainer, Explanation},
@@ -31,27 +31,20 @@ use zeg::{
 use zeg_base::paths::path_text;
 
 pub(crate) use self::args::SegmentArgs;
-use self::args::SegmentSettings;
+#[cfg(feature = "schema")]
+pub(crate) use self::result::output_schema;
+use self::{
+    args::SegmentSettings,
+    result::{ImageResult, SegmentResult},
+};
 use super::{
     JsonTarget,
+    json::Failure,
     model_file::{
         resolve_model, warn_of_activation, warn_of_assumptions, warn_of_single_class, warn_of_text,
     },
 };
 use crate::{Program, progress::Verbosity, say::StdoutError};
-
-/// The result of one image, as `--json` lists it.
-#[derive(Debug, Serialize)]
-struct ImageResult {
-    #[serde(flatten)]
-    summary: Summary,
-    /// Files that were written for this image only.
-    #[serde(serialize_with = "zeg_base::paths::serialize_all")]
-    files: Vec<PathBuf>,
-    /// The best classes of its large regions, with `--explain`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    regions: Option<Vec<Explanation>>,
-}
 
 /// An image to segment.
 #[derive(Clone, Copy)]
@@ -101,7 +94,7 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
         .verbosity
         .progress("segmenting", "images", inputs.len() as u64);
     let json_on_stdout = settings.json.as_ref().is_some_and(JsonTarget::is_stdout);
-    let (mut results, mut failed) = (Vec::new(), 0_usize);
+    let mut results = SegmentResult::default();
     let mut printed = Ok(()); // files are written even if their list cannot be
     let jobs = inputs.iter().zip(&stems);
     let queue = QueueOptions {
@@ -120,12 +113,15 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
                     if !json_on_stdout && printed.is_ok() {
                         bar.suspend(|| printed = report(&image));
                     }
-                    results.push(image);
+                    results.images.push(image);
                 }
                 // The other images are still segmented.
                 Err(error) => {
-                    failed += 1;
                     bar.suspend(|| crate::hints::print(&error));
+                    // Results arrive in the order of the images.
+                    let input = inputs.get(results.images.len() + results.failed.len());
+                    let path = input.map_or(Path::new(""), |input| input.path.as_path());
+                    results.failed.push(Failure::new(path, &error));
                 }
             }
             bar.inc();
@@ -134,22 +130,27 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
     )?;
     bar.finish();
     for exporter in exporters {
-        let shared = exporter.finish()?;
-        let is_of_image = |path: &PathBuf| results.iter().any(|result| result.files.contains(path));
-        for path in shared.iter().filter(|path| !is_of_image(path)) {
+        let files = exporter.finish()?;
+        let of_images: HashSet<&PathBuf> = results.images.iter().flat_map(|i| &i.files).collect();
+        for path in files.iter().filter(|path| !of_images.contains(path)) {
             if !json_on_stdout && printed.is_ok() {
                 printed = print_result!("{}", path.display());
             }
         }
+        results.files.extend(files);
     }
     if let Some(json) = &settings.json {
-        json.write(&serde_json::json!({ "images": results }))?;
+        json.write(&results)?;
     }
-    anyhow::ensure!(
-        failed == 0,
-        "{failed} of {} images could not be segmented",
-        inputs.len()
-    );
+    if !results.failed.is_empty() {
+        // The document lists them, so this is not an error with a document of its own.
+        print_notice!(
+            "error: {} of {} images could not be segmented",
+            results.failed.len(),
+            inputs.len()
+        );
+        return Ok(ExitCode::FAILURE);
+    }
     printed?;
     Ok(ExitCode::SUCCESS)
 }

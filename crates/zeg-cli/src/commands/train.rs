@@ -2,6 +2,7 @@
 
 mod args;
 mod cached_copies;
+mod output;
 mod run_folder;
 mod training_run;
 mod validation;
@@ -11,7 +12,10 @@ pub(crate) use self::{
     run_folder::{NothingToStartFrom, RunExists},
 };
 
-use std::{path::Path, process::ExitCode, sync::Arc};
+#[cfg(feature = "schema")]
+pub(crate) use self::output::output_schema;
+
+use std::{path::Path, process::ExitCode, sync::Arc, time::Instant};
 
 use burn::tensor::Device;
 use zeg::{
@@ -41,6 +45,7 @@ use zeg_train::{
 
 use self::{
     args::TrainSettings,
+    output::TrainOutput,
     run_folder::{ManifestInput, RunFolder, Start},
     training_run::TrainingRun,
     validation::{Validator, ValidatorInput},
@@ -48,6 +53,7 @@ use self::{
 use super::{
     data_folder,
     model_file::{warn_of_assumed_activation, warn_of_text},
+    write_result,
 };
 use crate::{Program, progress::Verbosity};
 
@@ -63,6 +69,7 @@ pub(crate) fn run(
 }
 
 fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
     let device = settings.compute.open_device()?;
     let Program { methods, recipes } = program;
     let experiment = super::open_experiment(program, &settings.config, &settings.changes)?;
@@ -134,6 +141,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         optimizer_time: std::collections::BTreeMap::new(),
         experiment: experiment.to_json()?,
     };
+    let first_step = trainer.step_number();
     let validator = Validator::new(&ValidatorInput {
         experiment: &experiment,
         architecture: &*architecture,
@@ -152,17 +160,40 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         validator,
     };
     let finished = run.train(&mut trainer, &dataset, settings)?;
+    let path = run.folder.model();
+    if finished {
+        run.save_model(&trainer, &path)?;
+    }
+    let best = run.folder.best();
+    let output = TrainOutput {
+        folder: settings.output.clone(),
+        model: finished.then_some(path),
+        best: best.is_file().then_some(best),
+        method: run.architecture.title().to_owned(),
+        dataset: dataset.name().to_owned(),
+        images: dataset.len(),
+        seed: run.experiment.training.seed,
+        first_step,
+        step: trainer.step_number(),
+        steps: run.experiment.training.steps,
+        finished,
+        seconds: started.elapsed().as_secs_f64(),
+    };
     if !finished {
         settings.verbosity.notice(format_args!(
             "stopped at step {}; --resume continues the run",
-            trainer.step_number()
+            output.step
         ));
-        return Ok(ExitCode::from(INTERRUPTED));
     }
-    let path = run.folder.model();
-    run.save_model(&trainer, &path)?;
-    print_result!("{}", path.display())?;
-    Ok(ExitCode::SUCCESS)
+    write_result(settings.json.as_ref(), &output, || match &output.model {
+        Some(model) => print_result!("{}", model.display()),
+        None => Ok(()),
+    })?;
+    Ok(if finished {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(INTERRUPTED)
+    })
 }
 
 /// Returns the name of a file, without its folder.

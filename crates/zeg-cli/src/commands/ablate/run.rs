@@ -15,7 +15,7 @@ use zeg::eval::record::FILE_NAME;
 use zeg_train::experiment::Experiment;
 
 use super::{AblateSettings, RunFailed, suite::Row};
-use crate::{Program, commands::eval::sweep, progress::Verbosity};
+use crate::{Program, commands::eval::sweep};
 
 /// Exit code of a run that the user stopped.
 const INTERRUPTED: i32 = 130;
@@ -208,9 +208,7 @@ fn add_common_arguments(command: &mut Command, settings: &AblateSettings) {
     if settings.jobs > 1 {
         command.args(["--threads", "1"]);
     }
-    if settings.verbosity == Verbosity::Quiet {
-        command.arg("--quiet");
-    }
+    command.args(settings.verbosity.flag());
 }
 
 /// Scores the runs that have no scores; returns an exit code if the user stopped it.

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
+use serde::Serialize;
 use zeg::data::{Diagnosis, DoctorOptions, Selection, Verdict, datasets, examine};
 
 use crate::{
@@ -82,6 +83,20 @@ impl DoctorArgs {
     }
 }
 
+/// What was found in a data set.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct DoctorOutput {
+    /// One entry per split.
+    splits: Vec<Diagnosis>,
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    crate::commands::json::schema_of::<DoctorOutput>("data doctor")
+}
+
 pub(super) fn doctor(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
     let mut diagnoses = Vec::new();
     let mut first_error = None;
@@ -117,9 +132,9 @@ pub(super) fn doctor(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
     if let (true, Some(error)) = (diagnoses.is_empty(), first_error) {
         return Err(error.into());
     }
-    let document = serde_json::json!({ "splits": diagnoses });
-    write_result(settings.json.as_ref(), &document, || {
-        for diagnosis in &diagnoses {
+    let output = DoctorOutput { splits: diagnoses };
+    write_result(settings.json.as_ref(), &output, || {
+        for diagnosis in &output.splits {
             print_result!("{}", diagnosis.to_table())?;
         }
         Ok(())
@@ -129,7 +144,7 @@ pub(super) fn doctor(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
         Verdict::Suspicious => settings.strict,
         Verdict::Healthy => false,
     };
-    Ok(if diagnoses.iter().any(failed) {
+    Ok(if output.splits.iter().any(failed) {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS

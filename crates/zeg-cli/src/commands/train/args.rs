@@ -6,7 +6,11 @@ use clap::Args;
 use zeg::{model::weights::StatedActivation, vocab::classes::ClassQuery};
 
 use crate::{
-    commands::shared::{ActivationArgs, ComputeArgs, ComputeSettings, TextClassesArgs, heading},
+    commands::{
+        JsonTarget,
+        json::JsonArgs,
+        shared::{ActivationArgs, ComputeArgs, ComputeSettings, TextClassesArgs, heading},
+    },
     progress::Verbosity,
 };
 
@@ -52,6 +56,8 @@ pub(crate) struct TrainArgs {
     /// Folder of the run: checkpoints, log, manifest, model.safetensors
     #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
     output: PathBuf,
+    #[command(flatten)]
+    json: JsonArgs,
     /// Folder that keeps the encoded augmented copies of training.cached-copies for other runs with the same encoder
     #[arg(long, value_name = "DIR", help_heading = heading::PERFORMANCE)]
     feature_cache: Option<PathBuf>,
@@ -90,6 +96,7 @@ pub(super) struct TrainSettings {
     pub(super) feature_cache: Option<PathBuf>,
     /// Number of threads that load images, at least 1.
     pub(super) loaders: usize,
+    pub(super) json: Option<JsonTarget>,
     pub(super) compute: ComputeSettings,
     pub(super) verbosity: Verbosity,
 }
@@ -105,7 +112,7 @@ pub(super) enum Continuation {
 
 impl TrainArgs {
     /// # Errors
-    /// Returns an error if the class list of the table cannot be read.
+    /// Returns an error if the class list of the table cannot be read, or if the file of `--json` may not be written.
     pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<TrainSettings> {
         Ok(TrainSettings {
             config: self.config,
@@ -125,6 +132,7 @@ impl TrainArgs {
             },
             feature_cache: self.feature_cache,
             loaders: self.workers.max(1),
+            json: self.json.target("train")?,
             compute: self.compute.settings(),
             verbosity,
         })
