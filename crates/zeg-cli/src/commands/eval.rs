@@ -7,6 +7,7 @@ mod merge;
 mod plan;
 mod predictions;
 mod record;
+mod scores;
 pub(crate) mod sweep;
 
 use std::{
@@ -18,11 +19,13 @@ use std::{
 use burn::tensor::Device;
 use zeg::{
     data::{OpenSet, SampleSource},
-    eval::{EvalError, Evaluation, Summary, record::FILE_NAME},
+    eval::{Evaluation, record::FILE_NAME},
     evaluation::{EvaluationOptions, EvaluationOutcome, EvaluationSetup, evaluate},
 };
 
 pub(crate) use self::args::EvalArgs;
+#[cfg(feature = "schema")]
+pub(crate) use self::scores::{merge_output_schema, output_schema};
 use self::{
     args::{EvalSettings, EvalTask, RecordPlace},
     gallery::Gallery,
@@ -30,8 +33,8 @@ use self::{
     plan::PlanFile,
     predictions::Predictions,
     record::RecordInput,
+    scores::{ScoredModels, show_one, show_several},
 };
-use super::{JsonTarget, write_result};
 use crate::{Program, progress::Verbosity};
 
 /// Returns the JSON schema of an evaluation plan.
@@ -46,67 +49,99 @@ pub(crate) fn run(
     verbosity: Verbosity,
 ) -> anyhow::Result<ExitCode> {
     match args.settings(verbosity)? {
-        EvalTask::Score(settings) => eval(program, &settings)?,
-        EvalTask::Merge(settings) => merge::merge(&settings)?,
+        EvalTask::Score(settings) => eval(program, &settings),
+        EvalTask::Merge(settings) => merge::merge(&settings).map(|()| ExitCode::SUCCESS),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<()> {
+/// Scores all models. One of several that cannot be scored does not keep the others from it.
+fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> {
     let device = settings.compute.open_device()?;
     let file = settings.plan.as_deref().map(PlanFile::open).transpose()?;
     let folders = record_places(settings)?;
+    let single = settings.checkpoints.len() == 1;
+    let mut scored = ScoredModels::default();
     let mut jobs = Vec::new();
     for (number, checkpoint) in settings.checkpoints.iter().enumerate() {
         let folder = folders.get(number).cloned();
-        jobs.push(EvalJob::new(
+        let job = EvalJob::new(
             program,
             settings,
             checkpoint,
             file.as_ref(),
             folder,
             &device,
-        )?);
+        );
+        match job {
+            Ok(job) => jobs.push(job),
+            Err(error) if single => return Err(error),
+            Err(error) => scored.fail(checkpoint, error),
+        }
     }
-    let mut evaluations = Vec::new();
     for jobs in jobs.chunk_by(EvalJob::shares_encoding) {
-        evaluations.extend(score(settings, jobs, &device)?);
+        score_each(settings, jobs, &device, &mut scored)?;
     }
+    anyhow::ensure!(
+        !scored.evaluations.is_empty(),
+        "none of the {} models could be scored",
+        settings.checkpoints.len()
+    );
+    let failed = scored.failed.len();
     let json = settings.json.as_ref();
-    match &settings.seen_offsets[..] {
-        [] => show(&evaluations, json),
-        offsets => sweep::show(&evaluations, offsets, json),
+    if !settings.seen_offsets.is_empty() {
+        sweep::show(scored, &settings.seen_offsets, json)?;
+    } else if single && let [evaluation] = &scored.evaluations[..] {
+        show_one(evaluation, json)?;
+    } else {
+        show_several(scored, json)?;
     }
+    if failed > 0 {
+        // The document lists them, so this is not an error with a document of its own.
+        print_notice!(
+            "error: {failed} of {} models could not be scored",
+            settings.checkpoints.len()
+        );
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Prints the scores of one evaluation, or the mean and deviation of several.
-fn show(evaluations: &[Evaluation], json: Option<&JsonTarget>) -> anyhow::Result<()> {
-    if let [evaluation] = evaluations {
-        let report = evaluation.report()?;
-        return write_result(json, &report, || print_result!("{}", report.to_table()));
-    }
-    match Summary::of(evaluations) {
-        Ok(summary) => write_result(json, &summary, || print_result!("{}", summary.to_table())),
-        // Each has its scores; only a mean over them would say nothing.
-        Err(error @ (EvalError::Differs { .. } | EvalError::NotSeeds { .. })) => {
-            print_notice!("warning: no mean over these models: {error}");
-            let reports = evaluations
-                .iter()
-                .map(|evaluation| Ok((evaluation.model.path.clone(), evaluation.report()?)))
-                .collect::<anyhow::Result<Vec<_>>>()?;
-            let list: Vec<_> = reports
-                .iter()
-                .map(|(model, report)| serde_json::json!({ "model": model, "scores": report }))
-                .collect();
-            write_result(json, &serde_json::json!({ "models": list }), || {
-                for (model, report) in &reports {
-                    print_result!("{model}\n\n{}", report.to_table())?;
-                }
-                Ok(())
-            })
+/// Scores models together; if that fails, each alone, so that one of them does not lose the scores of the others.
+///
+/// # Errors
+/// Returns the error if there is only one model on the command line.
+fn score_each(
+    settings: &EvalSettings,
+    jobs: &[EvalJob],
+    device: &Device,
+    scored: &mut ScoredModels,
+) -> anyhow::Result<()> {
+    match (score(settings, jobs, device), jobs) {
+        (Ok(outcomes), _) => {
+            for outcome in outcomes {
+                scored.evaluations.push(outcome.evaluation);
+                scored.experiments.push(outcome.experiment);
+                scored.records.extend(outcome.record);
+            }
         }
-        Err(error) => Err(error.into()),
+        (Err(error), _) if settings.checkpoints.len() == 1 => return Err(error),
+        (Err(error), [job]) => scored.fail(job.checkpoint, error),
+        (Err(_), jobs) => {
+            for job in jobs.chunks(1) {
+                score_each(settings, job, device, scored)?;
+            }
+        }
     }
+    Ok(())
+}
+
+/// An evaluation of a model.
+struct Scored {
+    evaluation: Evaluation,
+    /// Experiment of the model's training as TOML, if it is known.
+    experiment: Option<String>,
+    /// Folder of the record, if one is written.
+    record: Option<PathBuf>,
 }
 
 /// Returns the folder of every model's record, or no folder if no record is written.
@@ -147,7 +182,7 @@ fn score(
     settings: &EvalSettings,
     jobs: &[EvalJob],
     device: &Device,
-) -> anyhow::Result<Vec<Evaluation>> {
+) -> anyhow::Result<Vec<Scored>> {
     let Some(EvalJob { dataset, .. }) = jobs.first() else {
         return Ok(Vec::new());
     };
@@ -192,24 +227,28 @@ fn score(
             wall,
             threads: options.threads,
         })?;
-        if let Some(folder) = output.record {
-            std::fs::create_dir_all(&folder)?;
+        if let Some(folder) = &output.record {
+            std::fs::create_dir_all(folder)?;
             if let Some(mut predictions) = spool {
                 let gallery = Gallery {
                     dataset,
                     each: settings.gallery,
                     colours: &colours,
-                    folder: &folder,
+                    folder,
                 };
                 evaluation.gallery = gallery.write(&evaluation, &mut predictions)?;
             }
-            evaluation.save(&folder)?;
+            evaluation.save(folder)?;
             let file = folder.join(FILE_NAME);
             settings
                 .verbosity
                 .notice(format_args!("record: {}", file.display()));
         }
-        evaluations.push(evaluation);
+        evaluations.push(Scored {
+            evaluation,
+            experiment: record::experiment(output.loaded)?,
+            record: output.record,
+        });
     }
     Ok(evaluations)
 }

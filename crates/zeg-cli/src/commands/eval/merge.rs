@@ -97,7 +97,7 @@ pub(super) fn merge(settings: &MergeSettings) -> anyhow::Result<()> {
     settings
         .verbosity
         .notice(format_args!("record: {}", file.display()));
-    super::show(&[whole], settings.json.as_ref())
+    super::show_one(&whole, settings.json.as_ref())
 }
 
 /// Returns the folder of a record, whose path is either that folder or the file in it.
