@@ -1,7 +1,5 @@
 //! Hints: the action to take after an error.
 
-use std::process::ExitCode;
-
 use zeg::{
     data::{DataError, datasets},
     eval::EvalError,
@@ -34,6 +32,8 @@ use crate::{
 
 /// Exit code if the command line is wrong.
 const WRONG_ARGUMENT: u8 = 2;
+/// Exit code if the work failed.
+const FAILED: u8 = 1;
 
 /// Prints an error, and a hint if there is one, to standard error.
 pub(crate) fn print(error: &anyhow::Error) {
@@ -44,12 +44,12 @@ pub(crate) fn print(error: &anyhow::Error) {
 }
 
 /// Returns the exit code of an error: 2 if an argument is wrong whatever the files hold, 1 otherwise.
-pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
+pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     let first = error.chain().next();
     if first.is_some_and(is_unknown_name) || error.chain().any(is_of_argument) {
-        return ExitCode::from(WRONG_ARGUMENT);
+        return WRONG_ARGUMENT;
     }
-    ExitCode::FAILURE
+    FAILED
 }
 
 /// Returns whether an error says that a name is unknown. An error about a name in a file has the file as its context,

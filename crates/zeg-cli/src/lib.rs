@@ -26,11 +26,12 @@ mod renamed_flags;
 pub mod schema;
 pub mod timing;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode, time::Instant};
 
 use clap::FromArgMatches as _;
 
 use cli::{Cli, Command};
+use commands::json;
 pub use program::Program;
 use progress::Verbosity;
 
@@ -45,7 +46,8 @@ pub fn main() -> ExitCode {
     main_with(&Program::default(), std::env::args_os())
 }
 
-/// Runs the command that the arguments name, and prints an error with a hint if it fails.
+/// Runs the command that the arguments name, and prints an error with a hint if it fails; with `--json` as a document,
+/// too.
 ///
 /// - `program`: the methods and recipes that the program knows
 /// - `arguments`: the first one is the name of the program
@@ -62,6 +64,7 @@ where
     for notice in &modern.notices {
         print_notice!("warning: {notice}");
     }
+    let json = json::asked_for(&command(), &modern.arguments);
     let command = numbers::accept_negative_numbers(Cli::grouped_command());
     let parsed = command.try_get_matches_from(modern.arguments);
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
@@ -69,10 +72,21 @@ where
         // Help and version arrive here as well. A closed pipe is not reported.
         Err(error) => {
             let _ = error.print();
-            return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+            let code = u8::try_from(error.exit_code()).unwrap_or(1);
+            if code != 0 {
+                json::report_usage(json.as_ref(), &error, code);
+            }
+            return ExitCode::from(code);
         }
     };
-    let verbosity = Verbosity::of_flag(cli.quiet);
+    let verbosity = Verbosity::of_flags(cli.quiet, cli.verbose);
+    let started = Instant::now();
+    verbosity.detail(format_args!(
+        "zeg {} on {}, {} threads",
+        env!("CARGO_PKG_VERSION"),
+        commands::machine::name(),
+        std::thread::available_parallelism().map_or(1, usize::from)
+    ));
     let result = match cli.command {
         Command::Quickstart(args) => commands::quickstart::run(program, args, verbosity),
         Command::Pretrain(args) => commands::pretrain::run(program, args, verbosity),
@@ -89,12 +103,17 @@ where
         Command::Info(args) => commands::info::run(program, args),
         Command::Bench(args) => commands::bench::run(program, args, verbosity),
         Command::Check(args) => commands::check::run(program, args, verbosity),
-        Command::Completions { shell } => commands::completions(shell)
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(Into::into),
+        Command::Completions(args) => commands::completions::run(program, args),
     };
-    result.unwrap_or_else(|error| {
+    let code = result.unwrap_or_else(|error| {
         hints::print(&error);
-        hints::exit_code(&error)
-    })
+        for cause in error.chain().skip(1) {
+            verbosity.detail(format_args!("cause: {cause}"));
+        }
+        let code = hints::exit_code(&error);
+        json::report(json.as_ref(), &error, code);
+        ExitCode::from(code)
+    });
+    verbosity.detail(timing::used_text(started.elapsed()));
+    code
 }

@@ -1,6 +1,9 @@
 //! MiniCLIP and the mini world from end to end: pre-training, the embedded model, the quickstart.
 #![allow(clippy::unwrap_used)]
 
+#[path = "json/validate.rs"]
+mod validate;
+
 use std::path::Path;
 
 use assert_cmd::Command;
@@ -207,6 +210,12 @@ fn the_quickstart_leaves_scores_images_and_a_page() {
         .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let outputs = zeg_cli::schema::outputs();
+    let (_, schema) = outputs
+        .iter()
+        .find(|(name, _)| *name == "quickstart")
+        .unwrap();
+    assert_eq!(validate::faults(schema.as_value(), &summary), None);
     let runs = summary["runs"].as_array().unwrap();
     let mut pairs: Vec<(&str, u64)> = runs
         .iter()

@@ -86,9 +86,10 @@ impl OpenSet {
             Self::Files(dataset) => {
                 let rules = dataset.annotation_rules();
                 let rule = dataset.label_rule.fingerprint();
-                match rules.is_empty() {
-                    true => rule,
-                    false => rule.with("label rule: annotations", rules.join(" ")),
+                if rules.is_empty() {
+                    rule
+                } else {
+                    rule.with("label rule: annotations", rules.join(" "))
                 }
             }
             Self::World(set) => {

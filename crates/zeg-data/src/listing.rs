@@ -178,10 +178,9 @@ pub(crate) fn listed_items(
     };
     let items = entries.into_iter().map(|entry| match entry {
         Entry::Id(id) => Ok(of_id(id)),
-        Entry::Files(files) => match item_of_files(&files, places, root) {
-            Some(item) => Ok(Some(item)),
-            None => Err(illegal(list, files.line, &files.image)),
-        },
+        Entry::Files(files) => item_of_files(&files, places, root)
+            .map(Some)
+            .ok_or_else(|| illegal(list, files.line, &files.image)),
     });
     Ok(items
         .collect::<Result<Vec<_>, _>>()?

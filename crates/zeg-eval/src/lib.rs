@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod comparison;
 pub mod confusion;
 mod error;
 pub mod gallery;
@@ -27,6 +28,7 @@ pub mod summary;
 #[cfg(feature = "tables")]
 mod tables;
 
+pub use comparison::Comparison;
 pub use confusion::ConfusionMatrix;
 pub use error::EvalError;
 pub use gallery::{ClassShare, GalleryEntry, Rank};

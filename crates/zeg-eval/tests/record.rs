@@ -8,7 +8,10 @@ mod common;
 use common::{IGNORE, evaluation};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use zeg_eval::{ConfusionMatrix, EvalError, Evaluation, Metric, Protocol, Rank, Shard, Summary};
+use zeg_eval::summary::Run;
+use zeg_eval::{
+    Comparison, ConfusionMatrix, EvalError, Evaluation, Metric, Protocol, Rank, Shard, Summary,
+};
 
 /// Returns the shards of images 0..`count`, divided at `cuts`.
 fn shards(count: u64, cuts: &[u64]) -> Vec<Evaluation> {
@@ -429,6 +432,87 @@ fn an_image_scores_as_a_data_set_of_itself() {
     );
     let error = zeg_eval::ImageScore::of("x", (&[20], &[0]), 20, IGNORE).unwrap_err();
     assert!(matches!(error, EvalError::Label { value: 20, .. }));
+}
+
+fn compare(evaluations: &[Evaluation]) -> Result<Comparison, EvalError> {
+    let runs = evaluations.iter().map(|evaluation| Run {
+        evaluation,
+        experiment: None,
+    });
+    Comparison::of(&runs.collect::<Vec<_>>())
+}
+
+/// Several models: each has its scores, and only seeds of one configuration have a mean.
+#[test]
+fn models_are_compared_and_only_seeds_are_averaged() {
+    let of = |seed| evaluation("voc20", 0..30, seed);
+    let mut other = of(3);
+    other.method = "CLIP-RC".into();
+    other.model.path = "other/model.safetensors".into();
+    let models = [of(1), other.clone(), of(2)];
+    let comparison = compare(&models).unwrap();
+    for (model, evaluation) in comparison.models.iter().zip(&models) {
+        assert_eq!(model.scores, evaluation.report().unwrap());
+    }
+    let mean = Summary::of(&[of(1), of(2)]).unwrap();
+    assert_eq!(comparison.means.len(), 1);
+    assert_eq!(comparison.means[0].scores, mean);
+    assert_eq!(comparison.mean_of_all(), None);
+    let [note] = &comparison.notes[..] else {
+        panic!("{:?}", comparison.notes);
+    };
+    assert!(note.starts_with("no mean over these models: the evaluations differ in method"));
+    let table = comparison.to_table();
+    let row = |start: &str| table.lines().find(|line| line.trim().starts_with(start));
+    let header = row("model").unwrap();
+    assert!(
+        header.contains("method") && !header.contains("data"),
+        "{table}"
+    );
+    assert!(row("other/model").unwrap().contains("CLIP-RC"), "{table}");
+    let averaged = row("mean of 2 seeds").unwrap();
+    assert!(averaged.contains(&mean.hiou.unwrap().percent()), "{table}");
+
+    // Seeds alone have a mean over all, and nothing is noted.
+    let seeds = compare(&[of(1), of(2)]).unwrap();
+    assert_eq!(seeds.mean_of_all(), Some(&mean));
+    assert!(seeds.notes.is_empty(), "{:?}", seeds.notes);
+
+    // Other settings of the training are no seeds, although the records are alike.
+    let (one, two) = (of(1), of(2));
+    let trained = |evaluation, rate: f64, seed: u64| {
+        (
+            evaluation,
+            format!("[training]\nrate = {rate}\nseed = {seed}\n"),
+        )
+    };
+    let pairs = [trained(&one, 0.1, 1), trained(&two, 0.2, 2)];
+    let runs = pairs.each_ref().map(|(evaluation, experiment)| Run {
+        evaluation,
+        experiment: Some(experiment),
+    });
+    let comparison = Comparison::of(&runs).unwrap();
+    assert!(comparison.means.is_empty());
+    assert!(
+        comparison.notes[0].contains("training.rate = 0.1"),
+        "{:?}",
+        comparison.notes
+    );
+
+    // Other data and other classes are named.
+    let mut elsewhere = other;
+    elsewhere.benchmark.dataset = "ade20k".into();
+    let fewer = evaluation("voc20", 0..29, 4);
+    let comparison = compare(&[of(1), elsewhere, fewer]).unwrap();
+    assert!(comparison.means.is_empty());
+    let notes = comparison.notes.join("\n");
+    assert!(
+        notes.contains("cannot be compared") && notes.contains("\"ade20k\""),
+        "{notes}"
+    );
+    assert!(notes.contains("differ in images: 30 and 29"), "{notes}");
+    assert!(comparison.to_table().contains("ade20k"));
+    assert!(matches!(compare(&[]), Err(EvalError::Nothing)));
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub(crate) static FORMAT: ExportFormat = ExportFormat {
 
 /// Summary of a segmented image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Summary {
     /// The image.
     pub image: String,
@@ -50,6 +51,7 @@ pub struct Summary {
 
 /// Summary of one class in an image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClassSummary {
     /// Its name.
     pub name: String,

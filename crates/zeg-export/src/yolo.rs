@@ -10,9 +10,9 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::formats::{ExportFormat, ExportSettings, Needs, Opened, POLYGONS};
+use crate::formats::{ExportFormat, ExportSettings, Needs, Opened, POLYGONS, own_file};
 use crate::output::{Folder, Target};
 use crate::{
     Classes, Connectivity, ExportError, Exporter, Grouping, Overwrite, Region, SegmentedImage,
@@ -25,6 +25,8 @@ const GROUPING: Grouping = Grouping::Connected(Connectivity::Four);
 const NAMES_FILE: &str = "data.yaml";
 /// Folder of the text files.
 const LABELS_FOLDER: &str = "labels";
+/// Suffix of the text files.
+const SUFFIX: &str = ".txt";
 
 /// The format by its name.
 pub(crate) static FORMAT: ExportFormat = ExportFormat {
@@ -32,6 +34,8 @@ pub(crate) static FORMAT: ExportFormat = ExportFormat {
     about: "labels/NAME.txt and data.yaml: YOLO segmentation, regions as polygons",
     needs: Needs::Labels,
     image_suffix: None,
+    own_files: |stem, _| vec![Path::new(LABELS_FOLDER).join(own_file(stem, SUFFIX))],
+    shared_files: &[NAMES_FILE],
     open,
 };
 
@@ -99,7 +103,7 @@ impl Exporter for YoloExporter {
             let class = self.classes.category(region.label());
             push_lines(&mut text, class, &region, self.options.tolerance);
         }
-        let mut target = self.files.target(segmented.stem, ".txt")?;
+        let mut target = self.files.target(segmented.stem, SUFFIX)?;
         target.fill(|file| file.write_all(text.as_bytes()))?;
         self.files.finish(target)
     }
@@ -149,7 +153,6 @@ fn write_names(file: &mut impl Write, classes: &Classes) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
     use zeg_image::{IGNORE_LABEL, LabelMap};
 

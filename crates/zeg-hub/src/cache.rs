@@ -46,6 +46,7 @@ pub struct Cache {
 
 /// How much of a model is downloaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Presence {
     /// All files are downloaded.
@@ -58,6 +59,7 @@ pub enum Presence {
 
 /// The digest that a downloaded file was verified against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Proof {
     /// The digest in the list of models.
@@ -72,6 +74,7 @@ pub enum Proof {
 
 /// The record of a file that was downloaded completely.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FileRecord {
     /// The name of the file in the model's folder.
     pub name: String,

@@ -81,11 +81,11 @@ pub fn encode_named_png(
     Ok(bytes)
 }
 
+/// Text chunks of a PNG file: keyword and text.
+type Texts = Vec<(&'static str, String)>;
+
 /// Returns the text chunks of a label map, and whether the class names are among them.
-fn name_texts(
-    path: &Path,
-    names: &[String],
-) -> Result<(Vec<(&'static str, String)>, ClassNames), ImageError> {
+fn name_texts(path: &Path, names: &[String]) -> Result<(Texts, ClassNames), ImageError> {
     let list = serde_json::to_string(names).map_err(|source| ImageError::Unwritable {
         path: path.into(),
         source: source.into(),

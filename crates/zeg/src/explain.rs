@@ -30,6 +30,7 @@ pub struct ExplainOptions {
 
 /// A region with the classes that have the highest scores in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Explanation {
     /// Class of the region; `None` for the unlabelled pixels.
     pub class: Option<String>,
@@ -43,6 +44,7 @@ pub struct Explanation {
 
 /// A class with its mean score over a region.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Candidate {
     /// The class's name.
     pub class: String,

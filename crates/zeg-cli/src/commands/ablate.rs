@@ -11,6 +11,7 @@ mod table;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
+use serde::Serialize;
 use zeg_base::{file, paths::path_text};
 use zeg_train::checkpoint::write_atomically;
 
@@ -23,7 +24,7 @@ use self::{
 use super::{
     JsonTarget,
     children::Children,
-    json::JsonArgs,
+    json::{self, JsonArgs},
     place::Existing,
     run_files::claim_folder,
     shared::{StatedArgs, TextClassesArgs, heading},
@@ -157,6 +158,41 @@ pub(crate) struct RunFailed {
     how: String,
 }
 
+/// The table of a suite, or with `--dry-run` its runs.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+enum AblateOutput<'a> {
+    /// The scores of all rows.
+    Table(&'a Table),
+    /// With `--dry-run`: all runs with their states.
+    Runs(RunList),
+}
+
+/// The runs of a suite.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct RunList {
+    /// All runs, in the order in which they are carried out.
+    runs: Vec<ListedRun>,
+}
+
+/// A run of a suite.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct ListedRun {
+    /// How far it is: `scored`, `trained`, `begun` or `left`.
+    state: &'static str,
+    /// Its folder.
+    folder: String,
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<AblateOutput<'_>>("ablate")
+}
+
 pub(crate) fn run(
     program: &Program,
     args: AblateArgs,
@@ -177,20 +213,20 @@ fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCo
     let _lock = claim_folder(&settings.output)?;
     let table_file = Existing::Replace.place(&settings.output.join("ablation.md"))?;
     file::remove_leftovers(&settings.features());
-    if let Some(code) = carry_out(settings, &children, &candidates)? {
-        return Ok(code);
+    if carry_out(settings, &children, &candidates)?.is_some() {
+        return Ok(json::stopped(settings.json.as_ref()));
     }
     let choices = choices(&suite, &candidates)?;
     let runs = plan(settings, &suite, &rows, &choices);
     check_all(program, &runs, settings)?;
-    if let Some(code) = carry_out(settings, &children, &runs)? {
-        return Ok(code);
+    if carry_out(settings, &children, &runs)?.is_some() {
+        return Ok(json::stopped(settings.json.as_ref()));
     }
     let scored = runs.iter().filter_map(|run| Scored::of(run, &choices));
     let scored = scored.collect::<anyhow::Result<Vec<_>>>()?;
     let table = Table::new(&suite, &scored, &choices)?;
     write_atomically(&table_file, table.to_markdown().as_bytes())?;
-    write_result(settings.json.as_ref(), &table, || {
+    write_result(settings.json.as_ref(), &AblateOutput::Table(&table), || {
         print_result!("{}", table.to_markdown())
     })?;
     Ok(ExitCode::SUCCESS)
@@ -236,11 +272,14 @@ fn dry_run(
         check_all(program, &runs, settings)?;
     }
     let all = || candidates.iter().chain(&runs);
-    let list: Vec<_> = all()
-        .map(|run| serde_json::json!({ "state": run.state(), "folder": path_text(&run.folder) }))
-        .collect();
-    let document = serde_json::json!({ "runs": list });
-    write_result(settings.json.as_ref(), &document, || {
+    let list = all().map(|run| ListedRun {
+        state: run.state(),
+        folder: path_text(&run.folder),
+    });
+    let output = AblateOutput::Runs(RunList {
+        runs: list.collect(),
+    });
+    write_result(settings.json.as_ref(), &output, || {
         for run in all() {
             print_result!("{:<9} {}", run.state(), run.folder.display())?;
         }

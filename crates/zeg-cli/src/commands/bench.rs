@@ -90,21 +90,34 @@ pub(crate) struct BenchArgs {
 
 /// The result: what was measured, on which machine, and its times.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct BenchReport {
+    /// Program and version, as `zeg 0.1.0`.
     program: &'static str,
+    /// System, architecture and processor.
     machine: String,
+    /// Device of the computation, as `--device` names it.
     device: String,
+    /// Number of threads.
     threads: usize,
+    /// File of the model or of the experiment.
     model: String,
+    /// The method, as `ZegCLIP`.
     method: String,
+    /// What a run is: `forward` or `training step`.
     what: &'static str,
+    /// Arithmetic of the encoder, `f32` or `int8`.
     precision: String,
+    /// Number of images in a run.
     batch: usize,
-    /// Only for training.
+    /// Number of images that go through the model at once; only for training.
     #[serde(skip_serializing_if = "Option::is_none")]
     micro_batch: Option<usize>,
+    /// Side of the images in pixels.
     size: usize,
+    /// Number of classes.
     classes: usize,
+    /// Number of measured runs.
     runs: usize,
     #[serde(flatten)]
     timing: Timing,
@@ -208,6 +221,24 @@ impl BenchArgs {
             verbosity,
         })
     }
+}
+
+/// The times of one model, or with `--table` those of the published systems.
+#[cfg(feature = "schema")]
+#[derive(schemars::JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code, clippy::large_enum_variant)] // only its schema is used
+enum BenchOutput {
+    /// Of one model.
+    One(BenchReport),
+    /// Of the published systems.
+    Table(table::BenchTable),
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<BenchOutput>("bench")
 }
 
 pub(crate) fn run(

@@ -8,6 +8,7 @@ mod merge;
 mod plan;
 mod predictions;
 mod record;
+mod scores;
 pub(crate) mod sweep;
 
 use std::{
@@ -21,12 +22,14 @@ use zeg_base::plural::counted;
 use burn::tensor::Device;
 use zeg::{
     data::{OpenSet, SampleSource},
-    eval::{EvalError, Evaluation, Summary, record::FILE_NAME},
+    eval::{Evaluation, record::FILE_NAME},
     evaluation::{
         EvaluationOptions, EvaluationOutcome, EvaluationSetup, ImageState, KeptImages, evaluate,
     },
 };
 
+#[cfg(feature = "schema")]
+pub(crate) use self::scores::{merge_output_schema, output_schema};
 pub(crate) use self::{args::EvalArgs, plan::DescriptionMissing};
 use self::{
     args::{EvalSettings, EvalTask, RecordPlace},
@@ -36,15 +39,17 @@ use self::{
     plan::PlanFile,
     predictions::Predictions,
     record::RecordInput,
+    scores::{ScoredModels, show_one, show_several},
 };
 use super::{
-    JsonTarget, interrupt,
+    interrupt,
     journal::{Continuation, check_writable},
+    json,
     run_files::claim_folders,
     shared::Existing,
-    stop_flag, write_result,
+    stop_flag,
 };
-use crate::{Program, progress::Verbosity};
+use crate::{Program, hints, progress::Verbosity};
 
 /// Returns the JSON schema of an evaluation plan.
 #[cfg(feature = "schema")]
@@ -59,56 +64,83 @@ pub(crate) fn run(
 ) -> anyhow::Result<ExitCode> {
     match args.settings(verbosity)? {
         EvalTask::Score(settings) => eval(program, &settings),
-        EvalTask::Merge(settings) => {
-            merge::merge(&settings)?;
-            Ok(ExitCode::SUCCESS)
-        }
+        EvalTask::Merge(settings) => merge::merge(&settings).map(|()| ExitCode::SUCCESS),
     }
 }
 
+/// Scores all models. One of several that cannot be scored does not keep the others from it.
 fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> {
     let folders = record_places(settings)?;
     let stop = stop_flag();
     let device = settings.compute.open_device()?;
     let file = settings.plan.as_deref().map(PlanFile::open).transpose()?;
     let _locks = claim_folders(&folders)?;
+    let single = settings.checkpoints.len() == 1;
+    let mut scored = ScoredModels::default();
     let mut jobs = Vec::new();
     for (number, checkpoint) in settings.checkpoints.iter().enumerate() {
         let folder = folders.get(number).cloned();
-        jobs.push(EvalJob::new(
+        let job = EvalJob::new(
             program,
             settings,
             checkpoint,
             file.as_ref(),
             folder,
             &device,
-        )?);
+        );
+        match job {
+            Ok(job) => jobs.push(job),
+            Err(error) if single => return Err(error),
+            Err(error) => scored.fail(checkpoint, error),
+        }
     }
     // All earlier results are looked at before the first image is scored.
     let groups = jobs.chunk_by(EvalJob::shares_encoding);
     let groups: anyhow::Result<Vec<_>> = groups
         .map(|jobs| Ok((jobs, earlier(settings, jobs)?)))
         .collect();
-    let mut evaluations = Vec::new();
     for (jobs, earlier) in groups? {
         let kept = match earlier {
             Some(Earlier::Records(records)) => {
                 settings.verbosity.notice("the record is complete already");
-                evaluations.extend(records);
+                let outputs = jobs.iter().flat_map(EvalJob::outputs);
+                for (evaluation, output) in records.into_iter().zip(outputs) {
+                    scored.add(Scored {
+                        evaluation,
+                        experiment: record::experiment(output.loaded)?,
+                        record: output.record,
+                    });
+                }
                 continue;
             }
             Some(Earlier::Images(kept)) => Some(*kept),
             None => None,
         };
-        let Some(scored) = score(settings, jobs, &device, &stop, kept)? else {
-            return Ok(interrupt::exit_code());
-        };
-        evaluations.extend(scored);
+        if !score_each(settings, jobs, &device, &stop, kept, &mut scored)? {
+            return Ok(json::stopped(settings.json.as_ref()));
+        }
     }
+    anyhow::ensure!(
+        !scored.evaluations.is_empty(),
+        "none of the {} models could be scored",
+        settings.checkpoints.len()
+    );
+    let failed = scored.failed.len();
     let json = settings.json.as_ref();
-    match &settings.seen_offsets[..] {
-        [] => show(&evaluations, json)?,
-        offsets => sweep::show(&evaluations, offsets, json)?,
+    if !settings.seen_offsets.is_empty() {
+        sweep::show(scored, &settings.seen_offsets, json)?;
+    } else if single && let [evaluation] = &scored.evaluations[..] {
+        show_one(evaluation, json)?;
+    } else {
+        show_several(scored, json)?;
+    }
+    if failed > 0 {
+        // The document lists them, so this is not an error with a document of its own.
+        print_notice!(
+            "error: {failed} of {} models could not be scored",
+            settings.checkpoints.len()
+        );
+        return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -134,38 +166,59 @@ fn earlier(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<Option<E
     Ok(earlier)
 }
 
-/// Prints the scores of one evaluation, or the mean and deviation of several.
-fn show(evaluations: &[Evaluation], json: Option<&JsonTarget>) -> anyhow::Result<()> {
-    if let [evaluation] = evaluations {
-        let report = evaluation.report()?;
-        return write_result(json, &report, || print_result!("{}", report.to_table()));
-    }
-    match Summary::of(evaluations) {
-        Ok(summary) => write_result(json, &summary, || print_result!("{}", summary.to_table())),
-        // Each has its scores; only a mean over them would say nothing.
-        Err(
-            error @ (EvalError::Differs { .. }
-            | EvalError::OtherFact { .. }
-            | EvalError::NotSeeds { .. }),
-        ) => {
-            print_notice!("warning: no mean over these models: {error}");
-            let reports = evaluations
-                .iter()
-                .map(|evaluation| Ok((evaluation.model.path.clone(), evaluation.report()?)))
-                .collect::<anyhow::Result<Vec<_>>>()?;
-            let list: Vec<_> = reports
-                .iter()
-                .map(|(model, report)| serde_json::json!({ "model": model, "scores": report }))
-                .collect();
-            write_result(json, &serde_json::json!({ "models": list }), || {
-                for (model, report) in &reports {
-                    print_result!("{model}\n\n{}", report.to_table())?;
-                }
-                Ok(())
-            })
+/// Scores models together; if that fails, each alone, so that one of them does not lose the scores of the others.
+///
+/// - `earlier`: what an earlier run has left
+///
+/// Returns false if a signal stopped the work.
+///
+/// # Errors
+/// Returns the error if there is only one model on the command line.
+fn score_each(
+    settings: &EvalSettings,
+    jobs: &[EvalJob],
+    device: &Device,
+    stop: &AtomicBool,
+    earlier: Option<ScoredImages>,
+    scored: &mut ScoredModels,
+) -> anyhow::Result<bool> {
+    let keeps_images = earlier.is_some();
+    let error = match score(settings, jobs, device, stop, earlier) {
+        Ok(None) => return Ok(false),
+        Ok(Some(outcomes)) => {
+            outcomes.into_iter().for_each(|outcome| scored.add(outcome));
+            return Ok(true);
         }
-        Err(error) => Err(error.into()),
+        Err(error) if settings.checkpoints.len() == 1 => return Err(error),
+        Err(error) => error,
+    };
+    match jobs {
+        [job] => scored.fail(job.checkpoint, error),
+        // What is kept is kept of all models together, so that none can go on alone.
+        jobs if keeps_images => {
+            for job in jobs {
+                let text = hints::describe(&error);
+                scored.fail(job.checkpoint, anyhow::anyhow!(text));
+            }
+        }
+        jobs => {
+            for job in jobs.chunks(1) {
+                if !score_each(settings, job, device, stop, None, scored)? {
+                    return Ok(false);
+                }
+            }
+        }
     }
+    Ok(true)
+}
+
+/// An evaluation of a model.
+struct Scored {
+    evaluation: Evaluation,
+    /// Experiment of the model's training as TOML, if it is known.
+    experiment: Option<String>,
+    /// Folder of the record, if one is written.
+    record: Option<PathBuf>,
 }
 
 /// Returns the folder of every model's record, or no folder if no record is written.
@@ -216,7 +269,7 @@ fn score(
     device: &Device,
     stop: &AtomicBool,
     earlier: Option<ScoredImages>,
-) -> anyhow::Result<Option<Vec<Evaluation>>> {
+) -> anyhow::Result<Option<Vec<Scored>>> {
     let Some(EvalJob { dataset, .. }) = jobs.first() else {
         return Ok(Some(Vec::new()));
     };
@@ -284,24 +337,28 @@ fn score(
             wall,
             threads: options.threads,
         })?;
-        if let Some(folder) = output.record {
-            std::fs::create_dir_all(&folder)?;
+        if let Some(folder) = &output.record {
+            std::fs::create_dir_all(folder)?;
             if let Some(mut predictions) = spool {
                 let gallery = Gallery {
                     dataset,
                     each: settings.gallery,
                     colours: &colours,
-                    folder: &folder,
+                    folder,
                 };
                 evaluation.gallery = gallery.write(&evaluation, &mut predictions)?;
             }
-            evaluation.save(&folder)?;
+            evaluation.save(folder)?;
             let file = folder.join(FILE_NAME);
             settings
                 .verbosity
                 .notice(format_args!("record: {}", file.display()));
         }
-        evaluations.push(evaluation);
+        evaluations.push(Scored {
+            evaluation,
+            experiment: record::experiment(output.loaded)?,
+            record: output.record,
+        });
     }
     if let Some(scored) = earlier {
         scored.finish()?;

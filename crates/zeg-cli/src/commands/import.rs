@@ -4,6 +4,7 @@ use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 use zeg_base::plural::counted;
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use zeg::model::{
     methods::Methods,
     weights::{
@@ -100,6 +101,22 @@ impl ImportArgs {
     }
 }
 
+/// The published file and the file that was written.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct ImportOutput {
+    /// The published file.
+    source: Inspection,
+    /// The written file, as it was read back.
+    written: Inspection,
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<ImportOutput>("import")
+}
+
 pub(crate) fn run(
     program: &Program,
     args: ImportArgs,
@@ -137,13 +154,16 @@ fn convert(methods: &Methods, settings: &ImportSettings) -> anyhow::Result<()> {
         bar.set_position(done);
     })?;
     bar.finish();
-    let both = serde_json::json!({ "source": before, "written": written });
-    write_result(json.as_ref(), &both, || {
-        print_result!("{}", describe(&before).trim_end())?;
+    let files = ImportOutput {
+        source: before,
+        written,
+    };
+    write_result(json.as_ref(), &files, || {
+        print_result!("{}", describe(&files.source).trim_end())?;
         print_result!(
             "written      {} ({:.0} MB), read back and compared",
             output.display(),
-            written.bytes as f64 / 1e6
+            files.written.bytes as f64 / 1e6
         )
     })
 }

@@ -72,21 +72,43 @@ impl InfoArgs {
     }
 }
 
+/// The description of a file: of an experiment or a checkpoint, or of weights.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+enum InfoOutput<'a> {
+    /// Of an experiment or a checkpoint.
+    Experiment(&'a Info),
+    /// Of a file of weights.
+    Weights(&'a Inspection),
+}
+
 /// The description of an experiment or a checkpoint.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct Info {
+    /// The file, as given.
     file: String,
+    /// The method, as `ZegCLIP`.
     method: String,
+    /// The image encoder, as `ViT-B/16`; `none` for a method without one.
     encoder: String,
     /// Activation of the image encoder of a checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     activation: Option<Activation>,
+    /// Name of the class list.
     classes: String,
+    /// Number of seen classes.
     seen: usize,
+    /// Number of unseen classes.
     unseen: usize,
+    /// Setting of the training: `inductive`, `transductive` or `fully-supervised`.
     setting: &'static str,
+    /// Number of training steps.
     steps: u64,
+    /// Number of images in a training step.
     batch: usize,
+    /// Number of steps that a checkpoint was trained for.
     #[serde(skip_serializing_if = "Option::is_none")]
     trained_steps: Option<u64>,
     parameters: InfoParameters,
@@ -98,20 +120,30 @@ struct Info {
 
 /// Numbers of parameters.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct InfoParameters {
+    /// Parameters of encoder and head.
     encoder_and_head: u64,
+    /// Those that are trained.
     trained: u64,
+    /// Those in the layout of the reference's checkpoints, unused modules included.
     declared_by_reference: u64,
 }
 
 /// Multiply-accumulates for one square image.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct InfoMacs {
     /// Side of the image in pixels.
     size: usize,
     /// Multiply-accumulates of each part.
     #[serde(flatten, serialize_with = "by_key")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "std::collections::BTreeMap<String, u64>")
+    )]
     parts: Vec<CostPart>,
+    /// Multiply-accumulates of all parts.
     total: u64,
     /// Number of crops that the encoder gets, in a two-stage model.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,6 +153,12 @@ struct InfoMacs {
 /// Serialises the multiply-accumulates as a map from the key of each part.
 fn by_key<S: serde::Serializer>(parts: &[CostPart], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(parts.iter().map(|part| (part.key, part.macs)))
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<InfoOutput<'_>>("info")
 }
 
 pub(crate) fn run(program: &Program, args: InfoArgs) -> anyhow::Result<ExitCode> {
@@ -148,7 +186,7 @@ fn info(program: &Program, settings: &InfoSettings) -> anyhow::Result<()> {
             warn_of_files(&weights);
             let found = inspect(program, &weights)?;
             warn_of_missing(file, &found.missing);
-            return write_result(json.as_ref(), &found, || {
+            return write_result(json.as_ref(), &InfoOutput::Weights(&found), || {
                 print_result!("{}", super::import::describe(&found).trim_end())
             });
         }
@@ -157,7 +195,9 @@ fn info(program: &Program, settings: &InfoSettings) -> anyhow::Result<()> {
     };
     let info = describe(program, &experiment, checkpoint.as_ref(), file)?;
     warn_of_missing(file, &info.missing);
-    write_result(json.as_ref(), &info, || print(&info))
+    write_result(json.as_ref(), &InfoOutput::Experiment(&info), || {
+        print(&info)
+    })
 }
 
 /// Summarises weights; the parameters that a trained model lacks are listed as missing, like those of the towers.

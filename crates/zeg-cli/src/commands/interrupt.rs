@@ -87,7 +87,12 @@ pub(super) fn clean_up(folders: impl IntoIterator<Item = PathBuf>) {
 
 /// Returns the exit code of a command that was stopped on request: 128 and the number of the signal.
 pub(super) fn exit_code() -> ExitCode {
-    ExitCode::from(SIGNALLED + REQUESTS.signal.load(Ordering::SeqCst))
+    ExitCode::from(code())
+}
+
+/// Returns the number of [`exit_code`].
+pub(super) fn code() -> u8 {
+    SIGNALLED + REQUESTS.signal.load(Ordering::SeqCst)
 }
 
 /// Whether the exit code of a process of this program says that it was stopped on request.

@@ -1,6 +1,11 @@
 //! Results as JSON: one flag, one form of document and one rule for files, for every command.
 //!
-//! A document is an object. Its first keys are `schema_version` and `command`; the result's own fields follow.
+//! A document is an object. Its first keys are `schema_version` and `command`; the result's own fields follow. A command
+//! that fails leaves a document with the key `error` in place of the result. There is one document a run.
+
+mod failure;
+#[cfg(feature = "schema")]
+mod schema;
 
 use std::{
     fs::File,
@@ -13,6 +18,9 @@ use clap::Args;
 use serde::{Serialize, de::IgnoredAny};
 use zeg_train::checkpoint::write_atomically;
 
+pub(crate) use self::failure::{Failure, asked_for, report, report_usage, stopped};
+#[cfg(feature = "schema")]
+pub(crate) use self::schema::{error_schema, schema_of};
 use super::{place::Place, shared::heading};
 use crate::say::{self, StdoutError, unless_closed};
 
@@ -25,7 +33,7 @@ pub(crate) struct JsonArgs {
     /// Write the result as JSON to FILE; without FILE or with `-`, to standard output instead of the text
     #[arg(
         long,
-        value_name = "FILE",
+        value_name = "FILE|-",
         num_args = 0..=1,
         default_missing_value = "-",
         help_heading = heading::OUTPUT
@@ -41,7 +49,9 @@ impl JsonArgs {
     /// # Errors
     /// Returns an error if the file may not be written; commands ask before they start to work.
     pub(crate) fn target(self, command: &'static str) -> anyhow::Result<Option<JsonTarget>> {
-        let target = self.json.map(|path| JsonTarget::new(command, path));
+        let target = self
+            .json
+            .map(|path| JsonTarget::new(command.to_owned(), path));
         if let Some(JsonTarget {
             place: JsonPlace::File(path),
             ..
@@ -57,7 +67,7 @@ impl JsonArgs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct JsonTarget {
     /// Path of the command, such as `data doctor`.
-    command: &'static str,
+    command: String,
     place: JsonPlace,
 }
 
@@ -71,14 +81,14 @@ enum JsonPlace {
 #[derive(Debug, Serialize)]
 struct Document<'a, T> {
     schema_version: u32,
-    command: &'static str,
+    command: &'a str,
     #[serde(flatten)]
     result: &'a T,
 }
 
 impl JsonTarget {
     /// Returns the target that a value of `--json` names: standard output for `-`.
-    pub(crate) fn new(command: &'static str, path: PathBuf) -> Self {
+    fn new(command: String, path: PathBuf) -> Self {
         // The same file opened twice would write over the text of the other.
         let is_stdout = [Path::new("-"), Path::new("/dev/stdout")].contains(&path.as_path());
         let place = if is_stdout {
@@ -100,7 +110,7 @@ impl JsonTarget {
     pub(crate) fn write(&self, result: &impl Serialize) -> anyhow::Result<()> {
         let mut text = serde_json::to_string_pretty(&Document {
             schema_version: SCHEMA_VERSION,
-            command: self.command,
+            command: &self.command,
             result,
         })?;
         text.push('\n');
@@ -239,7 +249,7 @@ mod tests {
     use super::*;
 
     fn target(path: &Path) -> JsonTarget {
-        JsonTarget::new("data doctor", path.to_owned())
+        JsonTarget::new("data doctor".to_owned(), path.to_owned())
     }
 
     fn reason(path: &Path) -> Reason {

@@ -4,6 +4,7 @@ pub(crate) mod ablate;
 pub(crate) mod bench;
 pub(crate) mod check;
 mod children;
+pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod eval;
 mod facts;
@@ -31,24 +32,11 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use clap::CommandFactory as _;
-use clap_complete::Shell;
 use zeg::data::is_description;
 use zeg_train::experiment::{Experiment, ExperimentFile};
 
 use self::json::{JsonTarget, write_result};
-use crate::{
-    Program,
-    cli::Cli,
-    say::{self, StdoutError},
-};
-
-/// Prints the completion script of a shell.
-pub(crate) fn completions(shell: Shell) -> Result<(), StdoutError> {
-    let mut script = Vec::new(); // clap panics if the output fails, and memory does not
-    clap_complete::generate(shell, &mut Cli::command(), "zeg", &mut script);
-    say::result_text(&script)
-}
+use crate::Program;
 
 /// Whether the name of a file is that of an experiment.
 fn is_experiment(file: &Path) -> bool {

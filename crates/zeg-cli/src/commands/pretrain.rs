@@ -6,6 +6,7 @@ use std::{path::PathBuf, process::ExitCode, sync::atomic::Ordering, time::Instan
 
 use anyhow::Context as _;
 use clap::Args;
+use serde::Serialize;
 use serde_json::json;
 use zeg_base::memory;
 
@@ -19,10 +20,12 @@ use zeg_train::{
 
 use self::files::PretrainFiles;
 use super::{
+    JsonTarget,
+    json::{self, JsonArgs},
     machine,
     run_files::Log,
     shared::{ComputeArgs, ComputeSettings, heading},
-    stop_flag,
+    stop_flag, write_result,
 };
 use crate::{
     Program,
@@ -74,6 +77,8 @@ pub(crate) struct PretrainArgs {
     #[arg(long, help_heading = heading::OUTPUT)]
     overwrite: bool,
     #[command(flatten)]
+    json: JsonArgs,
+    #[command(flatten)]
     compute: ComputeArgs,
 }
 
@@ -85,6 +90,7 @@ struct PretrainSettings {
     /// Number of steps between two checkpoints, at least 1.
     checkpoint_every: u64,
     continuation: Continuation,
+    json: Option<JsonTarget>,
     compute: ComputeSettings,
     verbosity: Verbosity,
 }
@@ -102,7 +108,7 @@ enum Continuation {
 
 impl PretrainArgs {
     /// # Errors
-    /// Returns an error if the pairs of a step cannot fit into memory.
+    /// Returns an error if the pairs of a step cannot fit into memory, or if the file of `--json` may not be written.
     fn settings(self, verbosity: Verbosity) -> anyhow::Result<PretrainSettings> {
         check_memory(self.batch)?;
         let defaults = PretrainConfig::default();
@@ -124,6 +130,7 @@ impl PretrainArgs {
                 (false, true) => Continuation::Replace,
                 (false, false) => Continuation::Fresh,
             },
+            json: self.json.target("pretrain")?,
             compute: self.compute.settings(),
             verbosity,
         })
@@ -137,6 +144,39 @@ fn check_memory(batch: usize) -> anyhow::Result<()> {
     let images = memory::product(&[batch, 3, side, side, size_of::<f32>()]);
     let similarities = memory::product(&[batch, batch, size_of::<f32>()]);
     memory::check(images.saturating_add(similarities)).with_context(|| format!("--batch {batch}"))
+}
+
+/// The weights that were trained, and the files beside them.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct PretrainOutput {
+    /// File of the weights.
+    #[serde(serialize_with = "zeg_base::paths::serialize")]
+    weights: PathBuf,
+    /// File with one JSON object per step.
+    #[serde(serialize_with = "zeg_base::paths::serialize")]
+    log: PathBuf,
+    /// File with the settings and the final score.
+    #[serde(serialize_with = "zeg_base::paths::serialize")]
+    manifest: PathBuf,
+    /// Seed for initialisation and images.
+    seed: u64,
+    /// Number of optimiser steps.
+    steps: u64,
+    /// Number of pairs of an image and a caption in all steps.
+    pairs: u64,
+    /// Share of class names that the final model finds, 0 to 1.
+    zero_shot_accuracy: f64,
+    /// Number of images that this was measured on.
+    zero_shot_images: u64,
+    /// Wall time of the training in seconds.
+    seconds: f64,
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<PretrainOutput>("pretrain")
 }
 
 pub(crate) fn run(
@@ -215,7 +255,7 @@ fn pretrain(settings: &PretrainSettings) -> anyhow::Result<ExitCode> {
             settings.verbosity.notice(format_args!(
                 "stopped at step {done}; --resume continues the run"
             ));
-            return Ok(super::interrupt::exit_code());
+            return Ok(json::stopped(settings.json.as_ref()));
         }
         other => other?,
     };
@@ -230,7 +270,20 @@ fn pretrain(settings: &PretrainSettings) -> anyhow::Result<ExitCode> {
     files
         .remove_checkpoint()
         .with_context(|| files.checkpoint.display().to_string())?;
-    print_result!("{}", files.weights.display())?;
+    let written = PretrainOutput {
+        weights: files.weights.clone(),
+        log: files.log.clone(),
+        manifest: files.manifest.clone(),
+        seed: config.seed,
+        steps: config.steps,
+        pairs: config.steps * config.batch as u64,
+        zero_shot_accuracy: accuracy,
+        zero_shot_images: SCORED,
+        seconds: round(started.elapsed().as_secs_f64()),
+    };
+    write_result(settings.json.as_ref(), &written, || {
+        print_result!("{}", files.weights.display())
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,12 +3,18 @@
 use std::{path::PathBuf, process::ExitCode, sync::atomic::AtomicBool};
 
 use clap::Args;
+use serde::Serialize;
 use zeg_hub::{
     Cache, Entry, Event, HubError, Missing, Network, Proof, Pulled, Registry, Settings, human_size,
     missing, pull,
 };
 
-use super::{JsonTarget, json::JsonArgs, shared::heading, stop_flag};
+use super::{
+    JsonTarget,
+    json::{self, JsonArgs},
+    shared::heading,
+    stop_flag,
+};
 use crate::{
     Program,
     progress::{Progress, Verbosity},
@@ -89,6 +95,20 @@ struct Planned<'a> {
     missing: Vec<Missing>,
 }
 
+/// The models that are downloaded now.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct PullOutput {
+    /// The models, in the order of their names on the command line.
+    models: Vec<Pulled>,
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<PullOutput>("pull")
+}
+
 pub(crate) fn run(
     _program: &Program,
     args: PullArgs,
@@ -131,13 +151,13 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
             }
             Err(error @ HubError::Cancelled { .. }) => {
                 print_notice!("{error}");
-                return Ok(crate::commands::interrupt::exit_code());
+                return Ok(json::stopped(settings.json.as_ref()));
             }
             Err(error) => return Err(error.into()),
         }
     }
     if let Some(json) = &settings.json {
-        json.write(&serde_json::json!({ "models": pulled }))?;
+        json.write(&PullOutput { models: pulled })?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -31,7 +31,7 @@ use super::{
     JsonTarget,
     ablate::run::side_by_side,
     children::Children,
-    json::JsonArgs,
+    json::{self, JsonArgs},
     run_files::claim_folder,
     shared::{Existing, heading, thread_count},
     write_result,
@@ -86,11 +86,21 @@ pub(crate) struct QuickstartArgs {
     threads: Option<usize>,
 }
 
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<QuickstartSummary>("quickstart")
+}
+
 /// The result of a quickstart.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct QuickstartSummary {
+    /// Seconds for everything.
     seconds: f64,
+    /// Number of threads.
     threads: usize,
+    /// Seed for initialisation, data order and dropout.
     seed: u64,
     /// Name of the method with the best scores.
     best: String,
@@ -192,11 +202,11 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
             Err(code) => Some(code),
         })
     })?;
-    if let Some(code) = code {
+    if code.is_some() {
         settings
             .verbosity
             .notice("stopped; with --overwrite the same command starts anew");
-        return Ok(code);
+        return Ok(json::stopped(settings.json.as_ref()));
     }
     let mut scores = scores
         .into_inner()
@@ -208,7 +218,7 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
     scores.sort_by_key(position);
     let summary = match show(settings, &children, &plan, scores, started)? {
         Ok(summary) => summary,
-        Err(code) => return Ok(code),
+        Err(_) => return Ok(json::stopped(settings.json.as_ref())),
     };
     write_result(settings.json.as_ref(), &summary, || {
         print_result!("{}", summary.to_text())

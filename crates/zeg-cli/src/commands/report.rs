@@ -8,13 +8,19 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
+use serde::Serialize;
 use zeg::eval::{
     Evaluation,
     page::{Format, ReportInput, RunInput, read_log, write_report},
     record::FILE_NAME,
 };
 
-use super::shared::{Existing, heading};
+use super::{
+    JsonTarget,
+    json::JsonArgs,
+    shared::{Existing, heading},
+    write_result,
+};
 use crate::Program;
 
 /// Arguments of `zeg report`.
@@ -40,6 +46,8 @@ pub(crate) struct ReportArgs {
     /// Replace a report that exists
     #[arg(long, help_heading = heading::OUTPUT)]
     overwrite: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 /// A [`Format`] as a value of `--format`.
@@ -73,22 +81,58 @@ struct ReportSettings {
     formats: Vec<Format>,
     title: Option<String>,
     existing: Existing,
+    json: Option<JsonTarget>,
 }
 
 impl ReportArgs {
-    fn settings(self) -> ReportSettings {
-        ReportSettings {
+    /// # Errors
+    /// Returns an error if the file of `--json` may not be written.
+    fn settings(self) -> anyhow::Result<ReportSettings> {
+        Ok(ReportSettings {
             runs: self.runs,
             output: self.output,
             formats: self.format.into_iter().map(Into::into).collect(),
             title: self.title,
             existing: Existing::of_flag(self.overwrite),
-        }
+            json: self.json.target("report")?,
+        })
     }
 }
 
+/// The report that was written.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct ReportOutput {
+    /// Heading of the page.
+    title: String,
+    /// The written files.
+    #[serde(serialize_with = "zeg_base::paths::serialize_all")]
+    files: Vec<PathBuf>,
+    /// The evaluations on the page, in its order.
+    evaluations: Vec<ReportedEvaluation>,
+}
+
+/// An evaluation on the page.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct ReportedEvaluation {
+    /// Folder of its record.
+    #[serde(serialize_with = "zeg_base::paths::serialize")]
+    folder: PathBuf,
+    /// The method, as `ZegCLIP`.
+    method: String,
+    /// File of the model.
+    model: String,
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<ReportOutput>("report")
+}
+
 pub(crate) fn run(_program: &Program, args: ReportArgs) -> anyhow::Result<ExitCode> {
-    report(&args.settings())?;
+    report(&args.settings()?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -103,15 +147,28 @@ fn report(settings: &ReportSettings) -> anyhow::Result<()> {
             runs.push(run_input(&folder)?);
         }
     }
+    let evaluations = runs.iter().map(|run| ReportedEvaluation {
+        folder: run.folder.clone(),
+        method: run.evaluation.method.clone(),
+        model: run.evaluation.model.path.clone(),
+    });
+    let evaluations = evaluations.collect();
     let input = ReportInput {
         title: settings.title.clone().unwrap_or_else(|| title(&runs)),
         runs,
     };
     fs::create_dir_all(output).with_context(|| output.display().to_string())?;
-    for file in write_report(&input, output, &settings.formats)? {
-        print_result!("{}", file.display())?;
-    }
-    Ok(())
+    let written = ReportOutput {
+        files: write_report(&input, output, &settings.formats)?,
+        title: input.title,
+        evaluations,
+    };
+    write_result(settings.json.as_ref(), &written, || {
+        for file in &written.files {
+            print_result!("{}", file.display())?;
+        }
+        Ok(())
+    })
 }
 
 /// Returns the folders with records that a path stands for: the folder itself, or those in it, sorted by name.

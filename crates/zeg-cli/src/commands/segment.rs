@@ -4,6 +4,7 @@ mod args;
 mod finished;
 mod inputs;
 mod outputs;
+mod result;
 mod to_stdout;
 mod work;
 
@@ -27,16 +28,20 @@ use zeg_base::paths::path_text;
 use zeg_base::plural::counted;
 
 pub(crate) use self::args::SegmentArgs;
+#[cfg(feature = "schema")]
+pub(crate) use self::result::output_schema;
 use self::{
     args::{OutputPlace, SegmentSettings},
     finished::{Finished, Plan},
     inputs::Input,
     outputs::Writers,
-    work::{Failure, ImageResult, SegmentJob, Work},
+    result::{ImageResult, SegmentResult},
+    work::{SegmentJob, Work, WriteFailure},
 };
 use super::{
     JsonTarget, interrupt,
     journal::{Continuation, check_writable},
+    json::Failure,
     model_file::{
         resolve_model, warn_of_architecture, warn_of_assumptions, warn_of_single_class,
         warn_of_text,
@@ -130,7 +135,8 @@ fn segment_into_folder(
         &model.work(settings),
         &finished,
         &mut writers,
-        inputs.iter().zip(&stems).zip(plans),
+        inputs,
+        stems.iter().zip(plans),
         &stop,
         &mut outcome,
     );
@@ -149,14 +155,14 @@ fn segment_into_folder(
 #[derive(Default)]
 struct Outcome {
     images: Vec<ImageResult>,
-    failed: usize,
+    failed: Vec<Failure>,
     /// The failure of printing; files are written even if their list cannot be.
     printed: Option<StdoutError>,
 }
 
 /// Segments all images, or reads those that are finished from the journal, and passes them to the writers.
 ///
-/// - `images`: each with its stem and what is to be done with it
+/// - `plans`: for each image its stem and what is to be done with it
 ///
 /// # Errors
 /// Returns the first error after which no results can be written.
@@ -164,26 +170,30 @@ fn work_on<'a>(
     work: &Work,
     finished: &Finished,
     writers: &mut Writers,
-    images: impl ExactSizeIterator<Item = ((&'a Input, &'a PathBuf), Plan)> + Send,
+    inputs: &'a [Input],
+    plans: impl ExactSizeIterator<Item = (&'a PathBuf, Plan)> + Send,
     stop: &AtomicBool,
     outcome: &mut Outcome,
 ) -> anyhow::Result<()> {
     let settings = work.settings;
     let verbosity = settings.verbosity;
-    let bar = verbosity.progress("segmenting", "images", images.len() as u64);
+    let bar = verbosity.progress("segmenting", "images", inputs.len() as u64);
     let json_on_stdout = settings.json.as_ref().is_some_and(JsonTarget::is_stdout);
     let queue = QueueOptions {
-        workers: rayon::current_num_threads().min(images.len()),
+        workers: rayon::current_num_threads().min(inputs.len()),
         stop: Some(stop),
     };
     let worked = work_in_order(
-        images.map(|((input, stem), plan)| SegmentJob { input, stem, plan }),
+        inputs
+            .iter()
+            .zip(plans)
+            .map(|(input, (stem, plan))| SegmentJob { input, stem, plan }),
         queue,
         |job| !job.input.is_small(),
         |job| work.label(job, finished),
         |result| {
             let result = result.map_err(anyhow::Error::new).flatten();
-            let result = result.map_err(Failure::OfImage);
+            let result = result.map_err(WriteFailure::OfImage);
             match result.and_then(|labelled| work.write(&labelled, writers, finished)) {
                 Ok(image) => {
                     if !json_on_stdout && outcome.printed.is_none() {
@@ -192,11 +202,14 @@ fn work_on<'a>(
                     outcome.images.push(image);
                 }
                 // The other images are still segmented.
-                Err(Failure::OfImage(error)) => {
-                    outcome.failed += 1;
+                Err(WriteFailure::OfImage(error)) => {
+                    // Results arrive in the order of the images.
+                    let input = inputs.get(outcome.images.len() + outcome.failed.len());
+                    let path = input.map_or(Path::new(""), |input| &input.image.path);
+                    outcome.failed.push(Failure::new(path, &error));
                     bar.suspend(|| crate::hints::print(&error));
                 }
-                Err(Failure::OfWork(error)) => return Err(error),
+                Err(WriteFailure::OfWork(error)) => return Err(error),
             }
             bar.inc();
             Ok(())
@@ -232,19 +245,30 @@ fn finish(
             printed = print_result!("{}", path.display()).err();
         }
     }
+    let result = SegmentResult {
+        images,
+        failed,
+        files,
+    };
     if let Some(json) = &settings.json {
-        json.write(&serde_json::json!({ "images": images }))?;
+        json.write(&result)?;
     }
-    let done = images.len() + failed;
+    let (done, failed) = (
+        result.images.len() + result.failed.len(),
+        result.failed.len(),
+    );
     if done < all {
         print_notice!("stopped after {done} of {all} images; --resume goes on");
         return Ok(interrupt::exit_code());
     }
-    anyhow::ensure!(
-        failed == 0,
-        "{failed} of {} could not be segmented",
-        counted(all, "image")
-    );
+    if failed > 0 {
+        // The document lists them, so this is not an error with a document of its own.
+        print_notice!(
+            "error: {failed} of {} could not be segmented",
+            counted(all, "image")
+        );
+        return Ok(ExitCode::FAILURE);
+    }
     match printed {
         Some(error) => Err(error.into()),
         None => Ok(ExitCode::SUCCESS),

@@ -3,6 +3,7 @@
 mod args;
 mod cached_copies;
 mod facts;
+mod output;
 mod run_folder;
 mod stated;
 mod training_run;
@@ -14,7 +15,10 @@ pub(crate) use self::{
     run_folder::{BegunRun, NothingToStartFrom, is_begun},
 };
 
-use std::{path::Path, process::ExitCode, sync::Arc};
+#[cfg(feature = "schema")]
+pub(crate) use self::output::output_schema;
+
+use std::{path::Path, process::ExitCode, sync::Arc, time::Instant};
 
 use anyhow::Context as _;
 use burn::tensor::Device;
@@ -40,15 +44,16 @@ use zeg_train::{
 
 use self::{
     args::TrainSettings,
+    output::TrainOutput,
     run_folder::{ManifestInput, RunFolder, Start},
     stated::{state_activation, state_heads},
     training_run::TrainingRun,
     validation::{Validator, ValidatorInput},
 };
 use super::{
-    data_folder,
+    data_folder, interrupt,
     model_file::{warn_of_files, warn_of_text},
-    stop_flag,
+    stop_flag, write_result,
 };
 use crate::{Program, progress::Verbosity};
 
@@ -64,6 +69,7 @@ pub(crate) fn run(
 }
 
 fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
     let stop = stop_flag();
     let device = settings.compute.open_device()?;
     let Program { methods, recipes } = program;
@@ -148,6 +154,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         optimizer_time: std::collections::BTreeMap::new(),
         experiment: experiment.to_json()?,
     };
+    let first_step = trainer.step_number();
     let validator = Validator::new(&ValidatorInput {
         experiment: &experiment,
         architecture: &*architecture,
@@ -166,17 +173,40 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         validator,
     };
     let finished = run.train(&mut trainer, &dataset, settings, &stop)?;
+    let path = run.folder.model();
+    if finished {
+        run.save_model(&trainer, &path)?;
+    }
+    let best = run.folder.best();
+    let output = TrainOutput {
+        folder: settings.output.clone(),
+        model: finished.then_some(path),
+        best: best.is_file().then_some(best),
+        method: run.architecture.title().to_owned(),
+        dataset: dataset.name().to_owned(),
+        images: dataset.len(),
+        seed: run.experiment.training.seed,
+        first_step,
+        step: trainer.step_number(),
+        steps: run.experiment.training.steps,
+        finished,
+        seconds: started.elapsed().as_secs_f64(),
+    };
     if !finished {
         settings.verbosity.notice(format_args!(
             "stopped at step {}; --resume continues the run",
-            trainer.step_number()
+            output.step
         ));
-        return Ok(crate::commands::interrupt::exit_code());
     }
-    let path = run.folder.model();
-    run.save_model(&trainer, &path)?;
-    print_result!("{}", path.display())?;
-    Ok(ExitCode::SUCCESS)
+    write_result(settings.json.as_ref(), &output, || match &output.model {
+        Some(model) => print_result!("{}", model.display()),
+        None => Ok(()),
+    })?;
+    Ok(if finished {
+        ExitCode::SUCCESS
+    } else {
+        interrupt::exit_code()
+    })
 }
 
 /// Checks that encoded images can be kept, if the run keeps them.

@@ -82,6 +82,12 @@ struct ClassFiles {
     similarity: PathBuf,
 }
 
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<Maps>("visualize")
+}
+
 pub(crate) fn run(
     program: &Program,
     args: VisualizeArgs,

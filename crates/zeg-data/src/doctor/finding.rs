@@ -4,6 +4,7 @@ use serde::{Serialize, Serializer};
 
 /// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Training or scores would fail or be wrong.
@@ -27,10 +28,12 @@ impl Severity {
 
 /// A finding of the doctor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finding {
     /// The severity.
     pub severity: Severity,
     /// The name of its kind, which does not change between versions.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub code: Code,
     /// A description with the first file and value.
     pub message: String,

@@ -29,6 +29,7 @@ pub struct Plan {
 
 /// A part of a complete download that this download lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Missing {
     /// What is missing.
     pub what: String,
@@ -42,6 +43,7 @@ pub struct Missing {
 
 /// Number of images of a split, here and as published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SplitImages {
     /// The split's name.
     pub split: &'static str,

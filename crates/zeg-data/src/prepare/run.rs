@@ -34,6 +34,7 @@ pub struct Progress {
 
 /// A file that could not be converted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Failure {
     /// The file that was to be made, relative to the result's folder.
     #[serde(serialize_with = "zeg_base::paths::serialize")]
@@ -44,6 +45,7 @@ pub struct Failure {
 
 /// The outcome of a conversion.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Summary {
     /// The data set's name.
     pub dataset: &'static str,

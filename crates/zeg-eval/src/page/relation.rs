@@ -39,19 +39,10 @@ impl Relation {
         for (position, run) in input.runs.iter().enumerate() {
             for earlier in input.runs.iter().take(position) {
                 let (a, b) = (&earlier.evaluation, &run.evaluation);
-                a.check_same_benchmark(b)?;
-                crate::record::same("images", &a.images, &b.images)?;
+                a.check_same_images(b)?;
             }
         }
-        let runs: Vec<Run<'_>> = input
-            .runs
-            .iter()
-            .map(|run| Run {
-                evaluation: &run.evaluation,
-                experiment: run.experiment.as_deref(),
-            })
-            .collect();
-        Ok(match check_seeds(&runs) {
+        Ok(match check_seeds(&trainings(input)) {
             Ok(()) => Self::Seeds,
             Err(EvalError::Differs { field, .. }) => Self::SideBySide {
                 reason: format!(
@@ -81,6 +72,15 @@ impl Relation {
             Self::SideBySide { .. } => method_names(&input.runs),
         }
     }
+}
+
+/// Returns the evaluations with the experiments of their trainings.
+pub(super) fn trainings(input: &ReportInput) -> Vec<Run<'_>> {
+    let runs = input.runs.iter().map(|run| Run {
+        evaluation: &run.evaluation,
+        experiment: run.experiment.as_deref(),
+    });
+    runs.collect()
 }
 
 /// Returns the words for a field of a record in which evaluations differ.

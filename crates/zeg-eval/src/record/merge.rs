@@ -128,6 +128,12 @@ impl Evaluation {
         Ok(())
     }
 
+    /// Checks that another record was scored on the same benchmark, and on as many of its images.
+    pub(crate) fn check_same_images(&self, other: &Self) -> Result<(), EvalError> {
+        self.check_same_benchmark(other)?;
+        same("images", &self.images, &other.images)
+    }
+
     /// Selects the gallery from the galleries of all shards.
     fn choose_gallery(&mut self, each: usize) {
         let mut shown = BTreeSet::new();

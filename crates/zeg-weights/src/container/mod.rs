@@ -43,6 +43,7 @@ const MOST_DIRECTORY_BYTES: u64 = 8 << 20;
 
 /// The container format of a weight file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ContainerFormat {
     /// A safetensors file.

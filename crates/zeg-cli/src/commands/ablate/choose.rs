@@ -16,7 +16,9 @@ use super::{
 
 /// The chosen settings and seen offset of a row.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct Choice {
+    /// Name of the row.
     pub(super) row: String,
     /// Settings of the chosen candidate, `key=value`.
     pub(super) settings: Vec<String>,

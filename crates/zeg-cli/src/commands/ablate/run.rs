@@ -306,9 +306,7 @@ fn add_common_arguments(command: &mut Command, settings: &AblateSettings) {
     if settings.jobs > 1 {
         command.args(["--threads", "1"]);
     }
-    if settings.verbosity == Verbosity::Quiet {
-        command.arg("--quiet");
-    }
+    command.args(settings.verbosity.flag());
 }
 
 /// Scores the runs that have no scores; returns an exit code if the user stopped it.

@@ -41,7 +41,9 @@ impl Scored {
 
 /// All rows with their scores.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct Table {
+    /// Title of the suite.
     title: String,
     /// Source of the published scores.
     source: Option<String>,
@@ -54,24 +56,35 @@ pub(super) struct Table {
 
 /// A row with its scores.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct TableRow {
+    /// Its name.
     name: String,
+    /// Scores over the runs of the row.
     scores: Summary,
     /// Scores with the seen offset 0, if an offset was chosen.
     uncalibrated: Option<Summary>,
+    /// Settings that were chosen for the row, if the suite chooses any.
     choice: Option<Choice>,
+    /// Published scores of the row, if there are any.
     published: Option<PublishedScores>,
 }
 
 /// Published scores in percent; the hIoU is recomputed from the mIoU of seen and unseen classes.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct PublishedScores {
+    /// Name of the method in the publication.
     method: String,
+    /// Pixel accuracy in percent.
     p_acc: Option<f64>,
+    /// Mean IoU of the seen classes in percent.
     #[serde(rename = "miou_seen")]
     seen: Option<f64>,
+    /// Mean IoU of the unseen classes in percent.
     #[serde(rename = "miou_unseen")]
     unseen: Option<f64>,
+    /// Harmonic mean of the two, in percent.
     hiou: Option<f64>,
 }
 

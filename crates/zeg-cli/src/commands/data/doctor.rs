@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
+use serde::Serialize;
 use zeg::data::{
     Diagnosis, DoctorOptions, Selection, Verdict, datasets, examine, mini_world::DATASET,
 };
@@ -94,6 +95,20 @@ impl DoctorArgs {
     }
 }
 
+/// What was found in a data set.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct DoctorOutput {
+    /// One entry per split.
+    splits: Vec<Diagnosis>,
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    crate::commands::json::schema_of::<DoctorOutput>("data doctor")
+}
+
 pub(super) fn doctor(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
     let mut diagnoses = Vec::new();
     let mut first_error = None;
@@ -129,9 +144,9 @@ pub(super) fn doctor(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
     if let (true, Some(error)) = (diagnoses.is_empty(), first_error) {
         return Err(error.into());
     }
-    let document = serde_json::json!({ "splits": diagnoses });
-    write_result(settings.json.as_ref(), &document, || {
-        for diagnosis in &diagnoses {
+    let output = DoctorOutput { splits: diagnoses };
+    write_result(settings.json.as_ref(), &output, || {
+        for diagnosis in &output.splits {
             print_result!("{}", diagnosis.to_table())?;
         }
         Ok(())
@@ -141,7 +156,7 @@ pub(super) fn doctor(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
         Verdict::Suspicious => settings.strict,
         Verdict::Healthy => false,
     };
-    Ok(if diagnoses.iter().any(failed) {
+    Ok(if output.splits.iter().any(failed) {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS

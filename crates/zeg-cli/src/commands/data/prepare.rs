@@ -1,11 +1,22 @@
 //! `zeg data prepare`: converts official downloads to the folders that training and scoring read.
 
-use std::{ops::ControlFlow, path::PathBuf, process::ExitCode, sync::atomic::Ordering};
-use zeg_base::plural::counted;
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::atomic::Ordering,
+};
 
 use clap::Args;
-use zeg::data::is_description;
-use zeg::data::prepare::{ImagePlacement, OnBad, PrepareError, PrepareOptions, Summary, plan};
+use serde::Serialize;
+use zeg::data::{
+    is_description,
+    prepare::{
+        ImagePlacement, Missing, OnBad, Plan, PrepareError, PrepareOptions, SplitImages, Summary,
+        plan,
+    },
+};
+use zeg_base::plural::counted;
 
 use crate::{
     commands::{
@@ -46,7 +57,7 @@ pub(super) struct PrepareArgs {
     #[arg(long, value_name = "PIXELS", default_value_t = 512, value_parser = count_or_zero, help_heading = heading::DATA)]
     shrink: usize,
     /// Print what would be created, and create nothing
-    #[arg(long, conflicts_with = "json", help_heading = heading::OUTPUT)]
+    #[arg(long, help_heading = heading::OUTPUT)]
     dry_run: bool,
     #[command(flatten)]
     json: JsonArgs,
@@ -105,10 +116,60 @@ impl PrepareArgs {
     }
 }
 
+/// The outcome of a conversion, or with `--dry-run` its plan.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+enum PrepareOutput<'a> {
+    /// The outcome of a conversion.
+    Outcome(&'a Summary),
+    /// With `--dry-run`: what would be made.
+    Plan(PlanOutput),
+}
+
+/// What a conversion would make.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct PlanOutput {
+    /// The data set's name.
+    dataset: &'static str,
+    /// Descriptions of the recognised parts of the download.
+    findings: Vec<String>,
+    /// Parts of a complete download that this one lacks.
+    missing: Vec<Missing>,
+    /// Number of images of each split, here and as published.
+    splits: Vec<SplitImages>,
+    /// Number of files that would be made, not counting lists.
+    files: usize,
+    /// Lists of ids that would be written, relative to the folder.
+    #[serde(serialize_with = "zeg_base::paths::serialize_all")]
+    lists: Vec<PathBuf>,
+}
+
+impl PlanOutput {
+    fn of(plan: &Plan) -> Self {
+        Self {
+            dataset: plan.name(),
+            findings: plan.findings().to_vec(),
+            missing: plan.missing().to_vec(),
+            splits: plan.splits().to_vec(),
+            files: plan.files(),
+            lists: plan.lists().map(Path::to_owned).collect(),
+        }
+    }
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    crate::commands::json::schema_of::<PrepareOutput<'_>>("data prepare")
+}
+
 pub(super) fn prepare(settings: &PrepareSettings) -> anyhow::Result<ExitCode> {
     let plan = plan(&settings.dataset, &settings.from)?;
     if settings.dry_run {
-        print_result!("{plan}")?;
+        let output = PrepareOutput::Plan(PlanOutput::of(&plan));
+        write_result(settings.json.as_ref(), &output, || print_result!("{plan}"))?;
         return Ok(ExitCode::SUCCESS);
     }
     settings.verbosity.notice(&plan);
@@ -125,7 +186,8 @@ pub(super) fn prepare(settings: &PrepareSettings) -> anyhow::Result<ExitCode> {
     });
     bar.finish();
     let summary = result?;
-    write_result(settings.json.as_ref(), &summary, || print(&summary))?;
+    let output = PrepareOutput::Outcome(&summary);
+    write_result(settings.json.as_ref(), &output, || print(&summary))?;
     Ok(if summary.stopped {
         crate::commands::interrupt::exit_code()
     } else if summary.failed.is_empty() {

@@ -55,7 +55,7 @@ Score a large split in several processes:
 pub(crate) struct EvalArgs {
     #[command(subcommand)]
     command: Option<EvalCommand>,
-    /// Checkpoints or CLIP weights; for several, the mean ± standard deviation is reported
+    /// Checkpoints or CLIP weights; several are compared, with mean ± standard deviation over seeds of one configuration
     #[arg(required = true)]
     checkpoint: Vec<PathBuf>,
     /// Folder of the data set; the mini world needs none, and a .toml file may name its own

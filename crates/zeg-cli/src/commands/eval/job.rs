@@ -43,7 +43,7 @@ use anyhow::Context as _;
 
 /// A model with the plan and the data set of its evaluation.
 pub(super) struct EvalJob<'a> {
-    checkpoint: &'a Path,
+    pub(super) checkpoint: &'a Path,
     loaded: LoadedModel,
     plan: Plan,
     pub(super) dataset: OpenSet,

@@ -98,7 +98,7 @@ pub(super) fn merge(settings: &MergeSettings) -> anyhow::Result<()> {
     settings
         .verbosity
         .notice(format_args!("record: {}", file.display()));
-    super::show(&[whole], settings.json.as_ref())
+    super::show_one(&whole, settings.json.as_ref())
 }
 
 /// Warns if a part does not record how it was read, because an earlier version wrote it.

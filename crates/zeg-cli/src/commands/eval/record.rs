@@ -120,6 +120,13 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
     })
 }
 
+/// Returns the experiment of a model's training as TOML, if the checkpoint holds one.
+pub(super) fn experiment(loaded: &LoadedModel) -> anyhow::Result<Option<String>> {
+    let experiment = loaded.checkpoint.as_ref().map(Experiment::of_checkpoint);
+    let text = experiment.transpose()?.map(|it| toml::to_string(&it));
+    Ok(text.transpose()?)
+}
+
 /// Returns what the class embeddings were made with: prompt templates, or a table.
 fn templates(origin: &EmbeddingOrigin, plan: &Plan, loaded: &LoadedModel) -> String {
     match origin {

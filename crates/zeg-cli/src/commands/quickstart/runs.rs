@@ -32,9 +32,13 @@ pub(super) struct QuickstartRun<'a> {
 
 /// The scores of one run on the test images, fractions of 1.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RunScores {
+    /// Name of the method's folders.
     pub(super) method: String,
+    /// Name of the method for people.
     pub(super) title: String,
+    /// Seed of the choice of unseen classes.
     pub(super) split: u64,
     /// Share of pixels with the right class.
     pub(super) p_acc: Option<f64>,

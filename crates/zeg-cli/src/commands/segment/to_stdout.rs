@@ -12,7 +12,8 @@ use super::{
     finished::Plan,
     inputs::Input,
     report_lines,
-    work::{ImageResult, SegmentJob, Work, palette},
+    result::{ImageResult, SegmentResult},
+    work::{SegmentJob, Work, palette},
 };
 use crate::say;
 
@@ -57,7 +58,10 @@ pub(super) fn write(work: &Work, input: &Input, settings: &SegmentSettings) -> a
         print_notice!("{line}");
     }
     if let Some(json) = &settings.json {
-        json.write(&serde_json::json!({ "images": [result] }))?;
+        json.write(&SegmentResult {
+            images: vec![result],
+            ..SegmentResult::default()
+        })?;
     }
     Ok(())
 }

@@ -1,9 +1,8 @@
 //! The work on one image: it is segmented, or read back from the journal, and passed to all writers.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
-use serde::Serialize;
 use zeg::{
     EncodedClasses, Segmenter,
     explain::{Explainer, Explanation},
@@ -22,20 +21,8 @@ use super::{
     finished::{Finished, FinishedImage, Plan, exists, own_files},
     inputs::Input,
     outputs::Writers,
+    result::ImageResult,
 };
-
-/// The result of one image, as `--json` lists it.
-#[derive(Debug, Serialize)]
-pub(super) struct ImageResult {
-    #[serde(flatten)]
-    pub(super) summary: Summary,
-    /// Files that were written for this image only.
-    #[serde(serialize_with = "zeg_base::paths::serialize_all")]
-    pub(super) files: Vec<PathBuf>,
-    /// The best classes of its large regions, with `--explain`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) regions: Option<Vec<Explanation>>,
-}
 
 /// An image to segment.
 #[derive(Clone, Copy)]
@@ -75,7 +62,7 @@ struct Segmented {
 
 /// A failure of writing the results of an image.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum WriteFailure {
     /// Only this image has no results.
     OfImage(anyhow::Error),
     /// No further results can be written; what is finished is kept.
@@ -168,7 +155,7 @@ impl Work<'_> {
         labelled: &LabelledJob,
         writers: &mut Writers,
         finished: &Finished,
-    ) -> Result<ImageResult, Failure> {
+    ) -> Result<ImageResult, WriteFailure> {
         let overlay_image = self.overlay(labelled);
         let plain = SegmentedImage {
             stem: labelled.job.stem,
@@ -201,7 +188,7 @@ impl Work<'_> {
         plain: &SegmentedImage,
         writers: &mut Writers,
         finished: &Finished,
-    ) -> Result<FinishedImage, Failure> {
+    ) -> Result<FinishedImage, WriteFailure> {
         let output = &self.settings.output;
         let SegmentJob { stem, plan, .. } = labelled.job;
         let image = SegmentedImage {
@@ -225,18 +212,18 @@ impl Work<'_> {
             return Err(of_image(ExportError::Exists { path: path.clone() }));
         }
         let begun = finished.begin_image(stem, &own);
-        begun.map_err(Failure::OfWork)?;
+        begun.map_err(WriteFailure::OfWork)?;
         for exporter in &mut writers.own {
             exporter.add(&image).map_err(of_image)?;
         }
         if let Some(scores) = &segmented.scores {
             let read = scores.check();
             read.context("reading scores back from the temporary file")
-                .map_err(Failure::OfImage)?;
+                .map_err(WriteFailure::OfImage)?;
         }
         let source = segmented.source.clone().unwrap_or_default();
         let kept = finished.finish_image(stem, source, &own, &result);
-        kept.map_err(Failure::OfWork)?;
+        kept.map_err(WriteFailure::OfWork)?;
         Ok(result)
     }
 
@@ -303,7 +290,7 @@ pub(super) fn palette(classes: &Classes) -> Vec<[u8; 3]> {
 }
 
 /// Returns the failure of a file of one image: without room or permission, no other image can be written either.
-fn of_image(error: ExportError) -> Failure {
+fn of_image(error: ExportError) -> WriteFailure {
     use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let is_output = matches!(error, ExportError::Unwritable { .. });
     let error = anyhow::Error::new(error);
@@ -319,17 +306,17 @@ fn of_image(error: ExportError) -> Failure {
         system.is_some_and(|error| kinds.contains(&error.kind()))
     });
     if is_output && concerns_all {
-        Failure::OfWork(error)
+        WriteFailure::OfWork(error)
     } else {
-        Failure::OfImage(error)
+        WriteFailure::OfImage(error)
     }
 }
 
 /// Returns the failure of a shared file: a file that is not written to its end lacks a part of every later image.
-fn of_shared(error: ExportError) -> Failure {
+fn of_shared(error: ExportError) -> WriteFailure {
     match error {
-        ExportError::Unwritable { .. } => Failure::OfWork(error.into()),
-        other => Failure::OfImage(other.into()),
+        ExportError::Unwritable { .. } => WriteFailure::OfWork(error.into()),
+        other => WriteFailure::OfImage(other.into()),
     }
 }
 

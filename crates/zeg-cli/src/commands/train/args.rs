@@ -9,7 +9,11 @@ use zeg::{
 };
 
 use crate::{
-    commands::shared::{ComputeArgs, ComputeSettings, StatedArgs, TextClassesArgs, heading},
+    commands::{
+        JsonTarget,
+        json::JsonArgs,
+        shared::{ComputeArgs, ComputeSettings, StatedArgs, TextClassesArgs, heading},
+    },
     numbers::{capped, change, count},
     progress::Verbosity,
 };
@@ -60,6 +64,8 @@ pub(crate) struct TrainArgs {
     /// Replace a run that the folder holds; its checkpoints and its model are removed
     #[arg(long, help_heading = heading::OUTPUT)]
     overwrite: bool,
+    #[command(flatten)]
+    json: JsonArgs,
     /// Folder that keeps the encoded augmented copies of training.cached-copies for other runs with the same encoder
     #[arg(long, value_name = "DIR", help_heading = heading::PERFORMANCE)]
     feature_cache: Option<PathBuf>,
@@ -100,6 +106,7 @@ pub(super) struct TrainSettings {
     pub(super) feature_cache: Option<PathBuf>,
     /// Number of threads that load images, at least 1.
     pub(super) loaders: usize,
+    pub(super) json: Option<JsonTarget>,
     pub(super) compute: ComputeSettings,
     pub(super) verbosity: Verbosity,
 }
@@ -129,7 +136,7 @@ impl TrainSettings {
 
 impl TrainArgs {
     /// # Errors
-    /// Returns an error if the class list of the table cannot be read.
+    /// Returns an error if the class list of the table cannot be read, or if the file of `--json` may not be written.
     pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<TrainSettings> {
         Ok(TrainSettings {
             config: self.config,
@@ -150,6 +157,7 @@ impl TrainArgs {
             },
             feature_cache: self.feature_cache,
             loaders: capped("--workers", self.workers),
+            json: self.json.target("train")?,
             compute: self.compute.settings(),
             verbosity,
         })
