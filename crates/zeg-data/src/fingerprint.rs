@@ -211,6 +211,7 @@ mod tests {
             id: id.to_owned(),
             image: folder.path().join(format!("{id}.jpg")),
             labels: folder.path().join(format!("{id}.png")),
+            source: crate::LabelSource::File,
         };
         let set = |names: &[&str], unseen: Vec<usize>, ids: &[&str]| {
             let names = names.iter().map(ToString::to_string).collect();

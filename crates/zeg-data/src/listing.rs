@@ -168,13 +168,13 @@ pub(crate) fn listed_items(
     places: &[Place],
     root: &Path,
 ) -> Result<Vec<Item>, DataError> {
-    let of_id = |id: String| match places {
-        [only] => Some(only.item(root, id)),
-        _ => {
-            let items = || places.iter().map(|place| place.item(root, id.clone()));
-            let existing = items().find(|item| item.image.is_file());
-            existing.or_else(|| items().next())
+    let of_id = |id: String| {
+        if let [only] = places {
+            return Some(only.item(root, id));
         }
+        let items = || places.iter().map(|place| place.item(root, id.clone()));
+        let existing = items().find(|item| item.image.is_file());
+        existing.or_else(|| items().next())
     };
     let items = entries.into_iter().map(|entry| match entry {
         Entry::Id(id) => Ok(of_id(id)),

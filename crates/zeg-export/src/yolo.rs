@@ -211,7 +211,7 @@ mod tests {
         let (text, _) = export(classes(&["wall", "window"]), &labels);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2);
-        let corners = lines[0].split(' ').skip(1).map(|part| part.parse::<f64>());
+        let corners = lines[0].split(' ').skip(1).map(str::parse::<f64>);
         let corners: Vec<f64> = corners.collect::<Result<_, _>>().unwrap();
         let inner = corners.iter().any(|part| *part > 0.5 && *part < 1.0);
         assert!(!inner, "{text}");

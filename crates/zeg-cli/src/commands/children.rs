@@ -22,7 +22,7 @@ use zeg_base::{
 use super::interrupt::{ENDS_WITH_INPUT, is_stop, on_request};
 
 /// Time that a process of a killed command has to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Time between two looks at a folder in use.
 const PAUSE: Duration = Duration::from_millis(50);
 

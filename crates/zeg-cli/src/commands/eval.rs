@@ -186,7 +186,9 @@ fn score_each(
     let error = match score(settings, jobs, device, stop, earlier) {
         Ok(None) => return Ok(false),
         Ok(Some(outcomes)) => {
-            outcomes.into_iter().for_each(|outcome| scored.add(outcome));
+            for outcome in outcomes {
+                scored.add(outcome);
+            }
             return Ok(true);
         }
         Err(error) if settings.checkpoints.len() == 1 => return Err(error),

@@ -17,7 +17,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use zeg::{
     loading::LoadedModel,
-    mini::{is_mini, weights_sha256},
+    mini::weights_sha256,
     model::weights::{Architecture, file_sha256},
 };
 use zeg_base::hex;
@@ -122,11 +122,11 @@ pub(crate) fn model_values(
     settings: &ModelSettings,
     device: &str,
 ) -> anyhow::Result<Value> {
-    let base = (model.base != file).then(|| weights_digest(&model.base));
+    let base = (model.base != file).then(|| weights_sha256(&model.base));
     let table = settings.text.as_deref().map(file_sha256).transpose()?;
     let row_classes = settings.text_classes.as_ref();
     Ok(serde_json::json!({
-        "sha256": weights_digest(file)?,
+        "sha256": weights_sha256(file)?,
         "frozen_sha256": base.transpose()?,
         "table_sha256": table,
         "table_classes": row_classes.map(serde_json::to_value).transpose()?,
@@ -135,34 +135,6 @@ pub(crate) fn model_values(
         "precision": model.precision.to_string(),
         "device": device,
     }))
-}
-
-/// Returns a digest of weights: of the file, or of all files in the folder that holds the parts.
-fn weights_digest(file: &Path) -> anyhow::Result<String> {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let folder = if is_mini(file) {
-        return Ok(weights_sha256(file)?);
-    } else if file.is_dir() {
-        file
-    } else if name.ends_with(".index.json") {
-        file.parent().unwrap_or(Path::new(""))
-    } else {
-        return Ok(weights_sha256(file)?);
-    };
-    let folder = if folder.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        folder
-    };
-    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    files.retain(|file| file.is_file());
-    files.sort();
-    let mut digest = Sha256::new();
-    for file in files {
-        digest.update(file_sha256(&file)?.as_bytes());
-    }
-    Ok(hex::encode(digest.finalize()))
 }
 
 /// Checks that files can be made in a folder, or in the nearest folder above it that exists.
@@ -266,7 +238,7 @@ impl Journal {
             let is_whole = line.ends_with(b"\n");
             match serde_json::from_slice::<Line<E>>(line) {
                 Ok(Line::Settings(settings)) if is_whole => {
-                    journal.last = Some(journal.number(settings))
+                    journal.last = Some(journal.number(settings));
                 }
                 Ok(Line::Process(number)) if is_whole => journal.earlier.push(number),
                 Ok(Line::Entry(entry)) if is_whole => {

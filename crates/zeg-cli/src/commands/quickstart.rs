@@ -216,9 +216,8 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
         (method, score.split)
     };
     scores.sort_by_key(position);
-    let summary = match show(settings, &children, &plan, scores, started)? {
-        Ok(summary) => summary,
-        Err(_) => return Ok(json::stopped(settings.json.as_ref())),
+    let Ok(summary) = show(settings, &children, &plan, scores, started)? else {
+        return Ok(json::stopped(settings.json.as_ref()));
     };
     write_result(settings.json.as_ref(), &summary, || {
         print_result!("{}", summary.to_text())

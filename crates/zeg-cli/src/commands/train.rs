@@ -23,7 +23,7 @@ use std::{path::Path, process::ExitCode, sync::Arc, time::Instant};
 use anyhow::Context as _;
 use burn::tensor::Device;
 use zeg::{
-    data::{DataError, SampleSource as _},
+    data::{DataError, OpenSet, SampleSource as _},
     mini::{is_mini, open_weights, weights_sha256},
     model::{ModelError, embeddings::ClassEmbeddings, method::Architecture, weights::StateDict},
     text_sources::{TableSource, Templates, TextSources, embed_class_set},
@@ -129,17 +129,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         first_step: trainer.step_number(),
         fresh: &fresh,
     })?;
-    settings.verbosity.notice(format_args!(
-        "training ({}) on {} of {} {}, {} seen and {}; {} of {}",
-        experiment.training.setting.name(),
-        counted(dataset.len(), "image"),
-        dataset.name(),
-        experiment.data.train_split,
-        classes.len() - classes.unseen.len(),
-        counted(classes.unseen.len(), "unseen class"),
-        counted(experiment.training.steps, "step"),
-        counted(experiment.training.batch, "image")
-    ));
+    announce(settings, &experiment, &dataset);
 
     let info = CheckpointInfo {
         format: 0,
@@ -178,31 +168,55 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         run.save_model(&trainer, &path)?;
     }
     let best = run.folder.best();
-    let output = TrainOutput {
-        folder: settings.output.clone(),
-        model: finished.then_some(path),
-        best: best.is_file().then_some(best),
-        method: run.architecture.title().to_owned(),
-        dataset: dataset.name().to_owned(),
-        images: dataset.len(),
-        seed: run.experiment.training.seed,
-        first_step,
-        step: trainer.step_number(),
-        steps: run.experiment.training.steps,
-        finished,
-        seconds: started.elapsed().as_secs_f64(),
-    };
-    if !finished {
+    let training = &run.experiment.training;
+    finish(
+        settings,
+        &TrainOutput {
+            folder: settings.output.clone(),
+            model: finished.then_some(path),
+            best: best.is_file().then_some(best),
+            method: run.architecture.title().to_owned(),
+            dataset: dataset.name().to_owned(),
+            images: dataset.len(),
+            seed: training.seed,
+            first_step,
+            step: trainer.step_number(),
+            steps: training.steps,
+            finished,
+            seconds: started.elapsed().as_secs_f64(),
+        },
+    )
+}
+
+/// Says what is trained on what.
+fn announce(settings: &TrainSettings, experiment: &Experiment, dataset: &OpenSet) {
+    let classes = dataset.classes();
+    settings.verbosity.notice(format_args!(
+        "training ({}) on {} of {} {}, {} seen and {}; {} of {}",
+        experiment.training.setting.name(),
+        counted(dataset.len(), "image"),
+        dataset.name(),
+        experiment.data.train_split,
+        classes.len() - classes.unseen.len(),
+        counted(classes.unseen.len(), "unseen class"),
+        counted(experiment.training.steps, "step"),
+        counted(experiment.training.batch, "image")
+    ));
+}
+
+/// Prints the result; returns the exit code of the signal if one stopped the run.
+fn finish(settings: &TrainSettings, output: &TrainOutput) -> anyhow::Result<ExitCode> {
+    if !output.finished {
         settings.verbosity.notice(format_args!(
             "stopped at step {}; --resume continues the run",
             output.step
         ));
     }
-    write_result(settings.json.as_ref(), &output, || match &output.model {
+    write_result(settings.json.as_ref(), output, || match &output.model {
         Some(model) => print_result!("{}", model.display()),
         None => Ok(()),
     })?;
-    Ok(if finished {
+    Ok(if output.finished {
         ExitCode::SUCCESS
     } else {
         interrupt::exit_code()

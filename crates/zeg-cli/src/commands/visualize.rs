@@ -168,6 +168,7 @@ fn load(program: &Program, settings: &VisualizeSettings) -> anyhow::Result<Segme
         table: model.text.clone(),
         table_classes: model.text_classes.clone(),
         activation: model.activation,
+        heads: model.heads,
         cache: settings.cache.folder(),
         templates,
     };

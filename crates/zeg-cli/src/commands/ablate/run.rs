@@ -27,7 +27,6 @@ use crate::{
         interrupt,
         train::{BegunRun, is_begun},
     },
-    progress::Verbosity,
 };
 
 /// Name of the folder for the records of a run.

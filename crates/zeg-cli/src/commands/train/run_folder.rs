@@ -367,7 +367,7 @@ impl RunFolder {
 
     /// Returns the parameters that the run began with fresh; for a run that continues, those of its first manifest.
     fn started_fresh(&self, first_step: u64, fresh: &[String]) -> serde_json::Value {
-        let before = (first_step > 0).then(|| std::fs::read(self.0.join("run.json")).ok());
+        let before = (first_step > 0).then(|| std::fs::read(self.manifest()).ok());
         let before: Option<serde_json::Value> = before
             .flatten()
             .and_then(|json| serde_json::from_slice(&json).ok());
