@@ -172,7 +172,7 @@ fn wait_for_lines(world: &World, run: &str, child: &mut Child, count: usize) {
 fn leftovers(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let is_left = |name: &String| name == "zeg.lock" || name.starts_with(".zeg-");
+    let is_left = |name: &String| name == "zeg.lock" || name.ends_with(".tmp");
     names.filter(is_left).collect()
 }
 
@@ -312,7 +312,8 @@ fn a_run_that_is_asked_to_end_keeps_its_steps_and_leaves_nothing_temporary() {
         // A terminal, a shell and a parent process may each pass a request on.
         send(signal, &child);
         send(signal, &child);
-        assert_eq!(child.wait().unwrap().code(), Some(130), "{run}");
+        let code = child.wait().unwrap().code();
+        assert_eq!(code, Some(128 + signal as i32), "{run}");
         assert!(leftovers(&world.path(run)).is_empty(), "{run}");
         let done = lines(&world, run);
         let checkpoint = format!("{run}/checkpoint-{done:08}.safetensors");
@@ -356,7 +357,7 @@ fn a_suite_ends_its_runs_when_it_is_ended_and_continues() {
         }
         send(signal, &child);
         let code = child.wait().unwrap().code();
-        assert_eq!(code, (signal == Signal::SIGTERM).then_some(130));
+        assert_eq!(code, (signal == Signal::SIGTERM).then_some(143));
         // Of a suite that is killed, the runs end after their step.
         let started = std::time::Instant::now();
         for run in runs(output) {
