@@ -225,7 +225,7 @@ fn a_suite_runs_continues_and_writes_a_table() {
     // So are runs with other weights.
     common::write_image_tower(&world.weights());
     let text = failure(&mut ablate(&[]));
-    assert!(text.contains("with other weights"), "{text}");
+    assert!(text.contains("other data or weights"), "{text}");
 }
 
 const CHOOSING: &str = r#"

@@ -103,7 +103,7 @@ impl Run<'_> {
             return Ok(());
         };
         anyhow::ensure!(
-            before.experiment == experiment,
+            before.is_of(&experiment),
             "{folder} holds a run with other settings; choose another folder with -o"
         );
         // Earlier versions wrote no fingerprint, but the digest of the weights.

@@ -251,11 +251,7 @@ impl RunFolder {
             return Ok(Start::Fresh);
         };
         let checkpoint = Checkpoint::open(newest, methods)?;
-        let mut before = Experiment::of_checkpoint(&checkpoint)?;
-        // A description may have been moved; earlier versions kept its path as it was typed.
-        if is_same_dataset(&before.data.dataset, &experiment.data.dataset) {
-            before.data.dataset.clone_from(&experiment.data.dataset);
-        }
+        let before = with_dataset_of(Experiment::of_checkpoint(&checkpoint)?, experiment);
         anyhow::ensure!(
             before == *experiment,
             "{} was written by another experiment: {}",
@@ -275,12 +271,10 @@ impl RunFolder {
             }
             .into());
         }
-        let Some(BegunRun {
-            experiment: before, ..
-        }) = BegunRun::open(&self.path)?
-        else {
+        let Some(before) = BegunRun::open(&self.path)? else {
             return Ok(());
         };
+        let before = with_dataset_of(before.experiment, experiment);
         anyhow::ensure!(
             before == *experiment,
             "{} was written by another experiment: {}",
@@ -443,6 +437,16 @@ pub(crate) fn is_begun(folder: &Path) -> bool {
     folder.join(MANIFEST).is_file() || checkpoints(folder).is_ok_and(|found| !found.is_empty())
 }
 
+/// Returns the experiment of an earlier run with the path of the data set as it is now, if it is the same data set.
+///
+/// A description may have been moved; earlier versions kept its path as it was typed.
+fn with_dataset_of(mut before: Experiment, now: &Experiment) -> Experiment {
+    if is_same_dataset(&before.data.dataset, &now.data.dataset) {
+        before.data.dataset.clone_from(&now.data.dataset);
+    }
+    before
+}
+
 /// What the manifest tells of a run that has begun in a folder.
 pub(crate) struct BegunRun {
     pub(crate) experiment: Experiment,
@@ -453,6 +457,11 @@ pub(crate) struct BegunRun {
 }
 
 impl BegunRun {
+    /// Whether the run had the settings of an experiment.
+    pub(crate) fn is_of(&self, experiment: &Experiment) -> bool {
+        with_dataset_of(self.experiment.clone(), experiment) == *experiment
+    }
+
     /// Opens the manifest in a folder; returns `None` if there is none.
     ///
     /// # Errors
