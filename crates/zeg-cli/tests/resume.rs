@@ -46,7 +46,12 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| !path.ends_with(".zeg-segment.jsonl"))
-        .map(|path| (path.file_name().unwrap().into(), fs::read(&path).unwrap()))
+        .map(|path| {
+            (
+                PathBuf::from(path.file_name().unwrap()),
+                fs::read(&path).unwrap(),
+            )
+        })
         .collect();
     files.sort();
     files
