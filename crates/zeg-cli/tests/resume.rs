@@ -46,7 +46,12 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| !path.ends_with(".zeg-segment.jsonl"))
-        .map(|path| (path.file_name().unwrap().into(), fs::read(&path).unwrap()))
+        .map(|path| {
+            (
+                PathBuf::from(path.file_name().unwrap()),
+                fs::read(&path).unwrap(),
+            )
+        })
         .collect();
     files.sort();
     files
@@ -55,9 +60,10 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 #[track_caller]
 fn assert_same(world: &World, one: &str, other: &str) {
     let (one, other) = (files(&world.path(one)), files(&world.path(other)));
-    let names = |files: &[(PathBuf, Vec<u8>)]| files.iter().map(|file| file.0.clone()).collect();
-    let (of_one, of_other): (Vec<_>, Vec<_>) = (names(&one), names(&other));
-    assert_eq!(of_one, of_other);
+    let names = |files: &[(PathBuf, Vec<u8>)]| -> Vec<PathBuf> {
+        files.iter().map(|(name, _)| name.clone()).collect()
+    };
+    assert_eq!(names(&one), names(&other));
     for (file, other) in one.iter().zip(&other) {
         assert!(file == other, "{} differs", file.0.display());
     }

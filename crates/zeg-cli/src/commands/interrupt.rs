@@ -129,7 +129,11 @@ fn request(signal: u8) -> bool {
     }
     // A hook may print, and a reader that has stopped reading must not keep this thread from the second request.
     let mut hooks = std::mem::take(&mut *hooks);
-    thread::spawn(move || hooks.iter_mut().for_each(|hook| hook()));
+    thread::spawn(move || {
+        for hook in &mut hooks {
+            hook();
+        }
+    });
     true
 }
 

@@ -155,9 +155,8 @@ pub(crate) fn check_writable(folder: &Path) -> anyhow::Result<()> {
         "{}: not a folder",
         nearest.display()
     );
-    let mut probe = tempfile::Builder::new();
-    let probe = probe.prefix(".zeg-").suffix(".tmp").tempfile_in(nearest);
-    let probe = probe.map_err(|error| error_of_system(&error));
+    // The file has no name on most systems, so that nothing is left of it.
+    let probe = tempfile::tempfile_in(nearest).map_err(|error| error_of_system(&error));
     probe.with_context(|| format!("{}: cannot be written into", name()))?;
     Ok(())
 }
@@ -266,11 +265,7 @@ impl Journal {
 
     /// Returns the number of settings; equal ones have one number.
     fn number(&mut self, settings: Settings) -> usize {
-        let known = self
-            .settings
-            .iter()
-            .position(|other| other.digest == settings.digest);
-        known.unwrap_or_else(|| {
+        self.find(&settings).unwrap_or_else(|| {
             self.settings.push(settings);
             self.settings.len() - 1
         })
@@ -486,7 +481,7 @@ mod tests {
         drop(journal);
         let whole = std::fs::read(&path).unwrap();
         for end in ["{\"entry\":2", "{\"entry\":2}", "\0\0\0\n{\"entry\":2}\n"] {
-            std::fs::write(&path, [&whole, end.as_bytes()].concat()).unwrap();
+            std::fs::write(&path, [&whole[..], end.as_bytes()].concat()).unwrap();
             let (journal, entries) = open(&path);
             assert_eq!(entries, [(0, 1)], "{end:?}");
             journal.append(&7_u32).unwrap();

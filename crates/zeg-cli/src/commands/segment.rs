@@ -236,8 +236,12 @@ fn finish(
     } = outcome;
     let shared = finished::shared_files(&settings.output);
     finished.begin_shared(&shared)?;
-    let files = writers.finish()?;
+    writers.finish()?;
     finished.finish_shared(&shared)?;
+    // An image that was kept has files that no writer of this run has written.
+    let mut files: Vec<PathBuf> = Vec::new();
+    files.extend(images.iter().flat_map(|image| image.files.clone()));
+    files.extend(shared);
     let json_on_stdout = settings.json.as_ref().is_some_and(JsonTarget::is_stdout);
     let of_images: HashSet<&PathBuf> = images.iter().flat_map(|image| &image.files).collect();
     for path in files.iter().filter(|path| !of_images.contains(path)) {
