@@ -1,7 +1,7 @@
 //! Labels from COCO's JSON: instances and panoptic segments as label maps of classes.
 //!
 //! A data set file names them in the table `labels` (`configs/datasets/folder-template.toml`). Categories become classes
-//! by their names. Instances are masks, as polygons or as run lengths in either form, which may overlap ([`Overlap`]);
+//! by their names. Instances are masks, as polygons or as run lengths in either form, which may overlap;
 //! panoptic segments are the colours of a PNG, `red + 256·green + 65536·blue`.
 //!
 //! The definition of the files is <https://cocodataset.org/#format-data>; polygons are filled as by pycocotools.
