@@ -375,11 +375,11 @@ fn write_shards(world: &World, folder: &str) {
     let middle = tensors.len() / 2;
     for (number, part) in [&tensors[..middle], &tensors[middle..]].iter().enumerate() {
         let name = format!("model-{number}.safetensors");
-        let views: Vec<(&str, &TensorView)> = part
+        let named: Vec<(&str, &TensorView)> = part
             .iter()
             .map(|(key, view)| (key.as_str(), view))
             .collect();
-        let file = safetensors::serialize(views, None).unwrap();
+        let file = safetensors::serialize(named, None).unwrap();
         std::fs::write(folder.join(&name), file).unwrap();
         names.extend(
             part.iter()

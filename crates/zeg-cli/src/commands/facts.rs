@@ -91,7 +91,7 @@ mod tests {
         let (single, multi) = (tower(TemplateSet::single()), tower(TemplateSet::multi()));
         assert_eq!(names(&single, &multi), ["class embeddings: templates"]);
         // A set of the same name with another sentence is another set.
-        let own = TemplateSet::custom("single", &["a picture of a {}"]).unwrap();
+        let own = TemplateSet::custom("single", &["an image of a {}"]).unwrap();
         assert_eq!(names(&single, &tower(own)), ["class embeddings: templates"]);
     }
 }

@@ -76,14 +76,9 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     let mut experiment = super::open_experiment(program, &settings.config, &settings.changes)?;
     // The model keeps the path, and scoring may run in another folder.
     experiment.data.make_absolute();
-    let data = &experiment.data;
-    let root = data_folder(settings.data.as_deref(), &data.dataset)?;
-    let opened = data.open(root, &data.train_split);
-    let dataset = opened.map_err(|error| about_data(settings, error))?;
-    let dataset = Arc::new(dataset);
+    let root = data_folder(settings.data.as_deref(), &experiment.data.dataset)?;
+    let dataset = Arc::new(open_dataset(settings, &experiment, root)?);
     let classes = dataset.classes().clone();
-    let memory = experiment.training.check_memory(classes.len());
-    memory.with_context(|| settings.config.display().to_string())?;
     let (mut folder, start) = RunFolder::open(settings, &experiment, methods)?;
     check_feature_cache(settings, &experiment)?;
     let mut weights = open_weights(&settings.weights, methods)?;
@@ -98,13 +93,8 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     let fingerprint = facts::fingerprint(settings, &experiment, &dataset, &weights, &base)?;
     facts::check(&start, &base, &fingerprint)?;
 
-    let embeddings = embed_classes(
-        settings,
-        &experiment.data.templates,
-        &classes,
-        &weights,
-        &device,
-    )?;
+    let templates = &experiment.data.templates;
+    let embeddings = embed_classes(settings, templates, &classes, &weights, &device)?;
     let (mut trainer, fresh) = build_trainer(&TrainerInput {
         recipe: recipes.of(architecture.method())?,
         architecture: &*architecture,
@@ -163,29 +153,52 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         validator,
     };
     let finished = run.train(&mut trainer, &dataset, settings, &stop)?;
-    let path = run.folder.model();
     if finished {
-        run.save_model(&trainer, &path)?;
+        run.save_model(&trainer, &run.folder.model())?;
     }
+    let output = TrainOutput {
+        dataset: dataset.name().to_owned(),
+        images: dataset.len(),
+        first_step,
+        step: trainer.step_number(),
+        seconds: started.elapsed().as_secs_f64(),
+        ..output(&run, settings, finished)
+    };
+    finish(settings, &output)
+}
+
+/// Returns what is known of a run from its folder and its experiment.
+fn output(run: &TrainingRun, settings: &TrainSettings, finished: bool) -> TrainOutput {
     let best = run.folder.best();
     let training = &run.experiment.training;
-    finish(
-        settings,
-        &TrainOutput {
-            folder: settings.output.clone(),
-            model: finished.then_some(path),
-            best: best.is_file().then_some(best),
-            method: run.architecture.title().to_owned(),
-            dataset: dataset.name().to_owned(),
-            images: dataset.len(),
-            seed: training.seed,
-            first_step,
-            step: trainer.step_number(),
-            steps: training.steps,
-            finished,
-            seconds: started.elapsed().as_secs_f64(),
-        },
-    )
+    TrainOutput {
+        folder: settings.output.clone(),
+        model: finished.then(|| run.folder.model()),
+        best: best.is_file().then_some(best),
+        method: run.architecture.title().to_owned(),
+        seed: training.seed,
+        steps: training.steps,
+        finished,
+        ..TrainOutput::default()
+    }
+}
+
+/// Opens the images to train on, and checks that a step on them fits into memory.
+///
+/// - `root`: folder of the data set
+fn open_dataset(
+    settings: &TrainSettings,
+    experiment: &Experiment,
+    root: &Path,
+) -> anyhow::Result<OpenSet> {
+    let data = &experiment.data;
+    let opened = data.open(root, &data.train_split);
+    let dataset = opened.map_err(|error| about_data(settings, error))?;
+    let memory = experiment
+        .training
+        .check_memory(dataset.classes().classes.len());
+    memory.with_context(|| settings.config.display().to_string())?;
+    Ok(dataset)
 }
 
 /// Says what is trained on what.
