@@ -264,7 +264,7 @@ pub fn rle(data: &[u8]) {
     if let Ok(mask) = Rle::from_coco_string(width, height, text) {
         let counts = mask.counts().to_vec();
         assert_eq!(counts.iter().sum::<u32>(), width * height);
-        let again = Rle::from_coco_string(width, height, &mask.to_coco_string());
+        let again = Rle::from_coco_string(width, height, mask.to_coco_string());
         assert_eq!(again.as_ref(), Ok(&mask));
         assert_eq!(Rle::from_counts(width, height, counts).as_ref(), Ok(&mask));
     }

@@ -1,8 +1,10 @@
 //! Replays the seeds of the fuzz targets with the functions that the targets call, without cargo-fuzz.
 #![allow(clippy::unwrap_used)] // in tests
 
+#[allow(unreachable_pub)] // the fuzz targets use it as a library
 #[path = "../../../fuzz/src/files.rs"]
 mod files;
+#[allow(unreachable_pub)]
 #[path = "../../../fuzz/src/models.rs"]
 mod models;
 

@@ -185,7 +185,7 @@ mod signals {
             let text = fs::read_to_string(&journal).unwrap_or_default();
             text.matches("\"done\"").count() > 2
         };
-        while !is_begun() && started.elapsed() < Duration::from_secs(60) {
+        while !is_begun() && started.elapsed() < Duration::from_mins(1) {
             sleep(Duration::from_millis(2));
         }
         let mut kill = Command::new("kill");

@@ -459,7 +459,7 @@ mod tests {
         drop(journal);
         let mut spans = Vec::new();
         let journal = Journal::open(&path, |number, span, entry: u32| {
-            spans.push((number, span, entry))
+            spans.push((number, span, entry));
         });
         let journal = journal.unwrap();
         assert_eq!(
