@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 
-use common::{World, failure};
+use common::{World, failure, failure_with};
 use serde_json::Value;
 
 fn json(world: &World, name: &str) -> Value {
@@ -381,12 +381,15 @@ fn test_time_augmentation_is_recorded_and_changes_scores() {
     assert_eq!(augmented["scales"], serde_json::json!([0.75, 1.0, 1.5]));
     assert_eq!(augmented["flip"], true);
     assert_ne!(plain["confusion"], augmented["confusion"]);
-    let text = failure(
-        world
-            .zeg()
-            .args(["eval", MODEL, "--data", "VOC2012", "--scales", "0"]),
-    );
-    assert!(text.contains("0.05"), "{text}");
+    let wrong = |scale: &str, code: i32| {
+        let mut command = world.zeg();
+        failure_with(
+            code,
+            command.args(["eval", MODEL, "--data", "VOC2012", "--scales", scale]),
+        )
+    };
+    assert!(wrong("0", 2).contains("above 0"));
+    assert!(wrong("0.01", 1).contains("0.05"));
 }
 
 #[test]

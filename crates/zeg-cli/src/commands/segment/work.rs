@@ -130,9 +130,10 @@ impl Work<'_> {
         if let Some(explainer) = &mut explainer {
             visitors.push(explainer);
         }
-        let mut result =
-            self.segmenter
-                .segment_classes(&image, self.encoded_classes, &mut visitors)?;
+        let mut result = self
+            .segmenter
+            .segment_classes(&image, self.encoded_classes, &mut visitors)
+            .with_context(|| job.input.image.path.display().to_string())?;
         if let Some(area) = self.settings.output.absorbed_area {
             absorb_small_regions(&mut result.labels, area)?;
         }
