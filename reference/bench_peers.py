@@ -344,7 +344,7 @@ def build_torch(weights, method):
 
     model = ZegClip()
     state = {name: torch.from_numpy(values) for name, values in read_weights(weights)}
-    model.load_state_dict(state)
+    model.load_state_dict({name: tensor for name, tensor in state.items() if "recovery_decoder" not in name})
     return model.eval()
 
 
