@@ -247,11 +247,7 @@ mod tests {
                 "q.csv: line 1: the name \"\\\"door\" begins with '\"'",
             ),
             ("d.json", "{\"0\": \"cat\"}", "d.json: JSON"),
-            (
-                "d.txt",
-                "{\"0\": \"cat\"}",
-                "d.txt: line 1: the name \"{\\\"0\\\": \\\"cat\\\"}\" begins with '{'",
-            ),
+            ("d.txt", "{\"0\": \"cat\"}", "d.txt: JSON"),
             ("y.yaml", "names:\n- cat\n", "y.yaml: YAML"),
             ("y.txt", "names:\n- cat\n", "y.txt: line 1: YAML"),
             ("y.txt", "- cat\n- dog\n", "y.txt: line 1: YAML"),
