@@ -81,7 +81,10 @@ impl ComparedImages {
 
 /// Returns the ids of the images that at least two galleries have, in the order of the galleries.
 fn shared(input: &ReportInput) -> Vec<&str> {
-    let galleries = input.runs.iter().map(|run| ids(run).collect());
+    let galleries = input
+        .runs
+        .iter()
+        .map(|run| ids(run).collect::<BTreeSet<&str>>());
     let galleries: Vec<BTreeSet<&str>> = galleries.collect();
     let mut listed = BTreeSet::new();
     let all = input.runs.iter().flat_map(ids);
