@@ -170,10 +170,8 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
                 .into(),
         );
     }
-    if let Some(EvalError::OtherFact { .. }) = cause.downcast_ref::<EvalError>() {
-        return Some(
-            "score again what belongs together, with one data set file, model and settings".into(),
-        );
+    if let Some(error) = cause.downcast_ref::<EvalError>() {
+        return of_evaluation(error).map(str::to_owned);
     }
     if cause.is::<NothingToStartFrom>() {
         return Some("name a checkpoint from the middle of an inductive run with --init".into());
@@ -185,6 +183,19 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         return Some("mount or restore what the link leads to, or remove the link".into());
     }
     of_classes(cause)
+}
+
+/// Returns the hint for an error about records of evaluations.
+fn of_evaluation(error: &EvalError) -> Option<&'static str> {
+    match error {
+        EvalError::OtherFact { .. } => {
+            Some("score again what belongs together, with one data set file, model and settings")
+        }
+        EvalError::NotShared { .. } => Some(
+            "choose an image that the page without --images shows side by side, or score the models with a larger --gallery",
+        ),
+        _ => None,
+    }
 }
 
 /// Returns the hint for an error about class names or class embeddings.

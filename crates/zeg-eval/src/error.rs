@@ -180,6 +180,12 @@ pub enum EvalError {
         /// Number of shards of the evaluation.
         count: u64,
     },
+    /// An image cannot be compared, because at most one evaluation has it in its gallery.
+    #[error("image {id:?} is in the galleries of fewer than two evaluations")]
+    NotShared {
+        /// Id of the image.
+        id: String,
+    },
     /// An image is in the evaluation twice.
     #[error("image {id:?} is in the evaluation twice")]
     ImageTwice {

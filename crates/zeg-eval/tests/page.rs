@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+mod figures;
 
 use common::{curves, evaluation, input, write_thumbnails};
 use serde_json::json;

@@ -28,7 +28,8 @@ use crate::Program;
 #[command(after_help = "\
 Examples:
   zeg report scores/quick -o report
-  zeg report runs/s0/scores runs/s1/scores runs/s2/scores -o report --format html,md,csv")]
+  zeg report runs/s0/scores runs/s1/scores runs/s2/scores -o report --format html,md,csv
+  zeg report scores/baseline scores/zegclip -o report --images 2007_000033,2007_000061")]
 pub(crate) struct ReportArgs {
     /// Folders that `zeg eval -o` wrote, or folders that hold such folders
     #[arg(required = true)]
@@ -43,6 +44,10 @@ pub(crate) struct ReportArgs {
     /// Heading of the page [default: the method and the data set]
     #[arg(long, help_heading = heading::OUTPUT)]
     title: Option<String>,
+    /// Ids of the images to show with the predictions of all models side by side, separated by commas
+    /// [default: the first twelve that several galleries have]
+    #[arg(long, value_delimiter = ',', value_name = "IDS", help_heading = heading::OUTPUT)]
+    images: Vec<String>,
     /// Replace a report that exists
     #[arg(long, help_heading = heading::OUTPUT)]
     overwrite: bool,
@@ -80,6 +85,7 @@ struct ReportSettings {
     output: PathBuf,
     formats: Vec<Format>,
     title: Option<String>,
+    images: Vec<String>,
     existing: Existing,
     json: Option<JsonTarget>,
 }
@@ -93,6 +99,7 @@ impl ReportArgs {
             output: self.output,
             formats: self.format.into_iter().map(Into::into).collect(),
             title: self.title,
+            images: self.images,
             existing: Existing::of_flag(self.overwrite),
             json: self.json.target("report")?,
         })
@@ -156,6 +163,7 @@ fn report(settings: &ReportSettings) -> anyhow::Result<()> {
     let input = ReportInput {
         title: settings.title.clone().unwrap_or_else(|| title(&runs)),
         runs,
+        images: settings.images.clone(),
     };
     fs::create_dir_all(output).with_context(|| output.display().to_string())?;
     let written = ReportOutput {

@@ -3,6 +3,8 @@
 //! Most wrong comparisons have one of these causes: only a part of the images, other test settings, or another split of
 //! the classes. All of them can be seen in the record, so a report names them above the numbers.
 
+use std::collections::BTreeSet;
+
 use super::ReportInput;
 use super::compare::Comparison;
 use super::content::same_protocol;
@@ -16,6 +18,8 @@ const PUBLISHED_SETTINGS: [(&str, f64); 3] =
 /// Seen offset of the published inductive results: subtracted from the scores of seen classes. For other protocols it
 /// is 0, or the same for all classes.
 const INDUCTIVE_OFFSET: f64 = 0.1;
+/// Largest number of skipped images that a notice names.
+const NAMED: usize = 5;
 /// Names of the split of the published numbers in the data sets.
 const PUBLISHED_SPLITS: [&str; 3] = ["val", "validation", "test"];
 
@@ -34,6 +38,14 @@ pub(super) fn notices(
     if !same_protocol(input) {
         notices.push(
             "The evaluations follow different protocols: their scores are not comparable."
+                .to_owned(),
+        );
+    }
+    let mut skipped = input.runs.iter().map(|run| skipped_ids(&run.evaluation));
+    let first = skipped.next();
+    if skipped.any(|ids| Some(&ids) != first.as_ref()) {
+        notices.push(
+            "The evaluations skipped different images, so their scores are over different images."
                 .to_owned(),
         );
     }
@@ -63,6 +75,7 @@ fn of_evaluation(evaluation: &Evaluation, comparison: &Comparison) -> Vec<String
     if evaluation.images == 0 {
         notices.push("No image was scored.".to_owned());
     }
+    notices.extend(of_skipped(evaluation));
     if let Some(shard) = evaluation.shard {
         notices.push(format!(
             "This is shard {} of {} of an evaluation; merge all shards first{incomparable}.",
@@ -83,6 +96,28 @@ fn of_evaluation(evaluation: &Evaluation, comparison: &Comparison) -> Vec<String
         beside_published(&mut notices, evaluation);
     }
     notices
+}
+
+/// Returns the ids of the images that could not be read.
+fn skipped_ids(evaluation: &Evaluation) -> BTreeSet<&str> {
+    let skipped = evaluation.skipped.iter();
+    skipped.map(|image| image.id.as_str()).collect()
+}
+
+/// Returns a notice that names the images that could not be read.
+fn of_skipped(evaluation: &Evaluation) -> Option<String> {
+    let count = evaluation.skipped.len();
+    let named = evaluation.skipped.iter().take(NAMED);
+    let named: Vec<&str> = named.map(|image| image.id.as_str()).collect();
+    let verb = if count == 1 { "is" } else { "are" };
+    let more = if count > NAMED { ", …" } else { "" };
+    (count > 0).then(|| {
+        format!(
+            "{} could not be read and {verb} not among the scored ones: {}{more}.",
+            counted(count as u64, "image"),
+            named.join(", ")
+        )
+    })
 }
 
 /// Adds the notices that only matter if published rows are shown.

@@ -235,5 +235,6 @@ pub(crate) fn input(title: &str, evaluations: Vec<Evaluation>) -> ReportInput {
     ReportInput {
         title: title.into(),
         runs: evaluations.into_iter().map(run).collect(),
+        images: Vec::new(),
     }
 }
