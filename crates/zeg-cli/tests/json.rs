@@ -155,6 +155,11 @@ fn segment(world: &World, checked: &mut Checked) {
     let made: Vec<String> = made.map(|name| format!("out/{name}")).collect();
     assert_eq!(files, made.iter().map(String::as_str).collect());
     assert!(files.contains("out/coco.json") && files.contains("out/a.summary.json"));
+
+    let mut maps = zeg(world, &["visualize", "images/a.jpg", "--model", "mini"]);
+    let maps = maps.args(["--classes", "red,blue", "-o", "maps"]);
+    let maps = checked.run("visualize", 0, maps);
+    assert_eq!(maps["classes"].as_array().unwrap().len(), 2);
 }
 
 fn suites(world: &World, checked: &mut Checked) {
