@@ -25,7 +25,6 @@ use super::{
     JsonTarget,
     children::Children,
     json::{self, JsonArgs},
-    place::Existing,
     run_files::claim_folder,
     shared::{StatedArgs, TextClassesArgs, heading},
     write_result,
@@ -211,7 +210,7 @@ fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCo
     }
     let children = Children::new();
     let _lock = claim_folder(&settings.output)?;
-    let table_file = Existing::Replace.place(&settings.output.join("ablation.md"))?;
+    let table_file = table::place(&settings.output)?;
     file::remove_leftovers(&settings.features());
     if carry_out(settings, &children, &candidates)?.is_some() {
         return Ok(json::stopped(settings.json.as_ref()));
