@@ -224,6 +224,10 @@ pub(crate) fn hint(error: &PrepareError) -> Option<String> {
         PrepareError::WouldReplaceSource { .. } => {
             "name another folder with -o; the files of the download are never changed".into()
         }
+        PrepareError::Occupied { .. } => {
+            "name another folder with -o, or move the file away; no file of yours is replaced"
+                .into()
+        }
         PrepareError::NotFound { .. } => {
             "name the folder of the unpacked archives with --from".into()
         }
