@@ -25,6 +25,7 @@ use super::{
     JsonTarget,
     children::Children,
     json::{self, JsonArgs},
+    place::output_folder,
     run_files::claim_folder,
     shared::{StatedArgs, TextClassesArgs, heading},
     write_result,
@@ -71,7 +72,7 @@ pub(crate) struct AblateArgs {
     #[command(flatten)]
     stated: StatedArgs,
     /// Folder for the runs and the table
-    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    #[arg(short, long, value_name = "DIR", value_parser = output_folder(), help_heading = heading::OUTPUT)]
     output: PathBuf,
     #[command(flatten)]
     json: JsonArgs,

@@ -158,7 +158,7 @@ fn earlier(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<Option<E
         return Ok(earlier);
     };
     if settings.existing == Existing::Refuse && !is_complete {
-        let has_gallery = settings.gallery > 0 && !kept.is_some_and(|kept| kept.goes_on);
+        let has_gallery = settings.gallery > 0 && kept.is_none_or(|kept| !kept.goes_on);
         for output in jobs.iter().flat_map(EvalJob::outputs) {
             if let Some(folder) = &output.labels {
                 finished::check_label_maps(folder, dataset, kept)?;

@@ -13,6 +13,7 @@ use crate::{
     commands::{
         JsonTarget,
         json::JsonArgs,
+        place::output_folder,
         shared::{Existing, heading},
     },
     progress::Verbosity,
@@ -28,7 +29,7 @@ pub(super) struct MergeArgs {
     #[arg(required = true)]
     parts: Vec<PathBuf>,
     /// Folder for the record of the whole evaluation
-    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    #[arg(short, long, value_name = "DIR", value_parser = output_folder(), help_heading = heading::OUTPUT)]
     output: PathBuf,
     /// Replace a record that exists
     #[arg(long, help_heading = heading::OUTPUT)]
