@@ -380,6 +380,19 @@ fn of_model(error: &ModelError) -> Option<String> {
     })
 }
 
+/// Returns the hint for a file that could not be written.
+fn of_write(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::NotFound => "the folder does not exist; create it, or choose another folder",
+        ErrorKind::NotADirectory => "a file stands where a folder is needed; choose another folder",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "choose a folder that you may write to"
+        }
+        _ => "free some disk space, or choose another folder",
+    }
+}
+
 fn of_weights(error: &WeightsError) -> Option<String> {
     Some(match error {
         WeightsError::Format { .. } => "the file is damaged or has another format; copy or download it again".into(),
@@ -395,27 +408,33 @@ fn of_weights(error: &WeightsError) -> Option<String> {
             "use weights of a CLIP vision transformer, such as ViT-B/16 from OpenAI, open_clip or Hugging Face"
                 .into()
         }
-        WeightsError::Write { .. } => "free some disk space, or choose another folder".into(),
+        WeightsError::Write { source, .. } => of_write(source).into(),
         WeightsError::Read { .. } | WeightsError::TarFile { .. } => return None,
     })
 }
 
 fn of_train(error: &TrainError) -> Option<String> {
     Some(match error {
-        TrainError::NotFinite { .. } => "lower training.schedule.base, or check the labels of these images".into(),
+        TrainError::NotFinite { .. } => {
+            "lower training.schedule.base, or check the labels of these images".into()
+        }
         TrainError::NotFiniteWeight { .. } => {
             "lower training.schedule.base; an earlier checkpoint is unchanged".into()
         }
         TrainError::Unlabelled { .. } => {
-            "check the label rule and the unseen classes of the data set with `zeg data doctor`".into()
+            "check the label rule and the unseen classes of the data set with `zeg data doctor`"
+                .into()
         }
         TrainError::Memory { .. } => {
             "lower training.batch, training.micro-batch or the size in training.preprocess".into()
         }
-        TrainError::Write { .. } => {
-            "free some disk space, or choose another folder; the last checkpoint is intact, and --resume continues from it".into()
+        TrainError::Write { source, .. } => format!(
+            "{}; the last checkpoint is intact, and --resume continues from it",
+            of_write(source)
+        ),
+        TrainError::Checkpoint { .. } => {
+            "use a checkpoint that `zeg train` wrote; name CLIP weights with --weights".into()
         }
-        TrainError::Checkpoint { .. } => "use a checkpoint that `zeg train` wrote; name CLIP weights with --weights".into(),
         TrainError::PretrainCheckpoint { .. } => {
             "the file is damaged or of another kind; start anew with --overwrite".into()
         }
@@ -423,4 +442,22 @@ fn of_train(error: &TrainError) -> Option<String> {
         TrainError::Model(error) => return of_model(error),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn the_hint_for_a_file_that_cannot_be_written_follows_the_error() {
+        let hint_for = |kind: io::ErrorKind| {
+            let (path, source) = ("new/x.safetensors".into(), io::Error::from(kind));
+            hint(&WeightsError::Write { path, source }.into()).unwrap()
+        };
+        assert!(hint_for(io::ErrorKind::NotFound).contains("create it"));
+        assert!(hint_for(io::ErrorKind::PermissionDenied).contains("may write to"));
+        assert!(hint_for(io::ErrorKind::StorageFull).contains("disk space"));
+    }
 }

@@ -48,6 +48,11 @@ fn shards_add_up_to_the_whole() {
     assert!(text.contains('2'), "the missing part is named: {text}");
     let text = failure(&mut merge(&["part-1", "part-2", "part-2", "part-3"]));
     assert!(text.contains('2'), "the repeated part is named: {text}");
+    // The record of a part is no place for the whole one.
+    let mut onto = world.zeg();
+    onto.args(["eval", "merge", "part-1", "part-2", "part-3"]);
+    let text = failure(onto.args(["-o", "./part-2", "--overwrite"]));
+    assert!(text.contains("part-2: -o is the folder"), "{text}");
     merge(&["part-3", "part-1", "part-2"]).assert().success();
 
     let mut merged = json(&world, "merged.json");

@@ -25,7 +25,7 @@ use super::{
     JsonTarget,
     children::Children,
     json::{self, JsonArgs},
-    place::Existing,
+    place::output_folder,
     run_files::claim_folder,
     shared::{StatedArgs, TextClassesArgs, heading},
     write_result,
@@ -72,7 +72,7 @@ pub(crate) struct AblateArgs {
     #[command(flatten)]
     stated: StatedArgs,
     /// Folder for the runs and the table
-    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    #[arg(short, long, value_name = "DIR", value_parser = output_folder(), help_heading = heading::OUTPUT)]
     output: PathBuf,
     #[command(flatten)]
     json: JsonArgs,
@@ -211,7 +211,7 @@ fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCo
     }
     let children = Children::new();
     let _lock = claim_folder(&settings.output)?;
-    let table_file = Existing::Replace.place(&settings.output.join("ablation.md"))?;
+    let table_file = table::place(&settings.output)?;
     file::remove_leftovers(&settings.features());
     if carry_out(settings, &children, &candidates)?.is_some() {
         return Ok(json::stopped(settings.json.as_ref()));

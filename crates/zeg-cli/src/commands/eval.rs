@@ -145,7 +145,7 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns what an earlier run has left, and checks that no label map is replaced unasked.
+/// Returns what an earlier run has left, and checks that no label map and no image is replaced unasked.
 fn earlier(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<Option<Earlier>> {
     interrupt::clean_up(finished::folders(settings, jobs));
     let earlier = finished::open(settings, jobs)?;
@@ -154,12 +154,17 @@ fn earlier(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<Option<E
         Some(Earlier::Records(_)) | None => None,
     };
     let is_complete = matches!(earlier, Some(Earlier::Records(_)));
+    let Some(dataset) = jobs.first().map(|job| &job.dataset) else {
+        return Ok(earlier);
+    };
     if settings.existing == Existing::Refuse && !is_complete {
-        let outputs = jobs.iter().flat_map(EvalJob::outputs);
-        for folder in outputs.filter_map(|output| output.labels) {
-            let dataset = jobs.first().map(|job| &job.dataset);
-            if let Some(dataset) = dataset {
-                finished::check_label_maps(&folder, dataset, kept)?;
+        let has_gallery = settings.gallery > 0 && kept.is_none_or(|kept| !kept.goes_on);
+        for output in jobs.iter().flat_map(EvalJob::outputs) {
+            if let Some(folder) = &output.labels {
+                finished::check_label_maps(folder, dataset, kept)?;
+            }
+            if let Some(folder) = output.record.filter(|_| has_gallery) {
+                gallery::check(&folder, (0..dataset.len()).map(|index| dataset.id(index)))?;
             }
         }
     }

@@ -17,6 +17,7 @@ use super::{
     JsonTarget,
     json::JsonArgs,
     model_file::{warn_of_assumed, warn_of_files},
+    place::output_file,
     shared::{Existing, StatedArgs, heading},
     write_result,
 };
@@ -42,7 +43,7 @@ pub(crate) struct ImportArgs {
     #[command(flatten)]
     stated: StatedArgs,
     /// Safetensors file to write
-    #[arg(short, long, value_name = "FILE", help_heading = heading::OUTPUT)]
+    #[arg(short, long, value_name = "FILE", value_parser = output_file(), help_heading = heading::OUTPUT)]
     output: PathBuf,
     /// Precision of the stored numbers
     #[arg(long, value_enum, default_value = "same", help_heading = heading::OUTPUT)]

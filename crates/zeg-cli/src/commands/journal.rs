@@ -71,6 +71,9 @@ pub(crate) enum ResultsError {
     /// The journal has lines of an unknown form.
     #[error("{}: the journal was written by another version of this program", .0.display())]
     OtherVersion(PathBuf),
+    /// A file of the user has the name of the journal.
+    #[error("{}: the file is no journal of this program, so it is not changed", .0.display())]
+    NoJournal(PathBuf),
 }
 
 impl ResultsError {
@@ -80,11 +83,15 @@ impl ResultsError {
                 "--resume keeps what is finished and computes the rest; --overwrite computes everything again; -o names another folder"
             }
             Self::Unfinished(_) => "go on with --resume, or start anew with --overwrite",
-            Self::Unknown(_) | Self::OtherSettings { .. } | Self::OtherVersion(_) => {
+            Self::Unknown(_) | Self::OtherSettings { .. } => {
                 "results of different settings are not mixed; compute everything again with --overwrite, or choose another folder with -o"
             }
             Self::Changed(_) => {
                 "move the file away to keep it, or use --overwrite to compute everything again"
+            }
+            // The journal is read with --overwrite as well.
+            Self::OtherVersion(_) | Self::NoJournal(_) => {
+                "move the file away, or choose another folder with -o"
             }
             Self::InUse(_) => "wait for the other process, or choose another folder with -o",
         }
@@ -180,6 +187,16 @@ enum Line<E> {
     Entry(E),
 }
 
+/// Beginnings of the lines of a journal, the forms of [`Line`].
+const BEGINNINGS: [&[u8]; 3] = [b"{\"process\":", b"{\"settings\":", b"{\"entry\":"];
+
+/// Whether a line may be the first of a journal, cut off by a crash or not.
+fn begins_as_journal(line: &[u8]) -> bool {
+    let is_empty = line.iter().all(|&byte| byte == 0); // a crash can leave a length without its bytes
+    let begins = |known: &&[u8]| line.starts_with(known) || known.starts_with(line);
+    is_empty || BEGINNINGS.iter().any(begins)
+}
+
 /// Place of an entry in the file of a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
@@ -206,8 +223,8 @@ impl Journal {
     /// - `each`: receives the number of an entry's settings, the entry's place, and the entry
     ///
     /// # Errors
-    /// Returns [`ResultsError::InUse`] if another process writes into the journal, [`ResultsError::OtherVersion`], or
-    /// the system's error with the path.
+    /// Returns [`ResultsError::InUse`] if another process writes into the journal, [`ResultsError::OtherVersion`],
+    /// [`ResultsError::NoJournal`], or the system's error with the path.
     pub(crate) fn open<E: DeserializeOwned>(
         path: &Path,
         mut each: impl FnMut(usize, Span, E),
@@ -247,6 +264,9 @@ impl Journal {
                 }
                 Err(_) if is_whole && serde_json::from_slice::<IgnoredAny>(line).is_ok() => {
                     return Err(ResultsError::OtherVersion(path).into());
+                }
+                _ if start == 0 && !begins_as_journal(line) => {
+                    return Err(ResultsError::NoJournal(path).into());
                 }
                 // What a crash cut off is computed again, and so is everything behind it.
                 _ => {
@@ -491,6 +511,30 @@ mod tests {
         std::fs::write(&path, "{\"other\":1}\n").unwrap();
         let error = Journal::open(&path, |_, _, _: u32| ()).unwrap_err();
         assert!(error.to_string().contains("another version"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_journal_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".journal");
+        for own in [
+            "my notes\n",
+            "my notes",
+            "{note",
+            "a\n{\"entry\":1}\n",
+            "\n",
+        ] {
+            std::fs::write(&path, own).unwrap();
+            let error = Journal::open(&path, |_, _, _: u32| ()).unwrap_err();
+            assert!(error.to_string().contains("no journal"), "{own:?}: {error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), own);
+        }
+        // A crash cut off the first line.
+        for cut in ["", "{\"pro", "{\"process\":12", "\0\0\0"] {
+            std::fs::write(&path, cut).unwrap();
+            assert!(open(&path).1.is_empty(), "{cut:?}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "", "{cut:?}");
+        }
     }
 
     #[test]

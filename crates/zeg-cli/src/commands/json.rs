@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
-use serde::{Serialize, de::IgnoredAny};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use zeg_train::checkpoint::write_atomically;
 
 pub(crate) use self::failure::{Failure, asked_for, report, report_usage, stopped};
@@ -57,7 +57,7 @@ impl JsonArgs {
             ..
         }) = &target
         {
-            check_place(path)?;
+            check_place(path, command)?;
         }
         Ok(target)
     }
@@ -116,7 +116,7 @@ impl JsonTarget {
         text.push('\n');
         match &self.place {
             JsonPlace::Stdout => Ok(say::result_text(text.as_bytes())?),
-            JsonPlace::File(path) => write_to_file(path, &text),
+            JsonPlace::File(path) => write_to_file(path, &self.command, &text),
         }
     }
 }
@@ -137,8 +137,8 @@ pub(crate) fn write_result(
 }
 
 /// Writes a document to a file, by the rule of [`check_place`].
-fn write_to_file(path: &Path, text: &str) -> anyhow::Result<()> {
-    match check_place(path)? {
+fn write_to_file(path: &Path, command: &str, text: &str) -> anyhow::Result<()> {
+    match check_place(path, command)? {
         Writing::Whole(file) => Ok(write_atomically(&file, text.as_bytes())?),
         Writing::Stream => {
             let written = File::options()
@@ -162,11 +162,14 @@ enum Writing {
 /// Decides how a document may be written to a path.
 ///
 /// A pipe or a device is written into, never replaced. A file behind a symbolic link is replaced, and the link stays.
-/// A file that holds anything but JSON stays as it is: in `zeg segment --json photo.jpg` the photo is the flag's value.
+/// An empty file, or an earlier document of the same command, is replaced; every other file stays as it is: in
+/// `zeg segment --json photo.jpg` the photo is the flag's value.
+///
+/// - `command`: path of the command, such as `data doctor`
 ///
 /// # Errors
 /// Returns a [`JsonRefused`] if something else stands at the path, or the system's error if it cannot be read.
-fn check_place(path: &Path) -> anyhow::Result<Writing> {
+fn check_place(path: &Path, command: &str) -> anyhow::Result<Writing> {
     let refused = |reason| {
         Err(JsonRefused {
             path: path.to_owned(),
@@ -183,14 +186,22 @@ fn check_place(path: &Path) -> anyhow::Result<Writing> {
         Place::Other => return refused(Reason::NoFile),
         Place::DeadLink => return refused(Reason::DeadLink),
     };
-    if !holds_json(path).with_context(name)? {
-        return refused(Reason::NoJson);
+    if !may_be_replaced(path, command).with_context(name)? {
+        return refused(Reason::NoDocument);
     }
     Ok(Writing::Whole(file))
 }
 
-/// Whether a file is empty or one JSON object or array.
-fn holds_json(path: &Path) -> io::Result<bool> {
+/// The first fields of a document; the others are passed over.
+#[derive(Debug, Deserialize)]
+struct Head {
+    #[serde(rename = "schema_version")]
+    _version: IgnoredAny,
+    command: String,
+}
+
+/// Whether a file is empty or an earlier document of a command.
+fn may_be_replaced(path: &Path, command: &str) -> io::Result<bool> {
     let mut reader = BufReader::new(File::open(path)?);
     let first = reader
         .by_ref()
@@ -198,10 +209,10 @@ fn holds_json(path: &Path) -> io::Result<bool> {
         .find(|byte| !byte.as_ref().is_ok_and(u8::is_ascii_whitespace));
     match first.transpose()? {
         None => Ok(true),
-        Some(b'{' | b'[') => {
+        Some(b'{') => {
             reader.rewind()?;
-            // A TOML file can begin with `[` as well.
-            Ok(serde_json::from_reader::<_, IgnoredAny>(reader).is_ok())
+            let head = serde_json::from_reader::<_, Head>(reader);
+            Ok(head.is_ok_and(|head| head.command == command))
         }
         Some(_) => Ok(false),
     }
@@ -217,8 +228,8 @@ pub(crate) struct JsonRefused {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 enum Reason {
-    #[error("the file exists and does not hold JSON; it is not replaced")]
-    NoJson,
+    #[error("the file exists and is no earlier result of this command; it is not replaced")]
+    NoDocument,
     #[error("a folder, not a file")]
     Folder,
     #[error("neither a file nor a pipe")]
@@ -230,8 +241,8 @@ enum Reason {
 impl JsonRefused {
     pub(crate) fn hint(&self) -> &'static str {
         match self.reason {
-            Reason::NoJson => {
-                "write --json=FILE with the file for the JSON, or put --json last to print the JSON"
+            Reason::NoDocument => {
+                "write --json=FILE with a new file for the JSON, or put --json last to print the JSON"
             }
             Reason::Folder | Reason::NoFile | Reason::DeadLink => {
                 "write --json=FILE with the file for the JSON, or --json=- to print the JSON"
@@ -268,17 +279,31 @@ mod tests {
     }
 
     #[test]
-    fn only_json_is_replaced() {
+    fn only_documents_of_the_same_command_are_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        for old in ["", " \n", "{\"a\": 1}\n", "[1, 2]"] {
+        let documents = [
+            r#"{"schema_version": 1, "command": "data doctor", "splits": []}"#,
+            r#"{"schema_version": 2, "command": "data doctor", "error": {}}"#,
+        ];
+        for old in ["", " \n"].iter().chain(&documents) {
             fs::write(&path, old).unwrap();
             target(&path).write(&json!({})).unwrap();
-            assert_ne!(fs::read_to_string(&path).unwrap(), old);
+            assert_ne!(fs::read_to_string(&path).unwrap(), *old);
         }
-        for old in ["\u{fffd}photo", "[data]\ndataset = 1\n", "{}\n{}\n", "1"] {
+        for old in [
+            "\u{fffd}photo",
+            "[data]\ndataset = 1\n",
+            "{}",
+            "1",
+            "[1, \"data doctor\"]",
+            r#"{"hidden_size": 768, "vision_config": {}}"#,
+            r#"{"command": "data doctor"}"#,
+            r#"{"schema_version": 1, "command": "eval"}"#,
+            "{\"schema_version\": 1, \"command\": \"data doctor\"}\n{}\n",
+        ] {
             fs::write(&path, old).unwrap();
-            assert_eq!(reason(&path), Reason::NoJson, "{old}");
+            assert_eq!(reason(&path), Reason::NoDocument, "{old}");
             assert_eq!(fs::read_to_string(&path).unwrap(), old);
         }
         assert_eq!(reason(folder.path()), Reason::Folder);
@@ -292,7 +317,7 @@ mod tests {
         let (file, link) = (folder.path().join("file"), folder.path().join("link"));
         symlink(&file, &link).unwrap();
         assert_eq!(reason(&link), Reason::DeadLink);
-        fs::write(&file, "{}").unwrap();
+        fs::write(&file, "").unwrap();
         target(&link).write(&json!({})).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert!(fs::read_to_string(&file).unwrap().contains("data doctor"));

@@ -23,6 +23,7 @@ use super::{
     JsonTarget,
     json::{self, JsonArgs},
     machine,
+    place::output_file,
     run_files::Log,
     shared::{ComputeArgs, ComputeSettings, heading},
     stop_flag, write_result,
@@ -50,7 +51,7 @@ Two files are written beside the weights: FILE.jsonl with a line per step, and F
 settings and the final score. A run that has not finished has a third one, its checkpoint.")]
 pub(crate) struct PretrainArgs {
     /// File for the weights (.safetensors)
-    #[arg(short, long, value_name = "FILE", help_heading = heading::OUTPUT)]
+    #[arg(short, long, value_name = "FILE", value_parser = output_file(), help_heading = heading::OUTPUT)]
     output: PathBuf,
     /// Seed for initialisation and images
     #[arg(long, value_name = "SEED", default_value_t = 0, value_parser = seed, help_heading = heading::TRAINING)]

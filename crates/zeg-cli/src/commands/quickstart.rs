@@ -32,6 +32,7 @@ use super::{
     ablate::run::side_by_side,
     children::Children,
     json::{self, JsonArgs},
+    place::output_folder,
     run_files::claim_folder,
     shared::{Existing, heading, thread_count},
     write_result,
@@ -65,7 +66,8 @@ Examples:
 Everything it does is a command of this program, which it prints before running it.")]
 pub(crate) struct QuickstartArgs {
     /// Folder for everything that it makes
-    #[arg(short, long, value_name = "DIR", default_value = "quickstart", help_heading = heading::OUTPUT)]
+    #[arg(short, long, value_name = "DIR", default_value = "quickstart", value_parser = output_folder(),
+          help_heading = heading::OUTPUT)]
     output: PathBuf,
     /// Seed for initialisation, data order and dropout
     #[arg(long, value_name = "SEED", default_value_t = 0, value_parser = seed)]

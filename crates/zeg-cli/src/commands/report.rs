@@ -18,6 +18,7 @@ use zeg::eval::{
 use super::{
     JsonTarget,
     json::JsonArgs,
+    place::output_folder,
     shared::{Existing, heading},
     write_result,
 };
@@ -35,7 +36,7 @@ pub(crate) struct ReportArgs {
     #[arg(required = true)]
     runs: Vec<PathBuf>,
     /// Folder for report.html, report.md and report.csv
-    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    #[arg(short, long, value_name = "DIR", value_parser = output_folder(), help_heading = heading::OUTPUT)]
     output: PathBuf,
     /// Formats to write, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["html", "md", "csv"], value_name = "FORMATS",

@@ -56,6 +56,12 @@ pub enum PrepareError {
         /// The download's folder.
         from: PathBuf,
     },
+    /// Another file stands where a file of the result is to be made.
+    #[error("{}: the file exists already and differs from what would be made; nothing was changed", path.display())]
+    Occupied {
+        /// The file.
+        path: PathBuf,
+    },
     /// An image or a label map could not be decoded, or a label map could not be written.
     #[error(transparent)]
     Image(#[from] ImageError),

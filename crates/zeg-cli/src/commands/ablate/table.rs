@@ -1,8 +1,13 @@
 //! The table of a suite: measured scores with the published ones beside them.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    fs, io,
+    path::{Path, PathBuf},
+};
 use zeg_base::plural::counted;
 
+use anyhow::Context as _;
 use serde::Serialize;
 use zeg::eval::{
     Evaluation, Summary,
@@ -11,6 +16,39 @@ use zeg::eval::{
 };
 
 use super::{choose::Choice, run::Run, suite::Suite};
+use crate::commands::place::Existing;
+
+/// Name of the table's file in the folder of the suite.
+const FILE_NAME: &str = "ablation.md";
+
+/// The error for a file that is in the table's place.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{}: the file is no table of this command, so it is not replaced; move it away, or choose another folder with -o",
+    .0.display()
+)]
+struct NoTable(PathBuf);
+
+/// Returns the file of a suite's table; an earlier table is replaced, and nothing else.
+///
+/// # Errors
+/// Returns an error if something else stands at the place, or if it cannot be read.
+pub(super) fn place(folder: &Path) -> anyhow::Result<PathBuf> {
+    let path = folder.join(FILE_NAME);
+    let place = Existing::Replace.place(&path)?;
+    match fs::read(&place) {
+        Ok(old) if is_table(&String::from_utf8_lossy(&old)) => Ok(place),
+        Ok(_) => Err(NoTable(path).into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(place),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+/// Whether a text is a table of this command, or empty.
+fn is_table(text: &str) -> bool {
+    let begins = text.starts_with("# ") && text.contains("\n\nScored on ");
+    text.is_empty() || begins && text.contains("\n| row | n |")
+}
 
 /// A scored run.
 pub(super) struct Scored {
@@ -239,5 +277,27 @@ impl TableRow {
             measured(&scores.hiou),
         );
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_table_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(FILE_NAME);
+        assert_eq!(place(folder.path()).unwrap(), file);
+        let table = "# Designs\n\nScored on mini, test, 4 images. Means\n\n| row | n | pAcc |\n|---|---:|---:|\n";
+        for old in ["", table] {
+            fs::write(&file, old).unwrap();
+            assert!(place(folder.path()).is_ok(), "{old}");
+        }
+        for own in ["my notes\n", "# Ablation\n\nWhat I scored on Monday.\n"] {
+            fs::write(&file, own).unwrap();
+            let error = place(folder.path()).unwrap_err();
+            assert!(error.is::<NoTable>(), "{error}");
+        }
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     commands::{
         JsonTarget,
         json::JsonArgs,
+        place::output_folder,
         shared::{heading, thread_count},
         stop_flag, write_result,
     },
@@ -45,7 +46,7 @@ pub(super) struct PrepareArgs {
     #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
     from: PathBuf,
     /// Folder to create
-    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    #[arg(short, long, value_name = "DIR", value_parser = output_folder(), help_heading = heading::OUTPUT)]
     output: PathBuf,
     /// Link images that need no change to the download, or copy them
     #[arg(long, value_enum, default_value = "link", help_heading = heading::OUTPUT)]
@@ -223,6 +224,10 @@ pub(crate) fn hint(error: &PrepareError) -> Option<String> {
     Some(match error {
         PrepareError::WouldReplaceSource { .. } => {
             "name another folder with -o; the files of the download are never changed".into()
+        }
+        PrepareError::Occupied { .. } => {
+            "name another folder with -o, or move the file away; no file of yours is replaced"
+                .into()
         }
         PrepareError::NotFound { .. } => {
             "name the folder of the unpacked archives with --from".into()

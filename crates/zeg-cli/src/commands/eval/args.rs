@@ -16,6 +16,7 @@ use crate::commands::{
     JsonTarget,
     journal::Continuation,
     json::JsonArgs,
+    place::output_folder,
     shared::{
         CacheUse, ComputeArgs, ComputeSettings, Existing, InferenceArgs, MethodArgs, ModelArgs,
         ModelSettings, PrecisionArgs, TestTimeArgs, heading,
@@ -111,13 +112,13 @@ pub(crate) struct EvalArgs {
     #[command(flatten)]
     test_time: TestTimeArgs,
     /// Folder for the record, which `zeg report` and `zeg eval merge` read
-    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    #[arg(short, long, value_name = "DIR", value_parser = output_folder(), help_heading = heading::OUTPUT)]
     output: Option<PathBuf>,
     /// Write each record into the folder of its model, in a folder of this name
     #[arg(long, value_name = "NAME", conflicts_with_all = ["output", "shard"], help_heading = heading::OUTPUT)]
     in_runs: Option<PathBuf>,
     /// Folder for the predicted label maps, ID.png each: class indices with a palette and the class names
-    #[arg(long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    #[arg(long, value_name = "DIR", value_parser = output_folder(), help_heading = heading::OUTPUT)]
     write_labels: Option<PathBuf>,
     /// Number of best, of median and of worst images that the report shows
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = count_or_zero, help_heading = heading::OUTPUT)]

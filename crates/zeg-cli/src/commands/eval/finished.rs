@@ -103,6 +103,8 @@ pub(super) struct ScoredImages {
     pub(super) wall: Duration,
     /// Whether label maps are kept.
     keeps_labels: bool,
+    /// Whether an earlier run has begun this work, so that what stands in the folder may be its own.
+    pub(super) goes_on: bool,
 }
 
 /// What an earlier evaluation has left.
@@ -137,6 +139,7 @@ pub(super) fn open(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<
     let is_finished = matches!(entries.last(), Some((_, _, Head::Finished {})));
     let mut scored = HashMap::new();
     let mut wall = Duration::ZERO;
+    let goes_on = settings.continuation == Continuation::Resume && !entries.is_empty();
     match settings.continuation {
         Continuation::Fresh => {
             if settings.existing == Existing::Refuse && !entries.is_empty() && !is_finished {
@@ -177,6 +180,7 @@ pub(super) fn open(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<
         places: scored,
         wall,
         keeps_labels: keeps_labels(settings, jobs),
+        goes_on,
     }))))
 }
 

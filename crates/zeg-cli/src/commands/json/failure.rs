@@ -6,12 +6,8 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{JsonPlace, JsonRefused, JsonTarget};
-use crate::{
-    commands::{interrupt, place::Place},
-    hints,
-    say::StdoutError,
-};
+use super::{JsonPlace, JsonRefused, JsonTarget, check_place};
+use crate::{commands::interrupt, hints, say::StdoutError};
 
 /// The document of a command that failed; the error stands on standard error as well.
 #[derive(Debug, Serialize)]
@@ -117,18 +113,18 @@ pub(crate) fn report(json: Option<&JsonTarget>, error: &anyhow::Error, exit_code
 
 /// Writes the document of a wrong command line, if JSON is asked for.
 ///
-/// A file that exists stays: with a wrong command line, `--json` may have taken an input for its value.
+/// With a wrong command line, `--json` may have taken an input for its value; an input is no document, so it stays.
 pub(crate) fn report_usage(json: Option<&JsonTarget>, error: &clap::Error, exit_code: u8) {
-    let keeps_files = |json: &&JsonTarget| match &json.place {
+    let may_be_written = |json: &&JsonTarget| match &json.place {
         JsonPlace::Stdout => true,
-        JsonPlace::File(path) => matches!(Place::at(path), Ok(Place::Free | Place::Stream)),
+        JsonPlace::File(path) => check_place(path, &json.command).is_ok(),
     };
     let text = error.render().to_string();
     let mut paragraphs = text.split("\n\n").map(one_line);
     let message = paragraphs.next().unwrap_or_default();
     let hint = paragraphs.find_map(|paragraph| Some(paragraph.strip_prefix("tip: ")?.to_owned()));
     write(
-        json.filter(keeps_files),
+        json.filter(may_be_written),
         ErrorReport {
             message: message.trim_start_matches("error: ").to_owned(),
             causes: Vec::new(),
@@ -230,6 +226,13 @@ mod tests {
         let json = |path: &Path| JsonTarget::new("report".to_owned(), path.to_owned());
         report_usage(Some(&json(&path)), &error, 2);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{}");
+        // The result of an earlier run must not be taken for that of this one.
+        let earlier = folder.path().join("earlier.json");
+        let old = r#"{"schema_version": 1, "command": "report", "files": []}"#;
+        std::fs::write(&earlier, old).unwrap();
+        report_usage(Some(&json(&earlier)), &error, 2);
+        let text = std::fs::read_to_string(&earlier).unwrap();
+        assert!(text.contains("\"exit_code\": 2"), "{text}");
         let free = folder.path().join("free.json");
         report_usage(Some(&json(&free)), &error, 2);
         let text = std::fs::read_to_string(&free).unwrap();

@@ -12,6 +12,7 @@ use crate::{
     commands::{
         JsonTarget,
         json::JsonArgs,
+        place::output_folder,
         shared::{ComputeArgs, ComputeSettings, StatedArgs, TextClassesArgs, heading},
     },
     numbers::{capped, change, count},
@@ -59,7 +60,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "FILE", help_heading = heading::MODEL)]
     backbone: Option<PathBuf>,
     /// Folder of the run: checkpoints, log, manifest, model.safetensors
-    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    #[arg(short, long, value_name = "DIR", value_parser = output_folder(), help_heading = heading::OUTPUT)]
     output: PathBuf,
     /// Replace a run that the folder holds; its checkpoints and its model are removed
     #[arg(long, help_heading = heading::OUTPUT)]

@@ -9,6 +9,7 @@ use zeg::vocab::classes::{ClassQuery, parse_classes_argument};
 use crate::commands::{
     JsonTarget,
     json::JsonArgs,
+    place::output_folder,
     shared::{
         CacheUse, ComputeArgs, ComputeSettings, Existing, MethodArgs, ModelArgs, ModelSettings,
         PrecisionArgs, heading,
@@ -44,7 +45,7 @@ pub(crate) struct VisualizeArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// Folder for the maps
-    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    #[arg(short, long, value_name = "DIR", value_parser = output_folder(), help_heading = heading::OUTPUT)]
     output: PathBuf,
     /// Replace files that exist
     #[arg(long, help_heading = heading::OUTPUT)]
