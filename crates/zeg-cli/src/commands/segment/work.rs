@@ -227,6 +227,9 @@ impl Work<'_> {
         let source = segmented.source.clone().unwrap_or_default();
         let kept = finished.finish_image(stem, source, &own, &result);
         kept.map_err(WriteFailure::OfWork)?;
+        if plan == Plan::Compute(Overwrite::Replace) {
+            finished.remove_stale(&output.kinds, stem, &own);
+        }
         Ok(result)
     }
 
