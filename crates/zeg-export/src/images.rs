@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use zeg_image::{write_named_png, write_rgb_png};
+use zeg_image::{ImageError, write_named_png, write_rgb_png};
 
 use crate::formats::{ExportFormat, ExportSettings, Needs, own_file};
 use crate::output::file_name;
@@ -101,7 +101,14 @@ impl Exporter for ImageExporter {
             (Kind::Overlay, Some(overlay)) => write_rgb_png(&path, overlay),
             (Kind::Overlay, None) => return Ok(()),
         };
-        written.map_err(|error| ExportError::unwritable(&path)(io::Error::other(error)))?;
+        written.map_err(|error| {
+            // The error of the image states the path as well.
+            let source = match error {
+                ImageError::Unwritable { source, .. } => source,
+                other => io::Error::other(other),
+            };
+            ExportError::unwritable(&path)(source)
+        })?;
         self.files.push(path);
         Ok(())
     }
