@@ -324,6 +324,10 @@ mod tests {
         let (file, link) = (folder.path().join("file"), folder.path().join("link"));
         symlink(&file, &link).unwrap();
         assert_eq!(reason(&link), Reason::DeadLink);
+        // A folder that cannot be written into is found before the work.
+        let json = Some(link.join("result.json"));
+        let error = JsonArgs { json }.target("eval").unwrap_err();
+        assert!(error.to_string().starts_with("--json "), "{error}");
         fs::write(&file, "").unwrap();
         target(&link).write(&json!({})).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
