@@ -182,7 +182,7 @@ impl Finished {
     }
 }
 
-/// Returns the image that results belong to, if it is another one than this: neither its bytes nor its path are the same.
+/// Returns the image that results belong to, if neither its path nor its bytes are those of this image.
 ///
 /// What comes from standard input has no path, so that only its bytes count.
 fn other_image(state: &ImageState, input: &Input) -> Option<String> {
