@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use zeg_image::{ImageError, write_named_png, write_rgb_png};
+use zeg_image::{write_named_png, write_rgb_png};
 
 use crate::formats::{ExportFormat, ExportSettings, Needs, own_file};
 use crate::output::file_name;
@@ -104,7 +104,7 @@ impl Exporter for ImageExporter {
         written.map_err(|error| {
             // The error of the image states the path as well.
             let source = match error {
-                ImageError::Unwritable { source, .. } => source,
+                zeg_image::ImageError::Unwritable { source, .. } => source,
                 other => io::Error::other(other),
             };
             ExportError::unwritable(&path)(source)

@@ -55,16 +55,6 @@ pub(crate) enum ResultsError {
     /// A result exists that no journal describes.
     #[error("{}: exists already, and no journal says with which settings it was made", .0.display())]
     Unknown(PathBuf),
-    /// A result was made with other settings.
-    #[error("{}: was made with other settings: {difference}", path.display())]
-    OtherSettings {
-        path: PathBuf,
-        /// The first setting that differs, with both values.
-        difference: String,
-    },
-    /// A result is no longer what the journal describes.
-    #[error("{}: was changed after it was written", .0.display())]
-    Changed(PathBuf),
     /// A result was made from another image, whose name is the same without its folder and extension.
     #[error("{}: belongs to another image, {image}", path.display())]
     OtherImage {
@@ -84,6 +74,16 @@ pub(crate) enum ResultsError {
         /// Path of the image's results in the folder, without an extension.
         image: String,
     },
+    /// A result was made with other settings.
+    #[error("{}: was made with other settings: {difference}", path.display())]
+    OtherSettings {
+        path: PathBuf,
+        /// The first setting that differs, with both values.
+        difference: String,
+    },
+    /// A result is no longer what the journal describes.
+    #[error("{}: was changed after it was written", .0.display())]
+    Changed(PathBuf),
     /// Another process works on the same results.
     #[error("{}: another process is writing into this folder", .0.display())]
     InUse(PathBuf),
@@ -101,18 +101,18 @@ impl ResultsError {
             Self::Exist(_) => {
                 "--resume keeps what is finished and computes the rest; --overwrite computes everything again; -o names another folder"
             }
+            Self::OtherImage { .. } => {
+                "choose another folder with -o, or replace the result with --overwrite"
+            }
+            Self::ImageLeftOut { .. } => {
+                "name all images of the earlier run, or choose another folder with -o; --overwrite writes the shared files with the images named now"
+            }
             Self::Unfinished(_) => "go on with --resume, or start anew with --overwrite",
             Self::Unknown(_) | Self::OtherSettings { .. } => {
                 "results of different settings are not mixed; compute everything again with --overwrite, or choose another folder with -o"
             }
             Self::Changed(_) => {
                 "move the file away to keep it, or use --overwrite to compute everything again"
-            }
-            Self::OtherImage { .. } => {
-                "choose another folder with -o, or replace the result with --overwrite"
-            }
-            Self::ImageLeftOut { .. } => {
-                "name all images of the earlier run, or choose another folder with -o; --overwrite writes the shared files with the images named now"
             }
             // The journal is read with --overwrite as well.
             Self::OtherVersion(_) | Self::NoJournal(_) => {
