@@ -264,6 +264,18 @@ impl Finished {
         self.journal.remove_left_behind(folders);
     }
 
+    fn written<'a>(&self, state: &'a ImageState, path: &Path) -> Option<&'a WrittenFile> {
+        let name = self.name(path);
+        state.files.iter().find(|file| file.path == name)
+    }
+
+    fn is_changed(&self, state: &ImageState, path: &Path) -> bool {
+        let written = self
+            .written(state, path)
+            .and_then(|file| file.sha256.as_ref());
+        written.is_some_and(|digest| file_sha256(path).ok().as_ref() != Some(digest))
+    }
+
     /// Returns the path of a file in the output folder as text.
     fn name(&self, path: &Path) -> String {
         path_text(path.strip_prefix(&self.folder).unwrap_or(path))

@@ -8,7 +8,7 @@ use std::{
 use zeg::{export::Overwrite, model::weights::file_sha256};
 use zeg_base::paths::path_text;
 
-use super::{Finished, ImageState, Plan, WrittenFile, exists, own_files, shared_files};
+use super::{Finished, ImageState, Plan, exists, own_files, shared_files};
 use crate::commands::{
     journal::{Continuation, ResultsError},
     segment::{
@@ -167,18 +167,6 @@ impl Finished {
             return Err(ResultsError::Changed(path.to_owned()));
         }
         Ok(())
-    }
-
-    fn written<'a>(&self, state: &'a ImageState, path: &Path) -> Option<&'a WrittenFile> {
-        let name = self.name(path);
-        state.files.iter().find(|file| file.path == name)
-    }
-
-    fn is_changed(&self, state: &ImageState, path: &Path) -> bool {
-        let written = self
-            .written(state, path)
-            .and_then(|file| file.sha256.as_ref());
-        written.is_some_and(|digest| file_sha256(path).ok().as_ref() != Some(digest))
     }
 }
 
