@@ -5,8 +5,8 @@
 //! sees an incomplete file. An error removes the temporary file.
 //!
 //! A new file gets the default permissions, 0666 minus the umask. A file that replaces another one gets the
-//! permissions of the replaced file. A symbolic link is itself replaced; its target is left alone. A device or a pipe, or
-//! a link to one, is never replaced.
+//! permissions of the replaced file. A symbolic link is itself replaced, unless [`behind_link`] is asked for its target
+//! first. A device or a pipe, or a link to one, is never replaced.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
@@ -299,6 +299,21 @@ fn sync_folder(path: &Path) {
     }
     #[cfg(not(unix))]
     let _ = path;
+}
+
+/// Returns the path to write a file to so that a symbolic link at `path` stays: that of the file behind the link.
+///
+/// A path that is no link is returned unchanged, and so is a link that must not be replaced; writing to it then fails.
+///
+/// # Errors
+/// Returns [`io::ErrorKind::NotFound`] for a link that leads to nothing, and the system's error if a link cannot be
+/// followed.
+pub fn behind_link(path: &Path, overwrite: Overwrite) -> io::Result<PathBuf> {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+    if overwrite == Overwrite::Refuse || !is_link {
+        return Ok(path.to_owned());
+    }
+    fs::canonicalize(path).map_err(|error| read_error(path, error))
 }
 
 /// Returns the target of a symbolic link that leads to nothing; `None` for everything else.

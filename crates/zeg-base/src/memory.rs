@@ -5,43 +5,99 @@
 
 use std::fmt;
 
-/// Work that needs more memory than the machine has.
+/// Estimates below this many bytes, 16 MiB, are not checked.
+const CHECKED: u64 = 1 << 24;
+
+/// Work that needs more memory than there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMuchMemory {
     /// Estimate of the bytes that are needed at least.
     pub needed: u64,
-    /// Bytes that the machine, or the limit of its container, allows.
+    /// Bytes that the machine, the limit of its container, or the limit of the process allows.
     pub limit: u64,
+    /// What the limit applies to.
+    pub limited: Limited,
+}
+
+/// What a limit of memory applies to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limited {
+    /// The machine or its container.
+    Machine,
+    /// This process, which uses a part of the limit already (`ulimit -v`).
+    Process,
 }
 
 impl fmt::Display for TooMuchMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "this needs at least {} of memory; this machine has {}",
-            amount(self.needed),
-            amount(self.limit)
-        )
+        let (needed, limit) = (amount(self.needed), amount(self.limit));
+        match self.limited {
+            Limited::Machine => write!(
+                f,
+                "this needs at least {needed} of memory; this machine has {limit}"
+            ),
+            Limited::Process => write!(
+                f,
+                "this needs at least {needed} of memory, more than is left of the {limit} that this process may use"
+            ),
+        }
     }
 }
 
 impl std::error::Error for TooMuchMemory {}
 
-/// Checks that an estimate of the needed bytes does not exceed the memory of the machine.
+/// Checks that an estimate of the needed bytes exceeds neither the memory of the machine nor what the process may use.
 ///
 /// Where the system does not tell its memory (only Linux does), 1 TiB is assumed.
 ///
 /// # Errors
 /// Returns an error with both numbers if it does.
 pub fn check(needed: u64) -> Result<(), TooMuchMemory> {
-    within(needed, limit().unwrap_or(1 << 40))
+    if needed < CHECKED {
+        return Ok(());
+    }
+    let limit = limit().unwrap_or(1 << 40);
+    within(needed, limit)?;
+    if can_reserve(needed) {
+        return Ok(());
+    }
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    Err(TooMuchMemory {
+        needed,
+        limit: address_space(&limits).map_or(limit, |process| process.min(limit)),
+        limited: Limited::Process,
+    })
+}
+
+/// Returns whether the system gives the process so many bytes of addresses now; they are not touched and given back.
+fn can_reserve(bytes: u64) -> bool {
+    let Ok(bytes) = usize::try_from(bytes) else {
+        return false;
+    };
+    let mut probe: Vec<u8> = Vec::new();
+    let is_reserved = probe.try_reserve_exact(bytes).is_ok();
+    // Without this, the compiler may leave out an allocation that is not used.
+    std::hint::black_box(&mut probe);
+    is_reserved
+}
+
+/// Returns the limit of the process in bytes that a text in the form of `/proc/self/limits` states, if there is one.
+fn address_space(text: &str) -> Option<u64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Max address space"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 fn within(needed: u64, limit: u64) -> Result<(), TooMuchMemory> {
     if needed <= limit {
         return Ok(());
     }
-    Err(TooMuchMemory { needed, limit })
+    Err(TooMuchMemory {
+        needed,
+        limit,
+        limited: Limited::Machine,
+    })
 }
 
 /// Returns the product of sizes, at most `u64::MAX`.
@@ -101,6 +157,30 @@ mod tests {
         assert_eq!(machine(text), Some((16384 + 1024) * 1024));
         assert_eq!(machine("MemTotal: many kB"), None);
         assert_eq!(machine(""), None);
+    }
+
+    #[test]
+    fn the_limit_of_the_process_is_read_and_named() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
+                      Max address space         1228800000           unlimited            bytes\n";
+        assert_eq!(address_space(limits), Some(1_228_800_000));
+        assert_eq!(
+            address_space(
+                "Max address space         unlimited            unlimited            bytes"
+            ),
+            None
+        );
+        assert_eq!(address_space(""), None);
+        let error = TooMuchMemory {
+            needed: 1 << 30,
+            limit: 3 << 29,
+            limited: Limited::Process,
+        };
+        assert_eq!(
+            error.to_string(),
+            "this needs at least 1.0 GiB of memory, more than is left of the 1.5 GiB that this process may use"
+        );
+        assert!(can_reserve(1 << 24) && !can_reserve(u64::MAX));
     }
 
     #[test]

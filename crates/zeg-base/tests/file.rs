@@ -9,7 +9,8 @@ use std::{
 };
 
 use zeg_base::file::{
-    NewFile, Overwrite, make_folder_of, put_in_place, remove_temporaries, write, write_by_path,
+    NewFile, Overwrite, behind_link, make_folder_of, put_in_place, remove_temporaries, write,
+    write_by_path,
 };
 
 /// Returns the file names in a folder, sorted.
@@ -232,5 +233,24 @@ mod permissions {
         symlink(folder.path().join("nowhere"), &dangling).unwrap();
         let refused = write(&dangling, "new", Overwrite::Refuse).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+    }
+    #[test]
+    fn a_link_is_written_through_on_request_and_a_dead_link_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (link, origin) = (folder.path().join("link"), folder.path().join("origin"));
+        fs::write(&origin, "origin").unwrap();
+        symlink(&origin, &link).unwrap();
+        let behind = behind_link(&link, Overwrite::Replace).unwrap();
+        assert_eq!(behind, fs::canonicalize(&origin).unwrap());
+        assert_eq!(behind_link(&link, Overwrite::Refuse).unwrap(), link);
+        assert_eq!(behind_link(&origin, Overwrite::Replace).unwrap(), origin);
+        let free = folder.path().join("free");
+        assert_eq!(behind_link(&free, Overwrite::Replace).unwrap(), free);
+
+        let dangling = folder.path().join("dangling");
+        symlink(folder.path().join("nowhere"), &dangling).unwrap();
+        let refused = behind_link(&dangling, Overwrite::Replace).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::NotFound);
+        assert!(refused.to_string().contains("nowhere"), "{refused}");
     }
 }

@@ -9,6 +9,7 @@ use zeg::{
     image::{ImageError, InputError},
     loading::LoadError,
     model::{ModelError, weights::WeightsError},
+    session::SessionError,
     text_sources::{NoTextEncoder, TableError, TemplatesNeedTextTower},
     vocab::{
         classes::{ClassArgumentError, ClassError, QueryError},
@@ -100,6 +101,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     if let Some(error) = cause.downcast_ref::<ImageError>() {
         return of_image(error);
+    }
+    if let Some(SessionError::Memory { .. }) = cause.downcast_ref::<SessionError>() {
+        return Some(IMAGE_TOO_LARGE.into());
     }
     if let Some(error) = cause.downcast_ref::<ModelError>() {
         return of_model(error);
@@ -339,6 +343,10 @@ fn of_export(error: &ExportError) -> Option<String> {
     })
 }
 
+/// The hint for an image that memory cannot hold.
+const IMAGE_TOO_LARGE: &str =
+    "scale the image down or cut it into parts; `ulimit -v unlimited` lifts a limit of the shell";
+
 fn of_image(error: &ImageError) -> Option<String> {
     Some(match error {
         ImageError::LabelsInColour { .. } => {
@@ -353,6 +361,11 @@ fn of_image(error: &ImageError) -> Option<String> {
             "the file may be intact; convert it to PNG with another program".into()
         }
         ImageError::MaskInAlpha { .. } => "save the alpha channel as a grey image of 8 bits".into(),
+        ImageError::SampleRange { .. } => {
+            "divide the samples by the value of white, for instance by 255, or save the image with 8 or 16 bits".into()
+        }
+        ImageError::SampleNotFinite { .. } => "replace samples without a value, for instance by 0".into(),
+        ImageError::Memory { .. } => IMAGE_TOO_LARGE.into(),
         ImageError::MaskBelowUpperBits { .. } => "save the masks with 8 bits per sample".into(),
         ImageError::Corrupt { .. } => "the file is damaged or incomplete; copy or download it again".into(),
         _ => return None,

@@ -223,6 +223,26 @@ fn segment_overlays(world: &World, folder: &str) -> Command {
     command
 }
 
+#[test]
+fn overwriting_with_fewer_classes_leaves_no_file_of_the_others() {
+    let world = world();
+    let run = |classes: &str, kinds: &str, more: &[&str]| {
+        let mut command = world.zeg();
+        command.args(["segment", "images/2007_000000.jpg", "-o", "maps"]);
+        command.args(["--model", "mini", "--classes", classes, "--write", kinds]);
+        success(command.args(more));
+    };
+    let map = |class: usize| world.path(&format!("maps/2007_000000.probability.{class:03}.png"));
+    run("red,blue,green", "labels,probabilities", &[]);
+    assert!(map(2).exists());
+    // A file that no run wrote is left alone.
+    fs::write(map(3), "mine").unwrap();
+    run("red,blue", "probabilities", &["--overwrite"]);
+    assert!(map(1).exists() && !map(2).exists() && map(3).exists());
+    // Another format of the earlier run is left alone, too.
+    assert!(world.path("maps/2007_000000.png").exists());
+}
+
 #[cfg(unix)]
 #[path = "resume/signals.rs"]
 mod signals;

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use zeg_base::file;
 use zeg_image::{write_named_png, write_rgb_png};
 
 use crate::formats::{ExportFormat, ExportSettings, Needs, own_file};
@@ -94,11 +95,14 @@ impl Exporter for ImageExporter {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(ExportError::unwritable(&path))?;
         }
+        let behind =
+            file::behind_link(&path, self.overwrite).map_err(ExportError::unwritable(&path))?;
         let written = match (self.kind, image.overlay) {
             (Kind::Labels, _) => {
-                write_named_png(&path, image.labels, &self.palette, self.classes.names()).map(drop)
+                write_named_png(&behind, image.labels, &self.palette, self.classes.names())
+                    .map(drop)
             }
-            (Kind::Overlay, Some(overlay)) => write_rgb_png(&path, overlay),
+            (Kind::Overlay, Some(overlay)) => write_rgb_png(&behind, overlay),
             (Kind::Overlay, None) => return Ok(()),
         };
         written.map_err(|error| {

@@ -16,12 +16,13 @@ use std::path::Path;
 
 use image::error::ImageError as DecoderError;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use zeg_base::memory;
 
 use crate::rgb8::to_rgb8;
 use crate::{
-    ImageError, LabelMap, RgbImage, UnusedBits, jpeg, label_png, label_raw, label_tiff, png_chunks,
-    source, tiff_varieties, webp_chunks,
+    ImageError, LabelMap, RgbImage, UnusedBits, float_samples, frames, jpeg, label_png, label_raw,
+    label_tiff, png_chunks, source, tiff_pages, tiff_varieties, webp_chunks,
 };
 
 /// The largest number of pixels, 2²⁸ = 16384×16384; larger images are refused before memory is allocated for them.
@@ -34,13 +35,15 @@ const DEEPEST_PIXEL: u64 = 16;
 
 /// Reads the first frame of a JPEG, PNG, WebP, TIFF, BMP, GIF, PNM or QOI image as upright RGB without alpha.
 ///
-/// The format is recognised from the content of the file, not from its name.
+/// The format is recognised from the content of the file, not from its name. Of a TIFF, the first page that is neither
+/// a thumbnail nor a mask is read.
 ///
 /// # Errors
 /// Returns [`ImageError::Unreadable`], [`ImageError::NotRegular`] or [`ImageError::FileTooLarge`] if the file cannot be
 /// read; [`ImageError::UnsupportedFormat`] or [`ImageError::UnsupportedVariety`] if it cannot be decoded;
-/// [`ImageError::Corrupt`] if it is damaged or truncated; and [`ImageError::TooLarge`] or [`ImageError::ZeroSize`] if
-/// its number of pixels is out of range.
+/// [`ImageError::Corrupt`] if it is damaged or truncated; [`ImageError::TooLarge`], [`ImageError::ZeroSize`] or
+/// [`ImageError::Memory`] if its number of pixels is out of range; and [`ImageError::SampleRange`] or
+/// [`ImageError::SampleNotFinite`] if it has floating-point samples that are not from 0 to 1.
 pub fn decode_rgb(path: &Path) -> Result<RgbImage, ImageError> {
     Ok(decode_image(path)?.rgb)
 }
@@ -60,15 +63,18 @@ pub struct DecodedImage {
     pub rgb: RgbImage,
     /// The bits that the file uses, if it has 16 bits per sample and uses so few that the pixels are nearly black.
     pub unused_bits: Option<UnusedBits>,
+    /// The number of pages or frames, if the file has several; the first one is decoded. Thumbnails and masks in a TIFF
+    /// do not count.
+    pub frames: Option<usize>,
 }
 
-/// Reads an image as [`decode_rgb`] does, and says whether it has unused bits.
+/// Reads an image as [`decode_rgb`] does, and says whether it has unused bits or several frames.
 ///
 /// # Errors
 /// Returns the errors of [`decode_rgb`].
 pub fn decode_image(path: &Path) -> Result<DecodedImage, ImageError> {
     let (bytes, format) = source::read(path)?;
-    Ok(described(decode(&bytes, format, path)?))
+    described(&bytes, format, path)
 }
 
 /// Decodes the content of an image file as [`decode_image`] does; `name` is used in error messages only.
@@ -77,14 +83,16 @@ pub fn decode_image(path: &Path) -> Result<DecodedImage, ImageError> {
 /// Returns the errors of [`decode_rgb`], except for those of reading the file.
 pub fn decode_image_bytes(bytes: &[u8], name: &Path) -> Result<DecodedImage, ImageError> {
     let format = source::recognise(bytes, name)?;
-    Ok(described(decode(bytes, format, name)?))
+    described(bytes, format, name)
 }
 
-fn described(image: DynamicImage) -> DecodedImage {
-    DecodedImage {
+fn described(bytes: &[u8], format: ImageFormat, name: &Path) -> Result<DecodedImage, ImageError> {
+    let image = decode(bytes, format, name)?;
+    Ok(DecodedImage {
         unused_bits: UnusedBits::of(&image),
+        frames: frames::count(bytes, format),
         rgb: to_rgb8(image),
-    }
+    })
 }
 
 /// Reads a label file as raw indices, one `u16` per pixel, exactly as the file stores them.
@@ -132,14 +140,19 @@ pub(crate) fn decode(
     format: ImageFormat,
     name: &Path,
 ) -> Result<DynamicImage, ImageError> {
-    guarded(name, || match format {
+    let decoded = guarded(name, || match format {
         ImageFormat::Jpeg => jpeg::decode(bytes, name),
-        ImageFormat::Tiff => match tiff_varieties::decode(bytes, name)? {
-            Some(decoded) => Ok(decoded),
-            None => decode_other(bytes, format, name),
-        },
+        ImageFormat::Tiff => {
+            let bytes = tiff_pages::with_main_page_first(bytes, name)?;
+            match tiff_varieties::decode(&bytes, name)? {
+                Some(decoded) => Ok(decoded),
+                None => decode_other(&bytes, format, name),
+            }
+        }
         other => decode_other(bytes, other, name),
-    })
+    })?;
+    float_samples::check(&decoded, name)?;
+    Ok(decoded)
 }
 
 /// Runs a decoder and turns a panic into an error.
@@ -191,6 +204,10 @@ fn decode_other(
     if let Some(most) = most_pixels_a_byte(format) {
         check_plausible(width as usize, height as usize, most, bytes.len(), name)?;
     }
+    let colours = decoder.color_type();
+    let rgb = if colours == ColorType::Rgb8 { 0 } else { 3 };
+    let bytes_a_pixel = usize::from(colours.bytes_per_pixel()) + rgb;
+    check_memory(width as usize, height as usize, bytes_a_pixel, name)?;
     let orientation = orientation(&mut decoder, format, || png_chunks::exif(bytes));
     let mut decoded = DynamicImage::from_decoder(decoder).map_err(refuse)?;
     decoded.apply_orientation(orientation);
@@ -270,6 +287,24 @@ pub(crate) fn check_size(width: usize, height: usize, name: &Path) -> Result<(),
     Ok(())
 }
 
+/// Returns an error if an image cannot be held in memory, before memory is allocated for it.
+///
+/// - `bytes_a_pixel`: length of a pixel as it is decoded, and of its 8-bit RGB if that is a copy
+pub(crate) fn check_memory(
+    width: usize,
+    height: usize,
+    bytes_a_pixel: usize,
+    name: &Path,
+) -> Result<(), ImageError> {
+    let needed = memory::product(&[width, height, bytes_a_pixel]);
+    memory::check(needed).map_err(|source| ImageError::Memory {
+        path: name.into(),
+        width,
+        height,
+        source,
+    })
+}
+
 /// Returns the error for a damaged file.
 pub(crate) fn corrupt(name: &Path, reason: impl ToString) -> ImageError {
     ImageError::Corrupt {
@@ -289,5 +324,16 @@ mod tests {
             result.unwrap_err().to_string(),
             "x.png: corrupt or truncated image: the decoder panicked"
         );
+    }
+
+    #[test]
+    fn an_image_that_memory_cannot_hold_is_refused_with_its_size() {
+        let name = Path::new("x.png");
+        assert!(check_memory(100, 100, 4, name).is_ok());
+        let error = check_memory(usize::MAX, 2, 4, name)
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("x.png: decoding "), "{error}");
+        assert!(error.contains("this needs at least"), "{error}");
     }
 }

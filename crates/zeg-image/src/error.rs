@@ -76,6 +76,36 @@ pub enum ImageError {
         /// The decoder's message.
         reason: String,
     },
+    /// The image has more pixels than the machine, or what is left to the process, can hold.
+    #[error("{}: decoding {width}×{height} pixels: {source}", path.display())]
+    Memory {
+        /// The file.
+        path: PathBuf,
+        /// Number of columns that the header states.
+        width: usize,
+        /// Number of rows that the header states.
+        height: usize,
+        /// The estimate and the limit.
+        source: zeg_base::memory::TooMuchMemory,
+    },
+    /// A floating-point sample is infinite or not a number.
+    #[error("{}: a floating-point sample is {value}; expected 0 to 1", path.display())]
+    SampleNotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The sample.
+        value: f32,
+    },
+    /// The floating-point samples are not from 0 to 1, so what is black and what is white is not known.
+    #[error("{}: the floating-point samples reach from {least} to {largest}; expected 0 to 1", path.display())]
+    SampleRange {
+        /// The file.
+        path: PathBuf,
+        /// The least sample, at most 0.
+        least: f32,
+        /// The largest sample, at least 0.
+        largest: f32,
+    },
     /// The label file is a colour image, whose pixels are not class indices.
     #[error("{}: the label image has the colour type {colours}; it must be indexed or grey", path.display())]
     LabelsInColour {

@@ -27,6 +27,8 @@ pub mod source;
 mod window;
 pub mod write;
 
+mod float_samples;
+mod frames;
 mod jpeg;
 mod jpeg_frame;
 mod jpeg_huffman;
@@ -40,6 +42,8 @@ mod mask;
 mod png_chunks;
 mod rgb8;
 mod text;
+mod tiff_pages;
+mod tiff_samples;
 mod tiff_varieties;
 mod unused_bits;
 mod webp_chunks;

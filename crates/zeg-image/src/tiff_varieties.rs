@@ -14,9 +14,10 @@ use tiff::tags::{CompressionMethod, PlanarConfiguration, Tag};
 use tiff::{ColorType, TiffError};
 
 use crate::ImageError;
-use crate::decode::{MAX_PIXELS, check_size, corrupt};
+use crate::decode::{MAX_PIXELS, check_memory, check_size, corrupt};
 use crate::probe::ColourModel;
 use crate::source::is_big_tiff;
+use crate::{tiff_pages, tiff_samples};
 
 /// Values of the tag `PhotometricInterpretation` (TIFF 6.0, section 8).
 const WHITE_IS_ZERO: u16 = 0;
@@ -40,6 +41,7 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<Option<DynamicImage>, 
     limits.decoding_buffer_size = 3 * MAX_PIXELS;
     let mut decoder = decoder.with_limits(limits);
     check_jpeg_parts(&mut decoder, bytes.len() as u64, name)?;
+    tiff_samples::check(&mut decoder, name)?;
     let colour = match decoder.colortype() {
         Ok(ColorType::YCbCr(8)) => ColorType::YCbCr(8),
         Ok(ColorType::Gray(bits @ (1 | 2 | 4 | 8))) if is_palette => ColorType::Gray(bits),
@@ -51,6 +53,7 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<Option<DynamicImage>, 
     };
     let (width, height, orientation) = header(&mut decoder, name)?;
     check_size(width as usize, height as usize, name)?;
+    check_memory(width as usize, height as usize, 4, name)?;
     let palette = match colour {
         ColorType::Gray(_) => Some(decoder.get_tag_u16_vec(Tag::ColorMap).map_err(refuse)?),
         _ => None,
@@ -90,6 +93,7 @@ fn grey_with_alpha<R: BufRead + Seek>(
 ) -> Result<DynamicImage, ImageError> {
     let (width, height, orientation) = header(decoder, name)?;
     check_size(width as usize, height as usize, name)?;
+    check_memory(width as usize, height as usize, 4, name)?;
     let planes = decoder.find_tag_unsigned::<u16>(Tag::PlanarConfiguration);
     let separate = planes.ok().flatten() == Some(PlanarConfiguration::Planar.to_u16());
     let samples = decoder.read_image();
@@ -146,10 +150,19 @@ pub(crate) fn as_stored(bytes: &[u8]) -> Cow<'_, [u8]> {
 
 /// Reads width, height, orientation and colour model from the header of a TIFF of any variety.
 pub(crate) fn read_header(
-    file: impl BufRead + Seek,
+    mut file: impl BufRead + Seek,
     name: &Path,
 ) -> Result<(usize, usize, Orientation, ColourModel), ImageError> {
+    let page = tiff_pages::pages(&mut file).map_or(0, |pages| pages.index);
+    file.rewind().map_err(|source| ImageError::Unreadable {
+        path: name.into(),
+        source,
+    })?;
     let mut decoder = Decoder::new(file).map_err(|error| refusal(error, name))?;
+    if page > 0 {
+        let found = decoder.seek_to_image(page);
+        found.map_err(|error| refusal(error, name))?;
+    }
     let (width, height, orientation) = header(&mut decoder, name)?;
     let colours = match decoder.colortype() {
         Ok(

@@ -9,6 +9,7 @@ use zeg::{
     image::{LabelMap, write_named_png},
     label_spool::LabelSpool,
 };
+use zeg_base::file::{Overwrite, behind_link};
 
 /// Uses of the predictions of one outcome.
 pub(super) struct PredictionUse {
@@ -93,6 +94,8 @@ fn write(
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
     // Class names that do not fit into the PNG are left out of it.
-    write_named_png(&path, labels, palette, names).map(drop)?;
+    let behind =
+        behind_link(&path, Overwrite::Replace).with_context(|| path.display().to_string())?;
+    write_named_png(&behind, labels, palette, names).map(drop)?;
     Ok(())
 }

@@ -315,6 +315,25 @@ impl Finished {
         })
     }
 
+    /// Removes the files that an earlier run wrote for an image and this run does not, such as those of further classes.
+    ///
+    /// Only files of this run's formats that have not been changed are removed; what cannot be removed stays.
+    pub(super) fn remove_stale(&self, kinds: &[&ExportFormat], stem: &Path, own: &[PathBuf]) {
+        let Some(state) = self.images.get(&path_text(stem)) else {
+            return;
+        };
+        // A format that writes a file for every class wrote at most so many.
+        let possible = own_files(kinds, &self.folder, stem, state.files.len());
+        for path in possible.iter().filter(|path| !own.contains(path)) {
+            let written = self.written(state, path);
+            let is_complete = written.is_some_and(|file| file.sha256.is_some());
+            let is_file = path.symlink_metadata().is_ok_and(|found| found.is_file());
+            if is_complete && is_file && !self.is_changed(state, path) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+
     /// States that the shared files are about to be written.
     pub(super) fn begin_shared(&self, files: &[PathBuf]) -> anyhow::Result<()> {
         if files.is_empty() {

@@ -110,8 +110,10 @@ impl Work<'_> {
         let DecodedImage {
             rgb: image,
             unused_bits,
+            frames,
         } = job.input.decode()?;
         warn_of_unused_bits(&job.input.image, unused_bits);
+        warn_of_frames(&job.input.image, frames);
         let [height, width] = [image.height() as usize, image.width() as usize];
         let kinds = &self.settings.output.kinds;
         // Regions that change after the scores were computed are explained with the stored scores.
@@ -236,6 +238,9 @@ impl Work<'_> {
         let source = segmented.source.clone().unwrap_or_default();
         let kept = finished.finish_image(input, stem, source, &own, &result);
         kept.map_err(WriteFailure::OfWork)?;
+        if plan == Plan::Compute(Overwrite::Replace) {
+            finished.remove_stale(&output.kinds, stem, &own);
+        }
         Ok(result)
     }
 
@@ -368,6 +373,17 @@ fn warn_of_unused_bits(input: &InputImage, unused_bits: Option<UnusedBits>) {
             input.path.display(),
             bits.factor(),
             bits.factor()
+        );
+    }
+}
+
+/// Prints a warning for a file of several pages or frames, of which the first is read.
+fn warn_of_frames(input: &InputImage, frames: Option<usize>) {
+    if let Some(frames) = frames {
+        print_notice!(
+            "warning: {}: only the first of {frames} pages or frames is segmented; save the others as files of \
+             their own to segment them",
+            input.path.display()
         );
     }
 }
