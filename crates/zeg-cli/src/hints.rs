@@ -1,5 +1,7 @@
 //! Hints: the action to take after an error.
 
+use std::path::Path;
+
 use zeg::{
     data::{DataError, datasets},
     eval::EvalError,
@@ -31,6 +33,8 @@ use crate::{
     numbers::WrongArgument,
 };
 
+/// Names that systems have for standard input.
+const STANDARD_INPUT: [&str; 3] = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
 /// Exit code if the command line is wrong.
 const WRONG_ARGUMENT: u8 = 2;
 /// Exit code if the work failed.
@@ -182,6 +186,11 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     if let Some(InputError::EmptyFolder { .. }) = cause.downcast_ref::<InputError>() {
         return Some("use -r to search the folders inside the folder as well".into());
+    }
+    if let Some(InputError::NotRegular { path }) = cause.downcast_ref::<InputError>()
+        && STANDARD_INPUT.iter().any(|name| path == Path::new(name))
+    {
+        return Some("write `-` for an image from standard input".into());
     }
     if let Some(InputError::DeadLink { .. }) = cause.downcast_ref::<InputError>() {
         return Some("mount or restore what the link leads to, or remove the link".into());

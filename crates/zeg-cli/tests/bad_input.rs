@@ -185,6 +185,16 @@ fn class_lists_are_checked_before_any_image() {
 
 /// A limit on file sizes replaces a full disk: both make a write fail half-way.
 #[cfg(unix)]
+#[cfg(unix)]
+#[test]
+fn the_name_of_an_image_from_standard_input_is_a_hyphen() {
+    let world = World::new();
+    let mut command = world.zeg();
+    command.args(["segment", "/dev/stdin", "-o", "out", "--model", "mini"]);
+    let text = failure(command.args(["--classes", "red,blue"]).write_stdin("x"));
+    assert_says(&text, &["neither a file nor a folder", "hint: write `-`"]);
+}
+
 #[test]
 fn a_full_disk_leaves_the_last_checkpoint() {
     let world = World::new();

@@ -142,6 +142,88 @@ fn results_are_refused_before_anything_is_computed_and_never_mixed() {
 }
 
 #[test]
+fn an_image_never_leaves_the_results_without_a_word() {
+    let world = world();
+    success(&mut segment(&world, &["images"], "out", &[]));
+    let before = files(&world.path("out"));
+    let one = ["images/2007_000000.jpg"];
+    let text = failure(&mut segment(&world, &one, "out", &["--resume"]));
+    let left_out = text.contains("results of 2007_000001, which is not among the images now");
+    assert!(left_out && text.contains("hint: name all images"), "{text}");
+
+    // The same name in another folder is another image; the same image may have moved.
+    fs::create_dir(world.path("other")).unwrap();
+    for id in IMAGES {
+        fs::copy(world.image(id), world.path(&format!("other/{id}.jpg"))).unwrap();
+    }
+    let text = success(&mut segment(&world, &["other"], "out", &["--resume"]));
+    assert!(text.contains("4 of 4 images are finished"), "{text}");
+    let changed = world.path("other/2007_000001.jpg");
+    fs::copy(world.image("2007_000005"), changed).unwrap();
+    let text = failure(&mut segment(&world, &["other"], "out", &["--resume"]));
+    let belongs = text.contains("2007_000001.png: belongs to another image, ");
+    assert!(belongs && text.contains("images/2007_000001.jpg"), "{text}");
+    assert!(before == files(&world.path("out")));
+    let both = ["--resume", "--overwrite"];
+    let text = success(&mut segment(&world, &["other"], "out", &both));
+    assert!(text.contains("3 of 4 images are finished"), "{text}");
+    success(&mut segment(&world, &["other"], "fresh", &[]));
+    assert_same(&world, "fresh", "out");
+}
+
+#[test]
+fn options_of_the_method_are_settings_of_the_results() {
+    let world = world();
+    let plain = ["--method", "clearclip"];
+    success(&mut segment(&world, &["images"], "out", &plain));
+    let other = ["--method", "clearclip", "--last-block", "full", "--resume"];
+    let text = failure(&mut segment(&world, &["images"], "out", &other));
+    assert!(text.contains("model.method_options was not set"), "{text}");
+    assert!(text.contains("last-block"), "{text}");
+    let both = [&other[..], &["--overwrite"]].concat();
+    let text = success(&mut segment(&world, &["images"], "out", &both));
+    assert!(text.contains("0 of 4 images are finished"), "{text}");
+    let text = success(&mut segment(&world, &["images"], "out", &other));
+    assert!(text.contains("4 of 4 images are finished"), "{text}");
+}
+
+#[test]
+fn results_are_neither_segmented_again_nor_replace_an_input() {
+    let world = world();
+    for (output, more) in [("images/out", &["-r"][..]), ("images", &[][..])] {
+        success(&mut segment(&world, &["images"], output, more));
+        let again = [more, &["--resume"]].concat();
+        let text = success(&mut segment(&world, &["images"], output, &again));
+        let says = ["left out 8 images", "4 of 4 images are finished"];
+        assert!(says.iter().all(|part| text.contains(part)), "{text}");
+    }
+    fs::create_dir(world.path("own")).unwrap();
+    for name in ["own/a.png", "own/a.overlay.png"] {
+        let image = zeg::image::RgbImage::new(48, 40);
+        image.save(world.path(name)).unwrap();
+    }
+    let before = files(&world.path("own"));
+    let text = failure(&mut segment_overlays(&world, "own"));
+    assert!(text.contains("would replace own/a.overlay.png"), "{text}");
+    assert!(before == files(&world.path("own")));
+}
+
+/// Returns `zeg segment` for overlays in the folder of the images.
+fn segment_overlays(world: &World, folder: &str) -> Command {
+    let mut command = world.zeg();
+    command.args(["segment", folder, "-o", folder, "--overwrite"]);
+    command.args([
+        "--model",
+        "mini",
+        "--classes",
+        "red,blue",
+        "--write",
+        "overlay",
+    ]);
+    command
+}
+
+#[test]
 fn overwriting_with_fewer_classes_leaves_no_file_of_the_others() {
     let world = world();
     let run = |classes: &str, kinds: &str, more: &[&str]| {
@@ -162,93 +244,8 @@ fn overwriting_with_fewer_classes_leaves_no_file_of_the_others() {
 }
 
 #[cfg(unix)]
-mod signals {
-    use std::{
-        process::{Child, Command, ExitStatus, Stdio},
-        thread::sleep,
-        time::{Duration, Instant},
-    };
-
-    use super::*;
-
-    /// Number of images that one process has to segment.
-    const COUNT: usize = 150;
-
-    fn many(world: &World) {
-        for number in 0..COUNT {
-            let file = world.path(&format!("images/{number:03}.jpg"));
-            fs::copy(world.image("2007_000000"), file).unwrap();
-        }
-    }
-
-    fn start(world: &World, output: &str, more: &[&str]) -> Child {
-        Command::new(assert_cmd::cargo::cargo_bin!("zeg"))
-            .current_dir(world.folder.path())
-            .env("ZEG_CACHE", world.path("cache"))
-            .env("ZEG_OFFLINE", "1")
-            .args(["segment", "images", "-o", output, "--threads", "1"])
-            .args(["--model", "mini", "--classes", "red,blue"])
-            .args(["--write", "labels,coco"])
-            .args(more)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
-    }
-
-    /// Sends a signal as soon as some images are finished; returns how the process ended.
-    fn stop(world: &World, output: &str, signal: &str) -> ExitStatus {
-        let mut child = start(world, output, &[]);
-        let journal = world.path(output).join(".zeg-segment.jsonl");
-        let started = Instant::now();
-        let is_begun = || {
-            let text = fs::read_to_string(&journal).unwrap_or_default();
-            text.matches("\"done\"").count() > 2
-        };
-        while !is_begun() && started.elapsed() < Duration::from_mins(1) {
-            sleep(Duration::from_millis(2));
-        }
-        let mut kill = Command::new("kill");
-        let sent = kill.args([format!("-{signal}"), child.id().to_string()]);
-        assert!(sent.status().unwrap().success());
-        child.wait().unwrap()
-    }
-
-    #[test]
-    fn a_signal_ends_with_its_exit_code_and_loses_nothing_that_is_finished() {
-        let world = world();
-        many(&world);
-        assert!(start(&world, "whole", &[]).wait().unwrap().success());
-        for (signal, code) in [("INT", 130), ("TERM", 143)] {
-            let status = stop(&world, signal, signal);
-            assert_eq!(status.code(), Some(code), "{signal}: {status}");
-            let folder = world.path(signal);
-            for entry in fs::read_dir(&folder).unwrap() {
-                let name = entry.unwrap().file_name().into_string().unwrap();
-                assert!(!name.contains(".tmp"), "{name}");
-            }
-            let coco = fs::read(folder.join("coco.json")).unwrap();
-            let coco: Value = serde_json::from_slice(&coco).unwrap();
-            let finished = coco["images"].as_array().unwrap().len();
-            assert!((3..COUNT).contains(&finished), "{signal}: {finished}");
-            let resumed = start(&world, signal, &["--resume"]).wait().unwrap();
-            assert!(resumed.success());
-            assert_same(&world, "whole", signal);
-        }
-    }
-
-    #[test]
-    fn a_killed_run_is_continued_and_its_temporary_files_are_removed() {
-        let world = world();
-        many(&world);
-        assert!(start(&world, "whole", &[]).wait().unwrap().success());
-        assert_eq!(stop(&world, "killed", "KILL").code(), None);
-        assert!(!world.path("killed/coco.json").exists());
-        let resumed = start(&world, "killed", &["--resume"]).wait().unwrap();
-        assert!(resumed.success());
-        assert_same(&world, "whole", "killed");
-    }
-}
+#[path = "resume/signals.rs"]
+mod signals;
 
 #[test]
 fn a_label_map_goes_from_standard_input_to_standard_output() {
@@ -328,6 +325,25 @@ fn small_regions_of_a_label_map_are_absorbed_on_request() {
     let first = whole.labels()[0];
     assert!(whole.labels().iter().all(|&label| label == first));
     assert!(plain.labels().contains(&first));
+
+    // Explained are the regions of the label map that is written.
+    let explain = [
+        "--min-area",
+        "100000",
+        "--explain",
+        "2",
+        "--json",
+        "explained.json",
+    ];
+    assert_eq!(labels("explained", &explain), whole);
+    let json = fs::read(world.path("explained.json")).unwrap();
+    let json: Value = serde_json::from_slice(&json).unwrap();
+    for image in json["images"].as_array().unwrap() {
+        let regions = image["regions"].as_array().unwrap();
+        assert_eq!(regions.len(), 1);
+        assert_eq!(regions[0]["share"], 1.0);
+        assert_eq!(regions[0]["class"], image["classes"][0]["name"]);
+    }
 }
 
 /// Returns `zeg eval` of MODEL on the four training images.

@@ -105,7 +105,14 @@ impl Exporter for ImageExporter {
             (Kind::Overlay, Some(overlay)) => write_rgb_png(&behind, overlay),
             (Kind::Overlay, None) => return Ok(()),
         };
-        written.map_err(|error| ExportError::unwritable(&path)(io::Error::other(error)))?;
+        written.map_err(|error| {
+            // The error of the image states the path as well.
+            let source = match error {
+                zeg_image::ImageError::Unwritable { source, .. } => source,
+                other => io::Error::other(other),
+            };
+            ExportError::unwritable(&path)(source)
+        })?;
         self.files.push(path);
         Ok(())
     }

@@ -55,6 +55,25 @@ pub(crate) enum ResultsError {
     /// A result exists that no journal describes.
     #[error("{}: exists already, and no journal says with which settings it was made", .0.display())]
     Unknown(PathBuf),
+    /// A result was made from another image, whose name is the same without its folder and extension.
+    #[error("{}: belongs to another image, {image}", path.display())]
+    OtherImage {
+        /// The result.
+        path: PathBuf,
+        /// The image that it was made from.
+        image: String,
+    },
+    /// The files that all images share hold an image that the command does not have.
+    #[error(
+        "{}: holds results of {image}, which is not among the images now, and the files that all images share would lose it",
+        folder.display()
+    )]
+    ImageLeftOut {
+        /// The folder of the results.
+        folder: PathBuf,
+        /// Path of the image's results in the folder, without an extension.
+        image: String,
+    },
     /// A result was made with other settings.
     #[error("{}: was made with other settings: {difference}", path.display())]
     OtherSettings {
@@ -81,6 +100,12 @@ impl ResultsError {
         match self {
             Self::Exist(_) => {
                 "--resume keeps what is finished and computes the rest; --overwrite computes everything again; -o names another folder"
+            }
+            Self::OtherImage { .. } => {
+                "choose another folder with -o, or replace the result with --overwrite"
+            }
+            Self::ImageLeftOut { .. } => {
+                "name all images of the earlier run, or choose another folder with -o; --overwrite writes the shared files with the images named now"
             }
             Self::Unfinished(_) => "go on with --resume, or start anew with --overwrite",
             Self::Unknown(_) | Self::OtherSettings { .. } => {
@@ -132,13 +157,17 @@ pub(crate) fn model_values(
     let base = (model.base != file).then(|| weights_sha256(&model.base));
     let table = settings.text.as_deref().map(file_sha256).transpose()?;
     let row_classes = settings.text_classes.as_ref();
+    // The name of the method stands in the model; it has other results with other options.
+    let options = settings.method.as_ref().map(|choice| &choice.options);
     Ok(serde_json::json!({
         "sha256": weights_sha256(file)?,
         "frozen_sha256": base.transpose()?,
         "table_sha256": table,
         "table_classes": row_classes.map(serde_json::to_value).transpose()?,
-        "activation": format!("{:?}", Architecture::stated_activation(&model.weights)?),
+        "activation": Architecture::stated_activation(&model.weights)?,
+        "heads": Architecture::stated_heads(&model.weights)?,
         "method": model.method,
+        "method_options": options.filter(|options| !options.is_empty()),
         "precision": model.precision.to_string(),
         "device": device,
     }))
@@ -157,6 +186,13 @@ pub(crate) fn check_writable(folder: &Path) -> anyhow::Result<()> {
         nearest
     };
     let name = || nearest.display().to_string();
+    if let Some(target) = zeg_base::file::dead_link(nearest) {
+        anyhow::bail!(
+            "{}: a link to {}, which does not exist",
+            nearest.display(),
+            target.display()
+        );
+    }
     anyhow::ensure!(
         std::fs::metadata(nearest).with_context(name)?.is_dir(),
         "{}: not a folder",
@@ -585,6 +621,17 @@ mod tests {
         let file = folder.path().join("file");
         std::fs::write(&file, "text").unwrap();
         check_writable(&folder.path().join("new/deep")).unwrap();
+        #[cfg(unix)]
+        {
+            let link = folder.path().join("link");
+            std::os::unix::fs::symlink("nowhere", &link).unwrap();
+            let error = check_writable(&link).unwrap_err().to_string();
+            assert!(
+                error.ends_with("link: a link to nowhere, which does not exist"),
+                "{error}"
+            );
+            std::fs::remove_file(&link).unwrap();
+        }
         assert!(
             check_writable(&file.join("new"))
                 .unwrap_err()

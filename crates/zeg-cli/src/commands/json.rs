@@ -16,12 +16,11 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
-use zeg_train::checkpoint::write_atomically;
 
 pub(crate) use self::failure::{Failure, asked_for, report, report_usage, stopped};
 #[cfg(feature = "schema")]
 pub(crate) use self::schema::{error_schema, schema_of};
-use super::{place::Place, shared::heading};
+use super::{journal::check_writable, place::Place, shared::heading};
 use crate::say::{self, StdoutError, unless_closed};
 
 /// Version of the form of all documents; it grows when a field changes its name or its meaning.
@@ -47,7 +46,7 @@ impl JsonArgs {
     /// - `command`: path of the command, such as `data doctor`
     ///
     /// # Errors
-    /// Returns an error if the file may not be written; commands ask before they start to work.
+    /// Returns an error if the file may not or cannot be written; commands ask before they start to work.
     pub(crate) fn target(self, command: &'static str) -> anyhow::Result<Option<JsonTarget>> {
         let target = self
             .json
@@ -57,7 +56,10 @@ impl JsonArgs {
             ..
         }) = &target
         {
-            check_place(path, command)?;
+            if let Writing::Whole(file) = check_place(path, command)? {
+                let checked = check_writable(file.parent().unwrap_or(Path::new("")));
+                checked.with_context(|| format!("--json {}", path.display()))?;
+            }
         }
         Ok(target)
     }
@@ -139,7 +141,12 @@ pub(crate) fn write_result(
 /// Writes a document to a file, by the rule of [`check_place`].
 fn write_to_file(path: &Path, command: &str, text: &str) -> anyhow::Result<()> {
     match check_place(path, command)? {
-        Writing::Whole(file) => Ok(write_atomically(&file, text.as_bytes())?),
+        Writing::Whole(file) => {
+            let made = zeg_base::file::make_folder_of(&file);
+            let replace = zeg_base::file::Overwrite::Replace;
+            let written = made.and_then(|()| zeg_base::file::write(&file, text, replace));
+            written.with_context(|| format!("--json {}: cannot be written", path.display()))
+        }
         Writing::Stream => {
             let written = File::options()
                 .write(true)
@@ -317,6 +324,10 @@ mod tests {
         let (file, link) = (folder.path().join("file"), folder.path().join("link"));
         symlink(&file, &link).unwrap();
         assert_eq!(reason(&link), Reason::DeadLink);
+        // A folder that cannot be written into is found before the work.
+        let json = Some(link.join("result.json"));
+        let error = JsonArgs { json }.target("eval").unwrap_err();
+        assert!(error.to_string().starts_with("--json "), "{error}");
         fs::write(&file, "").unwrap();
         target(&link).write(&json!({})).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());

@@ -83,7 +83,7 @@ fn data_folder<'a>(folder: Option<&'a Path>, dataset: &str) -> anyhow::Result<&'
 /// Returns a flag that is set when the user or the system asks the program to stop; a second request ends it at once.
 fn stop_flag() -> Arc<AtomicBool> {
     interrupt::on_request(|| {
-        print_notice!("\nstopping after this step; press Ctrl-C again to stop at once");
+        print_notice!("\nstopping after the work in progress; press Ctrl-C again to stop at once");
     });
     interrupt::flag()
 }

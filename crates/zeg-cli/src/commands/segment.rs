@@ -4,12 +4,13 @@ mod args;
 mod finished;
 mod inputs;
 mod outputs;
+mod places;
 mod result;
 mod to_stdout;
 mod work;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::atomic::AtomicBool,
@@ -19,7 +20,7 @@ use anyhow::Context as _;
 use zeg::{
     EncodedClasses, LoadOptions, Segmenter,
     explain::Explanation,
-    export::Classes,
+    export::{Classes, Overwrite},
     image::distinct_palette,
     vocab::{classes::ClassQuery, templates::TemplateSet},
     work_queue::{QueueOptions, work_in_order},
@@ -60,10 +61,14 @@ pub(crate) fn run(
 
 fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<ExitCode> {
     let inputs = inputs::inputs(&settings.inputs, settings.recursion)?;
-    warn_of_names(&inputs);
     match settings.output.place {
-        OutputPlace::Folder => segment_into_folder(program, settings, &inputs),
+        OutputPlace::Folder => {
+            let inputs = places::without_results(inputs, settings)?;
+            warn_of_names(&inputs);
+            segment_into_folder(program, settings, &inputs)
+        }
         OutputPlace::Stdout => {
+            warn_of_names(&inputs);
             let input = to_stdout::check(&inputs)?;
             let model = Model::open(program, settings)?;
             to_stdout::write(&model.work(settings), input, settings)?;
@@ -108,7 +113,7 @@ fn segment_into_folder(
     inputs: &[Input],
 ) -> anyhow::Result<ExitCode> {
     let output = &settings.output;
-    let stems = stems(inputs, settings)?;
+    let stems = places::stems(inputs, settings)?;
     finished::refuse_existing(settings, &stems)?;
     check_writable(&output.folder)?;
     let stop = stop_flag();
@@ -116,7 +121,7 @@ fn segment_into_folder(
     std::fs::create_dir_all(&output.folder).with_context(|| output.folder.display().to_string())?;
     let results = finished::result_settings(settings, &model.segmenter)?;
     let finished = Finished::open(&output.folder, &results)?;
-    let folders = folders(settings, &stems);
+    let folders = places::folders(settings, &stems);
     finished.remove_left_behind(&folders);
     interrupt::clean_up(folders);
     let plans = finished.plan(settings, inputs, &stems)?;
@@ -131,20 +136,28 @@ fn segment_into_folder(
     }
 
     let mut outcome = Outcome::default();
+    let work = model.work(settings);
     let worked = work_on(
-        &model.work(settings),
+        &work,
         &finished,
         &mut writers,
         inputs,
-        stems.iter().zip(plans),
+        stems.iter().zip(plans.iter().copied()),
         &stop,
         &mut outcome,
     );
+    let jobs = inputs.iter().zip(&stems).zip(&plans);
+    let jobs = jobs.map(|((input, stem), &plan)| SegmentJob { input, stem, plan });
+    let worked = worked.and_then(|()| {
+        let behind = jobs.skip(outcome.images.len() + outcome.failed.len());
+        keep_behind_stop(&work, &finished, &mut writers, behind, &mut outcome)
+    });
     if let Err(error) = worked {
         print_notice!(
-            "{} of {} images are finished and kept; --resume goes on as soon as the results can be written",
+            "{} of {} images are finished and kept; {} goes on as soon as the results can be written",
             outcome.images.len(),
-            inputs.len()
+            inputs.len(),
+            resuming(settings)
         );
         return Err(error);
     }
@@ -219,6 +232,41 @@ fn work_on<'a>(
     worked
 }
 
+/// Passes the finished images behind the place of a stop to the writers, so that no shared file loses an image.
+///
+/// # Errors
+/// Returns the first error after which no results can be written.
+fn keep_behind_stop<'a>(
+    work: &Work,
+    finished: &Finished,
+    writers: &mut Writers,
+    behind: impl Iterator<Item = SegmentJob<'a>>,
+    outcome: &mut Outcome,
+) -> anyhow::Result<()> {
+    for job in behind.filter(|job| matches!(job.plan, Plan::Keep(_))) {
+        let labelled = work.label(job, finished).map_err(WriteFailure::OfImage);
+        match labelled.and_then(|labelled| work.write(&labelled, writers, finished)) {
+            Ok(image) => outcome.images.push(image),
+            Err(WriteFailure::OfImage(error)) => {
+                let failure = Failure::new(&job.input.image.path, &error);
+                outcome.failed.push(failure);
+                crate::hints::print(&error);
+            }
+            Err(WriteFailure::OfWork(error)) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Returns the options with which a run goes on that was stopped.
+fn resuming(settings: &SegmentSettings) -> &'static str {
+    match settings.output.overwrite {
+        Overwrite::Refuse => "--resume",
+        // Results of other settings may still be there.
+        Overwrite::Replace => "--resume --overwrite",
+    }
+}
+
 /// Completes the files that all images share, lists them, and writes the JSON.
 ///
 /// - `all`: number of images
@@ -262,7 +310,8 @@ fn finish(
         result.failed.len(),
     );
     if done < all {
-        print_notice!("stopped after {done} of {all} images; --resume goes on");
+        let resuming = resuming(settings);
+        print_notice!("stopped after {done} of {all} images; {resuming} goes on");
         return Ok(interrupt::exit_code());
     }
     if failed > 0 {
@@ -277,22 +326,6 @@ fn finish(
         Some(error) => Err(error.into()),
         None => Ok(ExitCode::SUCCESS),
     }
-}
-
-/// Returns the output folder and the folders in it that hold results.
-fn folders(settings: &SegmentSettings, stems: &[PathBuf]) -> Vec<PathBuf> {
-    let (output, classes) = (&settings.output, settings.classes.len());
-    let mut folders = vec![output.folder.clone()];
-    for stem in stems {
-        let own = finished::own_files(&output.kinds, &output.folder, stem, classes);
-        folders.extend(
-            own.iter()
-                .filter_map(|file| file.parent().map(Path::to_owned)),
-        );
-    }
-    folders.sort();
-    folders.dedup();
-    folders
 }
 
 /// Warns of images whose names are not UTF-8, because JSON and annotation files hold other names for them.
@@ -362,11 +395,14 @@ fn embed_classes(
     bar.finish();
     let encoded = encoded?;
     warn_of_text(encoded.notices());
-    warn_of_single_class(
-        classes.len(),
-        segmenter.model().model.scoring(),
-        "name what else is in the image with --background",
-    );
+    let advice = match &classes[..] {
+        [class] if !class.synonyms.is_empty() => {
+            "its names count as synonyms: a class file takes one class per line, and --classes separates classes by \
+             commas; name what else is in the image with --background"
+        }
+        _ => "name what else is in the image with --background",
+    };
+    warn_of_single_class(classes.len(), segmenter.model().model.scoring(), advice);
     Ok(encoded)
 }
 
@@ -418,48 +454,4 @@ fn report_lines(result: &ImageResult) -> Vec<String> {
         )
     };
     regions.map(line).collect()
-}
-
-/// Returns the path of each image's results without an extension, relative to the output folder.
-///
-/// # Errors
-/// Returns an error if two results have the same path, or if a result would overwrite its image.
-fn stems(images: &[Input], settings: &SegmentSettings) -> anyhow::Result<Vec<PathBuf>> {
-    let output = &settings.output;
-    let mut taken: BTreeMap<PathBuf, &Path> = BTreeMap::new();
-    images
-        .iter()
-        .map(|input| {
-            let path = input.image.path.as_path();
-            let stem = input.image.relative.with_extension("");
-            let classes = settings.classes.len();
-            let own = finished::own_files(&output.kinds, &output.folder, &stem, classes);
-            anyhow::ensure!(
-                !own.iter().any(|file| same_file(file, path)),
-                "{}: the results would overwrite the image; choose another folder with -o",
-                path.display()
-            );
-            // Formats that have no file of their own for an image still name it by its stem.
-            let names = if own.is_empty() {
-                vec![output.folder.join(&stem)]
-            } else {
-                own
-            };
-            for file in names {
-                if let Some(other) = taken.insert(file.clone(), path) {
-                    anyhow::bail!(
-                        "{} and {}: both results would be written to {}",
-                        other.display(),
-                        path.display(),
-                        file.display()
-                    );
-                }
-            }
-            Ok(stem)
-        })
-        .collect()
-}
-
-fn same_file(a: &Path, b: &Path) -> bool {
-    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }

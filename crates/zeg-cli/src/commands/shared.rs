@@ -212,6 +212,12 @@ impl TextClassesArgs {
     }
 }
 
+/// Returns the path of the class file that a class argument names, if it names one.
+pub(crate) fn class_file(argument: &str) -> PathBuf {
+    let trimmed = argument.trim();
+    trimmed.strip_prefix('@').unwrap_or(trimmed).into()
+}
+
 /// Options for what the configuration of CLIP weights states, for weights without one.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct StatedArgs {
@@ -319,6 +325,13 @@ impl ModelSettings {
 }
 
 impl ModelArgs {
+    /// Returns the values that may be paths of files to read.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let classes = self.text_classes.text().map(class_file);
+        let files = [self.weights.clone(), self.text.clone(), classes];
+        files.into_iter().flatten().collect()
+    }
+
     /// # Errors
     /// Returns an error if the class list of the table cannot be read.
     pub(crate) fn settings(

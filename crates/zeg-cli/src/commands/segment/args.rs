@@ -20,7 +20,8 @@ use crate::commands::{
     json::JsonArgs,
     shared::{
         CacheUse, ComputeArgs, ComputeSettings, InferenceArgs, InferenceChanges, MethodArgs,
-        ModelArgs, ModelSettings, PrecisionArgs, TestTimeArgs, TestTimeChanges, heading,
+        ModelArgs, ModelSettings, PrecisionArgs, TestTimeArgs, TestTimeChanges, class_file,
+        heading,
     },
 };
 use crate::{
@@ -87,8 +88,8 @@ pub(crate) struct SegmentArgs {
     #[arg(long, help_heading = heading::OUTPUT)]
     overwrite: bool,
     /// Go on where an earlier run with the same settings stopped: keep finished images, compute the others, and write
-    /// the files that all images share anew
-    #[arg(long, visible_alias = "skip-existing", conflicts_with = "overwrite", help_heading = heading::OUTPUT)]
+    /// the files that all images share anew; with --overwrite, replace results of other settings
+    #[arg(long, visible_alias = "skip-existing", help_heading = heading::OUTPUT)]
     resume: bool,
     /// Print the N best classes of each large region with their scores; without N, 3
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", value_parser = count,
@@ -122,6 +123,8 @@ pub(super) struct SegmentSettings {
     /// Images, folders and patterns.
     pub(super) inputs: Vec<PathBuf>,
     pub(super) recursion: Recursion,
+    /// Paths of the files that the command reads besides the images; some may be names of built-in lists or weights.
+    pub(super) files: Vec<PathBuf>,
     /// A file, or the name of downloaded weights.
     pub(super) model: PathBuf,
     pub(super) model_settings: ModelSettings,
@@ -174,11 +177,20 @@ pub(super) struct SegmentOutput {
 }
 
 impl SegmentArgs {
+    /// Returns the values that may be paths of files to read, besides the images.
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = vec![class_file(&self.classes), self.checkpoint.clone()];
+        files.extend(self.templates.as_ref().map(PathBuf::from));
+        files.extend(self.model.files());
+        files
+    }
+
     /// # Errors
     /// Returns an error if a class list cannot be read, or the file of `--json` may not be written.
     pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<SegmentSettings> {
         let classes = class_list(&self.classes, self.background.as_deref())?;
         let explain = self.explain;
+        let files = self.files();
         let place = if self.output == Path::new(STANDARD) {
             OutputPlace::Stdout
         } else {
@@ -212,6 +224,7 @@ impl SegmentArgs {
             } else {
                 Recursion::FolderOnly
             },
+            files,
             model: self.checkpoint,
             model_settings: self.model.settings(&self.method, &self.precision)?,
             classes,

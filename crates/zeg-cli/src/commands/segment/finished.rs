@@ -1,7 +1,11 @@
 //! Finished images of `zeg segment`: what the journal of the output folder knows, and which images are still to do.
 
+mod plan;
+
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    fs::File,
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
 };
 
@@ -51,11 +55,17 @@ enum Entry<R> {
     /// The files of an image are about to be written.
     Begun {
         image: String,
+        /// As [`Input::origin`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<String>,
         files: Vec<WrittenFile>,
     },
     /// All files of an image are written.
     Done {
         image: String,
+        /// As [`Input::origin`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<String>,
         /// SHA-256 of the image.
         source: String,
         files: Vec<WrittenFile>,
@@ -70,6 +80,8 @@ enum Entry<R> {
 struct ImageState {
     /// Number of the settings.
     settings: usize,
+    /// As [`Input::origin`]; `None` in journals of earlier versions.
+    origin: Option<String>,
     files: Vec<WrittenFile>,
     /// Place of the result and digest of the image, if it is finished.
     done: Option<(Span, String)>,
@@ -101,6 +113,26 @@ pub(super) struct Finished {
 pub(super) fn shared_files(output: &SegmentOutput) -> Vec<PathBuf> {
     let names = output.kinds.iter().flat_map(|kind| kind.shared_files);
     names.map(|name| output.folder.join(name)).collect()
+}
+
+/// Returns the files that the journal of a folder says were written, or were about to be written.
+///
+/// A line that cannot be read is passed over; opening the journal reports it.
+pub(super) fn written_files(folder: &Path) -> HashSet<PathBuf> {
+    /// A line with an entry.
+    #[derive(Deserialize)]
+    struct Line {
+        entry: Entry<IgnoredAny>,
+    }
+    let Ok(journal) = File::open(folder.join(JOURNAL)) else {
+        return HashSet::new();
+    };
+    let lines = BufReader::new(journal).lines().map_while(Result::ok);
+    let entries = lines.filter_map(|line| serde_json::from_str::<Line>(&line).ok());
+    let files = entries.flat_map(|line| match line.entry {
+        Entry::Begun { files, .. } | Entry::Done { files, .. } | Entry::Shared { files } => files,
+    });
+    files.map(|file| folder.join(file.path)).collect()
 }
 
 /// Returns the paths of the files that an image has for itself.
@@ -182,9 +214,14 @@ impl Finished {
         let mut journal = Journal::open(
             &folder.join(JOURNAL),
             |settings, span, entry: Entry<IgnoredAny>| match entry {
-                Entry::Begun { image, files } => {
+                Entry::Begun {
+                    image,
+                    origin,
+                    files,
+                } => {
                     let state = ImageState {
                         settings,
+                        origin,
                         files,
                         done: None,
                     };
@@ -192,12 +229,14 @@ impl Finished {
                 }
                 Entry::Done {
                     image,
+                    origin,
                     source,
                     files,
                     ..
                 } => {
                     let state = ImageState {
                         settings,
+                        origin,
                         files,
                         done: Some((span, source)),
                     };
@@ -225,118 +264,6 @@ impl Finished {
         self.journal.remove_left_behind(folders);
     }
 
-    /// Decides what is to be done with every image, before any is computed.
-    ///
-    /// - `stems`: as [`zeg::export::SegmentedImage::stem`], one for each image
-    ///
-    /// # Errors
-    /// Returns a [`ResultsError`] for the first result that may be neither kept nor replaced.
-    pub(super) fn plan(
-        &self,
-        settings: &SegmentSettings,
-        inputs: &[Input],
-        stems: &[PathBuf],
-    ) -> Result<Vec<Plan>, ResultsError> {
-        let output = &settings.output;
-        let classes = settings.classes.len();
-        if output.continuation == Continuation::Resume {
-            for file in shared_files(output) {
-                self.check_shared(&file)?;
-            }
-        }
-        let pairs = inputs.iter().zip(stems);
-        pairs
-            .map(|(input, stem)| {
-                let own = own_files(&output.kinds, &output.folder, stem, classes);
-                match (output.continuation, output.overwrite) {
-                    (Continuation::Resume, _) => self.plan_resumed(input, stem, &own),
-                    (Continuation::Fresh, Overwrite::Replace) => {
-                        Ok(Plan::Compute(Overwrite::Replace))
-                    }
-                    (Continuation::Fresh, Overwrite::Refuse) => self.plan_fresh(stem, &own),
-                }
-            })
-            .collect()
-    }
-
-    /// Refuses to compute what the journal holds already, where no file shows that it is finished.
-    fn plan_fresh(&self, stem: &Path, own: &[PathBuf]) -> Result<Plan, ResultsError> {
-        let is_finished = |state: &ImageState| {
-            state.settings == self.settings && state.done.is_some() && own.is_empty()
-        };
-        if self.images.get(&path_text(stem)).is_some_and(is_finished) {
-            return Err(ResultsError::Unfinished(self.folder.clone()));
-        }
-        Ok(Plan::Compute(Overwrite::Refuse))
-    }
-
-    fn plan_resumed(
-        &self,
-        input: &Input,
-        stem: &Path,
-        own: &[PathBuf],
-    ) -> Result<Plan, ResultsError> {
-        let there: Vec<&PathBuf> = own.iter().filter(|path| exists(path)).collect();
-        let Some(state) = self.images.get(&path_text(stem)) else {
-            return match there.first() {
-                Some(path) => Err(ResultsError::Unknown((*path).clone())),
-                None => Ok(Plan::Compute(Overwrite::Refuse)),
-            };
-        };
-        if state.settings != self.settings {
-            return match there.first() {
-                Some(path) => Err(self
-                    .journal
-                    .other_settings(path, state.settings, &self.present)),
-                None => Ok(Plan::Compute(Overwrite::Refuse)),
-            };
-        }
-        if let Some(path) = there
-            .iter()
-            .find(|path| self.written(state, path).is_none())
-        {
-            return Err(ResultsError::Unknown((*path).clone()));
-        }
-        let Some((span, source)) = &state.done else {
-            return Ok(Plan::Compute(Overwrite::Replace)); // begun by a run that was killed
-        };
-        let changed: Vec<&&PathBuf> = there
-            .iter()
-            .filter(|path| self.is_changed(state, path))
-            .collect();
-        if there.len() == own.len() && input.digest().as_ref() == Some(source) {
-            for path in changed {
-                print_notice!(
-                    "warning: {}: was changed after it was written; it is kept, and files that all images share hold \
-                     what was written at first",
-                    path.display()
-                );
-            }
-            return Ok(Plan::Keep(*span));
-        }
-        match changed.first() {
-            Some(path) => Err(ResultsError::Changed((**path).clone())),
-            None => Ok(Plan::Compute(Overwrite::Replace)),
-        }
-    }
-
-    /// Checks that a shared file is not there, or was written with these settings and not changed since.
-    fn check_shared(&self, path: &Path) -> Result<(), ResultsError> {
-        if !exists(path) {
-            return Ok(());
-        }
-        let Some((settings, digest)) = self.shared.get(&self.name(path)) else {
-            return Err(ResultsError::Unknown(path.to_owned()));
-        };
-        if *settings != self.settings {
-            return Err(self.journal.other_settings(path, *settings, &self.present));
-        }
-        if digest.is_some() && file_sha256(path).ok() != *digest {
-            return Err(ResultsError::Changed(path.to_owned()));
-        }
-        Ok(())
-    }
-
     fn written<'a>(&self, state: &'a ImageState, path: &Path) -> Option<&'a WrittenFile> {
         let name = self.name(path);
         state.files.iter().find(|file| file.path == name)
@@ -355,9 +282,15 @@ impl Finished {
     }
 
     /// States that the files of an image are about to be written.
-    pub(super) fn begin_image(&self, stem: &Path, own: &[PathBuf]) -> anyhow::Result<()> {
+    pub(super) fn begin_image(
+        &self,
+        input: &Input,
+        stem: &Path,
+        own: &[PathBuf],
+    ) -> anyhow::Result<()> {
         self.journal.append(&Entry::<()>::Begun {
             image: path_text(stem),
+            origin: Some(input.origin()),
             files: own.iter().map(|path| self.file(path, None)).collect(),
         })
     }
@@ -367,6 +300,7 @@ impl Finished {
     /// - `source`: SHA-256 of the image
     pub(super) fn finish_image(
         &self,
+        input: &Input,
         stem: &Path,
         source: String,
         own: &[PathBuf],
@@ -374,6 +308,7 @@ impl Finished {
     ) -> anyhow::Result<()> {
         self.journal.append(&Entry::Done {
             image: path_text(stem),
+            origin: Some(input.origin()),
             source,
             files: self.digests(own)?,
             result,

@@ -16,7 +16,7 @@ use zeg::{
     model::weights::file_sha256,
     session::LARGE_IMAGE,
 };
-use zeg_base::hex;
+use zeg_base::{hex, paths::path_text};
 
 /// The argument that stands for standard input, and for standard output as the place of results.
 pub(super) const STANDARD: &str = "-";
@@ -38,6 +38,15 @@ impl Input {
             Some(bytes) => decode_image_bytes(bytes, Path::new("standard input")),
             None => decode_image(&self.image.path),
         }
+    }
+
+    /// Returns what tells the image from another one of the same name: its absolute path, or `-` for standard input.
+    pub(super) fn origin(&self) -> String {
+        if self.bytes.is_some() {
+            return STANDARD.to_owned();
+        }
+        let path = &self.image.path;
+        path_text(&path.canonicalize().unwrap_or_else(|_| path.clone()))
     }
 
     /// Returns the SHA-256 of the encoded image; `None` if it cannot be read.

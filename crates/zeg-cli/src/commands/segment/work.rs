@@ -1,6 +1,6 @@
 //! The work on one image: it is segmented, or read back from the journal, and passed to all writers.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use anyhow::Context as _;
 use zeg::{
@@ -11,7 +11,7 @@ use zeg::{
         Summary, absorb_small_regions,
     },
     image::{DecodedImage, LabelMap, RgbImage, UnusedBits, inputs::InputImage, overlay},
-    session::StripVisitor,
+    session::{ScoredStrip, StripVisitor},
     spool::{ScoreSpool, SpooledScores},
 };
 use zeg_base::paths::path_text;
@@ -116,11 +116,15 @@ impl Work<'_> {
         warn_of_frames(&job.input.image, frames);
         let [height, width] = [image.height() as usize, image.width() as usize];
         let kinds = &self.settings.output.kinds;
-        let mut spool = if kinds.iter().any(|kind| kind.needs == Needs::Scores) {
-            Some(ScoreSpool::new(self.classes.len(), width)?)
-        } else {
-            None
-        };
+        // Regions that change after the scores were computed are explained with the stored scores.
+        let absorbed_area = self.settings.output.absorbed_area;
+        let is_explained_later = self.settings.explain.is_some() && absorbed_area.is_some();
+        let mut spool =
+            if is_explained_later || kinds.iter().any(|kind| kind.needs == Needs::Scores) {
+                Some(ScoreSpool::new(self.classes.len(), width)?)
+            } else {
+                None
+            };
         let mut explainer = self
             .settings
             .explain
@@ -129,15 +133,22 @@ impl Work<'_> {
         if let Some(spool) = &mut spool {
             visitors.push(spool);
         }
-        if let Some(explainer) = &mut explainer {
+        if let Some(explainer) = explainer.as_mut().filter(|_| !is_explained_later) {
             visitors.push(explainer);
         }
         let mut result = self
             .segmenter
             .segment_classes(&image, self.encoded_classes, &mut visitors)
             .with_context(|| job.input.image.path.display().to_string())?;
-        if let Some(area) = self.settings.output.absorbed_area {
+        if let Some(area) = absorbed_area {
             absorb_small_regions(&mut result.labels, area)?;
+        }
+        let scores = spool.map(ScoreSpool::finish).transpose()?;
+        if let (Some(explainer), Some(scores)) = (&mut explainer, &scores)
+            && is_explained_later
+        {
+            explain_labels(explainer, scores, &result.labels, self.classes.len())
+                .context("reading scores back from the temporary file")?;
         }
         Ok(LabelledJob {
             job,
@@ -146,7 +157,7 @@ impl Work<'_> {
             origin: Origin::Model(Box::new(Segmented {
                 source,
                 confidence: result.confidence,
-                scores: spool.map(ScoreSpool::finish).transpose()?,
+                scores,
                 regions: explainer.map(Explainer::finish),
             })),
         })
@@ -193,7 +204,7 @@ impl Work<'_> {
         finished: &Finished,
     ) -> Result<FinishedImage, WriteFailure> {
         let output = &self.settings.output;
-        let SegmentJob { stem, plan, .. } = labelled.job;
+        let SegmentJob { input, stem, plan } = labelled.job;
         let image = SegmentedImage {
             confidence: Some(&segmented.confidence),
             probabilities: segmented
@@ -214,7 +225,7 @@ impl Work<'_> {
         {
             return Err(of_image(ExportError::Exists { path: path.clone() }));
         }
-        let begun = finished.begin_image(stem, &own);
+        let begun = finished.begin_image(input, stem, &own);
         begun.map_err(WriteFailure::OfWork)?;
         for exporter in &mut writers.own {
             exporter.add(&image).map_err(of_image)?;
@@ -225,7 +236,7 @@ impl Work<'_> {
                 .map_err(WriteFailure::OfImage)?;
         }
         let source = segmented.source.clone().unwrap_or_default();
-        let kept = finished.finish_image(stem, source, &own, &result);
+        let kept = finished.finish_image(input, stem, source, &own, &result);
         kept.map_err(WriteFailure::OfWork)?;
         if plan == Plan::Compute(Overwrite::Replace) {
             finished.remove_stale(&output.kinds, stem, &own);
@@ -287,6 +298,33 @@ impl LabelledJob<'_> {
     pub(super) fn labels(&self) -> &LabelMap {
         &self.labels
     }
+}
+
+/// Explains the regions of a label map with scores that were stored.
+///
+/// # Errors
+/// Returns an error if the scores cannot be read back.
+fn explain_labels(
+    explainer: &mut Explainer,
+    scores: &SpooledScores,
+    labels: &LabelMap,
+    classes: usize,
+) -> io::Result<()> {
+    let width = labels.width();
+    for (row, labels) in labels.labels().chunks_exact(width.max(1)).enumerate() {
+        let mut of_row = vec![0.0; classes * width]; // [classes, width]
+        for (class, values) in of_row.chunks_exact_mut(width.max(1)).enumerate() {
+            scores.fill_row(class, row, values);
+        }
+        explainer.visit(&ScoredStrip {
+            first_row: row,
+            classes,
+            width,
+            labels,
+            scores: of_row,
+        })?;
+    }
+    scores.check()
 }
 
 /// Returns the colour of every class.
