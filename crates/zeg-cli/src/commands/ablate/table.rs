@@ -35,7 +35,7 @@ impl Scored {
                     .transpose()?,
             })
         };
-        run.is_scored().then(open)
+        run.has_scores().then(open)
     }
 }
 
