@@ -21,7 +21,7 @@ use zeg_train::TrainError;
 
 use crate::{
     commands::{
-        eval::DescriptionMissing,
+        eval::{DescriptionMissing, ReplacesInput},
         journal::ResultsError,
         json::JsonRefused,
         model_file::NotPulled,
@@ -139,6 +139,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     if cause.is::<DescriptionMissing>() {
         return Some("name the file with --dataset".into());
+    }
+    if cause.is::<ReplacesInput>() {
+        return Some("name another folder after --write-labels".into());
     }
     if cause.is::<NoEvaluation>() {
         return Some("`zeg eval … -o FOLDER` writes one".into());

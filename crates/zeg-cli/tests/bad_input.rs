@@ -324,3 +324,34 @@ fn weights_that_are_not_finite_or_all_zero_label_nothing() {
         assert!(!world.path("out/2007_000000.png").exists());
     }
 }
+
+/// Label maps have the names of the true label maps, so their folder is a likely mistake after `--write-labels`.
+#[test]
+fn the_true_labels_are_never_replaced_by_predicted_ones() {
+    let world = World::new();
+    world.train("run").assert().success();
+    let labels = world.labels("2007_000004");
+    let before = std::fs::read(&labels).unwrap();
+    let score = |folder: &str| {
+        let mut command = world.zeg();
+        command.args(["eval", "run/model.safetensors", "--data", "VOC2012"]);
+        command.args(["--overwrite", "--write-labels", folder]);
+        command
+    };
+    let text = failure(&mut score("VOC2012/SegmentationClass"));
+    assert_says(
+        &text,
+        &["2007_000004.png", "the evaluation reads this file", "hint:"],
+    );
+    #[cfg(unix)]
+    {
+        std::fs::create_dir(world.path("maps")).unwrap();
+        std::os::unix::fs::symlink(&labels, world.path("maps/2007_000004.png")).unwrap();
+        let text = failure(&mut score("maps"));
+        assert_says(&text, &["maps", "the evaluation reads this file"]);
+        assert!(!world.path("maps/2007_000005.png").exists());
+    }
+    assert_eq!(std::fs::read(&labels).unwrap(), before);
+    score("new").assert().success();
+    score("new").assert().success();
+}

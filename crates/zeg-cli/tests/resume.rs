@@ -443,6 +443,16 @@ fn damaged_images_are_left_out_of_the_scores_and_named_on_request() {
     let shown = record["gallery"].as_array().unwrap();
     assert_eq!(shown.len(), 3, "the gallery shows the scored images");
 
+    // Skipped images are finished only for somebody who skips them again, and is told again.
+    let text = success(&mut eval(&world, &[&skip[..], &["--resume"]].concat()));
+    assert!(text.contains("complete already"), "{text}");
+    assert!(
+        text.contains("warning: image 2007_000002 is skipped") && text.contains("1 of 4 images"),
+        "{text}"
+    );
+    let text = failure(&mut eval(&world, &["-o", "scores", "--resume"]));
+    assert!(text.contains("2007_000002"), "{text}");
+
     // Without a folder there is nothing to go on with.
     eval(&world, &["--resume"]).assert().code(2);
     for id in ["2007_000000", "2007_000001", "2007_000003"] {
@@ -450,4 +460,36 @@ fn damaged_images_are_left_out_of_the_scores_and_named_on_request() {
     }
     let text = failure(&mut eval(&world, &["--on-bad-image", "skip"]));
     assert!(text.contains("none of the 4 images"), "{text}");
+}
+
+/// Scores of labels that were replaced since are neither kept beside those of the new labels nor taken for them.
+#[test]
+fn a_resumed_evaluation_is_of_the_labels_that_are_there() {
+    let world = World::new();
+    world.train("run").assert().success();
+    let image = world.image("2007_000002");
+    let intact = fs::read(&image).unwrap();
+    fs::write(&image, &intact[..intact.len() / 2]).unwrap();
+    failure(&mut eval(&world, &["-o", "scores"]));
+    fs::write(&image, intact).unwrap();
+    let replace = |id: &str| fs::copy(world.labels("2007_000003"), world.labels(id)).unwrap();
+    replace("2007_000000");
+    let text = success(&mut eval(&world, &["-o", "scores", "--resume"]));
+    assert!(text.contains("the files of 1 image have changed"), "{text}");
+    assert!(text.contains("1 of 4 images are scored and kept"), "{text}");
+    success(&mut eval(&world, &["-o", "whole"]));
+    let (resumed, whole) = (record(&world, "scores"), record(&world, "whole"));
+    for key in ["confusion", "image_scores", "fingerprint"] {
+        assert_eq!(resumed[key], whole[key], "{key}");
+    }
+    // A record does not hold the label maps.
+    let maps = ["-o", "whole", "--resume", "--write-labels", "maps"];
+    let text = failure(&mut eval(&world, &maps));
+    assert!(
+        text.contains("2007_000000.png: the label map is missing") && text.contains("--overwrite"),
+        "{text}"
+    );
+    replace("2007_000001");
+    let text = failure(&mut eval(&world, &["-o", "whole", "--resume"]));
+    assert!(text.contains("images: file contents 4 ("), "{text}");
 }

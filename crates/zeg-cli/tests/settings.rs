@@ -217,6 +217,23 @@ fn a_suite_runs_continues_and_writes_a_table() {
         text.contains("not comparable") && text.contains("| without | 2 |"),
         "{text}"
     );
+    // Scores of labels that were replaced since are not shown beside new ones.
+    let labels = world.labels("2007_000004");
+    let intact = std::fs::read(&labels).unwrap();
+    std::fs::copy(world.labels("2007_000005"), &labels).unwrap();
+    let state = ablate(&["--dry-run"]).assert().success();
+    let output = state.get_output();
+    let list = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(list.matches("trained").count(), 4, "{list}");
+    let told = String::from_utf8(output.stderr.clone()).unwrap();
+    assert!(
+        told.contains("scored again: images: file contents 2 ("),
+        "{told}"
+    );
+    std::fs::write(&labels, intact).unwrap();
+    let state = ablate(&["--dry-run"]).assert().success();
+    let list = String::from_utf8(state.get_output().stdout.clone()).unwrap();
+    assert_eq!(list.matches("scored").count(), 4, "{list}");
     // A run with other settings in the same folder is refused.
     let text = failure(&mut ablate(&["--set", "training.batch=2"]));
     assert!(text.contains("other settings"), "{text}");

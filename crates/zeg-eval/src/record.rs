@@ -54,9 +54,9 @@ pub struct Evaluation {
     pub scales: Vec<f64>,
     /// Whether test-time augmentation included horizontal flips.
     pub flip: bool,
-    /// Everything else that the scores follow from, by name: label rule, class list, images of the whole split, frozen
-    /// weights and what the files beside them state, origin of the class embeddings. Empty in records of earlier
-    /// versions.
+    /// Everything else that the scores follow from, by name: label rule, class list, images of the whole split and
+    /// what their files and label files hold, frozen weights and what the files beside them state, origin of the class
+    /// embeddings. Empty in records of earlier versions.
     #[serde(default, skip_serializing_if = "Fingerprint::is_empty")]
     pub fingerprint: Fingerprint,
     /// The classes, in label order.

@@ -183,6 +183,7 @@ pub(crate) fn check_seeds(runs: &[Run<'_>]) -> Result<(), EvalError> {
         a.check_same_settings(b)?;
         same("model.step", &a.model.step, &b.model.step)?;
         same("images", &a.images, &b.images)?;
+        a.check_same_skipped(b)?;
         if let (Some(experiment), Some(other)) = (&experiment, other.experiment) {
             check_same_experiment(experiment, &without_seed(other))?;
         }

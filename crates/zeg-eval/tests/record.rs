@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use zeg_eval::summary::Run;
 use zeg_eval::{
-    Comparison, ConfusionMatrix, EvalError, Evaluation, Metric, Protocol, Rank, Shard, Summary,
+    Comparison, ConfusionMatrix, EvalError, Evaluation, Metric, Protocol, Rank, Shard,
+    SkippedImage, Summary,
 };
 
 /// Returns the shards of images 0..`count`, divided at `cuts`.
@@ -238,6 +239,7 @@ fn shards_that_follow_from_other_facts_are_refused() {
         "class embeddings: templates",
         "class list: names",
         "images",
+        "images: file contents",
         "label rule: kind",
         "label rule: zero-is",
         "weights: SHA-256",
@@ -283,13 +285,38 @@ fn scores_on_labels_that_were_read_differently_are_not_averaged() {
         runs[1].fingerprint = runs[1].fingerprint.clone().with(part, "other");
         runs
     };
-    for part in ["label rule: kind", "weights: SHA-256"] {
+    for part in [
+        "images: file contents",
+        "label rule: kind",
+        "weights: SHA-256",
+    ] {
         let error = Summary::of(&runs(part)).unwrap_err();
         assert!(
             matches!(error, EvalError::OtherFact { .. }),
             "{part}: {error}"
         );
     }
+}
+
+/// Two records of as many images are not of the same images if each skipped another one.
+#[test]
+fn scores_that_lack_different_images_are_not_averaged() {
+    let mut runs = [1, 2].map(|seed| evaluation("voc20", 0..30, seed));
+    let skipped = |id: &str| {
+        vec![SkippedImage {
+            id: id.to_owned(),
+            reason: "truncated".to_owned(),
+        }]
+    };
+    runs[0].skipped = skipped("a");
+    runs[1].skipped = skipped("a");
+    assert!(Summary::of(&runs).is_ok());
+    runs[1].skipped = skipped("b");
+    let error = Summary::of(&runs).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        r#"the evaluations differ in skipped images: ["a"] and ["b"]"#
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! runs are kept, so the same command continues a suite that was stopped.
 
 mod choose;
+mod facts;
 pub(super) mod run;
 mod suite;
 mod table;
@@ -12,7 +13,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use serde::Serialize;
-use zeg_base::{file, paths::path_text};
+use zeg_base::{file, fingerprint::Fingerprint, paths::path_text};
 use zeg_train::checkpoint::write_atomically;
 
 use self::{
@@ -204,8 +205,8 @@ pub(crate) fn run(
 fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCode> {
     let suite = Suite::open(&settings.suite)?;
     let rows = chosen_rows(settings, &suite)?;
-    let candidates = candidates(settings, &suite, &rows);
-    check_all(program, &candidates, settings)?;
+    let mut candidates = candidates(settings, &suite, &rows);
+    check_all(program, &mut candidates, settings)?;
     if settings.dry_run {
         return dry_run(program, settings, &suite, &rows, &candidates);
     }
@@ -217,8 +218,8 @@ fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCo
         return Ok(json::stopped(settings.json.as_ref()));
     }
     let choices = choices(&suite, &candidates)?;
-    let runs = plan(settings, &suite, &rows, &choices);
-    check_all(program, &runs, settings)?;
+    let mut runs = plan(settings, &suite, &rows, &choices);
+    check_all(program, &mut runs, settings)?;
     if carry_out(settings, &children, &runs)?.is_some() {
         return Ok(json::stopped(settings.json.as_ref()));
     }
@@ -267,9 +268,9 @@ fn dry_run(
     } else {
         Vec::new()
     };
-    let runs = plan(settings, suite, rows, &choices);
+    let mut runs = plan(settings, suite, rows, &choices);
     if ready {
-        check_all(program, &runs, settings)?;
+        check_all(program, &mut runs, settings)?;
     }
     let all = || candidates.iter().chain(&runs);
     let list = all().map(|run| ListedRun {
@@ -353,6 +354,7 @@ fn plan<'a>(
                 folder: folder_of(&row.name),
                 init: init.map(|init| folder_of(&init.row).join(&init.checkpoint)),
                 offsets: suite.offsets(row),
+                scored_on: Fingerprint::new(),
                 row,
                 changes,
             });

@@ -5,6 +5,7 @@ mod finished;
 mod gallery;
 mod job;
 mod merge;
+mod places;
 mod plan;
 mod predictions;
 mod record;
@@ -12,7 +13,7 @@ mod scores;
 pub(crate) mod sweep;
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::atomic::AtomicBool,
     time::{Duration, Instant},
@@ -22,7 +23,7 @@ use zeg_base::plural::counted;
 use burn::tensor::Device;
 use zeg::{
     data::{OpenSet, SampleSource},
-    eval::{Evaluation, record::FILE_NAME},
+    eval::{Evaluation, SkippedImage, record::FILE_NAME},
     evaluation::{
         EvaluationOptions, EvaluationOutcome, EvaluationSetup, ImageState, KeptImages, evaluate,
     },
@@ -30,24 +31,21 @@ use zeg::{
 
 #[cfg(feature = "schema")]
 pub(crate) use self::scores::{merge_output_schema, output_schema};
-pub(crate) use self::{args::EvalArgs, plan::DescriptionMissing};
+pub(crate) use self::{args::EvalArgs, places::ReplacesInput, plan::DescriptionMissing};
 use self::{
-    args::{EvalSettings, EvalTask, RecordPlace},
+    args::{EvalSettings, EvalTask},
     finished::{Earlier, ScoredImages},
     gallery::Gallery,
     job::{EvalJob, EvalOutput},
+    places::{check_label_folders, record_places},
     plan::PlanFile,
     predictions::Predictions,
     record::RecordInput,
     scores::{ScoredModels, show_one, show_several},
 };
 use super::{
-    interrupt,
-    journal::{Continuation, check_writable},
-    json,
-    run_files::claim_folders,
-    shared::Existing,
-    stop_flag,
+    file_contents::FileContents, interrupt, journal::Continuation, json, run_files::claim_folders,
+    shared::Existing, stop_flag,
 };
 use crate::{Program, hints, progress::Verbosity};
 
@@ -78,6 +76,7 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> 
     let single = settings.checkpoints.len() == 1;
     let mut scored = ScoredModels::default();
     let mut jobs = Vec::new();
+    let mut files = FileContents::default();
     for (number, checkpoint) in settings.checkpoints.iter().enumerate() {
         let folder = folders.get(number).cloned();
         let job = EvalJob::new(
@@ -87,6 +86,7 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> 
             file.as_ref(),
             folder,
             &device,
+            &mut files,
         );
         match job {
             Ok(job) => jobs.push(job),
@@ -103,6 +103,12 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> 
         let kept = match earlier {
             Some(Earlier::Records(records)) => {
                 settings.verbosity.notice("the record is complete already");
+                if let Some(first) = records.first() {
+                    for SkippedImage { id, reason } in &first.skipped {
+                        print_notice!("warning: image {id} is skipped: {reason}");
+                    }
+                    warn_of_skipped(first.skipped.len() as u64, first.images);
+                }
                 let outputs = jobs.iter().flat_map(EvalJob::outputs);
                 for (evaluation, output) in records.into_iter().zip(outputs) {
                     scored.add(Scored {
@@ -147,6 +153,7 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> 
 
 /// Returns what an earlier run has left, and checks that no label map and no image is replaced unasked.
 fn earlier(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<Option<Earlier>> {
+    check_label_folders(settings, jobs)?;
     interrupt::clean_up(finished::folders(settings, jobs));
     let earlier = finished::open(settings, jobs)?;
     let kept = match &earlier {
@@ -226,43 +233,6 @@ struct Scored {
     experiment: Option<String>,
     /// Folder of the record, if one is written.
     record: Option<PathBuf>,
-}
-
-/// Returns the folder of every model's record, or no folder if no record is written.
-///
-/// # Errors
-/// Returns an error if a record exists already and may not be replaced; this is checked before any model is opened.
-fn record_places(settings: &EvalSettings) -> anyhow::Result<Vec<PathBuf>> {
-    let models = &settings.checkpoints;
-    let folders: Vec<PathBuf> = match &settings.records {
-        RecordPlace::Nowhere => return Ok(Vec::new()),
-        RecordPlace::BesideModels(name) => {
-            let beside = |model: &PathBuf| model.parent().unwrap_or(Path::new("")).join(name);
-            models.iter().map(beside).collect()
-        }
-        RecordPlace::Folder(folder) => folders_of_models(folder, models),
-    };
-    for folder in &folders {
-        check_writable(folder)?;
-        if settings.continuation == Continuation::Resume {
-            continue; // finished records are kept
-        }
-        for record in sweep::folders(folder, &settings.seen_offsets) {
-            settings.existing.check(&record.join(FILE_NAME))?;
-        }
-    }
-    Ok(folders)
-}
-
-/// Returns a folder for each model's results: the folder itself for one model, folders in it for several.
-fn folders_of_models(folder: &Path, models: &[PathBuf]) -> Vec<PathBuf> {
-    match models {
-        [_] => vec![folder.to_owned()],
-        models => record::run_names(models)
-            .iter()
-            .map(|name| folder.join(name))
-            .collect(),
-    }
 }
 
 /// Scores models that share their encoder; usually there is only one.
@@ -399,12 +369,19 @@ fn report_skipped(outcome: &EvaluationOutcome) -> anyhow::Result<()> {
             "none of the {skipped} images can be read: {}",
             first.reason
         );
+    }
+    warn_of_skipped(skipped as u64, scored as u64);
+    Ok(())
+}
+
+/// Warns if the scores are not over all images.
+fn warn_of_skipped(skipped: u64, scored: u64) {
+    if skipped > 0 {
         print_notice!(
             "warning: {skipped} of {} images are skipped; the scores are over the other {scored}",
             skipped + scored
         );
     }
-    Ok(())
 }
 
 fn evaluate_with_progress(

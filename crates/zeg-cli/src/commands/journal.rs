@@ -84,6 +84,9 @@ pub(crate) enum ResultsError {
     /// A result is no longer what the journal describes.
     #[error("{}: was changed after it was written", .0.display())]
     Changed(PathBuf),
+    /// A label map of a complete evaluation is not there.
+    #[error("{}: the label map is missing, although the record is complete", .0.display())]
+    NoLabelMap(PathBuf),
     /// Another process works on the same results.
     #[error("{}: another process is writing into this folder", .0.display())]
     InUse(PathBuf),
@@ -117,6 +120,9 @@ impl ResultsError {
             // The journal is read with --overwrite as well.
             Self::OtherVersion(_) | Self::NoJournal(_) => {
                 "move the file away, or choose another folder with -o"
+            }
+            Self::NoLabelMap(_) => {
+                "label maps do not follow from a record; compute both again with --overwrite, or leave --write-labels out"
             }
             Self::InUse(_) => "wait for the other process, or choose another folder with -o",
         }

@@ -8,6 +8,7 @@ pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod eval;
 mod facts;
+mod file_contents;
 pub(crate) mod import;
 pub(crate) mod info;
 pub(crate) mod interrupt;

@@ -128,10 +128,20 @@ impl Evaluation {
         Ok(())
     }
 
-    /// Checks that another record was scored on the same benchmark, and on as many of its images.
+    /// Checks that another record was scored on the same benchmark and on the same of its images.
     pub(crate) fn check_same_images(&self, other: &Self) -> Result<(), EvalError> {
         self.check_same_benchmark(other)?;
-        same("images", &self.images, &other.images)
+        same("images", &self.images, &other.images)?;
+        self.check_same_skipped(other)
+    }
+
+    /// Checks that no image is missing from the scores of only one of two records.
+    pub(crate) fn check_same_skipped(&self, other: &Self) -> Result<(), EvalError> {
+        let [one, two] = [self, other].map(|record| {
+            let ids = record.skipped.iter().map(|image| image.id.as_str());
+            ids.collect::<BTreeSet<&str>>()
+        });
+        same("skipped images", &one, &two)
     }
 
     /// Selects the gallery from the galleries of all shards.
@@ -214,9 +224,10 @@ fn ranks(gallery: &[GalleryEntry]) -> [usize; 3] {
 }
 
 /// Returns whether a part of a fingerprint belongs to the benchmark rather than to the model: how label files are read,
-/// the names of the classes, and the images.
+/// the names of the classes, and the images with what their files hold.
 fn is_of_benchmark(part: &str) -> bool {
-    part.starts_with("label rule: ") || part == "class list: names" || part == "images"
+    let is_of_images = part == "images" || part.starts_with("images: ");
+    part.starts_with("label rule: ") || part == "class list: names" || is_of_images
 }
 
 /// Checks that two records agree in every part that both fingerprints have; the error names the first other one.

@@ -130,6 +130,7 @@ pub(crate) fn evaluation(
         fingerprint: Fingerprint::new()
             .with("class list: names", list)
             .with("images", "1449 (0123)")
+            .with("images: file contents", "1449 (89ab)")
             .with("label rule: kind", "index")
             .with("label rule: zero-is", "ignore")
             .with("weights: SHA-256", "ab")

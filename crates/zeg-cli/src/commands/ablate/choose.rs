@@ -7,6 +7,7 @@
 
 use serde::Serialize;
 use zeg::eval::Evaluation;
+use zeg_base::fingerprint::Fingerprint;
 
 use super::{
     AblateSettings,
@@ -67,6 +68,7 @@ pub(super) fn candidates<'a>(
                 folder: folder_of(&row.name),
                 init: init.map(|init| folder_of(&init.row).join(&init.checkpoint)),
                 offsets: suite.offsets(row),
+                scored_on: Fingerprint::new(),
                 row,
                 changes,
             });

@@ -1,7 +1,6 @@
 //! Trains and scores the runs of a suite, each in a process of its own.
 
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     sync::{
@@ -12,17 +11,15 @@ use std::{
 };
 
 use anyhow::Context as _;
-use zeg::{eval::record::FILE_NAME, mini::weights_sha256};
+use zeg::eval::{Evaluation, record::FILE_NAME};
 use zeg_base::fingerprint::{Fingerprint, Mismatch};
 use zeg_base::plural::counted;
-use zeg_train::experiment::Experiment;
 
-use super::{AblateSettings, RunFailed, suite::Row};
+use super::{AblateSettings, RunFailed, facts::Facts, suite::Row};
 use crate::{
     Program,
     commands::{
         children::{Children, Ended},
-        data_folder,
         eval::sweep,
         interrupt,
         train::{BegunRun, is_begun},
@@ -44,6 +41,8 @@ pub(super) struct Run<'a> {
     pub(super) init: Option<PathBuf>,
     /// Seen offsets to score with; empty for the offset of the experiment.
     pub(super) offsets: Vec<f32>,
+    /// What the images that are scored follow from now, found by [`check_all`]; empty if it is not known.
+    pub(super) scored_on: Fingerprint,
 }
 
 impl Run<'_> {
@@ -72,9 +71,25 @@ impl Run<'_> {
         }
     }
 
-    pub(super) fn is_scored(&self) -> bool {
+    /// Whether there are scores, perhaps of an earlier state of the data set.
+    pub(super) fn has_scores(&self) -> bool {
         let mut records = self.records().into_iter();
         records.all(|record| record.join(FILE_NAME).is_file())
+    }
+
+    /// Whether there are scores of the images and labels that are there now.
+    pub(super) fn is_scored(&self) -> bool {
+        self.has_scores() && self.check_scores().is_ok()
+    }
+
+    /// Checks that the scores are of the images and labels that are there now, as far as the records state it.
+    fn check_scores(&self) -> anyhow::Result<()> {
+        for record in self.records() {
+            Evaluation::open(record)?
+                .fingerprint
+                .check(&self.scored_on)?;
+        }
+        Ok(())
     }
 
     /// Returns how far the run is: `scored`, `trained`, `begun` or `left`.
@@ -92,8 +107,17 @@ impl Run<'_> {
 
     /// Checks that the settings are consistent and that an earlier run in the folder had the same ones, the same labels
     /// and the same weights.
-    fn check(&self, program: &Program, facts: &mut Facts) -> anyhow::Result<()> {
+    fn check(&mut self, program: &Program, facts: &mut Facts) -> anyhow::Result<()> {
         let experiment = crate::commands::open_experiment(program, &self.config, &self.changes)?;
+        if self.has_scores() {
+            self.scored_on = facts.of_scores(&experiment);
+            if let Err(error) = self.check_scores() {
+                print_notice!(
+                    "warning: {}: its scores are of other images, labels or classes, so it is scored again: {error}",
+                    self.folder.display()
+                );
+            }
+        }
         let folder = self.folder.display();
         let Some(before) = BegunRun::open(&self.folder)? else {
             anyhow::ensure!(
@@ -168,52 +192,14 @@ struct OtherRun {
     mismatch: Mismatch,
 }
 
-/// What the runs of a suite follow from besides their experiments, each found once.
-///
-/// Data set and weights of finished runs need not be on this machine any more; then there is nothing to compare.
-struct Facts<'a> {
-    /// Folder of the data set.
-    data: Option<&'a Path>,
-    /// Facts of a data set, by its section of the experiment.
-    datasets: HashMap<String, Fingerprint>,
-    /// SHA-256 of weights, by their path.
-    weights: HashMap<PathBuf, Fingerprint>,
-}
-
-impl Facts<'_> {
-    /// Returns the facts that a run with this experiment and these weights follows from, as far as the files are there.
-    fn of(&mut self, experiment: &Experiment, weights: &Path) -> Fingerprint {
-        let data = &experiment.data;
-        let folder = self.data;
-        let open = || {
-            let root = data_folder(folder, &data.dataset)?;
-            let dataset = data.open(root, &data.train_split)?;
-            anyhow::Ok(dataset.fingerprint().and(dataset.sizes()))
-        };
-        let hash = || {
-            let sha256 = weights_sha256(weights)?;
-            anyhow::Ok(Fingerprint::new().with("weights: SHA-256", sha256))
-        };
-        let key = serde_json::to_string(data).unwrap_or_default();
-        let dataset = self.datasets.entry(key);
-        let dataset = dataset.or_insert_with(|| open().unwrap_or_default());
-        let weights = self.weights.entry(weights.to_owned());
-        let weights = weights.or_insert_with(|| hash().unwrap_or_default());
-        dataset.clone().and(weights.clone())
-    }
-}
-
-/// Checks the settings of all runs, so that a mistake shows before the first run starts.
+/// Checks the settings of all runs, so that a mistake shows before the first run starts, and finds out which of them
+/// have scores of the images and labels that are there now.
 pub(super) fn check_all(
     program: &Program,
-    runs: &[Run],
+    runs: &mut [Run],
     settings: &AblateSettings,
 ) -> anyhow::Result<()> {
-    let mut facts = Facts {
-        data: settings.data.as_deref(),
-        datasets: HashMap::new(),
-        weights: HashMap::new(),
-    };
+    let mut facts = Facts::new(settings);
     for run in runs {
         run.check(program, &mut facts)
             .with_context(|| format!("row {:?} of {}", run.row.name, settings.suite.display()))?;

@@ -73,7 +73,7 @@ impl Scored {
                     .transpose()?,
             })
         };
-        run.is_scored().then(open)
+        run.has_scores().then(open)
     }
 }
 

@@ -1,21 +1,22 @@
 //! Images that an evaluation has scored, in a journal beside the record, so that a stopped evaluation goes on.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use zeg::{
-    data::{OpenSet, SampleSource as _},
+    data::{OnBadSample, OpenSet, SampleSource as _},
     eval::{Evaluation, record::FILE_NAME},
     evaluation::{EvaluationTimes, ImageCounts, KeptImage, KeptImages, ScoredImage},
     export::LabelRuns,
     model::inference::Stages,
 };
+use zeg_base::plural::counted;
 
-use super::{args::EvalSettings, job::EvalJob, sweep};
+use super::{args::EvalSettings, job::EvalJob, predictions::label_file, sweep};
 use crate::commands::{
     journal::{Continuation, Journal, ResultsError, Settings, Span},
     shared::Existing,
@@ -38,6 +39,9 @@ enum Entry {
 struct ImageEntry {
     /// Position in the data set.
     index: usize,
+    /// Digest of its files; none in a mini world.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
     /// In the order of the outcomes.
     counts: Vec<ImageCounts>,
     /// Predicted label maps, in the order of the outcomes; empty if nothing needs them.
@@ -61,7 +65,12 @@ struct Seconds {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Head {
-    Image { index: usize, wall_s: f64 },
+    Image {
+        index: usize,
+        #[serde(default)]
+        content: Option<String>,
+        wall_s: f64,
+    },
     Finished {},
 }
 
@@ -99,6 +108,10 @@ pub(super) struct ScoredImages {
     journal: Journal,
     /// By position in the data set.
     places: HashMap<usize, Span>,
+    /// Positions of images whose files are others than those that were scored; they are scored again.
+    changed: HashSet<usize>,
+    /// Digests of the files of all images; empty for a mini world.
+    contents: Vec<String>,
     /// Wall time of earlier runs.
     pub(super) wall: Duration,
     /// Whether label maps are kept.
@@ -137,7 +150,7 @@ pub(super) fn open(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<
     let records = records(settings, jobs);
     journal.remove_left_behind(&folders(settings, jobs));
     let is_finished = matches!(entries.last(), Some((_, _, Head::Finished {})));
-    let mut scored = HashMap::new();
+    let (mut scored, mut changed) = (HashMap::new(), HashSet::new());
     let mut wall = Duration::ZERO;
     let goes_on = settings.continuation == Continuation::Resume && !entries.is_empty();
     match settings.continuation {
@@ -152,12 +165,8 @@ pub(super) fn open(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<
             if let Some((other, ..)) = entries.iter().find(|(then, ..)| Some(*then) != number) {
                 return Err(journal.other_settings(folder, *other, &present).into());
             }
-            let there = records
-                .iter()
-                .filter(|folder| folder.join(FILE_NAME).exists());
-            if is_finished && there.count() == records.len() {
-                let records: Result<Vec<_>, _> = records.iter().map(Evaluation::open).collect();
-                return Ok(Some(Earlier::Records(records?)));
+            if is_finished && let Some(records) = finished_records(settings, jobs)? {
+                return Ok(Some(Earlier::Records(records)));
             }
             let mut files = records.iter().map(|folder| folder.join(FILE_NAME));
             if entries.is_empty()
@@ -166,11 +175,27 @@ pub(super) fn open(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<
                 return Err(ResultsError::Unknown(record).into());
             }
             for (_, span, head) in entries {
-                if let Head::Image { index, wall_s } = head {
-                    scored.insert(index, span);
+                if let Head::Image {
+                    index,
+                    content,
+                    wall_s,
+                } = head
+                {
+                    if content.as_ref() == first.contents.get(index) {
+                        scored.insert(index, span);
+                    } else {
+                        changed.insert(index);
+                    }
                     let so_far = Duration::try_from_secs_f64(wall_s);
                     wall = wall.max(so_far.unwrap_or_default());
                 }
+            }
+            changed.retain(|index| !scored.contains_key(index));
+            if !changed.is_empty() {
+                print_notice!(
+                    "warning: the files of {} have changed since their scoring, so they are scored again",
+                    counted(changed.len(), "image")
+                );
             }
             journal.begin(&present)?;
         }
@@ -178,10 +203,56 @@ pub(super) fn open(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<
     Ok(Some(Earlier::Images(Box::new(ScoredImages {
         journal,
         places: scored,
+        changed,
+        contents: first.contents.clone(),
         wall,
         keeps_labels: keeps_labels(settings, jobs),
         goes_on,
     }))))
+}
+
+/// Returns all records of a finished evaluation.
+///
+/// Nothing is returned if one is missing, or if images were skipped that are not to be skipped now.
+///
+/// # Errors
+/// Returns [`ResultsError::OtherSettings`] if a record is of other images, labels or class embeddings,
+/// [`ResultsError::NoLabelMap`] if a label map is asked for that is not there, and an error if a record cannot be read.
+fn finished_records(
+    settings: &EvalSettings,
+    jobs: &[EvalJob],
+) -> anyhow::Result<Option<Vec<Evaluation>>> {
+    let folders = records(settings, jobs);
+    if !folders.iter().all(|folder| folder.join(FILE_NAME).exists()) {
+        return Ok(None);
+    }
+    let found: Result<Vec<_>, _> = folders.iter().map(Evaluation::open).collect();
+    let found = found?;
+    let lacks_images = found.iter().any(|record| !record.skipped.is_empty());
+    if lacks_images && settings.on_bad_image == OnBadSample::Stop {
+        return Ok(None);
+    }
+    let outputs = jobs.iter().flat_map(|job| {
+        let outputs = job.outputs().into_iter();
+        outputs.map(move |output| (job, output))
+    });
+    for ((job, output), (folder, record)) in outputs.zip(folders.iter().zip(&found)) {
+        let same = record.fingerprint.check(output.fingerprint);
+        same.map_err(|mismatch| ResultsError::OtherSettings {
+            path: folder.clone(),
+            difference: mismatch.to_string(),
+        })?;
+        let skipped: HashSet<&str> = record.skipped.iter().map(|it| it.id.as_str()).collect();
+        let ids = (0..job.dataset.len()).map(|index| job.dataset.id(index));
+        for id in ids.filter(|id| !skipped.contains(id.as_str())) {
+            let map = output.labels.as_deref();
+            let map = map.map(|folder| label_file(folder, &id));
+            if let Some(missing) = map.filter(|file| !file.exists()) {
+                return Err(ResultsError::NoLabelMap(missing).into());
+            }
+        }
+    }
+    Ok(Some(found))
 }
 
 /// Returns the folders of all records.
@@ -199,8 +270,7 @@ pub(super) fn folders(settings: &EvalSettings, jobs: &[EvalJob]) -> Vec<PathBuf>
         let (Some(maps), Some(job)) = (output.labels, jobs.first()) else {
             continue;
         };
-        let files = (0..job.dataset.len())
-            .map(|index| super::predictions::label_file(&maps, &job.dataset.id(index)));
+        let files = (0..job.dataset.len()).map(|index| label_file(&maps, &job.dataset.id(index)));
         folders.extend(files.filter_map(|file| file.parent().map(Path::to_owned)));
     }
     folders.sort();
@@ -243,9 +313,9 @@ impl ScoredImages {
         self.places.len()
     }
 
-    /// Whether an earlier run has scored an image.
+    /// Whether an earlier run has scored an image, perhaps with other files.
     pub(super) fn contains(&self, index: usize) -> bool {
-        self.places.contains_key(&index)
+        self.places.contains_key(&index) || self.changed.contains(&index)
     }
 
     /// Keeps an image that was scored now.
@@ -255,6 +325,7 @@ impl ScoredImages {
         let labels = scored.predictions.iter().filter(|_| self.keeps_labels);
         self.journal.append(&Entry::Image(ImageEntry {
             index: scored.index,
+            content: self.contents.get(scored.index).cloned(),
             counts: scored.counts.to_vec(),
             labels: labels.map(LabelRuns::of).collect(),
             times: scored.times.into(),
@@ -299,7 +370,7 @@ pub(super) fn check_label_maps(
 ) -> Result<(), ResultsError> {
     let is_new = |index: &usize| kept.is_none_or(|kept| !kept.contains(*index));
     for index in (0..dataset.len()).filter(is_new) {
-        let file = super::predictions::label_file(folder, &dataset.id(index));
+        let file = label_file(folder, &dataset.id(index));
         if file.symlink_metadata().is_ok() {
             return Err(ResultsError::Exist(file));
         }

@@ -1,10 +1,13 @@
 //! A model that is scored, with its data set and settings.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::Device;
 use zeg::{
-    data::{OpenSet, SampleSource as _, is_description},
+    data::{Item, OpenSet, SampleSource as _, is_description},
     embedding_cache::EmbeddingCache,
     eval::Shard,
     evaluation::EvaluationSetup,
@@ -24,7 +27,7 @@ use zeg_base::fingerprint::Fingerprint;
 
 use super::{
     args::EvalSettings,
-    folders_of_models,
+    places::folders_of_models,
     plan::{Plan, PlanFile},
     sweep,
 };
@@ -33,6 +36,7 @@ use crate::{
     commands::{
         data_folder,
         facts::class_embeddings,
+        file_contents::{self, FileContents},
         journal::model_values,
         model_file::{
             warn_of_architecture, warn_of_assumptions, warn_of_single_class, warn_of_text,
@@ -50,6 +54,8 @@ pub(super) struct EvalJob<'a> {
     classes: ClassQueries,
     /// Origin of the class embeddings.
     origin: EmbeddingOrigin,
+    /// Digest of the files of every image; empty for a mini world.
+    pub(super) contents: Vec<String>,
     /// Everything that the scores follow from besides the other fields of the record.
     fingerprint: Fingerprint,
     /// Seen offsets to score with; empty for the offset of the plan.
@@ -79,6 +85,7 @@ impl<'a> EvalJob<'a> {
     ///
     /// - `file`: the file of `--plan`
     /// - `record`: folder of the record
+    /// - `files`: digests of the files that earlier jobs have read
     pub(super) fn new(
         program: &Program,
         settings: &'a EvalSettings,
@@ -86,6 +93,7 @@ impl<'a> EvalJob<'a> {
         file: Option<&PlanFile>,
         record: Option<PathBuf>,
         device: &Device,
+        files: &mut FileContents,
     ) -> anyhow::Result<Self> {
         let model = &settings.model;
         let mut loaded = LoadedModel::open(checkpoint, &model.options(program, device))?;
@@ -100,10 +108,14 @@ impl<'a> EvalJob<'a> {
             dataset.retain(|position| position < limit);
         }
         // All parts of a divided evaluation state the images of the whole.
-        let data = dataset.fingerprint();
+        let contents = files.of_samples(&dataset, settings.verbosity);
+        let data = dataset
+            .fingerprint()
+            .and(file_contents::fingerprint(&contents));
         if let Some(Shard { index, count }) = settings.shard {
             dataset.retain(|position| position as u64 % count == index - 1);
         }
+        let contents = files.of_samples(&dataset, settings.verbosity); // those of the part
         warn_of_seen(&dataset, &loaded);
         if settings.changes.dataset.is_none() && file.is_none() {
             warn_of_other_classes(&plan, &dataset, &loaded);
@@ -136,6 +148,7 @@ impl<'a> EvalJob<'a> {
             dataset,
             classes,
             origin,
+            contents,
             fingerprint,
             seen_offsets: &settings.seen_offsets,
             record,
@@ -146,6 +159,33 @@ impl<'a> EvalJob<'a> {
     /// Returns the folder of the record; for several seen offsets, the folder of their records.
     pub(super) fn record_folder(&self) -> Option<&Path> {
         self.record.as_deref()
+    }
+
+    /// Returns all files that the evaluation reads, behind all symbolic links, and those of the images that the model was
+    /// trained on.
+    ///
+    /// All images of the splits count, even those that a limit or a shard leaves out.
+    pub(super) fn input_files(&self, settings: &EvalSettings) -> anyhow::Result<HashSet<PathBuf>> {
+        let data = &self.plan.data;
+        let root = data_folder(settings.data.as_deref(), &data.dataset)?;
+        // Splits whose files are not there cannot be replaced either.
+        let splits = [&data.eval_split, &data.train_split];
+        let opened: Vec<OpenSet> = splits
+            .into_iter()
+            .filter_map(|split| data.open(root, split).ok())
+            .collect();
+        let mut files = vec![self.checkpoint, Path::new(&data.dataset)];
+        files.extend(splits.map(Path::new));
+        files.extend(settings.plan.as_deref());
+        for set in opened.iter().chain([&self.dataset]) {
+            if let OpenSet::Files(set) = set {
+                files.extend(set.items.iter().flat_map(Item::files).map(PathBuf::as_path));
+            }
+        }
+        let places = files
+            .into_iter()
+            .filter_map(|file| file.canonicalize().ok());
+        Ok(places.collect())
     }
 
     /// Whether label maps are written.

@@ -1,6 +1,7 @@
 //! Builds the record of an evaluation from its outcome.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -149,6 +150,7 @@ fn templates(origin: &EmbeddingOrigin, plan: &Plan, loaded: &LoadedModel) -> Str
 }
 
 /// Returns a folder name for every model: the name of its run's folder, with a number if several runs share the name.
+/// No two names are the same.
 pub(super) fn run_names(checkpoints: &[PathBuf]) -> Vec<String> {
     let name = |path: &PathBuf| {
         let folder = path.parent().and_then(Path::file_name);
@@ -157,15 +159,18 @@ pub(super) fn run_names(checkpoints: &[PathBuf]) -> Vec<String> {
     };
     let names: Vec<String> = checkpoints.iter().map(name).collect();
     let unique = |name: &String| names.iter().filter(|other| *other == name).count() == 1;
+    // A number must not lead to the name of another run.
+    let mut taken: BTreeSet<String> = names.iter().cloned().collect();
     names
         .iter()
         .enumerate()
         .map(|(number, wanted)| {
             if unique(wanted) && !wanted.is_empty() {
-                wanted.clone()
-            } else {
-                format!("{wanted}-{}", number + 1)
+                return wanted.clone();
             }
+            let mut numbered = (number + 1..).map(|number| format!("{wanted}-{number}"));
+            let free = numbered.find(|name| taken.insert(name.clone()));
+            free.unwrap_or_default()
         })
         .collect()
 }
@@ -188,6 +193,10 @@ mod tests {
                 "runs/a/checkpoint-2.safetensors"
             ]),
             ["a-1", "a-2"]
+        );
+        assert_eq!(
+            names(&["a/x.pth", "a/y.pth", "a-1/x.pth", "a-3/x.pth", "a/z.pth"]),
+            ["a-2", "a-4", "a-1", "a-3", "a-5"]
         );
         assert_eq!(names(&["x.pth"]), ["x"]);
     }
