@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{World, failure};
+use common::{World, failure, failure_with};
 
 #[test]
 fn transductive_training_starts_from_an_inductive_model() {
@@ -222,6 +222,21 @@ fn a_suite_runs_continues_and_writes_a_table() {
     assert!(text.contains("other settings"), "{text}");
     let text = failure(&mut ablate(&["--only", "wihtout"]));
     assert!(text.contains("without"), "{text}");
+    // Twice the same run would be shown as two.
+    for (twice, named) in [
+        (["--seeds", "1,1"], "seed 1 is named twice"),
+        (
+            ["--weights", "tower.safetensors"],
+            "tower.safetensors is named twice",
+        ),
+    ] {
+        let text = failure_with(2, &mut ablate(&twice));
+        assert!(text.contains(named), "{text}");
+    }
+    std::fs::write(world.path("twice.toml"), SUITE.replace("[0, 1]", "[0, 0]")).unwrap();
+    let twice = ["ablate", "twice.toml", "--weights", "tower.safetensors"];
+    let text = failure(world.zeg().args(twice).args(["-o", "twice"]));
+    assert!(text.contains("seed 0 is named twice"), "{text}");
     // Finished runs are not shown beside others if the labels or the weights have changed since.
     let list = world.path("VOC2012/ImageSets/Segmentation/train.txt");
     let ids = std::fs::read_to_string(&list).unwrap();
