@@ -286,6 +286,9 @@ fn of_data(error: &DataError) -> Option<String> {
         DataError::ClassList { .. } => {
             "choose one of these with --class-list or data.classes, or leave it out for the first".into()
         }
+        DataError::WorldClasses { .. } => {
+            "leave out --class-list, --unseen, data.classes and data.unseen for the mini world".into()
+        }
         DataError::UnknownCategories { .. } => {
             "name the class of a category in `labels.map`, or list the category in `labels.ignore`".into()
         }

@@ -253,6 +253,7 @@ fn about_data(settings: &TrainSettings, error: DataError) -> anyhow::Error {
         DataError::ClassList { .. } | DataError::Classes(_) => "data.classes",
         DataError::SplitNotFound { .. } => "data.train-split",
         DataError::Unseen(_) => "data.unseen",
+        DataError::WorldClasses { .. } => "data.dataset",
         _ => return error.into(),
     };
     anyhow::Error::new(error).context(place_of(settings, key))
