@@ -25,7 +25,7 @@ use crate::{
         place::{NotAFile, OutputExists},
         report::NoEvaluation,
         run_files::{NoCheckpoint, RunExists},
-        train::{NothingToStartFrom, OtherFacts},
+        train,
     },
     numbers::WrongArgument,
 };
@@ -164,17 +164,11 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<LockError>() {
         return of_lock(error);
     }
-    if cause.is::<OtherFacts>() {
-        return Some(
-            "restore what the run was trained on to continue it, or start another run with another folder after -o"
-                .into(),
-        );
+    if let Some(hint) = train::hint(cause) {
+        return Some(hint);
     }
     if let Some(error) = cause.downcast_ref::<EvalError>() {
         return of_evaluation(error).map(str::to_owned);
-    }
-    if cause.is::<NothingToStartFrom>() {
-        return Some("name a checkpoint from the middle of an inductive run with --init".into());
     }
     if let Some(InputError::EmptyFolder { .. }) = cause.downcast_ref::<InputError>() {
         return Some("use -r to search the folders inside the folder as well".into());
@@ -405,20 +399,23 @@ fn of_weights(error: &WeightsError) -> Option<String> {
 
 fn of_train(error: &TrainError) -> Option<String> {
     Some(match error {
-        TrainError::NotFinite { .. } => "lower training.schedule.base, or check the labels of these images".into(),
+        TrainError::NotFinite { .. } => {
+            "lower training.schedule.base, or check the labels of these images".into()
+        }
         TrainError::NotFiniteWeight { .. } => {
             "lower training.schedule.base; an earlier checkpoint is unchanged".into()
         }
         TrainError::Unlabelled { .. } => {
-            "check the label rule and the unseen classes of the data set with `zeg data doctor`".into()
+            "check the label rule and the unseen classes of the data set with `zeg data doctor`"
+                .into()
         }
         TrainError::Memory { .. } => {
             "lower training.batch, training.micro-batch or the size in training.preprocess".into()
         }
-        TrainError::Write { .. } => {
-            "free some disk space, or choose another folder; the last checkpoint is intact, and --resume continues from it".into()
+        TrainError::Write { .. } => "free some disk space, or choose another folder".into(),
+        TrainError::Checkpoint { .. } => {
+            "use a checkpoint that `zeg train` wrote; name CLIP weights with --weights".into()
         }
-        TrainError::Checkpoint { .. } => "use a checkpoint that `zeg train` wrote; name CLIP weights with --weights".into(),
         TrainError::PretrainCheckpoint { .. } => {
             "the file is damaged or of another kind; start anew with --overwrite".into()
         }
