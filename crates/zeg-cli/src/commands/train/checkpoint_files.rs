@@ -125,10 +125,11 @@ mod tests {
     #[test]
     fn only_names_with_a_number_are_checkpoints_and_they_are_ordered_by_it() {
         let folder = tempfile::tempdir().unwrap();
+        let large = name_of(123_456_789);
         let own = [
             "checkpoint-00000010.safetensors",
             "checkpoint-00000002.safetensors",
-            &name_of(123_456_789),
+            large.as_str(),
         ];
         let others = [
             "checkpoint-backup.safetensors",
