@@ -58,6 +58,17 @@ impl Fingerprint {
         self
     }
 
+    /// Returns the same parts in a group of their own: `group: ` comes before every name.
+    #[must_use]
+    pub fn grouped(&self, group: &str) -> Self {
+        let parts = self.0.iter();
+        Self(
+            parts
+                .map(|(name, value)| (format!("{group}{GROUP}{name}"), value.clone()))
+                .collect(),
+        )
+    }
+
     /// Returns the parts whose names `keep` accepts.
     #[must_use]
     pub fn only(&self, keep: impl Fn(&str) -> bool) -> Self {
@@ -248,5 +259,17 @@ mod tests {
         let text = r#"{"label rule: kind":"binary","label rule: threshold":"128","weights: SHA-256":"ab"}"#;
         assert_eq!(serde_json::from_str::<Fingerprint>(text).unwrap(), stored());
         assert_eq!(serde_json::to_string(&stored()).unwrap(), text);
+    }
+
+    #[test]
+    fn a_group_is_put_before_every_name() {
+        let parts = Fingerprint::new().with("files: sizes", 3);
+        let grouped = parts.grouped("evaluation split");
+        assert_eq!(grouped.get("evaluation split: files: sizes"), Some("3"));
+        assert_eq!(grouped.get("files: sizes"), None);
+        assert_eq!(
+            Fingerprint::new().unverified(&grouped),
+            ["evaluation split".to_owned()]
+        );
     }
 }

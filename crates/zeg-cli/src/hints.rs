@@ -28,7 +28,7 @@ use crate::{
         place::{NotAFile, OutputExists},
         report::NoEvaluation,
         run_files::{NoCheckpoint, RunExists},
-        train::{NothingToStartFrom, OtherFacts},
+        train,
     },
     numbers::WrongArgument,
 };
@@ -175,17 +175,11 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<LockError>() {
         return of_lock(error);
     }
-    if cause.is::<OtherFacts>() {
-        return Some(
-            "restore what the run was trained on to continue it, or start another run with another folder after -o"
-                .into(),
-        );
+    if let Some(hint) = train::hint(cause) {
+        return Some(hint);
     }
     if let Some(error) = cause.downcast_ref::<EvalError>() {
         return of_evaluation(error).map(str::to_owned);
-    }
-    if cause.is::<NothingToStartFrom>() {
-        return Some("name a checkpoint from the middle of an inductive run with --init".into());
     }
     if let Some(InputError::EmptyFolder { .. }) = cause.downcast_ref::<InputError>() {
         return Some("use -r to search the folders inside the folder as well".into());
@@ -301,6 +295,9 @@ fn of_data(error: &DataError) -> Option<String> {
         }
         DataError::ClassList { .. } => {
             "choose one of these with --class-list or data.classes, or leave it out for the first".into()
+        }
+        DataError::WorldClasses { .. } => {
+            "leave out --class-list, --unseen, data.classes and data.unseen for the mini world".into()
         }
         DataError::UnknownCategories { .. } => {
             "name the class of a category in `labels.map`, or list the category in `labels.ignore`".into()
@@ -453,10 +450,7 @@ fn of_train(error: &TrainError) -> Option<String> {
         TrainError::Memory { .. } => {
             "lower training.batch, training.micro-batch or the size in training.preprocess".into()
         }
-        TrainError::Write { source, .. } => format!(
-            "{}; the last checkpoint is intact, and --resume continues from it",
-            of_write(source)
-        ),
+        TrainError::Write { source, .. } => of_write(source).into(),
         TrainError::Checkpoint { .. } => {
             "use a checkpoint that `zeg train` wrote; name CLIP weights with --weights".into()
         }

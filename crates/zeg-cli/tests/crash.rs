@@ -230,6 +230,40 @@ fn a_finished_model_is_not_replaced() {
     assert_eq!(lines(&world, "run"), 6);
 }
 
+/// Only files with the names that a run gives to its checkpoints are continued from and removed.
+#[test]
+fn files_of_the_user_beside_the_checkpoints_are_left_alone() {
+    let world = World::new();
+    let folder = world.path("run");
+    std::fs::create_dir(&folder).unwrap();
+    let own = [
+        "checkpoint-backup.safetensors",
+        "checkpoint-00000002-before-change.safetensors",
+    ];
+    for name in own {
+        std::fs::write(folder.join(name), "mine").unwrap();
+    }
+    world.train("run").assert().success();
+    assert!(folder.join("checkpoint-00000004.safetensors").exists());
+    for name in ["model.safetensors", "checkpoint-00000006.safetensors"] {
+        std::fs::remove_file(folder.join(name)).unwrap();
+    }
+    world.train("run").arg("--resume").assert().success();
+    // The hint after a damaged checkpoint is the one before it.
+    let newest = folder.join("checkpoint-00000006.safetensors");
+    let bytes = std::fs::read(&newest).unwrap();
+    std::fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
+    let text = failure(world.train("run").arg("--resume"));
+    assert!(
+        text.contains("hint: run/checkpoint-00000004.safetensors is intact"),
+        "{text}"
+    );
+    world.train("run").arg("--overwrite").assert().success();
+    for name in own {
+        assert_eq!(std::fs::read_to_string(folder.join(name)).unwrap(), "mine");
+    }
+}
+
 #[test]
 fn a_run_that_is_not_there_is_not_resumed() {
     let world = World::new();

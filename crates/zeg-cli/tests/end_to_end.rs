@@ -259,6 +259,30 @@ fn encoded_copies_from_a_file_give_the_same_run() {
     assert!(!train("changed", &cache).contains("encoded augmented copies read from"));
 }
 
+/// `training.on-bad-sample` holds for encoded copies as for images that are read in every step.
+#[test]
+fn a_bad_image_is_skipped_when_copies_are_encoded() {
+    let world = World::new();
+    let text = std::fs::read_to_string(world.config()).unwrap();
+    std::fs::write(world.config(), text.replace("prompts =", "# prompts =")).unwrap();
+    let image = world.image("2007_000001");
+    let bytes = std::fs::read(&image).unwrap();
+    std::fs::write(&image, &bytes[..bytes.len() / 4]).unwrap();
+    let train = || {
+        let mut command = world.train("run");
+        command.args(["--set", "training.cached-copies=2"]);
+        command
+    };
+    let text = failure(&mut train());
+    assert!(text.contains("2007_000001.jpg"), "{text}");
+    let mut skipping = train();
+    skipping.args(["--overwrite", "--set", "training.on-bad-sample=skip"]);
+    let output = skipping.assert().success();
+    let text = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    let told = text.matches("image 2007_000001 is skipped").count();
+    assert_eq!(told, 1, "{text}");
+}
+
 /// The classes of the world's labels in a data set file; `RULE` stands for how label files are read.
 const OWN: &str = r#"
 name = "own"

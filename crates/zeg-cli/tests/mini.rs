@@ -356,6 +356,21 @@ fn the_mini_world_needs_no_folder_and_other_data_sets_do() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["images"], 3);
 
+    // Nothing that would change its classes or images is ignored.
+    for (more, named) in [
+        (["--class-list", "voc20"], "takes no class list (`voc20`)"),
+        (
+            ["--unseen", "red circle"],
+            "takes no list of unseen classes",
+        ),
+        (["--data", "nowhere"], "takes no folder (--data nowhere)"),
+    ] {
+        let eval = ["eval", "run/model.safetensors"];
+        let output = zeg(folder.path()).args(eval).args(more).output().unwrap();
+        assert!(!output.status.success());
+        assert!(stderr(&output).contains(named), "{}", stderr(&output));
+    }
+
     let other = ["eval", "run/model.safetensors", "--dataset", "voc12"];
     let output = zeg(folder.path()).args(other).output().unwrap();
     assert!(

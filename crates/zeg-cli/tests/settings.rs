@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{World, failure};
+use common::{World, failure, failure_with};
 
 #[test]
 fn transductive_training_starts_from_an_inductive_model() {
@@ -49,6 +49,65 @@ fn transductive_training_starts_from_an_inductive_model() {
 }
 
 /// Micro-batches must not change the normalisation of the loss on pseudo-labels.
+/// Removes what a run of six steps wrote after its manifest.
+fn end_before_the_first_checkpoint(world: &World, run: &str) {
+    for name in ["model", "checkpoint-00000004", "checkpoint-00000006"] {
+        std::fs::remove_file(world.path(&format!("{run}/{name}.safetensors"))).unwrap();
+    }
+}
+
+#[test]
+fn a_run_that_continues_starts_from_the_checkpoint_that_it_began_with() {
+    let world = World::new();
+    world.train("first").assert().success();
+    let run = |more: &[&str]| {
+        let mut command = world.train("run");
+        command.args(more);
+        command
+    };
+    let init = ["--init", "first/checkpoint-00000004.safetensors"];
+    run(&init).assert().success();
+    let model = || std::fs::read(world.path("run/model.safetensors")).unwrap();
+    let before = model();
+    end_before_the_first_checkpoint(&world, "run");
+    let other = ["--resume", "--init", "first/model.safetensors"];
+    let text = failure(&mut run(&other));
+    assert!(
+        text.contains("the run in run began with the weights of") && text.contains("hint:"),
+        "{text}"
+    );
+    let output = run(&["--resume"]).assert().success();
+    let text = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(text.contains("starting from step 4 of"), "{text}");
+    assert!(model() == before);
+    // A run without --init does not get one later.
+    let text = failure(world.train("first").args(init).arg("--resume"));
+    assert!(text.contains("began without --init"), "{text}");
+}
+
+/// Labels of the same size are other labels, and a run without a checkpoint has facts, too.
+#[test]
+fn a_run_is_not_continued_with_other_labels_to_be_scored_by() {
+    let world = World::new();
+    let run = || {
+        let mut command = world.train("run");
+        command.args(["--set", "training.evaluation={ every = 2, limit = 2 }"]);
+        command
+    };
+    run().assert().success();
+    end_before_the_first_checkpoint(&world, "run");
+    let labels = world.labels("2007_000004");
+    let mut bytes = std::fs::read(&labels).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&labels, bytes).unwrap();
+    let text = failure(run().arg("--resume"));
+    assert!(
+        text.contains("run.json: the run was trained on other data")
+            && text.contains("evaluation split: files: label content"),
+        "{text}"
+    );
+}
+
 #[test]
 fn transductive_micro_batches_do_not_change_the_loss() {
     let world = World::new();
@@ -239,13 +298,28 @@ fn a_suite_runs_continues_and_writes_a_table() {
     assert!(text.contains("other settings"), "{text}");
     let text = failure(&mut ablate(&["--only", "wihtout"]));
     assert!(text.contains("without"), "{text}");
+    // Twice the same run would be shown as two.
+    for (twice, named) in [
+        (["--seeds", "1,1"], "seed 1 is named twice"),
+        (
+            ["--weights", "tower.safetensors"],
+            "tower.safetensors is named twice",
+        ),
+    ] {
+        let text = failure_with(2, &mut ablate(&twice));
+        assert!(text.contains(named), "{text}");
+    }
+    std::fs::write(world.path("twice.toml"), SUITE.replace("[0, 1]", "[0, 0]")).unwrap();
+    let twice = ["ablate", "twice.toml", "--weights", "tower.safetensors"];
+    let text = failure(world.zeg().args(twice).args(["-o", "twice"]));
+    assert!(text.contains("seed 0 is named twice"), "{text}");
     // Finished runs are not shown beside others if the labels or the weights have changed since.
     let list = world.path("VOC2012/ImageSets/Segmentation/train.txt");
     let ids = std::fs::read_to_string(&list).unwrap();
     std::fs::write(&list, ids.split_once('\n').unwrap().1).unwrap();
     let text = failure(&mut ablate(&["--dry-run"]));
     assert!(
-        text.contains("other data or weights: files: sizes"),
+        text.contains("other data or weights: files: label content"),
         "{text}"
     );
     assert!(text.contains("images 4 ("), "{text}");

@@ -184,6 +184,11 @@ impl ImageAnnotations {
         }
     }
 
+    /// Returns the JSON that lists the annotations.
+    pub(crate) fn list(&self) -> &Path {
+        &self.file.path
+    }
+
     /// Draws the label map: class indices and [`IGNORE_LABEL`](zeg_image::IGNORE_LABEL), in the size that the
     /// annotations state.
     ///

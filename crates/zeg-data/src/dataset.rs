@@ -3,7 +3,7 @@
 //!
 //! Files are decoded only when a sample is loaded, so memory does not grow with the number of images.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use zeg_image::{LabelMap, RgbImage, decode_rgb};
 use zeg_vocab::classes::ClassSet;
@@ -77,6 +77,16 @@ impl Item {
             LabelSource::File | LabelSource::Coco(_) => &[],
         };
         [&self.image, &self.labels].into_iter().chain(further)
+    }
+
+    /// Returns the files that the labels follow from: label maps, masks, and annotations with the file that lists them.
+    pub(crate) fn label_files(&self) -> impl Iterator<Item = &Path> {
+        let list = match &self.source {
+            LabelSource::Coco(annotations) => Some(annotations.list()),
+            LabelSource::File | LabelSource::Union(_) => None,
+        };
+        // The first file is the image.
+        self.files().skip(1).map(PathBuf::as_path).chain(list)
     }
 
     /// Reads the labels in the form that `rule` converts to classes.

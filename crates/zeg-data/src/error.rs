@@ -75,6 +75,17 @@ pub enum DataError {
     #[error("the mini world: {0}")]
     World(#[source] Box<crate::mini_world::WorldError>),
 
+    /// A class list or unseen classes are named for a mini world, which has its own.
+    #[error("the mini world takes no {what} (`{value}`): {instead}")]
+    WorldClasses {
+        /// What was named: `class list` or `list of unseen classes`.
+        what: &'static str,
+        /// The name.
+        value: String,
+        /// Where its classes come from.
+        instead: &'static str,
+    },
+
     /// The folder does not hold the data set.
     #[error("{}: this folder holds no {dataset} data set; looked for {}", root.display(), paths(looked_for))]
     RootNotFound {

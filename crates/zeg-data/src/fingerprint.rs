@@ -2,6 +2,7 @@
 
 use std::{fmt::Display, path::Path};
 
+use rayon::prelude::*;
 use serde_json::json;
 use zeg_base::{
     file_state::FileState,
@@ -116,6 +117,25 @@ impl OpenSet {
             let state = FileState::of(path).ok().map(|state| state.to_string());
             format!("{}\0{}", path.display(), state.unwrap_or_default())
         })
+    }
+
+    /// Returns the contents of the label files and files of annotations, each of which counts once; they are the same on
+    /// every machine that holds the same files.
+    ///
+    /// A file that cannot be read counts as empty. There are no parts for a mini world, which has no files.
+    pub fn label_content(&self) -> Fingerprint {
+        let Self::Files(dataset) = self else {
+            return Fingerprint::new();
+        };
+        let mut files: Vec<&Path> = dataset.items.iter().flat_map(Item::label_files).collect();
+        let mut known = std::collections::HashSet::new();
+        files.retain(|path| known.insert(*path));
+        let contents: Vec<String> = files
+            .par_iter()
+            .map(|path| digest([std::fs::read(path).unwrap_or_default()]))
+            .collect();
+        let digest = digest(&contents);
+        Fingerprint::new().with("files: label content", counted(contents.len(), &digest))
     }
 
     /// Returns a part with the digest of what `describe` says of each file.
@@ -242,6 +262,13 @@ mod tests {
         );
         assert_eq!(differs(&set(&["cat", "dog"], vec![], &["b"])), "images");
         let (sizes, states) = (then.sizes(), then.states());
+        // Other labels in a file of the same size.
+        let content = then.label_content();
+        assert!(content.check(&then.label_content()).is_ok());
+        fs::write(folder.path().join("a.png"), "1243").unwrap();
+        let mismatch = content.check(&then.label_content()).unwrap_err();
+        assert_eq!(mismatch.differences[0].name, "files: label content");
+        assert!(sizes.check(&then.sizes()).is_ok());
         fs::remove_file(folder.path().join("a.png")).unwrap();
         fs::write(folder.path().join("a.png"), "123").unwrap();
         assert!(sizes.check(&then.sizes()).is_err());

@@ -19,7 +19,7 @@ use zeg_train::checkpoint::write_atomically;
 use self::{
     choose::{Choice, candidates, choices},
     run::{Run, check_all, score_all, settle, train_all},
-    suite::{Row, Suite, Variant},
+    suite::{Row, Suite, Variant, first_repeated},
     table::{Scored, Table},
 };
 use super::{
@@ -31,7 +31,11 @@ use super::{
     shared::{StatedArgs, TextClassesArgs, heading},
     write_result,
 };
-use crate::{Program, numbers, progress::Verbosity};
+use crate::{
+    Program,
+    numbers::{self, WrongArgument},
+    progress::Verbosity,
+};
 
 /// Arguments of `zeg ablate`.
 #[derive(Debug, Args)]
@@ -204,6 +208,7 @@ pub(crate) fn run(
 
 fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCode> {
     let suite = Suite::open(&settings.suite)?;
+    check_different(settings)?;
     let rows = chosen_rows(settings, &suite)?;
     let mut candidates = candidates(settings, &suite, &rows);
     check_all(program, &mut candidates, settings)?;
@@ -287,6 +292,22 @@ fn dry_run(
         Ok(())
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Checks that no seed and no weights are named twice; their runs would have one folder, or count twice.
+fn check_different(settings: &AblateSettings) -> anyhow::Result<()> {
+    let is_twice = |argument: &str| WrongArgument(format!("{argument} is named twice"));
+    if let Some(seed) = first_repeated(&settings.seeds) {
+        return Err(is_twice(&format!("--seeds: seed {seed}")).into());
+    }
+    let files = settings.weights.iter();
+    let files: Vec<PathBuf> = files
+        .map(|path| path.canonicalize().unwrap_or_else(|_| path.clone()))
+        .collect();
+    if let Some(file) = first_repeated(&files) {
+        return Err(is_twice(&format!("--weights: {}", file.display())).into());
+    }
+    Ok(())
 }
 
 /// Returns the chosen rows.

@@ -67,13 +67,18 @@ fn open_experiment(
 /// Returns the folder of a data set; the mini world needs none, and a description names its own.
 ///
 /// # Errors
-/// Returns an error if another data set has no folder.
+/// Returns an error if another data set has no folder, or the mini world has one.
 fn data_folder<'a>(folder: Option<&'a Path>, dataset: &str) -> anyhow::Result<&'a Path> {
+    let is_world = dataset == zeg::data::mini_world::DATASET;
     match folder {
+        Some(folder) if is_world => Err(crate::numbers::WrongArgument(format!(
+            "the data set {dataset} takes no folder (--data {}): its images are made while they are read; leave \
+             --data out",
+            folder.display()
+        ))
+        .into()),
         Some(folder) => Ok(folder),
-        None if dataset == zeg::data::mini_world::DATASET || is_description(dataset) => {
-            Ok(Path::new(""))
-        }
+        None if is_world || is_description(dataset) => Ok(Path::new("")),
         None => Err(crate::numbers::WrongArgument(format!(
             "the data set {dataset} needs a folder; name it with --data"
         ))

@@ -1,8 +1,12 @@
 //! `zeg train`: trains the model of an experiment file.
 
 mod args;
+mod begun_run;
 mod cached_copies;
+mod checkpoint_files;
 mod facts;
+mod hints;
+mod init;
 mod output;
 mod run_folder;
 mod stated;
@@ -11,8 +15,8 @@ mod validation;
 
 pub(crate) use self::{
     args::TrainArgs,
-    facts::OtherFacts,
-    run_folder::{BegunRun, NothingToStartFrom, is_begun},
+    begun_run::{BegunRun, is_begun},
+    hints::hint,
 };
 
 #[cfg(feature = "schema")]
@@ -87,11 +91,17 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     let model = experiment.model.with_activation(activation);
     let architecture = model.architecture(methods)?;
     let heads = state_heads(&mut weights, settings, &*architecture)?;
-    let start = start.or_init(settings.init.as_deref(), &experiment, methods)?;
+    let init = folder.init(settings.init.as_deref(), &start)?;
+    let start = start.or_init(init.as_ref(), &experiment, methods)?;
     start.check_architecture(&*architecture, methods)?;
     let base = base_weights(&settings.weights)?;
-    let fingerprint = facts::fingerprint(settings, &experiment, &dataset, &weights, &base)?;
-    facts::check(&start, &base, &fingerprint)?;
+    let images = validation::images(&experiment, root)?;
+    let sets = facts::Sets {
+        training: &dataset,
+        evaluation: images.as_ref(),
+    };
+    let fingerprint = facts::fingerprint(settings, &experiment, &sets, &weights, &base)?;
+    facts::check(&folder, &start, &base, &fingerprint)?;
 
     let templates = &experiment.data.templates;
     let embeddings = embed_classes(settings, templates, &classes, &weights, &device)?;
@@ -117,6 +127,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         fingerprint: &fingerprint,
         images: dataset.len(),
         first_step: trainer.step_number(),
+        init: init.as_ref(),
         fresh: &fresh,
     })?;
     announce(settings, &experiment, &dataset);
@@ -135,10 +146,10 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         experiment: experiment.to_json()?,
     };
     let first_step = trainer.step_number();
-    let validator = Validator::new(&ValidatorInput {
+    let validator = Validator::new(ValidatorInput {
         experiment: &experiment,
         architecture: &*architecture,
-        root,
+        images,
         classes: &info.classes,
         embeddings: &embeddings,
         weights: &weights,
@@ -152,10 +163,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         embeddings,
         validator,
     };
-    let finished = run.train(&mut trainer, &dataset, settings, &stop)?;
-    if finished {
-        run.save_model(&trainer, &run.folder.model())?;
-    }
+    let finished = run.complete(&mut trainer, &dataset, settings, &stop)?;
     let output = TrainOutput {
         dataset: dataset.name().to_owned(),
         images: dataset.len(),
@@ -253,6 +261,7 @@ fn about_data(settings: &TrainSettings, error: DataError) -> anyhow::Error {
         DataError::ClassList { .. } | DataError::Classes(_) => "data.classes",
         DataError::SplitNotFound { .. } => "data.train-split",
         DataError::Unseen(_) => "data.unseen",
+        DataError::WorldClasses { .. } => "data.dataset",
         _ => return error.into(),
     };
     anyhow::Error::new(error).context(place_of(settings, key))

@@ -257,4 +257,19 @@ mod tests {
             assert!(FeatureCache::open(&path, &origin).is_none(), "{length}");
         }
     }
+
+    /// A file whose values were damaged has the same length and the same header.
+    #[test]
+    fn a_copy_with_a_value_that_is_not_finite_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("features.safetensors");
+        let origin = Fingerprint::new().with("seed", 7);
+        let mut damaged = cache();
+        assert_eq!(damaged.not_finite(), None);
+        let features = Arc::make_mut(&mut damaged.copies[2].features);
+        features.patches[5] = f16::NAN;
+        damaged.save(&path, &origin).unwrap();
+        let read = FeatureCache::open(&path, &origin).unwrap();
+        assert_eq!(read.not_finite(), Some("image-2"));
+    }
 }

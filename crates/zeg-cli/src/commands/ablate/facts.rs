@@ -54,7 +54,8 @@ impl<'a> Facts<'a> {
         let open = || {
             let root = data_folder(folder, &data.dataset)?;
             let dataset = data.open(root, &data.train_split)?;
-            anyhow::Ok(dataset.fingerprint().and(dataset.sizes()))
+            let files = dataset.sizes().and(dataset.label_content());
+            anyhow::Ok(dataset.fingerprint().and(files))
         };
         let hash = || {
             let sha256 = weights_sha256(weights)?;

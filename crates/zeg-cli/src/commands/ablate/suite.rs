@@ -157,6 +157,9 @@ impl Suite {
     fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(!self.rows.is_empty(), "the suite has no rows");
         anyhow::ensure!(!self.seeds.is_empty(), "the suite has no seeds");
+        if let Some(seed) = first_repeated(&self.seeds) {
+            anyhow::bail!("seeds: seed {seed} is named twice");
+        }
         let of_rows = self.rows.iter().filter_map(|row| row.offsets.as_ref());
         let mut offsets = of_rows.flatten().chain(&self.offsets).peekable();
         anyhow::ensure!(
@@ -214,6 +217,13 @@ impl Suite {
         }
         Ok(())
     }
+}
+
+/// Returns the first item that equals an earlier one.
+pub(super) fn first_repeated<T: PartialEq>(items: &[T]) -> Option<&T> {
+    let mut numbered = items.iter().enumerate();
+    let repeated = numbered.find(|(number, item)| items[..*number].contains(item));
+    repeated.map(|(_, item)| item)
 }
 
 /// Checks that a name can be the name of a folder.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use zeg::{
     data::{
         OpenSet, SampleSource as _, Selection, data_config::add_usual_splits, is_description,
-        is_same_dataset,
+        is_same_dataset, mini_world::DATASET,
     },
     eval::Protocol,
     loading::LoadedModel,
@@ -162,12 +162,14 @@ impl Plan {
     /// Opens the images to score.
     pub(super) fn open_dataset(&self, root: &Path) -> anyhow::Result<OpenSet> {
         let unseen = self.data.unseen.as_deref();
+        // The settings of a mini world alone decide which of its classes are unseen.
+        let has_split = has_split(self.protocol) || self.data.dataset == DATASET;
         let selection = Selection {
             dataset: &self.data.dataset,
             root,
             split: &self.data.eval_split,
             classes: self.data.classes.as_deref(),
-            unseen: unseen.or((!has_split(self.protocol)).then_some("none")),
+            unseen: unseen.or((!has_split).then_some("none")),
         };
         Ok(OpenSet::open(&selection, self.data.mini_world.as_ref())?)
     }

@@ -1,6 +1,7 @@
 //! Augmented copies of the training images, encoded once by a frozen encoder and cached in a file.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -9,10 +10,16 @@ use zeg_train::experiment::Experiment;
 
 use serde_json::json;
 use zeg::{
-    data::{OpenSet, Pipeline, SampleSource as _},
+    data::{OnBadSample, OpenSet, Pipeline, SampleSource as _},
     device::DeviceChoice,
 };
-use zeg_train::{TrainError, checkpoint::CheckpointInfo, features::FeatureCache, trainer::Trainer};
+use zeg_base::fingerprint::Fingerprint;
+use zeg_train::{
+    TrainError,
+    checkpoint::CheckpointInfo,
+    features::{CopyOptions, FeatureCache},
+    trainer::Trainer,
+};
 
 use crate::progress::Verbosity;
 
@@ -39,66 +46,63 @@ pub(super) fn features(
     input: &CopiesInput,
     stop: &AtomicBool,
 ) -> anyhow::Result<Option<FeatureCache>> {
+    let origin = origin(input);
     let CopiesInput {
-        info,
         experiment,
-        architecture,
         trainer,
         dataset,
         pipeline,
         copies,
         folder,
-        device,
         verbosity,
+        ..
     } = *input;
     let seed = experiment.training.seed;
-    // Another version of the program may preprocess images differently.
-    let origin = dataset
-        .fingerprint()
-        .and(dataset.states())
-        .with("program", env!("CARGO_PKG_VERSION"))
-        .with("device", device)
-        .with("weights: SHA-256", &info.base.sha256)
-        .with("model: method", architecture.method())
-        .with("model: encoder", json!(architecture.encoder()))
-        .with(
-            "model: normalisation",
-            format_args!("{:?}", trainer.model().normalization()),
-        )
-        .with(
-            "training: preprocess",
-            json!(experiment.training.preprocess),
-        )
-        .with("training: cached-copies", copies)
-        .with("training: seed", seed);
     let file = folder.map(|folder| {
         let digest = origin.digest();
         let name = digest.get(..16).unwrap_or(&digest);
         folder.join(format!("features-{name}.safetensors"))
     });
-    if let Some(cache) = file
-        .as_ref()
-        .and_then(|file| FeatureCache::open(file, &origin))
+    if let Some(file) = &file
+        && let Some(cache) = FeatureCache::open(file, &origin)
     {
-        verbosity.notice(format_args!(
-            "encoded augmented copies read from {}",
-            file.unwrap_or_default().display()
-        ));
-        return Ok(Some(cache));
+        let Some(image) = cache.not_finite() else {
+            verbosity.notice(format_args!(
+                "encoded augmented copies read from {}",
+                file.display()
+            ));
+            return Ok(Some(cache));
+        };
+        print_notice!(
+            "warning: {}: is damaged: the encoded copy of {image} holds a value that is not finite, so all copies are \
+             encoded again",
+            file.display()
+        );
     }
     let bar = verbosity.progress(
         "encoding",
         "augmented copies",
         (copies * dataset.len()) as u64,
     );
+    // Every copy of a bad image is skipped, and told of once.
+    let mut told = BTreeSet::new();
     let cache = FeatureCache::build(
         &*trainer.inference_model(),
         trainer.criterion(),
         dataset,
         pipeline,
-        (copies, seed),
-        rayon::current_num_threads(),
-        || {
+        CopyOptions {
+            copies,
+            seed,
+            threads: rayon::current_num_threads(),
+            on_bad_sample: experiment.training.on_bad_sample,
+        },
+        |skipped| {
+            for (id, reason) in skipped {
+                if told.insert(id.clone()) {
+                    bar.suspend(|| print_notice!("warning: image {id} is skipped: {reason}"));
+                }
+            }
             bar.inc();
             if stop.load(Ordering::SeqCst) {
                 Err(TrainError::Interrupted)
@@ -117,5 +121,41 @@ pub(super) fn features(
             }
             Ok(Some(cache))
         }
+    }
+}
+
+/// Returns everything that the encoded copies depend on.
+fn origin(input: &CopiesInput) -> Fingerprint {
+    let CopiesInput {
+        info,
+        experiment,
+        architecture,
+        trainer,
+        dataset,
+        copies,
+        device,
+        ..
+    } = *input;
+    let training = &experiment.training;
+    // Another version of the program may preprocess images differently.
+    let origin = dataset
+        .fingerprint()
+        .and(dataset.states())
+        .with("program", env!("CARGO_PKG_VERSION"))
+        .with("device", device)
+        .with("weights: SHA-256", &info.base.sha256)
+        .with("model: method", architecture.method())
+        .with("model: encoder", json!(architecture.encoder()))
+        .with(
+            "model: normalisation",
+            format_args!("{:?}", trainer.model().normalization()),
+        )
+        .with("training: preprocess", json!(training.preprocess))
+        .with("training: cached-copies", copies)
+        .with("training: seed", training.seed);
+    match training.on_bad_sample {
+        OnBadSample::Stop => origin,
+        // The copies of a bad image are those of another one, which a run that stops at it must not use.
+        OnBadSample::Skip => origin.with("training: on-bad-sample", "skip"),
     }
 }

@@ -14,7 +14,6 @@ use std::{
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
-use zeg::data::is_same_dataset;
 use zeg::model::{method::Architecture, methods::Methods, section::ModelSection};
 
 use anyhow::Context as _;
@@ -29,7 +28,10 @@ use zeg_train::{
 
 use super::{
     args::{Continuation, TrainSettings},
+    begun_run::{BegunRun, MANIFEST, with_dataset_of},
+    checkpoint_files::{NotWritten, checkpoints, name_of, open_newest},
     file_name,
+    init::Init,
     validation::ValidationScore,
 };
 use crate::commands::{
@@ -37,9 +39,6 @@ use crate::commands::{
     place::Existing,
     run_files::{Log, NoCheckpoint, RunExists, claim_folder, differing},
 };
-
-/// Name of the manifest.
-const MANIFEST: &str = "run.json";
 
 /// The weights that a run starts from.
 pub(super) enum Start {
@@ -59,15 +58,15 @@ pub(crate) struct NothingToStartFrom;
 impl Start {
     /// Returns the start of a fresh run, with the weights of another run if there are any.
     ///
-    /// - `checkpoint`: the value of `--init`
+    /// - `init`: the checkpoint of the other run
     pub(super) fn or_init(
         self,
-        checkpoint: Option<&Path>,
+        init: Option<&Init>,
         experiment: &Experiment,
         methods: &Methods,
     ) -> anyhow::Result<Self> {
-        match (self, checkpoint) {
-            (Self::Fresh, Some(path)) => {
+        match (self, init) {
+            (Self::Fresh, Some(Init { path, .. })) => {
                 let checkpoint = Checkpoint::open(path, methods)?;
                 let before = Experiment::of_checkpoint(&checkpoint)?;
                 let (old, new) = (&before.model, &experiment.model);
@@ -125,6 +124,8 @@ pub(super) struct ManifestInput<'a> {
     pub(super) images: usize,
     /// Step that this process starts with.
     pub(super) first_step: u64,
+    /// The checkpoint that the run started from.
+    pub(super) init: Option<&'a Init>,
     /// Names of the parameters that start fresh; empty in a run that continues.
     pub(super) fresh: &'a [String],
 }
@@ -135,6 +136,8 @@ pub(super) struct RunFolder {
     lock: Lock,
     /// Files of an earlier run that this one replaces.
     replaced: Vec<PathBuf>,
+    /// The manifest of the run that continues; `None` for another run, and if it cannot be read beside a checkpoint.
+    begun: Option<BegunRun>,
 }
 
 impl RunFolder {
@@ -160,6 +163,7 @@ impl RunFolder {
             lock: claim_folder(&path)?,
             path,
             replaced: Vec::new(),
+            begun: None,
         };
         let start = match settings.continuation {
             Continuation::Fresh => {
@@ -237,32 +241,32 @@ impl RunFolder {
     }
 
     /// Returns the start of a run that continues.
-    fn resumed(&self, experiment: &Experiment, methods: &Methods) -> anyhow::Result<Start> {
+    fn resumed(&mut self, experiment: &Experiment, methods: &Methods) -> anyhow::Result<Start> {
         for file in self.files()? {
             Existing::Replace.place(&file)?;
         }
-        let checkpoints = self.checkpoints()?;
-        let Some(newest) = checkpoints.last() else {
-            self.check_begun(experiment)?;
+        let Some(checkpoint) = open_newest(&self.checkpoints()?, methods)? else {
+            self.begun = self.check_begun(experiment)?;
             print_notice!(
                 "warning: {}: the run ended before its first checkpoint, so it starts at step 0",
                 self.path.display()
             );
             return Ok(Start::Fresh);
         };
-        let checkpoint = Checkpoint::open(newest, methods)?;
+        self.begun = BegunRun::open(&self.path).ok().flatten();
         let before = with_dataset_of(Experiment::of_checkpoint(&checkpoint)?, experiment);
         anyhow::ensure!(
             before == *experiment,
             "{} was written by another experiment: {}",
-            newest.display(),
+            checkpoint.path().display(),
             differing("", &before, experiment)
         );
         Ok(Start::Resumed(Box::new(checkpoint)))
     }
 
-    /// Checks that a run of this experiment has begun in the folder, which has no checkpoint.
-    fn check_begun(&self, experiment: &Experiment) -> anyhow::Result<()> {
+    /// Checks that a run of this experiment has begun in the folder, which has no checkpoint, and returns its manifest; a
+    /// run that was killed early has none.
+    fn check_begun(&self, experiment: &Experiment) -> anyhow::Result<Option<BegunRun>> {
         let finished = Some(self.model()).filter(|model| model.exists());
         if finished.is_some() || !self.is_begun() {
             return Err(NoCheckpoint {
@@ -271,17 +275,52 @@ impl RunFolder {
             }
             .into());
         }
-        let Some(before) = BegunRun::open(&self.path)? else {
-            return Ok(());
+        let Some(run) = BegunRun::open(&self.path)? else {
+            return Ok(None);
         };
-        let before = with_dataset_of(before.experiment, experiment);
+        let before = with_dataset_of(run.experiment.clone(), experiment);
         anyhow::ensure!(
             before == *experiment,
             "{} was written by another experiment: {}",
             self.manifest().display(),
             differing("", &before, experiment)
         );
-        Ok(())
+        Ok(Some(run))
+    }
+
+    /// Returns the checkpoint that the run starts from: the one that is named, or that of the run that continues.
+    ///
+    /// - `asked`: the value of `--init`
+    ///
+    /// # Errors
+    /// Returns an error if the run that continues began with another one, or if that one has changed and is read again.
+    pub(super) fn init(&self, asked: Option<&Path>, start: &Start) -> anyhow::Result<Option<Init>> {
+        let Some(begun) = &self.begun else {
+            if let (Some(asked), Start::Resumed(_)) = (asked, start) {
+                print_notice!(
+                    "warning: --init {} is not used: the run continues from its own checkpoint, and no run.json says what \
+                     it began with",
+                    asked.display()
+                );
+                return Ok(None);
+            }
+            return Ok(asked.map(Init::of_file));
+        };
+        let init = Init::of_continued(begun.init.as_ref(), asked, &self.path)?;
+        if let (Some(init), Start::Fresh) = (&init, start) {
+            init.check(&self.path)?;
+        }
+        Ok(init)
+    }
+
+    /// Returns an error of the run, with what is left of the run if a file could not be written.
+    pub(super) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        NotWritten::explain(error, &self.path)
+    }
+
+    /// Returns the manifest of the run that continues.
+    pub(super) fn begun(&self) -> Option<&BegunRun> {
+        self.begun.as_ref()
     }
 
     /// Whether a run has begun in the folder: it left its manifest or its lock.
@@ -290,14 +329,14 @@ impl RunFolder {
     }
 
     pub(super) fn checkpoint(&self, step: u64) -> PathBuf {
-        self.path.join(format!("checkpoint-{step:08}.safetensors"))
+        self.path.join(name_of(step))
     }
 
     pub(super) fn model(&self) -> PathBuf {
         self.path.join("model.safetensors")
     }
 
-    fn manifest(&self) -> PathBuf {
+    pub(super) fn manifest(&self) -> PathBuf {
         self.path.join(MANIFEST)
     }
 
@@ -357,6 +396,7 @@ impl RunFolder {
             std::fs::remove_file(&file).with_context(|| file.display().to_string())?;
         }
         self.write_manifest(input)
+            .map_err(|error| self.explain(error))
     }
 
     /// Returns the parameters that the run began with fresh; for a run that continues, those of its first manifest.
@@ -380,6 +420,7 @@ impl RunFolder {
             fingerprint,
             images,
             first_step,
+            init,
             fresh,
         } = *input;
         let manifest = json!({
@@ -393,7 +434,7 @@ impl RunFolder {
             "weights": base,
             "fingerprint": fingerprint,
             "text": settings.text,
-            "init": settings.init,
+            "init": init,
             "started_fresh": self.started_fresh(first_step, fresh),
             "device": settings.compute.device.to_string(),
             "machine": {
@@ -410,83 +451,9 @@ impl RunFolder {
     }
 }
 
-/// Returns the checkpoints in a folder, the oldest first.
-fn checkpoints(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
-        .with_context(|| folder.display().to_string())?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
-            name.starts_with("checkpoint-") && name.ends_with(".safetensors")
-        })
-        .collect();
-    found.sort();
-    Ok(found)
-}
-
 /// Whether a file exists and has no content.
 fn is_empty(file: &Path) -> bool {
     std::fs::symlink_metadata(file).is_ok_and(|found| found.is_file() && found.len() == 0)
-}
-
-/// Whether a run has begun in a folder, so that `--resume` continues it.
-pub(crate) fn is_begun(folder: &Path) -> bool {
-    folder.join(MANIFEST).is_file() || checkpoints(folder).is_ok_and(|found| !found.is_empty())
-}
-
-/// Returns the experiment of an earlier run with the path of the data set as it is now, if it is the same data set.
-///
-/// A description may have been moved; earlier versions kept its path as it was typed.
-fn with_dataset_of(mut before: Experiment, now: &Experiment) -> Experiment {
-    if is_same_dataset(&before.data.dataset, &now.data.dataset) {
-        before.data.dataset.clone_from(&now.data.dataset);
-    }
-    before
-}
-
-/// What the manifest tells of a run that has begun in a folder.
-pub(crate) struct BegunRun {
-    pub(crate) experiment: Experiment,
-    /// The frozen weights.
-    pub(crate) weights: Option<BaseWeights>,
-    /// What the run follows from besides its experiment; empty in manifests of earlier versions.
-    pub(crate) fingerprint: Fingerprint,
-}
-
-impl BegunRun {
-    /// Whether the run had the settings of an experiment.
-    pub(crate) fn is_of(&self, experiment: &Experiment) -> bool {
-        with_dataset_of(self.experiment.clone(), experiment) == *experiment
-    }
-
-    /// Opens the manifest in a folder; returns `None` if there is none.
-    ///
-    /// # Errors
-    /// Returns an error if the manifest cannot be read.
-    pub(crate) fn open(folder: &Path) -> anyhow::Result<Option<Self>> {
-        let manifest = folder.join(MANIFEST);
-        let name = || manifest.display().to_string();
-        if !manifest.is_file() {
-            return Ok(None);
-        }
-        let text = std::fs::read_to_string(&manifest).with_context(name)?;
-        let mut document: serde_json::Value = serde_json::from_str(&text).with_context(name)?;
-        let mut part = |key: &str| {
-            let part = document.get_mut(key).map(serde_json::Value::take);
-            part.unwrap_or_default()
-        };
-        let weights = serde_json::from_value(part("weights")).ok();
-        let fingerprint = serde_json::from_value(part("fingerprint")).unwrap_or_default();
-        let experiment = serde_json::from_value(part("experiment")).with_context(name)?;
-        Ok(Some(Self {
-            experiment,
-            weights,
-            fingerprint,
-        }))
-    }
 }
 
 /// Returns the revision of the git checkout that the program runs in, if there is one.

@@ -67,8 +67,27 @@ pub(super) struct TrainingRun {
 }
 
 impl TrainingRun {
+    /// Trains to the end and writes the model; returns `false` if the user stopped it.
+    ///
+    /// # Errors
+    /// Returns the error of a step, or [`NotWritten`](super::checkpoint_files::NotWritten) for a file.
+    pub(super) fn complete(
+        &mut self,
+        trainer: &mut Trainer,
+        dataset: &Arc<OpenSet>,
+        settings: &TrainSettings,
+        stop: &AtomicBool,
+    ) -> anyhow::Result<bool> {
+        let mut trained = self.train(trainer, dataset, settings, stop);
+        if matches!(trained, Ok(true)) {
+            let saved = self.save_model(trainer, &self.folder.model());
+            trained = saved.map(|()| true);
+        }
+        trained.map_err(|error| self.folder.explain(error))
+    }
+
     /// Trains to the end; returns `false` if the user stopped it.
-    pub(super) fn train(
+    fn train(
         &mut self,
         trainer: &mut Trainer,
         dataset: &Arc<OpenSet>,
@@ -182,7 +201,7 @@ impl TrainingRun {
     }
 
     /// Writes the trained weights without the optimiser's state.
-    pub(super) fn save_model(&self, trainer: &Trainer, path: &Path) -> anyhow::Result<()> {
+    fn save_model(&self, trainer: &Trainer, path: &Path) -> anyhow::Result<()> {
         let info = CheckpointInfo {
             step: trainer.step_number(),
             ..self.info.clone()
