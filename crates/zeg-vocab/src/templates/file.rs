@@ -105,7 +105,9 @@ impl TemplateSet {
 /// Returns whether a line is part of a list in Python or JSON, such as `'a photo of a {}.',`.
 fn has_list_syntax(line: &str) -> bool {
     let begins = line.starts_with(['"', '\'', '[', '`'])
-        || ["f'", "f\"", "r'", "r\""].iter().any(|start| line.starts_with(start));
+        || ["f'", "f\"", "r'", "r\""]
+            .iter()
+            .any(|start| line.starts_with(start));
     begins || line.ends_with("',") || line.ends_with("\",") || line.ends_with('[')
 }
 
