@@ -252,6 +252,20 @@ fn weights(world: &World, checked: &mut Checked) {
     ] {
         checked.run("info", 0, &mut zeg(world, &["info", file]));
     }
+    let embed = [
+        "embed",
+        "--model",
+        "mini",
+        "--classes",
+        "red, blue|green",
+        "-o",
+        "table.safetensors",
+    ];
+    let table = checked.run("embed", 0, &mut zeg(world, &embed));
+    assert_eq!(table["classes"][0], "red");
+    let info = checked.run("info", 0, &mut zeg(world, &["info", "table.safetensors"]));
+    assert_eq!(info["rows"], 2);
+    assert_eq!(info["names"][0], "red");
     let import = ["import", "clip.safetensors", "-o", "imported.safetensors"];
     let imported = checked.run("import", 0, &mut zeg(world, &import));
     assert_eq!(
