@@ -243,6 +243,11 @@ fn weights(world: &World, checked: &mut Checked) {
     let mut pull = zeg(world, &["pull", "tiny"]);
     let pulled = checked.run("pull", 0, pull.env("ZEG_MODELS", world.path("models.toml")));
     assert_eq!(pulled["models"][0]["name"], "tiny");
+    // One model that is not there does not stop the others.
+    let mut pull = zeg(world, &["pull", "clip-vit-b-16", "tiny", "--offline"]);
+    let pulled = checked.run("pull", 1, pull.env("ZEG_MODELS", world.path("models.toml")));
+    assert_eq!(pulled["models"][0]["name"], "tiny");
+    assert_eq!(pulled["failed"][0]["path"], "clip-vit-b-16");
 
     write_image_tower(&world.path("clip.safetensors"));
     for file in [
