@@ -144,9 +144,12 @@ impl EmbeddingTable {
         Ok(Self { names, ..table })
     }
 
-    /// Returns whether a file is a NumPy array by its first bytes.
+    /// Returns whether a file is a NumPy array, or an archive of arrays, by its first bytes.
     pub fn is_array(path: &Path) -> bool {
-        matches!(TableFormat::of(path), Ok(TableFormat::Npy))
+        matches!(
+            TableFormat::of(path),
+            Ok(TableFormat::Npy) | Err(ModelError::Table { .. })
+        )
     }
 
     /// Returns whether weights are a table of class embeddings.
