@@ -6,9 +6,9 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
     ablate::AblateArgs, bench::BenchArgs, check::CheckArgs, completions::CompletionsArgs,
-    data::DataArgs, eval::EvalArgs, import::ImportArgs, info::InfoArgs, models::ModelsArgs,
-    pretrain::PretrainArgs, pull::PullArgs, quickstart::QuickstartArgs, report::ReportArgs,
-    segment::SegmentArgs, train::TrainArgs, visualize::VisualizeArgs,
+    data::DataArgs, embed::EmbedArgs, eval::EvalArgs, import::ImportArgs, info::InfoArgs,
+    models::ModelsArgs, pretrain::PretrainArgs, pull::PullArgs, quickstart::QuickstartArgs,
+    report::ReportArgs, segment::SegmentArgs, train::TrainArgs, visualize::VisualizeArgs,
 };
 
 /// Zero-shot semantic segmentation: label every pixel of an image with classes that are given by name
@@ -65,7 +65,9 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Convert published weights of any format to a safetensors file
     Import(ImportArgs),
-    /// Describe an experiment, a checkpoint or a file of weights
+    /// Write a table of class embeddings from a text tower
+    Embed(EmbedArgs),
+    /// Describe an experiment, a checkpoint, a file of weights or a table of class embeddings
     Info(InfoArgs),
     /// Measure the time and memory of inference or training
     Bench(BenchArgs),
@@ -82,7 +84,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Evaluate", &["eval", "report"]),
     (
         "Data and weights",
-        &["data", "models", "pull", "import", "info"],
+        &["data", "models", "pull", "import", "embed", "info"],
     ),
     ("This program", &["bench", "check", "completions", "help"]),
 ];

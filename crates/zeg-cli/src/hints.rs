@@ -10,7 +10,7 @@ use zeg::{
     loading::LoadError,
     model::{ModelError, weights::WeightsError},
     session::SessionError,
-    text_sources::{NoTextEncoder, TableError, TemplatesNeedTextTower},
+    text_sources::{AllAlike, NoTextEncoder, TableError, TemplatesNeedTextTower},
     vocab::{
         classes::{ClassArgumentError, ClassError, QueryError},
         tokenizer::TokenizeError,
@@ -226,6 +226,11 @@ fn of_classes(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
             }
         });
     }
+    if cause.is::<AllAlike>() {
+        return Some(
+            "the table or the weights are damaged or were never trained; `zeg info FILE` describes a table".into(),
+        );
+    }
     if cause.is::<TemplatesNeedTextTower>() {
         return Some(
             "leave --templates out, or name the weights with a text encoder by --weights".into(),
@@ -392,6 +397,11 @@ fn of_model(error: &ModelError) -> Option<String> {
             "the weights hold values that are too large; use an earlier checkpoint".into()
         }
         ModelError::Format { .. } => "the file is damaged or has another format; copy or download it again".into(),
+        ModelError::Table { .. } => {
+            "a table of class embeddings is a matrix [classes, dim]: a .npy file, or the tensor `embeddings` in a .safetensors \
+             file; `zeg embed` writes one"
+                .into()
+        }
         ModelError::Memory { .. } => "use a smaller --short-side or --crop".into(),
         ModelError::UnknownWord { .. } => {
             "name classes with words that the model knows, such as \"striped red\", or use a larger model from `zeg models`".into()

@@ -390,6 +390,57 @@ fn templates_that_are_asked_for_take_effect_and_are_recorded() {
 }
 
 #[test]
+fn a_written_table_gives_the_labels_of_the_text_tower() {
+    let world = mini_model();
+    let classes = "striped red, plain blue, plain green";
+    let labels = |more: &[&str], output: &str| {
+        let mut command = world.zeg();
+        command
+            .args(["segment", "a.png", "--model", "mini", "-o", output])
+            .args(["--classes", classes, "--write", "labels"])
+            .args(more);
+        let text = success(&mut command);
+        assert!(!text.contains("warning"), "{text}");
+        std::fs::read(world.path(output).join("a.png")).unwrap()
+    };
+    let embed = |more: &[&str]| {
+        let mut command = world.zeg();
+        command
+            .args(["embed", "--weights", "mini", "--classes", classes])
+            .args(["-o", "table.safetensors"])
+            .args(more);
+        command
+    };
+    success(&mut embed(&[]));
+    assert!(failure(&mut embed(&[])).contains("exists already"));
+    success(&mut embed(&["--overwrite"]));
+    let table = labels(&["--text", "table.safetensors"], "table");
+    assert_eq!(table, labels(&[], "tower"));
+
+    let mut info = world.zeg();
+    info.args(["info", "table.safetensors"]);
+    let output = info.assert().success().get_output().stdout.clone();
+    let text = String::from_utf8(output).unwrap();
+    assert!(
+        text.contains("table of class embeddings")
+            && text.contains("3 of ")
+            && text.contains("striped red; plain blue; plain green"),
+        "{text}"
+    );
+
+    // A checkpoint is no table.
+    let mut command = world.zeg();
+    command
+        .args(["segment", "a.png", "--model", "mini", "-o", "no"])
+        .args(["--classes", classes, "--text", "run/model.safetensors"]);
+    let text = failure(&mut command);
+    assert!(
+        text.contains("is a checkpoint, not a table") && !text.contains("damaged"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_single_class_under_a_softmax_gives_a_warning() {
     let world = World::new();
     let sample = MiniWorld::new(WorldConfig::default())

@@ -40,6 +40,7 @@ fn help_texts() {
         "models",
         "pull",
         "import",
+        "embed",
         "info",
         "bench",
         "check",

@@ -248,6 +248,11 @@ fn weights(world: &World, checked: &mut Checked) {
     let mut pull = zeg(world, &["pull", "tiny"]);
     let pulled = checked.run("pull", 0, pull.env("ZEG_MODELS", world.path("models.toml")));
     assert_eq!(pulled["models"][0]["name"], "tiny");
+    // One model that is not there does not stop the others.
+    let mut pull = zeg(world, &["pull", "clip-vit-b-16", "tiny", "--offline"]);
+    let pulled = checked.run("pull", 1, pull.env("ZEG_MODELS", world.path("models.toml")));
+    assert_eq!(pulled["models"][0]["name"], "tiny");
+    assert_eq!(pulled["failed"][0]["path"], "clip-vit-b-16");
 
     write_image_tower(&world.path("clip.safetensors"));
     for file in [
@@ -257,6 +262,20 @@ fn weights(world: &World, checked: &mut Checked) {
     ] {
         checked.run("info", 0, &mut zeg(world, &["info", file]));
     }
+    let embed = [
+        "embed",
+        "--model",
+        "mini",
+        "--classes",
+        "red, blue|green",
+        "-o",
+        "table.safetensors",
+    ];
+    let table = checked.run("embed", 0, &mut zeg(world, &embed));
+    assert_eq!(table["classes"][0], "red");
+    let info = checked.run("info", 0, &mut zeg(world, &["info", "table.safetensors"]));
+    assert_eq!(info["rows"], 2);
+    assert_eq!(info["names"][0], "red");
     let import = ["import", "clip.safetensors", "-o", "imported.safetensors"];
     let imported = checked.run("import", 0, &mut zeg(world, &import));
     assert_eq!(

@@ -305,6 +305,9 @@ mod tests {
         name = 'config.json'
         sources = ['https://host.test/config.json']";
 
+    /// Weights without a tensor.
+    const WEIGHTS: &str = "\u{2}\0\0\0\0\0\0\0{}";
+
     fn entry() -> Entry {
         let mut registry = Registry::built_in().unwrap();
         registry.add(LIST, "test").unwrap();
@@ -329,7 +332,7 @@ mod tests {
         let entry = entry();
         fs::create_dir_all(cache.folder("tiny")).unwrap();
         let mut manifest = Manifest::default();
-        for (name, content) in [("config.json", "{}"), ("model.safetensors", "\0weights")] {
+        for (name, content) in [("config.json", "{}"), ("model.safetensors", WEIGHTS)] {
             fs::write(cache.folder("tiny").join(name), content).unwrap();
             assert!(!manifest.complete);
             manifest.put(record(name, content.len() as u64), entry.files());

@@ -7,7 +7,7 @@ use std::{
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-pub use crate::embedding_table::EmbeddingTable;
+pub use crate::embedding_table::{EmbeddingTable, table_bytes};
 use crate::{ModelError, weights::first_not_finite};
 
 /// Class embeddings with their class names.

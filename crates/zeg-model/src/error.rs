@@ -21,6 +21,14 @@ pub enum ModelError {
         /// What is wrong with the file.
         reason: String,
     },
+    /// A file is intact, but is no table of class embeddings, or has a layout that is not read.
+    #[error("{}: {reason}", path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// What the file is, and what is expected.
+        reason: String,
+    },
     /// A tensor that the model needs is not in the weights.
     #[error("{origin}: tensor {key:?} is missing")]
     MissingTensor {

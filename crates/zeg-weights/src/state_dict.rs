@@ -344,6 +344,17 @@ impl StateDict {
         })
     }
 
+    /// Returns the type in which a tensor's numbers are stored, such as `f32`.
+    pub fn stored_type(&self, key: &str) -> Option<String> {
+        match self.entries.get(key)? {
+            Stored::File(entry) => {
+                let piece = entry.pieces.first()?;
+                Some(format!("{:?}", piece.stored.dtype).to_lowercase())
+            }
+            Stored::Memory(_) => Some("f32".to_owned()),
+        }
+    }
+
     /// Reads a tensor as `f32`, or returns `None` if there is none of this name.
     ///
     /// # Errors

@@ -41,7 +41,6 @@ use zeg_model::{
     methods::Methods,
     patch_maps::PatchMaps,
     scores::Labelling,
-    vocabulary::WORDS_KEY,
     weights::{StatedActivation, StatedHeads},
 };
 use zeg_vocab::{classes::ClassQuery, templates::TemplateSet};
@@ -56,6 +55,7 @@ use crate::{
     },
     text_sources::{
         Embedded, EmbeddingOrigin, TableSource, Templates, TextNotice, TextSources, class_queries,
+        usual_templates,
     },
 };
 
@@ -218,14 +218,10 @@ impl Segmenter {
             },
         )?;
         let templates_are_asked = options.templates.is_some();
-        let templates = match (options.templates, &loaded.data) {
-            (Some(templates), _) => templates,
-            (None, Some(data)) => TemplateSet::by_name(&data.templates)?,
-            // A model with a small vocabulary has only the tokens of the single template.
-            (None, None) if loaded.weights.metadata().contains_key(WORDS_KEY) => {
-                TemplateSet::single()
-            }
-            (None, None) => TemplateSet::multi(),
+        let trained_with = loaded.data.as_ref().map(|data| data.templates.as_str());
+        let templates = match options.templates {
+            Some(templates) => templates,
+            None => usual_templates(&loaded.weights, trained_with)?,
         };
         let cache = options
             .cache

@@ -4,13 +4,14 @@
 //! include every name and no other prompt templates are asked for; the text tower of the model's weights. What comes
 //! back says which it was.
 
+mod distinct;
+mod notice;
 mod table;
 
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use burn::tensor::{Device, Tensor};
-use zeg_base::plural::counted;
 use zeg_model::{
     ModelError,
     classes::ClassQueries,
@@ -19,17 +20,19 @@ use zeg_model::{
     method::Model,
     recognize::text_config,
     text::TextTower,
-    vocabulary::Vocabulary,
+    vocabulary::{Vocabulary, WORDS_KEY},
     weights::{ParamBuilder, StateDict},
 };
 use zeg_vocab::{
     classes::ClassSet,
-    templates::TemplateSet,
+    templates::{TemplateError, TemplateSet},
     tokenizer::{CONTEXT_LENGTH, Overflow, Tokenizer},
 };
 
 use crate::embedding_cache::EmbeddingCache;
 
+pub use distinct::AllAlike;
+pub use notice::TextNotice;
 pub use table::{TableError, TableSource};
 
 /// Prefix of the text tower's tensors.
@@ -101,47 +104,22 @@ impl<T> Embedded<T> {
     }
 }
 
-/// An assumption about class embeddings that may be wrong.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TextNotice {
-    /// A table has no class names, so its rows are taken in the order of the classes.
-    #[error(
-        "{}: holds no class names; its {rows} rows are taken in the order of the class list: {first}",
-        table.display()
-    )]
-    RowOrder {
-        /// The table.
-        table: PathBuf,
-        /// Number of rows.
-        rows: usize,
-        /// The first class names.
-        first: String,
-    },
-    /// A table has no rows for synonyms; the rows of the classes' other names are used.
-    #[error(
-        "{}: has no rows for {}, such as {example:?}; the rows of the other names of their classes are used",
-        table.display(),
-        counted(*count, "synonym")
-    )]
-    MissingSynonyms {
-        /// The table.
-        table: PathBuf,
-        /// Number of synonyms without a row.
-        count: usize,
-        /// One of them.
-        example: String,
-    },
-    /// Prompt templates were asked for, but a table takes the place of the text tower.
-    #[error(
-        "the prompt templates {templates} have no effect: the class embeddings come from {}",
-        table.display()
-    )]
-    TemplatesUnused {
-        /// Name of the templates.
-        templates: String,
-        /// The table.
-        table: PathBuf,
-    },
+/// Returns the prompt templates of a model for which nobody asks for others.
+///
+/// - `trained_with`: name of the templates that the model was trained with
+///
+/// # Errors
+/// Returns an error if there are no templates of this name.
+pub fn usual_templates(
+    weights: &StateDict,
+    trained_with: Option<&str>,
+) -> Result<TemplateSet, TemplateError> {
+    match trained_with {
+        Some(name) => TemplateSet::by_name(name),
+        // A model with a small vocabulary has only the tokens of the single template.
+        None if weights.metadata().contains_key(WORDS_KEY) => Ok(TemplateSet::single()),
+        None => Ok(TemplateSet::multi()),
+    }
 }
 
 /// The error that class names cannot be encoded, because there is neither a table nor a text tower.
@@ -171,8 +149,20 @@ pub struct TemplatesNeedTextTower {
 /// Embeds classes, each a list of synonyms whose first is its name.
 ///
 /// # Errors
-/// Returns an error if a name does not fit the text encoder, or if no source knows it.
+/// Returns an error if a name does not fit the text encoder, if no source knows it, or [`AllAlike`].
 pub fn embed(
+    classes: &[Vec<String>],
+    sources: &TextSources,
+    device: &Device,
+) -> anyhow::Result<Embedded<ClassEmbeddings>> {
+    let mut embedded = embed_from_first(classes, sources, device)?;
+    let alike = distinct::check(&embedded.embeddings, &embedded.origin)?;
+    embedded.notices.extend(alike);
+    Ok(embedded)
+}
+
+/// Embeds classes from the first source that has them.
+fn embed_from_first(
     classes: &[Vec<String>],
     sources: &TextSources,
     device: &Device,

@@ -1,4 +1,4 @@
-//! `zeg info`: describes an experiment, a checkpoint or a file of weights, and its cost.
+//! `zeg info`: describes an experiment, a checkpoint or a file of weights, and its cost, or a table of class embeddings.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,8 +8,10 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 use zeg::model::{
+    ModelError,
     config::{Activation, VisionConfig},
     cost::CostPart,
+    embeddings::EmbeddingTable,
     recognize::Recognized,
     weights::{Inspection, StateDict, StatedActivation, StatedHeads},
 };
@@ -34,7 +36,7 @@ Examples:
   zeg info runs/quick/model.safetensors
   zeg info ViT-B-16.pt --json | jq .family")]
 pub(crate) struct InfoArgs {
-    /// Experiment file (TOML), checkpoint, or weights in any published format
+    /// Experiment file (TOML), checkpoint, weights in any published format, or a table of class embeddings
     file: PathBuf,
     #[command(flatten)]
     json: JsonArgs,
@@ -81,6 +83,63 @@ enum InfoOutput<'a> {
     Experiment(&'a Info),
     /// Of a file of weights.
     Weights(&'a Inspection),
+    /// Of a table of class embeddings.
+    Table(&'a TableInfo),
+}
+
+/// The description of a table of class embeddings.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct TableInfo {
+    /// The file, as given.
+    file: String,
+    /// Number of rows, one per class.
+    rows: usize,
+    /// Length of a row.
+    dim: usize,
+    /// Type of the stored numbers, such as `f32`.
+    dtype: String,
+    /// Class names of the rows, if the file holds them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    names: Option<Vec<String>>,
+    /// Euclidean length of the shortest row in the file.
+    shortest: f64,
+    /// Euclidean length of the longest row in the file; rows are divided by their lengths when they are read.
+    longest: f64,
+}
+
+impl TableInfo {
+    fn open(file: &Path) -> Result<Self, ModelError> {
+        let table = EmbeddingTable::open(file)?;
+        let [shortest, longest] = table.lengths();
+        Ok(Self {
+            file: file.display().to_string(),
+            rows: table.rows(),
+            dim: table.dim(),
+            dtype: table.dtype().to_owned(),
+            names: table.names().map(<[String]>::to_vec),
+            shortest,
+            longest,
+        })
+    }
+
+    fn print(&self) -> Result<(), StdoutError> {
+        print_result!("{}", self.file)?;
+        print_result!("  kind         table of class embeddings")?;
+        print_result!(
+            "  rows         {} of {} values, {}",
+            self.rows,
+            self.dim,
+            self.dtype
+        )?;
+        print_result!("  lengths      {:.4} to {:.4}", self.shortest, self.longest)?;
+        match &self.names {
+            Some(names) => print_result!("  names        {}", names.join("; ")),
+            None => {
+                print_result!("  names        none; --text-classes states the classes of the rows")
+            }
+        }
+    }
 }
 
 /// The description of an experiment or a checkpoint.
@@ -174,11 +233,17 @@ fn info(program: &Program, settings: &InfoSettings) -> anyhow::Result<()> {
         heads,
         changes,
     } = settings;
+    if !super::is_experiment(file) && EmbeddingTable::is_array(file) {
+        return describe_table(file, json.as_ref());
+    }
     let (experiment, checkpoint) = if super::is_experiment(file) {
         (super::open_experiment(program, file, changes)?, None)
     } else {
         let mut weights = zeg::mini::open_weights(file, &program.methods)?;
         if !Checkpoint::is_checkpoint(&weights) {
+            if EmbeddingTable::is_in(&weights) {
+                return describe_table(file, json.as_ref());
+            }
             if let Some(activation) = activation {
                 weights.state_activation(*activation);
             }
@@ -198,6 +263,11 @@ fn info(program: &Program, settings: &InfoSettings) -> anyhow::Result<()> {
     write_result(json.as_ref(), &InfoOutput::Experiment(&info), || {
         print(&info)
     })
+}
+
+fn describe_table(file: &Path, json: Option<&JsonTarget>) -> anyhow::Result<()> {
+    let table = TableInfo::open(file)?;
+    write_result(json, &InfoOutput::Table(&table), || table.print())
 }
 
 /// Summarises weights; the parameters that a trained model lacks are listed as missing, like those of the towers.

@@ -6,6 +6,7 @@ pub(crate) mod check;
 mod children;
 pub(crate) mod completions;
 pub(crate) mod data;
+pub(crate) mod embed;
 pub(crate) mod eval;
 mod facts;
 mod file_contents;

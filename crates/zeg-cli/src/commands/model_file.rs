@@ -116,7 +116,9 @@ pub(crate) fn warn_of_text(notices: &[TextNotice]) {
             TextNotice::TemplatesUnused { .. } => {
                 "; leave out --text to encode the class names with these templates"
             }
-            TextNotice::MissingSynonyms { .. } => "",
+            TextNotice::MissingSynonyms { .. }
+            | TextNotice::NotUnit { .. }
+            | TextNotice::Alike { .. } => "",
         };
         print_notice!("warning: {notice}{override_with}");
     }

@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode, sync::atomic::AtomicBool};
 
 use clap::Args;
 use serde::Serialize;
+use zeg_base::plural::counted;
 use zeg_hub::{
     Cache, Entry, Event, HubError, Missing, Network, Proof, Pulled, Registry, Settings, human_size,
     missing, pull,
@@ -11,7 +12,7 @@ use zeg_hub::{
 
 use super::{
     JsonTarget,
-    json::{self, JsonArgs},
+    json::{self, Failure, JsonArgs},
     shared::heading,
     stop_flag,
 };
@@ -101,6 +102,8 @@ struct Planned<'a> {
 struct PullOutput {
     /// The models, in the order of their names on the command line.
     models: Vec<Pulled>,
+    /// The models that could not be downloaded, with their names as paths.
+    failed: Vec<Failure>,
 }
 
 /// Returns the schema of the command's output.
@@ -135,7 +138,8 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
     }
     let verbosity = settings.verbosity;
     let stop = stop_flag();
-    let mut pulled = Vec::new();
+    let (mut pulled, mut failed) = (Vec::new(), Vec::new());
+    let all = plans.len();
     for Planned { entry, missing } in plans {
         if missing.is_empty() {
             verbosity.notice(format_args!("{}: downloaded already", entry.name));
@@ -153,13 +157,31 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
                 print_notice!("{error}");
                 return Ok(json::stopped(settings.json.as_ref()));
             }
-            Err(error) => return Err(error.into()),
+            // A single model that fails is an error with a document of its own.
+            Err(error) if all == 1 => return Err(error.into()),
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                crate::hints::print(&error);
+                failed.push(Failure::new(entry.name.as_ref(), &error));
+            }
         }
     }
+    let output = PullOutput {
+        models: pulled,
+        failed,
+    };
     if let Some(json) = &settings.json {
-        json.write(&PullOutput { models: pulled })?;
+        json.write(&output)?;
     }
-    Ok(ExitCode::SUCCESS)
+    if output.failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    print_notice!(
+        "error: {} of {} could not be downloaded",
+        output.failed.len(),
+        counted(all, "model")
+    );
+    Ok(ExitCode::FAILURE)
 }
 
 /// Prints which files will be downloaded, their sizes and their addresses.

@@ -11,6 +11,7 @@ use zeg::{
         Summary, absorb_small_regions,
     },
     image::{DecodedImage, LabelMap, RgbImage, UnusedBits, inputs::InputImage, overlay},
+    model::method::Scoring,
     session::{ScoredStrip, StripVisitor},
     spool::{ScoreSpool, SpooledScores},
 };
@@ -140,6 +141,14 @@ impl Work<'_> {
             .segmenter
             .segment_classes(&image, self.encoded_classes, &mut visitors)
             .with_context(|| job.input.image.path.display().to_string())?;
+        if self.segmenter.model().model.scoring() == Scoring::Softmax
+            && are_all_equal(&result.confidence, self.classes.len())
+        {
+            print_notice!(
+                "warning: {}: at every pixel, all classes have the same score, so the labels mean nothing",
+                job.input.image.path.display()
+            );
+        }
         if let Some(area) = absorbed_area {
             absorb_small_regions(&mut result.labels, area)?;
         }
@@ -385,5 +394,25 @@ fn warn_of_frames(input: &InputImage, frames: Option<usize>) {
              their own to segment them",
             input.path.display()
         );
+    }
+}
+
+/// Returns whether the best of several classes is nowhere better than the others, by the softmax over them.
+fn are_all_equal(confidence: &[f32], classes: usize) -> bool {
+    /// Relative difference that rounding explains.
+    const ROUNDING: f32 = 1e-5;
+    let equal = (1.0 + ROUNDING) / classes as f32;
+    classes > 1 && confidence.iter().all(|score| *score <= equal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_that_distinguish_no_class_are_noticed() {
+        assert!(are_all_equal(&[0.25; 6], 4));
+        assert!(!are_all_equal(&[0.25, 0.25, 0.251], 4));
+        assert!(!are_all_equal(&[1.0; 6], 1));
     }
 }
