@@ -164,6 +164,7 @@ fn examine_composed(
         Err(error) => {
             let code = match &error {
                 DataError::Image(error) => code_of(error),
+                DataError::MaskBelowThreshold { .. } => Code::MaskBelowThreshold,
                 _ => Code::UnreadableLabels,
             };
             let start = format!("{}: ", path.display());
