@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use zeg::{
-    data::{OpenSet, SampleSource as _, is_description},
+    data::{OpenSet, SampleSource as _, is_description, is_same_dataset},
     embedding_cache::EmbeddingCache,
     eval::Shard,
     evaluation::EvaluationSetup,
@@ -105,7 +105,11 @@ impl<'a> EvalJob<'a> {
             dataset.retain(|position| position as u64 % count == index - 1);
         }
         warn_of_seen(&dataset, &loaded);
-        if settings.changes.dataset.is_none() && file.is_none() {
+        let is_of_training = loaded
+            .data
+            .as_ref()
+            .is_some_and(|trained| is_same_dataset(&trained.dataset, &plan.data.dataset));
+        if is_of_training && file.is_none() {
             warn_of_other_classes(&plan, &dataset, &loaded);
         }
         let Embedded {
@@ -230,7 +234,7 @@ impl<'a> EvalJob<'a> {
     }
 }
 
-/// Warns if the model names a description by its path, and the description there has other classes.
+/// Warns if the description of the data set that the model was trained on has other classes now.
 fn warn_of_other_classes(plan: &Plan, dataset: &OpenSet, loaded: &LoadedModel) {
     let names = loaded.trained_on.iter().map(|class| &class.name);
     if is_description(&plan.data.dataset) && !names.eq(&dataset.classes().classes) {
