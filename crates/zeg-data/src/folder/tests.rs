@@ -66,6 +66,12 @@ fn further_masks_of_an_image_are_united() {
     assert_eq!(dataset.len(), 1);
     assert_eq!(dataset.items[0].files().count(), 4);
 
+    rooms.grey("benign/benign (4)_mask_2.png", [0, 0, 100, 0]);
+    let error = rooms.open("all").unwrap().load(0).unwrap_err();
+    assert!(
+        matches!(&error, DataError::MaskBelowThreshold { file, largest: 100, .. } if file.ends_with("benign (4)_mask_2.png")),
+        "{error}"
+    );
     GrayImage::new(4, 2)
         .save(rooms.path("benign/benign (4)_mask_2.png"))
         .unwrap();
@@ -121,6 +127,12 @@ fn lists_may_name_the_files_of_an_image() {
         assert_eq!(ids, ["x", "y"], "{line}");
         assert_eq!(rooms.labels("train"), [expected; 4], "{line}");
     }
+    fs::write(rooms.path("train.txt"), "x\ny\nJPEGImages/x.jpg\n").unwrap();
+    let error = rooms.open("train").unwrap_err();
+    assert!(
+        matches!(&error, DataError::SameId { id, .. } if id == "x"),
+        "{error}"
+    );
     for (line, expected) in [
         (
             "/JPEGImages/z.jpg /SegmentationClass/z.png",

@@ -37,6 +37,7 @@ use crate::{
         model_file::{
             warn_of_architecture, warn_of_assumptions, warn_of_single_class, warn_of_text,
         },
+        same_images::warn_of_same_images,
     },
 };
 use anyhow::Context as _;
@@ -111,6 +112,9 @@ impl<'a> EvalJob<'a> {
             .is_some_and(|trained| is_same_dataset(&trained.dataset, &plan.data.dataset));
         if is_of_training && file.is_none() {
             warn_of_other_classes(&plan, &dataset, &loaded);
+        }
+        if let Some(trained) = loaded.data.as_ref().filter(|_| is_of_training) {
+            warn_of_same_images(&plan.data, root, &trained.train_split);
         }
         let Embedded {
             embeddings: classes,
