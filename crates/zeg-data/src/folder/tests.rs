@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use image::{GrayImage, Luma, RgbImage};
 use tempfile::TempDir;
 
+use crate::doctor::{DoctorOptions, examine};
 use crate::{DataError, Dataset, Selection, open};
 
 /// A folder with a description of a data set, which each test fills.
@@ -162,4 +163,35 @@ fn labels_may_be_bmp_pgm_or_lossless_webp() {
         }
         assert_eq!(rooms.labels("all"), [0, 1, 2, u16::MAX], "{ending}");
     }
+}
+
+/// A label file among the images is an image without labels.
+#[test]
+fn the_doctor_says_how_label_files_among_the_images_are_left_out() {
+    let rooms = Rooms::new(
+        "name = 'rooms'\nimages = 'images'\nlabels = 'labels/{id}.png'\nkind = 'index'\nclasses = ['a', 'b']\n",
+    );
+    rooms.image_file("images/x.png");
+    rooms.grey("labels/x.png", [0, 1, 0, 1]);
+    rooms.grey("images/x_mask.png", [0; 4]);
+    let toml = rooms.0.path().join("rooms.toml");
+    let selection = Selection {
+        dataset: toml.to_str().unwrap(),
+        root: Path::new(""),
+        split: "all",
+        classes: None,
+        unseen: None,
+    };
+    let options = DoctorOptions {
+        threads: 1,
+        limit: None,
+    };
+    let diagnosis = examine(&selection, &options, &|_, _| {}).unwrap();
+    let mut findings = diagnosis.findings.iter();
+    let finding = findings.find(|finding| finding.code.as_str() == "missing-labels");
+    let example = finding.unwrap().examples[0].clone();
+    assert!(
+        example.ends_with("leave it out with exclude = [\"_mask\"]"),
+        "{example}"
+    );
 }
