@@ -287,6 +287,13 @@ fn of_data(error: &DataError) -> Option<String> {
             "the labels belong to another data set or numbering; convert them, or correct the data set in the experiment"
                 .into()
         }
+        DataError::MaskBelowThreshold { largest, .. } => format!(
+            "set `threshold = {}` in the data set file if these pixels are the foreground, or save the masks in black and white",
+            largest.div_ceil(2)
+        ),
+        DataError::SameId { .. } => {
+            "rename one of the images, or list it once; only one image may have an id".into()
+        }
         DataError::RawCocoLabels { .. } => {
             "convert them with `zeg data prepare coco-stuff164k --from … -o …`".into()
         }
@@ -311,7 +318,7 @@ fn of_data(error: &DataError) -> Option<String> {
             "`zeg data list` lists the data sets; describe your own in a .toml file".into()
         }
         DataError::LeftOut { .. } => {
-            "upper and lower case count in `images`, and only one image may have an id; rename the files, or give only the folder as `images`"
+            "only one image may have an id (a.png and a.jpg have the same), and upper and lower case count in a pattern; rename or remove the files, or, if only the case differs, give only the folder as `images`"
                 .into()
         }
         DataError::NameNotUtf8 { .. } => "rename the file; ids are parts of file names".into(),
@@ -372,6 +379,7 @@ fn of_image(error: &ImageError) -> Option<String> {
         ImageError::SampleNotFinite { .. } => "replace samples without a value, for instance by 0".into(),
         ImageError::Memory { .. } => IMAGE_TOO_LARGE.into(),
         ImageError::MaskBelowUpperBits { .. } => "save the masks with 8 bits per sample".into(),
+        ImageError::MaskInPalette { .. } => "save the masks in grey, or give the palette different colours".into(),
         ImageError::Corrupt { .. } => "the file is damaged or incomplete; copy or download it again".into(),
         _ => return None,
     })

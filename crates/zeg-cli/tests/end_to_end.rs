@@ -289,7 +289,6 @@ name = "own"
 images = "JPEGImages/{id}.jpg"
 labels = "SegmentationClass/{id}.png"
 kind = "index"
-zero-is = "ignore"
 RULE
 classes = [
   "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -307,7 +306,7 @@ fn world_with_own_data() -> World {
     let text = std::fs::read_to_string(world.config()).unwrap();
     let text = text.replace("prompts =", "# prompts =");
     std::fs::write(world.config(), text.replace("\"voc12\"", "\"own.toml\"")).unwrap();
-    label_rule(&world, "ignore = [255]");
+    label_rule(&world, "zero-is = \"ignore\"\nignore = [255]");
     world
 }
 
@@ -348,7 +347,7 @@ fn cached_copies_have_the_labels_as_they_are_read_now() {
     };
     assert!(!train("first", "features"));
     assert!(train("again", "features"));
-    label_rule(&world, "ignore = [1, 255]");
+    label_rule(&world, "zero-is = \"class\"\nignore = [255]");
     assert!(!train("corrected", "features"));
     assert!(!train("fresh", "other"));
     let model = |run: &str| file(&world, &format!("{run}/model.safetensors"));
@@ -369,10 +368,10 @@ fn a_run_is_not_resumed_with_another_reading_of_labels() {
         command.arg("--resume");
         command
     };
-    label_rule(&world, "ignore = [1, 255]");
+    label_rule(&world, "zero-is = \"ignore\"\nignore = [254, 255]");
     let text = failure(&mut resume());
     assert!(
-        text.contains("label rule: ignore 255 then, 1 255 now") && text.contains("hint:"),
+        text.contains("label rule: ignore 255 then, 254 255 now") && text.contains("hint:"),
         "{text}"
     );
     assert!(!world.path("run/model.safetensors").exists());

@@ -352,11 +352,11 @@ fn shards_that_were_read_differently_are_not_merged() {
     merge(["first", "second"], "whole").assert().success();
     let text = failure(&mut merge(["first", "limited"], "wrong"));
     assert!(text.contains("differ in images: 6"), "{text}");
-    rule("[1, 255]");
+    rule("[254, 255]");
     score("2/2", "other", &[]);
     let text = failure(&mut merge(["first", "other"], "wrong"));
     assert!(
-        text.contains("differ in label rule ignore: 255 and 1 255") && text.contains("hint:"),
+        text.contains("differ in label rule ignore: 255 and 254 255") && text.contains("hint:"),
         "{text}"
     );
     // A record of an earlier version has no fingerprint; it is merged with a warning.
@@ -533,4 +533,24 @@ fn a_model_of_an_own_data_set_finds_its_description_and_brings_its_classes() {
     for key in ["confusion", "protocol", "trained_on"] {
         assert_eq!(record()[key], first[key], "{key}");
     }
+
+    // A renamed copy is the same data set, and a file of the same name with another `name` is not.
+    let moved = world.path("moved/blocks.toml");
+    fs::copy(&moved, world.path("blocks.toml")).unwrap();
+    fs::copy(&moved, world.path("moved/renamed.toml")).unwrap();
+    score(&["--dataset", "../moved/renamed.toml", "--data", "../VOC2012"])
+        .assert()
+        .success();
+    assert_eq!(record()["protocol"], first["protocol"]);
+    let text = fs::read_to_string(&moved).unwrap();
+    fs::write(&moved, text.replace("name = 'blocks'", "name = 'other'")).unwrap();
+    let output = score(&["--dataset", "../moved/blocks.toml", "--data", "../VOC2012"])
+        .assert()
+        .success();
+    let told = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(
+        told.contains("is taken for another data set than"),
+        "{told}"
+    );
+    assert_eq!(record()["protocol"], "cross-dataset");
 }

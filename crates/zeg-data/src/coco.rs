@@ -15,10 +15,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use zeg_base::names::did_you_mean;
 use zeg_image::LabelMap;
 
 pub(crate) use self::rule::{CocoRule, Format, Overlap, all_names, class_named};
-use self::written::{Mask, Segment};
+use self::written::{Mask, ReadFile, Segment};
 use crate::DataError;
 
 /// A file of annotations, with classes in the place of categories.
@@ -27,6 +28,8 @@ pub(crate) struct CocoFile {
     /// The folder of the PNGs of panoptic annotations.
     folder: PathBuf,
     images: Vec<AnnotatedImage>,
+    /// Names of the categories.
+    categories: Vec<String>,
     /// Positions by file name, with folders.
     by_name: Names,
     /// Positions by file name, without folders.
@@ -81,7 +84,7 @@ impl CocoFile {
     /// Returns [`DataError::Unreadable`] or [`DataError::Annotations`] if the file is not COCO JSON of the format, and
     /// [`DataError::UnknownCategories`] if a category with annotations is not a class.
     pub(crate) fn read(path: &Path, folder: PathBuf, rule: &CocoRule) -> Result<Self, DataError> {
-        let images = written::read(path, rule)?;
+        let ReadFile { images, categories } = written::read(path, rule)?;
         let (mut by_name, mut by_last_name) = (Names::new(), Names::new());
         for (index, image) in images.iter().enumerate() {
             for (names, name) in [
@@ -98,12 +101,35 @@ impl CocoFile {
             path: path.to_owned(),
             folder,
             images,
+            categories,
             by_name,
             by_last_name,
             overlap: rule.overlap,
             rest: rule.rest,
             rule: format!("{rule:?}"),
         })
+    }
+
+    /// Checks that the categories that `labels.map` and `labels.ignore` name are in the file.
+    ///
+    /// # Errors
+    /// Returns [`DataError::Annotations`] with the first name that is not, and the one that may be meant.
+    pub(crate) fn check_names(&self, rule: &CocoRule) -> Result<(), DataError> {
+        let mapped = rule.map.keys().map(|name| ("labels.map", name));
+        let ignored = rule.ignore.iter().map(|name| ("labels.ignore", name));
+        let unknown = mapped
+            .chain(ignored)
+            .find(|(_, name)| !self.categories.contains(name));
+        match unknown {
+            Some((key, name)) => Err(DataError::Annotations {
+                path: self.path.clone(),
+                reason: format!(
+                    "the file has no category {name:?}, which `{key}` names{}",
+                    did_you_mean(name, self.categories.iter().map(String::as_str))
+                ),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Returns the names of the images, in the order of the file.

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use zeg_vocab::classes::ClassSet;
 
+use crate::folder::Description;
 use crate::{
     DataError, OpenSet, SampleSource as _, Selection,
     mini_world::{DATASET, WorldData},
@@ -118,12 +119,36 @@ pub fn is_description(dataset: &str) -> bool {
     ending.is_some_and(|ending| ending.eq_ignore_ascii_case("toml"))
 }
 
-/// Returns whether two names mean one data set: they are equal, or paths of files with the same name.
+/// Returns whether two names mean one data set: they are equal, or paths of descriptions that state the same `name` and
+/// class list.
 ///
-/// A description may be moved together with its images, so its folder does not count.
+/// A description may be moved together with its images, so its folder does not count. If one of two descriptions cannot
+/// be read, such as one that was moved away, their file names are compared ([`is_compared_by_file_name`]).
 pub fn is_same_dataset(one: &str, other: &str) -> bool {
-    let files = [one, other].map(|name| Path::new(name).file_name());
-    one == other || (is_description(one) && files[0] == files[1])
+    if one == other {
+        return true;
+    }
+    if !is_description(one) || !is_description(other) {
+        return false;
+    }
+    match (stated(one), stated(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => Path::new(one).file_name() == Path::new(other).file_name(),
+    }
+}
+
+/// Returns whether [`is_same_dataset`] can only compare the file names of two descriptions, because one cannot be read.
+pub fn is_compared_by_file_name(one: &str, other: &str) -> bool {
+    one != other
+        && is_description(one)
+        && is_description(other)
+        && (stated(one).is_none() || stated(other).is_none())
+}
+
+/// Returns the name and the class names of a description; `None` if it cannot be read.
+fn stated(dataset: &str) -> Option<(String, Vec<String>)> {
+    let description = Description::read(Path::new(dataset)).ok()?;
+    Some((description.name, description.classes.classes))
 }
 
 /// The keys of the section that belong to one data set.
@@ -256,6 +281,34 @@ mod tests {
             assert!(adapt_section(&mut data, Some(own), |_| false).is_empty());
             assert_eq!(data, section(text));
         }
+    }
+
+    /// A renamed copy is the same data set, and a file of the same name may describe another one.
+    #[test]
+    fn descriptions_are_the_same_data_set_by_what_they_state() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("b")).unwrap();
+        let write = |file: &str, name: &str, classes: &str| {
+            let path = folder.path().join(file);
+            let text = format!(
+                "name = '{name}'\nimages = 'i'\nlabels = 'l'\nkind = 'index'\nclasses = [{classes}]\n"
+            );
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let mine = write("mine.toml", "mine", "'a', 'b'");
+        let copy = write("copy.toml", "mine", "'a', 'b'");
+        let namesake = write("b/mine.toml", "yours", "'a', 'b'");
+        let grown = write("grown.toml", "mine", "'a', 'b', 'c'");
+        assert!(is_same_dataset(&mine, &copy));
+        assert!(!is_same_dataset(&mine, &namesake));
+        assert!(!is_same_dataset(&mine, &grown));
+        assert!(!is_compared_by_file_name(&mine, &namesake));
+        std::fs::remove_file(&namesake).unwrap();
+        assert!(is_same_dataset(&mine, &namesake));
+        assert!(!is_same_dataset(&copy, &namesake));
+        assert!(is_compared_by_file_name(&mine, &namesake));
+        assert!(!is_compared_by_file_name("voc12", &mine));
     }
 
     #[test]

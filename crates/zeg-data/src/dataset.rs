@@ -92,16 +92,17 @@ impl Item {
     /// Reads the labels in the form that `rule` converts to classes.
     ///
     /// # Errors
-    /// Returns an error if a file cannot be decoded, if masks of one image differ in size, or if annotations cannot be
-    /// drawn.
+    /// Returns an error if a file cannot be decoded, if a binary mask would be read as empty because its levels are all
+    /// below the threshold, if masks of one image differ in size, or if annotations cannot be drawn.
     pub(crate) fn read_labels(&self, rule: &LabelRule) -> Result<Stored, DataError> {
         match &self.source {
-            LabelSource::File => Ok(rule.read(&self.labels)?),
+            LabelSource::File => rule.read_checked(&self.labels),
             LabelSource::Union(further) => {
                 further
                     .iter()
-                    .try_fold(rule.read(&self.labels)?, |united, path| {
-                        united.brightest(rule.read(path)?, (self.labels.as_path(), path.as_path()))
+                    .try_fold(rule.read_checked(&self.labels)?, |united, path| {
+                        let further = rule.read_checked(path)?;
+                        united.brightest(further, (self.labels.as_path(), path.as_path()))
                     })
             }
             LabelSource::Coco(annotations) => Ok(Stored::Values(annotations.draw()?)),
@@ -153,6 +154,7 @@ impl Dataset {
     /// - [`DataError::NoSuchSample`] if `index` is beyond the end
     /// - [`DataError::Image`] if a file cannot be decoded, or if indices are stored as an image in colour
     /// - [`DataError::SizeMismatch`] if image and label map differ in size
+    /// - [`DataError::MaskBelowThreshold`] if a binary mask has levels above 0, all of them below the threshold
     /// - [`DataError::Annotations`] if COCO annotations cannot be drawn
     /// - [`DataError::IllegalLabel`] or [`DataError::IllegalColour`] if a value or colour is neither a class of this
     ///   data set nor ignored

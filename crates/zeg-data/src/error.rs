@@ -238,6 +238,28 @@ pub enum DataError {
         reason: String,
     },
 
+    /// A binary mask has levels above 0, but none reaches the threshold, so that it would be read as empty.
+    #[error("{}: the largest level of this mask is {largest}, below the `threshold` of {threshold}, so that every pixel would be background", file.display())]
+    MaskBelowThreshold {
+        /// The mask.
+        file: PathBuf,
+        /// Its largest grey level, at least 1; pure red is 76 and pure blue is 29.
+        largest: u16,
+        /// The grey level from which on pixels are foreground.
+        threshold: u8,
+    },
+
+    /// Two images of a split have the same id, after which results are named.
+    #[error("{}: this image and {} have the same id `{id}`, after which results are named", second.display(), first.display())]
+    SameId {
+        /// The id.
+        id: String,
+        /// The image that is listed first.
+        first: PathBuf,
+        /// The other image, which may be the same file.
+        second: PathBuf,
+    },
+
     /// The description of a data set with COCO annotations names no file of them for a split.
     #[error(
         "{dataset}: no file of COCO annotations is named for this split; name it with labels.file"

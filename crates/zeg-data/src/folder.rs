@@ -35,7 +35,7 @@ use zeg_vocab::classes::ClassSet;
 use zeg_vocab::text_file;
 
 use crate::coco::{CocoFile, CocoRule};
-use crate::listing::{Listing, Place, left_out, listed_items};
+use crate::listing::{Listing, Place, left_out, listed_items, split_off_same_ids};
 use crate::split::{Entry, IdForm, SplitList, is_path, read_split};
 use crate::{DataError, Item, LabelRule, Metric};
 
@@ -187,10 +187,23 @@ impl Description {
         let path = self.below_or_beside(root, &annotations.file);
         let folder = annotations.folder.as_deref().unwrap_or(Path::new(""));
         let coco = CocoFile::read(&path, root.join(folder), rule)?;
+        // Of several files, each may have some of the categories.
+        if self.places().filter(|p| p.annotations.is_some()).count() == 1 {
+            coco.check_names(rule)?;
+        }
         Ok(Place {
             coco: Some(Arc::new(coco)),
             ..place.files.clone()
         })
+    }
+
+    /// Returns the place of the description and those of its splits.
+    fn places(&self) -> impl Iterator<Item = &WrittenPlace> {
+        let elsewhere = self.splits.values().filter_map(|split| match split {
+            SplitSource::Elsewhere(place) => Some(place),
+            _ => None,
+        });
+        std::iter::once(&self.place).chain(elsewhere)
     }
 
     fn listed(&self, root: PathBuf, list: &Path) -> Result<Listing, DataError> {
@@ -200,12 +213,8 @@ impl Description {
 
     /// Returns the pairs of a list, each in the folders where its image exists.
     fn named(&self, root: PathBuf, list: &Path, found: SplitList) -> Result<Listing, DataError> {
-        let elsewhere = self.splits.values().filter_map(|split| match split {
-            SplitSource::Elsewhere(place) => Some(place),
-            _ => None,
-        });
-        let places = std::iter::once(&self.place)
-            .chain(elsewhere)
+        let places = self
+            .places()
             // With COCO annotations, the splits may name files and the description none.
             .filter(|place| self.coco.is_none() || place.annotations.is_some())
             .map(|place| self.open(&root, place))
@@ -215,9 +224,11 @@ impl Description {
                 dataset: self.title.clone(),
             });
         }
+        let items = listed_items((list, found.entries), &places, &root)?;
+        let (items, same_id) = split_off_same_ids(items);
         Ok(Listing {
-            items: listed_items((list, found.entries), &places, &root)?,
-            defects: found.repeated,
+            items,
+            defects: found.repeated.into_iter().chain(same_id).collect(),
             root,
             places,
         })
@@ -235,9 +246,10 @@ impl Description {
                     path: place.images.folder(&root),
                 });
             }
+            let (items, defects) = split_off_same_ids(items);
             return Ok(Listing {
                 items,
-                defects: Vec::new(),
+                defects,
                 places: vec![place],
                 root,
             });

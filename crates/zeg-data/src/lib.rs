@@ -49,7 +49,7 @@ mod pattern;
 mod split;
 
 pub use augment::{Pipeline, Preprocess, RandomCrop, ShortSides, TrainSample, Whole};
-pub use data_config::{DataConfig, is_description, is_same_dataset};
+pub use data_config::{DataConfig, is_compared_by_file_name, is_description, is_same_dataset};
 pub use dataset::{Dataset, Item, LabelSource, Metric, Sample};
 pub use datasets::DatasetEntry;
 pub use doctor::{Diagnosis, DoctorOptions, Finding, Severity, Verdict, examine};

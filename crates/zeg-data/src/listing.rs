@@ -3,7 +3,7 @@
 //! A listing is made without opening an image. Its defects are part of it, so that opening a data set can return an
 //! error, while the doctor can continue and report all of them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, hash_map};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -189,6 +189,28 @@ pub(crate) fn listed_items(
         .collect())
 }
 
+/// Returns the pairs without those whose id an earlier pair has, and a [`DataError::SameId`] for each of these.
+///
+/// A list may name an image by its id and by its path, and COCO annotations may hold `a.png` and `a.jpg`.
+pub(crate) fn split_off_same_ids(items: Vec<Item>) -> (Vec<Item>, Vec<DataError>) {
+    let mut first: HashMap<String, PathBuf> = HashMap::with_capacity(items.len());
+    let (mut kept, mut repeated) = (Vec::with_capacity(items.len()), Vec::new());
+    for item in items {
+        match first.entry(item.id.clone()) {
+            hash_map::Entry::Occupied(known) => repeated.push(DataError::SameId {
+                id: item.id,
+                first: known.get().clone(),
+                second: item.image,
+            }),
+            hash_map::Entry::Vacant(place) => {
+                place.insert(item.image.clone());
+                kept.push(item);
+            }
+        }
+    }
+    (kept, repeated)
+}
+
 /// Returns the pair of an image that a list names by its path.
 fn item_of_files(files: &ListedFiles, places: &[Place], root: &Path) -> Option<Item> {
     let image = located(root, &files.image).unwrap_or_else(|| root.join(&files.image));
@@ -301,7 +323,8 @@ impl Listed<'_> {
         let SplitList { entries, repeated } = read_split(list, IdForm::Name)?;
         let places = std::slice::from_ref(&self.place);
         let items = listed_items((list, entries), places, &self.root)?;
-        Ok((items, repeated))
+        let (items, same_id) = split_off_same_ids(items);
+        Ok((items, repeated.into_iter().chain(same_id).collect()))
     }
 
     /// Returns the listing of these pairs.
@@ -371,9 +394,11 @@ impl Scanned<'_> {
         let form = if nested { IdForm::Path } else { IdForm::Name };
         let SplitList { entries, repeated } = read_split(list, form)?;
         let places: Vec<Place> = self.parts.iter().map(|(_, place)| place.clone()).collect();
+        let items = listed_items((list, entries), &places, &self.root)?;
+        let (items, same_id) = split_off_same_ids(items);
         Ok(Listing {
-            items: listed_items((list, entries), &places, &self.root)?,
-            defects: repeated,
+            items,
+            defects: repeated.into_iter().chain(same_id).collect(),
             places,
             root: self.root,
         })

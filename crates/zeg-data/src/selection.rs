@@ -46,8 +46,8 @@ pub fn open(selection: &Selection) -> Result<Dataset, DataError> {
 /// - [`DataError::UnknownDataset`], [`DataError::Description`], [`DataError::ClassList`], [`DataError::Classes`] or
 ///   [`DataError::Unseen`] if the selection names something that does not exist or is invalid
 /// - [`DataError::RootNotFound`] or [`DataError::SplitNotFound`] if the data set or the split is not in the folder
-/// - [`DataError::Unreadable`], [`DataError::Text`], [`DataError::IllegalId`], [`DataError::DuplicateId`] or
-///   [`DataError::Empty`] if a list or folder cannot be used
+/// - [`DataError::Unreadable`], [`DataError::Text`], [`DataError::IllegalId`], [`DataError::DuplicateId`],
+///   [`DataError::SameId`] or [`DataError::Empty`] if a list or folder cannot be used
 /// - [`DataError::RawCocoLabels`] or [`DataError::UnconvertedLabels`] if the label maps are not converted
 pub fn list(selection: &Selection) -> Result<Dataset, DataError> {
     let Found {

@@ -140,6 +140,12 @@ pub enum ImageError {
         /// The file.
         path: PathBuf,
     },
+    /// The mask has a palette in which all values that occur have the same colour.
+    #[error("{}: the mask has several values, but its palette gives all of them the same colour", path.display())]
+    MaskInPalette {
+        /// The file.
+        path: PathBuf,
+    },
     /// The mask has 16 bits per sample, of which only the upper 8 are read, and they are 0 in every pixel.
     #[error(
         "{}: the mask has 16 bits per sample, but its largest value is {largest}; only the upper 8 bits are read, which are 0",

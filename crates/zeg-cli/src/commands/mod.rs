@@ -24,6 +24,7 @@ pub(crate) mod pull;
 pub(crate) mod quickstart;
 pub(crate) mod report;
 pub(crate) mod run_files;
+mod same_images;
 pub(crate) mod segment;
 pub(crate) mod shared;
 pub(crate) mod train;

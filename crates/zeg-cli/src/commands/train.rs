@@ -57,6 +57,7 @@ use self::{
 use super::{
     data_folder, interrupt,
     model_file::{warn_of_files, warn_of_text},
+    same_images::warn_of_same_images,
     stop_flag, write_result,
 };
 use crate::{Program, progress::Verbosity};
@@ -202,6 +203,7 @@ fn open_dataset(
     let data = &experiment.data;
     let opened = data.open(root, &data.train_split);
     let dataset = opened.map_err(|error| about_data(settings, error))?;
+    warn_of_same_images(data, root, &data.train_split);
     let memory = experiment
         .training
         .check_memory(dataset.classes().classes.len());

@@ -62,6 +62,13 @@ pub(super) fn instances(
 /// Decodes a mask: one for each polygon, or one from run lengths.
 fn masks(mask: Option<&Mask>, width: u32, height: u32) -> Result<Vec<Rle>, String> {
     match mask {
+        Some(Mask::Polygons(polygons))
+            if width.max(height) > 2
+                && polygons.iter().any(|points| !points.is_empty())
+                && polygons.iter().flatten().all(|c| (0.0..=1.0).contains(c)) =>
+        {
+            Err("the coordinates look normalised, because all are from 0 to 1; they must be in pixels".into())
+        }
         Some(Mask::Polygons(polygons)) if !polygons.is_empty() => polygons
             .iter()
             .map(|points| Rle::from_polygon(width, height, points).map_err(|e| e.to_string()))

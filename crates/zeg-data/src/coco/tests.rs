@@ -144,6 +144,23 @@ fn categories_that_are_no_classes_are_errors_until_they_are_mapped_or_ignored() 
         error.contains("`labels.map`: \"tramway\" is not one class"),
         "{error}"
     );
+    for (rest, expected) in [
+        (
+            "map = { car = 'tram', Trafic-Light = 'tram' }",
+            "the file has no category \"Trafic-Light\", which `labels.map` names; did you mean \"Traffic-Light\"?",
+        ),
+        (
+            "ignore = ['car', 'bus stop']",
+            "the file has no category \"bus stop\", which `labels.ignore` names",
+        ),
+        (
+            "map = { car = 'tram' }\nignore = ['car']",
+            "the category \"car\" is both in `labels.map` and in `labels.ignore`; leave it out of one of them",
+        ),
+    ] {
+        let error = read(rest).unwrap_err().to_string();
+        assert!(error.ends_with(expected), "{error}");
+    }
 }
 
 #[test]
@@ -153,7 +170,7 @@ fn panoptic_segments_are_classes_by_the_colours_of_their_png() {
         r#"{{"images": [{{"id": 5, "file_name": "a.png", "width": 4, "height": 3}}, {{"id": 6, "file_name": "b.png", "width": 4, "height": 3}}], {CATEGORIES},
         "annotations": [{{"image_id": 5, "file_name": "a.png", "segments_info": [{{"id": 65793, "category_id": 7}}, {{"id": 2, "category_id": 3}}]}}]}}"#
     );
-    fs::write(street.0.path().join("a.json"), json).unwrap();
+    fs::write(street.0.path().join("a.json"), &json).unwrap();
     fs::create_dir(street.0.path().join("png")).unwrap();
     let png = street.0.path().join("png/a.png");
     let mut map = RgbImage::new(4, 3);
@@ -175,6 +192,53 @@ fn panoptic_segments_are_classes_by_the_colours_of_their_png() {
         error.ends_with("image a.png: the segment 256 at (1, 1) of the PNG is not listed"),
         "{error}"
     );
+
+    let json = json.replace("\"id\": 2,", "\"id\": 65793,");
+    fs::write(street.0.path().join("a.json"), json).unwrap();
+    let error = street.labels(panoptic).unwrap_err().to_string();
+    assert!(
+        error.ends_with("`segments_info` lists the segment 65793 twice"),
+        "{error}"
+    );
+}
+
+#[test]
+fn ids_are_whole_numbers_and_each_stands_for_one_thing() {
+    let street = Street::new();
+    let path = street.0.path().join("a.json");
+    street.instances(&PLAIN.replace("\"category_id\": 7", "\"category_id\": 7.0"));
+    let expected = [2, 2, 2, NONE, 2, 2, 2, NONE, 2, 2, 2, NONE];
+    assert_eq!(street.labels(INSTANCES).unwrap(), expected);
+    let json = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("\u{feff}{json}")).unwrap();
+    assert_eq!(street.labels(INSTANCES).unwrap(), expected);
+    let two_images = r#"{"id": 6, "file_name": "a.jpg", "width": 4, "height": 3}, {"id": 5,"#;
+    for (from, to, expected) in [
+        (": 7.0", ": 7.5", "the id 7.5 is not a whole number"),
+        (
+            "\"id\": 9",
+            "\"id\": 7",
+            "the categories \"car\" and \"never used\" have the same id 7",
+        ),
+        (
+            "{\"id\": 5,",
+            two_images,
+            "have the same id `a`, after which results are named",
+        ),
+    ] {
+        fs::write(&path, json.replacen(from, to, 1)).unwrap();
+        let error = street.labels(INSTANCES).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let options = DoctorOptions {
+        threads: 1,
+        limit: None,
+    };
+    let toml = street.describe(INSTANCES);
+    let diagnosis = examine(&selection(&toml), &options, &|_, _| {}).unwrap();
+    let mut findings = diagnosis.findings.iter();
+    let finding = findings.find(|f| f.code.as_str() == "repeated-id").unwrap();
+    assert!(finding.message.contains("have the id `a`"), "{finding:?}");
 }
 
 #[test]
@@ -217,6 +281,11 @@ fn unusable_annotations_are_errors_that_name_the_file_and_the_image() {
             square,
             two,
             "image a.png: annotation 0, counted from 0: a polygon has 4 coordinates",
+        ),
+        (
+            square,
+            "[[0, 0, 0.5, 0, 0.5, 1]]",
+            "the coordinates look normalised",
         ),
         (square, "[]", "it has no mask, maybe only a box"),
         (square, "null", "it has no mask, maybe only a box"),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -14,6 +14,9 @@ use crate::DataError;
 
 /// Largest size of a file, in bytes; that of COCO's training images has half a gigabyte.
 const MAX_BYTES: u64 = 1 << 32;
+
+/// The mark that some programs put before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The parts of a file that are read.
 #[derive(Deserialize)]
@@ -33,22 +36,43 @@ struct Image {
 
 #[derive(Deserialize)]
 struct Category {
-    id: i64,
+    id: Whole,
     name: String,
+}
+
+/// A whole number; some programs write `1.0`.
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq, Hash)]
+#[serde(try_from = "serde_json::Number")]
+struct Whole(i64);
+
+impl TryFrom<serde_json::Number> for Whole {
+    type Error = String;
+
+    fn try_from(number: serde_json::Number) -> Result<Self, String> {
+        // Larger numbers with a decimal point are not exact.
+        let exact = f64::from(u32::MAX);
+        let whole =
+            |value: &f64| value.trunc().to_bits() == value.to_bits() && value.abs() <= exact;
+        let rounded = || number.as_f64().filter(whole).map(|value| value as i64);
+        let value = number.as_i64().or_else(rounded);
+        value
+            .map(Self)
+            .ok_or_else(|| format!("the id {number} is not a whole number"))
+    }
 }
 
 /// The id of an image; some programs write texts.
 #[derive(Deserialize, PartialEq, Eq, Hash)]
 #[serde(untagged)]
 enum Id {
-    Number(i64),
+    Number(Whole),
     Text(String),
 }
 
 #[derive(Deserialize)]
 struct Annotation {
     image_id: Id,
-    category_id: Option<i64>,
+    category_id: Option<Whole>,
     segmentation: Option<Mask>,
     iscrowd: Option<Flag>,
     file_name: Option<String>,
@@ -58,7 +82,7 @@ struct Annotation {
 #[derive(Deserialize)]
 struct WrittenSegment {
     id: u32,
-    category_id: i64,
+    category_id: Whole,
 }
 
 /// A mask as the file holds it.
@@ -95,8 +119,16 @@ pub(super) struct Segment {
     pub(super) label: u16,
 }
 
-/// Reads the images of a file with their annotations, in the order of the file.
-pub(super) fn read(path: &Path, rule: &CocoRule) -> Result<Vec<AnnotatedImage>, DataError> {
+/// What a file holds.
+pub(super) struct ReadFile {
+    /// The images with their annotations, in the order of the file.
+    pub(super) images: Vec<AnnotatedImage>,
+    /// Names of the categories.
+    pub(super) categories: Vec<String>,
+}
+
+/// Parses a file.
+fn parse(path: &Path) -> Result<Written, DataError> {
     let unreadable = |source| DataError::Unreadable {
         path: path.to_owned(),
         source,
@@ -116,11 +148,23 @@ pub(super) fn read(path: &Path, rule: &CocoRule) -> Result<Vec<AnnotatedImage>, 
             metadata.len()
         )));
     }
-    let file = BufReader::with_capacity(1 << 16, File::open(path).map_err(unreadable)?);
-    let written: Written = serde_json::from_reader(file)
-        .map_err(|error| wrong(format!("not COCO annotations: {error}")))?;
-    let names = written.categories.iter();
-    let names: HashMap<i64, &str> = names.map(|c| (c.id, c.name.as_str())).collect();
+    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(unreadable)?);
+    let start = file.fill_buf().map_err(unreadable)?;
+    if start.starts_with(BYTE_ORDER_MARK) {
+        file.consume(BYTE_ORDER_MARK.len());
+    }
+    serde_json::from_reader(file).map_err(|error| wrong(format!("not COCO annotations: {error}")))
+}
+
+/// Reads the images of a file with their annotations, and the names of its categories.
+pub(super) fn read(path: &Path, rule: &CocoRule) -> Result<ReadFile, DataError> {
+    let wrong = |reason: String| DataError::Annotations {
+        path: path.to_owned(),
+        reason,
+    };
+    let written = parse(path)?;
+    let all_names = written.categories.iter().map(|c| c.name.clone()).collect();
+    let names = names_by_id(&written.categories).map_err(wrong)?;
     let mut categories = Categories {
         rule,
         names: &names,
@@ -179,7 +223,27 @@ pub(super) fn read(path: &Path, rule: &CocoRule) -> Result<Vec<AnnotatedImage>, 
             path: path.to_owned(),
         });
     }
-    Ok(images)
+    Ok(ReadFile {
+        images,
+        categories: all_names,
+    })
+}
+
+/// Returns the names of the categories by their ids.
+///
+/// # Errors
+/// Returns the reason if two categories have the same id.
+fn names_by_id(categories: &[Category]) -> Result<HashMap<i64, &str>, String> {
+    let mut names = HashMap::with_capacity(categories.len());
+    for category in categories {
+        let (id, name) = (category.id.0, category.name.as_str());
+        if let Some(other) = names.insert(id, name) {
+            return Err(format!(
+                "the categories {other:?} and {name:?} have the same id {id}"
+            ));
+        }
+    }
+    Ok(names)
 }
 
 /// The categories of a file, and those that are not classes.
@@ -217,7 +281,7 @@ fn add(
             let flag = annotation.iscrowd;
             instances.push(Instance {
                 number,
-                label: categories.label(category)?,
+                label: categories.label(category.0)?,
                 is_crowd: flag.is_some_and(|flag| match flag {
                     Flag::Number(number) => number != 0,
                     Flag::Truth(truth) => truth,
@@ -238,10 +302,17 @@ fn add(
             for segment in written {
                 segments.push(Segment {
                     id: segment.id,
-                    label: categories.label(segment.category_id)?,
+                    label: categories.label(segment.category_id.0)?,
                 });
             }
             segments.sort_unstable_by_key(|segment| segment.id);
+            let twice = segments.windows(2).find_map(|pair| match pair {
+                [one, other] if one.id == other.id => Some(one.id),
+                _ => None,
+            });
+            if let Some(id) = twice {
+                return Err(format!("`segments_info` lists the segment {id} twice"));
+            }
         }
     }
     Ok(())

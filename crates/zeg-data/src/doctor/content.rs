@@ -13,6 +13,17 @@ use super::finding::Code;
 use super::{Subject, label_file};
 use crate::{DataError, Item, LabelSource};
 
+/// Common endings of the names of label files.
+const LABEL_ENDINGS: [&str; 7] = [
+    "_mask",
+    "_masks",
+    "_label",
+    "_labels",
+    "_seg",
+    "_segmentation",
+    "_gt",
+];
+
 /// Checks only whether the files of a pair exist.
 pub(super) fn examine_existence(subject: &Subject, index: usize, collector: &Collector) {
     let Some(item) = subject.dataset.items.get(index) else {
@@ -164,6 +175,7 @@ fn examine_composed(
         Err(error) => {
             let code = match &error {
                 DataError::Image(error) => code_of(error),
+                DataError::MaskBelowThreshold { .. } => Code::MaskBelowThreshold,
                 _ => Code::UnreadableLabels,
             };
             let start = format!("{}: ", path.display());
@@ -245,8 +257,24 @@ fn missing(subject: &Subject, path: &Path, code: Code, index: usize, collector: 
             let text = format!("{name} is missing, but {} exists", subject.name(&other));
             collector.add(Code::CaseMismatch, index, text);
         }
-        None => collector.add(code, index, name),
+        None => {
+            let advice = match code {
+                Code::MissingLabels => exclusion(subject, index),
+                _ => None,
+            };
+            collector.add(code, index, name + &advice.unwrap_or_default());
+        }
     }
+}
+
+/// Returns how to leave out an image without labels whose id ends like the name of a label file.
+fn exclusion(subject: &Subject, index: usize) -> Option<String> {
+    let id = subject.dataset.items.get(index)?.id.as_str();
+    let mut endings = LABEL_ENDINGS.iter();
+    let ending = endings.find(|ending| id.ends_with(**ending))?;
+    Some(format!(
+        "; if {id} is a label file among the images, leave it out with exclude = [{ending:?}]"
+    ))
 }
 
 /// Returns an error's text without the path it begins with.

@@ -113,15 +113,15 @@ codes! {
     /// Images of the folder are not part of the data set.
     LeftOutImages "left-out-images" Error
         "files in the folder of images that would be left out ({})"
-        "Upper and lower case count in `images`, and only one image may have an id: rename the files, or give only the folder.";
+        "Only one image may have an id (a.png and a.jpg have the same), and upper and lower case count in a pattern: rename or remove the files; if only the case differs, give only the folder.";
     /// A training split and a validation split share images.
     TrainValOverlap "train-val-overlap" Error
         "ids that are both in a training split and in a validation split ({})"
         "Remove them from the training list; scores on training images are meaningless.";
-    /// An id is listed more than once.
+    /// An id is listed more than once, or two images have the same id.
     RepeatedId "repeated-id" Error
-        "repeated ids in the list ({})"
-        "Keep one line of each; a repeated image counts twice.";
+        "repeated ids ({})"
+        "Keep one line of each, because a repeated image counts twice; rename images whose names differ in their extension only.";
     /// Files are empty.
     EmptyFile "empty-file" Error
         "files of zero bytes ({})"
@@ -142,9 +142,9 @@ codes! {
     ColourLabels "colour-labels" Error
         "label files stored in colour ({})"
         "Convert them to one channel of class indices, or list the colours of the classes (kind = \"palette\").";
-    /// Index labels are stored in grey with fewer than 8 bits.
+    /// Index labels are stored in grey with fewer than 8 or more than 16 bits.
     LabelBitDepth "label-bit-depth" Error
-        "grey label files with fewer than 8 bits per pixel ({})"
+        "grey label files with fewer than 8 bits per pixel, or with 32-bit or float values ({})"
         "Store them with 8 or 16 bits per pixel, or with a palette.";
     /// Only the alpha channel of masks holds something.
     MaskInAlpha "mask-in-alpha" Error
@@ -169,7 +169,7 @@ codes! {
     /// Binary masks never reach the threshold.
     MaskBelowThreshold "mask-below-threshold" Error
         "masks with nonzero values that are all below the threshold ({})"
-        "Set `threshold = 1` for masks of 0 and 1.";
+        "Set `threshold = 1` for masks of 0 and 1; save coloured masks in black and white.";
     /// An image and its label map differ in size.
     SizeMismatch "size-mismatch" Error
         "pairs of an image and a label map that differ in size ({})"

@@ -72,6 +72,16 @@ pub(super) fn labels(
     for name in written.map.values() {
         class(name, "labels.map")?;
     }
+    if let Some(name) = written
+        .ignore
+        .iter()
+        .find(|name| written.map.contains_key(*name))
+    {
+        let reason = format!(
+            "the category {name:?} is both in `labels.map` and in `labels.ignore`; leave it out of one of them"
+        );
+        return Err(at.error(span, reason));
+    }
     let rest = match &written.background {
         Some(name) => class(name, "labels.background")?,
         None => IGNORE_LABEL,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use image::{GrayImage, Luma, RgbImage};
 use tempfile::TempDir;
 
+use crate::doctor::{DoctorOptions, examine};
 use crate::{DataError, Dataset, Selection, open};
 
 /// A folder with a description of a data set, which each test fills.
@@ -66,6 +67,12 @@ fn further_masks_of_an_image_are_united() {
     assert_eq!(dataset.len(), 1);
     assert_eq!(dataset.items[0].files().count(), 4);
 
+    rooms.grey("benign/benign (4)_mask_2.png", [0, 0, 100, 0]);
+    let error = rooms.open("all").unwrap().load(0).unwrap_err();
+    assert!(
+        matches!(&error, DataError::MaskBelowThreshold { file, largest: 100, .. } if file.ends_with("benign (4)_mask_2.png")),
+        "{error}"
+    );
     GrayImage::new(4, 2)
         .save(rooms.path("benign/benign (4)_mask_2.png"))
         .unwrap();
@@ -121,6 +128,12 @@ fn lists_may_name_the_files_of_an_image() {
         assert_eq!(ids, ["x", "y"], "{line}");
         assert_eq!(rooms.labels("train"), [expected; 4], "{line}");
     }
+    fs::write(rooms.path("train.txt"), "x\ny\nJPEGImages/x.jpg\n").unwrap();
+    let error = rooms.open("train").unwrap_err();
+    assert!(
+        matches!(&error, DataError::SameId { id, .. } if id == "x"),
+        "{error}"
+    );
     for (line, expected) in [
         (
             "/JPEGImages/z.jpg /SegmentationClass/z.png",
@@ -150,4 +163,35 @@ fn labels_may_be_bmp_pgm_or_lossless_webp() {
         }
         assert_eq!(rooms.labels("all"), [0, 1, 2, u16::MAX], "{ending}");
     }
+}
+
+/// A label file among the images is an image without labels.
+#[test]
+fn the_doctor_says_how_label_files_among_the_images_are_left_out() {
+    let rooms = Rooms::new(
+        "name = 'rooms'\nimages = 'images'\nlabels = 'labels/{id}.png'\nkind = 'index'\nclasses = ['a', 'b']\n",
+    );
+    rooms.image_file("images/x.png");
+    rooms.grey("labels/x.png", [0, 1, 0, 1]);
+    rooms.grey("images/x_mask.png", [0; 4]);
+    let toml = rooms.0.path().join("rooms.toml");
+    let selection = Selection {
+        dataset: toml.to_str().unwrap(),
+        root: Path::new(""),
+        split: "all",
+        classes: None,
+        unseen: None,
+    };
+    let options = DoctorOptions {
+        threads: 1,
+        limit: None,
+    };
+    let diagnosis = examine(&selection, &options, &|_, _| {}).unwrap();
+    let mut findings = diagnosis.findings.iter();
+    let finding = findings.find(|finding| finding.code.as_str() == "missing-labels");
+    let example = finding.unwrap().examples[0].clone();
+    assert!(
+        example.ends_with("leave it out with exclude = [\"_mask\"]"),
+        "{example}"
+    );
 }

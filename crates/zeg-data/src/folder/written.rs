@@ -57,6 +57,17 @@ enum Kind {
     Binary,
 }
 
+impl Kind {
+    /// Returns the name in the file.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Index => "index",
+            Self::Palette => "palette",
+            Self::Binary => "binary",
+        }
+    }
+}
+
 /// The meaning of the value 0 in index files.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
@@ -254,37 +265,36 @@ fn rule(written: &Written, entries: &[Entry], at: At) -> Result<LabelRule, DataE
         return Err(at.error(&start, "missing field `kind`"));
     };
     let kind = *kind.get_ref();
-    let only = |span: Option<Range<usize>>, key: &str, wanted: Kind, name: &str| match span {
-        Some(span) if kind != wanted => {
-            let reason = format!("`{key}` is only allowed with kind = \"{name}\"");
-            Err(at.error(&span, reason))
+    let keys = [
+        (
+            "zero-is",
+            written.zero_is.as_ref().map(Spanned::span),
+            Kind::Index,
+        ),
+        (
+            "threshold",
+            written.threshold.as_ref().map(Spanned::span),
+            Kind::Binary,
+        ),
+        (
+            "more-masks",
+            written.more_masks.as_ref().map(Spanned::span),
+            Kind::Binary,
+        ),
+        (
+            "ignore-colours",
+            written.ignore_colours.as_ref().map(Spanned::span),
+            Kind::Palette,
+        ),
+    ];
+    for (key, span, wanted) in keys {
+        if let Some(span) = span
+            && kind != wanted
+        {
+            let reason = format!("`{key}` is only allowed with kind = \"{}\"", wanted.name());
+            return Err(at.error(&span, reason));
         }
-        _ => Ok(()),
-    };
-    only(
-        written.zero_is.as_ref().map(Spanned::span),
-        "zero-is",
-        Kind::Index,
-        "index",
-    )?;
-    only(
-        written.threshold.as_ref().map(Spanned::span),
-        "threshold",
-        Kind::Binary,
-        "binary",
-    )?;
-    only(
-        written.more_masks.as_ref().map(Spanned::span),
-        "more-masks",
-        Kind::Binary,
-        "binary",
-    )?;
-    only(
-        written.ignore_colours.as_ref().map(Spanned::span),
-        "ignore-colours",
-        Kind::Palette,
-        "palette",
-    )?;
+    }
     if kind == Kind::Palette
         && let Some(ignore) = &written.ignore
     {
@@ -311,6 +321,9 @@ fn rule(written: &Written, entries: &[Entry], at: At) -> Result<LabelRule, DataE
                 (None, Some(Zero::Ignore)) => LabelKind::ReduceZero,
                 (None, _) => LabelKind::Identity,
             };
+            if let Some(ignore) = &written.ignore {
+                classes::refuse_ignored_classes(&kind, entries, ignore, at)?;
+            }
             let ignore = ignore.unwrap_or_else(|| classes::usual_ignore(&kind, entries.len()));
             Ok(LabelRule { kind, ignore })
         }
@@ -323,31 +336,40 @@ fn rule(written: &Written, entries: &[Entry], at: At) -> Result<LabelRule, DataE
             })
         }
         Kind::Binary => {
-            classes::refuse_colours(entries, at)?;
-            if entries.len() != 2 {
-                let reason = format!(
-                    "kind = \"binary\" needs two classes, first that of dark and then that of bright pixels; `classes` has {}",
-                    entries.len()
-                );
-                return Err(at.error(&written.classes.span(), reason));
-            }
-            let threshold = match &written.threshold {
-                None => DEFAULT_THRESHOLD,
-                Some(value) => u8::try_from(*value.get_ref())
-                    .ok()
-                    .filter(|threshold| *threshold > 0)
-                    .ok_or_else(|| {
-                        let reason =
-                            format!("`threshold` is {}; it must be 1 to 255", value.get_ref());
-                        at.error(&value.span(), reason)
-                    })?,
-            };
+            let rule = binary_rule(written, entries, at)?;
             Ok(LabelRule {
                 ignore: ignore.unwrap_or_default(),
-                ..LabelRule::binary(threshold)
+                ..rule
             })
         }
     }
+}
+
+/// Returns the rule of binary masks, without the ignored values.
+fn binary_rule(written: &Written, entries: &[Entry], at: At) -> Result<LabelRule, DataError> {
+    classes::refuse_colours(entries, at)?;
+    if entries.len() != 2 {
+        let reason = format!(
+            "kind = \"binary\" needs two classes, first that of dark and then that of bright pixels; `classes` has {}",
+            entries.len()
+        );
+        return Err(at.error(&written.classes.span(), reason));
+    }
+    let threshold = match &written.threshold {
+        None => DEFAULT_THRESHOLD,
+        Some(value) => u8::try_from(*value.get_ref())
+            .ok()
+            .filter(|threshold| *threshold > 0)
+            .ok_or_else(|| {
+                let reason = format!("`threshold` is {}; it must be 1 to 255", value.get_ref());
+                at.error(&value.span(), reason)
+            })?,
+    };
+    let rule = LabelRule::binary(threshold);
+    if let Some(ignore) = &written.ignore {
+        classes::refuse_ignored_classes(&rule.kind, entries, ignore, at)?;
+    }
+    Ok(rule)
 }
 
 fn splits(

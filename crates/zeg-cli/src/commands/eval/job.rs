@@ -7,7 +7,7 @@ use std::{
 
 use burn::tensor::Device;
 use zeg::{
-    data::{Item, OpenSet, SampleSource as _, is_description},
+    data::{Item, OpenSet, SampleSource as _, is_description, is_same_dataset},
     embedding_cache::EmbeddingCache,
     eval::Shard,
     evaluation::EvaluationSetup,
@@ -41,6 +41,7 @@ use crate::{
         model_file::{
             warn_of_architecture, warn_of_assumptions, warn_of_single_class, warn_of_text,
         },
+        same_images::warn_of_same_images,
     },
 };
 use anyhow::Context as _;
@@ -117,8 +118,15 @@ impl<'a> EvalJob<'a> {
         }
         let contents = files.of_samples(&dataset, settings.verbosity); // those of the part
         warn_of_seen(&dataset, &loaded);
-        if settings.changes.dataset.is_none() && file.is_none() {
+        let is_of_training = loaded
+            .data
+            .as_ref()
+            .is_some_and(|trained| is_same_dataset(&trained.dataset, &plan.data.dataset));
+        if is_of_training && file.is_none() {
             warn_of_other_classes(&plan, &dataset, &loaded);
+        }
+        if let Some(trained) = loaded.data.as_ref().filter(|_| is_of_training) {
+            warn_of_same_images(&plan.data, root, &trained.train_split);
         }
         let Embedded {
             embeddings: classes,
@@ -270,7 +278,7 @@ impl<'a> EvalJob<'a> {
     }
 }
 
-/// Warns if the model names a description by its path, and the description there has other classes.
+/// Warns if the description of the data set that the model was trained on has other classes now.
 fn warn_of_other_classes(plan: &Plan, dataset: &OpenSet, loaded: &LoadedModel) {
     let names = loaded.trained_on.iter().map(|class| &class.name);
     if is_description(&plan.data.dataset) && !names.eq(&dataset.classes().classes) {

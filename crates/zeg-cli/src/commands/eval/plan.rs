@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use zeg::{
     data::{
-        OpenSet, SampleSource as _, Selection, data_config::add_usual_splits, is_description,
-        is_same_dataset, mini_world::DATASET,
+        OpenSet, SampleSource as _, Selection, data_config::add_usual_splits,
+        is_compared_by_file_name, is_description, is_same_dataset, mini_world::DATASET,
     },
     eval::Protocol,
     loading::LoadedModel,
@@ -134,6 +134,13 @@ impl Plan {
             Some(protocol) => protocol,
             None => protocol(loaded, &data)?,
         };
+        if let Some(trained) = &loaded.data {
+            warn_of_dataset(
+                &trained.dataset,
+                &data,
+                stated.is_none().then_some(protocol),
+            );
+        }
         let inference = file.and_then(|file| file.inference.as_ref());
         let mut session = SessionSettings {
             inference: inference.unwrap_or(&loaded.inference).clone(),
@@ -288,6 +295,35 @@ fn data(
         data.templates.clone_from(templates);
     }
     Ok(data)
+}
+
+/// Says when a file decides whether model and scores are of one data set, because protocol and split follow from it.
+///
+/// - `trained`: the data set of the training
+/// - `protocol`: the protocol, unless the user states it
+fn warn_of_dataset(trained: &str, data: &DataConfig, protocol: Option<Protocol>) {
+    let now = data.dataset.as_str();
+    let by_file_name = is_compared_by_file_name(trained, now);
+    match (is_same_dataset(trained, now), protocol) {
+        (true, _) if by_file_name => print_notice!(
+            "warning: {now} is taken for the data set that the model was trained on, because {trained} cannot be read and \
+             has the same file name"
+        ),
+        (false, Some(protocol)) if is_description(trained) && is_description(now) => {
+            let reason = if by_file_name {
+                "the file cannot be read and has another file name"
+            } else {
+                "`name` or `classes` differ"
+            };
+            print_notice!(
+                "warning: {now} is taken for another data set than {trained}, which the model was trained on ({reason}), so \
+                 the protocol is {} and the split {}; --protocol and --split override them",
+                protocol.title(),
+                data.eval_split
+            );
+        }
+        _ => {}
+    }
 }
 
 /// Returns the protocol that the scores belong to, as far as model and data tell.
