@@ -22,7 +22,7 @@ use crate::{
     convert,
     folders::folders_of,
     key_table::{KeyTable, StoredLayout},
-    prefixes,
+    prefixes, side_files,
     source::Source,
 };
 
@@ -340,6 +340,7 @@ impl StateDict {
             })
             .collect();
         notices.extend(self.left_over_notices());
+        notices.extend(self.opened.iter().filter_map(side_files::notices));
         notices
     }
 
