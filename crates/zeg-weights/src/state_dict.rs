@@ -18,7 +18,7 @@ use safetensors::Dtype;
 use crate::{
     WeightsError,
     architecture::{StatedActivation, StatedHeads},
-    container::{self, ContainerFormat, Contents, StoredTensor},
+    container::{self, ContainerFormat, Contents, Record, StoredTensor},
     convert,
     folders::folders_of,
     key_table::{KeyTable, StoredLayout},
@@ -97,6 +97,8 @@ pub(crate) struct Opened {
 #[derive(Debug, Clone, Default)]
 pub struct StateDict {
     files: Vec<Arc<Source>>,
+    /// The records of each file whose checksums are compared.
+    records: Vec<Arc<Vec<Record>>>,
     entries: BTreeMap<String, Stored>,
     metadata: BTreeMap<String, String>,
     opened: Vec<Opened>,
@@ -208,6 +210,7 @@ impl StateDict {
             self.metadata.extend(contents.metadata);
             passed_over.extend(contents.passed_over);
             self.files.push(Arc::new(source));
+            self.records.push(Arc::new(contents.records));
         }
         let tensors = if has_own_names {
             tensors
@@ -373,6 +376,7 @@ impl StateDict {
             let Some(source) = self.files.get(piece.file) else {
                 return Ok(None);
             };
+            self.check_record(source, piece)?;
             let part = match &piece.scale {
                 Some(scale) => compact_values(source, piece, scale)?,
                 None => convert::values(source, &piece.name, &piece.stored)?,
@@ -390,6 +394,18 @@ impl StateDict {
             shape: entry.shape.clone(),
             values,
         }))
+    }
+
+    /// Compares the checksum of the record that holds a piece, if the format has checksums.
+    fn check_record(&self, source: &Source, piece: &Piece) -> Result<(), WeightsError> {
+        let records = self.records.get(piece.file).into_iter();
+        let mut records = records.flat_map(|records| records.iter());
+        match records.find(|record| record.holds(piece.stored.start)) {
+            Some(record) => record
+                .check(source)
+                .map_err(|defect| defect.of(source.path())),
+            None => Ok(()),
+        }
     }
 
     /// Returns the key tables of methods.
