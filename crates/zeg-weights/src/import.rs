@@ -81,9 +81,10 @@ pub fn import(
 /// stands in the new file as stated; what is assumed stands there as assumed.
 ///
 /// # Errors
-/// Returns the errors of [`Inspection::of`]. Also returns an error if the weights are a model that `zeg train` wrote, if a tower lacks tensors or has tensors that CLIP does
-/// not have, if a value is not finite or does not fit into `f16`, if a matrix holds nothing but zeros, if the output is
-/// the source or cannot be written, or if the written file reads back differently.
+/// Returns the errors of [`Inspection::of`]. Also returns an error if the weights are a model that `zeg train` wrote, if
+/// a tower lacks tensors or has tensors that CLIP does not have, if a value is not finite or does not fit into `f16`, if a
+/// matrix holds nothing but zeros, if the output is the source or cannot be written, or if the written file reads back
+/// differently.
 pub fn import_opened(
     weights: &StateDict,
     output: &Path,

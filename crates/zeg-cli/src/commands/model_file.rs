@@ -1,4 +1,5 @@
-//! Resolves the value of `--model` and of other arguments that name weights: a path, or the name of weights that `zeg pull` downloaded.
+//! Resolves the value of `--model` and of other arguments that name weights: a path, or the name of weights that
+//! `zeg pull` downloaded.
 
 use std::path::{Path, PathBuf};
 

@@ -3,9 +3,9 @@
 //! `<name>/data.pkl` is a pickle that refers to storages by key; the values of storage `k` are the entry
 //! `<name>/data/k`, also in TorchScript. Its checksum is compared when a tensor in it is read for the first time.
 //!
-//! PyTorch stores these entries uncompressed, so that an entry is a range of
-//! bytes in the file, and its size is bounded by that of the file. Compressed entries are refused: no program writes
-//! them, and their uncompressed size is not bounded.
+//! PyTorch stores these entries uncompressed, so that an entry is a range of bytes in the file, and its size is bounded
+//! by that of the file. Compressed entries are refused: no program writes them, and their uncompressed size is not
+//! bounded.
 
 use std::{collections::HashMap, sync::atomic::AtomicBool};
 

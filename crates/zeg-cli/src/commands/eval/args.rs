@@ -56,7 +56,8 @@ Score a large split in several processes:
 pub(crate) struct EvalArgs {
     #[command(subcommand)]
     command: Option<EvalCommand>,
-    /// Checkpoints, CLIP weights or names from `zeg models`; several are compared, with mean ± standard deviation over seeds of one configuration
+    /// Checkpoints, CLIP weights or names from `zeg models`; several are compared, with mean ± standard deviation over
+    /// seeds of one configuration
     #[arg(required = true)]
     checkpoint: Vec<PathBuf>,
     /// Folder of the data set; the mini world needs none, and a .toml file may name its own

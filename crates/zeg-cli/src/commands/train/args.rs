@@ -137,7 +137,8 @@ impl TrainSettings {
 
 impl TrainArgs {
     /// # Errors
-    /// Returns an error if the weights are not downloaded, if the class list of the table cannot be read, or if the file of `--json` may not be written.
+    /// Returns an error if the weights are not downloaded, if the class list of the table cannot be read, or if the file
+    /// of `--json` may not be written.
     pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<TrainSettings> {
         Ok(TrainSettings {
             config: self.config,
