@@ -148,7 +148,7 @@ pub enum LoadError {
     },
     /// Weights of a frozen encoder were named for a model that does not use any.
     #[error(
-        "{}: the model holds its own encoder, so the weights {} would not be used",
+        "{}: the model does not read its encoder from another file, so the weights {} would not be used",
         file.display(),
         weights.display()
     )]
@@ -300,10 +300,15 @@ impl LoadedModel {
             let Recognized::Clip(tower) = Recognized::from_weights(&all, &options.methods)? else {
                 anyhow::bail!("{}: not plain CLIP weights", base.display());
             };
-            if let Some(with_tower) = architecture.with_tower(&tower.encoder) {
-                all.add(path)?;
-                (weights, architecture, file) = (all, with_tower, base.to_owned());
-            }
+            let Some(with_tower) = architecture.with_tower(&tower.encoder) else {
+                return Err(LoadError::UnusedWeights {
+                    file: path.to_owned(),
+                    weights: base.to_owned(),
+                }
+                .into());
+            };
+            all.add(path)?;
+            (weights, architecture, file) = (all, with_tower, base.to_owned());
         }
         let mut inference = architecture.default_inference();
         if released.is_some() {
