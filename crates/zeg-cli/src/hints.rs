@@ -126,6 +126,10 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
             LoadError::OtherBase { .. } => {
                 "name the weights that the model was trained with by --weights".into()
             }
+            LoadError::OtherActivation { .. } => {
+                "leave --activation out; a trained model has the activation of its training".into()
+            }
+            LoadError::UnusedWeights { .. } => "leave --weights out".into(),
             LoadError::NotPlain { .. } => {
                 "leave --method out, or name plain CLIP weights with --model".into()
             }
@@ -447,6 +451,16 @@ fn of_weights(error: &WeightsError) -> Option<String> {
         WeightsError::Unsupported { .. } => {
             "use weights of a CLIP vision transformer, such as ViT-B/16 from OpenAI, open_clip or Hugging Face"
                 .into()
+        }
+        WeightsError::UnknownTensor { .. } => {
+            "merge adapters such as LoRA into the weights before saving them, or use weights of a plain CLIP vision transformer"
+                .into()
+        }
+        WeightsError::NumberType { .. } => {
+            "save the weights as 32-bit or 16-bit floating-point numbers".into()
+        }
+        WeightsError::OwnCheckpoint { .. } => {
+            "every command takes the file as it is, such as `zeg segment … --model FILE` and `zeg eval FILE`".into()
         }
         WeightsError::Write { source, .. } => of_write(source).into(),
         WeightsError::Read { .. } | WeightsError::TarFile { .. } => return None,

@@ -17,6 +17,7 @@ mod say;
 mod allocator;
 mod cli;
 mod commands;
+mod environment;
 mod hints;
 mod numbers;
 mod program;
@@ -66,11 +67,14 @@ where
     }
     let json = json::asked_for(&command(), &modern.arguments);
     let command = numbers::accept_negative_numbers(Cli::grouped_command());
-    let parsed = command.try_get_matches_from(modern.arguments);
+    let command = environment::ignore_empty_variables(command);
+    let given = modern.arguments;
+    let parsed = command.try_get_matches_from(&given);
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         // Help and version arrive here as well. A closed pipe is not reported.
-        Err(error) => {
+        Err(mut error) => {
+            environment::name_variable(&mut error, &self::command(), &given);
             let _ = error.print();
             let code = u8::try_from(error.exit_code()).unwrap_or(1);
             if code != 0 {

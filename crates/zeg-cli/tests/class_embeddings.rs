@@ -221,6 +221,19 @@ fn training_has_the_activation_of_the_weights() {
         json(&world.path(output).join("evaluation.json"))["confusion"].clone()
     };
     let with_config = scores("with");
+    let other = ["--data", "VOC2012", "--activation", "quick-gelu"];
+    let text = failure(
+        world
+            .zeg()
+            .args(["eval", "stated/model.safetensors"])
+            .args(other),
+    );
+    assert!(text.contains("activation gelu, not quick-gelu"), "{text}");
+    // A trained model has nothing to convert.
+    let import = ["import", "stated/model.safetensors", "-o", "ck.safetensors"];
+    let text = failure(world.zeg().args(import));
+    assert!(text.contains("takes the file as it is"), "{text}");
+    assert!(!world.path("ck.safetensors").exists());
     std::fs::remove_file(&config).unwrap();
     assert_eq!(with_config, scores("without"));
     let text = failure(world.train("stated").arg("--resume").args(steps));

@@ -29,6 +29,16 @@ fn stderr(command: &mut assert_cmd::Command) -> String {
 }
 
 #[test]
+fn an_empty_variable_counts_as_unset_and_a_wrong_one_is_named() {
+    let world = World::new();
+    for variable in ["ZEG_THREADS", "ZEG_DEVICE", "ZEG_PRECISION"] {
+        stderr(segment(&world, IMAGE, &[]).env(variable, ""));
+        let text = failure_with(2, segment(&world, IMAGE, &[]).env(variable, "x"));
+        assert_says(&text, &[&format!("(from {variable})")]);
+    }
+}
+
+#[test]
 fn numbers_out_of_range_are_wrong_arguments() {
     let world = World::new();
     for (command, option, value) in [

@@ -385,3 +385,20 @@ fn class_names_are_embedded_once_for_all_commands() {
     segment.args(["--templates", "single"]).assert().success();
     assert_eq!(entries(), 20);
 }
+
+#[test]
+fn weights_that_a_model_does_not_use_are_an_error() {
+    let world = world();
+    for unused in ["clip.safetensors", "missing.safetensors"] {
+        for model in ["clip.safetensors", "mini"] {
+            let mut command = world.zeg();
+            command.args(["segment", "VOC2012/JPEGImages/2007_000000.jpg", "-o", "out"]);
+            command.args(["--model", model, "--classes", "dog, cat"]);
+            let text = failure(command.args(["--weights", unused]));
+            assert!(
+                text.contains("would not be used") && text.contains("leave --weights out"),
+                "{model}, {unused}: {text}"
+            );
+        }
+    }
+}

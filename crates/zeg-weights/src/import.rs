@@ -24,7 +24,7 @@ use crate::{
     digest::hash_file,
     inspect::{FAMILY_KEY, FORMAT_KEY, SOURCE_KEY, SOURCE_SHA256_KEY},
     parts::{self, Place},
-    state_dict::Entry,
+    state_dict::{Entry, OWN_METADATA},
     values::{ValueDefect, value_defect},
 };
 
@@ -81,9 +81,10 @@ pub fn import(
 /// stands in the new file as stated; what is assumed stands there as assumed.
 ///
 /// # Errors
-/// Returns the errors of [`Inspection::of`]. Also returns an error if a tower lacks tensors or has tensors that CLIP does
-/// not have, if a value is not finite or does not fit into `f16`, if a matrix holds nothing but zeros, if the output is
-/// the source or cannot be written, or if the written file reads back differently.
+/// Returns the errors of [`Inspection::of`]. Also returns an error if the weights are a model that `zeg train` wrote, if
+/// a tower lacks tensors or has tensors that CLIP does not have, if a value is not finite or does not fit into `f16`, if a
+/// matrix holds nothing but zeros, if the output is the source or cannot be written, or if the written file reads back
+/// differently.
 pub fn import_opened(
     weights: &StateDict,
     output: &Path,
@@ -92,6 +93,9 @@ pub fn import_opened(
 ) -> Result<Inspection, WeightsError> {
     let inspection = Inspection::of(weights)?;
     let path = &inspection.path;
+    if weights.metadata().contains_key(OWN_METADATA) {
+        return Err(WeightsError::OwnCheckpoint { path: path.clone() });
+    }
     check(path, weights, &inspection)?;
     if weights.paths().any(|source| same_file(source, output)) {
         return Err(write_error(
@@ -179,6 +183,7 @@ fn check(path: &Path, weights: &StateDict, found: &Inspection) -> Result<(), Wei
             shortened(foreign)
         )));
     }
+    weights.check_unread()?;
     if found.parts.is_empty() {
         let names: Vec<String> = weights.keys().map(str::to_owned).collect();
         return Err(unsupported(format!(

@@ -35,6 +35,7 @@ mod side_files;
 mod source;
 mod state_dict;
 mod towers;
+mod unread;
 mod values;
 
 pub use architecture::{

@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,11 +18,11 @@ use safetensors::Dtype;
 use crate::{
     WeightsError,
     architecture::{StatedActivation, StatedHeads},
-    container::{self, ContainerFormat, Contents, StoredTensor},
+    container::{self, ContainerFormat, Contents, Record, StoredTensor},
     convert,
     folders::folders_of,
     key_table::{KeyTable, StoredLayout},
-    prefixes,
+    prefixes, side_files,
     source::Source,
 };
 
@@ -29,7 +30,7 @@ use crate::{
 const SCALE_SUFFIX: &str = ".scale";
 
 /// Metadata key of a checkpoint of `zeg`; the keys of its other files begin with `zeg.`. Their names have no prefixes.
-const OWN_METADATA: &str = "zeg";
+pub(crate) const OWN_METADATA: &str = "zeg";
 
 /// Matrices that the reference applies as `x @ M` and stores as `[in, out]`. The rows of a compact matrix are output
 /// channels, so the compact form of these is transposed.
@@ -65,7 +66,7 @@ pub(crate) struct Entry {
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
     /// Index of the file.
-    file: usize,
+    pub(crate) file: usize,
     /// Name in the file.
     pub(crate) name: String,
     pub(crate) stored: StoredTensor,
@@ -78,12 +79,16 @@ pub(crate) struct Piece {
 pub(crate) struct Opened {
     /// The path as given, which may be that of an index or a folder.
     pub(crate) path: PathBuf,
+    /// Indices of the files: one, or those that an index lists.
+    pub(crate) files: Range<usize>,
     /// The folders in which the configuration files may lie, the most likely first; none for bytes in memory.
     pub(crate) folders: Vec<PathBuf>,
     pub(crate) format: ContainerFormat,
     pub(crate) table: KeyTable,
     /// Names that are not listed, with the reason.
     pub(crate) ignored: Vec<(String, &'static str)>,
+    /// Names of tensors of integers that no table explains, with their types.
+    pub(crate) integers: Vec<(String, Dtype)>,
     /// Keys of a checkpoint that hold other weights of the same model, which are not read.
     passed_over: Vec<String>,
 }
@@ -92,6 +97,8 @@ pub(crate) struct Opened {
 #[derive(Debug, Clone, Default)]
 pub struct StateDict {
     files: Vec<Arc<Source>>,
+    /// The records of each file whose checksums are compared.
+    records: Vec<Arc<Vec<Record>>>,
     entries: BTreeMap<String, Stored>,
     metadata: BTreeMap<String, String>,
     opened: Vec<Opened>,
@@ -190,6 +197,7 @@ impl StateDict {
             .map_or(ContainerFormat::Sharded, |(_, contents)| contents.format);
         // The parts of one tensor may be in several files of an index, so the tensors of all files are collected first.
         let mut tensors: BTreeMap<String, (usize, StoredTensor)> = BTreeMap::new();
+        let first_file = self.files.len();
         let (mut passed_over, mut has_own_names) = (Vec::new(), false);
         for (source, contents) in files {
             let file = self.files.len();
@@ -202,6 +210,7 @@ impl StateDict {
             self.metadata.extend(contents.metadata);
             passed_over.extend(contents.passed_over);
             self.files.push(Arc::new(source));
+            self.records.push(Arc::new(contents.records));
         }
         let tensors = if has_own_names {
             tensors
@@ -209,7 +218,7 @@ impl StateDict {
             prefixes::unwrapped(tensors, &self.tables).map_err(|defect| defect.of(path))?
         };
         let table = KeyTable::detect(tensors.keys().map(String::as_str), &self.tables);
-        let mut ignored = Vec::new();
+        let (mut ignored, mut integers) = (Vec::new(), Vec::new());
         let mut names = Vec::new();
         for (name, (_, stored)) in &tensors {
             // The scales of a compact matrix are read together with the matrix.
@@ -220,8 +229,10 @@ impl StateDict {
             if is_integer(stored.dtype) && scale_of(&tensors, name).is_none() {
                 // If the family has a reason of its own, it says more.
                 let known = table.plan(std::iter::once(name.as_str())).ignored;
-                let integers = (name.clone(), "integers, not weights");
-                ignored.push(known.into_iter().next().unwrap_or(integers));
+                ignored.push(known.into_iter().next().unwrap_or_else(|| {
+                    integers.push((name.clone(), stored.dtype));
+                    (name.clone(), "integers, not weights")
+                }));
                 continue;
             }
             names.push(name.as_str());
@@ -256,10 +267,12 @@ impl StateDict {
         ignored.extend(plan.ignored);
         self.opened.push(Opened {
             path: path.to_owned(),
+            files: first_file..self.files.len(),
             folders,
             format,
             table,
             ignored,
+            integers,
             passed_over,
         });
         Ok(())
@@ -315,11 +328,11 @@ impl StateDict {
         }
     }
 
-    /// Describes what was assumed about the files, for warnings.
+    /// Describes what was assumed about the files and what is not read of them, for warnings.
     pub fn notices(&self) -> Vec<String> {
         let with_others = |opened: &&Opened| !opened.passed_over.is_empty();
         let opened = self.opened.iter().filter(with_others);
-        opened
+        let mut notices: Vec<String> = opened
             .map(|opened| {
                 format!(
                     "{}: the file holds other weights of the model as well, which are not read: {}; save them in a file \
@@ -328,7 +341,10 @@ impl StateDict {
                     opened.passed_over.join(", ")
                 )
             })
-            .collect()
+            .collect();
+        notices.extend(self.left_over_notices());
+        notices.extend(self.opened.iter().filter_map(side_files::notices));
+        notices
     }
 
     /// Returns whether there is a tensor of this name.
@@ -371,6 +387,7 @@ impl StateDict {
             let Some(source) = self.files.get(piece.file) else {
                 return Ok(None);
             };
+            self.check_record(source, piece)?;
             let part = match &piece.scale {
                 Some(scale) => compact_values(source, piece, scale)?,
                 None => convert::values(source, &piece.name, &piece.stored)?,
@@ -388,6 +405,18 @@ impl StateDict {
             shape: entry.shape.clone(),
             values,
         }))
+    }
+
+    /// Compares the checksum of the record that holds a piece, if the format has checksums.
+    fn check_record(&self, source: &Source, piece: &Piece) -> Result<(), WeightsError> {
+        let records = self.records.get(piece.file).into_iter();
+        let mut records = records.flat_map(|records| records.iter());
+        match records.find(|record| record.holds(piece.stored.start)) {
+            Some(record) => record
+                .check(source)
+                .map_err(|defect| defect.of(source.path())),
+            None => Ok(()),
+        }
     }
 
     /// Returns the key tables of methods.

@@ -29,7 +29,7 @@ use zeg_model::{
 };
 
 pub use self::base::{UnverifiedBase, check_base};
-use self::base::{check_side_files, find_base};
+use self::base::{check_activation, check_side_files, check_tensors, find_base};
 
 /// A model that is ready for inference, with everything that is known about it.
 #[derive(Debug)]
@@ -88,7 +88,8 @@ pub struct ModelOptions {
     pub device: Device,
     /// The number format that the encoder computes with.
     pub precision: Precision,
-    /// Activation of plain CLIP weights, and of the text tower of a trained model; `None`: that of the files.
+    /// Activation of plain CLIP weights; `None`: that of the files. A trained model has that of its training, and another
+    /// one is an error.
     pub activation: Option<StatedActivation>,
     /// Numbers of attention heads of plain CLIP weights, and of the text tower of a trained model; `None`: those of the
     /// files.
@@ -132,6 +133,31 @@ pub enum LoadError {
         /// The values that differ.
         mismatch: Mismatch,
     },
+    /// The user stated another activation than the one that the model was trained with.
+    #[error(
+        "{}: the model was trained with the activation {trained}, not {stated}",
+        checkpoint.display()
+    )]
+    OtherActivation {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// Name of the activation in the checkpoint, such as `quick-gelu`.
+        trained: &'static str,
+        /// Name of the activation that was stated.
+        stated: &'static str,
+    },
+    /// Weights of a frozen encoder were named for a model that does not use any.
+    #[error(
+        "{}: the model does not read its encoder from another file, so the weights {} would not be used",
+        file.display(),
+        weights.display()
+    )]
+    UnusedWeights {
+        /// The model.
+        file: PathBuf,
+        /// The weights that were named.
+        weights: PathBuf,
+    },
     /// A training-free method was requested for a trained model.
     #[error("{} is a trained model; --method {method} works with plain CLIP weights", file.display())]
     NotPlain {
@@ -143,13 +169,15 @@ pub enum LoadError {
 }
 
 impl ModelOptions {
-    /// Opens weights, with the activation and the heads of the options.
+    /// Opens weights, with the activation and the heads of the options, and checks that nothing is left out of them that
+    /// changes the results.
     fn open_weights(&self, path: &Path) -> Result<StateDict, WeightsError> {
         let mut weights = open_weights(path, &self.methods)?;
         if let Some(activation) = self.activation {
             weights.state_activation(activation);
         }
         weights.state_heads(self.heads);
+        weights.check_unread()?;
         Ok(weights)
     }
 }
@@ -198,6 +226,18 @@ impl LoadedModel {
             return Err(LoadError::NotPlain {
                 file: path.to_owned(),
                 method: choice.name.clone(),
+            }
+            .into());
+        }
+        let has_own_encoder = match &recognized {
+            None => false,
+            Some(Recognized::Clip(_)) => true,
+            Some(Recognized::Trained(architecture)) => architecture.encoder().is_some(),
+        };
+        if let (true, Some(unused)) = (has_own_encoder, &options.base) {
+            return Err(LoadError::UnusedWeights {
+                file: path.to_owned(),
+                weights: unused.clone(),
             }
             .into());
         }
@@ -260,10 +300,15 @@ impl LoadedModel {
             let Recognized::Clip(tower) = Recognized::from_weights(&all, &options.methods)? else {
                 anyhow::bail!("{}: not plain CLIP weights", base.display());
             };
-            if let Some(with_tower) = architecture.with_tower(&tower.encoder) {
-                all.add(path)?;
-                (weights, architecture, file) = (all, with_tower, base.to_owned());
-            }
+            let Some(with_tower) = architecture.with_tower(&tower.encoder) else {
+                return Err(LoadError::UnusedWeights {
+                    file: path.to_owned(),
+                    weights: base.to_owned(),
+                }
+                .into());
+            };
+            all.add(path)?;
+            (weights, architecture, file) = (all, with_tower, base.to_owned());
         }
         let mut inference = architecture.default_inference();
         if released.is_some() {
@@ -284,6 +329,8 @@ impl LoadedModel {
     fn from_checkpoint(path: &Path, options: &ModelOptions) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::open(path, &options.methods)?;
         let architecture = checkpoint.architecture(&options.methods)?;
+        check_activation(&checkpoint, options)?;
+        check_tensors(&checkpoint, &*architecture)?;
         let base = find_base(&checkpoint, options.base.as_deref())?;
         let mut weights = options.open_weights(&base.path)?;
         // The configuration that the run read need not lie beside the weights any more, or it may be another.

@@ -26,6 +26,7 @@ use super::{
     JsonTarget,
     children::Children,
     json::{self, JsonArgs},
+    model_file::resolve_model,
     place::output_folder,
     run_files::claim_folder,
     shared::{StatedArgs, TextClassesArgs, heading},
@@ -119,6 +120,7 @@ impl AblateArgs {
     fn settings(self, verbosity: Verbosity) -> anyhow::Result<AblateSettings> {
         // Every training reads the list again; a mistake in it shows before the first one.
         self.text_classes.value()?;
+        let weights = self.weights.iter().map(|file| resolve_model(file));
         let mut train_arguments = self.stated.arguments();
         if let Some(classes) = self.text_classes.text() {
             train_arguments.push(format!("--text-classes={classes}"));
@@ -126,7 +128,7 @@ impl AblateArgs {
         Ok(AblateSettings {
             suite: self.suite,
             data: self.data,
-            weights: self.weights,
+            weights: weights.collect::<anyhow::Result<_>>()?,
             text: self.text,
             train_arguments,
             output: self.output,

@@ -19,7 +19,7 @@ use super::{
     JsonTarget, is_experiment,
     json::JsonArgs,
     machine,
-    model_file::{warn_of_architecture, warn_of_assumptions},
+    model_file::{resolve_model, warn_of_architecture, warn_of_assumptions},
     shared::{
         ComputeArgs, ComputeSettings, MethodArgs, ModelArgs, ModelSettings, PrecisionArgs, heading,
     },
@@ -313,7 +313,10 @@ fn measure_model(
     device: &Device,
 ) -> anyhow::Result<Measured> {
     let model = &settings.model;
-    let loaded = LoadedModel::open(&settings.file, &model.options(program, device))?;
+    let loaded = LoadedModel::open(
+        &resolve_model(&settings.file)?,
+        &model.options(program, device),
+    )?;
     warn_of_assumptions(&loaded);
     warn_of_architecture(&loaded)?;
     let amount = settings.amount(512);

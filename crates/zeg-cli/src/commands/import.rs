@@ -16,7 +16,7 @@ use zeg::model::{
 use super::{
     JsonTarget,
     json::JsonArgs,
-    model_file::{warn_of_assumed, warn_of_files},
+    model_file::{resolve_model, warn_of_assumed, warn_of_files},
     place::output_file,
     shared::{Existing, StatedArgs, heading},
     write_result,
@@ -38,7 +38,7 @@ Examples:
   zeg import ViT-B-16.pt -o clip-vit-b-16.safetensors
   zeg import clip-vit-base-patch16/model.safetensors -o clip.safetensors --precision f16")]
 pub(crate) struct ImportArgs {
-    /// Published file of weights
+    /// Published file of weights, or the name of downloaded ones from `zeg models`
     file: PathBuf,
     #[command(flatten)]
     stated: StatedArgs,
@@ -83,10 +83,10 @@ struct ImportSettings {
 
 impl ImportArgs {
     /// # Errors
-    /// Returns an error if the file of `--json` may not be written.
+    /// Returns an error if the weights are not downloaded, or the file of `--json` may not be written.
     fn settings(self, verbosity: Verbosity) -> anyhow::Result<ImportSettings> {
         Ok(ImportSettings {
-            file: self.file,
+            file: resolve_model(&self.file)?,
             activation: self.stated.activation(),
             heads: self.stated.heads(),
             output: self.output,

@@ -21,7 +21,7 @@ use zeg_train::{checkpoint::Checkpoint, experiment::Experiment};
 use super::{
     JsonTarget,
     json::JsonArgs,
-    model_file::warn_of_files,
+    model_file::{resolve_model, warn_of_files},
     shared::{StatedArgs, heading},
     write_result,
 };
@@ -36,7 +36,8 @@ Examples:
   zeg info runs/quick/model.safetensors
   zeg info ViT-B-16.pt --json | jq .family")]
 pub(crate) struct InfoArgs {
-    /// Experiment file (TOML), checkpoint, weights in any published format, or a table of class embeddings
+    /// Experiment file (TOML), checkpoint, weights in any published format, a name from `zeg models`, or a table of
+    /// class embeddings
     file: PathBuf,
     #[command(flatten)]
     json: JsonArgs,
@@ -62,10 +63,10 @@ struct InfoSettings {
 
 impl InfoArgs {
     /// # Errors
-    /// Returns an error if the file of `--json` may not be written.
+    /// Returns an error if the weights are not downloaded, or the file of `--json` may not be written.
     fn settings(self) -> anyhow::Result<InfoSettings> {
         Ok(InfoSettings {
-            file: self.file,
+            file: resolve_model(&self.file)?,
             json: self.json.target("info")?,
             activation: self.stated.activation(),
             heads: self.stated.heads(),

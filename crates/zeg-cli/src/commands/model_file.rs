@@ -1,4 +1,5 @@
-//! Resolves the value of `--model`: a path, or the name of weights that `zeg pull` downloaded.
+//! Resolves the value of `--model` and of other arguments that name weights: a path, or the name of weights that
+//! `zeg pull` downloaded.
 
 use std::path::{Path, PathBuf};
 
@@ -11,14 +12,14 @@ use zeg::{
     },
     text_sources::TextNotice,
 };
-use zeg_hub::{Cache, Registry};
+use zeg_hub::{Cache, HubError, Registry};
 
-/// Returns the file that a value of `--model` stands for.
+/// Returns the file that a value of `--model`, or of another argument that names weights, stands for.
 ///
-/// A value that is neither a file nor a known name is returned as it is, so that opening it gives the error.
+/// A value that is neither a file nor similar to a known name is returned as it is, so that opening it gives the error.
 ///
 /// # Errors
-/// Returns an error if the value is the name of weights that are not downloaded.
+/// Returns an error if the value is the name of weights that are not downloaded, or a misspelt name.
 pub(crate) fn resolve_model(model: &Path) -> anyhow::Result<PathBuf> {
     if model.exists() || mini::is_mini(model) {
         return Ok(model.to_owned());
@@ -27,13 +28,24 @@ pub(crate) fn resolve_model(model: &Path) -> anyhow::Result<PathBuf> {
     let Ok(registry) = Registry::load() else {
         return Ok(model.to_owned());
     };
-    let Ok(entry) = registry.find(&name) else {
+    let entry = match registry.find(&name) {
+        Ok(entry) => entry,
+        Err(
+            misspelt @ HubError::UnknownModel {
+                closest: Some(_), ..
+            },
+        ) if is_bare_name(model) => return Err(misspelt.into()),
         // Opening a path that does not exist gives the better error.
-        return Ok(model.to_owned());
+        Err(_) => return Ok(model.to_owned()),
     };
     Cache::open()?
         .locate(&entry.name)
         .ok_or_else(|| NotPulled(entry.name.clone()).into())
+}
+
+/// Returns whether a path is a single name without an extension, as the names of weights are.
+fn is_bare_name(path: &Path) -> bool {
+    path.components().count() == 1 && path.extension().is_none()
 }
 
 /// Warns of what was assumed about a model's files, and of the settings of an older checkpoint that have no effect any
@@ -151,6 +163,25 @@ mod tests {
     use zeg::model::weights::StatedActivation;
 
     use super::*;
+
+    #[test]
+    fn a_misspelt_name_of_weights_is_an_error_and_a_missing_file_is_left_to_its_reader() {
+        let resolve = |name: &str| resolve_model(Path::new(name));
+        let error = resolve("clip-vit-b16x").unwrap_err();
+        assert!(
+            matches!(
+                error.downcast_ref(),
+                Some(HubError::UnknownModel {
+                    closest: Some(closest),
+                    ..
+                }) if closest.starts_with("clip-vit-b")
+            ),
+            "{error:?}"
+        );
+        for path in ["missing.safetensors", "runs/clip-vit-b16x", "q"] {
+            assert_eq!(resolve(path).unwrap(), Path::new(path));
+        }
+    }
 
     #[test]
     fn one_warning_names_every_assumption_and_the_option_that_overrides_it() {

@@ -19,6 +19,7 @@ use zeg::{
     vocab::classes::{ClassQuery, parse_classes_argument},
 };
 
+use super::model_file::resolve_model;
 pub(crate) use super::place::Existing;
 use crate::{
     Program,
@@ -333,14 +334,14 @@ impl ModelArgs {
     }
 
     /// # Errors
-    /// Returns an error if the class list of the table cannot be read.
+    /// Returns an error if the weights are not downloaded, or the class list of the table cannot be read.
     pub(crate) fn settings(
         self,
         method: &MethodArgs,
         precision: &PrecisionArgs,
     ) -> anyhow::Result<ModelSettings> {
         Ok(ModelSettings {
-            weights: self.weights,
+            weights: self.weights.as_deref().map(resolve_model).transpose()?,
             text: self.text,
             text_classes: self.text_classes.value()?,
             activation: self.stated.activation(),

@@ -88,6 +88,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     check_feature_cache(settings, &experiment)?;
     let mut weights = open_weights(&settings.weights, methods)?;
     warn_of_files(&weights);
+    weights.check_unread()?;
     let activation = state_activation(&mut weights, settings, &experiment.model)?;
     let model = experiment.model.with_activation(activation);
     let architecture = model.architecture(methods)?;

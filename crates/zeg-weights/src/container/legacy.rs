@@ -75,6 +75,7 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
         tensors: tensors.named,
         metadata: tensors.metadata,
         passed_over: tensors.passed_over,
+        records: Vec::new(),
     })
 }
 

@@ -7,10 +7,13 @@
 mod index;
 mod legacy;
 mod numpy;
+mod record;
 mod safetensors;
 mod state_dict_of;
 mod torch;
 mod zip;
+
+pub(crate) use self::record::Record;
 
 use std::{
     collections::BTreeMap,
@@ -96,6 +99,8 @@ pub(crate) struct Contents {
     pub(crate) metadata: BTreeMap<String, String>,
     /// Keys of a checkpoint that hold other weights of the same model, which are not read.
     pub(crate) passed_over: Vec<String>,
+    /// Records of an archive that hold values of tensors, with their checksums; none for other formats.
+    pub(crate) records: Vec<Record>,
 }
 
 /// Names that Hugging Face and open_clip give to the weights of a model, in order of preference.

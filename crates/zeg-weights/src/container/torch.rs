@@ -11,7 +11,7 @@ use safetensors::Dtype;
 use super::{SELF_TRAINING_KEY, StoredTensor, state_dict_of};
 use crate::{
     error::Defect,
-    pickle::{Document, Id, StorageRef, TensorRef, Value},
+    pickle::{Document, Id, StorageRef, TensorRef, Value, value::Object},
 };
 
 /// Attributes in which a pickled module stores its parts.
@@ -163,6 +163,12 @@ impl Walk<'_, '_> {
         let tensor = match document.get(value) {
             Some(Value::Tensor(tensor)) => Some(&**tensor),
             Some(Value::Reference) => None,
+            Some(Value::Object(object)) if is_tensor_of_another_kind(key, object) => {
+                return Err(Defect::NumberType {
+                    key: joined(prefix, key, "")?,
+                    dtype: "a sparse or quantised tensor".to_owned(),
+                });
+            }
             Some(Value::Object(_)) => {
                 let name = joined(prefix, key, ".")?;
                 return self.module(value, &name, depth + 1);
@@ -191,6 +197,12 @@ impl Walk<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Returns whether an object with a weight's name in a state dict is a sparse or quantised tensor: an opaque call.
+fn is_tensor_of_another_kind(key: &[u8], object: &Object) -> bool {
+    let is_weight = key.ends_with(b".weight") || key.ends_with(b".bias");
+    is_weight && object.state.is_none() && object.items.is_empty() && !object.arguments.is_empty()
 }
 
 /// Returns the name of a part: prefix, key and suffix.

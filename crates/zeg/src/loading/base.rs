@@ -1,10 +1,14 @@
 //! Finds the frozen weights of a checkpoint, and checks that they are those of its training.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use zeg_model::{
     checkpoint::Checkpoint,
-    weights::{StateDict, WeightFiles, text_facts},
+    method::Architecture,
+    weights::{StateDict, StatedActivation, WeightFiles, WeightsError, text_facts},
 };
 
 use super::{LoadError, ModelOptions};
@@ -119,9 +123,71 @@ pub fn check_base(
     .into())
 }
 
+/// Checks that an activation that the user states is the one that the model was trained with.
+///
+/// # Errors
+/// Returns [`LoadError::OtherActivation`] if it is another one.
+pub(super) fn check_activation(
+    checkpoint: &Checkpoint,
+    options: &ModelOptions,
+) -> Result<(), LoadError> {
+    let trained = checkpoint.info.activation.map(StatedActivation::from);
+    match (options.activation, trained) {
+        (Some(stated), Some(trained)) if stated != trained => Err(LoadError::OtherActivation {
+            checkpoint: checkpoint.path().to_owned(),
+            trained: activation_name(trained),
+            stated: activation_name(stated),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the value of `--activation` that states an activation.
+fn activation_name(activation: StatedActivation) -> &'static str {
+    match activation {
+        StatedActivation::QuickGelu => "quick-gelu",
+        StatedActivation::Gelu => "gelu",
+    }
+}
+
+/// Checks that a checkpoint has no tensors inside the model's layers that the model does not read, such as adapters.
+///
+/// # Errors
+/// Returns [`WeightsError::UnknownTensor`] for the first such tensor.
+pub(super) fn check_tensors(
+    checkpoint: &Checkpoint,
+    architecture: &dyn Architecture,
+) -> anyhow::Result<()> {
+    let params = architecture.params()?.into_iter();
+    let names: BTreeSet<String> = params
+        .map(|param| architecture.weight_name(&param.name))
+        .collect();
+    let layers: BTreeSet<&str> = names
+        .iter()
+        .filter_map(|name| name.strip_suffix(".weight"))
+        .collect();
+    // The parts of a name that end before a dot: `a` and `a.b` of `a.b.c`.
+    let is_in_a_layer = |key: &str| {
+        let mut ends = key.match_indices('.').map(|(end, _)| end);
+        ends.any(|end| layers.contains(&key[..end]))
+    };
+    let unread = checkpoint
+        .weights
+        .keys()
+        .find(|key| !names.contains(*key) && is_in_a_layer(key));
+    match unread {
+        Some(key) => Err(WeightsError::UnknownTensor {
+            path: checkpoint.path().to_owned(),
+            key: key.to_owned(),
+        }
+        .into()),
+        None => Ok(()),
+    }
+}
+
 /// Checks that the files beside the frozen weights state what they stated in the training.
 ///
-/// An activation that the user states is meant for the text tower, and need not be that of the training.
+/// An activation that the user states, for a checkpoint that records none, need not be that of the training.
 pub(super) fn check_side_files(
     checkpoint: &Checkpoint,
     path: &Path,

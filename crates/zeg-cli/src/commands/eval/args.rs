@@ -16,6 +16,7 @@ use crate::commands::{
     JsonTarget,
     journal::Continuation,
     json::JsonArgs,
+    model_file::resolve_model,
     place::output_folder,
     shared::{
         CacheUse, ComputeArgs, ComputeSettings, Existing, InferenceArgs, MethodArgs, ModelArgs,
@@ -56,7 +57,8 @@ Score a large split in several processes:
 pub(crate) struct EvalArgs {
     #[command(subcommand)]
     command: Option<EvalCommand>,
-    /// Checkpoints or CLIP weights; several are compared, with mean ± standard deviation over seeds of one configuration
+    /// Checkpoints, CLIP weights or names from `zeg models`; several are compared, with mean ± standard deviation over
+    /// seeds of one configuration
     #[arg(required = true)]
     checkpoint: Vec<PathBuf>,
     /// Folder of the data set; the mini world needs none, and a .toml file may name its own
@@ -260,13 +262,14 @@ pub(super) enum RecordPlace {
 
 impl EvalArgs {
     /// # Errors
-    /// Returns an error if the file of `--json` may not be written.
+    /// Returns an error if weights are not downloaded, or the file of `--json` may not be written.
     pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<EvalTask> {
         if let Some(EvalCommand::Merge(args)) = self.command {
             return Ok(EvalTask::Merge(args.settings(verbosity)?));
         }
+        let checkpoints = self.checkpoint.iter().map(|file| resolve_model(file));
         Ok(EvalTask::Score(Box::new(EvalSettings {
-            checkpoints: self.checkpoint,
+            checkpoints: checkpoints.collect::<anyhow::Result<_>>()?,
             model: self.model.settings(&self.method, &self.precision)?,
             cache: CacheUse::of_flag(self.no_cache),
             data: self.data,

@@ -12,6 +12,7 @@ use crate::{
     commands::{
         JsonTarget,
         json::JsonArgs,
+        model_file::resolve_model,
         place::output_folder,
         shared::{ComputeArgs, ComputeSettings, StatedArgs, TextClassesArgs, heading},
     },
@@ -45,8 +46,8 @@ pub(crate) struct TrainArgs {
     /// Folder of the data set; the mini world needs none, and a .toml file may name its own
     #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
     data: Option<PathBuf>,
-    /// CLIP weights in any published format: a file, an index of several files or the folder of a model, or `mini`
-    /// (MiniCLIP, which is part of the program)
+    /// CLIP weights in any published format: a file, an index of several files or the folder of a model, a name from
+    /// `zeg models`, or `mini` (MiniCLIP, which is part of the program)
     #[arg(long, value_name = "FILE", help_heading = heading::MODEL)]
     weights: PathBuf,
     /// Class embeddings (.npy or .safetensors) [default: computed by the text encoder of the weights]
@@ -137,13 +138,14 @@ impl TrainSettings {
 
 impl TrainArgs {
     /// # Errors
-    /// Returns an error if the class list of the table cannot be read, or if the file of `--json` may not be written.
+    /// Returns an error if the weights are not downloaded, if the class list of the table cannot be read, or if the file
+    /// of `--json` may not be written.
     pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<TrainSettings> {
         Ok(TrainSettings {
             config: self.config,
             changes: self.changes,
             data: self.data,
-            weights: self.weights,
+            weights: resolve_model(&self.weights)?,
             backbone: self.backbone,
             text: self.text,
             text_classes: self.text_classes.value()?,
