@@ -115,25 +115,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         return of_train(error);
     }
     if let Some(error) = cause.downcast_ref::<LoadError>() {
-        return Some(match error {
-            LoadError::BaseMissing { .. } => {
-                "name it with --weights, or put it beside the checkpoint".into()
-            }
-            LoadError::OtherSideFiles { .. } => {
-                "restore the file that `zeg train` read, or name weights beside which it lies by --weights"
-                    .into()
-            }
-            LoadError::OtherBase { .. } => {
-                "name the weights that the model was trained with by --weights".into()
-            }
-            LoadError::OtherActivation { .. } => {
-                "leave --activation out; a trained model has the activation of its training".into()
-            }
-            LoadError::UnusedWeights { .. } => "leave --weights out".into(),
-            LoadError::NotPlain { .. } => {
-                "leave --method out, or name plain CLIP weights with --model".into()
-            }
-        });
+        return Some(of_loading(error).into());
     }
     if let Some(error) = cause.downcast_ref::<zeg_hub::HubError>() {
         return crate::commands::pull::hint(error);
@@ -197,6 +179,24 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         return Some("mount or restore what the link leads to, or remove the link".into());
     }
     of_classes(cause)
+}
+
+/// Returns the hint for an error about the files of a model.
+fn of_loading(error: &LoadError) -> &'static str {
+    match error {
+        LoadError::BaseMissing { .. } => "name it with --weights, or put it beside the checkpoint",
+        LoadError::OtherSideFiles { .. } => {
+            "restore the file that `zeg train` read, or name weights beside which it lies by --weights"
+        }
+        LoadError::OtherBase { .. } => {
+            "name the weights that the model was trained with by --weights"
+        }
+        LoadError::OtherActivation { .. } => {
+            "leave --activation out; a trained model has the activation of its training"
+        }
+        LoadError::UnusedWeights { .. } => "leave --weights out",
+        LoadError::NotPlain { .. } => "leave --method out, or name plain CLIP weights with --model",
+    }
 }
 
 /// Returns the hint for an error about records of evaluations.

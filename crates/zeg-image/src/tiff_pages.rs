@@ -253,7 +253,6 @@ mod tests {
                 bytes.extend(value.to_le_bytes());
             }
             bytes.extend(next.to_le_bytes());
-            let _ = value;
         }
         bytes.extend(pages.iter().map(|(_, value)| *value));
         bytes

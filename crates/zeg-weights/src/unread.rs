@@ -104,7 +104,7 @@ fn check_integers(opened: &Opened, tables: &[KeyTable]) -> Result<(), WeightsErr
         let place = parts::place(key, tables);
         let is_weight = match place {
             Place::Known(WeightsPart::DecodeHead) => {
-                name.ends_with(".weight") || name.ends_with(".bias")
+                matches!(name.rsplit('.').next(), Some("weight" | "bias")) && name.contains('.')
             }
             Place::Known(_) => true,
             Place::Foreign(_) | Place::Nowhere => false,

@@ -55,11 +55,10 @@ impl JsonArgs {
             place: JsonPlace::File(path),
             ..
         }) = &target
+            && let Writing::Whole(file) = check_place(path, command)?
         {
-            if let Writing::Whole(file) = check_place(path, command)? {
-                let checked = check_writable(file.parent().unwrap_or(Path::new("")));
-                checked.with_context(|| format!("--json {}", path.display()))?;
-            }
+            let checked = check_writable(file.parent().unwrap_or(Path::new("")));
+            checked.with_context(|| format!("--json {}", path.display()))?;
         }
         Ok(target)
     }

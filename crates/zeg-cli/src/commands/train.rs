@@ -260,11 +260,10 @@ fn check_feature_cache(settings: &TrainSettings, experiment: &Experiment) -> any
 /// Adds the file, and the line of the key that an error about the data set follows from.
 fn about_data(settings: &TrainSettings, error: DataError) -> anyhow::Error {
     let key = match &error {
-        DataError::UnknownDataset { .. } => "data.dataset",
+        DataError::UnknownDataset { .. } | DataError::WorldClasses { .. } => "data.dataset",
         DataError::ClassList { .. } | DataError::Classes(_) => "data.classes",
         DataError::SplitNotFound { .. } => "data.train-split",
         DataError::Unseen(_) => "data.unseen",
-        DataError::WorldClasses { .. } => "data.dataset",
         _ => return error.into(),
     };
     anyhow::Error::new(error).context(place_of(settings, key))

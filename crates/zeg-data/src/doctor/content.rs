@@ -252,19 +252,14 @@ fn missing(subject: &Subject, path: &Path, code: Code, index: usize, collector: 
         return;
     }
     let name = subject.name(path);
-    match subject.in_other_case(path) {
-        Some(other) => {
-            let text = format!("{name} is missing, but {} exists", subject.name(&other));
-            collector.add(Code::CaseMismatch, index, text);
-        }
-        None => {
-            let advice = match code {
-                Code::MissingLabels => exclusion(subject, index),
-                _ => None,
-            };
-            collector.add(code, index, name + &advice.unwrap_or_default());
-        }
+    if let Some(other) = subject.in_other_case(path) {
+        let text = format!("{name} is missing, but {} exists", subject.name(&other));
+        collector.add(Code::CaseMismatch, index, text);
+        return;
     }
+    let is_of_labels = code == Code::MissingLabels;
+    let advice = is_of_labels.then(|| exclusion(subject, index)).flatten();
+    collector.add(code, index, name + &advice.unwrap_or_default());
 }
 
 /// Returns how to leave out an image without labels whose id ends like the name of a label file.
