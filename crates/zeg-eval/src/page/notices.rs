@@ -3,8 +3,6 @@
 //! Most wrong comparisons have one of these causes: only a part of the images, other test settings, or another split of
 //! the classes. All of them can be seen in the record, so a report names them above the numbers.
 
-use std::collections::BTreeSet;
-
 use super::ReportInput;
 use super::compare::Comparison;
 use super::content::same_protocol;
@@ -38,14 +36,6 @@ pub(super) fn notices(
     if !same_protocol(input) {
         notices.push(
             "The evaluations follow different protocols: their scores are not comparable."
-                .to_owned(),
-        );
-    }
-    let mut skipped = input.runs.iter().map(|run| skipped_ids(&run.evaluation));
-    let first = skipped.next();
-    if skipped.any(|ids| Some(&ids) != first.as_ref()) {
-        notices.push(
-            "The evaluations skipped different images, so their scores are over different images."
                 .to_owned(),
         );
     }
@@ -96,12 +86,6 @@ fn of_evaluation(evaluation: &Evaluation, comparison: &Comparison) -> Vec<String
         beside_published(&mut notices, evaluation);
     }
     notices
-}
-
-/// Returns the ids of the images that could not be read.
-fn skipped_ids(evaluation: &Evaluation) -> BTreeSet<&str> {
-    let skipped = evaluation.skipped.iter();
-    skipped.map(|image| image.id.as_str()).collect()
 }
 
 /// Returns a notice that names the images that could not be read.
