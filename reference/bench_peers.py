@@ -74,8 +74,13 @@ def parameter_shapes(method):
         linear[f"{block}.attn.out_proj"] = (WIDTH, WIDTH)
         linear[f"{block}.mlp.c_fc"] = (4 * WIDTH, WIDTH)
         linear[f"{block}.mlp.c_proj"] = (WIDTH, 4 * WIDTH)
-    for decoder, i in ((decoder, i) for decoder in decoders for i in range(DECODER_LAYERS)):
-        layer = f"decode_head.{decoder}.layers.{i}"
+    layers = [f"{decoder}.layers.{i}" for decoder in decoders for i in range(DECODER_LAYERS)]
+    if method == "clip-rc":
+        recovery = "decode_head.recovery_decoder"  # for training; released checkpoints hold it
+        linear |= {f"{recovery}.{name}": (DIM, DIM) for name in ("linear_q_in", "linear_k_in", "linear_k_out")}
+        linear[f"{recovery}.linear_q_out"] = (2 * DIM, DIM)
+        layers += [f"recovery_decoder.{name}.0" for name in ("decouple_q", "decouple_v")]
+    for layer in (f"decode_head.{layer}" for layer in layers):
         for name in ("q", "k", "v", "proj"):
             linear[f"{layer}.multihead_attn.{name}"] = (DIM, DIM)
         linear[f"{layer}.linear1"] = (HIDDEN, DIM)
@@ -339,7 +344,7 @@ def build_torch(weights, method):
 
     model = ZegClip()
     state = {name: torch.from_numpy(values) for name, values in read_weights(weights)}
-    model.load_state_dict(state)
+    model.load_state_dict({name: tensor for name, tensor in state.items() if "recovery_decoder" not in name})
     return model.eval()
 
 
@@ -622,7 +627,7 @@ class Zeg:
         printed = subprocess.run(self.command, check=True, stdout=subprocess.PIPE, text=True, cwd=self.checkout)
         found = json.loads(printed.stdout)
         cold = time.perf_counter() - started - found["median_s"]
-        self.cold = cold if self.cold is None else min(cold, self.cold)
+        self.cold = cold if self.cold is None else self.cold  # the first start, as for the other engines
         return {"wall": found["median_s"], "cpu": found["cpu_median_s"], "peak_mb": found["peak_mb"]}
 
 

@@ -5,14 +5,19 @@
 //! sees an incomplete file. An error removes the temporary file.
 //!
 //! A new file gets the default permissions, 0666 minus the umask. A file that replaces another one gets the
-//! permissions of the replaced file. A symbolic link is itself replaced; its target is left alone. A device or a pipe, or
-//! a link to one, is never replaced.
+//! permissions of the replaced file. A symbolic link is itself replaced, unless [`behind_link`] is asked for its target
+//! first. A device or a pipe, or a link to one, is never replaced.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
+
+/// Beginning of the names of temporary files; the process's number follows.
+const PREFIX: &str = ".zeg-";
+/// End of the names of temporary files.
+const SUFFIX: &str = ".tmp";
 
 /// What to do if the target file exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -136,6 +141,66 @@ pub fn put_in_place(file: File, from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes temporary files from a folder that a killed process left there.
+///
+/// The caller holds the folder's [lock](crate::lock), so that no other process writes into it. What cannot be removed
+/// stays.
+pub fn remove_leftovers(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_temporary = |name: &str| name.starts_with(PREFIX) && name.ends_with(SUFFIX);
+        if name.to_str().is_some_and(is_temporary)
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Checks that files can be created in a folder, and creates the folder if it does not exist.
+///
+/// # Errors
+/// Returns the system's error if the folder cannot be created or written into.
+pub fn check_folder(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    tempfile::Builder::new()
+        .prefix(PREFIX)
+        .suffix(SUFFIX)
+        .tempfile_in(folder)
+        .map(|_| ())
+}
+
+/// Removes the temporary files of processes in a folder, and returns their number.
+///
+/// A process that is killed cannot remove its temporary files. Folders inside the folder are not searched; what cannot
+/// be listed or removed stays.
+///
+/// - `processes`: numbers of the processes, which must have ended or be this one
+pub fn remove_temporaries(folder: &Path, processes: &[u32]) -> usize {
+    let prefixes: Vec<String> = processes.iter().map(|number| prefix(*number)).collect();
+    let Ok(entries) = fs::read_dir(folder) else {
+        return 0;
+    };
+    let mut removed = 0;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        let mut of_process = prefixes.iter();
+        let is_temporary = name.ends_with(SUFFIX.as_bytes())
+            && of_process.any(|prefix| name.starts_with(prefix.as_bytes()));
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_temporary && is_file && fs::remove_file(entry.path()).is_ok() {
+            removed += 1;
+        }
+    }
+    removed
+}
+
+/// Returns the beginning of the names of a process's temporary files.
+fn prefix(process: u32) -> String {
+    format!("{PREFIX}{process}-")
+}
+
 /// The final path of a temporary file, and how it is put there.
 #[derive(Debug)]
 struct Target {
@@ -157,8 +222,9 @@ impl Target {
                 "a device or a pipe, which a file does not replace",
             ));
         }
+        let prefix = prefix(std::process::id());
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".zeg-").suffix(".tmp");
+        builder.prefix(&prefix).suffix(SUFFIX);
         let inherited = inherit_permissions(old.ok().filter(fs::Metadata::is_file), &mut builder);
         let temporary = builder.tempfile_in(folder_of(path))?;
         let permissions = match inherited {
@@ -233,4 +299,62 @@ fn sync_folder(path: &Path) {
     }
     #[cfg(not(unix))]
     let _ = path;
+}
+
+/// Returns the path to write a file to so that a symbolic link at `path` stays: that of the file behind the link.
+///
+/// A path that is no link is returned unchanged, and so is a link that must not be replaced; writing to it then fails.
+///
+/// # Errors
+/// Returns [`io::ErrorKind::NotFound`] for a link that leads to nothing, and the system's error if a link cannot be
+/// followed.
+pub fn behind_link(path: &Path, overwrite: Overwrite) -> io::Result<PathBuf> {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+    if overwrite == Overwrite::Refuse || !is_link {
+        return Ok(path.to_owned());
+    }
+    fs::canonicalize(path).map_err(|error| read_error(path, error))
+}
+
+/// Returns the target of a symbolic link that leads to nothing; `None` for everything else.
+pub fn dead_link(path: &Path) -> Option<PathBuf> {
+    let target = fs::read_link(path).ok()?;
+    let missing = fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    missing.then_some(target)
+}
+
+/// Returns the error of reading a file; for a link that leads to nothing, it names the link's target.
+///
+/// The system says only that there is no such file, although the path that was given exists.
+pub fn read_error(path: &Path, error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::NotFound {
+        return error;
+    }
+    match dead_link(path) {
+        Some(target) => io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("a link to {}, which does not exist", target.display()),
+        ),
+        None => error,
+    }
+}
+
+/// Creates a file without a name in the folder for temporary files; it disappears when it is closed.
+///
+/// # Errors
+/// Returns the system's error, with the folder and the variable that names it, if no file can be created there.
+pub fn unnamed() -> io::Result<File> {
+    tempfile::tempfile().map_err(|error| temporary_error(&error))
+}
+
+/// Returns the error of using the folder for temporary files, with the folder and the variable that names it.
+pub fn temporary_error(error: &io::Error) -> io::Error {
+    let folder = std::env::temp_dir();
+    io::Error::new(
+        error.kind(),
+        format!(
+            "the folder for temporary files, {} (set by TMPDIR), cannot be written: {error}",
+            folder.display()
+        ),
+    )
 }

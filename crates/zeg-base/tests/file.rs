@@ -8,7 +8,10 @@ use std::{
     path::Path,
 };
 
-use zeg_base::file::{NewFile, Overwrite, make_folder_of, put_in_place, write, write_by_path};
+use zeg_base::file::{
+    NewFile, Overwrite, behind_link, make_folder_of, put_in_place, remove_temporaries, write,
+    write_by_path,
+};
 
 /// Returns the file names in a folder, sorted.
 fn names(folder: &Path) -> Vec<String> {
@@ -106,6 +109,27 @@ fn missing_folders_are_created() {
     write(&path, "text", Overwrite::Refuse).unwrap();
     make_folder_of(Path::new("bare")).unwrap();
     assert!(!Path::new("bare").exists());
+}
+
+#[test]
+fn temporary_files_of_a_killed_process_are_found_by_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let in_folder = |name: &str| folder.path().join(name);
+    let mut mine = NewFile::create(&in_folder("labels.png"), Overwrite::Refuse).unwrap();
+    let temporary = mine.written().unwrap().to_owned();
+    for name in [".zeg-1-abc.tmp", ".zeg-segment.jsonl", "x.tmp"] {
+        fs::write(in_folder(name), "text").unwrap();
+    }
+    fs::create_dir(in_folder(".zeg-2-folder.tmp")).unwrap();
+    assert_eq!(remove_temporaries(folder.path(), &[]), 0);
+    let this = std::process::id();
+    assert_eq!(remove_temporaries(folder.path(), &[this]), 1);
+    assert!(!temporary.exists());
+    drop(mine);
+    assert_eq!(remove_temporaries(folder.path(), &[2, 1]), 1);
+    let left = [".zeg-2-folder.tmp", ".zeg-segment.jsonl", "x.tmp"];
+    assert_eq!(names(folder.path()), left);
+    assert_eq!(remove_temporaries(&in_folder("nowhere"), &[this]), 0);
 }
 
 #[test]
@@ -209,5 +233,24 @@ mod permissions {
         symlink(folder.path().join("nowhere"), &dangling).unwrap();
         let refused = write(&dangling, "new", Overwrite::Refuse).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+    }
+    #[test]
+    fn a_link_is_written_through_on_request_and_a_dead_link_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (link, origin) = (folder.path().join("link"), folder.path().join("origin"));
+        fs::write(&origin, "origin").unwrap();
+        symlink(&origin, &link).unwrap();
+        let behind = behind_link(&link, Overwrite::Replace).unwrap();
+        assert_eq!(behind, fs::canonicalize(&origin).unwrap());
+        assert_eq!(behind_link(&link, Overwrite::Refuse).unwrap(), link);
+        assert_eq!(behind_link(&origin, Overwrite::Replace).unwrap(), origin);
+        let free = folder.path().join("free");
+        assert_eq!(behind_link(&free, Overwrite::Replace).unwrap(), free);
+
+        let dangling = folder.path().join("dangling");
+        symlink(folder.path().join("nowhere"), &dangling).unwrap();
+        let refused = behind_link(&dangling, Overwrite::Replace).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::NotFound);
+        assert!(refused.to_string().contains("nowhere"), "{refused}");
     }
 }

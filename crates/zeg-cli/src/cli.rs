@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use clap_complete::Shell;
 
 use crate::commands::{
-    ablate::AblateArgs, bench::BenchArgs, check::CheckArgs, data::DataArgs, eval::EvalArgs,
-    import::ImportArgs, info::InfoArgs, models::ModelsArgs, pretrain::PretrainArgs, pull::PullArgs,
-    quickstart::QuickstartArgs, report::ReportArgs, segment::SegmentArgs, train::TrainArgs,
+    ablate::AblateArgs, bench::BenchArgs, check::CheckArgs, completions::CompletionsArgs,
+    data::DataArgs, embed::EmbedArgs, eval::EvalArgs, import::ImportArgs, info::InfoArgs,
+    models::ModelsArgs, pretrain::PretrainArgs, pull::PullArgs, quickstart::QuickstartArgs,
+    report::ReportArgs, segment::SegmentArgs, train::TrainArgs, visualize::VisualizeArgs,
 };
 
 /// Zero-shot semantic segmentation: label every pixel of an image with classes that are given by name
@@ -24,12 +24,16 @@ Examples:
   zeg segment photo.jpg --model clip-vit-b-16 --classes \"dog, sofa|couch\" -o out
 
 Results go to standard output, everything else to standard error.
-Exit codes: 0 success; 1 the work failed; 2 the command line is wrong; 130 interrupted."
+Exit codes: 0 success; 1 the work failed; 2 the command line is wrong; stopped by a signal: 129 HUP, \
+130 INT (Ctrl-C), 143 TERM."
 )]
 pub(crate) struct Cli {
     /// Print no progress and no notices; errors and warnings remain
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
+    /// Print details as well: the machine, time and memory, and every cause of an error
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -41,6 +45,8 @@ pub(crate) enum Command {
     Quickstart(QuickstartArgs),
     /// Segment images into classes that are given by name
     Segment(SegmentArgs),
+    /// Draw what a model computes on an image: class masks, similarities, patch features
+    Visualize(VisualizeArgs),
     /// Train a model from an experiment file
     Train(TrainArgs),
     /// Run the experiments of a suite over several seeds and write one table
@@ -59,27 +65,26 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Convert published weights of any format to a safetensors file
     Import(ImportArgs),
-    /// Describe an experiment, a checkpoint or a file of weights
+    /// Write a table of class embeddings from a text tower
+    Embed(EmbedArgs),
+    /// Describe an experiment, a checkpoint, a file of weights or a table of class embeddings
     Info(InfoArgs),
     /// Measure the time and memory of inference or training
     Bench(BenchArgs),
     /// Check that this machine computes every method correctly
     Check(CheckArgs),
     /// Print a completion script for a shell
-    Completions {
-        /// Shell that the script is for
-        shell: Shell,
-    },
+    Completions(CompletionsArgs),
 }
 
 /// The commands under the headings of `zeg --help`.
 const GROUPS: [(&str, &[&str]); 5] = [
-    ("Segment images", &["quickstart", "segment"]),
+    ("Segment images", &["quickstart", "segment", "visualize"]),
     ("Train", &["train", "ablate", "pretrain"]),
     ("Evaluate", &["eval", "report"]),
     (
         "Data and weights",
-        &["data", "models", "pull", "import", "info"],
+        &["data", "models", "pull", "import", "embed", "info"],
     ),
     ("This program", &["bench", "check", "completions", "help"]),
 ];
@@ -134,6 +139,70 @@ mod tests {
             .collect();
         grouped.sort_unstable();
         assert_eq!(grouped, commands);
+    }
+
+    /// Calls a function for every command that does something, with its path.
+    fn for_each_command(visit: &mut dyn FnMut(&str, &clap::Command)) {
+        let mut program = Cli::command();
+        program.build();
+        let mut left: Vec<(String, &clap::Command)> = vec![(String::new(), &program)];
+        while let Some((path, command)) = left.pop() {
+            if !command.is_subcommand_required_set() && !path.is_empty() {
+                visit(&path, command);
+            }
+            for sub in command.get_subcommands() {
+                if sub.get_name() != "help" {
+                    left.push((format!("{path} {}", sub.get_name()).trim().to_owned(), sub));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_has_json_quiet_and_verbose() {
+        let mut count = 0;
+        for_each_command(&mut |path, command| {
+            count += 1;
+            let find = |name: &str| {
+                let found = command.get_arguments().find(|arg| arg.get_id() == name);
+                found.unwrap_or_else(|| panic!("zeg {path} has no --{name}"))
+            };
+            let json = find("json");
+            assert_eq!(json.get_long(), Some("json"), "{path}");
+            assert_eq!(json.get_num_args(), Some((0..=1).into()), "{path}");
+            assert_eq!(find("quiet").get_short(), Some('q'), "{path}");
+            assert_eq!(find("verbose").get_short(), Some('v'), "{path}");
+        });
+        assert!(count >= 18, "{count}");
+    }
+
+    #[cfg(feature = "schema")]
+    #[test]
+    fn every_command_has_a_schema_of_its_output() {
+        let mut commands = Vec::new();
+        for_each_command(&mut |path, _| commands.push(path.to_owned()));
+        let outputs = crate::schema::outputs();
+        let mut named: Vec<_> = outputs.iter().map(|(name, _)| (*name).to_owned()).collect();
+        commands.sort_unstable();
+        named.sort_unstable();
+        assert_eq!(named, commands);
+    }
+
+    #[test]
+    fn completions_cover_the_options_of_every_command() {
+        use clap_complete::{Shell, generate};
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let mut script = Vec::new();
+            generate(shell, &mut Cli::command(), "zeg", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            for_each_command(&mut |path, _| {
+                let name = path.split(' ').next_back().unwrap_or_default();
+                assert!(script.contains(name), "{shell}: {path}");
+            });
+            for option in ["json", "verbose", "quiet"] {
+                assert!(script.contains(option), "{shell}: {option}");
+            }
+        }
     }
 
     #[test]

@@ -1,32 +1,80 @@
 //! Hints: the action to take after an error.
 
+use std::path::Path;
+
 use zeg::{
-    data::DataError,
+    data::{DataError, datasets},
+    eval::EvalError,
     export::ExportError,
     image::{ImageError, InputError},
     loading::LoadError,
     model::{ModelError, weights::WeightsError},
-    text_sources::{NoTextEncoder, TableError, TemplatesNeedTextTower},
+    session::SessionError,
+    text_sources::{AllAlike, NoTextEncoder, TableError, TemplatesNeedTextTower},
     vocab::{
         classes::{ClassArgumentError, ClassError, QueryError},
         tokenizer::TokenizeError,
     },
 };
+use zeg_base::lock::LockError;
 use zeg_train::TrainError;
 
-use crate::commands::{
-    json::JsonRefused,
-    model_file::NotPulled,
-    place::{NotAFile, OutputExists},
-    report::NoEvaluation,
-    train::{NothingToStartFrom, RunExists},
+use crate::{
+    commands::{
+        eval::{DescriptionMissing, ReplacesInput},
+        journal::ResultsError,
+        json::JsonRefused,
+        model_file::NotPulled,
+        place::{NotAFile, OutputExists},
+        report::NoEvaluation,
+        run_files::{NoCheckpoint, RunExists},
+        train,
+    },
+    numbers::WrongArgument,
 };
+
+/// Names that systems have for standard input.
+const STANDARD_INPUT: [&str; 3] = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
+/// Exit code if the command line is wrong.
+const WRONG_ARGUMENT: u8 = 2;
+/// Exit code if the work failed.
+const FAILED: u8 = 1;
 
 /// Prints an error, and a hint if there is one, to standard error.
 pub(crate) fn print(error: &anyhow::Error) {
     print_notice!("error: {}", describe(error));
     if let Some(hint) = hint(error) {
         print_notice!("hint: {hint}");
+    }
+}
+
+/// Returns the exit code of an error: 2 if an argument is wrong whatever the files hold, 1 otherwise.
+pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
+    let first = error.chain().next();
+    if first.is_some_and(is_unknown_name) || error.chain().any(is_of_argument) {
+        return WRONG_ARGUMENT;
+    }
+    FAILED
+}
+
+/// Returns whether an error says that a name is unknown. An error about a name in a file has the file as its context,
+/// so it is not the first of its chain.
+fn is_unknown_name(error: &(dyn std::error::Error + 'static)) -> bool {
+    use zeg::data::prepare::PrepareError;
+    let data = error.downcast_ref::<DataError>();
+    let prepare = error.downcast_ref::<PrepareError>();
+    let hub = error.downcast_ref::<zeg_hub::HubError>();
+    matches!(data, Some(DataError::UnknownDataset { .. }))
+        || matches!(prepare, Some(PrepareError::UnknownDataset { .. }))
+        || matches!(hub, Some(zeg_hub::HubError::UnknownModel { .. }))
+}
+
+fn is_of_argument(cause: &(dyn std::error::Error + 'static)) -> bool {
+    match cause.downcast_ref::<ClassArgumentError>() {
+        // The names in a class file are no argument.
+        Some(ClassArgumentError::File(_)) => false,
+        Some(_) => true,
+        None => cause.is::<WrongArgument>(),
     }
 }
 
@@ -54,6 +102,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<ImageError>() {
         return of_image(error);
     }
+    if let Some(SessionError::Memory { .. }) = cause.downcast_ref::<SessionError>() {
+        return Some(IMAGE_TOO_LARGE.into());
+    }
     if let Some(error) = cause.downcast_ref::<ModelError>() {
         return of_model(error);
     }
@@ -64,23 +115,19 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         return of_train(error);
     }
     if let Some(error) = cause.downcast_ref::<LoadError>() {
-        return Some(match error {
-            LoadError::BaseMissing { .. } => {
-                "name it with --weights, or put it beside the checkpoint".into()
-            }
-            LoadError::OtherBase { .. } => {
-                "name the weights that the model was trained with by --weights".into()
-            }
-            LoadError::NotPlain { .. } => {
-                "leave --method out, or name plain CLIP weights with --model".into()
-            }
-        });
+        return Some(of_loading(error).into());
     }
     if let Some(error) = cause.downcast_ref::<zeg_hub::HubError>() {
         return crate::commands::pull::hint(error);
     }
     if let Some(error) = cause.downcast_ref::<zeg::data::prepare::PrepareError>() {
         return crate::commands::data::hint(error);
+    }
+    if cause.is::<DescriptionMissing>() {
+        return Some("name the file with --dataset".into());
+    }
+    if cause.is::<ReplacesInput>() {
+        return Some("name another folder after --write-labels".into());
     }
     if cause.is::<NoEvaluation>() {
         return Some("`zeg eval … -o FOLDER` writes one".into());
@@ -93,6 +140,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(refused) = cause.downcast_ref::<JsonRefused>() {
         return Some(refused.hint().into());
     }
+    if let Some(error) = cause.downcast_ref::<ResultsError>() {
+        return Some(error.hint().into());
+    }
     if cause.is::<OutputExists>() {
         return Some("use --overwrite to replace it".into());
     }
@@ -102,16 +152,64 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<ExportError>() {
         return of_export(error);
     }
-    if cause.is::<RunExists>() {
-        return Some("continue the run with --resume, or choose another folder with -o".into());
+    if let Some(error) = cause.downcast_ref::<RunExists>() {
+        return Some(error.hint());
     }
-    if cause.is::<NothingToStartFrom>() {
-        return Some("name a checkpoint from the middle of an inductive run with --init".into());
+    if let Some(error) = cause.downcast_ref::<NoCheckpoint>() {
+        return Some(error.hint().into());
+    }
+    if let Some(error) = cause.downcast_ref::<LockError>() {
+        return of_lock(error);
+    }
+    if let Some(hint) = train::hint(cause) {
+        return Some(hint);
+    }
+    if let Some(error) = cause.downcast_ref::<EvalError>() {
+        return of_evaluation(error).map(str::to_owned);
     }
     if let Some(InputError::EmptyFolder { .. }) = cause.downcast_ref::<InputError>() {
         return Some("use -r to search the folders inside the folder as well".into());
     }
+    if let Some(InputError::NotRegular { path }) = cause.downcast_ref::<InputError>()
+        && STANDARD_INPUT.iter().any(|name| path == Path::new(name))
+    {
+        return Some("write `-` for an image from standard input".into());
+    }
+    if let Some(InputError::DeadLink { .. }) = cause.downcast_ref::<InputError>() {
+        return Some("mount or restore what the link leads to, or remove the link".into());
+    }
     of_classes(cause)
+}
+
+/// Returns the hint for an error about the files of a model.
+fn of_loading(error: &LoadError) -> &'static str {
+    match error {
+        LoadError::BaseMissing { .. } => "name it with --weights, or put it beside the checkpoint",
+        LoadError::OtherSideFiles { .. } => {
+            "restore the file that `zeg train` read, or name weights beside which it lies by --weights"
+        }
+        LoadError::OtherBase { .. } => {
+            "name the weights that the model was trained with by --weights"
+        }
+        LoadError::OtherActivation { .. } => {
+            "leave --activation out; a trained model has the activation of its training"
+        }
+        LoadError::UnusedWeights { .. } => "leave --weights out",
+        LoadError::NotPlain { .. } => "leave --method out, or name plain CLIP weights with --model",
+    }
+}
+
+/// Returns the hint for an error about records of evaluations.
+fn of_evaluation(error: &EvalError) -> Option<&'static str> {
+    match error {
+        EvalError::OtherFact { .. } => {
+            Some("score again what belongs together, with one data set file, model and settings")
+        }
+        EvalError::NotShared { .. } => Some(
+            "choose an image that the page without --images shows side by side, or score the models with a larger --gallery",
+        ),
+        _ => None,
+    }
 }
 
 /// Returns the hint for an error about class names or class embeddings.
@@ -131,6 +229,11 @@ fn of_classes(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
                 "name the row of a class by all its names, separated by commas".into()
             }
         });
+    }
+    if cause.is::<AllAlike>() {
+        return Some(
+            "the table or the weights are damaged or were never trained; `zeg info FILE` describes a table".into(),
+        );
     }
     if cause.is::<TemplatesNeedTextTower>() {
         return Some(
@@ -166,7 +269,20 @@ fn of_classes(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
 fn of_data(error: &DataError) -> Option<String> {
     Some(match error {
         DataError::Image(error) => return of_image(error),
-        DataError::RootNotFound { .. } => "name the folder of the data set with --data, such as VOCdevkit/VOC2012".into(),
+        DataError::RootNotFound {
+            dataset,
+            root,
+            looked_for,
+        } => {
+            let marker = looked_for.first().and_then(|path| path.strip_prefix(root).ok());
+            match marker.filter(|marker| !marker.as_os_str().is_empty()) {
+                Some(marker) => format!(
+                    "name the folder of {dataset} that holds {} with --data",
+                    marker.display()
+                ),
+                None => format!("name the folder of {dataset} with --data"),
+            }
+        }
         DataError::SplitNotFound { .. } => "name one of the splits that exist, or a text file with one id per line".into(),
         DataError::SizeMismatch { .. } => {
             "an image and its labels must have the same size; use files of the same download".into()
@@ -175,25 +291,59 @@ fn of_data(error: &DataError) -> Option<String> {
             "the labels belong to another data set or numbering; convert them, or correct the data set in the experiment"
                 .into()
         }
+        DataError::MaskBelowThreshold { largest, .. } => format!(
+            "set `threshold = {}` in the data set file if these pixels are the foreground, or save the masks in black and white",
+            largest.div_ceil(2)
+        ),
+        DataError::SameId { .. } => {
+            "rename one of the images, or list it once; only one image may have an id".into()
+        }
         DataError::RawCocoLabels { .. } => {
             "convert them with `zeg data prepare coco-stuff164k --from … -o …`".into()
         }
-        DataError::UnconvertedLabels { .. } => {
-            "convert the download with `zeg data prepare`".into()
+        DataError::UnconvertedLabels { dataset, .. } => {
+            let entry = datasets::all().find(|entry| entry.title == dataset);
+            let name = entry.map_or("NAME", |entry| entry.name);
+            format!("convert the download with `zeg data prepare {name} --from … -o …`")
         }
         DataError::Description { .. } => {
             "configs/datasets/folder-template.toml explains every key".into()
         }
-        DataError::ClassList { .. } | DataError::UnknownDataset { .. } => {
+        DataError::ClassList { .. } => {
+            "choose one of these with --class-list or data.classes, or leave it out for the first".into()
+        }
+        DataError::WorldClasses { .. } => {
+            "leave out --class-list, --unseen, data.classes and data.unseen for the mini world".into()
+        }
+        DataError::UnknownCategories { .. } => {
+            "name the class of a category in `labels.map`, or list the category in `labels.ignore`".into()
+        }
+        DataError::UnknownDataset { .. } => {
             "`zeg data list` lists the data sets; describe your own in a .toml file".into()
         }
         DataError::LeftOut { .. } => {
-            "upper and lower case count in `images`, and only one image may have an id; rename the files, or give only the folder as `images`"
+            "only one image may have an id (a.png and a.jpg have the same), and upper and lower case count in a pattern; rename or remove the files, or, if only the case differs, give only the folder as `images`"
                 .into()
         }
         DataError::NameNotUtf8 { .. } => "rename the file; ids are parts of file names".into(),
         DataError::MissingFiles { .. } => "unpack the data set completely, or correct the list of the split".into(),
         _ => return None,
+    })
+}
+
+fn of_lock(error: &LockError) -> Option<String> {
+    Some(match error {
+        LockError::InUse { .. } => {
+            "wait until that process has ended, or choose another place with -o".into()
+        }
+        LockError::OtherHost { lock, owner, .. } => format!(
+            "if process {} has ended on {}, remove {} and try again",
+            owner.process,
+            owner.host,
+            lock.display()
+        ),
+        LockError::Foreign { .. } => "choose another place with -o".into(),
+        LockError::Write { .. } => return None,
     })
 }
 
@@ -209,21 +359,39 @@ fn of_export(error: &ExportError) -> Option<String> {
     })
 }
 
+/// The hint for an image that memory cannot hold.
+const IMAGE_TOO_LARGE: &str =
+    "scale the image down or cut it into parts; `ulimit -v unlimited` lifts a limit of the shell";
+
 fn of_image(error: &ImageError) -> Option<String> {
     Some(match error {
         ImageError::LabelsInColour { .. } => {
             "label files hold class indices in an indexed or grey PNG, not colours; use the original files of the data set"
                 .into()
         }
+        ImageError::LabelsLossy { .. } => {
+            "make the label files again as PNG; masks of two classes can be read with kind = \"binary\" in a data set file"
+                .into()
+        }
         ImageError::UnsupportedVariety { .. } => {
             "the file may be intact; convert it to PNG with another program".into()
         }
         ImageError::MaskInAlpha { .. } => "save the alpha channel as a grey image of 8 bits".into(),
+        ImageError::SampleRange { .. } => {
+            "divide the samples by the value of white, for instance by 255, or save the image with 8 or 16 bits".into()
+        }
+        ImageError::SampleNotFinite { .. } => "replace samples without a value, for instance by 0".into(),
+        ImageError::Memory { .. } => IMAGE_TOO_LARGE.into(),
         ImageError::MaskBelowUpperBits { .. } => "save the masks with 8 bits per sample".into(),
+        ImageError::MaskInPalette { .. } => "save the masks in grey, or give the palette different colours".into(),
         ImageError::Corrupt { .. } => "the file is damaged or incomplete; copy or download it again".into(),
         _ => return None,
     })
 }
+
+/// The hint for weights with values that no model has.
+const BAD_VALUES: &str = "the training of these weights failed, or the file is damaged; use an earlier checkpoint, or copy or \
+                          download it again";
 
 fn of_model(error: &ModelError) -> Option<String> {
     Some(match error {
@@ -236,14 +404,17 @@ fn of_model(error: &ModelError) -> Option<String> {
         ModelError::MissingTensor { .. } => {
             "the file lacks a part of the model, or names it otherwise; `zeg info FILE` shows what the file holds".into()
         }
-        ModelError::NotFiniteTensor { .. } | ModelError::ZeroTensor { .. } => {
-            "the training of these weights failed, or the file is damaged; use an earlier checkpoint, or copy or download it again"
-                .into()
-        }
+        ModelError::NotFiniteTensor { .. } | ModelError::ZeroTensor { .. } => BAD_VALUES.into(),
         ModelError::NotFiniteScore { .. } => {
             "the weights hold values that are too large; use an earlier checkpoint".into()
         }
         ModelError::Format { .. } => "the file is damaged or has another format; copy or download it again".into(),
+        ModelError::Table { .. } => {
+            "a table of class embeddings is a matrix [classes, dim]: a .npy file, or the tensor `embeddings` in a .safetensors \
+             file; `zeg embed` writes one"
+                .into()
+        }
+        ModelError::Memory { .. } => "use a smaller --short-side or --crop".into(),
         ModelError::UnknownWord { .. } => {
             "name classes with words that the model knows, such as \"striped red\", or use a larger model from `zeg models`".into()
         }
@@ -253,9 +424,26 @@ fn of_model(error: &ModelError) -> Option<String> {
     })
 }
 
+/// Returns the hint for a file that could not be written.
+fn of_write(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::NotFound => "the folder does not exist; create it, or choose another folder",
+        ErrorKind::NotADirectory => "a file stands where a folder is needed; choose another folder",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "choose a folder that you may write to"
+        }
+        _ => "free some disk space, or choose another folder",
+    }
+}
+
 fn of_weights(error: &WeightsError) -> Option<String> {
     Some(match error {
         WeightsError::Format { .. } => "the file is damaged or has another format; copy or download it again".into(),
+        WeightsError::UnknownHeads { .. } => {
+            "state the number with --heads, such as --heads 16, or put the configuration of the weights beside them".into()
+        }
+        WeightsError::NotFinite { .. } | WeightsError::AllZero { .. } => BAD_VALUES.into(),
         WeightsError::ForbiddenCall { .. } => {
             "do not open this file with Python either; download the weights from their publisher, if possible as safetensors"
                 .into()
@@ -264,20 +452,63 @@ fn of_weights(error: &WeightsError) -> Option<String> {
             "use weights of a CLIP vision transformer, such as ViT-B/16 from OpenAI, open_clip or Hugging Face"
                 .into()
         }
-        WeightsError::Write { .. } => "free some disk space, or choose another folder".into(),
+        WeightsError::UnknownTensor { .. } => {
+            "merge adapters such as LoRA into the weights before saving them, or use weights of a plain CLIP vision transformer"
+                .into()
+        }
+        WeightsError::NumberType { .. } => {
+            "save the weights as 32-bit or 16-bit floating-point numbers".into()
+        }
+        WeightsError::OwnCheckpoint { .. } => {
+            "every command takes the file as it is, such as `zeg segment … --model FILE` and `zeg eval FILE`".into()
+        }
+        WeightsError::Write { source, .. } => of_write(source).into(),
         WeightsError::Read { .. } | WeightsError::TarFile { .. } => return None,
     })
 }
 
 fn of_train(error: &TrainError) -> Option<String> {
     Some(match error {
-        TrainError::NotFinite { .. } => "lower training.schedule.base, or check the labels of these images".into(),
-        TrainError::Write { .. } => {
-            "free some disk space, or choose another folder; the last checkpoint is intact, and --resume continues from it".into()
+        TrainError::NotFinite { .. } => {
+            "lower training.schedule.base, or check the labels of these images".into()
         }
-        TrainError::Checkpoint { .. } => "use a checkpoint that `zeg train` wrote; name CLIP weights with --weights".into(),
+        TrainError::NotFiniteWeight { .. } => {
+            "lower training.schedule.base; an earlier checkpoint is unchanged".into()
+        }
+        TrainError::Unlabelled { .. } => {
+            "check the label rule and the unseen classes of the data set with `zeg data doctor`"
+                .into()
+        }
+        TrainError::Memory { .. } => {
+            "lower training.batch, training.micro-batch or the size in training.preprocess".into()
+        }
+        TrainError::Write { source, .. } => of_write(source).into(),
+        TrainError::Checkpoint { .. } => {
+            "use a checkpoint that `zeg train` wrote; name CLIP weights with --weights".into()
+        }
+        TrainError::PretrainCheckpoint { .. } => {
+            "the file is damaged or of another kind; start anew with --overwrite".into()
+        }
         TrainError::Data(error) => return of_data(error),
         TrainError::Model(error) => return of_model(error),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn the_hint_for_a_file_that_cannot_be_written_follows_the_error() {
+        let hint_for = |kind: io::ErrorKind| {
+            let (path, source) = ("new/x.safetensors".into(), io::Error::from(kind));
+            hint(&WeightsError::Write { path, source }.into()).unwrap()
+        };
+        assert!(hint_for(io::ErrorKind::NotFound).contains("create it"));
+        assert!(hint_for(io::ErrorKind::PermissionDenied).contains("may write to"));
+        assert!(hint_for(io::ErrorKind::StorageFull).contains("disk space"));
+    }
 }

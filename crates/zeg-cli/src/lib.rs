@@ -17,7 +17,9 @@ mod say;
 mod allocator;
 mod cli;
 mod commands;
+mod environment;
 mod hints;
+mod numbers;
 mod program;
 mod progress;
 mod renamed_flags;
@@ -25,11 +27,12 @@ mod renamed_flags;
 pub mod schema;
 pub mod timing;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode, time::Instant};
 
 use clap::FromArgMatches as _;
 
 use cli::{Cli, Command};
+use commands::json;
 pub use program::Program;
 use progress::Verbosity;
 
@@ -44,34 +47,54 @@ pub fn main() -> ExitCode {
     main_with(&Program::default(), std::env::args_os())
 }
 
-/// Runs the command that the arguments name, and prints an error with a hint if it fails.
+/// Runs the command that the arguments name, and prints an error with a hint if it fails; with `--json` as a document,
+/// too.
 ///
 /// - `program`: the methods and recipes that the program knows
 /// - `arguments`: the first one is the name of the program
 ///
-/// Returns exit code 0 for success, 1 if the work failed, 2 if the command line is wrong, 130 if it was interrupted.
+/// Returns exit code 0 for success, 1 if the work failed, 2 if the command line is wrong, and 129, 130 or 143 if it was
+/// stopped by a hangup, by Ctrl-C or by a request to terminate.
 pub fn main_with<I, T>(program: &Program, arguments: I) -> ExitCode
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString>,
 {
+    commands::interrupt::begin();
     let modern = renamed_flags::modernize(arguments.into_iter().map(Into::into));
     for notice in &modern.notices {
         print_notice!("warning: {notice}");
     }
-    let parsed = Cli::grouped_command().try_get_matches_from(modern.arguments);
+    let json = json::asked_for(&command(), &modern.arguments);
+    let command = numbers::accept_negative_numbers(Cli::grouped_command());
+    let command = environment::ignore_empty_variables(command);
+    let given = modern.arguments;
+    let parsed = command.try_get_matches_from(&given);
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         // Help and version arrive here as well. A closed pipe is not reported.
-        Err(error) => {
+        Err(mut error) => {
+            environment::name_variable(&mut error, &self::command(), &given);
             let _ = error.print();
-            return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+            let code = u8::try_from(error.exit_code()).unwrap_or(1);
+            if code != 0 {
+                json::report_usage(json.as_ref(), &error, code);
+            }
+            return ExitCode::from(code);
         }
     };
-    let verbosity = Verbosity::of_flag(cli.quiet);
+    let verbosity = Verbosity::of_flags(cli.quiet, cli.verbose);
+    let started = Instant::now();
+    verbosity.detail(format_args!(
+        "zeg {} on {}, {} threads",
+        env!("CARGO_PKG_VERSION"),
+        commands::machine::name(),
+        std::thread::available_parallelism().map_or(1, usize::from)
+    ));
     let result = match cli.command {
         Command::Quickstart(args) => commands::quickstart::run(program, args, verbosity),
         Command::Pretrain(args) => commands::pretrain::run(program, args, verbosity),
+        Command::Visualize(args) => commands::visualize::run(program, args, verbosity),
         Command::Train(args) => commands::train::run(program, args, verbosity),
         Command::Ablate(args) => commands::ablate::run(program, args, verbosity),
         Command::Eval(args) => commands::eval::run(program, args, verbosity),
@@ -81,15 +104,21 @@ where
         Command::Models(args) => commands::models::run(program, args),
         Command::Pull(args) => commands::pull::run(program, args, verbosity),
         Command::Import(args) => commands::import::run(program, args, verbosity),
+        Command::Embed(args) => commands::embed::run(program, args, verbosity),
         Command::Info(args) => commands::info::run(program, args),
-        Command::Bench(args) => commands::bench::run(program, args),
+        Command::Bench(args) => commands::bench::run(program, args, verbosity),
         Command::Check(args) => commands::check::run(program, args, verbosity),
-        Command::Completions { shell } => commands::completions(shell)
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(Into::into),
+        Command::Completions(args) => commands::completions::run(program, args),
     };
-    result.unwrap_or_else(|error| {
+    let code = result.unwrap_or_else(|error| {
         hints::print(&error);
-        ExitCode::FAILURE
-    })
+        for cause in error.chain().skip(1) {
+            verbosity.detail(format_args!("cause: {cause}"));
+        }
+        let code = hints::exit_code(&error);
+        json::report(json.as_ref(), &error, code);
+        ExitCode::from(code)
+    });
+    verbosity.detail(timing::used_text(started.elapsed()));
+    code
 }

@@ -17,17 +17,39 @@ pub(crate) enum Verbosity {
     Normal,
     /// Neither progress nor notices.
     Quiet,
+    /// Progress, notices and details.
+    Verbose,
 }
 
 impl Verbosity {
-    /// Returns what `--quiet` means.
-    pub(crate) fn of_flag(quiet: bool) -> Self {
-        if quiet { Self::Quiet } else { Self::Normal }
+    /// Returns what `--quiet` and `--verbose` mean.
+    pub(crate) fn of_flags(quiet: bool, verbose: bool) -> Self {
+        match (quiet, verbose) {
+            (true, _) => Self::Quiet,
+            (false, true) => Self::Verbose,
+            (false, false) => Self::Normal,
+        }
+    }
+
+    /// Returns the flag that gives a process of this program the same verbosity; none for the usual one.
+    pub(crate) fn flag(self) -> Option<&'static str> {
+        match self {
+            Self::Normal => None,
+            Self::Quiet => Some("--quiet"),
+            Self::Verbose => Some("--verbose"),
+        }
     }
 
     /// Prints a line that is neither an error nor a warning, unless the program is quiet.
     pub(crate) fn notice(self, text: impl Display) {
-        if self == Self::Normal {
+        if self != Self::Quiet {
+            print_notice!("{text}");
+        }
+    }
+
+    /// Prints a line that is only of interest where something is looked into, if the program is verbose.
+    pub(crate) fn detail(self, text: impl Display) {
+        if self == Self::Verbose {
             print_notice!("{text}");
         }
     }
@@ -91,12 +113,14 @@ pub(crate) struct Progress {
 impl Progress {
     fn new(verbosity: Verbosity, what: &'static str, unit: Unit) -> Self {
         let bar = match verbosity {
-            Verbosity::Normal => ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()),
+            Verbosity::Normal | Verbosity::Verbose => {
+                ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+            }
             Verbosity::Quiet => ProgressBar::hidden(),
         };
         bar.set_style(unit.style(false));
         bar.set_prefix(what);
-        let has_lines = verbosity == Verbosity::Normal && bar.is_hidden();
+        let has_lines = verbosity != Verbosity::Quiet && bar.is_hidden();
         Self {
             bar,
             what,

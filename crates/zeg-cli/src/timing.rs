@@ -32,6 +32,7 @@ use crate::Program;
 
 /// Times and memory of runs that do the same work.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Timing {
     /// Median wall time in seconds.
     pub median_s: f64,
@@ -232,6 +233,15 @@ fn status_mb(name: &str) -> Option<f64> {
     let line = status.lines().find(|line| line.starts_with(name))?;
     let kibibytes: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kibibytes * 1024.0 / 1e6)
+}
+
+/// Describes the time and the memory that this process used.
+pub(crate) fn used_text(wall: std::time::Duration) -> String {
+    let wall = wall.as_secs_f64();
+    match status_mb("VmHWM:") {
+        Some(peak) => format!("took {wall:.1} s and at most {peak:.0} MB of memory"),
+        None => format!("took {wall:.1} s"),
+    }
 }
 
 /// Returns the processor time of all threads of this process, in seconds.

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{World, failure, write_plain_clip};
+use common::{World, failure, failure_with, write_plain_clip};
 use zeg::image::{LabelMap, RgbImage, write_indexed_png};
 use zeg::vocab::classes::voc_colour;
 
@@ -165,10 +165,13 @@ fn class_lists_are_checked_before_any_image() {
             "run/model.safetensors",
         ]);
         command.args(["-o", "out", "--classes", classes]);
-        failure(&mut command)
+        command
     };
-    assert_says(&segment(""), &["--classes", "names no class", "hint:"]);
-    assert_says(&segment("dog,,cat"), &["--classes", "hint:"]);
+    // A list that no file can make right is a wrong argument.
+    let wrong = |classes: &str| failure_with(2, &mut segment(classes));
+    assert_says(&wrong(""), &["--classes", "names no class", "hint:"]);
+    assert_says(&wrong("dog,,cat"), &["--classes", "hint:"]);
+    let segment = |classes: &str| failure(&mut segment(classes));
     assert_says(
         &segment("zebra"),
         &["zebra", "hint: use names of the table"],
@@ -182,6 +185,16 @@ fn class_lists_are_checked_before_any_image() {
 
 /// A limit on file sizes replaces a full disk: both make a write fail half-way.
 #[cfg(unix)]
+#[cfg(unix)]
+#[test]
+fn the_name_of_an_image_from_standard_input_is_a_hyphen() {
+    let world = World::new();
+    let mut command = world.zeg();
+    command.args(["segment", "/dev/stdin", "-o", "out", "--model", "mini"]);
+    let text = failure(command.args(["--classes", "red,blue"]).write_stdin("x"));
+    assert_says(&text, &["neither a file nor a folder", "hint: write `-`"]);
+}
+
 #[test]
 fn a_full_disk_leaves_the_last_checkpoint() {
     let world = World::new();
@@ -312,18 +325,33 @@ fn weights_that_are_not_finite_or_all_zero_label_nothing() {
     }
 }
 
+/// Label maps have the names of the true label maps, so their folder is a likely mistake after `--write-labels`.
 #[test]
-fn options_that_are_not_finite_are_refused() {
+fn the_true_labels_are_never_replaced_by_predicted_ones() {
     let world = World::new();
-    let command = ["segment", "VOC2012/JPEGImages/2007_000000.jpg", "-o", "out"];
-    let model = ["--model", "mini", "--classes", "red,blue"];
-    for option in [
-        ["--seen-offset", "nan"].as_slice(),
-        &["--logit-scale", "0", "--method", "clearclip"],
-    ] {
-        let mut zeg = world.zeg();
-        let text = failure(zeg.args(command).args(model).args(option));
-        let name = option[0].trim_start_matches('-');
-        assert_says(&text.to_lowercase(), &[name, option[1]]);
+    world.train("run").assert().success();
+    let labels = world.labels("2007_000004");
+    let before = std::fs::read(&labels).unwrap();
+    let score = |folder: &str| {
+        let mut command = world.zeg();
+        command.args(["eval", "run/model.safetensors", "--data", "VOC2012"]);
+        command.args(["--overwrite", "--write-labels", folder]);
+        command
+    };
+    let text = failure(&mut score("VOC2012/SegmentationClass"));
+    assert_says(
+        &text,
+        &["2007_000004.png", "the evaluation reads this file", "hint:"],
+    );
+    #[cfg(unix)]
+    {
+        std::fs::create_dir(world.path("maps")).unwrap();
+        std::os::unix::fs::symlink(&labels, world.path("maps/2007_000004.png")).unwrap();
+        let text = failure(&mut score("maps"));
+        assert_says(&text, &["maps", "the evaluation reads this file"]);
+        assert!(!world.path("maps/2007_000005.png").exists());
     }
+    assert_eq!(std::fs::read(&labels).unwrap(), before);
+    score("new").assert().success();
+    score("new").assert().success();
 }

@@ -9,6 +9,8 @@ mod commands;
 mod keys;
 #[path = "book/links.rs"]
 mod links;
+#[path = "book/output.rs"]
+mod output;
 #[path = "book/pages.rs"]
 mod pages;
 #[path = "book/published.rs"]

@@ -6,7 +6,7 @@ mod common;
 use std::{collections::HashMap, path::Path};
 
 use assert_cmd::Command;
-use common::{DIM, World, failure, write_image_tower, write_tensors};
+use common::{DIM, World, failure, write_image_tower, write_plain_clip, write_tensors};
 use serde_json::Value;
 use zeg::{
     data::mini_world::{Part, World as MiniWorld, WorldConfig},
@@ -221,10 +221,96 @@ fn training_has_the_activation_of_the_weights() {
         json(&world.path(output).join("evaluation.json"))["confusion"].clone()
     };
     let with_config = scores("with");
+    let other = ["--data", "VOC2012", "--activation", "quick-gelu"];
+    let text = failure(
+        world
+            .zeg()
+            .args(["eval", "stated/model.safetensors"])
+            .args(other),
+    );
+    assert!(text.contains("activation gelu, not quick-gelu"), "{text}");
+    // A trained model has nothing to convert.
+    let import = ["import", "stated/model.safetensors", "-o", "ck.safetensors"];
+    let text = failure(world.zeg().args(import));
+    assert!(text.contains("takes the file as it is"), "{text}");
+    assert!(!world.path("ck.safetensors").exists());
     std::fs::remove_file(&config).unwrap();
     assert_eq!(with_config, scores("without"));
     let text = failure(world.train("stated").arg("--resume").args(steps));
     assert!(text.contains("--activation"), "{text}");
+}
+
+#[test]
+fn architecture_is_read_never_guessed_silently() {
+    let world = World::new();
+    write_plain_clip(&world.path("plain.safetensors"));
+    let segment: &[&str] = &[
+        "segment",
+        "VOC2012/JPEGImages/2007_000000.jpg",
+        "--model",
+        "plain.safetensors",
+        "--classes",
+        "dog, cat",
+        "-o",
+        "out",
+        "--overwrite",
+        "--no-cache",
+        "--short-side",
+        "32",
+        "--crop",
+        "32",
+        "--stride",
+        "16",
+    ];
+    let bench: &[&str] = &["bench", "plain.safetensors", "--size", "32", "--runs", "1"];
+    let output = ["-o", "ours.safetensors", "--overwrite"];
+    let import: &[&str] = &[&["import", "plain.safetensors"][..], &output].concat();
+    for command in [segment, bench, import] {
+        let run = |more: &[&str]| success(world.zeg().args(command).args(more));
+        let text = run(&[]);
+        let warnings: Vec<&str> = text
+            .lines()
+            .filter(|l| l.contains("no file states"))
+            .collect();
+        let [warning] = warnings[..] else {
+            panic!("{command:?}: one warning, not {warnings:?}");
+        };
+        for part in [
+            "warning: plain.safetensors",
+            "QuickGELU is assumed",
+            "--activation gelu",
+            "1 in the image tower and 1 in the text tower",
+            "--heads",
+        ] {
+            assert!(warning.contains(part), "{command:?}: {warning}");
+        }
+        let text = run(&["--activation", "gelu", "--heads", "2,4"]);
+        assert!(!text.contains("no file states"), "{command:?}: {text}");
+    }
+    let info = |file: &str| {
+        let mut command = world.zeg();
+        command.args(["info", file]);
+        let output = command.assert().success().get_output().stdout.clone();
+        String::from_utf8(output).unwrap()
+    };
+    let text = info("plain.safetensors");
+    assert_eq!(text.matches("1 heads (assumed)").count(), 2, "{text}");
+    assert!(text.contains("QuickGELU, assumed"), "{text}");
+    // What the options stated stands in the imported file.
+    let text = info("ours.safetensors");
+    assert!(
+        text.contains("2 heads, trained") && text.contains("4 heads, 77 tokens"),
+        "{text}"
+    );
+    assert!(text.contains("GELU") && !text.contains("assumed"), "{text}");
+    // Without them, the guess stays a guess.
+    success(world.zeg().args(import));
+    assert!(info("ours.safetensors").contains("1 heads (assumed)"));
+    let text = failure(world.train("run").args(["--heads", "4"]));
+    assert!(
+        text.contains("2 attention heads") && text.contains("has 4"),
+        "{text}"
+    );
 }
 
 /// The Hugging Face cache has links, and a configuration lies beside the link only.
@@ -314,6 +400,57 @@ fn templates_that_are_asked_for_take_effect_and_are_recorded() {
     };
     assert_eq!(recorded(&[], "a"), "single (stored in the checkpoint)");
     assert_eq!(recorded(&["--templates", "name-only"], "b"), "name-only");
+}
+
+#[test]
+fn a_written_table_gives_the_labels_of_the_text_tower() {
+    let world = mini_model();
+    let classes = "striped red, plain blue, plain green";
+    let labels = |more: &[&str], output: &str| {
+        let mut command = world.zeg();
+        command
+            .args(["segment", "a.png", "--model", "mini", "-o", output])
+            .args(["--classes", classes, "--write", "labels"])
+            .args(more);
+        let text = success(&mut command);
+        assert!(!text.contains("warning"), "{text}");
+        std::fs::read(world.path(output).join("a.png")).unwrap()
+    };
+    let embed = |more: &[&str]| {
+        let mut command = world.zeg();
+        command
+            .args(["embed", "--weights", "mini", "--classes", classes])
+            .args(["-o", "table.safetensors"])
+            .args(more);
+        command
+    };
+    success(&mut embed(&[]));
+    assert!(failure(&mut embed(&[])).contains("exists already"));
+    success(&mut embed(&["--overwrite"]));
+    let table = labels(&["--text", "table.safetensors"], "table");
+    assert_eq!(table, labels(&[], "tower"));
+
+    let mut info = world.zeg();
+    info.args(["info", "table.safetensors"]);
+    let output = info.assert().success().get_output().stdout.clone();
+    let text = String::from_utf8(output).unwrap();
+    assert!(
+        text.contains("table of class embeddings")
+            && text.contains("3 of ")
+            && text.contains("striped red; plain blue; plain green"),
+        "{text}"
+    );
+
+    // A checkpoint is no table.
+    let mut command = world.zeg();
+    command
+        .args(["segment", "a.png", "--model", "mini", "-o", "no"])
+        .args(["--classes", classes, "--text", "run/model.safetensors"]);
+    let text = failure(&mut command);
+    assert!(
+        text.contains("is a checkpoint, not a table") && !text.contains("damaged"),
+        "{text}"
+    );
 }
 
 #[test]

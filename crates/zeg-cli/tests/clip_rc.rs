@@ -242,4 +242,41 @@ fn a_released_checkpoint_gives_the_labels_of_its_model() {
         labels == segment("released.safetensors", "theirs"),
         "the labels differ"
     );
+    protocol_follows_the_checkpoint(&world);
+}
+
+/// The file names of released checkpoints decide the seen offset and the protocol, unless an option does.
+fn protocol_follows_the_checkpoint(world: &World) {
+    let own = "voc_self_train.safetensors";
+    std::fs::copy(world.path("released.safetensors"), world.path(own)).unwrap();
+    let none: &[&str] = &[];
+    for (model, more, protocol, has_offset) in [
+        ("released.safetensors", none, "inductive", true),
+        (own, none, "transductive-unseen", false),
+        (own, &["--protocol", "inductive"], "inductive", true),
+        (own, &["--seen-offset", "0.2"], "transductive-unseen", true),
+        (
+            "released.safetensors",
+            &["--protocol", "fully-supervised"],
+            "fully-supervised",
+            false,
+        ),
+    ] {
+        let mut command = world.zeg();
+        command
+            .args(["eval", model, "--data", "VOC2012", "--dataset", "voc12"])
+            .args(["--class-list", "voc20", "--text", "text.safetensors"])
+            .args(["--short-side", "32", "--crop", "32", "--stride", "24"])
+            .args(["-o", "record", "--overwrite"])
+            .args(more);
+        let done = command.assert().success();
+        let text = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
+        let says_so = text.contains("\"voc_self_train.safetensors\" says");
+        assert_eq!(says_so, protocol == "transductive-unseen", "{text}");
+        let record = std::fs::read(world.path("record/evaluation.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        assert_eq!(record["protocol"], protocol, "{model} {more:?}");
+        let offset = record["inference"]["seen-offset"].as_f64().unwrap();
+        assert_eq!(offset > 0.0, has_offset, "{model} {more:?}: {offset}");
+    }
 }

@@ -36,9 +36,11 @@ fn help_texts() {
         "data doctor",
         "data prepare",
         "segment",
+        "visualize",
         "models",
         "pull",
         "import",
+        "embed",
         "info",
         "bench",
         "check",
@@ -159,8 +161,10 @@ fn every_suite_is_sound() {
         }
     }
     // Of the benchmarks: 12 designs, 12 formats, 8 depths, 2 losses, 2 sets of templates, 4 short rows, 8 + 2 short rows
-    // with 2 candidates each, 5 settings; three seeds each.
-    assert_eq!(runs, 120 + (8 + 2) * (3 + 2) + 5 * 3);
+    // with 2 candidates each, 5 settings; three seeds each. Further, 12 designs of COCO-Stuff, 9 numbers of prompt tokens,
+    // 4 losses and 2 sets of templates of COCO-Stuff and Context, 7 settings of each data set, 4 parts of CLIP-RC.
+    let others = 12 + 9 + 4 + 2 + 3 * 7 + 4;
+    assert_eq!(runs, 120 + (8 + 2) * (3 + 2) + 5 * 3 + others * 3);
 }
 
 /// The value of `--json` is optional, so an image can end up as its value.

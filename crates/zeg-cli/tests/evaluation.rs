@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 
-use common::{World, failure};
+use common::{World, failure, failure_with};
 use serde_json::Value;
 
 fn json(world: &World, name: &str) -> Value {
@@ -48,6 +48,11 @@ fn shards_add_up_to_the_whole() {
     assert!(text.contains('2'), "the missing part is named: {text}");
     let text = failure(&mut merge(&["part-1", "part-2", "part-2", "part-3"]));
     assert!(text.contains('2'), "the repeated part is named: {text}");
+    // The record of a part is no place for the whole one.
+    let mut onto = world.zeg();
+    onto.args(["eval", "merge", "part-1", "part-2", "part-3"]);
+    let text = failure(onto.args(["-o", "./part-2", "--overwrite"]));
+    assert!(text.contains("part-2: -o is the folder"), "{text}");
     merge(&["part-3", "part-1", "part-2"]).assert().success();
 
     let mut merged = json(&world, "merged.json");
@@ -113,6 +118,107 @@ fn several_seeds_give_mean_and_deviation() {
     }
     let text = failure(world.zeg().args(["report", "VOC2012", "-o", "other"]));
     assert!(text.contains("evaluation.json"), "{text}");
+}
+
+/// Several models: each prints its scores, a table compares them, and only seeds of one configuration have a mean.
+#[test]
+fn several_models_are_scored_one_after_the_other_and_only_seeds_are_averaged() {
+    let world = World::new();
+    trained(&world, "a", 1);
+    trained(&world, "b", 2);
+    let other = ["--set", "model.head.query=text"];
+    world.train("c").args(other).assert().success();
+    let models = ["a", "c", "b"].map(|run| format!("{run}/model.safetensors"));
+    let models: Vec<&str> = models.iter().map(String::as_str).collect();
+    let mut command = world.zeg();
+    command.arg("eval").args(&models);
+    command.args(["--data", "VOC2012", "--split", "train", "-o", "scores"]);
+    let output = command.args(["--json", "several.json"]).output().unwrap();
+    let (out, told) = (
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    );
+    assert!(output.status.success(), "{told}");
+    assert!(
+        told.contains("warning: no mean over these models: "),
+        "{told}"
+    );
+    let places: Vec<usize> = models
+        .iter()
+        .map(|model| out.find(model).unwrap())
+        .collect();
+    assert!(places.is_sorted(), "{out}");
+    // A table per model, and one that compares them.
+    assert_eq!(out.matches("images").count(), 3, "{out}");
+    let (_, comparison) = out.split_at(out.rfind(" model ").unwrap());
+    assert!(
+        models.iter().all(|model| comparison.contains(model)),
+        "{out}"
+    );
+    assert!(comparison.contains("mean of 2 seeds"), "{out}");
+
+    let several = json(&world, "several.json");
+    for (number, run) in ["a", "c", "b"].iter().enumerate() {
+        let record = zeg::eval::Evaluation::open(world.path(&format!("scores/{run}"))).unwrap();
+        let scores = serde_json::to_value(record.report().unwrap()).unwrap();
+        assert_eq!(several["models"][number]["scores"], scores, "{run}");
+        assert_eq!(several["models"][number]["model"], models[number]);
+    }
+    let means = several["means"].as_array().unwrap();
+    assert_eq!(means.len(), 1);
+    assert_eq!(
+        means[0]["models"],
+        serde_json::json!([models[0], models[2]])
+    );
+    assert_eq!(means[0]["scores"]["runs"], 2);
+    assert!(several["runs"].is_null(), "no mean over all: {several}");
+}
+
+/// A model that cannot be opened is named, and the others keep their scores and records.
+#[test]
+fn one_model_that_cannot_be_opened_does_not_lose_the_scores_of_others() {
+    let world = World::new();
+    trained(&world, "a", 1);
+    trained(&world, "b", 2);
+    fs::write(world.path("broken.safetensors"), "no weights").unwrap();
+    let models = [
+        "a/model.safetensors",
+        "broken.safetensors",
+        "no-such-file.safetensors",
+        "b/model.safetensors",
+    ];
+    let eval = |models: &[&str]| {
+        let mut command = world.zeg();
+        command.arg("eval").args(models);
+        command.args(["--data", "VOC2012", "--split", "train", "--overwrite"]);
+        command.args(["-o", "scores", "--json", "scores.json"]);
+        command
+    };
+    let text = failure(&mut eval(&models));
+    assert!(
+        text.contains("error: broken.safetensors is not scored: "),
+        "{text}"
+    );
+    assert!(
+        text.contains("error: 2 of 4 models could not be scored"),
+        "{text}"
+    );
+    let scores = json(&world, "scores.json");
+    assert_eq!(scores["models"].as_array().unwrap().len(), 2);
+    assert_eq!(scores["failed"].as_array().unwrap().len(), 2);
+    assert_eq!(scores["failed"][1]["path"], "no-such-file.safetensors");
+    assert_eq!(scores["runs"], 2);
+    for run in ["a", "b"] {
+        assert!(world.path("scores").join(run).is_dir(), "{run}");
+    }
+    // If none is left, there is an error in place of scores.
+    let text = failure(&mut eval(&models[1..3]));
+    assert!(
+        text.contains("error: none of the 2 models could be scored"),
+        "{text}"
+    );
+    let scores = json(&world, "scores.json");
+    assert_eq!(scores["error"]["exit_code"], 1);
 }
 
 #[test]
@@ -218,6 +324,51 @@ classes = [
 all = "all"
 "#;
 
+/// The labels of one shard are read with another rule than those of the other.
+#[test]
+fn shards_that_were_read_differently_are_not_merged() {
+    let world = World::new();
+    trained(&world, "run", 0);
+    let rule = |ignore: &str| {
+        let text = OWN.replace("ignore = [255]", &format!("ignore = {ignore}"));
+        fs::write(world.path("own.toml"), text).unwrap();
+    };
+    let score = |shard: &str, folder: &str, more: &[&str]| {
+        let mut command = world.zeg();
+        command.args(["eval", MODEL, "--dataset", "own.toml", "--data", "VOC2012"]);
+        command.args(["--split", "all", "--shard", shard, "-o", folder]);
+        command.args(more).assert().success();
+    };
+    let merge = |parts: [&str; 2], whole: &str| {
+        let mut command = world.zeg();
+        command.args(["eval", "merge"]).args(parts);
+        command.args(["-o", whole]);
+        command
+    };
+    rule("[255]");
+    score("1/2", "first", &[]);
+    score("2/2", "second", &[]);
+    score("2/2", "limited", &["--limit", "5"]);
+    merge(["first", "second"], "whole").assert().success();
+    let text = failure(&mut merge(["first", "limited"], "wrong"));
+    assert!(text.contains("differ in images: 6"), "{text}");
+    rule("[254, 255]");
+    score("2/2", "other", &[]);
+    let text = failure(&mut merge(["first", "other"], "wrong"));
+    assert!(
+        text.contains("differ in label rule ignore: 255 and 254 255") && text.contains("hint:"),
+        "{text}"
+    );
+    // A record of an earlier version has no fingerprint; it is merged with a warning.
+    let path = world.path("other/evaluation.json");
+    let mut old = json(&world, "other/evaluation.json");
+    old.as_object_mut().unwrap().remove("fingerprint");
+    fs::write(path, old.to_string()).unwrap();
+    let output = merge(["first", "other"], "old").assert().success();
+    let text = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(text.contains("could not be verified"), "{text}");
+}
+
 #[test]
 fn test_time_augmentation_is_recorded_and_changes_scores() {
     let world = World::new();
@@ -235,12 +386,15 @@ fn test_time_augmentation_is_recorded_and_changes_scores() {
     assert_eq!(augmented["scales"], serde_json::json!([0.75, 1.0, 1.5]));
     assert_eq!(augmented["flip"], true);
     assert_ne!(plain["confusion"], augmented["confusion"]);
-    let text = failure(
-        world
-            .zeg()
-            .args(["eval", MODEL, "--data", "VOC2012", "--scales", "0"]),
-    );
-    assert!(text.contains("0.05"), "{text}");
+    let wrong = |scale: &str, code: i32| {
+        let mut command = world.zeg();
+        failure_with(
+            code,
+            command.args(["eval", MODEL, "--data", "VOC2012", "--scales", scale]),
+        )
+    };
+    assert!(wrong("0", 2).contains("above 0"));
+    assert!(wrong("0.01", 1).contains("0.05"));
 }
 
 #[test]
@@ -306,4 +460,97 @@ fn models_of_one_frozen_encoder_are_scored_together_with_the_same_result() {
         json(&world, "a/together/evaluation.json")["confusion"],
         json(&world, "b/together/evaluation.json")["confusion"]
     );
+}
+
+/// A recipe of VOC is used for an own data set, with synonyms that the table of class embeddings lacks, and the model is
+/// scored from another folder.
+#[test]
+fn a_model_of_an_own_data_set_finds_its_description_and_brings_its_classes() {
+    let world = World::new();
+    let names = zeg::vocab::classes::ClassSet::by_name("voc20")
+        .unwrap()
+        .classes;
+    let class = |name: &String| match name.as_str() {
+        "sofa" => "{ name = 'sofa', synonyms = ['couch'] }".to_owned(),
+        name => format!("'{name}'"),
+    };
+    let classes: Vec<String> = names.iter().map(class).collect();
+    let text = format!(
+        "name = 'blocks'\nroot = 'VOC2012'\nimages = 'JPEGImages/{{id}}.jpg'\nlabels = 'SegmentationClass/{{id}}.png'\n\
+         kind = 'index'\nzero-is = 'ignore'\nclasses = [{}]\nunseen = ['sofa']\n[splits]\n\
+         train = 'ImageSets/Segmentation/train.txt'\ntest = 'ImageSets/Segmentation/val.txt'\n",
+        classes.join(", ")
+    );
+    fs::write(world.path("blocks.toml"), text).unwrap();
+    let output = world
+        .train("run")
+        .args(["--set", "data.dataset=blocks.toml"])
+        .args(["--set", "training.evaluation={every=6}"])
+        .assert()
+        .success();
+    let told = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(
+        told.contains("`data.classes` = \"voc20\" belongs to voc12"),
+        "{told}"
+    );
+    assert!(told.contains("1 unseen class;"), "{told}");
+
+    fs::create_dir(world.path("elsewhere")).unwrap();
+    let score = |more: &[&str]| {
+        let mut command = world.zeg();
+        command.current_dir(world.path("elsewhere"));
+        command.args([
+            "eval",
+            "../run/model.safetensors",
+            "-o",
+            "scores",
+            "--overwrite",
+        ]);
+        command.args(more);
+        command
+    };
+    let record = || json(&world, "elsewhere/scores/evaluation.json");
+    score(&[]).assert().success();
+    let first = record();
+    assert_eq!(first["benchmark"]["dataset"], "blocks");
+    assert_eq!(first["benchmark"]["class_list"], "blocks");
+    assert_eq!(first["benchmark"]["split"], "test");
+    assert_eq!(first["protocol"], "inductive");
+    let unseen = first["classes"].as_array().unwrap().iter();
+    assert_eq!(unseen.filter(|class| class["unseen"] == true).count(), 1);
+
+    fs::create_dir(world.path("moved")).unwrap();
+    fs::rename(world.path("blocks.toml"), world.path("moved/blocks.toml")).unwrap();
+    let text = failure(&mut score(&[]));
+    assert!(text.contains("blocks.toml, does not exist"), "{text}");
+    assert!(
+        text.contains("hint: name the file with --dataset"),
+        "{text}"
+    );
+    score(&["--dataset", "../moved/blocks.toml", "--data", "../VOC2012"])
+        .assert()
+        .success();
+    for key in ["confusion", "protocol", "trained_on"] {
+        assert_eq!(record()[key], first[key], "{key}");
+    }
+
+    // A renamed copy is the same data set, and a file of the same name with another `name` is not.
+    let moved = world.path("moved/blocks.toml");
+    fs::copy(&moved, world.path("blocks.toml")).unwrap();
+    fs::copy(&moved, world.path("moved/renamed.toml")).unwrap();
+    score(&["--dataset", "../moved/renamed.toml", "--data", "../VOC2012"])
+        .assert()
+        .success();
+    assert_eq!(record()["protocol"], first["protocol"]);
+    let text = fs::read_to_string(&moved).unwrap();
+    fs::write(&moved, text.replace("name = 'blocks'", "name = 'other'")).unwrap();
+    let output = score(&["--dataset", "../moved/blocks.toml", "--data", "../VOC2012"])
+        .assert()
+        .success();
+    let told = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(
+        told.contains("is taken for another data set than"),
+        "{told}"
+    );
+    assert_eq!(record()["protocol"], "cross-dataset");
 }

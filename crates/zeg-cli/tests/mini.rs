@@ -1,6 +1,9 @@
 //! MiniCLIP and the mini world from end to end: pre-training, the embedded model, the quickstart.
 #![allow(clippy::unwrap_used)]
 
+#[path = "json/validate.rs"]
+mod validate;
+
 use std::path::Path;
 
 use assert_cmd::Command;
@@ -50,6 +53,80 @@ fn a_short_pre_training_is_far_better_than_chance() {
     let model = trainer.inference_model();
     let accuracy = pretraining.zero_shot_accuracy(&model, 256).unwrap();
     assert!(accuracy > 0.12, "{accuracy}, losses {losses:?}");
+}
+
+/// Returns `zeg pretrain` with a few small steps.
+fn pretrain(folder: &Path, output: &str, more: &[&str]) -> Command {
+    let mut command = zeg(folder);
+    command.args(["pretrain", "-o", output, "--steps", "4", "--batch", "4"]);
+    command.args(["--checkpoint-every", "1", "--threads", "1"]);
+    command.args(more);
+    command
+}
+
+#[test]
+fn a_pre_training_that_is_killed_continues_to_the_same_bytes() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let bytes = |name: &str| std::fs::read(path(name)).unwrap();
+    let losses = |name: &str| -> Vec<f64> {
+        let text = std::fs::read_to_string(path(name)).unwrap();
+        let lines = text.lines().map(serde_json::from_str::<serde_json::Value>);
+        lines
+            .map(|line| line.unwrap()["loss"].as_f64().unwrap())
+            .collect()
+    };
+    pretrain(folder.path(), "whole.safetensors", &[])
+        .assert()
+        .success();
+
+    let command = pretrain(folder.path(), "killed.safetensors", &[]);
+    let mut child = std::process::Command::new(command.get_program())
+        .current_dir(folder.path())
+        .args(command.get_args())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let checkpoint = path("killed.checkpoint.safetensors");
+    while !checkpoint.exists() {
+        assert!(child.try_wait().unwrap().is_none());
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!path("killed.safetensors").exists());
+    let refused = pretrain(folder.path(), "killed.safetensors", &[])
+        .output()
+        .unwrap();
+    assert!(
+        stderr(&refused).contains("--resume"),
+        "{}",
+        stderr(&refused)
+    );
+    let resume = ["--resume"];
+    let resumed = pretrain(folder.path(), "killed.safetensors", &resume)
+        .output()
+        .unwrap();
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    assert!(stderr(&resumed).contains("resuming at step"));
+    assert!(bytes("whole.safetensors") == bytes("killed.safetensors"));
+    assert_eq!(losses("whole.jsonl"), losses("killed.jsonl"));
+    assert_eq!(losses("killed.jsonl").len(), 4);
+    for temporary in ["killed.checkpoint.safetensors", "killed.safetensors.lock"] {
+        assert!(!path(temporary).exists(), "{temporary}");
+    }
+
+    // Nothing is left to continue, and the finished weights stay.
+    for (flags, said) in [
+        (&resume[..], "no checkpoint to continue from"),
+        (&[], "holds a run already"),
+    ] {
+        let output = pretrain(folder.path(), "killed.safetensors", flags)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
 }
 
 #[test]
@@ -133,6 +210,12 @@ fn the_quickstart_leaves_scores_images_and_a_page() {
         .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let outputs = zeg_cli::schema::outputs();
+    let (_, schema) = outputs
+        .iter()
+        .find(|(name, _)| *name == "quickstart")
+        .unwrap();
+    assert_eq!(validate::faults(schema.as_value(), &summary), None);
     let runs = summary["runs"].as_array().unwrap();
     let mut pairs: Vec<(&str, u64)> = runs
         .iter()
@@ -273,6 +356,21 @@ fn the_mini_world_needs_no_folder_and_other_data_sets_do() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["images"], 3);
 
+    // Nothing that would change its classes or images is ignored.
+    for (more, named) in [
+        (["--class-list", "voc20"], "takes no class list (`voc20`)"),
+        (
+            ["--unseen", "red circle"],
+            "takes no list of unseen classes",
+        ),
+        (["--data", "nowhere"], "takes no folder (--data nowhere)"),
+    ] {
+        let eval = ["eval", "run/model.safetensors"];
+        let output = zeg(folder.path()).args(eval).args(more).output().unwrap();
+        assert!(!output.status.success());
+        assert!(stderr(&output).contains(named), "{}", stderr(&output));
+    }
+
     let other = ["eval", "run/model.safetensors", "--dataset", "voc12"];
     let output = zeg(folder.path()).args(other).output().unwrap();
     assert!(
@@ -300,4 +398,81 @@ fn every_method_is_timed_with_generated_weights() {
             assert!(found["median_s"].as_f64().unwrap() > 0.0, "{config}");
         }
     }
+}
+
+#[test]
+fn the_table_of_systems_has_measured_and_published_figures() {
+    let folder = TempDir::new().unwrap();
+    let table = ["bench", "--table", "--only", "zegclip", "--runs", "1"];
+    let output = zeg(folder.path())
+        .args(table)
+        .args(["--json", "-"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["command"], "bench");
+    let rows = found["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for (row, (classes, parameters, macs)) in
+        rows.iter().zip([(20, 13.8, 110.4), (171, 14.6, 123.9)])
+    {
+        assert_eq!(row["classes"], classes, "{row}");
+        assert_eq!(row["published"]["parameters_m"], parameters, "{row}");
+        assert_eq!(row["published"]["macs_g"], macs, "{row}");
+        assert!(row["images_per_s"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    assert!(found["ratios"].as_array().unwrap().is_empty(), "{found}");
+
+    let with_file = zeg(folder.path()).args(table).arg("a.toml").output();
+    assert_eq!(with_file.unwrap().status.code(), Some(2));
+    let unknown = zeg(folder.path())
+        .args(["bench", "--table", "--only", "zegclp"])
+        .output()
+        .unwrap();
+    assert!(!unknown.status.success());
+    assert!(
+        stderr(&unknown).contains("clip-rc, zegclip, zegformer"),
+        "{}",
+        stderr(&unknown)
+    );
+}
+
+#[test]
+fn what_the_model_computes_is_drawn() {
+    let folder = TempDir::new().unwrap();
+    let world = World::new(WorldConfig::default()).unwrap();
+    let sample = world.sample(Part::Test, 0);
+    write_rgb_png(&folder.path().join("a.png"), &sample.image).unwrap();
+    let draw = |more: &[&str]| {
+        zeg(folder.path())
+            .args(["visualize", "a.png", "--model", "mini", "-o", "maps"])
+            .args(["--classes", "striped red, plain blue", "--json", "-"])
+            .args(more)
+            .output()
+            .unwrap()
+    };
+    let output = draw(&[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let maps: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let classes = maps["classes"].as_array().unwrap();
+    assert_eq!(classes.len(), 2);
+    assert_eq!(classes[1]["class"], "plain blue");
+    let mut files = vec![maps["components"].as_str().unwrap()];
+    for class in classes {
+        for map in ["mask", "similarity"] {
+            let map = &class[map];
+            let (least, most) = (map["least"].as_f64(), map["most"].as_f64());
+            assert!(least.unwrap() < most.unwrap(), "{class}");
+            files.push(map["file"].as_str().unwrap());
+        }
+        assert!(class["similarity"]["most"].as_f64().unwrap() <= 1.001);
+    }
+    for file in files {
+        let drawn = zeg::image::decode_rgb(&folder.path().join(file)).unwrap();
+        assert_eq!(drawn.dimensions(), sample.image.dimensions(), "{file}");
+    }
+    // Files that exist are replaced only if that is asked for.
+    assert!(stderr(&draw(&[])).contains("exists"));
+    assert!(draw(&["--overwrite"]).status.success());
 }

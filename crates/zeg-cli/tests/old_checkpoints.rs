@@ -126,6 +126,33 @@ fn a_setting_that_has_no_effect_any_more_is_reported() {
     assert!(!said(&golden(name)).contains("no effect any more"));
 }
 
+#[test]
+fn a_tensor_inside_a_layer_that_the_model_does_not_read_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = std::fs::read(golden("zegclip-inductive.safetensors")).unwrap();
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let adapter = "decode_head.q_proj.lora_A.weight";
+    let values = file.tensor("decode_head.q_proj.weight").unwrap();
+    let tensors = file.tensors().into_iter();
+    let tensors = tensors.chain([(adapter.to_owned(), values)]);
+    let changed = safetensors::serialize(tensors, metadata.metadata().clone()).unwrap();
+    let model = folder.path().join("adapted.safetensors");
+    std::fs::write(&model, changed).unwrap();
+    let output = zeg()
+        .arg("eval")
+        .arg(&model)
+        .args(["--limit", "1"])
+        .output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains(adapter) && said.contains("hint: merge"),
+        "{said}"
+    );
+}
+
 /// The checkpoint states every default; the experiment file does not.
 #[test]
 fn a_run_starts_from_the_weights_of_an_old_checkpoint() {

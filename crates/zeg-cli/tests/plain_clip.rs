@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 
 use assert_cmd::Command;
-use common::{World, failure, write_image_tower, write_plain_clip};
+use common::{World, failure, failure_with, write_image_tower, write_plain_clip};
 use serde_json::Value;
 use zeg::image::{RgbImage, decode_labels};
 
@@ -96,7 +96,7 @@ fn the_second_run_encodes_no_class_name() {
 fn all_kinds_of_files_are_written_and_none_is_replaced_unasked() {
     let world = world();
     let kinds = "labels,overlay,summary,probabilities,probabilities-npy,coco,coco-polygons,label-studio,\
-                 label-studio-polygons,cvat,cvat-polygons,html";
+                 label-studio-polygons,cvat,cvat-polygons,yolo,html";
     let run = || {
         let mut command = segment(&world, "out", "dog, cat, <b>&sofa\"");
         command.args(["--write", kinds, "--explain", "2"]);
@@ -115,6 +115,8 @@ fn all_kinds_of_files_are_written_and_none_is_replaced_unasked() {
         "label-studio-polygons.json",
         "cvat.xml",
         "cvat-polygons.xml",
+        "data.yaml",
+        "labels/2007_000000.txt",
         "index.html",
     ] {
         assert!(world.path(&format!("out/{file}")).is_file(), "{file}");
@@ -156,7 +158,10 @@ fn pixels_of_background_classes_stay_unlabelled() {
         with[0]["unlabelled"].as_f64().unwrap(),
         share(&plain, "wall")
     );
-    let text = failure(segment(&world, "bad", "dog").args(["--background", "Dog"]));
+    let text = failure_with(
+        2,
+        segment(&world, "bad", "dog").args(["--background", "Dog"]),
+    );
     assert!(
         text.contains("--background") && text.contains("Dog"),
         "{text}"
@@ -246,7 +251,7 @@ fn unusual_images_and_class_names_are_handled() {
             (width as usize, height as usize)
         );
     }
-    let text = failure(&mut segment(&world, "bad", &"x".repeat(10_000)));
+    let text = failure_with(2, &mut segment(&world, "bad", &"x".repeat(10_000)));
     assert!(text.contains("10000") && text.len() < 600, "{text}");
 }
 
@@ -379,4 +384,21 @@ fn class_names_are_embedded_once_for_all_commands() {
     segment.args(["--model", "clip.safetensors", "--classes", "voc20"]);
     segment.args(["--templates", "single"]).assert().success();
     assert_eq!(entries(), 20);
+}
+
+#[test]
+fn weights_that_a_model_does_not_use_are_an_error() {
+    let world = world();
+    for unused in ["clip.safetensors", "missing.safetensors"] {
+        for model in ["clip.safetensors", "mini"] {
+            let mut command = world.zeg();
+            command.args(["segment", "VOC2012/JPEGImages/2007_000000.jpg", "-o", "out"]);
+            command.args(["--model", model, "--classes", "dog, cat"]);
+            let text = failure(command.args(["--weights", unused]));
+            assert!(
+                text.contains("would not be used") && text.contains("leave --weights out"),
+                "{model}, {unused}: {text}"
+            );
+        }
+    }
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{World, failure};
+use common::{World, failure, failure_with};
 
 #[test]
 fn transductive_training_starts_from_an_inductive_model() {
@@ -49,6 +49,65 @@ fn transductive_training_starts_from_an_inductive_model() {
 }
 
 /// Micro-batches must not change the normalisation of the loss on pseudo-labels.
+/// Removes what a run of six steps wrote after its manifest.
+fn end_before_the_first_checkpoint(world: &World, run: &str) {
+    for name in ["model", "checkpoint-00000004", "checkpoint-00000006"] {
+        std::fs::remove_file(world.path(&format!("{run}/{name}.safetensors"))).unwrap();
+    }
+}
+
+#[test]
+fn a_run_that_continues_starts_from_the_checkpoint_that_it_began_with() {
+    let world = World::new();
+    world.train("first").assert().success();
+    let run = |more: &[&str]| {
+        let mut command = world.train("run");
+        command.args(more);
+        command
+    };
+    let init = ["--init", "first/checkpoint-00000004.safetensors"];
+    run(&init).assert().success();
+    let model = || std::fs::read(world.path("run/model.safetensors")).unwrap();
+    let before = model();
+    end_before_the_first_checkpoint(&world, "run");
+    let other = ["--resume", "--init", "first/model.safetensors"];
+    let text = failure(&mut run(&other));
+    assert!(
+        text.contains("the run in run began with the weights of") && text.contains("hint:"),
+        "{text}"
+    );
+    let output = run(&["--resume"]).assert().success();
+    let text = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(text.contains("starting from step 4 of"), "{text}");
+    assert!(model() == before);
+    // A run without --init does not get one later.
+    let text = failure(world.train("first").args(init).arg("--resume"));
+    assert!(text.contains("began without --init"), "{text}");
+}
+
+/// Labels of the same size are other labels, and a run without a checkpoint has facts, too.
+#[test]
+fn a_run_is_not_continued_with_other_labels_to_be_scored_by() {
+    let world = World::new();
+    let run = || {
+        let mut command = world.train("run");
+        command.args(["--set", "training.evaluation={ every = 2, limit = 2 }"]);
+        command
+    };
+    run().assert().success();
+    end_before_the_first_checkpoint(&world, "run");
+    let labels = world.labels("2007_000004");
+    let mut bytes = std::fs::read(&labels).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&labels, bytes).unwrap();
+    let text = failure(run().arg("--resume"));
+    assert!(
+        text.contains("run.json: the run was trained on other data")
+            && text.contains("evaluation split: files: label content"),
+        "{text}"
+    );
+}
+
 #[test]
 fn transductive_micro_batches_do_not_change_the_loss() {
     let world = World::new();
@@ -217,11 +276,60 @@ fn a_suite_runs_continues_and_writes_a_table() {
         text.contains("not comparable") && text.contains("| without | 2 |"),
         "{text}"
     );
+    // Scores of labels that were replaced since are not shown beside new ones.
+    let labels = world.labels("2007_000004");
+    let intact = std::fs::read(&labels).unwrap();
+    std::fs::copy(world.labels("2007_000005"), &labels).unwrap();
+    let state = ablate(&["--dry-run"]).assert().success();
+    let output = state.get_output();
+    let list = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(list.matches("trained").count(), 4, "{list}");
+    let told = String::from_utf8(output.stderr.clone()).unwrap();
+    assert!(
+        told.contains("scored again: images: file contents 2 ("),
+        "{told}"
+    );
+    std::fs::write(&labels, intact).unwrap();
+    let state = ablate(&["--dry-run"]).assert().success();
+    let list = String::from_utf8(state.get_output().stdout.clone()).unwrap();
+    assert_eq!(list.matches("scored").count(), 4, "{list}");
     // A run with other settings in the same folder is refused.
     let text = failure(&mut ablate(&["--set", "training.batch=2"]));
     assert!(text.contains("other settings"), "{text}");
     let text = failure(&mut ablate(&["--only", "wihtout"]));
     assert!(text.contains("without"), "{text}");
+    // Twice the same run would be shown as two.
+    for (twice, named) in [
+        (["--seeds", "1,1"], "seed 1 is named twice"),
+        (
+            ["--weights", "tower.safetensors"],
+            "tower.safetensors is named twice",
+        ),
+    ] {
+        let text = failure_with(2, &mut ablate(&twice));
+        assert!(text.contains(named), "{text}");
+    }
+    std::fs::write(world.path("twice.toml"), SUITE.replace("[0, 1]", "[0, 0]")).unwrap();
+    let twice = ["ablate", "twice.toml", "--weights", "tower.safetensors"];
+    let text = failure(world.zeg().args(twice).args(["-o", "twice"]));
+    assert!(text.contains("seed 0 is named twice"), "{text}");
+    // Finished runs are not shown beside others if the labels or the weights have changed since.
+    let list = world.path("VOC2012/ImageSets/Segmentation/train.txt");
+    let ids = std::fs::read_to_string(&list).unwrap();
+    std::fs::write(&list, ids.split_once('\n').unwrap().1).unwrap();
+    let text = failure(&mut ablate(&["--dry-run"]));
+    assert!(
+        text.contains("other data or weights: files: label content"),
+        "{text}"
+    );
+    assert!(text.contains("images 4 ("), "{text}");
+    std::fs::write(&list, ids).unwrap();
+    ablate(&["--dry-run"]).assert().success();
+    let mut weights = std::fs::read(world.weights()).unwrap();
+    weights.push(0);
+    std::fs::write(world.weights(), weights).unwrap();
+    let text = failure(&mut ablate(&["--dry-run"]));
+    assert!(text.contains("weights: SHA-256"), "{text}");
 }
 
 const CHOOSING: &str = r#"

@@ -48,7 +48,7 @@ pub struct DoctorOptions {
 /// `progress` is called by several threads with the number of images that are done and the number of all images.
 ///
 /// # Errors
-/// Returns the errors of [`list`](crate::list) except [`DataError::DuplicateId`], [`DataError::LeftOut`],
+/// Returns the errors of [`list`](crate::list) except [`DataError::DuplicateId`], [`DataError::SameId`], [`DataError::LeftOut`],
 /// [`DataError::RawCocoLabels`] and [`DataError::UnconvertedLabels`], which become findings; [`DataError::Setting`] if `threads` is 0; and
 /// [`DataError::Spawn`] if the threads cannot be started.
 pub fn examine(

@@ -5,6 +5,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use zeg_base::names::did_you_mean;
+use zeg_base::plural::{counted, noun_for};
 use zeg_image::ImageError;
 use zeg_vocab::classes::{ClassError, SplitError};
 use zeg_vocab::text_file::TextFileError;
@@ -32,7 +34,7 @@ pub enum DataError {
     Unseen(#[from] SplitError),
 
     /// The data set cannot be read with this class list.
-    #[error("{dataset} cannot be read with the class list `{list}`; its class lists are {}", known.join(", "))]
+    #[error("{dataset} cannot be read with the class list `{list}`; its class lists are {}{}", known.join(", "), did_you_mean(list, known.iter().map(String::as_str)))]
     ClassList {
         /// The data set's title.
         dataset: String,
@@ -63,7 +65,7 @@ pub enum DataError {
     },
 
     /// No data set has this name.
-    #[error("no data set is called `{name}`; known names are {}, or the path of a .toml file that describes a data set", crate::datasets::names(|_| true))]
+    #[error("no data set is called `{name}`; known names are {}, or the path of a .toml file that describes a data set{}", crate::datasets::names(|_| true), closest_dataset(name))]
     UnknownDataset {
         /// The requested name.
         name: String,
@@ -72,6 +74,17 @@ pub enum DataError {
     /// The settings of a mini world are out of range.
     #[error("the mini world: {0}")]
     World(#[source] Box<crate::mini_world::WorldError>),
+
+    /// A class list or unseen classes are named for a mini world, which has its own.
+    #[error("the mini world takes no {what} (`{value}`): {instead}")]
+    WorldClasses {
+        /// What was named: `class list` or `list of unseen classes`.
+        what: &'static str,
+        /// The name.
+        value: String,
+        /// Where its classes come from.
+        instead: &'static str,
+    },
 
     /// The folder does not hold the data set.
     #[error("{}: this folder holds no {dataset} data set; looked for {}", root.display(), paths(looked_for))]
@@ -85,7 +98,7 @@ pub enum DataError {
     },
 
     /// The data set has no such split.
-    #[error("{dataset} has no split `{split}` in {}; {}", folder.display(), available_splits(available))]
+    #[error("{dataset} has no split `{split}` in {}; {}{}", folder.display(), available_splits(available), did_you_mean(split, available.iter().map(String::as_str)))]
     SplitNotFound {
         /// The data set's title.
         dataset: String,
@@ -97,8 +110,8 @@ pub enum DataError {
         available: Vec<String>,
     },
 
-    /// A line of a split list is not one plain file name.
-    #[error("{}:{line}: `{text}` is not an id; each line must be one file name without folder and extension", list.display())]
+    /// A line of a split list names no image.
+    #[error("{}:{line}: `{text}` is not an id; each line must be a file name without folder and extension, the path of an image, or the paths of an image and its label file", list.display())]
     IllegalId {
         /// The split list.
         list: PathBuf,
@@ -129,7 +142,7 @@ pub enum DataError {
     },
 
     /// Files in the folder of images look like images of the data set and are not part of it.
-    #[error("{}: {} {} left out: {}{}", folder.display(), files.len(), if files.len() == 1 { "image would be" } else { "images would be" }, paths(files.get(..SHOWN).unwrap_or(files)), if files.len() > SHOWN { ", …" } else { "" })]
+    #[error("{}: {} would be left out: {}{}", folder.display(), counted(files.len(), "image"), paths(files.get(..SHOWN).unwrap_or(files)), if files.len() > SHOWN { ", …" } else { "" })]
     LeftOut {
         /// The folder of images.
         folder: PathBuf,
@@ -145,7 +158,7 @@ pub enum DataError {
     },
 
     /// Images or label maps of the split do not exist.
-    #[error("{dataset}, split {split}: {missing} of {wanted} files are missing: {}{}", paths(first), if *missing > first.len() { ", …" } else { "" })]
+    #[error("{dataset}, split {split}: {missing} of {} {} missing: {}{}", counted(*wanted, "file"), if *missing == 1 { "is" } else { "are" }, paths(first), if *missing > first.len() { ", …" } else { "" })]
     MissingFiles {
         /// The data set's title.
         dataset: String,
@@ -180,7 +193,7 @@ pub enum DataError {
     },
 
     /// The sample index is beyond the end of the data set.
-    #[error("sample {index} does not exist: {dataset} has {len} samples, counted from 0")]
+    #[error("sample {index} does not exist: {dataset} has {}, counted from 0", counted(*len, "sample"))]
     NoSuchSample {
         /// The data set's name.
         dataset: String,
@@ -201,6 +214,72 @@ pub enum DataError {
         labels: PathBuf,
         /// Its width and height.
         label_size: (usize, usize),
+    },
+
+    /// Two masks of one image differ in size.
+    #[error("{} is {}×{} pixels, but {}, a mask of the same image, is {}×{}", first.display(), first_size.0, first_size.1, second.display(), second_size.0, second_size.1)]
+    MaskSizes {
+        /// A mask.
+        first: PathBuf,
+        /// Its width and height.
+        first_size: (usize, usize),
+        /// Another mask.
+        second: PathBuf,
+        /// Its width and height.
+        second_size: (usize, usize),
+    },
+
+    /// A file of COCO annotations cannot be read, or the annotations of an image cannot be drawn.
+    #[error("{}: {reason}", path.display())]
+    Annotations {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the image and the value.
+        reason: String,
+    },
+
+    /// A binary mask has levels above 0, but none reaches the threshold, so that it would be read as empty.
+    #[error("{}: the largest level of this mask is {largest}, below the `threshold` of {threshold}, so that every pixel would be background", file.display())]
+    MaskBelowThreshold {
+        /// The mask.
+        file: PathBuf,
+        /// Its largest grey level, at least 1; pure red is 76 and pure blue is 29.
+        largest: u16,
+        /// The grey level from which on pixels are foreground.
+        threshold: u8,
+    },
+
+    /// Two images of a split have the same id, after which results are named.
+    #[error("{}: this image and {} have the same id `{id}`, after which results are named", second.display(), first.display())]
+    SameId {
+        /// The id.
+        id: String,
+        /// The image that is listed first.
+        first: PathBuf,
+        /// The other image, which may be the same file.
+        second: PathBuf,
+    },
+
+    /// The description of a data set with COCO annotations names no file of them for a split.
+    #[error(
+        "{dataset}: no file of COCO annotations is named for this split; name it with labels.file"
+    )]
+    NoAnnotations {
+        /// The data set's title.
+        dataset: String,
+    },
+
+    /// Categories of COCO annotations are not classes of the data set.
+    #[error("{}: no class of {dataset} has the name of the {}; its classes are {}", path.display(), categories(names), listed(classes))]
+    UnknownCategories {
+        /// The file.
+        path: PathBuf,
+        /// The data set's title.
+        dataset: String,
+        /// Names of the categories.
+        names: Vec<String>,
+        /// The class names.
+        classes: Vec<String>,
     },
 
     /// A label map holds a value that is neither a class nor the ignore index.
@@ -275,12 +354,34 @@ pub enum DataError {
     LoaderStopped,
 }
 
+/// Returns the end of a message about an unknown data set.
+fn closest_dataset(name: &str) -> String {
+    let known = crate::datasets::all().map(|entry| entry.name);
+    did_you_mean(name, known.chain([crate::mini_world::DATASET]))
+}
+
 fn paths(paths: &[PathBuf]) -> String {
     let names: Vec<String> = paths
         .iter()
         .map(|path| path.display().to_string())
         .collect();
     names.join(", ")
+}
+
+fn categories(names: &[String]) -> String {
+    let noun = noun_for(names.len(), "category");
+    format!("{noun} {}", listed(names))
+}
+
+/// Returns the first names, quoted.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let shown = names.iter().take(SHOWN).map(|name| format!("{name:?}"));
+    let mut shown: Vec<String> = shown.collect();
+    if names.len() > SHOWN {
+        shown.push(format!("… ({} in all)", names.len()));
+    }
+    shown.join(", ")
 }
 
 fn available_splits(available: &[String]) -> String {

@@ -129,8 +129,39 @@ impl LabelRule {
         }
     }
 
+    /// Returns the largest level of a binary mask and the threshold if the mask has levels above 0, all of them below
+    /// the threshold: it would be read as empty. Ignored levels do not count.
+    pub(crate) fn below_threshold(&self, levels: impl Iterator<Item = u16>) -> Option<(u16, u8)> {
+        let LabelKind::Binary { threshold } = self.kind else {
+            return None;
+        };
+        let levels = levels.filter(|level| !self.ignore.contains(level));
+        let largest = levels.max()?;
+        (largest > 0 && largest < u16::from(threshold)).then_some((largest, threshold))
+    }
+
+    /// Decodes a label file into the form this rule needs, and checks that a binary mask is not read as empty.
+    ///
+    /// # Errors
+    /// Returns [`DataError::Image`] if the file cannot be decoded, and [`DataError::MaskBelowThreshold`] for a binary
+    /// mask with levels above 0 that are all below the threshold.
+    pub(crate) fn read_checked(&self, path: &Path) -> Result<Stored, DataError> {
+        let stored = self.read(path)?;
+        if let Stored::Values(labels) = &stored
+            && let Some((largest, threshold)) =
+                self.below_threshold(labels.labels().iter().copied())
+        {
+            return Err(DataError::MaskBelowThreshold {
+                file: path.to_owned(),
+                largest,
+                threshold,
+            });
+        }
+        Ok(stored)
+    }
+
     /// Decodes a label file into the form this rule needs.
-    pub(crate) fn read(&self, path: &Path) -> Result<Stored, ImageError> {
+    fn read(&self, path: &Path) -> Result<Stored, ImageError> {
         Ok(match self.kind {
             LabelKind::Palette(_) => Stored::Colours(decode_mask(path)?),
             LabelKind::Binary { .. } => Stored::Values(grey(&decode_mask(path)?)?),
@@ -230,6 +261,28 @@ pub(crate) enum Stored {
 }
 
 impl Stored {
+    /// Returns the larger value of each pixel of two masks; `files` are only used in errors.
+    pub(crate) fn brightest(self, other: Self, files: (&Path, &Path)) -> Result<Self, DataError> {
+        if self.size() != other.size() {
+            return Err(DataError::MaskSizes {
+                first: files.0.to_owned(),
+                first_size: self.size(),
+                second: files.1.to_owned(),
+                second_size: other.size(),
+            });
+        }
+        Ok(match (self, other) {
+            (Self::Values(mut labels), Self::Values(further)) => {
+                for (label, value) in labels.labels_mut().iter_mut().zip(further.labels()) {
+                    *label = (*label).max(*value);
+                }
+                Self::Values(labels)
+            }
+            // Only binary masks, which are values, have further masks.
+            (first, _) => first,
+        })
+    }
+
     /// Returns width and height.
     pub(crate) fn size(&self) -> (usize, usize) {
         match self {
@@ -328,6 +381,21 @@ mod tests {
         assert_eq!(rule.class_of(128, 2), Some(1));
         assert_eq!(rule.class_of(255, 2), Some(1));
         assert_eq!(rule.legal_values(2), "0..=255");
+    }
+
+    #[test]
+    fn a_mask_is_below_the_threshold_only_if_it_has_levels_and_none_reaches_it() {
+        let mut rule = LabelRule::binary(128);
+        let largest =
+            |rule: &LabelRule, levels: &[u16]| rule.below_threshold(levels.iter().copied());
+        assert_eq!(largest(&rule, &[0, 1, 0]), Some((1, 128)));
+        assert_eq!(largest(&rule, &[0, 127, 3]), Some((127, 128)));
+        assert_eq!(largest(&rule, &[0, 1, 128]), None);
+        assert_eq!(largest(&rule, &[0, 0]), None);
+        rule.ignore = vec![127];
+        assert_eq!(largest(&rule, &[0, 127]), None);
+        assert_eq!(largest(&LabelRule::binary(1), &[0, 1]), None);
+        assert_eq!(largest(&LabelRule::identity(), &[0, 1]), None);
     }
 
     #[test]

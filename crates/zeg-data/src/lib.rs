@@ -26,6 +26,8 @@
 
 pub mod augment;
 pub mod chance;
+pub mod coco;
+pub mod data_config;
 pub mod dataset;
 pub mod datasets;
 pub mod doctor;
@@ -39,7 +41,7 @@ pub mod sampler;
 pub mod selection;
 pub mod source;
 
-mod data_config;
+mod fingerprint;
 mod known;
 mod listing;
 mod part;
@@ -47,8 +49,8 @@ mod pattern;
 mod split;
 
 pub use augment::{Pipeline, Preprocess, RandomCrop, ShortSides, TrainSample, Whole};
-pub use data_config::DataConfig;
-pub use dataset::{Dataset, Item, Metric, Sample};
+pub use data_config::{DataConfig, is_compared_by_file_name, is_description, is_same_dataset};
+pub use dataset::{Dataset, Item, LabelSource, Metric, Sample};
 pub use datasets::DatasetEntry;
 pub use doctor::{Diagnosis, DoctorOptions, Finding, Severity, Verdict, examine};
 pub use error::DataError;

@@ -292,7 +292,13 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 }
 
 /// Loads sample `index` or, if bad samples are skipped, the first good sample from there on.
-fn load<S: SampleSource + ?Sized>(
+///
+/// Returns the sample, and the id and error of every bad sample that it replaces.
+///
+/// # Errors
+/// Returns the error of [`SampleSource::load`] for a bad sample, or [`DataError::TooManyBadSamples`] if bad samples are
+/// skipped and there are too many in a row.
+pub fn load<S: SampleSource + ?Sized>(
     dataset: &S,
     index: usize,
     policy: OnBadSample,

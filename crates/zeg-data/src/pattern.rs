@@ -193,6 +193,23 @@ impl Pattern {
             .unwrap_or_else(preferred)
     }
 
+    /// Returns the id of a file; `None` if the file is not one of this pattern.
+    pub(crate) fn id_of(&self, root: &Path, file: &Path) -> Option<String> {
+        let inner = file.strip_prefix(self.folder(root)).ok()?;
+        let id = self.id_of_name(inner.file_name()?.to_str()?)?;
+        let folder = inner.parent()?.to_str()?;
+        match (folder.is_empty(), self.nested) {
+            (true, _) => Some(id),
+            (false, true) => Some(format!("{folder}/{id}")),
+            (false, false) => None,
+        }
+    }
+
+    /// Returns the id of a file name without its folder.
+    pub(crate) fn id_of_name(&self, name: &str) -> Option<String> {
+        self.id_in_case(name, Case::Exact).map(str::to_owned)
+    }
+
     /// Returns the id of a file name (for nested patterns, without the folders), or `None` if the name does not match.
     fn id_in_case<'a>(&self, name: &'a str, case: Case) -> Option<&'a str> {
         let is_hidden = name.starts_with('.') && !self.before.starts_with('.');

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use zeg_vocab::classes::ClassSet;
 
+use crate::data_config::is_description;
 use crate::dataset::check_files_exist;
 use crate::datasets::{self, DatasetEntry};
 use crate::folder::Description;
@@ -45,8 +46,8 @@ pub fn open(selection: &Selection) -> Result<Dataset, DataError> {
 /// - [`DataError::UnknownDataset`], [`DataError::Description`], [`DataError::ClassList`], [`DataError::Classes`] or
 ///   [`DataError::Unseen`] if the selection names something that does not exist or is invalid
 /// - [`DataError::RootNotFound`] or [`DataError::SplitNotFound`] if the data set or the split is not in the folder
-/// - [`DataError::Unreadable`], [`DataError::Text`], [`DataError::IllegalId`], [`DataError::DuplicateId`] or
-///   [`DataError::Empty`] if a list or folder cannot be used
+/// - [`DataError::Unreadable`], [`DataError::Text`], [`DataError::IllegalId`], [`DataError::DuplicateId`],
+///   [`DataError::SameId`] or [`DataError::Empty`] if a list or folder cannot be used
 /// - [`DataError::RawCocoLabels`] or [`DataError::UnconvertedLabels`] if the label maps are not converted
 pub fn list(selection: &Selection) -> Result<Dataset, DataError> {
     let Found {
@@ -81,12 +82,9 @@ impl Source {
         if let Some(entry) = datasets::find(dataset) {
             return Ok(Self::BuiltIn(entry));
         }
-        let path = Path::new(dataset);
-        if path
-            .extension()
-            .is_some_and(|ending| ending.eq_ignore_ascii_case("toml"))
-        {
-            return Ok(Self::Described(Box::new(Description::read(path)?)));
+        if is_description(dataset) {
+            let description = Description::read(Path::new(dataset))?;
+            return Ok(Self::Described(Box::new(description)));
         }
         Err(DataError::UnknownDataset {
             name: dataset.to_owned(),

@@ -73,11 +73,32 @@ impl OpenSet {
     /// - `world`: settings of the mini world and its number of images; `None` means the defaults
     ///
     /// # Errors
-    /// Returns the errors of [`open`](crate::open), and an error if a mini world's settings are out of range or it has
-    /// no such split.
+    /// Returns the errors of [`open`](crate::open), an error if a mini world's settings are out of range or it has no
+    /// such split, and [`DataError::WorldClasses`] if the selection names a class list or unseen classes for it.
     pub fn open(selection: &Selection, world: Option<&WorldData>) -> Result<Self, DataError> {
         if selection.dataset != DATASET {
             return crate::open(selection).map(Self::Files);
+        }
+        let named = [
+            (
+                "class list",
+                selection.classes,
+                "it has its own classes, and no other list fits its images",
+            ),
+            (
+                "list of unseen classes",
+                selection.unseen,
+                "`data.mini-world.world.split` and `split-seed` of an experiment choose them",
+            ),
+        ];
+        for (what, value, instead) in named {
+            if let Some(value) = value {
+                return Err(DataError::WorldClasses {
+                    what,
+                    value: value.to_owned(),
+                    instead,
+                });
+            }
         }
         let usual = WorldData::default();
         WorldSet::open(world.unwrap_or(&usual), selection.split).map(Self::World)
@@ -139,5 +160,42 @@ impl SampleSource for OpenSet {
 
     fn load(&self, index: usize) -> Result<Sample, DataError> {
         self.source().load(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A mini world has its own classes, so others are refused instead of ignored.
+    #[test]
+    fn a_mini_world_is_opened_with_no_other_classes_than_its_own() {
+        let usual = Selection {
+            dataset: DATASET,
+            root: Path::new(""),
+            split: "test",
+            classes: None,
+            unseen: None,
+        };
+        assert!(OpenSet::open(&usual, None).is_ok());
+        let refused = |selection: &Selection| match OpenSet::open(selection, None) {
+            Err(DataError::WorldClasses { what, value, .. }) => (what, value),
+            other => panic!("{other:?}"),
+        };
+        let other = Selection {
+            classes: Some("voc20"),
+            ..usual
+        };
+        assert_eq!(refused(&other), ("class list", "voc20".to_owned()));
+        for unseen in ["none", "published", "no such class"] {
+            let other = Selection {
+                unseen: Some(unseen),
+                ..usual
+            };
+            let expected = ("list of unseen classes", unseen.to_owned());
+            assert_eq!(refused(&other), expected);
+        }
     }
 }

@@ -83,7 +83,7 @@ fn a_class_list_of_another_data_set_is_refused() {
     let error = list(&selection("voc12", &voc.root(), "coco-stuff171")).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "VOC cannot be read with the class list `coco-stuff171`; its class lists are voc20, voc21"
+        "VOC cannot be read with the class list `coco-stuff171`; its class lists are voc20, voc21, voc20-zegformer"
     );
 }
 

@@ -82,10 +82,22 @@ fn indices_with_and_without_a_background() {
         read("zero-is = 'ignore'"),
         [IGNORE_LABEL, 0, 1, IGNORE_LABEL]
     );
-    assert_eq!(
-        read("ignore = [1, 255]"),
-        [0, IGNORE_LABEL, 2, IGNORE_LABEL]
-    );
+    for (rest, end) in [
+        (
+            "ignore = [1, 255]",
+            "lists 1, which is the value of class \"floor\"; leave out one of them",
+        ),
+        (
+            "zero-is = 'ignore'\nignore = [0, 3]",
+            "lists 3, which is the value of class \"sofa\"; leave out one of them",
+        ),
+    ] {
+        let error = rooms.refusal(&format!("{START}{three}\n{rest}"));
+        assert!(
+            error.contains("rooms.toml: line ") && error.ends_with(end),
+            "{error}"
+        );
+    }
     let error = rooms.refusal(&format!("{START}{three}\nignore = []"));
     assert!(
         error.ends_with("label value 255 at (3, 0); rooms labels are 0..=2"),
@@ -103,6 +115,11 @@ fn classes_may_have_values_with_gaps() {
     assert_eq!(
         rooms.labels(&text).unwrap(),
         [1, 0, IGNORE_LABEL, IGNORE_LABEL]
+    );
+    let both = rooms.refusal(&text.replace("[3, 255]", "[7]"));
+    assert!(
+        both.contains("`ignore` lists 7, which is the value of class \"sofa\""),
+        "{both}"
     );
     let missing = text.replace(", value = 7", "");
     assert!(
@@ -176,6 +193,23 @@ fn binary_masks_may_be_any_image() {
         rooms.labels(&text("ignore = [127]")).unwrap(),
         [0, 0, IGNORE_LABEL, 1]
     );
+    let bright = rooms.refusal(&text("ignore = [255]"));
+    assert!(
+        bright.contains("`ignore` lists 255, which is the value of class \"polyp\""),
+        "{bright}"
+    );
+    // Masks of 0 and 1, and masks of 0 and 127, would be read as empty.
+    for largest in [1, 127] {
+        rooms.grey("labels/one.png", &[0, largest, largest, 0]);
+        let error = rooms.refusal(&text(""));
+        let end = format!(
+            "one.png: the largest level of this mask is {largest}, below the `threshold` of 128, so that every pixel would be background"
+        );
+        assert!(error.ends_with(&end), "{error}");
+        assert_eq!(rooms.labels(&text("threshold = 1")).unwrap(), [0, 1, 1, 0]);
+    }
+    rooms.grey("labels/one.png", &[0]);
+    assert_eq!(rooms.labels(&text("")).unwrap(), [0; 4]);
     for threshold in ["0", "256", "-1"] {
         let error = rooms.refusal(&text(&format!("threshold = {threshold}")));
         assert!(
@@ -242,7 +276,7 @@ fn splits_are_lists_ids_and_folders() {
 
     let error = open(&toml, own, "tests").unwrap_err().to_string();
     assert!(
-        error.ends_with("its splits are all, beside, own, test, val"),
+        error.contains("its splits are all, beside, own, test, val"),
         "{error}"
     );
     let nowhere = open(&toml, Path::new("/no/such/folder"), "all").unwrap_err();
@@ -361,6 +395,12 @@ fn errors_name_the_line() {
             "\"Wall\" is already named",
         ),
         ("['wall', 'floor', 'sofa']", "[]", 5, "names no class"),
+        (
+            "['wall', 'floor', 'sofa']",
+            "['wall', 'sofa | couch|settee']",
+            5,
+            "write synonyms as { name = \"sofa\", synonyms = [\"couch\", \"settee\"] }",
+        ),
         (
             "['wall', 'floor', 'sofa']",
             "'voc22'",
@@ -500,6 +540,21 @@ fn the_example_descriptions_read_their_layouts() {
             "malignant",
             "malignant/malignant (2).png",
             "malignant/malignant (2)_mask.png",
+        ),
+        ("btmri", "all", "images/1.png", "masks/1.png"),
+        ("eus", "all", "images/1.jpg", "masks/1.png"),
+        ("eus", "all", "images/1.png", "masks/1.png"),
+        (
+            "qata-cov19",
+            "train",
+            "Train Set/Images/covid_1.png",
+            "Train Set/Ground-truths/mask_covid_1.png",
+        ),
+        (
+            "qata-cov19",
+            "test",
+            "Test Set/Images/covid_2.png",
+            "Test Set/Ground-truths/mask_covid_2.png",
         ),
     ] {
         let folder = tempfile::tempdir().unwrap();

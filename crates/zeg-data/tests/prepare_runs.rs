@@ -183,6 +183,29 @@ fn files_of_the_download_are_never_replaced() {
 }
 
 #[test]
+fn files_of_the_user_are_never_replaced() {
+    let planned = plan("voc12", &download("voc")).unwrap();
+    for file in [
+        "JPEGImages/2007_000001.jpg",
+        "SegmentationClass/2007_000001.png",
+        "SegmentationClassAug/2008_000001.png",
+        "ImageSets/Segmentation/train.txt",
+    ] {
+        let to = tempfile::tempdir().unwrap();
+        let path = to.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "mine").unwrap();
+        let error = planned.run(to.path(), &options(), &go_on).unwrap_err();
+        assert!(
+            matches!(&error, PrepareError::Occupied { path: named } if *named == path),
+            "{file}: {error}"
+        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        assert_eq!(contents(to.path()).len(), 1, "{file}");
+    }
+}
+
+#[test]
 #[cfg(unix)]
 fn files_of_the_download_are_not_replaced_through_a_linked_folder() {
     // The result's folder of masks is a link to a folder of the download.

@@ -1,8 +1,11 @@
 //! The confusion matrix: counts of pixels by true and predicted class, from which all metrics are computed.
 
 mod form;
+mod pairs;
 
 use crate::EvalError;
+
+pub use pairs::{PairCount, count_pairs};
 
 /// Largest number of counted pixels, 2⁵³: up to this number every count is exact as a JSON number and as a 64-bit
 /// float. This is a hundred thousand data sets of COCO-Stuff's size.

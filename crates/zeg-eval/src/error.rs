@@ -135,6 +135,16 @@ pub enum EvalError {
         /// Its value in another record.
         second: String,
     },
+    /// Evaluations that must follow from the same facts differ in one, such as in how label files were read.
+    #[error("the evaluations differ in {}: {first} and {second}", name.replace(": ", " "))]
+    OtherFact {
+        /// Name of the first fact that differs, such as `label rule: threshold`.
+        name: String,
+        /// Its value in the first record; a long one around the first difference.
+        first: String,
+        /// Its value in another record.
+        second: String,
+    },
     /// Two models are not known to be trainings of one configuration with different seeds, so no mean is taken over
     /// them.
     #[error("the models are not of different seeds: {first} and {second}")]
@@ -169,6 +179,12 @@ pub enum EvalError {
         index: u64,
         /// Number of shards of the evaluation.
         count: u64,
+    },
+    /// An image cannot be compared, because at most one evaluation has it in its gallery.
+    #[error("image {id:?} is in the galleries of fewer than two evaluations")]
+    NotShared {
+        /// Id of the image.
+        id: String,
     },
     /// An image is in the evaluation twice.
     #[error("image {id:?} is in the evaluation twice")]

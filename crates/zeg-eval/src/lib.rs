@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod comparison;
 pub mod confusion;
 mod error;
 pub mod gallery;
@@ -27,11 +28,12 @@ pub mod summary;
 #[cfg(feature = "tables")]
 mod tables;
 
+pub use comparison::Comparison;
 pub use confusion::ConfusionMatrix;
 pub use error::EvalError;
 pub use gallery::{ClassShare, GalleryEntry, Rank};
 pub use record::{
-    BenchmarkRef, ClassRef, Evaluation, ImageScore, ModelRef, Protocol, Shard, Timing,
+    BenchmarkRef, ClassRef, Evaluation, ImageScore, ModelRef, Protocol, Shard, SkippedImage, Timing,
 };
 pub use report::{Metric, NanRule, Report};
 pub use summary::Summary;

@@ -7,6 +7,7 @@
 //! ReportInput → content → html, markdown, csv
 //! ```
 
+mod bars;
 mod classes;
 mod compare;
 mod content;
@@ -20,6 +21,7 @@ mod markdown;
 mod matrix;
 mod mistakes;
 mod notices;
+mod panels;
 mod relation;
 mod text;
 
@@ -43,6 +45,9 @@ pub struct ReportInput {
     /// Seeds of one configuration are averaged: the same method with the same settings, except for the seed. Different
     /// methods or settings are shown side by side, each with its name, and nothing is averaged or summed over them.
     pub runs: Vec<RunInput>,
+    /// Ids of the images that are shown with the predictions of several evaluations side by side; at least two galleries
+    /// must have each. Empty for the first twelve images that several galleries have.
+    pub images: Vec<String>,
 }
 
 /// One evaluation of a report.
@@ -91,7 +96,8 @@ impl Format {
 ///
 /// # Errors
 /// Returns [`EvalError::Nothing`] without evaluations, [`EvalError::Differs`] if they are of different benchmarks,
-/// classes or numbers of images, the errors of [`Evaluation::validate`], and [`EvalError::Unwritable`].
+/// classes or numbers of images, [`EvalError::NotShared`] if one of [`ReportInput::images`] is not in two galleries, the
+/// errors of [`Evaluation::validate`], and [`EvalError::Unwritable`].
 pub fn write_report(
     input: &ReportInput,
     folder: &Path,

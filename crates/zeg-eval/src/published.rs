@@ -136,6 +136,7 @@ pub fn rows(
     trained_on: Option<&str>,
 ) -> Vec<&'static Row> {
     let trained_on = trained_on.unwrap_or(benchmark);
+    let class_list = ClassSet::usually_spelled(class_list);
     let results = FILE
         .tables
         .iter()

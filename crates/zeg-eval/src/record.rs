@@ -15,6 +15,7 @@ pub(crate) use file::read_limited;
 pub(crate) use merge::same;
 
 use serde::{Deserialize, Serialize};
+use zeg_base::fingerprint::Fingerprint;
 
 use crate::report::{Metric, Report};
 use crate::{ConfusionMatrix, EvalError, GalleryEntry};
@@ -53,6 +54,11 @@ pub struct Evaluation {
     pub scales: Vec<f64>,
     /// Whether test-time augmentation included horizontal flips.
     pub flip: bool,
+    /// Everything else that the scores follow from, by name: label rule, class list, images of the whole split and
+    /// what their files and label files hold, frozen weights and what the files beside them state, origin of the class
+    /// embeddings. Empty in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Fingerprint::is_empty")]
+    pub fingerprint: Fingerprint,
     /// The classes, in label order.
     pub classes: Vec<ClassRef>,
     /// Number of scored images.
@@ -60,6 +66,9 @@ pub struct Evaluation {
     /// Scores of the single images: of all images, or empty.
     #[serde(alias = "pictures")]
     pub image_scores: Vec<ImageScore>,
+    /// Images that could not be read and are not among the scored ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<SkippedImage>,
     /// Pixel counts of all images together.
     pub confusion: ConfusionMatrix,
     /// Main metric of the benchmark.
@@ -101,6 +110,16 @@ pub struct ModelRef {
     pub step: Option<u64>,
     /// Seed of the training.
     pub seed: Option<u64>,
+}
+
+/// An image that could not be read, so that it is not scored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SkippedImage {
+    /// Id of the image.
+    pub id: String,
+    /// What was wrong with it.
+    pub reason: String,
 }
 
 /// A class of the evaluation.

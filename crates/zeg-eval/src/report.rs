@@ -10,6 +10,7 @@ use crate::{ConfusionMatrix, EvalError};
 
 /// Whether a class had labelled pixels in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     /// The class had labelled pixels in training.
@@ -26,6 +27,7 @@ impl Split {
 
 /// The main metric of a data set; all metrics are always computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Metric {
     /// Mean intersection over union, and hIoU where there are unseen classes.
@@ -37,6 +39,7 @@ pub enum Metric {
 
 /// Rule for classes without true or without predicted pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum NanRule {
     /// The rule of mmsegmentation, used for most published numbers: a class has an IoU if it is in the ground truth or
@@ -51,6 +54,7 @@ pub enum NanRule {
 
 /// The metrics of one class, 0..=1; `None` (JSON `null`) where the divisor is 0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClassReport {
     /// Class name.
     pub name: String,
@@ -68,6 +72,7 @@ pub struct ClassReport {
 
 /// The metrics of a data set, 0..=1; `None` (JSON `null`) where undefined.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Report {
     /// Pixel accuracy: share of all pixels whose predicted class is right.
     pub p_acc: Option<f64>,

@@ -8,6 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use std::collections::BTreeSet;
+
 use crate::record::same;
 use crate::report::Report;
 use crate::{EvalError, Evaluation, Metric};
@@ -17,6 +19,7 @@ const NOTE: &str = "mean ± sample standard deviation over runs; hIoU is the mea
 
 /// Mean and deviation of one number over runs, fractions of 1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Spread {
     /// Arithmetic mean.
     pub mean: f64,
@@ -52,6 +55,7 @@ impl Spread {
 
 /// The numbers of several runs of one evaluation; `None` (JSON `null`) where no run has one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Summary {
     /// Number of runs.
     pub runs: usize,
@@ -79,9 +83,9 @@ impl Summary {
     /// Averages the scores of several runs, by mmsegmentation's rule for classes without pixels.
     ///
     /// # Errors
-    /// Returns [`EvalError::Nothing`] if there is no run, [`EvalError::Differs`] if the runs differ in benchmark,
-    /// classes, method, protocol, settings, training step or number of images, and [`EvalError::NotSeeds`] if their
-    /// seeds are not known to be different.
+    /// Returns [`EvalError::Nothing`] if there is no run, [`EvalError::Differs`] or [`EvalError::OtherFact`] if the runs
+    /// differ in benchmark, classes, label rule, method, protocol, settings, frozen weights, training step or images, and
+    /// [`EvalError::NotSeeds`] if their seeds are not known to be different.
     pub fn of(evaluations: &[Evaluation]) -> Result<Self, EvalError> {
         let Some(first) = evaluations.first() else {
             return Err(EvalError::Nothing);
@@ -138,18 +142,37 @@ impl Summary {
 }
 
 /// The record of a run, with the experiment it was trained by.
-#[derive(Clone, Copy)]
-pub(crate) struct Run<'a> {
-    pub(crate) evaluation: &'a Evaluation,
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// The record.
+    pub evaluation: &'a Evaluation,
     /// The experiment as TOML; `None` if it is unknown.
-    pub(crate) experiment: Option<&'a str>,
+    pub experiment: Option<&'a str>,
+}
+
+/// Returns the positions of runs in groups, each of which holds seeds of one configuration by the rule of
+/// [`check_seeds`].
+pub(crate) fn group_seeds(runs: &[Run<'_>]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for position in 0..runs.len() {
+        let is_seed_of = |group: &Vec<usize>| {
+            let members = group.iter().chain([&position]);
+            let members: Vec<Run<'_>> = members.filter_map(|&at| runs.get(at).copied()).collect();
+            check_seeds(&members).is_ok()
+        };
+        match groups.iter_mut().find(|group| is_seed_of(group)) {
+            Some(group) => group.push(position),
+            None => groups.push(vec![position]),
+        }
+    }
+    groups
 }
 
 /// Checks that runs are seeds of one configuration, so that a mean over them is a mean over seeds.
 ///
 /// # Errors
-/// Returns [`EvalError::Differs`] for the first difference other than the seed, and [`EvalError::NotSeeds`] for two
-/// runs whose seeds are equal or not recorded. A single run is always accepted.
+/// Returns [`EvalError::Differs`] or [`EvalError::OtherFact`] for the first difference other than the seed, and
+/// [`EvalError::NotSeeds`] for two runs whose seeds are equal or not recorded. A single run is always accepted.
 pub(crate) fn check_seeds(runs: &[Run<'_>]) -> Result<(), EvalError> {
     let Some((first, others)) = runs.split_first() else {
         return Ok(());
@@ -160,8 +183,9 @@ pub(crate) fn check_seeds(runs: &[Run<'_>]) -> Result<(), EvalError> {
         a.check_same_settings(b)?;
         same("model.step", &a.model.step, &b.model.step)?;
         same("images", &a.images, &b.images)?;
+        a.check_same_skipped(b)?;
         if let (Some(experiment), Some(other)) = (&experiment, other.experiment) {
-            same("experiment", experiment, &without_seed(other))?;
+            check_same_experiment(experiment, &without_seed(other))?;
         }
     }
     for (position, run) in runs.iter().enumerate() {
@@ -179,6 +203,55 @@ pub(crate) fn check_seeds(runs: &[Run<'_>]) -> Result<(), EvalError> {
         }
     }
     Ok(())
+}
+
+/// Checks that two experiments are the same; the error shows the first setting in which they differ.
+fn check_same_experiment(first: &str, second: &str) -> Result<(), EvalError> {
+    if first == second {
+        return Ok(());
+    }
+    let tables = (
+        first.parse::<toml::Table>().ok(),
+        second.parse::<toml::Table>().ok(),
+    );
+    let difference = match &tables {
+        (Some(first), Some(second)) => first_difference(first, second, ""),
+        _ => None,
+    };
+    let (first, second) = difference.unwrap_or_else(|| (first.to_owned(), second.to_owned()));
+    Err(EvalError::Differs {
+        field: "experiment",
+        first,
+        second,
+    })
+}
+
+/// Returns the first setting in which two tables differ, as each of them has it.
+///
+/// - `path`: keys of the tables in the experiment, such as `model.head`
+fn first_difference(
+    first: &toml::Table,
+    second: &toml::Table,
+    path: &str,
+) -> Option<(String, String)> {
+    let keys: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
+    keys.into_iter().find_map(|key| {
+        let place = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
+        let shown = |value: Option<&toml::Value>| match value {
+            Some(value) => format!("{place} = {value}"),
+            None => format!("no {place}"),
+        };
+        match (first.get(key), second.get(key)) {
+            (Some(toml::Value::Table(first)), Some(toml::Value::Table(second))) => {
+                first_difference(first, second, &place)
+            }
+            (first, second) => (first != second).then(|| (shown(first), shown(second))),
+        }
+    })
 }
 
 /// Returns an experiment without its `training.seed`; the text itself if it is not TOML.
@@ -229,6 +302,11 @@ mod tests {
             without_seed(&experiment(1, 0.2))
         );
         assert_eq!(without_seed("= no TOML"), "= no TOML");
+        let error = check_same_experiment(&experiment(1, 0.1), &experiment(1, 0.2)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the evaluations differ in experiment: training.learning-rate = 0.1 and training.learning-rate = 0.2"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::{
+    comparison::{ComparedModel, Comparison},
     report::{Metric, Report, Split},
     summary::{Spread, Summary},
 };
@@ -13,10 +14,7 @@ impl Report {
     ///
     /// If no class is unseen, the columns of seen and unseen classes are left out.
     pub fn to_table(&self) -> String {
-        let divided = self
-            .classes
-            .iter()
-            .any(|class| class.split == Split::Unseen);
+        let divided = self.is_divided();
         let mut metrics = ["IoU", "Acc", "Dice"];
         let mut overall = vec![("pAcc", self.p_acc), ("mIoU", self.miou)];
         if divided {
@@ -53,6 +51,153 @@ impl Report {
         align_right(&mut classes, 1 + usize::from(divided));
         align_right(&mut summary, 0);
         format!("{classes}\n\n{summary}\n")
+    }
+
+    /// Returns true if any class is unseen.
+    fn is_divided(&self) -> bool {
+        let mut classes = self.classes.iter();
+        classes.any(|class| class.split == Split::Unseen)
+    }
+}
+
+/// A fact about a model with the name of its column.
+type Fact = (&'static str, fn(&ComparedModel) -> String);
+
+/// Facts about models, each a column where the models differ in it.
+const FACTS: [Fact; 5] = [
+    ("method", |model| model.method.clone()),
+    ("protocol", |model| model.protocol.title().to_owned()),
+    ("seed", |model| {
+        model
+            .seed
+            .map_or_else(|| "-".to_owned(), |seed| seed.to_string())
+    }),
+    ("data", |model| {
+        format!("{} {}, {}", model.dataset, model.split, model.class_list)
+    }),
+    ("images", |model| model.scores.images.to_string()),
+];
+
+/// A column of scores: its name, whether it needs unseen classes, and its value for a model and for a mean.
+struct Column {
+    name: &'static str,
+    of_split: bool,
+    own: fn(&Report) -> Option<f64>,
+    mean: fn(&Summary) -> Option<Spread>,
+}
+
+/// The scores of a model, in the order of tables.
+const COLUMNS: [Column; 7] = [
+    Column {
+        name: "pAcc",
+        of_split: false,
+        own: |report| report.p_acc,
+        mean: |summary| summary.p_acc,
+    },
+    Column {
+        name: "mIoU",
+        of_split: false,
+        own: |report| report.miou,
+        mean: |summary| summary.miou,
+    },
+    Column {
+        name: "mIoU(S)",
+        of_split: true,
+        own: |report| report.miou_seen,
+        mean: |summary| summary.miou_seen,
+    },
+    Column {
+        name: "mIoU(U)",
+        of_split: true,
+        own: |report| report.miou_unseen,
+        mean: |summary| summary.miou_unseen,
+    },
+    Column {
+        name: "hIoU",
+        of_split: true,
+        own: |report| report.hiou,
+        mean: |summary| summary.hiou,
+    },
+    Column {
+        name: "mAcc",
+        of_split: false,
+        own: |report| report.macc,
+        mean: |summary| summary.macc,
+    },
+    Column {
+        name: "mDice",
+        of_split: false,
+        own: |report| report.mdice,
+        mean: |summary| summary.mdice,
+    },
+];
+
+impl Comparison {
+    /// Returns the scores as a text table: one row per model and one per mean over seeds, in percent with two decimals.
+    ///
+    /// Facts in which the models differ have a column, as `method` and `data`.
+    pub fn to_table(&self) -> String {
+        let facts = FACTS.iter().filter(|(_, fact)| {
+            let mut values = self.models.iter().map(fact);
+            let first = values.next();
+            values.any(|value| Some(&value) != first.as_ref())
+        });
+        let facts: Vec<&Fact> = facts.collect();
+        let divided = self.models.iter().any(|model| model.scores.is_divided());
+        let mut columns: Vec<&Column> = COLUMNS
+            .iter()
+            .filter(|column| divided || !column.of_split)
+            .collect();
+        let mut metrics = self.models.iter().map(|model| model.scores.metric);
+        if metrics.any(|metric| metric == Metric::Dice) {
+            columns.rotate_right(1);
+        }
+        let mut header = vec!["model"];
+        header.extend(facts.iter().map(|(name, _)| *name));
+        header.extend(columns.iter().map(|column| column.name));
+        let mut rows = table(&header);
+        for model in &self.models {
+            let mut row = vec![model.model.clone()];
+            row.extend(facts.iter().map(|(_, fact)| fact(model)));
+            row.extend(columns.iter().map(|column| {
+                let is_defined = !column.of_split || model.scores.is_divided();
+                percent((column.own)(&model.scores).filter(|_| is_defined))
+            }));
+            rows.add_row(row);
+        }
+        for mean in &self.means {
+            let mut row = vec![format!("mean of {} seeds", mean.models.len())];
+            let members: Vec<&ComparedModel> = self
+                .models
+                .iter()
+                .filter(|model| mean.models.contains(&model.model))
+                .collect();
+            let has_split = members.iter().any(|model| model.scores.is_divided());
+            row.extend(facts.iter().map(|(_, fact)| shared(&members, *fact)));
+            row.extend(columns.iter().map(|column| {
+                let spread = (column.mean)(&mean.scores).filter(|_| !column.of_split || has_split);
+                spread.map_or_else(|| percent(None), |spread| spread.percent())
+            }));
+            rows.add_row(row);
+        }
+        align_right(&mut rows, 1 + facts.len());
+        let mut text = format!("{rows}\n");
+        if let Some(mean) = self.means.first() {
+            text.push_str(&mean.scores.note);
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// Returns a fact that all models share, or else nothing.
+fn shared(models: &[&ComparedModel], fact: fn(&ComparedModel) -> String) -> String {
+    let mut values = models.iter().map(|model| fact(model));
+    let first = values.next().unwrap_or_default();
+    if values.all(|value| value == first) {
+        first
+    } else {
+        String::new()
     }
 }
 

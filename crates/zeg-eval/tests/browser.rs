@@ -52,6 +52,8 @@ window.addEventListener("load", () => {
     bars: count("td.bar > i"), seen: count("[data-kind=seen] td.bar > i"), unseen: count("[data-kind=unseen] td.bar > i"),
     folded: count("details td.bar > i"), pairs: count(".pairs li"), sides: count(".sides tbody tr"),
     curves: [...document.querySelectorAll("[data-curve]")].map(element => element.dataset.curve), paths: count("svg path"),
+    rects: count("svg rect"), compared: count(".compared figure"),
+    shortest: Math.min(...[...document.querySelectorAll(".bar-group svg")].map(svg => svg.getBoundingClientRect().width)),
     items: count(".item"), panels: count(".panels figure"),
     broken: [...document.images].filter(image => !image.naturalWidth).length,
     silent: count("img:not([alt]), img[alt=''], svg:not([aria-label])"),
@@ -250,6 +252,27 @@ fn a_report_of_everything_has_all_its_parts() {
             (&answer["items"], &answer["panels"]),
             (&18.into(), &72.into())
         );
+    });
+}
+
+#[test]
+fn several_models_stand_side_by_side_on_every_screen() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut input = everything(folder.path());
+    let gallery = input.runs[0].evaluation.gallery.clone();
+    let methods = ["CLIP", "CLIP-RC", "ZegCLIP"];
+    for (run, method) in input.runs.iter_mut().zip(methods) {
+        run.evaluation.method = method.into();
+        run.evaluation.gallery.clone_from(&gallery);
+        write_thumbnails(&run.evaluation, &run.folder);
+    }
+    check("models", &input, |answer| {
+        // Five unseen classes; six images, each with the image, three predictions and the ground truth.
+        assert_eq!(
+            (&answer["rects"], &answer["compared"]),
+            (&15.into(), &30.into())
+        );
+        assert!(answer["shortest"].as_f64().unwrap() > 200.0, "{answer}");
     });
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+mod figures;
 
 use common::{curves, evaluation, input, write_thumbnails};
 use serde_json::json;
@@ -169,6 +170,32 @@ fn different_methods_stand_side_by_side_under_their_names() {
     assert!(text.contains(&row), "{row}: {text}");
     let csv = to_csv(&input).unwrap();
     assert!(csv.contains("\r\nZegCLIP,summary,") && csv.contains("\r\nCLIP-RC,summary,"));
+}
+
+/// Two seeds of one method beside another method: the mean is over the seeds, and nothing is over both methods.
+#[test]
+fn seeds_of_one_method_have_a_mean_beside_other_methods() {
+    let seeds = [evaluation("voc20", 0..60, 1), evaluation("voc20", 0..60, 2)];
+    let mean = Summary::of(&seeds).unwrap().hiou.unwrap();
+    let input = input("x", [&seeds[..], &[other_method(3)]].concat());
+    let text = to_markdown(&input).unwrap();
+    let rows: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("| **Mean of"))
+        .collect();
+    assert_eq!(rows.len(), 1, "{text}");
+    assert!(
+        rows[0].starts_with("| **Mean of 2 runs: ZegCLIP** |"),
+        "{text}"
+    );
+    let shown = mean.percent().replace("± ", "±\u{a0}");
+    assert!(rows[0].contains(&shown), "{}", rows[0]);
+    assert!(
+        text.contains("Means are over seeds of one configuration."),
+        "{text}"
+    );
+    let page = html(&input);
+    assert!(page.contains("Mean of 2 runs: ZegCLIP") && !page.contains("Pixels are summed"));
 }
 
 #[test]

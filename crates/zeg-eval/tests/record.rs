@@ -8,7 +8,11 @@ mod common;
 use common::{IGNORE, evaluation};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use zeg_eval::{ConfusionMatrix, EvalError, Evaluation, Metric, Protocol, Rank, Shard, Summary};
+use zeg_eval::summary::Run;
+use zeg_eval::{
+    Comparison, ConfusionMatrix, EvalError, Evaluation, Metric, Protocol, Rank, Shard,
+    SkippedImage, Summary,
+};
 
 /// Returns the shards of images 0..`count`, divided at `cuts`.
 fn shards(count: u64, cuts: &[u64]) -> Vec<Evaluation> {
@@ -222,6 +226,99 @@ fn a_difference_is_named_with_both_values() {
     }
 }
 
+/// Shards that were read by different label rules would add up to scores of neither.
+#[test]
+fn shards_that_follow_from_other_facts_are_refused() {
+    let shard_with = |part: &str, value: &str| {
+        let mut shards = shards(6, &[3]);
+        let facts = shards[1].fingerprint.clone();
+        shards[1].fingerprint = facts.with(part, value);
+        shards
+    };
+    for part in [
+        "class embeddings: templates",
+        "class list: names",
+        "images",
+        "images: file contents",
+        "label rule: kind",
+        "label rule: zero-is",
+        "weights: SHA-256",
+    ] {
+        match Evaluation::merge(shard_with(part, "other")).unwrap_err() {
+            EvalError::OtherFact { name, .. } => assert_eq!(name, part),
+            other => panic!("{part}: {other}"),
+        }
+    }
+    let error = Evaluation::merge(shard_with("label rule: zero-is", "class")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the evaluations differ in label rule zero-is: ignore and class"
+    );
+    // A part that only one shard states is no difference.
+    assert!(Evaluation::merge(shard_with("later", "1")).is_ok());
+}
+
+#[test]
+fn records_of_earlier_versions_are_read_and_merged_without_a_fingerprint() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("evaluation.json");
+    let open = |shard: &Evaluation| {
+        let mut record = serde_json::to_value(shard).unwrap();
+        record.as_object_mut().unwrap().remove("fingerprint");
+        std::fs::write(&path, record.to_string()).unwrap();
+        Evaluation::open(&path).unwrap()
+    };
+    let mut parts = shards(6, &[3]);
+    parts[1] = open(&parts[1]);
+    assert!(parts[1].fingerprint.is_empty());
+    let whole = Evaluation::merge(parts).unwrap();
+    // The whole does not state what one of its parts did not.
+    assert!(whole.fingerprint.is_empty());
+    assert_eq!(whole.images, 6);
+}
+
+/// A mean over seeds, and a table of methods, are of labels that were read alike.
+#[test]
+fn scores_on_labels_that_were_read_differently_are_not_averaged() {
+    let runs = |part: &str| {
+        let mut runs = [1, 2].map(|seed| evaluation("voc20", 0..30, seed));
+        runs[1].fingerprint = runs[1].fingerprint.clone().with(part, "other");
+        runs
+    };
+    for part in [
+        "images: file contents",
+        "label rule: kind",
+        "weights: SHA-256",
+    ] {
+        let error = Summary::of(&runs(part)).unwrap_err();
+        assert!(
+            matches!(error, EvalError::OtherFact { .. }),
+            "{part}: {error}"
+        );
+    }
+}
+
+/// Two records of as many images are not of the same images if each skipped another one.
+#[test]
+fn scores_that_lack_different_images_are_not_averaged() {
+    let mut runs = [1, 2].map(|seed| evaluation("voc20", 0..30, seed));
+    let skipped = |id: &str| {
+        vec![SkippedImage {
+            id: id.to_owned(),
+            reason: "truncated".to_owned(),
+        }]
+    };
+    runs[0].skipped = skipped("a");
+    runs[1].skipped = skipped("a");
+    assert!(Summary::of(&runs).is_ok());
+    runs[1].skipped = skipped("b");
+    let error = Summary::of(&runs).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        r#"the evaluations differ in skipped images: ["a"] and ["b"]"#
+    );
+}
+
 #[test]
 fn inconsistent_records_are_refused() {
     let good = serde_json::to_value(evaluation("voc20", 0..4, 1)).unwrap();
@@ -362,6 +459,87 @@ fn an_image_scores_as_a_data_set_of_itself() {
     );
     let error = zeg_eval::ImageScore::of("x", (&[20], &[0]), 20, IGNORE).unwrap_err();
     assert!(matches!(error, EvalError::Label { value: 20, .. }));
+}
+
+fn compare(evaluations: &[Evaluation]) -> Result<Comparison, EvalError> {
+    let runs = evaluations.iter().map(|evaluation| Run {
+        evaluation,
+        experiment: None,
+    });
+    Comparison::of(&runs.collect::<Vec<_>>())
+}
+
+/// Several models: each has its scores, and only seeds of one configuration have a mean.
+#[test]
+fn models_are_compared_and_only_seeds_are_averaged() {
+    let of = |seed| evaluation("voc20", 0..30, seed);
+    let mut other = of(3);
+    other.method = "CLIP-RC".into();
+    other.model.path = "other/model.safetensors".into();
+    let models = [of(1), other.clone(), of(2)];
+    let comparison = compare(&models).unwrap();
+    for (model, evaluation) in comparison.models.iter().zip(&models) {
+        assert_eq!(model.scores, evaluation.report().unwrap());
+    }
+    let mean = Summary::of(&[of(1), of(2)]).unwrap();
+    assert_eq!(comparison.means.len(), 1);
+    assert_eq!(comparison.means[0].scores, mean);
+    assert_eq!(comparison.mean_of_all(), None);
+    let [note] = &comparison.notes[..] else {
+        panic!("{:?}", comparison.notes);
+    };
+    assert!(note.starts_with("no mean over these models: the evaluations differ in method"));
+    let table = comparison.to_table();
+    let row = |start: &str| table.lines().find(|line| line.trim().starts_with(start));
+    let header = row("model").unwrap();
+    assert!(
+        header.contains("method") && !header.contains("data"),
+        "{table}"
+    );
+    assert!(row("other/model").unwrap().contains("CLIP-RC"), "{table}");
+    let averaged = row("mean of 2 seeds").unwrap();
+    assert!(averaged.contains(&mean.hiou.unwrap().percent()), "{table}");
+
+    // Seeds alone have a mean over all, and nothing is noted.
+    let seeds = compare(&[of(1), of(2)]).unwrap();
+    assert_eq!(seeds.mean_of_all(), Some(&mean));
+    assert!(seeds.notes.is_empty(), "{:?}", seeds.notes);
+
+    // Other settings of the training are no seeds, although the records are alike.
+    let (one, two) = (of(1), of(2));
+    let trained = |evaluation, rate: f64, seed: u64| {
+        (
+            evaluation,
+            format!("[training]\nrate = {rate}\nseed = {seed}\n"),
+        )
+    };
+    let pairs = [trained(&one, 0.1, 1), trained(&two, 0.2, 2)];
+    let runs = pairs.each_ref().map(|(evaluation, experiment)| Run {
+        evaluation,
+        experiment: Some(experiment),
+    });
+    let comparison = Comparison::of(&runs).unwrap();
+    assert!(comparison.means.is_empty());
+    assert!(
+        comparison.notes[0].contains("training.rate = 0.1"),
+        "{:?}",
+        comparison.notes
+    );
+
+    // Other data and other classes are named.
+    let mut elsewhere = other;
+    elsewhere.benchmark.dataset = "ade20k".into();
+    let fewer = evaluation("voc20", 0..29, 4);
+    let comparison = compare(&[of(1), elsewhere, fewer]).unwrap();
+    assert!(comparison.means.is_empty());
+    let notes = comparison.notes.join("\n");
+    assert!(
+        notes.contains("cannot be compared") && notes.contains("\"ade20k\""),
+        "{notes}"
+    );
+    assert!(notes.contains("differ in images: 30 and 29"), "{notes}");
+    assert!(comparison.to_table().contains("ade20k"));
+    assert!(matches!(compare(&[]), Err(EvalError::Nothing)));
 }
 
 #[test]

@@ -11,6 +11,8 @@ use crate::ExportError;
 pub struct Classes {
     names: Vec<String>,
     palette: Vec<[u8; 3]>,
+    /// Labels of the background classes.
+    background: BTreeSet<u16>,
 }
 
 impl Classes {
@@ -27,7 +29,20 @@ impl Classes {
                 limit: usize::from(IGNORE_LABEL),
             });
         }
-        Ok(Self { names, palette })
+        Ok(Self {
+            names,
+            palette,
+            background: BTreeSet::new(),
+        })
+    }
+
+    /// Marks the background classes: no pixel has them, so annotations have no category for them.
+    #[must_use]
+    pub fn with_background(self, labels: impl IntoIterator<Item = u16>) -> Self {
+        Self {
+            background: labels.into_iter().collect(),
+            ..self
+        }
     }
 
     /// Returns the names in label order.
@@ -67,6 +82,18 @@ impl Classes {
     /// Returns all labels with their names.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &str)> {
         (0..).zip(self.names.iter().map(String::as_str))
+    }
+
+    /// Returns the classes that annotations can have, in label order, without the background classes.
+    pub(crate) fn categories(&self) -> impl Iterator<Item = (u16, &str)> {
+        self.iter()
+            .filter(|(label, _)| !self.background.contains(label))
+    }
+
+    /// Returns the position of a label among the [`categories`](Self::categories), from 0.
+    pub(crate) fn category(&self, label: u16) -> u32 {
+        let before = self.background.range(..label).count();
+        u32::from(label).saturating_sub(before as u32)
     }
 
     /// Returns the names as legal XML text, and checks that they are all different.
@@ -112,6 +139,18 @@ mod tests {
         assert_eq!(classes.name(3), "");
         let grey = Classes::new(names(), vec![]).unwrap();
         assert_eq!(grey.colour(65534), [128; 3]);
+    }
+
+    #[test]
+    fn background_classes_are_no_categories() {
+        let names = ["wall", "cat", "floor", "dog"].map(str::to_owned).to_vec();
+        let classes = Classes::new(names, vec![]).unwrap();
+        assert_eq!(classes.category(3), 3);
+        let classes = classes.with_background([2, 0]);
+        let found: Vec<(u16, &str)> = classes.categories().collect();
+        assert_eq!(found, [(1, "cat"), (3, "dog")]);
+        assert_eq!((classes.category(1), classes.category(3)), (0, 1));
+        assert_eq!((classes.len(), classes.name(2)), (4, "floor"));
     }
 
     #[test]

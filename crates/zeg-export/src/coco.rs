@@ -1,8 +1,8 @@
 //! COCO's detection JSON: one file for all images, with an annotation for each region.
 //!
 //! The file is written image by image. Only the list of images is kept in a temporary file, because it follows the
-//! annotations. Category ids count from 1 in label order, since many readers reserve 0 for the background; image and
-//! annotation ids count from 1 as well.
+//! annotations. Category ids count from 1 in label order, since many readers reserve 0 for the background; background
+//! classes, which no pixel has, are no categories. Image and annotation ids count from 1 as well.
 //!
 //! `iscrowd` is always 0. In COCO's own files only annotations with `iscrowd` 1 have a run-length mask, but there the
 //! value marks a crowd that scoring ignores, which no region here is. pycocotools and detectron2 read masks with either
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::formats::{ExportFormat, ExportSettings, GROUPING, Needs, Opened, POLYGONS};
+use crate::formats::{ExportFormat, ExportSettings, GROUPING, Needs, Opened, POLYGONS, no_files};
 use crate::output::{Spool, Target};
 use crate::{
     Classes, ExportError, Exporter, Grouping, Overwrite, Polygon, Region, SegmentedImage, Shape,
@@ -26,6 +26,8 @@ pub(crate) static MASK_FORMAT: ExportFormat = ExportFormat {
     about: "coco.json: COCO annotations, regions as run-length codes",
     needs: Needs::Labels,
     image_suffix: None,
+    own_files: no_files,
+    shared_files: &["coco.json"],
     open: |classes, settings| open(classes, settings, "coco.json", Shape::Mask),
 };
 
@@ -35,6 +37,8 @@ pub(crate) static POLYGON_FORMAT: ExportFormat = ExportFormat {
     about: "coco-polygons.json: COCO annotations, regions as polygons",
     needs: Needs::Labels,
     image_suffix: None,
+    own_files: no_files,
+    shared_files: &["coco-polygons.json"],
     open: |classes, settings| open(classes, settings, "coco-polygons.json", POLYGONS),
 };
 
@@ -131,9 +135,9 @@ impl CocoExporter {
         let mut target = Target::create(&options.path, options.overwrite)?;
         let images = Spool::create().map_err(ExportError::unwritable(&options.path))?;
         let categories: Vec<_> = classes
-            .iter()
+            .categories()
             .map(|(label, name)| Category {
-                id: category_id(label),
+                id: classes.category(label) + 1,
                 name,
                 supercategory: &options.supercategory,
                 color: classes.colour(label),
@@ -174,7 +178,7 @@ impl CocoExporter {
         Annotation {
             id: self.annotation_count + 1,
             image_id: self.image_count + 1,
-            category_id: category_id(region.label()),
+            category_id: self.classes.category(region.label()) + 1,
             segmentation,
             area: region.area(),
             bbox: [bounds.left, bounds.top, bounds.width, bounds.height],
@@ -218,10 +222,6 @@ impl Exporter for CocoExporter {
         })?;
         Ok(vec![target.finish()?])
     }
-}
-
-fn category_id(label: u16) -> u32 {
-    u32::from(label) + 1
 }
 
 fn flat(polygon: &Polygon) -> Vec<u32> {

@@ -13,7 +13,7 @@ use askama::Template;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use crate::address::address;
-use crate::formats::{ExportFormat, Needs};
+use crate::formats::{ExportFormat, Needs, no_files};
 use crate::output::{Folder, Spool, Target, file_name};
 use crate::segmented_image::Mean;
 use crate::summary::{ClassSummary, Summary, summarize};
@@ -44,6 +44,8 @@ pub(crate) static FORMAT: ExportFormat = ExportFormat {
     about: "index.html: one page with all images",
     needs: Needs::Overlay,
     image_suffix: None,
+    own_files: no_files,
+    shared_files: &["index.html"],
     open: |classes, settings| {
         let options = ContactSheetOptions {
             path: settings.folder.join("index.html"),

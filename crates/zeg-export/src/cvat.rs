@@ -12,7 +12,7 @@ use quick_xml::Writer;
 use quick_xml::events::BytesText;
 
 use crate::classes::xml_text;
-use crate::formats::{ExportFormat, ExportSettings, GROUPING, Needs, Opened, POLYGONS};
+use crate::formats::{ExportFormat, ExportSettings, GROUPING, Needs, Opened, POLYGONS, no_files};
 use crate::output::Target;
 use crate::{
     Classes, ExportError, Exporter, Grouping, Overwrite, Region, SegmentedImage, Shape, polygons,
@@ -24,6 +24,8 @@ pub(crate) static MASK_FORMAT: ExportFormat = ExportFormat {
     about: "cvat.xml: annotations for CVAT, masks",
     needs: Needs::Labels,
     image_suffix: None,
+    own_files: no_files,
+    shared_files: &["cvat.xml"],
     open: |classes, settings| open(classes, settings, "cvat.xml", Shape::Mask),
 };
 
@@ -33,6 +35,8 @@ pub(crate) static POLYGON_FORMAT: ExportFormat = ExportFormat {
     about: "cvat-polygons.xml: annotations for CVAT, polygons",
     needs: Needs::Labels,
     image_suffix: None,
+    own_files: no_files,
+    shared_files: &["cvat-polygons.xml"],
     open: |classes, settings| open(classes, settings, "cvat-polygons.xml", POLYGONS),
 };
 
@@ -146,7 +150,8 @@ fn write_head(file: &mut impl Write, classes: &Classes, names: &[String]) -> io:
             write_text(xml, "name", "zeg")?;
             write_text(xml, "mode", "annotation")?;
             xml.create_element("labels").write_inner_content(|xml| {
-                for (label, name) in (0..).zip(names) {
+                for (label, _) in classes.categories() {
+                    let name = names.get(usize::from(label)).map_or("", String::as_str);
                     xml.create_element("label").write_inner_content(|xml| {
                         write_text(xml, "name", name)?;
                         write_text(xml, "color", &classes.hex_colour(label))?;

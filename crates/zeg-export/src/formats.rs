@@ -4,16 +4,16 @@
 //! opened with the settings that all formats share. A new format is a file with an [`Exporter`] and an entry, and a
 //! line in the list.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::regions::{Connectivity, Grouping};
 use crate::{
     Classes, ExportError, Exporter, Overwrite, Shape, coco, contact_sheet, cvat, images,
-    label_studio, probability, summary,
+    label_studio, probability, summary, yolo,
 };
 
 /// All formats, in the order in which the help text lists them.
-static FORMATS: [&ExportFormat; 12] = [
+static FORMATS: [&ExportFormat; 13] = [
     &images::LABELS,
     &images::OVERLAY,
     &summary::FORMAT,
@@ -25,6 +25,7 @@ static FORMATS: [&ExportFormat; 12] = [
     &label_studio::POLYGON_FORMAT,
     &cvat::MASK_FORMAT,
     &cvat::POLYGON_FORMAT,
+    &yolo::FORMAT,
     &contact_sheet::FORMAT,
 ];
 
@@ -47,6 +48,11 @@ pub struct ExportFormat {
     pub needs: Needs,
     /// Suffix of the PNG of an image, such as `.overlay.png`; `None` for formats that write other files.
     pub image_suffix: Option<&'static str>,
+    /// Paths in the folder of the files that an image has for itself, from its stem and the number of classes; none for
+    /// formats whose files all images share.
+    pub(crate) own_files: fn(&Path, usize) -> Vec<PathBuf>,
+    /// Names of the files that all images share, such as `coco.json`.
+    pub shared_files: &'static [&'static str],
     pub(crate) open: fn(Classes, &ExportSettings) -> Opened,
 }
 
@@ -101,6 +107,33 @@ impl ExportFormat {
     ) -> Result<Box<dyn Exporter>, ExportError> {
         (self.open)(classes, settings)
     }
+
+    /// Returns the paths of the files that an image has for itself; empty if the format has only shared files.
+    ///
+    /// - `folder`: folder of all files
+    /// - `stem`: as in [`SegmentedImage::stem`](crate::SegmentedImage::stem)
+    /// - `classes`: number of classes
+    pub fn own_files(&self, folder: &Path, stem: &Path, classes: usize) -> Vec<PathBuf> {
+        let files = (self.own_files)(stem, classes).into_iter();
+        files.map(|file| folder.join(file)).collect()
+    }
+
+    /// Whether all images share the files of the format.
+    pub fn is_shared(&self) -> bool {
+        (self.own_files)(Path::new("image"), 1).is_empty()
+    }
+}
+
+/// Returns the path of a file of an image: its stem with a suffix, such as `.summary.json`.
+pub(crate) fn own_file(stem: &Path, suffix: &str) -> PathBuf {
+    let mut name = stem.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Returns no files, for formats whose files all images share.
+pub(crate) fn no_files(_: &Path, _: usize) -> Vec<PathBuf> {
+    Vec::new()
 }
 
 /// Two formats are equal if their names are equal.

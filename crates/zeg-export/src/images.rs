@@ -4,9 +4,10 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use zeg_base::file;
 use zeg_image::{write_named_png, write_rgb_png};
 
-use crate::formats::{ExportFormat, ExportSettings, Needs};
+use crate::formats::{ExportFormat, ExportSettings, Needs, own_file};
 use crate::output::file_name;
 use crate::{Classes, ExportError, Exporter, Overwrite, SegmentedImage};
 
@@ -19,6 +20,8 @@ pub(crate) static LABELS: ExportFormat = ExportFormat {
     about: "NAME.png: class indices with a palette and the class names; 255: unlabelled",
     needs: Needs::Labels,
     image_suffix: Some(LABEL_SUFFIX),
+    own_files: |stem, _| vec![own_file(stem, LABEL_SUFFIX)],
+    shared_files: &[],
     open: |classes, settings| {
         Ok(Box::new(ImageExporter::new(
             Kind::Labels,
@@ -34,6 +37,8 @@ pub(crate) static OVERLAY: ExportFormat = ExportFormat {
     about: "NAME.overlay.png: the image with colours and a legend",
     needs: Needs::Overlay,
     image_suffix: Some(OVERLAY_SUFFIX),
+    own_files: |stem, _| vec![own_file(stem, OVERLAY_SUFFIX)],
+    shared_files: &[],
     open: |classes, settings| {
         Ok(Box::new(ImageExporter::new(
             Kind::Overlay,
@@ -90,14 +95,24 @@ impl Exporter for ImageExporter {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(ExportError::unwritable(&path))?;
         }
+        let behind =
+            file::behind_link(&path, self.overwrite).map_err(ExportError::unwritable(&path))?;
         let written = match (self.kind, image.overlay) {
             (Kind::Labels, _) => {
-                write_named_png(&path, image.labels, &self.palette, self.classes.names()).map(drop)
+                write_named_png(&behind, image.labels, &self.palette, self.classes.names())
+                    .map(drop)
             }
-            (Kind::Overlay, Some(overlay)) => write_rgb_png(&path, overlay),
+            (Kind::Overlay, Some(overlay)) => write_rgb_png(&behind, overlay),
             (Kind::Overlay, None) => return Ok(()),
         };
-        written.map_err(|error| ExportError::unwritable(&path)(io::Error::other(error)))?;
+        written.map_err(|error| {
+            // The error of the image states the path as well.
+            let source = match error {
+                zeg_image::ImageError::Unwritable { source, .. } => source,
+                other => io::Error::other(other),
+            };
+            ExportError::unwritable(&path)(source)
+        })?;
         self.files.push(path);
         Ok(())
     }

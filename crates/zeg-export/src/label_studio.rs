@@ -11,7 +11,7 @@ use quick_xml::Writer;
 use serde::Serialize;
 
 use crate::address::address;
-use crate::formats::{ExportFormat, ExportSettings, GROUPING, Needs, Opened, POLYGONS};
+use crate::formats::{ExportFormat, ExportSettings, GROUPING, Needs, Opened, POLYGONS, no_files};
 use crate::output::Target;
 use crate::{
     Classes, ExportError, Exporter, Grouping, Overwrite, Region, SegmentedImage, Shape, polygons,
@@ -36,6 +36,8 @@ pub(crate) static MASK_FORMAT: ExportFormat = ExportFormat {
     about: "label-studio.json and .xml: tasks for Label Studio with brush masks",
     needs: Needs::Labels,
     image_suffix: None,
+    own_files: no_files,
+    shared_files: &["label-studio.json", "label-studio.xml"],
     open: |classes, settings| open(classes, settings, "label-studio", Shape::Mask),
 };
 
@@ -45,6 +47,8 @@ pub(crate) static POLYGON_FORMAT: ExportFormat = ExportFormat {
     about: "label-studio-polygons.json and .xml: the same with polygons",
     needs: Needs::Labels,
     image_suffix: None,
+    own_files: no_files,
+    shared_files: &["label-studio-polygons.json", "label-studio-polygons.xml"],
     open: |classes, settings| open(classes, settings, "label-studio-polygons", POLYGONS),
 };
 
@@ -287,9 +291,10 @@ fn write_config(
         xml.create_element(tool)
             .with_attributes(tag)
             .write_inner_content(|xml| {
-                for (label, name) in (0..).zip(names) {
+                for (label, _) in classes.categories() {
+                    let name = names.get(usize::from(label)).map_or("", String::as_str);
                     let colour = classes.hex_colour(label);
-                    let attributes = [("value", name.as_str()), ("background", colour.as_str())];
+                    let attributes = [("value", name), ("background", colour.as_str())];
                     xml.create_element("Label")
                         .with_attributes(attributes)
                         .write_empty()?;

@@ -10,6 +10,7 @@
 //! | [`CocoExporter`] | one JSON file | pycocotools, detectron2, FiftyOne, … |
 //! | [`LabelStudioExporter`] | tasks as JSON and the labelling configuration as XML | Label Studio |
 //! | [`CvatExporter`] | one XML file | CVAT, datumaro |
+//! | [`YoloExporter`] | one text file per image and `data.yaml` | Ultralytics |
 //! | [`SummaryExporter`] | one JSON file per image | scripts |
 //! | [`ProbabilityExporter`] | one 16-bit PNG per class, or one NumPy array per image | scripts |
 //! | [`ContactSheet`] | one HTML page | people |
@@ -34,6 +35,7 @@ pub mod polygons;
 pub mod probability;
 pub mod regions;
 pub mod summary;
+pub mod yolo;
 
 mod address;
 mod classes;
@@ -44,6 +46,7 @@ mod output;
 mod rle;
 mod segmented_image;
 mod shapes;
+mod stored;
 
 pub use classes::Classes;
 pub use coco::{CocoExporter, CocoOptions};
@@ -56,9 +59,13 @@ pub use polygons::{Polygon, polygons};
 pub use probability::{
     ProbabilityExporter, ProbabilityFormat, ProbabilityPlanes, ProbabilitySource,
 };
-pub use regions::{BoundingBox, Connectivity, Grouping, Region, Regions, Run, find_regions};
+pub use regions::{
+    BoundingBox, Connectivity, Grouping, Region, Regions, Run, absorb_small_regions, find_regions,
+};
 pub use rle::region_rle;
 pub use segmented_image::{Exporter, SegmentedImage};
 pub use shapes::Shape;
+pub use stored::{LabelRuns, StoredImage};
 pub use summary::{ClassSummary, Summary, SummaryExporter, summarize};
+pub use yolo::{YoloExporter, YoloOptions};
 pub use zeg_base::file::Overwrite;

@@ -9,16 +9,24 @@ use zeg_base::file::{self, NewFile, Overwrite};
 
 use crate::ExportError;
 
-/// A file that is being written.
+/// A file that is being written; if a symbolic link leads to it, the link stays.
 #[derive(Debug)]
-pub(crate) struct Target(NewFile);
+pub(crate) struct Target {
+    file: NewFile,
+    /// The path that was asked for, which may be a link to the file.
+    path: PathBuf,
+}
 
 impl Target {
     /// Creates a file, and its folder if there is none yet.
     pub(crate) fn create(path: &Path, overwrite: Overwrite) -> Result<Self, ExportError> {
         file::make_folder_of(path).map_err(ExportError::unwritable(path))?;
-        let file = NewFile::create(path, overwrite).map_err(unwritten(path))?;
-        Ok(Self(file))
+        let behind = file::behind_link(path, overwrite).map_err(ExportError::unwritable(path))?;
+        let file = NewFile::create(&behind, overwrite).map_err(unwritten(path))?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+        })
     }
 
     /// Calls `write` with the file; an error names the file.
@@ -26,15 +34,13 @@ impl Target {
         &mut self,
         write: impl FnOnce(&mut NewFile) -> io::Result<T>,
     ) -> Result<T, ExportError> {
-        let path = self.0.path().to_path_buf();
-        write(&mut self.0).map_err(ExportError::unwritable(&path))
+        write(&mut self.file).map_err(ExportError::unwritable(&self.path))
     }
 
     /// Moves the file to its final path and returns this path.
     pub(crate) fn finish(self) -> Result<PathBuf, ExportError> {
-        let path = self.0.path().to_path_buf();
-        self.0.finish().map_err(unwritten(&path))?;
-        Ok(path)
+        self.file.finish().map_err(unwritten(&self.path))?;
+        Ok(self.path)
     }
 }
 
@@ -113,13 +119,14 @@ pub(crate) struct Spool {
 impl Spool {
     /// Creates an unnamed file, which the system removes by itself.
     pub(crate) fn create() -> io::Result<Self> {
-        let file = io::BufWriter::new(tempfile::tempfile()?);
+        let file = io::BufWriter::new(file::unnamed()?);
         Ok(Self { file })
     }
 
     /// Copies everything written so far to `target`.
     pub(crate) fn copy_to(self, target: &mut impl Write) -> io::Result<()> {
-        let mut file = self.file.into_inner().map_err(io::Error::from)?;
+        let written = self.file.into_inner().map_err(io::Error::from);
+        let mut file = written.map_err(|error| file::temporary_error(&error))?;
         io::Seek::rewind(&mut file)?;
         io::copy(&mut file, target)?;
         Ok(())
@@ -128,11 +135,13 @@ impl Spool {
 
 impl Write for Spool {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        let written = self.file.write(bytes);
+        written.map_err(|error| file::temporary_error(&error))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        let flushed = self.file.flush();
+        flushed.map_err(|error| file::temporary_error(&error))
     }
 }
 
@@ -174,5 +183,26 @@ mod tests {
         let replacing = Target::create(&path, Overwrite::Replace).unwrap();
         replacing.finish().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "");
+    }
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_written_through_and_a_dead_link_is_refused() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let (link, file) = (
+            folder.path().join("coco.json"),
+            folder.path().join("shared"),
+        );
+        symlink(&file, &link).unwrap();
+        let dead = Target::create(&link, Overwrite::Replace).unwrap_err();
+        assert!(matches!(dead, ExportError::Unwritable { .. }), "{dead}");
+        fs::write(&file, "old").unwrap();
+        let refused = Target::create(&link, Overwrite::Refuse).unwrap_err();
+        assert!(matches!(refused, ExportError::Exists { .. }), "{refused}");
+        let mut target = Target::create(&link, Overwrite::Replace).unwrap();
+        target.fill(|file| file.write_all(b"new")).unwrap();
+        assert_eq!(target.finish().unwrap(), link);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     }
 }

@@ -11,7 +11,7 @@ use npyz::WriterBuilder as _;
 use png::{BitDepth, ColorType, Compression, Encoder, EncodingError};
 use zeg_image::write::MAX_CLASS_NAMES_BYTES;
 
-use crate::formats::{ExportFormat, ExportSettings, Needs, Opened};
+use crate::formats::{ExportFormat, ExportSettings, Needs, Opened, own_file};
 use crate::output::{Folder, Target};
 use crate::{Classes, ExportError, Exporter, Overwrite, SegmentedImage};
 
@@ -78,12 +78,27 @@ impl ProbabilitySource for ProbabilityPlanes<'_> {
     }
 }
 
+/// End of the name of an image's array.
+const NPY_SUFFIX: &str = ".probability.npy";
+
+/// Returns the end of the name of an image's map of one class.
+fn png_suffix(label: usize) -> String {
+    format!(".probability.{label:03}.png")
+}
+
 /// The format with one PNG per class.
 pub(crate) static PNG_FORMAT: ExportFormat = ExportFormat {
     name: "probabilities",
     about: "NAME.probability.CLASS.png: 16-bit grey, 65535 times the score",
     needs: Needs::Scores,
     image_suffix: None,
+    own_files: |stem, classes| {
+        let labels = 0..classes;
+        labels
+            .map(|label| own_file(stem, &png_suffix(label)))
+            .collect()
+    },
+    shared_files: &[],
     open: |classes, settings| open(classes, settings, ProbabilityFormat::Png),
 };
 
@@ -93,6 +108,8 @@ pub(crate) static NPY_FORMAT: ExportFormat = ExportFormat {
     about: "NAME.probability.npy: all scores, float16 [classes, height, width]",
     needs: Needs::Scores,
     image_suffix: None,
+    own_files: |stem, _| vec![own_file(stem, NPY_SUFFIX)],
+    shared_files: &["classes.json"],
     open: |classes, settings| open(classes, settings, ProbabilityFormat::Npy),
 };
 
@@ -169,7 +186,7 @@ impl Exporter for ProbabilityExporter {
             ProbabilityFormat::Png => {
                 // Files are written one after the other, because systems limit the number of open files.
                 for (label, name) in self.classes.iter() {
-                    let suffix = format!(".probability.{label:03}.png");
+                    let suffix = png_suffix(usize::from(label));
                     let mut target = self.folder.target(image.stem, &suffix)?;
                     let map = Map {
                         source,
@@ -183,7 +200,7 @@ impl Exporter for ProbabilityExporter {
                 Ok(())
             }
             ProbabilityFormat::Npy => {
-                let mut target = self.folder.target(image.stem, ".probability.npy")?;
+                let mut target = self.folder.target(image.stem, NPY_SUFFIX)?;
                 let classes = self.classes.len();
                 target.fill(|file| write_npy(file, source, classes, width, height))?;
                 self.folder.finish(target)

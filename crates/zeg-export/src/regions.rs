@@ -14,8 +14,10 @@ use zeg_image::decode::MAX_PIXELS;
 
 use crate::ExportError;
 
+mod absorb;
 mod forest;
 
+pub use absorb::absorb_small_regions;
 use forest::Forest;
 
 /// Largest number of regions of one map.

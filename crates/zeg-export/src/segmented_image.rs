@@ -7,7 +7,7 @@ use zeg_image::decode::MAX_PIXELS;
 use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
 
 use crate::regions::{Grouping, Region, Regions, find_regions};
-use crate::{Classes, ExportError, ProbabilitySource};
+use crate::{Classes, ExportError, ProbabilitySource, StoredImage};
 
 /// A writer of segmented images in one format.
 ///
@@ -40,6 +40,8 @@ pub struct SegmentedImage<'a> {
     /// The image with class colours. If it is larger than the label map, only its top left part of the map's size is
     /// used: [`zeg_image::overlay`](fn@zeg_image::overlay) draws a legend below the image.
     pub overlay: Option<&'a RgbImage>,
+    /// The image as an earlier run kept it; its means then take the place of `confidence`.
+    pub stored: Option<&'a StoredImage>,
 }
 
 impl<'a> SegmentedImage<'a> {
@@ -52,6 +54,7 @@ impl<'a> SegmentedImage<'a> {
             confidence: None,
             probabilities: None,
             overlay: None,
+            stored: None,
         }
     }
 
@@ -138,6 +141,9 @@ impl<'a> SegmentedImage<'a> {
 
     /// Returns the mean confidence of a region, to four decimals; `None` without confidences.
     pub(crate) fn score(&self, region: &Region<'_>) -> Option<f64> {
+        if let Some(stored) = self.stored {
+            return stored.score(region);
+        }
         let confidence = self.confidence?;
         let mut mean = Mean::default();
         for run in region.runs() {
@@ -152,6 +158,9 @@ impl<'a> SegmentedImage<'a> {
 
     /// Returns the mean confidence of the labelled pixels, to four decimals; `None` if there are none.
     pub(crate) fn mean_confidence(&self) -> Option<f64> {
+        if let Some(stored) = self.stored {
+            return stored.summary.confidence;
+        }
         let mut mean = Mean::default();
         let pixels = self.labels.labels().iter().zip(self.confidence?);
         let labelled = pixels.filter(|&(&label, _)| label != IGNORE_LABEL);

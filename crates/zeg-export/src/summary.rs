@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use zeg_image::IGNORE_LABEL;
 
-use crate::formats::{ExportFormat, Needs};
+use crate::formats::{ExportFormat, Needs, own_file};
 use crate::output::Folder;
 use crate::regions::{Connectivity, count_regions};
 use crate::segmented_image::Mean;
 use crate::{Classes, ExportError, Exporter, Overwrite, SegmentedImage};
+
+/// End of the name of an image's summary.
+const SUFFIX: &str = ".summary.json";
 
 /// The format of summaries.
 pub(crate) static FORMAT: ExportFormat = ExportFormat {
@@ -19,6 +22,8 @@ pub(crate) static FORMAT: ExportFormat = ExportFormat {
     about: "NAME.summary.json: area, confidence and regions of each class",
     needs: Needs::Labels,
     image_suffix: None,
+    own_files: |stem, _| vec![own_file(stem, SUFFIX)],
+    shared_files: &[],
     open: |classes, settings| {
         let exporter = SummaryExporter::create(classes, settings.folder, settings.overwrite)?;
         Ok(Box::new(exporter))
@@ -27,6 +32,7 @@ pub(crate) static FORMAT: ExportFormat = ExportFormat {
 
 /// Summary of a segmented image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Summary {
     /// The image.
     pub image: String,
@@ -45,6 +51,7 @@ pub struct Summary {
 
 /// Summary of one class in an image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClassSummary {
     /// Its name.
     pub name: String,
@@ -72,6 +79,12 @@ pub fn summarize(
     classes: &Classes,
 ) -> Result<Summary, ExportError> {
     segmented.check(classes)?;
+    if let Some(stored) = segmented.stored {
+        return Ok(Summary {
+            image: segmented.name(),
+            ..stored.summary.clone()
+        });
+    }
     let regions = count_regions(segmented.labels, Connectivity::Eight, 1)
         .map_err(|error| error.of(segmented.path))?;
     let mut found = BTreeMap::<u16, (u64, Mean)>::new();
@@ -142,7 +155,7 @@ impl SummaryExporter {
 impl Exporter for SummaryExporter {
     fn add(&mut self, segmented: &SegmentedImage<'_>) -> Result<(), ExportError> {
         let summary = summarize(segmented, &self.classes)?;
-        let mut target = self.folder.target(segmented.stem, ".summary.json")?;
+        let mut target = self.folder.target(segmented.stem, SUFFIX)?;
         target.fill(|file| {
             serde_json::to_writer_pretty(&mut *file, &summary)?;
             file.write_all(b"\n")

@@ -50,7 +50,7 @@ fn export(
 
 #[test]
 fn every_format_writes_the_files_that_it_names() {
-    let expected: [(&str, Needs, &[&str]); 12] = [
+    let expected: [(&str, Needs, &[&str]); 13] = [
         ("labels", Needs::Labels, &["7.png"]),
         ("overlay", Needs::Overlay, &["7.overlay.png"]),
         ("summary", Needs::Labels, &["7.summary.json"]),
@@ -78,6 +78,7 @@ fn every_format_writes_the_files_that_it_names() {
         ),
         ("cvat", Needs::Labels, &["cvat.xml"]),
         ("cvat-polygons", Needs::Labels, &["cvat-polygons.xml"]),
+        ("yolo", Needs::Labels, &["data.yaml", "labels/7.txt"]),
         ("html", Needs::Overlay, &["index.html"]),
     ];
     assert_eq!(formats().count(), expected.len());
@@ -97,6 +98,20 @@ fn every_format_writes_the_files_that_it_names() {
         if let Some(suffix) = format.image_suffix {
             assert_eq!(files, [format!("7{suffix}")]);
         }
+        // The files are known before they are written, so that none is computed in vain.
+        let own = format.own_files(Path::new("out"), Path::new("7"), 2);
+        let shared = format
+            .shared_files
+            .iter()
+            .map(|name| Path::new("out").join(name));
+        let mut known: Vec<_> = own.iter().cloned().chain(shared).collect();
+        known.sort();
+        let written: Vec<_> = files
+            .iter()
+            .map(|name| Path::new("out").join(name))
+            .collect();
+        assert_eq!(known, written, "{name}");
+        assert_eq!(format.is_shared(), own.is_empty());
         // An existing file is an error, and is replaced on request.
         let refused = export(format, all.path(), Overwrite::Refuse).unwrap_err();
         assert!(matches!(refused, ExportError::Exists { .. }), "{refused}");

@@ -46,6 +46,7 @@ pub struct Cache {
 
 /// How much of a model is downloaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Presence {
     /// All files are downloaded.
@@ -58,6 +59,7 @@ pub enum Presence {
 
 /// The digest that a downloaded file was verified against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Proof {
     /// The digest in the list of models.
@@ -72,6 +74,7 @@ pub enum Proof {
 
 /// The record of a file that was downloaded completely.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FileRecord {
     /// The name of the file in the model's folder.
     pub name: String,
@@ -302,6 +305,9 @@ mod tests {
         name = 'config.json'
         sources = ['https://host.test/config.json']";
 
+    /// Weights without a tensor.
+    const WEIGHTS: &str = "\u{2}\0\0\0\0\0\0\0{}";
+
     fn entry() -> Entry {
         let mut registry = Registry::built_in().unwrap();
         registry.add(LIST, "test").unwrap();
@@ -326,7 +332,7 @@ mod tests {
         let entry = entry();
         fs::create_dir_all(cache.folder("tiny")).unwrap();
         let mut manifest = Manifest::default();
-        for (name, content) in [("config.json", "{}"), ("model.safetensors", "\0weights")] {
+        for (name, content) in [("config.json", "{}"), ("model.safetensors", WEIGHTS)] {
             fs::write(cache.folder("tiny").join(name), content).unwrap();
             assert!(!manifest.complete);
             manifest.put(record(name, content.len() as u64), entry.files());

@@ -9,6 +9,7 @@ use crate::{Cache, Entry, Format, Manual, Obtain, Presence, Registry, RemoteFile
 
 /// One model of the list, with its state in the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Row {
     /// The name of the model.
     pub name: String,

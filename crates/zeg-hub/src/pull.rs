@@ -66,6 +66,7 @@ pub struct Missing {
 
 /// A model that is downloaded completely.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Pulled {
     /// The name of the model.
     pub name: String,

@@ -22,6 +22,7 @@ const LONGEST_FILE: u64 = 1 << 20;
 
 /// The file format of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// A safetensors file: tensors after a JSON header.
@@ -34,6 +35,7 @@ pub enum Format {
 
 /// One file of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RemoteFile {
     /// The name of the file in the model's folder.
@@ -50,6 +52,7 @@ pub struct RemoteFile {
 
 /// Instructions for a model that a program cannot download.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Manual {
     /// The web page to open.

@@ -16,12 +16,13 @@ use std::path::Path;
 
 use image::error::ImageError as DecoderError;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use zeg_base::memory;
 
 use crate::rgb8::to_rgb8;
 use crate::{
-    ImageError, LabelMap, RgbImage, jpeg, label_png, label_tiff, png_chunks, source,
-    tiff_varieties, webp_chunks,
+    ImageError, LabelMap, RgbImage, UnusedBits, float_samples, frames, jpeg, label_png, label_raw,
+    label_tiff, png_chunks, source, tiff_pages, tiff_varieties, webp_chunks,
 };
 
 /// The largest number of pixels, 2²⁸ = 16384×16384; larger images are refused before memory is allocated for them.
@@ -34,16 +35,17 @@ const DEEPEST_PIXEL: u64 = 16;
 
 /// Reads the first frame of a JPEG, PNG, WebP, TIFF, BMP, GIF, PNM or QOI image as upright RGB without alpha.
 ///
-/// The format is recognised from the content of the file, not from its name.
+/// The format is recognised from the content of the file, not from its name. Of a TIFF, the first page that is neither
+/// a thumbnail nor a mask is read.
 ///
 /// # Errors
 /// Returns [`ImageError::Unreadable`], [`ImageError::NotRegular`] or [`ImageError::FileTooLarge`] if the file cannot be
 /// read; [`ImageError::UnsupportedFormat`] or [`ImageError::UnsupportedVariety`] if it cannot be decoded;
-/// [`ImageError::Corrupt`] if it is damaged or truncated; and [`ImageError::TooLarge`] or [`ImageError::ZeroSize`] if
-/// its number of pixels is out of range.
+/// [`ImageError::Corrupt`] if it is damaged or truncated; [`ImageError::TooLarge`], [`ImageError::ZeroSize`] or
+/// [`ImageError::Memory`] if its number of pixels is out of range; and [`ImageError::SampleRange`] or
+/// [`ImageError::SampleNotFinite`] if it has floating-point samples that are not from 0 to 1.
 pub fn decode_rgb(path: &Path) -> Result<RgbImage, ImageError> {
-    let (bytes, format) = source::read(path)?;
-    Ok(to_rgb8(decode(&bytes, format, path)?))
+    Ok(decode_image(path)?.rgb)
 }
 
 /// Decodes the content of an image file as [`decode_rgb`] does; `name` is used in error messages only.
@@ -51,25 +53,64 @@ pub fn decode_rgb(path: &Path) -> Result<RgbImage, ImageError> {
 /// # Errors
 /// Returns the errors of [`decode_rgb`], except for those of reading the file.
 pub fn decode_rgb_bytes(bytes: &[u8], name: &Path) -> Result<RgbImage, ImageError> {
-    let format = source::recognise(bytes, name)?;
-    Ok(to_rgb8(decode(bytes, format, name)?))
+    Ok(decode_image_bytes(bytes, name)?.rgb)
 }
 
-/// Reads a label PNG or TIFF as raw indices, one `u16` per pixel, exactly as the file stores them.
+/// An image with what is unusual about its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodedImage {
+    /// The pixels.
+    pub rgb: RgbImage,
+    /// The bits that the file uses, if it has 16 bits per sample and uses so few that the pixels are nearly black.
+    pub unused_bits: Option<UnusedBits>,
+    /// The number of pages or frames, if the file has several; the first one is decoded. Thumbnails and masks in a TIFF
+    /// do not count.
+    pub frames: Option<usize>,
+}
+
+/// Reads an image as [`decode_rgb`] does, and says whether it has unused bits or several frames.
 ///
-/// The file must be an indexed image (1, 2, 4 or 8 bits in PNG, 8 bits in TIFF), whose palette is ignored, or a grey
-/// image of 8 or 16 bits. Values are unchanged: 255 stays 255, and its meaning depends on the data set.
+/// # Errors
+/// Returns the errors of [`decode_rgb`].
+pub fn decode_image(path: &Path) -> Result<DecodedImage, ImageError> {
+    let (bytes, format) = source::read(path)?;
+    described(&bytes, format, path)
+}
+
+/// Decodes the content of an image file as [`decode_image`] does; `name` is used in error messages only.
+///
+/// # Errors
+/// Returns the errors of [`decode_rgb`], except for those of reading the file.
+pub fn decode_image_bytes(bytes: &[u8], name: &Path) -> Result<DecodedImage, ImageError> {
+    let format = source::recognise(bytes, name)?;
+    described(bytes, format, name)
+}
+
+fn described(bytes: &[u8], format: ImageFormat, name: &Path) -> Result<DecodedImage, ImageError> {
+    let image = decode(bytes, format, name)?;
+    Ok(DecodedImage {
+        unused_bits: UnusedBits::of(&image),
+        frames: frames::count(bytes, format),
+        rgb: to_rgb8(image),
+    })
+}
+
+/// Reads a label file as raw indices, one `u16` per pixel, exactly as the file stores them.
+///
+/// The file must be an indexed image (1, 2, 4 or 8 bits in PNG and BMP, 8 bits in TIFF), whose palette is ignored, a grey
+/// PNG, TIFF or PGM of 8 or 16 bits, or a lossless WebP or a QOI with three equal channels. Values are unchanged: 255
+/// stays 255, and its meaning depends on the data set.
 ///
 /// # Errors
 /// Returns the errors of [`decode_rgb`], [`ImageError::LabelsInColour`] if the image has colours or alpha,
-/// [`ImageError::LabelBitDepth`] if it is grey with another number of bits, and [`ImageError::LabelsNotPng`] if it has
-/// any other format.
+/// [`ImageError::LabelBitDepth`] if it is grey with another number of bits, and [`ImageError::LabelsLossy`] if its
+/// format changes values.
 pub fn decode_labels(path: &Path) -> Result<LabelMap, ImageError> {
     let (bytes, _) = source::read(path)?;
     decode_labels_bytes(&bytes, path)
 }
 
-/// Decodes the content of a label PNG or TIFF as [`decode_labels`] does; `name` is used in error messages only.
+/// Decodes the content of a label file as [`decode_labels`] does; `name` is used in error messages only.
 ///
 /// # Errors
 /// Returns the errors of [`decode_labels`], except for those of reading the file.
@@ -77,7 +118,19 @@ pub fn decode_labels_bytes(bytes: &[u8], name: &Path) -> Result<LabelMap, ImageE
     match source::recognise(bytes, name)? {
         ImageFormat::Png => guarded(name, || label_png::decode(bytes, name)),
         ImageFormat::Tiff => guarded(name, || label_tiff::decode(bytes, name)),
-        _ => Err(ImageError::LabelsNotPng { path: name.into() }),
+        ImageFormat::Bmp => label_raw::decode_bmp(bytes, name),
+        ImageFormat::Pnm => label_raw::decode_pnm(bytes, name),
+        format @ (ImageFormat::WebP | ImageFormat::Qoi) => {
+            label_raw::decode_equal_channels(bytes, format, name)
+        }
+        ImageFormat::Jpeg => Err(ImageError::LabelsLossy {
+            path: name.into(),
+            format: "JPEG",
+        }),
+        _ => Err(ImageError::UnsupportedVariety {
+            path: name.into(),
+            reason: "labels in this format are not read; save them as PNG".into(),
+        }),
     }
 }
 
@@ -87,14 +140,19 @@ pub(crate) fn decode(
     format: ImageFormat,
     name: &Path,
 ) -> Result<DynamicImage, ImageError> {
-    guarded(name, || match format {
+    let decoded = guarded(name, || match format {
         ImageFormat::Jpeg => jpeg::decode(bytes, name),
-        ImageFormat::Tiff => match tiff_varieties::decode(bytes, name)? {
-            Some(decoded) => Ok(decoded),
-            None => decode_other(bytes, format, name),
-        },
+        ImageFormat::Tiff => {
+            let bytes = tiff_pages::with_main_page_first(bytes, name)?;
+            match tiff_varieties::decode(&bytes, name)? {
+                Some(decoded) => Ok(decoded),
+                None => decode_other(&bytes, format, name),
+            }
+        }
         other => decode_other(bytes, other, name),
-    })
+    })?;
+    float_samples::check(&decoded, name)?;
+    Ok(decoded)
 }
 
 /// Runs a decoder and turns a panic into an error.
@@ -146,6 +204,10 @@ fn decode_other(
     if let Some(most) = most_pixels_a_byte(format) {
         check_plausible(width as usize, height as usize, most, bytes.len(), name)?;
     }
+    let colours = decoder.color_type();
+    let rgb = if colours == ColorType::Rgb8 { 0 } else { 3 };
+    let bytes_a_pixel = usize::from(colours.bytes_per_pixel()) + rgb;
+    check_memory(width as usize, height as usize, bytes_a_pixel, name)?;
     let orientation = orientation(&mut decoder, format, || png_chunks::exif(bytes));
     let mut decoded = DynamicImage::from_decoder(decoder).map_err(refuse)?;
     decoded.apply_orientation(orientation);
@@ -225,6 +287,24 @@ pub(crate) fn check_size(width: usize, height: usize, name: &Path) -> Result<(),
     Ok(())
 }
 
+/// Returns an error if an image cannot be held in memory, before memory is allocated for it.
+///
+/// - `bytes_a_pixel`: length of a pixel as it is decoded, and of its 8-bit RGB if that is a copy
+pub(crate) fn check_memory(
+    width: usize,
+    height: usize,
+    bytes_a_pixel: usize,
+    name: &Path,
+) -> Result<(), ImageError> {
+    let needed = memory::product(&[width, height, bytes_a_pixel]);
+    memory::check(needed).map_err(|source| ImageError::Memory {
+        path: name.into(),
+        width,
+        height,
+        source,
+    })
+}
+
 /// Returns the error for a damaged file.
 pub(crate) fn corrupt(name: &Path, reason: impl ToString) -> ImageError {
     ImageError::Corrupt {
@@ -244,5 +324,16 @@ mod tests {
             result.unwrap_err().to_string(),
             "x.png: corrupt or truncated image: the decoder panicked"
         );
+    }
+
+    #[test]
+    fn an_image_that_memory_cannot_hold_is_refused_with_its_size() {
+        let name = Path::new("x.png");
+        assert!(check_memory(100, 100, 4, name).is_ok());
+        let error = check_memory(usize::MAX, 2, 4, name)
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("x.png: decoding "), "{error}");
+        assert!(error.contains("this needs at least"), "{error}");
     }
 }

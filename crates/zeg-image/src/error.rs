@@ -76,6 +76,36 @@ pub enum ImageError {
         /// The decoder's message.
         reason: String,
     },
+    /// The image has more pixels than the machine, or what is left to the process, can hold.
+    #[error("{}: decoding {width}×{height} pixels: {source}", path.display())]
+    Memory {
+        /// The file.
+        path: PathBuf,
+        /// Number of columns that the header states.
+        width: usize,
+        /// Number of rows that the header states.
+        height: usize,
+        /// The estimate and the limit.
+        source: zeg_base::memory::TooMuchMemory,
+    },
+    /// A floating-point sample is infinite or not a number.
+    #[error("{}: a floating-point sample is {value}; expected 0 to 1", path.display())]
+    SampleNotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The sample.
+        value: f32,
+    },
+    /// The floating-point samples are not from 0 to 1, so what is black and what is white is not known.
+    #[error("{}: the floating-point samples reach from {least} to {largest}; expected 0 to 1", path.display())]
+    SampleRange {
+        /// The file.
+        path: PathBuf,
+        /// The least sample, at most 0.
+        least: f32,
+        /// The largest sample, at least 0.
+        largest: f32,
+    },
     /// The label file is a colour image, whose pixels are not class indices.
     #[error("{}: the label image has the colour type {colours}; it must be indexed or grey", path.display())]
     LabelsInColour {
@@ -84,11 +114,13 @@ pub enum ImageError {
         /// The colour type of the file: `RGB`, `RGBA` or `grey with alpha`.
         colours: &'static str,
     },
-    /// The label file is neither a PNG nor a TIFF; other formats may change class indices.
-    #[error("{}: the label image must be a PNG or a TIFF; other formats may change class indices", path.display())]
-    LabelsNotPng {
+    /// The format of the label file changes values, so that they are no class indices any more.
+    #[error("{}: the labels are stored as {format}, which changes class indices", path.display())]
+    LabelsLossy {
         /// The file.
         path: PathBuf,
+        /// Name of the format.
+        format: &'static str,
     },
     /// The label file is grey, with a number of bits per pixel other than 8 and 16. A PNG with fewer than 8 bits
     /// stretches its values to the full grey range, so whether they are indices is a guess.
@@ -105,6 +137,12 @@ pub enum ImageError {
     /// The mask has one colour everywhere and differs in alpha only, which is not read.
     #[error("{}: the mask is in the alpha channel; its colour is the same in every pixel", path.display())]
     MaskInAlpha {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The mask has a palette in which all values that occur have the same colour.
+    #[error("{}: the mask has several values, but its palette gives all of them the same colour", path.display())]
+    MaskInPalette {
         /// The file.
         path: PathBuf,
     },

@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher};
+use zeg_base::file::dead_link;
 
 /// Extensions of image files in folders and patterns, in lower case; the case of a file's extension is ignored.
 ///
@@ -63,6 +64,14 @@ pub enum InputError {
         path: PathBuf,
         /// The most similar name in the same folder, if one is similar enough.
         closest: Option<PathBuf>,
+    },
+    /// The argument is a symbolic link that leads to nothing.
+    #[error("{}: a link to {}, which does not exist", path.display(), target.display())]
+    DeadLink {
+        /// The argument.
+        path: PathBuf,
+        /// The target as the link states it.
+        target: PathBuf,
     },
     /// The argument is a device or a pipe, which might never end.
     #[error("{}: neither a file nor a folder", path.display())]
@@ -159,7 +168,7 @@ fn expand_one(argument: &Path, recursion: Recursion) -> Result<Vec<InputImage>, 
         Ok(_) => Err(InputError::NotRegular {
             path: argument.into(),
         }),
-        Err(_) if is_pattern(argument) => matching(argument),
+        Err(_) if is_pattern(argument) && dead_link(argument).is_none() => matching(argument),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_found(argument)),
         Err(source) => Err(InputError::Unreadable {
             path: argument.into(),
@@ -380,9 +389,13 @@ fn identity(path: &Path) -> PathBuf {
 }
 
 fn not_found(path: &Path) -> InputError {
-    InputError::NotFound {
-        path: path.into(),
-        closest: closest(path),
+    let path = path.to_owned();
+    match dead_link(&path) {
+        Some(target) => InputError::DeadLink { path, target },
+        None => InputError::NotFound {
+            closest: closest(&path),
+            path,
+        },
     }
 }
 

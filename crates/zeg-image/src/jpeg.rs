@@ -16,7 +16,7 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use crate::ImageError;
-use crate::decode::{check_plausible, check_size, corrupt};
+use crate::decode::{check_memory, check_plausible, check_size, corrupt};
 use crate::jpeg_frame::Preamble;
 use crate::jpeg_scans::as_one_scan;
 use crate::probe::ColourModel;
@@ -40,6 +40,7 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<DynamicImage, ImageErr
     } = header(&mut open(ZCursor::new(bytes)), &preamble, name)?;
     check_size(width, height, name)?;
     check_plausible(width, height, MOST_PIXELS_A_BYTE, bytes.len(), name)?;
+    check_memory(width, height, 3, name)?;
     let bytes = match &preamble.frame {
         Some(frame) => as_one_scan(bytes, frame, name)?,
         None => bytes.into(),

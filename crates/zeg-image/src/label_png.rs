@@ -88,7 +88,7 @@ fn check_samples(colour: ColorType, depth: BitDepth, name: &Path) -> Result<(), 
 }
 
 /// Appends the first `width` samples of a row; within a byte the leftmost pixel has the highest bits.
-fn unpack(row: &[u8], depth: BitDepth, width: usize, labels: &mut Vec<u16>) {
+pub(crate) fn unpack(row: &[u8], depth: BitDepth, width: usize, labels: &mut Vec<u16>) {
     match depth {
         BitDepth::Sixteen => {
             let samples = row.as_chunks::<2>().0.iter().take(width);

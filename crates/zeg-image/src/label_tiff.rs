@@ -11,6 +11,7 @@ use tiff::tags::{CompressionMethod, Tag};
 use tiff::{ColorType, TiffError};
 
 use crate::decode::{MAX_PIXELS, check_plausible, check_size, corrupt};
+use crate::tiff_pages::with_main_page_first;
 use crate::tiff_varieties::{as_stored, refusal};
 use crate::{ImageError, LabelMap};
 
@@ -22,7 +23,8 @@ const LOSSY: [CompressionMethod; 2] = [CompressionMethod::JPEG, CompressionMetho
 /// Decodes a TIFF into the raw sample of every pixel.
 pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<LabelMap, ImageError> {
     let refuse = |error: TiffError| refusal(error, name);
-    let stored = as_stored(bytes);
+    let bytes = with_main_page_first(bytes, name)?;
+    let stored = as_stored(&bytes);
     let mut limits = Limits::default();
     limits.decoding_buffer_size = 2 * MAX_PIXELS;
     let mut decoder = Decoder::new(Cursor::new(&stored))

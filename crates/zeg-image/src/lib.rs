@@ -22,15 +22,19 @@ mod palette;
 mod probe;
 mod resize;
 pub mod rle;
+pub mod rle_polygon;
 pub mod source;
 mod window;
 pub mod write;
 
+mod float_samples;
+mod frames;
 mod jpeg;
 mod jpeg_frame;
 mod jpeg_huffman;
 mod jpeg_scans;
 mod label_png;
+mod label_raw;
 mod label_tiff;
 mod labels;
 mod legend;
@@ -38,10 +42,16 @@ mod mask;
 mod png_chunks;
 mod rgb8;
 mod text;
+mod tiff_pages;
+mod tiff_samples;
 mod tiff_varieties;
+mod unused_bits;
 mod webp_chunks;
 
-pub use decode::{decode_labels, decode_labels_bytes, decode_rgb, decode_rgb_bytes};
+pub use decode::{
+    DecodedImage, decode_image, decode_image_bytes, decode_labels, decode_labels_bytes, decode_rgb,
+    decode_rgb_bytes,
+};
 pub use error::ImageError;
 pub use image::{RgbImage, imageops::flip_horizontal};
 pub use inputs::{IMAGE_EXTENSIONS, InputError, InputImage, Recursion, expand};
@@ -53,5 +63,6 @@ pub use palette::{distinct_palette, voc_palette};
 pub use probe::{ColourModel, ImageHeader, Turn, image_header, image_size};
 pub use resize::{fit_box, fit_short_side, resize_bilinear, resize_nearest};
 pub use rle::Rle;
+pub use unused_bits::UnusedBits;
 pub use window::{Window, sliding_windows};
-pub use write::{write_indexed_png, write_jpeg, write_named_png, write_rgb_png};
+pub use write::{encode_named_png, write_indexed_png, write_jpeg, write_named_png, write_rgb_png};

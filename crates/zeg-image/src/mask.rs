@@ -8,13 +8,19 @@ use std::path::Path;
 use image::{DynamicImage, RgbImage};
 
 use crate::rgb8::to_rgb8;
-use crate::{ImageError, decode, source};
+use crate::{ImageError, decode, decode_labels_bytes, source};
+
+/// The first bytes of a PNG, and the place and value of the colour type of one with a palette.
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+const PNG_COLOUR_TYPE: usize = 25;
+const PNG_PALETTE: u8 = 3;
 
 /// Reads a label file as RGB, like [`decode_rgb`](crate::decode_rgb).
 ///
 /// # Errors
 /// Returns the errors of [`decode_rgb`](crate::decode_rgb), [`ImageError::MaskInAlpha`] if only the alpha channel
-/// distinguishes pixels, and [`ImageError::MaskBelowUpperBits`] if all samples of 16 bits are 0 in their upper 8.
+/// distinguishes pixels, [`ImageError::MaskBelowUpperBits`] if all samples of 16 bits are 0 in their upper 8, and
+/// [`ImageError::MaskInPalette`] if the palette of a PNG gives different values the same colour everywhere.
 pub fn decode_mask(path: &Path) -> Result<RgbImage, ImageError> {
     let (bytes, _) = source::read(path)?;
     decode_mask_bytes(&bytes, path)
@@ -36,7 +42,25 @@ pub fn decode_mask_bytes(bytes: &[u8], name: &Path) -> Result<RgbImage, ImageErr
             largest,
         });
     }
-    Ok(to_rgb8(image))
+    let rgb = to_rgb8(image);
+    if is_in_palette(bytes, &rgb, name) {
+        return Err(ImageError::MaskInPalette { path: name.into() });
+    }
+    Ok(rgb)
+}
+
+/// Returns whether a PNG with a palette has different values, but one colour everywhere.
+fn is_in_palette(bytes: &[u8], rgb: &RgbImage, name: &Path) -> bool {
+    let has_palette = bytes.starts_with(PNG) && bytes.get(PNG_COLOUR_TYPE) == Some(&PNG_PALETTE);
+    let pixels = rgb.as_raw().as_chunks::<3>().0;
+    if !has_palette || pixels.iter().any(|pixel| Some(pixel) != pixels.first()) {
+        return false;
+    }
+    let labels = decode_labels_bytes(bytes, name);
+    labels.is_ok_and(|labels| {
+        let values = labels.labels();
+        values.iter().any(|value| Some(value) != values.first())
+    })
 }
 
 /// Returns whether the colour is the same everywhere and alpha is not.
@@ -90,6 +114,7 @@ mod tests {
     use image::{ImageBuffer, ImageFormat, Luma, Rgb, Rgba};
 
     use super::*;
+    use crate::{LabelMap, write_indexed_png};
 
     fn decode(image: impl Into<DynamicImage>) -> Result<RgbImage, ImageError> {
         let mut bytes = Cursor::new(Vec::new());
@@ -109,6 +134,26 @@ mod tests {
         assert_eq!(decode(opaque).unwrap().get_pixel(0, 0), &Rgb([0; 3]));
         let cut_out = ImageBuffer::from_fn(4, 4, |x, _| Rgba([200 * (x as u8 / 2), 0, 0, x as u8]));
         assert_eq!(decode(cut_out).unwrap().get_pixel(3, 0), &Rgb([200, 0, 0]));
+    }
+
+    #[test]
+    fn masks_with_a_palette_of_one_colour_are_refused_and_not_read_as_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.png");
+        let map = LabelMap::new(4, 1, vec![0, 0, 1, 1]).unwrap();
+        for (palette, is_refused) in [
+            ([[0_u8; 3], [0; 3]], true),
+            ([[255; 3], [255; 3]], true),
+            ([[0; 3], [255; 3]], false),
+        ] {
+            write_indexed_png(&path, &map, &palette).unwrap();
+            let decoded = decode_mask(&path);
+            let refused = matches!(decoded, Err(ImageError::MaskInPalette { .. }));
+            assert_eq!(refused, is_refused, "{palette:?}");
+        }
+        let empty = LabelMap::new(4, 1, vec![0; 4]).unwrap();
+        write_indexed_png(&path, &empty, &[[0_u8; 3], [0; 3]]).unwrap();
+        assert_eq!(decode_mask(&path).unwrap().get_pixel(0, 0), &Rgb([0; 3]));
     }
 
     #[test]

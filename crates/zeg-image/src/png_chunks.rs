@@ -1,4 +1,4 @@
-//! Reads and checks PNG chunks that the decoder does not handle well.
+//! Reads and checks PNG chunks that the decoder does not handle well or does not tell of.
 //!
 //! - The orientation is in the chunk `eXIf`, which may follow the pixels (PNG specification, third edition, table 7).
 //!   The decoder stops after the pixels and does not find it there, while OpenCV and Pillow do.
@@ -26,6 +26,15 @@ pub(crate) fn exif_of(file: &mut (impl Read + Seek)) -> Option<Vec<u8>> {
     let mut exif = Vec::new();
     file.take(u64::from(length)).read_to_end(&mut exif).ok()?;
     Some(exif)
+}
+
+/// Returns the number of frames that the chunk `acTL` of an animated PNG states.
+pub(crate) fn frames(bytes: &[u8]) -> Option<usize> {
+    let mut file = Cursor::new(bytes);
+    find(&mut file, |kind, length| kind == b"acTL" && length == 8)?;
+    let mut frames = [0; 4];
+    file.read_exact(&mut frames).ok()?;
+    usize::try_from(u32::from_be_bytes(frames)).ok()
 }
 
 /// Returns an error if the length of the palette is not a multiple of three bytes.

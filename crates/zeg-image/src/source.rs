@@ -8,6 +8,8 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use image::ImageFormat;
+use zeg_base::content::{StandIn, stand_in};
+use zeg_base::file::read_error;
 
 use crate::ImageError;
 use crate::decode::corrupt;
@@ -19,9 +21,9 @@ const HEAD: u64 = 32;
 
 /// Opens a regular file and recognises its format; also returns the first bytes, which have been read.
 pub(crate) fn open(path: &Path) -> Result<(File, Vec<u8>, ImageFormat), ImageError> {
-    let unreadable = |source| ImageError::Unreadable {
+    let unreadable = |error| ImageError::Unreadable {
         path: path.into(),
-        source,
+        source: read_error(path, error),
     };
     // This is checked before opening, because opening a pipe without a writer would wait forever.
     let metadata = fs::metadata(path).map_err(unreadable)?;
@@ -102,7 +104,8 @@ fn foreign(bytes: &[u8]) -> Option<&'static str> {
         let rest = bytes.get(*offset..);
         rest.is_some_and(|rest| rest.starts_with(signature))
     });
-    found.map(|(_, _, kind)| *kind)
+    let known = found.map(|(_, _, kind)| *kind);
+    known.or_else(|| stand_in(bytes).map(StandIn::name))
 }
 
 #[cfg(test)]
@@ -134,8 +137,14 @@ mod tests {
             (b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF"),
             (b"\0\0\0\x20ftypisom", "a video"),
             (b"%PDF-1.7", "PDF"),
-            (b"P1xels are small squares", ""),
-            (b"# notes", ""),
+            (b"P1xels are small squares", "but text"),
+            (b"# notes", "but text"),
+            (b"<!DOCTYPE html><html>", "but a web page"),
+            (b"{\"error\": 404}", "but a JSON document"),
+            (
+                b"version https://git-lfs.github.com/spec/v1",
+                "but a Git LFS pointer",
+            ),
         ] {
             let error = recognise(bytes, Path::new("x.jpg")).unwrap_err();
             let text = error.to_string();

@@ -1,6 +1,6 @@
-//! Decodes two varieties of TIFF that the image library does not support: palettes, and JPEG in YCbCr.
+//! Decodes three varieties of TIFF that the image library does not support: palettes, JPEG in YCbCr, and grey with alpha.
 //!
-//! Scanners and map programs write the first, photo archives the second. In a file with a palette, the header is
+//! Scanners and map programs write the first, photo archives the second, and Pillow the third. In a file with a palette, the header is
 //! changed to say that the image is grey, so that the decoder returns the indices; their colours are looked up here.
 
 use std::borrow::Cow;
@@ -8,15 +8,16 @@ use std::io::{BufRead, Cursor, Seek};
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, RgbImage};
+use image::{DynamicImage, GrayImage, ImageBuffer, Luma, RgbImage};
 use tiff::decoder::{Decoder, DecodingResult, Limits};
-use tiff::tags::{CompressionMethod, Tag};
+use tiff::tags::{CompressionMethod, PlanarConfiguration, Tag};
 use tiff::{ColorType, TiffError};
 
 use crate::ImageError;
-use crate::decode::{MAX_PIXELS, check_size, corrupt};
+use crate::decode::{MAX_PIXELS, check_memory, check_size, corrupt};
 use crate::probe::ColourModel;
 use crate::source::is_big_tiff;
+use crate::{tiff_pages, tiff_samples};
 
 /// Values of the tag `PhotometricInterpretation` (TIFF 6.0, section 8).
 const WHITE_IS_ZERO: u16 = 0;
@@ -40,13 +41,19 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<Option<DynamicImage>, 
     limits.decoding_buffer_size = 3 * MAX_PIXELS;
     let mut decoder = decoder.with_limits(limits);
     check_jpeg_parts(&mut decoder, bytes.len() as u64, name)?;
+    tiff_samples::check(&mut decoder, name)?;
     let colour = match decoder.colortype() {
         Ok(ColorType::YCbCr(8)) => ColorType::YCbCr(8),
         Ok(ColorType::Gray(bits @ (1 | 2 | 4 | 8))) if is_palette => ColorType::Gray(bits),
+        Ok(ColorType::Multiband {
+            bit_depth: 8 | 16,
+            num_samples: 2,
+        }) if !is_palette => return grey_with_alpha(&mut decoder, name).map(Some),
         _ => return Ok(None),
     };
     let (width, height, orientation) = header(&mut decoder, name)?;
     check_size(width as usize, height as usize, name)?;
+    check_memory(width as usize, height as usize, 4, name)?;
     let palette = match colour {
         ColorType::Gray(_) => Some(decoder.get_tag_u16_vec(Tag::ColorMap).map_err(refuse)?),
         _ => None,
@@ -79,6 +86,49 @@ pub(crate) fn decode(bytes: &[u8], name: &Path) -> Result<Option<DynamicImage>, 
     Ok(Some(decoded))
 }
 
+/// Decodes the grey samples of an image with alpha, which is dropped as in every other format.
+fn grey_with_alpha<R: BufRead + Seek>(
+    decoder: &mut Decoder<R>,
+    name: &Path,
+) -> Result<DynamicImage, ImageError> {
+    let (width, height, orientation) = header(decoder, name)?;
+    check_size(width as usize, height as usize, name)?;
+    check_memory(width as usize, height as usize, 4, name)?;
+    let planes = decoder.find_tag_unsigned::<u16>(Tag::PlanarConfiguration);
+    let separate = planes.ok().flatten() == Some(PlanarConfiguration::Planar.to_u16());
+    let samples = decoder.read_image();
+    let decoded = match samples.map_err(|error| refusal(error, name))? {
+        DecodingResult::U8(samples) => {
+            GrayImage::from_raw(width, height, first_of_two(samples, separate))
+                .map(DynamicImage::from)
+        }
+        DecodingResult::U16(samples) => {
+            ImageBuffer::<Luma<u16>, _>::from_raw(width, height, first_of_two(samples, separate))
+                .map(DynamicImage::from)
+        }
+        _ => {
+            return Err(ImageError::UnsupportedVariety {
+                path: name.into(),
+                reason:
+                    "TIFF with grey and alpha in other than 8 or 16 unsigned bits is not supported"
+                        .into(),
+            });
+        }
+    };
+    let mut decoded =
+        decoded.ok_or_else(|| corrupt(name, "the TIFF has fewer pixels than its header states"))?;
+    decoded.apply_orientation(orientation);
+    Ok(decoded)
+}
+
+/// Returns the samples of the first of two channels, which are interleaved, or separate planes.
+fn first_of_two<T>(samples: Vec<T>, separate: bool) -> Vec<T> {
+    if separate {
+        return samples; // the first plane comes first, and a longer buffer is legal
+    }
+    samples.into_iter().step_by(2).collect()
+}
+
 /// Returns the file with a header that says that the samples are grey, so that the decoder returns them unchanged.
 ///
 /// Without this, the decoder would convert palette indices and grey values that count from white. Other files are
@@ -100,13 +150,24 @@ pub(crate) fn as_stored(bytes: &[u8]) -> Cow<'_, [u8]> {
 
 /// Reads width, height, orientation and colour model from the header of a TIFF of any variety.
 pub(crate) fn read_header(
-    file: impl BufRead + Seek,
+    mut file: impl BufRead + Seek,
     name: &Path,
 ) -> Result<(usize, usize, Orientation, ColourModel), ImageError> {
+    let page = tiff_pages::pages(&mut file).map_or(0, |pages| pages.index);
+    file.rewind().map_err(|source| ImageError::Unreadable {
+        path: name.into(),
+        source,
+    })?;
     let mut decoder = Decoder::new(file).map_err(|error| refusal(error, name))?;
+    if page > 0 {
+        let found = decoder.seek_to_image(page);
+        found.map_err(|error| refusal(error, name))?;
+    }
     let (width, height, orientation) = header(&mut decoder, name)?;
     let colours = match decoder.colortype() {
-        Ok(ColorType::Gray(_) | ColorType::GrayA(_)) => ColourModel::Grey,
+        Ok(
+            ColorType::Gray(_) | ColorType::GrayA(_) | ColorType::Multiband { num_samples: 2, .. },
+        ) => ColourModel::Grey,
         Ok(ColorType::CMYK(_) | ColorType::CMYKA(_)) => ColourModel::Cmyk,
         _ => ColourModel::Rgb,
     };
@@ -263,6 +324,46 @@ mod tests {
             [1, 15, 2, 3, 4, 5]
         );
         assert_eq!(colours(&[1, 2], &[0, 256, 0, 512, 0, 65535]), None);
+    }
+
+    /// Returns a little-endian TIFF of 2×1 pixels of grey with alpha in one strip.
+    fn grey_alpha(bits: u16, separate: u16, strip: &[u8]) -> Vec<u8> {
+        const ENTRIES: u16 = 10;
+        let strip_place = 8 + 2 + 12 * u32::from(ENTRIES) + 4;
+        let mut bytes = b"II*\0\x08\0\0\0".to_vec();
+        bytes.extend(ENTRIES.to_le_bytes());
+        let bits_of_both = u32::from(bits) | u32::from(bits) << 16;
+        for (tag, kind, count, value) in [
+            (256_u16, 3_u16, 1_u32, 2_u32),   // width
+            (257, 3, 1, 1),                   // height
+            (258, 3, 2, bits_of_both),        // bits per sample
+            (259, 3, 1, 1),                   // no compression
+            (262, 3, 1, 1),                   // black is zero
+            (273, 4, 1, strip_place),         // offset of the strip
+            (277, 3, 1, 2),                   // samples per pixel
+            (279, 4, 1, strip.len() as u32),  // bytes of the strip
+            (284, 3, 1, u32::from(separate)), // planar configuration
+            (338, 3, 1, 2),                   // the extra sample is alpha
+        ] {
+            bytes.extend(tag.to_le_bytes());
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(count.to_le_bytes());
+            bytes.extend(value.to_le_bytes());
+        }
+        bytes.extend([0; 4]);
+        bytes.extend(strip);
+        bytes
+    }
+
+    #[test]
+    fn grey_with_alpha_is_read_without_alpha() {
+        let name = Path::new("la.tif");
+        let decoded = |bytes: &[u8]| decode(bytes, name).unwrap().unwrap();
+        let eight = decoded(&grey_alpha(8, 1, &[10, 255, 200, 0]));
+        assert_eq!(eight.as_luma8().unwrap().as_raw(), &[10, 200]);
+        let sixteen = decoded(&grey_alpha(16, 1, &[1, 2, 0, 0, 3, 4, 9, 9]));
+        assert_eq!(sixteen.as_luma16().unwrap().as_raw(), &[0x201, 0x403]);
+        assert!(decode(&grey_alpha(8, 1, &[10]), name).is_err());
     }
 
     #[test]

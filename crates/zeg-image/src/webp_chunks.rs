@@ -50,6 +50,31 @@ pub(crate) fn check(file: &mut (impl Read + Seek), name: &Path) -> Result<(), Im
     Ok(())
 }
 
+/// Returns whether the first image of a WebP is coded without loss: its first chunk of pixels is `VP8L`.
+pub(crate) fn is_lossless(bytes: &[u8]) -> bool {
+    // A chunk of animation holds the frames, each with a head of 16 bytes.
+    let first = kinds(bytes).find(|kind| [b"VP8L", b"VP8 ", b"ANMF"].contains(&kind));
+    first == Some(*b"VP8L")
+}
+
+/// Returns the number of frames of an animated WebP; 0 if it is not animated.
+pub(crate) fn frames(bytes: &[u8]) -> usize {
+    kinds(bytes).filter(|kind| kind == b"ANMF").count()
+}
+
+/// Returns the kinds of the chunks of a WebP, in their order.
+fn kinds(bytes: &[u8]) -> impl Iterator<Item = [u8; 4]> + '_ {
+    let mut place = CONTAINER_HEAD as usize;
+    std::iter::from_fn(move || {
+        let rest = bytes.get(place..)?;
+        let [kind @ .., a, b, c, d] = *rest.first_chunk::<{ HEAD as usize }>()?;
+        let length = u32::from_le_bytes([a, b, c, d]) as usize;
+        // Chunks of an odd length are followed by a byte of padding.
+        place = place.saturating_add(HEAD as usize + length.next_multiple_of(2));
+        Some(kind)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;

@@ -3,7 +3,7 @@
 //! After a full disk or an interruption, the previous file is unchanged, and no reader ever sees an incomplete file
 //! ([`zeg_base::file`]).
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 use image::codecs::jpeg::JpegEncoder;
@@ -53,6 +53,39 @@ pub fn write_named_png(
     palette: &[[u8; 3]],
     names: &[String],
 ) -> Result<ClassNames, ImageError> {
+    let (texts, outcome) = name_texts(path, names)?;
+    write_labels(path, labels, palette, texts)?;
+    Ok(outcome)
+}
+
+/// Encodes a label map as the PNG that [`write_named_png`] writes, and returns its bytes.
+///
+/// - `name`: name of the output in errors
+///
+/// # Errors
+/// Returns the errors of [`write_named_png`].
+pub fn encode_named_png(
+    name: &Path,
+    labels: &LabelMap,
+    palette: &[[u8; 3]],
+    names: &[String],
+) -> Result<Vec<u8>, ImageError> {
+    let (texts, _) = name_texts(name, names)?;
+    let (form, samples) = label_form(labels, palette, texts);
+    let sides = sides(name, labels.width(), labels.height())?;
+    let mut bytes = Vec::new();
+    encode_png(&mut bytes, sides, form, &samples).map_err(|error| ImageError::Unwritable {
+        path: name.into(),
+        source: into_io(error),
+    })?;
+    Ok(bytes)
+}
+
+/// Text chunks of a PNG file: keyword and text.
+type Texts = Vec<(&'static str, String)>;
+
+/// Returns the text chunks of a label map, and whether the class names are among them.
+fn name_texts(path: &Path, names: &[String]) -> Result<(Texts, ClassNames), ImageError> {
     let list = serde_json::to_string(names).map_err(|source| ImageError::Unwritable {
         path: path.into(),
         source: source.into(),
@@ -67,8 +100,7 @@ pub fn write_named_png(
         texts.push((CLASS_NAMES_KEYWORD, list));
         ClassNames::Written
     };
-    write_labels(path, labels, palette, texts)?;
-    Ok(outcome)
+    Ok((texts, outcome))
 }
 
 /// Whether the class names were written into a label file.
@@ -90,6 +122,16 @@ fn write_labels(
     palette: &[[u8; 3]],
     texts: Vec<(&'static str, String)>,
 ) -> Result<(), ImageError> {
+    let (form, samples) = label_form(labels, palette, texts);
+    write_png(path, labels.width(), labels.height(), form, &samples)
+}
+
+/// Returns the form of a label map's PNG and its samples, row-major.
+fn label_form(
+    labels: &LabelMap,
+    palette: &[[u8; 3]],
+    texts: Vec<(&'static str, String)>,
+) -> (Form, Vec<u8>) {
     let most = usize::from(IGNORE_BYTE);
     let fits_bytes = palette.len() <= most
         && labels
@@ -121,7 +163,7 @@ fn write_labels(
             .flat_map(|label| label.to_be_bytes())
             .collect()
     };
-    write_png(path, labels.width(), labels.height(), form, &samples)
+    (form, samples)
 }
 
 /// Writes an image as an 8-bit RGB PNG.
@@ -203,6 +245,17 @@ fn write_png(
     form: Form,
     samples: &[u8],
 ) -> Result<(), ImageError> {
+    let sides = sides(path, width, height)?;
+    replace_file(path, |file| encode_png(file, sides, form, samples)).map_err(|source| {
+        ImageError::Unwritable {
+            path: path.into(),
+            source,
+        }
+    })
+}
+
+/// Returns the number of columns and rows as PNG stores them.
+fn sides(path: &Path, width: usize, height: usize) -> Result<[u32; 2], ImageError> {
     if width == 0 || height == 0 {
         return Err(ImageError::ZeroSize {
             path: path.into(),
@@ -210,35 +263,38 @@ fn write_png(
             height,
         });
     }
-    let (Ok(columns), Ok(rows)) = (u32::try_from(width), u32::try_from(height)) else {
-        return Err(ImageError::TooLarge {
+    match (u32::try_from(width), u32::try_from(height)) {
+        (Ok(columns), Ok(rows)) => Ok([columns, rows]),
+        _ => Err(ImageError::TooLarge {
             path: path.into(),
             width,
             height,
             limit: u32::MAX as usize,
-        });
-    };
-    replace_file(path, |file| {
-        let mut encoder = Encoder::new(file, columns, rows);
-        encoder.set_color(form.colour);
-        encoder.set_depth(form.depth);
-        encoder.set_compression(Compression::Balanced);
-        if let Some(palette) = form.palette {
-            // Indices are names, not amounts, so differences of neighbouring indices compress worse than the indices.
-            encoder.set_filter(png::Filter::NoFilter);
-            encoder.set_palette(palette);
-        }
-        for (keyword, text) in form.texts {
-            encoder.add_itxt_chunk(keyword.into(), text)?;
-        }
-        let mut writer = encoder.write_header()?;
-        writer.write_image_data(samples)?;
-        writer.finish()
-    })
-    .map_err(|source| ImageError::Unwritable {
-        path: path.into(),
-        source,
-    })
+        }),
+    }
+}
+
+fn encode_png(
+    file: &mut impl Write,
+    [columns, rows]: [u32; 2],
+    form: Form,
+    samples: &[u8],
+) -> Result<(), EncodingError> {
+    let mut encoder = Encoder::new(file, columns, rows);
+    encoder.set_color(form.colour);
+    encoder.set_depth(form.depth);
+    encoder.set_compression(Compression::Balanced);
+    if let Some(palette) = form.palette {
+        // Indices are names, not amounts, so differences of neighbouring indices compress worse than the indices.
+        encoder.set_filter(png::Filter::NoFilter);
+        encoder.set_palette(palette);
+    }
+    for (keyword, text) in form.texts {
+        encoder.add_itxt_chunk(keyword.into(), text)?;
+    }
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(samples)?;
+    writer.finish()
 }
 
 /// Writes a new file with `fill` and moves it to `path` only if it is complete.
@@ -247,19 +303,35 @@ fn replace_file(
     fill: impl FnOnce(&mut NewFile) -> Result<(), EncodingError>,
 ) -> io::Result<()> {
     let mut file = NewFile::create(path, Overwrite::Replace)?;
-    fill(&mut file).map_err(|error| match error {
+    fill(&mut file).map_err(into_io)?;
+    file.finish()
+}
+
+fn into_io(error: EncodingError) -> io::Error {
+    match error {
         EncodingError::IoError(source) => source,
         other => io::Error::other(other),
-    })?;
-    file.finish()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::io::Write as _;
 
     use super::*;
+
+    #[test]
+    fn a_label_map_in_memory_has_the_bytes_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("labels.png");
+        let labels = LabelMap::new(2, 2, vec![0, 1, IGNORE_LABEL, 1]).unwrap();
+        let (palette, names) = ([[1, 2, 3], [4, 5, 6]], ["cat", "dog"].map(String::from));
+        let _ = write_named_png(&path, &labels, &palette, &names).unwrap();
+        let bytes = encode_named_png(&path, &labels, &palette, &names).unwrap();
+        assert_eq!(bytes, fs::read(&path).unwrap());
+        let empty = LabelMap::filled(0, 2, 0);
+        assert!(encode_named_png(&path, &empty, &palette, &names).is_err());
+    }
 
     #[test]
     fn a_full_disk_leaves_the_old_file() {

@@ -156,6 +156,6 @@ fn colour_images_are_refused_as_labels() {
     ));
     assert!(matches!(
         decode_labels(&golden("baseline.jpg")),
-        Err(ImageError::LabelsNotPng { .. })
+        Err(ImageError::LabelsLossy { format: "JPEG", .. })
     ));
 }

@@ -146,6 +146,7 @@ fn decompression_bombs_of_every_format_are_refused() {
                 error,
                 ImageError::TooLarge { .. }
                     | ImageError::Corrupt { .. }
+                    | ImageError::Memory { .. }
                     | ImageError::UnsupportedVariety { .. }
             ),
             "{name}: {error}"

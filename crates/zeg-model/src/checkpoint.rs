@@ -3,7 +3,7 @@
 //!
 //! The tensors are the trained parameters under the reference checkpoints' names, the class embeddings, and, in a
 //! training checkpoint, the optimiser's moments. The frozen encoder is not copied: the metadata hold the SHA-256 of its
-//! file. `zeg-train` writes these files.
+//! files. `zeg-train` writes these files.
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +12,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use zeg_base::fingerprint::Fingerprint;
+use zeg_vocab::classes::ClassSet;
 
 use crate::{
     ModelError,
@@ -22,7 +24,7 @@ use crate::{
     methods::Methods,
     renamed::{Renames, rename_all, value_at},
     section::ModelSection,
-    weights::{HostTensor, StateDict},
+    weights::{HostTensor, StateDict, StatedHeads},
 };
 
 /// Version of the layout. Older versions can be read: in format 1, keys of single methods were mixed with the common
@@ -49,9 +51,16 @@ pub struct CheckpointInfo {
     pub classes: Vec<StoredClass>,
     /// The frozen encoder's file.
     pub base: BaseWeights,
+    /// Everything that the training follows from besides the experiment: labels, classes, images, weights, templates. Empty
+    /// in checkpoints of earlier versions.
+    #[serde(default, skip_serializing_if = "Fingerprint::is_empty")]
+    pub fingerprint: Fingerprint,
     /// Activation of the frozen encoder; `None` in older checkpoints, whose image encoder has QuickGELU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
+    /// Numbers of heads of the frozen encoders in training; `None` in older checkpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heads: Option<StatedHeads>,
     /// Name of the table that the stored class embeddings come from; `None` if a text tower made them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
@@ -65,17 +74,59 @@ pub struct CheckpointInfo {
 pub struct StoredClass {
     /// Name of the class.
     pub name: String,
+    /// Its synonyms; left out in older checkpoints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub synonyms: Vec<String>,
     /// Whether the class was seen in training.
     pub seen: bool,
 }
 
-/// The file that a model's frozen weights are read from.
+impl StoredClass {
+    /// Returns all names, the class name first.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.name.as_str()).chain(self.synonyms.iter().map(String::as_str))
+    }
+}
+
+/// Returns the class of a model that each class of a list is; `None` for a class that the model was not trained with.
+///
+/// Several classes may have one name, as in ADE20K's 847 classes. Classes are therefore the same if they have the same
+/// position in lists of the same names, or else if all their names are equal, or else if only one class has the name.
+///
+/// `[classes]`
+pub fn trained_classes<'a>(
+    trained: &'a [StoredClass],
+    classes: &ClassSet,
+) -> Vec<Option<&'a StoredClass>> {
+    let names = trained.iter().map(|class| &class.name);
+    if names.eq(&classes.classes) {
+        return trained.iter().map(Some).collect();
+    }
+    let find = |label: usize| {
+        let wanted = classes.names_of(label);
+        let has_all = |class: &&StoredClass| class.names().eq(wanted.iter().map(String::as_str));
+        if let Some(class) = trained.iter().find(has_all) {
+            return Some(class);
+        }
+        let named = |class: &&StoredClass| Some(&class.name) == wanted.first();
+        let mut found = trained.iter().filter(named);
+        match (found.next(), found.next()) {
+            (Some(class), None) => Some(class),
+            _ => None,
+        }
+    };
+    (0..classes.len()).map(find).collect()
+}
+
+/// The file, or the index or folder of several files, that a model's frozen weights are read from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BaseWeights {
     /// Path of the file when the checkpoint was written.
     #[serde(serialize_with = "zeg_base::paths::serialize")]
     pub path: PathBuf,
-    /// SHA-256 of the file's contents.
+    /// SHA-256 of the contents of all files, as [`WeightFiles::sha256`] computes it.
+    ///
+    /// [`WeightFiles::sha256`]: crate::weights::WeightFiles::sha256
     pub sha256: String,
 }
 
@@ -188,7 +239,9 @@ impl Checkpoint {
     pub fn embeddings(&self) -> Result<ClassEmbeddings, ModelError> {
         let matrix = self.read(EMBEDDINGS)?;
         let classes = self.info.classes.iter();
-        let names = classes.map(|class| class.name.clone()).collect();
+        // All names, because several classes may have one class name.
+        let names = classes.map(|class| class.names().collect::<Vec<_>>().join(", "));
+        let names = names.collect();
         let dim = matrix.shape.last().copied().unwrap_or(0);
         ClassEmbeddings::new(names, matrix.values, dim, self.path.clone())
     }

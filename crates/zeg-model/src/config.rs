@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use zeg_base::numbers::Legal;
 use zeg_kernels::{gelu, quick_gelu};
 
 use crate::{ModelError, descriptor::QueryFormat, method::Scoring};
@@ -57,7 +58,9 @@ impl VisionConfig {
                 "vit/l/14" => (14, 1024, 24, 768),
                 _ => {
                     return Err(ModelError::Config(format!(
-                        "unknown image encoder {name:?}; known: ViT-B/16, ViT-B/32, ViT-L/14"
+                        "unknown image encoder {name:?}; known: {}{}",
+                        PUBLISHED_TOWERS.join(", "),
+                        zeg_base::names::did_you_mean(name, PUBLISHED_TOWERS)
                     )));
                 }
             };
@@ -65,7 +68,7 @@ impl VisionConfig {
             patch,
             width,
             layers,
-            heads: width / 64, // every published CLIP transformer has heads of 64 channels
+            heads: width / 64, // a head of these towers has 64 channels
             embed_dim,
             input_resolution: 224,
             double_class_embedding: true,
@@ -363,15 +366,12 @@ pub(crate) fn check_parts(encoder: &VisionConfig, head: &HeadConfig) -> Result<(
             head.layers, head.heads, encoder.embed_dim
         )));
     }
-    for probability in [
-        Some(head.dropout),
-        encoder.prompts.as_ref().map(|p| p.dropout),
-    ] {
-        if let Some(p) = probability
-            && !(0.0..1.0).contains(&p)
-        {
+    let prompts = encoder.prompts.as_ref().map(|prompts| prompts.dropout);
+    for (section, probability) in [("head", Some(head.dropout)), ("prompts", prompts)] {
+        if let Some(p) = probability.filter(|p| !Legal::BelowOne.accepts(*p)) {
             return Err(ModelError::Config(format!(
-                "dropout {p} must be a probability below 1"
+                "model.{section}.dropout = {p}: {}",
+                Legal::BelowOne.text()
             )));
         }
     }

@@ -93,10 +93,12 @@ impl<'a> Pixels<'a> {
     ) -> Result<Self, ModelError> {
         settings.check()?;
         let (width, height) = (image.width() as usize, image.height() as usize);
+        settings.check_resized(width, height)?;
         let (resized_width, resized_height) = settings.resized(width, height);
         let resized = [resized_height, resized_width];
         let plan = model.plan(resized, settings)?;
         let stride = model.stride();
+        settings.check_windows(&plan, stride)?;
         let is_not_multiple = |planned: &&PlannedWindow| {
             let [height, width] = planned.encoded_size(stride);
             !height.is_multiple_of(stride) || !width.is_multiple_of(stride)

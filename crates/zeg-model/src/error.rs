@@ -21,6 +21,14 @@ pub enum ModelError {
         /// What is wrong with the file.
         reason: String,
     },
+    /// A file is intact, but is no table of class embeddings, or has a layout that is not read.
+    #[error("{}: {reason}", path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// What the file is, and what is expected.
+        reason: String,
+    },
     /// A tensor that the model needs is not in the weights.
     #[error("{origin}: tensor {key:?} is missing")]
     MissingTensor {
@@ -76,6 +84,14 @@ pub enum ModelError {
     /// A configuration is inconsistent, or does not suit the data.
     #[error("{0}")]
     Config(String),
+    /// An image or a window cannot be held in memory.
+    #[error("{what}: {source}")]
+    Memory {
+        /// What needs the memory, with its sizes.
+        what: String,
+        /// The estimate and the memory of the machine.
+        source: zeg_base::memory::TooMuchMemory,
+    },
     /// A class name has no row in the table of class embeddings.
     #[error("{table}: no embedding for class {name:?}; the table has {known}")]
     UnknownClass {

@@ -4,6 +4,10 @@
 //! [`crate::test_time`] sets the scales of test-time augmentation.
 
 use serde::{Deserialize, Serialize};
+use zeg_base::{
+    memory::{amount, check, product},
+    numbers::Legal,
+};
 use zeg_image::{Window, fit_short_side, sliding_windows};
 
 use crate::{ModelError, section::Section};
@@ -20,6 +24,9 @@ const MOST_PATCHES: usize = 9216; // 96×96, a square of 1536 pixels with patche
 /// Largest ratio of long to short side; in longer images, the long side is resized to this many times the short side
 /// setting.
 const MOST_ELONGATED: usize = 16;
+
+/// Most pixels that an image is resized to: four times those of the largest image file.
+const MOST_PIXELS: u64 = 1 << 30;
 
 /// Whether the encoder processes sliding windows or the whole image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -91,7 +98,8 @@ impl Inference {
     /// Checks that window size and stride are possible, and that the numbers that change scores are finite.
     ///
     /// # Errors
-    /// Returns an error if one of them is zero, the windows would leave gaps, or an offset or threshold is not finite.
+    /// Returns an error if one of them is zero, the windows would leave gaps, an offset or threshold is not finite, or a
+    /// threshold is negative.
     pub fn check(&self) -> Result<(), ModelError> {
         if self.crop == 0 || self.stride == 0 || self.stride > self.crop {
             return Err(ModelError::Config(format!(
@@ -99,13 +107,14 @@ impl Inference {
                 self.crop, self.stride
             )));
         }
-        for (name, value) in [
-            ("seen-offset", Some(self.seen_offset)),
-            ("threshold", self.threshold),
+        for (name, value, legal) in [
+            ("seen-offset", Some(self.seen_offset), Legal::Finite),
+            ("threshold", self.threshold, Legal::NotNegative),
         ] {
-            if let Some(value) = value.filter(|value| !value.is_finite()) {
+            if let Some(value) = value.filter(|value| !legal.accepts(f64::from(*value))) {
                 return Err(ModelError::Config(format!(
-                    "inference: {name} {value}: must be a finite number"
+                    "inference.{name} = {value}: {}",
+                    legal.text()
                 )));
             }
         }
@@ -122,7 +131,7 @@ impl Inference {
         }
         let (long, short) = (width.max(height), width.min(height));
         let most = match self.longest_side {
-            0 => self.short_side * MOST_ELONGATED,
+            0 => self.short_side.saturating_mul(MOST_ELONGATED),
             most => most,
         };
         let fits = |long: usize| long.saturating_mul(self.short_side) <= short.saturating_mul(most);
@@ -134,17 +143,80 @@ impl Inference {
         (scaled(width), scaled(height))
     }
 
+    /// Checks that an image of this size, resized by the settings, can be held in memory.
+    ///
+    /// # Errors
+    /// Returns an error with both sizes and the limit if it cannot.
+    pub fn check_resized(&self, width: usize, height: usize) -> Result<(), ModelError> {
+        let (resized_width, resized_height) = self.resized(width, height);
+        let pixels = product(&[resized_width, resized_height]);
+        let what = || {
+            format!(
+                "resizing an image of {width}×{height} to {resized_width}×{resized_height} pixels"
+            )
+        };
+        if pixels > MOST_PIXELS {
+            return Err(ModelError::Config(format!(
+                "{} needs {} of memory; at most {MOST_PIXELS} pixels are possible; use a smaller `short-side`",
+                what(),
+                amount(pixels.saturating_mul(3))
+            )));
+        }
+        check(pixels.saturating_mul(3)).map_err(|source| ModelError::Memory {
+            what: what(),
+            source,
+        })
+    }
+
+    /// Checks that the list of sliding windows can be held in memory: with a stride of 1, every pixel has a window.
+    fn check_number_of_windows(&self, size: [usize; 2]) -> Result<(), ModelError> {
+        let along = |side: usize| {
+            let rest = side.saturating_sub(self.crop);
+            rest.div_ceil(self.stride.max(1)).saturating_add(1)
+        };
+        let [rows, columns] = size.map(along);
+        let bytes = size_of::<Window>() + size_of::<PlannedWindow>();
+        check(product(&[rows, columns, bytes])).map_err(|source| ModelError::Memory {
+            what: format!("a stride of {} gives {rows}×{columns} windows", self.stride),
+            source,
+        })
+    }
+
+    /// Checks that the pixels of the largest window can be held in memory.
+    ///
+    /// - `stride`: the model's stride
+    ///
+    /// # Errors
+    /// Returns an error with the estimate if it cannot.
+    pub(crate) fn check_windows(
+        &self,
+        plan: &[PlannedWindow],
+        stride: usize,
+    ) -> Result<(), ModelError> {
+        let bytes = |planned: &PlannedWindow| {
+            let [height, width] = planned.encoded_size(stride);
+            product(&[height, width, 3 * size_of::<f32>()])
+        };
+        let needed = plan.iter().map(bytes).max().unwrap_or(0);
+        check(needed).map_err(|source| ModelError::Memory {
+            what: format!("a window of the crop {}", self.crop),
+            source,
+        })
+    }
+
     /// Plans the windows of an image of `[height, width]` pixels, from top to bottom: sliding windows or the whole
     /// image.
     ///
     /// # Errors
-    /// Returns an error if the whole image has too many patches to be encoded at once.
+    /// Returns an error if the whole image has too many patches to be encoded at once, or if there are too many windows
+    /// to be listed.
     pub fn plan(
         &self,
         [height, width]: [usize; 2],
         stride: usize,
     ) -> Result<Vec<PlannedWindow>, ModelError> {
         if self.mode == InferenceMode::Slide {
+            self.check_number_of_windows([height, width])?;
             let windows = sliding_windows(width, height, self.crop, self.stride);
             return Ok(windows.into_iter().map(PlannedWindow::from).collect());
         }
@@ -241,6 +313,44 @@ mod tests {
         assert_eq!(settings.resized(500, 375), (683, 512));
         assert_eq!(settings.resized(1000, 100), (2048, 205));
         assert_eq!(settings.resized(100, 400), (512, 2048));
+    }
+
+    #[test]
+    fn sizes_beyond_every_memory_are_refused_before_anything_is_allocated() {
+        let with = |short_side| Inference {
+            short_side,
+            ..Inference::default()
+        };
+        assert!(with(512).check_resized(640, 480).is_ok());
+        assert!(with(0).check_resized(12_000, 9000).is_ok());
+        for short_side in [100_000, 100_000_000, usize::MAX] {
+            let error = with(short_side).check_resized(640, 480).unwrap_err();
+            assert!(error.to_string().contains("640×480 to"), "{error}");
+        }
+        let every_pixel = Inference {
+            stride: 1,
+            ..Inference::default()
+        };
+        assert!(every_pixel.plan([1 << 30, 1 << 30], 16).is_err());
+        let window = PlannedWindow::whole([usize::MAX / 64, usize::MAX / 64]);
+        let error = with(512).check_windows(&[window], 16).unwrap_err();
+        assert!(error.to_string().contains("this machine has"), "{error}");
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_or_negative_thresholds_are_refused() {
+        let refused = |inference: Inference| inference.check().unwrap_err().to_string();
+        let seen_offset = |seen_offset| Inference {
+            seen_offset,
+            ..Inference::default()
+        };
+        assert!(seen_offset(-0.1).check().is_ok());
+        assert!(refused(seen_offset(f32::NAN)).starts_with("inference.seen-offset = NaN"));
+        let threshold = Inference {
+            threshold: Some(-0.5),
+            ..Inference::default()
+        };
+        assert!(refused(threshold).starts_with("inference.threshold = -0.5"));
     }
 
     #[test]

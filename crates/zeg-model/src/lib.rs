@@ -34,6 +34,7 @@ pub mod methods;
 pub mod model;
 pub mod packing;
 pub mod params;
+pub mod patch_maps;
 mod position_table;
 pub mod prompts;
 pub mod recognize;

@@ -319,6 +319,20 @@ pub trait Architecture: Debug + Send + Sync {
 }
 
 impl dyn Architecture + '_ {
+    /// Lists the parameters that a checkpoint stores and the weights lack; a model without one of them is not whole, and
+    /// inference refuses it.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Architecture::blueprint`].
+    pub fn missing(&self, weights: &StateDict) -> Result<Vec<String>, ModelError> {
+        let stored = |name: &String| self.trains(name) || self.keeps(name);
+        let names = self.params()?.into_iter().map(|param| param.name);
+        Ok(names
+            .filter(stored)
+            .filter(|name| !weights.contains(&self.weight_name(name)))
+            .collect())
+    }
+
     /// Lists the parameters of the blueprint and whether each is trained.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use crate::{
     refine::SecondPass,
     scores::WindowScores,
     section::Section,
+    vision::Encoded,
 };
 
 /// The meaning of a model's logits, and how they become scores from 0 to 1.
@@ -104,6 +105,12 @@ pub trait SegmentationModel: Module + Debug + Send + Sync + 'static {
         classes: &ClassQueries,
     ) -> Result<WindowScores, ModelError>;
 
+    /// Returns the patch features of an encoding, in the joint image-text space; `None` if the method has none.
+    fn patches<'a>(&self, encoding: &'a Self::Encoding) -> Option<&'a Encoded> {
+        let _ = encoding;
+        None
+    }
+
     /// Returns the class embeddings that the model needs in addition to one per class.
     fn class_needs(&self) -> ClassNeeds {
         ClassNeeds::default()
@@ -168,6 +175,11 @@ pub trait Model: Parameters + Any + Debug + Send + Sync {
         encoding: &Encoding,
         classes: &ClassQueries,
     ) -> Result<WindowScores, ModelError>;
+    /// Returns the patch features of an encoding; see [`SegmentationModel::patches`].
+    ///
+    /// # Errors
+    /// Returns an error if the encoding belongs to another method.
+    fn patches<'a>(&self, encoding: &'a Encoding) -> Result<Option<&'a Encoded>, ModelError>;
     /// Returns the class embeddings that the model needs in addition to one per class; see [`SegmentationModel::class_needs`].
     fn class_needs(&self) -> ClassNeeds;
     /// Sets the method's own inference options; see [`SegmentationModel::set_options`].
@@ -211,6 +223,11 @@ impl<M: SegmentationModel> Model for M {
         classes: &ClassQueries,
     ) -> Result<WindowScores, ModelError> {
         SegmentationModel::score(self, encoding.of::<M::Encoding>()?, classes)
+    }
+
+    fn patches<'a>(&self, encoding: &'a Encoding) -> Result<Option<&'a Encoded>, ModelError> {
+        let encoding = encoding.of::<M::Encoding>()?;
+        Ok(SegmentationModel::patches(self, encoding))
     }
 
     fn class_needs(&self) -> ClassNeeds {

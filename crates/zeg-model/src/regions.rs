@@ -24,7 +24,7 @@ pub(crate) fn build_tokens(
     width: usize,
 ) -> Result<Param<Tensor<2>>, ModelError> {
     let weights = params.weights();
-    if weights.contains(&params.key(NAME)) {
+    if weights.contains(&params.key(NAME)) || params.must_be_read(NAME) {
         return params.param(NAME, [count, width], Init::Required);
     }
     let (class, positions) = (
@@ -39,7 +39,7 @@ pub(crate) fn build_tokens(
                 .zip(&positions.values)
                 .map(|(c, p)| c + p)
                 .collect();
-            params.given(
+            params.starting_from(
                 NAME,
                 [count, width],
                 HostTensor {

@@ -68,6 +68,14 @@ impl Section {
         self.0.get(key)
     }
 
+    /// Returns the keys whose values are numbers, with the numbers.
+    pub fn numbers(&self) -> Vec<(&str, f64)> {
+        let numbers = self.0.iter();
+        numbers
+            .filter_map(|(key, value)| Some((key.as_str(), value.as_f64()?)))
+            .collect()
+    }
+
     /// Sets the value of a key.
     pub fn set(&mut self, key: &str, value: impl Into<Value>) {
         self.0.insert(key.to_owned(), value.into());
@@ -105,7 +113,10 @@ impl ModelSection {
     /// Returns an error if the method is unknown.
     pub fn method(&self, methods: &Methods) -> Result<&'static dyn Method, ModelError> {
         match &self.method {
-            Some(name) => methods.by_name(name),
+            Some(name) => methods.by_name(name).map_err(|error| {
+                // The message begins with the key, so that the line of the file can be found.
+                ModelError::Config(format!("model.method: {error}"))
+            }),
             None => methods.default_for(StartingPoint::Masks),
         }
     }

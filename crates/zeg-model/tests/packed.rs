@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Distribution, Tensor};
 use zeg_model::{
-    Precision,
+    ModelError, Precision,
     classes::ClassQueries,
     config::{HeadConfig, PromptConfig, PromptDepth, VisionConfig},
     method::{Architecture, Model, PlainTower, WindowBatch},
@@ -139,6 +139,33 @@ fn packed_models_agree_with_plain_ones() {
         let distance = worst(&masks(&*integers, &images, &text), &expected);
         assert!(distance < 0.1, "{method}, int8: {distance}");
         assert!(distance > 1e-4, "{method}, int8 was not used: {distance}");
+    }
+}
+
+#[test]
+fn a_trained_model_that_lacks_any_parameter_is_not_opened() {
+    let device = Device::flex();
+    let (weights, encoder) = tower();
+    for config in methods(&encoder) {
+        let whole = whole(&*config, &weights);
+        assert_eq!(config.missing(&whole).unwrap(), [""; 0]);
+        let names = config.params().unwrap().into_iter().map(|param| param.name);
+        let stored: Vec<String> = names.filter(|name| config.trains(name)).collect();
+        assert!(stored.len() > 20, "{stored:?}");
+        for name in stored {
+            let mut rest = StateDict::default();
+            for key in whole.keys().filter(|key| *key != name) {
+                rest.insert(key.to_owned(), whole.read(key).unwrap().unwrap());
+            }
+            assert_eq!(config.missing(&rest).unwrap(), [name.as_str()]);
+            let error = config
+                .build_packed(&rest, &device, Precision::Float)
+                .unwrap_err();
+            assert!(
+                matches!(&error, ModelError::MissingTensor { key, .. } if *key == name),
+                "{name}: {error}"
+            );
+        }
     }
 }
 

@@ -16,8 +16,9 @@ use zeg_train::{
     methods::clip_rc::{ClipRcLossWeights, recovery_terms},
     objective::NamedTerms,
     optimizer::{AdamWSettings, NamedAdamW},
+    pseudo_labels::PseudoLabelRule,
     schedule::Schedule,
-    targets::{SeenClasses, Targets, pseudo_label},
+    targets::{SeenClasses, Targets},
 };
 
 use super::{
@@ -162,7 +163,7 @@ fn forward(
             }
         }
         let resized = bilinear(masks.clone(), [height, width]);
-        pseudo_label(resized, &mut labels, UNKNOWN, &case.seen())?;
+        PseudoLabelRule::default().fill(resized, &mut labels, UNKNOWN, &case.seen())?;
         case.classes()
     } else {
         seen_classes(&case.base, case.classes())?.map(&mut labels);

@@ -216,6 +216,7 @@ fn training(meta: &Meta, size: usize) -> Result<TrainingConfig, ParityError> {
     Ok(TrainingConfig {
         setting: Setting::Inductive,
         pseudo_labels: zeg_train::supervision::PseudoLabels::default(),
+        self_training: zeg_train::pseudo_labels::PseudoLabelRule::default(),
         steps: count("steps")? as u64,
         batch: count("batch")?,
         micro_batch: None,

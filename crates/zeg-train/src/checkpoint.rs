@@ -75,6 +75,15 @@ pub fn save(path: &Path, contents: Contents) -> Result<(), TrainError> {
         path: path.to_owned(),
         reason,
     };
+    for tensor in &tensors {
+        if let Some(value) = tensor.values.iter().find(|value| !value.is_finite()) {
+            return Err(TrainError::NotFiniteWeight {
+                step: info.step,
+                name: tensor.name.clone(),
+                value: *value,
+            });
+        }
+    }
     let json = serde_json::to_string(&info).map_err(|error| invalid(error.to_string()))?;
     let metadata = HashMap::from([(INFO_KEY.to_owned(), json)]);
     let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
+use zeg_image::IGNORE_LABEL;
 use zeg_model::method::Model;
 
 use crate::{
@@ -127,6 +128,14 @@ impl BatchLoss {
             part.batch_masks = Arc::clone(&masks);
         }
         Ok(parts)
+    }
+
+    /// Returns whether a pixel of the parts has the label of a training class, or waits for a pseudo label.
+    pub(crate) fn is_labelled(parts: &[MicroBatch]) -> bool {
+        parts.iter().any(|part| match &part.labels {
+            Labels::Ready(targets) => targets.count() > 0,
+            Labels::Waiting { values, .. } => values.iter().any(|label| *label != IGNORE_LABEL),
+        })
     }
 
     /// Returns whether the pseudo labels of all parts are needed before the gradient of the first part.

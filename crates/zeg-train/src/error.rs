@@ -16,6 +16,33 @@ pub enum TrainError {
         /// Line and reason.
         reason: String,
     },
+    /// A number of a configuration is out of range.
+    #[error("{setting} = {value}: {legal}")]
+    Setting {
+        /// The dotted path of the setting, such as `training.schedule.base`.
+        setting: String,
+        /// Its value.
+        value: f64,
+        /// What it must be.
+        legal: &'static str,
+    },
+    /// The batches of a configuration cannot fit into memory.
+    #[error("{what}: {source}")]
+    Memory {
+        /// The settings and their values.
+        what: String,
+        /// The estimate and the memory of the machine.
+        source: zeg_base::memory::TooMuchMemory,
+    },
+    /// No image so far had a label of a training class, so nothing was learned.
+    #[error(
+        "none of {images} training images has a pixel with the label of a training class; all pixels are unlabelled, or \
+         their classes are unseen"
+    )]
+    Unlabelled {
+        /// Number of images, those that were used several times counted as often.
+        images: u64,
+    },
     /// A label is not a class of the model.
     #[error(
         "image {image} of the batch: label value {value}; legal values are the indices of the {classes} training classes \
@@ -41,6 +68,16 @@ pub enum TrainError {
         /// Ids of the batch's images.
         images: Vec<String>,
     },
+    /// A parameter, or the optimiser's state of one, is not finite after a step whose loss was.
+    #[error("after {step} steps: {name:?} holds the value {value}; nothing is written")]
+    NotFiniteWeight {
+        /// Number of steps.
+        step: u64,
+        /// Name of the tensor in a checkpoint.
+        name: String,
+        /// The value.
+        value: f32,
+    },
     /// A file could not be written; a previous file is unchanged.
     #[error("{}: cannot be written: {source}", path.display())]
     Write {
@@ -52,6 +89,14 @@ pub enum TrainError {
     /// A checkpoint is damaged or incomplete.
     #[error("{}: {reason}", path.display())]
     Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// The part that is missing or wrong.
+        reason: String,
+    },
+    /// A checkpoint of a pre-training is damaged or of another kind.
+    #[error("{}: cannot be continued from: {reason}", path.display())]
+    PretrainCheckpoint {
         /// The file.
         path: PathBuf,
         /// The part that is missing or wrong.

@@ -5,7 +5,13 @@ use std::{path::Path, sync::Arc};
 use burn::tensor::Device;
 
 use serde::{Deserialize, Serialize};
+use zeg_base::{
+    file::read_error,
+    keys::{explain, first_not_finite},
+    numbers::Legal,
+};
 pub use zeg_data::DataConfig;
+use zeg_data::data_config::{adapt_section, add_usual_splits};
 use zeg_data::{OnBadSample, Preprocess};
 use zeg_model::{
     inference::{Inference, TestTime},
@@ -17,8 +23,11 @@ use zeg_model::{
 
 use crate::{
     TrainError, checkpoint::Checkpoint, objective::Objective, optimizer::AdamWSettings,
-    recipe::Recipes, schedule::Schedule, supervision::PseudoLabels,
+    pseudo_labels::PseudoLabelRule, recipe::Recipes, schedule::Schedule, supervision::PseudoLabels,
 };
+
+/// Largest side of a window or of the images that a position table is resized for; no image file is larger.
+const MOST_PIXELS: usize = 1 << 20;
 
 /// A whole experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,7 +50,7 @@ pub struct Experiment {
 pub struct ExperimentFile {
     /// The experiment.
     pub experiment: Experiment,
-    /// One sentence for each key of the file that has been renamed since.
+    /// One sentence for each key of the file that has been renamed since, or that belongs to another data set.
     pub notices: Vec<String>,
 }
 
@@ -80,6 +89,9 @@ pub struct TrainingConfig {
     /// Which pixels get pseudo labels in the transductive setting.
     #[serde(default, skip_serializing_if = "PseudoLabels::is_default")]
     pub pseudo_labels: PseudoLabels,
+    /// How scores become pseudo labels in the transductive setting.
+    #[serde(default, skip_serializing_if = "PseudoLabelRule::is_default")]
+    pub self_training: PseudoLabelRule,
     /// Number of optimiser steps.
     pub steps: u64,
     /// Number of images per step.
@@ -192,23 +204,56 @@ impl Experiment {
         methods: &Methods,
         recipes: &Recipes,
     ) -> Result<ExperimentFile, TrainError> {
+        let read = std::fs::read_to_string(path);
+        let text = read.map_err(|error| TrainError::ConfigFile {
+            path: path.to_owned(),
+            reason: read_error(path, error).to_string(),
+        })?;
+        Self::parse(&text, path, changes, methods, recipes)
+    }
+
+    /// Parses the text of a configuration file and applies `key=value` changes to it, as [`Experiment::open`] does.
+    ///
+    /// - `path`: the file, for error messages
+    ///
+    /// # Errors
+    /// Returns the errors of [`Experiment::open`], except for those of reading the file.
+    pub fn parse(
+        text: &str,
+        path: &Path,
+        changes: &[String],
+        methods: &Methods,
+        recipes: &Recipes,
+    ) -> Result<ExperimentFile, TrainError> {
+        let keys = changes.iter().filter_map(|change| change.split_once('='));
+        let changed: Vec<&str> = keys.map(|(key, _)| key.trim()).collect();
         let fail = |reason: String| TrainError::ConfigFile {
             path: path.to_owned(),
-            reason,
+            reason: explain(text, &reason, &changed),
         };
-        let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
         let mut table: toml::Table = text
             .parse()
             .map_err(|error: toml::de::Error| fail(error.to_string()))?;
+        let of_file = dataset_of(&table);
         for change in changes {
             set(&mut table, change).map_err(&fail)?;
         }
+        // JSON has no such numbers, so they are refused before the table becomes JSON.
+        if let Some((setting, value)) = first_not_finite(&table) {
+            let error = TrainError::Setting {
+                setting,
+                value,
+                legal: Legal::Finite.text(),
+            };
+            return Err(fail(error.to_string()));
+        }
+        let adapted = adapt_data(&mut table, of_file.as_deref(), changes);
         let mut as_json = serde_json::to_value(&table).map_err(|error| fail(error.to_string()))?;
         let renames = rename_all(&mut as_json);
         if let Some(setting) = renames.dropped.first() {
             return Err(fail(format!("`{setting}` no longer exists; leave it out")));
         }
-        // Errors of the TOML table name the line, so the table is parsed directly unless a key was renamed.
+        // Errors of the TOML table name the place of the key, so the table is parsed directly unless a key was renamed.
         let experiment: Self = if renames.notices.is_empty() {
             table
                 .try_into()
@@ -219,9 +264,11 @@ impl Experiment {
         experiment
             .check(methods, recipes)
             .map_err(|error| fail(error.to_string()))?;
+        let mut notices = renames.notices;
+        notices.extend(adapted);
         Ok(ExperimentFile {
             experiment,
-            notices: renames.notices,
+            notices,
         })
     }
 
@@ -267,6 +314,9 @@ impl Experiment {
                 training.steps, training.batch
             ));
         }
+        if let Err(error) = training.preprocess.check() {
+            return fail(format!("training.preprocess.{error}"));
+        }
         let size = training.preprocess.size();
         if !size.is_multiple_of(architecture.stride()) {
             return fail(format!(
@@ -280,6 +330,7 @@ impl Experiment {
                 training.loss_stride
             ));
         }
+        training.check_numbers()?;
         let recipe = recipes.of(architecture.method())?;
         recipe.criterion(training, &*architecture)?;
         if training.evaluation.as_ref().is_some_and(|e| e.every == 0) {
@@ -287,6 +338,13 @@ impl Experiment {
         }
         if let Some(evaluation) = &training.evaluation {
             evaluation.test_time.check().map_err(TrainError::Model)?;
+        }
+        training.self_training.check()?;
+        if training.setting != Setting::Transductive && !training.self_training.is_default() {
+            return fail(
+                "training.self-training: it applies to training.setting = \"transductive\" only"
+                    .into(),
+            );
         }
         if training.cached_copies == Some(0) {
             return fail(
@@ -298,6 +356,11 @@ impl Experiment {
             ("training.preprocess", size),
             ("inference.crop", self.inference.crop),
         ] {
+            if pixels > MOST_PIXELS {
+                return fail(format!(
+                    "{setting} = {pixels}: must be at most {MOST_PIXELS} pixels"
+                ));
+            }
             architecture.check_side(setting, pixels)?;
         }
         if training.cached_copies.is_some() && !architecture.has_frozen_encoder() {
@@ -312,6 +375,32 @@ impl Experiment {
         blueprint.set_options(&self.inference.method)?;
         self.inference.check().map_err(TrainError::Model)
     }
+}
+
+/// Returns the data set that an experiment names.
+fn dataset_of(table: &toml::Table) -> Option<String> {
+    let dataset = table.get("data")?.get("dataset")?;
+    dataset.as_str().map(str::to_owned)
+}
+
+/// Adapts the keys of `data` to another data set than that of the file, and adds its default splits.
+///
+/// Returns a notice for each key that is left out.
+fn adapt_data(table: &mut toml::Table, of_file: Option<&str>, changes: &[String]) -> Vec<String> {
+    let Some(data) = table.get_mut("data").and_then(toml::Value::as_table_mut) else {
+        return Vec::new();
+    };
+    let is_changed = |key: &str| {
+        let path = format!("data.{key}");
+        let mut keys = changes.iter().filter_map(|change| change.split_once('='));
+        keys.any(|(changed, _)| {
+            let inner = changed.trim().strip_prefix(&path);
+            inner.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    };
+    let notices = adapt_section(data, of_file, is_changed);
+    add_usual_splits(data);
+    notices
 }
 
 /// Applies one `key=value` change to a table.
@@ -346,6 +435,30 @@ fn set(table: &mut toml::Table, change: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_change_of_the_data_set_changes_its_classes_and_splits() {
+        let text = "[data]\ndataset = 'voc12'\nclasses = 'voc20'\neval-split = 'val'";
+        let changed = |changes: &[&str]| {
+            let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+            let mut table: toml::Table = text.parse().unwrap();
+            let of_file = dataset_of(&table);
+            for change in &changes {
+                set(&mut table, change).unwrap();
+            }
+            let notices = adapt_data(&mut table, of_file.as_deref(), &changes);
+            (table["data"].to_string(), notices.len())
+        };
+        let (data, notices) = changed(&["data.dataset=coco-stuff164k", "data.eval-split=val"]);
+        assert!(
+            !data.contains("voc20") && data.contains("eval-split"),
+            "{data}"
+        );
+        assert_eq!(notices, 1);
+        let (data, notices) = changed(&["data.dataset=voc12", "data.unseen=none"]);
+        assert!(data.contains("voc20"), "{data}");
+        assert_eq!(notices, 0);
+    }
 
     #[test]
     fn a_change_sets_nested_keys_and_creates_missing_tables() {

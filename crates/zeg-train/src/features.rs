@@ -13,8 +13,9 @@ use std::sync::{
 };
 
 use zeg_data::{
-    Pipeline, SampleSource,
+    OnBadSample, Pipeline, SampleSource,
     chance::{Purpose, stream},
+    loader::load,
     sampler::Sampler,
 };
 use zeg_model::method::Model;
@@ -31,6 +32,25 @@ struct AugmentedCopy {
     features: Arc<Features>,
     labels: Vec<u16>,
     id: String,
+}
+
+/// An encoded copy, with the ids and errors of the bad images that it replaces.
+struct Encoded {
+    copy: AugmentedCopy,
+    skipped: Vec<(String, String)>,
+}
+
+/// Options of the encoding of augmented copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopyOptions {
+    /// Number of augmented copies of every image.
+    pub copies: usize,
+    /// The run's seed.
+    pub seed: u64,
+    /// Number of images that are encoded at once.
+    pub threads: usize,
+    /// What to do with an image that cannot be loaded; if it is skipped, its copies are those of the next image.
+    pub on_bad_sample: OnBadSample,
 }
 
 /// Encoded augmented copies of every image of a data set.
@@ -51,8 +71,8 @@ impl FeatureCache {
     ///
     /// - `model`: the model, on a device without autodiff
     /// - `criterion`: the loss of the model's method, which defines the features it is trained on
-    /// - `threads`: number of images that are encoded at once
-    /// - `progress`: is called after every copy; an error from it ends the work
+    /// - `progress`: is called after every copy with the id and error of every bad image that was skipped for it; an
+    ///   error from it ends the work
     ///
     /// # Errors
     /// Returns an error if an image cannot be loaded or `progress` fails.
@@ -61,31 +81,52 @@ impl FeatureCache {
         criterion: &dyn Criterion,
         dataset: &dyn SampleSource,
         pipeline: &Pipeline,
-        (copies, seed): (usize, u64),
-        threads: usize,
-        mut progress: impl FnMut() -> Result<(), TrainError>,
+        options: CopyOptions,
+        mut progress: impl FnMut(&[(String, String)]) -> Result<(), TrainError>,
     ) -> Result<Self, TrainError> {
+        let CopyOptions {
+            copies,
+            seed,
+            threads,
+            on_bad_sample,
+        } = options;
         let (image_count, size) = (dataset.len(), pipeline.size());
         let device = model.device();
-        let encode = |number: usize| -> Result<AugmentedCopy, TrainError> {
+        let encode = |number: usize| -> Result<Encoded, TrainError> {
             let mut rng = stream(seed, Purpose::Sample, number as u64);
-            let sample = pipeline.apply(dataset.load(number % image_count)?, &mut rng);
+            let (sample, skipped) = load(dataset, number % image_count, on_bad_sample)?;
+            let sample = pipeline.apply(sample, &mut rng);
             let images = images_tensor(sample.image, size, &device);
             let features = Arc::new(criterion.features(model, images)?);
-            Ok(AugmentedCopy {
+            let copy = AugmentedCopy {
                 features,
                 labels: sample.labels,
                 id: sample.id,
-            })
+            };
+            Ok(Encoded { copy, skipped })
         };
-        let copies = ordered_parallel(copies * image_count, threads, encode, |_| progress())?;
+        let encoded = ordered_parallel(copies * image_count, threads, encode, |encoded| {
+            progress(&encoded.skipped)
+        })?;
         Ok(Self {
-            copies,
+            copies: encoded.into_iter().map(|encoded| encoded.copy).collect(),
             image_count,
             size,
             seed,
             sampler: Sampler::new(image_count, seed),
         })
+    }
+
+    /// Returns the id of an image with an encoded copy that holds a value that is not finite, as in a damaged file.
+    pub fn not_finite(&self) -> Option<&str> {
+        let mut copies = self.copies.iter();
+        let found = copies.find(|copy| {
+            let Features {
+                patches, global, ..
+            } = copy.features.as_ref();
+            patches.iter().chain(global).any(|value| !value.is_finite())
+        });
+        found.map(|copy| copy.id.as_str())
     }
 
     /// Returns the samples of step `step`; every epoch uses one copy of every image, and the next epoch the next copy.

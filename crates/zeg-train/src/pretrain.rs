@@ -7,14 +7,14 @@ use std::{collections::BTreeMap, path::Path};
 
 use burn::{
     module::Module as _,
-    tensor::{Device, Tensor, activation::log_softmax},
+    tensor::{Device, Tensor, TensorData, activation::log_softmax},
 };
 use half::f16;
 use safetensors::{Dtype, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 use zeg_model::{
     clip::Clip,
-    params::{flat_gradients, trained_values},
+    params::{Parameters as _, flat_gradients, trained_values},
     text::pad,
 };
 
@@ -22,7 +22,8 @@ use crate::{
     TrainError,
     batch::images_tensor,
     checkpoint::write_atomically,
-    optimizer::{AdamWSettings, NamedAdamW},
+    optimizer::{AdamWSettings, Moments, NamedAdamW},
+    pretrain_checkpoint::PretrainCheckpoint,
 };
 
 /// Settings of the pre-training.
@@ -123,6 +124,51 @@ impl Pretrainer {
         }
     }
 
+    /// Returns the settings of the run.
+    pub fn config(&self) -> &PretrainConfig {
+        &self.config
+    }
+
+    /// Returns the optimiser's state.
+    ///
+    /// # Errors
+    /// Returns an error if the device cannot be read.
+    pub fn moments(&self) -> Result<BTreeMap<String, Moments>, TrainError> {
+        self.optimizer.export()
+    }
+
+    /// Restores the state of a checkpoint.
+    ///
+    /// # Errors
+    /// Returns an error if the checkpoint lacks a parameter of the model or has one of another size.
+    pub fn resume(&mut self, checkpoint: PretrainCheckpoint) -> Result<(), TrainError> {
+        let mut checked = Ok(());
+        self.model.each(&mut |name, param| {
+            if checked.is_ok() {
+                checked = checkpoint.check(name, param.shape().iter().product());
+            }
+        });
+        checked?;
+        let device = self.device.clone().without_autodiff();
+        let PretrainCheckpoint {
+            step,
+            mut values,
+            moments,
+            ..
+        } = checkpoint;
+        self.model.replace(&mut |name, _| {
+            let values = values.remove(name)?;
+            let count = values.len();
+            Some(Tensor::<1>::from_data(
+                TensorData::new(values, [count]),
+                &device,
+            ))
+        });
+        self.optimizer.import(moments, &device);
+        self.step = step;
+        Ok(())
+    }
+
     /// Returns the number of steps done so far, which is the number of the next step.
     pub fn step_number(&self) -> u64 {
         self.step
@@ -210,9 +256,32 @@ pub fn save_towers(
         })
         .collect::<Result<Vec<_>, _>>()
         .map_err(invalid)?;
-    let file =
-        safetensors::serialize(views, Some(metadata.into_iter().collect())).map_err(invalid)?;
+    let file = safetensors::serialize(views, None).map_err(invalid)?;
+    let file = with_metadata(&file, &metadata).ok_or_else(|| TrainError::Checkpoint {
+        path: path.to_owned(),
+        reason: "the metadata cannot be written".to_owned(),
+    })?;
     write_atomically(path, &file)
+}
+
+/// Returns a safetensors file with metadata in the order of their keys, so that equal weights have equal bytes.
+///
+/// The safetensors crate keeps metadata in a hash map, whose order differs from process to process.
+///
+/// - `file`: a file without metadata
+fn with_metadata(file: &[u8], metadata: &BTreeMap<String, String>) -> Option<Vec<u8>> {
+    let (length, rest) = file.split_first_chunk::<8>()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    let (header, data) = rest.split_at_checked(length)?;
+    let tensors = str::from_utf8(header).ok()?.trim_end().strip_prefix('{')?;
+    let metadata = serde_json::to_string(metadata).ok()?;
+    let comma = if tensors == "}" { "" } else { "," };
+    let mut header = format!("{{\"__metadata__\":{metadata}{comma}{tensors}");
+    while !header.len().is_multiple_of(8) {
+        header.push(' '); // the data are aligned
+    }
+    let length = (header.len() as u64).to_le_bytes();
+    Some([&length[..], header.as_bytes(), data].concat())
 }
 
 /// Computes the symmetric InfoNCE loss: each image against all captions, and each caption against all images.
@@ -255,6 +324,22 @@ mod tests {
         let loss = f64::from(contrastive_loss(logits.clone()).into_scalar::<f32>());
         assert!((loss - (rows + columns) / 4.0).abs() < 1e-6, "{loss}");
         assert!(retrieval(&logits, 2).unwrap() > 0.99);
+    }
+
+    #[test]
+    fn metadata_have_one_order() {
+        let view = TensorView::new(Dtype::F32, vec![1], &[0, 0, 128, 63]).unwrap();
+        let file = safetensors::serialize([("weight", view)], None).unwrap();
+        let pairs = [("b", "2"), ("a", "\"1\"")];
+        let metadata = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let metadata = BTreeMap::from(metadata);
+        let file = with_metadata(&file, &metadata).unwrap();
+        let (_, header) = safetensors::SafeTensors::read_metadata(&file).unwrap();
+        let read = header.metadata().clone().unwrap();
+        assert_eq!(read.into_iter().collect::<BTreeMap<_, _>>(), metadata);
+        let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+        assert_eq!(tensors.tensor("weight").unwrap().data(), [0, 0, 128, 63]);
+        assert!(String::from_utf8_lossy(&file[8..]).starts_with("{\"__metadata__\":{\"a\":"));
     }
 
     #[test]

@@ -82,22 +82,41 @@ impl Pretraining {
         started.map_or(CURRICULUM[CURRICULUM.len() - 1].0, |(stage, _)| *stage)
     }
 
+    /// Returns a trainer with random initial values.
+    ///
+    /// # Errors
+    /// Returns an error if the sizes of the towers are inconsistent.
+    pub fn start(&self) -> Result<Pretrainer, TrainError> {
+        let device = self.device.clone().autodiff();
+        let model = Clip::fresh(&self.clip, &device, self.config.seed)?;
+        Ok(Pretrainer::new(model, self.config, device))
+    }
+
     /// Trains from random initialisation; `after` is called after every step and can end the run early with an error.
     ///
     /// # Errors
     /// Returns an error if the loss is not finite or `after` fails.
     pub fn run<E: From<TrainError>>(
         &self,
+        after: impl FnMut(&Pretrainer, &PretrainReport) -> Result<(), E>,
+    ) -> Result<Pretrainer, E> {
+        self.finish(self.start()?, after)
+    }
+
+    /// Trains to the end from the step of `trainer`; see [`Pretraining::run`].
+    ///
+    /// # Errors
+    /// Returns an error if the loss is not finite or `after` fails.
+    pub fn finish<E: From<TrainError>>(
+        &self,
+        mut trainer: Pretrainer,
         mut after: impl FnMut(&Pretrainer, &PretrainReport) -> Result<(), E>,
     ) -> Result<Pretrainer, E> {
-        let device = self.device.clone().autodiff();
-        let model =
-            Clip::fresh(&self.clip, &device, self.config.seed).map_err(TrainError::Model)?;
-        let mut trainer = Pretrainer::new(model, self.config, device);
+        let first = trainer.step_number();
         thread::scope(|scope| {
             let (sender, receiver) = sync_channel(AHEAD);
             scope.spawn(move || {
-                for step in 0..self.config.steps {
+                for step in first..self.config.steps {
                     // Sending fails if the run ended early.
                     if sender.send(self.pairs(step)).is_err() {
                         return;

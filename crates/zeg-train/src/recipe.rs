@@ -5,6 +5,7 @@
 //! returns named terms.
 
 use burn::tensor::{Device, Tensor};
+use zeg_base::numbers::Legal;
 use zeg_model::{
     method::{Architecture, Model, SegmentationModel},
     section::Section,
@@ -238,7 +239,19 @@ impl Recipes {
 /// Reads the method's own section of the training settings (`[training.loss]`).
 ///
 /// # Errors
-/// Returns an error if a key is unknown.
+/// Returns an error if a key is unknown, or a weight is negative or not finite.
 pub fn read_loss<T: serde::de::DeserializeOwned>(section: &Section) -> Result<T, TrainError> {
+    let legal = Legal::NotNegative;
+    let weights = section.numbers();
+    let illegal = weights
+        .into_iter()
+        .find(|(_, weight)| !legal.accepts(*weight));
+    if let Some((key, value)) = illegal {
+        return Err(TrainError::Setting {
+            setting: format!("training.loss.{key}"),
+            value,
+            legal: legal.text(),
+        });
+    }
     Ok(section.read("`training.loss`")?)
 }

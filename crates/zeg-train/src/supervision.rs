@@ -21,10 +21,10 @@
 //! A type that holds the name of an unseen class (class 1 here) is rejected by the compiler:
 //!
 //! ```compile_fail,E0308
-//! use zeg_train::supervision::{PartlyLabelled, PseudoLabels, Supervision};
+//! use zeg_train::{pseudo_labels::PseudoLabelRule, supervision::{PartlyLabelled, PseudoLabels, Supervision}};
 //!
 //! let classes = [("cat", true), ("cow", false), ("dog", true)].map(|(name, seen)| (name.to_owned(), seen));
-//! let all = PartlyLabelled::new(classes.to_vec(), PseudoLabels::default())?;
+//! let all = PartlyLabelled::new(classes.to_vec(), PseudoLabels::default(), PseudoLabelRule::default())?;
 //! let inductive = Supervision::Inductive(all);
 //! # Ok::<(), zeg_train::TrainError>(())
 //! ```
@@ -34,10 +34,7 @@ use serde::{Deserialize, Serialize};
 use zeg_image::{IGNORE_LABEL, PADDING_LABEL};
 use zeg_model::resize::bilinear;
 
-use crate::{
-    TrainError,
-    targets::{SeenClasses, pseudo_label},
-};
+use crate::{TrainError, pseudo_labels::PseudoLabelRule, targets::SeenClasses};
 
 /// Label value of a pixel that waits for its pseudo label.
 const WAITING: u16 = u16::MAX - 2;
@@ -91,6 +88,16 @@ impl Supervision {
         }
     }
 
+    /// Returns the class indices of the training classes in the data set, in the order of their embeddings.
+    ///
+    /// Classes are identified by their indices, because several may have one name.
+    pub fn classes(&self) -> Vec<usize> {
+        match self {
+            Self::Inductive(seen) => seen.classes().to_vec(),
+            Self::Transductive(_) | Self::FullySupervised(_) => (0..self.names().len()).collect(),
+        }
+    }
+
     /// Replaces class indices of the data set by indices of the training classes, in place.
     pub(crate) fn map(&self, labels: &mut [u16]) {
         match self {
@@ -117,11 +124,12 @@ fn replace(labels: &mut [u16], from: u16, to: u16) {
 }
 
 /// All classes of a data set, of which only the seen ones have labels.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PartlyLabelled {
     names: Vec<String>,
     seen: Vec<bool>,
     pixels: PseudoLabels,
+    rule: PseudoLabelRule,
 }
 
 impl PartlyLabelled {
@@ -129,10 +137,16 @@ impl PartlyLabelled {
     ///
     /// - `classes`: names by class index, each with whether the class is seen
     /// - `pixels`: which pixels get pseudo labels
+    /// - `rule`: how scores become pseudo labels
     ///
     /// # Errors
-    /// Returns an error if no class is seen, or if none is unseen.
-    pub fn new(classes: Vec<(String, bool)>, pixels: PseudoLabels) -> Result<Self, TrainError> {
+    /// Returns an error if no class is seen, if none is unseen, or if a value of the rule is out of range.
+    pub fn new(
+        classes: Vec<(String, bool)>,
+        pixels: PseudoLabels,
+        rule: PseudoLabelRule,
+    ) -> Result<Self, TrainError> {
+        rule.check()?;
         let (names, seen): (Vec<_>, Vec<_>) = classes.into_iter().unzip();
         let count = seen.iter().filter(|&&seen| seen).count();
         if count == 0 || count == seen.len() {
@@ -145,6 +159,7 @@ impl PartlyLabelled {
             names,
             seen,
             pixels,
+            rule,
         })
     }
 
@@ -161,7 +176,7 @@ impl PartlyLabelled {
         }
     }
 
-    /// Gives every waiting pixel the unseen class with the highest score.
+    /// Gives every waiting pixel the pseudo label of the rule.
     ///
     /// - `masks`: the model's logits of all classes, `[batch, classes, h, w]`
     /// - `labels`: labels to fill in, `[batch, height, width]`
@@ -172,7 +187,7 @@ impl PartlyLabelled {
         size: [usize; 2],
     ) -> Result<(), TrainError> {
         let masks = bilinear(masks.detach(), size);
-        pseudo_label(masks, labels, WAITING, &self.seen)
+        self.rule.fill(masks, labels, WAITING, &self.seen)
     }
 }
 
@@ -201,7 +216,7 @@ mod tests {
             class("c", true),
             class("d", false),
         ];
-        PartlyLabelled::new(classes, pixels).unwrap()
+        PartlyLabelled::new(classes, pixels, PseudoLabelRule::default()).unwrap()
     }
 
     #[test]
@@ -249,8 +264,8 @@ mod tests {
 
     #[test]
     fn the_transductive_setting_needs_unseen_classes() {
-        let error =
-            PartlyLabelled::new(vec![("a".into(), true)], PseudoLabels::default()).unwrap_err();
+        let (pixels, rule) = (PseudoLabels::default(), PseudoLabelRule::default());
+        let error = PartlyLabelled::new(vec![("a".into(), true)], pixels, rule).unwrap_err();
         assert!(error.to_string().contains("1 of 1"), "{error}");
     }
 }

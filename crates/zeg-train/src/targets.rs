@@ -1,7 +1,7 @@
 //! Turns the label maps of a data set into the targets of the loss (specification of the reference, sections 5.1 and
 //! 6).
 
-use burn::tensor::{Int, Tensor, TensorData, activation};
+use burn::tensor::{Int, Tensor, TensorData};
 use zeg_image::IGNORE_LABEL;
 
 use crate::TrainError;
@@ -12,6 +12,8 @@ use crate::TrainError;
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeenClasses {
     names: Vec<String>,
+    /// Class indices of the seen classes.
+    classes: Vec<usize>,
     /// For each class index of the data set, its index among the seen classes, or [`IGNORE_LABEL`].
     training_index: Vec<u16>,
 }
@@ -40,6 +42,7 @@ impl SeenClasses {
         }
         Ok(Self {
             names: seen.iter().map(|(_, name)| name.clone()).collect(),
+            classes: seen.iter().map(|(class, _)| *class).collect(),
             training_index,
         })
     }
@@ -47,6 +50,11 @@ impl SeenClasses {
     /// Returns the names of the seen classes.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// Returns the class indices of the seen classes, in the order of their embeddings.
+    pub fn classes(&self) -> &[usize] {
+        &self.classes
     }
 
     /// Replaces class indices of the data set by indices of the seen classes, in place.
@@ -185,58 +193,6 @@ impl Targets {
             .collect();
         Tensor::from_data(TensorData::new(values, [self.batch, self.classes]), device)
     }
-}
-
-/// Fills in the pseudo labels of self-training as released ("†ST"): the unseen class with the highest of the model's
-/// own scores.
-///
-/// Ties go to the lowest class index.
-///
-/// - `masks`: logits at label size, `[batch, classes, height, width]`
-/// - `labels`: class indices, `[batch, height, width]`
-/// - `fill`: the label value of the pixels to fill
-/// - `seen`: whether each class is seen, `[classes]`
-///
-/// # Errors
-/// Returns an error if the shapes do not fit each other, or if the device cannot be read.
-pub fn pseudo_label(
-    masks: Tensor<4>,
-    labels: &mut [u16],
-    fill: u16,
-    seen: &[bool],
-) -> Result<(), TrainError> {
-    let [batch, classes, height, width] = masks.dims();
-    let pixels = height * width;
-    if labels.len() != batch * pixels || seen.len() != classes {
-        return Err(TrainError::Config(format!(
-            "masks of shape {:?} do not fit {} labels and {} classes",
-            [batch, classes, height, width],
-            labels.len(),
-            seen.len()
-        )));
-    }
-    // Scores are compared, not logits: the sigmoid can round two logits to one score, and then the lower class wins.
-    let scores: Vec<f32> = activation::sigmoid(masks.detach().without_autodiff())
-        .into_data()
-        .convert::<f32>()
-        .try_into_vec()
-        .map_err(|error| TrainError::Backend(format!("{error:?}")))?;
-    for (position, label) in labels
-        .iter_mut()
-        .enumerate()
-        .filter(|(_, label)| **label == fill)
-    {
-        let (image, pixel) = (position / pixels, position % pixels);
-        let mut best = (IGNORE_LABEL, f32::NEG_INFINITY);
-        for class in (0..classes).filter(|&class| !seen[class]) {
-            let score = scores[(image * classes + class) * pixels + pixel];
-            if score > best.1 {
-                best = (class as u16, score);
-            }
-        }
-        *label = best.0;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

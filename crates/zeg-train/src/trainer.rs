@@ -33,6 +33,9 @@ pub struct StepReport {
     /// The terms by name, such as `focal` and `dice`.
     #[serde(flatten)]
     pub terms: BTreeMap<&'static str, f32>,
+    /// Ids of the batch's images if none of their pixels has the label of a training class; empty otherwise.
+    #[serde(skip)]
+    pub unlabelled: Vec<String>,
 }
 
 /// A model in training, with its optimiser and its loss.
@@ -42,6 +45,16 @@ pub struct Trainer {
     config: TrainingConfig,
     loss: BatchLoss,
     step: u64,
+    labels: LabelCount,
+}
+
+/// Whether a trainer has met a label since it was created.
+#[derive(Debug, Default)]
+struct LabelCount {
+    /// Number of images.
+    images: u64,
+    /// Whether a pixel of one of them had the label of a training class.
+    found: bool,
 }
 
 impl Trainer {
@@ -73,6 +86,7 @@ impl Trainer {
             loss: BatchLoss::new(criterion, &config, supervision.into(), text)?,
             config,
             step: 0,
+            labels: LabelCount::default(),
         })
     }
 
@@ -86,6 +100,29 @@ impl Trainer {
     /// Returns the number of steps done so far, which is the number of the next step.
     pub fn step_number(&self) -> u64 {
         self.step
+    }
+
+    /// Checks that a pixel of the images so far had the label of a training class.
+    ///
+    /// Nothing is learned from other images. Single ones are no error, so this is checked at the end of the run, and
+    /// as soon as every image of the data set was used.
+    ///
+    /// - `images`: number of images of the data set
+    ///
+    /// # Errors
+    /// Returns an error if all images were used, or the run is at its end, and no label was found since this trainer
+    /// was created.
+    pub fn check_labels(&self, images: usize) -> Result<(), TrainError> {
+        // A resumed run may have few steps left, and its labels were found before.
+        let all_steps = self.step >= self.config.steps
+            && self.labels.images >= self.config.steps.saturating_mul(self.config.batch as u64);
+        let used = all_steps || self.labels.images >= images as u64;
+        if self.labels.found || self.labels.images == 0 || !used {
+            return Ok(());
+        }
+        Err(TrainError::Unlabelled {
+            images: self.labels.images,
+        })
     }
 
     /// Returns the model in training.
@@ -119,6 +156,9 @@ impl Trainer {
     pub fn train_step(&mut self, samples: Samples) -> Result<StepReport, TrainError> {
         let ids = samples.ids.clone();
         let mut parts = self.loss.parts(samples)?;
+        let is_labelled = BatchLoss::is_labelled(&parts);
+        self.labels.images += ids.len() as u64;
+        self.labels.found |= is_labelled;
         if self.loss.labels_first(&parts) {
             let label = |(number, part)| {
                 self.seed_dropout(number);
@@ -177,6 +217,7 @@ impl Trainer {
             lr,
             loss,
             terms,
+            unlabelled: if is_labelled { Vec::new() } else { ids },
         };
         self.step += 1;
         Ok(report)

@@ -33,7 +33,7 @@ use query::Collector;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ClassError {
     /// No built-in class list has this name.
-    #[error("unknown class list {name:?}; there are {}", NAMES.join(", "))]
+    #[error("unknown class list {name:?}; there are {}{}", NAMES.join(", "), zeg_base::names::did_you_mean(name, NAMES))]
     UnknownSet {
         /// The name as it was given.
         name: String,
@@ -123,6 +123,7 @@ impl ClassSet {
     /// Returns a built-in list with its published split. `ade20k-150` and `cityscapes19` have no split, and all their
     /// classes are seen.
     ///
+    /// `voc20-zegformer` is `voc20` as ZegFormer spells it, with "potted plant" in place of "pottedplant".
     /// `pascal-context59` is `pascal-context60` without its background, so every label is lower by one; `voc21` is a
     /// background followed by `voc20`.
     ///
@@ -130,6 +131,14 @@ impl ClassSet {
     /// Returns [`ClassError::UnknownSet`] if there is no such list.
     pub fn by_name(name: &str) -> Result<Self, ClassError> {
         builtin::by_name(name)
+    }
+
+    /// Returns the name of the built-in list that has the same classes in their usual spelling: `voc20` for
+    /// `voc20-zegformer`, and the given name for every other list.
+    ///
+    /// Results of both are comparable.
+    pub fn usually_spelled(list: &str) -> &str {
+        builtin::usually_spelled(list)
     }
 
     /// Creates a custom list.

@@ -286,10 +286,7 @@ impl TemplateSet {
 
 /// Returns the built-in set with the most similar name, if at most a third of the name differs.
 fn closest(name: &str) -> Option<&'static str> {
-    let name: String = name.chars().take(64).collect();
-    let distance = |set: &&str| strsim::damerau_levenshtein(set, &name);
-    let nearest = names().min_by_key(|set| distance(set))?;
-    (3 * distance(&nearest) <= nearest.len()).then_some(nearest)
+    zeg_base::names::closest(name, names())
 }
 
 #[cfg(test)]

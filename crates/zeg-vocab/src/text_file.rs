@@ -7,6 +7,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+use zeg_base::content::{StandIn, stand_in};
+use zeg_base::file::read_error;
 
 /// A text file that cannot be read.
 #[derive(Debug, Error)]
@@ -35,6 +37,14 @@ pub enum TextFileError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The file is what a failed download leaves, or compressed.
+    #[error("{}: not a list or a description, but {found}", path.display())]
+    StandIn {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        found: StandIn,
+    },
     /// The file is not UTF-8.
     #[error("{}: line {line} is not UTF-8; save the file as UTF-8", path.display())]
     NotUtf8 {
@@ -50,9 +60,9 @@ pub enum TextFileError {
 /// # Errors
 /// Returns an error if the file cannot be read, is not a regular file, is larger than `limit`, or is not UTF-8.
 pub fn read(path: &Path, limit: u64) -> Result<String, TextFileError> {
-    let unreadable = |source| TextFileError::Unreadable {
+    let unreadable = |error| TextFileError::Unreadable {
         path: path.into(),
-        source,
+        source: read_error(path, error),
     };
     let too_large = |bytes| TextFileError::TooLarge {
         path: path.into(),
@@ -74,10 +84,18 @@ pub fn read(path: &Path, limit: u64) -> Result<String, TextFileError> {
     if bytes.len() as u64 > limit {
         return Err(too_large(bytes.len() as u64));
     }
-    decode(bytes, path)
+    match stand_in(&bytes) {
+        // Nothing to read is the caller's error, and JSON and other text may be what is wanted.
+        None | Some(StandIn::Empty | StandIn::Json | StandIn::Text) => decode(bytes, path),
+        Some(found) => Err(TextFileError::StandIn {
+            path: path.into(),
+            found,
+        }),
+    }
 }
 
-/// Decodes UTF-8 and removes a byte order mark; `name` is only used in errors.
+/// Decodes UTF-8, removes a byte order mark, and turns carriage returns into line ends if there are no others; `name` is
+/// only used in errors.
 pub(crate) fn decode(bytes: Vec<u8>, name: &Path) -> Result<String, TextFileError> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
@@ -87,9 +105,15 @@ pub(crate) fn decode(bytes: Vec<u8>, name: &Path) -> Result<String, TextFileErro
             line: line_after(before),
         }
     })?;
-    Ok(match text.strip_prefix('\u{feff}') {
+    let text = match text.strip_prefix('\u{feff}') {
         Some(rest) => rest.to_owned(),
         None => text,
+    };
+    // Old Macintosh programs end lines so.
+    Ok(if text.contains('\n') {
+        text
+    } else {
+        text.replace('\r', "\n")
     })
 }
 
@@ -141,6 +165,28 @@ mod tests {
             read(&folder.path().join("none"), 9),
             Err(TextFileError::Unreadable { .. })
         ));
+    }
+
+    #[test]
+    fn what_a_failed_download_leaves_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("names.txt");
+        for (bytes, says) in [
+            (&b"<!DOCTYPE html><html>"[..], "but a web page"),
+            (
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:1",
+                "but a Git LFS pointer",
+            ),
+            (b"\x1f\x8b\x08\0", "but a gzip file"),
+        ] {
+            fs::write(&path, bytes).unwrap();
+            let error = read(&path, 1000).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        for text in ["", "\n", "cat\n", "[1]"] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(read(&path, 1000).unwrap(), text);
+        }
     }
 
     #[cfg(unix)]

@@ -1,29 +1,29 @@
 //! Infers the architecture of a CLIP model from the shapes of its tensors and from configuration files.
 //!
 //! The shapes determine everything except the number of attention heads, the activation, the epsilon of LayerNorm, and
-//! the statistics that images are normalised with. In every released CLIP a head has 64 channels, and OpenAI's
-//! activation is QuickGELU. Other values are stated in `config.json` (Hugging Face) or `open_clip_config.json` beside
-//! the weights (module `side_files`). The metadata in files that `zeg` has written take precedence over both.
-
-use std::collections::BTreeSet;
+//! the statistics that images are normalised with. These are stated in `config.json` (Hugging Face) or
+//! `open_clip_config.json` beside the weights (module `side_files`); the metadata in files that `zeg` has written take
+//! precedence over both, and the user over all. Without a statement, the heads are those of the published tower of the
+//! same size (module `published`), the activation is OpenAI's, QuickGELU, and both count as assumed.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::{StateDict, WeightsError, side_files::SideFiles, state_dict::Opened};
+use crate::{
+    StateDict, WeightsError,
+    published::published_name,
+    side_files::SideFiles,
+    towers::{text, unsupported, vision},
+};
 
 /// Metadata key of an imported file whose value is its architecture, as JSON.
 pub const ARCHITECTURE_KEY: &str = "zeg.architecture";
-/// Number of channels of a head in every released CLIP.
-const HEAD_WIDTH: usize = 64;
-/// Width of an MLP's hidden layer, as a multiple of the token width.
-const MLP_RATIO: usize = 4;
 /// Epsilon of LayerNorm in OpenAI's CLIP.
 const LAYER_NORM_EPSILON: f64 = 1e-5;
-/// The largest legal value of any size of a model.
-const MOST: usize = 1 << 24;
 
 /// The activation function in a block's MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum StatedActivation {
     /// x · sigmoid(1.702 x): OpenAI's models and those derived from them.
@@ -34,6 +34,7 @@ pub enum StatedActivation {
 
 /// Whether a value is stated in a file or assumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Basis {
     /// A file states the value.
@@ -42,9 +43,41 @@ pub enum Basis {
     Assumed,
 }
 
+/// The numbers of attention heads that a user or a checkpoint states; `None` for what is left to the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct StatedHeads {
+    /// Number of heads of the image tower.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<usize>,
+    /// Number of heads of the text tower.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<usize>,
+}
+
+/// A property of weights that nothing states, with the value that is assumed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Assumption {
+    /// The activation of both towers.
+    Activation(StatedActivation),
+    /// The number of heads of the image tower.
+    ImageHeads {
+        /// The assumed number.
+        heads: usize,
+        /// The published tower of the same size, such as `ViT-B/16`, if there is one.
+        published: Option<String>,
+    },
+    /// The number of heads of the text tower.
+    TextHeads {
+        /// The assumed number.
+        heads: usize,
+    },
+}
+
 /// The sizes of the image tower.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all(deserialize = "kebab-case"), deny_unknown_fields)]
 pub struct VisionShape {
     /// Side of a patch in pixels.
     pub patch: usize,
@@ -54,15 +87,28 @@ pub struct VisionShape {
     pub layers: usize,
     /// Number of attention heads.
     pub heads: usize,
+    /// Whether the number of heads is stated or assumed.
+    #[serde(alias = "heads_basis")]
+    pub heads_basis: Basis,
     /// Number of channels of the joint embedding space; `None` if the projection is not in the file.
+    #[serde(alias = "embed_dim")]
     pub embed_dim: Option<usize>,
     /// Side in pixels of the square images that the positional embedding is made for.
+    #[serde(alias = "input_resolution")]
     pub input_resolution: usize,
+}
+
+impl VisionShape {
+    /// Returns the name of the published tower of the same sizes, such as `ViT-B/16`; `None` if there is none.
+    pub fn published_name(&self) -> Option<String> {
+        published_name(self.width, self.layers, self.heads, self.patch)
+    }
 }
 
 /// The sizes of the text tower.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all(deserialize = "kebab-case"), deny_unknown_fields)]
 pub struct TextShape {
     /// Number of channels of a token.
     pub width: usize,
@@ -70,9 +116,14 @@ pub struct TextShape {
     pub layers: usize,
     /// Number of attention heads.
     pub heads: usize,
+    /// Whether the number of heads is stated or assumed.
+    #[serde(alias = "heads_basis")]
+    pub heads_basis: Basis,
     /// Number of channels of the joint embedding space; `None` if the projection is not in the file.
+    #[serde(alias = "embed_dim")]
     pub embed_dim: Option<usize>,
     /// Number of tokens of the longest text.
+    #[serde(alias = "context_length")]
     pub context_length: usize,
     /// Number of token ids.
     pub vocabulary: usize,
@@ -80,7 +131,8 @@ pub struct TextShape {
 
 /// The architecture of a CLIP model, as far as its files state it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all(deserialize = "kebab-case"), deny_unknown_fields)]
 pub struct Architecture {
     /// The image tower, if there is one.
     pub vision: Option<VisionShape>,
@@ -89,12 +141,16 @@ pub struct Architecture {
     /// The activation function of both towers.
     pub activation: StatedActivation,
     /// Whether the activation is stated or assumed.
+    #[serde(alias = "activation_basis")]
     pub activation_basis: Basis,
     /// Epsilon of every LayerNorm.
+    #[serde(alias = "layer_norm_epsilon")]
     pub layer_norm_epsilon: f64,
     /// Mean of red, green and blue in units of 0..=1, if stated.
+    #[serde(alias = "image_mean")]
     pub image_mean: Option<[f32; 3]>,
     /// Standard deviation of red, green and blue in units of 0..=1, if stated.
+    #[serde(alias = "image_std")]
     pub image_std: Option<[f32; 3]>,
 }
 
@@ -103,7 +159,7 @@ impl Architecture {
     ///
     /// # Errors
     /// Returns an error if a tower does not have CLIP's form, if a configuration file contradicts the tensors or states
-    /// something that `zeg` does not support, or if the number of heads is unknown.
+    /// something that `zeg` does not support, or if nothing states the number of heads and there is no usual one.
     pub fn infer(weights: &StateDict) -> Result<Self, WeightsError> {
         let stated = stated(weights)?;
         let activation = weights.activation().or(stated.activation);
@@ -119,6 +175,38 @@ impl Architecture {
             layer_norm_epsilon: stated.layer_norm_epsilon.unwrap_or(LAYER_NORM_EPSILON),
             image_mean: stated.image_mean,
             image_std: stated.image_std,
+        })
+    }
+
+    /// Lists what nothing states about the towers.
+    pub fn assumptions(&self) -> Vec<Assumption> {
+        let mut found = Vec::new();
+        if self.activation_basis == Basis::Assumed {
+            found.push(Assumption::Activation(self.activation));
+        }
+        let image = self.vision.as_ref();
+        if let Some(tower) = image.filter(|tower| tower.heads_basis == Basis::Assumed) {
+            found.push(Assumption::ImageHeads {
+                heads: tower.heads,
+                published: tower.published_name(),
+            });
+        }
+        let text = self.text.as_ref();
+        if let Some(tower) = text.filter(|tower| tower.heads_basis == Basis::Assumed) {
+            found.push(Assumption::TextHeads { heads: tower.heads });
+        }
+        found
+    }
+
+    /// Returns the numbers of heads that the user, the metadata or a configuration file beside the weights states.
+    ///
+    /// # Errors
+    /// Returns an error if the metadata or a configuration file cannot be read, or states what is not supported.
+    pub fn stated_heads(weights: &StateDict) -> Result<StatedHeads, WeightsError> {
+        let (own, files) = (weights.heads(), stated(weights)?);
+        Ok(StatedHeads {
+            image: own.image.or(files.vision_heads),
+            text: own.text.or(files.text_heads),
         })
     }
 
@@ -145,7 +233,7 @@ fn stated(weights: &StateDict) -> Result<SideFiles, WeightsError> {
         .metadata()
         .get(ARCHITECTURE_KEY)
         .map(|json| {
-            serde_json::from_str::<Architecture>(json).map_err(|error| {
+            of_metadata(json).map_err(|error| {
                 unsupported(weights, format!("metadata {ARCHITECTURE_KEY:?}: {error}"))
             })
         })
@@ -154,8 +242,8 @@ fn stated(weights: &StateDict) -> Result<SideFiles, WeightsError> {
         Some(own) => SideFiles::of_architecture(&own),
         None => SideFiles::default(),
     };
-    let folders = weights.opened().iter().rev();
-    for opened in folders.filter(|_| !weights.metadata().contains_key(ARCHITECTURE_KEY)) {
+    let opened = weights.opened().iter().rev();
+    for opened in opened.filter(|_| !weights.metadata().contains_key(ARCHITECTURE_KEY)) {
         stated = SideFiles::beside(opened)?;
         if stated != SideFiles::default() {
             break;
@@ -164,208 +252,68 @@ fn stated(weights: &StateDict) -> Result<SideFiles, WeightsError> {
     Ok(stated)
 }
 
-fn unsupported(weights: &StateDict, reason: impl Into<String>) -> WeightsError {
-    let path = weights
-        .opened()
-        .last()
-        .map(|opened: &Opened| opened.path.clone());
-    WeightsError::Unsupported {
-        path: path.unwrap_or_else(|| weights.origin().into()),
-        reason: reason.into(),
-    }
-}
-
-fn vision(weights: &StateDict, stated: &SideFiles) -> Result<Option<VisionShape>, WeightsError> {
-    let refuse = |reason: String| unsupported(weights, format!("image tower: {reason}"));
-    let Some(conv) = weights.shape("backbone.conv1.weight") else {
-        return Ok(None);
-    };
-    let [width, 3, patch, other] = conv[..] else {
-        return Err(refuse(format!(
-            "the patch embedding has shape {conv:?}, expected [width, 3, patch, patch]"
-        )));
-    };
-    if patch != other || patch == 0 || width == 0 {
-        return Err(refuse(format!(
-            "the patches have {patch}×{other} pixels and the tokens {width} channels; patches must be square, and no \
-             size may be 0"
-        )));
-    }
-    let Some([positions, of_positions]) = matrix(weights, "backbone.positional_embedding") else {
-        return Err(refuse("the positional embedding is missing".into()));
-    };
-    let side = positions.saturating_sub(1).isqrt();
-    if of_positions != width || side == 0 || side * side != positions - 1 {
-        return Err(refuse(format!(
-            "the positional embedding has shape [{positions}, {of_positions}], expected [1 + side², {width}]"
-        )));
-    }
-    let layers = blocks(weights, "backbone.")?;
-    let embed_dim = projection(weights, "backbone.proj", width)?;
-    let heads = heads(weights, "image tower", width, stated.vision_heads)?;
-    let shape = VisionShape {
-        patch,
-        width,
-        layers,
-        heads,
-        embed_dim,
-        input_resolution: side.saturating_mul(patch),
-    };
-    let facts = [
-        ("patch size", stated.patch, Some(patch)),
-        ("width", stated.vision_width, Some(width)),
-        ("number of layers", stated.vision_layers, Some(layers)),
-        ("embedding width", stated.embed_dim, embed_dim),
-        // The resolution is not compared: positional embeddings are often resized, and the tensor is what counts.
-    ];
-    agree(weights, stated, "image tower", &facts)?;
-    bounded(
-        weights,
-        &[patch, width, layers, heads, shape.input_resolution],
-    )?;
-    Ok(Some(shape))
-}
-
-fn text(weights: &StateDict, stated: &SideFiles) -> Result<Option<TextShape>, WeightsError> {
-    let refuse = |reason: String| unsupported(weights, format!("text tower: {reason}"));
-    let Some([vocabulary, width]) = matrix(weights, "text_encoder.token_embedding.weight") else {
-        return Ok(None);
-    };
-    let Some([context_length, of_positions]) = matrix(weights, "text_encoder.positional_embedding")
-    else {
-        return Err(refuse("the positional embedding is missing".into()));
-    };
-    if of_positions != width || width == 0 {
-        return Err(refuse(format!(
-            "the positional embedding has {of_positions} channels and the token embedding {width}; they must be equal"
-        )));
-    }
-    let layers = blocks(weights, "text_encoder.")?;
-    let embed_dim = projection(weights, "text_encoder.text_projection", width)?;
-    let heads = heads(weights, "text tower", width, stated.text_heads)?;
-    let facts = [
-        ("width", stated.text_width, Some(width)),
-        ("number of layers", stated.text_layers, Some(layers)),
-        (
-            "context length",
-            stated.context_length,
-            Some(context_length),
-        ),
-        ("vocabulary", stated.vocabulary, Some(vocabulary)),
-        ("embedding width", stated.embed_dim, embed_dim),
-    ];
-    agree(weights, stated, "text tower", &facts)?;
-    bounded(weights, &[width, layers, heads, context_length, vocabulary])?;
-    Ok(Some(TextShape {
-        width,
-        layers,
-        heads,
-        embed_dim,
-        context_length,
-        vocabulary,
-    }))
-}
-
-fn matrix(weights: &StateDict, key: &str) -> Option<[usize; 2]> {
-    weights.shape(key)?.try_into().ok()
-}
-
-/// Returns the number of blocks of a tower, which must be numbered from 0 without gaps.
-fn blocks(weights: &StateDict, tower: &str) -> Result<usize, WeightsError> {
-    let prefix = format!("{tower}transformer.resblocks.");
-    let numbers: BTreeSet<usize> = weights
-        .keys()
-        .filter_map(|key| key.strip_prefix(&prefix)?.split('.').next()?.parse().ok())
-        .collect();
-    let missing = (0..).zip(&numbers).find(|(i, number)| i != *number);
-    let ratio = weights
-        .shape(&format!("{prefix}0.mlp.c_fc.weight"))
-        .filter(|shape| shape.len() != 2 || shape[0] != shape[1].saturating_mul(MLP_RATIO));
-    if let Some(shape) = ratio {
-        return Err(unsupported(
-            weights,
-            format!(
-                "the MLPs of {tower:?} have shape {shape:?}; in CLIP they are {MLP_RATIO} times as wide as the tokens"
-            ),
-        ));
-    }
-    match missing {
-        Some((i, _)) => Err(unsupported(
-            weights,
-            format!("block {i} of {tower:?} is missing"),
-        )),
-        None if numbers.is_empty() => Err(unsupported(weights, format!("{tower:?} has no blocks"))),
-        None => Ok(numbers.len()),
-    }
-}
-
-/// Returns the number of columns of the projection to the joint embedding space, `[width, embed_dim]`.
-fn projection(weights: &StateDict, key: &str, width: usize) -> Result<Option<usize>, WeightsError> {
-    match weights.shape(key).as_deref() {
-        None => Ok(None),
-        Some(&[rows, columns]) if rows == width && columns > 0 => Ok(Some(columns)),
-        Some(shape) => Err(unsupported(
-            weights,
-            format!("{key:?} has shape {shape:?}, expected [{width}, embedding width]"),
-        )),
-    }
-}
-
-fn heads(
-    weights: &StateDict,
-    tower: &str,
-    width: usize,
-    stated: Option<usize>,
-) -> Result<usize, WeightsError> {
-    let heads = stated.unwrap_or(width / HEAD_WIDTH);
-    if heads == 0
-        || !width.is_multiple_of(heads)
-        || (stated.is_none() && !width.is_multiple_of(HEAD_WIDTH))
-    {
-        let why = match stated {
-            Some(heads) => format!("they cannot be split among the stated {heads} heads"),
-            None => format!(
-                "they cannot be split into heads of {HEAD_WIDTH} channels, and no configuration file states the \
-                 number of heads"
-            ),
-        };
-        return Err(unsupported(
-            weights,
-            format!("{tower}: the tokens have {width} channels; {why}"),
-        ));
-    }
-    Ok(heads)
-}
-
-/// Compares the statements of the configuration files with the tensors.
-fn agree(
-    weights: &StateDict,
-    stated: &SideFiles,
-    tower: &str,
-    facts: &[(&str, Option<usize>, Option<usize>)],
-) -> Result<(), WeightsError> {
-    for (name, stated_value, found) in facts {
-        if let (Some(stated_value), Some(found)) = (stated_value, found)
-            && stated_value != found
-        {
-            return Err(unsupported(
-                weights,
-                format!(
-                    "{tower}: the {name} is {found}, but {} states {stated_value}",
-                    stated.origin
-                ),
-            ));
+/// Parses the architecture in the metadata of an imported file.
+///
+/// Files of earlier versions have hyphens in their keys, and do not say whether the heads are stated; they are if the
+/// activation is, because both stood in the same configuration.
+fn of_metadata(json: &str) -> serde_json::Result<Architecture> {
+    let mut value: Value = serde_json::from_str(json)?;
+    let basis = value.get("activation-basis").cloned();
+    for tower in ["vision", "text"] {
+        let tower = value.get_mut(tower).and_then(Value::as_object_mut);
+        if let (Some(tower), Some(basis)) = (tower, &basis) {
+            tower.entry("heads-basis").or_insert_with(|| basis.clone());
         }
     }
-    Ok(())
+    serde_json::from_value(value)
 }
 
-fn bounded(weights: &StateDict, sizes: &[usize]) -> Result<(), WeightsError> {
-    match sizes.iter().find(|size| **size > MOST) {
-        Some(size) => Err(unsupported(
-            weights,
-            format!("a size of the model is {size}; the limit is {MOST}"),
-        )),
-        None => Ok(()),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The metadata of an imported file of version 0.1, whose heads are a guess if its activation is.
+    fn earlier(basis: &str) -> Architecture {
+        let json = format!(
+            r#"{{"vision":{{"patch":14,"width":1280,"layers":32,"heads":20,"embed-dim":1024,"input-resolution":224}},
+                "text":null,"activation":"quick-gelu","activation-basis":"{basis}","layer-norm-epsilon":1e-5,
+                "image-mean":null,"image-std":null}}"#
+        );
+        of_metadata(&json).unwrap()
+    }
+
+    #[test]
+    fn a_guess_of_an_earlier_import_is_no_fact() {
+        let basis = |basis| earlier(basis).vision.unwrap().heads_basis;
+        assert_eq!(basis("stated"), Basis::Stated);
+        assert_eq!(basis("assumed"), Basis::Assumed);
+        let stated = SideFiles::of_architecture(&earlier("assumed"));
+        assert_eq!((stated.vision_heads, stated.activation), (None, None));
+        let stated = SideFiles::of_architecture(&earlier("stated"));
+        assert_eq!(stated.vision_heads, Some(20));
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let own = earlier("stated");
+        let json = serde_json::to_string(&own).unwrap();
+        assert!(json.contains(r#""heads_basis":"stated""#), "{json}");
+        assert!(!json.contains("embed-dim"), "{json}");
+        assert_eq!(of_metadata(&json).unwrap(), own);
+    }
+
+    #[test]
+    fn assumptions_name_the_value_and_the_published_tower() {
+        let mut found = earlier("assumed");
+        if let Some(tower) = &mut found.vision {
+            tower.heads = 16;
+        }
+        let heads = Assumption::ImageHeads {
+            heads: 16,
+            published: Some("ViT-H/14".into()),
+        };
+        let activation = Assumption::Activation(StatedActivation::QuickGelu);
+        assert_eq!(found.assumptions(), [activation, heads]);
+        assert_eq!(earlier("stated").assumptions(), []);
     }
 }

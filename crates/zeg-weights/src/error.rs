@@ -51,6 +51,69 @@ pub enum WeightsError {
         /// What is not supported.
         reason: String,
     },
+    /// A tensor stands inside a tower or layer, but no model reads it; without it, a model computes something else.
+    #[error(
+        "{}: tensor {key:?} is no part of the model here, and without it the model computes something else",
+        path.display()
+    )]
+    UnknownTensor {
+        /// The file.
+        path: PathBuf,
+        /// Name of the first such tensor in the file.
+        key: String,
+    },
+    /// A weight is stored as numbers of a type that is not read, such as integers without scales.
+    #[error("{}: tensor {key:?} is stored as {dtype}, a number type that is not read as weights", path.display())]
+    NumberType {
+        /// The file.
+        path: PathBuf,
+        /// Name of the first such tensor in the file.
+        key: String,
+        /// The type, such as `I8`.
+        dtype: String,
+    },
+    /// The file to be imported is a model that `zeg train` wrote, which has nothing to convert.
+    #[error("{}: a model that `zeg train` wrote; it cannot be imported", path.display())]
+    OwnCheckpoint {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Nothing states the number of attention heads of a tower, and no published model has this width.
+    #[error(
+        "{}: {tower}: the tokens have {width} channels; they cannot be split into heads of {usual_width} channels, and no \
+         configuration file states the number of heads",
+        path.display()
+    )]
+    UnknownHeads {
+        /// The file.
+        path: PathBuf,
+        /// `image tower` or `text tower`.
+        tower: &'static str,
+        /// Number of channels of a token.
+        width: usize,
+        /// Number of channels of a head in almost every published model.
+        usual_width: usize,
+    },
+    /// A tensor holds a value that is infinite or not a number.
+    #[error("{}: tensor {key:?} holds the value {value} at index {index}", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// Name of the tensor.
+        key: String,
+        /// Index of the first such value, row-major.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A matrix holds nothing but zeros.
+    #[error("{}: tensor {key:?} holds nothing but zeros", path.display())]
+    AllZero {
+        /// The file.
+        path: PathBuf,
+        /// Name of the tensor.
+        key: String,
+    },
     /// A file could not be written; an existing file at the path is unchanged.
     #[error("{}: cannot be written: {source}", path.display())]
     Write {
@@ -68,6 +131,8 @@ pub(crate) enum Defect {
     Io(io::Error),
     /// The contents are not valid in their format.
     Format(String),
+    /// See [`WeightsError::NumberType`].
+    NumberType { key: String, dtype: String },
     /// See [`WeightsError::Unsupported`].
     Unsupported(String),
     /// See [`WeightsError::ForbiddenCall`].
@@ -90,6 +155,7 @@ impl Defect {
                 path,
                 reason: printable(&reason),
             },
+            Self::NumberType { key, dtype } => WeightsError::NumberType { path, key, dtype },
             Self::Call(callable) => WeightsError::ForbiddenCall { path, callable },
             Self::Tar => WeightsError::TarFile { path },
         }

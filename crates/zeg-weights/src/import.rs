@@ -20,11 +20,12 @@ use zeg_base::{
 };
 
 use crate::{
-    ARCHITECTURE_KEY, Inspection, KeyTable, StateDict, WeightsError, convert,
+    ARCHITECTURE_KEY, Inspection, KeyTable, SELF_TRAINING_KEY, StateDict, WeightsError, convert,
     digest::hash_file,
     inspect::{FAMILY_KEY, FORMAT_KEY, SOURCE_KEY, SOURCE_SHA256_KEY},
     parts::{self, Place},
-    state_dict::Entry,
+    state_dict::{Entry, OWN_METADATA},
+    values::{ValueDefect, value_defect},
 };
 
 /// Value of [`FORMAT_KEY`].
@@ -65,9 +66,7 @@ struct Planned<'a> {
 /// Returns a summary of the new file.
 ///
 /// # Errors
-/// Returns the errors of [`StateDict::open`] and [`Inspection::of`]. Also returns an error if a tower lacks tensors or
-/// has tensors that CLIP does not have, if a value does not fit into `f16`, if the output is the source or cannot be
-/// written, or if the written file reads back differently.
+/// Returns the errors of [`StateDict::open`] and [`import_opened`].
 pub fn import(
     path: &Path,
     tables: &[KeyTable],
@@ -75,16 +74,36 @@ pub fn import(
     precision: ImportPrecision,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Inspection, WeightsError> {
-    let weights = StateDict::open(path, tables)?;
-    let inspection = Inspection::of(&weights)?;
-    check(path, &weights, &inspection)?;
+    import_opened(&StateDict::open(path, tables)?, output, precision, progress)
+}
+
+/// Converts opened weights as [`import`] does. What [`StateDict::state_activation`] and [`StateDict::state_heads`] stated
+/// stands in the new file as stated; what is assumed stands there as assumed.
+///
+/// # Errors
+/// Returns the errors of [`Inspection::of`]. Also returns an error if the weights are a model that `zeg train` wrote, if
+/// a tower lacks tensors or has tensors that CLIP does not have, if a value is not finite or does not fit into `f16`, if a
+/// matrix holds nothing but zeros, if the output is the source or cannot be written, or if the written file reads back
+/// differently.
+pub fn import_opened(
+    weights: &StateDict,
+    output: &Path,
+    precision: ImportPrecision,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Inspection, WeightsError> {
+    let inspection = Inspection::of(weights)?;
+    let path = &inspection.path;
+    if weights.metadata().contains_key(OWN_METADATA) {
+        return Err(WeightsError::OwnCheckpoint { path: path.clone() });
+    }
+    check(path, weights, &inspection)?;
     if weights.paths().any(|source| same_file(source, output)) {
         return Err(write_error(
             output,
             io::Error::other("the output is the file to be imported; choose another name"),
         ));
     }
-    let plan = plan(path, &weights, precision)?;
+    let plan = plan(path, weights, precision)?;
     let data_bytes: u64 = plan.iter().map(|tensor| tensor.bytes).sum();
     let source_bytes = weights.file_bytes();
     let total = source_bytes.saturating_add(data_bytes.saturating_mul(2));
@@ -101,7 +120,7 @@ pub fn import(
     }
     let header = header(
         &plan,
-        &metadata(&weights, &inspection, hex::encode(hasher.finalize()))?,
+        &metadata(weights, &inspection, hex::encode(hasher.finalize()))?,
     )
     .map_err(|error| write_error(output, error))?;
 
@@ -114,7 +133,7 @@ pub fn import(
             .map_err(write)?;
         temporary.write_all(&header).map_err(write)?;
         for tensor in &plan {
-            let bytes = encoded(&weights, tensor)?;
+            let bytes = encoded(weights, tensor)?;
             digest.update(&bytes);
             temporary.write_all(&bytes).map_err(write)?;
             advance(tensor.bytes);
@@ -124,7 +143,7 @@ pub fn import(
     let again = temporary.written().map_err(write)?;
     verify(again, output, &plan, written, &mut advance)?;
     temporary.finish().map_err(write)?;
-    Inspection::of(&StateDict::open(output, tables)?)
+    Inspection::of(&StateDict::open(output, weights.tables())?)
 }
 
 fn write_error(output: &Path, source: io::Error) -> WeightsError {
@@ -164,6 +183,7 @@ fn check(path: &Path, weights: &StateDict, found: &Inspection) -> Result<(), Wei
             shortened(foreign)
         )));
     }
+    weights.check_unread()?;
     if found.parts.is_empty() {
         let names: Vec<String> = weights.keys().map(str::to_owned).collect();
         return Err(unsupported(format!(
@@ -256,6 +276,11 @@ fn encoded(weights: &StateDict, tensor: &Planned<'_>) -> Result<Vec<u8>, Weights
     let Some(entry) = weights.entry(tensor.key) else {
         return Ok(Vec::new());
     };
+    let values = weights
+        .read(tensor.key)?
+        .map(|read| read.values)
+        .unwrap_or_default();
+    check_values(weights, tensor, &values)?;
     if let [piece] = entry.pieces.as_slice()
         && piece.stored.dtype == tensor.dtype
         && !entry.transposed
@@ -264,10 +289,6 @@ fn encoded(weights: &StateDict, tensor: &Planned<'_>) -> Result<Vec<u8>, Weights
     {
         return Ok(bytes);
     }
-    let values = weights
-        .read(tensor.key)?
-        .map(|read| read.values)
-        .unwrap_or_default();
     let narrow = |lost: Option<&f32>| match lost {
         Some(value) => Err(WeightsError::Unsupported {
             path: weights.origin().into(),
@@ -303,6 +324,28 @@ fn encoded(weights: &StateDict, tensor: &Planned<'_>) -> Result<Vec<u8>, Weights
     })
 }
 
+/// Returns an error if the values cannot be those of a model, so that no damaged file gets a new name.
+fn check_values(
+    weights: &StateDict,
+    tensor: &Planned<'_>,
+    values: &[f32],
+) -> Result<(), WeightsError> {
+    let (path, key) = (|| PathBuf::from(weights.origin()), || tensor.key.to_owned());
+    match value_defect(&tensor.shape, values) {
+        None => Ok(()),
+        Some(ValueDefect::NotFinite { index, value }) => Err(WeightsError::NotFinite {
+            path: path(),
+            key: key(),
+            index,
+            value,
+        }),
+        Some(ValueDefect::AllZero) => Err(WeightsError::AllZero {
+            path: path(),
+            key: key(),
+        }),
+    }
+}
+
 /// Returns the bytes of 16-bit numbers in little-endian order.
 fn little_endian(bits: &[u16]) -> Vec<u8> {
     if cfg!(target_endian = "little") {
@@ -333,6 +376,9 @@ fn metadata(
         (SOURCE_KEY, name),
         (SOURCE_SHA256_KEY, sha256),
     ]);
+    if let Some(stated) = weights.metadata().get(SELF_TRAINING_KEY) {
+        metadata.insert(SELF_TRAINING_KEY, stated.clone());
+    }
     if let Some(architecture) = &found.architecture {
         let json = serde_json::to_string(architecture).map_err(|error| WeightsError::Format {
             path: first,

@@ -14,12 +14,13 @@ pub(crate) const FORMAT_KEY: &str = "zeg.format";
 /// Metadata key of an imported file: the family of the source file.
 pub(crate) const FAMILY_KEY: &str = "zeg.family";
 /// Metadata key of an imported file: the name of the source file.
-pub(crate) const SOURCE_KEY: &str = "zeg.source";
+pub const SOURCE_KEY: &str = "zeg.source";
 /// Metadata key of an imported file: the SHA-256 of the source file.
 pub(crate) const SOURCE_SHA256_KEY: &str = "zeg.source-sha256";
 
 /// The size of one part of a model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PartSummary {
     /// Number of tensors.
     pub tensors: usize,
@@ -29,6 +30,7 @@ pub struct PartSummary {
 
 /// A tensor of a file that is ignored because it is not a weight.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IgnoredKey {
     /// Name in the file.
     pub key: String,
@@ -38,6 +40,7 @@ pub struct IgnoredKey {
 
 /// A tensor of a file that does not belong to any model that `zeg` supports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LeftOver {
     /// Name in the file.
     pub key: String,
@@ -47,6 +50,7 @@ pub struct LeftOver {
 
 /// The source of an imported file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImportedFrom {
     /// The name of the source file, without folders.
     pub file: String,
@@ -56,6 +60,7 @@ pub struct ImportedFrom {
 
 /// The summary of a weight file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Inspection {
     /// The path of the file, as given.
     #[serde(serialize_with = "zeg_base::paths::serialize")]

@@ -21,25 +21,35 @@ mod container;
 mod convert;
 mod digest;
 mod error;
+mod facts;
 mod families;
+mod folders;
 mod import;
 mod inspect;
 mod key_table;
 mod parts;
 mod pickle;
 mod prefixes;
+mod published;
 mod side_files;
 mod source;
 mod state_dict;
+mod towers;
+mod unread;
+mod values;
 
 pub use architecture::{
-    ARCHITECTURE_KEY, Architecture, Basis, StatedActivation, TextShape, VisionShape,
+    ARCHITECTURE_KEY, Architecture, Assumption, Basis, StatedActivation, StatedHeads, TextShape,
+    VisionShape,
 };
-pub use container::ContainerFormat;
-pub use digest::file_sha256;
+pub use container::{ContainerFormat, SELF_TRAINING_KEY};
+pub use digest::{WeightFiles, file_sha256};
 pub use error::WeightsError;
-pub use import::{ImportPrecision, import};
-pub use inspect::{IgnoredKey, ImportedFrom, Inspection, LeftOver, PartSummary};
+pub use facts::{image_facts, text_facts};
+pub use import::{ImportPrecision, import, import_opened};
+pub use inspect::{IgnoredKey, ImportedFrom, Inspection, LeftOver, PartSummary, SOURCE_KEY};
 pub use key_table::{IgnoredKeys, KeyTable, Rename, StoredLayout};
 pub use parts::WeightsPart;
+pub use published::{assumed_image_heads, published_name};
 pub use state_dict::{HostTensor, StateDict};
+pub use values::{ValueDefect, first_not_finite, value_defect};

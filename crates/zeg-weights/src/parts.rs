@@ -9,6 +9,7 @@ use crate::key_table::{KeyTable, captures};
 
 /// A part of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WeightsPart {
     /// CLIP's image encoder, including the prompt tokens of the methods: `backbone.*`.

@@ -2,6 +2,7 @@
 //!
 //! `DistributedDataParallel` adds `module.`, `torch.compile` adds `_orig_mod.`, and a program that keeps CLIP in an
 //! attribute adds the attribute's name, such as `model.` or `clip_model.`. The prefixes may be nested in any order.
+//! Wrappers around parts of a model, as of FSDP, stand within the names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +10,15 @@ use crate::{error::Defect, key_table::KeyTable};
 
 /// Prefixes of wrappers around any model; no model has parts of these names.
 const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
+/// Names of wrappers around a part of any model, which may stand anywhere in a name.
+const INNER_WRAPPERS: [&str; 4] = [
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+    "_forward_module",
+];
 /// Names of attributes in which programs keep the model.
-const OWNERS: [&str; 12] = [
+const OWNERS: [&str; 17] = [
     "model",
     "clip",
     "clip_model",
@@ -21,6 +29,11 @@ const OWNERS: [&str; 12] = [
     "teacher",
     "ema",
     "ema_model",
+    "model_ema",
+    "swa_model",
+    "base_model",
+    "state_dict",
+    "model_state_dict",
     "module",
     "_orig_mod",
 ];
@@ -51,7 +64,7 @@ pub(crate) fn unwrapped<T>(
     tensors: BTreeMap<String, T>,
     tables: &[KeyTable],
 ) -> Result<BTreeMap<String, T>, Defect> {
-    let mut tensors = tensors;
+    let mut tensors = without_inner_wrappers(tensors);
     for _ in 0..MOST_WRAPPERS {
         let Some(prefix) = common_wrapper(&tensors) else {
             break;
@@ -65,6 +78,22 @@ pub(crate) fn unwrapped<T>(
         return Ok(tensors);
     };
     Ok(without(tensors, &prefix))
+}
+
+/// Removes the names of wrappers around parts of the model. Where a name exists without them as well, the longer one is
+/// kept as it is.
+fn without_inner_wrappers<T>(tensors: BTreeMap<String, T>) -> BTreeMap<String, T> {
+    let is_wrapper = |part: &&str| INNER_WRAPPERS.contains(part);
+    let (wrapped, mut renamed): (BTreeMap<_, _>, BTreeMap<_, _>) = tensors
+        .into_iter()
+        .partition(|(name, _): &(String, T)| name.split('.').any(|part| is_wrapper(&part)));
+    for (name, tensor) in wrapped {
+        let parts: Vec<&str> = name.split('.').filter(|part| !is_wrapper(part)).collect();
+        let short = parts.join(".");
+        let free = !short.is_empty() && !renamed.contains_key(&short);
+        renamed.insert(if free { short } else { name }, tensor);
+    }
+    renamed
 }
 
 /// Returns the prefix of a wrapper that most names have; a tensor that was added beside the model may lack it.
@@ -158,11 +187,31 @@ mod tests {
             "clip.",
             "clip_model.",
             "model._orig_mod.encoder.",
+            "state_dict.",
+            "base_model.model.",
         ] {
             let wrapped: Vec<String> = plain.iter().map(|name| format!("{prefix}{name}")).collect();
             let wrapped: Vec<&str> = wrapped.iter().map(String::as_str).collect();
             assert_eq!(names(&wrapped).unwrap(), plain, "{prefix}");
         }
+    }
+
+    #[test]
+    fn wrappers_around_parts_of_the_model_are_removed() {
+        let found = names(&[
+            "_fsdp_wrapped_module.text_projection",
+            "visual._orig_mod.conv1.weight",
+            "visual.transformer.resblocks.0._checkpoint_wrapped_module._fsdp_wrapped_module.ln_1.bias",
+        ]);
+        let expected = [
+            "text_projection",
+            "visual.conv1.weight",
+            "visual.transformer.resblocks.0.ln_1.bias",
+        ];
+        assert_eq!(found.unwrap(), expected);
+        // No tensor is lost if both names exist.
+        let found = names(&["a.b", "a._orig_mod.b", "_orig_mod"]).unwrap();
+        assert_eq!(found, ["_orig_mod", "a._orig_mod.b", "a.b"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{fs::File, io::Read as _, path::Path};
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
+use zeg_base::content::{StandIn, stand_in};
 
 use crate::{
     WeightsError,
@@ -17,6 +18,8 @@ use crate::{
     state_dict::Opened,
 };
 
+/// Name of the file with the preprocessing of images of a model of Hugging Face.
+const PREPROCESSOR: &str = "preprocessor_config.json";
 /// The largest size of a configuration file, in bytes.
 const MOST_BYTES: u64 = 1 << 20;
 
@@ -44,17 +47,21 @@ pub(crate) struct SideFiles {
 impl SideFiles {
     /// Reads the configuration files beside opened weights.
     pub(crate) fn beside(opened: &Opened) -> Result<Self, WeightsError> {
-        let Some(folder) = opened.folder.as_deref() else {
+        let family = opened.table.family;
+        let read = if family == HUGGING_FACE_CLIP.family {
+            hugging_face
+        } else if family == OPENAI_CLIP.family || family == OPEN_CLIP_CUSTOM_TEXT.family {
+            open_clip
+        } else {
             return Ok(Self::default());
         };
-        let family = opened.table.family;
-        if family == HUGGING_FACE_CLIP.family {
-            hugging_face(folder)
-        } else if family == OPENAI_CLIP.family || family == OPEN_CLIP_CUSTOM_TEXT.family {
-            open_clip(folder)
-        } else {
-            Ok(Self::default())
+        for folder in &opened.folders {
+            let stated = read(folder)?;
+            if stated != Self::default() {
+                return Ok(stated);
+            }
         }
+        Ok(Self::default())
     }
 
     /// Returns the statements in the metadata of an imported file.
@@ -65,10 +72,14 @@ impl SideFiles {
             patch: vision.map(|vision| vision.patch),
             vision_width: vision.map(|vision| vision.width),
             vision_layers: vision.map(|vision| vision.layers),
-            vision_heads: vision.map(|vision| vision.heads),
+            vision_heads: vision
+                .filter(|vision| vision.heads_basis == Basis::Stated)
+                .map(|vision| vision.heads),
             text_width: text.map(|text| text.width),
             text_layers: text.map(|text| text.layers),
-            text_heads: text.map(|text| text.heads),
+            text_heads: text
+                .filter(|text| text.heads_basis == Basis::Stated)
+                .map(|text| text.heads),
             context_length: text.map(|text| text.context_length),
             vocabulary: text.map(|text| text.vocabulary),
             embed_dim: vision
@@ -101,7 +112,10 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, WeightsError> {
         .map(Some)
         .map_err(|error| WeightsError::Format {
             path: path.to_owned(),
-            reason: format!("not a valid configuration of a CLIP model: {error}"),
+            reason: match stand_in(&json).filter(|found| *found != StandIn::Json) {
+                Some(found) => format!("not a configuration of a CLIP model, but {found}"),
+                None => format!("not a valid configuration of a CLIP model: {error}"),
+            },
         })
 }
 
@@ -110,6 +124,36 @@ fn unsupported(path: &Path, reason: String) -> WeightsError {
         path: path.to_owned(),
         reason,
     }
+}
+
+/// Returns the error for a value that a configuration states and that is not what it must be.
+///
+/// - `expected`: what it must be, such as `a number`
+fn wrong(path: &Path, key: &str, value: &Value, expected: &str) -> WeightsError {
+    let value: String = value.to_string().chars().take(60).collect();
+    unsupported(path, format!("{key} is {value}; it must be {expected}"))
+}
+
+/// Returns the size that a part of open_clip's configuration states under a key; `None` if it states none.
+///
+/// # Errors
+/// Returns an error if the value is not a whole number of at least 1.
+fn number(
+    path: &Path,
+    part: &str,
+    config: &serde_json::Map<String, Value>,
+    key: &str,
+) -> Result<Option<usize>, WeightsError> {
+    let Some(value) = config.get(key).filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    let size = value
+        .as_u64()
+        .and_then(|size| usize::try_from(size).ok())
+        .filter(|size| *size > 0);
+    let expected = "a whole number of at least 1";
+    let not_a_size = || wrong(path, &format!("{part}.{key}"), value, expected);
+    size.map(Some).ok_or_else(not_a_size)
 }
 
 /// Returns the epsilon of LayerNorm, or an error if it is not between 0 and 1.
@@ -123,13 +167,16 @@ fn epsilon(path: &Path, value: Option<f64>) -> Result<Option<f64>, WeightsError>
     }
 }
 
-/// Returns an error unless the image statistics are finite and the standard deviations positive.
+/// Returns an error unless the means of images are between 0 and 1 and the standard deviations finite and positive.
 fn statistics(
     path: &Path,
     mean: Option<[f32; 3]>,
     std: Option<[f32; 3]>,
 ) -> Result<(), WeightsError> {
-    let is_invalid = mean.iter().flatten().any(|value| !value.is_finite())
+    let is_invalid = mean
+        .iter()
+        .flatten()
+        .any(|value| !(0.0..=1.0).contains(value))
         || std
             .iter()
             .flatten()
@@ -138,8 +185,8 @@ fn statistics(
         return Err(unsupported(
             path,
             format!(
-                "the images have the mean {mean:?} and the standard deviation {std:?}; both must be finite, and the \
-                 deviation positive"
+                "the images have the mean {mean:?} and the standard deviation {std:?}; of values from 0 to 1, the mean \
+                 must be between 0 and 1, and the deviation finite and positive"
             ),
         ));
     }
@@ -173,6 +220,38 @@ struct Tower {
 struct Preprocessor {
     image_mean: Option<[f32; 3]>,
     image_std: Option<[f32; 3]>,
+    do_rescale: Option<bool>,
+    do_normalize: Option<bool>,
+}
+
+/// Describes what the configuration of the images beside opened weights states and is not followed, for warnings.
+pub(crate) fn notices(opened: &Opened) -> Option<String> {
+    if opened.table.family != HUGGING_FACE_CLIP.family {
+        return None;
+    }
+    let paths = opened.folders.iter();
+    let mut paths = paths.map(|folder| folder.join(PREPROCESSOR));
+    // A file that cannot be read is an error where its values are needed.
+    let (path, images) = paths.find_map(|path| {
+        let images = read::<Preprocessor>(&path).ok()??;
+        Some((path, images))
+    })?;
+    let steps = [
+        ("do_rescale", images.do_rescale),
+        ("do_normalize", images.do_normalize),
+    ];
+    let off: Vec<&str> = steps
+        .into_iter()
+        .filter(|(_, stated)| *stated == Some(false))
+        .map(|(name, _)| name)
+        .collect();
+    (!off.is_empty()).then(|| {
+        format!(
+            "{}: states {} = false, but images are normalised all the same",
+            path.display(),
+            off.join(" and ")
+        )
+    })
 }
 
 /// Default number of image and text heads in `transformers`.
@@ -246,7 +325,7 @@ fn hugging_face(folder: &Path) -> Result<SideFiles, WeightsError> {
             ..SideFiles::default()
         };
     }
-    let path = folder.join("preprocessor_config.json");
+    let path = folder.join(PREPROCESSOR);
     if let Some(images) = read::<Preprocessor>(&path)? {
         statistics(&path, images.image_mean, images.image_std)?;
         (stated.image_mean, stated.image_std) = (images.image_mean, images.image_std);
@@ -302,13 +381,20 @@ const OPEN_CLIP_TEXT_HEADS: usize = 8;
 
 fn open_clip(folder: &Path) -> Result<SideFiles, WeightsError> {
     let path = folder.join("open_clip_config.json");
-    let Some(OpenClip {
-        model_cfg: model,
-        preprocess_cfg: images,
-    }) = read(&path)?
-    else {
+    let Some(mut file) = read::<Value>(&path)? else {
         return Ok(SideFiles::default());
     };
+    // A file of open_clip's own `model_configs` has the same content without its name.
+    if file.get("model_cfg").is_none() && file.get("vision_cfg").is_some() {
+        file = serde_json::json!({ "model_cfg": file });
+    }
+    let OpenClip {
+        model_cfg: model,
+        preprocess_cfg: images,
+    } = serde_json::from_value(file).map_err(|error| WeightsError::Format {
+        path: path.clone(),
+        reason: format!("not a valid configuration of a CLIP model: {error}"),
+    })?;
     let (vision, text) = (&model.vision_cfg, &model.text_cfg);
     for (name, usual) in OPEN_CLIP_VARIANTS {
         for tower in [vision, text] {
@@ -322,15 +408,17 @@ fn open_clip(folder: &Path) -> Result<SideFiles, WeightsError> {
             }
         }
     }
-    let number = |tower: &serde_json::Map<String, Value>, key: &str| {
-        tower
-            .get(key)
-            .and_then(Value::as_u64)
-            .and_then(|value| usize::try_from(value).ok())
-    };
-    let mut epsilons = [vision, text]
-        .into_iter()
-        .filter_map(|tower| tower.get("norm_kwargs")?.get("eps")?.as_f64());
+    let of_vision = |key: &str| number(&path, "vision_cfg", vision, key);
+    let of_text = |key: &str| number(&path, "text_cfg", text, key);
+    let mut epsilons = Vec::new();
+    for tower in [vision, text] {
+        let stated = tower.get("norm_kwargs").and_then(|it| it.get("eps"));
+        if let Some(value) = stated.filter(|value| !value.is_null()) {
+            let not_a_number = || wrong(&path, "norm_kwargs.eps", value, "a number");
+            epsilons.push(value.as_f64().ok_or_else(not_a_number)?);
+        }
+    }
+    let mut epsilons = epsilons.into_iter();
     let layer_norm_epsilon = epsilon(&path, epsilons.next())?;
     if epsilons.any(|other| layer_norm_epsilon.map(f64::to_bits) != Some(other.to_bits())) {
         return Err(unsupported(
@@ -338,8 +426,8 @@ fn open_clip(folder: &Path) -> Result<SideFiles, WeightsError> {
             "the towers differ in LayerNorm epsilon, which is not supported".into(),
         ));
     }
-    let head_width = number(vision, "head_width").unwrap_or(OPEN_CLIP_HEAD_WIDTH);
-    let vision_width = number(vision, "width");
+    let head_width = of_vision("head_width")?.unwrap_or(OPEN_CLIP_HEAD_WIDTH);
+    let vision_width = of_vision("width")?;
     let images = images.unwrap_or(Images {
         mean: None,
         std: None,
@@ -347,15 +435,15 @@ fn open_clip(folder: &Path) -> Result<SideFiles, WeightsError> {
     statistics(&path, images.mean, images.std)?;
     Ok(SideFiles {
         origin: path.display().to_string(),
-        patch: number(vision, "patch_size"),
+        patch: of_vision("patch_size")?,
         vision_width,
-        vision_layers: number(vision, "layers"),
+        vision_layers: of_vision("layers")?,
         vision_heads: vision_width.and_then(|width| width.checked_div(head_width)),
-        text_width: number(text, "width"),
-        text_layers: number(text, "layers"),
-        text_heads: Some(number(text, "heads").unwrap_or(OPEN_CLIP_TEXT_HEADS)),
-        context_length: number(text, "context_length"),
-        vocabulary: number(text, "vocab_size"),
+        text_width: of_text("width")?,
+        text_layers: of_text("layers")?,
+        text_heads: Some(of_text("heads")?.unwrap_or(OPEN_CLIP_TEXT_HEADS)),
+        context_length: of_text("context_length")?,
+        vocabulary: of_text("vocab_size")?,
         embed_dim: model.embed_dim,
         activation: Some(match model.quick_gelu {
             Some(true) => StatedActivation::QuickGelu,
@@ -365,4 +453,59 @@ fn open_clip(folder: &Path) -> Result<SideFiles, WeightsError> {
         image_mean: images.mean,
         image_std: images.std,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns a folder with one file.
+    fn folder(name: &str, json: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(name), json).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_number_that_is_stated_and_invalid_is_an_error_with_file_and_key() {
+        for (vision, text, says) in [
+            ("{}", r#"{"heads": -1}"#, "text_cfg.heads is -1"),
+            ("{}", r#"{"heads": 1.0}"#, "text_cfg.heads is 1.0"),
+            ("{}", r#"{"layers": "2"}"#, "text_cfg.layers is \"2\""),
+            (r#"{"head_width": 0}"#, "{}", "vision_cfg.head_width is 0"),
+            (
+                r#"{"norm_kwargs": {"eps": "x"}}"#,
+                "{}",
+                "norm_kwargs.eps is \"x\"",
+            ),
+        ] {
+            let json =
+                format!(r#"{{"model_cfg": {{"vision_cfg": {vision}, "text_cfg": {text}}}}}"#);
+            let folder = folder("open_clip_config.json", &json);
+            let error = open_clip(folder.path()).unwrap_err().to_string();
+            assert!(
+                error.contains("open_clip_config.json") && error.contains(says),
+                "{error}"
+            );
+        }
+        let json = r#"{"model_cfg": {"vision_cfg": {}, "text_cfg": {"heads": null}}}"#;
+        let stated = open_clip(folder("open_clip_config.json", json).path()).unwrap();
+        assert_eq!(stated.text_heads, Some(OPEN_CLIP_TEXT_HEADS));
+    }
+
+    #[test]
+    fn statistics_of_images_in_units_of_bytes_are_an_error() {
+        for (json, is_valid) in [
+            (
+                r#"{"image_mean": [0.5, 0.0, 1.0], "image_std": [0.5, 0.5, 0.5]}"#,
+                true,
+            ),
+            (r#"{"image_mean": [123.7, 116.3, 103.5]}"#, false),
+            (r#"{"image_mean": [-0.1, 0.5, 0.5]}"#, false),
+            (r#"{"image_std": [0.5, 0.0, 0.5]}"#, false),
+        ] {
+            let found = hugging_face(folder(PREPROCESSOR, json).path());
+            assert_eq!(found.is_ok(), is_valid, "{json}: {found:?}");
+        }
+    }
 }

@@ -40,9 +40,9 @@ enum Bytes {
 impl Source {
     /// Opens a file.
     pub(crate) fn open(path: &Path) -> Result<Self, WeightsError> {
-        let read = |source| WeightsError::Read {
+        let read = |error| WeightsError::Read {
             path: path.to_owned(),
-            source,
+            source: zeg_base::file::read_error(path, error),
         };
         let file = File::open(path).map_err(read)?;
         let about = file.metadata().map_err(read)?;

@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -16,11 +17,12 @@ use safetensors::Dtype;
 
 use crate::{
     WeightsError,
-    architecture::StatedActivation,
-    container::{self, ContainerFormat, Contents, StoredTensor},
+    architecture::{StatedActivation, StatedHeads},
+    container::{self, ContainerFormat, Contents, Record, StoredTensor},
     convert,
+    folders::folders_of,
     key_table::{KeyTable, StoredLayout},
-    prefixes,
+    prefixes, side_files,
     source::Source,
 };
 
@@ -28,7 +30,7 @@ use crate::{
 const SCALE_SUFFIX: &str = ".scale";
 
 /// Metadata key of a checkpoint of `zeg`; the keys of its other files begin with `zeg.`. Their names have no prefixes.
-const OWN_METADATA: &str = "zeg";
+pub(crate) const OWN_METADATA: &str = "zeg";
 
 /// Matrices that the reference applies as `x @ M` and stores as `[in, out]`. The rows of a compact matrix are output
 /// channels, so the compact form of these is transposed.
@@ -64,7 +66,7 @@ pub(crate) struct Entry {
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
     /// Index of the file.
-    file: usize,
+    pub(crate) file: usize,
     /// Name in the file.
     pub(crate) name: String,
     pub(crate) stored: StoredTensor,
@@ -77,12 +79,16 @@ pub(crate) struct Piece {
 pub(crate) struct Opened {
     /// The path as given, which may be that of an index or a folder.
     pub(crate) path: PathBuf,
-    /// The folder of the configuration files; `None` for bytes in memory.
-    pub(crate) folder: Option<PathBuf>,
+    /// Indices of the files: one, or those that an index lists.
+    pub(crate) files: Range<usize>,
+    /// The folders in which the configuration files may lie, the most likely first; none for bytes in memory.
+    pub(crate) folders: Vec<PathBuf>,
     pub(crate) format: ContainerFormat,
     pub(crate) table: KeyTable,
     /// Names that are not listed, with the reason.
     pub(crate) ignored: Vec<(String, &'static str)>,
+    /// Names of tensors of integers that no table explains, with their types.
+    pub(crate) integers: Vec<(String, Dtype)>,
     /// Keys of a checkpoint that hold other weights of the same model, which are not read.
     passed_over: Vec<String>,
 }
@@ -91,6 +97,8 @@ pub(crate) struct Opened {
 #[derive(Debug, Clone, Default)]
 pub struct StateDict {
     files: Vec<Arc<Source>>,
+    /// The records of each file whose checksums are compared.
+    records: Vec<Arc<Vec<Record>>>,
     entries: BTreeMap<String, Stored>,
     metadata: BTreeMap<String, String>,
     opened: Vec<Opened>,
@@ -98,6 +106,8 @@ pub struct StateDict {
     tables: Vec<KeyTable>,
     /// The activation that the user or a checkpoint states.
     activation: Option<StatedActivation>,
+    /// The numbers of heads that the user or a checkpoint states.
+    heads: StatedHeads,
 }
 
 impl StateDict {
@@ -135,6 +145,19 @@ impl StateDict {
         self.activation
     }
 
+    /// States numbers of attention heads, which take precedence over the files; a number that is `None` changes nothing.
+    pub fn state_heads(&mut self, heads: StatedHeads) {
+        self.heads = StatedHeads {
+            image: heads.image.or(self.heads.image),
+            text: heads.text.or(self.heads.text),
+        };
+    }
+
+    /// Returns the numbers of heads that [`StateDict::state_heads`] stated.
+    pub(crate) fn heads(&self) -> StatedHeads {
+        self.heads
+    }
+
     /// Opens the content of a weight file in memory; `name` is used as its path in messages.
     ///
     /// # Errors
@@ -148,7 +171,7 @@ impl StateDict {
         let path = Path::new(name);
         let source = Source::memory(path, bytes);
         let contents = container::recognise(&source).map_err(|defect| defect.of(path))?;
-        dict.take(path, None, vec![(source, contents)])?;
+        dict.take(path, Vec::new(), vec![(source, contents)])?;
         Ok(dict)
     }
 
@@ -158,15 +181,15 @@ impl StateDict {
     /// Returns the errors of [`StateDict::open`].
     pub fn add(&mut self, path: &Path) -> Result<(), WeightsError> {
         let files = container::open(path)?;
-        let folder = files.first().and_then(|(file, _)| file.path().parent());
-        let folder = folder.map(Path::to_owned);
-        self.take(path, folder, files)
+        let first = files.first();
+        let folders = first.map_or_else(Vec::new, |(file, _)| folders_of(file.path()));
+        self.take(path, folders, files)
     }
 
     fn take(
         &mut self,
         path: &Path,
-        folder: Option<PathBuf>,
+        folders: Vec<PathBuf>,
         files: Vec<(Source, Contents)>,
     ) -> Result<(), WeightsError> {
         let format = files
@@ -174,6 +197,7 @@ impl StateDict {
             .map_or(ContainerFormat::Sharded, |(_, contents)| contents.format);
         // The parts of one tensor may be in several files of an index, so the tensors of all files are collected first.
         let mut tensors: BTreeMap<String, (usize, StoredTensor)> = BTreeMap::new();
+        let first_file = self.files.len();
         let (mut passed_over, mut has_own_names) = (Vec::new(), false);
         for (source, contents) in files {
             let file = self.files.len();
@@ -186,6 +210,7 @@ impl StateDict {
             self.metadata.extend(contents.metadata);
             passed_over.extend(contents.passed_over);
             self.files.push(Arc::new(source));
+            self.records.push(Arc::new(contents.records));
         }
         let tensors = if has_own_names {
             tensors
@@ -193,7 +218,7 @@ impl StateDict {
             prefixes::unwrapped(tensors, &self.tables).map_err(|defect| defect.of(path))?
         };
         let table = KeyTable::detect(tensors.keys().map(String::as_str), &self.tables);
-        let mut ignored = Vec::new();
+        let (mut ignored, mut integers) = (Vec::new(), Vec::new());
         let mut names = Vec::new();
         for (name, (_, stored)) in &tensors {
             // The scales of a compact matrix are read together with the matrix.
@@ -204,8 +229,10 @@ impl StateDict {
             if is_integer(stored.dtype) && scale_of(&tensors, name).is_none() {
                 // If the family has a reason of its own, it says more.
                 let known = table.plan(std::iter::once(name.as_str())).ignored;
-                let integers = (name.clone(), "integers, not weights");
-                ignored.push(known.into_iter().next().unwrap_or(integers));
+                ignored.push(known.into_iter().next().unwrap_or_else(|| {
+                    integers.push((name.clone(), stored.dtype));
+                    (name.clone(), "integers, not weights")
+                }));
                 continue;
             }
             names.push(name.as_str());
@@ -240,10 +267,12 @@ impl StateDict {
         ignored.extend(plan.ignored);
         self.opened.push(Opened {
             path: path.to_owned(),
-            folder,
+            files: first_file..self.files.len(),
+            folders,
             format,
             table,
             ignored,
+            integers,
             passed_over,
         });
         Ok(())
@@ -299,11 +328,11 @@ impl StateDict {
         }
     }
 
-    /// Describes what was assumed about the files, for warnings.
+    /// Describes what was assumed about the files and what is not read of them, for warnings.
     pub fn notices(&self) -> Vec<String> {
         let with_others = |opened: &&Opened| !opened.passed_over.is_empty();
         let opened = self.opened.iter().filter(with_others);
-        opened
+        let mut notices: Vec<String> = opened
             .map(|opened| {
                 format!(
                     "{}: the file holds other weights of the model as well, which are not read: {}; save them in a file \
@@ -312,7 +341,10 @@ impl StateDict {
                     opened.passed_over.join(", ")
                 )
             })
-            .collect()
+            .collect();
+        notices.extend(self.left_over_notices());
+        notices.extend(self.opened.iter().filter_map(side_files::notices));
+        notices
     }
 
     /// Returns whether there is a tensor of this name.
@@ -326,6 +358,17 @@ impl StateDict {
             Stored::File(entry) => entry.shape.clone(),
             Stored::Memory(tensor) => tensor.shape.clone(),
         })
+    }
+
+    /// Returns the type in which a tensor's numbers are stored, such as `f32`.
+    pub fn stored_type(&self, key: &str) -> Option<String> {
+        match self.entries.get(key)? {
+            Stored::File(entry) => {
+                let piece = entry.pieces.first()?;
+                Some(format!("{:?}", piece.stored.dtype).to_lowercase())
+            }
+            Stored::Memory(_) => Some("f32".to_owned()),
+        }
     }
 
     /// Reads a tensor as `f32`, or returns `None` if there is none of this name.
@@ -344,6 +387,7 @@ impl StateDict {
             let Some(source) = self.files.get(piece.file) else {
                 return Ok(None);
             };
+            self.check_record(source, piece)?;
             let part = match &piece.scale {
                 Some(scale) => compact_values(source, piece, scale)?,
                 None => convert::values(source, &piece.name, &piece.stored)?,
@@ -361,6 +405,18 @@ impl StateDict {
             shape: entry.shape.clone(),
             values,
         }))
+    }
+
+    /// Compares the checksum of the record that holds a piece, if the format has checksums.
+    fn check_record(&self, source: &Source, piece: &Piece) -> Result<(), WeightsError> {
+        let records = self.records.get(piece.file).into_iter();
+        let mut records = records.flat_map(|records| records.iter());
+        match records.find(|record| record.holds(piece.stored.start)) {
+            Some(record) => record
+                .check(source)
+                .map_err(|defect| defect.of(source.path())),
+            None => Ok(()),
+        }
     }
 
     /// Returns the key tables of methods.

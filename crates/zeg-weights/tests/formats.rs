@@ -17,7 +17,7 @@ use std::path::Path;
 use common::{golden, inspect};
 use zeg_weights::{
     Architecture, Basis, ContainerFormat, HostTensor, Inspection, StateDict, StatedActivation,
-    TextShape, VisionShape, WeightsError, WeightsPart,
+    TextShape, VisionShape, WeightsError, WeightsPart, image_facts, text_facts,
 };
 
 fn open(name: &str) -> StateDict {
@@ -155,6 +155,7 @@ fn small() -> Architecture {
             width: 64,
             layers: 2,
             heads: 1,
+            heads_basis: Basis::Stated,
             embed_dim: Some(32),
             input_resolution: 32,
         }),
@@ -162,6 +163,7 @@ fn small() -> Architecture {
             width: 64,
             layers: 1,
             heads: 1,
+            heads_basis: Basis::Stated,
             embed_dim: Some(32),
             context_length: 16,
             vocabulary: 96,
@@ -184,12 +186,16 @@ fn the_architecture_is_inferred_from_shapes_and_configuration_files() {
         ..small()
     };
     assert_eq!(found("open_clip_gelu_custom_text"), gelu);
-    let assumed = Architecture {
+    let mut assumed = Architecture {
         activation_basis: Basis::Assumed,
         image_mean: None,
         image_std: None,
         ..small()
     };
+    if let (Some(vision), Some(text)) = (&mut assumed.vision, &mut assumed.text) {
+        vision.heads_basis = Basis::Assumed;
+        text.heads_basis = Basis::Assumed;
+    }
     assert_eq!(found("openai/vit.pt"), assumed);
     let mut resized = assumed;
     if let Some(vision) = &mut resized.vision {
@@ -228,7 +234,7 @@ fn an_inspection_has_parts_types_and_ignored_tensors() {
     assert!(found.part(WeightsPart::DecodeHead).tensors > 10);
     let json = serde_json::to_value(&found).unwrap();
     assert_eq!(json["format"], "torch-zip");
-    assert_eq!(json["architecture"]["vision"]["input-resolution"], 48);
+    assert_eq!(json["architecture"]["vision"]["input_resolution"], 48);
     assert_eq!(json["parts"]["image_tower"]["tensors"], 8 + 2 * 12 + 6);
 }
 
@@ -260,11 +266,50 @@ fn a_configuration_file_that_contradicts_the_tensors_is_an_error() {
         assert!(matches!(error, WeightsError::Unsupported { .. }), "{error}");
         assert!(error.to_string().contains(says), "{error}");
     }
+    // open_clip's own configurations have no outer object; what is not stated there is not compared.
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let bare = infer(value["model_cfg"].to_string()).unwrap();
+    assert_eq!((bare.vision, bare.text), (small().vision, small().text));
+    let error = infer("<html>404</html>".to_owned()).unwrap_err();
+    assert!(error.to_string().contains("but a web page"), "{error}");
     let error = infer("{".to_owned()).unwrap_err();
     assert!(
         error.to_string().contains("open_clip_config.json"),
         "{error}"
     );
+}
+
+/// A changed configuration changes the results of the same tensors, so keys of stored results name what it states.
+#[test]
+fn the_facts_of_weights_are_those_of_the_files_beside_them_and_of_the_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = golden("open_clip/open_clip_model.safetensors");
+    std::fs::copy(weights, folder.path().join("open_clip_model.safetensors")).unwrap();
+    let config = folder.path().join("open_clip_config.json");
+    let text = std::fs::read_to_string(golden("open_clip/open_clip_config.json")).unwrap();
+    let opened = |config_text: &str| {
+        std::fs::write(&config, config_text).unwrap();
+        common::open(folder.path()).unwrap()
+    };
+    let differing = |then: &StateDict, now: &StateDict| {
+        let mismatch = image_facts(then).check(&image_facts(now)).unwrap_err();
+        let differences = mismatch.differences.into_iter();
+        differences.map(|found| found.name).collect::<Vec<_>>()
+    };
+    let then = opened(&text);
+    // The file is read when the facts are asked for.
+    let facts = image_facts(&then);
+    assert_eq!(facts.get("weights: text heads"), Some("1"));
+    let mut stated = opened(&text);
+    stated.state_activation(StatedActivation::Gelu);
+    assert_eq!(differing(&then, &stated), ["weights: activation"]);
+    let deviation = opened(&text.replace("0.26862954", "0.25"));
+    assert_eq!(text_facts(&deviation).check(&facts), Ok(()));
+    let mismatch = facts.check(&image_facts(&deviation)).unwrap_err();
+    assert_eq!(mismatch.differences[0].name, "weights: image deviation");
+    let heads = opened(&text.replace("\"heads\": 1", "\"heads\": 2"));
+    let mismatch = facts.check(&text_facts(&heads)).unwrap_err();
+    assert_eq!(mismatch.to_string(), "weights: text heads 1 then, 2 now");
 }
 
 #[test]

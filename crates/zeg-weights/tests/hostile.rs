@@ -284,3 +284,29 @@ fn an_entry_that_is_compressed_to_its_own_length_is_refused() {
     let text = read_all(bytes).unwrap_err().to_string();
     assert!(text.contains("is compressed"), "{text}");
 }
+
+#[test]
+fn a_changed_value_of_an_archive_is_an_error_that_names_the_record() {
+    let whole = std::fs::read(golden("wrapped/plain.pth")).unwrap();
+    let weights = StateDict::from_bytes("plain.pth", whole.clone(), TABLES).unwrap();
+    let values = weights.read("backbone.proj").unwrap().unwrap().values;
+    let stored: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    // Several tensors may have the same values.
+    let places: Vec<usize> = (0..whole.len())
+        .filter(|&at| whole[at..].starts_with(&stored))
+        .collect();
+    assert!(!places.is_empty());
+    let mut bytes = whole;
+    for at in places {
+        bytes[at] ^= 1;
+    }
+    let weights = StateDict::from_bytes("plain.pth", bytes, TABLES).unwrap();
+    let text = weights.read("backbone.proj").unwrap_err().to_string();
+    assert!(
+        text.contains("/data/") && text.contains("checksum"),
+        "{text}"
+    );
+}

@@ -12,8 +12,8 @@ use std::path::Path;
 
 use common::{TABLES, golden};
 use zeg_weights::{
-    ContainerFormat, ImportPrecision, Inspection, StateDict, StatedActivation, WeightsError,
-    WeightsPart, file_sha256, import,
+    Basis, ContainerFormat, ImportPrecision, Inspection, StateDict, StatedActivation, StatedHeads,
+    WeightsError, WeightsPart, file_sha256, import, import_opened,
 };
 
 fn run(name: &str, output: &Path, precision: ImportPrecision) -> Result<Inspection, WeightsError> {
@@ -236,6 +236,129 @@ fn values_too_large_for_f16_are_refused() {
     )
     .unwrap();
     assert_eq!(found.part(WeightsPart::DecodeHead).parameters, 1);
+}
+
+/// Writes the open_clip model of the golden files with other values of one tensor.
+fn with_values(file: &Path, name: &str, values: impl Fn(usize) -> f32) {
+    let weights = std::fs::read(golden("open_clip/open_clip_model.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&weights).unwrap();
+    let shape = tensors.tensor(name).unwrap().shape().to_vec();
+    let count: usize = shape.iter().product();
+    let bytes: Vec<u8> = (0..count).flat_map(|i| values(i).to_le_bytes()).collect();
+    let changed =
+        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, &bytes).unwrap();
+    let others = tensors.tensors().into_iter();
+    let all = others
+        .filter(|(other, _)| other != name)
+        .chain([(name.to_owned(), changed)]);
+    std::fs::write(file, safetensors::serialize(all, None).unwrap()).unwrap();
+}
+
+#[test]
+fn values_that_no_model_has_are_errors_that_name_the_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.safetensors");
+    let output = folder.path().join("imported.safetensors");
+    let matrix = "visual.transformer.resblocks.0.mlp.c_fc.weight";
+    let name_in_zeg = "backbone.transformer.resblocks.0.mlp.c_fc.weight";
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        with_values(&file, matrix, |i| if i == 7 { bad } else { 0.1 });
+        for precision in [ImportPrecision::Same, ImportPrecision::F16] {
+            let error = import(&file, TABLES, &output, precision, &mut |_, _| {}).unwrap_err();
+            assert!(
+                matches!(&error, WeightsError::NotFinite { key, index: 7, .. } if key == name_in_zeg),
+                "{error}"
+            );
+            assert!(!output.exists());
+        }
+    }
+    with_values(&file, matrix, |_| 0.0);
+    let error = import(
+        &file,
+        TABLES,
+        &output,
+        ImportPrecision::Same,
+        &mut |_, _| {},
+    )
+    .unwrap_err();
+    assert!(
+        matches!(&error, WeightsError::AllZero { key, .. } if key == name_in_zeg),
+        "{error}"
+    );
+    // A bias of zeros is common.
+    with_values(&file, "visual.ln_post.bias", |_| 0.0);
+    import(
+        &file,
+        TABLES,
+        &output,
+        ImportPrecision::Same,
+        &mut |_, _| {},
+    )
+    .unwrap();
+}
+
+#[test]
+fn bad_scales_of_compact_matrices_are_errors_that_name_the_matrix() {
+    use safetensors::{Dtype, tensor::TensorView};
+
+    let folder = tempfile::tempdir().unwrap();
+    let (file, output) = (folder.path().join("a"), folder.path().join("b"));
+    let matrix = "decode_head.q_proj.weight";
+    let with_scale = |scale: f32| {
+        let scales: Vec<u8> = [1.0, scale].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let tensors = [
+            (
+                matrix.to_owned(),
+                TensorView::new(Dtype::I8, vec![2, 2], &[0, 0, 1, 2]).unwrap(),
+            ),
+            (
+                format!("{matrix}.scale"),
+                TensorView::new(Dtype::F32, vec![2], &scales).unwrap(),
+            ),
+        ];
+        std::fs::write(&file, safetensors::serialize(tensors, None).unwrap()).unwrap();
+        let precision = ImportPrecision::Same;
+        import(&file, TABLES, &output, precision, &mut |_, _| {})
+    };
+    with_scale(0.5).unwrap();
+    for bad in [f32::NAN, f32::INFINITY, 1e30] {
+        let error = with_scale(bad).unwrap_err();
+        assert!(
+            matches!(&error, WeightsError::NotFinite { key, index: 2, .. } if key == matrix),
+            "{error}"
+        );
+    }
+    let error = with_scale(0.0).unwrap_err();
+    assert!(
+        matches!(&error, WeightsError::AllZero { key, .. } if key == matrix),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_was_assumed_stays_assumed_and_what_the_user_states_is_stated() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("imported.safetensors");
+    let of_file = |found: Inspection| {
+        let found = found.architecture.unwrap();
+        let heads = found.vision.map(|tower| (tower.heads, tower.heads_basis));
+        (found.activation, found.activation_basis, heads.unwrap())
+    };
+    let guessed = run("openai/vit.pt", &output, ImportPrecision::Same).unwrap();
+    let (quick, assumed) = (StatedActivation::QuickGelu, Basis::Assumed);
+    assert_eq!(of_file(guessed), (quick, assumed, (1, assumed)));
+    let mut weights = common::open(&golden("openai/vit.pt")).unwrap();
+    weights.state_activation(StatedActivation::Gelu);
+    weights.state_heads(StatedHeads {
+        image: Some(4),
+        text: None,
+    });
+    let precision = ImportPrecision::Same;
+    let found = import_opened(&weights, &output, precision, &mut |_, _| {}).unwrap();
+    let text = found.architecture.as_ref().unwrap().text.clone().unwrap();
+    assert_eq!((text.heads, text.heads_basis), (1, assumed));
+    let (gelu, stated) = (StatedActivation::Gelu, Basis::Stated);
+    assert_eq!(of_file(found), (gelu, stated, (4, stated)));
 }
 
 #[test]

@@ -80,6 +80,7 @@ pub struct Trial {
 
 /// The result of one case.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CaseReport {
     /// The method's name.
     pub method: &'static str,

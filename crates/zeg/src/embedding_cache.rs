@@ -1,8 +1,9 @@
 //! Caches class embeddings on disk, so that a class name is encoded once and not at every start.
 //!
-//! A file's name is a digest of everything its embedding depends on: the text tower's weights, the prompt templates and
-//! the names of the class. The file starts with a SHA-256 of its numbers; a damaged file counts as absent. Nothing here
-//! returns an error: a cache that cannot be read or written only costs time.
+//! A file's name is a digest of everything its embedding depends on: the version of the program, the text tower's weights
+//! and what the files beside them state, the prompt templates and the names of the class. The file starts with a SHA-256
+//! of its numbers; a damaged file counts as absent. Nothing here returns an error: a cache that cannot be read or written
+//! only costs time.
 
 use std::{
     io,
@@ -12,9 +13,13 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use zeg_base::{
     file::{Overwrite, make_folder_of, write},
-    hex,
+    file_state::FileState,
+    fingerprint::{Fingerprint, digest},
 };
+use zeg_model::weights::{StateDict, WeightFiles, text_facts};
 use zeg_vocab::templates::TemplateSet;
+
+use crate::mini::{is_mini, weights_sha256};
 
 /// Length in bytes of the checksum in front of the numbers.
 const CHECKSUM: usize = 32;
@@ -25,20 +30,37 @@ const MOST_CHANNELS: u64 = 1 << 16;
 #[derive(Debug, Clone)]
 pub struct EmbeddingCache {
     folder: PathBuf,
-    tower: String,
+    /// Everything about the program and the text tower that an embedding follows from.
+    tower: Fingerprint,
 }
 
 impl EmbeddingCache {
-    /// Opens the cache of the text tower in a weights file.
+    /// Opens the cache of a text tower.
     ///
     /// - `folder`: the folder of all caches; created when the first embedding is stored
+    /// - `path`: the weights that hold the tower: a file, an index of several files, a folder, or
+    ///   [`NAME`](crate::mini::NAME)
+    /// - `weights`: the opened weights, with the activation that a user states
     ///
-    /// The file's contents are hashed once; later, its path, length and modification time identify it. Returns `None`
-    /// if the file cannot be read.
-    pub fn of_file(folder: &Path, weights: &Path) -> Option<Self> {
+    /// The contents of all files are hashed once; later, their paths, lengths, times and numbers identify them. Returns
+    /// `None` if a file cannot be read.
+    pub fn of_weights(folder: &Path, path: &Path, weights: &StateDict) -> Option<Self> {
+        Self::of_tower(folder, path, text_facts(weights))
+    }
+
+    /// Opens the cache of a text tower of which these facts are known besides its files.
+    fn of_tower(folder: &Path, path: &Path, facts: Fingerprint) -> Option<Self> {
+        let sha256 = if is_mini(path) {
+            weights_sha256(path).ok()?
+        } else {
+            remembered_digest(&folder.join("digests"), path)?
+        };
+        let tower = facts
+            .with("program", env!("CARGO_PKG_VERSION"))
+            .with("weights: SHA-256", sha256);
         Some(Self {
             folder: folder.join("embeddings"),
-            tower: remembered_digest(&folder.join("digests"), weights)?,
+            tower,
         })
     }
 
@@ -67,50 +89,45 @@ impl EmbeddingCache {
     }
 
     fn path(&self, templates: &TemplateSet, names: &[String]) -> PathBuf {
-        let mut hasher = Sha256::new();
-        // Each text is preceded by its length, so that no two lists of texts give the same bytes.
-        let mut add = |text: &str| {
-            hasher.update((text.len() as u64).to_le_bytes());
-            hasher.update(text.as_bytes());
-        };
-        add(&self.tower);
-        for template in templates.templates() {
-            add(&template.to_string());
-        }
-        add("names");
-        for name in names {
-            add(name);
-        }
-        self.folder
-            .join(format!("{}.f32", hex::encode(hasher.finalize())))
+        let sentences = templates.templates().iter().map(ToString::to_string);
+        let tower = self.tower.clone();
+        let key = tower
+            .with("prompt templates", digest(sentences))
+            .with("class names", digest(names));
+        self.folder.join(format!("{}.f32", key.digest()))
     }
 }
 
-/// Returns the SHA-256 of a file; if the file is unchanged since it was last hashed, from a note in the cache.
-fn remembered_digest(notes: &Path, file: &Path) -> Option<String> {
-    let file = file.canonicalize().ok()?;
-    let metadata = std::fs::metadata(&file).ok()?;
-    let changed = metadata
-        .modified()
-        .ok()?
-        .duration_since(std::time::UNIX_EPOCH)
-        .ok()?;
-    let key = format!(
-        "{}\0{}\0{}",
-        file.display(),
-        metadata.len(),
-        changed.as_nanos()
-    );
-    let note = notes.join(hex::encode(Sha256::digest(key)));
-    if let Some(digest) = std::fs::read_to_string(&note).ok()
-        && digest.len() == 64
-        && digest.bytes().all(|b| b.is_ascii_hexdigit())
-    {
-        return Some(digest);
+/// Returns the SHA-256 of weights; if all their files are unchanged since they were last hashed, from a note in the
+/// cache.
+fn remembered_digest(notes: &Path, weights: &Path) -> Option<String> {
+    let files = WeightFiles::of(weights).ok()?;
+    let mut states = Vec::new();
+    for path in files.paths() {
+        let path = path.canonicalize().ok()?;
+        states.push((FileState::of(&path).ok()?, path));
     }
-    let digest = zeg_model::weights::file_sha256(&file).ok()?;
-    let _ = store(&note, digest.as_bytes());
-    Some(digest)
+    let key = states.iter().flat_map(|(state, path)| {
+        let path = path.as_os_str().as_encoded_bytes().to_vec();
+        [path, state.to_string().into_bytes()]
+    });
+    let note = notes.join(digest(key));
+    if let Some(noted) = std::fs::read_to_string(&note).ok()
+        && noted.len() == 64
+        && noted.bytes().all(|b| b.is_ascii_hexdigit())
+    {
+        return Some(noted);
+    }
+    let found = files.sha256().ok()?;
+    // A file that was written a moment ago can be written again without another state, and one that was written
+    // meanwhile has another state.
+    let is_unchanged = |(state, path): &(FileState, PathBuf)| {
+        state.is_settled() && FileState::of(path).is_ok_and(|now| now == *state)
+    };
+    if states.iter().all(is_unchanged) {
+        let _ = store(&note, found.as_bytes());
+    }
+    Some(found)
 }
 
 /// Writes an entry atomically, so that several programs can use one cache.
@@ -121,10 +138,20 @@ fn store(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs::File,
+        time::{Duration, SystemTime},
+    };
+
     use super::*;
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(ToString::to_string).collect()
+    }
+
+    /// Opens the cache of a file in which the text tower cannot be recognised.
+    fn of_file(folder: &Path, weights: &Path) -> EmbeddingCache {
+        EmbeddingCache::of_tower(folder, weights, Fingerprint::new()).unwrap()
     }
 
     #[test]
@@ -132,7 +159,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let weights = folder.path().join("weights");
         std::fs::write(&weights, "a tower").unwrap();
-        let cache = EmbeddingCache::of_file(folder.path(), &weights).unwrap();
+        let cache = of_file(folder.path(), &weights);
         let (single, multi) = (TemplateSet::single(), TemplateSet::multi());
         let dog = names(&["dog", "puppy"]);
         assert_eq!(cache.get(&single, &dog), None);
@@ -143,8 +170,60 @@ mod tests {
         assert_eq!(cache.get(&single, &names(&["dog"])), None);
 
         std::fs::write(&weights, "another tower").unwrap();
-        let other = EmbeddingCache::of_file(folder.path(), &weights).unwrap();
-        assert_eq!(other.get(&single, &dog), None);
+        assert_eq!(of_file(folder.path(), &weights).get(&single, &dog), None);
+    }
+
+    #[test]
+    fn everything_that_an_embedding_follows_from_is_in_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let index = path("model.safetensors.index.json");
+        let shards = r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#;
+        std::fs::write(&index, shards).unwrap();
+        std::fs::write(path("one.safetensors"), "one").unwrap();
+        std::fs::write(path("two.safetensors"), "two").unwrap();
+        let (single, dog) = (TemplateSet::single(), names(&["dog"]));
+        let facts = |activation: &str| Fingerprint::new().with("weights: activation", activation);
+        let open = |activation: &str| {
+            EmbeddingCache::of_tower(folder.path(), &index, facts(activation)).unwrap()
+        };
+        open("gelu").put(&single, &dog, &[1.0]);
+        assert!(open("gelu").get(&single, &dog).is_some());
+        assert_eq!(open("quick-gelu").get(&single, &dog), None);
+        std::fs::write(path("two.safetensors"), "TWO").unwrap();
+        assert_eq!(open("gelu").get(&single, &dog), None);
+    }
+
+    /// Images of containers have fixed times, and `cp -p` keeps the time of a file.
+    #[test]
+    fn a_file_replaced_by_one_of_the_same_size_and_time_has_other_embeddings() {
+        let folder = tempfile::tempdir().unwrap();
+        let weights = folder.path().join("weights");
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let write = |text: &str| {
+            std::fs::write(&weights, text).unwrap();
+            let file = File::options().write(true).open(&weights).unwrap();
+            file.set_modified(time).unwrap();
+        };
+        let (single, dog) = (TemplateSet::single(), names(&["dog"]));
+        write("one");
+        of_file(folder.path(), &weights).put(&single, &dog, &[1.0]);
+        assert!(
+            of_file(folder.path(), &weights)
+                .get(&single, &dog)
+                .is_some()
+        );
+        write("two");
+        assert_eq!(of_file(folder.path(), &weights).get(&single, &dog), None);
+    }
+
+    /// A file of this name in the current folder is another model.
+    #[test]
+    fn the_embedded_model_has_its_own_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = of_file(folder.path(), Path::new(crate::mini::NAME));
+        let sha256 = weights_sha256(Path::new(crate::mini::NAME)).unwrap();
+        assert_eq!(cache.tower.get("weights: SHA-256"), Some(sha256.as_str()));
     }
 
     #[test]
@@ -152,7 +231,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let weights = folder.path().join("weights");
         std::fs::write(&weights, "a tower").unwrap();
-        let cache = EmbeddingCache::of_file(folder.path(), &weights).unwrap();
+        let cache = of_file(folder.path(), &weights);
         let (single, dog) = (TemplateSet::single(), names(&["dog"]));
         cache.put(&single, &dog, &[1.0, 2.0]);
         let path = cache.path(&single, &dog);

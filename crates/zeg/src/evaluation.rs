@@ -1,14 +1,19 @@
 //! Evaluates a model on a data set by the generalised protocol: every pixel is compared with all classes.
 
 use std::{
+    fmt,
     ops::AddAssign,
     sync::{Mutex, PoisonError, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use zeg_data::SampleSource;
-use zeg_eval::{ConfusionMatrix, ImageScore};
+use serde::{Deserialize, Serialize};
+use zeg_data::{DataError, OnBadSample, Sample, SampleSource};
+use zeg_eval::{
+    ConfusionMatrix, ImageScore, SkippedImage,
+    confusion::{PairCount, count_pairs},
+};
 use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
 use zeg_model::inference::{ClassQueries, Stages};
 
@@ -29,13 +34,48 @@ pub struct EvaluationSetup<'a> {
     pub seen_offsets: &'a [f32],
 }
 
-/// Settings of how an evaluation is carried out; they do not change its result.
-#[derive(Debug, Clone, Copy)]
+/// Settings of how an evaluation is carried out; they do not change the score of an image.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct EvaluationOptions<'a> {
     /// Number of images that are processed at once.
     pub threads: usize,
-    /// Flag that ends the evaluation early when it becomes true.
+    /// Flag that ends the evaluation early when it becomes true; images in progress are finished.
     pub stop: Option<&'a AtomicBool>,
+    /// What becomes of an image that cannot be read.
+    pub on_bad_image: OnBadSample,
+    /// Images that an earlier run has scored, which are not scored again.
+    pub kept: Option<&'a dyn KeptImages>,
+}
+
+/// Images that an earlier run has scored.
+pub trait KeptImages: fmt::Debug + Sync {
+    /// Returns what was kept of an image; `None` if it is to be scored.
+    ///
+    /// - `index`: position of the image in the data set
+    ///
+    /// # Errors
+    /// Returns an error if the image was kept and cannot be read back.
+    fn image(&self, index: usize) -> anyhow::Result<Option<KeptImage>>;
+}
+
+/// An image that an earlier run has scored.
+#[derive(Debug, Clone)]
+pub struct KeptImage {
+    /// Its counts, in the order of the outcomes.
+    pub counts: Vec<ImageCounts>,
+    /// Predicted label maps, in the order of the outcomes; may be empty.
+    pub predictions: Vec<LabelMap>,
+    /// Times of its stages.
+    pub times: EvaluationTimes,
+}
+
+/// What an image contributes to one outcome.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageCounts {
+    /// Its score.
+    pub score: ImageScore,
+    /// Number of pixels by true and predicted class.
+    pub pairs: Vec<PairCount>,
 }
 
 /// The result of an evaluation.
@@ -45,6 +85,8 @@ pub struct EvaluationOutcome {
     pub confusion: ConfusionMatrix,
     /// The score of every image, in the data set's order.
     pub images: Vec<ImageScore>,
+    /// Images that could not be read, in the data set's order.
+    pub skipped: Vec<SkippedImage>,
     /// Times of the stages; for setups that were evaluated together, the sum over all of them.
     pub times: EvaluationTimes,
 }
@@ -83,20 +125,68 @@ impl EvaluationTimes {
 /// An evaluated image.
 #[derive(Debug, Clone, Copy)]
 pub struct ScoredImage<'a> {
+    /// Its position in the data set.
+    pub index: usize,
     /// Its id in the data set.
     pub id: &'a str,
-    /// Predicted label maps, in the order of the outcomes.
+    /// Predicted label maps, in the order of the outcomes; there may be none for an image of an earlier run.
     pub predictions: &'a [LabelMap],
+    /// What it contributes to each outcome.
+    pub counts: &'a [ImageCounts],
+    /// Times of its stages.
+    pub times: EvaluationTimes,
+    /// Whether it was scored now, kept from an earlier run, or skipped.
+    pub state: ImageState<'a>,
+}
+
+/// What became of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageState<'a> {
+    /// It was scored now.
+    Scored,
+    /// An earlier run has scored it.
+    Kept,
+    /// It could not be read; it has neither predictions nor counts.
+    Skipped {
+        /// What is wrong with it.
+        reason: &'a str,
+    },
 }
 
 /// The contribution of one image to all outcomes.
 struct Scored {
+    index: usize,
     id: String,
-    truth: LabelMap,
     /// One entry per outcome.
-    scores: Vec<ImageScore>,
+    counts: Vec<ImageCounts>,
     predictions: Vec<LabelMap>,
     times: EvaluationTimes,
+    is_kept: bool,
+    /// Why the image could not be read.
+    failure: Option<String>,
+}
+
+impl Scored {
+    /// Returns the contribution of an image that could not be read: none.
+    fn skipped(index: usize, id: String, error: &DataError) -> Self {
+        Self {
+            index,
+            id,
+            counts: Vec::new(),
+            predictions: Vec::new(),
+            times: EvaluationTimes::default(),
+            is_kept: false,
+            failure: Some(error.to_string()),
+        }
+    }
+
+    fn state(&self) -> ImageState<'_> {
+        match (&self.failure, self.is_kept) {
+            (Some(reason), _) => ImageState::Skipped { reason },
+            (None, true) => ImageState::Kept,
+            (None, false) => ImageState::Scored,
+        }
+    }
 }
 
 /// Label maps of one image, and the times of their stages.
@@ -123,6 +213,7 @@ impl<'a> EvaluationSetup<'a> {
 struct Evaluator<'a> {
     setups: &'a [EvaluationSetup<'a>],
     dataset: &'a dyn SampleSource,
+    options: EvaluationOptions<'a>,
     /// Held while a large image is labelled, so that only one is in memory at a time.
     large: Mutex<()>,
 }
@@ -157,11 +248,41 @@ impl Evaluator<'_> {
         Ok(labelled)
     }
 
-    /// Labels one sample and scores the result.
-    fn score(&self, index: usize) -> anyhow::Result<Scored> {
+    /// Returns the contribution of an image: that of an earlier run, or a new one.
+    fn contribution(&self, index: usize) -> anyhow::Result<Scored> {
+        let kept = self.options.kept.map(|kept| kept.image(index));
+        if let Some(kept) = kept.transpose()?.flatten() {
+            let outcomes: usize = self.setups.iter().map(EvaluationSetup::outputs).sum();
+            let id = self.dataset.id(index);
+            anyhow::ensure!(
+                kept.counts.len() == outcomes,
+                "image {id}: {} outcomes were kept, but there are {outcomes}",
+                kept.counts.len()
+            );
+            return Ok(Scored {
+                index,
+                id,
+                counts: kept.counts,
+                predictions: kept.predictions,
+                times: kept.times,
+                is_kept: true,
+                failure: None,
+            });
+        }
         let started = Instant::now();
-        let sample = self.dataset.load(index)?;
-        let load = started.elapsed();
+        match (self.dataset.load(index), self.options.on_bad_image) {
+            (Ok(sample), _) => self.score(index, sample, started.elapsed()),
+            (Err(error), OnBadSample::Skip) => {
+                Ok(Scored::skipped(index, self.dataset.id(index), &error))
+            }
+            (Err(error), OnBadSample::Stop) => Err(error.into()),
+        }
+    }
+
+    /// Labels one sample and scores the result.
+    ///
+    /// - `load`: time that reading the sample took
+    fn score(&self, index: usize, sample: Sample, load: Duration) -> anyhow::Result<Scored> {
         let Labelled { maps, stages } = self
             .label(&sample.image)
             .with_context(|| format!("image {}", sample.id))?;
@@ -170,21 +291,28 @@ impl Evaluator<'_> {
             .setups
             .iter()
             .flat_map(|setup| std::iter::repeat_n(setup, setup.outputs()));
-        let scores = owners.zip(&maps).map(|(setup, labels)| {
-            let pair = (sample.labels.labels(), labels.labels());
-            let classes = setup.classes.seen.len();
-            ImageScore::of(sample.id.clone(), pair, classes, IGNORE_LABEL)
+        let truth = sample.labels.labels();
+        let counts = owners.zip(&maps).map(|(setup, labels)| {
+            let (classes, labels) = (setup.classes.seen.len(), labels.labels());
+            let id = sample.id.clone();
+            Ok(ImageCounts {
+                score: ImageScore::of(id, (truth, labels), classes, IGNORE_LABEL)?,
+                pairs: count_pairs(truth, labels, IGNORE_LABEL, classes)?,
+            })
         });
+        let counts: anyhow::Result<Vec<ImageCounts>> = counts.collect();
         Ok(Scored {
-            scores: scores.collect::<Result<_, _>>()?,
+            index,
+            counts: counts.with_context(|| format!("image {}", sample.id))?,
             id: sample.id,
-            truth: sample.labels,
             predictions: maps,
             times: EvaluationTimes {
                 load,
                 stages,
                 count: started.elapsed(),
             },
+            is_kept: false,
+            failure: None,
         })
     }
 }
@@ -199,8 +327,8 @@ impl Evaluator<'_> {
 /// - `observe`: is called with every image, in the data set's order; an error from it ends the evaluation
 ///
 /// # Errors
-/// Returns an error if an image cannot be read or labelled, if its label values exceed the classes, or if `observe`
-/// fails.
+/// Returns an error if an image cannot be read and is not to be skipped, if an image cannot be labelled, if its label
+/// values exceed the classes, or if `observe` fails.
 pub fn evaluate(
     setups: &[EvaluationSetup],
     dataset: &dyn SampleSource,
@@ -211,6 +339,7 @@ pub fn evaluate(
     let empty = |setup: &EvaluationSetup| EvaluationOutcome {
         confusion: ConfusionMatrix::new(setup.classes.seen.len()),
         images: Vec::new(),
+        skipped: Vec::new(),
         times,
     };
     let mut outcomes: Vec<EvaluationOutcome> = setups
@@ -220,6 +349,7 @@ pub fn evaluate(
     let evaluator = Evaluator {
         setups,
         dataset,
+        options,
         large: Mutex::new(()),
     };
     let queue = QueueOptions {
@@ -227,23 +357,32 @@ pub fn evaluate(
         stop: options.stop,
     };
     let is_large = |_: &usize| false; // sizes are known only after reading; `Evaluator::large` limits memory instead
-    let work = |index: usize| evaluator.score(index);
+    let work = |index: usize| evaluator.contribution(index);
     work_in_order(0..dataset.len(), queue, is_large, work, |result| {
-        let mut scored = result.map_err(anyhow::Error::new).flatten()?;
-        let started = Instant::now();
-        let counted = outcomes.iter_mut().zip(&scored.predictions);
-        for ((outcome, labels), score) in counted.zip(scored.scores) {
+        let scored = result.map_err(anyhow::Error::new).flatten()?;
+        for (outcome, counts) in outcomes.iter_mut().zip(&scored.counts) {
             outcome
                 .confusion
-                .add(scored.truth.labels(), labels.labels(), IGNORE_LABEL)
+                .add_pairs(&counts.pairs)
                 .with_context(|| format!("image {}", scored.id))?;
-            outcome.images.push(score);
+            outcome.images.push(counts.score.clone());
         }
-        scored.times.count += started.elapsed();
+        if let Some(reason) = &scored.failure {
+            for outcome in &mut outcomes {
+                outcome.skipped.push(SkippedImage {
+                    id: scored.id.clone(),
+                    reason: reason.clone(),
+                });
+            }
+        }
         times += scored.times;
         observe(&ScoredImage {
+            index: scored.index,
             id: &scored.id,
             predictions: &scored.predictions,
+            counts: &scored.counts,
+            times: scored.times,
+            state: scored.state(),
         })
     })?;
     for outcome in &mut outcomes {

@@ -11,7 +11,7 @@ mod growth;
 
 use std::io;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::growth::{GrownRegion, Growth};
 use crate::session::{ScoredStrip, StripVisitor};
@@ -29,7 +29,8 @@ pub struct ExplainOptions {
 }
 
 /// A region with the classes that have the highest scores in it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Explanation {
     /// Class of the region; `None` for the unlabelled pixels.
     pub class: Option<String>,
@@ -42,7 +43,8 @@ pub struct Explanation {
 }
 
 /// A class with its mean score over a region.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Candidate {
     /// The class's name.
     pub class: String,

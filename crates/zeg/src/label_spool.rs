@@ -8,6 +8,7 @@ use std::{
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
 };
 
+use zeg_base::file::{temporary_error, unnamed};
 use zeg_image::LabelMap;
 
 /// Size in bytes of a stored run: the label and its length.
@@ -36,7 +37,7 @@ impl LabelSpool {
     /// Returns an error if no temporary file can be created.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
-            file: tempfile::tempfile()?,
+            file: unnamed()?,
             maps: Vec::new(),
         })
     }
@@ -54,7 +55,8 @@ impl LabelSpool {
             }
         }
         let start = self.file.seek(SeekFrom::End(0))?;
-        self.file.write_all(&bytes)?;
+        let written = self.file.write_all(&bytes);
+        written.map_err(|error| temporary_error(&error))?;
         self.maps.push(StoredMap {
             width: labels.width(),
             height: labels.height(),

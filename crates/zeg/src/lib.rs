@@ -32,6 +32,7 @@ pub mod explain;
 pub mod label_spool;
 pub mod loading;
 pub mod mini;
+pub mod released;
 pub mod segmenter;
 pub mod session;
 pub mod spool;

@@ -1,24 +1,35 @@
 //! Opens a model: a checkpoint of `zeg train`, a released checkpoint, or plain CLIP weights.
 
+mod base;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use crate::mini::{is_mini, open_weights, weights_sha256};
+use crate::{
+    mini::open_weights,
+    released::{ReleasedTraining, training_of},
+};
 use burn::tensor::Device;
+use zeg_base::fingerprint::Mismatch;
 use zeg_data::DataConfig;
 use zeg_model::{
     ModelError, Precision,
-    checkpoint::{BaseWeights, Checkpoint, StoredClass},
+    checkpoint::{Checkpoint, StoredClass},
     embeddings::ClassEmbeddings,
     inference::Inference,
     method::{Architecture, Method, Model, StartingPoint},
     methods::Methods,
     recognize::Recognized,
     section::Section,
-    weights::{self, StateDict, StatedActivation, WeightsError},
+    weights::{
+        self, Assumption, StateDict, StatedActivation, StatedHeads, WeightsError, published_name,
+    },
 };
+
+pub use self::base::{UnverifiedBase, check_base};
+use self::base::{check_activation, check_side_files, check_tensors, find_base};
 
 /// A model that is ready for inference, with everything that is known about it.
 #[derive(Debug)]
@@ -39,8 +50,10 @@ pub struct LoadedModel {
     pub starting_point: StartingPoint,
     /// The file that holds the text tower, if there is one.
     pub base: PathBuf,
-    /// SHA-256 of the frozen weights that a checkpoint was trained on.
+    /// SHA-256 of the frozen weights of a checkpoint, of all their files.
     pub base_sha256: Option<String>,
+    /// What could not be verified about the frozen weights, because an earlier version did not record it.
+    pub unverified_base: Option<UnverifiedBase>,
     /// Class embeddings that are stored with the model.
     pub stored: Option<ClassEmbeddings>,
     /// Classes of the experiment, each with whether it was seen; empty if they are not known.
@@ -49,6 +62,8 @@ pub struct LoadedModel {
     pub checkpoint: Option<Checkpoint>,
     /// The data that the model was trained on, if it was trained by `zeg train`.
     pub data: Option<DataConfig>,
+    /// How a released checkpoint was trained, if something says so; its `inference` has no seen offset then.
+    pub released: Option<ReleasedTraining>,
 }
 
 /// A method for plain CLIP weights, with its options.
@@ -73,8 +88,12 @@ pub struct ModelOptions {
     pub device: Device,
     /// The number format that the encoder computes with.
     pub precision: Precision,
-    /// Activation of plain CLIP weights, and of the text tower of a trained model; `None`: that of the files.
+    /// Activation of plain CLIP weights; `None`: that of the files. A trained model has that of its training, and another
+    /// one is an error.
     pub activation: Option<StatedActivation>,
+    /// Numbers of attention heads of plain CLIP weights, and of the text tower of a trained model; `None`: those of the
+    /// files.
+    pub heads: StatedHeads,
 }
 
 /// A problem with a model file.
@@ -100,6 +119,45 @@ pub enum LoadError {
         /// The digest in the checkpoint.
         expected: String,
     },
+    /// The files beside the frozen weights, such as `config.json`, state other values than in the training.
+    #[error(
+        "{}: a file beside these weights states other values than when {} was trained: {mismatch}",
+        file.display(),
+        checkpoint.display()
+    )]
+    OtherSideFiles {
+        /// The weights.
+        file: PathBuf,
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// The values that differ.
+        mismatch: Mismatch,
+    },
+    /// The user stated another activation than the one that the model was trained with.
+    #[error(
+        "{}: the model was trained with the activation {trained}, not {stated}",
+        checkpoint.display()
+    )]
+    OtherActivation {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// Name of the activation in the checkpoint, such as `quick-gelu`.
+        trained: &'static str,
+        /// Name of the activation that was stated.
+        stated: &'static str,
+    },
+    /// Weights of a frozen encoder were named for a model that does not use any.
+    #[error(
+        "{}: the model does not read its encoder from another file, so the weights {} would not be used",
+        file.display(),
+        weights.display()
+    )]
+    UnusedWeights {
+        /// The model.
+        file: PathBuf,
+        /// The weights that were named.
+        weights: PathBuf,
+    },
     /// A training-free method was requested for a trained model.
     #[error("{} is a trained model; --method {method} works with plain CLIP weights", file.display())]
     NotPlain {
@@ -111,26 +169,44 @@ pub enum LoadError {
 }
 
 impl ModelOptions {
-    /// Opens weights, with the activation of the options.
+    /// Opens weights, with the activation and the heads of the options, and checks that nothing is left out of them that
+    /// changes the results.
     fn open_weights(&self, path: &Path) -> Result<StateDict, WeightsError> {
         let mut weights = open_weights(path, &self.methods)?;
         if let Some(activation) = self.activation {
             weights.state_activation(activation);
         }
+        weights.state_heads(self.heads);
+        weights.check_unread()?;
         Ok(weights)
     }
 }
 
 impl LoadedModel {
-    /// Returns whether nothing states the activation of the model, so that QuickGELU is assumed.
+    /// Lists what nothing states about the architecture of the model, with the values that are assumed.
     ///
-    /// A checkpoint of `zeg train` states it.
+    /// A checkpoint of `zeg train` states everything.
     ///
     /// # Errors
     /// Returns an error if a configuration file beside the weights cannot be read.
-    pub fn assumes_activation(&self) -> Result<bool, WeightsError> {
-        let stated = weights::Architecture::stated_activation(&self.weights)?;
-        Ok(self.checkpoint.is_none() && stated.is_none())
+    pub fn assumptions(&self) -> Result<Vec<Assumption>, WeightsError> {
+        if self.checkpoint.is_some() {
+            return Ok(Vec::new());
+        }
+        let found = weights::Architecture::infer(&self.weights)?;
+        let mut assumptions = found.assumptions();
+        // The weights of a released two-stage model hold CLIP's image tower under a name of their own.
+        if let (None, Some(tower)) = (&found.vision, self.architecture.encoder())
+            && weights::Architecture::stated_heads(&self.weights)?
+                .image
+                .is_none()
+        {
+            assumptions.push(Assumption::ImageHeads {
+                heads: tower.heads,
+                published: published_name(tower.width, tower.layers, tower.heads, tower.patch),
+            });
+        }
+        Ok(assumptions)
     }
 
     /// Opens a model.
@@ -150,6 +226,18 @@ impl LoadedModel {
             return Err(LoadError::NotPlain {
                 file: path.to_owned(),
                 method: choice.name.clone(),
+            }
+            .into());
+        }
+        let has_own_encoder = match &recognized {
+            None => false,
+            Some(Recognized::Clip(_)) => true,
+            Some(Recognized::Trained(architecture)) => architecture.encoder().is_some(),
+        };
+        if let (true, Some(unused)) = (has_own_encoder, &options.base) {
+            return Err(LoadError::UnusedWeights {
+                file: path.to_owned(),
+                weights: unused.clone(),
             }
             .into());
         }
@@ -201,6 +289,7 @@ impl LoadedModel {
         architecture: Arc<dyn Architecture>,
         options: &ModelOptions,
     ) -> anyhow::Result<Self> {
+        let released = training_of(path, &weights);
         let (mut weights, mut architecture, mut file) = (weights, architecture, path.to_owned());
         if let Some(base) = options
             .base
@@ -211,45 +300,71 @@ impl LoadedModel {
             let Recognized::Clip(tower) = Recognized::from_weights(&all, &options.methods)? else {
                 anyhow::bail!("{}: not plain CLIP weights", base.display());
             };
-            if let Some(with_tower) = architecture.with_tower(&tower.encoder) {
-                all.add(path)?;
-                (weights, architecture, file) = (all, with_tower, base.to_owned());
-            }
+            let Some(with_tower) = architecture.with_tower(&tower.encoder) else {
+                return Err(LoadError::UnusedWeights {
+                    file: path.to_owned(),
+                    weights: base.to_owned(),
+                }
+                .into());
+            };
+            all.add(path)?;
+            (weights, architecture, file) = (all, with_tower, base.to_owned());
         }
-        Self::assemble(Parts {
+        let mut inference = architecture.default_inference();
+        if released.is_some() {
+            inference.seen_offset = 0.0;
+        }
+        let loaded = Self::assemble(Parts {
             method: format!("{} (released checkpoint)", architecture.title()),
             starting_point: StartingPoint::Masks,
             base: file,
-            inference: architecture.default_inference(),
+            inference,
             weights,
             architecture,
             options,
-        })
+        })?;
+        Ok(Self { released, ..loaded })
     }
 
     fn from_checkpoint(path: &Path, options: &ModelOptions) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::open(path, &options.methods)?;
         let architecture = checkpoint.architecture(&options.methods)?;
-        let base = find_base(path, &checkpoint.info.base, options.base.as_deref())?;
-        let mut weights = options.open_weights(&base)?;
-        // The configuration that the run read need not lie beside the weights any more.
-        if let Some(activation) = checkpoint.info.activation
-            && weights::Architecture::stated_activation(&weights)?.is_none()
-        {
+        check_activation(&checkpoint, options)?;
+        check_tensors(&checkpoint, &*architecture)?;
+        let base = find_base(&checkpoint, options.base.as_deref())?;
+        let mut weights = options.open_weights(&base.path)?;
+        // The configuration that the run read need not lie beside the weights any more, or it may be another.
+        if let (Some(activation), None) = (checkpoint.info.activation, options.activation) {
             weights.state_activation(activation.into());
         }
+        check_side_files(&checkpoint, &base.path, &weights, options)?;
+        if let (Some(asked), Some(encoder)) = (options.heads.image, architecture.encoder()) {
+            anyhow::ensure!(
+                asked == encoder.heads,
+                "{}: the image encoder was trained with {} attention heads, not {asked}",
+                path.display(),
+                encoder.heads
+            );
+        }
+        let stated = weights::Architecture::stated_heads(&weights)?;
+        let of_run = checkpoint.info.heads.unwrap_or_default();
+        weights.state_heads(StatedHeads {
+            image: architecture.encoder().map(|encoder| encoder.heads),
+            text: stated.text.or(of_run.text),
+        });
         weights.add(path)?;
         let loaded = Self::assemble(Parts {
             method: architecture.title().to_owned(),
             starting_point: StartingPoint::Masks,
-            base,
+            base: base.path,
             inference: checkpoint.inference()?,
             weights,
             architecture,
             options,
         })?;
         Ok(Self {
-            base_sha256: Some(checkpoint.info.base.sha256.clone()),
+            base_sha256: Some(base.sha256),
+            unverified_base: base.unverified,
             stored: Some(checkpoint.embeddings()?),
             trained_on: checkpoint.info.classes.clone(),
             data: Some(checkpoint.read_part("data")?),
@@ -281,10 +396,12 @@ impl LoadedModel {
             starting_point,
             base,
             base_sha256: None,
+            unverified_base: None,
             stored: None,
             trained_on: Vec::new(),
             checkpoint: None,
             data: None,
+            released: None,
         })
     }
 }
@@ -314,53 +431,4 @@ fn plain_method(methods: &Methods, name: &str) -> Result<&'static dyn Method, Mo
             known.join(", ")
         ))
     })
-}
-
-/// Finds the frozen weights of a checkpoint: at the given path, at the path that the checkpoint names, or beside the
-/// checkpoint.
-///
-/// # Errors
-/// Returns an error if there is no such file, or if its SHA-256 is not the one in the checkpoint.
-fn find_base(
-    checkpoint: &Path,
-    stored: &BaseWeights,
-    given: Option<&Path>,
-) -> anyhow::Result<PathBuf> {
-    let folder = checkpoint.parent().unwrap_or(Path::new(""));
-    let beside = stored.path.file_name().map(|name| folder.join(name));
-    let candidates = match given {
-        Some(given) => vec![given.to_owned()],
-        None => [
-            Some(stored.path.clone()),
-            Some(folder.join(&stored.path)),
-            beside,
-        ]
-        .into_iter()
-        .flatten()
-        .collect(),
-    };
-    let Some(file) = candidates
-        .iter()
-        .find(|path| path.is_file() || is_mini(path))
-        .or(given.map(|_| &candidates[0]))
-    else {
-        return Err(LoadError::BaseMissing {
-            checkpoint: checkpoint.to_owned(),
-            wanted: stored.path.clone(),
-        }
-        .into());
-    };
-    let found = weights_sha256(file)?;
-    if found != stored.sha256 {
-        let (file, checkpoint, expected) =
-            (file.clone(), checkpoint.to_owned(), stored.sha256.clone());
-        return Err(LoadError::OtherBase {
-            file,
-            checkpoint,
-            found,
-            expected,
-        }
-        .into());
-    }
-    Ok(file.clone())
 }

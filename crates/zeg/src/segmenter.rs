@@ -39,9 +39,9 @@ use zeg_model::{
     inference::{ClassQueries, Inference, TestTime},
     method::Scoring,
     methods::Methods,
+    patch_maps::PatchMaps,
     scores::Labelling,
-    vocabulary::WORDS_KEY,
-    weights::StatedActivation,
+    weights::{StatedActivation, StatedHeads},
 };
 use zeg_vocab::{classes::ClassQuery, templates::TemplateSet};
 
@@ -55,6 +55,7 @@ use crate::{
     },
     text_sources::{
         Embedded, EmbeddingOrigin, TableSource, Templates, TextNotice, TextSources, class_queries,
+        usual_templates,
     },
 };
 
@@ -84,6 +85,9 @@ pub struct LoadOptions {
     pub templates: Option<TemplateSet>,
     /// Activation of plain CLIP weights, and of the text tower of a trained model; `None`: that of the files.
     pub activation: Option<StatedActivation>,
+    /// Numbers of attention heads of plain CLIP weights, and of the text tower of a trained model; `None`: those of the
+    /// files.
+    pub heads: StatedHeads,
 }
 
 /// A model with the classes to segment; the class names are encoded once, the images one by one.
@@ -210,21 +214,18 @@ impl Segmenter {
                 device: device.clone(),
                 precision: options.precision,
                 activation: options.activation,
+                heads: options.heads,
             },
         )?;
         let templates_are_asked = options.templates.is_some();
-        let templates = match (options.templates, &loaded.data) {
-            (Some(templates), _) => templates,
-            (None, Some(data)) => TemplateSet::by_name(&data.templates)?,
-            // A model with a small vocabulary has only the tokens of the single template.
-            (None, None) if loaded.weights.metadata().contains_key(WORDS_KEY) => {
-                TemplateSet::single()
-            }
-            (None, None) => TemplateSet::multi(),
+        let trained_with = loaded.data.as_ref().map(|data| data.templates.as_str());
+        let templates = match options.templates {
+            Some(templates) => templates,
+            None => usual_templates(&loaded.weights, trained_with)?,
         };
         let cache = options
             .cache
-            .and_then(|folder| EmbeddingCache::of_file(&folder, &loaded.base));
+            .and_then(|folder| EmbeddingCache::of_weights(&folder, &loaded.base, &loaded.weights));
         let settings = SessionSettings {
             inference: loaded.inference.clone(),
             test_time: TestTime::default(),
@@ -402,6 +403,19 @@ impl Segmenter {
             .session()
             .segment(image, &classes.question(), visitors)?;
         Ok(Segmentation::from(answer))
+    }
+
+    /// Returns what the model computes on the patch grid of an image, which is resized to one window.
+    ///
+    /// # Errors
+    /// Returns the errors of [`PatchMaps::of`].
+    pub fn patch_maps(
+        &self,
+        image: &RgbImage,
+        classes: &EncodedClasses,
+    ) -> Result<PatchMaps, ModelError> {
+        let (model, side) = (self.loaded.model.as_ref(), self.inference().crop);
+        PatchMaps::of(model, image, side, &classes.queries, &self.device)
     }
 
     /// Encodes an image for [`Segmenter::ask`].

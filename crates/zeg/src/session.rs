@@ -13,6 +13,7 @@ mod pass;
 use std::io;
 
 use burn::tensor::Device;
+use zeg_base::memory;
 use zeg_image::{ImageError, LabelMap, RgbImage, flip_horizontal};
 use zeg_model::{
     ModelError,
@@ -124,6 +125,16 @@ pub enum SessionError {
     /// A label map of the image's size cannot be created.
     #[error("{0}")]
     Labels(#[source] ImageError),
+    /// The labels of an image cannot be held in memory.
+    #[error("labels of an image of {width}×{height} pixels: {source}")]
+    Memory {
+        /// Number of columns of the image.
+        width: usize,
+        /// Number of rows of the image.
+        height: usize,
+        /// The estimate and the limit.
+        source: memory::TooMuchMemory,
+    },
     /// A visitor of the scores failed.
     #[error("storing scores: {0}")]
     Visitor(#[source] io::Error),
@@ -254,6 +265,7 @@ impl<'a> Session<'a> {
             ..question.rule.clone()
         };
         let maps = question.seen_offsets.len().max(1);
+        check_memory([height, width], maps, question.confidence)?;
         let mut maps = vec![vec![0_u16; height * width]; maps];
         let mut confidence = match question.confidence {
             Confidence::Keep => Some(vec![0.0_f32; height * width]),
@@ -289,6 +301,25 @@ impl<'a> Session<'a> {
             stages: pass.stages(),
         })
     }
+}
+
+/// Checks that label maps and confidence of an image can be held in memory, before they are allocated.
+fn check_memory(
+    [height, width]: [usize; 2],
+    maps: usize,
+    confidence: Confidence,
+) -> Result<(), SessionError> {
+    let confidence = match confidence {
+        Confidence::Keep => size_of::<f32>(),
+        Confidence::Leave => 0,
+    };
+    let bytes_a_pixel = maps.saturating_mul(size_of::<u16>()) + confidence;
+    let needed = memory::product(&[height, width, bytes_a_pixel]);
+    memory::check(needed).map_err(|source| SessionError::Memory {
+        width,
+        height,
+        source,
+    })
 }
 
 /// Returns height and width in pixels.

@@ -9,6 +9,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use zeg_base::file::{temporary_error, unnamed};
 use zeg_export::ProbabilitySource;
 
 use crate::session::{ScoredStrip, StripVisitor};
@@ -31,7 +32,7 @@ impl ScoreSpool {
     /// Returns an error if no temporary file can be created.
     pub fn new(classes: usize, width: usize) -> io::Result<Self> {
         Ok(Self {
-            file: BufWriter::new(tempfile::tempfile()?),
+            file: BufWriter::new(unnamed()?),
             classes,
             width,
         })
@@ -43,7 +44,11 @@ impl ScoreSpool {
     /// Returns an error if the last scores cannot be written.
     pub fn finish(self) -> io::Result<SpooledScores> {
         Ok(SpooledScores {
-            file: Mutex::new(self.file.into_inner().map_err(io::Error::from)?),
+            file: Mutex::new(
+                self.file
+                    .into_inner()
+                    .map_err(|error| temporary_error(error.error()))?,
+            ),
             classes: self.classes,
             width: self.width,
             failure: Mutex::new(None),
@@ -55,7 +60,8 @@ impl StripVisitor for ScoreSpool {
     fn visit(&mut self, strip: &ScoredStrip) -> io::Result<()> {
         for (_, scores) in strip.rows() {
             let bytes: Vec<u8> = scores.iter().flat_map(|v| v.to_le_bytes()).collect();
-            self.file.write_all(&bytes)?;
+            let written = self.file.write_all(&bytes);
+            written.map_err(|error| temporary_error(&error))?;
         }
         Ok(())
     }

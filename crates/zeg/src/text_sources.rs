@@ -4,6 +4,8 @@
 //! include every name and no other prompt templates are asked for; the text tower of the model's weights. What comes
 //! back says which it was.
 
+mod distinct;
+mod notice;
 mod table;
 
 use std::path::PathBuf;
@@ -18,17 +20,19 @@ use zeg_model::{
     method::Model,
     recognize::text_config,
     text::TextTower,
-    vocabulary::Vocabulary,
+    vocabulary::{Vocabulary, WORDS_KEY},
     weights::{ParamBuilder, StateDict},
 };
 use zeg_vocab::{
     classes::ClassSet,
-    templates::TemplateSet,
+    templates::{TemplateError, TemplateSet},
     tokenizer::{CONTEXT_LENGTH, Overflow, Tokenizer},
 };
 
 use crate::embedding_cache::EmbeddingCache;
 
+pub use distinct::AllAlike;
+pub use notice::TextNotice;
 pub use table::{TableError, TableSource};
 
 /// Prefix of the text tower's tensors.
@@ -100,46 +104,22 @@ impl<T> Embedded<T> {
     }
 }
 
-/// An assumption about class embeddings that may be wrong.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TextNotice {
-    /// A table has no class names, so its rows are taken in the order of the classes.
-    #[error(
-        "{}: holds no class names; its {rows} rows are taken in the order of the class list: {first}",
-        table.display()
-    )]
-    RowOrder {
-        /// The table.
-        table: PathBuf,
-        /// Number of rows.
-        rows: usize,
-        /// The first class names.
-        first: String,
-    },
-    /// A table has no rows for synonyms; the rows of the classes' other names are used.
-    #[error(
-        "{}: has no rows for {count} synonyms, such as {example:?}; the rows of the other names of their classes are used",
-        table.display()
-    )]
-    MissingSynonyms {
-        /// The table.
-        table: PathBuf,
-        /// Number of synonyms without a row.
-        count: usize,
-        /// One of them.
-        example: String,
-    },
-    /// Prompt templates were asked for, but a table takes the place of the text tower.
-    #[error(
-        "the prompt templates {templates} have no effect: the class embeddings come from {}",
-        table.display()
-    )]
-    TemplatesUnused {
-        /// Name of the templates.
-        templates: String,
-        /// The table.
-        table: PathBuf,
-    },
+/// Returns the prompt templates of a model for which nobody asks for others.
+///
+/// - `trained_with`: name of the templates that the model was trained with
+///
+/// # Errors
+/// Returns an error if there are no templates of this name.
+pub fn usual_templates(
+    weights: &StateDict,
+    trained_with: Option<&str>,
+) -> Result<TemplateSet, TemplateError> {
+    match trained_with {
+        Some(name) => TemplateSet::by_name(name),
+        // A model with a small vocabulary has only the tokens of the single template.
+        None if weights.metadata().contains_key(WORDS_KEY) => Ok(TemplateSet::single()),
+        None => Ok(TemplateSet::multi()),
+    }
 }
 
 /// The error that class names cannot be encoded, because there is neither a table nor a text tower.
@@ -169,8 +149,20 @@ pub struct TemplatesNeedTextTower {
 /// Embeds classes, each a list of synonyms whose first is its name.
 ///
 /// # Errors
-/// Returns an error if a name does not fit the text encoder, or if no source knows it.
+/// Returns an error if a name does not fit the text encoder, if no source knows it, or [`AllAlike`].
 pub fn embed(
+    classes: &[Vec<String>],
+    sources: &TextSources,
+    device: &Device,
+) -> anyhow::Result<Embedded<ClassEmbeddings>> {
+    let mut embedded = embed_from_first(classes, sources, device)?;
+    let alike = distinct::check(&embedded.embeddings, &embedded.origin)?;
+    embedded.notices.extend(alike);
+    Ok(embedded)
+}
+
+/// Embeds classes from the first source that has them.
+fn embed_from_first(
     classes: &[Vec<String>],
     sources: &TextSources,
     device: &Device,
@@ -188,7 +180,7 @@ pub fn embed(
         return table::embed(classes, table, sources.templates);
     }
     let from_stored = match (sources.templates, sources.stored) {
-        (Templates::Usual(_), Some(stored)) => Some(stored.select(classes)),
+        (Templates::Usual(_), Some(stored)) => Some(of_stored(stored, classes)),
         _ => None,
     };
     if let Some(Ok(found)) = from_stored {
@@ -200,13 +192,22 @@ pub fn embed(
     }
     let weights = sources.weights.origin();
     match (from_stored, sources.templates, sources.stored) {
-        (Some(Err(unknown)), _, _) => Err(unknown.into()),
+        (Some(Err(unknown)), _, _) => Err(unknown),
         (_, Templates::Asked(templates), Some(_)) => {
             let templates = templates.name().to_owned();
             Err(TemplatesNeedTextTower { weights, templates }.into())
         }
         _ => Err(NoTextEncoder { weights }.into()),
     }
+}
+
+/// Returns the rows of classes among the embeddings of a checkpoint.
+fn of_stored(stored: &ClassEmbeddings, classes: &[Vec<String>]) -> anyhow::Result<ClassEmbeddings> {
+    if let Some((name, rows)) = stored.ambiguous(classes) {
+        let table = stored.origin().to_owned();
+        return Err(TableError::Ambiguous { table, name, rows }.into());
+    }
+    Ok(stored.select(classes)?)
 }
 
 /// Embeds classes for crops around proposals, with prompt templates of their own.
@@ -326,7 +327,14 @@ pub fn embed_class_set(
     device: &Device,
 ) -> anyhow::Result<Embedded<ClassEmbeddings>> {
     let names: Vec<Vec<String>> = (0..classes.len()).map(|c| classes.names_of(c)).collect();
-    embed(&names, sources, device).context("embedding the data set's class names")
+    let embedded =
+        embed(&names, sources, device).context("embedding the data set's class names")?;
+    // All names of a class, because several classes may have one class name.
+    let whole = names.iter().map(|names| names.join(", ")).collect();
+    Ok(Embedded {
+        embeddings: embedded.embeddings.with_names(whole)?,
+        ..embedded
+    })
 }
 
 /// Embeds classes with the text tower, which is built only if a class is not in the cache.
@@ -386,4 +394,45 @@ fn from_tower(
         .collect();
     let values = rows.into_iter().flatten().flatten().collect();
     ClassEmbeddings::new(names, values, dim, "text tower".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use zeg_model::methods::Methods;
+
+    use super::*;
+    use crate::mini;
+
+    fn sources<'a>(weights: &'a StateDict, templates: &'a TemplateSet) -> TextSources<'a> {
+        TextSources {
+            table: None,
+            stored: None,
+            weights,
+            templates: Templates::Usual(templates),
+            cache: None,
+            progress: None,
+        }
+    }
+
+    #[test]
+    fn every_prompt_template_has_embeddings_of_its_own_from_the_text_tower() {
+        let weights = mini::open_weights(mini::NAME.as_ref(), &Methods::default()).unwrap();
+        let device = Device::flex();
+        let lines = ["a photo of a {}.", "an image of a {}."];
+        let set = TemplateSet::custom("two", &lines).unwrap();
+        let classes = ["ring", "striped square"].map(|name| vec![name.to_owned()]);
+        let both = sources(&weights, &set);
+        let mean = embed(&classes, &both, &device).unwrap().embeddings;
+        let each = embed_each_template(&classes, &mean, &both, &device).unwrap();
+        assert_eq!(each.dims(), [2, 2, mean.dim()]);
+        let values: Vec<f32> = each.into_data().convert::<f32>().try_into_vec().unwrap();
+        let (first, second) = values.split_at(2 * mean.dim());
+        assert_ne!(first, second);
+        for (line, found) in lines.iter().zip([first, second]) {
+            let set = TemplateSet::custom("one", &[line]).unwrap();
+            let alone = embed(&classes, &sources(&weights, &set), &device).unwrap();
+            assert_eq!(alone.embeddings.values(), found, "{line}");
+            assert_ne!(alone.embeddings.values(), mean.values(), "{line}");
+        }
+    }
 }

@@ -240,7 +240,7 @@ fn an_evaluation_runs_the_model_once_per_image_and_stores_the_labels_for_the_gal
     };
     let options = EvaluationOptions {
         threads: 2,
-        stop: None,
+        ..EvaluationOptions::default()
     };
     let mut spools = [LabelSpool::new().unwrap(), LabelSpool::new().unwrap()];
     let mut ids = Vec::new();

@@ -4,6 +4,7 @@
 //! runs are kept, so the same command continues a suite that was stopped.
 
 mod choose;
+mod facts;
 pub(super) mod run;
 mod suite;
 mod table;
@@ -11,40 +12,54 @@ mod table;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use zeg_base::paths::path_text;
+use serde::Serialize;
+use zeg_base::{file, fingerprint::Fingerprint, paths::path_text};
 use zeg_train::checkpoint::write_atomically;
 
 use self::{
     choose::{Choice, candidates, choices},
-    run::{Run, check_all, score_all, train_all},
-    suite::{Row, Suite, Variant},
+    run::{Run, check_all, score_all, settle, train_all},
+    suite::{Row, Suite, Variant, first_repeated},
     table::{Scored, Table},
 };
-use super::{JsonTarget, json::JsonArgs, shared::heading, write_result};
-use crate::{Program, progress::Verbosity};
+use super::{
+    JsonTarget,
+    children::Children,
+    json::{self, JsonArgs},
+    model_file::resolve_model,
+    place::output_folder,
+    run_files::claim_folder,
+    shared::{StatedArgs, TextClassesArgs, heading},
+    write_result,
+};
+use crate::{
+    Program,
+    numbers::{self, WrongArgument},
+    progress::Verbosity,
+};
 
 /// Arguments of `zeg ablate`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  zeg ablate configs/ablations/voc12-designs-quick.toml --data VOCdevkit/VOC2012 \\
-      --weights clip-vit-b16.safetensors --text voc12_single.npy -o runs/designs
+  zeg ablate configs/ablations/voc12-designs-small.toml --data VOCdevkit/VOC2012 \\
+      --weights clip-vit-b16.safetensors --text voc12_single.npy --text-classes voc20 -o runs/designs
   zeg ablate … -o runs/designs --dry-run
   zeg ablate … -o runs/designs --only zegclip --seeds 3,4
 
-The same command continues a suite that was stopped. The table is runs/designs/ablation.md; each
-run has a folder beside it.")]
+The same command continues a suite that was stopped or killed. The table is
+runs/designs/ablation.md; each run has a folder beside it.")]
 pub(crate) struct AblateArgs {
     /// Suite file (TOML)
     suite: PathBuf,
     /// Seeds of the runs, separated by commas [default: the suite's]
-    #[arg(long, value_name = "SEEDS", value_delimiter = ',', help_heading = heading::TRAINING)]
+    #[arg(long, value_name = "SEEDS", value_delimiter = ',', value_parser = numbers::seed, help_heading = heading::TRAINING)]
     seeds: Vec<u64>,
     /// Rows of the suite to run, separated by commas [default: all]
     #[arg(long, value_name = "ROWS", value_delimiter = ',', help_heading = heading::TRAINING)]
     only: Vec<String>,
     /// Setting to change in every row; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = heading::TRAINING)]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = numbers::change, help_heading = heading::TRAINING)]
     changes: Vec<String>,
     /// List the runs with their states, and run nothing
     #[arg(long, help_heading = heading::TRAINING)]
@@ -58,13 +73,17 @@ pub(crate) struct AblateArgs {
     /// Class embeddings (.npy or .safetensors) [default: computed by the text encoder of the weights]
     #[arg(long, value_name = "FILE", help_heading = heading::MODEL)]
     text: Option<PathBuf>,
+    #[command(flatten)]
+    text_classes: TextClassesArgs,
+    #[command(flatten)]
+    stated: StatedArgs,
     /// Folder for the runs and the table
-    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    #[arg(short, long, value_name = "DIR", value_parser = output_folder(), help_heading = heading::OUTPUT)]
     output: PathBuf,
     #[command(flatten)]
     json: JsonArgs,
     /// Number of runs at the same time; each uses one thread if there are several
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = heading::PERFORMANCE)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = numbers::count, help_heading = heading::PERFORMANCE)]
     jobs: usize,
 }
 
@@ -78,6 +97,8 @@ struct AblateSettings {
     weights: Vec<PathBuf>,
     /// Table of class embeddings.
     text: Option<PathBuf>,
+    /// Further arguments of every training: the classes of the table's rows, the activation and heads of the weights.
+    train_arguments: Vec<String>,
     output: PathBuf,
     /// Seeds of the runs; empty for the suite's.
     seeds: Vec<u64>,
@@ -95,18 +116,26 @@ struct AblateSettings {
 
 impl AblateArgs {
     /// # Errors
-    /// Returns an error if the file of `--json` may not be written.
+    /// Returns an error if the file of `--json` may not be written, or the classes of `--text` cannot be read.
     fn settings(self, verbosity: Verbosity) -> anyhow::Result<AblateSettings> {
+        // Every training reads the list again; a mistake in it shows before the first one.
+        self.text_classes.value()?;
+        let weights = self.weights.iter().map(|file| resolve_model(file));
+        let mut train_arguments = self.stated.arguments();
+        if let Some(classes) = self.text_classes.text() {
+            train_arguments.push(format!("--text-classes={classes}"));
+        }
         Ok(AblateSettings {
             suite: self.suite,
             data: self.data,
-            weights: self.weights,
+            weights: weights.collect::<anyhow::Result<_>>()?,
             text: self.text,
+            train_arguments,
             output: self.output,
             seeds: self.seeds,
             only: self.only,
             changes: self.changes,
-            jobs: self.jobs,
+            jobs: numbers::capped("--jobs", self.jobs),
             dry_run: self.dry_run,
             json: self.json.target("ablate")?,
             verbosity,
@@ -115,6 +144,11 @@ impl AblateArgs {
 }
 
 impl AblateSettings {
+    /// Returns the folder of the encoded images that the runs share.
+    fn features(&self) -> PathBuf {
+        self.output.join("features")
+    }
+
     /// Returns the weights that the candidates of `[choose]` are run with.
     fn first_weights(&self) -> PathBuf {
         self.weights.first().cloned().unwrap_or_default()
@@ -123,11 +157,47 @@ impl AblateSettings {
 
 /// The error for a process of the suite that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("`zeg {what}` of {} ended with exit code {code}", folder.display())]
+#[error("`zeg {what}` of {} {how}", folder.display())]
 pub(crate) struct RunFailed {
     what: &'static str,
     folder: PathBuf,
-    code: i32,
+    /// How it ended, such as `ended with exit code 1`.
+    how: String,
+}
+
+/// The table of a suite, or with `--dry-run` its runs.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+enum AblateOutput<'a> {
+    /// The scores of all rows.
+    Table(&'a Table),
+    /// With `--dry-run`: all runs with their states.
+    Runs(RunList),
+}
+
+/// The runs of a suite.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct RunList {
+    /// All runs, in the order in which they are carried out.
+    runs: Vec<ListedRun>,
+}
+
+/// A run of a suite.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct ListedRun {
+    /// How far it is: `scored`, `trained`, `begun` or `left`.
+    state: &'static str,
+    /// Its folder.
+    folder: String,
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<AblateOutput<'_>>("ablate")
 }
 
 pub(crate) fn run(
@@ -140,29 +210,31 @@ pub(crate) fn run(
 
 fn ablate(program: &Program, settings: &AblateSettings) -> anyhow::Result<ExitCode> {
     let suite = Suite::open(&settings.suite)?;
+    check_different(settings)?;
     let rows = chosen_rows(settings, &suite)?;
-    let candidates = candidates(settings, &suite, &rows);
-    check_all(program, &candidates, &settings.suite)?;
+    let mut candidates = candidates(settings, &suite, &rows);
+    check_all(program, &mut candidates, settings)?;
     if settings.dry_run {
         return dry_run(program, settings, &suite, &rows, &candidates);
     }
-    if let Some(code) = carry_out(settings, &candidates)? {
-        return Ok(code);
+    let children = Children::new();
+    let _lock = claim_folder(&settings.output)?;
+    let table_file = table::place(&settings.output)?;
+    file::remove_leftovers(&settings.features());
+    if carry_out(settings, &children, &candidates)?.is_some() {
+        return Ok(json::stopped(settings.json.as_ref()));
     }
     let choices = choices(&suite, &candidates)?;
-    let runs = plan(settings, &suite, &rows, &choices);
-    check_all(program, &runs, &settings.suite)?;
-    if let Some(code) = carry_out(settings, &runs)? {
-        return Ok(code);
+    let mut runs = plan(settings, &suite, &rows, &choices);
+    check_all(program, &mut runs, settings)?;
+    if carry_out(settings, &children, &runs)?.is_some() {
+        return Ok(json::stopped(settings.json.as_ref()));
     }
     let scored = runs.iter().filter_map(|run| Scored::of(run, &choices));
     let scored = scored.collect::<anyhow::Result<Vec<_>>>()?;
     let table = Table::new(&suite, &scored, &choices)?;
-    write_atomically(
-        &settings.output.join("ablation.md"),
-        table.to_markdown().as_bytes(),
-    )?;
-    write_result(settings.json.as_ref(), &table, || {
+    write_atomically(&table_file, table.to_markdown().as_bytes())?;
+    write_result(settings.json.as_ref(), &AblateOutput::Table(&table), || {
         print_result!("{}", table.to_markdown())
     })?;
     Ok(ExitCode::SUCCESS)
@@ -175,10 +247,15 @@ pub(crate) fn suite_schema() -> schemars::Schema {
 }
 
 /// Trains and scores the runs; returns an exit code if the user stopped it.
-fn carry_out(settings: &AblateSettings, runs: &[Run]) -> anyhow::Result<Option<ExitCode>> {
-    match train_all(runs, settings)? {
+fn carry_out(
+    settings: &AblateSettings,
+    children: &Children,
+    runs: &[Run],
+) -> anyhow::Result<Option<ExitCode>> {
+    settle(runs, children)?;
+    match train_all(runs, settings, children)? {
         Some(code) => Ok(Some(code)),
-        None => score_all(runs, settings),
+        None => score_all(runs, settings, children),
     }
 }
 
@@ -198,22 +275,41 @@ fn dry_run(
     } else {
         Vec::new()
     };
-    let runs = plan(settings, suite, rows, &choices);
+    let mut runs = plan(settings, suite, rows, &choices);
     if ready {
-        check_all(program, &runs, &settings.suite)?;
+        check_all(program, &mut runs, settings)?;
     }
     let all = || candidates.iter().chain(&runs);
-    let list: Vec<_> = all()
-        .map(|run| serde_json::json!({ "state": run.state(), "folder": path_text(&run.folder) }))
-        .collect();
-    let document = serde_json::json!({ "runs": list });
-    write_result(settings.json.as_ref(), &document, || {
+    let list = all().map(|run| ListedRun {
+        state: run.state(),
+        folder: path_text(&run.folder),
+    });
+    let output = AblateOutput::Runs(RunList {
+        runs: list.collect(),
+    });
+    write_result(settings.json.as_ref(), &output, || {
         for run in all() {
             print_result!("{:<9} {}", run.state(), run.folder.display())?;
         }
         Ok(())
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Checks that no seed and no weights are named twice; their runs would have one folder, or count twice.
+fn check_different(settings: &AblateSettings) -> anyhow::Result<()> {
+    let is_twice = |argument: &str| WrongArgument(format!("{argument} is named twice"));
+    if let Some(seed) = first_repeated(&settings.seeds) {
+        return Err(is_twice(&format!("--seeds: seed {seed}")).into());
+    }
+    let files = settings.weights.iter();
+    let files: Vec<PathBuf> = files
+        .map(|path| path.canonicalize().unwrap_or_else(|_| path.clone()))
+        .collect();
+    if let Some(file) = first_repeated(&files) {
+        return Err(is_twice(&format!("--weights: {}", file.display())).into());
+    }
+    Ok(())
 }
 
 /// Returns the chosen rows.
@@ -281,6 +377,7 @@ fn plan<'a>(
                 folder: folder_of(&row.name),
                 init: init.map(|init| folder_of(&init.row).join(&init.checkpoint)),
                 offsets: suite.offsets(row),
+                scored_on: Fingerprint::new(),
                 row,
                 changes,
             });

@@ -1,23 +1,36 @@
 //! `zeg bench`: measures the time and memory of a model.
 
+mod systems;
+mod table;
+
 use std::{path::PathBuf, process::ExitCode};
+use zeg_base::plural::counted;
 
 use crate::timing::{self, Amount, Timing};
+use anyhow::Context as _;
 use burn::tensor::Device;
 use clap::Args;
 use serde::Serialize;
 use zeg::{loading::LoadedModel, model::Precision};
+use zeg_base::memory;
 
+use self::table::TableSettings;
 use super::{
     JsonTarget, is_experiment,
     json::JsonArgs,
     machine,
+    model_file::{resolve_model, warn_of_architecture, warn_of_assumptions},
     shared::{
         ComputeArgs, ComputeSettings, MethodArgs, ModelArgs, ModelSettings, PrecisionArgs, heading,
     },
     write_result,
 };
-use crate::{Program, say::StdoutError};
+use crate::{
+    Program,
+    numbers::{WrongArgument, count},
+    progress::Verbosity,
+    say::StdoutError,
+};
 
 /// Arguments of `zeg bench`.
 #[derive(Debug, Args)]
@@ -26,27 +39,42 @@ Examples:
   zeg bench configs/voc12/zegclip-inductive.toml
   zeg bench configs/voc12/zegclip-inductive.toml --precision int8 --threads 2 --json
   zeg bench configs/voc12/zegclip-inductive.toml --training --batch 4 --micro-batch 1
-  zeg bench clip-vit-b-16.safetensors --size 224 --classes 150")]
+  zeg bench clip-vit-b-16.safetensors --size 224 --classes 150
+  zeg bench --table --threads 2
+  zeg bench --table --only zegclip,clip-rc --runs 3 --json")]
 pub(crate) struct BenchArgs {
     /// Model file, or experiment file (TOML), which is measured with generated weights
-    file: PathBuf,
+    #[arg(required_unless_present = "table")]
+    file: Option<PathBuf>,
+    /// Measure ZegFormer, ZegCLIP and CLIP-RC as published, with the classes of VOC and of COCO-Stuff, beside the
+    /// published figures; minutes, most of them for ZegFormer
+    #[arg(
+        long,
+        conflicts_with_all = ["file", "training", "size", "classes", "batch", "method", "last_block", "logit_scale",
+            "weights", "text", "activation", "heads"],
+        help_heading = heading::MODEL
+    )]
+    table: bool,
+    /// Methods of --table to measure, separated by commas: zegformer, zegclip, clip-rc [default: all]
+    #[arg(long, value_name = "METHODS", value_delimiter = ',', requires = "table", help_heading = heading::MODEL)]
+    only: Vec<String>,
     /// Measure training steps of the experiment instead of inference
     #[arg(long, help_heading = heading::TRAINING)]
     training: bool,
     /// Number of images that go through the model at once in a training step [default: the batch]
-    #[arg(long, value_name = "N", requires = "training", value_parser = positive, help_heading = heading::TRAINING)]
+    #[arg(long, value_name = "N", requires = "training", value_parser = count, help_heading = heading::TRAINING)]
     micro_batch: Option<usize>,
     /// Side of the images in pixels [default: the resolution of the experiment, or 512]
-    #[arg(long, value_name = "PIXELS", help_heading = heading::DATA)]
+    #[arg(long, value_name = "PIXELS", value_parser = count, help_heading = heading::DATA)]
     size: Option<usize>,
     /// Number of classes [default: the experiment's, or 20]
-    #[arg(long, value_name = "N", conflicts_with = "training", help_heading = heading::DATA)]
+    #[arg(long, value_name = "N", conflicts_with = "training", value_parser = count, help_heading = heading::DATA)]
     classes: Option<usize>,
     /// Number of images in each run
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive, help_heading = heading::DATA)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count, help_heading = heading::DATA)]
     batch: usize,
     /// Number of measured runs, after one that is not measured
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive, help_heading = heading::DATA)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count, help_heading = heading::DATA)]
     runs: usize,
     #[command(flatten)]
     method: MethodArgs,
@@ -60,30 +88,36 @@ pub(crate) struct BenchArgs {
     compute: ComputeArgs,
 }
 
-fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if number > 0 => Ok(number),
-        _ => Err("give a number of at least 1".to_owned()),
-    }
-}
-
 /// The result: what was measured, on which machine, and its times.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct BenchReport {
+    /// Program and version, as `zeg 0.1.0`.
     program: &'static str,
+    /// System, architecture and processor.
     machine: String,
+    /// Device of the computation, as `--device` names it.
     device: String,
+    /// Number of threads.
     threads: usize,
+    /// File of the model or of the experiment.
     model: String,
+    /// The method, as `ZegCLIP`.
     method: String,
+    /// What a run is: `forward` or `training step`.
     what: &'static str,
+    /// Arithmetic of the encoder, `f32` or `int8`.
     precision: String,
+    /// Number of images in a run.
     batch: usize,
-    /// Only for training.
+    /// Number of images that go through the model at once; only for training.
     #[serde(skip_serializing_if = "Option::is_none")]
     micro_batch: Option<usize>,
+    /// Side of the images in pixels.
     size: usize,
+    /// Number of classes.
     classes: usize,
+    /// Number of measured runs.
     runs: usize,
     #[serde(flatten)]
     timing: Timing,
@@ -137,9 +171,28 @@ impl BenchWork {
 }
 
 impl BenchArgs {
+    /// # Errors
+    /// Returns an error if the arguments contradict each other, or the file of `--json` may not be written.
     fn settings(self) -> anyhow::Result<BenchSettings> {
+        let model = self.model.settings(&self.method, &self.precision)?;
+        let file = self.file.unwrap_or_default();
+        let reason = if !self.training {
+            None
+        } else if !is_experiment(&file) {
+            let file = file.display();
+            Some(format!(
+                "{file}: --training needs an experiment file (.toml)"
+            ))
+        } else if model.precision != Precision::Float {
+            Some("--precision int8: training computes with 32-bit floats only".to_owned())
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            return Err(WrongArgument(reason).into());
+        }
         Ok(BenchSettings {
-            file: self.file,
+            file,
             work: if self.training {
                 BenchWork::Training
             } else {
@@ -150,15 +203,54 @@ impl BenchArgs {
             batch: self.batch,
             micro_batch: self.micro_batch.unwrap_or(self.batch),
             runs: self.runs,
-            model: self.model.settings(&self.method, &self.precision)?,
+            model,
             json: self.json.target("bench")?,
             compute: self.compute.settings(),
         })
     }
 }
 
-pub(crate) fn run(program: &Program, args: BenchArgs) -> anyhow::Result<ExitCode> {
-    bench(program, &args.settings()?)?;
+impl BenchArgs {
+    fn table_settings(self, verbosity: Verbosity) -> anyhow::Result<TableSettings> {
+        Ok(TableSettings {
+            only: self.only,
+            runs: self.runs,
+            precision: self.precision.value(),
+            compute: self.compute.settings(),
+            json: self.json.target("bench")?,
+            verbosity,
+        })
+    }
+}
+
+/// The times of one model, or with `--table` those of the published systems.
+#[cfg(feature = "schema")]
+#[derive(schemars::JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code, clippy::large_enum_variant)] // only its schema is used
+enum BenchOutput {
+    /// Of one model.
+    One(BenchReport),
+    /// Of the published systems.
+    Table(table::BenchTable),
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<BenchOutput>("bench")
+}
+
+pub(crate) fn run(
+    program: &Program,
+    args: BenchArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
+    if args.table {
+        table::run(program, &args.table_settings(verbosity)?)?;
+    } else {
+        bench(program, &args.settings()?)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -199,11 +291,8 @@ fn measure_experiment(
     let amount = settings.amount(config.resolution());
     let set = timing::classes(&experiment)?;
     let classes = settings.classes.unwrap_or(set.len());
+    check_memory(&amount, classes)?;
     let timing = if settings.work == BenchWork::Training {
-        anyhow::ensure!(
-            settings.model.precision == Precision::Float,
-            "--precision int8: training computes with 32-bit floats only"
-        );
         let weights = timing::generated_weights(&*config)?;
         timing::training(&experiment, program, weights, amount, device)?
     } else {
@@ -223,21 +312,32 @@ fn measure_model(
     settings: &BenchSettings,
     device: &Device,
 ) -> anyhow::Result<Measured> {
-    anyhow::ensure!(
-        settings.work == BenchWork::Forward,
-        "{}: --training needs an experiment file (.toml)",
-        settings.file.display()
-    );
     let model = &settings.model;
-    let loaded = LoadedModel::open(&settings.file, &model.options(program, device))?;
+    let loaded = LoadedModel::open(
+        &resolve_model(&settings.file)?,
+        &model.options(program, device),
+    )?;
+    warn_of_assumptions(&loaded);
+    warn_of_architecture(&loaded)?;
     let amount = settings.amount(512);
     let classes = settings.classes.unwrap_or(20);
+    check_memory(&amount, classes)?;
     Ok(Measured {
         timing: timing::forward(loaded.model.as_ref(), classes, amount, device)?,
         method: loaded.method,
         amount,
         classes,
     })
+}
+
+/// Checks that the images and the masks of a run fit into memory.
+fn check_memory(amount: &Amount, classes: usize) -> anyhow::Result<()> {
+    let Amount { batch, size, .. } = *amount;
+    // The masks have at most a sixteenth of the pixels per side, so the classes count little.
+    let images = memory::product(&[batch, size, size, 3 * size_of::<f32>()]);
+    let masks = memory::product(&[batch, size / 16, size / 16, classes, size_of::<f32>()]);
+    memory::check(images.saturating_add(masks))
+        .with_context(|| format!("{batch} images of {size}×{size} pixels, {classes} classes"))
 }
 
 impl BenchSettings {
@@ -254,7 +354,7 @@ impl BenchSettings {
 fn print(report: &BenchReport) -> Result<(), StdoutError> {
     let BenchReport { timing, .. } = report;
     print_result!(
-        "{} ({}), {} in {}: {} × {}×{} pixels, {} classes, {} threads",
+        "{} ({}), {} in {}: {} × {}×{} pixels, {}, {}",
         report.model,
         report.method,
         report.what,
@@ -262,8 +362,8 @@ fn print(report: &BenchReport) -> Result<(), StdoutError> {
         report.batch,
         report.size,
         report.size,
-        report.classes,
-        report.threads
+        counted(report.classes, "class"),
+        counted(report.threads, "thread")
     )?;
     print_result!(
         "  {:.3} s  (median of {}; {:.3} to {:.3})",

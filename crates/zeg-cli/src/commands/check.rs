@@ -81,15 +81,28 @@ impl CheckArgs {
 
 /// The result: the machine and the deviation of every case.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct CheckReport {
+    /// Program and version, as `zeg 0.1.0`.
     program: &'static str,
+    /// System, architecture and processor.
     machine: String,
     #[serde(flatten)]
     found: Machine,
+    /// Device of the computation, as `--device` names it.
     device: String,
+    /// Arithmetic of the encoder, `f32` or `int8`.
     precision: String,
+    /// Every method at every size.
     cases: Vec<CaseReport>,
+    /// Whether every case passed.
     passed: bool,
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<CheckReport>("check")
 }
 
 pub(crate) fn run(
@@ -100,7 +113,7 @@ pub(crate) fn run(
     let settings = args.settings(verbosity)?;
     let report = check(program, &settings)?;
     write_result(settings.json.as_ref(), &report, || match verbosity {
-        Verbosity::Normal => print(&report),
+        Verbosity::Normal | Verbosity::Verbose => print(&report),
         Verbosity::Quiet => print_result!("{}", verdict(&report)),
     })?;
     Ok(exit_code(&report))

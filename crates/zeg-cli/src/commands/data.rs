@@ -9,6 +9,11 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 pub(crate) use self::prepare::hint;
+#[cfg(feature = "schema")]
+pub(crate) use self::{
+    doctor::output_schema as doctor_output_schema, list::output_schema as list_output_schema,
+    prepare::output_schema as prepare_output_schema,
+};
 use crate::{Program, progress::Verbosity};
 
 /// Arguments of `zeg data`.

@@ -1,38 +1,53 @@
 //! `zeg eval`: scores models on a data set; `zeg eval merge` adds up the parts of a divided evaluation.
 
 mod args;
+mod finished;
 mod gallery;
 mod job;
 mod merge;
+mod places;
 mod plan;
 mod predictions;
 mod record;
+mod scores;
 pub(crate) mod sweep;
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
+    sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
+use zeg_base::plural::counted;
 
 use burn::tensor::Device;
 use zeg::{
     data::{OpenSet, SampleSource},
-    eval::{EvalError, Evaluation, Summary, record::FILE_NAME},
-    evaluation::{EvaluationOptions, EvaluationOutcome, EvaluationSetup, evaluate},
+    eval::{Evaluation, SkippedImage, record::FILE_NAME},
+    evaluation::{
+        EvaluationOptions, EvaluationOutcome, EvaluationSetup, ImageState, KeptImages, evaluate,
+    },
 };
 
-pub(crate) use self::args::EvalArgs;
+#[cfg(feature = "schema")]
+pub(crate) use self::scores::{merge_output_schema, output_schema};
+pub(crate) use self::{args::EvalArgs, places::ReplacesInput, plan::DescriptionMissing};
 use self::{
-    args::{EvalSettings, EvalTask, RecordPlace},
+    args::{EvalSettings, EvalTask},
+    finished::{Earlier, ScoredImages},
     gallery::Gallery,
     job::{EvalJob, EvalOutput},
+    places::{check_label_folders, record_places},
     plan::PlanFile,
     predictions::Predictions,
     record::RecordInput,
+    scores::{ScoredModels, show_one, show_several},
 };
-use super::{JsonTarget, write_result};
-use crate::{Program, progress::Verbosity};
+use super::{
+    file_contents::FileContents, interrupt, journal::Continuation, json, run_files::claim_folders,
+    shared::Existing, stop_flag,
+};
+use crate::{Program, hints, progress::Verbosity};
 
 /// Returns the JSON schema of an evaluation plan.
 #[cfg(feature = "schema")]
@@ -46,111 +61,203 @@ pub(crate) fn run(
     verbosity: Verbosity,
 ) -> anyhow::Result<ExitCode> {
     match args.settings(verbosity)? {
-        EvalTask::Score(settings) => eval(program, &settings)?,
-        EvalTask::Merge(settings) => merge::merge(&settings)?,
+        EvalTask::Score(settings) => eval(program, &settings),
+        EvalTask::Merge(settings) => merge::merge(&settings).map(|()| ExitCode::SUCCESS),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<()> {
+/// Scores all models. One of several that cannot be scored does not keep the others from it.
+fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> {
+    let folders = record_places(settings)?;
+    let stop = stop_flag();
     let device = settings.compute.open_device()?;
     let file = settings.plan.as_deref().map(PlanFile::open).transpose()?;
-    let folders = record_places(settings)?;
+    let _locks = claim_folders(&folders)?;
+    let single = settings.checkpoints.len() == 1;
+    let mut scored = ScoredModels::default();
     let mut jobs = Vec::new();
+    let mut files = FileContents::default();
     for (number, checkpoint) in settings.checkpoints.iter().enumerate() {
         let folder = folders.get(number).cloned();
-        jobs.push(EvalJob::new(
+        let job = EvalJob::new(
             program,
             settings,
             checkpoint,
             file.as_ref(),
             folder,
             &device,
-        )?);
-    }
-    let mut evaluations = Vec::new();
-    for jobs in jobs.chunk_by(EvalJob::shares_encoding) {
-        evaluations.extend(score(settings, jobs, &device)?);
-    }
-    let json = settings.json.as_ref();
-    match &settings.seen_offsets[..] {
-        [] => show(&evaluations, json),
-        offsets => sweep::show(&evaluations, offsets, json),
-    }
-}
-
-/// Prints the scores of one evaluation, or the mean and deviation of several.
-fn show(evaluations: &[Evaluation], json: Option<&JsonTarget>) -> anyhow::Result<()> {
-    if let [evaluation] = evaluations {
-        let report = evaluation.report()?;
-        return write_result(json, &report, || print_result!("{}", report.to_table()));
-    }
-    match Summary::of(evaluations) {
-        Ok(summary) => write_result(json, &summary, || print_result!("{}", summary.to_table())),
-        // Each has its scores; only a mean over them would say nothing.
-        Err(error @ (EvalError::Differs { .. } | EvalError::NotSeeds { .. })) => {
-            print_notice!("warning: no mean over these models: {error}");
-            let reports = evaluations
-                .iter()
-                .map(|evaluation| Ok((evaluation.model.path.clone(), evaluation.report()?)))
-                .collect::<anyhow::Result<Vec<_>>>()?;
-            let list: Vec<_> = reports
-                .iter()
-                .map(|(model, report)| serde_json::json!({ "model": model, "scores": report }))
-                .collect();
-            write_result(json, &serde_json::json!({ "models": list }), || {
-                for (model, report) in &reports {
-                    print_result!("{model}\n\n{}", report.to_table())?;
-                }
-                Ok(())
-            })
+            &mut files,
+        );
+        match job {
+            Ok(job) => jobs.push(job),
+            Err(error) if single => return Err(error),
+            Err(error) => scored.fail(checkpoint, error),
         }
-        Err(error) => Err(error.into()),
     }
+    // All earlier results are looked at before the first image is scored.
+    let groups = jobs.chunk_by(EvalJob::shares_encoding);
+    let groups: anyhow::Result<Vec<_>> = groups
+        .map(|jobs| Ok((jobs, earlier(settings, jobs)?)))
+        .collect();
+    for (jobs, earlier) in groups? {
+        let kept = match earlier {
+            Some(Earlier::Records(records)) => {
+                settings.verbosity.notice("the record is complete already");
+                if let Some(first) = records.first() {
+                    for SkippedImage { id, reason } in &first.skipped {
+                        print_notice!("warning: image {id} is skipped: {reason}");
+                    }
+                    warn_of_skipped(first.skipped.len() as u64, first.images);
+                }
+                let outputs = jobs.iter().flat_map(EvalJob::outputs);
+                for (evaluation, output) in records.into_iter().zip(outputs) {
+                    scored.add(Scored {
+                        evaluation,
+                        experiment: record::experiment(output.loaded)?,
+                        record: output.record,
+                    });
+                }
+                continue;
+            }
+            Some(Earlier::Images(kept)) => Some(*kept),
+            None => None,
+        };
+        if !score_each(settings, jobs, &device, &stop, kept, &mut scored)? {
+            return Ok(json::stopped(settings.json.as_ref()));
+        }
+    }
+    anyhow::ensure!(
+        !scored.evaluations.is_empty(),
+        "none of the {} models could be scored",
+        settings.checkpoints.len()
+    );
+    let failed = scored.failed.len();
+    let json = settings.json.as_ref();
+    if !settings.seen_offsets.is_empty() {
+        sweep::show(scored, &settings.seen_offsets, json)?;
+    } else if single && let [evaluation] = &scored.evaluations[..] {
+        show_one(evaluation, json)?;
+    } else {
+        show_several(scored, json)?;
+    }
+    if failed > 0 {
+        // The document lists them, so this is not an error with a document of its own.
+        print_notice!(
+            "error: {failed} of {} models could not be scored",
+            settings.checkpoints.len()
+        );
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the folder of every model's record, or no folder if no record is written.
+/// Returns what an earlier run has left, and checks that no label map and no image is replaced unasked.
+fn earlier(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<Option<Earlier>> {
+    check_label_folders(settings, jobs)?;
+    interrupt::clean_up(finished::folders(settings, jobs));
+    let earlier = finished::open(settings, jobs)?;
+    let kept = match &earlier {
+        Some(Earlier::Images(kept)) => Some(&**kept),
+        Some(Earlier::Records(_)) | None => None,
+    };
+    let is_complete = matches!(earlier, Some(Earlier::Records(_)));
+    let Some(dataset) = jobs.first().map(|job| &job.dataset) else {
+        return Ok(earlier);
+    };
+    if settings.existing == Existing::Refuse && !is_complete {
+        let has_gallery = settings.gallery > 0 && kept.is_none_or(|kept| !kept.goes_on);
+        for output in jobs.iter().flat_map(EvalJob::outputs) {
+            if let Some(folder) = &output.labels {
+                finished::check_label_maps(folder, dataset, kept)?;
+            }
+            if let Some(folder) = output.record.filter(|_| has_gallery) {
+                gallery::check(&folder, (0..dataset.len()).map(|index| dataset.id(index)))?;
+            }
+        }
+    }
+    Ok(earlier)
+}
+
+/// Scores models together; if that fails, each alone, so that one of them does not lose the scores of the others.
+///
+/// - `earlier`: what an earlier run has left
+///
+/// Returns false if a signal stopped the work.
 ///
 /// # Errors
-/// Returns an error if a record exists already and may not be replaced; this is checked before any model is opened.
-fn record_places(settings: &EvalSettings) -> anyhow::Result<Vec<PathBuf>> {
-    let models = &settings.checkpoints;
-    let folders: Vec<PathBuf> = match &settings.records {
-        RecordPlace::Nowhere => return Ok(Vec::new()),
-        RecordPlace::BesideModels(name) => {
-            let beside = |model: &PathBuf| model.parent().unwrap_or(Path::new("")).join(name);
-            models.iter().map(beside).collect()
+/// Returns the error if there is only one model on the command line.
+fn score_each(
+    settings: &EvalSettings,
+    jobs: &[EvalJob],
+    device: &Device,
+    stop: &AtomicBool,
+    earlier: Option<ScoredImages>,
+    scored: &mut ScoredModels,
+) -> anyhow::Result<bool> {
+    let keeps_images = earlier.is_some();
+    let error = match score(settings, jobs, device, stop, earlier) {
+        Ok(None) => return Ok(false),
+        Ok(Some(outcomes)) => {
+            for outcome in outcomes {
+                scored.add(outcome);
+            }
+            return Ok(true);
         }
-        RecordPlace::Folder(folder) => folders_of_models(folder, models),
+        Err(error) if settings.checkpoints.len() == 1 => return Err(error),
+        Err(error) => error,
     };
-    for folder in &folders {
-        for record in sweep::folders(folder, &settings.seen_offsets) {
-            settings.existing.check(&record.join(FILE_NAME))?;
+    match jobs {
+        [job] => scored.fail(job.checkpoint, error),
+        // What is kept is kept of all models together, so that none can go on alone.
+        jobs if keeps_images => {
+            for job in jobs {
+                let text = hints::describe(&error);
+                scored.fail(job.checkpoint, anyhow::anyhow!(text));
+            }
+        }
+        jobs => {
+            for job in jobs.chunks(1) {
+                if !score_each(settings, job, device, stop, None, scored)? {
+                    return Ok(false);
+                }
+            }
         }
     }
-    Ok(folders)
+    Ok(true)
 }
 
-/// Returns a folder for each model's results: the folder itself for one model, folders in it for several.
-fn folders_of_models(folder: &Path, models: &[PathBuf]) -> Vec<PathBuf> {
-    match models {
-        [_] => vec![folder.to_owned()],
-        models => record::run_names(models)
-            .iter()
-            .map(|name| folder.join(name))
-            .collect(),
-    }
+/// An evaluation of a model.
+struct Scored {
+    evaluation: Evaluation,
+    /// Experiment of the model's training as TOML, if it is known.
+    experiment: Option<String>,
+    /// Folder of the record, if one is written.
+    record: Option<PathBuf>,
 }
 
 /// Scores models that share their encoder; usually there is only one.
+///
+/// - `earlier`: images that an earlier run has scored, and the journal of those that are scored now
+///
+/// Returns nothing if a signal stopped the work.
 fn score(
     settings: &EvalSettings,
     jobs: &[EvalJob],
     device: &Device,
-) -> anyhow::Result<Vec<Evaluation>> {
+    stop: &AtomicBool,
+    earlier: Option<ScoredImages>,
+) -> anyhow::Result<Option<Vec<Scored>>> {
     let Some(EvalJob { dataset, .. }) = jobs.first() else {
-        return Ok(Vec::new());
+        return Ok(Some(Vec::new()));
     };
+    let kept = earlier.as_ref();
+    if let Some(kept) = kept.filter(|_| settings.continuation == Continuation::Resume) {
+        settings.verbosity.notice(format_args!(
+            "{} of {} images are scored and kept",
+            kept.count(),
+            dataset.len()
+        ));
+    }
     let setups: Vec<EvaluationSetup> = jobs.iter().map(|job| job.setup(device)).collect();
     let outputs: Vec<EvalOutput> = jobs.iter().flat_map(EvalJob::outputs).collect();
     // Only a gallery that is written needs the label maps later.
@@ -167,12 +274,26 @@ fn score(
     )?;
     let options = EvaluationOptions {
         threads: rayon::current_num_threads(),
-        stop: None,
+        stop: Some(stop),
+        on_bad_image: settings.on_bad_image,
+        kept: kept.map(|kept| kept as &dyn KeptImages),
     };
     let started = Instant::now();
-    let outcomes = evaluate_with_progress(settings, &setups, dataset, options, &mut predictions)?;
-    let wall = started.elapsed();
+    let outcomes =
+        evaluate_with_progress(settings, &setups, dataset, options, kept, &mut predictions);
+    if outcomes.is_err() && kept.is_some() {
+        print_notice!(
+            "the images before this error are scored and kept; --resume goes on with the others, and --on-bad-image \
+             skip leaves out images that cannot be read"
+        );
+    }
+    let outcomes = outcomes?;
+    let wall = started.elapsed() + kept.map_or(Duration::ZERO, |kept| kept.wall);
     if let Some(outcome) = outcomes.first() {
+        if is_stopped(outcome, dataset, kept) {
+            return Ok(None);
+        }
+        report_skipped(outcome)?;
         settings
             .verbosity
             .notice(times_text(outcome, jobs.len(), wall));
@@ -186,32 +307,81 @@ fn score(
             loaded: output.loaded,
             origin: output.origin,
             plan: &output.plan,
+            fingerprint: output.fingerprint,
             dataset,
             outcome,
             shard: settings.shard,
             wall,
             threads: options.threads,
         })?;
-        if let Some(folder) = output.record {
-            std::fs::create_dir_all(&folder)?;
+        if let Some(folder) = &output.record {
+            std::fs::create_dir_all(folder)?;
             if let Some(mut predictions) = spool {
                 let gallery = Gallery {
                     dataset,
                     each: settings.gallery,
                     colours: &colours,
-                    folder: &folder,
+                    folder,
                 };
                 evaluation.gallery = gallery.write(&evaluation, &mut predictions)?;
             }
-            evaluation.save(&folder)?;
+            evaluation.save(folder)?;
             let file = folder.join(FILE_NAME);
             settings
                 .verbosity
                 .notice(format_args!("record: {}", file.display()));
         }
-        evaluations.push(evaluation);
+        evaluations.push(Scored {
+            evaluation,
+            experiment: record::experiment(output.loaded)?,
+            record: output.record,
+        });
     }
-    Ok(evaluations)
+    if let Some(scored) = earlier {
+        scored.finish()?;
+    }
+    Ok(Some(evaluations))
+}
+
+/// Whether a signal stopped an evaluation before its last image; says how to go on.
+fn is_stopped(outcome: &EvaluationOutcome, dataset: &OpenSet, kept: Option<&ScoredImages>) -> bool {
+    let done = outcome.images.len() + outcome.skipped.len();
+    if done >= dataset.len() {
+        return false;
+    }
+    let advice = match kept {
+        Some(_) => "--resume goes on",
+        None => "nothing is kept; with -o the evaluation can be continued",
+    };
+    print_notice!("stopped after {done} of {} images; {advice}", dataset.len());
+    true
+}
+
+/// Says how many images are not among the scores.
+///
+/// # Errors
+/// Returns an error if there are no others.
+fn report_skipped(outcome: &EvaluationOutcome) -> anyhow::Result<()> {
+    let (skipped, scored) = (outcome.skipped.len(), outcome.images.len());
+    if let Some(first) = outcome.skipped.first() {
+        anyhow::ensure!(
+            scored > 0,
+            "none of the {skipped} images can be read: {}",
+            first.reason
+        );
+    }
+    warn_of_skipped(skipped as u64, scored as u64);
+    Ok(())
+}
+
+/// Warns if the scores are not over all images.
+fn warn_of_skipped(skipped: u64, scored: u64) {
+    if skipped > 0 {
+        print_notice!(
+            "warning: {skipped} of {} images are skipped; the scores are over the other {scored}",
+            skipped + scored
+        );
+    }
 }
 
 fn evaluate_with_progress(
@@ -219,12 +389,21 @@ fn evaluate_with_progress(
     setups: &[EvaluationSetup],
     dataset: &OpenSet,
     options: EvaluationOptions,
+    kept: Option<&ScoredImages>,
     predictions: &mut Predictions,
 ) -> anyhow::Result<Vec<EvaluationOutcome>> {
     let bar = settings
         .verbosity
         .progress("scoring", "images", dataset.len() as u64);
+    let started = Instant::now();
     let outcomes = evaluate(setups, dataset, options, |scored| {
+        match (scored.state, kept) {
+            (ImageState::Skipped { reason }, _) => bar.suspend(|| {
+                print_notice!("warning: image {} is skipped: {reason}", scored.id);
+            }),
+            (ImageState::Scored, Some(kept)) => kept.add(scored, started.elapsed())?,
+            _ => {}
+        }
         predictions.take(scored)?;
         bar.set_message(scored.id.to_owned());
         bar.inc();
@@ -245,9 +424,9 @@ fn times_text(outcome: &EvaluationOutcome, models: usize, wall: Duration) -> Str
     };
     let share = |part: Duration| 100.0 * part.as_secs_f64() / total;
     format!(
-        "{} images{together} in {:.1} s; model {:.1} % (including {:.1} % for the scores of pixels), reading {:.1} %, \
+        "{}{together} in {:.1} s; model {:.1} % (including {:.1} % for the scores of pixels), reading {:.1} %, \
          resizing {:.1} %, counting {:.1} %",
-        outcome.images.len(),
+        counted(outcome.images.len(), "image"),
         wall.as_secs_f64(),
         share(times.model()),
         share(times.stages.scores),

@@ -1,4 +1,4 @@
-//! `zeg info`: describes an experiment, a checkpoint or a file of weights, and its cost.
+//! `zeg info`: describes an experiment, a checkpoint or a file of weights, and its cost, or a table of class embeddings.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,10 +7,24 @@ use std::{
 
 use clap::Args;
 use serde::Serialize;
-use zeg::model::{config::VisionConfig, cost::CostPart, weights::Inspection};
+use zeg::model::{
+    ModelError,
+    config::{Activation, VisionConfig},
+    cost::CostPart,
+    embeddings::EmbeddingTable,
+    recognize::Recognized,
+    weights::{Inspection, StateDict, StatedActivation, StatedHeads},
+};
+use zeg_base::plural::counted;
 use zeg_train::{checkpoint::Checkpoint, experiment::Experiment};
 
-use super::{JsonTarget, json::JsonArgs, shared::heading, write_result};
+use super::{
+    JsonTarget,
+    json::JsonArgs,
+    model_file::{resolve_model, warn_of_files},
+    shared::{StatedArgs, heading},
+    write_result,
+};
 use crate::{Program, say::StdoutError};
 
 /// Arguments of `zeg info`.
@@ -22,12 +36,15 @@ Examples:
   zeg info runs/quick/model.safetensors
   zeg info ViT-B-16.pt --json | jq .family")]
 pub(crate) struct InfoArgs {
-    /// Experiment file (TOML), checkpoint, or weights in any published format
+    /// Experiment file (TOML), checkpoint, weights in any published format, a name from `zeg models`, or a table of
+    /// class embeddings
     file: PathBuf,
     #[command(flatten)]
     json: JsonArgs,
+    #[command(flatten)]
+    stated: StatedArgs,
     /// Setting of the experiment to change; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = heading::TRAINING)]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = crate::numbers::change, help_heading = heading::TRAINING)]
     changes: Vec<String>,
 }
 
@@ -36,56 +53,157 @@ pub(crate) struct InfoArgs {
 struct InfoSettings {
     file: PathBuf,
     json: Option<JsonTarget>,
+    /// Activation of CLIP weights; `None` for that of the files.
+    activation: Option<StatedActivation>,
+    /// Numbers of attention heads of CLIP weights; `None` for those of the files.
+    heads: StatedHeads,
     /// Changes to an experiment, `key=value`.
     changes: Vec<String>,
 }
 
 impl InfoArgs {
     /// # Errors
-    /// Returns an error if the file of `--json` may not be written.
+    /// Returns an error if the weights are not downloaded, or the file of `--json` may not be written.
     fn settings(self) -> anyhow::Result<InfoSettings> {
         Ok(InfoSettings {
-            file: self.file,
+            file: resolve_model(&self.file)?,
             json: self.json.target("info")?,
+            activation: self.stated.activation(),
+            heads: self.stated.heads(),
             changes: self.changes,
         })
     }
 }
 
+/// The description of a file: of an experiment or a checkpoint, or of weights.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+enum InfoOutput<'a> {
+    /// Of an experiment or a checkpoint.
+    Experiment(&'a Info),
+    /// Of a file of weights.
+    Weights(&'a Inspection),
+    /// Of a table of class embeddings.
+    Table(&'a TableInfo),
+}
+
+/// The description of a table of class embeddings.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct TableInfo {
+    /// The file, as given.
+    file: String,
+    /// Number of rows, one per class.
+    rows: usize,
+    /// Length of a row.
+    dim: usize,
+    /// Type of the stored numbers, such as `f32`.
+    dtype: String,
+    /// Class names of the rows, if the file holds them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    names: Option<Vec<String>>,
+    /// Euclidean length of the shortest row in the file.
+    shortest: f64,
+    /// Euclidean length of the longest row in the file; rows are divided by their lengths when they are read.
+    longest: f64,
+}
+
+impl TableInfo {
+    fn open(file: &Path) -> Result<Self, ModelError> {
+        let table = EmbeddingTable::open(file)?;
+        let [shortest, longest] = table.lengths();
+        Ok(Self {
+            file: file.display().to_string(),
+            rows: table.rows(),
+            dim: table.dim(),
+            dtype: table.dtype().to_owned(),
+            names: table.names().map(<[String]>::to_vec),
+            shortest,
+            longest,
+        })
+    }
+
+    fn print(&self) -> Result<(), StdoutError> {
+        print_result!("{}", self.file)?;
+        print_result!("  kind         table of class embeddings")?;
+        print_result!(
+            "  rows         {} of {} values, {}",
+            self.rows,
+            self.dim,
+            self.dtype
+        )?;
+        print_result!("  lengths      {:.4} to {:.4}", self.shortest, self.longest)?;
+        match &self.names {
+            Some(names) => print_result!("  names        {}", names.join("; ")),
+            None => {
+                print_result!("  names        none; --text-classes states the classes of the rows")
+            }
+        }
+    }
+}
+
 /// The description of an experiment or a checkpoint.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct Info {
+    /// The file, as given.
     file: String,
+    /// The method, as `ZegCLIP`.
     method: String,
+    /// The image encoder, as `ViT-B/16`; `none` for a method without one.
     encoder: String,
+    /// Activation of the image encoder of a checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    activation: Option<Activation>,
+    /// Name of the class list.
     classes: String,
+    /// Number of seen classes.
     seen: usize,
+    /// Number of unseen classes.
     unseen: usize,
+    /// Setting of the training: `inductive`, `transductive` or `fully-supervised`.
     setting: &'static str,
+    /// Number of training steps.
     steps: u64,
+    /// Number of images in a training step.
     batch: usize,
+    /// Number of steps that a checkpoint was trained for.
     #[serde(skip_serializing_if = "Option::is_none")]
     trained_steps: Option<u64>,
     parameters: InfoParameters,
     macs: InfoMacs,
+    /// Parameters that a checkpoint lacks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<String>,
 }
 
 /// Numbers of parameters.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct InfoParameters {
+    /// Parameters of encoder and head.
     encoder_and_head: u64,
+    /// Those that are trained.
     trained: u64,
+    /// Those in the layout of the reference's checkpoints, unused modules included.
     declared_by_reference: u64,
 }
 
 /// Multiply-accumulates for one square image.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct InfoMacs {
     /// Side of the image in pixels.
     size: usize,
     /// Multiply-accumulates of each part.
     #[serde(flatten, serialize_with = "by_key")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "std::collections::BTreeMap<String, u64>")
+    )]
     parts: Vec<CostPart>,
+    /// Multiply-accumulates of all parts.
     total: u64,
     /// Number of crops that the encoder gets, in a two-stage model.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,6 +215,12 @@ fn by_key<S: serde::Serializer>(parts: &[CostPart], serializer: S) -> Result<S::
     serializer.collect_map(parts.iter().map(|part| (part.key, part.macs)))
 }
 
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<InfoOutput<'_>>("info")
+}
+
 pub(crate) fn run(program: &Program, args: InfoArgs) -> anyhow::Result<ExitCode> {
     info(program, &args.settings()?)?;
     Ok(ExitCode::SUCCESS)
@@ -106,36 +230,93 @@ fn info(program: &Program, settings: &InfoSettings) -> anyhow::Result<()> {
     let InfoSettings {
         file,
         json,
+        activation,
+        heads,
         changes,
     } = settings;
-    let (experiment, trained_steps) = if super::is_experiment(file) {
+    if !super::is_experiment(file) && EmbeddingTable::is_array(file) {
+        return describe_table(file, json.as_ref());
+    }
+    let (experiment, checkpoint) = if super::is_experiment(file) {
         (super::open_experiment(program, file, changes)?, None)
     } else {
-        let weights = zeg::mini::open_weights(file, &program.methods)?;
+        let mut weights = zeg::mini::open_weights(file, &program.methods)?;
         if !Checkpoint::is_checkpoint(&weights) {
-            let found = Inspection::of(&weights)?;
-            return write_result(json.as_ref(), &found, || {
+            if EmbeddingTable::is_in(&weights) {
+                return describe_table(file, json.as_ref());
+            }
+            if let Some(activation) = activation {
+                weights.state_activation(*activation);
+            }
+            weights.state_heads(*heads);
+            warn_of_files(&weights);
+            let found = inspect(program, &weights)?;
+            warn_of_missing(file, &found.missing);
+            return write_result(json.as_ref(), &InfoOutput::Weights(&found), || {
                 print_result!("{}", super::import::describe(&found).trim_end())
             });
         }
         let checkpoint = Checkpoint::open(file, &program.methods)?;
-        (
-            Experiment::of_checkpoint(&checkpoint)?,
-            Some(checkpoint.info.step),
-        )
+        (Experiment::of_checkpoint(&checkpoint)?, Some(checkpoint))
     };
-    let info = describe(program, &experiment, trained_steps, file)?;
-    write_result(json.as_ref(), &info, || print(&info))
+    let info = describe(program, &experiment, checkpoint.as_ref(), file)?;
+    warn_of_missing(file, &info.missing);
+    write_result(json.as_ref(), &InfoOutput::Experiment(&info), || {
+        print(&info)
+    })
 }
 
+fn describe_table(file: &Path, json: Option<&JsonTarget>) -> anyhow::Result<()> {
+    let table = TableInfo::open(file)?;
+    write_result(json, &InfoOutput::Table(&table), || table.print())
+}
+
+/// Summarises weights; the parameters that a trained model lacks are listed as missing, like those of the towers.
+fn inspect(program: &Program, weights: &StateDict) -> anyhow::Result<Inspection> {
+    let mut found = Inspection::of(weights)?;
+    // Weights that no method recognises are described all the same.
+    if let Ok(Recognized::Trained(architecture)) =
+        Recognized::from_weights(weights, &program.methods)
+    {
+        let others = architecture.missing(weights)?;
+        let others = others
+            .into_iter()
+            .filter(|key| !found.missing.contains(key));
+        let others: Vec<String> = others.collect();
+        found.missing.extend(others);
+    }
+    Ok(found)
+}
+
+/// Warns that a model is not whole, and names what it lacks.
+fn warn_of_missing(file: &Path, missing: &[String]) {
+    if let Some(first) = missing.first() {
+        let more = match missing.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        print_notice!(
+            "warning: {}: the model is not whole, so other commands refuse it: it lacks {first}{more}",
+            file.display()
+        );
+    }
+}
+
+/// Describes an experiment, or the model of a checkpoint.
+///
+/// - `checkpoint`: the checkpoint that the experiment is part of, if the file is one
 fn describe(
     program: &Program,
     experiment: &Experiment,
-    trained_steps: Option<u64>,
+    checkpoint: Option<&Checkpoint>,
     file: &Path,
 ) -> anyhow::Result<Info> {
     let classes = experiment.data.class_set()?;
-    let config = experiment.architecture(&program.methods)?;
+    let config = match checkpoint {
+        Some(checkpoint) => checkpoint.architecture(&program.methods)?,
+        None => experiment.architecture(&program.methods)?,
+    };
+    let missing = checkpoint.map(|checkpoint| config.missing(&checkpoint.weights));
     let cost = config.cost(classes.len())?;
     let params = cost.params;
     Ok(Info {
@@ -150,7 +331,11 @@ fn describe(
         setting: experiment.training.setting.name(),
         steps: experiment.training.steps,
         batch: experiment.training.batch,
-        trained_steps,
+        trained_steps: checkpoint.map(|checkpoint| checkpoint.info.step),
+        activation: (config.encoder())
+            .filter(|_| checkpoint.is_some())
+            .map(|encoder| encoder.activation),
+        missing: missing.transpose()?.unwrap_or_default(),
         parameters: InfoParameters {
             encoder_and_head: params.all,
             trained: params.trained,
@@ -170,6 +355,10 @@ fn print(info: &Info) -> Result<(), StdoutError> {
     print_result!("{}", info.file)?;
     print_result!("  method       {}", info.method)?;
     print_result!("  encoder      {}", info.encoder)?;
+    if let Some(activation) = info.activation {
+        let name = super::import::activation_name(activation.into());
+        print_result!("  activation   {name}")?;
+    }
     print_result!(
         "  classes      {}: {} seen, {} unseen",
         info.classes,
@@ -180,10 +369,10 @@ fn print(info: &Info) -> Result<(), StdoutError> {
         .trained_steps
         .map_or_else(String::new, |done| format!("{done} of "));
     print_result!(
-        "  training     {}, {done}{} steps of {} images",
+        "  training     {}, {done}{} of {}",
         info.setting,
-        info.steps,
-        info.batch
+        counted(info.steps, "step"),
+        counted(info.batch, "image")
     )?;
     print_result!(
         "  parameters   {} in encoder and head",
@@ -210,6 +399,9 @@ fn print(info: &Info) -> Result<(), StdoutError> {
         .map(|part| format!("{} {:.1} G", part.label, giga(part.macs)))
         .collect();
     print_result!("               {}", parts.join(", "))?;
+    for name in &info.missing {
+        print_result!("  missing      {name}")?;
+    }
     Ok(())
 }
 

@@ -1,6 +1,11 @@
 //! Results as JSON: one flag, one form of document and one rule for files, for every command.
 //!
-//! A document is an object. Its first keys are `schema_version` and `command`; the result's own fields follow.
+//! A document is an object. Its first keys are `schema_version` and `command`; the result's own fields follow. A command
+//! that fails leaves a document with the key `error` in place of the result. There is one document a run.
+
+mod failure;
+#[cfg(feature = "schema")]
+mod schema;
 
 use std::{
     fs::File,
@@ -10,10 +15,12 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
-use serde::{Serialize, de::IgnoredAny};
-use zeg_train::checkpoint::write_atomically;
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
-use super::{place::Place, shared::heading};
+pub(crate) use self::failure::{Failure, asked_for, report, report_usage, stopped};
+#[cfg(feature = "schema")]
+pub(crate) use self::schema::{error_schema, schema_of};
+use super::{journal::check_writable, place::Place, shared::heading};
 use crate::say::{self, StdoutError, unless_closed};
 
 /// Version of the form of all documents; it grows when a field changes its name or its meaning.
@@ -25,7 +32,7 @@ pub(crate) struct JsonArgs {
     /// Write the result as JSON to FILE; without FILE or with `-`, to standard output instead of the text
     #[arg(
         long,
-        value_name = "FILE",
+        value_name = "FILE|-",
         num_args = 0..=1,
         default_missing_value = "-",
         help_heading = heading::OUTPUT
@@ -39,15 +46,19 @@ impl JsonArgs {
     /// - `command`: path of the command, such as `data doctor`
     ///
     /// # Errors
-    /// Returns an error if the file may not be written; commands ask before they start to work.
+    /// Returns an error if the file may not or cannot be written; commands ask before they start to work.
     pub(crate) fn target(self, command: &'static str) -> anyhow::Result<Option<JsonTarget>> {
-        let target = self.json.map(|path| JsonTarget::new(command, path));
+        let target = self
+            .json
+            .map(|path| JsonTarget::new(command.to_owned(), path));
         if let Some(JsonTarget {
             place: JsonPlace::File(path),
             ..
         }) = &target
+            && let Writing::Whole(file) = check_place(path, command)?
         {
-            check_place(path)?;
+            let checked = check_writable(file.parent().unwrap_or(Path::new("")));
+            checked.with_context(|| format!("--json {}", path.display()))?;
         }
         Ok(target)
     }
@@ -57,7 +68,7 @@ impl JsonArgs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct JsonTarget {
     /// Path of the command, such as `data doctor`.
-    command: &'static str,
+    command: String,
     place: JsonPlace,
 }
 
@@ -71,14 +82,14 @@ enum JsonPlace {
 #[derive(Debug, Serialize)]
 struct Document<'a, T> {
     schema_version: u32,
-    command: &'static str,
+    command: &'a str,
     #[serde(flatten)]
     result: &'a T,
 }
 
 impl JsonTarget {
     /// Returns the target that a value of `--json` names: standard output for `-`.
-    pub(crate) fn new(command: &'static str, path: PathBuf) -> Self {
+    fn new(command: String, path: PathBuf) -> Self {
         // The same file opened twice would write over the text of the other.
         let is_stdout = [Path::new("-"), Path::new("/dev/stdout")].contains(&path.as_path());
         let place = if is_stdout {
@@ -100,13 +111,13 @@ impl JsonTarget {
     pub(crate) fn write(&self, result: &impl Serialize) -> anyhow::Result<()> {
         let mut text = serde_json::to_string_pretty(&Document {
             schema_version: SCHEMA_VERSION,
-            command: self.command,
+            command: &self.command,
             result,
         })?;
         text.push('\n');
         match &self.place {
             JsonPlace::Stdout => Ok(say::result_text(text.as_bytes())?),
-            JsonPlace::File(path) => write_to_file(path, &text),
+            JsonPlace::File(path) => write_to_file(path, &self.command, &text),
         }
     }
 }
@@ -127,9 +138,14 @@ pub(crate) fn write_result(
 }
 
 /// Writes a document to a file, by the rule of [`check_place`].
-fn write_to_file(path: &Path, text: &str) -> anyhow::Result<()> {
-    match check_place(path)? {
-        Writing::Whole(file) => Ok(write_atomically(&file, text.as_bytes())?),
+fn write_to_file(path: &Path, command: &str, text: &str) -> anyhow::Result<()> {
+    match check_place(path, command)? {
+        Writing::Whole(file) => {
+            let made = zeg_base::file::make_folder_of(&file);
+            let replace = zeg_base::file::Overwrite::Replace;
+            let written = made.and_then(|()| zeg_base::file::write(&file, text, replace));
+            written.with_context(|| format!("--json {}: cannot be written", path.display()))
+        }
         Writing::Stream => {
             let written = File::options()
                 .write(true)
@@ -152,11 +168,14 @@ enum Writing {
 /// Decides how a document may be written to a path.
 ///
 /// A pipe or a device is written into, never replaced. A file behind a symbolic link is replaced, and the link stays.
-/// A file that holds anything but JSON stays as it is: in `zeg segment --json photo.jpg` the photo is the flag's value.
+/// An empty file, or an earlier document of the same command, is replaced; every other file stays as it is: in
+/// `zeg segment --json photo.jpg` the photo is the flag's value.
+///
+/// - `command`: path of the command, such as `data doctor`
 ///
 /// # Errors
 /// Returns a [`JsonRefused`] if something else stands at the path, or the system's error if it cannot be read.
-fn check_place(path: &Path) -> anyhow::Result<Writing> {
+fn check_place(path: &Path, command: &str) -> anyhow::Result<Writing> {
     let refused = |reason| {
         Err(JsonRefused {
             path: path.to_owned(),
@@ -173,14 +192,22 @@ fn check_place(path: &Path) -> anyhow::Result<Writing> {
         Place::Other => return refused(Reason::NoFile),
         Place::DeadLink => return refused(Reason::DeadLink),
     };
-    if !holds_json(path).with_context(name)? {
-        return refused(Reason::NoJson);
+    if !may_be_replaced(path, command).with_context(name)? {
+        return refused(Reason::NoDocument);
     }
     Ok(Writing::Whole(file))
 }
 
-/// Whether a file is empty or one JSON object or array.
-fn holds_json(path: &Path) -> io::Result<bool> {
+/// The first fields of a document; the others are passed over.
+#[derive(Debug, Deserialize)]
+struct Head {
+    #[serde(rename = "schema_version")]
+    _version: IgnoredAny,
+    command: String,
+}
+
+/// Whether a file is empty or an earlier document of a command.
+fn may_be_replaced(path: &Path, command: &str) -> io::Result<bool> {
     let mut reader = BufReader::new(File::open(path)?);
     let first = reader
         .by_ref()
@@ -188,10 +215,10 @@ fn holds_json(path: &Path) -> io::Result<bool> {
         .find(|byte| !byte.as_ref().is_ok_and(u8::is_ascii_whitespace));
     match first.transpose()? {
         None => Ok(true),
-        Some(b'{' | b'[') => {
+        Some(b'{') => {
             reader.rewind()?;
-            // A TOML file can begin with `[` as well.
-            Ok(serde_json::from_reader::<_, IgnoredAny>(reader).is_ok())
+            let head = serde_json::from_reader::<_, Head>(reader);
+            Ok(head.is_ok_and(|head| head.command == command))
         }
         Some(_) => Ok(false),
     }
@@ -207,8 +234,8 @@ pub(crate) struct JsonRefused {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 enum Reason {
-    #[error("the file exists and does not hold JSON; it is not replaced")]
-    NoJson,
+    #[error("the file exists and is no earlier result of this command; it is not replaced")]
+    NoDocument,
     #[error("a folder, not a file")]
     Folder,
     #[error("neither a file nor a pipe")]
@@ -220,8 +247,8 @@ enum Reason {
 impl JsonRefused {
     pub(crate) fn hint(&self) -> &'static str {
         match self.reason {
-            Reason::NoJson => {
-                "write --json=FILE with the file for the JSON, or put --json last to print the JSON"
+            Reason::NoDocument => {
+                "write --json=FILE with a new file for the JSON, or put --json last to print the JSON"
             }
             Reason::Folder | Reason::NoFile | Reason::DeadLink => {
                 "write --json=FILE with the file for the JSON, or --json=- to print the JSON"
@@ -239,7 +266,7 @@ mod tests {
     use super::*;
 
     fn target(path: &Path) -> JsonTarget {
-        JsonTarget::new("data doctor", path.to_owned())
+        JsonTarget::new("data doctor".to_owned(), path.to_owned())
     }
 
     fn reason(path: &Path) -> Reason {
@@ -258,17 +285,31 @@ mod tests {
     }
 
     #[test]
-    fn only_json_is_replaced() {
+    fn only_documents_of_the_same_command_are_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        for old in ["", " \n", "{\"a\": 1}\n", "[1, 2]"] {
+        let documents = [
+            r#"{"schema_version": 1, "command": "data doctor", "splits": []}"#,
+            r#"{"schema_version": 2, "command": "data doctor", "error": {}}"#,
+        ];
+        for old in ["", " \n"].iter().chain(&documents) {
             fs::write(&path, old).unwrap();
             target(&path).write(&json!({})).unwrap();
-            assert_ne!(fs::read_to_string(&path).unwrap(), old);
+            assert_ne!(fs::read_to_string(&path).unwrap(), *old);
         }
-        for old in ["\u{fffd}photo", "[data]\ndataset = 1\n", "{}\n{}\n", "1"] {
+        for old in [
+            "\u{fffd}photo",
+            "[data]\ndataset = 1\n",
+            "{}",
+            "1",
+            "[1, \"data doctor\"]",
+            r#"{"hidden_size": 768, "vision_config": {}}"#,
+            r#"{"command": "data doctor"}"#,
+            r#"{"schema_version": 1, "command": "eval"}"#,
+            "{\"schema_version\": 1, \"command\": \"data doctor\"}\n{}\n",
+        ] {
             fs::write(&path, old).unwrap();
-            assert_eq!(reason(&path), Reason::NoJson, "{old}");
+            assert_eq!(reason(&path), Reason::NoDocument, "{old}");
             assert_eq!(fs::read_to_string(&path).unwrap(), old);
         }
         assert_eq!(reason(folder.path()), Reason::Folder);
@@ -282,7 +323,11 @@ mod tests {
         let (file, link) = (folder.path().join("file"), folder.path().join("link"));
         symlink(&file, &link).unwrap();
         assert_eq!(reason(&link), Reason::DeadLink);
-        fs::write(&file, "{}").unwrap();
+        // A folder that cannot be written into is found before the work.
+        let json = Some(link.join("result.json"));
+        let error = JsonArgs { json }.target("eval").unwrap_err();
+        assert!(error.to_string().starts_with("--json "), "{error}");
+        fs::write(&file, "").unwrap();
         target(&link).write(&json!({})).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert!(fs::read_to_string(&file).unwrap().contains("data doctor"));

@@ -3,10 +3,17 @@
 pub(crate) mod ablate;
 pub(crate) mod bench;
 pub(crate) mod check;
+mod children;
+pub(crate) mod completions;
 pub(crate) mod data;
+pub(crate) mod embed;
 pub(crate) mod eval;
+mod facts;
+mod file_contents;
 pub(crate) mod import;
 pub(crate) mod info;
+pub(crate) mod interrupt;
+pub(crate) mod journal;
 pub(crate) mod json;
 pub(crate) mod machine;
 pub(crate) mod model_file;
@@ -16,35 +23,23 @@ pub(crate) mod pretrain;
 pub(crate) mod pull;
 pub(crate) mod quickstart;
 pub(crate) mod report;
+pub(crate) mod run_files;
+mod same_images;
 pub(crate) mod segment;
 pub(crate) mod shared;
 pub(crate) mod train;
+pub(crate) mod visualize;
 
 use std::{
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
 };
 
-use clap::CommandFactory as _;
-use clap_complete::Shell;
+use zeg::data::is_description;
 use zeg_train::experiment::{Experiment, ExperimentFile};
 
 use self::json::{JsonTarget, write_result};
-use crate::{
-    Program,
-    cli::Cli,
-    say::{self, StdoutError},
-};
-
-/// Prints the completion script of a shell.
-pub(crate) fn completions(shell: Shell) -> Result<(), StdoutError> {
-    let mut script = Vec::new(); // clap panics if the output fails, and memory does not
-    clap_complete::generate(shell, &mut Cli::command(), "zeg", &mut script);
-    say::result_text(&script)
-}
+use crate::Program;
 
 /// Whether the name of a file is that of an experiment.
 fn is_experiment(file: &Path) -> bool {
@@ -71,28 +66,32 @@ fn open_experiment(
     Ok(experiment)
 }
 
-/// Returns the folder of a data set; the mini world needs none.
+/// Returns the folder of a data set; the mini world needs none, and a description names its own.
 ///
 /// # Errors
-/// Returns an error if another data set has no folder.
+/// Returns an error if another data set has no folder, or the mini world has one.
 fn data_folder<'a>(folder: Option<&'a Path>, dataset: &str) -> anyhow::Result<&'a Path> {
+    let is_world = dataset == zeg::data::mini_world::DATASET;
     match folder {
+        Some(folder) if is_world => Err(crate::numbers::WrongArgument(format!(
+            "the data set {dataset} takes no folder (--data {}): its images are made while they are read; leave \
+             --data out",
+            folder.display()
+        ))
+        .into()),
         Some(folder) => Ok(folder),
-        None if dataset == zeg::data::mini_world::DATASET => Ok(Path::new("")),
-        None => anyhow::bail!("the data set {dataset} needs a folder; name it with --data"),
+        None if is_world || is_description(dataset) => Ok(Path::new("")),
+        None => Err(crate::numbers::WrongArgument(format!(
+            "the data set {dataset} needs a folder; name it with --data"
+        ))
+        .into()),
     }
 }
 
-/// Returns a flag that is set when the user interrupts the program; a second interrupt ends it at once.
+/// Returns a flag that is set when the user or the system asks the program to stop; a second request ends it at once.
 fn stop_flag() -> Arc<AtomicBool> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let handler = Arc::clone(&flag);
-    // Without a handler an interrupt ends the program at once, which loses work but damages nothing.
-    let _ = ctrlc::set_handler(move || {
-        if handler.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        print_notice!("\nstopping after this step; press Ctrl-C again to stop at once");
+    interrupt::on_request(|| {
+        print_notice!("\nstopping after the work in progress; press Ctrl-C again to stop at once");
     });
-    flag
+    interrupt::flag()
 }

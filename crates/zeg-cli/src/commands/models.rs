@@ -3,7 +3,8 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use zeg_hub::{Cache, Registry, rows, table};
+use serde::Serialize;
+use zeg_hub::{Cache, Registry, Row, rows, table};
 
 use super::{JsonTarget, json::JsonArgs, shared::heading, write_result};
 use crate::Program;
@@ -43,6 +44,20 @@ impl ModelsArgs {
     }
 }
 
+/// The models of the list.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct ModelList {
+    /// All models, in the order of the list.
+    models: Vec<Row>,
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<ModelList>("models")
+}
+
 pub(crate) fn run(_program: &Program, args: ModelsArgs) -> anyhow::Result<ExitCode> {
     list(&args.settings()?)?;
     Ok(ExitCode::SUCCESS)
@@ -54,9 +69,10 @@ fn list(settings: &ModelsSettings) -> anyhow::Result<()> {
         .cache
         .as_ref()
         .map_or_else(Cache::open, |dir| Ok(Cache::at(dir)))?;
-    let rows = rows(&registry, &cache);
-    let document = serde_json::json!({ "models": rows });
-    write_result(settings.json.as_ref(), &document, || {
-        print_result!("{}", table(&rows))
+    let list = ModelList {
+        models: rows(&registry, &cache),
+    };
+    write_result(settings.json.as_ref(), &list, || {
+        print_result!("{}", table(&list.models))
     })
 }

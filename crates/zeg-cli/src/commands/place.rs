@@ -8,6 +8,28 @@ use std::{
 };
 
 use anyhow::Context as _;
+use clap::builder::{PathBufValueParser, TypedValueParser};
+
+/// Returns the parser of an option that names a folder for files; for `-` there would be a folder of this name.
+pub(crate) fn output_folder() -> impl TypedValueParser<Value = PathBuf> {
+    named_output("this command writes files; name a folder")
+}
+
+/// Returns the parser of an option that names a file to write, which is never standard output.
+pub(crate) fn output_file() -> impl TypedValueParser<Value = PathBuf> {
+    named_output("this command writes a file; name it")
+}
+
+/// - `refusal`: error for `-`, which stands for standard output in other commands
+fn named_output(refusal: &'static str) -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(move |path| {
+        if path.as_os_str() == "-" {
+            Err(refusal)
+        } else {
+            Ok(path)
+        }
+    })
+}
 
 /// What stands at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,8 +123,12 @@ impl Existing {
     /// # Errors
     /// As for [`Existing::place`].
     pub(crate) fn check(self, path: &Path) -> anyhow::Result<()> {
-        if self == Self::Replace && path.is_dir() {
-            return Ok(()); // a command that replaces files in a folder asks for the folder
+        // A command that replaces files in a folder asks for the folder.
+        if path.is_dir() {
+            return match self {
+                Self::Refuse => Err(OutputExists(path.to_owned()).into()),
+                Self::Replace => Ok(()),
+            };
         }
         self.place(path).map(|_| ())
     }
@@ -110,17 +136,17 @@ impl Existing {
     /// Returns the path that a file is written to: behind all symbolic links, so that they stay.
     ///
     /// # Errors
-    /// Returns [`OutputExists`] if something stands at the path and must not be replaced, [`NotAFile`] if it is not a
-    /// file, and the system's error if the path cannot be examined.
+    /// Returns [`OutputExists`] if a file stands at the path and must not be replaced, [`NotAFile`] if something else
+    /// does, and the system's error if the path cannot be examined.
     pub(crate) fn place(self, path: &Path) -> anyhow::Result<PathBuf> {
         match (
             self,
             Place::at(path).with_context(|| path.display().to_string())?,
         ) {
             (_, Place::Free) => Ok(path.to_owned()),
-            (Self::Refuse, _) => Err(OutputExists(path.to_owned()).into()),
+            (Self::Refuse, Place::File(_)) => Err(OutputExists(path.to_owned()).into()),
             (Self::Replace, Place::File(file)) => Ok(file),
-            (Self::Replace, _) => Err(NotAFile {
+            _ => Err(NotAFile {
                 path: path.to_owned(),
             }
             .into()),
@@ -141,9 +167,36 @@ mod tests {
         let error = Existing::Refuse.place(&file).unwrap_err();
         assert!(error.is::<OutputExists>(), "{error}");
         assert!(Existing::Replace.place(&file).is_ok());
-        let error = Existing::Replace.place(folder.path()).unwrap_err();
-        assert!(error.is::<NotAFile>(), "{error}");
+        // What --overwrite does not replace either is no reason to hint at it.
+        for existing in [Existing::Refuse, Existing::Replace] {
+            let error = existing.place(folder.path()).unwrap_err();
+            assert!(error.is::<NotAFile>(), "{error}");
+        }
         assert!(Existing::Replace.check(folder.path()).is_ok());
+        let error = Existing::Refuse.check(folder.path()).unwrap_err();
+        assert!(error.is::<OutputExists>(), "{error}");
+    }
+
+    #[test]
+    fn a_dash_names_no_output() {
+        for command in [
+            &["eval", "-o", "-"][..],
+            &["eval", "--write-labels", "-"],
+            &["eval", "merge", "-o", "-"],
+            &["report", "-o", "-"],
+            &["train", "-o", "-"],
+            &["ablate", "-o", "-"],
+            &["visualize", "-o", "-"],
+            &["import", "-o", "-"],
+            &["pretrain", "-o", "-"],
+            &["data", "prepare", "-o", "-"],
+            &["quickstart", "-o", "-"],
+        ] {
+            let typed = std::iter::once(&"zeg").chain(command);
+            let error = crate::command().try_get_matches_from(typed).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains("; name "), "{command:?}: {text}");
+        }
     }
 
     #[cfg(unix)]
@@ -155,7 +208,8 @@ mod tests {
         symlink(&file, &link).unwrap();
         for existing in [Existing::Refuse, Existing::Replace] {
             assert!(existing.place(&link).is_err(), "{existing:?}");
-            assert!(existing.place(Path::new("/dev/null")).is_err());
+            let error = existing.place(Path::new("/dev/null")).unwrap_err();
+            assert!(error.is::<NotAFile>(), "{error}");
         }
         fs::write(&file, "old").unwrap();
         assert!(Existing::Refuse.place(&link).is_err());

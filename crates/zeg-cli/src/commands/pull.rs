@@ -3,12 +3,19 @@
 use std::{path::PathBuf, process::ExitCode, sync::atomic::AtomicBool};
 
 use clap::Args;
+use serde::Serialize;
+use zeg_base::plural::counted;
 use zeg_hub::{
     Cache, Entry, Event, HubError, Missing, Network, Proof, Pulled, Registry, Settings, human_size,
     missing, pull,
 };
 
-use super::{JsonTarget, json::JsonArgs, shared::heading, stop_flag};
+use super::{
+    JsonTarget,
+    json::{self, Failure, JsonArgs},
+    shared::heading,
+    stop_flag,
+};
 use crate::{
     Program,
     progress::{Progress, Verbosity},
@@ -89,6 +96,22 @@ struct Planned<'a> {
     missing: Vec<Missing>,
 }
 
+/// The models that are downloaded now.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct PullOutput {
+    /// The models, in the order of their names on the command line.
+    models: Vec<Pulled>,
+    /// The models that could not be downloaded, with their names as paths.
+    failed: Vec<Failure>,
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<PullOutput>("pull")
+}
+
 pub(crate) fn run(
     _program: &Program,
     args: PullArgs,
@@ -115,7 +138,8 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
     }
     let verbosity = settings.verbosity;
     let stop = stop_flag();
-    let mut pulled = Vec::new();
+    let (mut pulled, mut failed) = (Vec::new(), Vec::new());
+    let all = plans.len();
     for Planned { entry, missing } in plans {
         if missing.is_empty() {
             verbosity.notice(format_args!("{}: downloaded already", entry.name));
@@ -131,15 +155,33 @@ fn fetch(settings: &PullSettings) -> anyhow::Result<ExitCode> {
             }
             Err(error @ HubError::Cancelled { .. }) => {
                 print_notice!("{error}");
-                return Ok(ExitCode::from(130));
+                return Ok(json::stopped(settings.json.as_ref()));
             }
-            Err(error) => return Err(error.into()),
+            // A single model that fails is an error with a document of its own.
+            Err(error) if all == 1 => return Err(error.into()),
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                crate::hints::print(&error);
+                failed.push(Failure::new(entry.name.as_ref(), &error));
+            }
         }
     }
+    let output = PullOutput {
+        models: pulled,
+        failed,
+    };
     if let Some(json) = &settings.json {
-        json.write(&serde_json::json!({ "models": pulled }))?;
+        json.write(&output)?;
     }
-    Ok(ExitCode::SUCCESS)
+    if output.failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    print_notice!(
+        "error: {} of {} could not be downloaded",
+        output.failed.len(),
+        counted(all, "model")
+    );
+    Ok(ExitCode::FAILURE)
 }
 
 /// Prints which files will be downloaded, their sizes and their addresses.

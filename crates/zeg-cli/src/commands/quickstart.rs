@@ -15,6 +15,7 @@ use std::{
     sync::Mutex,
     time::Instant,
 };
+use zeg_base::plural::counted;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -29,11 +30,18 @@ use self::{
 use super::{
     JsonTarget,
     ablate::run::side_by_side,
-    json::JsonArgs,
-    shared::{Existing, heading},
+    children::Children,
+    json::{self, JsonArgs},
+    place::output_folder,
+    run_files::claim_folder,
+    shared::{Existing, heading, thread_count},
     write_result,
 };
-use crate::{Program, progress::Verbosity};
+use crate::{
+    Program,
+    numbers::{count, count_u64, seed},
+    progress::Verbosity,
+};
 
 /// Folders and files that a quickstart makes in its output folder.
 const MADE: [&str; 7] = [
@@ -58,16 +66,17 @@ Examples:
 Everything it does is a command of this program, which it prints before running it.")]
 pub(crate) struct QuickstartArgs {
     /// Folder for everything that it makes
-    #[arg(short, long, value_name = "DIR", default_value = "quickstart", help_heading = heading::OUTPUT)]
+    #[arg(short, long, value_name = "DIR", default_value = "quickstart", value_parser = output_folder(),
+          help_heading = heading::OUTPUT)]
     output: PathBuf,
     /// Seed for initialisation, data order and dropout
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    #[arg(long, value_name = "SEED", default_value_t = 0, value_parser = seed)]
     seed: u64,
     /// Steps of each training [default: those of its experiment]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count_u64)]
     steps: Option<u64>,
     /// Test images to score [default: 400]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     limit: Option<usize>,
     /// Replace what an earlier quickstart left in the folder
     #[arg(long, help_heading = heading::OUTPUT)]
@@ -75,15 +84,25 @@ pub(crate) struct QuickstartArgs {
     #[command(flatten)]
     json: JsonArgs,
     /// Threads for computing [default: all cores]
-    #[arg(long, value_name = "N", env = "ZEG_THREADS", help_heading = heading::PERFORMANCE)]
+    #[arg(long, value_name = "N", env = "ZEG_THREADS", value_parser = count, help_heading = heading::PERFORMANCE)]
     threads: Option<usize>,
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<QuickstartSummary>("quickstart")
 }
 
 /// The result of a quickstart.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct QuickstartSummary {
+    /// Seconds for everything.
     seconds: f64,
+    /// Number of threads.
     threads: usize,
+    /// Seed for initialisation, data order and dropout.
     seed: u64,
     /// Name of the method with the best scores.
     best: String,
@@ -123,7 +142,7 @@ impl QuickstartArgs {
             limit: self.limit,
             existing: Existing::of_flag(self.overwrite),
             json: self.json.target("quickstart")?,
-            threads: self.threads.unwrap_or_else(rayon::current_num_threads),
+            threads: thread_count(self.threads).unwrap_or_else(rayon::current_num_threads),
             verbosity,
         })
     }
@@ -147,6 +166,11 @@ pub(crate) fn run(
 fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let plan = QuickstartPlan::load()?;
+    let children = Children::new();
+    let _lock = claim_folder(&settings.output)?;
+    for run in planned_runs(settings, &children, &plan) {
+        children.wait_for_folder(&run.folder())?;
+    }
     clear(settings, &plan)?;
     for folder in ["logs", "runs", "scores"] {
         let folder = settings.output.join(folder);
@@ -164,7 +188,7 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
         titles.join(", "),
         plan.splits.len()
     ));
-    let runs = planned_runs(settings, &plan);
+    let runs = planned_runs(settings, &children, &plan);
     let scores = Mutex::new(Vec::new());
     let jobs = settings.threads.clamp(1, runs.len());
     let code = side_by_side(jobs, &runs, |run| {
@@ -180,8 +204,11 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
             Err(code) => Some(code),
         })
     })?;
-    if let Some(code) = code {
-        return Ok(code);
+    if code.is_some() {
+        settings
+            .verbosity
+            .notice("stopped; with --overwrite the same command starts anew");
+        return Ok(json::stopped(settings.json.as_ref()));
     }
     let mut scores = scores
         .into_inner()
@@ -191,9 +218,8 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
         (method, score.split)
     };
     scores.sort_by_key(position);
-    let summary = match show(settings, &plan, scores, started)? {
-        Ok(summary) => summary,
-        Err(code) => return Ok(code),
+    let Ok(summary) = show(settings, &children, &plan, scores, started)? else {
+        return Ok(json::stopped(settings.json.as_ref()));
     };
     write_result(settings.json.as_ref(), &summary, || {
         print_result!("{}", summary.to_text())
@@ -234,12 +260,14 @@ fn clear(settings: &QuickstartSettings, plan: &QuickstartPlan) -> anyhow::Result
 /// Returns the trainings, the longest first, with the threads shared among those that run at a time.
 fn planned_runs<'a>(
     settings: &'a QuickstartSettings,
+    children: &'a Children,
     plan: &'a QuickstartPlan,
 ) -> Vec<QuickstartRun<'a>> {
     let count = plan.methods.len() * plan.splits.len();
     let threads = (settings.threads / settings.threads.clamp(1, count)).max(1);
     let run = |method, split| QuickstartRun {
         settings,
+        children,
         method,
         split,
         threads,
@@ -265,6 +293,7 @@ fn done_line(done: &RunScores) -> String {
 /// Segments images with the best method and writes the pages; returns the exit code if the user interrupted it.
 fn show(
     settings: &QuickstartSettings,
+    children: &Children,
     plan: &QuickstartPlan,
     scores: Vec<RunScores>,
     started: Instant,
@@ -286,7 +315,7 @@ fn show(
     command.args(["--threshold", "0", "--write", "labels,overlay,html"]);
     command.arg("-o").arg(&predictions);
     command.args(["--threads", &settings.threads.to_string()]);
-    if let Some(code) = run_process(command, settings, "segment")? {
+    if let Some(code) = run_process(command, settings, children, "segment")? {
         return Ok(Err(code));
     }
     let mut reports = Vec::new();
@@ -308,7 +337,12 @@ fn show(
             plan.methods.len()
         );
         command.args(["--title", &title, "-o"]).arg(&folder);
-        if let Some(code) = run_process(command, settings, &format!("report-split-{split}"))? {
+        if let Some(code) = run_process(
+            command,
+            settings,
+            children,
+            &format!("report-split-{split}"),
+        )? {
             return Ok(Err(code));
         }
         reports.push(folder.join("report.html"));
@@ -376,10 +410,10 @@ impl QuickstartSummary {
         }
         format!(
             "\n{table}\nmIoU in percent: (U) of 5 classes without a mask in training, (S) of 15 with masks; hIoU is their \
-             harmonic mean.\nBest: {}. Everything took {:.0} s on {} threads. Open {}.",
+             harmonic mean.\nBest: {}. Everything took {:.0} s on {}. Open {}.",
             self.best,
             self.seconds,
-            self.threads,
+            counted(self.threads, "thread"),
             self.page.display(),
         )
     }

@@ -8,13 +8,20 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
+use serde::Serialize;
 use zeg::eval::{
     Evaluation,
     page::{Format, ReportInput, RunInput, read_log, write_report},
     record::FILE_NAME,
 };
 
-use super::shared::{Existing, heading};
+use super::{
+    JsonTarget,
+    json::JsonArgs,
+    place::output_folder,
+    shared::{Existing, heading},
+    write_result,
+};
 use crate::Program;
 
 /// Arguments of `zeg report`.
@@ -22,13 +29,14 @@ use crate::Program;
 #[command(after_help = "\
 Examples:
   zeg report scores/quick -o report
-  zeg report runs/s0/scores runs/s1/scores runs/s2/scores -o report --format html,md,csv")]
+  zeg report runs/s0/scores runs/s1/scores runs/s2/scores -o report --format html,md,csv
+  zeg report scores/baseline scores/zegclip -o report --images 2007_000033,2007_000061")]
 pub(crate) struct ReportArgs {
     /// Folders that `zeg eval -o` wrote, or folders that hold such folders
     #[arg(required = true)]
     runs: Vec<PathBuf>,
     /// Folder for report.html, report.md and report.csv
-    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    #[arg(short, long, value_name = "DIR", value_parser = output_folder(), help_heading = heading::OUTPUT)]
     output: PathBuf,
     /// Formats to write, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["html", "md", "csv"], value_name = "FORMATS",
@@ -37,9 +45,15 @@ pub(crate) struct ReportArgs {
     /// Heading of the page [default: the method and the data set]
     #[arg(long, help_heading = heading::OUTPUT)]
     title: Option<String>,
+    /// Ids of the images to show with the predictions of all models side by side, separated by commas
+    /// [default: the first twelve that several galleries have]
+    #[arg(long, value_delimiter = ',', value_name = "IDS", help_heading = heading::OUTPUT)]
+    images: Vec<String>,
     /// Replace a report that exists
     #[arg(long, help_heading = heading::OUTPUT)]
     overwrite: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 /// A [`Format`] as a value of `--format`.
@@ -72,23 +86,61 @@ struct ReportSettings {
     output: PathBuf,
     formats: Vec<Format>,
     title: Option<String>,
+    images: Vec<String>,
     existing: Existing,
+    json: Option<JsonTarget>,
 }
 
 impl ReportArgs {
-    fn settings(self) -> ReportSettings {
-        ReportSettings {
+    /// # Errors
+    /// Returns an error if the file of `--json` may not be written.
+    fn settings(self) -> anyhow::Result<ReportSettings> {
+        Ok(ReportSettings {
             runs: self.runs,
             output: self.output,
             formats: self.format.into_iter().map(Into::into).collect(),
             title: self.title,
+            images: self.images,
             existing: Existing::of_flag(self.overwrite),
-        }
+            json: self.json.target("report")?,
+        })
     }
 }
 
+/// The report that was written.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct ReportOutput {
+    /// Heading of the page.
+    title: String,
+    /// The written files.
+    #[serde(serialize_with = "zeg_base::paths::serialize_all")]
+    files: Vec<PathBuf>,
+    /// The evaluations on the page, in its order.
+    evaluations: Vec<ReportedEvaluation>,
+}
+
+/// An evaluation on the page.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct ReportedEvaluation {
+    /// Folder of its record.
+    #[serde(serialize_with = "zeg_base::paths::serialize")]
+    folder: PathBuf,
+    /// The method, as `ZegCLIP`.
+    method: String,
+    /// File of the model.
+    model: String,
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    super::json::schema_of::<ReportOutput>("report")
+}
+
 pub(crate) fn run(_program: &Program, args: ReportArgs) -> anyhow::Result<ExitCode> {
-    report(&args.settings())?;
+    report(&args.settings()?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -103,15 +155,29 @@ fn report(settings: &ReportSettings) -> anyhow::Result<()> {
             runs.push(run_input(&folder)?);
         }
     }
+    let evaluations = runs.iter().map(|run| ReportedEvaluation {
+        folder: run.folder.clone(),
+        method: run.evaluation.method.clone(),
+        model: run.evaluation.model.path.clone(),
+    });
+    let evaluations = evaluations.collect();
     let input = ReportInput {
         title: settings.title.clone().unwrap_or_else(|| title(&runs)),
         runs,
+        images: settings.images.clone(),
     };
     fs::create_dir_all(output).with_context(|| output.display().to_string())?;
-    for file in write_report(&input, output, &settings.formats)? {
-        print_result!("{}", file.display())?;
-    }
-    Ok(())
+    let written = ReportOutput {
+        files: write_report(&input, output, &settings.formats)?,
+        title: input.title,
+        evaluations,
+    };
+    write_result(settings.json.as_ref(), &written, || {
+        for file in &written.files {
+            print_result!("{}", file.display())?;
+        }
+        Ok(())
+    })
 }
 
 /// Returns the folders with records that a path stands for: the folder itself, or those in it, sorted by name.

@@ -1,74 +1,55 @@
 //! `zeg segment`: segments images into named classes and writes label maps, overlays and annotations.
 
 mod args;
+mod finished;
+mod inputs;
 mod outputs;
+mod places;
+mod result;
+mod to_stdout;
+mod work;
 
 use std::{
-    collections::BTreeMap,
+    collections::HashSet,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::atomic::AtomicBool,
 };
 
 use anyhow::Context as _;
-use serde::Serialize;
 use zeg::{
-    EncodedClasses, LoadOptions, Segmentation, Segmenter,
-    explain::{Explainer, Explanation},
-    export::{
-        Classes, ExportFormat, Exporter, Needs, ProbabilitySource, SegmentedImage, Summary,
-        formats, summarize,
-    },
-    image::{
-        RgbImage, decode_rgb, distinct_palette,
-        inputs::{InputImage, expand},
-        overlay,
-    },
-    session::{LARGE_IMAGE, StripVisitor},
-    spool::{ScoreSpool, SpooledScores},
+    EncodedClasses, LoadOptions, Segmenter,
+    explain::Explanation,
+    export::{Classes, Overwrite},
+    image::distinct_palette,
     vocab::{classes::ClassQuery, templates::TemplateSet},
     work_queue::{QueueOptions, work_in_order},
 };
 use zeg_base::paths::path_text;
+use zeg_base::plural::counted;
 
 pub(crate) use self::args::SegmentArgs;
-use self::args::SegmentSettings;
+#[cfg(feature = "schema")]
+pub(crate) use self::result::output_schema;
+use self::{
+    args::{OutputPlace, SegmentSettings},
+    finished::{Finished, Plan},
+    inputs::Input,
+    outputs::Writers,
+    result::{ImageResult, SegmentResult},
+    work::{SegmentJob, Work, WriteFailure},
+};
 use super::{
-    JsonTarget,
+    JsonTarget, interrupt,
+    journal::{Continuation, check_writable},
+    json::Failure,
     model_file::{
-        resolve_model, warn_of_activation, warn_of_assumptions, warn_of_single_class, warn_of_text,
+        resolve_model, warn_of_architecture, warn_of_assumptions, warn_of_single_class,
+        warn_of_text,
     },
+    stop_flag,
 };
 use crate::{Program, progress::Verbosity, say::StdoutError};
-
-/// The result of one image, as `--json` lists it.
-#[derive(Debug, Serialize)]
-struct ImageResult {
-    #[serde(flatten)]
-    summary: Summary,
-    /// Files that were written for this image only.
-    #[serde(serialize_with = "zeg_base::paths::serialize_all")]
-    files: Vec<PathBuf>,
-    /// The best classes of its large regions, with `--explain`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    regions: Option<Vec<Explanation>>,
-}
-
-/// An image to segment.
-#[derive(Clone, Copy)]
-struct SegmentJob<'a> {
-    input: &'a InputImage,
-    /// Path of its results without an extension, relative to the output folder.
-    stem: &'a Path,
-}
-
-/// A segmented image, before its files are written.
-struct SegmentedJob<'a> {
-    job: SegmentJob<'a>,
-    image: RgbImage,
-    result: Segmentation,
-    scores: Option<SpooledScores>,
-    regions: Option<Vec<Explanation>>,
-}
 
 pub(crate) fn run(
     program: &Program,
@@ -79,89 +60,282 @@ pub(crate) fn run(
 }
 
 fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<ExitCode> {
-    let inputs = expand(&settings.inputs, settings.recursion)?;
-    warn_of_names(&inputs);
-    let output = &settings.output;
-    let stems = stems(&inputs, &output.folder, &output.kinds)?;
-
-    settings.compute.open_device()?;
-    let segmenter = load(program, settings)?;
-    let encoded_classes = embed_classes(&segmenter, settings)?;
-    let classes = Classes::new(encoded_classes.names(), palette(&settings.classes))?;
-    std::fs::create_dir_all(&output.folder).with_context(|| output.folder.display().to_string())?;
-    let mut exporters = outputs::open(&classes, output, &segmenter.model().method)?;
-
-    let work = Work {
-        settings,
-        segmenter: &segmenter,
-        encoded_classes: &encoded_classes,
-        classes: &classes,
-    };
-    let bar = settings
-        .verbosity
-        .progress("segmenting", "images", inputs.len() as u64);
-    let json_on_stdout = settings.json.as_ref().is_some_and(JsonTarget::is_stdout);
-    let (mut results, mut failed) = (Vec::new(), 0_usize);
-    let mut printed = Ok(()); // files are written even if their list cannot be
-    let jobs = inputs.iter().zip(&stems);
-    let queue = QueueOptions {
-        workers: rayon::current_num_threads().min(inputs.len()),
-        stop: None,
-    };
-    work_in_order(
-        jobs.map(|(input, stem)| SegmentJob { input, stem }),
-        queue,
-        |job| !is_small(job.input),
-        |job| work.segment(job),
-        |result| {
-            let result = result.map_err(anyhow::Error::new).flatten();
-            match result.and_then(|segmented| work.write(&segmented, &mut exporters)) {
-                Ok(image) => {
-                    if !json_on_stdout && printed.is_ok() {
-                        bar.suspend(|| printed = report(&image));
-                    }
-                    results.push(image);
-                }
-                // The other images are still segmented.
-                Err(error) => {
-                    failed += 1;
-                    bar.suspend(|| crate::hints::print(&error));
-                }
-            }
-            bar.inc();
-            anyhow::Ok(())
-        },
-    )?;
-    bar.finish();
-    for exporter in exporters {
-        let shared = exporter.finish()?;
-        let is_of_image = |path: &PathBuf| results.iter().any(|result| result.files.contains(path));
-        for path in shared.iter().filter(|path| !is_of_image(path)) {
-            if !json_on_stdout && printed.is_ok() {
-                printed = print_result!("{}", path.display());
-            }
+    let inputs = inputs::inputs(&settings.inputs, settings.recursion)?;
+    match settings.output.place {
+        OutputPlace::Folder => {
+            let inputs = places::without_results(inputs, settings)?;
+            warn_of_names(&inputs);
+            segment_into_folder(program, settings, &inputs)
+        }
+        OutputPlace::Stdout => {
+            warn_of_names(&inputs);
+            let input = to_stdout::check(&inputs)?;
+            let model = Model::open(program, settings)?;
+            to_stdout::write(&model.work(settings), input, settings)?;
+            Ok(ExitCode::SUCCESS)
         }
     }
-    if let Some(json) = &settings.json {
-        json.write(&serde_json::json!({ "images": results }))?;
+}
+
+/// A model with the classes to segment.
+struct Model {
+    segmenter: Segmenter,
+    encoded_classes: EncodedClasses,
+    classes: Classes,
+}
+
+impl Model {
+    fn open(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Self> {
+        settings.compute.open_device()?;
+        let segmenter = load(program, settings)?;
+        let encoded_classes = embed_classes(&segmenter, settings)?;
+        Ok(Self {
+            classes: Classes::new(encoded_classes.names(), palette(&settings.classes))?
+                .with_background(background(&settings.classes)),
+            segmenter,
+            encoded_classes,
+        })
     }
-    anyhow::ensure!(
-        failed == 0,
-        "{failed} of {} images could not be segmented",
-        inputs.len()
+
+    fn work<'a>(&'a self, settings: &'a SegmentSettings) -> Work<'a> {
+        Work {
+            settings,
+            segmenter: &self.segmenter,
+            encoded_classes: &self.encoded_classes,
+            classes: &self.classes,
+        }
+    }
+}
+
+fn segment_into_folder(
+    program: &Program,
+    settings: &SegmentSettings,
+    inputs: &[Input],
+) -> anyhow::Result<ExitCode> {
+    let output = &settings.output;
+    let stems = places::stems(inputs, settings)?;
+    finished::refuse_existing(settings, &stems)?;
+    check_writable(&output.folder)?;
+    let stop = stop_flag();
+    let model = Model::open(program, settings)?;
+    std::fs::create_dir_all(&output.folder).with_context(|| output.folder.display().to_string())?;
+    let results = finished::result_settings(settings, &model.segmenter)?;
+    let finished = Finished::open(&output.folder, &results)?;
+    let folders = places::folders(settings, &stems);
+    finished.remove_left_behind(&folders);
+    interrupt::clean_up(folders);
+    let plans = finished.plan(settings, inputs, &stems)?;
+    let mut writers = outputs::open(&model.classes, output, &model.segmenter.model().method)?;
+    let kept = plans.iter().filter(|plan| matches!(plan, Plan::Keep(_)));
+    let kept = kept.count();
+    if output.continuation == Continuation::Resume {
+        settings.verbosity.notice(format_args!(
+            "{kept} of {} images are finished and kept",
+            inputs.len()
+        ));
+    }
+
+    let mut outcome = Outcome::default();
+    let work = model.work(settings);
+    let worked = work_on(
+        &work,
+        &finished,
+        &mut writers,
+        inputs,
+        stems.iter().zip(plans.iter().copied()),
+        &stop,
+        &mut outcome,
     );
-    printed?;
-    Ok(ExitCode::SUCCESS)
+    let jobs = inputs.iter().zip(&stems).zip(&plans);
+    let jobs = jobs.map(|((input, stem), &plan)| SegmentJob { input, stem, plan });
+    let worked = worked.and_then(|()| {
+        let behind = jobs.skip(outcome.images.len() + outcome.failed.len());
+        keep_behind_stop(&work, &finished, &mut writers, behind, &mut outcome)
+    });
+    if let Err(error) = worked {
+        print_notice!(
+            "{} of {} images are finished and kept; {} goes on as soon as the results can be written",
+            outcome.images.len(),
+            inputs.len(),
+            resuming(settings)
+        );
+        return Err(error);
+    }
+    finish(settings, &finished, writers, outcome, inputs.len())
+}
+
+/// What became of the images.
+#[derive(Default)]
+struct Outcome {
+    images: Vec<ImageResult>,
+    failed: Vec<Failure>,
+    /// The failure of printing; files are written even if their list cannot be.
+    printed: Option<StdoutError>,
+}
+
+/// Segments all images, or reads those that are finished from the journal, and passes them to the writers.
+///
+/// - `plans`: for each image its stem and what is to be done with it
+///
+/// # Errors
+/// Returns the first error after which no results can be written.
+fn work_on<'a>(
+    work: &Work,
+    finished: &Finished,
+    writers: &mut Writers,
+    inputs: &'a [Input],
+    plans: impl ExactSizeIterator<Item = (&'a PathBuf, Plan)> + Send,
+    stop: &AtomicBool,
+    outcome: &mut Outcome,
+) -> anyhow::Result<()> {
+    let settings = work.settings;
+    let verbosity = settings.verbosity;
+    let bar = verbosity.progress("segmenting", "images", inputs.len() as u64);
+    let json_on_stdout = settings.json.as_ref().is_some_and(JsonTarget::is_stdout);
+    let queue = QueueOptions {
+        workers: rayon::current_num_threads().min(inputs.len()),
+        stop: Some(stop),
+    };
+    let worked = work_in_order(
+        inputs
+            .iter()
+            .zip(plans)
+            .map(|(input, (stem, plan))| SegmentJob { input, stem, plan }),
+        queue,
+        |job| !job.input.is_small(),
+        |job| work.label(job, finished),
+        |result| {
+            let result = result.map_err(anyhow::Error::new).flatten();
+            let result = result.map_err(WriteFailure::OfImage);
+            match result.and_then(|labelled| work.write(&labelled, writers, finished)) {
+                Ok(image) => {
+                    if !json_on_stdout && outcome.printed.is_none() {
+                        bar.suspend(|| outcome.printed = report(&image).err());
+                    }
+                    outcome.images.push(image);
+                }
+                // The other images are still segmented.
+                Err(WriteFailure::OfImage(error)) => {
+                    // Results arrive in the order of the images.
+                    let input = inputs.get(outcome.images.len() + outcome.failed.len());
+                    let path = input.map_or(Path::new(""), |input| &input.image.path);
+                    outcome.failed.push(Failure::new(path, &error));
+                    bar.suspend(|| crate::hints::print(&error));
+                }
+                Err(WriteFailure::OfWork(error)) => return Err(error),
+            }
+            bar.inc();
+            Ok(())
+        },
+    );
+    bar.finish();
+    worked
+}
+
+/// Passes the finished images behind the place of a stop to the writers, so that no shared file loses an image.
+///
+/// # Errors
+/// Returns the first error after which no results can be written.
+fn keep_behind_stop<'a>(
+    work: &Work,
+    finished: &Finished,
+    writers: &mut Writers,
+    behind: impl Iterator<Item = SegmentJob<'a>>,
+    outcome: &mut Outcome,
+) -> anyhow::Result<()> {
+    for job in behind.filter(|job| matches!(job.plan, Plan::Keep(_))) {
+        let labelled = work.label(job, finished).map_err(WriteFailure::OfImage);
+        match labelled.and_then(|labelled| work.write(&labelled, writers, finished)) {
+            Ok(image) => outcome.images.push(image),
+            Err(WriteFailure::OfImage(error)) => {
+                let failure = Failure::new(&job.input.image.path, &error);
+                outcome.failed.push(failure);
+                crate::hints::print(&error);
+            }
+            Err(WriteFailure::OfWork(error)) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Returns the options with which a run goes on that was stopped.
+fn resuming(settings: &SegmentSettings) -> &'static str {
+    match settings.output.overwrite {
+        Overwrite::Refuse => "--resume",
+        // Results of other settings may still be there.
+        Overwrite::Replace => "--resume --overwrite",
+    }
+}
+
+/// Completes the files that all images share, lists them, and writes the JSON.
+///
+/// - `all`: number of images
+fn finish(
+    settings: &SegmentSettings,
+    finished: &Finished,
+    writers: Writers,
+    outcome: Outcome,
+    all: usize,
+) -> anyhow::Result<ExitCode> {
+    let Outcome {
+        images,
+        failed,
+        mut printed,
+    } = outcome;
+    let shared = finished::shared_files(&settings.output);
+    finished.begin_shared(&shared)?;
+    writers.finish()?;
+    finished.finish_shared(&shared)?;
+    // An image that was kept has files that no writer of this run has written.
+    let mut files: Vec<PathBuf> = Vec::new();
+    files.extend(images.iter().flat_map(|image| image.files.clone()));
+    files.extend(shared);
+    let json_on_stdout = settings.json.as_ref().is_some_and(JsonTarget::is_stdout);
+    let of_images: HashSet<&PathBuf> = images.iter().flat_map(|image| &image.files).collect();
+    for path in files.iter().filter(|path| !of_images.contains(path)) {
+        if !json_on_stdout && printed.is_none() {
+            printed = print_result!("{}", path.display()).err();
+        }
+    }
+    let result = SegmentResult {
+        images,
+        failed,
+        files,
+    };
+    if let Some(json) = &settings.json {
+        json.write(&result)?;
+    }
+    let (done, failed) = (
+        result.images.len() + result.failed.len(),
+        result.failed.len(),
+    );
+    if done < all {
+        let resuming = resuming(settings);
+        print_notice!("stopped after {done} of {all} images; {resuming} goes on");
+        return Ok(interrupt::exit_code());
+    }
+    if failed > 0 {
+        // The document lists them, so this is not an error with a document of its own.
+        print_notice!(
+            "error: {failed} of {} could not be segmented",
+            counted(all, "image")
+        );
+        return Ok(ExitCode::FAILURE);
+    }
+    match printed {
+        Some(error) => Err(error.into()),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// Warns of images whose names are not UTF-8, because JSON and annotation files hold other names for them.
-fn warn_of_names(inputs: &[InputImage]) {
-    let is_odd = |input: &&InputImage| input.path.to_str().is_none();
-    for input in inputs.iter().filter(is_odd) {
+fn warn_of_names(inputs: &[Input]) {
+    let is_odd = |path: &&PathBuf| path.to_str().is_none();
+    for path in inputs.iter().map(|input| &input.image.path).filter(is_odd) {
         print_notice!(
             "warning: {}: the name is not UTF-8; JSON and annotation files call it {}; rename the image to avoid this",
-            input.path.display(),
-            path_text(&input.path)
+            path.display(),
+            path_text(path)
         );
     }
 }
@@ -183,12 +357,13 @@ fn load(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Segment
         table: model.text.clone(),
         table_classes: model.text_classes.clone(),
         activation: model.activation,
+        heads: model.heads,
         cache: settings.cache.folder(),
         templates,
     };
     let mut segmenter = Segmenter::load_with(&resolve_model(&settings.model)?, options)?;
     warn_of_assumptions(segmenter.model());
-    warn_of_activation(segmenter.model())?;
+    warn_of_architecture(segmenter.model())?;
     let threshold = settings.threshold.or(segmenter.default_threshold());
     segmenter.change_inference(|inference| {
         settings.inference.apply(inference)?;
@@ -220,11 +395,14 @@ fn embed_classes(
     bar.finish();
     let encoded = encoded?;
     warn_of_text(encoded.notices());
-    warn_of_single_class(
-        classes.len(),
-        segmenter.model().model.scoring(),
-        "name what else is in the image with --background",
-    );
+    let advice = match &classes[..] {
+        [class] if !class.synonyms.is_empty() => {
+            "its names count as synonyms: a class file takes one class per line, and --classes separates classes by \
+             commas; name what else is in the image with --background"
+        }
+        _ => "name what else is in the image with --background",
+    };
+    warn_of_single_class(classes.len(), segmenter.model().model.scoring(), advice);
     Ok(encoded)
 }
 
@@ -240,112 +418,10 @@ fn palette(classes: &[ClassQuery]) -> Vec<[u8; 3]> {
         .collect()
 }
 
-/// Whether an image is small enough to be segmented at the same time as others.
-///
-/// An image whose size cannot be read counts as large.
-fn is_small(input: &InputImage) -> bool {
-    zeg::image::image_size(&input.path).is_ok_and(|(w, h)| w.saturating_mul(h) <= LARGE_IMAGE)
-}
-
-/// The parts that segment and write an image.
-struct Work<'a> {
-    settings: &'a SegmentSettings,
-    segmenter: &'a Segmenter,
-    encoded_classes: &'a EncodedClasses,
-    classes: &'a Classes,
-}
-
-impl Work<'_> {
-    /// Segments an image; every output that needs its scores reads them in the same pass.
-    fn segment<'a>(&self, job: SegmentJob<'a>) -> anyhow::Result<SegmentedJob<'a>> {
-        let image = decode_rgb(&job.input.path)?;
-        let [height, width] = [image.height() as usize, image.width() as usize];
-        let kinds = &self.settings.output.kinds;
-        let mut spool = if kinds.iter().any(|kind| kind.needs == Needs::Scores) {
-            Some(ScoreSpool::new(self.classes.len(), width)?)
-        } else {
-            None
-        };
-        let mut explainer = self
-            .settings
-            .explain
-            .map(|options| Explainer::new(self.encoded_classes.names(), [height, width], options));
-        let mut visitors: Vec<&mut dyn StripVisitor> = Vec::new();
-        if let Some(spool) = &mut spool {
-            visitors.push(spool);
-        }
-        if let Some(explainer) = &mut explainer {
-            visitors.push(explainer);
-        }
-        let result = self
-            .segmenter
-            .segment_classes(&image, self.encoded_classes, &mut visitors)?;
-        Ok(SegmentedJob {
-            job,
-            image,
-            result,
-            scores: spool.map(ScoreSpool::finish).transpose()?,
-            regions: explainer.map(Explainer::finish),
-        })
-    }
-
-    /// Passes a segmented image to all writers.
-    fn write(
-        &self,
-        segmented: &SegmentedJob,
-        exporters: &mut [Box<dyn Exporter>],
-    ) -> anyhow::Result<ImageResult> {
-        let SegmentJob { input, stem } = segmented.job;
-        let output = &self.settings.output;
-        let labels = &segmented.result.labels;
-        let palette: Vec<[u8; 3]> = (0..self.classes.len())
-            .map(|label| self.classes.colour(label as u16))
-            .collect();
-        let overlay_image = output
-            .kinds
-            .iter()
-            .any(|kind| kind.needs == Needs::Overlay)
-            .then(|| {
-                overlay(
-                    &segmented.image,
-                    labels,
-                    self.classes.names(),
-                    &palette,
-                    output.opacity,
-                )
-            });
-        let input = SegmentedImage {
-            path: &input.relative,
-            stem,
-            labels,
-            confidence: Some(&segmented.result.confidence),
-            probabilities: segmented
-                .scores
-                .as_ref()
-                .map(|s| s as &dyn ProbabilitySource),
-            overlay: overlay_image.as_ref(),
-        };
-        for exporter in exporters {
-            exporter.add(&input)?;
-        }
-        if let Some(scores) = &segmented.scores {
-            scores
-                .check()
-                .context("reading scores back from the temporary file")?;
-        }
-        let files = formats()
-            .filter(|format| output.kinds.contains(format))
-            .filter_map(|format| Some(image_file(&output.folder, stem, format.image_suffix?)))
-            .collect();
-        Ok(ImageResult {
-            summary: Summary {
-                image: path_text(input.path),
-                ..summarize(&input, self.classes)?
-            },
-            files,
-            regions: segmented.regions.clone(),
-        })
-    }
+/// Returns the labels of the background classes.
+fn background(classes: &[ClassQuery]) -> impl Iterator<Item = u16> {
+    let labels = (0..).zip(classes);
+    labels.filter_map(|(label, class)| (!class.role.is_foreground()).then_some(label))
 }
 
 /// Prints the files of an image and the best classes of its regions.
@@ -353,68 +429,29 @@ fn report(result: &ImageResult) -> Result<(), StdoutError> {
     for file in &result.files {
         print_result!("{}", file.display())?;
     }
-    for region in result.regions.iter().flatten() {
+    for line in report_lines(result) {
+        print_result!("{line}")?;
+    }
+    Ok(())
+}
+
+/// Returns the best classes of an image's regions, one line for each region.
+fn report_lines(result: &ImageResult) -> Vec<String> {
+    let regions = result.regions.iter().flatten();
+    let line = |region: &Explanation| {
         let candidates: Vec<String> = region
             .candidates
             .iter()
             .map(|c| format!("{} {:.2}", c.class, c.score))
             .collect();
         let [x, y, width, height] = region.bounding_box;
-        print_result!(
+        format!(
             "{}: {:>5.1} %  {} in {width}×{height}+{x}+{y}: {}",
             result.summary.image,
             100.0 * region.share,
             region.class.as_deref().unwrap_or("(unlabelled)"),
             candidates.join(", ")
-        )?;
-    }
-    Ok(())
-}
-
-/// Returns the path of a file of one image in the output folder.
-///
-/// - `suffix`: end of the file's name, such as `.overlay.png`
-fn image_file(folder: &Path, stem: &Path, suffix: &str) -> PathBuf {
-    let mut name = stem.as_os_str().to_owned();
-    name.push(suffix);
-    folder.join(name)
-}
-
-/// Returns the path of each image's results without an extension, relative to the output folder.
-///
-/// # Errors
-/// Returns an error if the results of two images have the same path, or if a result would overwrite its image.
-fn stems(
-    images: &[InputImage],
-    folder: &Path,
-    kinds: &[&ExportFormat],
-) -> anyhow::Result<Vec<PathBuf>> {
-    let mut taken: BTreeMap<PathBuf, &Path> = BTreeMap::new();
-    images
-        .iter()
-        .map(|input| {
-            let stem = input.relative.with_extension("");
-            let labels = image_file(folder, &stem, ".png");
-            let mut suffixes = kinds.iter().filter_map(|kind| kind.image_suffix);
-            anyhow::ensure!(
-                !suffixes
-                    .any(|suffix| { same_file(&image_file(folder, &stem, suffix), &input.path) }),
-                "{}: the results would overwrite the image; choose another folder with -o",
-                input.path.display()
-            );
-            if let Some(other) = taken.insert(stem.clone(), &input.path) {
-                anyhow::bail!(
-                    "{} and {}: both results would be written to {}",
-                    other.display(),
-                    input.path.display(),
-                    labels.display()
-                );
-            }
-            Ok(stem)
-        })
-        .collect()
-}
-
-fn same_file(a: &Path, b: &Path) -> bool {
-    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+        )
+    };
+    regions.map(line).collect()
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use burn::tensor::Device;
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 use zeg::{
     DeviceChoice,
     loading::{MethodChoice, ModelOptions},
@@ -14,13 +14,17 @@ use zeg::{
         method::{Method, StartingPoint},
         methods::Methods,
         section::Section,
-        weights::StatedActivation,
+        weights::{StatedActivation, StatedHeads},
     },
     vocab::classes::{ClassQuery, parse_classes_argument},
 };
 
+use super::model_file::resolve_model;
 pub(crate) use super::place::Existing;
-use crate::Program;
+use crate::{
+    Program,
+    numbers::{capped, count, count_or_zero, finite, positive, positive_f64},
+};
 
 /// Headings of the options in the help of a command.
 pub(crate) mod heading {
@@ -39,8 +43,8 @@ pub(crate) struct ComputeArgs {
     /// Device to compute on: cpu, cuda:N (build feature `cuda`) or webgpu (build feature `webgpu`)
     #[arg(long, value_name = "DEVICE", default_value_t, env = "ZEG_DEVICE", help_heading = heading::PERFORMANCE)]
     device: DeviceChoice,
-    /// Number of CPU threads [default: one per core]
-    #[arg(long, value_name = "N", env = "ZEG_THREADS", help_heading = heading::PERFORMANCE)]
+    /// Number of CPU threads, at most 4 per core [default: one per core]
+    #[arg(long, value_name = "N", env = "ZEG_THREADS", value_parser = count, help_heading = heading::PERFORMANCE)]
     threads: Option<usize>,
 }
 
@@ -56,16 +60,20 @@ impl ComputeArgs {
     pub(crate) fn settings(self) -> ComputeSettings {
         ComputeSettings {
             device: self.device,
-            threads: self.threads,
+            threads: thread_count(self.threads),
         }
     }
+}
+
+/// Returns the number of threads of `--threads` or ZEG_THREADS, reduced to a multiple of the cores.
+pub(crate) fn thread_count(wanted: Option<usize>) -> Option<usize> {
+    wanted.map(|wanted| capped("--threads", wanted))
 }
 
 impl ComputeSettings {
     /// Opens the device and sets the number of threads.
     pub(crate) fn open_device(self) -> anyhow::Result<Device> {
         if let Some(threads) = self.threads {
-            anyhow::ensure!(threads > 0, "--threads 0: the number must be at least 1");
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
             // The pool is shared by all commands of a process, so a second command may find it built already.
             if let Err(error) = pool.build_global()
@@ -115,7 +123,7 @@ pub(crate) struct MethodArgs {
     #[arg(long, value_enum, requires = "method", help_heading = heading::MODEL)]
     last_block: Option<LastBlockArg>,
     /// Factor on the cosine similarities before the softmax over classes; it changes the confidence, not the best class
-    #[arg(long, value_name = "FACTOR", requires = "method", help_heading = heading::MODEL)]
+    #[arg(long, value_name = "FACTOR", requires = "method", value_parser = positive, help_heading = heading::MODEL)]
     logit_scale: Option<f32>,
 }
 
@@ -177,7 +185,7 @@ pub(crate) struct ModelArgs {
     #[command(flatten)]
     text_classes: TextClassesArgs,
     #[command(flatten)]
-    activation: ActivationArgs,
+    stated: StatedArgs,
 }
 
 /// The option for the classes of a table of class embeddings.
@@ -190,6 +198,11 @@ pub(crate) struct TextClassesArgs {
 }
 
 impl TextClassesArgs {
+    /// Returns the list as it was given, for another process of this program.
+    pub(crate) fn text(&self) -> Option<&str> {
+        self.text_classes.as_deref()
+    }
+
     /// Returns the classes.
     ///
     /// # Errors
@@ -200,12 +213,42 @@ impl TextClassesArgs {
     }
 }
 
-/// The option for the activation of CLIP weights.
+/// Returns the path of the class file that a class argument names, if it names one.
+pub(crate) fn class_file(argument: &str) -> PathBuf {
+    let trimmed = argument.trim();
+    trimmed.strip_prefix('@').unwrap_or(trimmed).into()
+}
+
+/// Options for what the configuration of CLIP weights states, for weights without one.
 #[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct ActivationArgs {
+pub(crate) struct StatedArgs {
     /// Activation of the CLIP weights [default: that of the configuration beside the weights]
     #[arg(long, value_enum, help_heading = heading::MODEL)]
     activation: Option<ActivationArg>,
+    /// Attention heads of the CLIP weights' image tower and, after a comma, of their text tower, such as 16 or 16,12
+    /// [default: those of the configuration beside the weights]
+    #[arg(long, value_name = "IMAGE[,TEXT]", value_parser = parse_heads, help_heading = heading::MODEL)]
+    heads: Option<StatedHeads>,
+}
+
+/// Parses the value of `--heads`: the number of heads of the image tower, and that of the text tower.
+fn parse_heads(text: &str) -> Result<StatedHeads, String> {
+    let number = |part: &str| match part.trim().parse::<usize>() {
+        Ok(heads) if heads > 0 => Ok(Some(heads)),
+        _ => Err(format!(
+            "{part:?} is not a number of at least 1; write one number, or two such as 16,12"
+        )),
+    };
+    Ok(match text.split_once(',') {
+        Some((image, text)) => StatedHeads {
+            image: number(image)?,
+            text: number(text)?,
+        },
+        None => StatedHeads {
+            image: number(text)?,
+            text: None,
+        },
+    })
 }
 
 /// A [`StatedActivation`] as a value of `--activation`.
@@ -217,9 +260,31 @@ enum ActivationArg {
     Gelu,
 }
 
-impl ActivationArgs {
+impl StatedArgs {
+    /// Returns the numbers of heads that are stated.
+    pub(crate) fn heads(self) -> StatedHeads {
+        self.heads.unwrap_or_default()
+    }
+
+    /// Returns the same options for another process of this program.
+    pub(crate) fn arguments(self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        if let Some(name) = self.activation.and_then(|it| it.to_possible_value()) {
+            arguments.extend(["--activation".to_owned(), name.get_name().to_owned()]);
+        }
+        if let Some(StatedHeads { image, text }) = self.heads {
+            let numbers: Vec<String> = [image, text]
+                .into_iter()
+                .flatten()
+                .map(|heads| heads.to_string())
+                .collect();
+            arguments.extend(["--heads".to_owned(), numbers.join(",")]);
+        }
+        arguments
+    }
+
     /// Returns the chosen activation, if there is one.
-    pub(crate) fn value(self) -> Option<StatedActivation> {
+    pub(crate) fn activation(self) -> Option<StatedActivation> {
         self.activation.map(|activation| match activation {
             ActivationArg::QuickGelu => StatedActivation::QuickGelu,
             ActivationArg::Gelu => StatedActivation::Gelu,
@@ -238,6 +303,8 @@ pub(crate) struct ModelSettings {
     pub(crate) text_classes: Option<Vec<ClassQuery>>,
     /// Activation of the CLIP weights; `None` for that of the files.
     pub(crate) activation: Option<StatedActivation>,
+    /// Numbers of attention heads of the CLIP weights; `None` for those of the files.
+    pub(crate) heads: StatedHeads,
     /// Training-free method for plain CLIP weights.
     pub(crate) method: Option<MethodChoice>,
     pub(crate) precision: Precision,
@@ -253,23 +320,32 @@ impl ModelSettings {
             device: device.clone(),
             precision: self.precision,
             activation: self.activation,
+            heads: self.heads,
         }
     }
 }
 
 impl ModelArgs {
+    /// Returns the values that may be paths of files to read.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let classes = self.text_classes.text().map(class_file);
+        let files = [self.weights.clone(), self.text.clone(), classes];
+        files.into_iter().flatten().collect()
+    }
+
     /// # Errors
-    /// Returns an error if the class list of the table cannot be read.
+    /// Returns an error if the weights are not downloaded, or the class list of the table cannot be read.
     pub(crate) fn settings(
         self,
         method: &MethodArgs,
         precision: &PrecisionArgs,
     ) -> anyhow::Result<ModelSettings> {
         Ok(ModelSettings {
-            weights: self.weights,
+            weights: self.weights.as_deref().map(resolve_model).transpose()?,
             text: self.text,
             text_classes: self.text_classes.value()?,
-            activation: self.activation.value(),
+            activation: self.stated.activation(),
+            heads: self.stated.heads(),
             method: method.choice(),
             precision: precision.value(),
         })
@@ -280,16 +356,16 @@ impl ModelArgs {
 #[derive(Debug, Args)]
 pub(crate) struct InferenceArgs {
     /// Length that the short side of an image is resized to, in pixels; 0 keeps the size [default: the model's]
-    #[arg(long, value_name = "PIXELS", help_heading = heading::INFERENCE)]
+    #[arg(long, value_name = "PIXELS", value_parser = count_or_zero, help_heading = heading::INFERENCE)]
     short_side: Option<usize>,
     /// Side of a window, in pixels [default: the model's]
-    #[arg(long, value_name = "PIXELS", help_heading = heading::INFERENCE)]
+    #[arg(long, value_name = "PIXELS", value_parser = count, help_heading = heading::INFERENCE)]
     crop: Option<usize>,
     /// Distance between neighbouring windows, in pixels [default: the model's]
-    #[arg(long, value_name = "PIXELS", help_heading = heading::INFERENCE)]
+    #[arg(long, value_name = "PIXELS", value_parser = count, help_heading = heading::INFERENCE)]
     stride: Option<usize>,
-    /// Number that is subtracted from the scores of seen classes [default: the model's]
-    #[arg(long, value_name = "SCORE", help_heading = heading::INFERENCE)]
+    /// Number that is subtracted from the scores of seen classes, such as 0.1 or -0.1 [default: the model's]
+    #[arg(long, value_name = "SCORE", value_parser = finite, help_heading = heading::INFERENCE)]
     seen_offset: Option<f32>,
     /// Part of an image that the model gets at once [default: the model's]
     #[arg(long, value_enum, help_heading = heading::INFERENCE)]
@@ -357,7 +433,8 @@ impl InferenceChanges {
 #[derive(Debug, Args)]
 pub(crate) struct TestTimeArgs {
     /// Test-time augmentation: average the scores over these scales of an image, separated by commas
-    #[arg(long, value_name = "FACTORS", value_delimiter = ',', help_heading = heading::INFERENCE)]
+    #[arg(long, value_name = "FACTORS", value_delimiter = ',', value_parser = positive_f64,
+          help_heading = heading::INFERENCE)]
     scales: Vec<f64>,
     /// Test-time augmentation: average the scores over an image and its mirror image
     #[arg(long, help_heading = heading::INFERENCE)]

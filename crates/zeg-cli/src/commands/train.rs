@@ -1,36 +1,43 @@
 //! `zeg train`: trains the model of an experiment file.
 
 mod args;
+mod begun_run;
 mod cached_copies;
+mod checkpoint_files;
+mod facts;
+mod hints;
+mod init;
+mod output;
 mod run_folder;
+mod stated;
 mod training_run;
 mod validation;
 
 pub(crate) use self::{
     args::TrainArgs,
-    run_folder::{NothingToStartFrom, RunExists},
+    begun_run::{BegunRun, is_begun},
+    hints::hint,
 };
 
-use std::{path::Path, process::ExitCode, sync::Arc};
+#[cfg(feature = "schema")]
+pub(crate) use self::output::output_schema;
 
+use std::{path::Path, process::ExitCode, sync::Arc, time::Instant};
+
+use anyhow::Context as _;
 use burn::tensor::Device;
 use zeg::{
-    data::SampleSource as _,
+    data::{DataError, OpenSet, SampleSource as _},
     mini::{is_mini, open_weights, weights_sha256},
-    model::{
-        ModelError,
-        config::Activation,
-        embeddings::ClassEmbeddings,
-        method::Architecture,
-        section::ModelSection,
-        weights::{self, StateDict},
-    },
+    model::{ModelError, embeddings::ClassEmbeddings, method::Architecture, weights::StateDict},
     text_sources::{TableSource, Templates, TextSources, embed_class_set},
     vocab::{
         classes::{ClassQuery, ClassSet},
         templates::TemplateSet,
     },
 };
+use zeg_base::file;
+use zeg_base::plural::counted;
 use zeg_train::setting::supervision;
 use zeg_train::{
     checkpoint::{BaseWeights, CheckpointInfo, StoredClass, read_moments},
@@ -41,18 +48,22 @@ use zeg_train::{
 
 use self::{
     args::TrainSettings,
+    output::TrainOutput,
     run_folder::{ManifestInput, RunFolder, Start},
+    stated::{state_activation, state_heads},
     training_run::TrainingRun,
     validation::{Validator, ValidatorInput},
 };
 use super::{
-    data_folder,
-    model_file::{warn_of_assumed_activation, warn_of_text},
+    data_folder, interrupt,
+    model_file::{warn_of_files, warn_of_text},
+    same_images::warn_of_same_images,
+    stop_flag, write_result,
 };
 use crate::{Program, progress::Verbosity};
 
-/// Exit code of a run that the user stopped.
-const INTERRUPTED: u8 = 130;
+/// Largest number of parameters whose names are printed.
+const MOST_FRESH_NAMES: usize = 12;
 
 pub(crate) fn run(
     program: &Program,
@@ -63,65 +74,65 @@ pub(crate) fn run(
 }
 
 fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let stop = stop_flag();
     let device = settings.compute.open_device()?;
     let Program { methods, recipes } = program;
-    let experiment = super::open_experiment(program, &settings.config, &settings.changes)?;
-    let data = &experiment.data;
-    let root = data_folder(settings.data.as_deref(), &data.dataset)?;
-    let dataset = Arc::new(data.open(root, &data.train_split)?);
+    let mut experiment = super::open_experiment(program, &settings.config, &settings.changes)?;
+    // The model keeps the path, and scoring may run in another folder.
+    experiment.data.make_absolute();
+    let root = data_folder(settings.data.as_deref(), &experiment.data.dataset)?;
+    let dataset = Arc::new(open_dataset(settings, &experiment, root)?);
     let classes = dataset.classes().clone();
-    let (folder, start) = RunFolder::open(
-        &settings.output,
-        settings.continuation,
-        &experiment,
-        methods,
-    )?;
+    let (mut folder, start) = RunFolder::open(settings, &experiment, methods)?;
+    check_feature_cache(settings, &experiment)?;
     let mut weights = open_weights(&settings.weights, methods)?;
+    warn_of_files(&weights);
+    weights.check_unread()?;
     let activation = state_activation(&mut weights, settings, &experiment.model)?;
     let model = experiment.model.with_activation(activation);
     let architecture = model.architecture(methods)?;
-    let start = start.or_init(settings.init.as_deref(), &experiment, methods)?;
+    let heads = state_heads(&mut weights, settings, &*architecture)?;
+    let init = folder.init(settings.init.as_deref(), &start)?;
+    let start = start.or_init(init.as_ref(), &experiment, methods)?;
     start.check_architecture(&*architecture, methods)?;
-
-    let embeddings = embed_classes(
-        settings,
-        &experiment.data.templates,
-        &classes,
-        &weights,
-        &device,
-    )?;
     let base = base_weights(&settings.weights)?;
-    let mut trainer = build_trainer(&TrainerInput {
+    let images = validation::images(&experiment, root)?;
+    let sets = facts::Sets {
+        training: &dataset,
+        evaluation: images.as_ref(),
+    };
+    let fingerprint = facts::fingerprint(settings, &experiment, &sets, &weights, &base)?;
+    facts::check(&folder, &start, &base, &fingerprint)?;
+
+    let templates = &experiment.data.templates;
+    let embeddings = embed_classes(settings, templates, &classes, &weights, &device)?;
+    let (mut trainer, fresh) = build_trainer(&TrainerInput {
         recipe: recipes.of(architecture.method())?,
         architecture: &*architecture,
         experiment: &experiment,
         classes: &classes,
         weights: &weights,
-        base: &base,
         backbone: settings.backbone.as_deref(),
         embeddings: &embeddings,
         start: &start,
         device: &device,
         verbosity: settings.verbosity,
     })?;
-    folder.write_manifest(&ManifestInput {
+    if let Some(text) = starts_fresh(&fresh) {
+        settings.verbosity.notice(text);
+    }
+    folder.begin(&ManifestInput {
         experiment: &experiment,
         settings,
         base: &base,
+        fingerprint: &fingerprint,
         images: dataset.len(),
         first_step: trainer.step_number(),
+        init: init.as_ref(),
+        fresh: &fresh,
     })?;
-    settings.verbosity.notice(format_args!(
-        "training ({}) on {} images of {} {}, {} seen and {} unseen classes; {} steps of {} images",
-        experiment.training.setting.name(),
-        dataset.len(),
-        dataset.name(),
-        experiment.data.train_split,
-        classes.len() - classes.unseen.len(),
-        classes.unseen.len(),
-        experiment.training.steps,
-        experiment.training.batch
-    ));
+    announce(settings, &experiment, &dataset);
 
     let info = CheckpointInfo {
         format: 0,
@@ -129,15 +140,18 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         step: 0,
         classes: stored_classes(&classes, experiment.training.setting),
         base,
+        fingerprint,
         activation: Some(activation),
+        heads: Some(heads),
         table: settings.text.as_deref().map(file_name),
         optimizer_time: std::collections::BTreeMap::new(),
         experiment: experiment.to_json()?,
     };
-    let validator = Validator::new(&ValidatorInput {
+    let first_step = trainer.step_number();
+    let validator = Validator::new(ValidatorInput {
         experiment: &experiment,
         architecture: &*architecture,
-        root,
+        images,
         classes: &info.classes,
         embeddings: &embeddings,
         weights: &weights,
@@ -151,18 +165,119 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         embeddings,
         validator,
     };
-    let finished = run.train(&mut trainer, &dataset, settings)?;
-    if !finished {
+    let finished = run.complete(&mut trainer, &dataset, settings, &stop)?;
+    let output = TrainOutput {
+        dataset: dataset.name().to_owned(),
+        images: dataset.len(),
+        first_step,
+        step: trainer.step_number(),
+        seconds: started.elapsed().as_secs_f64(),
+        ..output(&run, settings, finished)
+    };
+    finish(settings, &output)
+}
+
+/// Returns what is known of a run from its folder and its experiment.
+fn output(run: &TrainingRun, settings: &TrainSettings, finished: bool) -> TrainOutput {
+    let best = run.folder.best();
+    let training = &run.experiment.training;
+    TrainOutput {
+        folder: settings.output.clone(),
+        model: finished.then(|| run.folder.model()),
+        best: best.is_file().then_some(best),
+        method: run.architecture.title().to_owned(),
+        seed: training.seed,
+        steps: training.steps,
+        finished,
+        ..TrainOutput::default()
+    }
+}
+
+/// Opens the images to train on, and checks that a step on them fits into memory.
+///
+/// - `root`: folder of the data set
+fn open_dataset(
+    settings: &TrainSettings,
+    experiment: &Experiment,
+    root: &Path,
+) -> anyhow::Result<OpenSet> {
+    let data = &experiment.data;
+    let opened = data.open(root, &data.train_split);
+    let dataset = opened.map_err(|error| about_data(settings, error))?;
+    warn_of_same_images(data, root, &data.train_split);
+    let memory = experiment
+        .training
+        .check_memory(dataset.classes().classes.len());
+    memory.with_context(|| settings.config.display().to_string())?;
+    Ok(dataset)
+}
+
+/// Says what is trained on what.
+fn announce(settings: &TrainSettings, experiment: &Experiment, dataset: &OpenSet) {
+    let classes = dataset.classes();
+    settings.verbosity.notice(format_args!(
+        "training ({}) on {} of {} {}, {} seen and {}; {} of {}",
+        experiment.training.setting.name(),
+        counted(dataset.len(), "image"),
+        dataset.name(),
+        experiment.data.train_split,
+        classes.len() - classes.unseen.len(),
+        counted(classes.unseen.len(), "unseen class"),
+        counted(experiment.training.steps, "step"),
+        counted(experiment.training.batch, "image")
+    ));
+}
+
+/// Prints the result; returns the exit code of the signal if one stopped the run.
+fn finish(settings: &TrainSettings, output: &TrainOutput) -> anyhow::Result<ExitCode> {
+    if !output.finished {
         settings.verbosity.notice(format_args!(
             "stopped at step {}; --resume continues the run",
-            trainer.step_number()
+            output.step
         ));
-        return Ok(ExitCode::from(INTERRUPTED));
     }
-    let path = run.folder.model();
-    run.save_model(&trainer, &path)?;
-    print_result!("{}", path.display())?;
-    Ok(ExitCode::SUCCESS)
+    write_result(settings.json.as_ref(), output, || match &output.model {
+        Some(model) => print_result!("{}", model.display()),
+        None => Ok(()),
+    })?;
+    Ok(if output.finished {
+        ExitCode::SUCCESS
+    } else {
+        interrupt::exit_code()
+    })
+}
+
+/// Checks that encoded images can be kept, if the run keeps them.
+fn check_feature_cache(settings: &TrainSettings, experiment: &Experiment) -> anyhow::Result<()> {
+    match &settings.feature_cache {
+        Some(folder) if experiment.training.cached_copies.is_some() => {
+            file::check_folder(folder).with_context(|| folder.display().to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Adds the file, and the line of the key that an error about the data set follows from.
+fn about_data(settings: &TrainSettings, error: DataError) -> anyhow::Error {
+    let key = match &error {
+        DataError::UnknownDataset { .. } | DataError::WorldClasses { .. } => "data.dataset",
+        DataError::ClassList { .. } | DataError::Classes(_) => "data.classes",
+        DataError::SplitNotFound { .. } => "data.train-split",
+        DataError::Unseen(_) => "data.unseen",
+        _ => return error.into(),
+    };
+    anyhow::Error::new(error).context(place_of(settings, key))
+}
+
+/// Returns the file of the experiment with the line of a key, unless `--set` gave the key.
+fn place_of(settings: &TrainSettings, key: &str) -> String {
+    let is_changed = |change: &String| change.trim_start().starts_with(key);
+    let text = std::fs::read_to_string(&settings.config).unwrap_or_default();
+    let file = settings.config.display();
+    match zeg_base::keys::line(&text, key) {
+        Some(line) if !settings.changes.iter().any(is_changed) => format!("{file}: line {line}"),
+        _ => file.to_string(),
+    }
 }
 
 /// Returns the name of a file, without its folder.
@@ -171,33 +286,23 @@ fn file_name(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// Returns the activation of the frozen weights: that of the experiment or of `--activation`, or else that of the
-/// files. The weights' text tower then has the same.
-fn state_activation(
-    weights: &mut StateDict,
-    settings: &TrainSettings,
-    model: &ModelSection,
-) -> anyhow::Result<Activation> {
-    let of_experiment = model.activation()?;
-    let of_option = settings.activation.map(Activation::from);
-    if let (Some(key), Some(option)) = (of_experiment, of_option) {
-        anyhow::ensure!(
-            key == option,
-            "--activation contradicts model.activation of the experiment; leave one of them out"
-        );
+/// Names the parameters that start fresh: neither the weights nor a checkpoint hold them. `None` if there are none.
+fn starts_fresh(names: &[String]) -> Option<String> {
+    let shown = names.get(..MOST_FRESH_NAMES).unwrap_or(names).join(", ");
+    match names.len() {
+        0 => None,
+        count if count <= MOST_FRESH_NAMES => Some(format!(
+            "{count} parameters start from initial values: {shown}"
+        )),
+        count => Some(format!(
+            "{count} parameters start from initial values: {shown} and {} more, which run.json lists",
+            count - MOST_FRESH_NAMES
+        )),
     }
-    if let Some(activation) = of_experiment.or(of_option) {
-        weights.state_activation(activation.into());
-        return Ok(activation);
-    }
-    let stated = weights::Architecture::stated_activation(weights)?;
-    if stated.is_none() {
-        warn_of_assumed_activation(&settings.weights);
-    }
-    Ok(stated.map(Activation::from).unwrap_or_default())
 }
 
-/// Returns path and digest of the frozen weights; the path is absolute unless they are part of the program.
+/// Returns the path of the frozen weights, which may be that of an index or a folder, and the digest of all files; the
+/// path is absolute unless the weights are part of the program.
 ///
 /// Links are kept: a configuration may lie beside the link only, as in the cache of Hugging Face.
 fn base_weights(weights: &Path) -> anyhow::Result<BaseWeights> {
@@ -222,7 +327,8 @@ fn embed_classes(
     weights: &StateDict,
     device: &Device,
 ) -> anyhow::Result<ClassEmbeddings> {
-    let templates = TemplateSet::by_name(templates)?;
+    let templates =
+        TemplateSet::by_name(templates).with_context(|| place_of(settings, "data.templates"))?;
     let row_classes: Option<Vec<Vec<String>>> = settings.text_classes.as_ref().map(|classes| {
         let names = |class: &ClassQuery| class.names().map(str::to_owned).collect();
         classes.iter().map(names).collect()
@@ -245,10 +351,11 @@ fn embed_classes(
 
 fn stored_classes(classes: &ClassSet, setting: Setting) -> Vec<StoredClass> {
     let unseen = classes.unseen_flags();
-    let pairs = classes.classes.iter().zip(unseen);
+    let pairs = unseen.into_iter().enumerate();
     pairs
-        .map(|(name, unseen)| StoredClass {
-            name: name.clone(),
+        .map(|(label, unseen)| StoredClass {
+            name: classes.classes.get(label).cloned().unwrap_or_default(),
+            synonyms: classes.synonyms.get(label).cloned().unwrap_or_default(),
             seen: !unseen || setting == Setting::FullySupervised,
         })
         .collect()
@@ -263,8 +370,6 @@ struct TrainerInput<'a> {
     classes: &'a ClassSet,
     /// The frozen weights.
     weights: &'a StateDict,
-    /// File of the frozen weights.
-    base: &'a BaseWeights,
     /// File of a pre-trained residual network.
     backbone: Option<&'a Path>,
     /// Class embeddings of all classes.
@@ -274,13 +379,13 @@ struct TrainerInput<'a> {
     verbosity: Verbosity,
 }
 
-fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
+/// Returns the trainer and the names of the parameters that start fresh.
+fn build_trainer(input: &TrainerInput) -> anyhow::Result<(Trainer, Vec<String>)> {
     let TrainerInput {
         recipe,
         architecture,
         experiment,
         classes,
-        base,
         backbone,
         embeddings,
         start,
@@ -289,13 +394,9 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
         ..
     } = *input;
     let supervision = supervision(&experiment.training, classes)?;
-    let rows: Vec<Vec<String>> = supervision
-        .names()
-        .iter()
-        .map(|name| vec![name.clone()])
-        .collect();
     let training_device = device.clone().autodiff();
-    let text = embeddings.select(&rows)?.to_tensor(&training_device);
+    let text = embeddings.rows(&supervision.classes())?;
+    let text = text.to_tensor(&training_device);
 
     let mut weights = input.weights.clone();
     if let Some(backbone) = backbone {
@@ -310,14 +411,6 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
         weights.add(backbone)?;
     }
     if let Start::Resumed(checkpoint) | Start::Init(checkpoint) = start {
-        anyhow::ensure!(
-            checkpoint.info.base.sha256 == base.sha256,
-            "{} was trained with weights of SHA-256 {}, but {} has SHA-256 {}",
-            checkpoint.path().display(),
-            checkpoint.info.base.sha256,
-            base.path.display(),
-            base.sha256
-        );
         weights.add(checkpoint.path())?;
     }
     let seed = experiment.training.seed;
@@ -328,9 +421,12 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
             anyhow::bail!("--backbone: {} holds no {name:?}", weights.origin());
         }
     }
+    // The other parameters are constants or have no effect.
+    let fresh: Vec<String> = (provenance.initialized.into_iter())
+        .filter(|key| architecture.trains(key) || architecture.keeps(key))
+        .collect();
     if let Start::Resumed(checkpoint) | Start::Init(checkpoint) = start
-        && let Some(key) = (provenance.initialized.iter())
-            .find(|key| architecture.trains(key) || architecture.keeps(key))
+        && let Some(key) = fresh.first()
     {
         return Err(ModelError::MissingTensor {
             key: key.clone(),
@@ -359,5 +455,23 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<Trainer> {
             verbosity.notice(format_args!("resuming at step {}", checkpoint.info.step));
         }
     }
-    Ok(trainer)
+    Ok((trainer, fresh))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_starts_fresh_is_named() {
+        assert_eq!(starts_fresh(&[]), None);
+        let names: Vec<String> = (0..20).map(|i| format!("decode_head.{i}")).collect();
+        let few = starts_fresh(&names[..2]).unwrap();
+        assert_eq!(
+            few,
+            "2 parameters start from initial values: decode_head.0, decode_head.1"
+        );
+        let many = starts_fresh(&names).unwrap();
+        assert!(many.contains("decode_head.11 and 8 more"), "{many}");
+    }
 }

@@ -44,11 +44,17 @@ pub(crate) fn is_blessing() -> bool {
 ///
 /// - `page`: path relative to `docs/src`
 pub(crate) fn assert_page(page: &str, text: &str) {
-    let text = format!("{GENERATED}{}\n", text.trim());
+    assert_file(page, &format!("{GENERATED}{}\n", text.trim()));
+}
+
+/// Compares a file with what is generated, or writes it where `ZEG_BLESS` is set.
+///
+/// - `page`: path relative to `docs/src`
+pub(crate) fn assert_file(page: &str, text: &str) {
     let path = book().join(page);
     if is_blessing() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        if fs::read_to_string(&path).ok().as_ref() != Some(&text) {
+        if fs::read_to_string(&path).ok().as_deref() != Some(text) {
             fs::write(&path, text).unwrap();
         }
         return;

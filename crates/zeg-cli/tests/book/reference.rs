@@ -445,7 +445,7 @@ fn as_toml(value: &Value) -> String {
 }
 
 /// A doc comment as Markdown: links to items become code, lines one line.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let link = Regex::new(r"\[(`[^`]+`)\](\([^)]*\))?").unwrap();
     let named = Regex::new(r"\[([^\]`]+)\]\([^)]*\)").unwrap();
     let text = link.replace_all(text, "$1");

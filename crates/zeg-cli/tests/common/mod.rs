@@ -32,16 +32,8 @@ impl World {
         let world = Self {
             folder: tempfile::tempdir().unwrap(),
         };
-        write_tensors(&world.weights(), &tower(WIDTH), HashMap::new());
-        let names = ClassSet::by_name("voc20").unwrap().classes;
-        let rows = (0..names.len()).flat_map(|c| unit_row(c as u64)).collect();
-        let metadata =
-            HashMap::from([("classes".to_owned(), serde_json::to_string(&names).unwrap())]);
-        write_tensors(
-            &world.text(),
-            &[("embeddings".into(), vec![names.len(), DIM], rows)],
-            metadata,
-        );
+        write_tensors(&world.weights(), &tower(WIDTH, LAYERS), HashMap::new());
+        write_class_embeddings(&world.text(), &ClassSet::by_name("voc20").unwrap().classes);
         std::fs::write(world.config(), CONFIG).unwrap();
         world.write_data();
         world
@@ -140,7 +132,12 @@ impl World {
 
 /// Returns the standard error of a command that must fail with exit code 1.
 pub(crate) fn failure(command: &mut Command) -> String {
-    let output = command.assert().code(1).get_output().stderr.clone();
+    failure_with(1, command)
+}
+
+/// Returns the standard error of a command that must fail with an exit code.
+pub(crate) fn failure_with(code: i32, command: &mut Command) -> String {
+    let output = command.assert().code(code).get_output().stderr.clone();
     let text = String::from_utf8(output).unwrap();
     assert!(!text.contains("panicked"), "{text}");
     text
@@ -148,12 +145,26 @@ pub(crate) fn failure(command: &mut Command) -> String {
 
 /// Writes CLIP's image encoder only.
 pub(crate) fn write_image_tower(path: &Path) {
-    write_tensors(path, &tower(64), HashMap::new());
+    write_tensors(path, &tower(64, LAYERS), HashMap::new());
+}
+
+/// Writes an image encoder of the world's width with twelve blocks, as many as the published one has.
+pub(crate) fn write_deep_tower(path: &Path) {
+    write_tensors(path, &tower(WIDTH, 12), HashMap::new());
+}
+
+/// Writes a table of class embeddings with the names of the classes.
+pub(crate) fn write_class_embeddings(path: &Path, names: &[String]) {
+    let rows = (0..names.len()).flat_map(|c| unit_row(c as u64)).collect();
+    let names_json = serde_json::to_string(names).unwrap();
+    let tensor = ("embeddings".into(), vec![names.len(), DIM], rows);
+    let metadata = HashMap::from([("classes".to_owned(), names_json)]);
+    write_tensors(path, &[tensor], metadata);
 }
 
 /// Writes a plain CLIP with both encoders, in OpenAI's names, for `zeg segment` without training.
 pub(crate) fn write_plain_clip(path: &Path) {
-    let mut tensors = tower(64);
+    let mut tensors = tower(64, LAYERS);
     let (width, tokens, context) = (64, 49_408, 77);
     let mut add = |name: &str, shape: Vec<usize>, one: f32| {
         let values = noise(900 + tensors.len() as u64, shape.iter().product());
@@ -219,7 +230,7 @@ crop = 32
 stride = 24
 "#;
 
-fn tower(width: usize) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+fn tower(width: usize, layers: usize) -> Vec<(String, Vec<usize>, Vec<f32>)> {
     let mut shapes: Vec<(String, Vec<usize>)> = vec![
         ("visual.conv1.weight".into(), vec![width, 3, PATCH, PATCH]),
         ("visual.class_embedding".into(), vec![width]),
@@ -235,11 +246,11 @@ fn tower(width: usize) -> Vec<(String, Vec<usize>, Vec<f32>)> {
     };
     norm("visual.ln_pre".into());
     norm("visual.ln_post".into());
-    for block in 0..LAYERS {
+    for block in 0..layers {
         norm(format!("visual.transformer.resblocks.{block}.ln_1"));
         norm(format!("visual.transformer.resblocks.{block}.ln_2"));
     }
-    for block in 0..LAYERS {
+    for block in 0..layers {
         let name = |part: &str| format!("visual.transformer.resblocks.{block}.{part}");
         for (part, out, input) in LINEARS {
             let (out, input) = (out * width, input * width);

@@ -144,8 +144,11 @@ impl Preprocess {
         }
     }
 
-    /// Returns an error if a setting is out of range, naming the setting, its value and the range.
-    pub(crate) fn check(&self) -> Result<(), DataError> {
+    /// Checks the range of every setting.
+    ///
+    /// # Errors
+    /// Returns [`DataError::Setting`] with the setting, its value and the range.
+    pub fn check(&self) -> Result<(), DataError> {
         match self {
             Self::RandomCrop(settings) => settings.check(),
             Self::ShortSides(settings) => settings.check(),

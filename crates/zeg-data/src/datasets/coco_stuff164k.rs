@@ -12,6 +12,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use zeg_base::plural::counted;
 use zeg_image::IGNORE_LABEL;
 
 use super::{ClassListEntry, DatasetEntry, OfficialSplit, Preparation, SplitPair};
@@ -152,8 +153,8 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
             continue;
         };
         plan.findings.push(format!(
-            "{} label maps of {split} at {}: {ids}",
-            masks.len(),
+            "{} of {split} at {}: {ids}",
+            counted(masks.len(), "label map"),
             folder.display()
         ));
         let Some(images) = images else {
@@ -166,8 +167,8 @@ fn plan(plan: &mut Plan, tree: &Tree) -> Result<(), PrepareError> {
         };
         let image_files = find::files(&images, ".jpg")?;
         plan.findings.push(format!(
-            "{} images of {split} at {}",
-            image_files.len(),
+            "{} of {split} at {}",
+            counted(image_files.len(), "image"),
             images.display()
         ));
         let mut without = Vec::new();

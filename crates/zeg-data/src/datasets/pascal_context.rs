@@ -13,6 +13,7 @@ mod masks;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use zeg_base::plural::counted;
 
 use self::masks::{Masks, find_masks, rule_of_459};
 use super::{ClassListEntry, DatasetEntry, OfficialSplit, Preparation, SplitPair};
@@ -206,7 +207,8 @@ fn plan_files(
         }
         if no_mask > 0 {
             plan.findings.push(format!(
-                "{no_mask} images of these lists have no mask and will be left out"
+                "{} of these lists without a mask will be left out",
+                counted(no_mask, "image")
             ));
         }
     } else {

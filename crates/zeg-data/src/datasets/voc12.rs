@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use zeg_base::plural::counted;
 
 use super::{ClassListEntry, DatasetEntry, OfficialSplit, Preparation, SplitPair};
 use crate::listing::{Listed, Listing, Place, find_root};
@@ -22,7 +23,6 @@ use crate::prepare::PrepareError;
 use crate::prepare::find::{self, Tree};
 use crate::prepare::labels::{Form, Rule};
 use crate::prepare::plan::{List, Plan, Task};
-use crate::split::{IdForm, read_split};
 use crate::{DataError, LabelRule};
 
 const TITLE: &str = "VOC";
@@ -35,6 +35,7 @@ pub(super) static ENTRY: DatasetEntry = DatasetEntry {
     class_lists: &[
         ClassListEntry::new("voc20", LabelRule::reduce_zero),
         ClassListEntry::new("voc21", LabelRule::identity),
+        ClassListEntry::new("voc20-zegformer", LabelRule::reduce_zero),
     ],
     splits: &[
         OfficialSplit::new("train", 1464, &[]),
@@ -86,15 +87,13 @@ fn list(given: &Path, split: &str) -> Result<Listing, DataError> {
         .is_some_and(|official| official.name == "train_aug");
     let (train, aug) = (listed.file("train"), listed.file("aug"));
     if joined && !listed.file(split).is_file() && train.is_file() && aug.is_file() {
-        let mut found = read_split(&train, IdForm::Name)?;
+        let (mut items, mut repeated) = listed.read(&train)?;
         // Some copies of aug.txt repeat images of train.txt; the union counts each once.
-        let known: HashSet<String> = found.ids.iter().cloned().collect();
-        let more = read_split(&aug, IdForm::Name)?;
-        found
-            .ids
-            .extend(more.ids.into_iter().filter(|id| !known.contains(id)));
-        found.repeated.extend(more.repeated);
-        return Ok(listed.of(found.ids, found.repeated));
+        let known: HashSet<String> = items.iter().map(|item| item.id.clone()).collect();
+        let (more, more_repeated) = listed.read(&aug)?;
+        items.extend(more.into_iter().filter(|item| !known.contains(&item.id)));
+        repeated.extend(more_repeated);
+        return Ok(listed.of(items, repeated));
     }
     listed.list(split)
 }
@@ -217,10 +216,10 @@ fn find_augmented(
         }
         let images = sbd.join("img");
         plan.findings.push(format!(
-            "SBD at {}: {} masks in MATLAB files (GTcls.Segmentation), {} images listed",
+            "SBD at {}: {} in MATLAB files (GTcls.Segmentation), {} listed",
             sbd.display(),
-            files.len(),
-            ids.len()
+            counted(files.len(), "mask"),
+            counted(ids.len(), "image")
         ));
         return Ok(Some(Augmented {
             ids,

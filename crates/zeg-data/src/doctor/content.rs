@@ -6,21 +6,31 @@ use std::io;
 use std::path::Path;
 
 use zeg_image::source::MAX_FILE_BYTES;
-use zeg_image::{ColourModel, ImageError, decode_rgb_bytes, image_header};
+use zeg_image::{ColourModel, ImageError, decode_image_bytes, image_header};
 
 use super::collector::Collector;
 use super::finding::Code;
 use super::{Subject, label_file};
+use crate::{DataError, Item, LabelSource};
+
+/// Common endings of the names of label files.
+const LABEL_ENDINGS: [&str; 7] = [
+    "_mask",
+    "_masks",
+    "_label",
+    "_labels",
+    "_seg",
+    "_segmentation",
+    "_gt",
+];
 
 /// Checks only whether the files of a pair exist.
 pub(super) fn examine_existence(subject: &Subject, index: usize, collector: &Collector) {
     let Some(item) = subject.dataset.items.get(index) else {
         return;
     };
-    for (path, code) in [
-        (&item.image, Code::MissingImage),
-        (&item.labels, Code::MissingLabels),
-    ] {
+    let codes = std::iter::once(Code::MissingImage).chain(std::iter::repeat(Code::MissingLabels));
+    for (path, code) in item.files().zip(codes) {
         if !path.is_file() {
             missing(subject, path, code, index, collector);
         }
@@ -33,7 +43,12 @@ pub(super) fn examine(subject: &Subject, index: usize, collector: &Collector) {
         return;
     };
     let decoded_image = examine_image(subject, &item.image, index, collector);
-    let labels = examine_labels(subject, &item.labels, index, collector);
+    let labels = match &item.source {
+        LabelSource::File => examine_labels(subject, &item.labels, index, collector),
+        LabelSource::Union(_) | LabelSource::Coco(_) => {
+            examine_composed(subject, item, index, collector)
+        }
+    };
     if let (Some(decoded_image), Some(labels)) = (decoded_image, labels)
         && decoded_image.upright != labels
     {
@@ -72,8 +87,8 @@ fn examine_image(
         index,
         collector,
     )?;
-    let decoded =
-        image_header(&bytes, path).and_then(|header| Ok((header, decode_rgb_bytes(&bytes, path)?)));
+    let decoded = image_header(&bytes, path)
+        .and_then(|header| Ok((header, decode_image_bytes(&bytes, path)?)));
     let (header, decoded_image) = match decoded {
         Ok(decoded) => decoded,
         Err(error) => {
@@ -96,6 +111,9 @@ fn examine_image(
         );
         collector.add(Code::ExifRotation, index, text);
     }
+    if let Some(bits) = decoded_image.unused_bits {
+        collector.add(Code::UnusedBits, index, format!("{name}: {bits}"));
+    }
     match header.colours {
         ColourModel::Rgb => {}
         ColourModel::Grey => collector.add(Code::GreyImage, index, name),
@@ -104,8 +122,8 @@ fn examine_image(
     Some(Sizes {
         stored: header.stored,
         upright: (
-            decoded_image.width() as usize,
-            decoded_image.height() as usize,
+            decoded_image.rgb.width() as usize,
+            decoded_image.rgb.height() as usize,
         ),
     })
 }
@@ -129,20 +147,63 @@ fn examine_labels(
     let stored = match rule.decode(&bytes, path) {
         Ok(stored) => stored,
         Err(error) => {
-            let code = match error {
-                ImageError::LabelsInColour { .. } => Code::ColourLabels,
-                ImageError::LabelsNotPng { .. } => Code::LossyLabels,
-                ImageError::LabelBitDepth { .. } => Code::LabelBitDepth,
-                ImageError::MaskInAlpha { .. } => Code::MaskInAlpha,
-                ImageError::MaskBelowUpperBits { .. } => Code::MaskBelowUpperBits,
-                _ => Code::UnreadableLabels,
-            };
+            let code = code_of(&error);
             collector.add(code, index, format!("{name}: {}", reason(&error, path)));
             return None;
         }
     };
     label_file::examine(subject, (&stored, &bytes), (path, &name), index, collector);
     Some(stored.size())
+}
+
+/// Counts the values of labels that are composed of several masks or drawn from annotations; returns their size, or
+/// `None` if they cannot be composed.
+fn examine_composed(
+    subject: &Subject,
+    item: &Item,
+    index: usize,
+    collector: &Collector,
+) -> Option<(usize, usize)> {
+    let path = item.labels.as_path();
+    let name = subject.name(path);
+    if !path.is_file() {
+        missing(subject, path, Code::MissingLabels, index, collector);
+        return None;
+    }
+    let stored = match item.read_labels(&subject.dataset.label_rule) {
+        Ok(stored) => stored,
+        Err(error) => {
+            let code = match &error {
+                DataError::Image(error) => code_of(error),
+                DataError::MaskBelowThreshold { .. } => Code::MaskBelowThreshold,
+                _ => Code::UnreadableLabels,
+            };
+            let start = format!("{}: ", path.display());
+            let text = error.to_string();
+            let text = text.strip_prefix(&start).unwrap_or(&text);
+            collector.add(code, index, format!("{name}: {text}"));
+            return None;
+        }
+    };
+    // Annotations of all images are in one file, so a finding names the image.
+    let name = match &item.source {
+        LabelSource::Coco(_) => format!("{name}, image {}", item.id),
+        LabelSource::File | LabelSource::Union(_) => name,
+    };
+    label_file::examine(subject, (&stored, &[]), (path, &name), index, collector);
+    Some(stored.size())
+}
+
+/// Returns the kind of finding for a label file that cannot be decoded.
+fn code_of(error: &ImageError) -> Code {
+    match error {
+        ImageError::LabelsInColour { .. } => Code::ColourLabels,
+        ImageError::LabelsLossy { .. } => Code::LossyLabels,
+        ImageError::LabelBitDepth { .. } => Code::LabelBitDepth,
+        ImageError::MaskInAlpha { .. } => Code::MaskInAlpha,
+        ImageError::MaskBelowUpperBits { .. } => Code::MaskBelowUpperBits,
+        _ => Code::UnreadableLabels,
+    }
 }
 
 /// Returns the content of a file, or adds a finding if it cannot be read.
@@ -191,13 +252,24 @@ fn missing(subject: &Subject, path: &Path, code: Code, index: usize, collector: 
         return;
     }
     let name = subject.name(path);
-    match subject.in_other_case(path) {
-        Some(other) => {
-            let text = format!("{name} is missing, but {} exists", subject.name(&other));
-            collector.add(Code::CaseMismatch, index, text);
-        }
-        None => collector.add(code, index, name),
+    if let Some(other) = subject.in_other_case(path) {
+        let text = format!("{name} is missing, but {} exists", subject.name(&other));
+        collector.add(Code::CaseMismatch, index, text);
+        return;
     }
+    let is_of_labels = code == Code::MissingLabels;
+    let advice = is_of_labels.then(|| exclusion(subject, index)).flatten();
+    collector.add(code, index, name + &advice.unwrap_or_default());
+}
+
+/// Returns how to leave out an image without labels whose id ends like the name of a label file.
+fn exclusion(subject: &Subject, index: usize) -> Option<String> {
+    let id = subject.dataset.items.get(index)?.id.as_str();
+    let mut endings = LABEL_ENDINGS.iter();
+    let ending = endings.find(|ending| id.ends_with(**ending))?;
+    Some(format!(
+        "; if {id} is a label file among the images, leave it out with exclude = [{ending:?}]"
+    ))
 }
 
 /// Returns an error's text without the path it begins with.

@@ -4,6 +4,7 @@ use serde::{Serialize, Serializer};
 
 /// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Training or scores would fail or be wrong.
@@ -27,10 +28,12 @@ impl Severity {
 
 /// A finding of the doctor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finding {
     /// The severity.
     pub severity: Severity,
     /// The name of its kind, which does not change between versions.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub code: Code,
     /// A description with the first file and value.
     pub message: String,
@@ -94,7 +97,7 @@ codes! {
     /// Label maps are those of the download and not converted to class indices.
     UnconvertedLabels "unconverted-labels" Error
         "label maps that were not converted; the first is"
-        "Convert the label maps of the download to *_labelTrainIds.png.";
+        "Convert the download with `zeg data prepare`, which makes *_labelTrainIds.png.";
     /// Images do not exist.
     MissingImage "missing-image" Error
         "images that do not exist ({})"
@@ -110,15 +113,15 @@ codes! {
     /// Images of the folder are not part of the data set.
     LeftOutImages "left-out-images" Error
         "files in the folder of images that would be left out ({})"
-        "Upper and lower case count in `images`, and only one image may have an id: rename the files, or give only the folder.";
+        "Only one image may have an id (a.png and a.jpg have the same), and upper and lower case count in a pattern: rename or remove the files; if only the case differs, give only the folder.";
     /// A training split and a validation split share images.
     TrainValOverlap "train-val-overlap" Error
         "ids that are both in a training split and in a validation split ({})"
         "Remove them from the training list; scores on training images are meaningless.";
-    /// An id is listed more than once.
+    /// An id is listed more than once, or two images have the same id.
     RepeatedId "repeated-id" Error
-        "repeated ids in the list ({})"
-        "Keep one line of each; a repeated image counts twice.";
+        "repeated ids ({})"
+        "Keep one line of each, because a repeated image counts twice; rename images whose names differ in their extension only.";
     /// Files are empty.
     EmptyFile "empty-file" Error
         "files of zero bytes ({})"
@@ -133,15 +136,15 @@ codes! {
         "Download or convert them again.";
     /// Index labels are stored in a lossy format.
     LossyLabels "lossy-labels" Error
-        "index label files in a format that is not PNG ({})"
-        "Store index labels as PNG, because JPEG changes the values. Black and white masks can be read with kind = \"binary\".";
+        "index label files in a format that changes values ({})"
+        "Store index labels as PNG, because JPEG and lossy WebP change the values. Black and white masks can be read with kind = \"binary\".";
     /// Index labels are stored in three channels.
     ColourLabels "colour-labels" Error
         "label files stored in colour ({})"
         "Convert them to one channel of class indices, or list the colours of the classes (kind = \"palette\").";
-    /// Index labels are stored in grey with fewer than 8 bits.
+    /// Index labels are stored in grey with fewer than 8 or more than 16 bits.
     LabelBitDepth "label-bit-depth" Error
-        "grey label files with fewer than 8 bits per pixel ({})"
+        "grey label files with fewer than 8 bits per pixel, or with 32-bit or float values ({})"
         "Store them with 8 or 16 bits per pixel, or with a palette.";
     /// Only the alpha channel of masks holds something.
     MaskInAlpha "mask-in-alpha" Error
@@ -166,7 +169,7 @@ codes! {
     /// Binary masks never reach the threshold.
     MaskBelowThreshold "mask-below-threshold" Error
         "masks with nonzero values that are all below the threshold ({})"
-        "Set `threshold = 1` for masks of 0 and 1.";
+        "Set `threshold = 1` for masks of 0 and 1; save coloured masks in black and white.";
     /// An image and its label map differ in size.
     SizeMismatch "size-mismatch" Error
         "pairs of an image and a label map that differ in size ({})"
@@ -195,6 +198,10 @@ codes! {
     ExifRotation "exif-rotation" Warning
         "images that are rotated or mirrored by their EXIF orientation ({})"
         "Look at them with their labels, which may have been drawn on the stored pixels; store both upright and remove the EXIF orientation.";
+    /// Images of 16 bits per sample use only the lower bits.
+    UnusedBits "unused-bits" Warning
+        "images of 16 bits per sample that use at most 12, so they are read nearly black ({})"
+        "Multiply the values so that they use all 16 bits, or save the images with 8 bits per sample.";
     /// Image files have the same content.
     SameImage "same-image" Warning
         "images with the same content as another image ({})"

@@ -93,8 +93,8 @@ impl LabelFile<'_> {
                 None => illegal.push((value, pixels)),
             }
         }
-        if let LabelKind::Binary { threshold } = rule.kind {
-            self.check_mask(&histogram, usize::from(threshold));
+        if matches!(rule.kind, LabelKind::Binary { .. }) {
+            self.check_mask(&histogram);
             return;
         }
         self.sum_up(&histogram, &illegal);
@@ -173,13 +173,12 @@ impl LabelFile<'_> {
     }
 
     /// Reports a binary mask that never reaches the threshold or has many grey pixels.
-    fn check_mask(&self, histogram: &[u64], threshold: usize) {
+    fn check_mask(&self, histogram: &[u64]) {
         let pixels: u64 = histogram.iter().sum();
-        let largest = histogram
-            .iter()
-            .rposition(|pixels| *pixels > 0)
-            .unwrap_or_default();
-        if largest > 0 && largest < threshold {
+        let levels = (0..=u16::MAX).zip(histogram);
+        let levels = levels.filter(|(_, pixels)| **pixels > 0);
+        let rule = &self.subject.dataset.label_rule;
+        if let Some((largest, threshold)) = rule.below_threshold(levels.map(|(level, _)| level)) {
             let text =
                 format!("the brightest level is {largest}, but the threshold is {threshold}");
             self.add(Code::MaskBelowThreshold, &text);

@@ -32,6 +32,11 @@ fn defects(subject: &Subject, collector: &Collector) {
                 let text = format!("{list}: `{id}` in lines {first} and {second}");
                 (Code::RepeatedId, text)
             }
+            DataError::SameId { id, first, second } => {
+                let (first, second) = (subject.name(first), subject.name(second));
+                let text = format!("{first} and {second} have the id `{id}`");
+                (Code::RepeatedId, text)
+            }
             DataError::RawCocoLabels { folder, example } => {
                 let text = format!("{} holds {example}", subject.name(folder));
                 (Code::RawCocoIds, text)

@@ -11,6 +11,7 @@ use crate::Selection;
 
 /// The findings and counts of a split.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Diagnosis {
     /// The data set's name.
     pub dataset: String,
@@ -42,6 +43,7 @@ pub struct Diagnosis {
 
 /// Number of pixels and images of a class.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClassCount {
     /// Class name.
     pub name: String,
@@ -57,6 +59,7 @@ pub struct ClassCount {
 
 /// Overall result of an examination: whether the split can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// There is at least one error: training or scores would fail or be wrong.

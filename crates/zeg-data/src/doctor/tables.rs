@@ -1,6 +1,7 @@
 //! Formats a diagnosis as tables for people.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use zeg_base::plural::counted;
 
 use super::{Diagnosis, Severity};
 
@@ -20,12 +21,15 @@ impl Diagnosis {
             let count = findings
                 .filter(|finding| finding.severity == severity)
                 .count();
-            let plural = if count == 1 { "" } else { "s" };
-            format!("{count} {}{plural}", severity.name())
+            counted(count, severity.name())
         };
         let mut parts = vec![format!(
-            "{}, split {}, class list {}: {} images{official}, {} examined",
-            self.title, self.split, self.class_list, self.images, self.examined
+            "{}, split {}, class list {}: {}{official}, {} examined",
+            self.title,
+            self.split,
+            self.class_list,
+            counted(self.images, "image"),
+            self.examined
         )];
         if all > 0 {
             parts.push(self.class_table().to_string());

@@ -54,7 +54,10 @@ pub(super) fn entries(written: &Spanned<Value>, at: At) -> Result<Vec<Entry>, Da
         }
         Value::Array(classes) => {
             let class = |class: &Value| match class {
-                Value::String(name) => Ok(plain(name)),
+                Value::String(name) => match name.split_once('|') {
+                    Some((first, other)) => Err(at.error(&span, with_bar(name, first, other))),
+                    None => Ok(plain(name)),
+                },
                 Value::Table(_) => entry(class, &span, at),
                 _ => Err(at.error(&span, "a class must be a name or a table with a `name`")),
             };
@@ -65,6 +68,19 @@ pub(super) fn entries(written: &Spanned<Value>, at: At) -> Result<Vec<Entry>, Da
             "`classes` must be a list of classes or the name of a class list",
         )),
     }
+}
+
+/// Returns the reason why a class like `sofa|couch` is refused, which is the form of synonyms in other lists.
+fn with_bar(name: &str, first: &str, other: &str) -> String {
+    let synonyms: Vec<String> = other
+        .split('|')
+        .map(|name| format!("{:?}", name.trim()))
+        .collect();
+    format!(
+        "class {name:?}: write synonyms as {{ name = {:?}, synonyms = [{}] }}",
+        first.trim(),
+        synonyms.join(", ")
+    )
 }
 
 fn entry(value: &Value, span: &Range<usize>, at: At) -> Result<Entry, DataError> {
@@ -194,6 +210,34 @@ pub(super) fn refuse_colours(entries: &[Entry], at: At) -> Result<(), DataError>
                 entry.name
             );
             Err(at.error(&entry.span, reason))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Returns an error if an ignored value is that of a class, or the level of bright pixels in binary masks.
+pub(super) fn refuse_ignored_classes(
+    kind: &LabelKind,
+    entries: &[Entry],
+    ignore: &Spanned<Vec<u16>>,
+    at: At,
+) -> Result<(), DataError> {
+    let class_of = |value: u16| match kind {
+        LabelKind::Identity => Some(usize::from(value)),
+        LabelKind::ReduceZero => usize::from(value).checked_sub(1),
+        LabelKind::Table(table) => table.get(&value).map(|class| usize::from(*class)),
+        LabelKind::Binary { .. } => (value == IGNORE_8_BIT).then_some(1),
+        LabelKind::Palette(_) => None,
+    };
+    let mut values = ignore.get_ref().iter();
+    let taken = values.find_map(|value| Some((value, entries.get(class_of(*value)?)?)));
+    match taken {
+        Some((value, entry)) => {
+            let reason = format!(
+                "`ignore` lists {value}, which is the value of class {:?}; leave out one of them",
+                entry.name
+            );
+            Err(at.error(&ignore.span(), reason))
         }
         None => Ok(()),
     }

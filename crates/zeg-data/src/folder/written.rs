@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::{Spanned, Value};
+use zeg_base::keys::suggestion;
+use zeg_image::IGNORE_LABEL;
 use zeg_vocab::classes::ClassSet;
 
 use super::classes::{self, Entry};
-use super::{Description, SplitSource};
+use super::labels::{self, Labels};
+use super::{Description, SplitSource, WrittenPlace};
+use crate::coco::CocoRule;
 use crate::labels::DEFAULT_THRESHOLD;
-use crate::listing::Place;
+use crate::listing::{FurtherMasks, Place};
 use crate::pattern::Pattern;
 use crate::split::{IdForm, is_id};
 use crate::{DataError, LabelKind, LabelRule, Metric};
@@ -30,7 +34,8 @@ struct Written {
     labels: Spanned<Value>,
     #[serde(default)]
     exclude: Vec<String>,
-    kind: Spanned<Kind>,
+    kind: Option<Spanned<Kind>>,
+    more_masks: Option<Spanned<String>>,
     zero_is: Option<Spanned<Zero>>,
     threshold: Option<Spanned<i64>>,
     ignore: Option<Spanned<Vec<u16>>>,
@@ -52,6 +57,17 @@ enum Kind {
     Binary,
 }
 
+impl Kind {
+    /// Returns the name in the file.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Index => "index",
+            Self::Palette => "palette",
+            Self::Binary => "binary",
+        }
+    }
+}
+
 /// The meaning of the value 0 in index files.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
@@ -66,6 +82,8 @@ enum Zero {
 struct Elsewhere {
     images: String,
     labels: Value,
+    #[serde(rename = "more-masks")]
+    more_masks: Option<String>,
 }
 
 /// The text and path of a description, for errors with file and line.
@@ -88,7 +106,8 @@ impl At<'_> {
     /// Returns an error of the TOML parser, at its own position or, if it has none, at `span`.
     pub(super) fn toml(self, span: Option<Range<usize>>, error: &toml::de::Error) -> DataError {
         let span = error.span().or(span).unwrap_or_default();
-        self.error(&span, error.message().trim_end())
+        let message = error.message().trim_end();
+        self.error(&span, format!("{message}{}", suggestion(message)))
     }
 }
 
@@ -104,31 +123,61 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Description, DataError> {
         return Err(at.error(&written.name.span(), reason));
     }
     let entries = classes::entries(&written.classes, at)?;
-    let rule = rule(&written, &entries, at)?;
     let mut set = class_set(&name, &written.classes, &entries, at)?;
     if let Some(unseen) = &written.unseen {
         set = with_unseen(set, unseen, at)?;
     }
+    let title = written.title.clone().unwrap_or_else(|| name.clone());
+    let span = written.labels.span();
+    let (found, coco) = labels::labels(written.labels.get_ref(), &span, (&title, &set), at)?;
+    let rule = match &coco {
+        Some(_) => coco_rule(&written, &entries, at)?,
+        None => rule(&written, &entries, at)?,
+    };
     let home = path.parent().map(Path::to_path_buf).unwrap_or_default();
+    let images = labels::pattern(written.images.get_ref(), &written.images.span(), at)?;
+    let masks = written.more_masks.as_ref();
+    let masks = masks.map(|masks| further(masks.get_ref(), &masks.span(), at));
+    let place = place(images, found, masks.transpose()?);
     Ok(Description {
-        title: written.title.unwrap_or_else(|| name.clone()),
+        title,
         name,
         classes: set,
         rule,
         metric: written.metric,
         root: root(&home, written.root),
-        place: Place {
-            images: pattern(written.images.get_ref(), &written.images.span(), at)?,
-            labels: patterns(written.labels.get_ref(), &written.labels.span(), at)?,
-        },
+        place,
         exclude: written
             .exclude
             .into_iter()
             .filter(|text| !text.is_empty())
             .collect(),
-        splits: splits(written.splits, at)?,
+        splits: splits(written.splits, coco.as_ref(), at)?,
+        coco,
         home,
     })
+}
+
+/// Joins the parts of a place.
+fn place(images: Pattern, labels: Labels, further: Option<FurtherMasks>) -> WrittenPlace {
+    let (labels, annotations) = match labels {
+        Labels::Files(patterns) => (patterns, None),
+        Labels::Coco(annotations) => (Vec::new(), annotations),
+    };
+    WrittenPlace {
+        files: Place {
+            images,
+            labels,
+            further,
+            coco: None,
+        },
+        annotations,
+    }
+}
+
+fn further(text: &str, span: &Range<usize>, at: At) -> Result<FurtherMasks, DataError> {
+    FurtherMasks::parse(text)
+        .map_err(|reason| at.error(span, format!("`more-masks` {text:?}: {reason}")))
 }
 
 /// Returns the folder that paths are relative to: `root` below `home`, or `.` if both are empty.
@@ -176,34 +225,76 @@ fn with_unseen(set: ClassSet, unseen: &Spanned<Value>, at: At) -> Result<ClassSe
     }
 }
 
+/// Returns the rule of label maps that are drawn from COCO annotations; keys of label files are errors.
+fn coco_rule(written: &Written, entries: &[Entry], at: At) -> Result<LabelRule, DataError> {
+    classes::refuse_colours(entries, at)?;
+    let keys = [
+        ("kind", written.kind.as_ref().map(Spanned::span)),
+        ("more-masks", written.more_masks.as_ref().map(Spanned::span)),
+        ("zero-is", written.zero_is.as_ref().map(Spanned::span)),
+        ("threshold", written.threshold.as_ref().map(Spanned::span)),
+        ("ignore", written.ignore.as_ref().map(Spanned::span)),
+        (
+            "ignore-colours",
+            written.ignore_colours.as_ref().map(Spanned::span),
+        ),
+    ];
+    for (key, span) in keys {
+        if let Some(span) = span {
+            let reason = format!(
+                "`{key}` is about label files, but `labels.format` states COCO annotations; leave one of them out"
+            );
+            return Err(at.error(&span, reason));
+        }
+    }
+    let span = written.classes.span();
+    if classes::table(entries, &span, at)?.is_some() {
+        let reason = "a class has a `value`, but COCO annotations name their classes";
+        return Err(at.error(&span, reason));
+    }
+    Ok(LabelRule {
+        kind: LabelKind::Identity,
+        ignore: vec![IGNORE_LABEL],
+    })
+}
+
 /// Returns the rule that converts label files to classes; keys that do not belong to the kind are errors.
 fn rule(written: &Written, entries: &[Entry], at: At) -> Result<LabelRule, DataError> {
-    let kind = *written.kind.get_ref();
-    let only = |span: Option<Range<usize>>, key: &str, wanted: Kind, name: &str| match span {
-        Some(span) if kind != wanted => {
-            let reason = format!("`{key}` is only allowed with kind = \"{name}\"");
-            Err(at.error(&span, reason))
-        }
-        _ => Ok(()),
+    let Some(kind) = &written.kind else {
+        let start = Range::default();
+        return Err(at.error(&start, "missing field `kind`"));
     };
-    only(
-        written.zero_is.as_ref().map(Spanned::span),
-        "zero-is",
-        Kind::Index,
-        "index",
-    )?;
-    only(
-        written.threshold.as_ref().map(Spanned::span),
-        "threshold",
-        Kind::Binary,
-        "binary",
-    )?;
-    only(
-        written.ignore_colours.as_ref().map(Spanned::span),
-        "ignore-colours",
-        Kind::Palette,
-        "palette",
-    )?;
+    let kind = *kind.get_ref();
+    let keys = [
+        (
+            "zero-is",
+            written.zero_is.as_ref().map(Spanned::span),
+            Kind::Index,
+        ),
+        (
+            "threshold",
+            written.threshold.as_ref().map(Spanned::span),
+            Kind::Binary,
+        ),
+        (
+            "more-masks",
+            written.more_masks.as_ref().map(Spanned::span),
+            Kind::Binary,
+        ),
+        (
+            "ignore-colours",
+            written.ignore_colours.as_ref().map(Spanned::span),
+            Kind::Palette,
+        ),
+    ];
+    for (key, span, wanted) in keys {
+        if let Some(span) = span
+            && kind != wanted
+        {
+            let reason = format!("`{key}` is only allowed with kind = \"{}\"", wanted.name());
+            return Err(at.error(&span, reason));
+        }
+    }
     if kind == Kind::Palette
         && let Some(ignore) = &written.ignore
     {
@@ -230,6 +321,9 @@ fn rule(written: &Written, entries: &[Entry], at: At) -> Result<LabelRule, DataE
                 (None, Some(Zero::Ignore)) => LabelKind::ReduceZero,
                 (None, _) => LabelKind::Identity,
             };
+            if let Some(ignore) = &written.ignore {
+                classes::refuse_ignored_classes(&kind, entries, ignore, at)?;
+            }
             let ignore = ignore.unwrap_or_else(|| classes::usual_ignore(&kind, entries.len()));
             Ok(LabelRule { kind, ignore })
         }
@@ -242,58 +336,45 @@ fn rule(written: &Written, entries: &[Entry], at: At) -> Result<LabelRule, DataE
             })
         }
         Kind::Binary => {
-            classes::refuse_colours(entries, at)?;
-            if entries.len() != 2 {
-                let reason = format!(
-                    "kind = \"binary\" needs two classes, first that of dark and then that of bright pixels; `classes` has {}",
-                    entries.len()
-                );
-                return Err(at.error(&written.classes.span(), reason));
-            }
-            let threshold = match &written.threshold {
-                None => DEFAULT_THRESHOLD,
-                Some(value) => u8::try_from(*value.get_ref())
-                    .ok()
-                    .filter(|threshold| *threshold > 0)
-                    .ok_or_else(|| {
-                        let reason =
-                            format!("`threshold` is {}; it must be 1 to 255", value.get_ref());
-                        at.error(&value.span(), reason)
-                    })?,
-            };
+            let rule = binary_rule(written, entries, at)?;
             Ok(LabelRule {
                 ignore: ignore.unwrap_or_default(),
-                ..LabelRule::binary(threshold)
+                ..rule
             })
         }
     }
 }
 
-fn pattern(text: &str, span: &Range<usize>, at: At) -> Result<Pattern, DataError> {
-    Pattern::parse(text).map_err(|reason| at.error(span, format!("{text:?}: {reason}")))
-}
-
-/// Parses one pattern, or several of which the first with an existing file is used.
-fn patterns(value: &Value, span: &Range<usize>, at: At) -> Result<Vec<Pattern>, DataError> {
-    let texts: Option<Vec<&str>> = match value {
-        Value::String(text) => Some(vec![text]),
-        Value::Array(texts) => texts.iter().map(Value::as_str).collect(),
-        _ => None,
-    };
-    match texts {
-        Some(texts) if !texts.is_empty() => texts
-            .into_iter()
-            .map(|text| pattern(text, span, at))
-            .collect(),
-        _ => Err(at.error(
-            span,
-            "`labels` must be a path with `{id}` or a list of such paths",
-        )),
+/// Returns the rule of binary masks, without the ignored values.
+fn binary_rule(written: &Written, entries: &[Entry], at: At) -> Result<LabelRule, DataError> {
+    classes::refuse_colours(entries, at)?;
+    if entries.len() != 2 {
+        let reason = format!(
+            "kind = \"binary\" needs two classes, first that of dark and then that of bright pixels; `classes` has {}",
+            entries.len()
+        );
+        return Err(at.error(&written.classes.span(), reason));
     }
+    let threshold = match &written.threshold {
+        None => DEFAULT_THRESHOLD,
+        Some(value) => u8::try_from(*value.get_ref())
+            .ok()
+            .filter(|threshold| *threshold > 0)
+            .ok_or_else(|| {
+                let reason = format!("`threshold` is {}; it must be 1 to 255", value.get_ref());
+                at.error(&value.span(), reason)
+            })?,
+    };
+    let rule = LabelRule::binary(threshold);
+    if let Some(ignore) = &written.ignore {
+        classes::refuse_ignored_classes(&rule.kind, entries, ignore, at)?;
+    }
+    Ok(rule)
 }
 
 fn splits(
     written: BTreeMap<String, Spanned<Value>>,
+    coco: Option<&CocoRule>,
     at: At,
 ) -> Result<BTreeMap<String, SplitSource>, DataError> {
     if written.is_empty() {
@@ -330,10 +411,13 @@ fn splits(
                 let folders: Elsewhere = table
                     .try_into()
                     .map_err(|error| at.toml(Some(span.clone()), &error))?;
-                Ok(SplitSource::Elsewhere(Place {
-                    images: pattern(&folders.images, &span, at)?,
-                    labels: patterns(&folders.labels, &span, at)?,
-                }))
+                let masks = folders.more_masks.as_deref();
+                let masks = masks.map(|masks| further(masks, &span, at));
+                Ok(SplitSource::Elsewhere(place(
+                    labels::pattern(&folders.images, &span, at)?,
+                    labels::labels_of_split(&folders.labels, &span, coco, at)?,
+                    masks.transpose()?,
+                )))
             }
             _ => wrong(
                 "a split must be \"all\", the path of a list, a list of ids, or { images = …, labels = … }",

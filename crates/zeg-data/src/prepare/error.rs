@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use zeg_base::names::did_you_mean;
 use zeg_image::ImageError;
 use zeg_image::rle::RleError;
 
@@ -13,8 +14,9 @@ use super::matlab::MatError;
 pub enum PrepareError {
     /// No data set that can be prepared has this name.
     #[error(
-        "no data set that can be prepared is called `{name}`; known names are {}",
-        crate::datasets::names(|entry| entry.preparation.is_some())
+        "no data set that can be prepared is called `{name}`; known names are {}{}",
+        crate::datasets::names(|entry| entry.preparation.is_some()),
+        did_you_mean(name, crate::datasets::all().map(|entry| entry.name))
     )]
     UnknownDataset {
         /// The requested name.
@@ -53,6 +55,12 @@ pub enum PrepareError {
         path: PathBuf,
         /// The download's folder.
         from: PathBuf,
+    },
+    /// Another file stands where a file of the result is to be made.
+    #[error("{}: the file exists already and differs from what would be made; nothing was changed", path.display())]
+    Occupied {
+        /// The file.
+        path: PathBuf,
     },
     /// An image or a label map could not be decoded, or a label map could not be written.
     #[error(transparent)]

@@ -10,14 +10,16 @@
 //! 3. `labels`, with `matlab` and `detail`, reads the label maps of the downloads' formats and converts their values.
 //! 4. `run` and `place` carry out the tasks on all threads; each file is written completely or not at all.
 //!
-//! The download itself is never changed. A file exists in the result only if it is complete, so a conversion that was
-//! stopped or killed continues where it was, and repeating a finished one converts nothing.
+//! The download itself is never changed, and `own` keeps a conversion from replacing files of the user. A file exists in
+//! the result only if it is complete, so a conversion that was stopped or killed continues where it was, and repeating a
+//! finished one converts nothing.
 
 pub(crate) mod detail;
 mod error;
 pub(crate) mod find;
 pub(crate) mod labels;
 mod matlab;
+mod own;
 mod place;
 pub(crate) mod plan;
 mod run;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use zeg_base::plural::counted;
 
 use serde::Serialize;
 
@@ -28,6 +29,7 @@ pub struct Plan {
 
 /// A part of a complete download that this download lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Missing {
     /// What is missing.
     pub what: String,
@@ -41,6 +43,7 @@ pub struct Missing {
 
 /// Number of images of a split, here and as published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SplitImages {
     /// The split's name.
     pub split: &'static str,
@@ -236,12 +239,13 @@ impl fmt::Display for Plan {
             } = split;
             writeln!(
                 f,
-                "  split    {split}: {images} of {official} official images"
+                "  split    {split}: {images} of {}",
+                counted(*official, "official image")
             )?;
         }
-        write!(f, "  makes    {} files", self.files())?;
+        write!(f, "  makes    {}", counted(self.files(), "file"))?;
         if !self.lists.is_empty() {
-            write!(f, " and {} lists", self.lists.len())?;
+            write!(f, " and {}", counted(self.lists.len(), "list"))?;
         }
         Ok(())
     }

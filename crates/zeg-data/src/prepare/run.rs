@@ -19,6 +19,7 @@ use zeg_image::{
 };
 
 use super::labels::{Form, Rule};
+use super::own;
 use super::place::{self, Guard, Placed};
 use super::plan::{LabelSize, Plan, SplitImages, Task, Work};
 use super::{ImagePlacement, JPEG_QUALITY, OnBad, PrepareError, PrepareOptions};
@@ -34,6 +35,7 @@ pub struct Progress {
 
 /// A file that could not be converted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Failure {
     /// The file that was to be made, relative to the result's folder.
     #[serde(serialize_with = "zeg_base::paths::serialize")]
@@ -44,6 +46,7 @@ pub struct Failure {
 
 /// The outcome of a conversion.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Summary {
     /// The data set's name.
     pub dataset: &'static str,
@@ -72,16 +75,16 @@ impl Plan {
     ///
     /// Files that exist and are not older than their source are left alone, so the conversion can be repeated, and it
     /// continues after an interruption. `to` may be the download's folder or lie in it, as long as no file of the
-    /// download is replaced.
+    /// download is replaced. A file that no conversion of this source made is not replaced either.
     ///
     /// `progress` is called from all threads, once per file; when it returns [`ControlFlow::Break`], the files being
     /// made are finished and no further ones are started.
     ///
     /// # Errors
-    /// Returns [`PrepareError::WouldReplaceSource`] before anything is written, if a file of the download would be
-    /// replaced; [`PrepareError::Threads`] if the threads cannot be started; an error if a file cannot be written;
-    /// [`PrepareError::Unreadable`] or [`PrepareError::Json`] if the file of all annotations cannot be read; and with
-    /// [`OnBad::Stop`] the error of the first file that cannot be converted.
+    /// Returns [`PrepareError::WouldReplaceSource`] or [`PrepareError::Occupied`] before anything is written, if a file
+    /// of the download or another file would be replaced; [`PrepareError::Threads`] if the threads cannot be started;
+    /// an error if a file cannot be written; [`PrepareError::Unreadable`] or [`PrepareError::Json`] if the file of all
+    /// annotations cannot be read; and with [`OnBad::Stop`] the error of the first file that cannot be converted.
     pub fn run(
         &self,
         to: &Path,
@@ -162,22 +165,20 @@ impl Plan {
                         || place::is_converted(&path, from)
                 }
             };
-            if !is_there {
-                guard.check(&path)?;
-            }
+            let is_own = |path: &Path| own::is_own(path, task, options.images);
+            check_place(&mut guard, path, is_there, is_own)?;
         }
         for image in self.detail.iter().flat_map(|detail| &detail.images) {
             let path = to.join(&image.to);
-            if !image.is_made(&path) {
-                guard.check(&path)?;
-            }
+            let is_made = image.is_made(&path);
+            let is_own =
+                |path: &Path| own::is_free(path) || own::is_label_map(path, &image.image_path);
+            check_place(&mut guard, path, is_made, is_own)?;
         }
         for list in &self.lists {
             let path = to.join(&list.to);
             let same = fs::read_to_string(&path).is_ok_and(|text| text.lines().eq(&list.ids));
-            if !same {
-                guard.check(&path)?;
-            }
+            check_place(&mut guard, path, same, |path| same || own::is_free(path))?;
         }
         Ok(())
     }
@@ -195,6 +196,24 @@ impl Plan {
                 .map_err(|source| PrepareError::unwritable(&folder, source))?;
         }
         Ok(())
+    }
+}
+
+/// Checks that a file of the result replaces neither one of the download nor one of the user.
+///
+/// - `is_there`: whether the file that exists is kept
+/// - `is_own`: whether the path is free, or holds a file of an earlier conversion
+fn check_place(
+    guard: &mut Guard,
+    path: PathBuf,
+    is_there: bool,
+    is_own: impl Fn(&Path) -> bool,
+) -> Result<(), PrepareError> {
+    match guard.check(&path) {
+        Err(error) if !is_there => Err(error),
+        Err(_) => Ok(()), // a file of the download that is used as it is
+        Ok(()) if is_own(&path) => Ok(()),
+        Ok(()) => Err(PrepareError::Occupied { path }),
     }
 }
 
@@ -371,7 +390,7 @@ pub(crate) fn check_size(
 
 /// Returns the size that MaskFormer's preparation gives an image: the shorter side is at most `limit`, and the other
 /// is rounded as in Python, halves to the even number.
-fn shrunk_size((width, height): (usize, usize), limit: Option<usize>) -> (usize, usize) {
+pub(super) fn shrunk_size((width, height): (usize, usize), limit: Option<usize>) -> (usize, usize) {
     let Some(limit) = limit.filter(|&limit| limit > 0 && width.min(height) > limit) else {
         return (width, height);
     };

@@ -2,17 +2,18 @@
 
 use super::ReportInput;
 use super::content::same_protocol;
-use super::relation::Relation;
+use super::relation::{Relation, trainings};
 use super::text::percent;
 use crate::published::{self, Row};
 use crate::report::Split;
-use crate::summary::Spread;
+use crate::summary::{Spread, group_seeds};
 use crate::{Evaluation, Metric, Protocol, Report, Summary};
 
 /// The evaluations and the published rows, in the same columns.
 pub(super) struct Comparison {
     pub(super) columns: Vec<&'static str>,
-    /// One row per evaluation; for several seeds of one configuration also a row with their mean.
+    /// One row per evaluation; for several seeds of one configuration also a row with their mean, among other
+    /// configurations as well.
     pub(super) own: Vec<OwnRow>,
     /// Published rows, grouped by publication.
     pub(super) published: Vec<Publication>,
@@ -138,8 +139,12 @@ impl Comparison {
             })
             .collect();
         let mut footnotes = Vec::new();
+        let means = seed_means(input, relation, reports);
         match relation {
-            Relation::SideBySide { reason } => footnotes.push(reason.clone()),
+            Relation::SideBySide { reason } if means.is_empty() => footnotes.push(reason.clone()),
+            Relation::SideBySide { reason } => footnotes.push(format!(
+                "Means are over seeds of one configuration. Over all evaluations: {reason}"
+            )),
             Relation::Seeds if columns.iter().any(|column| column.name == H_IOU.name) => {
                 footnotes.push("The mean of hIoU is the mean of the runs' hIoU.".to_owned());
             }
@@ -169,6 +174,13 @@ impl Comparison {
         if let (Relation::Seeds, Some(summary)) = (relation, summary) {
             own.push(mean_row(summary, &columns));
         }
+        own.extend(means.iter().map(|mean| {
+            let row = mean_row(&mean.scores, &columns);
+            OwnRow {
+                name: format!("{}: {}", row.name, mean.method),
+                ..row
+            }
+        }));
         Self {
             own,
             difference: summary.and_then(|summary| difference(input, &rows, summary, &columns)),
@@ -238,6 +250,32 @@ fn own_rows(
                 .map(|column| percent((column.own)(report)))
                 .collect(),
             is_mean: false,
+        })
+        .collect()
+}
+
+/// The mean over seeds of one configuration among others.
+struct MethodMean {
+    method: String,
+    scores: Summary,
+}
+
+/// Returns the means over seeds of one configuration, where several configurations stand side by side.
+fn seed_means(input: &ReportInput, relation: &Relation, reports: &[Report]) -> Vec<MethodMean> {
+    if !relation.is_side_by_side() {
+        return Vec::new();
+    }
+    let groups = group_seeds(&trainings(input));
+    let groups = groups.iter().filter(|group| group.len() > 1);
+    groups
+        .filter_map(|group| {
+            let first = &input.runs.get(*group.first()?)?.evaluation;
+            let of_group = group.iter().filter_map(|&position| reports.get(position));
+            let of_group: Vec<Report> = of_group.cloned().collect();
+            Some(MethodMean {
+                method: first.method.clone(),
+                scores: Summary::of_reports(&of_group, first.metric),
+            })
         })
         .collect()
 }

@@ -1,12 +1,14 @@
 //! The content of a report, computed once for all formats.
 
+use super::bars::Bars;
 use super::classes::ClassGroup;
 use super::compare::Comparison;
 use super::curves::Chart;
-use super::gallery::{Gallery, galleries};
+use super::gallery::{Gallery, MAX_PAGE_BYTES, galleries};
 use super::making::Making;
 use super::mistakes::Mistakes;
 use super::notices::notices;
+use super::panels::ComparedImages;
 use super::relation::Relation;
 use super::text::{counted, percent};
 use super::{ReportInput, classes, curves};
@@ -32,8 +34,12 @@ pub(super) struct Content {
     pub(super) summary: Option<Summary>,
     pub(super) comparison: Comparison,
     pub(super) classes: Vec<ClassGroup>,
+    /// The unseen classes of several evaluations; `None` for one evaluation.
+    pub(super) bars: Option<Bars>,
     pub(super) confusions: Vec<Confusion>,
     pub(super) charts: Vec<Chart>,
+    /// Images that are in the galleries of several evaluations.
+    pub(super) compared: ComparedImages,
     pub(super) galleries: Vec<Gallery>,
     pub(super) making: Making,
 }
@@ -80,6 +86,9 @@ impl Content {
         let summary =
             (!relation.is_side_by_side()).then(|| Summary::of_reports(&reports, first.metric));
         let comparison = Comparison::of(input, &relation, &names, &reports, summary.as_ref());
+        let classes = classes::groups(with_split, &reports, &relation);
+        let mut budget = MAX_PAGE_BYTES;
+        let compared = ComparedImages::of(input, &names, &with_split.classes, &mut budget)?;
         Ok(Self {
             title: input.title.clone(),
             facts: facts(input, &relation, with_split),
@@ -94,16 +103,23 @@ impl Content {
                 .map(|summary| headline(first, summary))
                 .unwrap_or_default(),
             metric: first.metric,
-            classes: classes::groups(with_split, &reports, &relation),
+            bars: Bars::of(&classes, &names),
+            classes,
             confusions: confusions(input, &relation, &names)?,
             charts: curves::charts(&input.runs),
-            galleries: galleries(input, &names),
+            galleries: galleries(input, &names, &with_split.classes, &mut budget),
+            compared,
             making: Making::of(input, &names),
             names,
             reports,
             summary,
             comparison,
         })
+    }
+
+    /// Returns true if any class is unseen.
+    pub(super) fn has_unseen(&self) -> bool {
+        self.classes.iter().any(|group| group.kind == "unseen")
     }
 
     /// Returns true if different methods or settings stand side by side, without a mean.
@@ -177,7 +193,7 @@ fn facts(input: &ReportInput, relation: &Relation, with_split: &Evaluation) -> V
     let classes = &with_split.classes;
     let unseen = classes.iter().filter(|class| class.unseen).count();
     let classes = match (classes.len() - unseen, unseen) {
-        (all, 0) => counted(all as u64, "class", "classes"),
+        (all, 0) => counted(all as u64, "class"),
         (seen, unseen) => format!("{seen} seen and {unseen} unseen classes"),
     };
     let mut facts = vec![methods.join(", ")];
@@ -187,12 +203,12 @@ fn facts(input: &ReportInput, relation: &Relation, with_split: &Evaluation) -> V
     facts.extend([
         format!("{} {}", benchmark.title, benchmark.split),
         classes,
-        counted(with_split.images, "image", "images"),
+        counted(with_split.images, "image"),
     ]);
     match relation {
         Relation::Single => {}
-        Relation::Seeds => facts.push(format!("{} runs", input.runs.len())),
-        Relation::SideBySide { .. } => facts.push(format!("{} evaluations", input.runs.len())),
+        Relation::Seeds => facts.push(counted(input.runs.len() as u64, "run")),
+        Relation::SideBySide { .. } => facts.push(counted(input.runs.len() as u64, "evaluation")),
     }
     facts
 }

@@ -9,19 +9,19 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use image::{ImageFormat, ImageReader};
 use std::io::Cursor;
 
-use super::ReportInput;
 use super::text::{percent, share};
+use super::{ReportInput, RunInput};
 use crate::record::read_limited;
-use crate::{ClassRef, GalleryEntry, Rank};
+use crate::{ClassRef, ClassShare, GalleryEntry, Rank};
 
 /// Largest size of a thumbnail in bytes; one of 512 pixels takes a hundredth of this.
 const MAX_THUMBNAIL_BYTES: u64 = 4 << 20;
 /// Largest total size of the thumbnails of a page in bytes.
-const MAX_PAGE_BYTES: usize = 64 << 20;
+pub(super) const MAX_PAGE_BYTES: usize = 64 << 20;
 /// Largest width and height of an embedded image.
 const MAX_THUMBNAIL_SIDE: u32 = 8192;
 /// Largest number of classes in a legend.
-const NAMED: usize = 12;
+pub(super) const NAMED: usize = 12;
 
 /// The images of one evaluation.
 pub(super) struct Gallery {
@@ -47,9 +47,11 @@ pub(super) struct Item {
     pub(super) more: usize,
 }
 
-/// One of the four panels of an image: image, ground truth, prediction, errors.
+/// One panel of an image, such as the image, the ground truth or a prediction.
 pub(super) struct Panel {
-    pub(super) caption: &'static str,
+    pub(super) caption: String,
+    /// Score of the prediction in percent, where the caption needs it.
+    pub(super) score: Option<String>,
     pub(super) alt: String,
     pub(super) image: Result<Embedded, String>,
 }
@@ -63,15 +65,25 @@ pub(super) struct Embedded {
 pub(super) struct LegendEntry {
     pub(super) name: String,
     pub(super) colour: [u8; 3],
-    /// Shares of the pixels in the ground truth and in the prediction.
+    /// CSS class of the name; see [`kind`].
+    pub(super) kind: &'static str,
+    /// Shares of the pixels in the ground truth and in the prediction, or in each of several predictions.
     pub(super) truth: String,
     pub(super) prediction: String,
 }
 
 /// Returns the galleries of all evaluations that have one.
-pub(super) fn galleries(input: &ReportInput, names: &[String]) -> Vec<Gallery> {
+///
+/// - `names`: the name of every evaluation
+/// - `split`: the classes, of an evaluation that tells which are unseen
+/// - `budget`: remaining size of the thumbnails of the page in bytes
+pub(super) fn galleries(
+    input: &ReportInput,
+    names: &[String],
+    split: &[ClassRef],
+    budget: &mut usize,
+) -> Vec<Gallery> {
     let several = input.runs.len() > 1;
-    let mut budget = MAX_PAGE_BYTES;
     let mut galleries = Vec::new();
     for (run, name) in input.runs.iter().zip(names) {
         let evaluation = &run.evaluation;
@@ -85,8 +97,7 @@ pub(super) fn galleries(input: &ReportInput, names: &[String]) -> Vec<Gallery> {
         ];
         let groups = ranks.map(|(rank, title)| {
             let entries = evaluation.gallery.iter().filter(|entry| entry.rank == rank);
-            let items =
-                entries.map(|entry| item(entry, &run.folder, &evaluation.classes, &mut budget));
+            let items = entries.map(|entry| item(entry, run, split, budget));
             Group {
                 title,
                 items: items.collect(),
@@ -103,34 +114,24 @@ pub(super) fn galleries(input: &ReportInput, names: &[String]) -> Vec<Gallery> {
     galleries
 }
 
-fn item(entry: &GalleryEntry, folder: &Path, classes: &[ClassRef], budget: &mut usize) -> Item {
-    let names = |of: fn(&crate::ClassShare) -> f64| -> String {
-        let present = entry.classes.iter().filter(|share| of(share) > 0.0);
-        let names: Vec<&str> = present
-            .filter_map(|share| classes.get(share.class))
-            .map(|class| class.name.as_str())
-            .take(NAMED)
-            .collect();
-        if names.is_empty() {
-            String::new()
-        } else {
-            format!(": {}", names.join(", "))
-        }
-    };
-    let id = &entry.id;
+fn item(entry: &GalleryEntry, run: &RunInput, split: &[ClassRef], budget: &mut usize) -> Item {
+    let (id, classes) = (&entry.id, &run.evaluation.classes);
     let panels = [
         ("image", &entry.image, format!("Image {id}")),
         (
             "ground truth",
             &entry.truth,
-            format!("True classes of {id}{}", names(|share| share.truth)),
+            format!(
+                "True classes of {id}{}",
+                present(entry, classes, |share| share.truth)
+            ),
         ),
         (
             "prediction",
             &entry.prediction,
             format!(
                 "Predicted classes of {id}{}",
-                names(|share| share.prediction)
+                present(entry, classes, |share| share.prediction)
             ),
         ),
         (
@@ -144,6 +145,7 @@ fn item(entry: &GalleryEntry, folder: &Path, classes: &[ClassRef], budget: &mut 
         Some(LegendEntry {
             name: class.name.clone(),
             colour: class.colour,
+            kind: kind(of.class, split),
             truth: share(of.truth),
             prediction: share(of.prediction),
         })
@@ -153,14 +155,57 @@ fn item(entry: &GalleryEntry, folder: &Path, classes: &[ClassRef], budget: &mut 
         score: percent(Some(entry.score)),
         panels: panels
             .into_iter()
-            .map(|(caption, file, alt)| Panel {
-                caption,
-                alt,
-                image: embed(&folder.join(file), budget).map_err(|why| format!("{file} {why}")),
-            })
+            .map(|(caption, file, alt)| Panel::of(caption, alt, &run.folder, file, budget))
             .collect(),
         legend: legend.collect(),
         more: entry.classes.len().saturating_sub(NAMED),
+    }
+}
+
+/// Returns the names of the classes with a share above 0, as `: sheep, grass`; an empty text if there is none.
+pub(super) fn present(
+    entry: &GalleryEntry,
+    classes: &[ClassRef],
+    of: fn(&ClassShare) -> f64,
+) -> String {
+    let present = entry.classes.iter().filter(|share| of(share) > 0.0);
+    let names: Vec<&str> = present
+        .filter_map(|share| classes.get(share.class))
+        .map(|class| class.name.as_str())
+        .take(NAMED)
+        .collect();
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", names.join(", "))
+    }
+}
+
+/// Returns the CSS class of a class name: `seen` or `unseen`; empty where no class is unseen.
+pub(super) fn kind(label: usize, classes: &[ClassRef]) -> &'static str {
+    let is_divided = classes.iter().any(|class| class.unseen);
+    match classes.get(label) {
+        Some(class) if class.unseen => "unseen",
+        Some(_) if is_divided => "seen",
+        _ => "",
+    }
+}
+
+impl Panel {
+    /// Embeds an image file of a record.
+    pub(super) fn of(
+        caption: &str,
+        alt: String,
+        folder: &Path,
+        file: &str,
+        budget: &mut usize,
+    ) -> Self {
+        Self {
+            caption: caption.to_owned(),
+            score: None,
+            alt,
+            image: embed(&folder.join(file), budget).map_err(|why| format!("{file} {why}")),
+        }
     }
 }
 

@@ -5,6 +5,9 @@ use super::text::{duration, plain, thousands};
 use super::{ReportInput, RunInput};
 use crate::Evaluation;
 
+/// Largest number of skipped images that are listed.
+const MOST_SKIPPED: usize = 100;
+
 /// Everything that is needed to repeat the evaluations.
 pub(super) struct Making {
     /// Settings that all runs share: name and value.
@@ -18,6 +21,8 @@ pub(super) struct Making {
 pub(super) struct RunFacts {
     pub(super) title: String,
     pub(super) facts: Vec<(String, String)>,
+    /// Images that could not be read: id and reason; at most [`MOST_SKIPPED`], and how many more there are.
+    pub(super) skipped: Vec<(String, String)>,
     /// The experiment as TOML.
     pub(super) experiment: Option<String>,
 }
@@ -39,6 +44,7 @@ impl Making {
             RunFacts {
                 title: if single { "Run" } else { name.as_str() }.to_owned(),
                 facts: own.cloned().chain(facts(&run.evaluation)).collect(),
+                skipped: skipped(&run.evaluation),
                 experiment: run.experiment.clone(),
             }
         });
@@ -155,6 +161,20 @@ fn facts(evaluation: &Evaluation) -> Vec<(String, String)> {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
+}
+
+/// Returns the images that could not be read, with the reasons.
+fn skipped(evaluation: &Evaluation) -> Vec<(String, String)> {
+    let listed = evaluation.skipped.iter().take(MOST_SKIPPED);
+    let mut skipped: Vec<(String, String)> = listed
+        .map(|image| (image.id.clone(), image.reason.clone()))
+        .collect();
+    let more = evaluation.skipped.len() - skipped.len();
+    if more > 0 {
+        let text = format!("{} more, which the record names", thousands(more as u64));
+        skipped.push(("…".to_owned(), text));
+    }
+    skipped
 }
 
 /// Quotes a word for a POSIX shell if necessary.

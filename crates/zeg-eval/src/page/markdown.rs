@@ -190,6 +190,10 @@ fn making(text: &mut String, content: &Content) {
     for run in &making.runs {
         paragraph(text, &format!("### {}", escaped(&run.title)));
         table(text, &header, run.facts.iter().map(row));
+        if !run.skipped.is_empty() {
+            paragraph(text, "Images that could not be read:");
+            table(text, &header, run.skipped.iter().map(row));
+        }
     }
     paragraph(text, "### Command to repeat the evaluation");
     paragraph(

@@ -16,6 +16,8 @@ const PUBLISHED_SETTINGS: [(&str, f64); 3] =
 /// Seen offset of the published inductive results: subtracted from the scores of seen classes. For other protocols it
 /// is 0, or the same for all classes.
 const INDUCTIVE_OFFSET: f64 = 0.1;
+/// Largest number of skipped images that a notice names.
+const NAMED: usize = 5;
 /// Names of the split of the published numbers in the data sets.
 const PUBLISHED_SPLITS: [&str; 3] = ["val", "validation", "test"];
 
@@ -63,6 +65,7 @@ fn of_evaluation(evaluation: &Evaluation, comparison: &Comparison) -> Vec<String
     if evaluation.images == 0 {
         notices.push("No image was scored.".to_owned());
     }
+    notices.extend(of_skipped(evaluation));
     if let Some(shard) = evaluation.shard {
         notices.push(format!(
             "This is shard {} of {} of an evaluation; merge all shards first{incomparable}.",
@@ -83,6 +86,22 @@ fn of_evaluation(evaluation: &Evaluation, comparison: &Comparison) -> Vec<String
         beside_published(&mut notices, evaluation);
     }
     notices
+}
+
+/// Returns a notice that names the images that could not be read.
+fn of_skipped(evaluation: &Evaluation) -> Option<String> {
+    let count = evaluation.skipped.len();
+    let named = evaluation.skipped.iter().take(NAMED);
+    let named: Vec<&str> = named.map(|image| image.id.as_str()).collect();
+    let verb = if count == 1 { "is" } else { "are" };
+    let more = if count > NAMED { ", …" } else { "" };
+    (count > 0).then(|| {
+        format!(
+            "{} could not be read and {verb} not among the scored ones: {}{more}.",
+            counted(count as u64, "image"),
+            named.join(", ")
+        )
+    })
 }
 
 /// Adds the notices that only matter if published rows are shown.
@@ -123,7 +142,7 @@ fn other_classes(evaluation: &Evaluation) -> Option<String> {
     (unseen != published).then(|| {
         format!(
             "Of the {}, {} unseen, which are not the {} of the published split: not comparable with the published rows.",
-            counted(evaluation.classes.len() as u64, "class", "classes"),
+            counted(evaluation.classes.len() as u64, "class"),
             if unseen.len() == 1 { "1 is".to_owned() } else { format!("{} are", unseen.len()) },
             published.len()
         )

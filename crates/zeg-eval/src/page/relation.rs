@@ -27,8 +27,8 @@ impl Relation {
     /// Finds the relation by the rule of [`check_seeds`], the same as for a [`Summary`](crate::Summary).
     ///
     /// # Errors
-    /// Returns [`EvalError::Nothing`] without evaluations and [`EvalError::Differs`] if they are of different
-    /// benchmarks, classes or numbers of images, so that they cannot stand in one table.
+    /// Returns [`EvalError::Nothing`] without evaluations and [`EvalError::Differs`] or [`EvalError::OtherFact`] if they
+    /// are of different benchmarks, label rules, classes or images, so that they cannot stand in one table.
     pub(super) fn of(input: &ReportInput) -> Result<Self, EvalError> {
         match input.runs.len() {
             0 => return Err(EvalError::Nothing),
@@ -39,19 +39,10 @@ impl Relation {
         for (position, run) in input.runs.iter().enumerate() {
             for earlier in input.runs.iter().take(position) {
                 let (a, b) = (&earlier.evaluation, &run.evaluation);
-                a.check_same_benchmark(b)?;
-                crate::record::same("images", &a.images, &b.images)?;
+                a.check_same_images(b)?;
             }
         }
-        let runs: Vec<Run<'_>> = input
-            .runs
-            .iter()
-            .map(|run| Run {
-                evaluation: &run.evaluation,
-                experiment: run.experiment.as_deref(),
-            })
-            .collect();
-        Ok(match check_seeds(&runs) {
+        Ok(match check_seeds(&trainings(input)) {
             Ok(()) => Self::Seeds,
             Err(EvalError::Differs { field, .. }) => Self::SideBySide {
                 reason: format!(
@@ -81,6 +72,15 @@ impl Relation {
             Self::SideBySide { .. } => method_names(&input.runs),
         }
     }
+}
+
+/// Returns the evaluations with the experiments of their trainings.
+pub(super) fn trainings(input: &ReportInput) -> Vec<Run<'_>> {
+    let runs = input.runs.iter().map(|run| Run {
+        evaluation: &run.evaluation,
+        experiment: run.experiment.as_deref(),
+    });
+    runs.collect()
 }
 
 /// Returns the words for a field of a record in which evaluations differ.

@@ -1,5 +1,7 @@
 //! Formats numbers as text.
 
+use zeg_base::plural::noun_for;
+
 /// Formats a fraction in percent with two decimals; a dash if it is undefined.
 pub(super) fn percent(fraction: Option<f64>) -> String {
     fraction.map_or_else(|| "–".to_owned(), |value| format!("{:.2}", 100.0 * value))
@@ -37,9 +39,8 @@ pub(super) fn thousands(count: u64) -> String {
 }
 
 /// Formats a count with its noun: `1 image`, `240 images`.
-pub(super) fn counted(count: u64, one: &str, several: &str) -> String {
-    let noun = if count == 1 { one } else { several };
-    format!("{} {noun}", thousands(count))
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    format!("{} {}", thousands(count), noun_for(count, noun))
 }
 
 /// Formats a duration: `8.4 s`, `12 min 5 s`, `3 h 20 min`.
@@ -79,7 +80,7 @@ mod tests {
         assert_eq!(thousands(999), "999");
         assert_eq!(thousands(1449), "1,449");
         assert_eq!(thousands(118_287_001), "118,287,001");
-        assert_eq!(counted(1, "image", "images"), "1 image");
+        assert_eq!(counted(1, "image"), "1 image");
         assert_eq!(percent(Some(0.84264)), "84.26");
         assert_eq!(percent(None), "–");
         assert_eq!(

@@ -64,9 +64,9 @@ impl Evaluation {
 
 /// Reads a file of at most `limit` bytes.
 pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, EvalError> {
-    let unreadable = |source| EvalError::Unreadable {
+    let unreadable = |error| EvalError::Unreadable {
         path: path.into(),
-        source,
+        source: zeg_base::file::read_error(path, error),
     };
     let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use zeg_base::fingerprint::Fingerprint;
+
 use super::{Evaluation, Timing};
 use crate::EvalError;
 use crate::gallery::{GalleryEntry, Rank, median, pick_around};
@@ -15,15 +17,16 @@ const LISTED: usize = 100;
 impl Evaluation {
     /// Merges all shards of an evaluation.
     ///
-    /// Counts and times are summed. Image scores are sorted by id; there are none if a shard has none. The gallery is
+    /// Counts and times are summed. Image scores and skipped images are sorted by id; there are no scores if a shard has
+    /// none. The gallery is
     /// selected anew from those of the shards: its best and worst images are those of the whole evaluation, its median
     /// images are the shown ones that are nearest to the median of the whole evaluation. Paths of gallery files are not
     /// changed: they are relative to the folder of their shard.
     ///
     /// # Errors
-    /// Returns [`EvalError::Nothing`], [`EvalError::NotAShard`], [`EvalError::Differs`], [`EvalError::ShardTwice`],
-    /// [`EvalError::ShardsMissing`], [`EvalError::ImageTwice`], [`EvalError::TooManyPixels`], or an error of
-    /// [`Evaluation::validate`] for a shard.
+    /// Returns [`EvalError::Nothing`], [`EvalError::NotAShard`], [`EvalError::Differs`], [`EvalError::OtherFact`],
+    /// [`EvalError::ShardTwice`], [`EvalError::ShardsMissing`], [`EvalError::ImageTwice`], [`EvalError::TooManyPixels`],
+    /// or an error of [`Evaluation::validate`] for a shard.
     pub fn merge(shards: Vec<Self>) -> Result<Self, EvalError> {
         for evaluation in &shards {
             evaluation.validate()?;
@@ -38,9 +41,14 @@ impl Evaluation {
         let mut each = ranks(&whole.gallery);
         for shard in shards {
             whole.check_same(&shard)?;
+            if shard.fingerprint.is_empty() {
+                // The whole states no more than every shard does.
+                whole.fingerprint = Fingerprint::new();
+            }
             whole.confusion.merge(&shard.confusion)?;
             whole.images = whole.images.saturating_add(shard.images);
             whole.image_scores.extend(shard.image_scores);
+            whole.skipped.extend(shard.skipped);
             for (most, count) in each.iter_mut().zip(ranks(&shard.gallery)) {
                 *most = count.max(*most);
             }
@@ -57,6 +65,7 @@ impl Evaluation {
             whole.image_scores.clear();
         }
         whole.image_scores.sort_by(|a, b| a.id.cmp(&b.id));
+        whole.skipped.sort_by(|a, b| a.id.cmp(&b.id));
         whole.choose_gallery(each.into_iter().max().unwrap_or(0));
         whole.validate()?;
         Ok(whole)
@@ -81,6 +90,7 @@ impl Evaluation {
         same("inference", &self.inference, &other.inference)?;
         same("scales", &self.scales, &other.scales)?;
         same("flip", &self.flip, &other.flip)?;
+        same_facts(&self.fingerprint, &other.fingerprint)?;
         for (class, other) in self.classes.iter().zip(&other.classes) {
             same("classes", class, other)?;
         }
@@ -108,6 +118,7 @@ impl Evaluation {
             &self.classes.len(),
             &other.classes.len(),
         )?;
+        same_facts(&self.fingerprint.only(is_of_benchmark), &other.fingerprint)?;
         let both_have_unseen = self.has_unseen() && other.has_unseen();
         for (class, other) in self.classes.iter().zip(&other.classes) {
             if class.name != other.name || (both_have_unseen && class.unseen != other.unseen) {
@@ -115,6 +126,22 @@ impl Evaluation {
             }
         }
         Ok(())
+    }
+
+    /// Checks that another record was scored on the same benchmark and on the same of its images.
+    pub(crate) fn check_same_images(&self, other: &Self) -> Result<(), EvalError> {
+        self.check_same_benchmark(other)?;
+        same("images", &self.images, &other.images)?;
+        self.check_same_skipped(other)
+    }
+
+    /// Checks that no image is missing from the scores of only one of two records.
+    pub(crate) fn check_same_skipped(&self, other: &Self) -> Result<(), EvalError> {
+        let [one, two] = [self, other].map(|record| {
+            let ids = record.skipped.iter().map(|image| image.id.as_str());
+            ids.collect::<BTreeSet<&str>>()
+        });
+        same("skipped images", &one, &two)
     }
 
     /// Selects the gallery from the galleries of all shards.
@@ -194,6 +221,29 @@ fn in_order(shards: Vec<Evaluation>) -> Result<Vec<Evaluation>, EvalError> {
 fn ranks(gallery: &[GalleryEntry]) -> [usize; 3] {
     [Rank::Best, Rank::Median, Rank::Worst]
         .map(|rank| gallery.iter().filter(|entry| entry.rank == rank).count())
+}
+
+/// Returns whether a part of a fingerprint belongs to the benchmark rather than to the model: how label files are read,
+/// the names of the classes, and the images with what their files hold.
+fn is_of_benchmark(part: &str) -> bool {
+    let is_of_images = part == "images" || part.starts_with("images: ");
+    part.starts_with("label rule: ") || part == "class list: names" || is_of_images
+}
+
+/// Checks that two records agree in every part that both fingerprints have; the error names the first other one.
+fn same_facts(first: &Fingerprint, second: &Fingerprint) -> Result<(), EvalError> {
+    let Err(mismatch) = first.check(second) else {
+        return Ok(());
+    };
+    let difference = mismatch.differences.into_iter().next();
+    difference.map_or(Ok(()), |difference| {
+        let [first, second] = difference.shown();
+        Err(EvalError::OtherFact {
+            name: difference.name,
+            first,
+            second,
+        })
+    })
 }
 
 /// Checks that two records have the same value; the error shows both values as JSON.

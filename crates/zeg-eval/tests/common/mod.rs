@@ -10,6 +10,7 @@ use std::path::Path;
 
 use image::{Rgb, RgbImage};
 use serde_json::json;
+use zeg_base::fingerprint::Fingerprint;
 use zeg_eval::page::{CurvePoint, ReportInput, RunInput};
 use zeg_eval::{
     BenchmarkRef, ClassRef, ClassShare, ConfusionMatrix, Evaluation, GalleryEntry, ImageScore,
@@ -126,9 +127,18 @@ pub(crate) fn evaluation(
         inference: json!({"short-side": 512, "crop": 512, "stride": 426, "seen-offset": 0.1_f32}),
         scales: vec![1.0],
         flip: false,
+        fingerprint: Fingerprint::new()
+            .with("class list: names", list)
+            .with("images", "1449 (0123)")
+            .with("images: file contents", "1449 (89ab)")
+            .with("label rule: kind", "index")
+            .with("label rule: zero-is", "ignore")
+            .with("weights: SHA-256", "ab")
+            .with("class embeddings: templates", "single (4567)"),
         classes,
         images: numbered_images.end - numbered_images.start,
         image_scores: scores,
+        skipped: Vec::new(),
         confusion,
         metric: Metric::MeanIou,
         shard: None,
@@ -226,5 +236,6 @@ pub(crate) fn input(title: &str, evaluations: Vec<Evaluation>) -> ReportInput {
     ReportInput {
         title: title.into(),
         runs: evaluations.into_iter().map(run).collect(),
+        images: Vec::new(),
     }
 }

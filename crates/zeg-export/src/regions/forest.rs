@@ -9,13 +9,31 @@ use super::{Connectivity, Grouping, RegionError, Run};
 
 /// The runs of a map, and for each run a parent: an earlier run of its region, or the run itself.
 pub(super) struct Forest {
-    /// Runs in reading order, without those of [`IGNORE_LABEL`].
+    /// Runs in reading order; those of [`IGNORE_LABEL`] only with [`Unlabelled::Keep`].
     pub(super) runs: Vec<Run>,
     pub(super) parents: Vec<u32>,
 }
 
+/// What becomes of the pixels of [`IGNORE_LABEL`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unlabelled {
+    /// They belong to no run.
+    Skip,
+    /// They form runs like those of a class.
+    Keep,
+}
+
 impl Forest {
+    /// Finds the regions of the classes.
     pub(super) fn grow(labels: &LabelMap, grouping: Grouping) -> Result<Self, RegionError> {
+        Self::grow_with(labels, grouping, Unlabelled::Skip)
+    }
+
+    pub(super) fn grow_with(
+        labels: &LabelMap,
+        grouping: Grouping,
+        unlabelled: Unlabelled,
+    ) -> Result<Self, RegionError> {
         let (width, height) = (labels.width(), labels.height());
         if labels.labels().len() > MAX_PIXELS {
             return Err(RegionError::TooLarge { width, height });
@@ -31,7 +49,7 @@ impl Forest {
         let mut above = 0..0; // runs of the row above
         for (y, row) in labels.labels().chunks_exact(width).enumerate() {
             let begin = forest.runs.len();
-            forest.add_row(y as u32, row);
+            forest.add_row(y as u32, row, unlabelled);
             let current = begin..forest.runs.len();
             match grouping {
                 Grouping::Class => {
@@ -49,11 +67,11 @@ impl Forest {
         Ok(forest)
     }
 
-    fn add_row(&mut self, y: u32, row: &[u16]) {
+    fn add_row(&mut self, y: u32, row: &[u16], unlabelled: Unlabelled) {
         let mut x = 0;
         for pixels in row.chunk_by(PartialEq::eq) {
             let length = pixels.len() as u32;
-            if pixels.first() != Some(&IGNORE_LABEL) {
+            if unlabelled == Unlabelled::Keep || pixels.first() != Some(&IGNORE_LABEL) {
                 self.parents.push(self.runs.len() as u32);
                 self.runs.push(Run { x, y, length });
             }

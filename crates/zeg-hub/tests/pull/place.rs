@@ -9,14 +9,38 @@ use crate::server::{Reply, Request, Server, serve_file};
 
 pub(crate) const ETAG: &str = "\"version-1\"";
 
-/// Returns 200 kB of pseudo-random bytes, so that content at a wrong offset is noticed.
+/// Number of bytes before the values of [`content`].
+const HEAD: usize = 128;
+
+/// Returns a safetensors file of 200 kB of pseudo-random bytes, so that content at a wrong offset is noticed.
 pub(crate) fn content() -> Vec<u8> {
+    of_values(values())
+}
+
+/// Returns another file of the same length.
+pub(crate) fn other_content() -> Vec<u8> {
+    of_values(values().into_iter().rev().collect())
+}
+
+fn values() -> Vec<u8> {
     let mut state = 1_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 24) as u8
     };
-    (0..200_000).map(|_| next()).collect()
+    (HEAD..200_000).map(|_| next()).collect()
+}
+
+fn of_values(values: Vec<u8>) -> Vec<u8> {
+    let length = values.len();
+    let header = format!(
+        "{{\"a\":{{\"dtype\":\"U8\",\"shape\":[{length}],\"data_offsets\":[0,{length}]}}}}"
+    );
+    let mut bytes = (HEAD as u64 - 8).to_le_bytes().to_vec();
+    bytes.extend(header.bytes());
+    bytes.resize(HEAD, b' ');
+    bytes.extend(values);
+    bytes
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {

@@ -9,7 +9,7 @@ use std::{
 use zeg_hub::{Event, HubError, Presence, missing, pull};
 
 use crate::{
-    place::{ETAG, Place, content, entry, file_server, settings, sha256},
+    place::{ETAG, Place, content, entry, file_server, other_content, settings, sha256},
     server::{Reply, Request, Server, serve_file},
 };
 
@@ -104,7 +104,7 @@ fn an_early_end_without_a_length_is_noticed_from_the_published_size() {
 
 #[test]
 fn a_new_version_during_the_download_starts_over() {
-    let new: Vec<u8> = content().into_iter().rev().collect();
+    let new = other_content();
     let expected = new.clone();
     let server = file_server(move |request, reply| match request.number {
         0 => reply.cut(90_000),
@@ -127,7 +127,7 @@ fn a_new_version_during_the_download_starts_over() {
 
 #[test]
 fn a_new_version_is_noticed_even_if_the_server_ignores_if_range() {
-    let new: Vec<u8> = content().into_iter().rev().collect();
+    let new = other_content();
     let expected = new.clone();
     let server = file_server(move |request, reply| {
         let mut request = request.clone();

@@ -11,6 +11,8 @@ pub mod zegformer;
 #[cfg(test)]
 mod key_table_tests;
 
+use zeg_base::names::did_you_mean;
+
 use crate::{
     ModelError,
     method::{Method, StartingPoint},
@@ -87,8 +89,9 @@ impl Methods {
         found.ok_or_else(|| {
             let known: Vec<_> = self.iter().map(Method::name).collect();
             ModelError::Config(format!(
-                "unknown method {name:?}; known: {}",
-                known.join(", ")
+                "unknown method {name:?}; known: {}{}",
+                known.join(", "),
+                did_you_mean(name, known.iter().copied())
             ))
         })
     }

@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-use super::{HostTensor, StateDict};
+use super::{HostTensor, StateDict, ValueDefect, value_defect};
 use crate::{ModelError, packing::Packing};
 use zeg_kernels::Precision;
 
@@ -254,9 +254,7 @@ impl<'a> ParamBuilder<'a> {
             return Ok(self.shape_only(&key, shape));
         }
         let Some(tensor) = self.shared.weights.read(&key)? else {
-            let must_be_read =
-                self.shared.missing == Missing::Refuse && !(self.shared.unused)(&key);
-            if init == Init::Required || must_be_read {
+            if init == Init::Required || self.must_be_read(name) {
                 return Err(ModelError::MissingTensor {
                     key,
                     origin: self.shared.weights.origin(),
@@ -282,6 +280,31 @@ impl<'a> ParamBuilder<'a> {
             ));
         };
         self.given(name, shape, tensor)
+    }
+
+    /// Returns whether the parameter `name` at this level may not start fresh, because nothing trains it before it is used.
+    pub(crate) fn must_be_read(&self, name: &str) -> bool {
+        self.shared.missing == Missing::Refuse && !(self.shared.unused)(&self.key(name))
+    }
+
+    /// Returns the parameter `name` at this level, which the weights lack, with initial values that the caller computed.
+    ///
+    /// # Errors
+    /// Returns the errors of [`ParamBuilder::given`].
+    pub(crate) fn starting_from<const D: usize>(
+        &self,
+        name: &str,
+        shape: [usize; D],
+        tensor: HostTensor,
+    ) -> Result<Param<Tensor<D>>, ModelError> {
+        let param = self.given(name, shape, tensor)?;
+        if !(self.shared.trained)(&self.key(name)) {
+            return Ok(param); // a constant that follows from the weights
+        }
+        let mut provenance = self.shared.provenance.borrow_mut();
+        let name = provenance.read.pop();
+        provenance.initialized.extend(name);
+        Ok(param)
     }
 
     /// Returns the parameter `name` at this level, with values that the caller computed from the weights.
@@ -313,22 +336,19 @@ impl<'a> ParamBuilder<'a> {
     /// makes all of them equal. Vectors of zeros, such as biases, are common.
     fn check_values(&self, key: &str, tensor: &HostTensor) -> Result<(), ModelError> {
         let (key, origin) = (|| key.to_owned(), || self.shared.weights.origin());
-        if let Some(index) = first_not_finite(&tensor.values) {
-            return Err(ModelError::NotFiniteTensor {
+        match value_defect(&tensor.shape, &tensor.values) {
+            None => Ok(()),
+            Some(ValueDefect::NotFinite { index, value }) => Err(ModelError::NotFiniteTensor {
                 key: key(),
                 origin: origin(),
                 index,
-                value: tensor.values[index],
-            });
-        }
-        let is_matrix = tensor.shape.len() > 1 && !tensor.values.is_empty();
-        if is_matrix && tensor.values.iter().all(|value| *value == 0.0) {
-            return Err(ModelError::ZeroTensor {
+                value,
+            }),
+            Some(ValueDefect::AllZero) => Err(ModelError::ZeroTensor {
                 key: key(),
                 origin: origin(),
-            });
+            }),
         }
-        Ok(())
     }
 
     /// Returns the name of the stream from which a parameter's initial values are drawn.
@@ -358,19 +378,6 @@ impl<'a> ParamBuilder<'a> {
         let tensor = Tensor::<D>::from_data(data, &self.shared.device);
         Param::initialized(ParamId::new(), tensor).set_require_grad((self.shared.trained)(key))
     }
-}
-
-/// Returns the index of the first value that is infinite or not a number.
-pub(crate) fn first_not_finite(values: &[f32]) -> Option<usize> {
-    const BLOCK: usize = 4096;
-    // Without an early end the check of a block takes one instruction for many values.
-    let is_bad = |block: &[f32]| block.iter().fold(false, |bad, v| bad | !v.is_finite());
-    let block = values.chunks(BLOCK).position(is_bad)?;
-    values
-        .iter()
-        .enumerate()
-        .skip(block * BLOCK)
-        .find_map(|(index, value)| (!value.is_finite()).then_some(index))
 }
 
 /// Draws the initial values of one parameter, which depend only on the seed and its name.
@@ -441,16 +448,6 @@ mod tests {
             );
             assert!(read(vec![0.0, 0.0, 0.0, 1e-30], params).is_ok());
         }
-    }
-
-    #[test]
-    fn the_first_value_that_is_not_finite_is_found_in_any_block() {
-        let mut values = vec![1.0; 10_000];
-        assert_eq!(first_not_finite(&values), None);
-        values[9_999] = f32::NAN;
-        assert_eq!(first_not_finite(&values), Some(9_999));
-        values[4_096] = f32::INFINITY;
-        assert_eq!(first_not_finite(&values), Some(4_096));
     }
 
     #[test]

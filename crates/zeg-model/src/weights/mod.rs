@@ -2,6 +2,5 @@
 
 mod builder;
 
-pub(crate) use builder::first_not_finite;
 pub use builder::{Init, ParamBuilder, Provenance};
 pub use zeg_weights::*;

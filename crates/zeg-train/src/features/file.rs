@@ -4,20 +4,25 @@
 //! It is a safetensors file with three tensors per copy: `N.patches` `[patches, dim]` and `N.global` `[dim]` in `f16`,
 //! `N.labels` `[size, size]` in `u16`. Its metadata hold everything that the copies depend on (their origin); a file
 //! with another origin is not used.
+//!
+//! The origin is a [`Fingerprint`] that has to be equal in every part, unlike that of a checkpoint, which may lack some.
 
 use std::{borrow::Cow, collections::HashMap, path::Path, sync::Arc};
 
 use half::f16;
 use safetensors::{Dtype, SafeTensors, View as Tensor};
 use serde::{Deserialize, Serialize};
-use zeg_base::file::{self, Overwrite};
+use zeg_base::{
+    file::{self, Overwrite},
+    fingerprint::Fingerprint,
+};
 use zeg_data::sampler::Sampler;
 
 use super::{AugmentedCopy, FeatureCache};
 use crate::{TrainError, batch::Features};
 
-/// Version of the file layout.
-const FORMAT: u32 = 1;
+/// Version of the file layout; in version 1 the origin did not name how label files are read.
+const FORMAT: u32 = 2;
 const INFO: &str = "zeg-features";
 
 /// The metadata of the file.
@@ -25,7 +30,7 @@ const INFO: &str = "zeg-features";
 struct Info {
     format: u32,
     /// Everything that the copies depend on.
-    origin: serde_json::Value,
+    origin: Fingerprint,
     #[serde(alias = "pictures")]
     images: usize,
     size: usize,
@@ -75,11 +80,12 @@ impl Tensor for Part<'_> {
 impl FeatureCache {
     /// Writes all copies atomically.
     ///
-    /// - `origin`: everything that the copies depend on, such as the encoder's digest and the preprocessing
+    /// - `origin`: everything that the copies depend on, such as the encoder's digest, the preprocessing and the label
+    ///   rule
     ///
     /// # Errors
     /// Returns an error if the file cannot be written.
-    pub fn save(&self, path: &Path, origin: &serde_json::Value) -> Result<(), TrainError> {
+    pub fn save(&self, path: &Path, origin: &Fingerprint) -> Result<(), TrainError> {
         let grid = self
             .copies
             .first()
@@ -134,7 +140,7 @@ impl FeatureCache {
     }
 
     /// Reads copies with this `origin`; returns `None` if the file does not exist, is damaged, or has another origin.
-    pub fn open(path: &Path, origin: &serde_json::Value) -> Option<Self> {
+    pub fn open(path: &Path, origin: &Fingerprint) -> Option<Self> {
         let bytes = std::fs::read(path).ok()?;
         let (_, metadata) = SafeTensors::read_metadata(&bytes).ok()?;
         let info: Info = serde_json::from_str(metadata.metadata().as_ref()?.get(INFO)?).ok()?;
@@ -191,8 +197,6 @@ fn words(bytes: &[u8]) -> Vec<u16> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn cache() -> FeatureCache {
@@ -220,7 +224,12 @@ mod tests {
     fn copies_are_read_back_unchanged_and_only_for_their_own_origin() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("features.safetensors");
-        let origin = json!({ "encoder": "abc", "seed": 7 });
+        let origin = |encoder: &str| {
+            Fingerprint::new()
+                .with("weights: SHA-256", encoder)
+                .with("seed", 7)
+        };
+        let (other, origin) = (origin("other"), origin("abc"));
         let mut written = cache();
         written.save(&path, &origin).unwrap();
         let mut read = FeatureCache::open(&path, &origin).unwrap();
@@ -236,7 +245,10 @@ mod tests {
             };
             assert_eq!(values(&a), values(&b));
         }
-        assert!(FeatureCache::open(&path, &json!({ "encoder": "other", "seed": 7 })).is_none());
+        assert!(FeatureCache::open(&path, &other).is_none());
+        // A part that only one of both has is a difference, too.
+        assert!(FeatureCache::open(&path, &origin.clone().with("device", "cpu")).is_none());
+        assert!(FeatureCache::open(&path, &origin.only(|name| name != "seed")).is_none());
         assert!(FeatureCache::open(&folder.path().join("none"), &origin).is_none());
         // A truncated file is not used, and reading it does not panic.
         let bytes = std::fs::read(&path).unwrap();
@@ -244,5 +256,20 @@ mod tests {
             std::fs::write(&path, &bytes[..length]).unwrap();
             assert!(FeatureCache::open(&path, &origin).is_none(), "{length}");
         }
+    }
+
+    /// A file whose values were damaged has the same length and the same header.
+    #[test]
+    fn a_copy_with_a_value_that_is_not_finite_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("features.safetensors");
+        let origin = Fingerprint::new().with("seed", 7);
+        let mut damaged = cache();
+        assert_eq!(damaged.not_finite(), None);
+        let features = Arc::make_mut(&mut damaged.copies[2].features);
+        features.patches[5] = f16::NAN;
+        damaged.save(&path, &origin).unwrap();
+        let read = FeatureCache::open(&path, &origin).unwrap();
+        assert_eq!(read.not_finite(), Some("image-2"));
     }
 }

@@ -29,6 +29,7 @@ enum ClassNames {
 /// Name of the background class of VOC and PASCAL Context.
 const BACKGROUND: &str = "background";
 
+const VOC_ZEGFORMER: &str = include_str!("../../assets/splits/voc20-zegformer.txt");
 const VOC: &str = include_str!("../../assets/splits/voc20.txt");
 const COCO_STUFF: &str = include_str!("../../assets/splits/coco-stuff171.txt");
 const PASCAL_CONTEXT: &str = include_str!("../../assets/splits/pascal-context60.txt");
@@ -37,7 +38,7 @@ const ADE20K_FULL: &str = include_str!("../../assets/splits/ade20k-full847.txt")
 const NO_SPLITS: &str = "";
 
 /// All built-in lists.
-const LISTS: [BuiltinList; 8] = [
+const LISTS: [BuiltinList; 9] = [
     BuiltinList {
         name: "voc20",
         classes: ClassNames::Listed(&voc::CLASSES),
@@ -47,6 +48,11 @@ const LISTS: [BuiltinList; 8] = [
         name: "voc21",
         classes: ClassNames::WithBackground(&voc::CLASSES),
         splits: VOC,
+    },
+    BuiltinList {
+        name: "voc20-zegformer",
+        classes: ClassNames::Listed(&voc::ZEGFORMER_CLASSES),
+        splits: VOC_ZEGFORMER,
     },
     BuiltinList {
         name: "coco-stuff171",
@@ -106,6 +112,14 @@ pub(super) fn of_dataset(argument: &str) -> Vec<&'static str> {
 
 fn normalised(name: &str) -> String {
     name.trim().to_lowercase().replace([' ', '_'], "-")
+}
+
+/// Returns the list that holds the same classes in their usual spelling.
+pub(super) fn usually_spelled(list: &str) -> &str {
+    match list {
+        "voc20-zegformer" => "voc20",
+        other => other,
+    }
 }
 
 /// Returns a name without the numbers at its end: `ade20k-150` and `ade20k` have the stem `ade`.
@@ -203,7 +217,7 @@ mod tests {
             let defaults = splits.filter(|split| split.is_default).count();
             assert_eq!(defaults, usize::from(splits_of(list).count() > 0), "{list}");
         }
-        assert_eq!(count, 6 + 6 + 1 + 5 + 5 + 1);
+        assert_eq!(count, 6 + 6 + 1 + 1 + 5 + 5 + 1);
     }
 
     #[test]

@@ -138,6 +138,9 @@ pub fn parse_class_file(text: &str, name: &Path) -> Result<Vec<ClassQuery>, Clas
     if let Some(form) = other_form::of_extension(name) {
         return Err(other_form(None, form));
     }
+    if let Some(form) = other_form::of_start(text) {
+        return Err(other_form(None, form));
+    }
     let lines = (1..).zip(text.split('\n').map(without_comment));
     let lines: Vec<(usize, &str)> = lines.filter(|(_, line)| !line.is_empty()).collect();
     for (position, (number, line)) in lines.iter().enumerate() {
@@ -244,11 +247,7 @@ mod tests {
                 "q.csv: line 1: the name \"\\\"door\" begins with '\"'",
             ),
             ("d.json", "{\"0\": \"cat\"}", "d.json: JSON"),
-            (
-                "d.txt",
-                "{\"0\": \"cat\"}",
-                "d.txt: line 1: the name \"{\\\"0\\\": \\\"cat\\\"}\" begins with '{'",
-            ),
+            ("d.txt", "{\"0\": \"cat\"}", "d.txt: JSON"),
             ("y.yaml", "names:\n- cat\n", "y.yaml: YAML"),
             ("y.txt", "names:\n- cat\n", "y.txt: line 1: YAML"),
             ("y.txt", "- cat\n- dog\n", "y.txt: line 1: YAML"),

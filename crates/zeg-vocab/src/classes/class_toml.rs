@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use toml::{Spanned, Value};
+use zeg_base::keys::suggestion;
 
 use super::class_file::ClassFileError;
 use super::query::{ClassQuery, Collector, Place, QueryError, Role, check_name, shortened};
@@ -38,7 +39,7 @@ pub(super) fn parse(text: &str, name: &Path) -> Result<Vec<ClassQuery>, ClassFil
     let written: Written = toml::from_str(text).map_err(|error| ClassFileError::Toml {
         path: name.into(),
         line: line_of(text, &error.span().unwrap_or_default()),
-        reason: shortened_reason(error.message()),
+        reason: shortened_reason(error.message()) + &suggestion(error.message()),
     })?;
     let list_error = |source| ClassFileError::List {
         path: name.into(),
@@ -221,7 +222,7 @@ mod tests {
             ),
             (
                 "[[class]]\nname = 'dog'\nnmae = 'cat'",
-                "rooms.toml: line 3: unknown field `nmae`, expected one of `name`, `synonyms`, `color`, `colour`, `threshold`, `background`",
+                "rooms.toml: line 3: unknown field `nmae`, expected one of `name`, `synonyms`, `color`, `colour`, `threshold`, `background`; did you mean \"name\"?",
             ),
             (
                 "[[class]]\nname = 7",

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use thiserror::Error;
+use zeg_base::content::{StandIn, stand_in};
 
 /// Words in the header of a table of classes.
 const HEADER_WORDS: [&str; 21] = [
@@ -51,6 +52,12 @@ pub enum OtherForm {
     /// A table whose first line names its columns.
     #[error("the header of a table")]
     Header,
+    /// HTML, such as the page that a failed download leaves.
+    #[error("a web page")]
+    WebPage,
+    /// The text that Git LFS stores in the place of a file.
+    #[error("a Git LFS pointer")]
+    GitLfsPointer,
 }
 
 /// File extensions of other forms.
@@ -69,6 +76,17 @@ pub(super) fn of_extension(file: &Path) -> Option<OtherForm> {
     let mut endings = ENDINGS.into_iter();
     let found = endings.find(|(ending, _)| extension.eq_ignore_ascii_case(ending));
     found.map(|(_, form)| form)
+}
+
+/// Returns the form of a whole text whose beginning shows that it is not a class list.
+pub(super) fn of_start(text: &str) -> Option<OtherForm> {
+    match stand_in(text.as_bytes())? {
+        StandIn::GitLfsPointer => Some(OtherForm::GitLfsPointer),
+        StandIn::WebPage => Some(OtherForm::WebPage),
+        StandIn::Xml => Some(OtherForm::Xml),
+        StandIn::Json => Some(OtherForm::Json),
+        _ => None,
+    }
 }
 
 /// Returns the form of a line that is not a class.
@@ -116,6 +134,23 @@ fn leading_number(entry: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_and_pointers_are_no_class_lists() {
+        for (text, expected) in [
+            ("<!DOCTYPE html>\n<html>", Some(OtherForm::WebPage)),
+            (
+                "version https://git-lfs.github.com/spec/v1\noid sha256:0",
+                Some(OtherForm::GitLfsPointer),
+            ),
+            ("<?xml version=\"1.0\"?>", Some(OtherForm::Xml)),
+            ("{\"error\": \"not found\"}", Some(OtherForm::Json)),
+            ("cat\ndog\n", None),
+            ("", None),
+        ] {
+            assert_eq!(of_start(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn numbered_entries_count_up_from_0_or_1() {

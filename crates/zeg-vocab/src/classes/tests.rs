@@ -9,6 +9,7 @@ fn lists_have_their_published_sizes() {
     for (name, classes, unseen) in [
         ("voc20", 20, 5),
         ("voc21", 21, 5),
+        ("voc20-zegformer", 20, 5),
         ("coco-stuff171", 171, 15),
         ("pascal-context60", 60, 10),
         ("pascal-context59", 59, 10),
@@ -28,7 +29,38 @@ fn lists_have_their_published_sizes() {
             "{name}"
         );
     }
-    assert_eq!(ClassSet::names().len(), 8);
+    assert_eq!(ClassSet::names().len(), 9);
+}
+
+/// Names decide the text embeddings, so every list is compared with its source name by name.
+#[test]
+fn class_lists_are_those_of_the_published_code_name_by_name() {
+    let golden = include_str!("../../tests/golden/class_lists.txt");
+    let (mut list, mut label, mut lists) = (None, 0, 0);
+    let written = golden.lines().map(str::trim);
+    for line in written.filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        if let Some(name) = line.strip_prefix('[') {
+            list = Some(ClassSet::by_name(name.trim_end_matches(']')).unwrap());
+            (label, lists) = (0, lists + 1);
+            continue;
+        }
+        let set = list.as_ref().unwrap();
+        assert_eq!(set.names_of(label).join(", "), line, "{} {label}", set.name);
+        label += 1;
+        assert!(label <= set.len(), "{}", set.name);
+    }
+    // voc21 and pascal-context60 are voc20 and pascal-context59 after a background.
+    assert_eq!(lists, ClassSet::names().len() - 2);
+    for (whole, part) in [("voc21", "voc20"), ("pascal-context60", "pascal-context59")] {
+        let (whole, part) = (
+            ClassSet::by_name(whole).unwrap(),
+            ClassSet::by_name(part).unwrap(),
+        );
+        assert_eq!(whole.classes[0], "background");
+        assert_eq!(whole.classes[1..], part.classes);
+    }
+    assert_eq!(ClassSet::usually_spelled("voc20-zegformer"), "voc20");
+    assert_eq!(ClassSet::usually_spelled("voc21"), "voc21");
 }
 
 /// Unseen classes as the papers list them.

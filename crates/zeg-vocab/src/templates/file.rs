@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::{TemplateError, TemplateSet};
-use crate::text_file::{self, TextFileError};
+use crate::{
+    classes::shortened,
+    text_file::{self, TextFileError},
+};
 
 /// Largest size of a template file in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -25,6 +28,19 @@ pub enum TemplateFileError {
         line: usize,
         /// The error in the template.
         source: TemplateError,
+    },
+    /// A line has the quotes or brackets of a list in a program or in JSON, which would become part of every prompt.
+    #[error(
+        "{}: line {line}: {text:?} has the quotes or brackets of a list; write one template per line, without them",
+        path.display()
+    )]
+    ListSyntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// The line, shortened.
+        text: String,
     },
     /// The file has no templates or too many, or no built-in set has the given name.
     #[error(transparent)]
@@ -49,6 +65,13 @@ impl TemplateSet {
         for (line, template) in (1..).zip(text.lines().map(str::trim)) {
             if template.is_empty() || template.starts_with('#') {
                 continue;
+            }
+            if has_list_syntax(template) {
+                return Err(TemplateFileError::ListSyntax {
+                    path: name.into(),
+                    line,
+                    text: shortened(template),
+                });
             }
             super::Template::parse(template).map_err(|source| TemplateFileError::Line {
                 path: name.into(),
@@ -77,6 +100,15 @@ impl TemplateSet {
             Err(unknown) => Err(unknown.into()),
         }
     }
+}
+
+/// Returns whether a line is part of a list in Python or JSON, such as `'a photo of a {}.',`.
+fn has_list_syntax(line: &str) -> bool {
+    let begins = line.starts_with(['"', '\'', '[', '`'])
+        || ["f'", "f\"", "r'", "r\""]
+            .iter()
+            .any(|start| line.starts_with(start));
+    begins || line.ends_with("',") || line.ends_with("\",") || line.ends_with('[')
 }
 
 #[cfg(test)]
@@ -118,6 +150,18 @@ mod tests {
         );
         assert_eq!(parse("# nothing"), "the template set \"mine\" is empty");
         assert!(parse(&"{}\n".repeat(1001)).contains("1001 templates"));
+        for line in [
+            "'a photo of a {}.',",
+            "\"a photo of a {}.\"",
+            "[\"a photo of a {}.\"]",
+            "templates = [",
+            "f'a photo of a {}'",
+            "a photo of a {}.',",
+        ] {
+            let error = parse(&format!("# mine\n{line}\n"));
+            assert!(error.starts_with("mine.txt: line 2:"), "{error}");
+            assert!(error.contains("quotes or brackets of a list"), "{error}");
+        }
         let unknown = TemplateSet::by_name_or_file("no/such/file").unwrap_err();
         assert!(
             unknown.to_string().contains("unknown template set"),

@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
@@ -23,6 +23,13 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+impl Index {
+    /// Returns the names of the files, each once.
+    fn names(&self) -> BTreeSet<&str> {
+        self.weight_map.values().map(String::as_str).collect()
+    }
+}
+
 /// Returns whether the file is JSON.
 pub(super) fn is_index(source: &Source) -> Result<bool, Defect> {
     let start = source.up_to(0, 16)?;
@@ -30,8 +37,8 @@ pub(super) fn is_index(source: &Source) -> Result<bool, Defect> {
     Ok(start.trim_ascii_start().first() == Some(&b'{') && !start.contains(&0))
 }
 
-/// Opens the files of an index, which are in the same folder.
-pub(super) fn open(source: &Source) -> Result<Vec<(Source, Contents)>, WeightsError> {
+/// Reads an index and checks the names in it.
+fn read(source: &Source) -> Result<Index, WeightsError> {
     let path = source.path();
     let format = |reason: String| WeightsError::Format {
         path: path.to_owned(),
@@ -42,21 +49,44 @@ pub(super) fn open(source: &Source) -> Result<Vec<(Source, Contents)>, WeightsEr
         .map_err(|defect| defect.of(path))?;
     let index: Index = serde_json::from_slice(&json)
         .map_err(|error| format(format!("JSON, but not a valid index of weights: {error}")))?;
-    let names: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
+    let names = index.names();
     if names.len() > MOST_FILES {
         return Err(format(format!(
             "the index lists {} files; the limit is {MOST_FILES}",
             names.len()
         )));
     }
-    names
+    for name in names {
+        if Path::new(name).file_name() != Some(OsStr::new(name)) {
+            return Err(format(format!(
+                "the index lists the file {name:?}, which is not a plain file name"
+            )));
+        }
+    }
+    Ok(index)
+}
+
+/// Returns the paths of the files of an index, sorted by name.
+pub(super) fn files(source: &Source) -> Result<Vec<PathBuf>, WeightsError> {
+    let index = read(source)?;
+    let names = index.names().into_iter();
+    Ok(names
+        .map(|name| source.path().with_file_name(name))
+        .collect())
+}
+
+/// Opens the files of an index, which are in the same folder.
+pub(super) fn open(source: &Source) -> Result<Vec<(Source, Contents)>, WeightsError> {
+    let path = source.path();
+    let format = |reason: String| WeightsError::Format {
+        path: path.to_owned(),
+        reason,
+    };
+    let index = read(source)?;
+    index
+        .names()
         .into_iter()
         .map(|name| {
-            if Path::new(name).file_name() != Some(OsStr::new(name)) {
-                return Err(format(format!(
-                    "the index lists the file {name:?}, which is not a plain file name"
-                )));
-            }
             let file = Source::open(&path.with_file_name(name))?;
             let mut contents = recognise(&file).map_err(|defect| defect.of(file.path()))?;
             contents

@@ -4,7 +4,7 @@
 //! keys of the storages in the order in which they follow. A storage is its number of elements in 8 bytes, then the
 //! elements. The lengths of the pickles are not stated; each ends with its last opcode.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use super::{ContainerFormat, Contents, pickle_at, torch};
 use crate::{
@@ -73,8 +73,9 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
     Ok(Contents {
         format: ContainerFormat::TorchLegacy,
         tensors: tensors.named,
-        metadata: BTreeMap::new(),
+        metadata: tensors.metadata,
         passed_over: tensors.passed_over,
+        records: Vec::new(),
     })
 }
 

@@ -7,10 +7,13 @@
 mod index;
 mod legacy;
 mod numpy;
+mod record;
 mod safetensors;
 mod state_dict_of;
 mod torch;
 mod zip;
+
+pub(crate) use self::record::Record;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +23,8 @@ use std::{
 use ::safetensors::Dtype;
 use serde::Serialize;
 
+use zeg_base::content::{StandIn, stand_in};
+
 use crate::{
     WeightsError,
     error::Defect,
@@ -27,6 +32,9 @@ use crate::{
     source::Source,
 };
 
+/// Metadata key of a checkpoint of mmcv, and of a file imported from one, whose value is `true` if the model was trained
+/// on its own labels for unseen classes, else `false`.
+pub const SELF_TRAINING_KEY: &str = "mmcv.self-training";
 /// The largest size of a pickle, in bytes; those of released checkpoints have well under a megabyte.
 const MOST_PICKLE_BYTES: usize = 64 << 20;
 /// Number of bytes that are read at first from a pickle of unknown length.
@@ -38,6 +46,7 @@ const MOST_DIRECTORY_BYTES: u64 = 8 << 20;
 
 /// The container format of a weight file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ContainerFormat {
     /// A safetensors file.
@@ -90,6 +99,8 @@ pub(crate) struct Contents {
     pub(crate) metadata: BTreeMap<String, String>,
     /// Keys of a checkpoint that hold other weights of the same model, which are not read.
     pub(crate) passed_over: Vec<String>,
+    /// Records of an archive that hold values of tensors, with their checksums; none for other formats.
+    pub(crate) records: Vec<Record>,
 }
 
 /// Names that Hugging Face and open_clip give to the weights of a model, in order of preference.
@@ -112,6 +123,18 @@ pub(crate) fn open(path: &Path) -> Result<Vec<(Source, Contents)>, WeightsError>
     }
     let contents = recognise(&source).map_err(|defect| defect.of(path))?;
     Ok(vec![(source, contents)])
+}
+
+/// Returns the paths of all files that weights are read from: of an index, the index first and then the files that it
+/// lists, sorted by name; of a folder, those of the weights in it.
+pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+    let path = weights_of(path)?;
+    let source = Source::open(&path)?;
+    let mut files = vec![path];
+    if index::is_index(&source).map_err(|defect| defect.of(source.path()))? {
+        files.extend(index::files(&source)?);
+    }
+    Ok(files)
 }
 
 /// Returns the path itself, or the path of the weights if it is a folder.
@@ -149,7 +172,7 @@ pub(crate) fn recognise(source: &Source) -> Result<Contents, Defect> {
         } else {
             numpy::read(source)
         }
-    } else if start.get(8) == Some(&b'{') {
+    } else if start.get(8) == Some(&b'{') && stand_in(&start).is_none() {
         safetensors::read(source)
     } else {
         Err(Defect::Format(format!(
@@ -160,20 +183,27 @@ pub(crate) fn recognise(source: &Source) -> Result<Contents, Defect> {
     }
 }
 
-/// Names what the file is instead, if it is the result of a failed download.
-fn but(start: &[u8]) -> &'static str {
-    let text = start.trim_ascii_start();
-    if start.is_empty() {
-        ", but an empty file"
-    } else if text.starts_with(b"version https://git-lfs") {
-        ", but a Git LFS pointer to one"
-    } else if text.starts_with(b"<") {
-        ", but a web page"
-    } else if start.starts_with(b"\x1f\x8b") {
-        ", but a gzip file"
-    } else {
-        ""
-    }
+/// First bytes of files that people take for weights, with their names.
+const OTHER_FILES: [(&[u8], &str); 7] = [
+    (b"GGUF", "a GGUF file"),
+    (b"\x89HDF\r\n", "an HDF5 file, such as of Keras"),
+    (b"\x93NUMPY", "a NumPy array without tensor names"),
+    (b"\x89PNG\r\n", "a PNG image"),
+    (b"\xFF\xD8\xFF", "a JPEG image"),
+    (b"%PDF", "a PDF"),
+    (
+        b"\0\x05\x16\x07",
+        "a resource fork of macOS; the file has the same name without `._`",
+    ),
+];
+
+/// Names what the file is instead, such as the result of a failed download.
+fn but(start: &[u8]) -> String {
+    let mut others = OTHER_FILES.iter();
+    let other = others.find(|(bytes, _)| start.starts_with(bytes));
+    let name = other.map(|(_, name)| *name);
+    let name = name.or_else(|| stand_in(start).map(StandIn::name));
+    name.map_or_else(String::new, |name| format!(", but {name}"))
 }
 
 /// Reads the pickle at a position, with more and more bytes, because its length is known only after reading it.

@@ -49,6 +49,7 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
         tensors,
         metadata: BTreeMap::new(),
         passed_over: Vec::new(),
+        records: Vec::new(),
     })
 }
 

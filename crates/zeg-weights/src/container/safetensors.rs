@@ -75,5 +75,6 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
         passed_over: Vec::new(),
+        records: Vec::new(),
     })
 }

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Keys under which programs store the state dict, in order of preference.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 21] = [
     "state_dict",
     "model",
     "model_state_dict",
@@ -20,12 +20,15 @@ const KEYS: [&str; 18] = [
     "clip",
     "clip_model",
     "weights",
+    "model_weights",
     "params",
     "state_dict_ema",
     "model_ema",
     "ema_state_dict",
     "ema_model",
     "ema",
+    "swa_model",
+    "averaged_model",
     "teacher",
     "student",
 ];

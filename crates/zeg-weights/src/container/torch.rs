@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use safetensors::Dtype;
 
-use super::{StoredTensor, state_dict_of};
+use super::{SELF_TRAINING_KEY, StoredTensor, state_dict_of};
 use crate::{
     error::Defect,
-    pickle::{Document, Id, StorageRef, TensorRef, Value},
+    pickle::{Document, Id, StorageRef, TensorRef, Value, value::Object},
 };
 
 /// Attributes in which a pickled module stores its parts.
@@ -53,6 +53,8 @@ pub(super) struct Tensors {
     pub(super) named: BTreeMap<String, StoredTensor>,
     /// Keys that hold other weights of the same model, which are not read.
     pub(super) passed_over: Vec<String>,
+    /// What the file says about the training, by the keys of metadata.
+    pub(super) metadata: BTreeMap<String, String>,
 }
 
 /// Returns all tensors of a file under their names in a state dict.
@@ -87,7 +89,32 @@ pub(super) fn tensors(
     Ok(Tensors {
         named,
         passed_over: state_dict.passed_over,
+        metadata: training(document),
     })
+}
+
+/// Returns what the configuration in a checkpoint of mmcv, the text `meta.config`, says about the training.
+fn training(document: &Document<'_>) -> BTreeMap<String, String> {
+    let entry = |id, key| document.entry(document.pairs(id)?, key);
+    let config = entry(document.root, "meta").and_then(|meta| entry(meta, "config"));
+    let config = config.and_then(|config| document.text(config));
+    let stated = config.and_then(|text| self_training(&String::from_utf8_lossy(text)));
+    let pair = |stated: bool| (SELF_TRAINING_KEY.to_owned(), stated.to_string());
+    stated.map(pair).into_iter().collect()
+}
+
+/// Returns the value of `self_training` in a configuration in Python; if there are several, whether one is true.
+fn self_training(config: &str) -> Option<bool> {
+    let rests = config.split("self_training").skip(1);
+    let values = rests.filter_map(|rest| {
+        let rest = rest.trim_start_matches(['"', '\'', ' ']);
+        let value = rest.strip_prefix(['=', ':'])?.trim_start();
+        match (value.starts_with("True"), value.starts_with("False")) {
+            (false, false) => None,
+            (stated, _) => Some(stated),
+        }
+    });
+    values.reduce(|one, other| one || other)
 }
 
 struct Walk<'d, 'a> {
@@ -136,6 +163,12 @@ impl Walk<'_, '_> {
         let tensor = match document.get(value) {
             Some(Value::Tensor(tensor)) => Some(&**tensor),
             Some(Value::Reference) => None,
+            Some(Value::Object(object)) if is_tensor_of_another_kind(key, object) => {
+                return Err(Defect::NumberType {
+                    key: joined(prefix, key, "")?,
+                    dtype: "a sparse or quantised tensor".to_owned(),
+                });
+            }
             Some(Value::Object(_)) => {
                 let name = joined(prefix, key, ".")?;
                 return self.module(value, &name, depth + 1);
@@ -164,6 +197,12 @@ impl Walk<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Returns whether an object with a weight's name in a state dict is a sparse or quantised tensor: an opaque call.
+fn is_tensor_of_another_kind(key: &[u8], object: &Object) -> bool {
+    let is_weight = key.ends_with(b".weight") || key.ends_with(b".bias");
+    is_weight && object.state.is_none() && object.items.is_empty() && !object.arguments.is_empty()
 }
 
 /// Returns the name of a part: prefix, key and suffix.
@@ -291,4 +330,28 @@ fn contiguous(shape: &[usize], strides: &[usize]) -> bool {
         expected = expected.saturating_mul(size);
         fits
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::self_training;
+
+    #[test]
+    fn a_configuration_says_whether_the_model_trained_itself() {
+        for (config, expected) in [
+            (
+                "model = dict(type='FewSegViT', self_training=True, num_classes=20)",
+                Some(true),
+            ),
+            (
+                "decode_head=dict(self_training = False),\nself_training=True",
+                Some(true),
+            ),
+            ("{'self_training': False}", Some(false)),
+            ("self_training_steps=3", None),
+            ("lr = 0.1", None),
+        ] {
+            assert_eq!(self_training(config), expected, "{config}");
+        }
+    }
 }

@@ -1,11 +1,13 @@
 //! Reads PyTorch's zip files: `torch.save` since 1.6, and TorchScript.
 //!
 //! `<name>/data.pkl` is a pickle that refers to storages by key; the values of storage `k` are the entry
-//! `<name>/data/k`, also in TorchScript. PyTorch stores these entries uncompressed, so that an entry is a range of
-//! bytes in the file, and its size is bounded by that of the file. Compressed entries are refused: no program writes
-//! them, and their uncompressed size is not bounded.
+//! `<name>/data/k`, also in TorchScript. Its checksum is compared when a tensor in it is read for the first time.
+//!
+//! PyTorch stores these entries uncompressed, so that an entry is a range of bytes in the file, and its size is bounded
+//! by that of the file. Compressed entries are refused: no program writes them, and their uncompressed size is not
+//! bounded.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::atomic::AtomicBool};
 
 use ::zip::{
     CompressionMethod, ZipArchive,
@@ -13,7 +15,7 @@ use ::zip::{
     result::ZipError,
 };
 
-use super::{ContainerFormat, Contents, MOST_DIRECTORY_BYTES, MOST_PICKLE_BYTES, torch};
+use super::{ContainerFormat, Contents, MOST_DIRECTORY_BYTES, MOST_PICKLE_BYTES, Record, torch};
 use crate::{
     error::Defect,
     pickle::{self, Document, StorageRef, TensorRef},
@@ -38,11 +40,13 @@ pub(super) fn read(source: &Source) -> Result<Contents, Defect> {
     };
     let document = pickle::read(&pickle).map_err(Defect::from)?;
     let tensors = torch::tensors(&document, |tensor| archive.locate(&document, tensor))?;
+    archive.record("data.pkl")?.check(source)?;
     Ok(Contents {
         format,
         tensors: tensors.named,
-        metadata: std::collections::BTreeMap::new(),
+        metadata: tensors.metadata,
         passed_over: tensors.passed_over,
+        records: archive.records,
     })
 }
 
@@ -55,6 +59,8 @@ struct Archive<'a> {
     entries: HashMap<String, usize>,
     /// Storages located so far, by key.
     storages: HashMap<Vec<u8>, torch::Extent>,
+    /// The records of these storages.
+    records: Vec<Record>,
 }
 
 impl<'a> Archive<'a> {
@@ -93,6 +99,7 @@ impl<'a> Archive<'a> {
             root,
             entries,
             storages: HashMap::new(),
+            records: Vec::new(),
         })
     }
 
@@ -102,6 +109,12 @@ impl<'a> Archive<'a> {
 
     /// Returns the range of bytes of an entry.
     fn extent(&mut self, name: &str) -> Result<torch::Extent, Defect> {
+        let Record { start, bytes, .. } = self.record(name)?;
+        Ok(torch::Extent { start, bytes })
+    }
+
+    /// Returns an entry with its range of bytes and its checksum.
+    fn record(&mut self, name: &str) -> Result<Record, Defect> {
         let full = || format!("{}{}", self.root, name.escape_debug());
         let index = *self
             .entries
@@ -132,9 +145,12 @@ impl<'a> Archive<'a> {
                 full()
             )));
         };
-        Ok(torch::Extent {
+        Ok(Record {
+            name: full(),
             start,
             bytes: entry.size(),
+            crc32: entry.crc32(),
+            is_checked: AtomicBool::new(false),
         })
     }
 
@@ -165,7 +181,10 @@ impl<'a> Archive<'a> {
             return Ok(*extent);
         }
         let key = String::from_utf8_lossy(storage.key);
-        let extent = self.extent(&format!("data/{key}"))?;
+        let record = self.record(&format!("data/{key}"))?;
+        let Record { start, bytes, .. } = record;
+        let extent = torch::Extent { start, bytes };
+        self.records.push(record);
         self.storages.insert(storage.key.to_vec(), extent);
         Ok(extent)
     }

@@ -6,6 +6,7 @@ use zeg_kernels::{Level, integer_instructions, runs_on};
 
 /// Description of a machine as this build sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Machine {
     /// Vector instruction sets of the processor, out of those that this program or its libraries can use.
     pub features: Vec<&'static str>,

@@ -9,6 +9,9 @@ use zeg_model::embeddings::{ClassEmbeddings, EmbeddingTable, Selected};
 
 use super::{Embedded, EmbeddingOrigin, Templates, TextNotice};
 
+/// Difference of a row's length from 1 beyond which a notice tells that the rows were normalised.
+const UNIT_TOLERANCE: f64 = 0.01;
+
 /// A table of class embeddings that the user named.
 #[derive(Debug, Clone, Copy)]
 pub struct TableSource<'a> {
@@ -66,6 +69,13 @@ pub(super) fn embed(
         notices.push(TextNotice::TemplatesUnused {
             templates: templates.name().to_owned(),
             table: path(),
+        });
+    }
+    let [shortest, longest] = table.lengths();
+    if shortest < 1.0 - UNIT_TOLERANCE || longest > 1.0 + UNIT_TOLERANCE {
+        notices.push(TextNotice::NotUnit {
+            table: path(),
+            lengths: table.lengths().map(|length| format!("{length:.3}")),
         });
     }
     let all_names = |classes: &[Vec<String>]| -> Vec<String> {
@@ -139,18 +149,31 @@ mod tests {
     use super::*;
     use zeg_vocab::templates::TemplateSet;
 
-    /// Writes a `.npy` file of rows `[i, 1]`.
+    /// Writes a `.npy` file of unit rows, of which row `i` has its 1 at position `i`.
     fn write_rows(path: &Path, rows: usize) {
-        let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, 2), }}");
+        write_scaled_rows(path, rows, 1.0);
+    }
+
+    fn write_scaled_rows(path: &Path, rows: usize, scale: f32) {
+        let header =
+            format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {DIM}), }}");
         let length = (10 + header.len() + 1).next_multiple_of(64) - 10;
         let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
         bytes.extend((length as u16).to_le_bytes());
         bytes.extend(format!("{header:<width$}\n", width = length - 1).into_bytes());
         for row in 0..rows {
-            bytes.extend((row as f32).to_le_bytes());
-            bytes.extend(1.0_f32.to_le_bytes());
+            let values = unit(row).map(|value| (scale * value).to_le_bytes());
+            bytes.extend(values.concat());
         }
         std::fs::write(path, bytes).unwrap();
+    }
+
+    const DIM: usize = 3;
+
+    fn unit(row: usize) -> [f32; DIM] {
+        let mut values = [0.0; DIM];
+        values[row] = 1.0;
+        values
     }
 
     fn classes(names: &[&str]) -> Vec<Vec<String>> {
@@ -170,7 +193,7 @@ mod tests {
         };
 
         let found = embed(&classes(&["c", "a", "b"]), table(None), usual).unwrap();
-        assert_eq!(found.embeddings.values(), [0.0, 1.0, 1.0, 1.0, 2.0, 1.0]);
+        assert_eq!(found.embeddings.values(), [0, 1, 2].map(unit).concat());
         assert!(
             matches!(&found.notices[..], [TextNotice::RowOrder { rows: 3, first, .. }] if first == "c, a, b"),
             "{:?}",
@@ -189,7 +212,7 @@ mod tests {
 
         let stated = classes(&["a", "b", "c"]);
         let found = embed(&classes(&["c", "a"]), table(Some(&stated)), usual).unwrap();
-        assert_eq!(found.embeddings.values(), [2.0, 1.0, 0.0, 1.0]);
+        assert_eq!(found.embeddings.values(), [2, 0].map(unit).concat());
         assert_eq!(found.notices, []);
         assert_eq!(found.origin, EmbeddingOrigin::Table(path.clone()));
 
@@ -199,5 +222,24 @@ mod tests {
             found.notices[..],
             [TextNotice::TemplatesUnused { .. }]
         ));
+    }
+
+    #[test]
+    fn rows_of_another_length_are_normalised_with_a_notice() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.npy");
+        let templates = TemplateSet::single();
+        let stated = classes(&["a", "b", "c"]);
+        for (scale, told) in [(1.0, false), (1.005, false), (12.5, true), (0.5, true)] {
+            write_scaled_rows(&path, 3, scale);
+            let source = TableSource {
+                path: &path,
+                row_classes: Some(&stated),
+            };
+            let found = embed(&stated, source, Templates::Usual(&templates)).unwrap();
+            assert_eq!(found.embeddings.values(), [0, 1, 2].map(unit).concat());
+            let is_told = matches!(found.notices[..], [TextNotice::NotUnit { .. }]);
+            assert_eq!(is_told, told, "{scale}: {:?}", found.notices);
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 use serde::Serialize;
 use zeg::eval::Evaluation;
+use zeg_base::fingerprint::Fingerprint;
 
 use super::{
     AblateSettings,
@@ -16,7 +17,9 @@ use super::{
 
 /// The chosen settings and seen offset of a row.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct Choice {
+    /// Name of the row.
     pub(super) row: String,
     /// Settings of the chosen candidate, `key=value`.
     pub(super) settings: Vec<String>,
@@ -65,6 +68,7 @@ pub(super) fn candidates<'a>(
                 folder: folder_of(&row.name),
                 init: init.map(|init| folder_of(&init.row).join(&init.checkpoint)),
                 offsets: suite.offsets(row),
+                scored_on: Fingerprint::new(),
                 row,
                 changes,
             });

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     sync::{
         atomic::{AtomicUsize, Ordering},
         mpsc::{Sender, channel},
@@ -11,14 +11,21 @@ use std::{
 };
 
 use anyhow::Context as _;
-use zeg::eval::record::FILE_NAME;
-use zeg_train::experiment::Experiment;
+use zeg::eval::{Evaluation, record::FILE_NAME};
+use zeg_base::fingerprint::{Fingerprint, Mismatch};
+use zeg_base::plural::counted;
 
-use super::{AblateSettings, RunFailed, suite::Row};
-use crate::{Program, commands::eval::sweep, progress::Verbosity};
+use super::{AblateSettings, RunFailed, facts::Facts, suite::Row};
+use crate::{
+    Program,
+    commands::{
+        children::{Children, Ended},
+        eval::sweep,
+        interrupt,
+        train::{BegunRun, is_begun},
+    },
+};
 
-/// Exit code of a run that the user stopped.
-const INTERRUPTED: i32 = 130;
 /// Name of the folder for the records of a run.
 const SCORES: &str = "scores";
 
@@ -34,6 +41,8 @@ pub(super) struct Run<'a> {
     pub(super) init: Option<PathBuf>,
     /// Seen offsets to score with; empty for the offset of the experiment.
     pub(super) offsets: Vec<f32>,
+    /// What the images that are scored follow from now, found by [`check_all`]; empty if it is not known.
+    pub(super) scored_on: Fingerprint,
 }
 
 impl Run<'_> {
@@ -62,9 +71,25 @@ impl Run<'_> {
         }
     }
 
-    pub(super) fn is_scored(&self) -> bool {
+    /// Whether there are scores, perhaps of an earlier state of the data set.
+    pub(super) fn has_scores(&self) -> bool {
         let mut records = self.records().into_iter();
         records.all(|record| record.join(FILE_NAME).is_file())
+    }
+
+    /// Whether there are scores of the images and labels that are there now.
+    pub(super) fn is_scored(&self) -> bool {
+        self.has_scores() && self.check_scores().is_ok()
+    }
+
+    /// Checks that the scores are of the images and labels that are there now, as far as the records state it.
+    fn check_scores(&self) -> anyhow::Result<()> {
+        for record in self.records() {
+            Evaluation::open(record)?
+                .fingerprint
+                .check(&self.scored_on)?;
+        }
+        Ok(())
     }
 
     /// Returns how far the run is: `scored`, `trained`, `begun` or `left`.
@@ -73,34 +98,62 @@ impl Run<'_> {
             "scored"
         } else if self.model().is_file() {
             "trained"
-        } else if self.folder.join("run.json").is_file() {
+        } else if is_begun(&self.folder) {
             "begun"
         } else {
             "left"
         }
     }
 
-    /// Checks that the settings are consistent and that an earlier run in the folder had the same ones.
-    fn check(&self, program: &Program) -> anyhow::Result<()> {
+    /// Checks that the settings are consistent and that an earlier run in the folder had the same ones, the same labels
+    /// and the same weights.
+    fn check(&mut self, program: &Program, facts: &mut Facts) -> anyhow::Result<()> {
         let experiment = crate::commands::open_experiment(program, &self.config, &self.changes)?;
-        let manifest = self.folder.join("run.json");
-        let Ok(text) = std::fs::read_to_string(&manifest) else {
+        if self.has_scores() {
+            self.scored_on = facts.of_scores(&experiment);
+            if let Err(error) = self.check_scores() {
+                print_notice!(
+                    "warning: {}: its scores are of other images, labels or classes, so it is scored again: {error}",
+                    self.folder.display()
+                );
+            }
+        }
+        let folder = self.folder.display();
+        let Some(before) = BegunRun::open(&self.folder)? else {
+            anyhow::ensure!(
+                !self.model().exists(),
+                "{folder} holds a model without the run.json of its run; choose another folder with -o"
+            );
             return Ok(());
         };
-        let manifest_json: serde_json::Value =
-            serde_json::from_str(&text).with_context(|| manifest.display().to_string())?;
-        let before: Experiment = serde_json::from_value(manifest_json["experiment"].clone())
-            .with_context(|| manifest.display().to_string())?;
         anyhow::ensure!(
-            before == experiment,
-            "{} holds a run with other settings; choose another folder with -o",
-            self.folder.display()
+            before.is_of(&experiment),
+            "{folder} holds a run with other settings; choose another folder with -o"
         );
-        Ok(())
+        // Earlier versions wrote no fingerprint, but the digest of the weights.
+        let mut then = before.fingerprint;
+        if let Some(weights) = before.weights.filter(|_| then.is_empty()) {
+            then = then.with("weights: SHA-256", weights.sha256);
+        }
+        if then.is_empty() {
+            return Ok(());
+        }
+        let now = facts.of(&experiment, &self.weights);
+        then.check(&now).map_err(|mismatch| {
+            OtherRun {
+                folder: self.folder.clone(),
+                mismatch,
+            }
+            .into()
+        })
     }
 
     /// Trains the model, or continues its training; returns an exit code if the user stopped it.
-    fn train(&self, settings: &AblateSettings) -> anyhow::Result<Option<ExitCode>> {
+    fn train(
+        &self,
+        settings: &AblateSettings,
+        children: &Children,
+    ) -> anyhow::Result<Option<ExitCode>> {
         let mut command = zeg("train")?;
         command.arg(&self.config);
         for change in &self.changes {
@@ -113,23 +166,52 @@ impl Run<'_> {
         if let Some(text) = &settings.text {
             command.arg("--text").arg(text);
         }
+        command.args(&settings.train_arguments);
         if let Some(init) = &self.init {
             command.arg("--init").arg(init);
         }
         // Rows with the same frozen encoder and seed share the encoded images.
-        let features = settings.output.join("features");
-        command.arg("--feature-cache").arg(features);
-        command.arg("--output").arg(&self.folder).arg("--resume");
+        command.arg("--feature-cache").arg(settings.features());
+        command.arg("--output").arg(&self.folder);
+        if is_begun(&self.folder) {
+            command.arg("--resume");
+        }
         add_common_arguments(&mut command, settings);
-        wait("train", &self.folder, command)
+        wait(children, "train", &self.folder, command)
     }
 }
 
-/// Checks the settings of all runs, so that a mistake shows before the first run starts.
-pub(super) fn check_all(program: &Program, runs: &[Run], suite: &Path) -> anyhow::Result<()> {
+/// The error for a run that was trained on other labels, images or weights than those that the suite has now.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{} holds a run that was trained on other data or weights: {mismatch}; choose another folder with -o",
+    folder.display()
+)]
+struct OtherRun {
+    folder: PathBuf,
+    mismatch: Mismatch,
+}
+
+/// Checks the settings of all runs, so that a mistake shows before the first run starts, and finds out which of them
+/// have scores of the images and labels that are there now.
+pub(super) fn check_all(
+    program: &Program,
+    runs: &mut [Run],
+    settings: &AblateSettings,
+) -> anyhow::Result<()> {
+    let mut facts = Facts::new(settings);
     for run in runs {
-        run.check(program)
-            .with_context(|| format!("row {:?} of {}", run.row.name, suite.display()))?;
+        run.check(program, &mut facts)
+            .with_context(|| format!("row {:?} of {}", run.row.name, settings.suite.display()))?;
+    }
+    Ok(())
+}
+
+/// Waits until no process of a suite that was killed uses the folders, and removes what was left in them.
+pub(super) fn settle(runs: &[Run], children: &Children) -> anyhow::Result<()> {
+    for run in runs {
+        children.wait_for_folder(&run.folder)?;
+        children.wait_for_folder(&run.folder.join(SCORES))?;
     }
     Ok(())
 }
@@ -138,6 +220,7 @@ pub(super) fn check_all(program: &Program, runs: &[Run], suite: &Path) -> anyhow
 pub(super) fn train_all(
     runs: &[Run],
     settings: &AblateSettings,
+    children: &Children,
 ) -> anyhow::Result<Option<ExitCode>> {
     let mut left: Vec<&Run> = runs.iter().filter(|run| !run.model().is_file()).collect();
     let count = left.len();
@@ -156,7 +239,7 @@ pub(super) fn train_all(
             settings
                 .verbosity
                 .notice(format_args!("run {number} of {count}: {}", run.name));
-            run.train(settings)
+            run.train(settings, children)
         })?;
         if code.is_some() {
             return Ok(code.inspect(|_| stopped(settings)));
@@ -208,9 +291,7 @@ fn add_common_arguments(command: &mut Command, settings: &AblateSettings) {
     if settings.jobs > 1 {
         command.args(["--threads", "1"]);
     }
-    if settings.verbosity == Verbosity::Quiet {
-        command.arg("--quiet");
-    }
+    command.args(settings.verbosity.flag());
 }
 
 /// Scores the runs that have no scores; returns an exit code if the user stopped it.
@@ -220,6 +301,7 @@ fn add_common_arguments(command: &mut Command, settings: &AblateSettings) {
 pub(super) fn score_all(
     runs: &[Run],
     settings: &AblateSettings,
+    children: &Children,
 ) -> anyhow::Result<Option<ExitCode>> {
     let mut left: Vec<&Run> = runs.iter().filter(|run| !run.is_scored()).collect();
     let mut groups: Vec<Vec<&Run>> = Vec::new();
@@ -230,17 +312,23 @@ pub(super) fn score_all(
         groups.extend(now.chunks(part).map(<[&Run]>::to_vec));
         left = later;
     }
-    let code = side_by_side(settings.jobs, &groups, |runs| score(settings, runs))?;
+    let code = side_by_side(settings.jobs, &groups, |runs| {
+        score(settings, children, runs)
+    })?;
     Ok(code.inspect(|_| stopped(settings)))
 }
 
-fn score(settings: &AblateSettings, runs: &[&Run]) -> anyhow::Result<Option<ExitCode>> {
+fn score(
+    settings: &AblateSettings,
+    children: &Children,
+    runs: &[&Run],
+) -> anyhow::Result<Option<ExitCode>> {
     let Some(first) = runs.first() else {
         return Ok(None);
     };
     settings
         .verbosity
-        .notice(format_args!("scoring {} models", runs.len()));
+        .notice(format_args!("scoring {}", counted(runs.len(), "model")));
     let mut command = zeg("eval")?;
     command.args(runs.iter().map(|run| run.model()));
     if let Some(data) = &settings.data {
@@ -253,26 +341,24 @@ fn score(settings: &AblateSettings, runs: &[&Run]) -> anyhow::Result<Option<Exit
         command.arg(format!("--seen-offsets={}", offsets.join(",")));
     }
     add_common_arguments(&mut command, settings);
-    wait("eval", &settings.output, command)
+    wait(children, "eval", &settings.output, command)
 }
 
-/// Waits for a process; returns an exit code if the user stopped it.
+/// Runs a process to its end; returns an exit code if the user stopped it.
 fn wait(
+    children: &Children,
     what: &'static str,
     folder: &Path,
     mut command: Command,
 ) -> anyhow::Result<Option<ExitCode>> {
-    let status = command
-        .stdout(std::process::Stdio::null())
-        .status()
-        .context("starting a process of this program")?;
-    match status.code() {
-        Some(0) => Ok(None),
-        Some(INTERRUPTED) | None => Ok(Some(ExitCode::from(INTERRUPTED as u8))),
-        Some(code) => Err(RunFailed {
+    command.stdout(Stdio::null());
+    match children.run(command)? {
+        Ended::Well => Ok(None),
+        Ended::Stopped => Ok(Some(interrupt::exit_code())),
+        Ended::Badly(how) => Err(RunFailed {
             what,
             folder: folder.to_owned(),
-            code,
+            how,
         }
         .into()),
     }

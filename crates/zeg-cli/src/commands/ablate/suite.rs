@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::Deserialize;
+use zeg_base::keys::explain;
 
 /// A suite file of `zeg ablate`.
 #[derive(Debug, Deserialize)]
@@ -119,7 +120,11 @@ pub(super) struct Init {
 impl Suite {
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let mut suite: Self = toml::from_str(&text).with_context(|| path.display().to_string())?;
+        let parsed = toml::from_str(&text);
+        let mut suite: Self = parsed.map_err(|error: toml::de::Error| {
+            let reason = explain(&text, &error.to_string(), &[]);
+            anyhow::anyhow!("{}: {reason}", path.display())
+        })?;
         path.parent()
             .unwrap_or(Path::new(""))
             .clone_into(&mut suite.folder);
@@ -152,6 +157,9 @@ impl Suite {
     fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(!self.rows.is_empty(), "the suite has no rows");
         anyhow::ensure!(!self.seeds.is_empty(), "the suite has no seeds");
+        if let Some(seed) = first_repeated(&self.seeds) {
+            anyhow::bail!("seeds: seed {seed} is named twice");
+        }
         let of_rows = self.rows.iter().filter_map(|row| row.offsets.as_ref());
         let mut offsets = of_rows.flatten().chain(&self.offsets).peekable();
         anyhow::ensure!(
@@ -209,6 +217,13 @@ impl Suite {
         }
         Ok(())
     }
+}
+
+/// Returns the first item that equals an earlier one.
+pub(super) fn first_repeated<T: PartialEq>(items: &[T]) -> Option<&T> {
+    let mut numbered = items.iter().enumerate();
+    let repeated = numbered.find(|(number, item)| items[..*number].contains(item));
+    repeated.map(|(_, item)| item)
 }
 
 /// Checks that a name can be the name of a folder.

@@ -1,7 +1,13 @@
 //! The table of a suite: measured scores with the published ones beside them.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    fs, io,
+    path::{Path, PathBuf},
+};
+use zeg_base::plural::counted;
 
+use anyhow::Context as _;
 use serde::Serialize;
 use zeg::eval::{
     Evaluation, Summary,
@@ -10,6 +16,39 @@ use zeg::eval::{
 };
 
 use super::{choose::Choice, run::Run, suite::Suite};
+use crate::commands::place::Existing;
+
+/// Name of the table's file in the folder of the suite.
+const FILE_NAME: &str = "ablation.md";
+
+/// The error for a file that is in the table's place.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{}: the file is no table of this command, so it is not replaced; move it away, or choose another folder with -o",
+    .0.display()
+)]
+struct NoTable(PathBuf);
+
+/// Returns the file of a suite's table; an earlier table is replaced, and nothing else.
+///
+/// # Errors
+/// Returns an error if something else stands at the place, or if it cannot be read.
+pub(super) fn place(folder: &Path) -> anyhow::Result<PathBuf> {
+    let path = folder.join(FILE_NAME);
+    let place = Existing::Replace.place(&path)?;
+    match fs::read(&place) {
+        Ok(old) if is_table(&String::from_utf8_lossy(&old)) => Ok(place),
+        Ok(_) => Err(NoTable(path).into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(place),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+/// Whether a text is a table of this command, or empty.
+fn is_table(text: &str) -> bool {
+    let begins = text.starts_with("# ") && text.contains("\n\nScored on ");
+    text.is_empty() || begins && text.contains("\n| row | n |")
+}
 
 /// A scored run.
 pub(super) struct Scored {
@@ -34,13 +73,15 @@ impl Scored {
                     .transpose()?,
             })
         };
-        run.is_scored().then(open)
+        run.has_scores().then(open)
     }
 }
 
 /// All rows with their scores.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct Table {
+    /// Title of the suite.
     title: String,
     /// Source of the published scores.
     source: Option<String>,
@@ -53,24 +94,35 @@ pub(super) struct Table {
 
 /// A row with its scores.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct TableRow {
+    /// Its name.
     name: String,
+    /// Scores over the runs of the row.
     scores: Summary,
     /// Scores with the seen offset 0, if an offset was chosen.
     uncalibrated: Option<Summary>,
+    /// Settings that were chosen for the row, if the suite chooses any.
     choice: Option<Choice>,
+    /// Published scores of the row, if there are any.
     published: Option<PublishedScores>,
 }
 
 /// Published scores in percent; the hIoU is recomputed from the mIoU of seen and unseen classes.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct PublishedScores {
+    /// Name of the method in the publication.
     method: String,
+    /// Pixel accuracy in percent.
     p_acc: Option<f64>,
+    /// Mean IoU of the seen classes in percent.
     #[serde(rename = "miou_seen")]
     seen: Option<f64>,
+    /// Mean IoU of the unseen classes in percent.
     #[serde(rename = "miou_unseen")]
     unseen: Option<f64>,
+    /// Harmonic mean of the two, in percent.
     hiou: Option<f64>,
 }
 
@@ -97,8 +149,10 @@ impl Table {
                 continue;
             };
             table.scored_on = format!(
-                "{} {}, {} images",
-                first.benchmark.title, first.benchmark.split, first.images
+                "{} {}, {}",
+                first.benchmark.title,
+                first.benchmark.split,
+                counted(first.images, "image")
             );
             table.official = !first.is_subset() && first.benchmark.official_images.is_some();
             // A data set without published scores has those of VOC beside it, to compare the order of the rows.
@@ -223,5 +277,27 @@ impl TableRow {
             measured(&scores.hiou),
         );
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_table_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(FILE_NAME);
+        assert_eq!(place(folder.path()).unwrap(), file);
+        let table = "# Designs\n\nScored on mini, test, 4 images. Means\n\n| row | n | pAcc |\n|---|---:|---:|\n";
+        for old in ["", table] {
+            fs::write(&file, old).unwrap();
+            assert!(place(folder.path()).is_ok(), "{old}");
+        }
+        for own in ["my notes\n", "# Ablation\n\nWhat I scored on Monday.\n"] {
+            fs::write(&file, own).unwrap();
+            let error = place(folder.path()).unwrap_err();
+            assert!(error.is::<NoTable>(), "{error}");
+        }
     }
 }

@@ -3,10 +3,19 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use zeg::data::{Diagnosis, DoctorOptions, Selection, Verdict, datasets, examine};
+use serde::Serialize;
+use zeg::data::{
+    Diagnosis, DoctorOptions, Selection, Verdict, datasets, examine, mini_world::DATASET,
+};
 
 use crate::{
-    commands::{JsonTarget, json::JsonArgs, shared::heading, write_result},
+    commands::{
+        JsonTarget, data_folder,
+        json::JsonArgs,
+        shared::{heading, thread_count},
+        write_result,
+    },
+    numbers::count,
     progress::Verbosity,
 };
 
@@ -21,9 +30,9 @@ The exit code is 1 if there is an error; with --strict also if there is a warnin
 pub(super) struct DoctorArgs {
     /// Name from `zeg data list`, or the file that describes your own data set (.toml)
     dataset: String,
-    /// Folder of the data set
+    /// Folder of the data set [default for a file: the folder that it names]
     #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
-    data: PathBuf,
+    data: Option<PathBuf>,
     /// Splits to check, separated by commas [default: those of train and val that exist]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = heading::DATA)]
     split: Vec<String>,
@@ -34,15 +43,15 @@ pub(super) struct DoctorArgs {
     #[arg(long, value_name = "SPLIT", help_heading = heading::CLASSES)]
     unseen: Option<String>,
     /// Number of images to check, from the start of each split [default: all]
-    #[arg(long, value_name = "N", help_heading = heading::DATA)]
+    #[arg(long, value_name = "N", value_parser = count, help_heading = heading::DATA)]
     limit: Option<usize>,
     /// Treat warnings as errors
     #[arg(long, help_heading = heading::OUTPUT)]
     strict: bool,
     #[command(flatten)]
     json: JsonArgs,
-    /// Number of CPU threads [default: one per core]
-    #[arg(long, value_name = "N", env = "ZEG_THREADS", help_heading = heading::PERFORMANCE)]
+    /// Number of CPU threads, at most 4 per core [default: one per core]
+    #[arg(long, value_name = "N", env = "ZEG_THREADS", value_parser = count, help_heading = heading::PERFORMANCE)]
     threads: Option<usize>,
 }
 
@@ -65,21 +74,39 @@ pub(super) struct DoctorSettings {
 
 impl DoctorArgs {
     /// # Errors
-    /// Returns an error if the file of `--json` may not be written.
+    /// Returns an error if the data set has no files or no folder, or if the file of `--json` may not be written.
     pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<DoctorSettings> {
+        anyhow::ensure!(
+            self.dataset != DATASET,
+            "the data set {DATASET} is rendered on request and has no files to check"
+        );
         Ok(DoctorSettings {
+            folder: data_folder(self.data.as_deref(), &self.dataset)?.to_owned(),
             dataset: self.dataset,
-            folder: self.data,
             splits: self.split,
             classes: self.class_list,
             unseen: self.unseen,
             limit: self.limit,
             strict: self.strict,
             json: self.json.target("data doctor")?,
-            threads: self.threads,
+            threads: thread_count(self.threads),
             verbosity,
         })
     }
+}
+
+/// What was found in a data set.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct DoctorOutput {
+    /// One entry per split.
+    splits: Vec<Diagnosis>,
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    crate::commands::json::schema_of::<DoctorOutput>("data doctor")
 }
 
 pub(super) fn doctor(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
@@ -117,9 +144,9 @@ pub(super) fn doctor(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
     if let (true, Some(error)) = (diagnoses.is_empty(), first_error) {
         return Err(error.into());
     }
-    let document = serde_json::json!({ "splits": diagnoses });
-    write_result(settings.json.as_ref(), &document, || {
-        for diagnosis in &diagnoses {
+    let output = DoctorOutput { splits: diagnoses };
+    write_result(settings.json.as_ref(), &output, || {
+        for diagnosis in &output.splits {
             print_result!("{}", diagnosis.to_table())?;
         }
         Ok(())
@@ -129,7 +156,7 @@ pub(super) fn doctor(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
         Verdict::Suspicious => settings.strict,
         Verdict::Healthy => false,
     };
-    Ok(if diagnoses.iter().any(failed) {
+    Ok(if output.splits.iter().any(failed) {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use serde_json::json;
 use zeg::{
     data::{DatasetEntry, datasets},
     vocab::classes::ClassSet,
@@ -46,32 +45,58 @@ pub(super) fn list(settings: &ListSettings) -> anyhow::Result<ExitCode> {
     let list = datasets::all()
         .map(describe)
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let document = json!({ "datasets": list });
-    write_result(settings.json.as_ref(), &document, || print(&list))?;
+    let output = ListOutput { datasets: list };
+    write_result(settings.json.as_ref(), &output, || print(&output.datasets))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    crate::commands::json::schema_of::<ListOutput>("data list")
+}
+
+/// The known data sets.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct ListOutput {
+    /// All data sets.
+    datasets: Vec<DatasetDescription>,
 }
 
 /// A data set in the list.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct DatasetDescription {
+    /// Its name, for `--dataset`.
     name: &'static str,
+    /// Its title, as `PASCAL VOC 2012`.
     title: &'static str,
+    /// Its class lists, for `--class-list`.
     class_lists: Vec<ClassListDescription>,
+    /// Its official splits.
     splits: Vec<SplitDescription>,
 }
 
 /// A class list and its size.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct ClassListDescription {
+    /// Its name.
     name: &'static str,
+    /// Number of its classes.
     classes: usize,
+    /// Number of those that are unseen in the published split.
     unseen: usize,
 }
 
 /// A split and its number of images.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct SplitDescription {
+    /// Its name.
     name: &'static str,
+    /// Number of its images.
     images: usize,
 }
 

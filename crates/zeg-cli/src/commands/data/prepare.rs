@@ -1,18 +1,35 @@
 //! `zeg data prepare`: converts official downloads to the folders that training and scoring read.
 
-use std::{ops::ControlFlow, path::PathBuf, process::ExitCode, sync::atomic::Ordering};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::atomic::Ordering,
+};
 
 use clap::Args;
-use zeg::data::prepare::{ImagePlacement, OnBad, PrepareError, PrepareOptions, Summary, plan};
+use serde::Serialize;
+use zeg::data::{
+    is_description,
+    prepare::{
+        ImagePlacement, Missing, OnBad, Plan, PrepareError, PrepareOptions, SplitImages, Summary,
+        plan,
+    },
+};
+use zeg_base::plural::counted;
 
 use crate::{
-    commands::{JsonTarget, json::JsonArgs, shared::heading, stop_flag, write_result},
+    commands::{
+        JsonTarget,
+        json::JsonArgs,
+        place::output_folder,
+        shared::{heading, thread_count},
+        stop_flag, write_result,
+    },
+    numbers::{count, count_or_zero},
     progress::Verbosity,
     say::StdoutError,
 };
-
-/// Exit code of a run that the user stopped.
-const INTERRUPTED: u8 = 130;
 
 /// Arguments of `zeg data prepare`.
 #[derive(Debug, Args)]
@@ -29,7 +46,7 @@ pub(super) struct PrepareArgs {
     #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
     from: PathBuf,
     /// Folder to create
-    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    #[arg(short, long, value_name = "DIR", value_parser = output_folder(), help_heading = heading::OUTPUT)]
     output: PathBuf,
     /// Link images that need no change to the download, or copy them
     #[arg(long, value_enum, default_value = "link", help_heading = heading::OUTPUT)]
@@ -38,15 +55,15 @@ pub(super) struct PrepareArgs {
     #[arg(long, help_heading = heading::DATA)]
     keep_going: bool,
     /// ADE20K-Full only: longest short side of an image, in pixels; larger images are shrunk, 0 shrinks none
-    #[arg(long, value_name = "PIXELS", default_value_t = 512, help_heading = heading::DATA)]
+    #[arg(long, value_name = "PIXELS", default_value_t = 512, value_parser = count_or_zero, help_heading = heading::DATA)]
     shrink: usize,
     /// Print what would be created, and create nothing
-    #[arg(long, conflicts_with = "json", help_heading = heading::OUTPUT)]
+    #[arg(long, help_heading = heading::OUTPUT)]
     dry_run: bool,
     #[command(flatten)]
     json: JsonArgs,
-    /// Number of CPU threads [default: one per core]
-    #[arg(long, value_name = "N", env = "ZEG_THREADS", help_heading = heading::PERFORMANCE)]
+    /// Number of CPU threads, at most 4 per core [default: one per core]
+    #[arg(long, value_name = "N", env = "ZEG_THREADS", value_parser = count, help_heading = heading::PERFORMANCE)]
     threads: Option<usize>,
 }
 
@@ -81,7 +98,7 @@ impl PrepareArgs {
             from: self.from,
             output: self.output,
             options: PrepareOptions {
-                threads: self.threads.unwrap_or_else(rayon::current_num_threads),
+                threads: thread_count(self.threads).unwrap_or_else(rayon::current_num_threads),
                 images: match self.images {
                     PlacementArg::Link => ImagePlacement::Link,
                     PlacementArg::Copy => ImagePlacement::Copy,
@@ -100,10 +117,60 @@ impl PrepareArgs {
     }
 }
 
+/// The outcome of a conversion, or with `--dry-run` its plan.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+enum PrepareOutput<'a> {
+    /// The outcome of a conversion.
+    Outcome(&'a Summary),
+    /// With `--dry-run`: what would be made.
+    Plan(PlanOutput),
+}
+
+/// What a conversion would make.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct PlanOutput {
+    /// The data set's name.
+    dataset: &'static str,
+    /// Descriptions of the recognised parts of the download.
+    findings: Vec<String>,
+    /// Parts of a complete download that this one lacks.
+    missing: Vec<Missing>,
+    /// Number of images of each split, here and as published.
+    splits: Vec<SplitImages>,
+    /// Number of files that would be made, not counting lists.
+    files: usize,
+    /// Lists of ids that would be written, relative to the folder.
+    #[serde(serialize_with = "zeg_base::paths::serialize_all")]
+    lists: Vec<PathBuf>,
+}
+
+impl PlanOutput {
+    fn of(plan: &Plan) -> Self {
+        Self {
+            dataset: plan.name(),
+            findings: plan.findings().to_vec(),
+            missing: plan.missing().to_vec(),
+            splits: plan.splits().to_vec(),
+            files: plan.files(),
+            lists: plan.lists().map(Path::to_owned).collect(),
+        }
+    }
+}
+
+/// Returns the schema of the command's output.
+#[cfg(feature = "schema")]
+pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
+    crate::commands::json::schema_of::<PrepareOutput<'_>>("data prepare")
+}
+
 pub(super) fn prepare(settings: &PrepareSettings) -> anyhow::Result<ExitCode> {
     let plan = plan(&settings.dataset, &settings.from)?;
     if settings.dry_run {
-        print_result!("{plan}")?;
+        let output = PrepareOutput::Plan(PlanOutput::of(&plan));
+        write_result(settings.json.as_ref(), &output, || print_result!("{plan}"))?;
         return Ok(ExitCode::SUCCESS);
     }
     settings.verbosity.notice(&plan);
@@ -120,9 +187,10 @@ pub(super) fn prepare(settings: &PrepareSettings) -> anyhow::Result<ExitCode> {
     });
     bar.finish();
     let summary = result?;
-    write_result(settings.json.as_ref(), &summary, || print(&summary))?;
+    let output = PrepareOutput::Outcome(&summary);
+    write_result(settings.json.as_ref(), &output, || print(&summary))?;
     Ok(if summary.stopped {
-        ExitCode::from(INTERRUPTED)
+        crate::commands::interrupt::exit_code()
     } else if summary.failed.is_empty() {
         ExitCode::SUCCESS
     } else {
@@ -132,14 +200,14 @@ pub(super) fn prepare(settings: &PrepareSettings) -> anyhow::Result<ExitCode> {
 
 fn print(summary: &Summary) -> Result<(), StdoutError> {
     print_result!(
-        "{}: {} converted, {} linked, {} copied, {} existed already, {} failed; {} lists; {:.1} s",
+        "{}: {} converted, {} linked, {} copied, {} existed already, {} failed; {}; {:.1} s",
         summary.dataset,
         summary.converted,
         summary.linked,
         summary.copied,
         summary.skipped,
         summary.failed.len(),
-        summary.lists,
+        counted(summary.lists, "list"),
         summary.seconds
     )?;
     for failure in &summary.failed {
@@ -157,8 +225,17 @@ pub(crate) fn hint(error: &PrepareError) -> Option<String> {
         PrepareError::WouldReplaceSource { .. } => {
             "name another folder with -o; the files of the download are never changed".into()
         }
+        PrepareError::Occupied { .. } => {
+            "name another folder with -o, or move the file away; no file of yours is replaced"
+                .into()
+        }
         PrepareError::NotFound { .. } => {
             "name the folder of the unpacked archives with --from".into()
+        }
+        PrepareError::UnknownDataset { name } if is_description(name) => {
+            format!(
+                "a data set that a file describes needs no conversion; `zeg data doctor {name}` checks it"
+            )
         }
         PrepareError::UnknownDataset { .. } => "`zeg data list` lists the data sets".into(),
         _ => return None,

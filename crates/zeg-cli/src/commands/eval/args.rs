@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
-use zeg::eval::{Protocol, Shard};
+use clap::{ArgGroup, Args, Subcommand};
+use zeg::{
+    data::OnBadSample,
+    eval::{Protocol, Shard},
+};
 
 use super::{
     merge::{MergeArgs, MergeSettings},
@@ -11,19 +14,26 @@ use super::{
 };
 use crate::commands::{
     JsonTarget,
+    journal::Continuation,
     json::JsonArgs,
+    model_file::resolve_model,
+    place::output_folder,
     shared::{
         CacheUse, ComputeArgs, ComputeSettings, Existing, InferenceArgs, MethodArgs, ModelArgs,
         ModelSettings, PrecisionArgs, TestTimeArgs, heading,
     },
 };
-use crate::progress::Verbosity;
+use crate::{
+    numbers::{count, count_or_zero, finite},
+    progress::Verbosity,
+};
 
 /// Arguments of `zeg eval`.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
+    group(ArgGroup::new("records").args(["output", "in_runs"])),
     after_help = "\
 Examples:
   zeg eval runs/quick/model.safetensors --data VOCdevkit/VOC2012 -o scores/quick
@@ -37,6 +47,9 @@ Choose a seen offset on images that are not reported:
   zeg eval runs/quick/model.safetensors --data VOCdevkit/VOC2012 --split train:1/5 \\
       --seen-offsets 0,0.05,0.1,0.2
 
+Go on after an interruption:
+  zeg eval runs/quick/model.safetensors --data VOCdevkit/VOC2012 -o scores/quick --resume
+
 Score a large split in several processes:
   zeg eval model.safetensors --data coco_stuff164k --shard 3/8 -o scores/part-3
   zeg eval merge scores/part-* -o scores/coco"
@@ -44,10 +57,11 @@ Score a large split in several processes:
 pub(crate) struct EvalArgs {
     #[command(subcommand)]
     command: Option<EvalCommand>,
-    /// Checkpoints or CLIP weights; for several, the mean ± standard deviation is reported
+    /// Checkpoints, CLIP weights or names from `zeg models`; several are compared, with mean ± standard deviation over
+    /// seeds of one configuration
     #[arg(required = true)]
     checkpoint: Vec<PathBuf>,
-    /// Folder of the data set; the mini world needs none
+    /// Folder of the data set; the mini world needs none, and a .toml file may name its own
     #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
     data: Option<PathBuf>,
     /// File that describes the evaluation, such as those in configs/cross-dataset
@@ -60,11 +74,14 @@ pub(crate) struct EvalArgs {
     #[arg(long, help_heading = heading::DATA)]
     split: Option<String>,
     /// Number of images to score, from the start of the split [default: all]
-    #[arg(long, value_name = "N", help_heading = heading::DATA)]
+    #[arg(long, value_name = "N", value_parser = count, help_heading = heading::DATA)]
     limit: Option<usize>,
     /// Score part I of N of the images, counted from 1; `zeg eval merge` adds the parts up
     #[arg(long, value_name = "I/N", value_parser = shard, requires = "output", help_heading = heading::DATA)]
     shard: Option<Shard>,
+    /// What becomes of an image that cannot be read
+    #[arg(long, value_name = "ACTION", value_enum, default_value_t, help_heading = heading::DATA)]
+    on_bad_image: OnBadImageArg,
     /// Protocol that the scores belong to [default: from the model and the data set]
     #[arg(long, value_enum, help_heading = heading::DATA)]
     protocol: Option<ProtocolArg>,
@@ -97,20 +114,24 @@ pub(crate) struct EvalArgs {
     #[command(flatten)]
     test_time: TestTimeArgs,
     /// Folder for the record, which `zeg report` and `zeg eval merge` read
-    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    #[arg(short, long, value_name = "DIR", value_parser = output_folder(), help_heading = heading::OUTPUT)]
     output: Option<PathBuf>,
     /// Write each record into the folder of its model, in a folder of this name
     #[arg(long, value_name = "NAME", conflicts_with_all = ["output", "shard"], help_heading = heading::OUTPUT)]
     in_runs: Option<PathBuf>,
     /// Folder for the predicted label maps, ID.png each: class indices with a palette and the class names
-    #[arg(long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    #[arg(long, value_name = "DIR", value_parser = output_folder(), help_heading = heading::OUTPUT)]
     write_labels: Option<PathBuf>,
     /// Number of best, of median and of worst images that the report shows
-    #[arg(long, value_name = "N", default_value_t = 3, help_heading = heading::OUTPUT)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count_or_zero, help_heading = heading::OUTPUT)]
     gallery: usize,
-    /// Replace a record that exists
+    /// Replace a record and label maps that exist
     #[arg(long, help_heading = heading::OUTPUT)]
     overwrite: bool,
+    /// Go on where an earlier run with the same settings stopped: images that it has scored are not scored again
+    #[arg(long, visible_alias = "skip-existing", requires = "records", conflicts_with = "overwrite",
+          help_heading = heading::OUTPUT)]
+    resume: bool,
     #[command(flatten)]
     json: JsonArgs,
     /// Do not use the cache of class embeddings
@@ -127,6 +148,25 @@ pub(crate) struct EvalArgs {
 enum EvalCommand {
     /// Add up the parts of an evaluation that was divided with --shard
     Merge(MergeArgs),
+}
+
+/// An [`OnBadSample`] as a value of `--on-bad-image`.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum OnBadImageArg {
+    /// End with an error; with -o, --resume then goes on
+    #[default]
+    Stop,
+    /// Leave it out of the scores; it is named in a warning and in the record
+    Skip,
+}
+
+impl From<OnBadImageArg> for OnBadSample {
+    fn from(arg: OnBadImageArg) -> Self {
+        match arg {
+            OnBadImageArg::Stop => Self::Stop,
+            OnBadImageArg::Skip => Self::Skip,
+        }
+    }
 }
 
 /// A [`Protocol`] as a value of `--protocol`.
@@ -159,13 +199,6 @@ impl From<ProtocolArg> for Protocol {
             ProtocolArg::OpenVocabulary => Self::OpenVocabulary,
             ProtocolArg::TrainingFree => Self::TrainingFree,
         }
-    }
-}
-
-fn finite(text: &str) -> Result<f32, String> {
-    match text.trim().parse::<f32>() {
-        Ok(number) if number.is_finite() => Ok(number),
-        _ => Err("give a number, such as 0.1".to_owned()),
     }
 }
 
@@ -205,6 +238,9 @@ pub(super) struct EvalSettings {
     pub(super) shard: Option<Shard>,
     pub(super) records: RecordPlace,
     pub(super) existing: Existing,
+    pub(super) continuation: Continuation,
+    /// What becomes of an image that cannot be read.
+    pub(super) on_bad_image: OnBadSample,
     /// Folder for the predicted label maps.
     pub(super) labels: Option<PathBuf>,
     /// Number of images of each rank in the gallery.
@@ -226,13 +262,14 @@ pub(super) enum RecordPlace {
 
 impl EvalArgs {
     /// # Errors
-    /// Returns an error if the file of `--json` may not be written.
+    /// Returns an error if weights are not downloaded, or the file of `--json` may not be written.
     pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<EvalTask> {
         if let Some(EvalCommand::Merge(args)) = self.command {
             return Ok(EvalTask::Merge(args.settings(verbosity)?));
         }
+        let checkpoints = self.checkpoint.iter().map(|file| resolve_model(file));
         Ok(EvalTask::Score(Box::new(EvalSettings {
-            checkpoints: self.checkpoint,
+            checkpoints: checkpoints.collect::<anyhow::Result<_>>()?,
             model: self.model.settings(&self.method, &self.precision)?,
             cache: CacheUse::of_flag(self.no_cache),
             data: self.data,
@@ -256,6 +293,8 @@ impl EvalArgs {
                 (None, None) => RecordPlace::Nowhere,
             },
             existing: Existing::of_flag(self.overwrite),
+            continuation: Continuation::of_flag(self.resume),
+            on_bad_image: self.on_bad_image.into(),
             labels: self.write_labels,
             gallery: self.gallery,
             json: self.json.target("eval")?,

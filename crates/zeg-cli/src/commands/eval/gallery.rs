@@ -1,6 +1,6 @@
 //! Gallery of the report: the best, median and worst images, each with ground truth, prediction and errors.
 
-use std::path::Path;
+use std::{collections::HashSet, fs, path::Path};
 
 use anyhow::Context as _;
 use zeg::{
@@ -10,14 +10,47 @@ use zeg::{
     label_spool::LabelSpool,
 };
 
+use crate::commands::place::OutputExists;
+
 /// Longest side of an image in the gallery, in pixels.
 const LONGEST_SIDE: usize = 480;
 /// Colour of right pixels in the error panel.
 const RIGHT: [u8; 3] = [46, 160, 90];
 /// Colour of wrong pixels in the error panel.
 const WRONG: [u8; 3] = [214, 48, 49];
+/// Endings of the names of an image's panels: image, ground truth, prediction, errors.
+const ENDINGS: [&str; 4] = ["-image.jpg", "-truth.jpg", "-prediction.jpg", "-error.jpg"];
 /// Opacity of a colour over the image, in 256ths.
 const OPACITY: u16 = 150;
+
+/// Checks that no file in the folder of a record has a name that the gallery may write.
+///
+/// Which images the gallery shows is known after the scoring only, so that every image of the data set counts.
+///
+/// - `ids`: ids of all images
+///
+/// # Errors
+/// Returns [`OutputExists`], or the system's error if the folder cannot be read.
+pub(super) fn check(folder: &Path, ids: impl Iterator<Item = String>) -> anyhow::Result<()> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    let stems: HashSet<String> = ids.map(|id| file_stem(&id)).collect();
+    let is_panel = |name: &str| {
+        let mut found = ENDINGS
+            .iter()
+            .filter_map(|ending| name.strip_suffix(*ending));
+        found.any(|stem| stems.contains(stem))
+    };
+    let about = || folder.display().to_string();
+    for entry in fs::read_dir(folder).with_context(about)? {
+        let entry = entry.with_context(about)?;
+        if entry.file_name().to_str().is_some_and(is_panel) {
+            return Err(OutputExists(entry.path()).into());
+        }
+    }
+    Ok(())
+}
 
 /// Settings of a gallery that is written beside a record.
 pub(super) struct Gallery<'a> {
@@ -50,9 +83,13 @@ impl Gallery<'_> {
         let mut entries = Vec::new();
         for (chosen, rank) in gallery::pick(&rated, self.each) {
             let (id, score) = rated[chosen];
-            // The evaluation lists the images of the data set in the same order.
+            // Predictions are in the order of the scored images, which are all images but those that were skipped.
             let position = positions[chosen];
-            let sample = self.dataset.load(position)?;
+            let Some(index) = (0..self.dataset.len()).find(|&index| self.dataset.id(index) == id)
+            else {
+                continue;
+            };
+            let sample = self.dataset.load(index)?;
             let predicted = predictions
                 .get(position)
                 .context("reading predictions back")?;
@@ -85,29 +122,20 @@ impl Gallery<'_> {
         let predicted = resize_nearest(predicted, width, height);
         let colour = |label: u16| self.colours.get(usize::from(label)).copied();
         let panels = [
-            ("image", image.clone()),
-            (
-                "truth",
-                tinted(&image, &truth, |index| colour(truth.labels()[index])),
-            ),
-            (
-                "prediction",
-                tinted(&image, &predicted, |index| {
-                    colour(predicted.labels()[index])
-                }),
-            ),
-            (
-                "error",
-                tinted(&image, &truth, |index| {
-                    let (truth, predicted) = (truth.labels()[index], predicted.labels()[index]);
-                    let verdict = if truth == predicted { RIGHT } else { WRONG };
-                    (truth != IGNORE_LABEL).then_some(verdict)
-                }),
-            ),
+            image.clone(),
+            tinted(&image, &truth, |index| colour(truth.labels()[index])),
+            tinted(&image, &predicted, |index| {
+                colour(predicted.labels()[index])
+            }),
+            tinted(&image, &truth, |index| {
+                let (truth, predicted) = (truth.labels()[index], predicted.labels()[index]);
+                let verdict = if truth == predicted { RIGHT } else { WRONG };
+                (truth != IGNORE_LABEL).then_some(verdict)
+            }),
         ];
         let mut files = Vec::new();
-        for (what, panel) in &panels {
-            let name = format!("{}-{what}.jpg", file_stem(id));
+        for (ending, panel) in ENDINGS.iter().zip(&panels) {
+            let name = format!("{}{ending}", file_stem(id));
             write_jpeg(&self.folder.join(&name), panel)?;
             files.push(name);
         }
@@ -167,6 +195,25 @@ fn tinted(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_with_the_name_of_a_panel_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let ids = || ["p6", "a/b"].map(str::to_owned).into_iter();
+        assert!(check(&folder.path().join("new"), ids()).is_ok());
+        for other in ["p7-image.jpg", "p6-image.png", "p6.jpg", "evaluation.json"] {
+            fs::write(folder.path().join(other), "own").unwrap();
+        }
+        assert!(check(folder.path(), ids()).is_ok());
+        for name in ["p6-image.jpg", "a-b-error.jpg"] {
+            let file = folder.path().join(name);
+            fs::write(&file, "own").unwrap();
+            let error = check(folder.path(), ids()).unwrap_err();
+            assert!(error.is::<OutputExists>(), "{error}");
+            assert!(error.to_string().contains(name), "{error}");
+            fs::remove_file(&file).unwrap();
+        }
+    }
 
     #[test]
     fn images_fit_and_never_vanish() {

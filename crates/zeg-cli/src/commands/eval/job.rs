@@ -1,23 +1,33 @@
 //! A model that is scored, with its data set and settings.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::Device;
 use zeg::{
-    data::{OpenSet, SampleSource as _},
+    data::{Item, OpenSet, SampleSource as _, is_description, is_same_dataset},
     embedding_cache::EmbeddingCache,
     eval::Shard,
     evaluation::EvaluationSetup,
     loading::LoadedModel,
-    model::inference::{ClassQueries, TestTime},
+    mini::weights_sha256,
+    model::{
+        checkpoint::trained_classes,
+        inference::{ClassQueries, TestTime},
+        weights::image_facts,
+    },
     session::Session,
     text_sources::{Embedded, EmbeddingOrigin, TableSource, Templates, TextSources, class_queries},
     vocab::{classes::ClassQuery, templates::TemplateSet},
 };
 
+use zeg_base::fingerprint::Fingerprint;
+
 use super::{
     args::EvalSettings,
-    folders_of_models,
+    places::folders_of_models,
     plan::{Plan, PlanFile},
     sweep,
 };
@@ -25,20 +35,30 @@ use crate::{
     Program,
     commands::{
         data_folder,
-        model_file::{warn_of_activation, warn_of_assumptions, warn_of_single_class, warn_of_text},
+        facts::class_embeddings,
+        file_contents::{self, FileContents},
+        journal::model_values,
+        model_file::{
+            warn_of_architecture, warn_of_assumptions, warn_of_single_class, warn_of_text,
+        },
+        same_images::warn_of_same_images,
     },
 };
 use anyhow::Context as _;
 
 /// A model with the plan and the data set of its evaluation.
 pub(super) struct EvalJob<'a> {
-    checkpoint: &'a Path,
+    pub(super) checkpoint: &'a Path,
     loaded: LoadedModel,
     plan: Plan,
     pub(super) dataset: OpenSet,
     classes: ClassQueries,
     /// Origin of the class embeddings.
     origin: EmbeddingOrigin,
+    /// Digest of the files of every image; empty for a mini world.
+    pub(super) contents: Vec<String>,
+    /// Everything that the scores follow from besides the other fields of the record.
+    fingerprint: Fingerprint,
     /// Seen offsets to score with; empty for the offset of the plan.
     seen_offsets: &'a [f32],
     /// Folder of the record.
@@ -53,6 +73,7 @@ pub(super) struct EvalOutput<'a> {
     pub(super) loaded: &'a LoadedModel,
     /// Origin of the class embeddings.
     pub(super) origin: &'a EmbeddingOrigin,
+    pub(super) fingerprint: &'a Fingerprint,
     pub(super) plan: Plan,
     /// Folder of the record.
     pub(super) record: Option<PathBuf>,
@@ -65,6 +86,7 @@ impl<'a> EvalJob<'a> {
     ///
     /// - `file`: the file of `--plan`
     /// - `record`: folder of the record
+    /// - `files`: digests of the files that earlier jobs have read
     pub(super) fn new(
         program: &Program,
         settings: &'a EvalSettings,
@@ -72,28 +94,47 @@ impl<'a> EvalJob<'a> {
         file: Option<&PlanFile>,
         record: Option<PathBuf>,
         device: &Device,
+        files: &mut FileContents,
     ) -> anyhow::Result<Self> {
         let model = &settings.model;
         let mut loaded = LoadedModel::open(checkpoint, &model.options(program, device))?;
         warn_of_assumptions(&loaded);
-        warn_of_activation(&loaded)?;
+        warn_of_architecture(&loaded)?;
         let plan = Plan::new(&settings.changes, file, checkpoint, &loaded)?;
+        warn_of_training(checkpoint, &loaded, &plan);
         loaded.model.set_options(&plan.session.inference.method)?;
         let root = data_folder(settings.data.as_deref(), &plan.data.dataset)?;
         let mut dataset = plan.open_dataset(root)?;
         if let Some(limit) = settings.limit {
             dataset.retain(|position| position < limit);
         }
+        // All parts of a divided evaluation state the images of the whole.
+        let contents = files.of_samples(&dataset, settings.verbosity);
+        let data = dataset
+            .fingerprint()
+            .and(file_contents::fingerprint(&contents));
         if let Some(Shard { index, count }) = settings.shard {
             dataset.retain(|position| position as u64 % count == index - 1);
         }
+        let contents = files.of_samples(&dataset, settings.verbosity); // those of the part
         warn_of_seen(&dataset, &loaded);
+        let is_of_training = loaded
+            .data
+            .as_ref()
+            .is_some_and(|trained| is_same_dataset(&trained.dataset, &plan.data.dataset));
+        if is_of_training && file.is_none() {
+            warn_of_other_classes(&plan, &dataset, &loaded);
+        }
+        if let Some(trained) = loaded.data.as_ref().filter(|_| is_of_training) {
+            warn_of_same_images(&plan.data, root, &trained.train_split);
+        }
         let Embedded {
             embeddings: classes,
             origin,
             notices,
         } = embed_classes(settings, &plan, &dataset, &loaded, device)?;
         warn_of_text(&notices);
+        let fingerprint = data.and(model_facts(settings, &plan, checkpoint, &loaded, &origin)?);
         warn_of_single_class(
             dataset.classes().len(),
             loaded.model.scoring(),
@@ -115,10 +156,63 @@ impl<'a> EvalJob<'a> {
             dataset,
             classes,
             origin,
+            contents,
+            fingerprint,
             seen_offsets: &settings.seen_offsets,
             record,
             labels,
         })
+    }
+
+    /// Returns the folder of the record; for several seen offsets, the folder of their records.
+    pub(super) fn record_folder(&self) -> Option<&Path> {
+        self.record.as_deref()
+    }
+
+    /// Returns all files that the evaluation reads, behind all symbolic links, and those of the images that the model was
+    /// trained on.
+    ///
+    /// All images of the splits count, even those that a limit or a shard leaves out.
+    pub(super) fn input_files(&self, settings: &EvalSettings) -> anyhow::Result<HashSet<PathBuf>> {
+        let data = &self.plan.data;
+        let root = data_folder(settings.data.as_deref(), &data.dataset)?;
+        // Splits whose files are not there cannot be replaced either.
+        let splits = [&data.eval_split, &data.train_split];
+        let opened: Vec<OpenSet> = splits
+            .into_iter()
+            .filter_map(|split| data.open(root, split).ok())
+            .collect();
+        let mut files = vec![self.checkpoint, Path::new(&data.dataset)];
+        files.extend(splits.map(Path::new));
+        files.extend(settings.plan.as_deref());
+        for set in opened.iter().chain([&self.dataset]) {
+            if let OpenSet::Files(set) = set {
+                files.extend(set.items.iter().flat_map(Item::files).map(PathBuf::as_path));
+            }
+        }
+        let places = files
+            .into_iter()
+            .filter_map(|file| file.canonicalize().ok());
+        Ok(places.collect())
+    }
+
+    /// Whether label maps are written.
+    pub(super) fn writes_labels(&self) -> bool {
+        self.labels.is_some()
+    }
+
+    /// Returns everything of the model that its scores follow from.
+    pub(super) fn values(&self, settings: &EvalSettings) -> anyhow::Result<serde_json::Value> {
+        let device = settings.compute.device.to_string();
+        let model = model_values(self.checkpoint, &self.loaded, &settings.model, &device)?;
+        Ok(serde_json::json!({
+            "model": model,
+            "data": self.plan.data,
+            "protocol": self.plan.protocol,
+            "inference": self.plan.session.inference,
+            "test_time": self.plan.session.test_time,
+            "asks_for_templates": self.plan.asks_for_templates,
+        }))
     }
 
     pub(super) fn setup<'b>(&'b self, device: &'b Device) -> EvaluationSetup<'b> {
@@ -144,6 +238,7 @@ impl<'a> EvalJob<'a> {
                 checkpoint: self.checkpoint,
                 loaded: &self.loaded,
                 origin: &self.origin,
+                fingerprint: &self.fingerprint,
                 plan,
                 record: self.record.as_ref().map(of_offset),
                 labels: self.labels.as_ref().map(of_offset),
@@ -183,12 +278,40 @@ impl<'a> EvalJob<'a> {
     }
 }
 
+/// Warns if the description of the data set that the model was trained on has other classes now.
+fn warn_of_other_classes(plan: &Plan, dataset: &OpenSet, loaded: &LoadedModel) {
+    let names = loaded.trained_on.iter().map(|class| &class.name);
+    if is_description(&plan.data.dataset) && !names.eq(&dataset.classes().classes) {
+        print_notice!(
+            "warning: {}: the classes are not those that the model was trained on, so it may describe another data set; \
+             --dataset names the right file",
+            plan.data.dataset
+        );
+    }
+}
+
+/// Says what a released checkpoint is taken for, because it decides the protocol and the seen offset.
+fn warn_of_training(checkpoint: &Path, loaded: &LoadedModel, plan: &Plan) {
+    if let Some(released) = &loaded.released
+        && released.protocol == plan.protocol
+    {
+        print_notice!(
+            "warning: {}: {} says that the training was {}, so the model is scored with a seen offset of {}; --protocol and \
+             --seen-offset override it",
+            checkpoint.display(),
+            released.evidence,
+            released.protocol.title(),
+            plan.session.inference.seen_offset
+        );
+    }
+}
+
 /// Warns of classes that count as unseen although the model was trained on their masks.
 fn warn_of_seen(dataset: &OpenSet, loaded: &LoadedModel) {
+    let trained = trained_classes(&loaded.trained_on, dataset.classes());
     let was_trained = |label: &&usize| {
-        let name = dataset.classes().classes.get(**label);
-        let mut trained = loaded.trained_on.iter();
-        trained.any(|class| class.seen && Some(&class.name) == name)
+        let class = trained.get(**label).copied().flatten();
+        class.is_some_and(|class| class.seen)
     };
     let names: Vec<String> = dataset
         .classes()
@@ -207,6 +330,30 @@ fn warn_of_seen(dataset: &OpenSet, loaded: &LoadedModel) {
     }
 }
 
+/// Returns everything about model and class embeddings that scores follow from, besides the file of the model.
+fn model_facts(
+    settings: &EvalSettings,
+    plan: &Plan,
+    checkpoint: &Path,
+    loaded: &LoadedModel,
+    origin: &EmbeddingOrigin,
+) -> anyhow::Result<Fingerprint> {
+    let templates = TemplateSet::by_name(&plan.data.templates)?;
+    let row_classes = settings.model.text_classes.as_deref();
+    let facts =
+        image_facts(&loaded.weights).and(class_embeddings(origin, row_classes, &templates)?);
+    let base = match &loaded.base_sha256 {
+        Some(sha256) => Some(sha256.clone()),
+        // The weights are the file of the model itself, unless --weights names them.
+        None if loaded.base == checkpoint => None,
+        None => Some(weights_sha256(&loaded.base)?),
+    };
+    Ok(match base {
+        Some(sha256) => facts.with("weights: SHA-256", sha256),
+        None => facts,
+    })
+}
+
 /// Embeds the classes of the data set for the model.
 fn embed_classes(
     settings: &EvalSettings,
@@ -222,7 +369,8 @@ fn embed_classes(
             classes.iter().map(names).collect()
         });
     let cache = settings.cache.folder();
-    let cache = cache.and_then(|folder| EmbeddingCache::of_file(&folder, &loaded.base));
+    let cache =
+        cache.and_then(|folder| EmbeddingCache::of_weights(&folder, &loaded.base, &loaded.weights));
     let classes = dataset.classes();
     let bar = settings
         .verbosity

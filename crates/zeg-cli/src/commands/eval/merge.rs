@@ -13,6 +13,7 @@ use crate::{
     commands::{
         JsonTarget,
         json::JsonArgs,
+        place::output_folder,
         shared::{Existing, heading},
     },
     progress::Verbosity,
@@ -28,7 +29,7 @@ pub(super) struct MergeArgs {
     #[arg(required = true)]
     parts: Vec<PathBuf>,
     /// Folder for the record of the whole evaluation
-    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    #[arg(short, long, value_name = "DIR", value_parser = output_folder(), help_heading = heading::OUTPUT)]
     output: PathBuf,
     /// Replace a record that exists
     #[arg(long, help_heading = heading::OUTPUT)]
@@ -59,6 +60,11 @@ impl MergeArgs {
     }
 }
 
+/// The error for a folder after `-o` that holds one of the parts.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: -o is the folder of this part; name another folder for the whole evaluation", .0.display())]
+struct OutputIsPart(PathBuf);
+
 /// The gallery files of a part.
 struct PartFiles {
     names: Vec<String>,
@@ -69,12 +75,14 @@ struct PartFiles {
 /// Adds up the parts and copies the gallery files of the whole evaluation.
 pub(super) fn merge(settings: &MergeSettings) -> anyhow::Result<()> {
     let file = settings.output.join(FILE_NAME);
+    check_is_no_part(settings)?;
     settings.existing.check(&file)?;
     let parts = settings
         .parts
         .iter()
         .map(Evaluation::open)
         .collect::<Result<Vec<_>, _>>()?;
+    warn_of_unverified(&settings.parts, &parts);
     let pairs = settings.parts.iter().zip(&parts);
     let files: Vec<PartFiles> = pairs
         .map(|(path, part)| PartFiles {
@@ -83,21 +91,52 @@ pub(super) fn merge(settings: &MergeSettings) -> anyhow::Result<()> {
         })
         .collect();
     let whole = Evaluation::merge(parts)?;
-    fs::create_dir_all(&settings.output).with_context(|| settings.output.display().to_string())?;
+    let mut copies = Vec::new();
     for name in gallery_files(&whole) {
-        let Some(part) = files.iter().find(|part| part.names.contains(&name)) else {
-            continue;
-        };
-        let (from, to) = (part.folder.join(&name), settings.output.join(&name));
-        if from != to {
-            fs::copy(&from, &to).with_context(|| from.display().to_string())?;
+        if let Some(part) = files.iter().find(|part| part.names.contains(&name)) {
+            let to = settings.existing.place(&settings.output.join(&name))?;
+            copies.push((part.folder.join(&name), to));
         }
+    }
+    fs::create_dir_all(&settings.output).with_context(|| settings.output.display().to_string())?;
+    for (from, to) in copies {
+        fs::copy(&from, &to).with_context(|| from.display().to_string())?;
     }
     whole.save(&settings.output)?;
     settings
         .verbosity
         .notice(format_args!("record: {}", file.display()));
-    super::show(&[whole], settings.json.as_ref())
+    super::show_one(&whole, settings.json.as_ref())
+}
+
+/// Checks that the record of the whole does not take the place of one of its parts, even with `--overwrite`.
+fn check_is_no_part(settings: &MergeSettings) -> anyhow::Result<()> {
+    let Ok(output) = settings.output.join(FILE_NAME).canonicalize() else {
+        return Ok(()); // no record is there
+    };
+    for part in &settings.parts {
+        let record = if part.is_dir() {
+            part.join(FILE_NAME)
+        } else {
+            part.clone()
+        };
+        if record.canonicalize().is_ok_and(|record| record == output) {
+            return Err(OutputIsPart(part.clone()).into());
+        }
+    }
+    Ok(())
+}
+
+/// Warns if a part does not record how it was read, because an earlier version wrote it.
+fn warn_of_unverified(paths: &[PathBuf], parts: &[Evaluation]) {
+    let mut pairs = paths.iter().zip(parts);
+    if let Some((path, _)) = pairs.find(|(_, part)| part.fingerprint.is_empty()) {
+        print_notice!(
+            "warning: {}: an earlier version of the program wrote this record without label rule, images and weights, so \
+             it could not be verified that all parts have the same; score the parts again to be sure",
+            path.display()
+        );
+    }
 }
 
 /// Returns the folder of a record, whose path is either that folder or the file in it.

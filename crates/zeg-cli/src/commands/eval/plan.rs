@@ -1,16 +1,23 @@
 //! The plan of an evaluation, from a plan file, the model's experiment and the command line, which has precedence.
 
-use std::path::Path;
-use zeg::model::{method::StartingPoint, renamed::rename_all};
+use std::path::{Path, PathBuf};
+use zeg::model::{checkpoint::trained_classes, method::StartingPoint, renamed::rename_all};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use zeg::{
-    data::{OpenSet, SampleSource as _, Selection},
+    data::{
+        OpenSet, SampleSource as _, Selection, data_config::add_usual_splits,
+        is_compared_by_file_name, is_description, is_same_dataset, mini_world::DATASET,
+    },
     eval::Protocol,
     loading::LoadedModel,
     model::inference::{Inference, TestTime},
     session::SessionSettings,
+};
+use zeg_base::{
+    keys::{explain, first_not_finite},
+    numbers::Legal,
 };
 use zeg_train::{
     experiment::{DataConfig, Experiment, Setting},
@@ -58,8 +65,18 @@ impl PlanFile {
     /// Opens a plan file; prints a warning for each renamed key.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let name = || path.display().to_string();
-        let table: toml::Table = toml::from_str(&text).with_context(name)?;
+        let fail = |reason: String| {
+            anyhow::anyhow!("{}: {}", path.display(), explain(&text, &reason, &[]))
+        };
+        let mut table: toml::Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| fail(error.to_string()))?;
+        if let Some((key, value)) = first_not_finite(&table) {
+            return Err(fail(format!("{key} = {value}: {}", Legal::Finite.text())));
+        }
+        if let Some(data) = table.get_mut("data").and_then(toml::Value::as_table_mut) {
+            add_usual_splits(data);
+        }
         let mut as_json = serde_json::to_value(&table)?;
         let renames = rename_all(&mut as_json);
         if let Some(setting) = renames.dropped.first() {
@@ -71,13 +88,18 @@ impl PlanFile {
         let templates = as_json.get("data").and_then(|data| data.get("templates"));
         let states_templates = templates.is_some();
         let file: Self = if renames.notices.is_empty() {
-            table.try_into().with_context(name)?
+            table
+                .try_into()
+                .map_err(|error: toml::de::Error| fail(error.to_string()))?
         } else {
             for notice in &renames.notices {
                 print_notice!("warning: {}: {notice}", path.display());
             }
-            serde_json::from_value(as_json).with_context(name)?
+            serde_json::from_value(as_json).map_err(|error| fail(error.to_string()))?
         };
+        if let Some(inference) = &file.inference {
+            inference.check().map_err(|error| fail(error.to_string()))?;
+        }
         Ok(Self {
             states_templates,
             ..file
@@ -112,11 +134,25 @@ impl Plan {
             Some(protocol) => protocol,
             None => protocol(loaded, &data)?,
         };
+        if let Some(trained) = &loaded.data {
+            warn_of_dataset(
+                &trained.dataset,
+                &data,
+                stated.is_none().then_some(protocol),
+            );
+        }
         let inference = file.and_then(|file| file.inference.as_ref());
         let mut session = SessionSettings {
             inference: inference.unwrap_or(&loaded.inference).clone(),
             test_time: file.map_or_else(TestTime::default, |file| file.test_time.clone()),
         };
+        if inference.is_none() && is_released(loaded) {
+            session.inference.seen_offset = if has_no_offset(protocol) {
+                0.0
+            } else {
+                loaded.architecture.default_inference().seen_offset
+            };
+        }
         changes.inference.apply(&mut session.inference)?;
         changes.test_time.apply(&mut session.test_time)?;
         let stated = file.filter(|file| file.states_templates);
@@ -133,12 +169,14 @@ impl Plan {
     /// Opens the images to score.
     pub(super) fn open_dataset(&self, root: &Path) -> anyhow::Result<OpenSet> {
         let unseen = self.data.unseen.as_deref();
+        // The settings of a mini world alone decide which of its classes are unseen.
+        let has_split = has_split(self.protocol) || self.data.dataset == DATASET;
         let selection = Selection {
             dataset: &self.data.dataset,
             root,
             split: &self.data.eval_split,
             classes: self.data.classes.as_deref(),
-            unseen: unseen.or((!has_split(self.protocol)).then_some("none")),
+            unseen: unseen.or((!has_split).then_some("none")),
         };
         Ok(OpenSet::open(&selection, self.data.mini_world.as_ref())?)
     }
@@ -149,12 +187,12 @@ impl Plan {
     /// that the model was not trained with counts as the data set's list says. Protocols without seen and unseen
     /// classes lower no score.
     pub(super) fn lowered(&self, dataset: &OpenSet, loaded: &LoadedModel) -> Vec<bool> {
-        let trained = |name: &String| loaded.trained_on.iter().find(|class| class.name == *name);
+        let trained = trained_classes(&loaded.trained_on, dataset.classes());
         let unseen = dataset.classes().unseen_flags();
-        let pairs = dataset.classes().classes.iter().zip(unseen);
+        let pairs = trained.into_iter().zip(unseen);
         pairs
-            .map(|(name, unseen)| {
-                has_split(self.protocol) && trained(name).map_or(!unseen, |class| class.seen)
+            .map(|(trained, unseen)| {
+                has_split(self.protocol) && trained.map_or(!unseen, |class| class.seen)
             })
             .collect()
     }
@@ -163,6 +201,28 @@ impl Plan {
 /// Whether a protocol distinguishes seen from unseen classes.
 fn has_split(protocol: Protocol) -> bool {
     !matches!(protocol, Protocol::CrossDataset | Protocol::OpenVocabulary)
+}
+
+/// The file that describes a model's data set is not where it was during training.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: the file that describes its data set, {file}, does not exist", model.display())]
+pub(crate) struct DescriptionMissing {
+    model: PathBuf,
+    /// Path of the file during training.
+    file: String,
+}
+
+/// Whether a model is a released checkpoint, which has no experiment with settings of its inference.
+fn is_released(loaded: &LoadedModel) -> bool {
+    loaded.checkpoint.is_none() && loaded.starting_point == StartingPoint::Masks
+}
+
+/// Whether released models of a protocol are scored without a seen offset: their training knew pixels of all classes.
+fn has_no_offset(protocol: Protocol) -> bool {
+    matches!(
+        protocol,
+        Protocol::Transductive | Protocol::TransductiveUnseen | Protocol::FullySupervised
+    )
 }
 
 /// Returns the data of the plan or of the model's experiment, with the changes of the command line.
@@ -174,15 +234,36 @@ fn data(
 ) -> anyhow::Result<DataConfig> {
     let of_experiment = loaded.data.as_ref();
     let mut data = match (file, of_experiment, &changes.dataset) {
-        (Some(file), of_experiment, _) => {
-            let mut data = file.data.clone();
+        (Some(file), of_experiment, asked) => {
+            let other = asked
+                .as_ref()
+                .filter(|asked| !is_same_dataset(asked, &file.data.dataset));
+            let mut data = match other {
+                // Class list and splits of the plan are those of its data set.
+                Some(dataset) => DataConfig {
+                    templates: file.data.templates.clone(),
+                    ..DataConfig::new(dataset)
+                },
+                None => file.data.clone(),
+            };
             if let (Some(trained), false) = (of_experiment, file.states_templates) {
                 data.templates.clone_from(&trained.templates);
             }
             data
         }
-        (None, Some(data), None) => data.clone(),
-        (None, Some(data), Some(dataset)) if data.dataset == *dataset => data.clone(),
+        (None, Some(data), None) => {
+            if is_description(&data.dataset) && !Path::new(&data.dataset).is_file() {
+                return Err(DescriptionMissing {
+                    model: checkpoint.to_owned(),
+                    file: data.dataset.clone(),
+                }
+                .into());
+            }
+            data.clone()
+        }
+        (None, Some(data), Some(dataset)) if is_same_dataset(&data.dataset, dataset) => {
+            data.clone()
+        }
         // Another data set has its own classes and splits; the prompt templates stay those of the training.
         (None, of_experiment, Some(dataset)) => {
             let mut data = DataConfig::new(dataset);
@@ -216,14 +297,45 @@ fn data(
     Ok(data)
 }
 
+/// Says when a file decides whether model and scores are of one data set, because protocol and split follow from it.
+///
+/// - `trained`: the data set of the training
+/// - `protocol`: the protocol, unless the user states it
+fn warn_of_dataset(trained: &str, data: &DataConfig, protocol: Option<Protocol>) {
+    let now = data.dataset.as_str();
+    let by_file_name = is_compared_by_file_name(trained, now);
+    match (is_same_dataset(trained, now), protocol) {
+        (true, _) if by_file_name => print_notice!(
+            "warning: {now} is taken for the data set that the model was trained on, because {trained} cannot be read and \
+             has the same file name"
+        ),
+        (false, Some(protocol)) if is_description(trained) && is_description(now) => {
+            let reason = if by_file_name {
+                "the file cannot be read and has another file name"
+            } else {
+                "`name` or `classes` differ"
+            };
+            print_notice!(
+                "warning: {now} is taken for another data set than {trained}, which the model was trained on ({reason}), so \
+                 the protocol is {} and the split {}; --protocol and --split override them",
+                protocol.title(),
+                data.eval_split
+            );
+        }
+        _ => {}
+    }
+}
+
 /// Returns the protocol that the scores belong to, as far as model and data tell.
 fn protocol(loaded: &LoadedModel, data: &DataConfig) -> anyhow::Result<Protocol> {
     let experiment = loaded.checkpoint.as_ref().map(Experiment::of_checkpoint);
     Ok(match &experiment.transpose()? {
         None if loaded.starting_point == StartingPoint::PlainClip => Protocol::TrainingFree,
-        // A released checkpoint does not say how it was trained; most are inductive.
-        None => Protocol::Inductive,
-        Some(experiment) if experiment.data.dataset != data.dataset => Protocol::CrossDataset,
+        // Most released checkpoints are inductive, and do not say so.
+        None => (loaded.released.as_ref()).map_or(Protocol::Inductive, |found| found.protocol),
+        Some(experiment) if !is_same_dataset(&experiment.data.dataset, &data.dataset) => {
+            Protocol::CrossDataset
+        }
         Some(experiment) => match experiment.training.setting {
             Setting::Inductive => Protocol::Inductive,
             Setting::Transductive => match experiment.training.pseudo_labels {

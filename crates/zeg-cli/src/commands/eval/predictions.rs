@@ -1,14 +1,15 @@
 //! Predicted label maps: written to a folder on request, and spooled for the gallery.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use zeg::{
     data::{OpenSet, SampleSource as _},
-    evaluation::ScoredImage,
+    evaluation::{ImageState, ScoredImage},
     image::{LabelMap, write_named_png},
     label_spool::LabelSpool,
 };
+use zeg_base::file::{Overwrite, behind_link};
 
 /// Uses of the predictions of one outcome.
 pub(super) struct PredictionUse {
@@ -57,13 +58,12 @@ impl Predictions {
                 let kept = spool.push(labels);
                 kept.context("keeping predictions in a temporary file")?;
             }
-            if let Some(folder) = &outcome.labels {
-                write(
-                    folder.join(format!("{}.png", scored.id)),
-                    labels,
-                    &self.palette,
-                    &self.names,
-                )?;
+            let file = outcome.labels.as_deref();
+            let file = file.map(|folder| label_file(folder, scored.id));
+            // A run that was killed has kept its last image in the journal, but perhaps not written the file.
+            let is_missing = |file: &PathBuf| scored.state != ImageState::Kept || !file.exists();
+            if let Some(file) = file.filter(is_missing) {
+                write(file, labels, &self.palette, &self.names)?;
             }
         }
         Ok(())
@@ -78,6 +78,11 @@ impl Predictions {
     }
 }
 
+/// Returns the path of the label map of an image.
+pub(super) fn label_file(folder: &Path, id: &str) -> PathBuf {
+    folder.join(format!("{id}.png"))
+}
+
 /// Writes a label map, and its folder: the ids of some data sets are paths (`frankfurt/frankfurt_000000_000294`).
 fn write(
     path: PathBuf,
@@ -89,6 +94,8 @@ fn write(
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
     // Class names that do not fit into the PNG are left out of it.
-    write_named_png(&path, labels, palette, names).map(drop)?;
+    let behind =
+        behind_link(&path, Overwrite::Replace).with_context(|| path.display().to_string())?;
+    write_named_png(&behind, labels, palette, names).map(drop)?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Builds the record of an evaluation from its outcome.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,6 +15,7 @@ use zeg::{
     model::Precision,
     text_sources::EmbeddingOrigin,
 };
+use zeg_base::fingerprint::Fingerprint;
 use zeg_train::experiment::Experiment;
 
 use super::plan::Plan;
@@ -26,6 +28,7 @@ pub(super) struct RecordInput<'a> {
     /// Origin of the class embeddings.
     pub(super) origin: &'a EmbeddingOrigin,
     pub(super) plan: &'a Plan,
+    pub(super) fingerprint: &'a Fingerprint,
     pub(super) dataset: &'a OpenSet,
     pub(super) outcome: EvaluationOutcome,
     pub(super) shard: Option<Shard>,
@@ -41,6 +44,7 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
         loaded,
         origin,
         plan,
+        fingerprint,
         dataset,
         outcome,
         shard,
@@ -75,7 +79,10 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
             official_images: official,
         },
         protocol: plan.protocol,
-        trained_on: loaded.data.as_ref().map(|data| data.dataset.clone()),
+        trained_on: loaded
+            .data
+            .as_ref()
+            .map(|data| data.short_name().to_owned()),
         method: loaded.method.clone(),
         model: ModelRef {
             path: checkpoint.display().to_string(),
@@ -87,6 +94,7 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
         inference,
         scales: plan.session.test_time.scales.clone(),
         flip: plan.session.test_time.flip,
+        fingerprint: fingerprint.clone(),
         classes: classes
             .map(|((name, unseen), colour)| ClassRef {
                 name: name.clone(),
@@ -96,6 +104,7 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
             .collect(),
         images: outcome.images.len() as u64,
         image_scores: outcome.images,
+        skipped: outcome.skipped,
         confusion: outcome.confusion,
         metric: match dataset.metric() {
             DatasetMetric::MeanIou => Metric::MeanIou,
@@ -110,6 +119,13 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
         },
         gallery: Vec::new(),
     })
+}
+
+/// Returns the experiment of a model's training as TOML, if the checkpoint holds one.
+pub(super) fn experiment(loaded: &LoadedModel) -> anyhow::Result<Option<String>> {
+    let experiment = loaded.checkpoint.as_ref().map(Experiment::of_checkpoint);
+    let text = experiment.transpose()?.map(|it| toml::to_string(&it));
+    Ok(text.transpose()?)
 }
 
 /// Returns what the class embeddings were made with: prompt templates, or a table.
@@ -134,6 +150,7 @@ fn templates(origin: &EmbeddingOrigin, plan: &Plan, loaded: &LoadedModel) -> Str
 }
 
 /// Returns a folder name for every model: the name of its run's folder, with a number if several runs share the name.
+/// No two names are the same.
 pub(super) fn run_names(checkpoints: &[PathBuf]) -> Vec<String> {
     let name = |path: &PathBuf| {
         let folder = path.parent().and_then(Path::file_name);
@@ -142,15 +159,18 @@ pub(super) fn run_names(checkpoints: &[PathBuf]) -> Vec<String> {
     };
     let names: Vec<String> = checkpoints.iter().map(name).collect();
     let unique = |name: &String| names.iter().filter(|other| *other == name).count() == 1;
+    // A number must not lead to the name of another run.
+    let mut taken: BTreeSet<String> = names.iter().cloned().collect();
     names
         .iter()
         .enumerate()
         .map(|(number, wanted)| {
             if unique(wanted) && !wanted.is_empty() {
-                wanted.clone()
-            } else {
-                format!("{wanted}-{}", number + 1)
+                return wanted.clone();
             }
+            let mut numbered = (number + 1..).map(|number| format!("{wanted}-{number}"));
+            let free = numbered.find(|name| taken.insert(name.clone()));
+            free.unwrap_or_default()
         })
         .collect()
 }
@@ -173,6 +193,10 @@ mod tests {
                 "runs/a/checkpoint-2.safetensors"
             ]),
             ["a-1", "a-2"]
+        );
+        assert_eq!(
+            names(&["a/x.pth", "a/y.pth", "a-1/x.pth", "a-3/x.pth", "a/z.pth"]),
+            ["a-2", "a-4", "a-1", "a-3", "a-5"]
         );
         assert_eq!(names(&["x.pth"]), ["x"]);
     }

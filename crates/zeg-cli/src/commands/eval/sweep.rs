@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
-use zeg::eval::{Evaluation, Report};
+use zeg::eval::Report;
 
-use crate::commands::{JsonTarget, write_result};
+use super::scores::{EvalDocument, ScoredModels};
+use crate::commands::{JsonTarget, json::Failure, write_result};
 
 /// Returns the folder for the record of one offset.
 ///
@@ -26,22 +27,36 @@ pub(crate) fn folders(records: &Path, offsets: &[f32]) -> Vec<PathBuf> {
     }
 }
 
+/// The scores of every model with every seen offset.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(super) struct OffsetScores {
+    /// One entry per model and offset, model by model.
+    offsets: Vec<Line>,
+    /// Models that could not be scored.
+    failed: Vec<Failure>,
+}
+
 /// The scores of one model with one offset.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct Line {
+    /// File of the model.
     model: String,
+    /// Number that is subtracted from the scores of seen classes.
     seen_offset: f64,
+    /// Its scores.
     scores: Report,
 }
 
 /// Prints one table per model, in which the best offset is marked.
 pub(super) fn show(
-    evaluations: &[Evaluation],
+    scored: ScoredModels,
     offsets: &[f32],
     json: Option<&JsonTarget>,
 ) -> anyhow::Result<()> {
     let mut lines = Vec::new();
-    for (evaluation, &offset) in evaluations.iter().zip(offsets.iter().cycle()) {
+    for (evaluation, &offset) in scored.evaluations.iter().zip(offsets.iter().cycle()) {
         lines.push(Line {
             model: evaluation.model.path.clone(),
             // Converting through text keeps the digits of the command line: 0.1, not 0.10000000149.
@@ -49,11 +64,17 @@ pub(super) fn show(
             scores: evaluation.report()?,
         });
     }
-    write_result(json, &serde_json::json!({ "offsets": lines }), || {
-        for lines in lines.chunks(offsets.len().max(1)) {
-            if let Some(line) = lines.first() {
-                print_result!("{}\n{}", line.model, table(lines))?;
-            }
+    let tables: Vec<String> = lines
+        .chunks(offsets.len().max(1))
+        .filter_map(|lines| Some(format!("{}\n{}", lines.first()?.model, table(lines))))
+        .collect();
+    let output = EvalDocument::Offsets(OffsetScores {
+        offsets: lines,
+        failed: scored.failed,
+    });
+    write_result(json, &output, || {
+        for table in &tables {
+            print_result!("{table}")?;
         }
         Ok(())
     })

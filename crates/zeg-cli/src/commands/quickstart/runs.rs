@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode},
     time::Instant,
 };
 
@@ -12,15 +12,18 @@ use serde::Serialize;
 use zeg::{eval::Evaluation, mini};
 
 use super::{QuickstartSettings, plan::PlannedMethod};
+use crate::commands::{
+    children::{Children, Ended},
+    interrupt,
+};
 
-/// Exit code of a process that the user interrupted.
-const INTERRUPTED: i32 = 130;
 /// Lines of a failed process's output that are shown.
 const SHOWN_LINES: usize = 12;
 
 /// One training of one method on one split.
 pub(super) struct QuickstartRun<'a> {
     pub(super) settings: &'a QuickstartSettings,
+    pub(super) children: &'a Children,
     pub(super) method: &'a PlannedMethod,
     pub(super) split: u64,
     /// Threads of its processes.
@@ -29,9 +32,13 @@ pub(super) struct QuickstartRun<'a> {
 
 /// The scores of one run on the test images, fractions of 1.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RunScores {
+    /// Name of the method's folders.
     pub(super) method: String,
+    /// Name of the method for people.
     pub(super) title: String,
+    /// Seed of the choice of unseen classes.
     pub(super) split: u64,
     /// Share of pixels with the right class.
     pub(super) p_acc: Option<f64>,
@@ -57,7 +64,7 @@ impl QuickstartRun<'_> {
         format!("{}-split-{}", self.method.name, self.split)
     }
 
-    fn folder(&self) -> PathBuf {
+    pub(super) fn folder(&self) -> PathBuf {
         self.settings.output.join("runs").join(self.name())
     }
 
@@ -127,7 +134,7 @@ impl QuickstartRun<'_> {
     }
 
     fn run_process(&self, command: Command) -> anyhow::Result<Option<ExitCode>> {
-        run_process(command, self.settings, &self.name())
+        run_process(command, self.settings, self.children, &self.name())
     }
 }
 
@@ -137,6 +144,7 @@ impl QuickstartRun<'_> {
 pub(super) fn run_process(
     command: Command,
     settings: &QuickstartSettings,
+    children: &Children,
     name: &str,
 ) -> anyhow::Result<Option<ExitCode>> {
     let shown: Vec<String> = command
@@ -154,18 +162,16 @@ pub(super) fn run_process(
         .with_context(written)?;
     let errors = output.try_clone().with_context(written)?;
     let program = std::env::current_exe().context("finding this program")?;
-    let status = Command::new(program)
+    let mut process = Command::new(program);
+    process
         .args(command.get_args())
-        .stdin(Stdio::null())
         .stdout(output)
-        .stderr(errors)
-        .status()
-        .context("starting a process of this program")?;
-    match status.code() {
-        Some(0) => Ok(None),
-        Some(INTERRUPTED) | None => Ok(Some(ExitCode::from(INTERRUPTED as u8))),
-        Some(code) => anyhow::bail!(
-            "`{shown}` ended with exit code {code}; the end of {}:\n{}",
+        .stderr(errors);
+    match children.run(process)? {
+        Ended::Well => Ok(None),
+        Ended::Stopped => Ok(Some(interrupt::exit_code())),
+        Ended::Badly(how) => anyhow::bail!(
+            "`{shown}` {how}; the end of {}:\n{}",
             log.display(),
             last_lines(&log)
         ),

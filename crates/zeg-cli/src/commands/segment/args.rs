@@ -1,26 +1,33 @@
 //! Arguments and settings of `zeg segment`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
 use zeg::{
     explain::ExplainOptions,
-    export::{ExportFormat, Overwrite},
+    export::{ExportFormat, Overwrite, formats},
     image::inputs::Recursion,
-    vocab::classes::{ClassQuery, Role, parse_class_list, parse_classes_argument},
+    vocab::classes::{
+        ClassArgumentError, ClassQuery, Role, parse_class_list, parse_classes_argument,
+    },
 };
 
-use super::outputs::format_parser;
+use super::{inputs::STANDARD, outputs::format_parser};
 use crate::commands::{
     JsonTarget,
+    journal::Continuation,
     json::JsonArgs,
     shared::{
         CacheUse, ComputeArgs, ComputeSettings, InferenceArgs, InferenceChanges, MethodArgs,
-        ModelArgs, ModelSettings, PrecisionArgs, TestTimeArgs, TestTimeChanges, heading,
+        ModelArgs, ModelSettings, PrecisionArgs, TestTimeArgs, TestTimeChanges, class_file,
+        heading,
     },
 };
-use crate::progress::Verbosity;
+use crate::{
+    numbers::{WrongArgument, area, count, probability},
+    progress::Verbosity,
+};
 
 /// Arguments of `zeg segment`.
 #[derive(Debug, Args)]
@@ -31,9 +38,14 @@ Examples:
   zeg segment images/ --model runs/quick/model.safetensors --classes rooms.txt \\
       --write labels,html -o out
   zeg segment \"*.jpg\" --model ViT-B-16.pt --classes voc20 --write coco,label-studio -o out --json
-  zeg segment photo.jpg --model clip-vit-b-16 --classes \"cat, fox, dog\" --explain 3 -o out")]
+  zeg segment photo.jpg --model clip-vit-b-16 --classes \"cat, fox, dog\" --explain 3 -o out
+  zeg segment - --model clip-vit-b-16 --classes \"dog, cat\" -o - < photo.jpg > labels.png
+
+Go on after an interruption, with finished images kept:
+  zeg segment images/ --model clip-vit-b-16 --classes voc20 --write labels,coco -o out --resume")]
 pub(crate) struct SegmentArgs {
-    /// Images (JPEG, PNG, WebP, BMP, TIFF, GIF), folders of images, or patterns such as "*.jpg"
+    /// Images (JPEG, PNG, WebP, BMP, TIFF, GIF), folders of images, patterns such as "*.jpg", or `-` for an image from
+    /// standard input
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// Search the folders inside a folder as well
@@ -59,31 +71,38 @@ pub(crate) struct SegmentArgs {
     model: ModelArgs,
     /// Confidence from 0 to 1 below which a pixel stays unlabelled; 0 labels every pixel [default: 0.1 for a trained
     /// model, 0 for plain CLIP]
-    #[arg(long, value_name = "SCORE", help_heading = heading::INFERENCE)]
+    #[arg(long, value_name = "SCORE", value_parser = probability, help_heading = heading::INFERENCE)]
     threshold: Option<f32>,
     #[command(flatten)]
     inference: InferenceArgs,
     #[command(flatten)]
     test_time: TestTimeArgs,
-    /// Folder for the results
+    /// Folder for the results; `-` writes the label map of one image to standard output, as PNG
     #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
     output: PathBuf,
     /// Kinds of files to write, separated by commas [default: labels,overlay]
-    #[arg(long, value_parser = format_parser(), value_delimiter = ',', default_values = ["labels", "overlay"],
-          hide_default_value = true, value_name = "KINDS", help_heading = heading::OUTPUT)]
+    #[arg(long, value_parser = format_parser(), value_delimiter = ',', value_name = "KINDS",
+          help_heading = heading::OUTPUT)]
     write: Vec<&'static ExportFormat>,
     /// Replace files that exist
     #[arg(long, help_heading = heading::OUTPUT)]
     overwrite: bool,
+    /// Go on where an earlier run with the same settings stopped: keep finished images, compute the others, and write
+    /// the files that all images share anew; with --overwrite, replace results of other settings
+    #[arg(long, visible_alias = "skip-existing", help_heading = heading::OUTPUT)]
+    resume: bool,
     /// Print the N best classes of each large region with their scores; without N, 3
-    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", help_heading = heading::OUTPUT)]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", value_parser = count,
+          help_heading = heading::OUTPUT)]
     explain: Option<usize>,
     /// Opacity of the colours in overlays, from 0 to 1
-    #[arg(long, default_value_t = 0.55, help_heading = heading::OUTPUT)]
+    #[arg(long, default_value_t = 0.55, value_parser = probability, help_heading = heading::OUTPUT)]
     opacity: f32,
-    /// Smallest region in annotations, in pixels
-    #[arg(long, value_name = "PIXELS", default_value_t = 16, help_heading = heading::OUTPUT)]
-    min_area: u64,
+    /// Smallest region, in pixels: every smaller region of a label map, unlabelled ones included, takes the label of the
+    /// largest region that it touches [default: label maps stay as they are, and annotations leave out regions of fewer
+    /// than 16 pixels]
+    #[arg(long, value_name = "PIXELS", value_parser = area, help_heading = heading::OUTPUT)]
+    min_area: Option<u64>,
     /// Prefix of the image paths in the tasks of Label Studio
     #[arg(long, value_name = "PREFIX", default_value = "/data/local-files/?d=", help_heading = heading::OUTPUT)]
     label_studio_prefix: String,
@@ -104,6 +123,8 @@ pub(super) struct SegmentSettings {
     /// Images, folders and patterns.
     pub(super) inputs: Vec<PathBuf>,
     pub(super) recursion: Recursion,
+    /// Paths of the files that the command reads besides the images; some may be names of built-in lists or weights.
+    pub(super) files: Vec<PathBuf>,
     /// A file, or the name of downloaded weights.
     pub(super) model: PathBuf,
     pub(super) model_settings: ModelSettings,
@@ -123,36 +144,79 @@ pub(super) struct SegmentSettings {
     pub(super) verbosity: Verbosity,
 }
 
+/// Kinds of files that are written unless others are named.
+const USUAL_KINDS: [&str; 2] = ["labels", "overlay"];
+/// Smallest region in annotations, in pixels, unless another size is named.
+const USUAL_MIN_AREA: u64 = 16;
+
+/// Place of the results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OutputPlace {
+    Folder,
+    /// The label map of one image goes to standard output.
+    Stdout,
+}
+
 /// Settings of the files that `zeg segment` writes.
 #[derive(Debug)]
 pub(super) struct SegmentOutput {
+    pub(super) place: OutputPlace,
+    /// Folder of the results, unless they go to standard output.
     pub(super) folder: PathBuf,
     pub(super) kinds: Vec<&'static ExportFormat>,
     pub(super) overwrite: Overwrite,
+    pub(super) continuation: Continuation,
     /// Opacity of the colours in overlays, from 0 to 1.
     pub(super) opacity: f32,
     /// Smallest region in annotations, in pixels.
     pub(super) minimal_area: u64,
+    /// Size in pixels below which a region of a label map takes the label of another one; `None` for no change.
+    pub(super) absorbed_area: Option<u64>,
     /// Prefix of the image paths in the tasks of Label Studio.
     pub(super) label_studio_prefix: String,
 }
 
 impl SegmentArgs {
+    /// Returns the values that may be paths of files to read, besides the images.
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = vec![class_file(&self.classes), self.checkpoint.clone()];
+        files.extend(self.templates.as_ref().map(PathBuf::from));
+        files.extend(self.model.files());
+        files
+    }
+
     /// # Errors
-    /// Returns an error if a class list cannot be read, a number is out of range, or the file of `--json` may not be
-    /// written.
+    /// Returns an error if a class list cannot be read, or the file of `--json` may not be written.
     pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<SegmentSettings> {
         let classes = class_list(&self.classes, self.background.as_deref())?;
-        for (name, value) in [
-            ("--threshold", self.threshold.unwrap_or(0.0)),
-            ("--opacity", self.opacity),
-        ] {
+        let explain = self.explain;
+        let files = self.files();
+        let place = if self.output == Path::new(STANDARD) {
+            OutputPlace::Stdout
+        } else {
+            OutputPlace::Folder
+        };
+        let json = self.json.target("segment")?;
+        if place == OutputPlace::Stdout {
+            let is_labels = matches!(&self.write[..], [] | [ExportFormat { name: "labels", .. }]);
             anyhow::ensure!(
-                (0.0..=1.0).contains(&value),
-                "{name} {value}: the number must be from 0 to 1"
+                is_labels,
+                "-o - writes the label map; leave --write out, or name a folder with -o"
+            );
+            anyhow::ensure!(
+                !self.resume,
+                "--resume needs a folder with earlier results; name it with -o"
+            );
+            anyhow::ensure!(
+                !json.as_ref().is_some_and(JsonTarget::is_stdout),
+                "the label map and the JSON cannot both go to standard output; name a file with --json"
             );
         }
-        let explain = self.explain;
+        let is_written = |format: &&ExportFormat| match &self.write[..] {
+            [] => USUAL_KINDS.contains(&format.name),
+            kinds => kinds.contains(format),
+        };
+        let kinds = formats().filter(is_written).collect();
         Ok(SegmentSettings {
             inputs: self.images,
             recursion: if self.recursive {
@@ -160,6 +224,7 @@ impl SegmentArgs {
             } else {
                 Recursion::FolderOnly
             },
+            files,
             model: self.checkpoint,
             model_settings: self.model.settings(&self.method, &self.precision)?,
             classes,
@@ -170,18 +235,21 @@ impl SegmentArgs {
             threshold: self.threshold,
             explain: explain.map(|candidates| ExplainOptions { candidates }),
             output: SegmentOutput {
+                place,
                 folder: self.output,
-                kinds: self.write,
+                kinds,
                 overwrite: if self.overwrite {
                     Overwrite::Replace
                 } else {
                     Overwrite::Refuse
                 },
+                continuation: Continuation::of_flag(self.resume),
                 opacity: self.opacity,
-                minimal_area: self.min_area,
+                minimal_area: self.min_area.unwrap_or(USUAL_MIN_AREA),
+                absorbed_area: self.min_area,
                 label_studio_prefix: self.label_studio_prefix,
             },
-            json: self.json.target("segment")?,
+            json,
             compute: self.compute.settings(),
             verbosity,
         })
@@ -192,16 +260,19 @@ impl SegmentArgs {
 fn class_list(classes: &str, background: Option<&str>) -> anyhow::Result<Vec<ClassQuery>> {
     let mut classes = parse_classes_argument(classes).context("--classes")?;
     if let Some(list) = background {
-        for mut class in parse_class_list(list).context("--background")? {
+        let list = parse_class_list(list)
+            .map_err(ClassArgumentError::from)
+            .context("--background")?;
+        for mut class in list {
             class.role = Role::Background;
             classes.push(class);
         }
         let mut seen = std::collections::HashSet::new();
         for name in classes.iter().flat_map(ClassQuery::names) {
-            anyhow::ensure!(
-                seen.insert(name.to_lowercase()),
-                "--background: {name:?} is one of the --classes as well"
-            );
+            if !seen.insert(name.to_lowercase()) {
+                let reason = format!("--background: {name:?} is one of the --classes as well");
+                return Err(WrongArgument(reason).into());
+            }
         }
     }
     Ok(classes)

@@ -1,12 +1,22 @@
 //! Arguments and settings of `zeg train`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use zeg::{model::weights::StatedActivation, vocab::classes::ClassQuery};
+use zeg::{
+    model::weights::{StatedActivation, StatedHeads},
+    vocab::classes::ClassQuery,
+};
 
 use crate::{
-    commands::shared::{ActivationArgs, ComputeArgs, ComputeSettings, TextClassesArgs, heading},
+    commands::{
+        JsonTarget,
+        json::JsonArgs,
+        model_file::resolve_model,
+        place::output_folder,
+        shared::{ComputeArgs, ComputeSettings, StatedArgs, TextClassesArgs, heading},
+    },
+    numbers::{capped, change, count},
     progress::Verbosity,
 };
 
@@ -16,7 +26,7 @@ use crate::{
 Examples:
   zeg train configs/mini-world/zegclip-inductive.toml --weights mini -o runs/mini
   zeg train configs/voc12/zegclip-quick.toml --data VOCdevkit/VOC2012 \\
-      --weights clip-vit-b16.safetensors --text voc12_single.npy -o runs/quick
+      --weights clip-vit-b16.safetensors --text voc12_single.npy --text-classes voc20 -o runs/quick
   zeg train configs/voc12/zegclip-inductive.toml … --set training.batch=8 --set training.seed=1
   zeg train … -o runs/quick --resume
   zeg train configs/voc12/zegclip-transductive.toml … -o runs/voc-st \\
@@ -25,18 +35,19 @@ pub(crate) struct TrainArgs {
     /// Experiment file (TOML)
     config: PathBuf,
     /// Setting of the experiment to change; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = heading::TRAINING)]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = change, help_heading = heading::TRAINING)]
     changes: Vec<String>,
     /// Continue the run in the output folder from its newest checkpoint
-    #[arg(long, help_heading = heading::TRAINING)]
+    #[arg(long, conflicts_with = "overwrite", help_heading = heading::TRAINING)]
     resume: bool,
     /// Checkpoint of another run whose weights this run starts from, with a new optimiser and schedule
     #[arg(long, value_name = "FILE", help_heading = heading::TRAINING)]
     init: Option<PathBuf>,
-    /// Folder of the data set; the mini world needs none
+    /// Folder of the data set; the mini world needs none, and a .toml file may name its own
     #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
     data: Option<PathBuf>,
-    /// CLIP weights in any published format, or `mini` (MiniCLIP, which is part of the program)
+    /// CLIP weights in any published format: a file, an index of several files or the folder of a model, a name from
+    /// `zeg models`, or `mini` (MiniCLIP, which is part of the program)
     #[arg(long, value_name = "FILE", help_heading = heading::MODEL)]
     weights: PathBuf,
     /// Class embeddings (.npy or .safetensors) [default: computed by the text encoder of the weights]
@@ -45,18 +56,23 @@ pub(crate) struct TrainArgs {
     #[command(flatten)]
     text_classes: TextClassesArgs,
     #[command(flatten)]
-    activation: ActivationArgs,
+    stated: StatedArgs,
     /// Pre-trained residual network of ZegFormer, from torchvision or detectron2 [default: random weights]
     #[arg(long, value_name = "FILE", help_heading = heading::MODEL)]
     backbone: Option<PathBuf>,
     /// Folder of the run: checkpoints, log, manifest, model.safetensors
-    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
+    #[arg(short, long, value_name = "DIR", value_parser = output_folder(), help_heading = heading::OUTPUT)]
     output: PathBuf,
+    /// Replace a run that the folder holds; its checkpoints and its model are removed
+    #[arg(long, help_heading = heading::OUTPUT)]
+    overwrite: bool,
+    #[command(flatten)]
+    json: JsonArgs,
     /// Folder that keeps the encoded augmented copies of training.cached-copies for other runs with the same encoder
     #[arg(long, value_name = "DIR", help_heading = heading::PERFORMANCE)]
     feature_cache: Option<PathBuf>,
     /// Number of threads that load images
-    #[arg(long, value_name = "N", default_value_t = 2, help_heading = heading::PERFORMANCE)]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = count, help_heading = heading::PERFORMANCE)]
     workers: usize,
     #[command(flatten)]
     compute: ComputeArgs,
@@ -71,7 +87,7 @@ pub(super) struct TrainSettings {
     pub(super) changes: Vec<String>,
     /// Folder of the data set.
     pub(super) data: Option<PathBuf>,
-    /// File of the frozen weights.
+    /// File, index or folder of the frozen weights.
     pub(super) weights: PathBuf,
     /// File of a pre-trained residual network.
     pub(super) backbone: Option<PathBuf>,
@@ -81,6 +97,8 @@ pub(super) struct TrainSettings {
     pub(super) text_classes: Option<Vec<ClassQuery>>,
     /// Activation of the frozen weights; `None` for that of the experiment or of the files.
     pub(super) activation: Option<StatedActivation>,
+    /// Numbers of attention heads of the frozen weights; `None` for those of the experiment and of the files.
+    pub(super) heads: StatedHeads,
     /// Folder of the run.
     pub(super) output: PathBuf,
     /// Checkpoint whose weights the run starts from.
@@ -90,6 +108,7 @@ pub(super) struct TrainSettings {
     pub(super) feature_cache: Option<PathBuf>,
     /// Number of threads that load images, at least 1.
     pub(super) loaders: usize,
+    pub(super) json: Option<JsonTarget>,
     pub(super) compute: ComputeSettings,
     pub(super) verbosity: Verbosity,
 }
@@ -99,32 +118,49 @@ pub(super) struct TrainSettings {
 pub(super) enum Continuation {
     /// The run is refused.
     Fresh,
+    /// The files of the run are removed.
+    Replace,
     /// The run continues from its newest checkpoint.
     Resume,
 }
 
+impl TrainSettings {
+    /// Returns the files that the run reads, which it must not replace.
+    pub(super) fn inputs(&self) -> Vec<&Path> {
+        let files = [&self.init, &self.text, &self.backbone];
+        let files = files
+            .into_iter()
+            .flatten()
+            .chain([&self.weights, &self.config]);
+        files.map(PathBuf::as_path).collect()
+    }
+}
+
 impl TrainArgs {
     /// # Errors
-    /// Returns an error if the class list of the table cannot be read.
+    /// Returns an error if the weights are not downloaded, if the class list of the table cannot be read, or if the file
+    /// of `--json` may not be written.
     pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<TrainSettings> {
         Ok(TrainSettings {
             config: self.config,
             changes: self.changes,
             data: self.data,
-            weights: self.weights,
+            weights: resolve_model(&self.weights)?,
             backbone: self.backbone,
             text: self.text,
             text_classes: self.text_classes.value()?,
-            activation: self.activation.value(),
+            activation: self.stated.activation(),
+            heads: self.stated.heads(),
             output: self.output,
             init: self.init,
-            continuation: if self.resume {
-                Continuation::Resume
-            } else {
-                Continuation::Fresh
+            continuation: match (self.resume, self.overwrite) {
+                (true, _) => Continuation::Resume,
+                (false, true) => Continuation::Replace,
+                (false, false) => Continuation::Fresh,
             },
             feature_cache: self.feature_cache,
-            loaders: self.workers.max(1),
+            loaders: capped("--workers", self.workers),
+            json: self.json.target("train")?,
             compute: self.compute.settings(),
             verbosity,
         })

@@ -1,18 +1,25 @@
 //! Augmented copies of the training images, encoded once by a frozen encoder and cached in a file.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
-    time::UNIX_EPOCH,
 };
 use zeg::model::method::Architecture;
 use zeg_train::experiment::Experiment;
 
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
-use zeg::data::{OpenSet, Pipeline, SampleSource as _};
-use zeg_base::hex;
-use zeg_train::{TrainError, checkpoint::CheckpointInfo, features::FeatureCache, trainer::Trainer};
+use zeg::{
+    data::{OnBadSample, OpenSet, Pipeline, SampleSource as _},
+    device::DeviceChoice,
+};
+use zeg_base::fingerprint::Fingerprint;
+use zeg_train::{
+    TrainError,
+    checkpoint::CheckpointInfo,
+    features::{CopyOptions, FeatureCache},
+    trainer::Trainer,
+};
 
 use crate::progress::Verbosity;
 
@@ -28,6 +35,7 @@ pub(super) struct CopiesInput<'a> {
     pub(super) copies: usize,
     /// Folder that keeps the encoded copies.
     pub(super) folder: Option<&'a Path>,
+    pub(super) device: DeviceChoice,
     pub(super) verbosity: Verbosity,
 }
 
@@ -38,57 +46,63 @@ pub(super) fn features(
     input: &CopiesInput,
     stop: &AtomicBool,
 ) -> anyhow::Result<Option<FeatureCache>> {
+    let origin = origin(input);
     let CopiesInput {
-        info,
         experiment,
-        architecture,
         trainer,
         dataset,
         pipeline,
         copies,
         folder,
         verbosity,
+        ..
     } = *input;
     let seed = experiment.training.seed;
-    let origin = json!({
-        // Another version of the program may preprocess images differently.
-        "program": env!("CARGO_PKG_VERSION"),
-        "encoder": info.base.sha256,
-        "model": architecture.encoder(),
-        "preprocess": experiment.training.preprocess,
-        "data": { "set": dataset.name(), "classes": dataset.classes(), "items": dataset.len(),
-            "files": images_digest(dataset) },
-        "copies": copies,
-        "seed": seed,
-    });
     let file = folder.map(|folder| {
-        let digest = Sha256::digest(origin.to_string());
-        let name = hex::encode(&digest[..8]);
+        let digest = origin.digest();
+        let name = digest.get(..16).unwrap_or(&digest);
         folder.join(format!("features-{name}.safetensors"))
     });
-    if let Some(cache) = file
-        .as_ref()
-        .and_then(|file| FeatureCache::open(file, &origin))
+    if let Some(file) = &file
+        && let Some(cache) = FeatureCache::open(file, &origin)
     {
-        verbosity.notice(format_args!(
-            "encoded augmented copies read from {}",
-            file.unwrap_or_default().display()
-        ));
-        return Ok(Some(cache));
+        let Some(image) = cache.not_finite() else {
+            verbosity.notice(format_args!(
+                "encoded augmented copies read from {}",
+                file.display()
+            ));
+            return Ok(Some(cache));
+        };
+        print_notice!(
+            "warning: {}: is damaged: the encoded copy of {image} holds a value that is not finite, so all copies are \
+             encoded again",
+            file.display()
+        );
     }
     let bar = verbosity.progress(
         "encoding",
         "augmented copies",
         (copies * dataset.len()) as u64,
     );
+    // Every copy of a bad image is skipped, and told of once.
+    let mut told = BTreeSet::new();
     let cache = FeatureCache::build(
         &*trainer.inference_model(),
         trainer.criterion(),
         dataset,
         pipeline,
-        (copies, seed),
-        rayon::current_num_threads(),
-        || {
+        CopyOptions {
+            copies,
+            seed,
+            threads: rayon::current_num_threads(),
+            on_bad_sample: experiment.training.on_bad_sample,
+        },
+        |skipped| {
+            for (id, reason) in skipped {
+                if told.insert(id.clone()) {
+                    bar.suspend(|| print_notice!("warning: image {id} is skipped: {reason}"));
+                }
+            }
             bar.inc();
             if stop.load(Ordering::SeqCst) {
                 Err(TrainError::Interrupted)
@@ -110,30 +124,38 @@ pub(super) fn features(
     }
 }
 
-/// Returns the SHA-256 of the images and label maps: for files, of their paths, sizes and modification times.
-fn images_digest(dataset: &OpenSet) -> String {
-    let mut digest = Sha256::new();
-    let dataset = match dataset {
-        OpenSet::Files(dataset) => dataset,
-        OpenSet::World(set) => {
-            let (part, images) = set.images();
-            let world = json!([set.world().config(), part, images]);
-            digest.update(world.to_string());
-            return hex::encode(digest.finalize());
-        }
-    };
-    for path in dataset
-        .items
-        .iter()
-        .flat_map(|item| [&item.image, &item.labels])
-    {
-        digest.update(path.as_os_str().as_encoded_bytes());
-        if let Ok(found) = std::fs::metadata(path) {
-            let changed = found.modified().ok();
-            let since = changed.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-            digest.update(found.len().to_le_bytes());
-            digest.update(since.unwrap_or_default().as_nanos().to_le_bytes());
-        }
+/// Returns everything that the encoded copies depend on.
+fn origin(input: &CopiesInput) -> Fingerprint {
+    let CopiesInput {
+        info,
+        experiment,
+        architecture,
+        trainer,
+        dataset,
+        copies,
+        device,
+        ..
+    } = *input;
+    let training = &experiment.training;
+    // Another version of the program may preprocess images differently.
+    let origin = dataset
+        .fingerprint()
+        .and(dataset.states())
+        .with("program", env!("CARGO_PKG_VERSION"))
+        .with("device", device)
+        .with("weights: SHA-256", &info.base.sha256)
+        .with("model: method", architecture.method())
+        .with("model: encoder", json!(architecture.encoder()))
+        .with(
+            "model: normalisation",
+            format_args!("{:?}", trainer.model().normalization()),
+        )
+        .with("training: preprocess", json!(training.preprocess))
+        .with("training: cached-copies", copies)
+        .with("training: seed", training.seed);
+    match training.on_bad_sample {
+        OnBadSample::Stop => origin,
+        // The copies of a bad image are those of another one, which a run that stops at it must not use.
+        OnBadSample::Skip => origin.with("training: on-bad-sample", "skip"),
     }
-    hex::encode(digest.finalize())
 }

@@ -2,12 +2,15 @@
 
 use std::{
     path::Path,
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use zeg::{
-    data::{Loader, LoaderOptions, OpenSet, Pipeline},
+    data::{Loader, LoaderOptions, OpenSet, Pipeline, SampleSource as _},
     model::{embeddings::ClassEmbeddings, method::Architecture},
 };
 use zeg_train::{
@@ -16,7 +19,7 @@ use zeg_train::{
     checkpoint::{CheckpointInfo, Contents, save},
     experiment::Experiment,
     features::FeatureCache,
-    trainer::Trainer,
+    trainer::{StepReport, Trainer},
 };
 
 use super::{
@@ -25,7 +28,7 @@ use super::{
     run_folder::RunFolder,
     validation::{ValidationScore, Validator},
 };
-use crate::{commands::stop_flag, progress::Progress};
+use crate::{commands::run_files::Log, progress::Progress};
 
 /// The source of a run's training samples.
 enum TrainingSamples {
@@ -64,15 +67,34 @@ pub(super) struct TrainingRun {
 }
 
 impl TrainingRun {
-    /// Trains to the end; returns `false` if the user stopped it.
-    pub(super) fn train(
+    /// Trains to the end and writes the model; returns `false` if the user stopped it.
+    ///
+    /// # Errors
+    /// Returns the error of a step, or [`NotWritten`](super::checkpoint_files::NotWritten) for a file.
+    pub(super) fn complete(
         &mut self,
         trainer: &mut Trainer,
         dataset: &Arc<OpenSet>,
         settings: &TrainSettings,
+        stop: &AtomicBool,
+    ) -> anyhow::Result<bool> {
+        let mut trained = self.train(trainer, dataset, settings, stop);
+        if matches!(trained, Ok(true)) {
+            let saved = self.save_model(trainer, &self.folder.model());
+            trained = saved.map(|()| true);
+        }
+        trained.map_err(|error| self.folder.explain(error))
+    }
+
+    /// Trains to the end; returns `false` if the user stopped it.
+    fn train(
+        &mut self,
+        trainer: &mut Trainer,
+        dataset: &Arc<OpenSet>,
+        settings: &TrainSettings,
+        stop: &AtomicBool,
     ) -> anyhow::Result<bool> {
         let training = self.experiment.training.clone();
-        let stop = stop_flag();
         let pipeline = Pipeline::new(training.preprocess.clone(), trainer.model().normalization())?;
         let mut source = match training.cached_copies {
             Some(copies) => {
@@ -85,9 +107,10 @@ impl TrainingRun {
                     pipeline: &pipeline,
                     copies,
                     folder: settings.feature_cache.as_deref(),
+                    device: settings.compute.device,
                     verbosity: settings.verbosity,
                 };
-                match cached_copies::features(&input, &stop)? {
+                match cached_copies::features(&input, stop)? {
                     Some(cache) => TrainingSamples::Features(cache),
                     None => return Ok(false),
                 }
@@ -115,11 +138,18 @@ impl TrainingRun {
         let (mut scores, earlier) = scores.transpose()?.unzip();
         let earlier = earlier.unwrap_or_default();
         let mut best = earlier.iter().map(ValidationScore::value).reduce(f64::max);
+        let mut warned = false;
         while trainer.step_number() < training.steps {
+            if stop.load(Ordering::SeqCst) && trainer.step_number() == 0 {
+                bar.finish();
+                return Ok(false); // there is nothing to keep yet
+            }
             let started = Instant::now();
             let samples = source.next(trainer.step_number(), training.batch)?;
             let report = trainer.train_step(samples)?;
-            log.write_step(&report, started.elapsed())?;
+            trainer.check_labels(dataset.len())?;
+            warn_of_unlabelled(&report, &mut warned, &bar);
+            write_step(&mut log, &report, started.elapsed())?;
             show_step(&bar, &report);
             let stopping = stop.load(Ordering::SeqCst);
             let done = trainer.step_number();
@@ -171,7 +201,7 @@ impl TrainingRun {
     }
 
     /// Writes the trained weights without the optimiser's state.
-    pub(super) fn save_model(&self, trainer: &Trainer, path: &Path) -> anyhow::Result<()> {
+    fn save_model(&self, trainer: &Trainer, path: &Path) -> anyhow::Result<()> {
         let info = CheckpointInfo {
             step: trainer.step_number(),
             ..self.info.clone()
@@ -187,8 +217,31 @@ impl TrainingRun {
     }
 }
 
+/// Writes the numbers of a step and its time into the log.
+fn write_step(log: &mut Log, report: &StepReport, took: Duration) -> anyhow::Result<()> {
+    let mut line = serde_json::to_value(report)?;
+    line["seconds"] = serde_json::json!((took.as_secs_f64() * 1e4).round() / 1e4);
+    log.write(&line)
+}
+
+/// Prints a warning for the first batch without a label of a training class.
+fn warn_of_unlabelled(report: &StepReport, warned: &mut bool, bar: &Progress) {
+    if report.unlabelled.is_empty() || *warned {
+        return;
+    }
+    *warned = true;
+    bar.suspend(|| {
+        print_notice!(
+            "warning: step {}: no pixel of {} has the label of a training class, so only negatives are learned from it; \
+             later batches like this are not reported",
+            report.step,
+            report.unlabelled.join(", ")
+        );
+    });
+}
+
 /// Shows the numbers of a step beside the progress.
-fn show_step(bar: &Progress, report: &zeg_train::trainer::StepReport) {
+fn show_step(bar: &Progress, report: &StepReport) {
     let terms: Vec<String> = report
         .terms
         .iter()

@@ -15,6 +15,7 @@ use zeg::{
     text_sources::{Templates, TextSources, class_queries},
     vocab::templates::TemplateSet,
 };
+use zeg_base::plural::counted;
 use zeg_train::{
     checkpoint::StoredClass,
     experiment::{Experiment, Validation},
@@ -51,14 +52,14 @@ impl ValidationScore {
             value.map_or_else(|| "-".to_owned(), |value| format!("{:.2}", 100.0 * value))
         };
         format!(
-            "step {}: pAcc {}, mIoU {} (seen {}, unseen {}), hIoU {}, on {} images",
+            "step {}: pAcc {}, mIoU {} (seen {}, unseen {}), hIoU {}, on {}",
             self.step,
             percent(self.p_acc),
             percent(self.miou),
             percent(self.miou_seen),
             percent(self.miou_unseen),
             percent(self.hiou),
-            self.images
+            counted(self.images, "image")
         )
     }
 }
@@ -67,14 +68,32 @@ impl ValidationScore {
 pub(super) struct ValidatorInput<'a> {
     pub(super) experiment: &'a Experiment,
     pub(super) architecture: &'a dyn Architecture,
-    /// Folder of the data set.
-    pub(super) root: &'a Path,
+    /// The images of [`images`].
+    pub(super) images: Option<OpenSet>,
     /// All classes, seen and unseen.
     pub(super) classes: &'a [StoredClass],
     pub(super) embeddings: &'a ClassEmbeddings,
     /// Weights that may hold a text encoder.
     pub(super) weights: &'a StateDict,
     pub(super) device: &'a Device,
+}
+
+/// Opens the images that the model is scored on; returns `None` if the experiment asks for no validation.
+///
+/// - `root`: folder of the data set
+pub(super) fn images(experiment: &Experiment, root: &Path) -> anyhow::Result<Option<OpenSet>> {
+    let Some(settings) = &experiment.training.evaluation else {
+        return Ok(None);
+    };
+    let data = &experiment.data;
+    let split = settings.split.as_deref().unwrap_or(&data.eval_split);
+    let mut images = data
+        .open(root, split)
+        .context("the images of training.evaluation")?;
+    if let Some(limit) = settings.limit {
+        images.retain(|position| position < limit);
+    }
+    Ok(Some(images))
 }
 
 /// Scorer of a model in training; it scores as `zeg eval` does afterwards.
@@ -89,30 +108,24 @@ pub(super) struct Validator {
 }
 
 impl Validator {
-    /// Opens the validation images; returns `None` if the experiment asks for no validation.
+    /// Prepares the scoring; returns `None` if the experiment asks for no validation.
     ///
     /// This happens before the first step, so that a mistake in the configuration shows at once.
-    pub(super) fn new(input: &ValidatorInput) -> anyhow::Result<Option<Self>> {
+    pub(super) fn new(input: ValidatorInput) -> anyhow::Result<Option<Self>> {
         let ValidatorInput {
             experiment,
             architecture,
-            root,
+            images,
             classes,
             embeddings,
             weights,
             device,
-        } = *input;
-        let Some(settings) = experiment.training.evaluation.clone() else {
+        } = input;
+        let settings = experiment.training.evaluation.clone();
+        let (Some(settings), Some(dataset)) = (settings, images) else {
             return Ok(None);
         };
         let data = &experiment.data;
-        let split = settings.split.as_deref().unwrap_or(&data.eval_split);
-        let mut dataset = data
-            .open(root, split)
-            .context("the images of training.evaluation")?;
-        if let Some(limit) = settings.limit {
-            dataset.retain(|position| position < limit);
-        }
         let device = device.clone().without_autodiff();
         let names = dataset.classes();
         let names: Vec<Vec<String>> = (0..names.len()).map(|c| names.names_of(c)).collect();
@@ -161,7 +174,7 @@ impl Validator {
         };
         let options = EvaluationOptions {
             threads: rayon::current_num_threads(),
-            stop: None,
+            ..EvaluationOptions::default()
         };
         let outcomes = evaluate(&[setup], &self.dataset, options, |_| Ok(()))?;
         let confusion = outcomes

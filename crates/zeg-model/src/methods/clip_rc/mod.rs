@@ -35,6 +35,9 @@ use crate::{
     weights::{ParamBuilder, Provenance, StateDict},
 };
 
+/// Name of the region tokens.
+const REGION_TOKENS: &str = "backbone.region_level_bridge";
+
 /// The decoder head: computes class masks from class embeddings and an encoded image.
 #[derive(Module, Debug)]
 pub struct ClipRcHead {
@@ -237,7 +240,9 @@ impl ClipRc {
         precision: Precision,
     ) -> Result<Self, ModelError> {
         config.check()?;
-        let params = ParamBuilder::packed(weights, device, 0, precision)?;
+        // Frozen region tokens follow from the class token and its position.
+        let constant = |key: &str| key == REGION_TOKENS && !Self::trains(config, key);
+        let params = ParamBuilder::packed(weights, device, 0, precision)?.without(&constant);
         Self::from_params(&params, config)
     }
 
@@ -324,5 +329,9 @@ impl SegmentationModel for ClipRc {
             .decode_head
             .forward(encoding.clone(), text, &mut Trace::off()); // [1, classes, h, w]
         Ok(WindowScores::Logits(logits))
+    }
+
+    fn patches<'a>(&self, encoding: &'a Encoded) -> Option<&'a Encoded> {
+        Some(encoding)
     }
 }

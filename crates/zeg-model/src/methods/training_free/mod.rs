@@ -281,6 +281,10 @@ impl SegmentationModel for TrainingFree {
             .reshape([1, count, h, w]);
         Ok(WindowScores::Logits(logits))
     }
+
+    fn patches<'a>(&self, encoding: &'a Encoded) -> Option<&'a Encoded> {
+        Some(encoding)
+    }
 }
 
 #[cfg(test)]

@@ -225,4 +225,8 @@ impl SegmentationModel for ZegClip {
             .forward(encoding.clone(), text, &mut Trace::off()); // [1, classes, h, w]
         Ok(WindowScores::Logits(logits))
     }
+
+    fn patches<'a>(&self, encoding: &'a Encoded) -> Option<&'a Encoded> {
+        Some(encoding)
+    }
 }

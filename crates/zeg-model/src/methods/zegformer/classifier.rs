@@ -28,6 +28,27 @@ pub struct CropClassifier {
     logit_scale: f32,
 }
 
+/// Returns the logarithm of CLIP's scale of cosine similarities, if the weights hold it.
+///
+/// # Errors
+/// Returns an error if the scale is not finite.
+fn logit_scale(released: &ParamBuilder) -> Result<Option<f32>, ModelError> {
+    let key = released.key("logit_scale");
+    let tensor = released.weights().read(&key)?;
+    let value = tensor.and_then(|tensor| tensor.values.first().copied());
+    match value {
+        Some(value) if !(value.is_finite() && value.exp().is_finite()) => {
+            Err(ModelError::NotFiniteTensor {
+                key,
+                origin: released.weights().origin(),
+                index: 0,
+                value,
+            })
+        }
+        value => Ok(value),
+    }
+}
+
 impl CropClassifier {
     /// Reads the tower from where the weights hold it: from a released two-stage model, or from CLIP's own weights.
     ///
@@ -41,9 +62,7 @@ impl CropClassifier {
             .weights()
             .contains(&released.key("visual.conv1.weight"))
         {
-            let scale = released.weights().read(&released.key("logit_scale"))?;
-            let scale = scale.and_then(|scale| scale.values.first().copied());
-            return Self::build(&released.at("visual"), config, scale);
+            return Self::build(&released.at("visual"), config, logit_scale(&released)?);
         }
         Self::build(&params.at("backbone"), config, None)
     }
@@ -143,5 +162,38 @@ impl CropClassifier {
         let rows = features.len() / dim.max(1);
         let device = self.tower.class_embedding.val().device();
         Tensor::from_data(TensorData::new(features, [rows, dim]), &device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::weights::{HostTensor, StateDict};
+
+    #[test]
+    fn a_logit_scale_that_is_not_finite_is_an_error_that_names_it() {
+        let nothing_is_trained = |_: &str| false;
+        let read = |value: f32| {
+            let mut weights = StateDict::default();
+            let tensor = HostTensor {
+                shape: Vec::new(),
+                values: vec![value],
+            };
+            weights.insert(format!("{RELEASED_CLIP}.logit_scale"), tensor);
+            let device = Device::flex();
+            let params = ParamBuilder::blueprint(&weights, &device, &nothing_is_trained);
+            logit_scale(&params.at(RELEASED_CLIP))
+        };
+        assert_eq!(read(4.5).unwrap(), Some(4.5));
+        // The scale of 200 is larger than any number of 32 bits.
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 200.0] {
+            let error = read(bad).unwrap_err();
+            assert!(
+                matches!(&error, ModelError::NotFiniteTensor { key, .. } if key.ends_with("logit_scale")),
+                "{error}"
+            );
+        }
     }
 }

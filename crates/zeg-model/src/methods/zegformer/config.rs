@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ModelError,
     config::{Activation, VisionConfig},
-    weights::StateDict,
+    weights::{Architecture, StateDict, assumed_image_heads},
 };
 
 use super::{crops::CropStyle, fusion::Fusion};
@@ -173,29 +173,39 @@ impl ResNetConfig {
 }
 
 /// Returns CLIP's image tower in a released model that includes it; `None` if there is none.
-fn released_tower(weights: &StateDict) -> Option<VisionConfig> {
+///
+/// # Errors
+/// Returns an error if a file that states heads or activation cannot be read.
+fn released_tower(weights: &StateDict) -> Result<Option<VisionConfig>, ModelError> {
     const TOWER: &str = "sem_seg_head.predictor.clip_model.visual.";
-    let shape = |name: &str| weights.shape(&format!("{TOWER}{name}"));
-    let [width, _, patch, _] = shape("conv1.weight")?[..] else {
-        return None;
+    let activation = Architecture::stated_activation(weights)?.map(Activation::from);
+    let stated_heads = Architecture::stated_heads(weights)?.image;
+    let tower = || {
+        let shape = |name: &str| weights.shape(&format!("{TOWER}{name}"));
+        let [width, _, patch, _] = shape("conv1.weight")?[..] else {
+            return None;
+        };
+        let embed_dim = *shape("proj")?.get(1)?;
+        let cells = shape("positional_embedding")?.first()?.checked_sub(1)?;
+        let block = |block: &usize| {
+            weights.contains(&format!("{TOWER}transformer.resblocks.{block}.ln_1.weight"))
+        };
+        Some(VisionConfig {
+            patch,
+            width,
+            layers: (0..MOST).take_while(block).count(),
+            heads: stated_heads
+                .or_else(|| assumed_image_heads(width))
+                .unwrap_or(1),
+            embed_dim,
+            input_resolution: cells.isqrt() * patch,
+            double_class_embedding: false,
+            activation: activation.unwrap_or_default(),
+            prompts: None,
+            regions: None,
+        })
     };
-    let embed_dim = *shape("proj")?.get(1)?;
-    let cells = shape("positional_embedding")?.first()?.checked_sub(1)?;
-    let block = |block: &usize| {
-        weights.contains(&format!("{TOWER}transformer.resblocks.{block}.ln_1.weight"))
-    };
-    Some(VisionConfig {
-        patch,
-        width,
-        layers: (0..MOST).take_while(block).count(),
-        heads: (width / 64).max(1), // every published CLIP transformer has heads of 64 channels
-        embed_dim,
-        input_resolution: cells.isqrt() * patch,
-        double_class_embedding: false,
-        activation: Activation::default(),
-        prompts: None,
-        regions: None,
-    })
+    Ok(tower())
 }
 
 impl ZegFormerConfig {
@@ -204,7 +214,8 @@ impl ZegFormerConfig {
     /// The number of heads, the dropout and the norm groups cannot be inferred from any shape.
     ///
     /// # Errors
-    /// Returns an error if a tensor that determines a size is missing.
+    /// Returns an error if a tensor that determines a size is missing, or a configuration beside the weights cannot be
+    /// read.
     pub fn from_weights(weights: &StateDict, heads: usize) -> Result<Self, ModelError> {
         const DECODER: &str = "sem_seg_head.predictor.transformer.decoder.layers";
         let shape = |key: &str, axes: usize| match weights.shape(key) {
@@ -236,7 +247,7 @@ impl ZegFormerConfig {
             layers: (0..MOST).take_while(has_layer).count(),
             feed_forward: hidden[0],
             embed_dim: projection[0],
-            classifier: released_tower(weights),
+            classifier: released_tower(weights)?,
             ..Self::default()
         })
     }

@@ -1,0 +1,382 @@
+//! Finished images of `zeg segment`: what the journal of the output folder knows, and which images are still to do.
+
+mod plan;
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+use zeg::{
+    Segmenter,
+    explain::Explanation,
+    export::{ExportFormat, Overwrite, StoredImage},
+    model::weights::file_sha256,
+    vocab::templates::TemplateSet,
+};
+use zeg_base::paths::path_text;
+
+use super::{
+    args::{SegmentOutput, SegmentSettings},
+    inputs::Input,
+};
+use crate::commands::{
+    journal::{Continuation, Journal, ResultsError, Settings, Span, model_values},
+    model_file::resolve_model,
+};
+
+/// Name of the journal in the output folder.
+pub(super) const JOURNAL: &str = ".zeg-segment.jsonl";
+
+/// The result of an image as the journal keeps it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct FinishedImage {
+    pub(super) stored: StoredImage,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) regions: Option<Vec<Explanation>>,
+}
+
+/// A file that was written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct WrittenFile {
+    /// Path in the output folder.
+    path: String,
+    /// `None` before it is written.
+    sha256: Option<String>,
+}
+
+/// An entry of the journal.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Entry<R> {
+    /// The files of an image are about to be written.
+    Begun {
+        image: String,
+        /// As [`Input::origin`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<String>,
+        files: Vec<WrittenFile>,
+    },
+    /// All files of an image are written.
+    Done {
+        image: String,
+        /// As [`Input::origin`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<String>,
+        /// SHA-256 of the image.
+        source: String,
+        files: Vec<WrittenFile>,
+        result: R,
+    },
+    /// The files that all images share are about to be written, or are written.
+    Shared { files: Vec<WrittenFile> },
+}
+
+/// What the journal says about an image.
+#[derive(Debug)]
+struct ImageState {
+    /// Number of the settings.
+    settings: usize,
+    /// As [`Input::origin`]; `None` in journals of earlier versions.
+    origin: Option<String>,
+    files: Vec<WrittenFile>,
+    /// Place of the result and digest of the image, if it is finished.
+    done: Option<(Span, String)>,
+}
+
+/// What is to be done with an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Plan {
+    /// It is finished; its result is in the journal.
+    Keep(Span),
+    /// It is segmented.
+    Compute(Overwrite),
+}
+
+/// The finished images of an output folder, and the journal that new ones are added to.
+#[derive(Debug)]
+pub(super) struct Finished {
+    journal: Journal,
+    folder: PathBuf,
+    images: HashMap<String, ImageState>,
+    /// By path: the settings and the digest of a shared file.
+    shared: HashMap<String, (usize, Option<String>)>,
+    /// Number of the present settings.
+    settings: usize,
+    present: Settings,
+}
+
+/// Returns the paths of the files that all images share.
+pub(super) fn shared_files(output: &SegmentOutput) -> Vec<PathBuf> {
+    let names = output.kinds.iter().flat_map(|kind| kind.shared_files);
+    names.map(|name| output.folder.join(name)).collect()
+}
+
+/// Returns the files that the journal of a folder says were written, or were about to be written.
+///
+/// A line that cannot be read is passed over; opening the journal reports it.
+pub(super) fn written_files(folder: &Path) -> HashSet<PathBuf> {
+    /// A line with an entry.
+    #[derive(Deserialize)]
+    struct Line {
+        entry: Entry<IgnoredAny>,
+    }
+    let Ok(journal) = File::open(folder.join(JOURNAL)) else {
+        return HashSet::new();
+    };
+    let lines = BufReader::new(journal).lines().map_while(Result::ok);
+    let entries = lines.filter_map(|line| serde_json::from_str::<Line>(&line).ok());
+    let files = entries.flat_map(|line| match line.entry {
+        Entry::Begun { files, .. } | Entry::Done { files, .. } | Entry::Shared { files } => files,
+    });
+    files.map(|file| folder.join(file.path)).collect()
+}
+
+/// Returns the paths of the files that an image has for itself.
+pub(super) fn own_files(
+    kinds: &[&ExportFormat],
+    folder: &Path,
+    stem: &Path,
+    classes: usize,
+) -> Vec<PathBuf> {
+    let files = kinds
+        .iter()
+        .flat_map(|kind| kind.own_files(folder, stem, classes));
+    files.collect()
+}
+
+/// Whether anything is at a path, even a link that leads nowhere.
+pub(super) fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// Checks that no result exists, unless it is to be replaced or kept; this needs neither the model nor the images.
+///
+/// # Errors
+/// Returns [`ResultsError::Exist`].
+pub(super) fn refuse_existing(
+    settings: &SegmentSettings,
+    stems: &[PathBuf],
+) -> Result<(), ResultsError> {
+    let output = &settings.output;
+    if output.overwrite == Overwrite::Replace || output.continuation == Continuation::Resume {
+        return Ok(());
+    }
+    let classes = settings.classes.len();
+    let own = |stem: &PathBuf| own_files(&output.kinds, &output.folder, stem, classes);
+    let mut all = shared_files(output)
+        .into_iter()
+        .chain(stems.iter().flat_map(own));
+    all.find(|path| exists(path))
+        .map_or(Ok(()), |path| Err(ResultsError::Exist(path)))
+}
+
+/// Returns everything that the results follow from, except for the images.
+pub(super) fn result_settings(
+    settings: &SegmentSettings,
+    segmenter: &Segmenter,
+) -> anyhow::Result<Settings> {
+    let file = resolve_model(&settings.model)?;
+    let device = settings.compute.device.to_string();
+    let templates = settings.templates.as_deref();
+    let templates = templates.map(TemplateSet::by_name_or_file).transpose()?;
+    let templates: Option<Vec<String>> = templates.map(|set| {
+        let texts = set.templates().iter();
+        texts.map(ToString::to_string).collect()
+    });
+    let output = &settings.output;
+    Ok(Settings::new(serde_json::json!({
+        "command": "segment",
+        "program": concat!("zeg ", env!("CARGO_PKG_VERSION")),
+        "model": model_values(&file, segmenter.model(), &settings.model_settings, &device)?,
+        "classes": settings.classes,
+        "templates": templates,
+        "inference": segmenter.inference(),
+        "test_time": segmenter.test_time(),
+        "explain": settings.explain.map(|options| options.candidates),
+        "min_area": output.minimal_area,
+        "absorbed_area": output.absorbed_area,
+        "opacity": output.opacity,
+        "label_studio_prefix": output.label_studio_prefix,
+    })))
+}
+
+impl Finished {
+    /// Opens the journal of the output folder and states the present settings.
+    ///
+    /// # Errors
+    /// As for [`Journal::open`].
+    pub(super) fn open(folder: &Path, present: &Settings) -> anyhow::Result<Self> {
+        let (mut images, mut shared) = (HashMap::new(), HashMap::new());
+        let mut journal = Journal::open(
+            &folder.join(JOURNAL),
+            |settings, span, entry: Entry<IgnoredAny>| match entry {
+                Entry::Begun {
+                    image,
+                    origin,
+                    files,
+                } => {
+                    let state = ImageState {
+                        settings,
+                        origin,
+                        files,
+                        done: None,
+                    };
+                    images.insert(image, state);
+                }
+                Entry::Done {
+                    image,
+                    origin,
+                    source,
+                    files,
+                    ..
+                } => {
+                    let state = ImageState {
+                        settings,
+                        origin,
+                        files,
+                        done: Some((span, source)),
+                    };
+                    images.insert(image, state);
+                }
+                Entry::Shared { files } => {
+                    let files = files.into_iter();
+                    shared.extend(files.map(|file| (file.path, (settings, file.sha256))));
+                }
+            },
+        )?;
+        let number = journal.begin(present)?;
+        Ok(Self {
+            journal,
+            folder: folder.to_owned(),
+            images,
+            shared,
+            settings: number,
+            present: present.clone(),
+        })
+    }
+
+    /// Removes temporary files that killed runs left in the folders of the results.
+    pub(super) fn remove_left_behind(&self, folders: &[PathBuf]) {
+        self.journal.remove_left_behind(folders);
+    }
+
+    fn written<'a>(&self, state: &'a ImageState, path: &Path) -> Option<&'a WrittenFile> {
+        let name = self.name(path);
+        state.files.iter().find(|file| file.path == name)
+    }
+
+    fn is_changed(&self, state: &ImageState, path: &Path) -> bool {
+        let written = self
+            .written(state, path)
+            .and_then(|file| file.sha256.as_ref());
+        written.is_some_and(|digest| file_sha256(path).ok().as_ref() != Some(digest))
+    }
+
+    /// Returns the path of a file in the output folder as text.
+    fn name(&self, path: &Path) -> String {
+        path_text(path.strip_prefix(&self.folder).unwrap_or(path))
+    }
+
+    /// States that the files of an image are about to be written.
+    pub(super) fn begin_image(
+        &self,
+        input: &Input,
+        stem: &Path,
+        own: &[PathBuf],
+    ) -> anyhow::Result<()> {
+        self.journal.append(&Entry::<()>::Begun {
+            image: path_text(stem),
+            origin: Some(input.origin()),
+            files: own.iter().map(|path| self.file(path, None)).collect(),
+        })
+    }
+
+    /// States that an image is finished, and keeps its result.
+    ///
+    /// - `source`: SHA-256 of the image
+    pub(super) fn finish_image(
+        &self,
+        input: &Input,
+        stem: &Path,
+        source: String,
+        own: &[PathBuf],
+        result: &FinishedImage,
+    ) -> anyhow::Result<()> {
+        self.journal.append(&Entry::Done {
+            image: path_text(stem),
+            origin: Some(input.origin()),
+            source,
+            files: self.digests(own)?,
+            result,
+        })
+    }
+
+    /// Removes the files that an earlier run wrote for an image and this run does not, such as those of further classes.
+    ///
+    /// Only files of this run's formats that have not been changed are removed; what cannot be removed stays.
+    pub(super) fn remove_stale(&self, kinds: &[&ExportFormat], stem: &Path, own: &[PathBuf]) {
+        let Some(state) = self.images.get(&path_text(stem)) else {
+            return;
+        };
+        // A format that writes a file for every class wrote at most so many.
+        let possible = own_files(kinds, &self.folder, stem, state.files.len());
+        for path in possible.iter().filter(|path| !own.contains(path)) {
+            let written = self.written(state, path);
+            let is_complete = written.is_some_and(|file| file.sha256.is_some());
+            let is_file = path.symlink_metadata().is_ok_and(|found| found.is_file());
+            if is_complete && is_file && !self.is_changed(state, path) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+
+    /// States that the shared files are about to be written.
+    pub(super) fn begin_shared(&self, files: &[PathBuf]) -> anyhow::Result<()> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let files = files.iter().map(|path| self.file(path, None)).collect();
+        self.journal.append(&Entry::<()>::Shared { files })
+    }
+
+    /// States that the shared files are written.
+    pub(super) fn finish_shared(&self, files: &[PathBuf]) -> anyhow::Result<()> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let files = self.digests(files)?;
+        self.journal.append(&Entry::<()>::Shared { files })
+    }
+
+    /// Reads the result of a finished image.
+    pub(super) fn read(&self, span: Span) -> anyhow::Result<FinishedImage> {
+        match self.journal.read::<Entry<FinishedImage>>(span)? {
+            Entry::Done { result, .. } => Ok(result),
+            Entry::Begun { .. } | Entry::Shared { .. } => {
+                anyhow::bail!(
+                    "{}: an entry has changed",
+                    self.folder.join(JOURNAL).display()
+                )
+            }
+        }
+    }
+
+    fn file(&self, path: &Path, sha256: Option<String>) -> WrittenFile {
+        WrittenFile {
+            path: self.name(path),
+            sha256,
+        }
+    }
+
+    /// Returns files with their digests; an overlay that was not drawn is left out.
+    fn digests(&self, files: &[PathBuf]) -> anyhow::Result<Vec<WrittenFile>> {
+        let written = files.iter().filter(|path| exists(path));
+        written
+            .map(|path| Ok(self.file(path, Some(file_sha256(path)?))))
+            .collect()
+    }
+}

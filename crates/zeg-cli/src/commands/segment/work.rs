@@ -1,0 +1,418 @@
+//! The work on one image: it is segmented, or read back from the journal, and passed to all writers.
+
+use std::{io, path::Path};
+
+use anyhow::Context as _;
+use zeg::{
+    EncodedClasses, Segmenter,
+    explain::{Explainer, Explanation},
+    export::{
+        Classes, ExportError, Needs, Overwrite, ProbabilitySource, SegmentedImage, StoredImage,
+        Summary, absorb_small_regions,
+    },
+    image::{DecodedImage, LabelMap, RgbImage, UnusedBits, inputs::InputImage, overlay},
+    model::method::Scoring,
+    session::{ScoredStrip, StripVisitor},
+    spool::{ScoreSpool, SpooledScores},
+};
+use zeg_base::paths::path_text;
+
+use super::{
+    args::SegmentSettings,
+    finished::{Finished, FinishedImage, Plan, exists, own_files},
+    inputs::Input,
+    outputs::Writers,
+    result::ImageResult,
+};
+
+/// An image to segment.
+#[derive(Clone, Copy)]
+pub(super) struct SegmentJob<'a> {
+    pub(super) input: &'a Input,
+    /// Path of its results without an extension, relative to the output folder.
+    pub(super) stem: &'a Path,
+    pub(super) plan: Plan,
+}
+
+/// An image with its labels, before its files are written.
+pub(super) struct LabelledJob<'a> {
+    job: SegmentJob<'a>,
+    /// The image, if a writer needs it.
+    image: Option<RgbImage>,
+    labels: LabelMap,
+    origin: Origin,
+}
+
+/// Where the labels of an image come from.
+enum Origin {
+    /// The model.
+    Model(Box<Segmented>),
+    /// The journal of an earlier run.
+    Journal(Box<FinishedImage>),
+}
+
+/// What the model gives beside the labels.
+struct Segmented {
+    /// SHA-256 of the image.
+    source: Option<String>,
+    /// One value per pixel, row-major.
+    confidence: Vec<f32>,
+    scores: Option<SpooledScores>,
+    regions: Option<Vec<Explanation>>,
+}
+
+/// A failure of writing the results of an image.
+#[derive(Debug)]
+pub(super) enum WriteFailure {
+    /// Only this image has no results.
+    OfImage(anyhow::Error),
+    /// No further results can be written; what is finished is kept.
+    OfWork(anyhow::Error),
+}
+
+/// The parts that segment and write an image.
+pub(super) struct Work<'a> {
+    pub(super) settings: &'a SegmentSettings,
+    pub(super) segmenter: &'a Segmenter,
+    pub(super) encoded_classes: &'a EncodedClasses,
+    pub(super) classes: &'a Classes,
+}
+
+impl Work<'_> {
+    /// Segments an image, or reads its labels from the journal if it is finished.
+    pub(super) fn label<'a>(
+        &self,
+        job: SegmentJob<'a>,
+        finished: &Finished,
+    ) -> anyhow::Result<LabelledJob<'a>> {
+        match job.plan {
+            Plan::Keep(span) => {
+                let result = finished.read(span)?;
+                // The web page shows every image with its colours.
+                let mut kinds = self.settings.output.kinds.iter();
+                let is_shown = kinds.any(|kind| kind.needs == Needs::Overlay && kind.is_shared());
+                let image = is_shown.then(|| job.input.decode()).transpose()?;
+                let image = image.map(|image| image.rgb);
+                Ok(LabelledJob {
+                    job,
+                    image,
+                    labels: result.stored.labels.to_map()?,
+                    origin: Origin::Journal(Box::new(result)),
+                })
+            }
+            Plan::Compute(_) => self.segment(job),
+        }
+    }
+
+    /// Segments an image; every output that needs its scores reads them in the same pass.
+    pub(super) fn segment<'a>(&self, job: SegmentJob<'a>) -> anyhow::Result<LabelledJob<'a>> {
+        // A file that changes from now on has another digest than the one that is kept.
+        let source = job.input.digest();
+        let DecodedImage {
+            rgb: image,
+            unused_bits,
+            frames,
+        } = job.input.decode()?;
+        warn_of_unused_bits(&job.input.image, unused_bits);
+        warn_of_frames(&job.input.image, frames);
+        let [height, width] = [image.height() as usize, image.width() as usize];
+        let kinds = &self.settings.output.kinds;
+        // Regions that change after the scores were computed are explained with the stored scores.
+        let absorbed_area = self.settings.output.absorbed_area;
+        let is_explained_later = self.settings.explain.is_some() && absorbed_area.is_some();
+        let mut spool =
+            if is_explained_later || kinds.iter().any(|kind| kind.needs == Needs::Scores) {
+                Some(ScoreSpool::new(self.classes.len(), width)?)
+            } else {
+                None
+            };
+        let mut explainer = self
+            .settings
+            .explain
+            .map(|options| Explainer::new(self.encoded_classes.names(), [height, width], options));
+        let mut visitors: Vec<&mut dyn StripVisitor> = Vec::new();
+        if let Some(spool) = &mut spool {
+            visitors.push(spool);
+        }
+        if let Some(explainer) = explainer.as_mut().filter(|_| !is_explained_later) {
+            visitors.push(explainer);
+        }
+        let mut result = self
+            .segmenter
+            .segment_classes(&image, self.encoded_classes, &mut visitors)
+            .with_context(|| job.input.image.path.display().to_string())?;
+        if self.segmenter.model().model.scoring() == Scoring::Softmax
+            && are_all_equal(&result.confidence, self.classes.len())
+        {
+            print_notice!(
+                "warning: {}: at every pixel, all classes have the same score, so the labels mean nothing",
+                job.input.image.path.display()
+            );
+        }
+        if let Some(area) = absorbed_area {
+            absorb_small_regions(&mut result.labels, area)?;
+        }
+        let scores = spool.map(ScoreSpool::finish).transpose()?;
+        if let (Some(explainer), Some(scores)) = (&mut explainer, &scores)
+            && is_explained_later
+        {
+            explain_labels(explainer, scores, &result.labels, self.classes.len())
+                .context("reading scores back from the temporary file")?;
+        }
+        Ok(LabelledJob {
+            job,
+            image: Some(image),
+            labels: result.labels,
+            origin: Origin::Model(Box::new(Segmented {
+                source,
+                confidence: result.confidence,
+                scores,
+                regions: explainer.map(Explainer::finish),
+            })),
+        })
+    }
+
+    /// Passes an image to all writers.
+    pub(super) fn write(
+        &self,
+        labelled: &LabelledJob,
+        writers: &mut Writers,
+        finished: &Finished,
+    ) -> Result<ImageResult, WriteFailure> {
+        let overlay_image = self.overlay(labelled);
+        let plain = SegmentedImage {
+            stem: labelled.job.stem,
+            overlay: overlay_image.as_ref(),
+            ..SegmentedImage::new(&labelled.job.input.image.relative, &labelled.labels)
+        };
+        let computed;
+        let result = match &labelled.origin {
+            Origin::Journal(result) => result.as_ref(),
+            Origin::Model(segmented) => {
+                computed = self.write_own(labelled, segmented, &plain, writers, finished)?;
+                &computed
+            }
+        };
+        let shared = SegmentedImage {
+            stored: Some(&result.stored),
+            ..plain
+        };
+        for exporter in &mut writers.shared {
+            exporter.add(&shared).map_err(of_shared)?;
+        }
+        Ok(self.result(labelled, result))
+    }
+
+    /// Writes the files that an image has for itself, and keeps its result in the journal.
+    fn write_own(
+        &self,
+        labelled: &LabelledJob,
+        segmented: &Segmented,
+        plain: &SegmentedImage,
+        writers: &mut Writers,
+        finished: &Finished,
+    ) -> Result<FinishedImage, WriteFailure> {
+        let output = &self.settings.output;
+        let SegmentJob { input, stem, plan } = labelled.job;
+        let image = SegmentedImage {
+            confidence: Some(&segmented.confidence),
+            probabilities: segmented
+                .scores
+                .as_ref()
+                .map(|s| s as &dyn ProbabilitySource),
+            ..*plain
+        };
+        let stored = StoredImage::of(&image, self.classes, output.minimal_area);
+        let result = FinishedImage {
+            stored: stored.map_err(of_image)?,
+            regions: segmented.regions.clone(),
+        };
+        let own = own_files(&output.kinds, &output.folder, stem, self.classes.len());
+        // Somebody may have made a file of this name in the meantime.
+        if plan == Plan::Compute(Overwrite::Refuse)
+            && let Some(path) = own.iter().find(|path| exists(path))
+        {
+            return Err(of_image(ExportError::Exists { path: path.clone() }));
+        }
+        let begun = finished.begin_image(input, stem, &own);
+        begun.map_err(WriteFailure::OfWork)?;
+        for exporter in &mut writers.own {
+            exporter.add(&image).map_err(of_image)?;
+        }
+        if let Some(scores) = &segmented.scores {
+            let read = scores.check();
+            read.context("reading scores back from the temporary file")
+                .map_err(WriteFailure::OfImage)?;
+        }
+        let source = segmented.source.clone().unwrap_or_default();
+        let kept = finished.finish_image(input, stem, source, &own, &result);
+        kept.map_err(WriteFailure::OfWork)?;
+        if plan == Plan::Compute(Overwrite::Replace) {
+            finished.remove_stale(&output.kinds, stem, &own);
+        }
+        Ok(result)
+    }
+
+    /// Draws the classes over an image, if a writer needs that.
+    fn overlay(&self, labelled: &LabelledJob) -> Option<RgbImage> {
+        let output = &self.settings.output;
+        let is_needed = output.kinds.iter().any(|kind| kind.needs == Needs::Overlay);
+        let image = labelled.image.as_ref().filter(|_| is_needed)?;
+        let palette = palette(self.classes);
+        let names = self.classes.names();
+        Some(overlay(
+            image,
+            &labelled.labels,
+            names,
+            &palette,
+            output.opacity,
+        ))
+    }
+
+    /// Returns the result of an image as `--json` lists it.
+    fn result(&self, labelled: &LabelledJob, result: &FinishedImage) -> ImageResult {
+        let output = &self.settings.output;
+        let SegmentJob { input, stem, .. } = labelled.job;
+        let own = own_files(&output.kinds, &output.folder, stem, self.classes.len());
+        ImageResult {
+            summary: Summary {
+                image: path_text(&input.image.relative),
+                ..result.stored.summary.clone()
+            },
+            files: own,
+            regions: result.regions.clone(),
+        }
+    }
+
+    /// Returns the result of an image whose files are not written, with its labels.
+    pub(super) fn unwritten(&self, labelled: &LabelledJob) -> anyhow::Result<FinishedImage> {
+        let relative = &labelled.job.input.image.relative;
+        let plain = SegmentedImage::new(relative, &labelled.labels);
+        let Origin::Model(segmented) = &labelled.origin else {
+            anyhow::bail!("{}: the image is not segmented", relative.display());
+        };
+        let image = SegmentedImage {
+            confidence: Some(&segmented.confidence),
+            ..plain
+        };
+        let area = self.settings.output.minimal_area;
+        Ok(FinishedImage {
+            stored: StoredImage::of(&image, self.classes, area)?,
+            regions: segmented.regions.clone(),
+        })
+    }
+}
+
+impl LabelledJob<'_> {
+    pub(super) fn labels(&self) -> &LabelMap {
+        &self.labels
+    }
+}
+
+/// Explains the regions of a label map with scores that were stored.
+///
+/// # Errors
+/// Returns an error if the scores cannot be read back.
+fn explain_labels(
+    explainer: &mut Explainer,
+    scores: &SpooledScores,
+    labels: &LabelMap,
+    classes: usize,
+) -> io::Result<()> {
+    let width = labels.width();
+    for (row, labels) in labels.labels().chunks_exact(width.max(1)).enumerate() {
+        let mut of_row = vec![0.0; classes * width]; // [classes, width]
+        for (class, values) in of_row.chunks_exact_mut(width.max(1)).enumerate() {
+            scores.fill_row(class, row, values);
+        }
+        explainer.visit(&ScoredStrip {
+            first_row: row,
+            classes,
+            width,
+            labels,
+            scores: of_row,
+        })?;
+    }
+    scores.check()
+}
+
+/// Returns the colour of every class.
+pub(super) fn palette(classes: &Classes) -> Vec<[u8; 3]> {
+    let labels = 0..classes.len();
+    labels.map(|label| classes.colour(label as u16)).collect()
+}
+
+/// Returns the failure of a file of one image: without room or permission, no other image can be written either.
+fn of_image(error: ExportError) -> WriteFailure {
+    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let is_output = matches!(error, ExportError::Unwritable { .. });
+    let error = anyhow::Error::new(error);
+    let kinds = [
+        PermissionDenied,
+        QuotaExceeded,
+        ReadOnlyFilesystem,
+        StorageFull,
+    ];
+    // The error of the system may be the cause of one of the encoder.
+    let concerns_all = error.chain().any(|cause| {
+        let system = cause.downcast_ref::<std::io::Error>();
+        system.is_some_and(|error| kinds.contains(&error.kind()))
+    });
+    if is_output && concerns_all {
+        WriteFailure::OfWork(error)
+    } else {
+        WriteFailure::OfImage(error)
+    }
+}
+
+/// Returns the failure of a shared file: a file that is not written to its end lacks a part of every later image.
+fn of_shared(error: ExportError) -> WriteFailure {
+    match error {
+        ExportError::Unwritable { .. } => WriteFailure::OfWork(error.into()),
+        other => WriteFailure::OfImage(other.into()),
+    }
+}
+
+/// Prints a warning for an image that is read nearly black because its file uses only the lower of 16 bits.
+fn warn_of_unused_bits(input: &InputImage, unused_bits: Option<UnusedBits>) {
+    if let Some(bits) = unused_bits {
+        print_notice!(
+            "warning: {}: {bits}; multiply the values by {} first, for instance with ImageMagick: \
+             `magick IN -evaluate multiply {} OUT`",
+            input.path.display(),
+            bits.factor(),
+            bits.factor()
+        );
+    }
+}
+
+/// Prints a warning for a file of several pages or frames, of which the first is read.
+fn warn_of_frames(input: &InputImage, frames: Option<usize>) {
+    if let Some(frames) = frames {
+        print_notice!(
+            "warning: {}: only the first of {frames} pages or frames is segmented; save the others as files of \
+             their own to segment them",
+            input.path.display()
+        );
+    }
+}
+
+/// Returns whether the best of several classes is nowhere better than the others, by the softmax over them.
+fn are_all_equal(confidence: &[f32], classes: usize) -> bool {
+    /// Relative difference that rounding explains.
+    const ROUNDING: f32 = 1e-5;
+    let equal = (1.0 + ROUNDING) / classes as f32;
+    classes > 1 && confidence.iter().all(|score| *score <= equal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_that_distinguish_no_class_are_noticed() {
+        assert!(are_all_equal(&[0.25; 6], 4));
+        assert!(!are_all_equal(&[0.25, 0.25, 0.251], 4));
+        assert!(!are_all_equal(&[1.0; 6], 1));
+    }
+}
