@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use zeg::{
+    LoadOptions, Segmenter,
     loading::LoadedModel,
     mini,
     model::{
@@ -11,8 +12,12 @@ use zeg::{
         weights::{Assumption, StateDict},
     },
     text_sources::TextNotice,
+    vocab::templates::TemplateSet,
 };
 use zeg_hub::{Cache, HubError, Registry};
+
+use super::shared::{CacheUse, ComputeSettings, ModelSettings};
+use crate::Program;
 
 /// Returns the file that a value of `--model`, or of another argument that names weights, stands for.
 ///
@@ -46,6 +51,46 @@ pub(crate) fn resolve_model(model: &Path) -> anyhow::Result<PathBuf> {
 /// Returns whether a path is a single name without an extension, as the names of weights are.
 fn is_bare_name(path: &Path) -> bool {
     path.components().count() == 1 && path.extension().is_none()
+}
+
+/// What a segmenter is opened with.
+pub(super) struct SegmenterSettings<'a> {
+    /// Value of `--model`.
+    pub(super) model: &'a Path,
+    /// Prompt templates by name or file; `None` for the model's.
+    pub(super) templates: Option<&'a str>,
+    pub(super) model_settings: &'a ModelSettings,
+    pub(super) compute: &'a ComputeSettings,
+    pub(super) cache: CacheUse,
+}
+
+/// Opens a model for segmentation, and warns of what its files do not state.
+///
+/// # Errors
+/// Returns an error if the templates are unknown or the model cannot be opened.
+pub(super) fn open_segmenter(
+    program: &Program,
+    settings: &SegmenterSettings,
+) -> anyhow::Result<Segmenter> {
+    let templates = settings.templates.map(TemplateSet::by_name_or_file);
+    let model = settings.model_settings;
+    let options = LoadOptions {
+        base: model.weights.clone(),
+        method: model.method.clone(),
+        methods: program.methods.clone(),
+        device: settings.compute.device,
+        precision: model.precision,
+        table: model.text.clone(),
+        table_classes: model.text_classes.clone(),
+        activation: model.activation,
+        heads: model.heads,
+        cache: settings.cache.folder(),
+        templates: templates.transpose()?,
+    };
+    let segmenter = Segmenter::load_with(&resolve_model(settings.model)?, options)?;
+    warn_of_assumptions(segmenter.model());
+    warn_of_architecture(segmenter.model())?;
+    Ok(segmenter)
 }
 
 /// Warns of what was assumed about a model's files, and of the settings of an older checkpoint that have no effect any

@@ -18,11 +18,11 @@ use std::{
 
 use anyhow::Context as _;
 use zeg::{
-    EncodedClasses, LoadOptions, Segmenter,
+    EncodedClasses, Segmenter,
     explain::Explanation,
     export::{Classes, Overwrite},
     image::distinct_palette,
-    vocab::{classes::ClassQuery, templates::TemplateSet},
+    vocab::classes::ClassQuery,
     work_queue::{QueueOptions, work_in_order},
 };
 use zeg_base::paths::path_text;
@@ -43,10 +43,7 @@ use super::{
     JsonTarget, interrupt,
     journal::{Continuation, check_writable},
     json::Failure,
-    model_file::{
-        resolve_model, warn_of_architecture, warn_of_assumptions, warn_of_single_class,
-        warn_of_text,
-    },
+    model_file::{SegmenterSettings, open_segmenter, warn_of_single_class, warn_of_text},
     stop_flag,
 };
 use crate::{Program, progress::Verbosity, say::StdoutError};
@@ -342,28 +339,16 @@ fn warn_of_names(inputs: &[Input]) {
 
 /// Opens the model and applies the settings for inference.
 fn load(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Segmenter> {
-    let templates = settings
-        .templates
-        .as_deref()
-        .map(TemplateSet::by_name_or_file)
-        .transpose()?;
-    let model = &settings.model_settings;
-    let options = LoadOptions {
-        base: model.weights.clone(),
-        method: model.method.clone(),
-        methods: program.methods.clone(),
-        device: settings.compute.device,
-        precision: model.precision,
-        table: model.text.clone(),
-        table_classes: model.text_classes.clone(),
-        activation: model.activation,
-        heads: model.heads,
-        cache: settings.cache.folder(),
-        templates,
-    };
-    let mut segmenter = Segmenter::load_with(&resolve_model(&settings.model)?, options)?;
-    warn_of_assumptions(segmenter.model());
-    warn_of_architecture(segmenter.model())?;
+    let mut segmenter = open_segmenter(
+        program,
+        &SegmenterSettings {
+            model: &settings.model,
+            templates: settings.templates.as_deref(),
+            model_settings: &settings.model_settings,
+            compute: &settings.compute,
+            cache: settings.cache,
+        },
+    )?;
     let threshold = settings.threshold.or(segmenter.default_threshold());
     segmenter.change_inference(|inference| {
         settings.inference.apply(inference)?;

@@ -11,10 +11,9 @@ use std::{
 use anyhow::Context as _;
 use serde::Serialize;
 use zeg::{
-    EncodedClasses, LoadOptions, Segmenter,
+    EncodedClasses, Segmenter,
     image::{RgbImage, decode_rgb, write_rgb_png},
     model::patch_maps::{PatchMaps, range, to_unit_range},
-    vocab::templates::TemplateSet,
 };
 use zeg_base::paths::path_text;
 
@@ -24,7 +23,7 @@ use self::{
     draw::{colour_map, heat_map},
 };
 use super::{
-    model_file::{resolve_model, warn_of_architecture, warn_of_assumptions, warn_of_text},
+    model_file::{SegmenterSettings, open_segmenter, warn_of_text},
     write_result,
 };
 use crate::{Program, progress::Verbosity, say::StdoutError};
@@ -153,29 +152,16 @@ fn class_maps(
 
 /// Opens the model.
 fn load(program: &Program, settings: &VisualizeSettings) -> anyhow::Result<Segmenter> {
-    let templates = settings
-        .templates
-        .as_deref()
-        .map(TemplateSet::by_name_or_file)
-        .transpose()?;
-    let model = &settings.model_settings;
-    let options = LoadOptions {
-        base: model.weights.clone(),
-        method: model.method.clone(),
-        methods: program.methods.clone(),
-        device: settings.compute.device,
-        precision: model.precision,
-        table: model.text.clone(),
-        table_classes: model.text_classes.clone(),
-        activation: model.activation,
-        heads: model.heads,
-        cache: settings.cache.folder(),
-        templates,
-    };
-    let segmenter = Segmenter::load_with(&resolve_model(&settings.model)?, options)?;
-    warn_of_assumptions(segmenter.model());
-    warn_of_architecture(segmenter.model())?;
-    Ok(segmenter)
+    open_segmenter(
+        program,
+        &SegmenterSettings {
+            model: &settings.model,
+            templates: settings.templates.as_deref(),
+            model_settings: &settings.model_settings,
+            compute: &settings.compute,
+            cache: settings.cache,
+        },
+    )
 }
 
 /// Embeds the class names.
