@@ -413,6 +413,37 @@ mod tests {
     }
 
     #[test]
+    fn equal_scores_of_all_classes_are_a_tie_under_every_scoring() {
+        for scoring in [Scoring::Sigmoid, Scoring::Softmax, Scoring::MaskSum] {
+            let offsets = vec![0.1, 0.0];
+            let tied = |values: Vec<f32>| {
+                let mut field = ScoreField::new(2, [8, 8], scoring, offsets.clone());
+                let window = sliding_windows(8, 8, 8, 8).remove(0);
+                field.push(WindowLogits::new(window, values, [2, 2], [8, 8]));
+                field.strip(0..8, [8, 8]).is_tied(&offsets)
+            };
+            assert!(tied(vec![0.25; 8]), "{scoring:?}");
+            assert!(
+                tied(vec![1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0]),
+                "{scoring:?}"
+            );
+            let mut one_differs = vec![0.25; 8];
+            one_differs[6] = 0.26;
+            assert!(!tied(one_differs), "{scoring:?}");
+        }
+        // The calibration alone is no difference between classes, and a single class is no tie.
+        assert!(
+            !field(8, 8, Scoring::Sigmoid)
+                .strip(0..8, [8, 8])
+                .is_tied(&[0.1, 0.0])
+        );
+        let mut single = ScoreField::new(1, [8, 8], Scoring::Sigmoid, Vec::new());
+        let window = sliding_windows(8, 8, 8, 8).remove(0);
+        single.push(WindowLogits::new(window, vec![0.25; 4], [2, 2], [8, 8]));
+        assert!(!single.strip(0..8, [8, 8]).is_tied(&[]));
+    }
+
+    #[test]
     fn thresholds_and_background_classes_give_the_ignore_index() {
         let strip = field(9, 7, Scoring::Softmax).strip(0..9, [9, 7]);
         let mut all = vec![0; 63];

@@ -41,7 +41,7 @@ use self::{
     plan::PlanFile,
     predictions::Predictions,
     record::RecordInput,
-    scores::{ScoredModels, show_one, show_several},
+    scores::{ScoredModels, show_one, show_several, warn_of_ties},
 };
 use super::{
     file_contents::FileContents, interrupt, journal::Continuation, json, run_files::claim_folders,
@@ -131,6 +131,7 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> 
         "none of the {} models could be scored",
         settings.checkpoints.len()
     );
+    warn_of_ties(&scored.evaluations);
     let failed = scored.failed.len();
     let json = settings.json.as_ref();
     if !settings.seen_offsets.is_empty() {

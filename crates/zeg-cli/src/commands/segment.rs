@@ -279,6 +279,7 @@ fn finish(
         failed,
         mut printed,
     } = outcome;
+    warn_of_ties(&images);
     let shared = finished::shared_files(&settings.output);
     finished.begin_shared(&shared)?;
     writers.finish()?;
@@ -322,6 +323,19 @@ fn finish(
     match printed {
         Some(error) => Err(error.into()),
         None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Warns once of images in which the model tells no classes apart.
+fn warn_of_ties(images: &[ImageResult]) {
+    let mut tied = images.iter().filter(|image| image.tied);
+    if let Some(first) = tied.next() {
+        print_notice!(
+            "warning: in {} of {}, such as {}, all classes have the same score at every pixel, so the labels mean nothing",
+            1 + tied.count(),
+            counted(images.len(), "image"),
+            first.summary.image
+        );
     }
 }
 

@@ -37,6 +37,9 @@ pub(super) struct FinishedImage {
     pub(super) stored: StoredImage,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) regions: Option<Vec<Explanation>>,
+    /// Whether all classes have the same score at every pixel.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) tied: bool,
 }
 
 /// A file that was written.

@@ -29,6 +29,9 @@ pub(super) struct ImageResult {
     /// Files that were written for this image only.
     #[serde(serialize_with = "zeg_base::paths::serialize_all")]
     pub(super) files: Vec<PathBuf>,
+    /// Whether all classes have the same score at every pixel, so that the labels mean nothing; left out if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) tied: bool,
     /// The best classes of its large regions, with `--explain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) regions: Option<Vec<Explanation>>,

@@ -11,7 +11,6 @@ use zeg::{
         Summary, absorb_small_regions,
     },
     image::{DecodedImage, LabelMap, RgbImage, UnusedBits, inputs::InputImage, overlay},
-    model::method::Scoring,
     session::{ScoredStrip, StripVisitor},
     spool::{ScoreSpool, SpooledScores},
 };
@@ -55,6 +54,8 @@ enum Origin {
 struct Segmented {
     /// SHA-256 of the image.
     source: Option<String>,
+    /// Whether all classes have the same score at every pixel.
+    tied: bool,
     /// One value per pixel, row-major.
     confidence: Vec<f32>,
     scores: Option<SpooledScores>,
@@ -141,14 +142,6 @@ impl Work<'_> {
             .segmenter
             .segment_classes(&image, self.encoded_classes, &mut visitors)
             .with_context(|| job.input.image.path.display().to_string())?;
-        if self.segmenter.model().model.scoring() == Scoring::Softmax
-            && are_all_equal(&result.confidence, self.classes.len())
-        {
-            print_notice!(
-                "warning: {}: at every pixel, all classes have the same score, so the labels mean nothing",
-                job.input.image.path.display()
-            );
-        }
         if let Some(area) = absorbed_area {
             absorb_small_regions(&mut result.labels, area)?;
         }
@@ -165,6 +158,7 @@ impl Work<'_> {
             labels: result.labels,
             origin: Origin::Model(Box::new(Segmented {
                 source,
+                tied: result.tied,
                 confidence: result.confidence,
                 scores,
                 regions: explainer.map(Explainer::finish),
@@ -226,6 +220,7 @@ impl Work<'_> {
         let result = FinishedImage {
             stored: stored.map_err(of_image)?,
             regions: segmented.regions.clone(),
+            tied: segmented.tied,
         };
         let own = own_files(&output.kinds, &output.folder, stem, self.classes.len());
         // Somebody may have made a file of this name in the meantime.
@@ -280,6 +275,7 @@ impl Work<'_> {
                 ..result.stored.summary.clone()
             },
             files: own,
+            tied: result.tied,
             regions: result.regions.clone(),
         }
     }
@@ -299,6 +295,7 @@ impl Work<'_> {
         Ok(FinishedImage {
             stored: StoredImage::of(&image, self.classes, area)?,
             regions: segmented.regions.clone(),
+            tied: segmented.tied,
         })
     }
 }
@@ -394,25 +391,5 @@ fn warn_of_frames(input: &InputImage, frames: Option<usize>) {
              their own to segment them",
             input.path.display()
         );
-    }
-}
-
-/// Returns whether the best of several classes is nowhere better than the others, by the softmax over them.
-fn are_all_equal(confidence: &[f32], classes: usize) -> bool {
-    /// Relative difference that rounding explains.
-    const ROUNDING: f32 = 1e-5;
-    let equal = (1.0 + ROUNDING) / classes as f32;
-    classes > 1 && confidence.iter().all(|score| *score <= equal)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scores_that_distinguish_no_class_are_noticed() {
-        assert!(are_all_equal(&[0.25; 6], 4));
-        assert!(!are_all_equal(&[0.25, 0.25, 0.251], 4));
-        assert!(!are_all_equal(&[1.0; 6], 1));
     }
 }
