@@ -29,6 +29,34 @@ fn stderr(command: &mut assert_cmd::Command) -> String {
 }
 
 #[test]
+fn heads_and_activation_of_an_experiment_are_not_contradicted() {
+    let world = World::new();
+    for command in [
+        &["info", "experiment.toml"][..],
+        &["bench", "experiment.toml", "--runs", "1"],
+    ] {
+        let run = |more: &[&str]| {
+            let mut zeg = world.zeg();
+            zeg.args(command).args(more);
+            zeg
+        };
+        stderr(&mut run(&["--heads", "2", "--activation", "quick-gelu"]));
+        for (more, says) in [
+            (["--heads", "4"], "2 attention heads"),
+            (["--heads", "2,2"], "no text tower"),
+            (["--activation", "gelu"], "has QuickGELU"),
+        ] {
+            let text = failure_with(2, &mut run(&more));
+            assert_says(&text, &[more[0], says]);
+        }
+    }
+    let mut bench = world.zeg();
+    bench.args(["bench", "experiment.toml", "--weights", "tower.safetensors"]);
+    let text = failure_with(2, &mut bench);
+    assert_says(&text, &["--weights", "generated weights"]);
+}
+
+#[test]
 fn an_empty_variable_counts_as_unset_and_a_wrong_one_is_named() {
     let world = World::new();
     for variable in ["ZEG_THREADS", "ZEG_DEVICE", "ZEG_PRECISION"] {
