@@ -7,6 +7,7 @@
 use std::{collections::VecDeque, ops::Range};
 
 use rayon::prelude::*;
+use zeg_base::memory::product;
 use zeg_image::Window;
 
 pub(crate) use crate::window_scores::host;
@@ -284,6 +285,16 @@ impl ScoreField {
             .map(move |first| first..(first + rows).min(height))
     }
 
+    /// Returns the bytes of the scores of some rows of an image, and those of the rows of the field that they are
+    /// interpolated from, of which there may be one or two more.
+    ///
+    /// - `size`: height and width of the image
+    pub(crate) fn bytes_of_rows(&self, rows: usize, [height, width]: [usize; 2]) -> [u64; 2] {
+        let source = rows.saturating_mul(self.height) / height.max(1);
+        let bytes = |rows, width| product(&[rows, self.classes, width, size_of::<f32>()]);
+        [bytes(rows, width), bytes(source.max(1), self.width)]
+    }
+
     /// Returns the rows of the field from which the given rows of an image of `height` rows are interpolated.
     pub fn source_rows(&self, rows: &Range<usize>, height: usize) -> Range<usize> {
         let taps = taps(self.height, height);
@@ -410,6 +421,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_bytes_of_a_strip_are_those_that_it_holds() {
+        let field = field(20, 14, Scoring::Sigmoid);
+        let (rows, size) = (0_usize..6, [30, 21]);
+        let [strip, source] = field.bytes_of_rows(rows.len(), size);
+        let bytes = |values: &[f32]| size_of_val(values) as u64;
+        assert_eq!(strip, bytes(&field.strip(rows.clone(), size).values));
+        let of_source = bytes(&field.rows(field.source_rows(&rows, size[0])));
+        assert!(
+            (of_source / 2..=of_source).contains(&source),
+            "{source} of {of_source}"
+        );
     }
 
     #[test]

@@ -128,7 +128,7 @@ pub enum SessionError {
     /// A label map of the image's size cannot be created.
     #[error("{0}")]
     Labels(#[source] ImageError),
-    /// The labels of an image cannot be held in memory.
+    /// The labels of an image, and the scores of a strip of it, cannot be held in memory.
     #[error("labels of an image of {width}×{height} pixels: {source}")]
     Memory {
         /// Number of columns of the image.
@@ -279,7 +279,10 @@ impl<'a> Session<'a> {
             ..question.rule.clone()
         };
         let maps = question.seen_offsets.len().max(1);
-        check_memory([height, width], maps, question.confidence)?;
+        // Visitors get a copy of a strip, and so does every seen offset in its turn.
+        let copies = u64::from(!visitors.is_empty() || !question.seen_offsets.is_empty());
+        let of_strip = pass.strip_bytes(copies);
+        check_memory([height, width], maps, question.confidence, of_strip)?;
         let mut maps = vec![vec![0_u16; height * width]; maps];
         let mut confidence = match question.confidence {
             Confidence::Keep => Some(vec![0.0_f32; height * width]),
@@ -325,11 +328,14 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Checks that label maps and confidence of an image can be held in memory, before they are allocated.
+/// Checks that label maps, confidence and a strip of scores of an image can be held in memory, before they are allocated.
+///
+/// - `strip`: bytes of the scores of a strip
 fn check_memory(
     [height, width]: [usize; 2],
     maps: usize,
     confidence: Confidence,
+    strip: u64,
 ) -> Result<(), SessionError> {
     let confidence = match confidence {
         Confidence::Keep => size_of::<f32>(),
@@ -337,7 +343,7 @@ fn check_memory(
     };
     let bytes_a_pixel = maps.saturating_mul(size_of::<u16>()) + confidence;
     let needed = memory::product(&[height, width, bytes_a_pixel]);
-    memory::check(needed).map_err(|source| SessionError::Memory {
+    memory::check(needed.saturating_add(strip)).map_err(|source| SessionError::Memory {
         width,
         height,
         source,

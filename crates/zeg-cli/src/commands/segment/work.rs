@@ -10,11 +10,13 @@ use zeg::{
         Classes, ExportError, Needs, Overwrite, ProbabilitySource, SegmentedImage, StoredImage,
         Summary, absorb_small_regions,
     },
-    image::{DecodedImage, LabelMap, RgbImage, UnusedBits, inputs::InputImage, overlay},
+    image::{
+        DecodedImage, LabelMap, OVERLAY_BYTES, RgbImage, UnusedBits, inputs::InputImage, overlay,
+    },
     session::{ScoredStrip, StripVisitor},
     spool::{ScoreSpool, SpooledScores},
 };
-use zeg_base::paths::path_text;
+use zeg_base::{memory, paths::path_text};
 
 use super::{
     args::SegmentSettings,
@@ -94,6 +96,9 @@ impl Work<'_> {
                 let is_shown = kinds.any(|kind| kind.needs == Needs::Overlay && kind.is_shared());
                 let image = is_shown.then(|| job.input.decode()).transpose()?;
                 let image = image.map(|image| image.rgb);
+                if let Some(image) = &image {
+                    self.check_overlay(job.input, image)?;
+                }
                 Ok(LabelledJob {
                     job,
                     image,
@@ -116,6 +121,7 @@ impl Work<'_> {
         } = job.input.decode()?;
         warn_of_unused_bits(&job.input.image, unused_bits);
         warn_of_frames(&job.input.image, frames);
+        self.check_overlay(job.input, &image)?;
         let [height, width] = [image.height() as usize, image.width() as usize];
         let kinds = &self.settings.output.kinds;
         // Regions that change after the scores were computed are explained with the stored scores.
@@ -248,11 +254,29 @@ impl Work<'_> {
         Ok(result)
     }
 
+    /// Whether a writer needs the image with colours.
+    fn draws_overlays(&self) -> bool {
+        let mut kinds = self.settings.output.kinds.iter();
+        kinds.any(|kind| kind.needs == Needs::Overlay)
+    }
+
+    /// Checks that the overlay of an image can be held in memory beside its labels, before either is computed.
+    fn check_overlay(&self, input: &Input, image: &RgbImage) -> anyhow::Result<()> {
+        if !self.draws_overlays() {
+            return Ok(());
+        }
+        let [width, height] = [image.width() as usize, image.height() as usize];
+        let needed = memory::product(&[width, height, OVERLAY_BYTES + size_of::<u16>()]);
+        memory::check(needed).with_context(|| {
+            let path = input.image.path.display();
+            format!("{path}: drawing the overlay of {width}×{height} pixels")
+        })
+    }
+
     /// Draws the classes over an image, if a writer needs that.
     fn overlay(&self, labelled: &LabelledJob) -> Option<RgbImage> {
         let output = &self.settings.output;
-        let is_needed = output.kinds.iter().any(|kind| kind.needs == Needs::Overlay);
-        let image = labelled.image.as_ref().filter(|_| is_needed)?;
+        let image = labelled.image.as_ref().filter(|_| self.draws_overlays())?;
         let palette = palette(self.classes);
         let names = self.classes.names();
         Some(overlay(
