@@ -17,14 +17,14 @@ use zeg::{
     model::weights::file_sha256,
     vocab::templates::TemplateSet,
 };
-use zeg_base::paths::path_text;
+use zeg_base::{fingerprint::Fingerprint, paths::path_text};
 
 use super::{
     args::{SegmentOutput, SegmentSettings},
     inputs::Input,
 };
 use crate::commands::{
-    journal::{Continuation, Journal, ResultsError, Settings, Span, model_values},
+    journal::{Continuation, Journal, ResultsError, Span, model_values, settings_of},
     model_file::resolve_model,
 };
 
@@ -125,7 +125,7 @@ pub(super) struct Finished {
     shared: HashMap<String, SharedState>,
     /// Number of the present settings.
     settings: usize,
-    present: Settings,
+    present: Fingerprint,
 }
 
 /// Returns the paths of the files that all images share.
@@ -206,7 +206,7 @@ pub(super) fn refuse_existing(
 pub(super) fn result_settings(
     settings: &SegmentSettings,
     segmenter: &Segmenter,
-) -> anyhow::Result<Settings> {
+) -> anyhow::Result<Fingerprint> {
     let file = resolve_model(&settings.model)?;
     let device = settings.compute.device.to_string();
     let templates = settings.templates.as_deref();
@@ -216,7 +216,7 @@ pub(super) fn result_settings(
         texts.map(ToString::to_string).collect()
     });
     let output = &settings.output;
-    Ok(Settings::new(serde_json::json!({
+    Ok(settings_of(&serde_json::json!({
         "command": "segment",
         "program": concat!("zeg ", env!("CARGO_PKG_VERSION")),
         "model": model_values(&file, segmenter.model(), &settings.model_settings, &device)?,
@@ -237,7 +237,7 @@ impl Finished {
     ///
     /// # Errors
     /// As for [`Journal::open`].
-    pub(super) fn open(folder: &Path, present: &Settings) -> anyhow::Result<Self> {
+    pub(super) fn open(folder: &Path, present: &Fingerprint) -> anyhow::Result<Self> {
         let (mut images, mut shared) = (HashMap::new(), HashMap::new());
         let mut journal = Journal::open(
             &folder.join(JOURNAL),
