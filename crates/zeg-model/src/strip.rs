@@ -108,8 +108,8 @@ impl Strip {
         &self.values
     }
 
-    /// Returns whether all classes have the same value at every pixel, up to rounding, so that labels mean nothing; `false`
-    /// for a single class.
+    /// Returns whether all classes have the same value at every pixel, up to rounding, so that labels mean nothing;
+    /// `false` for a single class.
     ///
     /// - `offsets`: `[classes]`, what was subtracted from the values; empty for nothing
     pub fn is_tied(&self, offsets: &[f32]) -> bool {

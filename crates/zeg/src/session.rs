@@ -328,7 +328,8 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Checks that label maps, confidence and a strip of scores of an image can be held in memory, before they are allocated.
+/// Checks that label maps, confidence and a strip of scores of an image can be held in memory, before they are
+/// allocated.
 ///
 /// - `strip`: bytes of the scores of a strip
 fn check_memory(

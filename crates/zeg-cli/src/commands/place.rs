@@ -144,8 +144,8 @@ impl Existing {
     /// Checks that a folder may be removed with all its content.
     ///
     /// # Errors
-    /// Returns [`OutputExists`] if a folder stands at the path and must not be replaced, [`NotAFolder`] if something else
-    /// does, even a link to a folder, and the system's error if the path cannot be examined.
+    /// Returns [`OutputExists`] if a folder stands at the path and must not be replaced, [`NotAFolder`] if something
+    /// else does, even a link to a folder, and the system's error if the path cannot be examined.
     pub(crate) fn check_removal(self, folder: &Path) -> anyhow::Result<()> {
         let found = match fs::symlink_metadata(folder) {
             Ok(found) => found,

@@ -359,7 +359,8 @@ fn warn_of_ties(images: &[ImageResult]) {
     let mut tied = images.iter().filter(|image| image.tied);
     if let Some(first) = tied.next() {
         print_notice!(
-            "warning: in {} of {}, such as {}, all classes have the same score at every pixel, so the labels mean nothing",
+            "warning: in {} of {}, such as {}, all classes have the same score at every pixel, so the labels mean \
+             nothing",
             1 + tied.count(),
             counted(images.len(), "image"),
             first.summary.image
