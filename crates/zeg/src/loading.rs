@@ -334,8 +334,8 @@ impl LoadedModel {
             options,
         })?;
         Ok(Self {
-            released,
             unread,
+            released,
             ..loaded
         })
     }

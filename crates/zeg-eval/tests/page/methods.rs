@@ -3,7 +3,7 @@
 use super::*;
 
 /// A second method on the same images as `evaluation("voc20", 0..60, 1)`.
-fn other_method(seed: u64) -> Evaluation {
+pub(crate) fn other_method(seed: u64) -> Evaluation {
     let mut other = evaluation("voc20", 0..60, seed);
     other.method = "CLIP-RC".into();
     other
