@@ -30,6 +30,8 @@ const GROUP: &str = ": ";
 const SHOWN: usize = 64;
 /// Number of equal characters that a message shows before the first difference of long values.
 const CONTEXT: usize = 16;
+/// Value in a message of a part that a fingerprint lacks.
+const NOT_SET: &str = "not set";
 
 /// The named facts that a stored result follows from.
 ///
@@ -99,12 +101,24 @@ impl Fingerprint {
                 now: now.clone(),
             })
         };
-        let differences: Vec<Difference> = self.0.iter().filter_map(differs).collect();
-        if differences.is_empty() {
-            Ok(())
-        } else {
-            Err(Mismatch { differences })
-        }
+        Mismatch::of(self.0.iter().filter_map(differs).collect())
+    }
+
+    /// Checks that both fingerprints have the same parts with the same values; `self` is that of the stored result.
+    ///
+    /// # Errors
+    /// Returns all parts that differ; one that a fingerprint lacks has the value `not set` there.
+    pub fn check_all(&self, now: &Self) -> Result<(), Mismatch> {
+        let names: BTreeSet<&String> = self.0.keys().chain(now.0.keys()).collect();
+        let value = |of: &Self, name: &str| of.get(name).unwrap_or(NOT_SET).to_owned();
+        let differ = |name: &&String| self.0.get(*name) != now.0.get(*name);
+        let differences = names.into_iter().filter(differ);
+        let differences = differences.map(|name| Difference {
+            name: name.clone(),
+            then: value(self, name),
+            now: value(now, name),
+        });
+        Mismatch::of(differences.collect())
     }
 
     /// Returns what [`Fingerprint::check`] could not compare: the groups of the parts that the stored result lacks.
@@ -185,6 +199,17 @@ impl fmt::Display for Difference {
     }
 }
 
+impl Mismatch {
+    /// Returns the mismatch of these parts as an error; without parts, there is none.
+    fn of(differences: Vec<Difference>) -> Result<(), Self> {
+        if differences.is_empty() {
+            Ok(())
+        } else {
+            Err(Self { differences })
+        }
+    }
+}
+
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, difference) in self.differences.iter().enumerate() {
@@ -231,6 +256,20 @@ mod tests {
             ["label rule", "weights"]
         );
         assert!(stored().unverified(&earlier).is_empty());
+    }
+
+    #[test]
+    fn a_part_that_one_of_two_equal_results_lacks_is_a_difference() {
+        assert_eq!(stored().check_all(&stored()), Ok(()));
+        let now = Fingerprint::new()
+            .with("label rule: kind", "binary")
+            .with("label rule: threshold", 1)
+            .with("model", "mini");
+        let mismatch = stored().check_all(&now).unwrap_err();
+        assert_eq!(
+            mismatch.to_string(),
+            "label rule: threshold 128 then, 1 now; model not set then, mini now; weights: SHA-256 ab then, not set now"
+        );
     }
 
     #[test]

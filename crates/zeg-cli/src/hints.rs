@@ -25,7 +25,7 @@ use crate::{
         journal::ResultsError,
         json::JsonRefused,
         model_file::NotPulled,
-        place::{NotAFile, OutputExists},
+        place::{NotAFile, NotAFolder, OutputExists},
         report::NoEvaluation,
         run_files::{NoCheckpoint, RunExists},
         train,
@@ -127,7 +127,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         return Some("name the file with --dataset".into());
     }
     if cause.is::<ReplacesInput>() {
-        return Some("name another folder after --write-labels".into());
+        return Some("name another folder after --write-labels, or after -o".into());
     }
     if cause.is::<NoEvaluation>() {
         return Some("`zeg eval … -o FOLDER` writes one".into());
@@ -146,8 +146,8 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if cause.is::<OutputExists>() {
         return Some("use --overwrite to replace it".into());
     }
-    if cause.is::<NotAFile>() {
-        return Some("choose another path for the file".into());
+    if cause.is::<NotAFile>() || cause.is::<NotAFolder>() {
+        return Some("choose another path".into());
     }
     if let Some(error) = cause.downcast_ref::<ExportError>() {
         return of_export(error);

@@ -243,6 +243,36 @@ fn a_released_checkpoint_gives_the_labels_of_its_model() {
         "the labels differ"
     );
     protocol_follows_the_checkpoint(&world);
+    unknown_tensors_of_the_head_are_named(&world, tensors);
+}
+
+/// A tensor beside the head's layers gives a warning, and one in a further block of the head an error.
+fn unknown_tensors_of_the_head_are_named(
+    world: &World,
+    mut tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
+) {
+    let model = world.path("more.safetensors");
+    let mut segment = |name: &str| {
+        tensors.push((name.to_owned(), vec![2], vec![0.5, 0.5]));
+        write_tensors(&model, &tensors, HashMap::new());
+        let mut command = world.zeg();
+        command
+            .args(["segment", "VOC2012/JPEGImages/2007_000004.jpg"])
+            .args(["--model", "more.safetensors", "--classes", "voc20"])
+            .args(["--text", "text.safetensors", "-o", "more", "--overwrite"])
+            .args(["--short-side", "32", "--crop", "32", "--stride", "24"]);
+        command
+    };
+    let beside = "decode_head.conv_seg.weight";
+    let done = segment(beside).assert().success();
+    let text = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
+    let says = format!(
+        "does not read 1 tensor of the file, so it may be another model than the file's: {beside}"
+    );
+    assert!(text.contains(&says), "{text}");
+    let inside = "decode_head.decoder_q.layers.8.linear1.bias";
+    let text = failure(&mut segment(inside));
+    assert!(text.contains(inside) && text.contains("hint:"), "{text}");
 }
 
 /// The file names of released checkpoints decide the seen offset and the protocol, unless an option does.

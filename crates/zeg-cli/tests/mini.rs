@@ -327,6 +327,24 @@ fn a_quickstart_does_not_replace_runs_of_somebody_else() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_quickstart_removes_no_folder_behind_a_link() {
+    let folder = TempDir::new().unwrap();
+    let own = folder.path().join("disk/model.safetensors");
+    std::fs::create_dir(own.parent().unwrap()).unwrap();
+    std::fs::write(&own, "weeks of work").unwrap();
+    std::fs::write(folder.path().join("quickstart.json"), "{}").unwrap();
+    let link = folder.path().join("reports");
+    std::os::unix::fs::symlink("disk", &link).unwrap();
+    let arguments = ["quickstart", "-o", ".", "--overwrite"];
+    let output = zeg(folder.path()).args(arguments).output().unwrap();
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("not a folder, so it is not removed"));
+    assert!(link.symlink_metadata().unwrap().is_symlink());
+    assert!(own.is_file());
+}
+
 #[test]
 fn the_mini_world_needs_no_folder_and_other_data_sets_do() {
     let folder = TempDir::new().unwrap();

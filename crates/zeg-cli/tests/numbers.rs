@@ -29,6 +29,34 @@ fn stderr(command: &mut assert_cmd::Command) -> String {
 }
 
 #[test]
+fn heads_and_activation_of_an_experiment_are_not_contradicted() {
+    let world = World::new();
+    for command in [
+        &["info", "experiment.toml"][..],
+        &["bench", "experiment.toml", "--runs", "1"],
+    ] {
+        let run = |more: &[&str]| {
+            let mut zeg = world.zeg();
+            zeg.args(command).args(more);
+            zeg
+        };
+        stderr(&mut run(&["--heads", "2", "--activation", "quick-gelu"]));
+        for (more, says) in [
+            (["--heads", "4"], "2 attention heads"),
+            (["--heads", "2,2"], "no text tower"),
+            (["--activation", "gelu"], "has QuickGELU"),
+        ] {
+            let text = failure_with(2, &mut run(&more));
+            assert_says(&text, &[more[0], says]);
+        }
+    }
+    let mut bench = world.zeg();
+    bench.args(["bench", "experiment.toml", "--weights", "tower.safetensors"]);
+    let text = failure_with(2, &mut bench);
+    assert_says(&text, &["--weights", "generated weights"]);
+}
+
+#[test]
 fn an_empty_variable_counts_as_unset_and_a_wrong_one_is_named() {
     let world = World::new();
     for variable in ["ZEG_THREADS", "ZEG_DEVICE", "ZEG_PRECISION"] {
@@ -137,6 +165,66 @@ fn sizes_beyond_the_memory_are_refused_with_an_estimate() {
     let bench = ["bench", "experiment.toml", "--size", "100000000"];
     assert_says(&failure(zeg.args(bench)), &["100000000", "of memory"]);
     assert!(!world.path("run").exists());
+}
+
+/// Returns a PNG that states this many pixels a side, with a part of their data.
+fn png_header(side: u32) -> Vec<u8> {
+    let chunk = |kind: &[u8; 4], data: &[u8]| -> Vec<u8> {
+        let mut checked = kind.to_vec();
+        checked.extend_from_slice(data);
+        // CRC-32 as in the PNG specification, appendix D.
+        let sum = checked.iter().fold(u32::MAX, |sum, byte| {
+            (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
+                (sum >> 1) ^ (0xEDB8_8320 * (sum & 1))
+            })
+        });
+        let length = (data.len() as u32).to_be_bytes();
+        [&length[..], &checked[..], &(!sum).to_be_bytes()[..]].concat()
+    };
+    let mut header = [side.to_be_bytes(), side.to_be_bytes()].concat();
+    header.extend([8, 2, 0, 0, 0]); // 8 bits, RGB
+    [
+        b"\x89PNG\r\n\x1a\n".to_vec(),
+        chunk(b"IHDR", &header),
+        chunk(b"IDAT", &vec![0; 2_000_000]),
+        chunk(b"IEND", b""),
+    ]
+    .concat()
+}
+
+/// The system gives the process no more addresses than its limit, and an allocation that fails would end it.
+#[test]
+fn work_beyond_the_address_space_is_an_error_and_no_abort() {
+    if !cfg!(target_os = "linux") {
+        eprintln!("skipped: only Linux limits the addresses of a process");
+        return;
+    }
+    let world = World::new();
+    std::fs::write(world.path("huge.png"), png_header(16_000)).unwrap();
+    let limited = |image: &str, more: &[&str]| {
+        let mut shell = std::process::Command::new("sh");
+        shell
+            .current_dir(world.folder.path())
+            .env("ZEG_CACHE", world.path("cache"))
+            .env("ZEG_OFFLINE", "1")
+            .args(["-c", "ulimit -v 700000 && exec \"$0\" \"$@\""])
+            .arg(assert_cmd::cargo::cargo_bin!("zeg"))
+            .args(["segment", image, "--model", "mini"])
+            .args(["--classes", "red,blue", "-o", "out", "--overwrite"])
+            .args(["--threads", "1"])
+            .args(more);
+        assert_cmd::Command::from_std(shell)
+    };
+    // What fits is segmented.
+    stderr(&mut limited(IMAGE, &["--explain"]));
+    let none: &[&str] = &[];
+    for (image, more, says) in [
+        ("huge.png", none, "decoding 16000×16000 pixels"),
+        (IMAGE, &["--short-side", "16000"], "19200×16000 pixels"),
+    ] {
+        let text = failure(&mut limited(image, more));
+        assert_says(&text, &[image, says, "of memory"]);
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Standard output and standard error that are closed or full: no panic, and every file is written.
+//! Standard output and standard error that are closed or full: no panic, and every file is written. Links at the places
+//! of outputs stay.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)] // in tests
 
@@ -134,4 +135,39 @@ fn a_training_keeps_its_model_when_nobody_reads_its_output() {
         assert!(status.unwrap().success(), "{run}");
         assert!(world.path(run).join("model.safetensors").exists(), "{run}");
     }
+}
+
+#[test]
+fn maps_are_written_behind_links_and_never_replace_the_image() {
+    use std::os::unix::fs::symlink;
+    let world = World::new();
+    let image = world.path("a.jpg");
+    std::fs::copy(world.image("2007_000001"), &image).unwrap();
+    std::fs::create_dir(world.path("maps")).unwrap();
+    let draw = || {
+        let model = ["--model", "mini", "--classes", "red,blue"];
+        let mut command = zeg(&world, &["visualize", "a.jpg", "-o", "maps"]);
+        command.args(model).arg("--overwrite").output().unwrap()
+    };
+    let (map, kept) = (world.path("maps/a.pca.png"), world.path("kept.png"));
+    std::fs::write(&kept, "old").unwrap();
+    symlink(&kept, &map).unwrap();
+    let output = draw();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(map.symlink_metadata().unwrap().is_symlink());
+    assert_ne!(std::fs::read(&kept).unwrap(), b"old");
+    for (place, shown) in [
+        (image.as_path(), "which this command reads"),
+        (Path::new("/dev/null"), "not a file"),
+    ] {
+        std::fs::remove_file(&map).unwrap();
+        symlink(place, &map).unwrap();
+        let output = draw();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(shown), "{text}");
+    }
+    let original = std::fs::read(world.image("2007_000001")).unwrap();
+    assert_eq!(std::fs::read(&image).unwrap(), original);
 }

@@ -90,7 +90,8 @@ impl Format {
     }
 }
 
-/// Writes a report into a folder, which is created if it does not exist. Each file is written completely or not at all.
+/// Writes a report into a folder, which is created if it does not exist. Each file is written completely or not at all,
+/// and behind a symbolic link.
 ///
 /// Returns the paths of the files, in the order of `formats`.
 ///
@@ -114,7 +115,8 @@ pub fn write_report(
         let path = folder.join(format.file_name());
         let write = |text: String| -> std::io::Result<()> {
             std::fs::create_dir_all(folder)?;
-            file::write(&path, text, Overwrite::Replace)
+            let behind = file::behind_link(&path, Overwrite::Replace)?;
+            file::write(&behind, text, Overwrite::Replace)
         };
         match text.and_then(write) {
             Ok(()) => files.push(path),

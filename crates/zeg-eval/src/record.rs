@@ -69,6 +69,9 @@ pub struct Evaluation {
     /// Images that could not be read and are not among the scored ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<SkippedImage>,
+    /// Ids of the images in which all classes have the same score at every pixel, so that their labels mean nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tied: Vec<String>,
     /// Pixel counts of all images together.
     pub confusion: ConfusionMatrix,
     /// Main metric of the benchmark.
@@ -174,6 +177,7 @@ impl Evaluation {
         let unseen: Vec<bool> = self.classes.iter().map(|class| class.unseen).collect();
         let mut report = Report::new(&self.confusion, &names, &unseen, self.images)?;
         report.metric = self.metric;
+        report.tied_images = (!self.tied.is_empty()).then_some(self.tied.len() as u64);
         Ok(report)
     }
 

@@ -96,6 +96,10 @@ pub struct Report {
     pub nan_rule: NanRule,
     /// Number of scored images.
     pub images: u64,
+    /// Number of images in which all classes have the same score at every pixel, so that their labels mean nothing;
+    /// `None` if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tied_images: Option<u64>,
     /// Number of scored pixels.
     pub pixels: u64,
     /// One entry per class, in label order.
@@ -184,6 +188,7 @@ impl Report {
             metric: Metric::default(),
             nan_rule: rule,
             images,
+            tied_images: None,
             pixels: confusion.total(),
             classes,
         })

@@ -58,7 +58,7 @@ pub use inputs::{IMAGE_EXTENSIONS, InputError, InputImage, Recursion, expand};
 pub use labels::{IGNORE_LABEL, LabelMap, PADDING_LABEL};
 pub use mask::{decode_mask, decode_mask_bytes};
 pub use normalize::Normalization;
-pub use overlay::overlay;
+pub use overlay::{OVERLAY_BYTES, overlay};
 pub use palette::{distinct_palette, voc_palette};
 pub use probe::{ColourModel, ImageHeader, Turn, image_header, image_size};
 pub use resize::{fit_box, fit_short_side, resize_bilinear, resize_nearest};

@@ -11,6 +11,10 @@ const WIDE: u32 = 1200;
 /// Opacity of the class colour in contours, 0..=1.
 const CONTOUR_OPACITY: f32 = 0.95;
 
+/// Bytes a pixel that [`overlay`] needs at least beside the image and its labels: a copy of the labels, the painted
+/// image, and the canvas with the legend.
+pub const OVERLAY_BYTES: usize = size_of::<u16>() + 3 + 3;
+
 /// Blends class colours over an image, outlines the regions and appends a legend.
 ///
 /// - `labels`: the class of each pixel; a map of another size is resized to the size of the image

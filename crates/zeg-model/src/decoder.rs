@@ -20,6 +20,13 @@ use crate::{
     weights::{Init, ParamBuilder},
 };
 
+/// Returns whether a name is that of a tensor which the reference's decoder layers hold and never read: the
+/// self-attention of PyTorch's layer, and its norm.
+pub(crate) fn is_idle(key: &str) -> bool {
+    let mut parts = key.split('.');
+    parts.next() == Some("decode_head") && parts.any(|part| matches!(part, "self_attn" | "norm1"))
+}
+
 /// The initialisation of a decoder's linear layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinearStart {

@@ -257,6 +257,12 @@ pub trait Architecture: Debug + Send + Sync {
         false
     }
 
+    /// Returns whether published checkpoints hold a tensor of this name that has no effect on the results.
+    fn is_idle(&self, key: &str) -> bool {
+        let _ = key;
+        false
+    }
+
     /// Returns the name under which weights hold the parameter `key` of the model, if the two names differ.
     fn weight_name(&self, key: &str) -> String {
         key.to_owned()

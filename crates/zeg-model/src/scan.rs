@@ -123,6 +123,11 @@ impl<'a> Scan<'a> {
         self.field.strips(self.size).collect()
     }
 
+    /// Returns the bytes of the scores of some rows, and those that are needed beside them to compute them, at least.
+    pub fn bytes_of_rows(&self, rows: usize) -> [u64; 2] {
+        self.field.bytes_of_rows(rows, self.size)
+    }
+
     /// Computes the scores of some rows of the image. Ask for rows from top to bottom: windows above the rows of
     /// earlier calls are dropped.
     ///

@@ -108,6 +108,39 @@ impl Strip {
         &self.values
     }
 
+    /// Returns whether all classes have the same value at every pixel, up to rounding, so that labels mean nothing;
+    /// `false` for a single class.
+    ///
+    /// - `offsets`: `[classes]`, what was subtracted from the values; empty for nothing
+    pub fn is_tied(&self, offsets: &[f32]) -> bool {
+        /// Relative difference that rounding explains.
+        const ROUNDING: f32 = 1e-5;
+        let length = self.classes * self.width;
+        if self.classes < 2 || length == 0 {
+            return false;
+        }
+        // A softmax depends on differences of logits; other scores are compared by their ratios.
+        let least = match self.scoring {
+            Scoring::Softmax => 1.0,
+            Scoring::Sigmoid | Scoring::MaskSum => 0.0,
+        };
+        // Digits that values lose when an offset is subtracted and added again.
+        let largest = offsets.iter().fold(0.0_f32, |most, by| most.max(by.abs()));
+        let lost = 4.0 * largest * f32::EPSILON;
+        let offset = |class: usize| offsets.get(class).copied().unwrap_or(0.0);
+        let is_tied_at = |row: &[f32], x: usize| {
+            let values = row.iter().skip(x).step_by(self.width).enumerate();
+            let ends = (f32::INFINITY, f32::NEG_INFINITY);
+            let (low, high) = values.fold(ends, |(low, high), (class, value)| {
+                let value = value + offset(class);
+                (low.min(value), high.max(value))
+            });
+            high - low <= ROUNDING * high.abs().max(least) + lost
+        };
+        let mut rows = self.values.chunks_exact(length);
+        rows.all(|row| (0..self.width).all(|x| is_tied_at(row, x)))
+    }
+
     /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.values.len() / (self.classes * self.width).max(1)

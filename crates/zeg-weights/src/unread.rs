@@ -154,8 +154,8 @@ fn is_clip(table: &KeyTable) -> bool {
         .any(|clip| clip.family == table.family)
 }
 
-/// Returns whether a tensor is a constant or a buffer that no model needs.
-fn is_harmless(name: &str) -> bool {
+/// Returns whether a tensor is a constant or a buffer that programs store with the weights and no model needs.
+pub fn is_harmless(name: &str) -> bool {
     name.rsplit('.')
         .next()
         .is_some_and(|last| HARMLESS.contains(&last))

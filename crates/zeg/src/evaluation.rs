@@ -76,6 +76,9 @@ pub struct ImageCounts {
     pub score: ImageScore,
     /// Number of pixels by true and predicted class.
     pub pairs: Vec<PairCount>,
+    /// As [`Answer::tied`](crate::session::Answer::tied).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tied: bool,
 }
 
 /// The result of an evaluation.
@@ -87,6 +90,8 @@ pub struct EvaluationOutcome {
     pub images: Vec<ImageScore>,
     /// Images that could not be read, in the data set's order.
     pub skipped: Vec<SkippedImage>,
+    /// Ids of the images in which all classes have the same score at every pixel, in the data set's order.
+    pub tied: Vec<String>,
     /// Times of the stages; for setups that were evaluated together, the sum over all of them.
     pub times: EvaluationTimes,
 }
@@ -192,6 +197,8 @@ impl Scored {
 /// Label maps of one image, and the times of their stages.
 struct Labelled {
     maps: Vec<LabelMap>,
+    /// As [`Answer::tied`](crate::session::Answer::tied), for each map.
+    tied: Vec<bool>,
     stages: Stages,
 }
 
@@ -227,12 +234,14 @@ impl Evaluator<'_> {
         if let [setup] = self.setups {
             let answer = setup.session.segment(image, &setup.question(), &mut [])?;
             return Ok(Labelled {
+                tied: vec![answer.tied; answer.labels.len()],
                 maps: answer.labels,
                 stages: answer.stages,
             });
         }
         let mut labelled = Labelled {
             maps: Vec::new(),
+            tied: Vec::new(),
             stages: Stages::default(),
         };
         let Some(first) = self.setups.first() else {
@@ -243,6 +252,8 @@ impl Evaluator<'_> {
         for setup in self.setups {
             let answer = setup.session.ask(&encoded, &setup.question(), &mut [])?;
             labelled.stages += answer.stages;
+            let of_maps = std::iter::repeat_n(answer.tied, answer.labels.len());
+            labelled.tied.extend(of_maps);
             labelled.maps.extend(answer.labels);
         }
         Ok(labelled)
@@ -283,7 +294,7 @@ impl Evaluator<'_> {
     ///
     /// - `load`: time that reading the sample took
     fn score(&self, index: usize, sample: Sample, load: Duration) -> anyhow::Result<Scored> {
-        let Labelled { maps, stages } = self
+        let Labelled { maps, tied, stages } = self
             .label(&sample.image)
             .with_context(|| format!("image {}", sample.id))?;
         let started = Instant::now();
@@ -292,12 +303,13 @@ impl Evaluator<'_> {
             .iter()
             .flat_map(|setup| std::iter::repeat_n(setup, setup.outputs()));
         let truth = sample.labels.labels();
-        let counts = owners.zip(&maps).map(|(setup, labels)| {
+        let counts = owners.zip(&maps).zip(tied).map(|((setup, labels), tied)| {
             let (classes, labels) = (setup.classes.seen.len(), labels.labels());
             let id = sample.id.clone();
             Ok(ImageCounts {
                 score: ImageScore::of(id, (truth, labels), classes, IGNORE_LABEL)?,
                 pairs: count_pairs(truth, labels, IGNORE_LABEL, classes)?,
+                tied,
             })
         });
         let counts: anyhow::Result<Vec<ImageCounts>> = counts.collect();
@@ -340,6 +352,7 @@ pub fn evaluate(
         confusion: ConfusionMatrix::new(setup.classes.seen.len()),
         images: Vec::new(),
         skipped: Vec::new(),
+        tied: Vec::new(),
         times,
     };
     let mut outcomes: Vec<EvaluationOutcome> = setups
@@ -366,6 +379,9 @@ pub fn evaluate(
                 .add_pairs(&counts.pairs)
                 .with_context(|| format!("image {}", scored.id))?;
             outcome.images.push(counts.score.clone());
+            if counts.tied {
+                outcome.tied.push(scored.id.clone());
+            }
         }
         if let Some(reason) = &scored.failure {
             for outcome in &mut outcomes {

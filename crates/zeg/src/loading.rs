@@ -1,6 +1,7 @@
 //! Opens a model: a checkpoint of `zeg train`, a released checkpoint, or plain CLIP weights.
 
 mod base;
+mod unread;
 
 use std::{
     path::{Path, PathBuf},
@@ -28,8 +29,14 @@ use zeg_model::{
     },
 };
 
-pub use self::base::{UnverifiedBase, check_base};
-use self::base::{check_activation, check_side_files, check_tensors, find_base};
+pub use self::{
+    base::{UnverifiedBase, check_base},
+    unread::UnreadTensors,
+};
+use self::{
+    base::{check_activation, check_side_files, find_base},
+    unread::{check_tensors, unread_tensors},
+};
 
 /// A model that is ready for inference, with everything that is known about it.
 #[derive(Debug)]
@@ -54,6 +61,8 @@ pub struct LoadedModel {
     pub base_sha256: Option<String>,
     /// What could not be verified about the frozen weights, because an earlier version did not record it.
     pub unverified_base: Option<UnverifiedBase>,
+    /// Tensors of a released checkpoint that the model does not read, if there are any.
+    pub unread: Option<UnreadTensors>,
     /// Class embeddings that are stored with the model.
     pub stored: Option<ClassEmbeddings>,
     /// Classes of the experiment, each with whether it was seen; empty if they are not known.
@@ -290,6 +299,7 @@ impl LoadedModel {
         options: &ModelOptions,
     ) -> anyhow::Result<Self> {
         let released = training_of(path, &weights);
+        let unread = unread_tensors(path, &weights, &*architecture)?;
         let (mut weights, mut architecture, mut file) = (weights, architecture, path.to_owned());
         if let Some(base) = options
             .base
@@ -323,7 +333,11 @@ impl LoadedModel {
             architecture,
             options,
         })?;
-        Ok(Self { released, ..loaded })
+        Ok(Self {
+            unread,
+            released,
+            ..loaded
+        })
     }
 
     fn from_checkpoint(path: &Path, options: &ModelOptions) -> anyhow::Result<Self> {
@@ -397,6 +411,7 @@ impl LoadedModel {
             base,
             base_sha256: None,
             unverified_base: None,
+            unread: None,
             stored: None,
             trained_on: Vec::new(),
             checkpoint: None,

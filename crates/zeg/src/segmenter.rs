@@ -155,6 +155,8 @@ pub struct Segmentation {
     pub labels: LabelMap,
     /// Score of the best class at every pixel, 0 to 1, row-major; also where it is below the threshold.
     pub confidence: Vec<f32>,
+    /// Whether all classes have the same score at every pixel, so that the labels mean nothing; see [`Answer::tied`].
+    pub tied: bool,
 }
 
 impl Segmentation {
@@ -181,6 +183,7 @@ impl From<Answer> for Segmentation {
     fn from(answer: Answer) -> Self {
         let mut labels = answer.labels.into_iter();
         Self {
+            tied: answer.tied,
             labels: labels
                 .next()
                 .unwrap_or_else(|| LabelMap::filled(0, 0, IGNORE_LABEL)),

@@ -14,11 +14,11 @@ use std::io;
 
 use burn::tensor::Device;
 use zeg_base::memory;
-use zeg_image::{ImageError, LabelMap, RgbImage, flip_horizontal};
+use zeg_image::{IGNORE_LABEL, ImageError, LabelMap, RgbImage, flip_horizontal};
 use zeg_model::{
     ModelError,
     inference::{ClassQueries, EncodedWindows, Inference, Source, Stages, TestTime},
-    method::Model,
+    method::{Model, Scoring},
     scores::Labelling,
 };
 
@@ -88,6 +88,9 @@ pub struct Answer {
     pub labels: Vec<LabelMap>,
     /// Score of the best class in the first label map, `[height, width]`, 0 to 1; `None` if the question leaves it out.
     pub confidence: Option<Vec<f32>>,
+    /// Whether all classes have the same score at every pixel, before seen offsets, so that the labels mean nothing.
+    /// `false` if no pixel is labelled by scores that say whether a class is present ([`Scoring::Sigmoid`]).
+    pub tied: bool,
     /// Times of the stages.
     pub stages: Stages,
 }
@@ -125,7 +128,7 @@ pub enum SessionError {
     /// A label map of the image's size cannot be created.
     #[error("{0}")]
     Labels(#[source] ImageError),
-    /// The labels of an image cannot be held in memory.
+    /// The labels of an image, and the scores of a strip of it, cannot be held in memory.
     #[error("labels of an image of {width}×{height} pixels: {source}")]
     Memory {
         /// Number of columns of the image.
@@ -252,6 +255,17 @@ impl<'a> Session<'a> {
         Ok(inputs)
     }
 
+    /// Returns what the strips of a pass have lower than the model's scores: `[classes]`.
+    fn offsets(&self, question: &Question) -> Vec<f32> {
+        // Several offsets are subtracted from the strips afterwards.
+        if !question.seen_offsets.is_empty() {
+            return Vec::new();
+        }
+        let by = self.settings.inference.seen_offset;
+        let seen = question.classes.seen.iter();
+        seen.map(|&seen| if seen { by } else { 0.0 }).collect()
+    }
+
     /// Passes over the scores once, from top to bottom: labels for every seen offset, confidence, visitors.
     fn answer(
         &self,
@@ -265,14 +279,20 @@ impl<'a> Session<'a> {
             ..question.rule.clone()
         };
         let maps = question.seen_offsets.len().max(1);
-        check_memory([height, width], maps, question.confidence)?;
+        // Visitors get a copy of a strip, and so does every seen offset in its turn.
+        let copies = u64::from(!visitors.is_empty() || !question.seen_offsets.is_empty());
+        let of_strip = pass.strip_bytes(copies);
+        check_memory([height, width], maps, question.confidence, of_strip)?;
         let mut maps = vec![vec![0_u16; height * width]; maps];
         let mut confidence = match question.confidence {
             Confidence::Keep => Some(vec![0.0_f32; height * width]),
             Confidence::Leave => None,
         };
+        let offsets = self.offsets(question);
+        let mut tied = true;
         for rows in pass.strips() {
             let mean = pass.strip(rows.clone())?;
+            tied = tied && mean.is_tied(&offsets);
             let pixels = rows.start * width..rows.end * width;
             for (number, map) in maps.iter_mut().enumerate() {
                 let offset = question.seen_offsets.get(number);
@@ -294,8 +314,13 @@ impl<'a> Session<'a> {
                 }
             }
         }
+        // An image without any of the classes has no label and a score of 0 for all of them.
+        let is_labelled = |map: &Vec<u16>| map.iter().any(|&label| label != IGNORE_LABEL);
+        let means_something =
+            self.model.scoring() == Scoring::Sigmoid && !maps.first().is_some_and(is_labelled);
         let map = |labels| LabelMap::new(width, height, labels).map_err(SessionError::Labels);
         Ok(Answer {
+            tied: tied && !means_something,
             labels: maps.into_iter().map(map).collect::<Result<_, _>>()?,
             confidence,
             stages: pass.stages(),
@@ -303,11 +328,15 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Checks that label maps and confidence of an image can be held in memory, before they are allocated.
+/// Checks that label maps, confidence and a strip of scores of an image can be held in memory, before they are
+/// allocated.
+///
+/// - `strip`: bytes of the scores of a strip
 fn check_memory(
     [height, width]: [usize; 2],
     maps: usize,
     confidence: Confidence,
+    strip: u64,
 ) -> Result<(), SessionError> {
     let confidence = match confidence {
         Confidence::Keep => size_of::<f32>(),
@@ -315,7 +344,7 @@ fn check_memory(
     };
     let bytes_a_pixel = maps.saturating_mul(size_of::<u16>()) + confidence;
     let needed = memory::product(&[height, width, bytes_a_pixel]);
-    memory::check(needed).map_err(|source| SessionError::Memory {
+    memory::check(needed.saturating_add(strip)).map_err(|source| SessionError::Memory {
         width,
         height,
         source,

@@ -279,6 +279,45 @@ fn an_evaluation_runs_the_model_once_per_image_and_stores_the_labels_for_the_gal
     assert!(outcomes.iter().all(|outcome| outcome.images.len() == 5));
 }
 
+/// Equal class embeddings give equal scores; the seen offset must not hide that.
+#[test]
+fn a_model_that_tells_no_classes_apart_is_noticed_under_every_scoring() {
+    let device = Device::flex();
+    let equal = TensorData::new(vec![0.1_f32; 9], [3, 3]);
+    let seen = vec![true, false, false];
+    let equal = ClassQueries::new(Tensor::from_data(equal, &device), seen);
+    let different = classes(3, &device);
+    // Bright colours, whose normalised values do not cancel out.
+    let mut image = photo(60, 40, 5);
+    for pixel in image.pixels_mut() {
+        pixel.0 = pixel.0.map(|value| 190 + value / 4);
+    }
+    let none: &[f32] = &[];
+    for scoring in [Scoring::Sigmoid, Scoring::Softmax, Scoring::MaskSum] {
+        let model = Colours::new(scoring);
+        for settings in [settings(&[1.0], false), settings(&[0.75, 1.5], true)] {
+            let session = Session::new(&model, &settings, &device);
+            for (classes, expected) in [(&equal, true), (&different, false)] {
+                for seen_offsets in [none, &[0.0, 0.4]] {
+                    let question = Question {
+                        seen_offsets,
+                        ..Question::labels(classes)
+                    };
+                    let answer = session.segment(&image, &question, &mut []).unwrap();
+                    assert_eq!(answer.tied, expected, "{scoring:?} {seen_offsets:?}");
+                }
+            }
+        }
+    }
+    // Sigmoid scores below the threshold say that no class is there.
+    let mut settings = settings(&[1.0], false);
+    settings.inference.threshold = Some(0.99);
+    let model = Colours::new(Scoring::Sigmoid);
+    let session = Session::new(&model, &settings, &device);
+    let answer = session.segment(&image, &Question::labels(&equal), &mut []);
+    assert!(!answer.unwrap().tied);
+}
+
 #[test]
 fn background_classes_are_part_of_the_question() {
     let device = Device::flex();

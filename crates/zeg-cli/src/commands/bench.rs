@@ -23,6 +23,7 @@ use super::{
     shared::{
         ComputeArgs, ComputeSettings, MethodArgs, ModelArgs, ModelSettings, PrecisionArgs, heading,
     },
+    stated::{check_activation, check_heads},
     write_result,
 };
 use crate::{
@@ -288,6 +289,19 @@ fn measure_experiment(
 ) -> anyhow::Result<Measured> {
     let experiment = super::open_experiment(program, &settings.file, &[])?;
     let config = experiment.architecture(&program.methods)?;
+    let model = &settings.model;
+    for (option, is_given) in [
+        ("--weights", model.weights.is_some()),
+        ("--text", model.text.is_some()),
+        ("--method", model.method.is_some()),
+    ] {
+        if is_given {
+            let reason = format!("{option}: an experiment is measured with generated weights");
+            return Err(WrongArgument(reason).into());
+        }
+    }
+    check_heads(&*config, model.heads)?;
+    check_activation(&*config, model.activation)?;
     let amount = settings.amount(config.resolution());
     let set = timing::classes(&experiment)?;
     let classes = settings.classes.unwrap_or(set.len());

@@ -37,11 +37,11 @@ use self::{
     finished::{Earlier, ScoredImages},
     gallery::Gallery,
     job::{EvalJob, EvalOutput},
-    places::{check_label_folders, record_places},
+    places::{check_inputs, record_places},
     plan::PlanFile,
     predictions::Predictions,
     record::RecordInput,
-    scores::{ScoredModels, show_one, show_several},
+    scores::{ScoredModels, show_one, show_several, warn_of_ties},
 };
 use super::{
     file_contents::FileContents, interrupt, journal::Continuation, json, run_files::claim_folders,
@@ -131,6 +131,7 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> 
         "none of the {} models could be scored",
         settings.checkpoints.len()
     );
+    warn_of_ties(&scored.evaluations);
     let failed = scored.failed.len();
     let json = settings.json.as_ref();
     if !settings.seen_offsets.is_empty() {
@@ -153,7 +154,7 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> 
 
 /// Returns what an earlier run has left, and checks that no label map and no image is replaced unasked.
 fn earlier(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<Option<Earlier>> {
-    check_label_folders(settings, jobs)?;
+    check_inputs(settings, jobs)?;
     interrupt::clean_up(finished::folders(settings, jobs));
     let earlier = finished::open(settings, jobs)?;
     let kept = match &earlier {
@@ -164,15 +165,24 @@ fn earlier(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<Option<E
     let Some(dataset) = jobs.first().map(|job| &job.dataset) else {
         return Ok(earlier);
     };
-    if settings.existing == Existing::Refuse && !is_complete {
-        let has_gallery = settings.gallery > 0 && kept.is_none_or(|kept| !kept.goes_on);
-        for output in jobs.iter().flat_map(EvalJob::outputs) {
-            if let Some(folder) = &output.labels {
-                finished::check_label_maps(folder, dataset, kept)?;
-            }
-            if let Some(folder) = output.record.filter(|_| has_gallery) {
-                gallery::check(&folder, (0..dataset.len()).map(|index| dataset.id(index)))?;
-            }
+    if is_complete {
+        return Ok(earlier);
+    }
+    let ids: Vec<String> = (0..dataset.len()).map(|index| dataset.id(index)).collect();
+    // The panels of a run that goes on are its own.
+    let panels = if kept.is_some_and(|kept| kept.goes_on) {
+        Existing::Replace
+    } else {
+        settings.existing
+    };
+    for output in jobs.iter().flat_map(EvalJob::outputs) {
+        if settings.existing == Existing::Refuse
+            && let Some(folder) = &output.labels
+        {
+            finished::check_label_maps(folder, dataset, kept)?;
+        }
+        if let Some(folder) = output.record.filter(|_| settings.gallery > 0) {
+            gallery::check(panels, &folder, &ids)?;
         }
     }
     Ok(earlier)

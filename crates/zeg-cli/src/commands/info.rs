@@ -23,6 +23,7 @@ use super::{
     json::JsonArgs,
     model_file::{resolve_model, warn_of_files},
     shared::{StatedArgs, heading},
+    stated::{check_activation, check_heads},
     write_result,
 };
 use crate::{Program, say::StdoutError};
@@ -259,7 +260,7 @@ fn info(program: &Program, settings: &InfoSettings) -> anyhow::Result<()> {
         let checkpoint = Checkpoint::open(file, &program.methods)?;
         (Experiment::of_checkpoint(&checkpoint)?, Some(checkpoint))
     };
-    let info = describe(program, &experiment, checkpoint.as_ref(), file)?;
+    let info = describe(program, &experiment, checkpoint.as_ref(), settings)?;
     warn_of_missing(file, &info.missing);
     write_result(json.as_ref(), &InfoOutput::Experiment(&info), || {
         print(&info)
@@ -309,18 +310,23 @@ fn describe(
     program: &Program,
     experiment: &Experiment,
     checkpoint: Option<&Checkpoint>,
-    file: &Path,
+    settings: &InfoSettings,
 ) -> anyhow::Result<Info> {
     let classes = experiment.data.class_set()?;
     let config = match checkpoint {
         Some(checkpoint) => checkpoint.architecture(&program.methods)?,
         None => experiment.architecture(&program.methods)?,
     };
+    check_heads(&*config, settings.heads)?;
+    // A checkpoint of an earlier version does not record the activation of its training.
+    if checkpoint.is_none_or(|checkpoint| checkpoint.info.activation.is_some()) {
+        check_activation(&*config, settings.activation)?;
+    }
     let missing = checkpoint.map(|checkpoint| config.missing(&checkpoint.weights));
     let cost = config.cost(classes.len())?;
     let params = cost.params;
     Ok(Info {
-        file: file.display().to_string(),
+        file: settings.file.display().to_string(),
         method: config.title().to_owned(),
         encoder: config
             .encoder()

@@ -12,20 +12,19 @@ use std::{
 };
 
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize, de::DeserializeOwned, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned, de::IgnoredAny};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use zeg::{
     loading::LoadedModel,
     mini::weights_sha256,
     model::weights::{Architecture, file_sha256},
 };
-use zeg_base::hex;
+use zeg_base::fingerprint::{Difference, Fingerprint};
 
 use super::shared::{Existing, ModelSettings};
 
-/// Number of characters of a value that a message shows.
-const SHOWN: usize = 60;
+/// Number of settings that a message shows.
+const SHOWN: usize = 3;
 
 /// Whether a command goes on with what an earlier run has finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +77,7 @@ pub(crate) enum ResultsError {
     #[error("{}: was made with other settings: {difference}", path.display())]
     OtherSettings {
         path: PathBuf,
-        /// The first setting that differs, with both values.
+        /// The first settings that differ, with both values.
         difference: String,
     },
     /// A result is no longer what the journal describes.
@@ -129,25 +128,33 @@ impl ResultsError {
     }
 }
 
-/// The settings that results follow from.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Settings {
-    /// SHA-256 of `values`.
-    digest: String,
-    values: Value,
+/// Returns the settings that results follow from as the parts of a fingerprint.
+///
+/// Objects are taken apart, as `inference.crop`. A list is one part, and `null` is left out.
+pub(crate) fn settings_of(values: &Value) -> Fingerprint {
+    fn add(parts: Fingerprint, name: &str, value: &Value) -> Fingerprint {
+        match value {
+            Value::Null => parts,
+            Value::Object(fields) => fields.iter().fold(parts, |parts, (key, value)| {
+                let name = if name.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{name}.{key}")
+                };
+                add(parts, &name, value)
+            }),
+            Value::String(text) => parts.with(name, text),
+            value => parts.with(name, value),
+        }
+    }
+    add(Fingerprint::new(), "", values)
 }
 
-impl Settings {
-    /// Returns settings with their digest.
-    pub(crate) fn new(values: Value) -> Self {
-        let digest = hex::encode(Sha256::digest(values.to_string().as_bytes()));
-        Self { digest, values }
-    }
-
-    /// Returns the SHA-256 of all values.
-    pub(crate) fn digest(&self) -> &str {
-        &self.digest
-    }
+/// Reads the settings of a line; an earlier version wrote their values beside a digest.
+fn read_settings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Fingerprint, D::Error> {
+    let line = Value::deserialize(deserializer)?;
+    let earlier = line.get("values").filter(|values| values.is_object());
+    Ok(settings_of(earlier.unwrap_or(&line)))
 }
 
 /// Returns everything of a model that its results follow from.
@@ -165,6 +172,7 @@ pub(crate) fn model_values(
     let row_classes = settings.text_classes.as_ref();
     // The name of the method stands in the model; it has other results with other options.
     let options = settings.method.as_ref().map(|choice| &choice.options);
+    let options = options.filter(|options| !options.is_empty());
     Ok(serde_json::json!({
         "sha256": weights_sha256(file)?,
         "frozen_sha256": base.transpose()?,
@@ -173,7 +181,7 @@ pub(crate) fn model_values(
         "activation": Architecture::stated_activation(&model.weights)?,
         "heads": Architecture::stated_heads(&model.weights)?,
         "method": model.method,
-        "method_options": options.filter(|options| !options.is_empty()),
+        "method_options": options.map(serde_json::to_string).transpose()?,
         "precision": model.precision.to_string(),
         "device": device,
     }))
@@ -223,7 +231,7 @@ fn error_of_system(error: &std::io::Error) -> std::io::Error {
 #[serde(rename_all = "snake_case")]
 enum Line<E> {
     /// Settings of the entries that follow.
-    Settings(Settings),
+    Settings(#[serde(deserialize_with = "read_settings")] Fingerprint),
     /// Number of a process that writes into the folder from now on.
     Process(u32),
     Entry(E),
@@ -252,7 +260,7 @@ pub(crate) struct Journal {
     file: Mutex<File>,
     path: PathBuf,
     /// All settings in the file; entries name them by their number.
-    settings: Vec<Settings>,
+    settings: Vec<Fingerprint>,
     /// Number of the settings of the last line.
     last: Option<usize>,
     /// Numbers of the processes that wrote into the folder before, all of which have ended.
@@ -326,7 +334,7 @@ impl Journal {
     }
 
     /// Returns the number of settings; equal ones have one number.
-    fn number(&mut self, settings: Settings) -> usize {
+    fn number(&mut self, settings: Fingerprint) -> usize {
         self.find(&settings).unwrap_or_else(|| {
             self.settings.push(settings);
             self.settings.len() - 1
@@ -343,7 +351,7 @@ impl Journal {
     }
 
     /// States this process and the settings of the entries to come; returns the number of the settings.
-    pub(crate) fn begin(&mut self, settings: &Settings) -> anyhow::Result<usize> {
+    pub(crate) fn begin(&mut self, settings: &Fingerprint) -> anyhow::Result<usize> {
         self.write(&Line::<()>::Process(std::process::id()))?;
         let number = self.number(settings.clone());
         if self.last != Some(number) {
@@ -354,7 +362,7 @@ impl Journal {
     }
 
     /// Removes all entries and states the settings of those to come.
-    pub(crate) fn restart(&mut self, settings: &Settings) -> anyhow::Result<()> {
+    pub(crate) fn restart(&mut self, settings: &Fingerprint) -> anyhow::Result<()> {
         let emptied = self.lock().set_len(0);
         emptied.with_context(|| self.path.display().to_string())?;
         self.settings.clear();
@@ -400,20 +408,24 @@ impl Journal {
     }
 
     /// Returns the number of settings that the journal holds; `None` for others.
-    pub(crate) fn find(&self, settings: &Settings) -> Option<usize> {
-        let mut known = self.settings.iter();
-        known.position(|other| other.digest == settings.digest)
+    pub(crate) fn find(&self, settings: &Fingerprint) -> Option<usize> {
+        self.settings.iter().position(|other| other == settings)
     }
 
     /// Returns the error for a result that was made with other settings.
     ///
     /// - `then`: number of the settings that it was made with
     /// - `now`: the present settings
-    pub(crate) fn other_settings(&self, path: &Path, then: usize, now: &Settings) -> ResultsError {
+    pub(crate) fn other_settings(
+        &self,
+        path: &Path,
+        then: usize,
+        now: &Fingerprint,
+    ) -> ResultsError {
         match self.settings.get(then) {
             Some(then) => ResultsError::OtherSettings {
                 path: path.to_owned(),
-                difference: difference("", &then.values, &now.values).unwrap_or_default(),
+                difference: difference(then, now),
             },
             None => ResultsError::Unknown(path.to_owned()),
         }
@@ -436,46 +448,20 @@ impl Journal {
     }
 }
 
-/// Returns the first value that differs, as `models[0].inference.crop was 512 and is 336`.
-fn difference(name: &str, then: &Value, now: &Value) -> Option<String> {
-    if then == now {
-        return None;
-    }
-    if let (Value::Object(then), Value::Object(now)) = (then, now) {
-        let mut keys = then
-            .keys()
-            .chain(now.keys().filter(|key| !then.contains_key(*key)));
-        let at = |fields: &serde_json::Map<String, Value>, key: &str| {
-            fields.get(key).cloned().unwrap_or(Value::Null)
-        };
-        return keys.find_map(|key| {
-            let name = if name.is_empty() {
-                key.clone()
-            } else {
-                format!("{name}.{key}")
-            };
-            difference(&name, &at(then, key), &at(now, key))
-        });
-    }
-    if let (Value::Array(then), Value::Array(now)) = (then, now)
-        && then.len() == now.len()
-    {
-        let mut pairs = then.iter().zip(now).enumerate();
-        return pairs
-            .find_map(|(number, (then, now))| difference(&format!("{name}[{number}]"), then, now));
-    }
-    Some(format!("{name} was {} and is {}", shown(then), shown(now)))
-}
-
-/// Returns a value as a message shows it.
-fn shown(value: &Value) -> String {
-    let text = match value {
-        Value::Null => "not set".to_owned(),
-        value => value.to_string(),
+/// Returns the first settings that differ, as `models[0].inference.crop was 512 and is 336`.
+fn difference(then: &Fingerprint, now: &Fingerprint) -> String {
+    let Err(mismatch) = then.check_all(now) else {
+        return String::new();
     };
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+    let shown = |difference: &Difference| {
+        let [then, now] = difference.shown();
+        format!("{} was {then} and is {now}", difference.name)
+    };
+    let first = mismatch.differences.iter().take(SHOWN).map(shown);
+    let first = first.collect::<Vec<_>>().join("; ");
+    match mismatch.differences.len().saturating_sub(SHOWN) {
+        0 => first,
+        rest => format!("{first}; and {rest} more"),
     }
 }
 

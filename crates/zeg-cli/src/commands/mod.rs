@@ -27,6 +27,7 @@ pub(crate) mod run_files;
 mod same_images;
 pub(crate) mod segment;
 pub(crate) mod shared;
+mod stated;
 pub(crate) mod train;
 pub(crate) mod visualize;
 

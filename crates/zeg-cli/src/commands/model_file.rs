@@ -100,6 +100,9 @@ pub(crate) fn warn_of_assumptions(model: &LoadedModel) {
     if let Some(unverified) = &model.unverified_base {
         print_notice!("warning: {unverified}");
     }
+    if let Some(unread) = &model.unread {
+        print_notice!("warning: {unread}");
+    }
     let Some(checkpoint) = &model.checkpoint else {
         return;
     };

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::builder::{PathBufValueParser, TypedValueParser};
+use zeg_base::file::Overwrite;
 
 /// Returns the parser of an option that names a folder for files; for `-` there would be a folder of this name.
 pub(crate) fn output_folder() -> impl TypedValueParser<Value = PathBuf> {
@@ -96,6 +97,13 @@ pub(crate) struct NotAFile {
     path: PathBuf,
 }
 
+/// Something at the path of an output folder, such as a link, that is not removed.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: not a folder, so it is not removed", path.display())]
+pub(crate) struct NotAFolder {
+    path: PathBuf,
+}
+
 /// The error for an output file that exists already.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: the file exists already", .0.display())]
@@ -131,6 +139,40 @@ impl Existing {
             };
         }
         self.place(path).map(|_| ())
+    }
+
+    /// Checks that a folder may be removed with all its content.
+    ///
+    /// # Errors
+    /// Returns [`OutputExists`] if a folder stands at the path and must not be replaced, [`NotAFolder`] if something
+    /// else does, even a link to a folder, and the system's error if the path cannot be examined.
+    pub(crate) fn check_removal(self, folder: &Path) -> anyhow::Result<()> {
+        let found = match fs::symlink_metadata(folder) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error).with_context(|| folder.display().to_string()),
+        };
+        if !found.is_dir() {
+            let path = folder.to_owned();
+            return Err(NotAFolder { path }.into());
+        }
+        match self {
+            Self::Refuse => Err(OutputExists(folder.to_owned()).into()),
+            Self::Replace => Ok(()),
+        }
+    }
+
+    /// Writes a file at a path, behind all symbolic links; it appears complete or not at all.
+    ///
+    /// # Errors
+    /// As for [`Existing::place`], and the system's error with the path if the file cannot be written.
+    pub(crate) fn write(self, path: &Path, bytes: impl AsRef<[u8]>) -> anyhow::Result<()> {
+        let overwrite = match self {
+            Self::Refuse => Overwrite::Refuse,
+            Self::Replace => Overwrite::Replace,
+        };
+        let written = zeg_base::file::write(&self.place(path)?, bytes, overwrite);
+        written.with_context(|| path.display().to_string())
     }
 
     /// Returns the path that a file is written to: behind all symbolic links, so that they stay.
@@ -215,5 +257,25 @@ mod tests {
         assert!(Existing::Refuse.place(&link).is_err());
         let found = Existing::Replace.place(&link).unwrap();
         assert_eq!(found, file.canonicalize().unwrap());
+        Existing::Replace.write(&link, "new").unwrap();
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_a_folder_is_never_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (made, link) = (folder.path().join("made"), folder.path().join("link"));
+        assert!(Existing::Refuse.check_removal(&made).is_ok());
+        fs::create_dir(&made).unwrap();
+        std::os::unix::fs::symlink(&made, &link).unwrap();
+        let error = Existing::Refuse.check_removal(&made).unwrap_err();
+        assert!(error.is::<OutputExists>(), "{error}");
+        assert!(Existing::Replace.check_removal(&made).is_ok());
+        for existing in [Existing::Refuse, Existing::Replace] {
+            let error = existing.check_removal(&link).unwrap_err();
+            assert!(error.is::<NotAFolder>(), "{error}");
+        }
     }
 }

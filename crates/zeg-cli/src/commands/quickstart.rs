@@ -177,8 +177,7 @@ fn quickstart(settings: &QuickstartSettings) -> anyhow::Result<ExitCode> {
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     }
     for method in &plan.methods {
-        let file = settings.experiment_file(method);
-        fs::write(&file, method.experiment()?).with_context(|| file.display().to_string())?;
+        Existing::Replace.write(&settings.experiment_file(method), method.experiment()?)?;
     }
     let titles: Vec<&str> = plan.methods.iter().map(|m| m.title.as_str()).collect();
     settings.verbosity.notice(format_args!(
@@ -235,15 +234,21 @@ fn clear(settings: &QuickstartSettings, plan: &QuickstartPlan) -> anyhow::Result
     let folders = MADE.map(|name| settings.output.join(name));
     let experiments = plan.methods.iter().map(|m| settings.experiment_file(m));
     let files = experiments.chain([settings.output.join(page::FILE_NAME)]);
-    let made = folders.iter().cloned().chain(files).chain([marker.clone()]);
-    for path in made.filter(|path| path.symlink_metadata().is_ok()) {
+    let files: Vec<PathBuf> = files.chain([marker.clone()]).collect();
+    let mut made = folders.iter().chain(&files);
+    if let Some(path) = made.find(|path| path.symlink_metadata().is_ok()) {
         anyhow::ensure!(
             marker.is_file(),
             "{} was not made by a quickstart ({} does not exist); choose another folder with -o",
             path.display(),
             marker.display()
         );
-        settings.existing.check(&path)?;
+    }
+    for folder in &folders {
+        settings.existing.check_removal(folder)?;
+    }
+    for file in &files {
+        settings.existing.place(file)?;
     }
     for folder in folders.iter().filter(|folder| folder.is_dir()) {
         fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
@@ -254,7 +259,7 @@ fn clear(settings: &QuickstartSettings, plan: &QuickstartPlan) -> anyhow::Result
         "note": "zeg quickstart --overwrite removes the folders beside this file",
         "folders": MADE,
     });
-    fs::write(&marker, format!("{about:#}\n")).with_context(|| marker.display().to_string())
+    Existing::Replace.write(&marker, format!("{about:#}\n"))
 }
 
 /// Returns the trainings, the longest first, with the threads shared among those that run at a time.

@@ -270,7 +270,7 @@ fn resuming(settings: &SegmentSettings) -> &'static str {
 fn finish(
     settings: &SegmentSettings,
     finished: &Finished,
-    writers: Writers,
+    mut writers: Writers,
     outcome: Outcome,
     all: usize,
 ) -> anyhow::Result<ExitCode> {
@@ -279,14 +279,25 @@ fn finish(
         failed,
         mut printed,
     } = outcome;
-    let shared = finished::shared_files(&settings.output);
+    warn_of_ties(&images);
+    let done = images.len() + failed.len();
+    let is_stopped = done < all;
+    let mut shared = finished::shared_files(&settings.output);
+    let mut kept = finished::collected_files(&settings.output);
+    if is_stopped && !finished.may_be_incomplete(&kept) {
+        // The run that goes on writes them.
+        writers = writers.without_shared();
+        shared.retain(|file| !kept.contains(file));
+    } else {
+        kept.clear();
+    }
     finished.begin_shared(&shared)?;
     writers.finish()?;
-    finished.finish_shared(&shared)?;
+    finished.finish_shared(&shared, is_stopped)?;
     // An image that was kept has files that no writer of this run has written.
     let mut files: Vec<PathBuf> = Vec::new();
     files.extend(images.iter().flat_map(|image| image.files.clone()));
-    files.extend(shared);
+    files.extend(shared.iter().cloned());
     let json_on_stdout = settings.json.as_ref().is_some_and(JsonTarget::is_stdout);
     let of_images: HashSet<&PathBuf> = images.iter().flat_map(|image| &image.files).collect();
     for path in files.iter().filter(|path| !of_images.contains(path)) {
@@ -297,18 +308,17 @@ fn finish(
     let result = SegmentResult {
         images,
         failed,
+        not_reached: is_stopped.then(|| all - done),
         files,
     };
     if let Some(json) = &settings.json {
         json.write(&result)?;
     }
-    let (done, failed) = (
-        result.images.len() + result.failed.len(),
-        result.failed.len(),
-    );
-    if done < all {
+    let failed = result.failed.len();
+    if is_stopped {
         let resuming = resuming(settings);
-        print_notice!("stopped after {done} of {all} images; {resuming} goes on");
+        let about_shared = about_shared(&shared, &kept);
+        print_notice!("stopped after {done} of {all} images{about_shared}; {resuming} goes on");
         return Ok(interrupt::exit_code());
     }
     if failed > 0 {
@@ -322,6 +332,39 @@ fn finish(
     match printed {
         Some(error) => Err(error.into()),
         None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Says what a stopped run has made of the files that all images share.
+///
+/// - `written`, `kept`: those that hold the finished images, and those that stay as they were
+fn about_shared(written: &[PathBuf], kept: &[PathBuf]) -> String {
+    let names = |files: &[PathBuf]| -> String {
+        let names = files.iter().filter_map(|file| file.file_name());
+        let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
+        names.join(", ")
+    };
+    match (written, kept) {
+        ([], []) => String::new(),
+        (written, []) => format!("; these alone are in {}", names(written)),
+        (_, kept) => format!(
+            "; until all are finished, earlier files stay: {}",
+            names(kept)
+        ),
+    }
+}
+
+/// Warns once of images in which the model tells no classes apart.
+fn warn_of_ties(images: &[ImageResult]) {
+    let mut tied = images.iter().filter(|image| image.tied);
+    if let Some(first) = tied.next() {
+        print_notice!(
+            "warning: in {} of {}, such as {}, all classes have the same score at every pixel, so the labels mean \
+             nothing",
+            1 + tied.count(),
+            counted(images.len(), "image"),
+            first.summary.image
+        );
     }
 }
 

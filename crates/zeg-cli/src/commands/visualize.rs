@@ -110,26 +110,33 @@ fn visualize(
     std::fs::create_dir_all(&settings.output)
         .with_context(|| settings.output.display().to_string())?;
     let components = colour_map(&image, &maps.components, maps.grid);
-    write_rgb_png(&files.components, &components)?;
+    write_map(settings, &files.components, &components)?;
     let result = Maps {
         image: path_text(&settings.image),
         method: segmenter.model().method.clone(),
         grid: maps.grid,
         components: path_text(&files.components),
-        classes: class_maps(&image, &maps, &classes, &files)?,
+        classes: class_maps(settings, &image, &maps, &classes, &files)?,
     };
     write_result(settings.json.as_ref(), &result, || print(&result))
 }
 
+/// Writes a map, unless something that must not be replaced has appeared at its path since the work began.
+fn write_map(settings: &VisualizeSettings, file: &Path, map: &RgbImage) -> anyhow::Result<()> {
+    Ok(write_rgb_png(&settings.existing.place(file)?, map)?)
+}
+
 /// Draws and writes the maps of every class.
 fn class_maps(
+    settings: &VisualizeSettings,
     image: &RgbImage,
     maps: &PatchMaps,
     classes: &EncodedClasses,
     files: &Files,
 ) -> anyhow::Result<Vec<ClassMaps>> {
     let write = |values: &[f32], file: &Path| -> anyhow::Result<HeatMap> {
-        write_rgb_png(file, &heat_map(image, &to_unit_range(values), maps.grid))?;
+        let map = heat_map(image, &to_unit_range(values), maps.grid);
+        write_map(settings, file, &map)?;
         let (least, most) = range(values);
         Ok(HeatMap {
             file: path_text(file),
@@ -189,13 +196,29 @@ impl Files {
     /// Returns the files, and checks that each may be written.
     ///
     /// # Errors
-    /// Returns an error if a file exists and must not be replaced.
+    /// Returns an error if a file exists and must not be replaced, or if a map would replace a file that the command
+    /// reads.
     fn of(settings: &VisualizeSettings) -> anyhow::Result<Self> {
         let stem = settings.image.file_stem().unwrap_or_default();
-        let place = |end: &str| {
+        let read: Vec<PathBuf> = settings
+            .files
+            .iter()
+            .filter_map(|file| file.canonicalize().ok())
+            .collect();
+        let place = |end: &str| -> anyhow::Result<PathBuf> {
             let mut name = stem.to_owned();
             name.push(end);
-            settings.existing.place(&settings.output.join(name))
+            let path = settings.output.join(name);
+            settings.existing.place(&path)?;
+            // A link may lead to the image itself.
+            if let Some(input) = path.canonicalize().ok().filter(|file| read.contains(file)) {
+                anyhow::bail!(
+                    "{}: the map would replace {}, which this command reads; choose another folder with -o",
+                    path.display(),
+                    input.display()
+                );
+            }
+            Ok(path)
         };
         let of_class = |(number, name): (usize, &str)| -> anyhow::Result<ClassFiles> {
             let name = in_file_name(name);

@@ -34,15 +34,16 @@ fn start(world: &World, output: &str, more: &[&str]) -> Child {
 }
 
 /// Sends a signal as soon as some images are finished; returns how the process ended.
-fn stop(world: &World, output: &str, signal: &str) -> ExitStatus {
-    let child = start(world, output, &[]);
+fn stop(world: &World, output: &str, signal: &str, more: &[&str]) -> ExitStatus {
     let journal = world.path(output).join(".zeg-segment.jsonl");
-    let started = Instant::now();
-    let is_begun = || {
+    let finished = || {
         let text = fs::read_to_string(&journal).unwrap_or_default();
-        text.matches("\"done\"").count() > 2
+        text.matches("\"done\"").count()
     };
-    while !is_begun() && started.elapsed() < Duration::from_mins(1) {
+    let before = finished();
+    let child = start(world, output, more);
+    let started = Instant::now();
+    while finished() < before + 3 && started.elapsed() < Duration::from_mins(1) {
         sleep(Duration::from_millis(2));
     }
     send(child, signal)
@@ -69,7 +70,7 @@ fn a_signal_ends_with_its_exit_code_and_loses_nothing_that_is_finished() {
     many(&world);
     assert!(start(&world, "whole", &[]).wait().unwrap().success());
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
-        let status = stop(&world, signal, signal);
+        let status = stop(&world, signal, signal, &[]);
         assert_eq!(status.code(), Some(code), "{signal}: {status}");
         let folder = world.path(signal);
         for entry in fs::read_dir(&folder).unwrap() {
@@ -96,9 +97,33 @@ fn a_killed_run_is_continued_and_its_temporary_files_are_removed() {
     let world = world();
     many(&world);
     assert!(start(&world, "whole", &[]).wait().unwrap().success());
-    assert_eq!(stop(&world, "killed", "KILL").code(), None);
+    assert_eq!(stop(&world, "killed", "KILL", &[]).code(), None);
     assert!(!world.path("killed/coco.json").exists());
     let resumed = start(&world, "killed", &["--resume"]).wait().unwrap();
     assert!(resumed.success());
     assert_same(&world, "whole", "killed");
+}
+
+#[test]
+fn a_stopped_overwrite_leaves_the_whole_shared_files_until_it_is_complete() {
+    let world = world();
+    many(&world);
+    assert!(start(&world, "out", &[]).wait().unwrap().success());
+    let before = fs::read(world.path("out/coco.json")).unwrap();
+    let other = ["--overwrite", "--threshold", "0.5"];
+    for json in ["stopped.json", "again.json"] {
+        let more = [&other[..], &["--json", json]].concat();
+        let status = stop(&world, "out", "INT", &more);
+        assert_eq!(status.code(), Some(130), "{status}");
+        assert!(fs::read(world.path("out/coco.json")).unwrap() == before);
+        let result: Value = serde_json::from_slice(&fs::read(world.path(json)).unwrap()).unwrap();
+        let done = result["images"].as_array().unwrap().len() as u64;
+        let not_reached = result["not_reached"].as_u64().unwrap();
+        assert_eq!(done + not_reached, (COUNT + IMAGES.len()) as u64);
+    }
+    let resume = [&other[..], &["--resume"]].concat();
+    assert!(start(&world, "out", &resume).wait().unwrap().success());
+    let fresh = start(&world, "fresh", &other).wait().unwrap();
+    assert!(fresh.success());
+    assert_same(&world, "fresh", "out");
 }

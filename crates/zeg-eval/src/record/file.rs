@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use zeg_base::file::{NewFile, Overwrite};
+use zeg_base::file::{NewFile, Overwrite, behind_link};
 
 use super::{Evaluation, FILE_NAME};
 use crate::EvalError;
@@ -51,7 +51,8 @@ impl Evaluation {
         let path = folder.join(FILE_NAME);
         let write = || -> io::Result<()> {
             std::fs::create_dir_all(folder)?;
-            let mut file = NewFile::create(&path, Overwrite::Replace)?;
+            let behind = behind_link(&path, Overwrite::Replace)?;
+            let mut file = NewFile::create(&behind, Overwrite::Replace)?;
             write_record(&mut file, &serde_json::to_value(self)?)?;
             file.finish()
         };

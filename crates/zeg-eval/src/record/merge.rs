@@ -49,6 +49,7 @@ impl Evaluation {
             whole.images = whole.images.saturating_add(shard.images);
             whole.image_scores.extend(shard.image_scores);
             whole.skipped.extend(shard.skipped);
+            whole.tied.extend(shard.tied);
             for (most, count) in each.iter_mut().zip(ranks(&shard.gallery)) {
                 *most = count.max(*most);
             }
@@ -66,6 +67,7 @@ impl Evaluation {
         }
         whole.image_scores.sort_by(|a, b| a.id.cmp(&b.id));
         whole.skipped.sort_by(|a, b| a.id.cmp(&b.id));
+        whole.tied.sort();
         whole.choose_gallery(each.into_iter().max().unwrap_or(0));
         whole.validate()?;
         Ok(whole)

@@ -139,6 +139,7 @@ pub(crate) fn evaluation(
         images: numbered_images.end - numbered_images.start,
         image_scores: scores,
         skipped: Vec::new(),
+        tied: Vec::new(),
         confusion,
         metric: Metric::MeanIou,
         shard: None,

@@ -5,7 +5,8 @@ use zeg_eval::page::ReportInput;
 use zeg_eval::{ClassShare, EvalError, SkippedImage};
 
 use crate::common::{evaluation, input, write_thumbnails};
-use crate::{html, other_method, to_markdown};
+use crate::methods::other_method;
+use crate::{html, to_markdown};
 
 /// Returns the texts between a start and an end.
 fn between<'a>(page: &'a str, start: &str, end: &str) -> Vec<&'a str> {

@@ -1,14 +1,10 @@
 //! Finds the frozen weights of a checkpoint, and checks that they are those of its training.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use zeg_model::{
     checkpoint::Checkpoint,
-    method::Architecture,
-    weights::{StateDict, StatedActivation, WeightFiles, WeightsError, text_facts},
+    weights::{StateDict, StatedActivation, WeightFiles, text_facts},
 };
 
 use super::{LoadError, ModelOptions};
@@ -147,41 +143,6 @@ fn activation_name(activation: StatedActivation) -> &'static str {
     match activation {
         StatedActivation::QuickGelu => "quick-gelu",
         StatedActivation::Gelu => "gelu",
-    }
-}
-
-/// Checks that a checkpoint has no tensors inside the model's layers that the model does not read, such as adapters.
-///
-/// # Errors
-/// Returns [`WeightsError::UnknownTensor`] for the first such tensor.
-pub(super) fn check_tensors(
-    checkpoint: &Checkpoint,
-    architecture: &dyn Architecture,
-) -> anyhow::Result<()> {
-    let params = architecture.params()?.into_iter();
-    let names: BTreeSet<String> = params
-        .map(|param| architecture.weight_name(&param.name))
-        .collect();
-    let layers: BTreeSet<&str> = names
-        .iter()
-        .filter_map(|name| name.strip_suffix(".weight"))
-        .collect();
-    // The parts of a name that end before a dot: `a` and `a.b` of `a.b.c`.
-    let is_in_a_layer = |key: &str| {
-        let mut ends = key.match_indices('.').map(|(end, _)| end);
-        ends.any(|end| layers.contains(&key[..end]))
-    };
-    let unread = checkpoint
-        .weights
-        .keys()
-        .find(|key| !names.contains(*key) && is_in_a_layer(key));
-    match unread {
-        Some(key) => Err(WeightsError::UnknownTensor {
-            path: checkpoint.path().to_owned(),
-            key: key.to_owned(),
-        }
-        .into()),
-        None => Ok(()),
     }
 }
 

@@ -54,6 +54,19 @@ impl<'a> Pass<'a> {
         strips.max_by_key(Vec::len).unwrap_or_default()
     }
 
+    /// Returns the bytes that the scores of the largest strip need at least, while they are computed and afterwards.
+    ///
+    /// - `copies`: number of copies of the strip beside it afterwards
+    pub(super) fn strip_bytes(&self, copies: u64) -> u64 {
+        let rows = self.strips().iter().map(ExactSizeIterator::len).max();
+        let of_scan = |(_, scan): &(bool, Scan)| {
+            let [strip, source] = scan.bytes_of_rows(rows.unwrap_or(0));
+            let computing = strip.saturating_add(source);
+            computing.max(strip.saturating_mul(1 + copies))
+        };
+        self.scans.iter().map(of_scan).max().unwrap_or(0)
+    }
+
     /// Returns the mean of the scores of some rows.
     pub(super) fn strip(&mut self, rows: Range<usize>) -> Result<Strip, ModelError> {
         let mut sum: Option<Strip> = None;

@@ -14,11 +14,14 @@ use zeg::{
     export::LabelRuns,
     model::inference::Stages,
 };
-use zeg_base::plural::counted;
+use zeg_base::{
+    fingerprint::{Fingerprint, digest},
+    plural::counted,
+};
 
 use super::{args::EvalSettings, job::EvalJob, predictions::label_file, sweep};
 use crate::commands::{
-    journal::{Continuation, Journal, ResultsError, Settings, Span},
+    journal::{Continuation, Journal, ResultsError, Span, settings_of},
     shared::Existing,
 };
 
@@ -288,23 +291,25 @@ fn result_settings(
     settings: &EvalSettings,
     jobs: &[EvalJob],
     dataset: &OpenSet,
-) -> anyhow::Result<Settings> {
-    let models: anyhow::Result<Vec<_>> = jobs.iter().map(|job| job.values(settings)).collect();
+) -> anyhow::Result<Fingerprint> {
     let images: Vec<String> = (0..dataset.len()).map(|index| dataset.id(index)).collect();
-    Ok(Settings::new(serde_json::json!({
+    let mut values = serde_json::json!({
         "command": "eval",
         "program": concat!("zeg ", env!("CARGO_PKG_VERSION")),
         "dataset": dataset.name(),
         "classes": dataset.classes().classes,
         "unseen": dataset.classes().unseen_flags(),
         "images": images.len(),
-        "image_ids": Settings::new(images.into()).digest(),
+        "image_ids": digest(&images),
         // Files, label rules and synonyms, too.
-        "dataset_content": Settings::new(format!("{dataset:?}").into()).digest(),
+        "dataset_content": digest([format!("{dataset:?}")]),
         "seen_offsets": settings.seen_offsets,
         "label_maps": keeps_labels(settings, jobs),
-        "models": models?,
-    })))
+    });
+    for (number, job) in jobs.iter().enumerate() {
+        values[format!("models[{number}]")] = job.values(settings)?;
+    }
+    Ok(settings_of(&values))
 }
 
 impl ScoredImages {

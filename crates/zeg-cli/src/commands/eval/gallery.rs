@@ -1,6 +1,10 @@
 //! Gallery of the report: the best, median and worst images, each with ground truth, prediction and errors.
 
-use std::{collections::HashSet, fs, path::Path};
+use std::{
+    collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use zeg::{
@@ -10,7 +14,7 @@ use zeg::{
     label_spool::LabelSpool,
 };
 
-use crate::commands::place::OutputExists;
+use crate::commands::place::Existing;
 
 /// Longest side of an image in the gallery, in pixels.
 const LONGEST_SIDE: usize = 480;
@@ -23,19 +27,19 @@ const ENDINGS: [&str; 4] = ["-image.jpg", "-truth.jpg", "-prediction.jpg", "-err
 /// Opacity of a colour over the image, in 256ths.
 const OPACITY: u16 = 150;
 
-/// Checks that no file in the folder of a record has a name that the gallery may write.
+/// Returns what has, in the folder of a record, a name that the gallery may write.
 ///
 /// Which images the gallery shows is known after the scoring only, so that every image of the data set counts.
 ///
 /// - `ids`: ids of all images
 ///
 /// # Errors
-/// Returns [`OutputExists`], or the system's error if the folder cannot be read.
-pub(super) fn check(folder: &Path, ids: impl Iterator<Item = String>) -> anyhow::Result<()> {
+/// Returns the system's error if the folder cannot be read.
+pub(super) fn panels_in(folder: &Path, ids: &[String]) -> anyhow::Result<Vec<PathBuf>> {
     if !folder.is_dir() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    let stems: HashSet<String> = ids.map(|id| file_stem(&id)).collect();
+    let stems: HashSet<String> = ids.iter().map(|id| file_stem(id)).collect();
     let is_panel = |name: &str| {
         let mut found = ENDINGS
             .iter()
@@ -43,13 +47,25 @@ pub(super) fn check(folder: &Path, ids: impl Iterator<Item = String>) -> anyhow:
         found.any(|stem| stems.contains(stem))
     };
     let about = || folder.display().to_string();
+    let mut found = Vec::new();
     for entry in fs::read_dir(folder).with_context(about)? {
         let entry = entry.with_context(about)?;
         if entry.file_name().to_str().is_some_and(is_panel) {
-            return Err(OutputExists(entry.path()).into());
+            found.push(entry.path());
         }
     }
-    Ok(())
+    Ok(found)
+}
+
+/// Checks that the gallery replaces nothing in the folder of a record that it may not replace.
+///
+/// - `ids`: ids of all images
+///
+/// # Errors
+/// As for [`Existing::place`] and [`panels_in`].
+pub(super) fn check(existing: Existing, folder: &Path, ids: &[String]) -> anyhow::Result<()> {
+    let mut panels = panels_in(folder, ids)?.into_iter();
+    panels.try_for_each(|panel| existing.place(&panel).map(drop))
 }
 
 /// Settings of a gallery that is written beside a record.
@@ -136,7 +152,8 @@ impl Gallery<'_> {
         let mut files = Vec::new();
         for (ending, panel) in ENDINGS.iter().zip(&panels) {
             let name = format!("{}{ending}", file_stem(id));
-            write_jpeg(&self.folder.join(&name), panel)?;
+            // Panels that must not be replaced were found before the scoring.
+            write_jpeg(&Existing::Replace.place(&self.folder.join(&name))?, panel)?;
             files.push(name);
         }
         Ok(Panels {
@@ -195,23 +212,63 @@ fn tinted(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::place::{NotAFile, OutputExists};
 
     #[test]
     fn a_file_with_the_name_of_a_panel_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let ids = || ["p6", "a/b"].map(str::to_owned).into_iter();
-        assert!(check(&folder.path().join("new"), ids()).is_ok());
+        let ids = ["p6", "a/b"].map(str::to_owned);
+        let check = |folder: &Path| check(Existing::Refuse, folder, &ids);
+        assert!(check(&folder.path().join("new")).is_ok());
         for other in ["p7-image.jpg", "p6-image.png", "p6.jpg", "evaluation.json"] {
             fs::write(folder.path().join(other), "own").unwrap();
         }
-        assert!(check(folder.path(), ids()).is_ok());
+        assert!(check(folder.path()).is_ok());
         for name in ["p6-image.jpg", "a-b-error.jpg"] {
             let file = folder.path().join(name);
             fs::write(&file, "own").unwrap();
-            let error = check(folder.path(), ids()).unwrap_err();
+            let error = check(folder.path()).unwrap_err();
             assert!(error.is::<OutputExists>(), "{error}");
             assert!(error.to_string().contains(name), "{error}");
             fs::remove_file(&file).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_gallery_replaces_files_and_no_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let ids = ["p6".to_owned()];
+        let check = || check(Existing::Replace, folder.path(), &ids);
+        let panel = folder.path().join("p6-truth.jpg");
+        fs::write(&panel, "old").unwrap();
+        assert!(check().is_ok());
+        fs::remove_file(&panel).unwrap();
+        fs::create_dir(&panel).unwrap();
+        let error = check().unwrap_err();
+        assert!(error.is::<NotAFile>(), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_gallery_writes_behind_links_and_replaces_no_device() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let ids = ["p6".to_owned()];
+        let check = || check(Existing::Replace, folder.path(), &ids);
+        let (kept, link) = (
+            folder.path().join("kept"),
+            folder.path().join("p6-error.jpg"),
+        );
+        fs::write(&kept, "old").unwrap();
+        symlink(&kept, &link).unwrap();
+        assert!(check().is_ok());
+        let place = Existing::Replace.place(&link).unwrap();
+        assert_eq!(place, kept.canonicalize().unwrap());
+        for nothing in ["/dev/null", "nowhere"] {
+            fs::remove_file(&link).unwrap();
+            symlink(nothing, &link).unwrap();
+            let error = check().unwrap_err();
+            assert!(error.is::<NotAFile>(), "{error}");
         }
     }
 

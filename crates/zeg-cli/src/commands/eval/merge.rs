@@ -106,6 +106,7 @@ pub(super) fn merge(settings: &MergeSettings) -> anyhow::Result<()> {
     settings
         .verbosity
         .notice(format_args!("record: {}", file.display()));
+    super::warn_of_ties(std::slice::from_ref(&whole));
     super::show_one(&whole, settings.json.as_ref())
 }
 

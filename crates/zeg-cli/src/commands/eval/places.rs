@@ -6,6 +6,7 @@ use zeg::{data::SampleSource as _, eval::record::FILE_NAME};
 
 use super::{
     args::{EvalSettings, RecordPlace},
+    gallery,
     job::EvalJob,
     predictions::label_file,
     record, sweep,
@@ -15,9 +16,9 @@ use crate::{
     numbers::WrongArgument,
 };
 
-/// A file of the data set stands where a label map is to be written; it is never replaced.
+/// A file of the data set stands where a label map or a panel of the gallery is to be written; it is never replaced.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: the evaluation reads this file, so no label map replaces it", .0.display())]
+#[error("{}: the evaluation reads this file, so it is not replaced", .0.display())]
 pub(crate) struct ReplacesInput(PathBuf);
 
 /// Returns the folder of every model's record, or no folder if no record is written.
@@ -86,20 +87,27 @@ fn check_different(models: &[PathBuf], name: &Path) -> Result<(), WrongArgument>
     Ok(())
 }
 
-/// Checks that no label map is to be written over a file that the evaluation reads, such as the true labels.
+/// Checks that neither a label map nor a panel of the gallery is to be written over a file that the evaluation reads,
+/// such as the true labels.
 ///
 /// # Errors
 /// Returns [`ReplacesInput`], even for files that `--overwrite` would replace.
-pub(super) fn check_label_folders(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<()> {
+pub(super) fn check_inputs(settings: &EvalSettings, jobs: &[EvalJob]) -> anyhow::Result<()> {
     for job in jobs {
-        let folders = job.outputs().into_iter().filter_map(|output| output.labels);
-        let files = folders.flat_map(|folder| {
-            let file = move |index| label_file(&folder, &job.dataset.id(index));
-            (0..job.dataset.len()).map(file)
-        });
+        let ids = (0..job.dataset.len()).map(|index| job.dataset.id(index));
+        let ids: Vec<String> = ids.collect();
+        let mut files = Vec::new();
+        for output in job.outputs() {
+            if let Some(folder) = &output.labels {
+                files.extend(ids.iter().map(|id| label_file(folder, id)));
+            }
+            if let Some(folder) = output.record.filter(|_| settings.gallery > 0) {
+                files.extend(gallery::panels_in(&folder, &ids)?);
+            }
+        }
         // The place of a link is the file that it leads to.
         let place = |file: PathBuf| Some((file.canonicalize().ok()?, file));
-        let existing: Vec<(PathBuf, PathBuf)> = files.filter_map(place).collect();
+        let existing: Vec<(PathBuf, PathBuf)> = files.into_iter().filter_map(place).collect();
         if existing.is_empty() {
             continue;
         }

@@ -105,6 +105,7 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
         images: outcome.images.len() as u64,
         image_scores: outcome.images,
         skipped: outcome.skipped,
+        tied: outcome.tied,
         confusion: outcome.confusion,
         metric: match dataset.metric() {
             DatasetMetric::MeanIou => Metric::MeanIou,

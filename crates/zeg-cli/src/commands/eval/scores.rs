@@ -79,6 +79,26 @@ pub(crate) fn merge_output_schema() -> (&'static str, schemars::Schema) {
     crate::commands::json::schema_of::<Report>("eval merge")
 }
 
+/// Warns of models that tell no classes apart in some images, once a model.
+pub(super) fn warn_of_ties(evaluations: &[Evaluation]) {
+    let mut named: Vec<&str> = Vec::new();
+    for evaluation in evaluations {
+        let model = evaluation.model.path.as_str();
+        // With several seen offsets, a model has several evaluations of the same scores.
+        if let Some(first) = evaluation.tied.first()
+            && !named.contains(&model)
+        {
+            named.push(model);
+            print_notice!(
+                "warning: {model}: in {} of {} images, such as {first}, all classes have the same score at every pixel, \
+                 so the labels mean nothing",
+                evaluation.tied.len(),
+                evaluation.images
+            );
+        }
+    }
+}
+
 /// Prints the scores of one model.
 pub(super) fn show_one(evaluation: &Evaluation, json: Option<&JsonTarget>) -> anyhow::Result<()> {
     let report = evaluation.report()?;

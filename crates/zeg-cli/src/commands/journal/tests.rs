@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::*;
 
-fn settings(threshold: f64) -> Settings {
-    Settings::new(json!({ "threshold": threshold, "model": { "crop": 512 } }))
+fn settings(threshold: f64) -> Fingerprint {
+    settings_of(&json!({ "threshold": threshold, "model": { "crop": 512 } }))
 }
 
 /// Opens a journal of numbers and returns it with its entries.
@@ -126,18 +126,30 @@ fn one_process_at_a_time_writes_into_a_folder() {
 }
 
 #[test]
-fn the_first_difference_is_named() {
-    let old = json!({ "a": 1, "b": { "c": [1, 2] }, "d": null });
-    let says = |new: Value| difference("", &old, &new);
-    assert_eq!(says(old.clone()), None);
-    let text = says(json!({ "a": 1, "b": { "c": [1] }, "d": null })).unwrap();
+fn the_first_differences_are_named() {
+    let old = settings_of(&json!({ "a": 1, "b": { "c": [1, 2] }, "d": null }));
+    let says = |new: Value| difference(&old, &settings_of(&new));
+    assert_eq!(says(json!({ "a": 1, "b": { "c": [1, 2] } })), "");
+    let text = says(json!({ "a": 1, "b": { "c": [1] }, "d": null }));
     assert_eq!(text, "b.c was [1,2] and is [1]");
-    let text = says(json!({ "a": 1, "b": { "c": [1, 2] }, "d": null, "e": "x" })).unwrap();
-    assert_eq!(text, "e was not set and is \"x\"");
-    let text = says(json!({ "a": 1, "b": { "c": [1, 3] }, "d": null })).unwrap();
-    assert_eq!(text, "b.c[1] was 2 and is 3");
-    let long = json!("x".repeat(100));
-    assert!(shown(&long).chars().count() == SHOWN + 1);
+    let text = says(json!({ "a": 1, "b": { "c": [1, 2] }, "d": null, "e": "x" }));
+    assert_eq!(text, "e was not set and is x");
+    let text = says(json!({ "f": 1, "g": 2, "h": 3 }));
+    let first =
+        "a was 1 and is not set; b.c was [1,2] and is not set; f was not set and is 1; and 2 more";
+    assert_eq!(text, first);
+}
+
+#[test]
+fn settings_that_an_earlier_version_wrote_with_a_digest_are_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(".journal");
+    let earlier = "{\"settings\":{\"digest\":\"ab\",\"values\":{\"threshold\":0.5,\"model\":{\"crop\":512},\"x\":null}}}\n\
+                   {\"entry\":7}\n";
+    std::fs::write(&path, earlier).unwrap();
+    let (mut journal, entries) = open(&path);
+    assert_eq!(entries, [(0, 7)]);
+    assert_eq!(journal.begin(&settings(0.5)).unwrap(), 0);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use zeg::{
 };
 
 use super::{plan::PlannedMethod, runs::RunScores};
+use crate::commands::shared::Existing;
 
 /// Name of the page in the quickstart's folder.
 pub(super) const FILE_NAME: &str = "index.html";
@@ -85,7 +86,8 @@ impl TestImages {
         }
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         for sample in &samples {
-            write_rgb_png(&folder.join(format!("{}.png", sample.id)), &sample.image)?;
+            let file = folder.join(format!("{}.png", sample.id));
+            write_rgb_png(&Existing::Replace.place(&file)?, &sample.image)?;
         }
         Ok(Self {
             folder,
@@ -234,7 +236,7 @@ pub(super) fn write(folder: &Path, content: &PageContent) -> anyhow::Result<Path
         threads: content.threads,
     };
     let path = folder.join(FILE_NAME);
-    fs::write(&path, page.render()?).with_context(|| path.display().to_string())?;
+    Existing::Replace.write(&path, page.render()?)?;
     Ok(path)
 }
 
@@ -251,7 +253,8 @@ fn shot(sample: &TestImage, content: &PageContent, pixels: &Path) -> anyhow::Res
     );
     let write = |kind: &str, image: &RgbImage| {
         let name = format!("{}.{kind}.png", sample.id);
-        write_rgb_png(&pixels.join(&name), image).map(|()| format!("page/{name}"))
+        write_rgb_png(&Existing::Replace.place(&pixels.join(&name))?, image)?;
+        anyhow::Ok(format!("page/{name}"))
     };
     // Pixels without a label in the truth stay grey in both, so that the two can be compared by eye.
     let labelled: Vec<bool> = truth

@@ -17,14 +17,14 @@ use zeg::{
     model::weights::file_sha256,
     vocab::templates::TemplateSet,
 };
-use zeg_base::paths::path_text;
+use zeg_base::{fingerprint::Fingerprint, paths::path_text};
 
 use super::{
     args::{SegmentOutput, SegmentSettings},
     inputs::Input,
 };
 use crate::commands::{
-    journal::{Continuation, Journal, ResultsError, Settings, Span, model_values},
+    journal::{Continuation, Journal, ResultsError, Span, model_values, settings_of},
     model_file::resolve_model,
 };
 
@@ -37,6 +37,9 @@ pub(super) struct FinishedImage {
     pub(super) stored: StoredImage,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) regions: Option<Vec<Explanation>>,
+    /// Whether all classes have the same score at every pixel.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) tied: bool,
 }
 
 /// A file that was written.
@@ -72,7 +75,12 @@ enum Entry<R> {
         result: R,
     },
     /// The files that all images share are about to be written, or are written.
-    Shared { files: Vec<WrittenFile> },
+    Shared {
+        files: Vec<WrittenFile>,
+        /// Whether the run was stopped, so that they hold only some of the images.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        incomplete: bool,
+    },
 }
 
 /// What the journal says about an image.
@@ -85,6 +93,17 @@ struct ImageState {
     files: Vec<WrittenFile>,
     /// Place of the result and digest of the image, if it is finished.
     done: Option<(Span, String)>,
+}
+
+/// What the journal says about a file that all images share.
+#[derive(Debug)]
+struct SharedState {
+    /// Number of the settings.
+    settings: usize,
+    /// `None` before it is written.
+    sha256: Option<String>,
+    /// Whether it holds only some of the images.
+    incomplete: bool,
 }
 
 /// What is to be done with an image.
@@ -102,16 +121,23 @@ pub(super) struct Finished {
     journal: Journal,
     folder: PathBuf,
     images: HashMap<String, ImageState>,
-    /// By path: the settings and the digest of a shared file.
-    shared: HashMap<String, (usize, Option<String>)>,
+    /// By path.
+    shared: HashMap<String, SharedState>,
     /// Number of the present settings.
     settings: usize,
-    present: Settings,
+    present: Fingerprint,
 }
 
 /// Returns the paths of the files that all images share.
 pub(super) fn shared_files(output: &SegmentOutput) -> Vec<PathBuf> {
     let names = output.kinds.iter().flat_map(|kind| kind.shared_files);
+    names.map(|name| output.folder.join(name)).collect()
+}
+
+/// Returns the paths of the files that hold all images, which are those shared files that are no class lists.
+pub(super) fn collected_files(output: &SegmentOutput) -> Vec<PathBuf> {
+    let kinds = output.kinds.iter().filter(|kind| kind.is_shared());
+    let names = kinds.flat_map(|kind| kind.shared_files);
     names.map(|name| output.folder.join(name)).collect()
 }
 
@@ -130,7 +156,9 @@ pub(super) fn written_files(folder: &Path) -> HashSet<PathBuf> {
     let lines = BufReader::new(journal).lines().map_while(Result::ok);
     let entries = lines.filter_map(|line| serde_json::from_str::<Line>(&line).ok());
     let files = entries.flat_map(|line| match line.entry {
-        Entry::Begun { files, .. } | Entry::Done { files, .. } | Entry::Shared { files } => files,
+        Entry::Begun { files, .. } | Entry::Done { files, .. } | Entry::Shared { files, .. } => {
+            files
+        }
     });
     files.map(|file| folder.join(file.path)).collect()
 }
@@ -178,7 +206,7 @@ pub(super) fn refuse_existing(
 pub(super) fn result_settings(
     settings: &SegmentSettings,
     segmenter: &Segmenter,
-) -> anyhow::Result<Settings> {
+) -> anyhow::Result<Fingerprint> {
     let file = resolve_model(&settings.model)?;
     let device = settings.compute.device.to_string();
     let templates = settings.templates.as_deref();
@@ -188,7 +216,7 @@ pub(super) fn result_settings(
         texts.map(ToString::to_string).collect()
     });
     let output = &settings.output;
-    Ok(Settings::new(serde_json::json!({
+    Ok(settings_of(&serde_json::json!({
         "command": "segment",
         "program": concat!("zeg ", env!("CARGO_PKG_VERSION")),
         "model": model_values(&file, segmenter.model(), &settings.model_settings, &device)?,
@@ -209,7 +237,7 @@ impl Finished {
     ///
     /// # Errors
     /// As for [`Journal::open`].
-    pub(super) fn open(folder: &Path, present: &Settings) -> anyhow::Result<Self> {
+    pub(super) fn open(folder: &Path, present: &Fingerprint) -> anyhow::Result<Self> {
         let (mut images, mut shared) = (HashMap::new(), HashMap::new());
         let mut journal = Journal::open(
             &folder.join(JOURNAL),
@@ -242,9 +270,14 @@ impl Finished {
                     };
                     images.insert(image, state);
                 }
-                Entry::Shared { files } => {
+                Entry::Shared { files, incomplete } => {
+                    let state = |sha256| SharedState {
+                        settings,
+                        sha256,
+                        incomplete,
+                    };
                     let files = files.into_iter();
-                    shared.extend(files.map(|file| (file.path, (settings, file.sha256))));
+                    shared.extend(files.map(|file| (file.path, state(file.sha256))));
                 }
             },
         )?;
@@ -339,17 +372,37 @@ impl Finished {
         if files.is_empty() {
             return Ok(());
         }
-        let files = files.iter().map(|path| self.file(path, None)).collect();
-        self.journal.append(&Entry::<()>::Shared { files })
+        self.journal.append(&Entry::<()>::Shared {
+            files: files.iter().map(|path| self.file(path, None)).collect(),
+            incomplete: false,
+        })
     }
 
     /// States that the shared files are written.
-    pub(super) fn finish_shared(&self, files: &[PathBuf]) -> anyhow::Result<()> {
+    ///
+    /// - `incomplete`: whether they hold only some of the images
+    pub(super) fn finish_shared(&self, files: &[PathBuf], incomplete: bool) -> anyhow::Result<()> {
         if files.is_empty() {
             return Ok(());
         }
-        let files = self.digests(files)?;
-        self.journal.append(&Entry::<()>::Shared { files })
+        self.journal.append(&Entry::<()>::Shared {
+            files: self.digests(files)?,
+            incomplete,
+        })
+    }
+
+    /// Whether files with only some of the images replace no whole ones: each is missing, or is what a stopped run has
+    /// left.
+    pub(super) fn may_be_incomplete(&self, files: &[PathBuf]) -> bool {
+        let is_left_by_a_stop = |path: &PathBuf| {
+            let state = self.shared.get(&self.name(path));
+            let digest = state.filter(|state| state.incomplete);
+            let digest = digest.and_then(|state| state.sha256.as_ref());
+            digest.is_some_and(|digest| file_sha256(path).ok().as_ref() == Some(digest))
+        };
+        files
+            .iter()
+            .all(|path| !exists(path) || is_left_by_a_stop(path))
     }
 
     /// Reads the result of a finished image.

@@ -28,6 +28,14 @@ pub(super) struct Writers {
 }
 
 impl Writers {
+    /// Drops the files that all images share; what stands at their paths stays.
+    pub(super) fn without_shared(self) -> Self {
+        Self {
+            own: self.own,
+            shared: Vec::new(),
+        }
+    }
+
     /// Moves all files to their final paths and returns these paths.
     pub(super) fn finish(self) -> Result<Vec<PathBuf>, ExportError> {
         let mut files = Vec::new();

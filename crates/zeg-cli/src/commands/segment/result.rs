@@ -15,6 +15,9 @@ pub(super) struct SegmentResult {
     pub(super) images: Vec<ImageResult>,
     /// The images that could not be segmented, or whose files could not be written.
     pub(super) failed: Vec<Failure>,
+    /// Number of images that were not reached because the run was stopped; left out if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) not_reached: Option<usize>,
     /// All files that were written: those of each image, and those that all images share.
     #[serde(serialize_with = "zeg_base::paths::serialize_all")]
     pub(super) files: Vec<PathBuf>,
@@ -29,6 +32,9 @@ pub(super) struct ImageResult {
     /// Files that were written for this image only.
     #[serde(serialize_with = "zeg_base::paths::serialize_all")]
     pub(super) files: Vec<PathBuf>,
+    /// Whether all classes have the same score at every pixel, so that the labels mean nothing; left out if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) tied: bool,
     /// The best classes of its large regions, with `--explain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) regions: Option<Vec<Explanation>>,

@@ -13,6 +13,7 @@ use super::{
     inputs::Input,
     report_lines,
     result::{ImageResult, SegmentResult},
+    warn_of_ties,
     work::{SegmentJob, Work, palette},
 };
 use crate::say;
@@ -44,6 +45,7 @@ pub(super) fn write(work: &Work, input: &Input, settings: &SegmentSettings) -> a
     let result = ImageResult {
         summary: result.stored.summary,
         files: Vec::new(),
+        tied: result.tied,
         regions: result.regions,
     };
     let name = Path::new("standard output");
@@ -54,6 +56,7 @@ pub(super) fn write(work: &Work, input: &Input, settings: &SegmentSettings) -> a
         work.classes.names(),
     )?;
     say::result_text(&bytes)?;
+    warn_of_ties(std::slice::from_ref(&result));
     for line in report_lines(&result) {
         print_notice!("{line}");
     }

@@ -10,12 +10,13 @@ use zeg::{
         Classes, ExportError, Needs, Overwrite, ProbabilitySource, SegmentedImage, StoredImage,
         Summary, absorb_small_regions,
     },
-    image::{DecodedImage, LabelMap, RgbImage, UnusedBits, inputs::InputImage, overlay},
-    model::method::Scoring,
+    image::{
+        DecodedImage, LabelMap, OVERLAY_BYTES, RgbImage, UnusedBits, inputs::InputImage, overlay,
+    },
     session::{ScoredStrip, StripVisitor},
     spool::{ScoreSpool, SpooledScores},
 };
-use zeg_base::paths::path_text;
+use zeg_base::{memory, paths::path_text};
 
 use super::{
     args::SegmentSettings,
@@ -55,6 +56,8 @@ enum Origin {
 struct Segmented {
     /// SHA-256 of the image.
     source: Option<String>,
+    /// Whether all classes have the same score at every pixel.
+    tied: bool,
     /// One value per pixel, row-major.
     confidence: Vec<f32>,
     scores: Option<SpooledScores>,
@@ -93,6 +96,9 @@ impl Work<'_> {
                 let is_shown = kinds.any(|kind| kind.needs == Needs::Overlay && kind.is_shared());
                 let image = is_shown.then(|| job.input.decode()).transpose()?;
                 let image = image.map(|image| image.rgb);
+                if let Some(image) = &image {
+                    self.check_overlay(job.input, image)?;
+                }
                 Ok(LabelledJob {
                     job,
                     image,
@@ -115,6 +121,7 @@ impl Work<'_> {
         } = job.input.decode()?;
         warn_of_unused_bits(&job.input.image, unused_bits);
         warn_of_frames(&job.input.image, frames);
+        self.check_overlay(job.input, &image)?;
         let [height, width] = [image.height() as usize, image.width() as usize];
         let kinds = &self.settings.output.kinds;
         // Regions that change after the scores were computed are explained with the stored scores.
@@ -141,14 +148,6 @@ impl Work<'_> {
             .segmenter
             .segment_classes(&image, self.encoded_classes, &mut visitors)
             .with_context(|| job.input.image.path.display().to_string())?;
-        if self.segmenter.model().model.scoring() == Scoring::Softmax
-            && are_all_equal(&result.confidence, self.classes.len())
-        {
-            print_notice!(
-                "warning: {}: at every pixel, all classes have the same score, so the labels mean nothing",
-                job.input.image.path.display()
-            );
-        }
         if let Some(area) = absorbed_area {
             absorb_small_regions(&mut result.labels, area)?;
         }
@@ -165,6 +164,7 @@ impl Work<'_> {
             labels: result.labels,
             origin: Origin::Model(Box::new(Segmented {
                 source,
+                tied: result.tied,
                 confidence: result.confidence,
                 scores,
                 regions: explainer.map(Explainer::finish),
@@ -226,6 +226,7 @@ impl Work<'_> {
         let result = FinishedImage {
             stored: stored.map_err(of_image)?,
             regions: segmented.regions.clone(),
+            tied: segmented.tied,
         };
         let own = own_files(&output.kinds, &output.folder, stem, self.classes.len());
         // Somebody may have made a file of this name in the meantime.
@@ -253,11 +254,29 @@ impl Work<'_> {
         Ok(result)
     }
 
+    /// Whether a writer needs the image with colours.
+    fn draws_overlays(&self) -> bool {
+        let mut kinds = self.settings.output.kinds.iter();
+        kinds.any(|kind| kind.needs == Needs::Overlay)
+    }
+
+    /// Checks that the overlay of an image can be held in memory beside its labels, before either is computed.
+    fn check_overlay(&self, input: &Input, image: &RgbImage) -> anyhow::Result<()> {
+        if !self.draws_overlays() {
+            return Ok(());
+        }
+        let [width, height] = [image.width() as usize, image.height() as usize];
+        let needed = memory::product(&[width, height, OVERLAY_BYTES + size_of::<u16>()]);
+        memory::check(needed).with_context(|| {
+            let path = input.image.path.display();
+            format!("{path}: drawing the overlay of {width}×{height} pixels")
+        })
+    }
+
     /// Draws the classes over an image, if a writer needs that.
     fn overlay(&self, labelled: &LabelledJob) -> Option<RgbImage> {
         let output = &self.settings.output;
-        let is_needed = output.kinds.iter().any(|kind| kind.needs == Needs::Overlay);
-        let image = labelled.image.as_ref().filter(|_| is_needed)?;
+        let image = labelled.image.as_ref().filter(|_| self.draws_overlays())?;
         let palette = palette(self.classes);
         let names = self.classes.names();
         Some(overlay(
@@ -280,6 +299,7 @@ impl Work<'_> {
                 ..result.stored.summary.clone()
             },
             files: own,
+            tied: result.tied,
             regions: result.regions.clone(),
         }
     }
@@ -299,6 +319,7 @@ impl Work<'_> {
         Ok(FinishedImage {
             stored: StoredImage::of(&image, self.classes, area)?,
             regions: segmented.regions.clone(),
+            tied: segmented.tied,
         })
     }
 }
@@ -394,25 +415,5 @@ fn warn_of_frames(input: &InputImage, frames: Option<usize>) {
              their own to segment them",
             input.path.display()
         );
-    }
-}
-
-/// Returns whether the best of several classes is nowhere better than the others, by the softmax over them.
-fn are_all_equal(confidence: &[f32], classes: usize) -> bool {
-    /// Relative difference that rounding explains.
-    const ROUNDING: f32 = 1e-5;
-    let equal = (1.0 + ROUNDING) / classes as f32;
-    classes > 1 && confidence.iter().all(|score| *score <= equal)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scores_that_distinguish_no_class_are_noticed() {
-        assert!(are_all_equal(&[0.25; 6], 4));
-        assert!(!are_all_equal(&[0.25, 0.25, 0.251], 4));
-        assert!(!are_all_equal(&[1.0; 6], 1));
     }
 }

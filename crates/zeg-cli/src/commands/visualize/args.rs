@@ -12,7 +12,7 @@ use crate::commands::{
     place::output_folder,
     shared::{
         CacheUse, ComputeArgs, ComputeSettings, Existing, MethodArgs, ModelArgs, ModelSettings,
-        PrecisionArgs, heading,
+        PrecisionArgs, class_file, heading,
     },
 };
 
@@ -65,6 +65,8 @@ pub(crate) struct VisualizeArgs {
 #[derive(Debug)]
 pub(super) struct VisualizeSettings {
     pub(super) image: PathBuf,
+    /// Paths of all files that the command reads; some may be names of built-in lists or weights.
+    pub(super) files: Vec<PathBuf>,
     /// A file, or the name of downloaded weights.
     pub(super) model: PathBuf,
     pub(super) model_settings: ModelSettings,
@@ -83,8 +85,13 @@ impl VisualizeArgs {
     /// # Errors
     /// Returns an error if the class list cannot be read, or the file of `--json` may not be written.
     pub(super) fn settings(self) -> anyhow::Result<VisualizeSettings> {
+        let mut files = vec![self.image.clone(), self.checkpoint.clone()];
+        files.push(class_file(&self.classes));
+        files.extend(self.templates.as_ref().map(PathBuf::from));
+        files.extend(self.model.files());
         Ok(VisualizeSettings {
             image: self.image,
+            files,
             model: self.checkpoint,
             model_settings: self.model.settings(&self.method, &self.precision)?,
             classes: parse_classes_argument(&self.classes).context("--classes")?,

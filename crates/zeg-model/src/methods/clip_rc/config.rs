@@ -10,6 +10,7 @@ use crate::{
     ModelError,
     config::{Activation, Encoder, HeadConfig, PromptConfig, VisionConfig, check_parts},
     cost::Cost,
+    decoder,
     method::{Architecture, ExampleSize, Method, Model, PlainTower, Scoring, StartingPoint},
     recognize::{decoder_head, prompted_tower},
     section::Section,
@@ -185,6 +186,10 @@ impl Architecture for ClipRcConfig {
 
     fn trains(&self, key: &str) -> bool {
         ClipRc::trains(self, key)
+    }
+
+    fn is_idle(&self, key: &str) -> bool {
+        decoder::is_idle(key)
     }
 
     fn encoder(&self) -> Option<&VisionConfig> {

@@ -10,6 +10,7 @@ use crate::{
     ModelError,
     config::{Activation, Encoder, HeadConfig, PromptConfig, VisionConfig, check_parts},
     cost::Cost,
+    decoder,
     method::{Architecture, ExampleSize, Method, Model, PlainTower, Scoring, StartingPoint},
     recognize::{decoder_head, prompted_tower},
     section::Section,
@@ -168,6 +169,10 @@ impl Architecture for ZegClipConfig {
 
     fn trains(&self, key: &str) -> bool {
         ZegClip::trains(self, key)
+    }
+
+    fn is_idle(&self, key: &str) -> bool {
+        decoder::is_idle(key)
     }
 
     fn encoder(&self) -> Option<&VisionConfig> {

@@ -17,7 +17,7 @@ const LOGIT_SCALE: f32 = 4.605_170_2;
 const BATCH: usize = 16;
 
 /// Prefix of CLIP's image tower and logit scale in a released model that includes CLIP.
-const RELEASED_CLIP: &str = "sem_seg_head.predictor.clip_model";
+pub(super) const RELEASED_CLIP: &str = "sem_seg_head.predictor.clip_model";
 
 /// CLIP's image tower and logit scale.
 #[derive(Module, Debug)]

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{
     ZegFormer, ZegFormerConfig,
+    classifier::RELEASED_CLIP,
     config::{STRIDE, ZegFormerOptions},
     count::{zegformer_macs, zegformer_params},
     fusion::Fusion,
@@ -175,6 +176,13 @@ impl Architecture for ZegFormerConfig {
 
     fn is_backbone(&self, key: &str) -> bool {
         key.starts_with("backbone.") && !key.contains(".norm.")
+    }
+
+    /// Returns `true` for CLIP in a released model: its tower has names of its own there, and what else it holds is not
+    /// needed.
+    fn is_idle(&self, key: &str) -> bool {
+        key.strip_prefix(RELEASED_CLIP)
+            .is_some_and(|rest| rest.starts_with('.'))
     }
 
     /// Returns the name of CLIP's own tower in a model's weights, under which the classifier is read.

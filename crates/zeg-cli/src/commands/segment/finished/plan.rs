@@ -157,13 +157,15 @@ impl Finished {
         if !exists(path) {
             return Ok(());
         }
-        let Some((settings, digest)) = self.shared.get(&self.name(path)) else {
+        let Some(state) = self.shared.get(&self.name(path)) else {
             return Err(ResultsError::Unknown(path.to_owned()));
         };
-        if *settings != self.settings {
-            return Err(self.journal.other_settings(path, *settings, &self.present));
+        if state.settings != self.settings {
+            return Err(self
+                .journal
+                .other_settings(path, state.settings, &self.present));
         }
-        if digest.is_some() && file_sha256(path).ok() != *digest {
+        if state.sha256.is_some() && file_sha256(path).ok() != state.sha256 {
             return Err(ResultsError::Changed(path.to_owned()));
         }
         Ok(())
