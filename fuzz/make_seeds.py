@@ -106,6 +106,7 @@ def embedding_tables():
         "npy-short": npy((2, 3), "<f4", four[:9]),
         "npy-huge": npy((9223372036854775808, 4), "<f4", four),
         "npy-large": npy((1099511627776, 3), "<f4", four),
+        "npy-long-header": b"\x93NUMPY\x02\x00\xf0\xff\xff\xff{'descr': '<f4'",
         "npy-vector": npy("(6,)", "<f4", four),
         "npy-object": npy((2, 3), "|O", four),
         "npy-nan": npy((2, 3), "<f4", struct.pack("<6f", *[float("nan")] * 6)),

@@ -16,6 +16,22 @@ const MOST_HEADER_BYTES: u64 = 1 << 16;
 /// Largest number of values in a table; larger ones fit into no memory.
 const MOST_VALUES: u64 = 1 << 40;
 
+/// Returns whether the header that a `.npy` file states ends within the first bytes of the file.
+///
+/// The library allocates as many bytes as the file states, up to 4 GiB, before it reads one of them.
+fn has_whole_header(start: &[u8]) -> bool {
+    let end = match *start {
+        [0x93, b'N', b'U', b'M', b'P', b'Y', 1, _, low, high, ..] => {
+            10 + usize::from(u16::from_le_bytes([low, high]))
+        }
+        [0x93, b'N', b'U', b'M', b'P', b'Y', _, _, a, b, c, d, ..] => {
+            (u32::from_le_bytes([a, b, c, d]) as usize).saturating_add(12)
+        }
+        _ => return true, // the library refuses the file
+    };
+    end <= start.len()
+}
+
 /// Returns whether the product of the sizes in the header of a `.npy` file is a possible number of bytes.
 ///
 /// The library multiplies them without a check.
@@ -54,11 +70,19 @@ pub(super) fn read_npy(path: &Path) -> Result<(HostTensor, &'static str), ModelE
         .take(MOST_HEADER_BYTES)
         .read_to_end(&mut header);
     head.map_err(format)?;
+    let refused = |reason: &str| ModelError::Format {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    };
+    if !has_whole_header(&header) {
+        return Err(refused(
+            "the header is longer than the file, or than 64 KiB",
+        ));
+    }
     if !has_possible_shape(&header) {
-        return Err(ModelError::Format {
-            path: path.to_owned(),
-            reason: "the header states a shape that is larger than any memory".into(),
-        });
+        return Err(refused(
+            "the header states a shape that is larger than any memory",
+        ));
     }
     let reader = std::io::Cursor::new(header).chain(reader);
     let npy = npyz::NpyFile::new(reader).map_err(format)?;
@@ -137,6 +161,23 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_header_that_is_longer_than_the_file_is_refused_before_memory_is_taken_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.npy");
+        for start in [
+            &b"\x93NUMPY\x02\x00\xf0\xff\xff\xff{'descr': '<f4'"[..],
+            b"\x93NUMPY\x03\x00\xff\xff\xff\xff",
+            b"\x93NUMPY\x01\x00\xff\xff{'descr': '<f4'",
+        ] {
+            std::fs::write(&path, start).unwrap();
+            let error = read_npy(&path).unwrap_err().to_string();
+            assert!(error.contains("header is longer than the file"), "{error}");
+        }
+        let whole = b"\x93NUMPY\x02\x00\x02\x00\x00\x00{}";
+        assert!(has_whole_header(whole) && has_whole_header(b"\x93NUMPY"));
     }
 
     #[test]
