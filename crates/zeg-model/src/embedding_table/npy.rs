@@ -13,23 +13,40 @@ use crate::{ModelError, weights::HostTensor};
 
 /// Number of first bytes that hold the whole header of every usual `.npy` file.
 const MOST_HEADER_BYTES: u64 = 1 << 16;
+/// Largest depth of brackets in a header: the dictionary, a list of fields, a field and its shape.
+const DEEPEST_BRACKETS: usize = 4;
 /// Largest number of values in a table; larger ones fit into no memory.
 const MOST_VALUES: u64 = 1 << 40;
 
-/// Returns whether the header that a `.npy` file states ends within the first bytes of the file.
-///
-/// The library allocates as many bytes as the file states, up to 4 GiB, before it reads one of them.
-fn has_whole_header(start: &[u8]) -> bool {
-    let end = match *start {
+/// Returns where the text of a header begins and ends in a file, as the file states it; `None` if it is no `.npy` file.
+fn stated_header(start: &[u8]) -> Option<[usize; 2]> {
+    match *start {
         [0x93, b'N', b'U', b'M', b'P', b'Y', 1, _, low, high, ..] => {
-            10 + usize::from(u16::from_le_bytes([low, high]))
+            Some([10, 10 + usize::from(u16::from_le_bytes([low, high]))])
         }
         [0x93, b'N', b'U', b'M', b'P', b'Y', _, _, a, b, c, d, ..] => {
-            (u32::from_le_bytes([a, b, c, d]) as usize).saturating_add(12)
+            let length = u32::from_le_bytes([a, b, c, d]) as usize;
+            Some([12, length.saturating_add(12)])
         }
-        _ => return true, // the library refuses the file
-    };
-    end <= start.len()
+        _ => None,
+    }
+}
+
+/// Returns whether brackets are nested in a header as little as in every header that NumPy writes for plain numbers.
+///
+/// The library's parser takes exponential time for nested brackets.
+fn has_few_brackets(header: &[u8]) -> bool {
+    let mut depth = 0_usize;
+    let mut deepest = 0;
+    for byte in header {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest <= DEEPEST_BRACKETS
 }
 
 /// Returns whether the product of the sizes in the header of a `.npy` file is a possible number of bytes.
@@ -74,10 +91,16 @@ pub(super) fn read_npy(path: &Path) -> Result<(HostTensor, &'static str), ModelE
         path: path.to_owned(),
         reason: reason.to_owned(),
     };
-    if !has_whole_header(&header) {
-        return Err(refused(
-            "the header is longer than the file, or than 64 KiB",
-        ));
+    // The library takes as much memory as the file states, up to 4 GiB, before it reads. It refuses other files itself.
+    if let Some([start, end]) = stated_header(&header) {
+        let Some(text) = header.get(start..end) else {
+            return Err(refused(
+                "the header is longer than the file, or than 64 KiB",
+            ));
+        };
+        if !has_few_brackets(text) {
+            return Err(refused("the header has nested brackets"));
+        }
     }
     if !has_possible_shape(&header) {
         return Err(refused(
@@ -177,7 +200,16 @@ mod tests {
             assert!(error.contains("header is longer than the file"), "{error}");
         }
         let whole = b"\x93NUMPY\x02\x00\x02\x00\x00\x00{}";
-        assert!(has_whole_header(whole) && has_whole_header(b"\x93NUMPY"));
+        assert_eq!(stated_header(whole), Some([12, 14]));
+        assert_eq!(stated_header(b"\x93NUMPY"), None);
+    }
+
+    #[test]
+    fn nested_brackets_are_refused_before_they_are_parsed() {
+        assert!(has_few_brackets(b"{'descr': '<f4', 'shape': (2, 3), }\n"));
+        assert!(!has_few_brackets(
+            b"{'descr': [[[[[[[['<f4', 'shape': (2, 3), }\n"
+        ));
     }
 
     #[test]
