@@ -52,5 +52,5 @@ pub use key_table::{IgnoredKeys, KeyTable, Rename, StoredLayout};
 pub use parts::WeightsPart;
 pub use published::{assumed_image_heads, published_name};
 pub use state_dict::{HostTensor, StateDict};
-pub use unread::is_harmless;
+pub use unread::{is_adapter, is_harmless};
 pub use values::{ValueDefect, first_not_finite, value_defect};

@@ -130,10 +130,7 @@ fn changes_the_computation(table: &KeyTable, place: Place, key: &str, name: &str
         Place::Known(_) => false,
         // Files of other families may hold unused modules beside the blocks.
         Place::Foreign(_) => is_clip(table) || key.contains(BLOCKS),
-        Place::Nowhere => {
-            let is_adapter = name.split('.').any(|part| part.starts_with(ADAPTER));
-            is_clip(table) && (is_adapter || stands_in_a_tower(table, name))
-        }
+        Place::Nowhere => is_clip(table) && (is_adapter(name) || stands_in_a_tower(table, name)),
     }
 }
 
@@ -152,6 +149,11 @@ fn is_clip(table: &KeyTable) -> bool {
     [HUGGING_FACE_CLIP, OPEN_CLIP_CUSTOM_TEXT, OPENAI_CLIP]
         .iter()
         .any(|clip| clip.family == table.family)
+}
+
+/// Returns whether a tensor belongs to an adapter (LoRA), which changes what a layer computes.
+pub fn is_adapter(name: &str) -> bool {
+    name.split('.').any(|part| part.starts_with(ADAPTER))
 }
 
 /// Returns whether a tensor is a constant or a buffer that programs store with the weights and no model needs.

@@ -12,13 +12,11 @@ use zeg_base::plural::counted;
 use zeg_model::{
     checkpoint::Checkpoint,
     method::Architecture,
-    weights::{StateDict, WeightsError, is_harmless},
+    weights::{StateDict, WeightsError, is_adapter, is_harmless},
 };
 
 /// Prefixes of CLIP's towers and of a backbone, whose tensors are judged when the file is opened.
 const TOWERS: [&str; 2] = ["backbone.", "text_encoder."];
-/// Beginning of the parts of names that adapters add to the layers of any model.
-const ADAPTER: &str = "lora_";
 /// Number of names in the notice.
 const MOST_NAMES: usize = 3;
 
@@ -133,9 +131,8 @@ pub(super) fn unread_tensors(
         if known.contains(key) || is_of_tower(key) || is_harmless(key) {
             continue;
         }
-        let is_adapter = key.split('.').any(|part| part.starts_with(ADAPTER));
         let is_idle = architecture.is_idle(key);
-        if is_adapter || (!is_idle && (known.is_in_a_layer(key) || known.is_in_a_stack(key))) {
+        if is_adapter(key) || (!is_idle && (known.is_in_a_layer(key) || known.is_in_a_stack(key))) {
             return Err(unknown(path, key).into());
         }
         if !is_idle {
