@@ -66,6 +66,7 @@ fn of_evaluation(evaluation: &Evaluation, comparison: &Comparison) -> Vec<String
         notices.push("No image was scored.".to_owned());
     }
     notices.extend(of_skipped(evaluation));
+    notices.extend(of_tied(evaluation));
     if let Some(shard) = evaluation.shard {
         notices.push(format!(
             "This is shard {} of {} of an evaluation; merge all shards first{incomparable}.",
@@ -102,6 +103,16 @@ fn of_skipped(evaluation: &Evaluation) -> Option<String> {
             named.join(", ")
         )
     })
+}
+
+/// Returns a notice that names the images in which the model tells no classes apart.
+fn of_tied(evaluation: &Evaluation) -> Option<String> {
+    let first = evaluation.tied.first()?;
+    Some(format!(
+        "In {} of {} images, such as {first}, all classes have the same score at every pixel, so the labels mean nothing.",
+        thousands(evaluation.tied.len() as u64),
+        thousands(evaluation.images)
+    ))
 }
 
 /// Adds the notices that only matter if published rows are shown.

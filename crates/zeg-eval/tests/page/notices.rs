@@ -34,7 +34,7 @@ fn notices_name_what_makes_scores_incomparable() {
         change(&mut evaluation);
         notices(evaluation)
     };
-    let cases: [(Change, &str); 10] = [
+    let cases: [(Change, &str); 11] = [
         (
             |e| e.shard = Some(Shard { index: 2, count: 4 }),
             "This is shard 2 of 4",
@@ -44,6 +44,10 @@ fn notices_name_what_makes_scores_incomparable() {
             "scales 0.75, 1 instead of 1",
         ),
         (|e| e.flip = true, "test-time flip"),
+        (
+            |e| e.tied = vec!["2007_000033".to_owned()],
+            "In 1 of 1,449 images, such as 2007_000033, all classes have the same score",
+        ),
         (
             |e| e.inference["crop"] = json!(640),
             "crop 640 instead of 512",
