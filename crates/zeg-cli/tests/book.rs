@@ -17,5 +17,7 @@ mod pages;
 mod published;
 #[path = "book/reference.rs"]
 mod reference;
+#[path = "book/rows.rs"]
+mod rows;
 #[path = "book/schema.rs"]
 mod schema;
