@@ -46,7 +46,7 @@ fn notices_name_what_makes_scores_incomparable() {
         (|e| e.flip = true, "test-time flip"),
         (
             |e| e.tied = vec!["2007_000033".to_owned()],
-            "In 1 of 1,449 images, such as 2007_000033, all classes have the same score",
+            "In 1 of 1,449 images, such as 2007\\_000033, all classes have the same score",
         ),
         (
             |e| e.inference["crop"] = json!(640),
