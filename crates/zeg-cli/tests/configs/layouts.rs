@@ -130,9 +130,18 @@ pub(crate) const MEDICAL: [Medical; 7] = [
     },
     Medical {
         name: "eus",
-        train: TRAIN_PART,
-        eval: EVAL_PART,
-        parts: &[("images/#.jpg", "masks/#.png")],
+        train: "train",
+        eval: "test",
+        parts: &[
+            (
+                "Train_Folder/img/C01_V1_#.png",
+                "Train_Folder/label/C01_V1_#.png",
+            ),
+            (
+                "Test_Folder/img/C02_V1_#.png",
+                "Test_Folder/label/C02_V1_#.png",
+            ),
+        ],
     },
     Medical {
         name: "isic2018",
