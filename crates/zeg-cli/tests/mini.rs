@@ -398,6 +398,40 @@ fn the_mini_world_needs_no_folder_and_other_data_sets_do() {
     );
 }
 
+/// Variants have other unseen classes here, and the scores of one were compared with those of another.
+#[test]
+fn a_suite_does_not_compare_the_scores_of_its_variants() {
+    let folder = TempDir::new().unwrap();
+    let experiment = include_str!("../../../configs/mini-world/baseline-frozen.toml");
+    std::fs::write(folder.path().join("a.toml"), experiment).unwrap();
+    let suite = r#"
+title = "Two splits"
+base = "a.toml"
+table = "benchmarks"
+seeds = [0]
+set = ["training.steps=1", "data.mini-world.train=6", "data.mini-world.test=3"]
+
+[[variants]]
+name = "split-0"
+set = ["data.mini-world.world.split-seed=0"]
+
+[[variants]]
+name = "split-1"
+set = ["data.mini-world.world.split-seed=1"]
+
+[[rows]]
+name = "one"
+"#;
+    std::fs::write(folder.path().join("suite.toml"), suite).unwrap();
+    let ablate = ["ablate", "suite.toml", "--weights", "mini", "-o", "suite"];
+    let output = zeg(folder.path()).args(ablate).output().unwrap();
+    let told = stderr(&output);
+    assert!(output.status.success(), "{told}");
+    assert!(!told.contains("cannot be compared"), "{told}");
+    let table = std::fs::read_to_string(folder.path().join("suite/ablation.md")).unwrap();
+    assert!(table.contains("| one | 2 |"), "{table}");
+}
+
 #[test]
 fn every_method_is_timed_with_generated_weights() {
     let folder = TempDir::new().unwrap();

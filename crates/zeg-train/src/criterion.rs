@@ -22,6 +22,8 @@ pub(crate) struct BatchLoss {
     loss_stride: usize,
     micro_batch: usize,
     supervision: Supervision,
+    /// The model that gives the pseudo labels; `None` if the model in training does.
+    teacher: Option<Box<dyn Model>>,
     /// Embeddings of the training classes, `[classes, dim]`.
     text: Tensor<2>,
     device: Device,
@@ -74,9 +76,15 @@ impl BatchLoss {
             loss_stride: config.loss_stride,
             micro_batch: config.micro_batch(),
             supervision,
+            teacher: None,
             device: text.device(),
             text,
         })
+    }
+
+    /// Lets a model give the pseudo labels that is not trained.
+    pub(crate) fn set_teacher(&mut self, teacher: &dyn Model) {
+        self.teacher = Some(teacher.for_inference());
     }
 
     /// Returns the device of the class embeddings and of the model.
@@ -140,12 +148,14 @@ impl BatchLoss {
 
     /// Returns whether the pseudo labels of all parts are needed before the gradient of the first part.
     pub(crate) fn labels_first(&self, parts: &[MicroBatch]) -> bool {
-        parts.len() > 1 && self.criterion.needs_all_labels() && self.normalizer(parts).is_none()
+        let is_waiting = self.normalizer(parts).is_none();
+        let needs_all = parts.len() > 1 && self.criterion.needs_all_labels();
+        is_waiting && (needs_all || self.teacher.is_some())
     }
 
-    /// Computes the pseudo labels of a part by a separate forward pass.
+    /// Computes the pseudo labels of a part by a separate forward pass, of the teacher if there is one.
     ///
-    /// With the same dropout seed, they are the labels that [`BatchLoss::terms`] would compute itself.
+    /// Without a teacher and with the same dropout seed, they are the labels that [`BatchLoss::terms`] would compute itself.
     ///
     /// # Errors
     /// Returns an error if the device cannot be read.
@@ -154,7 +164,11 @@ impl BatchLoss {
         model: &dyn Model,
         part: MicroBatch,
     ) -> Result<MicroBatch, TrainError> {
-        let (inputs, text) = (part.inputs.clone(), self.text.clone());
+        let inputs = part.inputs.clone();
+        let (model, text) = match &self.teacher {
+            Some(teacher) => (&**teacher, self.text.clone().without_autodiff()),
+            None => (model, self.text.clone()),
+        };
         let logits = self
             .criterion
             .class_logits(model, inputs, part.size, text)?;

@@ -2,7 +2,11 @@
 
 use burn::tensor::Tensor;
 
-use crate::{TrainError, supervision::Supervision, targets::Targets};
+use crate::{
+    TrainError,
+    supervision::Supervision,
+    targets::{LeftOut, Targets},
+};
 
 /// Labels of images that go through the model at once.
 pub struct PartLabels<'a> {
@@ -59,10 +63,12 @@ impl<'a> PartLabels<'a> {
                 images,
                 size,
             } => {
-                if let Some(classes) = self.supervision.pseudo_labels() {
-                    classes.fill(logits.clone(), &mut values, size)?;
-                }
-                Targets::new(values, images, size, self.supervision.names().len())
+                let left_out = match self.supervision.pseudo_labels() {
+                    Some(classes) => classes.fill(logits.clone(), &mut values, size)?,
+                    None => LeftOut::default(),
+                };
+                let classes = self.supervision.names().len();
+                Ok(Targets::new(values, images, size, classes)?.without(left_out))
             }
         }
     }

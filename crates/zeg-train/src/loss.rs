@@ -76,6 +76,7 @@ impl MaskLoss {
         let device = masks.device();
         let pixels = height * width;
         let z = bilinear(masks, [height, width]).reshape([batch, classes, pixels]); // [batch, classes, pixels]
+        let z = targets.mask_logits(z);
         let sums = mask_sums(z, targets.labels().into(), ALPHA as f32);
         let focal = sums.focal.sum() * (1.0 / pixels as f64); // mean over pixels, sum over maps
         let overlap = sums.positives * 2.0 + DICE_SMOOTHING; //  [batch, classes]
@@ -107,4 +108,54 @@ pub(crate) fn dice(z: Tensor<3>, truth: Tensor<3>, present: Tensor<2>) -> Tensor
     let overlap = per_map(p.clone() * truth.clone()) * 2.0 + DICE_SMOOTHING;
     let area = per_map(p) + per_map(truth) + DICE_SMOOTHING;
     ((overlap / area * -1.0 + 1.0) * present).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use zeg_image::IGNORE_LABEL;
+
+    use super::*;
+    use crate::{objective::Objective, targets::LeftOut};
+
+    /// Returns the gradient of the logits of classes 0 (seen), 1 and 2 (unseen) at two pixels, of which the first is
+    /// class 1 and the second is unlabelled.
+    fn gradient(objective: Objective, left_out: LeftOut) -> Vec<f32> {
+        let device = Device::flex().autodiff();
+        let masks = [[[[0.5, 2.0]], [[-1.0, 0.25]], [[0.0, 1.0]]]];
+        let masks = Tensor::<4>::from_floats(masks, &device).require_grad();
+        let labels = vec![1, IGNORE_LABEL];
+        let targets = Targets::new(labels, 1, [1, 2], 3).unwrap();
+        let terms = objective.forward(
+            masks.clone(),
+            &targets.without(left_out),
+            &MaskLoss::default(),
+            1.0,
+        );
+        let total = terms.into_iter().map(|(_, term)| term);
+        let gradients = total.reduce(|sum, term| sum + term).unwrap().backward();
+        let gradient = masks.grad(&gradients).unwrap();
+        gradient.into_data().try_into_vec().unwrap()
+    }
+
+    #[test]
+    fn a_withheld_pixel_gives_no_gradient_to_unseen_classes() {
+        let withheld = LeftOut {
+            pixels: vec![1],
+            classes: vec![false, true, true],
+        };
+        for objective in [Objective::FocalDice, Objective::BinaryCrossEntropy] {
+            // By the released rule it is a negative for every class.
+            let released = gradient(objective, LeftOut::default());
+            assert!(
+                [1, 3, 5].iter().all(|&place| released[place] > 0.0),
+                "{released:?}"
+            );
+            let gradient = gradient(objective, withheld.clone());
+            let bits = |places: [f32; 2]| places.map(f32::to_bits);
+            assert_eq!(gradient[1].to_bits(), released[1].to_bits());
+            assert_eq!(bits([gradient[3], gradient[5]]), bits([0.0, 0.0]));
+            assert!(gradient[2] < 0.0 && gradient[4] > 0.0, "{gradient:?}");
+        }
+    }
 }

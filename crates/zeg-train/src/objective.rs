@@ -105,7 +105,7 @@ fn at_target_size(masks: Tensor<4>, targets: &Targets) -> (Tensor<3>, Tensor<3>)
     let [height, width] = targets.size();
     let device = masks.device();
     let z = bilinear(masks, [height, width]).reshape([batch, classes, height * width]);
-    (z, targets.one_hot(&device))
+    (targets.mask_logits(z), targets.one_hot(&device))
 }
 
 #[cfg(test)]

@@ -17,6 +17,35 @@ pub enum Candidates {
     /// All classes. Among unlabelled pixels there are some of seen classes and of none, so that a rule that offers
     /// unseen classes alone labels all background as unseen.
     All,
+    /// Unseen classes, but only where their score beats that of every seen class; a pixel where a seen class wins gets no
+    /// pseudo label.
+    UnseenWinners,
+}
+
+/// What a pixel that could have got a pseudo label, but did not, is in the loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Unlabelled {
+    /// A negative for every class, as ignored pixels are in the released loss.
+    #[default]
+    Negative,
+    /// A negative for seen classes, whose pixels are all labelled; left out of the loss of unseen classes.
+    SeenNegative,
+    /// Left out of the loss.
+    Excluded,
+}
+
+/// The model whose scores become pseudo labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Teacher {
+    /// The model in training, with dropout, as in the released code.
+    #[default]
+    Running,
+    /// The model of the checkpoint that the run started from, without dropout. Its labels do not drift.
+    Start,
 }
 
 /// The rule that turns scores into pseudo labels: which classes can win, and how high the winner's score must be.
@@ -27,10 +56,14 @@ pub enum Candidates {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct PseudoLabelRule {
+    /// The model whose scores become pseudo labels.
+    pub teacher: Teacher,
     /// The classes that a pseudo label can take.
     pub candidates: Candidates,
-    /// Score (after the sigmoid, 0 to 1) below which a pixel stays unlabelled, which makes it a negative for every class.
+    /// Score (after the sigmoid, 0 to 1) below which a pixel stays unlabelled.
     pub min_score: f32,
+    /// What a pixel is in the loss if it stays unlabelled.
+    pub unlabelled: Unlabelled,
     /// Value that is subtracted from the scores of seen classes before they are compared with those of unseen ones, as
     /// in calibrated inference.
     pub seen_offset: f32,
@@ -75,12 +108,28 @@ impl PseudoLabelRule {
         }
         match label {
             IGNORE_LABEL => IGNORE_LABEL,
+            class if self.candidates == Candidates::UnseenWinners && seen[usize::from(class)] => {
+                IGNORE_LABEL
+            }
             class if score(usize::from(class)) < self.min_score => IGNORE_LABEL,
             class => class,
         }
     }
 
+    /// Returns whether each class has no loss at the pixels that are left out, `[classes]`.
+    pub(crate) fn left_out_classes(&self, seen: &[bool]) -> Vec<bool> {
+        let excluded = |seen: &bool| match self.unlabelled {
+            Unlabelled::Negative => false,
+            Unlabelled::SeenNegative => !seen,
+            Unlabelled::Excluded => true,
+        };
+        seen.iter().map(excluded).collect()
+    }
+
     /// Fills in the pseudo labels of all pixels with the label value `fill`.
+    ///
+    /// Returns the positions of the pixels that got none and are left out of the loss of
+    /// [`PseudoLabelRule::left_out_classes`], as indices of `labels`.
     ///
     /// - `masks`: logits at label size, `[batch, classes, height, width]`
     /// - `labels`: class indices, `[batch, height, width]`
@@ -95,7 +144,7 @@ impl PseudoLabelRule {
         labels: &mut [u16],
         fill: u16,
         seen: &[bool],
-    ) -> Result<(), TrainError> {
+    ) -> Result<Vec<usize>, TrainError> {
         let [batch, classes, height, width] = masks.dims();
         let pixels = height * width;
         if labels.len() != batch * pixels || seen.len() != classes {
@@ -112,14 +161,17 @@ impl PseudoLabelRule {
             .convert::<f32>()
             .try_into_vec()
             .map_err(|error| TrainError::Backend(format!("{error:?}")))?;
+        let mut left_out = Vec::new();
         let waiting = labels.iter_mut().enumerate();
         for (position, label) in waiting.filter(|(_, label)| **label == fill) {
             let (image, pixel) = (position / pixels, position % pixels);
-            *label = self.winner(seen, |class| {
-                scores[(image * classes + class) * pixels + pixel]
-            });
+            let score = |class| scores[(image * classes + class) * pixels + pixel];
+            *label = self.winner(seen, score);
+            if *label == IGNORE_LABEL && self.unlabelled != Unlabelled::Negative {
+                left_out.push(position);
+            }
         }
-        Ok(())
+        Ok(left_out)
     }
 }
 
@@ -138,6 +190,7 @@ mod tests {
             candidates: Candidates::All,
             min_score,
             seen_offset,
+            ..PseudoLabelRule::default()
         }
     }
 
@@ -160,6 +213,39 @@ mod tests {
         // The minimum applies to the score itself, not to the score less the offset.
         assert_eq!(winner(all(0.5, 0.2), [0.6, 0.3, 0.1]), 0);
         assert_eq!(winner(all(0.0, 0.0), [f32::NAN; 3]), IGNORE_LABEL);
+    }
+
+    #[test]
+    fn only_unseen_winners_get_labels_if_the_rule_says_so() {
+        let rule = |seen_offset| PseudoLabelRule {
+            candidates: Candidates::UnseenWinners,
+            ..all(0.0, seen_offset)
+        };
+        assert_eq!(winner(rule(0.0), [0.6, 0.55, 0.1]), IGNORE_LABEL);
+        assert_eq!(winner(rule(0.1), [0.6, 0.55, 0.1]), 1);
+    }
+
+    #[test]
+    fn a_pixel_without_a_label_is_left_out_only_if_the_rule_says_so() {
+        let device = burn::tensor::Device::flex();
+        let left_out = |unlabelled| {
+            let rule = PseudoLabelRule {
+                candidates: Candidates::UnseenWinners,
+                unlabelled,
+                ..PseudoLabelRule::default()
+            };
+            // An unseen class wins at the first pixel and a seen one at the others; the last has a label.
+            let masks = [[[[0.0, 2.0, 2.0]], [[1.0, 1.0, 1.0]], [[0.0, 0.0, 0.0]]]];
+            let mut labels = [9, 9, 0];
+            let masks = Tensor::<4>::from_floats(masks, &device);
+            let pixels = rule.fill(masks, &mut labels, 9, &SEEN).unwrap();
+            assert_eq!(labels, [1, IGNORE_LABEL, 0]);
+            (pixels, rule.left_out_classes(&SEEN))
+        };
+        assert_eq!(left_out(Unlabelled::Negative), (vec![], vec![false; 3]));
+        let unseen = vec![false, true, true];
+        assert_eq!(left_out(Unlabelled::SeenNegative), (vec![1], unseen));
+        assert_eq!(left_out(Unlabelled::Excluded), (vec![1], vec![true; 3]));
     }
 
     #[test]

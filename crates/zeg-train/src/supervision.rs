@@ -34,7 +34,11 @@ use serde::{Deserialize, Serialize};
 use zeg_image::{IGNORE_LABEL, PADDING_LABEL};
 use zeg_model::resize::bilinear;
 
-use crate::{TrainError, pseudo_labels::PseudoLabelRule, targets::SeenClasses};
+use crate::{
+    TrainError,
+    pseudo_labels::PseudoLabelRule,
+    targets::{LeftOut, SeenClasses},
+};
 
 /// Label value of a pixel that waits for its pseudo label.
 const WAITING: u16 = u16::MAX - 2;
@@ -176,7 +180,7 @@ impl PartlyLabelled {
         }
     }
 
-    /// Gives every waiting pixel the pseudo label of the rule.
+    /// Gives every waiting pixel the pseudo label of the rule, and returns the pixels that some classes have no loss at.
     ///
     /// - `masks`: the model's logits of all classes, `[batch, classes, h, w]`
     /// - `labels`: labels to fill in, `[batch, height, width]`
@@ -185,9 +189,11 @@ impl PartlyLabelled {
         masks: Tensor<4>,
         labels: &mut [u16],
         size: [usize; 2],
-    ) -> Result<(), TrainError> {
+    ) -> Result<LeftOut, TrainError> {
         let masks = bilinear(masks.detach(), size);
-        self.rule.fill(masks, labels, WAITING, &self.seen)
+        let pixels = self.rule.fill(masks, labels, WAITING, &self.seen)?;
+        let classes = self.rule.left_out_classes(&self.seen);
+        Ok(LeftOut { pixels, classes })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Turns the label maps of a data set into the targets of the loss (specification of the reference, sections 5.1 and
 //! 6).
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use zeg_image::IGNORE_LABEL;
 
 use crate::TrainError;
@@ -71,6 +71,36 @@ impl SeenClasses {
     }
 }
 
+/// Logit of a class at a pixel that has no part in its loss: the score is 0 to single precision, and so are the terms.
+const LEFT_OUT_LOGIT: f32 = -50.0;
+
+/// Pixels at which some classes have no loss.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LeftOut {
+    /// Positions of the pixels in the labels, `[batch, height, width]`.
+    pub pixels: Vec<usize>,
+    /// Whether each class has no loss at these pixels, `[classes]`.
+    pub classes: Vec<bool>,
+}
+
+impl LeftOut {
+    /// Returns whether the pixel belongs to `pixels` and the class has no loss there: `[batch, classes, pixels]`.
+    fn mask(&self, [batch, classes, pixels]: [usize; 3], device: &Device) -> Tensor<3, Bool> {
+        let mut is_left_out = vec![false; batch * pixels];
+        for &position in &self.pixels {
+            if let Some(value) = is_left_out.get_mut(position) {
+                *value = true;
+            }
+        }
+        let pixel = TensorData::new(is_left_out, [batch, 1, pixels]);
+        let pixel = Tensor::<3, Bool>::from_data(pixel, device);
+        let class = TensorData::new(self.classes.clone(), [1, classes, 1]);
+        let class = Tensor::<3, Bool>::from_data(class, device);
+        let shape = [batch, classes, pixels];
+        pixel.expand(shape).bool_and(class.expand(shape))
+    }
+}
+
 /// Labels of a batch as indices of the training classes, with values that the loss derives from them on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Targets {
@@ -81,6 +111,7 @@ pub struct Targets {
     classes: usize,
     /// Whether the class occurs in the image, `[batch, classes]`.
     present: Vec<bool>,
+    left_out: LeftOut,
 }
 
 impl Targets {
@@ -124,7 +155,25 @@ impl Targets {
             size,
             classes,
             present,
+            left_out: LeftOut::default(),
         })
+    }
+
+    /// Leaves pixels out of the loss of some classes.
+    #[must_use]
+    pub(crate) fn without(mut self, left_out: LeftOut) -> Self {
+        self.left_out = left_out;
+        self
+    }
+
+    /// Returns logits whose loss has no part of the pixels that are left out, and passes them no gradient:
+    /// `[batch, classes, height·width]`.
+    pub(crate) fn mask_logits(&self, logits: Tensor<3>) -> Tensor<3> {
+        if self.left_out.pixels.is_empty() {
+            return logits;
+        }
+        let mask = self.left_out.mask(logits.dims(), &logits.device());
+        logits.mask_fill(mask, LEFT_OUT_LOGIT)
     }
 
     /// Returns the labels, `[batch, height, width]`, row-major.
@@ -153,7 +202,7 @@ impl Targets {
     }
 
     /// Returns the truth of every class at every pixel: `[batch, classes, height·width]`, 0 or 1.
-    pub fn one_hot(&self, device: &burn::tensor::Device) -> Tensor<3> {
+    pub fn one_hot(&self, device: &Device) -> Tensor<3> {
         let pixels = self.size[0] * self.size[1];
         let labels: Vec<i32> = self.labels.iter().map(|&l| i32::from(l)).collect();
         let labels =
@@ -166,7 +215,7 @@ impl Targets {
     }
 
     /// Returns the number of pixels of each class: `[batch, classes]`.
-    pub fn areas(&self, device: &burn::tensor::Device) -> Tensor<2> {
+    pub fn areas(&self, device: &Device) -> Tensor<2> {
         let mut areas = vec![0.0_f32; self.batch * self.classes];
         let pixels = (self.size[0] * self.size[1]).max(1);
         for (image, labels) in self.labels.chunks_exact(pixels).enumerate() {
@@ -185,7 +234,7 @@ impl Targets {
     }
 
     /// Returns whether each class occurs in each image as 0 or 1: `[batch, classes]`.
-    pub fn present_tensor(&self, device: &burn::tensor::Device) -> Tensor<2> {
+    pub fn present_tensor(&self, device: &Device) -> Tensor<2> {
         let values: Vec<f32> = self
             .present
             .iter()

@@ -97,6 +97,11 @@ impl Trainer {
         self.optimizer.import(moments, &device);
     }
 
+    /// Lets a model give the pseudo labels that is not trained: that of the checkpoint the run started from.
+    pub fn set_teacher(&mut self, teacher: &dyn Model) {
+        self.loss.set_teacher(teacher);
+    }
+
     /// Returns the number of steps done so far, which is the number of the next step.
     pub fn step_number(&self) -> u64 {
         self.step

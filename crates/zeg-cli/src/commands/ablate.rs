@@ -379,6 +379,7 @@ fn plan<'a>(
                 offsets: suite.offsets(row),
                 scored_on: Fingerprint::new(),
                 row,
+                variant,
                 changes,
             });
         }

@@ -42,6 +42,7 @@ use zeg_train::setting::supervision;
 use zeg_train::{
     checkpoint::{BaseWeights, CheckpointInfo, StoredClass, read_moments},
     experiment::{Experiment, Setting},
+    pseudo_labels::Teacher,
     recipe::Recipe,
     trainer::Trainer,
 };
@@ -94,6 +95,9 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     let architecture = model.architecture(methods)?;
     let heads = state_heads(&mut weights, settings, &*architecture)?;
     let init = folder.init(settings.init.as_deref(), &start)?;
+    if let (Some(init), Teacher::Start) = (&init, experiment.training.self_training.teacher) {
+        init.check(&settings.output)?;
+    }
     let start = start.or_init(init.as_ref(), &experiment, methods)?;
     start.check_architecture(&*architecture, methods)?;
     let base = base_weights(&settings.weights)?;
@@ -116,6 +120,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         backbone: settings.backbone.as_deref(),
         embeddings: &embeddings,
         start: &start,
+        init: init.as_ref().map(|init| &*init.path),
         device: &device,
         verbosity: settings.verbosity,
     })?;
@@ -375,6 +380,8 @@ struct TrainerInput<'a> {
     /// Class embeddings of all classes.
     embeddings: &'a ClassEmbeddings,
     start: &'a Start,
+    /// File of the checkpoint that the run began with.
+    init: Option<&'a Path>,
     device: &'a Device,
     verbosity: Verbosity,
 }
@@ -389,6 +396,7 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<(Trainer, Vec<String>)>
         backbone,
         embeddings,
         start,
+        init,
         device,
         verbosity,
         ..
@@ -410,10 +418,18 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<(Trainer, Vec<String>)>
         );
         weights.add(backbone)?;
     }
+    let seed = experiment.training.seed;
+    let teacher = match (experiment.training.self_training.teacher, init) {
+        (Teacher::Start, Some(init)) if experiment.training.setting == Setting::Transductive => {
+            let mut weights = weights.clone();
+            weights.add(init)?;
+            Some(architecture.build(&weights, device, seed)?.0)
+        }
+        _ => None,
+    };
     if let Start::Resumed(checkpoint) | Start::Init(checkpoint) = start {
         weights.add(checkpoint.path())?;
     }
-    let seed = experiment.training.seed;
     let (model, provenance) = architecture.build(&weights, &training_device, seed)?;
     if backbone.is_some() {
         let fresh = |name: &&String| architecture.is_backbone(name);
@@ -442,6 +458,9 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<(Trainer, Vec<String>)>
         supervision,
         text,
     )?;
+    if let Some(teacher) = teacher {
+        trainer.set_teacher(&*teacher);
+    }
     match start {
         Start::Fresh => {}
         // Only the weights are taken over; optimiser and schedule start anew.

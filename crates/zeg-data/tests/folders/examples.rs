@@ -8,97 +8,100 @@ fn example(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// Files in the layout of an example: its name, a split, an image and its mask.
+const LAYOUTS: [[&str; 4]; 16] = [
+    ["kvasir-seg", "all", "images/cju0.jpg", "masks/cju0.jpg"],
+    [
+        "isic2018",
+        "train",
+        "ISIC2018_Task1-2_Training_Input/ISIC_0000000.jpg",
+        "ISIC2018_Task1_Training_GroundTruth/ISIC_0000000_segmentation.png",
+    ],
+    [
+        "isic2018",
+        "test",
+        "ISIC2018_Task1-2_Test_Input/ISIC_0012169.jpg",
+        "ISIC2018_Task1_Test_GroundTruth/ISIC_0012169_segmentation.png",
+    ],
+    [
+        "cvc-clinicdb",
+        "all",
+        "Original/1.tif",
+        "Ground Truth/1.tif",
+    ],
+    [
+        "cvc-clinicdb",
+        "all",
+        "Original/1.png",
+        "Ground Truth/1.png",
+    ],
+    [
+        "busi",
+        "all",
+        "benign/benign (1).png",
+        "benign/benign (1)_mask.png",
+    ],
+    [
+        "busi",
+        "malignant",
+        "malignant/malignant (2).png",
+        "malignant/malignant (2)_mask.png",
+    ],
+    ["btmri", "all", "images/1.png", "masks/1.png"],
+    [
+        "btmri",
+        "train",
+        "Train_Folder/img/1.jpg",
+        "Train_Folder/label/1.png",
+    ],
+    [
+        "btmri",
+        "val",
+        "Val_Folder/img/1.png",
+        "Val_Folder/label/1.png",
+    ],
+    [
+        "btmri",
+        "test",
+        "Test_Folder/img/1.png",
+        "Test_Folder/label/1.png",
+    ],
+    [
+        "eus",
+        "train",
+        "Train_Folder/img/C01_V1_0164.png",
+        "Train_Folder/label/C01_V1_0164.png",
+    ],
+    [
+        "eus",
+        "val",
+        "Val_Folder/img/H01_V1_0001.png",
+        "Val_Folder/label/H01_V1_0001.png",
+    ],
+    [
+        "eus",
+        "test",
+        "Test_Folder/img/C02_V1_0001.png",
+        "Test_Folder/label/C02_V1_0001.png",
+    ],
+    [
+        "qata-cov19",
+        "train",
+        "Train Set/Images/covid_1.png",
+        "Train Set/Ground-truths/mask_covid_1.png",
+    ],
+    [
+        "qata-cov19",
+        "test",
+        "Test Set/Images/covid_2.png",
+        "Test Set/Ground-truths/mask_covid_2.png",
+    ],
+];
+
 /// The layouts are those that the first lines of the examples name.
 #[test]
 fn the_example_descriptions_read_their_layouts() {
-    for (toml, split, image_file, mask) in [
-        ("kvasir-seg", "all", "images/cju0.jpg", "masks/cju0.jpg"),
-        (
-            "isic2018",
-            "train",
-            "ISIC2018_Task1-2_Training_Input/ISIC_0000000.jpg",
-            "ISIC2018_Task1_Training_GroundTruth/ISIC_0000000_segmentation.png",
-        ),
-        (
-            "isic2018",
-            "test",
-            "ISIC2018_Task1-2_Test_Input/ISIC_0012169.jpg",
-            "ISIC2018_Task1_Test_GroundTruth/ISIC_0012169_segmentation.png",
-        ),
-        (
-            "cvc-clinicdb",
-            "all",
-            "Original/1.tif",
-            "Ground Truth/1.tif",
-        ),
-        (
-            "cvc-clinicdb",
-            "all",
-            "Original/1.png",
-            "Ground Truth/1.png",
-        ),
-        (
-            "busi",
-            "all",
-            "benign/benign (1).png",
-            "benign/benign (1)_mask.png",
-        ),
-        (
-            "busi",
-            "malignant",
-            "malignant/malignant (2).png",
-            "malignant/malignant (2)_mask.png",
-        ),
-        ("btmri", "all", "images/1.png", "masks/1.png"),
-        (
-            "btmri",
-            "train",
-            "Train_Folder/img/1.jpg",
-            "Train_Folder/label/1.png",
-        ),
-        (
-            "btmri",
-            "val",
-            "Val_Folder/img/1.png",
-            "Val_Folder/label/1.png",
-        ),
-        (
-            "btmri",
-            "test",
-            "Test_Folder/img/1.png",
-            "Test_Folder/label/1.png",
-        ),
-        (
-            "eus",
-            "train",
-            "Train_Folder/img/C01_V1_0164.png",
-            "Train_Folder/label/C01_V1_0164.png",
-        ),
-        (
-            "eus",
-            "val",
-            "Val_Folder/img/H01_V1_0001.png",
-            "Val_Folder/label/H01_V1_0001.png",
-        ),
-        (
-            "eus",
-            "test",
-            "Test_Folder/img/C02_V1_0001.png",
-            "Test_Folder/label/C02_V1_0001.png",
-        ),
-        (
-            "qata-cov19",
-            "train",
-            "Train Set/Images/covid_1.png",
-            "Train Set/Ground-truths/mask_covid_1.png",
-        ),
-        (
-            "qata-cov19",
-            "test",
-            "Test Set/Images/covid_2.png",
-            "Test Set/Ground-truths/mask_covid_2.png",
-        ),
-    ] {
+    for [toml, split, image_file, mask] in LAYOUTS {
         let folder = tempfile::tempdir().unwrap();
         for (file, value) in [(image_file, 77), (mask, 255)] {
             let path = folder.path().join(file);

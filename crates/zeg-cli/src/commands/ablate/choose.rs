@@ -62,6 +62,7 @@ pub(super) fn candidates<'a>(
             ]);
             let init = row.init.as_ref();
             runs.push(Run {
+                variant: None,
                 name: format!("{}, candidate {}", row.name, number + 1),
                 weights: settings.first_weights(),
                 config: suite.config(row),

@@ -15,7 +15,11 @@ use zeg::eval::{Evaluation, record::FILE_NAME};
 use zeg_base::fingerprint::{Fingerprint, Mismatch};
 use zeg_base::plural::counted;
 
-use super::{AblateSettings, RunFailed, facts::Facts, suite::Row};
+use super::{
+    AblateSettings, RunFailed,
+    facts::Facts,
+    suite::{Row, Variant},
+};
 use crate::{
     Program,
     commands::{
@@ -32,6 +36,8 @@ const SCORES: &str = "scores";
 /// A run of the suite.
 pub(super) struct Run<'a> {
     pub(super) row: &'a Row,
+    /// Variant of the suite; `None` if it has none.
+    pub(super) variant: Option<&'a Variant>,
     /// Name for messages.
     pub(super) name: String,
     pub(super) config: PathBuf,
@@ -296,8 +302,9 @@ fn add_common_arguments(command: &mut Command, settings: &AblateSettings) {
 
 /// Scores the runs that have no scores; returns an exit code if the user stopped it.
 ///
-/// Models with the same offsets and weights are scored in one process, which encodes each image once for all models
-/// with the same frozen encoder.
+/// Models of a variant with the same offsets and weights are scored in one process, which encodes each image once for
+/// all models with the same frozen encoder. Variants may differ in data and classes, and then their scores cannot be
+/// compared with each other.
 pub(super) fn score_all(
     runs: &[Run],
     settings: &AblateSettings,
@@ -306,7 +313,12 @@ pub(super) fn score_all(
     let mut left: Vec<&Run> = runs.iter().filter(|run| !run.is_scored()).collect();
     let mut groups: Vec<Vec<&Run>> = Vec::new();
     while let Some(first) = left.first().copied() {
-        let alike = |run: &&Run| run.offsets == first.offsets && run.weights == first.weights;
+        let variant = |run: &Run| run.variant.map(|variant| variant.name.clone());
+        let alike = |run: &&Run| {
+            run.offsets == first.offsets
+                && run.weights == first.weights
+                && variant(run) == variant(first)
+        };
         let (now, later): (Vec<&Run>, Vec<&Run>) = left.into_iter().partition(alike);
         let part = now.len().div_ceil(settings.jobs.max(1));
         groups.extend(now.chunks(part).map(<[&Run]>::to_vec));
