@@ -8,7 +8,8 @@ use crate::commands::{
     ablate::AblateArgs, bench::BenchArgs, check::CheckArgs, completions::CompletionsArgs,
     data::DataArgs, embed::EmbedArgs, eval::EvalArgs, import::ImportArgs, info::InfoArgs,
     models::ModelsArgs, pretrain::PretrainArgs, pull::PullArgs, quickstart::QuickstartArgs,
-    report::ReportArgs, segment::SegmentArgs, train::TrainArgs, visualize::VisualizeArgs,
+    report::ReportArgs, segment::SegmentArgs, serve::ServeArgs, train::TrainArgs,
+    visualize::VisualizeArgs,
 };
 
 /// Zero-shot semantic segmentation: label every pixel of an image with classes that are given by name
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     Segment(SegmentArgs),
     /// Draw what a model computes on an image: class masks, similarities, patch features
     Visualize(VisualizeArgs),
+    /// Serve models over HTTP: an API, a web page and a backend for Label Studio
+    Serve(ServeArgs),
     /// Train a model from an experiment file
     Train(TrainArgs),
     /// Run the experiments of a suite over several seeds and write one table
@@ -79,7 +82,10 @@ pub(crate) enum Command {
 
 /// The commands under the headings of `zeg --help`.
 const GROUPS: [(&str, &[&str]); 5] = [
-    ("Segment images", &["quickstart", "segment", "visualize"]),
+    (
+        "Segment images",
+        &["quickstart", "segment", "visualize", "serve"],
+    ),
     ("Train", &["train", "ablate", "pretrain"]),
     ("Evaluate", &["eval", "report"]),
     (

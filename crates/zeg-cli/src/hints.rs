@@ -28,6 +28,7 @@ use crate::{
         place::{NotAFile, NotAFolder, OutputExists},
         report::NoEvaluation,
         run_files::{NoCheckpoint, RunExists},
+        serve::ServeError,
         train,
     },
     numbers::WrongArgument,
@@ -136,6 +137,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         return Some(format!(
             "`zeg pull {name}` downloads them; `zeg models` lists their size"
         ));
+    }
+    if let Some(error) = cause.downcast_ref::<ServeError>() {
+        return Some(error.hint().into());
     }
     if let Some(refused) = cause.downcast_ref::<JsonRefused>() {
         return Some(refused.hint().into());

@@ -101,6 +101,7 @@ where
         Command::Report(args) => commands::report::run(program, args),
         Command::Data(args) => commands::data::run(program, args, verbosity),
         Command::Segment(args) => commands::segment::run(program, args, verbosity),
+        Command::Serve(args) => commands::serve::run(program, args, verbosity),
         Command::Models(args) => commands::models::run(program, args),
         Command::Pull(args) => commands::pull::run(program, args, verbosity),
         Command::Import(args) => commands::import::run(program, args, verbosity),

@@ -36,6 +36,7 @@ pub fn outputs() -> Vec<(&'static str, Schema)> {
         commands::bench::output_schema(),
         commands::check::output_schema(),
         commands::visualize::output_schema(),
+        commands::serve::output_schema(),
         commands::completions::output_schema(),
     ]
 }

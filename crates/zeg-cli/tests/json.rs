@@ -15,8 +15,8 @@ use assert_cmd::Command;
 use common::{World, write_image_tower, write_tensors};
 use serde_json::Value;
 
-/// Commands that another test validates: `mini` runs the quickstart.
-const ELSEWHERE: [&str; 1] = ["quickstart"];
+/// Commands that another test validates: `mini` runs the quickstart, and `serve` the server.
+const ELSEWHERE: [&str; 2] = ["quickstart", "serve"];
 
 /// The schemas of all commands, and the commands whose output was validated.
 struct Checked {

@@ -91,7 +91,7 @@ impl Classes {
     }
 
     /// Returns the position of a label among the [`categories`](Self::categories), from 0.
-    pub(crate) fn category(&self, label: u16) -> u32 {
+    pub fn category(&self, label: u16) -> u32 {
         let before = self.background.range(..label).count();
         u32::from(label).saturating_sub(before as u32)
     }

@@ -259,8 +259,11 @@ impl TaskHead<'_> {
     }
 }
 
-/// Returns points in percent of the map's size, to three decimals: a hundredth of a pixel in an image of 1,000 pixels.
-fn percentages(points: &[[u32; 2]], region: &Region<'_>) -> Vec<[f64; 2]> {
+/// Returns points `[x, y]` in percent of the map's size, to three decimals: a hundredth of a pixel in an image of 1,000
+/// pixels.
+///
+/// - `points`: in pixels, such as those of a polygon of the region
+pub fn percentages(points: &[[u32; 2]], region: &Region<'_>) -> Vec<[f64; 2]> {
     let share = |value: u32, all: u32| {
         (f64::from(value) / f64::from(all) * 100.0 * PERCENT_STEPS).round() / PERCENT_STEPS
     };
@@ -306,12 +309,12 @@ fn write_config(
     file.write_all(b"\n")
 }
 
-/// Returns the mask of a region in Label Studio's code.
+/// Returns the mask of a region in Label Studio's code, as the bytes of `rle`.
 ///
 /// The header is the number of values (32 bits), the bits per value minus 1 (5 bits) and the bits of each of the four
 /// sizes of run lengths minus 1 (4 bits each). Then follow stretches: 1 bit that is set if one value repeats, 2 bits
 /// for the size, the length minus 1, and the value. Every value occurs four times, once per channel.
-fn brush_rle(region: &Region<'_>) -> Vec<u8> {
+pub fn brush_rle(region: &Region<'_>) -> Vec<u8> {
     let pixels = u64::from(region.map_width()) * u64::from(region.map_height());
     let mut bits = BitWriter::default();
     // `MAX_PIXELS` pixels have 2³⁰ values.

@@ -17,6 +17,7 @@
 //!
 //! The conversions themselves need no files: [`regions`] finds connected regions, [`region_rle`] computes the
 //! run-length code of a region, and [`polygons`](mod@polygons) traces the outlines of a region along pixel edges.
+//! [`label_studio`] has the codes of masks and points that Label Studio reads.
 //!
 //! Coordinates are `(x, y)` in pixels from the top left corner. Buffers are row-major. Shares and confidences lie in
 //! 0..=1.

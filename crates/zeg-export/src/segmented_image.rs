@@ -140,7 +140,7 @@ impl<'a> SegmentedImage<'a> {
     }
 
     /// Returns the mean confidence of a region, to four decimals; `None` without confidences.
-    pub(crate) fn score(&self, region: &Region<'_>) -> Option<f64> {
+    pub fn score(&self, region: &Region<'_>) -> Option<f64> {
         if let Some(stored) = self.stored {
             return stored.score(region);
         }

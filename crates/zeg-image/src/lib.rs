@@ -65,4 +65,7 @@ pub use resize::{fit_box, fit_short_side, resize_bilinear, resize_nearest};
 pub use rle::Rle;
 pub use unused_bits::UnusedBits;
 pub use window::{Window, sliding_windows};
-pub use write::{encode_named_png, write_indexed_png, write_jpeg, write_named_png, write_rgb_png};
+pub use write::{
+    encode_grey_png, encode_named_png, encode_rgb_png, write_indexed_png, write_jpeg,
+    write_named_png, write_rgb_png,
+};

@@ -72,13 +72,7 @@ pub fn encode_named_png(
 ) -> Result<Vec<u8>, ImageError> {
     let (texts, _) = name_texts(name, names)?;
     let (form, samples) = label_form(labels, palette, texts);
-    let sides = sides(name, labels.width(), labels.height())?;
-    let mut bytes = Vec::new();
-    encode_png(&mut bytes, sides, form, &samples).map_err(|error| ImageError::Unwritable {
-        path: name.into(),
-        source: into_io(error),
-    })?;
-    Ok(bytes)
+    png_bytes(name, labels.width(), labels.height(), form, &samples)
 }
 
 /// Text chunks of a PNG file: keyword and text.
@@ -172,12 +166,7 @@ fn label_form(
 /// Returns [`ImageError::ZeroSize`] for an empty image, which PNG cannot represent, and [`ImageError::Unwritable`] if
 /// writing fails, with an existing file unchanged.
 pub fn write_rgb_png(path: &Path, image: &RgbImage) -> Result<(), ImageError> {
-    let form = Form {
-        colour: ColorType::Rgb,
-        depth: BitDepth::Eight,
-        palette: None,
-        texts: Vec::new(),
-    };
+    let form = Form::plain(ColorType::Rgb);
     write_png(
         path,
         image.width() as usize,
@@ -185,6 +174,68 @@ pub fn write_rgb_png(path: &Path, image: &RgbImage) -> Result<(), ImageError> {
         form,
         image.as_raw(),
     )
+}
+
+/// Encodes an image as the PNG that [`write_rgb_png`] writes, and returns its bytes.
+///
+/// - `name`: name of the output in errors
+///
+/// # Errors
+/// Returns the errors of [`write_rgb_png`].
+pub fn encode_rgb_png(name: &Path, image: &RgbImage) -> Result<Vec<u8>, ImageError> {
+    let form = Form::plain(ColorType::Rgb);
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    png_bytes(name, width, height, form, image.as_raw())
+}
+
+/// Encodes numbers from 0 to 1 as an 8-bit grey PNG, 255 for 1, and returns its bytes.
+///
+/// - `name`: name of the output in errors
+/// - `values`: `[height, width]`; what is outside of 0..=1 or no number counts as the nearest end, or as 0
+///
+/// # Errors
+/// Returns the errors of [`write_rgb_png`], and [`ImageError::LabelCount`] if the number of values does not fit the
+/// size.
+pub fn encode_grey_png(
+    name: &Path,
+    width: usize,
+    height: usize,
+    values: &[f32],
+) -> Result<Vec<u8>, ImageError> {
+    if values.len() != width.saturating_mul(height) {
+        return Err(ImageError::LabelCount {
+            width,
+            height,
+            labels: values.len(),
+        });
+    }
+    // The cast turns NaN into 0.
+    let grey = |value: &f32| (value.clamp(0.0, 1.0) * 255.0).round() as u8;
+    let samples: Vec<u8> = values.iter().map(grey).collect();
+    png_bytes(
+        name,
+        width,
+        height,
+        Form::plain(ColorType::Grayscale),
+        &samples,
+    )
+}
+
+/// Encodes samples as a PNG in memory.
+fn png_bytes(
+    name: &Path,
+    width: usize,
+    height: usize,
+    form: Form,
+    samples: &[u8],
+) -> Result<Vec<u8>, ImageError> {
+    let sides = sides(name, width, height)?;
+    let mut bytes = Vec::new();
+    encode_png(&mut bytes, sides, form, samples).map_err(|error| ImageError::Unwritable {
+        path: name.into(),
+        source: into_io(error),
+    })?;
+    Ok(bytes)
 }
 
 /// JPEG quality of [`write_jpeg`], 1..=100; contours of classes look clean from about 80 on.
@@ -227,6 +278,18 @@ struct Form {
     palette: Option<Vec<u8>>,
     /// Keywords and contents of the text chunks.
     texts: Vec<(&'static str, String)>,
+}
+
+impl Form {
+    /// Returns the form of samples of 8 bits without a palette and texts.
+    fn plain(colour: ColorType) -> Self {
+        Self {
+            colour,
+            depth: BitDepth::Eight,
+            palette: None,
+            texts: Vec::new(),
+        }
+    }
 }
 
 /// Returns all 256 colours of an indexed file: the given ones, and VOC's for the rest, with VOC's cream for 255.

@@ -13,6 +13,7 @@ use crate::{
     inference::{Inference, PlannedWindow},
     method::{Encoding, Model, WindowBatch},
     scan::Stages,
+    stop::StopSign,
 };
 
 /// Number of windows of one size that are encoded together.
@@ -49,7 +50,21 @@ impl EncodedWindows {
         settings: &Inference,
         device: &Device,
     ) -> Result<Self, ModelError> {
-        let mut source = Pixels::new(model, image, settings, device)?;
+        Self::unless_stopped(model, image, settings, device, StopSign::default())
+    }
+
+    /// Encodes all windows of an image as [`EncodedWindows::new`] does, unless a stop is requested meanwhile.
+    ///
+    /// # Errors
+    /// Returns the errors of [`EncodedWindows::new`], and [`ModelError::Stopped`].
+    pub fn unless_stopped(
+        model: &dyn Model,
+        image: &RgbImage,
+        settings: &Inference,
+        device: &Device,
+        stop: StopSign<'_>,
+    ) -> Result<Self, ModelError> {
+        let mut source = Pixels::new(model, image, settings, device, stop)?;
         let windows = source.encode_up_to(model, usize::MAX)?;
         Ok(Self {
             size: source.size,
@@ -69,6 +84,20 @@ impl EncodedWindows {
     pub fn size(&self) -> [usize; 2] {
         self.size
     }
+
+    /// Returns the memory that the encodings of all windows take, in bytes.
+    ///
+    /// - `model`: the model that made them
+    ///
+    /// # Errors
+    /// Returns an error if a model of another method made them.
+    pub fn bytes(&self, model: &dyn Model) -> Result<u64, ModelError> {
+        let image = self.image.as_ref().map_or(0, |image| image.as_raw().len());
+        self.windows.iter().try_fold(image as u64, |sum, window| {
+            let own = size_of::<EncodedWindow>() as u64;
+            Ok(sum + own + model.encoding_bytes(&window.encoding)?)
+        })
+    }
 }
 
 /// An image whose windows are encoded on demand.
@@ -80,6 +109,7 @@ pub(crate) struct Pixels<'a> {
     plan: Vec<PlannedWindow>,
     next: usize,
     device: &'a Device,
+    stop: StopSign<'a>,
     /// Time spent so far.
     pub(crate) stages: Stages,
 }
@@ -90,6 +120,7 @@ impl<'a> Pixels<'a> {
         image: &RgbImage,
         settings: &Inference,
         device: &'a Device,
+        stop: StopSign<'a>,
     ) -> Result<Self, ModelError> {
         settings.check()?;
         let (width, height) = (image.width() as usize, image.height() as usize);
@@ -122,6 +153,7 @@ impl<'a> Pixels<'a> {
             plan,
             next: 0,
             device,
+            stop,
             stages,
         })
     }
@@ -154,6 +186,7 @@ impl<'a> Pixels<'a> {
             if count == 0 {
                 break;
             }
+            self.stop.check()?;
             let windows = self.plan[self.next..self.next + count].to_vec();
             encoded.extend(self.encode(model, &windows)?);
             self.next += count;

@@ -84,6 +84,9 @@ pub enum ModelError {
     /// A configuration is inconsistent, or does not suit the data.
     #[error("{0}")]
     Config(String),
+    /// Another thread requested a stop; see [`crate::stop::StopSign`].
+    #[error("the computation was stopped, as nobody waits for its result")]
+    Stopped,
     /// An image or a window cannot be held in memory.
     #[error("{what}: {source}")]
     Memory {

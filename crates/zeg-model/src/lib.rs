@@ -46,6 +46,7 @@ pub mod scan;
 pub mod score_map;
 pub mod scores;
 pub mod section;
+pub mod stop;
 mod strip;
 pub mod test_time;
 pub mod text;

@@ -111,6 +111,11 @@ pub trait SegmentationModel: Module + Debug + Send + Sync + 'static {
         None
     }
 
+    /// Returns the memory that an encoding takes, in bytes, for a program that keeps many of them.
+    fn encoding_bytes(&self, encoding: &Self::Encoding) -> u64 {
+        self.patches(encoding).map_or(0, Encoded::bytes)
+    }
+
     /// Returns the class embeddings that the model needs in addition to one per class.
     fn class_needs(&self) -> ClassNeeds {
         ClassNeeds::default()
@@ -180,6 +185,11 @@ pub trait Model: Parameters + Any + Debug + Send + Sync {
     /// # Errors
     /// Returns an error if the encoding belongs to another method.
     fn patches<'a>(&self, encoding: &'a Encoding) -> Result<Option<&'a Encoded>, ModelError>;
+    /// Returns the memory that an encoding takes, in bytes; see [`SegmentationModel::encoding_bytes`].
+    ///
+    /// # Errors
+    /// Returns an error if the encoding belongs to another method.
+    fn encoding_bytes(&self, encoding: &Encoding) -> Result<u64, ModelError>;
     /// Returns the class embeddings that the model needs in addition to one per class; see [`SegmentationModel::class_needs`].
     fn class_needs(&self) -> ClassNeeds;
     /// Sets the method's own inference options; see [`SegmentationModel::set_options`].
@@ -228,6 +238,11 @@ impl<M: SegmentationModel> Model for M {
     fn patches<'a>(&self, encoding: &'a Encoding) -> Result<Option<&'a Encoded>, ModelError> {
         let encoding = encoding.of::<M::Encoding>()?;
         Ok(SegmentationModel::patches(self, encoding))
+    }
+
+    fn encoding_bytes(&self, encoding: &Encoding) -> Result<u64, ModelError> {
+        let encoding = encoding.of::<M::Encoding>()?;
+        Ok(SegmentationModel::encoding_bytes(self, encoding))
     }
 
     fn class_needs(&self) -> ClassNeeds {

@@ -19,6 +19,7 @@ use crate::{
     method::Model,
     score_map::ScoreMap,
     scores::{ScoreField, Strip},
+    stop::StopSign,
 };
 
 /// The input of a [`Scan`].
@@ -58,6 +59,7 @@ pub struct Scan<'a> {
     pixels: Option<Pixels<'a>>,
     /// Encoded windows that no strip has used yet.
     ready: &'a [EncodedWindow],
+    stop: StopSign<'a>,
     stages: Stages,
 }
 
@@ -75,10 +77,25 @@ impl<'a> Scan<'a> {
         queries: &'a ClassQueries,
         settings: &Inference,
     ) -> Result<Self, ModelError> {
+        Self::unless_stopped(model, source, queries, settings, StopSign::default())
+    }
+
+    /// Starts a scan as [`Scan::new`] does, which ends with an error when a stop is requested: here, or in a later
+    /// [`Scan::strip`].
+    ///
+    /// # Errors
+    /// Returns the errors of [`Scan::new`], and [`ModelError::Stopped`].
+    pub fn unless_stopped(
+        model: &'a dyn Model,
+        source: Source<'a>,
+        queries: &'a ClassQueries,
+        settings: &Inference,
+        stop: StopSign<'a>,
+    ) -> Result<Self, ModelError> {
         let mut image = None;
         let (size, resized, pixels, ready) = match source {
             Source::Image(input, device) => {
-                let pixels = Pixels::new(model, input, settings, device)?;
+                let pixels = Pixels::new(model, input, settings, device, stop)?;
                 (pixels.size, pixels.resized, Some(pixels), [].as_slice())
             }
             Source::Encoded(input) => {
@@ -97,6 +114,7 @@ impl<'a> Scan<'a> {
             field: empty_field(model, queries, resized, settings).with_layers(layers),
             pixels,
             ready,
+            stop,
             stages: Stages::default(),
         };
         if let Some(second) = model.second_pass() {
@@ -157,6 +175,7 @@ impl<'a> Scan<'a> {
         }
         let started = Instant::now();
         for encoded in &windows {
+            self.stop.check()?;
             push_scores(&mut self.field, self.model, encoded, self.queries)?;
         }
         self.stages.model += started.elapsed();

@@ -96,6 +96,15 @@ impl Encoded {
         }
     }
 
+    /// Returns the memory that the tensors take, in bytes.
+    pub fn bytes(&self) -> u64 {
+        let regions = self.regions.as_ref();
+        let elements = self.patches.shape().num_elements()
+            + self.global.shape().num_elements()
+            + regions.map_or(0, |regions| regions.shape().num_elements());
+        (elements * size_of::<f32>()) as u64
+    }
+
     /// Records all fields, patches and regions as maps.
     pub(crate) fn record(&self, trace: &mut Trace) {
         if !trace.is_on() {

@@ -1,13 +1,17 @@
-//! Caches class embeddings on disk, so that a class name is encoded once and not at every start.
+//! Caches class embeddings: on disk, so that a class name is encoded once and not at every start, or in memory, for a
+//! program that strangers name classes to.
 //!
-//! A file's name is a digest of everything its embedding depends on: the version of the program, the text tower's weights
+//! On disk, a file's name is a digest of everything its embedding depends on: the version of the program, the text tower's weights
 //! and what the files beside them state, the prompt templates and the names of the class. The file starts with a SHA-256
 //! of its numbers; a damaged file counts as absent. Nothing here returns an error: a cache that cannot be read or written
 //! only costs time.
 
+mod memory;
+
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use sha2::{Digest as _, Sha256};
@@ -19,6 +23,7 @@ use zeg_base::{
 use zeg_model::weights::{StateDict, WeightFiles, text_facts};
 use zeg_vocab::templates::TemplateSet;
 
+use self::memory::MemoryCache;
 use crate::mini::{is_mini, weights_sha256};
 
 /// Length in bytes of the checksum in front of the numbers.
@@ -26,16 +31,19 @@ const CHECKSUM: usize = 32;
 /// Longest embedding that is read back, in channels; far beyond that of any CLIP.
 const MOST_CHANNELS: u64 = 1 << 16;
 
-/// A folder of cached class embeddings of one text tower.
+/// The class embeddings of one text tower that are kept.
 #[derive(Debug, Clone)]
-pub struct EmbeddingCache {
-    folder: PathBuf,
-    /// Everything about the program and the text tower that an embedding follows from.
-    tower: Fingerprint,
+pub struct EmbeddingCache(Place);
+
+/// Where class embeddings are kept.
+#[derive(Debug, Clone)]
+enum Place {
+    Folder(FolderCache),
+    Memory(Arc<MemoryCache>),
 }
 
 impl EmbeddingCache {
-    /// Opens the cache of a text tower.
+    /// Opens the cache of a text tower on disk.
     ///
     /// - `folder`: the folder of all caches; created when the first embedding is stored
     /// - `path`: the weights that hold the tower: a file, an index of several files, a folder, or
@@ -45,9 +53,48 @@ impl EmbeddingCache {
     /// The contents of all files are hashed once; later, their paths, lengths, times and numbers identify them. Returns
     /// `None` if a file cannot be read.
     pub fn of_weights(folder: &Path, path: &Path, weights: &StateDict) -> Option<Self> {
-        Self::of_tower(folder, path, text_facts(weights))
+        let folder = FolderCache::of_tower(folder, path, text_facts(weights))?;
+        Some(Self(Place::Folder(folder)))
     }
 
+    /// Creates an empty cache in memory, of one text tower.
+    ///
+    /// - `most`: most bytes of all embeddings; those that were stored first make room
+    pub fn in_memory(most: usize) -> Self {
+        Self(Place::Memory(Arc::new(MemoryCache::new(most))))
+    }
+
+    /// Returns the embedding of a class, `[dim]`, if it was stored.
+    pub fn get(&self, templates: &TemplateSet, names: &[String]) -> Option<Vec<f32>> {
+        match &self.0 {
+            Place::Folder(folder) => folder.get(templates, names),
+            Place::Memory(memory) => memory.get(&[digest_of(templates), digest(names)]),
+        }
+    }
+
+    /// Stores the embedding of a class.
+    pub fn put(&self, templates: &TemplateSet, names: &[String], embedding: &[f32]) {
+        match &self.0 {
+            Place::Folder(folder) => folder.put(templates, names, embedding),
+            Place::Memory(memory) => memory.put([digest_of(templates), digest(names)], embedding),
+        }
+    }
+}
+
+/// Returns the digest of prompt templates.
+fn digest_of(templates: &TemplateSet) -> String {
+    digest(templates.templates().iter().map(ToString::to_string))
+}
+
+/// A folder of cached class embeddings of one text tower.
+#[derive(Debug, Clone)]
+struct FolderCache {
+    folder: PathBuf,
+    /// Everything about the program and the text tower that an embedding follows from.
+    tower: Fingerprint,
+}
+
+impl FolderCache {
     /// Opens the cache of a text tower of which these facts are known besides its files.
     fn of_tower(folder: &Path, path: &Path, facts: Fingerprint) -> Option<Self> {
         let sha256 = if is_mini(path) {
@@ -65,7 +112,7 @@ impl EmbeddingCache {
     }
 
     /// Returns the embedding of a class, `[dim]`, if it was stored.
-    pub fn get(&self, templates: &TemplateSet, names: &[String]) -> Option<Vec<f32>> {
+    fn get(&self, templates: &TemplateSet, names: &[String]) -> Option<Vec<f32>> {
         let path = self.path(templates, names);
         if std::fs::metadata(&path).ok()?.len() > CHECKSUM as u64 + 4 * MOST_CHANNELS {
             return None;
@@ -80,7 +127,7 @@ impl EmbeddingCache {
     }
 
     /// Stores the embedding of a class.
-    pub fn put(&self, templates: &TemplateSet, names: &[String], embedding: &[f32]) {
+    fn put(&self, templates: &TemplateSet, names: &[String], embedding: &[f32]) {
         let numbers: Vec<u8> = embedding.iter().flat_map(|v| v.to_le_bytes()).collect();
         let mut bytes = Sha256::digest(&numbers).to_vec();
         bytes.extend(numbers);
@@ -89,10 +136,9 @@ impl EmbeddingCache {
     }
 
     fn path(&self, templates: &TemplateSet, names: &[String]) -> PathBuf {
-        let sentences = templates.templates().iter().map(ToString::to_string);
         let tower = self.tower.clone();
         let key = tower
-            .with("prompt templates", digest(sentences))
+            .with("prompt templates", digest_of(templates))
             .with("class names", digest(names));
         self.folder.join(format!("{}.f32", key.digest()))
     }
@@ -150,8 +196,8 @@ mod tests {
     }
 
     /// Opens the cache of a file in which the text tower cannot be recognised.
-    fn of_file(folder: &Path, weights: &Path) -> EmbeddingCache {
-        EmbeddingCache::of_tower(folder, weights, Fingerprint::new()).unwrap()
+    fn of_file(folder: &Path, weights: &Path) -> FolderCache {
+        FolderCache::of_tower(folder, weights, Fingerprint::new()).unwrap()
     }
 
     #[test]
@@ -185,7 +231,7 @@ mod tests {
         let (single, dog) = (TemplateSet::single(), names(&["dog"]));
         let facts = |activation: &str| Fingerprint::new().with("weights: activation", activation);
         let open = |activation: &str| {
-            EmbeddingCache::of_tower(folder.path(), &index, facts(activation)).unwrap()
+            FolderCache::of_tower(folder.path(), &index, facts(activation)).unwrap()
         };
         open("gelu").put(&single, &dog, &[1.0]);
         assert!(open("gelu").get(&single, &dog).is_some());

@@ -29,7 +29,10 @@
 //! # }
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
 
 use burn::tensor::Device;
 use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
@@ -41,6 +44,7 @@ use zeg_model::{
     methods::Methods,
     patch_maps::PatchMaps,
     scores::Labelling,
+    stop::StopSign,
     weights::{StatedActivation, StatedHeads},
 };
 use zeg_vocab::{classes::ClassQuery, templates::TemplateSet};
@@ -138,7 +142,7 @@ impl EncodedClasses {
     }
 
     /// Returns the question that asks a session for labels and confidence.
-    fn question(&self) -> Question<'_> {
+    pub fn question(&self) -> Question<'_> {
         Question {
             classes: &self.queries,
             rule: self.rule.clone(),
@@ -246,6 +250,14 @@ impl Segmenter {
         })
     }
 
+    /// Keeps class embeddings in memory instead of the folder of [`LoadOptions::cache`], for a program whose classes
+    /// are named by strangers: a folder would grow with every name.
+    ///
+    /// - `most`: most bytes of all of them
+    pub fn keep_embeddings_in_memory(&mut self, most: usize) {
+        self.cache = Some(EmbeddingCache::in_memory(most));
+    }
+
     /// Encodes classes for [`Segmenter::ask`].
     ///
     /// # Errors
@@ -266,6 +278,28 @@ impl Segmenter {
         classes: &[ClassQuery],
         progress: Option<&dyn Fn(usize, usize)>,
     ) -> anyhow::Result<EncodedClasses> {
+        self.encode_class_list(classes, progress, StopSign::default())
+    }
+
+    /// Encodes classes as [`Segmenter::encode_classes`] does, and ends between two classes once another thread has
+    /// stored `true` in `stop`.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Segmenter::encode_classes`], and [`ModelError::Stopped`].
+    pub fn encode_classes_unless(
+        &self,
+        classes: &[ClassQuery],
+        stop: &AtomicBool,
+    ) -> anyhow::Result<EncodedClasses> {
+        self.encode_class_list(classes, None, StopSign::new(stop))
+    }
+
+    fn encode_class_list(
+        &self,
+        classes: &[ClassQuery],
+        progress: Option<&dyn Fn(usize, usize)>,
+        stop: StopSign<'_>,
+    ) -> anyhow::Result<EncodedClasses> {
         anyhow::ensure!(
             !classes.is_empty(),
             "the class list is empty; give at least one class"
@@ -285,6 +319,7 @@ impl Segmenter {
             },
             cache: self.cache.as_ref(),
             progress,
+            stop,
         };
         let was_seen = |class: &ClassQuery| {
             let seen = |name: &str| {
@@ -374,9 +409,21 @@ impl Segmenter {
         &mut self.settings.test_time
     }
 
+    /// Returns the settings of the session: inference and test-time augmentation.
+    pub fn settings(&self) -> &SessionSettings {
+        &self.settings
+    }
+
+    /// Returns an inference session with other settings, for a program that serves several users with one model.
+    ///
+    /// The options of the model's own method stay those of [`Segmenter::change_inference`].
+    pub fn session_with<'a>(&'a self, settings: &'a SessionSettings) -> Session<'a> {
+        Session::new(self.loaded.model.as_ref(), settings, &self.device)
+    }
+
     /// Returns the inference session with the current settings.
     pub fn session(&self) -> Session<'_> {
-        Session::new(self.loaded.model.as_ref(), &self.settings, &self.device)
+        self.session_with(&self.settings)
     }
 
     /// Returns the class and the confidence of every pixel, at the image's own size.

@@ -10,7 +10,7 @@
 
 mod pass;
 
-use std::io;
+use std::{io, sync::atomic::AtomicBool};
 
 use burn::tensor::Device;
 use zeg_base::memory;
@@ -20,6 +20,7 @@ use zeg_model::{
     inference::{ClassQueries, EncodedWindows, Inference, Source, Stages, TestTime},
     method::{Model, Scoring},
     scores::Labelling,
+    stop::StopSign,
 };
 
 use self::pass::{Pass, TestTimeInput};
@@ -43,6 +44,7 @@ pub struct Session<'a> {
     model: &'a dyn Model,
     settings: &'a SessionSettings,
     device: &'a Device,
+    stop: StopSign<'a>,
 }
 
 /// The classes to score on an image, and which results are wanted.
@@ -109,6 +111,17 @@ impl EncodedImage {
         self.size
     }
 
+    /// Returns the memory that the encoded image takes, in bytes.
+    ///
+    /// - `model`: the model that encoded it
+    ///
+    /// # Errors
+    /// Returns an error if a model of another method encoded it.
+    pub fn bytes(&self, model: &dyn Model) -> Result<u64, ModelError> {
+        let mut inputs = self.inputs.iter();
+        inputs.try_fold(0, |sum, input| Ok(sum + input.content.bytes(model)?))
+    }
+
     /// Returns the times of the stages of encoding.
     pub fn stages(&self) -> Stages {
         let mut stages = Stages::default();
@@ -156,6 +169,17 @@ impl<'a> Session<'a> {
             model,
             settings,
             device,
+            stop: StopSign::default(),
+        }
+    }
+
+    /// Returns the session with a flag that stops it: once another thread has stored `true`, what is being computed
+    /// ends between two windows or strips with [`ModelError::Stopped`].
+    #[must_use]
+    pub fn stopped_by(self, flag: &'a AtomicBool) -> Self {
+        Self {
+            stop: StopSign::new(flag),
+            ..self
         }
     }
 
@@ -185,6 +209,7 @@ impl<'a> Session<'a> {
             }),
             self.model,
             question,
+            self.stop,
         )?;
         self.answer(pass, size_of_image(image), question, visitors)
     }
@@ -196,7 +221,7 @@ impl<'a> Session<'a> {
     pub fn encode(&self, image: &RgbImage) -> Result<EncodedImage, SessionError> {
         let mirrored = self.settings.test_time.flip.then(|| flip_horizontal(image));
         let inputs = self.inputs(image, mirrored.as_ref(), |image, inference| {
-            EncodedWindows::new(self.model, image, inference, self.device)
+            EncodedWindows::unless_stopped(self.model, image, inference, self.device, self.stop)
         })?;
         Ok(EncodedImage {
             size: size_of_image(image),
@@ -223,6 +248,7 @@ impl<'a> Session<'a> {
             }),
             self.model,
             question,
+            self.stop,
         )?;
         self.answer(pass, image.size, question, visitors)
     }
@@ -291,6 +317,7 @@ impl<'a> Session<'a> {
         let offsets = self.offsets(question);
         let mut tied = true;
         for rows in pass.strips() {
+            self.stop.check()?;
             let mean = pass.strip(rows.clone())?;
             tied = tied && mean.is_tied(&offsets);
             let pixels = rows.start * width..rows.end * width;

@@ -19,6 +19,7 @@ use zeg_model::{
     embeddings::ClassEmbeddings,
     method::Model,
     recognize::text_config,
+    stop::StopSign,
     text::TextTower,
     vocabulary::{Vocabulary, WORDS_KEY},
     weights::{ParamBuilder, StateDict},
@@ -52,6 +53,8 @@ pub struct TextSources<'a> {
     pub cache: Option<&'a EmbeddingCache>,
     /// Is called with `(classes done, classes in all)` while the text tower works.
     pub progress: Option<&'a dyn Fn(usize, usize)>,
+    /// Ends the text tower's work between two classes.
+    pub stop: StopSign<'a>,
 }
 
 /// Prompt templates, and whether somebody asked for them.
@@ -372,6 +375,7 @@ fn from_tower(
             if row.is_some() {
                 continue;
             }
+            sources.stop.check()?;
             let embedding = tower.embed_classes_of(
                 (tokenizer, &vocabulary),
                 templates,
@@ -411,6 +415,7 @@ mod tests {
             templates: Templates::Usual(templates),
             cache: None,
             progress: None,
+            stop: StopSign::default(),
         }
     }
 

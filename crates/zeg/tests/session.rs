@@ -402,3 +402,28 @@ fn a_mirrored_image_alone_would_differ_from_the_straight_one() {
     let mirrored = labels(&flip_horizontal(&image), &once, Scoring::Sigmoid);
     assert_ne!(straight, mirrored);
 }
+
+#[test]
+fn a_session_ends_when_its_flag_is_set() {
+    use std::sync::atomic::AtomicBool;
+    use zeg::session::SessionError;
+
+    let device = Device::flex();
+    let (model, classes) = (Colours::new(Scoring::Softmax), classes(3, &device));
+    let settings = settings(&[1.0, 2.0], true);
+    let image = RgbImage::new(40, 40);
+    let question = Question::labels(&classes);
+    let flag = AtomicBool::new(false);
+    let session = Session::new(&model, &settings, &device).stopped_by(&flag);
+    let encoded = session.encode(&image).unwrap();
+    assert!(session.segment(&image, &question, &mut []).is_ok());
+    assert!(session.ask(&encoded, &question, &mut []).is_ok());
+    flag.store(true, std::sync::atomic::Ordering::Relaxed);
+    let is_stopped =
+        |error: SessionError| matches!(error, SessionError::Model(zeg::model::ModelError::Stopped));
+    assert!(is_stopped(session.encode(&image).unwrap_err()));
+    let asked = session.ask(&encoded, &question, &mut []);
+    assert!(is_stopped(asked.unwrap_err()));
+    let segmented = session.segment(&image, &question, &mut []);
+    assert!(is_stopped(segmented.unwrap_err()));
+}

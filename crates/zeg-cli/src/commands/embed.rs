@@ -12,6 +12,7 @@ use zeg::{
     model::{
         Precision,
         embeddings::table_bytes,
+        stop::StopSign,
         weights::{Architecture, Assumption, StateDict, StatedActivation, StatedHeads},
     },
     text_sources::{Templates, TextSources, embed, usual_templates},
@@ -166,6 +167,7 @@ fn write_table(program: &Program, settings: &EmbedSettings) -> anyhow::Result<()
         templates: Templates::Usual(&templates),
         cache: None,
         progress: Some(&|done, _| bar.set_position(done as u64)),
+        stop: StopSign::default(),
     };
     let embedded = embed(&names, &sources, &device);
     bar.finish();

@@ -26,6 +26,7 @@ pub(crate) mod report;
 pub(crate) mod run_files;
 mod same_images;
 pub(crate) mod segment;
+pub(crate) mod serve;
 pub(crate) mod shared;
 mod stated;
 pub(crate) mod train;

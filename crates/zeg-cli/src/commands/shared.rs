@@ -326,6 +326,11 @@ impl ModelSettings {
 }
 
 impl ModelArgs {
+    /// Whether a table of class embeddings is named.
+    pub(crate) fn has_table(&self) -> bool {
+        self.text.is_some()
+    }
+
     /// Returns the values that may be paths of files to read.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let classes = self.text_classes.text().map(class_file);

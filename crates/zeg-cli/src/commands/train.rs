@@ -29,7 +29,10 @@ use burn::tensor::Device;
 use zeg::{
     data::{DataError, OpenSet, SampleSource as _},
     mini::{is_mini, open_weights, weights_sha256},
-    model::{ModelError, embeddings::ClassEmbeddings, method::Architecture, weights::StateDict},
+    model::{
+        ModelError, embeddings::ClassEmbeddings, method::Architecture, stop::StopSign,
+        weights::StateDict,
+    },
     text_sources::{TableSource, Templates, TextSources, embed_class_set},
     vocab::{
         classes::{ClassQuery, ClassSet},
@@ -348,6 +351,7 @@ fn embed_classes(
         templates: Templates::Usual(&templates),
         cache: None,
         progress: None,
+        stop: StopSign::default(),
     };
     let embedded = embed_class_set(classes, &sources, device)?;
     warn_of_text(&embedded.notices);

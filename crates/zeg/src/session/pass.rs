@@ -8,6 +8,7 @@ use zeg_model::{
     inference::{Inference, Scan, Source, Stages},
     method::Model,
     scores::Strip,
+    stop::StopSign,
 };
 
 use super::Question;
@@ -34,13 +35,14 @@ impl<'a> Pass<'a> {
         inputs: impl Iterator<Item = (&'l TestTimeInput<T>, Source<'a>)>,
         model: &'a dyn Model,
         question: &Question<'a>,
+        stop: StopSign<'a>,
     ) -> Result<Self, ModelError> {
         let scans = inputs.map(|(input, source)| {
             let mut inference = input.inference.clone();
             if !question.seen_offsets.is_empty() {
                 inference.seen_offset = 0.0;
             }
-            let scan = Scan::new(model, source, question.classes, &inference)?;
+            let scan = Scan::unless_stopped(model, source, question.classes, &inference, stop)?;
             Ok((input.mirrored, scan))
         });
         Ok(Self {

@@ -16,6 +16,7 @@ use zeg::{
     model::{
         checkpoint::trained_classes,
         inference::{ClassQueries, TestTime},
+        stop::StopSign,
         weights::image_facts,
     },
     session::Session,
@@ -389,6 +390,7 @@ fn embed_classes(
         },
         cache: cache.as_ref(),
         progress: Some(&|done, _| bar.set_position(done as u64)),
+        stop: StopSign::default(),
     };
     let names: Vec<Vec<String>> = (0..classes.len()).map(|c| classes.names_of(c)).collect();
     let seen = plan.lowered(dataset, loaded);

@@ -10,7 +10,9 @@ use zeg::{
     data::{OpenSet, SampleSource as _},
     eval::{ConfusionMatrix, Report},
     evaluation::{EvaluationOptions, EvaluationSetup, evaluate},
-    model::{embeddings::ClassEmbeddings, inference::ClassQueries, weights::StateDict},
+    model::{
+        embeddings::ClassEmbeddings, inference::ClassQueries, stop::StopSign, weights::StateDict,
+    },
     session::{Session, SessionSettings},
     text_sources::{Templates, TextSources, class_queries},
     vocab::templates::TemplateSet,
@@ -137,6 +139,7 @@ impl Validator {
             templates: Templates::Usual(&templates),
             cache: None,
             progress: None,
+            stop: StopSign::default(),
         };
         let seen = classes.iter().map(|class| class.seen).collect();
         let mut blueprint = architecture.blueprint(&device)?;

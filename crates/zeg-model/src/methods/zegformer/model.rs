@@ -96,6 +96,12 @@ impl SegmentationModel for ZegFormer {
         })
     }
 
+    fn encoding_bytes(&self, encoding: &RegionEncoding) -> u64 {
+        let crops = encoding.crops.as_ref().map_or(0, Vec::len);
+        let vectors = encoding.vectors.shape().num_elements();
+        ((encoding.masks.values.len() + crops + vectors) * size_of::<f32>()) as u64
+    }
+
     fn class_needs(&self) -> ClassNeeds {
         ClassNeeds {
             each_template: false,

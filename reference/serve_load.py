@@ -1,0 +1,201 @@
+"""Loads `zeg serve` with many clients, and checks that each gets the answer for its own image.
+
+    python3 reference/serve_load.py --zeg target/release/zeg --clients 100 --seconds 600
+
+Every client has an image of its own. `zeg segment` segments all images first; every answer of the server must be its
+label map to the byte. A client that is told to wait (429) waits as long as Retry-After says. Needs Python 3.9 or newer and
+nothing else. Prints one JSON object: rates, latencies, refusals, the server's memory, and how it ended.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import pathlib
+import random
+import signal
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+import zlib
+
+COLOURS = [(220, 40, 40), (40, 60, 220), (40, 180, 60), (230, 210, 40), (150, 50, 170)]
+
+
+def png(width, height, number):
+    """An image of coloured blocks that follow from a number."""
+    rng = random.Random(number)
+    side = max(width // 8, 1)
+    blocks = [[rng.choice(COLOURS) for _ in range(width // side + 1)] for _ in range(height // side + 1)]
+    rows = bytearray()
+    for y in range(height):
+        rows.append(0)
+        for x in range(width):
+            red, green, blue = blocks[y // side][x // side]
+            shade = (3 * x + 5 * y + number) % 17
+            rows += bytes((min(red + shade, 255), green, max(blue - shade, 0)))
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(rows), 6)) + chunk(b"IEND", b"")
+
+
+def form(image, classes):
+    """The body of a request for the label map of an image."""
+    parts = [
+        b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + image,
+        b'--b\r\nContent-Disposition: form-data; name="classes"\r\n\r\n' + classes.encode(),
+        b'--b\r\nContent-Disposition: form-data; name="output"\r\n\r\nlabels',
+        b"--b--\r\n",
+    ]
+    return b"\r\n".join(parts)
+
+
+def memory(process):
+    """Resident memory of a process in bytes."""
+    with open(f"/proc/{process}/status", encoding="ascii") as status:
+        for line in status:
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+class Client(threading.Thread):
+    """Asks for its image again and again until the end."""
+
+    def __init__(self, place, body, wanted, end):
+        super().__init__(daemon=True)
+        self.place, self.body, self.wanted, self.end = place, body, wanted, end
+        self.times, self.refused, self.faults = [], 0, []
+
+    def run(self):
+        connection = None
+        while time.monotonic() < self.end:
+            if connection is None:
+                connection = http.client.HTTPConnection(self.place, timeout=150)
+            started = time.monotonic()
+            try:
+                headers = {"Content-Type": "multipart/form-data; boundary=b"}
+                connection.request("POST", "/v1/segment", self.body, headers)
+                answer = connection.getresponse()
+                content = answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                self.faults.append(f"connection: {error!r}")
+                connection = None
+                time.sleep(0.1)
+                continue
+            if answer.status == 200:
+                self.times.append(time.monotonic() - started)
+                if content != self.wanted:
+                    self.faults.append("the answer is not that of the client's image")
+            elif answer.status == 429:
+                self.refused += 1
+                wait = answer.getheader("Retry-After", "")
+                if not wait.isdigit() or int(wait) < 1:
+                    self.faults.append(f"429 with Retry-After {wait!r}")
+                    wait = "1"
+                # An idle connection is closed by the server after a while.
+                connection.close()
+                connection = None
+                time.sleep(min(int(wait), max(self.end - time.monotonic(), 0)))
+            else:
+                self.faults.append(f"{answer.status}: {content[:300]!r}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--zeg", required=True)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--classes", default="red, blue, green, yellow, purple")
+    parser.add_argument("--clients", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--arguments", default="", help="more arguments of `zeg serve`, separated by spaces")
+    options = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        (folder / "images").mkdir()
+        images = []
+        for number in range(options.clients):
+            image = png(options.size, options.size, number)
+            images.append(image)
+            (folder / "images" / f"{number:04}.png").write_bytes(image)
+        zeg = str(pathlib.Path(options.zeg).resolve())
+        common = ["--model", options.model]
+        started = time.monotonic()
+        subprocess.run(
+            [zeg, "segment", "images", *common, "--classes", options.classes, "--write", "labels", "-o", "out", "--quiet"],
+            cwd=folder, check=True, stdout=subprocess.DEVNULL,
+        )
+        segment_rate = options.clients / (time.monotonic() - started)
+        wanted = [(folder / "out" / f"{number:04}.png").read_bytes() for number in range(options.clients)]
+        assert len(set(wanted)) == options.clients, "two images have the same labels"
+
+        (folder / "tmp").mkdir()
+        server = subprocess.Popen(
+            [zeg, "serve", *common, "--port", "0", "--quiet", *options.arguments.split()],
+            cwd=folder, stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(folder / "tmp")},
+        )
+        try:
+            place = server.stdout.readline().decode().strip().removeprefix("http://")
+            assert place, "the server did not start"
+            before = memory(server.pid)
+            end = time.monotonic() + options.seconds
+            clients = [
+                Client(place, form(image, options.classes), labels, end) for image, labels in zip(images, wanted)
+            ]
+            started = time.monotonic()
+            for client in clients:
+                client.start()
+            samples = []
+            while time.monotonic() < end:
+                time.sleep(min(1, max(end - time.monotonic(), 0.01)))
+                samples.append(memory(server.pid))
+            for client in clients:
+                client.join()
+            seconds = time.monotonic() - started
+            asked = time.monotonic()
+            server.send_signal(signal.SIGTERM)
+            code = server.wait(timeout=60)
+            stopped = time.monotonic() - asked
+        finally:
+            server.kill()
+        times = sorted(time for client in clients for time in client.times)
+        faults = [fault for client in clients for fault in client.faults]
+
+        def percentile(share):
+            return round(times[min(int(share * len(times)), len(times) - 1)], 4) if times else None
+
+        halves = samples[: len(samples) // 2], samples[len(samples) // 2 :]
+        print(json.dumps({
+            "model": options.model,
+            "clients": options.clients,
+            "size": options.size,
+            "seconds": round(seconds, 1),
+            "answered": len(times),
+            "images_a_second": round(len(times) / seconds, 2),
+            "segment_images_a_second": round(segment_rate, 2),
+            "fewest_of_a_client": min(len(client.times) for client in clients),
+            "refused": sum(client.refused for client in clients),
+            "faults": len(faults),
+            "first_faults": faults[:5],
+            "p50_s": percentile(0.5),
+            "p99_s": percentile(0.99),
+            "longest_s": percentile(1),
+            "memory_before": before,
+            "memory_most_first_half": max(halves[0], default=0),
+            "memory_most_second_half": max(halves[1], default=0),
+            "exit_code": code,
+            "seconds_to_stop": round(stopped, 2),
+            "files_left": len(list((folder / "tmp").iterdir())),
+        }, indent=2))
+        raise SystemExit(bool(faults) or code != 0 or not times)
+
+
+if __name__ == "__main__":
+    main()
