@@ -51,7 +51,16 @@ fn found(command: &mut Command) -> Value {
 fn every_method_labels_every_pixel() {
     let world = world();
     let mut maps = Vec::new();
-    for method in ["clip", "maskclip", "sclip", "naclip", "clearclip"] {
+    for method in [
+        "clip",
+        "maskclip",
+        "sclip",
+        "naclip",
+        "clearclip",
+        "sc-clip",
+        "pearl",
+        "combined",
+    ] {
         let found =
             found(segment(&world, method, "dog, cat|kitten, sofa").args(["--method", method]));
         assert_eq!(found[0]["width"], 48);

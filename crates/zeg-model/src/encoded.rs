@@ -34,7 +34,7 @@ pub struct EncodedWindows {
     /// Height and width that the image was resized to.
     pub(crate) resized: [usize; 2],
     pub(crate) windows: Vec<EncodedWindow>,
-    /// The resized image, if the model needs it in a second pass.
+    /// The resized image, if the model needs it in a second pass, or scores are refined by it.
     pub(crate) image: Option<Arc<RgbImage>>,
     stages: Stages,
 }
@@ -66,11 +66,12 @@ impl EncodedWindows {
     ) -> Result<Self, ModelError> {
         let mut source = Pixels::new(model, image, settings, device, stop)?;
         let windows = source.encode_up_to(model, usize::MAX)?;
+        let keeps_image = model.second_pass().is_some() || !settings.refine.is_none();
         Ok(Self {
             size: source.size,
             resized: source.resized,
             windows,
-            image: model.second_pass().map(|_| Arc::new(source.image)),
+            image: keeps_image.then(|| Arc::new(source.image)),
             stages: source.stages,
         })
     }

@@ -10,6 +10,7 @@ use zeg_base::{
 };
 use zeg_image::{Window, fit_short_side, sliding_windows};
 
+pub use crate::refine::Refinement;
 use crate::{ModelError, section::Section};
 pub use crate::{
     classes::{ClassNeeds, ClassQueries},
@@ -64,6 +65,9 @@ pub struct Inference {
     /// 16 times the short side.
     #[serde(skip_serializing_if = "is_zero")]
     pub longest_side: usize,
+    /// Refinement of the scores by the colours of the image. It holds the scores of the whole resized image in memory.
+    #[serde(skip_serializing_if = "Refinement::is_none")]
+    pub refine: Refinement,
     /// Options of the model's method.
     #[serde(skip_serializing_if = "Section::is_empty")]
     pub method: Section,
@@ -89,6 +93,7 @@ impl Default for Inference {
             threshold: None,
             mode: InferenceMode::Slide,
             longest_side: 0,
+            refine: Refinement::None,
             method: Section::default(),
         }
     }

@@ -1,8 +1,27 @@
-//! The second pass of a method: it refines the scores of the whole image once all windows are scored.
+//! Refinement of the scores of the whole image once all windows are scored: by the method, or by the colours.
 
-use zeg_image::RgbImage;
+mod pamr;
 
-use crate::{ModelError, classes::ClassQueries, score_map::ScoreMap};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use zeg_base::memory::{check, product};
+use zeg_image::{RgbImage, resize_bilinear};
+
+use self::pamr::Pamr;
+use crate::{
+    ModelError,
+    classes::ClassQueries,
+    method::Scoring,
+    score_map::ScoreMap,
+    scores::{ScoreField, Strip},
+};
+
+/// Side of a cell of the grid that scores are refined on, in pixels of the resized image.
+const CELL: usize = 2;
+/// Score that a class must have at some cell to be refined; the others have no part in the result.
+const COMPETES: f32 = 0.02;
+/// Smallest share of a class, so that its logarithm is finite.
+const LEAST: f32 = 1e-6;
 
 /// A second pass that refines the scores of the first.
 ///
@@ -22,4 +41,137 @@ pub trait SecondPass {
         image: &RgbImage,
         classes: &ClassQueries,
     ) -> Result<ScoreMap, ModelError>;
+}
+
+/// How scores are refined by the colours of the image, with any method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Refinement {
+    /// Scores stay as the model gives them.
+    #[default]
+    None,
+    /// Pixel-adaptive mask refinement (PAMR): every pixel repeatedly takes the mean of the scores around it, weighted by
+    /// likeness of colour.
+    Pamr,
+}
+
+impl Refinement {
+    /// Returns whether scores stay as they are.
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+
+    /// Returns the refined scores of a field, before offsets, on a grid of half the field's size; logits with
+    /// [`Scoring::Softmax`]. The shares of classes are refined, not their logits.
+    ///
+    /// - `image`: the resized image, of the field's size
+    ///
+    /// # Errors
+    /// Returns an error if the scores of the whole image cannot be held in memory.
+    pub(crate) fn apply(
+        self,
+        field: &ScoreField,
+        image: &RgbImage,
+        scoring: Scoring,
+    ) -> Result<ScoreMap, ModelError> {
+        if self.is_none() {
+            return Ok(ScoreMap::of_field(field));
+        }
+        let [height, width] = field.size().map(|side| side.div_ceil(CELL));
+        let classes = field.classes();
+        let floats = classes.saturating_mul(4) + Pamr::NUMBERS_A_PIXEL;
+        check(product(&[height, width, floats, size_of::<f32>()])).map_err(|source| {
+            ModelError::Memory {
+                what: format!("refining the scores of {classes} classes on {width}×{height} cells"),
+                source,
+            }
+        })?;
+        let mut shares = shares(&field.strip(0..height, [height, width])); // [classes, height, width]
+        let cells = (height * width).max(1);
+        let competing: Vec<usize> = shares
+            .par_chunks_exact(cells)
+            .enumerate()
+            .filter(|(_, share)| share.iter().any(|&share| share > COMPETES))
+            .map(|(class, _)| class)
+            .collect();
+        let maps: Vec<f32> = competing
+            .iter()
+            .flat_map(|&class| &shares[class * cells..][..cells])
+            .copied()
+            .collect();
+        let refined = Pamr::new(&resize_bilinear(image, width, height)).refine(&maps);
+        for (&class, refined) in competing.iter().zip(refined.chunks_exact(cells)) {
+            shares[class * cells..][..cells].copy_from_slice(refined);
+        }
+        if scoring == Scoring::Softmax {
+            shares
+                .par_iter_mut()
+                .for_each(|share| *share = share.max(LEAST).ln());
+        }
+        Ok(ScoreMap {
+            classes,
+            height,
+            width,
+            values: shares,
+        })
+    }
+}
+
+/// Returns the scores of a strip of all rows from 0 to 1: `[classes, rows, width]`.
+fn shares(strip: &Strip) -> Vec<f32> {
+    let (rows, width) = (strip.rows(), strip.width);
+    let scored: Vec<Vec<f32>> = (0..rows)
+        .into_par_iter()
+        .map(|row| strip.scores(row))
+        .collect();
+    let mut shares = vec![0.0; strip.classes * rows * width];
+    shares
+        .par_chunks_mut((rows * width).max(1))
+        .enumerate()
+        .for_each(|(class, share)| {
+            for (share, scores) in share.chunks_exact_mut(width.max(1)).zip(&scored) {
+                share.copy_from_slice(&scores[class * width..][..width]);
+            }
+        });
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use zeg_image::Window;
+
+    use super::*;
+    use crate::scores::WindowLogits;
+
+    #[test]
+    fn refined_shares_add_up_to_one_on_half_the_size() {
+        let window = Window {
+            x: 0,
+            y: 0,
+            width: 8,
+            height: 5,
+        };
+        let logits = vec![2.0, -2.0, -2.0, 2.0, -30.0, -30.0]; // [3, 1, 2]
+        let mut field = ScoreField::new(3, [5, 8], Scoring::Softmax, Vec::new());
+        field.push(WindowLogits::new(window, logits, [1, 2], [5, 8]));
+        let image = RgbImage::new(8, 5);
+        let refined = Refinement::Pamr
+            .apply(&field, &image, Scoring::Softmax)
+            .unwrap();
+        assert_eq!((refined.classes, refined.height, refined.width), (3, 3, 4));
+        for cell in 0..12 {
+            let sum: f32 = (0..3)
+                .map(|class| refined.values[class * 12 + cell].exp())
+                .sum();
+            assert!((sum - 1.0).abs() < 1e-4, "{sum}");
+        }
+        // Left and right halves of one colour come closer to each other.
+        assert!(refined.values[0].exp() < 0.98 && refined.values[0] > refined.values[3]);
+        let same = Refinement::None
+            .apply(&field, &image, Scoring::Softmax)
+            .unwrap();
+        assert_eq!(same, ScoreMap::of_field(&field));
+    }
 }

@@ -66,7 +66,7 @@ pub struct Scan<'a> {
 impl<'a> Scan<'a> {
     /// Starts a scan at the top of the image.
     ///
-    /// A model with a second pass encodes and scores all windows here; the scores of the whole image are then held in
+    /// A model with a second pass, or settings that refine scores, encode and score all windows here; the scores of the whole image are then held in
     /// memory.
     ///
     /// # Errors
@@ -117,20 +117,27 @@ impl<'a> Scan<'a> {
             stop,
             stages: Stages::default(),
         };
-        if let Some(second) = model.second_pass() {
+        let second = model.second_pass();
+        if second.is_some() || !settings.refine.is_none() {
             scan.score_up_to(usize::MAX)?;
             let started = Instant::now();
             let offsets = scan.field.take_offsets();
-            let first = ScoreMap::of_field(&scan.field);
             let resized_image = scan.pixels.as_ref().map(|pixels| &pixels.image);
             let image = resized_image.or(image).ok_or_else(|| {
                 ModelError::Config(
-                    "the image was encoded without its pixels, which the model's second pass needs"
-                        .into(),
+                    "the image was encoded without its pixels, which the refinement of scores needs".into(),
                 )
             })?;
-            let refined = second.refine(first, image, queries)?;
-            scan.field = refined.into_field(model.scoring(), offsets);
+            if let Some(second) = second {
+                let first = ScoreMap::of_field(&scan.field);
+                let refined = second.refine(first, image, queries)?;
+                scan.field = refined.into_field(model.scoring(), Vec::new());
+            }
+            if !settings.refine.is_none() {
+                let refined = settings.refine.apply(&scan.field, image, model.scoring())?;
+                scan.field = refined.into_field(model.scoring(), Vec::new());
+            }
+            scan.field.set_offsets(offsets);
             scan.stages.model += started.elapsed();
         }
         Ok(scan)

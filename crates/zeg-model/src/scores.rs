@@ -155,6 +155,16 @@ impl ScoreField {
         std::mem::take(&mut self.offsets)
     }
 
+    /// Sets the offsets that scores are lowered by: `[classes]`; empty for none.
+    pub(crate) fn set_offsets(&mut self, offsets: Vec<f32>) {
+        self.offsets = offsets;
+    }
+
+    /// Returns the number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
     /// Returns height and width in pixels.
     pub fn size(&self) -> [usize; 2] {
         [self.height, self.width]

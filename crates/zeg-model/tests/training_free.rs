@@ -15,6 +15,7 @@ use zeg_image::normalize::Normalization;
 use zeg_model::{
     Precision,
     classes::ClassQueries,
+    inference::Inference,
     method::{PlainTower, SegmentationModel as _, WindowBatch},
     methods::{
         Methods,
@@ -26,7 +27,13 @@ use zeg_model::{
 };
 
 fn golden() -> StateDict {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/training_free.safetensors");
+    file("training_free.safetensors")
+}
+
+fn file(name: &str) -> StateDict {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
     StateDict::open(&path, &Methods::default().key_tables()).unwrap()
 }
 
@@ -119,4 +126,86 @@ fn modes_give_different_scores() {
     ] {
         assert_ne!(of(a).values, of(b).values);
     }
+}
+
+/// Golden file: `python reference/training_free_refined.py` (float64, a tower of six blocks).
+#[test]
+fn the_later_methods_give_the_reference_numbers() {
+    let golden = file("training_free_refined.safetensors");
+    let weights = tower(&golden);
+    let Recognized::Clip(PlainTower { encoder, .. }) =
+        Recognized::from_weights(&weights, &Methods::default()).unwrap()
+    else {
+        panic!("the tower is not recognized as CLIP's");
+    };
+    assert_eq!((encoder.layers, encoder.heads, encoder.patch), (6, 1, 8));
+    for (name, attention) in [
+        ("sc-clip", DenseAttention::ScClip),
+        ("pearl", DenseAttention::Pearl),
+        ("combined", DenseAttention::Combined),
+    ] {
+        let model = TrainingFree::build(
+            &weights,
+            &encoder,
+            TrainingFreeConfig::new(attention),
+            Normalization::CLIP,
+            &Device::flex(),
+            Precision::Float,
+        )
+        .unwrap();
+        let windows = WindowBatch {
+            images: tensor(&golden, "image"),
+            pixels: &[],
+        };
+        let encoded = model.encode(&windows).unwrap().remove(0);
+        let of = |part: &str| format!("{name}.{part}");
+        assert_close(encoded.patches.clone(), &golden, &of("patches"), name);
+        assert_close(encoded.global.clone(), &golden, &of("global"), name);
+        let text = tensor::<2>(&golden, "text");
+        let seen = vec![false; text.dims()[0]];
+        let classes = ClassQueries::new(text, seen);
+        let WindowScores::Logits(logits) = model.score(&encoded, &classes).unwrap() else {
+            panic!("{name} has logits");
+        };
+        assert_close(logits, &golden, &of("logits"), name);
+    }
+}
+
+#[test]
+fn the_combination_also_encodes_the_whole_image() {
+    let golden = golden();
+    let weights = tower(&golden);
+    let Recognized::Clip(PlainTower { encoder, .. }) =
+        Recognized::from_weights(&weights, &Methods::default()).unwrap()
+    else {
+        panic!("the tower is not recognized as CLIP's");
+    };
+    let config = TrainingFreeConfig::new(DenseAttention::Combined);
+    let build = |config| {
+        TrainingFree::build(
+            &weights,
+            &encoder,
+            config,
+            Normalization::CLIP,
+            &Device::flex(),
+            Precision::Float,
+        )
+    };
+    let model = build(config).unwrap();
+    let settings = Inference {
+        crop: 32,
+        stride: 16,
+        ..config.default_inference()
+    };
+    let planned = model.plan([40, 56], &settings).unwrap();
+    assert_eq!(planned.iter().filter(|it| it.layer == 1).count(), 1);
+    assert_eq!(planned[0].resized, Some([32, 32]));
+    // An image of one window has this view already.
+    assert_eq!(model.plan([32, 32], &settings).unwrap().len(), 1);
+    let full = TrainingFreeConfig {
+        last_block: LastBlock::Full,
+        ..config
+    };
+    let message = build(full).unwrap_err().to_string();
+    assert!(message.contains("last-block full"), "{message}");
 }

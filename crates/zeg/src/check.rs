@@ -314,7 +314,11 @@ mod tests {
             let right = scores(&weights);
             let keys: Vec<String> = weights.keys().map(str::to_owned).collect();
             for key in keys {
-                if key.ends_with("mlp.c_proj.weight") || key.contains("predictor.mask_embed") {
+                // CAT-Seg's scores depend on cosines, which damp errors of the encoder, so that its aggregator is wrong here.
+                if key.ends_with("mlp.c_proj.weight")
+                    || key.contains("predictor.mask_embed")
+                    || key.contains("predictor.transformer.")
+                {
                     let mut tensor = weights.read(&key).unwrap().unwrap();
                     for value in &mut tensor.values {
                         *value *= 1.001;

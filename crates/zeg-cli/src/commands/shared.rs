@@ -10,7 +10,7 @@ use zeg::{
     loading::{MethodChoice, ModelOptions},
     model::{
         Precision,
-        inference::{Inference, InferenceMode, TestTime},
+        inference::{Inference, InferenceMode, Refinement, TestTime},
         method::{Method, StartingPoint},
         methods::Methods,
         section::Section,
@@ -375,6 +375,18 @@ pub(crate) struct InferenceArgs {
     /// Part of an image that the model gets at once [default: the model's]
     #[arg(long, value_enum, help_heading = heading::INFERENCE)]
     mode: Option<ModeArg>,
+    /// Refinement of the scores by the colours of the image [default: the model's]
+    #[arg(long, value_enum, help_heading = heading::INFERENCE)]
+    refine: Option<RefineArg>,
+}
+
+/// A [`Refinement`] as a value of `--refine`.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum RefineArg {
+    /// Scores stay as the model gives them
+    None,
+    /// Pixel-adaptive mask refinement: pixels take the scores of pixels of like colour around them
+    Pamr,
 }
 
 /// An [`InferenceMode`] as a value of `--mode`.
@@ -394,6 +406,7 @@ pub(crate) struct InferenceChanges {
     stride: Option<usize>,
     seen_offset: Option<f32>,
     mode: Option<InferenceMode>,
+    refine: Option<Refinement>,
 }
 
 impl InferenceArgs {
@@ -406,6 +419,10 @@ impl InferenceArgs {
             mode: self.mode.map(|mode| match mode {
                 ModeArg::Slide => InferenceMode::Slide,
                 ModeArg::Whole => InferenceMode::Whole,
+            }),
+            refine: self.refine.map(|refine| match refine {
+                RefineArg::None => Refinement::None,
+                RefineArg::Pamr => Refinement::Pamr,
             }),
         }
     }
@@ -429,6 +446,9 @@ impl InferenceChanges {
         }
         if let Some(mode) = self.mode {
             inference.mode = mode;
+        }
+        if let Some(refine) = self.refine {
+            inference.refine = refine;
         }
         Ok(inference.check()?)
     }

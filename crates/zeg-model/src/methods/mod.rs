@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The built-in methods. The first that is trained on masks and the first that uses plain CLIP are the defaults.
-pub static BUILTIN: [&dyn Method; 8] = [
+pub static BUILTIN: [&dyn Method; 11] = [
     &zegclip::ZegClipMethod,
     &clip_rc::ClipRcMethod,
     &zegformer::ZegFormerMethod,
@@ -29,6 +29,9 @@ pub static BUILTIN: [&dyn Method; 8] = [
     training_free::FAMILY[2],
     training_free::FAMILY[3],
     training_free::FAMILY[4],
+    training_free::FAMILY[5],
+    training_free::FAMILY[6],
+    training_free::FAMILY[7],
 ];
 
 /// The methods that a program knows.

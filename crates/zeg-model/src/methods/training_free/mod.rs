@@ -12,7 +12,16 @@
 //! | [`DenseAttention::Sclip`] | (softmax(q·qᵀ/√d) + softmax(k·kᵀ/√d))·v | SCLIP, Wang, Mei, Yuille, ECCV 2024, eq. 3 |
 //! | [`DenseAttention::Naclip`] | softmax(k·kᵀ/√d + ω)·v, ω a Gaussian of the patches' distance | NACLIP, Hajimiri, Ben Ayed, Dolz, WACV 2025, section 3 |
 //! | [`DenseAttention::ClearClip`] | softmax(q·qᵀ/√d)·v | ClearCLIP, Lan et al., ECCV 2024 |
+//! | [`DenseAttention::ScClip`] | anomalies repaired, middle blocks used ([`calibrated`]) | SC-CLIP, Bai et al., arXiv 2411.15869 |
+//! | [`DenseAttention::Pearl`] | softmax(q·(k·R)ᵀ/√d)·v, R a rotation of keys towards queries ([`calibrated`]) | PEARL, Pei et al., CVPR 2026, first step |
+//! | [`DenseAttention::Combined`] | softmax(q·qᵀ/√d)·v, with the steps below | measured, docs/src/project/training-free.md |
+//!
+//! [`DenseAttention::Combined`] adds to the cosine of a patch and a class that of the window's image embedding and the
+//! class, with a weight; encodes the whole image as a small square beside the windows and averages the scores of both;
+//! and refines the class shares by the colours of the image (PAMR, [`crate::inference::Refinement`]).
 
+mod anomaly;
+mod calibrated;
 mod entry;
 
 use burn::{
@@ -23,14 +32,15 @@ use serde::{Deserialize, Serialize};
 use zeg_image::normalize::Normalization;
 use zeg_kernels::softmax;
 
+use self::calibrated::{Before, Steps, middle_blocks};
 #[cfg(feature = "schema")]
 pub use self::entry::section_schema;
-pub use self::entry::{CLEAR_CLIP, FAMILY, TrainingFreeMethod};
+pub use self::entry::{CLEAR_CLIP, COMBINED, FAMILY, TrainingFreeMethod};
 use crate::{
     ModelError, Precision,
     classes::ClassQueries,
     config::VisionConfig,
-    inference::{Inference, InferenceMode},
+    inference::{Inference, InferenceMode, PlannedWindow, Refinement},
     layers::l2_normalize,
     method::{ModelFacts, Scoring, SegmentationModel, WindowBatch},
     scores::WindowScores,
@@ -57,6 +67,24 @@ pub enum DenseAttention {
     Naclip,
     /// Queries to queries (ClearCLIP).
     ClearClip,
+    /// Self-calibration by anomaly tokens and middle blocks (SC-CLIP).
+    ScClip,
+    /// Queries to keys that are rotated towards them (PEARL).
+    Pearl,
+    /// Queries to queries, with the vote of image embeddings, a view of the whole image and refined scores.
+    Combined,
+}
+
+impl DenseAttention {
+    /// Returns the steps of the later methods; `None` if the attention alone is changed.
+    fn steps(self) -> Option<&'static Steps> {
+        match self {
+            Self::ScClip => Some(&calibrated::SC_CLIP),
+            Self::Pearl => Some(&calibrated::PEARL),
+            Self::Combined => Some(&calibrated::COMBINED),
+            Self::Plain | Self::MaskClip | Self::Sclip | Self::Naclip | Self::ClearClip => None,
+        }
+    }
 }
 
 /// The parts of the last block that are used besides its attention.
@@ -110,6 +138,10 @@ impl TrainingFreeConfig {
             seen_offset: 0.0,
             threshold: None,
             mode: InferenceMode::Slide,
+            refine: match self.attention {
+                DenseAttention::Combined => Refinement::Pamr,
+                _ => Refinement::None,
+            },
             ..Inference::default()
         }
     }
@@ -155,6 +187,19 @@ impl TrainingFree {
                 "a training-free method needs CLIP's own image tower, without prompts and region tokens".into(),
             ));
         }
+        if config.attention.steps().is_some() {
+            if encoder.layers < 2 {
+                return Err(ModelError::Config(format!(
+                    "this training-free method needs a tower of at least 2 blocks, not {}",
+                    encoder.layers
+                )));
+            }
+            if config.last_block == LastBlock::Full {
+                return Err(ModelError::Config(
+                    "last-block full: this training-free method uses the attention only".into(),
+                ));
+            }
+        }
         Ok(Self {
             backbone: VisionTransformer::build(&params.at("backbone"), encoder)?,
             config,
@@ -172,7 +217,11 @@ impl TrainingFree {
         let [q, k, v] = block.attn.project(block.ln_1.forward(x.clone())); // [batch, heads, tokens, d] each
         let attended = match self.config.attention {
             DenseAttention::Plain => similarity(q, k, None).matmul(v),
-            DenseAttention::MaskClip => v,
+            // The later methods have steps of their own and do not come here.
+            DenseAttention::MaskClip
+            | DenseAttention::ScClip
+            | DenseAttention::Pearl
+            | DenseAttention::Combined => v,
             DenseAttention::Sclip => {
                 (similarity(q.clone(), q, None) + similarity(k.clone(), k, None)).matmul(v)
             }
@@ -237,6 +286,78 @@ impl EncoderHooks for LastBlockHook<'_> {
     }
 }
 
+/// The hooks that keep what the steps of the last block need, and leave that block out.
+struct KeepHooks {
+    middle: std::ops::Range<usize>,
+    last: usize,
+}
+
+impl EncoderHooks for KeepHooks {
+    fn keeps(&self, layer: usize) -> bool {
+        layer + 1 == self.last || self.middle.contains(&layer)
+    }
+
+    fn replace(
+        &self,
+        layer: usize,
+        _block: &ResidualBlock,
+        tokens: &Tensor<3>,
+        _plan: TokenPlan,
+    ) -> Option<Tensor<3>> {
+        (layer == self.last).then(|| tokens.clone())
+    }
+}
+
+impl TrainingFree {
+    /// Encodes images `[batch, 3, height, width]` with the steps of the later methods. The image embedding is CLIP's own:
+    /// the class token after the unchanged last block.
+    fn encode_in_steps(&self, images: Tensor<4>, steps: &Steps) -> Result<Encoded, ModelError> {
+        let blocks = &self.backbone.transformer.resblocks;
+        let last = blocks.len().saturating_sub(1);
+        let hooks = KeepHooks {
+            middle: if steps.needs_middle() {
+                middle_blocks(blocks.len())
+            } else {
+                0..0
+            },
+            last,
+        };
+        let features = self
+            .backbone
+            .forward_with(images, &hooks, &mut Trace::off());
+        let grid = features.encoded.grid;
+        let kept = |layer: usize| features.middle.iter().find(|kept| kept.layer == layer);
+        let (Some(block), Some(penultimate)) = (blocks.last(), kept(last.saturating_sub(1))) else {
+            return Err(ModelError::Config("the image tower has no blocks".into()));
+        };
+        let middle: Vec<Tensor<3>> = hooks
+            .middle
+            .clone()
+            .filter_map(kept)
+            .map(|kept| kept.tokens.clone())
+            .collect();
+        let penultimate = penultimate.tokens.clone(); // [batch, 1 + h·w, width]
+        let class = block.forward_first(penultimate.clone()); // [batch, 1, width]
+        let before = Before {
+            penultimate,
+            middle: &middle,
+            grid,
+        };
+        let tokens = steps.last_block(block, &before)?;
+        let [batch, length, _] = tokens.dims();
+        let tokens = Tensor::cat(vec![class, tokens.narrow(1, 1, length - 1)], 1);
+        let joint = self.backbone.project(self.backbone.ln_post.forward(tokens));
+        let unit = l2_normalize(joint); // [batch, 1 + h·w, dim]
+        let [_, _, dim] = unit.dims();
+        Ok(Encoded {
+            global: unit.clone().narrow(1, 0, 1).reshape([batch, dim]),
+            patches: unit.narrow(1, 1, length - 1),
+            regions: None,
+            grid,
+        })
+    }
+}
+
 impl SegmentationModel for TrainingFree {
     type Encoding = Encoded;
 
@@ -249,7 +370,40 @@ impl SegmentationModel for TrainingFree {
         }
     }
 
+    /// Plans windows as the settings say, and one of the whole image if the method has such a view.
+    fn plan(
+        &self,
+        size: [usize; 2],
+        settings: &Inference,
+    ) -> Result<Vec<PlannedWindow>, ModelError> {
+        let stride = self.facts().stride;
+        let mut planned = settings.plan(size, stride)?;
+        let steps = self.config.attention.steps();
+        let side = self.backbone.config().input_resolution;
+        let whole = PlannedWindow::whole(size);
+        let is_there = |it: &PlannedWindow| {
+            it.window == whole.window && it.encoded_size(stride) == [side, side]
+        };
+        if steps.is_some_and(|steps| steps.whole_image) && !planned.iter().any(is_there) {
+            // Windows are planned from top to bottom, and this one starts at the top.
+            planned.insert(
+                0,
+                PlannedWindow {
+                    resized: Some([side, side]),
+                    layer: 1,
+                    ..whole
+                },
+            );
+        }
+        Ok(planned)
+    }
+
     fn encode(&self, windows: &WindowBatch) -> Result<Vec<Encoded>, ModelError> {
+        let [count, _, _, _] = windows.images.dims();
+        if let Some(steps) = self.config.attention.steps() {
+            let encoded = self.encode_in_steps(windows.images.clone(), steps)?;
+            return Ok((0..count).map(|index| encoded.image(index)).collect());
+        }
         let hooks = LastBlockHook {
             model: self,
             last: self.backbone.transformer.resblocks.len().saturating_sub(1),
@@ -258,7 +412,6 @@ impl SegmentationModel for TrainingFree {
         let features = self
             .backbone
             .forward_with(images, &hooks, &mut Trace::off());
-        let [count, _, _, _] = windows.images.dims();
         Ok((0..count)
             .map(|index| features.encoded.image(index))
             .collect())
@@ -271,10 +424,19 @@ impl SegmentationModel for TrainingFree {
     ) -> Result<WindowScores, ModelError> {
         let text = classes.text.clone(); // [classes, dim]
         let [count, _] = text.dims();
-        let cosines = encoding
-            .patches
-            .clone()
-            .matmul(l2_normalize(text).transpose().unsqueeze()); // [1, h·w, classes]
+        let text = l2_normalize(text).transpose(); // [dim, classes]
+        let cosines = encoding.patches.clone().matmul(text.clone().unsqueeze()); // [1, h·w, classes]
+        let vote = self
+            .config
+            .attention
+            .steps()
+            .map_or(0.0, |steps| steps.vote);
+        let cosines = if vote > 0.0 {
+            let of_window = encoding.global.clone().matmul(text); // [1, classes]
+            cosines + of_window.reshape([1, 1, count]) * vote
+        } else {
+            cosines
+        };
         let [h, w] = encoding.grid;
         let logits = (cosines * self.config.logit_scale)
             .swap_dims(1, 2)
