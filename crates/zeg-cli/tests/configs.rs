@@ -46,6 +46,7 @@ fn every_experiment_opens_and_names_what_exists() {
         configs("zegclip-"),
         configs("clip-rc-"),
         configs("zegformer-"),
+        configs("cat-seg-"),
     ]
     .concat()
     .into_iter()

@@ -436,7 +436,12 @@ name = "one"
 fn every_method_is_timed_with_generated_weights() {
     let folder = TempDir::new().unwrap();
     let configs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/mini-world");
-    for config in ["zegclip-inductive", "clip-rc-inductive", "zegformer"] {
+    for config in [
+        "zegclip-inductive",
+        "clip-rc-inductive",
+        "zegformer",
+        "cat-seg",
+    ] {
         for training in [false, true] {
             let mut command = zeg(folder.path());
             command.args(["bench", &format!("{configs}/{config}.toml")]);

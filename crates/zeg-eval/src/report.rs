@@ -50,6 +50,9 @@ pub enum NanRule {
     /// of these divided by the number of classes in the ground truth or in the prediction. The means over seen and over
     /// unseen classes are undefined if one of their classes has no value.
     TruthOnly,
+    /// The rule of detectron2 since 2022: a class has an IoU (and Dice) if it is in the ground truth, and means are over
+    /// these classes.
+    TruthMean,
 }
 
 /// The metrics of one class, 0..=1; `None` (JSON `null`) where the divisor is 0.
@@ -166,11 +169,11 @@ impl Report {
         let of_split = |split| {
             let of_split = classes.iter().filter(|class| class.split == split);
             let values: Vec<_> = of_split.map(|class| class.iou).collect();
-            let whole = rule == NanRule::Mmseg || values.iter().all(Option::is_some);
+            let whole = rule != NanRule::TruthOnly || values.iter().all(Option::is_some);
             mean(values.into_iter()).filter(|_| whole)
         };
         let over_all = |value: fn(&ClassReport) -> Option<f64>| match rule {
-            NanRule::Mmseg => mean(classes.iter().map(value)),
+            NanRule::Mmseg | NanRule::TruthMean => mean(classes.iter().map(value)),
             NanRule::TruthOnly => {
                 let sum: f64 = classes.iter().filter_map(value).sum();
                 (present > 0).then(|| sum / present as f64)

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod antialias;
 pub mod decode;
 mod error;
 pub mod inputs;
@@ -48,6 +49,7 @@ mod tiff_varieties;
 mod unused_bits;
 mod webp_chunks;
 
+pub use antialias::resize_antialiased;
 pub use decode::{
     DecodedImage, decode_image, decode_image_bytes, decode_labels, decode_labels_bytes, decode_rgb,
     decode_rgb_bytes,

@@ -49,4 +49,19 @@ pub struct ClassNeeds {
     pub each_template: bool,
     /// Name of the prompt templates of a second set of embeddings, for crops.
     pub crop_templates: Option<String>,
+    /// Whether a class is embedded by its first name alone; otherwise, its synonyms are averaged with it.
+    pub first_name_only: bool,
+}
+
+impl ClassNeeds {
+    /// Returns the names of each class that are embedded.
+    ///
+    /// - `classes`: each a list of synonyms whose first is its name
+    pub fn names(&self, classes: &[Vec<String>]) -> Vec<Vec<String>> {
+        let most = if self.first_name_only { 1 } else { usize::MAX };
+        let names = classes.iter();
+        names
+            .map(|names| names.iter().take(most).cloned().collect())
+            .collect()
+    }
 }

@@ -6,12 +6,13 @@
 use std::{sync::Arc, time::Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use zeg_image::{RgbImage, Window, resize_bilinear};
+use zeg_image::{RgbImage, Window, normalize::Normalization, resize_bilinear};
 
 use crate::{
     ModelError,
-    inference::{Inference, PlannedWindow},
+    inference::{Inference, PlannedWindow, StretchedPart},
     method::{Encoding, Model, WindowBatch},
+    resize::taps,
     scan::Stages,
     stop::StopSign,
 };
@@ -31,8 +32,8 @@ pub(crate) struct EncodedWindow {
 pub struct EncodedWindows {
     /// Height and width of the image.
     pub(crate) size: [usize; 2],
-    /// Height and width that the image was resized to.
-    pub(crate) resized: [usize; 2],
+    /// Height and width of the canvas that the windows are placed on.
+    pub(crate) canvas: [usize; 2],
     pub(crate) windows: Vec<EncodedWindow>,
     /// The resized image, if the model needs it in a second pass, or scores are refined by it.
     pub(crate) image: Option<Arc<RgbImage>>,
@@ -69,7 +70,7 @@ impl EncodedWindows {
         let keeps_image = model.second_pass().is_some() || !settings.refine.is_none();
         Ok(Self {
             size: source.size,
-            resized: source.resized,
+            canvas: source.canvas,
             windows,
             image: keeps_image.then(|| Arc::new(source.image)),
             stages: source.stages,
@@ -104,7 +105,8 @@ impl EncodedWindows {
 /// An image whose windows are encoded on demand.
 pub(crate) struct Pixels<'a> {
     pub(crate) size: [usize; 2],
-    pub(crate) resized: [usize; 2],
+    /// Height and width of the canvas that the windows are placed on.
+    pub(crate) canvas: [usize; 2],
     /// The resized image.
     pub(crate) image: RgbImage,
     plan: Vec<PlannedWindow>,
@@ -142,14 +144,16 @@ impl<'a> Pixels<'a> {
             )));
         }
         let started = Instant::now();
-        let image = resize_bilinear(image, resized_width, resized_height);
+        let image = model
+            .resampling()
+            .resize(image, resized_width, resized_height);
         let stages = Stages {
             prepare: started.elapsed(),
             ..Stages::default()
         };
         Ok(Self {
             size: [height, width],
-            resized,
+            canvas: model.canvas(resized, settings),
             image,
             plan,
             next: 0,
@@ -178,6 +182,7 @@ impl<'a> Pixels<'a> {
                 planned.window.y <= row
                     && planned.encoded_size(stride) == first.encoded_size(stride)
                     && pixels(planned) == pixels(&first)
+                    && planned.input.is_some() == first.input.is_some()
             };
             let count = self.plan[self.next..]
                 .iter()
@@ -213,6 +218,15 @@ impl<'a> Pixels<'a> {
         let mut pixels = Vec::with_capacity(windows.len());
         let mut values = Vec::with_capacity(windows.len() * 3 * height * width);
         for planned in windows {
+            if let Some(input) = &planned.input {
+                values.extend(stretched(
+                    &self.image,
+                    input,
+                    &facts.normalization,
+                    [height, width],
+                ));
+                continue;
+            }
             let mut part = crop(&self.image, &planned.window);
             if let Some([height, width]) = planned.resized {
                 part = resize_bilinear(&part, width, height);
@@ -239,6 +253,48 @@ impl<'a> Pixels<'a> {
 /// Returns the number of layers of some windows, at least 1.
 pub(crate) fn layers<'a>(windows: impl Iterator<Item = &'a PlannedWindow>) -> usize {
     1 + windows.map(|planned| planned.layer).max().unwrap_or(0)
+}
+
+/// Interpolates a part of a stretched image, normalises it, and pads it with zeros at the right and at the bottom:
+/// `[3, height, width]`.
+///
+/// - `padded`: height and width with padding
+pub fn stretched(
+    image: &RgbImage,
+    input: &StretchedPart,
+    normalization: &Normalization,
+    [padded_height, padded_width]: [usize; 2],
+) -> Vec<f32> {
+    let StretchedPart { image: size, part } = input;
+    let (height, width) = (image.height() as usize, image.width() as usize);
+    let mut values = vec![0.0_f32; 3 * padded_height * padded_width];
+    if height == 0 || width == 0 || size.contains(&0) {
+        return values;
+    }
+    let (rows, columns) = (taps(height, size[0]), taps(width, size[1]));
+    let rows = rows
+        .iter()
+        .skip(part.y)
+        .take(part.height.min(padded_height));
+    let columns: Vec<_> = columns
+        .iter()
+        .skip(part.x)
+        .take(part.width.min(padded_width))
+        .collect();
+    let pixels = image.as_raw();
+    for (y, &(top, bottom, down)) in rows.enumerate() {
+        for (x, &&(left, right, across)) in columns.iter().enumerate() {
+            for channel in 0..3 {
+                let at = |y: usize, x: usize| f32::from(pixels[(y * width + x) * 3 + channel]);
+                let upper = at(top, left) * (1.0 - across) + at(top, right) * across;
+                let lower = at(bottom, left) * (1.0 - across) + at(bottom, right) * across;
+                let value = upper * (1.0 - down) + lower * down;
+                values[(channel * padded_height + y) * padded_width + x] =
+                    (value - normalization.mean[channel]) / normalization.std[channel];
+            }
+        }
+    }
+    values
 }
 
 /// Cuts a window out of an image.

@@ -15,6 +15,17 @@ pub trait EncoderHooks {
         false
     }
 
+    /// Resizes the patch rows of the position table in another way than bilinearly; `None` leaves it to the encoder.
+    ///
+    /// - `table`: `[stored·stored, width]`, row-major
+    /// - `grid`: rows and columns of the image's patches
+    ///
+    /// Returns `[rows·columns, width]`.
+    fn positions(&self, table: &Tensor<2>, stored: usize, grid: [usize; 2]) -> Option<Tensor<2>> {
+        let _ = (table, stored, grid);
+        None
+    }
+
     /// Computes a block in another way; `None` leaves the block unchanged.
     ///
     /// - `tokens`: input of the block, `[batch, tokens, width]`, in the layout of `plan`
@@ -43,6 +54,8 @@ impl EncoderHooks for NoHooks {}
 pub struct Features {
     /// The encoder's output.
     pub encoded: Encoded,
+    /// All tokens in the joint image-text space, before they are normalised: `[batch, tokens, dim]`
+    pub joint: Tensor<3>,
     /// Outputs of the blocks that the hooks select, first to last.
     pub middle: Vec<MiddleFeatures>,
 }

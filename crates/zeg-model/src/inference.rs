@@ -236,6 +236,15 @@ impl Inference {
     }
 }
 
+/// A part of the resized image after bilinear interpolation to another size, in floating point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StretchedPart {
+    /// Height and width that the resized image is interpolated to.
+    pub image: [usize; 2],
+    /// The part of it that is encoded.
+    pub part: Window,
+}
+
 /// A window that is encoded at once, with its size at the encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlannedWindow {
@@ -244,6 +253,11 @@ pub struct PlannedWindow {
     /// Height and width in pixels that the window is resized to before it is encoded, multiples of the model's stride.
     /// If `None`, the window keeps its size and is padded.
     pub resized: Option<[usize; 2]>,
+    /// Where the pixels come from, if not from the window's own place in the resized image.
+    pub input: Option<StretchedPart>,
+    /// Height and width at which logits become scores, which are then interpolated to the window. If `None`, that is the
+    /// window's own size.
+    pub scored_at: Option<[usize; 2]>,
     /// Index of the layer of windows: overlapping windows of one layer are averaged first, then the layers are
     /// averaged.
     pub layer: usize,
@@ -254,6 +268,8 @@ impl From<Window> for PlannedWindow {
         Self {
             window,
             resized: None,
+            input: None,
+            scored_at: None,
             layer: 0,
         }
     }
@@ -275,17 +291,18 @@ impl PlannedWindow {
     /// - `stride`: the model's stride; a window that is not resized is padded to multiples of it
     pub fn encoded_size(&self, stride: usize) -> [usize; 2] {
         self.resized.unwrap_or_else(|| {
-            [self.window.height, self.window.width].map(|side| side.next_multiple_of(stride))
+            let Window { width, height, .. } = self.input.map_or(self.window, |input| input.part);
+            [height, width].map(|side| side.next_multiple_of(stride))
         })
     }
 
     /// Returns the height and width in image pixels that the encoder's input covers; the window is in its top left
     /// corner.
     pub fn covered_size(&self, stride: usize) -> [usize; 2] {
-        match self.resized {
-            Some(_) => [self.window.height, self.window.width],
-            None => self.encoded_size(stride),
+        if self.resized.is_some() || self.input.is_some() {
+            return [self.window.height, self.window.width];
         }
+        self.encoded_size(stride)
     }
 }
 

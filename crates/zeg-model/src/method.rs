@@ -12,7 +12,9 @@ use burn::tensor::Device;
 use serde_json::json;
 use zeg_image::normalize::Normalization;
 
-pub use crate::model::{Encoding, Model, ModelFacts, Scoring, SegmentationModel, WindowBatch};
+pub use crate::model::{
+    Encoding, Model, ModelFacts, Resampling, Scoring, SegmentationModel, WindowBatch,
+};
 
 use crate::{
     ModelError, Precision,
@@ -298,6 +300,12 @@ pub trait Architecture: Debug + Send + Sync {
     /// - `tower`: CLIP's image tower, from another file
     fn with_tower(&self, tower: &VisionConfig) -> Option<Arc<dyn Architecture>> {
         let _ = tower;
+        None
+    }
+
+    /// Returns the name of the prompt templates that the method's published models were trained with, if they all have the
+    /// same; `None` if nothing tells them.
+    fn templates(&self) -> Option<&'static str> {
         None
     }
 

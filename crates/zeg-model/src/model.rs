@@ -10,7 +10,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use serde::{Deserialize, Serialize};
-use zeg_image::{RgbImage, normalize::Normalization};
+use zeg_image::{RgbImage, normalize::Normalization, resize_antialiased, resize_bilinear};
 
 use crate::{
     ModelError,
@@ -20,6 +20,7 @@ use crate::{
     refine::SecondPass,
     scores::WindowScores,
     section::Section,
+    text::TextTower,
     vision::Encoded,
 };
 
@@ -59,12 +60,33 @@ pub struct ModelFacts {
     pub scoring: Scoring,
 }
 
+/// The arithmetic with which images are resized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Resampling {
+    /// Bilinear without antialiasing, as in OpenCV.
+    #[default]
+    Plain,
+    /// Bilinear with antialiasing, as in Pillow.
+    Antialiased,
+}
+
+impl Resampling {
+    /// Resizes an image.
+    pub fn resize(self, image: &RgbImage, width: usize, height: usize) -> RgbImage {
+        match self {
+            Self::Plain => resize_bilinear(image, width, height),
+            Self::Antialiased => resize_antialiased(image, width, height),
+        }
+    }
+}
+
 /// A batch of windows of one size, encoded together.
 #[derive(Debug)]
 pub struct WindowBatch<'a> {
     /// Normalised windows, padded with 0 at the right and at the bottom: `[windows, 3, height, width]`
     pub images: Tensor<4>,
-    /// The same windows before normalisation and padding; empty if only normalised values are available.
+    /// The same windows before normalisation and padding; empty if only normalised values are available, or if they were
+    /// interpolated to fractions of grey levels.
     pub pixels: &'a [RgbImage],
 }
 
@@ -87,6 +109,20 @@ pub trait SegmentationModel: Module + Debug + Send + Sync + 'static {
         settings: &Inference,
     ) -> Result<Vec<PlannedWindow>, ModelError> {
         settings.plan(size, self.facts().stride)
+    }
+
+    /// Returns the height and width of the canvas on which windows are placed and their scores averaged: those of the
+    /// resized image, unless the method has a canvas of its own.
+    ///
+    /// - `size`: height and width of the resized image
+    fn canvas(&self, size: [usize; 2], settings: &Inference) -> [usize; 2] {
+        let _ = settings;
+        size
+    }
+
+    /// Returns how images are resized before windows are cut.
+    fn resampling(&self) -> Resampling {
+        Resampling::default()
     }
 
     /// Encodes windows; returns one encoding per window.
@@ -119,6 +155,12 @@ pub trait SegmentationModel: Module + Debug + Send + Sync + 'static {
     /// Returns the class embeddings that the model needs in addition to one per class.
     fn class_needs(&self) -> ClassNeeds {
         ClassNeeds::default()
+    }
+
+    /// Returns the text tower, if the method trains it with the rest of the model; class embeddings then change in
+    /// training, and are computed again for every part of a batch.
+    fn text_tower(&self) -> Option<&TextTower> {
+        None
     }
 
     /// Sets the method's own inference options (`[inference.method]`).
@@ -166,6 +208,10 @@ pub trait Model: Parameters + Any + Debug + Send + Sync {
         size: [usize; 2],
         settings: &Inference,
     ) -> Result<Vec<PlannedWindow>, ModelError>;
+    /// Returns height and width of the canvas; see [`SegmentationModel::canvas`].
+    fn canvas(&self, size: [usize; 2], settings: &Inference) -> [usize; 2];
+    /// Returns how images are resized; see [`SegmentationModel::resampling`].
+    fn resampling(&self) -> Resampling;
     /// Encodes windows; returns one encoding per window; see [`SegmentationModel::encode`].
     ///
     /// # Errors
@@ -192,6 +238,8 @@ pub trait Model: Parameters + Any + Debug + Send + Sync {
     fn encoding_bytes(&self, encoding: &Encoding) -> Result<u64, ModelError>;
     /// Returns the class embeddings that the model needs in addition to one per class; see [`SegmentationModel::class_needs`].
     fn class_needs(&self) -> ClassNeeds;
+    /// Returns the text tower, if it is trained; see [`SegmentationModel::text_tower`].
+    fn text_tower(&self) -> Option<&TextTower>;
     /// Sets the method's own inference options; see [`SegmentationModel::set_options`].
     ///
     /// # Errors
@@ -218,6 +266,14 @@ impl<M: SegmentationModel> Model for M {
         settings: &Inference,
     ) -> Result<Vec<PlannedWindow>, ModelError> {
         SegmentationModel::plan(self, size, settings)
+    }
+
+    fn canvas(&self, size: [usize; 2], settings: &Inference) -> [usize; 2] {
+        SegmentationModel::canvas(self, size, settings)
+    }
+
+    fn resampling(&self) -> Resampling {
+        SegmentationModel::resampling(self)
     }
 
     fn encode(&self, windows: &WindowBatch) -> Result<Vec<Encoding>, ModelError> {
@@ -247,6 +303,10 @@ impl<M: SegmentationModel> Model for M {
 
     fn class_needs(&self) -> ClassNeeds {
         SegmentationModel::class_needs(self)
+    }
+
+    fn text_tower(&self) -> Option<&TextTower> {
+        SegmentationModel::text_tower(self)
     }
 
     fn set_options(&mut self, options: &Section) -> Result<(), ModelError> {

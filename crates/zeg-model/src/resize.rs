@@ -27,6 +27,85 @@ pub fn bilinear(x: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
     rows.matmul(wide).reshape([batch, channels, height, width])
 }
 
+/// Resizes the last two axes of `x` `[batch, channels, h, w]` to `[batch, channels, height, width]` with corners that
+/// stay in place (`align_corners = true`): source = i·(in − 1)/(out − 1).
+///
+/// If the sizes are equal, the result is an exact copy.
+pub fn bilinear_aligned(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+    separable(x, size, &|input, output| {
+        let scale = if output > 1 {
+            (input - 1) as f32 / (output - 1) as f32
+        } else {
+            0.0
+        };
+        let mut values = vec![0.0_f32; input * output];
+        for (row, weights) in values.chunks_exact_mut(input.max(1)).enumerate() {
+            let source = row as f32 * scale;
+            let low = (source as usize).min(input - 1);
+            let fraction = source - low as f32;
+            weights[low] += 1.0 - fraction;
+            weights[(low + 1).min(input - 1)] += fraction;
+        }
+        values
+    })
+}
+
+/// Resizes the last two axes of `x` `[batch, channels, h, w]` to `[batch, channels, height, width]` by cubic convolution
+/// (a = −0.75) with half-pixel centres and without antialiasing; neighbours outside of the map are those at its edge.
+///
+/// If the sizes are equal, the result is an exact copy.
+pub fn bicubic(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+    separable(x, size, &|input, output| {
+        let scale = input as f32 / output as f32;
+        let mut values = vec![0.0_f32; input * output];
+        for (row, weights) in values.chunks_exact_mut(input.max(1)).enumerate() {
+            let source = (row as f32 + 0.5) * scale - 0.5;
+            let low = source.floor();
+            for tap in -1..=2_i64 {
+                let place = (low as i64 + tap).clamp(0, input as i64 - 1) as usize;
+                weights[place] += cubic(source - low - tap as f32);
+            }
+        }
+        values
+    })
+}
+
+/// Returns the weight of a neighbour at a distance of at most 2 samples in cubic convolution with a = −0.75.
+fn cubic(distance: f32) -> f32 {
+    const A: f32 = -0.75;
+    let d = distance.abs();
+    if d <= 1.0 {
+        ((A + 2.0) * d - (A + 3.0)) * d * d + 1.0
+    } else {
+        ((A * d - 5.0 * A) * d + 8.0 * A) * d - 4.0 * A
+    }
+}
+
+/// Resizes the last two axes of `x` by one matrix along each.
+///
+/// - `matrix`: from the lengths of an axis before and after to the values of `[after, before]`
+fn separable(
+    x: Tensor<4>,
+    [height, width]: [usize; 2],
+    matrix: &dyn Fn(usize, usize) -> Vec<f32>,
+) -> Tensor<4> {
+    let [batch, channels, h, w] = x.dims();
+    if [h, w] == [height, width] {
+        return x;
+    }
+    let device = x.device();
+    let matrix = |input, output| {
+        let data = TensorData::new(matrix(input, output), [output, input]);
+        Tensor::<2>::from_data(data, &device)
+    };
+    let wide = x
+        .reshape([batch * channels * h, w])
+        .matmul(matrix(w, width).transpose())
+        .reshape([batch * channels, h, width]);
+    let rows = matrix(h, height).unsqueeze::<3>(); // [1, height, h]
+    rows.matmul(wide).reshape([batch, channels, height, width])
+}
+
 /// Enlarges the last two axes of `x` `[batch, channels, h, w]` by repetition: `[batch, channels, height, width]`.
 ///
 /// Position i takes the value at ⌊i·in/out⌋, as PyTorch's `nearest` does; if the sizes are equal, the result is an
@@ -133,6 +212,25 @@ mod tests {
     fn the_same_size_is_an_exact_copy() {
         let values = [0.1, 0.7, -3.0, 9.0, 1e-9, 2.0];
         assert_eq!(resized(&values, [2, 3], [2, 3]), values);
+    }
+
+    /// The expected values are those of `torch.nn.functional.interpolate` of [0, 4, 1] to 5 samples.
+    #[test]
+    fn aligned_corners_stay_and_cubic_weights_sum_to_one() {
+        let x = |values: Vec<f32>| {
+            let length = values.len();
+            Tensor::<4>::from_data(TensorData::new(values, [1, 1, 1, length]), &Device::flex())
+        };
+        let read = |x: Tensor<4>| x.into_data().try_to_vec::<f32>().unwrap();
+        let aligned = read(bilinear_aligned(x(vec![0.0, 4.0, 1.0]), [1, 5]));
+        assert_eq!(aligned, [0.0, 2.0, 4.0, 2.5, 1.0]);
+        for value in read(bicubic(x(vec![2.0; 5]), [1, 9])) {
+            assert!((value - 2.0).abs() < 1e-6, "{value}");
+        }
+        // Doubling: weights −0.0703125, 0.8671875, 0.2265625, −0.0234375.
+        let doubled = read(bicubic(x(vec![0.0, 1.0, 0.0, 0.0]), [1, 8]));
+        assert!((doubled[3] - 0.867_187_5).abs() < 1e-6, "{doubled:?}");
+        assert!((doubled[4] - 0.226_562_5).abs() < 1e-6, "{doubled:?}");
     }
 
     #[test]

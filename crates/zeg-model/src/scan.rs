@@ -93,14 +93,14 @@ impl<'a> Scan<'a> {
         stop: StopSign<'a>,
     ) -> Result<Self, ModelError> {
         let mut image = None;
-        let (size, resized, pixels, ready) = match source {
+        let (size, canvas, pixels, ready) = match source {
             Source::Image(input, device) => {
                 let pixels = Pixels::new(model, input, settings, device, stop)?;
-                (pixels.size, pixels.resized, Some(pixels), [].as_slice())
+                (pixels.size, pixels.canvas, Some(pixels), [].as_slice())
             }
             Source::Encoded(input) => {
                 image = input.image.as_deref();
-                (input.size, input.resized, None, &input.windows[..])
+                (input.size, input.canvas, None, &input.windows[..])
             }
         };
         let layers = match &pixels {
@@ -111,7 +111,7 @@ impl<'a> Scan<'a> {
             model,
             queries,
             size,
-            field: empty_field(model, queries, resized, settings).with_layers(layers),
+            field: empty_field(model, queries, canvas, settings).with_layers(layers),
             pixels,
             ready,
             stop,
@@ -141,6 +141,13 @@ impl<'a> Scan<'a> {
             scan.stages.model += started.elapsed();
         }
         Ok(scan)
+    }
+
+    /// Sets height and width that scores are computed at, instead of the image's own.
+    #[must_use]
+    pub fn at_size(mut self, size: [usize; 2]) -> Self {
+        self.size = size;
+        self
     }
 
     /// Returns the row ranges of the strips, from top to bottom; their height limits the memory used.

@@ -109,7 +109,7 @@ pub fn score_windows(
         empty_field(model, queries, [height, width], settings).with_layers(layers(plan.iter()));
     for planned in plan {
         let window = planned.window;
-        if planned.resized.is_some() {
+        if planned.resized.is_some() || planned.input.is_some() {
             return Err(ModelError::Config(
                 "this method resizes its windows; that needs an image, not a normalised tensor"
                     .into(),

@@ -127,7 +127,11 @@ impl ScoreField {
                 let [_, _, h, w] = logits.dims();
                 let values = host(logits)?; // [1, classes, h, w]
                 check_finite(&values, |index| index / (h * w).max(1))?;
-                Content::Logits(WindowLogits::new(planned.window, values, [h, w], covered))
+                let logits = WindowLogits::new(planned.window, values, [h, w], covered);
+                Content::Logits(match planned.scored_at {
+                    Some(size) => logits.scored_at(size, covered),
+                    None => logits,
+                })
             }
             WindowScores::Masks { masks, scores } => {
                 let classes = self.classes.max(1);
@@ -252,6 +256,28 @@ impl ScoreField {
     /// Adds one row of a window, counted from the window's top, to `scores`, `[classes, width]` of the field.
     fn add_logits(&self, part: &WindowLogits, row: usize, scores: &mut [f32], line: &mut Vec<f32>) {
         let Window { x, width, .. } = part.window;
+        if let Some(scored) = &part.scored {
+            let (top, bottom, fraction) = part.rows[row];
+            let score = |logit: f32| match self.scoring {
+                Scoring::Sigmoid => sigmoid(logit),
+                Scoring::Softmax | Scoring::MaskSum => logit,
+            };
+            let mut below = Vec::new();
+            for (class, scores) in scores.chunks_exact_mut(self.width).enumerate() {
+                part.scored_row(class, top, scored, score, line);
+                part.scored_row(class, bottom, scored, score, &mut below);
+                for (value, below) in line.iter_mut().zip(&below) {
+                    *value = *value * (1.0 - fraction) + below * fraction;
+                }
+                let columns = part.columns[..width].iter();
+                for (score, &(left, right, fraction)) in
+                    scores[x..x + width].iter_mut().zip(columns)
+                {
+                    *score += line[left] * (1.0 - fraction) + line[right] * fraction;
+                }
+            }
+            return;
+        }
         let (top, bottom, fraction) = part.rows[row];
         let [h, w] = part.grid;
         let grid_row = |class: usize, r: usize| &part.values[(class * h + r) * w..][..w];

@@ -128,8 +128,9 @@ impl TextTower {
         let mut tokens = self.embed(ids, &device);
         trace.record("embedded", &tokens);
         let mask = causal_mask(length, &device);
-        for block in &self.transformer.resblocks {
+        for (index, block) in self.transformer.resblocks.iter().enumerate() {
             tokens = block.forward(tokens, Some(&mask));
+            trace.record(format_args!("block{index}"), &tokens);
         }
         let tokens = self.ln_final.forward(tokens);
         trace.record("ln_final", &tokens);
@@ -218,6 +219,94 @@ impl TextTower {
             rows.push(mean_direction(self.forward(&ids, &mut Trace::off())));
         }
         Ok(Tensor::cat(rows, 0))
+    }
+}
+
+impl TextTower {
+    /// Returns the configuration of the tower.
+    pub fn config(&self) -> &TextConfig {
+        &self.config
+    }
+
+    /// Returns class embeddings as [`TextTower::embed_classes`] does, for texts that are already tokens, with gradients
+    /// if the tower is trained: `[classes, dim]`.
+    pub fn embed_texts(&self, texts: &ClassTexts) -> Tensor<2> {
+        let each = l2_normalize(self.forward_ends(&texts.ids)); // [texts, dim]
+        if texts.counts.iter().all(|&count| count == 1) {
+            return each;
+        }
+        let mut start = 0;
+        let rows = texts.counts.iter().map(|&count| {
+            let own = each.clone().narrow(0, start, count);
+            start += count;
+            l2_normalize(own.mean_dim(0)) // [1, dim]
+        });
+        Tensor::cat(rows.collect(), 0)
+    }
+}
+
+/// The texts of classes as tokens: every name in every prompt template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassTexts {
+    /// Rows of the token table, all of the same length: `[texts]`, the texts of a class one after the other.
+    ids: Vec<Vec<u32>>,
+    /// Number of texts of each class: `[classes]`
+    counts: Vec<usize>,
+}
+
+impl ClassTexts {
+    /// Reads the texts of classes, each a list of names.
+    ///
+    /// - `context_length`: most tokens of a text
+    ///
+    /// # Errors
+    /// Returns an error if a text is too long, or has a word that the vocabulary lacks; the error names it.
+    pub fn new(
+        (tokenizer, vocabulary): (&Tokenizer, &Vocabulary),
+        context_length: usize,
+        templates: &TemplateSet,
+        classes: &[Vec<String>],
+    ) -> Result<Self, ModelError> {
+        let (mut ids, mut counts) = (Vec::new(), Vec::with_capacity(classes.len()));
+        for names in classes {
+            let before = ids.len();
+            for text in names.iter().flat_map(|name| templates.render(name)) {
+                ids.push(vocabulary.read(tokenizer, &text, context_length)?);
+            }
+            counts.push(ids.len() - before);
+        }
+        pad(&mut ids);
+        Ok(Self { ids, counts })
+    }
+
+    /// Returns texts that are given as rows of the token table, one for each class.
+    pub fn of_rows(mut ids: Vec<Vec<u32>>) -> Self {
+        pad(&mut ids);
+        let counts = vec![1; ids.len()];
+        Self { ids, counts }
+    }
+
+    /// Returns the texts of some classes, in the given order.
+    #[must_use]
+    pub fn select(&self, classes: &[usize]) -> Self {
+        let first = |class: usize| self.counts[..class].iter().sum::<usize>();
+        let ids = classes
+            .iter()
+            .flat_map(|&class| self.ids[first(class)..][..self.counts[class]].to_vec());
+        Self {
+            ids: ids.collect(),
+            counts: classes.iter().map(|&class| self.counts[class]).collect(),
+        }
+    }
+
+    /// Returns the number of classes.
+    pub fn len(&self) -> usize {
+        self.counts.len()
+    }
+
+    /// Returns whether there are no classes.
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty()
     }
 }
 

@@ -15,14 +15,26 @@ use crate::{
     config::Activation,
     layers::{LAYER_NORM_EPSILON, LayerNorm, Linear, Start},
     packing::pack,
-    weights::{Init, ParamBuilder},
+    weights::{HostTensor, Init, ParamBuilder},
 };
 
-/// Multi-head self-attention with packed query, key and value weights.
+/// Names of the parts of `in_proj_weight`, for methods that train some of them only.
+const PARTS: [&str; 3] = ["q_proj_weight", "k_proj_weight", "v_proj_weight"];
+/// Name of the joint projection.
+const JOINT: &str = "in_proj_weight";
+
+/// Multi-head self-attention with the weights of queries, keys and values in one matrix, or in three if not all of them
+/// are trained.
 #[derive(Module, Debug)]
 pub struct SelfAttention {
-    /// Rows are `[q; k; v]`: `[3·width, width]`; empty where the weights are packed
-    pub in_proj_weight: Param<Tensor<2>>,
+    /// Rows are `[q; k; v]`: `[3·width, width]`; empty where the weights are packed, `None` where they are in parts
+    pub in_proj_weight: Option<Param<Tensor<2>>>,
+    /// Queries: `[width, width]`, if the weights are in parts
+    pub q_proj_weight: Option<Param<Tensor<2>>>,
+    /// Keys: `[width, width]`, if the weights are in parts
+    pub k_proj_weight: Option<Param<Tensor<2>>>,
+    /// Values: `[width, width]`, if the weights are in parts
+    pub v_proj_weight: Option<Param<Tensor<2>>>,
     /// `[3·width]`
     pub in_proj_bias: Param<Tensor<1>>,
     /// `[width, width]`
@@ -35,17 +47,59 @@ pub struct SelfAttention {
 
 impl SelfAttention {
     fn build(params: &ParamBuilder, width: usize, heads: usize) -> Result<Self, ModelError> {
-        let weight = params.param("in_proj_weight", [3 * width, width], Init::Required)?;
         let in_proj_bias = params.param("in_proj_bias", [3 * width], Init::Required)?;
-        let names = ["in_proj_weight", "in_proj_bias"];
-        let (in_proj_weight, packed) = pack(params, names, weight, &in_proj_bias);
+        let out_proj = Linear::read(&params.at("out_proj"), width, width)?;
+        let is_in_parts = !params.trains(JOINT) && PARTS.iter().any(|part| params.trains(part));
+        if is_in_parts {
+            let part = |index| part(params, index, width).map(Some);
+            return Ok(Self {
+                in_proj_weight: None,
+                q_proj_weight: part(0)?,
+                k_proj_weight: part(1)?,
+                v_proj_weight: part(2)?,
+                in_proj_bias,
+                out_proj,
+                heads,
+                packed: None,
+            });
+        }
+        let shape = [3 * width, width];
+        let weight = match joined(params, width)? {
+            Some(joined) => params.given(JOINT, shape, joined)?,
+            None => params.param(JOINT, shape, Init::Required)?,
+        };
+        let (weight, packed) = pack(params, [JOINT, "in_proj_bias"], weight, &in_proj_bias);
         Ok(Self {
-            in_proj_weight,
+            in_proj_weight: Some(weight),
+            q_proj_weight: None,
+            k_proj_weight: None,
+            v_proj_weight: None,
             in_proj_bias,
-            out_proj: Linear::read(&params.at("out_proj"), width, width)?,
+            out_proj,
             heads,
             packed,
         })
+    }
+
+    /// Returns the weights of queries, keys and values, one below the other: `[3·width, width]`; empty if packed.
+    fn weight(&self) -> Tensor<2> {
+        let parts = [
+            &self.q_proj_weight,
+            &self.k_proj_weight,
+            &self.v_proj_weight,
+        ];
+        match &self.in_proj_weight {
+            Some(weight) => weight.val(),
+            None => Tensor::cat(parts.into_iter().flatten().map(Param::val).collect(), 0),
+        }
+    }
+
+    /// Returns the values of all heads, side by side: `[batch, tokens, width]` → the same shape.
+    ///
+    /// If queries are trained, they are computed and get a gradient of 0.
+    pub(crate) fn values(&self, x: Tensor<3>) -> Tensor<3> {
+        let [_, _, width] = x.dims();
+        self.project_packed(x).narrow(2, 2 * width, width)
     }
 
     /// Projects to queries, keys and values, side by side: `[batch, tokens, width]` → `[batch, tokens, 3·width]`.
@@ -53,11 +107,7 @@ impl SelfAttention {
         if let Some(packed) = &self.packed {
             return packed.forward(x);
         }
-        module::linear(
-            x,
-            self.in_proj_weight.val().transpose(),
-            Some(self.in_proj_bias.val()),
-        )
+        module::linear(x, self.weight().transpose(), Some(self.in_proj_bias.val()))
     }
 
     /// Returns queries, keys and values of every head: `[batch, tokens, width]` → three of `[batch, heads, tokens,
@@ -100,7 +150,7 @@ impl SelfAttention {
     fn forward_first(&self, x: Tensor<3>) -> Tensor<3> {
         let [batch, tokens, width] = x.dims();
         let part = |x: Tensor<3>, start: usize, length: usize| {
-            let weight = self.in_proj_weight.val().narrow(0, start, length);
+            let weight = self.weight().narrow(0, start, length);
             let bias = self.in_proj_bias.val().narrow(0, start, length);
             module::linear(x, weight.transpose(), Some(bias))
         };
@@ -125,6 +175,72 @@ impl SelfAttention {
         let v = split(keys_and_values.narrow(2, width, width), tokens);
         self.merge(softmax(q.matmul(k.transpose())).matmul(v))
     }
+}
+
+/// Reads one of [`PARTS`], from a tensor of its own or from the rows of the joint matrix.
+fn part(params: &ParamBuilder, index: usize, width: usize) -> Result<Param<Tensor<2>>, ModelError> {
+    let (name, shape) = (PARTS[index], [width, width]);
+    let holds = |name: &str| params.weights().contains(&params.key(name));
+    if holds(name) || !holds(JOINT) {
+        return params.param(name, shape, Init::Required);
+    }
+    params.given(name, shape, rows(params, index, width)?)
+}
+
+/// Joins [`PARTS`] if the weights hold one of them: `[3·width, width]`; a part that they lack comes from the joint
+/// matrix.
+fn joined(params: &ParamBuilder, width: usize) -> Result<Option<HostTensor>, ModelError> {
+    let weights = params.weights();
+    if !PARTS.iter().any(|part| weights.contains(&params.key(part))) {
+        return Ok(None);
+    }
+    let mut values = Vec::with_capacity(3 * width * width);
+    for (index, part) in PARTS.iter().enumerate() {
+        let key = params.key(part);
+        let tensor = match weights.read(&key)? {
+            Some(tensor) => checked(params, &key, tensor, [width, width])?,
+            None => rows(params, index, width)?,
+        };
+        values.extend(tensor.values);
+    }
+    Ok(Some(HostTensor {
+        shape: vec![3 * width, width],
+        values,
+    }))
+}
+
+/// Reads the rows of a part from the joint matrix: `[width, width]`.
+fn rows(params: &ParamBuilder, index: usize, width: usize) -> Result<HostTensor, ModelError> {
+    let key = params.key(JOINT);
+    let joint = params.weights().read(&key)?;
+    let joint = joint.ok_or_else(|| ModelError::MissingTensor {
+        key: key.clone(),
+        origin: params.weights().origin(),
+    })?;
+    let joint = checked(params, &key, joint, [3 * width, width])?;
+    let size = width * width;
+    Ok(HostTensor {
+        shape: vec![width, width],
+        values: joint.values[index * size..][..size].to_vec(),
+    })
+}
+
+/// Returns a tensor if it has this shape, and an error otherwise.
+fn checked(
+    params: &ParamBuilder,
+    key: &str,
+    tensor: HostTensor,
+    shape: [usize; 2],
+) -> Result<HostTensor, ModelError> {
+    if tensor.shape == shape {
+        return Ok(tensor);
+    }
+    Err(ModelError::TensorShape {
+        key: key.to_owned(),
+        found: tensor.shape,
+        expected: shape.to_vec(),
+        origin: params.weights().origin(),
+    })
 }
 
 /// The two linear layers of a block, under CLIP's names.

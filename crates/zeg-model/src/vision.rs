@@ -278,7 +278,7 @@ impl VisionTransformer {
         trace: &mut Trace,
     ) -> Features {
         let [batch, _, _, _] = images.dims();
-        let (tokens, grid) = self.embed(images, trace); // [batch, 1 + patches (+ regions), width]
+        let (tokens, grid) = self.embed(images, hooks, trace); // [batch, 1 + patches (+ regions), width]
         let tokens = self.ln_pre.forward(tokens);
         trace.record("ln_pre", &tokens);
 
@@ -313,14 +313,18 @@ impl VisionTransformer {
 
         let joint = self.project(tokens); // [batch, tokens, dim]
         let dim = self.config.embed_dim;
-        let unit = l2_normalize(joint);
+        let unit = l2_normalize(joint.clone());
         let encoded = Encoded {
             global: unit.clone().narrow(1, 0, 1).reshape([batch, dim]),
             patches: unit.clone().narrow(1, plan.patches_start(), plan.patches()),
             regions: (plan.regions > 0).then(|| unit.narrow(1, plan.regions_start(), plan.regions)),
             grid,
         };
-        Features { encoded, middle }
+        Features {
+            encoded,
+            joint,
+            middle,
+        }
     }
 
     /// Projects tokens into the joint space: `[batch, tokens, width]` → `[batch, tokens, dim]`
@@ -337,7 +341,7 @@ impl VisionTransformer {
     /// The last block is computed for the class token only. Prompts and region tokens are not used.
     pub fn embed_images(&self, images: Tensor<4>) -> Tensor<2> {
         let [batch, _, _, _] = images.dims();
-        let (tokens, _) = self.embed(images, &mut Trace::off()); // [batch, 1 + patches, width]
+        let (tokens, _) = self.embed(images, &NoHooks, &mut Trace::off()); // [batch, 1 + patches, width]
         let mut tokens = self.ln_pre.forward(tokens);
         let blocks = &self.transformer.resblocks;
         for block in blocks.iter().take(blocks.len() - 1) {
@@ -352,7 +356,12 @@ impl VisionTransformer {
     }
 
     /// Embeds images as `[class, patches, regions]` tokens with positions, before `ln_pre`.
-    pub(crate) fn embed(&self, images: Tensor<4>, trace: &mut Trace) -> (Tensor<3>, [usize; 2]) {
+    pub(crate) fn embed(
+        &self,
+        images: Tensor<4>,
+        hooks: &dyn EncoderHooks,
+        trace: &mut Trace,
+    ) -> (Tensor<3>, [usize; 2]) {
         let (patch, width) = (self.config.patch, self.config.width);
         let [batch, _, height, width_of_image] = images.dims();
         let [h, w] = [height / patch, width_of_image / patch];
@@ -372,7 +381,8 @@ impl VisionTransformer {
             class = class + class_embedding;
         }
         let class = class.unsqueeze::<3>().expand([batch, 1, width]); // [batch, 1, width]
-        let patches = patches + self.patch_positions(positions, [h, w]).unsqueeze::<3>();
+        let positions = self.patch_positions(positions, [h, w], hooks);
+        let patches = patches + positions.unsqueeze::<3>();
 
         let mut parts = vec![class, patches];
         if let Some(tokens) = &self.region_level_bridge {
@@ -386,11 +396,19 @@ impl VisionTransformer {
     }
 
     /// Returns the patch rows of the position table, resized to the grid of this image: `[h·w, width]`.
-    fn patch_positions(&self, positions: Tensor<2>, [h, w]: [usize; 2]) -> Tensor<2> {
+    fn patch_positions(
+        &self,
+        positions: Tensor<2>,
+        [h, w]: [usize; 2],
+        hooks: &dyn EncoderHooks,
+    ) -> Tensor<2> {
         let (stored, width) = (self.config.grid(), self.config.width);
         let table = positions.narrow(0, 1, stored * stored); // [s·s, width]
         if [h, w] == [stored, stored] {
             return table;
+        }
+        if let Some(resized) = hooks.positions(&table, stored, [h, w]) {
+            return resized;
         }
         let maps = table.transpose().reshape([1, width, stored, stored]);
         bilinear(maps, [h, w]).reshape([width, h * w]).transpose()

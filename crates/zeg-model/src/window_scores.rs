@@ -61,6 +61,9 @@ pub struct WindowLogits {
     pub(crate) grid: [usize; 2],
     pub(crate) rows: Taps,
     pub(crate) columns: Taps,
+    /// Rows and columns of the grid at which logits become scores, if that is not the window's own size; `rows` and
+    /// `columns` then start from these.
+    pub(crate) scored: Option<[Taps; 2]>,
 }
 
 impl WindowLogits {
@@ -75,7 +78,40 @@ impl WindowLogits {
             window,
             values,
             grid,
+            scored: None,
         }
+    }
+
+    /// Sets height and width at which logits become scores, which are then interpolated.
+    ///
+    /// - `padded`: as in [`WindowLogits::new`]
+    #[must_use]
+    pub fn scored_at(mut self, [height, width]: [usize; 2], padded: [usize; 2]) -> Self {
+        self.scored = Some([taps(self.grid[0], height), taps(self.grid[1], width)]);
+        (self.rows, self.columns) = (taps(height, padded[0]), taps(width, padded[1]));
+        self
+    }
+
+    /// Computes a row of a class's scores at the size of [`WindowLogits::scored_at`] into `line`.
+    ///
+    /// - `score`: from a logit to a score
+    pub(crate) fn scored_row(
+        &self,
+        class: usize,
+        row: usize,
+        [rows, columns]: &[Taps; 2],
+        score: impl Fn(f32) -> f32,
+        line: &mut Vec<f32>,
+    ) {
+        let [h, w] = self.grid;
+        let (top, bottom, fraction) = rows[row];
+        let of_row = |r: usize| &self.values[(class * h + r) * w..][..w];
+        let (top, bottom) = (of_row(top), of_row(bottom));
+        let at = |x: usize| top[x] * (1.0 - fraction) + bottom[x] * fraction;
+        line.clear();
+        line.extend(columns.iter().map(|&(left, right, fraction)| {
+            score(at(left) * (1.0 - fraction) + at(right) * fraction)
+        }));
     }
 }
 

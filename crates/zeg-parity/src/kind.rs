@@ -1,6 +1,7 @@
 //! Recognises the kind of a file of reference numbers from its description.
 
 use super::{
+    cat_seg::CatSegFile,
     file::{VectorFile, is_json},
     tokenizer,
 };
@@ -24,6 +25,8 @@ pub(crate) enum Kind {
     Trajectory,
     /// One part of the numbers of a small ZegFormer; the parts are in one folder, with one description.
     ZegFormer,
+    /// Numbers of CAT-Seg.
+    CatSeg(CatSegFile),
     /// A file of a known kind for which there is no comparison.
     NotBuilt(&'static str),
 }
@@ -43,6 +46,9 @@ impl Kind {
             .is_some_and(|s| s.contains("ZegFormer"))
         {
             return Some(Self::ZegFormer);
+        }
+        if let Some(kind) = CatSegFile::of(file) {
+            return Some(Self::CatSeg(kind));
         }
         let meta = file.meta();
         let text = |name: &str| meta.find(name).and_then(|m| m.text().ok());

@@ -1,4 +1,4 @@
-//! Recomputes numbers of the reference implementations (ZegCLIP, CLIP-RC, ZegFormer) and compares them.
+//! Recomputes numbers of the reference implementations (ZegCLIP, CLIP-RC, ZegFormer, CAT-Seg) and compares them.
 //!
 //! It is a tool for developers, behind the program `zeg-parity`. A file of reference numbers (`file`) describes itself:
 //! its metadata hold the whole configuration, so any file of a known kind (`Kind`) can be checked, whatever its sizes
@@ -24,6 +24,7 @@
 
 mod array;
 mod assets;
+mod cat_seg;
 mod check;
 mod error;
 mod file;
@@ -171,6 +172,7 @@ fn compute(file: &VectorFile, options: &Options) -> Result<Computed, ParityError
         Kind::FullSize => full_size::compare(check, options),
         Kind::Trajectory => trajectory::compare(check, options),
         Kind::ZegFormer => zegformer::compare(check, &options.device),
+        Kind::CatSeg(file) => cat_seg::compare(check, file, options),
         Kind::NotBuilt(what) => Err(unknown(format!(
             "contains {what}, for which there is no comparison"
         ))),

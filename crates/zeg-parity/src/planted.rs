@@ -48,6 +48,7 @@ impl PlantedError {
             }),
             Self::SwappedHeads => {
                 change(weights, "attn.in_proj_weight", |t| swap_values(t, heads))?;
+                change(weights, "attn.v_proj_weight", |t| swap_heads(t, heads))?;
                 change(weights, "attn.in_proj_bias", |t| swap_values(t, heads))
             }
             Self::WrongAttentionMask => change(weights, "region_level_bridge", |t| swap_rows(t, 0)),
@@ -91,7 +92,8 @@ impl PlantedError {
         match self {
             Self::ZeroedToken => {
                 change(weights, "class_embedding", |t| t.values.fill(0.0))?;
-                change(weights, "visual.positional_embedding", |t| zero_row(t, 0))
+                change(weights, "visual.positional_embedding", |t| zero_row(t, 0))?;
+                change(weights, "backbone.positional_embedding", |t| zero_row(t, 0))
             }
             _ => Ok(()),
         }
@@ -249,6 +251,13 @@ fn zero_row(tensor: &mut HostTensor, row: usize) {
 fn swap_rows(tensor: &mut HostTensor, row: usize) {
     let length = row_length(tensor);
     let (first, second) = tensor.values[row * length..][..2 * length].split_at_mut(length);
+    first.swap_with_slice(second);
+}
+
+/// Exchanges the rows of the first two heads.
+fn swap_heads(tensor: &mut HostTensor, heads: usize) {
+    let head = tensor.shape[0] / heads.max(2) * row_length(tensor);
+    let (first, second) = tensor.values[..2 * head].split_at_mut(head);
     first.swap_with_slice(second);
 }
 

@@ -59,7 +59,7 @@ fn golden_files_are_reproduced() {
     let tokenizer = golden("../../../zeg-vocab/tests/golden/tokenizer.json");
     let (summary, report) = compare(&[golden(""), tokenizer]);
     assert!(summary.passed(), "{report}");
-    assert_eq!(summary.files, 8, "{report}");
+    assert_eq!(summary.files, 9, "{report}");
     assert!(summary.tensors > 1200, "{report}");
     assert_eq!(summary.repeated, summary.tensors, "{report}");
     let last = report.lines().last().unwrap();
@@ -116,6 +116,15 @@ fn a_shared_model_of_published_size_and_a_training_run_are_reproduced() {
     if !files.is_empty() {
         let (summary, report) = compare(&files);
         assert!(summary.passed(), "{report}");
+    }
+}
+
+#[test]
+fn shared_numbers_of_cat_seg_are_reproduced() {
+    if let Some(folder) = shared("cat-seg") {
+        let (summary, report) = compare(&[folder]);
+        assert!(summary.passed(), "{report}");
+        assert_eq!(summary.repeated, summary.tensors, "{report}");
     }
 }
 

@@ -63,6 +63,17 @@ const CROPS: [PlantedError; 4] = [
     WrongLabelMask,
 ];
 
+/// Errors of CAT-Seg's aggregator.
+const AGGREGATOR: [PlantedError; 7] = [
+    ScaledWeight("transformer.conv1.weight"),
+    ScaledWeight("swin_block.block_2.attn.q.weight"),
+    ScaledWeight("attention.padding_tokens"),
+    ScaledWeight("attention.mlp.2.weight"),
+    ScaledWeight("decoder1.up.weight"),
+    ScaledWeight("double_conv.4.weight"),
+    ScaledWeight("decoder_guidance_projection.1.0.weight"),
+];
+
 /// Returns the path of a file of the repository.
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -130,6 +141,27 @@ fn errors_are_found_in_zegformer_of_the_repository() {
     };
     plant(&file("infer"), &[&MASK_TRANSFORMER, crops]);
     plant(&file("cliptext"), &[&TEXT]);
+}
+
+#[test]
+fn errors_are_found_in_cat_seg_of_the_repository() {
+    let text = [WrongAttentionMask, ScaledWeight("text_projection")];
+    let middle = [
+        ScaledWeight("upsample1.weight"),
+        ScaledWeight("upsample2.weight"),
+    ];
+    plant(
+        &golden("catseg_eps_a.safetensors"),
+        &[&ENCODER, &AGGREGATOR, &text, &middle],
+    );
+}
+
+#[test]
+fn errors_are_found_in_shared_numbers_of_cat_seg() {
+    let training = [MissingTerm("bce"), WrongLabelMask];
+    let file = |name: &str| shared(&format!("cat-seg/{name}.safetensors"));
+    plant(&file("catseg_a"), &[&ENCODER, &AGGREGATOR, &training]);
+    plant(&file("variants_a"), &[&AGGREGATOR]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use zeg_image::IGNORE_LABEL;
-use zeg_model::method::Model;
+use zeg_model::{method::Model, text::ClassTexts};
 
 use crate::{
     TrainError,
@@ -26,6 +26,8 @@ pub(crate) struct BatchLoss {
     teacher: Option<Box<dyn Model>>,
     /// Embeddings of the training classes, `[classes, dim]`.
     text: Tensor<2>,
+    /// Texts of the training classes, if a text tower is trained with the model.
+    texts: Option<ClassTexts>,
     device: Device,
 }
 
@@ -79,7 +81,42 @@ impl BatchLoss {
             teacher: None,
             device: text.device(),
             text,
+            texts: None,
         })
+    }
+
+    /// Sets the texts of the training classes, which a trained text tower embeds for every part.
+    ///
+    /// # Errors
+    /// Returns an error if there are not as many as training classes.
+    pub(crate) fn set_texts(&mut self, texts: ClassTexts) -> Result<(), TrainError> {
+        let classes = self.supervision.names().len();
+        if texts.len() != classes {
+            return Err(TrainError::Config(format!(
+                "texts of {} classes for {classes} training classes; the numbers must be equal",
+                texts.len()
+            )));
+        }
+        self.texts = Some(texts);
+        Ok(())
+    }
+
+    /// Returns the embeddings of the training classes, with gradients if the model's text tower is trained: `[classes,
+    /// dim]`.
+    fn embeddings(&self, model: &dyn Model) -> Tensor<2> {
+        match (&self.texts, model.text_tower()) {
+            (Some(texts), Some(tower)) => tower.embed_texts(texts),
+            _ => self.text.clone(),
+        }
+    }
+
+    /// Returns the embeddings of the training classes for a model that is not trained, without gradients: `[classes,
+    /// dim]`.
+    fn teacher_embeddings(&self, teacher: &dyn Model) -> Tensor<2> {
+        match (&self.texts, teacher.text_tower()) {
+            (Some(texts), Some(tower)) => tower.embed_texts(texts),
+            _ => self.text.clone().without_autodiff(),
+        }
     }
 
     /// Lets a model give the pseudo labels that is not trained.
@@ -166,8 +203,8 @@ impl BatchLoss {
     ) -> Result<MicroBatch, TrainError> {
         let inputs = part.inputs.clone();
         let (model, text) = match &self.teacher {
-            Some(teacher) => (&**teacher, self.text.clone().without_autodiff()),
-            None => (model, self.text.clone()),
+            Some(teacher) => (&**teacher, self.teacher_embeddings(&**teacher)),
+            None => (model, self.embeddings(model)),
         };
         let logits = self
             .criterion
@@ -209,7 +246,7 @@ impl BatchLoss {
             LossPart {
                 inputs: part.inputs,
                 size: part.size,
-                text: self.text.clone(),
+                text: self.embeddings(model),
                 labels: PartLabels::new(part.labels, &self.supervision),
                 normalizer,
                 share: part.share,

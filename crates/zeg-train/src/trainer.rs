@@ -8,6 +8,7 @@ use zeg_image::IGNORE_LABEL;
 use zeg_model::{
     method::{Architecture, Model},
     params::flat_gradients,
+    text::ClassTexts,
 };
 
 use crate::{
@@ -88,6 +89,15 @@ impl Trainer {
             step: 0,
             labels: LabelCount::default(),
         })
+    }
+
+    /// Gives the trainer the texts of the training classes, in the order of their embeddings: if the model's text tower is
+    /// trained, it embeds them in every step.
+    ///
+    /// # Errors
+    /// Returns an error if there are not as many as training classes.
+    pub fn set_texts(&mut self, texts: ClassTexts) -> Result<(), TrainError> {
+        self.loss.set_texts(texts)
     }
 
     /// Restores a checkpoint's step number and optimiser state; the model must already have its weights.

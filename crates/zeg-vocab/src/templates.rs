@@ -190,6 +190,7 @@ impl TemplateSet {
     /// | `imagenet-80` | 80, CLIP on ImageNet |
     /// | `zegformer-single`, `zegformer-8` | 1 and 8, ZegFormer's head |
     /// | `zegformer-32` | 32, ZegFormer's classifier of cropped regions |
+    /// | `cat-seg` | 1, CAT-Seg |
     /// | `name-only` or `none` | the class name alone |
     ///
     /// # Errors
@@ -356,7 +357,7 @@ mod tests {
         assert_eq!(
             error("imagenet80"),
             "unknown template set \"imagenet80\"; there are single, multi, imagenet-80, zegformer-single, \
-             zegformer-8, zegformer-32, name-only; did you mean \"imagenet-80\"?"
+             zegformer-8, zegformer-32, cat-seg, name-only; did you mean \"imagenet-80\"?"
         );
         assert!(!error("photo").contains("did you mean"));
         assert!(error(&"x".repeat(100_000)).len() < 200);

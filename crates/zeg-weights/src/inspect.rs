@@ -160,8 +160,17 @@ fn missing(weights: &StateDict, architecture: Option<&Architecture>) -> Vec<Stri
         .into_iter()
         .filter_map(|(part, layers)| Some(parts::expected(part, layers?)))
         .flatten()
-        .filter(|key| !weights.contains(key))
+        .filter(|key| !weights.contains(key) && !is_in_parts(weights, key))
         .collect()
+}
+
+/// Returns whether weights hold the joint projection of an attention as three matrices.
+fn is_in_parts(weights: &StateDict, key: &str) -> bool {
+    let Some(attention) = key.strip_suffix("in_proj_weight") else {
+        return false;
+    };
+    let mut parts = ["q", "k", "v"].iter();
+    parts.all(|part| weights.contains(&format!("{attention}{part}_proj_weight")))
 }
 
 /// Returns the name in the file of a tensor with this name in `zeg`.

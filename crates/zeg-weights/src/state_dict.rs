@@ -6,7 +6,7 @@
 //! listed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -445,6 +445,14 @@ impl StateDict {
     /// Returns the total size of all files in bytes.
     pub(crate) fn file_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.length()).sum()
+    }
+
+    /// Returns the paths of the files that hold tensors whose names begin with a prefix.
+    pub fn paths_of(&self, prefix: &str) -> BTreeSet<PathBuf> {
+        let keys = self.keys().filter(|key| key.starts_with(prefix));
+        let pieces = keys.filter_map(|key| Some(&self.entry(key)?.pieces));
+        let sources = pieces.flatten().filter_map(|piece| self.source(piece));
+        sources.map(|source| source.path().to_owned()).collect()
     }
 
     /// Returns the paths of all files; for an index, those of the files in it.

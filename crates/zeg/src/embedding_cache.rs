@@ -50,10 +50,17 @@ impl EmbeddingCache {
     ///   [`NAME`](crate::mini::NAME)
     /// - `weights`: the opened weights, with the activation that a user states
     ///
+    /// A checkpoint may hold a part of the tower that its training changed; it is then a part of the key.
+    ///
     /// The contents of all files are hashed once; later, their paths, lengths, times and numbers identify them. Returns
     /// `None` if a file cannot be read.
     pub fn of_weights(folder: &Path, path: &Path, weights: &StateDict) -> Option<Self> {
-        let folder = FolderCache::of_tower(folder, path, text_facts(weights))?;
+        let mut facts = text_facts(weights);
+        for tuned in tuned_files(path, weights)? {
+            let sha256 = remembered_digest(&folder.join("digests"), &tuned)?;
+            facts = facts.with("fine-tuned text tower: SHA-256", sha256);
+        }
+        let folder = FolderCache::of_tower(folder, path, facts)?;
         Some(Self(Place::Folder(folder)))
     }
 
@@ -142,6 +149,22 @@ impl FolderCache {
             .with("class names", digest(names));
         self.folder.join(format!("{}.f32", key.digest()))
     }
+}
+
+/// Returns the files that hold a part of the text tower but do not belong to the weights at `path`; `None` if the files of
+/// those cannot be listed.
+fn tuned_files(path: &Path, weights: &StateDict) -> Option<Vec<PathBuf>> {
+    let absolute = |path: &Path| path.canonicalize().ok();
+    let base: Vec<PathBuf> = if is_mini(path) {
+        Vec::new() // in memory
+    } else {
+        let files = WeightFiles::of(path).ok()?;
+        files.paths().filter_map(absolute).collect()
+    };
+    let of_tower = weights.paths_of("text_encoder.");
+    let tuned = of_tower.iter().filter(|file| !is_mini(file));
+    let tuned = tuned.filter_map(|file| absolute(file));
+    Some(tuned.filter(|file| !base.contains(file)).collect())
 }
 
 /// Returns the SHA-256 of weights; if all their files are unchanged since they were last hashed, from a note in the

@@ -218,6 +218,12 @@ impl LoadedModel {
         Ok(assumptions)
     }
 
+    /// Returns the name of the prompt templates that the model was trained with, if something tells it.
+    pub fn templates(&self) -> Option<&str> {
+        let of_run = self.data.as_ref().map(|data| data.templates.as_str());
+        of_run.or_else(|| self.architecture.templates())
+    }
+
     /// Opens a model.
     ///
     /// # Errors

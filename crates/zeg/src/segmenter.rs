@@ -225,10 +225,9 @@ impl Segmenter {
             },
         )?;
         let templates_are_asked = options.templates.is_some();
-        let trained_with = loaded.data.as_ref().map(|data| data.templates.as_str());
         let templates = match options.templates {
             Some(templates) => templates,
-            None => usual_templates(&loaded.weights, trained_with)?,
+            None => usual_templates(&loaded.weights, loaded.templates())?,
         };
         let cache = options
             .cache

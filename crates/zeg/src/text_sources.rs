@@ -14,13 +14,13 @@ use anyhow::Context as _;
 use burn::tensor::{Device, Tensor};
 use zeg_model::{
     ModelError,
-    classes::ClassQueries,
+    classes::{ClassNeeds, ClassQueries},
     config::TextConfig,
     embeddings::ClassEmbeddings,
     method::Model,
     recognize::text_config,
     stop::StopSign,
-    text::TextTower,
+    text::{ClassTexts, TextTower},
     vocabulary::{Vocabulary, WORDS_KEY},
     weights::{ParamBuilder, StateDict},
 };
@@ -158,7 +158,17 @@ pub fn embed(
     sources: &TextSources,
     device: &Device,
 ) -> anyhow::Result<Embedded<ClassEmbeddings>> {
-    let mut embedded = embed_from_first(classes, sources, device)?;
+    embed_needed(classes, &ClassNeeds::default(), sources, device)
+}
+
+/// Embeds classes as [`embed`] does, with the names that a model needs.
+fn embed_needed(
+    classes: &[Vec<String>],
+    needs: &ClassNeeds,
+    sources: &TextSources,
+    device: &Device,
+) -> anyhow::Result<Embedded<ClassEmbeddings>> {
+    let mut embedded = embed_from_first(classes, needs, sources, device)?;
     let alike = distinct::check(&embedded.embeddings, &embedded.origin)?;
     embedded.notices.extend(alike);
     Ok(embedded)
@@ -167,6 +177,7 @@ pub fn embed(
 /// Embeds classes from the first source that has them.
 fn embed_from_first(
     classes: &[Vec<String>],
+    needs: &ClassNeeds,
     sources: &TextSources,
     device: &Device,
 ) -> anyhow::Result<Embedded<ClassEmbeddings>> {
@@ -190,7 +201,7 @@ fn embed_from_first(
         return Ok(Embedded::new(found, EmbeddingOrigin::Checkpoint));
     }
     if let Some(config) = text_config(sources.weights)? {
-        let found = from_tower(classes, sources, &config, &tokenizer, device)?;
+        let found = from_tower(&needs.names(classes), sources, &config, &tokenizer, device)?;
         return Ok(Embedded::new(found, EmbeddingOrigin::TextTower));
     }
     let weights = sources.weights.origin();
@@ -263,7 +274,7 @@ pub fn class_queries(
         embeddings,
         origin,
         notices,
-    } = embed(classes, sources, device)?;
+    } = embed_needed(classes, &needs, sources, device)?;
     let dim = model.embed_dim();
     if embeddings.dim() != dim {
         return Err(ModelError::Config(format!(
@@ -320,18 +331,49 @@ fn embed_each_template(
     Ok(Tensor::cat(all, 0))
 }
 
+/// Reads the texts of classes for a text tower that is trained; `None` if the weights have none, or a table is given.
+///
+/// - `needs`: those of the model
+///
+/// # Errors
+/// Returns an error if a text is too long for the text tower, or has a word that it does not know.
+pub fn class_texts(
+    classes: &[Vec<String>],
+    needs: &ClassNeeds,
+    sources: &TextSources,
+) -> anyhow::Result<Option<ClassTexts>> {
+    let config = match sources.table {
+        Some(_) => None,
+        None => text_config(sources.weights)?,
+    };
+    let Some(config) = config else {
+        return Ok(None);
+    };
+    let tokenizer = Tokenizer::new()?;
+    let vocabulary = Vocabulary::of_weights(sources.weights, &tokenizer)?;
+    Ok(Some(ClassTexts::new(
+        (&tokenizer, &vocabulary),
+        config.context_length,
+        sources.templates.set(),
+        &needs.names(classes),
+    )?))
+}
+
 /// Embeds all classes of a data set, in the order of its class list.
+///
+/// - `needs`: those of the model
 ///
 /// # Errors
 /// Returns the errors of [`embed`].
 pub fn embed_class_set(
     classes: &ClassSet,
+    needs: &ClassNeeds,
     sources: &TextSources,
     device: &Device,
 ) -> anyhow::Result<Embedded<ClassEmbeddings>> {
     let names: Vec<Vec<String>> = (0..classes.len()).map(|c| classes.names_of(c)).collect();
-    let embedded =
-        embed(&names, sources, device).context("embedding the data set's class names")?;
+    let embedded = embed_needed(&names, needs, sources, device)
+        .context("embedding the data set's class names")?;
     // All names of a class, because several classes may have one class name.
     let whole = names.iter().map(|names| names.join(", ")).collect();
     Ok(Embedded {

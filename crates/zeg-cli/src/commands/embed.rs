@@ -12,6 +12,7 @@ use zeg::{
     model::{
         Precision,
         embeddings::table_bytes,
+        recognize::Recognized,
         stop::StopSign,
         weights::{Architecture, Assumption, StateDict, StatedActivation, StatedHeads},
     },
@@ -231,9 +232,13 @@ impl TextWeights {
         // The image tower is not used.
         assumptions.retain(|assumption| !matches!(assumption, Assumption::ImageHeads { .. }));
         warn_of_assumed(&path, &assumptions);
+        let trained_with = match Recognized::from_weights(&weights, &program.methods) {
+            Ok(Recognized::Trained(architecture)) => architecture.templates().map(str::to_owned),
+            _ => None, // a text tower alone
+        };
         Ok(Self {
             weights,
-            trained_with: None,
+            trained_with,
         })
     }
 }

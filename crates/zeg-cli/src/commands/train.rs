@@ -30,10 +30,10 @@ use zeg::{
     data::{DataError, OpenSet, SampleSource as _},
     mini::{is_mini, open_weights, weights_sha256},
     model::{
-        ModelError, embeddings::ClassEmbeddings, method::Architecture, stop::StopSign,
-        weights::StateDict,
+        ModelError, classes::ClassNeeds, embeddings::ClassEmbeddings, method::Architecture,
+        methods::Methods, stop::StopSign, text::ClassTexts, weights::StateDict,
     },
-    text_sources::{TableSource, Templates, TextSources, embed_class_set},
+    text_sources::{TableSource, Templates, TextSources, class_texts, embed_class_set},
     vocab::{
         classes::{ClassQuery, ClassSet},
         templates::TemplateSet,
@@ -52,6 +52,7 @@ use zeg_train::{
 
 use self::{
     args::TrainSettings,
+    init::Init,
     output::TrainOutput,
     run_folder::{ManifestInput, RunFolder, Start},
     stated::{state_activation, state_heads},
@@ -90,18 +91,12 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     let classes = dataset.classes().clone();
     let (mut folder, start) = RunFolder::open(settings, &experiment, methods)?;
     check_feature_cache(settings, &experiment)?;
-    let mut weights = open_weights(&settings.weights, methods)?;
-    warn_of_files(&weights);
-    weights.check_unread()?;
+    let mut weights = read_weights(settings, methods)?;
     let activation = state_activation(&mut weights, settings, &experiment.model)?;
     let model = experiment.model.with_activation(activation);
     let architecture = model.architecture(methods)?;
     let heads = state_heads(&mut weights, settings, &*architecture)?;
-    let init = folder.init(settings.init.as_deref(), &start)?;
-    if let (Some(init), Teacher::Start) = (&init, experiment.training.self_training.teacher) {
-        init.check(&settings.output)?;
-    }
-    let start = start.or_init(init.as_ref(), &experiment, methods)?;
+    let (init, start) = initial(&folder, start, settings, &experiment, methods)?;
     start.check_architecture(&*architecture, methods)?;
     let base = base_weights(&settings.weights)?;
     let images = validation::images(&experiment, root)?;
@@ -112,8 +107,14 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     let fingerprint = facts::fingerprint(settings, &experiment, &sets, &weights, &base)?;
     facts::check(&folder, &start, &base, &fingerprint)?;
 
-    let templates = &experiment.data.templates;
-    let embeddings = embed_classes(settings, templates, &classes, &weights, &device)?;
+    let (embeddings, texts) = embed_classes(&TextInput {
+        settings,
+        templates: &experiment.data.templates,
+        classes: &classes,
+        needs: &architecture.blueprint(&device)?.class_needs(),
+        weights: &weights,
+        device: &device,
+    })?;
     let (mut trainer, fresh) = build_trainer(&TrainerInput {
         recipe: recipes.of(architecture.method())?,
         architecture: &*architecture,
@@ -122,6 +123,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         weights: &weights,
         backbone: settings.backbone.as_deref(),
         embeddings: &embeddings,
+        texts: texts.as_ref(),
         start: &start,
         init: init.as_ref().map(|init| &*init.path),
         device: &device,
@@ -143,17 +145,11 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     announce(settings, &experiment, &dataset);
 
     let info = CheckpointInfo {
-        format: 0,
-        writer: String::new(),
-        step: 0,
-        classes: stored_classes(&classes, experiment.training.setting),
         base,
         fingerprint,
         activation: Some(activation),
         heads: Some(heads),
-        table: settings.text.as_deref().map(file_name),
-        optimizer_time: std::collections::BTreeMap::new(),
-        experiment: experiment.to_json()?,
+        ..checkpoint_info(settings, &experiment, &classes)?
     };
     let first_step = trainer.step_number();
     let validator = Validator::new(ValidatorInput {
@@ -162,6 +158,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         images,
         classes: &info.classes,
         embeddings: &embeddings,
+        texts: texts.clone(),
         weights: &weights,
         device: &device,
     })?;
@@ -171,6 +168,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         experiment,
         architecture,
         embeddings,
+        texts,
         validator,
     };
     let finished = run.complete(&mut trainer, &dataset, settings, &stop)?;
@@ -183,6 +181,54 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         ..output(&run, settings, finished)
     };
     finish(settings, &output)
+}
+
+/// Opens the encoder's weights, all of which the model must read.
+fn read_weights(settings: &TrainSettings, methods: &Methods) -> anyhow::Result<StateDict> {
+    let weights = open_weights(&settings.weights, methods)?;
+    warn_of_files(&weights);
+    weights.check_unread()?;
+    Ok(weights)
+}
+
+/// Returns the checkpoint of another run that this one begins with, if there is one, and where this run goes on.
+fn initial(
+    folder: &RunFolder,
+    start: Start,
+    settings: &TrainSettings,
+    experiment: &Experiment,
+    methods: &Methods,
+) -> anyhow::Result<(Option<Init>, Start)> {
+    let init = folder.init(settings.init.as_deref(), &start)?;
+    if let (Some(init), Teacher::Start) = (&init, experiment.training.self_training.teacher) {
+        init.check(&settings.output)?;
+    }
+    let start = start.or_init(init.as_ref(), experiment, methods)?;
+    Ok((init, start))
+}
+
+/// Returns what a checkpoint says of a run besides its weights.
+fn checkpoint_info(
+    settings: &TrainSettings,
+    experiment: &Experiment,
+    classes: &ClassSet,
+) -> anyhow::Result<CheckpointInfo> {
+    Ok(CheckpointInfo {
+        format: 0,
+        writer: String::new(),
+        step: 0,
+        classes: stored_classes(classes, experiment.training.setting),
+        base: BaseWeights {
+            path: std::path::PathBuf::new(),
+            sha256: String::new(),
+        },
+        fingerprint: zeg_base::fingerprint::Fingerprint::new(),
+        activation: None,
+        heads: None,
+        table: settings.text.as_deref().map(file_name),
+        optimizer_time: std::collections::BTreeMap::new(),
+        experiment: experiment.to_json()?,
+    })
 }
 
 /// Returns what is known of a run from its folder and its experiment.
@@ -325,16 +371,30 @@ fn base_weights(weights: &Path) -> anyhow::Result<BaseWeights> {
     })
 }
 
-/// Embeds all classes of the data set.
+/// Everything that class embeddings are made from.
+struct TextInput<'a> {
+    settings: &'a TrainSettings,
+    /// Name of the prompt templates.
+    templates: &'a str,
+    classes: &'a ClassSet,
+    /// What the model needs of the classes.
+    needs: &'a ClassNeeds,
+    weights: &'a StateDict,
+    device: &'a Device,
+}
+
+/// Embeds all classes of the data set, and returns their texts, if a text tower made the embeddings.
 ///
 /// Training uses the rows of the seen classes only; the checkpoint stores all of them, for scoring.
-fn embed_classes(
-    settings: &TrainSettings,
-    templates: &str,
-    classes: &ClassSet,
-    weights: &StateDict,
-    device: &Device,
-) -> anyhow::Result<ClassEmbeddings> {
+fn embed_classes(input: &TextInput) -> anyhow::Result<(ClassEmbeddings, Option<ClassTexts>)> {
+    let TextInput {
+        settings,
+        templates,
+        classes,
+        needs,
+        weights,
+        device,
+    } = *input;
     let templates =
         TemplateSet::by_name(templates).with_context(|| place_of(settings, "data.templates"))?;
     let row_classes: Option<Vec<Vec<String>>> = settings.text_classes.as_ref().map(|classes| {
@@ -353,9 +413,11 @@ fn embed_classes(
         progress: None,
         stop: StopSign::default(),
     };
-    let embedded = embed_class_set(classes, &sources, device)?;
+    let embedded = embed_class_set(classes, needs, &sources, device)?;
     warn_of_text(&embedded.notices);
-    Ok(embedded.embeddings)
+    let names: Vec<Vec<String>> = (0..classes.len()).map(|c| classes.names_of(c)).collect();
+    let texts = class_texts(&names, needs, &sources)?;
+    Ok((embedded.embeddings, texts))
 }
 
 fn stored_classes(classes: &ClassSet, setting: Setting) -> Vec<StoredClass> {
@@ -383,6 +445,8 @@ struct TrainerInput<'a> {
     backbone: Option<&'a Path>,
     /// Class embeddings of all classes.
     embeddings: &'a ClassEmbeddings,
+    /// Texts of all classes, for a text tower that is trained.
+    texts: Option<&'a ClassTexts>,
     start: &'a Start,
     /// File of the checkpoint that the run began with.
     init: Option<&'a Path>,
@@ -399,6 +463,7 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<(Trainer, Vec<String>)>
         classes,
         backbone,
         embeddings,
+        texts,
         start,
         init,
         device,
@@ -406,6 +471,7 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<(Trainer, Vec<String>)>
         ..
     } = *input;
     let supervision = supervision(&experiment.training, classes)?;
+    let texts = texts.map(|texts| texts.select(&supervision.classes()));
     let training_device = device.clone().autodiff();
     let text = embeddings.rows(&supervision.classes())?;
     let text = text.to_tensor(&training_device);
@@ -462,6 +528,9 @@ fn build_trainer(input: &TrainerInput) -> anyhow::Result<(Trainer, Vec<String>)>
         supervision,
         text,
     )?;
+    if let Some(texts) = texts {
+        trainer.set_texts(texts)?;
+    }
     if let Some(teacher) = teacher {
         trainer.set_teacher(&*teacher);
     }

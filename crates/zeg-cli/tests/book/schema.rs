@@ -14,7 +14,9 @@ use zeg::model::{
 use zeg_train::{
     experiment::Experiment,
     loss::MaskLoss,
-    methods::{clip_rc::ClipRcLossWeights, zegformer::set_criterion::SetLoss},
+    methods::{
+        cat_seg::CatSegLossWeights, clip_rc::ClipRcLossWeights, zegformer::set_criterion::SetLoss,
+    },
     recipe::Recipes,
 };
 
@@ -38,9 +40,15 @@ fn method_sections() -> Vec<(&'static str, &'static str, Schema)> {
             "zegformer",
             methods::zegformer::entry::section_schema(),
         ),
+        (
+            "model",
+            "cat-seg",
+            methods::cat_seg::entry::section_schema(),
+        ),
         ("training.loss", "zegclip", schema_for!(MaskLoss)),
         ("training.loss", "clip-rc", schema_for!(ClipRcLossWeights)),
         ("training.loss", "zegformer", schema_for!(SetLoss)),
+        ("training.loss", "cat-seg", schema_for!(CatSegLossWeights)),
         (
             "inference.method",
             "zegformer",
@@ -50,14 +58,15 @@ fn method_sections() -> Vec<(&'static str, &'static str, Schema)> {
 }
 
 /// An experiment file of each method that is trained.
-const EXPERIMENTS: [(&str, &str); 3] = [
+const EXPERIMENTS: [(&str, &str); 4] = [
     ("zegclip", "configs/voc12/zegclip-inductive.toml"),
     ("clip-rc", "configs/voc12/clip-rc-inductive.toml"),
     ("zegformer", "configs/voc12/zegformer-r50.toml"),
+    ("cat-seg", "configs/coco-stuff164k/cat-seg-vitb.toml"),
 ];
 
 /// Defaults that the schemas leave out, since they are left out of written files: `(key, value)`.
-pub(crate) const LEFT_OUT: [(&str, &str); 10] = [
+pub(crate) const LEFT_OUT: [(&str, &str); 12] = [
     ("model.method", "zegclip"),
     ("model.head.mask-scale", "1.0"),
     ("model.head.query", "product-text"),
@@ -65,8 +74,10 @@ pub(crate) const LEFT_OUT: [(&str, &str); 10] = [
     ("training.pseudo-labels", "unseen-pixels"),
     ("training.objective", "focal-dice"),
     ("training.optimizer.encoder-lr", "0.1"),
+    ("training.schedule.decay", "polynomial"),
     ("inference.mode", "slide"),
     ("inference.longest-side", "0"),
+    ("inference.refine", "none"),
     ("model.regions", "16"),
 ];
 

@@ -115,7 +115,13 @@ fn published_rows_fit_the_protocol() {
     );
     assert_eq!(
         rows(Protocol::CrossDataset, Some("coco-stuff164k"), "voc20"),
-        ["ZegFormer", "ZegCLIP", "†ZegCLIP+ST"]
+        [
+            "ZegFormer",
+            "ZegCLIP",
+            "†ZegCLIP+ST",
+            "CAT-Seg (ViT-B/16)",
+            "CAT-Seg (ViT-L/14)"
+        ]
     );
     assert!(rows(Protocol::CrossDataset, Some("ade20k"), "voc20").is_empty());
     assert!(rows(Protocol::TrainingFree, None, "voc20").is_empty());

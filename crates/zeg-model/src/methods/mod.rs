@@ -3,6 +3,7 @@
 //! To add a method: add a folder here, a line in [`BUILTIN`], and, if the method is trained, a recipe in `zeg-train`
 //! (docs/src/project/extending.md).
 
+pub mod cat_seg;
 pub mod clip_rc;
 pub mod training_free;
 pub mod zegclip;
@@ -20,10 +21,11 @@ use crate::{
 };
 
 /// The built-in methods. The first that is trained on masks and the first that uses plain CLIP are the defaults.
-pub static BUILTIN: [&dyn Method; 11] = [
+pub static BUILTIN: [&dyn Method; 12] = [
     &zegclip::ZegClipMethod,
     &clip_rc::ClipRcMethod,
     &zegformer::ZegFormerMethod,
+    &cat_seg::CatSegMethod,
     training_free::FAMILY[0],
     training_free::FAMILY[1],
     training_free::FAMILY[2],

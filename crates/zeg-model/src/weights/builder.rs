@@ -199,6 +199,11 @@ impl<'a> ParamBuilder<'a> {
         names.iter().all(frozen).then_some(packing)
     }
 
+    /// Returns whether the parameter `name` at this level is trained.
+    pub fn trains(&self, name: &str) -> bool {
+        (self.shared.trained)(&self.key(name))
+    }
+
     /// Returns the builder of the prefix `name` below this one.
     #[must_use]
     pub fn at(&self, name: impl std::fmt::Display) -> Self {

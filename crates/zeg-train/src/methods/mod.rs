@@ -1,5 +1,6 @@
 //! Lists the training recipes of the built-in methods.
 
+pub mod cat_seg;
 pub mod clip_rc;
 pub mod zegclip;
 pub mod zegformer;
@@ -7,10 +8,11 @@ pub mod zegformer;
 use crate::recipe::Recipe;
 
 /// The recipes of the built-in methods; a test compares them with the list of methods.
-pub static BUILTIN: [&dyn Recipe; 3] = [
+pub static BUILTIN: [&dyn Recipe; 4] = [
     &zegclip::ZegClipRecipe,
     &clip_rc::ClipRcRecipe,
     &zegformer::ZegFormerRecipe,
+    &cat_seg::CatSegRecipe,
 ];
 
 #[cfg(test)]

@@ -234,7 +234,7 @@ fn data(
 ) -> anyhow::Result<DataConfig> {
     let of_experiment = loaded.data.as_ref();
     let mut data = match (file, of_experiment, &changes.dataset) {
-        (Some(file), of_experiment, asked) => {
+        (Some(file), _, asked) => {
             let other = asked
                 .as_ref()
                 .filter(|asked| !is_same_dataset(asked, &file.data.dataset));
@@ -246,8 +246,8 @@ fn data(
                 },
                 None => file.data.clone(),
             };
-            if let (Some(trained), false) = (of_experiment, file.states_templates) {
-                data.templates.clone_from(&trained.templates);
+            if let (Some(trained), false) = (loaded.templates(), file.states_templates) {
+                trained.clone_into(&mut data.templates);
             }
             data
         }
@@ -265,10 +265,10 @@ fn data(
             data.clone()
         }
         // Another data set has its own classes and splits; the prompt templates stay those of the training.
-        (None, of_experiment, Some(dataset)) => {
+        (None, _, Some(dataset)) => {
             let mut data = DataConfig::new(dataset);
-            if let Some(trained) = of_experiment {
-                data.templates.clone_from(&trained.templates);
+            if let Some(trained) = loaded.templates() {
+                trained.clone_into(&mut data.templates);
             }
             data
         }

@@ -11,7 +11,7 @@ use std::{
 
 use zeg::{
     data::{Loader, LoaderOptions, OpenSet, Pipeline, SampleSource as _},
-    model::{embeddings::ClassEmbeddings, method::Architecture},
+    model::{embeddings::ClassEmbeddings, method::Architecture, text::ClassTexts},
 };
 use zeg_train::{
     TrainError,
@@ -62,7 +62,10 @@ pub(super) struct TrainingRun {
     pub(super) info: CheckpointInfo,
     pub(super) experiment: Experiment,
     pub(super) architecture: Arc<dyn Architecture>,
+    /// Class embeddings of all classes, before training.
     pub(super) embeddings: ClassEmbeddings,
+    /// Texts of all classes, for a text tower that is trained.
+    pub(super) texts: Option<ClassTexts>,
     pub(super) validator: Option<Validator>,
 }
 
@@ -192,12 +195,27 @@ impl TrainingRun {
             info: self.info.clone(),
             architecture: &*self.architecture,
             model: trainer.model(),
-            embeddings: &self.embeddings,
+            embeddings: &self.embeddings_of(trainer)?,
             moments,
         };
         save(&path, contents)?;
         self.folder
             .remove_old_checkpoints(self.experiment.training.keep_checkpoints)
+    }
+
+    /// Returns the class embeddings of the model as trained so far.
+    fn embeddings_of(&self, trainer: &Trainer) -> anyhow::Result<ClassEmbeddings> {
+        let model = trainer.inference_model();
+        let Some((texts, tower)) = self.texts.as_ref().zip(model.text_tower()) else {
+            return Ok(self.embeddings.clone());
+        };
+        let embedded = tower.embed_texts(texts).into_data().convert::<f32>();
+        let values = embedded
+            .try_into_vec()
+            .map_err(|error| TrainError::Backend(format!("{error:?}")))?;
+        let names = self.embeddings.names().to_vec();
+        let (dim, origin) = (self.embeddings.dim(), self.embeddings.origin().to_owned());
+        Ok(ClassEmbeddings::new(names, values, dim, origin)?)
     }
 
     /// Writes the trained weights without the optimiser's state.
@@ -210,7 +228,7 @@ impl TrainingRun {
             info,
             architecture: &*self.architecture,
             model: trainer.model(),
-            embeddings: &self.embeddings,
+            embeddings: &self.embeddings_of(trainer)?,
             moments: None,
         };
         Ok(save(path, contents)?)

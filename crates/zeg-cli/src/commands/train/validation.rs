@@ -11,7 +11,8 @@ use zeg::{
     eval::{ConfusionMatrix, Report},
     evaluation::{EvaluationOptions, EvaluationSetup, evaluate},
     model::{
-        embeddings::ClassEmbeddings, inference::ClassQueries, stop::StopSign, weights::StateDict,
+        embeddings::ClassEmbeddings, inference::ClassQueries, stop::StopSign, text::ClassTexts,
+        weights::StateDict,
     },
     session::{Session, SessionSettings},
     text_sources::{Templates, TextSources, class_queries},
@@ -75,6 +76,8 @@ pub(super) struct ValidatorInput<'a> {
     /// All classes, seen and unseen.
     pub(super) classes: &'a [StoredClass],
     pub(super) embeddings: &'a ClassEmbeddings,
+    /// Texts of all classes, for a text tower that is trained.
+    pub(super) texts: Option<ClassTexts>,
     /// Weights that may hold a text encoder.
     pub(super) weights: &'a StateDict,
     pub(super) device: &'a Device,
@@ -103,6 +106,8 @@ pub(super) struct Validator {
     settings: Validation,
     dataset: OpenSet,
     queries: ClassQueries,
+    /// Texts of the classes, which the text tower of the model embeds, if it is trained.
+    texts: Option<ClassTexts>,
     session: SessionSettings,
     names: Vec<String>,
     unseen: Vec<bool>,
@@ -120,6 +125,7 @@ impl Validator {
             images,
             classes,
             embeddings,
+            texts,
             weights,
             device,
         } = input;
@@ -145,6 +151,7 @@ impl Validator {
         let mut blueprint = architecture.blueprint(&device)?;
         blueprint.set_options(&experiment.inference.method)?;
         Ok(Some(Self {
+            texts,
             queries: class_queries(&names, seen, &*blueprint, &sources, &device)?.embeddings,
             session: SessionSettings {
                 inference: experiment.inference.clone(),
@@ -170,9 +177,13 @@ impl Validator {
     pub(super) fn score(&self, trainer: &Trainer) -> anyhow::Result<ValidationScore> {
         let mut model = trainer.inference_model();
         model.set_options(&self.session.inference.method)?;
+        let mut queries = self.queries.clone();
+        if let Some((texts, tower)) = self.texts.as_ref().zip(model.text_tower()) {
+            queries.text = tower.embed_texts(texts);
+        }
         let setup = EvaluationSetup {
             session: Session::new(&*model, &self.session, &self.device),
-            classes: &self.queries,
+            classes: &queries,
             seen_offsets: &[],
         };
         let options = EvaluationOptions {

@@ -71,7 +71,7 @@ pub enum DenseAttention {
     ScClip,
     /// Queries to keys that are rotated towards them (PEARL).
     Pearl,
-    /// Queries to queries, with the vote of image embeddings, a view of the whole image and refined scores.
+    /// Queries to queries, with the vote of image embeddings, the scores of the whole image and refined scores.
     Combined,
 }
 
@@ -370,7 +370,7 @@ impl SegmentationModel for TrainingFree {
         }
     }
 
-    /// Plans windows as the settings say, and one of the whole image if the method has such a view.
+    /// Plans windows as the settings say, and one of the whole image if the method uses it.
     fn plan(
         &self,
         size: [usize; 2],

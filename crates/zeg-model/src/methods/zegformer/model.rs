@@ -106,6 +106,7 @@ impl SegmentationModel for ZegFormer {
         ClassNeeds {
             each_template: false,
             crop_templates: self.options.crop_templates.clone(),
+            first_name_only: false,
         }
     }
 
