@@ -90,7 +90,7 @@ impl Classes {
             .filter(|(label, _)| !self.background.contains(label))
     }
 
-    /// Returns the position of a label among the [`categories`](Self::categories), from 0.
+    /// Returns the position of a label among the categories, from 0.
     pub fn category(&self, label: u16) -> u32 {
         let before = self.background.range(..label).count();
         u32::from(label).saturating_sub(before as u32)

@@ -1,9 +1,9 @@
 //! The backend that Label Studio connects to: predictions for its tasks.
 //!
 //! The routes are those of label-studio-ml 1.0: `/health`, `/setup`, `/predict`, `/webhook`, and `/versions`. A project's
-//! labelling configuration says what to look for ([`labelling`]); a task's image comes from the task or from Label Studio
-//! ([`images`]); every image goes through the same queue as those of all other requests; and the regions go back as brush
-//! masks, polygons or boxes ([`results`]).
+//! labelling configuration says what to look for (`labelling`); a task's image comes from the task or from Label Studio
+//! (`images`); every image goes through the same queue as those of all other requests; and the regions go back as brush
+//! masks, polygons or boxes (`results`).
 
 mod connections;
 mod images;

@@ -128,8 +128,8 @@ impl PseudoLabelRule {
 
     /// Fills in the pseudo labels of all pixels with the label value `fill`.
     ///
-    /// Returns the positions of the pixels that got none and are left out of the loss of
-    /// [`PseudoLabelRule::left_out_classes`], as indices of `labels`.
+    /// Returns the positions of the pixels that got none and are left out of the loss, as `unlabelled` says: indices of
+    /// `labels`.
     ///
     /// - `masks`: logits at label size, `[batch, classes, height, width]`
     /// - `labels`: class indices, `[batch, height, width]`

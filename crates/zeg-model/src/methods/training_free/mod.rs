@@ -12,8 +12,8 @@
 //! | [`DenseAttention::Sclip`] | (softmax(q·qᵀ/√d) + softmax(k·kᵀ/√d))·v | SCLIP, Wang, Mei, Yuille, ECCV 2024, eq. 3 |
 //! | [`DenseAttention::Naclip`] | softmax(k·kᵀ/√d + ω)·v, ω a Gaussian of the patches' distance | NACLIP, Hajimiri, Ben Ayed, Dolz, WACV 2025, section 3 |
 //! | [`DenseAttention::ClearClip`] | softmax(q·qᵀ/√d)·v | ClearCLIP, Lan et al., ECCV 2024 |
-//! | [`DenseAttention::ScClip`] | anomalies repaired, middle blocks used ([`calibrated`]) | SC-CLIP, Bai et al., arXiv 2411.15869 |
-//! | [`DenseAttention::Pearl`] | softmax(q·(k·R)ᵀ/√d)·v, R a rotation of keys towards queries ([`calibrated`]) | PEARL, Pei et al., CVPR 2026, first step |
+//! | [`DenseAttention::ScClip`] | anomalies repaired, middle blocks used (`calibrated`) | SC-CLIP, Bai et al., arXiv 2411.15869 |
+//! | [`DenseAttention::Pearl`] | softmax(q·(k·R)ᵀ/√d)·v, R a rotation of keys towards queries (`calibrated`) | PEARL, Pei et al., CVPR 2026, first step |
 //! | [`DenseAttention::Combined`] | softmax(q·qᵀ/√d)·v, with the steps below | measured, docs/src/project/training-free.md |
 //!
 //! [`DenseAttention::Combined`] adds to the cosine of a patch and a class that of the window's image embedding and the
