@@ -125,7 +125,7 @@ impl<'a> Scan<'a> {
             let resized_image = scan.pixels.as_ref().map(|pixels| &pixels.image);
             let image = resized_image.or(image).ok_or_else(|| {
                 ModelError::Config(
-                    "the image was encoded without its pixels, which the refinement of scores needs".into(),
+                    "the image was encoded without its pixels, which the second pass over its scores needs".into(),
                 )
             })?;
             if let Some(second) = second {
