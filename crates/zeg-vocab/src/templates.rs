@@ -312,7 +312,7 @@ mod tests {
             assert_eq!((set.name(), set.templates().len()), (name, lines.count()));
             set.templates().len()
         });
-        assert_eq!(lengths.collect::<Vec<_>>(), [1, 15, 80, 1, 8, 32, 1]);
+        assert_eq!(lengths.collect::<Vec<_>>(), [1, 15, 80, 1, 8, 32, 1, 1]);
         let none = TemplateSet::by_name("none").unwrap();
         assert_eq!(
             (none.name(), none.render("dog")),
