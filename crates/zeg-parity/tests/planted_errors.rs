@@ -167,7 +167,7 @@ fn errors_are_found_in_shared_numbers_of_cat_seg() {
     let variants = AGGREGATOR.iter().filter(|&error| *error != padding);
     plant(
         &file("variants_a"),
-        &[&variants.cloned().collect::<Vec<_>>()],
+        &[&variants.copied().collect::<Vec<_>>()],
     );
 }
 
