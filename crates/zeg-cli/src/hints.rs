@@ -1,5 +1,7 @@
 //! Hints: the action to take after an error.
 
+mod classes;
+
 use std::path::Path;
 
 use zeg::{
@@ -10,11 +12,7 @@ use zeg::{
     loading::LoadError,
     model::{ModelError, weights::WeightsError},
     session::SessionError,
-    text_sources::{AllAlike, NoTextEncoder, TableError, TemplatesNeedTextTower},
-    vocab::{
-        classes::{ClassArgumentError, ClassError, QueryError},
-        tokenizer::TokenizeError,
-    },
+    vocab::classes::ClassArgumentError,
 };
 use zeg_base::lock::LockError;
 use zeg_train::TrainError;
@@ -182,7 +180,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(InputError::DeadLink { .. }) = cause.downcast_ref::<InputError>() {
         return Some("mount or restore what the link leads to, or remove the link".into());
     }
-    of_classes(cause)
+    classes::of_classes(cause)
 }
 
 /// Returns the hint for an error about the files of a model.
@@ -214,60 +212,6 @@ fn of_evaluation(error: &EvalError) -> Option<&'static str> {
         ),
         _ => None,
     }
-}
-
-/// Returns the hint for an error about class names or class embeddings.
-fn of_classes(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
-    if cause.is::<NoTextEncoder>() {
-        return Some(
-            "use weights with a text encoder, such as those of `zeg pull clip-vit-b-16`, or name class embeddings with --text".into(),
-        );
-    }
-    if let Some(error) = cause.downcast_ref::<TableError>() {
-        return Some(match error {
-            TableError::Unnamed { .. } => {
-                "state the classes of its rows with --text-classes, such as voc20".into()
-            }
-            TableError::Named { .. } => "leave --text-classes out".into(),
-            TableError::Ambiguous { .. } => {
-                "name the row of a class by all its names, separated by commas".into()
-            }
-        });
-    }
-    if cause.is::<AllAlike>() {
-        return Some(
-            "the table or the weights are damaged or were never trained; `zeg info FILE` describes a table".into(),
-        );
-    }
-    if cause.is::<TemplatesNeedTextTower>() {
-        return Some(
-            "leave --templates out, or name the weights with a text encoder by --weights".into(),
-        );
-    }
-    if cause.is::<TokenizeError>() {
-        return Some("shorten the class name; CLIP's text encoder reads 77 tokens".into());
-    }
-    if let Some(ClassArgumentError::Dataset { .. }) = cause.downcast_ref::<ClassArgumentError>() {
-        return Some("to name a single class so, write it into a class file".into());
-    }
-    if let Some(ClassArgumentError::File(_)) = cause.downcast_ref::<ClassArgumentError>() {
-        return Some(
-            "write one class per line, with commas between its names: `sofa, couch`".into(),
-        );
-    }
-    if cause.is::<QueryError>() || cause.is::<ClassArgumentError>() {
-        return Some(
-            "write class names separated by commas, such as --classes \"dog, sofa|couch\"".into(),
-        );
-    }
-    if let Some(ClassError::UnknownClass {
-        closest: Some(closest),
-        ..
-    }) = cause.downcast_ref::<ClassError>()
-    {
-        return Some(format!("did you mean {closest:?}?"));
-    }
-    None
 }
 
 fn of_data(error: &DataError) -> Option<String> {

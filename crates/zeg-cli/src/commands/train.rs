@@ -2,8 +2,10 @@
 
 mod args;
 mod begun_run;
+mod build;
 mod cached_copies;
 mod checkpoint_files;
+mod class_texts;
 mod facts;
 mod hints;
 mod init;
@@ -25,33 +27,24 @@ pub(crate) use self::output::output_schema;
 use std::{path::Path, process::ExitCode, sync::Arc, time::Instant};
 
 use anyhow::Context as _;
-use burn::tensor::Device;
 use zeg::{
     data::{DataError, OpenSet, SampleSource as _},
     mini::{is_mini, open_weights, weights_sha256},
-    model::{
-        ModelError, classes::ClassNeeds, embeddings::ClassEmbeddings, method::Architecture,
-        methods::Methods, stop::StopSign, text::ClassTexts, weights::StateDict,
-    },
-    text_sources::{TableSource, Templates, TextSources, class_texts, embed_class_set},
-    vocab::{
-        classes::{ClassQuery, ClassSet},
-        templates::TemplateSet,
-    },
+    model::{methods::Methods, weights::StateDict},
+    vocab::classes::ClassSet,
 };
 use zeg_base::file;
 use zeg_base::plural::counted;
-use zeg_train::setting::supervision;
 use zeg_train::{
-    checkpoint::{BaseWeights, CheckpointInfo, StoredClass, read_moments},
+    checkpoint::{BaseWeights, CheckpointInfo, StoredClass},
     experiment::{Experiment, Setting},
     pseudo_labels::Teacher,
-    recipe::Recipe,
-    trainer::Trainer,
 };
 
 use self::{
     args::TrainSettings,
+    build::{TrainerInput, build_trainer},
+    class_texts::{TextInput, embed_classes},
     init::Init,
     output::TrainOutput,
     run_folder::{ManifestInput, RunFolder, Start},
@@ -60,10 +53,8 @@ use self::{
     validation::{Validator, ValidatorInput},
 };
 use super::{
-    data_folder, interrupt,
-    model_file::{warn_of_files, warn_of_text},
-    same_images::warn_of_same_images,
-    stop_flag, write_result,
+    data_folder, interrupt, model_file::warn_of_files, same_images::warn_of_same_images, stop_flag,
+    write_result,
 };
 use crate::{Program, progress::Verbosity};
 
@@ -371,55 +362,6 @@ fn base_weights(weights: &Path) -> anyhow::Result<BaseWeights> {
     })
 }
 
-/// Everything that class embeddings are made from.
-struct TextInput<'a> {
-    settings: &'a TrainSettings,
-    /// Name of the prompt templates.
-    templates: &'a str,
-    classes: &'a ClassSet,
-    /// What the model needs of the classes.
-    needs: &'a ClassNeeds,
-    weights: &'a StateDict,
-    device: &'a Device,
-}
-
-/// Embeds all classes of the data set, and returns their texts, if a text tower made the embeddings.
-///
-/// Training uses the rows of the seen classes only; the checkpoint stores all of them, for scoring.
-fn embed_classes(input: &TextInput) -> anyhow::Result<(ClassEmbeddings, Option<ClassTexts>)> {
-    let TextInput {
-        settings,
-        templates,
-        classes,
-        needs,
-        weights,
-        device,
-    } = *input;
-    let templates =
-        TemplateSet::by_name(templates).with_context(|| place_of(settings, "data.templates"))?;
-    let row_classes: Option<Vec<Vec<String>>> = settings.text_classes.as_ref().map(|classes| {
-        let names = |class: &ClassQuery| class.names().map(str::to_owned).collect();
-        classes.iter().map(names).collect()
-    });
-    let sources = TextSources {
-        table: settings.text.as_deref().map(|path| TableSource {
-            path,
-            row_classes: row_classes.as_deref(),
-        }),
-        stored: None,
-        weights,
-        templates: Templates::Usual(&templates),
-        cache: None,
-        progress: None,
-        stop: StopSign::default(),
-    };
-    let embedded = embed_class_set(classes, needs, &sources, device)?;
-    warn_of_text(&embedded.notices);
-    let names: Vec<Vec<String>> = (0..classes.len()).map(|c| classes.names_of(c)).collect();
-    let texts = class_texts(&names, needs, &sources)?;
-    Ok((embedded.embeddings, texts))
-}
-
 fn stored_classes(classes: &ClassSet, setting: Setting) -> Vec<StoredClass> {
     let unseen = classes.unseen_flags();
     let pairs = unseen.into_iter().enumerate();
@@ -430,124 +372,6 @@ fn stored_classes(classes: &ClassSet, setting: Setting) -> Vec<StoredClass> {
             seen: !unseen || setting == Setting::FullySupervised,
         })
         .collect()
-}
-
-/// Everything that a trainer is built from.
-struct TrainerInput<'a> {
-    recipe: &'static dyn Recipe,
-    architecture: &'a dyn Architecture,
-    experiment: &'a Experiment,
-    /// All classes of the data set.
-    classes: &'a ClassSet,
-    /// The frozen weights.
-    weights: &'a StateDict,
-    /// File of a pre-trained residual network.
-    backbone: Option<&'a Path>,
-    /// Class embeddings of all classes.
-    embeddings: &'a ClassEmbeddings,
-    /// Texts of all classes, for a text tower that is trained.
-    texts: Option<&'a ClassTexts>,
-    start: &'a Start,
-    /// File of the checkpoint that the run began with.
-    init: Option<&'a Path>,
-    device: &'a Device,
-    verbosity: Verbosity,
-}
-
-/// Returns the trainer and the names of the parameters that start fresh.
-fn build_trainer(input: &TrainerInput) -> anyhow::Result<(Trainer, Vec<String>)> {
-    let TrainerInput {
-        recipe,
-        architecture,
-        experiment,
-        classes,
-        backbone,
-        embeddings,
-        texts,
-        start,
-        init,
-        device,
-        verbosity,
-        ..
-    } = *input;
-    let supervision = supervision(&experiment.training, classes)?;
-    let texts = texts.map(|texts| texts.select(&supervision.classes()));
-    let training_device = device.clone().autodiff();
-    let text = embeddings.rows(&supervision.classes())?;
-    let text = text.to_tensor(&training_device);
-
-    let mut weights = input.weights.clone();
-    if let Some(backbone) = backbone {
-        let params = architecture.params()?;
-        anyhow::ensure!(
-            params
-                .iter()
-                .any(|param| architecture.is_backbone(&param.name)),
-            "--backbone: the method {} has no backbone of its own beside CLIP",
-            architecture.title()
-        );
-        weights.add(backbone)?;
-    }
-    let seed = experiment.training.seed;
-    let teacher = match (experiment.training.self_training.teacher, init) {
-        (Teacher::Start, Some(init)) if experiment.training.setting == Setting::Transductive => {
-            let mut weights = weights.clone();
-            weights.add(init)?;
-            Some(architecture.build(&weights, device, seed)?.0)
-        }
-        _ => None,
-    };
-    if let Start::Resumed(checkpoint) | Start::Init(checkpoint) = start {
-        weights.add(checkpoint.path())?;
-    }
-    let (model, provenance) = architecture.build(&weights, &training_device, seed)?;
-    if backbone.is_some() {
-        let fresh = |name: &&String| architecture.is_backbone(name);
-        if let Some(name) = provenance.initialized.iter().find(fresh) {
-            anyhow::bail!("--backbone: {} holds no {name:?}", weights.origin());
-        }
-    }
-    // The other parameters are constants or have no effect.
-    let fresh: Vec<String> = (provenance.initialized.into_iter())
-        .filter(|key| architecture.trains(key) || architecture.keeps(key))
-        .collect();
-    if let Start::Resumed(checkpoint) | Start::Init(checkpoint) = start
-        && let Some(key) = fresh.first()
-    {
-        return Err(ModelError::MissingTensor {
-            key: key.clone(),
-            origin: checkpoint.path().display().to_string(),
-        }
-        .into());
-    }
-    let mut trainer = Trainer::new(
-        recipe,
-        architecture,
-        model,
-        experiment.training.clone(),
-        supervision,
-        text,
-    )?;
-    if let Some(texts) = texts {
-        trainer.set_texts(texts)?;
-    }
-    if let Some(teacher) = teacher {
-        trainer.set_teacher(&*teacher);
-    }
-    match start {
-        Start::Fresh => {}
-        // Only the weights are taken over; optimiser and schedule start anew.
-        Start::Init(checkpoint) => verbosity.notice(format_args!(
-            "starting from step {} of {}",
-            checkpoint.info.step,
-            checkpoint.path().display()
-        )),
-        Start::Resumed(checkpoint) => {
-            trainer.resume(checkpoint.info.step, read_moments(checkpoint)?);
-            verbosity.notice(format_args!("resuming at step {}", checkpoint.info.step));
-        }
-    }
-    Ok((trainer, fresh))
 }
 
 #[cfg(test)]
