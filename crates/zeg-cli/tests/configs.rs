@@ -96,6 +96,19 @@ fn experiments_on_the_mini_world_open_without_a_folder() {
     }
 }
 
+/// The release's mean IoU is over the classes in the ground truth.
+#[test]
+fn plans_of_cat_seg_use_the_rule_of_the_release() {
+    let files = configs("-cat-seg.toml");
+    assert_eq!(files.len(), 4, "{files:?}");
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let plan: toml::Table = text.parse().unwrap();
+        let rule = plan["nan-rule"].as_str();
+        assert_eq!(rule, Some("truth-mean"), "{}", file.display());
+    }
+}
+
 /// The expected numbers are those of the reference's configurations.
 #[test]
 fn published_experiments_are_as_released() {

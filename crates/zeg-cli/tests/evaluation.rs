@@ -67,6 +67,36 @@ fn another_data_set_is_scored_without_seen_and_unseen() {
 }
 
 #[test]
+fn the_rule_of_a_plan_is_recorded_and_changes_the_mean() {
+    let world = World::new();
+    trained(&world, "run", 0);
+    fs::write(world.path("own.toml"), OWN).unwrap();
+    let scored = |rule: &str, name: &str| {
+        let data = "[data]\ndataset = 'own.toml'\neval-split = 'all'\ntemplates = 'single'\n";
+        fs::write(world.path("plan.toml"), format!("{rule}{data}")).unwrap();
+        let document = format!("{name}.json");
+        let mut command = world.zeg();
+        command.args(["eval", MODEL, "--plan", "plan.toml", "--data", "VOC2012"]);
+        command.args(["-o", name, "--json", &document]);
+        command.assert().success();
+        let record = json(&world, &format!("{name}/evaluation.json"));
+        (record["nan_rule"].clone(), json(&world, &document))
+    };
+    let (rule, usual) = scored("", "usual");
+    assert_eq!((rule, &usual["nan_rule"]), (Value::Null, &"mmseg".into()));
+    let (rule, truth) = scored("nan-rule = 'truth-mean'\n", "truth");
+    assert_eq!(rule, "truth-mean");
+    assert_eq!(truth["nan_rule"], "truth-mean");
+    // The mean over the classes that occur in the ground truth.
+    let classes = truth["classes"].as_array().unwrap().iter();
+    let there = classes.filter(|class| class["pixels"].as_u64() > Some(0));
+    let ious: Vec<f64> = there.map(|class| class["iou"].as_f64().unwrap()).collect();
+    let mean = ious.iter().sum::<f64>() / ious.len() as f64;
+    assert!((truth["miou"].as_f64().unwrap() - mean).abs() < 1e-12);
+    assert!(truth["miou"].as_f64() >= usual["miou"].as_f64());
+}
+
+#[test]
 fn several_offsets_are_scored_as_each_alone() {
     let world = World::new();
     trained(&world, "run", 0);

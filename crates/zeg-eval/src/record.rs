@@ -17,7 +17,7 @@ pub(crate) use merge::same;
 use serde::{Deserialize, Serialize};
 use zeg_base::fingerprint::Fingerprint;
 
-use crate::report::{Metric, Report};
+use crate::report::{Metric, NanRule, Report};
 use crate::{ConfusionMatrix, EvalError, GalleryEntry};
 
 pub use image_score::ImageScore;
@@ -76,6 +76,9 @@ pub struct Evaluation {
     pub confusion: ConfusionMatrix,
     /// Main metric of the benchmark.
     pub metric: Metric,
+    /// Rule for classes without pixels; that of mmsegmentation in records of earlier versions.
+    #[serde(default, skip_serializing_if = "NanRule::is_default")]
+    pub nan_rule: NanRule,
     /// The part of a divided evaluation; `None` for a whole evaluation.
     pub shard: Option<Shard>,
     /// Duration and machine.
@@ -164,7 +167,7 @@ pub struct Timing {
 }
 
 impl Evaluation {
-    /// Computes the metrics, by mmsegmentation's rule for classes without pixels.
+    /// Computes the metrics, by the record's rule for classes without pixels.
     ///
     /// # Errors
     /// Returns [`EvalError::Classes`] if the class list does not fit the counts.
@@ -175,7 +178,8 @@ impl Evaluation {
             .map(|class| class.name.as_str())
             .collect();
         let unseen: Vec<bool> = self.classes.iter().map(|class| class.unseen).collect();
-        let mut report = Report::new(&self.confusion, &names, &unseen, self.images)?;
+        let (images, rule) = (self.images, self.nan_rule);
+        let mut report = Report::with_rule(&self.confusion, &names, &unseen, images, rule)?;
         report.metric = self.metric;
         report.tied_images = (!self.tied.is_empty()).then_some(self.tied.len() as u64);
         Ok(report)

@@ -55,6 +55,28 @@ pub enum NanRule {
     TruthMean,
 }
 
+impl NanRule {
+    /// Returns whether this is the default, which is omitted from records.
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Returns a sentence on the classes that means are over.
+    pub(crate) fn explanation(self) -> &'static str {
+        match self {
+            Self::Mmseg => {
+                "Means are over the classes in the ground truth or in the prediction (rule mmseg)."
+            }
+            Self::TruthOnly => {
+                "IoU is counted for classes in the ground truth and divided by those in the ground truth or in the \
+                 prediction (rule truth-only)."
+            }
+            Self::TruthMean => "Means are over the classes in the ground truth (rule truth-mean).",
+        }
+    }
+}
+
 /// The metrics of one class, 0..=1; `None` (JSON `null`) where the divisor is 0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

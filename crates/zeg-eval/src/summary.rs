@@ -80,7 +80,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Averages the scores of several runs, by mmsegmentation's rule for classes without pixels.
+    /// Averages the scores of several runs, by the runs' rule for classes without pixels.
     ///
     /// # Errors
     /// Returns [`EvalError::Nothing`] if there is no run, [`EvalError::Differs`] or [`EvalError::OtherFact`] if the runs

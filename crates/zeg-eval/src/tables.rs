@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::{
     comparison::{ComparedModel, Comparison},
-    report::{Metric, Report, Split},
+    report::{Metric, NanRule, Report, Split},
     summary::{Spread, Summary},
 };
 
@@ -12,7 +12,8 @@ impl Report {
     /// Returns the report as a text table: one row per class, then the summary, in percent with two decimals. The
     /// columns of [`metric`](Self::metric) come first.
     ///
-    /// If no class is unseen, the columns of seen and unseen classes are left out.
+    /// If no class is unseen, the columns of seen and unseen classes are left out. A line tells a rule for classes without
+    /// pixels that is not mmsegmentation's.
     pub fn to_table(&self) -> String {
         let divided = self.is_divided();
         let mut metrics = ["IoU", "Acc", "Dice"];
@@ -50,7 +51,11 @@ impl Report {
         summary.add_row(row);
         align_right(&mut classes, 1 + usize::from(divided));
         align_right(&mut summary, 0);
-        format!("{classes}\n\n{summary}\n")
+        let rule = match self.nan_rule {
+            NanRule::Mmseg => String::new(),
+            rule => format!("{}\n", rule.explanation()),
+        };
+        format!("{classes}\n\n{summary}\n{rule}")
     }
 
     /// Returns true if any class is unseen.

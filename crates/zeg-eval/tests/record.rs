@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use zeg_eval::summary::Run;
 use zeg_eval::{
-    Comparison, ConfusionMatrix, EvalError, Evaluation, Metric, Protocol, Rank, Shard,
+    Comparison, ConfusionMatrix, EvalError, Evaluation, Metric, NanRule, Protocol, Rank, Shard,
     SkippedImage, Summary,
 };
 
@@ -114,6 +114,26 @@ proptest! {
         std::fs::write(&path, &bytes[..length % bytes.len().saturating_sub(3)]).unwrap();
         prop_assert!(Evaluation::open(&path).is_err());
     }
+}
+
+#[test]
+fn a_record_is_scored_by_its_rule_for_classes_without_pixels() {
+    let mut record = evaluation("voc20", 0..3, 1);
+    let plain = serde_json::to_value(&record).unwrap();
+    // Records of before have no rule, and mean mmsegmentation's.
+    assert!(plain.get("nan_rule").is_none());
+    let read: Evaluation = serde_json::from_value(plain).unwrap();
+    assert_eq!(read.nan_rule, NanRule::Mmseg);
+    let by_prediction = record.report().unwrap();
+    record.nan_rule = NanRule::TruthMean;
+    let folder = tempfile::tempdir().unwrap();
+    let path = record.save(folder.path()).unwrap();
+    let report = Evaluation::open(path).unwrap().report().unwrap();
+    assert_eq!(report.nan_rule, NanRule::TruthMean);
+    // Classes that are only predicted have an IoU of 0 by mmsegmentation's rule.
+    assert!(report.miou > by_prediction.miou, "{report:?}");
+    assert!(report.to_table().contains("rule truth-mean"));
+    assert!(!by_prediction.to_table().contains("rule"));
 }
 
 #[test]

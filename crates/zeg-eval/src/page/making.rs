@@ -106,6 +106,10 @@ fn settings(evaluation: &Evaluation) -> Vec<(String, String)> {
                 .unwrap_or_else(|| "not recorded".to_owned()),
         ),
         ("Method", evaluation.method.clone()),
+        (
+            "Classes without pixels",
+            evaluation.nan_rule.explanation().to_owned(),
+        ),
         ("Prompt templates", evaluation.templates.clone()),
         ("Scales", scales.join(", ")),
         (

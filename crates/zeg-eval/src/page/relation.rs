@@ -91,6 +91,7 @@ fn in_words(field: &str) -> &str {
         "inference" => "inference settings",
         "scales" => "test-time scales",
         "flip" => "test-time flip",
+        "nan_rule" => "the rule for classes without pixels",
         "classes" => "the split into seen and unseen classes",
         "model.step" => "training step",
         "experiment" => "training settings",

@@ -99,7 +99,8 @@ impl Evaluation {
         Ok(())
     }
 
-    /// Checks that another record was scored on the same benchmark, with the same metric and the same class names.
+    /// Checks that another record was scored on the same benchmark, with the same metric, the same rule for classes without
+    /// pixels and the same class names.
     ///
     /// Method, protocol and settings may differ. So may the split into seen and unseen classes, if one of the two
     /// records has no unseen classes: training-free methods have none.
@@ -115,6 +116,7 @@ impl Evaluation {
             &b.official_images,
         )?;
         same("metric", &self.metric, &other.metric)?;
+        same("nan_rule", &self.nan_rule, &other.nan_rule)?;
         same(
             "the number of classes",
             &self.classes.len(),

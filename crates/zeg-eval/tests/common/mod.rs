@@ -14,7 +14,7 @@ use zeg_base::fingerprint::Fingerprint;
 use zeg_eval::page::{CurvePoint, ReportInput, RunInput};
 use zeg_eval::{
     BenchmarkRef, ClassRef, ClassShare, ConfusionMatrix, Evaluation, GalleryEntry, ImageScore,
-    Metric, ModelRef, Protocol, Rank, Timing, gallery,
+    Metric, ModelRef, NanRule, Protocol, Rank, Timing, gallery,
 };
 use zeg_vocab::classes::ClassSet;
 
@@ -142,6 +142,7 @@ pub(crate) fn evaluation(
         tied: Vec::new(),
         confusion,
         metric: Metric::MeanIou,
+        nan_rule: NanRule::Mmseg,
         shard: None,
         timing: Timing {
             wall_s: 1234.5,

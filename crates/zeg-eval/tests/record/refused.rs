@@ -56,7 +56,7 @@ fn shards_that_do_not_belong_together_are_refused() {
 #[test]
 fn a_difference_is_named_with_both_values() {
     type Change = fn(&mut Evaluation);
-    let changes: [(&str, Change); 16] = [
+    let changes: [(&str, Change); 17] = [
         ("program", |e| e.program = "zeg 9".into()),
         ("benchmark.dataset", |e| {
             e.benchmark.dataset = "other".into();
@@ -75,6 +75,7 @@ fn a_difference_is_named_with_both_values() {
         ("scales", |e| e.scales = vec![0.5]),
         ("flip", |e| e.flip = true),
         ("metric", |e| e.metric = Metric::Dice),
+        ("nan_rule", |e| e.nan_rule = NanRule::TruthMean),
         ("classes", |e| e.classes[3].unseen = true),
         ("classes", |e| e.classes[3].name = "crow".into()),
     ];

@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use zeg::{
     data::{Item, OpenSet, SampleSource as _, is_description, is_same_dataset},
     embedding_cache::EmbeddingCache,
-    eval::Shard,
+    eval::{NanRule, Shard},
     evaluation::EvaluationSetup,
     loading::LoadedModel,
     mini::weights_sha256,
@@ -206,14 +206,19 @@ impl<'a> EvalJob<'a> {
     pub(super) fn values(&self, settings: &EvalSettings) -> anyhow::Result<serde_json::Value> {
         let device = settings.compute.device.to_string();
         let model = model_values(self.checkpoint, &self.loaded, &settings.model, &device)?;
-        Ok(serde_json::json!({
+        let mut values = serde_json::json!({
             "model": model,
             "data": self.plan.data,
             "protocol": self.plan.protocol,
             "inference": self.plan.session.inference,
             "test_time": self.plan.session.test_time,
             "asks_for_templates": self.plan.asks_for_templates,
-        }))
+        });
+        // Journals of before were written by this rule alone, and do not name it.
+        if self.plan.nan_rule != NanRule::default() {
+            values["nan_rule"] = serde_json::to_value(self.plan.nan_rule)?;
+        }
+        Ok(values)
     }
 
     pub(super) fn setup<'b>(&'b self, device: &'b Device) -> EvaluationSetup<'b> {

@@ -10,7 +10,7 @@ use zeg::{
         OpenSet, SampleSource as _, Selection, data_config::add_usual_splits,
         is_compared_by_file_name, is_description, is_same_dataset, mini_world::DATASET,
     },
-    eval::Protocol,
+    eval::{NanRule, Protocol},
     loading::LoadedModel,
     model::inference::{Inference, TestTime},
     session::SessionSettings,
@@ -42,6 +42,9 @@ pub(super) struct PlanFile {
     /// Settings of test-time augmentation.
     #[serde(default)]
     test_time: TestTime,
+    /// Rule for classes without pixels, which published means differ in.
+    #[serde(default)]
+    nan_rule: NanRule,
     /// Whether the file states prompt templates.
     #[serde(skip)]
     states_templates: bool,
@@ -116,6 +119,8 @@ pub(super) struct Plan {
     pub(super) protocol: Protocol,
     /// Settings of inference.
     pub(super) session: SessionSettings,
+    /// Rule for classes without pixels.
+    pub(super) nan_rule: NanRule,
 }
 
 impl Plan {
@@ -163,6 +168,7 @@ impl Plan {
             data,
             protocol,
             session,
+            nan_rule: file.map_or_else(NanRule::default, |file| file.nan_rule),
         })
     }
 

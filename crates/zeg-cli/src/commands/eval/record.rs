@@ -111,6 +111,7 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
             DatasetMetric::MeanIou => Metric::MeanIou,
             DatasetMetric::Dice => Metric::Dice,
         },
+        nan_rule: plan.nan_rule,
         shard,
         timing: Timing {
             wall_s: wall.as_secs_f64(),
