@@ -91,6 +91,17 @@ impl ImageFeatures {
             guides: self.guides.image(index),
         }
     }
+
+    /// Returns the memory that the tensors take, in bytes.
+    pub fn bytes(&self) -> u64 {
+        let Guides {
+            appearance,
+            decoder,
+        } = &self.guides;
+        let maps = [&self.joint].into_iter().chain(appearance).chain(decoder);
+        let elements: usize = maps.map(|map| map.shape().num_elements()).sum();
+        (elements * size_of::<f32>()) as u64
+    }
 }
 
 impl CatSeg {

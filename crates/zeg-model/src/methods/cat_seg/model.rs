@@ -105,6 +105,10 @@ impl SegmentationModel for CatSeg {
         Ok(WindowScores::Logits(logits))
     }
 
+    fn encoding_bytes(&self, encoding: &ImageFeatures) -> u64 {
+        encoding.bytes()
+    }
+
     /// A class is embedded by its first name alone.
     fn class_needs(&self) -> ClassNeeds {
         ClassNeeds {

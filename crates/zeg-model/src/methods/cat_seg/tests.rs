@@ -16,7 +16,7 @@ use crate::{
     Precision,
     config::{Activation, VisionConfig},
     inference::Inference,
-    method::{Architecture as _, Model, SegmentationModel},
+    method::{Architecture as _, Model, SegmentationModel, WindowBatch},
     trace::Trace,
     weights::StateDict,
 };
@@ -170,6 +170,22 @@ fn the_projections_of_a_checkpoint_replace_those_of_the_frozen_weights() {
     let text = tensor::<2>(&golden, "text");
     let logits = model.decode(&features, text, [1, 1], &mut Trace::off());
     assert_close(logits.unwrap(), &golden, "logits");
+}
+
+#[test]
+fn an_encoding_counts_the_joint_map_and_all_guides() {
+    let golden = golden();
+    let model = packed(&weights(&golden));
+    let windows = WindowBatch {
+        images: tensor(&golden, "image"),
+        pixels: &[],
+    };
+    let encodings = model.encode(&windows).unwrap();
+    // On a grid of 6×6 patches: 12 joint channels, 6 of appearance; 4 at twice and 4 at four times the side.
+    let values = 36 * (12 + 6) + 4 * 36 * 4 + 16 * 36 * 4;
+    for encoding in &encodings {
+        assert_eq!(model.encoding_bytes(encoding).unwrap(), 4 * values);
+    }
 }
 
 #[test]
