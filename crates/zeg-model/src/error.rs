@@ -84,6 +84,17 @@ pub enum ModelError {
     /// A configuration is inconsistent, or does not suit the data.
     #[error("{0}")]
     Config(String),
+    /// Sliding windows have a side that the method cannot encode without padding them.
+    #[error(
+        "inference.crop = {crop}: the side of a window must be a multiple of {multiple} pixels, because windows are \
+         stretched and their padding would be stretched with them"
+    )]
+    WindowSide {
+        /// Side of the windows in pixels.
+        crop: usize,
+        /// Its possible values are the multiples of this.
+        multiple: usize,
+    },
     /// Another thread requested a stop; see [`crate::stop::StopSign`].
     #[error("the computation was stopped, as nobody waits for its result")]
     Stopped,

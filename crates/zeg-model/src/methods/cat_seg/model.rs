@@ -31,6 +31,9 @@ impl SegmentationModel for CatSeg {
     }
 
     /// Plans four windows on a square canvas and the whole image, or with [`InferenceMode::Whole`] the image alone.
+    ///
+    /// A window is stretched to CLIP's input after it is padded, so a padded one would shift all of its scores. The image
+    /// alone may be padded, as in the release.
     fn plan(
         &self,
         size: [usize; 2],
@@ -51,6 +54,12 @@ impl SegmentationModel for CatSeg {
             return Ok(vec![at(all(canvas), size, all(size))]);
         }
         let Inference { crop, stride, .. } = *settings;
+        if !crop.is_multiple_of(STRIDE) {
+            return Err(ModelError::WindowSide {
+                crop,
+                multiple: STRIDE,
+            });
+        }
         let window = |y: usize, x: usize| {
             let window = Window {
                 x,

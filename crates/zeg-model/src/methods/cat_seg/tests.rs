@@ -13,9 +13,9 @@ use super::{
     keys::CAT_SEG,
 };
 use crate::{
-    Precision,
+    ModelError, Precision,
     config::{Activation, VisionConfig},
-    inference::Inference,
+    inference::{Inference, InferenceMode},
     method::{Architecture as _, Model, SegmentationModel, WindowBatch},
     trace::Trace,
     weights::StateDict,
@@ -170,6 +170,29 @@ fn the_projections_of_a_checkpoint_replace_those_of_the_frozen_weights() {
     let text = tensor::<2>(&golden, "text");
     let logits = model.decode(&features, text, [1, 1], &mut Trace::off());
     assert_close(logits.unwrap(), &golden, "logits");
+}
+
+#[test]
+fn windows_that_would_be_padded_are_refused() {
+    let model = packed(&weights(&golden()));
+    let plan = |crop: usize, mode: InferenceMode| {
+        let settings = Inference {
+            crop,
+            stride: crop / 2,
+            mode,
+            ..Inference::default()
+        };
+        model.plan([480, 640], &settings)
+    };
+    assert_eq!(plan(352, InferenceMode::Slide).unwrap().len(), 5);
+    let error = plan(370, InferenceMode::Slide).unwrap_err();
+    assert!(
+        matches!(error, ModelError::WindowSide { crop: 370, multiple: 32 }),
+        "{error}"
+    );
+    let text = error.to_string();
+    assert!(text.starts_with("inference.crop = 370") && text.contains("multiple of 32"));
+    assert_eq!(plan(370, InferenceMode::Whole).unwrap().len(), 1);
 }
 
 #[test]
