@@ -30,15 +30,30 @@ pub enum Recognized {
 }
 
 impl Recognized {
+    /// Determines which released checkpoint of a method that is trained on masks the weights hold; `None` for other weights,
+    /// such as plain CLIP or a text tower alone.
+    ///
+    /// # Errors
+    /// Returns an error if the weights belong to a method but are inconsistent.
+    pub fn trained(
+        weights: &StateDict,
+        methods: &Methods,
+    ) -> Result<Option<Arc<dyn MethodArchitecture>>, ModelError> {
+        for method in methods.iter() {
+            if let Some(found) = method.recognize(weights)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
     /// Determines which model the weights hold.
     ///
     /// # Errors
     /// Returns an error if there is no image tower, or the decoder head belongs to an unknown method.
     pub fn from_weights(weights: &StateDict, methods: &Methods) -> Result<Self, ModelError> {
-        for method in methods.iter() {
-            if let Some(found) = method.recognize(weights)? {
-                return Ok(Self::Trained(found));
-            }
+        if let Some(found) = Self::trained(weights, methods)? {
+            return Ok(Self::Trained(found));
         }
         let architecture = architecture(weights)?;
         let encoder = vision_config(weights, &architecture)?;

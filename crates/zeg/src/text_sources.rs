@@ -151,18 +151,11 @@ pub struct TemplatesNeedTextTower {
 
 /// Embeds classes, each a list of synonyms whose first is its name.
 ///
+/// - `needs`: those of the model, which decide whether synonyms count
+///
 /// # Errors
 /// Returns an error if a name does not fit the text encoder, if no source knows it, or [`AllAlike`].
 pub fn embed(
-    classes: &[Vec<String>],
-    sources: &TextSources,
-    device: &Device,
-) -> anyhow::Result<Embedded<ClassEmbeddings>> {
-    embed_needed(classes, &ClassNeeds::default(), sources, device)
-}
-
-/// Embeds classes as [`embed`] does, with the names that a model needs.
-fn embed_needed(
     classes: &[Vec<String>],
     needs: &ClassNeeds,
     sources: &TextSources,
@@ -274,7 +267,7 @@ pub fn class_queries(
         embeddings,
         origin,
         notices,
-    } = embed_needed(classes, &needs, sources, device)?;
+    } = embed(classes, &needs, sources, device)?;
     let dim = model.embed_dim();
     if embeddings.dim() != dim {
         return Err(ModelError::Config(format!(
@@ -285,7 +278,8 @@ pub fn class_queries(
     }
     let crops = embed_for_crops(classes, needs.crop_templates.as_deref(), sources, device)?;
     let each_template = if needs.each_template {
-        Some(embed_each_template(classes, &embeddings, sources, device)?)
+        let names = needs.names(classes);
+        Some(embed_each_template(&names, &embeddings, sources, device)?)
     } else {
         None
     };
@@ -372,7 +366,7 @@ pub fn embed_class_set(
     device: &Device,
 ) -> anyhow::Result<Embedded<ClassEmbeddings>> {
     let names: Vec<Vec<String>> = (0..classes.len()).map(|c| classes.names_of(c)).collect();
-    let embedded = embed_needed(&names, needs, sources, device)
+    let embedded = embed(&names, needs, sources, device)
         .context("embedding the data set's class names")?;
     // All names of a class, because several classes may have one class name.
     let whole = names.iter().map(|names| names.join(", ")).collect();
@@ -469,7 +463,8 @@ mod tests {
         let set = TemplateSet::custom("two", &lines).unwrap();
         let classes = ["ring", "striped square"].map(|name| vec![name.to_owned()]);
         let both = sources(&weights, &set);
-        let mean = embed(&classes, &both, &device).unwrap().embeddings;
+        let needs = ClassNeeds::default();
+        let mean = embed(&classes, &needs, &both, &device).unwrap().embeddings;
         let each = embed_each_template(&classes, &mean, &both, &device).unwrap();
         assert_eq!(each.dims(), [2, 2, mean.dim()]);
         let values: Vec<f32> = each.into_data().convert::<f32>().try_into_vec().unwrap();
@@ -477,7 +472,7 @@ mod tests {
         assert_ne!(first, second);
         for (line, found) in lines.iter().zip([first, second]) {
             let set = TemplateSet::custom("one", &[line]).unwrap();
-            let alone = embed(&classes, &sources(&weights, &set), &device).unwrap();
+            let alone = embed(&classes, &needs, &sources(&weights, &set), &device).unwrap();
             assert_eq!(alone.embeddings.values(), found, "{line}");
             assert_ne!(alone.embeddings.values(), mean.values(), "{line}");
         }

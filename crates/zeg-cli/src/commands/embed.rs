@@ -11,6 +11,7 @@ use zeg::{
     mini,
     model::{
         Precision,
+        classes::ClassNeeds,
         embeddings::table_bytes,
         recognize::Recognized,
         stop::StopSign,
@@ -147,6 +148,7 @@ fn write_table(program: &Program, settings: &EmbedSettings) -> anyhow::Result<()
     let TextWeights {
         weights,
         trained_with,
+        needs,
     } = TextWeights::open(program, settings, &device)?;
     let templates = match &settings.templates {
         Some(templates) => templates.clone(),
@@ -170,7 +172,7 @@ fn write_table(program: &Program, settings: &EmbedSettings) -> anyhow::Result<()
         progress: Some(&|done, _| bar.set_position(done as u64)),
         stop: StopSign::default(),
     };
-    let embedded = embed(&names, &sources, &device);
+    let embedded = embed(&names, &needs, &sources, &device);
     bar.finish();
     let embedded = embedded?;
     warn_of_text(&embedded.notices);
@@ -199,6 +201,8 @@ struct TextWeights {
     weights: StateDict,
     /// Prompt templates that the model was trained with, if it is a checkpoint.
     trained_with: Option<String>,
+    /// What the model needs of the classes.
+    needs: ClassNeeds,
 }
 
 impl TextWeights {
@@ -219,6 +223,7 @@ impl TextWeights {
             let loaded = LoadedModel::open(&path, &options)?;
             warn_of_assumptions(&loaded);
             return Ok(Self {
+                needs: loaded.model.class_needs(),
                 weights: loaded.weights,
                 trained_with: loaded.data.map(|data| data.templates),
             });
@@ -232,13 +237,17 @@ impl TextWeights {
         // The image tower is not used.
         assumptions.retain(|assumption| !matches!(assumption, Assumption::ImageHeads { .. }));
         warn_of_assumed(&path, &assumptions);
-        let trained_with = match Recognized::from_weights(&weights, &program.methods) {
-            Ok(Recognized::Trained(architecture)) => architecture.templates().map(str::to_owned),
-            _ => None, // a text tower alone
+        let (trained_with, needs) = match Recognized::trained(&weights, &program.methods)? {
+            Some(architecture) => (
+                architecture.templates().map(str::to_owned),
+                architecture.blueprint(device)?.class_needs(),
+            ),
+            None => (None, ClassNeeds::default()), // plain CLIP, or a text tower alone
         };
         Ok(Self {
             weights,
             trained_with,
+            needs,
         })
     }
 }

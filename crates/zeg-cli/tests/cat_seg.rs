@@ -1,0 +1,95 @@
+//! CAT-Seg from the command line: a run of one step on the mini world, and its class embeddings.
+#![allow(clippy::unwrap_used)] // in tests
+
+mod common;
+
+use std::collections::HashMap;
+
+use assert_cmd::Command;
+use common::{World, failure, write_tensors};
+use zeg::{
+    data::mini_world::{Part, World as MiniWorld, WorldConfig},
+    image::write_rgb_png,
+    model::embeddings::ClassEmbeddings,
+};
+
+const MODEL: &str = "run/model.safetensors";
+
+/// Returns a world with an image of the mini world and a CAT-Seg after one step.
+fn trained() -> World {
+    let world = World::new();
+    let sample = MiniWorld::new(WorldConfig::default())
+        .unwrap()
+        .sample(Part::Test, 0);
+    write_rgb_png(&world.path("a.png"), &sample.image).unwrap();
+    let config = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../configs/mini-world/cat-seg.toml"
+    );
+    let mut command = world.zeg();
+    command
+        .args(["train", config, "--weights", "mini", "-o", "run"])
+        .args(["--set", "training.steps=1", "--set", "training.batch=1"]);
+    success(&mut command);
+    world
+}
+
+/// Runs a command that must succeed and returns its standard error.
+fn success(command: &mut Command) -> String {
+    let output = command.assert().success().get_output().stderr.clone();
+    String::from_utf8(output).unwrap()
+}
+
+/// Returns `zeg segment` of the image.
+fn segment(world: &World, classes: &str, output: &str, more: &[&str]) -> Command {
+    let mut command = world.zeg();
+    command
+        .args(["segment", "a.png", "--model", MODEL, "-o", output])
+        .args(["--classes", classes, "--write", "labels"])
+        .args(more);
+    command
+}
+
+#[test]
+fn a_table_is_made_of_first_names_as_every_other_command_does() {
+    let world = trained();
+    let table = |classes: &str, file: &str| {
+        let mut command = world.zeg();
+        command.args(["embed", "--model", MODEL, "--classes", classes, "-o", file]);
+        success(&mut command);
+        let table = ClassEmbeddings::open(&world.path(file), &[]).unwrap();
+        table.values().to_vec()
+    };
+    let first = table("striped red, plain green", "first.safetensors");
+    let synonyms = "striped red|plain blue, plain green";
+    assert_eq!(table(synonyms, "synonyms.safetensors"), first);
+    let labels = |classes: &str, output: &str, more: &[&str]| {
+        success(&mut segment(&world, classes, output, more));
+        std::fs::read(world.path(output).join("a.png")).unwrap()
+    };
+    let of_tower = labels(synonyms, "tower", &[]);
+    let text = ["--text", "synonyms.safetensors"];
+    assert_eq!(labels(synonyms, "table", &text), of_tower);
+}
+
+#[test]
+fn weights_that_are_not_recognised_are_an_error_of_embed() {
+    let world = World::new();
+    let at = "sem_seg_head.predictor.transformer.";
+    let tensor = |name: &str, shape: Vec<usize>| {
+        let length = shape.iter().product();
+        (format!("{at}{name}"), shape, vec![0.5_f32; length])
+    };
+    let tensors = [
+        tensor("conv1.weight", vec![8, 1, 7, 7]),
+        tensor("decoder1.conv.double_conv.0.weight", vec![16, 8, 3, 3]),
+        tensor("decoder2.conv.double_conv.0.weight", vec![16, 16, 3, 3]),
+    ];
+    write_tensors(&world.path("first.safetensors"), &tensors, HashMap::new());
+    let mut command = world.zeg();
+    command
+        .args(["embed", "--model", "first.safetensors"])
+        .args(["--classes", "dog", "-o", "table.safetensors"]);
+    let text = failure(&mut command);
+    assert!(text.contains("CAT-Seg of the first version"), "{text}");
+}
