@@ -100,7 +100,7 @@ impl Objective {
 }
 
 /// Returns logits and truth of every class at every pixel: `[batch, classes, pixels]` each.
-fn at_target_size(masks: Tensor<4>, targets: &Targets) -> (Tensor<3>, Tensor<3>) {
+pub(crate) fn at_target_size(masks: Tensor<4>, targets: &Targets) -> (Tensor<3>, Tensor<3>) {
     let [batch, classes, _, _] = masks.dims();
     let [height, width] = targets.size();
     let device = masks.device();

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use zeg_model::{
     method::{Architecture, Method as _},
     methods::cat_seg::{CatSeg, CatSegMethod},
-    resize::bilinear,
     trace::Trace,
 };
 
@@ -13,6 +12,7 @@ use crate::{
     TrainError,
     batch::Inputs,
     experiment::TrainingConfig,
+    objective::at_target_size,
     optimizer::{AdamWSettings, ParamGroup},
     recipe::{Criterion, LossPart, MethodLoss, PartTerms, Recipe, read_loss},
     targets::Targets,
@@ -85,16 +85,14 @@ pub fn group(settings: &AdamWSettings, name: &str) -> ParamGroup {
 
 /// Computes the mean binary cross-entropy over all pixels and classes: `[1]`
 ///
-/// A pixel without a label is a negative of every class.
+/// A pixel without a label is a negative of every class. A pixel that is left out of the loss of a class counts in the mean,
+/// but adds nothing to it.
 ///
 /// - `logits`: `[batch, classes, h, w]`, resized to the targets' size
 pub fn binary_cross_entropy(logits: Tensor<4>, targets: &Targets) -> Tensor<1> {
-    let [batch, classes, _, _] = logits.dims();
-    let [height, width] = targets.size();
-    let device = logits.device();
-    let z = bilinear(logits, [height, width]).reshape([batch, classes, height * width]);
+    let (z, truth) = at_target_size(logits, targets);
     // −ln σ(z) for positives and −ln σ(−z) for negatives.
-    let signed = z * (targets.one_hot(&device) * 2.0 - 1.0); // [batch, classes, pixels]
+    let signed = z * (truth * 2.0 - 1.0); // [batch, classes, pixels]
     -activation::log_sigmoid(signed).mean()
 }
 
@@ -135,6 +133,7 @@ mod tests {
     use zeg_image::IGNORE_LABEL;
 
     use super::*;
+    use crate::targets::LeftOut;
 
     /// The expected value is the mean of `binary_cross_entropy_with_logits` over two classes and two pixels.
     #[test]
@@ -145,6 +144,25 @@ mod tests {
         let terms = [-0.5, -2.0, -1.0, -0.25].map(negative_log);
         let found = binary_cross_entropy(logits, &targets).into_scalar::<f32>();
         let expected = terms.iter().sum::<f64>() / 4.0;
+        assert!(
+            (f64::from(found) - expected).abs() < 1e-6,
+            "{found} {expected}"
+        );
+    }
+
+    /// Self-training withholds the loss of unseen classes at pixels of uncertain labels.
+    #[test]
+    fn pixels_that_are_left_out_have_no_loss() {
+        let logits = Tensor::from_floats([[[[0.5, 2.0]], [[-1.0, 0.25]]]], &Device::flex());
+        let targets = Targets::new(vec![1, IGNORE_LABEL], 1, [1, 2], 2).unwrap();
+        let targets = targets.without(LeftOut {
+            pixels: vec![1],
+            classes: vec![false, true],
+        });
+        let negative_log = |z: f64| (1.0 + (-z).exp()).ln();
+        // The second class has no loss at the second pixel.
+        let expected = [-0.5, -2.0, -1.0].map(negative_log).iter().sum::<f64>() / 4.0;
+        let found = binary_cross_entropy(logits, &targets).into_scalar::<f32>();
         assert!(
             (f64::from(found) - expected).abs() < 1e-6,
             "{found} {expected}"
