@@ -362,6 +362,12 @@ fn of_model(error: &ModelError) -> Option<String> {
              file; `zeg embed` writes one"
                 .into()
         }
+        ModelError::FixedSize { .. } => {
+            "leave the setting out; --crop and --stride change the canvas, and --flip works with every model".into()
+        }
+        ModelError::WindowSide { multiple, .. } => {
+            format!("use another --crop, a multiple of {multiple}, or --mode whole")
+        }
         ModelError::Memory { .. } => "use a smaller --short-side or --crop".into(),
         ModelError::UnknownWord { .. } => {
             "name classes with words that the model knows, such as \"striped red\", or use a larger model from `zeg models`".into()

@@ -93,3 +93,23 @@ fn weights_that_are_not_recognised_are_an_error_of_embed() {
     let text = failure(&mut command);
     assert!(text.contains("CAT-Seg of the first version"), "{text}");
 }
+
+#[test]
+fn sizes_that_have_no_effect_are_refused() {
+    let world = trained();
+    let refused = [
+        ["--scales", "0.5,1"],
+        ["--short-side", "128"],
+    ];
+    for [flag, value] in refused {
+        let mut command = segment(&world, "red, green", "no", &[flag, value]);
+        let text = failure(&mut command);
+        assert!(text.contains("has no effect") && text.contains("canvas"), "{text}");
+        let mut command = world.zeg();
+        command.args(["eval", MODEL, "--limit", "1", flag, value]);
+        assert!(failure(&mut command).contains("has no effect"), "{flag}");
+        assert!(!world.path("no").join("a.png").exists());
+    }
+    let more = ["--scales", "1", "--flip"];
+    success(&mut segment(&world, "red, green", "flip", &more));
+}

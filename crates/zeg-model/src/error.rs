@@ -95,6 +95,12 @@ pub enum ModelError {
         /// Its possible values are the multiples of this.
         multiple: usize,
     },
+    /// A setting changes the size of images, but the model stretches every image to a size of its own.
+    #[error("{setting} has no effect: the model stretches every image to a canvas of its own size")]
+    FixedSize {
+        /// The setting, as the user gave it.
+        setting: String,
+    },
     /// Another thread requested a stop; see [`crate::stop::StopSign`].
     #[error("the computation was stopped, as nobody waits for its result")]
     Stopped,

@@ -125,6 +125,12 @@ pub trait SegmentationModel: Module + Debug + Send + Sync + 'static {
         Resampling::default()
     }
 
+    /// Returns whether the size that an image is resized to ([`Inference::short_side`], scales of test-time augmentation)
+    /// is that at which the model sees it; `false` if the method stretches every image to a canvas of its own size.
+    fn rescales(&self) -> bool {
+        true
+    }
+
     /// Encodes windows; returns one encoding per window.
     ///
     /// # Errors
@@ -212,6 +218,8 @@ pub trait Model: Parameters + Any + Debug + Send + Sync {
     fn canvas(&self, size: [usize; 2], settings: &Inference) -> [usize; 2];
     /// Returns how images are resized; see [`SegmentationModel::resampling`].
     fn resampling(&self) -> Resampling;
+    /// Returns whether the size of a resized image has an effect; see [`SegmentationModel::rescales`].
+    fn rescales(&self) -> bool;
     /// Encodes windows; returns one encoding per window; see [`SegmentationModel::encode`].
     ///
     /// # Errors
@@ -274,6 +282,10 @@ impl<M: SegmentationModel> Model for M {
 
     fn resampling(&self) -> Resampling {
         SegmentationModel::resampling(self)
+    }
+
+    fn rescales(&self) -> bool {
+        SegmentationModel::rescales(self)
     }
 
     fn encode(&self, windows: &WindowBatch) -> Result<Vec<Encoding>, ModelError> {

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use zeg_image::RgbImage;
 
-use crate::{ModelError, inference::Inference};
+use crate::{ModelError, inference::Inference, method::Model};
 
 /// Most scales of an image.
 const MOST_SCALES: usize = 32;
@@ -53,6 +53,20 @@ impl TestTime {
                 "test-time scale {scale}: a scale must lie between 0.05 and 20"
             ))),
             None => Ok(()),
+        }
+    }
+
+    /// Checks that the scales have an effect with a model; a flip has one with every model.
+    ///
+    /// # Errors
+    /// Returns [`ModelError::FixedSize`] for a scale other than 1 if the model sees all images at one size.
+    pub fn check_model(&self, model: &dyn Model) -> Result<(), ModelError> {
+        let changes = |scale: &&f64| (**scale - 1.0).abs() > f64::EPSILON;
+        match self.scales.iter().find(changes) {
+            Some(scale) if !model.rescales() => Err(ModelError::FixedSize {
+                setting: format!("the test-time scale {scale}"),
+            }),
+            _ => Ok(()),
         }
     }
 

@@ -265,6 +265,7 @@ impl<'a> Session<'a> {
             test_time,
         } = self.settings;
         test_time.check()?;
+        test_time.check_model(self.model)?;
         let mut inputs = Vec::new();
         for &scale in &test_time.scales {
             for (is_mirrored, image) in [(false, Some(image)), (true, mirrored)] {

@@ -392,6 +392,7 @@ fn load(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Segment
             cache: settings.cache,
         },
     )?;
+    settings.inference.check(&*segmenter.model().model)?;
     let threshold = settings.threshold.or(segmenter.default_threshold());
     segmenter.change_inference(|inference| {
         settings.inference.apply(inference)?;
@@ -400,7 +401,11 @@ fn load(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Segment
         }
         anyhow::Ok(())
     })?;
-    settings.test_time.apply(segmenter.test_time_mut())?;
+    let mut test_time = segmenter.test_time().clone();
+    settings
+        .test_time
+        .apply(&mut test_time, &*segmenter.model().model)?;
+    *segmenter.test_time_mut() = test_time;
     Ok(segmenter)
 }
 

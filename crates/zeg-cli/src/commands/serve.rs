@@ -174,6 +174,7 @@ fn open(
             cache: CacheUse::Skip,
         },
     )?;
+    settings.inference.check(&*segmenter.model().model)?;
     segmenter.change_inference(|inference| settings.inference.apply(inference))?;
     if let Some(table) = &settings.model_settings.text {
         check_table(&segmenter, table, &settings.model_settings)?;

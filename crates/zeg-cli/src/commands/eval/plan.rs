@@ -158,8 +158,10 @@ impl Plan {
                 loaded.architecture.default_inference().seen_offset
             };
         }
+        let model = &*loaded.model;
+        changes.inference.check(model)?;
         changes.inference.apply(&mut session.inference)?;
-        changes.test_time.apply(&mut session.test_time)?;
+        changes.test_time.apply(&mut session.test_time, model)?;
         let stated = file.filter(|file| file.states_templates);
         let trained = loaded.data.as_ref().map(|data| &data.templates);
         Ok(Self {

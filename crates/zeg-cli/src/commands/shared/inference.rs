@@ -1,7 +1,11 @@
 //! The options of inference and of test-time augmentation.
 
 use clap::Args;
-use zeg::model::inference::{Inference, InferenceMode, Refinement, TestTime};
+use zeg::model::{
+    ModelError,
+    inference::{Inference, InferenceMode, Refinement, TestTime},
+    method::Model,
+};
 
 use super::heading;
 use crate::numbers::{count, count_or_zero, finite, positive_f64};
@@ -78,6 +82,19 @@ impl InferenceArgs {
 }
 
 impl InferenceChanges {
+    /// Checks that the changes have an effect with a model.
+    ///
+    /// # Errors
+    /// Returns [`ModelError::FixedSize`] for `--short-side` if the model sees all images at one size.
+    pub(crate) fn check(&self, model: &dyn Model) -> Result<(), ModelError> {
+        match self.short_side {
+            Some(pixels) if !model.rescales() => Err(ModelError::FixedSize {
+                setting: format!("--short-side {pixels}"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Applies the changes and checks the result.
     pub(crate) fn apply(&self, inference: &mut Inference) -> anyhow::Result<()> {
         if let Some(short_side) = self.short_side {
@@ -135,11 +152,14 @@ impl TestTimeArgs {
 
 impl TestTimeChanges {
     /// Applies the changes and checks the result.
-    pub(crate) fn apply(&self, test_time: &mut TestTime) -> anyhow::Result<()> {
+    ///
+    /// - `model`: the model that it is for
+    pub(crate) fn apply(&self, test_time: &mut TestTime, model: &dyn Model) -> anyhow::Result<()> {
         if !self.scales.is_empty() {
             test_time.scales.clone_from(&self.scales);
         }
         test_time.flip |= self.flip;
-        Ok(test_time.check()?)
+        test_time.check()?;
+        Ok(test_time.check_model(model)?)
     }
 }

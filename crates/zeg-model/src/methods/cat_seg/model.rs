@@ -98,6 +98,10 @@ impl SegmentationModel for CatSeg {
         Resampling::Antialiased
     }
 
+    fn rescales(&self) -> bool {
+        false
+    }
+
     fn encode(&self, windows: &WindowBatch) -> Result<Vec<ImageFeatures>, ModelError> {
         let [count, _, _, _] = windows.images.dims();
         let features = self.features(windows.images.clone(), &mut Trace::off());
