@@ -63,13 +63,20 @@ fn a_table_is_made_of_first_names_as_every_other_command_does() {
     let first = table("striped red, plain green", "first.safetensors");
     let synonyms = "striped red|plain blue, plain green";
     assert_eq!(table(synonyms, "synonyms.safetensors"), first);
-    let labels = |classes: &str, output: &str, more: &[&str]| {
-        success(&mut segment(&world, classes, output, more));
-        std::fs::read(world.path(output).join("a.png")).unwrap()
+    let labels = |output: &str, more: &[&str]| {
+        let told = success(&mut segment(&world, synonyms, output, more));
+        let labels = std::fs::read(world.path(output).join("a.png")).unwrap();
+        (labels, told)
     };
-    let of_tower = labels(synonyms, "tower", &[]);
-    let text = ["--text", "synonyms.safetensors"];
-    assert_eq!(labels(synonyms, "table", &text), of_tower);
+    let (of_tower, told) = labels("tower", &[]);
+    assert!(!told.contains("text tower"), "{told}");
+    let (of_table, told) = labels("table", &["--text", "synonyms.safetensors"]);
+    assert_eq!(of_table, of_tower);
+    // Nothing tells which text tower made a table.
+    assert!(
+        told.contains("synonyms.safetensors: the rows are taken to come from the model's own text tower"),
+        "{told}"
+    );
 }
 
 #[test]

@@ -51,6 +51,9 @@ pub struct ClassNeeds {
     pub crop_templates: Option<String>,
     /// Whether a class is embedded by its first name alone; otherwise, its synonyms are averaged with it.
     pub first_name_only: bool,
+    /// Whether the text tower was fine-tuned with the model, so that class embeddings of the CLIP it started from do not fit
+    /// the model.
+    pub own_text_tower: bool,
 }
 
 impl ClassNeeds {

@@ -266,8 +266,12 @@ pub fn class_queries(
     let Embedded {
         embeddings,
         origin,
-        notices,
+        mut notices,
     } = embed(classes, &needs, sources, device)?;
+    if let (true, Some(table)) = (needs.own_text_tower, sources.table) {
+        let table = table.path.to_owned();
+        notices.push(TextNotice::OwnTextTower { table });
+    }
     let dim = model.embed_dim();
     if embeddings.dim() != dim {
         return Err(ModelError::Config(format!(

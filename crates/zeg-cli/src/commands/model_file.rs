@@ -176,6 +176,9 @@ pub(crate) fn warn_of_text(notices: &[TextNotice]) {
             TextNotice::TemplatesUnused { .. } => {
                 "; leave out --text to encode the class names with these templates"
             }
+            TextNotice::OwnTextTower { .. } => {
+                "; `zeg embed --model` with the model makes its own table"
+            }
             TextNotice::MissingSynonyms { .. }
             | TextNotice::NotUnit { .. }
             | TextNotice::Alike { .. } => "",

@@ -71,6 +71,16 @@ pub enum TextNotice {
         /// The table.
         table: PathBuf,
     },
+    /// A table takes the place of a text tower that was fine-tuned with the model; nothing tells which one made the table.
+    #[error(
+        "{}: the rows are taken to come from the model's own text tower, which was fine-tuned; those of the CLIP that it was \
+         trained from do not fit it",
+        table.display()
+    )]
+    OwnTextTower {
+        /// The table.
+        table: PathBuf,
+    },
 }
 
 /// Says that further classes equal an earlier one.

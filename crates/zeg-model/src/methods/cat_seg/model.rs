@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use zeg_image::Window;
 
-use super::{CatSeg, ImageFeatures, config::STRIDE};
+use super::{CatSeg, ImageFeatures, Tuning, config::STRIDE};
 use crate::{
     ModelError,
     classes::{ClassNeeds, ClassQueries},
@@ -122,10 +122,11 @@ impl SegmentationModel for CatSeg {
         encoding.bytes()
     }
 
-    /// A class is embedded by its first name alone.
+    /// A class is embedded by its first name alone, by a text tower of the model's own if it was fine-tuned.
     fn class_needs(&self) -> ClassNeeds {
         ClassNeeds {
             first_name_only: true,
+            own_text_tower: self.config.tuning != Tuning::None,
             ..ClassNeeds::default()
         }
     }

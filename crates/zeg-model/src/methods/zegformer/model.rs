@@ -104,9 +104,8 @@ impl SegmentationModel for ZegFormer {
 
     fn class_needs(&self) -> ClassNeeds {
         ClassNeeds {
-            each_template: false,
             crop_templates: self.options.crop_templates.clone(),
-            first_name_only: false,
+            ..ClassNeeds::default()
         }
     }
 
