@@ -396,6 +396,12 @@ impl CatSegConfig {
             ));
         }
         let aggregator = &self.aggregator;
+        if aggregator.templates != 1 {
+            return fail(format!(
+                "the aggregator takes {} embeddings a class (conv1.weight); only models with 1 are supported",
+                aggregator.templates
+            ));
+        }
         if aggregator.decoder_guidance.contains(&0) || aggregator.decoder_features.contains(&0) {
             return fail(format!(
                 "model.aggregator.decoder-guidance = {:?}, decoder-features = {:?}: all must be at least 1",

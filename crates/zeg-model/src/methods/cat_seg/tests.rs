@@ -173,6 +173,15 @@ fn the_projections_of_a_checkpoint_replace_those_of_the_frozen_weights() {
 }
 
 #[test]
+fn weights_of_several_embeddings_a_class_are_refused() {
+    let mut several = config();
+    several.check().unwrap();
+    several.aggregator.templates = 2;
+    let error = several.check().unwrap_err().to_string();
+    assert!(error.contains("2 embeddings a class"), "{error}");
+}
+
+#[test]
 fn windows_that_would_be_padded_are_refused() {
     let model = packed(&weights(&golden()));
     let plan = |crop: usize, mode: InferenceMode| {
