@@ -262,6 +262,7 @@ impl AggregatorConfig {
                     .unwrap_or(0)
             })
         };
+        let released = Self::default();
         Some(Self {
             width,
             templates,
@@ -274,7 +275,12 @@ impl AggregatorConfig {
             ],
             decoder_features: channels(1),
             decoder_guidance: channels(0),
-            ..Self::default()
+            // A model that was trained without filling the class axis has no limit either.
+            classes: match shape("layers.0.attention.padding_tokens") {
+                Some(_) => released.classes,
+                None => 0,
+            },
+            ..released
         })
     }
 }

@@ -182,6 +182,20 @@ fn weights_of_several_embeddings_a_class_are_refused() {
 }
 
 #[test]
+fn weights_without_filling_tokens_have_no_limit_on_the_classes() {
+    let whole = weights(&golden());
+    let mut unfilled = StateDict::default();
+    for key in whole.keys().filter(|key| !key.contains(".padding_")) {
+        unfilled.insert(key.to_owned(), whole.read(key).unwrap().unwrap());
+    }
+    let classes = |weights: &StateDict| {
+        let prefix = "sem_seg_head.predictor.transformer.";
+        AggregatorConfig::from_weights(weights, prefix).unwrap().classes
+    };
+    assert_eq!((classes(&whole), classes(&unfilled)), (256, 0));
+}
+
+#[test]
 fn windows_that_would_be_padded_are_refused() {
     let model = packed(&weights(&golden()));
     let plan = |crop: usize, mode: InferenceMode| {
