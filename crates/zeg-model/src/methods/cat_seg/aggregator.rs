@@ -2,7 +2,8 @@
 //!
 //! Cost volume → convolution → layers of spatial ([`super::swin`]) and class ([`super::class_attention`]) aggregation →
 //! decoder. Spatial aggregation and decoder treat every class by itself, so in inference they run on a few classes at a
-//! time, and memory does not grow with the number of classes.
+//! time: attention, MLPs and the decoder's maps take the memory of these. What the layers pass on, `[classes, h·w, width]`,
+//! and the logits are held for all classes.
 
 use burn::{
     module::Module,
@@ -369,16 +370,20 @@ impl Aggregator {
         trace: &mut Trace,
     ) -> Tensor<4> {
         let [classes, _, _] = x.dims();
+        let mut guidance = guides.decoder.iter();
+        let shared = [&self.decoder1, &self.decoder2]
+            .map(|stage| guidance.next().map(|guidance| stage.shared(guidance)));
+        let [first_shared, second_shared] = &shared;
         let parts = x.clone().split(Self::at_once(&x, trace).min(classes), 0);
         let decoded = parts.into_iter().map(|part| {
             let [count, _, _] = part.dims();
-            let first = self.decoder1.forward(part, [h, w], guides.decoder.first());
+            let first = self.decoder1.forward(part, [h, w], first_shared.as_ref());
             trace.record("decoder1", &first);
             let [_, channels, _, _] = first.dims();
             let tokens = first.reshape([count, channels, 4 * h * w]).swap_dims(1, 2);
             let second = self
                 .decoder2
-                .forward(tokens, [2 * h, 2 * w], guides.decoder.get(1));
+                .forward(tokens, [2 * h, 2 * w], second_shared.as_ref());
             trace.record("decoder2", &second);
             self.head.forward(second)
         });

@@ -77,23 +77,28 @@ impl Convolution {
         convolve(x, self.weight.val(), bias)
     }
 
-    /// Applies the convolution to channels of which the last are the same in the whole batch: `[batch, in − shared, h,
-    /// w]` and `[1, shared, h, w]` → `[batch, out, h, w]`.
+    /// Computes the share of the last input channels, for channels that are the same in every batch: `[1, shared, h, w]` →
+    /// `[1, out, h, w]`.
     ///
-    /// A convolution is linear, so the shared channels are convolved once.
-    pub fn forward_shared(&self, x: Tensor<4>, shared: Option<&Tensor<4>>) -> Tensor<4> {
-        let Some(shared) = shared else {
+    /// A convolution is linear, so this is computed once for any number of batches.
+    pub fn share(&self, shared: &Tensor<4>) -> Tensor<4> {
+        let [_, channels, _, _] = shared.dims();
+        let weight = self.weight.val();
+        let [_, input, _, _] = weight.dims();
+        let weight = weight.narrow(1, input - channels, channels);
+        convolve(shared.clone(), weight, self.bias.as_ref().map(Param::val))
+    }
+
+    /// Applies the convolution to the first input channels and adds the share of the others: `[batch, in − shared, h, w]` →
+    /// `[batch, out, h, w]`.
+    ///
+    /// - `share`: that of [`Convolution::share`]; `None` if `x` has all channels
+    pub fn forward_with(&self, x: Tensor<4>, share: Option<&Tensor<4>>) -> Tensor<4> {
+        let Some(share) = share else {
             return self.forward(x);
         };
         let [_, own, _, _] = x.dims();
-        let [_, common, _, _] = shared.dims();
-        let weight = self.weight.val();
-        let once = convolve(
-            shared.clone(),
-            weight.clone().narrow(1, own, common),
-            self.bias.as_ref().map(Param::val),
-        );
-        convolve(x, weight.narrow(1, 0, own), None) + once
+        convolve(x, self.weight.val().narrow(1, 0, own), None) + share.clone()
     }
 }
 
@@ -217,9 +222,12 @@ impl DoubleConvolution {
         })
     }
 
-    fn forward(&self, x: Tensor<4>, guidance: Option<&Tensor<4>>) -> Tensor<4> {
+    /// Applies the layers: `[batch, in − shared, h, w]` → `[batch, out, h, w]`
+    ///
+    /// - `share`: that of the guidance in the first convolution
+    fn forward(&self, x: Tensor<4>, share: Option<&Tensor<4>>) -> Tensor<4> {
         let (first, first_norm, _, second, second_norm) = &self.double_conv;
-        let x = relu(first_norm.forward(first.forward_shared(x, guidance)));
+        let x = relu(first_norm.forward(first.forward_with(x, share)));
         relu(second_norm.forward(second.forward(x)))
     }
 }
@@ -256,15 +264,48 @@ impl UpStage {
         })
     }
 
+    /// Computes what all classes have in common: the share of the guidance, `[1, guidance, 2·h, 2·w]`, in the first convolution,
+    /// `[1, out, 2·h, 2·w]`.
+    pub fn shared(&self, guidance: &Tensor<4>) -> Tensor<4> {
+        self.conv.double_conv.0.share(guidance)
+    }
+
     /// Applies the stage: `[classes, h·w, in]` → `[classes, out, 2·h, 2·w]`
     ///
-    /// - `guidance`: `[1, guidance, 2·h, 2·w]`, the same for all classes
+    /// - `shared`: what all classes have in common ([`UpStage::shared`]); `None` without guidance
     pub fn forward(
         &self,
         tokens: Tensor<3>,
         grid: [usize; 2],
-        guidance: Option<&Tensor<4>>,
+        shared: Option<&Tensor<4>>,
     ) -> Tensor<4> {
-        self.conv.forward(self.up.forward(tokens, grid), guidance)
+        self.conv.forward(self.up.forward(tokens, grid), shared)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution};
+
+    use super::*;
+
+    #[test]
+    fn the_share_of_common_channels_is_added_to_every_batch() {
+        let device = Device::flex();
+        let random = |shape: [usize; 4]| Tensor::<4>::random(shape, Distribution::Default, &device);
+        let layer = Convolution {
+            weight: Param::from_tensor(random([3, 5, 3, 3])),
+            bias: Some(Param::from_tensor(Tensor::from_floats(
+                [0.5, -0.25, 1.0],
+                &device,
+            ))),
+        };
+        let (own, common) = (random([4, 3, 6, 7]), random([1, 2, 6, 7]));
+        let share = layer.share(&common);
+        assert_eq!(share.dims(), [1, 3, 6, 7]);
+        let found = layer.forward_with(own.clone(), Some(&share));
+        let joined = Tensor::cat(vec![own, common.expand([4, 2, 6, 7])], 1);
+        let difference = (found - layer.forward(joined)).abs().max();
+        assert!(difference.into_scalar::<f32>() < 1e-5);
     }
 }
