@@ -4,6 +4,8 @@
 //! Pillow's `Resample.c`, so that results are equal to the last bit. Enlarged images differ from those of
 //! [`crate::resize_bilinear`] by rounding only.
 
+use std::borrow::Cow;
+
 use crate::RgbImage;
 
 /// Number of fractional bits of a weight.
@@ -29,7 +31,7 @@ pub fn resize_antialiased(image: &RgbImage, width: usize, height: usize) -> RgbI
     if [from_width, from_height, width, height].contains(&0) {
         return RgbImage::new(width as u32, height as u32);
     }
-    let mut pixels = image.as_raw().clone(); // [from_height, from_width, 3]
+    let mut pixels = Cow::Borrowed(image.as_raw().as_slice()); // [from_height, from_width, 3]
     if from_width != width {
         let windows = windows(from_width, width);
         let rows = pixels.chunks_exact(from_width * CHANNELS);
@@ -39,18 +41,18 @@ pub fn resize_antialiased(image: &RgbImage, width: usize, height: usize) -> RgbI
                     .map(move |channel| mean(window, |pixel| row[pixel * CHANNELS + channel]))
             })
         });
-        pixels = narrowed.collect(); // [from_height, width, 3]
+        pixels = Cow::Owned(narrowed.collect()); // [from_height, width, 3]
     }
     if from_height != height {
         let line = width * CHANNELS;
         let rows = windows(from_height, height);
         let shortened = rows.iter().flat_map(|window| {
-            let pixels = &pixels;
+            let pixels = &*pixels;
             (0..line).map(move |column| mean(window, |row| pixels[row * line + column]))
         });
-        pixels = shortened.collect(); // [height, width, 3]
+        pixels = Cow::Owned(shortened.collect()); // [height, width, 3]
     }
-    RgbImage::from_raw(width as u32, height as u32, pixels).unwrap_or_default()
+    RgbImage::from_raw(width as u32, height as u32, pixels.into_owned()).unwrap_or_default()
 }
 
 /// Returns the weighted mean of the bytes of a window.
