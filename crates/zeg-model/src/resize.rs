@@ -1,30 +1,25 @@
-//! Bilinear resize as two matrix products, A_h · X · A_wᵀ.
+//! Resizes maps as two matrix products, A_h · X · A_wᵀ.
 //!
-//! This is differentiable on every backend and several times faster on a CPU than a gather. The resize uses half-pixel
+//! This is differentiable on every backend and several times faster on a CPU than a gather. [`bilinear`] uses half-pixel
 //! centres (`align_corners = false`) and no antialiasing: source = (i + ½)·in/out − ½, clamped at 0, and the two
 //! neighbours are weighted by distance.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 use crate::weights::HostTensor;
 
 /// Resizes the last two axes of `x` `[batch, channels, h, w]` to `[batch, channels, height, width]`.
 ///
 /// If the sizes are equal, the result is an exact copy.
-pub fn bilinear(x: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
-    let [batch, channels, h, w] = x.dims();
-    if [h, w] == [height, width] {
-        return x;
-    }
-    let device = x.device();
-    let rows = interpolation_matrix(h, height, &device).unsqueeze::<3>(); //                  [1, height, h]
-    let columns = interpolation_matrix(w, width, &device).transpose(); //                     [w, width]
-    // The columns come first: this is one plain product over all rows, while the maps are still small.
-    let wide = x
-        .reshape([batch * channels * h, w])
-        .matmul(columns)
-        .reshape([batch * channels, h, width]);
-    rows.matmul(wide).reshape([batch, channels, height, width])
+pub fn bilinear(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+    separable(x, size, &|input, output| {
+        let mut values = vec![0.0_f32; input * output];
+        for (row, (low, high, fraction)) in taps(input, output).into_iter().enumerate() {
+            values[row * input + low] += 1.0 - fraction;
+            values[row * input + high] += fraction;
+        }
+        values
+    })
 }
 
 /// Resizes the last two axes of `x` `[batch, channels, h, w]` to `[batch, channels, height, width]` with corners that
@@ -98,9 +93,10 @@ fn separable(
         let data = TensorData::new(matrix(input, output), [output, input]);
         Tensor::<2>::from_data(data, &device)
     };
+    // The columns come first: this is one plain product over all rows, while the maps are still small.
     let wide = x
         .reshape([batch * channels * h, w])
-        .matmul(matrix(w, width).transpose())
+        .matmul(matrix(w, width).transpose()) // [w, width]
         .reshape([batch * channels, h, width]);
     let rows = matrix(h, height).unsqueeze::<3>(); // [1, height, h]
     rows.matmul(wide).reshape([batch, channels, height, width])
@@ -121,14 +117,13 @@ pub fn nearest(x: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
                 .expand([batch * channels, h, 2, w, 2]);
         return doubled.reshape([batch, channels, height, width]);
     }
-    let device = x.device();
-    let rows = selection_matrix(h, height, &device).unsqueeze::<3>(); //        [1, height, h]
-    let columns = selection_matrix(w, width, &device).transpose(); //           [w, width]
-    let wide = x
-        .reshape([batch * channels * h, w])
-        .matmul(columns)
-        .reshape([batch * channels, h, width]);
-    rows.matmul(wide).reshape([batch, channels, height, width])
+    separable(x, [height, width], &|input, output| {
+        let mut values = vec![0.0_f32; input * output];
+        for (row, source) in nearest_sources(input, output).into_iter().enumerate() {
+            values[row * input + source] = 1.0;
+        }
+        values
+    })
 }
 
 /// Returns, for each of `output` positions, its source among `input` positions, as [`nearest`] uses it.
@@ -137,15 +132,6 @@ pub fn nearest_sources(input: usize, output: usize) -> Vec<usize> {
     (0..output)
         .map(|i| ((i as f32 * scale) as usize).min(input - 1))
         .collect()
-}
-
-/// Returns the matrix that repeats `input` samples at `output` positions: `[output, input]`, one entry per row.
-fn selection_matrix(input: usize, output: usize, device: &Device) -> Tensor<2> {
-    let mut values = vec![0.0_f32; input * output];
-    for (row, source) in nearest_sources(input, output).into_iter().enumerate() {
-        values[row * input + source] = 1.0;
-    }
-    Tensor::from_data(TensorData::new(values, [output, input]), device)
 }
 
 /// Resizes a grid of vectors in main memory: `[h·w, width]` row-major → `[height·width, width]`.
@@ -169,16 +155,6 @@ pub(crate) fn bilinear_grid(grid: &HostTensor, from: [usize; 2], to: [usize; 2])
     }
 }
 
-/// Returns the matrix that interpolates `input` samples at `output` positions: `[output, input]`, two entries per row.
-fn interpolation_matrix(input: usize, output: usize, device: &Device) -> Tensor<2> {
-    let mut values = vec![0.0_f32; input * output];
-    for (row, (low, high, fraction)) in taps(input, output).into_iter().enumerate() {
-        values[row * input + low] += 1.0 - fraction;
-        values[row * input + high] += fraction;
-    }
-    Tensor::from_data(TensorData::new(values, [output, input]), device)
-}
-
 /// Returns, for each output position, its lower neighbour, its upper neighbour, and the weight of the upper one.
 pub(crate) fn taps(input: usize, output: usize) -> Vec<(usize, usize, f32)> {
     let scale = input as f32 / output as f32;
@@ -193,6 +169,8 @@ pub(crate) fn taps(input: usize, output: usize) -> Vec<(usize, usize, f32)> {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
 
     fn resized(values: &[f32], from: [usize; 2], to: [usize; 2]) -> Vec<f32> {
