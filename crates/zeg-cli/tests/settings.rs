@@ -85,6 +85,50 @@ fn a_run_that_continues_starts_from_the_checkpoint_that_it_began_with() {
     assert!(text.contains("began without --init"), "{text}");
 }
 
+/// Without its manifest a run does not know the model that gives the pseudo labels, and does not take another.
+#[test]
+fn a_run_that_continues_keeps_its_teacher() {
+    let world = World::new();
+    world.train("first").assert().success();
+    let run = |more: &[&str]| {
+        let mut command = world.train("run");
+        command.args(["--set", "training.setting=transductive"]);
+        command.args(["--set", "training.pseudo-labels=unlabelled-pixels"]);
+        command.args(["--set", "training.self-training.teacher=start"]);
+        command.args(["--set", "training.self-training.candidates=unseen-winners"]);
+        command
+            .args(["--set", "inference.seen-offset=0.0"])
+            .args(more);
+        command
+    };
+    run(&["--init", "first/model.safetensors"])
+        .assert()
+        .success();
+    let model = || std::fs::read(world.path("run/model.safetensors")).unwrap();
+    let before = model();
+    for name in ["model", "checkpoint-00000006"] {
+        std::fs::remove_file(world.path(&format!("run/{name}.safetensors"))).unwrap();
+    }
+    std::fs::rename(world.path("run/run.json"), world.path("run.json")).unwrap();
+    let text = failure(run(&["--resume"]).env("NO_COLOR", "1"));
+    assert!(
+        text.contains("no run.json says which it was")
+            && text.contains("hint: name that checkpoint with --init"),
+        "{text}"
+    );
+    std::fs::rename(world.path("run.json"), world.path("run/run.json")).unwrap();
+    // The file may have moved.
+    std::fs::rename(
+        world.path("first/model.safetensors"),
+        world.path("moved.safetensors"),
+    )
+    .unwrap();
+    run(&["--resume", "--init", "moved.safetensors"])
+        .assert()
+        .success();
+    assert!(model() == before);
+}
+
 /// Labels of the same size are other labels, and a run without a checkpoint has facts, too.
 #[test]
 fn a_run_is_not_continued_with_other_labels_to_be_scored_by() {

@@ -18,7 +18,8 @@ use crate::{
 
 /// Side of a cell of the grid that scores are refined on, in pixels of the resized image.
 const CELL: usize = 2;
-/// Score that a class must have at some cell to be refined; the others have no part in the result.
+/// Score that a class must have at some cell to be refined, unless a uniform share is less; the others have no part in
+/// the result.
 const COMPETES: f32 = 0.02;
 /// Smallest share of a class, so that its logarithm is finite.
 const LEAST: f32 = 1e-6;
@@ -90,10 +91,12 @@ impl Refinement {
         })?;
         let mut shares = shares(&field.strip(0..height, [height, width])); // [classes, height, width]
         let cells = (height * width).max(1);
+        // Among many classes that are alike, the best may have a small share.
+        let competes = COMPETES.min(1.0 / classes.max(1) as f32);
         let competing: Vec<usize> = shares
             .par_chunks_exact(cells)
             .enumerate()
-            .filter(|(_, share)| share.iter().any(|&share| share > COMPETES))
+            .filter(|(_, share)| share.iter().any(|&share| share >= competes))
             .map(|(class, _)| class)
             .collect();
         let maps: Vec<f32> = competing
@@ -119,12 +122,19 @@ impl Refinement {
     }
 }
 
-/// Returns the scores of a strip of all rows from 0 to 1: `[classes, rows, width]`.
+/// Returns the scores of a strip of all rows, those of a softmax from 0 to 1: `[classes, rows, width]`. Other scores stay
+/// as they are compared, since sums of masks can exceed 1.
 fn shares(strip: &Strip) -> Vec<f32> {
     let (rows, width) = (strip.rows(), strip.width);
     let scored: Vec<Vec<f32>> = (0..rows)
         .into_par_iter()
-        .map(|row| strip.scores(row))
+        .map(|row| match strip.scoring {
+            Scoring::Softmax => strip.scores(row),
+            Scoring::Sigmoid | Scoring::MaskSum => {
+                let length = strip.classes * width;
+                strip.values()[row * length..][..length].to_vec()
+            }
+        })
         .collect();
     let mut shares = vec![0.0; strip.classes * rows * width];
     shares
@@ -173,5 +183,54 @@ mod tests {
             .apply(&field, &image, Scoring::Softmax)
             .unwrap();
         assert_eq!(same, ScoreMap::of_field(&field));
+    }
+
+    /// Sums of masks can exceed 1, where the larger one must still win.
+    #[test]
+    fn sums_of_masks_keep_their_order_above_one() {
+        let window = Window {
+            x: 0,
+            y: 0,
+            width: 8,
+            height: 4,
+        };
+        let logits = vec![1.2, 1.2, 1.6, 1.6]; // [2, 1, 2]
+        let mut field = ScoreField::new(2, [4, 8], Scoring::MaskSum, Vec::new());
+        field.push(WindowLogits::new(window, logits, [1, 2], [4, 8]));
+        let image = RgbImage::new(8, 4);
+        let refined = Refinement::Pamr
+            .apply(&field, &image, Scoring::MaskSum)
+            .unwrap();
+        let (first, second) = refined.values.split_at(8); // [height · width] each
+        assert!(
+            first.iter().zip(second).all(|(one, two)| two - one > 0.3),
+            "{refined:?}"
+        );
+    }
+
+    /// With a small logit scale every share is small, and the colours still count.
+    #[test]
+    fn many_classes_that_are_alike_are_refined() {
+        let window = Window {
+            x: 0,
+            y: 0,
+            width: 8,
+            height: 4,
+        };
+        let classes = 100;
+        let logits: Vec<f32> = (0..2 * classes).map(|i| 0.1 * (i % 3) as f32).collect(); // [100, 1, 2]
+        let mut field = ScoreField::new(classes, [4, 8], Scoring::Softmax, Vec::new());
+        field.push(WindowLogits::new(window, logits, [1, 2], [4, 8]));
+        let image = RgbImage::new(8, 4);
+        let refined = Refinement::Pamr
+            .apply(&field, &image, Scoring::Softmax)
+            .unwrap();
+        let size = [refined.height, refined.width];
+        let plain = shares(&field.strip(0..size[0], size));
+        let largest = plain
+            .iter()
+            .zip(&refined.values)
+            .map(|(plain, refined)| (plain.ln() - refined).abs());
+        assert!(largest.fold(0.0, f32::max) > 1e-3);
     }
 }

@@ -22,8 +22,14 @@ use zeg_model::{
 };
 
 use crate::{
-    TrainError, checkpoint::Checkpoint, objective::Objective, optimizer::AdamWSettings,
-    pseudo_labels::PseudoLabelRule, recipe::Recipes, schedule::Schedule, supervision::PseudoLabels,
+    TrainError,
+    checkpoint::Checkpoint,
+    objective::Objective,
+    optimizer::AdamWSettings,
+    pseudo_labels::{PseudoLabelRule, Unlabelled},
+    recipe::Recipes,
+    schedule::Schedule,
+    supervision::PseudoLabels,
 };
 
 /// Largest side of a window or of the images that a position table is resized for; no image file is larger.
@@ -340,6 +346,15 @@ impl Experiment {
             evaluation.test_time.check().map_err(TrainError::Model)?;
         }
         training.self_training.check()?;
+        if training.objective == Objective::CrossEntropy
+            && training.self_training.unlabelled != Unlabelled::Negative
+        {
+            return fail(
+                "training.self-training.unlabelled: with training.objective = \"cross-entropy\" a pixel without a label \
+                 has no part in the loss of any class; leave it out"
+                    .into(),
+            );
+        }
         if training.setting != Setting::Transductive && !training.self_training.is_default() {
             return fail(
                 "training.self-training: it applies to training.setting = \"transductive\" only"

@@ -33,8 +33,7 @@ use zeg::{
     model::{methods::Methods, weights::StateDict},
     vocab::classes::ClassSet,
 };
-use zeg_base::file;
-use zeg_base::plural::counted;
+use zeg_base::{file, fingerprint::Fingerprint, plural::counted};
 use zeg_train::{
     checkpoint::{BaseWeights, CheckpointInfo, StoredClass},
     experiment::{Experiment, Setting},
@@ -136,11 +135,9 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     announce(settings, &experiment, &dataset);
 
     let info = CheckpointInfo {
-        base,
-        fingerprint,
         activation: Some(activation),
         heads: Some(heads),
-        ..checkpoint_info(settings, &experiment, &classes)?
+        ..checkpoint_info(settings, &experiment, &classes, base, fingerprint)?
     };
     let first_step = trainer.step_number();
     let validator = Validator::new(ValidatorInput {
@@ -190,10 +187,8 @@ fn initial(
     experiment: &Experiment,
     methods: &Methods,
 ) -> anyhow::Result<(Option<Init>, Start)> {
-    let init = folder.init(settings.init.as_deref(), &start)?;
-    if let (Some(init), Teacher::Start) = (&init, experiment.training.self_training.teacher) {
-        init.check(&settings.output)?;
-    }
+    let teaches = experiment.training.self_training.teacher == Teacher::Start;
+    let init = folder.init(settings.init.as_deref(), &start, teaches)?;
     let start = start.or_init(init.as_ref(), experiment, methods)?;
     Ok((init, start))
 }
@@ -203,17 +198,16 @@ fn checkpoint_info(
     settings: &TrainSettings,
     experiment: &Experiment,
     classes: &ClassSet,
+    base: BaseWeights,
+    fingerprint: Fingerprint,
 ) -> anyhow::Result<CheckpointInfo> {
     Ok(CheckpointInfo {
         format: 0,
         writer: String::new(),
         step: 0,
         classes: stored_classes(classes, experiment.training.setting),
-        base: BaseWeights {
-            path: std::path::PathBuf::new(),
-            sha256: String::new(),
-        },
-        fingerprint: zeg_base::fingerprint::Fingerprint::new(),
+        base,
+        fingerprint,
         activation: None,
         heads: None,
         table: settings.text.as_deref().map(file_name),

@@ -267,6 +267,8 @@ impl<'a> EvalJob<'a> {
                 inference.stride,
                 inference.mode,
                 inference.longest_side,
+                // Only encodings for a refinement keep the pixels.
+                inference.refine,
             )
         };
         match (self.loaded.frozen_encoder(), other.loaded.frozen_encoder()) {

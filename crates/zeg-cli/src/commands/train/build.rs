@@ -11,12 +11,8 @@ use zeg::{
     vocab::classes::ClassSet,
 };
 use zeg_train::{
-    checkpoint::read_moments,
-    experiment::{Experiment, Setting},
-    pseudo_labels::Teacher,
-    recipe::Recipe,
-    setting::supervision,
-    trainer::Trainer,
+    checkpoint::read_moments, experiment::Experiment, pseudo_labels::Teacher, recipe::Recipe,
+    setting::supervision, trainer::Trainer,
 };
 
 use super::run_folder::Start;
@@ -80,7 +76,7 @@ pub(super) fn build_trainer(input: &TrainerInput) -> anyhow::Result<(Trainer, Ve
     }
     let seed = experiment.training.seed;
     let teacher = match (experiment.training.self_training.teacher, init) {
-        (Teacher::Start, Some(init)) if experiment.training.setting == Setting::Transductive => {
+        (Teacher::Start, Some(init)) => {
             let mut weights = weights.clone();
             weights.add(init)?;
             Some(architecture.build(&weights, device, seed)?.0)

@@ -3,7 +3,7 @@
 use super::{
     checkpoint_files::{DamagedCheckpoint, NotWritten},
     facts::OtherFacts,
-    init::{ChangedInit, OtherInit},
+    init::{ChangedInit, OtherInit, TeacherUnknown},
     run_folder::NothingToStartFrom,
 };
 
@@ -21,6 +21,8 @@ pub(crate) fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<String> 
         "name a checkpoint from the middle of an inductive run with --init"
     } else if cause.is::<OtherInit>() {
         "leave --init out to continue the run, or start another run with another folder after -o"
+    } else if cause.is::<TeacherUnknown>() {
+        "name that checkpoint with --init"
     } else if cause.is::<ChangedInit>() {
         "restore the file to continue the run, or start the run anew with --overwrite"
     } else {

@@ -44,6 +44,17 @@ pub(crate) struct ChangedInit {
     folder: PathBuf,
 }
 
+/// The error for a run that continues with pseudo labels of a starting checkpoint that is not known.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{}: the pseudo labels come from the checkpoint that the run began with (training.self-training.teacher = \"start\"), \
+     and no run.json says which it was", folder.display()
+)]
+pub(crate) struct TeacherUnknown {
+    /// Folder of the run.
+    pub(super) folder: PathBuf,
+}
+
 impl Init {
     /// Returns the checkpoint in a file.
     pub(super) fn of_file(path: &Path) -> Self {
@@ -76,17 +87,19 @@ impl Init {
         asked: Option<&Path>,
         folder: &Path,
     ) -> Result<Option<Self>, OtherInit> {
-        if let Some(asked) = asked {
-            let now = Self::of_file(asked);
-            if !before.is_some_and(|before| before.is_same(&now)) {
-                return Err(OtherInit {
-                    asked: asked.to_owned(),
-                    folder: folder.to_owned(),
-                    before: before.map(|before| before.path.clone()),
-                });
-            }
+        let Some(asked) = asked else {
+            return Ok(before.cloned());
+        };
+        // The file may have moved since, so it is read where it is now.
+        let now = Self::of_file(asked);
+        if before.is_some_and(|before| before.is_same(&now)) {
+            return Ok(Some(now));
         }
-        Ok(before.cloned())
+        Err(OtherInit {
+            asked: asked.to_owned(),
+            folder: folder.to_owned(),
+            before: before.map(|before| before.path.clone()),
+        })
     }
 
     /// Whether two checkpoints have the same content, or the same path if the content of one is not known.
@@ -142,7 +155,7 @@ mod tests {
         assert_eq!(continued(Some(&before), None), Ok(Some(before.clone())));
         assert_eq!(
             continued(Some(&before), Some(&copy)),
-            Ok(Some(before.clone()))
+            Ok(Some(Init::of_file(&copy)))
         );
         let text = continued(Some(&before), Some(&other)).unwrap_err();
         assert!(

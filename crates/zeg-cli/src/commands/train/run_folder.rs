@@ -31,7 +31,7 @@ use super::{
     begun_run::{BegunRun, MANIFEST, with_dataset_of},
     checkpoint_files::{NotWritten, checkpoints, name_of, open_newest},
     file_name,
-    init::Init,
+    init::{Init, TeacherUnknown},
     validation::ValidationScore,
 };
 use crate::commands::{
@@ -291,12 +291,26 @@ impl RunFolder {
     /// Returns the checkpoint that the run starts from: the one that is named, or that of the run that continues.
     ///
     /// - `asked`: the value of `--init`
+    /// - `teaches`: whether it gives the pseudo labels, so that a run that continues reads it again
     ///
     /// # Errors
-    /// Returns an error if the run that continues began with another one, or if that one has changed and is read again.
-    pub(super) fn init(&self, asked: Option<&Path>, start: &Start) -> anyhow::Result<Option<Init>> {
+    /// Returns an error if the run that continues began with another one, if that one has changed and is read again, or if
+    /// it teaches and is not known.
+    pub(super) fn init(
+        &self,
+        asked: Option<&Path>,
+        start: &Start,
+        teaches: bool,
+    ) -> anyhow::Result<Option<Init>> {
         let Some(begun) = &self.begun else {
             if let (Some(asked), Start::Resumed(_)) = (asked, start) {
+                if teaches {
+                    print_notice!(
+                        "warning: no run.json says what the run began with; --init {} is taken for it, and gives the pseudo labels",
+                        asked.display()
+                    );
+                    return Ok(Some(Init::of_file(asked)));
+                }
                 print_notice!(
                     "warning: --init {} is not used: the run continues from its own checkpoint, and no run.json says what \
                      it began with",
@@ -304,11 +318,21 @@ impl RunFolder {
                 );
                 return Ok(None);
             }
+            if teaches && matches!(start, Start::Resumed(_)) {
+                let folder = self.path.clone();
+                return Err(TeacherUnknown { folder }.into());
+            }
             return Ok(asked.map(Init::of_file));
         };
         let init = Init::of_continued(begun.init.as_ref(), asked, &self.path)?;
-        if let (Some(init), Start::Fresh) = (&init, start) {
-            init.check(&self.path)?;
+        match (&init, start) {
+            (Some(init), Start::Fresh) => init.check(&self.path)?,
+            (Some(init), _) if teaches => init.check(&self.path)?,
+            (None, Start::Resumed(_)) if teaches => {
+                let folder = self.path.clone();
+                return Err(TeacherUnknown { folder }.into());
+            }
+            _ => {}
         }
         Ok(init)
     }

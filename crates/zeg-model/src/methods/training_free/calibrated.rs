@@ -100,8 +100,13 @@ pub(super) struct Before<'a> {
 impl Steps {
     /// Returns whether the middle blocks are used.
     pub(super) fn needs_middle(&self) -> bool {
+        self.levels || self.needs_similarity()
+    }
+
+    /// Returns whether the similarity of patches in the middle blocks is used.
+    fn needs_similarity(&self) -> bool {
         let middle = |term: &Attention| matches!(term, Attention::Middle(_));
-        self.levels || self.aggregate.is_some() || self.attention.iter().any(middle)
+        self.aggregate.is_some() || self.attention.iter().any(middle)
     }
 
     /// Computes the last block: → `[batch, 1 + h·w, width]`.
@@ -113,7 +118,10 @@ impl Steps {
         block: &ResidualBlock,
         before: &Before,
     ) -> Result<Tensor<3>, ModelError> {
-        let similar = middle_similarity(before.middle); // [batch, h·w, h·w]
+        let similar = self
+            .needs_similarity()
+            .then(|| middle_similarity(before.middle))
+            .flatten(); // [batch, h·w, h·w]
         let output = self.pass(
             block,
             before.penultimate.clone(),
