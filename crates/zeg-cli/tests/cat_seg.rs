@@ -74,7 +74,9 @@ fn a_table_is_made_of_first_names_as_every_other_command_does() {
     assert_eq!(of_table, of_tower);
     // Nothing tells which text tower made a table.
     assert!(
-        told.contains("synonyms.safetensors: the rows are taken to come from the model's own text tower"),
+        told.contains(
+            "synonyms.safetensors: the rows are taken to come from the model's own text tower"
+        ),
         "{told}"
     );
 }
@@ -104,14 +106,14 @@ fn weights_that_are_not_recognised_are_an_error_of_embed() {
 #[test]
 fn sizes_that_have_no_effect_are_refused() {
     let world = trained();
-    let refused = [
-        ["--scales", "0.5,1"],
-        ["--short-side", "128"],
-    ];
+    let refused = [["--scales", "0.5,1"], ["--short-side", "128"]];
     for [flag, value] in refused {
         let mut command = segment(&world, "red, green", "no", &[flag, value]);
         let text = failure(&mut command);
-        assert!(text.contains("has no effect") && text.contains("canvas"), "{text}");
+        assert!(
+            text.contains("has no effect") && text.contains("canvas"),
+            "{text}"
+        );
         let mut command = world.zeg();
         command.args(["eval", MODEL, "--limit", "1", flag, value]);
         assert!(failure(&mut command).contains("has no effect"), "{flag}");

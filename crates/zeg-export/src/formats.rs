@@ -67,6 +67,11 @@ pub enum Needs {
     Overlay,
 }
 
+/// Smallest area of an annotated region in pixels, where a user names no other one.
+pub const USUAL_MINIMAL_AREA: u64 = 16;
+/// Opacity of the colours in overlays, where a user names no other one.
+pub const USUAL_OPACITY: f32 = 0.55;
+
 /// Settings that all formats share.
 #[derive(Debug, Clone, Copy)]
 pub struct ExportSettings<'a> {

@@ -54,7 +54,9 @@ pub use coco::{CocoExporter, CocoOptions};
 pub use contact_sheet::{ContactSheet, ContactSheetOptions, Thumbnails};
 pub use cvat::{CvatExporter, CvatOptions};
 pub use error::ExportError;
-pub use formats::{ExportFormat, ExportSettings, Needs, find_format, formats};
+pub use formats::{
+    ExportFormat, ExportSettings, Needs, USUAL_MINIMAL_AREA, USUAL_OPACITY, find_format, formats,
+};
 pub use label_studio::{LabelStudioExporter, LabelStudioOptions};
 pub use polygons::{Polygon, polygons};
 pub use probability::{

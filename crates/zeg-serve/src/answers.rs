@@ -6,11 +6,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json,
-    http::{HeaderValue, header},
+    http::{HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use utoipa::ToSchema;
 use zeg::export::{ClassSummary, LabelRuns};
@@ -295,9 +295,10 @@ pub(crate) fn answer(
 ) -> Result<Response, Problem> {
     if form == AnswerForm::File {
         let file = segmented.files.pop();
-        return file
-            .map(of_file)
-            .ok_or_else(|| Problem::internal("the file was not made"));
+        let file = file.ok_or_else(|| Problem::internal("the file was not made"))?;
+        let mut response = of_file(file);
+        add_notices(&mut response, &segmented.notices);
+        return Ok(response);
     }
     // Labels as runs and base64 of several files are long: the document is written where it does not hold up others.
     Ok(Json(SegmentAnswer::new(segmented, options)).into_response())
@@ -309,6 +310,25 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
     .remove(b'~');
+
+/// Header of a notice in an answer that is a file.
+pub(crate) const NOTICE: HeaderName = HeaderName::from_static("zeg-notice");
+/// Most notices and most characters of one in headers: clients take 8 KiB of headers and more.
+const MOST_NOTICES: usize = 8;
+const MOST_NOTICE: usize = 300;
+/// Characters of a notice that stand for themselves in a header.
+const READABLE: &AsciiSet = &CONTROLS.add(b'%');
+
+/// Adds notices as headers, one each.
+fn add_notices(response: &mut Response, notices: &[String]) {
+    for notice in notices.iter().take(MOST_NOTICES) {
+        let shown: String = notice.chars().take(MOST_NOTICE).collect();
+        let encoded = utf8_percent_encode(&shown, READABLE).to_string();
+        if let Ok(value) = HeaderValue::from_str(&encoded) {
+            response.headers_mut().append(NOTICE, value);
+        }
+    }
+}
 
 /// Answers with a file, under the name that it is stored as.
 fn of_file(file: OutputFile) -> Response {

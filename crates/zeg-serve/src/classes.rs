@@ -4,7 +4,9 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use zeg::vocab::classes::{ClassQuery, ClassSet, QueryError, Role, parse_class_list};
+use zeg::vocab::classes::{
+    ClassArgumentError, ClassQuery, ClassSet, QueryError, Role, parse_class_names,
+};
 use zeg_base::hex::parse_colour;
 
 use crate::{
@@ -123,29 +125,11 @@ fn of_text(text: &str, field: &str) -> Result<Vec<ClassQuery>, Problem> {
             .map_err(|problem| bad(format!("`{field}` is no JSON array: {problem}")))?;
         return entries(&value, field);
     }
-    if let Some(name) = list_name(text) {
-        let set = ClassSet::by_name(name).map_err(|error| bad(error.to_string()))?;
-        let class = |label| {
-            let mut names = set.names_of(label).into_iter();
-            ClassQuery {
-                name: names.next().unwrap_or_default(),
-                synonyms: names.collect(),
-                ..ClassQuery::default()
-            }
-        };
-        return Ok((0..set.len()).map(class).collect());
-    }
-    parse_class_list(text).map_err(|error| match field {
-        "classes" => of_query(&error),
+    parse_class_names(text).map_err(|error| match (field, &error) {
+        ("classes", ClassArgumentError::List(error)) => of_query(error),
+        ("classes", error) => bad(error.to_string()),
         _ => bad(format!("`{field}`: {error}")),
     })
-}
-
-/// Returns the name of the built-in list that a text names.
-fn list_name(text: &str) -> Option<&'static str> {
-    let wanted = text.trim().to_lowercase().replace([' ', '_'], "-");
-    let mut names = ClassSet::names().iter().copied();
-    names.find(|name| *name == wanted)
 }
 
 /// Reads an entry of a JSON array.
@@ -269,6 +253,7 @@ mod tests {
             (json!([{"name": "a", "threshold": 2}]), "0 to 1"),
             (json!([{"name": "a", "colour": "red"}]), "#rrggbb"),
             (json!("a, a"), "already named"),
+            (json!("ade20k"), "did you mean ade20k-150"),
             (json!(["a", ""]), "missing"),
             (json!("[\"a\""), "JSON"),
             (json!(vec!["x"; 101]), "101 classes"),

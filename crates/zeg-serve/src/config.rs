@@ -13,6 +13,8 @@ pub struct ServeConfig {
     pub max_body: usize,
     /// Most bytes of all requests that are being received or wait for their turn.
     pub upload_memory: usize,
+    /// Most bytes of all answers that are being sent; small ones do not count.
+    pub answer_memory: usize,
     /// Most requests that wait for a worker.
     pub queue: usize,
     /// Number of threads that each work on one image.
@@ -23,7 +25,7 @@ pub struct ServeConfig {
     pub encoding_time: Duration,
     /// Most classes of a request.
     pub max_classes: usize,
-    /// Longest time between the arrival of a request and its answer, waiting included.
+    /// Longest time that a request waits for a worker and is worked on, counted from when it has arrived and is parsed.
     pub request_time: Duration,
     /// Longest time in which a connection sends the headers of its next request.
     pub header_time: Duration,
@@ -31,6 +33,8 @@ pub struct ServeConfig {
     pub pause: Duration,
     /// Longest time in which the body of a request arrives.
     pub body_time: Duration,
+    /// Longest time in which an answer is sent.
+    pub answer_time: Duration,
     /// Longest time that requests in progress get when the server stops.
     pub stop_time: Duration,
     /// Most connections at the same time; others wait to be accepted.
@@ -67,6 +71,7 @@ impl Default for ServeConfig {
             max_pixels: 50_000_000,
             max_body: 64 << 20,
             upload_memory: 256 << 20,
+            answer_memory: 256 << 20,
             queue: 64,
             // Not the number of rayon's threads: asking for it would start them before `--threads` is known.
             workers: std::thread::available_parallelism().map_or(1, usize::from),
@@ -77,6 +82,7 @@ impl Default for ServeConfig {
             header_time: Duration::from_secs(10),
             pause: Duration::from_secs(15),
             body_time: Duration::from_mins(1),
+            answer_time: Duration::from_mins(5),
             stop_time: Duration::from_secs(30),
             connections: 512,
             allow_origins: Vec::new(),

@@ -293,6 +293,7 @@ fn type_of(schema: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::{ASK_FIELDS, IMAGE_FIELDS};
 
     #[test]
     fn the_description_is_openapi_3_1_and_names_every_route() {
@@ -312,10 +313,31 @@ mod tests {
         ] {
             assert!(JSON["paths"][path].is_object(), "{path}");
         }
-        let form = &JSON["components"]["schemas"]["SegmentForm"];
-        assert_eq!(form["required"], serde_json::json!(["image", "classes"]));
+        let schemas = &JSON["components"]["schemas"];
+        let parts = schemas["SegmentForm"]["allOf"].as_array().unwrap();
+        let referred = |name: &str| {
+            let reference = format!("#/components/schemas/{name}");
+            parts.iter().any(|part| part["$ref"] == reference)
+        };
+        assert!(referred("EncodingForm") && referred("AskForm"));
+        for (fields, form) in [
+            (&IMAGE_FIELDS[..], "EncodingForm"),
+            (&IMAGE_FIELDS[..], "EncodingBody"),
+            (&ASK_FIELDS[..], "AskForm"),
+            (&ASK_FIELDS[..], "AskBody"),
+        ] {
+            for field in fields {
+                assert!(
+                    schemas[form]["properties"][field].is_object(),
+                    "{form}: {field}"
+                );
+            }
+        }
+        let form = &schemas["EncodingForm"];
+        assert_eq!(form["required"], serde_json::json!(["image"]));
         assert_eq!(form["properties"]["image"]["format"], "binary");
-        assert_eq!(form["properties"]["threshold"]["type"], "number");
+        let threshold = &schemas["AskForm"]["properties"]["threshold"];
+        assert_eq!(threshold["type"], "number");
     }
 
     #[test]

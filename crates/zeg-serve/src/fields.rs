@@ -8,6 +8,7 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde_json::{Map, Value, value::RawValue};
+use tokio::runtime::Handle;
 
 use crate::{
     json_body::{self, MOST_OTHERS, members, others_too_long, unknown_field},
@@ -50,20 +51,9 @@ impl Fields {
             .unwrap_or_default()
             .trim()
             .to_ascii_lowercase();
-        let room = state.parsing_room(body.len()).await;
-        let mut fields = match kind.as_str() {
-            "multipart/form-data" => Self::of_form(headers, body, &known).await?,
-            "application/json" => {
-                // A long image takes a while, which must not hold up other connections. The room is held until the
-                // work ends, even if nobody waits for it any more.
-                let work = move || {
-                    let fields = Self::of_json(&body, &known);
-                    drop(room);
-                    fields
-                };
-                let parsed = tokio::task::spawn_blocking(work).await;
-                parsed.map_err(Problem::internal)??
-            }
+        let is_form = match kind.as_str() {
+            "multipart/form-data" => true,
+            "application/json" => false,
             _ => {
                 let detail = if kind.is_empty() {
                     "the request has no content type".to_owned()
@@ -77,6 +67,21 @@ impl Fields {
                 );
             }
         };
+        let room = state.parsing_room(body.len()).await;
+        let runtime = Handle::current();
+        // A long image takes a while, which must not hold up other connections. The room is held until the work ends,
+        // even if nobody waits for it any more.
+        let work = move || {
+            let fields = if is_form {
+                runtime.block_on(Self::of_form(headers, body, &known))
+            } else {
+                Self::of_json(&body, &known)
+            };
+            drop(room);
+            fields
+        };
+        let parsed = tokio::task::spawn_blocking(work).await;
+        let mut fields = parsed.map_err(Problem::internal)??;
         // `null` is as good as a field that is left out.
         fields.values.retain(|_, value| !value.is_null());
         match fields.values.shift_remove("image_name") {

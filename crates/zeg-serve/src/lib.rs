@@ -42,6 +42,7 @@ mod problem;
 mod queue;
 mod routes;
 mod scratch;
+mod sending;
 mod server;
 mod silent;
 mod state;

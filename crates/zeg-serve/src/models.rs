@@ -15,8 +15,8 @@ use zeg_base::names::did_you_mean;
 
 use crate::problem::{Code, Problem};
 
-/// Most classes of all class lists that a model keeps, together: at 1024 channels, 64 MiB.
-const MOST_KEPT: usize = 1 << 14;
+/// Most bytes of the class lists that a model keeps, names and embeddings together.
+const MOST_LISTS: usize = 64 << 20;
 /// Most bytes of the embeddings of single class names that a model keeps: 12 000 names at 1024 channels.
 const MOST_EMBEDDINGS: usize = 64 << 20;
 /// Class names to begin with, for a model that does not say what it was trained on.
@@ -141,11 +141,7 @@ impl ServedModel {
         let encoded = Arc::new(self.segmenter.encode_classes_unless(classes, stop)?);
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         lists.push_front(Arc::clone(&encoded));
-        let mut kept = 0;
-        lists.retain(|list| {
-            kept += list.classes().len();
-            kept <= MOST_KEPT
-        });
+        keep_newest(&mut lists, MOST_LISTS);
         Ok(encoded)
     }
 
@@ -157,6 +153,15 @@ impl ServedModel {
         lists.push_front(Arc::clone(&found));
         Some(found)
     }
+}
+
+/// Forgets all lists but the newest ones that have this many bytes together.
+fn keep_newest(lists: &mut VecDeque<Arc<EncodedClasses>>, most: usize) {
+    let mut bytes = 0_usize;
+    lists.retain(|list| {
+        bytes = bytes.saturating_add(list.bytes());
+        bytes <= most
+    });
 }
 
 impl Models {
@@ -205,5 +210,39 @@ impl Models {
             )
             .with_hint(format!("this server has {}", names.join(", ")))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A few classes may have as many bytes of names as a request may.
+    #[test]
+    fn kept_lists_are_bounded_by_their_bytes() {
+        let segmenter = Segmenter::load(Path::new("mini")).unwrap();
+        let list = |name: &str, synonyms: usize| {
+            // MiniCLIP knows few words.
+            let words = [
+                "blue", "cyan", "disc", "heart", "plain", "ring", "square", "star",
+            ];
+            let each = words.iter().flat_map(|a| words.map(|b| (a, b)));
+            let synonyms = each.map(|(a, b)| format!("{name} {a} {b}")).take(synonyms);
+            let class = ClassQuery {
+                synonyms: synonyms.collect(),
+                ..ClassQuery::new(name)
+            };
+            let other = ClassQuery::new("plain blue");
+            Arc::new(segmenter.encode_classes(&[class, other]).unwrap())
+        };
+        let (short, long) = (list("red", 0), list("striped red", 60));
+        assert!(long.bytes() > short.bytes() + 60 * "striped red blue blue".len());
+        let mut lists = VecDeque::from([Arc::clone(&short), long, Arc::clone(&short)]);
+        keep_newest(&mut lists, 4 * short.bytes());
+        assert_eq!(lists.len(), 1);
+        keep_newest(&mut lists, 0);
+        assert!(lists.is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! What a request asks of an image: settings of the segmentation and the results it wants.
 
 use zeg::{
-    export::{ExportFormat, find_format, formats},
+    export::{ExportFormat, Needs, USUAL_MINIMAL_AREA, USUAL_OPACITY, find_format, formats},
     model::inference::TestTime,
     vocab::classes::ClassQuery,
 };
@@ -29,10 +29,6 @@ pub(crate) const ASK_FIELDS: [&str; 9] = [
 /// Fields of a request with an image.
 pub(crate) const IMAGE_FIELDS: [&str; 4] = ["image_name", "model", "scales", "flip"];
 
-/// Smallest region in annotations, in pixels, unless another size is named; as in `zeg segment`.
-const USUAL_MIN_AREA: u64 = 16;
-/// Opacity of the colours in overlays, unless another one is named; as in `zeg segment`.
-const USUAL_OPACITY: f32 = 0.55;
 /// Number of classes that are listed for a region or a point, unless another one is named.
 const USUAL_CANDIDATES: usize = 3;
 /// Most scales of test-time augmentation: each is one more image to encode.
@@ -137,12 +133,23 @@ impl Default for SegmentOptions {
             threshold: None,
             test_time: TestTime::default(),
             absorbed_area: None,
-            minimal_area: USUAL_MIN_AREA,
+            minimal_area: USUAL_MINIMAL_AREA,
             opacity: USUAL_OPACITY,
             candidates: USUAL_CANDIDATES,
             points: Vec::new(),
             outputs: Vec::new(),
         }
+    }
+}
+
+impl SegmentOptions {
+    /// Whether a result shows the image with colours, which needs its pixels.
+    pub(crate) fn draws_overlays(&self) -> bool {
+        self.outputs.iter().any(|output| match output {
+            Output::Overlay => true,
+            Output::Export(format) => format.needs == Needs::Overlay,
+            _ => false,
+        })
     }
 }
 

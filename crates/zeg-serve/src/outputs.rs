@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use zeg::{
     export::{
-        Classes, Connectivity, ExportFormat, ExportSettings, Grouping, Needs, Overwrite,
+        Classes, Connectivity, ExportFormat, ExportSettings, Grouping, Overwrite,
         ProbabilitySource, Region, SegmentedImage, Summary, find_regions, polygons, region_rle,
         summarize,
     },
@@ -142,7 +142,7 @@ impl Results {
         let palette: Vec<[u8; 3]> = (0..classes.len())
             .map(|label| classes.colour(label as u16))
             .collect();
-        let drawn = image.filter(|_| needs_overlay(options));
+        let drawn = image.filter(|_| options.draws_overlays());
         let drawn =
             drawn.map(|image| overlay(image, labels, classes.names(), &palette, options.opacity));
         let source = Source {
@@ -317,14 +317,6 @@ fn archive(files: &[(String, Vec<u8>)]) -> Result<Vec<u8>, Problem> {
     }
     let finished = archive.finish().map_err(Problem::internal)?;
     Ok(finished.into_inner())
-}
-
-fn needs_overlay(options: &SegmentOptions) -> bool {
-    options.outputs.iter().any(|output| match output {
-        Output::Overlay => true,
-        Output::Export(format) => format.needs == Needs::Overlay,
-        _ => false,
-    })
 }
 
 /// Returns the content type of a file by the end of its name.

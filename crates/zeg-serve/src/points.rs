@@ -7,7 +7,6 @@ use utoipa::ToSchema;
 use zeg::{
     image::{IGNORE_LABEL, LabelMap},
     session::{ScoredStrip, StripVisitor},
-    vocab::classes::ClassQuery,
 };
 
 /// Most points of a request.
@@ -39,26 +38,14 @@ pub struct PointCandidate {
     pub score: f32,
 }
 
-impl PointAnswer {
-    /// Takes the label from a map that changed after the scores were computed.
-    pub(crate) fn relabel(&mut self, labels: &LabelMap, classes: &[ClassQuery]) {
-        let label = labels
-            .get(self.x, self.y)
-            .filter(|&label| label != IGNORE_LABEL);
-        let class = label.and_then(|label| classes.get(usize::from(label)));
-        self.label = label;
-        self.class = class.map(|class| class.name.clone());
-    }
-}
-
 /// A visitor of score strips that remembers the scores at some pixels.
 #[derive(Debug)]
 pub(crate) struct Points {
     names: Vec<String>,
     candidates: usize,
-    /// The points, each with its place in the request.
     wanted: Vec<[usize; 2]>,
-    answers: Vec<Option<PointAnswer>>,
+    /// The best classes at each point.
+    best: Vec<Vec<PointCandidate>>,
 }
 
 impl Points {
@@ -69,52 +56,64 @@ impl Points {
         Self {
             names,
             candidates,
-            answers: vec![None; wanted.len()],
+            best: vec![Vec::new(); wanted.len()],
             wanted,
         }
     }
 
     /// Returns the answers in the order of the points.
-    pub(crate) fn finish(self) -> Vec<PointAnswer> {
-        self.answers.into_iter().flatten().collect()
+    ///
+    /// - `labels`: the label map of the answer, which may have changed after the scores were computed
+    pub(crate) fn finish(self, labels: &LabelMap) -> Vec<PointAnswer> {
+        let Self {
+            names,
+            wanted,
+            best,
+            ..
+        } = self;
+        let answer = |([x, y], candidates): ([usize; 2], _)| {
+            let label = labels.get(x, y).filter(|&label| label != IGNORE_LABEL);
+            PointAnswer {
+                x,
+                y,
+                label,
+                class: label.and_then(|label| names.get(usize::from(label)).cloned()),
+                candidates,
+            }
+        };
+        wanted.into_iter().zip(best).map(answer).collect()
     }
 
-    /// - `labels`: of the row, `[width]`
-    /// - `scores`: of the row, `[classes, width]`
-    fn answer(&self, [x, y]: [usize; 2], labels: &[u16], scores: &[f32]) -> PointAnswer {
-        let width = labels.len().max(1);
-        let scores: Vec<f32> = scores.iter().skip(x).step_by(width).copied().collect();
+    /// Returns the best classes in a column of a row.
+    ///
+    /// - `scores`: `[classes, width]`
+    fn best_at(&self, x: usize, width: usize, scores: &[f32]) -> Vec<PointCandidate> {
+        let scores: Vec<f32> = scores
+            .iter()
+            .skip(x)
+            .step_by(width.max(1))
+            .copied()
+            .collect();
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
-        let name = |label: usize| self.names.get(label).cloned().unwrap_or_default();
-        let label = labels
-            .get(x)
-            .copied()
-            .filter(|&label| label != IGNORE_LABEL);
         let best = order.into_iter().take(self.candidates);
-        PointAnswer {
-            x,
-            y,
-            label,
-            class: label.map(|label| name(usize::from(label))),
-            candidates: best
-                .map(|label| PointCandidate {
-                    class: name(label),
-                    label: label as u16,
-                    score: scores[label],
-                })
-                .collect(),
-        }
+        best.map(|label| PointCandidate {
+            class: self.names.get(label).cloned().unwrap_or_default(),
+            label: label as u16,
+            score: scores[label],
+        })
+        .collect()
     }
 }
 
 impl StripVisitor for Points {
     fn visit(&mut self, strip: &ScoredStrip) -> io::Result<()> {
-        for (row, (labels, scores)) in strip.rows().enumerate() {
+        for (row, (_, scores)) in strip.rows().enumerate() {
             let y = strip.first_row + row;
             for place in 0..self.wanted.len() {
-                if self.wanted[place][1] == y {
-                    self.answers[place] = Some(self.answer(self.wanted[place], labels, scores));
+                let [x, wanted_row] = self.wanted[place];
+                if wanted_row == y {
+                    self.best[place] = self.best_at(x, strip.width, scores);
                 }
             }
         }
@@ -142,8 +141,14 @@ mod tests {
             ],
         };
         points.visit(&strip).unwrap();
-        let answers = points.finish();
-        assert_eq!(answers[0].class, None);
+        // The labels of the answer count, not those of the strip.
+        let mut labels = vec![IGNORE_LABEL; 12];
+        labels[8] = 2;
+        let answers = points.finish(&LabelMap::new(2, 6, labels).unwrap());
+        assert_eq!(
+            (answers[0].label, answers[0].class.as_deref()),
+            (None, None)
+        );
         let best: Vec<_> = answers[0].candidates.iter().map(|c| c.label).collect();
         assert_eq!(best, [1, 2]);
         assert_eq!(answers[1].class.as_deref(), Some("c"));

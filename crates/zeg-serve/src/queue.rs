@@ -80,9 +80,16 @@ pub(crate) struct Depth {
 }
 
 impl Depth {
+    /// Whether no more work is accepted.
+    fn is_full(&self) -> bool {
+        // A thread that is free takes the work at once, so it does not count as waiting.
+        let idle = self.workers.saturating_sub(self.running);
+        self.waiting >= self.limit + idle
+    }
+
     /// Returns why no more work should be sent now, if so.
     pub(crate) fn refusal(&self) -> Option<String> {
-        if self.waiting >= self.limit.max(1) {
+        if self.is_full() {
             return Some(format!(
                 "{} requests are waiting, as many as may",
                 self.waiting
@@ -180,6 +187,20 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn depth(&self, state: &State) -> Depth {
+        Depth {
+            waiting: state.waiting.len(),
+            running: state.running.len(),
+            abandoned: state
+                .running
+                .iter()
+                .filter(|(_, cancelled)| cancelled.load(Ordering::Relaxed))
+                .count(),
+            limit: self.limit,
+            workers: self.workers,
+        }
+    }
+
     /// Works until the queue ends.
     fn work(&self) {
         let mut state = self.state();
@@ -230,18 +251,7 @@ impl WorkQueue {
 
     /// Returns what the queue holds now.
     pub(crate) fn depth(&self) -> Depth {
-        let state = self.shared.state();
-        Depth {
-            waiting: state.waiting.len(),
-            running: state.running.len(),
-            abandoned: state
-                .running
-                .iter()
-                .filter(|(_, cancelled)| cancelled.load(Ordering::Relaxed))
-                .count(),
-            limit: self.shared.limit,
-            workers: self.shared.workers,
-        }
+        self.shared.depth(&self.shared.state())
     }
 
     /// Puts work at the end of the queue; a free thread begins at once.
@@ -267,9 +277,7 @@ impl WorkQueue {
             let _ = sender.send(done.map_err(|panic| message(panic.as_ref())));
         });
         let mut state = self.shared.state();
-        // A thread that is free takes the work at once, so it does not count as waiting.
-        let idle = self.shared.workers.saturating_sub(state.running.len());
-        if state.is_closed || state.waiting.len() >= self.shared.limit + idle {
+        if state.is_closed || self.shared.depth(&state).is_full() {
             let rounds = (state.waiting.len() as f64 / self.shared.workers as f64).max(1.0);
             let wait = (rounds * state.mean).clamp(1.0, 60.0);
             return Err(Full {
@@ -368,11 +376,13 @@ mod tests {
     fn a_queue_of_no_places_works_while_a_thread_is_free() {
         let (queue, release, first) = busy(0);
         assert!(queue.submit(|_| ()).is_err());
+        assert!(queue.depth().refusal().is_some());
         drop(release);
         block_on(first.result()).unwrap();
         while queue.depth().running > 0 {
             thread::yield_now();
         }
+        assert_eq!(queue.depth().refusal(), None);
         assert!(queue.submit(|_| ()).is_ok());
     }
 

@@ -33,16 +33,19 @@ impl Scratch {
     }
 }
 
-/// Removes the folders of servers that were killed.
+/// Removes the folders of servers that were killed; for the start of a server, before it has a folder of its own.
+///
+/// In a container, every server has the number 1: the folders of this process's number are those of the one before.
 pub(crate) fn remove_left_behind() {
-    for entry in fs::read_dir(env::temp_dir())
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    remove_left_in(&env::temp_dir());
+}
+
+fn remove_left_in(folder: &Path) {
+    let is_over = |number| number == process::id() || has_ended(number);
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let process = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-        if process.and_then(number).is_some_and(has_ended) {
+        if process.and_then(number).is_some_and(is_over) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -66,14 +69,32 @@ mod tests {
 
     #[test]
     fn folders_of_ended_processes_are_removed_and_others_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: String| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            path
+        };
         // Linux gives out no number this large.
-        let left = env::temp_dir().join(format!("{PREFIX}4194999-test"));
-        fs::create_dir_all(&left).unwrap();
-        let scratch = Scratch::new().unwrap();
-        remove_left_behind();
-        assert!(scratch.path().exists());
+        let left = make(format!("{PREFIX}4194999-test"));
+        // The first process, which runs as long as the system does.
+        let running = make(format!("{PREFIX}1-test"));
+        let other = make("zeg-other-4194999-test".to_owned());
+        remove_left_in(folder.path());
+        assert!(other.exists());
         if Path::new("/proc/self").exists() {
             assert!(!left.exists());
+            assert!(running.exists() || process::id() == 1);
         }
+    }
+
+    /// The server of a container that starts again has the number of the one that was killed.
+    #[test]
+    fn folders_of_the_own_number_are_removed_at_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = folder.path().join(format!("{PREFIX}{}-x", process::id()));
+        fs::create_dir_all(&left).unwrap();
+        remove_left_in(folder.path());
+        assert!(!left.exists());
     }
 }

@@ -22,7 +22,9 @@ use tokio::{
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt as _;
 
-use crate::{config::ServeConfig, models::Models, routes, silent::Silent, state::AppState};
+use crate::{
+    config::ServeConfig, models::Models, routes, sending::Sending, silent::Silent, state::AppState,
+};
 
 /// Most headers of a request.
 const MOST_HEADERS: usize = 100;
@@ -166,7 +168,7 @@ async fn accept(state: &AppState, listener: TcpListener, stop: &Stop) -> Ending 
         };
         let (http, router, turn) = (http.clone(), router.clone(), silent.count());
         let watcher = connections.watcher();
-        let pause = config.pause;
+        let (pause, answer_time) = (config.pause, config.answer_time);
         tokio::spawn(async move {
             // Small answers leave at once; without this, they wait for the acknowledgement of the one before.
             let _ = stream.set_nodelay(true);
@@ -175,11 +177,19 @@ async fn accept(state: &AppState, listener: TcpListener, stop: &Stop) -> Ending 
             }
             let mut stream = TimeoutStream::new(stream);
             stream.set_write_timeout(Some(pause));
-            let service =
-                service_fn(move |request: Request<Incoming>| router.clone().oneshot(request));
+            let sending = Sending::default();
+            let of_connection = sending.clone();
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(of_connection.clone());
+                router.clone().oneshot(request)
+            });
             let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
             // A client that goes away in the middle is no concern of the server.
-            let _ = watcher.watch(connection).await;
+            let connection = watcher.watch(connection);
+            tokio::select! {
+                _ = connection => {}
+                () = sending.is_overdue(answer_time) => {}
+            }
             drop(place);
         });
     }

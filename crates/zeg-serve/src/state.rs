@@ -1,14 +1,18 @@
 //! What all requests share: settings, models, queue, encoded images, numbers.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
+use zeg_base::memory::amount;
 
 use crate::{
     config::ServeConfig,
@@ -22,6 +26,12 @@ use crate::{
 
 /// Bytes of a permit of [`AppState::uploads`].
 pub(crate) const UPLOAD_UNIT: usize = 1024;
+/// Most permits of a semaphore of which any number may be taken at once.
+const MOST_UNITS: usize = if Semaphore::MAX_PERMITS < u32::MAX as usize {
+    Semaphore::MAX_PERMITS
+} else {
+    u32::MAX as usize
+};
 
 /// What all requests share; clones share it, too.
 #[derive(Debug, Clone)]
@@ -32,12 +42,14 @@ struct Inner {
     config: ServeConfig,
     models: OnceLock<Models>,
     queue: WorkQueue,
-    encodings: Encodings,
+    encodings: Arc<Encodings>,
     metrics: Metrics,
     /// Memory for requests that are received or wait, in [`UPLOAD_UNIT`]s.
     uploads: Arc<Semaphore>,
     /// Memory for the copies that parsing a body makes, in [`UPLOAD_UNIT`]s.
     parsing: Arc<Semaphore>,
+    /// Memory for answers that are being sent, in [`UPLOAD_UNIT`]s.
+    answers: Arc<Semaphore>,
     is_stopping: AtomicBool,
 }
 
@@ -51,14 +63,16 @@ impl AppState {
             .upload_memory
             .max(config.max_body)
             .div_ceil(UPLOAD_UNIT);
-        let units = units.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        let units = units.clamp(1, MOST_UNITS);
+        let answer_units = config.answer_memory.div_ceil(UPLOAD_UNIT);
         Ok(Self(Arc::new(Inner {
             queue: WorkQueue::start(config.queue, config.workers)?,
-            encodings: Encodings::new(config.cache_memory, config.encoding_time),
+            encodings: Arc::new(Encodings::new(config.cache_memory, config.encoding_time)),
             metrics: Metrics::new(),
             models: OnceLock::new(),
             uploads: Arc::new(Semaphore::new(units)),
             parsing: Arc::new(Semaphore::new(parsing_units(config.max_body) as usize)),
+            answers: Arc::new(Semaphore::new(answer_units.clamp(1, MOST_UNITS))),
             is_stopping: AtomicBool::new(false),
             config,
         })))
@@ -89,7 +103,7 @@ impl AppState {
         &self.0.queue
     }
 
-    pub(crate) fn encodings(&self) -> &Encodings {
+    pub(crate) fn encodings(&self) -> &Arc<Encodings> {
         &self.0.encodings
     }
 
@@ -113,6 +127,33 @@ impl AppState {
         self.0.uploads.available_permits() > 0
     }
 
+    /// Takes memory for an answer, which is given back when it is sent; an answer longer than all of it takes all.
+    ///
+    /// # Errors
+    /// Returns a problem if too many answers are being sent.
+    pub(crate) fn answer_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
+        let all = self.0.config.answer_memory.div_ceil(UPLOAD_UNIT);
+        let units = bytes.div_ceil(UPLOAD_UNIT).min(all.clamp(1, MOST_UNITS));
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        let taken = Arc::clone(&self.0.answers).try_acquire_many_owned(units);
+        taken.map_err(|_| {
+            Problem::new(
+                Code::QueueFull,
+                format!(
+                    "other answers are still being received; there is no memory for one of {}",
+                    amount(bytes as u64)
+                ),
+            )
+            .with_hint("send the request again after the time in Retry-After")
+            .with_retry_after(Duration::from_secs(1))
+        })
+    }
+
+    /// Whether there is memory for one more long answer.
+    pub(crate) fn has_answer_room(&self) -> bool {
+        self.0.answers.available_permits() > 0
+    }
+
     /// Waits until there is memory for parsing a body: twice its length, since base64 with escaped characters is copied
     /// before it is decoded, and a form is copied as a whole and then its image.
     ///
@@ -133,7 +174,7 @@ impl AppState {
         self.0.models.get().ok_or_else(|| {
             Problem::new(Code::NotReady, "the models are being loaded")
                 .with_hint("ask again in a few seconds; GET /readyz says when they are")
-                .with_retry_after(std::time::Duration::from_secs(2))
+                .with_retry_after(Duration::from_secs(2))
         })
     }
 

@@ -12,23 +12,24 @@ use std::{
 use bytes::Bytes;
 use zeg::{
     explain::Explanation,
-    export::{Classes, Needs, Summary},
+    export::{Classes, Summary},
     image::{
-        DecodedImage, ImageError, LabelMap, RgbImage, decode_image_bytes, distinct_palette,
+        DecodedImage, ImageError, LabelMap, OVERLAY_BYTES, RgbImage, decode_image_bytes,
         image_header,
     },
-    model::{ModelError, method::Scoring},
+    model::{ModelError, inference::TestTime},
+    notices::{TIED, of_single_class},
     session::{EncodedImage, SessionError},
     text_sources::TableError,
     vocab::classes::ClassQuery,
 };
-use zeg_base::memory::product;
+use zeg_base::memory::{self, product};
 
 use self::score::{check_size, score};
 use crate::{
     encodings::StoredEncoding,
     models::ServedModel,
-    options::{Output, SegmentOptions},
+    options::SegmentOptions,
     outputs::{Annotations, OutputFile, Results},
     points::PointAnswer,
     problem::{Code, Problem},
@@ -139,7 +140,7 @@ pub(crate) struct NewEncoding {
 pub(crate) fn encode(
     model: &ServedModel,
     upload: &Upload,
-    options: &SegmentOptions,
+    test_time: &TestTime,
     running: &Running,
 ) -> Result<NewEncoding, Problem> {
     let mut times = Times {
@@ -153,7 +154,7 @@ pub(crate) fn encode(
     stop_if_cancelled(running)?;
     let started = Instant::now();
     let segmenter = model.segmenter();
-    let settings = model.settings(None, options.test_time.clone());
+    let settings = model.settings(None, test_time.clone());
     check_size(&settings, &image, upload.max_pixels)?;
     let session = segmenter.session_with(&settings).stopped_by(running.flag());
     let encoded = session
@@ -199,6 +200,7 @@ pub(crate) fn segment(
     };
     times.decode = started.elapsed();
     check_points(&options.points, [height, width])?;
+    check_overlay(options, [height, width])?;
     stop_if_cancelled(running)?;
 
     let started = Instant::now();
@@ -221,16 +223,19 @@ pub(crate) fn segment(
         running,
     )
     .map_err(|failure| failure.problem(name))?;
+    notices.extend(notice_of_tie(name, scored.tied));
     let scoring = started.elapsed();
     times.encode = scored.encode.min(scoring);
     times.score = scoring.saturating_sub(times.encode);
 
     let started = Instant::now();
     let queries = encoded_classes.classes().to_vec();
-    let class_list = class_list(&queries)?;
+    let class_list = encoded_classes
+        .export_classes()
+        .map_err(|error| Problem::new(Code::BadClasses, error.to_string()))?;
     let image = match (source, image) {
         (_, Some(image)) => Some(image),
-        (ImageSource::Encoded(stored), None) if needs_image(options) => {
+        (ImageSource::Encoded(stored), None) if options.draws_overlays() => {
             let upload = Upload {
                 bytes: stored.upload.clone(),
                 name: stored.image_name.clone(),
@@ -240,6 +245,7 @@ pub(crate) fn segment(
         }
         _ => None,
     };
+    stop_if_cancelled(running)?;
     let results = Results::make(
         &class_list,
         name,
@@ -305,36 +311,29 @@ fn decode(upload: &Upload, notices: &mut Vec<String>) -> Result<RgbImage, Proble
     Ok(rgb)
 }
 
-fn needs_image(options: &SegmentOptions) -> bool {
-    options.outputs.iter().any(|output| match output {
-        Output::Overlay => true,
-        Output::Export(format) => format.needs == Needs::Overlay,
-        _ => false,
-    })
-}
-
-/// Returns names, colours and background classes as `zeg segment` chooses them.
-fn class_list(queries: &[ClassQuery]) -> Result<Classes, Problem> {
-    let free = distinct_palette(queries.len());
-    let colours = queries.iter().zip(free);
-    let palette = colours.map(|(class, free)| class.colour.unwrap_or(free));
-    let names = queries.iter().map(|class| class.name.clone()).collect();
-    let classes = Classes::new(names, palette.collect());
-    let labels = (0..).zip(queries);
-    let background =
-        labels.filter_map(|(label, class)| (!class.role.is_foreground()).then_some(label));
-    Ok(classes
-        .map_err(|error| Problem::new(Code::BadClasses, error.to_string()))?
-        .with_background(background))
-}
-
 /// Returns a notice of a single class, which a softmax gives to every pixel.
 fn notice_of_single_class(model: &ServedModel, classes: &[ClassQuery]) -> Option<String> {
-    let is_softmax = model.segmenter().model().model.scoring() == Scoring::Softmax;
-    (classes.len() == 1 && is_softmax).then(|| {
-        "there is only one class, so the softmax over classes gives it every pixel with confidence 1; name what else is \
-         in the image as `background`"
-            .to_owned()
+    let notice = of_single_class(classes.len(), model.segmenter().model().model.scoring())?;
+    Some(format!(
+        "{notice}; name what else is in the image as `background`"
+    ))
+}
+
+/// Returns a notice of an image in which the model tells no classes apart.
+fn notice_of_tie(name: &str, tied: bool) -> Option<String> {
+    tied.then(|| format!("{name}: {TIED}"))
+}
+
+/// Checks that the overlay of an image can be held in memory beside its labels, before either is computed.
+fn check_overlay(options: &SegmentOptions, [height, width]: [usize; 2]) -> Result<(), Problem> {
+    if !options.draws_overlays() {
+        return Ok(());
+    }
+    let needed = product(&[width, height, OVERLAY_BYTES + size_of::<u16>()]);
+    memory::check(needed).map_err(|error| {
+        let detail = format!("drawing the overlay of {width}×{height} pixels: {error}");
+        Problem::new(Code::ImageTooLarge, detail)
+            .with_hint("send a smaller image, or ask for no overlay")
     })
 }
 
@@ -436,5 +435,29 @@ fn of_session(error: SessionError, name: &str) -> Problem {
         SessionError::Model(ModelError::Stopped) => stopped(),
         SessionError::Model(ModelError::Config(_)) => Problem::new(Code::BadValue, detail),
         _ => Problem::internal(detail),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Output;
+
+    #[test]
+    fn ties_are_told_as_the_command_line_tells_them() {
+        let notice = notice_of_tie("a.png", true).unwrap();
+        assert!(notice.starts_with("a.png: all classes have the same score"));
+        assert_eq!(notice_of_tie("a.png", false), None);
+    }
+
+    #[test]
+    fn an_overlay_that_no_memory_holds_is_refused_before_it_is_drawn() {
+        let mut options = SegmentOptions::default();
+        let size = [1 << 22, 1 << 22];
+        check_overlay(&options, size).unwrap();
+        options.outputs.push(Output::Overlay);
+        let problem = check_overlay(&options, size).unwrap_err();
+        assert_eq!(problem.code(), Code::ImageTooLarge);
+        check_overlay(&options, [64, 64]).unwrap();
     }
 }

@@ -17,7 +17,7 @@ mod voc;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use argument::{ClassArgumentError, parse_classes_argument};
+pub use argument::{ClassArgumentError, parse_class_names, parse_classes_argument};
 pub use class_file::{ClassFileError, parse_class_file};
 pub use other_form::OtherForm;
 pub(crate) use query::shortened;

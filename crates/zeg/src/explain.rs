@@ -9,12 +9,20 @@
 
 mod growth;
 
-use std::io;
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use serde::{Deserialize, Serialize};
+use zeg_export::ProbabilitySource as _;
+use zeg_image::LabelMap;
 
 use self::growth::{GrownRegion, Growth};
-use crate::session::{ScoredStrip, StripVisitor};
+use crate::{
+    session::{ScoredStrip, StripVisitor},
+    spool::SpooledScores,
+};
 
 /// Smallest region that is explained, as a share of the image.
 const LEAST_SHARE: f64 = 0.005;
@@ -75,6 +83,39 @@ impl Explainer {
             options,
             pixels: pixels.max(1),
         }
+    }
+
+    /// Visits all rows of a label map with scores that were stored, in place of the strips.
+    ///
+    /// - `stop`: ends the visit early
+    ///
+    /// # Errors
+    /// Returns an error if the scores cannot be read back, or of the kind [`io::ErrorKind::Interrupted`] if the visit
+    /// was stopped.
+    pub fn visit_stored(
+        &mut self,
+        scores: &SpooledScores,
+        labels: &LabelMap,
+        stop: &AtomicBool,
+    ) -> io::Result<()> {
+        let (width, classes) = (labels.width().max(1), self.names.len());
+        for (row, labels) in labels.labels().chunks_exact(width).enumerate() {
+            if stop.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let mut of_row = vec![0.0; classes * width]; // [classes, width]
+            for (class, values) in of_row.chunks_exact_mut(width).enumerate() {
+                scores.fill_row(class, row, values);
+            }
+            self.visit(&ScoredStrip {
+                first_row: row,
+                classes,
+                width,
+                labels,
+                scores: of_row,
+            })?;
+        }
+        scores.check()
     }
 
     /// Returns the explained regions, largest first.

@@ -32,6 +32,8 @@ pub mod explain;
 pub mod label_spool;
 pub mod loading;
 pub mod mini;
+pub mod notices;
+pub mod readings;
 pub mod released;
 pub mod segmenter;
 pub mod session;

@@ -29,6 +29,8 @@
 //! # }
 //! ```
 
+mod encoded_classes;
+
 use std::{
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
@@ -39,7 +41,7 @@ use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
 use zeg_model::{
     ModelError, Precision,
     embeddings::same_name,
-    inference::{ClassQueries, Inference, TestTime},
+    inference::{Inference, TestTime},
     method::Scoring,
     methods::Methods,
     patch_maps::PatchMaps,
@@ -49,18 +51,13 @@ use zeg_model::{
 };
 use zeg_vocab::{classes::ClassQuery, templates::TemplateSet};
 
+pub use self::encoded_classes::EncodedClasses;
 use crate::{
     device::DeviceChoice,
     embedding_cache::EmbeddingCache,
     loading::{LoadedModel, MethodChoice, ModelOptions},
-    session::{
-        Answer, Confidence, EncodedImage, Question, Session, SessionError, SessionSettings,
-        StripVisitor,
-    },
-    text_sources::{
-        Embedded, EmbeddingOrigin, TableSource, Templates, TextNotice, TextSources, class_queries,
-        usual_templates,
-    },
+    session::{Answer, EncodedImage, Session, SessionError, SessionSettings, StripVisitor},
+    text_sources::{Embedded, TableSource, Templates, TextSources, class_queries, usual_templates},
 };
 
 /// Settings that a model is loaded with; the default is the CPU and the settings stored in the model file.
@@ -108,48 +105,6 @@ pub struct Segmenter {
     /// Classes of the table's rows.
     table_classes: Option<Vec<Vec<String>>>,
     cache: Option<EmbeddingCache>,
-}
-
-/// Classes with their class embeddings for one model.
-#[derive(Debug, Clone)]
-pub struct EncodedClasses {
-    classes: Vec<ClassQuery>,
-    queries: ClassQueries,
-    rule: Labelling,
-    origin: EmbeddingOrigin,
-    notices: Vec<TextNotice>,
-}
-
-impl EncodedClasses {
-    /// Returns the classes, by class index.
-    pub fn classes(&self) -> &[ClassQuery] {
-        &self.classes
-    }
-
-    /// Returns the names of the classes, by class index.
-    pub fn names(&self) -> Vec<String> {
-        self.classes.iter().map(|c| c.name.clone()).collect()
-    }
-
-    /// Returns where the class embeddings come from.
-    pub fn origin(&self) -> &EmbeddingOrigin {
-        &self.origin
-    }
-
-    /// Returns the assumptions about the class embeddings that may be wrong.
-    pub fn notices(&self) -> &[TextNotice] {
-        &self.notices
-    }
-
-    /// Returns the question that asks a session for labels and confidence.
-    pub fn question(&self) -> Question<'_> {
-        Question {
-            classes: &self.queries,
-            rule: self.rule.clone(),
-            seen_offsets: &[],
-            confidence: Confidence::Keep,
-        }
-    }
 }
 
 /// The segmentation of an image.

@@ -370,8 +370,8 @@ pub fn embed_class_set(
     device: &Device,
 ) -> anyhow::Result<Embedded<ClassEmbeddings>> {
     let names: Vec<Vec<String>> = (0..classes.len()).map(|c| classes.names_of(c)).collect();
-    let embedded = embed(&names, needs, sources, device)
-        .context("embedding the data set's class names")?;
+    let embedded =
+        embed(&names, needs, sources, device).context("embedding the data set's class names")?;
     // All names of a class, because several classes may have one class name.
     let whole = names.iter().map(|names| names.join(", ")).collect();
     Ok(Embedded {

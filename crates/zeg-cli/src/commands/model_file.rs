@@ -11,6 +11,7 @@ use zeg::{
         method::Scoring,
         weights::{Assumption, StateDict},
     },
+    notices::of_single_class,
     text_sources::TextNotice,
     vocab::templates::TemplateSet,
 };
@@ -191,11 +192,8 @@ pub(crate) fn warn_of_text(notices: &[TextNotice]) {
 ///
 /// - `advice`: what to do about it
 pub(crate) fn warn_of_single_class(classes: usize, scoring: Scoring, advice: &str) {
-    if classes == 1 && scoring == Scoring::Softmax {
-        print_notice!(
-            "warning: there is only one class, so the softmax over classes gives it every pixel with confidence 1; \
-             {advice}"
-        );
+    if let Some(notice) = of_single_class(classes, scoring) {
+        print_notice!("warning: {notice}; {advice}");
     }
 }
 

@@ -21,8 +21,7 @@ use zeg::{
     EncodedClasses, Segmenter,
     explain::Explanation,
     export::{Classes, Overwrite},
-    image::distinct_palette,
-    vocab::classes::ClassQuery,
+    notices::TIED,
     work_queue::{QueueOptions, work_in_order},
 };
 use zeg_base::paths::path_text;
@@ -87,8 +86,7 @@ impl Model {
         let segmenter = load(program, settings)?;
         let encoded_classes = embed_classes(&segmenter, settings)?;
         Ok(Self {
-            classes: Classes::new(encoded_classes.names(), palette(&settings.classes))?
-                .with_background(background(&settings.classes)),
+            classes: encoded_classes.export_classes()?,
             segmenter,
             encoded_classes,
         })
@@ -359,8 +357,7 @@ fn warn_of_ties(images: &[ImageResult]) {
     let mut tied = images.iter().filter(|image| image.tied);
     if let Some(first) = tied.next() {
         print_notice!(
-            "warning: in {} of {}, such as {}, all classes have the same score at every pixel, so the labels mean \
-             nothing",
+            "warning: in {} of {}, such as {}, {TIED}",
             1 + tied.count(),
             counted(images.len(), "image"),
             first.summary.image
@@ -437,24 +434,6 @@ fn embed_classes(
     };
     warn_of_single_class(classes.len(), segmenter.model().model.scoring(), advice);
     Ok(encoded)
-}
-
-/// Returns a colour for each class: its own, or one that differs clearly from the others.
-///
-/// `[classes]` RGB values.
-fn palette(classes: &[ClassQuery]) -> Vec<[u8; 3]> {
-    let free = distinct_palette(classes.len());
-    classes
-        .iter()
-        .zip(free)
-        .map(|(class, free)| class.colour.unwrap_or(free))
-        .collect()
-}
-
-/// Returns the labels of the background classes.
-fn background(classes: &[ClassQuery]) -> impl Iterator<Item = u16> {
-    let labels = (0..).zip(classes);
-    labels.filter_map(|(label, class)| (!class.role.is_foreground()).then_some(label))
 }
 
 /// Prints the files of an image and the best classes of its regions.

@@ -35,6 +35,26 @@ fn texts_of_a_form_and_json_mean_the_same() {
     }
 }
 
+/// The threads that receive and send are few; a long form must not keep one of them.
+#[test]
+fn a_form_is_parsed_without_holding_up_others() {
+    let state = AppState::new(crate::ServeConfig::default()).unwrap();
+    let part = "--b\r\nContent-Disposition: form-data; name=\"image\"; filename=\"a.png\"\r\n\r\n";
+    let content = vec![b'x'; 8 << 20];
+    let body = [part.as_bytes(), &content, b"\r\n--b--\r\n"].concat();
+    let mut headers = HeaderMap::new();
+    let kind = "multipart/form-data; boundary=b";
+    headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let (mut fields, was_served) = runtime.unwrap().block_on(async {
+        let other = tokio::spawn(async {});
+        let fields = Fields::read(&state, headers, body.into(), Vec::new()).await;
+        (fields.unwrap(), other.is_finished())
+    });
+    assert_eq!(fields.take_image().unwrap().0.len(), content.len());
+    assert!(was_served);
+}
+
 #[test]
 fn values_out_of_range_are_refused() {
     let fields = of(

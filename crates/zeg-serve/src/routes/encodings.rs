@@ -16,7 +16,7 @@ use crate::{
     answers::{EncodingAnswer, SegmentAnswer, answer},
     encodings::{Encodings, StoredEncoding, new_id},
     fields::Fields,
-    options::{ASK_FIELDS, Ask, IMAGE_FIELDS, SegmentOptions, read_test_time},
+    options::{ASK_FIELDS, Ask, IMAGE_FIELDS, read_test_time},
     problem::{Code, Problem, ProblemDocument},
     routes::segment::{AskBody, File},
     state::AppState,
@@ -27,9 +27,12 @@ use crate::{
 #[derive(Debug, Serialize, ToSchema)]
 #[allow(dead_code, reason = "only its schema is used")]
 pub(crate) struct EncodingForm {
-    /// The image's file.
+    /// The image's file (JPEG, PNG, WebP, BMP, TIFF, GIF, PNM or QOI).
     #[schema(value_type = String, format = Binary)]
     image: Vec<u8>,
+    /// Name of the image in results, in place of the file's.
+    #[schema(nullable = false)]
+    image_name: Option<String>,
     /// Name of the model.
     #[schema(nullable = false)]
     model: Option<String>,
@@ -68,19 +71,20 @@ pub(crate) struct AskForm {
     /// Class names separated by commas, `|` between synonyms; the name of a built-in list; or a JSON array as in JSON.
     #[schema(example = "dog, sofa|couch")]
     classes: String,
-    /// Class names of the background.
+    /// Class names of the background: they compete, but their pixels stay unlabelled.
     #[schema(nullable = false)]
     background: Option<String>,
-    /// Confidence from 0 to 1 below which a pixel stays unlabelled.
+    /// Confidence from 0 to 1 below which a pixel stays unlabelled; 0 labels every pixel.
     #[schema(nullable = false)]
     threshold: Option<f32>,
-    /// Results, separated by commas.
-    #[schema(nullable = false)]
+    /// Results, separated by commas; exactly one file is answered as it is.
+    #[schema(nullable = false, example = "labels")]
     output: Option<String>,
     /// Opacity of the colours in overlays, 0 to 1.
     #[schema(nullable = false)]
     opacity: Option<f32>,
-    /// Smallest region in pixels.
+    /// Smallest region in pixels; smaller ones take the label of a neighbour. Without it, annotations leave out regions
+    /// of fewer than 16 pixels, and label maps keep them.
     #[schema(nullable = false)]
     min_area: Option<u64>,
     /// Number of classes that are listed for a region or a point.
@@ -117,20 +121,17 @@ pub(crate) async fn create(
 ) -> Result<Response, Problem> {
     let mut fields = Fields::read(&state, headers, body, IMAGE_FIELDS.to_vec()).await?;
     let model = Arc::clone(state.models()?.get(fields.text("model")?)?);
-    let options = SegmentOptions {
-        test_time: read_test_time(&fields)?,
-        ..SegmentOptions::default()
-    };
+    let test_time = read_test_time(&fields)?;
     let (bytes, name) = fields.take_image()?;
     let upload = Upload {
         bytes,
         name,
         max_pixels: state.config().max_pixels,
     };
-    let (new, model, upload, options) = state
+    let (new, model, upload, test_time) = state
         .run(move |running| {
-            let new = work::encode(&model, &upload, &options, running)?;
-            Ok((new, model, upload, options))
+            let new = work::encode(&model, &upload, &test_time, running)?;
+            Ok((new, model, upload, test_time))
         })
         .await?;
     state.metrics().observe(&new.times);
@@ -139,9 +140,8 @@ pub(crate) async fn create(
         bytes: new.bytes + upload.bytes.len() as u64,
         model,
         encoded: new.encoded,
-        test_time: options.test_time,
-        // A copy: the bytes of a form are a part of the whole body, which would stay in memory with them.
-        upload: Bytes::copy_from_slice(&upload.bytes),
+        test_time,
+        upload: upload.bytes,
         image_name: upload.name,
         width: new.width,
         height: new.height,
@@ -215,6 +215,8 @@ pub(crate) async fn remove(
             (SegmentAnswer = "application/json"),
             (File = "image/png"),
             (File = "application/zip"),
+        ), headers(
+            ("zeg-notice" = String, description = "Of a file: a notice, percent-encoded UTF-8; one header for each"),
         )),
         (status = "4XX", description = "The request cannot be served", body = ProblemDocument, content_type = "application/problem+json"),
         (status = "5XX", description = "The server cannot serve it now", body = ProblemDocument, content_type = "application/problem+json"),
@@ -234,14 +236,13 @@ pub(crate) async fn segment(
         )
         .with_hint("send the image to /v1/segment, or leave it out"));
     }
-    let stored = state.encodings().get(&id)?;
-    let ask = Ask::read(
-        &fields,
-        stored.test_time.clone(),
-        state.config().max_classes,
-    )?;
+    let test_time = state.encodings().get(&id)?.test_time.clone();
+    let ask = Ask::read(&fields, test_time, state.config().max_classes)?;
+    let encodings = Arc::clone(state.encodings());
     let (times, response) = state
         .run(move |running| {
+            // Only now: what waits would keep the memory of encodings that are forgotten meanwhile.
+            let stored = encodings.get(&id)?;
             let model = Arc::clone(&stored.model);
             let source = ImageSource::Encoded(stored);
             let found = work::segment(&model, &source, &ask.classes, &ask.options, running)?;

@@ -46,10 +46,15 @@ pub(crate) async fn readyz(State(state): State<AppState>) -> Result<Json<HealthA
 
 /// Returns why the server takes no more requests now, if so.
 fn refusal(state: &AppState, depth: Depth) -> Option<String> {
-    depth.refusal().or_else(|| {
-        (!state.has_upload_room())
-            .then(|| "the requests that are being received or wait fill their memory".to_owned())
-    })
+    let full =
+        |has_room: bool, what: &str| (!has_room).then(|| format!("the {what} fill their memory"));
+    depth
+        .refusal()
+        .or_else(|| {
+            let what = "requests that are being received or wait";
+            full(state.has_upload_room(), what)
+        })
+        .or_else(|| full(state.has_answer_room(), "answers that are being sent"))
 }
 
 /// Says what the server is doing.

@@ -14,6 +14,7 @@ use axum::{
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::{
+    answers::NOTICE,
     assets, docs, edge, label_studio,
     problem::{Code, Problem},
     state::AppState,
@@ -81,10 +82,11 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
         )
     };
     let sent: [HeaderName; 2] = [header::AUTHORIZATION, header::CONTENT_TYPE];
-    let shown: [HeaderName; 3] = [
+    let shown: [HeaderName; 4] = [
         header::LOCATION,
         header::RETRY_AFTER,
         header::CONTENT_DISPOSITION,
+        NOTICE,
     ];
     Some(
         CorsLayer::new()

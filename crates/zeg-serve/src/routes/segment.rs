@@ -12,6 +12,7 @@ use crate::{
     fields::Fields,
     options::{ASK_FIELDS, Ask, IMAGE_FIELDS, read_test_time},
     problem::{Problem, ProblemDocument},
+    routes::encodings::{AskForm, EncodingBody, EncodingForm},
     state::AppState,
     work::{self, ImageSource, Upload},
 };
@@ -26,46 +27,10 @@ pub(crate) struct File(Vec<u8>);
 #[derive(Debug, Serialize, ToSchema)]
 #[allow(dead_code, reason = "only its schema is used")]
 pub(crate) struct SegmentForm {
-    /// The image's file (JPEG, PNG, WebP, BMP, TIFF, GIF, PNM or QOI).
-    #[schema(value_type = String, format = Binary)]
-    image: Vec<u8>,
-    /// Class names separated by commas, `|` between synonyms; the name of a built-in list; or a JSON array as in JSON.
-    #[schema(example = "dog, sofa|couch")]
-    classes: String,
-    /// Class names of the background: they compete, but their pixels stay unlabelled.
-    #[schema(nullable = false)]
-    background: Option<String>,
-    /// Name of the model.
-    #[schema(nullable = false)]
-    model: Option<String>,
-    /// Confidence from 0 to 1 below which a pixel stays unlabelled; 0 labels every pixel.
-    #[schema(nullable = false)]
-    threshold: Option<f32>,
-    /// Factors of test-time augmentation, separated by commas.
-    #[schema(nullable = false)]
-    scales: Option<String>,
-    /// Whether the mirror image is averaged in.
-    #[schema(nullable = false)]
-    flip: Option<bool>,
-    /// Results, separated by commas; exactly one file is answered as it is.
-    #[schema(nullable = false, example = "labels")]
-    output: Option<String>,
-    /// Opacity of the colours in overlays, 0 to 1.
-    #[schema(nullable = false)]
-    opacity: Option<f32>,
-    /// Smallest region in pixels; smaller ones take the label of a neighbour. Without it, annotations leave out regions
-    /// of fewer than 16 pixels, and label maps keep them.
-    #[schema(nullable = false)]
-    min_area: Option<u64>,
-    /// Number of classes that are listed for a region or a point.
-    #[schema(nullable = false)]
-    candidates: Option<u64>,
-    /// Pixels whose best classes are returned: `x,y; x,y`.
-    #[schema(nullable = false)]
-    points: Option<String>,
-    /// `json` for a document even if exactly one file is asked for.
-    #[schema(nullable = false)]
-    response: Option<String>,
+    #[serde(flatten)]
+    image: EncodingForm,
+    #[serde(flatten)]
+    ask: AskForm,
 }
 
 /// A class with its settings.
@@ -114,20 +79,8 @@ pub(crate) enum ClassEntry {
 #[derive(Debug, Serialize, ToSchema)]
 #[allow(dead_code, reason = "only its schema is used")]
 pub(crate) struct SegmentBody {
-    /// The image's file in base64, or a `data:` address.
-    image: String,
-    /// Name of the image in results.
-    #[schema(nullable = false)]
-    image_name: Option<String>,
-    /// Name of the model.
-    #[schema(nullable = false)]
-    model: Option<String>,
-    /// Factors of test-time augmentation.
-    #[schema(nullable = false)]
-    scales: Option<Vec<f64>>,
-    /// Whether the mirror image is averaged in.
-    #[schema(nullable = false)]
-    flip: Option<bool>,
+    #[serde(flatten)]
+    image: EncodingBody,
     #[serde(flatten)]
     ask: AskBody,
 }
@@ -182,6 +135,8 @@ pub(crate) struct AskBody {
             (SegmentAnswer = "application/json"),
             (File = "image/png"),
             (File = "application/zip"),
+        ), headers(
+            ("zeg-notice" = String, description = "Of a file: a notice, percent-encoded UTF-8; one header for each"),
         )),
         (status = "4XX", description = "The request cannot be served", body = ProblemDocument, content_type = "application/problem+json"),
         (status = "5XX", description = "The server cannot serve it now", body = ProblemDocument, content_type = "application/problem+json"),

@@ -1,19 +1,20 @@
 //! The scores of an image and what is read from them: labels, regions, points.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use zeg::{
     EncodedClasses,
-    explain::{ExplainOptions, Explainer, Explanation},
-    export::{Needs, ProbabilitySource as _, absorb_small_regions},
+    explain::{ExplainOptions, Explanation},
+    export::Needs,
     image::{LabelMap, RgbImage},
     model::inference::TestTime,
-    session::{ScoredStrip, SessionError, SessionSettings, StripVisitor},
-    spool::{ScoreSpool, SpooledScores},
+    readings::{Read, ReadingOptions, Readings},
+    session::{SessionError, SessionSettings, StripVisitor},
+    spool::SpooledScores,
 };
 use zeg_base::memory::{amount, product};
 
-use super::{ImageSource, of_session};
+use super::{ImageSource, of_session, stop_if_cancelled};
 use crate::{
     models::ServedModel,
     options::{Output, SegmentOptions},
@@ -29,6 +30,8 @@ const MOST_SCORES: u64 = 1 << 30;
 pub(super) struct Scored {
     pub(super) labels: LabelMap,
     pub(super) confidence: Vec<f32>,
+    /// Whether all classes have the same score at every pixel.
+    pub(super) tied: bool,
     pub(super) scores: Option<SpooledScores>,
     pub(super) regions: Option<Vec<Explanation>>,
     pub(super) points: Vec<PointAnswer>,
@@ -72,15 +75,16 @@ pub(super) fn score(
     running: &Running,
 ) -> Result<Scored, ScoreFailure> {
     let segmenter = model.segmenter();
-    let wants_regions = options.outputs.contains(&Output::Regions);
-    // Regions that change after the scores were computed are explained with the stored scores.
-    let is_explained_later = wants_regions && options.absorbed_area.is_some();
-    let needs_scores = is_explained_later
-        || options.outputs.iter().any(
+    let wants = ReadingOptions {
+        keeps_scores: options.outputs.iter().any(
             |output| matches!(output, Output::Export(format) if format.needs == Needs::Scores),
-        );
-    let mut spool = None;
-    if needs_scores {
+        ),
+        explain: (options.outputs.contains(&Output::Regions)).then_some(ExplainOptions {
+            candidates: options.candidates,
+        }),
+        absorbed_area: options.absorbed_area,
+    };
+    if wants.stores_scores() {
         let needed = product(&[classes.classes().len(), height, width, size_of::<f32>()]);
         if needed > MOST_SCORES {
             return Err(Problem::new(
@@ -95,28 +99,18 @@ pub(super) fn score(
             .with_hint("ask for fewer classes, or run `zeg segment` on a machine with the room")
             .into());
         }
-        let opened = ScoreSpool::new(classes.classes().len(), width);
-        spool = Some(opened.map_err(Problem::internal)?);
     }
+    let names = classes.names();
+    let readings = Readings::new(&names, [height, width], wants);
+    let mut readings = readings.map_err(Problem::internal)?;
     let mut points = (!options.points.is_empty())
-        .then(|| Points::new(classes.names(), options.points.clone(), options.candidates));
-    let mut explainer = wants_regions.then(|| {
-        let candidates = options.candidates;
-        Explainer::new(
-            classes.names(),
-            [height, width],
-            ExplainOptions { candidates },
-        )
-    });
-    let mut visitors: Vec<&mut dyn StripVisitor> = Vec::new();
-    visitors.extend(spool.as_mut().map(|spool| spool as &mut dyn StripVisitor));
+        .then(|| Points::new(names, options.points.clone(), options.candidates));
+    let mut visitors = readings.visitors();
     visitors.extend(
         points
             .as_mut()
             .map(|points| points as &mut dyn StripVisitor),
     );
-    let at_once = explainer.as_mut().filter(|_| !is_explained_later);
-    visitors.extend(at_once.map(|explainer| explainer as &mut dyn StripVisitor));
     let question = classes.question();
     let answer = match (source, image) {
         (ImageSource::Encoded(stored), _) => {
@@ -137,51 +131,19 @@ pub(super) fn score(
         ImageSource::Encoded(_) => Duration::ZERO,
     };
     let mut found = zeg::Segmentation::from(answer);
-    if let Some(area) = options.absorbed_area {
-        absorb_small_regions(&mut found.labels, area).map_err(Problem::internal)?;
-    }
-    let scores = spool.map(ScoreSpool::finish).transpose();
-    let scores = scores.map_err(Problem::internal)?;
-    if let (Some(explainer), Some(scores), true) = (&mut explainer, &scores, is_explained_later) {
-        explain_labels(explainer, scores, &found.labels, classes.classes().len())
-            .map_err(Problem::internal)?;
-    }
-    let mut points = points.map(Points::finish).unwrap_or_default();
-    for point in &mut points {
-        point.relabel(&found.labels, classes.classes());
-    }
+    let read = readings.finish(&mut found.labels, running.flag());
+    stop_if_cancelled(running)?;
+    let Read { scores, regions } =
+        read.map_err(|error| Problem::internal(format_args!("{error:#}")))?;
     Ok(Scored {
+        points: points.map_or_else(Vec::new, |points| points.finish(&found.labels)),
         labels: found.labels,
         confidence: found.confidence,
+        tied: found.tied,
         scores,
-        regions: explainer.map(Explainer::finish),
-        points,
+        regions,
         encode,
     })
-}
-
-/// Explains the regions of a label map with scores that were stored.
-fn explain_labels(
-    explainer: &mut Explainer,
-    scores: &SpooledScores,
-    labels: &LabelMap,
-    classes: usize,
-) -> io::Result<()> {
-    let width = labels.width().max(1);
-    for (row, labels) in labels.labels().chunks_exact(width).enumerate() {
-        let mut of_row = vec![0.0; classes * width]; // [classes, width]
-        for (class, values) in of_row.chunks_exact_mut(width).enumerate() {
-            scores.fill_row(class, row, values);
-        }
-        explainer.visit(&ScoredStrip {
-            first_row: row,
-            classes,
-            width,
-            labels,
-            scores: of_row,
-        })?;
-    }
-    scores.check()
 }
 
 /// Checks that the scales and the mirror image make no more work than the largest image that the server takes.

@@ -56,6 +56,32 @@ pub fn parse_classes_argument(argument: &str) -> Result<Vec<ClassQuery>, ClassAr
     if let Some(path) = trimmed.strip_prefix('@') {
         return Ok(read_class_file(Path::new(path))?);
     }
+    if builtin::named(trimmed).is_none() {
+        for path in [argument, trimmed].map(Path::new) {
+            if path.is_file() || looks_like_file(path) {
+                return Ok(read_class_file(path)?);
+            }
+        }
+    }
+    parse_class_names(argument)
+}
+
+/// Returns the classes of a text that is no path: the name of a built-in list, or class names.
+///
+/// Nothing is read from the disk, so the text may come from a stranger.
+///
+/// # Errors
+/// Returns an error if the names are invalid, or the text is the name of a data set.
+///
+/// ```
+/// use zeg_vocab::classes::parse_class_names;
+///
+/// assert_eq!(parse_class_names("voc20")?.len(), 20);
+/// assert_eq!(parse_class_names("@rooms.txt")?[0].name, "@rooms.txt");
+/// # Ok::<(), zeg_vocab::classes::ClassArgumentError>(())
+/// ```
+pub fn parse_class_names(text: &str) -> Result<Vec<ClassQuery>, ClassArgumentError> {
+    let trimmed = text.trim();
     if let Some(name) = builtin::named(trimmed)
         && let Ok(set) = ClassSet::by_name(name)
     {
@@ -71,17 +97,12 @@ pub fn parse_classes_argument(argument: &str) -> Result<Vec<ClassQuery>, ClassAr
             })
             .collect());
     }
-    for path in [argument, trimmed].map(Path::new) {
-        if path.is_file() || looks_like_file(path) {
-            return Ok(read_class_file(path)?);
-        }
-    }
     let lists = builtin::of_dataset(trimmed);
     if !lists.is_empty() {
         let name = trimmed.to_owned();
         return Err(ClassArgumentError::Dataset { name, lists });
     }
-    Ok(parse_class_list(argument)?)
+    Ok(parse_class_list(text)?)
 }
 
 fn looks_like_file(path: &Path) -> bool {

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use zeg::eval::{Comparison, Evaluation, Report, Summary, summary::Run};
+use zeg::{
+    eval::{Comparison, Evaluation, Report, Summary, summary::Run},
+    notices::TIED,
+};
 
 use super::{Scored, sweep::OffsetScores};
 use crate::{
@@ -90,8 +93,7 @@ pub(super) fn warn_of_ties(evaluations: &[Evaluation]) {
         {
             named.push(model);
             print_notice!(
-                "warning: {model}: in {} of {} images, such as {first}, all classes have the same score at every pixel, \
-                 so the labels mean nothing",
+                "warning: {model}: in {} of {} images, such as {first}, {TIED}",
                 evaluation.tied.len(),
                 evaluation.images
             );

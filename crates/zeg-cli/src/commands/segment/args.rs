@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use zeg::{
     explain::ExplainOptions,
-    export::{ExportFormat, Overwrite, formats},
+    export::{ExportFormat, Overwrite, USUAL_MINIMAL_AREA, USUAL_OPACITY, formats},
     image::inputs::Recursion,
     vocab::classes::{
         ClassArgumentError, ClassQuery, Role, parse_class_list, parse_classes_argument,
@@ -96,7 +96,7 @@ pub(crate) struct SegmentArgs {
           help_heading = heading::OUTPUT)]
     explain: Option<usize>,
     /// Opacity of the colours in overlays, from 0 to 1
-    #[arg(long, default_value_t = 0.55, value_parser = probability, help_heading = heading::OUTPUT)]
+    #[arg(long, default_value_t = USUAL_OPACITY, value_parser = probability, help_heading = heading::OUTPUT)]
     opacity: f32,
     /// Smallest region, in pixels: every smaller region of a label map, unlabelled ones included, takes the label of the
     /// largest region that it touches [default: label maps stay as they are, and annotations leave out regions of fewer
@@ -146,8 +146,6 @@ pub(super) struct SegmentSettings {
 
 /// Kinds of files that are written unless others are named.
 const USUAL_KINDS: [&str; 2] = ["labels", "overlay"];
-/// Smallest region in annotations, in pixels, unless another size is named.
-const USUAL_MIN_AREA: u64 = 16;
 
 /// Place of the results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,7 +243,7 @@ impl SegmentArgs {
                 },
                 continuation: Continuation::of_flag(self.resume),
                 opacity: self.opacity,
-                minimal_area: self.min_area.unwrap_or(USUAL_MIN_AREA),
+                minimal_area: self.min_area.unwrap_or(USUAL_MINIMAL_AREA),
                 absorbed_area: self.min_area,
                 label_studio_prefix: self.label_studio_prefix,
             },

@@ -1,20 +1,20 @@
 //! The work on one image: it is segmented, or read back from the journal, and passed to all writers.
 
-use std::{io, path::Path};
+use std::{path::Path, sync::atomic::AtomicBool};
 
 use anyhow::Context as _;
 use zeg::{
     EncodedClasses, Segmenter,
-    explain::{Explainer, Explanation},
+    explain::Explanation,
     export::{
         Classes, ExportError, Needs, Overwrite, ProbabilitySource, SegmentedImage, StoredImage,
-        Summary, absorb_small_regions,
+        Summary,
     },
     image::{
         DecodedImage, LabelMap, OVERLAY_BYTES, RgbImage, UnusedBits, inputs::InputImage, overlay,
     },
-    session::{ScoredStrip, StripVisitor},
-    spool::{ScoreSpool, SpooledScores},
+    readings::{Read, ReadingOptions, Readings},
+    spool::SpooledScores,
 };
 use zeg_base::{memory, paths::path_text};
 
@@ -124,40 +124,19 @@ impl Work<'_> {
         self.check_overlay(job.input, &image)?;
         let [height, width] = [image.height() as usize, image.width() as usize];
         let kinds = &self.settings.output.kinds;
-        // Regions that change after the scores were computed are explained with the stored scores.
-        let absorbed_area = self.settings.output.absorbed_area;
-        let is_explained_later = self.settings.explain.is_some() && absorbed_area.is_some();
-        let mut spool =
-            if is_explained_later || kinds.iter().any(|kind| kind.needs == Needs::Scores) {
-                Some(ScoreSpool::new(self.classes.len(), width)?)
-            } else {
-                None
-            };
-        let mut explainer = self
-            .settings
-            .explain
-            .map(|options| Explainer::new(self.encoded_classes.names(), [height, width], options));
-        let mut visitors: Vec<&mut dyn StripVisitor> = Vec::new();
-        if let Some(spool) = &mut spool {
-            visitors.push(spool);
-        }
-        if let Some(explainer) = explainer.as_mut().filter(|_| !is_explained_later) {
-            visitors.push(explainer);
-        }
+        let options = ReadingOptions {
+            keeps_scores: kinds.iter().any(|kind| kind.needs == Needs::Scores),
+            explain: self.settings.explain,
+            absorbed_area: self.settings.output.absorbed_area,
+        };
+        let names = self.encoded_classes.names();
+        let mut readings = Readings::new(&names, [height, width], options)?;
         let mut result = self
             .segmenter
-            .segment_classes(&image, self.encoded_classes, &mut visitors)
+            .segment_classes(&image, self.encoded_classes, &mut readings.visitors())
             .with_context(|| job.input.image.path.display().to_string())?;
-        if let Some(area) = absorbed_area {
-            absorb_small_regions(&mut result.labels, area)?;
-        }
-        let scores = spool.map(ScoreSpool::finish).transpose()?;
-        if let (Some(explainer), Some(scores)) = (&mut explainer, &scores)
-            && is_explained_later
-        {
-            explain_labels(explainer, scores, &result.labels, self.classes.len())
-                .context("reading scores back from the temporary file")?;
-        }
+        let Read { scores, regions } =
+            readings.finish(&mut result.labels, &AtomicBool::new(false))?;
         Ok(LabelledJob {
             job,
             image: Some(image),
@@ -167,7 +146,7 @@ impl Work<'_> {
                 tied: result.tied,
                 confidence: result.confidence,
                 scores,
-                regions: explainer.map(Explainer::finish),
+                regions,
             })),
         })
     }
@@ -328,33 +307,6 @@ impl LabelledJob<'_> {
     pub(super) fn labels(&self) -> &LabelMap {
         &self.labels
     }
-}
-
-/// Explains the regions of a label map with scores that were stored.
-///
-/// # Errors
-/// Returns an error if the scores cannot be read back.
-fn explain_labels(
-    explainer: &mut Explainer,
-    scores: &SpooledScores,
-    labels: &LabelMap,
-    classes: usize,
-) -> io::Result<()> {
-    let width = labels.width();
-    for (row, labels) in labels.labels().chunks_exact(width.max(1)).enumerate() {
-        let mut of_row = vec![0.0; classes * width]; // [classes, width]
-        for (class, values) in of_row.chunks_exact_mut(width.max(1)).enumerate() {
-            scores.fill_row(class, row, values);
-        }
-        explainer.visit(&ScoredStrip {
-            first_row: row,
-            classes,
-            width,
-            labels,
-            scores: of_row,
-        })?;
-    }
-    scores.check()
 }
 
 /// Returns the colour of every class.

@@ -175,9 +175,8 @@ impl ServeArgs {
             let reason = "--text: a table belongs to one model, but several are served";
             return Err(WrongArgument(reason.to_owned()).into());
         }
-        for origin in &self.allow_origin {
-            check_origin(origin)?;
-        }
+        let origins = self.allow_origin.iter().map(|text| origin(text));
+        let allow_origins = origins.collect::<anyhow::Result<_>>()?;
         for name in &self.allow_host {
             check_host(name)?;
         }
@@ -188,7 +187,7 @@ impl ServeArgs {
             queue: self.queue,
             cache_memory: self.cache_memory,
             request_time: Duration::from_secs(self.timeout),
-            allow_origins: self.allow_origin,
+            allow_origins,
             hosts: match (&token, is_loopback) {
                 (Some(_), _) => Hosts::Any,
                 (None, true) => Hosts::Local,
@@ -307,14 +306,17 @@ fn secret(path: &Path) -> anyhow::Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// Checks that a text is an origin, as browsers send it.
-fn check_origin(origin: &str) -> anyhow::Result<()> {
-    let is_origin = |url: Url| url.origin().ascii_serialization() == origin.to_lowercase();
-    if origin == "*" || Url::parse(origin).is_ok_and(is_origin) {
-        return Ok(());
+/// Returns the origin that a text names, as browsers send it, or `*`.
+fn origin(text: &str) -> anyhow::Result<String> {
+    let sent = Url::parse(text).map(|url| url.origin().ascii_serialization());
+    match sent {
+        _ if text == "*" => return Ok(text.to_owned()),
+        // What stands behind the host would be lost without a word.
+        Ok(origin) if origin == text.to_lowercase() => return Ok(origin),
+        _ => {}
     }
     let reason = format!(
-        "--allow-origin {origin}: not an origin; write scheme, host and port only, such as https://example.org"
+        "--allow-origin {text}: not an origin; write scheme, host and port only, such as https://example.org"
     );
     Err(WrongArgument(reason).into())
 }
@@ -413,9 +415,12 @@ mod tests {
 
     #[test]
     fn origins_have_no_path() {
-        for origin in ["https://example.org", "http://localhost:3000", "*"] {
-            assert!(check_origin(origin).is_ok(), "{origin}");
+        for sound in ["https://example.org", "http://localhost:3000", "*"] {
+            assert_eq!(origin(sound).unwrap(), sound);
         }
+        // Browsers send it in lower case, and the answer must name it as they do.
+        let odd = origin("HTTPS://Example.ORG:8443").unwrap();
+        assert_eq!(odd, "https://example.org:8443");
         for wrong in [
             "example.org",
             "https://example.org/",
@@ -423,7 +428,7 @@ mod tests {
             "null",
             "",
         ] {
-            assert!(check_origin(wrong).is_err(), "{wrong}");
+            assert!(origin(wrong).is_err(), "{wrong}");
         }
         assert!(address("http://127.0.0.1:8080").is_ok());
         assert!(address("ftp://a").is_err() && address("8080").is_err());

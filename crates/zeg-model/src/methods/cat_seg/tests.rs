@@ -190,7 +190,9 @@ fn weights_without_filling_tokens_have_no_limit_on_the_classes() {
     }
     let classes = |weights: &StateDict| {
         let prefix = "sem_seg_head.predictor.transformer.";
-        AggregatorConfig::from_weights(weights, prefix).unwrap().classes
+        AggregatorConfig::from_weights(weights, prefix)
+            .unwrap()
+            .classes
     };
     assert_eq!((classes(&whole), classes(&unfilled)), (256, 0));
 }
@@ -210,7 +212,13 @@ fn windows_that_would_be_padded_are_refused() {
     assert_eq!(plan(352, InferenceMode::Slide).unwrap().len(), 5);
     let error = plan(370, InferenceMode::Slide).unwrap_err();
     assert!(
-        matches!(error, ModelError::WindowSide { crop: 370, multiple: 32 }),
+        matches!(
+            error,
+            ModelError::WindowSide {
+                crop: 370,
+                multiple: 32
+            }
+        ),
         "{error}"
     );
     let text = error.to_string();
