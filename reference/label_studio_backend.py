@@ -419,6 +419,9 @@ def run(arguments, folder, classes, images, started):
         for task in tasks:
             task = studio.call(f"/api/tasks/{task['id']}")
             (prediction,) = task["predictions"]
+            # Name of the model, and a digest of its settings and the labelling configuration.
+            assert re.fullmatch("mini-[0-9a-f]{8}", prediction["model_version"]), prediction["model_version"]
+            assert connected.get("model_version") in (None, prediction["model_version"]), connected
             name = task["data"].get("file") or re.sub(r"^.*/(?:[0-9a-f]{8}-)?", "", task["data"]["image"])
             regions = check(prediction, classes, wanted[name])
             print(f"{kind}: task {task['id']}, {name}: {regions} regions agree with `zeg segment`, "

@@ -31,8 +31,14 @@ static FORMATS: [&ExportFormat; 13] = [
 
 /// Annotations are regions of a class that are connected by edges or corners.
 pub(crate) const GROUPING: Grouping = Grouping::Connected(Connectivity::Eight);
-/// With a tolerance of one pixel, outlines have few enough corners to be edited by hand.
-pub(crate) const POLYGONS: Shape = Shape::Polygons { tolerance: 1.0 };
+/// Smallest area of an annotated region unless another one is given, in pixels.
+pub const USUAL_MINIMAL_AREA: u64 = 16;
+/// Largest distance of an outline from the pixel edges, in pixels; outlines then have few enough corners to be edited by
+/// hand.
+pub const USUAL_TOLERANCE: f32 = 1.0;
+pub(crate) const POLYGONS: Shape = Shape::Polygons {
+    tolerance: USUAL_TOLERANCE,
+};
 
 /// Result of opening a format.
 pub(crate) type Opened = Result<Box<dyn Exporter>, ExportError>;
@@ -67,8 +73,6 @@ pub enum Needs {
     Overlay,
 }
 
-/// Smallest area of an annotated region in pixels, where a user names no other one.
-pub const USUAL_MINIMAL_AREA: u64 = 16;
 /// Opacity of the colours in overlays, where a user names no other one.
 pub const USUAL_OPACITY: f32 = 0.55;
 

@@ -55,7 +55,8 @@ pub use contact_sheet::{ContactSheet, ContactSheetOptions, Thumbnails};
 pub use cvat::{CvatExporter, CvatOptions};
 pub use error::ExportError;
 pub use formats::{
-    ExportFormat, ExportSettings, Needs, USUAL_MINIMAL_AREA, USUAL_OPACITY, find_format, formats,
+    ExportFormat, ExportSettings, Needs, USUAL_MINIMAL_AREA, USUAL_OPACITY, USUAL_TOLERANCE,
+    find_format, formats,
 };
 pub use label_studio::{LabelStudioExporter, LabelStudioOptions};
 pub use polygons::{Polygon, polygons};
@@ -66,7 +67,7 @@ pub use regions::{
     BoundingBox, Connectivity, Grouping, Region, Regions, Run, absorb_small_regions, find_regions,
 };
 pub use rle::region_rle;
-pub use segmented_image::{Exporter, SegmentedImage};
+pub use segmented_image::{Exporter, Mean, SegmentedImage};
 pub use shapes::Shape;
 pub use stored::{LabelRuns, StoredImage};
 pub use summary::{ClassSummary, Summary, SummaryExporter, summarize};

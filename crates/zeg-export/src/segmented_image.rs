@@ -170,14 +170,21 @@ impl<'a> SegmentedImage<'a> {
 }
 
 /// A mean of confidences that ignores NaN.
+///
+/// ```
+/// let mut mean = zeg_export::Mean::default();
+/// [0.5, f32::NAN, 1.0].into_iter().for_each(|value| mean.add(value));
+/// assert_eq!(mean.rounded(), Some(0.75));
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Mean {
+pub struct Mean {
     sum: f64,
     count: u64,
 }
 
 impl Mean {
-    pub(crate) fn add(&mut self, value: f32) {
+    /// Adds a confidence; values outside of 0..=1 count as the nearer end.
+    pub fn add(&mut self, value: f32) {
         if !value.is_nan() {
             self.sum += f64::from(value.clamp(0.0, 1.0));
             self.count += 1;
@@ -185,7 +192,7 @@ impl Mean {
     }
 
     /// Returns the mean to four decimals, which is more than a confidence is precise to; `None` without values.
-    pub(crate) fn rounded(self) -> Option<f64> {
+    pub fn rounded(self) -> Option<f64> {
         (self.count > 0).then(|| (self.sum / self.count as f64 * 1e4).round() / 1e4)
     }
 }

@@ -13,9 +13,14 @@ export class Problem extends Error {
 
 /** Takes the token out of the address (`/#token=…`), so that it is neither seen nor copied with it. */
 export function takeTokenFromAddress() {
-  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  // Not by URLSearchParams, which reads the sign + of a token as a space.
+  const given = /^#(?:.*&)?token=([^&]+)/.exec(location.hash)?.[1];
   if (!given) return;
-  setToken(given);
+  try {
+    setToken(decodeURIComponent(given));
+  } catch {
+    setToken(given); // a sign % that begins no escape
+  }
   history.replaceState(null, "", location.pathname + location.search);
 }
 

@@ -54,7 +54,7 @@ async function save(response, fallback) {
 }
 
 /** Returns the file name of a Content-Disposition (RFC 6266), the one in Unicode first. */
-export function fileName(disposition) {
+function fileName(disposition) {
   const encoded = /filename\*=UTF-8''([^;]+)/i.exec(disposition)?.[1];
   if (encoded) {
     try {

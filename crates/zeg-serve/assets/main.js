@@ -179,8 +179,15 @@ function pick(place) {
 
 // ---- The image
 
+/** An image that came before it was known which models there are: without the token, or while they are loaded. */
+let pending = null;
+
 /** Opens an image file. */
 async function open(file, name) {
+  if (!model()) {
+    pending = { file, name };
+    return start();
+  }
   hideProblem();
   const limit = server.limits.max_body;
   if (limit && file.size > limit) {
@@ -254,6 +261,7 @@ function showExamples() {
     const row = document.createElement("li");
     const button = document.createElement("button");
     button.type = "button";
+    button.title = example.source;
     button.dataset.file = example.file;
     button.setAttribute("aria-pressed", String(opened?.name === example.file));
     const image = document.createElement("img");
@@ -361,8 +369,7 @@ function showSnippet() {
   const known = model();
   if (!opened || !known) return;
   snippets.show({
-    image: opened.name, model: known.name, isDefaultModel: known === server.models[0],
-    classes: classes.names, background: background.names, threshold,
+    image: opened.name, model: known.name, classes: classes.names, background: background.names, threshold,
   });
 }
 
@@ -419,12 +426,19 @@ function showFacts() {
   showExports($("exports"), server.formats, download, showProblem);
 }
 
+let starts = 0;
+
 async function start() {
+  const own = ++starts;
   try {
-    server = await facts();
+    const known = await facts();
     const listed = await fetch("assets/examples/examples.json");
-    examples = listed.ok ? await listed.json() : [];
+    const shown = listed.ok ? await listed.json() : [];
+    if (own !== starts) return; // a later start, as with another token, has its own answer
+    server = known;
+    examples = shown;
   } catch (error) {
+    if (own !== starts) return;
     showProblem(error, start);
     showServer(error?.status ? {} : null);
     return;
@@ -434,6 +448,9 @@ async function start() {
   showSuggestions();
   showThreshold();
   lookAtServer();
+  const waiting = pending;
+  pending = null;
+  if (waiting && model()) await open(waiting.file, waiting.name);
 }
 
 addEventListener("pagehide", () => opened?.forget());

@@ -45,7 +45,10 @@ export function showProblem(error, again) {
   $("problem-retry").hidden = !again || error?.code === "unauthorized";
   $("problem").hidden = false;
   retry = again;
-  if (error?.code === "unauthorized") $("token").focus();
+  if (error?.code === "unauthorized" && document.activeElement !== $("token")) {
+    $("token").focus();
+    $("token").select(); // a wrong one is typed over
+  }
 }
 
 export function hideProblem() {
@@ -60,6 +63,7 @@ $("problem-retry").addEventListener("click", () => {
 $("token-form").addEventListener("submit", event => {
   event.preventDefault();
   setToken($("token").value.trim());
+  $("token").blur();
   hideProblem();
   (retry ?? begin)();
 });

@@ -3,7 +3,7 @@
 import { ADDRESS, token } from "./api.js";
 
 /** Quotes a text for a POSIX shell. */
-export function shell(text) {
+function shell(text) {
   return /^[\w@%+=:,./-]+$/.test(text) && !text.startsWith("-") ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
@@ -13,16 +13,16 @@ function python(text) {
 }
 
 /** Names with their synonyms as one argument. */
-export function listed(names) {
+function listed(names) {
   return names.join(", ");
 }
 
 /**
  * Returns the question in a language.
  *
- * - `question`: `{ image, model, isDefaultModel, classes, background, threshold }`; the threshold may be null
+ * - `question`: `{ image, model, classes, background, threshold }`; the threshold may be null
  */
-export function snippet(language, question) {
+function snippet(language, question) {
   return { command, curl, python: pythonCode }[language](question);
 }
 
@@ -30,18 +30,26 @@ function stem(image) {
   return image.replace(/\.[^.]*$/, "") || "image";
 }
 
+/** What the command cannot say: the server does not tell which file a model is, and how it was loaded. */
+const SAME_MODEL = "# Give it the --model and the options for the model that the server was started with.";
+
 function command({ image, model, classes, background, threshold }) {
-  const parts = [`zeg segment ${shell(image)} --model ${shell(model)}`, `--classes ${shell(listed(classes))}`];
+  const parts = [`${SAME_MODEL}\nzeg segment ${shell(image)} --model ${shell(model)}`, `--classes ${shell(listed(classes))}`];
   if (background.length) parts.push(`--background ${shell(listed(background))}`);
   if (threshold !== null) parts.push(`--threshold ${threshold}`);
   parts.push("-o out --write labels,overlay");
   return parts.join(" \\\n  ");
 }
 
-function curl({ image, model, isDefaultModel, classes, background, threshold }) {
-  const parts = [`curl -F image=@${shell(image)}`];
+/** Quotes a file name for curl's option -F, which otherwise takes commas and semicolons as its own. */
+function curlFile(name) {
+  return `"${name.replace(/["\\]/g, "\\$&")}"`;
+}
+
+function curl({ image, model, classes, background, threshold }) {
+  const parts = [`curl -F ${shell(`image=@${curlFile(image)}`)}`];
   if (token()) parts.push(`-H "Authorization: Bearer $ZEG_TOKEN"`);
-  if (!isDefaultModel) parts.push(`--form-string model=${shell(model)}`);
+  parts.push(`--form-string model=${shell(model)}`);
   parts.push(`--form-string classes=${shell(listed(classes))}`);
   if (background.length) parts.push(`--form-string background=${shell(listed(background))}`);
   if (threshold !== null) parts.push(`-F threshold=${threshold}`);
@@ -49,9 +57,8 @@ function curl({ image, model, isDefaultModel, classes, background, threshold }) 
   return parts.join(" \\\n  ");
 }
 
-function pythonCode({ image, model, isDefaultModel, classes, background, threshold }) {
-  const data = [`"classes": ${python(listed(classes))}`];
-  if (!isDefaultModel) data.push(`"model": ${python(model)}`);
+function pythonCode({ image, model, classes, background, threshold }) {
+  const data = [`"classes": ${python(listed(classes))}`, `"model": ${python(model)}`];
   if (background.length) data.push(`"background": ${python(listed(background))}`);
   if (threshold !== null) data.push(`"threshold": ${threshold}`);
   data.push(`"output": "labels"`);

@@ -3,7 +3,7 @@
 import { bytesOf, greyRows } from "./png.js";
 
 /** Label of pixels without a class. */
-export const NONE = 65535;
+const NONE = 65535;
 /** Longest side of the drawing in pixels; larger images are drawn smaller, and every figure stays that of the server. */
 const LONGEST = 1600;
 /** Longest side to which smaller images are enlarged, in pixels of the page. */

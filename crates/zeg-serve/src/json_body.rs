@@ -7,7 +7,7 @@
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use axum::http::{HeaderMap, header};
-use serde::de::{self, Deserialize, Deserializer as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, value::RawValue};
 use zeg_base::{memory::amount, names::did_you_mean};
 
@@ -160,29 +160,35 @@ pub(crate) fn member<'a>(
     serde_json::Deserializer::from_str(object.get()).deserialize_map(One(name))
 }
 
-/// A list of at most `MOST` pieces of JSON.
+/// The first `MOST` entries of a list as pieces of JSON, and the number of all.
 #[derive(Debug, Default)]
-pub(crate) struct BoundedList<'a, const MOST: usize>(pub(crate) Vec<&'a RawValue>);
+pub(crate) struct FirstEntries<'a, const MOST: usize> {
+    pub(crate) kept: Vec<&'a RawValue>,
+    pub(crate) count: usize,
+}
 
-impl<'de: 'a, 'a, const MOST: usize> Deserialize<'de> for BoundedList<'a, MOST> {
+impl<'de: 'a, 'a, const MOST: usize> Deserialize<'de> for FirstEntries<'a, MOST> {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entries<'a, const MOST: usize>(std::marker::PhantomData<&'a ()>);
         impl<'de: 'a, 'a, const MOST: usize> Visitor<'de> for Entries<'a, MOST> {
-            type Value = BoundedList<'a, MOST>;
+            type Value = FirstEntries<'a, MOST>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a list of at most {MOST} entries")
+                f.write_str("a list")
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut found = Vec::new();
-                while let Some(entry) = list.next_element()? {
-                    if found.len() == MOST {
-                        return Err(de::Error::invalid_length(MOST + 1, &self));
-                    }
-                    found.push(entry);
+                let mut found = FirstEntries::default();
+                while found.count < MOST
+                    && let Some(entry) = list.next_element()?
+                {
+                    found.kept.push(entry);
+                    found.count += 1;
                 }
-                Ok(BoundedList(found))
+                while list.next_element::<IgnoredAny>()?.is_some() {
+                    found.count += 1;
+                }
+                Ok(found)
             }
         }
         deserializer.deserialize_seq(Entries(std::marker::PhantomData))
@@ -258,7 +264,9 @@ mod tests {
         let many = format!("[{}1]", "1,".repeat(MOST_VALUES));
         assert_eq!(value(&many).unwrap_err().code(), Code::PayloadTooLarge);
         assert!(value("[1, [2]]").is_ok());
-        let list: Result<BoundedList<3>, _> = serde_json::from_str("[1, 2, 3, 4]");
-        assert!(list.is_err());
+        let list: FirstEntries<3> = serde_json::from_str("[1, 2, 3, 4, 5]").unwrap();
+        assert_eq!((list.kept.len(), list.count), (3, 5));
+        let list: FirstEntries<3> = serde_json::from_str("[1, 2]").unwrap();
+        assert_eq!((list.kept.len(), list.count), (2, 2));
     }
 }

@@ -10,9 +10,11 @@ mod images;
 mod labelling;
 mod requests;
 mod results;
+mod version;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -28,8 +30,9 @@ use url::Url;
 use self::connections::{Connection, Connections};
 use self::images::Fetcher;
 use self::labelling::Labelling;
-use self::requests::{Event, PredictRequest, SetupRequest, Task, key};
+use self::requests::{Event, MOST_TASKS, PredictRequest, SetupRequest, Task, key};
 use self::results::{Found, Prediction};
+use self::version::version;
 use crate::json_body;
 use crate::options::SegmentOptions;
 use crate::problem::{Code, Problem};
@@ -55,6 +58,9 @@ impl fmt::Debug for LabelStudioSettings {
     }
 }
 
+/// Longest time that a request with several tasks may take, in which Label Studio surely still waits: it gives up after
+/// 100 seconds (its `ML_TIMEOUT_PREDICT`), keeps nothing then, and shows success.
+const BATCH_TIME: Duration = Duration::from_mins(1);
 /// Longest reason of an answer, in characters.
 const LONGEST_REASON: usize = 500;
 
@@ -132,74 +138,105 @@ async fn setup(
     let most = state.config().max_classes;
     let labelling = labelling.map(|xml| parse(xml, most)).transpose()?;
     let wanted = labelling.as_ref().and_then(|found| found.model.as_deref());
-    let model = state.models()?.get(wanted)?.name().to_owned();
+    let version = version(state.models()?.get(wanted)?, labelling.as_ref());
     let connection = Connection::new(request.hostname.as_deref(), request.access_token.as_deref());
     shared.connections.put(&key(request.project), connection);
-    Ok(Json(json!({ "model_version": model })))
+    Ok(Json(json!({ "model_version": version })))
 }
 
 /// Predicts the regions of tasks.
+///
+/// Label Studio sends all tasks of a selection at once, and loses every prediction if the answer comes too late or is a
+/// problem. If all of them together cannot be answered in time, it is asked to send them one by one.
 async fn predict(
     State(state): State<AppState>,
     Extension(shared): Extension<Arc<Shared>>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Value>, Told> {
-    // One time for all tasks, as a batch is one request.
-    let end = Instant::now() + state.config().request_time;
+    let start = Instant::now();
     let request = PredictRequest::read(&state, headers, body).await?;
     let labelling = Arc::new(parse(&request.label_config, state.config().max_classes)?);
-    let model = state
-        .models()?
-        .get(labelling.model.as_deref())?
-        .name()
-        .to_owned();
+    let model = state.models()?.get(labelling.model.as_deref())?;
+    let version = version(model, Some(&labelling));
     let mut connection = shared.connections.get(&request.project);
     if let Some(host) = request.hostname {
         connection.host = Some(host);
     }
-    let several = request.tasks.len() > 1;
-    let mut results = Vec::with_capacity(request.tasks.len());
+    let count = request.task_count;
+    if count > MOST_TASKS {
+        let detail = format!("{count} tasks; at most {MOST_TASKS} are predicted together");
+        return Ok(one_by_one(&version, json!({ "detail": detail })));
+    }
+    let several = count > 1;
+    let time = batch_time(state.config().request_time, several);
+    let mut results = Vec::with_capacity(count);
     for (position, task) in (1_usize..).zip(request.tasks) {
         let task = Task::read(task, &labelling.field, position).await?;
         let name = task.name.clone();
-        let predicting = predict_task(&state, &shared, &labelling, &connection, task);
-        let predicted = timeout_at(end, predicting).await;
-        match predicted.unwrap_or_else(|_| Err(over_time(&state, position))) {
+        let predicting = predict_task(&state, &shared, &labelling, &connection, task, &version);
+        let predicted = timeout_at(start + time, predicting).await;
+        match predicted.unwrap_or_else(|_| Err(over_time(time, position))) {
             Ok(prediction) => results.push(prediction),
-            // Label Studio asks for the tasks one by one when a batch has one result. The others then get theirs, and
-            // the failure of this one is told where it belongs.
+            // The others then get their predictions, and the failure of this one is told where it belongs.
             Err(problem) if several && is_of_task(&problem) => {
-                let nothing = Prediction::empty(&model);
                 let failed =
                     json!({ "task": name, "detail": problem.detail(), "hint": problem.hint() });
-                return Ok(Json(
-                    json!({ "results": [nothing], "model_version": model, "failed": failed }),
-                ));
+                return Ok(one_by_one(&version, failed));
             }
             Err(problem) => return Err(problem.into()),
         }
+        let expected = start.elapsed().mul_f64(count as f64 / position as f64);
+        if position < count && expected > time {
+            let detail = format!(
+                "{count} tasks would take about {} s, more than {} s",
+                expected.as_secs(),
+                time.as_secs()
+            );
+            return Ok(one_by_one(&version, json!({ "detail": detail })));
+        }
     }
-    Ok(Json(json!({ "results": results, "model_version": model })))
+    Ok(Json(
+        json!({ "results": results, "model_version": version }),
+    ))
 }
 
-/// Returns the problem of a batch that takes too long.
-fn over_time(state: &AppState, position: usize) -> Problem {
+/// Returns the longest time that a request may take.
+///
+/// - `several`: whether it has several tasks, which can still be asked for one by one
+fn batch_time(request_time: Duration, several: bool) -> Duration {
+    if several {
+        BATCH_TIME.min(request_time / 2)
+    } else {
+        request_time
+    }
+}
+
+/// Returns the answer to several tasks upon which Label Studio asks for them one by one: a single result.
+///
+/// - `failed`: the reason, which Label Studio does not read
+fn one_by_one(version: &str, failed: Value) -> Json<Value> {
+    let nothing = Prediction::empty(version);
+    Json(json!({ "results": [nothing], "model_version": version, "failed": failed }))
+}
+
+/// Returns the problem of tasks that take too long.
+fn over_time(time: Duration, position: usize) -> Problem {
     Problem::new(
         Code::Timeout,
         format!(
             "the tasks took longer than {} s, and number {position} was not finished",
-            state.config().request_time.as_secs()
+            time.as_secs()
         ),
     )
-    .with_hint("let Label Studio ask for fewer tasks at a time, or start the server with a larger --timeout")
+    .with_hint("start the server with a larger --timeout")
 }
 
-/// Returns whether another task could still be predicted.
+/// Returns whether another task could still be predicted, or this one if it is asked for alone.
 fn is_of_task(problem: &Problem) -> bool {
     matches!(
         problem.code(),
-        Code::UnreadableImage | Code::ImageTooLarge | Code::BadValue
+        Code::UnreadableImage | Code::ImageTooLarge | Code::BadValue | Code::Timeout
     )
 }
 
@@ -210,6 +247,7 @@ async fn predict_task(
     labelling: &Arc<Labelling>,
     connection: &Connection,
     task: Task,
+    version: &str,
 ) -> Result<Prediction, Problem> {
     let config = state.config();
     let limit = config.max_body as u64;
@@ -239,12 +277,12 @@ async fn predict_task(
     let segmented = state.segment(job).await;
     drop(image.place);
     let segmented = segmented.map_err(|problem| problem.within(&format!("task {name}")))?;
-    let labelling = labelling.clone();
+    let (labelling, version) = (labelling.clone(), version.to_owned());
     let work = move || {
         let found = Found {
             labels: &segmented.labels,
             confidence: &segmented.confidence,
-            model: &segmented.model,
+            version: &version,
         };
         found.prediction(&labelling, &name)
     };

@@ -9,6 +9,10 @@
 
 #[path = "browser/backend.rs"]
 mod backend;
+#[path = "browser/batches.rs"]
+mod batches;
+#[path = "browser/configuration.rs"]
+mod configuration;
 #[path = "browser/deploy.rs"]
 mod deploy;
 #[path = "browser/devtools.rs"]

@@ -329,6 +329,16 @@ impl Segmenter {
         }
     }
 
+    /// Returns the prompt templates that class names are put into.
+    pub fn templates(&self) -> &TemplateSet {
+        &self.templates
+    }
+
+    /// Returns the file with the table of class embeddings that takes the place of the text tower, if there is one.
+    pub fn table(&self) -> Option<&Path> {
+        self.table.as_deref()
+    }
+
     /// Returns the inference settings.
     pub fn inference(&self) -> &Inference {
         &self.settings.inference

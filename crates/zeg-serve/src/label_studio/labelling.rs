@@ -8,21 +8,21 @@
 
 mod attributes;
 mod error;
-
-use std::collections::{BTreeSet, HashMap};
+mod written;
 
 use quick_xml::Reader;
-use quick_xml::events::{BytesStart, Event};
-use zeg::vocab::classes::{ClassQuery, ClassSet, Role};
+use quick_xml::events::Event;
+use serde::Serialize;
+use zeg::vocab::classes::ClassQuery;
 
-use self::attributes::{attributes, check_own, threshold};
 pub(super) use self::error::LabellingError;
+use self::written::Written;
 
 /// Largest depth of tags that is read.
 const MAX_DEPTH: usize = 64;
 
 /// How a tag draws regions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) enum Tool {
     /// Masks.
     Brush,
@@ -61,7 +61,7 @@ impl Tool {
 }
 
 /// A label with the tag that draws it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Drawn {
     /// The label as results name it.
     pub(super) label: String,
@@ -72,7 +72,7 @@ pub(super) struct Drawn {
 }
 
 /// What a project labels.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Labelling {
     /// Name of the image tag.
     pub(super) image: String,
@@ -91,7 +91,7 @@ pub(super) struct Labelling {
 impl Labelling {
     /// Parses a labelling configuration.
     ///
-    /// A label that several tags hold is drawn by the first of them.
+    /// A label that several tags hold is drawn by the first of them; the others must not say something else of it.
     pub(super) fn parse(xml: &str) -> Result<Self, LabellingError> {
         let mut written = Written::default();
         let mut reader = Reader::from_str(xml);
@@ -107,10 +107,10 @@ impl Labelling {
                 }
                 Event::Empty(tag) => {
                     written.open(&tag, depth + 1)?;
-                    written.close(depth + 1);
+                    written.close(depth + 1)?;
                 }
                 Event::End(_) => {
-                    written.close(depth);
+                    written.close(depth)?;
                     depth = depth.saturating_sub(1);
                 }
                 Event::Eof => break,
@@ -128,227 +128,6 @@ impl Labelling {
 fn xml_error(error: impl std::fmt::Display) -> LabellingError {
     LabellingError::Xml {
         reason: error.to_string(),
-    }
-}
-
-/// A label as it is written.
-struct WrittenLabel {
-    drawn: Drawn,
-    /// The class names to ask for.
-    names: Vec<String>,
-    threshold: Option<f32>,
-}
-
-/// A tag with labels whose end has not been read yet.
-struct Open {
-    depth: usize,
-    tool: Tool,
-    name: String,
-    threshold: Option<f32>,
-}
-
-/// What has been read of a configuration.
-#[derive(Default)]
-struct Written {
-    /// Values of the images by their names.
-    images: HashMap<String, String>,
-    /// The image of the first tag with labels, and this tag.
-    target: Option<(String, Tool, String)>,
-    open: Option<Open>,
-    labels: Vec<WrittenLabel>,
-    taken: BTreeSet<String>,
-    background: Vec<String>,
-    model: Option<String>,
-    min_area: Option<u64>,
-}
-
-impl Written {
-    /// Reads a start tag.
-    fn open(&mut self, start: &BytesStart<'_>, depth: usize) -> Result<(), LabellingError> {
-        let attributes = attributes(start)?;
-        let text = |key: &str| attributes.get(key).cloned().unwrap_or_default();
-        let name = start.name();
-        let tag: &str = name.into_inner();
-        check_own(tag, &attributes)?;
-        if tag == "Image" {
-            self.images.insert(text("name"), text("value"));
-        } else if let Some(tool) = Tool::of_tag(tag) {
-            self.open_tool(tool, &attributes, depth)?;
-        } else if tag == "Label" {
-            self.add_label(&attributes)?;
-        }
-        Ok(())
-    }
-
-    fn open_tool(
-        &mut self,
-        tool: Tool,
-        attributes: &HashMap<String, String>,
-        depth: usize,
-    ) -> Result<(), LabellingError> {
-        let text = |key: &str| attributes.get(key).cloned().unwrap_or_default();
-        let (name, image) = (text("name"), text("toName"));
-        match &self.target {
-            None => self.target = Some((image, tool, name.clone())),
-            Some((first, ..)) if *first != image => {
-                return Err(LabellingError::SeveralImages {
-                    first: first.clone(),
-                    second: image,
-                });
-            }
-            Some(_) => {}
-        }
-        if let Some(list) = attributes.get("zeg_background") {
-            let names = list
-                .split(',')
-                .map(str::trim)
-                .filter(|name| !name.is_empty());
-            self.background.extend(names.map(str::to_owned));
-        }
-        if let Some(model) = attributes.get("zeg_model") {
-            set("zeg_model", &mut self.model, model.clone())?;
-        }
-        if let Some(value) = attributes.get("zeg_min_area") {
-            let area = value
-                .trim()
-                .parse::<u64>()
-                .map_err(|_| LabellingError::Attribute {
-                    attribute: "zeg_min_area",
-                    value: value.clone(),
-                    legal: "a number of pixels",
-                })?;
-            set("zeg_min_area", &mut self.min_area, area)?;
-        }
-        self.open = Some(Open {
-            depth,
-            tool,
-            name,
-            threshold: threshold(attributes)?,
-        });
-        Ok(())
-    }
-
-    fn add_label(&mut self, attributes: &HashMap<String, String>) -> Result<(), LabellingError> {
-        let Some(open) = &self.open else {
-            return Ok(());
-        };
-        let text = |key: &str| attributes.get(key).map_or("", String::as_str).trim();
-        let value = text("value");
-        let shown = if text("alias").is_empty() {
-            value
-        } else {
-            text("alias")
-        };
-        if shown.is_empty() || !self.taken.insert(shown.to_owned()) {
-            return Ok(());
-        }
-        // A comma or a bar separates the names that mean this label.
-        let predicted = text("predicted_values").split([',', '|']).map(str::trim);
-        let mut names: Vec<String> = predicted
-            .filter(|name| !name.is_empty())
-            .map(str::to_owned)
-            .collect();
-        if names.is_empty() {
-            names.push(if value.is_empty() { shown } else { value }.to_owned());
-        }
-        self.labels.push(WrittenLabel {
-            drawn: Drawn {
-                label: shown.to_owned(),
-                tag: open.name.clone(),
-                tool: open.tool,
-            },
-            names,
-            threshold: threshold(attributes)?.or(open.threshold),
-        });
-        Ok(())
-    }
-
-    /// Reads the end of the tag at this depth.
-    fn close(&mut self, depth: usize) {
-        if self.open.as_ref().is_some_and(|open| open.depth == depth) {
-            self.open = None;
-        }
-    }
-
-    fn finish(mut self) -> Result<Labelling, LabellingError> {
-        let Some((image, tool, name)) = self.target.take().filter(|_| !self.labels.is_empty())
-        else {
-            return Err(LabellingError::NoLabels);
-        };
-        let tag = tool.tag();
-        let Some(value) = self.images.remove(&image) else {
-            return Err(LabellingError::NoImage { tag, name, image });
-        };
-        let is_field = |field: &&str| {
-            let legal = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | ' ' | '.');
-            !field.is_empty() && field.chars().all(legal)
-        };
-        let Some(field) = value.strip_prefix('$').filter(is_field).map(str::to_owned) else {
-            return Err(LabellingError::Field { name: image, value });
-        };
-        let classes = self.classes()?;
-        Ok(Labelling {
-            image,
-            field,
-            classes,
-            drawn: self.labels.into_iter().map(|label| label.drawn).collect(),
-            model: self.model,
-            min_area: self.min_area,
-        })
-    }
-
-    /// Checks all names, and returns the classes of the labels, then the background classes.
-    fn classes(&self) -> Result<Vec<ClassQuery>, LabellingError> {
-        let mut background: Vec<&String> = Vec::new();
-        for name in &self.background {
-            // Two tags may hold the same background.
-            if !background.contains(&name) {
-                background.push(name);
-            }
-        }
-        let foreground = self.labels.iter().map(|label| label.names.as_slice());
-        let alone = background.iter().map(|name| std::slice::from_ref(*name));
-        let (names, synonyms): (Vec<String>, Vec<Vec<String>>) = foreground
-            .chain(alone)
-            .filter_map(|names| names.split_first())
-            .map(|(name, synonyms)| (name.clone(), synonyms.to_vec()))
-            .unzip();
-        let checked = ClassSet::custom("labelling configuration", names, synonyms, Vec::new())?;
-        let thresholds = self.labels.iter().map(|label| Some(label.threshold));
-        let roles = thresholds.chain(std::iter::repeat(None));
-        let synonyms = checked.synonyms.iter().cloned();
-        let synonyms = synonyms.chain(std::iter::repeat(Vec::new()));
-        let classes = checked.classes.iter().zip(synonyms).zip(roles);
-        Ok(classes
-            .map(|((name, synonyms), threshold)| ClassQuery {
-                synonyms,
-                role: match threshold {
-                    Some(_) => Role::Foreground,
-                    None => Role::Background,
-                },
-                threshold: threshold.flatten(),
-                ..ClassQuery::new(name.clone())
-            })
-            .collect())
-    }
-}
-
-/// Sets a value that the whole configuration shares; a second value must be equal.
-fn set<T: PartialEq + std::fmt::Display>(
-    attribute: &'static str,
-    place: &mut Option<T>,
-    value: T,
-) -> Result<(), LabellingError> {
-    match place {
-        Some(first) if *first != value => Err(LabellingError::Conflict {
-            attribute,
-            first: first.to_string(),
-            second: value.to_string(),
-        }),
-        _ => {
-            *place = Some(value);
-            Ok(())
-        }
     }
 }
 
@@ -439,6 +218,8 @@ mod tests {
         );
         let double = "<Label value='cat'/><Label value='Cat'/>";
         assert!(brush("toName='image'", double).contains("already named"));
+        let other = "<Label value='cat'/><Label value='cat' predicted_values='dog'/>";
+        assert!(brush("toName='image'", other).contains("predicted_values of the label \"cat\""));
         let deep = "<View>".repeat(100_000);
         assert_eq!(Labelling::parse(&deep), Err(LabellingError::Depth));
         let list = r#"<View><Image name="image" valueList="$images"/><BrushLabels name="a" toName="image"><Label value="cat"/></BrushLabels></View>"#;

@@ -10,12 +10,12 @@ use url::Url;
 
 use super::Connection;
 use super::images::{ImageError, Place, place_of};
-use crate::json_body::{self, BoundedList, member};
+use crate::json_body::{self, FirstEntries, member};
 use crate::problem::{Code, Problem};
 use crate::state::AppState;
 
-/// Most tasks of a request; Label Studio sends 100 at a time by default.
-const MOST_TASKS: usize = 1000;
+/// Most tasks of a request that are predicted together. Label Studio sends a whole selection at once, however large.
+pub(super) const MOST_TASKS: usize = 1000;
 /// Longest labelling configuration, in bytes.
 const LONGEST_CONFIG: usize = 1 << 20;
 /// Longest name of a project or a task, in characters.
@@ -50,7 +50,7 @@ pub(super) struct Event<'a> {
 #[derive(Deserialize)]
 struct PredictBody<'a> {
     #[serde(borrow)]
-    tasks: BoundedList<'a, MOST_TASKS>,
+    tasks: FirstEntries<'a, MOST_TASKS>,
     #[serde(borrow, default)]
     project: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -68,8 +68,10 @@ struct PredictParams {
 
 /// Tasks to predict.
 pub(super) struct PredictRequest {
-    /// The tasks as pieces of the body, each an object.
+    /// The tasks as pieces of the body, each an object; at most [`MOST_TASKS`].
     pub(super) tasks: Vec<Bytes>,
+    /// Number of tasks that were sent.
+    pub(super) task_count: usize,
     /// Name of the project.
     pub(super) project: String,
     /// The labelling configuration.
@@ -110,8 +112,9 @@ impl PredictRequest {
         }
         let label_config = config.and_then(json_body::text).map(Cow::into_owned);
         let hostname = request.params.and_then(|params| params.hostname);
-        let tasks = request.tasks.0.iter();
+        let tasks = request.tasks.kept.iter();
         Ok(Self {
+            task_count: request.tasks.count,
             tasks: tasks
                 .map(|task| body.slice_ref(task.get().as_bytes()))
                 .collect(),

@@ -1,18 +1,18 @@
 //! Turns a segmented image into the results of a prediction, in Label Studio's form.
 
+use std::path::Path;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 use zeg::export::label_studio::{brush_rle, percentages};
 use zeg::export::regions::RegionError;
-use zeg::export::{Connectivity, Grouping, Region, find_regions, polygons};
+use zeg::export::{
+    Connectivity, Grouping, Mean, Region, SegmentedImage, USUAL_MINIMAL_AREA, USUAL_TOLERANCE,
+    find_regions, polygons,
+};
 use zeg::image::{IGNORE_LABEL, LabelMap};
 
 use super::labelling::{Labelling, Tool};
-
-/// Smallest area of an annotated region in pixels, as in `zeg segment`.
-const MIN_AREA: u64 = 16;
-/// Largest distance of an outline from the pixels' edges, in pixels, as in `zeg segment`.
-const TOLERANCE: f32 = 1.0;
 
 /// A prediction for one task.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -21,17 +21,17 @@ pub(super) struct Prediction {
     pub(super) result: Vec<Value>,
     /// Mean confidence of the labelled pixels, 0 to 1; 0 if there are none.
     pub(super) score: f64,
-    /// Name of the model.
+    /// The model with its settings and the labelling configuration.
     pub(super) model_version: String,
 }
 
 impl Prediction {
     /// Returns a prediction without regions.
-    pub(super) fn empty(model: &str) -> Self {
+    pub(super) fn empty(version: &str) -> Self {
         Self {
             result: Vec::new(),
             score: 0.0,
-            model_version: model.to_owned(),
+            model_version: version.to_owned(),
         }
     }
 }
@@ -42,8 +42,8 @@ pub(super) struct Found<'a> {
     pub(super) labels: &'a LabelMap,
     /// Score of the best class at every pixel, 0 to 1, row-major.
     pub(super) confidence: &'a [f32],
-    /// Name of the model.
-    pub(super) model: &'a str,
+    /// The model with its settings and the labelling configuration.
+    pub(super) version: &'a str,
 }
 
 impl Found<'_> {
@@ -58,15 +58,19 @@ impl Found<'_> {
         labelling: &Labelling,
         task: &str,
     ) -> Result<Prediction, RegionError> {
-        let least = labelling.min_area.unwrap_or(MIN_AREA);
+        let least = labelling.min_area.unwrap_or(USUAL_MINIMAL_AREA);
         let grouping = Grouping::Connected(Connectivity::Eight);
         let regions = find_regions(self.labels, grouping, least)?;
+        let segmented = SegmentedImage {
+            confidence: Some(self.confidence),
+            ..SegmentedImage::new(Path::new(task), self.labels)
+        };
         let mut result = Vec::new();
         for region in regions.iter() {
             let Some(drawn) = labelling.drawn.get(usize::from(region.label())) else {
                 continue; // a background class
             };
-            let score = self.region_score(&region);
+            let score = segmented.score(&region).unwrap_or_default();
             for mut value in values(&region, drawn.tool) {
                 value[drawn.tool.key()] = json!([drawn.label]);
                 result.push(json!({
@@ -85,31 +89,20 @@ impl Found<'_> {
         Ok(Prediction {
             result,
             score: self.mean_score(labelling.drawn.len()),
-            model_version: self.model.to_owned(),
+            model_version: self.version.to_owned(),
         })
-    }
-
-    /// Returns the mean confidence of a region.
-    fn region_score(&self, region: &Region<'_>) -> f64 {
-        let mut mean = Mean::default();
-        for run in region.runs() {
-            let start = run.y as usize * self.labels.width() + run.x as usize;
-            let values = self.confidence.get(start..start + run.length as usize);
-            mean.add(values.unwrap_or_default());
-        }
-        mean.rounded()
     }
 
     /// Returns the mean confidence of all pixels that have one of the labels.
     fn mean_score(&self, labels: usize) -> f64 {
         let mut mean = Mean::default();
         let pixels = self.labels.labels().iter().zip(self.confidence);
-        for (&label, confidence) in pixels {
+        for (&label, &confidence) in pixels {
             if label != IGNORE_LABEL && usize::from(label) < labels {
-                mean.add(std::slice::from_ref(confidence));
+                mean.add(confidence);
             }
         }
-        mean.rounded()
+        mean.rounded().unwrap_or_default()
     }
 }
 
@@ -117,7 +110,7 @@ impl Found<'_> {
 fn values(region: &Region<'_>, tool: Tool) -> Vec<Value> {
     match tool {
         Tool::Brush => vec![json!({ "format": "rle", "rle": brush_rle(region) })],
-        Tool::Polygon => polygons(region, TOLERANCE)
+        Tool::Polygon => polygons(region, USUAL_TOLERANCE)
             .iter()
             .map(|polygon| {
                 let points = percentages(&polygon.bridged(), region);
@@ -132,27 +125,6 @@ fn values(region: &Region<'_>, tool: Tool) -> Vec<Value> {
             let [[x, y], [width, height]] = shares.try_into().unwrap_or_default();
             vec![json!({ "x": x, "y": y, "width": width, "height": height, "rotation": 0 })]
         }
-    }
-}
-
-/// A mean of confidences that ignores NaN.
-#[derive(Default)]
-struct Mean {
-    sum: f64,
-    count: u64,
-}
-
-impl Mean {
-    fn add(&mut self, values: &[f32]) {
-        for &value in values.iter().filter(|value| !value.is_nan()) {
-            self.sum += f64::from(value.clamp(0.0, 1.0));
-            self.count += 1;
-        }
-    }
-
-    /// Returns the mean to four decimals; 0 without values.
-    fn rounded(&self) -> f64 {
-        (self.sum / self.count.max(1) as f64 * 1e4).round() / 1e4
     }
 }
 
@@ -193,7 +165,7 @@ mod tests {
         let found = Found {
             labels: &labels,
             confidence: &confidence,
-            model: "mini",
+            version: "mini-01234567",
         };
         let prediction = found.prediction(&labelling, "7").unwrap();
         // The pixels of the background class and the unlabelled ones do not count: 4.1 of 7 pixels.
@@ -244,7 +216,7 @@ mod tests {
         let found = Found {
             labels: &labels,
             confidence: &[0.1; 4],
-            model: "mini",
+            version: "mini-01234567",
         };
         let prediction = found.prediction(&labelling, "1").unwrap();
         assert_eq!((prediction.result.len(), prediction.score), (0, 0.0));

@@ -33,22 +33,61 @@ fn flags(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// Returns the flags that a page of the command reference does not name.
+fn unknown_flags(page: &str, used: &[String]) -> Vec<String> {
+    let known = flags(page);
+    let unknown = used.iter().filter(|flag| !known.contains(flag));
+    unknown.cloned().collect()
+}
+
 /// Fails for flags that the page of `zeg serve` in the command reference does not name.
 fn check_flags(file: &str, used: &[String]) {
     let page = root().join("docs/src/reference/commands/serve.md");
-    // The reference is made from the program; its own test finds a missing page.
-    let Ok(page) = std::fs::read_to_string(page) else {
-        println!(
-            "skipped: the flags in {file}, since the command reference has no page of `zeg serve` yet"
-        );
-        return;
-    };
+    let page = std::fs::read_to_string(page).unwrap();
     assert!(!used.is_empty(), "{file}");
-    for flag in used {
-        assert!(
-            page.contains(flag.as_str()),
-            "{file}: `zeg serve` has no {flag}"
-        );
+    let unknown = unknown_flags(&page, used);
+    assert!(unknown.is_empty(), "{file}: `zeg serve` has no {unknown:?}");
+}
+
+/// A flag that is the beginning of another one was taken for it.
+#[test]
+fn flags_are_compared_as_a_whole() {
+    let page = "- `--label-studio <URL>`\n- `--no-auth`";
+    let used = flags("--label --label-studio --no-auth");
+    assert_eq!(unknown_flags(page, &used), ["--label"]);
+}
+
+/// Tests of the page pass without Chromium, and their messages are not shown.
+#[test]
+fn a_check_without_a_browser_says_so() {
+    let script = std::fs::read_to_string(root().join(".ci/run")).unwrap();
+    let start = script.find("if ! command -v chromium").unwrap();
+    let end = start + script[start..].find("\nfi").unwrap() + "\nfi".len();
+    let folder = tempfile::tempdir().unwrap();
+    let said = || {
+        let output = std::process::Command::new("bash")
+            .args(["-c", &format!("PATH=$1\n{}", &script[start..end]), "bash"])
+            .arg(folder.path())
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(said().lines().count(), 1);
+    assert!(said().starts_with("skipped: "), "{}", said());
+    let program = folder.path().join("google-chrome");
+    std::fs::write(&program, "#!/bin/sh\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).unwrap();
+    assert_eq!(said(), "");
+}
+
+/// In an address after `#token=`, the signs + and / of base64 are easily lost.
+#[test]
+fn tokens_are_made_of_digits_and_letters() {
+    let page = std::fs::read_to_string(root().join("docs/src/guide/container.md")).unwrap();
+    for text in [page, read("compose.yaml")] {
+        assert!(text.contains("openssl rand -hex 32 > deploy/zeg-token"));
+        assert!(!text.contains("base64"));
     }
 }
 
@@ -211,6 +250,20 @@ fn the_systemd_unit_has_its_sections_and_gives_the_server_time_to_stop() {
         "the server needs {:?} to stop",
         config.stop_time
     );
+    // Memory by the number of workers, as docs/src/guide/serve.md counts it, for one model.
+    let gibibytes = |workers: u64| {
+        let fixed = config.cache_memory
+            + config.upload_memory as u64
+            + 2 * config.max_body as u64
+            + (64 << 20);
+        (fixed + 9 * config.max_pixels * workers) as f64 / f64::from(1 << 30)
+    };
+    let said = format!(
+        "two workers about {:.1} GiB, with eight {:.1} GiB",
+        gibibytes(2),
+        gibibytes(8)
+    );
+    assert!(text.replace("\n# ", " ").contains(&said), "{said}");
     assert_eq!(of("DynamicUser"), Some(("Service", "yes")));
     assert_eq!(of("WantedBy"), Some(("Install", "multi-user.target")));
 }

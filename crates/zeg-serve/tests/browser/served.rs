@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use zeg::Segmenter;
+use zeg::model::inference::Inference;
 use zeg_serve::{
     Ending, LabelStudioSettings, Models, ServeConfig, ServedModel, Stop, Token, serve,
 };
@@ -45,7 +46,18 @@ impl Served {
         })
     }
 
-    fn with(config: ServeConfig) -> Self {
+    /// Starts a server with MiniCLIP as it is.
+    pub(crate) fn with(config: ServeConfig) -> Self {
+        Self::with_settings(config, |_| {})
+    }
+
+    /// Starts a server.
+    ///
+    /// - `change`: changes the settings for inference
+    pub(crate) fn with_settings(
+        config: ServeConfig,
+        change: impl FnOnce(&mut Inference) + Send + 'static,
+    ) -> Self {
         let config = ServeConfig {
             stop_time: Duration::from_secs(5),
             ..config
@@ -56,7 +68,11 @@ impl Served {
         let stopping = stop.clone();
         let thread = std::thread::spawn(move || {
             let load = || {
-                let segmenter = Segmenter::load("mini".as_ref())?;
+                let mut segmenter = Segmenter::load("mini".as_ref())?;
+                segmenter.change_inference(|inference| {
+                    change(inference);
+                    anyhow::Ok(())
+                })?;
                 Ok(Models::new(vec![ServedModel::new("mini", segmenter)])?)
             };
             let ready = move |address, _: &Models| Ok(sender.send(address)?);

@@ -44,12 +44,16 @@ fn millions_of_small_values_are_refused_before_they_take_memory() {
             let answer = post(path, long(start, entry, "]}"));
             answer.assert_problem(413, "payload-too-large");
         }
-        let answer = post("/predict", long("{\"tasks\": [1", entry, "]}"));
-        let problem = answer.assert_problem(400, "bad-request");
-        assert!(
-            problem["detail"].as_str().unwrap().contains("at most 1000"),
-            "{problem}"
-        );
+        // Label Studio is asked to send them one by one.
+        let configuration = "<View><Image name='image' value='$image'/><BrushLabels name='a' toName='image'>\
+                             <Label value='plain blue'/></BrushLabels></View>";
+        let start = format!("{{\"label_config\": {configuration:?}, \"tasks\": [1");
+        let answer = post("/predict", long(&start, entry, "]}"));
+        assert_eq!(answer.status, 200);
+        let answer = answer.json();
+        assert_eq!(answer["results"].as_array().unwrap().len(), 1);
+        let failed = answer["failed"]["detail"].as_str().unwrap();
+        assert!(failed.contains("at most 1000"), "{failed}");
     }
     let many = format!("[{}1]", "1,".repeat(60_000));
     let answer = post("/v1/segment", format!("{{\"classes\": {many}}}"));

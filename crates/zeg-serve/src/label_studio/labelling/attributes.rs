@@ -41,6 +41,27 @@ pub(super) fn check_own(
     }
 }
 
+/// Checks that the labels of a tag are written in the configuration, and not in each task.
+pub(super) fn check_fixed(
+    tag: &'static str,
+    attributes: &HashMap<String, String>,
+) -> Result<(), LabellingError> {
+    match attributes.get("value") {
+        Some(value) if value.trim_start().starts_with('$') => Err(LabellingError::OfTask {
+            tag,
+            value: value.chars().take(60).collect(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Splits a list of names.
+pub(super) fn listed(text: &str, separators: &[char]) -> Vec<String> {
+    let names = text.split(separators).map(str::trim);
+    let names = names.filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
+}
+
 /// Returns the value of `zeg_threshold`.
 pub(super) fn threshold(
     attributes: &HashMap<String, String>,

@@ -70,6 +70,36 @@ pub(in crate::label_studio) enum LabellingError {
         /// A question for a similar one, or nothing.
         like: String,
     },
+    /// An attribute stands where it has no effect.
+    #[error("{attribute} of {place} in the labelling configuration has no effect: {reason}")]
+    Idle {
+        /// The attribute.
+        attribute: &'static str,
+        /// The tag that has it.
+        place: String,
+        /// Why it has none.
+        reason: &'static str,
+    },
+    /// A label is written twice, and the second one says something else.
+    #[error(
+        "{attribute} of the label {label:?} differs from that of its first Label in the labelling configuration"
+    )]
+    Repeated {
+        /// The attribute.
+        attribute: &'static str,
+        /// The label.
+        label: String,
+    },
+    /// The labels come from each task.
+    #[error(
+        "{tag} has the value {value:?} in the labelling configuration: labels that come from the tasks are not predicted"
+    )]
+    OfTask {
+        /// The tag.
+        tag: &'static str,
+        /// Its value.
+        value: String,
+    },
     /// The tags name different models, or different smallest areas.
     #[error("{attribute} has two values in the labelling configuration, {first:?} and {second:?}")]
     Conflict {
