@@ -5,6 +5,9 @@
 Every client has an image of its own. `zeg segment` segments all images first; every answer of the server must be its
 label map to the byte. A client that is told to wait (429) waits as long as Retry-After says. Needs Python 3.9 or newer and
 nothing else. Prints one JSON object: rates, latencies, refusals, the server's memory, and how it ended.
+
+At the end the server is asked to stop while it has work (SIGTERM), or with `--end kill` is killed (SIGKILL). It must leave no
+file behind either way, and a second server must answer rightly at once.
 """
 
 import argparse
@@ -55,6 +58,28 @@ def form(image, classes):
     return b"\r\n".join(parts)
 
 
+class Server:
+    """A running server."""
+
+    def __init__(self, command, folder):
+        started = time.monotonic()
+        self.process = subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(folder / "tmp")}
+        )
+        self.place = self.process.stdout.readline().decode().strip().removeprefix("http://")
+        self.seconds_to_start = time.monotonic() - started
+        if not self.place:
+            self.process.kill()
+            raise SystemExit("the server did not start")
+
+    def stop(self, how):
+        """Sends a signal, and returns the exit code and the seconds until the end."""
+        asked = time.monotonic()
+        self.process.send_signal(how)
+        code = self.process.wait(timeout=120)
+        return code, time.monotonic() - asked
+
+
 def memory(process):
     """Resident memory of a process in bytes."""
     with open(f"/proc/{process}/status", encoding="ascii") as status:
@@ -74,7 +99,7 @@ class Client(threading.Thread):
 
     def run(self):
         connection = None
-        while time.monotonic() < self.end:
+        while not self.end.is_set():
             if connection is None:
                 connection = http.client.HTTPConnection(self.place, timeout=150)
             started = time.monotonic()
@@ -84,6 +109,8 @@ class Client(threading.Thread):
                 answer = connection.getresponse()
                 content = answer.read()
             except (OSError, http.client.HTTPException) as error:
+                if self.end.is_set():
+                    return
                 self.faults.append(f"connection: {error!r}")
                 connection = None
                 time.sleep(0.1)
@@ -101,8 +128,8 @@ class Client(threading.Thread):
                 # An idle connection is closed by the server after a while.
                 connection.close()
                 connection = None
-                time.sleep(min(int(wait), max(self.end - time.monotonic(), 0)))
-            else:
+                self.end.wait(int(wait))
+            elif not self.end.is_set():
                 self.faults.append(f"{answer.status}: {content[:300]!r}")
 
 
@@ -114,6 +141,8 @@ def main():
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--end", choices=["stop", "kill"], default="stop")
+    parser.add_argument("--model-arguments", default="", help="more arguments of both commands, such as --text TABLE")
     parser.add_argument("--arguments", default="", help="more arguments of `zeg serve`, separated by spaces")
     options = parser.parse_args()
 
@@ -126,7 +155,7 @@ def main():
             images.append(image)
             (folder / "images" / f"{number:04}.png").write_bytes(image)
         zeg = str(pathlib.Path(options.zeg).resolve())
-        common = ["--model", options.model]
+        common = ["--model", options.model, *options.model_arguments.split()]
         started = time.monotonic()
         subprocess.run(
             [zeg, "segment", "images", *common, "--classes", options.classes, "--write", "labels", "-o", "out", "--quiet"],
@@ -137,34 +166,47 @@ def main():
         assert len(set(wanted)) == options.clients, "two images have the same labels"
 
         (folder / "tmp").mkdir()
-        server = subprocess.Popen(
-            [zeg, "serve", *common, "--port", "0", "--quiet", *options.arguments.split()],
-            cwd=folder, stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(folder / "tmp")},
-        )
+        command = [zeg, "serve", *common, "--port", "0", "--quiet", *options.arguments.split()]
+        server = Server(command, folder)
         try:
-            place = server.stdout.readline().decode().strip().removeprefix("http://")
-            assert place, "the server did not start"
-            before = memory(server.pid)
-            end = time.monotonic() + options.seconds
+            before = memory(server.process.pid)
+            end = threading.Event()
             clients = [
-                Client(place, form(image, options.classes), labels, end) for image, labels in zip(images, wanted)
+                Client(server.place, form(image, options.classes), labels, end) for image, labels in zip(images, wanted)
             ]
             started = time.monotonic()
             for client in clients:
                 client.start()
             samples = []
-            while time.monotonic() < end:
-                time.sleep(min(1, max(end - time.monotonic(), 0.01)))
-                samples.append(memory(server.pid))
+            while (seconds := time.monotonic() - started) < options.seconds:
+                time.sleep(min(1, options.seconds - seconds))
+                samples.append(memory(server.process.pid))
+            answered = sum(len(client.times) for client in clients)
+            end.set()
+            code, stopped = server.stop(signal.SIGTERM if options.end == "stop" else signal.SIGKILL)
             for client in clients:
                 client.join()
-            seconds = time.monotonic() - started
-            asked = time.monotonic()
-            server.send_signal(signal.SIGTERM)
-            code = server.wait(timeout=60)
-            stopped = time.monotonic() - asked
         finally:
-            server.kill()
+            server.process.kill()
+        files_left = len(list((folder / "tmp").iterdir()))
+
+        again = Server(command, folder)
+        try:
+            restarted = time.monotonic()
+            end = threading.Event()
+            last = Client(again.place, form(images[0], options.classes), wanted[0], end)
+            last.start()
+            while not last.times and not last.faults and time.monotonic() - restarted < 60:
+                time.sleep(0.01)
+            first_answer = time.monotonic() - restarted
+            end.set()
+            last.join()
+            again.stop(signal.SIGTERM)
+        finally:
+            again.process.kill()
+        files_left += len(list((folder / "tmp").iterdir()))
+        sound = last.times and not last.faults
+        expected = 0 if options.end == "stop" else -signal.SIGKILL
         times = sorted(time for client in clients for time in client.times)
         faults = [fault for client in clients for fault in client.faults]
 
@@ -177,8 +219,8 @@ def main():
             "clients": options.clients,
             "size": options.size,
             "seconds": round(seconds, 1),
-            "answered": len(times),
-            "images_a_second": round(len(times) / seconds, 2),
+            "answered": answered,
+            "images_a_second": round(answered / seconds, 2),
             "segment_images_a_second": round(segment_rate, 2),
             "fewest_of_a_client": min(len(client.times) for client in clients),
             "refused": sum(client.refused for client in clients),
@@ -192,9 +234,11 @@ def main():
             "memory_most_second_half": max(halves[1], default=0),
             "exit_code": code,
             "seconds_to_stop": round(stopped, 2),
-            "files_left": len(list((folder / "tmp").iterdir())),
+            "files_left": files_left,
+            "restart_seconds": round(again.seconds_to_start, 2),
+            "restart_first_answer_s": round(first_answer, 2),
         }, indent=2))
-        raise SystemExit(bool(faults) or code != 0 or not times)
+        raise SystemExit(bool(faults or files_left) or code != expected or not times or not sound)
 
 
 if __name__ == "__main__":
