@@ -9,6 +9,8 @@ mod commands;
 mod keys;
 #[path = "book/links.rs"]
 mod links;
+#[path = "book/named.rs"]
+mod named;
 #[path = "book/output.rs"]
 mod output;
 #[path = "book/pages.rs"]

@@ -45,7 +45,7 @@ Examples:
   zeg ablate configs/ablations/voc12-designs-small.toml --data VOCdevkit/VOC2012 \\
       --weights clip-vit-b16.safetensors --text voc12_single.npy --text-classes voc20 -o runs/designs
   zeg ablate … -o runs/designs --dry-run
-  zeg ablate … -o runs/designs --only zegclip --seeds 3,4
+  zeg ablate … -o runs/designs --only dpt+rd --seeds 3,4
 
 The same command continues a suite that was stopped or killed. The table is
 runs/designs/ablation.md; each run has a folder beside it.")]
