@@ -8,7 +8,7 @@ use std::{
 use burn::tensor::{Device, Tensor, TensorData};
 
 pub use crate::embedding_table::{EmbeddingTable, table_bytes};
-use crate::{ModelError, weights::first_not_finite};
+use crate::{ModelError, classes::ClassNeeds, weights::first_not_finite};
 
 /// Class embeddings with their class names.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,6 +107,19 @@ impl ClassEmbeddings {
             Some(name) => Err(self.unknown(name)),
             None => Ok(selected.embeddings),
         }
+    }
+
+    /// Returns the names by which a model's classes are looked up among the rows: all names of a class that has a row
+    /// for them together, and else those that the model needs.
+    ///
+    /// - `classes`: each a list of synonyms whose first is its name
+    pub fn needed_names(&self, classes: &[Vec<String>], needs: &ClassNeeds) -> Vec<Vec<String>> {
+        let index = RowIndex::new(&self.names);
+        let is_row = |names: &[String]| index.whole.contains_key(&folded(&names.join(",")));
+        let needed = classes.iter().zip(needs.names(classes));
+        needed
+            .map(|(all, needed)| if is_row(all) { all.clone() } else { needed })
+            .collect()
     }
 
     /// Returns the rows of some classes as [`ClassEmbeddings::select`] does, and leaves out synonyms without a row if
@@ -359,6 +372,20 @@ mod tests {
     fn classes(lists: &[&[&str]]) -> Vec<Vec<String>> {
         let owned = |names: &&[&str]| names.iter().map(ToString::to_string).collect();
         lists.iter().map(owned).collect()
+    }
+
+    /// Of a class list such as ADE20K's, several rows have the same first name.
+    #[test]
+    fn the_needed_names_are_all_where_a_row_has_all() {
+        let table = table(&["bag, handbag", "bag, sack", "cat", "kitten"]);
+        let first = ClassNeeds {
+            first_name_only: true,
+            ..ClassNeeds::default()
+        };
+        let asked = classes(&[&["bag", "sack"], &["cat", "kitten"]]);
+        let found = table.needed_names(&asked, &first);
+        assert_eq!(found, classes(&[&["bag", "sack"], &["cat"]]));
+        assert_eq!(table.needed_names(&asked, &ClassNeeds::default()), asked);
     }
 
     #[test]

@@ -184,10 +184,10 @@ fn embed_from_first(
         tokenizer.tokenize(&text, CONTEXT_LENGTH, Overflow::Error)?;
     }
     if let Some(table) = sources.table {
-        return table::embed(classes, table, sources.templates);
+        return table::embed(classes, needs, table, sources.templates);
     }
     let from_stored = match (sources.templates, sources.stored) {
-        (Templates::Usual(_), Some(stored)) => Some(of_stored(stored, classes)),
+        (Templates::Usual(_), Some(stored)) => Some(of_stored(stored, classes, needs)),
         _ => None,
     };
     if let Some(Ok(found)) = from_stored {
@@ -209,12 +209,17 @@ fn embed_from_first(
 }
 
 /// Returns the rows of classes among the embeddings of a checkpoint.
-fn of_stored(stored: &ClassEmbeddings, classes: &[Vec<String>]) -> anyhow::Result<ClassEmbeddings> {
-    if let Some((name, rows)) = stored.ambiguous(classes) {
+fn of_stored(
+    stored: &ClassEmbeddings,
+    classes: &[Vec<String>],
+    needs: &ClassNeeds,
+) -> anyhow::Result<ClassEmbeddings> {
+    let names = stored.needed_names(classes, needs);
+    if let Some((name, rows)) = stored.ambiguous(&names) {
         let table = stored.origin().to_owned();
         return Err(TableError::Ambiguous { table, name, rows }.into());
     }
-    Ok(stored.select(classes)?)
+    Ok(stored.select(&names)?)
 }
 
 /// Embeds classes for crops around proposals, with prompt templates of their own.

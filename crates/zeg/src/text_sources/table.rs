@@ -5,7 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use zeg_model::embeddings::{ClassEmbeddings, EmbeddingTable, Selected};
+use zeg_model::{
+    classes::ClassNeeds,
+    embeddings::{ClassEmbeddings, EmbeddingTable, Selected},
+};
 
 use super::{Embedded, EmbeddingOrigin, Templates, TextNotice};
 
@@ -57,8 +60,11 @@ pub enum TableError {
 }
 
 /// Takes the rows of classes from a table: by name if the table has names, else in the stated order.
+///
+/// - `needs`: those of the model, which decide whether synonyms count
 pub(super) fn embed(
     classes: &[Vec<String>],
+    needs: &ClassNeeds,
     source: TableSource,
     templates: Templates,
 ) -> anyhow::Result<Embedded<ClassEmbeddings>> {
@@ -108,14 +114,15 @@ pub(super) fn embed(
             .into());
         }
     };
-    if let Some((name, rows)) = table.ambiguous(classes) {
+    let looked_up = table.needed_names(classes, needs);
+    if let Some((name, rows)) = table.ambiguous(&looked_up) {
         let table = path();
         return Err(TableError::Ambiguous { table, name, rows }.into());
     }
     let Selected {
         embeddings,
         missing,
-    } = table.select_known(classes)?;
+    } = table.select_known(&looked_up)?;
     if let Some(example) = missing.first() {
         notices.push(TextNotice::MissingSynonyms {
             table: path(),
@@ -148,6 +155,15 @@ fn first_names(classes: &[Vec<String>]) -> String {
 mod tests {
     use super::*;
     use zeg_vocab::templates::TemplateSet;
+
+    /// Takes rows for a model that counts synonyms.
+    fn embed_all(
+        classes: &[Vec<String>],
+        source: TableSource,
+        templates: Templates,
+    ) -> anyhow::Result<Embedded<ClassEmbeddings>> {
+        embed(classes, &ClassNeeds::default(), source, templates)
+    }
 
     /// Writes a `.npy` file of unit rows, of which row `i` has its 1 at position `i`.
     fn write_rows(path: &Path, rows: usize) {
@@ -192,7 +208,7 @@ mod tests {
             row_classes,
         };
 
-        let found = embed(&classes(&["c", "a", "b"]), table(None), usual).unwrap();
+        let found = embed_all(&classes(&["c", "a", "b"]), table(None), usual).unwrap();
         assert_eq!(found.embeddings.values(), [0, 1, 2].map(unit).concat());
         assert!(
             matches!(&found.notices[..], [TextNotice::RowOrder { rows: 3, first, .. }] if first == "c, a, b"),
@@ -200,7 +216,7 @@ mod tests {
             found.notices
         );
 
-        let error = embed(&classes(&["a"]), table(None), usual).unwrap_err();
+        let error = embed_all(&classes(&["a"]), table(None), usual).unwrap_err();
         assert!(matches!(
             error.downcast_ref(),
             Some(TableError::Unnamed {
@@ -211,13 +227,13 @@ mod tests {
         ));
 
         let stated = classes(&["a", "b", "c"]);
-        let found = embed(&classes(&["c", "a"]), table(Some(&stated)), usual).unwrap();
+        let found = embed_all(&classes(&["c", "a"]), table(Some(&stated)), usual).unwrap();
         assert_eq!(found.embeddings.values(), [2, 0].map(unit).concat());
         assert_eq!(found.notices, []);
         assert_eq!(found.origin, EmbeddingOrigin::Table(path.clone()));
 
         let asked = Templates::Asked(&templates);
-        let found = embed(&classes(&["a"]), table(Some(&stated)), asked).unwrap();
+        let found = embed_all(&classes(&["a"]), table(Some(&stated)), asked).unwrap();
         assert!(matches!(
             found.notices[..],
             [TextNotice::TemplatesUnused { .. }]
@@ -236,7 +252,7 @@ mod tests {
                 path: &path,
                 row_classes: Some(&stated),
             };
-            let found = embed(&stated, source, Templates::Usual(&templates)).unwrap();
+            let found = embed_all(&stated, source, Templates::Usual(&templates)).unwrap();
             assert_eq!(found.embeddings.values(), [0, 1, 2].map(unit).concat());
             let is_told = matches!(found.notices[..], [TextNotice::NotUnit { .. }]);
             assert_eq!(is_told, told, "{scale}: {:?}", found.notices);
