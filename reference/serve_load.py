@@ -2,7 +2,7 @@
 
     python3 reference/serve_load.py --zeg target/release/zeg --clients 100 --seconds 600
 
-Every client has an image of its own. `zeg segment` segments all images first; every answer of the server must be its
+Every client has an image of its own, drawn or from a folder. `zeg segment` segments all images first; every answer of the server must be its
 label map to the byte. A client that is told to wait (429) waits as long as Retry-After says. Needs Python 3.9 or newer and
 nothing else. Prints one JSON object: rates, latencies, refusals, the server's memory, and how it ended.
 
@@ -140,7 +140,8 @@ def main():
     parser.add_argument("--classes", default="red, blue, green, yellow, purple")
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--images", help="folder of images; without it, coloured blocks are drawn")
+    parser.add_argument("--size", type=int, default=512, help="side of the drawn images")
     parser.add_argument("--end", choices=["stop", "kill"], default="stop")
     parser.add_argument("--model-arguments", default="", help="more arguments of both commands, such as --text TABLE")
     parser.add_argument("--arguments", default="", help="more arguments of `zeg serve`, separated by spaces")
@@ -150,10 +151,13 @@ def main():
         folder = pathlib.Path(folder)
         (folder / "images").mkdir()
         images = []
-        for number in range(options.clients):
-            image = png(options.size, options.size, number)
+        # Some images may have the same labels, so there are more than clients.
+        count = options.clients + options.clients // 4
+        given = sorted(pathlib.Path(options.images).iterdir())[:count] if options.images else []
+        for number in range(count):
+            image = given[number].read_bytes() if given else png(options.size, options.size, number)
             images.append(image)
-            (folder / "images" / f"{number:04}.png").write_bytes(image)
+            (folder / "images" / f"{number:04}.{given[number].suffix[1:] if given else 'png'}").write_bytes(image)
         zeg = str(pathlib.Path(options.zeg).resolve())
         common = ["--model", options.model, *options.model_arguments.split()]
         started = time.monotonic()
@@ -161,9 +165,11 @@ def main():
             [zeg, "segment", "images", *common, "--classes", options.classes, "--write", "labels", "-o", "out", "--quiet"],
             cwd=folder, check=True, stdout=subprocess.DEVNULL,
         )
-        segment_rate = options.clients / (time.monotonic() - started)
-        wanted = [(folder / "out" / f"{number:04}.png").read_bytes() for number in range(options.clients)]
-        assert len(set(wanted)) == options.clients, "two images have the same labels"
+        segment_rate = count / (time.monotonic() - started)
+        wanted = [(folder / "out" / f"{number:04}.png").read_bytes() for number in range(count)]
+        distinct = [number for number in range(count) if wanted[number] not in wanted[:number]][: options.clients]
+        assert len(distinct) == options.clients, "too many images have the same labels"
+        images, wanted = [images[number] for number in distinct], [wanted[number] for number in distinct]
 
         (folder / "tmp").mkdir()
         command = [zeg, "serve", *common, "--port", "0", "--quiet", *options.arguments.split()]
@@ -217,7 +223,7 @@ def main():
         print(json.dumps({
             "model": options.model,
             "clients": options.clients,
-            "size": options.size,
+            "images": options.images or f"{options.size}x{options.size}",
             "seconds": round(seconds, 1),
             "answered": answered,
             "images_a_second": round(answered / seconds, 2),
