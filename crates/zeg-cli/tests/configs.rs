@@ -46,6 +46,7 @@ fn every_experiment_opens_and_names_what_exists() {
         configs("zegclip-"),
         configs("clip-rc-"),
         configs("zegformer-"),
+        configs("/zsseg-"),
         configs("cat-seg-"),
     ]
     .concat()
@@ -54,7 +55,7 @@ fn every_experiment_opens_and_names_what_exists() {
     .filter(|file| !file.to_string_lossy().contains("mini-world"))
     .filter(|file| !file.to_string_lossy().contains("/ablations/"))
     .collect();
-    assert!(files.len() >= 27, "{files:?}");
+    assert!(files.len() >= 35, "{files:?}");
     for file in files {
         let experiment = open(&file);
         let data = &experiment.data;
@@ -215,6 +216,67 @@ fn zegformer_is_as_released() {
         assert!((found - giga).abs() < 0.3, "{name}: {found}");
         let crops = experiment.inference.method.get("crop-templates").unwrap();
         TemplateSet::by_name(crops.as_str().unwrap()).unwrap();
+    }
+}
+
+/// The expected numbers are those of zsseg's release, with the trained parameters of its models.
+#[test]
+fn zsseg_is_as_released() {
+    let cases = [
+        ("voc12/zsseg-prompts", 3200, 32, 512, 8192, "zsseg-single"),
+        (
+            "voc12/zsseg-r50",
+            20_000,
+            16,
+            512,
+            42_004_416,
+            "zsseg-single",
+        ),
+        (
+            "voc12/zsseg-r101c",
+            20_000,
+            16,
+            512,
+            61_067_712,
+            "zsseg-single",
+        ),
+        (
+            "coco-stuff164k/zsseg-prompts",
+            16_000,
+            32,
+            640,
+            8192,
+            "zsseg-single",
+        ),
+        (
+            "coco-stuff164k/zsseg-r50",
+            60_000,
+            32,
+            640,
+            42_004_416,
+            "learned",
+        ),
+        (
+            "coco-stuff164k/zsseg-r101c",
+            60_000,
+            32,
+            640,
+            61_067_712,
+            "learned",
+        ),
+    ];
+    for (name, steps, batch, size, trained, templates) in cases {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+        let experiment = open(&root.join(format!("{name}.toml")));
+        let training = &experiment.training;
+        assert_eq!((training.steps, training.batch), (steps, batch), "{name}");
+        assert_eq!(training.preprocess.size(), size, "{name}");
+        assert_eq!(training.optimizer.clip_norm, Some(0.01), "{name}");
+        assert_eq!(experiment.data.templates, templates, "{name}");
+        let model = experiment.architecture(&Methods::default()).unwrap();
+        let classes = ClassSet::by_name(experiment.data.classes.as_deref().unwrap()).unwrap();
+        let cost = model.cost(classes.len()).unwrap();
+        assert_eq!(cost.params.trained, trained, "{name}");
     }
 }
 

@@ -295,6 +295,7 @@ fn every_method_is_timed_with_generated_weights() {
         "zegclip-inductive",
         "clip-rc-inductive",
         "zegformer",
+        "zsseg",
         "cat-seg",
     ] {
         for training in [false, true] {
@@ -310,6 +311,53 @@ fn every_method_is_timed_with_generated_weights() {
             assert!(found["median_s"].as_f64().unwrap() > 0.0, "{config}");
         }
     }
+}
+
+/// The vectors are learned alone, then the segmenter starts from them, then it trains itself further.
+#[test]
+fn zsseg_is_trained_in_stages() {
+    let folder = TempDir::new().unwrap();
+    let configs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/mini-world");
+    let train = |config: &str, init: Option<&str>, output: &str, more: &[&str]| {
+        let mut command = zeg(folder.path());
+        command.args(["train", &format!("{configs}/{config}.toml")]);
+        command.args(["--weights", "mini", "-o", output]);
+        command.args(["--set", "training.steps=2", "--set", "training.batch=2"]);
+        if let Some(init) = init {
+            command.args(["--init", &format!("{init}/model.safetensors")]);
+        }
+        command.args(more).output().unwrap()
+    };
+    let without = train("zsseg", None, "without", &[]);
+    assert!(!without.status.success());
+    let text = stderr(&without);
+    assert!(
+        text.contains("no learned vectors") && text.contains("hint:"),
+        "{text}"
+    );
+
+    let prompts = train("zsseg-prompts", None, "prompts", &[]);
+    assert!(prompts.status.success(), "{}", stderr(&prompts));
+    let eval = |run: &str| {
+        let mut command = zeg(folder.path());
+        command.args(["eval", &format!("{run}/model.safetensors"), "--limit", "2"]);
+        command.args(["--json", "-"]).output().unwrap()
+    };
+    let refused = eval("prompts");
+    assert!(!refused.status.success());
+    let text = stderr(&refused);
+    assert!(text.contains("holds learned prompts"), "{text}");
+
+    let segmenter = train("zsseg", Some("prompts"), "run", &[]);
+    assert!(segmenter.status.success(), "{}", stderr(&segmenter));
+    let scored = eval("run");
+    assert!(scored.status.success(), "{}", stderr(&scored));
+
+    let transductive = ["--set", "training.setting=transductive"];
+    let more = ["--set", "training.pseudo-labels=unlabelled-pixels"];
+    let further = train("zsseg", Some("run"), "st", &[transductive, more].concat());
+    assert!(further.status.success(), "{}", stderr(&further));
+    assert!(eval("st").status.success());
 }
 
 #[test]

@@ -29,6 +29,7 @@ mod error;
 pub mod generated;
 pub mod inference;
 pub mod layers;
+pub mod mask_transformer;
 pub mod method;
 pub mod methods;
 pub mod model;

@@ -304,9 +304,16 @@ pub trait Architecture: Debug + Send + Sync {
     }
 
     /// Returns the name of the prompt templates that the method's published models were trained with, if they all have the
-    /// same; `None` if nothing tells them.
+    /// same or the tensors tell them; `None` if nothing does.
     fn templates(&self) -> Option<&'static str> {
         None
+    }
+
+    /// Returns whether training may start from a checkpoint of `earlier`, another architecture that holds a part of the
+    /// parameters: an earlier stage of the method. The others then start from initial values.
+    fn follows(&self, earlier: &dyn Architecture) -> bool {
+        let _ = earlier;
+        false
     }
 
     /// Returns the default inference settings of this architecture.

@@ -19,6 +19,11 @@ use crate::{
 /// Upper limit on the residual blocks of a text tower.
 const MOST_LAYERS: usize = 1024;
 
+/// Name, in a model's weights, of the learned vectors in front of class names: `[vectors, width]`.
+pub const CONTEXT_KEY: &str = "prompt_learner.prefix_prompt";
+/// The word after a class name behind learned vectors.
+const FULL_STOP: &str = ".";
+
 /// CLIP's text tower.
 #[derive(Module, Debug)]
 pub struct TextTower {
@@ -169,18 +174,130 @@ impl TextTower {
         end.matmul(self.text_projection.val())
     }
 
+    /// Encodes token ids with vectors in place of words after the start token, `[texts, dim]`, not normalised; gradients
+    /// flow to the vectors.
+    ///
+    /// - `ids`: `[texts]` rows of the same length, whose sum with the vectors is at most `context_length`
+    /// - `context`: the vectors, `[vectors, width]`
+    ///
+    /// The last block is computed only at the end tokens.
+    pub fn forward_behind(
+        &self,
+        ids: &[Vec<u32>],
+        context: Tensor<2>,
+        trace: &mut Trace,
+    ) -> Tensor<2> {
+        let device = self.token_embedding.weight.val().device();
+        let [vectors, width] = context.dims();
+        let (texts, words) = (ids.len(), ids.first().map_or(0, Vec::len));
+        let length = words + vectors;
+        let table = self.look_up(ids, &device); // [texts, words, width]
+        let context = context.unsqueeze::<3>().expand([texts, vectors, width]);
+        let start = table.clone().narrow(1, 0, 1);
+        let tokens = Tensor::cat(vec![start, context, table.narrow(1, 1, words - 1)], 1);
+        trace.record("embedded_behind", &tokens);
+        let mut tokens = tokens + self.positions(length); // [texts, length, width]
+        let mask = causal_mask(length, &device);
+        let ends = ids.iter().enumerate();
+        let ends: Vec<i32> = ends
+            .map(|(row, ids)| (row * length + vectors + end_position(ids)) as i32)
+            .collect();
+        let ends = Tensor::<1, Int>::from_data(TensorData::new(ends, [texts]), &device);
+        let pick = |tokens: Tensor<3>| {
+            tokens
+                .reshape([texts * length, width])
+                .select(0, ends.clone())
+                .reshape([texts, 1, width])
+        };
+        let end = match &self.transformer.resblocks[..] {
+            [blocks @ .., last] => {
+                for block in blocks {
+                    tokens = block.forward(tokens, Some(&mask));
+                }
+                last.forward_one(tokens, Some(&mask), pick)
+            }
+            [] => pick(tokens),
+        }; // [texts, 1, width]
+        let end = self.ln_final.forward(end).reshape([texts, width]);
+        end.matmul(self.text_projection.val())
+    }
+
+    /// Returns the token ids of class names with a full stop, for [`TextTower::forward_behind`]: `[classes]` rows of the
+    /// same length.
+    ///
+    /// - `vectors`: number of vectors in front of a name
+    ///
+    /// # Errors
+    /// Returns an error if a name is too long with the vectors, or has a word that the vocabulary lacks.
+    pub fn ids_behind(
+        &self,
+        (tokenizer, vocabulary): (&Tokenizer, &Vocabulary),
+        names: &[impl AsRef<str>],
+        vectors: usize,
+    ) -> Result<Vec<Vec<u32>>, ModelError> {
+        let room = self.config.context_length.saturating_sub(vectors);
+        let stop = vocabulary.read(tokenizer, FULL_STOP, room)?; // start, full stop, end
+        let ids = names.iter().map(|name| {
+            let room = room.saturating_sub(stop.len().saturating_sub(2));
+            let mut ids = vocabulary.read(tokenizer, name.as_ref().trim(), room)?;
+            ids.pop(); // the end token follows the full stop
+            ids.extend(stop.iter().skip(1));
+            Ok(ids)
+        });
+        let mut ids = ids.collect::<Result<Vec<_>, ModelError>>()?;
+        pad(&mut ids);
+        Ok(ids)
+    }
+
+    /// Returns class embeddings with learned vectors in front of the names, `[classes, dim]`, unit rows; the embedding of
+    /// a class with synonyms is the direction of their mean.
+    ///
+    /// - `context`: the vectors, `[vectors, width]`
+    ///
+    /// # Errors
+    /// Returns the errors of [`TextTower::ids_behind`], and an error if the vectors have another width than the tower.
+    pub fn embed_classes_behind(
+        &self,
+        words: (&Tokenizer, &Vocabulary),
+        context: &Tensor<2>,
+        classes: &[Vec<String>],
+    ) -> Result<Tensor<2>, ModelError> {
+        let [vectors, width] = context.dims();
+        if width != self.config.width || vectors == 0 {
+            return Err(ModelError::Config(format!(
+                "{CONTEXT_KEY:?} holds {vectors} vectors of {width} channels, but the text tower has {}",
+                self.config.width
+            )));
+        }
+        let mut rows = Vec::with_capacity(classes.len());
+        for names in classes {
+            let ids = self.ids_behind(words, names, vectors)?;
+            let features = self.forward_behind(&ids, context.clone(), &mut Trace::off());
+            rows.push(mean_direction(features));
+        }
+        Ok(Tensor::cat(rows, 0))
+    }
+
     /// Returns the tokens with their positions: `[texts, length, width]`.
     fn embed(&self, ids: &[Vec<u32>], device: &Device) -> Tensor<3> {
+        let length = ids.first().map_or(0, Vec::len);
+        self.look_up(ids, device) + self.positions(length)
+    }
+
+    /// Returns the first rows of the position table: `[1, length, width]`.
+    fn positions(&self, length: usize) -> Tensor<3> {
+        self.positional_embedding
+            .val()
+            .narrow(0, 0, length)
+            .unsqueeze::<3>()
+    }
+
+    /// Returns the tokens without positions: `[texts, length, width]`.
+    fn look_up(&self, ids: &[Vec<u32>], device: &Device) -> Tensor<3> {
         let (texts, length) = (ids.len(), ids.first().map_or(0, Vec::len));
         let flat: Vec<i32> = ids.iter().flatten().map(|&id| id.cast_signed()).collect();
         let indices = Tensor::<2, Int>::from_data(TensorData::new(flat, [texts, length]), device);
-        let embedded = burn::tensor::module::embedding(self.token_embedding.weight.val(), indices); // [texts, length, width]
-        let positions = self
-            .positional_embedding
-            .val()
-            .narrow(0, 0, length)
-            .unsqueeze::<3>();
-        embedded + positions
+        burn::tensor::module::embedding(self.token_embedding.weight.val(), indices)
     }
 
     /// Returns class embeddings `[classes, dim]`, unit rows: each name is encoded and normalised in every prompt

@@ -340,9 +340,21 @@ impl VisionTransformer {
     ///
     /// The last block is computed for the class token only. Prompts and region tokens are not used.
     pub fn embed_images(&self, images: Tensor<4>) -> Tensor<2> {
+        self.embed_images_with(images, &NoHooks, &mut Trace::off())
+    }
+
+    /// Computes [`VisionTransformer::embed_images`] with the positions that the hooks resize; rows and columns of pixels
+    /// beyond the last whole patch have no effect.
+    pub fn embed_images_with(
+        &self,
+        images: Tensor<4>,
+        hooks: &dyn EncoderHooks,
+        trace: &mut Trace,
+    ) -> Tensor<2> {
         let [batch, _, _, _] = images.dims();
-        let (tokens, _) = self.embed(images, &NoHooks, &mut Trace::off()); // [batch, 1 + patches, width]
+        let (tokens, _) = self.embed(images, hooks, trace); // [batch, 1 + patches, width]
         let mut tokens = self.ln_pre.forward(tokens);
+        trace.record("ln_pre", &tokens);
         let blocks = &self.transformer.resblocks;
         for block in blocks.iter().take(blocks.len() - 1) {
             tokens = block.forward(tokens, None);

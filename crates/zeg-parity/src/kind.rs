@@ -3,7 +3,7 @@
 use super::{
     cat_seg::CatSegFile,
     file::{VectorFile, is_json},
-    tokenizer,
+    tokenizer, zsseg,
 };
 
 /// The kinds of files.
@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     Trajectory,
     /// One part of the numbers of a small ZegFormer; the parts are in one folder, with one description.
     ZegFormer,
+    /// One part of the numbers of a small zsseg; the parts are in one folder, with one description.
+    Zsseg,
     /// Numbers of CAT-Seg.
     CatSeg(CatSegFile),
     /// A file of a known kind for which there is no comparison.
@@ -34,6 +36,10 @@ pub(crate) enum Kind {
 impl Kind {
     /// Returns the kind of a file; `None` if it is unknown.
     pub(crate) fn of(file: &VectorFile) -> Option<Self> {
+        if zsseg::is_of(file) {
+            // The description of a folder is read with its files.
+            return (!is_json(&file.path)).then_some(Self::Zsseg);
+        }
         if is_json(&file.path) {
             if tokenizer::entries(&file.description).is_some() {
                 return Some(Self::Tokenizer);

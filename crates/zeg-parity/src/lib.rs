@@ -1,4 +1,4 @@
-//! Recomputes numbers of the reference implementations (ZegCLIP, CLIP-RC, ZegFormer, CAT-Seg) and compares them.
+//! Recomputes numbers of the reference implementations (ZegCLIP, CLIP-RC, ZegFormer, zsseg, CAT-Seg) and compares them.
 //!
 //! It is a tool for developers, behind the program `zeg-parity`. A file of reference numbers (`file`) describes itself:
 //! its metadata hold the whole configuration, so any file of a known kind (`Kind`) can be checked, whatever its sizes
@@ -39,6 +39,7 @@ mod planted;
 mod report;
 #[cfg(test)]
 mod result_tests;
+mod set_pass;
 mod small_model;
 mod summary;
 mod text;
@@ -48,6 +49,7 @@ mod trajectory;
 mod typed;
 mod variants;
 mod zegformer;
+mod zsseg;
 
 use std::{
     io::Write,
@@ -172,6 +174,7 @@ fn compute(file: &VectorFile, options: &Options) -> Result<Computed, ParityError
         Kind::FullSize => full_size::compare(check, options),
         Kind::Trajectory => trajectory::compare(check, options),
         Kind::ZegFormer => zegformer::compare(check, &options.device),
+        Kind::Zsseg => zsseg::compare(check, &options.device),
         Kind::CatSeg(file) => cat_seg::compare(check, file, options),
         Kind::NotBuilt(what) => Err(unknown(format!(
             "contains {what}, for which there is no comparison"

@@ -25,8 +25,8 @@ fn files() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let golden = root.join("tests/golden");
     let shared = root.join("../../../shared/vectors");
-    let mut folders = vec![golden.join("zegformer"), golden];
-    let of_methods = ["zegclip", "clip-rc", "clip", "zegformer"];
+    let mut folders = vec![golden.join("zegformer"), golden.join("zsseg"), golden];
+    let of_methods = ["zegclip", "clip-rc", "clip", "zegformer", "zsseg"];
     folders.extend(of_methods.map(|name| shared.join(name)));
     let files = folders.into_iter().flat_map(std::fs::read_dir).flatten();
     files

@@ -437,7 +437,7 @@ fn step(
                     weight_decay: weight_decay.number()?,
                     betas: (first, second),
                     epsilon: epsilon.number()?,
-                    clip_norm: None,
+                    ..AdamWSettings::default()
                 };
                 (rate.number()?, settings)
             }

@@ -3,10 +3,10 @@
 //!
 //! The numbers are in one folder: `a_state`, `a_train`, … with one description, `a_meta.json`; `a` is any name.
 
-mod case;
+pub(crate) mod case;
 mod clip_branch;
 mod evaluation;
-mod inference;
+pub(crate) mod inference;
 mod text;
 mod training;
 

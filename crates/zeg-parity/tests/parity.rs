@@ -82,6 +82,21 @@ fn zegformer_is_reproduced() {
 }
 
 #[test]
+fn zsseg_is_reproduced() {
+    let (summary, report) = compare(&[golden("zsseg")]);
+    assert!(summary.passed(), "{report}");
+    assert!(summary.tensors > 100, "{report}");
+    // The path of the description selects the same files.
+    let (again, report) = compare(&[golden("zsseg/a_meta.json")]);
+    assert_eq!(again.tensors, summary.tensors, "{report}");
+    if let Some(folder) = shared("zsseg") {
+        let (summary, report) = compare(&[folder]);
+        assert!(summary.passed(), "{report}");
+        assert!(summary.tensors > 300, "{report}");
+    }
+}
+
+#[test]
 fn shared_files_of_small_models_are_reproduced() {
     let folders: Vec<_> = ["zegclip", "clip", "clip-rc"]
         .into_iter()

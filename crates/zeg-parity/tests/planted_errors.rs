@@ -189,6 +189,37 @@ fn errors_are_found_in_shared_numbers_of_zegformer() {
     plant(&file("clipbranch"), &[&CROPS]);
 }
 
+/// Errors of zsseg's prompt stage. A factor on the text projection would vanish, since class embeddings have unit length.
+const PROMPTS: [PlantedError; 4] = [
+    ScaledWeight("visual.conv1.weight"),
+    WrongAttentionMask,
+    ZeroedToken,
+    WrongLabelMask,
+];
+
+#[test]
+fn errors_are_found_in_zsseg_of_the_repository() {
+    let file = |part: &str| golden(&format!("zsseg/a_{part}.safetensors"));
+    plant(&file("train"), &[&MASK_TRANSFORMER, &SET_LOSS]);
+    plant(&file("infer"), &[&MASK_TRANSFORMER, &CROPS]);
+    plant(&file("prompt"), &[&PROMPTS]);
+    plant(&file("text"), &[&TEXT]);
+}
+
+#[test]
+fn errors_are_found_in_shared_numbers_of_zsseg() {
+    let file = |part: &str| shared(&format!("zsseg/a_{part}.safetensors"));
+    plant(&file("train"), &[&MASK_TRANSFORMER, &SET_LOSS]);
+    // One pixel of each mask changes the gradients by less than their limit.
+    let terms = SET_LOSS.iter().filter(|&error| *error != WrongLabelMask);
+    let terms: Vec<_> = terms.copied().collect();
+    plant(&file("grads"), &[&MASK_TRANSFORMER, &terms]);
+    plant(&file("infer"), &[&MASK_TRANSFORMER, &CROPS]);
+    plant(&file("regions"), &[&CROPS]);
+    plant(&file("prompt"), &[&PROMPTS]);
+    plant(&file("text"), &[&TEXT]);
+}
+
 #[test]
 fn errors_are_found_in_shared_models_of_published_size() {
     plant(

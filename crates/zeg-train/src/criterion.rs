@@ -168,11 +168,16 @@ impl BatchLoss {
                 batch_masks: Arc::default(),
             });
         }
-        let masks = Arc::new(masks_of_images(&parts));
-        for part in &mut parts {
+        Self::share_masks(&mut parts);
+        Ok(parts)
+    }
+
+    /// Tells every part the numbers of labelled classes in all images of the batch.
+    pub(crate) fn share_masks(parts: &mut [MicroBatch]) {
+        let masks = Arc::new(masks_of_images(parts));
+        for part in parts {
             part.batch_masks = Arc::clone(&masks);
         }
-        Ok(parts)
     }
 
     /// Returns whether a pixel of the parts has the label of a training class, or waits for a pseudo label.
@@ -247,6 +252,7 @@ impl BatchLoss {
                 inputs: part.inputs,
                 size: part.size,
                 text: self.embeddings(model),
+                names: self.supervision.names(),
                 labels: PartLabels::new(part.labels, &self.supervision),
                 normalizer,
                 share: part.share,

@@ -36,6 +36,11 @@ impl<'a> PartLabels<'a> {
         }
     }
 
+    /// Returns whether none of the labels depends on the model's scores.
+    pub fn is_known(&self) -> bool {
+        matches!(self.labels, Labels::Ready(_))
+    }
+
     /// Returns the labels if none of them depends on the model's scores.
     ///
     /// # Errors

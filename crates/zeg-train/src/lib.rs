@@ -42,6 +42,7 @@ pub mod pretraining;
 pub mod pseudo_labels;
 pub mod recipe;
 pub mod schedule;
+pub mod set_loss;
 pub mod setting;
 pub mod supervision;
 pub mod targets;

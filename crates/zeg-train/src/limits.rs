@@ -55,6 +55,7 @@ impl TrainingConfig {
                 Some(optimizer.encoder_lr),
                 Legal::NotNegative,
             ),
+            ("optimizer.momentum", optimizer.momentum, Legal::BelowOne),
             ("optimizer.clip-norm", optimizer.clip_norm, Legal::Positive),
         ] {
             if let Some(value) = value.filter(|value| !legal.accepts(*value)) {

@@ -1,4 +1,4 @@
-//! Optimises named parameters with AdamW.
+//! Optimises named parameters with AdamW, or with gradient descent that has a momentum.
 //!
 //! burn's [`AdamW`] does the arithmetic. This module keeps its state as flat vectors under the parameters' names, so
 //! that a checkpoint can store it beside the weights and a resumed run continues exactly.
@@ -32,6 +32,10 @@ pub struct AdamWSettings {
     /// Factor on the learning rate of the encoder's own weights, if they are fine-tuned.
     #[serde(skip_serializing_if = "is_tenth")]
     pub encoder_lr: f64,
+    /// Share of the last step that plain gradient descent repeats, which then replaces AdamW; weight decay is a part of
+    /// its gradient. `None`: AdamW.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<f64>,
     /// Largest norm of all gradients as one vector; larger ones are scaled down to it. `None`: no clipping.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
@@ -80,6 +84,7 @@ impl Default for AdamWSettings {
             betas: (0.9, 0.999),
             epsilon: 1e-8,
             encoder_lr: 0.1,
+            momentum: None,
             clip_norm: None,
         }
     }
@@ -149,6 +154,16 @@ impl NamedAdamW {
             let gradient = gradients.remove(name)?;
             let state = self.states.remove(name);
             let group = (self.group_of)(name);
+            if let Some(momentum) = self.settings.momentum {
+                let step = Descent {
+                    rate: learning_rate * group.lr,
+                    momentum,
+                    weight_decay: group.weight_decay,
+                };
+                let (flat, state) = step.apply(param.flat(), gradient.without_autodiff(), state);
+                self.states.insert(name.to_owned(), state);
+                return Some(flat);
+            }
             let rule = self.settings.rule(group.weight_decay);
             // The optimiser works on flat values outside of the autodiff graph.
             let (flat, state) = rule.step(
@@ -205,6 +220,35 @@ impl NamedAdamW {
     }
 }
 
+/// A step of gradient descent with momentum, as PyTorch's `SGD` does it.
+struct Descent {
+    rate: f64,
+    momentum: f64,
+    weight_decay: f64,
+}
+
+impl Descent {
+    /// Returns the new values and the state, whose first moment is the last step; its second one is not used.
+    fn apply(
+        &self,
+        values: Tensor<1>,
+        gradient: Tensor<1>,
+        state: Option<AdamWState<1>>,
+    ) -> (Tensor<1>, AdamWState<1>) {
+        let gradient = gradient + values.clone() * self.weight_decay;
+        let (time, step) = match state {
+            Some(state) => {
+                let AdaptiveMomentumState { time, moment_1, .. } = state.momentum;
+                (time + 1, moment_1 * self.momentum + gradient)
+            }
+            None => (1, gradient),
+        };
+        let unused = Tensor::zeros_like(&step);
+        let state = AdamWState::new(AdaptiveMomentumState::new(time, step.clone(), unused));
+        (values - step * self.rate, state)
+    }
+}
+
 /// Returns the norm of all gradients as one vector.
 pub fn global_norm<'a>(gradients: impl IntoIterator<Item = &'a Tensor<1>>) -> f64 {
     let squares = gradients
@@ -238,6 +282,24 @@ mod tests {
 
     fn values(tensor: &Tensor<1>) -> Vec<f32> {
         tensor.clone().into_data().try_into_vec().unwrap()
+    }
+
+    /// Values computed by hand: the second step repeats 0.9 of the first.
+    #[test]
+    fn momentum_repeats_the_last_step() {
+        let device = Device::flex();
+        let tensor = |value: f32| Tensor::<1>::from_floats([value], &device);
+        let rule = Descent {
+            rate: 0.1,
+            momentum: 0.9,
+            weight_decay: 0.5,
+        };
+        let (first, state) = rule.apply(tensor(2.0), tensor(1.0), None);
+        assert!((values(&first)[0] - 1.8).abs() < 1e-6);
+        let (second, state) = rule.apply(first, tensor(-1.0), Some(state));
+        // 0.9·2 + (−1 + 0.9) = 1.7
+        assert!((values(&second)[0] - 1.63).abs() < 1e-6);
+        assert_eq!(state.momentum.time, 2);
     }
 
     #[test]

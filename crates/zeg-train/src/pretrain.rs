@@ -113,6 +113,7 @@ impl Pretrainer {
             betas: (0.9, 0.98), // as in CLIP
             epsilon: 1e-6,
             encoder_lr: 1.0,
+            momentum: None,
             clip_norm: None,
         });
         Self {

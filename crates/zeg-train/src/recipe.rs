@@ -50,6 +50,8 @@ pub struct LossPart<'a> {
     pub size: usize,
     /// Embeddings of the training classes, `[classes, dim]`.
     pub text: Tensor<2>,
+    /// Names of the training classes, in the order of their embeddings.
+    pub names: &'a [String],
     /// The labels; some may wait for pseudo labels from the model's own scores.
     pub labels: PartLabels<'a>,
     /// The number that the terms of the whole batch are divided by; `None` if it is not known before the last part.

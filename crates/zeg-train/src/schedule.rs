@@ -1,4 +1,4 @@
-//! Computes the learning rate of every step: polynomial or cosine decay with linear warm-up.
+//! Computes the learning rate of every step: polynomial or cosine decay after a warm-up.
 
 use std::f64::consts::PI;
 
@@ -14,6 +14,26 @@ pub enum Decay {
     Polynomial,
     /// Half a period of a cosine, ½·(1 + cos(π·step/steps)).
     Cosine,
+}
+
+/// The learning rate before the decay takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Warmup {
+    /// Rises linearly from the share `warmup-ratio` of the decay's value.
+    #[default]
+    Linear,
+    /// Stays at the share `warmup-ratio` of `base`.
+    Constant,
+}
+
+impl Warmup {
+    /// Returns whether this is the default, which is left out of files.
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Decay {
@@ -38,7 +58,10 @@ pub struct Schedule {
     pub decay: Decay,
     /// Exponent of polynomial decay.
     pub power: f64,
-    /// Number of steps of linear warm-up.
+    /// Learning rate before the decay takes over.
+    #[serde(skip_serializing_if = "Warmup::is_default")]
+    pub warmup: Warmup,
+    /// Number of steps of warm-up.
     pub warmup_steps: u64,
     /// Factor on the learning rate at the first warm-up step.
     pub warmup_ratio: f64,
@@ -52,6 +75,7 @@ impl Default for Schedule {
             minimum: 1e-6,
             decay: Decay::default(),
             power: 0.9,
+            warmup: Warmup::default(),
             warmup_steps: 1500,
             warmup_ratio: 1e-6,
         }
@@ -69,6 +93,9 @@ impl Schedule {
         let regular = (self.base - self.minimum) * factor + self.minimum;
         if step >= self.warmup_steps {
             return regular;
+        }
+        if self.warmup == Warmup::Constant {
+            return self.base * self.warmup_ratio;
         }
         let cold = 1.0 - step as f64 / self.warmup_steps as f64;
         regular * (1.0 - cold * (1.0 - self.warmup_ratio))
@@ -99,6 +126,31 @@ mod tests {
                 (found / lr - 1.0_f64).abs() < 1e-12,
                 "step {step}: {found} {lr}"
             );
+        }
+    }
+
+    /// The expected values were printed by the scheduler of zsseg's prompt stage for a run of 3,200 steps.
+    #[test]
+    fn a_cosine_follows_a_constant_start() {
+        let schedule = Schedule {
+            base: 0.02,
+            minimum: 0.0,
+            decay: Decay::Cosine,
+            warmup: Warmup::Constant,
+            warmup_steps: 100,
+            warmup_ratio: 0.005,
+            ..Schedule::default()
+        };
+        for (step, lr) in [
+            (0, 0.0001),
+            (99, 0.0001),
+            (100, 0.019_951_847_266_721_97),
+            (1000, 0.015_555_702_330_196_023),
+            (1600, 0.01),
+            (3199, 4.819_142_387_368_913e-9),
+        ] {
+            let found = schedule.at(step, 3200);
+            assert!((found - lr).abs() < 1e-12, "step {step}: {found} {lr}");
         }
     }
 

@@ -184,6 +184,7 @@ impl Trainer {
                 .enumerate()
                 .map(label)
                 .collect::<Result<_, _>>()?;
+            BatchLoss::share_masks(&mut parts);
         }
         let known = self.loss.normalizer(&parts);
         let mut counted = 0;

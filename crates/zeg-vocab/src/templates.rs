@@ -29,6 +29,8 @@ const MAX_TEMPLATES: usize = 1000;
 const SETS: &str = include_str!("../assets/templates.txt");
 /// Alias of `name-only`.
 const NONE: &str = "none";
+/// Name of the set whose sentences begin with learned vectors.
+const LEARNED: &str = "learned";
 
 /// Returns the names of the built-in sets in their order.
 fn names() -> impl Iterator<Item = &'static str> {
@@ -168,6 +170,9 @@ impl From<Template> for String {
 pub struct TemplateSet {
     name: String,
     templates: Vec<Template>,
+    /// Whether learned vectors stand in front of every sentence.
+    #[serde(skip)]
+    learned: bool,
 }
 
 impl TemplateSet {
@@ -190,6 +195,9 @@ impl TemplateSet {
     /// | `imagenet-80` | 80, CLIP on ImageNet |
     /// | `zegformer-single`, `zegformer-8` | 1 and 8, ZegFormer's head |
     /// | `zegformer-32` | 32, ZegFormer's classifier of cropped regions |
+    /// | `zsseg-single` | 1, zsseg without learned vectors |
+    /// | `vild-14` | 14, of the detector `ViLD`; zsseg across data sets |
+    /// | `learned` | the class name behind vectors that a model has learned |
     /// | `cat-seg` | 1, CAT-Seg |
     /// | `name-only` or `none` | the class name alone |
     ///
@@ -231,6 +239,7 @@ impl TemplateSet {
         Ok(Self {
             name: name.to_owned(),
             templates,
+            learned: false,
         })
     }
 
@@ -241,6 +250,7 @@ impl TemplateSet {
             || Self {
                 name: name.to_owned(),
                 templates: Vec::new(),
+                learned: false,
             },
             Self::of_section,
         )
@@ -252,7 +262,13 @@ impl TemplateSet {
         Self {
             name: set.name.to_owned(),
             templates: templates.collect(),
+            learned: set.name == LEARNED,
         }
+    }
+
+    /// Returns whether vectors that a model has learned stand in front of every sentence, instead of words.
+    pub fn is_learned(&self) -> bool {
+        self.learned
     }
 
     /// Returns the name of the set.
@@ -267,6 +283,7 @@ impl TemplateSet {
             .map(|(number, template)| Self {
                 name: format!("{}-{number}", self.name),
                 templates: vec![template.clone()],
+                learned: self.learned,
             })
             .collect()
     }
@@ -312,7 +329,10 @@ mod tests {
             assert_eq!((set.name(), set.templates().len()), (name, lines.count()));
             set.templates().len()
         });
-        assert_eq!(lengths.collect::<Vec<_>>(), [1, 15, 80, 1, 8, 32, 1, 1]);
+        assert_eq!(
+            lengths.collect::<Vec<_>>(),
+            [1, 15, 80, 1, 8, 32, 1, 14, 1, 1, 1]
+        );
         let none = TemplateSet::by_name("none").unwrap();
         assert_eq!(
             (none.name(), none.render("dog")),
@@ -357,10 +377,11 @@ mod tests {
         assert_eq!(
             error("imagenet80"),
             "unknown template set \"imagenet80\"; there are single, multi, imagenet-80, zegformer-single, \
-             zegformer-8, zegformer-32, cat-seg, name-only; did you mean \"imagenet-80\"?"
+             zegformer-8, zegformer-32, zsseg-single, vild-14, learned, \
+             cat-seg, name-only; did you mean \"imagenet-80\"?"
         );
         assert!(!error("photo").contains("did you mean"));
-        assert!(error(&"x".repeat(100_000)).len() < 200);
+        assert!(error(&"x".repeat(100_000)).len() < 300);
     }
 
     #[test]

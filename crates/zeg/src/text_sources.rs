@@ -7,6 +7,7 @@
 mod distinct;
 mod notice;
 mod table;
+mod tower;
 
 use std::path::PathBuf;
 
@@ -15,14 +16,13 @@ use burn::tensor::{Device, Tensor};
 use zeg_model::{
     ModelError,
     classes::{ClassNeeds, ClassQueries},
-    config::TextConfig,
     embeddings::ClassEmbeddings,
     method::Model,
     recognize::text_config,
     stop::StopSign,
-    text::{ClassTexts, TextTower},
+    text::ClassTexts,
     vocabulary::{Vocabulary, WORDS_KEY},
-    weights::{ParamBuilder, StateDict},
+    weights::StateDict,
 };
 use zeg_vocab::{
     classes::ClassSet,
@@ -35,9 +35,8 @@ use crate::embedding_cache::EmbeddingCache;
 pub use distinct::AllAlike;
 pub use notice::TextNotice;
 pub use table::{TableError, TableSource};
-
-/// Prefix of the text tower's tensors.
-const TEXT_TOWER: &str = "text_encoder.";
+pub use tower::NoLearnedVectors;
+use tower::from_tower;
 
 /// The sources that class embeddings may come from.
 pub struct TextSources<'a> {
@@ -285,7 +284,12 @@ pub fn class_queries(
         ))
         .into());
     }
-    let crops = embed_for_crops(classes, needs.crop_templates.as_deref(), sources, device)?;
+    let crops = embed_for_crops(
+        &needs.names(classes),
+        needs.crop_templates.as_deref(),
+        sources,
+        device,
+    )?;
     let each_template = if needs.each_template {
         let names = needs.names(classes);
         Some(embed_each_template(&names, &embeddings, sources, device)?)
@@ -383,66 +387,6 @@ pub fn embed_class_set(
         embeddings: embedded.embeddings.with_names(whole)?,
         ..embedded
     })
-}
-
-/// Embeds classes with the text tower, which is built only if a class is not in the cache.
-fn from_tower(
-    classes: &[Vec<String>],
-    sources: &TextSources,
-    config: &TextConfig,
-    tokenizer: &Tokenizer,
-    device: &Device,
-) -> Result<ClassEmbeddings, ModelError> {
-    let vocabulary = Vocabulary::of_weights(sources.weights, tokenizer)?;
-    if config.vocabulary < vocabulary.rows() {
-        return Err(ModelError::Config(format!(
-            "{}: the text tower has {} token embeddings, but its vocabulary has {} tokens",
-            sources.weights.origin(),
-            config.vocabulary,
-            vocabulary.rows()
-        )));
-    }
-    let dim = config.embed_dim;
-    let templates = sources.templates.set();
-    let mut rows: Vec<Option<Vec<f32>>> = classes
-        .iter()
-        .map(|names| sources.cache?.get(templates, names))
-        .map(|row| row.filter(|row| row.len() == dim))
-        .collect();
-    if rows.iter().any(Option::is_none) {
-        let frozen = |_: &str| false;
-        let params = ParamBuilder::new(sources.weights, device, 0, &frozen);
-        let tower = TextTower::build(&params.at(TEXT_TOWER.trim_end_matches('.')), config)?;
-        for (number, (names, row)) in classes.iter().zip(&mut rows).enumerate() {
-            if let Some(progress) = sources.progress {
-                progress(number, classes.len());
-            }
-            if row.is_some() {
-                continue;
-            }
-            sources.stop.check()?;
-            let embedding = tower.embed_classes_of(
-                (tokenizer, &vocabulary),
-                templates,
-                std::slice::from_ref(names),
-            )?;
-            let values: Vec<f32> = embedding
-                .into_data()
-                .convert::<f32>()
-                .try_into_vec()
-                .map_err(|error| ModelError::Config(format!("{error:?}")))?;
-            if let Some(cache) = sources.cache {
-                cache.put(templates, names, &values);
-            }
-            *row = Some(values);
-        }
-    }
-    let names = classes
-        .iter()
-        .map(|names| names.first().cloned().unwrap_or_default())
-        .collect();
-    let values = rows.into_iter().flatten().flatten().collect();
-    ClassEmbeddings::new(names, values, dim, "text tower".into())
 }
 
 #[cfg(test)]

@@ -97,16 +97,18 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     let fingerprint = facts::fingerprint(settings, &experiment, &sets, &weights, &base)?;
     facts::check(&folder, &start, &base, &fingerprint)?;
 
+    let text_weights = start.with_checkpoint(&weights)?;
     let (embeddings, texts) = embed_classes(&TextInput {
         settings,
         templates: &experiment.data.templates,
         classes: &classes,
         needs: &architecture.blueprint(&device)?.class_needs(),
-        weights: &weights,
+        weights: &text_weights,
         device: &device,
     })?;
     let (mut trainer, fresh) = build_trainer(&TrainerInput {
         recipe: recipes.of(architecture.method())?,
+        methods,
         architecture: &*architecture,
         experiment: &experiment,
         classes: &classes,
@@ -147,7 +149,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         classes: &info.classes,
         embeddings: &embeddings,
         texts: texts.clone(),
-        weights: &weights,
+        weights: &text_weights,
         device: &device,
     })?;
     let mut run = TrainingRun {

@@ -1,7 +1,7 @@
 //! Hints about class names and class embeddings.
 
 use zeg::{
-    text_sources::{AllAlike, NoTextEncoder, TableError, TemplatesNeedTextTower},
+    text_sources::{AllAlike, NoLearnedVectors, NoTextEncoder, TableError, TemplatesNeedTextTower},
     vocab::{
         classes::{ClassArgumentError, ClassError, QueryError},
         tokenizer::TokenizeError,
@@ -29,6 +29,12 @@ pub(super) fn of_classes(cause: &(dyn std::error::Error + 'static)) -> Option<St
     if cause.is::<AllAlike>() {
         return Some(
             "the table or the weights are damaged or were never trained; `zeg info FILE` describes a table".into(),
+        );
+    }
+    if cause.is::<NoLearnedVectors>() {
+        return Some(
+            "train the vectors with a method's prompt stage first, or choose other templates, such as data.templates=single"
+                .into(),
         );
     }
     if cause.is::<TemplatesNeedTextTower>() {

@@ -9,7 +9,7 @@ use regex::Regex;
 use schemars::{Schema, schema_for};
 use zeg::model::{
     method::{Method, StartingPoint},
-    methods::{self, Methods, zegformer::ZegFormerOptions},
+    methods::{self, Methods, zegformer::ZegFormerOptions, zsseg::ZssegOptions},
 };
 use zeg_train::{
     experiment::Experiment,
@@ -40,6 +40,7 @@ fn method_sections() -> Vec<(&'static str, &'static str, Schema)> {
             "zegformer",
             methods::zegformer::entry::section_schema(),
         ),
+        ("model", "zsseg", methods::zsseg::entry::section_schema()),
         (
             "model",
             "cat-seg",
@@ -48,25 +49,28 @@ fn method_sections() -> Vec<(&'static str, &'static str, Schema)> {
         ("training.loss", "zegclip", schema_for!(MaskLoss)),
         ("training.loss", "clip-rc", schema_for!(ClipRcLossWeights)),
         ("training.loss", "zegformer", schema_for!(SetLoss)),
+        ("training.loss", "zsseg", schema_for!(SetLoss)),
         ("training.loss", "cat-seg", schema_for!(CatSegLossWeights)),
         (
             "inference.method",
             "zegformer",
             schema_for!(ZegFormerOptions),
         ),
+        ("inference.method", "zsseg", schema_for!(ZssegOptions)),
     ]
 }
 
 /// An experiment file of each method that is trained.
-const EXPERIMENTS: [(&str, &str); 4] = [
+const EXPERIMENTS: [(&str, &str); 5] = [
     ("zegclip", "configs/voc12/zegclip-inductive.toml"),
     ("clip-rc", "configs/voc12/clip-rc-inductive.toml"),
     ("zegformer", "configs/voc12/zegformer-r50.toml"),
+    ("zsseg", "configs/voc12/zsseg-r50.toml"),
     ("cat-seg", "configs/coco-stuff164k/cat-seg-vitb.toml"),
 ];
 
 /// Defaults that the schemas leave out, since they are left out of written files: `(key, value)`.
-pub(crate) const LEFT_OUT: [(&str, &str); 12] = [
+pub(crate) const LEFT_OUT: [(&str, &str); 13] = [
     ("model.method", "zegclip"),
     ("model.head.mask-scale", "1.0"),
     ("model.head.query", "product-text"),
@@ -75,6 +79,7 @@ pub(crate) const LEFT_OUT: [(&str, &str); 12] = [
     ("training.objective", "focal-dice"),
     ("training.optimizer.encoder-lr", "0.1"),
     ("training.schedule.decay", "polynomial"),
+    ("training.schedule.warmup", "linear"),
     ("inference.mode", "slide"),
     ("inference.longest-side", "0"),
     ("inference.refine", "none"),
@@ -107,11 +112,14 @@ sets](../../guide/cross-dataset.md).
     let mut page = Page::new(
         "Evaluation plan",
         text,
-        vec![(
-            "inference.method",
-            "zegformer",
-            schema_for!(ZegFormerOptions),
-        )],
+        vec![
+            (
+                "inference.method",
+                "zegformer",
+                schema_for!(ZegFormerOptions),
+            ),
+            ("inference.method", "zsseg", schema_for!(ZssegOptions)),
+        ],
     );
     page.file(&zeg_cli::schema::evaluation_plan());
     page.write("reference/configuration/evaluation-plan.md");

@@ -43,6 +43,66 @@ fn a_released_zegformer_keeps_its_names_and_its_text_tower_is_found() {
 }
 
 #[test]
+fn a_released_zsseg_gets_the_names_of_clip_and_of_its_vectors() {
+    let own = [
+        "sem_seg_head.predictor.class_embed.layers.0.weight",
+        "clip_adapter.non_object_embedding",
+        "backbone.stem.conv3.weight",
+    ];
+    let clip = "clip_adapter.clip_model.";
+    let prompts = "clip_adapter.prompt_learner.";
+    let renamed = [
+        (
+            format!("{clip}visual.conv1.weight"),
+            "backbone.conv1.weight",
+        ),
+        (format!("{clip}ln_final.bias"), "text_encoder.ln_final.bias"),
+        (
+            format!("{clip}text_projection"),
+            "text_encoder.text_projection",
+        ),
+        (
+            format!("{prompts}prefix_prompt"),
+            "prompt_learner.prefix_prompt",
+        ),
+    ];
+    let dropped = [
+        "criterion.empty_weight".to_owned(),
+        format!("{clip}logit_scale"),
+        format!("{prompts}dot_signal"),
+        "clip_adapter.pixel_mean".to_owned(),
+    ];
+    let mut names: Vec<&str> = own.to_vec();
+    names.extend(renamed.iter().map(|(name, _)| name.as_str()));
+    names.extend(dropped.iter().map(String::as_str));
+    let mut expected: Vec<String> = own.map(str::to_owned).to_vec();
+    expected.extend(renamed.iter().map(|(_, name)| (*name).to_owned()));
+    expected.sort();
+    assert_eq!(read(&names), ("zsseg", expected));
+}
+
+#[test]
+fn vectors_for_crops_alone_are_marked() {
+    let adapter = "_region_clip_adapter.";
+    let names = [
+        format!("{adapter}clip_model.visual.conv1.weight"),
+        format!("{adapter}prompt_learner.prefix_prompt"),
+        format!("{adapter}prompt_learner.end_signal"),
+        "clip_adapter.clip_model.visual.conv1.weight".to_owned(),
+    ];
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let expected = [
+        "backbone.conv1.weight",
+        "prompt_learner.for_regions",
+        "prompt_learner.prefix_prompt",
+    ];
+    assert_eq!(
+        read(&names),
+        ("zsseg", expected.map(str::to_owned).to_vec())
+    );
+}
+
+#[test]
 fn reference_checkpoints_of_zegclip_and_clip_rc_have_our_names() {
     let buffer = "decode_head.loss_decode.criterion.empty_weight";
     let prompts = "backbone.prompt_embeddings";

@@ -8,6 +8,7 @@ pub mod clip_rc;
 pub mod training_free;
 pub mod zegclip;
 pub mod zegformer;
+pub mod zsseg;
 
 #[cfg(test)]
 mod key_table_tests;
@@ -21,10 +22,11 @@ use crate::{
 };
 
 /// The built-in methods. The first that is trained on masks and the first that uses plain CLIP are the defaults.
-pub static BUILTIN: [&dyn Method; 12] = [
+pub static BUILTIN: [&dyn Method; 13] = [
     &zegclip::ZegClipMethod,
     &clip_rc::ClipRcMethod,
     &zegformer::ZegFormerMethod,
+    &zsseg::ZssegMethod,
     &cat_seg::CatSegMethod,
     training_free::FAMILY[0],
     training_free::FAMILY[1],

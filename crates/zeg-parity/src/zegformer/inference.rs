@@ -22,13 +22,13 @@ use super::{
     ACTIVATION, MASK_TIE,
     case::{self, Case, Switches},
     compare_trace,
-    training::compare_output,
 };
 use crate::{
     ParityError,
     array::Array,
     check::{Check, Computed},
     limit::Limit,
+    set_pass::compare_output,
     small_model::compare_labels,
 };
 
@@ -93,7 +93,7 @@ fn compare_classes(check: &mut Check, case: &Case) {
 }
 
 /// Reads the height and width of a map.
-pub(super) fn output_size(check: &mut Check, name: &str) -> Result<[usize; 2], ParityError> {
+pub(crate) fn output_size(check: &mut Check, name: &str) -> Result<[usize; 2], ParityError> {
     let [height, width] = check.input(name)?.to_u32()[..] else {
         return Err(check.tensor_error(name, "is not [height, width]"));
     };
@@ -123,9 +123,9 @@ impl RegionModel<'_> {
             .pop()
             .ok_or_else(|| ParityError::Backend("the model has no decoder layer".into()))?;
         if let Some(check) = check {
-            compare_output(check, "final", &last)?;
+            compare_output(check, "final", &last, ACTIVATION)?;
             for (layer, output) in outputs.iter().enumerate() {
-                compare_output(check, &format!("aux{layer}"), output)?;
+                compare_output(check, &format!("aux{layer}"), output, ACTIVATION)?;
             }
         }
         Ok(last)
@@ -476,7 +476,7 @@ impl Clip {
 }
 
 /// Rearranges `[rows, classes, columns]` to `[classes, rows, columns]`.
-fn classes_first(values: &[f32], classes: usize, [height, width]: [usize; 2]) -> Array {
+pub(crate) fn classes_first(values: &[f32], classes: usize, [height, width]: [usize; 2]) -> Array {
     let mut result = Vec::with_capacity(values.len());
     for class in 0..classes {
         for row in values.chunks_exact((classes * width).max(1)) {

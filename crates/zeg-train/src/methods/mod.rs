@@ -4,14 +4,16 @@ pub mod cat_seg;
 pub mod clip_rc;
 pub mod zegclip;
 pub mod zegformer;
+pub mod zsseg;
 
 use crate::recipe::Recipe;
 
 /// The recipes of the built-in methods; a test compares them with the list of methods.
-pub static BUILTIN: [&dyn Recipe; 4] = [
+pub static BUILTIN: [&dyn Recipe; 5] = [
     &zegclip::ZegClipRecipe,
     &clip_rc::ClipRcRecipe,
     &zegformer::ZegFormerRecipe,
+    &zsseg::ZssegRecipe,
     &cat_seg::CatSegRecipe,
 ];
 

@@ -1,18 +1,22 @@
 //! Builds the trainer of a run: its model, its teacher, and where it starts.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use burn::tensor::Device;
 use zeg::{
     model::{
-        ModelError, embeddings::ClassEmbeddings, method::Architecture, text::ClassTexts,
-        weights::StateDict,
+        ModelError, embeddings::ClassEmbeddings, method::Architecture, methods::Methods,
+        text::ClassTexts, weights::StateDict,
     },
     vocab::classes::ClassSet,
 };
 use zeg_train::{
-    checkpoint::read_moments, experiment::Experiment, pseudo_labels::Teacher, recipe::Recipe,
-    setting::supervision, trainer::Trainer,
+    checkpoint::{Checkpoint, read_moments},
+    experiment::Experiment,
+    pseudo_labels::Teacher,
+    recipe::Recipe,
+    setting::supervision,
+    trainer::Trainer,
 };
 
 use super::run_folder::Start;
@@ -21,6 +25,7 @@ use crate::progress::Verbosity;
 /// Everything that a trainer is built from.
 pub(super) struct TrainerInput<'a> {
     pub(super) recipe: &'static dyn Recipe,
+    pub(super) methods: &'a Methods,
     pub(super) architecture: &'a dyn Architecture,
     pub(super) experiment: &'a Experiment,
     /// All classes of the data set.
@@ -44,6 +49,7 @@ pub(super) struct TrainerInput<'a> {
 pub(super) fn build_trainer(input: &TrainerInput) -> anyhow::Result<(Trainer, Vec<String>)> {
     let TrainerInput {
         recipe,
+        methods,
         architecture,
         experiment,
         classes,
@@ -98,7 +104,7 @@ pub(super) fn build_trainer(input: &TrainerInput) -> anyhow::Result<(Trainer, Ve
         .filter(|key| architecture.trains(key) || architecture.keeps(key))
         .collect();
     if let Start::Resumed(checkpoint) | Start::Init(checkpoint) = start
-        && let Some(key) = fresh.first()
+        && let Some(key) = first_missing(&fresh, checkpoint, methods)?
     {
         return Err(ModelError::MissingTensor {
             key: key.clone(),
@@ -134,4 +140,18 @@ pub(super) fn build_trainer(input: &TrainerInput) -> anyhow::Result<(Trainer, Ve
         }
     }
     Ok((trainer, fresh))
+}
+
+/// Returns the first parameter that starts fresh although the model of the checkpoint has it.
+fn first_missing<'a>(
+    fresh: &'a [String],
+    checkpoint: &Checkpoint,
+    methods: &Methods,
+) -> anyhow::Result<Option<&'a String>> {
+    if fresh.is_empty() {
+        return Ok(None);
+    }
+    let before = checkpoint.architecture(methods)?.params()?;
+    let names: BTreeSet<&str> = before.iter().map(|param| param.name.as_str()).collect();
+    Ok(fresh.iter().find(|name| names.contains(name.as_str())))
 }

@@ -14,7 +14,9 @@ use std::{
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
-use zeg::model::{method::Architecture, methods::Methods, section::ModelSection};
+use zeg::model::{
+    method::Architecture, methods::Methods, section::ModelSection, weights::StateDict,
+};
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -75,8 +77,12 @@ impl Start {
                     let architecture = section.architecture(methods)?;
                     anyhow::Ok(format!("{architecture:?}"))
                 };
+                let follows = || {
+                    let earlier = old.architecture(methods)?;
+                    anyhow::Ok(new.architecture(methods)?.follows(&*earlier))
+                };
                 anyhow::ensure!(
-                    spelled_out(old)? == spelled_out(new)?,
+                    spelled_out(old)? == spelled_out(new)? || follows()?,
                     "{} holds another model: {}",
                     path.display(),
                     differing("model", old, new)
@@ -90,7 +96,8 @@ impl Start {
         }
     }
 
-    /// Checks that the checkpoint has this architecture, including the activation, which no experiment need state.
+    /// Checks that the checkpoint has this architecture, or one that it follows, including the activation, which no
+    /// experiment need state.
     ///
     /// # Errors
     /// Returns an error if the architectures differ.
@@ -104,12 +111,22 @@ impl Start {
         };
         let before = checkpoint.architecture(methods)?;
         anyhow::ensure!(
-            format!("{before:?}") == format!("{architecture:?}"),
+            format!("{before:?}") == format!("{architecture:?}") || architecture.follows(&*before),
             "{}: was trained with another activation of the image encoder than that of the weights; state it with \
              --activation",
             checkpoint.path().display()
         );
         Ok(())
+    }
+
+    /// Returns the weights together with those of the checkpoint, which hold what class embeddings follow from besides
+    /// the text tower.
+    pub(super) fn with_checkpoint(&self, weights: &StateDict) -> anyhow::Result<StateDict> {
+        let mut weights = weights.clone();
+        if let Self::Resumed(checkpoint) | Self::Init(checkpoint) = self {
+            weights.add(checkpoint.path())?;
+        }
+        Ok(weights)
     }
 }
 

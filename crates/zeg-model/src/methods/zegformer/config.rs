@@ -5,18 +5,16 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ModelError,
     config::{Activation, VisionConfig},
+    mask_transformer::{
+        MaskTransformerConfig,
+        config::{MOST, shape_of},
+    },
     weights::{Architecture, StateDict, assumed_image_heads},
 };
 
 use super::{crops::CropStyle, fusion::Fusion};
 
-/// Stride of the coarsest feature map, in pixels; images are padded to multiples of it.
-pub const STRIDE: usize = 32;
-/// Stride of the mask logits, in pixels.
-pub const MASK_STRIDE: usize = 4;
-
-/// Upper limit on the blocks and layers that are counted in weights.
-const MOST: usize = 1024;
+pub use crate::mask_transformer::config::{MASK_STRIDE, ResNetConfig, STRIDE};
 
 /// The configuration of a ZegFormer. Every size can be set; [`ZegFormerConfig::default`] is as released.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -91,86 +89,8 @@ pub struct ZegFormerOptions {
     pub crop_templates: Option<String>,
 }
 
-/// The configuration of a residual network of bottleneck blocks with frozen normalisation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct ResNetConfig {
-    /// Number of blocks in each of the four stages.
-    pub blocks: [usize; 4],
-    /// Number of channels after the first convolution.
-    pub stem: usize,
-    /// Output channels of the first stage; each further stage has twice as many.
-    pub output: usize,
-    /// Channels inside the first stage's blocks; each further stage has twice as many.
-    pub bottleneck: usize,
-}
-
-/// The configuration of a ResNet-50.
-impl Default for ResNetConfig {
-    fn default() -> Self {
-        Self {
-            blocks: [3, 4, 6, 3],
-            stem: 64,
-            output: 256,
-            bottleneck: 64,
-        }
-    }
-}
-
-impl ResNetConfig {
-    /// Returns the configuration of a ResNet-50 or ResNet-101.
-    ///
-    /// # Errors
-    /// Returns an error for any other depth.
-    pub fn by_depth(depth: usize) -> Result<Self, ModelError> {
-        let blocks = match depth {
-            50 => [3, 4, 6, 3],
-            101 => [3, 4, 23, 3],
-            _ => {
-                return Err(ModelError::Config(format!(
-                    "unknown ResNet depth {depth}; known: 50, 101"
-                )));
-            }
-        };
-        Ok(Self {
-            blocks,
-            ..Self::default()
-        })
-    }
-
-    /// Returns the number of output channels of a stage, 0 to 3.
-    pub fn stage_output(&self, stage: usize) -> usize {
-        self.output << stage
-    }
-
-    /// Returns the number of channels inside a stage's blocks, 0 to 3.
-    pub fn stage_bottleneck(&self, stage: usize) -> usize {
-        self.bottleneck << stage
-    }
-
-    /// Returns the number of layers as in the published names: three per block, the first convolution and a classifier.
-    pub fn depth(&self) -> usize {
-        3 * self.blocks.iter().sum::<usize>() + 2
-    }
-
-    /// Infers the sizes from the tensors of a state dict; `None` if there is no such network under `prefix`.
-    fn from_weights(weights: &StateDict, prefix: &str) -> Option<Self> {
-        let rows = |name: &str| Some(weights.shape(&format!("{prefix}{name}"))?[0]);
-        let blocks_of = |stage: usize| {
-            let has = |block: &usize| {
-                weights.contains(&format!("{prefix}res{stage}.{block}.conv1.weight"))
-            };
-            (0..MOST).take_while(has).count()
-        };
-        Some(Self {
-            blocks: [2, 3, 4, 5].map(blocks_of),
-            stem: rows("stem.conv1.weight")?,
-            output: rows("res2.0.conv3.weight")?,
-            bottleneck: rows("res2.0.conv1.weight")?,
-        })
-    }
-}
+/// Weight of the projection into the joint space, which every ZegFormer has, and no other mask transformer.
+pub(super) const PROJECTION: &str = "sem_seg_head.predictor.projection_layer.weight";
 
 /// Returns CLIP's image tower in a released model that includes it; `None` if there is none.
 ///
@@ -217,39 +137,50 @@ impl ZegFormerConfig {
     /// Returns an error if a tensor that determines a size is missing, or a configuration beside the weights cannot be
     /// read.
     pub fn from_weights(weights: &StateDict, heads: usize) -> Result<Self, ModelError> {
-        const DECODER: &str = "sem_seg_head.predictor.transformer.decoder.layers";
-        let shape = |key: &str, axes: usize| match weights.shape(key) {
-            Some(shape) if shape.len() == axes => Ok(shape),
-            _ => Err(ModelError::MissingTensor {
-                key: key.to_owned(),
-                origin: weights.origin(),
-            }),
-        };
-        let backbone = ResNetConfig::from_weights(weights, "backbone.").ok_or_else(|| {
-            ModelError::MissingTensor {
-                key: "backbone.stem.conv1.weight".into(),
-                origin: weights.origin(),
-            }
-        })?;
-        let mask_features = shape("sem_seg_head.pixel_decoder.mask_features.weight", 4)?;
-        let queries = shape("sem_seg_head.predictor.query_embed.weight", 2)?;
-        let projection = shape("sem_seg_head.predictor.projection_layer.weight", 2)?;
-        let hidden = shape(&format!("{DECODER}.0.linear1.weight"), 2)?;
-        let has_layer =
-            |layer: &usize| weights.contains(&format!("{DECODER}.{layer}.linear1.weight"));
+        let MaskTransformerConfig {
+            backbone,
+            pixel_width,
+            norm_groups,
+            mask_width,
+            queries,
+            width,
+            heads,
+            layers,
+            feed_forward,
+            dropout,
+        } = MaskTransformerConfig::from_weights(weights, heads)?;
+        let projection = shape_of(weights, PROJECTION, 2)?;
         Ok(Self {
             backbone,
-            pixel_width: mask_features[1],
-            mask_width: mask_features[0],
-            queries: queries[0],
-            width: queries[1],
+            pixel_width,
+            norm_groups,
+            mask_width,
+            queries,
+            width,
             heads,
-            layers: (0..MOST).take_while(has_layer).count(),
-            feed_forward: hidden[0],
+            layers,
+            feed_forward,
+            dropout,
             embed_dim: projection[0],
             classifier: released_tower(weights)?,
             ..Self::default()
         })
+    }
+
+    /// Returns the sizes of the first stage.
+    pub fn mask_transformer(&self) -> MaskTransformerConfig {
+        MaskTransformerConfig {
+            backbone: self.backbone.clone(),
+            pixel_width: self.pixel_width,
+            norm_groups: self.norm_groups,
+            mask_width: self.mask_width,
+            queries: self.queries,
+            width: self.width,
+            heads: self.heads,
+            layers: self.layers,
+            feed_forward: self.feed_forward,
+            dropout: self.dropout,
+        }
     }
 
     /// Checks that the sizes are consistent.
@@ -259,37 +190,10 @@ impl ZegFormerConfig {
     /// probability.
     pub fn check(&self) -> Result<(), ModelError> {
         let fail = |text: String| Err(ModelError::Config(text));
-        let backbone = &self.backbone;
-        let sizes = [
-            backbone.stem,
-            backbone.output,
-            backbone.bottleneck,
-            self.pixel_width,
-            self.norm_groups,
-            self.mask_width,
-            self.queries,
-            self.width,
-            self.heads,
-            self.layers,
-            self.feed_forward,
-            self.crop_side,
-            self.embed_dim,
-        ];
-        if sizes.contains(&0) || backbone.blocks.contains(&0) {
+        if self.crop_side == 0 || self.embed_dim == 0 {
             return fail(format!("a ZegFormer size must not be zero: {self:?}"));
         }
-        if !self.pixel_width.is_multiple_of(self.norm_groups) {
-            return fail(format!(
-                "pixel-width {} is not a multiple of norm-groups {}",
-                self.pixel_width, self.norm_groups
-            ));
-        }
-        if !self.width.is_multiple_of(self.heads) || !self.width.is_multiple_of(4) {
-            return fail(format!(
-                "width {} must be a multiple of its {} heads, and of 4 for the sine position embedding",
-                self.width, self.heads
-            ));
-        }
+        self.mask_transformer().check("ZegFormer")?;
         if let Some(tower) = &self.classifier {
             tower.check()?;
             if tower.embed_dim != self.embed_dim {
@@ -298,12 +202,6 @@ impl ZegFormerConfig {
                     self.embed_dim, tower.embed_dim
                 ));
             }
-        }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return fail(format!(
-                "dropout {} must be a probability below 1",
-                self.dropout
-            ));
         }
         Ok(())
     }

@@ -8,8 +8,8 @@ use serde_json::json;
 use super::{
     ZegFormer, ZegFormerConfig,
     classifier::RELEASED_CLIP,
-    config::{STRIDE, ZegFormerOptions},
-    count::{zegformer_macs, zegformer_params},
+    config::{PROJECTION, STRIDE, ZegFormerOptions},
+    count::zegformer_macs,
     fusion::Fusion,
     keys,
 };
@@ -18,14 +18,13 @@ use crate::{
     config::{Activation, Encoder, VisionConfig},
     cost::{Cost, CostPart},
     inference::Inference,
+    mask_transformer::count::param_counts,
     method::{Architecture, ExampleSize, Method, Model, PlainTower, Scoring, StartingPoint},
     renamed::take_at,
     section::Section,
     weights::{KeyTable, ParamBuilder, StateDict},
 };
 
-/// Name of a tensor that every ZegFormer has.
-const QUERIES: &str = "sem_seg_head.predictor.query_embed.weight";
 /// Number of attention heads of the released ZegFormers; it cannot be read from any tensor.
 const RELEASED_HEADS: usize = 8;
 /// Prompt templates of the released ZegFormers for crops, independent of those of their own head.
@@ -125,7 +124,7 @@ impl Method for ZegFormerMethod {
     }
 
     fn recognize(&self, weights: &StateDict) -> Result<Option<Arc<dyn Architecture>>, ModelError> {
-        if !weights.contains(QUERIES) {
+        if !weights.contains(PROJECTION) {
             return Ok(None);
         }
         let config = ZegFormerConfig {
@@ -241,7 +240,7 @@ impl Architecture for ZegFormerConfig {
         let macs = zegformer_macs(self, self.resolution, classes).summed();
         let part = |key, label: String, macs| CostPart { key, label, macs };
         Ok(Cost {
-            params: zegformer_params(&list),
+            params: param_counts(&list),
             parts: vec![
                 part("head", "first stage".into(), macs.head),
                 part("encoder", format!("{} crops", self.queries), macs.encoder),

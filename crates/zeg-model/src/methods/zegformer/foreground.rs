@@ -1,6 +1,6 @@
 //! The pixels of a mask: its foreground and bounding box.
 
-use crate::resize::taps;
+pub use crate::mask_transformer::masks::enlarge;
 
 /// Probability above which a pixel is foreground.
 const FOREGROUND: f32 = 0.5;
@@ -10,23 +10,6 @@ const FOREGROUND: f32 = 0.5;
 /// As in the reference, right and bottom are the *indices* of the last foreground column and row, not the edges after
 /// them. A mask that is empty, or one pixel wide or high, has the whole padded image as its box.
 pub type PixelBox = [f32; 4];
-
-/// Resizes mask logits to the size of the image, bilinearly: `[h, w]` → `[height, width]`.
-pub fn enlarge(logits: &[f32], [h, w]: [usize; 2], [height, width]: [usize; 2]) -> Vec<f32> {
-    let (rows, columns) = (taps(h, height), taps(w, width));
-    let mut values = Vec::with_capacity(height * width);
-    let mut line = vec![0.0_f32; w];
-    for (top, bottom, fraction) in rows {
-        let (top, bottom) = (&logits[top * w..][..w], &logits[bottom * w..][..w]);
-        for ((value, a), b) in line.iter_mut().zip(top).zip(bottom) {
-            *value = a * (1.0 - fraction) + b * fraction;
-        }
-        values.extend(columns.iter().map(|&(left, right, fraction)| {
-            line[left] * (1.0 - fraction) + line[right] * fraction
-        }));
-    }
-    values
-}
 
 /// Returns which pixels a mask covers: those where σ(logit) is above one half.
 pub fn foreground(logits: &[f32]) -> Vec<bool> {

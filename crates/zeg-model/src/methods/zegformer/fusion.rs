@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::mask_transformer::masks::softmax;
+
 /// The combination of the two kinds of scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -84,17 +86,6 @@ fn fuse(fusion: Fusion, own: &[f64], clip: &[f64], seen: &[bool]) -> Vec<f64> {
         Fusion::SeenUnseen | Fusion::AllClasses => own[class].powf(less) * clip[class].powf(more),
     };
     (0..own.len()).map(score).collect()
-}
-
-/// Computes a softmax in double precision.
-fn softmax(logits: &[f32]) -> Vec<f64> {
-    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: Vec<f64> = logits
-        .iter()
-        .map(|&logit| f64::from(logit - highest).exp())
-        .collect();
-    let sum: f64 = powers.iter().sum();
-    powers.into_iter().map(|power| power / sum).collect()
 }
 
 fn rounded(values: &[f64]) -> Vec<f32> {

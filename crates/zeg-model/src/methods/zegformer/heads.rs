@@ -2,26 +2,25 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Tensor, activation::relu},
+    tensor::Tensor,
 };
 
 use super::{
     config::ZegFormerConfig,
     convolution::{Convolution, Kernel},
-    positions::sine_positions,
     query_decoder::QueryTransformer,
 };
+pub use crate::mask_transformer::queries::{QueryNetwork, QueryTable, mask_logits};
 use crate::{
     ModelError,
     layers::{Linear, l2_normalize},
+    mask_transformer::queries,
     trace::Trace,
     weights::{Init, ParamBuilder},
 };
 
 /// Temperature of the cosine similarity between query vectors and class embeddings.
 const TEMPERATURE: f64 = 0.01;
-/// Number of linear layers from a query to its mask.
-const MASK_LAYERS: usize = 3;
 
 /// The mask queries, their decoder and the heads.
 #[derive(Module, Debug)]
@@ -39,21 +38,7 @@ pub struct Predictor {
     /// Logarithm of the scale of cosine similarities, frozen: `[1]`
     pub logit_scale: Param<Tensor<1>>,
     /// MLP from a query to the weights of its mask.
-    pub mask_embed: MaskNetwork,
-}
-
-/// A table of vectors, under the reference's name.
-#[derive(Module, Debug)]
-pub struct QueryTable {
-    /// `[queries, width]`
-    pub weight: Param<Tensor<2>>,
-}
-
-/// Three linear layers with ReLU between them.
-#[derive(Module, Debug)]
-pub struct MaskNetwork {
-    /// The layers, first to last.
-    pub layers: Vec<Linear>,
+    pub mask_embed: QueryNetwork,
 }
 
 /// The heads' output for the queries after one decoder layer.
@@ -73,27 +58,20 @@ impl Predictor {
     pub fn build(params: &ParamBuilder, config: &ZegFormerConfig) -> Result<Self, ModelError> {
         let (width, dim) = (config.width, config.embed_dim);
         let map = Kernel::new(config.backbone.stage_output(3), width, 1);
-        let table = params.at("query_embed");
         let temperature = Init::Constant((1.0 / TEMPERATURE).ln() as f32);
         let bound = Init::Uniform(1.0 / (dim as f64).sqrt());
-        let network = params.at("mask_embed").at("layers");
-        let layers = (0..MASK_LAYERS).map(|layer| {
-            let last = layer + 1 == MASK_LAYERS;
-            let output = if last { config.mask_width } else { width };
-            Linear::build(&network.at(layer), width, output)
-        });
+        let transformer = config.mask_transformer();
         Ok(Self {
             input_proj: Convolution::build(&params.at("input_proj"), map)?,
-            query_embed: QueryTable {
-                weight: table.param("weight", [config.queries, width], Init::Normal(1.0))?,
-            },
-            transformer: QueryTransformer::build(&params.at("transformer"), config)?,
+            query_embed: QueryTable::build(&params.at("query_embed"), config.queries, width)?,
+            transformer: QueryTransformer::build(&params.at("transformer"), &transformer)?,
             projection_layer: Linear::build(&params.at("projection_layer"), width, dim)?,
             bg_feature: params.param("bg_feature", [1, dim], bound)?,
             logit_scale: params.param("logit_scale", [1], temperature)?,
-            mask_embed: MaskNetwork {
-                layers: layers.collect::<Result<_, _>>()?,
-            },
+            mask_embed: QueryNetwork::build(
+                &params.at("mask_embed"),
+                &[width, width, width, config.mask_width],
+            )?,
         })
     }
 
@@ -101,17 +79,8 @@ impl Predictor {
     ///
     /// - `map`: the coarsest feature map `[batch, channels, h, w]`
     pub fn decode(&self, map: Tensor<4>, trace: &mut Trace) -> Vec<Tensor<3>> {
-        let memory = self.input_proj.forward(map); // [batch, width, h, w]
-        trace.record("input_proj", &memory);
-        let [batch, width, h, w] = memory.dims();
-        let places = sine_positions(width, [h, w], &memory.device()); // [1, h·w, width]
-        if trace.is_on() {
-            let map = places.clone().swap_dims(1, 2).reshape([1, width, h, w]);
-            trace.record("pos_embed", &map.expand([batch, width, h, w]));
-        }
-        let memory = memory.reshape([batch, width, h * w]).swap_dims(1, 2); // [batch, h·w, width]
-        let queries = self.query_embed.weight.val();
-        self.transformer.forward(queries, memory, places, trace)
+        let (table, transformer) = (&self.query_embed, &self.transformer);
+        queries::decode(&self.input_proj, table, transformer, map, trace)
     }
 
     /// Computes the heads after every decoder layer.
@@ -135,14 +104,9 @@ impl Predictor {
 
     /// Computes the heads for queries `[batch, queries, width]`.
     pub fn heads_of(&self, state: Tensor<3>) -> Heads {
-        let vectors = self.projection_layer.forward(state.clone()); // [batch, queries, dim]
-        let last = self.mask_embed.layers.len() - 1;
-        let hidden = self.mask_embed.layers[..last]
-            .iter()
-            .fold(state, |x, layer| relu(layer.forward(x))); // [batch, queries, width]
         Heads {
-            vectors,
-            masks: self.mask_embed.layers[last].forward(hidden),
+            vectors: self.projection_layer.forward(state.clone()),
+            masks: self.mask_embed.forward(state),
         }
     }
 
@@ -155,16 +119,4 @@ impl Predictor {
         let scale = self.logit_scale.val().exp().reshape([1, 1, 1]);
         l2_normalize(vectors).matmul(rows.transpose().unsqueeze::<3>()) * scale
     }
-}
-
-/// Computes mask logits `[batch, queries, h, w]`.
-///
-/// - `masks`: weights on the features `[batch, queries, mask]`
-/// - `features`: `[batch, mask, h, w]`
-pub fn mask_logits(masks: Tensor<3>, features: Tensor<4>) -> Tensor<4> {
-    let [batch, channels, h, w] = features.dims();
-    let [_, queries, _] = masks.dims();
-    masks
-        .matmul(features.reshape([batch, channels, h * w]))
-        .reshape([batch, queries, h, w])
 }

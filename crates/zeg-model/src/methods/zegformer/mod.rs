@@ -8,7 +8,6 @@
 
 pub mod classifier;
 pub mod config;
-pub mod convolution;
 pub mod count;
 pub mod crops;
 pub mod entry;
@@ -17,10 +16,6 @@ pub mod fusion;
 pub mod heads;
 pub mod keys;
 pub mod model;
-pub mod pixel_decoder;
-pub mod positions;
-pub mod query_decoder;
-pub mod resnet;
 mod roi_align;
 
 use burn::{
@@ -34,6 +29,9 @@ use crate::{
     weights::{ParamBuilder, Provenance, StateDict},
 };
 
+pub use crate::mask_transformer::{
+    QueryOutput, Regions, convolution, pixel_decoder, positions, query_decoder, resnet,
+};
 use classifier::CropClassifier;
 pub use config::{ZegFormerConfig, ZegFormerOptions};
 pub use entry::ZegFormerMethod;
@@ -63,24 +61,6 @@ pub struct SegmentationHead {
     pub pixel_decoder: PixelDecoder,
     /// Mask queries, their decoder and heads.
     pub predictor: Predictor,
-}
-
-/// The regions that the mask queries find in a batch of images, independent of the classes.
-#[derive(Debug, Clone)]
-pub struct Regions {
-    /// Vectors in the joint space, of any length: `[batch, queries, dim]`
-    pub vectors: Tensor<3>,
-    /// Mask logits at a quarter of the image's size: `[batch, queries, h/4, w/4]`
-    pub masks: Tensor<4>,
-}
-
-/// The mask queries' output for a batch of images and classes.
-#[derive(Debug, Clone)]
-pub struct QueryOutput {
-    /// Class logits `[batch, queries, classes + 1]`; the last column is "no object".
-    pub classes: Tensor<3>,
-    /// Mask logits at a quarter of the image's size: `[batch, queries, h/4, w/4]`
-    pub masks: Tensor<4>,
 }
 
 impl ZegFormer {
@@ -146,7 +126,10 @@ impl ZegFormer {
         Ok(Self {
             backbone: ResNet::build(&params.at("backbone"), &config.backbone)?,
             sem_seg_head: SegmentationHead {
-                pixel_decoder: PixelDecoder::build(&head.at("pixel_decoder"), config)?,
+                pixel_decoder: PixelDecoder::build(
+                    &head.at("pixel_decoder"),
+                    &config.mask_transformer(),
+                )?,
                 predictor: Predictor::build(&head.at("predictor"), config)?,
             },
             classifier: classifier

@@ -5,7 +5,7 @@
 
 use burn::tensor::{Tensor, TensorData, activation};
 use pathfinding::{kuhn_munkres::kuhn_munkres_min, matrix::Matrix};
-use zeg_model::methods::zegformer::QueryOutput;
+use zeg_model::mask_transformer::QueryOutput;
 
 use super::{mask_targets::MaskTargets, set_criterion::SetLoss};
 use crate::{

@@ -10,7 +10,7 @@ use burn::{
 };
 use zeg_kernels::softmax;
 
-use super::config::ZegFormerConfig;
+use super::config::MaskTransformerConfig;
 use crate::{
     ModelError,
     dropout::dropout,
@@ -34,7 +34,7 @@ pub struct Attention {
 }
 
 impl Attention {
-    fn build(params: &ParamBuilder, config: &ZegFormerConfig) -> Result<Self, ModelError> {
+    fn build(params: &ParamBuilder, config: &MaskTransformerConfig) -> Result<Self, ModelError> {
         let width = config.width;
         Ok(Self {
             in_proj_weight: params.param(
@@ -130,7 +130,7 @@ struct Inputs {
 }
 
 impl QueryLayer {
-    fn build(params: &ParamBuilder, config: &ZegFormerConfig) -> Result<Self, ModelError> {
+    fn build(params: &ParamBuilder, config: &MaskTransformerConfig) -> Result<Self, ModelError> {
         let (width, hidden) = (config.width, config.feed_forward);
         let norm = |name| layer_norm(&params.at(name), width);
         Ok(Self {
@@ -208,7 +208,10 @@ impl QueryTransformer {
     ///
     /// # Errors
     /// Returns the errors of [`ParamBuilder::param`].
-    pub fn build(params: &ParamBuilder, config: &ZegFormerConfig) -> Result<Self, ModelError> {
+    pub fn build(
+        params: &ParamBuilder,
+        config: &MaskTransformerConfig,
+    ) -> Result<Self, ModelError> {
         let params = params.at("decoder");
         let layers = (0..config.layers)
             .map(|layer| QueryLayer::build(&params.at("layers").at(layer), config))

@@ -24,16 +24,19 @@ pub struct Kernel {
     pub side: usize,
     /// Stride of the kernel.
     pub stride: usize,
+    /// Distance of the kernel's cells, in cells of the input.
+    pub dilation: usize,
 }
 
 impl Kernel {
-    /// Returns a kernel of stride 1.
+    /// Returns a kernel of stride and dilation 1.
     pub fn new(input: usize, output: usize, side: usize) -> Self {
         Self {
             input,
             output,
             side,
             stride: 1,
+            dilation: 1,
         }
     }
 
@@ -53,11 +56,11 @@ fn convolve(
     x: Tensor<4>,
     weight: Tensor<4>,
     bias: Option<Tensor<1>>,
-    side: usize,
-    stride: usize,
+    [stride, dilation]: [usize; 2],
 ) -> Tensor<4> {
-    let padding = side / 2;
-    let options = ConvOptions::new([stride; 2], [padding; 2], [1, 1], 1);
+    let [_, _, side, _] = weight.dims();
+    let padding = side / 2 * dilation;
+    let options = ConvOptions::new([stride; 2], [padding; 2], [dilation; 2], 1);
     module::conv2d(x, weight, bias, options)
 }
 
@@ -68,8 +71,6 @@ pub struct Convolution {
     pub weight: Param<Tensor<4>>,
     /// `[out]`
     pub bias: Param<Tensor<1>>,
-    #[module(skip)]
-    side: usize,
 }
 
 impl Convolution {
@@ -81,13 +82,12 @@ impl Convolution {
         Ok(Self {
             weight: params.param("weight", kernel.shape(), kernel.xavier())?,
             bias: params.param("bias", [kernel.output], Init::Constant(0.0))?,
-            side: kernel.side,
         })
     }
 
     /// Applies the convolution: `[batch, in, h, w]` → `[batch, out, h, w]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        convolve(x, self.weight.val(), Some(self.bias.val()), self.side, 1)
+        convolve(x, self.weight.val(), Some(self.bias.val()), [1, 1])
     }
 }
 
@@ -131,9 +131,9 @@ pub struct FrozenConvolution {
     /// Frozen batch normalisation.
     pub norm: FrozenNorm,
     #[module(skip)]
-    side: usize,
-    #[module(skip)]
     stride: usize,
+    #[module(skip)]
+    dilation: usize,
 }
 
 impl FrozenConvolution {
@@ -153,8 +153,8 @@ impl FrozenConvolution {
         Ok(Self {
             weight: params.param("weight", kernel.shape(), start)?,
             norm: FrozenNorm::build(&params.at("norm"), kernel.output, norm_weight)?,
-            side: kernel.side,
             stride: kernel.stride,
+            dilation: kernel.dilation,
         })
     }
 
@@ -165,7 +165,7 @@ impl FrozenConvolution {
         let (factor, term) = self.norm.factor_and_term();
         let [channels] = factor.dims();
         let weight = self.weight.val() * factor.reshape([channels, 1, 1, 1]);
-        convolve(x, weight, Some(term), self.side, self.stride)
+        convolve(x, weight, Some(term), [self.stride, self.dilation])
     }
 }
 
@@ -209,8 +209,6 @@ pub struct GroupedConvolution {
     pub weight: Param<Tensor<4>>,
     /// Trained group normalisation.
     pub norm: GroupNorm,
-    #[module(skip)]
-    side: usize,
 }
 
 impl GroupedConvolution {
@@ -222,13 +220,12 @@ impl GroupedConvolution {
         Ok(Self {
             weight: params.param("weight", kernel.shape(), kernel.xavier())?,
             norm: GroupNorm::build(&params.at("norm"), kernel.output, groups)?,
-            side: kernel.side,
         })
     }
 
     /// Applies the layer: `[batch, in, h, w]` → `[batch, out, h, w]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         self.norm
-            .forward(convolve(x, self.weight.val(), None, self.side, 1))
+            .forward(convolve(x, self.weight.val(), None, [1, 1]))
     }
 }

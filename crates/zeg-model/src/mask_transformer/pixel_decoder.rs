@@ -9,7 +9,7 @@ use burn::{
 };
 
 use super::{
-    config::ZegFormerConfig,
+    config::MaskTransformerConfig,
     convolution::{Convolution, GroupedConvolution, Kernel},
 };
 use crate::{ModelError, resize::nearest, trace::Trace, weights::ParamBuilder};
@@ -40,7 +40,10 @@ impl PixelDecoder {
     ///
     /// # Errors
     /// Returns the errors of [`ParamBuilder::param`].
-    pub fn build(params: &ParamBuilder, config: &ZegFormerConfig) -> Result<Self, ModelError> {
+    pub fn build(
+        params: &ParamBuilder,
+        config: &MaskTransformerConfig,
+    ) -> Result<Self, ModelError> {
         let (width, groups) = (config.pixel_width, config.norm_groups);
         let stage = |stage| config.backbone.stage_output(stage);
         let conv = |name: &str, input, side| {

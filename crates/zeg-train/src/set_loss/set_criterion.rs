@@ -1,13 +1,13 @@
 //! Computes the set criterion: mask queries are matched to target masks and compared with class and mask of their
 //! match.
 //!
-//! As in MaskFormer and ZegFormer: cross-entropy over the classes and "no object" for all mask queries; sigmoid focal
+//! As in MaskFormer, ZegFormer and zsseg: cross-entropy over the classes and "no object" for all mask queries; sigmoid focal
 //! and dice for the matched ones at the targets' full size; the same after every decoder layer (deep supervision).
 //! Unlabelled pixels and padding are negatives for every mask.
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use serde::{Deserialize, Serialize};
-use zeg_model::{methods::zegformer::QueryOutput, resize::bilinear};
+use zeg_model::{mask_transformer::QueryOutput, resize::bilinear};
 
 use super::{
     mask_targets::MaskTargets,

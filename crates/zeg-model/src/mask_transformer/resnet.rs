@@ -9,7 +9,7 @@ use burn::{
 };
 
 use super::{
-    config::ResNetConfig,
+    config::{ResNetConfig, StemKind},
     convolution::{FrozenConvolution, Kernel},
 };
 use crate::{ModelError, trace::Trace, weights::ParamBuilder};
@@ -32,11 +32,46 @@ pub struct ResNet {
     pub res5: Vec<Bottleneck>,
 }
 
-/// The first convolution, 7×7 at stride 2.
+/// The first layers: one 7×7 convolution, or three 3×3 convolutions; the first has stride 2.
 #[derive(Module, Debug)]
 pub struct Stem {
-    /// `[stem, 3, 7, 7]`
+    /// `[stem, 3, 7, 7]` or `[stem/2, 3, 3, 3]`
     pub conv1: FrozenConvolution,
+    /// `[stem/2, stem/2, 3, 3]`, if there are three convolutions
+    pub conv2: Option<FrozenConvolution>,
+    /// `[stem, stem/2, 3, 3]`, if there are three convolutions
+    pub conv3: Option<FrozenConvolution>,
+}
+
+impl Stem {
+    fn build(params: &ParamBuilder, config: &ResNetConfig) -> Result<Self, ModelError> {
+        let conv = |name, kernel| FrozenConvolution::build(&params.at(name), kernel, PLAIN);
+        let first = |output, side| Kernel {
+            stride: 2,
+            ..Kernel::new(3, output, side)
+        };
+        let (stem, half) = (config.stem, config.stem / 2);
+        Ok(match config.stem_kind {
+            StemKind::Single => Self {
+                conv1: conv("conv1", first(stem, 7))?,
+                conv2: None,
+                conv3: None,
+            },
+            StemKind::Triple => Self {
+                conv1: conv("conv1", first(half, 3))?,
+                conv2: Some(conv("conv2", Kernel::new(half, half, 3))?),
+                conv3: Some(conv("conv3", Kernel::new(half, stem, 3))?),
+            },
+        })
+    }
+
+    /// Applies the layers: `[batch, 3, h, w]` → `[batch, stem, h/2, w/2]`
+    fn forward(&self, images: Tensor<4>, trace: &mut Trace) -> Tensor<4> {
+        let first = relu(self.conv1.forward(images));
+        trace.record("stem.conv1_bn", &first);
+        let further = [&self.conv2, &self.conv3].into_iter().flatten();
+        further.fold(first, |x, conv| relu(conv.forward(x)))
+    }
 }
 
 /// A bottleneck block: 1×1 to fewer channels, 3×3, 1×1 to all channels, and a shortcut around them.
@@ -63,6 +98,8 @@ pub(super) struct BottleneckShape {
     pub(super) output: usize,
     /// Stride of the 3×3 convolution.
     pub(super) stride: usize,
+    /// Dilation of the 3×3 convolution.
+    dilation: usize,
 }
 
 impl BottleneckShape {
@@ -79,6 +116,7 @@ impl BottleneckShape {
             inner: config.stage_bottleneck(stage),
             output,
             stride,
+            dilation: config.dilation(stage, block),
         }
     }
 
@@ -100,10 +138,15 @@ impl Bottleneck {
             inner,
             output,
             stride,
+            dilation,
         } = shape;
         let conv = |name, kernel, start| FrozenConvolution::build(&params.at(name), kernel, start);
         let strided = |kernel| Kernel { stride, ..kernel };
         let shortcut = strided(Kernel::new(input, output, 1));
+        let dilated = Kernel {
+            dilation,
+            ..strided(Kernel::new(inner, inner, 3))
+        };
         let projection = params.at("shortcut").key("weight");
         if !shape.projects() && params.weights().contains(&projection) {
             return Err(ModelError::Config(format!(
@@ -113,7 +156,7 @@ impl Bottleneck {
         }
         Ok(Self {
             conv1: conv("conv1", Kernel::new(input, inner, 1), PLAIN)?,
-            conv2: conv("conv2", strided(Kernel::new(inner, inner, 3)), PLAIN)?,
+            conv2: conv("conv2", dilated, PLAIN)?,
             conv3: conv("conv3", Kernel::new(inner, output, 1), start)?,
             shortcut: shape
                 .projects()
@@ -123,9 +166,12 @@ impl Bottleneck {
     }
 
     /// Applies the block: `[batch, in, h, w]` → `[batch, out, h/stride, w/stride]`
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    ///
+    /// - `name`: name of the block in the trace
+    fn forward(&self, x: Tensor<4>, name: std::fmt::Arguments, trace: &mut Trace) -> Tensor<4> {
         let inner = relu(self.conv1.forward(x.clone()));
         let inner = relu(self.conv2.forward(inner));
+        trace.record(format_args!("{name}.conv2_bn"), &inner);
         let shortcut = match &self.shortcut {
             Some(shortcut) => shortcut.forward(x),
             None => x,
@@ -156,15 +202,8 @@ impl ResNet {
                 .map(build)
                 .collect::<Result<_, ModelError>>()
         };
-        let stem = Kernel {
-            stride: 2,
-            ..Kernel::new(3, config.stem, 7)
-        };
-        let conv1 = params.at("stem").at("conv1");
         Ok(Self {
-            stem: Stem {
-                conv1: FrozenConvolution::build(&conv1, stem, PLAIN)?,
-            },
+            stem: Stem::build(&params.at("stem"), config)?,
             res2: stage(0)?,
             res3: stage(1)?,
             res4: stage(2)?,
@@ -175,7 +214,7 @@ impl ResNet {
     /// Computes feature maps `[batch, channels, height/s, width/s]` for s = 4, 8, 16, 32 from images `[batch, 3,
     /// height, width]`.
     pub fn forward(&self, images: Tensor<4>, trace: &mut Trace) -> [Tensor<4>; 4] {
-        let mut x = max_pool(relu(self.stem.conv1.forward(images)));
+        let mut x = max_pool(self.stem.forward(images, trace));
         trace.record("stem", &x);
         let stages = [
             (2, &self.res2),
@@ -184,8 +223,8 @@ impl ResNet {
             (5, &self.res5),
         ];
         stages.map(|(number, stage)| {
-            for block in stage {
-                x = block.forward(x.clone());
+            for (index, block) in stage.iter().enumerate() {
+                x = block.forward(x.clone(), format_args!("res{number}.{index}"), trace);
             }
             trace.record(format_args!("res{number}"), &x);
             x.clone()
@@ -219,6 +258,7 @@ mod tests {
             stem: 8,
             output: 8,
             bottleneck: 4,
+            ..ResNetConfig::default()
         }
     }
 
@@ -277,7 +317,7 @@ mod tests {
             burn::tensor::Distribution::Uniform(0.0, 1.0),
             &Device::flex(),
         );
-        let block = net.res2[0].forward(x.clone());
+        let block = net.res2[0].forward(x.clone(), format_args!("block"), &mut Trace::off());
         assert_eq!(block.into_data(), x.into_data());
     }
 
