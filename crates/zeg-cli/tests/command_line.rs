@@ -92,7 +92,14 @@ fn every_experiment_file_is_sound() {
         .map(|file| file.unwrap().path())
         .filter(|file| {
             let name = file.file_name().unwrap().to_string_lossy();
-            let methods = ["zegclip-", "clip-rc-", "zegformer", "zsseg", "cat-seg"];
+            let methods = [
+                "zegclip-",
+                "clip-rc-",
+                "zegformer",
+                "zsseg",
+                "cat-seg",
+                "maskclip-plus",
+            ];
             methods.iter().any(|method| name.starts_with(method)) && !name.contains("-eval.")
         })
         .collect();

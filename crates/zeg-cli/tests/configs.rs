@@ -17,7 +17,10 @@ use zeg::{
 use zeg_train::{
     experiment::{Experiment, Setting},
     loss::MaskLoss,
-    methods::{clip_rc::ClipRcLossWeights, zegformer::set_criterion::SetLoss},
+    methods::{
+        clip_rc::ClipRcLossWeights, maskclip_plus::MaskClipPlusLoss,
+        zegformer::set_criterion::SetLoss,
+    },
     recipe::{Recipes, read_loss},
 };
 
@@ -48,6 +51,7 @@ fn every_experiment_opens_and_names_what_exists() {
         configs("zegformer-"),
         configs("/zsseg-"),
         configs("cat-seg-"),
+        configs("maskclip-plus"),
     ]
     .concat()
     .into_iter()
@@ -55,7 +59,7 @@ fn every_experiment_opens_and_names_what_exists() {
     .filter(|file| !file.to_string_lossy().contains("mini-world"))
     .filter(|file| !file.to_string_lossy().contains("/ablations/"))
     .collect();
-    assert!(files.len() >= 35, "{files:?}");
+    assert!(files.len() >= 38, "{files:?}");
     for file in files {
         let experiment = open(&file);
         let data = &experiment.data;
@@ -337,5 +341,40 @@ fn published_experiments_of_clip_rc_are_as_released() {
             "{name}: {loss:?}"
         );
         assert!(name.ends_with(training.setting.name()), "{name}");
+    }
+}
+
+/// The expected numbers are those of the reference's configurations.
+#[test]
+fn published_experiments_of_maskclip_plus_are_as_released() {
+    for (name, steps, guided, rate, decay) in [
+        ("voc12", 20_000, 1999, 0.01, 5e-4),
+        ("coco-stuff164k", 80_000, 7999, 0.01, 5e-4),
+        ("pascal-context", 40_000, 3999, 0.004, 1e-4),
+    ] {
+        let file = configs(&format!("{name}/maskclip-plus.toml")).remove(0);
+        let experiment = open(&file);
+        let training = &experiment.training;
+        let model = experiment.architecture(&Methods::default()).unwrap();
+        assert_eq!(model.method(), "maskclip-plus", "{name}");
+        assert_eq!((training.steps, training.batch), (steps, 16), "{name}");
+        assert_eq!(training.setting, Setting::Transductive, "{name}");
+        let loss: MaskClipPlusLoss = read_loss(&training.loss).unwrap();
+        assert!(
+            loss.is_guided(guided - 1, steps) && !loss.is_guided(guided, steps),
+            "{name}"
+        );
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-12;
+        let (schedule, optimizer) = (&training.schedule, &training.optimizer);
+        assert!(close(schedule.at(0, steps), rate), "{name}");
+        assert!(close(optimizer.weight_decay, decay), "{name}");
+        assert_eq!(optimizer.momentum, Some(0.9), "{name}");
+        let cost = model.cost(20).unwrap();
+        let trained = if name == "pascal-context" {
+            102_457_808
+        } else {
+            118_025_056
+        };
+        assert_eq!(cost.params.trained, trained, "{name}");
     }
 }

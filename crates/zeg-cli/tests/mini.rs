@@ -297,6 +297,7 @@ fn every_method_is_timed_with_generated_weights() {
         "zegformer",
         "zsseg",
         "cat-seg",
+        "maskclip-plus",
     ] {
         for training in [false, true] {
             let mut command = zeg(folder.path());

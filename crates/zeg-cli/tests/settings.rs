@@ -96,14 +96,12 @@ fn a_run_that_continues_keeps_its_teacher() {
         command.args(["--set", "training.pseudo-labels=unlabelled-pixels"]);
         command.args(["--set", "training.self-training.teacher=start"]);
         command.args(["--set", "training.self-training.candidates=unseen-winners"]);
-        command
-            .args(["--set", "inference.seen-offset=0.0"])
-            .args(more);
+        command.args(["--set", "inference.seen-offset=0.0"]);
+        command.args(more);
         command
     };
-    run(&["--init", "first/model.safetensors"])
-        .assert()
-        .success();
+    let mut begun = run(&["--init", "first/model.safetensors"]);
+    begun.assert().success();
     let model = || std::fs::read(world.path("run/model.safetensors")).unwrap();
     let before = model();
     for name in ["model", "checkpoint-00000006"] {
@@ -118,14 +116,10 @@ fn a_run_that_continues_keeps_its_teacher() {
     );
     std::fs::rename(world.path("run.json"), world.path("run/run.json")).unwrap();
     // The file may have moved.
-    std::fs::rename(
-        world.path("first/model.safetensors"),
-        world.path("moved.safetensors"),
-    )
-    .unwrap();
-    run(&["--resume", "--init", "moved.safetensors"])
-        .assert()
-        .success();
+    let moved = world.path("moved.safetensors");
+    std::fs::rename(world.path("first/model.safetensors"), moved).unwrap();
+    let mut resumed = run(&["--resume", "--init", "moved.safetensors"]);
+    resumed.assert().success();
     assert!(model() == before);
 }
 

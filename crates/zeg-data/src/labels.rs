@@ -81,9 +81,9 @@ impl LabelRule {
 
     /// Returns the class index of a value, [`IGNORE_LABEL`] if it is ignored, or `None` if it is illegal.
     ///
-    /// For [`LabelKind::Binary`] the value is a grey level. [`LabelKind::Palette`] has colours instead of values; use
-    /// [`LabelRule::class_of_colour`] for it.
-    pub(crate) fn class_of(&self, value: u16, classes: usize) -> Option<u16> {
+    /// For [`LabelKind::Binary`] the value is a grey level. [`LabelKind::Palette`] has colours instead of values, for which
+    /// this is not meant.
+    pub fn class_of(&self, value: u16, classes: usize) -> Option<u16> {
         if self.ignore.contains(&value) {
             return Some(IGNORE_LABEL);
         }

@@ -2,6 +2,9 @@
 
 use burn::tensor::Tensor;
 
+/// The name of the class that is everything without another class.
+pub const BACKGROUND: &str = "background";
+
 /// The classes to segment, as embeddings, ready for a model.
 #[derive(Debug, Clone)]
 pub struct ClassQueries {
@@ -15,6 +18,8 @@ pub struct ClassQueries {
     pub crop_text: Option<Tensor<2>>,
     /// `[classes]`: whether the class was seen in training, so that its scores are lowered by the offset.
     pub seen: Vec<bool>,
+    /// The class that is the background, for models that learn it instead of taking its name.
+    pub background: Option<usize>,
 }
 
 impl ClassQueries {
@@ -28,6 +33,7 @@ impl ClassQueries {
             each_template: None,
             crop_text: None,
             seen,
+            background: None,
         }
     }
 

@@ -76,7 +76,10 @@ fn scale(name: &str, shape: &[usize]) -> (f32, f32) {
     let leaf = parts.next().unwrap_or_default();
     let module = parts.next().unwrap_or_default();
     let fan = |count: usize| (3.0 / count.max(1) as f64).sqrt();
-    let is_norm = module.starts_with("ln_") || module.contains("norm");
+    let is_norm = module.starts_with("ln_")
+        || module.contains("norm")
+        || leaf == "running_var"
+        || (leaf == "weight" && shape.len() == 1);
     let is_table = leaf.ends_with("embedding")
         || leaf.ends_with("embeddings")
         || module.ends_with("embedding")
@@ -85,6 +88,8 @@ fn scale(name: &str, shape: &[usize]) -> (f32, f32) {
         (0.1, 0.0)
     } else if is_norm {
         (0.2, 1.0)
+    } else if leaf == "running_mean" {
+        (0.1, 0.0)
     } else if is_table {
         (0.5, 0.0)
     } else if matches!(leaf, "proj" | "text_projection") {

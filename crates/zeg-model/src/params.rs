@@ -1,5 +1,7 @@
 //! A model's parameters under the names of the reference checkpoints.
 
+use std::collections::BTreeMap;
+
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
     tensor::{Gradients, Tensor},
@@ -114,9 +116,10 @@ impl<M: Module> Parameters for M {
                 let Some(flat) = (self.0)(name, &param) else {
                     return param;
                 };
+                let trained = param.is_require_grad();
                 param.map(|value| {
                     let shape = value.shape();
-                    Tensor::<D>::from_inner(flat.reshape(shape)).require_grad()
+                    Tensor::<D>::from_inner(flat.reshape(shape)).set_require_grad(trained)
                 })
             }
         }
@@ -142,6 +145,35 @@ pub fn list_params(
         });
     });
     list
+}
+
+/// A new observation of a quantity whose running mean is a parameter, such as the statistics of batch normalisation.
+#[derive(Debug, Clone)]
+pub struct RunningValue {
+    /// Full name of the parameter.
+    pub name: String,
+    /// The observation, flat and without an autodiff graph: `[count]`
+    pub value: Tensor<1>,
+    /// Weight of the observation in the mean, 0 to 1.
+    pub momentum: f64,
+}
+
+/// Adds observations to the running means of a model, one after the other.
+pub fn add_observations(model: &mut (impl Parameters + ?Sized), observed: Vec<RunningValue>) {
+    let mut by_name: BTreeMap<String, Vec<RunningValue>> = BTreeMap::new();
+    for value in observed {
+        by_name.entry(value.name.clone()).or_default().push(value);
+    }
+    if by_name.is_empty() {
+        return;
+    }
+    model.replace(&mut |name, param| {
+        let observed = by_name.remove(name)?;
+        let add = |mean: Tensor<1>, observation: RunningValue| {
+            mean * (1.0 - observation.momentum) + observation.value * observation.momentum
+        };
+        Some(observed.into_iter().fold(param.flat(), add))
+    });
 }
 
 /// A parameter's values in main memory.

@@ -17,6 +17,8 @@ use crate::{
 const IMAGE_TOWER: &str = "backbone.";
 /// A tensor that every text tower has.
 const TOKEN_TABLE: &str = "text_encoder.token_embedding.weight";
+/// A tensor that every residual image tower of CLIP has.
+const RESIDUAL_TOWER: &str = "backbone.layer1.0.conv1.weight";
 /// Most blocks of a transformer that are counted.
 const MOST_LAYERS: usize = 128;
 
@@ -109,10 +111,17 @@ fn vision_config(
         key: format!("{IMAGE_TOWER}{name}"),
         origin: weights.origin(),
     };
-    let shape = architecture
-        .vision
-        .as_ref()
-        .ok_or_else(|| missing("conv1.weight"))?;
+    let none = || {
+        if weights.contains(RESIDUAL_TOWER) {
+            ModelError::Config(format!(
+                "{}: the image tower is a residual network; it can only guide a training",
+                weights.origin()
+            ))
+        } else {
+            missing("conv1.weight")
+        }
+    };
+    let shape = architecture.vision.as_ref().ok_or_else(none)?;
     let config = VisionConfig {
         patch: shape.patch,
         width: shape.width,

@@ -82,7 +82,10 @@ fn compare(folder: &Path, file: &str, prefix: &str) {
         };
         let pixels = &[];
         let encoded = model.encode(&WindowBatch { images, pixels }).unwrap();
-        let rows = encoded.into_iter().map(|encoded| encoded.global).collect();
+        let rows = encoded
+            .into_iter()
+            .map(|encoded| encoded.encoded.global)
+            .collect();
         let features = Tensor::cat(rows, 0).reshape([count, dim]);
         assert_close(
             features,

@@ -19,7 +19,10 @@ use zeg_model::{
     method::{PlainTower, SegmentationModel as _, WindowBatch},
     methods::{
         Methods,
-        training_free::{DenseAttention, LastBlock, TrainingFree, TrainingFreeConfig},
+        training_free::{
+            DenseAttention, LastBlock, TrainingFree, TrainingFreeConfig,
+            refinement::MaskClipRefinement,
+        },
     },
     recognize::Recognized,
     scores::WindowScores,
@@ -92,9 +95,9 @@ fn every_mode_gives_the_reference_numbers() {
                 images: tensor(&golden, "image"),
                 pixels: &[],
             };
-            let encoded = model.encode(&windows).unwrap().remove(0);
+            let encoding = model.encode(&windows).unwrap().remove(0);
             assert_close(
-                encoded.patches.clone(),
+                encoding.encoded.patches.clone(),
                 &golden,
                 &format!("{name}.{block}.patches"),
                 name,
@@ -102,7 +105,7 @@ fn every_mode_gives_the_reference_numbers() {
             let text = tensor::<2>(&golden, "text");
             let seen = vec![false; text.dims()[0]];
             let classes = ClassQueries::new(text, seen);
-            let WindowScores::Logits(logits) = model.score(&encoded, &classes).unwrap() else {
+            let WindowScores::Logits(logits) = model.score(&encoding, &classes).unwrap() else {
                 panic!("{name} has logits");
             };
             assert_close(logits, &golden, &format!("{name}.{block}.logits"), name);
@@ -157,14 +160,24 @@ fn the_later_methods_give_the_reference_numbers() {
             images: tensor(&golden, "image"),
             pixels: &[],
         };
-        let encoded = model.encode(&windows).unwrap().remove(0);
+        let encoding = model.encode(&windows).unwrap().remove(0);
         let of = |part: &str| format!("{name}.{part}");
-        assert_close(encoded.patches.clone(), &golden, &of("patches"), name);
-        assert_close(encoded.global.clone(), &golden, &of("global"), name);
+        assert_close(
+            encoding.encoded.patches.clone(),
+            &golden,
+            &of("patches"),
+            name,
+        );
+        assert_close(
+            encoding.encoded.global.clone(),
+            &golden,
+            &of("global"),
+            name,
+        );
         let text = tensor::<2>(&golden, "text");
         let seen = vec![false; text.dims()[0]];
         let classes = ClassQueries::new(text, seen);
-        let WindowScores::Logits(logits) = model.score(&encoded, &classes).unwrap() else {
+        let WindowScores::Logits(logits) = model.score(&encoding, &classes).unwrap() else {
             panic!("{name} has logits");
         };
         assert_close(logits, &golden, &of("logits"), name);
@@ -208,4 +221,84 @@ fn the_combination_also_encodes_the_whole_image() {
     };
     let message = build(full).unwrap_err().to_string();
     assert!(message.contains("last-block full"), "{message}");
+}
+
+/// The refinements themselves are compared with the released code; here, that they get the scores and keys of any method.
+#[test]
+fn every_method_can_refine_its_scores_as_maskclip_does() {
+    let golden = file("training_free_refined.safetensors");
+    let weights = tower(&golden);
+    let Recognized::Clip(PlainTower { encoder, .. }) =
+        Recognized::from_weights(&weights, &Methods::default()).unwrap()
+    else {
+        panic!("the tower is not recognized as CLIP's");
+    };
+    let text = tensor::<2>(&golden, "text");
+    let seen = vec![false; text.dims()[0]];
+    let classes = ClassQueries::new(text, seen);
+    let run = |config| {
+        let model = TrainingFree::build(
+            &weights,
+            &encoder,
+            config,
+            Normalization::CLIP,
+            &Device::flex(),
+            Precision::Float,
+        )
+        .unwrap();
+        let windows = WindowBatch {
+            images: tensor(&golden, "image"),
+            pixels: &[],
+        };
+        let encoding = model.encode(&windows).unwrap().remove(0);
+        let WindowScores::Logits(logits) = model.score(&encoding, &classes).unwrap() else {
+            panic!("a training-free method has logits");
+        };
+        (logits, model.encoding_bytes(&encoding))
+    };
+    let values = |logits: Tensor<4>| -> Vec<f32> { logits.into_data().try_to_vec().unwrap() };
+    for attention in [
+        DenseAttention::MaskClip,
+        DenseAttention::ClearClip,
+        DenseAttention::ScClip,
+        DenseAttention::Combined,
+    ] {
+        let config = TrainingFreeConfig::new(attention);
+        let (plain, bytes) = run(config);
+        let [_, count, h, w] = plain.dims();
+        let threshold = 0.9;
+        let (denoised, same) = run(TrainingFreeConfig {
+            prompt_denoising: threshold,
+            ..config
+        });
+        assert_eq!(same, bytes, "{attention:?}");
+        let refinement = MaskClipRefinement {
+            prompt_denoising: threshold,
+            key_smoothing: 0.0,
+        };
+        let cosines = plain.clone().reshape([1, count, h * w]) / config.logit_scale;
+        let expected = refinement.apply(cosines, None) * config.logit_scale;
+        let expected = values(expected.reshape([1, count, h, w]));
+        for (found, expected) in values(denoised).into_iter().zip(expected) {
+            assert!(
+                (found - expected).abs() < 1e-3,
+                "{attention:?}: {found} {expected}"
+            );
+        }
+        let (smoothed, more) = run(TrainingFreeConfig {
+            key_smoothing: 1.0,
+            ..config
+        });
+        assert_eq!(
+            more,
+            bytes + (h * w * encoder.width * 4) as u64,
+            "{attention:?}"
+        );
+        let smoothed = values(smoothed);
+        assert!(
+            smoothed.iter().all(|value| value.is_finite()),
+            "{attention:?}"
+        );
+        assert_ne!(smoothed, values(plain), "{attention:?}");
+    }
 }

@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     Zsseg,
     /// Numbers of CAT-Seg.
     CatSeg(CatSegFile),
+    /// One part of the numbers of a small MaskCLIP or MaskCLIP+; the parts are in one folder, with one description.
+    MaskClipPlus,
     /// A file of a known kind for which there is no comparison.
     NotBuilt(&'static str),
 }
@@ -58,6 +60,9 @@ impl Kind {
         }
         let meta = file.meta();
         let text = |name: &str| meta.find(name).and_then(|m| m.text().ok());
+        if text("source").is_some_and(|source| source.contains("MaskCLIP")) {
+            return Some(Self::MaskClipPlus);
+        }
         if text("kind") == Some("trajectory") {
             return Some(match text("system") {
                 Some("zegclip") => Self::Trajectory,

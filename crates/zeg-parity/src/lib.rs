@@ -1,4 +1,5 @@
-//! Recomputes numbers of the reference implementations (ZegCLIP, CLIP-RC, ZegFormer, zsseg, CAT-Seg) and compares them.
+//! Recomputes numbers of the reference implementations (ZegCLIP, CLIP-RC, ZegFormer, zsseg, CAT-Seg, MaskCLIP+) and
+//! compares them.
 //!
 //! It is a tool for developers, behind the program `zeg-parity`. A file of reference numbers (`file`) describes itself:
 //! its metadata hold the whole configuration, so any file of a known kind (`Kind`) can be checked, whatever its sizes
@@ -34,6 +35,7 @@ mod generator_tests;
 mod images;
 mod kind;
 mod limit;
+mod maskclip_plus;
 mod misc;
 mod planted;
 mod report;
@@ -176,6 +178,7 @@ fn compute(file: &VectorFile, options: &Options) -> Result<Computed, ParityError
         Kind::ZegFormer => zegformer::compare(check, &options.device),
         Kind::Zsseg => zsseg::compare(check, &options.device),
         Kind::CatSeg(file) => cat_seg::compare(check, file, options),
+        Kind::MaskClipPlus => maskclip_plus::compare(check, &options.device),
         Kind::NotBuilt(what) => Err(unknown(format!(
             "contains {what}, for which there is no comparison"
         ))),

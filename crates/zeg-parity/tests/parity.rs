@@ -97,6 +97,16 @@ fn zsseg_is_reproduced() {
 }
 
 #[test]
+fn shared_numbers_of_maskclip_plus_are_reproduced() {
+    if let Some(folder) = shared("maskclip-plus") {
+        let (summary, report) = compare(&[folder]);
+        assert!(summary.passed(), "{report}");
+        assert!(summary.tensors > 500, "{report}");
+        assert_eq!(summary.repeated, summary.tensors, "{report}");
+    }
+}
+
+#[test]
 fn shared_files_of_small_models_are_reproduced() {
     let folders: Vec<_> = ["zegclip", "clip", "clip-rc"]
         .into_iter()

@@ -73,6 +73,21 @@ const AGGREGATOR: [PlantedError; 7] = [
     ScaledWeight("double_conv.4.weight"),
     ScaledWeight("decoder_guidance_projection.1.0.weight"),
 ];
+/// Errors of a residual tower that guides MaskCLIP+.
+const RESIDUAL_GUIDE: [PlantedError; 4] = [
+    ScaledWeight("clip.conv1.weight"),
+    ScaledWeight("clip.layer4.2.conv3.weight"),
+    ScaledWeight("attnpool.c_proj.weight"),
+    ZeroedToken,
+];
+/// Errors of MaskCLIP+'s student. Batch normalisation in training undoes a factor on the kernel before it.
+const STUDENT: [PlantedError; 5] = [
+    ScaledWeight("student.layer4.2.bn3.weight"),
+    ScaledWeight("aspp_modules.0.bn.weight"),
+    ScaledWeight("clip.conv1.weight"),
+    ZeroedToken,
+    WrongLabelMask,
+];
 
 /// Returns the path of a file of the repository.
 fn golden(name: &str) -> PathBuf {
@@ -197,13 +212,19 @@ const PROMPTS: [PlantedError; 4] = [
     WrongLabelMask,
 ];
 
+/// Returns errors without the first, a factor on a weight. Class embeddings of the small zsseg are nearly one direction, and
+/// its crops are large, so that the factor changes them by less than the limit.
+fn without_first(errors: &[PlantedError]) -> &[PlantedError] {
+    errors.get(1..).unwrap_or_default()
+}
+
 #[test]
 fn errors_are_found_in_zsseg_of_the_repository() {
     let file = |part: &str| golden(&format!("zsseg/a_{part}.safetensors"));
     plant(&file("train"), &[&MASK_TRANSFORMER, &SET_LOSS]);
     plant(&file("infer"), &[&MASK_TRANSFORMER, &CROPS]);
     plant(&file("prompt"), &[&PROMPTS]);
-    plant(&file("text"), &[&TEXT]);
+    plant(&file("text"), &[without_first(&TEXT)]);
 }
 
 #[test]
@@ -215,9 +236,24 @@ fn errors_are_found_in_shared_numbers_of_zsseg() {
     let terms: Vec<_> = terms.copied().collect();
     plant(&file("grads"), &[&MASK_TRANSFORMER, &terms]);
     plant(&file("infer"), &[&MASK_TRANSFORMER, &CROPS]);
-    plant(&file("regions"), &[&CROPS]);
+    plant(&file("regions"), &[without_first(&CROPS)]);
     plant(&file("prompt"), &[&PROMPTS]);
-    plant(&file("text"), &[&TEXT]);
+    plant(&file("text"), &[without_first(&TEXT)]);
+}
+
+#[test]
+fn errors_are_found_in_shared_numbers_of_maskclip_plus() {
+    let file = |part: &str| shared(&format!("maskclip-plus/a_{part}.safetensors"));
+    plant(&file("maskclip_vit"), &[&ENCODER]);
+    plant(&file("maskclip_rn"), &[&RESIDUAL_GUIDE]);
+    plant(&file("vit_guided"), &[&ENCODER]);
+    // Class embeddings have unit length, whatever the factor of the projection.
+    plant(&file("text"), &[&TEXT[..1], &TEXT[2..4]]);
+    for student in ["v2", "v3p"] {
+        plant(&file(&format!("{student}_train")), &[&STUDENT]);
+        let errors = [ZeroedToken, WrongLabelMask];
+        plant(&file(&format!("{student}_grads")), &[&errors]);
+    }
 }
 
 #[test]

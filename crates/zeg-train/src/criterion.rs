@@ -13,7 +13,6 @@ use crate::{
     labels::{Labels, PartLabels},
     recipe::{Criterion, LossPart, PartTerms},
     supervision::Supervision,
-    targets::Targets,
 };
 
 /// The loss of a batch: the method's criterion with the classes and labels it may use.
@@ -143,23 +142,13 @@ impl BatchLoss {
         let all = samples.ids.len().max(1) as f64;
         let mut parts = Vec::new();
         for part in samples.split(self.micro_batch) {
-            let mut values = if stride == 1 {
+            let values = if stride == 1 {
                 part.labels
             } else {
                 thin_labels(&part.labels, size, stride)
             };
-            self.supervision.map(&mut values);
             let (images, thinned) = (part.ids.len(), [size / stride, size / stride]);
-            let labels = if self.supervision.pseudo_labels().is_some() {
-                Labels::Waiting {
-                    values,
-                    images,
-                    size: thinned,
-                }
-            } else {
-                let classes = self.supervision.names().len();
-                Labels::Ready(Targets::new(values, images, thinned, classes)?)
-            };
+            let labels = Labels::mapped(values, images, thinned, &self.supervision)?;
             parts.push(MicroBatch {
                 inputs: part.inputs,
                 labels,
@@ -237,6 +226,7 @@ impl BatchLoss {
     /// Computes the loss terms of a part.
     ///
     /// - `normalizer`: see [`BatchLoss::normalizer`]
+    /// - `step`: number of the step, from 0
     ///
     /// # Errors
     /// Returns an error if the device cannot be read.
@@ -245,6 +235,7 @@ impl BatchLoss {
         model: &dyn Model,
         part: MicroBatch,
         normalizer: Option<f64>,
+        step: u64,
     ) -> Result<PartTerms, TrainError> {
         self.criterion.terms(
             model,
@@ -257,6 +248,7 @@ impl BatchLoss {
                 normalizer,
                 share: part.share,
                 batch_masks: &part.batch_masks,
+                step,
             },
         )
     }

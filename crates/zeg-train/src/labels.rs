@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use crate::{
     TrainError,
-    supervision::Supervision,
+    supervision::{PartlyLabelled, Supervision},
     targets::{LeftOut, Targets},
 };
 
@@ -28,7 +28,48 @@ pub(crate) enum Labels {
     },
 }
 
+impl Labels {
+    /// Replaces class indices of the data set by indices of the training classes.
+    ///
+    /// # Errors
+    /// Returns an error if the labels do not have this size, or one is not a class.
+    pub(crate) fn mapped(
+        mut values: Vec<u16>,
+        images: usize,
+        size: [usize; 2],
+        supervision: &Supervision,
+    ) -> Result<Self, TrainError> {
+        supervision.map(&mut values);
+        Ok(if supervision.pseudo_labels().is_some() {
+            Self::Waiting {
+                values,
+                images,
+                size,
+            }
+        } else {
+            let classes = supervision.names().len();
+            Self::Ready(Targets::new(values, images, size, classes)?)
+        })
+    }
+}
+
 impl<'a> PartLabels<'a> {
+    /// Returns the labels that training may use.
+    ///
+    /// - `values`: class indices of the data set, `[images, height, width]`
+    ///
+    /// # Errors
+    /// Returns an error if the labels do not have this size, or one is not a class.
+    pub fn mapped(
+        values: Vec<u16>,
+        images: usize,
+        size: [usize; 2],
+        supervision: &'a Supervision,
+    ) -> Result<Self, TrainError> {
+        let labels = Labels::mapped(values, images, size, supervision)?;
+        Ok(Self::new(labels, supervision))
+    }
+
     pub(crate) fn new(labels: Labels, supervision: &'a Supervision) -> Self {
         Self {
             labels,
@@ -51,6 +92,36 @@ impl<'a> PartLabels<'a> {
             Labels::Waiting { .. } => Err(TrainError::Config(
                 "pseudo labels need class masks, which the method does not have".into(),
             )),
+        }
+    }
+
+    /// Returns the labels; every pixel that waits gets the class with the highest score among the classes without
+    /// labels. Only the order of the scores matters, so that they may have any range.
+    ///
+    /// - `score`: computes the scores of the classes with these indices, `[batch, classes, h, w]`; it is not called if no
+    ///   pixel waits
+    ///
+    /// # Errors
+    /// Returns the errors of `score`, and an error if the device cannot be read or a label is not a class.
+    pub fn ranked(
+        self,
+        score: impl FnOnce(&[usize]) -> Result<Tensor<4>, TrainError>,
+    ) -> Result<Targets, TrainError> {
+        match self.labels {
+            Labels::Ready(targets) => Ok(targets),
+            Labels::Waiting {
+                mut values,
+                images,
+                size,
+            } => {
+                if let Some(classes) = self.supervision.pseudo_labels()
+                    && PartlyLabelled::has_waiting(&values)
+                {
+                    let candidates = classes.unlabelled();
+                    PartlyLabelled::rank(score(&candidates)?, &candidates, &mut values, size)?;
+                }
+                Targets::new(values, images, size, self.supervision.names().len())
+            }
         }
     }
 

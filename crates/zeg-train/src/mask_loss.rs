@@ -62,6 +62,10 @@ impl MaskObjective {
         let named = self
             .objective
             .forward(masks, &targets, &self.weights, divisor);
-        Ok(PartTerms { named, count })
+        Ok(PartTerms {
+            named,
+            count,
+            observed: Vec::new(),
+        })
     }
 }

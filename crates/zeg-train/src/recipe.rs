@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor};
 use zeg_base::numbers::Legal;
 use zeg_model::{
     method::{Architecture, Model, SegmentationModel},
+    params::RunningValue,
     section::Section,
 };
 
@@ -36,6 +37,12 @@ pub trait Recipe: Send + Sync {
         architecture: &dyn Architecture,
     ) -> Result<Box<dyn Criterion>, TrainError>;
 
+    /// Returns whether the method labels pixels of unseen classes from the first step on, so that the transductive setting
+    /// needs no trained model to start from.
+    fn labels_untrained(&self) -> bool {
+        false
+    }
+
     /// Returns the optimiser's group of a parameter.
     fn group(&self, settings: &AdamWSettings, name: &str) -> ParamGroup {
         usual_group(settings, name)
@@ -60,6 +67,8 @@ pub struct LossPart<'a> {
     pub share: f64,
     /// Number of labelled classes in each image of the whole batch; empty if labels wait for pseudo labels.
     pub batch_masks: &'a [usize],
+    /// Number of the step, from 0.
+    pub step: u64,
 }
 
 impl LossPart<'_> {
@@ -75,6 +84,8 @@ pub struct PartTerms {
     pub named: NamedTerms,
     /// This part's contribution to the batch's normaliser if that was not known; the terms are then not divided.
     pub count: usize,
+    /// Observations of running means, which the trainer adds to the model if the step succeeds.
+    pub observed: Vec<RunningValue>,
 }
 
 /// A loss as a method implements it.

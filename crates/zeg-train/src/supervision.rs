@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// Label value of a pixel that waits for its pseudo label.
-const WAITING: u16 = u16::MAX - 2;
+pub const WAITING: u16 = u16::MAX - 2;
 
 /// The pixels that get pseudo labels in the transductive setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -102,8 +102,9 @@ impl Supervision {
         }
     }
 
-    /// Replaces class indices of the data set by indices of the training classes, in place.
-    pub(crate) fn map(&self, labels: &mut [u16]) {
+    /// Replaces class indices of the data set by indices of the training classes, in place; a pixel that is to get a
+    /// pseudo label becomes [`WAITING`].
+    pub fn map(&self, labels: &mut [u16]) {
         match self {
             Self::Inductive(seen) => seen.map(labels),
             Self::Transductive(classes) => classes.hide(labels),
@@ -178,6 +179,58 @@ impl PartlyLabelled {
                 _ => WAITING,
             };
         }
+    }
+
+    /// Returns whether a pixel waits for its pseudo label.
+    pub(crate) fn has_waiting(labels: &[u16]) -> bool {
+        labels.contains(&WAITING)
+    }
+
+    /// Returns the classes without labels.
+    pub(crate) fn unlabelled(&self) -> Vec<usize> {
+        let classes = self.seen.iter().enumerate();
+        classes
+            .filter_map(|(class, seen)| (!seen).then_some(class))
+            .collect()
+    }
+
+    /// Gives every waiting pixel the class with the highest score; the first of equal ones wins.
+    ///
+    /// - `scores`: `[batch, candidates, h, w]`
+    /// - `candidates`: class indices
+    /// - `labels`: labels to fill in, `[batch, height, width]`
+    pub(crate) fn rank(
+        scores: Tensor<4>,
+        candidates: &[usize],
+        labels: &mut [u16],
+        size: [usize; 2],
+    ) -> Result<(), TrainError> {
+        let [batch, count, ..] = scores.dims();
+        let pixels = size[0] * size[1];
+        if count != candidates.len() || labels.len() != batch * pixels {
+            return Err(TrainError::Config(format!(
+                "scores of {count} classes in {batch} images do not fit {} candidates and {} labels",
+                candidates.len(),
+                labels.len()
+            )));
+        }
+        let scores = bilinear(scores.detach().without_autodiff(), size);
+        let scores: Vec<f32> = (scores.into_data().convert::<f32>())
+            .try_into_vec()
+            .map_err(|error| TrainError::Backend(format!("{error:?}")))?;
+        let waiting = labels.iter_mut().enumerate();
+        for (position, label) in waiting.filter(|(_, label)| **label == WAITING) {
+            let (image, pixel) = (position / pixels, position % pixels);
+            let at = |index: usize| scores[(image * count + index) * pixels + pixel];
+            let best = (1..count).fold(
+                0,
+                |best, index| if at(index) > at(best) { index } else { best },
+            );
+            *label = candidates
+                .get(best)
+                .map_or(IGNORE_LABEL, |&class| class as u16);
+        }
+        Ok(())
     }
 
     /// Gives every waiting pixel the pseudo label of the rule, and returns the pixels that some classes have no loss at.
@@ -266,6 +319,19 @@ mod tests {
         let classes = partly(PseudoLabels::default());
         classes.fill(masks, &mut labels, [1, 2]).unwrap();
         assert_eq!(labels, [3, 1]);
+    }
+
+    #[test]
+    fn a_waiting_pixel_takes_the_best_candidate_however_large_the_scores_are() {
+        let device = burn::tensor::Device::flex();
+        // After a sigmoid, all of these scores would be 1 in single precision.
+        let scores =
+            Tensor::<4>::from_floats([[[[200.0, 300.0, 9.0]], [[201.0, 299.0, 8.0]]]], &device);
+        let mut labels = [WAITING, WAITING, 0];
+        let classes = partly(PseudoLabels::default());
+        assert_eq!(classes.unlabelled(), [1, 3]);
+        PartlyLabelled::rank(scores, &[1, 3], &mut labels, [1, 3]).unwrap();
+        assert_eq!(labels, [3, 1, 0]);
     }
 
     #[test]

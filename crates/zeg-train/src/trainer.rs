@@ -7,7 +7,7 @@ use zeg_base::random::splitmix64;
 use zeg_image::IGNORE_LABEL;
 use zeg_model::{
     method::{Architecture, Model},
-    params::flat_gradients,
+    params::{add_observations, flat_gradients},
     text::ClassTexts,
 };
 
@@ -187,14 +187,19 @@ impl Trainer {
             BatchLoss::share_masks(&mut parts);
         }
         let known = self.loss.normalizer(&parts);
-        let mut counted = 0;
+        let (mut counted, mut observed) = (0, Vec::new());
 
         let mut gradients: BTreeMap<String, Tensor<1>> = BTreeMap::new();
         let mut terms: BTreeMap<&'static str, f32> = BTreeMap::new();
         for (number, part) in parts.into_iter().enumerate() {
             self.seed_dropout(number);
-            let PartTerms { named, count } = self.loss.terms(&*self.model, part, known)?;
+            let PartTerms {
+                named,
+                count,
+                observed: of_part,
+            } = self.loss.terms(&*self.model, part, known, self.step)?;
             counted += count;
+            observed.extend(of_part);
             for (name, term) in &named {
                 *terms.entry(name).or_default() += term.clone().into_scalar::<f32>();
             }
@@ -228,6 +233,7 @@ impl Trainer {
         }
         let lr = self.config.schedule.at(self.step, self.config.steps);
         self.optimizer.step(&mut *self.model, gradients, lr);
+        add_observations(&mut *self.model, observed);
         let report = StepReport {
             step: self.step,
             lr,

@@ -199,6 +199,7 @@ impl TemplateSet {
     /// | `vild-14` | 14, of the detector `ViLD`; zsseg across data sets |
     /// | `learned` | the class name behind vectors that a model has learned |
     /// | `cat-seg` | 1, CAT-Seg |
+    /// | `maskclip-85` | 85, MaskCLIP and MaskCLIP+ |
     /// | `name-only` or `none` | the class name alone |
     ///
     /// # Errors
@@ -331,7 +332,7 @@ mod tests {
         });
         assert_eq!(
             lengths.collect::<Vec<_>>(),
-            [1, 15, 80, 1, 8, 32, 1, 14, 1, 1, 1]
+            [1, 15, 80, 1, 8, 32, 1, 14, 1, 1, 85, 1]
         );
         let none = TemplateSet::by_name("none").unwrap();
         assert_eq!(
@@ -378,7 +379,7 @@ mod tests {
             error("imagenet80"),
             "unknown template set \"imagenet80\"; there are single, multi, imagenet-80, zegformer-single, \
              zegformer-8, zegformer-32, zsseg-single, vild-14, learned, \
-             cat-seg, name-only; did you mean \"imagenet-80\"?"
+             cat-seg, maskclip-85, name-only; did you mean \"imagenet-80\"?"
         );
         assert!(!error("photo").contains("did you mean"));
         assert!(error(&"x".repeat(100_000)).len() < 300);

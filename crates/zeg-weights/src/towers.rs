@@ -15,6 +15,9 @@ const MLP_RATIO: usize = 4;
 /// The largest legal value of any size of a model.
 const MOST: usize = 1 << 24;
 
+/// A tensor that every residual image tower of CLIP has.
+const RESIDUAL_TOWER: &str = "backbone.layer1.0.conv1.weight";
+
 /// Returns the path of the file opened last, for messages.
 fn path_of(weights: &StateDict) -> PathBuf {
     let path = weights
@@ -38,6 +41,10 @@ pub(crate) fn vision(
     stated: &SideFiles,
 ) -> Result<Option<VisionShape>, WeightsError> {
     let refuse = |reason: String| unsupported(weights, format!("image tower: {reason}"));
+    // The residual towers of CLIP have other sizes; methods that use one read them themselves.
+    if weights.contains(RESIDUAL_TOWER) {
+        return Ok(None);
+    }
     let Some(conv) = weights.shape("backbone.conv1.weight") else {
         return Ok(None);
     };

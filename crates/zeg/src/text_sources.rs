@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use burn::tensor::{Device, Tensor};
 use zeg_model::{
     ModelError,
-    classes::{ClassNeeds, ClassQueries},
+    classes::{BACKGROUND, ClassNeeds, ClassQueries},
     embeddings::ClassEmbeddings,
     method::Model,
     recognize::text_config,
@@ -302,6 +302,7 @@ pub fn class_queries(
             each_template,
             crop_text: crops.map(|embeddings| embeddings.to_tensor(device)),
             seen,
+            background: (classes.iter()).position(|names| names.iter().any(|n| n == BACKGROUND)),
         },
         origin,
         notices,

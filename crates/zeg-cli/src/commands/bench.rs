@@ -52,7 +52,7 @@ pub(crate) struct BenchArgs {
     #[arg(
         long,
         conflicts_with_all = ["file", "training", "size", "classes", "batch", "method", "last_block", "logit_scale",
-            "weights", "text", "activation", "heads"],
+            "prompt_denoising", "key_smoothing", "weights", "text", "activation", "heads"],
         help_heading = heading::MODEL
     )]
     table: bool,

@@ -127,6 +127,12 @@ pub(crate) struct MethodArgs {
     /// Factor on the cosine similarities before the softmax over classes; it changes the confidence, not the best class
     #[arg(long, value_name = "FACTOR", requires = "method", value_parser = positive, help_heading = heading::MODEL)]
     logit_scale: Option<f32>,
+    /// MaskCLIP's prompt denoising: leaves out classes that are nowhere more probable than this; published: 0.5
+    #[arg(long, value_name = "PROBABILITY", requires = "method", value_parser = positive, help_heading = heading::MODEL)]
+    prompt_denoising: Option<f32>,
+    /// MaskCLIP's key smoothing: averages scores over similar places where no class is this probable; published: 1
+    #[arg(long, value_name = "PROBABILITY", requires = "method", value_parser = positive, help_heading = heading::MODEL)]
+    key_smoothing: Option<f32>,
 }
 
 /// Returns the help of `--method`, which lists the built-in methods with the default first.
@@ -167,6 +173,14 @@ impl MethodArgs {
         }
         if let Some(logit_scale) = self.logit_scale {
             options.set("logit-scale", logit_scale);
+        }
+        for (key, threshold) in [
+            ("prompt-denoising", self.prompt_denoising),
+            ("key-smoothing", self.key_smoothing),
+        ] {
+            if let Some(threshold) = threshold {
+                options.set(key, threshold);
+            }
         }
         Some(MethodChoice {
             name: self.method.clone()?,

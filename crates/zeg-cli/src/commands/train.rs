@@ -11,6 +11,7 @@ mod hints;
 mod init;
 mod output;
 mod run_folder;
+mod start;
 mod stated;
 mod training_run;
 mod validation;
@@ -38,6 +39,7 @@ use zeg_train::{
     checkpoint::{BaseWeights, CheckpointInfo, StoredClass},
     experiment::{Experiment, Setting},
     pseudo_labels::Teacher,
+    recipe::Recipe,
 };
 
 use self::{
@@ -46,7 +48,8 @@ use self::{
     class_texts::{TextInput, embed_classes},
     init::Init,
     output::TrainOutput,
-    run_folder::{ManifestInput, RunFolder, Start},
+    run_folder::{ManifestInput, RunFolder},
+    start::{NothingToStartFrom, Start},
     stated::{state_activation, state_heads},
     training_run::TrainingRun,
     validation::{Validator, ValidatorInput},
@@ -86,7 +89,9 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     let model = experiment.model.with_activation(activation);
     let architecture = model.architecture(methods)?;
     let heads = state_heads(&mut weights, settings, &*architecture)?;
+    let recipe = recipes.of(architecture.method())?;
     let (init, start) = initial(&folder, start, settings, &experiment, methods)?;
+    check_start(&start, &experiment, recipe)?;
     start.check_architecture(&*architecture, methods)?;
     let base = base_weights(&settings.weights)?;
     let images = validation::images(&experiment, root)?;
@@ -107,7 +112,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         device: &device,
     })?;
     let (mut trainer, fresh) = build_trainer(&TrainerInput {
-        recipe: recipes.of(architecture.method())?,
+        recipe,
         methods,
         architecture: &*architecture,
         experiment: &experiment,
@@ -121,9 +126,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         device: &device,
         verbosity: settings.verbosity,
     })?;
-    if let Some(text) = starts_fresh(&fresh) {
-        settings.verbosity.notice(text);
-    }
+    tell_fresh(&fresh, settings.verbosity);
     folder.begin(&ManifestInput {
         experiment: &experiment,
         settings,
@@ -193,6 +196,15 @@ fn initial(
     let init = folder.init(settings.init.as_deref(), &start, teaches)?;
     let start = start.or_init(init.as_ref(), experiment, methods)?;
     Ok((init, start))
+}
+
+/// Checks that a transductive run has a model that gives pseudo labels, unless its method labels without one.
+fn check_start(start: &Start, experiment: &Experiment, recipe: &dyn Recipe) -> anyhow::Result<()> {
+    let transductive = experiment.training.setting == Setting::Transductive;
+    if transductive && matches!(start, Start::Fresh) && !recipe.labels_untrained() {
+        return Err(NothingToStartFrom.into());
+    }
+    Ok(())
 }
 
 /// Returns what a checkpoint says of a run besides its weights.
@@ -325,6 +337,12 @@ fn place_of(settings: &TrainSettings, key: &str) -> String {
 fn file_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str());
     name.to_string_lossy().into_owned()
+}
+
+fn tell_fresh(names: &[String], verbosity: Verbosity) {
+    if let Some(text) = starts_fresh(names) {
+        verbosity.notice(text);
+    }
 }
 
 /// Names the parameters that start fresh: neither the weights nor a checkpoint hold them. `None` if there are none.

@@ -15,7 +15,8 @@ use zeg_train::{
     experiment::Experiment,
     loss::MaskLoss,
     methods::{
-        cat_seg::CatSegLossWeights, clip_rc::ClipRcLossWeights, zegformer::set_criterion::SetLoss,
+        cat_seg::CatSegLossWeights, clip_rc::ClipRcLossWeights, maskclip_plus::MaskClipPlusLoss,
+        zegformer::set_criterion::SetLoss,
     },
     recipe::Recipes,
 };
@@ -46,11 +47,21 @@ fn method_sections() -> Vec<(&'static str, &'static str, Schema)> {
             "cat-seg",
             methods::cat_seg::entry::section_schema(),
         ),
+        (
+            "model",
+            "maskclip-plus",
+            methods::maskclip_plus::entry::section_schema(),
+        ),
         ("training.loss", "zegclip", schema_for!(MaskLoss)),
         ("training.loss", "clip-rc", schema_for!(ClipRcLossWeights)),
         ("training.loss", "zegformer", schema_for!(SetLoss)),
         ("training.loss", "zsseg", schema_for!(SetLoss)),
         ("training.loss", "cat-seg", schema_for!(CatSegLossWeights)),
+        (
+            "training.loss",
+            "maskclip-plus",
+            schema_for!(MaskClipPlusLoss),
+        ),
         (
             "inference.method",
             "zegformer",
@@ -61,12 +72,13 @@ fn method_sections() -> Vec<(&'static str, &'static str, Schema)> {
 }
 
 /// An experiment file of each method that is trained.
-const EXPERIMENTS: [(&str, &str); 5] = [
+const EXPERIMENTS: [(&str, &str); 6] = [
     ("zegclip", "configs/voc12/zegclip-inductive.toml"),
     ("clip-rc", "configs/voc12/clip-rc-inductive.toml"),
     ("zegformer", "configs/voc12/zegformer-r50.toml"),
     ("zsseg", "configs/voc12/zsseg-r50.toml"),
     ("cat-seg", "configs/coco-stuff164k/cat-seg-vitb.toml"),
+    ("maskclip-plus", "configs/voc12/maskclip-plus.toml"),
 ];
 
 /// Defaults that the schemas leave out, since they are left out of written files: `(key, value)`.

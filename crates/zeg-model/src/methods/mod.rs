@@ -5,6 +5,7 @@
 
 pub mod cat_seg;
 pub mod clip_rc;
+pub mod maskclip_plus;
 pub mod training_free;
 pub mod zegclip;
 pub mod zegformer;
@@ -22,12 +23,13 @@ use crate::{
 };
 
 /// The built-in methods. The first that is trained on masks and the first that uses plain CLIP are the defaults.
-pub static BUILTIN: [&dyn Method; 13] = [
+pub static BUILTIN: [&dyn Method; 14] = [
     &zegclip::ZegClipMethod,
     &clip_rc::ClipRcMethod,
     &zegformer::ZegFormerMethod,
     &zsseg::ZssegMethod,
     &cat_seg::CatSegMethod,
+    &maskclip_plus::MaskClipPlusMethod,
     training_free::FAMILY[0],
     training_free::FAMILY[1],
     training_free::FAMILY[2],

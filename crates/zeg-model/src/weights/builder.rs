@@ -186,6 +186,11 @@ impl<'a> ParamBuilder<'a> {
         self
     }
 
+    /// Returns whether parameters are left without values.
+    pub(crate) fn is_blueprint(&self) -> bool {
+        self.shared.blueprint
+    }
+
     /// Returns the packing of linear layers for inference, if they are packed.
     pub fn packing(&self) -> Option<&Packing> {
         self.shared.packing.as_ref()

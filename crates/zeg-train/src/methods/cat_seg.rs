@@ -112,6 +112,7 @@ impl MethodLoss for CatSegLoss {
         Ok(PartTerms {
             named: vec![("bce", bce * (self.weights.bce * part.share))],
             count: 0, // a mean needs no normaliser
+            observed: Vec::new(),
         })
     }
 

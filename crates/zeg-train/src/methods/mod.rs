@@ -2,6 +2,7 @@
 
 pub mod cat_seg;
 pub mod clip_rc;
+pub mod maskclip_plus;
 pub mod zegclip;
 pub mod zegformer;
 pub mod zsseg;
@@ -9,12 +10,13 @@ pub mod zsseg;
 use crate::recipe::Recipe;
 
 /// The recipes of the built-in methods; a test compares them with the list of methods.
-pub static BUILTIN: [&dyn Recipe; 5] = [
+pub static BUILTIN: [&dyn Recipe; 6] = [
     &zegclip::ZegClipRecipe,
     &clip_rc::ClipRcRecipe,
     &zegformer::ZegFormerRecipe,
     &zsseg::ZssegRecipe,
     &cat_seg::CatSegRecipe,
+    &maskclip_plus::MaskClipPlusRecipe,
 ];
 
 #[cfg(test)]

@@ -64,6 +64,10 @@ impl MethodLoss for ZegFormerLoss {
         let targets = MaskTargets::from_labels(&part.labels.known()?);
         let outputs = model.forward_all(images, part.text, &mut Trace::off());
         let named = self.set_loss.named(outputs, &targets, part.batch_masks)?;
-        Ok(PartTerms { named, count: 0 })
+        Ok(PartTerms {
+            named,
+            count: 0,
+            observed: Vec::new(),
+        })
     }
 }

@@ -57,6 +57,7 @@ impl EncodedClasses {
             each_template,
             crop_text,
             seen,
+            background: _,
         } = &self.queries;
         let mut numbers = text.shape().num_elements();
         numbers += (each_template.as_ref()).map_or(0, |text| text.shape().num_elements());

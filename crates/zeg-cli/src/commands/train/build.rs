@@ -19,7 +19,7 @@ use zeg_train::{
     trainer::Trainer,
 };
 
-use super::run_folder::Start;
+use super::start::Start;
 use crate::progress::Verbosity;
 
 /// Everything that a trainer is built from.

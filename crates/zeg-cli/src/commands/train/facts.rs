@@ -11,10 +11,7 @@ use zeg::{
 use zeg_base::fingerprint::{Fingerprint, Mismatch};
 use zeg_train::{checkpoint::BaseWeights, experiment::Experiment};
 
-use super::{
-    args::TrainSettings,
-    run_folder::{RunFolder, Start},
-};
+use super::{args::TrainSettings, run_folder::RunFolder, start::Start};
 use crate::commands::facts::{class_embeddings, origin_of};
 
 /// The error for a run that would go on with other labels, classes, images, weights or class embeddings.

@@ -4,7 +4,7 @@ use super::{
     checkpoint_files::{DamagedCheckpoint, NotWritten},
     facts::OtherFacts,
     init::{ChangedInit, OtherInit, TeacherUnknown},
-    run_folder::NothingToStartFrom,
+    start::NothingToStartFrom,
 };
 
 /// Returns the hint for an error of a run, if it is one.

@@ -101,6 +101,12 @@ struct TrainingFreeSection {
     last_block: LastBlock,
     /// Scale of cosine similarities before the softmax over classes.
     logit_scale: f32,
+    /// Threshold of MaskCLIP's prompt denoising, 0 to 1: a class that is less probable everywhere in a window is left
+    /// out. 0 leaves out the refinement; the published threshold is 0.5.
+    prompt_denoising: f32,
+    /// Threshold of MaskCLIP's key smoothing, 0 to 1: where no class is as probable, scores are averaged over places
+    /// with similar keys. 0 leaves out the refinement; the published threshold is 1.
+    key_smoothing: f32,
 }
 
 impl Default for TrainingFreeSection {
@@ -109,6 +115,8 @@ impl Default for TrainingFreeSection {
         Self {
             last_block: config.last_block,
             logit_scale: config.logit_scale,
+            prompt_denoising: config.prompt_denoising,
+            key_smoothing: config.key_smoothing,
         }
     }
 }
@@ -144,6 +152,16 @@ impl Method for TrainingFreeMethod {
                 section.logit_scale
             )));
         }
+        for (name, value) in [
+            ("prompt-denoising", section.prompt_denoising),
+            ("key-smoothing", section.key_smoothing),
+        ] {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(ModelError::Config(format!(
+                    "{name} {value}: must be a number from 0 to 1"
+                )));
+            }
+        }
         let tower = tower.ok_or_else(|| {
             ModelError::Config(format!(
                 "{} is not trained; use it with plain CLIP weights",
@@ -156,6 +174,8 @@ impl Method for TrainingFreeMethod {
             config: TrainingFreeConfig {
                 attention: self.attention,
                 last_block: section.last_block,
+                prompt_denoising: section.prompt_denoising,
+                key_smoothing: section.key_smoothing,
                 logit_scale: section.logit_scale,
             },
             encoder: tower.encoder.clone(),

@@ -19,10 +19,15 @@
 //! [`DenseAttention::Combined`] adds to the cosine of a patch and a class that of the window's image embedding and the
 //! class, with a weight; encodes the whole image as a small square beside the windows and averages the scores of both;
 //! and refines the class shares by the colours of the image (PAMR, [`crate::inference::Refinement`]).
+//!
+//! With every mode, the scores of a window can be refined by MaskCLIP's prompt denoising and key smoothing
+//! ([`refinement`]), the cosine of the window's image embedding included.
 
 mod anomaly;
 mod calibrated;
+mod encoding;
 mod entry;
+pub mod refinement;
 
 use burn::{
     module::Module,
@@ -32,10 +37,13 @@ use serde::{Deserialize, Serialize};
 use zeg_image::normalize::Normalization;
 use zeg_kernels::softmax;
 
-use self::calibrated::{Before, Steps, middle_blocks};
 #[cfg(feature = "schema")]
 pub use self::entry::section_schema;
-pub use self::entry::{CLEAR_CLIP, COMBINED, FAMILY, TrainingFreeMethod};
+use self::{calibrated::Steps, refinement::MaskClipRefinement};
+pub use self::{
+    encoding::DenseEncoding,
+    entry::{CLEAR_CLIP, COMBINED, FAMILY, TrainingFreeMethod},
+};
 use crate::{
     ModelError, Precision,
     classes::ClassQueries,
@@ -44,9 +52,8 @@ use crate::{
     layers::l2_normalize,
     method::{ModelFacts, Scoring, SegmentationModel, WindowBatch},
     scores::WindowScores,
-    trace::Trace,
     transformer::ResidualBlock,
-    vision::{Encoded, EncoderHooks, TokenPlan, VisionTransformer},
+    vision::{Encoded, VisionTransformer},
     weights::{ParamBuilder, StateDict},
 };
 
@@ -112,6 +119,12 @@ pub struct TrainingFreeConfig {
     /// which class is best, only the confidence.
     #[serde(default = "hundred")]
     pub logit_scale: f32,
+    /// Threshold of prompt denoising, 0 to 1; 0 leaves it out ([`refinement`]).
+    #[serde(default)]
+    pub prompt_denoising: f32,
+    /// Threshold of key smoothing, 0 to 1; 0 leaves it out ([`refinement`]).
+    #[serde(default)]
+    pub key_smoothing: f32,
 }
 
 fn hundred() -> f32 {
@@ -125,6 +138,16 @@ impl TrainingFreeConfig {
             attention,
             last_block: LastBlock::default(),
             logit_scale: hundred(),
+            prompt_denoising: 0.0,
+            key_smoothing: 0.0,
+        }
+    }
+
+    /// Returns MaskCLIP's refinement of scores.
+    fn refinement(&self) -> MaskClipRefinement {
+        MaskClipRefinement {
+            prompt_denoising: self.prompt_denoising,
+            key_smoothing: self.key_smoothing,
         }
     }
 
@@ -268,98 +291,8 @@ fn neighbourhood([h, w]: [usize; 2], sigma: f32, device: &Device) -> Tensor<4> {
     Tensor::from_data(TensorData::new(values, [1, 1, tokens, tokens]), device)
 }
 
-/// The hook that replaces the last block.
-struct LastBlockHook<'a> {
-    model: &'a TrainingFree,
-    last: usize,
-}
-
-impl EncoderHooks for LastBlockHook<'_> {
-    fn replace(
-        &self,
-        layer: usize,
-        block: &ResidualBlock,
-        tokens: &Tensor<3>,
-        plan: TokenPlan,
-    ) -> Option<Tensor<3>> {
-        (layer == self.last).then(|| self.model.last_block(block, tokens.clone(), plan.grid))
-    }
-}
-
-/// The hooks that keep what the steps of the last block need, and leave that block out.
-struct KeepHooks {
-    middle: std::ops::Range<usize>,
-    last: usize,
-}
-
-impl EncoderHooks for KeepHooks {
-    fn keeps(&self, layer: usize) -> bool {
-        layer + 1 == self.last || self.middle.contains(&layer)
-    }
-
-    fn replace(
-        &self,
-        layer: usize,
-        _block: &ResidualBlock,
-        tokens: &Tensor<3>,
-        _plan: TokenPlan,
-    ) -> Option<Tensor<3>> {
-        (layer == self.last).then(|| tokens.clone())
-    }
-}
-
-impl TrainingFree {
-    /// Encodes images `[batch, 3, height, width]` with the steps of the later methods. The image embedding is CLIP's own:
-    /// the class token after the unchanged last block.
-    fn encode_in_steps(&self, images: Tensor<4>, steps: &Steps) -> Result<Encoded, ModelError> {
-        let blocks = &self.backbone.transformer.resblocks;
-        let last = blocks.len().saturating_sub(1);
-        let hooks = KeepHooks {
-            middle: if steps.needs_middle() {
-                middle_blocks(blocks.len())
-            } else {
-                0..0
-            },
-            last,
-        };
-        let features = self
-            .backbone
-            .forward_with(images, &hooks, &mut Trace::off());
-        let grid = features.encoded.grid;
-        let kept = |layer: usize| features.middle.iter().find(|kept| kept.layer == layer);
-        let (Some(block), Some(penultimate)) = (blocks.last(), kept(last.saturating_sub(1))) else {
-            return Err(ModelError::Config("the image tower has no blocks".into()));
-        };
-        let middle: Vec<Tensor<3>> = hooks
-            .middle
-            .clone()
-            .filter_map(kept)
-            .map(|kept| kept.tokens.clone())
-            .collect();
-        let penultimate = penultimate.tokens.clone(); // [batch, 1 + h·w, width]
-        let class = block.forward_first(penultimate.clone()); // [batch, 1, width]
-        let before = Before {
-            penultimate,
-            middle: &middle,
-            grid,
-        };
-        let tokens = steps.last_block(block, &before)?;
-        let [batch, length, _] = tokens.dims();
-        let tokens = Tensor::cat(vec![class, tokens.narrow(1, 1, length - 1)], 1);
-        let joint = self.backbone.project(self.backbone.ln_post.forward(tokens));
-        let unit = l2_normalize(joint); // [batch, 1 + h·w, dim]
-        let [_, _, dim] = unit.dims();
-        Ok(Encoded {
-            global: unit.clone().narrow(1, 0, 1).reshape([batch, dim]),
-            patches: unit.narrow(1, 1, length - 1),
-            regions: None,
-            grid,
-        })
-    }
-}
-
 impl SegmentationModel for TrainingFree {
-    type Encoding = Encoded;
+    type Encoding = DenseEncoding;
 
     fn facts(&self) -> ModelFacts {
         ModelFacts {
@@ -398,54 +331,44 @@ impl SegmentationModel for TrainingFree {
         Ok(planned)
     }
 
-    fn encode(&self, windows: &WindowBatch) -> Result<Vec<Encoded>, ModelError> {
-        let [count, _, _, _] = windows.images.dims();
-        if let Some(steps) = self.config.attention.steps() {
-            let encoded = self.encode_in_steps(windows.images.clone(), steps)?;
-            return Ok((0..count).map(|index| encoded.image(index)).collect());
-        }
-        let hooks = LastBlockHook {
-            model: self,
-            last: self.backbone.transformer.resblocks.len().saturating_sub(1),
-        };
-        let images = windows.images.clone();
-        let features = self
-            .backbone
-            .forward_with(images, &hooks, &mut Trace::off());
-        Ok((0..count)
-            .map(|index| features.encoded.image(index))
-            .collect())
+    fn encode(&self, windows: &WindowBatch) -> Result<Vec<DenseEncoding>, ModelError> {
+        self.encode_windows(windows)
     }
 
     fn score(
         &self,
-        encoding: &Encoded,
+        encoding: &DenseEncoding,
         classes: &ClassQueries,
     ) -> Result<WindowScores, ModelError> {
+        let DenseEncoding { encoded, keys } = encoding;
         let text = classes.text.clone(); // [classes, dim]
         let [count, _] = text.dims();
         let text = l2_normalize(text).transpose(); // [dim, classes]
-        let cosines = encoding.patches.clone().matmul(text.clone().unsqueeze()); // [1, h·w, classes]
+        let cosines = encoded.patches.clone().matmul(text.clone().unsqueeze()); // [1, h·w, classes]
         let vote = self
             .config
             .attention
             .steps()
             .map_or(0.0, |steps| steps.vote);
         let cosines = if vote > 0.0 {
-            let of_window = encoding.global.clone().matmul(text); // [1, classes]
+            let of_window = encoded.global.clone().matmul(text); // [1, classes]
             cosines + of_window.reshape([1, 1, count]) * vote
         } else {
             cosines
         };
-        let [h, w] = encoding.grid;
-        let logits = (cosines * self.config.logit_scale)
-            .swap_dims(1, 2)
-            .reshape([1, count, h, w]);
+        let [h, w] = encoded.grid;
+        let refinement = self.config.refinement();
+        let scores = refinement.apply(cosines.swap_dims(1, 2), keys.as_ref()); // [1, classes, h·w]
+        let logits = (scores * self.config.logit_scale).reshape([1, count, h, w]);
         Ok(WindowScores::Logits(logits))
     }
 
-    fn patches<'a>(&self, encoding: &'a Encoded) -> Option<&'a Encoded> {
-        Some(encoding)
+    fn patches<'a>(&self, encoding: &'a DenseEncoding) -> Option<&'a Encoded> {
+        Some(&encoding.encoded)
+    }
+
+    fn encoding_bytes(&self, encoding: &DenseEncoding) -> u64 {
+        encoding.bytes()
     }
 }
 

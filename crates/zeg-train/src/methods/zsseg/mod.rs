@@ -115,7 +115,11 @@ impl MethodLoss for SegmenterLoss {
             known => known,
         };
         let named = self.set_loss.named(outputs, &targets, batch_masks)?;
-        Ok(PartTerms { named, count: 0 })
+        Ok(PartTerms {
+            named,
+            count: 0,
+            observed: Vec::new(),
+        })
     }
 
     fn class_logits(

@@ -145,6 +145,7 @@ impl MethodLoss for PromptLoss {
         Ok(PartTerms {
             named: vec![("class", loss)],
             count: 0,
+            observed: Vec::new(),
         })
     }
 }
