@@ -6,7 +6,7 @@
 
 mod common;
 
-use std::{collections::HashMap, process::ExitCode, sync::Arc};
+use std::{collections::HashMap, fs, path::Path, process::ExitCode, sync::Arc};
 
 use burn::{
     module::{Module, Param},
@@ -304,4 +304,48 @@ fn a_method_from_outside_is_trained_scored_used_counted_and_reported() {
     // Chance is 1 in 20. Dark classes are confused with bright ones, whose colours have the same direction.
     assert!(record.report().unwrap().p_acc.unwrap() > 0.2);
     assert!(world.path("report").exists());
+}
+
+/// Source files below `folder` that are no tests, with their paths from the repository's root.
+fn sources(folder: &Path, root: &Path, found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if !["tests", "target", "benches", "zeg-parity"].contains(&name.as_str()) {
+                sources(&path, root, found);
+            }
+        } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
+            let place = path.strip_prefix(root).unwrap().to_string_lossy();
+            found.push((
+                place.replace('\\', "/"),
+                fs::read_to_string(&path).unwrap().to_lowercase(),
+            ));
+        }
+    }
+}
+
+/// What the seam between methods and the rest promises: a method is its folders, and few other sources know its name.
+#[test]
+fn a_method_is_named_in_at_most_six_other_sources() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut files = Vec::new();
+    sources(&root.join("crates"), &root, &mut files);
+    for (folder, names) in [
+        ("zsseg", ["zsseg", "zsseg"]),
+        ("maskclip_plus", ["maskclip_plus", "maskclip+"]),
+        ("cat_seg", ["cat_seg", "cat-seg"]),
+    ] {
+        let own = |place: &str| place.contains(&format!("methods/{folder}"));
+        let named = |text: &str| {
+            let joined = folder.replace('_', "");
+            names.iter().any(|name| text.contains(name)) || text.contains(&joined)
+        };
+        let naming = files.iter().filter(|(_, text)| named(text));
+        let (inside, outside): (Vec<_>, Vec<_>) =
+            naming.map(|(place, _)| place).partition(|place| own(place));
+        assert!(inside.len() > 3, "{folder}: {inside:?}");
+        // At least the two lists of methods, or this search finds nothing at all.
+        assert!((2..=6).contains(&outside.len()), "{folder}: {outside:?}");
+    }
 }
