@@ -1,8 +1,9 @@
-"""Times ZegCLIP, CLIP-RC or ZegFormer (ViT-B/16, 512×512, 20 classes) in PyTorch, ONNX Runtime, OpenVINO and zeg, one after the other.
+"""Times ZegCLIP, CLIP-RC, ZegFormer or CAT-Seg (ViT-B/16, 20 classes) in PyTorch, ONNX Runtime, OpenVINO and zeg, one after the other.
 
 Run        python reference/bench_peers.py --zeg target/release/zeg --threads 2 --json peers.json
            python reference/bench_peers.py --zeg target/release/zeg --method clip-rc --engines torch
            python reference/bench_peers.py --zeg target/release/zeg --method zegformer --engines torch --rounds 2
+           python reference/bench_peers.py --zeg target/release/zeg --method cat-seg --engines torch,torch-compile --rounds 3
            python reference/bench_peers.py --zeg target/release/zeg --training --batch 4 --rounds 2
            python reference/bench_peers.py --before ../zeg-before --engines "" --rounds 7
 Packages   torch, numpy; onnx, onnxscript, onnxruntime, openvino and nncf for the engines of those names
@@ -14,7 +15,8 @@ machine affects all of them. A result consists of wall-clock seconds and CPU sec
 rounds), the peak memory of the process, the seconds from the start of the process to its first result, and the largest
 difference of a score from PyTorch's.
 
-For ZegFormer, every engine has its own random weights, so its times are comparable but its scores are not.
+For ZegFormer and CAT-Seg, every engine has its own random weights, so its times are comparable but its scores are not. Images are
+512×512; for CAT-Seg they are 640×640, of which the evaluation script makes five crops.
 
 zeg is started anew in every round (one warm-up run, one measured run), because its benchmark is a command. Its memory is
 that of these runs; the memory of the other engines includes loading their packages.
@@ -35,11 +37,14 @@ import time
 
 import numpy as np
 
+import peers_cat_seg
+
 WIDTH, LAYERS, HEADS, PATCH, SIZE = 768, 12, 12, 16, 512
 DIM, PROMPTS, CLASSES, SEEN = 512, 10, 20, 15
 DECODER_LAYERS, DECODER_HEADS, HIDDEN = 3, 8, 2048
 FOCAL, DICE = 100.0, 1.0
 REGIONS = 16  # region tokens of CLIP-RC, on a 4×4 lattice
+CONFIGS = {"zegformer": "configs/voc12/zegformer-r50.toml", "cat-seg": "configs/coco-stuff164k/cat-seg-vitb.toml"}
 ENGINES = ["torch", "torch-compile", "onnxruntime", "onnxruntime-int8", "openvino", "openvino-int8"]
 
 
@@ -131,12 +136,17 @@ def read_weights(path):
         yield name, np.array(data[start:end]).view(np.float32).reshape(entry["shape"])
 
 
-def inputs(batch):
+def image_side(method):
+    return peers_cat_seg.CANVAS if method == "cat-seg" else SIZE
+
+
+def inputs(batch, method="zegclip"):
     """Returns images of noise and class embeddings of unit length."""
+    side = image_side(method)
     rng = np.random.default_rng(1)
     text = rng.standard_normal((CLASSES, DIM), dtype=np.float32)
     text /= np.linalg.norm(text, axis=1, keepdims=True)
-    return rng.standard_normal((batch, 3, SIZE, SIZE), dtype=np.float32), text
+    return rng.standard_normal((batch, 3, side, side), dtype=np.float32), text
 
 
 def clip_transformer():
@@ -149,7 +159,7 @@ def clip_transformer():
         def __init__(self):
             super().__init__()
             self.in_proj_weight = nn.Parameter(torch.empty(3 * WIDTH, WIDTH))
-            self.in_proj_bias = nn.Parameter(torch.empty(3 * WIDTH))
+            self.in_proj_bias = nn.Parameter(torch.zeros(3 * WIDTH))
             self.out_proj = nn.Linear(WIDTH, WIDTH)
 
         def forward(self, x, mask):
@@ -461,7 +471,7 @@ def export_onnx(weights, folder, method):
     if not path.is_file():
         import torch
 
-        example = tuple(torch.from_numpy(x) for x in inputs(1))
+        example = tuple(torch.from_numpy(x) for x in inputs(1, method))
         torch.onnx.export(
             build_torch(weights, method), example, str(path), input_names=["images", "text"], output_names=["scores"], dynamo=True
         )
@@ -472,10 +482,13 @@ def torch_engine(weights, folder, threads, batch, compiled, method):
     import torch
 
     torch.set_num_threads(threads)
-    model = build_zegformer() if method == "zegformer" else build_torch(weights, method)
+    if method == "cat-seg":
+        model = peers_cat_seg.build(clip_transformer(), WIDTH, DIM, PATCH)
+    else:
+        model = build_zegformer() if method == "zegformer" else build_torch(weights, method)
     if compiled:
         model = torch.compile(model)
-    images, text = (torch.from_numpy(x) for x in inputs(batch))
+    images, text = (torch.from_numpy(x) for x in inputs(batch, method))
 
     def run():
         with torch.inference_mode():
@@ -613,12 +626,12 @@ class Zeg:
         self.checkout = checkout
         if args.training:
             self.command += [args.config, "--training", "--micro-batch", str(min(args.micro_batch, args.batch))]
-        elif args.method == "zegformer":
-            config = "configs/voc12/zegformer-r50.toml"
+        elif args.method in CONFIGS:
+            config = CONFIGS[args.method]
             self.command += [config, "--classes", str(CLASSES), "--precision", precision]
         else:
             self.command += [weights, "--classes", str(CLASSES), "--precision", precision]
-        self.command += ["--size", str(SIZE), "--batch", str(args.batch), "--threads", str(args.threads)]
+        self.command += ["--size", str(image_side(args.method)), "--batch", str(args.batch), "--threads", str(args.threads)]
         self.command += ["--runs", "1", "--json", "-"]
         self.ready, self.cold = True, None
 
@@ -635,7 +648,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zeg", default="target/release/zeg", help="path of zeg")
     parser.add_argument("--before", metavar="FOLDER", help="another checkout with target/release/zeg, measured in turn with this one")
-    parser.add_argument("--method", choices=["zegclip", "clip-rc", "zegformer"], default="zegclip", help="model of the forward passes")
+    parser.add_argument("--method", choices=["zegclip", "clip-rc", *CONFIGS], default="zegclip", help="model of the forward passes")
     parser.add_argument("--engines", default=",".join(ENGINES), help="engines to compare, separated by commas")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=1)
