@@ -13,6 +13,7 @@
 //! - [`numbers`]: ranges of numbers that a user writes
 //! - [`paths`]: paths as text, with bytes that are not UTF-8 escaped
 //! - [`plural`]: numbers with their nouns
+//! - [`ranks`](mod@ranks): processes that work on one training or evaluation together
 //! - [`random`]: splitmix64, which turns a counter into pseudo-random bits
 //!
 //! ```
@@ -37,3 +38,4 @@ pub mod numbers;
 pub mod paths;
 pub mod plural;
 pub mod random;
+pub mod ranks;

@@ -1,6 +1,6 @@
 //! The command line as the user types it.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -78,6 +78,47 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
+}
+
+impl Command {
+    /// Returns the time that the command waits for other ranks; `None` if it is work for one process.
+    pub(crate) fn rank_timeout(&self) -> Option<Duration> {
+        match self {
+            Self::Train(args) => Some(args.ranks.timeout()),
+            Self::Eval(args) => args.rank_timeout(),
+            Self::Segment(args) => Some(args.ranks.timeout()),
+            _ => None,
+        }
+    }
+
+    /// Whether the command is one part of work that the user has divided, so that processes do not share it.
+    pub(crate) fn is_shard(&self) -> bool {
+        matches!(self, Self::Eval(args) if args.is_shard())
+    }
+
+    /// Returns the name of the command.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Quickstart(_) => "quickstart",
+            Self::Segment(_) => "segment",
+            Self::Visualize(_) => "visualize",
+            Self::Serve(_) => "serve",
+            Self::Train(_) => "train",
+            Self::Ablate(_) => "ablate",
+            Self::Pretrain(_) => "pretrain",
+            Self::Eval(_) => "eval",
+            Self::Report(_) => "report",
+            Self::Data(_) => "data",
+            Self::Models(_) => "models",
+            Self::Pull(_) => "pull",
+            Self::Import(_) => "import",
+            Self::Embed(_) => "embed",
+            Self::Info(_) => "info",
+            Self::Bench(_) => "bench",
+            Self::Check(_) => "check",
+            Self::Completions(_) => "completions",
+        }
+    }
 }
 
 /// The commands under the headings of `zeg --help`.

@@ -14,7 +14,7 @@ use zeg::{
     session::SessionError,
     vocab::classes::ClassArgumentError,
 };
-use zeg_base::lock::LockError;
+use zeg_base::{lock::LockError, ranks::RanksError};
 use zeg_train::TrainError;
 
 use crate::{
@@ -26,10 +26,12 @@ use crate::{
         place::{NotAFile, NotAFolder, OutputExists},
         report::NoEvaluation,
         run_files::{NoCheckpoint, RunExists},
+        segment::NotShared,
         serve::ServeError,
         train,
     },
     numbers::WrongArgument,
+    ranks::LaunchError,
 };
 
 /// Names that systems have for standard input.
@@ -113,6 +115,12 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<TrainError>() {
         return of_train(error);
     }
+    if let Some(error) = cause.downcast_ref::<RanksError>() {
+        return of_ranks(error);
+    }
+    if let Some(error) = cause.downcast_ref::<LaunchError>() {
+        return Some(error.hint().into());
+    }
     if let Some(error) = cause.downcast_ref::<LoadError>() {
         return Some(of_loading(error).into());
     }
@@ -124,6 +132,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     if cause.is::<DescriptionMissing>() {
         return Some("name the file with --dataset".into());
+    }
+    if cause.is::<NotShared>() {
+        return Some("name a folder with -o on a file system that all hosts share".into());
     }
     if cause.is::<ReplacesInput>() {
         return Some("name another folder after --write-labels, or after -o".into());
@@ -443,10 +454,24 @@ fn of_train(error: &TrainError) -> Option<String> {
         TrainError::PretrainCheckpoint { .. } => {
             "the file is damaged or of another kind; start anew with --overwrite".into()
         }
+        TrainError::Ranks(error) => return of_ranks(error),
         TrainError::Data(error) => return of_data(error),
         TrainError::Model(error) => return of_model(error),
         _ => return None,
     })
+}
+
+fn of_ranks(error: &RanksError) -> Option<String> {
+    match error {
+        RanksError::Missing { .. } => Some(
+            "see whether the process was killed or stopped, or its host is down; a longer --rank-timeout waits for slow ones"
+                .into(),
+        ),
+        RanksError::OutOfStep { .. } => {
+            Some("start all processes with the same program and the same arguments".into())
+        }
+        RanksError::Other { .. } | RanksError::Transport(_) => None,
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod hints;
 mod numbers;
 mod program;
 mod progress;
+mod ranks;
 mod renamed_flags;
 #[cfg(feature = "schema")]
 pub mod schema;
@@ -35,6 +36,7 @@ use cli::{Cli, Command};
 use commands::json;
 pub use program::Program;
 use progress::Verbosity;
+use zeg_base::ranks::Ranks;
 
 /// Returns the command line as clap describes it. The command reference of the book is written from it.
 pub fn command() -> clap::Command {
@@ -61,6 +63,7 @@ where
     T: Into<OsString>,
 {
     commands::interrupt::begin();
+    ranks::mute_others();
     let modern = renamed_flags::modernize(arguments.into_iter().map(Into::into));
     for notice in &modern.notices {
         print_notice!("warning: {notice}");
@@ -75,7 +78,9 @@ where
         // Help and version arrive here as well. A closed pipe is not reported.
         Err(mut error) => {
             environment::name_variable(&mut error, &self::command(), &given);
-            let _ = error.print();
+            if !say::is_mute() {
+                let _ = error.print();
+            }
             let code = u8::try_from(error.exit_code()).unwrap_or(1);
             if code != 0 {
                 json::report_usage(json.as_ref(), &error, code);
@@ -91,16 +96,47 @@ where
         commands::machine::name(),
         std::thread::available_parallelism().map_or(1, usize::from)
     ));
-    let result = match cli.command {
+    let ranks = match ranks::open(&cli.command, json.as_ref()) {
+        Ok(ranks) => ranks,
+        Err(error) => {
+            hints::print(&error);
+            let code = hints::exit_code(&error);
+            json::report(json.as_ref(), &error, code);
+            return ExitCode::from(code);
+        }
+    };
+    // The first rank prints for all.
+    let verbosity = if ranks.is_first() {
+        verbosity
+    } else {
+        Verbosity::Quiet
+    };
+    let result = run(program, cli.command, verbosity, &ranks);
+    let code = ranks::finish(&ranks, result, json.as_ref(), |error| {
+        for cause in error.chain().skip(1) {
+            verbosity.detail(format_args!("cause: {cause}"));
+        }
+    });
+    verbosity.detail(timing::used_text(started.elapsed()));
+    code
+}
+
+fn run(
+    program: &Program,
+    command: Command,
+    verbosity: Verbosity,
+    ranks: &Ranks,
+) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Quickstart(args) => commands::quickstart::run(program, args, verbosity),
         Command::Pretrain(args) => commands::pretrain::run(program, args, verbosity),
         Command::Visualize(args) => commands::visualize::run(program, args, verbosity),
-        Command::Train(args) => commands::train::run(program, args, verbosity),
+        Command::Train(args) => commands::train::run(program, args, verbosity, ranks),
         Command::Ablate(args) => commands::ablate::run(program, args, verbosity),
-        Command::Eval(args) => commands::eval::run(program, args, verbosity),
+        Command::Eval(args) => commands::eval::run(program, args, verbosity, ranks),
         Command::Report(args) => commands::report::run(program, args),
         Command::Data(args) => commands::data::run(program, args, verbosity),
-        Command::Segment(args) => commands::segment::run(program, args, verbosity),
+        Command::Segment(args) => commands::segment::run(program, args, verbosity, ranks),
         Command::Serve(args) => commands::serve::run(program, args, verbosity),
         Command::Models(args) => commands::models::run(program, args),
         Command::Pull(args) => commands::pull::run(program, args, verbosity),
@@ -110,16 +146,5 @@ where
         Command::Bench(args) => commands::bench::run(program, args, verbosity),
         Command::Check(args) => commands::check::run(program, args, verbosity),
         Command::Completions(args) => commands::completions::run(program, args),
-    };
-    let code = result.unwrap_or_else(|error| {
-        hints::print(&error);
-        for cause in error.chain().skip(1) {
-            verbosity.detail(format_args!("cause: {cause}"));
-        }
-        let code = hints::exit_code(&error);
-        json::report(json.as_ref(), &error, code);
-        ExitCode::from(code)
-    });
-    verbosity.detail(timing::used_text(started.elapsed()));
-    code
+    }
 }

@@ -8,7 +8,11 @@
 use std::{
     fmt,
     io::{self, Write as _},
+    sync::atomic::{AtomicBool, Ordering},
 };
+
+/// Whether this process prints nothing, because it is one of several ranks and another one prints.
+static MUTE: AtomicBool = AtomicBool::new(false);
 
 /// Results could not be written to standard output.
 #[derive(Debug, thiserror::Error)]
@@ -27,11 +31,29 @@ macro_rules! print_notice {
     ($($argument:tt)*) => { $crate::say::notice_line(format_args!($($argument)*)) };
 }
 
+/// Drops everything that is printed from now on; the first of several ranks prints for all.
+pub(crate) fn mute() {
+    MUTE.store(true, Ordering::SeqCst);
+}
+
+/// Prints again, for an error of this rank.
+pub(crate) fn unmute() {
+    MUTE.store(false, Ordering::SeqCst);
+}
+
+/// Returns whether everything that is printed is dropped.
+pub(crate) fn is_mute() -> bool {
+    MUTE.load(Ordering::SeqCst)
+}
+
 /// Prints a line of results to standard output; a closed pipe is no error.
 ///
 /// # Errors
 /// Returns an error if standard output cannot be written, for instance because a disk is full.
 pub(crate) fn result_line(text: fmt::Arguments<'_>) -> Result<(), StdoutError> {
+    if is_mute() {
+        return Ok(());
+    }
     line(&mut io::stdout().lock(), text)
 }
 
@@ -40,11 +62,17 @@ pub(crate) fn result_line(text: fmt::Arguments<'_>) -> Result<(), StdoutError> {
 /// # Errors
 /// As for [`result_line`].
 pub(crate) fn result_text(text: &[u8]) -> Result<(), StdoutError> {
+    if is_mute() {
+        return Ok(());
+    }
     whole(&mut io::stdout().lock(), text)
 }
 
 /// Prints a line to standard error, or drops it.
 pub(crate) fn notice_line(text: fmt::Arguments<'_>) {
+    if is_mute() {
+        return;
+    }
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 

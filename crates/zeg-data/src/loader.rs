@@ -79,7 +79,8 @@ pub struct Loader {
     workers: Vec<Worker>,
     /// The worker that holds the next sample.
     turn: usize,
-    batch_size: usize,
+    /// Number of samples of a batch that are loaded.
+    samples: usize,
     size: usize,
     next_batch: u64,
 }
@@ -111,6 +112,24 @@ impl Loader {
         pipeline: Pipeline,
         options: LoaderOptions,
     ) -> Result<Self, DataError> {
+        let all = (0..options.batch_size).collect();
+        Self::of_positions(dataset, pipeline, options, all)
+    }
+
+    /// Starts a loader of a part of every batch, for one of several processes that share them.
+    ///
+    /// A sample is the same as in the whole batch.
+    ///
+    /// - `positions`: positions in a batch of the samples to load, in their order; at least one, each below the batch size
+    ///
+    /// # Errors
+    /// As for [`Loader::new`].
+    pub fn of_positions<S: SampleSource + ?Sized + 'static>(
+        dataset: Arc<S>,
+        pipeline: Pipeline,
+        options: LoaderOptions,
+        positions: Vec<usize>,
+    ) -> Result<Self, DataError> {
         if dataset.is_empty() {
             return Err(DataError::Empty {
                 path: dataset.name().into(),
@@ -118,7 +137,7 @@ impl Loader {
         }
         let (size, policy) = (pipeline.size(), options.on_bad_sample);
         let pipeline = Arc::new(pipeline);
-        Self::start(options, size, || {
+        Self::start(options, size, positions, || {
             let (dataset, pipeline) = (Arc::clone(&dataset), Arc::clone(&pipeline));
             let mut sampler = Sampler::new(dataset.len(), options.seed);
             move |draw| {
@@ -136,28 +155,35 @@ impl Loader {
     fn start<F>(
         options: LoaderOptions,
         size: usize,
+        positions: Vec<usize>,
         mut maker: impl FnMut() -> F,
     ) -> Result<Self, DataError>
     where
         F: FnMut(u64) -> Made + Send + 'static,
     {
         let first_draw = check(&options)?;
+        check_positions(&positions, options.batch_size)?;
         let stride = options.workers as u64;
-        let ahead = options.batch_size.div_ceil(options.workers);
+        let ahead = positions.len().div_ceil(options.workers);
+        let draws = Arc::new(Draws {
+            first: first_draw,
+            batch_size: options.batch_size as u64,
+            positions,
+        });
         let mut workers = Vec::with_capacity(options.workers);
         for offset in 0..stride {
             let (sender, samples) = bounded(ahead);
-            let make = maker();
+            let (make, draws) = (maker(), Arc::clone(&draws));
             let thread = std::thread::Builder::new()
                 .name(format!("loader-{offset}"))
-                .spawn(move || work(make, first_draw + offset, stride, &sender))
+                .spawn(move || work(make, &draws, offset, stride, &sender))
                 .map_err(DataError::Spawn)?;
             workers.push(Worker { samples, thread });
         }
         Ok(Self {
             workers,
             turn: 0,
-            batch_size: options.batch_size,
+            samples: draws.positions.len(),
             size,
             next_batch: options.start_batch,
         })
@@ -186,7 +212,7 @@ impl Loader {
     }
 
     fn assemble(&mut self, batch: &mut Batch) -> Result<(), DataError> {
-        let pixels = self.batch_size * self.size * self.size;
+        let pixels = self.samples * self.size * self.size;
         batch.number = self.next_batch;
         batch.size = self.size;
         batch.ids.clear();
@@ -195,7 +221,7 @@ impl Loader {
         batch.skipped.clear();
         batch.images.reserve_exact(3 * pixels);
         batch.labels.reserve_exact(pixels);
-        for _ in 0..self.batch_size {
+        for _ in 0..self.samples {
             let Loaded { sample, skipped } = self.receive()?;
             batch.ids.push(sample.id);
             batch.images.extend_from_slice(&sample.image); // [3, size, size]
@@ -264,10 +290,52 @@ fn check(options: &LoaderOptions) -> Result<u64, DataError> {
     }
 }
 
+/// The draws that a loader makes.
+struct Draws {
+    /// The first draw of the first batch.
+    first: u64,
+    batch_size: u64,
+    /// Positions in a batch of the samples that are loaded.
+    positions: Vec<usize>,
+}
+
+impl Draws {
+    /// Returns a draw by its number among those of the loader.
+    fn draw(&self, number: u64) -> u64 {
+        let each = self.positions.len().max(1) as u64;
+        let (batch, index) = (number / each, number % each);
+        let position = self.positions.get(index as usize).copied().unwrap_or(0);
+        self.first + batch * self.batch_size + position as u64
+    }
+}
+
+/// Checks the positions in a batch of the samples to load.
+fn check_positions(positions: &[usize], batch_size: usize) -> Result<(), DataError> {
+    let legal = "at least one, each below the batch size";
+    let value = match positions.iter().find(|&&position| position >= batch_size) {
+        None if !positions.is_empty() => return Ok(()),
+        None => "none".to_owned(),
+        Some(position) => position.to_string(),
+    };
+    let setting = "positions";
+    Err(DataError::Setting {
+        setting,
+        value,
+        legal,
+    })
+}
+
 /// Makes every `stride`-th sample until the receiver is gone or a sample cannot be made; the main function of a thread.
-fn work(mut make: impl FnMut(u64) -> Made, first_draw: u64, stride: u64, sender: &Sender<Made>) {
-    let mut draw = first_draw;
+fn work(
+    mut make: impl FnMut(u64) -> Made,
+    draws: &Draws,
+    offset: u64,
+    stride: u64,
+    sender: &Sender<Made>,
+) {
+    let mut number = offset;
     loop {
+        let draw = draws.draw(number);
         // A panic is caught and sent as an error, because it would otherwise end the thread silently. The state after
         // a panic is not used again.
         let made = catch_unwind(AssertUnwindSafe(|| make(draw))).unwrap_or_else(|panic| {
@@ -280,7 +348,7 @@ fn work(mut make: impl FnMut(u64) -> Made, first_draw: u64, stride: u64, sender:
         if sender.send(made).is_err() || failed {
             return;
         }
-        draw += stride;
+        number += stride;
     }
 }
 
@@ -350,7 +418,7 @@ mod tests {
 
     #[test]
     fn samples_arrive_in_order_from_slow_and_fast_threads() {
-        let mut loader = Loader::start(OPTIONS, 1, || {
+        let mut loader = Loader::start(OPTIONS, 1, (0..4).collect(), || {
             |draw| {
                 std::thread::sleep(Duration::from_millis(draw * 7 % 5));
                 Ok(numbered(draw))
@@ -367,9 +435,35 @@ mod tests {
         }
     }
 
+    /// Three processes share batches of four samples.
+    #[test]
+    fn a_part_of_every_batch_has_the_samples_of_the_whole() {
+        for positions in [vec![0, 3], vec![1], vec![2]] {
+            let options = LoaderOptions {
+                start_batch: 2,
+                ..OPTIONS
+            };
+            let made = || |draw| Ok(numbered(draw));
+            let mut loader = Loader::start(options, 1, positions.clone(), made).unwrap();
+            for batch in 2..5 {
+                let draws = positions
+                    .iter()
+                    .map(|position| 4 * batch + *position as u16);
+                let found = loader.next_batch().unwrap();
+                assert_eq!(found.labels, draws.collect::<Vec<u16>>());
+                assert_eq!(found.number, u64::from(batch));
+            }
+        }
+        for positions in [vec![], vec![4]] {
+            let options = OPTIONS;
+            let made = || |draw| Ok(numbered(draw));
+            assert!(Loader::start(options, 1, positions, made).is_err());
+        }
+    }
+
     #[test]
     fn a_panic_in_a_thread_is_an_error_and_not_a_hang() {
-        let mut loader = Loader::start(OPTIONS, 1, || {
+        let mut loader = Loader::start(OPTIONS, 1, (0..4).collect(), || {
             |draw| {
                 assert!(draw != 6, "a defect");
                 Ok(numbered(draw))
@@ -388,7 +482,7 @@ mod tests {
     #[test]
     fn dropping_the_loader_stops_threads_whose_queue_is_full() {
         let (alive, ended) = bounded::<()>(0);
-        let loader = Loader::start(OPTIONS, 1, || {
+        let loader = Loader::start(OPTIONS, 1, (0..4).collect(), || {
             let alive = alive.clone();
             move |draw| {
                 let _held = &alive;

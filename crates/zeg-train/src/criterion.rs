@@ -13,6 +13,7 @@ use crate::{
     labels::{Labels, PartLabels},
     recipe::{Criterion, LossPart, PartTerms},
     supervision::Supervision,
+    whole_batch::{PartFacts, WholeBatch},
 };
 
 /// The loss of a batch: the method's criterion with the classes and labels it may use.
@@ -36,22 +37,11 @@ pub(crate) struct MicroBatch {
     labels: Labels,
     /// Side of the images in pixels.
     size: usize,
-    /// This part's share of the batch's images, 0 to 1.
+    ids: Vec<String>,
+    /// This part's share of the images of the whole batch, 0 to 1.
     share: f64,
     /// Number of labelled classes in each image of the whole batch.
-    batch_masks: Arc<Vec<usize>>,
-}
-
-/// Returns the number of labelled classes in each image; images that still wait for pseudo labels are left out.
-fn masks_of_images(parts: &[MicroBatch]) -> Vec<usize> {
-    let mut masks = Vec::new();
-    for part in parts {
-        if let Labels::Ready(targets) = &part.labels {
-            let present = targets.present().chunks_exact(targets.classes().max(1));
-            masks.extend(present.map(|image| image.iter().filter(|p| **p).count()));
-        }
-    }
-    masks
+    batch_masks: Arc<[usize]>,
 }
 
 impl BatchLoss {
@@ -139,7 +129,6 @@ impl BatchLoss {
     /// Returns an error if a label is not a class.
     pub(crate) fn parts(&self, samples: Samples) -> Result<Vec<MicroBatch>, TrainError> {
         let (size, stride) = (samples.size, self.loss_stride);
-        let all = samples.ids.len().max(1) as f64;
         let mut parts = Vec::new();
         for part in samples.split(self.micro_batch) {
             let values = if stride == 1 {
@@ -153,34 +142,49 @@ impl BatchLoss {
                 inputs: part.inputs,
                 labels,
                 size,
-                share: images as f64 / all,
+                ids: part.ids,
+                share: 0.0,
                 batch_masks: Arc::default(),
             });
         }
-        Self::share_masks(&mut parts);
         Ok(parts)
     }
 
-    /// Tells every part the numbers of labelled classes in all images of the batch.
-    pub(crate) fn share_masks(parts: &mut [MicroBatch]) {
-        let masks = Arc::new(masks_of_images(parts));
-        for part in parts {
-            part.batch_masks = Arc::clone(&masks);
+    /// Returns what the whole batch must know of a part.
+    pub(crate) fn facts(&self, part: &MicroBatch) -> PartFacts {
+        let (count, masks, is_labelled) = match &part.labels {
+            Labels::Ready(targets) => {
+                let present = targets.present().chunks_exact(targets.classes().max(1));
+                let masks = present.map(|image| image.iter().filter(|p| **p).count());
+                let count = self.criterion.count(targets);
+                (Some(count), masks.collect(), targets.count() > 0)
+            }
+            Labels::Waiting { values, .. } => {
+                let is_labelled = values.iter().any(|label| *label != IGNORE_LABEL);
+                (None, Vec::new(), is_labelled)
+            }
+        };
+        PartFacts {
+            ids: part.ids.clone(),
+            count,
+            masks,
+            is_labelled,
         }
     }
 
-    /// Returns whether a pixel of the parts has the label of a training class, or waits for a pseudo label.
-    pub(crate) fn is_labelled(parts: &[MicroBatch]) -> bool {
-        parts.iter().any(|part| match &part.labels {
-            Labels::Ready(targets) => targets.count() > 0,
-            Labels::Waiting { values, .. } => values.iter().any(|label| *label != IGNORE_LABEL),
-        })
+    /// Tells every part its share of the batch, and the numbers of labelled classes in all images.
+    pub(crate) fn share(parts: &mut [MicroBatch], whole: &WholeBatch) {
+        let masks: Arc<[usize]> = whole.masks().into();
+        for part in parts {
+            part.batch_masks = Arc::clone(&masks);
+            part.share = part.ids.len() as f64 / whole.images().max(1) as f64;
+        }
     }
 
     /// Returns whether the pseudo labels of all parts are needed before the gradient of the first part.
-    pub(crate) fn labels_first(&self, parts: &[MicroBatch]) -> bool {
-        let is_waiting = self.normalizer(parts).is_none();
-        let needs_all = parts.len() > 1 && self.criterion.needs_all_labels();
+    pub(crate) fn labels_first(&self, whole: &WholeBatch) -> bool {
+        let is_waiting = whole.normalizer().is_none();
+        let needs_all = whole.len() > 1 && self.criterion.needs_all_labels();
         is_waiting && (needs_all || self.teacher.is_some())
     }
 
@@ -210,22 +214,9 @@ impl BatchLoss {
         })
     }
 
-    /// Returns the number that the terms of a batch are divided by; `None` if labels still wait for pseudo labels.
-    ///
-    /// Pseudo labels follow from each part's own scores, so their number is known only after the last part. The loss is
-    /// linear in the inverse of the normaliser, so it can be divided at the end.
-    pub(crate) fn normalizer(&self, parts: &[MicroBatch]) -> Option<f64> {
-        let counts = parts.iter().map(|part| match &part.labels {
-            Labels::Ready(targets) => Some(self.criterion.count(targets)),
-            Labels::Waiting { .. } => None,
-        });
-        let count: Option<usize> = counts.sum();
-        count.map(|count| count.max(1) as f64)
-    }
-
     /// Computes the loss terms of a part.
     ///
-    /// - `normalizer`: see [`BatchLoss::normalizer`]
+    /// - `normalizer`: see [`WholeBatch::normalizer`]
     /// - `step`: number of the step, from 0
     ///
     /// # Errors

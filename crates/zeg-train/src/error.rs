@@ -64,7 +64,7 @@ pub enum TrainError {
         /// The sum of the terms.
         value: f32,
         /// The terms of the loss, by name.
-        terms: BTreeMap<&'static str, f32>,
+        terms: BTreeMap<String, f32>,
         /// Ids of the batch's images.
         images: Vec<String>,
     },
@@ -105,6 +105,9 @@ pub enum TrainError {
     /// The user stopped the training.
     #[error("stopped")]
     Interrupted,
+    /// Another of the processes that train together failed, or does not answer.
+    #[error(transparent)]
+    Ranks(#[from] zeg_base::ranks::RanksError),
     /// The tensor library failed.
     #[error("the tensor backend failed: {0}")]
     Backend(String),
@@ -129,7 +132,7 @@ impl From<zeg_model::weights::WeightsError> for TrainError {
 }
 
 /// Returns the terms of a loss as text.
-fn named(terms: &BTreeMap<&'static str, f32>) -> String {
+fn named(terms: &BTreeMap<String, f32>) -> String {
     let named: Vec<String> = terms
         .iter()
         .map(|(name, value)| format!("{name} {value}"))

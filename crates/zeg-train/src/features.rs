@@ -4,6 +4,7 @@
 //! copies of every image before the first step shortens a run on a CPU from hours to minutes. The head then trains on
 //! tokens in main memory (`f16`: patches × dim × 2 bytes per copy).
 
+mod exchange;
 mod file;
 
 use std::sync::{
@@ -12,6 +13,7 @@ use std::sync::{
     mpsc::sync_channel,
 };
 
+use zeg_base::ranks::Ranks;
 use zeg_data::{
     OnBadSample, Pipeline, SampleSource,
     chance::{Purpose, stream},
@@ -20,6 +22,7 @@ use zeg_data::{
 };
 use zeg_model::method::Model;
 
+use self::exchange::gather_copies;
 use crate::{
     TrainError,
     batch::{Features, Inputs, Samples, images_tensor},
@@ -69,14 +72,19 @@ impl FeatureCache {
     ///
     /// Several threads encode one image each, because many of an encoder's operations use only one core on a CPU.
     ///
+    /// Several ranks encode a share of the copies each, and then all have all of them.
+    ///
+    /// - `ranks`: the processes that call this together
     /// - `model`: the model, on a device without autodiff
     /// - `criterion`: the loss of the model's method, which defines the features it is trained on
     /// - `progress`: is called after every copy with the id and error of every bad image that was skipped for it; an
     ///   error from it ends the work
     ///
     /// # Errors
-    /// Returns an error if an image cannot be loaded or `progress` fails.
+    /// Returns an error if an image cannot be loaded or `progress` fails, and [`TrainError::Interrupted`] if it fails so on
+    /// another rank.
     pub fn build(
+        ranks: &Ranks,
         model: &dyn Model,
         criterion: &dyn Criterion,
         dataset: &dyn SampleSource,
@@ -105,16 +113,59 @@ impl FeatureCache {
             };
             Ok(Encoded { copy, skipped })
         };
-        let encoded = ordered_parallel(copies * image_count, threads, encode, |encoded| {
-            progress(&encoded.skipped)
-        })?;
-        Ok(Self {
-            copies: encoded.into_iter().map(|encoded| encoded.copy).collect(),
+        let own: Vec<usize> = (ranks.rank()..copies * image_count)
+            .step_by(ranks.size())
+            .collect();
+        let encoded = ordered_parallel(
+            own.len(),
+            threads,
+            |place| encode(own.get(place).copied().unwrap_or(0)),
+            |encoded| progress(&encoded.skipped),
+        );
+        let is_stopped = matches!(encoded, Err(TrainError::Interrupted));
+        let encoded = match encoded {
+            Err(error) if !is_stopped => return Err(error),
+            encoded => encoded.unwrap_or_default(),
+        };
+        // A rank that was stopped tells the others, which may not have been.
+        if ranks.any("the end of the encoding", is_stopped)? {
+            return Err(TrainError::Interrupted);
+        }
+        let encoded = encoded.into_iter().map(|encoded| encoded.copy);
+        let copies = in_turns(ranks, encoded.collect())?;
+        Ok(Self::new(copies, image_count, size, seed))
+    }
+
+    /// Sends the copies of the first rank, which has read them from a file, to all ranks.
+    ///
+    /// - `own`: the copies, on the first rank
+    /// - `images`, `size`, `seed`: as for the copies
+    ///
+    /// # Errors
+    /// Returns an error if another rank has failed or does not answer.
+    pub fn of_first(
+        ranks: &Ranks,
+        own: Option<Self>,
+        images: usize,
+        size: usize,
+        seed: u64,
+    ) -> Result<Self, TrainError> {
+        let copies = own.map(|cache| cache.copies).unwrap_or_default();
+        if ranks.is_single() {
+            return Ok(Self::new(copies, images, size, seed));
+        }
+        let all = gather_copies(ranks, &copies)?.into_iter();
+        Ok(Self::new(all.flatten().collect(), images, size, seed))
+    }
+
+    fn new(copies: Vec<AugmentedCopy>, image_count: usize, size: usize, seed: u64) -> Self {
+        Self {
+            copies,
             image_count,
             size,
             seed,
             sampler: Sampler::new(image_count, seed),
-        })
+        }
     }
 
     /// Returns the id of an image with an encoded copy that holds a value that is not finite, as in a damaged file.
@@ -131,7 +182,22 @@ impl FeatureCache {
 
     /// Returns the samples of step `step`; every epoch uses one copy of every image, and the next epoch the next copy.
     pub fn batch(&mut self, step: u64, count: usize) -> Samples {
-        let draws = step * count as u64..(step + 1) * count as u64;
+        self.part_of_batch(step, count, 0..count)
+    }
+
+    /// Returns a part of the samples of step `step`, for one of several processes that share them.
+    ///
+    /// - `positions`: positions of the samples in the batch, each below `count`
+    pub fn part_of_batch(
+        &mut self,
+        step: u64,
+        count: usize,
+        positions: impl IntoIterator<Item = usize>,
+    ) -> Samples {
+        let first = step * count as u64;
+        let draws = positions
+            .into_iter()
+            .map(|position| first + position as u64);
         let copies = self.copies.len() / self.image_count.max(1);
         let mut samples = Samples {
             inputs: Inputs::Images(vec![]),
@@ -152,6 +218,23 @@ impl FeatureCache {
         samples.inputs = Inputs::Features(features);
         samples
     }
+}
+
+/// Returns the copies of all ranks, which have taken turns.
+fn in_turns(ranks: &Ranks, own: Vec<AugmentedCopy>) -> Result<Vec<AugmentedCopy>, TrainError> {
+    if ranks.is_single() {
+        return Ok(own);
+    }
+    let mut lists: Vec<_> = gather_copies(ranks, &own)?
+        .into_iter()
+        .map(Vec::into_iter)
+        .collect();
+    let mut all = Vec::new();
+    let mut turns = (0..lists.len()).cycle();
+    while let Some(copy) = turns.next().and_then(|rank| lists.get_mut(rank)?.next()) {
+        all.push(copy);
+    }
+    Ok(all)
 }
 
 /// Calls `work` for `0..count` on several threads and returns the results in order.

@@ -29,6 +29,7 @@ mod criterion;
 mod error;
 pub mod experiment;
 pub mod features;
+mod gradient_sum;
 pub mod labels;
 mod limits;
 pub mod loss;
@@ -47,5 +48,6 @@ pub mod setting;
 pub mod supervision;
 pub mod targets;
 pub mod trainer;
+pub mod whole_batch;
 
 pub use error::TrainError;

@@ -203,7 +203,7 @@ impl Pretrainer {
             return Err(TrainError::NotFinite {
                 step: self.step,
                 value,
-                terms: BTreeMap::from([("contrastive", value)]),
+                terms: BTreeMap::from([("contrastive".to_owned(), value)]),
                 images: Vec::new(),
             });
         }

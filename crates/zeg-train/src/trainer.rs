@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
-use zeg_base::random::splitmix64;
+use zeg_base::{random::splitmix64, ranks::Ranks};
 use zeg_image::IGNORE_LABEL;
 use zeg_model::{
     method::{Architecture, Model},
@@ -14,12 +14,14 @@ use zeg_model::{
 use crate::{
     TrainError,
     batch::Samples,
-    criterion::BatchLoss,
+    criterion::{BatchLoss, MicroBatch},
     experiment::TrainingConfig,
+    gradient_sum::{GradientSum, Gradients},
     objective::NamedTerms,
     optimizer::{Moments, NamedAdamW},
     recipe::{Criterion, PartTerms, Recipe},
     supervision::Supervision,
+    whole_batch::{BatchTerms, PartLoss, WholeBatch},
 };
 
 /// The report of one training step; losses are weighted means over the whole batch.
@@ -33,7 +35,7 @@ pub struct StepReport {
     pub loss: f32,
     /// The terms by name, such as `focal` and `dice`.
     #[serde(flatten)]
-    pub terms: BTreeMap<&'static str, f32>,
+    pub terms: BTreeMap<String, f32>,
     /// Ids of the batch's images if none of their pixels has the label of a training class; empty otherwise.
     #[serde(skip)]
     pub unlabelled: Vec<String>,
@@ -47,6 +49,7 @@ pub struct Trainer {
     loss: BatchLoss,
     step: u64,
     labels: LabelCount,
+    ranks: Ranks,
 }
 
 /// Whether a trainer has met a label since it was created.
@@ -88,6 +91,7 @@ impl Trainer {
             config,
             step: 0,
             labels: LabelCount::default(),
+            ranks: Ranks::single(),
         })
     }
 
@@ -98,6 +102,11 @@ impl Trainer {
     /// Returns an error if there are not as many as training classes.
     pub fn set_texts(&mut self, texts: ClassTexts) -> Result<(), TrainError> {
         self.loss.set_texts(texts)
+    }
+
+    /// Shares every batch with other processes, which have the same model and call the same methods.
+    pub fn set_ranks(&mut self, ranks: Ranks) {
+        self.ranks = ranks;
     }
 
     /// Restores a checkpoint's step number and optimiser state; the model must already have its weights.
@@ -165,55 +174,51 @@ impl Trainer {
 
     /// Trains on one batch.
     ///
+    /// - `samples`: the batch; with several ranks, this rank's [`positions`](crate::whole_batch::positions) of it
+    ///
     /// # Errors
-    /// Returns an error if a label is not a class of the data set, or if the loss is not finite; the model is then
-    /// unchanged.
+    /// Returns an error if a label is not a class of the data set, if the loss is not finite, or if another rank has
+    /// failed; the model is then unchanged.
     pub fn train_step(&mut self, samples: Samples) -> Result<StepReport, TrainError> {
-        let ids = samples.ids.clone();
         let mut parts = self.loss.parts(samples)?;
-        let is_labelled = BatchLoss::is_labelled(&parts);
+        let whole = self.whole(&mut parts)?;
+        let is_labelled = whole.is_labelled();
+        let ids = whole.ids();
         self.labels.images += ids.len() as u64;
         self.labels.found |= is_labelled;
-        if self.loss.labels_first(&parts) {
+        let mut known = whole.normalizer();
+        if self.loss.labels_first(&whole) {
             let label = |(number, part)| {
                 self.seed_dropout(number);
                 self.loss.label(&*self.model, part)
             };
-            parts = parts
-                .into_iter()
-                .enumerate()
-                .map(label)
-                .collect::<Result<_, _>>()?;
-            BatchLoss::share_masks(&mut parts);
+            let numbered = self.numbers().zip(parts);
+            parts = numbered.map(label).collect::<Result<_, _>>()?;
+            known = self.whole(&mut parts)?.normalizer();
         }
-        let known = self.loss.normalizer(&parts);
-        let (mut counted, mut observed) = (0, Vec::new());
 
-        let mut gradients: BTreeMap<String, Tensor<1>> = BTreeMap::new();
-        let mut terms: BTreeMap<&'static str, f32> = BTreeMap::new();
-        for (number, part) in parts.into_iter().enumerate() {
-            self.seed_dropout(number);
-            let PartTerms {
-                named,
-                count,
-                observed: of_part,
-            } = self.loss.terms(&*self.model, part, known, self.step)?;
-            counted += count;
-            observed.extend(of_part);
-            for (name, term) in &named {
-                *terms.entry(name).or_default() += term.clone().into_scalar::<f32>();
-            }
-            let mut part = total(named).backward();
-            for (name, gradient) in flat_gradients(&*self.model, &mut part) {
-                let sum = match gradients.remove(&name) {
-                    Some(sum) => sum + gradient,
-                    None => gradient,
-                };
-                gradients.insert(name, sum);
-            }
+        let mut sum = GradientSum::new(&self.ranks, &*self.model);
+        let mut losses = Vec::new();
+        let mut own = self.numbers().zip(parts);
+        for _ in 0..whole.len().div_ceil(self.ranks.size()) {
+            let gradients = match own.next() {
+                Some((number, part)) => {
+                    let (loss, gradients) = self.backward(number, part, known)?;
+                    losses.push(loss);
+                    Some(gradients)
+                }
+                None => None,
+            };
+            sum.add(gradients)?;
         }
+        let BatchTerms {
+            mut terms,
+            count,
+            observed,
+        } = BatchTerms::collect(&self.ranks, losses, self.loss.device())?;
+        let mut gradients = sum.finish(self.loss.device())?;
         if known.is_none() {
-            let divisor = counted.max(1) as f32;
+            let divisor = count.max(1) as f32;
             for term in terms.values_mut() {
                 *term /= divisor;
             }
@@ -243,6 +248,39 @@ impl Trainer {
         };
         self.step += 1;
         Ok(report)
+    }
+
+    /// Collects what is known of the whole batch, and tells every part.
+    fn whole(&self, parts: &mut [MicroBatch]) -> Result<WholeBatch, TrainError> {
+        let facts = parts.iter().map(|part| self.loss.facts(part)).collect();
+        let whole = WholeBatch::collect(&self.ranks, facts)?;
+        BatchLoss::share(parts, &whole);
+        Ok(whole)
+    }
+
+    /// Returns the numbers of this rank's micro-batches in a batch.
+    fn numbers(&self) -> impl Iterator<Item = usize> + use<> {
+        (self.ranks.rank()..).step_by(self.ranks.size())
+    }
+
+    /// Computes loss and gradients of a micro-batch.
+    fn backward(
+        &self,
+        number: usize,
+        part: MicroBatch,
+        normalizer: Option<f64>,
+    ) -> Result<(PartLoss, Gradients), TrainError> {
+        self.seed_dropout(number);
+        let PartTerms {
+            named,
+            count,
+            observed,
+        } = self.loss.terms(&*self.model, part, normalizer, self.step)?;
+        let values = named.iter();
+        let values = values.map(|(name, term)| ((*name).to_owned(), term.clone().into_scalar()));
+        let loss = PartLoss::new(values.collect(), count, observed)?;
+        let mut gradients = total(named).backward();
+        Ok((loss, flat_gradients(&*self.model, &mut gradients)))
     }
 
     /// Seeds the device's random stream for dropout by step and micro-batch, so that a resumed run continues exactly.

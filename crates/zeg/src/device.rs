@@ -21,7 +21,7 @@ impl FromStr for DeviceChoice {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let unknown =
-            || format!("unknown device {text:?}; devices are cpu, cuda, cuda:N and webgpu");
+            || format!("unknown device {text:?}; devices are cpu, cuda, cuda:N, webgpu and auto");
         match text {
             "cpu" => Ok(Self::Cpu),
             "cuda" => Ok(Self::Cuda(0)),

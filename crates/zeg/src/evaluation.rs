@@ -1,5 +1,7 @@
 //! Evaluates a model on a data set by the generalised protocol: every pixel is compared with all classes.
 
+mod on_ranks;
+
 use std::{
     fmt,
     ops::AddAssign,
@@ -17,6 +19,7 @@ use zeg_eval::{
 use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
 use zeg_model::inference::{ClassQueries, Stages};
 
+pub use self::on_ranks::{Predictions, evaluate_on};
 use crate::{
     session::{LARGE_IMAGE, Question, Session, SessionError},
     work_queue::{QueueOptions, work_in_order},
@@ -185,6 +188,18 @@ impl Scored {
         }
     }
 
+    /// Returns what an observer sees of the image.
+    fn observed(&self) -> ScoredImage<'_> {
+        ScoredImage {
+            index: self.index,
+            id: &self.id,
+            predictions: &self.predictions,
+            counts: &self.counts,
+            times: self.times,
+            state: self.state(),
+        }
+    }
+
     fn state(&self) -> ImageState<'_> {
         match (&self.failure, self.is_kept) {
             (Some(reason), _) => ImageState::Skipped { reason },
@@ -290,6 +305,24 @@ impl Evaluator<'_> {
         }
     }
 
+    /// Computes the contributions of images in parallel, and delivers them in their order.
+    fn contributions<I: IntoIterator<Item = usize, IntoIter: ExactSizeIterator + Send>>(
+        &self,
+        images: I,
+        mut deliver: impl FnMut(Scored) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let images = images.into_iter();
+        let queue = QueueOptions {
+            workers: self.options.threads.clamp(1, images.len().max(1)),
+            stop: self.options.stop,
+        };
+        let is_large = |_: &usize| false; // sizes are known only after reading; `large` limits memory instead
+        let work = |index: usize| self.contribution(index);
+        work_in_order(images, queue, is_large, work, |result| {
+            deliver(result.map_err(anyhow::Error::new).flatten()?)
+        })
+    }
+
     /// Labels one sample and scores the result.
     ///
     /// - `load`: time that reading the sample took
@@ -347,33 +380,48 @@ pub fn evaluate(
     options: EvaluationOptions,
     mut observe: impl FnMut(&ScoredImage) -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<EvaluationOutcome>> {
-    let mut times = EvaluationTimes::default();
-    let empty = |setup: &EvaluationSetup| EvaluationOutcome {
-        confusion: ConfusionMatrix::new(setup.classes.seen.len()),
-        images: Vec::new(),
-        skipped: Vec::new(),
-        tied: Vec::new(),
-        times,
-    };
-    let mut outcomes: Vec<EvaluationOutcome> = setups
-        .iter()
-        .flat_map(|setup| std::iter::repeat_n(empty(setup), setup.outputs()))
-        .collect();
+    let mut sums = Sums::new(setups);
     let evaluator = Evaluator {
         setups,
         dataset,
         options,
         large: Mutex::new(()),
     };
-    let queue = QueueOptions {
-        workers: options.threads.clamp(1, dataset.len().max(1)),
-        stop: options.stop,
-    };
-    let is_large = |_: &usize| false; // sizes are known only after reading; `Evaluator::large` limits memory instead
-    let work = |index: usize| evaluator.contribution(index);
-    work_in_order(0..dataset.len(), queue, is_large, work, |result| {
-        let scored = result.map_err(anyhow::Error::new).flatten()?;
-        for (outcome, counts) in outcomes.iter_mut().zip(&scored.counts) {
+    evaluator.contributions(0..dataset.len(), |scored| {
+        sums.add(&scored)?;
+        observe(&scored.observed())
+    })?;
+    Ok(sums.finish())
+}
+
+/// The outcomes of an evaluation so far.
+struct Sums {
+    outcomes: Vec<EvaluationOutcome>,
+    times: EvaluationTimes,
+}
+
+impl Sums {
+    fn new(setups: &[EvaluationSetup]) -> Self {
+        let times = EvaluationTimes::default();
+        let empty = |setup: &EvaluationSetup| EvaluationOutcome {
+            confusion: ConfusionMatrix::new(setup.classes.seen.len()),
+            images: Vec::new(),
+            skipped: Vec::new(),
+            tied: Vec::new(),
+            times,
+        };
+        let outcomes = setups
+            .iter()
+            .flat_map(|setup| std::iter::repeat_n(empty(setup), setup.outputs()));
+        Self {
+            outcomes: outcomes.collect(),
+            times,
+        }
+    }
+
+    /// Adds the contribution of the next image.
+    fn add(&mut self, scored: &Scored) -> anyhow::Result<()> {
+        for (outcome, counts) in self.outcomes.iter_mut().zip(&scored.counts) {
             outcome
                 .confusion
                 .add_pairs(&counts.pairs)
@@ -384,25 +432,21 @@ pub fn evaluate(
             }
         }
         if let Some(reason) = &scored.failure {
-            for outcome in &mut outcomes {
+            for outcome in &mut self.outcomes {
                 outcome.skipped.push(SkippedImage {
                     id: scored.id.clone(),
                     reason: reason.clone(),
                 });
             }
         }
-        times += scored.times;
-        observe(&ScoredImage {
-            index: scored.index,
-            id: &scored.id,
-            predictions: &scored.predictions,
-            counts: &scored.counts,
-            times: scored.times,
-            state: scored.state(),
-        })
-    })?;
-    for outcome in &mut outcomes {
-        outcome.times = times;
+        self.times += scored.times;
+        Ok(())
     }
-    Ok(outcomes)
+
+    fn finish(self) -> Vec<EvaluationOutcome> {
+        let times = self.times;
+        let outcomes = self.outcomes.into_iter();
+        let timed = outcomes.map(|outcome| EvaluationOutcome { times, ..outcome });
+        timed.collect()
+    }
 }

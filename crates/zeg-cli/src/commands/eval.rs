@@ -10,6 +10,7 @@ mod plan;
 mod predictions;
 mod record;
 mod scores;
+mod shared;
 pub(crate) mod sweep;
 
 use std::{
@@ -18,14 +19,14 @@ use std::{
     sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
-use zeg_base::plural::counted;
+use zeg_base::{plural::counted, ranks::Ranks};
 
 use burn::tensor::Device;
 use zeg::{
     data::{OpenSet, SampleSource},
     eval::{Evaluation, SkippedImage, record::FILE_NAME},
     evaluation::{
-        EvaluationOptions, EvaluationOutcome, EvaluationSetup, ImageState, KeptImages, evaluate,
+        EvaluationOptions, EvaluationOutcome, EvaluationSetup, ImageState, KeptImages, evaluate_on,
     },
 };
 
@@ -44,8 +45,8 @@ use self::{
     scores::{ScoredModels, show_one, show_several, warn_of_ties},
 };
 use super::{
-    file_contents::FileContents, interrupt, journal::Continuation, json, run_files::claim_folders,
-    shared::Existing, stop_flag,
+    file_contents::FileContents, interrupt, journal::Continuation, json, place::Existing,
+    run_files::claim_folders, stop_flag,
 };
 use crate::{Program, hints, progress::Verbosity};
 
@@ -59,20 +60,25 @@ pub(crate) fn run(
     program: &Program,
     args: EvalArgs,
     verbosity: Verbosity,
+    ranks: &Ranks,
 ) -> anyhow::Result<ExitCode> {
     match args.settings(verbosity)? {
-        EvalTask::Score(settings) => eval(program, &settings),
+        EvalTask::Score(settings) => eval(program, &settings, ranks),
         EvalTask::Merge(settings) => merge::merge(&settings).map(|()| ExitCode::SUCCESS),
     }
 }
 
 /// Scores all models. One of several that cannot be scored does not keep the others from it.
-fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> {
+fn eval(program: &Program, settings: &EvalSettings, ranks: &Ranks) -> anyhow::Result<ExitCode> {
     let folders = record_places(settings)?;
     let stop = stop_flag();
     let device = settings.compute.open_device()?;
     let file = settings.plan.as_deref().map(PlanFile::open).transpose()?;
-    let _locks = claim_folders(&folders)?;
+    // The first rank alone writes.
+    let _locks = ranks
+        .is_first()
+        .then(|| claim_folders(&folders))
+        .transpose()?;
     let single = settings.checkpoints.len() == 1;
     let mut scored = ScoredModels::default();
     let mut jobs = Vec::new();
@@ -94,37 +100,32 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> 
             Err(error) => scored.fail(checkpoint, error),
         }
     }
+    shared::check_same(ranks, &jobs)?;
     // All earlier results are looked at before the first image is scored.
     let groups = jobs.chunk_by(EvalJob::shares_encoding);
     let groups: anyhow::Result<Vec<_>> = groups
-        .map(|jobs| Ok((jobs, earlier(settings, jobs)?)))
+        .map(|jobs| {
+            let found = ranks.is_first().then(|| earlier(settings, jobs));
+            Ok((jobs, found.transpose()?.flatten()))
+        })
         .collect();
     for (jobs, earlier) in groups? {
+        let is_complete = matches!(earlier, Some(Earlier::Records(_)));
+        let is_complete = ranks.any("records that are complete already", is_complete)?;
         let kept = match earlier {
             Some(Earlier::Records(records)) => {
-                settings.verbosity.notice("the record is complete already");
-                if let Some(first) = records.first() {
-                    for SkippedImage { id, reason } in &first.skipped {
-                        print_notice!("warning: image {id} is skipped: {reason}");
-                    }
-                    warn_of_skipped(first.skipped.len() as u64, first.images);
-                }
-                let outputs = jobs.iter().flat_map(EvalJob::outputs);
-                for (evaluation, output) in records.into_iter().zip(outputs) {
-                    scored.add(Scored {
-                        evaluation,
-                        experiment: record::experiment(output.loaded)?,
-                        record: output.record,
-                    });
-                }
-                continue;
+                add_records(settings, jobs, records, &mut scored)?;
+                None
             }
             Some(Earlier::Images(kept)) => Some(*kept),
             None => None,
         };
-        if !score_each(settings, jobs, &device, &stop, kept, &mut scored)? {
-            return Ok(json::stopped(settings.json.as_ref()));
+        if !is_complete && !score_each(settings, jobs, &device, &stop, kept, &mut scored, ranks)? {
+            return Ok(json::stopped(shared::json(settings, ranks)));
         }
+    }
+    if !ranks.is_first() {
+        return Ok(ExitCode::SUCCESS);
     }
     anyhow::ensure!(
         !scored.evaluations.is_empty(),
@@ -150,6 +151,31 @@ fn eval(program: &Program, settings: &EvalSettings) -> anyhow::Result<ExitCode> 
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Adds the records of an evaluation that is complete already.
+fn add_records(
+    settings: &EvalSettings,
+    jobs: &[EvalJob],
+    records: Vec<Evaluation>,
+    scored: &mut ScoredModels,
+) -> anyhow::Result<()> {
+    settings.verbosity.notice("the record is complete already");
+    if let Some(first) = records.first() {
+        for SkippedImage { id, reason } in &first.skipped {
+            print_notice!("warning: image {id} is skipped: {reason}");
+        }
+        warn_of_skipped(first.skipped.len() as u64, first.images);
+    }
+    let outputs = jobs.iter().flat_map(EvalJob::outputs);
+    for (evaluation, output) in records.into_iter().zip(outputs) {
+        scored.add(Scored {
+            evaluation,
+            experiment: record::experiment(output.loaded)?,
+            record: output.record,
+        });
+    }
+    Ok(())
 }
 
 /// Returns what an earlier run has left, and checks that no label map and no image is replaced unasked.
@@ -203,9 +229,10 @@ fn score_each(
     stop: &AtomicBool,
     earlier: Option<ScoredImages>,
     scored: &mut ScoredModels,
+    ranks: &Ranks,
 ) -> anyhow::Result<bool> {
     let keeps_images = earlier.is_some();
-    let error = match score(settings, jobs, device, stop, earlier) {
+    let error = match score(settings, jobs, device, stop, earlier, ranks) {
         Ok(None) => return Ok(false),
         Ok(Some(outcomes)) => {
             for outcome in outcomes {
@@ -213,7 +240,8 @@ fn score_each(
             }
             return Ok(true);
         }
-        Err(error) if settings.checkpoints.len() == 1 => return Err(error),
+        // The other ranks do not know which model failed, so they all end.
+        Err(error) if settings.checkpoints.len() == 1 || !ranks.is_single() => return Err(error),
         Err(error) => error,
     };
     match jobs {
@@ -227,7 +255,7 @@ fn score_each(
         }
         jobs => {
             for job in jobs.chunks(1) {
-                if !score_each(settings, job, device, stop, None, scored)? {
+                if !score_each(settings, job, device, stop, None, scored, ranks)? {
                     return Ok(false);
                 }
             }
@@ -256,6 +284,7 @@ fn score(
     device: &Device,
     stop: &AtomicBool,
     earlier: Option<ScoredImages>,
+    ranks: &Ranks,
 ) -> anyhow::Result<Option<Vec<Scored>>> {
     let Some(EvalJob { dataset, .. }) = jobs.first() else {
         return Ok(Some(Vec::new()));
@@ -289,8 +318,15 @@ fn score(
         kept: kept.map(|kept| kept as &dyn KeptImages),
     };
     let started = Instant::now();
-    let outcomes =
-        evaluate_with_progress(settings, &setups, dataset, options, kept, &mut predictions);
+    let outcomes = evaluate_with_progress(
+        settings,
+        &setups,
+        dataset,
+        options,
+        kept,
+        &mut predictions,
+        ranks,
+    );
     if outcomes.is_err() && kept.is_some() {
         print_notice!(
             "the images before this error are scored and kept; --resume goes on with the others, and --on-bad-image \
@@ -298,11 +334,18 @@ fn score(
         );
     }
     let outcomes = outcomes?;
+    let stopped = outcomes
+        .as_ref()
+        .and_then(|outcomes| outcomes.first())
+        .is_some_and(|outcome| is_stopped(outcome, dataset, kept));
+    if ranks.any("whether the evaluation was stopped", stopped)? {
+        return Ok(None);
+    }
+    let Some(outcomes) = outcomes else {
+        return Ok(Some(Vec::new()));
+    };
     let wall = started.elapsed() + kept.map_or(Duration::ZERO, |kept| kept.wall);
     if let Some(outcome) = outcomes.first() {
-        if is_stopped(outcome, dataset, kept) {
-            return Ok(None);
-        }
         report_skipped(outcome)?;
         settings
             .verbosity
@@ -401,12 +444,14 @@ fn evaluate_with_progress(
     options: EvaluationOptions,
     kept: Option<&ScoredImages>,
     predictions: &mut Predictions,
-) -> anyhow::Result<Vec<EvaluationOutcome>> {
+    ranks: &Ranks,
+) -> anyhow::Result<Option<Vec<EvaluationOutcome>>> {
     let bar = settings
         .verbosity
         .progress("scoring", "images", dataset.len() as u64);
     let started = Instant::now();
-    let outcomes = evaluate(setups, dataset, options, |scored| {
+    let needed = predictions.needed();
+    let outcomes = evaluate_on(ranks, setups, dataset, options, needed, |scored| {
         match (scored.state, kept) {
             (ImageState::Skipped { reason }, _) => bar.suspend(|| {
                 print_notice!("warning: image {} is skipped: {reason}", scored.id);

@@ -137,11 +137,16 @@ fn request(signal: u8) -> bool {
     true
 }
 
-fn end_at_once(signal: u8) -> ! {
+/// Removes the temporary files of this process from the folders that it writes into.
+pub(crate) fn remove_temporary_files() {
     let folders = REQUESTS.folders.lock();
     for folder in folders.unwrap_or_else(PoisonError::into_inner).iter() {
         remove_temporaries(folder, &[process::id()]);
     }
+}
+
+fn end_at_once(signal: u8) -> ! {
+    remove_temporary_files();
     process::exit(i32::from(SIGNALLED + signal))
 }
 

@@ -3,6 +3,7 @@
 mod args;
 mod finished;
 mod inputs;
+mod on_ranks;
 mod outputs;
 mod places;
 mod result;
@@ -25,11 +26,11 @@ use zeg::{
     work_queue::{QueueOptions, work_in_order},
 };
 use zeg_base::paths::path_text;
-use zeg_base::plural::counted;
+use zeg_base::{plural::counted, ranks::Ranks};
 
-pub(crate) use self::args::SegmentArgs;
 #[cfg(feature = "schema")]
 pub(crate) use self::result::output_schema;
+pub(crate) use self::{args::SegmentArgs, on_ranks::NotShared};
 use self::{
     args::{OutputPlace, SegmentSettings},
     finished::{Finished, Plan},
@@ -45,24 +46,35 @@ use super::{
     model_file::{SegmenterSettings, open_segmenter, warn_of_single_class, warn_of_text},
     stop_flag,
 };
-use crate::{Program, progress::Verbosity, say::StdoutError};
+use crate::{Program, numbers::WrongArgument, progress::Verbosity, say::StdoutError};
 
 pub(crate) fn run(
     program: &Program,
     args: SegmentArgs,
     verbosity: Verbosity,
+    ranks: &Ranks,
 ) -> anyhow::Result<ExitCode> {
-    segment(program, &args.settings(verbosity)?)
+    segment(program, &args.settings(verbosity)?, ranks)
 }
 
-fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<ExitCode> {
+fn segment(
+    program: &Program,
+    settings: &SegmentSettings,
+    ranks: &Ranks,
+) -> anyhow::Result<ExitCode> {
     let inputs = inputs::inputs(&settings.inputs, settings.recursion)?;
+    on_ranks::refuse_standard(ranks, &inputs)?;
     match settings.output.place {
         OutputPlace::Folder => {
             let inputs = places::without_results(inputs, settings)?;
             warn_of_names(&inputs);
-            segment_into_folder(program, settings, &inputs)
+            segment_into_folder(program, settings, &inputs, ranks)
         }
+        OutputPlace::Stdout if !ranks.is_single() => Err(WrongArgument(
+            "several processes cannot share one image on standard output; start the program once"
+                .into(),
+        )
+        .into()),
         OutputPlace::Stdout => {
             warn_of_names(&inputs);
             let input = to_stdout::check(&inputs)?;
@@ -102,25 +114,76 @@ impl Model {
     }
 }
 
+/// Images that are segmented into a folder.
+struct ToFolder<'a> {
+    work: Work<'a>,
+    inputs: &'a [Input],
+    /// Paths of the results without an extension, one for each image.
+    stems: &'a [PathBuf],
+    /// The journal, on the first of several ranks.
+    finished: Option<&'a Finished>,
+}
+
+impl<'a> ToFolder<'a> {
+    /// Returns the work on an image; its plan is to replace files if it is not known.
+    fn job(&self, index: usize, plan: Option<Plan>) -> Option<SegmentJob<'a>> {
+        Some(SegmentJob {
+            input: self.inputs.get(index)?,
+            stem: self.stems.get(index)?,
+            plan: plan.unwrap_or(Plan::Compute(Overwrite::Replace)),
+        })
+    }
+
+    /// Returns the journal.
+    fn finished(&self) -> anyhow::Result<&'a Finished> {
+        self.finished
+            .context("the first of several processes keeps the journal")
+    }
+}
+
 fn segment_into_folder(
     program: &Program,
     settings: &SegmentSettings,
     inputs: &[Input],
+    ranks: &Ranks,
 ) -> anyhow::Result<ExitCode> {
     let output = &settings.output;
     let stems = places::stems(inputs, settings)?;
-    finished::refuse_existing(settings, &stems)?;
-    check_writable(&output.folder)?;
+    // The first rank looks for all.
+    if ranks.is_first() {
+        finished::refuse_existing(settings, &stems)?;
+        check_writable(&output.folder)?;
+    }
     let stop = stop_flag();
     let model = Model::open(program, settings)?;
-    std::fs::create_dir_all(&output.folder).with_context(|| output.folder.display().to_string())?;
     let results = finished::result_settings(settings, &model.segmenter)?;
-    let finished = Finished::open(&output.folder, &results)?;
+    on_ranks::check_same(ranks, &results, inputs)?;
+    std::fs::create_dir_all(&output.folder).with_context(|| output.folder.display().to_string())?;
     let folders = places::folders(settings, &stems);
-    finished.remove_left_behind(&folders);
+    let journal = ranks
+        .is_first()
+        .then(|| Finished::open(&output.folder, &results));
+    let journal = journal.transpose()?;
+    if let Some(finished) = &journal {
+        finished.remove_left_behind(&folders);
+    }
     interrupt::clean_up(folders);
+    let method = &model.segmenter.model().method;
+    let mut outcome = Outcome::default();
+    let to_folder = ToFolder {
+        work: model.work(settings),
+        inputs,
+        stems: &stems,
+        finished: journal.as_ref(),
+    };
+    let Some(finished) = &journal else {
+        let mut writers = outputs::open(&model.classes, output, method)?.without_shared();
+        on_ranks::work_together(ranks, &to_folder, &mut writers, None, &stop, &mut outcome)?;
+        writers.finish()?;
+        return Ok(ExitCode::SUCCESS);
+    };
     let plans = finished.plan(settings, inputs, &stems)?;
-    let mut writers = outputs::open(&model.classes, output, &model.segmenter.model().method)?;
+    let mut writers = outputs::open(&model.classes, output, method)?;
     let kept = plans.iter().filter(|plan| matches!(plan, Plan::Keep(_)));
     let kept = kept.count();
     if output.continuation == Continuation::Resume {
@@ -130,22 +193,32 @@ fn segment_into_folder(
         ));
     }
 
-    let mut outcome = Outcome::default();
-    let work = model.work(settings);
-    let worked = work_on(
-        &work,
-        &finished,
-        &mut writers,
-        inputs,
-        stems.iter().zip(plans.iter().copied()),
-        &stop,
-        &mut outcome,
-    );
+    let work = &to_folder.work;
+    let worked = if ranks.is_single() {
+        work_on(
+            work,
+            finished,
+            &mut writers,
+            inputs,
+            stems.iter().zip(plans.iter().copied()),
+            &stop,
+            &mut outcome,
+        )
+    } else {
+        on_ranks::work_together(
+            ranks,
+            &to_folder,
+            &mut writers,
+            Some(&plans),
+            &stop,
+            &mut outcome,
+        )
+    };
     let jobs = inputs.iter().zip(&stems).zip(&plans);
     let jobs = jobs.map(|((input, stem), &plan)| SegmentJob { input, stem, plan });
     let worked = worked.and_then(|()| {
         let behind = jobs.skip(outcome.images.len() + outcome.failed.len());
-        keep_behind_stop(&work, &finished, &mut writers, behind, &mut outcome)
+        keep_behind_stop(work, finished, &mut writers, behind, &mut outcome)
     });
     if let Err(error) = worked {
         print_notice!(
@@ -156,7 +229,7 @@ fn segment_into_folder(
         );
         return Err(error);
     }
-    finish(settings, &finished, writers, outcome, inputs.len())
+    finish(settings, finished, writers, outcome, inputs.len())
 }
 
 /// What became of the images.

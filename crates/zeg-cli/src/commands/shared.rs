@@ -2,7 +2,7 @@
 
 mod inference;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use burn::tensor::Device;
@@ -19,6 +19,7 @@ use zeg::{
     },
     vocab::classes::{ClassQuery, parse_classes_argument},
 };
+use zeg_base::ranks::USUAL_TIMEOUT;
 
 pub(crate) use self::inference::{InferenceArgs, InferenceChanges, TestTimeArgs, TestTimeChanges};
 use super::model_file::resolve_model;
@@ -26,6 +27,7 @@ pub(crate) use super::place::Existing;
 use crate::{
     Program,
     numbers::{capped, count, positive},
+    ranks,
 };
 
 /// Headings of the options in the help of a command.
@@ -42,12 +44,28 @@ pub(crate) mod heading {
 /// Options for the device and the threads.
 #[derive(Debug, Args)]
 pub(crate) struct ComputeArgs {
-    /// Device to compute on: cpu, cuda:N (build feature `cuda`) or webgpu (build feature `webgpu`)
-    #[arg(long, value_name = "DEVICE", default_value_t, env = "ZEG_DEVICE", help_heading = heading::PERFORMANCE)]
+    /// Device to compute on: cpu, cuda:N (build feature `cuda`), webgpu (build feature `webgpu`), or auto: a GPU if there
+    /// is one, for each process of a host another one
+    #[arg(long, value_name = "DEVICE", default_value_t, value_parser = device, env = "ZEG_DEVICE", help_heading = heading::PERFORMANCE)]
     device: DeviceChoice,
     /// Number of CPU threads, at most 4 per core [default: one per core]
     #[arg(long, value_name = "N", env = "ZEG_THREADS", value_parser = count, help_heading = heading::PERFORMANCE)]
     threads: Option<usize>,
+}
+
+/// The option for work that several processes share.
+#[derive(Debug, Args)]
+pub(crate) struct RanksArgs {
+    /// Time to wait for another process of an MPI run, in seconds; then all of them end
+    #[arg(long, value_name = "SECONDS", default_value_t = USUAL_TIMEOUT.as_secs(), value_parser = clap::value_parser!(u64).range(1..=604_800),
+          help_heading = heading::PERFORMANCE)]
+    rank_timeout: u64,
+}
+
+impl RanksArgs {
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_secs(self.rank_timeout)
+    }
 }
 
 /// Device and threads that a command computes with.
@@ -56,6 +74,14 @@ pub(crate) struct ComputeSettings {
     pub(crate) device: DeviceChoice,
     /// Number of CPU threads; `None` for one per core.
     pub(crate) threads: Option<usize>,
+}
+
+/// Parses a device.
+fn device(text: &str) -> Result<DeviceChoice, String> {
+    match text {
+        "auto" => Ok(ranks::own_device()),
+        name => name.parse(),
+    }
 }
 
 impl ComputeArgs {
@@ -75,7 +101,7 @@ pub(crate) fn thread_count(wanted: Option<usize>) -> Option<usize> {
 impl ComputeSettings {
     /// Opens the device and sets the number of threads.
     pub(crate) fn open_device(self) -> anyhow::Result<Device> {
-        if let Some(threads) = self.threads {
+        if let Some(threads) = self.threads.or_else(ranks::own_threads) {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
             // The pool is shared by all commands of a process, so a second command may find it built already.
             if let Err(error) = pool.build_global()

@@ -13,6 +13,7 @@ mod output;
 mod run_folder;
 mod start;
 mod stated;
+mod together;
 mod training_run;
 mod validation;
 
@@ -20,6 +21,7 @@ pub(crate) use self::{
     args::TrainArgs,
     begun_run::{BegunRun, is_begun},
     hints::hint,
+    together::same_fingerprints,
 };
 
 #[cfg(feature = "schema")]
@@ -34,7 +36,7 @@ use zeg::{
     model::{methods::Methods, weights::StateDict},
     vocab::classes::ClassSet,
 };
-use zeg_base::{file, fingerprint::Fingerprint, plural::counted};
+use zeg_base::{file, fingerprint::Fingerprint, plural::counted, ranks::Ranks};
 use zeg_train::{
     checkpoint::{BaseWeights, CheckpointInfo, StoredClass},
     experiment::{Experiment, Setting},
@@ -67,11 +69,15 @@ pub(crate) fn run(
     program: &Program,
     args: TrainArgs,
     verbosity: Verbosity,
+    ranks: &Ranks,
 ) -> anyhow::Result<ExitCode> {
-    train(program, &args.settings(verbosity)?)
+    let mut settings = args.settings(verbosity)?;
+    // The first rank writes the document.
+    settings.json = settings.json.filter(|_| ranks.is_first());
+    train(program, &settings, ranks)
 }
 
-fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode> {
+fn train(program: &Program, settings: &TrainSettings, ranks: &Ranks) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let stop = stop_flag();
     let device = settings.compute.open_device()?;
@@ -79,10 +85,18 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     let mut experiment = super::open_experiment(program, &settings.config, &settings.changes)?;
     // The model keeps the path, and scoring may run in another folder.
     experiment.data.make_absolute();
+    together::check_micro_batches(&experiment.training, ranks)?;
     let root = data_folder(settings.data.as_deref(), &experiment.data.dataset)?;
     let dataset = Arc::new(open_dataset(settings, &experiment, root)?);
     let classes = dataset.classes().clone();
-    let (mut folder, start) = RunFolder::open(settings, &experiment, methods)?;
+    // The first rank alone uses the folder of the run.
+    let opened = ranks
+        .is_first()
+        .then(|| RunFolder::open(settings, &experiment, methods));
+    let (mut folder, start) = match opened.transpose()? {
+        Some((folder, start)) => (Some(folder), start),
+        None => (None, Start::Fresh),
+    };
     check_feature_cache(settings, &experiment)?;
     let mut weights = read_weights(settings, methods)?;
     let activation = state_activation(&mut weights, settings, &experiment.model)?;
@@ -90,7 +104,11 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     let architecture = model.architecture(methods)?;
     let heads = state_heads(&mut weights, settings, &*architecture)?;
     let recipe = recipes.of(architecture.method())?;
-    let (init, start) = initial(&folder, start, settings, &experiment, methods)?;
+    let own = match &folder {
+        Some(folder) => initial(folder, start, settings, &experiment, methods)?,
+        None => (None, start),
+    };
+    let (init, start) = together::start_of_first(ranks, own, methods)?;
     check_start(&start, &experiment, recipe)?;
     start.check_architecture(&*architecture, methods)?;
     let base = base_weights(&settings.weights)?;
@@ -100,7 +118,10 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         evaluation: images.as_ref(),
     };
     let fingerprint = facts::fingerprint(settings, &experiment, &sets, &weights, &base)?;
-    facts::check(&folder, &start, &base, &fingerprint)?;
+    if let Some(folder) = &folder {
+        facts::check(folder, &start, &base, &fingerprint)?;
+    }
+    together::check_same(ranks, settings, &experiment, &start, &fingerprint)?;
 
     let text_weights = start.with_checkpoint(&weights)?;
     let (embeddings, texts) = embed_classes(&TextInput {
@@ -126,17 +147,22 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
         device: &device,
         verbosity: settings.verbosity,
     })?;
+    trainer.set_ranks(ranks.clone());
+    together::check_parameters(ranks, &trainer)?;
     tell_fresh(&fresh, settings.verbosity);
-    folder.begin(&ManifestInput {
-        experiment: &experiment,
-        settings,
-        base: &base,
-        fingerprint: &fingerprint,
-        images: dataset.len(),
-        first_step: trainer.step_number(),
-        init: init.as_ref(),
-        fresh: &fresh,
-    })?;
+    if let Some(folder) = &mut folder {
+        folder.begin(&ManifestInput {
+            experiment: &experiment,
+            settings,
+            base: &base,
+            fingerprint: &fingerprint,
+            images: dataset.len(),
+            first_step: trainer.step_number(),
+            init: init.as_ref(),
+            fresh: &fresh,
+            ranks,
+        })?;
+    }
     announce(settings, &experiment, &dataset);
 
     let info = CheckpointInfo {
@@ -157,6 +183,7 @@ fn train(program: &Program, settings: &TrainSettings) -> anyhow::Result<ExitCode
     })?;
     let mut run = TrainingRun {
         folder,
+        ranks: ranks.clone(),
         info,
         experiment,
         architecture,
@@ -232,12 +259,13 @@ fn checkpoint_info(
 
 /// Returns what is known of a run from its folder and its experiment.
 fn output(run: &TrainingRun, settings: &TrainSettings, finished: bool) -> TrainOutput {
-    let best = run.folder.best();
+    let folder = run.folder.as_ref();
+    let best = folder.map(RunFolder::best);
     let training = &run.experiment.training;
     TrainOutput {
         folder: settings.output.clone(),
-        model: finished.then(|| run.folder.model()),
-        best: best.is_file().then_some(best),
+        model: folder.filter(|_| finished).map(RunFolder::model),
+        best: best.filter(|best| best.is_file()),
         method: run.architecture.title().to_owned(),
         seed: training.seed,
         steps: training.steps,

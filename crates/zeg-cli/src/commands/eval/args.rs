@@ -1,6 +1,6 @@
 //! Arguments and settings of `zeg eval`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Subcommand};
 use zeg::{
@@ -20,7 +20,7 @@ use crate::commands::{
     place::output_folder,
     shared::{
         CacheUse, ComputeArgs, ComputeSettings, Existing, InferenceArgs, MethodArgs, ModelArgs,
-        ModelSettings, PrecisionArgs, TestTimeArgs, heading,
+        ModelSettings, PrecisionArgs, RanksArgs, TestTimeArgs, heading,
     },
 };
 use crate::{
@@ -141,6 +141,8 @@ pub(crate) struct EvalArgs {
     precision: PrecisionArgs,
     #[command(flatten)]
     compute: ComputeArgs,
+    #[command(flatten)]
+    ranks: RanksArgs,
 }
 
 /// The subcommands of `zeg eval`.
@@ -261,6 +263,17 @@ pub(super) enum RecordPlace {
 }
 
 impl EvalArgs {
+    /// Returns the time that the command waits for other ranks; `None` for a subcommand, which is work for one process.
+    pub(crate) fn rank_timeout(&self) -> Option<Duration> {
+        let is_whole = self.command.is_none();
+        is_whole.then(|| self.ranks.timeout())
+    }
+
+    /// Whether this is one part of an evaluation that the user has divided.
+    pub(crate) fn is_shard(&self) -> bool {
+        self.shard.is_some()
+    }
+
     /// # Errors
     /// Returns an error if weights are not downloaded, or the file of `--json` may not be written.
     pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<EvalTask> {

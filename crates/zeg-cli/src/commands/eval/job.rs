@@ -197,6 +197,19 @@ impl<'a> EvalJob<'a> {
         Ok(places.collect())
     }
 
+    /// Returns everything that the scores follow from, for a comparison of several ranks.
+    pub(super) fn facts(&self) -> anyhow::Result<Fingerprint> {
+        let inference = serde_json::to_string(&self.plan.session.inference)?;
+        let test_time = serde_json::to_string(&self.plan.session.test_time)?;
+        Ok(self
+            .fingerprint
+            .clone()
+            .with("file: SHA-256", weights_sha256(self.checkpoint)?)
+            .with("inference", inference)
+            .with("test-time augmentation", test_time)
+            .with("precision", self.loaded.precision))
+    }
+
     /// Whether label maps are written.
     pub(super) fn writes_labels(&self) -> bool {
         self.labels.is_some()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use zeg::{
     data::{OpenSet, SampleSource as _},
-    evaluation::{ImageState, ScoredImage},
+    evaluation::{self, ImageState, ScoredImage},
     image::{LabelMap, write_named_png},
     label_spool::LabelSpool,
 };
@@ -49,6 +49,17 @@ impl Predictions {
             names: dataset.classes().classes.clone(),
             palette: dataset.classes().palette(),
         })
+    }
+
+    /// Returns whether any prediction is used.
+    pub(super) fn needed(&self) -> evaluation::Predictions {
+        let is_used =
+            |outcome: &OutcomePredictions| outcome.labels.is_some() || outcome.spool.is_some();
+        if self.outcomes.iter().any(is_used) {
+            evaluation::Predictions::Kept
+        } else {
+            evaluation::Predictions::Dropped
+        }
     }
 
     /// Takes the predictions of the next image, one per outcome.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{JsonPlace, JsonRefused, JsonTarget, check_place};
 use crate::{commands::interrupt, hints, say::StdoutError};
@@ -33,7 +33,7 @@ struct ErrorReport {
 }
 
 /// One of several things that failed, while the others did not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct Failure {
     /// The file that failed.
@@ -51,6 +51,14 @@ impl Failure {
             path: path.to_owned(),
             message: hints::describe(error),
             hint: hints::hint(error),
+        }
+    }
+
+    /// Prints it as the program prints an error.
+    pub(crate) fn print(&self) {
+        print_notice!("error: {}", self.message);
+        if let Some(hint) = &self.hint {
+            print_notice!("hint: {hint}");
         }
     }
 }

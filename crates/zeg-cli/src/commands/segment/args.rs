@@ -20,8 +20,8 @@ use crate::commands::{
     json::JsonArgs,
     shared::{
         CacheUse, ComputeArgs, ComputeSettings, InferenceArgs, InferenceChanges, MethodArgs,
-        ModelArgs, ModelSettings, PrecisionArgs, TestTimeArgs, TestTimeChanges, class_file,
-        heading,
+        ModelArgs, ModelSettings, PrecisionArgs, RanksArgs, TestTimeArgs, TestTimeChanges,
+        class_file, heading,
     },
 };
 use crate::{
@@ -115,6 +115,8 @@ pub(crate) struct SegmentArgs {
     precision: PrecisionArgs,
     #[command(flatten)]
     compute: ComputeArgs,
+    #[command(flatten)]
+    pub(crate) ranks: RanksArgs,
 }
 
 /// Settings of `zeg segment`.

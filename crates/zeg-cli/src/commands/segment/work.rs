@@ -1,6 +1,9 @@
 //! The work on one image: it is segmented, or read back from the journal, and passed to all writers.
 
-use std::{path::Path, sync::atomic::AtomicBool};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
 
 use anyhow::Context as _;
 use zeg::{
@@ -22,6 +25,7 @@ use super::{
     args::SegmentSettings,
     finished::{Finished, FinishedImage, Plan, exists, own_files},
     inputs::Input,
+    on_ranks::Written,
     outputs::Writers,
     result::ImageResult,
 };
@@ -91,23 +95,32 @@ impl Work<'_> {
         match job.plan {
             Plan::Keep(span) => {
                 let result = finished.read(span)?;
-                // The web page shows every image with its colours.
-                let mut kinds = self.settings.output.kinds.iter();
-                let is_shown = kinds.any(|kind| kind.needs == Needs::Overlay && kind.is_shared());
-                let image = is_shown.then(|| job.input.decode()).transpose()?;
-                let image = image.map(|image| image.rgb);
-                if let Some(image) = &image {
-                    self.check_overlay(job.input, image)?;
-                }
-                Ok(LabelledJob {
-                    job,
-                    image,
-                    labels: result.stored.labels.to_map()?,
-                    origin: Origin::Journal(Box::new(result)),
-                })
+                self.of_result(job, result)
             }
             Plan::Compute(_) => self.segment(job),
         }
+    }
+
+    /// Returns an image whose own files are written already.
+    pub(super) fn of_result<'a>(
+        &self,
+        job: SegmentJob<'a>,
+        result: FinishedImage,
+    ) -> anyhow::Result<LabelledJob<'a>> {
+        // The web page shows every image with its colours.
+        let mut kinds = self.settings.output.kinds.iter();
+        let is_shown = kinds.any(|kind| kind.needs == Needs::Overlay && kind.is_shared());
+        let image = is_shown.then(|| job.input.decode()).transpose()?;
+        let image = image.map(|image| image.rgb);
+        if let Some(image) = &image {
+            self.check_overlay(job.input, image)?;
+        }
+        Ok(LabelledJob {
+            job,
+            image,
+            labels: result.stored.labels.to_map()?,
+            origin: Origin::Journal(Box::new(result)),
+        })
     }
 
     /// Segments an image; every output that needs its scores reads them in the same pass.
@@ -159,22 +172,62 @@ impl Work<'_> {
         finished: &Finished,
     ) -> Result<ImageResult, WriteFailure> {
         let overlay_image = self.overlay(labelled);
-        let plain = SegmentedImage {
-            stem: labelled.job.stem,
-            overlay: overlay_image.as_ref(),
-            ..SegmentedImage::new(&labelled.job.input.image.relative, &labelled.labels)
-        };
-        let computed;
-        let result = match &labelled.origin {
-            Origin::Journal(result) => result.as_ref(),
+        let plain = plain(labelled, overlay_image.as_ref());
+        match &labelled.origin {
+            Origin::Journal(result) => self.add_shared(labelled, result, &plain, writers),
             Origin::Model(segmented) => {
-                computed = self.write_own(labelled, segmented, &plain, writers, finished)?;
-                &computed
+                let written =
+                    self.write_model(labelled, segmented, &plain, writers, Some(finished))?;
+                self.add_shared(labelled, &written.result, &plain, writers)
             }
+        }
+    }
+
+    /// Writes the files that an image has for itself.
+    ///
+    /// - `finished`: the journal that keeps its result; another one of several ranks has it if this is `None`
+    pub(super) fn write_own(
+        &self,
+        labelled: &LabelledJob,
+        writers: &mut Writers,
+        finished: Option<&Finished>,
+    ) -> Result<Written, WriteFailure> {
+        let overlay_image = self.overlay(labelled);
+        let plain = plain(labelled, overlay_image.as_ref());
+        let Origin::Model(segmented) = &labelled.origin else {
+            let path = labelled.job.input.image.path.display();
+            let error = anyhow::anyhow!("{path}: the image is not segmented");
+            return Err(WriteFailure::OfImage(error));
         };
+        self.write_model(labelled, segmented, &plain, writers, finished)
+    }
+
+    /// Passes an image whose own files are written to the writers of the files that all images share.
+    pub(super) fn write_shared(
+        &self,
+        labelled: &LabelledJob,
+        writers: &mut Writers,
+    ) -> Result<ImageResult, WriteFailure> {
+        let overlay_image = self.overlay(labelled);
+        let plain = plain(labelled, overlay_image.as_ref());
+        let Origin::Journal(result) = &labelled.origin else {
+            let path = labelled.job.input.image.path.display();
+            let error = anyhow::anyhow!("{path}: the files of the image are not written");
+            return Err(WriteFailure::OfImage(error));
+        };
+        self.add_shared(labelled, result, &plain, writers)
+    }
+
+    fn add_shared(
+        &self,
+        labelled: &LabelledJob,
+        result: &FinishedImage,
+        plain: &SegmentedImage,
+        writers: &mut Writers,
+    ) -> Result<ImageResult, WriteFailure> {
         let shared = SegmentedImage {
             stored: Some(&result.stored),
-            ..plain
+            ..*plain
         };
         for exporter in &mut writers.shared {
             exporter.add(&shared).map_err(of_shared)?;
@@ -182,15 +235,21 @@ impl Work<'_> {
         Ok(self.result(labelled, result))
     }
 
-    /// Writes the files that an image has for itself, and keeps its result in the journal.
-    fn write_own(
+    /// Returns the paths of the files that an image has for itself.
+    pub(super) fn own_files(&self, job: &SegmentJob) -> Vec<PathBuf> {
+        let output = &self.settings.output;
+        own_files(&output.kinds, &output.folder, job.stem, self.classes.len())
+    }
+
+    /// Writes the files that an image has for itself, and keeps its result in the journal, if this process has it.
+    fn write_model(
         &self,
         labelled: &LabelledJob,
         segmented: &Segmented,
         plain: &SegmentedImage,
         writers: &mut Writers,
-        finished: &Finished,
-    ) -> Result<FinishedImage, WriteFailure> {
+        finished: Option<&Finished>,
+    ) -> Result<Written, WriteFailure> {
         let output = &self.settings.output;
         let SegmentJob { input, stem, plan } = labelled.job;
         let image = SegmentedImage {
@@ -207,15 +266,17 @@ impl Work<'_> {
             regions: segmented.regions.clone(),
             tied: segmented.tied,
         };
-        let own = own_files(&output.kinds, &output.folder, stem, self.classes.len());
+        let own = self.own_files(&labelled.job);
         // Somebody may have made a file of this name in the meantime.
         if plan == Plan::Compute(Overwrite::Refuse)
             && let Some(path) = own.iter().find(|path| exists(path))
         {
             return Err(of_image(ExportError::Exists { path: path.clone() }));
         }
-        let begun = finished.begin_image(input, stem, &own);
-        begun.map_err(WriteFailure::OfWork)?;
+        if let Some(finished) = finished {
+            let begun = finished.begin_image(input, stem, &own);
+            begun.map_err(WriteFailure::OfWork)?;
+        }
         for exporter in &mut writers.own {
             exporter.add(&image).map_err(of_image)?;
         }
@@ -225,12 +286,18 @@ impl Work<'_> {
                 .map_err(WriteFailure::OfImage)?;
         }
         let source = segmented.source.clone().unwrap_or_default();
-        let kept = finished.finish_image(input, stem, source, &own, &result);
-        kept.map_err(WriteFailure::OfWork)?;
-        if plan == Plan::Compute(Overwrite::Replace) {
-            finished.remove_stale(&output.kinds, stem, &own);
+        if let Some(finished) = finished {
+            let kept = finished.finish_image(input, stem, source.clone(), &own, &result);
+            kept.map_err(WriteFailure::OfWork)?;
+            if plan == Plan::Compute(Overwrite::Replace) {
+                finished.remove_stale(&output.kinds, stem, &own);
+            }
         }
-        Ok(result)
+        Ok(Written {
+            result,
+            source,
+            files: own.into_iter().filter(|path| exists(path)).collect(),
+        })
     }
 
     /// Whether a writer needs the image with colours.
@@ -269,12 +336,10 @@ impl Work<'_> {
 
     /// Returns the result of an image as `--json` lists it.
     fn result(&self, labelled: &LabelledJob, result: &FinishedImage) -> ImageResult {
-        let output = &self.settings.output;
-        let SegmentJob { input, stem, .. } = labelled.job;
-        let own = own_files(&output.kinds, &output.folder, stem, self.classes.len());
+        let own = self.own_files(&labelled.job);
         ImageResult {
             summary: Summary {
-                image: path_text(&input.image.relative),
+                image: path_text(&labelled.job.input.image.relative),
                 ..result.stored.summary.clone()
             },
             files: own,
@@ -300,6 +365,15 @@ impl Work<'_> {
             regions: segmented.regions.clone(),
             tied: segmented.tied,
         })
+    }
+}
+
+/// Returns what all writers get of an image.
+fn plain<'a>(labelled: &'a LabelledJob, overlay: Option<&'a RgbImage>) -> SegmentedImage<'a> {
+    SegmentedImage {
+        stem: labelled.job.stem,
+        overlay,
+        ..SegmentedImage::new(&labelled.job.input.image.relative, &labelled.labels)
     }
 }
 

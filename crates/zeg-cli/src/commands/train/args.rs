@@ -14,7 +14,7 @@ use crate::{
         json::JsonArgs,
         model_file::resolve_model,
         place::output_folder,
-        shared::{ComputeArgs, ComputeSettings, StatedArgs, TextClassesArgs, heading},
+        shared::{ComputeArgs, ComputeSettings, RanksArgs, StatedArgs, TextClassesArgs, heading},
     },
     numbers::{capped, change, count},
     progress::Verbosity,
@@ -76,6 +76,8 @@ pub(crate) struct TrainArgs {
     workers: usize,
     #[command(flatten)]
     compute: ComputeArgs,
+    #[command(flatten)]
+    pub(crate) ranks: RanksArgs,
 }
 
 /// Settings of `zeg train`.

@@ -13,7 +13,7 @@ use zeg::{
     data::{OnBadSample, OpenSet, Pipeline, SampleSource as _},
     device::DeviceChoice,
 };
-use zeg_base::fingerprint::Fingerprint;
+use zeg_base::{fingerprint::Fingerprint, ranks::Ranks};
 use zeg_train::{
     TrainError,
     checkpoint::CheckpointInfo,
@@ -29,6 +29,8 @@ pub(super) struct CopiesInput<'a> {
     pub(super) experiment: &'a Experiment,
     pub(super) architecture: &'a dyn Architecture,
     pub(super) trainer: &'a Trainer,
+    /// The processes that train together, each of which encodes some of the copies.
+    pub(super) ranks: &'a Ranks,
     pub(super) dataset: &'a OpenSet,
     pub(super) pipeline: &'a Pipeline,
     /// Number of augmented copies of every image.
@@ -50,6 +52,7 @@ pub(super) fn features(
     let CopiesInput {
         experiment,
         trainer,
+        ranks,
         dataset,
         pipeline,
         copies,
@@ -63,30 +66,25 @@ pub(super) fn features(
         let name = digest.get(..16).unwrap_or(&digest);
         folder.join(format!("features-{name}.safetensors"))
     });
-    if let Some(file) = &file
-        && let Some(cache) = FeatureCache::open(file, &origin)
-    {
-        let Some(image) = cache.not_finite() else {
-            verbosity.notice(format_args!(
-                "encoded augmented copies read from {}",
-                file.display()
-            ));
-            return Ok(Some(cache));
-        };
-        print_notice!(
-            "warning: {}: is damaged: the encoded copy of {image} holds a value that is not finite, so all copies are \
-             encoded again",
-            file.display()
-        );
+    let first_file = file.as_deref().filter(|_| ranks.is_first());
+    let found = first_file.and_then(|file| intact(file, &origin, verbosity));
+    if ranks.any(
+        "encoded augmented copies of an earlier run",
+        found.is_some(),
+    )? {
+        let (images, size) = (dataset.len(), pipeline.size());
+        let cache = FeatureCache::of_first(ranks, found, images, size, seed)?;
+        return Ok(Some(cache));
     }
     let bar = verbosity.progress(
         "encoding",
         "augmented copies",
-        (copies * dataset.len()) as u64,
+        (copies * dataset.len()).div_ceil(ranks.size()) as u64,
     );
     // Every copy of a bad image is skipped, and told of once.
     let mut told = BTreeSet::new();
     let cache = FeatureCache::build(
+        ranks,
         &*trainer.inference_model(),
         trainer.criterion(),
         dataset,
@@ -116,12 +114,30 @@ pub(super) fn features(
         Err(TrainError::Interrupted) => Ok(None),
         Err(error) => Err(error.into()),
         Ok(cache) => {
-            if let Some(file) = &file {
+            if let Some(file) = first_file {
                 cache.save(file, &origin)?;
             }
             Ok(Some(cache))
         }
     }
+}
+
+/// Reads the copies in a file, if all their values are finite.
+fn intact(file: &Path, origin: &Fingerprint, verbosity: Verbosity) -> Option<FeatureCache> {
+    let cache = FeatureCache::open(file, origin)?;
+    let Some(image) = cache.not_finite() else {
+        verbosity.notice(format_args!(
+            "encoded augmented copies read from {}",
+            file.display()
+        ));
+        return Some(cache);
+    };
+    print_notice!(
+        "warning: {}: is damaged: the encoded copy of {image} holds a value that is not finite, so all copies are \
+         encoded again",
+        file.display()
+    );
+    None
 }
 
 /// Returns everything that the encoded copies depend on.

@@ -5,6 +5,7 @@ use super::{
     facts::OtherFacts,
     init::{ChangedInit, OtherInit, TeacherUnknown},
     start::NothingToStartFrom,
+    together::{ParametersDiffer, RanksDiffer, TooManyRanks},
 };
 
 /// Returns the hint for an error of a run, if it is one.
@@ -15,7 +16,14 @@ pub(crate) fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<String> 
     if let Some(error) = cause.downcast_ref::<NotWritten>() {
         return Some(error.hint());
     }
-    let hint = if cause.is::<OtherFacts>() {
+    if let Some(error) = cause.downcast_ref::<TooManyRanks>() {
+        return Some(error.hint());
+    }
+    let hint = if cause.is::<RanksDiffer>() {
+        "give all hosts the same files, by a file system that they share, and the same version of the program"
+    } else if cause.is::<ParametersDiffer>() {
+        "processors of different kinds may round differently; start all processes on hosts of one kind"
+    } else if cause.is::<OtherFacts>() {
         "restore what the run was trained on to continue it, or start another run with another folder after -o"
     } else if cause.is::<NothingToStartFrom>() {
         "name a checkpoint from the middle of an inductive run with --init"

@@ -21,6 +21,7 @@ use serde_json::json;
 use zeg_base::fingerprint::Fingerprint;
 use zeg_base::lock::Lock;
 use zeg_base::plural::counted;
+use zeg_base::ranks::Ranks;
 use zeg_train::{
     checkpoint::{BaseWeights, write_atomically},
     experiment::Experiment,
@@ -56,6 +57,8 @@ pub(super) struct ManifestInput<'a> {
     pub(super) init: Option<&'a Init>,
     /// Names of the parameters that start fresh; empty in a run that continues.
     pub(super) fresh: &'a [String],
+    /// The processes that train together.
+    pub(super) ranks: &'a Ranks,
 }
 
 /// The folder of a run, which no other process uses.
@@ -374,8 +377,9 @@ impl RunFolder {
             first_step,
             init,
             fresh,
+            ranks,
         } = *input;
-        let manifest = json!({
+        let mut manifest = json!({
             "program": concat!("zeg ", env!("CARGO_PKG_VERSION")),
             "command": std::env::args().collect::<Vec<_>>(),
             "started_unix": SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
@@ -397,6 +401,9 @@ impl RunFolder {
             },
             "git_revision": git_revision(),
         });
+        if !ranks.is_single() {
+            manifest["ranks"] = json!({ "count": ranks.size(), "hosts": ranks.hosts() });
+        }
         let mut text = serde_json::to_string_pretty(&manifest)?;
         text.push('\n');
         Ok(write_atomically(&self.manifest(), text.as_bytes())?)

@@ -13,6 +13,7 @@ use zeg::{
     data::{Loader, LoaderOptions, OpenSet, Pipeline, SampleSource as _},
     model::{embeddings::ClassEmbeddings, method::Architecture, text::ClassTexts},
 };
+use zeg_base::ranks::Ranks;
 use zeg_train::{
     TrainError,
     batch::{Inputs, Samples},
@@ -20,12 +21,14 @@ use zeg_train::{
     experiment::Experiment,
     features::FeatureCache,
     trainer::{StepReport, Trainer},
+    whole_batch::positions,
 };
 
 use super::{
     args::TrainSettings,
     cached_copies::{self, CopiesInput},
     run_folder::RunFolder,
+    together,
     validation::{ValidationScore, Validator},
 };
 use crate::{commands::run_files::Log, progress::Progress};
@@ -36,29 +39,54 @@ enum TrainingSamples {
     Features(FeatureCache),
 }
 
+/// Ids and errors of images that were replaced by others.
+type Skipped = Vec<(String, String)>;
+
 impl TrainingSamples {
-    fn next(&mut self, step: u64, batch: usize) -> Result<Samples, TrainError> {
+    /// Returns this rank's samples of a step, and the images that were skipped for them.
+    ///
+    /// - `batch`: number of images of the whole batch
+    /// - `positions`: positions of this rank's images in it
+    fn next(
+        &mut self,
+        step: u64,
+        batch: usize,
+        positions: &[usize],
+    ) -> Result<(Samples, Skipped), TrainError> {
         match self {
-            Self::Features(cache) => Ok(cache.batch(step, batch)),
+            Self::Features(cache) => {
+                let positions = positions.iter().copied();
+                Ok((cache.part_of_batch(step, batch, positions), Vec::new()))
+            }
             Self::Images(loader) => {
                 let batch = loader.next_batch()?;
-                for (id, reason) in &batch.skipped {
-                    print_notice!("warning: image {id} is skipped: {reason}");
-                }
-                Ok(Samples {
+                let samples = Samples {
                     inputs: Inputs::Images(batch.images),
                     labels: batch.labels,
                     size: batch.size,
                     ids: batch.ids,
-                })
+                };
+                Ok((samples, batch.skipped))
             }
         }
     }
 }
 
+/// The files that a run writes on the way.
+struct RunLogs {
+    log: Log,
+    /// Is only written if the run is scored during training.
+    scores: Option<Log>,
+    /// The best score so far.
+    best: Option<f64>,
+}
+
 /// A training run with everything that is written to its folder.
 pub(super) struct TrainingRun {
-    pub(super) folder: RunFolder,
+    /// The folder of the run, on the first rank.
+    pub(super) folder: Option<RunFolder>,
+    /// The processes that train together.
+    pub(super) ranks: Ranks,
     pub(super) info: CheckpointInfo,
     pub(super) experiment: Experiment,
     pub(super) architecture: Arc<dyn Architecture>,
@@ -82,11 +110,16 @@ impl TrainingRun {
         stop: &AtomicBool,
     ) -> anyhow::Result<bool> {
         let mut trained = self.train(trainer, dataset, settings, stop);
-        if matches!(trained, Ok(true)) {
-            let saved = self.save_model(trainer, &self.folder.model());
+        if matches!(trained, Ok(true))
+            && let Some(folder) = &self.folder
+        {
+            let saved = self.save_model(trainer, &folder.model());
             trained = saved.map(|()| true);
         }
-        trained.map_err(|error| self.folder.explain(error))
+        trained.map_err(|error| match &self.folder {
+            Some(folder) => folder.explain(error),
+            None => error,
+        })
     }
 
     /// Trains to the end; returns `false` if the user stopped it.
@@ -98,6 +131,8 @@ impl TrainingRun {
         stop: &AtomicBool,
     ) -> anyhow::Result<bool> {
         let training = self.experiment.training.clone();
+        let ranks = self.ranks.clone();
+        let positions = positions(training.batch, training.micro_batch(), &ranks);
         let pipeline = Pipeline::new(training.preprocess.clone(), trainer.model().normalization())?;
         let mut source = match training.cached_copies {
             Some(copies) => {
@@ -106,6 +141,7 @@ impl TrainingRun {
                     experiment: &self.experiment,
                     architecture: &*self.architecture,
                     trainer,
+                    ranks: &ranks,
                     dataset,
                     pipeline: &pipeline,
                     copies,
@@ -118,7 +154,7 @@ impl TrainingRun {
                     None => return Ok(false),
                 }
             }
-            None => TrainingSamples::Images(Box::new(Loader::new(
+            None => TrainingSamples::Images(Box::new(Loader::of_positions(
                 Arc::clone(dataset),
                 pipeline,
                 LoaderOptions {
@@ -128,53 +164,50 @@ impl TrainingRun {
                     workers: settings.loaders,
                     on_bad_sample: training.on_bad_sample,
                 },
+                positions.clone(),
             )?)),
         };
         let bar = settings
             .verbosity
             .progress("training", "steps", training.steps);
         bar.set_position(trainer.step_number());
-        let mut log = self.folder.open_log(trainer.step_number())?;
-        // The file of scores is only created if the run is scored during training.
-        let scores = self.validator.as_ref();
-        let scores = scores.map(|_| self.folder.open_scores(trainer.step_number()));
-        let (mut scores, earlier) = scores.transpose()?.unzip();
-        let earlier = earlier.unwrap_or_default();
-        let mut best = earlier.iter().map(ValidationScore::value).reduce(f64::max);
+        let mut logs = self.open_logs(trainer.step_number())?;
         let mut warned = false;
+        if trainer.step_number() == 0 && ranks.any("the first step", stop.load(Ordering::SeqCst))? {
+            bar.finish();
+            return Ok(false); // there is nothing to keep yet
+        }
         while trainer.step_number() < training.steps {
-            if stop.load(Ordering::SeqCst) && trainer.step_number() == 0 {
-                bar.finish();
-                return Ok(false); // there is nothing to keep yet
-            }
             let started = Instant::now();
-            let samples = source.next(trainer.step_number(), training.batch)?;
+            let step = trainer.step_number();
+            let (samples, skipped) = source.next(step, training.batch, &positions)?;
             let report = trainer.train_step(samples)?;
+            let (stopping, skipped) = together::end_step(&ranks, stop, skipped)?;
+            if !skipped.is_empty() {
+                bar.suspend(|| tell_skipped(&skipped));
+            }
             trainer.check_labels(dataset.len())?;
             warn_of_unlabelled(&report, &mut warned, &bar);
-            write_step(&mut log, &report, started.elapsed())?;
+            if let Some(logs) = &mut logs {
+                write_step(&mut logs.log, &report, started.elapsed())?;
+            }
             show_step(&bar, &report);
-            let stopping = stop.load(Ordering::SeqCst);
             let done = trainer.step_number();
             // The score comes before the checkpoint, so that a run killed between the two scores this step again.
             if let Some(validator) = &self.validator
                 && validator.is_due(done, training.steps)
                 && !stopping
+                && let Some(score) = validator.score(trainer, &ranks)?
+                && let Some(logs) = &mut logs
             {
-                let score = validator.score(trainer)?;
                 bar.suspend(|| settings.verbosity.notice(score.line()));
-                if best.is_none_or(|best| score.value() > best) {
-                    best = Some(score.value());
-                    self.save_model(trainer, &self.folder.best())?;
-                }
-                if let Some(scores) = &mut scores {
-                    scores.write(&score)?;
-                }
+                self.keep_score(trainer, logs, &score)?;
             }
             if stopping
                 || done.is_multiple_of(training.checkpoint_every())
                 || done == training.steps
             {
+                together::check_parameters(&ranks, trainer)?;
                 self.save_checkpoint(trainer)?;
             }
             if stopping && done < training.steps {
@@ -186,9 +219,47 @@ impl TrainingRun {
         Ok(true)
     }
 
+    /// Opens the files that the first rank writes on the way; `None` on the others.
+    ///
+    /// - `first_step`: number of the next step
+    fn open_logs(&self, first_step: u64) -> anyhow::Result<Option<RunLogs>> {
+        let Some(folder) = &self.folder else {
+            return Ok(None);
+        };
+        let log = folder.open_log(first_step)?;
+        let scores = self.validator.as_ref();
+        let scores = scores.map(|_| folder.open_scores(first_step));
+        let (scores, earlier) = scores.transpose()?.unzip();
+        let earlier = earlier.unwrap_or_default();
+        let best = earlier.iter().map(ValidationScore::value).reduce(f64::max);
+        Ok(Some(RunLogs { log, scores, best }))
+    }
+
+    /// Writes a score, and the model if it is the best one so far.
+    fn keep_score(
+        &self,
+        trainer: &Trainer,
+        logs: &mut RunLogs,
+        score: &ValidationScore,
+    ) -> anyhow::Result<()> {
+        if let Some(folder) = &self.folder
+            && logs.best.is_none_or(|best| score.value() > best)
+        {
+            logs.best = Some(score.value());
+            self.save_model(trainer, &folder.best())?;
+        }
+        match &mut logs.scores {
+            Some(scores) => scores.write(score),
+            None => Ok(()),
+        }
+    }
+
     /// Writes a checkpoint with the optimiser's state and removes old ones.
     fn save_checkpoint(&mut self, trainer: &Trainer) -> anyhow::Result<()> {
-        let path = self.folder.checkpoint(trainer.step_number());
+        let Some(folder) = &self.folder else {
+            return Ok(());
+        };
+        let path = folder.checkpoint(trainer.step_number());
         self.info.step = trainer.step_number();
         let moments = Some(trainer.moments()?);
         let contents = Contents {
@@ -199,8 +270,7 @@ impl TrainingRun {
             moments,
         };
         save(&path, contents)?;
-        self.folder
-            .remove_old_checkpoints(self.experiment.training.keep_checkpoints)
+        folder.remove_old_checkpoints(self.experiment.training.keep_checkpoints)
     }
 
     /// Returns the class embeddings of the model as trained so far.
@@ -232,6 +302,13 @@ impl TrainingRun {
             moments: None,
         };
         Ok(save(path, contents)?)
+    }
+}
+
+/// Prints a warning for each image that was replaced by another.
+fn tell_skipped(skipped: &Skipped) {
+    for (id, reason) in skipped {
+        print_notice!("warning: image {id} is skipped: {reason}");
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use zeg::{
     data::{OpenSet, SampleSource as _},
     eval::{ConfusionMatrix, Report},
-    evaluation::{EvaluationOptions, EvaluationSetup, evaluate},
+    evaluation::{EvaluationOptions, EvaluationSetup, Predictions, evaluate_on},
     model::{
         embeddings::ClassEmbeddings, inference::ClassQueries, stop::StopSign, text::ClassTexts,
         weights::StateDict,
@@ -18,7 +18,7 @@ use zeg::{
     text_sources::{Templates, TextSources, class_queries},
     vocab::templates::TemplateSet,
 };
-use zeg_base::plural::counted;
+use zeg_base::{plural::counted, ranks::Ranks};
 use zeg_train::{
     checkpoint::StoredClass,
     experiment::{Experiment, Validation},
@@ -173,8 +173,12 @@ impl Validator {
         done.is_multiple_of(self.settings.every) || done == all
     }
 
-    /// Scores the current model.
-    pub(super) fn score(&self, trainer: &Trainer) -> anyhow::Result<ValidationScore> {
+    /// Scores the current model, on all ranks together; returns `None` on all but the first.
+    pub(super) fn score(
+        &self,
+        trainer: &Trainer,
+        ranks: &Ranks,
+    ) -> anyhow::Result<Option<ValidationScore>> {
         let mut model = trainer.inference_model();
         model.set_options(&self.session.inference.method)?;
         let mut queries = self.queries.clone();
@@ -190,14 +194,20 @@ impl Validator {
             threads: rayon::current_num_threads(),
             ..EvaluationOptions::default()
         };
-        let outcomes = evaluate(&[setup], &self.dataset, options, |_| Ok(()))?;
+        let predictions = Predictions::Dropped;
+        let shared = evaluate_on(ranks, &[setup], &self.dataset, options, predictions, |_| {
+            Ok(())
+        })?;
+        let Some(outcomes) = shared else {
+            return Ok(None);
+        };
         let confusion = outcomes
             .into_iter()
             .next()
             .map_or_else(|| ConfusionMatrix::new(self.names.len()), |o| o.confusion);
         let images = self.dataset.len() as u64;
         let report = Report::new(&confusion, &self.names, &self.unseen, images)?;
-        Ok(ValidationScore {
+        Ok(Some(ValidationScore {
             step: trainer.step_number(),
             p_acc: report.p_acc,
             miou: report.miou,
@@ -205,6 +215,6 @@ impl Validator {
             miou_unseen: report.miou_unseen,
             hiou: report.hiou,
             images,
-        })
+        }))
     }
 }
