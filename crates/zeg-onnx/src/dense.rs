@@ -4,6 +4,7 @@ use zeg_model::method::Scoring;
 
 use crate::{
     OnnxError,
+    bytes::resize_bytes,
     graph::{Attribute, Finished, Graph},
     params::ParameterSet,
     settings::{Classes, Request, Settings},
@@ -89,7 +90,7 @@ pub(crate) fn graphs(model: &dyn DenseModel, request: &Request) -> Result<Vec<Pa
     let frame = input(&mut g, request);
     let features = model.encode(&mut g, &frame);
     if !settings.split {
-        let text = class_embeddings(&mut g, request);
+        let text = class_embeddings(&mut g, request, Texts::Classes);
         let values: Vec<Value> = features.into_iter().map(|feature| feature.value).collect();
         let layers = model.score(&mut g, &values, &text);
         let scores = scores(&mut g, layers, Some(&frame.unpadded), request);
@@ -107,7 +108,7 @@ pub(crate) fn graphs(model: &dyn DenseModel, request: &Request) -> Result<Vec<Pa
         let input = head.input(feature.name, Kind::Float, value.shape, feature.about);
         inputs.push(head.cast(&input, head.float()));
     }
-    let text = class_embeddings(&mut head, request);
+    let text = class_embeddings(&mut head, request, Texts::Classes);
     let layers = model.score(&mut head, &inputs, &text);
     let scores = scores(&mut head, layers, None, request);
     head.output("scores", &scores, &about_scores(request));
@@ -134,24 +135,28 @@ fn about_scores(request: &Request) -> String {
 
 /// Adds the image as input, and normalises and pads it.
 pub(crate) fn input(g: &mut Graph, request: &Request) -> Frame {
+    let images = normalised_input(g, request);
+    let images = g.cast(&images, g.float());
+    g.scope("pad", |g| Frame {
+        images: padded(g, &images, request.facts().stride),
+        unpadded: images.clone(),
+    })
+}
+
+/// Adds the image as input, and normalises it: `[batch, 3, height, width]`, in 32-bit floats
+pub(crate) fn normalised_input(g: &mut Graph, request: &Request) -> Value {
     let settings = request.settings;
     let batch = settings.batch.map_or_else(|| Dim::named("batch"), Dim::Known);
     let size = match settings.size {
         Some(size) => size.map(Dim::Known),
         None => ["height", "width"].map(Dim::named),
     };
-    let images = if settings.preprocessing {
-        from_bytes(g, batch, &size, request)
-    } else {
-        let shape = vec![batch, Dim::Known(3), size[0].clone(), size[1].clone()];
-        let about = "RGB image, normalised with the mean and standard deviation of the metadata";
-        g.input("image", Kind::Float, shape, about)
-    };
-    let images = g.cast(&images, g.float());
-    g.scope("pad", |g| Frame {
-        images: padded(g, &images, request.facts().stride),
-        unpadded: images.clone(),
-    })
+    if settings.preprocessing {
+        return from_bytes(g, batch, &size, request);
+    }
+    let shape = vec![batch, Dim::Known(3), size[0].clone(), size[1].clone()];
+    let about = "RGB image, normalised with the mean and standard deviation of the metadata";
+    g.input("image", Kind::Float, shape, about)
 }
 
 /// Adds bytes as input; resizes them to a fixed size, and normalises them.
@@ -174,8 +179,7 @@ fn from_bytes(g: &mut Graph, batch: Dim, size: &[Dim; 2], request: &Request) -> 
         let maps = match fixed {
             Some([height, width]) => {
                 let sizes = [Size::Is(height as i64), Size::Is(width as i64)];
-                let resized = g.resize(&maps, sizes, size.clone());
-                g.round(&resized)
+                resize_bytes(g, &maps, sizes, size.clone())
             }
             None => maps,
         };
@@ -188,7 +192,7 @@ fn from_bytes(g: &mut Graph, batch: Dim, size: &[Dim; 2], request: &Request) -> 
 }
 
 /// Pads images at the right and at the bottom with zeros, to multiples of the stride.
-fn padded(g: &mut Graph, images: &Value, stride: usize) -> Value {
+pub(crate) fn padded(g: &mut Graph, images: &Value, stride: usize) -> Value {
     let multiple = |dim: Dim| match dim {
         Dim::Known(length) => Dim::Known(length.next_multiple_of(stride)),
         Dim::Named(name) => Dim::named(format!("padded_{name}")),
@@ -219,8 +223,17 @@ fn padded(g: &mut Graph, images: &Value, stride: usize) -> Value {
     g.node("Pad", &[images, &pads], mode, images.kind, shape)
 }
 
-/// Adds the class embeddings as input, or as constants: `[classes, dim]`
-pub(crate) fn class_embeddings(g: &mut Graph, request: &Request) -> Value {
+/// A set of class embeddings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Texts {
+    /// The usual one.
+    Classes,
+    /// That for crops of regions.
+    Crops,
+}
+
+/// Adds class embeddings as input, or as constants: `[classes, dim]`
+pub(crate) fn class_embeddings(g: &mut Graph, request: &Request, texts: Texts) -> Value {
     let dim = request.facts().embed_dim;
     let text = match request.classes {
         Classes::Input => g.input(
@@ -231,7 +244,9 @@ pub(crate) fn class_embeddings(g: &mut Graph, request: &Request) -> Value {
         ),
         Classes::Fixed(classes) => {
             let shape = [classes.names.len(), dim];
-            g.constants("class_embeddings", &classes.embeddings, &shape, Kind::Float)
+            let for_crops = classes.crop_embeddings.as_ref().filter(|_| texts == Texts::Crops);
+            let values = for_crops.unwrap_or(&classes.embeddings);
+            g.constants("class_embeddings", values, &shape, Kind::Float)
         }
     };
     g.cast(&text, g.float())
@@ -270,19 +285,24 @@ fn scores(g: &mut Graph, layers: Vec<Layer>, image: Option<&Value>, request: &Re
             return g.integers(&[]);
         };
         let mean = g.scale(&sum, 1.0 / count);
-        let lowered = match request.offsets() {
-            Some(offsets) => {
-                let shape = [offsets.len(), 1, 1];
-                let offsets = g.constants("seen_offsets", &offsets, &shape, Kind::Float);
-                g.subtract(&mean, &offsets)
-            }
-            None => mean,
-        };
+        let lowered = lowered(g, &mean, request);
         match facts.scoring {
             Scoring::Softmax => g.softmax(&lowered, 1),
             Scoring::Sigmoid | Scoring::MaskSum => lowered,
         }
     })
+}
+
+/// Subtracts the offsets of fixed classes: `[batch, classes, height, width]`
+pub(crate) fn lowered(g: &mut Graph, scores: &Value, request: &Request) -> Value {
+    match request.offsets() {
+        Some(offsets) => {
+            let shape = [offsets.len(), 1, 1];
+            let offsets = g.constants("seen_offsets", &offsets, &shape, Kind::Float);
+            g.subtract(scores, &offsets)
+        }
+        None => scores.clone(),
+    }
 }
 
 /// Turns logits into scores, where every class has its own.
@@ -294,7 +314,7 @@ fn scored(g: &mut Graph, logits: &Value, scoring: Scoring) -> Value {
 }
 
 /// Cuts the padding off.
-fn cut(g: &mut Graph, values: &Value, image: Option<&Value>, request: &Request) -> Value {
+pub(crate) fn cut(g: &mut Graph, values: &Value, image: Option<&Value>, request: &Request) -> Value {
     let mut values = values.clone();
     for axis in [2_i64, 3] {
         let known = request.settings.size.map(|size| size[axis as usize - 2]);

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bytes;
 mod decoder;
 mod dense;
 mod error;
@@ -38,6 +39,14 @@ pub use self::{
 pub fn graphs(request: &Request) -> Result<Vec<Part>, OnnxError> {
     request.settings.check()?;
     methods::by_name(request.method)?.graphs(request)
+}
+
+/// Returns what a program needs to know of the method besides the graphs, as keys and values.
+///
+/// # Errors
+/// Returns an error if the method has no graph.
+pub fn method_metadata(request: &Request) -> Result<Vec<(&'static str, String)>, OnnxError> {
+    Ok(methods::by_name(request.method)?.metadata(request))
 }
 
 /// Returns what of the program's inference the graphs of a model leave out, a sentence each.

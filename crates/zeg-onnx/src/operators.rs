@@ -71,11 +71,6 @@ impl Graph<'_> {
         self.binary("Mod", a, b, a.kind)
     }
 
-    pub(crate) fn power(&mut self, a: &Value, exponent: f64) -> Value {
-        let exponent = self.number(exponent, a.kind);
-        self.binary("Pow", a, &exponent, a.kind)
-    }
-
     pub(crate) fn larger(&mut self, a: &Value, b: &Value) -> Value {
         self.binary("Max", a, b, a.kind)
     }
@@ -102,10 +97,6 @@ impl Graph<'_> {
 
     pub(crate) fn or(&mut self, a: &Value, b: &Value) -> Value {
         self.binary("Or", a, b, Kind::Bool)
-    }
-
-    pub(crate) fn not(&mut self, x: &Value) -> Value {
-        self.unary("Not", x)
     }
 
     /// Multiplies by a constant; a constant of 1 adds no node.

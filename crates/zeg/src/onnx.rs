@@ -135,7 +135,9 @@ impl Export<'_> {
         };
         let parts = zeg_onnx::graphs(&request)?;
         let left_out = zeg_onnx::left_out(&request)?;
-        let metadata = metadata(segmenter, &request, &left_out);
+        let mut metadata = metadata(segmenter, &request, &left_out);
+        let of_method = zeg_onnx::method_metadata(&request)?;
+        metadata.extend(of_method.into_iter().map(|(key, value)| (format!("zeg.{key}"), value)));
         let files = parts.iter().map(|part| {
             let path = Self::path_of(output, part.part);
             self.write_part(loaded, part, &path, (&metadata, overwrite))

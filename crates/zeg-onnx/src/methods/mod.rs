@@ -4,6 +4,7 @@ mod cat_seg;
 mod clip_rc;
 mod training_free;
 mod zegclip;
+mod zegformer;
 
 use std::fmt::Debug;
 
@@ -20,6 +21,12 @@ pub trait MethodGraphs: Debug + Sync {
     /// Returns an error if a setting does not fit the model, or the model is not one of the method.
     fn graphs(&self, request: &Request) -> Result<Vec<Part>, OnnxError>;
 
+    /// Returns what a program needs to know of the method besides the graphs, as keys and values.
+    fn metadata(&self, request: &Request) -> Vec<(&'static str, String)> {
+        let _ = request;
+        Vec::new()
+    }
+
     /// Returns what of the program's inference the graphs leave out, a sentence each.
     fn left_out(&self, request: &Request) -> Vec<String> {
         let _ = request;
@@ -28,9 +35,10 @@ pub trait MethodGraphs: Debug + Sync {
 }
 
 /// The graphs of the built-in methods.
-pub static BUILTIN: [&dyn MethodGraphs; 4] = [
+pub static BUILTIN: [&dyn MethodGraphs; 5] = [
     &zegclip::ZegClipGraphs,
     &clip_rc::ClipRcGraphs,
+    &zegformer::ZegFormerGraphs,
     &cat_seg::CatSegGraphs,
     &training_free::TrainingFreeGraphs,
 ];

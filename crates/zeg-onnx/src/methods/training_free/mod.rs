@@ -14,6 +14,7 @@ use zeg_model::{
 use super::{MethodGraphs, model_of, zegclip::features};
 use crate::{
     OnnxError,
+    bytes::resize_bytes,
     dense::{self, Covers, DenseModel, Feature, Frame, Layer, Part, as_map, on_grid},
     graph::Graph,
     layers::{Heads, Interpolation},
@@ -228,9 +229,10 @@ impl TrainingFreeParts<'_> {
             let scaled = g.multiply(&images, &std);
             let bytes = g.add(&scaled, &mean);
             let square = Size::Is(side as i64);
-            let resized = g.resize(&bytes, [square; 2], [Dim::Known(side), Dim::Known(side)]);
-            let rounded = g.round(&resized);
-            let centred = g.subtract(&rounded, &mean);
+            let bytes = g.round(&bytes);
+            let dims = [Dim::Known(side), Dim::Known(side)];
+            let resized = resize_bytes(g, &bytes, [square; 2], dims);
+            let centred = g.subtract(&resized, &mean);
             let normalised = g.divide(&centred, &std);
             g.cast(&normalised, g.float())
         })
@@ -248,11 +250,13 @@ impl TrainingFreeParts<'_> {
     ) -> Value {
         let dim = map.dim(3).known().unwrap_or(0) as i64;
         let patches = g.reshape(map, &[0, -1, dim]);
-        let mut cosines = g.product(&patches, text); // [batch, h·w, classes]
+        let cosines = g.product(&patches, text); // [batch, h·w, classes]
+        let mut cosines = g.cast(&cosines, Kind::Float);
         let steps = self.config.attention.steps();
         let vote = steps.map_or(0.0, |steps| steps.vote);
         if vote > 0.0 {
             let of_image = g.product(global, text); // [batch, classes]
+            let of_image = g.cast(&of_image, Kind::Float);
             let of_image = g.scale(&of_image, vote);
             let of_image = g.unsqueeze(&of_image, 1);
             cosines = g.add(&cosines, &of_image);
@@ -281,6 +285,7 @@ impl TrainingFreeParts<'_> {
         };
         let width = keys.dim(3).known().unwrap_or(0) as i64;
         let keys = g.reshape(keys, &[0, -1, width]); // [batch, h·w, width]
+        let keys = g.cast(&keys, Kind::Float);
         let scaled = g.scale(&scores, REFINED_SCALE);
         let probabilities = g.softmax(&scaled, 1);
         let length = g.reduce(Reduction::Length, &keys, &[1]);
