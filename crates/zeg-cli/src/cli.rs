@@ -6,7 +6,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
     ablate::AblateArgs, bench::BenchArgs, check::CheckArgs, completions::CompletionsArgs,
-    data::DataArgs, embed::EmbedArgs, eval::EvalArgs, import::ImportArgs, info::InfoArgs,
+    data::DataArgs, embed::EmbedArgs, eval::EvalArgs, export::ExportArgs, import::ImportArgs, info::InfoArgs,
     models::ModelsArgs, pretrain::PretrainArgs, pull::PullArgs, quickstart::QuickstartArgs,
     report::ReportArgs, segment::SegmentArgs, serve::ServeArgs, train::TrainArgs,
     visualize::VisualizeArgs,
@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Write a table of class embeddings from a text tower
     Embed(EmbedArgs),
+    /// Export a model as ONNX, for other runtimes and browsers
+    Export(ExportArgs),
     /// Describe an experiment, a checkpoint, a file of weights or a table of class embeddings
     Info(InfoArgs),
     /// Measure the time and memory of inference or training
@@ -131,7 +133,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Evaluate", &["eval", "report"]),
     (
         "Data and weights",
-        &["data", "models", "pull", "import", "embed", "info"],
+        &["data", "models", "pull", "import", "embed", "export", "info"],
     ),
     ("This program", &["bench", "check", "completions", "help"]),
 ];

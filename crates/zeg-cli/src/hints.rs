@@ -11,6 +11,7 @@ use zeg::{
     image::{ImageError, InputError},
     loading::LoadError,
     model::{ModelError, weights::WeightsError},
+    onnx::OnnxError,
     session::SessionError,
     vocab::classes::ClassArgumentError,
 };
@@ -165,6 +166,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<ExportError>() {
         return of_export(error);
     }
+    if let Some(error) = cause.downcast_ref::<OnnxError>() {
+        return of_onnx(error);
+    }
     if let Some(error) = cause.downcast_ref::<RunExists>() {
         return Some(error.hint());
     }
@@ -192,6 +196,20 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         return Some("mount or restore what the link leads to, or remove the link".into());
     }
     classes::of_classes(cause)
+}
+
+/// Returns the hint for an error about an export as ONNX.
+fn of_onnx(error: &OnnxError) -> Option<String> {
+    match error {
+        OnnxError::Write { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists => {
+            Some("use --overwrite to replace it".into())
+        }
+        OnnxError::Method { .. } => {
+            Some("`zeg serve` and the library compute every method".into())
+        }
+        OnnxError::Model(error) => of_model(error),
+        _ => error.hint().map(str::to_owned),
+    }
 }
 
 /// Returns the hint for an error about the files of a model.

@@ -142,6 +142,7 @@ fn run(
         Command::Pull(args) => commands::pull::run(program, args, verbosity),
         Command::Import(args) => commands::import::run(program, args, verbosity),
         Command::Embed(args) => commands::embed::run(program, args, verbosity),
+        Command::Export(args) => commands::export::run(program, args, verbosity),
         Command::Info(args) => commands::info::run(program, args),
         Command::Bench(args) => commands::bench::run(program, args, verbosity),
         Command::Check(args) => commands::check::run(program, args, verbosity),

@@ -32,6 +32,7 @@ pub fn outputs() -> Vec<(&'static str, Schema)> {
         commands::pull::output_schema(),
         commands::import::output_schema(),
         commands::embed::output_schema(),
+        commands::export::output_schema(),
         commands::info::output_schema(),
         commands::bench::output_schema(),
         commands::check::output_schema(),

@@ -22,6 +22,7 @@
 //! - [`loading`] opens a model, [`text_sources`] turns class names into class embeddings
 //! - [`session`] runs inference: windows, test-time augmentation, calibration, thresholds
 //! - [`evaluation`] scores a model on a data set, [`explain`] lists the best classes of each region
+//! - [`onnx`] exports a model for other runtimes
 //! - [`data`], [`eval`], [`export`], [`image`], [`model`] and [`vocab`] are the crates that this one builds on
 
 pub mod check;
@@ -33,6 +34,7 @@ pub mod label_spool;
 pub mod loading;
 pub mod mini;
 pub mod notices;
+pub mod onnx;
 pub mod readings;
 pub mod released;
 pub mod segmenter;

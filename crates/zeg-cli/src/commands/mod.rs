@@ -8,6 +8,7 @@ pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod embed;
 pub(crate) mod eval;
+pub(crate) mod export;
 mod facts;
 mod file_contents;
 pub(crate) mod import;

@@ -387,6 +387,16 @@ impl ModelArgs {
         method: &MethodArgs,
         precision: &PrecisionArgs,
     ) -> anyhow::Result<ModelSettings> {
+        self.settings_in(method, precision.value())
+    }
+
+    /// # Errors
+    /// Returns an error if the weights are not downloaded, or the class list of the table cannot be read.
+    pub(crate) fn settings_in(
+        self,
+        method: &MethodArgs,
+        precision: Precision,
+    ) -> anyhow::Result<ModelSettings> {
         Ok(ModelSettings {
             weights: self.weights.as_deref().map(resolve_model).transpose()?,
             text: self.text,
@@ -394,7 +404,7 @@ impl ModelArgs {
             activation: self.stated.activation(),
             heads: self.stated.heads(),
             method: method.choice(),
-            precision: precision.value(),
+            precision,
         })
     }
 }

@@ -150,6 +150,16 @@ impl Windows {
         }
     }
 
+    /// Returns the position in the grid of each token, window after window.
+    pub fn order(&self) -> &Tensor<1, Int> {
+        &self.order
+    }
+
+    /// Returns the number of windows.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
     /// Returns the additive masks of shifted windows, `[length, length]` each; empty without a shift.
     pub fn masks(&self) -> &[Tensor<2>] {
         &self.masks

@@ -10,11 +10,11 @@ use burn::tensor::{Tensor, TensorData};
 use crate::{ModelError, scores::host};
 
 /// Number of neighbours that the local outlier factor compares a token with.
-const NEIGHBOURS: usize = 10;
+pub const NEIGHBOURS: usize = 10;
 /// Share of the patches that are repaired.
-const SHARE: f64 = 0.05;
+pub const SHARE: f64 = 0.05;
 /// Added to mean reachability distances, which are 0 where tokens are equal.
-const EPSILON: f32 = 1e-10;
+pub const EPSILON: f32 = 1e-10;
 
 /// Replaces the anomaly tokens among the patches: `[batch, 1 + h·w, width]` → the same shape.
 ///

@@ -16,11 +16,11 @@ use super::{anomaly, similarity};
 use crate::{ModelError, layers::l2_normalize, transformer::ResidualBlock};
 
 /// Number of Newton-Schulz iterations for the rotation of keys.
-const POLAR_STEPS: usize = 8;
+pub const POLAR_STEPS: usize = 8;
 
 /// A term of the attention; the terms are added.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Attention {
+pub enum Attention {
     /// Queries to queries.
     Queries,
     /// Keys to keys.
@@ -33,19 +33,19 @@ pub(super) enum Attention {
 
 /// The steps that a method takes in the last block.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Steps {
+pub struct Steps {
     /// The terms of the attention.
-    pub(super) attention: &'static [Attention],
+    pub attention: &'static [Attention],
     /// Whether anomaly tokens are repaired first.
-    pub(super) repair: bool,
+    pub repair: bool,
     /// Temperature of the middle similarity that outputs are averaged with, if they are.
-    pub(super) aggregate: Option<f64>,
+    pub aggregate: Option<f64>,
     /// Whether the block is also applied to the sum of the middle blocks.
-    pub(super) levels: bool,
+    pub levels: bool,
     /// Weight of a window's image embedding in the scores of its patches.
-    pub(super) vote: f64,
+    pub vote: f64,
     /// Whether the whole image, resized to a square of the tower's resolution, is encoded beside the windows.
-    pub(super) whole_image: bool,
+    pub whole_image: bool,
 }
 
 /// SC-CLIP's steps; temperature, neighbours and share are this project's.
@@ -82,7 +82,7 @@ pub(super) const COMBINED: Steps = Steps {
 const MIDDLE_TEMPERATURE: f64 = 0.1;
 
 /// Returns the middle blocks of a tower, counted from 0: in a tower of 12, blocks 4 to 9.
-pub(super) fn middle_blocks(layers: usize) -> std::ops::Range<usize> {
+pub fn middle_blocks(layers: usize) -> std::ops::Range<usize> {
     let first = layers / 3;
     first..layers.saturating_sub(2).max(first + 1)
 }
@@ -99,12 +99,12 @@ pub(super) struct Before<'a> {
 
 impl Steps {
     /// Returns whether the middle blocks are used.
-    pub(super) fn needs_middle(&self) -> bool {
+    pub fn needs_middle(&self) -> bool {
         self.levels || self.needs_similarity()
     }
 
     /// Returns whether the similarity of patches in the middle blocks is used.
-    fn needs_similarity(&self) -> bool {
+    pub fn needs_similarity(&self) -> bool {
         let middle = |term: &Attention| matches!(term, Attention::Middle(_));
         self.aggregate.is_some() || self.attention.iter().any(middle)
     }

@@ -23,8 +23,8 @@
 //! With every mode, the scores of a window can be refined by MaskCLIP's prompt denoising and key smoothing
 //! ([`refinement`]), the cosine of the window's image embedding included.
 
-mod anomaly;
-mod calibrated;
+pub mod anomaly;
+pub mod calibrated;
 mod encoding;
 mod entry;
 pub mod refinement;
@@ -58,7 +58,7 @@ use crate::{
 };
 
 /// Standard deviation of NACLIP's Gaussian, in patches (the paper's setting).
-const NEIGHBOUR_SIGMA: f32 = 5.0;
+pub const NEIGHBOUR_SIGMA: f32 = 5.0;
 
 /// The attention of the last block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +84,7 @@ pub enum DenseAttention {
 
 impl DenseAttention {
     /// Returns the steps of the later methods; `None` if the attention alone is changed.
-    fn steps(self) -> Option<&'static Steps> {
+    pub fn steps(self) -> Option<&'static Steps> {
         match self {
             Self::ScClip => Some(&calibrated::SC_CLIP),
             Self::Pearl => Some(&calibrated::PEARL),
@@ -144,7 +144,7 @@ impl TrainingFreeConfig {
     }
 
     /// Returns MaskCLIP's refinement of scores.
-    fn refinement(&self) -> MaskClipRefinement {
+    pub fn refinement(&self) -> MaskClipRefinement {
         MaskClipRefinement {
             prompt_denoising: self.prompt_denoising,
             key_smoothing: self.key_smoothing,

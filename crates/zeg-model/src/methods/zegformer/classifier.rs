@@ -91,6 +91,11 @@ impl CropClassifier {
         })
     }
 
+    /// Returns the scale of cosine similarities.
+    pub fn scale(&self) -> f32 {
+        self.logit_scale.exp()
+    }
+
     /// Returns the side of a crop in pixels.
     pub fn side(&self) -> usize {
         self.tower.config().input_resolution

@@ -1,0 +1,116 @@
+//! `zeg export`: writes a model as ONNX files, which other runtimes compute.
+
+mod args;
+mod result;
+
+use std::process::ExitCode;
+
+use zeg::{
+    EncodedClasses, Segmenter,
+    onnx::{Export, Overwrite, Settings},
+};
+use zeg_base::plural::counted;
+
+pub(crate) use self::args::ExportArgs;
+#[cfg(feature = "schema")]
+pub(crate) use self::result::output_schema;
+use self::{
+    args::{ExportSettings, Size},
+    result::ExportResult,
+};
+use super::{
+    model_file::{SegmenterSettings, open_segmenter, warn_of_text},
+    shared::Existing,
+    write_result,
+};
+use crate::{Program, progress::Verbosity};
+
+pub(crate) fn run(
+    program: &Program,
+    args: ExportArgs,
+    verbosity: Verbosity,
+) -> anyhow::Result<ExitCode> {
+    export(program, &args.settings()?, verbosity)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn export(
+    program: &Program,
+    settings: &ExportSettings,
+    verbosity: Verbosity,
+) -> anyhow::Result<()> {
+    let output = settings.existing.place(&settings.output)?;
+    settings.compute.open_device()?;
+    let segmenter = open_segmenter(
+        program,
+        &SegmenterSettings {
+            model: &settings.model,
+            templates: settings.templates.as_deref(),
+            model_settings: &settings.model_settings,
+            compute: &settings.compute,
+            cache: settings.cache,
+        },
+    )?;
+    let classes = embed(&segmenter, settings, verbosity)?;
+    let export = Export {
+        classes: classes.as_ref(),
+        settings: graph_settings(&segmenter, settings),
+        external_data: settings.external_data,
+    };
+    let overwrite = match settings.existing {
+        Existing::Refuse => Overwrite::Refuse,
+        Existing::Replace => Overwrite::Replace,
+    };
+    let exported = export.write(&segmenter, &output, overwrite)?;
+    for sentence in &exported.left_out {
+        print_notice!("warning: {sentence}");
+    }
+    let result = ExportResult::new(&segmenter, &export, exported);
+    verbosity.notice(format_args!(
+        "{}, {} in {}",
+        result.method,
+        counted(result.files.len(), "graph"),
+        result.precision
+    ));
+    write_result(settings.json.as_ref(), &result, || result.print())
+}
+
+/// Returns the settings of the graph; the size is that of the model's windows if none is given.
+fn graph_settings(segmenter: &Segmenter, settings: &ExportSettings) -> Settings {
+    let usual = Export::usual_settings(segmenter);
+    Settings {
+        size: match settings.size {
+            Size::OfModel => usual.size,
+            Size::Fixed(size) => Some(size),
+            Size::Any => None,
+        },
+        batch: settings.batch,
+        precision: settings.precision,
+        opset: settings.opset,
+        preprocessing: settings.preprocessing,
+        split: settings.split,
+    }
+}
+
+/// Encodes the classes, if the graph holds them.
+fn embed(
+    segmenter: &Segmenter,
+    settings: &ExportSettings,
+    verbosity: Verbosity,
+) -> anyhow::Result<Option<EncodedClasses>> {
+    let Some(classes) = &settings.classes else {
+        return Ok(None);
+    };
+    let bar = verbosity.progress("embedding", "class names", classes.len() as u64);
+    let encoded = segmenter.encode_classes_with(
+        classes,
+        Some(&|done, all| {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+        }),
+    );
+    bar.finish();
+    let encoded = encoded?;
+    warn_of_text(encoded.notices());
+    Ok(Some(encoded))
+}
