@@ -26,6 +26,7 @@ use crate::{
         place::{NotAFile, NotAFolder, OutputExists},
         report::NoEvaluation,
         run_files::{NoCheckpoint, RunExists},
+        segment::MergeError,
         serve::ServeError,
         train,
     },
@@ -143,6 +144,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         return Some(refused.hint().into());
     }
     if let Some(error) = cause.downcast_ref::<ResultsError>() {
+        return Some(error.hint().into());
+    }
+    if let Some(error) = cause.downcast_ref::<MergeError>() {
         return Some(error.hint().into());
     }
     if cause.is::<OutputExists>() {

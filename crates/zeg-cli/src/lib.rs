@@ -19,6 +19,7 @@ mod cli;
 mod commands;
 mod environment;
 mod hints;
+pub mod host;
 mod numbers;
 mod program;
 mod progress;
@@ -60,7 +61,9 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString>,
 {
-    commands::interrupt::begin();
+    if !host::is_called() {
+        commands::interrupt::begin();
+    }
     let modern = renamed_flags::modernize(arguments.into_iter().map(Into::into));
     for notice in &modern.notices {
         print_notice!("warning: {notice}");
@@ -75,7 +78,9 @@ where
         // Help and version arrive here as well. A closed pipe is not reported.
         Err(mut error) => {
             environment::name_variable(&mut error, &self::command(), &given);
-            let _ = error.print();
+            if !host::is_called() {
+                let _ = error.print();
+            }
             let code = u8::try_from(error.exit_code()).unwrap_or(1);
             if code != 0 {
                 json::report_usage(json.as_ref(), &error, code);
@@ -112,7 +117,9 @@ where
         Command::Completions(args) => commands::completions::run(program, args),
     };
     let code = result.unwrap_or_else(|error| {
-        hints::print(&error);
+        if !host::is_called() {
+            hints::print(&error);
+        }
         for cause in error.chain().skip(1) {
             verbosity.detail(format_args!("cause: {cause}"));
         }

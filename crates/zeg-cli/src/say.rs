@@ -10,6 +10,8 @@ use std::{
     io::{self, Write as _},
 };
 
+use crate::host;
+
 /// Results could not be written to standard output.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output cannot be written: {0}")]
@@ -43,8 +45,11 @@ pub(crate) fn result_text(text: &[u8]) -> Result<(), StdoutError> {
     whole(&mut io::stdout().lock(), text)
 }
 
-/// Prints a line to standard error, or drops it.
+/// Prints a line to standard error, or drops it; a program that has called the command gets the warnings.
 pub(crate) fn notice_line(text: fmt::Arguments<'_>) {
+    if host::is_called() && host::take_warning(&text.to_string()) {
+        return;
+    }
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 

@@ -3,7 +3,9 @@
 mod args;
 mod finished;
 mod inputs;
+mod merge;
 mod outputs;
+mod part;
 mod places;
 mod result;
 mod to_stdout;
@@ -27,14 +29,15 @@ use zeg::{
 use zeg_base::paths::path_text;
 use zeg_base::plural::counted;
 
-pub(crate) use self::args::SegmentArgs;
 #[cfg(feature = "schema")]
-pub(crate) use self::result::output_schema;
+pub(crate) use self::result::{merge_output_schema, output_schema};
+pub(crate) use self::{args::SegmentArgs, merge::MergeError};
 use self::{
-    args::{OutputPlace, SegmentSettings},
+    args::{OutputPlace, SegmentSettings, SegmentTask},
     finished::{Finished, Plan},
     inputs::Input,
     outputs::Writers,
+    part::Division,
     result::{ImageResult, SegmentResult},
     work::{SegmentJob, Work, WriteFailure},
 };
@@ -52,7 +55,10 @@ pub(crate) fn run(
     args: SegmentArgs,
     verbosity: Verbosity,
 ) -> anyhow::Result<ExitCode> {
-    segment(program, &args.settings(verbosity)?)
+    match args.task(verbosity)? {
+        SegmentTask::Segment(settings) => segment(program, &settings),
+        SegmentTask::Merge(settings) => merge::merge(&settings),
+    }
 }
 
 fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<ExitCode> {
@@ -61,7 +67,7 @@ fn segment(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Exit
         OutputPlace::Folder => {
             let inputs = places::without_results(inputs, settings)?;
             warn_of_names(&inputs);
-            segment_into_folder(program, settings, &inputs)
+            segment_into_folder(program, settings, inputs)
         }
         OutputPlace::Stdout => {
             warn_of_names(&inputs);
@@ -105,22 +111,28 @@ impl Model {
 fn segment_into_folder(
     program: &Program,
     settings: &SegmentSettings,
-    inputs: &[Input],
+    inputs: Vec<Input>,
 ) -> anyhow::Result<ExitCode> {
     let output = &settings.output;
-    let stems = places::stems(inputs, settings)?;
-    finished::refuse_existing(settings, &stems)?;
+    let stems = places::stems(&inputs, settings)?;
+    let division = Division::of(settings.shard, inputs, stems)?;
+    let Division { inputs, stems, .. } = &division;
+    finished::refuse_existing(settings, stems)?;
     check_writable(&output.folder)?;
     let stop = stop_flag();
     let model = Model::open(program, settings)?;
     std::fs::create_dir_all(&output.folder).with_context(|| output.folder.display().to_string())?;
     let results = finished::result_settings(settings, &model.segmenter)?;
     let finished = Finished::open(&output.folder, &results)?;
-    let folders = places::folders(settings, &stems);
+    let folders = places::folders(settings, stems);
     finished.remove_left_behind(&folders);
     interrupt::clean_up(folders);
-    let plans = finished.plan(settings, inputs, &stems)?;
-    let mut writers = outputs::open(&model.classes, output, &model.segmenter.model().method)?;
+    let plans = finished.plan(settings, inputs, stems)?;
+    let method = &model.segmenter.model().method;
+    if let Some(part) = division.part(settings, &model.classes, method) {
+        finished.state_part(part)?;
+    }
+    let mut writers = outputs::open(&model.classes, output, method)?;
     let kept = plans.iter().filter(|plan| matches!(plan, Plan::Keep(_)));
     let kept = kept.count();
     if output.continuation == Continuation::Resume {
@@ -141,7 +153,7 @@ fn segment_into_folder(
         &stop,
         &mut outcome,
     );
-    let jobs = inputs.iter().zip(&stems).zip(&plans);
+    let jobs = inputs.iter().zip(stems).zip(&plans);
     let jobs = jobs.map(|((input, stem), &plan)| SegmentJob { input, stem, plan });
     let worked = worked.and_then(|()| {
         let behind = jobs.skip(outcome.images.len() + outcome.failed.len());
