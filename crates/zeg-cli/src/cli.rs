@@ -88,14 +88,18 @@ impl Command {
         match self {
             Self::Train(args) => Some(args.ranks.timeout()),
             Self::Eval(args) => args.rank_timeout(),
-            Self::Segment(args) => Some(args.ranks.timeout()),
+            Self::Segment(args) => args.rank_timeout(),
             _ => None,
         }
     }
 
     /// Whether the command is one part of work that the user has divided, so that processes do not share it.
     pub(crate) fn is_shard(&self) -> bool {
-        matches!(self, Self::Eval(args) if args.is_shard())
+        match self {
+            Self::Eval(args) => args.is_shard(),
+            Self::Segment(args) => args.is_shard(),
+            _ => false,
+        }
     }
 
     /// Returns the name of the command.
@@ -115,6 +119,7 @@ impl Command {
             Self::Pull(_) => "pull",
             Self::Import(_) => "import",
             Self::Embed(_) => "embed",
+            Self::Export(_) => "export",
             Self::Info(_) => "info",
             Self::Bench(_) => "bench",
             Self::Check(_) => "check",

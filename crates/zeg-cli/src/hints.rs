@@ -27,7 +27,7 @@ use crate::{
         place::{NotAFile, NotAFolder, OutputExists},
         report::NoEvaluation,
         run_files::{NoCheckpoint, RunExists},
-        segment::NotShared,
+        segment::{MergeError, NotShared},
         serve::ServeError,
         train,
     },
@@ -155,6 +155,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         return Some(refused.hint().into());
     }
     if let Some(error) = cause.downcast_ref::<ResultsError>() {
+        return Some(error.hint().into());
+    }
+    if let Some(error) = cause.downcast_ref::<MergeError>() {
         return Some(error.hint().into());
     }
     if cause.is::<OutputExists>() {

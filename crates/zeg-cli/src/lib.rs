@@ -19,6 +19,7 @@ mod cli;
 mod commands;
 mod environment;
 mod hints;
+pub mod host;
 mod numbers;
 mod program;
 mod progress;
@@ -62,7 +63,9 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString>,
 {
-    commands::interrupt::begin();
+    if !host::is_called() {
+        commands::interrupt::begin();
+    }
     ranks::mute_others();
     let modern = renamed_flags::modernize(arguments.into_iter().map(Into::into));
     for notice in &modern.notices {
@@ -78,7 +81,7 @@ where
         // Help and version arrive here as well. A closed pipe is not reported.
         Err(mut error) => {
             environment::name_variable(&mut error, &self::command(), &given);
-            if !say::is_mute() {
+            if !say::is_mute() && !host::is_called() {
                 let _ = error.print();
             }
             let code = u8::try_from(error.exit_code()).unwrap_or(1);
@@ -99,7 +102,9 @@ where
     let ranks = match ranks::open(&cli.command, json.as_ref()) {
         Ok(ranks) => ranks,
         Err(error) => {
-            hints::print(&error);
+            if !host::is_called() {
+                hints::print(&error);
+            }
             let code = hints::exit_code(&error);
             json::report(json.as_ref(), &error, code);
             return ExitCode::from(code);

@@ -17,7 +17,7 @@ use crate::commands::interrupt;
 use crate::{
     cli::Command,
     commands::json::{self, JsonTarget},
-    hints, say,
+    hints, host, say,
 };
 
 /// Environment variable with which the program ignores the launcher if it is `off`.
@@ -287,7 +287,10 @@ pub(crate) fn finish(
         } else {
             error.context(ranks.name(ranks.rank()))
         };
-        hints::print(&error);
+        // A program that has called the command gets the error with the document.
+        if !host::is_called() {
+            hints::print(&error);
+        }
         detail(&error);
         json::report(first_json, &error, code);
     } else {

@@ -11,6 +11,8 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use crate::host;
+
 /// Whether this process prints nothing, because it is one of several ranks and another one prints.
 static MUTE: AtomicBool = AtomicBool::new(false);
 
@@ -68,9 +70,9 @@ pub(crate) fn result_text(text: &[u8]) -> Result<(), StdoutError> {
     whole(&mut io::stdout().lock(), text)
 }
 
-/// Prints a line to standard error, or drops it.
+/// Prints a line to standard error, or drops it; a program that has called the command gets the warnings.
 pub(crate) fn notice_line(text: fmt::Arguments<'_>) {
-    if is_mute() {
+    if is_mute() || host::is_called() && host::take_warning(&text.to_string()) {
         return;
     }
     let _ = writeln!(io::stderr().lock(), "{text}");

@@ -19,6 +19,7 @@ pub fn outputs() -> Vec<(&'static str, Schema)> {
     vec![
         commands::quickstart::output_schema(),
         commands::segment::output_schema(),
+        commands::segment::merge_output_schema(),
         commands::train::output_schema(),
         commands::ablate::output_schema(),
         commands::pretrain::output_schema(),

@@ -36,6 +36,7 @@ fn help_texts() {
         "data doctor",
         "data prepare",
         "segment",
+        "segment merge",
         "visualize",
         "models",
         "pull",

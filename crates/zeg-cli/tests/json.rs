@@ -156,6 +156,16 @@ fn segment(world: &World, checked: &mut Checked) {
     assert_eq!(files, made.iter().map(String::as_str).collect());
     assert!(files.contains("out/coco.json") && files.contains("out/a.summary.json"));
 
+    fs::remove_file(world.path("images/b.jpg")).unwrap();
+    for (shard, folder) in [("1/2", "a-part"), ("2/2", "b-part")] {
+        let mut command = zeg(world, &["segment", "images", "--model", "mini", "-o", folder]);
+        command.args(["--classes", "red,blue", "--write", "labels,coco", "--shard", shard]);
+        command.assert().success();
+    }
+    let merge = ["segment", "merge", "a-part", "b-part", "-o", "both"];
+    let merged = checked.run("segment merge", 0, &mut zeg(world, &merge));
+    assert_eq!(merged["images"].as_array().unwrap().len(), 2);
+
     let mut maps = zeg(world, &["visualize", "images/a.jpg", "--model", "mini"]);
     let maps = maps.args(["--classes", "red,blue", "-o", "maps"]);
     let maps = checked.run("visualize", 0, maps);

@@ -243,6 +243,8 @@ fn overwriting_with_fewer_classes_leaves_no_file_of_the_others() {
     assert!(world.path("maps/2007_000000.png").exists());
 }
 
+#[path = "resume/parts.rs"]
+mod parts;
 #[cfg(unix)]
 #[path = "resume/signals.rs"]
 mod signals;

@@ -32,7 +32,11 @@ use zeg::{
 
 #[cfg(feature = "schema")]
 pub(crate) use self::scores::{merge_output_schema, output_schema};
-pub(crate) use self::{args::EvalArgs, places::ReplacesInput, plan::DescriptionMissing};
+pub(crate) use self::{
+    args::{EvalArgs, parse_shard},
+    places::ReplacesInput,
+    plan::DescriptionMissing,
+};
 use self::{
     args::{EvalSettings, EvalTask},
     finished::{Earlier, ScoredImages},

@@ -18,6 +18,8 @@ use std::{
 
 use zeg_base::file::remove_temporaries;
 
+use crate::host;
+
 /// Environment variable of a process that ends with the process that started it.
 ///
 /// Its standard input is then a pipe that nothing is written into. The pipe ends when the other process closes it, or
@@ -66,7 +68,12 @@ pub(crate) fn begin() {
 }
 
 /// Calls a function when the user or the system asks the program to end; a second request ends it at once.
+///
+/// Nothing is called in a command that another program has called, which stops it by a flag.
 pub(super) fn on_request(first: impl FnMut() + Send + 'static) {
+    if host::is_called() {
+        return;
+    }
     let mut hooks = REQUESTS
         .hooks
         .lock()
@@ -74,13 +81,16 @@ pub(super) fn on_request(first: impl FnMut() + Send + 'static) {
     hooks.push(Box::new(first));
 }
 
-/// Returns a flag that is set by the first request.
+/// Returns a flag that is set by the first request, or by the program that has called the command.
 pub(super) fn flag() -> Arc<AtomicBool> {
-    Arc::clone(&REQUESTS.flag)
+    host::stop().unwrap_or_else(|| Arc::clone(&REQUESTS.flag))
 }
 
 /// Names folders into which this process writes: no temporary file stays in them if the program ends at once.
 pub(super) fn clean_up(folders: impl IntoIterator<Item = PathBuf>) {
+    if host::is_called() {
+        return; // signals are the calling program's
+    }
     let list = REQUESTS.folders.lock();
     list.unwrap_or_else(PoisonError::into_inner).extend(folders);
 }

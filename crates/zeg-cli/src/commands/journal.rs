@@ -412,6 +412,11 @@ impl Journal {
         self.settings.iter().position(|other| other == settings)
     }
 
+    /// Returns the settings of a number.
+    pub(crate) fn settings(&self, number: usize) -> Option<&Fingerprint> {
+        self.settings.get(number)
+    }
+
     /// Returns the error for a result that was made with other settings.
     ///
     /// - `then`: number of the settings that it was made with
@@ -449,7 +454,7 @@ impl Journal {
 }
 
 /// Returns the first settings that differ, as `models[0].inference.crop was 512 and is 336`.
-fn difference(then: &Fingerprint, now: &Fingerprint) -> String {
+pub(crate) fn difference(then: &Fingerprint, now: &Fingerprint) -> String {
     let Err(mismatch) = then.check_all(now) else {
         return String::new();
     };

@@ -21,7 +21,10 @@ pub(crate) use self::failure::{Failure, asked_for, report, report_usage, stopped
 #[cfg(feature = "schema")]
 pub(crate) use self::schema::{error_schema, schema_of};
 use super::{journal::check_writable, place::Place, shared::heading};
-use crate::say::{self, StdoutError, unless_closed};
+use crate::{
+    host,
+    say::{self, StdoutError, unless_closed},
+};
 
 /// Version of the form of all documents; it grows when a field changes its name or its meaning.
 const SCHEMA_VERSION: u32 = 1;
@@ -75,6 +78,8 @@ pub(crate) struct JsonTarget {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum JsonPlace {
     Stdout,
+    /// The program that has called the command.
+    Host,
     File(PathBuf),
 }
 
@@ -92,7 +97,9 @@ impl JsonTarget {
     fn new(command: String, path: PathBuf) -> Self {
         // The same file opened twice would write over the text of the other.
         let is_stdout = [Path::new("-"), Path::new("/dev/stdout")].contains(&path.as_path());
-        let place = if is_stdout {
+        let place = if is_stdout && host::is_called() {
+            JsonPlace::Host
+        } else if is_stdout {
             JsonPlace::Stdout
         } else {
             JsonPlace::File(path)
@@ -102,21 +109,26 @@ impl JsonTarget {
 
     /// Whether the document takes the place of the text on standard output.
     pub(crate) fn is_stdout(&self) -> bool {
-        self.place == JsonPlace::Stdout
+        matches!(self.place, JsonPlace::Stdout | JsonPlace::Host)
     }
 
     /// Writes a result as a document; a closed pipe is no error.
     ///
     /// - `result`: a struct or a map
     pub(crate) fn write(&self, result: &impl Serialize) -> anyhow::Result<()> {
-        let mut text = serde_json::to_string_pretty(&Document {
+        let document = Document {
             schema_version: SCHEMA_VERSION,
             command: &self.command,
             result,
-        })?;
+        };
+        if self.place == JsonPlace::Host {
+            host::take_document(serde_json::to_value(&document)?);
+            return Ok(());
+        }
+        let mut text = serde_json::to_string_pretty(&document)?;
         text.push('\n');
         match &self.place {
-            JsonPlace::Stdout => Ok(say::result_text(text.as_bytes())?),
+            JsonPlace::Stdout | JsonPlace::Host => Ok(say::result_text(text.as_bytes())?),
             JsonPlace::File(path) => write_to_file(path, &self.command, &text),
         }
     }

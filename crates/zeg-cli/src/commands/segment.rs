@@ -3,8 +3,10 @@
 mod args;
 mod finished;
 mod inputs;
+mod merge;
 mod on_ranks;
 mod outputs;
+mod part;
 mod places;
 mod result;
 mod to_stdout;
@@ -29,13 +31,14 @@ use zeg_base::paths::path_text;
 use zeg_base::{plural::counted, ranks::Ranks};
 
 #[cfg(feature = "schema")]
-pub(crate) use self::result::output_schema;
-pub(crate) use self::{args::SegmentArgs, on_ranks::NotShared};
+pub(crate) use self::result::{merge_output_schema, output_schema};
+pub(crate) use self::{args::SegmentArgs, merge::MergeError, on_ranks::NotShared};
 use self::{
-    args::{OutputPlace, SegmentSettings},
+    args::{OutputPlace, SegmentSettings, SegmentTask},
     finished::{Finished, Plan},
     inputs::Input,
     outputs::Writers,
+    part::Division,
     result::{ImageResult, SegmentResult},
     work::{SegmentJob, Work, WriteFailure},
 };
@@ -54,7 +57,10 @@ pub(crate) fn run(
     verbosity: Verbosity,
     ranks: &Ranks,
 ) -> anyhow::Result<ExitCode> {
-    segment(program, &args.settings(verbosity)?, ranks)
+    match args.task(verbosity)? {
+        SegmentTask::Segment(settings) => segment(program, &settings, ranks),
+        SegmentTask::Merge(settings) => merge::merge(&settings),
+    }
 }
 
 fn segment(
@@ -68,7 +74,7 @@ fn segment(
         OutputPlace::Folder => {
             let inputs = places::without_results(inputs, settings)?;
             warn_of_names(&inputs);
-            segment_into_folder(program, settings, &inputs, ranks)
+            segment_into_folder(program, settings, inputs, ranks)
         }
         OutputPlace::Stdout if !ranks.is_single() => Err(WrongArgument(
             "several processes cannot share one image on standard output; start the program once"
@@ -144,14 +150,16 @@ impl<'a> ToFolder<'a> {
 fn segment_into_folder(
     program: &Program,
     settings: &SegmentSettings,
-    inputs: &[Input],
+    inputs: Vec<Input>,
     ranks: &Ranks,
 ) -> anyhow::Result<ExitCode> {
     let output = &settings.output;
-    let stems = places::stems(inputs, settings)?;
+    let stems = places::stems(&inputs, settings)?;
+    let division = Division::of(settings.shard, inputs, stems)?;
+    let Division { inputs, stems, .. } = &division;
     // The first rank looks for all.
     if ranks.is_first() {
-        finished::refuse_existing(settings, &stems)?;
+        finished::refuse_existing(settings, stems)?;
         check_writable(&output.folder)?;
     }
     let stop = stop_flag();
@@ -159,7 +167,7 @@ fn segment_into_folder(
     let results = finished::result_settings(settings, &model.segmenter)?;
     on_ranks::check_same(ranks, &results, inputs)?;
     std::fs::create_dir_all(&output.folder).with_context(|| output.folder.display().to_string())?;
-    let folders = places::folders(settings, &stems);
+    let folders = places::folders(settings, stems);
     let journal = ranks
         .is_first()
         .then(|| Finished::open(&output.folder, &results));
@@ -173,7 +181,7 @@ fn segment_into_folder(
     let to_folder = ToFolder {
         work: model.work(settings),
         inputs,
-        stems: &stems,
+        stems,
         finished: journal.as_ref(),
     };
     let Some(finished) = &journal else {
@@ -182,7 +190,10 @@ fn segment_into_folder(
         writers.finish()?;
         return Ok(ExitCode::SUCCESS);
     };
-    let plans = finished.plan(settings, inputs, &stems)?;
+    let plans = finished.plan(settings, inputs, stems)?;
+    if let Some(part) = division.part(settings, &model.classes, method) {
+        finished.state_part(part)?;
+    }
     let mut writers = outputs::open(&model.classes, output, method)?;
     let kept = plans.iter().filter(|plan| matches!(plan, Plan::Keep(_)));
     let kept = kept.count();
@@ -214,7 +225,7 @@ fn segment_into_folder(
             &mut outcome,
         )
     };
-    let jobs = inputs.iter().zip(&stems).zip(&plans);
+    let jobs = inputs.iter().zip(stems).zip(&plans);
     let jobs = jobs.map(|((input, stem), &plan)| SegmentJob { input, stem, plan });
     let worked = worked.and_then(|()| {
         let behind = jobs.skip(outcome.images.len() + outcome.failed.len());

@@ -385,8 +385,7 @@ fn stopped(settings: &AblateSettings) {
 
 /// Returns a process of this program with the name of a command.
 fn zeg(command: &str) -> anyhow::Result<Command> {
-    let program = std::env::current_exe().context("finding this program")?;
-    let mut process = Command::new(program);
+    let mut process = crate::host::this_program().context("finding this program")?;
     process.arg(command);
     Ok(process)
 }

@@ -5,7 +5,7 @@
 use std::{
     fmt::Write as _,
     path::Path,
-    process::{Command, ExitStatus, Stdio},
+    process::{ExitStatus, Stdio},
 };
 
 use anyhow::Context as _;
@@ -151,7 +151,7 @@ pub(super) fn run(program: &Program, settings: &TableSettings) -> anyhow::Result
         let path = folder.path().join(format!("{dataset}-{number}.toml"));
         std::fs::write(&path, system.text).with_context(|| path.display().to_string())?;
         let mut row = described(program, system, &path)?;
-        let mut command = Command::new(std::env::current_exe().context("finding this program")?);
+        let mut command = crate::host::this_program().context("finding this program")?;
         command.arg("bench").arg(&path);
         command.args(["--runs", &settings.runs.to_string(), "--json", "-"]);
         command.args(["--threads", &threads.to_string()]);

@@ -77,7 +77,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "N", value_parser = count, help_heading = heading::DATA)]
     limit: Option<usize>,
     /// Score part I of N of the images, counted from 1; `zeg eval merge` adds the parts up
-    #[arg(long, value_name = "I/N", value_parser = shard, requires = "output", help_heading = heading::DATA)]
+    #[arg(long, value_name = "I/N", value_parser = parse_shard, requires = "output", help_heading = heading::DATA)]
     shard: Option<Shard>,
     /// What becomes of an image that cannot be read
     #[arg(long, value_name = "ACTION", value_enum, default_value_t, help_heading = heading::DATA)]
@@ -204,8 +204,8 @@ impl From<ProtocolArg> for Protocol {
     }
 }
 
-/// Parses a part of an evaluation, such as `3/8`.
-fn shard(text: &str) -> Result<Shard, String> {
+/// Parses a part of divided work, such as `3/8`.
+pub(crate) fn parse_shard(text: &str) -> Result<Shard, String> {
     let parts = text
         .split_once('/')
         .and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));

@@ -124,7 +124,7 @@ pub(crate) fn report(json: Option<&JsonTarget>, error: &anyhow::Error, exit_code
 /// With a wrong command line, `--json` may have taken an input for its value; an input is no document, so it stays.
 pub(crate) fn report_usage(json: Option<&JsonTarget>, error: &clap::Error, exit_code: u8) {
     let may_be_written = |json: &&JsonTarget| match &json.place {
-        JsonPlace::Stdout => true,
+        JsonPlace::Stdout | JsonPlace::Host => true,
         JsonPlace::File(path) => check_place(path, &json.command).is_ok(),
     };
     let text = error.render().to_string();

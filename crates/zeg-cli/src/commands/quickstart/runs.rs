@@ -161,8 +161,7 @@ pub(super) fn run_process(
         .open(&log)
         .with_context(written)?;
     let errors = output.try_clone().with_context(written)?;
-    let program = std::env::current_exe().context("finding this program")?;
-    let mut process = Command::new(program);
+    let mut process = crate::host::this_program().context("finding this program")?;
     process
         .args(command.get_args())
         .stdout(output)

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, Subcommand};
 use zeg::{
+    eval::Shard,
     explain::ExplainOptions,
     export::{ExportFormat, Overwrite, USUAL_MINIMAL_AREA, USUAL_OPACITY, formats},
     image::inputs::Recursion,
@@ -13,9 +14,14 @@ use zeg::{
     },
 };
 
-use super::{inputs::STANDARD, outputs::format_parser};
+use super::{
+    inputs::STANDARD,
+    merge::{MergeArgs, MergeSettings},
+    outputs::format_parser,
+};
 use crate::commands::{
     JsonTarget,
+    eval::parse_shard,
     journal::Continuation,
     json::JsonArgs,
     shared::{
@@ -31,7 +37,10 @@ use crate::{
 
 /// Arguments of `zeg segment`.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
 Examples:
   zeg segment photo.jpg --model clip-vit-b-16 --classes \"dog, sofa|couch\" -o out
   zeg segment photo.jpg --model clip-vit-b-16 --classes dog --background \"wall, floor\" -o out
@@ -42,8 +51,16 @@ Examples:
   zeg segment - --model clip-vit-b-16 --classes \"dog, cat\" -o - < photo.jpg > labels.png
 
 Go on after an interruption, with finished images kept:
-  zeg segment images/ --model clip-vit-b-16 --classes voc20 --write labels,coco -o out --resume")]
+  zeg segment images/ --model clip-vit-b-16 --classes voc20 --write labels,coco -o out --resume
+
+Divide the images among processes or machines:
+  zeg segment images/ --model clip-vit-b-16 --classes voc20 --write labels,coco \\
+      --shard 1/4 -o out/part-1
+  zeg segment merge out/part-* -o out/whole"
+)]
 pub(crate) struct SegmentArgs {
+    #[command(subcommand)]
+    command: Option<SegmentCommand>,
     /// Images (JPEG, PNG, WebP, BMP, TIFF, GIF), folders of images, patterns such as "*.jpg", or `-` for an image from
     /// standard input
     #[arg(required = true)]
@@ -51,10 +68,14 @@ pub(crate) struct SegmentArgs {
     /// Search the folders inside a folder as well
     #[arg(short, long, help_heading = heading::DATA)]
     recursive: bool,
+    /// Segment part I of N of the images, counted from 1, into a folder of its own; `zeg segment merge` puts the parts
+    /// together
+    #[arg(long, value_name = "I/N", value_parser = parse_shard, help_heading = heading::DATA)]
+    shard: Option<Shard>,
     /// Class names separated by commas (`|` between synonyms), a class file (.txt, .toml), or a class list such as
     /// voc20
-    #[arg(long, value_name = "LIST|FILE", help_heading = heading::CLASSES)]
-    classes: String,
+    #[arg(long, value_name = "LIST|FILE", required = true, help_heading = heading::CLASSES)]
+    classes: Option<String>,
     /// Class names of the background, separated by commas; pixels of these classes stay unlabelled
     #[arg(long, value_name = "LIST", help_heading = heading::CLASSES)]
     background: Option<String>,
@@ -63,8 +84,8 @@ pub(crate) struct SegmentArgs {
     templates: Option<String>,
     /// Checkpoint, CLIP weights in any published format, a name from `zeg models`, or `mini` (MiniCLIP, which is part
     /// of the program)
-    #[arg(long = "model", value_name = "FILE|NAME", help_heading = heading::MODEL)]
-    checkpoint: PathBuf,
+    #[arg(long = "model", value_name = "FILE|NAME", required = true, help_heading = heading::MODEL)]
+    checkpoint: Option<PathBuf>,
     #[command(flatten)]
     method: MethodArgs,
     #[command(flatten)]
@@ -78,8 +99,8 @@ pub(crate) struct SegmentArgs {
     #[command(flatten)]
     test_time: TestTimeArgs,
     /// Folder for the results; `-` writes the label map of one image to standard output, as PNG
-    #[arg(short, long, value_name = "DIR", help_heading = heading::OUTPUT)]
-    output: PathBuf,
+    #[arg(short, long, value_name = "DIR", required = true, help_heading = heading::OUTPUT)]
+    output: Option<PathBuf>,
     /// Kinds of files to write, separated by commas [default: labels,overlay]
     #[arg(long, value_parser = format_parser(), value_delimiter = ',', value_name = "KINDS",
           help_heading = heading::OUTPUT)]
@@ -116,7 +137,20 @@ pub(crate) struct SegmentArgs {
     #[command(flatten)]
     compute: ComputeArgs,
     #[command(flatten)]
-    pub(crate) ranks: RanksArgs,
+    ranks: RanksArgs,
+}
+
+/// The subcommands of `zeg segment`.
+#[derive(Debug, Subcommand)]
+enum SegmentCommand {
+    /// Put the parts of a run together that was divided with --shard
+    Merge(MergeArgs),
+}
+
+/// The work of `zeg segment` or of its subcommand.
+pub(super) enum SegmentTask {
+    Segment(Box<SegmentSettings>),
+    Merge(MergeSettings),
 }
 
 /// Settings of `zeg segment`.
@@ -125,6 +159,8 @@ pub(super) struct SegmentSettings {
     /// Images, folders and patterns.
     pub(super) inputs: Vec<PathBuf>,
     pub(super) recursion: Recursion,
+    /// The part of the images to segment; `None` for all.
+    pub(super) shard: Option<Shard>,
     /// Paths of the files that the command reads besides the images; some may be names of built-in lists or weights.
     pub(super) files: Vec<PathBuf>,
     /// A file, or the name of downloaded weights.
@@ -179,19 +215,47 @@ pub(super) struct SegmentOutput {
 impl SegmentArgs {
     /// Returns the values that may be paths of files to read, besides the images.
     fn files(&self) -> Vec<PathBuf> {
-        let mut files = vec![class_file(&self.classes), self.checkpoint.clone()];
+        let mut files: Vec<PathBuf> = self
+            .classes
+            .as_deref()
+            .map(class_file)
+            .into_iter()
+            .collect();
+        files.extend(self.checkpoint.clone());
         files.extend(self.templates.as_ref().map(PathBuf::from));
         files.extend(self.model.files());
         files
     }
 
+    /// Returns the time that the command waits for other ranks; `None` for a subcommand, which is work for one process.
+    pub(crate) fn rank_timeout(&self) -> Option<Duration> {
+        let is_whole = self.command.is_none();
+        is_whole.then(|| self.ranks.timeout())
+    }
+
+    /// Whether this is one part of a run that the user has divided.
+    pub(crate) fn is_shard(&self) -> bool {
+        self.shard.is_some()
+    }
+
     /// # Errors
     /// Returns an error if a class list cannot be read, or the file of `--json` may not be written.
-    pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<SegmentSettings> {
-        let classes = class_list(&self.classes, self.background.as_deref())?;
+    pub(super) fn task(mut self, verbosity: Verbosity) -> anyhow::Result<SegmentTask> {
+        if let Some(SegmentCommand::Merge(args)) = self.command.take() {
+            return Ok(SegmentTask::Merge(args.settings(verbosity)?));
+        }
+        Ok(SegmentTask::Segment(Box::new(self.settings(verbosity)?)))
+    }
+
+    fn settings(self, verbosity: Verbosity) -> anyhow::Result<SegmentSettings> {
+        let listed = self.classes.as_deref().unwrap_or_default();
+        let classes = class_list(listed, self.background.as_deref())?;
         let explain = self.explain;
         let files = self.files();
-        let place = if self.output == Path::new(STANDARD) {
+        // The command line requires all three; only the subcommand goes without.
+        let (checkpoint, output) = (self.checkpoint, self.output);
+        let (checkpoint, output) = (checkpoint.unwrap_or_default(), output.unwrap_or_default());
+        let place = if output == Path::new(STANDARD) {
             OutputPlace::Stdout
         } else {
             OutputPlace::Folder
@@ -202,6 +266,10 @@ impl SegmentArgs {
             anyhow::ensure!(
                 is_labels,
                 "-o - writes the label map; leave --write out, or name a folder with -o"
+            );
+            anyhow::ensure!(
+                self.shard.is_none(),
+                "--shard needs a folder for the part; name it with -o"
             );
             anyhow::ensure!(
                 !self.resume,
@@ -225,7 +293,8 @@ impl SegmentArgs {
                 Recursion::FolderOnly
             },
             files,
-            model: self.checkpoint,
+            shard: self.shard,
+            model: checkpoint,
             model_settings: self.model.settings(&self.method, &self.precision)?,
             classes,
             templates: self.templates,
@@ -236,7 +305,7 @@ impl SegmentArgs {
             explain: explain.map(|candidates| ExplainOptions { candidates }),
             output: SegmentOutput {
                 place,
-                folder: self.output,
+                folder: output,
                 kinds,
                 overwrite: if self.overwrite {
                     Overwrite::Replace

@@ -1,5 +1,6 @@
 //! Finished images of `zeg segment`: what the journal of the output folder knows, and which images are still to do.
 
+mod part;
 mod plan;
 
 use std::{
@@ -22,6 +23,7 @@ use zeg_base::{fingerprint::Fingerprint, paths::path_text};
 use super::{
     args::{SegmentOutput, SegmentSettings},
     inputs::Input,
+    part::Part,
 };
 use crate::commands::{
     journal::{Continuation, Journal, ResultsError, Span, model_values, settings_of},
@@ -81,6 +83,8 @@ enum Entry<R> {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         incomplete: bool,
     },
+    /// The run is a part of a divided one.
+    Part(Box<Part>),
 }
 
 /// What the journal says about an image.
@@ -104,6 +108,29 @@ struct SharedState {
     sha256: Option<String>,
     /// Whether it holds only some of the images.
     incomplete: bool,
+}
+
+/// A finished image of a part.
+#[derive(Debug)]
+pub(super) struct Done<'a> {
+    /// Place of the result in the journal.
+    pub(super) span: Span,
+    /// As [`Input::origin`].
+    pub(super) origin: Option<&'a str>,
+    /// SHA-256 of the image.
+    pub(super) source: &'a str,
+    /// Its files, each with its path in the output folder and its SHA-256.
+    pub(super) files: Vec<(&'a str, &'a str)>,
+}
+
+/// What a journal says about results.
+#[derive(Debug, Default)]
+struct Known {
+    images: HashMap<String, ImageState>,
+    /// By path.
+    shared: HashMap<String, SharedState>,
+    /// The part that the run is, with the number of its settings.
+    part: Option<(usize, Box<Part>)>,
 }
 
 /// What is to be done with an image.
@@ -159,6 +186,7 @@ pub(super) fn written_files(folder: &Path) -> HashSet<PathBuf> {
         Entry::Begun { files, .. } | Entry::Done { files, .. } | Entry::Shared { files, .. } => {
             files
         }
+        Entry::Part(_) => Vec::new(),
     });
     files.map(|file| folder.join(file.path)).collect()
 }
@@ -238,55 +266,13 @@ impl Finished {
     /// # Errors
     /// As for [`Journal::open`].
     pub(super) fn open(folder: &Path, present: &Fingerprint) -> anyhow::Result<Self> {
-        let (mut images, mut shared) = (HashMap::new(), HashMap::new());
-        let mut journal = Journal::open(
-            &folder.join(JOURNAL),
-            |settings, span, entry: Entry<IgnoredAny>| match entry {
-                Entry::Begun {
-                    image,
-                    origin,
-                    files,
-                } => {
-                    let state = ImageState {
-                        settings,
-                        origin,
-                        files,
-                        done: None,
-                    };
-                    images.insert(image, state);
-                }
-                Entry::Done {
-                    image,
-                    origin,
-                    source,
-                    files,
-                    ..
-                } => {
-                    let state = ImageState {
-                        settings,
-                        origin,
-                        files,
-                        done: Some((span, source)),
-                    };
-                    images.insert(image, state);
-                }
-                Entry::Shared { files, incomplete } => {
-                    let state = |sha256| SharedState {
-                        settings,
-                        sha256,
-                        incomplete,
-                    };
-                    let files = files.into_iter();
-                    shared.extend(files.map(|file| (file.path, state(file.sha256))));
-                }
-            },
-        )?;
+        let (mut journal, known) = open_journal(folder)?;
         let number = journal.begin(present)?;
         Ok(Self {
             journal,
             folder: folder.to_owned(),
-            images,
-            shared,
+            images: known.images,
+            shared: known.shared,
             settings: number,
             present: present.clone(),
         })
@@ -409,7 +395,7 @@ impl Finished {
     pub(super) fn read(&self, span: Span) -> anyhow::Result<FinishedImage> {
         match self.journal.read::<Entry<FinishedImage>>(span)? {
             Entry::Done { result, .. } => Ok(result),
-            Entry::Begun { .. } | Entry::Shared { .. } => {
+            Entry::Begun { .. } | Entry::Shared { .. } | Entry::Part(_) => {
                 anyhow::bail!(
                     "{}: an entry has changed",
                     self.folder.join(JOURNAL).display()
@@ -431,5 +417,65 @@ impl Finished {
         written
             .map(|path| Ok(self.file(path, Some(file_sha256(path)?))))
             .collect()
+    }
+}
+
+/// Opens the journal of a folder and reads what it says.
+fn open_journal(folder: &Path) -> anyhow::Result<(Journal, Known)> {
+    let mut known = Known::default();
+    let journal = Journal::open(
+        &folder.join(JOURNAL),
+        |settings, span, entry: Entry<IgnoredAny>| known.take(settings, span, entry),
+    )?;
+    Ok((journal, known))
+}
+
+impl Known {
+    /// Takes an entry of the journal.
+    ///
+    /// - `settings`: number of its settings
+    /// - `span`: its place
+    fn take(&mut self, settings: usize, span: Span, entry: Entry<IgnoredAny>) {
+        match entry {
+            Entry::Begun {
+                image,
+                origin,
+                files,
+            } => {
+                let state = ImageState {
+                    settings,
+                    origin,
+                    files,
+                    done: None,
+                };
+                self.images.insert(image, state);
+            }
+            Entry::Done {
+                image,
+                origin,
+                source,
+                files,
+                ..
+            } => {
+                let state = ImageState {
+                    settings,
+                    origin,
+                    files,
+                    done: Some((span, source)),
+                };
+                self.images.insert(image, state);
+            }
+            Entry::Shared { files, incomplete } => {
+                let state = |sha256| SharedState {
+                    settings,
+                    sha256,
+                    incomplete,
+                };
+                let files = files.into_iter();
+                self.shared
+                    .extend(files.map(|file| (file.path, state(file.sha256))));
+            }
+            Entry::Part(part) => self.part = Some((settings, part)),
+        }
     }
 }

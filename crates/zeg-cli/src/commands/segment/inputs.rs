@@ -32,6 +32,21 @@ pub(super) struct Input {
 }
 
 impl Input {
+    /// Creates the input for a file.
+    ///
+    /// - `relative`: its path within the folder that was named
+    pub(super) fn of_file(path: PathBuf, relative: PathBuf) -> Self {
+        Self {
+            image: InputImage { path, relative },
+            bytes: None,
+        }
+    }
+
+    /// Whether the image comes from standard input.
+    pub(super) fn is_stdin(&self) -> bool {
+        self.bytes.is_some()
+    }
+
     /// Decodes the image.
     pub(super) fn decode(&self) -> Result<DecodedImage, ImageError> {
         match &self.bytes {

@@ -40,6 +40,12 @@ pub(super) struct ImageResult {
     pub(super) regions: Option<Vec<Explanation>>,
 }
 
+/// Returns the schema of the output of `zeg segment merge`.
+#[cfg(feature = "schema")]
+pub(crate) fn merge_output_schema() -> (&'static str, schemars::Schema) {
+    crate::commands::json::schema_of::<SegmentResult>("segment merge")
+}
+
 /// Returns the schema of the command's output.
 #[cfg(feature = "schema")]
 pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {

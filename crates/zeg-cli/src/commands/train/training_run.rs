@@ -312,11 +312,13 @@ fn tell_skipped(skipped: &Skipped) {
     }
 }
 
-/// Writes the numbers of a step and its time into the log.
+/// Writes the numbers of a step and its time into the log, and tells them to a program that has called the command.
 fn write_step(log: &mut Log, report: &StepReport, took: Duration) -> anyhow::Result<()> {
     let mut line = serde_json::to_value(report)?;
     line["seconds"] = serde_json::json!((took.as_secs_f64() * 1e4).round() / 1e4);
-    log.write(&line)
+    log.write(&line)?;
+    crate::host::tell_step(&line);
+    Ok(())
 }
 
 /// Prints a warning for the first batch without a label of a training class.
