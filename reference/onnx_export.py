@@ -66,6 +66,8 @@ class OnnxRuntime:
     def __init__(self, path):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        # Without it, activations before 8-bit matrices are rounded to 8 bits as well.
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def __call__(self, inputs):
@@ -79,7 +81,7 @@ class OpenVino:
     def __init__(self, path):
         core = openvino.Core()
         self.names = [output.name for output in onnx.load(str(path), load_external_data=False).graph.output]
-        self.model = core.compile_model(core.read_model(str(path)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        self.model = core.compile_model(core.read_model(str(path)), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0})
 
     def __call__(self, inputs):
         found = self.model(inputs)
@@ -251,10 +253,22 @@ def clip_cases(arguments):
     settings = {"text": arguments.text, "text-classes": arguments.text_classes, "classes": arguments.text_classes}
     for method in ["combined", "clip", "maskclip", "sclip", "naclip", "clearclip", "sc-clip", "pearl"]:
         with_method = settings | {"method": method}
-        yield f"clip-{method}-fixed", arguments.clip, with_method | {"size": 336}, [(336, 336)]
-        yield f"clip-{method}-dynamic", arguments.clip, with_method, [(336, 448), (448, 336), (330, 501)]
-        yield f"clip-{method}-f16", arguments.clip, with_method | {"size": 336, "precision": "f16"}, [(336, 336)]
-        yield f"clip-{method}-int8", arguments.clip, with_method | {"size": 336, "precision": "int8-qdq"}, [(336, 336)]
+        yield f"clip-{method}-fixed", arguments.clip, with_method | {"size": 224}, [(224, 224)]
+        yield f"clip-{method}-dynamic", arguments.clip, with_method, [(224, 304), (304, 224), (211, 330)]
+        yield f"clip-{method}-f16", arguments.clip, with_method | {"size": 224, "precision": "f16"}, [(224, 224)]
+        yield f"clip-{method}-int8", arguments.clip, with_method | {"size": 224, "precision": "int8-qdq"}, [(224, 224)]
+
+
+def trained_cases(arguments):
+    """Yields the cases on trained models of published size, with a table of class embeddings."""
+    settings = {"text": arguments.text, "text-classes": arguments.text_classes, "classes": arguments.text_classes}
+    sizes = {"fixed": ({"size": 224}, [(224, 224)]), "dynamic": ({}, [(224, 304), (304, 224), (211, 330)])}
+    for model in arguments.trained:
+        for form, (more, images) in sizes.items():
+            yield f"{pathlib.Path(model).stem}-{form}", model, settings | more, images
+        for precision in ["f16", "int8-qdq"]:
+            more = {"size": 224, "precision": precision}
+            yield f"{pathlib.Path(model).stem}-{precision}", model, settings | more, [(224, 224)]
 
 
 def main():
@@ -263,6 +277,7 @@ def main():
     parser.add_argument("--folder", default="onnx-cases")
     parser.add_argument("--models", default="runs", help="folder with models of the mini world, each in a folder of its name")
     parser.add_argument("--clip", help="CLIP weights of published size")
+    parser.add_argument("--trained", nargs="*", default=[], help="trained models of published size")
     parser.add_argument("--text", help="table of their class embeddings")
     parser.add_argument("--text-classes", default="voc20")
     parser.add_argument("--images", help="folder with JPEG files")
@@ -273,6 +288,8 @@ def main():
     arguments.names = {}
     if arguments.clip:
         cases = clip_cases(arguments)
+    elif arguments.trained:
+        cases = trained_cases(arguments)
     else:
         cases = mini_cases(pathlib.Path(arguments.models))
     results = []

@@ -6,10 +6,10 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
     ablate::AblateArgs, bench::BenchArgs, check::CheckArgs, completions::CompletionsArgs,
-    data::DataArgs, embed::EmbedArgs, eval::EvalArgs, export::ExportArgs, import::ImportArgs, info::InfoArgs,
-    models::ModelsArgs, pretrain::PretrainArgs, pull::PullArgs, quickstart::QuickstartArgs,
-    report::ReportArgs, segment::SegmentArgs, serve::ServeArgs, train::TrainArgs,
-    visualize::VisualizeArgs,
+    data::DataArgs, embed::EmbedArgs, eval::EvalArgs, export::ExportArgs, import::ImportArgs,
+    info::InfoArgs, models::ModelsArgs, pretrain::PretrainArgs, pull::PullArgs,
+    quickstart::QuickstartArgs, report::ReportArgs, segment::SegmentArgs, serve::ServeArgs,
+    train::TrainArgs, visualize::VisualizeArgs,
 };
 
 /// Zero-shot semantic segmentation: label every pixel of an image with classes that are given by name
@@ -138,7 +138,9 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Evaluate", &["eval", "report"]),
     (
         "Data and weights",
-        &["data", "models", "pull", "import", "embed", "export", "info"],
+        &[
+            "data", "models", "pull", "import", "embed", "export", "info",
+        ],
     ),
     ("This program", &["bench", "check", "completions", "help"]),
 ];

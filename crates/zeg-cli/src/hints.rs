@@ -208,7 +208,7 @@ fn of_onnx(error: &OnnxError) -> Option<String> {
             Some("use --overwrite to replace it".into())
         }
         OnnxError::Method { .. } => {
-            Some("`zeg serve` and the library compute every method".into())
+            Some("`zeg segment`, `zeg serve` and the library compute every method".into())
         }
         OnnxError::Model(error) => of_model(error),
         _ => error.hint().map(str::to_owned),

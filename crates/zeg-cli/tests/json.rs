@@ -287,6 +287,21 @@ fn weights(world: &World, checked: &mut Checked) {
     assert_eq!(info["rows"], 2);
     assert_eq!(info["names"][0], "red");
     let import = ["import", "clip.safetensors", "-o", "imported.safetensors"];
+    let export = [
+        "export",
+        "mini",
+        "-o",
+        "mini.onnx",
+        "--split",
+        "encoder,head",
+    ];
+    let exported = checked.run("export", 0, &mut zeg(world, &export));
+    assert_eq!(exported["files"][0]["part"], "encoder");
+    assert_eq!(
+        exported["files"][1]["inputs"][2]["name"],
+        "class_embeddings"
+    );
+
     let imported = checked.run("import", 0, &mut zeg(world, &import));
     assert_eq!(
         imported["written"]["architecture"]["vision"]["embed_dim"],

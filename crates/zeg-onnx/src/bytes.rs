@@ -27,7 +27,10 @@ pub(crate) fn resize_bytes(g: &mut Graph, x: &Value, sizes: [Size; 2], shape: [D
     let columns = taps(g, x, 3, (sizes[1], width));
     let x = g.cast(x, Kind::Int);
     // [batch, channels, h, width], scaled by 2048
-    let (left, right) = (g.gather(&x, &columns.first, 3), g.gather(&x, &columns.second, 3));
+    let (left, right) = (
+        g.gather(&x, &columns.first, 3),
+        g.gather(&x, &columns.second, 3),
+    );
     let left = g.multiply(&left, &columns.weights[0]);
     let right = g.multiply(&right, &columns.weights[1]);
     let wide = g.add(&left, &right);
@@ -60,7 +63,13 @@ fn taps(g: &mut Graph, x: &Value, axis: i64, (size, length): (Size, Dim)) -> Tap
     let centres = g.shift(&places, 0.5);
     let scaled = g.multiply(&centres, &scale);
     let position = g.shift(&scaled, -0.5);
-    let floor = g.node("Floor", &[&position], vec![], Kind::Float, position.shape.clone());
+    let floor = g.node(
+        "Floor",
+        &[&position],
+        vec![],
+        Kind::Float,
+        position.shape.clone(),
+    );
     let fraction = g.subtract(&position, &floor);
     let negative = g.negate(&fraction);
     let rest = g.shift(&negative, 1.0);

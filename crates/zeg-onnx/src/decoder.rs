@@ -79,7 +79,10 @@ pub(crate) fn describe(g: &mut Graph, format: QueryFormat, text: &Value, image: 
             F::ProductAbsDifferenceText => &[Part::Product, Part::AbsDifference, Part::Text],
             F::ProductDifferenceText => &[Part::Product, Part::Difference, Part::Text],
         };
-        let values: Vec<Value> = parts.iter().map(|part| part.value(g, &text, &image)).collect();
+        let values: Vec<Value> = parts
+            .iter()
+            .map(|part| part.value(g, &text, &image))
+            .collect();
         match &values[..] {
             [one] => one.clone(),
             _ => g.concat(&values.iter().collect::<Vec<_>>(), 2),

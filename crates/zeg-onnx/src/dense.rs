@@ -146,7 +146,9 @@ pub(crate) fn input(g: &mut Graph, request: &Request) -> Frame {
 /// Adds the image as input, and normalises it: `[batch, 3, height, width]`, in 32-bit floats
 pub(crate) fn normalised_input(g: &mut Graph, request: &Request) -> Value {
     let settings = request.settings;
-    let batch = settings.batch.map_or_else(|| Dim::named("batch"), Dim::Known);
+    let batch = settings
+        .batch
+        .map_or_else(|| Dim::named("batch"), Dim::Known);
     let size = match settings.size {
         Some(size) => size.map(Dim::Known),
         None => ["height", "width"].map(Dim::named),
@@ -172,7 +174,12 @@ fn from_bytes(g: &mut Graph, batch: Dim, size: &[Dim; 2], request: &Request) -> 
     } else {
         "RGB image, 0 to 255"
     };
-    let bytes = g.input("image", Kind::Byte, vec![batch, height, width, Dim::Known(3)], about);
+    let bytes = g.input(
+        "image",
+        Kind::Byte,
+        vec![batch, height, width, Dim::Known(3)],
+        about,
+    );
     g.scope("preprocess", |g| {
         let floats = g.cast(&bytes, Kind::Float);
         let maps = g.transpose(&floats, &[0, 3, 1, 2]);
@@ -244,7 +251,10 @@ pub(crate) fn class_embeddings(g: &mut Graph, request: &Request, texts: Texts) -
         ),
         Classes::Fixed(classes) => {
             let shape = [classes.names.len(), dim];
-            let for_crops = classes.crop_embeddings.as_ref().filter(|_| texts == Texts::Crops);
+            let for_crops = classes
+                .crop_embeddings
+                .as_ref()
+                .filter(|_| texts == Texts::Crops);
             let values = for_crops.unwrap_or(&classes.embeddings);
             g.constants("class_embeddings", values, &shape, Kind::Float)
         }
@@ -314,7 +324,12 @@ fn scored(g: &mut Graph, logits: &Value, scoring: Scoring) -> Value {
 }
 
 /// Cuts the padding off.
-pub(crate) fn cut(g: &mut Graph, values: &Value, image: Option<&Value>, request: &Request) -> Value {
+pub(crate) fn cut(
+    g: &mut Graph,
+    values: &Value,
+    image: Option<&Value>,
+    request: &Request,
+) -> Value {
     let mut values = values.clone();
     for axis in [2_i64, 3] {
         let known = request.settings.size.map(|size| size[axis as usize - 2]);

@@ -11,9 +11,7 @@ use zeg_base::file::{self, NewFile, Overwrite};
 use crate::{
     OnnxError,
     graph::{Finished, Initializer},
-    proto::{
-        GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
-    },
+    proto::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto},
     value::{Dim, Kind, Value},
 };
 
@@ -55,7 +53,12 @@ pub struct Written {
 impl OnnxFile<'_> {
     /// Returns whether values go to a second file.
     pub fn has_data(&self) -> bool {
-        let bytes: usize = self.graph.initializers.iter().map(|it| it.bytes.len()).sum();
+        let bytes: usize = self
+            .graph
+            .initializers
+            .iter()
+            .map(|it| it.bytes.len())
+            .sum();
         self.external_data || bytes > MOST_BYTES
     }
 
@@ -143,7 +146,11 @@ impl OnnxFile<'_> {
                 domain: Some(String::new()),
                 version: Some(self.opset),
             }],
-            metadata_props: self.metadata.iter().map(|(key, value)| entry(key, value)).collect(),
+            metadata_props: self
+                .metadata
+                .iter()
+                .map(|(key, value)| entry(key, value))
+                .collect(),
         }
     }
 }

@@ -265,7 +265,8 @@ impl<'a> Graph<'a> {
                 shape,
             })
             .collect();
-        self.shapes.extend(values.iter().map(|value| value.proto(None)));
+        self.shapes
+            .extend(values.iter().map(|value| value.proto(None)));
         self.nodes.push(NodeProto {
             input: inputs.iter().map(|value| value.name.clone()).collect(),
             output: values.iter().map(|value| value.name.clone()).collect(),
@@ -384,7 +385,13 @@ impl<'a> Graph<'a> {
         let scales = self.floats(&format!("{name}@scale"), &scales, Kind::Float);
         let shape = stored.shape.clone();
         let axis = vec![Attribute::Int("axis", 1)];
-        self.node("DequantizeLinear", &[&stored, &scales], axis, Kind::Float, shape)
+        self.node(
+            "DequantizeLinear",
+            &[&stored, &scales],
+            axis,
+            Kind::Float,
+            shape,
+        )
     }
 
     /// Adds float values under a name.

@@ -78,7 +78,13 @@ impl Graph<'_> {
             Attribute::Float("epsilon", epsilon),
         ];
         let inputs = [x, weight, bias];
-        self.node("LayerNormalization", &inputs, attributes, x.kind, x.shape.clone())
+        self.node(
+            "LayerNormalization",
+            &inputs,
+            attributes,
+            x.kind,
+            x.shape.clone(),
+        )
     }
 
     /// Applies the activation of a tower.
@@ -156,7 +162,9 @@ impl Graph<'_> {
                 let reach = steps.dilation * (side - 1) + 1;
                 Dim::Known((length + 2 * steps.padding).saturating_sub(reach) / steps.stride + 1)
             }
-            Dim::Named(name) if steps.stride == 1 && 2 * steps.padding == steps.dilation * (side - 1) => {
+            Dim::Named(name)
+                if steps.stride == 1 && 2 * steps.padding == steps.dilation * (side - 1) =>
+            {
                 Dim::Named(name)
             }
             Dim::Named(name) => strided(&name, steps.stride),
@@ -241,7 +249,13 @@ impl Graph<'_> {
             Attribute::Text("mode", "linear"),
             Attribute::Text("coordinate_transformation_mode", "half_pixel"),
         ];
-        self.node("Resize", &[&x, &none, &scales], attributes, Kind::Float, shape)
+        self.node(
+            "Resize",
+            &[&x, &none, &scales],
+            attributes,
+            Kind::Float,
+            shape,
+        )
     }
 }
 
@@ -258,10 +272,12 @@ pub(crate) enum Interpolation {
 /// Returns the name of a length after a stride.
 fn strided(name: &str, stride: usize) -> Dim {
     match name.rsplit_once('/') {
-        Some((rest, last)) if rest.chars().all(char::is_alphabetic) => match last.parse::<usize>() {
-            Ok(last) => Dim::named(format!("{rest}/{}", last * stride)),
-            Err(_) => Dim::named(format!("({name})/{stride}")),
-        },
+        Some((rest, last)) if rest.chars().all(char::is_alphabetic) => {
+            match last.parse::<usize>() {
+                Ok(last) => Dim::named(format!("{rest}/{}", last * stride)),
+                Err(_) => Dim::named(format!("({name})/{stride}")),
+            }
+        }
         _ => Dim::named(format!("{name}/{stride}")),
     }
 }

@@ -21,7 +21,9 @@ fn broadcast(a: &[Dim], b: &[Dim]) -> Option<Vec<Dim>> {
     let one = Dim::Known(1);
     let at = |dims: &[Dim], index: usize| {
         let missing = rank - dims.len();
-        index.checked_sub(missing).map_or(one.clone(), |at| dims[at].clone())
+        index
+            .checked_sub(missing)
+            .map_or(one.clone(), |at| dims[at].clone())
     };
     (0..rank)
         .map(|index| match (at(a, index), at(b, index)) {
@@ -223,7 +225,13 @@ impl Graph<'_> {
     /// Returns the largest elements along the last axis, and their positions, largest first: `[…, count]` each.
     ///
     /// - `count`: `[1]`
-    pub(crate) fn largest(&mut self, x: &Value, count: &Value, name: Dim, most: bool) -> [Value; 2] {
+    pub(crate) fn largest(
+        &mut self,
+        x: &Value,
+        count: &Value,
+        name: Dim,
+        most: bool,
+    ) -> [Value; 2] {
         let mut shape = x.shape.clone();
         if let Some(last) = shape.last_mut() {
             *last = name;

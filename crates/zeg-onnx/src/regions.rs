@@ -6,7 +6,7 @@ use crate::{
     graph::Graph,
     shapes::Size,
     tower::{Grid, Tokens},
-    value::{Dim, Kind, Value},
+    value::{Dim, Value},
 };
 
 /// Returns the additive mask of tokens with region tokens: `[tokens, tokens]`, 0 or −∞.
@@ -49,11 +49,7 @@ fn computed(g: &mut Graph, tokens: &Tokens) -> Value {
     let cell = g.concat(&[&first, &patches, &regions], 0); // [tokens]
     let zero = g.integers(&[0]);
     let one = g.integers(&[1]);
-    let no_patch = {
-        let sizes = [Size::Of(&patches, 0)];
-        let shape = vec![patches.dim(0)];
-        g.expand(&zero, &sizes, shape)
-    };
+    let no_patch = g.expand(&zero, &[Size::Of(&patches, 0)], vec![patches.dim(0)]);
     let none = g.integers(&vec![0; others]);
     let all = g.integers(&vec![1; tokens.regions]);
     let is_region = g.concat(&[&none, &no_patch, &all], 0); // [tokens], 0 or 1
@@ -90,6 +86,5 @@ fn cells(g: &mut Graph, grid: &Grid, side: usize) -> Value {
     let inside = g.and(&inside_rows, &inside_columns);
     let outside = g.integers(&[-1]);
     let cell = g.choose(&inside, &cell, &outside);
-    let _ = Kind::Int;
     g.reshape(&cell, &[-1])
 }

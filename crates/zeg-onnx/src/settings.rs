@@ -119,6 +119,9 @@ impl Request<'_> {
         };
         let offset = |&seen: &bool| if seen { self.seen_offset } else { 0.0 };
         let offsets: Vec<f32> = classes.seen.iter().map(offset).collect();
-        offsets.iter().any(|offset| *offset != 0.0).then_some(offsets)
+        offsets
+            .iter()
+            .any(|offset| *offset != 0.0)
+            .then_some(offsets)
     }
 }

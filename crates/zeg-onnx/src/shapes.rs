@@ -58,7 +58,13 @@ impl Graph<'_> {
             Attribute::Int("start", start),
             Attribute::Int("end", start + 1),
         ];
-        self.node("Shape", &[value], attributes, Kind::Int, vec![Dim::Known(1)])
+        self.node(
+            "Shape",
+            &[value],
+            attributes,
+            Kind::Int,
+            vec![Dim::Known(1)],
+        )
     }
 
     /// Reshapes a value.
@@ -81,8 +87,15 @@ impl Graph<'_> {
         }
         if let Some(rest) = spec.iter().position(|length| *length == -1) {
             let dims = x.shape.iter().zip(&kept);
-            let source: Vec<&Dim> = dims.filter(|(_, kept)| !**kept).map(|(dim, _)| dim).collect();
-            let taken: usize = spec.iter().filter(|n| **n > 0).map(|n| *n as usize).product();
+            let source: Vec<&Dim> = dims
+                .filter(|(_, kept)| !**kept)
+                .map(|(dim, _)| dim)
+                .collect();
+            let taken: usize = spec
+                .iter()
+                .filter(|n| **n > 0)
+                .map(|n| *n as usize)
+                .product();
             shape[rest] = quotient(&source, taken.max(1));
         }
         let spec = self.integers(spec);
@@ -112,7 +125,10 @@ impl Graph<'_> {
         };
         let at = axis.rem_euclid((first.rank() as i64).max(1)) as usize;
         let mut shape = first.shape.clone();
-        if parts.iter().any(|part| part.rank() != first.rank() || part.kind != first.kind) {
+        if parts
+            .iter()
+            .any(|part| part.rank() != first.rank() || part.kind != first.kind)
+        {
             self.misfit("Concat", parts);
         }
         let lengths: Vec<Dim> = parts.iter().map(|part| part.dim(axis)).collect();
@@ -190,10 +206,16 @@ impl Graph<'_> {
     pub(crate) fn for_batch(&mut self, x: &Value, batch: &Value) -> Value {
         let mut shape = x.shape.clone();
         let mut sizes = vec![Size::Of(batch, 0)];
-        sizes.extend(shape.iter().skip(1).enumerate().map(|(axis, dim)| match dim {
-            Dim::Known(length) => Size::Is(*length as i64),
-            Dim::Named(_) => Size::Of(x, axis as i64 + 1),
-        }));
+        sizes.extend(
+            shape
+                .iter()
+                .skip(1)
+                .enumerate()
+                .map(|(axis, dim)| match dim {
+                    Dim::Known(length) => Size::Is(*length as i64),
+                    Dim::Named(_) => Size::Of(x, axis as i64 + 1),
+                }),
+        );
         if let Some(first) = shape.first_mut() {
             *first = batch.dim(0);
         }
@@ -252,7 +274,13 @@ impl Graph<'_> {
             self.squeeze(end, 0)
         };
         let (zero, one) = (self.integer(0), self.integer(1));
-        self.node("Range", &[&zero, &end, &one], vec![], Kind::Int, vec![length])
+        self.node(
+            "Range",
+            &[&zero, &end, &one],
+            vec![],
+            Kind::Int,
+            vec![length],
+        )
     }
 }
 

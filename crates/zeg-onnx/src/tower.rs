@@ -1,10 +1,7 @@
 //! CLIP's image tower: from an image to patches and an image embedding in the joint image-text space.
 
 use zeg_model::{
-    config::VisionConfig,
-    layers::LAYER_NORM_EPSILON,
-    prompts::PromptSchedule,
-    resize,
+    config::VisionConfig, layers::LAYER_NORM_EPSILON, prompts::PromptSchedule, resize,
 };
 
 use crate::{
@@ -47,7 +44,7 @@ impl Grid {
 /// The tokens of an image: `[batch, tokens, width]`, class token first.
 #[derive(Debug, Clone)]
 pub(crate) struct Tokens {
-    pub(crate) tokens: Value,
+    pub(crate) sequence: Value,
     pub(crate) prompts: usize,
     pub(crate) grid: Grid,
     pub(crate) regions: usize,
@@ -69,7 +66,13 @@ impl Tokens {
     /// Returns the region tokens: `[batch, regions, …]`
     pub(crate) fn region_tokens(&self, g: &mut Graph, of: &Value) -> Value {
         let end = g.integers(&[i64::MAX]);
-        g.slice_to(of, 1, -(self.regions as i64), &end, Dim::Known(self.regions))
+        g.slice_to(
+            of,
+            1,
+            -(self.regions as i64),
+            &end,
+            Dim::Known(self.regions),
+        )
     }
 }
 
@@ -131,7 +134,7 @@ impl<'a> Tower<'a> {
             };
             let tokens = g.layer_norm(&tokens, &self.name("ln_pre"), epsilon());
             Tokens {
-                tokens,
+                sequence: tokens,
                 prompts: 0,
                 grid,
                 regions,
@@ -171,8 +174,7 @@ impl<'a> Tower<'a> {
                 Kind::Float,
             );
             let [rows, columns] = grid.shape();
-            let resized =
-                g.resize_with(&table, grid.sizes(), [rows, columns], interpolation);
+            let resized = g.resize_with(&table, grid.sizes(), [rows, columns], interpolation);
             let resized = g.cast(&resized, g.float());
             let cells = g.reshape(&resized, &[0, 0, -1]);
             return g.transpose(&cells, &[0, 2, 1]);
@@ -203,13 +205,18 @@ impl<'a> Tower<'a> {
             let parts = ["q", "k", "v"].map(|part| g.values(&format!("{name}.{part}_proj_weight")));
             let first = format!("{name}.q_proj_weight@joint");
             g.weighted(x, &first, |_| Parameter {
-                shape: vec![3 * parts[0].shape[0], parts[0].shape.get(1).copied().unwrap_or(0)],
+                shape: vec![
+                    3 * parts[0].shape[0],
+                    parts[0].shape.get(1).copied().unwrap_or(0),
+                ],
                 values: parts.iter().flat_map(|part| part.values.clone()).collect(),
             })
         };
         let qkv = g.add(&product, &bias);
         let parts = g.split(&qkv, 2, 3);
-        let mut heads = parts.iter().map(|part| g.split_heads(part, self.config.heads));
+        let mut heads = parts
+            .iter()
+            .map(|part| g.split_heads(part, self.config.heads));
         let (q, k, v) = (heads.next(), heads.next(), heads.next());
         let of = |part: Option<Value>| part.unwrap_or_else(|| qkv.clone());
         Heads {
@@ -298,12 +305,15 @@ impl<'a> Tower<'a> {
             if let Some(schedule) = &schedule {
                 tokens = self.with_prompts(g, tokens, schedule, block);
             }
-            if tokens.regions > 0 && mask.as_ref().is_none_or(|(count, _)| *count != tokens.prompts)
+            if tokens.regions > 0
+                && mask
+                    .as_ref()
+                    .is_none_or(|(count, _)| *count != tokens.prompts)
             {
                 mask = Some((tokens.prompts, crate::regions::mask(g, &tokens)));
             }
             let applied = mask.as_ref().map(|(_, mask)| mask);
-            tokens.tokens = self.block(g, block, &tokens.tokens, applied);
+            tokens.sequence = self.block(g, block, &tokens.sequence, applied);
             keep(block, &tokens);
         }
         tokens
@@ -330,12 +340,12 @@ impl<'a> Tower<'a> {
             return tokens;
         }
         g.scope(format!("{}/prompts.{block}", self.prefix), |g| {
-            let class = g.slice(&tokens.tokens, 1, 0, Some(1));
-            let rest = g.slice(&tokens.tokens, 1, 1 + tokens.prompts as i64, None);
+            let class = g.slice(&tokens.sequence, 1, 0, Some(1));
+            let rest = g.slice(&tokens.sequence, 1, 1 + tokens.prompts as i64, None);
             if leaves {
                 let joined = g.concat(&[&class, &rest], 1);
                 return Tokens {
-                    tokens: joined,
+                    sequence: joined,
                     prompts: 0,
                     ..tokens
                 };
@@ -343,9 +353,9 @@ impl<'a> Tower<'a> {
             let row = block - schedule.start - usize::from(schedule.shallow_first && !is_first);
             let prompts = self.prompts(g, is_first, row);
             let count = prompts.dim(1).known().unwrap_or(0);
-            let prompts = g.for_batch(&prompts, &tokens.tokens);
+            let prompts = g.for_batch(&prompts, &tokens.sequence);
             Tokens {
-                tokens: g.concat(&[&class, &prompts, &rest], 1),
+                sequence: g.concat(&[&class, &prompts, &rest], 1),
                 prompts: count,
                 ..tokens
             }
@@ -375,7 +385,7 @@ impl<'a> Tower<'a> {
     pub(crate) fn joint(&self, g: &mut Graph, tokens: &Tokens) -> Value {
         g.scope(format!("{}/project", self.prefix), |g| {
             let norms = self.schedule().is_some_and(|schedule| schedule.norm);
-            let mut x = tokens.tokens.clone();
+            let mut x = tokens.sequence.clone();
             if norms {
                 let name = self.name("prompt_norm");
                 x = if tokens.regions > 0 {

@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use crate::proto::{
-    DimensionProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
-};
+use crate::proto::{DimensionProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto};
 
 /// The type of the elements of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -151,7 +149,9 @@ impl Value {
     pub fn dim(&self, axis: i64) -> Dim {
         let rank = self.shape.len() as i64;
         let index = if axis < 0 { axis + rank } else { axis };
-        let found = usize::try_from(index).ok().and_then(|at| self.shape.get(at));
+        let found = usize::try_from(index)
+            .ok()
+            .and_then(|at| self.shape.get(at));
         found.cloned().unwrap_or(Dim::Known(0))
     }
 
@@ -182,6 +182,9 @@ mod tests {
         assert_eq!(Dim::sum([&two, &three]), Dim::Known(5));
         assert_eq!(Dim::sum([&two, &h, &three]), Dim::named("h+5"));
         assert_eq!(Dim::product([&two, &three]), Dim::Known(6));
-        assert_eq!(Dim::product([&Dim::sum([&h, &two]), &three]), Dim::named("3*(h+2)"));
+        assert_eq!(
+            Dim::product([&Dim::sum([&h, &two]), &three]),
+            Dim::named("3*(h+2)")
+        );
     }
 }

@@ -82,7 +82,10 @@ impl Arguments {
         let method = |name: &str| {
             let (name, options) = name.split_once(':').unwrap_or((name, ""));
             let mut section = Section::default();
-            for option in options.split(';').filter_map(|option| option.split_once('-')) {
+            for option in options
+                .split(';')
+                .filter_map(|option| option.split_once('-'))
+            {
                 // `smoothing-0.5` stands for key-smoothing, `denoising-0.5` for prompt-denoising.
                 let key = match option.0 {
                     "smoothing" => "key-smoothing",
@@ -168,7 +171,11 @@ fn main() -> anyhow::Result<()> {
         segmenter.segment_classes(&pixels, &classes, &mut [&mut scores])?;
         let stem = image.file_stem().unwrap_or_default().to_string_lossy();
         let path = output.with_extension(format!("{stem}.npy"));
-        write_npy(&path, &scores.values, &[classes.classes().len(), size[0], size[1]])?;
+        write_npy(
+            &path,
+            &scores.values,
+            &[classes.classes().len(), size[0], size[1]],
+        )?;
     }
     Ok(())
 }
@@ -197,7 +204,9 @@ fn write_classes(classes: &EncodedClasses, path: &Path) -> anyhow::Result<()> {
     let queries = classes.question().classes;
     let shape = queries.text.dims();
     let data = queries.text.clone().into_data().convert::<f32>();
-    let values = data.try_into_vec::<f32>().map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    let values = data
+        .try_into_vec::<f32>()
+        .map_err(|error| anyhow::anyhow!("{error:?}"))?;
     write_npy(path, &values, &shape)
 }
 

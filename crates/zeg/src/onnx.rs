@@ -24,8 +24,8 @@ use burn::tensor::Device;
 use serde_json::json;
 pub use zeg_base::file::Overwrite;
 use zeg_model::{ModelError, inference::InferenceMode, method::Model};
-pub use zeg_onnx::{NEWEST_OPSET, OLDEST_OPSET, OnnxError, Precision, Settings, Written};
 use zeg_onnx::{Classes, Dim, FixedClasses, Kind, OnnxFile, Part, Request, Value};
+pub use zeg_onnx::{NEWEST_OPSET, OLDEST_OPSET, OnnxError, Precision, Settings, Written};
 
 use crate::{EncodedClasses, Segmenter, loading::LoadedModel};
 
@@ -107,7 +107,9 @@ impl Export<'_> {
         if part.is_empty() {
             return output.to_owned();
         }
-        let extension = output.extension().map_or("onnx".into(), |it| it.to_string_lossy());
+        let extension = output
+            .extension()
+            .map_or("onnx".into(), |it| it.to_string_lossy());
         output.with_extension(format!("{part}.{extension}"))
     }
 
@@ -137,7 +139,16 @@ impl Export<'_> {
         let left_out = zeg_onnx::left_out(&request)?;
         let mut metadata = metadata(segmenter, &request, &left_out);
         let of_method = zeg_onnx::method_metadata(&request)?;
-        metadata.extend(of_method.into_iter().map(|(key, value)| (format!("zeg.{key}"), value)));
+        metadata.extend(
+            of_method
+                .into_iter()
+                .map(|(key, value)| (format!("zeg.{key}"), value)),
+        );
+        if overwrite == Overwrite::Refuse {
+            // No part is written if another cannot be.
+            let paths = parts.iter().map(|part| Self::path_of(output, part.part));
+            refuse_existing(paths)?;
+        }
         let files = parts.iter().map(|part| {
             let path = Self::path_of(output, part.part);
             self.write_part(loaded, part, &path, (&metadata, overwrite))
@@ -167,7 +178,8 @@ impl Export<'_> {
             metadata,
             external_data: self.external_data,
         };
-        let ports = |values: &[(Value, String)]| values.iter().map(|(value, _)| value.into()).collect();
+        let ports =
+            |values: &[(Value, String)]| values.iter().map(|(value, _)| value.into()).collect();
         Ok(ExportedFile {
             part: part.part,
             written: file.write(path, overwrite)?,
@@ -197,10 +209,24 @@ impl Export<'_> {
     }
 }
 
+/// Refuses files that exist.
+fn refuse_existing(paths: impl Iterator<Item = PathBuf>) -> Result<(), OnnxError> {
+    let all = paths.flat_map(|path| [OnnxFile::data_path(&path), path]);
+    for path in all {
+        if path.symlink_metadata().is_ok() {
+            let source = std::io::ErrorKind::AlreadyExists.into();
+            return Err(OnnxError::Write { path, source });
+        }
+    }
+    Ok(())
+}
+
 /// Builds the model again with its parameters as they are in the files, not packed for the kernels.
 fn unpacked(segmenter: &Segmenter) -> Result<Box<dyn Model>, OnnxError> {
     let loaded = segmenter.model();
-    let (mut model, _) = loaded.architecture.build(&loaded.weights, &Device::flex(), 0)?;
+    let (mut model, _) = loaded
+        .architecture
+        .build(&loaded.weights, &Device::flex(), 0)?;
     model.set_options(&segmenter.inference().method)?;
     Ok(model)
 }
@@ -219,14 +245,27 @@ fn metadata(
         InferenceMode::Slide => "slide",
         InferenceMode::Whole => "whole",
     };
-    let seen: Vec<&str> = loaded.trained_on.iter().filter(|it| it.seen).map(|it| it.name.as_str()).collect();
+    let seen: Vec<&str> = loaded
+        .trained_on
+        .iter()
+        .filter(|it| it.seen)
+        .map(|it| it.name.as_str())
+        .collect();
     let size = match settings.size {
         Some([height, width]) => json!([height, width]),
         None => json!("any"),
     };
     let mut all = vec![
         ("method", request.method.to_owned()),
-        ("layout", if settings.preprocessing { "NHWC, RGB, uint8" } else { "NCHW, RGB, normalised" }.to_owned()),
+        (
+            "layout",
+            if settings.preprocessing {
+                "NHWC, RGB, uint8"
+            } else {
+                "NCHW, RGB, normalised"
+            }
+            .to_owned(),
+        ),
         ("image_mean", json!(facts.normalization.mean).to_string()),
         ("image_std", json!(facts.normalization.std).to_string()),
         ("image_size", size.to_string()),
@@ -242,11 +281,17 @@ fn metadata(
             })
             .to_string(),
         ),
-        ("scoring", json!(facts.scoring).as_str().unwrap_or_default().to_owned()),
+        (
+            "scoring",
+            json!(facts.scoring).as_str().unwrap_or_default().to_owned(),
+        ),
         ("embed_dim", facts.embed_dim.to_string()),
         ("seen_offset", inference.seen_offset.to_string()),
         ("seen_classes", json!(seen).to_string()),
-        ("seen_offset_applied", matches!(request.classes, Classes::Fixed(_)).to_string()),
+        (
+            "seen_offset_applied",
+            matches!(request.classes, Classes::Fixed(_)).to_string(),
+        ),
     ];
     if let Classes::Fixed(classes) = request.classes {
         all.push(("classes", json!(classes.names).to_string()));
@@ -257,5 +302,7 @@ fn metadata(
     if !left_out.is_empty() {
         all.push(("left_out", json!(left_out).to_string()));
     }
-    all.into_iter().map(|(key, value)| (format!("zeg.{key}"), value)).collect()
+    all.into_iter()
+        .map(|(key, value)| (format!("zeg.{key}"), value))
+        .collect()
 }

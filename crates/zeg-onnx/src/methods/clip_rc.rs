@@ -125,7 +125,11 @@ fn lateral(
         let stretched = g.resize(&lattice, sizes, [map.dim(1), map.dim(2)]);
         let cells = g.reshape(&stretched, &[0, 0, -1]);
         let stretched = g.transpose(&cells, &[0, 2, 1]); // [batch, h·w, dim]
-        let sizes = [Size::Of(patches, 0), Size::Of(patches, 1), Size::Of(patches, 2)];
+        let sizes = [
+            Size::Of(patches, 0),
+            Size::Of(patches, 1),
+            Size::Of(patches, 2),
+        ];
         let image = g.expand(image, &sizes, patches.shape.clone());
         g.concat(&[&stretched, &image, patches], 2)
     })

@@ -64,7 +64,7 @@ pub(crate) struct ExportArgs {
     #[arg(long, value_enum, default_value_t, help_heading = heading::OUTPUT)]
     precision: PrecisionArg,
     /// Version of ONNX's operators
-    #[arg(long, value_name = "N", default_value_t = OLDEST_OPSET, value_parser = clap::value_parser!(i64).range(OLDEST_OPSET..=NEWEST_OPSET), help_heading = heading::OUTPUT)]
+    #[arg(long, value_name = "N", default_value_t = OLDEST_OPSET, value_parser = opset(), help_heading = heading::OUTPUT)]
     opset: i64,
     /// Write the part that does not depend on the classes as a graph of its own
     #[arg(long, value_enum, value_name = "PARTS", help_heading = heading::OUTPUT)]
@@ -88,6 +88,11 @@ pub(crate) struct ExportArgs {
     no_cache: bool,
     #[command(flatten)]
     compute: ComputeArgs,
+}
+
+/// Returns the parser of `--opset`.
+fn opset() -> impl clap::builder::TypedValueParser<Value = i64> {
+    clap::value_parser!(i64).range(OLDEST_OPSET..=NEWEST_OPSET)
 }
 
 /// A [`Precision`] as a value of `--precision`.
@@ -127,7 +132,9 @@ fn parse_batch(text: &str) -> Result<Batch, String> {
 fn parse_size(text: &str) -> Result<[usize; 2], String> {
     let side = |text: &str| match text.parse() {
         Ok(side @ 1..=16384) => Ok(side),
-        _ => Err(format!("{text:?} is not a number from 1 to 16384; write 512 or 384x640")),
+        _ => Err(format!(
+            "{text:?} is not a number from 1 to 16384; write 512 or 384x640"
+        )),
     };
     match text.split_once(['x', '×']) {
         Some((height, width)) => Ok([side(height)?, side(width)?]),
@@ -180,7 +187,9 @@ impl ExportArgs {
         let classes = self.classes.as_deref().map(parse_classes_argument);
         Ok(ExportSettings {
             model: self.checkpoint,
-            model_settings: self.model.settings_in(&self.method, ModelPrecision::Float)?,
+            model_settings: self
+                .model
+                .settings_in(&self.method, ModelPrecision::Float)?,
             classes: classes.transpose().context("--classes")?,
             templates: self.templates,
             cache: CacheUse::of_flag(self.no_cache),

@@ -102,7 +102,10 @@ impl ExportResult {
                 Precision::Int8Qdq => "int8-qdq",
             },
             opset: export.settings.opset,
-            classes: export.classes.map(zeg::EncodedClasses::names).unwrap_or_default(),
+            classes: export
+                .classes
+                .map(zeg::EncodedClasses::names)
+                .unwrap_or_default(),
             files: exported.files.into_iter().map(GraphFile::from).collect(),
             left_out: exported.left_out,
         }

@@ -70,7 +70,9 @@ impl Aggregator<'_> {
             return text.clone();
         };
         let (appearance, decoder) = if self.config.appearance > 0 {
-            guides.split_first().map_or((None, guides), |(first, rest)| (Some(first), rest))
+            guides
+                .split_first()
+                .map_or((None, guides), |(first, rest)| (Some(first), rest))
         } else {
             (None, guides)
         };
@@ -191,7 +193,13 @@ fn with_cut(g: &mut Graph, logits: &Value, kept: &Value, text: &Value) -> Value 
     let shape = vec![text.dim(0), Dim::Known(1), logits.dim(2), logits.dim(3)];
     let all = g.expand(&cut, &sizes, shape.clone());
     let places = g.unsqueeze(kept, 1);
-    g.node("ScatterND", &[&all, &places, logits], vec![], logits.kind, shape)
+    g.node(
+        "ScatterND",
+        &[&all, &places, logits],
+        vec![],
+        logits.kind,
+        shape,
+    )
 }
 
 /// Embeds the cost volume: `[classes, h·w]` → `[classes, h·w, width]`
@@ -207,20 +215,17 @@ fn double_convolution(g: &mut Graph, maps: &Value, guide: Option<&Value>, name: 
     let first = format!("{name}.0.weight");
     let own = maps.dim(1).known().unwrap_or(0);
     let steps = Steps::same(3);
-    let convolved = match guide {
-        Some(guide) => {
-            // A convolution is linear: the share of the guidance is the same for all classes.
-            let channels = guide.dim(1).known().unwrap_or(0);
-            let weight = g.param_as(&format!("{first}@own"), |w| w.columns(0, own));
-            let of_guide = g.param_as(&format!("{first}@guide"), |w| w.columns(own, channels));
-            let convolved = g.convolve(maps, &weight, None, steps);
-            let share = g.convolve(guide, &of_guide, None, steps);
-            g.add(&convolved, &share)
-        }
-        None => {
-            let weight = g.param(&first);
-            g.convolve(maps, &weight, None, steps)
-        }
+    let convolved = if let Some(guide) = guide {
+        // A convolution is linear: the share of the guidance is the same for all classes.
+        let channels = guide.dim(1).known().unwrap_or(0);
+        let weight = g.param_as(&format!("{first}@own"), |w| w.columns(0, own));
+        let of_guide = g.param_as(&format!("{first}@guide"), |w| w.columns(own, channels));
+        let convolved = g.convolve(maps, &weight, None, steps);
+        let share = g.convolve(guide, &of_guide, None, steps);
+        g.add(&convolved, &share)
+    } else {
+        let weight = g.param(&first);
+        g.convolve(maps, &weight, None, steps)
     };
     let x = group_norm(g, &convolved, &format!("{name}.1"));
     let x = g.relu(&x);
@@ -252,7 +257,12 @@ pub(in crate::methods) fn normalised_groups(
     let inputs = [&grouped, &ones, &zeros];
     let shape = grouped.shape.clone();
     let normed = g.node("InstanceNormalization", &inputs, attributes, x.kind, shape);
-    let sizes = [Size::Of(x, 0), Size::Of(x, 1), Size::Of(x, 2), Size::Of(x, 3)];
+    let sizes = [
+        Size::Of(x, 0),
+        Size::Of(x, 1),
+        Size::Of(x, 2),
+        Size::Of(x, 3),
+    ];
     let normed = g.reshape_to(&normed, &sizes, x.shape.clone());
     let per_channel = |g: &mut Graph, part: &str| {
         g.param_as(&format!("{name}.{part}@maps"), |mut parameter| {

@@ -113,7 +113,10 @@ fn positive(g: &mut Graph, x: &Value) -> Value {
 fn sums(g: &mut Graph, heads: &Heads) -> (Value, Value) {
     let keys = positive(g, &heads.k);
     let keys = g.transpose(&keys, &[0, 1, 3, 2]); // [positions, heads, head, tokens]
-    (g.product(&keys, &heads.v), g.reduce(Reduction::Sum, &keys, &[3]))
+    (
+        g.product(&keys, &heads.v),
+        g.reduce(Reduction::Sum, &keys, &[3]),
+    )
 }
 
 /// Computes linear attention: `[positions, heads, tokens, head]`

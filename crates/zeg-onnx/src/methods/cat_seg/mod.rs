@@ -61,7 +61,9 @@ impl DenseModel for CatSegParts<'_> {
         if settings.batch == Some(1) {
             return Ok(());
         }
-        let batch = settings.batch.map_or_else(|| "dynamic".to_owned(), |n| n.to_string());
+        let batch = settings
+            .batch
+            .map_or_else(|| "dynamic".to_owned(), |n| n.to_string());
         Err(OnnxError::setting(
             format!("--batch {batch}"),
             "CAT-Seg computes the classes of one image side by side, so its graph takes one image",
@@ -89,7 +91,9 @@ impl DenseModel for CatSegParts<'_> {
                 }
             }
         };
-        let tokens = tower.blocks(g, tokens, 0..last, &mut |block, tokens| keep(block, &tokens.tokens));
+        let tokens = tower.blocks(g, tokens, 0..last, &mut |block, tokens| {
+            keep(block, &tokens.sequence);
+        });
         let output = without_attention(g, &tower, last, &tokens);
         keep(last, &output);
         let joint = tower.project_tokens(g, &output);
@@ -131,7 +135,7 @@ impl DenseModel for CatSegParts<'_> {
 /// Computes the last block without attention: the class token is the residual of all tokens.
 fn without_attention(g: &mut Graph, tower: &Tower, block: usize, tokens: &Tokens) -> Value {
     g.scope(format!("backbone/resblocks.{block}"), |g| {
-        let x = &tokens.tokens;
+        let x = &tokens.sequence;
         let normed = tower.first_norm(g, block, x);
         let heads = tower.project(g, block, &normed);
         let values = g.join_heads(&heads.v);
@@ -159,13 +163,24 @@ pub(super) fn upsample(g: &mut Graph, maps: &Value, name: &str) -> Value {
     let bias = g.param(&format!("{name}.bias"));
     let side = weight.dim(2);
     let length = |dim: Dim| Dim::product([&dim, &side]);
-    let shape = vec![maps.dim(0), weight.dim(1), length(maps.dim(2)), length(maps.dim(3))];
+    let shape = vec![
+        maps.dim(0),
+        weight.dim(1),
+        length(maps.dim(2)),
+        length(maps.dim(3)),
+    ];
     let steps = side.known().unwrap_or(1) as i64;
     let attributes = vec![
         Attribute::Ints("kernel_shape", vec![steps; 2]),
         Attribute::Ints("strides", vec![steps; 2]),
     ];
-    g.node("ConvTranspose", &[maps, &weight, &bias], attributes, maps.kind, shape)
+    g.node(
+        "ConvTranspose",
+        &[maps, &weight, &bias],
+        attributes,
+        maps.kind,
+        shape,
+    )
 }
 
 /// Applies a convolution that preserves the size of maps, and a ReLU.

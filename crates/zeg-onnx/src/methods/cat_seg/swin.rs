@@ -2,13 +2,7 @@
 
 use zeg_model::methods::cat_seg::{AggregatorConfig, swin::Windows};
 
-use crate::{
-    graph::Graph,
-    params::Parameter,
-    shapes::Size,
-    tower::epsilon,
-    value::{Dim, Value},
-};
+use crate::{graph::Graph, params::Parameter, shapes::Size, tower::epsilon, value::Value};
 
 /// The spatial half of a layer.
 pub(super) struct SwinLayer<'a> {
@@ -67,7 +61,9 @@ impl SwinLayer<'_> {
         ];
         let mut x = x.clone();
         for (layout, block) in layouts.iter().zip(["block_1", "block_2"]) {
-            x = g.scope(block, |g| self.block(g, &x, guidance.as_ref(), (layout, block)));
+            x = g.scope(block, |g| {
+                self.block(g, &x, guidance.as_ref(), (layout, block))
+            });
         }
         x
     }
@@ -170,9 +166,6 @@ pub(super) fn shared(g: &mut Graph, guidance: Option<&Value>, name: &str, width:
             let product = g.weighted(guidance, &weight, |weight| weight.columns(width, channels));
             g.add(&product, &bias)
         }
-        None => {
-            let _ = Dim::Known(1);
-            bias
-        }
+        None => bias,
     }
 }

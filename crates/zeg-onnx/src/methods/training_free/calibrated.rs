@@ -29,8 +29,12 @@ impl Block<'_> {
     ///
     /// - `middle`: outputs of the middle blocks
     pub(super) fn patches(&self, g: &mut Graph, middle: &[Value]) -> Value {
-        let similar = self.steps.needs_similarity().then(|| similarity(g, middle)).flatten();
-        let output = self.pass(g, &self.tokens.tokens, similar.as_ref());
+        let similar = self
+            .steps
+            .needs_similarity()
+            .then(|| similarity(g, middle))
+            .flatten();
+        let output = self.pass(g, &self.tokens.sequence, similar.as_ref());
         let mut sum: Option<Value> = None;
         for tokens in middle {
             sum = Some(match sum {
@@ -212,10 +216,20 @@ fn outlier_factors(g: &mut Graph, tokens: &Value) -> Value {
     let reach = g.slice_to(&reached, 2, -1, &end, Dim::Known(1)); // [batch, tokens, 1]
     let of_places = |g: &mut Graph, x: &Value| {
         let row = g.transpose(x, &[0, 2, 1]); // [batch, 1, tokens]
-        let sizes = [Size::Of(&distances, 0), Size::Of(&distances, 1), Size::Of(&distances, 2)];
+        let sizes = [
+            Size::Of(&distances, 0),
+            Size::Of(&distances, 1),
+            Size::Of(&distances, 2),
+        ];
         let table = g.expand(&row, &sizes, distances.shape.clone());
         let axis = vec![Attribute::Int("axis", 2)];
-        g.node("GatherElements", &[&table, &places], axis, Kind::Float, places.shape.clone())
+        g.node(
+            "GatherElements",
+            &[&table, &places],
+            axis,
+            Kind::Float,
+            places.shape.clone(),
+        )
     };
     let far = of_places(g, &reach);
     let reached = g.larger(&reached, &far);
@@ -277,7 +291,13 @@ fn largest(g: &mut Graph, factors: &Value) -> Value {
     let ones = g.expand(&one, &sizes, places.shape.clone());
     let axis = vec![Attribute::Int("axis", 1)];
     let inputs = [&zeros, &places, &ones];
-    g.node("ScatterElements", &inputs, axis, Kind::Float, factors.shape.clone())
+    g.node(
+        "ScatterElements",
+        &inputs,
+        axis,
+        Kind::Float,
+        factors.shape.clone(),
+    )
 }
 
 /// Sums the 3×3 neighbourhood of every cell of maps; cells outside count as 0.
@@ -288,6 +308,12 @@ fn sum_of_neighbours(g: &mut Graph, maps: &Value) -> Value {
         Attribute::Ints("strides", vec![1, 1]),
         Attribute::Int("count_include_pad", 1),
     ];
-    let mean = g.node("AveragePool", &[maps], attributes, maps.kind, maps.shape.clone());
+    let mean = g.node(
+        "AveragePool",
+        &[maps],
+        attributes,
+        maps.kind,
+        maps.shape.clone(),
+    );
     g.scale(&mean, 9.0)
 }

@@ -39,7 +39,14 @@ pub(super) struct TrainingFreeGraphs;
 impl MethodGraphs for TrainingFreeGraphs {
     fn methods(&self) -> &'static [&'static str] {
         &[
-            "combined", "clip", "maskclip", "sclip", "naclip", "clearclip", "sc-clip", "pearl",
+            "combined",
+            "clip",
+            "maskclip",
+            "sclip",
+            "naclip",
+            "clearclip",
+            "sc-clip",
+            "pearl",
         ]
     }
 
@@ -78,17 +85,25 @@ struct TrainingFreeParts<'a> {
 impl DenseModel for TrainingFreeParts<'_> {
     fn encode(&self, g: &mut Graph, frame: &Frame) -> Vec<Feature> {
         let mut all = self.encode_images(g, &frame.images);
-        if self.config.attention.steps().is_some_and(|steps| steps.whole_image) {
+        if self
+            .config
+            .attention
+            .steps()
+            .is_some_and(|steps| steps.whole_image)
+        {
             let side = self.tower.config.input_resolution;
-            let is_there = [frame.images.dim(2), frame.images.dim(3)] == [Dim::Known(side), Dim::Known(side)];
+            let is_there =
+                [frame.images.dim(2), frame.images.dim(3)] == [Dim::Known(side), Dim::Known(side)];
             if !is_there {
                 let whole = self.whole_image(g, &frame.unpadded, side);
                 let of_whole = g.scope("whole_image", |g| self.encode_images(g, &whole));
                 let names = ["whole_patches", "whole_embedding", "whole_keys"];
-                all.extend(of_whole.into_iter().zip(names).map(|(feature, name)| Feature {
-                    name,
-                    ..feature
-                }));
+                all.extend(
+                    of_whole
+                        .into_iter()
+                        .zip(names)
+                        .map(|(feature, name)| Feature { name, ..feature }),
+                );
             }
         }
         all
@@ -98,7 +113,9 @@ impl DenseModel for TrainingFreeParts<'_> {
         let per_image = 2 + usize::from(self.config.key_smoothing > 0.0);
         let text = g.unit(text);
         let text = g.transpose(&text, &[1, 0]); // [dim, classes]
-        let layers = features.chunks(per_image).zip([Covers::Padded, Covers::Image]);
+        let layers = features
+            .chunks(per_image)
+            .zip([Covers::Padded, Covers::Image]);
         layers
             .filter_map(|(features, covers)| {
                 let [map, global, keys @ ..] = features else {
@@ -126,7 +143,7 @@ impl TrainingFreeParts<'_> {
         let mut middle = Vec::new();
         let tokens = self.tower.blocks(g, tokens, 0..last, &mut |block, tokens| {
             if wanted.contains(&block) {
-                middle.push(tokens.tokens.clone());
+                middle.push(tokens.sequence.clone());
             }
         });
         let keys = (self.config.key_smoothing > 0.0).then(|| self.keys(g, last, &tokens));
@@ -149,7 +166,7 @@ impl TrainingFreeParts<'_> {
     /// Returns the keys of the patches in the last block, after the output projection: `[batch, h·w, width]`
     fn keys(&self, g: &mut Graph, last: usize, tokens: &Tokens) -> Value {
         g.scope("keys", |g| {
-            let normed = self.tower.first_norm(g, last, &tokens.tokens);
+            let normed = self.tower.first_norm(g, last, &tokens.sequence);
             let heads = self.tower.project(g, last, &normed);
             let keys = g.join_heads(&heads.k);
             let keys = self.tower.output(g, last, &keys);
@@ -160,7 +177,7 @@ impl TrainingFreeParts<'_> {
     /// Computes the last block with another attention: `[batch, 1 + h·w, width]`
     fn last_block(&self, g: &mut Graph, last: usize, tokens: &Tokens) -> Value {
         g.scope(format!("last_block.{last}"), |g| {
-            let x = &tokens.tokens;
+            let x = &tokens.sequence;
             let normed = self.tower.first_norm(g, last, x);
             let Heads { q, k, v } = self.tower.project(g, last, &normed);
             let attended = match self.config.attention {
@@ -208,7 +225,7 @@ impl TrainingFreeParts<'_> {
         tokens: &Tokens,
         middle: &[Value],
     ) -> Value {
-        let class = self.tower.block_of_class(g, last, &tokens.tokens);
+        let class = self.tower.block_of_class(g, last, &tokens.sequence);
         let block = calibrated::Block {
             tower: self.tower,
             last,

@@ -22,7 +22,9 @@ pub(super) fn build(g: &mut Graph, model: &ZegFormer, request: &Request) {
     let images = dense::normalised_input(g, request); // [1, 3, height, width], without padding
     let image = for_clip(g, &images, request);
     let grid = match request.settings.size {
-        Some(size) => size.map(|side| Dim::Known(side.next_multiple_of(request.facts().stride) / 4)),
+        Some(size) => {
+            size.map(|side| Dim::Known(side.next_multiple_of(request.facts().stride) / 4))
+        }
         None => ["mask_height", "mask_width"].map(Dim::named),
     };
     let [h, w] = grid;
@@ -41,7 +43,7 @@ pub(super) fn build(g: &mut Graph, model: &ZegFormer, request: &Request) {
     let tokens = tower.embed(g, &crops, Interpolation::Linear);
     let last = tower.config.layers - 1;
     let tokens = tower.blocks(g, tokens, 0..last, &mut |_, _| {});
-    let class = tower.block_of_class(g, last, &tokens.tokens);
+    let class = tower.block_of_class(g, last, &tokens.sequence);
     let vectors = tower.project_tokens(g, &class);
     let vectors = g.squeeze(&vectors, 1); // [masks, dim]
     let unit = g.unit(&vectors);
@@ -49,7 +51,11 @@ pub(super) fn build(g: &mut Graph, model: &ZegFormer, request: &Request) {
     let cosines = g.product(&unit, &rows);
     let cosines = g.cast(&cosines, Kind::Float);
     let logits = g.scale(&cosines, f64::from(classifier.scale()));
-    g.output("crop_logits", &logits, "CLIP's logits of the classes for the crop of every mask");
+    g.output(
+        "crop_logits",
+        &logits,
+        "CLIP's logits of the classes for the crop of every mask",
+    );
 }
 
 /// Normalises an image for CLIP, and pads it with the mean colour: `[1, 3, height, width]`
@@ -60,11 +66,17 @@ fn for_clip(g: &mut Graph, images: &Value, request: &Request) -> Value {
         let statistics = |g: &mut Graph, name: &str, values: [f32; 3]| {
             g.constants(name, &values, &[3, 1, 1], Kind::Float)
         };
-        let (std, mean) = (statistics(g, "std", own.std), statistics(g, "mean", own.mean));
+        let (std, mean) = (
+            statistics(g, "std", own.std),
+            statistics(g, "mean", own.mean),
+        );
         let scaled = g.multiply(images, &std);
         let pixels = g.add(&scaled, &mean);
         let pixels = g.round(&pixels); // they are bytes
-        let (std, mean) = (statistics(g, "clip_std", clip.std), statistics(g, "clip_mean", clip.mean));
+        let (std, mean) = (
+            statistics(g, "clip_std", clip.std),
+            statistics(g, "clip_mean", clip.mean),
+        );
         let centred = g.subtract(&pixels, &mean);
         let normalised = g.divide(&centred, &std);
         dense::padded(g, &normalised, request.facts().stride)
@@ -72,12 +84,7 @@ fn for_clip(g: &mut Graph, images: &Value, request: &Request) -> Value {
 }
 
 /// Cuts the crops of masks: `[masks, 3, side, side]`
-fn crops(
-    g: &mut Graph,
-    image: &Value,
-    masks: &Value,
-    (style, side): (CropStyle, usize),
-) -> Value {
+fn crops(g: &mut Graph, image: &Value, masks: &Value, (style, side): (CropStyle, usize)) -> Value {
     let sizes = [Size::Of(image, 2), Size::Of(image, 3)];
     let logits = g.resize(masks, sizes, [image.dim(2), image.dim(3)]); // [1, masks, height, width]
     let square = [Size::Is(side as i64); 2];
@@ -98,7 +105,12 @@ fn crops(
         let zero = g.integers(&[0]);
         (image.clone(), g.multiply(&numbers, &zero))
     };
-    let shape = vec![masks.dim(1), Dim::Known(3), Dim::Known(side), Dim::Known(side)];
+    let shape = vec![
+        masks.dim(1),
+        Dim::Known(3),
+        Dim::Known(side),
+        Dim::Known(side),
+    ];
     let attributes = vec![
         Attribute::Text("coordinate_transformation_mode", "half_pixel"),
         Attribute::Text("mode", "avg"),
@@ -107,7 +119,13 @@ fn crops(
         Attribute::Int("sampling_ratio", 0),
         Attribute::Float("spatial_scale", 1.0),
     ];
-    g.node("RoiAlign", &[&images, &boxes, &numbers], attributes, Kind::Float, shape)
+    g.node(
+        "RoiAlign",
+        &[&images, &boxes, &numbers],
+        attributes,
+        Kind::Float,
+        shape,
+    )
 }
 
 /// Returns 1 where a mask covers a pixel, else 0: `[1, masks, h, w]` → `[masks, 1, h, w]`

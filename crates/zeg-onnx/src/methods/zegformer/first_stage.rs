@@ -68,7 +68,10 @@ pub(super) fn regions(g: &mut Graph, model: &ZegFormer, images: &Value, text: &V
         let unit = g.unit(&vectors);
         let cosines = g.product(&unit, &rows);
         let scale = g.values(&format!("{PREDICTOR}.logit_scale"));
-        let scale = scale.values.first().map_or(1.0, |log| f64::from(*log).exp());
+        let scale = scale
+            .values
+            .first()
+            .map_or(1.0, |log| f64::from(*log).exp());
         let cosines = g.cast(&cosines, Kind::Float);
         Found {
             masks: g.cast(&masks, Kind::Float),
@@ -191,7 +194,9 @@ fn frozen(
         let parts = bias.iter().zip(&mean).zip(&factors);
         Parameter {
             shape: term.shape,
-            values: parts.map(|((bias, mean), factor)| bias - mean * factor).collect(),
+            values: parts
+                .map(|((bias, mean), factor)| bias - mean * factor)
+                .collect(),
         }
     });
     let steps = Steps {
@@ -225,7 +230,13 @@ fn pixel_decoder(g: &mut Graph, maps: &[Value; 4], groups: usize) -> Value {
             let weight = g.param(&format!("{name}.{layer}.weight"));
             let side = weight.dim(2).known().unwrap_or(1);
             let convolved = g.convolve(x, &weight, None, Steps::same(side));
-            normalised_groups(g, &convolved, &format!("{name}.{layer}.norm"), groups, EPSILON)
+            normalised_groups(
+                g,
+                &convolved,
+                &format!("{name}.{layer}.norm"),
+                groups,
+                EPSILON,
+            )
         };
         let y = grouped(g, &maps[3], "layer_4");
         let mut y = g.relu(&y);
@@ -245,11 +256,7 @@ fn pixel_decoder(g: &mut Graph, maps: &[Value; 4], groups: usize) -> Value {
 }
 
 /// Computes the mask queries after the last layer of their decoder: `[batch, queries, width]`
-fn queries(
-    g: &mut Graph,
-    map: &Value,
-    (layers, heads, width): (usize, usize, usize),
-) -> Value {
+fn queries(g: &mut Graph, map: &Value, (layers, heads, width): (usize, usize, usize)) -> Value {
     let weight = g.param(&format!("{PREDICTOR}.input_proj.weight"));
     let bias = g.param(&format!("{PREDICTOR}.input_proj.bias"));
     let memory = g.convolve(map, &weight, Some(&bias), Steps::same(1)); // [batch, width, h, w]
@@ -265,7 +272,11 @@ fn queries(
     });
     let zero = g.number(0.0, positions.kind);
     let shape = vec![map.dim(0), positions.dim(1), positions.dim(2)];
-    let sizes = [Size::Of(map, 0), Size::Of(&positions, 1), Size::Of(&positions, 2)];
+    let sizes = [
+        Size::Of(map, 0),
+        Size::Of(&positions, 1),
+        Size::Of(&positions, 2),
+    ];
     let mut content = g.expand(&zero, &sizes, shape);
     for layer in 0..layers {
         let name = format!("{PREDICTOR}.transformer.decoder.layers.{layer}");

@@ -18,6 +18,9 @@ use crate::{
     settings::Request,
 };
 
+/// Newest version of ONNX's operators whose RoiAlign ONNX Runtime 1.2x computes.
+const NEWEST_ROI_ALIGN: i64 = 21;
+
 /// The graphs of ZegFormer.
 #[derive(Debug)]
 pub(super) struct ZegFormerGraphs;
@@ -44,12 +47,21 @@ impl MethodGraphs for ZegFormerGraphs {
         }
         let with_crops = uses_crops(model);
         if with_crops && settings.batch != Some(1) {
-            let batch = settings.batch.map_or_else(|| "dynamic".to_owned(), |n| n.to_string());
+            let batch = settings
+                .batch
+                .map_or_else(|| "dynamic".to_owned(), |n| n.to_string());
             return Err(OnnxError::setting(
                 format!("--batch {batch}"),
                 "the classifier of crops takes the masks of one image",
             )
             .with_hint("leave --batch out, and run the graphs once for each image"));
+        }
+        if with_crops && settings.opset > NEWEST_ROI_ALIGN {
+            return Err(OnnxError::setting(
+                format!("--opset {}", settings.opset),
+                "ONNX Runtime has no RoiAlign of this version, which cuts the crops",
+            )
+            .with_hint(format!("use --opset {NEWEST_ROI_ALIGN}")));
         }
         let params = ParameterSet::of_model(request.model, |_| true);
         let new = || Graph::new(&params, settings.opset, settings.precision);
@@ -90,7 +102,10 @@ impl MethodGraphs for ZegFormerGraphs {
             Fusion::QueryAlone
         };
         vec![
-            ("fusion", json!(fusion).as_str().unwrap_or_default().to_owned()),
+            (
+                "fusion",
+                json!(fusion).as_str().unwrap_or_default().to_owned(),
+            ),
             ("trust", TRUST.to_string()),
         ]
     }
