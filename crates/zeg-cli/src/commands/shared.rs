@@ -1,5 +1,7 @@
 //! Arguments that several commands share, and the settings they stand for.
 
+mod calibration;
+mod examples;
 mod inference;
 
 use std::path::PathBuf;
@@ -20,6 +22,8 @@ use zeg::{
     vocab::classes::{ClassQuery, parse_classes_argument},
 };
 
+pub(crate) use self::calibration::{CalibrationFile, FittedOn};
+pub(crate) use self::examples::{ExamplesArgs, encode_examples, warn_of_masks};
 pub(crate) use self::inference::{InferenceArgs, InferenceChanges, TestTimeArgs, TestTimeChanges};
 use super::model_file::resolve_model;
 pub(crate) use super::place::Existing;
