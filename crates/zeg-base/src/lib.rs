@@ -24,6 +24,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod calibration;
 pub mod content;
 pub mod file;
 pub mod file_state;

@@ -1,12 +1,14 @@
 //! Hints: the action to take after an error.
 
 mod classes;
+mod examples;
 
 use std::path::Path;
 
 use zeg::{
     data::{DataError, datasets},
     eval::EvalError,
+    examples::ExampleError,
     export::ExportError,
     image::{ImageError, InputError},
     loading::LoadError,
@@ -121,6 +123,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     if let Some(error) = cause.downcast_ref::<LaunchError>() {
         return Some(error.hint().into());
+    }
+    if let Some(error) = cause.downcast_ref::<ExampleError>() {
+        return examples::hint(error);
     }
     if let Some(error) = cause.downcast_ref::<LoadError>() {
         return Some(of_loading(error).into());

@@ -23,6 +23,7 @@ pub mod gallery;
 pub mod page;
 pub mod published;
 pub mod record;
+pub mod reliability;
 pub mod report;
 pub mod summary;
 #[cfg(feature = "tables")]
@@ -35,5 +36,6 @@ pub use gallery::{ClassShare, GalleryEntry, Rank};
 pub use record::{
     BenchmarkRef, ClassRef, Evaluation, ImageScore, ModelRef, Protocol, Shard, SkippedImage, Timing,
 };
+pub use reliability::Reliability;
 pub use report::{Metric, NanRule, Report};
 pub use summary::Summary;

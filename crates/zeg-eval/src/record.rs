@@ -15,10 +15,10 @@ pub(crate) use file::read_limited;
 pub(crate) use merge::same;
 
 use serde::{Deserialize, Serialize};
-use zeg_base::fingerprint::Fingerprint;
+use zeg_base::{calibration::Calibration, fingerprint::Fingerprint};
 
 use crate::report::{Metric, NanRule, Report};
-use crate::{ConfusionMatrix, EvalError, GalleryEntry};
+use crate::{ConfusionMatrix, EvalError, GalleryEntry, Reliability, reliability::ConfidenceReport};
 
 pub use image_score::ImageScore;
 pub use protocol::Protocol;
@@ -74,6 +74,9 @@ pub struct Evaluation {
     pub tied: Vec<String>,
     /// Pixel counts of all images together.
     pub confusion: ConfusionMatrix,
+    /// Pixel counts by confidence, if it was measured; that of the settings, with their calibration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reliability: Option<Reliability>,
     /// Main metric of the benchmark.
     pub metric: Metric,
     /// Rule for classes without pixels; that of mmsegmentation in records of earlier versions.
@@ -181,8 +184,18 @@ impl Evaluation {
         let (images, rule) = (self.images, self.nan_rule);
         let mut report = Report::with_rule(&self.confusion, &names, &unseen, images, rule)?;
         report.metric = self.metric;
+        report.confidence = self
+            .reliability
+            .as_ref()
+            .map(|counts| ConfidenceReport::of(counts, self.calibration()));
         report.tied_images = (!self.tied.is_empty()).then_some(self.tied.len() as u64);
         Ok(report)
+    }
+
+    /// Returns the calibration that the confidence was counted with.
+    fn calibration(&self) -> Option<Calibration> {
+        let settings = self.inference.get("calibration")?;
+        serde_json::from_value(settings.clone()).ok()
     }
 
     /// Returns true if any class is unseen.

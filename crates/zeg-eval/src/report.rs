@@ -4,6 +4,7 @@
 //! divisor of a metric is 0 for a class, the class has no value and means leave it out. [`NanRule`] also offers the
 //! other convention of published numbers. hIoU, the harmonic mean of both mIoU, follows the papers.
 
+use crate::reliability::ConfidenceReport;
 use serde::{Deserialize, Serialize};
 
 use crate::{ConfusionMatrix, EvalError};
@@ -125,6 +126,9 @@ pub struct Report {
     /// `None` if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tied_images: Option<u64>,
+    /// How far the confidence is right, if it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<ConfidenceReport>,
     /// Number of scored pixels.
     pub pixels: u64,
     /// One entry per class, in label order.
@@ -212,6 +216,7 @@ impl Report {
             mdice: over_all(|class| class.dice),
             metric: Metric::default(),
             nan_rule: rule,
+            confidence: None,
             images,
             tied_images: None,
             pixels: confusion.total(),

@@ -2,6 +2,8 @@
 
 use burn::tensor::Tensor;
 
+use crate::examples::ExampleScores;
+
 /// The name of the class that is everything without another class.
 pub const BACKGROUND: &str = "background";
 
@@ -20,6 +22,8 @@ pub struct ClassQueries {
     pub seen: Vec<bool>,
     /// The class that is the background, for models that learn it instead of taking its name.
     pub background: Option<usize>,
+    /// What classes with example images are scored by, for models that use them ([`crate::model::Model::uses_examples`]).
+    pub examples: Option<ExampleScores>,
 }
 
 impl ClassQueries {
@@ -34,6 +38,7 @@ impl ClassQueries {
             crop_text: None,
             seen,
             background: None,
+            examples: None,
         }
     }
 

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use zeg_base::{
+    calibration::Calibration,
     memory::{amount, check, product},
     numbers::Legal,
 };
@@ -41,6 +42,18 @@ pub enum InferenceMode {
     Whole,
 }
 
+/// The calibration in the schema of files; [`Calibration`] itself belongs to a crate without schemas.
+#[cfg(feature = "schema")]
+#[derive(schemars::JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+#[allow(dead_code)] // only its schema is used
+struct CalibrationSchema {
+    /// Factor on the log-odds of a score; above 0.
+    slope: f64,
+    /// Added to the log-odds afterwards.
+    shift: f64,
+}
+
 /// Inference settings; the defaults are the published protocol.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -68,6 +81,11 @@ pub struct Inference {
     /// Refinement of the scores by the colours of the image. It holds the scores of the whole resized image in memory.
     #[serde(skip_serializing_if = "Refinement::is_none")]
     pub refine: Refinement,
+    /// Calibration of the confidence, as `zeg eval --fit-calibration` writes it; thresholds are then probabilities.
+    /// Without it, the confidence is the score.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<CalibrationSchema>"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
     /// Options of the model's method.
     #[serde(skip_serializing_if = "Section::is_empty")]
     pub method: Section,
@@ -94,6 +112,7 @@ impl Default for Inference {
             mode: InferenceMode::Slide,
             longest_side: 0,
             refine: Refinement::None,
+            calibration: None,
             method: Section::default(),
         }
     }
@@ -123,7 +142,13 @@ impl Inference {
                 )));
             }
         }
-        Ok(())
+        match self.calibration {
+            Some(calibration) if !calibration.is_legal() => Err(ModelError::Config(format!(
+                "inference.calibration: slope {}, shift {}: the slope must be above 0, and both must be finite",
+                calibration.slope, calibration.shift
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the size that an image is resized to, `(width, height)`.

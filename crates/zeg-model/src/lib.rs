@@ -26,6 +26,7 @@ pub mod embeddings;
 pub mod encoded;
 mod encoder_hooks;
 mod error;
+pub mod examples;
 pub mod generated;
 pub mod inference;
 pub mod layers;

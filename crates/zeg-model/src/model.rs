@@ -163,6 +163,12 @@ pub trait SegmentationModel: Module + Debug + Send + Sync + 'static {
         ClassNeeds::default()
     }
 
+    /// Returns whether the method scores classes by their example images, [`ClassQueries::examples`]; if not, they have no
+    /// effect.
+    fn uses_examples(&self) -> bool {
+        false
+    }
+
     /// Returns the text tower, if the method trains it with the rest of the model; class embeddings then change in
     /// training, and are computed again for every part of a batch.
     fn text_tower(&self) -> Option<&TextTower> {
@@ -246,6 +252,8 @@ pub trait Model: Parameters + Any + Debug + Send + Sync {
     fn encoding_bytes(&self, encoding: &Encoding) -> Result<u64, ModelError>;
     /// Returns the class embeddings that the model needs in addition to one per class; see [`SegmentationModel::class_needs`].
     fn class_needs(&self) -> ClassNeeds;
+    /// Returns whether the method uses example images; see [`SegmentationModel::uses_examples`].
+    fn uses_examples(&self) -> bool;
     /// Returns the text tower, if it is trained; see [`SegmentationModel::text_tower`].
     fn text_tower(&self) -> Option<&TextTower>;
     /// Sets the method's own inference options; see [`SegmentationModel::set_options`].
@@ -315,6 +323,10 @@ impl<M: SegmentationModel> Model for M {
 
     fn class_needs(&self) -> ClassNeeds {
         SegmentationModel::class_needs(self)
+    }
+
+    fn uses_examples(&self) -> bool {
+        SegmentationModel::uses_examples(self)
     }
 
     fn text_tower(&self) -> Option<&TextTower> {

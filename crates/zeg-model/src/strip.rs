@@ -1,6 +1,7 @@
 //! A strip of rows of an image's scores, and the labels computed from it.
 
 use rayon::prelude::*;
+use zeg_base::calibration::Calibration;
 use zeg_image::IGNORE_LABEL;
 
 use crate::method::Scoring;
@@ -28,6 +29,9 @@ pub struct Labelling {
     pub class_thresholds: Vec<Option<f32>>,
     /// `[classes]`: background classes, which compete for pixels but are never given as a label; may be empty.
     pub background: Vec<bool>,
+    /// Calibration of the best class's score, which makes the confidence; `None`: the score is the confidence. Thresholds
+    /// apply to the confidence.
+    pub calibration: Option<Calibration>,
 }
 
 impl Labelling {
@@ -199,6 +203,10 @@ impl Strip {
         }
         if confidence.is_some() || rule.needs_scores() {
             self.best_to_scores(scores, &mut best);
+            if let Some(calibration) = rule.calibration {
+                best.iter_mut()
+                    .for_each(|score| *score = calibration.apply(score.clamp(0.0, 1.0)));
+            }
         }
         for (label, &score) in labels.iter_mut().zip(&best) {
             if !rule.admits(*label, score) {

@@ -88,6 +88,17 @@ impl EmbeddingCache {
     }
 }
 
+/// Returns the SHA-256 of weights, which is hashed once as long as their files do not change; `None` if they cannot be
+/// read.
+///
+/// - `folder`: the folder of all caches
+pub(crate) fn image_tower(folder: &Path, weights: &Path) -> Option<String> {
+    if is_mini(weights) {
+        return weights_sha256(weights).ok();
+    }
+    remembered_digest(&folder.join("digests"), weights)
+}
+
 /// Returns the digest of prompt templates.
 fn digest_of(templates: &TemplateSet) -> String {
     digest(templates.templates().iter().map(ToString::to_string))
@@ -200,7 +211,7 @@ fn remembered_digest(notes: &Path, weights: &Path) -> Option<String> {
 }
 
 /// Writes an entry atomically, so that several programs can use one cache.
-fn store(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn store(path: &Path, bytes: &[u8]) -> io::Result<()> {
     make_folder_of(path)?;
     write(path, bytes, Overwrite::Replace)
 }

@@ -13,15 +13,16 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use zeg_data::{DataError, OnBadSample, Sample, SampleSource};
 use zeg_eval::{
-    ConfusionMatrix, ImageScore, SkippedImage,
+    ConfusionMatrix, ImageScore, Reliability, SkippedImage,
     confusion::{PairCount, count_pairs},
+    reliability::Truth,
 };
-use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
+use zeg_image::{IGNORE_LABEL, LabelMap, PADDING_LABEL, RgbImage};
 use zeg_model::inference::{ClassQueries, Stages};
 
 pub use self::on_ranks::{Predictions, evaluate_on};
 use crate::{
-    session::{LARGE_IMAGE, Question, Session, SessionError},
+    session::{Answer, Confidence, LARGE_IMAGE, Question, Session, SessionError},
     work_queue::{QueueOptions, work_in_order},
 };
 
@@ -35,6 +36,11 @@ pub struct EvaluationSetup<'a> {
     /// Seen offsets (subtracted from the scores of seen classes) to label every image with, all from the same scores;
     /// empty: the offset of the session's settings.
     pub seen_offsets: &'a [f32],
+    /// Whether pixels are counted by confidence as well.
+    pub confidence: Confidence,
+    /// The labels that were left out of `classes`, ascending; empty for none. `classes` has the others, in the order of
+    /// their labels, and pixels of these are not scored.
+    pub left_out: &'a [u16],
 }
 
 /// Settings of how an evaluation is carried out; they do not change the score of an image.
@@ -82,6 +88,9 @@ pub struct ImageCounts {
     /// As [`Answer::tied`](crate::session::Answer::tied).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tied: bool,
+    /// Number of pixels by confidence, if they are counted; of the first outcome of a setup only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reliability: Option<Reliability>,
 }
 
 /// The result of an evaluation.
@@ -89,6 +98,8 @@ pub struct ImageCounts {
 pub struct EvaluationOutcome {
     /// Number of pixels by true and predicted class.
     pub confusion: ConfusionMatrix,
+    /// Number of pixels by confidence, if they are counted.
+    pub reliability: Option<Reliability>,
     /// The score of every image, in the data set's order.
     pub images: Vec<ImageScore>,
     /// Images that could not be read, in the data set's order.
@@ -210,11 +221,27 @@ impl Scored {
 }
 
 /// Label maps of one image, and the times of their stages.
+#[derive(Default)]
 struct Labelled {
     maps: Vec<LabelMap>,
     /// As [`Answer::tied`](crate::session::Answer::tied), for each map.
     tied: Vec<bool>,
+    /// Confidence of every pixel, for each map; `None` if it is not counted.
+    confidence: Vec<Option<Vec<f32>>>,
     stages: Stages,
+}
+
+impl Labelled {
+    /// Adds the answer for one setup.
+    fn add(&mut self, answer: Answer) {
+        let maps = answer.labels.len();
+        self.tied.extend(std::iter::repeat_n(answer.tied, maps));
+        self.confidence.push(answer.confidence);
+        self.confidence
+            .extend(std::iter::repeat_n(None, maps.saturating_sub(1)));
+        self.maps.extend(answer.labels);
+        self.stages += answer.stages;
+    }
 }
 
 impl<'a> EvaluationSetup<'a> {
@@ -223,8 +250,22 @@ impl<'a> EvaluationSetup<'a> {
         self.seen_offsets.len().max(1)
     }
 
+    /// Returns the number of labels, those of left out classes included.
+    fn labels(&self) -> usize {
+        self.classes.seen.len() + self.left_out.len()
+    }
+
+    /// Returns the label of every class.
+    fn label_of_class(&self) -> Vec<u16> {
+        let labels = 0..self.labels() as u16;
+        labels
+            .filter(|label| !self.left_out.contains(label))
+            .collect()
+    }
+
     fn question(&self) -> Question<'a> {
         Question {
+            confidence: self.confidence,
             seen_offsets: self.seen_offsets,
             ..Question::labels(self.classes)
         }
@@ -248,17 +289,11 @@ impl Evaluator<'_> {
             .then(|| self.large.lock().unwrap_or_else(PoisonError::into_inner));
         if let [setup] = self.setups {
             let answer = setup.session.segment(image, &setup.question(), &mut [])?;
-            return Ok(Labelled {
-                tied: vec![answer.tied; answer.labels.len()],
-                maps: answer.labels,
-                stages: answer.stages,
-            });
+            let mut labelled = Labelled::default();
+            labelled.add(answer);
+            return Ok(labelled);
         }
-        let mut labelled = Labelled {
-            maps: Vec::new(),
-            tied: Vec::new(),
-            stages: Stages::default(),
-        };
+        let mut labelled = Labelled::default();
         let Some(first) = self.setups.first() else {
             return Ok(labelled);
         };
@@ -266,10 +301,7 @@ impl Evaluator<'_> {
         labelled.stages += encoded.stages();
         for setup in self.setups {
             let answer = setup.session.ask(&encoded, &setup.question(), &mut [])?;
-            labelled.stages += answer.stages;
-            let of_maps = std::iter::repeat_n(answer.tied, answer.labels.len());
-            labelled.tied.extend(of_maps);
-            labelled.maps.extend(answer.labels);
+            labelled.add(answer);
         }
         Ok(labelled)
     }
@@ -327,7 +359,12 @@ impl Evaluator<'_> {
     ///
     /// - `load`: time that reading the sample took
     fn score(&self, index: usize, sample: Sample, load: Duration) -> anyhow::Result<Scored> {
-        let Labelled { maps, tied, stages } = self
+        let Labelled {
+            mut maps,
+            tied,
+            confidence,
+            stages,
+        } = self
             .label(&sample.image)
             .with_context(|| format!("image {}", sample.id))?;
         let started = Instant::now();
@@ -336,13 +373,22 @@ impl Evaluator<'_> {
             .iter()
             .flat_map(|setup| std::iter::repeat_n(setup, setup.outputs()));
         let truth = sample.labels.labels();
-        let counts = owners.zip(&maps).zip(tied).map(|((setup, labels), tied)| {
-            let (classes, labels) = (setup.classes.seen.len(), labels.labels());
+        let owners: Vec<&EvaluationSetup> = owners.collect();
+        for (setup, map) in owners.iter().zip(&mut maps) {
+            to_labels(map, setup);
+        }
+        let of_maps = owners.iter().zip(&maps).zip(tied).zip(confidence);
+        let counts = of_maps.map(|(((setup, labels), tied), confidence)| {
+            let (classes, labels) = (setup.labels(), labels.labels());
             let id = sample.id.clone();
+            let known = without(truth, setup.left_out);
+            let known = known.as_deref().unwrap_or(truth);
             Ok(ImageCounts {
-                score: ImageScore::of(id, (truth, labels), classes, IGNORE_LABEL)?,
-                pairs: count_pairs(truth, labels, IGNORE_LABEL, classes)?,
+                score: ImageScore::of(id, (known, labels), classes, IGNORE_LABEL)?,
+                pairs: count_pairs(known, labels, IGNORE_LABEL, classes)?,
                 tied,
+                reliability: confidence
+                    .map(|confidence| reliability(truth, labels, &confidence, setup.left_out)),
             })
         });
         let counts: anyhow::Result<Vec<ImageCounts>> = counts.collect();
@@ -360,6 +406,51 @@ impl Evaluator<'_> {
             failure: None,
         })
     }
+}
+
+/// Turns the class indices of a map into labels, where some labels were left out of the classes.
+fn to_labels(map: &mut LabelMap, setup: &EvaluationSetup) {
+    if setup.left_out.is_empty() {
+        return;
+    }
+    let labels = setup.label_of_class();
+    for class in map.labels_mut() {
+        *class = labels
+            .get(usize::from(*class))
+            .copied()
+            .unwrap_or(IGNORE_LABEL);
+    }
+}
+
+/// Returns the truth with the ignore index in place of labels that were left out; `None` if none was.
+fn without(truth: &[u16], left_out: &[u16]) -> Option<Vec<u16>> {
+    let replaced = |label: &u16| {
+        if left_out.contains(label) {
+            IGNORE_LABEL
+        } else {
+            *label
+        }
+    };
+    (!left_out.is_empty()).then(|| truth.iter().map(replaced).collect())
+}
+
+/// Counts the pixels of an image by confidence; a pixel without a true or a predicted label does not count.
+fn reliability(truth: &[u16], labels: &[u16], confidence: &[f32], left_out: &[u16]) -> Reliability {
+    let mut counts = Reliability::default();
+    for ((&truth, &label), &confidence) in truth.iter().zip(labels).zip(confidence) {
+        if truth == IGNORE_LABEL || truth == PADDING_LABEL {
+            continue;
+        }
+        let found = if left_out.contains(&truth) {
+            Truth::Absent
+        } else if label == truth {
+            Truth::Right
+        } else {
+            Truth::Wrong
+        };
+        counts.add(confidence, found);
+    }
+    counts
 }
 
 /// Evaluates models on a data set; memory does not grow with the number of images.
@@ -404,7 +495,8 @@ impl Sums {
     fn new(setups: &[EvaluationSetup]) -> Self {
         let times = EvaluationTimes::default();
         let empty = |setup: &EvaluationSetup| EvaluationOutcome {
-            confusion: ConfusionMatrix::new(setup.classes.seen.len()),
+            confusion: ConfusionMatrix::new(setup.labels()),
+            reliability: None,
             images: Vec::new(),
             skipped: Vec::new(),
             tied: Vec::new(),
@@ -426,6 +518,9 @@ impl Sums {
                 .confusion
                 .add_pairs(&counts.pairs)
                 .with_context(|| format!("image {}", scored.id))?;
+            if let Some(counts) = &counts.reliability {
+                outcome.reliability.get_or_insert_default().merge(counts);
+            }
             outcome.images.push(counts.score.clone());
             if counts.tied {
                 outcome.tied.push(scored.id.clone());

@@ -29,6 +29,7 @@ pub mod check;
 pub mod device;
 pub mod embedding_cache;
 pub mod evaluation;
+pub mod examples;
 pub mod explain;
 pub mod label_spool;
 pub mod loading;

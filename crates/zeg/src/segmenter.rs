@@ -36,11 +36,13 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
 use zeg_model::{
     ModelError, Precision,
+    classes::ClassQueries,
     embeddings::same_name,
+    examples::ExampleOptions,
     inference::{Inference, TestTime},
     method::Scoring,
     methods::Methods,
@@ -55,9 +57,13 @@ pub use self::encoded_classes::EncodedClasses;
 use crate::{
     device::DeviceChoice,
     embedding_cache::EmbeddingCache,
+    examples::{ExampleError, ExampleFolder, ExampleSet},
     loading::{LoadedModel, MethodChoice, ModelOptions},
     session::{Answer, EncodedImage, Session, SessionError, SessionSettings, StripVisitor},
-    text_sources::{Embedded, TableSource, Templates, TextSources, class_queries, usual_templates},
+    text_sources::{
+        Embedded, EmbeddingOrigin, TableSource, Templates, TextSources, class_queries,
+        usual_templates,
+    },
 };
 
 /// Settings that a model is loaded with; the default is the CPU and the settings stored in the model file.
@@ -105,6 +111,8 @@ pub struct Segmenter {
     /// Classes of the table's rows.
     table_classes: Option<Vec<Vec<String>>>,
     cache: Option<EmbeddingCache>,
+    /// Encoded examples of classes.
+    examples: Option<ExampleSet>,
 }
 
 /// The segmentation of an image.
@@ -201,6 +209,7 @@ impl Segmenter {
             table: options.table,
             table_classes: options.table_classes.as_deref().map(all_names),
             cache,
+            examples: None,
         })
     }
 
@@ -258,7 +267,14 @@ impl Segmenter {
             !classes.is_empty(),
             "the class list is empty; give at least one class"
         );
-        let names = all_names(classes);
+        let all = all_names(classes);
+        let is_alone = |names: &Vec<String>| {
+            let examples = self.examples.as_ref();
+            examples.is_some_and(|examples| examples.is_alone(names))
+        };
+        let alone: Vec<bool> = all.iter().map(is_alone).collect();
+        let named = || (0..classes.len()).filter(|&class| !alone[class]);
+        let names: Vec<Vec<String>> = named().map(|class| all[class].clone()).collect();
         let sources = TextSources {
             table: self.table.as_deref().map(|path| TableSource {
                 path,
@@ -284,13 +300,27 @@ impl Segmenter {
             };
             class.names().any(seen)
         };
-        let seen = classes.iter().map(was_seen).collect();
+        let seen = named().map(|class| was_seen(&classes[class])).collect();
         let model = self.loaded.model.as_ref();
         let Embedded {
-            embeddings: queries,
+            embeddings: mut queries,
             origin,
             notices,
-        } = class_queries(&names, seen, model, &sources, &self.device)?;
+        } = if names.is_empty() {
+            let (dim, seen) = (model.embed_dim(), Vec::new());
+            let nothing = ClassQueries::new(Tensor::zeros([1, dim], &self.device), seen);
+            Embedded {
+                embeddings: nothing,
+                origin: EmbeddingOrigin::Examples,
+                notices: Vec::new(),
+            }
+        } else {
+            class_queries(&names, seen, model, &sources, &self.device)?
+        };
+        if let Some(examples) = &self.examples {
+            queries = examples.complete(queries, &alone, &self.device);
+            examples.fit(&mut queries, &all, ExampleOptions::default())?;
+        }
         Ok(EncodedClasses {
             queries,
             origin,
@@ -299,6 +329,7 @@ impl Segmenter {
                 threshold: None,
                 class_thresholds: classes.iter().map(|c| c.threshold).collect(),
                 background: classes.iter().map(|c| !c.role.is_foreground()).collect(),
+                calibration: None,
             },
             classes: classes.to_vec(),
         })
@@ -311,6 +342,51 @@ impl Segmenter {
     pub fn set_classes(&mut self, classes: &[ClassQuery]) -> anyhow::Result<()> {
         self.classes = Some(self.encode_classes(classes)?);
         Ok(())
+    }
+
+    /// Encodes examples of classes; classes that are encoded from now on are scored by them as well.
+    ///
+    /// A class has the examples of a folder of its name, or of one of its synonyms.
+    ///
+    /// - `cache`: folder that encoded examples are kept in
+    /// - `progress`: is called with `(examples done, examples in all)`
+    ///
+    /// # Errors
+    /// Returns the errors of [`ExampleSet::encode`].
+    pub fn set_examples(
+        &mut self,
+        folder: &ExampleFolder,
+        cache: Option<&Path>,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<(), ExampleError> {
+        let (model, inference) = (&self.loaded, &self.settings.inference);
+        let set = ExampleSet::encode(folder, model, inference, cache, &self.device, progress)?;
+        self.examples = Some(set);
+        Ok(())
+    }
+
+    /// Returns the examples of classes, if there are any.
+    pub fn examples(&self) -> Option<&ExampleSet> {
+        self.examples.as_ref()
+    }
+
+    /// Adds the classes that have examples but are not in a list; they are given by their examples alone, so that their
+    /// names are shown and do not count. Returns their names.
+    pub fn add_example_classes(&mut self, classes: &mut Vec<ClassQuery>) -> Vec<String> {
+        let listed = all_names(classes);
+        let Some(examples) = &mut self.examples else {
+            return Vec::new();
+        };
+        let added: Vec<String> = examples
+            .not_in(&listed)
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        for name in &added {
+            examples.stand_alone(name);
+            classes.push(ClassQuery::new(name.clone()));
+        }
+        added
     }
 
     /// Returns the loaded model.

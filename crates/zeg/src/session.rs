@@ -303,6 +303,7 @@ impl<'a> Session<'a> {
     ) -> Result<Answer, SessionError> {
         let rule = Labelling {
             threshold: self.settings.inference.threshold,
+            calibration: self.settings.inference.calibration,
             ..question.rule.clone()
         };
         let maps = question.seen_offsets.len().max(1);

@@ -83,6 +83,8 @@ pub enum EmbeddingOrigin {
     Checkpoint,
     /// The text tower, with the prompt templates of [`TextSources::templates`].
     TextTower,
+    /// None, since all classes are given by example images alone.
+    Examples,
 }
 
 /// Class embeddings with their origin.
@@ -303,6 +305,7 @@ pub fn class_queries(
             crop_text: crops.map(|embeddings| embeddings.to_tensor(device)),
             seen,
             background: (classes.iter()).position(|names| names.iter().any(|n| n == BACKGROUND)),
+            examples: None,
         },
         origin,
         notices,

@@ -237,6 +237,8 @@ fn an_evaluation_runs_the_model_once_per_image_and_stores_the_labels_for_the_gal
         session,
         classes: &classes,
         seen_offsets: &offsets,
+        confidence: Confidence::Leave,
+        left_out: &[],
     };
     let options = EvaluationOptions {
         threads: 2,

@@ -1,6 +1,7 @@
 //! `zeg data`: lists, checks and prepares data sets.
 
 mod doctor;
+mod examples;
 mod list;
 mod prepare;
 

@@ -1,6 +1,8 @@
 //! `zeg eval`: scores models on a data set; `zeg eval merge` adds up the parts of a divided evaluation.
 
 mod args;
+mod confidence;
+mod examples;
 mod finished;
 mod gallery;
 mod job;
@@ -387,6 +389,11 @@ fn score(
             settings
                 .verbosity
                 .notice(format_args!("record: {}", file.display()));
+        }
+        if let Some(file) = &settings.fit_calibration {
+            confidence::fit(&evaluation, file, settings.existing)?;
+            let text = format_args!("calibration: {}", file.display());
+            settings.verbosity.notice(text);
         }
         evaluations.push(Scored {
             evaluation,

@@ -39,6 +39,7 @@ pub(super) fn class_embeddings(
             "text tower"
         }
         EmbeddingOrigin::Checkpoint => "checkpoint",
+        EmbeddingOrigin::Examples => NONE,
     };
     Ok(Fingerprint::new()
         .with("class embeddings: source", source)

@@ -47,6 +47,7 @@ use super::{
     journal::{Continuation, check_writable},
     json::Failure,
     model_file::{SegmenterSettings, open_segmenter, warn_of_single_class, warn_of_text},
+    shared::encode_examples,
     stop_flag,
 };
 use crate::{Program, numbers::WrongArgument, progress::Verbosity, say::StdoutError};
@@ -101,8 +102,8 @@ struct Model {
 impl Model {
     fn open(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Self> {
         settings.compute.open_device()?;
-        let segmenter = load(program, settings)?;
-        let encoded_classes = embed_classes(&segmenter, settings)?;
+        let mut segmenter = load(program, settings)?;
+        let encoded_classes = embed_classes(&mut segmenter, settings)?;
         Ok(Self {
             classes: encoded_classes.export_classes()?,
             segmenter,
@@ -490,12 +491,23 @@ fn load(program: &Program, settings: &SegmentSettings) -> anyhow::Result<Segment
     Ok(segmenter)
 }
 
-/// Embeds the class names.
+/// Embeds the class names and encodes the examples.
 fn embed_classes(
-    segmenter: &Segmenter,
+    segmenter: &mut Segmenter,
     settings: &SegmentSettings,
 ) -> anyhow::Result<EncodedClasses> {
-    let classes = &settings.classes;
+    let mut classes = settings.classes.clone();
+    if let Some(folder) = &settings.examples {
+        encode_examples(segmenter, folder, settings.cache, settings.verbosity)?;
+        let alone = segmenter.add_example_classes(&mut classes);
+        if !alone.is_empty() {
+            settings.verbosity.notice(format_args!(
+                "given by examples alone, because --classes does not name them: {}",
+                alone.join(", ")
+            ));
+        }
+    }
+    let classes = &classes;
     let bar = settings
         .verbosity
         .progress("embedding", "class names", classes.len() as u64);

@@ -19,7 +19,7 @@ use self::args::{NamedModel, Opening, ServeSettings};
 use super::{
     interrupt,
     model_file::{SegmenterSettings, open_segmenter},
-    shared::{CacheUse, ModelSettings},
+    shared::{CacheUse, ModelSettings, encode_examples},
     write_result,
 };
 use crate::{Program, progress::Verbosity};
@@ -176,6 +176,9 @@ fn open(
     )?;
     settings.inference.check(&*segmenter.model().model)?;
     segmenter.change_inference(|inference| settings.inference.apply(inference))?;
+    if let Some(folder) = &settings.examples {
+        encode_examples(&mut segmenter, folder, CacheUse::Use, settings.verbosity)?;
+    }
     if let Some(table) = &settings.model_settings.text {
         check_table(&segmenter, table, &settings.model_settings)?;
     }

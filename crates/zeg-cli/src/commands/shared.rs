@@ -1,5 +1,7 @@
 //! Arguments that several commands share, and the settings they stand for.
 
+mod calibration;
+mod examples;
 mod inference;
 
 use std::{path::PathBuf, time::Duration};
@@ -21,6 +23,8 @@ use zeg::{
 };
 use zeg_base::ranks::USUAL_TIMEOUT;
 
+pub(crate) use self::calibration::{CalibrationFile, FittedOn};
+pub(crate) use self::examples::{ExamplesArgs, encode_examples, warn_of_masks};
 pub(crate) use self::inference::{InferenceArgs, InferenceChanges, TestTimeArgs, TestTimeChanges};
 use super::model_file::resolve_model;
 pub(crate) use super::place::Existing;

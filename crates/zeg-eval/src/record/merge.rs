@@ -46,6 +46,14 @@ impl Evaluation {
                 whole.fingerprint = Fingerprint::new();
             }
             whole.confusion.merge(&shard.confusion)?;
+            whole.reliability = match (whole.reliability.take(), shard.reliability) {
+                (Some(mut counts), Some(other)) => {
+                    counts.merge(&other);
+                    Some(counts)
+                }
+                // Some pixels would be missing.
+                _ => None,
+            };
             whole.images = whole.images.saturating_add(shard.images);
             whole.image_scores.extend(shard.image_scores);
             whole.skipped.extend(shard.skipped);

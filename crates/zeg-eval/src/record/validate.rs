@@ -55,6 +55,18 @@ impl Evaluation {
                 "expected 1 to the number of shards",
             ));
         }
+        if self
+            .reliability
+            .as_ref()
+            .is_some_and(|counts| !counts.is_valid())
+        {
+            let found = "more right pixels than pixels".to_owned();
+            return Err(invalid(
+                "reliability",
+                found,
+                "expected at most all pixels to be right",
+            ));
+        }
         let timing = &self.timing;
         for (field, seconds) in [
             ("timing.wall_s", timing.wall_s),

@@ -138,6 +138,7 @@ pub(crate) fn evaluation(
         classes,
         images: numbered_images.end - numbered_images.start,
         image_scores: scores,
+        reliability: None,
         skipped: Vec::new(),
         tied: Vec::new(),
         confusion,

@@ -2,7 +2,7 @@
 
 use zeg_export::{Classes, ExportError};
 use zeg_image::distinct_palette;
-use zeg_model::{inference::ClassQueries, scores::Labelling};
+use zeg_model::{examples::ExampleScores, inference::ClassQueries, scores::Labelling};
 use zeg_vocab::classes::ClassQuery;
 
 use crate::{
@@ -58,10 +58,12 @@ impl EncodedClasses {
             crop_text,
             seen,
             background: _,
+            examples,
         } = &self.queries;
         let mut numbers = text.shape().num_elements();
         numbers += (each_template.as_ref()).map_or(0, |text| text.shape().num_elements());
         numbers += (crop_text.as_ref()).map_or(0, |text| text.shape().num_elements());
+        numbers += (examples.as_ref()).map_or(0, ExampleScores::numbers);
         let names: usize = self.classes.iter().map(names).sum();
         names + numbers * size_of::<f32>() + seen.len()
     }

@@ -49,6 +49,7 @@ pub(super) fn check(
             EmbeddingOrigin::Table(path) => path.display().to_string(),
             EmbeddingOrigin::Checkpoint => embeddings.origin().display().to_string(),
             EmbeddingOrigin::TextTower => "text tower".to_owned(),
+            EmbeddingOrigin::Examples => "examples".to_owned(),
         };
         return Err(AllAlike {
             source_name,

@@ -8,6 +8,7 @@ use zeg::data::{
     Diagnosis, DoctorOptions, Selection, Verdict, datasets, examine, mini_world::DATASET,
 };
 
+use super::examples::{self, ExamplesDiagnosis, ExamplesSettings};
 use crate::{
     commands::{
         JsonTarget, data_folder,
@@ -25,11 +26,17 @@ use crate::{
 Examples:
   zeg data doctor voc12 --data VOCdevkit/VOC2012
   zeg data doctor kvasir-seg.toml --data Kvasir-SEG --json report.json
+  zeg data doctor --examples parts
 
 The exit code is 1 if there is an error; with --strict also if there is a warning.")]
 pub(super) struct DoctorArgs {
     /// Name from `zeg data list`, or the file that describes your own data set (.toml)
-    dataset: String,
+    #[arg(required_unless_present = "examples")]
+    dataset: Option<String>,
+    /// Check a folder of example images with masks, for --examples of other commands
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["dataset", "data", "split", "class_list", "unseen", "limit"],
+          help_heading = heading::CLASSES)]
+    examples: Option<PathBuf>,
     /// Folder of the data set [default for a file: the folder that it names]
     #[arg(long, value_name = "DIR", help_heading = heading::DATA)]
     data: Option<PathBuf>,
@@ -55,7 +62,13 @@ pub(super) struct DoctorArgs {
     threads: Option<usize>,
 }
 
-/// Settings of `zeg data doctor`.
+/// What `zeg data doctor` checks.
+pub(super) enum DoctorTask {
+    Dataset(DoctorSettings),
+    Examples(ExamplesSettings),
+}
+
+/// Settings of `zeg data doctor` for a data set.
 #[derive(Debug)]
 pub(super) struct DoctorSettings {
     dataset: String,
@@ -75,14 +88,25 @@ pub(super) struct DoctorSettings {
 impl DoctorArgs {
     /// # Errors
     /// Returns an error if the data set has no files or no folder, or if the file of `--json` may not be written.
-    pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<DoctorSettings> {
+    pub(super) fn settings(self, verbosity: Verbosity) -> anyhow::Result<DoctorTask> {
+        let dataset = match (self.dataset, self.examples) {
+            (Some(dataset), _) => dataset,
+            (None, folder) => {
+                return Ok(DoctorTask::Examples(ExamplesSettings {
+                    folder: folder.unwrap_or_default(),
+                    strict: self.strict,
+                    json: self.json.target("data doctor")?,
+                    verbosity,
+                }));
+            }
+        };
         anyhow::ensure!(
-            self.dataset != DATASET,
+            dataset != DATASET,
             "the data set {DATASET} is rendered on request and has no files to check"
         );
-        Ok(DoctorSettings {
-            folder: data_folder(self.data.as_deref(), &self.dataset)?.to_owned(),
-            dataset: self.dataset,
+        Ok(DoctorTask::Dataset(DoctorSettings {
+            folder: data_folder(self.data.as_deref(), &dataset)?.to_owned(),
+            dataset,
             splits: self.split,
             classes: self.class_list,
             unseen: self.unseen,
@@ -91,7 +115,7 @@ impl DoctorArgs {
             json: self.json.target("data doctor")?,
             threads: thread_count(self.threads),
             verbosity,
-        })
+        }))
     }
 }
 
@@ -101,6 +125,9 @@ impl DoctorArgs {
 struct DoctorOutput {
     /// One entry per split.
     splits: Vec<Diagnosis>,
+    /// What was found in a folder of examples, if one was checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    examples: Option<ExamplesDiagnosis>,
 }
 
 /// Returns the schema of the command's output.
@@ -109,7 +136,32 @@ pub(crate) fn output_schema() -> (&'static str, schemars::Schema) {
     crate::commands::json::schema_of::<DoctorOutput>("data doctor")
 }
 
-pub(super) fn doctor(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
+pub(super) fn doctor(task: &DoctorTask) -> anyhow::Result<ExitCode> {
+    match task {
+        DoctorTask::Dataset(settings) => doctor_of_dataset(settings),
+        DoctorTask::Examples(settings) => {
+            let found = examples::examine(settings)?;
+            let failed = found.fails(settings.strict);
+            let output = DoctorOutput {
+                splits: Vec::new(),
+                examples: Some(found),
+            };
+            write_result(settings.json.as_ref(), &output, || {
+                let found = output.examples.iter();
+                found
+                    .flat_map(ExamplesDiagnosis::lines)
+                    .try_for_each(|line| print_result!("{line}"))
+            })?;
+            Ok(if failed {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            })
+        }
+    }
+}
+
+fn doctor_of_dataset(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
     let mut diagnoses = Vec::new();
     let mut first_error = None;
     let splits = splits(settings);
@@ -144,7 +196,10 @@ pub(super) fn doctor(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
     if let (true, Some(error)) = (diagnoses.is_empty(), first_error) {
         return Err(error.into());
     }
-    let output = DoctorOutput { splits: diagnoses };
+    let output = DoctorOutput {
+        splits: diagnoses,
+        examples: None,
+    };
     write_result(settings.json.as_ref(), &output, || {
         for diagnosis in &output.splits {
             print_result!("{}", diagnosis.to_table())?;

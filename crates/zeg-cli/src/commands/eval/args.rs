@@ -2,10 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use anyhow::Context as _;
 use clap::{ArgGroup, Args, Subcommand};
 use zeg::{
     data::OnBadSample,
     eval::{Protocol, Shard},
+    session::Confidence,
+    vocab::classes::{ClassArgumentError, ClassQuery, parse_class_list},
 };
 
 use super::{
@@ -19,12 +22,12 @@ use crate::commands::{
     model_file::resolve_model,
     place::output_folder,
     shared::{
-        CacheUse, ComputeArgs, ComputeSettings, Existing, InferenceArgs, MethodArgs, ModelArgs,
-        ModelSettings, PrecisionArgs, RanksArgs, TestTimeArgs, heading,
+        CacheUse, ComputeArgs, ComputeSettings, ExamplesArgs, Existing, InferenceArgs, MethodArgs,
+        ModelArgs, ModelSettings, PrecisionArgs, RanksArgs, TestTimeArgs, heading,
     },
 };
 use crate::{
-    numbers::{count, count_or_zero, finite},
+    numbers::{WrongArgument, count, count_or_zero, finite},
     progress::Verbosity,
 };
 
@@ -46,6 +49,12 @@ Examples:
 Choose a seen offset on images that are not reported:
   zeg eval runs/quick/model.safetensors --data VOCdevkit/VOC2012 --split train:1/5 \\
       --seen-offsets 0,0.05,0.1,0.2
+
+Fit a calibration on train, and measure it on val with classes left out of the list:
+  zeg eval runs/quick/model.safetensors --data VOCdevkit/VOC2012 --split train \\
+      --fit-calibration calibration.toml
+  zeg eval runs/quick/model.safetensors --data VOCdevkit/VOC2012 \\
+      --calibration calibration.toml --leave-out \"dog, sofa\"
 
 Go on after an interruption:
   zeg eval runs/quick/model.safetensors --data VOCdevkit/VOC2012 -o scores/quick --resume
@@ -92,6 +101,8 @@ pub(crate) struct EvalArgs {
     /// the experiment's, or the published ones]
     #[arg(long, value_name = "SPLIT", help_heading = heading::CLASSES)]
     unseen: Option<String>,
+    #[command(flatten)]
+    examples: ExamplesArgs,
     /// Prompt templates: single, multi, … [default: the experiment's]
     #[arg(long, value_name = "NAME", help_heading = heading::CLASSES)]
     templates: Option<String>,
@@ -113,6 +124,16 @@ pub(crate) struct EvalArgs {
     seen_offsets: Vec<f32>,
     #[command(flatten)]
     test_time: TestTimeArgs,
+    /// Measure the confidence as well: calibration error, and what thresholds leave unlabelled
+    #[arg(long, conflicts_with = "seen_offsets", help_heading = heading::INFERENCE)]
+    confidence: bool,
+    /// Fit a calibration of the confidence to these images, best those of train, and write it for --calibration
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["calibration", "seen_offsets"], help_heading = heading::OUTPUT)]
+    fit_calibration: Option<PathBuf>,
+    /// Leave these classes out of the class list, separated by commas, and measure how many of their pixels thresholds
+    /// leave unlabelled
+    #[arg(long, value_name = "LIST", conflicts_with = "seen_offsets", help_heading = heading::CLASSES)]
+    leave_out: Option<String>,
     /// Folder for the record, which `zeg report` and `zeg eval merge` read
     #[arg(short, long, value_name = "DIR", value_parser = output_folder(), help_heading = heading::OUTPUT)]
     output: Option<PathBuf>,
@@ -228,6 +249,8 @@ pub(super) enum EvalTask {
 pub(super) struct EvalSettings {
     pub(super) checkpoints: Vec<PathBuf>,
     pub(super) model: ModelSettings,
+    /// Folder of example images with masks.
+    pub(super) examples: Option<PathBuf>,
     pub(super) cache: CacheUse,
     /// Folder of the data set.
     pub(super) data: Option<PathBuf>,
@@ -245,6 +268,12 @@ pub(super) struct EvalSettings {
     pub(super) on_bad_image: OnBadSample,
     /// Folder for the predicted label maps.
     pub(super) labels: Option<PathBuf>,
+    /// Whether the confidence is measured.
+    pub(super) confidence: Confidence,
+    /// File for the fitted calibration.
+    pub(super) fit_calibration: Option<PathBuf>,
+    /// Classes that are left out of the class list.
+    pub(super) left_out: Vec<ClassQuery>,
     /// Number of images of each rank in the gallery.
     pub(super) gallery: usize,
     pub(super) json: Option<JsonTarget>,
@@ -280,10 +309,21 @@ impl EvalArgs {
         if let Some(EvalCommand::Merge(args)) = self.command {
             return Ok(EvalTask::Merge(args.settings(verbosity)?));
         }
+        if self.fit_calibration.is_some() && self.checkpoint.len() > 1 {
+            let reason = "--fit-calibration: a calibration belongs to one model; name one";
+            return Err(WrongArgument(reason.to_owned()).into());
+        }
+        let left_out = self.leave_out.as_deref().map(parse_class_list).transpose();
+        let left_out = left_out
+            .map_err(ClassArgumentError::from)
+            .context("--leave-out")?
+            .unwrap_or_default();
+        let is_measured = self.confidence || self.fit_calibration.is_some() || !left_out.is_empty();
         let checkpoints = self.checkpoint.iter().map(|file| resolve_model(file));
         Ok(EvalTask::Score(Box::new(EvalSettings {
             checkpoints: checkpoints.collect::<anyhow::Result<_>>()?,
             model: self.model.settings(&self.method, &self.precision)?,
+            examples: self.examples.folder(),
             cache: CacheUse::of_flag(self.no_cache),
             data: self.data,
             plan: self.plan,
@@ -309,6 +349,13 @@ impl EvalArgs {
             continuation: Continuation::of_flag(self.resume),
             on_bad_image: self.on_bad_image.into(),
             labels: self.write_labels,
+            confidence: if is_measured {
+                Confidence::Keep
+            } else {
+                Confidence::Leave
+            },
+            fit_calibration: self.fit_calibration,
+            left_out,
             gallery: self.gallery,
             json: self.json.target("eval")?,
             compute: self.compute.settings(),

@@ -19,7 +19,7 @@ use zeg::{
         stop::StopSign,
         weights::image_facts,
     },
-    session::Session,
+    session::{Confidence, Session},
     text_sources::{Embedded, EmbeddingOrigin, TableSource, Templates, TextSources, class_queries},
     vocab::{classes::ClassQuery, templates::TemplateSet},
 };
@@ -28,6 +28,7 @@ use zeg_base::fingerprint::Fingerprint;
 
 use super::{
     args::EvalSettings,
+    confidence, examples,
     places::folders_of_models,
     plan::{Plan, PlanFile},
     sweep,
@@ -60,6 +61,12 @@ pub(super) struct EvalJob<'a> {
     pub(super) contents: Vec<String>,
     /// Everything that the scores follow from besides the other fields of the record.
     fingerprint: Fingerprint,
+    /// Digest of the examples of classes, if there are any.
+    examples: Option<String>,
+    /// Labels that are left out of the classes, ascending.
+    left_out: Vec<u16>,
+    /// Whether the confidence is measured.
+    confidence: Confidence,
     /// Seen offsets to score with; empty for the offset of the plan.
     seen_offsets: &'a [f32],
     /// Folder of the record.
@@ -130,17 +137,32 @@ impl<'a> EvalJob<'a> {
             warn_of_same_images(&plan.data, root, &trained.train_split);
         }
         let Embedded {
-            embeddings: classes,
+            embeddings: mut classes,
             origin,
             notices,
         } = embed_classes(settings, &plan, &dataset, &loaded, device)?;
         warn_of_text(&notices);
-        let fingerprint = data.and(model_facts(settings, &plan, checkpoint, &loaded, &origin)?);
+        let mut fingerprint = data.and(model_facts(settings, &plan, checkpoint, &loaded, &origin)?);
+        let examples = examples::fit(settings, &plan, &dataset, &loaded, &mut classes, device)?;
+        if let Some(examples) = &examples {
+            fingerprint = fingerprint.with("class examples", examples);
+        }
         warn_of_single_class(
             dataset.classes().len(),
             loaded.model.scoring(),
             "the class list needs a class for the other pixels",
         );
+        let left_out = confidence::left_out(&settings.left_out, &dataset)?;
+        confidence::check(settings, &plan)?;
+        if !left_out.is_empty() {
+            classes = confidence::without(&classes, &left_out, device);
+            let names: Vec<&str> = left_out
+                .iter()
+                .filter_map(|&label| dataset.classes().classes.get(usize::from(label)))
+                .map(String::as_str)
+                .collect();
+            fingerprint = fingerprint.with("classes left out", names.join(", "));
+        }
         let labels = settings.labels.as_deref().and_then(|folder| {
             let place = settings
                 .checkpoints
@@ -159,6 +181,9 @@ impl<'a> EvalJob<'a> {
             origin,
             contents,
             fingerprint,
+            examples,
+            left_out,
+            confidence: settings.confidence,
             seen_offsets: &settings.seen_offsets,
             record,
             labels,
@@ -231,6 +256,13 @@ impl<'a> EvalJob<'a> {
         if self.plan.nan_rule != NanRule::default() {
             values["nan_rule"] = serde_json::to_value(self.plan.nan_rule)?;
         }
+        if let Some(examples) = &self.examples {
+            values["examples"] = serde_json::Value::from(examples.clone());
+        }
+        if self.confidence == Confidence::Keep {
+            values["confidence"] = true.into();
+            values["left_out"] = self.left_out.clone().into();
+        }
         Ok(values)
     }
 
@@ -239,6 +271,8 @@ impl<'a> EvalJob<'a> {
             session: Session::new(self.loaded.model.as_ref(), &self.plan.session, device),
             classes: &self.classes,
             seen_offsets: self.seen_offsets,
+            confidence: self.confidence,
+            left_out: &self.left_out,
         }
     }
 

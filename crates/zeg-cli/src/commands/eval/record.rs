@@ -107,6 +107,7 @@ pub(super) fn evaluation(input: RecordInput) -> anyhow::Result<Evaluation> {
         skipped: outcome.skipped,
         tied: outcome.tied,
         confusion: outcome.confusion,
+        reliability: outcome.reliability,
         metric: match dataset.metric() {
             DatasetMetric::MeanIou => Metric::MeanIou,
             DatasetMetric::Dice => Metric::Dice,
@@ -134,6 +135,7 @@ pub(super) fn experiment(loaded: &LoadedModel) -> anyhow::Result<Option<String>>
 fn templates(origin: &EmbeddingOrigin, plan: &Plan, loaded: &LoadedModel) -> String {
     match origin {
         EmbeddingOrigin::TextTower => plan.data.templates.clone(),
+        EmbeddingOrigin::Examples => "examples".to_owned(),
         EmbeddingOrigin::Table(path) => {
             // The folder may differ among the machines that score parts of a data set.
             let name = path.file_name().unwrap_or(path.as_os_str());

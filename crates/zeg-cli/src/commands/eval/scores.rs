@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use zeg::{
-    eval::{Comparison, Evaluation, Report, Summary, summary::Run},
+    eval::{Comparison, Evaluation, Report, Summary, reliability::ConfidenceReport, summary::Run},
     notices::TIED,
 };
 
@@ -105,8 +105,13 @@ pub(super) fn warn_of_ties(evaluations: &[Evaluation]) {
 pub(super) fn show_one(evaluation: &Evaluation, json: Option<&JsonTarget>) -> anyhow::Result<()> {
     let report = evaluation.report()?;
     let table = report.to_table();
+    let confidence = report.confidence.iter().flat_map(ConfidenceReport::lines);
+    let confidence: Vec<String> = confidence.collect();
     write_result(json, &EvalDocument::One(report), || {
-        print_result!("{table}")
+        print_result!("{table}")?;
+        confidence
+            .iter()
+            .try_for_each(|line| print_result!("{line}"))
     })
 }
 

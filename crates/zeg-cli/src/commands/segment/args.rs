@@ -1,6 +1,9 @@
 //! Arguments and settings of `zeg segment`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -25,9 +28,9 @@ use crate::commands::{
     journal::Continuation,
     json::JsonArgs,
     shared::{
-        CacheUse, ComputeArgs, ComputeSettings, InferenceArgs, InferenceChanges, MethodArgs,
-        ModelArgs, ModelSettings, PrecisionArgs, RanksArgs, TestTimeArgs, TestTimeChanges,
-        class_file, heading,
+        CacheUse, ComputeArgs, ComputeSettings, ExamplesArgs, InferenceArgs, InferenceChanges,
+        MethodArgs, ModelArgs, ModelSettings, PrecisionArgs, RanksArgs, TestTimeArgs,
+        TestTimeChanges, class_file, heading,
     },
 };
 use crate::{
@@ -48,6 +51,7 @@ Examples:
       --write labels,html -o out
   zeg segment \"*.jpg\" --model ViT-B-16.pt --classes voc20 --write coco,label-studio -o out --json
   zeg segment photo.jpg --model clip-vit-b-16 --classes \"cat, fox, dog\" --explain 3 -o out
+  zeg segment photo.jpg --model clip-vit-b-16 --classes \"hand, table\" --examples parts -o out
   zeg segment - --model clip-vit-b-16 --classes \"dog, cat\" -o - < photo.jpg > labels.png
 
 Go on after an interruption, with finished images kept:
@@ -74,8 +78,10 @@ pub(crate) struct SegmentArgs {
     shard: Option<Shard>,
     /// Class names separated by commas (`|` between synonyms), a class file (.txt, .toml), or a class list such as
     /// voc20
-    #[arg(long, value_name = "LIST|FILE", required = true, help_heading = heading::CLASSES)]
+    #[arg(long, value_name = "LIST|FILE", required_unless_present = "examples", help_heading = heading::CLASSES)]
     classes: Option<String>,
+    #[command(flatten)]
+    examples: ExamplesArgs,
     /// Class names of the background, separated by commas; pixels of these classes stay unlabelled
     #[arg(long, value_name = "LIST", help_heading = heading::CLASSES)]
     background: Option<String>,
@@ -168,6 +174,8 @@ pub(super) struct SegmentSettings {
     pub(super) model_settings: ModelSettings,
     /// Classes to segment, those of the background included.
     pub(super) classes: Vec<ClassQuery>,
+    /// Folder of example images with masks; its classes are segmented as well.
+    pub(super) examples: Option<PathBuf>,
     /// Name or file of the prompt templates; `None` for the model's own.
     pub(super) templates: Option<String>,
     pub(super) cache: CacheUse,
@@ -215,13 +223,8 @@ pub(super) struct SegmentOutput {
 impl SegmentArgs {
     /// Returns the values that may be paths of files to read, besides the images.
     fn files(&self) -> Vec<PathBuf> {
-        let mut files: Vec<PathBuf> = self
-            .classes
-            .as_deref()
-            .map(class_file)
-            .into_iter()
-            .collect();
-        files.extend(self.checkpoint.clone());
+        let mut files: Vec<PathBuf> = self.checkpoint.iter().cloned().collect();
+        files.extend(self.classes.as_deref().map(class_file));
         files.extend(self.templates.as_ref().map(PathBuf::from));
         files.extend(self.model.files());
         files
@@ -248,8 +251,7 @@ impl SegmentArgs {
     }
 
     fn settings(self, verbosity: Verbosity) -> anyhow::Result<SegmentSettings> {
-        let listed = self.classes.as_deref().unwrap_or_default();
-        let classes = class_list(listed, self.background.as_deref())?;
+        let classes = class_list(self.classes.as_deref(), self.background.as_deref())?;
         let explain = self.explain;
         let files = self.files();
         // The command line requires all three; only the subcommand goes without.
@@ -297,6 +299,7 @@ impl SegmentArgs {
             model: checkpoint,
             model_settings: self.model.settings(&self.method, &self.precision)?,
             classes,
+            examples: self.examples.folder(),
             templates: self.templates,
             cache: CacheUse::of_flag(self.no_cache),
             inference: self.inference.settings(),
@@ -326,8 +329,9 @@ impl SegmentArgs {
 }
 
 /// Returns the classes of `--classes`, followed by those of `--background`.
-fn class_list(classes: &str, background: Option<&str>) -> anyhow::Result<Vec<ClassQuery>> {
-    let mut classes = parse_classes_argument(classes).context("--classes")?;
+fn class_list(classes: Option<&str>, background: Option<&str>) -> anyhow::Result<Vec<ClassQuery>> {
+    let classes = classes.map(parse_classes_argument).transpose();
+    let mut classes = classes.context("--classes")?.unwrap_or_default();
     if let Some(list) = background {
         let list = parse_class_list(list)
             .map_err(ClassArgumentError::from)

@@ -249,6 +249,7 @@ pub(super) fn result_settings(
         "program": concat!("zeg ", env!("CARGO_PKG_VERSION")),
         "model": model_values(&file, segmenter.model(), &settings.model_settings, &device)?,
         "classes": settings.classes,
+        "examples": segmenter.examples().map(zeg::examples::ExampleSet::digest),
         "templates": templates,
         "inference": segmenter.inference(),
         "test_time": segmenter.test_time(),

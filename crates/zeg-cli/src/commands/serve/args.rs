@@ -19,8 +19,8 @@ use crate::{
         json::JsonArgs,
         model_file::resolve_model,
         shared::{
-            ComputeArgs, ComputeSettings, InferenceArgs, InferenceChanges, MethodArgs, ModelArgs,
-            ModelSettings, PrecisionArgs, heading,
+            ComputeArgs, ComputeSettings, ExamplesArgs, InferenceArgs, InferenceChanges,
+            MethodArgs, ModelArgs, ModelSettings, PrecisionArgs, heading,
         },
     },
     numbers::{WrongArgument, count, count_or_zero, count_u64},
@@ -62,6 +62,8 @@ pub(crate) struct ServeArgs {
     /// Prompt templates: single, multi, imagenet-80, …, or a file with one template per line [default: the model's]
     #[arg(long, value_name = "NAME|FILE", help_heading = heading::CLASSES)]
     templates: Option<String>,
+    #[command(flatten)]
+    examples: ExamplesArgs,
     #[command(flatten)]
     inference: InferenceArgs,
     /// Address or name to listen at; 0.0.0.0 for all networks
@@ -135,6 +137,8 @@ pub(super) struct ServeSettings {
     pub(super) model_settings: ModelSettings,
     /// Name or file of the prompt templates; `None` for the model's own.
     pub(super) templates: Option<String>,
+    /// Folder of example images with masks.
+    pub(super) examples: Option<PathBuf>,
     pub(super) inference: InferenceChanges,
     /// Addresses to listen at; the first that is free is taken.
     pub(super) addresses: Vec<SocketAddr>,
@@ -205,6 +209,7 @@ impl ServeArgs {
             models,
             model_settings: self.model.settings(&self.method, &self.precision)?,
             templates: self.templates,
+            examples: self.examples.folder(),
             inference: self.inference.settings(),
             addresses,
             config,

@@ -6,8 +6,9 @@ use zeg::model::{
     inference::{Inference, InferenceMode, Refinement, TestTime},
     method::Model,
 };
+use zeg_base::calibration::Calibration;
 
-use super::heading;
+use super::{calibration::calibration, heading};
 use crate::numbers::{count, count_or_zero, finite, positive_f64};
 
 /// Options that change the inference of a model.
@@ -31,6 +32,10 @@ pub(crate) struct InferenceArgs {
     /// Refinement of the scores by the colours of the image [default: the model's]
     #[arg(long, value_enum, help_heading = heading::INFERENCE)]
     refine: Option<RefineArg>,
+    /// File with a calibration of the confidence, which `zeg eval --fit-calibration` writes; thresholds are then
+    /// probabilities [default: the model's, or none]
+    #[arg(long, value_name = "FILE", value_parser = calibration, help_heading = heading::INFERENCE)]
+    calibration: Option<Calibration>,
 }
 
 /// A [`Refinement`] as a value of `--refine`.
@@ -60,6 +65,7 @@ pub(crate) struct InferenceChanges {
     seen_offset: Option<f32>,
     mode: Option<InferenceMode>,
     refine: Option<Refinement>,
+    calibration: Option<Calibration>,
 }
 
 impl InferenceArgs {
@@ -77,6 +83,7 @@ impl InferenceArgs {
                 RefineArg::None => Refinement::None,
                 RefineArg::Pamr => Refinement::Pamr,
             }),
+            calibration: self.calibration,
         }
     }
 }
@@ -115,6 +122,9 @@ impl InferenceChanges {
         }
         if let Some(refine) = self.refine {
             inference.refine = refine;
+        }
+        if let Some(calibration) = self.calibration {
+            inference.calibration = Some(calibration);
         }
         Ok(inference.check()?)
     }

@@ -14,7 +14,7 @@ use zeg::{
         embeddings::ClassEmbeddings, inference::ClassQueries, stop::StopSign, text::ClassTexts,
         weights::StateDict,
     },
-    session::{Session, SessionSettings},
+    session::{Confidence, Session, SessionSettings},
     text_sources::{Templates, TextSources, class_queries},
     vocab::templates::TemplateSet,
 };
@@ -189,6 +189,8 @@ impl Validator {
             session: Session::new(&*model, &self.session, &self.device),
             classes: &queries,
             seen_offsets: &[],
+            confidence: Confidence::Leave,
+            left_out: &[],
         };
         let options = EvaluationOptions {
             threads: rayon::current_num_threads(),

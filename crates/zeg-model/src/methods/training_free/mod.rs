@@ -341,10 +341,22 @@ impl SegmentationModel for TrainingFree {
         classes: &ClassQueries,
     ) -> Result<WindowScores, ModelError> {
         let DenseEncoding { encoded, keys } = encoding;
-        let text = classes.text.clone(); // [classes, dim]
-        let [count, _] = text.dims();
-        let text = l2_normalize(text).transpose(); // [dim, classes]
-        let cosines = encoded.patches.clone().matmul(text.clone().unsqueeze()); // [1, h·w, classes]
+        let count = classes.len();
+        let (cosines, text) = match &classes.examples {
+            None => {
+                let text = l2_normalize(classes.text.clone()).transpose(); // [dim, classes]
+                let cosines = encoded.patches.clone().matmul(text.clone().unsqueeze()); // [1, h·w, classes]
+                (cosines, text)
+            }
+            Some(examples) => {
+                let rows = examples.patch_rows.clone().transpose(); // [dim, classes]
+                let products = encoded.patches.clone().matmul(rows.unsqueeze()); // [1, h·w, classes]
+                (
+                    products + examples.bias.clone(),
+                    examples.image_rows.clone().transpose(),
+                )
+            }
+        };
         let vote = self
             .config
             .attention
@@ -361,6 +373,10 @@ impl SegmentationModel for TrainingFree {
         let scores = refinement.apply(cosines.swap_dims(1, 2), keys.as_ref()); // [1, classes, h·w]
         let logits = (scores * self.config.logit_scale).reshape([1, count, h, w]);
         Ok(WindowScores::Logits(logits))
+    }
+
+    fn uses_examples(&self) -> bool {
+        true
     }
 
     fn patches<'a>(&self, encoding: &'a DenseEncoding) -> Option<&'a Encoded> {
