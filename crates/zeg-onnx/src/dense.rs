@@ -318,7 +318,7 @@ pub(crate) fn lowered(g: &mut Graph, scores: &Value, request: &Request) -> Value
 /// Turns logits into scores, where every class has its own.
 fn scored(g: &mut Graph, logits: &Value, scoring: Scoring) -> Value {
     match scoring {
-        Scoring::Sigmoid => g.sigmoid(logits),
+        Scoring::Sigmoid => g.exact_sigmoid(logits),
         Scoring::Softmax | Scoring::MaskSum => logits.clone(),
     }
 }

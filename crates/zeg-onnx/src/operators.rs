@@ -124,6 +124,16 @@ impl Graph<'_> {
         self.unary("Sigmoid", x)
     }
 
+    /// Computes 1/(1 + e^−x), as the program does.
+    ///
+    /// ONNX Runtime's `Sigmoid` is 0 below −18, where all classes of a pixel would be equal.
+    pub(crate) fn exact_sigmoid(&mut self, x: &Value) -> Value {
+        let negative = self.negate(x);
+        let power = self.exponential(&negative);
+        let sum = self.shift(&power, 1.0);
+        self.unary("Reciprocal", &sum)
+    }
+
     pub(crate) fn absolute(&mut self, x: &Value) -> Value {
         self.unary("Abs", x)
     }
