@@ -15,6 +15,9 @@ machine affects all of them. A result consists of wall-clock seconds and CPU sec
 rounds), the peak memory of the process, the seconds from the start of the process to its first result, and the largest
 difference of a score from PyTorch's.
 
+The engine `onnxruntime-zeg` computes the graph that `zeg export` writes of the same weights, for ZegCLIP and CLIP-RC; the
+other engines of ONNX Runtime and OpenVINO compute PyTorch's export of the model below.
+
 For ZegFormer and CAT-Seg, every engine has its own random weights, so its times are comparable but its scores are not. Images are
 512×512; for CAT-Seg they are 640×640, of which the evaluation script makes five crops.
 
@@ -45,7 +48,7 @@ DECODER_LAYERS, DECODER_HEADS, HIDDEN = 3, 8, 2048
 FOCAL, DICE = 100.0, 1.0
 REGIONS = 16  # region tokens of CLIP-RC, on a 4×4 lattice
 CONFIGS = {"zegformer": "configs/voc12/zegformer-r50.toml", "cat-seg": "configs/coco-stuff164k/cat-seg-vitb.toml"}
-ENGINES = ["torch", "torch-compile", "onnxruntime", "onnxruntime-int8", "openvino", "openvino-int8"]
+ENGINES = ["torch", "torch-compile", "onnxruntime", "onnxruntime-int8", "onnxruntime-zeg", "openvino", "openvino-int8"]
 
 
 def parameter_shapes(method):
@@ -478,6 +481,15 @@ def export_onnx(weights, folder, method):
     return str(path)
 
 
+def export_by_zeg(weights, folder, method, zeg):
+    """Exports the same weights with `zeg export`."""
+    path = pathlib.Path(folder) / f"{method}-zeg.onnx"
+    if not path.is_file():
+        command = [zeg, "export", weights, "--size", str(SIZE), "--quiet", "-o", str(path)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return str(path)
+
+
 def torch_engine(weights, folder, threads, batch, compiled, method):
     import torch
 
@@ -533,11 +545,15 @@ def torch_training(weights, threads, batch):
     return run
 
 
-def onnxruntime_engine(weights, folder, threads, batch, integers, method):
+def onnxruntime_engine(weights, folder, threads, batch, variant, method, zeg):
     import onnxruntime
 
-    path = export_onnx(weights, folder, method)
-    if integers:
+    names = ["images", "text"]
+    if variant == "zeg":
+        path, names = export_by_zeg(weights, folder, method, zeg), ["image", "class_embeddings"]
+    else:
+        path = export_onnx(weights, folder, method)
+    if variant == "int8":
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         float_path, path = path, str(pathlib.Path(folder) / f"{method}-int8.onnx")
@@ -546,8 +562,8 @@ def onnxruntime_engine(weights, folder, threads, batch, integers, method):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    images, text = inputs(batch)
-    return lambda: session.run(None, {"images": images, "text": text})[0]
+    given = dict(zip(names, inputs(batch)))
+    return lambda: session.run(None, given)[0]
 
 
 def openvino_engine(weights, folder, threads, batch, integers, method):
@@ -576,8 +592,12 @@ def worker(args):
         run = torch_training(args.weights, args.threads, args.batch)
     else:
         kind, _, variant = args.worker.partition("-")
-        make = {"torch": torch_engine, "onnxruntime": onnxruntime_engine, "openvino": openvino_engine}[kind]
-        run = make(args.weights, args.folder, args.threads, args.batch, bool(variant), args.method)
+        settings = args.weights, args.folder, args.threads, args.batch
+        if kind == "onnxruntime":
+            run = onnxruntime_engine(*settings, variant, args.method, args.zeg)
+        else:
+            make = {"torch": torch_engine, "openvino": openvino_engine}[kind]
+            run = make(*settings, bool(variant), args.method)
     result = run()
     np.save(pathlib.Path(args.folder) / f"{args.worker}.npy", result)
     print(json.dumps({"ready": True}), flush=True)
@@ -595,6 +615,7 @@ class Peer:
 
     def __init__(self, engine, args, weights, folder):
         command = [sys.executable, __file__, "--worker", engine, "--weights", weights, "--folder", folder]
+        command += ["--zeg", args.zeg]
         command += ["--threads", str(args.threads), "--batch", str(args.batch), "--method", args.method]
         command += ["--training"] * args.training
         environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}

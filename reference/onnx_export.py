@@ -234,7 +234,8 @@ def mini_cases(models):
         yield f"{method}-bytes-dynamic", model, {"classes": "mini-world", "preprocessing": "yes"}, any_size
         yield f"{method}-f16", model, {"size": 64, "classes": "mini-world", "precision": "f16"}, one
         yield f"{method}-int8", model, {"size": 64, "classes": "mini-world", "precision": "int8-qdq"}, one
-        yield f"{method}-opset-23", model, {"classes": "mini-world", "opset": 23, "external-data": "yes"}, any_size
+        opset = 23 if method != "zegformer" else 21  # ONNX Runtime has no newer RoiAlign
+        yield f"{method}-opset-{opset}", model, {"classes": "mini-world", "opset": opset, "external-data": "yes"}, any_size
     methods = ["combined", "clip", "maskclip", "sclip", "naclip", "clearclip", "sc-clip", "pearl"]
     methods += ["maskclip:denoising-0.5;smoothing-0.9"]
     for method in methods:
@@ -243,6 +244,8 @@ def mini_cases(models):
         yield f"{label}-fixed", "mini", settings | {"size": 64}, one
         yield f"{label}-larger", "mini", settings | {"size": "96x72"}, [(96, 72)]
         yield f"{label}-dynamic", "mini", settings | {"batch": "any"}, any_size
+        if ":" in method:
+            continue  # a class that is suppressed or not is no matter of small differences
         yield f"{label}-f16", "mini", settings | {"size": 64, "precision": "f16"}, one
         yield f"{label}-int8", "mini", settings | {"size": 64, "precision": "int8-qdq"}, one
     yield "clearclip-split", "mini", {"method": "clearclip", "classes": "mini-world", "split": "yes", "size": 64}, one

@@ -130,7 +130,7 @@ fn classes_are_held_and_values_go_to_a_second_file() {
         .initializer
         .iter()
         .filter(|tensor| tensor.data_location == Some(1));
-    let ends: Vec<usize> = external.map(|tensor| end_of(tensor)).collect();
+    let ends: Vec<usize> = external.map(end_of).collect();
     assert!(!ends.is_empty());
     assert_eq!(ends.iter().max(), Some(&bytes.len()));
 }

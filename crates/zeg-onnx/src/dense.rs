@@ -272,6 +272,9 @@ fn scores(g: &mut Graph, layers: Vec<Layer>, image: Option<&Value>, request: &Re
         let count = layers.len() as f64;
         for layer in layers {
             let mut values = g.cast(&layer.logits, Kind::Float);
+            if facts.scoring == Scoring::Sigmoid {
+                values = g.negate(&values); // here and not at every pixel
+            }
             if layer.covers == Covers::ScoredOnGrid {
                 values = scored(g, &values, facts.scoring);
             }
@@ -315,11 +318,11 @@ pub(crate) fn lowered(g: &mut Graph, scores: &Value, request: &Request) -> Value
     }
 }
 
-/// Turns logits into scores, where every class has its own.
-fn scored(g: &mut Graph, logits: &Value, scoring: Scoring) -> Value {
+/// Turns values into scores, where every class has its own; the values are negative logits then.
+fn scored(g: &mut Graph, values: &Value, scoring: Scoring) -> Value {
     match scoring {
-        Scoring::Sigmoid => g.sigmoid(logits),
-        Scoring::Softmax | Scoring::MaskSum => logits.clone(),
+        Scoring::Sigmoid => g.sigmoid_of_negative(values),
+        Scoring::Softmax | Scoring::MaskSum => values.clone(),
     }
 }
 

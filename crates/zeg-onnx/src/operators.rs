@@ -124,6 +124,15 @@ impl Graph<'_> {
         self.unary("Sigmoid", x)
     }
 
+    /// Computes σ(−x) as 1/(1 + e^x), as the program does.
+    ///
+    /// ONNX Runtime's `Sigmoid` is 0 below −18, where all classes of a pixel would be equal.
+    pub(crate) fn sigmoid_of_negative(&mut self, x: &Value) -> Value {
+        let power = self.exponential(x);
+        let sum = self.shift(&power, 1.0);
+        self.unary("Reciprocal", &sum)
+    }
+
     pub(crate) fn absolute(&mut self, x: &Value) -> Value {
         self.unary("Abs", x)
     }

@@ -18,7 +18,7 @@ use crate::{
     settings::Request,
 };
 
-/// Newest version of ONNX's operators whose RoiAlign ONNX Runtime 1.2x computes.
+/// Newest version of ONNX's operators whose RoiAlign ONNX Runtime 1.32 computes.
 const NEWEST_ROI_ALIGN: i64 = 21;
 
 /// The graphs of ZegFormer.
