@@ -30,8 +30,8 @@ pub struct ExampleOptions {
 impl Default for ExampleOptions {
     fn default() -> Self {
         Self {
-            weight: 0.1,
-            shrinkage: 1.0,
+            weight: 0.05,
+            shrinkage: 3.0,
             outside: 0.5,
         }
     }
