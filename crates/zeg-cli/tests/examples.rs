@@ -28,21 +28,37 @@ fn world() -> (World, [u16; 2]) {
         let folder = world.path("examples").join(name);
         fs::create_dir_all(&folder).unwrap();
         fs::copy(world.image("2007_000000"), folder.join("a.jpg")).unwrap();
-        let mask = labels.labels().iter().map(|&label| f32::from(u8::from(label == class)));
-        write_mask(&folder, [labels.width(), labels.height()], &mask.collect::<Vec<f32>>());
+        let mask = labels
+            .labels()
+            .iter()
+            .map(|&label| f32::from(u8::from(label == class)));
+        write_mask(
+            &folder,
+            [labels.width(), labels.height()],
+            &mask.collect::<Vec<f32>>(),
+        );
     }
     (world, classes)
 }
 
 fn write_mask(folder: &Path, [width, height]: [usize; 2], values: &[f32]) {
     let path = folder.join("a_mask.png");
-    fs::write(&path, encode_grey_png(&path, width, height, values).unwrap()).unwrap();
+    fs::write(
+        &path,
+        encode_grey_png(&path, width, height, values).unwrap(),
+    )
+    .unwrap();
 }
 
 fn segment(world: &World, output: &str) -> assert_cmd::Command {
     let mut command = world.zeg();
     command
-        .args(["segment", "VOC2012/JPEGImages/2007_000000.jpg", "--model", "clip.safetensors"])
+        .args([
+            "segment",
+            "VOC2012/JPEGImages/2007_000000.jpg",
+            "--model",
+            "clip.safetensors",
+        ])
         .args(["--examples", "examples", "--write", "labels", "-o", output])
         .args(SIZES);
     command
@@ -60,7 +76,10 @@ fn classes_are_found_by_their_examples_alone() {
         .iter()
         .map(|class| class["name"].as_str().unwrap())
         .collect();
-    assert!(names.contains(&"first") && names.contains(&"second"), "{document}");
+    assert!(
+        names.contains(&"first") && names.contains(&"second"),
+        "{document}"
+    );
     // The examples are the image itself, so most of its pixels of both classes get the right one.
     let truth = decode_labels(&world.labels("2007_000000")).unwrap();
     let labels = decode_labels(&world.path("out/2007_000000.png")).unwrap();
@@ -83,9 +102,15 @@ fn classes_are_found_by_their_examples_alone() {
 #[test]
 fn names_and_examples_stand_beside_each_other() {
     let (world, _) = world();
-    let output = segment(&world, "out").args(["--classes", "first, dog"]).assert().success();
+    let output = segment(&world, "out")
+        .args(["--classes", "first, dog"])
+        .assert()
+        .success();
     let notices = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
-    assert!(notices.contains("examples alone") && notices.contains("second"), "{notices}");
+    assert!(
+        notices.contains("examples alone") && notices.contains("second"),
+        "{notices}"
+    );
     assert!(!notices.contains("first,"), "{notices}");
 }
 
@@ -112,13 +137,24 @@ fn a_folder_that_is_not_complete_is_refused_and_the_doctor_says_why() {
     assert!(error.contains("2×2") && error.contains("hint: "), "{error}");
     fs::remove_file(second.join("a_mask.png")).unwrap();
     let error = failure(&mut segment(&world, "out"));
-    assert!(error.contains("no mask") && error.contains("a_mask.png"), "{error}");
+    assert!(
+        error.contains("no mask") && error.contains("a_mask.png"),
+        "{error}"
+    );
 }
 
 fn eval(world: &World, arguments: &[&str]) -> Value {
     let mut command = world.zeg();
     command
-        .args(["eval", "clip.safetensors", "--data", "VOC2012", "--dataset", "voc12", "--json"])
+        .args([
+            "eval",
+            "clip.safetensors",
+            "--data",
+            "VOC2012",
+            "--dataset",
+            "voc12",
+            "--json",
+        ])
         .args(["--text", "text.safetensors"])
         .args(SIZES)
         .args(arguments);
@@ -131,16 +167,35 @@ fn a_fitted_calibration_lowers_the_error_on_its_images_and_keeps_the_labels() {
     let (world, _) = world();
     let before = eval(&world, &["--fit-calibration", "calibration.toml"]);
     let file = fs::read_to_string(world.path("calibration.toml")).unwrap();
-    assert!(file.contains("[calibration]") && file.contains("[fitted]"), "{file}");
-    let after = eval(&world, &["--confidence", "--calibration", "calibration.toml", "-o", "scores"]);
+    assert!(
+        file.contains("[calibration]") && file.contains("[fitted]"),
+        "{file}"
+    );
+    let after = eval(
+        &world,
+        &[
+            "--confidence",
+            "--calibration",
+            "calibration.toml",
+            "-o",
+            "scores",
+        ],
+    );
     assert_eq!(before["miou"], after["miou"]);
     let error = |document: &Value, name: &str| document["confidence"][name].as_f64().unwrap();
-    let (first, second) = (error(&before, "calibration_error"), error(&after, "calibration_error"));
+    let (first, second) = (
+        error(&before, "calibration_error"),
+        error(&after, "calibration_error"),
+    );
     assert!(second < first, "{first} {second}");
     assert!((error(&after, "uncalibrated_error") - first).abs() < 0.01);
     let record = fs::read_to_string(Path::new(&world.path("scores/evaluation.json"))).unwrap();
     assert!(record.contains("reliability"));
-    world.zeg().args(["report", "scores", "-o", "page"]).assert().success();
+    world
+        .zeg()
+        .args(["report", "scores", "-o", "page"])
+        .assert()
+        .success();
     let page = fs::read_to_string(world.path("page/report.html")).unwrap();
     assert!(page.contains("Accuracy by confidence"));
 }
@@ -154,6 +209,9 @@ fn pixels_of_classes_that_are_left_out_are_counted_apart() {
     // Labels of VOC begin with the background.
     let name = list.classes[usize::from(classes[0].max(1)) - 1].clone();
     let left = eval(&world, &["--leave-out", &name]);
-    assert!(left["confidence"]["thresholds"][0]["absent"].is_number(), "{left}");
+    assert!(
+        left["confidence"]["thresholds"][0]["absent"].is_number(),
+        "{left}"
+    );
     assert!(left["pixels"].as_u64() < all["pixels"].as_u64());
 }
